@@ -11,7 +11,6 @@ import ipywidgets as widgets
 import pytest
 
 from tcb_ops import panels
-from tcb_ops.i18n import Lang
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,6 +24,12 @@ def text_of(html: Any) -> str:
     """What a person reads of an HTML widget."""
     value = html if isinstance(html, str) else html.value
     return " ".join(unescape(re.sub(r"<[^>]+>", " ", value)).split())
+
+
+def press(panel: Panel, button: Any = None) -> None:
+    """Press a button, by default the one that starts; wait until the panel is idle."""
+    (button or panel.start).click()
+    panel.settle()
 
 
 @dataclass
@@ -100,8 +105,3 @@ def open_lab(open_workspace: OpenWorkspace, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.fixture
 def read() -> Callable[[Any], str]:
     return text_of
-
-
-@pytest.fixture(params=list(Lang))
-def lang(request: pytest.FixtureRequest) -> str:
-    return str(request.param)

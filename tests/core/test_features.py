@@ -1,7 +1,5 @@
 """A feature can be deleted with its folder: the main job works without it, and nothing names it."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -9,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from workspace import BOOKS, TEA, many
@@ -17,11 +14,6 @@ from workspace import BOOKS, TEA, many
 import tcb_ops as tcb
 from tcb_ops.cli.main import run
 from tcb_ops.features.simulator import Fault
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from workspace import OpenWorkspace
 
 PACKAGE = Path(tcb.__file__).parent
 COMMANDS = {
@@ -34,17 +26,17 @@ IP_NOT_REGISTERED, NO_PERMISSION = 61004, 48001
 
 
 @pytest.fixture
-def open_without(tmp_path: Path) -> Callable[[str], Callable[..., subprocess.CompletedProcess[str]]]:
+def open_without(tmp_path):
     """Copy the package without a feature; return a function that runs a command of the copy."""
 
-    def copied(feature: str) -> Callable[..., subprocess.CompletedProcess[str]]:
+    def copied(feature):
         absent = shutil.ignore_patterns("__pycache__")
         copy = shutil.copytree(PACKAGE, tmp_path / "copy" / "tcb_ops", ignore=absent)
         shutil.rmtree(copy / "features" / feature)
         own = {name: value for name, value in os.environ.items() if not name.startswith("TCB_OPS_")}
         variables = own | {"PYTHONPATH": str(copy.parent), "TCB_OPS_CHROMIUM": "", "TCB_OPS_LANG": "en"}
 
-        def execute(*words: str) -> subprocess.CompletedProcess[str]:
+        def execute(*words):
             argv = [sys.executable, "-m", "tcb_ops", *words]
             done = subprocess.run(
                 argv,
@@ -64,18 +56,14 @@ def open_without(tmp_path: Path) -> Callable[[str], Callable[..., subprocess.Com
     return copied
 
 
-def write_settings(folder: Path, base: str) -> None:
+def write_settings(folder, base):
     settings = f'api_base = "{base}"\nledger = "ledger.db"\n[tokens]\nfile = "tokens.csv"\n'
     (folder / "tcb-ops.toml").write_text(settings, encoding="utf-8")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("feature", COMMANDS)
-def test_the_main_job_works_without_a_feature(
-    feature: str,
-    open_without: Callable[[str], Callable[..., subprocess.CompletedProcess[str]]],
-    open_workspace: OpenWorkspace,
-) -> None:
+def test_the_main_job_works_without_a_feature(feature, open_without, open_workspace):
     rows = many(TEA, BOOKS, rows=4)
     (first_env, first), (last_env, last) = rows[0], rows[-1]
     faults = [
@@ -86,7 +74,7 @@ def test_the_main_job_works_without_a_feature(
     write_settings(workspace.folder, workspace.sim.base)
     execute = open_without(feature)
 
-    def ended(*words: str) -> int:
+    def ended(*words):
         return execute(*words).returncode
 
     assert ended("check", "list.csv", "--root", "files") == 0
@@ -110,10 +98,8 @@ def test_the_main_job_works_without_a_feature(
 
 @pytest.mark.slow
 def test_a_run_of_a_missing_feature_is_listed_with_its_counts_and_nothing_else_is_done_with_it(
-    open_without: Callable[[str], Callable[..., subprocess.CompletedProcess[str]]],
-    open_workspace: OpenWorkspace,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    open_without, open_workspace, monkeypatch
+):
     workspace = open_workspace([], merchants=[TEA, BOOKS])
     write_settings(workspace.folder, workspace.sim.base)
     monkeypatch.chdir(workspace.folder)
@@ -139,12 +125,12 @@ def test_a_run_of_a_missing_feature_is_listed_with_its_counts_and_nothing_else_i
 CONTRIBUTING = PACKAGE.parent / "CONTRIBUTING.md"
 
 
-def test_the_reading_order_of_the_core_names_files_with_their_numbers_of_lines() -> None:
-    def measured(line: re.Match[str]) -> str:
+def test_the_reading_order_of_the_core_names_files_with_their_numbers_of_lines():
+    def measured(line):
         lines = sum(len((PACKAGE / file).read_text("utf-8").splitlines()) for file in names(line))
         return f"{line[1]}{lines if update or abs(lines - int(line[2])) > lines * 0.25 else line[2]}{line[3]}"
 
-    def names(line: re.Match[str]) -> list[str]:
+    def names(line):
         return re.findall(r"`([\w/]+\.py)`", line[1])
 
     update = bool(os.environ.get("UPDATE_DOCS"))

@@ -1,7 +1,5 @@
 """Messages: each has its Chinese, with the same placeholders; counts and their nouns agree; both languages of one message."""
 
-from __future__ import annotations
-
 import ast
 import re
 from string import Formatter
@@ -31,18 +29,18 @@ NAMES = re.compile("演练|已截断|小程序云开发管理|云端路径|素�
 """What English messages have, too: marks, names on WeChat's consoles, examples."""
 
 
-def placeholders(text: str) -> set[str]:
+def placeholders(text):
     named = {name for _text, name, _spec, _conversion in Formatter().parse(text) if name is not None}
     return named | set(re.findall(r"%\(\w+\)s", text))
 
 
-def test_the_catalogue_has_every_message_and_no_other() -> None:
+def test_the_catalogue_has_every_message_and_no_other():
     needed = {(message.context, message.id) for message in NEEDED if message.id}
     kept = {(message.context, message.id) for message in KEPT if message.id}
     assert (needed - kept, kept - needed) == (set(), set()), "run `make messages`, then translate"
 
 
-def test_every_message_is_translated() -> None:
+def test_every_message_is_translated():
     strings = {
         message.id: message.string if message.pluralizable else (message.string,)
         for message in KEPT
@@ -52,7 +50,7 @@ def test_every_message_is_translated() -> None:
     assert not any(message.fuzzy for message in KEPT if message.id)
 
 
-def test_a_translation_has_the_placeholders_of_its_message() -> None:
+def test_a_translation_has_the_placeholders_of_its_message():
     different = []
     for message in KEPT:
         if message.id:
@@ -64,12 +62,12 @@ def test_a_translation_has_the_placeholders_of_its_message() -> None:
     assert different == []
 
 
-def test_the_compiled_catalogue_is_that_of_the_texts() -> None:
+def test_the_compiled_catalogue_is_that_of_the_texts():
     assert PO.with_suffix(".mo").read_bytes() == compiled(KEPT), "run `make messages`"
 
 
 @pytest.mark.slow
-def test_no_code_has_chinese_of_its_own() -> None:
+def test_no_code_has_chinese_of_its_own():
     found = []
     for file in sorted(PACKAGE.rglob("*.py")):
         if str(file.relative_to(PACKAGE)) in WITH_CHINESE:
@@ -91,12 +89,12 @@ def test_no_code_has_chinese_of_its_own() -> None:
     ("count", "en", "zh"),
     [(0, "0 rows", "0 行"), (1, "1 row", "1 行"), (2, "2 rows", "2 行"), (1204, "1,204 rows", "1,204 行")],
 )
-def test_a_noun_agrees_with_its_number(count: int, en: str, zh: str) -> None:
+def test_a_noun_agrees_with_its_number(count, en, zh):
     rows = ngettext("{n:,} row", "{n:,} rows", count)
     assert (rows.en, rows.zh) == (en, zh)
 
 
-def test_a_message_that_writes_a_noun_after_a_number_counts_it() -> None:
+def test_a_message_that_writes_a_noun_after_a_number_counts_it():
     nouns = "attempt|byte|call|cell|character|check|code|column|environment|error|file|line|link|merchant|package|problem|row|run|time|token|value|warning"
     never_one = "merchants|codes|columns|seen|total|bytes|cells|width|many|most|longest_token|most_copies|rows|nargs|n"
     counted = re.compile(
@@ -106,7 +104,7 @@ def test_a_message_that_writes_a_noun_after_a_number_counts_it() -> None:
     assert [message.id for message in own if counted.search(message.id)] == []
 
 
-def test_one_message_is_shown_in_each_language_with_what_it_holds() -> None:
+def test_one_message_is_shown_in_each_language_with_what_it_holds():
     listed = as_list(["a", "b", "c", "d"], most=2)
     assert (listed.en, listed.zh) == ("a, b and 2 more", "a, b 和另外 2 个".replace(", ", "、"))
     facts = as_facts([ngettext("{n:,} merchant", "{n:,} merchants", 2), "{}"])
@@ -118,11 +116,11 @@ def test_one_message_is_shown_in_each_language_with_what_it_holds() -> None:
     )
 
 
-def test_a_context_tells_messages_with_the_same_english_apart() -> None:
+def test_a_context_tells_messages_with_the_same_english_apart():
     assert _("finished").zh != pgettext("state", "finished").zh
 
 
-def test_without_its_catalogue_a_message_is_in_english(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+def test_without_its_catalogue_a_message_is_in_english(monkeypatch, tmp_path):
     monkeypatch.setattr(i18n, "LOCALE", tmp_path)
     i18n._catalogue.cache_clear()
     try:

@@ -1,7 +1,5 @@
 """What the system has no more of is never a server's, a file's or a merchant's trouble."""
 
-from __future__ import annotations
-
 import errno
 import re
 import shlex
@@ -18,7 +16,7 @@ import tcb_ops
 from tcb_ops.resources import exhausted, replacing, system_reason
 
 
-def caused(error: Exception, cause: Exception) -> Exception:
+def caused(error, cause):
     error.__cause__ = cause
     return error
 
@@ -34,9 +32,8 @@ def caused(error: Exception, cause: Exception) -> Exception:
         (caused(httpx.ConnectError(""), OSError(errno.EMFILE, "")), "Raise ulimit -n"),
     ],
 )
-def test_a_resource_that_has_run_out_is_told(error: Exception, words: str) -> None:
+def test_a_resource_that_has_run_out_is_told(error, words):
     found = exhausted(error)
-    assert found is not None
     assert words in found.text.en
     assert "然后再次运行同一命令" in found.text.zh
     assert found.exit_code == 3
@@ -53,12 +50,12 @@ def test_a_resource_that_has_run_out_is_told(error: Exception, words: str) -> No
         ValueError(),
     ],
 )
-def test_any_other_trouble_is_none(error: Exception) -> None:
+def test_any_other_trouble_is_none(error):
     assert exhausted(error) is None
     assert exhausted(error, unclear=True) is None
 
 
-def test_what_the_system_says_is_told_in_both_languages_and_never_in_its_own_words() -> None:
+def test_what_the_system_says_is_told_in_both_languages_and_never_in_its_own_words():
     for code in (errno.EACCES, errno.ENOSPC, errno.EISDIR, errno.EXDEV):
         reason = system_reason(OSError(code, "hunter2"))
         assert "hunter2" not in reason.en
@@ -66,13 +63,13 @@ def test_what_the_system_says_is_told_in_both_languages_and_never_in_its_own_wor
     assert system_reason(ValueError("embedded null byte")).en == "not a usable file name"
 
 
-def test_no_message_quotes_the_system_which_speaks_english_only() -> None:
+def test_no_message_quotes_the_system_which_speaks_english_only():
     package = Path(tcb_ops.__file__).parent
     assert [file.name for file in package.rglob("*.py") if "strerror" in file.read_text("utf-8")] == []
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
-def test_the_limit_of_open_files_is_told_when_no_more_can_be_opened() -> None:
+def test_the_limit_of_open_files_is_told_when_no_more_can_be_opened():
     """What tells the limit is loaded before: once descriptors have run out, no module can be."""
     code = (
         "import os\n"
@@ -89,7 +86,7 @@ def test_the_limit_of_open_files_is_told_when_no_more_can_be_opened() -> None:
 
 
 @pytest.mark.parametrize("private", [False, True])
-def test_a_file_is_replaced_whole_over_what_a_kill_left(tmp_path: Path, private: bool) -> None:
+def test_a_file_is_replaced_whole_over_what_a_kill_left(tmp_path, private):
     dest, left = tmp_path / "a.csv", tmp_path / ".a.csv.part"
     dest.write_text("old")
     left.write_text("a longer text of a killed process")
@@ -102,7 +99,7 @@ def test_a_file_is_replaced_whole_over_what_a_kill_left(tmp_path: Path, private:
     assert [file.name for file in tmp_path.iterdir()] == ["a.csv"]
 
 
-def test_a_link_in_the_place_of_the_new_file_is_refused(tmp_path: Path) -> None:
+def test_a_link_in_the_place_of_the_new_file_is_refused(tmp_path):
     dest, other = tmp_path / "a.csv", tmp_path / "other.csv"
     other.write_text("other")
     (tmp_path / ".a.csv.part").symlink_to(other)
@@ -112,7 +109,7 @@ def test_a_link_in_the_place_of_the_new_file_is_refused(tmp_path: Path) -> None:
     assert not dest.exists()
 
 
-def test_what_another_user_left_in_the_place_of_the_new_file_is_replaced(tmp_path: Path) -> None:
+def test_what_another_user_left_in_the_place_of_the_new_file_is_replaced(tmp_path):
     left = tmp_path / ".a.csv.part"
     left.touch(mode=0o400)
     with left.open() as held, replacing(tmp_path / "a.csv", private=True) as part:
@@ -121,14 +118,14 @@ def test_what_another_user_left_in_the_place_of_the_new_file_is_replaced(tmp_pat
     assert (tmp_path / "a.csv").read_text() == "new"
 
 
-def test_a_file_with_the_longest_name_is_replaced(tmp_path: Path) -> None:
+def test_a_file_with_the_longest_name_is_replaced(tmp_path):
     dest = tmp_path / f"{'a' * 251}.csv"
     with replacing(dest) as part:
         part.write_text("new")
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [(dest.name, "new")]
 
 
-def test_after_an_error_a_file_is_unchanged_and_nothing_is_left(tmp_path: Path) -> None:
+def test_after_an_error_a_file_is_unchanged_and_nothing_is_left(tmp_path):
     dest = tmp_path / "a.csv"
     dest.write_text("old")
     with pytest.raises(UnicodeEncodeError), replacing(dest) as part:

@@ -1,7 +1,5 @@
 """Secrets leave texts from outside, prose stays."""
 
-from __future__ import annotations
-
 import base64
 import json
 import random
@@ -40,7 +38,7 @@ FILE_ID = f"cloud://test2-4a89da.7465-test2-4a89da-1258717764/{PATH}"
         "Authorization: PLANTEDPLANTEDPLANTED",
     ],
 )
-def test_what_looks_like_a_secret_is_taken_out(text: str) -> None:
+def test_what_looks_like_a_secret_is_taken_out(text):
     assert "PLANTED" not in redact(text)
     assert "•••" in redact(text)
 
@@ -59,18 +57,18 @@ def test_what_looks_like_a_secret_is_taken_out(text: str) -> None:
         "path holds a ? and a = sign",
     ],
 )
-def test_prose_and_addresses_stay_as_they_are(text: str) -> None:
+def test_prose_and_addresses_stay_as_they_are(text):
     assert redact(text) == text
 
 
 # --- secrets that are known ---------------------------------------------------------------------------------------------
 
 
-def _mixed(text: str, chance: random.Random) -> str:
+def _mixed(text, chance):
     return "".join(chance.choice((one.lower(), one.upper())) for one in text)
 
 
-def _base64(text: str, chance: random.Random) -> str:
+def _base64(text, chance):
     """As a part of something longer that begins and ends anywhere."""
     around = [chance.randbytes(chance.randrange(7)) for _ in range(2)]
     code = chance.choice((base64.b64encode, base64.urlsafe_b64encode))
@@ -96,7 +94,7 @@ WRITTEN = {
 AROUND = ("", " ", '"', "token ", "(", "中", ": ", "<b>", "%20", "=", "-", "/", "A")
 
 
-def _twelve_of(secret: str, shown: str) -> list[str]:
+def _twelve_of(secret, shown):
     """Twelve characters of a secret that whoever reads `shown` can find, by decoding all that can be decoded."""
     texts = [shown]
     for _ in range(3):
@@ -111,7 +109,7 @@ def _twelve_of(secret: str, shown: str) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("written", WRITTEN)
-def test_no_twelve_characters_of_a_secret_stay_however_they_are_written(written: str) -> None:
+def test_no_twelve_characters_of_a_secret_stay_however_they_are_written(written):
     chance = random.Random(written)
     for _ in range(300):
         letters = chance.choice(
@@ -131,7 +129,7 @@ def test_no_twelve_characters_of_a_secret_stay_however_they_are_written(written:
         assert shown.endswith(" of wxtea")
 
 
-def test_a_text_without_a_secret_is_left_as_it_is() -> None:
+def test_a_text_without_a_secret_is_left_as_it_is():
     chance = random.Random(1)
     words = [
         "invalid",
@@ -149,30 +147,30 @@ def test_a_text_without_a_secret_is_left_as_it_is() -> None:
         assert redact(text, (TOKEN, LINK), (PATH, FILE_ID)) == text
 
 
-def test_eleven_characters_are_no_secret_and_twelve_are() -> None:
+def test_eleven_characters_are_no_secret_and_twelve_are():
     value = TOKEN.reveal()
     assert redact(f"of {value[20:31]}", (TOKEN,)) == f"of {value[20:31]}"
     assert redact(f"of {value[20:32]}.", (TOKEN,)) == "of •••."
 
 
-def test_a_short_secret_goes_as_a_whole() -> None:
+def test_a_short_secret_goes_as_a_whole():
     assert redact("bad secret aB/c1: ab%2FC1", (Secret("aB/c1"),)) == "bad secret •••: •••"
 
 
 @pytest.mark.parametrize("path", [PATH, quote(PATH), FILE_ID])
-def test_the_path_within_a_link_is_no_secret(path: str) -> None:
+def test_the_path_within_a_link_is_no_secret(path):
     result = f"no such key {path}."
     assert redact(result, (LINK,), (PATH, FILE_ID)) == result
     assert "myqcloud" not in redact(f"{result} {LINK.reveal()}", (LINK,), (PATH, FILE_ID))
 
 
-def test_escapes_of_json_are_seen_through() -> None:
+def test_escapes_of_json_are_seen_through():
     secret = 'a"b\\c'
     assert redact_known(json.dumps({"x": secret}), {secret, ""}) == '{"x": "•••"}'
     assert redact_known("a%2Bb a+b", {"a%2Bb"}) == "••• •••"
 
 
-def test_it_costs_little_whatever_a_server_says() -> None:
+def test_it_costs_little_whatever_a_server_says():
     """Some 100 µs for an errmsg as they are; for the longest that is looked at, made of what looks like the secret, no more
     than a moment. The bounds are wide: machines are slow and busy."""
     secrets = (LINK, Secret("t" * 1500), Secret("q-sign-algorithm=sha1&q-ak=AKID" * 10), TOKEN)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import FrozenInstanceError
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,21 +14,21 @@ from tcb_ops.settings import NOT_STARTED, Settings, load_settings, setting_names
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("LC_ALL", "LC_MESSAGES", "LANG"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path
 
 
-def write(text: str, name: str = "tcb-ops.toml") -> Path:
+def write(text, name="tcb-ops.toml"):
     file = Path(name)
     file.parent.mkdir(exist_ok=True)
     file.write_text(text, encoding="utf-8")
     return file
 
 
-def test_without_a_file_the_defaults_hold() -> None:
+def test_without_a_file_the_defaults_hold():
     settings = load_settings()
     assert settings.api_base == "https://api.weixin.qq.com"
     assert (settings.merchants, settings.ledger) == (Path("merchants.csv"), "tcb-ops.db")
@@ -40,7 +38,7 @@ def test_without_a_file_the_defaults_hold() -> None:
     assert not settings.on_loopback
 
 
-def test_options_override_the_environment_which_overrides_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_override_the_environment_which_overrides_the_file(monkeypatch):
     write('api_base = "https://file.example.com"\nconfirm_over = 1\netag = "warn"\ntimezone = "Asia/Tokyo"')
     monkeypatch.setenv("TCB_OPS_API_BASE", "https://env.example.com")
     monkeypatch.setenv("TCB_OPS_CONFIRM_OVER", "2")
@@ -50,16 +48,14 @@ def test_options_override_the_environment_which_overrides_the_file(monkeypatch: 
     assert (settings.etag, settings.timezone) == ("warn", "Asia/Tokyo")
 
 
-def test_nested_settings_are_merged_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nested_settings_are_merged_one_by_one(monkeypatch):
     write('[tokens]\nsource = "command"\ncommand = ["get-token", "--all"]\nfile = "t.csv"')
     monkeypatch.setenv("TCB_OPS_TOKENS__SOURCE", "file")
     tokens = load_settings(options={"tokens": {"file": Path("mine.csv")}}).tokens
     assert (tokens.source, tokens.command, tokens.file) == ("file", ("get-token", "--all"), Path("mine.csv"))
 
 
-def test_paths_of_the_file_are_relative_to_its_folder_and_others_to_the_working_folder(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_paths_of_the_file_are_relative_to_its_folder_and_others_to_the_working_folder(monkeypatch):
     file = write('merchants = "m.csv"\nledger = "runs.db"\n[tokens]\nfile = "t.csv"', "conf/mine.toml")
     settings = load_settings(file)
     assert settings.merchants == Path("conf/m.csv")
@@ -71,37 +67,25 @@ def test_paths_of_the_file_are_relative_to_its_folder_and_others_to_the_working_
 
 
 @pytest.mark.parametrize(
-    ("variable", "value", "words"),
+    ("value", "words"),
     [
-        (
-            "TCB_OPS_TOKENS__COMMAND",
-            "get-token --appid {appid} 'a b'",
-            ("get-token", "--appid", "{appid}", "a b"),
-        ),
-        ("TCB_OPS_TOKENS__COMMAND", '["get-token", "{appid}"]', ("get-token", "{appid}")),
+        ("get-token --appid {appid} 'a b'", ("get-token", "--appid", "{appid}", "a b")),
+        ('["get-token", "{appid}"]', ("get-token", "{appid}")),
     ],
-    ids=["a-command-line", "json"],
+    ids=["words", "json"],
 )
-def test_a_token_command_from_the_environment_is_words(
-    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, words: tuple[str, ...]
-) -> None:
-    monkeypatch.setenv(variable, value)
-    assert load_settings().tokens.command == words
-
-
-@pytest.mark.parametrize("value", ['["store.example.com", ".example.cn"]', "store.example.com .example.cn"])
-def test_a_list_from_the_environment_is_json_or_words(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_a_list_from_the_environment_is_json_or_words(monkeypatch, value, words):
+    monkeypatch.setenv("TCB_OPS_TOKENS__COMMAND", value)
     monkeypatch.setenv("TCB_OPS_STORE_HOSTS", value)
-    assert load_settings().store_hosts == ("store.example.com", ".example.cn")
+    assert load_settings().tokens.command == words
+    assert load_settings().store_hosts == words
 
 
 @pytest.mark.parametrize(
     ("spoken", "lang"),
     [("zh_CN.UTF-8", Lang.ZH), ("zh_TW", Lang.ZH), ("en_GB.UTF-8", Lang.EN), ("C", Lang.EN), ("", Lang.EN)],
 )
-def test_the_language_is_the_systems_unless_it_is_set(
-    monkeypatch: pytest.MonkeyPatch, spoken: str, lang: Lang
-) -> None:
+def test_the_language_is_the_systems_unless_it_is_set(monkeypatch, spoken, lang):
     monkeypatch.setenv("LANG", spoken)
     assert load_settings().lang is lang
     assert load_settings(options={"lang": "zh"}).lang is Lang.ZH
@@ -133,7 +117,7 @@ def test_the_language_is_the_systems_unless_it_is_set(
         "",
     ],
 )
-def test_an_api_base_that_would_give_tokens_away_is_refused_without_showing_it(base: str) -> None:
+def test_an_api_base_that_would_give_tokens_away_is_refused_without_showing_it(base):
     with pytest.raises(SettingsError, match="api_base") as caught:
         load_settings(options={"api_base": base})
     assert "hunter2" not in f"{caught.value!r}{caught.value.text.zh}{caught.value.__context__}"
@@ -150,7 +134,7 @@ def test_an_api_base_that_would_give_tokens_away_is_refused_without_showing_it(b
         ("https://gate.example.com/wx/", "https://gate.example.com/wx", False),
     ],
 )
-def test_a_good_api_base_is_kept_without_its_last_slash(base: str, kept: str, loopback: bool) -> None:
+def test_a_good_api_base_is_kept_without_its_last_slash(base, kept, loopback):
     settings = load_settings(options={"api_base": base})
     assert (settings.api_base, settings.on_loopback) == (kept, loopback)
 
@@ -190,7 +174,7 @@ def test_a_good_api_base_is_kept_without_its_last_slash(base: str, kept: str, lo
         ),
     ],
 )
-def test_a_wrong_setting_is_named_with_file_and_what_is_expected(text: str, where: str) -> None:
+def test_a_wrong_setting_is_named_with_file_and_what_is_expected(text, where):
     write(text)
     with pytest.raises(SettingsError) as caught:
         load_settings()
@@ -203,9 +187,7 @@ def test_a_wrong_setting_is_named_with_file_and_what_is_expected(text: str, wher
     assert not re.search(r"[a-z]+ [a-z]+ [a-z]+", problem.zh), problem.zh
 
 
-def test_all_mistakes_are_reported_in_one_pass(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_all_mistakes_are_reported_in_one_pass(monkeypatch):
     write('legder = "x"\nlang = "de"\nstore_hosts = ["a", 5, 6]\n[tokens]\nfiel = 1\nsource = "magic"')
     monkeypatch.setenv("TCB_OPS_CONFIRM_OVER", "hunter2")
     monkeypatch.setenv("TCB_OPS_MERCHANT", "hunter2")
@@ -226,14 +208,6 @@ def test_all_mistakes_are_reported_in_one_pass(
     assert "hunter2" not in text.en + text.zh
 
 
-def test_a_folder_in_the_settings_files_place_is_told_in_our_own_words() -> None:
-    Path("tcb-ops.toml").mkdir()
-    with pytest.raises(SettingsError) as caught:
-        load_settings()
-    assert caught.value.text.en.startswith("tcb-ops.toml cannot be read: it is a folder.")
-    assert caught.value.text.zh.startswith("tcb-ops.toml 无法读取：这是文件夹。")
-
-
 _UNKNOWN = {
     "TCB_OPS_LEGDER": "did you mean TCB_OPS_LEDGER?",
     "TCB_OPS_TOKENS_SOURCE": "did you mean TCB_OPS_TOKENS__SOURCE?",
@@ -245,9 +219,7 @@ _UNKNOWN = {
 
 
 @pytest.mark.parametrize(("variable", "says"), _UNKNOWN.items())
-def test_an_unknown_variable_is_refused_with_the_nearest_name(
-    monkeypatch: pytest.MonkeyPatch, variable: str, says: str
-) -> None:
+def test_an_unknown_variable_is_refused_with_the_nearest_name(monkeypatch, variable, says):
     monkeypatch.setenv(variable, "hunter2")
     with pytest.raises(SettingsError) as caught:
         load_settings()
@@ -257,7 +229,7 @@ def test_an_unknown_variable_is_refused_with_the_nearest_name(
     assert not re.search(r"[a-z]+ [a-z]+ [a-z]+|hunter2", caught.value.text.zh)
 
 
-def test_variables_that_our_own_code_and_tests_read_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_that_our_own_code_and_tests_read_are_known(monkeypatch):
     root = Path(__file__).parents[2]
     files = (file for folder in ("tcb_ops", ".ci", "tests") for file in (root / folder).rglob("*"))
     texts = [file.read_text("utf-8") for file in files if file.suffix == ".py" or file.name == "run"]
@@ -270,7 +242,7 @@ def test_variables_that_our_own_code_and_tests_read_are_known(monkeypatch: pytes
     assert [line for line in caught.value.text.en.splitlines() if "no such setting" in line] == []
 
 
-def test_words_of_libraries_never_show_whatever_is_wrong() -> None:
+def test_words_of_libraries_never_show_whatever_is_wrong():
     """Every setting is given every kind of wrong value."""
     wrong = ("5", "-5", "1.5", "true", '"x y"', "[5]", '[["x"]]', "{x = 1}", "1979-05-27", "nan")
     foreign = re.compile(r"(?i)valid|input|msgspec|value error|should|type=|decod|expect")
@@ -299,9 +271,7 @@ def test_words_of_libraries_never_show_whatever_is_wrong() -> None:
         ("TCB_OPS_API_BASE", "http://hunter2.com"),
     ],
 )
-def test_a_wrong_variable_is_named_and_its_value_is_not_shown(
-    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
-) -> None:
+def test_a_wrong_variable_is_named_and_its_value_is_not_shown(monkeypatch, variable, value):
     monkeypatch.setenv(variable, value)
     with pytest.raises(SettingsError, match=variable) as caught:
         load_settings()
@@ -319,8 +289,8 @@ def test_a_wrong_variable_is_named_and_its_value_is_not_shown(
     ],
 )
 def test_settings_made_in_python_take_the_target_of_the_environment(
-    monkeypatch: pytest.MonkeyPatch, target: str, api_base: str | None, run_target: str, base: str
-) -> None:
+    monkeypatch, target, api_base, run_target, base
+):
     monkeypatch.setenv("TCB_OPS_TARGET", target)
     if api_base is not None:
         monkeypatch.setenv("TCB_OPS_API_BASE", api_base)
@@ -338,9 +308,7 @@ def test_settings_made_in_python_take_the_target_of_the_environment(
 
 @pytest.mark.parametrize("read", [Settings, load_settings])
 @pytest.mark.parametrize("api_base", [None, "weixin"])
-def test_a_wrong_target_of_the_environment_is_reported_once(
-    monkeypatch: pytest.MonkeyPatch, read: Any, api_base: str | None
-) -> None:
+def test_a_wrong_target_of_the_environment_is_reported_once(monkeypatch, read, api_base):
     monkeypatch.setenv("TCB_OPS_TARGET", "weixin")
     if api_base is not None:
         monkeypatch.setenv("TCB_OPS_API_BASE", api_base)
@@ -352,12 +320,12 @@ def test_a_wrong_target_of_the_environment_is_reported_once(
     )
 
 
-def test_a_file_that_is_named_must_be_there() -> None:
+def test_a_file_that_is_named_must_be_there():
     with pytest.raises(SettingsError, match=r"nope\.toml: no such settings file"):
         load_settings("nope.toml")
 
 
-def test_a_variable_names_the_file_as_the_option_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_variable_names_the_file_as_the_option_does(monkeypatch):
     write("confirm_over = 1")
     write("confirm_over = 2", "other.toml")
     monkeypatch.setenv("TCB_OPS_CONFIG", "other.toml")
@@ -368,13 +336,13 @@ def test_a_variable_names_the_file_as_the_option_does(monkeypatch: pytest.Monkey
         load_settings()
 
 
-def test_a_settings_file_with_a_byte_order_mark_is_read() -> None:
+def test_a_settings_file_with_a_byte_order_mark_is_read():
     Path("tcb-ops.toml").write_text('lang = "zh"', encoding="utf-8-sig")
     assert load_settings().lang is Lang.ZH
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"lang = '\xc4\xe3'"], ids=["utf-16", "gbk"])
-def test_a_settings_file_in_another_encoding_is_said(content: bytes) -> None:
+def test_a_settings_file_in_another_encoding_is_said(content):
     Path("tcb-ops.toml").write_bytes(content)
     with pytest.raises(SettingsError, match=r"tcb-ops\.toml"):
         load_settings()
@@ -396,30 +364,21 @@ def test_a_settings_file_in_another_encoding_is_said(content: bytes) -> None:
         ("postgresql://db/runs?passfile=/hunter2", "postgresql://db/runs", False),
     ],
 )
-def test_a_database_url_is_shown_and_suggested_without_a_password(
-    url: str, shown: str, repeated: bool
-) -> None:
+def test_a_database_url_is_shown_and_suggested_without_a_password(url, shown, repeated):
     settings = load_settings(options={"ledger": url})
     assert settings.ledger_name == shown
     assert settings.ledger_option == (url if repeated else "")
     assert "hunter2" not in repr(settings)
 
 
-@pytest.mark.parametrize("name", ["api_base", "ledger", "lang"])
-def test_settings_do_not_change(name: str) -> None:
-    settings: Any = load_settings()
-    with pytest.raises(FrozenInstanceError):
-        setattr(settings, name, "x")
-
-
 @pytest.mark.parametrize("name", ["rate", "backoff", "slow_wait", "patience"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_pace_is_a_finite_number(name: str, value: float) -> None:
+def test_a_pace_is_a_finite_number(name, value):
     with pytest.raises(ArgumentError, match=name):
         RunLimits(**{name: value})
 
 
-def test_paths_of_the_token_sources_are_relative_to_the_files_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_of_the_token_sources_are_relative_to_the_files_folder(monkeypatch):
     write(
         '[tokens]\nstore = "mine.tokens"\nsecret = "file: key"\nticket = "command:get-ticket --now"\n',
         "conf/tcb-ops.toml",
@@ -451,9 +410,7 @@ def test_paths_of_the_token_sources_are_relative_to_the_files_folder(monkeypatch
         ("source", "PrAcTiCe", '"service"'),
     ],
 )
-def test_a_token_setting_that_cannot_work_is_named_and_its_value_not_shown(
-    name: str, value: str, why: str
-) -> None:
+def test_a_token_setting_that_cannot_work_is_named_and_its_value_not_shown(name, value, why):
     with pytest.raises(SettingsError) as caught:
         load_settings(options={"tokens": {name: value}})
     text = caught.value.text
@@ -464,9 +421,7 @@ def test_a_token_setting_that_cannot_work_is_named_and_its_value_not_shown(
     assert caught.value.__cause__ is None
 
 
-def test_files_that_are_not_named_stand_beside_the_settings_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_that_are_not_named_stand_beside_the_settings_file(tmp_path, monkeypatch):
     home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
     home.mkdir()
     elsewhere.mkdir()

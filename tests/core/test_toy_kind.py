@@ -1,7 +1,5 @@
 """A new kind of run is a feature's folder (tests/toy/look): nothing else knows it, and everything takes it."""
 
-from __future__ import annotations
-
 import csv
 import json
 import os
@@ -9,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from workspace import BOOKS, TEA, many
@@ -17,16 +14,11 @@ from workspace import BOOKS, TEA, many
 import tcb_ops as tcb
 from tcb_ops.features.simulator import SimulatedEnvironment
 
-if TYPE_CHECKING:
-    from workspace import OpenWorkspace
-
 TOY = Path(__file__).parents[1] / "toy" / "look"
 
 
 @pytest.mark.slow
-def test_a_kind_of_a_folder_runs_over_a_list_to_its_report(
-    open_workspace: OpenWorkspace, tmp_path: Path
-) -> None:
+def test_a_kind_of_a_folder_runs_over_a_list_to_its_report(open_workspace, tmp_path):
     halted = SimulatedEnvironment(BOOKS.env, "HALTED")
     workspace = open_workspace(many(TEA, BOOKS, rows=2), merchants=[TEA, BOOKS], environments=[halted])
     settings = f'api_base = "{workspace.sim.base}"\nledger = "ledger.db"\n[tokens]\nfile = "tokens.csv"\n'
@@ -35,7 +27,7 @@ def test_a_kind_of_a_folder_runs_over_a_list_to_its_report(
     copy = shutil.copytree(Path(tcb.__file__).parent, tmp_path / "copy" / "tcb_ops", ignore=absent)
     shutil.copytree(TOY, copy / "features" / "look", ignore=absent)
 
-    def execute(*words: str) -> subprocess.CompletedProcess[str]:
+    def execute(*words):
         return subprocess.run(
             [sys.executable, "-m", "tcb_ops", *words],
             cwd=workspace.folder,

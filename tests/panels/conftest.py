@@ -1,1 +1,1 @@
-from panel_lab import lang, open_lab, read  # noqa: F401  fixtures: importing them makes them known here
+from panel_lab import open_lab, read  # noqa: F401  fixtures: importing them makes them known here

@@ -1,59 +1,58 @@
-"""What happens to files below an open panel, and unusual content: a clear state, nothing stuck, nothing injected."""
-
-from __future__ import annotations
+"""What happens to files below an open panel, unusual content, secrets: a clear state, nothing stuck, injected or leaked."""
 
 import gc
+import json
 import shutil
 import sqlite3
-import time
 import weakref
 from contextlib import closing
 from dataclasses import replace
-from typing import Any
 
+import ipywidgets as widgets
 import pytest
 from ipywidgets.widgets.widget import _instances  # ipywidgets offers no public list of its widgets
-from workspace import BOOKS
+from panel_lab import press
+from workspace import BOOKS, TEA
 
 import tcb_ops as tcb
 from tcb_ops import api
 from tcb_ops.features.simulator import Fault
-from tcb_ops.model import Outcome, Reason, Row, RowEnd
-from tcb_ops.panels.grid import PAGE
 from tcb_ops.panels.html import RunState
 from tcb_ops.run import find_handle
-from tcb_ops.runs.ledger import Ledger
-from tcb_ops.runs.list_kinds import LINKS
-from tcb_ops.runs.records import EnvRecord, NewRun, Usage
 
 
 @pytest.fixture
-def lab(open_lab: Any) -> Any:
+def lab(open_lab):
     return open_lab(faults=[Fault(env=BOOKS.env, errcode=85088)])
 
 
 @pytest.fixture
-def panel(lab: Any) -> Any:
+def panel(lab):
     """A panel that shows a finished run with failed rows."""
     found = lab.uploads()
-    found.start.click()
-    found.settle()
+    press(found)
     return found
 
 
 @pytest.mark.parametrize("kind", ["uploads", "links", "audits", "reports"])
-def test_a_panel_that_is_closed_leaves_no_widget_and_is_freed(lab: Any, panel: Any, kind: str):
-    there = set(_instances)
+def test_a_panel_that_is_closed_keeps_no_widget_and_no_data_and_is_freed(lab, panel, kind):
+    widgets = set(_instances)
     other = getattr(lab, kind)()
+    parts = [weakref.ref(part) for part in other.view.children]
+    if kind in {"uploads", "links"}:
+        parts.append(weakref.ref(other.list_reader.batch.staging))
     freed, lab.opened[:] = weakref.ref(other), [panel]
     other.close()
-    assert set(_instances) == there
+    assert set(_instances) == widgets
+    gc.collect()
+    assert [part for part in parts if part() is not None] == [], "the notebook still holds the panel"
+    assert repr(other).endswith(": None>")
     del other
     gc.collect()
     assert freed() is None
 
 
-def page_of(panel: Any, **more: Any) -> dict[str, Any]:
+def page_of(panel, **more):
     """What the browser gets when it asks for the first page."""
     grid, sent = panel.monitor.grid, []
     grid.send = lambda message, buffers=None: sent.append(message)
@@ -62,41 +61,37 @@ def page_of(panel: Any, **more: Any) -> dict[str, Any]:
     return dict(answer)
 
 
-def remove_ledger(lab: Any) -> None:
+def remove_ledger(lab):
     for file in lab.workspace.folder.glob("ledger.db*"):
         if file.is_file():
             file.unlink()
 
 
-def assert_usable(lab: Any, panel: Any, read: Any, ledger: str = "ledger.db") -> None:
+def assert_usable(lab, panel, read, ledger="ledger.db"):
     """Every button reports what is wrong, none sends anything, and a new run can still be started."""
     sent, shown, ended = lab.sent, panel.run.id, panel.worker.line.value
     assert page_of(panel, auto=True) == {"failed": True, "id": 7}
     assert panel.worker.line.value == ended  # the browser asked by itself
     assert page_of(panel) == {"failed": True, "id": 7}
     assert ledger in read(panel.worker.line)
-    panel.monitor.retry.button.click()
-    panel.settle()
+    press(panel, panel.monitor.retry.button)
     assert ledger in read(panel.worker.line)
     assert lab.sent == sent
     assert not panel.worker.busy
-    panel.start.click()
-    panel.settle()
+    press(panel)
     assert panel.run.id != shown, read(panel.worker.line)
     assert panel.monitor.state is RunState.FINISHED
     assert len(page_of(panel)["rows"]["rows"]) == 30
 
 
 @pytest.mark.slow
-def test_a_ledger_that_was_deleted_is_reported_and_a_new_run_begins_a_new_one(
-    lab: Any, panel: Any, read: Any
-):
+def test_a_ledger_that_was_deleted_is_reported_and_a_new_run_begins_a_new_one(lab, panel, read):
     remove_ledger(lab)
     assert_usable(lab, panel, read)
 
 
 @pytest.mark.slow
-def test_of_a_ledger_that_was_replaced_no_row_is_shown(lab: Any, panel: Any, read: Any):
+def test_of_a_ledger_that_was_replaced_no_row_is_shown(lab, panel, read):
     other = lab.workspace.folder / "other"
     other.mkdir()
     header, row = (lab.workspace.folder / "list.csv").read_text(encoding="utf-8").splitlines()[:2]
@@ -112,9 +107,7 @@ def test_of_a_ledger_that_was_replaced_no_row_is_shown(lab: Any, panel: Any, rea
 
 @pytest.mark.slow
 @pytest.mark.parametrize("content", [None, b"no database at all" * 100], ids=["deleted", "replaced"])
-def test_of_a_run_that_loses_its_ledger_nothing_is_left_hanging(
-    open_lab: Any, read: Any, wait_for: Any, content: bytes | None
-):
+def test_of_a_run_that_loses_its_ledger_nothing_is_left_hanging(open_lab, read, wait_for, content):
     lab = open_lab(faults=[Fault(delay=0.2)])
     panel = lab.uploads()
     panel.start.click()
@@ -135,13 +128,12 @@ def test_of_a_run_that_loses_its_ledger_nothing_is_left_hanging(
         assert panel.monitor.bar.value == ""
         remove_ledger(lab)
     panel.setup.unfolded = True
-    panel.start.click()
-    panel.settle()
+    press(panel)
     assert panel.monitor.state is RunState.FINISHED
     assert "30 of 30 rows" in read(panel.monitor.bar)
 
 
-def test_a_run_that_was_deleted_by_retention_is_reported(lab: Any, panel: Any, read: Any):
+def test_a_run_that_was_deleted_by_retention_is_reported(lab, panel, read):
     with closing(sqlite3.connect(lab.workspace.folder / "ledger.db")) as connection:
         connection.execute("UPDATE runs SET finished_at = 1")
         connection.commit()
@@ -150,7 +142,7 @@ def test_a_run_that_was_deleted_by_retention_is_reported(lab: Any, panel: Any, r
 
 
 @pytest.mark.slow
-def test_two_panels_on_one_run_agree_and_one_of_them_may_cancel(open_lab: Any, wait_for: Any):
+def test_two_panels_on_one_run_agree_and_one_of_them_may_cancel(open_lab, wait_for):
     lab = open_lab(faults=[Fault(delay=0.3)])
     first = lab.uploads()
     first.start.click()
@@ -167,59 +159,52 @@ def test_two_panels_on_one_run_agree_and_one_of_them_may_cancel(open_lab: Any, w
     assert page_of(first) == page_of(second)
 
 
-def test_a_list_that_was_edited_while_it_is_shown_is_checked_again_and_not_sent(
-    lab: Any, panel: Any, read: Any
-):
+def test_a_list_that_was_edited_while_it_is_shown_is_checked_again_and_not_sent(lab, panel, read):
     sent, shown, file = lab.sent, panel.run.id, lab.workspace.folder / "list.csv"
     kept = file.read_text(encoding="utf-8").splitlines()[:-3]
     file.write_text("\n".join(kept), encoding="utf-8")
-    panel.start.click()
-    panel.settle()
+    press(panel)
     assert "list.csv was changed after it was checked" in read(panel.worker.line)
     assert "27 of 27 rows" in read(panel.ready_line)
     assert (lab.sent, panel.run.id) == (sent, shown)
-    panel.start.click()
-    panel.settle()
+    press(panel)
     assert panel.run.record.rows == 27
 
 
+ECHO = "access_token=PLANTED-1 https://evil.example/put?q-signature=PLANTED-2 secret: PLANTED-3-LONG-ENOUGH-TO-BE-ONE"
+
+
+def states():
+    """Everything that a page, or a saved notebook, would hold."""
+    every = widgets.Widget.get_manager_state(widgets=None)["state"]
+    return json.dumps(every, default=str, ensure_ascii=False)
+
+
 @pytest.mark.slow
-def test_ten_thousand_merchants_are_shown_and_their_rows_in_pages(lab: Any):
-    settings = lab.uploads().context.settings
-    ledger = Ledger(settings.ledger)
-    envs = [
-        EnvRecord(n, f"shop-{n:05}", f"wx{n:05}", f"第{n:05}号店", "merchant", left=False)
-        for n in range(10_000)
+def test_no_widget_holds_a_secret(open_lab):
+    faults = [
+        Fault(env=BOOKS.env, path="banner/1.png", errcode=40097, errmsg=ECHO),
+        Fault(env=TEA.env, path="banner/2.png", step="store", code="SignatureDoesNotMatch", errmsg=ECHO),
     ]
-    rows = [
-        Row(n + 2, one.env, f"{n}.png", one.appid, one.merchant, "", (one.env, f"{n}.png"))
-        for n, one in enumerate(envs)
-    ]
-    new = NewRun(
-        "many", LINKS, settings.run_target, "many.csv", "ab" * 32, 9, ("env", "path"), "", {}, "", "ops", "ops-1",
-        "", time.time(),
-    )  # fmt: skip
-    run = ledger.plan(new, rows, envs)
-    bad = RowEnd(0, Outcome.REFUSED, Reason.REFUSED, None, 40097, "invalid args", "", 200, "", 1)
-    ledger.record(run, [replace(bad, line=row.line) for row in rows[::7]], Usage(1.0, 1, 0))
-    ledger.close()
-    panel = lab.reports("many")
-    grid = panel.monitor.grid
-    assert (len(grid.lines), panel.monitor.state) == (10_000, RunState.UNFINISHED)
-    assert len(page_of(panel)["rows"]["rows"]) == PAGE
-    assert len(grid._charts) < 100_000
-    assert len(grid.read({"code": None, "appid": "wx09999"})["rows"]) == 1
-
-
-@pytest.mark.parametrize("kind", ["uploads", "links", "audits", "reports"])
-def test_a_closed_panel_that_the_notebook_still_holds_keeps_no_data(lab: Any, panel: Any, kind: str):
-    other = getattr(lab, kind)()
-    other.settle()
-    parts = [weakref.ref(part) for part in other.view.children]
-    if kind in {"uploads", "links"}:
-        parts.append(weakref.ref(other.list_reader.batch.staging))
-    lab.opened[:] = [panel]
-    other.close()
-    gc.collect()
-    assert [part for part in parts if part() is not None] == []
-    assert repr(other).endswith(": None>")
+    lab = open_lab(faults=faults)
+    shown = []
+    for panel in (lab.links(), lab.uploads(), lab.audits()):
+        press(panel)
+        press(panel, panel.monitor.export.button)
+        shown.append(json.dumps(panel._repr_mimebundle_(), default=str))
+        grid = panel.monitor.grid
+        shown.append(json.dumps([grid.lines, grid.causes, grid.read({"code": None})], ensure_ascii=False))
+    shown.append(states())
+    links = (lab.workspace.folder / "links.csv").read_text(encoding="utf-8")
+    assert "q-signature" in links
+    for text in shown:
+        for secret in (
+            "token-of-",
+            "q-signature=",
+            "PLANTED",
+            "x-cos-security-token=",
+            lab.workspace.sim.base + "/7",
+        ):
+            assert secret not in text
+    assert "wxbooks" in shown[3]  # the grid was there to look at
+    assert "Run " in shown[-1]  # and the states

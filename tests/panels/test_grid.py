@@ -1,15 +1,135 @@
-"""The grid: what the browser is sent, and the rows that it asks for."""
-
-from __future__ import annotations
+"""The grid and the looks of a run: from records to HTML, what the browser is sent, and the rows that it asks for."""
 
 import json
-from typing import Any
 
+import pandas as pd
 import pytest
+from panel_lab import press
 from workspace import BOOKS, TEA, many
 
+from tcb_ops.features.audit.kind import AUDIT
 from tcb_ops.features.simulator import Fault
-from tcb_ops.model import Merchant
+from tcb_ops.i18n import Lang
+from tcb_ops.model import Merchant, Outcome, Reason
+from tcb_ops.panels.html import (
+    MerchantLine,
+    RunState,
+    Step,
+    esc,
+    frame_html,
+    merchant_lines,
+    merchant_state,
+    next_step,
+    render_progress,
+    run_state,
+)
+from tcb_ops.panels.run_monitor import redraw_after
+from tcb_ops.runs.list_kinds import UPLOAD
+from tcb_ops.runs.progress import Progress
+from tcb_ops.runs.records import Tally
+
+
+def tally(merchant, outcome, rows, **more):
+    given = {"reason": None, "errcode": None, "store_code": ""} | more
+    return Tally(f"wx-{merchant}", merchant, "env-1", outcome, rows=rows, **given)
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "todo", "running", "state"),
+    [
+        (3, 0, 0, True, "done"),
+        (3, 0, 0, False, "done"),
+        (2, 1, 0, True, "done, some failed"),
+        (0, 3, 0, True, "none succeeded"),
+        (0, 0, 3, True, "waiting"),
+        (0, 0, 3, False, "not started"),
+        (1, 0, 2, True, "running"),
+        (0, 1, 2, False, "stopped"),
+    ],
+)
+def test_how_a_merchant_stands(good, bad, todo, running, state):
+    assert merchant_state(MerchantLine("wx", "茶", good, bad, todo), running=running).en == state
+
+
+@pytest.mark.parametrize(
+    ("here", "held", "finished", "state"),
+    [
+        (True, False, False, RunState.HERE),
+        (True, True, True, RunState.HERE),
+        (False, True, True, RunState.FINISHED),
+        (False, False, True, RunState.FINISHED),
+        (False, True, False, RunState.ELSEWHERE),
+        (False, False, False, RunState.UNFINISHED),
+    ],
+)
+def test_who_works_on_a_run(here, held, finished, state):
+    assert run_state(here=here, held=held, finished=finished) is state
+
+
+@pytest.mark.parametrize(
+    ("state", "options", "step"),
+    [
+        (RunState.HERE, {"ready": True, "editing": True}, Step.CANCEL),
+        (RunState.ELSEWHERE, {"ready": True, "editing": True}, None),
+        (None, {"ready": True}, Step.START),
+        (None, {"editing": True}, None),
+        (RunState.FINISHED, {"ready": True, "editing": True, "retryable": True}, Step.START),
+        (RunState.UNFINISHED, {"ready": True}, Step.RESUME),
+        (RunState.UNFINISHED, {"editing": True}, Step.RESUME),
+        (RunState.FINISHED, {"ready": True, "retryable": True}, Step.RETRY),
+        (RunState.FINISHED, {"ready": True}, Step.EXPORT),
+        (RunState.FINISHED, {"ready": True, "exported": True}, None),
+    ],
+)
+def test_the_next_step(state, options, step):
+    no = dict.fromkeys(("ready", "editing", "retryable", "exported"), False)
+    assert next_step(state, **(no | options)) is step
+
+
+def test_merchants_with_trouble_come_first_and_the_rest_by_name():
+    lines = merchant_lines(
+        [
+            tally("乙", Outcome.UPLOADED, 5),
+            tally("甲", Outcome.PENDING, 5),
+            tally("丙", Outcome.REFUSED, 1, reason=Reason.REFUSED, errcode=85088),
+            tally("丁", Outcome.NOT_ATTEMPTED, 9, reason=Reason.BREAKER, errcode=85088),
+            tally("丁", Outcome.REFUSED, 3, reason=Reason.REFUSED, errcode=85088),
+        ]
+    )
+    assert [line.merchant for line in lines] == ["丁", "丙", "乙", "甲"]
+    assert lines[0].codes == {"85088": 12}
+    assert [line.rows for line in lines] == [12, 1, 5, 5]
+
+
+def test_what_came_from_outside_is_inert():
+    evil = "<img src=x onerror=alert(1)>\x1b[31m"
+    frame = pd.DataFrame({"merchant": [evil], "rows": [1]})
+    drawn = frame_html(frame, Lang.EN)
+    assert "<img" not in drawn
+    assert "\x1b" not in drawn
+    assert esc("\"'<>&") == "&quot;&#x27;&lt;&gt;&amp;"
+
+
+def test_the_grid_is_drawn_less_often_the_longer_it_takes():
+    assert redraw_after(0.0, 0) == 0.25
+    assert redraw_after(0.01, 300) < 1
+    assert redraw_after(2.0, 300) == 20
+
+
+def test_progress_is_a_bar_that_is_read_out_with_rate_and_time_left(read):
+    look = Progress("r", 5000, {Outcome.UPLOADED: 1203}, 310.0, 12.2)
+    drawn = render_progress(look, UPLOAD, Lang.EN, running=True)
+    assert '<progress class="op-hidden" aria-label="Rows that have ended" value="1203" max="5000">' in drawn
+    assert '<span class="good" style="flex:1203"></span><span class="todo" style="flex:3797"></span>' in drawn
+    assert read(drawn) == "1,203 of 5,000 rows · 24% · 310/s · 12s left 1,203 uploaded"
+    assert "/秒 · 剩余 12s" in read(render_progress(look, UPLOAD, Lang.ZH, running=True))
+    slow = Progress("r", 5000, {Outcome.UPLOADED: 1203}, 0.31, 12000.0)
+    assert "· 0.3/s ·" in read(render_progress(slow, UPLOAD, Lang.EN, running=True))
+    soon = Progress("r", 240, {Outcome.UPLOADED: 111}, 439.0, 0.3)
+    assert "left" not in read(render_progress(soon, UPLOAD, Lang.EN, running=True))
+    audit = render_progress(look, AUDIT, Lang.EN, running=True)
+    assert "1,203 of 5,000 environments · 24% · 310/s" in read(audit)
+
 
 FAULTS = [
     Fault(env=BOOKS.env, errcode=85088),
@@ -18,18 +138,17 @@ FAULTS = [
 
 
 @pytest.fixture
-def grid(open_lab: Any) -> Any:
+def grid(open_lab):
     """The grid of an upload in which one merchant failed and another failed once; `sent` is what its browser gets."""
     panel = open_lab(faults=FAULTS).uploads()
     found = panel.monitor.grid
     found.sent = []
     found.send = lambda message, buffers=None: found.sent.append(message)
-    panel.start.click()
-    panel.settle()
+    press(panel)
     return found
 
 
-def lines_of(page: dict[str, Any]) -> list[int]:
+def lines_of(page):
     return [row["line"] for row in page["rows"]]
 
 
@@ -47,19 +166,19 @@ def lines_of(page: dict[str, Any]) -> list[int]:
         ({"code": None, "outcome": "uploaded"}, 19),
     ],
 )
-def test_a_filter_gives_its_rows_and_their_number(grid: Any, wanted: dict[str, Any], rows: int):
+def test_a_filter_gives_its_rows_and_their_number(grid, wanted, rows):
     page = grid.read(wanted)
     assert (len(page["rows"]), page["total"], page["more"]) == (rows, rows, False)
 
 
-def test_a_path_is_searched_and_its_signs_are_only_text(grid: Any):
+def test_a_path_is_searched_and_its_signs_are_only_text(grid):
     found = grid.read({"code": None, "path": "/7."})
     assert {row["path"] for row in found["rows"]} == {"banner/7.png"}
     assert found["total"] is None
     assert grid.read({"code": None, "path": "%"})["rows"] == []
 
 
-def test_a_row_has_its_details(grid: Any):
+def test_a_row_has_its_details(grid):
     (row,) = grid.read({"code": "40097"})["rows"]
     assert (row["merchant"], row["outcome"]) == ("茶语小铺", "refused")
     facts = dict(row["facts"])
@@ -67,11 +186,10 @@ def test_a_row_has_its_details(grid: Any):
     assert "What to do" in facts
 
 
-def test_pages_follow_one_another_by_line_and_none_is_lost(open_lab: Any, monkeypatch: pytest.MonkeyPatch):
+def test_pages_follow_one_another_by_line_and_none_is_lost(open_lab, monkeypatch):
     monkeypatch.setattr("tcb_ops.panels.grid.PAGE", 4)
     panel = open_lab(many(TEA, rows=50)).links()
-    panel.start.click()
-    panel.settle()
+    press(panel)
     seen, after, more = [], -1, True
     while more:
         page = panel.monitor.grid.read({"code": None, "after": after})
@@ -82,7 +200,7 @@ def test_pages_follow_one_another_by_line_and_none_is_lost(open_lab: Any, monkey
     assert lines_of(panel.monitor.grid.read({"code": None, "after": -1})) == seen[:4]  # back again
 
 
-def test_a_browser_that_comes_later_gets_everything_and_then_only_what_changed(grid: Any, open_lab: Any):
+def test_a_browser_that_comes_later_gets_everything_and_then_only_what_changed(grid, open_lab):
     grid.sent.clear()
     grid._answer(grid, {"ask": "all"}, [])
     (everything,) = grid.sent
@@ -94,25 +212,10 @@ def test_a_browser_that_comes_later_gets_everything_and_then_only_what_changed(g
     json.dumps(everything)
 
 
-@pytest.mark.slow
-def test_a_ledger_that_is_gone_is_reported_and_answered(grid: Any, read: Any):
-    ledger = grid._run._ledger.file
-    grid._run._ledger.close()
-    for file in ledger.parent.glob("ledger.db*"):
-        if file.is_file():
-            file.unlink()
-    ledger.write_bytes(b"no database at all" * 100)
-    grid.sent.clear()
-    grid._answer(grid, {"ask": "rows", "id": 7, "code": None}, [])
-    assert grid.sent == [{"failed": True, "id": 7}]
-    assert "ledger.db" in read(grid._worker.line)
-
-
-def test_markup_in_a_name_is_sent_as_text_and_drawn_escaped(open_lab: Any):
+def test_markup_in_a_name_is_sent_as_text_and_drawn_escaped(open_lab):
     evil = Merchant("wxevil", "<img src=x onerror=alert(1)>", "evil-1a2b3c")
     panel = open_lab(many(evil, rows=1), [Fault(errcode=40097)], merchants=[evil]).uploads()
-    panel.start.click()
-    panel.settle()
+    press(panel)
     grid = panel.monitor.grid
     assert grid.lines["wxevil"][1] == evil.name
     assert "<img" not in grid.causes

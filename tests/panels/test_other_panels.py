@@ -1,12 +1,10 @@
 """Links, audits and reports, by their buttons."""
 
-from __future__ import annotations
-
 import stat
 from pathlib import Path
-from typing import Any
 
 import pytest
+from panel_lab import press
 from workspace import BOOKS, TEA, many
 
 from tcb_ops import panels
@@ -15,41 +13,26 @@ from tcb_ops.features.simulator import Fault
 from tcb_ops.panels.html import RunState
 
 
-def test_links_are_issued_into_a_file_that_only_its_owner_reads(open_lab: Any, read: Any):
+def test_links_are_issued_into_a_file_that_only_its_owner_reads(open_lab, read):
     lab = open_lab()
     panel = lab.links()
     assert "30 rows · 30 calls" in read(panel.list_reader.plan)
-    panel.start.click()
-    panel.settle()
+    press(panel)
     assert panel.run.counts == {"linked": 30}
     links = lab.workspace.folder / "links.csv"
     assert stat.S_IMODE(links.stat().st_mode) == 0o600
     assert f"The links are in {links}, which only you can read" in read(panel.worker.line)
 
 
-@pytest.mark.slow
-def test_links_that_will_run_out_before_the_last_is_there_are_reported_beside_the_pace(
-    open_lab: Any, read: Any
-):
-    lab = open_lab(many(TEA, rows=4501))
-    panel = lab.links()
-    assert read(panel.life) == ""
-    panel.pace.value = True
-    assert "the first links will have expired before the last one is issued" in read(panel.life)
-    panel.pace.value = False
-    assert read(panel.life) == ""
-
-
-def test_links_that_have_run_out_by_the_end_are_counted(open_lab: Any, read: Any):
+def test_links_that_have_run_out_by_the_end_are_counted(open_lab, read):
     panel = open_lab(faults=[Fault(env=BOOKS.env, lifetime=0)]).links()
-    panel.start.click()
-    panel.settle()
+    press(panel)
     assert panel.run.counts == {"linked": 30}
     assert f"10 links had expired when {panel.run.record.report} was finished" in read(panel.worker.line)
     assert "op-bad" in panel.worker.line.value
 
 
-def test_links_never_look_at_local_files(open_lab: Any):
+def test_links_never_look_at_local_files(open_lab):
     lab = open_lab()
     for file in (lab.workspace.folder / "files").iterdir():
         file.unlink()
@@ -58,39 +41,34 @@ def test_links_never_look_at_local_files(open_lab: Any):
 
 
 @pytest.mark.slow
-def test_links_of_a_run_that_was_cut_off_are_not_given_up_unless_asked_for(open_lab: Any, read: Any):
+def test_links_of_a_run_that_was_cut_off_are_not_given_up_unless_asked_for(open_lab, read):
     lab = open_lab(many(BOOKS, rows=40), [Fault(delay=0.1)])
     panel = lab.links()
     panel.start.click()
     panel.worker.settle()
-    panel.monitor.stop.click()
-    panel.settle()
+    press(panel, panel.monitor.stop)
     cut_off = panel.run.id
     (lab.workspace.folder / "other.csv").write_text(f"env,path\n{BOOKS.env},a.png\n", encoding="utf-8")
     panel.list_reader.paths.text.value = "other.csv"
     panel.settle()
-    panel.start.click()
-    panel.settle()
+    press(panel)
     assert f"links.csv.part belongs to another run ({cut_off})" in read(panel.worker.line)
     assert "“start a new run”" in read(panel.worker.line)
     panel.new.value = True
-    panel.start.click()
-    panel.settle()
+    press(panel)
     assert panel.run.counts == {"linked": 1}
 
 
-def test_an_audit_asks_once_per_environment_and_shows_what_changed(open_lab: Any, read: Any):
+def test_an_audit_asks_once_per_environment_and_shows_what_changed(open_lab, read):
     lab = open_lab(faults=[Fault(env=BOOKS.env, calls=((2, 99),), errcode=85088)])
     panel = lab.audits()
     assert "Ready. 2 merchants, 3 environments, one call each" in read(panel.ready_line)
     assert "No run yet" in repr(panel.changes())
-    panel.start.click()
-    panel.settle()
+    press(panel)
     assert panel.run.counts == {"healthy": 3}
     assert "first audit" in panel.changes()._repr_html_()
     assert lab.sent == 3
-    panel.start.click()
-    panel.settle()
+    press(panel)
     assert panel.run.counts == {"healthy": 2, "unhealthy": 1}
     assert "城南书店" in read(panel.changed)
     assert "newly broken 1" in panel.changes()._repr_html_()
@@ -102,27 +80,24 @@ def test_an_audit_asks_once_per_environment_and_shows_what_changed(open_lab: Any
 
 
 @pytest.mark.slow
-def test_a_run_is_chosen_looked_at_and_exported(open_lab: Any):
+def test_a_run_is_chosen_looked_at_and_exported(open_lab):
     lab = open_lab()
     uploads = lab.uploads()
-    uploads.start.click()
-    uploads.settle()
+    press(uploads)
     audits = lab.audits()
-    audits.start.click()
-    audits.settle()
+    press(audits)
     panel = lab.reports()
     assert panel.run.id == audits.run.id
     assert panel.runs.choice.value == audits.run.id
     panel.runs.choice.value = uploads.run.id
-    panel.runs.button.click()
-    panel.settle()
+    press(panel, panel.runs.button)
     assert panel.run.id == uploads.run.id
     assert panel.monitor.state is RunState.FINISHED
     panel.run_now(wanted=True)
     assert (lab.workspace.folder / "reports" / uploads.run.id / "manifest.json").exists()
 
 
-def test_a_ledger_that_is_not_there_is_reported_and_not_made_by_looking(open_lab: Any, read: Any):
+def test_a_ledger_that_is_not_there_is_reported_and_not_made_by_looking(open_lab, read):
     lab = open_lab()
     panel = lab.reports()
     assert "ledger.db does not exist: no run has used this ledger" in read(panel.worker.line)
@@ -132,25 +107,7 @@ def test_a_ledger_that_is_not_there_is_reported_and_not_made_by_looking(open_lab
     assert not (lab.workspace.folder / "ledger.db").exists()
 
 
-def test_every_sentence_is_there_in_chinese(open_lab: Any, read: Any):
-    lab = open_lab(faults=[Fault(env=BOOKS.env, errcode=85088)])
-    panel = lab.uploads(lang="zh")
-    panel.start.click()
-    panel.settle()
-    for part in (
-        panel.worker.line,
-        panel.monitor.head,
-        panel.monitor.bar,
-        panel.monitor.grid.causes,
-        panel.monitor.grid.lines[BOOKS.appid][2],
-        panel.list_reader.plan,
-    ):
-        words = read(part)
-        assert not any(word in words for word in ("rows", "done", "finished", "merchants", "Merchant")), words
-    assert panel.start.description == "上传"
-
-
-def test_a_path_and_none_are_taken_as_text_and_anything_else_is_refused_in_words(open_lab: Any):
+def test_a_path_and_none_are_taken_as_text_and_anything_else_is_refused_in_words(open_lab):
     lab = open_lab()
     panel = lab.uploads(Path("list.csv"), Path("files"), where=None)
     assert panel.list_reader.paths.path == "list.csv"
@@ -160,11 +117,10 @@ def test_a_path_and_none_are_taken_as_text_and_anything_else_is_refused_in_words
 
 
 @pytest.mark.slow
-def test_a_run_that_ends_while_another_is_shown_is_listed_as_it_is(open_lab: Any):
+def test_a_run_that_ends_while_another_is_shown_is_listed_as_it_is(open_lab):
     lab = open_lab(many(TEA, rows=10), [Fault(delay=0.1)])
     audits = lab.audits()
-    audits.start.click()
-    audits.settle()
+    press(audits)
     panel = lab.uploads()
     panel.start.click()
     panel.worker.settle()

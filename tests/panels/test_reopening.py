@@ -1,4 +1,4 @@
-"""After "Run all", a restarted kernel and a re-opened notebook: the newest run of the target is shown, nothing is begun."""
+"""After "Run all", a restarted kernel and a re-opened notebook: the newest run is shown, nothing is begun; practice."""
 
 from __future__ import annotations
 
@@ -7,30 +7,26 @@ import os
 import subprocess
 import sys
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pytest
-from workspace import BOOKS
+from panel_lab import press
+from workspace import BOOKS, QUICK
 
+import tcb_ops as tcb
 from tcb_ops.features.simulator import Fault
+from tcb_ops.features.simulator.sample import FILES, MERCHANTS, PATHS, in_jupyter_session, sample_simulator
 from tcb_ops.panels.controls import ExportButton
 from tcb_ops.panels.html import RunState
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["uploads", "links", "audits"])
 @pytest.mark.parametrize("refused", [False, True], ids=["all good", "some refused"])
-def test_a_finished_run_is_shown_again_with_what_can_be_done(
-    open_lab: Any, read: Any, kind: str, refused: bool
-):
+def test_a_finished_run_is_shown_again_with_what_can_be_done(open_lab, read, kind, refused):
     lab = open_lab(faults=[Fault(env=BOOKS.env, errcode=85088)] if refused else [])
     first = getattr(lab, kind)()
-    first.start.click()
-    first.settle()
+    press(first)
     sent, verdict = lab.sent, read(first.worker.line)
     again = getattr(lab, kind)()
     assert again.run.id == first.run.id
@@ -50,11 +46,10 @@ def test_a_finished_run_is_shown_again_with_what_can_be_done(
     assert lab.sent == sent
 
 
-def test_files_exported_before_the_end_is_drawn_stay_listed(open_lab: Any, tmp_path: Path):
+def test_files_exported_before_the_end_is_drawn_stay_listed(open_lab, tmp_path):
     lab = open_lab()
     panel = lab.uploads()
-    panel.start.click()
-    panel.settle()
+    press(panel)
     run, export = panel.run, ExportButton(panel.worker)
     export.export(run, tmp_path / "report")
     export.offer(run)
@@ -65,11 +60,10 @@ def test_files_exported_before_the_end_is_drawn_stay_listed(open_lab: Any, tmp_p
 
 
 @pytest.mark.slow
-def test_a_list_that_is_refused_by_now_is_reported_beside_the_run(open_lab: Any, read: Any):
+def test_a_list_that_is_refused_by_now_is_reported_beside_the_run(open_lab, read):
     lab = open_lab()
     first = lab.uploads()
-    first.start.click()
-    first.settle()
+    press(first)
     (lab.workspace.folder / "list.csv").unlink()
     again = lab.uploads()
     assert "list.csv" in read(again.list_reader.line)
@@ -107,7 +101,7 @@ print(json.dumps(found))
 """
 
 
-def practised(script: str, tmp: Path, **more: str) -> Any:
+def practised(script, tmp, **more):
     """What a kernel in an empty folder prints."""
     (tmp / "tmp").mkdir(exist_ok=True)
     (tmp / "work").mkdir(exist_ok=True)
@@ -124,7 +118,7 @@ def practised(script: str, tmp: Path, **more: str) -> Any:
 
 
 @pytest.mark.slow
-def test_in_practice_a_restarted_kernel_shows_the_run_and_begins_no_other(tmp_path: Path):
+def test_in_practice_a_restarted_kernel_shows_the_run_and_begins_no_other(tmp_path):
     lab = {"JPY_SESSION_NAME": "/a/02_run_uploads.ipynb", "JPY_PARENT_PID": str(os.getpid())}
     first, again = practised(PRACTISE, tmp_path, **lab), practised(PRACTISE, tmp_path, **lab)
     assert first["finished"]
@@ -135,9 +129,7 @@ def test_in_practice_a_restarted_kernel_shows_the_run_and_begins_no_other(tmp_pa
 
 
 @pytest.mark.slow
-def test_below_a_practice_panel_the_librarys_calls_find_its_runs_and_below_a_live_one_the_live_ones(
-    tmp_path: Path,
-):
+def test_below_a_practice_panel_the_librarys_calls_find_its_runs_and_below_a_live_one_the_live_ones(tmp_path):
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "merchants.csv").write_text("appid,name,env\nwx1,a,a-1\n", encoding="utf-8")
     found = practised(BELOW, tmp_path)
@@ -148,7 +140,7 @@ def test_below_a_practice_panel_the_librarys_calls_find_its_runs_and_below_a_liv
 
 
 @pytest.mark.slow
-def test_result_cells_follow_the_run_of_the_panel(open_lab: Any, monkeypatch: Any):
+def test_result_cells_follow_the_run_of_the_panel(open_lab, monkeypatch):
     shown: list[tuple[bool, str]] = []
     monkeypatch.setattr(
         "IPython.display.display", lambda bundle, **_: shown.append((False, bundle["text/html"]))
@@ -161,8 +153,7 @@ def test_result_cells_follow_the_run_of_the_panel(open_lab: Any, monkeypatch: An
     panel.show(panel.by_merchant)
     assert not shown[-1][0]
     assert "尚无任务" in shown[-1][1]
-    panel.start.click()
-    panel.settle()
+    press(panel)
     again, table = shown[-1]
     assert again
     assert '城南书店</td><td class="s">wxbooks</td>' in table
@@ -170,16 +161,65 @@ def test_result_cells_follow_the_run_of_the_panel(open_lab: Any, monkeypatch: An
     assert "<h2>各商户的数据行</h2>" in table
     assert "text-align:left" in table
     assert pd.options.d == options  # those of the operator's own tables
-    panel.monitor.retry.button.click()
-    panel.settle()
+    press(panel, panel.monitor.retry.button)
     assert "茶语小铺" not in shown[-1][1]
     assert "with its retries, 30 of 30 rows have succeeded" in lab.uploads().monitor.head.value
 
 
-def test_a_run_on_a_live_target_is_marked_in_the_header_that_stays(open_lab: Any, read: Any):
+def test_a_run_on_a_live_target_is_marked_in_the_header_that_stays(open_lab, read):
     lab = open_lab()
     assert read(lab.uploads().monitor.head).startswith("SIMULATED 演练")
     lab.live()
     panel = lab.uploads()
     assert read(panel.monitor.head).startswith("LIVE")
     assert panel.start.button_style == "primary"
+
+
+LOOK = "from tcb_ops.features.simulator.sample import practice; s = practice('zh'); print(s.api_base, s.ledger, s.lang, s is practice() or s == practice())"
+
+
+def looked(tmp, **more):
+    env = os.environ | {"TMPDIR": str(tmp)} | more
+    done = subprocess.run([sys.executable, "-c", LOOK], env=env, capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+@pytest.mark.slow
+def test_a_process_has_one_and_takes_it_along(tmp_path):
+    base, ledger, lang, same = looked(tmp_path)
+    assert base.startswith("http://127.0.0.1:")
+    assert ledger.startswith(str(tmp_path))
+    assert (lang, same) == ("zh", "True")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["JPY_SESSION_NAME", "VOILA_REQUEST_URL"])
+def test_what_a_user_looks_at_is_told_from_what_a_program_runs(monkeypatch, name):
+    for one in ("JPY_SESSION_NAME", "VOILA_REQUEST_URL"):
+        monkeypatch.delenv(one, raising=False)
+    assert not in_jupyter_session()
+    monkeypatch.setenv(name, "/voila/render/02_run_uploads.ipynb")
+    assert in_jupyter_session()
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory):
+    """The settings of a simulator with the sample's merchants and fault plan."""
+    with sample_simulator(tmp_path_factory.mktemp("practice")) as (settings, _simulator):
+        yield settings
+
+
+@pytest.fixture(scope="module")
+def named(simulated):
+    """The environments that the check of merchants and tokens names."""
+    states = tcb.check_merchants(tcb.read_merchants(MERCHANTS), settings=simulated)
+    return {state.merchant.env for state in states if not state.works}
+
+
+@pytest.mark.slow
+def test_in_an_upload_nothing_works_where_the_check_says_so_and_something_everywhere_else(simulated, named):
+    with tcb.read_paths(PATHS, tcb.read_merchants(MERCHANTS), FILES) as batch:
+        run = tcb.upload(batch, settings=simulated, limits=QUICK)
+    rows = list(run.rows())
+    assert {row.row.env for row in rows} - {row.row.env for row in rows if row.end.outcome.succeeded} == named

@@ -1,15 +1,13 @@
 """The uploads panel, by its buttons: everything that an operator does in notebook 02."""
 
-from __future__ import annotations
-
 import signal
 import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
+from panel_lab import press
 from workspace import BOOKS, TEA, many
 
 import tcb_ops as tcb
@@ -17,17 +15,14 @@ from tcb_ops.features.simulator import Fault
 from tcb_ops.panels.html import RunState
 from tcb_ops.run import RunHandle
 
-if TYPE_CHECKING:
-    from workspace import AssertComplete, WaitFor
-
 SLOW = [Fault(delay=0.1)]
 
 
-def hidden(widget: Any) -> bool:
+def hidden(widget):
     return widget.layout.display == "none"
 
 
-def test_a_list_is_read_and_its_cost_shown_and_nothing_is_sent(open_lab: Any, read: Any):
+def test_a_list_is_read_and_its_cost_shown_and_nothing_is_sent(open_lab, read):
     lab = open_lab()
     panel = lab.uploads()
     assert read(panel.list_reader.facts).startswith("list.csv: UTF-8, comma; columns env, path, file")
@@ -38,7 +33,7 @@ def test_a_list_is_read_and_its_cost_shown_and_nothing_is_sent(open_lab: Any, re
     assert lab.sent == 0
 
 
-def test_another_list_picked_while_the_panel_is_busy_is_the_one_that_is_sent(open_lab: Any, read: Any):
+def test_another_list_picked_while_the_panel_is_busy_is_the_one_that_is_sent(open_lab, read):
     lab = open_lab()
     first = Path("list.csv").read_text(encoding="utf-8").splitlines()[:2]
     Path("other.csv").write_text("\n".join(first), encoding="utf-8")
@@ -53,22 +48,12 @@ def test_another_list_picked_while_the_panel_is_busy_is_the_one_that_is_sent(ope
     assert not panel.start.disabled
 
 
-def test_a_list_that_is_done_is_reported_to_be_sent_again(open_lab: Any, read: Any):
-    panel = open_lab().uploads()
-    panel.start.click()
-    panel.settle()
-    panel.list_reader.check.click()
-    panel.settle()
-    assert "30 paths hold files that earlier runs of this ledger uploaded" in read(panel.list_reader.line)
-
-
 def test_a_click_uploads_and_shows_every_merchant_what_went_wrong_and_what_to_do(
-    open_lab: Any, read: Any, assert_complete: AssertComplete
+    open_lab, read, assert_complete
 ):
     lab = open_lab(faults=[Fault(env=BOOKS.env, path="banner/1.png", errcode=40097)])
     panel = lab.uploads()
-    panel.start.click()
-    panel.settle()
+    press(panel)
     assert assert_complete(panel.run, 30) == {"uploaded": 29, "refused": 1}
     assert "30 of 30 rows · 100%" in read(panel.monitor.bar)
     books, tea = panel.monitor.grid.lines[BOOKS.appid], panel.monitor.grid.lines[TEA.appid]
@@ -85,7 +70,7 @@ def test_a_click_uploads_and_shows_every_merchant_what_went_wrong_and_what_to_do
 
 @pytest.mark.slow
 def test_cancel_ends_tidily_and_resume_does_the_rest_without_the_list(
-    open_lab: Any, read: Any, wait_for: WaitFor, assert_complete: AssertComplete
+    open_lab, read, wait_for, assert_complete
 ):
     lab = open_lab(many(TEA, rows=60), SLOW)
     panel = lab.uploads()
@@ -93,16 +78,14 @@ def test_cancel_ends_tidily_and_resume_does_the_rest_without_the_list(
     wait_for(lambda: "of 60 rows" in panel.monitor.bar.value and panel.monitor.running)
     assert panel.start.disabled
     wait_for(lambda: "· running ·" in (panel.runs.choice.label or ""))
-    panel.monitor.stop.click()
-    panel.settle()
+    press(panel, panel.monitor.stop)
     assert panel.monitor.state is RunState.UNFINISHED
     assert "· unfinished ·" in panel.runs.choice.label
     assert read(panel.worker.line).startswith("Cancelled. Unfinished:")
     assert assert_complete(panel.run, 60)["pending"] > 0
     (lab.workspace.folder / "list.csv").unlink()
     first = panel.run.id
-    panel.monitor.resume.button.click()
-    panel.settle()
+    press(panel, panel.monitor.resume.button)
     assert panel.run.id == first
     assert assert_complete(panel.run, 60) == {"uploaded": 60}
     assert lab.workspace.sim.stats["stored"] == 60  # none twice
@@ -111,7 +94,7 @@ def test_cancel_ends_tidily_and_resume_does_the_rest_without_the_list(
 
 @pytest.mark.slow
 def test_run_resumes_an_unfinished_run_of_the_same_list_unless_a_new_run_is_asked_for(
-    open_lab: Any, read: Any, wait_for: WaitFor
+    open_lab, read, wait_for
 ):
     lab = open_lab(many(TEA, rows=40), SLOW)
     panel = lab.uploads()
@@ -123,23 +106,19 @@ def test_run_resumes_an_unfinished_run_of_the_same_list_unless_a_new_run_is_aske
         assert panel.monitor.running
         assert (before is not None and panel.run.id == before.id) is (before is not None and not new)
         assert ("Resuming run" in read(panel.worker.line)) is (before is not None and not new)
-        panel.monitor.stop.click()
-        panel.settle()
+        press(panel, panel.monitor.stop)
 
 
 @pytest.mark.slow
-def test_a_new_run_does_not_show_the_rows_of_the_one_before(
-    open_lab: Any, read: Any, wait_for: WaitFor, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_new_run_does_not_show_the_rows_of_the_one_before(open_lab, read, wait_for, monkeypatch):
     lab = open_lab()
     panel = lab.uploads()
-    panel.start.click()
-    panel.settle()
+    press(panel)
     assert "30 of 30 rows · 100%" in read(panel.monitor.bar)
     lab.workspace.sim.play([Fault(delay=1.0)])
     news, watch = threading.Event(), RunHandle.watch
 
-    def late(handle: RunHandle) -> Any:
+    def late(handle):
         assert news.wait(20)
         yield from watch(handle)
 
@@ -153,28 +132,24 @@ def test_a_new_run_does_not_show_the_rows_of_the_one_before(
     panel.settle()
 
 
-def test_the_bad_rows_are_retried_as_a_run_of_their_own(open_lab: Any, assert_complete: AssertComplete):
+def test_the_bad_rows_are_retried_as_a_run_of_their_own(open_lab, assert_complete):
     lab = open_lab(faults=[Fault(env=TEA.env, path="banner/2.png", calls=((1, 1),), errcode=40097)])
     panel = lab.uploads()
-    panel.start.click()
-    panel.settle()
+    press(panel)
     parent = panel.run
     assert not hidden(panel.monitor.retry)
-    panel.monitor.retry.button.click()
-    panel.settle()
+    press(panel, panel.monitor.retry.button)
     assert panel.run.record.parent == parent.id
     assert assert_complete(panel.run, 1) == {"uploaded": 1}
     assert hidden(panel.monitor.retry)  # nothing is left
 
 
-def test_export_writes_the_folder_and_links_lead_to_its_files(open_lab: Any, read: Any):
+def test_export_writes_the_folder_and_links_lead_to_its_files(open_lab, read):
     lab = open_lab()
     panel = lab.uploads()
     assert hidden(panel.monitor.export)
-    panel.start.click()
-    panel.settle()
-    panel.monitor.export.button.click()
-    panel.settle()
+    press(panel)
+    press(panel, panel.monitor.export.button)
     folder = lab.workspace.folder / "reports" / panel.run.id
     assert {"results.csv", "report.html", "manifest.json"} <= {file.name for file in folder.iterdir()}
     html = panel.monitor.export.files.outputs[0]["data"]["text/html"]
@@ -185,13 +160,12 @@ def test_export_writes_the_folder_and_links_lead_to_its_files(open_lab: Any, rea
     assert "All 30 rows succeeded" in read(panel.worker.line)
     (folder / ".ipynb_checkpoints").mkdir()  # JupyterLab's, once a link has been followed
     (folder / ".ipynb_checkpoints" / "report-checkpoint.html").touch()
-    panel.monitor.export.button.click()
-    panel.settle()
+    press(panel, panel.monitor.export.button)
     assert f"Run {panel.run.id} was exported to" in read(panel.monitor.export.line)
     assert "All 30 rows succeeded" in read(panel.worker.line)
 
 
-def test_a_list_with_problems_is_refused_with_all_of_them_and_a_fixme(open_lab: Any, read: Any):
+def test_a_list_with_problems_is_refused_with_all_of_them_and_a_fixme(open_lab, read):
     lab = open_lab([(TEA.env, "/a.png"), (TEA.env, "b.png"), ("nowhere", "c.png")])
     panel = lab.uploads()
     assert "list.csv is refused: it has 2 problems" in read(panel.list_reader.line)
@@ -201,15 +175,13 @@ def test_a_list_with_problems_is_refused_with_all_of_them_and_a_fixme(open_lab: 
     assert "2 path" in shown
     assert "4 env" in shown
     assert panel.start.disabled
-    panel.list_reader.fixme.click()
-    panel.settle()
+    press(panel, panel.list_reader.fixme)
     fixme = (lab.workspace.folder / "list.fix-me.csv").read_text(encoding="utf-8-sig").splitlines()
     assert len(fixme) == 3
     panel.list_reader.skip.value = True
     panel.settle()
     assert not panel.start.disabled
-    panel.start.click()
-    panel.settle()
+    press(panel)
     assert panel.run.counts == {"uploaded": 1, "invalid": 2}
 
 
@@ -222,7 +194,7 @@ def test_a_list_with_problems_is_refused_with_all_of_them_and_a_fixme(open_lab: 
     ],
     ids=["no list", "no root", "nothing picked"],
 )
-def test_what_is_not_there_is_reported(open_lab: Any, read: Any, paths: str, root: str, shown: str):
+def test_what_is_not_there_is_reported(open_lab, read, paths, root, shown):
     lab = open_lab()
     panel = lab.uploads(paths, root)
     assert shown in read(panel.list_reader.line)
@@ -230,7 +202,7 @@ def test_what_is_not_there_is_reported(open_lab: Any, read: Any, paths: str, roo
     assert lab.sent == 0
 
 
-def test_trouble_with_the_settings_is_reported_in_the_panel(open_lab: Any, read: Any):
+def test_trouble_with_the_settings_is_reported_in_the_panel(open_lab, read):
     lab = open_lab()
     (lab.workspace.folder / "tcb-ops.toml").write_text("api_base = 7\n", encoding="utf-8")
     panel = lab.uploads()
@@ -240,9 +212,7 @@ def test_trouble_with_the_settings_is_reported_in_the_panel(open_lab: Any, read:
 
 
 @pytest.mark.parametrize("kind", ["uploads", "links", "audits", "reports"])
-def test_without_settings_a_live_panel_says_what_is_missing_and_what_to_do(
-    open_lab: Any, read: Any, capsys: pytest.CaptureFixture[str], kind: str
-):
+def test_without_settings_a_live_panel_says_what_is_missing_and_what_to_do(open_lab, read, capsys, kind):
     lab = open_lab()
     for name in ("tcb-ops.toml", "merchants.csv"):
         (lab.workspace.folder / name).unlink()
@@ -264,14 +234,12 @@ def test_without_settings_a_live_panel_says_what_is_missing_and_what_to_do(
     ],
     ids=["where", "lang"],
 )
-def test_a_wrong_parameter_is_reported_in_the_panel(open_lab: Any, read: Any, options: Any, shown: str):
+def test_a_wrong_parameter_is_reported_in_the_panel(open_lab, read, options, shown):
     assert shown in read(open_lab().uploads(**options).worker.line)
 
 
 @pytest.mark.parametrize("spoken", ["en", "zh"])
-def test_a_panel_that_names_no_language_has_that_of_the_settings(
-    open_lab: Any, monkeypatch: pytest.MonkeyPatch, spoken: str
-):
+def test_a_panel_that_names_no_language_has_that_of_the_settings(open_lab, monkeypatch, spoken):
     lab = open_lab()
     monkeypatch.setenv("TCB_OPS_LANG", spoken)
     panel = lab.uploads()
@@ -282,9 +250,7 @@ def test_a_panel_that_names_no_language_has_that_of_the_settings(
 
 
 @pytest.mark.kill
-def test_a_run_of_another_process_is_followed_its_holder_named_and_its_end_seen(
-    open_lab: Any, read: Any, wait_for: WaitFor
-):
+def test_a_run_of_another_process_is_followed_its_holder_named_and_its_end_seen(open_lab, read, wait_for):
     lab = open_lab(many(TEA, rows=60), SLOW)
     words = [sys.executable, "-m", "tcb_ops", "upload", "list.csv", "--root", "files", "--concurrency", "4"]
     with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as other:
@@ -302,30 +268,12 @@ def test_a_run_of_another_process_is_followed_its_holder_named_and_its_end_seen(
     panel.settle()
     assert panel.run.holder() is None
     assert panel.monitor.state is RunState.UNFINISHED
-    panel.monitor.resume.button.click()
-    panel.settle()
+    press(panel, panel.monitor.resume.button)
     assert panel.run.counts == {"uploaded": 60}
 
 
-def test_a_panel_is_attached_to_a_run_that_is_running_here_and_both_see_its_end(
-    open_lab: Any, read: Any, wait_for: WaitFor
-):
-    lab = open_lab(many(TEA, rows=60), SLOW)
-    panel = lab.uploads()
-    panel.start.click()
-    wait_for(lambda: panel.monitor.running)
-    second = lab.attach()
-    assert second.monitor.running
-    second.monitor.stop.click()
-    panel.settle()
-    second.settle()
-    assert read(panel.worker.line).startswith("Cancelled.")
-    assert read(second.worker.line).startswith("Cancelled.")
-    assert second.run.counts == panel.run.counts
-
-
 @pytest.mark.slow
-def test_a_run_that_only_a_script_began_is_finished_by_the_panel_that_watches_it(open_lab: Any):
+def test_a_run_that_only_a_script_began_is_finished_by_the_panel_that_watches_it(open_lab):
     lab = open_lab(many(TEA, rows=20), SLOW)
     handle = tcb.start_upload(tcb.read_paths("list.csv", lab.workspace.merchants, "files"))
     panel = lab.attach(handle.id)
@@ -334,7 +282,7 @@ def test_a_run_that_only_a_script_began_is_finished_by_the_panel_that_watches_it
     assert handle.wait().id == handle.id
 
 
-def test_buttons_answer_from_any_thread(open_lab: Any):
+def test_buttons_answer_from_any_thread(open_lab):
     panel = open_lab().uploads()
     clicker = threading.Thread(target=panel.start.click)
     clicker.start()
@@ -344,7 +292,7 @@ def test_buttons_answer_from_any_thread(open_lab: Any):
 
 
 @pytest.mark.slow
-def test_a_second_click_while_a_run_is_running_begins_nothing(open_lab: Any, read: Any):
+def test_a_second_click_while_a_run_is_running_begins_nothing(open_lab, read):
     panel = open_lab(many(TEA, rows=40), SLOW).uploads()
     panel.start.click()
     panel.worker.settle()

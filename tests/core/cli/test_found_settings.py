@@ -1,14 +1,11 @@
 """A settings file in the working folder that others may have written is refused: it runs programs and says where tokens go."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 import pytest
@@ -19,14 +16,11 @@ from tcb_ops.cli.main import cli as program
 from tcb_ops.errors import SettingsError
 from tcb_ops.found_settings import Trust, trust
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
 UID, OTHER, ROOT = 1000, 1001, 0
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="owners and modes of files are POSIX's")
 
 
-def entry(owner: int, mode: int) -> os.stat_result:
+def entry(owner, mode):
     return os.stat_result((mode, 0, 0, 1, owner, 0, 0, 0, 0, 0))
 
 
@@ -47,15 +41,15 @@ def entry(owner: int, mode: int) -> os.stat_result:
         (OTHER, 0o100666, 0o777, True, Trust.OWN),
     ],
 )
-def test_who_may_have_written_a_file(owner: int, mode: int, folder: int, named: bool, result: Trust) -> None:
+def test_who_may_have_written_a_file(owner, mode, folder, named, result):
     assert trust(UID, entry(owner, mode), entry(OTHER, folder), named=named) is result
 
 
-def test_root_trusts_its_own_files_only() -> None:
+def test_root_trusts_its_own_files_only():
     assert trust(ROOT, entry(OTHER, 0o100600), entry(ROOT, 0o755), named=False) is Trust.STRANGER
 
 
-def commands(group: click.Group, *before: str) -> Iterator[tuple[str, ...]]:
+def commands(group, *before):
     for name, command in group.commands.items():
         if isinstance(command, click.Group):
             yield from commands(command, *before, name)
@@ -77,7 +71,7 @@ WORDS = {
 
 
 @pytest.mark.slow
-def test_no_command_runs_a_program_or_sends_a_token_of_a_stranger(open_cli: Callable[..., Any]) -> None:
+def test_no_command_runs_a_program_or_sends_a_token_of_a_stranger(open_cli):
     cli = open_cli(many(TEA, rows=2))
     ran = cli.folder / "ran"
     own = [sys.executable, "-c", f"open({str(ran)!r}, 'w')"]
@@ -112,9 +106,7 @@ on = "always"
     assert ran.exists(), "what is named is believed"
 
 
-def test_python_refuses_it_and_the_first_line_names_what_was_found(
-    open_cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_python_refuses_it_and_the_first_line_names_what_was_found(open_cli, monkeypatch):
     cli = open_cli(many(TEA, rows=2))
     file = cli.folder / "tcb-ops.toml"
     words = ("merchants", "check")
@@ -129,14 +121,12 @@ def test_python_refuses_it_and_the_first_line_names_what_was_found(
     assert tcb.load_settings().origin.file == file
 
 
-def give_away(path: Path) -> None:
+def give_away(path):
     os.chown(path, 65534, 65534, follow_symlinks=False)
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give a file away")
-def test_the_owner_of_every_link_and_of_the_file_counts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_owner_of_every_link_and_of_the_file_counts(tmp_path, monkeypatch):
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     own, folder_link, link = tmp_path / "own.toml", tmp_path / "linked", Path("tcb-ops.toml")
@@ -164,16 +154,13 @@ while True:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give a file away")
-def test_a_file_that_comes_and_goes_is_never_believed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_comes_and_goes_is_never_believed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tmp_path.chmod(0o1777)
     evil = tmp_path / "evil.toml"
     evil.write_text('api_base = "http://127.0.0.1:9"', encoding="utf-8")
     give_away(evil)
     with subprocess.Popen([sys.executable, "-c", TOGGLE], stdout=subprocess.PIPE) as stranger:
-        assert stranger.stdout is not None
         stranger.stdout.readline()
         refused = 0
         try:
@@ -187,9 +174,7 @@ def test_a_file_that_comes_and_goes_is_never_believed(
     assert refused
 
 
-def test_a_pipe_a_folder_and_a_loop_are_refused_without_waiting(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pipe_a_folder_and_a_loop_are_refused_without_waiting(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     file = Path("tcb-ops.toml")
     os.mkfifo(file)

@@ -104,13 +104,6 @@ def test_to_and_where_aim(cli, folder):
     ("words", "says"),
     [
         pytest.param(["--to", "无名"], "no name or appid '无名'", id="nobody"),
-        pytest.param(["--to", "all"], "none of them the default", id="no default"),
-        pytest.param(
-            ["--to", BOOKS.env, "--path", "{nom}"],
-            "there is no field {nom}; the fields are {name}",
-            id="an unknown field",
-        ),
-        pytest.param(["--to", BOOKS.env, "--include", "*.gif"], "no file remains", id="no file"),
         pytest.param(
             ["--to", BOOKS.env, "--path", "x.png"],
             "x.png: the same environment and path",

@@ -3,8 +3,6 @@
 The answers are in mistakes.toml. UPDATE_MISTAKES=1 writes them there: read the difference before you commit it.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -12,18 +10,12 @@ import shlex
 import shutil
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
 import xlsxwriter
 from workspace import BOOKS, TEA, write_csv
 
 from tcb_ops.features.simulator import Fault
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from .conftest import CommandLine
 
 ANSWERS = Path(__file__).with_name("mistakes.toml")
 UPDATE = bool(os.environ.get("UPDATE_MISTAKES"))
@@ -41,24 +33,24 @@ CHANGING = {
 """What differs from run to run, beside the folder."""
 
 
-def says(text: str | bytes, name: str = "list.csv") -> Callable[[CommandLine], Any]:
+def says(text, name="list.csv"):
     """A file with other content than it has."""
     data = text if isinstance(text, bytes) else text.encode()
     return lambda cli: (cli.folder / name).write_bytes(data)
 
 
-def setting(line: str) -> Callable[[CommandLine], Any]:
+def setting(line):
     """A line more at the head of the settings file."""
 
-    def prepare(cli: CommandLine) -> None:
+    def prepare(cli):
         file = cli.folder / "tcb-ops.toml"
         file.write_text(f"{line}\n{file.read_text(encoding='utf-8')}", encoding="utf-8")
 
     return prepare
 
 
-def instead(name: str, old: str, new: str) -> Callable[[CommandLine], Any]:
-    def prepare(cli: CommandLine) -> None:
+def instead(name, old, new):
+    def prepare(cli):
         file = cli.folder / name
         text = file.read_text(encoding="utf-8")
         assert old in text
@@ -67,58 +59,58 @@ def instead(name: str, old: str, new: str) -> Callable[[CommandLine], Any]:
     return prepare
 
 
-def without(*names: str) -> Callable[[CommandLine], Any]:
+def without(*names):
     return lambda cli: [(cli.folder / name).unlink() for name in names]
 
 
-def folder_of_lists(cli: CommandLine) -> None:
+def folder_of_lists(cli):
     (cli.folder / "周五").mkdir(exist_ok=True)
     for name in ("门店.csv", "总部.xlsx", "tokens.csv"):
         (cli.folder / "周五" / name).write_bytes(b"x")
 
 
-def uploaded(cli: CommandLine) -> None:
+def uploaded(cli):
     cli.upload()
 
 
-def refused(cli: CommandLine) -> None:
+def refused(cli):
     rows = [(TEA.env, "a.png", "0.bin"), (BOOKS.env, "closed.png", "0.bin")]
     write_csv(cli.folder / "list.csv", ("env", "path", "file"), rows)
     cli.upload()
 
 
-def cut_off(cli: CommandLine) -> None:
+def cut_off(cli):
     """Leave an unfinished run of the list; another folder has the same files."""
     cli.upload("--patience", "0", "--target", NOBODY)
     shutil.copytree(cli.folder / "files", cli.folder / "friday")
 
 
-def mixed_reports(cli: CommandLine) -> None:
+def mixed_reports(cli):
     cli.upload("--out", "monday")
     cli.upload("--out", "friday", "--new-run")
     shutil.copy(cli.folder / "monday" / "results.csv", cli.folder / "friday" / "results.csv")
 
 
-def in_another_ledger(cli: CommandLine) -> None:
+def in_another_ledger(cli):
     cli.upload("--out", "monday")
     (cli.folder / "ledger.db").rename(cli.folder / "monday.db")
     cli.upload()
 
 
-def audited(cli: CommandLine) -> None:
+def audited(cli):
     """Leave an upload with a row to retry, and after it an audit in which everything is well."""
     write_csv(cli.folder / "list.csv", ("env", "path", "file"), [(BOOKS.env, "closed.png", "0.bin")])
     cli.upload()
     cli("audit")
 
 
-def busy(cli: CommandLine) -> dict[str, str]:
+def busy(cli):
     """Name the port of the simulator that runs."""
     return {"port": cli.workspace.sim.base.rpartition(":")[2]}
 
 
-def workbook(sheet: str = "清单", **cells: Any) -> Callable[[CommandLine], Any]:
-    def prepare(cli: CommandLine) -> None:
+def workbook(sheet="清单", **cells):
+    def prepare(cli):
         with xlsxwriter.Workbook(str(cli.folder / "清单.xlsx")) as book:
             page = book.add_worksheet(sheet)
             page.write_row(0, 0, ("环境ID", "上传路径", "本地文件"))
@@ -131,7 +123,7 @@ def workbook(sheet: str = "清单", **cells: Any) -> Callable[[CommandLine], Any
     return prepare
 
 
-MISTAKES: dict[str, tuple[str, Callable[[CommandLine], Any] | None]] = {
+MISTAKES = {
     # the command line
     "typo in a command": ("uplaod list.csv", None),
     "typo in an option": ("upload list.csv --rot files", None),
@@ -243,9 +235,7 @@ NAMED = re.compile(
 
 @pytest.mark.parametrize("lang", ["en", "zh"])
 @pytest.mark.parametrize("name", WORD_FOR_WORD)
-def test_a_frequent_mistake_is_answered_word_for_word(
-    open_cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, name: str, lang: str
-) -> None:
+def test_a_frequent_mistake_is_answered_word_for_word(open_cli, monkeypatch, name, lang):
     cli, result = made(open_cli, monkeypatch, name, lang)
     assert lang == "en" or cli.in_english(result.out + result.err) == []
     answer = {"exit": result.code, lang: steady(result.out + result.err, cli.folder)}
@@ -253,18 +243,14 @@ def test_a_frequent_mistake_is_answered_word_for_word(
 
 
 @pytest.mark.parametrize("name", sorted(set(MISTAKES) - set(WORD_FOR_WORD)))
-def test_the_answer_to_a_mistake_names_what_to_look_at(
-    open_cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_the_answer_to_a_mistake_names_what_to_look_at(open_cli, monkeypatch, name):
     cli, result = made(open_cli, monkeypatch, name, "en")
     names = sorted(set(NAMED.findall(steady(result.out + result.err, cli.folder))))
     answer = {"exit": result.code, "names": names}
     assert answer == answers(name, answer)
 
 
-def made(
-    open_cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, name: str, lang: str
-) -> tuple[CommandLine, Any]:
+def made(open_cli, monkeypatch, name, lang):
     """Make a mistake; nothing may be sent for one that is found before a run begins."""
     command, prepare = MISTAKES[name]
     cli = open_cli(ROWS, [Fault(path="closed.png", errcode=85088)])
@@ -278,11 +264,11 @@ def made(
     return cli, result
 
 
-def test_the_table_of_answers_has_the_mistakes_and_no_others() -> None:
+def test_the_table_of_answers_has_the_mistakes_and_no_others():
     assert set(tomllib.loads(ANSWERS.read_text(encoding="utf-8"))) == set(MISTAKES)
 
 
-def answers(name: str, answer: dict[str, Any]) -> dict[str, Any]:
+def answers(name, answer):
     """Return the answer that is kept; with UPDATE_MISTAKES, keep this one."""
     kept = tomllib.loads(ANSWERS.read_text(encoding="utf-8"))
     if UPDATE:
@@ -294,11 +280,11 @@ def answers(name: str, answer: dict[str, Any]) -> dict[str, Any]:
     return kept.get(name, {})
 
 
-def toml(value: Any) -> str:
+def toml(value):
     return f"'''\n{value}'''" if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def steady(text: str, folder: Path) -> str:
+def steady(text, folder):
     """Return what is printed, without what differs from run to run."""
     text = text.replace(str(folder), "{folder}")
     for pattern, placeholder in CHANGING.items():

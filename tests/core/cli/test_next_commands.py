@@ -1,17 +1,16 @@
-"""Suggested commands: each works as it stands, from another folder."""
+"""How commands end: with commands that work as they stand, from another folder, else with what to open."""
 
 import html
-import json
 import os
 import re
 import shlex
 import signal
 from contextlib import chdir
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from workspace import BOOKS, TEA, TEA_TEST, many
+from command_line import Result, ended
+from workspace import BOOKS, TEA, TEA_TEST, many, write_csv
 
 from tcb_ops.cli.main import run as run_command
 from tcb_ops.features.simulator import Fault, FaultStep
@@ -32,21 +31,9 @@ def on_page(report):
     ]
 
 
-@dataclass(frozen=True)
-class Ended:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self):
-        return json.loads(self.out)
-
-
 def stopped(process, number):
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
-    return Ended(process.returncode, out, err)
+    return ended(process)
 
 
 @pytest.fixture
@@ -64,7 +51,7 @@ def execute(elsewhere, capsys):
         capsys.readouterr()
         with chdir(elsewhere):
             code = run_command([*words[1:], *more])
-        return Ended(code, *capsys.readouterr())
+        return Result(code, *capsys.readouterr())
 
     return done
 
@@ -141,14 +128,6 @@ def test_a_corrected_list_goes_to_the_same_root_and_target(open_cli, execute, el
     (elsewhere / "failed-fixed.csv").write_text(text, "utf-8")
     again = execute(line, "--json")
     assert (again.code, again.json["counts"]) == (0, {"uploaded": 2})
-
-
-def test_an_audit_with_failures_is_retried_as_its_page_says(open_cli, execute):
-    cli = open_cli(many(TEA, rows=1), [Fault(env=BOOKS.env, errcode=85088, calls=((1, 1),))])
-    result = cli("audit", "--json")
-    assert result.code == 1
-    (line,) = on_page(Path(result.json["report"]))
-    assert execute(line, "--json").json["counts"] == {"healthy": 1}
 
 
 def test_a_canary_stop_says_how_to_see_why_and_how_to_go_on(open_cli, execute):
@@ -266,13 +245,6 @@ def test_the_demos_suggestions_work(tmp_path, monkeypatch, capsys, execute):
     assert verified.code == 0, verified.out
 
 
-def test_a_list_that_was_made_is_uploaded_as_it_says(open_cli, execute):
-    cli = open_cli(many(TEA, rows=1))
-    result = cli("list", "files", "--to", TEA.env, "--out", "made.csv")
-    (line,) = suggested(result.err)
-    assert execute(line, "--json").json["counts"] == {"uploaded": 1}
-
-
 def test_a_variable_is_repeated_as_an_option(open_cli, monkeypatch):
     cli = open_cli(many(TEA, rows=1))
     monkeypatch.setenv("TCB_OPS_LEDGER", "other.db")
@@ -292,13 +264,6 @@ def test_the_language_is_repeated_where_it_was_an_option(open_cli, monkeypatch, 
     assert "--lang" not in cli("show", "nope").err
 
 
-def test_a_run_that_is_not_there_says_how_to_list_the_runs(open_cli, execute):
-    cli = open_cli(many(TEA, rows=1))
-    run = cli.upload("--json").json["run"]
-    (line,) = suggested(cli("show", "nope").err)
-    assert [one["run"] for one in execute(line, "--json").json["runs"]] == [run]
-
-
 def test_paths_of_suggested_commands_have_no_dots_unless_links_need_them(tmp_path, monkeypatch):
     (tmp_path / "a" / "deep").mkdir(parents=True)
     (tmp_path / "b").mkdir()
@@ -308,3 +273,69 @@ def test_paths_of_suggested_commands_have_no_dots_unless_links_need_them(tmp_pat
     words = command(settings, "show")
     assert words[words.index("--ledger") + 1] == str(tmp_path / "b" / "x.db")
     assert words[words.index("--merchants") + 1] == str(tmp_path / "b" / "link" / ".." / "m.csv")
+
+
+@pytest.mark.parametrize("words", [("upload", "list.csv", "--root", "files"), ("audit",)])
+def test_a_run_without_errors_names_the_report_to_open(open_cli, words):
+    result = open_cli(many(TEA, rows=2))(*words)
+    assert (result.code, suggested(result.err)) == (0, [])
+    (page,) = (line for line in result.err.splitlines() if line.startswith("The report: "))
+    assert Path(page.removeprefix("The report: ")).is_file()
+
+
+@pytest.mark.parametrize(
+    "words", [("upload", "list.csv", "--root", "files"), ("links", "list.csv"), ("audit",)]
+)
+def test_rows_that_can_be_retried_end_with_the_retry(open_cli, words):
+    cli = open_cli(many(TEA, rows=2), [Fault(errcode=85088, calls=((1, 1),))])
+    result = cli(*words)
+    assert result.code == 1
+    (line,) = suggested(result.err)
+    command = shlex.split(line)
+    assert command[:3] == ["tcb-ops", "retry", cli.latest().id]
+    again = cli(*command[1:])
+    assert (again.code, suggested(again.err)) == (0, [])
+
+
+@pytest.mark.parametrize("kind", ["check", "links", "upload"])
+def test_skipped_rows_end_with_the_command_for_the_fix_me_file(open_cli, kind):
+    cli = open_cli(many(TEA, rows=2))
+    rows = [(TEA.env, "/a.png", "0.bin"), (TEA.env, "b.png", "1.bin")]
+    write_csv(cli.folder / "half.csv", ("env", "云端", "file"), rows)
+    root = () if kind == "links" else ("--root", "files")
+    result = cli(kind, "half.csv", "--on-bad", "skip", "--column", "path=云端", *root)
+    assert result.code == 1
+    assert "half.fix-me.csv has the 1 skipped row. Correct it there, then run:" in result.err
+    assert "--on-bad skip" not in result.err
+    (line,) = suggested(result.err)
+    command = shlex.split(line)
+    fix_me = cli.folder / "half.fix-me.csv"
+    assert command[:3] == ["tcb-ops", kind, str(fix_me)]
+    fix_me.write_text(fix_me.read_text(encoding="utf-8-sig").replace(",/a.png", ",a.png"), encoding="utf-8")
+    assert cli(*command[1:]).code == 0
+
+
+@pytest.mark.parametrize("kind", ["check", "links", "upload"])
+def test_a_refused_list_ends_with_the_command_for_the_corrected_list(open_cli, kind):
+    cli = open_cli(many(TEA, rows=2))
+    write_csv(cli.folder / "bad.csv", ("env", "云端", "file"), [(TEA.env, "/a.png", "0.bin")])
+    root = () if kind == "links" else ("--root", "files")
+    result = cli(kind, "bad.csv", "--column", "path=云端", "--where", f"appid={TEA.appid}", *root)
+    assert (result.code, cli.calls) == (2, 0)
+    (line,) = suggested(result.err)
+    command = shlex.split(line)
+    assert result.err.endswith(f"{line}\n")
+    assert command[:3] == ["tcb-ops", kind, str(cli.folder / "bad.csv")]
+    write_csv(cli.folder / "bad.csv", ("env", "云端", "file"), [(TEA.env, "a.png", "0.bin")])
+    assert cli(*command[1:]).code == 0
+
+
+@pytest.mark.parametrize("kind", ["check", "upload"])
+def test_a_forgotten_root_is_said_once(open_cli, kind):
+    cli = open_cli(many(TEA, BOOKS, rows=60))
+    root = ("--root", ".") if kind == "check" else ()
+    result = cli(kind, "list.csv", *root)
+    assert result.code == 2
+    assert result.err.count("there is no file") == 1
+    assert f"The same for all 120 rows: none of their files is below {cli.folder}." in result.err
+    assert not list(cli.folder.glob("*fix-me*"))

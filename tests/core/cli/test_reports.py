@@ -1,13 +1,11 @@
 """Where reports go, and the question before many live environments."""
 
-import csv
 import hashlib
 import json
 import os
-import stat
 
 import pytest
-from workspace import BOOKS, TEA, TEA_TEST, many, write_csv
+from workspace import BOOKS, TEA, TEA_TEST, many
 
 from tcb_ops.features.simulator import Fault
 from tcb_ops.model import Merchant
@@ -34,21 +32,8 @@ def test_a_report_goes_to_reports_and_the_runs_id(open_cli):
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["simulated"] is True
     assert manifest["counts"] == result.json["counts"]
-    for name, known in manifest["files"].items():
-        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == known["sha256"]
     assert manifest["input"]["sha256"] == hashlib.sha256((cli.folder / "list.csv").read_bytes()).hexdigest()
     assert "SIMULATED" in (folder / "report.html").read_text(encoding="utf-8")
-
-
-def test_results_have_every_row_and_failed_is_read_back_in(open_cli):
-    cli = open_cli(many(TEA, BOOKS, rows=5), [Fault(env=BOOKS.env, path="banner/2.png", errcode=40097)])
-    assert cli.upload("--out", "out").code == 1
-    with (cli.folder / "out" / "results.csv").open(encoding="utf-8-sig", newline="") as lines:
-        rows = list(csv.DictReader(lines))
-    assert [row["备注"] for row in rows] == [f"第 {n} 行" for n in range(10)]
-    assert [row["tcb_outcome"] for row in rows].count("refused") == 1
-    result = cli("upload", "out/failed.csv", "--root", "files", "--json", "--dry-run")
-    assert result.json["rows"] == 1
 
 
 def test_a_pdf_is_made_on_request(open_cli, monkeypatch):
@@ -135,40 +120,6 @@ def test_links_out_is_a_file_in_a_folder_that_is_there(open_cli, out):
     assert cli.calls == 0
 
 
-def test_links_go_where_they_are_told_whole_and_for_the_operator_alone(open_cli):
-    cli = open_cli(many(TEA, BOOKS, rows=5))
-    result = cli.links("--out", "取得.csv", "--json")
-    assert result.json["report"] == str(cli.folder / "取得.csv")
-    assert stat.S_IMODE((cli.folder / "取得.csv").stat().st_mode) == 0o600
-    assert stat.S_IMODE((cli.folder / "ledger.db").stat().st_mode) == 0o600
-    data = (cli.folder / "取得.csv").read_bytes()
-    assert not data.startswith(b"\xef\xbb\xbf")
-    rows = list(csv.DictReader(data.decode().splitlines()))
-    header = "env path file 备注 errcode errmsg url token authorization file_id cos_file_id expires_at"
-    assert list(rows[0]) == header.split()
-    assert [row["备注"] for row in rows] == [f"第 {n} 行" for n in range(10)]
-    assert not (cli.folder / "取得.csv.part").exists()
-
-
-def test_a_list_with_a_column_of_links_csv_is_refused(open_cli):
-    cli = open_cli(many(TEA, rows=1))
-    write_csv(cli.folder / "list.csv", ("env", "path", "url"), [(TEA.env, "a.png", "x")])
-    result = cli.links()
-    assert result.code == 2
-    assert "url" in result.err
-    assert cli.calls == 0
-
-
-def test_many_live_environments_need_yes_without_a_terminal(open_cli):
-    cli = open_cli(many(*SIX, rows=2), merchants=SIX)
-    result = cli.upload(*LIVE, "--json")
-    assert (result.code, result.out) == (2, "")
-    assert "12 of 12 rows valid: 6 merchants, 6 environments" in result.err
-    assert "https://api.example.invalid" in result.err
-    assert "--yes" in result.err
-    assert cli("runs", "--json").json == {"runs": []}, "no run was begun"
-
-
 @pytest.mark.parametrize(
     ("words", "asked"),
     [
@@ -237,6 +188,11 @@ def test_latest_is_the_latest_of_this_target(open_cli):
     elsewhere = ("--api-base", "http://127.0.0.1:9")
     other = cli.upload("--json", "--patience", "0.1", *elsewhere).json["run"]
     assert [one["run"] for one in cli("runs", "--json").json["runs"]] == [other, run]
+    for target, expected in ((cli.workspace.sim.base, run), (elsewhere[1], other)):
+        listed = cli("runs", "--target", target, "--json").json["runs"]
+        assert [one["run"] for one in listed] == [expected]
+    nowhere = cli("runs", "--target", "https://elsewhere.example.com")
+    assert (nowhere.code, nowhere.out, "No run in" in nowhere.err) == (0, "", True)
     for words in (("show", "--json"), ("show", "latest", "--json"), ("errcodes", "--json")):
         assert cli(*words).json["run"] == run
         assert cli(*words, *elsewhere).json["run"] == other
@@ -253,7 +209,14 @@ def test_errcodes_are_shown_by_merchant_with_what_to_do(open_cli):
     assert "nothing is wrong" in cli("errcodes").out
 
 
-@pytest.mark.parametrize("code", ["85088", "-501001", "40001", "SlowDown", "0", "-1"])
+@pytest.mark.parametrize("code", ["ETagMismatch", "61007 (component)"])
+def test_whatever_the_table_names_is_explained(open_cli, code):
+    result = open_cli()("explain", code)
+    assert (result.code, result.out.count("What to do:")) == (0, 1)
+    assert ("component_appid" in result.out) is ("component" in code)
+
+
+@pytest.mark.parametrize("code", ["85088", "SlowDown", "0"])
 def test_a_code_is_explained_in_both_languages(open_cli, code):
     cli = open_cli(many(TEA, rows=1))
     result = cli("explain", code)

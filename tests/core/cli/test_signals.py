@@ -1,7 +1,5 @@
 """A signal at any moment: no trace, the signal's exit code."""
 
-from __future__ import annotations
-
 import os
 import pty
 import re

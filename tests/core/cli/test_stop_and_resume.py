@@ -1,16 +1,18 @@
-"""Runs that a signal ends: message, exit code, and that the same command resumes them."""
+"""Runs that a signal or Python ends: message, exit code, and how they are resumed, with the list or from the ledger alone."""
+
+from __future__ import annotations
 
 import csv
 import json
 import signal
-import sqlite3
 from collections import Counter
-from contextlib import closing
 
 import pytest
 from workspace import BOOKS, TEA, TEA_TEST, many
 
+import tcb_ops as tcb
 from tcb_ops.features.simulator import Fault
+from tcb_ops.run import find_handle
 
 HELD = [Fault(delay=0.01)]
 ROWS = many(TEA, TEA_TEST, BOOKS, rows=60)
@@ -77,18 +79,6 @@ def test_a_signal_ends_a_run_tidily_and_the_same_command_goes_on(open_cli, wait_
 
 
 @pytest.mark.kill
-@pytest.mark.parametrize("kind", ["links", "upload"])
-def test_a_killed_run_goes_on_and_sends_little_twice(open_cli, wait_for, kind):
-    cli = open_cli(ROWS, HELD)
-    ended, out, _ = stop_in_mid_run(cli, kind, signal.SIGKILL, wait_for)
-    assert (ended, out) == (-signal.SIGKILL, "")
-    result = cli(*words(kind, *FEW))
-    assert result.json["run"] in result.err
-    assert_all_done(cli, kind, result)
-    assert cli.workspace.sim.stats[counter(kind)] <= 180 + 2 * 8
-
-
-@pytest.mark.kill
 def test_a_run_that_was_stopped_says_so_where_runs_are_shown(open_cli, wait_for):
     cli = open_cli(ROWS, HELD)
     _, out, _ = stop_in_mid_run(cli, "upload", signal.SIGINT, wait_for)
@@ -99,19 +89,6 @@ def test_a_run_that_was_stopped_says_so_where_runs_are_shown(open_cli, wait_for)
     assert [(one["run"], one["finished"]) for one in listed] == [(run, False)]
     report = cli("report")
     assert report.code == 0, "what there is can be looked at"
-
-
-@pytest.mark.slow
-def test_two_at_once_do_not_work_on_one_run(open_cli, wait_for):
-    cli = open_cli(ROWS, [Fault(delay=0.05)])
-    with cli.process(*words("upload", *FEW)) as process:
-        wait_for(lambda: cli.workspace.sim.stats["stored"] >= 5)
-        result = cli(*words("upload", *FEW))
-        assert (result.code, result.out) == (2, "")
-        assert "is being worked on by" in result.err
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
-    assert process.returncode == 130
 
 
 @pytest.fixture
@@ -127,31 +104,6 @@ def stopped(open_cli):
     cli.workspace.sim.port = port
     cli.workspace.sim.__enter__()
     return cli, away.json["run"]
-
-
-def age(cli, run, hours):
-    with closing(sqlite3.connect(cli.folder / "ledger.db")) as ledger, ledger:
-        changed = ledger.execute(
-            "UPDATE runs SET created_at = created_at - ? WHERE id = ?", (hours * 3600, run)
-        )
-        assert changed.rowcount == 1
-
-
-@pytest.mark.slow
-def test_an_unfinished_run_is_gone_on_with_and_a_finished_one_never(stopped):
-    cli, run = stopped
-    assert cli.upload("--json").json["run"] == run
-    fresh = cli.upload("--json")
-    assert fresh.json["run"] != run
-    assert "Resuming" not in fresh.err
-
-
-@pytest.mark.slow
-def test_new_run_starts_another_run(stopped):
-    cli, run = stopped
-    result = cli.upload("--json", "--new-run")
-    assert result.code == 0
-    assert result.json["run"] != run
 
 
 def test_a_stopped_new_run_is_given_a_command_that_resumes_that_run(open_cli):
@@ -178,20 +130,6 @@ def test_resume_takes_a_prefix_and_refuses_what_does_not_fit(stopped):
 
 
 @pytest.mark.slow
-def test_a_run_over_a_day_old_is_named_with_both_ways_on(stopped):
-    cli, run = stopped
-    age(cli, run, 23)
-    age(cli, run, 2)
-    before = cli.calls
-    result = cli.upload("--json")
-    assert (result.code, result.out) == (2, "")
-    assert f"--resume {run}" in result.err
-    assert "--new-run" in result.err
-    assert cli.calls == before
-    assert cli.upload("--json", "--resume", run).json["run"] == run
-
-
-@pytest.mark.slow
 def test_another_list_another_root_or_another_target_is_another_run(stopped):
     cli, run = stopped
     (cli.folder / "elsewhere").mkdir()
@@ -214,11 +152,54 @@ def test_a_list_that_is_done_is_sent_again_but_not_without_a_word(open_cli):
     assert warning not in cli.upload("--skip-unchanged").err
 
 
+def cut_off(workspace, start, **options):
+    """Begin a run and cancel it after the first rows."""
+    going = start(workspace.read(), settings=workspace.settings, **options)
+    next(going.watch())
+    going.cancel()
+    with pytest.raises(tcb.InterruptedRunError):
+        going.wait()
+    return str(going.id)
+
+
+@pytest.fixture
+def workspace(open_workspace):
+    return open_workspace(many(TEA, rows=60), [Fault(delay=0.05)])
+
+
 @pytest.mark.slow
-def test_a_run_that_lacks_only_its_report_is_resumed(open_cli):
-    cli = open_cli()
-    first = cli.upload("--json").json["run"]
-    with closing(sqlite3.connect(cli.folder / "ledger.db")) as ledger, ledger:
-        ledger.execute("UPDATE runs SET report = ''")  # killed before it was written
-    stored = cli.workspace.sim.stats["stored"]
-    assert (cli.upload("--json").json["run"], cli.workspace.sim.stats["stored"]) == (first, stored)
+def test_a_run_is_gone_on_with_when_its_list_is_gone(workspace, assert_complete):
+    run_id = cut_off(workspace, tcb.start_upload, note="nightly")
+    workspace.list.unlink()
+    run = tcb.resume(settings=workspace.settings)
+    assert run.id == run_id
+    assert run.record.note == "nightly"
+    assert assert_complete(run, 60) == {"uploaded": 60}
+    assert workspace.sim.stats["stored"] == 60
+
+
+@pytest.mark.slow
+def test_links_go_on_into_their_own_file(workspace, assert_complete):
+    cut_off(workspace, tcb.start_links, out=workspace.folder / "mine.csv")
+    run = tcb.resume(settings=workspace.settings)
+    assert assert_complete(run, 60) == {"linked": 60}
+    assert len((workspace.folder / "mine.csv").read_text(encoding="utf-8").splitlines()) == 61
+
+
+def test_a_canary_stays_one(open_workspace):
+    workspace = open_workspace(faults=[Fault(env=TEA.env, path="banner/1.png", errcode=40097)])
+    with pytest.raises(tcb.CanaryError):
+        tcb.upload(workspace.read(), settings=workspace.settings, canary=1)
+    with pytest.raises(tcb.CanaryError):
+        tcb.resume(settings=workspace.settings)
+
+
+@pytest.mark.slow
+def test_who_works_on_a_run_is_known_while_it_is_worked_on(workspace):
+    going = tcb.start_upload(workspace.read(), settings=workspace.settings)
+    assert find_handle(going.id) is going
+    held = going.so_far().holder()
+    assert f"run {going.id} is being worked on by" in held.en
+    run = going.wait()
+    assert find_handle(going.id) is None
+    assert run.holder() is None

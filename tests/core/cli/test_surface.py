@@ -1,13 +1,17 @@
-"""What the command line shows and takes: helps, options, and the names of runs."""
+"""What the command line shows, takes and completes: helps, options, the names of runs, a shell's suggestions."""
 
-from __future__ import annotations
-
+import os
 import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import click
 import pytest
 from workspace import TEA, many
 
+from tcb_ops.cli import command_first, completion
 from tcb_ops.cli.main import cli, run
 from tcb_ops.features.simulator import Fault
 from tcb_ops.kinds import all_kinds
@@ -19,7 +23,7 @@ REPEATED = {"--target", "--ledger", "--merchants", "--tokens", "--config", "--la
 """The shared options that a suggested command repeats."""
 
 
-def commands(group: click.Group, before: str = "") -> dict[str, click.Command]:
+def commands(group, before=""):
     found = {}
     for name, command in group.commands.items():
         found[before + name] = command
@@ -28,7 +32,7 @@ def commands(group: click.Group, before: str = "") -> dict[str, click.Command]:
     return found
 
 
-def options(command: click.Command) -> list[click.Option]:
+def options(command):
     shown = [param for param in command.params if isinstance(param, click.Option) and not param.hidden]
     return [option for option in shown if option.name != "help_all"]
 
@@ -130,3 +134,117 @@ def test_a_run_is_named_by_its_ending_or_its_report(open_cli):
     assert (several.code, first in several.err, second in several.err) == (2, True, True)
     assert cli("show", second[-3:]).code == 2
     assert cli("show", "reports").code == 2
+
+
+SHARED = {"--json": False, "--config": True}
+
+
+def test_a_shared_option_stands_between_a_group_and_its_command_too(open_cli):
+    shell = open_cli(many(TEA, rows=1))
+    for words in (("--lang", "zh", "merchants", "check"), ("merchants", "--lang", "zh", "check")):
+        result = shell(*words)
+        assert (result.code, "可以工作" in result.out) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [
+        (["show", "--json"], ["show", "--json"]),
+        (["--json", "show", "x"], ["show", "--json", "x"]),
+        (["--config", "a.toml", "--json", "show"], ["show", "--config", "a.toml", "--json"]),
+        (["--config=a.toml", "show"], ["show", "--config=a.toml"]),
+        (["--config", "show"], ["--config", "show"]),
+        (["--config", "a.toml", "--help"], ["--help"]),
+        (["--help", "--config", "a.toml"], ["--help"]),
+        (["--help", "--config", "a.toml", "--nope"], ["--help", "--nope"]),
+        (["--version", "--json"], ["--version"]),
+        (["--nope", "show"], ["--nope", "show"]),
+        (["--json"], ["--json"]),
+        ([], []),
+    ],
+)
+def test_shared_options_go_behind_the_command(typed, read):
+    assert command_first(typed, SHARED) == read
+
+
+def test_a_command_takes_them_on_either_side(open_cli):
+    shell = open_cli(rows=[("tea-1a2b3c", "a.png")])
+    assert shell.upload().code == 0
+    before = shell("--json", "--config", "tcb-ops.toml", "show")
+    assert before.code == 0, before.err
+    assert before.json == shell("show", "--json", "--config", "tcb-ops.toml").json
+    assert shell("--merchants", "nowhere.csv", "merchants", "check").code == 2
+    assert shell("--help").out == shell("--lang", "en", "--help").out == shell("help", "--lang", "en").out
+    assert shell("help", "show").out == shell("show", "--help").out
+
+
+@pytest.mark.parametrize("words", [(), ("completion",), ("merchants",), ("upload",)])
+def test_help_is_in_the_language_named_before_or_after_it(open_cli, words):
+    shell = open_cli(many(TEA, rows=1))
+    chinese = shell("--lang", "zh", *words, "--help")
+    assert (chinese.code, "用法" in chinese.out) == (0, True)
+    assert shell(*words, "--help", "--lang", "zh") == chinese
+    assert shell(*words, "--help", "--lang=zh") == chinese
+
+
+COMMAND = str(Path(sys.executable).with_name("tcb-ops"))
+
+
+@pytest.fixture
+def ask(open_cli):
+    """Ask what completes a line: the words before the last are complete."""
+    cli = open_cli([(TEA.env, "a.png")])
+
+    def asked(*words):
+        env = {
+            completion.VARIABLE: "bash_complete",
+            "COMP_WORDS": "\n".join(["tcb-ops", *words]),
+            "COMP_CWORD": str(len(words)),
+        }
+        with cli.spawn([COMMAND], env=env) as process:
+            out, err = process.communicate(timeout=60)
+        assert (process.returncode, err) == (0, "")
+        return [line.removeprefix("plain,") for line in out.splitlines()]
+
+    asked.cli = cli
+    return asked
+
+
+@pytest.mark.slow
+def test_commands_options_choices_and_files(ask):
+    assert {"upload", "completion"} <= set(ask(""))
+    assert ask("--ledger", "x.db", "upl") == ["upload"]
+    assert ask("show", "--ledg") == ["--ledger"]
+    assert ask("explain", "--ledg") == [""]
+    assert ask("upload", "--lang", "") == ["zh", "en"]
+    for words in (("upload",), ("upload", "--root"), ("list", "--merchants"), ("verify",)):
+        assert ask(*words, "x") == ["file,x"]
+
+
+@pytest.mark.slow
+def test_runs_of_the_ledger_at_hand(ask):
+    assert ask("show", "") == ["latest"]
+    runs = [ask.cli.upload("--json", "--new-run").json["run"] for _ in range(2)]
+    assert ask("show", "") == ["latest", *reversed(runs)]
+    assert ask("diff", runs[0], runs[1][:9]) == list(reversed(runs))
+    assert ask("retry", "--resume", runs[0]) == runs[:1]
+    assert ask("confirm", "list.") == ["file,list."]
+    assert ask("--ledger", "other.db", "show", "") == ["latest"]
+    (ask.cli.folder / "old.db").write_bytes(b"no ledger")
+    os.mkfifo(ask.cli.folder / "pipe")
+    for ledger in ("old.db", "pipe"):
+        assert ask("show", "--ledger", ledger, "") == ["latest"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash here")
+def test_bash_reads_the_script():
+    script = subprocess.run(
+        [COMMAND, "completion", "bash"], capture_output=True, text=True, check=True
+    ).stdout
+    line = 'eval "$(cat)"; COMP_WORDS=(tcb-ops upl); COMP_CWORD=1; _tcb_ops_completion tcb-ops; echo "${COMPREPLY[@]}"'
+    env = os.environ | {"PATH": f"{Path(COMMAND).parent}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-c", line], input=script, capture_output=True, text=True, check=True, env=env
+    )
+    assert done.stdout.strip() == "upload"

@@ -1,7 +1,6 @@
 """Where a command sends: said first and last; and the embedded simulator as a target."""
 
 import json
-import subprocess
 
 import pytest
 from workspace import BOOKS, TEA, many
@@ -24,16 +23,6 @@ def test_a_command_that_sends_names_its_target_first_and_last(open_cli, words):
     result = cli(*words).err.splitlines()
     assert result[0] == f"SIMULATED {cli.workspace.sim.base} · tcb-ops.toml"
     assert result[-1].startswith(f"SIMULATED {cli.workspace.sim.base} · run ")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("words", [("links", "list.csv"), ("upload", "list.csv", "--root", "files")])
-def test_a_dry_run_names_its_target_before_anything_else_and_last(open_cli, words):
-    cli = open_cli(many(TEA, rows=2))
-    result = cli.in_process(*words, "--dry-run", stderr=subprocess.STDOUT).out.splitlines()
-    assert result[-1] == f"SIMULATED {cli.workspace.sim.base}"
-    assert result[0] == f"{result[-1]} · tcb-ops.toml"
-    assert any("Nothing was sent." in line for line in result[1:-1])
 
 
 @pytest.mark.parametrize("words", [("merchants", "check"), ("doctor",)])

@@ -174,29 +174,27 @@ def test_quiet_shows_no_bar(open_cli, on_terminal):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("answer", "code"), [("n", 2), ("y", 3)])
-def test_many_live_environments_are_asked_about(open_cli, on_terminal, answer, code):
+@pytest.mark.parametrize(
+    ("merchants", "asked", "answer", "code"),
+    [
+        (SIX, "6 live environments", "n", 2),
+        (SIX, "6 live environments", "y", 3),
+        ((TEA,), "1 live environment", "n", 2),
+        ((TEA,), "", "--yes", 3),
+    ],
+    ids=["many, no", "many, yes", "one, no", "told before"],
+)
+def test_live_environments_are_asked_about(open_cli, on_terminal, merchants, asked, answer, code):
     """api.example.invalid never resolves: a yes ends with exit 3."""
-    cli = open_cli(many(*SIX, rows=2), merchants=SIX)
-    words = ("--api-base", "https://api.example.invalid", "--patience", "0.1")
+    cli = open_cli(many(*merchants, rows=2), merchants=merchants)
+    words = ("--target", "https://api.example.invalid", "--patience", "0.1", *(() if asked else (answer,)))
     with on_terminal(cli, "upload", "list.csv", "--root", "files", *words) as typed:
-        typed.wait_for("Upload to 6 live environments of https://api.example.invalid?")
-        typed.type(f"{answer}\n")
-        assert typed.end()[0] == code
-    assert ("Nothing was sent." in typed.seen) == (answer == "n")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("words", "code"), [((), 2), (("--yes",), 3)])
-def test_one_live_environment_is_asked_about_on_a_terminal(open_cli, on_terminal, words, code):
-    cli = open_cli(many(TEA, rows=2))
-    live = ("--target", "https://api.example.invalid", "--patience", "0.1")
-    with on_terminal(cli, "upload", "list.csv", "--root", "files", *live, *words) as typed:
-        if not words:
-            typed.wait_for("Upload to 1 live environment of https://api.example.invalid? [y/N]")
-            typed.type("n\n")
+        if asked:
+            typed.wait_for(f"Upload to {asked} of https://api.example.invalid? [y/N]")
+            typed.type(f"{answer}\n")
         assert typed.end()[0] == code
     assert typed.seen.startswith("LIVE https://api.example.invalid · tcb-ops.toml\r\n")
+    assert ("Nothing was sent." in typed.seen) == (answer == "n")
 
 
 @pytest.mark.kill
@@ -296,3 +294,39 @@ def test_without_a_terminal_an_outage_is_reported_once_and_when_it_ends(capsys, 
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(" · ")[0] for line in lines] == ["1/9", "1/9", "1/9", "2/9", "9/9"]
     assert ["away" in line for line in lines] == [False, True, False, True, False]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("columns", [80, 100])
+def test_runs_fit_the_terminal_whatever_they_are(open_cli, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    cli = open_cli(many(TEA, rows=2), [Fault(path="banner/1.png", errcode=40097)])
+    name = "十一月第二批门店横幅和弹窗素材清单-final-v2.csv"
+    (cli.folder / "list.csv").rename(cli.folder / name)
+    run = cli("upload", name, "--root", "files", "--json", "--note", "双十一 第二批 " * 9).json["run"]
+    cli("retry", run)
+    cli("upload", name, "--root", "files", "--api-base", "https://api.example.invalid", "--patience", "0")
+    for lang in ("en", "zh"):
+        shown = cli("runs", "--lang", lang).out
+        assert max(map(cell_len, shown.splitlines())) <= columns, shown
+        assert shown.count(f"{run[4:6]}-{run[6:8]} ") == 3
+        assert shown.count("SIMULATED") == 2
+        assert ("list, note" if lang == "en" else "清单、备注") in shown.splitlines()[1]
+        # Below a run's figures there is room for its list's whole name.
+        assert shown.count("十一月") == 3
+        assert shown.count("-v2.csv") == 3
+        assert not any(line.strip() == "→" for line in shown.splitlines())
+
+
+def test_rows_and_a_dry_run_fit_the_terminal_a_line_each(open_cli, monkeypatch):
+    long = Merchant("wxlong", "晨光茶饮旗舰店（华东区第一分公司）与合作伙伴", "prod-tea-1a2b3c")
+    rows = [(long.env, f"banner/2026/双十一/a-name-that-is-very-long-{n}.png") for n in range(3)]
+    cli = open_cli(rows, merchants=(long,))
+    cli.upload()
+    everything = cli("show", "--path", "banner").out
+    assert all(path in everything for _, path in rows), "a pipe gets texts whole"
+    monkeypatch.setenv("COLUMNS", "80")
+    for words in (("show", "--path", "banner"), ("upload", "list.csv", "--root", "files", "--dry-run")):
+        lines = cli(*words).out.splitlines()
+        assert max(map(cell_len, lines)) <= 80
+        assert sum("晨光茶饮" in line for line in lines) == (3 if words[0] == "show" else 1)

@@ -1,12 +1,9 @@
-from __future__ import annotations
-
 import csv
 import gc
 import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,14 +12,9 @@ from tcb_ops.i18n import Lang
 from tcb_ops.lists.batch import write_fixme
 from tcb_ops.lists.paths import read_paths
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tcb_ops.lists.merchants import Merchants
-
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
+def root(tmp_path):
     root = tmp_path / "root"
     root.mkdir()
     for name, size in (("a.png", 3), ("图.png", 5)):
@@ -33,9 +25,7 @@ def root(tmp_path: Path) -> Path:
 LIST = "env,path,file\ntea-1a2b3c,a.png,\ntea-1a2b3c,b.png,图.png\nbooks-77aa01,a.png,\n"
 
 
-def test_with_a_root_rows_carry_size_and_time(
-    write: Callable[..., Path], merchants: Merchants, root: Path
-) -> None:
+def test_with_a_root_rows_carry_size_and_time(write, merchants, root):
     batch = read_paths(write(LIST), merchants, root)
     assert [(r.size, r.mtime_ns) for r in batch.rows()] == [
         (s.st_size, s.st_mtime_ns) for s in ((root / f).stat() for f in ("a.png", "图.png", "a.png"))
@@ -44,9 +34,7 @@ def test_with_a_root_rows_carry_size_and_time(
     assert batch.most_rows_of_an_appid == 2
 
 
-def test_without_a_root_files_are_left_alone_until_asked_for(
-    write: Callable[..., Path], merchants: Merchants, root: Path
-) -> None:
+def test_without_a_root_files_are_left_alone_until_asked_for(write, merchants, root):
     batch = read_paths(write(LIST), merchants)
     assert [r.size for r in batch.rows()] == [None] * 3
     assert (batch.total_bytes, batch.root) == (0, None)
@@ -55,9 +43,7 @@ def test_without_a_root_files_are_left_alone_until_asked_for(
     assert checked.root == root
 
 
-def test_a_bad_file_refuses_the_list_or_makes_its_row_invalid(
-    write: Callable[..., Path], merchants: Merchants, root: Path
-) -> None:
+def test_a_bad_file_refuses_the_list_or_makes_its_row_invalid(write, merchants, root):
     path = write(LIST.replace("图.png", "gone.png"))
     with pytest.raises(InputError, match="column 'file': there is no file"):
         read_paths(path, merchants, root)
@@ -72,26 +58,20 @@ def test_a_bad_file_refuses_the_list_or_makes_its_row_invalid(
     assert batch.check_files(root).valid == 3
 
 
-def test_a_root_that_is_not_there_refuses_the_list_whatever_is_skipped(
-    write: Callable[..., Path], merchants: Merchants, root: Path
-) -> None:
+def test_a_root_that_is_not_there_refuses_the_list_whatever_is_skipped(write, merchants, root):
     text = LIST + "nope,x,\n"
     with pytest.raises(InputError) as raised:
         read_paths(write(text), merchants, root / "nowhere", on_bad="skip")
     assert [p.line for p in raised.value.problems] == [0, 5]
 
 
-def test_a_row_whose_path_is_bad_is_not_blamed_for_its_file_too(
-    write: Callable[..., Path], merchants: Merchants, root: Path
-) -> None:
+def test_a_row_whose_path_is_bad_is_not_blamed_for_its_file_too(write, merchants, root):
     with pytest.raises(InputError) as raised:
         read_paths(write("env,path\ntea-1a2b3c,/a.png\n"), merchants, root)
     assert len(raised.value.problems) == 1
 
 
-def test_limited_has_the_first_valid_rows_only(
-    write: Callable[..., Path], merchants: Merchants, root: Path
-) -> None:
+def test_limited_has_the_first_valid_rows_only(write, merchants, root):
     batch = read_paths(write(LIST.replace("file\n", "file\nnope,a.png,\n")), merchants, on_bad="skip")
     few = batch.limited(2)
     assert [r.line for r in few.rows()] == [3, 4]
@@ -100,7 +80,7 @@ def test_limited_has_the_first_valid_rows_only(
     assert batch.count == 4
 
 
-def test_problems_are_a_sequence(write: Callable[..., Path], merchants: Merchants) -> None:
+def test_problems_are_a_sequence(write, merchants):
     text = "env,path\n" + "".join(f"nope,{i}\n" for i in range(4500))
     problems = read_paths(write(text), merchants, on_bad="skip").problems
     assert len(problems) == 4500
@@ -113,16 +93,14 @@ def test_problems_are_a_sequence(write: Callable[..., Path], merchants: Merchant
         problems[-4501]
 
 
-def test_an_error_keeps_its_problems_readable_as_long_as_it_lives(
-    write: Callable[..., Path], merchants: Merchants
-) -> None:
+def test_an_error_keeps_its_problems_readable_as_long_as_it_lives(write, merchants):
     with pytest.raises(InputError) as raised:
         read_paths(write("env,path\nnope,a\n"), merchants)
     gc.collect()
     assert [p.line for p in raised.value.problems] == [2]
 
 
-def test_a_closed_batch_says_so(write: Callable[..., Path], merchants: Merchants) -> None:
+def test_a_closed_batch_says_so(write, merchants):
     with read_paths(write(LIST), merchants) as batch:
         pass
     with pytest.raises(UsageError, match="closed") as raised:
@@ -132,9 +110,7 @@ def test_a_closed_batch_says_so(write: Callable[..., Path], merchants: Merchants
 
 
 @pytest.mark.slow
-def test_nothing_is_left_in_the_temporary_folder_even_while_it_is_open(
-    write: Callable[..., Path], merchants: Merchants, tmp_path: Path
-) -> None:
+def test_nothing_is_left_in_the_temporary_folder_even_while_it_is_open(write, merchants, tmp_path):
     script = """
 import os, sys
 from pathlib import Path
@@ -161,7 +137,7 @@ print(os.listdir(os.environ["TMPDIR"]))
 
 @pytest.mark.soak
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak as Linux tells it")
-def test_memory_does_not_grow_with_the_list(write: Callable[..., Path]) -> None:
+def test_memory_does_not_grow_with_the_list(write):
     script = """
 import json, sys
 from tcb_ops.lists.merchants import Merchants
@@ -189,7 +165,7 @@ print(json.dumps([rows, batch.envs, int(peak)]))
 BAD_LIST = "环境ID,上传路径,备注\r\ntea-1a2b3c,好.png,x\r\nnope,/b.png,=1+1\r\ntea-1a2b3c,好.png,007\r\n"
 
 
-def read(path: Path) -> list[list[str]]:
+def read(path):
     data = path.read_bytes()
     assert data.startswith(b"\xef\xbb\xbf")
     assert data.count(b"\r\n") == data.count(b"\n")
@@ -197,9 +173,7 @@ def read(path: Path) -> list[list[str]]:
         return list(csv.reader(file))
 
 
-def test_the_rows_with_problems_stand_once_each_with_what_and_how(
-    write: Callable[..., Path], merchants: Merchants, tmp_path: Path
-) -> None:
+def test_the_rows_with_problems_stand_once_each_with_what_and_how(write, merchants, tmp_path):
     with pytest.raises(InputError) as raised:
         read_paths(write(BAD_LIST), merchants)
     problems = raised.value.problems
@@ -221,9 +195,7 @@ def test_the_rows_with_problems_stand_once_each_with_what_and_how(
     assert second[6] == problems[2].fix.zh
 
 
-def test_a_fixed_file_can_be_read_back_in(
-    write: Callable[..., Path], merchants: Merchants, tmp_path: Path
-) -> None:
+def test_a_fixed_file_can_be_read_back_in(write, merchants, tmp_path):
     batch = read_paths(write(BAD_LIST), merchants, on_bad="skip")
     write_fixme(batch.problems, tmp_path / "fix-me.csv")
     text = (tmp_path / "fix-me.csv").read_text("utf-8-sig").replace("nope,/b", "books-77aa01,b")
@@ -236,18 +208,14 @@ def test_a_fixed_file_can_be_read_back_in(
 
 
 @pytest.mark.parametrize("text", ["env,path\n", "", "a,b\nc,d\n"], ids=["header only", "empty", "no column"])
-def test_problems_of_the_file_as_a_whole_give_no_fix_me_file(
-    write: Callable[..., Path], merchants: Merchants, tmp_path: Path, text: str
-) -> None:
+def test_problems_of_the_file_as_a_whole_give_no_fix_me_file(write, merchants, tmp_path, text):
     with pytest.raises(InputError) as raised:
         read_paths(write(text), merchants)
     assert write_fixme(raised.value.problems, tmp_path / "fix-me.csv") == 0
     assert not (tmp_path / "fix-me.csv").exists()
 
 
-def test_a_file_that_cannot_be_written_is_reported(
-    write: Callable[..., Path], merchants: Merchants, tmp_path: Path
-) -> None:
+def test_a_file_that_cannot_be_written_is_reported(write, merchants, tmp_path):
     problems = read_paths(write(BAD_LIST), merchants, on_bad="skip").problems
     with pytest.raises(UsageError, match="cannot be written"):
         write_fixme(problems, tmp_path / "nowhere/fix-me.csv")

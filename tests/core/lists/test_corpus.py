@@ -6,16 +6,13 @@ import json
 import re
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from tcb_ops.cli.main import run
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.lists.paths import read_paths
-
-if TYPE_CHECKING:
-    from tcb_ops.lists.merchants import Merchants
 
 CORPUS = Path(__file__).parent / "corpus"
 OURS = {"make.py", "merchants.csv", "expected.toml"}
@@ -24,16 +21,16 @@ PROBLEM = re.compile(r"(?:(\d+): )?(?:column '([^']*)': )?(.*?) — .+")
 
 
 @pytest.fixture
-def merchants() -> Merchants:
+def merchants():
     return read_merchants(CORPUS / "merchants.csv")
 
 
-def check(name: str, tmp_path: Path, *options: str) -> int:
+def check(name, tmp_path, *options):
     shared = ("--merchants", str(CORPUS / "merchants.csv"), "--fix-me", str(tmp_path / "fix-me.csv"))
     return run(["check", str(CORPUS / name), *shared, "--lang", "en", "--json", *options])
 
 
-def problems_in(name: str, stderr: str) -> list[tuple[int, str, str]]:
+def problems_in(name, stderr):
     """(line, column, message) of every problem line on stderr."""
     begin = str(CORPUS / name) + ":"
     lines = [line.removeprefix(begin).strip() for line in stderr.splitlines() if line.startswith(begin)]
@@ -42,9 +39,7 @@ def problems_in(name: str, stderr: str) -> list[tuple[int, str, str]]:
 
 
 @pytest.mark.parametrize("wanted", LISTS, ids=[" ".join([w["file"], *w.get("options", [])]) for w in LISTS])
-def test_a_list_ends_as_the_table_beside_it_says(
-    wanted: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_list_ends_as_the_table_beside_it_says(wanted, tmp_path, capsys):
     code = check(wanted["file"], tmp_path, *wanted.get("options", []))
     out, err = capsys.readouterr()
     found = problems_in(wanted["file"], err)
@@ -64,14 +59,14 @@ def test_a_list_ends_as_the_table_beside_it_says(
     assert (facts["encoding"], facts["rows"], facts["valid"]) == (wanted["encoding"], wanted["rows"], good)
 
 
-def test_every_list_of_the_corpus_is_in_the_table_and_small() -> None:
+def test_every_list_of_the_corpus_is_in_the_table_and_small():
     files = {file.name: file.stat().st_size for file in CORPUS.iterdir() if file.is_file()}
     assert files.keys() - OURS == {wanted["file"] for wanted in LISTS}
     assert len(files.keys() - OURS) >= 40
     assert max(files.values()) < 20_000
 
 
-def test_a_workbook_s_cells_are_taken_as_they_show(merchants: Merchants) -> None:
+def test_a_workbook_s_cells_are_taken_as_they_show(merchants):
     (row,) = read_paths(CORPUS / "other-columns.xlsx", merchants).rows()
     assert row.cells == (
         "1984", "a.png", "12", "0.1", "2026-01-02", "2026-01-02 08:30:00", "TRUE", "007", "7", "24", "123456789012",
@@ -82,20 +77,20 @@ def test_a_workbook_s_cells_are_taken_as_they_show(merchants: Merchants) -> None
 
 
 @pytest.mark.parametrize("name", ["no-cell-names.xlsx", "strict.xlsx", "prefixed.xlsx"])
-def test_runs_are_joined_sounds_left_out_and_escapes_read(name: str, merchants: Merchants) -> None:
+def test_runs_are_joined_sounds_left_out_and_escapes_read(name, merchants):
     rows = list(read_paths(CORPUS / name, merchants).rows())
     assert [row.path for row in rows] == ["東京.png", "a"]
     assert rows[1].cells[1] == " a\r"
 
 
 @pytest.mark.parametrize("name", ["utf-8.csv", "gb18030.csv", "utf-16-tabs.txt", "cr.csv", "bars.csv"])
-def test_however_a_list_was_saved_its_values_are_the_same(name: str, merchants: Merchants) -> None:
+def test_however_a_list_was_saved_its_values_are_the_same(name, merchants):
     assert [row.cells for row in read_paths(CORPUS / name, merchants).rows()] == [
         ("tea-1a2b3c", "banner/春.png", "007"),
         ("books-77aa01", "banner/书.png", "008"),
     ]
 
 
-def test_numbers_in_a_csv_stay_the_text_they_are(merchants: Merchants) -> None:
+def test_numbers_in_a_csv_stay_the_text_they_are(merchants):
     rows = read_paths(CORPUS / "numbers-are-text.csv", merchants).rows()
     assert [(r.path, r.file) for r in rows] == [("1E5", "007"), ("2026/1/2", "0.10"), ("００７", "-1")]

@@ -1,10 +1,7 @@
-from __future__ import annotations
-
 import csv
 import io
 import os
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
 
 import openpyxl
 import pytest
@@ -25,14 +22,9 @@ from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.model import Merchant
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tcb_ops.lists.batch import Batch
-
 
 @pytest.fixture
-def tree(tmp_path: Path) -> Path:
+def tree(tmp_path):
     source = tmp_path / "source"
     for file in (
         "a.png",
@@ -52,19 +44,19 @@ def tree(tmp_path: Path) -> Path:
     return source
 
 
-def test_a_folder_gives_all_files_below_it_but_what_nobody_means(tree: Path) -> None:
+def test_a_folder_gives_all_files_below_it_but_what_nobody_means(tree):
     (tree / "linked").symlink_to(tree / "春", target_is_directory=True)
     found = scan(tree)
     assert (found.folder, found.files) == (tree, ("a.png", "b.JPG", "春/a.png", "春/深/c.png"))
     assert (found.junk, found.own, found.excluded) == (8, 0, 0)
 
 
-def test_a_file_gives_itself(tree: Path) -> None:
+def test_a_file_gives_itself(tree):
     found = scan(tree / "春" / "a.png")
     assert (found.folder, found.files) == (tree / "春", ("a.png",))
 
 
-def test_tokens_and_the_ledger_are_never_taken(tree: Path) -> None:
+def test_tokens_and_the_ledger_are_never_taken(tree):
     locks = tree / "ledger-locks"
     locks.mkdir()
     (locks / "x.lock").touch()
@@ -91,13 +83,11 @@ def test_tokens_and_the_ledger_are_never_taken(tree: Path) -> None:
         ("旧/b.png", [], ["旧/*"], False),
     ],
 )
-def test_patterns_leave_files_in_or_out(
-    file: str, include: list[str], exclude: list[str], meant: bool
-) -> None:
+def test_patterns_leave_files_in_or_out(file, include, exclude, meant):
     assert is_included(file, include, exclude) is meant
 
 
-def test_what_is_not_there_or_leaves_nothing_is_refused_in_words(tree: Path) -> None:
+def test_what_is_not_there_or_leaves_nothing_is_refused_in_words(tree):
     with pytest.raises(UsageError, match="no such file or folder"):
         scan(tree / "nowhere")
     with pytest.raises(UsageError, match=r"no file remains \(hidden or temporary: 7; .*--exclude: 4"):
@@ -105,7 +95,7 @@ def test_what_is_not_there_or_leaves_nothing_is_refused_in_words(tree: Path) -> 
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads everything")
-def test_a_folder_that_cannot_be_read_is_not_passed_over(tree: Path) -> None:
+def test_a_folder_that_cannot_be_read_is_not_passed_over(tree):
     (tree / "春").chmod(0)
     try:
         with pytest.raises(UsageError, match="cannot be read"):
@@ -114,7 +104,7 @@ def test_a_folder_that_cannot_be_read_is_not_passed_over(tree: Path) -> None:
         (tree / "春").chmod(0o700)
 
 
-def narrowed(merchants: Merchants, *envs: str) -> Merchants:
+def narrowed(merchants, *envs):
     return Merchants([m for m in merchants if m.env in envs], merchants.source, merchants)
 
 
@@ -131,11 +121,11 @@ def narrowed(merchants: Merchants, *envs: str) -> Merchants:
         pytest.param(["wxsoup"], ["shared-5e6f"], id="a shared env, by its merchant"),
     ],
 )
-def test_to_names_environments_and_merchants(merchants: Merchants, to: list[str], envs: list[str]) -> None:
+def test_to_names_environments_and_merchants(merchants, to, envs):
     assert [m.env for m in select_targets(merchants, to)] == envs
 
 
-def test_all_means_each_merchant_s_only_or_default_environment(merchants: Merchants) -> None:
+def test_all_means_each_merchant_s_only_or_default_environment(merchants):
     some = narrowed(merchants, "tea-1a2b3c", "tea-test-9f", "books-77aa01", "shared-5e6f")
     assert [(m.appid, m.env) for m in select_targets(some, ["all"])] == [
         ("wxtea", "tea-1a2b3c"),
@@ -150,7 +140,7 @@ def test_all_means_each_merchant_s_only_or_default_environment(merchants: Mercha
     ]
 
 
-def test_all_envs_means_every_environment_once(merchants: Merchants) -> None:
+def test_all_envs_means_every_environment_once(merchants):
     some = narrowed(merchants, "tea-1a2b3c", "tea-test-9f", "bakery-a", "bakery-b")
     assert [m.env for m in select_targets(some, ["all-envs"])] == [
         "tea-1a2b3c",
@@ -160,7 +150,7 @@ def test_all_envs_means_every_environment_once(merchants: Merchants) -> None:
     ]
 
 
-def test_whoever_has_left_is_passed_over(merchants: Merchants) -> None:
+def test_whoever_has_left_is_passed_over(merchants):
     gone = Merchants([replace(m, left=m.appid != "wxbooks") for m in merchants], merchants.source)
     assert [m.env for m in select_targets(gone, ["all"])] == ["books-77aa01"]
     with pytest.raises(UsageError, match="selects no merchant"):
@@ -181,13 +171,13 @@ def test_whoever_has_left_is_passed_over(merchants: Merchants) -> None:
         pytest.param("all-envs", "share an environment: shared-5e6f (老街面馆, wxnoodle)", id="all-envs"),
     ],
 )
-def test_what_matches_nobody_or_several_is_refused(merchants: Merchants, to: str, says: str) -> None:
+def test_what_matches_nobody_or_several_is_refused(merchants, to, says):
     with pytest.raises(UsageError) as raised:
         select_targets(merchants, [to])
     assert says in raised.value.text.en
 
 
-def test_whom_where_leaves_out_cannot_be_named(merchants: Merchants) -> None:
+def test_whom_where_leaves_out_cannot_be_named(merchants):
     with pytest.raises(UsageError, match="excluded by --where"):
         select_targets(narrowed(merchants, "tea-1a2b3c"), ["城南书店"])
 
@@ -197,7 +187,7 @@ TEA, BOOKS = Merchant("wxtea", "茶语小铺", "tea-1a2b3c"), Merchant("wxbooks"
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path):
     source = tmp_path / "素材"
     for file in ("a.png", "春/b.tar.gz", "README"):
         (source / file).parent.mkdir(parents=True, exist_ok=True)
@@ -205,7 +195,7 @@ def folder(tmp_path: Path) -> Path:
     return source
 
 
-def make(folder: Path, targets: list[Merchant], template: str = "{rel}", root: Path | None = None) -> Batch:
+def make(folder, targets, template="{rel}", root=None):
     """Write list.csv beside the folder, and read it as `check` does."""
     scanned, dest = scan(folder), folder.parent / "list.csv"
     base = default_root(scanned.folder, dest, root)
@@ -213,7 +203,7 @@ def make(folder: Path, targets: list[Merchant], template: str = "{rel}", root: P
     return read_paths(dest, Merchants(targets), base)
 
 
-def read(dest: Path) -> list[dict[str, Any]]:
+def read(dest):
     with dest.open(encoding="utf-8-sig", newline="") as file:
         return list(csv.DictReader(file))
 
@@ -228,21 +218,21 @@ def read(dest: Path) -> list[dict[str, Any]]:
         pytest.param("{{}}/{rel}", ["{}/a.png", "{}/README", "{}/春/b.tar.gz"], id="braces"),
     ],
 )  # fmt: skip
-def test_a_template_makes_cloud_paths(template: str, paths: list[str]) -> None:
+def test_a_template_makes_cloud_paths(template, paths):
     assert PathTemplate(template, TODAY).paths(["a.png", "README", "春/b.tar.gz"], TEA) == paths
 
 
 @pytest.mark.parametrize(
     "template", ["{nmae}", "{}", "{0}", "{name.real}", "{name[0]}", "{name!r}", "{date:%Y}", "{name", "a}b"]
 )
-def test_a_template_with_an_unknown_field_lists_the_fields(template: str) -> None:
+def test_a_template_with_an_unknown_field_lists_the_fields(template):
     with pytest.raises(UsageError) as raised:
         PathTemplate(template, TODAY)
     assert all(f"{{{field}}}" in raised.value.text.en for field in FIELDS)
     assert raised.value.__cause__ is None
 
 
-def test_the_list_has_a_row_per_environment_and_file_and_passes_check(folder: Path) -> None:
+def test_the_list_has_a_row_per_environment_and_file_and_passes_check(folder):
     batch, dest = make(folder, [TEA, BOOKS], "banner/{rel}"), folder.parent / "list.csv"
     assert dest.read_bytes().startswith(b"\xef\xbb\xbfenv,merchant,path,file\r\n")
     assert (batch.valid, batch.envs, batch.merchants_count, batch.total_bytes) == (6, 2, 2, 18)
@@ -256,7 +246,7 @@ def test_the_list_has_a_row_per_environment_and_file_and_passes_check(folder: Pa
     assert batch.warnings == ()
 
 
-def test_files_are_written_from_the_root_on(folder: Path, tmp_path: Path) -> None:
+def test_files_are_written_from_the_root_on(folder, tmp_path):
     assert [row.file for row in make(folder, [TEA], root=folder).rows()] == ["README", "a.png", "春/b.tar.gz"]
     (tmp_path / "here").mkdir()
     assert default_root(folder, tmp_path / "here" / "list.csv", None) == folder
@@ -264,14 +254,14 @@ def test_files_are_written_from_the_root_on(folder: Path, tmp_path: Path) -> Non
         make(folder, [TEA], root=tmp_path / "here")
 
 
-def test_a_shared_environment_gets_an_appid_and_may_not_be_written_twice(folder: Path) -> None:
+def test_a_shared_environment_gets_an_appid_and_may_not_be_written_twice(folder):
     noodle, soup = Merchant("wxnoodle", "同名", "shared"), Merchant("wxsoup", "同名", "shared")
     batch = make(folder, [noodle, soup], "{appid}/{rel}")
     assert batch.headers == ("env", "merchant", "path", "file", "appid")
     assert [row.appid for row in batch.rows()] == ["wxnoodle"] * 3 + ["wxsoup"] * 3
 
 
-def test_cells_that_a_spreadsheet_would_run_come_back_as_they_were(folder: Path) -> None:
+def test_cells_that_a_spreadsheet_would_run_come_back_as_they_were(folder):
     (folder / "=1+1.png").write_bytes(b"x")
     batch = make(folder, [Merchant("wx1", "@home", "e")], root=folder)
     assert "'=1+1.png" in (folder.parent / "list.csv").read_text("utf-8-sig")
@@ -279,14 +269,14 @@ def test_cells_that_a_spreadsheet_would_run_come_back_as_they_were(folder: Path)
 
 
 @pytest.mark.parametrize("name", ["b.png ", "a\\b.png", "a\udcff.png"])
-def test_a_name_that_a_list_cannot_have_is_refused(folder: Path, name: str) -> None:
+def test_a_name_that_a_list_cannot_have_is_refused(folder, name):
     (folder / name).write_bytes(b"x")
     with pytest.raises(UsageError, match="the file name"):
         make(folder, [TEA])
     assert not (folder.parent / "list.csv").exists()
 
 
-def test_a_list_is_never_overwritten_and_goes_nowhere_else(folder: Path) -> None:
+def test_a_list_is_never_overwritten_and_goes_nowhere_else(folder):
     make(folder, [TEA])
     before = (folder.parent / "list.csv").read_bytes()
     with pytest.raises(UsageError, match="already exists"):
@@ -297,7 +287,7 @@ def test_a_list_is_never_overwritten_and_goes_nowhere_else(folder: Path) -> None
 
 
 @pytest.mark.parametrize("lang", list(Lang))
-def test_filled_in_the_template_is_a_list(lang: Lang, tmp_path: Path, merchants: Merchants) -> None:
+def test_filled_in_the_template_is_a_list(lang, tmp_path, merchants):
     file = tmp_path / "list.xlsx"
     file.write_bytes(list_template(lang))
     with pytest.raises(InputError, match="no row below it"):

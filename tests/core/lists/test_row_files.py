@@ -1,7 +1,5 @@
 """The files that rows name: local ones, mapped ones, URLs and what of them is kept; the type of an object by its name."""
 
-from __future__ import annotations
-
 import csv
 import mimetypes
 import os
@@ -31,14 +29,13 @@ from tcb_ops.lists.row_files import (
 from tcb_ops.model import Merchant, Secret, SourceFile, is_source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from tcb_ops.lists.merchants import Merchants
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
+def root(tmp_path):
     root = tmp_path / "root"
     (root / "目录").mkdir(parents=True)
     (root / "目录/图 1.png").write_bytes(b"1234")
@@ -49,11 +46,18 @@ def root(tmp_path: Path) -> Path:
     return root
 
 
-def test_a_regular_file_gives_its_size_and_time(root: Path) -> None:
+def test_a_regular_file_gives_its_size_and_time(root):
     found = LocalFiles(root).inspect("目录/图 1.png")
     assert found == LocalFile(4, (root / "目录/图 1.png").stat().st_mtime_ns)
     assert LocalFiles(root).inspect("a.png") == LocalFile(0, (root / "a.png").stat().st_mtime_ns)
     assert LocalFiles(root).inspect("目录/../a.png") == LocalFiles(root).inspect("a.png")
+
+
+def unusable(root, file):
+    """Return why a file cannot be used, and what to do."""
+    result = LocalFiles(root).inspect(file)
+    assert isinstance(result, UnusableFile), file
+    return result.message.en, result.fix.en
 
 
 @pytest.mark.parametrize(
@@ -67,39 +71,27 @@ def test_a_regular_file_gives_its_size_and_time(root: Path) -> None:
         pytest.param("../root-of-another/x.png", "outside the root", id="a folder whose name begins alike"),
         pytest.param("..", "outside the root", id="the folder above"),
         pytest.param("x" * 300, "cannot be inspected", id="a name too long"),
+        pytest.param("{root}/a.png", "not relative", id="absolute, though inside the root"),
     ],
 )
-def test_an_unusable_file_is_reported_with_the_reason(root: Path, file: str, says: str) -> None:
-    unusable = LocalFiles(root).inspect(file)
-    assert isinstance(unusable, UnusableFile)
-    assert says in unusable.message.en
+def test_an_unusable_file_is_reported_with_the_reason(root, file, says):
+    assert says in unusable(root, file.replace("{root}", str(root)))[0]
 
 
-def test_an_absolute_file_is_refused_even_inside_the_root(root: Path) -> None:
-    unusable = LocalFiles(root).inspect(str(root / "a.png"))
-    assert isinstance(unusable, UnusableFile)
-    assert "not relative" in unusable.message.en
-
-
-def test_links_are_resolved_before_a_file_counts_as_inside(root: Path) -> None:
+def test_links_are_resolved_before_a_file_counts_as_inside(root):
     (root / "out.png").symlink_to(root.parent / "outside.png")
     (root / "in.png").symlink_to(root / "a.png")
     (root / "away").symlink_to(root.parent, target_is_directory=True)
     (root / "loop.png").symlink_to(root / "loop.png")
     (root / "dangling.png").symlink_to(root / "gone.png")
-    messages = {}
-    for file in ("out.png", "away/outside.png", "loop.png", "dangling.png"):
-        unusable = LocalFiles(root).inspect(file)
-        assert isinstance(unusable, UnusableFile)
-        messages[file] = unusable.message.en
-    assert "outside the root" in messages["out.png"]
-    assert "outside the root" in messages["away/outside.png"]
-    assert "cannot be inspected" in messages["loop.png"]
-    assert "there is no file" in messages["dangling.png"]
+    assert "outside the root" in unusable(root, "out.png")[0]
+    assert "outside the root" in unusable(root, "away/outside.png")[0]
+    assert "cannot be inspected" in unusable(root, "loop.png")[0]
+    assert "there is no file" in unusable(root, "dangling.png")[0]
     assert isinstance(LocalFiles(root).inspect("in.png"), LocalFile)
 
 
-def test_special_files_are_refused(root: Path) -> None:
+def test_special_files_are_refused(root):
     os.mkfifo(root / "pipe")
     with socket.socket(socket.AF_UNIX) as unix:
         here = Path.cwd()
@@ -109,62 +101,50 @@ def test_special_files_are_refused(root: Path) -> None:
         finally:
             os.chdir(here)
         for name in ("pipe", "socket"):
-            unusable = LocalFiles(root).inspect(name)
-            assert isinstance(unusable, UnusableFile)
-            assert "not a regular file" in unusable.message.en
+            assert "not a regular file" in unusable(root, name)[0]
 
 
-def test_five_gigabytes_pass_and_a_byte_more_does_not(root: Path) -> None:
+def test_five_gigabytes_pass_and_a_byte_more_does_not(root):
     for name, size in (("full", MAX_FILE_BYTES), ("over", MAX_FILE_BYTES + 1)):
         with (root / name).open("wb") as file:
             file.truncate(size)
-    found, unusable = LocalFiles(root).inspect("full"), LocalFiles(root).inspect("over")
-    assert isinstance(found, LocalFile)
-    assert isinstance(unusable, UnusableFile)
-    assert "5,368,709,121 bytes" in unusable.message.en
+    assert isinstance(LocalFiles(root).inspect("full"), LocalFile)
+    assert "5,368,709,121 bytes" in unusable(root, "over")[0]
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads everything")
-def test_a_file_without_permission_is_refused(root: Path) -> None:
+def test_a_file_without_permission_is_refused(root):
     (root / "a.png").chmod(0)
-    unusable = LocalFiles(root).inspect("a.png")
-    assert isinstance(unusable, UnusableFile)
-    assert "no permission" in unusable.message.en
+    assert "no permission" in unusable(root, "a.png")[0]
 
 
-def test_a_root_that_is_not_there_is_a_problem_of_the_whole(root: Path) -> None:
+def test_a_root_that_is_not_there_is_a_problem_of_the_whole(root):
     assert LocalFiles(root).problem() is None
     for wrong in (root / "nowhere", root / "a.png"):
         problem = LocalFiles(wrong).problem()
-        assert problem is not None
         assert (problem.line, problem.skippable) == (0, False)
 
 
-def test_the_real_file_is_suggested_where_case_or_unicode_form_differs(root: Path) -> None:
+def test_the_real_file_is_suggested_where_case_or_unicode_form_differs(root):
     (root / "Banner").mkdir()
     (root / "Banner" / "Café.PNG").write_bytes(b"x")
     (root / "two.png").write_bytes(b"x")
     (root / "Two.png").write_bytes(b"x")
-    fixes = {}
-    for file in ("banner/café.png", "Banner/Cafe\u0301.PNG", "TWO.PNG", "Banner/none.png", "a.png/x"):
-        unusable = LocalFiles(root).inspect(file)
-        assert isinstance(unusable, UnusableFile)
-        fixes[file] = unusable.fix.en
-    assert "did you mean Banner/Café.PNG?" in fixes["banner/café.png"]
-    assert "Unicode form matter" in fixes["Banner/Cafe\u0301.PNG"]
-    assert all("check the name" in fixes[file] for file in ("TWO.PNG", "Banner/none.png", "a.png/x"))
+    assert "did you mean Banner/Café.PNG?" in unusable(root, "banner/café.png")[1]
+    assert "Unicode form matter" in unusable(root, "Banner/Cafe\u0301.PNG")[1]
+    for file in ("TWO.PNG", "Banner/none.png", "a.png/x"):
+        assert "check the name" in unusable(root, file)[1]
 
 
-def test_a_file_named_on_windows_gets_the_map_option_suggested(root: Path) -> None:
+def test_a_file_named_on_windows_gets_the_map_option_suggested(root):
     for file in ("D:/素材/春.png", "//nas/public/春.png"):
-        unusable = LocalFiles(root).inspect(file)
-        assert isinstance(unusable, UnusableFile)
-        assert "not relative" in unusable.message.en
-        assert f"--map '{file.rpartition('/')[0]}=FOLDER'" in unusable.fix.en
+        message, fix = unusable(root, file)
+        assert "not relative" in message
+        assert f"--map '{file.rpartition('/')[0]}=FOLDER'" in fix
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> Path:
+def data(tmp_path):
     (tmp_path / "data" / "素材" / "春").mkdir(parents=True)
     (tmp_path / "data" / "素材" / "春" / "a.png").write_bytes(b"1234")
     (tmp_path / "elsewhere").mkdir()
@@ -188,21 +168,19 @@ def data(tmp_path: Path) -> Path:
         pytest.param([], "", "D:/a.png", "D:/a.png", id="none"),
     ],
 )
-def test_a_file_of_another_machine_is_found_below_the_root(
-    data: Path, items: list[str], root: str, file: str, gives: str
-) -> None:
+def test_a_file_of_another_machine_is_found_below_the_root(data, items, root, file, gives):
     assert PathMap([item.format(data=data) for item in items], data / root).map(file) == gives
 
 
 @pytest.mark.parametrize("item", ["D:\\素材", "=x", "D:\\素材=", " = "])
-def test_an_item_that_maps_nothing_is_refused(data: Path, item: str) -> None:
+def test_an_item_that_maps_nothing_is_refused(data, item):
     for root in (data, None):
         with pytest.raises(UsageError, match="THERE=HERE"):
             PathMap([item], root)
 
 
 @pytest.mark.parametrize("target", ["{data}/../elsewhere", "..", "/"])
-def test_a_target_outside_the_root_is_refused(data: Path, target: str) -> None:
+def test_a_target_outside_the_root_is_refused(data, target):
     with pytest.raises(UsageError, match="not below the root"):
         PathMap([f"D:\\素材={target.format(data=data)}"], data)
 
@@ -210,9 +188,7 @@ def test_a_target_outside_the_root_is_refused(data: Path, target: str) -> None:
 LIST = "env,path,file\ntea-1a2b3c,a.png,D:\\素材\\春\\a.png\n"
 
 
-def test_a_list_from_windows_finds_its_files(
-    write: Callable[..., Path], merchants: Merchants, data: Path
-) -> None:
+def test_a_list_from_windows_finds_its_files(write, merchants, data):
     path = write(LIST)
     batch = read_paths(path, merchants, data, file_map=["d:\\素材=素材"])
     (row,) = batch.rows()
@@ -223,16 +199,14 @@ def test_a_list_from_windows_finds_its_files(
     assert "--map 'D:/素材/春=FOLDER'" in raised.value.problems[0].fix.en
 
 
-def test_a_mapped_file_cannot_leave_the_root(
-    write: Callable[..., Path], merchants: Merchants, data: Path
-) -> None:
+def test_a_mapped_file_cannot_leave_the_root(write, merchants, data):
     (data.parent / "x.png").write_bytes(b"x")
     path = write("env,path,file\ntea-1a2b3c,a.png,D:\\素材\\..\\..\\x.png\n")
     with pytest.raises(InputError, match="outside the root"):
         read_paths(path, merchants, data, file_map=["D:\\素材=素材"])
 
 
-def test_without_a_root_files_are_left_as_they_are(write: Callable[..., Path], merchants: Merchants) -> None:
+def test_without_a_root_files_are_left_as_they_are(write, merchants):
     (row,) = read_paths(write(LIST), merchants, file_map=["D:\\素材=/nowhere"]).rows()
     assert row.file == "D:/素材/春/a.png"
 
@@ -262,7 +236,7 @@ SIGNED = "https://a.com/b.png?sign=0123456789abcdef"
         ("a.com/b.png?•••", True),
     ],
 )
-def test_what_is_a_url(file: str, is_url: bool) -> None:
+def test_what_is_a_url(file, is_url):
     assert is_source(file) is is_url
 
 
@@ -276,12 +250,12 @@ def test_what_is_a_url(file: str, is_url: bool) -> None:
         ("https://a.com/b?x=1?y=https://c/d@e", "https://a.com/b?•••", "x=1?y=https://c/d@e"),
     ],
 )
-def test_a_url_is_taken_apart_and_put_together(url: str, shown: str, query: str | None) -> None:
+def test_a_url_is_taken_apart_and_put_together(url, shown, query):
     assert split_source(url) == (shown, query)
     assert whole_source(shown, None if query is None else Secret(query)).reveal() == url
 
 
-def test_a_password_in_a_url_is_never_kept() -> None:
+def test_a_password_in_a_url_is_never_kept():
     assert split_source("https://me:pass@a.com/b@c.png?x=1") == ("https://•••@a.com/b@c.png?•••", "x=1")
     assert split_source("https://me:pa/ss@a.com/c.png") == ("https://•••@a.com/c.png", None)
     assert split_source("https://me:pa?ss@a.com/c.png") == ("https://•••?•••", "ss@a.com/c.png")
@@ -289,7 +263,7 @@ def test_a_password_in_a_url_is_never_kept() -> None:
     assert split_source("https://[::1]:80/b@c.png") == ("https://[::1]:80/b@c.png", None)
 
 
-def test_the_row_keeps_no_query_wherever_the_list_repeats_it() -> None:
+def test_the_row_keeps_no_query_wherever_the_list_repeats_it():
     query = SIGNED.partition("?")[2]
     cells = concealed(
         ["tea", "a.png", f" {SIGNED} ", f"see {SIGNED}", f"?{query}", "sign", "https://b.cn/?id=5"]
@@ -305,17 +279,17 @@ def test_the_row_keeps_no_query_wherever_the_list_repeats_it() -> None:
     assert not any(query in cell for cell in cells)
 
 
-def listed(folder: Path, *lines: Sequence[str]) -> Path:
+def listed(folder, *lines):
     with (folder / "list.csv").open("w", encoding="utf-8", newline="") as out:
         csv.writer(out).writerows([("env", "path", "file", "link"), *lines])
     return folder / "list.csv"
 
 
-def looked_at(urls: Sequence[Secret]) -> dict[Secret, SourceFile | UnusableFile]:
+def looked_at(urls):
     return {url: SourceFile(5, f'"{url.reveal()[-1]}"') for url in urls}
 
 
-def test_a_list_keeps_facts_of_urls_and_other_columns_as_they_are(tmp_path: Path) -> None:
+def test_a_list_keeps_facts_of_urls_and_other_columns_as_they_are(tmp_path):
     (tmp_path / "c.png").write_bytes(b"local")
     other = "https://shop.cn/?id=5"
     lines = [
@@ -335,13 +309,13 @@ def test_a_list_keeps_facts_of_urls_and_other_columns_as_they_are(tmp_path: Path
         assert batch.total_bytes == 15
 
 
-def test_a_row_that_is_shifted_shows_no_query(tmp_path: Path) -> None:
+def test_a_row_that_is_shifted_shows_no_query(tmp_path):
     lines = [("tea-1a2b3c", "a.png", "x", "y", SIGNED), ("tea-1a2b3c", "b.png", "x", SIGNED, "y")]
     with read_paths(listed(tmp_path, *lines), KNOWN, on_bad="skip") as batch:
         write_fixme(batch.problems, tmp_path / "fix-me.csv")
         shown = "".join(p.message.en + p.value for p in batch.problems)
         assert "0123456789abcdef" not in shown + (tmp_path / "fix-me.csv").read_text("utf-8")
-        assert [p.message.code for p in batch.problems] == [DetailCode.CELLS_BEYOND] * 2  # type: ignore[attr-defined]
+        assert [p.message.code for p in batch.problems] == [DetailCode.CELLS_BEYOND] * 2
 
 
 @pytest.mark.parametrize(
@@ -353,9 +327,7 @@ def test_a_row_that_is_shifted_shows_no_query(tmp_path: Path) -> None:
         ("oss://photos/a.png", "is an object of a store", "presign"),
     ],
 )
-def test_a_url_that_cannot_be_used_is_a_problem_of_each_row_that_says_what_to_do(
-    tmp_path: Path, url: str, message: str, fix: str
-) -> None:
+def test_a_url_that_cannot_be_used_is_a_problem_of_each_row_that_says_what_to_do(tmp_path, url, message, fix):
     lines = [("tea-1a2b3c", f"{number}.png", url, "") for number in range(2)]
     with read_paths(listed(tmp_path, *lines), KNOWN) as batch:
         assert not batch.problems
@@ -389,11 +361,11 @@ def test_a_url_that_cannot_be_used_is_a_problem_of_each_row_that_says_what_to_do
         ("a/b", "what?.webp", "image/webp"),
     ],
 )
-def test_the_type_is_that_of_the_path_s_extension_else_of_the_file_s(path: str, file: str, kind: str) -> None:
+def test_the_type_is_that_of_the_path_s_extension_else_of_the_file_s(path, file, kind):
     assert content_type_of(path, file) == kind
 
 
-def test_what_the_machine_says_of_an_extension_does_not_count(tmp_path: Path) -> None:
+def test_what_the_machine_says_of_an_extension_does_not_count(tmp_path):
     (tmp_path / "mime.types").write_text("x/machine odd9 png\n")
     try:
         mimetypes.init([str(tmp_path / "mime.types")])
@@ -415,9 +387,7 @@ def test_what_the_machine_says_of_an_extension_does_not_count(tmp_path: Path) ->
         ("类型,缓存", {"content_type": "类型", "cache_control": "缓存"}),
     ],
 )
-def test_the_columns_are_found_and_carried_through(
-    write: Callable[..., Path], merchants: Merchants, header: str, columns: dict[str, str]
-) -> None:
+def test_the_columns_are_found_and_carried_through(write, merchants, header, columns):
     text = f"env,path,{header}\ntea-1a2b3c,a.png, image/x-own ,max-age=60\ntea-1a2b3c,b.png,,\n"
     batch = read_paths(write(text), merchants, columns=columns)
     first, second = batch.rows()
@@ -429,9 +399,7 @@ def test_the_columns_are_found_and_carried_through(
 
 @pytest.mark.parametrize("bad", ["image/png\r\nX-Evil: 1", "a/b\tc", "a/b\x1bc", "a/b\x7fc"])
 @pytest.mark.parametrize("column", ["content_type", "缓存控制"])
-def test_a_control_character_is_a_problem_of_its_row(
-    write: Callable[..., Path], merchants: Merchants, column: str, bad: str
-) -> None:
+def test_a_control_character_is_a_problem_of_its_row(write, merchants, column, bad):
     text = f'env,path,{column}\ntea-1a2b3c,a.png,\ntea-1a2b3c,b.png,"{bad}"\n'
     with pytest.raises(InputError) as raised:
         read_paths(write(text), merchants)
@@ -446,9 +414,7 @@ def test_a_control_character_is_a_problem_of_its_row(
 @pytest.mark.parametrize(
     "bad", ["foo", "text", "海报", "image/", "/png", "image png", "a/b/c", "image/png charset"]
 )
-def test_a_type_that_is_none_is_a_problem_of_its_row(
-    write: Callable[..., Path], merchants: Merchants, bad: str
-) -> None:
+def test_a_type_that_is_none_is_a_problem_of_its_row(write, merchants, bad):
     text = f"env,path,内容类型\ntea-1a2b3c,a.png,{bad}\ntea-1a2b3c,b.png,text/html; charset=utf-8\n"
     with pytest.raises(InputError) as raised:
         read_paths(write(text), merchants)

@@ -5,7 +5,7 @@ import hashlib
 import zipfile
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import openpyxl
 import pytest
@@ -16,11 +16,6 @@ from tcb_ops.lists.batch import write_fixme
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.lists.workbook import Book, CellKind, NonTextCell, displayed
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from tcb_ops.lists.merchants import Merchants
-
 CORPUS = Path(__file__).parent / "corpus"
 KINDS = {
     "n": {CellKind.NUMBER},
@@ -30,7 +25,7 @@ KINDS = {
 }
 
 
-def made(file: Path, rows: Iterable[Iterable[Any]]) -> Path:
+def made(file, rows):
     with xlsxwriter.Workbook(file) as book:
         sheet = book.add_worksheet("清单")
         for line, cells in enumerate(rows):
@@ -38,7 +33,7 @@ def made(file: Path, rows: Iterable[Iterable[Any]]) -> Path:
     return file
 
 
-def parts(file: Path, sheet: bytes, strings: bytes = b"<sst/>") -> Path:
+def parts(file, sheet, strings=b"<sst/>"):
     """A workbook with this sheet, as small as can be read."""
     kinds = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
     relations = '<Relationships><Relationship Id="a" Type="' + kinds + '/{}" Target="{}"/></Relationships>'
@@ -55,7 +50,7 @@ def parts(file: Path, sheet: bytes, strings: bytes = b"<sst/>") -> Path:
     return file
 
 
-def refused(file: Path, merchants: Merchants) -> str:
+def refused(file, merchants):
     with pytest.raises(InputError) as raised:
         read_paths(file, merchants)
     (problem,) = raised.value.problems
@@ -67,7 +62,7 @@ AGREED = ("plain", "inline-strings", "titles-merged", "odd-cells", "other-column
 
 
 @pytest.mark.parametrize("name", AGREED)
-def test_another_reader_sees_the_same_cells(name: str) -> None:
+def test_another_reader_sees_the_same_cells(name):
     file = CORPUS / f"{name}.xlsx"
     with file.open("rb") as raw:
         book = Book(raw)
@@ -102,11 +97,11 @@ def test_another_reader_sees_the_same_cells(name: str) -> None:
         (timedelta(hours=26, minutes=3), "26:03:00"),
     ],
 )
-def test_a_value_that_is_no_text_is_what_its_cell_shows(value: Any, text: str) -> None:
+def test_a_value_that_is_no_text_is_what_its_cell_shows(value, text):
     assert displayed(value)[0] == text
 
 
-def test_a_list_in_a_workbook_is_a_list(tmp_path: Path, merchants: Merchants) -> None:
+def test_a_list_in_a_workbook_is_a_list(tmp_path, merchants):
     file = made(
         tmp_path / "l.xlsx",
         [["env", "path", "编号"], ["tea-1a2b3c", "a.png", "007"], [], ["books-77aa01", "b"]],
@@ -122,9 +117,7 @@ def test_a_list_in_a_workbook_is_a_list(tmp_path: Path, merchants: Merchants) ->
     assert "工作表“清单”" in batch.decided.zh
 
 
-def test_three_bad_rows_among_five_thousand_are_found_and_can_be_fixed(
-    tmp_path: Path, merchants: Merchants
-) -> None:
+def test_three_bad_rows_among_five_thousand_are_found_and_can_be_fixed(tmp_path, merchants):
     rows: list[list[Any]] = [["env", "path", "说明"]] + [["tea-1a2b3c", f"a/{n}.png", n] for n in range(5000)]
     rows[17][1], rows[2500][0], rows[5000][1] = 20260101, "nope", "a/0.png"
     batch = read_paths(made(tmp_path / "l.xlsx", rows), merchants, on_bad="skip")
@@ -136,7 +129,7 @@ def test_three_bad_rows_among_five_thousand_are_found_and_can_be_fixed(
     assert "cell B18 is a number" in first["tcb_problem"]
 
 
-def test_what_was_hidden_in_a_merged_cell_does_not_count(tmp_path: Path, merchants: Merchants) -> None:
+def test_what_was_hidden_in_a_merged_cell_does_not_count(tmp_path, merchants):
     file = made(tmp_path / "l.xlsx", [["env", "path"], ["tea-1a2b3c", "a"], ["books-77aa01", "b"]])
     book = openpyxl.load_workbook(file)
     book.worksheets[0].merged_cells.add("A2:A3")
@@ -146,7 +139,7 @@ def test_what_was_hidden_in_a_merged_cell_does_not_count(tmp_path: Path, merchan
 
 
 @pytest.mark.parametrize("inflated", ["xl/s.xml", "xl/sharedStrings.xml"])
-def test_a_zip_bomb_is_refused_before_it_unpacks(tmp_path: Path, merchants: Merchants, inflated: str) -> None:
+def test_a_zip_bomb_is_refused_before_it_unpacks(tmp_path, merchants, inflated):
     zeros = b"<a>" + b" " * (70 << 20)
     file = parts(tmp_path / "b.xlsx", *((zeros,) if inflated == "xl/s.xml" else (b"<worksheet/>", zeros)))
     assert file.stat().st_size < 1 << 20
@@ -156,14 +149,12 @@ def test_a_zip_bomb_is_refused_before_it_unpacks(tmp_path: Path, merchants: Merc
     )
 
 
-def test_an_entity_within_an_entity_is_not_expanded(tmp_path: Path, merchants: Merchants) -> None:
+def test_an_entity_within_an_entity_is_not_expanded(tmp_path, merchants):
     strings = b'<!DOCTYPE s [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><sst><si><t>&b;</t></si></sst>'
     assert "damaged" in refused(parts(tmp_path / "b.xlsx", b"<worksheet/>", strings), merchants)
 
 
-def test_a_bomb_that_says_it_is_small_is_read_no_further_than_it_says(
-    tmp_path: Path, merchants: Merchants
-) -> None:
+def test_a_bomb_that_says_it_is_small_is_read_no_further_than_it_says(tmp_path, merchants):
     size = 70 << 20
     file = parts(tmp_path / "b.xlsx", b"<a>" + b" " * size)
     data = file.read_bytes()
@@ -179,9 +170,7 @@ ROW = '<row r="{0}"><c r="A{0}" t="str"><v>env</v></c><c r="B{0}" t="str"><v>pat
 @pytest.mark.parametrize(
     ("last", "result"), [(300_000, "no environment 'env'"), (300_001, "too large"), (400_000, "too large")]
 )
-def test_a_sheet_of_more_than_300_000_rows_is_sent_to_csv(
-    tmp_path: Path, merchants: Merchants, last: int, result: str
-) -> None:
+def test_a_sheet_of_more_than_300_000_rows_is_sent_to_csv(tmp_path, merchants, last, result):
     sheet = f"<worksheet><sheetData>{ROW.format(1)}{ROW.format(2)}{ROW.format(last)}</sheetData></worksheet>"
     with pytest.raises(InputError) as raised:
         read_paths(parts(tmp_path / "b.xlsx", sheet.encode()), merchants)
@@ -190,30 +179,26 @@ def test_a_sheet_of_more_than_300_000_rows_is_sent_to_csv(
     assert ("CSV UTF-8" in problem.fix.en) is (last > 300_000)
 
 
-def test_a_cell_far_away_is_refused_before_memory_is_taken_for_what_lies_between(
-    tmp_path: Path, merchants: Merchants
-) -> None:
+def test_a_cell_far_away_is_refused_before_memory_is_taken_for_what_lies_between(tmp_path, merchants):
     far = '<row r="300000"><c r="XFD300000"><v>1</v></c></row>'
     sheet = f"<worksheet><sheetData>{ROW.format(1)}{far}</sheetData></worksheet>"
     assert "too large" in refused(parts(tmp_path / "b.xlsx", sheet.encode()), merchants)
 
 
 @pytest.mark.parametrize("ref", ["A300000", "XFE1", "a1", "A1A1", "$A$1"])
-def test_a_cell_that_is_not_in_its_row_is_damage(tmp_path: Path, merchants: Merchants, ref: str) -> None:
+def test_a_cell_that_is_not_in_its_row_is_damage(tmp_path, merchants, ref):
     sheet = f'<worksheet><sheetData><row r="1"><c r="{ref}"><v>1</v></c></row></sheetData></worksheet>'
     assert "damaged (in xl/s.xml)" in refused(parts(tmp_path / "b.xlsx", sheet.encode()), merchants)
 
 
-def test_a_workbook_cut_anywhere_is_refused_in_words(tmp_path: Path, merchants: Merchants) -> None:
+def test_a_workbook_cut_anywhere_is_refused_in_words(tmp_path, merchants):
     whole = (CORPUS / "plain.xlsx").read_bytes()
     for cut in range(4, len(whole), 97):
         (tmp_path / "c.xlsx").write_bytes(whole[:cut])
         assert "is incomplete" in refused(tmp_path / "c.xlsx", merchants)
 
 
-def test_a_workbook_with_any_byte_changed_is_read_or_refused_in_words(
-    tmp_path: Path, merchants: Merchants
-) -> None:
+def test_a_workbook_with_any_byte_changed_is_read_or_refused_in_words(tmp_path, merchants):
     whole = (CORPUS / "odd-cells.xlsx").read_bytes()
     for at in range(0, len(whole), 53):
         (tmp_path / "c.xlsx").write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])

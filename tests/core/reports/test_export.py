@@ -12,7 +12,7 @@ import subprocess
 import sys
 from contextlib import closing
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from reported_runs import NOW
@@ -29,38 +29,30 @@ from tcb_ops.runs.records import Usage
 from tcb_ops.runs.stop_errors import stop_reason
 from tcb_ops.secrets import CHUNK, find_leak
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
 FILES = ["errcodes.csv", "failed.csv", "manifest.json", "report.html", "report.xlsx", "results.csv"]
 
 
-def names(folder: Path) -> list[str]:
+def names(folder):
     return sorted(entry.name for entry in folder.iterdir())
 
 
-def contents(folder: Path) -> dict[str, bytes]:
+def contents(folder):
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
-def manifest(folder: Path) -> dict[str, Any]:
+def manifest(folder):
     found: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     return found
 
 
-def test_the_folder_holds_the_files_and_nothing_is_left_beside_it(
-    a_run: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_the_folder_holds_the_files_and_nothing_is_left_beside_it(a_run, tmp_path):
     dest = tmp_path / "reports" / "today"
     assert a_run().export(dest) == dest
     assert names(dest) == FILES
     assert names(dest.parent) == ["today"]
 
 
-def test_the_manifest_proves_the_files_and_the_input(
-    a_run: Callable[..., Any], every_end: tuple[RowEnd, ...], tmp_path: Path
-) -> None:
+def test_the_manifest_proves_the_files_and_the_input(a_run, every_end, tmp_path):
     reported = a_run(every_end, finished=False, target="http://127.0.0.1:1")
     found = manifest(reported.export(tmp_path / "out"))
     for name, told in found["files"].items():
@@ -82,13 +74,13 @@ def test_the_manifest_proves_the_files_and_the_input(
     assert set(found["versions"]) == {"tcb-ops", "Python", "platform"}
 
 
-def test_the_ledger_knows_where_the_report_stands(a_run: Callable[..., Any], tmp_path: Path) -> None:
+def test_the_ledger_knows_where_the_report_stands(a_run, tmp_path):
     reported = a_run()
     reported.export(tmp_path / "out")
     assert reported.ledger.run(reported.run.id).report == str((tmp_path / "out").resolve())
 
 
-def test_an_echoed_secret_is_in_none_of_the_files(a_run: Callable[..., Any], tmp_path: Path) -> None:
+def test_an_echoed_secret_is_in_none_of_the_files(a_run, tmp_path):
     echo = "access_token=PLANTED&q-signature=PLANTED"
     ends = [
         RowEnd(0, Outcome.REFUSED, Reason.REFUSED, store_says(echo), 40097, echo, echo),
@@ -114,7 +106,7 @@ def test_an_echoed_secret_is_in_none_of_the_files(a_run: Callable[..., Any], tmp
 # --- what is in the way ---------------------------------------------------------------------------------------------
 
 
-def test_a_report_of_the_same_run_is_replaced(a_run: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_report_of_the_same_run_is_replaced(a_run, tmp_path):
     reported = a_run()
     reported.export(tmp_path / "out")
     (tmp_path / "out" / "results.csv").write_text("old", encoding="utf-8")
@@ -124,9 +116,7 @@ def test_a_report_of_the_same_run_is_replaced(a_run: Callable[..., Any], tmp_pat
     assert [name for name in names(tmp_path) if name.startswith("out")] == ["out"]
 
 
-def test_what_a_desktop_leaves_in_a_folder_is_not_in_the_way(
-    a_run: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_what_a_desktop_leaves_in_a_folder_is_not_in_the_way(a_run, tmp_path):
     (tmp_path / "out").mkdir()
     reported = a_run()
     reported.export(tmp_path / "out")
@@ -135,7 +125,7 @@ def test_what_a_desktop_leaves_in_a_folder_is_not_in_the_way(
     assert names(tmp_path / "out") == FILES
 
 
-def test_a_report_of_another_run_gives_way_only_when_told(a_run: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_report_of_another_run_gives_way_only_when_told(a_run, tmp_path):
     a_run().export(tmp_path / "out")
     other, before = a_run(id="20251126-090000-zzzz"), contents(tmp_path / "out")
     with pytest.raises(UsageError, match="contains the report of run 20251125-093000-k7q2"):
@@ -145,26 +135,26 @@ def test_a_report_of_another_run_gives_way_only_when_told(a_run: Callable[..., A
     assert manifest(tmp_path / "out")["run"] == "20251126-090000-zzzz"
 
 
-def _folder_of_photos(dest: Path) -> None:
+def _folder_of_photos(dest):
     dest.mkdir()
     (dest / "photo.jpg").write_bytes(b"mine")
 
 
-def _a_file(dest: Path) -> None:
+def _a_file(dest):
     dest.write_bytes(b"mine")
 
 
-def _another_program_s_manifest(dest: Path) -> None:
+def _another_program_s_manifest(dest):
     dest.mkdir()
     (dest / "manifest.json").write_text('{"name": "app"}', encoding="utf-8")
 
 
-def _a_broken_manifest(dest: Path) -> None:
+def _a_broken_manifest(dest):
     dest.mkdir()
     (dest / "manifest.json").write_bytes(b"\xff{")
 
 
-def _a_nested_folder(dest: Path) -> None:
+def _a_nested_folder(dest):
     (dest / "results.csv").mkdir(parents=True)
 
 
@@ -174,9 +164,7 @@ def _a_nested_folder(dest: Path) -> None:
     [_folder_of_photos, _a_file, _another_program_s_manifest, _a_broken_manifest, _a_nested_folder],
     ids=lambda put: put.__name__.strip("_"),
 )
-def test_anything_else_is_named_and_not_touched(
-    a_run: Callable[..., Any], tmp_path: Path, put: Callable[[Path], None], replace_it: bool
-) -> None:
+def test_anything_else_is_named_and_not_touched(a_run, tmp_path, put, replace_it):
     dest = tmp_path / "out"
     put(dest)
     before = contents(tmp_path / "out") if dest.is_dir() else dest.read_bytes()
@@ -190,9 +178,7 @@ def test_anything_else_is_named_and_not_touched(
         check_destination(dest, reported.run.id, replace=replace_it)
 
 
-def test_a_file_the_operator_put_beside_the_report_keeps_it_from_being_replaced(
-    a_run: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_a_file_the_operator_put_beside_the_report_keeps_it_from_being_replaced(a_run, tmp_path):
     reported = a_run()
     (reported.export(tmp_path / "out") / "my notes.txt").write_text("mine", encoding="utf-8")
     before = contents(tmp_path / "out")
@@ -201,7 +187,7 @@ def test_a_file_the_operator_put_beside_the_report_keeps_it_from_being_replaced(
     assert contents(tmp_path / "out") == before
 
 
-def test_before_a_run_only_a_free_place_will_do(a_run: Callable[..., Any], tmp_path: Path) -> None:
+def test_before_a_run_only_a_free_place_will_do(a_run, tmp_path):
     check_destination(tmp_path / "not" / "there" / "yet")
     a_run().export(tmp_path / "out")
     with pytest.raises(UsageError, match="contains the report of run"):
@@ -213,7 +199,7 @@ def test_before_a_run_only_a_free_place_will_do(a_run: Callable[..., Any], tmp_p
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links to folders need a privilege there")
-def test_a_link_to_a_folder_stays_a_link(a_run: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_link_to_a_folder_stays_a_link(a_run, tmp_path):
     (tmp_path / "disk").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "disk", target_is_directory=True)
     reported = a_run()
@@ -227,9 +213,7 @@ def test_a_link_to_a_folder_stays_a_link(a_run: Callable[..., Any], tmp_path: Pa
 
 
 @pytest.mark.parametrize("there", [False, True], ids=["nothing-there", "an-older-report-there"])
-def test_a_disk_that_takes_no_more_leaves_what_was_there(
-    a_run: Callable[..., Any], tmp_path: Path, there: bool
-) -> None:
+def test_a_disk_that_takes_no_more_leaves_what_was_there(a_run, tmp_path, there):
     resource = pytest.importorskip("resource")
     reported = a_run([RowEnd(0, Outcome.UPLOADED)] * 2_000)
     if there:
@@ -250,9 +234,7 @@ def test_a_disk_that_takes_no_more_leaves_what_was_there(
     assert (contents(tmp_path / "out") if there else {}) == before
 
 
-def test_when_the_new_report_cannot_take_its_place_the_old_one_comes_back(
-    a_run: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_when_the_new_report_cannot_take_its_place_the_old_one_comes_back(a_run, tmp_path):
     a_run().export(tmp_path / "out")
     before = contents(tmp_path / "out")
     with pytest.raises(OSError, match="No such file"):
@@ -261,7 +243,7 @@ def test_when_the_new_report_cannot_take_its_place_the_old_one_comes_back(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="permissions are another matter there")
-def test_reports_can_be_read_by_others_as_the_umask_says(a_run: Callable[..., Any], tmp_path: Path) -> None:
+def test_reports_can_be_read_by_others_as_the_umask_says(a_run, tmp_path):
     mask = os.umask(0o022)
     try:
         out = a_run().export(tmp_path / "out")
@@ -271,9 +253,7 @@ def test_reports_can_be_read_by_others_as_the_umask_says(a_run: Callable[..., An
     assert {stat.S_IMODE((out / name).stat().st_mode) for name in FILES} == {0o644}
 
 
-def test_a_record_from_before_the_run_s_end_is_looked_up_again(
-    a_run: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_a_record_from_before_the_run_s_end_is_looked_up_again(a_run, tmp_path):
     reported = a_run([RowEnd(0, Outcome.UPLOADED)])
     stale = replace(reported, run=replace(reported.run, finished_at=None))
     assert manifest(stale.export(tmp_path / "out"))["finished_at"] is not None
@@ -282,7 +262,7 @@ def test_a_record_from_before_the_run_s_end_is_looked_up_again(
 # --- one moment, no secret, nothing left ----------------------------------------------------------------------------
 
 
-def test_every_file_is_of_one_moment_while_the_run_goes_on(a_run: Callable[..., Any], tmp_path: Path) -> None:
+def test_every_file_is_of_one_moment_while_the_run_goes_on(a_run, tmp_path):
     """A row ends each time the ledger is asked something: the report is of the moment at which it began."""
     reported = a_run([RowEnd(0, Outcome.PENDING)] * 40, finished=False)
     lines = iter(range(2, 42))
@@ -306,9 +286,7 @@ def test_every_file_is_of_one_moment_while_the_run_goes_on(a_run: Callable[..., 
     assert reported.ledger.counts(reported.run)[Outcome.UPLOADED] > counts.get("uploaded", 0)
 
 
-def test_a_ledger_that_takes_no_writing_still_gives_a_report(
-    a_run: Callable[..., Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_ledger_that_takes_no_writing_still_gives_a_report(a_run, tmp_path, caplog):
     reported = a_run()
     with closing(sqlite3.connect(tmp_path / "reports.db")) as base, base:
         base.execute("CREATE TRIGGER kept BEFORE UPDATE ON runs BEGIN SELECT RAISE(ABORT, 'kept'); END")
@@ -318,9 +296,7 @@ def test_a_ledger_that_takes_no_writing_still_gives_a_report(
 
 
 @pytest.mark.kill
-def test_a_report_that_is_seen_is_one_that_the_ledger_knows(
-    a_run: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_a_report_that_is_seen_is_one_that_the_ledger_knows(a_run, tmp_path):
     reported = a_run()
     reported.export(tmp_path / "earlier")
     code = (
@@ -365,12 +341,8 @@ def test_a_report_that_is_seen_is_one_that_the_ledger_knows(
     ],
 )
 def test_a_secret_among_the_operator_s_own_texts_is_masked_and_keeps_no_report_back(
-    a_run: Callable[..., Any],
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-    about: dict[str, Any],
-    shown: str,
-) -> None:
+    a_run, tmp_path, caplog, about, shown
+):
     clean = RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=85088)
     reported = a_run([clean], **{"note": "", **about})
     out = reported.export(tmp_path / "out")
@@ -383,7 +355,7 @@ def test_a_secret_among_the_operator_s_own_texts_is_masked_and_keeps_no_report_b
     assert verify(out, reported.ledger).good
 
 
-def test_a_report_that_would_hold_a_secret_is_not_finished(a_run: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_report_that_would_hold_a_secret_is_not_finished(a_run, tmp_path):
     clean = RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=85088)
     reported = a_run([clean], settings={"access_token": "80_AbCdEfGhIjKl"})
     with pytest.raises(StoppedError) as refused:
@@ -395,7 +367,7 @@ def test_a_report_that_would_hold_a_secret_is_not_finished(a_run: Callable[..., 
     assert reported.ledger.run(reported.run.id).report == ""
 
 
-def test_a_secret_across_two_chunks_is_found_and_prose_about_tokens_is_not(tmp_path: Path) -> None:
+def test_a_secret_across_two_chunks_is_found_and_prose_about_tokens_is_not(tmp_path):
     file = tmp_path / "results.csv"
     for at in (CHUNK - 5, CHUNK - 20, CHUNK + 1):
         file.write_bytes(b"x" * (at - 1) + b"\n" + b"q-signature=0123456789" + b"\n" * CHUNK)
@@ -410,10 +382,8 @@ def test_a_secret_across_two_chunks_is_found_and_prose_about_tokens_is_not(tmp_p
     assert find_leak(file) is None
 
 
-def test_what_an_export_left_that_was_killed_a_day_ago_is_removed_and_nothing_else(
-    a_run: Callable[..., Any], tmp_path: Path
-) -> None:
-    def left(name: str, file: str, hours: float) -> Path:
+def test_what_an_export_left_that_was_killed_a_day_ago_is_removed_and_nothing_else(a_run, tmp_path):
+    def left(name, file, hours):
         folder = tmp_path / name
         folder.mkdir()
         (folder / file).touch()

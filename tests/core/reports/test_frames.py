@@ -1,9 +1,6 @@
 """DataFrames: the documented dtypes and columns, whatever the rows."""
 
-from __future__ import annotations
-
 from collections import Counter
-from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pytest
@@ -24,14 +21,8 @@ from tcb_ops.reports.summary import RunSummary
 from tcb_ops.runs.records import EnvRecord
 from tcb_ops.settings import Settings
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
-
-def test_results_have_the_documented_columns_and_dtypes_with_rows_and_without(
-    a_run: Callable[..., Any], every_end: tuple[RowEnd, ...], in_english: Settings
-) -> None:
+def test_results_have_the_documented_columns_and_dtypes_with_rows_and_without(a_run, every_end, in_english):
     ints = {"tcb_line", "tcb_errcode", "tcb_http_status", "tcb_attempts", "tcb_bytes"}
     for ends, run_id in ((every_end, "one"), ([], "none")):
         reported = a_run(ends, finished=False, id=run_id)
@@ -48,9 +39,7 @@ def test_results_have_the_documented_columns_and_dtypes_with_rows_and_without(
                 assert isinstance(dtype, pd.StringDtype), name
 
 
-def test_results_hold_every_row_as_it_is(
-    a_run: Callable[..., Any], every_end: tuple[RowEnd, ...], in_english: Settings
-) -> None:
+def test_results_hold_every_row_as_it_is(a_run, every_end, in_english):
     ends = (
         *every_end,
         RowEnd(0, Outcome.UPLOADED, errcode=0, started_at=1764034000.25, ended_at=1764034001.0),
@@ -65,18 +54,7 @@ def test_results_hold_every_row_as_it_is(
     assert frame["tcb_started_at"].iloc[-1] == pd.Timestamp("2025-11-25T09:26:40.250")
 
 
-def test_a_header_that_is_there_twice_keeps_both_columns(
-    a_run: Callable[..., Any], in_english: Settings
-) -> None:
-    reported = a_run([RowEnd(0, Outcome.UPLOADED)], headers=("备注", "备注"), cells=("a", "b"))
-    frame = results_frame(reported.ledger, reported.run, in_english)
-    assert list(frame.iloc[0, :2]) == ["a", "b"]
-    assert list(frame.columns[:2]) == ["备注", "备注"]
-
-
-def test_errcodes_are_merchants_by_code(
-    a_run: Callable[..., Any],
-) -> None:
+def test_errcodes_are_merchants_by_code(a_run):
     refused = RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=85088)
     breaker = RowEnd(0, Outcome.NOT_ATTEMPTED, Reason.BREAKER, errcode=85088)
     other = RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=-501001)
@@ -98,7 +76,7 @@ def test_errcodes_are_merchants_by_code(
     assert set(frame.dtypes) == {pd.Int64Dtype()}
 
 
-def test_without_errcodes_the_frame_is_empty_and_its_index_named_the_same(a_run: Callable[..., Any]) -> None:
+def test_without_errcodes_the_frame_is_empty_and_its_index_named_the_same(a_run):
     reported = a_run([RowEnd(0, Outcome.UPLOADED, errcode=0)])
     frame = errcodes_frame(RunSummary(reported.ledger, reported.run))
     assert frame.empty
@@ -118,13 +96,11 @@ TIMELINE = {
 }  # fmt: skip
 
 
-def dtypes(frame: pd.DataFrame) -> dict[str, str]:
+def dtypes(frame):
     return {str(name): str(dtype) for name, dtype in frame.dtypes.items()}
 
 
-def test_causes_are_a_line_per_code_merchant_and_environment(
-    a_run: Callable[..., Any], every_end: tuple[RowEnd, ...], in_english: Settings
-) -> None:
+def test_causes_are_a_line_per_code_merchant_and_environment(a_run, every_end, in_english):
     for ends, run_id in ((every_end, "one"), ([], "none")):
         reported = a_run(ends, finished=False, id=run_id)
         summary = RunSummary(reported.ledger, reported.run)
@@ -136,7 +112,7 @@ def test_causes_are_a_line_per_code_merchant_and_environment(
     assert frame.empty
 
 
-def test_the_timeline_holds_every_row_that_ended(a_run: Callable[..., Any], in_english: Settings) -> None:
+def test_the_timeline_holds_every_row_that_ended(a_run, in_english):
     at = 1764034000.25
     ends = [RowEnd(0, Outcome.UPLOADED, started_at=at, ended_at=at + n) for n in range(1, 60)]
     ends += [RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=85088, ended_at=at + 59)] * 3
@@ -155,9 +131,7 @@ def test_the_timeline_holds_every_row_that_ended(a_run: Callable[..., Any], in_e
     assert dtypes(frame) == TIMELINE
 
 
-def test_a_notebook_shows_a_run_with_its_counts_causes_and_mark(
-    a_run: Callable[..., Any], every_end: tuple[RowEnd, ...]
-) -> None:
+def test_a_notebook_shows_a_run_with_its_counts_causes_and_mark(a_run, every_end):
     reported = a_run(every_end, finished=False, target="http://127.0.0.1:1")
     html = run_html(RunSummary(reported.ledger, reported.run), Settings(lang=Lang.ZH))
     for result in (reported.run.id, "SIMULATED 演练", "85088", "晨光文具", "http://127.0.0.1:1"):
@@ -168,7 +142,7 @@ def test_a_notebook_shows_a_run_with_its_counts_causes_and_mark(
     assert "SIMULATED" not in run_html(RunSummary(live.ledger, live.run), Settings(lang=Lang.ZH))
 
 
-def test_a_notebook_shows_a_run_with_every_text_escaped(a_run: Callable[..., Any]) -> None:
+def test_a_notebook_shows_a_run_with_every_text_escaped(a_run):
     planted = "<script>alert(1)</script>"
     places = [EnvRecord(0, "e", "wx", planted, "merchant", left=False)]
     end = RowEnd(0, Outcome.FAILED, Reason.STORE_REFUSED, store_code=planted)
@@ -181,7 +155,7 @@ def test_a_notebook_shows_a_run_with_every_text_escaped(a_run: Callable[..., Any
 pq = pytest.importorskip("pyarrow.parquet")
 
 
-def test_it_has_every_row_with_its_types(a_run: Callable[..., Any], tmp_path: Path):
+def test_it_has_every_row_with_its_types(a_run, tmp_path):
     reported = a_run()
     file = write_parquet(reported.ledger, reported.run, tmp_path / "run.parquet", Settings())
     table = pq.read_table(file)
@@ -194,7 +168,7 @@ def test_it_has_every_row_with_its_types(a_run: Callable[..., Any], tmp_path: Pa
     assert [path.name for path in tmp_path.glob("run.parquet*")] == ["run.parquet"]
 
 
-def test_a_file_that_cannot_be_written_is_reported(a_run: Callable[..., Any], tmp_path: Path):
+def test_a_file_that_cannot_be_written_is_reported(a_run, tmp_path):
     reported = a_run()
     with pytest.raises(StoppedError, match="cannot be written"):
         write_parquet(reported.ledger, reported.run, tmp_path / "missing" / "run.parquet", Settings())

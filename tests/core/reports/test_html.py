@@ -7,7 +7,6 @@ import hashlib
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
-from typing import TYPE_CHECKING, Any
 
 import pytest
 from filelock import FileLock
@@ -15,15 +14,11 @@ from workspace import store_says
 
 from tcb_ops.errors import StoppedError
 from tcb_ops.i18n import Bilingual, Lang
-from tcb_ops.kinds import Kind, all_kinds
+from tcb_ops.kinds import all_kinds
 from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.reports.run_views import merged_run
 from tcb_ops.runs.records import EnvRecord
 from tcb_ops.runs.stop_errors import stop_reason
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 EVIL = '<script>alert("x")</script>'
 
@@ -65,19 +60,17 @@ class Page(HTMLParser):
             self.tables[-1][-1][-1] += data
 
 
-def page_of(reported: Any, tmp_path: Path, lang: Lang = Lang.EN) -> tuple[Page, str]:
+def page_of(reported, tmp_path, lang=Lang.EN):
     html = (reported.export(tmp_path / "out", lang=lang) / "report.html").read_text(encoding="utf-8")
     return Page(html), html
 
 
-def number(text: str) -> int:
+def number(text):
     return int(text.replace(",", ""))
 
 
 @pytest.mark.slow
-def test_rows_in_are_the_sum_over_outcomes_in_every_table(
-    a_run: Callable[..., Any], every_end: tuple[RowEnd, ...], tmp_path: Path
-) -> None:
+def test_rows_in_are_the_sum_over_outcomes_in_every_table(a_run, every_end, tmp_path):
     reported = a_run(every_end * 70, finished=False)
     page, html = page_of(reported, tmp_path)
     counts = reported.ledger.counts(reported.run)
@@ -89,7 +82,6 @@ def test_rows_in_are_the_sum_over_outcomes_in_every_table(
         assert f"{outcome.label.en} {rows:,}" in page.text
     causes, heat = page.tables[0], page.tables[1]
     left = re.search(r"with ([\d,]+) rows are", page.text)
-    assert left is not None
     rows = [number(found) for found in re.findall(r'count" data-label="[^"]+"><b>([\d,]+)</b>', html)]
     assert sum(rows) + number(left[1]) == wrong + counts[Outcome.PENDING]
     assert len(rows) == len(causes) - 1 == 12
@@ -102,9 +94,7 @@ def test_rows_in_are_the_sum_over_outcomes_in_every_table(
     assert sum(number(one["rows"]) for one in merchants) == reported.run.rows
 
 
-def test_text_from_outside_is_escaped_wherever_it_comes_from(
-    a_run: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_text_from_outside_is_escaped_wherever_it_comes_from(a_run, tmp_path):
     places = (EnvRecord(0, f"env{EVIL}", f"wx{EVIL}", f"merchant{EVIL}", "merchant", left=False),)
     ends = [
         RowEnd(
@@ -140,9 +130,7 @@ def test_text_from_outside_is_escaped_wherever_it_comes_from(
         assert f"{planted}{EVIL}" in page.text.replace("rid ", ""), planted
 
 
-def test_the_page_loads_nothing_and_runs_one_script_that_its_policy_names(
-    a_run: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_the_page_loads_nothing_and_runs_one_script_that_its_policy_names(a_run, tmp_path):
     page, html = page_of(a_run(), tmp_path)
     script = html[html.index("<script>") + 8 : html.index("</script>")]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -169,17 +157,13 @@ def test_the_page_loads_nothing_and_runs_one_script_that_its_policy_names(
         ("https://127.0.0.1.example.com", False),
     ],
 )
-def test_a_run_against_a_simulator_is_marked_by_its_own_target(
-    a_run: Callable[..., Any], tmp_path: Path, target: str, marked: bool
-) -> None:
+def test_a_run_against_a_simulator_is_marked_by_its_own_target(a_run, tmp_path, target, marked):
     page, html = page_of(a_run(target=target), tmp_path)
     assert ("SIMULATED 演练" in page.text) is marked
     assert ("SIMULATED" in re.findall("<title>(.*)</title>", html)[0]) is marked
 
 
-def test_an_unfinished_run_says_so_as_of_when_and_how_to_go_on(
-    a_run: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_an_unfinished_run_says_so_as_of_when_and_how_to_go_on(a_run, tmp_path):
     reported = a_run([RowEnd(0, Outcome.UPLOADED), RowEnd(0, Outcome.PENDING)], finished=False)
     reported.ledger.stop(reported.run, stop_reason(StoppedError(Bilingual("the disk is full", "磁盘已满"))))
     page, _ = page_of(reported, tmp_path)
@@ -189,25 +173,7 @@ def test_an_unfinished_run_says_so_as_of_when_and_how_to_go_on(
     assert "To resume it:" in page.text
 
 
-@pytest.mark.parametrize(
-    ("target", "there"),
-    [
-        ("https://api.weixin.qq.com", ""),
-        ("http://127.0.0.1:8089", " --target http://127.0.0.1:8089"),
-        ("simulator", " --target simulator"),
-    ],
-)
-def test_the_next_command_goes_to_the_runs_own_target(
-    a_run: Callable[..., Any], tmp_path: Path, target: str, there: str
-) -> None:
-    refused = RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=61007)
-    _, html = page_of(a_run([refused], id="mine", target=target), tmp_path)
-    assert f">tcb-ops retry mine{there} --ledger " in html
-
-
-def test_merchants_of_one_name_are_told_apart_by_their_appids(
-    a_run: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_merchants_of_one_name_are_told_apart_by_their_appids(a_run, tmp_path):
     names = ("茶语小铺", "茶语小铺", "晨光文具")
     places = [
         EnvRecord(at, f"e{at}", f"wx{at}", name, "merchant", left=False) for at, name in enumerate(names)
@@ -219,19 +185,16 @@ def test_merchants_of_one_name_are_told_apart_by_their_appids(
     assert {line[0] for line in heat[1:-1]} == {"茶语小铺 wx0", "茶语小铺 wx1", "晨光文具"}
 
 
-def test_a_good_run_says_that_nothing_went_wrong(a_run: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_good_run_says_that_nothing_went_wrong(a_run, tmp_path):
     page, _ = page_of(a_run([RowEnd(0, Outcome.UPLOADED)] * 3), tmp_path)
     assert "All 3 rows succeeded: uploaded." in page.text
     assert "Nothing went wrong." in page.text
     assert len(page.tables) == 2
-
-
-def test_a_run_without_rows_has_a_page(a_run: Callable[..., Any], tmp_path: Path) -> None:
-    page, _ = page_of(a_run([]), tmp_path)
+    page, _ = page_of(a_run([], id="empty"), tmp_path / "empty")
     assert "The run has no rows." in page.text
 
 
-def test_who_when_what_and_with_which_settings(a_run: Callable[..., Any], tmp_path: Path) -> None:
+def test_who_when_what_and_with_which_settings(a_run, tmp_path):
     page, _ = page_of(a_run(), tmp_path, Lang.ZH)
     for told in (
         "20251125-093000-k7q2",
@@ -250,15 +213,13 @@ def test_who_when_what_and_with_which_settings(a_run: Callable[..., Any], tmp_pa
 
 
 @pytest.mark.parametrize("kind", all_kinds())
-def test_every_kind_of_run_has_a_page(a_run: Callable[..., Any], tmp_path: Path, kind: Kind) -> None:
+def test_every_kind_of_run_has_a_page(a_run, tmp_path, kind):
     page, html = page_of(a_run(kind=kind), tmp_path, Lang.ZH)
     assert '<html lang="zh-CN">' in html
     assert page.text.strip()
 
 
-def test_beyond_five_hundred_merchants_the_page_points_to_results_csv(
-    a_run: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_beyond_five_hundred_merchants_the_page_points_to_results_csv(a_run, tmp_path):
     places = [
         EnvRecord(at, f"env-{at}", f"wx{at}", f"商户{at}", "merchant", left=False) for at in range(1_100)
     ]
@@ -271,9 +232,7 @@ def test_beyond_five_hundred_merchants_the_page_points_to_results_csv(
     assert "600 more merchants are omitted here; results.csv has every row." in page.text
 
 
-def test_a_final_report_shows_only_rows_that_are_not_good_now(
-    a_run: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_a_final_report_shows_only_rows_that_are_not_good_now(a_run, tmp_path):
     bad = RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=85088, ended_at=1_764_034_009.0)
     original = a_run([bad, bad], places=(EnvRecord(0, "e", "wx", "茶语小铺", "merchant", left=False),))
     a_run(
@@ -291,7 +250,7 @@ def test_a_final_report_shows_only_rows_that_are_not_good_now(
     assert re.findall("<title>(.*)</title>", html)[0].endswith("with its retries")
 
 
-def test_while_somebody_works_on_the_run_it_says_to_wait(a_run: Callable[..., Any], tmp_path: Path) -> None:
+def test_while_somebody_works_on_the_run_it_says_to_wait(a_run, tmp_path):
     reported = a_run([RowEnd(0, Outcome.UPLOADED), RowEnd(0, Outcome.PENDING)], finished=False)
     folder = tmp_path / "reports.db-locks"
     folder.mkdir()
@@ -307,18 +266,7 @@ def test_while_somebody_works_on_the_run_it_says_to_wait(a_run: Callable[..., An
     assert "To resume it:" in killed.text
 
 
-def test_where_the_list_is_wrong_it_points_to_failed_csv(a_run: Callable[..., Any], tmp_path: Path) -> None:
-    ends = [RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=code) for code in (40097, 61007)]
-    page, _ = page_of(a_run(ends), tmp_path / "wrong")
-    assert "Where the list itself is wrong (40097), a retry would send the same data again." in page.text
-    assert "tcb-ops upload failed-fixed.csv" in page.text
-    page, _ = page_of(a_run(ends[1:], id="20251125-093000-right"), tmp_path / "right")
-    assert "list itself" not in page.text
-
-
-def test_where_errmsg_has_to_be_read_it_stands_there_without_secrets(
-    a_run: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_where_errmsg_has_to_be_read_it_stands_there_without_secrets(a_run, tmp_path):
     unknown = RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=987654)
     ends = [replace(unknown, errmsg="what is access_token=80_AbCdEfGhIjKl doing " + "here " * 60)]
     ends += [RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=61007, errmsg="said in the catalogue")]
@@ -328,7 +276,7 @@ def test_where_errmsg_has_to_be_read_it_stands_there_without_secrets(
     assert "said in the catalogue" not in page.text
 
 
-def test_what_is_new_and_not_good_stands_among_the_changes(a_run: Callable[..., Any], tmp_path: Path) -> None:
+def test_what_is_new_and_not_good_stands_among_the_changes(a_run, tmp_path):
     refused = RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=61007, ended_at=1_764_034_009.0)
     a_run([RowEnd(0, Outcome.UPLOADED)], id="20251124-093000-k7q2", created_at=1_764_000_000.0)
     page, _ = page_of(a_run([RowEnd(0, Outcome.UPLOADED), refused, RowEnd(0, Outcome.UPLOADED)]), tmp_path)

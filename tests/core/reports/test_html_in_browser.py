@@ -7,7 +7,7 @@ import random
 import re
 import shutil
 import subprocess
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from workspace import store_says
@@ -23,8 +23,7 @@ from tcb_ops.runs.stop_errors import stop_reason
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("pages")]
 WIDTHS = {"laptop": 1280, "phone": 390}
@@ -36,13 +35,7 @@ CODES = (
 )  # fmt: skip
 
 
-CODED = RowEnd(
-    0, Outcome.REFUSED, Reason.REFUSED, errcode=85088, errmsg="no", rid="65f-1", ended_at=1_764_035_009.0
-)
-GOOD = RowEnd(0, Outcome.UPLOADED, errcode=0, ended_at=1_764_034_009.0)
-
-
-def no_browser(why: str) -> NoReturn:
+def no_browser(why):
     """Skip, loudly; fail where a browser is a must."""
     if NEEDED:
         pytest.fail(f"NO BROWSER: {why}")
@@ -54,14 +47,14 @@ FOUND, NEEDED = find_chromium(), os.environ.get("TCB_OPS_NEED_BROWSER") == "1"
 
 
 @pytest.fixture(scope="module")
-def chromium() -> str:
+def chromium():
     if FOUND is None:
         no_browser("no chromium in PATH")
     return FOUND
 
 
 @pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Any]:
+def browser(chromium):
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
@@ -73,11 +66,11 @@ def browser(chromium: str) -> Iterator[Any]:
 
 
 @pytest.fixture
-def look(browser: Any) -> Iterator[Callable[..., Any]]:
+def look(browser):
     """Open a file in the browser: `look(file, width)`; the page notes the addresses that it asks for."""
     pages: list[Any] = []
 
-    def opened(file: Path, width: int) -> Any:
+    def opened(file, width):
         page = browser.new_page(viewport={"width": width, "height": 900})
         pages.append(page)
         page.asked = []
@@ -90,7 +83,7 @@ def look(browser: Any) -> Iterator[Callable[..., Any]]:
         page.close()
 
 
-def written(reported: Any, folder: Path, lang: Lang = Lang.EN) -> Path:
+def written(reported, folder, lang=Lang.EN):
     """The page alone: the other files of a report take longer, and look like nothing."""
     file = folder / "report.html"
     summary = RunSummary(reported.ledger, reported.run)
@@ -99,25 +92,25 @@ def written(reported: Any, folder: Path, lang: Lang = Lang.EN) -> Path:
     return file
 
 
-def settings(lang: Lang) -> Settings:
+def settings(lang):
     return Settings(lang=lang, timezone="Asia/Shanghai")
 
 
-def violations(page: Any) -> list[tuple[str, str]]:
+def violations(page):
     from axe_playwright_python.sync_playwright import Axe
 
     found = Axe().run(page).response["violations"]
     return [(one["id"], one["nodes"][0]["html"]) for one in found]
 
 
-def many(merchants: int, names: Callable[[int], str]) -> list[EnvRecord]:
+def many(merchants, names):
     return [
         EnvRecord(at, f"prod-{at:04x}", f"wx{at:016x}", names(at), "merchant", left=False)
         for at in range(merchants)
     ]
 
 
-def ends_of(rows: int, codes: tuple[int, ...] = CODES) -> list[RowEnd]:
+def ends_of(rows, codes=CODES):
     chance = random.Random(7)
     return [
         RowEnd(
@@ -155,9 +148,7 @@ SHOWN: dict[str, Callable[..., Any]] = {
 
 @pytest.mark.parametrize("shown", SHOWN)
 @pytest.mark.parametrize("lang", list(Lang))
-def test_the_page_fits_is_accessible_and_asks_for_nothing(
-    a_run: Callable[..., Any], look: Callable[..., Any], tmp_path: Path, shown: str, lang: Lang
-) -> None:
+def test_the_page_fits_is_accessible_and_asks_for_nothing(a_run, look, tmp_path, shown, lang):
     file = written(SHOWN[shown](a_run), tmp_path, lang)
     for width in WIDTHS.values():
         page = look(file, width)
@@ -172,9 +163,7 @@ def test_the_page_fits_is_accessible_and_asks_for_nothing(
         assert page.asked == [file.as_uri()]
 
 
-def test_what_is_broken_whose_and_what_next_stand_on_the_first_screen(
-    a_run: Callable[..., Any], look: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_what_is_broken_whose_and_what_next_stand_on_the_first_screen(a_run, look, tmp_path):
     reported = a_run(ends_of(4_000, CODES[:6]), places=many(300, "商户{}".format))
     page = look(written(reported, tmp_path), WIDTHS["laptop"])
     for seen in (".verdict", ".next tbody tr:nth-child(4)"):
@@ -182,9 +171,7 @@ def test_what_is_broken_whose_and_what_next_stand_on_the_first_screen(
         assert box["y"] + box["height"] < 900, seen
 
 
-def test_planted_html_and_script_are_only_text(
-    a_run: Callable[..., Any], look: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_planted_html_and_script_are_only_text(a_run, look, tmp_path):
     ends = [
         RowEnd(0, Outcome.FAILED, Reason.STORE_REFUSED, store_says(EVIL), 0, EVIL, EVIL, 400, EVIL),
         RowEnd(0, Outcome.FAILED, Reason.NO_ANSWER, store_says(EVIL)),
@@ -207,9 +194,7 @@ def test_planted_html_and_script_are_only_text(
     assert EVIL in page.locator("summary .name").inner_text()
 
 
-def test_the_keyboard_reaches_the_table_and_opens_the_details(
-    a_run: Callable[..., Any], look: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_the_keyboard_reaches_the_table_and_opens_the_details(a_run, look, tmp_path):
     page = look(written(a_run(ends_of(60)), tmp_path), WIDTHS["phone"])
     page.evaluate("for (const one of document.querySelectorAll('details')) one.open = false")
     for wanted in (
@@ -226,9 +211,7 @@ def test_the_keyboard_reaches_the_table_and_opens_the_details(
 
 
 @pytest.mark.parametrize("lang", list(Lang))
-def test_the_pdf_is_a4_with_its_text_in_both_scripts(
-    a_run: Callable[..., Any], chromium: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lang: Lang
-) -> None:
+def test_the_pdf_is_a4_with_its_text_in_both_scripts(a_run, chromium, tmp_path, monkeypatch, lang):
     monkeypatch.setenv(CHROMIUM, chromium)
     reader = shutil.which("pdftotext")
     reported = a_run(ends_of(600), places=many(12, "茶语小铺{}".format), target="http://127.0.0.1:1")

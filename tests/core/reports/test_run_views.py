@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import openpyxl
 import pytest
@@ -21,13 +21,6 @@ from tcb_ops.reports.run_views import last_state, merged_run
 from tcb_ops.run import Run
 from tcb_ops.runs.records import NewRun, RowRecord, Usage
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from tcb_ops.runs.records import RunRecord
-    from tcb_ops.settings import Settings
-
 NOW = 1_764_036_000.0
 UPLOADED = RowEnd(0, Outcome.UPLOADED, errcode=0, http_status=204, attempts=2)
 REFUSED = RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=85088, errmsg="no qbase privilege")
@@ -37,9 +30,7 @@ INVALID = RowEnd(0, Outcome.INVALID, Reason.INVALID, as_detail(Bilingual("path s
 PENDING = RowEnd(0, Outcome.PENDING)
 
 
-def retry(
-    reported: Any, of: RunRecord, ends: Mapping[int, RowEnd], run_id: str, *, finished: bool = True
-) -> RunRecord:
+def retry(reported, of, ends, run_id, *, finished=True):
     """A retry of a run, over these lines."""
     ledger = reported.ledger
     about = {name: getattr(of, name) for name in NewRun.__dataclass_fields__}
@@ -53,7 +44,7 @@ def retry(
     return ledger.run(run_id)
 
 
-def outcomes(run: Run) -> list[str]:
+def outcomes(run):
     return [str(record.end.outcome) for record in run.rows()]
 
 
@@ -80,15 +71,13 @@ def outcomes(run: Run) -> list[str]:
         "invalid",
     ],
 )
-def test_the_last_state_of_a_row(states: list[RowEnd], last: int) -> None:
+def test_the_last_state_of_a_row(states, last):
     row = Row(2, "env", "a.png", "wx", "m", "a.png", ())
     records = [RowRecord(row, end) for end in states]
     assert last_state(records) is records[last]
 
 
-def test_a_run_and_its_retries_are_one(
-    a_run: Callable[..., Any], in_english: Settings, tmp_path: Path
-) -> None:
+def test_a_run_and_its_retries_are_one(a_run, in_english, tmp_path):
     reported = a_run([UPLOADED, REFUSED, FAILED, STOPPED, INVALID, FAILED])
     first = retry(reported, reported.run, {3: UPLOADED, 4: FAILED, 5: STOPPED, 7: REFUSED}, "retry-1")
     second = retry(reported, first, {4: UPLOADED, 5: REFUSED}, "retry-2")
@@ -105,9 +94,7 @@ def test_a_run_and_its_retries_are_one(
         assert run.results()["tcb_outcome"].tolist() == outcomes(run)
 
 
-def test_the_report_folder_holds_the_final_state_and_says_of_what_it_is_made(
-    a_run: Callable[..., Any], in_english: Settings, tmp_path: Path
-) -> None:
+def test_the_report_folder_holds_the_final_state_and_says_of_what_it_is_made(a_run, in_english, tmp_path):
     reported = a_run([UPLOADED, REFUSED, FAILED])
     retry(reported, reported.run, {3: UPLOADED, 4: REFUSED}, "20251125-100000-abcd")
     view = merged_run(reported.ledger, reported.run)
@@ -135,7 +122,7 @@ def test_the_report_folder_holds_the_final_state_and_says_of_what_it_is_made(
     assert [row[2] for row in book["did not succeed"].iter_rows(min_row=2, values_only=True)] == [4]
 
 
-def test_the_original_itself_is_not_changed(a_run: Callable[..., Any], in_english: Settings) -> None:
+def test_the_original_itself_is_not_changed(a_run, in_english):
     reported = a_run([REFUSED])
     retry(reported, reported.run, {2: UPLOADED}, "retry-1")
     Run(reported.ledger, reported.run, in_english).final()
@@ -143,14 +130,12 @@ def test_the_original_itself_is_not_changed(a_run: Callable[..., Any], in_englis
     assert reported.ledger.run(reported.run.id).retries == ()
 
 
-def test_a_retry_whose_original_is_gone_is_the_oldest_there_is(
-    a_run: Callable[..., Any], in_english: Settings
-) -> None:
+def test_a_retry_whose_original_is_gone_is_the_oldest_there_is(a_run, in_english):
     reported = a_run([REFUSED], parent="20250101-000000-gone")
     assert Run(reported.ledger, reported.run, in_english).final().id == reported.run.id
 
 
-def by_hand(reported: Any, *, merged: bool, merchant: str) -> list[RowRecord]:
+def by_hand(reported, *, merged, merchant):
     """What a view has: the run's rows, each as it ended last, filtered by merchant."""
     family = [reported.run, *reported.ledger.retries(reported.run)] if merged else [reported.run]
     last: dict[int, RowRecord] = {}
@@ -162,7 +147,7 @@ def by_hand(reported: Any, *, merged: bool, merchant: str) -> list[RowRecord]:
     return [last[line] for line in sorted(last) if merchant in {"", last[line].row.merchant}]
 
 
-def frame_lines(frame: Any) -> list[int]:
+def frame_lines(frame):
     return [int(line) for line in frame["tcb_line"]]
 
 
@@ -215,11 +200,6 @@ METHODS: dict[str, tuple[Callable[[Run], Any], Callable[[list[RowRecord]], Any]]
             str(one): n for one in Outcome.all() if (n := sum(row.end.outcome is one for row in rows))
         },
     ),
-    "succeeded": (
-        lambda run: run.succeeded,
-        lambda rows: all(one.end.outcome.succeeded for one in rows),
-    ),
-    "summary": (lambda run: run.summary()["rows"], len),
     "planned bytes": (
         lambda run: run.planned_bytes(BAD),
         lambda rows: sum(one.row.size or 0 for one in rows if one.end.outcome in BAD),
@@ -254,10 +234,6 @@ METHODS: dict[str, tuple[Callable[[Run], Any], Callable[[list[RowRecord]], Any]]
         lambda run: frame_lines(run.results()),
         lambda rows: [one.row.line for one in rows],
     ),
-    "failed": (
-        lambda run: frame_lines(run.failed()),
-        lambda rows: [one.row.line for one in rows if one.end.outcome in BAD],
-    ),
     "merchants like": (
         lambda run: set(run.merchants_like("")),
         lambda rows: {one.row.merchant for one in rows},
@@ -267,9 +243,7 @@ METHODS: dict[str, tuple[Callable[[Run], Any], Callable[[list[RowRecord]], Any]]
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("view", ["merchants", "final", "merchants of final", "final of merchants"])
-def test_every_method_of_a_view_returns_what_a_filter_of_the_results_does(
-    a_run: Callable[..., Any], in_english: Settings, view: str, method: str
-) -> None:
+def test_every_method_of_a_view_returns_what_a_filter_of_the_results_does(a_run, in_english, view, method):
     stopped = RowEnd(0, UNHEALTHY, Reason.UNAVAILABLE, detail(AuditCode.ENV_STATUS, status="ISOLATE"))
     reported = a_run([UPLOADED, REFUSED, FAILED, REFUSED, stopped, INVALID, REFUSED, UPLOADED])
     retry(reported, reported.run, {3: UPLOADED, 4: REFUSED, 6: stopped, 7: stopped, 8: UPLOADED}, "retry-1")

@@ -1,7 +1,5 @@
 """Chinese and Latin text on a terminal."""
 
-from __future__ import annotations
-
 import io
 import re
 
@@ -27,15 +25,13 @@ from tcb_ops.reports.formats.terminal import Wrapped, shorten
         ("短", 10, ["短"]),
     ],
 )
-def test_lines_break_between_characters_and_at_no_closing_mark(
-    text: str, width: int, lines: list[str]
-) -> None:
+def test_lines_break_between_characters_and_at_no_closing_mark(text, width, lines):
     assert wrap(text, width).split("\n") == lines
 
 
 @pytest.mark.parametrize("width", [60, 80])
 @pytest.mark.parametrize("lang", list(Lang))
-def test_nothing_is_lost_and_no_line_is_short_for_nothing(lang: Lang, width: int) -> None:
+def test_nothing_is_lost_and_no_line_is_short_for_nothing(lang, width):
     for known in all_errcodes():
         text = known.action.of(lang)
         lines = wrap(text, width).split("\n")
@@ -54,12 +50,12 @@ def test_nothing_is_lost_and_no_line_is_short_for_nothing(lang: Lang, width: int
         ("十一月门店清单.csv", 11, "十一….csv"),
     ],
 )
-def test_a_long_cell_loses_its_middle(text: str, width: int, shortened: str) -> None:
+def test_a_long_cell_loses_its_middle(text, width, shortened):
     assert shorten(text, width) == shortened
     assert cell_len(shortened) <= width
 
 
-def test_it_is_drawn_to_the_width_there_is() -> None:
+def test_it_is_drawn_to_the_width_there_is():
     out = io.StringIO()
     Console(file=out, width=10).print(Wrapped("61007 请重新授权", bold=5))
     assert out.getvalue() == "61007 请重\n新授权\n"

@@ -1,20 +1,19 @@
-"""What programs read: the documentation names every key of `--json` and of a webhook's message, and no other."""
+"""What programs and schedulers read in the documentation: keys of --json and of a webhook's message, and the schedules."""
 
-from __future__ import annotations
-
+import ast
+import configparser
 import json
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
-from workspace import TEA, many
+from workspace import BOOKS, TEA, many
 
 from tcb_ops.features.simulator import Fault, FaultStep, SimulatedAccount
 from tcb_ops.model import Merchant
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 DOCS = Path(__file__).parents[3] / "docs"
 QUICK = ("--backoff", "0.01", "--slow-wait", "0.05", "--patience", "10", "--json")
@@ -35,7 +34,7 @@ COUNTED = {"counts", "not_checked"}
 
 
 @pytest.fixture
-def cli(open_cli: Callable[..., Any]) -> Any:
+def cli(open_cli):
     """A workspace in which an audit on the second night finds something of every kind."""
     opened = open_cli(
         [*many(TEA, rows=40), *many(STILL, rows=1)],
@@ -54,7 +53,7 @@ def cli(open_cli: Callable[..., Any]) -> Any:
     return opened
 
 
-def keys(value: Any) -> Iterator[str]:
+def keys(value):
     """All keys of an object and of those inside it."""
     if isinstance(value, dict):
         for key, inner in value.items():
@@ -66,7 +65,7 @@ def keys(value: Any) -> Iterator[str]:
             yield from keys(one)
 
 
-def paths(value: Any, above: str = "") -> Iterator[str]:
+def paths(value, above=""):
     """Where each key of an object is; the items of a list have one path."""
     if isinstance(value, dict):
         for key, inner in value.items():
@@ -78,7 +77,7 @@ def paths(value: Any, above: str = "") -> Iterator[str]:
 
 
 @pytest.mark.slow
-def test_every_key_of_json_is_documented(cli: Any):
+def test_every_key_of_json_is_documented(cli):
     overwritten = cli("upload", "list.csv", "--root", "files", *QUICK).json["run"]
     found = [cli("upload", "list.csv", "--root", "files", "--confirm", *QUICK).json]
     found.append(cli("confirm", "--json").json)
@@ -98,7 +97,7 @@ def test_every_key_of_json_is_documented(cli: Any):
 
 
 @pytest.mark.slow
-def test_a_webhook_gets_the_object_that_is_documented(cli: Any):
+def test_a_webhook_gets_the_object_that_is_documented(cli):
     cli("upload", "list.csv", "--root", "files", *QUICK)
     for faults, accounts in ((FIRST_NIGHT, []), (SECOND_NIGHT, [LIMITED])):
         cli.workspace.sim.play(faults, accounts)
@@ -124,3 +123,100 @@ def test_a_webhook_gets_the_object_that_is_documented(cli: Any):
         assert list(documented) == list(sent)
         assert sorted(set(paths(documented))) == sorted(set(paths(sent)))
         assert set(re.findall(r"`([^`]+)`", example[1])) == set(trial)
+
+
+PAGE = Path(__file__).parents[3] / "docs" / "en" / "howto" / "nightly.md"
+PROGRAM = "/srv/tcb/.venv/bin/tcb-ops"
+
+
+def recipe(name):
+    """Return the block under the words that begin with a schedule's name."""
+    found = re.search(
+        rf"\n{name}[^\n]*:\n\n<!-- not run[^\n]*\n```text\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL
+    )
+    assert found is not None, name
+    return found[1]
+
+
+def cron():
+    """Return the command; cron would end it at a percent sign."""
+    *times, command = recipe("cron").strip().split(None, 5)
+    assert [bool(re.fullmatch(r"[\d*]+", one)) for one in times] == [True] * 5
+    assert "%" not in command
+    return command
+
+
+def systemd():
+    """Return the command of the service; neither a shell nor a variable is in it."""
+    sections = configparser.ConfigParser(interpolation=None)
+    sections.optionxform = str
+    sections.read_string(recipe("systemd"))
+    assert (sections["Service"]["Type"], sections["Install"]["WantedBy"]) == ("oneshot", "timers.target")
+    command = sections["Service"]["ExecStart"]
+    assert not set(command) & set("%$|&>")
+    return command
+
+
+def workflow():
+    """Return the command of the workflow's only step that runs one."""
+    (command,) = re.findall(r"^ +- run: (.+)$", recipe("CI"), re.MULTILINE)
+    assert ": " not in command
+    assert " #" not in command
+    return str(command)
+
+
+def airflow():
+    """Return the operator's bash_command."""
+    (statement,) = ast.parse(recipe("Airflow")).body
+    assert isinstance(statement, ast.Expr)
+    assert isinstance(statement.value, ast.Call)
+    return str({one.arg: ast.literal_eval(one.value) for one in statement.value.keywords}["bash_command"])
+
+
+def windows():
+    """Return the task's command as it would be on this machine. A task takes up to 261 characters."""
+    task = re.fullmatch(
+        r'schtasks /Create (?:/\w+ \S+ )+/TR "([^"]+)"', recipe("Windows Task Scheduler").strip()
+    )
+    assert len(task[1]) <= 261
+    return task[1].replace(r"C:\tcb\.venv\Scripts\tcb-ops.exe", PROGRAM).replace("C:\\tcb\\", "/srv/tcb/")
+
+
+RECIPES = {"cron": cron, "systemd": systemd, "CI": workflow, "Airflow": airflow, "Windows": windows}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_schedule_names_program_and_settings_by_absolute_path(name):
+    command = RECIPES[name]()
+    assert command.startswith(f"{PROGRAM} audit --config /srv/tcb/tcb-ops.toml ")
+    assert "\\" not in command
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_schedule_works_in_an_empty_environment(name, open_cli, tmp_path_factory):
+    cli = open_cli([], [Fault(env=BOOKS.env, errcode=85088)])
+    url = cli.folder / "wecom.url"
+    url.write_text(f"{cli.workspace.sim.base}/robot/wecom/accept?key=practice-key", encoding="utf-8")
+    with (cli.folder / "tcb-ops.toml").open("a", encoding="utf-8") as settings:
+        settings.write('\n[[notify]]\nkind = "wecom"\nurl_file = "wecom.url"\n')
+    line = RECIPES[name]().replace("--confirm-after 10m", "--confirm-after 1s")
+    program = f"{sys.executable} -m tcb_ops"
+    line = line.replace(PROGRAM, program).replace("/srv/tcb", str(cli.folder))
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    for code in (1, 0):  # new the first time only
+        ended = subprocess.run(
+            ["env", "-i", "LANG=C", "PATH=/usr/bin:/bin", "sh", "-c", f"umask 077; {line} --backoff 0.01"],
+            cwd=elsewhere,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=110,
+            check=False,
+        )
+        assert ended.returncode == code, ended.stderr
+        assert "Traceback" not in ended.stderr
+    assert len(list((cli.folder / "reports").glob("*/manifest.json"))) == 2
+    assert len(shutil.os.listdir(elsewhere)) == (1 if name == "CI" else 0)
+    (message,) = cli.workspace.sim.robots.messages
+    assert BOOKS.env in message.text

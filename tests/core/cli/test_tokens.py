@@ -1,9 +1,12 @@
-"""Tokens, signatures and links stand in links.csv and nowhere else, however a command ends and however much is logged."""
+"""Tokens, signatures and links stand in links.csv and nowhere else; a token source that cannot work is one message."""
 
 import csv
 import json
+import os
+import re
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -156,10 +159,21 @@ def test_when_the_program_itself_breaks(cli):
 
 # --- secrets of the token sources -----------------------------------------------------------------------------------------
 
-PLATFORM = Component("wxplatform", "PrAcTiCe-app-secret", "PrAcTiCe-ticket", rotate=True)
+PLATFORM = Component("wxplatform", "PrAcTiCe-app-secret", "PrAcTiCe-ticket")
+ROTATING = replace(PLATFORM, rotate=True)
 OWN = Merchant("wxplatform", "平台自有", "own-env-1", owner=Owner.PLATFORM)
 KEY = "Bearer PrAcTiCe-auth-key"
 REFRESH = f"practice-refresh-token-of-{BOOKS.appid}"
+
+
+WHOLE = (
+    'source = "component"',
+    "sole_owner = true",
+    'component_appid = "wxplatform"',
+    'secret = "env:PRACTICE_SECRET"',
+    'ticket = "file:ticket.txt"',
+)
+"""Settings with which a platform refreshes tokens by itself."""
 
 
 @pytest.fixture
@@ -173,19 +187,12 @@ def platforms_desk(open_cli, monkeypatch):
         many(TEA, TEA_TEST, BOOKS, rows=6),
         faults,
         merchants=(TEA, TEA_TEST, BOOKS, OWN),
-        component=PLATFORM,
+        component=ROTATING,
         tokens={},
     )
     (cli.folder / "ticket.txt").write_text(PLATFORM.ticket)
     monkeypatch.setenv("PRACTICE_SECRET", PLATFORM.secret)
-    settings(
-        cli,
-        'source = "component"',
-        "sole_owner = true",
-        f'component_appid = "{PLATFORM.appid}"',
-        'secret = "env:PRACTICE_SECRET"',
-        'ticket = "file:ticket.txt"',
-    )
+    settings(cli, *WHOLE)
     return cli
 
 
@@ -287,3 +294,126 @@ def test_the_token_servers_key(open_cli, monkeypatch, port):
     assert ("cannot be reached" if port == "closed" else "HTTP 403") in err
     assert_planted_kept(cli, {KEY, "PrAcTiCe-auth-key"}, out, err)
     assert "PrAcTiCe-query" not in out + err
+
+
+@pytest.fixture
+def open_platform(open_cli, monkeypatch):
+    """A platform whose tokens are refreshed here, with these lines under `[tokens]`."""
+
+    def opened(*tokens, faults=(), component=PLATFORM):
+        cli = open_cli(many(TEA, BOOKS, rows=2), faults, component=component, tokens={})
+        (cli.folder / "ticket.txt").write_text(PLATFORM.ticket)
+        monkeypatch.setenv("PRACTICE_SECRET", PLATFORM.secret)
+        settings(cli, *(tokens or WHOLE))
+        return cli
+
+    return opened
+
+
+def sentences(err):
+    """The lines in which the command says why it ends."""
+    return [line for line in err.splitlines() if line.startswith("tcb-ops: ")]
+
+
+def test_a_platform_that_refreshes_by_itself_from_the_settings_file(open_platform):
+    cli = open_platform()
+    assert cli.links().code == 0
+    assert (cli.folder / "tcb-ops.tokens" / "wxtea.json").exists(), "beside the settings file"
+    before = cli.workspace.sim.stats
+    assert cli.links("--new-run").code == 0
+    assert (cli.workspace.sim.stats - before)["component_token"] == 0
+
+
+@pytest.mark.parametrize(
+    ("tokens", "problem"),
+    [
+        pytest.param([WHOLE[0], *WHOLE[2:]], "needs sole_owner = true", id="not-sole"),
+        pytest.param([WHOLE[0], *WHOLE[1:3], WHOLE[4]], "tokens.secret is missing", id="no-secret"),
+        pytest.param([*WHOLE[:4], 'ticket = "file:none.txt"'], "none.txt cannot be read", id="no-ticket"),
+        pytest.param(
+            [*WHOLE[:3], 'secret = "PrAcTiCe-app-secret"', WHOLE[4]], "not contain the secret", id="literal"
+        ),
+        pytest.param(['source = "service"'], "tokens.url is missing", id="no-url"),
+        pytest.param(
+            ['source = "service"', 'url = "http://tokens.example/{appid}"'], "must be https", id="http"
+        ),
+    ],
+)
+def test_a_source_that_cannot_work_is_exit_2_before_anything_is_sent(open_platform, tokens, problem):
+    cli = open_platform(*tokens)
+    result = cli.links()
+    assert result.code == 2
+    (sentence,) = sentences(result.err)
+    assert problem in sentence
+    assert PLATFORM.secret not in result.err
+    assert not cli.calls
+    assert cli.workspace.sim.stats["component_token"] == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")
+def test_a_store_that_others_may_read_is_exit_2_with_the_fix(open_platform):
+    cli = open_platform()
+    assert cli.links().code == 0
+    (cli.folder / "tcb-ops.tokens" / "wxtea.json").chmod(0o644)
+    result = cli.links("--new-run")
+    assert result.code == 2
+    assert "chmod -R go-rwx" in sentences(result.err)[0]
+
+
+@pytest.mark.parametrize(("code", "fix"), [(61004, "whitelist"), (61006, "next push"), (40125, "AppSecret")])
+def test_what_stops_everybody_is_exit_3_with_one_message_and_the_rows_pending(open_platform, code, fix):
+    cli = open_platform(faults=[Fault(step=FaultStep.COMPONENT_TOKEN, errcode=code)])
+    result = cli.links("--json")
+    assert result.code == 3
+    (sentence,) = sentences(result.err)
+    assert str(code) in sentence
+    assert fix in sentence
+    assert cli.latest().counts == {"pending": 4}
+
+
+@pytest.mark.slow
+def test_a_token_server_that_is_down_is_exit_3_and_named(open_cli):
+    cli = open_cli(many(TEA, BOOKS, rows=2))
+    settings(cli, 'source = "service"', 'url = "http://127.0.0.1:9/{appid}"')
+    result = cli.links("--patience", "0.3")
+    assert result.code == 3
+    (sentence,) = sentences(result.err)
+    assert "127.0.0.1:9" in sentence
+    assert "token server" in sentence
+    assert cli.latest().counts == {"pending": 4}
+
+
+def test_the_ticket_the_store_and_the_settings_are_never_listed_for_upload(open_platform):
+    cli = open_platform()
+    assert cli.links().code == 0
+    (cli.folder / "mine.png").touch()
+    result = cli("list", ".", "--to", TEA.env, "--out", "all.csv", "--include", "*")
+    assert result.code == 0, result.err
+    listed = (cli.folder / "all.csv").read_text(encoding="utf-8-sig")
+    assert "mine.png" in listed
+    assert not re.search(r"ticket\.txt|tcb-ops\.tokens|tcb-ops\.toml", listed)
+
+
+@pytest.mark.kill
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("merchants", "check"),
+        ("merchants", "sync"),
+        ("doctor",),
+    ],
+    ids="-".join,
+)
+def test_a_command_that_is_interrupted_keeps_the_refresh_that_is_on_its_way(open_platform, wait_for, words):
+    slow = Fault(appid=TEA.appid, step=FaultStep.AUTHORIZER_TOKEN, delay=1)
+    cli = open_platform(faults=[slow], component=ROTATING)
+    sim = cli.workspace.sim
+    with cli.process(*words) as process:
+        wait_for(lambda: sim.stats[f"authorizer_token:{TEA.appid}"])
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    kept = json.loads((cli.folder / "tcb-ops.tokens" / f"{TEA.appid}.json").read_text())
+    assert kept["refresh_token"] == sim.refresh_token(TEA.appid)
