@@ -67,10 +67,6 @@ def asked(tokens, *answers, limits=None):
     return asyncio.run(caller.call("wx1", call)), used, list(waits)
 
 
-def test_what_is_found_is_given():
-    assert asked(Tokens("t1"), "found") == ("found", ["t1"], [])
-
-
 def test_a_refused_token_is_looked_up_again_once_a_call():
     tokens = Tokens("t1", "t2")
     assert asked(tokens, refusal(42001), "found")[:2] == ("found", ["t1", "t2"])
