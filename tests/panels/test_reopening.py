@@ -73,16 +73,6 @@ def test_a_list_that_is_refused_by_now_is_reported_beside_the_run(open_lab, read
     assert again.start.disabled
 
 
-PRACTISE = """
-import json
-import tcb_ops as tcb
-from tcb_ops import panels
-panel = panels.run_uploads()
-panel.run_now(False)
-links = str(panel.monitor.export.files.outputs)
-print(json.dumps({"linked": f"<a href='reports/{panel.run.id}/report.html'" in links, "shown": panel.run.id, "finished": panel.run.record.finished_at is not None,
-                  "runs": [run.id for run in tcb.all_runs()]}))
-"""
 BELOW = """
 import json
 import tcb_ops as tcb
@@ -116,17 +106,6 @@ def practised(script, tmp, **more):
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
-
-
-@pytest.mark.slow
-def test_in_practice_a_restarted_kernel_shows_the_run_and_begins_no_other(tmp_path):
-    lab = {"JPY_SESSION_NAME": "/a/02_run_uploads.ipynb", "JPY_PARENT_PID": str(os.getpid())}
-    first, again = practised(PRACTISE, tmp_path, **lab), practised(PRACTISE, tmp_path, **lab)
-    assert first["finished"]
-    assert first.pop("linked")
-    assert not again.pop("linked")  # what was exported once is not exported again
-    assert again == first
-    assert first["runs"] == [first["shown"]]
 
 
 @pytest.mark.slow
