@@ -123,7 +123,7 @@ def unguard(cell: str) -> str:
 
 
 _WIDE = "\u2e80-\u9fff\uac00-\ud7a3\uf900-\ufaff\uff00-\uffef"
-_OPENING, _CLOSING = "「『（《【“‘", "」』）》】”’，。；：、！？…"
+_OPENING, _CLOSING = "「『（《【“‘", r"」』）》】”’，。；：、！？…\]"
 _PIECES = (
     rf"\s+|\[默认：[^\]\s]*\]?|[{_OPENING}]*(?:[^\s{_WIDE}{_OPENING}{_CLOSING}]+|[{_WIDE}]?)[{_CLOSING}]*"
 )

@@ -6,7 +6,7 @@ import hashlib
 import struct
 import zlib
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import xlsxwriter
 
@@ -18,9 +18,6 @@ from tcb_ops.runs.list_kinds import UPLOAD
 from tcb_ops.runs.records import EnvRecord, NewRun, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
-
     from tcb_ops.runs.records import RunRecord
 
 MERCHANTS = Merchants(
@@ -36,10 +33,10 @@ REFUSED = RowEnd(
 HEADERS = ("env", "path", "负责人", "数量")
 
 
-def dot() -> bytes:
+def dot():
     """Return a PNG of one pixel."""
 
-    def chunk(kind: bytes, body: bytes) -> bytes:
+    def chunk(kind, body):
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
     head = struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 0)
@@ -51,7 +48,7 @@ def dot() -> bytes:
     )
 
 
-def full_workbook(file: Path, *, rows: int = 6, table: bool = False) -> Path:
+def full_workbook(file, *, rows=6, table=False):
     """Write a workbook with titles, styles, filter or table, chart, picture, rules, frozen panes, and a second sheet."""
     (file.parent / "dot.png").write_bytes(dot())
     with xlsxwriter.Workbook(str(file)) as book:
@@ -98,12 +95,7 @@ class Sent:
     run: RunRecord
 
 
-def send(
-    file: Path,
-    ends: Sequence[RowEnd] | Callable[[int], RowEnd] = (),
-    ledger: Ledger | None = None,
-    **options: Any,
-) -> Sent:
+def send(file, ends=(), ledger=None, **options):
     """Record a run without a network. Its rows end as given in `ends`, repeated; all are uploaded if it is empty."""
     with read_paths(file, MERCHANTS, **options) as batch:
         places = [

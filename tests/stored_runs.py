@@ -1,61 +1,52 @@
 """Runs about stored files, and what the store holds after them."""
 
-from __future__ import annotations
-
 import time
-from typing import TYPE_CHECKING, Any
 
 import pytest
-from workspace import QUICK, Workspace, write_csv
+from workspace import QUICK, write_csv
 
 import tcb_ops as tcb
-from tcb_ops.features.simulator import Fault, FaultStep
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tcb_ops.lists.batch import Batch
-    from tcb_ops.run import Run
+from tcb_ops.features.simulator import Fault
 
 
-def upload(workspace: Workspace, **options: Any) -> Run:
+def upload(workspace, **options):
     return tcb.upload(workspace.read(), settings=workspace.settings, limits=QUICK, **options)
 
 
-def other_list(workspace: Workspace, env: str, path: str, file: str = "0.bin") -> Batch:
+def other_list(workspace, env, path, file="0.bin"):
     """A list of its own, with one row."""
     source = write_csv(workspace.folder / "other.csv", ("env", "path", "file"), [(env, path, file)])
     return tcb.read_paths(source, workspace.merchants, workspace.folder / "files")
 
 
-def upload_other(workspace: Workspace, env: str, path: str, file: str = "0.bin") -> Run:
+def upload_other(workspace, env, path, file="0.bin"):
     batch = other_list(workspace, env, path, file)
     return tcb.upload(batch, settings=workspace.settings, limits=QUICK)
 
 
-def confirm(workspace: Workspace, what: Any = "latest", **options: Any) -> Run:
+def confirm(workspace, what="latest", **options):
     return tcb.confirm(what, settings=workspace.settings, limits=QUICK, **options)
 
 
-def undo(workspace: Workspace, what: Any = "latest", **options: Any) -> Run:
+def undo(workspace, what="latest", **options):
     return tcb.undo(what, settings=workspace.settings, limits=QUICK, **options)
 
 
-def delete(workspace: Workspace, what: Any, **options: Any) -> Run:
+def delete(workspace, what, **options):
     return tcb.delete(what, settings=workspace.settings, limits=QUICK, **options)
 
 
-def retry(workspace: Workspace, run: Run) -> Run:
+def retry(workspace, run):
     return tcb.retry(run.id, workspace.merchants, settings=workspace.settings, limits=QUICK)
 
 
-def cancel(handle: tcb.RunHandle) -> None:
+def cancel(handle):
     handle.cancel()
     with pytest.raises(tcb.InterruptedRunError):
         handle.wait()
 
 
-def interrupted(workspace: Workspace, start: Callable[[], tcb.RunHandle], step: FaultStep) -> str:
+def interrupted(workspace, start, step):
     """Start a run, cancel it at its first call of a step; return its id."""
     workspace.sim.play([Fault(step=step, delay=60)])
     asked = sum(workspace.sim.stats.values())
@@ -67,11 +58,11 @@ def interrupted(workspace: Workspace, start: Callable[[], tcb.RunHandle], step: 
     return handle.id
 
 
-def ends(run: Run) -> dict[tuple[str, str], str]:
+def ends(run):
     return {(record.row.env, record.row.path): str(record.end.outcome) for record in run.rows()}
 
 
-def stored(workspace: Workspace) -> dict[tuple[str, str], bytes]:
+def stored(workspace):
     """What the merchants' environments hold, byte for byte."""
     env_of = {
         key: env

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from workspace import write_csv
 
@@ -13,11 +13,8 @@ from tcb_ops.features.simulator import Component, Faults, Simulator
 from tcb_ops.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from contextlib import ExitStack
     from pathlib import Path
 
-    from tcb_ops.features.simulator import Fault
-    from tcb_ops.model import Merchant
 
 COMPONENT = Component("wxcomponent", secret="practice-secret", ticket="practice-ticket")
 SECRETS = ("practice-secret", "practice-ticket", "practice-refresh-token", "token-of-")
@@ -32,14 +29,14 @@ class TokenServer:
     settings: Settings
 
     @property
-    def file(self) -> Path:
+    def file(self):
         return self.folder / "merchants.csv"
 
-    def with_options(self, **tokens: Any) -> Settings:
+    def with_options(self, **tokens):
         """Return the settings with other options for tokens."""
         return replace(self.settings, tokens=replace(self.settings.tokens, **tokens))
 
-    def keep_tokens(self, *appids: str) -> None:
+    def keep_tokens(self, *appids):
         """Replace the token file by one with tokens for just these appids."""
         write_csv(
             self.folder / "tokens.csv",
@@ -48,7 +45,7 @@ class TokenServer:
         )
         (self.folder / "tokens.csv").chmod(0o600)
 
-    def lines(self) -> list[dict[str, str]]:
+    def lines(self):
         """Return the lines of the merchants file."""
         with self.file.open(encoding="utf-8-sig", newline="") as file:
             return list(csv.DictReader(file))
@@ -57,10 +54,10 @@ class TokenServer:
 OpenTokenServer = Callable[..., TokenServer]
 
 
-def token_server_opener(stack: ExitStack, folder: Path) -> OpenTokenServer:
+def token_server_opener(stack, folder):
     """Return the function `open_token_server(merchants, faults, …)`; other options go to the simulator."""
 
-    def opened(merchants: Iterable[Merchant], faults: Iterable[Fault] = (), **options: Any) -> TokenServer:
+    def opened(merchants, faults=(), **options):
         known = list(merchants)
         appids = dict.fromkeys([*(one.appid for one in known), COMPONENT.appid])
         tokens = {appid: f"token-of-{appid}" for appid in appids}
@@ -71,11 +68,7 @@ def token_server_opener(stack: ExitStack, folder: Path) -> OpenTokenServer:
             "merchants": folder / "merchants.csv",
             "ledger": str(folder / "ledger.db"),
             "lang": "en",
-            "tokens": {
-                "source": "file",
-                "file": folder / "tokens.csv",
-                "component_appid": COMPONENT.appid,
-            },
+            "tokens": {"source": "file", "file": folder / "tokens.csv", "component_appid": COMPONENT.appid},
         }
         token_server = TokenServer(folder, sim, load_settings(options=settings))
         token_server.keep_tokens(*appids)

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 import tcb_ops as tcb
 from tcb_ops.details import Detail, DetailCode, detail
 from tcb_ops.lists.batch import Batch
@@ -71,6 +73,13 @@ class Workspace:
 OpenWorkspace = Callable[..., Workspace]
 AssertComplete = Callable[["Run", int], dict[str, int]]
 WaitFor = Callable[..., None]
+
+
+def cancel(run: tcb.RunHandle) -> None:
+    """Cancel a run, and wait until it has ended."""
+    run.cancel()
+    with pytest.raises(tcb.InterruptedRunError):
+        run.wait()
 
 
 def write_csv(file: Path, header: tuple[str, ...], lines: Iterable[Iterable[Any]]) -> Path:

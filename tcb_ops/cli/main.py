@@ -37,6 +37,8 @@ def usage_error(error: click.ClickException, arguments: Sequence[str] = ()) -> T
         message = _("{command} does not use {option}.", command=command, option=error.option_name)
     elif isinstance(error, click.NoSuchOption) and error.option_name == "--merchant":
         message = _("To choose a merchant: --where name=NAME, or --where appid=APPID.")
+    elif isinstance(error, click.MissingParameter) and context is not None and error.param is not None:
+        message = _("{command} needs {what}.", command=command, what=error.param.get_error_hint(context))
     elif isinstance(error, click.NoSuchOption | click.exceptions.NoSuchCommand) and error.possibilities:
         near = error.possibilities[0]
         message = as_sentences((verbatim(error.message), _("Did you mean {near}?", near=near)))

@@ -61,11 +61,11 @@ async def request_link(merchant: Merchant, path: str, settings: Settings) -> Lin
     entry = errcode(answer.errcode, merchant.owner)
     raise RefusedError(
         _(
-            "errcode {errcode} {errmsg}: {meaning}. {action}",
+            "errcode {errcode} {errmsg}: {meaning}",
             errcode=answer.errcode,
             errmsg=answer.errmsg,
             meaning=entry.meaning,
-            action=entry.action,
         ),
         answer.errcode,
+        fix=entry.action,
     )

@@ -176,7 +176,7 @@ def test_an_echoed_secret_is_not_in_the_reason(every_end):
 def test_counts_stand_on_one_line_without_zeros():
     counts = {Outcome.UPLOADED: 1412, Outcome.FAILED: 0, Outcome.REFUSED: 12}
     assert counts_line(counts).en == "1,412 uploaded · 12 refused"
-    assert counts_line(counts).zh == "1,412 已上传 · 12 被拒绝"
+    assert counts_line(counts).zh == "已上传 1,412 · 被拒绝 12"
 
 
 @pytest.mark.parametrize(

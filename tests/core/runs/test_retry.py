@@ -177,6 +177,9 @@ def test_rows_that_were_skipped_as_bad_hold_up_neither_a_run_nor_a_canary(open_w
     assert assert_complete(run, 32) == {"uploaded": 30, "invalid": 2}
     run = tcb.upload(workspace.read(on_bad="skip"), settings=workspace.settings, limits=QUICK, canary=1)
     assert assert_complete(run, 32) == {"uploaded": 30, "invalid": 2}
+    with pytest.raises(tcb.UsageError, match=rf"run {run.id} \(upload\) has nothing to retry") as caught:
+        tcb.retry(run.id, workspace.merchants, settings=workspace.settings)
+    assert "succeeded" not in caught.value.text.en
 
 
 def test_a_second_retry_leaves_out_what_the_first_has_fixed(open_workspace, assert_complete):

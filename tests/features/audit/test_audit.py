@@ -1,13 +1,10 @@
 """An audit: which calls it makes of whom, and what it makes of their answers."""
 
-from __future__ import annotations
-
 import sqlite3
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
 
 import pytest
-from workspace import BOOKS, QUICK, TEA, TEA_TEST, AssertComplete, OpenWorkspace, Workspace
+from workspace import BOOKS, QUICK, TEA, TEA_TEST
 
 import tcb_ops as tcb
 from tcb_ops.features.audit import UNHEALTHY
@@ -25,9 +22,6 @@ from tcb_ops.features.simulator import (
 )
 from tcb_ops.model import Merchant, Outcome, Owner, Reason, RowEnd
 from tcb_ops.wechat.responses import Quota
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 PLATFORM = Component("wxplatform", secret="practice-secret", ticket="practice-ticket")
 FLEET = [Merchant(f"wx{n:02}", f"商户 {n}", f"env-{n:02}-a1b2c3") for n in range(12)]
@@ -54,7 +48,7 @@ FLEET = [Merchant(f"wx{n:02}", f"商户 {n}", f"env-{n:02}-a1b2c3") for n in ran
         (RowEnd(1, UNHEALTHY, Reason.HALTED), "unhealthy"),
     ],
 )
-def test_how_an_environment_is_judged(end: RowEnd, becomes: str):
+def test_how_an_environment_is_judged(end, becomes):
     assert judged(end).outcome == becomes
     assert judged(judged(end)) == judged(end)
 
@@ -71,32 +65,30 @@ def test_how_an_environment_is_judged(end: RowEnd, becomes: str):
         (True, "NORMAL", 1, None),
     ],
 )
-def test_what_an_accounts_answers_say_before_a_link_is_asked_for(
-    may_upload: bool | None, status: str, left: int | None, expected: str | None
-):
+def test_what_an_accounts_answers_say_before_a_link_is_asked_for(may_upload, status, left, expected):
     links = None if left is None else Quota(1_000, 1_000 - left, left)
     facts = AccountFacts({"env": status} if status else {}, may_upload, links=links)
     cause = cause_of(facts, "env")
     assert (cause and str(cause.errcode or cause.reason)) == expected
 
 
-def audit(workspace: Workspace, **options: Any) -> tcb.Run:
+def audit(workspace, **options):
     return tcb.audit(workspace.merchants, settings=workspace.settings, limits=QUICK, **options)
 
 
-def with_component(workspace: Workspace, tokens: Mapping[str, str]) -> tcb.Settings:
+def with_component(workspace, tokens):
     workspace.keep_tokens(tokens)
     file = {"source": "file", "file": workspace.folder / "tokens.csv", "component_appid": PLATFORM.appid}
     return workspace.with_options(tokens=file)
 
 
-def ends(run: tcb.Run) -> dict[str, tuple[str, str]]:
+def ends(run):
     """Outcome and cause by environment."""
     codes = {cause.env: cause.code for cause in run.cause_list()}
     return {one.row.env: (str(one.end.outcome), codes.get(one.row.env, "")) for one in run.rows()}
 
 
-def open_fleet(open_workspace: OpenWorkspace, **options: Any) -> Workspace:
+def open_fleet(open_workspace, **options):
     tokens = {merchant.appid: f"token-of-{merchant.appid}" for merchant in FLEET[:-1]}
     return open_workspace(
         [],
@@ -123,31 +115,28 @@ def open_fleet(open_workspace: OpenWorkspace, **options: Any) -> Workspace:
     )
 
 
-EXPECTED = dict(
-    zip(
-        (merchant.env for merchant in FLEET),
-        [
-            ("healthy", ""),
-            ("unhealthy", "85088"),
-            ("unhealthy", "61007"),
-            ("unhealthy", "61003"),
-            ("unhealthy", "45009"),
-            ("unhealthy", "halted"),
-            ("unhealthy", "unavailable"),
-            ("unknown", "-1"),
-            ("unknown", "no_answer"),
-            ("healthy", ""),
-            ("healthy", ""),
-            ("unhealthy", "no_token"),
-        ],
-        strict=True,
-    )
+CAUSES = (
+    "",
+    "85088",
+    "61007",
+    "61003",
+    "45009",
+    "halted",
+    "unavailable",
+    "-1",
+    "no_answer",
+    "",
+    "",
+    "no_token",
 )
+"""By line of the fleet; empty: healthy."""
+EXPECTED = {
+    merchant.env: ("unknown" if code in {"-1", "no_answer"} else "unhealthy" if code else "healthy", code)
+    for merchant, code in zip(FLEET, CAUSES, strict=True)
+}
 
 
-def test_each_environment_is_healthy_unhealthy_or_unknown_with_its_cause(
-    open_workspace: OpenWorkspace, assert_complete: AssertComplete
-):
+def test_each_environment_is_healthy_unhealthy_or_unknown_with_its_cause(open_workspace, assert_complete):
     workspace = open_fleet(open_workspace)
     run = audit(workspace)
     assert run.audit().fewest_link_calls == LinkCalls("wx00", "商户 0", 20, 50)
@@ -157,9 +146,7 @@ def test_each_environment_is_healthy_unhealthy_or_unknown_with_its_cause(
     assert run.audit().not_checked == {"permissions": 3}
 
 
-def test_a_probe_that_is_written_meets_the_stores_refusal_and_leaves_nothing_behind(
-    open_workspace: OpenWorkspace,
-):
+def test_a_probe_that_is_written_meets_the_stores_refusal_and_leaves_nothing_behind(open_workspace):
     workspace = open_fleet(open_workspace)
     run = audit(workspace, write_probe=True)
     assert ends(run) == EXPECTED | {FLEET[9].env: ("unhealthy", "PaymentRequired")}
@@ -168,9 +155,7 @@ def test_a_probe_that_is_written_meets_the_stores_refusal_and_leaves_nothing_beh
     assert run.record.upload_calls == 3
 
 
-def test_a_probe_that_cannot_be_deleted_is_a_cause_of_its_own(
-    open_workspace: OpenWorkspace, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_probe_that_cannot_be_deleted_is_a_cause_of_its_own(open_workspace, monkeypatch):
     monkeypatch.setattr("tcb_ops.features.audit.calls.DELETE_WAITS", (0.0, 0.0))
     workspace = open_workspace([], [Fault(env=BOOKS.env, step=FaultStep.DELETE, errcode=-501001)])
     run = audit(workspace, write_probe=True)
@@ -179,7 +164,7 @@ def test_a_probe_that_cannot_be_deleted_is_a_cause_of_its_own(
     assert "tcb-ops/probe.txt" in cause.detail.en
 
 
-def test_no_appid_is_asked_more_than_needed(open_workspace: OpenWorkspace):
+def test_no_appid_is_asked_more_than_needed(open_workspace):
     many = [Merchant("wxtea", "茶语小铺", f"tea-{n}-1a2b3c") for n in range(6)]
     workspace = open_workspace([], merchants=[*many, BOOKS])
     assert audit(workspace).succeeded
@@ -189,7 +174,7 @@ def test_no_appid_is_asked_more_than_needed(open_workspace: OpenWorkspace):
     assert stats["link_calls"] == 7
 
 
-def test_an_appid_that_is_refused_is_asked_once_for_all_its_environments(open_workspace: OpenWorkspace):
+def test_an_appid_that_is_refused_is_asked_once_for_all_its_environments(open_workspace):
     many = [Merchant("wxtea", "茶语小铺", f"tea-{n}-1a2b3c") for n in range(6)]
     workspace = open_workspace(
         [], merchants=[*many, BOOKS], accounts=[SimulatedAccount("wxtea", cloud=False)]
@@ -202,7 +187,7 @@ def test_an_appid_that_is_refused_is_asked_once_for_all_its_environments(open_wo
 
 @pytest.mark.parametrize("code", [61004, 61005, 61006])
 def test_a_refusal_of_the_platform_makes_the_rest_unknown_and_the_next_audit_reports_no_recovery(
-    open_workspace: OpenWorkspace, assert_complete: AssertComplete, code: int
+    open_workspace, assert_complete, code
 ):
     workspace = open_workspace([], [Fault(env=BOOKS.env, errcode=85088)])
     first = audit(workspace)
@@ -223,7 +208,7 @@ def test_a_refusal_of_the_platform_makes_the_rest_unknown_and_the_next_audit_rep
     assert not third.recovered
 
 
-def test_a_refused_component_token_concerns_everybody(open_workspace: OpenWorkspace):
+def test_a_refused_component_token_concerns_everybody(open_workspace):
     workspace = open_workspace([], component=PLATFORM)
     settings = with_component(
         workspace, {TEA.appid: "token-of-wxtea", BOOKS.appid: "token-of-wxbooks", PLATFORM.appid: "stale"}
@@ -233,7 +218,7 @@ def test_a_refused_component_token_concerns_everybody(open_workspace: OpenWorksp
     assert "component token" in run.stopped.en
 
 
-def test_without_a_component_token_everything_else_is_checked(open_workspace: OpenWorkspace):
+def test_without_a_component_token_everything_else_is_checked(open_workspace):
     workspace = open_workspace([], component_appid=PLATFORM.appid)
     settings = with_component(workspace, {TEA.appid: "token-of-wxtea", BOOKS.appid: "token-of-wxbooks"})
     run = tcb.audit(workspace.merchants, settings=settings, limits=QUICK)
@@ -241,7 +226,7 @@ def test_without_a_component_token_everything_else_is_checked(open_workspace: Op
     assert run.audit().not_checked == {"permissions": 3}
 
 
-def test_an_outage_ends_the_audit_with_the_rest_unknown(open_workspace: OpenWorkspace):
+def test_an_outage_ends_the_audit_with_the_rest_unknown(open_workspace):
     workspace = open_workspace([])
     away = workspace.with_options(api_base="http://127.0.0.1:9")
     run = tcb.audit(workspace.merchants, settings=away, limits=tcb.RunLimits(backoff=0.01, patience=0.1))
@@ -250,14 +235,14 @@ def test_an_outage_ends_the_audit_with_the_rest_unknown(open_workspace: OpenWork
     assert "no host could be reached" in run.stopped.en
 
 
-def test_merchants_that_have_left_are_not_audited(open_workspace: OpenWorkspace):
+def test_merchants_that_have_left_are_not_audited(open_workspace):
     gone = Merchant("wxgone", "已离开", "gone-1a2b", left=True)
     workspace = open_workspace([], merchants=[TEA, gone])
     assert audit(workspace).counts == {"healthy": 1}
     assert not workspace.sim.stats["env_info:wxgone"]
 
 
-def test_an_environment_of_the_platforms_own_is_asked_with_the_component_token(open_workspace: OpenWorkspace):
+def test_an_environment_of_the_platforms_own_is_asked_with_the_component_token(open_workspace):
     own = Merchant("wxtea", "平台素材", "assets-1a2b", owner=Owner.PLATFORM)
     workspace = open_workspace([], merchants=[TEA, own], component_appid=PLATFORM.appid)
     settings = with_component(
@@ -268,7 +253,7 @@ def test_an_environment_of_the_platforms_own_is_asked_with_the_component_token(o
     assert workspace.sim.stats["describe_envs"] == 1
 
 
-def test_new_failures_are_asked_again_before_they_count(open_workspace: OpenWorkspace):
+def test_new_failures_are_asked_again_before_they_count(open_workspace):
     workspace = open_workspace(
         [], [Fault(env=TEA_TEST.env, errcode=85088, calls=((1, 1),)), Fault(env=BOOKS.env, errcode=85088)]
     )
@@ -284,18 +269,17 @@ def test_new_failures_are_asked_again_before_they_count(open_workspace: OpenWork
     assert not again.audit().new
 
 
-def test_an_audit_that_was_cut_off_while_it_waited_is_resumed(open_workspace: OpenWorkspace):
+def test_an_audit_that_was_cut_off_is_resumed_and_waits_only_for_what_is_left(open_workspace):
     workspace = open_workspace([], [Fault(env=BOOKS.env, errcode=85088)])
-    handle = tcb.start_audit(
-        workspace.merchants, settings=workspace.settings, limits=QUICK, confirm_after=3600
-    )
+    options = {"settings": workspace.settings, "limits": QUICK}
+    handle = tcb.start_audit(workspace.merchants, confirm_after=3600, **options)
     for progress in handle.watch():
         if progress.note is not None:
             handle.cancel()
     with pytest.raises(tcb.InterruptedRunError, match="stay pending"):
         handle.wait()
     assert tcb.open_run(handle.id, settings=workspace.settings).record.finished_at is None
-    resumed = tcb.start_audit(workspace.merchants, settings=workspace.settings, limits=QUICK)
+    resumed = tcb.start_audit(workspace.merchants, **options)
     for progress in resumed.watch():
         if progress.note is not None:
             break
@@ -304,21 +288,9 @@ def test_an_audit_that_was_cut_off_while_it_waited_is_resumed(open_workspace: Op
     resumed.cancel()
     with pytest.raises(tcb.InterruptedRunError):
         resumed.wait()
-
-
-def test_a_resumed_audit_waits_only_for_what_is_left(open_workspace: OpenWorkspace):
-    workspace = open_workspace([], [Fault(env=BOOKS.env, errcode=85088)])
-    handle = tcb.start_audit(
-        workspace.merchants, settings=workspace.settings, limits=QUICK, confirm_after=3600
-    )
-    for progress in handle.watch():
-        if progress.note is not None:
-            handle.cancel()
-    with pytest.raises(tcb.InterruptedRunError):
-        handle.wait()
     with closing(sqlite3.connect(workspace.settings.ledger)) as opened, opened as ledger:  # an hour later
         ledger.execute("UPDATE rows SET ended_at = ended_at - 3600")
-    run = tcb.audit(workspace.merchants, settings=workspace.settings, limits=QUICK)
+    run = tcb.audit(workspace.merchants, **options)
     assert (run.id, run.counts) == (handle.id, {"healthy": 2, "unhealthy": 1})
     assert [call.env for call in workspace.sim.calls].count(BOOKS.env) == 2
 
@@ -326,5 +298,5 @@ def test_a_resumed_audit_waits_only_for_what_is_left(open_workspace: OpenWorkspa
 @pytest.mark.parametrize(
     ("ended", "left"), [(1000.0, 600.0), (800.0, 400.0), (400.0, 0.0), (300.0, 0.0), (1100.0, 600.0)]
 )
-def test_how_long_new_failures_still_wait(ended: float, left: float):
+def test_how_long_new_failures_still_wait(ended, left):
     assert wait_left(ended, 600.0, 1000.0) == left

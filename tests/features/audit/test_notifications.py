@@ -1,40 +1,34 @@
 """The message about an audit: what it says, how it is cut, and whether it really arrived."""
 
-from __future__ import annotations
-
 import json
 import random
 import re
 import sys
-from typing import TYPE_CHECKING, Any
 
 import pytest
-from workspace import BOOKS, QUICK, TEA, OpenWorkspace, Workspace
+from workspace import BOOKS, QUICK
 
 import tcb_ops as tcb
 import tcb_ops.features.audit.notifications as send
 from tcb_ops.features.audit.message import LIMITS, AuditMessage, entry_line, refusal, robot_body
-from tcb_ops.features.simulator import Fault, FaultStep
+from tcb_ops.features.simulator import Fault
 from tcb_ops.i18n import Lang, verbatim
 from tcb_ops.reports.findings import FindingLine
 from tcb_ops.wechat.responses import HttpResponse
 from tcb_ops.wechat.transport import Timeouts
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 KEY = "5b2f6f0e-1d3c-4c56-9d0e-0f4d8f6a7c11"
 BROKEN = (Fault(env=BOOKS.env, errcode=85088),)
 
 
 @pytest.fixture(autouse=True)
-def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+def _short(monkeypatch):
     monkeypatch.setattr(send, "RETRY_WAITS", (0.0,))
     monkeypatch.setattr(send, "BUSY_WAIT", 0.0)
     monkeypatch.setattr(send, "TIMEOUTS", Timeouts(connect=2, answer=0.3))
 
 
-def content_of(kind: str, form: str, body: bytes) -> str:
+def content_of(kind, form, body):
     sent = json.loads(body)
     if kind == "feishu":
         text = sent["content"]["text"] if form == "text" else sent["card"]["elements"][0]["content"]
@@ -44,7 +38,7 @@ def content_of(kind: str, form: str, body: bytes) -> str:
     return text
 
 
-def test_what_did_not_arrive_is_kept_for_each_receiver_of_the_same_name(open_workspace: OpenWorkspace):
+def test_what_did_not_arrive_is_kept_for_each_receiver_of_the_same_name(open_workspace):
     entry = {"kind": "command", "command": ["true"]}
     settings = open_workspace([]).with_options(notify=[entry] * 4)
     assert len(set(send.receivers(settings))) == 4
@@ -52,7 +46,7 @@ def test_what_did_not_arrive_is_kept_for_each_receiver_of_the_same_name(open_wor
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "form"), list(LIMITS))
-def test_no_message_is_longer_than_its_robot_takes_and_no_character_is_cut(kind: str, form: str):
+def test_no_message_is_longer_than_its_robot_takes_and_no_character_is_cut(kind, form):
     chance = random.Random(16)
     letters = '商户环境已停服茶铺𠮷😀é"\\\n abc'
     for _ in range(1000 // len(LIMITS) + 1):
@@ -109,13 +103,11 @@ def test_no_message_is_longer_than_its_robot_takes_and_no_character_is_cut(kind:
         ("webhook", 500, b"", False),
     ],
 )
-def test_what_counts_as_accepted(kind: str, status: int, body: bytes, accepted: bool):
+def test_what_counts_as_accepted(kind, status, body, accepted):
     assert (refusal(kind, HttpResponse(status, {}, body)) is None) is accepted
 
 
-def told(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, entries: Iterable[dict[str, Any]], **options: Any
-) -> list[send.Notification]:
+def told(workspace, monkeypatch, entries, **options):
     """Audit, and notify these."""
     listed = []
     for number, entry in enumerate(entries):
@@ -131,7 +123,7 @@ def told(
 
 @pytest.mark.slow
 def test_robots_that_refuse_hang_or_answer_with_a_page_are_never_reported_as_sent(
-    open_workspace: OpenWorkspace, monkeypatch: pytest.MonkeyPatch
+    open_workspace, monkeypatch
 ):
     workspace = open_workspace([], BROKEN, robot_secret="practice-secret")
     monkeypatch.setenv("SIGNED_WITH", "practice-secret")
@@ -148,15 +140,13 @@ def test_robots_that_refuse_hang_or_answer_with_a_page_are_never_reported_as_sen
     assert "practice-secret" not in shown
 
 
-def test_a_busy_robot_is_asked_again(open_workspace: OpenWorkspace, monkeypatch: pytest.MonkeyPatch):
+def test_a_busy_robot_is_asked_again(open_workspace, monkeypatch):
     workspace = open_workspace([], BROKEN)
     (found,) = told(workspace, monkeypatch, [{"robot": "wecom/busy"}])
     assert (found.sent, workspace.sim.robots.requests) == (True, 2)
 
 
-def test_the_message_says_what_is_new_and_where_the_report_is(
-    open_workspace: OpenWorkspace, monkeypatch: pytest.MonkeyPatch
-):
+def test_the_message_says_what_is_new_and_where_the_report_is(open_workspace, monkeypatch):
     workspace = open_workspace([], BROKEN)
     told(workspace, monkeypatch, [{"robot": "wecom/accept"}])
     (message,) = workspace.sim.robots.messages
@@ -165,7 +155,7 @@ def test_the_message_says_what_is_new_and_where_the_report_is(
     assert "SIMULATED" in message.text
 
 
-def test_nothing_new_sends_nothing(open_workspace: OpenWorkspace, monkeypatch: pytest.MonkeyPatch):
+def test_nothing_new_sends_nothing(open_workspace, monkeypatch):
     workspace = open_workspace([], BROKEN)
     on = ("change", "failure", "always")
     entries = [{"robot": "wecom/accept", "on": one} for one in on]
@@ -175,17 +165,7 @@ def test_nothing_new_sends_nothing(open_workspace: OpenWorkspace, monkeypatch: p
     assert [(one.sent, one.due) for one in again] == [(False, False), (True, True), (True, True)]
 
 
-def test_a_stop_of_everybody_is_one_message(open_workspace: OpenWorkspace, monkeypatch: pytest.MonkeyPatch):
-    workspace = open_workspace([], [Fault(env="*", step=FaultStep.ENV_INFO, errcode=61004)])
-    told(workspace, monkeypatch, [{"robot": "wecom/accept"}], on_demand=False)
-    (message,) = workspace.sim.robots.messages
-    assert "61004" in message.text
-    assert TEA.env not in message.text
-
-
-def test_a_command_gets_json_and_an_address_comes_from_a_file(
-    open_workspace: OpenWorkspace, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_command_gets_json_and_an_address_comes_from_a_file(open_workspace, monkeypatch):
     workspace = open_workspace([], BROKEN)
     out, url = workspace.folder / "got.json", workspace.folder / "url"
     url.write_text(f"{workspace.sim.base}/robot/webhook/accept\n", encoding="utf-8")
@@ -209,9 +189,7 @@ def test_a_command_gets_json_and_an_address_comes_from_a_file(
     assert json.loads(workspace.sim.robots.messages[0].text)["counts"] == payload["counts"]
 
 
-def test_http_reaches_this_machine_alone_and_under_a_simulated_target_alone(
-    open_workspace: OpenWorkspace, monkeypatch: pytest.MonkeyPatch
-):
+def test_http_reaches_this_machine_alone_and_under_a_simulated_target_alone(open_workspace, monkeypatch):
     workspace = open_workspace([], BROKEN)
     monkeypatch.setenv("AWAY", "http://robots.example.com/send?key=x")
     monkeypatch.setenv("HERE", f"{workspace.sim.base}/robot/wecom/accept")
@@ -223,7 +201,7 @@ def test_http_reaches_this_machine_alone_and_under_a_simulated_target_alone(
     assert len(workspace.sim.robots.messages) == 1
 
 
-def test_a_remark_is_shown_whole_and_a_cut_text_says_so() -> None:
+def test_a_remark_is_shown_whole_and_a_cut_text_says_so():
     remark = verbatim("also 45009, 61007, halted; was unavailable (1,024 MB)")
     line = FindingLine("云上茶铺", "tea-1a2b3c", "85088", remark, note="n" * 50)
     shown = entry_line(line, Lang.EN, markdown=False)
@@ -232,7 +210,7 @@ def test_a_remark_is_shown_whole_and_a_cut_text_says_so() -> None:
 
 
 @pytest.mark.parametrize("markdown", [False, True])
-def test_a_merchants_name_mentions_nobody_and_is_no_link(*, markdown: bool) -> None:
+def test_a_merchants_name_mentions_nobody_and_is_no_link(*, markdown):
     name = '<at user_id="all">所有人</at>@all'
     address = "http://203.0.113.9/x www.例子.中国 pay.example.com"
     line = FindingLine(name, address[:24], "", verbatim(address), note=f"<b>@a</b>{address[24:]}")
@@ -244,12 +222,10 @@ def test_a_merchants_name_mentions_nobody_and_is_no_link(*, markdown: bool) -> N
 
 
 @pytest.mark.slow
-def test_what_was_not_delivered_is_news_again_for_that_receiver(
-    open_workspace: OpenWorkspace, monkeypatch: pytest.MonkeyPatch
-):
+def test_what_was_not_delivered_is_news_again_for_that_receiver(open_workspace, monkeypatch):
     workspace = open_workspace([], BROKEN)
 
-    def night(how: str) -> tuple[str, send.Notification, send.Notification]:
+    def night(how):
         monkeypatch.setenv("ROBOT", f"{workspace.sim.base}/robot/wecom/{how}?key={KEY}")
         monkeypatch.setenv("OTHER", f"{workspace.sim.base}/robot/feishu/accept")
         to = [{"kind": "wecom", "url_env": "ROBOT"}, {"kind": "feishu", "url_env": "OTHER"}]

@@ -19,7 +19,8 @@ import pytest
 import sqlalchemy as sa
 import yaml
 from dask_cluster import TimedCalls
-from workspace import many
+from ledgers import new_run, planned
+from workspace import cancel, many
 
 import tcb_ops as tcb
 from tcb_ops.errors import ArgumentError, LedgerError, UsageError
@@ -28,13 +29,12 @@ from tcb_ops.features.cluster.coordinator import Coordinator, CoordinatorLedger,
 from tcb_ops.features.cluster.task import SILENT_AFTER, FencedError, PartitionLedger
 from tcb_ops.features.simulator import Fault
 from tcb_ops.i18n import Lang
-from tcb_ops.model import Merchant, Outcome, Row, RowEnd
+from tcb_ops.model import Merchant, Outcome, RowEnd
 from tcb_ops.panels.html import render_workers
-from tcb_ops.runs.ledger import HAND_OVER, Ledger
+from tcb_ops.runs.ledger import HAND_OVER
 from tcb_ops.runs.limits import RunLimits
-from tcb_ops.runs.list_kinds import UPLOAD
 from tcb_ops.runs.locks import host_name
-from tcb_ops.runs.records import RELEASED, EnvRecord, NewRun, Usage, lost_workers
+from tcb_ops.runs.records import RELEASED, EnvRecord, Usage, lost_workers
 from tcb_ops.runs.schema import cluster_sessions, partitions
 from tcb_ops.settings import without_password
 
@@ -71,19 +71,12 @@ def test_all_of_the_component_is_in_one_partition():
     assert len(found) == 1
 
 
-PLANNED = NewRun(
-    "20261125-093000-k7q2", UPLOAD, "http://127.0.0.1:1", "list.csv", "0" * 64, 1, (), "", {}, "", "li", "ops", "", 1.0
-)  # fmt: skip
+RUN = new_run().id
 
 
 @pytest.fixture
-def run(place):
-    with closing(Ledger(place)) as ledger:
-        places = [env(n, f"wx{n}", f"env-{n}", 0) for n in range(2)]
-        rows = [
-            Row(n, f"env-{n % 2}", f"{n}.png", f"wx{n % 2}", "", f"{n}.png", (), 1, 1) for n in range(2, 12)
-        ]
-        yield ledger.plan(PLANNED, rows, places)
+def run(ledger):
+    return planned(ledger)
 
 
 @pytest.fixture
@@ -95,7 +88,7 @@ def coordinator(run, place):
 
 
 def worker(place: str, name: str = "ops-1/1", session: int = 1) -> PartitionLedger:
-    return PartitionLedger(place, PLANNED.id, session, 0, name)
+    return PartitionLedger(place, RUN, session, 0, name)
 
 
 def end(line: int) -> RowEnd:
@@ -333,9 +326,7 @@ def test_a_stranger_reaches_no_part_of_a_local_cluster(open_workspace, wait_for)
     asked = subprocess.run(
         [sys.executable, "-c", STRANGER, *ports], capture_output=True, text=True, check=False, cwd="/"
     )
-    running.cancel()
-    with pytest.raises(tcb.InterruptedRunError):
-        running.wait()
+    cancel(running)
     assert asked.returncode == 0, asked.stderr
     reached, tries = map(int, asked.stdout.split())
     assert (reached, tries >= 20) == (0, True)
@@ -417,11 +408,6 @@ def test_a_cancelled_run_stops_its_workers_and_is_resumed(open_workspace, assert
 def test_a_run_is_cancelled_while_it_waits_for_workers_of_an_earlier_session(open_workspace, wait_for):
     workspace = open_workspace(many(*MERCHANTS, rows=5), [Fault(delay=100)], merchants=MERCHANTS)
     settings = workspace.settings
-
-    def cancel(run: tcb.RunHandle) -> None:
-        run.cancel()
-        with pytest.raises(tcb.InterruptedRunError):
-            run.wait()
 
     first = tcb.start_upload(workspace.read(), settings=settings, limits=LIMITS)
     wait_for(lambda: workspace.sim.stats["link_calls"] > 0)
@@ -545,11 +531,7 @@ def test_a_task_and_a_repr_have_nothing_of_the_settings_file_that_is_secret(tmp_
     (tmp_path / "tcb-ops.toml").write_text(text, encoding="utf-8")
     settings = tcb.load_settings(tmp_path / "tcb-ops.toml")
     context: Any = SimpleNamespace(
-        settings=settings,
-        limits=LIMITS,
-        run=SimpleNamespace(id=PLANNED.id),
-        root=tmp_path,
-        skip_unchanged=False,
+        settings=settings, limits=LIMITS, run=SimpleNamespace(id=RUN), root=tmp_path, skip_unchanged=False
     )
     client: Any = SimpleNamespace(scheduler=None)
     coordinator = Coordinator(context, client, lambda _progress: None)

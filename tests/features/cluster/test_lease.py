@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from source_server import Sources
-from workspace import TEA, Workspace, many, write_csv
+from workspace import TEA, Workspace, cancel, many, write_csv
 
 import tcb_ops as tcb
 from tcb_ops.errors import InterruptedRunError
@@ -82,9 +82,7 @@ def test_after_a_suspension_nothing_happens_before_the_lock_is_confirmed(
     suspended.append(3_600.0)
     engine_of_run: Any = running._session._engine
     wait_for(lambda: not engine_of_run._rows_in_flight)
-    running.cancel()
-    with pytest.raises(InterruptedRunError):
-        running.wait()
+    cancel(running)
     assert (sim.stats["stored"] - before, sim.stats["delete"], sim.stats[name]) == (0, 0, 4)
     assert not list((tmp_path / "backup").rglob("*.json"))
 
@@ -101,9 +99,7 @@ def test_no_row_begins_after_the_lease(open_workspace, wait_for, tmp_path, suspe
     wait_for(lambda: workspace.sim.stats["link_calls"] == 1)
     suspended.append(3_600.0)
     wait_for(lambda: running.so_far().counts.get("linked", 0) == 1)
-    running.cancel()
-    with pytest.raises(InterruptedRunError):
-        running.wait()
+    cancel(running)
     assert workspace.sim.stats["link_calls"] == 1
 
 
@@ -128,9 +124,7 @@ def test_a_large_form_that_was_begun_before_a_suspension_is_not_ended_after_it(
         wait_for(lambda: len(suspended) == 2)
         engine_of_run: Any = running._session._engine
         wait_for(lambda: not engine_of_run._rows_in_flight)
-        running.cancel()
-        with pytest.raises(InterruptedRunError):
-            running.wait()
+        cancel(running)
     assert workspace.sim.stats["stored"] == 0
 
 
@@ -152,9 +146,7 @@ class Partition:
     def __init__(self, workspace: Workspace, ledger: CoordinatorLedger, stack: ExitStack) -> None:
         self._workspace, self.sim, self._stack = workspace, workspace.sim, stack
         running = tcb.start_upload(workspace.read(), settings=workspace.settings, limits=LIMITS)
-        running.cancel()
-        with pytest.raises(InterruptedRunError):
-            running.wait()
+        cancel(running)
         self.ledger, self.record = ledger, ledger.run(running.id)
         assert ledger.begin(self.record) == 1
         ledger.add_partitions(self.record, 1, [ledger.environments(self.record)], 0)

@@ -16,12 +16,7 @@ from scripted import Connection, Run, Server, always
 from tables import table
 
 from tcb_ops.errcodes import errcode
-from tcb_ops.errors import (
-    SettingsError,
-    TcbOpsError,
-    TokenError,
-    TokenSourceError,
-)
+from tcb_ops.errors import SettingsError, TcbOpsError, TokenError, TokenSourceError
 from tcb_ops.features.component import store as store_module
 from tcb_ops.features.component.source import MOST_REFUSED, ComponentTokens, ErrorScope, error_scope
 from tcb_ops.features.component.store import StoredToken, TokenStore

@@ -1,7 +1,7 @@
-"""The checks of the machine and the files; no check can hang the doctor, or end it."""
+"""The checks of the machine, the files, the clock and a token; no check can hang the doctor, or end it."""
 
 import sqlite3
-import stat
+import sys
 import threading
 from contextlib import closing
 from types import SimpleNamespace
@@ -22,23 +22,25 @@ from tcb_ops.features.doctor.checks import (
     run_checks,
     secret_paths,
 )
+from tcb_ops.features.doctor.target import (
+    TokenOwner,
+    call_with_token,
+    clock_offset,
+    first_token_owners,
+    grade_clock,
+)
 from tcb_ops.i18n import Bilingual
+from tcb_ops.model import Merchant, Owner
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.settings import TokenSettings, load_settings
-
-
-def program(folder, name, script):
-    file = folder / name
-    file.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
-    file.chmod(file.stat().st_mode | stat.S_IXUSR)
-    return file
 
 
 def test_a_browser_is_there_or_not_needed(tmp_path, monkeypatch):
     assert check_browser().grade is Grade.SKIPPED  # tests have none, on purpose
     monkeypatch.delenv("TCB_OPS_CHROMIUM")
     monkeypatch.setenv("PATH", str(tmp_path))
-    program(tmp_path, "chromium", "exit 0")
+    (tmp_path / "chromium").write_text("#!/bin/sh\n", encoding="utf-8")
+    (tmp_path / "chromium").chmod(0o700)
     found = check_browser()
     assert (found.grade, found.seen.en) == (Grade.OK, str(tmp_path / "chromium"))
 
@@ -57,14 +59,12 @@ def test_room_on_the_disk(tmp_path, monkeypatch, free, grade):
     assert (found.grade, found.fix is None) == (grade, grade is Grade.OK)
 
 
-def test_a_ledger_that_is_not_there_is_not_made(tmp_path):
-    assert check_ledger(settings(ledger=str(tmp_path / "new.db"))).grade is Grade.OK
+def test_a_ledger_that_is_not_there_is_not_made_and_runs_are_counted(tmp_path):
+    given = settings(ledger=str(tmp_path / "own.db"))
+    assert check_ledger(given).grade is Grade.OK
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_ledgers_runs_are_counted(tmp_path):
-    Ledger(str(tmp_path / "own.db")).close()
-    found = check_ledger(settings(ledger=str(tmp_path / "own.db")))
+    Ledger(given.ledger).close()
+    found = check_ledger(given)
     assert (found.grade, found.seen.en) == (Grade.OK, f"{tmp_path / 'own.db'}: 0 runs")
 
 
@@ -203,3 +203,59 @@ def test_an_error_is_found_and_not_raised(error, seen, fix):
     assert (result.grade, result.seen.en) == (Grade.BAD, seen)
     assert fix in result.fix.en
     assert "secret-word" not in str(result)
+
+
+@pytest.mark.parametrize(
+    ("offset", "grade"),
+    [
+        (None, Grade.SKIPPED),
+        (0.9, Grade.OK),
+        (60, Grade.OK),
+        (-60, Grade.OK),
+        (61, Grade.WARNING),
+        (-300, Grade.WARNING),
+        (301, Grade.BAD),
+        (-86400, Grade.BAD),
+    ],
+)
+def test_the_clock(offset, grade):
+    found = grade_clock(offset)
+    assert found.grade is grade
+    assert (found.fix is not None) == (grade in {Grade.WARNING, Grade.BAD})
+
+
+@pytest.mark.parametrize(
+    ("date", "offset"),
+    [("Thu, 01 Jan 1970 00:16:40 GMT", -0.5), ("yesterday", None), ("", None)],
+    ids=["a Date", "nonsense", "none"],
+)
+def test_the_targets_clock_is_read_at_the_middle_of_the_exchange(date, offset):
+    assert clock_offset(date, began_at=1000, seconds=2) == offset
+
+
+TEA = Merchant("wxtea", "茶", "tea-1")
+TEA_TEST = Merchant("wxtea", "茶", "tea-2")
+MANY = [Merchant(f"wx{n}", f"{n}", f"env-{n}") for n in range(5)]
+OWN = Merchant("wx", "平台", "own-1", owner=Owner.PLATFORM)
+
+
+@pytest.mark.parametrize(
+    ("merchants", "whose"),
+    [
+        ([OWN, TEA, TEA_TEST], [TokenOwner("wxtea", "茶 (wxtea)", Owner.MERCHANT)]),
+        (MANY, [TokenOwner(f"wx{n}", f"{n} (wx{n})", Owner.MERCHANT) for n in range(3)]),
+        ([OWN], [TokenOwner("wxcomponent", "wxcomponent", Owner.PLATFORM)]),
+        ([], []),
+    ],
+    ids=["a merchant's", "the first three", "the platform's own", "none"],
+)
+def test_whose_token_is_tried(merchants, whose):
+    assert first_token_owners(merchants, "wxcomponent") == whose
+
+
+@pytest.mark.slow
+def test_a_program_for_tokens_that_hangs_is_not_waited_for():
+    hangs = [sys.executable, "-c", "import time; time.sleep(9)"]
+    options = {"api_base": "http://127.0.0.1:1", "tokens": {"source": "command", "command": hangs}}
+    found = call_with_token(load_settings(options=options), [TEA], seconds=0.3)
+    assert (found.grade, "returned no token" in found.seen.en, bool(found.fix)) == (Grade.BAD, True, True)

@@ -1,18 +1,12 @@
-from __future__ import annotations
-
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
 
 import pytest
-from token_server import OpenTokenServer, token_server_opener
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+from token_server import token_server_opener
 
 
 @pytest.fixture
-def open_token_server(tmp_path: Path) -> Iterator[OpenTokenServer]:
+def open_token_server(tmp_path, monkeypatch):
     """The function `open_token_server(merchants, faults, accounts=…)`; what it opens closes with the test."""
+    monkeypatch.chdir(tmp_path)
     with ExitStack() as stack:
         yield token_server_opener(stack, tmp_path)

@@ -1,32 +1,37 @@
-"""The verdict over one line, and the table of states: some of each issue, and a CSV that no spreadsheet runs."""
+"""Checking every merchant: the verdict over one line, the table of states, and the calls over real sockets."""
 
+import asyncio
 import csv
 import io
 import re
+from dataclasses import replace
 
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
+from token_server import COMPONENT
 
-from tcb_ops.details import DetailCode, detail
+import tcb_ops as tcb
 from tcb_ops.errcodes import errcode
+from tcb_ops.errors import OutageError, PlatformStopError
 from tcb_ops.features.merchants.check import (
     Issue,
     MerchantAnswers,
     MerchantState,
     draw_states,
-    group,
     judge,
     of_the_component,
-    verdict,
     write_states,
 )
+from tcb_ops.features.merchants.queries import AT_ONCE, begin_check, map_concurrently
+from tcb_ops.features.simulator import EnvStatus, Fault, FaultStep, SimulatedAccount, SimulatedEnvironment
 from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.model import Merchant, Owner
+from tcb_ops.wechat.call_policy import CallLimits
 from tcb_ops.wechat.responses import AuthorizerInfo, CloudEnvironment, Quota
 
 TEA = Merchant("wxtea", "茶语小铺", "tea-1")
-OWN = Merchant("wxtea", "平台", "plat-1", owner=Owner.PLATFORM)
+OWN = Merchant("wxtea", "平台", "own-1", owner=Owner.PLATFORM)
 NORMAL = (CloudEnvironment("tea-1", "NORMAL"),)
 SET_49, SET_64, NO_SET = (
     AuthorizerInfo("茶", frozenset({18, 49})),
@@ -101,7 +106,7 @@ def test_an_environment_of_the_platforms_own_never_lacks_a_permission_set(code):
     assert state.permission is None
     if code != "61003":
         assert "49" not in state.issues[0].meaning.of(lang) + state.issues[0].action.of(lang)
-    well = judge(OWN, MerchantAnswers((CloudEnvironment("plat-1", "NORMAL"),), None, NO_SET), {})
+    well = judge(OWN, MerchantAnswers((CloudEnvironment("own-1", "NORMAL"),), None, NO_SET), {})
     assert (well.works, well.permission) == (True, None)
 
 
@@ -131,12 +136,8 @@ def test_a_trouble_that_hundreds_have_does_not_hide_the_others():
     assert "61007 · 300 lines (商户0号, 商户100号, 商户101号 and 297 more) · m61007" in " ".join(text.split())
     assert "… and 262 more that are not ready" in text
     assert text.index("61007 · 300 lines") < text.index("85088 · 1 line")
-
-
-def test_hundreds_that_can_work_are_summed_up_and_a_few_are_shown():
-    assert "商户" not in drawn([state(n) for n in range(13)])
+    assert "商户" not in drawn([state(n) for n in range(13)])  # of those that can work, a few are shown
     assert drawn([state(n) for n in range(12)]).count("商户") == 12
-    assert verdict([state(n) for n in range(3)]).en == "3 of 3 lines ready, 0 not ready."
 
 
 def test_a_narrow_screen_breaks_no_id():
@@ -148,25 +149,6 @@ def test_a_narrow_screen_breaks_no_id():
     assert all(cell_len(line) <= 80 for line in text.splitlines())
     for whole in ("env-1", "no_token", "8,999"):
         assert whole in text
-
-
-def test_the_same_words_but_for_the_merchant_stand_once():
-    reported = [
-        (
-            Merchant(appid, "店", "e"),
-            Issue(
-                "no_token",
-                Bilingual("none", "无"),
-                detail(DetailCode.NO_APPID, appid=appid),
-            ),
-        )
-        for appid in ("wx1", "wx2")
-    ]
-    both, one = (
-        f"{appids} is not an appid: correct it in the merchants file." for appids in ("wx1, wx2", "wx1")
-    )
-    assert [(t.action.en, len(whose)) for t, whose in group(reported)] == [(both, 2)]
-    assert [t.action.en for t, _ in group(reported[:1])] == [one]
 
 
 def test_what_the_platform_says_neither_moves_the_cursor_nor_runs_in_a_spreadsheet(tmp_path):
@@ -205,15 +187,168 @@ def test_where_no_limit_is_known_no_figure_is_told(tmp_path):
 
 @pytest.mark.parametrize(
     ("code", "says"),
-    [
-        ("dead_token", "refresh the component token"),
-        ("40001", "refresh the component token"),
-        ("61014", "own appid"),
-        ("no_token", "do"),
-        ("-1", "do"),
-    ],
+    [("dead_token", "refresh the component token"), ("61014", "own appid"), ("no_token", "do"), ("-1", "do")],
 )
 def test_what_to_do_about_a_component_token_is_not_what_a_merchant_does(code, says):
     reported = of_the_component(Issue(code, Bilingual("m", "含"), Bilingual("do", "做")))
     assert says in reported.action.en
-    assert "商户重新授权" not in reported.action.zh
+
+
+TEA_TEST = Merchant("wxtea", "茶语小铺", "tea-2")
+BOOKS = Merchant("wxbooks", "城南书店", "books-1")
+QUICK = CallLimits(attempts=2, backoff=0.01, slow_wait=0.01)
+
+
+def merchant_states(settings, merchants, **given):
+    return begin_check(settings, merchants, **given).result().states
+
+
+def codes(states):
+    return {state.merchant.env: [t.code for t in state.issues] for state in states}
+
+
+def test_all_is_well_and_each_account_is_asked_once(open_token_server):
+    token_server = open_token_server(
+        [TEA, TEA_TEST, BOOKS, OWN], accounts=[SimulatedAccount("wxtea", daily_limit=10, used=4)]
+    )
+    states = tcb.check_merchants([TEA, TEA_TEST, BOOKS, OWN], settings=token_server.settings)
+    assert [state.merchant for state in states] == [TEA, TEA_TEST, BOOKS, OWN]
+    assert all(state.works for state in states)
+    assert [(s.token, s.permission, s.cloud, s.env_status) for s in states] == [
+        (True, True, True, "NORMAL"),
+        (True, True, True, "NORMAL"),
+        (True, True, True, "NORMAL"),
+        (True, None, True, "NORMAL"),
+    ]
+    assert [state.quota.left for state in states] == [6, 6, None, None]
+    asked = {
+        step: token_server.sim.stats[step]
+        for step in ("env_info", "authorizer_info", "describe_envs", "quota")
+    }
+    assert asked == {"env_info": 2, "authorizer_info": 2, "describe_envs": 1, "quota": 3}
+    assert token_server.sim.stats["link_calls"] == 0
+
+
+def test_each_trouble_is_its_merchants_alone(open_token_server):
+    ill = {
+        "revoked": (SimulatedAccount("wx1", revoked=True), "61003"),
+        "no set": (SimulatedAccount("wx2", permissions=(18,)), "61007"),
+        "no cloud": (SimulatedAccount("wx3", cloud=False), "85088"),
+        "used up": (SimulatedAccount("wx4", daily_limit=5, used=5), "45009"),
+        "no token": (SimulatedAccount("wx5"), "no_token"),
+        "halted": (SimulatedAccount("wx6"), "halted"),
+        "unavailable": (SimulatedAccount("wx7"), "unavailable"),
+        "well": (SimulatedAccount("wx8"), None),
+    }
+    lines = [Merchant(account.appid, name, f"{account.appid}-env") for name, (account, _) in ill.items()]
+    stranger = Merchant("wx8", "well", "not-its-own")
+    token_server = open_token_server(
+        lines,
+        accounts=[account for account, _ in ill.values()],
+        environments=[
+            SimulatedEnvironment("wx6-env", EnvStatus.HALTED),
+            SimulatedEnvironment("wx7-env", EnvStatus.UNAVAILABLE),
+        ],
+    )
+    token_server.keep_tokens(*(f"wx{n}" for n in (1, 2, 3, 4, 6, 7, 8)), COMPONENT.appid)
+    found = codes(merchant_states(token_server.settings, [*lines, stranger], limits=QUICK))
+    expected = {f"{account.appid}-env": [code] if code else [] for account, code in ill.values()}
+    assert found == expected | {"not-its-own": ["not_listed"]}
+
+
+@pytest.mark.parametrize("met", ["refused", "nothing left"])
+def test_a_quota_of_the_platforms_own_is_said_to_be_the_platforms(open_token_server, met):
+    used_up = [SimulatedAccount(COMPONENT.appid, daily_limit=5, used=5)] if met == "nothing left" else []
+    faults = [Fault(step=FaultStep.DESCRIBE_ENVS, errcode=45009)] if met == "refused" else []
+    token_server = open_token_server([TEA, OWN], accounts=used_up, faults=faults)
+    (state,) = merchant_states(token_server.settings, [OWN], limits=QUICK)
+    (issue,) = state.issues
+    assert issue.meaning.en == "The platform's own calls for today are used up."
+    assert "/componenttcb/uploadfile" in issue.action.en
+
+
+def test_without_a_component_token_all_but_the_permission_sets_is_seen(open_token_server):
+    token_server = open_token_server([TEA, OWN], accounts=[SimulatedAccount("wxtea", permissions=(18,))])
+    checked = begin_check(token_server.with_options(component_appid=""), [TEA, OWN], limits=QUICK).result()
+    tea, own = checked.states
+    assert (tea.permission, [t.code for t in tea.issues]) == (False, ["61007"])
+    assert [t.code for t in own.issues] == ["no_token"]
+    assert "component_appid" in own.issues[0].action.en
+    assert "Set component_appid" in checked.note.en
+    assert token_server.sim.stats["authorizer_info"] == 0
+
+
+@pytest.mark.parametrize("ill", ["not given", "refused"])
+def test_a_component_token_that_does_not_serve_is_no_merchants_trouble(open_token_server, ill):
+    token_server = open_token_server([TEA, BOOKS])
+    if ill == "not given":
+        token_server.keep_tokens("wxtea", "wxbooks")
+    else:
+        token_server.sim.rotate(COMPONENT.appid)
+    checked = begin_check(token_server.settings, [TEA, BOOKS], limits=QUICK).result()
+    assert [(state.works, state.permission) for state in checked.states] == [(True, None), (True, None)]
+    assert "component token does not work" in checked.note.en
+
+
+def test_a_shared_environment_is_what_its_owner_is_told(open_token_server):
+    guest = Merchant("wxbooks", "城南书店", "tea-1")
+    token_server = open_token_server(
+        [TEA, BOOKS, guest], environments=[SimulatedEnvironment("tea-1", EnvStatus.HALTED)]
+    )
+    assert codes(merchant_states(token_server.settings, [TEA, BOOKS, guest], limits=QUICK)) == {
+        "tea-1": ["halted"],
+        "books-1": [],
+    }
+
+
+def test_passing_trouble_passes_and_one_that_stays_is_one_merchants(open_token_server):
+    faults = [
+        Fault(appid="wxtea", step=FaultStep.ENV_INFO, calls=((1, 1),), errcode=-1),
+        Fault(appid="wxbooks", step=FaultStep.ENV_INFO, status=502),
+    ]
+    token_server = open_token_server([TEA, BOOKS], faults)
+    assert codes(merchant_states(token_server.settings, [TEA, BOOKS], limits=QUICK)) == {
+        "tea-1": [],
+        "books-1": ["no_answer"],
+    }
+
+
+def test_nobody_there_stops_the_look(open_token_server):
+    token_server = open_token_server([TEA])
+    nowhere = replace(token_server.settings, api_base="http://127.0.0.1:1")
+    with pytest.raises(OutageError, match=r"No connection to 127\.0\.0\.1:1"):
+        merchant_states(nowhere, [TEA], limits=QUICK)
+
+
+def test_each_keeps_the_order_and_goes_few_at_a_time():
+    going, most, done = 0, 0, []
+
+    async def work(n):
+        nonlocal going, most
+        going += 1
+        most = max(most, going)
+        await asyncio.sleep(0)
+        going -= 1
+        return -n
+
+    assert asyncio.run(map_concurrently(range(30), work, lambda *at: done.append(at))) == [
+        -n for n in range(30)
+    ]
+    assert (most, done) == (AT_ONCE, [(n + 1, 30) for n in range(30)])
+    assert asyncio.run(map_concurrently([], work)) == []
+
+
+def test_a_stop_ends_the_others_and_comes_out_as_it_is():
+    ended = []
+
+    async def work(n):
+        if n == 2:
+            raise PlatformStopError(Bilingual("stop", "停"))
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(n)
+
+    with pytest.raises(PlatformStopError):
+        asyncio.run(map_concurrently(range(30), work))
+    assert sorted(ended) == [0, 1, *range(3, AT_ONCE)]

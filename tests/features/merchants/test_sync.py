@@ -9,7 +9,7 @@ import pytest
 from scripted import Server, always
 from token_server import COMPONENT
 
-from tcb_ops.errors import InputError, PlatformStopError, SettingsError, StoppedError
+from tcb_ops.errors import InputError, PlatformStopError, StoppedError
 from tcb_ops.features.merchants.check import Issue
 from tcb_ops.features.merchants.queries import begin_sync
 from tcb_ops.features.merchants.sync import (
@@ -35,112 +35,96 @@ def here(*authorizers, appids=()):
     return Authorized(frozenset(appids) | {one.appid for one in authorizers}, authorizers)
 
 
-def one(appid, *envs, name="茶语小铺", status="NORMAL"):
-    return Authorizer(appid, name, tuple(CloudEnvironment(env, status) for env in envs))
+def one(appid, *envs, name="茶语小铺"):
+    return Authorizer(appid, name, tuple(CloudEnvironment(env, "NORMAL") for env in envs))
 
 
 def line(appid="wx1", env="e-1", name="茶语小铺", **more):
     return Merchant(appid, name, env, **more)
 
 
-def test_a_merchant_that_is_new_gets_a_line_per_environment():
-    changes = decide([], here(one("wx1", "e-1", "e-2")))
-    assert changes.added == (line(), line(env="e-2"))
-    assert changes.writes
+def own(env, appid="wx1", name="平台素材", **more):
+    return line(appid, env, name, owner=Owner.PLATFORM, **more)
 
 
-def test_an_environment_that_is_new_takes_the_name_that_the_file_has():
-    changes = decide([line(name="我的茶铺", default=True)], here(one("wx1", "e-1", "e-2")))
-    assert changes.added == (line(env="e-2", name="我的茶铺"),)
+SHOP, TWO, OTHER = one("wx1", "e-1"), one("wx1", "e-1", "e-2"), one("wx2", "x", name="别家")
+OTHER_LINE, NO_ENV = line("wx2", "x", "别家"), one("wx2", name="别家")
+HALTED = Authorizer("wx1", "茶语小铺", (CloudEnvironment("e-1", "HALTED"),))
+DECISIONS = {
+    "a new merchant gets a line per environment": ([], [TWO], Changes(added=(line(), line(env="e-2")))),
+    "one without a name has its appid": (
+        [],
+        [one("wx1", "e-1", name="")],
+        Changes(added=(line(name="wx1"),)),
+    ),
+    "a new environment takes the name that the file has": (
+        [line(name="我的茶铺", default=True)],
+        [TWO],
+        Changes(added=(line(env="e-2", name="我的茶铺"),)),
+    ),
+    "nothing new": ([line(), line(env="e-2", default=True)], [one("wx1", "e-2", "e-1")], Changes()),
+    "stays": ([line(), OTHER_LINE], [SHOP, OTHER], Changes()),
+    "gone": ([line(), OTHER_LINE], [OTHER], Changes(left=(0,))),
+    "back": ([line(left=True), OTHER_LINE], [SHOP, OTHER], Changes(returned=(0,))),
+    "still gone": ([line(left=True), OTHER_LINE], [OTHER], Changes()),
+    "lines of the platform's own appid never leave but those of a merchant do": (
+        [own("p-1", "wxcomp"), own("p-2", "wxgone"), own("p-3"), line()],
+        [SHOP],
+        Changes(left=(1,)),
+    ),
+    "a name that was but the appid is replaced": (
+        [line(name="wx1"), line(env="e-2", name="wx1")],
+        [TWO],
+        Changes(names=((0, "茶语小铺"), (1, "茶语小铺"))),
+    ),
+    "where there is one": ([line(name="wx1")], [one("wx1", "e-1", name="")], Changes()),
+    "environments that are gone are told and stay": (
+        [line(), line(env="old")],
+        [HALTED],
+        Changes(gone=(line(env="old"),)),
+    ),
+    "one that another merchant shares is not gone": (
+        [line(), line("wx2", "e-1", "别家")],
+        [SHOP, NO_ENV],
+        Changes(),
+    ),
+    "a merchant without an environment is told": (
+        [line()],
+        [SHOP, NO_ENV],
+        Changes(without_env=(line("wx2", "", "别家"),)),
+    ),
+    "but where its line says so: gone": ([OTHER_LINE], [NO_ENV], Changes(gone=(OTHER_LINE,))),
+    "the platform's environment keeps its name and gives it to nobody": (
+        [own("p-1"), own("p-2", name="wx1")],
+        [SHOP],
+        Changes(added=(line(),)),
+    ),
+    "and returns": ([own("p-1", left=True), line()], [SHOP], Changes(returned=(0,))),
+    **{
+        f"{issue.code} keeps the merchant's lines": (
+            [line(), OTHER_LINE],
+            [Authorizer("wx1", "茶语小铺", issue), OTHER],
+            Changes(issues=((line(env=""), issue),)),
+        )
+        for issue in (NO_CLOUD, NO_TOKEN)
+    },
+}
 
 
-def test_nothing_new_changes_nothing():
-    changes = decide([line(), line(env="e-2", default=True)], here(one("wx1", "e-2", "e-1")))
-    assert not changes.writes
-    assert changes.gone == ()
-
-
-@pytest.mark.parametrize(
-    ("left", "is_here", "becomes"),
-    [(False, True, None), (False, False, "left"), (True, True, "returned"), (True, False, None)],
-    ids=["stays", "gone", "back", "still gone"],
-)
-def test_who_is_gone_leaves_and_who_is_back_returns(left, is_here, becomes):
-    other = one("wx2", "x", name="别家")
-    found = here(one("wx1", "e-1"), other) if is_here else here(other)
-    changes = decide([line(left=left), line("wx2", "x", name="别家")], found)
-    assert changes.left == ((0,) if becomes == "left" else ())
-    assert changes.returned == ((0,) if becomes == "returned" else ())
-
-
-def test_lines_of_the_platforms_own_appid_never_leave_but_those_of_a_merchant_do():
-    lines = [
-        line("wxcomp", "p-1", owner=Owner.PLATFORM),
-        line("wxgone", "p-2", owner=Owner.PLATFORM),
-        line("wx1", "p-3", owner=Owner.PLATFORM),
-    ]
-    changes = decide(lines, here(one("wx1", "e-1")), "wxcomp")
-    assert changes.left == (1,)
-    assert changes.gone == ()
-
-
-def test_a_name_that_was_but_the_appid_is_replaced_once_there_is_one():
-    lines = [line(name="wx1"), line(env="e-2", name="wx1")]
-    changes = decide(lines, here(one("wx1", "e-1", "e-2")))
-    assert changes.names == ((0, "茶语小铺"), (1, "茶语小铺"))
-    assert decide(lines, here(one("wx1", "e-1", "e-2", name=""))).names == ()
-    assert decide([], here(one("wx1", "e-1", name=""))).added == (line(name="wx1"),)
-
-
-def test_environments_that_are_gone_are_told_and_stay():
-    lines = [line(), line(env="e-old"), line(env="e-2")]
-    found = here(
-        Authorizer("wx1", "茶语小铺", (CloudEnvironment("e-1", "HALTED"), CloudEnvironment("e-2", "NORMAL")))
-    )
-    changes = decide(lines, found)
-    assert changes.gone == (lines[1],)
-    assert not changes.writes
-
-
-def test_an_environment_that_another_merchant_shares_is_not_gone():
-    changes = decide(
-        [line(), line("wx2", "e-1", name="别家")], here(one("wx1", "e-1"), one("wx2", name="别家"))
-    )
-    assert changes.gone == ()
-
-
-@pytest.mark.parametrize(
-    ("issue", "unread"), [(NO_CLOUD, False), (NO_TOKEN, True)], ids=["85088", "no token"]
-)
-def test_a_merchant_whose_environments_cannot_be_had_keeps_its_lines(issue, unread):
-    changes = decide([line()], here(Authorizer("wx1", "茶语小铺", issue), one("wx2", "x")))
-    assert [(m.appid, t) for m, t in changes.issues] == [("wx1", issue)]
-    assert (changes.left, changes.gone, changes.unread) == ((), (), unread)
+@pytest.mark.parametrize(("lines", "authorizers", "changes"), DECISIONS.values(), ids=DECISIONS)
+def test_what_a_sync_changes(lines, authorizers, changes):
+    assert decide(lines, here(*authorizers), "wxcomp") == changes
 
 
 def test_narrowed_only_whom_it_concerns_changes():
-    lines = [line(), line("wx2", "x", name="别家"), line("wx3", "y", name="三家")]
+    lines = [line(), OTHER_LINE, line("wx3", "y", "三家")]
     changes = decide(lines, here(one("wx1", "e-1", "e-9"), appids=["wx9"]), only={"wx1", "wx2"})
-    assert [m.env for m in changes.added] == ["e-9"]
-    assert changes.left == (1,)
+    assert ([m.env for m in changes.added], changes.left) == (["e-9"], (1,))
 
 
-def test_a_merchant_without_an_environment_is_told_not_dropped():
-    changes = decide([line()], here(one("wx1", "e-1"), one("wx2", name="新店")))
-    assert [(m.appid, m.name) for m in changes.without_env] == [("wx2", "新店")]
-    assert changes.added == ()
-    assert decide([line("wx2", "gone")], here(one("wx2"))).without_env == ()  # its line says so: gone
-
-
-def test_a_line_of_the_platforms_own_environment_keeps_its_name_and_gives_it_to_nobody():
-    own = line("wx1", "p-1", name="平台素材", owner=Owner.PLATFORM)
-    unnamed = line("wx1", "p-2", name="wx1", owner=Owner.PLATFORM)
-    changes = decide([own, unnamed], here(one("wx1", "e-1")))
-    assert changes.added == (line(),)
-    assert (changes.names, changes.gone) == ((), ())
-    assert decide(
-        [line("wx1", "p-1", owner=Owner.PLATFORM, left=True)], here(one("wx1", "e-1"))
-    ).returned == (0,)
+def test_what_writes_and_what_could_not_be_read():
+    assert [Changes(issues=((line(), issue),)).unread for issue in (NO_CLOUD, NO_TOKEN)] == [False, True]
+    assert (Changes(gone=(line(),)).writes, Changes(left=(0,)).writes) == (False, True)
 
 
 TEA = Merchant("wxtea", "茶语小铺", "tea-1")
@@ -205,13 +189,6 @@ def test_a_merchant_that_is_revoked_meanwhile_is_its_own_trouble(open_token_serv
     assert (tea.name, tea.environments.code) == ("", "61003")
 
 
-def test_without_a_component_appid_nothing_is_asked(open_token_server):
-    token_server = open_token_server([TEA])
-    with pytest.raises(SettingsError, match="component_appid"):
-        begin_sync(token_server.with_options(component_appid=""))
-    assert not token_server.sim.stats
-
-
 NEW = Merchant("wx9", "新茶铺", "new-1a2b3c")
 FILES = {
     "plain": ("appid,name,env,status\nwx1,茶语小铺,tea-1,\nwx2,城南书店,books-1,left\n", "utf-8", "\n"),
@@ -238,11 +215,7 @@ FILES = {
         "utf-8",
         "\n",
     ),
-    "old Mac": (
-        "appid;name;env;status\rwx1;茶语小铺;tea-1;\rwx2;书店;books-1;left\r",
-        "utf-8",
-        "\r",
-    ),
+    "old Mac": ("appid;name;env;status\rwx1;茶语小铺;tea-1;\rwx2;书店;books-1;left\r", "utf-8", "\r"),
 }
 
 
@@ -285,38 +258,38 @@ def test_only_the_status_of_the_lines_named_changes(file, text, codec, end):
         assert before.columns[status][0] == now.columns[status][0]
 
 
-def test_a_status_column_comes_with_the_first_line_that_needs_one(file):
-    editor = written(file, "appid,name,env,区域\r\nwx1,茶语小铺,tea-1,华东\r\n\r\nwx2,书店,books-1\r\n")
-    assert editor.edited(Changes(left=(1,), added=(NEW,))).decode() == (
-        "appid,name,env,区域,status\r\nwx1,茶语小铺,tea-1,华东,\r\n\r\nwx2,书店,books-1,,left\r\nwx9,新茶铺,new-1a2b3c,,\r\n"
-    )
+EDITS = {
+    "a status column comes with the first line that needs one": (
+        "appid,name,env,区域\r\nwx1,茶语小铺,tea-1,华东\r\n\r\nwx2,书店,books-1\r\n",
+        Changes(left=(1,), added=(NEW,)),
+        "appid,name,env,区域,status\r\nwx1,茶语小铺,tea-1,华东,\r\n\r\nwx2,书店,books-1,,left\r\nwx9,新茶铺,new-1a2b3c,,\r\n",
+    ),
+    "it takes the place of an empty header": (
+        "小程序ID,名称,环境ID,,\nwx1,茶语小铺,tea-1,,\n",
+        Changes(left=(0,)),
+        "小程序ID,名称,环境ID,状态,\nwx1,茶语小铺,tea-1,left,\n",
+    ),
+    "a name is put in where the appid stood": (
+        "appid,name,env\nwx1,wx1,tea-1\nwx2,书店,books-1\n",
+        Changes(names=((0, '茶,"语"'),)),
+        'appid,name,env\nwx1,"茶,""语""",tea-1\nwx2,书店,books-1\n',
+    ),
+    "a name that a spreadsheet would run is made inert": (
+        "appid,name,env\nwx2,wx2,books-1\n",
+        Changes(names=((0, "@书店"),), added=(Merchant("wx1", "=cmd|' /C calc'!A0", "e-1"),)),
+        "appid,name,env\nwx2,'@书店,books-1\nwx1,'=cmd|' /C calc'!A0,e-1\n",
+    ),
+    "a cell is quoted where CSV needs it": (
+        'appid,name,env,备注,status\nwx1,5" 屏店,tea-1,"007",',
+        Changes(left=(0,)),
+        'appid,name,env,备注,status\nwx1,"5"" 屏店",tea-1,007,left\n',
+    ),
+}
 
 
-def test_a_status_column_takes_the_place_of_an_empty_header(file):
-    editor = written(file, "小程序ID,名称,环境ID,,\nwx1,茶语小铺,tea-1,,\n")
-    assert (
-        editor.edited(Changes(left=(0,))).decode() == "小程序ID,名称,环境ID,状态,\nwx1,茶语小铺,tea-1,left,\n"
-    )
-
-
-def test_a_name_is_put_in_where_the_appid_stood(file):
-    editor = written(file, "appid,name,env\nwx1,wx1,tea-1\nwx2,书店,books-1\n")
-    assert editor.edited(Changes(names=((0, '茶,"语"'),))).decode() == (
-        'appid,name,env\nwx1,"茶,""语""",tea-1\nwx2,书店,books-1\n'
-    )
-
-
-def test_a_name_that_a_spreadsheet_would_run_is_made_inert(file):
-    editor = written(file, "appid,name,env\nwx2,wx2,books-1\n")
-    changed = editor.edited(
-        Changes(names=((0, "@书店"),), added=(Merchant("wx1", "=cmd|' /C calc'!A0", "e-1"),))
-    )
-    assert changed.decode() == "appid,name,env\nwx2,'@书店,books-1\nwx1,'=cmd|' /C calc'!A0,e-1\n"
-
-
-def test_a_cell_is_quoted_where_csv_needs_it(file):
-    editor = written(file, 'appid,name,env,备注,status\nwx1,5" 屏店,tea-1,"007",')
-    assert editor.edited(Changes(left=(0,))).decode().endswith('wx1,"5"" 屏店",tea-1,007,left\n')
+@pytest.mark.parametrize(("text", "changes", "result"), EDITS.values(), ids=EDITS)
+def test_what_changes_in_a_file(file, text, changes, result):
+    assert written(file, text).edited(changes).decode() == result
 
 
 def test_a_file_that_is_not_there_begins_as_init_makes_it(file):

@@ -40,16 +40,7 @@ def run_program(*words, folder, **options):
 
 def test_a_headless_run_takes_parameters_and_speaks_chinese(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    words = [
-        "notebook",
-        "03",
-        "--out",
-        "out",
-        "--lang",
-        "zh",
-        "-p",
-        "where=appid=wx7a1c0d3e5f902b41",
-    ]
+    words = ["notebook", "03", "--out", "out", "--lang", "zh", "-p", "where=appid=wx7a1c0d3e5f902b41"]
     assert run_command(words) in {0, 1}
     printed = capsys.readouterr().out.splitlines()
     assert any(line.startswith("一切正常：") for line in printed)

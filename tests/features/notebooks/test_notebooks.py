@@ -1,11 +1,26 @@
-"""The folder that `lab` fills; the `parameters` cell and what a command line says about it."""
+"""The folder that lab fills, the parameters cell, how a notebook is executed, and its page."""
 
+import html
+import os
 import re
+import signal
+from dataclasses import replace
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
+import nbclient
 import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from tcb_ops.errors import UsageError
+from tcb_ops.features.notebooks.execute import (
+    ExecutionMonitor,
+    Interrupted,
+    PageFacts,
+    cell_name,
+    decide_exit_code,
+    render_page,
+)
 from tcb_ops.features.notebooks.parameters import (
     NOTEBOOKS,
     Parameter,
@@ -17,6 +32,7 @@ from tcb_ops.features.notebooks.parameters import (
     take_parameters,
 )
 from tcb_ops.features.simulator.sample import SAMPLE
+from tcb_ops.i18n import Bilingual, Lang
 
 ONE = "02_run_uploads.ipynb"
 
@@ -133,15 +149,13 @@ def test_a_value_is_of_its_defaults_type(word, value):
 def test_what_does_not_fit_is_refused_in_words(words, says):
     with pytest.raises(UsageError, match=says) as refused:
         take_parameters(KNOWN, words, "nb")
-    assert refused.value.text.zh != refused.value.text.en
     assert "abc" not in str(refused.value)
 
 
 def test_an_unknown_name_lists_names_and_defaults():
     with pytest.raises(UsageError) as refused:
         take_parameters(KNOWN, ["zzz=1"], "nb")
-    for language in (refused.value.text.en, refused.value.text.zh):
-        assert list_parameters(KNOWN) in language
+    assert list_parameters(KNOWN) in refused.value.text.en
     assert "  target = 'simulator'  or \"live\"" in list_parameters(KNOWN)
     assert "  many = …" in list_parameters(KNOWN)
 
@@ -156,3 +170,137 @@ def test_no_language_is_that_of_the_settings_and_others_are_refused():
 def test_a_notebook_of_ones_own_may_mean_something_else_by_the_same_name():
     known = parameters_of('target = "warehouse"\nlang = "fr"')
     assert take_parameters(known, ["target=shop", "lang=de"], "nb") == {"target": "shop", "lang": "de"}
+
+
+@pytest.fixture
+def cells():
+    return [new_code_cell("# One\n1"), new_code_cell("# Two\n2")]
+
+
+@pytest.fixture
+def client(cells):
+    return nbclient.NotebookClient(new_notebook(cells=cells))
+
+
+def test_cells_are_reported_by_number_and_name(client, cells):
+    reported = []
+    monitor = ExecutionMonitor(lambda *cell: reported.append(cell))
+    with monitor.over(client):
+        for index, cell in enumerate(cells):
+            monitor.cell_begins(cell, index)
+    assert reported == [(1, 2, "One"), (2, 2, "Two")]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("begun", [False, True], ids=["between two cells", "before the cell is sent"])
+def test_a_signal_that_no_kernel_gets_ends_the_notebook_before_the_next_cell(
+    client, cells, number, code, begun
+):
+    monitor = ExecutionMonitor(lambda *_: None)
+    with monitor.over(client):
+        if begun:
+            monitor.cell_begins(cells[0], 0)
+        os.kill(os.getpid(), number)
+        with pytest.raises(Interrupted):
+            monitor.cell_runs() if begun else monitor.cell_begins(cells[0], 0)
+    assert monitor.exit_code == code
+
+
+@pytest.mark.parametrize(
+    ("result", "signalled", "own", "other", "code"),
+    [
+        (None, 0, None, False, 0),
+        (0, 0, None, False, 0),
+        (1, 0, None, False, 1),
+        (3, 0, None, False, 3),
+        (1, 143, None, False, 1),
+        (None, 143, None, False, 143),
+        (None, 130, 130, False, 130),
+        (130, 143, 130, False, 143),
+        (0, 130, None, True, 130),
+        (0, 0, None, True, 3),
+        (None, 0, None, True, 3),
+        (None, 0, 2, False, 2),
+        (0, 0, 2, False, 2),
+        (3, 0, 2, False, 3),
+    ],
+)
+def test_the_exit_code_follows_from_the_result_the_signal_and_the_errors(result, signalled, own, other, code):
+    assert decide_exit_code(result, signalled, own, other=other) == code
+
+
+@pytest.mark.parametrize(
+    ("source", "name"), [("# Run\nx", "Run"), ("\n## 运行  \n", "运行"), ("x = 1", "[7]"), ("", "[7]")]
+)
+def test_a_cell_is_named_by_its_first_comment(source, name):
+    assert cell_name(new_code_cell(source), 7) == name
+
+
+ENGLISH, CHINESE = (PageFacts(lang, ZoneInfo("Asia/Shanghai")) for lang in (Lang.EN, Lang.ZH))
+EVIL = "<script>alert(1)</script>"
+
+
+@pytest.fixture
+def notebook():
+    error = new_output("error", ename="InputError", evalue="en", traceback=["two problems", "两处问题"])
+    strange = new_output("error", ename="KeyError", evalue="'x'", traceback=["line 1", "line 2", "line 3"])
+    cells = [
+        new_markdown_cell("# 夜间 <巡检>\n\nwords"),
+        new_code_cell("hidden = 1"),
+        new_code_cell("hidden = 2", outputs=[new_output("stream", name="stdout", text=EVIL)]),
+        new_code_cell("hidden = 3", outputs=[new_output("stream", name="stderr", text="a warning")]),
+        new_code_cell("hidden = 4", outputs=[error]),
+        new_code_cell("hidden = 5", outputs=[strange]),
+        new_code_cell(
+            "hidden = 6", outputs=[new_output("display_data", {"text/html": "<table><td>1</td></table>"})]
+        ),
+    ]
+    papermill = {"start_time": "2026-11-24T18:30:05.123+00:00", "parameters": {"note": EVIL, "lang": "en"}}
+    return new_notebook(cells=cells, metadata={"papermill": papermill})
+
+
+@pytest.mark.slow
+def test_it_shows_results_without_code_traces_or_warnings(notebook):
+    page = render_page(notebook, "own", ENGLISH)
+    assert "<table><td>1</td></table>" in page
+    assert "This cell failed: two problems" in page
+    assert "This cell failed: KeyError: 'x'" in html.unescape(page)
+    for gone in ("hidden", "line 2", "a warning", "两处问题"):
+        assert gone not in page
+
+
+@pytest.mark.slow
+def test_papermills_own_marks_are_left_out_and_control_characters_are_shown_as_such(notebook):
+    mark = {"tags": ["papermill-error-cell-tag"]}
+    notebook.cells.insert(0, new_markdown_cell("An Exception was encountered", metadata=mark))
+    notebook.metadata.papermill["parameters"]["note"] = "a\x1b[2Jb"
+    page = render_page(notebook, "own", CHINESE)
+    assert "Exception" not in page
+    assert "note = a�[2Jb" in page
+    assert "\x1b" not in page
+
+
+def test_it_says_which_run_it_was_how_it_ended_and_that_it_was_a_rehearsal(notebook):
+    page = render_page(
+        notebook,
+        "own",
+        replace(CHINESE, run="r-1", verdict=Bilingual("en", "有一行未成功。"), bad=True, simulated=True),
+    )
+    assert "SIMULATED 演练" in page
+    assert '<p class="verdict bad">有一行未成功。</p>' in page
+    assert "r-1 · 2026-11-25 02:30" in page
+    assert "此单元格出错: 两处问题" in page
+    assert 'lang="zh-CN"' in page
+    assert "SIMULATED" not in render_page(notebook, "own", CHINESE)
+
+
+@pytest.mark.slow
+def test_nothing_in_it_can_run_or_call_out(notebook):
+    page = render_page(notebook, "own", replace(ENGLISH, run=EVIL, verdict=Bilingual(EVIL, EVIL)))
+    assert "<script" not in page
+    assert (
+        "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+        in page
+    )
+    assert re.findall(r"https?:|@import|url\(", page) == []
+    assert "<title>夜间 &lt;巡检&gt;</title>" in page

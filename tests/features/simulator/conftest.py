@@ -1,7 +1,5 @@
 import json
-from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Any
 
 import httpx
 import pytest
@@ -31,41 +29,41 @@ class Talk:
 
     boundary = "----b0undary"
 
-    def __init__(self, sim: Simulator, http: httpx.Client) -> None:
+    def __init__(self, sim, http):
         self.sim = sim
         self.http = http
 
-    def ask(self, path: str = "banner/1.png", env: str = ENV, token: str = TOKEN) -> dict[str, Any]:
+    def ask(self, path="banner/1.png", env=ENV, token=TOKEN):
         body = json.dumps({"env": env, "path": path}, ensure_ascii=False).encode()
         return self.ask_raw(body, token).json()
 
-    def ask_raw(self, body: bytes, token: str = TOKEN, method: str = "POST") -> httpx.Response:
+    def ask_raw(self, body, token=TOKEN, method="POST"):
         return self.http.request(
             method, f"{self.sim.base}/tcb/uploadfile", params={"access_token": token}, content=body
         )
 
-    def call(self, route: str, token: str = "", **body: Any) -> dict[str, Any]:
+    def call(self, route, token="", **body):
         """Call another interface of the platform."""
         url = f"{self.sim.base}/{route}"
         content = json.dumps(body, ensure_ascii=False).encode()
         return self.http.post(url, params={"access_token": token} if token else {}, content=content).json()
 
-    def component(self, name: str, token: str = "", **body: Any) -> dict[str, Any]:
+    def component(self, name, token="", **body):
         """Call an interface of the platform about its authorizers."""
         return self.call(f"cgi-bin/component/{name}", token, **{"component_appid": COMPONENT.appid} | body)
 
-    def component_token(self, **wrong: Any) -> str:
+    def component_token(self, **wrong):
         """Get the component token with the right secret and ticket."""
         body = {"component_appsecret": COMPONENT.secret, "component_verify_ticket": COMPONENT.ticket}
         return self.component("api_component_token", **body | wrong)["component_access_token"]
 
-    def refresh(self, component_token: str, refresh_token: str, appid: str = APPID) -> dict[str, Any]:
+    def refresh(self, component_token, refresh_token, appid=APPID):
         """Ask for a merchant's tokens."""
         body = {"authorizer_appid": appid, "authorizer_refresh_token": refresh_token}
         return self.component("api_authorizer_token", component_token, **body)
 
     @staticmethod
-    def parts(link: dict[str, Any], path: str = "banner/1.png", data: bytes = b"hello") -> list[Part]:
+    def parts(link, path="banner/1.png", data=b"hello"):
         return [
             ("key", path.encode()),
             ("Signature", link["authorization"].encode()),
@@ -74,7 +72,7 @@ class Talk:
             ("file", data),
         ]
 
-    def form(self, parts: list[Part]) -> bytes:
+    def form(self, parts):
         body = b""
         for name, value in parts:
             filename = '; filename="x"' if name == "file" else ""
@@ -82,21 +80,21 @@ class Talk:
             body += head.encode() + value + b"\r\n"
         return body + f"--{self.boundary}--\r\n".encode()
 
-    def post(self, url: str, body: Any, **headers: str) -> httpx.Response:
+    def post(self, url, body, **headers):
         content_type = {"Content-Type": f"multipart/form-data; boundary={self.boundary}"}
         return self.http.post(url, content=body, headers=content_type | headers)
 
-    def upload(self, path: str = "banner/1.png", data: bytes = b"hello", env: str = ENV) -> httpx.Response:
+    def upload(self, path="banner/1.png", data=b"hello", env=ENV):
         link = self.ask(path, env)
         return self.post(link["url"], self.form(self.parts(link, path, data)))
 
 
 @pytest.fixture
-def start() -> Iterator[Any]:
+def start():
     """Start a simulator with options; give a Talk with it. All end with the test."""
     with ExitStack() as stack:
 
-        def started(**options: Any) -> Talk:
+        def started(**options):
             tokens = options.pop("tokens", TOKENS)
             merchants = options.pop("merchants", MERCHANTS)
             sim = stack.enter_context(Simulator(merchants, tokens, **options))
@@ -106,7 +104,7 @@ def start() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def shared() -> Iterator[Talk]:
+def shared():
     """One simulator for tests that only ask it."""
     with Simulator(MERCHANTS, TOKENS) as sim, httpx.Client(trust_env=False, timeout=60) as http:
         yield Talk(sim, http)

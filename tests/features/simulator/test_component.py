@@ -1,12 +1,90 @@
-"""The interfaces that give tokens: shapes of their own pages, refusals, overlaps on an injected clock."""
+"""The tokens that calls are made with, and the interfaces that give them: shapes, refusals, overlaps on an injected clock."""
 
+import os
 from dataclasses import replace
 
 import httpx
 import pytest
 
+from tcb_ops.errors import SettingsError
 from tcb_ops.features.simulator import Component, Fault, Faults, FaultStep, Reset, SimulatedAccount
+from tcb_ops.features.simulator.state import Tokens
 from tcb_ops.model import Merchant
+
+
+def write(file, text, mtime):
+    file.write_text(text, encoding="utf-8")
+    os.utime(file, (mtime, mtime))
+
+
+def test_a_token_is_its_appids_until_it_is_rotated_or_expires():
+    tokens = Tokens({"wx1": "one", "wx2": "two"})
+    second = tokens.rotate("wx1")
+    third = tokens.rotate("wx1")
+    assert [tokens.owner(token, 0) for token in ("one", second, third, "two")] == [40001, 40001, "wx1", "wx2"]
+    tokens.expire("wx1")
+    assert [tokens.owner(third, 0), tokens.owner("two", 0)] == [42001, "wx2"]
+    assert tokens.owner(tokens.rotate("wx1"), 0) == "wx1"
+
+
+def test_a_file_is_read_again_when_it_has_changed(tmp_path):
+    file = tmp_path / "tokens.csv"
+    write(file, "\ufeffappid,access_token\nwx1,one\n", 1000)
+    tokens = Tokens(file)
+    assert tokens.owner("one", 0) == "wx1"
+    write(file, "appid,access_token\nwx1,two\n", 2000)
+    assert [tokens.owner("one", 0), tokens.owner("two", 0)] == [40001, "wx1"]
+
+
+@pytest.mark.parametrize("half", ["appid,access_tok\nwx1", "appid,access_token\nwx1\n"], ids=["head", "cell"])
+def test_a_file_half_written_leaves_the_tokens_as_they_were(tmp_path, half):
+    file = tmp_path / "tokens.csv"
+    write(file, "appid,access_token\nwx1,one\n", 1000)
+    tokens = Tokens(file)
+    write(file, half, 2000)
+    assert tokens.owner("one", 0) == "wx1"
+    file.unlink()
+    assert tokens.owner("one", 0) == "wx1"
+
+
+def test_of_issued_tokens_the_newest_works_and_for_the_overlap_the_one_before():
+    tokens = Tokens({"wx1": "one", "wx2": "two"})
+    first = tokens.issue("wx1", now=0, lifetime=7200, overlap=300)
+    second = tokens.issue("wx1", now=100, lifetime=7200, overlap=300)
+    given = ("one", first, second, "two")
+    assert [tokens.owner(token, 399) for token in given] == [40001, "wx1", "wx1", "wx2"]
+    assert [tokens.owner(token, 400) for token in given] == [40001, 40001, "wx1", "wx2"]
+    assert [tokens.owner(token, 7300) for token in given] == [40001, 40001, 42001, "wx2"]
+
+
+def test_an_issued_token_outlives_a_change_of_the_file(tmp_path):
+    file = tmp_path / "tokens.csv"
+    write(file, "appid,access_token\nwx1,one\n", 1000)
+    tokens = Tokens(file)
+    issued = tokens.issue("wx1", now=0, lifetime=7200, overlap=300)
+    write(file, "appid,access_token\nwx1,two\n", 2000)
+    assert [tokens.owner(token, 0) for token in ("one", "two", issued)] == [40001, "wx1", "wx1"]
+    assert tokens.owner(issued, 7200) == 42001
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"appid,token\nwx1,one\n",
+        b"appid,access_token\nwx1,one\nwx2\n",
+        b"\xff\xfe",
+        b'appid,access_token\n"wx1,one\n',
+    ],
+    ids=["other column", "no token", "encoding", "an open quote"],
+)
+def test_a_bad_file_is_refused_at_the_start_without_its_tokens(tmp_path, text):
+    file = tmp_path / "tokens.csv"
+    file.write_bytes(text)
+    with pytest.raises(SettingsError) as caught:
+        Tokens(file)
+    assert "tokens.csv cannot be read" in str(caught.value)
+    assert "one" not in str(caught.value)
+
 
 APPID, OTHER, STRANGER = "wx0000000000000001", "wx0000000000000002", "wx0000000000000003"
 COMPONENT = Component("wxcccccccccccccccc", "practice-secret", "practice-ticket")
@@ -38,12 +116,6 @@ def platform(start, clock):
         )
 
     return started
-
-
-def test_a_component_token_is_given_for_secret_and_ticket(platform):
-    answer = platform().component("api_component_token", **ASK)
-    assert set(answer) == {"component_access_token", "expires_in"}
-    assert answer["expires_in"] == 7200
 
 
 @pytest.mark.parametrize(
@@ -121,14 +193,6 @@ def test_what_needs_the_component_token_refuses_other_tokens(platform, clock, na
     assert talk.component(name, token, component_appid="wx9")["errcode"] == 61011
     clock.now += 7200
     assert talk.component(name, token)["errcode"] == 42001
-
-
-def test_a_refresh_token_stays_unless_it_is_told_to_rotate(platform, clock):
-    talk = platform()
-    component = talk.component_token()
-    for _ in range(3):
-        assert talk.refresh(component, FIRST)["authorizer_refresh_token"] == FIRST
-        clock.now += 1000
 
 
 def test_a_rotated_refresh_token_works_5_minutes_more_and_older_ones_never(platform, clock):

@@ -55,28 +55,20 @@ def test_an_entry_is_read(tmp_path, text, wanted):
     assert load_faults(plan(tmp_path, f"[[fault]]\n{text}\n")) == Faults((wanted,))
 
 
-def test_an_empty_file_is_an_empty_plan(tmp_path):
-    assert load_faults(plan(tmp_path, "# nothing\n")) == Faults()
-
-
 @pytest.mark.parametrize(
     ("text", "result"),
     [
         ("errcode = 1", "env, appid or both"),
         ('env = "a"', "specify the fault"),
         ('env = ""\nerrcode = 1', "env must be non-empty text"),
-        ("env = 7\nerrcode = 1", "env must be non-empty text"),
         ('env = "a"\nerrcod = 1', "errcod does not exist"),
-        ('env = "a"\nstep = "upload"\ndelay = 1', 'step must be "link" or "store"'),
+        ('env = "a"\nstep = "stroe"\ndelay = 1', "(did you mean “store”?)"),
         ('env = "a"\nerrcode = "85088"', "whole number"),
-        ('env = "a"\nerrcode = true', "whole number"),
         ('env = "a"\nerrcode = 0', "not a fault"),
         ('env = "a"\nstatus = 200', "from 300 to 599"),
-        ('env = "a"\nreset = false', 'true or "middle"'),
         ('env = "a"\nreset = "end"', 'true or "middle"'),
         ('env = "a"\nbody = "x"', "garbage"),
         ('env = "a"\nlifetime = -1', "from 0"),
-        ('env = "a"\nlifetime = 1.5', "whole number"),
         ('env = "a"\ndelay = -1', "seconds"),
         ('env = "a"\ndelay = nan', "seconds"),
         ('env = "a"\ncall = 0\nerrcode = 1', "counts from 1"),
@@ -84,38 +76,22 @@ def test_an_empty_file_is_an_empty_plan(tmp_path):
         ('env = "a"\ncall = "1-"\nerrcode = 1', "counts from 1"),
         ('env = "a"\ncall = []\nerrcode = 1', "counts from 1"),
         ('env = "a"\ncall = true\nerrcode = 1', "counts from 1"),
-        ('env = "a"\ncall = 1.0\nerrcode = 1', "counts from 1"),
         ('env = "a"\ncode = "SlowDown"', 'step = "store"'),
         ('env = "a"\netag = "wrong"', 'step = "store"'),
         ('env = "a"\nstep = "store"\nerrcode = 1', 'step = "link"'),
         ('env = "a"\nstep = "store"\nlifetime = 1', 'step = "link"'),
-        ('env = "a"\nstep = "store"\nbody = "garbage"', 'step = "link"'),
         ('env = "a"\nerrcode = 1\nstatus = 503', "cannot be combined"),
-        ('env = "a"\nerrcode = 1\nlifetime = 5', "cannot be combined"),
         ('env = "a"\nstep = "store"\nstatus = 503\nreset = true', "cannot be combined"),
         ('env = "a"\nstatus = 503\nerrmsg = "x"', "errmsg can only be used with"),
     ],
 )
-def test_a_wrong_entry_names_the_file_and_its_number_in_both_languages(tmp_path, text, result):
+def test_a_wrong_entry_names_the_file_and_its_number(tmp_path, text, result):
     file = plan(tmp_path, f'[[fault]]\nenv = "ok"\nerrcode = -1\n[[fault]]\n{text}\n')
     with pytest.raises(SettingsError) as caught:
         load_faults(file)
     assert f"{file}: fault 2: " in caught.value.text.en
     assert result in caught.value.text.en
-    assert f"{file}：第 2 条故障：" in caught.value.text.zh
     assert caught.value.__cause__ is None
-
-
-@pytest.mark.parametrize(
-    ("text", "en", "zh"),
-    [
-        ('env = "a"\nstep = "stroe"\ndelay = 1', "(did you mean “store”?)", "（是否想写“store”？）"),
-    ],
-)
-def test_a_mistyped_name_or_word_is_told_the_nearest_one(tmp_path, text, en, zh):
-    with pytest.raises(SettingsError) as caught:
-        load_faults(plan(tmp_path, f"[[fault]]\n{text}\n"))
-    assert (en in caught.value.text.en, zh in caught.value.text.zh) == (True, True)
 
 
 @pytest.mark.parametrize(
@@ -126,23 +102,7 @@ def test_a_value_of_the_wrong_kind_is_answered_in_our_own_words(tmp_path, name):
     with pytest.raises(SettingsError) as caught:
         load_faults(file)
     assert caught.value.text.en.startswith(f"{file}: fault 1: {name} ")
-    assert caught.value.text.zh.startswith(f"{file}：第 1 条故障：{name} ")
     assert not any(word in caught.value.text.en for word in ("msgspec", "Expected", "valid "))
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["[[fault]\n", "[fault]\nenv = 'a'\n", "[[faults]]\nenv = 'a'\n", "fault = 1\n", "fault = [1]\n"],
-    ids=["not TOML", "a table", "other name", "a number", "numbers"],
-)
-def test_a_file_that_is_no_plan_is_refused_by_name(tmp_path, text):
-    with pytest.raises(SettingsError, match=r"faults\.toml"):
-        load_faults(plan(tmp_path, text))
-
-
-def test_a_missing_plan_is_refused_by_name(tmp_path):
-    with pytest.raises(SettingsError, match="cannot be read"):
-        load_faults(tmp_path / "none.toml")
 
 
 @pytest.mark.parametrize(
@@ -305,8 +265,8 @@ def test_a_mistake_about_the_platform_names_file_and_entry_and_no_secret(tmp_pat
 
 @pytest.mark.parametrize(
     "text",
-    ["[[component]]\n", "[account]\n", "account = 1\n", "environment = [1]\n", "component = 7\n"],
-)
-def test_a_table_of_the_wrong_kind_is_refused(tmp_path, text):
-    with pytest.raises(SettingsError, match=r"one \[component\], and nothing else"):
+    ["[[fault]\n", "[fault]\nenv = 'a'\n", "[[faults]]\nenv = 'a'\n", "fault = [1]\n", "[[component]]\n", "account = 1\n"],
+)  # fmt: skip
+def test_a_file_that_is_no_plan_is_refused_by_name(tmp_path, text):
+    with pytest.raises(SettingsError, match=r"faults\.toml"):
         load_faults(plan(tmp_path, text))

@@ -37,14 +37,6 @@ def test_it_can_come_back_on_the_same_port_and_know_its_own_links(start):
     assert again.post(link["url"], again.form(again.parts(link))).status_code == 204
 
 
-def test_a_port_in_use_is_named():
-    with Simulator(MERCHANTS, TOKENS) as sim, pytest.raises(UsageError) as caught:
-        Simulator(MERCHANTS, TOKENS, port=sim.port).__enter__()
-    assert f"Port {sim.port} is in use" in caught.value.text.en
-    assert f"端口 {sim.port} 已被" in caught.value.text.zh
-    assert (caught.value.__cause__, caught.value.__context__) == (None, None)
-
-
 def test_a_port_that_is_none_is_named():
     with pytest.raises(UsageError, match="Port 70000"):
         Simulator(MERCHANTS, TOKENS, port=70000).__enter__()

@@ -39,14 +39,13 @@ def ask(base, token, env):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_simulate_says_its_base_first_and_ends_with_0(open_cli, number):
+def test_simulate_says_its_base_first_and_ends_with_0(open_cli):
     cli = open_cli(many(TEA, rows=1))
     with cli.process(*SIMULATE) as process:
         base = process.stdout.readline().strip()
         assert base.startswith("http://127.0.0.1:")
         assert ask(base, f"token-of-{TEA.appid}", TEA.env) == 0
-        process.send_signal(number)
+        process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (0, "")
     assert f"use --target {base}" in err
@@ -117,13 +116,11 @@ def test_simulate_refuses_what_it_cannot_serve(open_cli):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lang", ["en", "zh"])
-def test_demo_ends_0_and_writes_its_report_again_and_again(tmp_path, monkeypatch, capsys, lang, find_english):
+def test_demo_ends_0_and_writes_its_report_again_and_again(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    for _ in range(2 if lang == "en" else 1):
-        assert run(["demo", "--lang", lang]) == 0
+    for _ in range(2):
+        assert run(["demo", "--lang", "en"]) == 0
         result = capsys.readouterr()
-    assert (find_english(result.out + result.err) == []) == (lang == "zh")
     assert [file.name for file in tmp_path.iterdir()] == ["demo-report"]
     report = tmp_path / "demo-report"
     manifest = json.loads((report / "manifest.json").read_text(encoding="utf-8"))
@@ -182,32 +179,16 @@ def test_the_wheel_installed_elsewhere_gives_the_demo_too(tmp_path):
     here = Path(tcb_ops.__file__).parent.parent
     if not (here / "pyproject.toml").exists() or find_spec("pip") is None:
         pytest.skip("needs the checkout and pip")
-    wheel = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--no-deps",
-        "--no-build-isolation",
-        "-q",
-        "-w",
-        tmp_path / "w",
-        here,
-    ]
+    words = ["-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w"]
     if find_spec("hatchling") is None:
-        wheel.remove("--no-build-isolation")
-    subprocess.run(wheel, check=True, capture_output=True, timeout=100)
+        words.remove("--no-build-isolation")
+    subprocess.run(
+        [sys.executable, *words, tmp_path / "w", here], check=True, capture_output=True, timeout=100
+    )
     (built,) = (tmp_path / "w").iterdir()
     venv.create(tmp_path / "v", with_pip=False, symlinks=True)
     python = tmp_path / "v" / "bin" / "python"
-    site = Path(
-        subprocess.run(
-            [python, "-c", "import site; print(site.getsitepackages()[0])"],
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout.strip()
-    )
+    (site,) = (tmp_path / "v" / "lib").glob("python*/site-packages")
     shutil.unpack_archive(built, site, "zip")
     libraries = Path(httpx.__file__).parent.parent
     (site / "libraries.pth").write_text(f"{libraries}\n", "utf-8")

@@ -1,16 +1,13 @@
 """A backup's files: each is written once, by whichever process comes first, and only its owner may read it."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import os
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
-from workspace import QUICK, TEA, OpenWorkspace, WaitFor, Workspace, many
+from workspace import QUICK, TEA, many
 
 import tcb_ops as tcb
 from tcb_ops.errors import InterruptedRunError
@@ -18,18 +15,15 @@ from tcb_ops.features.simulator import Fault, FaultStep, Reset
 from tcb_ops.features.stored.files import Backup, BackupError, Download, SavedFile
 from tcb_ops.model import Reason
 
-if TYPE_CHECKING:
-    from tcb_ops.run import Run
-
 PATH = "banner/0.png"
 SENT, LATER, OTHER = "0" * 32, "1" * 32, "2" * 32
 
 
-def saved(md5: str, version: int = 1) -> SavedFile:
+def saved(md5, version=1):
     return SavedFile(TEA.env, PATH, md5, "text/plain", "max-age=1", sent=(SENT,), version=version)
 
 
-def download(backup: Backup, data: bytes) -> Download:
+def download(backup, data):
     whole = Download(backup.part(2))
     whole.write(data)
     whole.close()
@@ -37,8 +31,8 @@ def download(backup: Backup, data: bytes) -> Download:
 
 
 @pytest.mark.parametrize("links", [True, False], ids=["links", "a file system without links"])
-def test_what_was_saved_first_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
-    def refused(*_: Any) -> None:
+def test_what_was_saved_first_stays(tmp_path, monkeypatch, links):
+    def refused(*_):
         raise OSError(errno.EPERM, "")
 
     if not links:
@@ -62,11 +56,11 @@ def test_what_was_saved_first_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert {file.suffix for file in backup.folder.iterdir()} == {".json", ".data"}
 
 
-def test_a_row_is_on_the_disk_when_it_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    synced: list[str] = []
+def test_a_row_is_on_the_disk_when_it_is_saved(tmp_path, monkeypatch):
+    synced = []
     real = os.fsync
 
-    def fsync(fd: int) -> None:
+    def fsync(fd):
         synced.append(
             Path(f"/proc/self/fd/{fd}").readlink().suffix or str(Path(f"/proc/self/fd/{fd}").readlink())
         )
@@ -81,15 +75,15 @@ def test_a_row_is_on_the_disk_when_it_is_saved(tmp_path: Path, monkeypatch: pyte
     assert synced == [*made, ".part", folder, ".part", folder, ".part", folder]
 
 
-def upload(workspace: Workspace, folder: Path) -> Run:
+def upload(workspace, folder):
     return tcb.upload(workspace.read(), settings=workspace.settings, limits=QUICK, backup=folder)
 
 
-def undo(workspace: Workspace) -> Run:
+def undo(workspace):
     return tcb.undo("latest", settings=workspace.settings, limits=QUICK)
 
 
-def test_only_the_owner_may_read_a_backup(open_workspace: OpenWorkspace, tmp_path: Path) -> None:
+def test_only_the_owner_may_read_a_backup(open_workspace, tmp_path):
     workspace = open_workspace(many(TEA, rows=2), store=tmp_path / "store")
     workspace.sim.put(TEA.env, PATH, b"before")
     mask = os.umask(0)
@@ -106,9 +100,7 @@ def test_only_the_owner_may_read_a_backup(open_workspace: OpenWorkspace, tmp_pat
 
 
 @pytest.mark.slow
-def test_an_undo_looks_again_at_what_was_sent(
-    open_workspace: OpenWorkspace, wait_for: WaitFor, tmp_path: Path
-) -> None:
+def test_an_undo_looks_again_at_what_was_sent(open_workspace, wait_for, tmp_path):
     workspace = open_workspace(many(TEA, rows=1), store=tmp_path / "store")
     workspace.sim.put(TEA.env, PATH, b"before")
     run = upload(workspace, tmp_path / "backup")
@@ -127,7 +119,7 @@ def test_an_undo_looks_again_at_what_was_sent(
 
 @pytest.mark.parametrize("kind", ["fifo", "folder", "huge"])
 @pytest.mark.parametrize("name", ["0000002.json", "0000002.2.json"])
-def test_what_is_no_small_file_is_not_read(tmp_path: Path, kind: str, name: str) -> None:
+def test_what_is_no_small_file_is_not_read(tmp_path, kind, name):
     backup = Backup(tmp_path)
     backup.save(2, saved(""))
     file = tmp_path / name
@@ -143,7 +135,7 @@ def test_what_is_no_small_file_is_not_read(tmp_path: Path, kind: str, name: str)
         backup.read(2)
 
 
-def test_a_pipe_among_the_saved_bytes_ends_its_row(open_workspace: OpenWorkspace, tmp_path: Path) -> None:
+def test_a_pipe_among_the_saved_bytes_ends_its_row(open_workspace, tmp_path):
     workspace = open_workspace(many(TEA, rows=1), store=tmp_path / "store")
     workspace.sim.put(TEA.env, PATH, b"before")
     run = upload(workspace, tmp_path / "backup")
@@ -153,9 +145,7 @@ def test_a_pipe_among_the_saved_bytes_ends_its_row(open_workspace: OpenWorkspace
     assert undo(workspace).counts == {"failed": 1}
 
 
-def test_a_download_that_is_not_what_the_store_has_is_not_saved(
-    open_workspace: OpenWorkspace, tmp_path: Path
-) -> None:
+def test_a_download_that_is_not_what_the_store_has_is_not_saved(open_workspace, tmp_path):
     workspace = open_workspace(many(TEA, rows=1), store=tmp_path / "store")
     workspace.sim.put(TEA.env, PATH, b"cut short", etag=OTHER)
     run = upload(workspace, tmp_path / "backup")
@@ -165,9 +155,7 @@ def test_a_download_that_is_not_what_the_store_has_is_not_saved(
     assert not list((tmp_path / "backup" / run.id).iterdir())
 
 
-def test_what_the_upload_stored_is_not_saved_by_its_retry(
-    open_workspace: OpenWorkspace, tmp_path: Path
-) -> None:
+def test_what_the_upload_stored_is_not_saved_by_its_retry(open_workspace, tmp_path):
     lost = Fault(step=FaultStep.STORE, reset=Reset.MIDDLE)
     workspace = open_workspace(many(TEA, rows=1), [lost], store=tmp_path / "store")
     workspace.sim.put(TEA.env, PATH, b"before")
@@ -183,7 +171,7 @@ def test_what_the_upload_stored_is_not_saved_by_its_retry(
     assert workspace.sim.content(TEA.env, PATH) == b"before"
 
 
-def test_a_record_of_another_row_restores_nothing(open_workspace: OpenWorkspace, tmp_path: Path) -> None:
+def test_a_record_of_another_row_restores_nothing(open_workspace, tmp_path):
     workspace = open_workspace(many(TEA, rows=2))
     for number in range(2):
         workspace.sim.put(TEA.env, f"banner/{number}.png", f"before {number}".encode())

@@ -1,42 +1,25 @@
-"""Uploads that look at each path first, with --backup or --if-exists: what they save, keep and send."""
-
-from __future__ import annotations
+"""Uploads that look at each path first, and runs that would change the same paths at the same time: what they save, keep, send and refuse."""
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+import random
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from stored_runs import (
-    cancel,
-    retry,
-    stored,
-    undo,
-    upload,
-)
-from workspace import (
-    BOOKS,
-    QUICK,
-    TEA,
-    AssertComplete,
-    OpenWorkspace,
-    WaitFor,
-    many,
-)
+from stored_runs import cancel, delete, interrupted, other_list, retry, stored, undo, upload
+from workspace import BOOKS, QUICK, TEA, many
 
 import tcb_ops as tcb
 from tcb_ops.errors import UsageError
 from tcb_ops.features.simulator import Fault, FaultStep, Reset
 from tcb_ops.features.stored import StoredReason
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from tcb_ops.model import Outcome
+from tcb_ops.runs.limits import RunLimits
 
 
 @pytest.mark.parametrize("same", [False, True], ids=["other bytes", "the same bytes"])
 @pytest.mark.parametrize("if_exists", ["overwrite", "skip"])
-def test_a_retry_saves_what_somebody_else_put_there_meanwhile(
-    open_workspace: OpenWorkspace, tmp_path: Path, if_exists: Any, same: bool
-) -> None:
+def test_a_retry_saves_what_somebody_else_put_there_meanwhile(open_workspace, tmp_path, if_exists, same):
     workspace = open_workspace(
         many(TEA, rows=2), [Fault(step=FaultStep.STORE, code="AccessDenied", status=403)]
     )
@@ -60,9 +43,7 @@ def test_a_retry_saves_what_somebody_else_put_there_meanwhile(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("reset", [None, Reset.BEFORE, Reset.MIDDLE])
-def test_a_retry_keeps_what_was_saved_before_the_first_attempt(
-    open_workspace: OpenWorkspace, tmp_path: Path, reset: Reset | None
-) -> None:
+def test_a_retry_keeps_what_was_saved_before_the_first_attempt(open_workspace, tmp_path, reset):
     workspace = open_workspace(
         many(TEA, rows=2), [Fault(step=FaultStep.STORE, reset=Reset.MIDDLE)], store=tmp_path / "store"
     )
@@ -79,9 +60,7 @@ def test_a_retry_keeps_what_was_saved_before_the_first_attempt(
 
 
 @pytest.mark.parametrize("if_exists", ["skip", "fail"])
-def test_a_file_that_exists_because_an_answer_was_lost_is_uploaded(
-    open_workspace: OpenWorkspace, if_exists: Any
-) -> None:
+def test_a_file_that_exists_because_an_answer_was_lost_is_uploaded(open_workspace, if_exists):
     workspace = open_workspace(
         many(TEA, rows=2), [Fault(step=FaultStep.STORE, reset=Reset.MIDDLE, calls=((1, 1),))]
     )
@@ -89,9 +68,7 @@ def test_a_file_that_exists_because_an_answer_was_lost_is_uploaded(
     assert undo(workspace).counts == {"deleted": 2}
 
 
-def test_a_backup_that_cannot_be_written_is_refused_before_anything_is_sent(
-    open_workspace: OpenWorkspace, tmp_path: Path
-) -> None:
+def test_a_backup_that_cannot_be_written_is_refused_before_anything_is_sent(open_workspace, tmp_path):
     workspace = open_workspace(many(TEA, rows=2))
     file = tmp_path / "backup"
     file.write_text("a file where the folder should be", encoding="utf-8")
@@ -101,7 +78,7 @@ def test_a_backup_that_cannot_be_written_is_refused_before_anything_is_sent(
     assert workspace.sim.stats["link_calls"] == 0
 
 
-def test_what_cannot_be_saved_is_not_overwritten(open_workspace: OpenWorkspace, tmp_path: Path) -> None:
+def test_what_cannot_be_saved_is_not_overwritten(open_workspace, tmp_path):
     workspace = open_workspace(
         many(TEA, rows=2), [Fault(step=FaultStep.DOWNLOAD, delay=0.2)], store=tmp_path / "store"
     )
@@ -122,13 +99,7 @@ def test_what_cannot_be_saved_is_not_overwritten(open_workspace: OpenWorkspace, 
     ("policy", "outcomes"),
     [("skip", {"uploaded": 1, "unchanged": 2}), ("fail", {"uploaded": 1, "unchanged": 1, "failed": 1})],
 )
-def test_files_that_exist_are_kept(
-    open_workspace: OpenWorkspace,
-    assert_complete: AssertComplete,
-    tmp_path: Path,
-    policy: Any,
-    outcomes: dict[str, int],
-) -> None:
+def test_files_that_exist_are_kept(open_workspace, assert_complete, tmp_path, policy, outcomes):
     workspace = open_workspace(many(TEA, rows=3), store=tmp_path / "store")
     same = (workspace.folder / "files" / "1.bin").read_bytes()
     workspace.sim.put(TEA.env, "banner/0.png", b"theirs")
@@ -143,9 +114,7 @@ def test_files_that_exist_are_kept(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("started_with", [{}, {"backup": "b"}], ids=["plain", "with a backup"])
-def test_an_upload_is_resumed_as_it_was_started(
-    open_workspace: OpenWorkspace, wait_for: WaitFor, tmp_path: Path, started_with: dict[str, str]
-) -> None:
+def test_an_upload_is_resumed_as_it_was_started(open_workspace, wait_for, tmp_path, started_with):
     workspace = open_workspace(
         many(TEA, BOOKS, rows=2), [Fault(step=FaultStep.STORE, env=BOOKS.env, delay=60)]
     )
@@ -162,3 +131,124 @@ def test_an_upload_is_resumed_as_it_was_started(
     assert workspace.sim.stats["link_calls"] == sent
     assert upload(workspace, **backup).id == handle.id
     assert undo(workspace).counts == {"deleted": 4}
+
+
+@pytest.mark.slow
+def test_an_upload_that_was_undone_is_not_resumed(open_workspace, wait_for):
+    workspace = open_workspace(
+        many(TEA, rows=5), [Fault(step=FaultStep.STORE, path="banner/3.png", delay=60)]
+    )
+    handle = tcb.start_upload(workspace.read(), settings=workspace.settings, limits=RunLimits(concurrency=1))
+    wait_for(lambda: handle.so_far().counts.get("uploaded", 0) == 3)
+    with pytest.raises(UsageError, match="is being worked on by"):
+        undo(workspace, handle.id)
+    cancel(handle)
+    workspace.sim.play([])
+    assert undo(workspace, handle.id).succeeded
+    assert stored(workspace) == {}
+    with pytest.raises(UsageError, match="it was undone, or its files were deleted"):
+        upload(workspace, resume=handle.id)
+    assert upload(workspace).counts == {"uploaded": 5}
+
+
+@pytest.mark.slow
+def test_an_upload_whose_retry_is_at_work_is_not_undone(open_workspace):
+    workspace = open_workspace(
+        many(TEA, rows=3), [Fault(step=FaultStep.STORE, code="AccessDenied", status=403)]
+    )
+    run = upload(workspace)
+    workspace.sim.play([Fault(step=FaultStep.STORE, delay=30)])
+    retrying = tcb.start_retry(run, workspace.merchants, settings=workspace.settings, limits=QUICK)
+    with pytest.raises(UsageError, match="is being worked on by"):
+        undo(workspace, run.id)
+    cancel(retrying)
+
+
+@pytest.mark.slow
+def test_an_undo_and_a_delete_of_one_upload_do_not_run_side_by_side(open_workspace, wait_for):
+    workspace = open_workspace(many(TEA, rows=2))
+    run = upload(workspace)
+    workspace.sim.play([Fault(step=FaultStep.DELETE, delay=60)])
+    handle = tcb.start_undo(run.id, settings=workspace.settings, limits=QUICK)
+    wait_for(lambda: workspace.sim.stats["delete"] > 0)
+    with pytest.raises(UsageError, match=handle.id):
+        delete(workspace, run.id)
+    cancel(handle)
+
+
+def test_nothing_is_taken_back_beside_an_unfinished_upload_of_the_same_paths(open_workspace):
+    workspace = open_workspace(many(TEA, rows=2))
+    first = upload(workspace)
+    batch = other_list(workspace, TEA.env, "banner/1.png")
+    options = {"settings": workspace.settings, "limits": QUICK}
+    unfinished = interrupted(workspace, lambda: tcb.start_upload(batch, **options), FaultStep.LINK)
+    calls = dict(workspace.sim.stats)
+    for take_back in (
+        lambda: undo(workspace, first),
+        lambda: delete(workspace, workspace.read(), foreign=True),
+    ):
+        with pytest.raises(
+            UsageError, match=f"run {unfinished} .upload. is unfinished, with rows pending at paths"
+        ) as refused:
+            take_back()
+        assert refused.value.exit_code == 2
+        assert f"--resume {unfinished}" in refused.value.text.en
+    assert workspace.sim.stats == calls
+    assert len(tcb.all_runs(settings=workspace.settings)) == 2  # what was refused is not in the ledger
+    tcb.resume(unfinished, **options)
+    assert undo(workspace, first).counts == {"deleted": 1, "not_undoable": 1}
+
+
+@pytest.mark.parametrize("take_back", [tcb.start_undo, tcb.start_delete])
+def test_nothing_is_uploaded_beside_an_unfinished_undo_or_delete_of_the_same_paths(open_workspace, take_back):
+    workspace = open_workspace(many(TEA, rows=2))
+    first = upload(workspace)
+    options = {"settings": workspace.settings, "limits": QUICK}
+    unfinished = interrupted(workspace, lambda: take_back(first, **options), FaultStep.DELETE)
+    with pytest.raises(UsageError, match=f"run {unfinished} .* is unfinished, with rows pending at paths"):
+        upload(workspace, new_run=True)
+    tcb.resume(unfinished, **options)
+    assert upload(workspace, new_run=True).counts == {"uploaded": 2}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rounds", [4, pytest.param(50, marks=[pytest.mark.soak, pytest.mark.timeout(1800)])])
+def test_of_an_upload_and_what_takes_its_paths_back_one_is_refused_or_the_upload_is_there(
+    open_workspace, rounds
+):
+    """Started at random, and from two threads with ledgers of their own, as by two operators."""
+    dice, refusals = random.Random(28), 0
+    workspace = open_workspace(many(TEA, BOOKS, rows=20))
+    options = {"settings": workspace.settings, "limits": QUICK}
+    for number in range(rounds):
+        first = upload(workspace, new_run=True)
+        for file in (workspace.folder / "files").iterdir():
+            file.write_bytes(f"{number} {file.name}".encode())
+        batch = workspace.read()
+        upload_start, other_start = dice.random() / 4, dice.random() / 4
+        take_back = dice.choice(
+            [
+                lambda first=first: tcb.undo(first, **options),
+                lambda first=first: tcb.delete(first, **options),
+                lambda batch=batch: tcb.delete(batch, new_run=True, content=True, **options),
+            ]
+        )
+        with ThreadPoolExecutor(2) as threads:
+            sent = threads.submit(
+                _after, upload_start, lambda batch=batch: tcb.upload(batch, new_run=True, **options)
+            )
+            taken = threads.submit(_after, other_start, take_back)
+        refusals += sum(future.exception() is not None for future in (sent, taken))
+        assert all(isinstance(future.exception(), UsageError | None) for future in (sent, taken))
+        if sent.exception() is None and sent.result().record.number > first.record.number:
+            later = taken.exception() is None and taken.result().record.number > sent.result().record.number
+            there = stored(workspace)
+            for record in sent.result().rows():
+                if record.end.outcome is Outcome.UPLOADED and not later:
+                    assert there.get((record.row.env, record.row.path)) is not None, number
+    assert refusals < 2 * rounds
+
+
+def _after(seconds, start):
+    time.sleep(seconds)
+    return start()

@@ -1,31 +1,21 @@
 """Uploads with a backup whose process freezes in the middle of its rows, wakes up when another one has finished them, and goes on."""
 
-from __future__ import annotations
-
 import random
 import signal
 import subprocess
 import sys
 import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
 
 import pytest
 from dask_cluster import Cluster
-from workspace import AssertComplete, OpenWorkspace, WaitFor, Workspace, many
+from workspace import many
 
 import tcb_ops as tcb
 from tcb_ops.features.simulator import Fault, FaultStep
 from tcb_ops.model import Merchant
 from tcb_ops.runs.ledger import LEASE
 from tcb_ops.runs.limits import RunLimits
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from postgres import Postgres
-
-    from tcb_ops.settings import Settings
 
 MERCHANTS = [Merchant(f"wx{n}", f"商户 {n}", f"env-{n}-1a2b3c") for n in range(2)]
 ROWS = 20
@@ -58,7 +48,7 @@ except LedgerError as error:
 """The program of another process. Its lock is checked more often than usual, so that it may be frozen for a shorter time."""
 
 
-def workspace_of(open_workspace: OpenWorkspace, tmp_path: Path, chance: random.Random) -> Workspace:
+def workspace_of(open_workspace, tmp_path, chance):
     """A workspace with a file at every path; calls of one kind take so long that a freeze meets many of them."""
     slow = Fault(step=chance.choice((FaultStep.DOWNLOAD, FaultStep.STORE)), delay=chance.uniform(0.5, 2.0))
     rows = many(*MERCHANTS, rows=ROWS)
@@ -68,28 +58,28 @@ def workspace_of(open_workspace: OpenWorkspace, tmp_path: Path, chance: random.R
     return workspace
 
 
-def stored(workspace: Workspace) -> dict[tuple[str, str], bytes | None]:
+def stored(workspace):
     return {(env, path): workspace.sim.content(env, path) for env, path in many(*MERCHANTS, rows=ROWS)}
 
 
-def wait_until_some_are_under_way(workspace: Workspace, wait_for: WaitFor, chance: random.Random) -> None:
+def wait_until_some_are_under_way(workspace, wait_for, chance):
     calls = chance.randint(4, LIMITS.concurrency)  # of the first rows: nothing is being committed yet
 
-    def some_are_under_way() -> bool:
+    def some_are_under_way():
         stats = workspace.sim.stats
         return stats["download"] >= calls or stats["store_calls"] >= calls
 
     wait_for(some_are_under_way, 60)
 
 
-def assert_all_restored(workspace: Workspace, settings: Settings, run: tcb.Run, before: Any) -> None:
+def assert_all_restored(workspace, settings, run, before):
     undone = tcb.undo(run.id, settings=settings, limits=LIMITS)
     after = stored(workspace)
     lost = [place for place in before if after[place] != before[place]]
     assert (len(lost), dict(undone.counts)) == (0, {"restored": len(before)})
 
 
-def rounds(suite: int) -> pytest.MarkDecorator:
+def rounds(suite):
     """So many seeds for the suite, and those up to 20 for `make soak`."""
     soak = (pytest.param(seed, marks=pytest.mark.soak) for seed in range(suite, 20))
     return pytest.mark.parametrize("seed", [*range(suite), *soak])
@@ -100,14 +90,8 @@ def rounds(suite: int) -> pytest.MarkDecorator:
 @pytest.mark.parametrize("where", ["sqlite", "postgres"])
 @rounds(1)
 def test_a_frozen_worker_spoils_no_original(
-    seed: int,
-    where: str,
-    request: pytest.FixtureRequest,
-    open_workspace: OpenWorkspace,
-    assert_complete: AssertComplete,
-    wait_for: WaitFor,
-    tmp_path: Path,
-) -> None:
+    seed, where, request, open_workspace, assert_complete, wait_for, tmp_path
+):
     chance = random.Random(seed)
     workspace = workspace_of(open_workspace, tmp_path, chance)
     before = stored(workspace)
@@ -144,14 +128,8 @@ def test_a_frozen_worker_spoils_no_original(
 @pytest.mark.timeout(180)
 @rounds(1)
 def test_a_frozen_process_on_postgresql_spoils_no_original(
-    seed: int,
-    postgres: Postgres,
-    database: str,
-    open_workspace: OpenWorkspace,
-    assert_complete: AssertComplete,
-    wait_for: WaitFor,
-    tmp_path: Path,
-) -> None:
+    seed, postgres, database, open_workspace, assert_complete, wait_for, tmp_path
+):
     chance = random.Random(seed)
     workspace = workspace_of(open_workspace, tmp_path, chance)
     before = stored(workspace)

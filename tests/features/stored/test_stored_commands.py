@@ -1,12 +1,10 @@
 """confirm, undo and delete as an operator types them."""
 
-from __future__ import annotations
-
 import csv
 import sqlite3
 import stat
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
     OpenCli = Callable[..., CommandLine]
 
 
-def interrupted_upload(cli: CommandLine, wait_for: Callable[..., None]) -> tcb.RunHandle:
+def interrupted_upload(cli, wait_for):
     """Upload the list, and cancel when some of its files are stored."""
     cli.workspace.sim.play([Fault(step=FaultStep.STORE, path="banner/[5-9].png", delay=60)])
     handle = tcb.start_upload(
@@ -38,15 +36,17 @@ def interrupted_upload(cli: CommandLine, wait_for: Callable[..., None]) -> tcb.R
 
 
 @pytest.mark.slow
-def test_an_upload_is_confirmed_in_the_same_command(open_cli: OpenCli) -> None:
+def test_an_upload_is_confirmed_in_the_same_command(open_cli):
     cli = open_cli()
+    text = "30 paths hold files that earlier runs of this ledger uploaded."
     result = cli.upload("--confirm")
-    assert result.code == 0
+    assert (result.code, text in result.err) == (0, False)
     assert "Confirmed: all 30 files are there (run " in result.out
     for file in (cli.folder / "files").iterdir():
         file.write_text(f"second {file.name}", encoding="utf-8")
-    found = cli.upload("--confirm", "--new-run", "--json", "--backup", "backup").json
-    assert found["kind"] == "upload"
+    again = cli.upload("--confirm", "--new-run", "--json", "--backup", "backup")
+    found = again.json
+    assert (found["kind"], text in again.err) == ("upload", True)
     assert found["confirmed"]["counts"] == {"present": 30}
     page = cli.folder / "reports" / found["run"] / "report.html"
     assert "Confirmed: all 30 files are there" in page.read_text(encoding="utf-8")
@@ -66,30 +66,7 @@ def test_an_upload_is_confirmed_in_the_same_command(open_cli: OpenCli) -> None:
 
 
 @pytest.mark.slow
-def test_what_is_missing_is_uploaded_again_by_the_suggested_command(open_cli: OpenCli) -> None:
-    cli = open_cli()
-    cli.upload()
-    workspace = cli.workspace
-    workspace.sim.remove(workspace.merchants[0].env, "banner/1.png")
-    result = cli("confirm")
-    assert result.code == 1
-    assert "29 of 30 rows succeeded, 1 did not: 1 absent." in result.out
-    command = next(line for line in result.err.splitlines() if line.startswith("tcb-ops upload"))
-    assert cli(*command.split()[1:]).code == 0
-    assert cli("confirm").code == 0  # of the latest upload, the suggested one
-    assert cli.latest().counts == {"present": 1}
-
-
-@pytest.mark.slow
-def test_an_upload_says_which_paths_hold_files(open_cli: OpenCli) -> None:
-    cli = open_cli()
-    text = "30 paths hold files that earlier runs of this ledger uploaded."
-    assert text not in cli.upload().err
-    assert text in cli.upload("--new-run").err
-
-
-@pytest.mark.slow
-def test_an_undo_says_what_it_will_do_and_does_it(open_cli: OpenCli) -> None:
+def test_an_undo_says_what_it_will_do_and_does_it(open_cli):
     cli = open_cli()
     cli.upload("--backup", "backup")
     for file in (cli.folder / "files").iterdir():
@@ -99,14 +76,16 @@ def test_an_undo_says_what_it_will_do_and_does_it(open_cli: OpenCli) -> None:
     assert result.code == 0
     assert "30 files will be restored from the backup." in result.err
     assert "All 30 rows succeeded: restored." in result.out
-    first = cli("undo", cli("runs", "--json").json["runs"][-1]["run"])
-    assert "30 files will be deleted: nothing was there before." in first.err
-    assert first.code == 0
+    first = cli("runs", "--json").json["runs"][-1]["run"]
+    undone = cli("undo", first)
+    assert (undone.code, "30 files will be deleted: nothing was there before." in undone.err) == (0, True)
     assert cli.workspace.sim.objects == {}
+    again = cli("delete", first)
+    assert (again.code, "Nothing is left to delete." in again.err) == (2, True)
 
 
 @pytest.mark.slow
-def test_an_undo_says_that_pending_rows_stay(open_cli: OpenCli, wait_for: Callable[..., None]) -> None:
+def test_an_undo_says_that_pending_rows_stay(open_cli, wait_for):
     cli = open_cli()
     handle = interrupted_upload(cli, wait_for)
     pending = handle.so_far().counts["pending"]
@@ -116,7 +95,7 @@ def test_an_undo_says_that_pending_rows_stay(open_cli: OpenCli, wait_for: Callab
 
 
 @pytest.mark.slow
-def test_latest_is_the_newest_run_that_the_command_can_resume(open_cli: OpenCli) -> None:
+def test_latest_is_the_newest_run_that_the_command_can_resume(open_cli):
     cli = open_cli()
     away = cli.upload("--api-base", "http://127.0.0.1:9", "--patience", "0.2", "--json")
     assert away.code == 3
@@ -132,7 +111,7 @@ def test_latest_is_the_newest_run_that_the_command_can_resume(open_cli: OpenCli)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["confirm", "undo", "delete"])
-def test_the_embedded_simulator_is_said_to_start_without_files(open_cli: OpenCli, command: str) -> None:
+def test_the_embedded_simulator_is_said_to_start_without_files(open_cli, command):
     cli = open_cli()
     cli.upload("--target", "simulator")
     hint = "The embedded simulator starts without files each time."
@@ -142,17 +121,7 @@ def test_the_embedded_simulator_is_said_to_start_without_files(open_cli: OpenCli
 
 
 @pytest.mark.slow
-def test_nothing_left_to_delete_is_said_alone(open_cli: OpenCli) -> None:
-    cli = open_cli()
-    cli.upload()
-    assert cli("undo").code == 0
-    result = cli("delete", cli("runs", "--json").json["runs"][-1]["run"])
-    assert result.code == 2
-    assert "Nothing is left to delete." in result.err
-
-
-@pytest.mark.slow
-def test_a_row_that_stored_nothing_hides_no_earlier_upload(open_cli: OpenCli) -> None:
+def test_a_row_that_stored_nothing_hides_no_earlier_upload(open_cli):
     cli = open_cli(many(TEA, rows=3))
     cli.upload("--backup", "backup")
     first = cli.latest().id
@@ -167,7 +136,7 @@ def test_a_row_that_stored_nothing_hides_no_earlier_upload(open_cli: OpenCli) ->
     assert cli("undo", first, "--json").json["counts"] == {"conflict": 1, "deleted": 2}
 
 
-def test_contents_that_nobody_here_uploaded_are_not_confirmed(open_cli: OpenCli) -> None:
+def test_contents_that_nobody_here_uploaded_are_not_confirmed(open_cli):
     cli = open_cli(many(TEA, rows=1))
     cli.workspace.sim.put(TEA.env, "banner/0.png", b"somebody else's")
     assert cli("confirm", "list.csv", "--json").json["counts"] == {"present": 1}
@@ -179,7 +148,7 @@ def test_contents_that_nobody_here_uploaded_are_not_confirmed(open_cli: OpenCli)
 
 
 @pytest.mark.parametrize("option", ["--where", "--target", "--note"])
-def test_runs_are_pruned_of_the_whole_ledger_or_not_at_all(open_cli: OpenCli, option: str) -> None:
+def test_runs_are_pruned_of_the_whole_ledger_or_not_at_all(open_cli, option):
     cli = open_cli()
     cli.upload()
     given = {"--where": "owner=merchant", "--target": cli.workspace.sim.base}.get(option, "x")
@@ -189,7 +158,7 @@ def test_runs_are_pruned_of_the_whole_ledger_or_not_at_all(open_cli: OpenCli, op
     assert len(cli("runs", "--json").json["runs"]) == 1
 
 
-def test_a_damaged_backup_is_named_as_the_cause(open_cli: OpenCli) -> None:
+def test_a_damaged_backup_is_named_as_the_cause(open_cli):
     cli = open_cli(many(TEA, rows=1))
     cli.workspace.sim.put(TEA.env, "banner/0.png", b"before")
     cli.upload("--backup", "backup")
@@ -205,9 +174,7 @@ def test_a_damaged_backup_is_named_as_the_cause(open_cli: OpenCli) -> None:
 
 
 @pytest.mark.slow
-def test_a_confirmation_says_what_it_leaves_out_and_what_was_undone(
-    open_cli: OpenCli, wait_for: Callable[..., None]
-) -> None:
+def test_a_confirmation_says_what_it_leaves_out_and_what_was_undone(open_cli, wait_for):
     cli = open_cli()
     handle = interrupted_upload(cli, wait_for)
     pending = handle.so_far().counts["pending"]
@@ -219,7 +186,7 @@ def test_a_confirmation_says_what_it_leaves_out_and_what_was_undone(
     assert "The files of this upload were undone by run " in cli("confirm").err
 
 
-def test_what_a_confirmation_finds_after_an_upload_comes_with_its_command(open_cli: OpenCli) -> None:
+def test_what_a_confirmation_finds_after_an_upload_comes_with_its_command(open_cli):
     cli = open_cli(many(TEA, rows=2))
     cli.workspace.sim.play([Fault(step=FaultStep.DOWNLOAD, errcode=45009)])
     result = cli.upload("--confirm", "--attempts", "1")
@@ -228,15 +195,22 @@ def test_what_a_confirmation_finds_after_an_upload_comes_with_its_command(open_c
     assert any(line.startswith(f"tcb-ops retry {cli.latest().id}") for line in result.err.splitlines())
 
 
-def test_delete_needs_to_be_told_what(open_cli: OpenCli) -> None:
-    cli = open_cli()
-    result = cli("delete")
-    assert result.code == 2
-    assert "tcb-ops delete latest" in result.err
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("delete",), "tcb-ops delete latest"),
+        (("upload", "--resume", "latest", "--backup", "b"), "as it was started"),
+        (("upload", "--resume", "latest", "--if-exists", "skip"), "as it was started"),
+    ],
+    ids=["nothing to delete", "a backup without its list", "a policy without its list"],
+)
+def test_what_is_not_clear_is_refused_with_what_to_do(open_cli, words, says):
+    result = open_cli()(*words)
+    assert (result.code, says in result.err) == (2, True)
 
 
 @pytest.mark.parametrize("command", ["undo", "delete"])
-def test_a_live_target_needs_yes_without_a_terminal(open_cli: OpenCli, command: str) -> None:
+def test_a_live_target_needs_yes_without_a_terminal(open_cli, command):
     cli = open_cli()
     cli.upload()
     calls = sum(cli.workspace.sim.stats.values())
@@ -245,7 +219,7 @@ def test_a_live_target_needs_yes_without_a_terminal(open_cli: OpenCli, command: 
     assert sum(cli.workspace.sim.stats.values()) == calls
 
 
-def test_foreign_files_are_listed_before_anything_is_deleted(open_cli: OpenCli) -> None:
+def test_foreign_files_are_listed_before_anything_is_deleted(open_cli):
     cli = open_cli()
     result = cli("delete", "list.csv")
     assert result.code == 2
@@ -254,7 +228,7 @@ def test_foreign_files_are_listed_before_anything_is_deleted(open_cli: OpenCli) 
     assert cli("delete", "list.csv", "--foreign").code == 0  # all are already gone
 
 
-def test_download_links_go_into_a_file_of_their_own(open_cli: OpenCli) -> None:
+def test_download_links_go_into_a_file_of_their_own(open_cli):
     cli = open_cli()
     cli.upload()
     cli.workspace.sim.remove(cli.workspace.merchants[0].env, "banner/1.png")
@@ -284,7 +258,7 @@ def test_download_links_go_into_a_file_of_their_own(open_cli: OpenCli) -> None:
 
 
 @pytest.mark.parametrize("name", ["ledger.db", "list.csv", "merchants.csv", "tokens.csv"])
-def test_download_links_replace_no_other_file(open_cli: OpenCli, name: str) -> None:
+def test_download_links_replace_no_other_file(open_cli, name):
     cli = open_cli()
     cli.upload()
     before = (cli.folder / name).read_bytes()
@@ -298,7 +272,7 @@ def test_download_links_replace_no_other_file(open_cli: OpenCli, name: str) -> N
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", [{"errcode": 61004}, {"reset": Reset.BEFORE}], ids=["61004", "reset"])
-def test_an_outage_replaces_no_download_links(open_cli: OpenCli, fault: dict[str, Any]) -> None:
+def test_an_outage_replaces_no_download_links(open_cli, fault):
     cli = open_cli()
     cli.upload()
     assert cli("links", "latest", "--download").code == 0
@@ -310,29 +284,26 @@ def test_an_outage_replaces_no_download_links(open_cli: OpenCli, fault: dict[str
     assert (cli.folder / "downloads.csv").read_bytes() == before
 
 
-def test_a_resumed_upload_takes_no_backup_without_its_list(open_cli: OpenCli) -> None:
-    cli = open_cli()
-    for option in (("--backup", "b"), ("--if-exists", "skip")):
-        result = cli("upload", "--resume", "latest", *option)
-        assert result.code == 2
-        assert "as it was started" in result.err
-
-
 @pytest.mark.slow
-def test_suggested_uploads_keep_the_backup(open_cli: OpenCli) -> None:
+def test_what_is_missing_is_uploaded_again_by_the_suggested_command_with_the_backup(open_cli):
     cli = open_cli()
     cli.upload("--backup", "backup")
     cli.workspace.sim.remove(cli.workspace.merchants[0].env, "banner/1.png")
     result = cli("confirm")
+    assert result.code == 1
+    assert "29 of 30 rows succeeded, 1 did not: 1 absent." in result.out
     (command,) = [line for line in result.err.splitlines() if line.startswith("tcb-ops upload")]
     assert f"--backup {cli.folder / 'backup'}" in command
+    assert cli(*command.split()[1:]).code == 0
+    assert cli("confirm").code == 0  # of the latest upload, the suggested one
+    assert cli.latest().counts == {"present": 1}
     (cli.folder / "files" / "3.bin").unlink()
     result = cli.upload("--backup", "backup", "--confirm", "--on-bad", "skip", "--new-run")
     (command,) = [line for line in result.err.splitlines() if line.startswith("tcb-ops upload")]
     assert f"--backup {cli.folder / 'backup'} --confirm" in command
 
 
-def test_download_links_of_odd_answers_are_those_that_came(open_cli: OpenCli) -> None:
+def test_download_links_of_odd_answers_are_those_that_came(open_cli):
     cli = open_cli()
     cli.upload()
     cli.workspace.sim.answer_files(lambda files: [*files[::-2], {"fileid": "stranger", "status": 0}], most=5)
@@ -341,22 +312,23 @@ def test_download_links_of_odd_answers_are_those_that_came(open_cli: OpenCli) ->
     assert 0 < result.json["links"] < result.json["rows"] == 30
 
 
-def pages(cli: CommandLine) -> int:
-    with closing(sqlite3.connect(cli.folder / "ledger.db")) as ledger:
-        return int(ledger.execute("PRAGMA page_count").fetchone()[0])
+def age(cli, days):
+    """Make every run of the ledger older."""
+    with closing(sqlite3.connect(cli.folder / "ledger.db")) as ledger, ledger:
+        ledger.execute(
+            f"UPDATE runs SET finished_at = finished_at - {days * 86400}, created_at = created_at - {days * 86400}"
+        )
 
 
 @pytest.mark.slow
-def test_old_runs_are_pruned_and_those_that_others_need_stay(open_cli: OpenCli) -> None:
+def test_old_runs_are_pruned_and_those_that_others_need_stay(open_cli):
     cli = open_cli()
     for _ in range(3):
         cli.upload("--new-run")
-    with closing(sqlite3.connect(cli.folder / "ledger.db")) as ledger, ledger:
-        ledger.execute(
-            "UPDATE runs SET finished_at = finished_at - 200 * 86400, created_at = created_at - 200 * 86400"
-        )
+    age(cli, 200)
     cli("confirm", cli("runs", "--json").json["runs"][1]["run"])
-    before = pages(cli)
+    with closing(sqlite3.connect(cli.folder / "ledger.db")) as ledger:
+        pages = ledger.execute("PRAGMA page_count").fetchone()
     ids = [run["run"] for run in cli("runs", "--json").json["runs"]]
     result = cli("prune", "--older-than", "180d", "--dry-run")
     assert result.code == 0
@@ -364,19 +336,13 @@ def test_old_runs_are_pruned_and_those_that_others_need_stay(open_cli: OpenCli) 
     assert len(cli("runs", "--json").json["runs"]) == 4
     assert set(cli("prune", "--older-than", "180d", "--json").json["removed"]) < set(ids)
     assert [run["kind"] for run in cli("runs", "--json").json["runs"]] == ["confirm", "upload"]
-    assert pages(cli) < before
     with closing(sqlite3.connect(cli.folder / "ledger.db")) as ledger:
+        assert ledger.execute("PRAGMA page_count").fetchone() < pages
         for table in ("rows", "envs", "exports"):
             left = f"SELECT COUNT(*) FROM {table} WHERE run NOT IN (SELECT number FROM runs)"
             assert ledger.execute(left).fetchone() == (0,), table
     assert cli("prune").code == 2
     assert cli("prune", "--older-than", "soon").code == 2
-
-
-def age(cli: CommandLine, days: int) -> None:
-    """Make every run of the ledger older."""
-    with closing(sqlite3.connect(cli.folder / "ledger.db")) as ledger, ledger:
-        ledger.execute(f"UPDATE runs SET finished_at = finished_at - {days} * 86400")
 
 
 @pytest.mark.slow
@@ -387,9 +353,7 @@ def age(cli: CommandLine, days: int) -> None:
         pytest.param([("upload",), ("delete", "latest", "--yes")], "deleted", id="deleted-since"),
     ],
 )
-def test_undo_knows_what_pruned_runs_had_stored(
-    open_cli: OpenCli, earlier: list[tuple[str, ...]], outcome: str
-) -> None:
+def test_undo_knows_what_pruned_runs_had_stored(open_cli, earlier, outcome):
     cli = open_cli(many(TEA, rows=2))
     for command, *words in earlier:
         assert (cli.upload() if command == "upload" else cli(command, *words)).code == 0
@@ -402,7 +366,7 @@ def test_undo_knows_what_pruned_runs_had_stored(
     assert len(cli.workspace.sim.objects) == (2 if outcome == "not_undoable" else 0)
 
 
-def test_an_unchanged_file_is_recognised_after_its_run_was_pruned(open_cli: OpenCli) -> None:
+def test_an_unchanged_file_is_recognised_after_its_run_was_pruned(open_cli):
     cli = open_cli(many(TEA, rows=2))
     cli.upload()
     age(cli, 200)
@@ -410,13 +374,10 @@ def test_an_unchanged_file_is_recognised_after_its_run_was_pruned(open_cli: Open
     assert cli.upload("--skip-unchanged", "--json").json["counts"] == {"unchanged": 2}
 
 
-def test_the_settings_give_the_age_from_which_runs_are_pruned(
-    open_cli: OpenCli, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_settings_give_the_age_from_which_runs_are_pruned(open_cli, monkeypatch):
     cli = open_cli()
     cli.upload()
-    with closing(sqlite3.connect(cli.folder / "ledger.db")) as ledger, ledger:
-        ledger.execute("UPDATE runs SET finished_at = finished_at - 100 * 86400")
+    age(cli, 100)
     monkeypatch.setenv("TCB_OPS_LIFECYCLE__KEEP_DAYS", "180")
     assert cli("prune", "--json").json["removed"] == []
     assert len(cli("prune", "--older-than", "90d", "--dry-run", "--json").json["runs"]) == 1

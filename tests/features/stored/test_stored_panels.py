@@ -1,36 +1,29 @@
 """What notebook 02 offers about an upload's files: confirm, undo, delete."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
-
 import pytest
 
 from tcb_ops.features.simulator import Fault
 from tcb_ops.features.stored.kinds import CONFIRM
 
-if TYPE_CHECKING:
-    from workspace import AssertComplete
 
-
-def hidden(widget: Any) -> bool:
+def hidden(widget):
     return widget.layout.display == "none"
 
 
-def uploaded(lab: Any, **options: Any) -> Any:
+def uploaded(lab, **options):
     panel = lab.uploads(**options)
     panel.start.click()
     panel.settle()
     return panel
 
 
-def unfold(panel: Any) -> None:
+def unfold(panel):
     panel.stored.button.click()
     panel.settle()
 
 
 @pytest.mark.slow
-def test_an_upload_is_confirmed_by_a_click(open_lab: Any, read: Any, assert_complete: AssertComplete):
+def test_an_upload_is_confirmed_by_a_click(open_lab, read, assert_complete):
     lab = open_lab()
     panel = lab.uploads()
     assert hidden(panel.stored.confirm)
@@ -48,7 +41,7 @@ def test_an_upload_is_confirmed_by_a_click(open_lab: Any, read: Any, assert_comp
 
 @pytest.mark.slow
 @pytest.mark.parametrize("action", ["undo", "delete"])
-def test_undo_and_delete_need_the_number_of_merchants(open_lab: Any, read: Any, action: str):
+def test_undo_and_delete_need_the_number_of_merchants(open_lab, read, action):
     lab = open_lab()
     panel = uploaded(lab)
     assert not panel.stored.unfolded
@@ -83,7 +76,7 @@ def test_undo_and_delete_need_the_number_of_merchants(open_lab: Any, read: Any, 
 
 
 @pytest.mark.slow
-def test_what_is_confirmed_and_undone_includes_the_retries(open_lab: Any):
+def test_what_is_confirmed_and_undone_includes_the_retries(open_lab):
     lab = open_lab(faults=[Fault(path="banner/2.png", calls=((1, 1),), errcode=40097)])
     panel = uploaded(lab)
     panel.monitor.retry.button.click()
@@ -100,7 +93,7 @@ def test_what_is_confirmed_and_undone_includes_the_retries(open_lab: Any):
 
 
 @pytest.mark.slow
-def test_where_narrows_what_is_deleted(open_lab: Any, read: Any):
+def test_where_narrows_what_is_deleted(open_lab, read):
     lab = open_lab()
     uploaded(lab)
     panel = lab.uploads(where="name=城南书店")
@@ -113,7 +106,7 @@ def test_where_narrows_what_is_deleted(open_lab: Any, read: Any):
     assert len(lab.workspace.sim.objects) == 20
 
 
-def test_nothing_is_offered_for_an_upload_that_stored_nothing(open_lab: Any):
+def test_nothing_is_offered_for_an_upload_that_stored_nothing(open_lab):
     panel = uploaded(open_lab(faults=[Fault(errcode=85088)]))
     assert hidden(panel.stored.confirm)
     assert hidden(panel.stored)

@@ -1,36 +1,15 @@
 """Undo: what an upload overwrote is back, what it added is gone, and nobody else's bytes are touched."""
 
-from __future__ import annotations
-
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
 
 import pytest
-from stored_runs import (
-    cancel,
-    confirm,
-    delete,
-    ends,
-    retry,
-    stored,
-    undo,
-    upload,
-    upload_other,
-)
-from workspace import (
-    BOOKS,
-    QUICK,
-    TEA,
-    OpenWorkspace,
-    WaitFor,
-    Workspace,
-    many,
-)
+from stored_runs import cancel, confirm, delete, ends, retry, stored, undo, upload, upload_other
+from workspace import BOOKS, QUICK, TEA, many
 
 import tcb_ops as tcb
 from tcb_ops.api import prune
@@ -40,22 +19,15 @@ from tcb_ops.features.stored.api import undo_scope
 from tcb_ops.model import Merchant
 from tcb_ops.runs.limits import RunLimits
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-
 OTHER = "1" * 32
 
 
 @pytest.mark.kill
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("count", "rows"),
-    [(10, 40), pytest.param(100, 20, marks=[pytest.mark.soak, pytest.mark.timeout(900)])],
+    ("count", "rows"), [(10, 40), pytest.param(100, 20, marks=[pytest.mark.soak, pytest.mark.timeout(900)])]
 )
-def test_a_round_trip_that_is_killed_at_each_step_loses_nothing(
-    open_workspace: OpenWorkspace, tmp_path: Path, count: int, rows: int
-) -> None:
+def test_a_round_trip_that_is_killed_at_each_step_loses_nothing(open_workspace, tmp_path, count, rows):
     envs = [Merchant(f"wx{n:02d}", f"商户 {n}", f"env-{n:02d}") for n in range(count)]
     workspace = open_workspace(many(*envs, rows=rows), merchants=envs, store=tmp_path / "store")
     for merchant in envs:
@@ -82,7 +54,7 @@ def test_a_round_trip_that_is_killed_at_each_step_loses_nothing(
     assert last.counts == {"undone": count * rows}
 
 
-def _run_and_kill(words: list[str], workspace: Workspace, kill: bool) -> int:
+def _run_and_kill(words, workspace, kill):
     """Run a command; kill it as soon as its run has ended some rows."""
     command = [sys.executable, "-m", "tcb_ops", *words]
     with subprocess.Popen(
@@ -97,7 +69,7 @@ def _run_and_kill(words: list[str], workspace: Workspace, kill: bool) -> int:
 
 
 @pytest.mark.slow
-def test_an_undo_brings_back_every_byte(open_workspace: OpenWorkspace, tmp_path: Path) -> None:
+def test_an_undo_brings_back_every_byte(open_workspace, tmp_path):
     workspace = open_workspace(many(TEA, BOOKS, rows=6), store=tmp_path / "store")
     for n in range(3):
         workspace.sim.put(TEA.env, f"banner/{n}.png", f"before {n}".encode())
@@ -114,9 +86,7 @@ def test_an_undo_brings_back_every_byte(open_workspace: OpenWorkspace, tmp_path:
     assert undone.record.settings["undoes"] == run.id
 
 
-def test_what_somebody_else_changed_is_a_conflict_and_stays(
-    open_workspace: OpenWorkspace, tmp_path: Path
-) -> None:
+def test_what_somebody_else_changed_is_a_conflict_and_stays(open_workspace, tmp_path):
     workspace = open_workspace(many(TEA, rows=4), store=tmp_path / "store")
     workspace.sim.put(TEA.env, "banner/0.png", b"before 0")
     workspace.sim.put(TEA.env, "banner/1.png", b"before 1")
@@ -134,7 +104,7 @@ def test_what_somebody_else_changed_is_a_conflict_and_stays(
     }
 
 
-def test_an_overwritten_upload_without_a_backup_cannot_be_undone(open_workspace: OpenWorkspace) -> None:
+def test_an_overwritten_upload_without_a_backup_cannot_be_undone(open_workspace):
     workspace = open_workspace(many(TEA, rows=2))
     upload_other(workspace, TEA.env, "banner/0.png")
     upload(workspace)
@@ -147,7 +117,7 @@ def test_an_overwritten_upload_without_a_backup_cannot_be_undone(open_workspace:
     assert f"1 of 2 files of this upload were undone by run {run.id}" in str(handle.warning)
 
 
-def test_a_lost_backup_deletes_nothing(open_workspace: OpenWorkspace, tmp_path: Path) -> None:
+def test_a_lost_backup_deletes_nothing(open_workspace, tmp_path):
     workspace = open_workspace(many(TEA, rows=2), store=tmp_path / "store")
     workspace.sim.put(TEA.env, "banner/0.png", b"before 0")
     run = upload(workspace, backup=tmp_path / "backup")
@@ -158,7 +128,7 @@ def test_a_lost_backup_deletes_nothing(open_workspace: OpenWorkspace, tmp_path: 
     assert list(stored(workspace)) == [(TEA.env, "banner/0.png")]
 
 
-def test_a_backup_folder_that_is_gone_deletes_nothing(open_workspace: OpenWorkspace, tmp_path: Path) -> None:
+def test_a_backup_folder_that_is_gone_deletes_nothing(open_workspace, tmp_path):
     workspace = open_workspace(many(TEA, rows=3), store=tmp_path / "store")
     workspace.sim.put(TEA.env, "banner/0.png", b"before 0")
     run = upload(workspace, backup=tmp_path / "backup")
@@ -169,9 +139,7 @@ def test_a_backup_folder_that_is_gone_deletes_nothing(open_workspace: OpenWorksp
     assert len(stored(workspace)) == 3
 
 
-def test_what_was_stored_without_an_answer_is_undone_too(
-    open_workspace: OpenWorkspace, tmp_path: Path
-) -> None:
+def test_what_was_stored_without_an_answer_is_undone_too(open_workspace, tmp_path):
     lost = Fault(step=FaultStep.STORE, path="banner/[12].png", reset=Reset.MIDDLE)
     workspace = open_workspace(many(TEA, rows=4), [lost], store=tmp_path / "store")
     workspace.sim.put(TEA.env, "banner/1.png", b"before 1")
@@ -185,7 +153,7 @@ def test_what_was_stored_without_an_answer_is_undone_too(
     assert stored(workspace) == before
 
 
-def test_without_a_backup_what_may_be_somebody_elses_stays(open_workspace: OpenWorkspace) -> None:
+def test_without_a_backup_what_may_be_somebody_elses_stays(open_workspace):
     lost = Fault(step=FaultStep.STORE, path="banner/1.png", reset=Reset.MIDDLE)
     workspace = open_workspace(many(TEA, rows=2), [lost])
     assert upload(workspace).counts == {"uploaded": 1, "failed": 1}
@@ -196,9 +164,7 @@ def test_without_a_backup_what_may_be_somebody_elses_stays(open_workspace: OpenW
 
 
 @pytest.mark.slow
-def test_what_a_retry_stored_without_an_answer_is_undone(
-    open_workspace: OpenWorkspace, tmp_path: Path
-) -> None:
+def test_what_a_retry_stored_without_an_answer_is_undone(open_workspace, tmp_path):
     workspace = open_workspace(
         many(TEA, rows=2), [Fault(step=FaultStep.LINK, path="banner/1.png", errcode=-501007)]
     )
@@ -210,9 +176,7 @@ def test_what_a_retry_stored_without_an_answer_is_undone(
     assert stored(workspace) == {}
 
 
-def test_an_earlier_upload_behind_a_failed_one_is_not_taken_for_a_free_path(
-    open_workspace: OpenWorkspace,
-) -> None:
+def test_an_earlier_upload_behind_a_failed_one_is_not_taken_for_a_free_path(open_workspace):
     workspace = open_workspace(many(TEA, rows=1))
     upload(workspace)
     workspace.sim.play([Fault(step=FaultStep.STORE, reset=Reset.BEFORE)])
@@ -223,7 +187,7 @@ def test_an_earlier_upload_behind_a_failed_one_is_not_taken_for_a_free_path(
     assert len(stored(workspace)) == 1
 
 
-def test_what_an_undo_restored_is_somebody_elses(open_workspace: OpenWorkspace, tmp_path: Path) -> None:
+def test_what_an_undo_restored_is_somebody_elses(open_workspace, tmp_path):
     workspace = open_workspace(many(TEA, rows=1), store=tmp_path / "store")
     workspace.sim.put(TEA.env, "banner/0.png", b"theirs")
     upload(workspace, backup=tmp_path / "backup")
@@ -235,9 +199,7 @@ def test_what_an_undo_restored_is_somebody_elses(open_workspace: OpenWorkspace, 
     assert set(stored(workspace).values()) == {b"theirs"}
 
 
-def test_a_file_in_parts_that_was_not_overwritten_is_no_conflict(
-    open_workspace: OpenWorkspace, tmp_path: Path
-) -> None:
+def test_a_file_in_parts_that_was_not_overwritten_is_no_conflict(open_workspace, tmp_path):
     lost = Fault(step=FaultStep.STORE, reset=Reset.BEFORE)
     workspace = open_workspace(many(TEA, rows=1), [lost])
     workspace.sim.put(TEA.env, "banner/0.png", b"in parts", etag=f"{OTHER}-2")
@@ -245,7 +207,7 @@ def test_a_file_in_parts_that_was_not_overwritten_is_no_conflict(
     assert undo(workspace).counts == {"left": 1}
 
 
-def test_a_failed_row_that_stored_nothing_leaves_what_is_there(open_workspace: OpenWorkspace) -> None:
+def test_a_failed_row_that_stored_nothing_leaves_what_is_there(open_workspace):
     refused = Fault(step=FaultStep.STORE, path="banner/[12].png", reset=Reset.BEFORE)
     workspace = open_workspace(many(TEA, rows=3), [refused])
     workspace.sim.put(TEA.env, "banner/1.png", b"theirs")
@@ -257,9 +219,7 @@ def test_a_failed_row_that_stored_nothing_leaves_what_is_there(open_workspace: O
     assert stored(workspace) == {(TEA.env, "banner/1.png"): b"theirs"}
 
 
-def test_rows_of_a_cancelled_upload_that_were_stored_are_undone(
-    open_workspace: OpenWorkspace, wait_for: WaitFor, tmp_path: Path
-) -> None:
+def test_rows_of_a_cancelled_upload_that_were_stored_are_undone(open_workspace, wait_for, tmp_path):
     workspace = open_workspace(many(TEA, rows=6), store=tmp_path / "store")
     upload_other(workspace, TEA.env, "banner/3.png")
     workspace.sim.put(TEA.env, "banner/4.png", b"before 4")
@@ -275,9 +235,7 @@ def test_rows_of_a_cancelled_upload_that_were_stored_are_undone(
     assert stored(workspace) == before
 
 
-def test_a_second_undo_leaves_what_came_after_the_first(
-    open_workspace: OpenWorkspace, tmp_path: Path
-) -> None:
+def test_a_second_undo_leaves_what_came_after_the_first(open_workspace, tmp_path):
     workspace = open_workspace(many(TEA, rows=2), store=tmp_path / "store")
     workspace.sim.put(TEA.env, "banner/1.png", b"before")
     upload(workspace, backup=tmp_path / "backup")
@@ -290,9 +248,7 @@ def test_a_second_undo_leaves_what_came_after_the_first(
 
 
 @pytest.mark.slow
-def test_a_run_that_sent_nothing_keeps_no_upload_from_being_undone(
-    open_workspace: OpenWorkspace, tmp_path: Path
-) -> None:
+def test_a_run_that_sent_nothing_keeps_no_upload_from_being_undone(open_workspace, tmp_path):
     workspace = open_workspace(many(TEA, rows=2), store=tmp_path / "store")
     workspace.sim.put(TEA.env, "banner/0.png", b"before")
     first = upload(workspace, backup=tmp_path / "backup")
@@ -307,9 +263,7 @@ def test_a_run_that_sent_nothing_keeps_no_upload_from_being_undone(
     assert [*stored(workspace).values()] == [b"before"]
 
 
-def test_saved_bytes_that_the_upload_sent_prove_nothing_and_stay(
-    open_workspace: OpenWorkspace, tmp_path: Path
-) -> None:
+def test_saved_bytes_that_the_upload_sent_prove_nothing_and_stay(open_workspace, tmp_path):
     workspace = open_workspace(many(TEA, rows=2), store=tmp_path / "store")
     before = (workspace.folder / "files" / "0.bin").read_bytes()
     workspace.sim.put(TEA.env, "banner/0.png", before)
@@ -319,7 +273,7 @@ def test_saved_bytes_that_the_upload_sent_prove_nothing_and_stay(
     assert stored(workspace) == {(TEA.env, "banner/0.png"): before}
 
 
-def test_a_file_that_another_run_stored_in_between_cannot_be_undone(open_workspace: OpenWorkspace) -> None:
+def test_a_file_that_another_run_stored_in_between_cannot_be_undone(open_workspace):
     workspace = open_workspace(many(TEA, rows=1), [Fault(step=FaultStep.STORE, reset=Reset.BEFORE)])
     first = upload(workspace)
     assert first.counts == {"failed": 1}
@@ -333,15 +287,12 @@ def test_a_file_that_another_run_stored_in_between_cannot_be_undone(open_workspa
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "damage",
-    [
-        "UPDATE rows SET outcome = 'vanished' WHERE run = 1",
-        "UPDATE runs SET kind = 'zorp' WHERE number = 1",
-    ],
+    ["UPDATE rows SET outcome = 'vanished' WHERE run = 1", "UPDATE runs SET kind = 'zorp' WHERE number = 1"],
 )
 @pytest.mark.parametrize("pruned", [False, True], ids=["", "pruned"])
 def test_an_earlier_run_whose_record_cannot_be_understood_may_have_stored_files(
-    open_workspace: OpenWorkspace, damage: str, *, pruned: bool
-) -> None:
+    open_workspace, damage, *, pruned
+):
     workspace = open_workspace(many(TEA, rows=2))
     upload(workspace)
     for file in (workspace.folder / "files").iterdir():
@@ -363,14 +314,12 @@ def test_an_earlier_run_whose_record_cannot_be_understood_may_have_stored_files(
     assert upload(workspace, skip_unchanged=True, new_run=True).counts == {"uploaded": 2}
 
 
-def damaged(workspace: Workspace, damage: str) -> None:
+def damaged(workspace, damage):
     with sqlite3.connect(workspace.folder / "ledger.db") as ledger:
         ledger.execute(damage)
 
 
-def test_what_a_killed_upload_overwrote_comes_back_after_a_later_one(
-    open_workspace: OpenWorkspace, wait_for: WaitFor, tmp_path: Path
-) -> None:
+def test_what_a_killed_upload_overwrote_comes_back_after_a_later_one(open_workspace, wait_for, tmp_path):
     lost = Fault(step=FaultStep.STORE, reset=Reset.MIDDLE)
     workspace = open_workspace(many(TEA, rows=1), [lost], store=tmp_path / "store")
     workspace.sim.put(TEA.env, "banner/0.png", b"before")

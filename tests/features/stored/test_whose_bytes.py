@@ -46,14 +46,8 @@ from tcb_ops.runs.schema import version
 from tcb_ops.settings import load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from postgres import Postgres
-
-    from tcb_ops.features.simulator import SimulatedObject
-    from tcb_ops.lists.batch import Batch
-    from tcb_ops.run import Run, RunHandle
     from tcb_ops.settings import Settings
 
 Place = tuple[str, str]
@@ -127,7 +121,7 @@ class WhoseBytes(RuleBasedStateMachine):
     """The URL of a PostgreSQL database; empty for SQLite."""
     examples = 0
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         type(self).examples += 1
         self.folder = self.base / f"example-{self.examples}"
@@ -157,7 +151,7 @@ class WhoseBytes(RuleBasedStateMachine):
         """Who wrote to a path last, of those that the ledger knows for certain; STRANGER: restored; empty: removed."""
         self.lists = 0
 
-    def teardown(self) -> None:
+    def teardown(self):
         shutil.rmtree(self.folder)
         if self.ledger:
             engine = sa.create_engine(self.ledger)
@@ -178,19 +172,9 @@ class WhoseBytes(RuleBasedStateMachine):
         fault=faults,
         kill=kills,
     )
-    def upload(
-        self,
-        mask: int,
-        content: int,
-        *,
-        with_backup: bool,
-        if_exists: str,
-        skip_unchanged: bool,
-        fault: tuple[str, int] | None,
-        kill: Kill | None,
-    ) -> None:
+    def upload(self, mask, content, *, with_backup, if_exists, skip_unchanged, fault, kill):
         batch, files = self.new_list(selected(mask), content)
-        options: dict[str, Any] = {"if_exists": if_exists, "skip_unchanged": skip_unchanged}
+        options = {"if_exists": if_exists, "skip_unchanged": skip_unchanged}
         if with_backup:
             options["backup"] = self.folder / "backup"
         start = partial(start_upload, batch, **options, **self.common)
@@ -198,7 +182,7 @@ class WhoseBytes(RuleBasedStateMachine):
         self.send(start, kill, fault, new)
 
     @initialize(before=st.just(0) | masks, mask=masks, backups=st.tuples(st.booleans(), st.booleans()))
-    def begin(self, before: int, mask: int, backups: tuple[bool, bool]) -> None:
+    def begin(self, before, mask, backups):
         """Begin with what strangers have stored, and with two versions of an upload."""
         for place in selected(before):
             self.put_by_stranger(place, 9)
@@ -206,24 +190,24 @@ class WhoseBytes(RuleBasedStateMachine):
             self.upload_all(selected(mask), content, with_backup)
 
     @rule(mask=masks, content=contents, with_backup=st.booleans())
-    def plain_upload(self, mask: int, content: int, *, with_backup: bool) -> None:
+    def plain_upload(self, mask, content, *, with_backup):
         """Upload as most people do, so that other steps meet what has succeeded."""
         self.upload_all(selected(mask), content, with_backup)
 
     @precondition(lambda self: self.uploads)
     @rule(content=contents, with_backup=st.booleans())
-    def upload_over_the_latest(self, content: int, *, with_backup: bool) -> None:
+    def upload_over_the_latest(self, content, *, with_backup):
         self.upload_all(self.uploads[-1].files, content, with_backup)
 
-    def upload_all(self, places: Iterable[Place], content: int, with_backup: bool) -> None:
+    def upload_all(self, places, content, with_backup):
         batch, files = self.new_list(places, content)
-        options: dict[str, Any] = {"backup": self.folder / "backup"} if with_backup else {}
+        options = {"backup": self.folder / "backup"} if with_backup else {}
         new = Upload("", batch.root or self.folder, files, with_backup)
         self.send(partial(start_upload, batch, **options, **self.common), None, None, new)
 
     @precondition(lambda self: any(upload.to_retry for upload in self.uploads))
     @rule(age=ages, content=st.none() | contents, fault=faults, kill=kills)
-    def retry(self, age: int, content: int | None, fault: tuple[str, int] | None, kill: Kill | None) -> None:
+    def retry(self, age, content, fault, kill):
         upload = self.pick([one for one in self.uploads if one.to_retry], age)
         if content is not None:
             for file in upload.files.values():
@@ -232,7 +216,7 @@ class WhoseBytes(RuleBasedStateMachine):
 
     @precondition(lambda self: self.unfinished)
     @rule(age=ages, kill=kills)
-    def resume(self, age: int, kill: Kill | None) -> None:
+    def resume(self, age, kill):
         run_id = self.pick(list(self.unfinished), age)
         kind, upload = self.unfinished[run_id]
         start = partial(start_resume, run_id, **self.common)
@@ -247,29 +231,29 @@ class WhoseBytes(RuleBasedStateMachine):
 
     @precondition(lambda self: any(not upload.taken_back for upload in self.uploads))
     @rule()
-    def undo_first_time(self) -> None:
+    def undo_first_time(self):
         upload = self.pick([one for one in self.uploads if not one.taken_back], 0)
         self.take_back(upload, partial(start_undo, upload.id, **self.common), None)
 
     @precondition(lambda self: self.uploads)
     @rule(age=ages, kill=kills)
-    def undo(self, age: int, kill: Kill | None) -> None:
+    def undo(self, age, kill):
         upload = self.pick(self.uploads, age)
         self.take_back(upload, partial(start_undo, upload.id, **self.common), kill)
 
     @precondition(lambda self: self.uploads)
     @rule(age=ages, kill=kills)
-    def delete(self, age: int, kill: Kill | None) -> None:
+    def delete(self, age, kill):
         upload = self.pick(self.uploads, age)
         self.remove(partial(start_delete, upload.id, **self.common), kill, upload)
 
     @rule(mask=masks, kill=kills)
-    def delete_list(self, mask: int, kill: Kill | None) -> None:
+    def delete_list(self, mask, kill):
         batch, _files = self.new_list(selected(mask), None)
         self.remove(partial(start_delete, batch, **self.common), kill, None)
 
     @rule(mask=st.integers(1, 7), content=contents, deletes=st.booleans(), confirms=st.booleans(), kill=kills)
-    def sync(self, mask: int, content: int, *, deletes: bool, confirms: bool, kill: Kill | None) -> None:
+    def sync(self, mask, content, *, deletes, confirms, kill):
         """Make the first three paths the same as a folder, as `tcb-ops sync` does."""
         here = [path for number, (_env, path) in enumerate(PLACES[:3]) if mask >> number & 1]
         for _env, path in PLACES[:3]:
@@ -305,7 +289,7 @@ class WhoseBytes(RuleBasedStateMachine):
 
     @precondition(lambda self: self.uploads)
     @rule(age=ages, links=st.booleans())
-    def look(self, age: int, *, links: bool) -> None:
+    def look(self, age, *, links):
         """Confirm an upload, or request links for its paths."""
         upload, before = self.pick(self.uploads, age), self.objects()
         if links:
@@ -322,7 +306,7 @@ class WhoseBytes(RuleBasedStateMachine):
 
     @precondition(lambda self: len(self.uploads) > 1)
     @rule(age=ages)
-    def prune(self, age: int) -> None:
+    def prune(self, age):
         """Remove from the ledger what finished before an upload."""
         upload = self.pick(self.uploads, age)
         engine = sa.create_engine(self.ledger or f"sqlite:///{self.settings.ledger}")
@@ -337,7 +321,7 @@ class WhoseBytes(RuleBasedStateMachine):
         assert not self.changes(before), "pruning concerns the ledger alone"
 
     @rule(mask=masks, content=st.none() | contents, in_parts=st.booleans())
-    def stranger(self, mask: int, content: int | None, *, in_parts: bool) -> None:
+    def stranger(self, mask, content, *, in_parts):
         """Let somebody else write to paths, or remove what is there."""
         for place in selected(mask):
             if content is not None:
@@ -346,20 +330,14 @@ class WhoseBytes(RuleBasedStateMachine):
                 self.sim.remove(*place)
                 self.truth.pop(place, None)
 
-    def put_by_stranger(self, place: Place, content: int, *, in_parts: bool = False) -> None:
+    def put_by_stranger(self, place, content, *, in_parts=False):
         etag = f"{md5(data(content))}-2" if in_parts else None
         self.sim.put(*place, data(content), etag)
         self.truth[place] = Stored(md5(data(content)), STRANGER, in_parts)
 
     # --- what must hold -------------------------------------------------------------------------------------------
 
-    def send(
-        self,
-        start: Callable[[], RunHandle],
-        kill: Kill | None,
-        fault: tuple[str, int] | None,
-        upload: Upload,
-    ) -> Run | None:
+    def send(self, start, kill, fault, upload):
         """Work on an upload or a retry, and check what it wrote; None if it was refused."""
         before, ended = self.objects(), self.ended()
         if fault is not None:
@@ -405,7 +383,7 @@ class WhoseBytes(RuleBasedStateMachine):
                     self.last_change[place] = upload.id
         return run
 
-    def take_back(self, upload: Upload, start: Callable[[], RunHandle], kill: Kill | None) -> None:
+    def take_back(self, upload, start, kill):
         """Undo an upload, and check what became of each of its paths."""
         before, ended = self.objects(), self.ended()
         scope = None
@@ -447,7 +425,7 @@ class WhoseBytes(RuleBasedStateMachine):
         ):
             assert run.counts == scope.counts, "an undo does what its preview said"
 
-    def check_own(self, upload: Upload, place: Place, why: str) -> None:
+    def check_own(self, upload, place, why):
         """Assert that the bytes at a path are an upload's, or cannot be told from them."""
         previous = self.truth.get(place)
         assert previous is not None, why
@@ -456,7 +434,7 @@ class WhoseBytes(RuleBasedStateMachine):
         )
         assert previous.owner == upload.id or same, why
 
-    def check_restored(self, upload: Upload, place: Place, written: SimulatedObject | None) -> None:
+    def check_restored(self, upload, place, written):
         overwrote = upload.overwrote.get(place, [None])
         if written is None:
             known = [
@@ -476,14 +454,7 @@ class WhoseBytes(RuleBasedStateMachine):
         assert same, "an undo stores nothing but what was there before the upload"
         self.truth[place] = Stored(written.md5, same[-1].owner)
 
-    def remove(
-        self,
-        start: Callable[[], RunHandle],
-        kill: Kill | None,
-        upload: Upload | None,
-        *,
-        of_sync: bool = False,
-    ) -> None:
+    def remove(self, start, kill, upload, *, of_sync=False):
         """Delete files of an upload or of a list, and check that they were what could be deleted."""
         before, ended = self.objects(), self.ended()
         run = self.work(start, kill)
@@ -516,7 +487,7 @@ class WhoseBytes(RuleBasedStateMachine):
             elif kill is None:
                 assert place not in changed
 
-    def check_confirmed(self, upload: Upload, place: Place, outcome: Outcome, digest: str) -> None:
+    def check_confirmed(self, upload, place, outcome, digest):
         """Compare what a confirm says with what is in the store."""
         stored = self.truth.get(place)
         match outcome:
@@ -540,7 +511,7 @@ class WhoseBytes(RuleBasedStateMachine):
 
     # --- helpers --------------------------------------------------------------------------------------------------
 
-    def work(self, start: Callable[[], RunHandle], kill: Kill | None) -> Run | None:
+    def work(self, start, kill):
         """Wait for a run's end, or kill it; None if it is refused.
 
         A killed run is left as a second Ctrl-C leaves it: calls in flight are not waited for, their rows stay pending.
@@ -562,22 +533,22 @@ class WhoseBytes(RuleBasedStateMachine):
         finally:
             self.sim.release()
 
-    def note_end(self, run: Run, upload: Upload | None) -> None:
+    def note_end(self, run, upload):
         self.unfinished.pop(run.id, None)
         run.refresh()
         if run.record.finished_at is None:
             self.unfinished[run.id] = run.record.kind, upload
 
-    def ended(self) -> dict[str, set[Place]]:
+    def ended(self):
         """Return the rows of unfinished runs that have ended."""
         return {run_id: set(ends(tcb.open_run(run_id, settings=self.settings))) for run_id in self.unfinished}
 
     @staticmethod
-    def new_ends(run: Run, ended: dict[str, set[Place]]) -> dict[Place, tuple[Outcome, str]]:
+    def new_ends(run, ended):
         """Return how rows have ended that had not before."""
         return {place: end for place, end in ends(run).items() if place not in ended.get(run.id, ())}
 
-    def objects(self) -> dict[Place, SimulatedObject]:
+    def objects(self):
         stored = self.sim.objects
         return {
             (env, path): stored[bucket_of(env), path]
@@ -585,12 +556,12 @@ class WhoseBytes(RuleBasedStateMachine):
             if (bucket_of(env), path) in stored
         }
 
-    def changes(self, before: dict[Place, SimulatedObject]) -> dict[Place, SimulatedObject | None]:
+    def changes(self, before):
         """Return what was written since, also with the same bytes; None: removed."""
         after = self.objects()
         return {place: after.get(place) for place in PLACES if after.get(place) is not before.get(place)}
 
-    def new_list(self, places: Iterable[Place], content: int | None) -> tuple[Batch, dict[Place, str]]:
+    def new_list(self, places, content):
         """Write a list that no other is equal to, and its files; without content, a list alone."""
         self.lists += 1
         root = self.folder / f"files-{self.lists}"
@@ -603,12 +574,12 @@ class WhoseBytes(RuleBasedStateMachine):
         return tcb.read_paths(source, self.merchants, root if content is not None else None), files
 
     @staticmethod
-    def pick(some: list[Any], age: int) -> Any:
+    def pick(some, age):
         """Return one of some, counted from the newest."""
         return some[-1 - age % len(some)]
 
 
-def ends(run: Run) -> dict[Place, tuple[Outcome, str]]:
+def ends(run):
     return {
         (record.row.env, record.row.path): (record.end.outcome, record.end.md5)
         for record in run.rows()
@@ -616,24 +587,24 @@ def ends(run: Run) -> dict[Place, tuple[Outcome, str]]:
     }
 
 
-def is_last(stored: Stored | None, upload: Upload, place: Place) -> bool:
+def is_last(stored, upload, place):
     """Return whether what an upload put at a path last is there."""
     return stored is not None and stored.owner == upload.id and stored.md5 == upload.put[place][-1]
 
 
-def selected(mask: int) -> list[Place]:
+def selected(mask):
     return [place for number, place in enumerate(PLACES) if mask >> number & 1]
 
 
-def data(content: int) -> bytes:
+def data(content):
     return f"content {content}".encode()
 
 
-def md5(data: bytes) -> str:
+def md5(data):
     return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
-def explore(sim: CutOff, base: Path, ledger: str, budget: settings) -> None:
+def explore(sim, base, ledger, budget):
     machine = type("Machine", (WhoseBytes,), {"sim": sim, "base": base, "ledger": ledger})
     checks = list(HealthCheck)
     run_state_machine_as_test(
@@ -645,7 +616,7 @@ def explore(sim: CutOff, base: Path, ledger: str, budget: settings) -> None:
 
 
 @pytest.fixture
-def cut_off() -> Iterator[CutOff]:
+def cut_off():
     merchants = (TEA, BOOKS)
     with CutOff(merchants, {one.appid: f"token-of-{one.appid}" for one in merchants}) as sim:
         yield sim
@@ -660,24 +631,20 @@ LONG = settings(
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_nobodys_bytes_are_lost(cut_off: CutOff, tmp_path: Path) -> None:
+def test_nobodys_bytes_are_lost(cut_off, tmp_path):
     explore(cut_off, tmp_path, "", settings(QUICK, max_examples=30))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_nobodys_bytes_are_lost_on_postgresql(
-    cut_off: CutOff, tmp_path: Path, postgres: Postgres, database: str
-) -> None:
+def test_nobodys_bytes_are_lost_on_postgresql(cut_off, tmp_path, postgres, database):
     explore(cut_off, tmp_path, postgres.url(database), settings(QUICK, max_examples=6))
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("where", ["sqlite", "postgresql"])
-def test_nobodys_bytes_are_lost_in_long_rounds(
-    cut_off: CutOff, tmp_path: Path, where: str, request: pytest.FixtureRequest
-) -> None:
+def test_nobodys_bytes_are_lost_in_long_rounds(cut_off, tmp_path, where, request):
     ledger = ""
     if where == "postgresql":
         ledger = request.getfixturevalue("postgres").url(request.getfixturevalue("database"))
