@@ -73,6 +73,16 @@ def test_a_list_that_is_refused_by_now_is_reported_beside_the_run(open_lab, read
     assert again.start.disabled
 
 
+PRACTISE = """
+import json
+import tcb_ops as tcb
+from tcb_ops import panels
+panel = panels.run_uploads()
+panel.run_now(False)
+links = str(panel.monitor.export.files.outputs)
+print(json.dumps({"linked": f"<a href='reports/{panel.run.id}/report.html'" in links, "shown": panel.run.id, "finished": panel.run.record.finished_at is not None,
+                  "runs": [run.id for run in tcb.all_runs()]}))
+"""
 BELOW = """
 import json
 import tcb_ops as tcb
@@ -106,6 +116,12 @@ def practised(script, tmp, **more):
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
+
+
+@pytest.mark.slow
+def test_in_practice_a_headless_run_links_to_its_report_below_the_notebook(tmp_path):
+    result = practised(PRACTISE, tmp_path, JPY_SESSION_NAME="/a/02_run_uploads.ipynb")
+    assert result == {"linked": True, "finished": True, "shown": result["shown"], "runs": [result["shown"]]}
 
 
 @pytest.mark.slow
