@@ -118,14 +118,9 @@ def practised(script, tmp, **more):
 
 
 @pytest.mark.slow
-def test_in_practice_a_restarted_kernel_shows_the_run_and_begins_no_other(tmp_path):
-    lab = {"JPY_SESSION_NAME": "/a/02_run_uploads.ipynb", "JPY_PARENT_PID": str(os.getpid())}
-    first, again = practised(PRACTISE, tmp_path, **lab), practised(PRACTISE, tmp_path, **lab)
-    assert first["finished"]
-    assert first.pop("linked")
-    assert not again.pop("linked")  # what was exported once is not exported again
-    assert again == first
-    assert first["runs"] == [first["shown"]]
+def test_in_practice_a_headless_run_links_to_its_report_below_the_notebook(tmp_path):
+    result = practised(PRACTISE, tmp_path, JPY_SESSION_NAME="/a/02_run_uploads.ipynb")
+    assert result == {"linked": True, "finished": True, "shown": result["shown"], "runs": [result["shown"]]}
 
 
 @pytest.mark.slow

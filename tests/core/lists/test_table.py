@@ -51,6 +51,7 @@ def test_a_character_cut_by_the_reading_chunk_is_whole(write):
     ("data", "line", "says"),
     [
         pytest.param(b"\xef\xbb\xbf", 0, "empty", id="only a bom"),
+        pytest.param(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1\x00", 0, "workbook", id="xls"),
         pytest.param("env\npath".encode("utf-16-le"), 1, "NUL", id="utf-16 without bom"),
         pytest.param(b"\xef\xbb\xbfenv\n" + "环境".encode("gbk"), 2, "UTF-8 (BOM)", id="the bom lies"),
         pytest.param(b"env\n\xe7", 2, "UTF-8, GB18030", id="cut in the middle of a character"),

@@ -85,12 +85,14 @@ def test_all_checks_pass_and_nothing_is_uploaded_or_made(open_token_server, chec
     assert "茶语小铺" in out
 
 
-def test_an_address_that_is_not_on_the_list_is_told_from_a_real_call(open_token_server, checks):
+def test_an_address_that_is_not_on_the_list_is_told_from_a_real_call(open_token_server, checks, doctor):
     open_token_server().sim.refuse_ip()
     code, found = checks()
     assert (code, found["tokens"]["grade"], found["target"]["grade"]) == (1, "bad", "ok")
     assert "61004" in found["tokens"]["seen"]
     assert "IP" in found["tokens"]["fix"]
+    code, out, _ = doctor()
+    assert (code, "61004" in out, "→" in out) == (1, True, True)
 
 
 @pytest.mark.parametrize(

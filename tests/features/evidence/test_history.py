@@ -59,6 +59,7 @@ def test_every_run_of_the_target_counts_and_no_other(a_run):
         (date(2025, 11, 25), "晨光文具", "wxaaaa", 85088, 2)
     ]
     assert found.codes() == [(85088, (0, 0, 0, 0, 0, 0, 2))]
+    assert repr(found) == "<History of 7 days: 2 rows with an errcode, 1 merchant>"
     assert found.merchants() == [MerchantHistory("晨光文具", "wxaaaa", 1, date(2025, 11, 25), 2, (85088,))]
 
 
