@@ -109,7 +109,7 @@ class Kind(str):
     done: ClassVar[Text]
     """What was done to every row of a run that succeeded."""
     calls_at: ClassVar[str]
-    """The reference (`module:name`) of what makes the calls of its rows: `(CallContext) -> Calls`."""
+    """Where the function stands (see `load`) that takes a CallContext and returns the Calls of its rows."""
     rows_per_call: ClassVar[int] = 1
     question: ClassVar[Text] = verbatim("")
     """Asked before a live run, with `live_environments` and `api_base`; empty where nothing is changed."""

@@ -466,7 +466,7 @@ def _nothing_left(parent: RunRecord, settings: Settings, *, narrowed: bool) -> T
         _("run {id} has no such rows to retry: --errcode and --where leave none.", id=parent.id)
         if narrowed
         else _(
-            "run {id} ({kind}) has nothing to retry: no row is left that a retry would run again.",
+            "run {id} ({kind}) has nothing to retry: no row is left for it.",
             id=parent.id,
             kind=parent.kind,
         )
