@@ -45,7 +45,7 @@ class Text:
         return []
 
     def options(self) -> set[str]:
-        """Return the options of the command line that the message names, but for those in a command to copy."""
+        """Return the options of the command line that the message names, except in a command to copy."""
         return set()
 
     def of(self, lang: Lang) -> str:
@@ -97,8 +97,7 @@ class Message(Text):
 
     def options(self) -> set[str]:
         """Return the options that the message, or one within it, names."""
-        named = set(re.findall(r"--[a-z][a-z-]+", re.sub("`[^`]*`", "", self.msgid)))
-        return named.union(*(value.options() for value in self.values.values() if isinstance(value, Text)))
+        return _options([self.msgid, *(value for value in self.values.values() if isinstance(value, Text))])
 
     def format(self, **values: object) -> Text:
         """Return the message with further values."""
@@ -115,6 +114,10 @@ class Bilingual(Text):
     def of(self, lang: Lang) -> str:
         """Return the text in one language."""
         return self.chinese if lang is Lang.ZH else self.english
+
+    def options(self) -> set[str]:
+        """Return the options that the text names."""
+        return _options([self.english])
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +137,7 @@ class Joined(Text):
 
     def options(self) -> set[str]:
         """Return the options that the parts name."""
-        return set[str]().union(*(part.options() for part in self.parts if isinstance(part, Text)))
+        return _options(self.parts)
 
 
 def _commands(parts: Iterable[object]) -> list[CommandText]:
@@ -145,6 +148,17 @@ def _commands(parts: Iterable[object]) -> list[CommandText]:
         elif isinstance(part, CommandText):
             found.append(part)
     return found
+
+
+def _options(parts: Iterable[object]) -> set[str]:
+    """Return the options that strings and texts name, except in backticks and in commands to copy."""
+    options: set[str] = set()
+    for part in parts:
+        if isinstance(part, Text):
+            options |= part.options()
+        elif isinstance(part, str) and not isinstance(part, CommandText):
+            options.update(re.findall(r"--[a-z][a-z-]+", re.sub("`[^`]*`", "", part)))
+    return options
 
 
 def N_(msgid: str) -> str:  # noqa: N802  gettext's name for it

@@ -184,7 +184,7 @@ class Kind(str):
     ) -> Findings | None:
         """Return what a run found, as sections of its report; `changes`: since the run before, None if there is none.
 
-        Asked for finished runs, but for retries, of kinds that survey.
+        Asked for finished runs, except retries, of kinds that survey.
         """
         return None
 

@@ -192,7 +192,7 @@ def _one(merchants: Merchants, name: str) -> Merchant:
         case Unresolved(_column, message, fix):
             pass
         case None:
-            message, fix = _("excluded by --where"), _("name another, or change --where")
+            message, fix = _("excluded by --where"), _("choose another, or change --where")
     raise UsageError(_("--to {asked}: {message}; {fix}", asked=shown(name), message=message, fix=fix))
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from tcb_ops.i18n import _, ngettext
 from tcb_ops.kinds import merchant_count, row_count
 from tcb_ops.reports.formats.charts import code_colour
-from tcb_ops.reports.formats.html import environment
 from tcb_ops.reports.formats.notebook import LINES, frame_of
+from tcb_ops.reports.formats.templates import environment
 from tcb_ops.reports.summary import most_first
 from tcb_ops.settings import Settings
 

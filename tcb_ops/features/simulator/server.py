@@ -115,7 +115,7 @@ class Simulator:
         `component_links` link calls for the platform's own environments, `fetched` downloads. Every other interface has
         `STEP`, `STEP:APPID` and `STEP:ERRCODE`, such as `authorizer_token`.
         """
-        return self._state.stats | Counter(objects=len(self._state.objects))
+        return self._state.stats.copy() | Counter(objects=len(self._state.objects))
 
     @property
     def objects(self) -> dict[tuple[str, str], SimulatedObject]:

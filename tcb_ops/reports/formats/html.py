@@ -10,42 +10,34 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import tempfile
 from base64 import b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from datetime import datetime
-from functools import cache
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from tcb_ops.formatting import shorten
-from tcb_ops.i18n import Lang, Text, _, ngettext, pgettext
-from tcb_ops.kinds import environment_count, merchant_count, row_count
-from tcb_ops.model import Outcome, Reason, is_simulated
+from tcb_ops.i18n import Lang, Text, _
+from tcb_ops.kinds import environment_count, merchant_count
+from tcb_ops.model import Outcome, is_simulated
 from tcb_ops.reports.comparisons import Diff, diff_verdict
-from tcb_ops.reports.explanations import change_lines, code_label, confirmation_text, reason_text
+from tcb_ops.reports.explanations import change_lines, confirmation_text
 from tcb_ops.reports.formats.charts import (
     axis_format,
-    code_colour,
     draw,
     errcode_matrix,
-    format_rate,
-    outcome_class,
-    shade,
 )
+from tcb_ops.reports.formats.templates import environment
 from tcb_ops.reports.run_views import RunReader
 from tcb_ops.reports.summary import NextAction, Per, RunSummary, next_actions
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.next_commands import command, fixed_list, quoted, resume, retry
 from tcb_ops.runs.stop_errors import stop_text
-from tcb_ops.secrets import redact
 from tcb_ops.settings import Settings
 
 CAUSES = 12
@@ -160,58 +152,6 @@ def page(
         lines=[*map(macros.line, merchants[DETAILED:])],
     )
     return html
-
-
-@cache  # compiling the templates takes longer than the rest of a small report
-def environment(lang: Lang, timezone: str = "UTC") -> Any:
-    """Return the template environment for one language and time zone, which escapes everything."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    def translated(text: Callable[..., Text]) -> Callable[..., str]:
-        return lambda *msgids, **values: text(*msgids, **values).of(lang)
-
-    def local(at: float) -> datetime:
-        return datetime.fromtimestamp(at, ZoneInfo(timezone))
-
-    environment = Environment(
-        loader=PackageLoader("tcb_ops.reports"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "number": "{:,}".format,
-        "redact": redact,
-        "text": lambda text: text.of(lang),
-        "moment": lambda at: f"{local(at).isoformat(sep=' ', timespec='seconds')} {timezone}",
-        "clock": lambda at, form: local(at).strftime(form),
-        "rate": format_rate,
-        "short": shorten,
-        "breaks": _breaks,
-    }
-    environment.globals |= {
-        "_": translated(_),
-        "ngettext": translated(ngettext),
-        "pgettext": translated(pgettext),
-        "shade": shade,
-        "outcomes": {outcome: outcome.label for outcome in Outcome.all()},
-        "reason_text": reason_text,
-        "reasons": {*Reason.all(), Outcome.PENDING},
-        "lang": str(lang),
-        "row_count": row_count,
-        "code_label": code_label,
-        "css": outcome_class,
-        "colour": code_colour,
-    }
-    return environment
-
-
-def _breaks(code: str) -> Any:
-    """Return a code that may break between its words, as InvalidArgument between d and A."""
-    from markupsafe import Markup
-
-    return Markup("<wbr>").join(re.split("(?<=[a-z])(?=[A-Z])", code))
 
 
 def _whose(action: NextAction, lang: Lang) -> str:

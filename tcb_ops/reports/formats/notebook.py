@@ -21,7 +21,7 @@ from tcb_ops.model import Outcome, is_simulated
 from tcb_ops.reports.explanations import ERRCODE, change_lines
 from tcb_ops.reports.formats.charts import Drawing, ErrcodeMatrix, axis_format
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, own_values
-from tcb_ops.reports.formats.html import environment
+from tcb_ops.reports.formats.templates import environment
 from tcb_ops.reports.run_views import RunReader
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.resources import replacing, system_reason

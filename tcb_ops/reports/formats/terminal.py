@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 
+from tcb_ops.errcodes import all_reasons
 from tcb_ops.formatting import sanitize, shorten, wrap
 from tcb_ops.i18n import Lang, Text, _, ngettext
 from tcb_ops.kinds import MissingKind, row_count
@@ -140,7 +141,8 @@ def _finding_lines(lines: Sequence[FindingLine], lang: Lang, rest: str) -> Align
     def code_text(code: str | None) -> str:
         if not code:
             return "–" if code is None else _("succeeded").of(lang)
-        return f"{code} {code_label(code).of(lang)}".rstrip()
+        label = code_label(code).of(lang)
+        return label if code in all_reasons() else f"{code} {label}".rstrip()
 
     cells = [
         [
