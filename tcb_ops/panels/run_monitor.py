@@ -348,7 +348,7 @@ class RunMonitor(widgets.VBox):
         self.follow(begin({"settings": context.settings, "limits": context.limits()}))
 
     def _cluster_of(self, run: Run) -> Cluster | None:
-        """Return the cluster that goes on with a run; this process does the rest of links, and of what deletes."""
+        """Return the cluster that works on the rest of a run; None for a kind that only this process can work on."""
         return self.cluster() if run.record.kind.clustered else None
 
     def _resume(self) -> None:
