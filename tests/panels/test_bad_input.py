@@ -181,7 +181,7 @@ def states():
 
 
 @pytest.mark.slow
-def test_no_widget_holds_a_secret(open_lab):
+def test_no_widget_holds_a_secret(open_lab, read):
     faults = [
         Fault(env=BOOKS.env, path="banner/1.png", errcode=40097, errmsg=ECHO),
         Fault(env=TEA.env, path="banner/2.png", step="store", code="SignatureDoesNotMatch", errmsg=ECHO),
@@ -190,6 +190,7 @@ def test_no_widget_holds_a_secret(open_lab):
     shown = []
     for panel in (lab.links(), lab.uploads(), lab.audits()):
         press(panel)
+        assert panel.run is not None, read(panel.worker.line)
         press(panel, panel.monitor.export.button)
         shown.append(json.dumps(panel._repr_mimebundle_(), default=str))
         grid = panel.monitor.grid
