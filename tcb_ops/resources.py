@@ -140,6 +140,25 @@ def sync_to_disk(path: Path) -> None:
         os.close(handle)
 
 
+def _sync_names(folder: Path) -> None:
+    """Sync the names in a folder, unless it cannot be read, or its file system does not sync folders."""
+    try:
+        sync_to_disk(folder)
+    except OSError as error:
+        if error.errno not in {errno.EACCES, errno.EINVAL}:
+            raise
+
+
+def make_folder(folder: Path, mode: int = 0o777) -> None:
+    """Make a folder and those above it, synced to disk with their names. Raises OSError."""
+    for missing in reversed([each for each in (folder, *folder.parents) if not each.exists()]):
+        with suppress(FileExistsError):  # another process was faster
+            missing.mkdir(mode=mode)
+        _sync_names(missing.parent)
+    if not folder.is_dir():
+        raise FileExistsError(errno.EEXIST, "")
+
+
 @contextmanager
 def replacing(dest: Path, *, private: bool = False) -> Iterator[Path]:
     """Yield an empty file that replaces `dest` at the end, synced to disk with its name; after an error `dest` is unchanged.
@@ -157,11 +176,7 @@ def replacing(dest: Path, *, private: bool = False) -> Iterator[Path]:
         yield part
         sync_to_disk(part)
         part.replace(dest)
-        try:
-            sync_to_disk(dest.parent)
-        except OSError as error:  # a folder that cannot be read, or a file system that does not sync folders
-            if error.errno not in {errno.EACCES, errno.EINVAL}:
-                raise
+        _sync_names(dest.parent)
     finally:
         with suppress(OSError):  # it is gone if it has replaced `dest`
             part.unlink()

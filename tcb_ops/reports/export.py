@@ -34,7 +34,7 @@ from tcb_ops.reports.formats.html import add_pdf, page
 from tcb_ops.reports.formats.xlsx import write_workbook
 from tcb_ops.reports.run_views import RunReader
 from tcb_ops.reports.summary import RunSummary
-from tcb_ops.resources import sync_to_disk, system_reason
+from tcb_ops.resources import make_folder, sync_to_disk, system_reason
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.next_commands import of_run, quoted
 from tcb_ops.runs.reader import LedgerReader
@@ -103,7 +103,7 @@ def export(
     check_destination(dest, run.id, replace=replace)
     real, trouble = _real(dest), None
     try:
-        real.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(real.parent)
         _remove_leftovers(real, now)
         part = real.with_name(f"{real.name}.part-{secrets.token_hex(4)}")
         with ExitStack() as stack:
@@ -241,7 +241,7 @@ def _remove_leftovers(real: Path, now: float) -> None:
 
 
 def _put(part: Path, dest: Path) -> None:
-    """Rename the new report to its place. A kill leaves the old one, the new one or both, each complete."""
+    """Rename the new report to its place. A kill or a power cut leaves the old one, the new one or both, each complete."""
     if not dest.exists():
         part.rename(dest)
     elif not any(dest.iterdir()):
@@ -255,6 +255,7 @@ def _put(part: Path, dest: Path) -> None:
         except OSError:
             old.rename(dest)
             raise
+        sync_to_disk(dest.parent)  # before any file of the old one goes
         shutil.rmtree(old, ignore_errors=True)
     sync_to_disk(dest.parent)
 

@@ -24,7 +24,7 @@ from tcb_ops.errors import SettingsError, TokenError, TokenSourceError
 from tcb_ops.formatting import shown
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Secret
-from tcb_ops.resources import raise_if_exhausted, replacing, system_reason
+from tcb_ops.resources import make_folder, raise_if_exhausted, replacing, system_reason
 from tcb_ops.wechat.tokens import Token, finite, is_token, read_object
 
 SCHEMA = 1
@@ -156,9 +156,9 @@ class TokenStore:
             lock.release()
 
     def _open(self, identity: dict[str, object]) -> None:
-        self._folder.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self._folder.parent)
         with suppress(FileExistsError):
-            self._folder.mkdir(mode=0o700)
+            make_folder(self._folder, 0o700)
         if not self._folder.is_dir():
             raise self._bad(_("is not a folder"))
         names = {entry.name for entry in os.scandir(self._folder)}

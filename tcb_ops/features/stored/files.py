@@ -19,7 +19,6 @@ one continued its rows cannot spoil what that one has saved.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -43,7 +42,7 @@ from tcb_ops.features.stored.kinds import UNDO
 from tcb_ops.i18n import _
 from tcb_ops.kinds import Kind
 from tcb_ops.model import Outcome, Row
-from tcb_ops.resources import sync_to_disk, system_reason
+from tcb_ops.resources import make_folder, sync_to_disk, system_reason
 from tcb_ops.runs.list_kinds import UPLOAD
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import EarlierUpload, RunRecord
@@ -348,7 +347,7 @@ class BackupError(TcbOpsError):
 def check_folder(folder: Path) -> None:
     """Make a folder for backups. Raises UsageError if it cannot be written, before anything is sent."""
     try:
-        _make_folder(folder.absolute())
+        make_folder(folder.absolute(), 0o700)
         with TemporaryFile(dir=folder):
             pass
     except FileExistsError:
@@ -413,7 +412,7 @@ class Backup:
         """
         file, part = self.record(line, saved.version), self.part(line)
         try:
-            _make_folder(self.folder)
+            make_folder(self.folder, 0o700)
             if file.exists():
                 return False
             if written is not None and not self.data(line, saved.md5).exists():
@@ -440,16 +439,6 @@ class Backup:
         """Add an MD5 to what a row may have sent: on the disk when this returns. Raises BackupError."""
         while (saved := self.read(line)) is not None and md5 not in saved.sent:
             self.save(line, replace(saved, sent=(md5,), version=saved.version + 1))
-
-
-def _make_folder(folder: Path) -> None:
-    """Make a folder and those above it, for their owner alone, and on the disk. Raises OSError."""
-    for missing in reversed([each for each in (folder, *folder.parents) if not each.exists()]):
-        with suppress(FileExistsError):  # another worker was faster
-            missing.mkdir(mode=0o700)
-        sync_to_disk(missing.parent)
-    if not folder.is_dir():
-        raise FileExistsError(errno.EEXIST, "")
 
 
 def _open(file: Path, flags: int) -> int:
@@ -497,7 +486,7 @@ class Download:
         self._stream: IO[bytes] | None = None
         if file is not None:
             try:
-                _make_folder(file.parent)
+                make_folder(file.parent, 0o700)
                 self._stream = os.fdopen(_open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb")
             except OSError as error:
                 self.error = _backup_error(file, error)
