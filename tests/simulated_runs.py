@@ -12,6 +12,7 @@ import gc
 import hashlib
 import logging
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -24,6 +25,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 from simulated_time import KilledError, SimulatedLoop, SimulatedThread, StuckError
 from simulated_world import (
@@ -36,12 +38,11 @@ from simulated_world import (
     SimulatedTransport,
     Watch,
     World,
-    carried,
     scenario_of,
 )
 
 from tcb_ops.errcodes import Decision, Scope, errcode, store_code
-from tcb_ops.errors import InterruptedRunError, StoppedError
+from tcb_ops.errors import InterruptedRunError, LedgerError, StoppedError
 from tcb_ops.features.simulator.signing import bucket_of
 from tcb_ops.kinds import kind_named
 from tcb_ops.model import Outcome, Owner, Row, RowEnd
@@ -57,10 +58,12 @@ from tcb_ops.wechat.responses import ApiError, HttpResponse, read_response
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from tcb_ops.runs.records import RunRecord
+    from tcb_ops.runs.records import RowRecord, RunRecord
 
 RUN = "20260921-220000-0001"
 MOST_SESSIONS = 12
+A_WHILE = 30.0
+"""Seconds between the arrival of a link and its commit at most."""
 A_MOMENT = 1e-6
 """Seconds within which two moments count as one."""
 _KILLED: list[object] = []
@@ -76,9 +79,17 @@ class WatchedLedger(Ledger):
 
     oracle: Oracle
 
+    killed_in_commit: int | None = None
+    commits = 0
+
     def record(self, run: RunRecord, ends: Sequence[RowEnd], usage: Usage) -> None:
+        self.commits += 1
+        if self.killed_in_commit == -self.commits:
+            raise KilledError
         super().record(run, ends, usage)
         self.oracle.recorded(ends)
+        if self.killed_in_commit == self.commits:
+            raise KilledError
 
     def reopen(self, run: RunRecord, lines: Iterable[int]) -> None:
         opened = list(lines)
@@ -106,13 +117,23 @@ class Oracle(Watch):
     """Environments and appids whose breaker has opened in this session."""
     linked: set[int] = field(default_factory=set)
     """Lines whose link has arrived, in any session."""
+    expires: dict[int, float] = field(default_factory=dict)
+    """When each line's newest link expires, by this machine's clock."""
+    expired: set[int] = field(default_factory=set)
+    etags: dict[int, str] = field(default_factory=dict)
+    """What the store said at last of each line's object."""
+    trace: int = 0
+    """Checksum of all calls, their moments and answers, by which a replay is recognised."""
 
     def __post_init__(self) -> None:
         self.rows = rows_of(self.world.scenario)
         self.line_of = {(row.env, row.path): row.line for row in self.rows}
 
     def begin(self) -> None:
-        """Forget what belongs to a session."""
+        """Forget what belongs to a session; note which links have expired, which this one must request again."""
+        now = self.world.now()
+        linked = {line for line, outcome in self.done.items() if outcome is Outcome.LINKED}
+        self.expired = {line for line in linked if self.expires[line] < now - A_WHILE}
         for kept in (self.answered, self.begun, self.in_flight, self.last_call, self.paused_until):
             kept.clear()
         self.breakers.clear()
@@ -142,9 +163,10 @@ class Oracle(Watch):
                 self.last_call[appid] = now
         self.begun.add(line)
         self.in_flight[env] += 1
+        self.trace = crc32(repr((round(self.world.elapsed, 6), step, line)).encode(), self.trace)
 
-        def answered(status: int, body: bytes) -> None:
-            self._answered(step, line, env, appid, HttpResponse(status, {}, body))
+        def answered(response: HttpResponse) -> None:
+            self._answered(step, line, env, appid, response)
 
         try:
             yield answered
@@ -155,10 +177,15 @@ class Oracle(Watch):
         if step == "store":
             if response.status in {200, 201, 204}:
                 self.answered.add(line)
+                self.etags[line] = response.headers.get("ETag", "").strip('"')
             return
         answer = read_response(response, ())
         if isinstance(answer, dict):
             self.linked.add(line)
+            begins, _, ends = re.search(r"q-sign-time=(\d+;\d+)", str(answer["authorization"]))[1].partition(
+                ";"
+            )
+            self.expires[line] = self.world.now() + int(ends) - int(begins)
             if self.world.scenario.kind == "links":
                 self.answered.add(line)
         elif isinstance(answer, ApiError):
@@ -189,10 +216,13 @@ def _stopping(end: RowEnd) -> tuple[str, Scope | None]:
     if end.outcome is Outcome.REFUSED and end.errcode:
         entry: Any = errcode(end.errcode)
     elif end.outcome is Outcome.FAILED and end.store_code and end.store_code != "ETagMismatch":
-        entry = store_code(end.store_code, "", end.http_status or 0)
+        message = str(end.detail.params.get("message", "")) if end.detail is not None else ""
+        entry = store_code(end.store_code, message, end.http_status or 0)
     else:
         return "", None
-    stops = entry.decision in {Decision.STOP, Decision.SLOW, Decision.NEW_LINK_ONCE} or entry.scope is Scope.ENV
+    stops = (
+        entry.decision in {Decision.STOP, Decision.SLOW, Decision.NEW_LINK_ONCE} or entry.scope is Scope.ENV
+    )
     return (str(end.errcode or end.store_code), entry.scope) if stops else ("", None)
 
 
@@ -202,7 +232,7 @@ def _stopping(end: RowEnd) -> tuple[str, Scope | None]:
 @cache
 def folder() -> Path:
     """Return the folder of the files and the ledgers: in memory where there is one, since nothing here crashes."""
-    memory = Path("/dev/shm")
+    memory = Path("/dev/shm")  # noqa: S108  it only makes the runs quicker
     made = Path(tempfile.mkdtemp(prefix="tcb-ops-simulated-", dir=memory if memory.is_dir() else None))
     (made / "files").mkdir()
     for number in range(20):
@@ -227,7 +257,9 @@ def _rows(kind: str, merchants: int, rows: int) -> tuple[Row, ...]:
         if kind == "upload":
             planned = {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
         cells = (merchant.env, path)
-        made.append(Row(number + 2, merchant.env, path, merchant.appid, merchant.name, file, cells, **planned))
+        made.append(
+            Row(number + 2, merchant.env, path, merchant.appid, merchant.name, file, cells, **planned)
+        )
     return tuple(made)
 
 
@@ -297,30 +329,27 @@ def play(scenario: Scenario) -> Counter[str]:
         if end == "stopped":
             world.simulator.play(())  # its cause is fixed
         if end == "finished":
+            happened["calls"], happened["trace"] = world.calls, oracle.trace
             return happened
     raise Violation(f"not finished after {MOST_SESSIONS} sessions")
 
 
-def _session(
-    world: World, oracle: Oracle, ledger: WatchedLedger, ending: Ending, *, resumed: bool
-) -> str:
+def _session(world: World, oracle: Oracle, ledger: WatchedLedger, ending: Ending, *, resumed: bool) -> str:
     """Play a session, and check what it leaves; return how it ended."""
     scenario, loop = world.scenario, SimulatedLoop()
     loop.killed_at = ending.killed_at
+    ledger.killed_in_commit, ledger.commits = ending.killed_in_commit, 0
     world.begin(loop)
     oracle.begin()
-    threads = Counter[str]()
 
     def thread(name: str) -> SimulatedThread:
-        threads[name] += 1
-        return SimulatedThread(loop, lambda: 0.02 * scenario.chance(name, loop.turns) ** 2)
+        return SimulatedThread(loop, lambda: scenario.disk * scenario.chance(name, loop.turns) ** 3)
 
-    transport = SimulatedTransport(world, oracle)
     runtime = Runtime(
         now=world.now,
         chance=lambda: scenario.chance("jitter", loop.turns),
         executor=thread,
-        transport=lambda _connections: carried(transport),
+        transport=lambda _connections: SimulatedTransport(world, oracle),  # type: ignore[arg-type, return-value]
         submit=loop.submit,
     )
     run = ledger.run(RUN)
@@ -359,6 +388,8 @@ def _session(
         if ending.cancelled_at is None:
             raise Violation("interrupted, although nobody interrupted it") from None
         end = "interrupted"
+    except LedgerError as error:
+        raise Violation(f"ended with {error}") from None
     except StoppedError:
         end = "stopped"
     except StuckError as error:
@@ -384,18 +415,7 @@ def _check(world: World, oracle: Oracle, ledger: Ledger, end: str) -> None:
     if Counter(ledger.counts(run)) != counts:
         raise Violation(f"counts {ledger.counts(run)}, rows {counts}")
     for record in records:
-        line, outcome = record.row.line, record.end.outcome
-        seen = oracle.done.get(line)
-        if seen is not None and seen is not outcome:
-            raise Violation(f"line {line} was recorded as {seen} and is {outcome}")
-        if outcome is not Outcome.PENDING:
-            oracle.done[line] = outcome  # closed with its environment
-        if outcome is Outcome.UPLOADED:
-            stored = world.simulator.objects.get((bucket_of(record.row.env), record.row.path))
-            if stored is None or stored.md5 != md5_of(record.row.file):
-                raise Violation(f"line {line} is uploaded, but the store has {stored}")
-        if outcome is Outcome.LINKED and line not in oracle.linked:
-            raise Violation(f"line {line} is linked, but no link arrived")
+        _check_row(world, oracle, record)
     lost = sum(oracle.done.get(line) is None for line in oracle.answered)
     if lost > 2 * scenario.concurrency:
         raise Violation(f"{lost} answered rows were lost at {scenario.concurrency} calls at once")
@@ -403,18 +423,42 @@ def _check(world: World, oracle: Oracle, ledger: Ledger, end: str) -> None:
         return
     if run.finished_at is None or counts[Outcome.PENDING]:
         raise Violation(f"finished with {counts[Outcome.PENDING]} pending rows")
+    if oracle.expired - oracle.begun:
+        raise Violation(
+            f"the links of lines {oracle.expired - oracle.begun} had expired, and are not renewed"
+        )
     if scenario.kind == "links":
         _check_links(records)
 
 
-def _check_links(records: Sequence[Any]) -> None:
+def _check_row(world: World, oracle: Oracle, record: RowRecord) -> None:
+    """Check that a row's outcome is the one that was committed, and that a success is one."""
+    line, outcome = record.row.line, record.end.outcome
+    seen = oracle.done.get(line)
+    if seen is not None and seen is not outcome:
+        raise Violation(f"line {line} was recorded as {seen} and is {outcome}")
+    if outcome is not Outcome.PENDING:
+        oracle.done[line] = outcome  # closed with its environment
+    if outcome is Outcome.UPLOADED:
+        stored = world.simulator.objects.get((bucket_of(record.row.env), record.row.path))
+        if stored is None or stored.md5 != md5_of(record.row.file):
+            raise Violation(f"line {line} is uploaded, but the store has {stored}")
+        if re.fullmatch("[0-9a-f]{32}", etag := oracle.etags[line]) and etag != stored.md5:
+            raise Violation(f"line {line} is uploaded, but the store's checksum is another")
+    if outcome is Outcome.LINKED and line not in oracle.linked:
+        raise Violation(f"line {line} is linked, but no link arrived")
+
+
+def _check_links(records: Sequence[RowRecord]) -> None:
     with (folder() / "links.csv").open(encoding="utf-8", newline="") as lines:
         listed = list(csv.DictReader(lines))
     if [(line["env"], line["path"]) for line in listed] != [(r.row.env, r.row.path) for r in records]:
         raise Violation("links.csv does not have each row once, in order")
     for line, record in zip(listed, records, strict=True):
         if bool(line["url"]) != (record.end.outcome is Outcome.LINKED):
-            raise Violation(f"line {record.row.line} is {record.end.outcome}, its link in links.csv is {line['url']!r}")
+            raise Violation(
+                f"line {record.row.line} is {record.end.outcome}, its link in links.csv is {line['url']!r}"
+            )
 
 
 # --- many runs --------------------------------------------------------------------------------------------------------
@@ -507,8 +551,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             failed += 1
             print(rest or f"a batch ended with exit code {done.returncode}")
     seconds = time.monotonic() - began
-    print(f"{total['runs']:,} runs in {seconds:.0f} s, {60 * total['runs'] / seconds:,.0f} a minute")
-    print(", ".join(f"{count:,} {name}" for name, count in sorted(total.items()) if name != "runs"))
+    trace = total.pop("trace", 0)
+    print(", ".join(f"{name} {count:,}" for name, count in sorted(total.items())))
+    print(f"{seconds:.0f} s, {60 * total['runs'] / seconds:,.0f} runs a minute, trace {trace:x}")
     return 1 if failed or not total["runs"] else 0
 
 

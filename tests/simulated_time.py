@@ -103,5 +103,7 @@ class SimulatedThread(Executor):
             return
         try:
             done.set_result(work())
+        except KilledError:
+            self._loop.killed_at = 0
         except Exception as error:  # noqa: BLE001  it belongs to whoever waits
             done.set_exception(error)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import unquote
 from zlib import crc32
 
@@ -21,12 +20,13 @@ from tcb_ops.errors import TokenError, TransportError, TransportFault
 from tcb_ops.features.simulator import Fault, Faults, Simulator
 from tcb_ops.features.simulator.faults import Etag, FaultStep, Reset
 from tcb_ops.features.simulator.signing import bucket_of
+from tcb_ops.features.simulator.state import Request
 from tcb_ops.model import Merchant, Secret
 from tcb_ops.wechat.responses import HttpResponse
 from tcb_ops.wechat.tokens import Token
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
 
     from tcb_ops.wechat.transport import RequestTemplate
 
@@ -66,9 +66,11 @@ class Change:
 
 @dataclass(frozen=True)
 class Ending:
-    """What ends a session early: a kill at a turn of the loop, or Ctrl-C at a moment."""
+    """What ends a session early: a kill at a turn of the loop or in a commit, or Ctrl-C at a moment."""
 
     killed_at: int | None = None
+    killed_in_commit: int | None = None
+    """The number of the commit: before it if it is negative, else after it."""
     cancelled_at: float | None = None
 
 
@@ -92,6 +94,8 @@ class Scenario:
     """The chance that an answer does not arrive, although the call was carried out."""
     slowest: float
     """Seconds that a call takes at most, but for faults."""
+    disk: float
+    """Seconds that a commit takes at most."""
     faults: tuple[Fault, ...] = ()
     outages: tuple[Outage, ...] = ()
     changes: tuple[Change, ...] = ()
@@ -140,6 +144,7 @@ def scenario_of(seed: int) -> Scenario:
         canary=rng.choice([0, 0, 0, 1]),
         lost=rng.choice([0.0, 0.0, 0.02, 0.2]),
         slowest=rng.choice([0.01, 1.0, 30.0]),
+        disk=rng.choice([0.02, 0.02, 10.0]),
         faults=tuple(_fault(rng) for _ in range(rng.choice([0, 1, 1, 2, 3, 5]))) if trouble > 0.2 else (),
         outages=tuple(_outage(rng) for _ in range(rng.choice([0, 0, 0, 1, 2]))),
         changes=tuple(_change(rng) for _ in range(rng.choice([0, 0, 1, 2]))),
@@ -163,12 +168,18 @@ def _fault(rng: Random) -> Fault:
         lambda: {"step": FaultStep.STORE, "code": rng.choice(STORE_CODES)},
         lambda: {"step": FaultStep.STORE, "code": rng.choice(["SlowDown", "AccessDenied", "InternalError"])},
         lambda: {"step": rng.choice([FaultStep.LINK, FaultStep.STORE]), "reset": rng.choice(list(Reset))},
-        lambda: {"step": rng.choice([FaultStep.LINK, FaultStep.STORE]), "status": rng.choice([302, 429, 503])},
+        lambda: {
+            "step": rng.choice([FaultStep.LINK, FaultStep.STORE]),
+            "status": rng.choice([302, 429, 503]),
+        },
         lambda: {"garbage": True},
         lambda: {"lifetime": rng.choice([0, 1, 8])},
         lambda: {"other_env": rng.choice(MERCHANTS).env},
         lambda: {"step": FaultStep.STORE, "etag": rng.choice(list(Etag))},
-        lambda: {"step": rng.choice([FaultStep.LINK, FaultStep.STORE]), "delay": rng.choice([1.0, 50.0, 90.0])},
+        lambda: {
+            "step": rng.choice([FaultStep.LINK, FaultStep.STORE]),
+            "delay": rng.choice([1.0, 50.0, 90.0]),
+        },
     ]
     return Fault(**where | rng.choice(kinds)())
 
@@ -185,8 +196,11 @@ def _change(rng: Random) -> Change:
 
 
 def _ending(rng: Random) -> Ending:
-    if rng.random() < 0.75:
+    chance = rng.random()
+    if chance < 0.5:
         return Ending(killed_at=int(2 ** rng.uniform(1, 9)))
+    if chance < 0.75:
+        return Ending(killed_in_commit=rng.choice([-1, 1]) * rng.randint(1, 8))
     return Ending(cancelled_at=rng.choice([0.0, rng.uniform(0, 2), rng.uniform(0, 60)]))
 
 
@@ -278,51 +292,13 @@ class SimulatedTokens:
         """Close nothing."""
 
 
-class _Wire:
-    """The connection of a request, as far as the simulator breaks it."""
-
-    def __init__(self) -> None:
-        self.broken = False
-
-    def abort(self) -> None:
-        self.broken = True
-
-    close = abort
-
-    def write(self, data: bytes) -> None:
-        """Take what never arrives."""
-
-    def get_extra_info(self, _name: str) -> _Wire:
-        return self
-
-    def setsockopt(self, *_: object) -> None:
-        """Take how the connection is to be broken."""
-
-
-class _Request:
-    """A request as the simulator reads it."""
-
-    def __init__(self, method: str, raw_path: str, headers: CIMultiDict[str], body: bytes) -> None:
-        self.method, self.raw_path, self.headers, self._body = method, raw_path, headers, body
-        self.content_length = len(body)
-        self.transport = _Wire()
-        self.content = self
-
-    async def read(self) -> bytes:
-        return self._body
-
-    async def iter_any(self) -> AsyncIterator[bytes]:
-        for begin in range(0, len(self._body), 65536):
-            yield self._body[begin : begin + 65536]
-
-
 class SimulatedTransport:
     """Carries requests to the simulator's decisions, and their answers back, in simulated time."""
 
     def __init__(self, world: World, watch: Watch) -> None:
         self._world, self._watch = world, watch
 
-    async def __aenter__(self) -> SimulatedTransport:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -356,14 +332,13 @@ class SimulatedTransport:
         with self._watch.call(step, env, path) as answered:
             if not world.is_down():
                 await world.pause("there", *call)
-                request = _Request("POST", raw_path, CIMultiDict(headers), body)
-                response = await world.simulator._answer(request)
+                response = await world.simulator.handle(Request("POST", raw_path, headers, body))
                 await world.pause("back", *call)
                 lost = world.scenario.chance("lost", *call) < world.scenario.lost
-                if not lost and not request.transport.broken:
-                    content = bytes(response.body or b"")  # type: ignore[attr-defined]
-                    answered(response.status, content)
-                    return HttpResponse(response.status, response.headers, content)
+                if not lost and response.reset is None:
+                    assert isinstance(response.body, bytes)
+                    answered(HttpResponse(response.status, CIMultiDict(response.headers), response.body))
+                    return HttpResponse(response.status, CIMultiDict(response.headers), response.body)
                 fault = TransportFault.RESET
                 if lost and world.scenario.chance("never", *call) < 0.3:
                     await asyncio.sleep(NO_ANSWER_AFTER)
@@ -380,8 +355,3 @@ class Watch:
     def call(self, step: str, env: str, path: str) -> Any:
         """Return a context of the call, which gives the function that takes its answer."""
         raise NotImplementedError
-
-
-@asynccontextmanager
-async def carried(transport: SimulatedTransport) -> AsyncIterator[SimulatedTransport]:
-    yield transport
