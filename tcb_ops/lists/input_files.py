@@ -126,7 +126,7 @@ def decode(raw: BinaryIO, name: str) -> Decoded:
     if is_workbook(raw):
         raise refused(name, _("this is a workbook (XLSX or XLS), not a CSV"), _SAVE_AS)
     raw.seek(0)
-    head = raw.read(4)
+    head = raw.read(5)
     bom, codec, encoding = next((b for b in _BOMS if head.startswith(b[0])), (b"", "", ""))
     if len(head) == len(bom):
         raise refused(name, _("the file is empty"), _("export the list again; it needs a header and rows"))
