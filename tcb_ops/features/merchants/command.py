@@ -52,8 +52,6 @@ def sync(out: str | None, dry_run: bool, *, common: CommonOptions) -> int:
         raise UsageError(_("{out} already exists: choose another name", out=out))
     editor = edit_merchants(settings.merchants)
     lines = editor.merchants
-    for warning in editor.warnings:
-        console.warn(_("{merchants}: {warning}", merchants=settings.merchants, warning=warning))
     only = {m.appid for m in common.read_merchants(settings)} if common.where else None
     with common.open_target(console, settings) as settings:
         console.release()
