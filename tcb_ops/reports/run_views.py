@@ -16,7 +16,7 @@ from tcb_ops.model import Outcome, Reason, Row, RowEnd
 from tcb_ops.reports.summary import count_outcomes
 from tcb_ops.runs.later_changes import LaterChange, family_of
 from tcb_ops.runs.reader import LedgerReader
-from tcb_ops.runs.records import EnvRecord, Partition, RowFilter, RowRecord, RunRecord, Tally, TimelineBucket
+from tcb_ops.runs.records import EnvRecord, RowFilter, RowRecord, RunRecord, Tally, TimelineBucket
 
 
 def merged_run(
@@ -150,7 +150,7 @@ class RunView:
         """Return how rows ended over time; retries are too far from the run for one chart."""
         return self._reader.timeline(run, buckets) if self._whole else []
 
-    def partitions(self, run: RunRecord) -> list[Partition]:
+    def partitions(self, run: RunRecord) -> list[Any]:
         """List the partitions of a run on a cluster."""
         return self._reader.partitions(run) if self._whole else []
 

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from tcb_ops.kinds import Kind, MissingKind, all_kinds, kind_named, kind_names
 from tcb_ops.model import Outcome, Reason
-from tcb_ops.runs.connection import LedgerConnection
+from tcb_ops.runs.database import LedgerConnection
 from tcb_ops.runs.records import (
     EarlierUpload,
     EnvRecord,
@@ -127,22 +127,6 @@ class HistoryReader(LedgerConnection):
         path: str | None = self.query(sa.select(sa.func.min(shared.c.path)))[0][0]
         return path
 
-    def paths_stored(self, uploads: Sequence[RunRecord], env: str, appid: str) -> list[tuple[str, str]]:
-        """Return the paths to which uploads sent files of a merchant's environment, each with its local file, sorted."""
-        query = (
-            sa.select(rows.c.path, rows.c.file)
-            .distinct()
-            .join(envs, OF_ENV)
-            .where(
-                envs.c.env == env,
-                envs.c.appid == appid,
-                rows.c.run.in_([run.number for run in uploads]),
-                rows.c.outcome == Outcome.UPLOADED,
-            )
-            .order_by(rows.c.path)
-        )
-        return [(path, file) for path, file in self.query(query)]
-
     def _stored(
         self,
         target: str,
@@ -237,13 +221,12 @@ class HistoryReader(LedgerConnection):
         environments, paths = list({env for env, _path in keys}), list({path for _env, path in keys})
         # `CROSS JOIN` has SQLite take the tables in this order: a path may be in every environment. Without statistics it
         # would read whole runs instead of the index.
-        by_index = f"INDEXED BY {index}" if self._engine.dialect.name == "sqlite" else ""
+        by_index = f"INDEXED BY {index}" if self._is_sqlite else ""
         query = f"""
             SELECT {columns} FROM envs CROSS JOIN runs CROSS JOIN rows {by_index}
             WHERE {_any_of("envs.env", environments)} AND runs.number = envs.run AND runs.target = ?
             AND rows.run = envs.run AND rows.place = envs.no AND {_any_of("rows.path", paths)} AND {condition}"""  # noqa: S608  own names
-        with self._connection() as connection:
-            return self.driver(connection, query, (*environments, target, *paths, *values)).fetchall()
+        return self.fetch(query, (*environments, target, *paths, *values))
 
 
 def _kinds_that_do_not_write(*, confirmed: bool = False) -> list[Kind]:

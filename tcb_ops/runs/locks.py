@@ -26,7 +26,7 @@ from tcb_ops.resources import raise_if_exhausted, system_reason
 from tcb_ops.runs.schema import holders
 
 if TYPE_CHECKING:
-    from tcb_ops.runs.connection import LedgerConnection
+    from tcb_ops.runs.database import LedgerConnection
 
 
 def operator_name() -> str:

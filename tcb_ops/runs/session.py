@@ -16,7 +16,6 @@ from tcb_ops.i18n import Text, _, as_lines, ngettext
 from tcb_ops.model import Outcome, RowEnd, target_label
 from tcb_ops.resources import exhausted
 from tcb_ops.runs.engine import Engine, RunContext, Runner
-from tcb_ops.runs.ledger import HAND_OVER
 from tcb_ops.runs.links_file import LinksFile
 from tcb_ops.runs.next_commands import of_run, quoted, resume
 from tcb_ops.runs.progress import Progress
@@ -145,7 +144,6 @@ class RunSession:
 
     async def _work(self) -> None:
         try:
-            await self._take_over()
             async with self._context.runtime.transport(self._context.limits.concurrency) as transport:
                 await self._do_pending(transport)
                 await self._work_again(transport)
@@ -160,14 +158,6 @@ class RunSession:
             with self._news:
                 self._ended = True
                 self._news.notify_all()
-
-    async def _take_over(self) -> None:
-        """Wait until the workers of an earlier session on a cluster have stopped: its starting process may have been killed."""
-        if not await asyncio.to_thread(self._ledger.stop_workers, self._run):
-            return
-        await self._wait(HAND_OVER, _("Waiting until the workers of the earlier session have stopped"))
-        await asyncio.to_thread(self._context.check_lock)
-        await asyncio.to_thread(self._ledger.fence_workers, self._run)
 
     async def _do_pending(self, transport: Transport) -> None:
         if self._context.runner is None:

@@ -34,6 +34,7 @@ from tcb_ops.features.cluster.client import (
     workers_of,
 )
 from tcb_ops.features.cluster.task import BEAT_SECONDS, Assignment, TaskEnd, packed
+from tcb_ops.features.cluster.workers import lost_workers
 from tcb_ops.i18n import Text, _, as_list
 from tcb_ops.model import Outcome, Owner
 from tcb_ops.runs.database import ledger_file
@@ -43,7 +44,7 @@ from tcb_ops.runs.limits import after_canary
 from tcb_ops.runs.locks import host_name
 from tcb_ops.runs.plan import RunSpec
 from tcb_ops.runs.progress import Progress, RateEstimator
-from tcb_ops.runs.records import EnvRecord, RunRecord, Usage, lost_workers
+from tcb_ops.runs.records import EnvRecord, RunRecord, Usage
 from tcb_ops.runs.schema import cluster_sessions, partitions
 from tcb_ops.runs.stop_errors import canary_stop, interrupted
 from tcb_ops.settings import LEDGER_FILE, Origin, Settings, TokenSettings, without_password
@@ -172,9 +173,9 @@ class CoordinatorLedger(Ledger):
     """The ledger for the process that starts a run on a cluster, and holds its lock."""
 
     def begin(self, run: RunRecord) -> int:
-        """Begin a session, after the workers of earlier ones have been fenced (`fence_workers`); return its number."""
+        """Begin a session, after the workers of earlier ones have been fenced (`stop_workers`); return its number."""
         newest = sa.select(sa.func.max(cluster_sessions.c.session)).filter_by(run=run.number)
-        with self._writing() as connection:
+        with self.writing() as connection:
             session = (connection.execute(newest).scalar() or 0) + 1
             new = {"run": run.number, "session": session, "beat": 0, "stopping": False, "ended": False}
             connection.execute(cluster_sessions.insert().values(new))
@@ -184,7 +185,7 @@ class CoordinatorLedger(Ledger):
         self, run: RunRecord, session: int, groups: Sequence[Sequence[EnvRecord]], first: int
     ) -> None:
         """Record partitions, numbered from `first`."""
-        with self._writing() as connection:
+        with self.writing() as connection:
             for number, group in enumerate(groups, first):
                 its = {"run": run.number, "session": session, "number": number}
                 numbers = json.dumps([one.number for one in group])
@@ -196,7 +197,7 @@ class CoordinatorLedger(Ledger):
         What has been stopped stays so: another process may have taken the run from this one.
         """
         flags = {"stopping": stopping or ended, "ended": ended}
-        with self._writing() as connection:
+        with self.writing() as connection:
             connection.execute(
                 cluster_sessions.update()
                 .where(cluster_sessions.c.run == run.number, cluster_sessions.c.session == session)

@@ -27,19 +27,25 @@ from typing import Any
 import sqlalchemy as sa
 
 from tcb_ops.errors import InterruptedRunError, LedgerError, StoppedError, TcbOpsError
+from tcb_ops.features.cluster.workers import RELEASED, read_done
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Outcome, Row, RowEnd, is_source
 from tcb_ops.runs.engine import Engine, RunContext
-from tcb_ops.runs.ledger import HAND_OVER, LEASE, Ledger
+from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.locks import host_name
 from tcb_ops.runs.loop import submit_coroutine
-from tcb_ops.runs.records import RELEASED, EnvRecord, RunRecord, Usage, read_done
+from tcb_ops.runs.records import EnvRecord, RunRecord, Usage
 from tcb_ops.runs.schema import cluster_sessions, partitions, rows
 from tcb_ops.runs.stop_errors import interrupted
 from tcb_ops.settings import Settings, shown_url
 from tcb_ops.wechat import open_source
 
+LEASE = 4.0
+"""Seconds after a look at the fence in which a worker may begin calls; it looks every second."""
+HAND_OVER = LEASE + 1.0
+"""Seconds that a worker waits before it continues another one's partition, which may still be calling; so does a
+process that takes a run on which workers of an earlier session may be at work."""
 BEAT_SECONDS = 1.0
 """Seconds between two beats of the starting process."""
 SILENT_AFTER = 10.0
@@ -270,6 +276,43 @@ def _as_planned(root: Path, row: Row) -> bool:
 # --- the ledger of a worker -------------------------------------------------------------------------------------
 
 
+def stop_workers(ledger: Ledger, run: RunRecord) -> None:
+    """Have the workers of a run's earlier sessions stop; return when they can write nothing more.
+
+    Call it under the run's lock, before anything is sent.
+    """
+    ask_to_stop(ledger, run)
+    time.sleep(HAND_OVER)  # in which they record what was in flight
+    fence_workers(ledger, run)
+
+
+def ask_to_stop(ledger: Ledger, run: RunRecord) -> None:
+    """Have the workers of earlier sessions stop."""
+    with ledger.writing() as connection:
+        # First: it waits for claims under way. Those that wait for it see then that the session is being stopped.
+        connection.execute(
+            partitions.update().where(partitions.c.run == run.number).values(fence=partitions.c.fence)
+        )
+        connection.execute(
+            cluster_sessions.update()
+            .where(cluster_sessions.c.run == run.number, ~cluster_sessions.c.ended)
+            .values(stopping=True)
+        )
+
+
+def fence_workers(ledger: Ledger, run: RunRecord) -> None:
+    """Raise the fences of earlier sessions: their workers can write nothing more."""
+    with ledger.writing() as connection:
+        connection.execute(
+            partitions.update().where(partitions.c.run == run.number).values(fence=partitions.c.fence + 1)
+        )
+        connection.execute(
+            cluster_sessions.update()
+            .where(cluster_sessions.c.run == run.number)
+            .values(stopping=True, ended=True)
+        )
+
+
 class PartitionLedger(Ledger):
     """The ledger for a worker that has claimed a partition. It reads and writes only the partition's rows."""
 
@@ -323,7 +366,7 @@ class PartitionLedger(Ledger):
             moved = workers[-1:] not in ([], [RELEASED])
             if workers[-1:] != [self._worker]:
                 workers.append(self._worker)
-            with super()._writing() as connection:
+            with super().writing() as connection:
                 claimed = connection.execute(
                     partitions.update()
                     .where(self._mine, partitions.c.fence == found.fence, current)
@@ -346,7 +389,7 @@ class PartitionLedger(Ledger):
     def release(self) -> None:
         """Record that this worker has ended its work on the partition, and its calls: it was not lost."""
         workers = json.dumps([*self._claimed_by, RELEASED])
-        with suppress(LedgerError), self._turn, super()._writing() as connection:
+        with suppress(LedgerError), self._turn, super().writing() as connection:
             its = self._mine & (partitions.c.fence == self._fence)
             connection.execute(partitions.update().where(its).values(workers=workers))
 
@@ -400,8 +443,9 @@ class PartitionLedger(Ledger):
             return closed
 
     @contextmanager
-    def _writing(self, idle: int | None = None) -> Iterator[sa.Connection]:
-        with super()._writing(idle) as connection:
+    def writing(self, idle: int | None = None) -> Iterator[sa.Connection]:
+        """Begin a transaction as Ledger does; raises FencedError if another worker has claimed the partition."""
+        with super().writing(idle) as connection:
             done = {worker: counts for worker, counts in self._done.items() if counts}
             # First: it locks the partition's record until the commit, so that no claim comes in between.
             admitted = connection.execute(

@@ -2,17 +2,58 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Text, _, as_list
+from tcb_ops.model import Outcome
 from tcb_ops.reports.summary import most_first
-from tcb_ops.runs.records import RELEASED, Partition, lost_workers
 
 WORKERS = 20
 """Workers named, those with most rows; as many lost ones have a line."""
+
+
+RELEASED = ""
+"""Stands for a worker's name where the one before it ended its work on a partition."""
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """A partition of a run on a cluster: whole merchants, on which one worker at a time works."""
+
+    number: int
+    workers: tuple[str, ...]
+    """Who has claimed it, in order; RELEASED after one that ended its work. Any other one but the last was lost."""
+    done: Mapping[str, Mapping[Outcome, int]]
+    """Rows by worker and outcome."""
+
+
+def read_partition(record: Any) -> Partition:
+    """Return the partition of a record of the ledger. Raises ValueError, TypeError … for a damaged one."""
+    workers = tuple(map(str, json.loads(record.workers or "[]")))
+    return Partition(record.number, workers, read_done(record.done))
+
+
+def read_done(text: str) -> dict[str, dict[Outcome, int]]:
+    """Return the rows of a partition by worker and outcome."""
+    return {
+        worker: {Outcome(outcome): int(rows) for outcome, rows in counts.items()}
+        for worker, counts in json.loads(text or "{}").items()
+    }
+
+
+def lost_workers(partitions: Sequence[Partition]) -> dict[str, list[str]]:
+    """Return the workers that lost a partition, and those that continued it."""
+    continued_by: dict[str, list[str]] = {}
+    for partition in partitions:
+        for lost, after in zip(partition.workers, partition.workers[1:], strict=False):
+            if RELEASED not in {lost, after} and after not in continued_by.setdefault(lost, []):
+                continued_by[lost].append(after)
+    return continued_by
 
 
 @dataclass(frozen=True, slots=True)

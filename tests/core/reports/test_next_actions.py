@@ -11,7 +11,7 @@ import pytest
 from tcb_ops.errcodes import all_errcodes, all_store_codes
 from tcb_ops.features.cluster.coordinator import CoordinatorLedger
 from tcb_ops.features.cluster.task import PartitionLedger
-from tcb_ops.features.cluster.workers import WorkerShare, worker_lines, worker_shares
+from tcb_ops.features.cluster.workers import RELEASED, Partition, WorkerShare, worker_lines, worker_shares
 from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.reports.explanations import code_label
@@ -19,7 +19,7 @@ from tcb_ops.reports.formats.notebook import run_html
 from tcb_ops.reports.run_views import RunView, merged_run
 from tcb_ops.reports.summary import Per, RunSummary, by_code, causes_of, per
 from tcb_ops.reports.summary import next_actions as order
-from tcb_ops.runs.records import RELEASED, Partition, Tally, Usage
+from tcb_ops.runs.records import Tally, Usage
 from tcb_ops.settings import Settings
 
 
