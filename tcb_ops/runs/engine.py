@@ -30,7 +30,7 @@ from tcb_ops.runs.outcome_handler import OutcomeHandler, closed_end
 from tcb_ops.runs.progress import Progress, RateEstimator
 from tcb_ops.runs.records import EarlierUpload, EnvRecord, RunRecord, Usage
 from tcb_ops.runs.runtime import Runtime
-from tcb_ops.runs.scheduler import COMING, AppState, Lane, LaneRegistry, Scheduler, Task
+from tcb_ops.runs.scheduler import AppState, Lane, LaneRegistry, Scheduler, Task
 from tcb_ops.runs.stop_errors import (
     NO_COMPONENT,
     canary_stop,
@@ -138,10 +138,20 @@ class Engine:
             context.check_lock,
             max(1, self._limits.concurrency // 2),
         )
-        self._after_canary_envs: set[str] = set()
+        self._after_canary: list[EnvRecord] = []
         """The environments that wait for the canary."""
-        self._after_canary_lanes: LaneRegistry | None = None
-        self._schedule(self._make_registry(()))
+        component = context.settings.tokens.component_appid
+        self._registry = LaneRegistry(self._limits, component, self._kind.rows_per_call, self._calls.forget)
+        self._scheduler = Scheduler(self._registry)
+        self._outcomes = OutcomeHandler(
+            self._limits,
+            self._scheduler,
+            self._writer,
+            self._clock,
+            context.runtime,
+            self._stop,
+            kind=self._kind,
+        )
         self._tasks: set[asyncio.Task[None]] = set()
         self._background: set[asyncio.Task[None]] = set()
         """Refills and token requests in progress."""
@@ -205,8 +215,8 @@ class Engine:
             writing = self._loop.create_task(self._writer.write())
             writing.add_done_callback(self._task_done)
             await self._dispatch()
-            if self._after_canary_lanes is not None and self._error is None:
-                await self._after_canary()
+            if self._after_canary and self._error is None:
+                await self._check_canary()
                 await self._dispatch()
             if self._tasks:  # after an error; rows that do not end in time stay pending
                 await asyncio.wait(self._tasks, timeout=GRACE)
@@ -230,63 +240,38 @@ class Engine:
     # --- setting up and shutting down -------------------------------------------------------------------------
 
     async def _set_up(self) -> None:
-        first, rest, counts = await self._loop.run_in_executor(self._reader_thread, self._read_lanes)
-        for outcome, rows in counts.items():
-            if outcome is not Outcome.PENDING:
-                self._writer.counts[outcome] = rows
+        environments, counts = await self._loop.run_in_executor(self._reader_thread, self._read_state)
+        self._writer.counts.update(
+            {outcome: rows for outcome, rows in counts.items() if outcome is not Outcome.PENDING}
+        )
         self._rate = RateEstimator(self._run.rows, sum(self._writer.counts.values()))
-        self._after_canary_lanes = rest
-        self._schedule(first)
+        waiting = after_canary(environments, self._context.canary)
+        self._after_canary = [of for of in environments if of.env in waiting]
+        self._schedule([of for of in environments if of.env not in waiting])
 
-    def _read_lanes(self) -> tuple[LaneRegistry, LaneRegistry | None, Mapping[Outcome, int]]:
-        """Read which environments have pending rows, of the canary and those after it, and how many rows ended how."""
-        environments = self._context.ledger.environments(self._run)
-        rest = self._after_canary_envs = after_canary(environments, self._context.canary)
-        pending = [environment for environment in environments if environment.pending]
-        first = self._make_registry(environment for environment in pending if environment.env not in rest)
-        later = (
-            self._make_registry(environment for environment in pending if environment.env in rest)
-            if rest
-            else None
-        )
-        return first, later, self._context.ledger.counts(self._run)
+    def _read_state(self) -> tuple[list[EnvRecord], Mapping[Outcome, int]]:
+        return self._context.ledger.environments(self._run), self._context.ledger.counts(self._run)
 
-    def _make_registry(self, environments: Iterable[EnvRecord]) -> LaneRegistry:
-        return LaneRegistry(
-            environments,
-            self._limits,
-            self._context.settings.tokens.component_appid,
-            self._kind.rows_per_call,
-            self._calls.forget,
-        )
-
-    async def _after_canary(self) -> None:
+    async def _check_canary(self) -> None:
         """Schedule the other environments, or stop the run if a row of the canary did not succeed."""
         tallies = await self._loop.run_in_executor(
             self._reader_thread, self._context.ledger.tallies, self._run
         )
+        waiting = {of.env for of in self._after_canary}
         succeeded = Outcome.successes() | {Outcome.INVALID}  # skipped on purpose, with --on-bad skip
-        rows = sum(
-            t.rows for t in tallies if t.env not in self._after_canary_envs and t.outcome not in succeeded
-        )
+        rows = sum(t.rows for t in tallies if t.env not in waiting and t.outcome not in succeeded)
         if rows:
             self._stop(canary_stop(rows))
-        elif self._after_canary_lanes is not None:
-            self._schedule(self._after_canary_lanes)
+        else:
+            self._schedule(self._after_canary)
 
-    def _schedule(self, registry: LaneRegistry) -> None:
-        self._registry = registry
-        self._scheduler = Scheduler((), registry)
-        self._outcomes = OutcomeHandler(
-            self._limits,
-            self._scheduler,
-            self._writer,
-            registry.records,
-            self._clock,
-            self._context.runtime,
-            self._stop,
-            kind=self._kind,
-        )
+    def _schedule(self, environments: Iterable[EnvRecord]) -> None:
+        """Have the pending rows of these environments worked on, but of merchants that have left."""
+        pending = [of for of in environments if of.pending]
+        self._scheduler.come([of for of in pending if not of.left])
+        for environment in pending:
+            if environment.left:
+                self._outcomes.merchant_left(environment)
 
     async def _shut_down(self, writing: asyncio.Task[None] | None) -> None:
         for timer in (self._timer, self._show_later):
@@ -398,9 +383,6 @@ class Engine:
         needs_refill, self._scheduler.needs_refill = self._scheduler.needs_refill, []
         if needs_refill:
             self._start(self._refill(needs_refill), self._background)
-        needs_lanes, self._scheduler.needs_lanes = self._scheduler.needs_lanes, []
-        if needs_lanes:
-            self._start(self._make_lanes(needs_lanes), self._background)
         for app in list(self._scheduler.tokenless):
             self._scheduler.tokenless.discard(app)
             if not app.token_requested:
@@ -519,18 +501,8 @@ class Engine:
 
     # --- the ledger and the target ------------------------------------------------------------------------------
 
-    async def _make_lanes(self, numbers: list[int]) -> None:
-        envs, scheduler = self._context.ledger.envs, self._scheduler
-        while numbers:
-            page, numbers = numbers[:COMING], numbers[COMING:]
-            for record in await self._loop.run_in_executor(self._reader_thread, envs, self._run, page):
-                lane = self._registry.make(record)
-                scheduler.add(lane)
-                self._outcomes.added(lane)
-            scheduler.added(len(page))
-
     async def _refill(self, lanes: list[Lane]) -> None:
-        starts = [(self._registry.records[lane.number], lane.last_line) for lane in lanes]
+        starts = [(lane.environment, lane.last_line) for lane in lanes]
         ledger, limit, skips = self._context.ledger, self._scheduler.refill, self._context.skip_unchanged
 
         def read() -> list[tuple[list[Row], dict[str, EarlierUpload]]]:
