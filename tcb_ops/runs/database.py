@@ -73,6 +73,10 @@ class LedgerConnection:
     def _is_sqlite(self) -> bool:
         return self.file is not None
 
+    def by_index(self, index: str) -> str:
+        """Return SQLite's clause to use an index: without statistics it would read whole runs instead."""
+        return f"INDEXED BY {index}" if self._is_sqlite else ""
+
     def advisory_lock(self, name: str) -> AdvisoryLock | None:
         """Return a lock in the database; None for an SQLite file, which has lock files beside it."""
         return None if self._is_sqlite else AdvisoryLock(self._engine, name, self._trouble)

@@ -219,11 +219,9 @@ class HistoryReader(LedgerConnection):
     ) -> Sequence[Any]:
         """Read the rows of a target at some (env, path) that fulfil a condition, with its values."""
         environments, paths = list({env for env, _path in keys}), list({path for _env, path in keys})
-        # `CROSS JOIN` has SQLite take the tables in this order: a path may be in every environment. Without statistics it
-        # would read whole runs instead of the index.
-        by_index = f"INDEXED BY {index}" if self._is_sqlite else ""
+        # `CROSS JOIN` has SQLite take the tables in this order: a path may be in every environment.
         query = f"""
-            SELECT {columns} FROM envs CROSS JOIN runs CROSS JOIN rows {by_index}
+            SELECT {columns} FROM envs CROSS JOIN runs CROSS JOIN rows {self.by_index(index)}
             WHERE {_any_of("envs.env", environments)} AND runs.number = envs.run AND runs.target = ?
             AND rows.run = envs.run AND rows.place = envs.no AND {_any_of("rows.path", paths)} AND {condition}"""  # noqa: S608  own names
         return self.fetch(query, (*environments, target, *paths, *values))

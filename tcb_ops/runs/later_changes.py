@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +12,15 @@ import sqlalchemy as sa
 
 from tcb_ops.errors import RunNotFoundError
 from tcb_ops.kinds import Kind, all_kinds, kind_named
-from tcb_ops.model import STORED_OUTCOMES
+from tcb_ops.model import STORED_OUTCOMES, Outcome
 from tcb_ops.runs.records import RunRecord
-from tcb_ops.runs.schema import envs, rows, runs
+from tcb_ops.runs.schema import STORED, envs, rows, runs
 
 if TYPE_CHECKING:
     from tcb_ops.runs.reader import LedgerReader
 
-_SAMPLED_ENVIRONMENTS, _SAMPLED_ROWS, _SAMPLED_LISTS = 3, 50, 2
-"""What a list of runs looks at: environments of a run, rows of each, and the next runs of other lists."""
+_SAMPLED_ENVIRONMENTS, _SAMPLED_ROWS = 3, 50
+"""What a list of runs looks at: environments of a run, and rows of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +83,16 @@ def later_changes(
     changed, files = Counter[int](), 0
     for member in family:
         places = [of.number for of in ledger.envs(member) if only is None or (of.appid, of.env) in only]
-        sample = _sample(ledger, member, by_number, places) if sampled else None
-        changes = _newest_changes(
-            member, by_number.values(), cancelled, None if only is None else places, sample
+        lines = _sampled_lines(ledger, member, by_number, places) if sampled else None
+        statement = _newest_changes(
+            member,
+            by_number.values(),
+            cancelled,
+            None if only is None else places,
+            lines,
+            ledger.by_index("rows_by_path"),
         )
-        for number, count in ledger.query(changes):
+        for number, count in ledger.fetch(statement, ()):
             files += count
             if number:
                 changed[number] += count
@@ -132,13 +137,10 @@ def _later_runs(family: Sequence[RunRecord], target: str) -> sa.Select[Any]:
     )
 
 
-def _sample(
+def _sampled_lines(
     ledger: LedgerReader, run: RunRecord, later: Mapping[int, Any], places: Collection[int]
-) -> tuple[list[int], list[tuple[int, int]]]:
-    """Return lines of some of a run's environments, and these environments in later runs, as (run, number).
-
-    With one environment of each undo and delete, which may be about a few only.
-    """
+) -> list[int]:
+    """Return lines of some of a run's environments, and of one of each undo and delete, which may be about a few only."""
     taking_back = [number for number, record in later.items() if kind_named(record.kind).takes_back]
     environments = [of for of in ledger.envs(run) if of.number in places]
     step = max(1, (len(environments) - 1) // (_SAMPLED_ENVIRONMENTS - 1))
@@ -150,8 +152,7 @@ def _sample(
             of_environment = (rows.c.run == run.number) & (rows.c.place == environment.number)
             query = sa.select(rows.c.line).where(of_environment).order_by(rows.c.line).limit(_SAMPLED_ROWS)
             lines += [line for (line,) in ledger.query(query)]
-    in_later = sa.select(envs.c.run, envs.c.no).where(envs.c.run.in_(list(later)), envs.c.env.in_(names))
-    return lines, [(number, place) for number, place in ledger.query(in_later)]
+    return lines
 
 
 def _newest_changes(
@@ -159,80 +160,44 @@ def _newest_changes(
     later: Collection[Any],
     cancelled: Mapping[int, list[int]],
     places: list[int] | None,
-    sample: tuple[list[int], list[tuple[int, int]]] | None,
-) -> sa.Select[Any]:
-    """Select (number of the later run that last changed the path, or 0; files) of a run.
+    lines: list[int] | None,
+    by_index: str,
+) -> str:
+    """Compose the SELECT of (number of the later run that last changed the path, or 0; files) of a run's files.
 
-    `cancelled`: undos of other uploads, each with the runs whose changes they took back. Rows of runs of the same list are found
-    by their lines. Those of other lists are grouped first: one path is in many environments, and no index has both.
+    `cancelled`: undos of other uploads, each with the runs whose changes they took back. `places`, `lines`: which of the run's
+    environments and rows; None for all.
     """
-    same = [record for record in later if record.list_sha256 == run.list_sha256]
-    others = [record for record in later if record.list_sha256 != run.list_sha256]
-    if sample is not None:
-        others = others[:_SAMPLED_LISTS]
-    mine, my_env = rows.alias("mine"), envs.alias("my_env")
-    conditions = [mine.c.run == run.number, mine.c.outcome.in_(list(STORED_OUTCOMES))]
-    if places is not None:
-        conditions.append(mine.c.place.in_(places))
-    if sample is not None:
-        conditions.append(mine.c.line.in_(sample[0]))
-    joined: sa.FromClause = mine.join(my_env, (my_env.c.run == mine.c.run) & (my_env.c.no == mine.c.place))
-    newest: sa.ColumnElement[int] = sa.literal(0)
-    if same:
-        row, env = rows.alias("same"), envs.alias("same_env")
-        by_line = (
-            sa.select(row.c.run)
-            .join(env, (env.c.run == row.c.run) & (env.c.no == row.c.place))
-            .where(
-                row.c.run.in_([record.number for record in same]),
-                row.c.line == mine.c.line,
-                row.c.path == mine.c.path,
-                env.c.env == my_env.c.env,
-                _changes_files(row, same, cancelled),
-            )
-            .order_by(row.c.run.desc())
-            .limit(1)
-            .correlate(mine, my_env)
-        )
-        newest = sa.func.coalesce(by_line.scalar_subquery(), 0)
-    if others:
-        row, env, ours = rows.alias("later"), envs.alias("later_env"), rows.alias("ours")
-        at_our_paths = row.c.path.in_(sa.select(ours.c.path).where(ours.c.run == run.number))
-        by_path = (
-            sa.select(env.c.env, row.c.path, sa.func.max(row.c.run).label("run"))
-            .join(env, (env.c.run == row.c.run) & (env.c.no == row.c.place))
-            .where(
-                at_our_paths,
-                _changes_files(row, others, cancelled),
-                env.c.run.in_([record.number for record in others])
-                if sample is None
-                else sa.tuple_(row.c.run, row.c.place).in_(sample[1]),
-            )
-            .group_by(env.c.env, row.c.path)
-            .cte("by_path")
-        )
-        joined = joined.outerjoin(by_path, (by_path.c.env == my_env.c.env) & (by_path.c.path == mine.c.path))
-        other = sa.func.coalesce(by_path.c.run, 0)
-        newest = sa.case((other > newest, other), else_=newest)
-    changed = sa.select(newest.label("number")).select_from(joined).where(*conditions).subquery()
-    return sa.select(changed.c.number, sa.func.count()).group_by(changed.c.number)
-
-
-def _changes_files(
-    row: sa.FromClause, later: Sequence[Any], cancelled: Mapping[int, list[int]]
-) -> sa.ColumnElement[bool]:
-    """Select rows of later runs after which another file, or none, is at their paths, and that no undo took back."""
+    # After these, another file, or none, is at their paths …
     changes = [
-        row.c.run.in_(numbers) & row.c.outcome.in_(kind.replacing)
+        f"(later.run IN ({_listed(numbers)}) AND later.outcome IN ({_listed(kind.replacing)}))"
         for kind in all_kinds()
         if (numbers := [record.number for record in later if record.kind == kind])
     ]
-    undo = rows.alias("undo")
     restoring = {outcome for kind in all_kinds() if kind.takes_back for outcome in kind.replacing}
-    taken_back = [
-        row.c.run.in_(uploads)
-        & sa.exists().where(undo.c.run == number, undo.c.line == row.c.line, undo.c.outcome.in_(restoring))
+    # … unless an undo took them back.
+    kept = [
+        f"""AND NOT (later.run IN ({_listed(uploads)}) AND EXISTS (
+            SELECT 1 FROM rows AS undo
+            WHERE undo.run = {number} AND undo.line = later.line AND undo.outcome IN ({_listed(restoring)})))"""  # noqa: S608  own names
         for number, uploads in cancelled.items()
         if uploads
     ]
-    return sa.and_(sa.or_(*changes), *map(sa.not_, taken_back))
+    selected = "" if places is None else f"AND own.place IN ({_listed(places)}) "
+    selected += "" if lines is None else f"AND own.line IN ({_listed(lines)})"
+    return f"""
+        SELECT number, COUNT(*) FROM (
+            SELECT COALESCE((
+                SELECT later.run FROM envs AS later_env CROSS JOIN rows AS later {by_index}
+                WHERE later_env.env = own_env.env AND later_env.run IN ({_listed(of.number for of in later)})
+                AND later.run = later_env.run AND later.place = later_env.no AND later.path = own.path
+                AND later.{STORED.text} AND ({" OR ".join(changes)}) {" ".join(kept)}
+                ORDER BY later_env.run DESC LIMIT 1), 0) AS number
+            FROM rows AS own JOIN envs AS own_env ON own_env.run = own.run AND own_env.no = own.place
+            WHERE own.run = {run.number} AND own.outcome IN ({_listed(STORED_OUTCOMES)}) {selected}
+        ) AS changes GROUP BY number"""  # noqa: S608  own names
+
+
+def _listed(values: Iterable[int | Outcome]) -> str:
+    """Return numbers and names of outcomes as SQL."""
+    return ", ".join(str(value) if isinstance(value, int) else f"'{value}'" for value in values) or "NULL"
