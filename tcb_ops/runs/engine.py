@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
-from tcb_ops.details import DetailCode, detail
+from tcb_ops.details import DetailCode, as_detail, detail
 from tcb_ops.errcodes import Decision, errcode
-from tcb_ops.errors import LedgerError, TokenError, TokenSourceError, TransportError
+from tcb_ops.errors import CanaryError, LedgerError, OutageError, TokenError, TokenSourceError, TransportError
 from tcb_ops.i18n import NOTHING, Text, _, ngettext
 from tcb_ops.kinds import load
 from tcb_ops.lists.row_files import whole_source
@@ -31,16 +31,7 @@ from tcb_ops.runs.progress import Progress, RateEstimator
 from tcb_ops.runs.records import EarlierUpload, EnvRecord, RunRecord, Usage
 from tcb_ops.runs.runtime import Runtime
 from tcb_ops.runs.scheduler import AppState, Lane, LaneRegistry, Scheduler, Task
-from tcb_ops.runs.stop_errors import (
-    NO_COMPONENT,
-    canary_stop,
-    interrupted,
-    lock_lost,
-    no_tokens,
-    outage,
-    token_outage,
-    unreachable,
-)
+from tcb_ops.runs.stop_errors import NO_COMPONENT, interrupted, no_tokens, stopped, unreachable
 from tcb_ops.runs.url_files import SourceQueries
 from tcb_ops.runs.writer import LedgerWriter
 from tcb_ops.settings import Settings
@@ -261,7 +252,7 @@ class Engine:
         succeeded = Outcome.successes() | {Outcome.INVALID}  # skipped on purpose, with --on-bad skip
         rows = sum(t.rows for t in tallies if t.env not in waiting and t.outcome not in succeeded)
         if rows:
-            self._stop(canary_stop(rows))
+            self._stop(stopped(CanaryError, DetailCode.CANARY, rows=rows))
         else:
             self._schedule(self._after_canary)
 
@@ -295,7 +286,7 @@ class Engine:
             try:
                 await asyncio.wait_for(answer, LOCK_CHECK_WITHIN)
             except TimeoutError:
-                raise lock_lost() from None
+                raise stopped(LedgerError, DetailCode.LOCK_LOST) from None
             self._lease.confirm(asked)
             self._wake.set()
             await asyncio.sleep(LOCK_CHECK_EVERY if lease is None else lease / 4)
@@ -423,53 +414,77 @@ class Engine:
     # --- tokens -------------------------------------------------------------------------------------------------
 
     async def _ask_token(self, app: AppState) -> None:
-        """Request an app's token; without one, its rows end as not_attempted.
-
-        An error that affects all merchants stops the run. Without a usable response, `after_no_token` decides. If the
-        source cannot reach the platform, it is asked again like a row in an outage; if the platform asks it to slow
-        down (45011), the app pauses.
-        """
+        """Request an app's token until there is one, its rows end without it, or the run stops."""
         refused, app.refused = app.refused, None
-        asked = self._clock()
-        try:
-            token = await self._token_of(app, refused)
-        except (TokenError, TokenSourceError) as error:
-            now = self._clock()
-            if error.transient:
-                app.refused = refused
-                await self._no_token(app, asked, error)
-                return
-            if isinstance(error, TokenSourceError):
-                self._stop(no_tokens(error, pending=self._kind.end_when_stopped(error) is None))
-                return
-            if app.appid:
-                self._answered(app, now)
-            if errcode(error.errcode).decision is Decision.SLOW and app.slowdown.patient(now, self._limits):
-                app.refused = refused
-                app.slowdown.slow_down(now, self._limits)
-                await asyncio.sleep(self._limits.slow_wait)
-                self._scheduler.tokenless.add(app)
+        since, tries = self._clock(), 0  # of consecutive requests without a usable response
+        while True:
+            try:
+                token = await self._token_of(app, refused, since)
+            except (TokenError, TokenSourceError, TransportError) as error:
+                if not isinstance(error, TransportError) and error.transient:
+                    tries += 1
+                    wait = self._no_token(app, error, since, tries)
+                else:
+                    wait = self._token_refused(app, error)
+                    since, tries = self._clock() + (wait or 0.0), 0
+                if wait is None:
+                    break
+                await asyncio.sleep(wait)
             else:
-                self._outcomes.close(app, Reason.NO_TOKEN, error.text, errcode=error.errcode or None)
-        except TransportError as error:
-            app.refused, self._source_unreachable = refused, True
-            self._note_unreachable(error.text)
-            await asyncio.sleep(max(SHOW_EVERY, self._outage.probe_at - self._clock()))
-            self._scheduler.tokenless.add(app)
-        else:
-            if self._source_unreachable:
-                self._source_unreachable = False
-                self._outage_ended()
-            self._answered(app, self._clock())
-            self._outcomes.got_token(app, token, refused)
-        finally:
-            app.token_requested = False
+                if self._source_unreachable:
+                    self._source_unreachable = False
+                    self._outage_ended()
+                self._source_answered, self._source_error = self._clock(), None
+                self._outcomes.got_token(app, token, refused)
+                break
+        app.token_requested = False
 
-    async def _token_of(self, app: AppState, refused: Secret | None) -> Token:
+    def _no_token(
+        self, app: AppState, error: TokenError | TokenSourceError, since: float, tries: int
+    ) -> float | None:
+        """Handle a request without a usable response: return the seconds until the next; None for none."""
+        now, limits = self._clock(), self._limits
+        step = after_no_token(since, self._source_answered, tries, now, limits)
+        if step is NextStep.RETRY:
+            self._source_error = error.text
+            self._show(now)
+            wait = backoff_wait(limits, min(tries, 5), self._context.runtime.chance())
+            return max(0.0, min(wait, since + limits.patience - now))
+        if step is NextStep.STOP_RUN:
+            seconds, last = limits.patience, as_detail(error.text)
+            self._stop(stopped(TokenSourceError, DetailCode.TOKEN_SOURCE, seconds=seconds, last=last))
+        else:
+            self._outcomes.close(app, Reason.NO_TOKEN, error.text, outcome=self._kind.unanswered)
+        return None
+
+    def _token_refused(
+        self, app: AppState, error: TokenError | TokenSourceError | TransportError
+    ) -> float | None:
+        """Handle a refused request: return the seconds until the next; None for none.
+
+        A source that cannot reach the platform is asked again like a row in an outage; if the platform asks it to slow down
+        (45011), the app pauses. An error that affects all merchants stops the run; after others, the merchant's rows end.
+        """
+        now = self._clock()
+        if isinstance(error, TransportError):
+            self._source_unreachable = True
+            self._note_unreachable(error.text)
+            return max(SHOW_EVERY, self._outage.probe_at - now)
+        if isinstance(error, TokenSourceError):
+            self._stop(no_tokens(error, pending=self._kind.end_when_stopped(error) is None))
+            return None
+        if app.appid:
+            self._source_answered, self._source_error = now, None
+        if errcode(error.errcode).decision is Decision.SLOW and app.slowdown.patient(now, self._limits):
+            app.slowdown.slow_down(now, self._limits)
+            return self._limits.slow_wait
+        self._outcomes.close(app, Reason.NO_TOKEN, error.text, errcode=error.errcode or None)
+        return None
+
+    async def _token_of(self, app: AppState, refused: Secret | None, since: float) -> Token:
         """Request a token from the source. Raises a transient TokenError if patience runs out first."""
         if not app.appid:
             raise TokenError(NO_COMPONENT)
-        since = self._clock() if app.no_token_since is None else app.no_token_since
         seconds = max(ASK_AT_LEAST, since + self._limits.patience - self._clock())
         try:
             async with asyncio.timeout(seconds):
@@ -477,27 +492,6 @@ class Engine:
         except TimeoutError:
             silent = detail(DetailCode.SOURCE_SILENT, seconds=seconds)
         raise TokenError.of(app.appid, silent, transient=True)
-
-    def _answered(self, app: AppState, now: float) -> None:
-        self._source_answered, self._source_error = now, None
-        app.no_token_since, app.no_token_tries = None, 0
-
-    async def _no_token(self, app: AppState, asked: float, error: TokenError | TokenSourceError) -> None:
-        """Handle a token request without a usable response: ask again, end the merchant's rows, or stop the run."""
-        now, limits = self._clock(), self._limits
-        since = app.no_token_since = asked if app.no_token_since is None else app.no_token_since
-        app.no_token_tries += 1
-        match after_no_token(since, self._source_answered, app.no_token_tries, now, limits):
-            case NextStep.RETRY:
-                self._source_error = error.text
-                self._show(now)
-                wait = backoff_wait(limits, min(app.no_token_tries, 5), self._context.runtime.chance())
-                await asyncio.sleep(max(0.0, min(wait, since + limits.patience - now)))
-                self._scheduler.tokenless.add(app)
-            case NextStep.STOP_RUN:
-                self._stop(token_outage(error.text, limits.patience))
-            case _:
-                self._outcomes.close(app, Reason.NO_TOKEN, error.text, outcome=self._kind.unanswered)
 
     # --- the ledger and the target ------------------------------------------------------------------------------
 
@@ -531,14 +525,17 @@ class Engine:
         self._outage.suspect(now, self._limits)
         if begins or now - self._shown >= SHOW_EVERY:
             self._show(now)
+        self._stop_after_outage(now)
+
+    def _stop_after_outage(self, now: float) -> None:
         if self._outage.over(now, self._limits):
-            self._stop(outage(self._limits.patience, self._outage_met))
+            seconds, last = self._limits.patience, as_detail(self._outage_met)
+            self._stop(stopped(OutageError, DetailCode.OUTAGE, seconds=seconds, last=last))
 
     def _probe(self, now: float) -> None:
         """Try one held row at a time during an outage; stop the run when patience runs out."""
-        if self._outage.over(now, self._limits):
-            self._stop(outage(self._limits.patience, self._outage_met))
-        elif now >= self._outage.probe_at and self._held_tasks and not self._tasks:
+        self._stop_after_outage(now)
+        if self._error is None and now >= self._outage.probe_at and self._held_tasks and not self._tasks:
             self._begin(self._held_tasks.pop(0), now)
 
     def _outage_ended(self) -> None:

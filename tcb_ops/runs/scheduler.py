@@ -89,10 +89,6 @@ class AppState(ScopeState):
     """Whether a token request is in progress."""
     refused: Secret | None = None
     """The token that the platform refused, for the next request to the source."""
-    no_token_since: float | None = None
-    """Time of the first of the consecutive requests to which the source gave no usable response."""
-    no_token_tries: int = 0
-    """Number of these requests."""
     rejected: Secret | None = None
     """A token that the platform refused and the source returned again."""
     rejected_until: float = 0.0

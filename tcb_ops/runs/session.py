@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from tcb_ops.errors import CanaryError, InterruptedRunError, LedgerError, TcbOpsError
-from tcb_ops.i18n import Text, _, as_lines, ngettext
+from tcb_ops.i18n import _, as_lines, ngettext
 from tcb_ops.model import Outcome, RowEnd, target_label
 from tcb_ops.resources import exhausted
 from tcb_ops.runs.engine import Engine, RunContext, Runner
@@ -180,19 +180,14 @@ class RunSession:
             len(lines),
             at=datetime.fromtimestamp(now + seconds, settings.zone),
         )
-        await self._wait(seconds, note)
-        self._context.check_lock()
-        await asyncio.to_thread(self._ledger.reopen, self._run, lines)
-        await self._do_pending(transport)
-
-    async def _wait(self, seconds: float, note: Text) -> None:
-        """Wait, and show why. Raises InterruptedRunError if the run is cancelled meanwhile."""
         counts = await asyncio.to_thread(self._ledger.counts, self._run)
-        counts.pop(Outcome.PENDING, None)
         self._show(Progress(self._run.id, self._run.rows, counts, 0.0, None, note))
         with suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), seconds)
             raise interrupted()
+        self._context.check_lock()
+        await asyncio.to_thread(self._ledger.reopen, self._run, lines)
+        await self._do_pending(transport)
 
     def _show(self, progress: Progress) -> None:
         with self._news:

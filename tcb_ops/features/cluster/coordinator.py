@@ -24,7 +24,8 @@ from uuid import uuid4
 
 import sqlalchemy as sa
 
-from tcb_ops.errors import LedgerError, StoppedError, TcbOpsError
+from tcb_ops.details import DetailCode
+from tcb_ops.errors import CanaryError, LedgerError, StoppedError, TcbOpsError
 from tcb_ops.features.cluster.client import (
     Cluster,
     check_kind,
@@ -46,7 +47,7 @@ from tcb_ops.runs.plan import RunSpec
 from tcb_ops.runs.progress import Progress, RateEstimator
 from tcb_ops.runs.records import EnvRecord, RunRecord, Usage
 from tcb_ops.runs.schema import cluster_sessions, partitions
-from tcb_ops.runs.stop_errors import canary_stop, interrupted
+from tcb_ops.runs.stop_errors import interrupted, stopped
 from tcb_ops.settings import LEDGER_FILE, Origin, Settings, TokenSettings, without_password
 
 if TYPE_CHECKING:
@@ -260,7 +261,7 @@ class Coordinator:
         succeeded = Outcome.successes() | {Outcome.INVALID}
         tallies = self._ledger.tallies(self._run)
         if rows := sum(one.rows for one in tallies if one.env not in others and one.outcome not in succeeded):
-            raise canary_stop(rows)
+            raise stopped(CanaryError, DetailCode.CANARY, rows=rows)
 
     def _work_through(self, environments: Sequence[EnvRecord]) -> None:
         """Have workers work on the pending rows of these environments. Raises what stopped them."""
