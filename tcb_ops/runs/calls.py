@@ -154,11 +154,15 @@ class Calls:
     def _refused(self, task: Task, answer: ApiError | InvalidResponse) -> FailedAttempt:
         decision, scope = classify(answer)
         if isinstance(answer, InvalidResponse):
-            end = self._end(task, Outcome.FAILED, Reason.NO_ANSWER, answer.why)
-            return FailedAttempt(replace(end, http_status=answer.http_status), decision, scope, "link")
+            end = self._end(
+                task, Outcome.FAILED, Reason.NO_ANSWER, answer.why, http_status=answer.http_status
+            )
+            return FailedAttempt(end, decision, scope, "link")
         by_component = task.lane.owner is Owner.PLATFORM
-        end = replace(
-            self._end(task, Outcome.REFUSED, Reason.COMPONENT if by_component else Reason.REFUSED),
+        end = self._end(
+            task,
+            Outcome.REFUSED,
+            Reason.COMPONENT if by_component else Reason.REFUSED,
             errcode=answer.errcode,
             errmsg=answer.errmsg,
             rid=answer.rid,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from functools import cache
+from itertools import chain
 from operator import itemgetter
 from typing import Any
 
@@ -27,41 +27,33 @@ from tcb_ops.runs.schema import (
     pruned_files,
     rows,
     runs,
+    sql_list,
 )
 
 OF_ENV = (envs.c.run == rows.c.run) & (envs.c.no == rows.c.place)
 """Joins the environment of a row."""
 
 
-_CERTAIN = frozenset(outcome for outcome in Outcome.all() if outcome.stored)
+_CERTAIN = sql_list(outcome for outcome in Outcome.all() if outcome.stored)
 """The outcomes after which it is certain what is stored."""
-
-
-_FILE: dict[str, sa.ColumnElement[Any]] = {
-    "path": rows.c.path,
-    "ended_at": sa.func.coalesce(rows.c.ended_at, runs.c.created_at),
-    "run": runs.c.id,
-    "md5": sa.case((rows.c.outcome.in_(_CERTAIN), rows.c.md5), else_=""),
-    "bytes": sa.func.coalesce(rows.c.bytes, 0),
-    "file_id": rows.c.file_id,
-    "content_type": sa.func.coalesce(rows.c.content_type, ""),
-    "cache_control": sa.func.coalesce(rows.c.cache_control, ""),
-    "file": rows.c.file,
-    "etag": sa.func.coalesce(rows.c.etag, ""),
-    "outcome": rows.c.outcome,
-    "number": runs.c.number,
+_FILE = {
+    "path": "rows.path",
+    "ended_at": "COALESCE(rows.ended_at, runs.created_at)",
+    "run": "runs.id",
+    "md5": f"CASE WHEN rows.outcome IN ({_CERTAIN}) THEN rows.md5 ELSE '' END",
+    "bytes": "COALESCE(rows.bytes, 0)",
+    "file_id": "rows.file_id",
+    "content_type": "COALESCE(rows.content_type, '')",
+    "cache_control": "COALESCE(rows.cache_control, '')",
+    "file": "rows.file",
+    "etag": "COALESCE(rows.etag, '')",
+    "outcome": "rows.outcome",
+    "number": "runs.number",
 }
-"""What is read of a row that stored a file: where and when, then the fields of an EarlierUpload, by their names."""
-
-
-@cache
-def _entry_columns() -> str:
-    """Return the SQL of an environment, of _FILE, and of what tells whether a failed row may have stored its file."""
-    file = [str(column.compile(compile_kwargs={"literal_binds": True})) for column in _FILE.values()]
-    settings = f"CASE WHEN rows.outcome = '{Outcome.FAILED}' THEN runs.settings ELSE '{{}}' END"
-    return ", ".join(
-        ["envs.env", *file, "rows.reason", "rows.attempts", settings, "runs.kind", "runs.upload_calls"]
-    )
+"""What is read of a row that stored a file: where and when, then the fields of an EarlierUpload, by their names, as SQL."""
+_ENTRY = f"""envs.env, {", ".join(_FILE.values())}, rows.reason, rows.attempts,
+    CASE WHEN rows.outcome = 'failed' THEN runs.settings ELSE '{{}}' END, runs.kind, runs.upload_calls"""
+"""An environment, _FILE, and what tells whether a failed row may have stored its file."""
 
 
 class HistoryReader(LedgerConnection):
@@ -149,7 +141,7 @@ class HistoryReader(LedgerConnection):
         values: list[int | str] = [leave_out, *map(str.__str__, not_writing)]
         entries = self._pruned(target, keys, confirmed=confirmed)
         for *file, outcome, number, reason, attempts, settings, kind, calls in self._at_paths(
-            _entry_columns(), "rows_by_path", condition, keys, target, values
+            _ENTRY, "rows_by_path", condition, keys, target, values
         ):
             ended = outcome if kind in kinds else Outcome.UNKNOWN
             sent = calls > 0 or not kind_named(kind).sends_files
@@ -177,36 +169,32 @@ class HistoryReader(LedgerConnection):
         )
         return [tuple(entry) for entry in self.query(query)]
 
-    def last_of_paths(self, run: RunRecord) -> sa.Select[Any]:
-        """Select what a run last stored or found at each path, with the columns of `pruned_files` in their order."""
-        failed = (rows.c.run == run.number) & (rows.c.outcome == Outcome.FAILED)
-        sent = not run.kind.sends_files or run.upload_calls > 0
-        settings = json.dumps(run.settings)
+    def last_of_paths(self, run: RunRecord) -> tuple[str, tuple[Any, ...]]:
+        """Compose the SELECT, with its values, of what a run last stored or found at each path, as `pruned_files` has it."""
+        failed = self.fetch(
+            "SELECT DISTINCT reason, attempts FROM rows WHERE run = ? AND outcome = 'failed'", (run.number,)
+        )
+        sent, settings = not run.kind.sends_files or run.upload_calls > 0, json.dumps(run.settings)
         doubtful = [
-            (rows.c.reason == reason) & (rows.c.attempts == attempts)
-            for reason, attempts in self.query(
-                sa.select(rows.c.reason, rows.c.attempts).distinct().where(failed)
-            )
+            (reason, attempts)
+            for reason, attempts in failed
             if sent and _in_doubt(reason, attempts, settings)
         ]
         certain = KeptKind.FOUND if run.kind.looks_at_store else KeptKind.CERTAIN
-        kind = sa.case((rows.c.outcome == Outcome.FAILED, KeptKind.DOUBTFUL), else_=certain)
-        values = {"target": runs.c.target, "env": envs.c.env, "kind": kind, **_FILE}
+        kind = f"CASE WHEN rows.outcome = 'failed' THEN '{KeptKind.DOUBTFUL}' ELSE '{certain}' END"
+        values = {"target": "runs.target", "env": "envs.env", "kind": kind, **_FILE}
         if isinstance(run.kind, MissingKind):
-            values |= {"outcome": sa.literal(str(Outcome.UNKNOWN)), "md5": sa.literal("")}
-        newest_first = sa.func.row_number().over(
-            partition_by=(envs.c.env, rows.c.path, kind),
-            order_by=(rows.c.ended_at.desc(), rows.c.line.desc()),
-        )
-        entries = (
-            sa.select(*(values[column.name].label(column.name) for column in pruned_files.c))
-            .add_columns(newest_first.label("nth"))
-            .join(envs, OF_ENV)
-            .join(runs, runs.c.number == rows.c.run)
-            .where(rows.c.run == run.number, STORED, sa.or_(rows.c.outcome != Outcome.FAILED, *doubtful))
-            .subquery()
-        )
-        return sa.select(*list(entries.c)[:-1]).where(entries.c.nth == 1)
+            values |= {"outcome": f"'{Outcome.UNKNOWN}'", "md5": "''"}
+        columns = pruned_files.c.keys()
+        kept = ["rows.outcome <> 'failed'", *["rows.reason = ? AND rows.attempts = ?"] * len(doubtful)]
+        select = f"""
+            SELECT {", ".join(columns)} FROM (
+                SELECT {", ".join(f"{values[name]} AS {name}" for name in columns)}, ROW_NUMBER() OVER (
+                    PARTITION BY envs.env, rows.path, {kind} ORDER BY rows.ended_at DESC, rows.line DESC) AS nth
+                FROM rows JOIN envs ON envs.run = rows.run AND envs.no = rows.place JOIN runs ON runs.number = rows.run
+                WHERE rows.run = ? AND rows.{STORED.text} AND ({" OR ".join(kept)})
+            ) AS entries WHERE nth = 1"""  # noqa: S608  own names
+        return select, (run.number, *chain.from_iterable(doubtful))
 
     def _at_paths(
         self,

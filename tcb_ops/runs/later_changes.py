@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +12,9 @@ import sqlalchemy as sa
 
 from tcb_ops.errors import RunNotFoundError
 from tcb_ops.kinds import Kind, all_kinds, kind_named
-from tcb_ops.model import STORED_OUTCOMES, Outcome
+from tcb_ops.model import STORED_OUTCOMES
 from tcb_ops.runs.records import RunRecord
-from tcb_ops.runs.schema import STORED, envs, rows, runs
+from tcb_ops.runs.schema import STORED, envs, rows, runs, sql_list
 
 if TYPE_CHECKING:
     from tcb_ops.runs.reader import LedgerReader
@@ -170,34 +170,29 @@ def _newest_changes(
     """
     # After these, another file, or none, is at their paths …
     changes = [
-        f"(later.run IN ({_listed(numbers)}) AND later.outcome IN ({_listed(kind.replacing)}))"
+        f"(later.run IN ({sql_list(numbers)}) AND later.outcome IN ({sql_list(kind.replacing)}))"
         for kind in all_kinds()
         if (numbers := [record.number for record in later if record.kind == kind])
     ]
     restoring = {outcome for kind in all_kinds() if kind.takes_back for outcome in kind.replacing}
     # … unless an undo took them back.
     kept = [
-        f"""AND NOT (later.run IN ({_listed(uploads)}) AND EXISTS (
+        f"""AND NOT (later.run IN ({sql_list(uploads)}) AND EXISTS (
             SELECT 1 FROM rows AS undo
-            WHERE undo.run = {number} AND undo.line = later.line AND undo.outcome IN ({_listed(restoring)})))"""  # noqa: S608  own names
+            WHERE undo.run = {number} AND undo.line = later.line AND undo.outcome IN ({sql_list(restoring)})))"""  # noqa: S608  own names
         for number, uploads in cancelled.items()
         if uploads
     ]
-    selected = "" if places is None else f"AND own.place IN ({_listed(places)}) "
-    selected += "" if lines is None else f"AND own.line IN ({_listed(lines)})"
+    selected = "" if places is None else f"AND own.place IN ({sql_list(places)}) "
+    selected += "" if lines is None else f"AND own.line IN ({sql_list(lines)})"
     return f"""
         SELECT number, COUNT(*) FROM (
             SELECT COALESCE((
                 SELECT later.run FROM envs AS later_env CROSS JOIN rows AS later {by_index}
-                WHERE later_env.env = own_env.env AND later_env.run IN ({_listed(of.number for of in later)})
+                WHERE later_env.env = own_env.env AND later_env.run IN ({sql_list(of.number for of in later)})
                 AND later.run = later_env.run AND later.place = later_env.no AND later.path = own.path
                 AND later.{STORED.text} AND ({" OR ".join(changes)}) {" ".join(kept)}
                 ORDER BY later_env.run DESC LIMIT 1), 0) AS number
             FROM rows AS own JOIN envs AS own_env ON own_env.run = own.run AND own_env.no = own.place
-            WHERE own.run = {run.number} AND own.outcome IN ({_listed(STORED_OUTCOMES)}) {selected}
+            WHERE own.run = {run.number} AND own.outcome IN ({sql_list(STORED_OUTCOMES)}) {selected}
         ) AS changes GROUP BY number"""  # noqa: S608  own names
-
-
-def _listed(values: Iterable[int | Outcome]) -> str:
-    """Return numbers and names of outcomes as SQL."""
-    return ", ".join(str(value) if isinstance(value, int) else f"'{value}'" for value in values) or "NULL"

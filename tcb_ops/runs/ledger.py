@@ -191,19 +191,13 @@ class Ledger(LedgerReader):
 
     def _keep_files(self, connection: sa.Connection, run: RunRecord) -> None:
         """Keep what a run stored or found at its paths, unless something newer is kept there already."""
-        from sqlalchemy.dialects import postgresql, sqlite
-
-        insert: Any = sqlite.insert if self._is_sqlite else postgresql.insert
-        columns = list(pruned_files.c.keys())
-        new = insert(pruned_files).from_select(columns, self.last_of_paths(run))
-        key = pruned_files.primary_key.columns.keys()
-        connection.execute(
-            new.on_conflict_do_update(
-                index_elements=key,
-                set_={name: new.excluded[name] for name in columns if name not in key},
-                where=new.excluded.ended_at >= pruned_files.c.ended_at,
-            )
-        )
+        select, values = self.last_of_paths(run)
+        key, columns = pruned_files.primary_key.columns.keys(), pruned_files.c.keys()
+        replaced = ", ".join(f"{name} = excluded.{name}" for name in columns if name not in key)
+        statement = f"""
+            INSERT INTO pruned_files ({", ".join(columns)}) {select} ON CONFLICT ({", ".join(key)}) DO UPDATE
+            SET {replaced} WHERE excluded.ended_at >= pruned_files.ended_at"""  # noqa: S608  own names
+        self.driver(connection, statement, values)
 
     @staticmethod
     def _remove(connection: sa.Connection, run: RunRecord) -> None:
