@@ -15,7 +15,7 @@ from tcb_ops.features.doctor.finding import DoctorFinding, Grade
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Merchant, Owner
 from tcb_ops.runs.loop import submit_coroutine
-from tcb_ops.runs.questions import Issue, ask
+from tcb_ops.runs.single_calls import Issue, ask
 from tcb_ops.runs.stop_errors import NO_COMPONENT
 from tcb_ops.settings import Settings
 from tcb_ops.wechat import open_source
