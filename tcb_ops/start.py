@@ -23,7 +23,7 @@ from tcb_ops.settings import NOT_STARTED, Settings
 
 if TYPE_CHECKING:
     from tcb_ops.features.cluster.client import Cluster
-    from tcb_ops.runs.engine import MakeRunner
+    from tcb_ops.runs.calls import MakeRunner
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.limits import RunLimits
     from tcb_ops.runs.plan import RunSpec
@@ -95,7 +95,7 @@ def start_run(
     unfinished. `cluster`: workers of Dask that share the work: `local:N` processes, a scheduler's URL, or a
     `distributed.Client`. The embedded simulator runs until the work on the run ends. Raises UsageError, LedgerError.
     """
-    from tcb_ops.runs.engine import RunContext
+    from tcb_ops.runs.calls import RunContext
     from tcb_ops.runs.ledger import Ledger, taken
     from tcb_ops.runs.limits import RunLimits
     from tcb_ops.runs.links_file import check_destination

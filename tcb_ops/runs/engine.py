@@ -9,35 +9,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Protocol, TypeAlias
+from dataclasses import fields
 
 from tcb_ops.details import DetailCode, as_detail, detail
 from tcb_ops.errcodes import Decision, errcode
 from tcb_ops.errors import CanaryError, LedgerError, OutageError, TokenError, TokenSourceError, TransportError
 from tcb_ops.i18n import NOTHING, Text, _, ngettext
 from tcb_ops.kinds import load
-from tcb_ops.lists.row_files import whole_source
 from tcb_ops.model import Outcome, Reason, Row, RowEnd, Secret
-from tcb_ops.runs.calls import CallContext, Calls, SomeEnds
-from tcb_ops.runs.lease import LapsedError, Lease
-from tcb_ops.runs.ledger import Ledger
-from tcb_ops.runs.limits import Outage, RunLimits, after_canary, after_no_token
+from tcb_ops.runs.calls import CallContext, Calls, RunContext, SomeEnds
+from tcb_ops.runs.limits import Outage, after_canary, after_no_token
 from tcb_ops.runs.links_file import LinksFile
+from tcb_ops.runs.locks import LapsedError, Lease
 from tcb_ops.runs.loop import fewer_collections
 from tcb_ops.runs.outcome_handler import OutcomeHandler, closed_end
 from tcb_ops.runs.progress import Progress, RateEstimator
-from tcb_ops.runs.records import EarlierUpload, EnvRecord, RunRecord, Usage
-from tcb_ops.runs.runtime import Runtime
+from tcb_ops.runs.records import EarlierUpload, EnvRecord, Usage
 from tcb_ops.runs.scheduler import AppState, Lane, LaneRegistry, Scheduler, Task
 from tcb_ops.runs.stop_errors import NO_COMPONENT, interrupted, no_tokens, stopped, unreachable
-from tcb_ops.runs.url_files import SourceQueries
 from tcb_ops.runs.writer import LedgerWriter
-from tcb_ops.settings import Settings
-from tcb_ops.wechat.call_policy import ARGUMENT_ERRORS, Caller, NextStep, backoff_wait
-from tcb_ops.wechat.client import PlatformClient
-from tcb_ops.wechat.tokens import Token, TokenSource
+from tcb_ops.wechat.call_policy import ARGUMENT_ERRORS, NextStep, backoff_wait
+from tcb_ops.wechat.tokens import Token
 from tcb_ops.wechat.transport import Transport
 
 GRACE = 3.0
@@ -51,51 +43,6 @@ LOCK_CHECK_EVERY = 3.0
 LOCK_CHECK_WITHIN = 10.0
 """Timeout of a check. With LOCK_CHECK_EVERY and GRACE it is less than the server takes to drop a silent client
 (locks.py), so that this session ends before another process can work on the run."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunContext:
-    """The inputs of a session: its run, limits, sources and callbacks."""
-
-    ledger: Ledger
-    run: RunRecord
-    settings: Settings
-    limits: RunLimits
-    tokens: TokenSource
-    root: Path
-    """Folder of the local files."""
-    out: Path | None = None
-    """Path of a links run's file, if not the planned one."""
-    progress: Callable[[Progress], None] | None = None
-    skip_unchanged: bool = False
-    canary: int = 0
-    """Number of environments that go first; 0 for all at once."""
-    check_lock: Callable[[], None] = lambda: None
-    """Raises LedgerError if the run's lock is lost."""
-    may_discard: Callable[[str], bool] = lambda _run: False
-    """Called with the id of another run whose part file is in the way: whether it may be discarded."""
-    runtime: Runtime = field(default_factory=Runtime)
-    runner: MakeRunner | None = None
-    """Makes what has the run worked on by other processes; None: this one works on it."""
-    lease: float | None = None
-    """Seconds after a successful lock check in which rows may begin and have effects; None for those of a lock."""
-    queries: SourceQueries | None = None
-    """Of files that are sent from URLs."""
-    resumed: bool = False
-    """Whether an earlier session may have worked on the run."""
-
-
-class Runner(Protocol):
-    """What works on the rows of a run, in this process or others."""
-
-    async def work(self) -> None:
-        """Work until all rows have ended. Raises TcbOpsError if the run stops."""
-
-    def interrupt(self) -> None:
-        """End early: calls in flight have a few seconds to end, all other rows stay pending."""
-
-
-MakeRunner: TypeAlias = Callable[[RunContext, Callable[[Progress], None]], Runner]
 
 
 class Engine:
@@ -117,7 +64,10 @@ class Engine:
         self._lock_thread = context.runtime.executor("lock")
         self._kind = self._run.kind
         self._lease = Lease(LOCK_CHECK_EVERY + LOCK_CHECK_WITHIN if context.lease is None else context.lease)
-        self._calls = self._make_calls(transport)
+        values = {name.name: getattr(context, name.name) for name in fields(RunContext)}
+        self._calls: Calls = load(self._kind.calls_at)(
+            CallContext(**values, transport=transport, checked=self._lease)
+        )
         self._rows_in_flight = 0
         self._writer = LedgerWriter(
             context.ledger,
@@ -165,32 +115,6 @@ class Engine:
         self._show_later: asyncio.TimerHandle | None = None
         """Reports what was committed too soon after the last report: the next commit may be far off."""
         self._rate = RateEstimator(self._run.rows, 0)
-
-    def _make_calls(self, transport: Transport) -> Calls:
-        context, settings = self._context, self._context.settings
-        component = settings.tokens.component_appid
-        calls: Calls = load(self._kind.calls_at)(
-            CallContext(
-                run=self._run,
-                ledger=context.ledger,
-                settings=settings,
-                limits=self._limits,
-                root=context.root,
-                transport=transport,
-                client=PlatformClient(
-                    transport, settings.api_base, component_appid=component, store_hosts=settings.store_hosts
-                ),
-                component=Caller(context.tokens, context.limits) if component else None,
-                clock=self._clock,
-                now=context.runtime.now,
-                lease=self._lease,
-                resumed=context.resumed,
-                whole_url=context.queries.whole
-                if context.queries is not None
-                else lambda row: whole_source(row.file, None),
-            )
-        )
-        return calls
 
     async def work(self) -> None:
         """Work on the run's pending rows. Raises StoppedError (exit 3) or InterruptedRunError; other rows stay pending."""

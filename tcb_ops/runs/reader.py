@@ -24,8 +24,7 @@ from tcb_ops.i18n import _, as_list
 from tcb_ops.kinds import Kind, MissingKind, all_kinds, provided, row_count
 from tcb_ops.model import Outcome, Reason, Row
 from tcb_ops.runs.database import BATCH
-from tcb_ops.runs.histories import OF_ENV, HistoryReader
-from tcb_ops.runs.later_changes import LaterChange, later_changes
+from tcb_ops.runs.histories import OF_ENV, HistoryReader, LaterChange, later_changes
 from tcb_ops.runs.locks import working
 from tcb_ops.runs.records import (
     OUTCOMES,

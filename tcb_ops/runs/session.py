@@ -15,7 +15,8 @@ from tcb_ops.errors import CanaryError, InterruptedRunError, LedgerError, TcbOps
 from tcb_ops.i18n import _, as_lines, ngettext
 from tcb_ops.model import Outcome, RowEnd, target_label
 from tcb_ops.resources import exhausted
-from tcb_ops.runs.engine import Engine, RunContext, Runner
+from tcb_ops.runs.calls import RunContext, Runner
+from tcb_ops.runs.engine import Engine
 from tcb_ops.runs.links_file import LinksFile
 from tcb_ops.runs.next_commands import of_run, quoted, resume
 from tcb_ops.runs.progress import Progress

@@ -30,7 +30,7 @@ class AuditCalls(UploadCalls):
     def __init__(self, context: CallContext) -> None:
         super().__init__(context)
         settings = context.settings
-        self._checks = AccountChecks(context.client, context.component, settings.tokens.component_appid)
+        self._checks = AccountChecks(self.wechat, self.component, settings.tokens.component_appid)
         self._writes_probe = bool(context.run.settings.get("write_probe"))
 
     def forget(self, appid: str, owner: Owner) -> None:

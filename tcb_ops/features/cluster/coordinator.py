@@ -38,8 +38,9 @@ from tcb_ops.features.cluster.task import BEAT_SECONDS, Assignment, TaskEnd, pac
 from tcb_ops.features.cluster.workers import lost_workers
 from tcb_ops.i18n import Text, _, as_list
 from tcb_ops.model import Outcome, Owner
+from tcb_ops.runs.calls import MakeRunner, RunContext
 from tcb_ops.runs.database import ledger_file
-from tcb_ops.runs.engine import GRACE, LOCK_CHECK_EVERY, MakeRunner, RunContext
+from tcb_ops.runs.engine import GRACE, LOCK_CHECK_EVERY
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.limits import after_canary
 from tcb_ops.runs.locks import host_name

@@ -30,7 +30,8 @@ from tcb_ops.errors import InterruptedRunError, LedgerError, StoppedError, TcbOp
 from tcb_ops.features.cluster.workers import RELEASED, read_done
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Outcome, Row, RowEnd, is_source
-from tcb_ops.runs.engine import Engine, RunContext
+from tcb_ops.runs.calls import RunContext
+from tcb_ops.runs.engine import Engine
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.locks import host_name
