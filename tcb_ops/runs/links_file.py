@@ -32,6 +32,7 @@ LINK_COLUMNS = ("errcode", "errmsg", "url", "token", "authorization", "file_id",
 """Names of the interface, and the link's expiry."""
 _OWNER = re.compile(rb"# [0-9A-Za-z-]{4,60}\n")
 """The first line of a part file: its run's id."""
+_LONGEST_LINE = 1_000_000
 
 
 class _Returned:
@@ -252,16 +253,9 @@ def _expiry(expires_at: int, zone: ZoneInfo) -> str:
 
 def _cut_torn_line(file: io.BufferedRandom) -> None:
     """Remove the incomplete last line of a killed process, and seek to the end. Links contain no line breaks."""
-    end = file.seek(0, os.SEEK_END)
-    while end:
-        begin = max(0, end - 65_536)
-        file.seek(begin)
-        block = file.read(end - begin)
-        newline = block.rfind(b"\n")
-        if newline >= 0:
-            file.truncate(begin + newline + 1)
-            break
-        end = begin
+    begin = max(0, file.seek(0, os.SEEK_END) - _LONGEST_LINE)
+    file.seek(begin)
+    file.truncate(begin + file.read().rfind(b"\n") + 1)
     file.seek(0, os.SEEK_END)
 
 

@@ -90,14 +90,10 @@ class LedgerReader(HistoryReader):
         newest = (self.runs(target, limit=1) if kinds is not None else []) or self.runs(limit=1)
         if not newest:
             return RunNotFoundError(_("{ledger} has no run yet.", ledger=self.name))
-        message = _("{ledger} has no run of {target} yet.", ledger=self.name, target=target)
-        if newest[0].target == target:
-            message = _(
-                "{ledger} has no run of this kind ({kinds}) to {target} yet.",
-                ledger=self.name,
-                kinds=as_list(kind.label for kind in kinds or ()),
-                target=target,
-            )
+        listed = as_list(kind.label for kind in kinds) if kinds else _("of any kind")
+        message = _(
+            "{ledger} has no run ({kinds}) to {target} yet.", ledger=self.name, kinds=listed, target=target
+        )
         hint = _(
             "The newest run is {id} ({kind}): give its id, or --target {target} (in Python: target={target!r}).",
             id=newest[0].id,
