@@ -33,6 +33,7 @@ LINK_COLUMNS = ("errcode", "errmsg", "url", "token", "authorization", "file_id",
 _OWNER = re.compile(rb"# [0-9A-Za-z-]{4,60}\n")
 """The first line of a part file: its run's id."""
 _LONGEST_LINE = 1_000_000
+"""Bytes of a line with its line break, at most: the six fields of a link have up to 16 KiB each."""
 
 
 class _Returned:
