@@ -64,7 +64,7 @@ class Engine:
         self._lock_thread = context.runtime.executor("lock")
         self._kind = self._run.kind
         self._lease = Lease(LOCK_CHECK_EVERY + LOCK_CHECK_WITHIN if context.lease is None else context.lease)
-        values = {name.name: getattr(context, name.name) for name in fields(RunContext)}
+        values = {field.name: getattr(context, field.name) for field in fields(RunContext)}
         self._calls: Calls = load(self._kind.calls_at)(
             CallContext(**values, transport=transport, checked=self._lease)
         )
