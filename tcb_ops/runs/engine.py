@@ -178,6 +178,8 @@ class Engine:
         if rows:
             self._stop(stopped(CanaryError, DetailCode.CANARY, rows=rows))
         else:
+            if self._limits.rate:  # nobody remembers when each merchant's last call began
+                await asyncio.sleep(1 / self._limits.rate)
             self._schedule(self._after_canary)
 
     def _schedule(self, environments: Iterable[EnvRecord]) -> None:
@@ -263,7 +265,7 @@ class Engine:
         task.refusal = None  # it referred to the previous token
         if app.token is not None:  # taken now: another row's refusal may remove it before the task starts
             task.token = app.token.value
-        if self._limits.rate and task.link is None:
+        if self._limits.rate and (task.link is None or now >= task.link_until):
             app.next_call = max(now, app.next_call) + 1 / self._limits.rate
         self._rows_in_flight += len(task.rows)
         self._start(self._work_on(task), self._tasks)
