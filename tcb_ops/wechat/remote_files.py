@@ -14,15 +14,13 @@ import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
-import httpx
-
 from tcb_ops.details import Detail, DetailCode, detail
 from tcb_ops.errors import TcbOpsError, TransportError, TransportFault
 from tcb_ops.model import Secret, SourceFile, in_object_store, is_loopback
 from tcb_ops.resources import exhausted, system_reason
 from tcb_ops.secrets import MASK
 from tcb_ops.wechat.local_files import Body, FileBody, FileChangedError, FileUnreadableError
-from tcb_ops.wechat.transport import Incoming, Transport
+from tcb_ops.wechat.transport import Incoming, Request, Transport
 
 _URL = re.compile(
     r"(?P<scheme>(?i:https?))://(?P<host>[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:[/?][^\s\\#\x00-\x1f\x7f]*)?"
@@ -184,8 +182,7 @@ class SourceClient:
         address = url.reveal()
         if (problem := source_problem(address, shown, self._hosts, loopback=self._loopback)) is not None:
             raise SourceRefusedError(problem)
-        origin = "/".join(address.partition("?")[0].split("/", 3)[:3])
-        async with self._transport.open(httpx.Request(method, origin, headers=headers), address) as answer:
+        async with self._transport.open(Request(method, address, headers)) as answer:
             yield answer
 
     def _facts(self, answer: Incoming, shown: str) -> SourceFile:
