@@ -92,7 +92,6 @@ async def post_object(
 
     """
     with body:
-        body.take()
         boundary = secrets.token_hex(16)
         head, tail = _around(boundary, link, path, content_type, cache_control)
         length = len(head) + body.size + len(tail)

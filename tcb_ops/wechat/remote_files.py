@@ -208,29 +208,25 @@ class SourceBody(Body):
         self._answer, self._shown = answer, shown
 
     async def load(self) -> None:
-        """Read the file into `content`. Raises FileChangedError and TransportError, as reading does."""
-        self.content = b"".join([chunk async for chunk in self._read()])
+        """Read the file into `content`; raises as `chunks` does."""
+        self.content = b"".join([chunk async for chunk in self.chunks()])
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """Yield the file's bytes; an error is also kept in `error`."""
+        """Yield the file's bytes. Raises FileChangedError and TransportError, which are also kept in `error`."""
         if self.content is not None:
             yield self.content
             return
+        digest, received = hashlib.md5(usedforsecurity=False), 0
         try:
-            async for chunk in self._read():
+            async for chunk in self._answer.chunks():
+                received += len(chunk)
+                digest.update(chunk)
                 yield chunk
+            if received != self.size:
+                raise _changed(self._shown)
         except TcbOpsError as error:
             self.error = error
             raise
-
-    async def _read(self) -> AsyncIterator[bytes]:
-        digest, received = hashlib.md5(usedforsecurity=False), 0
-        async for chunk in self._answer.chunks():
-            received += len(chunk)
-            digest.update(chunk)
-            yield chunk
-        if received != self.size:
-            raise _changed(self._shown)
         self.md5 = digest.hexdigest()
 
 
