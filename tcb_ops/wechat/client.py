@@ -33,7 +33,7 @@ from tcb_ops.wechat.responses import (
     read_quota,
     read_response,
 )
-from tcb_ops.wechat.transport import Request, Transport
+from tcb_ops.wechat.transport import HttpRequest, Transport
 
 AUTHORIZERS_PER_PAGE = 500
 """The maximum per response of api_get_authorizer_list."""
@@ -72,12 +72,12 @@ class PlatformClient:
         # Parsing the URL for each request takes longer than sending it.
         self._request = lru_cache(maxsize=_REQUESTS_KEPT)(self._build_request)
 
-    def _build_request(self, interface: str, token: Secret | None) -> Request:
+    def _build_request(self, interface: str, token: Secret | None) -> HttpRequest:
         url = f"{self._base}/{interface}"
         if token is not None:
             name = "component_access_token" if interface.startswith("cgi-bin/component/") else "access_token"
             url += f"?{name}={quote(token.reveal(), safe='')}"
-        return Request("POST", url, _HEADERS)
+        return HttpRequest("POST", url, _HEADERS)
 
     async def _post(
         self, interface: str, body: Mapping[str, Any] | str, token: Secret | None
@@ -185,7 +185,7 @@ class PlatformClient:
         unsafe = check_host(address, self._base, (*DOWNLOAD_HOSTS, *self._store_hosts))
         if unsafe is not None:
             return UnsafeLink(unsafe)
-        async with self._transport.open(Request("GET", address, headers)) as answer:
+        async with self._transport.open(HttpRequest("GET", address, headers)) as answer:
             if sink is None or answer.status >= 300:
                 return HttpResponse(answer.status, answer.headers, await answer.read())
             async with aclosing(answer.chunks()) as chunks:

@@ -22,7 +22,7 @@ from tcb_ops.model import Link
 from tcb_ops.secrets import LONGEST_TEXT, redact
 from tcb_ops.wechat.local_files import Body
 from tcb_ops.wechat.responses import UNPRINTABLE, HttpResponse
-from tcb_ops.wechat.transport import Request, Transport
+from tcb_ops.wechat.transport import HttpRequest, Transport
 
 _WHOLE = 128 * 1024
 """Maximum bytes of a form that is sent in one write. To copy a larger file into a form costs more than three writes."""
@@ -103,7 +103,7 @@ async def post_object(
         form = _Form(head, body, tail, before_end)
         content = b"".join((head, body.content or b"", tail)) if in_one else form.chunks()
         failure = None
-        request = Request("POST", link.url.reveal(), headers)
+        request = HttpRequest("POST", link.url.reveal(), headers)
         try:
             response = await transport.send(request, content, sending=length)
         except TransportError as error:

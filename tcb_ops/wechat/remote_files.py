@@ -20,7 +20,7 @@ from tcb_ops.model import Secret, SourceFile, in_object_store, is_loopback
 from tcb_ops.resources import exhausted, system_reason
 from tcb_ops.secrets import MASK
 from tcb_ops.wechat.local_files import Body, FileBody, FileChangedError, FileUnreadableError
-from tcb_ops.wechat.transport import Incoming, Request, Transport
+from tcb_ops.wechat.transport import HttpRequest, Incoming, Transport
 
 _URL = re.compile(
     r"(?P<scheme>(?i:https?))://(?P<host>[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:[/?][^\s\\#\x00-\x1f\x7f]*)?"
@@ -182,7 +182,7 @@ class SourceClient:
         address = url.reveal()
         if (problem := source_problem(address, shown, self._hosts, loopback=self._loopback)) is not None:
             raise SourceRefusedError(problem)
-        async with self._transport.open(Request(method, address, headers)) as answer:
+        async with self._transport.open(HttpRequest(method, address, headers)) as answer:
             yield answer
 
     def _facts(self, answer: Incoming, shown: str) -> SourceFile:

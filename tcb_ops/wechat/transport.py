@@ -116,7 +116,7 @@ def proxy_for(url: yarl.URL, proxies: Mapping[str, str]) -> str | None:
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
-class Request:
+class HttpRequest:
     """A request without its body, converted once: it may be sent again and again."""
 
     __slots__ = ("address", "headers", "host", "method")
@@ -273,7 +273,7 @@ class Transport:
         return session
 
     async def send(
-        self, request: Request, body: bytes | AsyncGenerator[bytes, None] = b"", *, sending: int = 0
+        self, request: HttpRequest, body: bytes | AsyncGenerator[bytes, None] = b"", *, sending: int = 0
     ) -> HttpResponse:
         """Send a request and return the response, of any status, redirects included.
 
@@ -297,7 +297,7 @@ class Transport:
         raise failed
 
     @asynccontextmanager
-    async def open(self, request: Request) -> AsyncIterator[Incoming]:
+    async def open(self, request: HttpRequest) -> AsyncIterator[Incoming]:
         """Send a request without a body, and give its response before its body is read; raises as `send` does.
 
         These responses have connections of their own, as many as requests: what is read from one is written to another.
@@ -333,7 +333,7 @@ class Transport:
     async def _send_much(
         self,
         session: aiohttp.ClientSession,
-        request: Request,
+        request: HttpRequest,
         body: bytes | AsyncGenerator[bytes, None],
         sending: int,
     ) -> HttpResponse:
@@ -356,7 +356,7 @@ class Transport:
 
 async def _answer(
     session: aiohttp.ClientSession,
-    request: Request,
+    request: HttpRequest,
     data: bytes | AsyncIterator[bytes] | None,
     timeout: aiohttp.ClientTimeout | None = None,  # noqa: ASYNC109  in place of the session's
 ) -> HttpResponse:

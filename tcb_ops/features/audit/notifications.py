@@ -37,7 +37,7 @@ from tcb_ops.resources import system_reason
 from tcb_ops.runs.loop import submit_coroutine
 from tcb_ops.settings import Settings
 from tcb_ops.wechat.responses import HttpResponse
-from tcb_ops.wechat.transport import Request, Timeouts, Transport
+from tcb_ops.wechat.transport import HttpRequest, Timeouts, Transport
 
 TIMEOUTS = Timeouts(connect=5, answer=10)
 """Seconds: an audit does not wait for a robot that hangs."""
@@ -237,7 +237,7 @@ def _post(to: NotifySettings, message: AuditMessage, payload: Mapping[str, Any],
 async def _send(url: Secret, body: bytes, headers: Mapping[str, str]) -> HttpResponse:
     async with Transport(connections=1, timeouts=TIMEOUTS) as transport:
         json = {"Content-Type": "application/json", **headers}
-        return await transport.send(Request("POST", url.reveal(), json), body)
+        return await transport.send(HttpRequest("POST", url.reveal(), json), body)
 
 
 def _secret_of(variable: str, file: Path | None, what: str) -> str:

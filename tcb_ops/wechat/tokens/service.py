@@ -15,7 +15,7 @@ from tcb_ops.model import Secret
 from tcb_ops.settings import TokenSettings
 from tcb_ops.wechat.responses import HttpResponse
 from tcb_ops.wechat.tokens import Token, read_token, token_fingerprint
-from tcb_ops.wechat.transport import Request, Timeouts, Transport
+from tcb_ops.wechat.transport import HttpRequest, Timeouts, Transport
 
 AT_ONCE = 64
 """Maximum requests at once; the timeout of the others starts later."""
@@ -106,7 +106,7 @@ class ServiceTokens:
             headers[REFUSED_HEADER] = token_fingerprint(refused)
         url = self._url.replace("{appid}", quote(appid, safe=""))
         try:
-            return await self._transport.send(Request("GET", url, headers))
+            return await self._transport.send(HttpRequest("GET", url, headers))
         except TransportError as error:
             return error
 

@@ -13,7 +13,7 @@ from tables import table
 
 from tcb_ops.errors import ResourceLimitError, TransportError, TransportFault
 from tcb_ops.wechat.responses import HttpResponse
-from tcb_ops.wechat.transport import STANDARD, Request, Timeouts, Transport, proxy_for, transport_error
+from tcb_ops.wechat.transport import STANDARD, HttpRequest, Timeouts, Transport, proxy_for, transport_error
 
 QUICK = Timeouts(connect=0.5, answer=0.1, slowest=1 << 30)
 
@@ -23,8 +23,8 @@ def loop(request):
     return str(request.param)
 
 
-def post(base: str) -> Request:
-    return Request("POST", f"{base}/tcb/uploadfile?access_token={SECRET}")
+def post(base: str) -> HttpRequest:
+    return HttpRequest("POST", f"{base}/tcb/uploadfile?access_token={SECRET}")
 
 
 async def stream(chunks: int, size: int, every: float = 0) -> AsyncGenerator[bytes, None]:
@@ -33,8 +33,8 @@ async def stream(chunks: int, size: int, every: float = 0) -> AsyncGenerator[byt
         yield bytes(size)
 
 
-def posted(base: str, length: int) -> Request:
-    return Request("POST", f"{base}/?access_token={SECRET}", {"Content-Length": str(length)})
+def posted(base: str, length: int) -> HttpRequest:
+    return HttpRequest("POST", f"{base}/?access_token={SECRET}", {"Content-Length": str(length)})
 
 
 async def sent(script: Script, timeouts: Timeouts = STANDARD) -> HttpResponse:
@@ -359,7 +359,7 @@ def test_nothing_is_logged_at_any_level(run, caplog):
     async def good() -> None:
         async with Server(always(SECRET.encode())) as server, Transport(connections=1) as transport:
             await transport.send(post(server.base), b"{}")
-            await transport.send(Request("POST", f"{server.base}/b/{SECRET}"), b"{}")
+            await transport.send(HttpRequest("POST", f"{server.base}/b/{SECRET}"), b"{}")
 
     run(good())
     gc.collect()
@@ -390,7 +390,7 @@ EXACT = {
 def test_an_exact_url_goes_out_byte_for_byte(run, target, wire):
     async def exactly() -> bytes:
         async with Server(always()) as server, Transport(connections=1) as transport:
-            await transport.send(Request("POST", server.base + target), b"x")
+            await transport.send(HttpRequest("POST", server.base + target), b"x")
             return server.heads[0]
 
     assert run(exactly()).split(b"\r\n")[0] == b"POST " + wire + b" HTTP/1.1"
@@ -399,7 +399,7 @@ def test_an_exact_url_goes_out_byte_for_byte(run, target, wire):
 @pytest.mark.parametrize("bad", ["/a\r\nX: y", "/a\nb", "/a\x00", "/a\tb", "/a\x7f", "/a?"], ids=ascii)
 def test_an_exact_url_that_cannot_stand_on_the_wire_is_refused(bad):
     with pytest.raises(TransportError) as caught:
-        Request("POST", f"https://me:{SECRET}@cos.example/{SECRET}{bad}")
+        HttpRequest("POST", f"https://me:{SECRET}@cos.example/{SECRET}{bad}")
     assert caught.value.fault is TransportFault.GARBAGE
     assert "cos.example:443" in str(caught.value)
     assert SECRET not in shown(caught.value)
@@ -437,8 +437,8 @@ def test_requests_go_through_the_environments_proxy_but_loopback_does_not(run, m
         async with Server(always()) as server:
             monkeypatch.setenv("http_proxy", f"http://user:pass@127.0.0.1:{server.port}")
             async with Transport(connections=1) as transport:
-                await transport.send(Request("POST", "http://cos.example.cn/a"))
-                await transport.send(Request("POST", "http://cos.example.cn/%41"))
+                await transport.send(HttpRequest("POST", "http://cos.example.cn/a"))
+                await transport.send(HttpRequest("POST", "http://cos.example.cn/%41"))
                 await transport.send(post(server.base), b"{}")
             return server.heads
 
@@ -477,7 +477,7 @@ def test_too_few_descriptors_are_no_fault_of_the_server(run):
     async def ask() -> None:
         async with Server(always()) as server, Transport(connections=1) as transport:
             with no_more_files():
-                await transport.send(Request("GET", f"{server.base}/?access_token={SECRET}"))
+                await transport.send(HttpRequest("GET", f"{server.base}/?access_token={SECRET}"))
 
     with pytest.raises(ResourceLimitError, match="Raise ulimit -n") as caught:
         run(ask())
