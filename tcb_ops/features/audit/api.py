@@ -12,7 +12,7 @@ from tcb_ops.api import SECONDS_PER_DAY
 from tcb_ops.arguments import checked
 from tcb_ops.errors import SettingsError, StoppedError, UsageError, check_value
 from tcb_ops.features.audit.kind import AUDIT, audit_spec
-from tcb_ops.features.audit.result import AuditResult
+from tcb_ops.features.audit.result import AuditResult, KnownFailure, read_known
 from tcb_ops.i18n import _
 from tcb_ops.resolve import (
     TargetOptions,
@@ -28,7 +28,6 @@ from tcb_ops.settings import Settings
 from tcb_ops.start import StartOptions, blocking, start_run
 
 if TYPE_CHECKING:
-    from tcb_ops.features.audit.known import KnownFailure
     from tcb_ops.features.audit.notifications import Notification
     from tcb_ops.features.cluster.client import Cluster
     from tcb_ops.lists.merchants import Merchants
@@ -149,8 +148,6 @@ def _newest_audit(ledger: Ledger, settings: Settings) -> RunRecord:
 
 def known_failures(file: str | Path | None, settings: Settings) -> tuple[KnownFailure, ...]:
     """Return the lines of a file of known failures; None: of the settings' own, if it exists."""
-    from tcb_ops.features.audit.known import read_known
-
     if file is not None:
         with naming("known", file):
             return read_known(Path(file))
