@@ -85,7 +85,7 @@ class Prepared:
     def undo(self) -> None:
         """Say what an undo would do, and find its rows."""
         scope_of_undo(self.ledger, self.newest, None)
-        for _row in undo_spec(self.ledger, self.newest, None, "").rows():
+        for _row in undo_spec(self.ledger, self.newest, None, "")[0].rows():
             pass
 
 
