@@ -79,7 +79,7 @@ class Prepared:
 
     def delete(self) -> None:
         """Find the rows of a delete."""
-        for _row in delete_spec(self.ledger, self.newest, None, "", new_run=False).rows():
+        for _row in delete_spec(self.ledger, self.newest, None, {}).rows():
             pass
 
     def undo(self) -> None:

@@ -322,12 +322,8 @@ class Coordinator:
                 if now > self._show_again:
                     self._show()
                 if now - last_worker_at > patience:
-                    raise StoppedError(
-                        _(
-                            "The cluster {address} has no worker; unfinished rows stay pending.",
-                            address=self._address,
-                        )
-                    )
+                    text = _("The cluster {address} has no worker; unfinished rows stay pending.")
+                    raise StoppedError(text.format(address=self._address))
             for task in [task for task in tasks if task.status not in _OPEN]:
                 number = tasks.pop(task)
                 if self._has_to_be_repeated(task):
@@ -380,12 +376,9 @@ class Coordinator:
     def _report_waiting(self, waiting: bool) -> None:
         """Say once that nothing can be done until there is a worker."""
         if waiting and not self._waiting:
-            message = _(
-                "{address} has no worker: waiting for one, for at most {seconds:g} s.",
-                address=self._address,
-                seconds=self._context.limits.patience,
-            )
-            self._messages += (message,)
+            text = _("{address} has no worker: waiting for one, for at most {seconds:g} s.")
+            seconds = self._context.limits.patience
+            self._messages += (text.format(address=self._address, seconds=seconds),)
         self._waiting = waiting
 
     def _assignment(self, number: int) -> Assignment:
@@ -413,13 +406,11 @@ class Coordinator:
         if task.status == "error":
             self._failures += 1
             if self._failures > TRIES:
-                raise StoppedError(
-                    _(
-                        "The cluster's workers cannot run tcb-ops ({why}): install the same version of it, with its "
-                        "extras, on each of them.",
-                        why=type(task.exception()).__name__,
-                    )
+                text = _(
+                    "The cluster's workers cannot run tcb-ops ({why}): install the same version of it, with its extras, "
+                    "on each of them."
                 )
+                raise StoppedError(text.format(why=type(task.exception()).__name__))
             return True
         result = task.result()
         if result.end is TaskEnd.STOPPED:
@@ -429,12 +420,10 @@ class Coordinator:
         return result.end is TaskEnd.FENCED
 
     def _connection_lost(self) -> StoppedError:
-        return StoppedError(
-            _(
-                "The connection to the cluster's scheduler {address} was lost; unfinished rows stay pending.",
-                address=self._address,
-            )
+        text = _(
+            "The connection to the cluster's scheduler {address} was lost; unfinished rows stay pending."
         )
+        return StoppedError(text.format(address=self._address))
 
     def _report_use(self, now: float) -> None:
         """Record the session's time; calls are recorded by the workers."""
@@ -447,12 +436,8 @@ class Coordinator:
         for lost, others in lost_workers(self._ledger.claims(self._run)).items():
             if lost not in self._lost:
                 self._lost.add(lost)
-                message = _(
-                    "Worker {lost} lost; its merchants continue on {others}.",
-                    lost=lost,
-                    others=as_list(others, 3),
-                )
-                self._messages += (message,)
+                text = _("Worker {lost} lost; its merchants continue on {others}.")
+                self._messages += (text.format(lost=lost, others=as_list(others, 3)),)
         began, counts = time.monotonic(), self._done()
         self._show_again = began + 10 * (time.monotonic() - began)
         rate, left = self._rate.update(began, sum(counts.values()))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from tcb_ops.arguments import checked
 from tcb_ops.errors import RunNotFoundError, UsageError, check_count
 from tcb_ops.features.stored.download_links import DOWNLOAD_COLUMNS, DownloadLinks, LinkRequests
-from tcb_ops.features.stored.kinds import DELETE
 from tcb_ops.features.stored.specs import (
     UndoScope,
     confirm_list_spec,
@@ -16,7 +16,6 @@ from tcb_ops.features.stored.specs import (
     delete_list_spec,
     delete_spec,
     file_ids,
-    foreign_text,
     overwritten_rows,
     scope_of_undo,
     undo_spec,
@@ -36,7 +35,7 @@ from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.links_file import check_destination
 from tcb_ops.runs.list_kinds import UPLOAD
 from tcb_ops.runs.loop import submit_coroutine
-from tcb_ops.runs.plan import RunSpec, list_spec
+from tcb_ops.runs.plan import RunSpec
 from tcb_ops.settings import Settings
 from tcb_ops.start import StartOptions, blocking, merchants_of, start_run
 from tcb_ops.wechat import open_client
@@ -92,51 +91,41 @@ def start_delete(
     bytes that were uploaded first, and leave what differs: its row ends as failed. `merchants`: only their rows.
     """
     settings, only = settings_for(options, what), selected_merchants(merchants)
-    if isinstance(what, Batch):
-        return _start_delete_list(
-            what, settings, options, foreign=foreign, content=content, of_list="", out=report
-        )
-    subject = upload_of(what, settings, "what")
-    selection, new_run = options.get("selection", ""), options.get("new_run", False)
-    return start_run(
-        lambda ledger: delete_spec(ledger, subject, only, selection, new_run=new_run),
-        settings,
-        options,
-        out=report,
-    )
+    return start_delete_of(what, settings, options, only=only, foreign=foreign, content=content, out=report)
 
 
-def start_delete_gone(
-    gone: Batch, of_list: str, settings: Settings, options: StartOptions, *, content: bool
-) -> RunHandle:
-    """Start to delete what is gone from the folder of a synchronization; `content`: as of `start_delete`.
-
-    `of_list`: the name of its list; what an upload of another list, or another tool's file restored by an undo, has put
-    there since is left: its row ends as failed.
-    """
-    out = settings.reports
-    return _start_delete_list(
-        gone, settings, options, foreign=False, content=content, of_list=of_list, out=out
-    )
-
-
-def _start_delete_list(
-    batch: Batch,
+def start_delete_of(
+    what: str | Run | Batch,
     settings: Settings,
     options: StartOptions,
     *,
-    foreign: bool,
-    content: bool,
-    of_list: str,
-    out: str | Path | None,
+    only: Merchants | None = None,
+    foreign: bool = False,
+    content: bool = False,
+    of_list: str = "",
+    out: str | Path | None = None,
+    ask: Callable[[RunSpec, Text | None], None] | None = None,
 ) -> RunHandle:
-    chosen = {"foreign": foreign, "content": content, "of_list": of_list}
-    return start_run(
-        lambda ledger: delete_list_spec(ledger, batch, settings.run_target, options, chosen),
-        settings,
-        options,
-        out=out,
-    )
+    """Start a delete, as `start_delete` does, or resume the unfinished run.
+
+    `of_list`: the name of the list of a synchronization; what an upload of another list, or another tool's file restored by an
+    undo, has put there since is left: its row ends as failed. `ask`: called before anything is planned, with what is to be
+    deleted, and the files that no run of this ledger uploaded, if there are any; it raises where the answer is no.
+    """
+    subject = what if isinstance(what, Batch) else upload_of(what, settings, "what")
+
+    def work_of(ledger: Ledger) -> RunSpec:
+        foreign_files: Text | None = None
+        if isinstance(subject, Batch):
+            chosen = {"foreign": foreign, "content": content, "of_list": of_list}
+            spec, foreign_files = delete_list_spec(ledger, subject, settings.run_target, options, chosen)
+        else:
+            spec = delete_spec(ledger, subject, only, options)
+        if ask is not None:
+            ask(spec, foreign_files)
+        return spec
+
+    return start_run(work_of, settings, options, out=out)
 
 
 @checked
@@ -204,34 +193,10 @@ def undo_scope(
     return scope_of_undo(ledger_with_runs(settings), upload_of(run, settings), merchants)
 
 
-def delete_scope(
-    run: str | Run, merchants: Merchants | None, settings: Settings, options: StartOptions
-) -> tuple[int, int, int]:
-    """Count the files of an upload that a delete with these options would remove, their merchants and environments.
-
-    Nothing is sent. Raises UsageError if there are none.
-    """
-    ledger = ledger_with_runs(settings)
-    selection, new_run = options.get("selection", ""), options.get("new_run", False)
-    spec = delete_spec(ledger, upload_of(run, settings), merchants, selection, new_run=new_run)
-    appids = {environment.appid for environment in spec.environments}
-    return sum(1 for _row in spec.rows()), len(appids), len(spec.environments)
-
-
 def overwritten(batch: Batch, *, settings: Settings) -> int:
     """Count the rows whose path an earlier run of the ledger wrote: an upload replaces their files."""
     ledger = existing_ledger(settings)
     return 0 if ledger is None else overwritten_rows(ledger, batch, settings.run_target)
-
-
-def foreign(batch: Batch, settings: Settings, options: StartOptions) -> Text | None:
-    """List the files of a list that no run of the ledger uploaded; None where there are none.
-
-    `options` are those of the delete, which may resume an unfinished one.
-    """
-    spec = list_spec(batch, DELETE, options.get("selection", ""))
-    new_run = options.get("new_run", False)
-    return foreign_text(Ledger(settings.ledger), spec, settings.run_target, new_run=new_run)
 
 
 def upload_of(run: str | Run, settings: Settings, parameter: str = "run") -> RunRecord:

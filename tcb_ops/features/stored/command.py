@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from tcb_ops.lists.batch import Batch
     from tcb_ops.preflight import SendScope
     from tcb_ops.run import Run, RunHandle
+    from tcb_ops.runs.plan import RunSpec
     from tcb_ops.start import StartOptions
 
 
@@ -91,7 +92,13 @@ def delete(command: RunCommand, what: str | None, *, foreign: bool) -> int:
     deleted only with --foreign. On a terminal a live target always asks first.
     """
     from tcb_ops.features.stored import api as stored
-    from tcb_ops.preflight import SendScope, scope_of_list
+    from tcb_ops.preflight import SendScope
+
+    def ask(spec: RunSpec, foreign_files: Text | None) -> None:
+        rows, appids = sum(not row.invalid for row in spec.rows()), {of.appid for of in spec.environments}
+        scope = SendScope(rows, len(appids), len(spec.environments))
+        to_delete = _("To be deleted: {text}", text=scope.text)
+        _ask(command, DELETE, scope, as_lines(filter(None, (foreign_files, to_delete))))
 
     with _opened(command):
         if command.which.resume is not None:
@@ -100,23 +107,14 @@ def delete(command: RunCommand, what: str | None, *, foreign: bool) -> int:
             needs = _("`delete` needs a run or a list. For example:")
             raise UsageError(as_lines((needs, "tcb-ops delete latest")))
         with _subject(command, what) as (subject, selection):
-            merchants = command.common.matching(command.settings)
-            options = command.options | {"selection": selection}
-            listed = None
-            if isinstance(subject, str):
-                scope = SendScope(*stored.delete_scope(subject, merchants, command.settings, options))
-            else:
-                scope = scope_of_list(subject)
-                listed = stored.foreign(subject, command.settings, options)
-            if listed is None or foreign:  # else start_delete refuses without a question
-                to_delete = _("To be deleted: {text}", text=scope.text)
-                _ask(command, DELETE, scope, as_lines(filter(None, (listed, to_delete))))
-            handle = stored.start_delete(
+            handle = stored.start_delete_of(
                 subject,
+                command.settings,
+                command.options | {"selection": selection},
+                only=command.common.matching(command.settings),
                 foreign=foreign,
-                merchants=merchants,
-                report=command.reports,
-                **options,
+                out=command.reports,
+                ask=ask,
             )
             return _finish(command, handle)
 
@@ -241,11 +239,16 @@ def _delete_gone(
         try:
             of_list = plan.batch.source.name
             deleted = command.follow(
-                stored.start_delete_gone(gone, of_list, command.settings, options, content=content)
+                stored.start_delete_of(
+                    gone,
+                    command.settings,
+                    options,
+                    content=content,
+                    of_list=of_list,
+                    out=command.settings.reports,
+                )
             )
-        except (
-            UsageError
-        ) as error:  # beside an unfinished upload; the result of this one is shown all the same
+        except UsageError as error:  # beside an unfinished upload; this one's result is shown all the same
             command.console.warn(error.text)
             return None, False
         deleted.export(command.settings.reports / deleted.id)

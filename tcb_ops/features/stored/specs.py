@@ -127,18 +127,17 @@ def confirm_spec(
     return replace(spec, warning=as_sentences(warnings) if warnings else None)
 
 
-def delete_spec(
-    ledger: Ledger, subject: RunRecord, only: Merchants | None, selection: str, *, new_run: bool
-) -> RunSpec:
+def delete_spec(ledger: Ledger, subject: RunRecord, only: Merchants | None, options: StartOptions) -> RunSpec:
     """Return the rows that a run has uploaded, its retries included, without paths that another run has written since.
 
     An unfinished delete of the same files is resumed with the rows that it has: not with `new_run`. Raises UsageError where
     there are none, or if a process works on the run.
     """
+    selection = options.get("selection", "")
     spec = _of_run(
         ledger, subject, DELETE, lambda record: record.end.outcome is Outcome.UPLOADED, only, selection, {}
     )
-    if not new_run and _is_unfinished(ledger, spec, subject.target):
+    if not options.get("new_run") and _is_unfinished(ledger, spec, subject.target):
         return spec
     deletes = {run.id for run in runs_about(ledger, subject, DELETE)}
     undos = undone_uploads(ledger, subject.target)
@@ -265,35 +264,22 @@ def confirm_list_spec(batch: Batch, selection: str, *, content: bool) -> RunSpec
 
 def delete_list_spec(
     ledger: Ledger, batch: Batch, target: str, options: StartOptions, chosen: Mapping[str, Any]
-) -> RunSpec:
-    """Return the rows of a list. Raises UsageError where runs of this ledger wrote not all of them, and `foreign` is not chosen.
+) -> tuple[RunSpec, Text | None]:
+    """Return the rows of a list; and a list of the files that no run of the ledger uploaded, None where there are none.
 
-    `chosen`: `foreign`, `content` and `of_list`, which the run keeps.
+    `chosen`: `foreign`, `content` and `of_list`, which the run keeps. Raises UsageError for such files where `foreign` is not
+    chosen. An unfinished delete of the same list was checked when it began, and is resumed: not with `new_run`.
     """
     spec = list_spec(batch, DELETE, options.get("selection", ""))
     spec = replace(spec, options={**spec.options, **chosen})
-    new_run = options.get("new_run", False)
-    if not chosen["foreign"] and (listed := foreign_text(ledger, spec, target, new_run=new_run)) is not None:
-        raise UsageError(
-            as_lines((listed, _("Nothing was deleted."))),
-            _("To delete them as well: --foreign"),
-        )
-    return spec
-
-
-def foreign_text(ledger: Ledger, spec: RunSpec, target: str, *, new_run: bool) -> Text | None:
-    """List the files of a delete that no run of the ledger uploaded; None where there are none.
-
-    An unfinished delete of the same list was checked when it began, and is resumed: not with `new_run`.
-    """
-    if not new_run and _is_unfinished(ledger, spec, target):
-        return None
+    if not options.get("new_run") and _is_unfinished(ledger, spec, target):
+        return spec, None
     undos = undone_uploads(ledger, target)
     known = KnownFiles(ledger, spec.rows, target, lambda _line, history: is_ours(history, undos))
     foreign = (row for row, ours in known if not ours)
     first = list(islice(foreign, LISTED))
     if not first:
-        return None
+        return spec, None
     rest = sum(1 for _row in foreign)
     head = ngettext(
         "{n:,} file was not uploaded by a run of this ledger, or has been deleted since:",
@@ -301,7 +287,12 @@ def foreign_text(ledger: Ledger, spec: RunSpec, target: str, *, new_run: bool) -
         len(first) + rest,
     )
     more = [_("and {n:,} more", n=rest)] if rest else []
-    return as_lines([head, *(f"{sanitize(row.env)}  {sanitize(row.path)}" for row in first), *more])
+    listed = as_lines([head, *(f"{sanitize(row.env)}  {sanitize(row.path)}" for row in first), *more])
+    if not chosen["foreign"]:
+        raise UsageError(
+            as_lines((listed, _("Nothing was deleted."))), _("To delete them as well: --foreign")
+        )
+    return spec, listed
 
 
 def _is_unfinished(ledger: Ledger, spec: RunSpec, target: str) -> bool:
