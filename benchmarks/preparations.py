@@ -84,8 +84,9 @@ class Prepared:
 
     def undo(self) -> None:
         """Say what an undo would do, and find its rows."""
-        scope_of_undo(self.ledger, self.newest, None)
-        for _row in undo_spec(self.ledger, self.newest, None, "")[0].rows():
+        spec, files = undo_spec(self.ledger, self.newest, None, "")
+        scope_of_undo(spec, files)
+        for _row in spec.rows():
             pass
 
 

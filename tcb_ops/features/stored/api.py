@@ -142,10 +142,28 @@ def start_undo(
     its retries included). `merchants`: only their rows.
     """
     settings, only = settings_for(options, run), selected_merchants(merchants)
-    subject, selection = upload_of(run, settings), options.get("selection", "")
-    return start_run(
-        lambda ledger: undo_spec(ledger, subject, only, selection)[0], settings, options, out=report
-    )
+    return start_undo_of(run, settings, options, only=only, out=report)
+
+
+def start_undo_of(
+    run: str | Run,
+    settings: Settings,
+    options: StartOptions,
+    *,
+    only: Merchants | None = None,
+    out: str | Path | None = None,
+    ask: Callable[[RunSpec, UndoScope], None] | None = None,
+) -> RunHandle:
+    """Start an undo, as `start_undo` does. `ask`: called before anything is planned; it raises where the answer is no."""
+    subject = upload_of(run, settings)
+
+    def work_of(ledger: Ledger) -> RunSpec:
+        spec, files = undo_spec(ledger, subject, only, options.get("selection", ""))
+        if ask is not None:
+            ask(spec, scope_of_undo(spec, files))
+        return spec
+
+    return start_run(work_of, settings, options, out=out)
 
 
 @checked
@@ -190,7 +208,7 @@ def undo_scope(
     run: str | Run = "latest", *, merchants: Merchants | None = None, settings: Settings
 ) -> UndoScope:
     """Count what an undo would restore and delete, and what cannot be undone. Nothing is sent."""
-    return scope_of_undo(ledger_with_runs(settings), upload_of(run, settings), merchants)
+    return scope_of_undo(*undo_spec(ledger_with_runs(settings), upload_of(run, settings), merchants, ""))
 
 
 def overwritten(batch: Batch, *, settings: Settings) -> int:

@@ -92,11 +92,9 @@ def delete(command: RunCommand, what: str | None, *, foreign: bool) -> int:
     deleted only with --foreign. On a terminal a live target always asks first.
     """
     from tcb_ops.features.stored import api as stored
-    from tcb_ops.preflight import SendScope
 
     def ask(spec: RunSpec, foreign_files: Text | None) -> None:
-        rows, appids = sum(not row.invalid for row in spec.rows()), {of.appid for of in spec.environments}
-        scope = SendScope(rows, len(appids), len(spec.environments))
+        scope = _scope(spec)
         to_delete = _("To be deleted: {text}", text=scope.text)
         _ask(command, DELETE, scope, as_lines(filter(None, (foreign_files, to_delete))))
 
@@ -132,23 +130,18 @@ def undo(command: RunCommand, run: str) -> int:
     By default the latest upload. What was overwritten is restored from the folder given with --backup at the upload. A file
     that somebody else has changed since is not touched. On a terminal a live target always asks first.
     """
-    from tcb_ops import api
     from tcb_ops.features.stored import api as stored
-    from tcb_ops.preflight import scope_of_stored
 
     with _opened(command):
         if command.which.resume is not None:
             return _finish(command, command.resume(UNDO))
-        settings = command.settings
-        subject = api.open_run(_upload(command, run), settings=settings)
-        merchants = command.common.matching(settings)
-        what = stored.undo_scope(subject, merchants=merchants, settings=settings).text
-        _ask(command, UNDO, scope_of_stored(subject, merchants), what)
-        handle = stored.start_undo(
-            subject,
-            merchants=merchants,
-            report=command.reports,
-            **command.options,
+        handle = stored.start_undo_of(
+            _upload(command, run),
+            command.settings,
+            command.options,
+            only=command.common.matching(command.settings),
+            out=command.reports,
+            ask=lambda spec, scope: _ask(command, UNDO, _scope(spec), scope.text),
         )
         return _finish(command, handle)
 
@@ -356,6 +349,13 @@ def _upload(command: RunCommand, run: str) -> str:
         _("{kind} {id} ({list_name})", kind=upload.kind, id=upload.id, list_name=upload.list_name)
     )
     return upload.id
+
+
+def _scope(spec: RunSpec) -> SendScope:
+    from tcb_ops.preflight import SendScope
+
+    rows, appids = sum(not row.invalid for row in spec.rows()), {of.appid for of in spec.environments}
+    return SendScope(rows, len(appids), len(spec.environments))
 
 
 def _ask(command: RunCommand, kind: Kind, scope: SendScope, what: Text) -> None:

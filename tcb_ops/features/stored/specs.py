@@ -167,9 +167,8 @@ def delete_spec(ledger: Ledger, subject: RunRecord, only: Merchants | None, opti
     return replace(spec, rows=rows, environments=environments, warning=text)
 
 
-def scope_of_undo(ledger: Ledger, subject: RunRecord, only: Merchants | None) -> UndoScope:
-    """Count what an undo would do. Raises UsageError where there is nothing to undo."""
-    spec, files = undo_spec(ledger, subject, only, "")
+def scope_of_undo(spec: RunSpec, files: Callable[[], Iterator[tuple[Row, UndoPreview]]]) -> UndoScope:
+    """Count what an undo would do; both are as `undo_spec` returns them."""
     counts = Counter(preview for _row, preview in files())
     return UndoScope(counts, with_backup=bool(spec.options["backup"]))
 
