@@ -139,19 +139,9 @@ def watch_audits(console: Console, settings: Settings, common: CommonOptions, se
 
     A retry asks about a part only, and does not count.
     """
-    from tcb_ops import api
-    from tcb_ops.features.audit.kind import AUDIT
+    from tcb_ops.features.audit.api import newest_audit
 
-    audits = [
-        run.record
-        for run in api.all_runs(settings=settings, damaged=[])
-        if run.record.kind is AUDIT
-        and run.record.target == settings.run_target
-        and run.record.finished_at is not None
-        and not run.record.parent
-        and run.record.selection == common.selection()
-    ]
-    latest = max(audits, key=lambda record: record.number, default=None)
+    latest = newest_audit(settings, common.selection())
     ended = latest.finished_at if latest is not None else None
     fresh = is_fresh(ended, time.time(), seconds) and latest is not None and latest.stopped is None
     if common.json:

@@ -16,7 +16,7 @@ import subprocess
 import time
 from bisect import bisect
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -304,46 +304,7 @@ def receivers(settings: Settings) -> list[str]:
     return names
 
 
-def notify_audit(
-    result_for: Callable[[str], AuditResult],
-    settings: Settings,
-    *,
-    undelivered: Collection[str] = (),
-    keep: Callable[[Collection[str]], None],
-    always: bool = False,
-) -> list[Notification]:
-    """Send the message about an audit to everybody who wants to hear of it. Blocks; raises nothing for what fails.
-
-    Args:
-        result_for: returns the audit for a receiver (`receivers`): compared with the last one of which it was told, so
-            that what was not delivered is news again.
-        settings: name the receivers.
-        undelivered: those to whom this audit's message has been due, but was not delivered.
-        keep: is called with them, before the first receiver is asked and after each delivery.
-        always: whether to send also what is not due.
-
-    """
-    results = {name: result_for(name) for name in receivers(settings)}
-    due = {
-        name
-        for (name, result), to in zip(results.items(), settings.section("notify"), strict=True)
-        if is_due(to.on, result)
-    }
-    waiting = {*undelivered, *(set() if always else due)}
-    keep(waiting)
-    deliveries = []
-    for (name, result), to in zip(results.items(), settings.section("notify"), strict=True):
-        if not always and name not in due:
-            deliveries.append(Notification(name, sent=False, detail=_("not sent: nothing is new"), due=False))
-            continue
-        deliveries.append(_deliver(name, to, *_message(result, settings), settings))
-        if deliveries[-1].sent and name in waiting:
-            waiting.remove(name)
-            keep(waiting)
-    return deliveries
-
-
-def _message(result: AuditResult, settings: Settings) -> tuple[AuditMessage, dict[str, Any]]:
+def message_about(result: AuditResult, settings: Settings) -> tuple[AuditMessage, dict[str, Any]]:
     """Return the message about an audit, and the object that webhooks and commands get."""
     folder = Path(result.run.report) if result.run.report else None
     report = str(folder / PAGE) if folder is not None else ""
@@ -369,12 +330,12 @@ def notify_test(settings: Settings) -> list[Notification]:
     payload = {"test": True, "target": settings.run_target, "simulated": simulated}
     message = trial_message(settings.lang, simulated=simulated)
     return [
-        _deliver(name, to, message, payload, settings)
+        deliver(name, to, message, payload, settings)
         for name, to in zip(receivers(settings), settings.section("notify"), strict=True)
     ]
 
 
-def _deliver(
+def deliver(
     name: str, to: NotifySettings, message: AuditMessage, payload: Mapping[str, Any], settings: Settings
 ) -> Notification:
     """Deliver one message, in several tries; a program runs once."""

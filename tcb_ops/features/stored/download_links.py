@@ -15,8 +15,8 @@ from itertools import islice
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from tcb_ops.errors import StoppedError, TokenError, UsageError
-from tcb_ops.i18n import _
+from tcb_ops.errors import StoppedError, TokenError, TransportError, UsageError
+from tcb_ops.i18n import Text, _
 from tcb_ops.model import Owner, Row, Secret
 from tcb_ops.resources import raise_if_exhausted, replacing, system_reason
 from tcb_ops.runs.links_file import csv_line
@@ -70,7 +70,7 @@ class LinkRequests:
         return results
 
     async def _call(self, env: str, appid: str, ids: Sequence[str]) -> dict[str, FileStatus]:
-        """Request the links of one call. Raises StoppedError where there is no usable answer, or it is about every row."""
+        """Request the links of one call. Raises StoppedError where there is no answer, or it is about every row."""
         owner = self.owners.get((env, appid), Owner.MERCHANT)
         whose = self.component_appid if owner is Owner.PLATFORM else appid
         try:
@@ -83,14 +83,17 @@ class LinkRequests:
         if not isinstance(answer, CallFailure):
             return answer
         refusal = answer.answer
-        if isinstance(refusal, ApiError):
-            if answer.step is not NextStep.STOP_RUN:
-                return _all(ids, refusal.errcode, refusal.errmsg)
-            text = _("The platform returned errcode {errcode}: {errmsg}.")
-            problem = text.format(errcode=refusal.errcode, errmsg=refusal.errmsg)
-        else:
-            problem = refusal.why if isinstance(refusal, InvalidResponse) else refusal.text
+        if isinstance(refusal, InvalidResponse):
+            return _all(ids, -1, refusal.why.en)
+        if isinstance(refusal, ApiError) and answer.step is not NextStep.STOP_RUN:
+            return _all(ids, refusal.errcode, refusal.errmsg)
+        problem = refusal.text if isinstance(refusal, TransportError) else _refused(refusal)
         raise StoppedError(_("{what} No download links were written.", what=problem))
+
+
+def _refused(refusal: ApiError) -> Text:
+    text = _("The platform returned errcode {errcode}: {errmsg}.")
+    return text.format(errcode=refusal.errcode, errmsg=refusal.errmsg)
 
 
 async def write_download_links(
@@ -102,7 +105,7 @@ async def write_download_links(
 ) -> DownloadLinks:
     """Write the links of rows (with their file_ids) to `dest`, 0600, which appears when it is complete.
 
-    Raises UsageError where it cannot be written, and StoppedError, with nothing written, where a call has no usable answer.
+    Raises UsageError where it cannot be written, and StoppedError, with nothing written, where a call has no answer.
     """
     count = links = 0
     stream = iter(rows)
