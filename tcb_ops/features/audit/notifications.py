@@ -10,7 +10,6 @@ import base64
 import hashlib
 import hmac
 import json
-import os
 import re
 import subprocess
 import time
@@ -36,6 +35,7 @@ from tcb_ops.resources import system_reason
 from tcb_ops.runs.loop import submit_coroutine
 from tcb_ops.settings import Settings
 from tcb_ops.wechat.responses import HttpResponse
+from tcb_ops.wechat.tokens.command import Credential
 from tcb_ops.wechat.transport import Timeouts, Transport
 
 LONGEST_NAME = 40
@@ -266,11 +266,9 @@ class Notification:
         return {"receiver": self.receiver, "sent": self.sent, "detail": self.detail.of(lang)}
 
 
-class _NotSent(Exception):  # noqa: N818  ends one delivery, nothing else
-    def __init__(self, reason: Text, wait: float | None = None) -> None:
-        """`wait`: the least seconds before another try; None: it would end in the same way."""
-        super().__init__(reason.en)
-        self.reason, self.wait = reason, wait
+class _NotSentError(TcbOpsError):
+    wait: float | None = None
+    """The least seconds before another try; None: it would end in the same way."""
 
 
 def is_due(on: str, result: AuditResult) -> bool:
@@ -346,15 +344,15 @@ def deliver(
                 _run_command(to.command, _body(message, payload))
             else:
                 _post(to, message, payload, settings)
-        except _NotSent as error:
-            reason = error.reason
-            if wait is None or error.wait is None:
+        except TcbOpsError as error:
+            reason = error.text
+            again = 0.0 if isinstance(error, TransportError) else getattr(error, "wait", None)
+            if wait is None or again is None:
                 break
-            time.sleep(max(wait, error.wait))
+            time.sleep(max(wait, again))
         except Exception as error:  # noqa: BLE001  no receiver keeps the others, or the verdict, from being told
-            reason = _(
-                "unexpected error ({error})", error=type(error).__name__
-            )  # its text may hold an address
+            # Its text may hold an address.
+            reason = _("unexpected error ({error})", error=type(error).__name__)
             break
         else:
             return Notification(name, sent=True, detail=_("accepted"))
@@ -370,8 +368,9 @@ def _body(message: AuditMessage, payload: Mapping[str, Any]) -> bytes:
 
 
 def _post(to: NotifySettings, message: AuditMessage, payload: Mapping[str, Any], settings: Settings) -> None:
-    url = _secret_of(to.url_env, to.url_file, "url")
-    secret = _secret_of(to.secret_env, to.secret_file, "secret") if to.secret_env or to.secret_file else ""
+    url, secret = _secret_of(to.url_env, to.url_file, "url"), ""
+    if to.secret_env or to.secret_file:
+        secret = _secret_of(to.secret_env, to.secret_file, "secret")
     _check_url(url, settings)
     now = time.time()
     headers = {}
@@ -383,15 +382,12 @@ def _post(to: NotifySettings, message: AuditMessage, payload: Mapping[str, Any],
         body = robot_body(to.kind, message, secret, now)
     if to.kind == "dingtalk" and secret:
         url = dingtalk_url(url, secret, now)
-    try:
-        response = submit_coroutine(_send(Secret(url), body, headers)).result()
-    except TransportError as error:
-        raise _NotSent(error.text, 0.0) from None
-    except TcbOpsError as error:
-        raise _NotSent(error.text) from None
+    response = submit_coroutine(_send(Secret(url), body, headers)).result()
     if (refused := refusal(to.kind, response)) is not None:
         reason, code = refused
-        raise _NotSent(reason, BUSY_WAIT if code in BUSY else 0.0 if response.status >= 500 else None)
+        error = _NotSentError(reason)
+        error.wait = BUSY_WAIT if code in BUSY else 0.0 if response.status >= 500 else None
+        raise error
 
 
 async def _send(url: Secret, body: bytes, headers: Mapping[str, str]) -> HttpResponse:
@@ -400,22 +396,9 @@ async def _send(url: Secret, body: bytes, headers: Mapping[str, str]) -> HttpRes
 
 
 def _secret_of(variable: str, file: Path | None, what: str) -> str:
-    """Read an address or a key from where the settings say."""
-    if variable:
-        value = os.environ.get(variable, "").strip()
-        if not value:
-            raise _NotSent(
-                _("the environment variable {variable} ({what}_env) is not set", variable=variable, what=what)
-            )
-        return value
-    try:
-        value = Path(file or "").read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        why = system_reason(error) if isinstance(error, OSError) else verbatim("UTF-8")
-        raise _NotSent(_("{what}_file cannot be read ({why})", what=what, why=why)) from None
-    if not value:
-        raise _NotSent(_("{what}_file is empty", what=what))
-    return value
+    """Read an address or a key from where the settings say. Raises SettingsError."""
+    setting, value = (f"{what}_env", f"env:{variable}") if variable else (f"{what}_file", f"file:{file}")
+    return submit_coroutine(Credential.named(setting, value).read()).result().reveal()
 
 
 def _check_url(url: str, settings: Settings) -> None:
@@ -427,7 +410,7 @@ def _check_url(url: str, settings: Settings) -> None:
         host, usable = "", False
     local = is_loopback(host) and is_simulated(settings.run_target)
     if not usable or not host or (parts.scheme != "https" and not (parts.scheme == "http" and local)):
-        raise _NotSent(
+        raise _NotSentError(
             _(
                 "its address is not a plain https address (http only reaches this machine, under a simulated target)"
             )
@@ -449,11 +432,11 @@ def _run_command(command: Sequence[str], body: bytes) -> None:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise _NotSent(
+        raise _NotSentError(
             _("the program did not finish within {seconds:g} s", seconds=COMMAND_SECONDS)
         ) from None
     except (OSError, ValueError) as error:
         why = system_reason(error)
-        raise _NotSent(_("the program cannot be started ({why})", why=why)) from None
+        raise _NotSentError(_("the program cannot be started ({why})", why=why)) from None
     if ended.returncode:
-        raise _NotSent(_("the program ended with exit code {code}", code=ended.returncode))
+        raise _NotSentError(_("the program ended with exit code {code}", code=ended.returncode))
