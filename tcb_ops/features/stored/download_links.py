@@ -20,7 +20,7 @@ from tcb_ops.i18n import Text, _
 from tcb_ops.model import Owner, Row, Secret
 from tcb_ops.resources import raise_if_exhausted, replacing, system_reason
 from tcb_ops.runs.links_file import csv_line
-from tcb_ops.wechat.call_policy import FILES_PER_CALL, Caller, CallFailure, NextStep
+from tcb_ops.wechat.call_policy import ARGUMENT_ERRORS, FILES_PER_CALL, Caller, CallFailure, NextStep
 from tcb_ops.wechat.responses import ApiError, FileStatus, InvalidResponse
 
 DOWNLOAD_COLUMNS = ("errcode", "errmsg", "file_id", "download_url", "expires_at")
@@ -86,6 +86,9 @@ class LinkRequests:
         if isinstance(refusal, InvalidResponse):
             return _all(ids, -1, refusal.why.en)
         if isinstance(refusal, ApiError) and answer.step is not NextStep.STOP_RUN:
+            if str(refusal.errcode) in ARGUMENT_ERRORS and len(ids) > 1:  # the platform may take fewer
+                half = len(ids) // 2
+                return await self._call(env, appid, ids[:half]) | await self._call(env, appid, ids[half:])
             return _all(ids, refusal.errcode, refusal.errmsg)
         problem = refusal.text if isinstance(refusal, TransportError) else _refused(refusal)
         raise StoppedError(_("{what} No download links were written.", what=problem))
