@@ -125,7 +125,7 @@ def start_run(
     if work.kind.writes_links and dest is not None:
         check_destination(dest)
     with (
-        _with_cluster(cluster, settings, work) as (stack, runner, dashboard),
+        _with_cluster(cluster, settings, work) as (stack, runner),
         planning(ledger) as still_alone,
     ):
         planned = plan(
@@ -178,7 +178,6 @@ def start_run(
             stack.pop_all(),
             work.warning,
             resumed=planned.resumed or session is None,
-            dashboard=dashboard,
         )
     raise AssertionError  # the block above returns or raises
 
@@ -186,14 +185,13 @@ def start_run(
 @contextmanager
 def _with_cluster(
     cluster: Cluster | None, settings: Settings, work: RunSpec
-) -> Iterator[tuple[ExitStack, MakeRunner | None, str]]:
-    """Open a cluster before anything is planned; the stack closes it. Yield its runner and its dashboard, too."""
+) -> Iterator[tuple[ExitStack, MakeRunner | None]]:
+    """Open a cluster before anything is planned; the stack closes it. Yield its runner, too."""
     with ExitStack() as stack:
         if cluster is None:
-            yield stack, None, ""
+            yield stack, None
             return
-        runner, dashboard = stack.enter_context(provided("cluster_runner")(cluster, settings, work))
-        yield stack, runner, dashboard
+        yield stack, stack.enter_context(provided("cluster_runner")(cluster, settings, work))
 
 
 def merchants_of(ledger: Ledger, run: RunRecord) -> list[Merchant]:

@@ -150,10 +150,6 @@ class RunView:
         """Return how rows ended over time; retries are too far from the run for one chart."""
         return self._reader.timeline(run, buckets) if self._whole else []
 
-    def partitions(self, run: RunRecord) -> list[Any]:
-        """List the partitions of a run on a cluster."""
-        return self._reader.partitions(run) if self._whole else []
-
     def previous(self, run: RunRecord) -> RunRecord | None:  # noqa: ARG002
         """Return None: only whole single runs are compared with earlier ones."""
         return None

@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from tcb_ops.details import read_detail
 from tcb_ops.errors import LedgerDamagedError, RunNotFoundError
 from tcb_ops.i18n import _, as_list
-from tcb_ops.kinds import Kind, MissingKind, all_kinds, provided, row_count
+from tcb_ops.kinds import Kind, MissingKind, all_kinds, row_count
 from tcb_ops.model import Outcome, Reason, Row
 from tcb_ops.runs.database import BATCH
 from tcb_ops.runs.histories import OF_ENV, HistoryReader, LaterChange, later_changes
@@ -41,7 +41,7 @@ from tcb_ops.runs.records import (
     read_pending,
     read_row,
 )
-from tcb_ops.runs.schema import envs, exports, partitions, rows, runs
+from tcb_ops.runs.schema import envs, exports, rows, runs
 
 _LOG = logging.getLogger("tcb_ops.runs")
 
@@ -434,15 +434,6 @@ class LedgerReader(HistoryReader):
                 counts = self.counts(confirmation)
                 return None if any(outcome.taken_back for outcome in counts) else (confirmation.id, counts)
         return None
-
-    def partitions(self, run: RunRecord, session: int | None = None) -> list[Any]:
-        """List the partitions of a session of a run on a cluster, or of all its sessions."""
-        query = sa.select(partitions).where(partitions.c.run == run.number)
-        if session is not None:
-            query = query.where(partitions.c.session == session)
-        records = self.query(query.order_by(partitions.c.session, partitions.c.number))
-        with self.reading(run):
-            return [provided("read_partition")(record) for record in records]
 
 
 def _conditions(filters: RowFilter, environments: Mapping[int, EnvRecord]) -> list[sa.ColumnElement[bool]]:
