@@ -36,7 +36,7 @@ from tcb_ops.runs.loop import submit_coroutine
 from tcb_ops.settings import Settings
 from tcb_ops.wechat.responses import HttpResponse
 from tcb_ops.wechat.tokens.command import Credential
-from tcb_ops.wechat.transport import Timeouts, Transport
+from tcb_ops.wechat.transport import HttpRequest, Timeouts, Transport
 
 LONGEST_NAME = 40
 """Characters of a name, an environment or a note."""
@@ -385,7 +385,8 @@ def _post(to: NotifySettings, message: AuditMessage, payload: Mapping[str, Any],
 
 async def _send(url: Secret, body: bytes, headers: Mapping[str, str]) -> HttpResponse:
     async with Transport(connections=1, timeouts=TIMEOUTS) as transport:
-        return await transport.post_json(url, body, headers)
+        json = {"Content-Type": "application/json", **headers}
+        return await transport.send(HttpRequest("POST", url.reveal(), json), body)
 
 
 def _secret_of(variable: str, file: Path | None, what: str) -> str:
