@@ -7,7 +7,6 @@ are gettext's, so that Babel finds the messages (`make messages`); placeholders 
 from __future__ import annotations
 
 import gettext as catalogues
-import re
 import struct
 import sys
 from collections.abc import Iterable, Mapping
@@ -43,10 +42,6 @@ class Text:
     def commands(self) -> list[CommandText]:
         """Return the command lines within the text."""
         return []
-
-    def options(self) -> set[str]:
-        """Return the options of the command line that the message names, except in a command to copy."""
-        return set()
 
     def of(self, lang: Lang) -> str:
         """Return the text in one language."""
@@ -95,10 +90,6 @@ class Message(Text):
         """Return the command lines among the values."""
         return _commands(self.values.values())
 
-    def options(self) -> set[str]:
-        """Return the options that the message, or one within it, names."""
-        return _options([self.msgid, *(value for value in self.values.values() if isinstance(value, Text))])
-
     def format(self, **values: object) -> Text:
         """Return the message with further values."""
         return replace(self, values={**self.values, **values})
@@ -114,10 +105,6 @@ class Bilingual(Text):
     def of(self, lang: Lang) -> str:
         """Return the text in one language."""
         return self.chinese if lang is Lang.ZH else self.english
-
-    def options(self) -> set[str]:
-        """Return the options that the text names."""
-        return _options([self.english])
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +122,6 @@ class Joined(Text):
         """Return the command lines among the parts."""
         return _commands(self.parts)
 
-    def options(self) -> set[str]:
-        """Return the options that the parts name."""
-        return _options(self.parts)
-
 
 def _commands(parts: Iterable[object]) -> list[CommandText]:
     found = []
@@ -148,17 +131,6 @@ def _commands(parts: Iterable[object]) -> list[CommandText]:
         elif isinstance(part, CommandText):
             found.append(part)
     return found
-
-
-def _options(parts: Iterable[object]) -> set[str]:
-    """Return the options that strings and texts name, except in backticks and in commands to copy."""
-    options: set[str] = set()
-    for part in parts:
-        if isinstance(part, Text):
-            options |= part.options()
-        elif isinstance(part, str) and not isinstance(part, CommandText):
-            options.update(re.findall(r"--[a-z][a-z-]+", re.sub("`[^`]*`", "", part)))
-    return options
 
 
 def N_(msgid: str) -> str:  # noqa: N802  gettext's name for it

@@ -23,7 +23,7 @@ from tcb_ops.settings import NOT_STARTED, Settings
 
 if TYPE_CHECKING:
     from tcb_ops.features.cluster.client import Cluster
-    from tcb_ops.runs.engine import MakeRunner
+    from tcb_ops.runs.calls import MakeRunner
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.limits import RunLimits
     from tcb_ops.runs.plan import RunSpec
@@ -95,11 +95,11 @@ def start_run(
     unfinished. `cluster`: workers of Dask that share the work: `local:N` processes, a scheduler's URL, or a
     `distributed.Client`. The embedded simulator runs until the work on the run ends. Raises UsageError, LedgerError.
     """
-    from tcb_ops.runs.engine import RunContext
-    from tcb_ops.runs.ledger import Ledger
+    from tcb_ops.runs.calls import RunContext
+    from tcb_ops.runs.ledger import Ledger, taken
     from tcb_ops.runs.limits import RunLimits
     from tcb_ops.runs.links_file import check_destination
-    from tcb_ops.runs.locks import hold, planning
+    from tcb_ops.runs.locks import planning
     from tcb_ops.runs.plan import plan
     from tcb_ops.runs.session import RunSession
     from tcb_ops.wechat import open_source
@@ -125,7 +125,7 @@ def start_run(
     if work.kind.writes_links and dest is not None:
         check_destination(dest)
     with (
-        _with_cluster(cluster, settings, work) as (stack, runner, dashboard),
+        _with_cluster(cluster, settings, work) as (stack, runner),
         planning(ledger) as still_alone,
     ):
         planned = plan(
@@ -142,7 +142,7 @@ def start_run(
             now=time.time(),
             may_resume=options.get("may_resume") or (lambda _run, _begun: False),
         )
-        check_lock = stack.enter_context(hold(ledger, planned.run.id))
+        check_lock = stack.enter_context(taken(ledger, planned.run))
         session = None  # where everything is done except the report, which the caller writes
         if planned.run.finished_at is None:
             opened = stack.enter_context(opened_target(settings, lambda: merchants_of(ledger, planned.run)))
@@ -178,7 +178,6 @@ def start_run(
             stack.pop_all(),
             work.warning,
             resumed=planned.resumed or session is None,
-            dashboard=dashboard,
         )
     raise AssertionError  # the block above returns or raises
 
@@ -186,14 +185,13 @@ def start_run(
 @contextmanager
 def _with_cluster(
     cluster: Cluster | None, settings: Settings, work: RunSpec
-) -> Iterator[tuple[ExitStack, MakeRunner | None, str]]:
-    """Open a cluster before anything is planned; the stack closes it. Yield its runner and its dashboard, too."""
+) -> Iterator[tuple[ExitStack, MakeRunner | None]]:
+    """Open a cluster before anything is planned; the stack closes it. Yield its runner, too."""
     with ExitStack() as stack:
         if cluster is None:
-            yield stack, None, ""
+            yield stack, None
             return
-        runner, dashboard = stack.enter_context(provided("cluster_runner")(cluster, settings, work))
-        yield stack, runner, dashboard
+        yield stack, stack.enter_context(provided("cluster_runner")(cluster, settings, work))
 
 
 def merchants_of(ledger: Ledger, run: RunRecord) -> list[Merchant]:

@@ -396,24 +396,18 @@ def states(
         | {len(records)}
     )
     choose = random.Random(seed)
-    # Some come out equal: more are tried than are wanted.
-    tried: dict[int, list[str]] = defaultdict(list)
-    pairs = [(cut, choice) for cut in cuts for choice in dict.fromkeys(CHOICES)]
-    if len(pairs) <= 2 * most:
-        for cut, choice in pairs:
-            tried[cut].append(choice)
-    else:
-        for number in range(2 * most):
-            left, right = number * len(cuts) // (2 * most), (number + 1) * len(cuts) // (2 * most)
-            cut = cuts[choose.randrange(left, max(right, left + 1))]
-            tried[cut].append(CHOICES[number % len(CHOICES)])
+    tried: dict[int, list[tuple[int, str]]] = defaultdict(list)
+    for number in range(2 * most):  # some come out equal
+        left, right = number * len(cuts) // (2 * most), (number + 1) * len(cuts) // (2 * most)
+        cut = cuts[choose.randrange(left, max(right, left + 1))]
+        tried[cut].append((number, CHOICES[number % len(CHOICES)]))
     replay = Replay(folder, records)
     different: dict[bytes, State] = {}
     for cut in sorted(tried):
         while replay.position < cut:
             replay.step()
-        for choice in dict.fromkeys(tried[cut]):
-            state = replay.state(choice, random.Random(f"{seed}/{cut}/{choice}"))
+        for number, choice in tried[cut]:
+            state = replay.state(choice, random.Random(f"{seed}/{number}"))
             different.pop(state.digest, None)
             different[state.digest] = state
     found = list(different.values())

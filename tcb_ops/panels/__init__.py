@@ -37,7 +37,7 @@ except ModuleNotFoundError:
 
 if TYPE_CHECKING:
     from tcb_ops.features.cluster.client import Cluster
-    from tcb_ops.panels.panel import Panel  # loads httpx, which loads click and rich
+    from tcb_ops.panels.panel import Panel
 
 __all__ = ["Panel", "attach", "audit_errcodes", "export_report", "generate_links", "run_uploads"]
 
@@ -97,7 +97,7 @@ def audit_errcodes(
 
 def export_report(target: str = "simulator", run: str = "latest", report: str = "", lang: str = "") -> Panel:
     """Return a panel that shows a chosen run and exports it."""
-    return _open("ReportPanel", locals())
+    return _open("RunPanel", locals())
 
 
 def attach(run: str = "latest", target: str = "", lang: str = "", cluster: Cluster = "") -> Panel:

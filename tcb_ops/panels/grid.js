@@ -2,7 +2,7 @@
 // All text is set as textContent; the HTML of causes and charts comes from Python, which escapes it.
 
 const PAGE = 50; // merchants that are drawn at a time
-const [APPID, NAME, STATE, ROWS, GOOD, BAD, TODO, CODES] = [0, 1, 2, 3, 4, 5, 6, 7];
+const [APPID, NAME, ROWS, GOOD, BAD, TODO, CODES] = [0, 1, 2, 3, 4, 5, 6];
 
 const compare = new Intl.Collator().compare; // localeCompare would make a collator for each comparison
 
@@ -60,7 +60,7 @@ function render({ model, el }) {
   const more = make("button", { type: "button", class: "op-more", text: words.more, onclick: () => { shown += 100; draw(); } });
   const scroller = make("div", { class: "op-scroll op-merchants-scroll", tabindex: "0", role: "region", "aria-label": words.merchants },
     make("table", { class: "op-table op-by-merchant", "aria-label": words.merchants }, make("thead", {}, headRow), body), more);
-  const HEADS = [["merchant", NAME], ["state", STATE], ["rows", ROWS], ["progress", null], ["good", GOOD], ["bad", BAD], ["todo", TODO], ["why", null]];
+  const HEADS = [["merchant", NAME], ["rows", ROWS], ["progress", null], ["good", GOOD], ["bad", BAD], ["todo", TODO], ["why", null]];
   const heads = HEADS.map(([word, column]) => {
     const cell = make("th", { scope: "col", class: column >= ROWS ? "op-num" : "" });
     if (column === null) cell.textContent = words[word];
@@ -106,7 +106,7 @@ function render({ model, el }) {
     }
     const row = make("tr", {},
       make("td", {}, filterButton(line[NAME] || line[APPID], line[APPID], line[BAD] ? "" : null, { class: "op-link op-name", title: `${line[NAME]} (${line[APPID]})` })),
-      make("td", { class: "op-short", text: line[STATE] }), make("td", { class: "op-num", text: number(line[ROWS]) }), make("td", {}, bar),
+      make("td", { class: "op-num", text: number(line[ROWS]) }), make("td", {}, bar),
       make("td", { class: "op-num", text: number(line[GOOD]) }), make("td", { class: line[BAD] ? "op-num op-badtext" : "op-num", text: number(line[BAD]) }),
       make("td", { class: "op-num", text: number(line[TODO]) }), why);
     if (kept && kept[1].contains(document.activeElement)) {
@@ -316,7 +316,7 @@ function render({ model, el }) {
     const panel = el.closest(".op-panel");
     const active = document.activeElement;
     const lost = !active || active === document.body || (panel?.contains(active) && (active.disabled || !active.offsetParent));
-    if (lost && panel?.dataset.pressed) panel.querySelector(".op-next:not([disabled])")?.focus({ preventScroll: true });
+    if (lost && panel?.dataset.pressed) [...panel.querySelectorAll(".op-actions button:not([disabled])")].find((button) => button.offsetParent)?.focus({ preventScroll: true });
   }
   const panelPressed = (event) => {
     const button = event.target.closest?.(".op-actions button");
@@ -324,17 +324,6 @@ function render({ model, el }) {
     if (panel) { if (button) panel.dataset.pressed = "1"; else delete panel.dataset.pressed; }
   };
   document.addEventListener("click", panelPressed, true);
-  // Enter and a double click open the marked entry of a file picker.
-  const openEntry = (event) => {
-    if (event.type === "keydown" && event.key !== "Enter") return;
-    const list = event.target.closest?.(".op-entries");
-    if (!list || list.closest(".op-panel") !== el.closest(".op-panel")) return;
-    event.preventDefault();
-    event.stopPropagation();
-    list.parentElement.querySelector(".op-open")?.click();
-  };
-  document.addEventListener("dblclick", openEntry, true);
-  document.addEventListener("keydown", openEntry, true);
   // "Run all" ends with its last cell in view. Until somebody scrolls, types or clicks, the panel stays in view instead.
   let touched = false;
   const begun = performance.now();
@@ -383,8 +372,6 @@ function render({ model, el }) {
   return () => {
     model.off("msg:custom", receive);
     document.removeEventListener("click", panelPressed, true);
-    document.removeEventListener("dblclick", openEntry, true);
-    document.removeEventListener("keydown", openEntry, true);
     for (const name of TOUCHES) document.removeEventListener(name, touch, { capture: true });
     clearInterval(timer);
   };

@@ -16,8 +16,8 @@ from typing import Any
 from tcb_ops.details import DetailCode
 from tcb_ops.errors import InterruptedRunError, TcbOpsError
 from tcb_ops.formatting import format_duration
-from tcb_ops.i18n import Lang, Text, _, as_lines, pgettext
-from tcb_ops.kinds import Kind, provided, row_count
+from tcb_ops.i18n import Lang, Text, _, as_lines, pgettext, verbatim
+from tcb_ops.kinds import Kind, row_count
 from tcb_ops.model import Outcome
 from tcb_ops.preflight import ran_out
 from tcb_ops.reports.explanations import MARK, change_lines, counts_line, why
@@ -35,7 +35,6 @@ LINES = 500
 STYLE = f"<style>{(files(__package__) / 'styles.css').read_text(encoding='utf-8')}</style>"
 COLUMNS: dict[str, Text] = {
     "merchant": _("Merchant"),
-    "state": _("State"),
     "rows": _("Rows"),
     "progress": _("Progress"),
     "good": _("Succeeded"),
@@ -56,7 +55,7 @@ _OF_FRAMES = frozenset(
     {"merchant", "appid", "env", "rows", "good", "not_good", "pending", "code", "meaning", "action"}
 )
 """Those of DataFrames; other names may be the list's own."""
-MERCHANT_COLUMNS = ("merchant", "state", "rows", "progress", "good", "bad", "todo", "why")
+MERCHANT_COLUMNS = ("merchant", "rows", "progress", "good", "bad", "todo", "why")
 _CLASSES = {"n": ' class="op-num"', "s": ' class="op-short"', "t": "", "h": ""}
 
 
@@ -158,61 +157,14 @@ def run_state(*, here: bool, held: bool, finished: bool) -> RunState:
     return RunState.ELSEWHERE if held else RunState.UNFINISHED
 
 
-class Step(StrEnum):
-    """The next action of an operator: one of the panel's buttons."""
-
-    START = "start"
-    CANCEL = "cancel"
-    RESUME = "resume"
-    RETRY = "retry"
-    EXPORT = "export"
-
-
-def next_step(
-    state: RunState | None, *, ready: bool, editing: bool, retryable: bool, exported: bool
-) -> Step | None:
-    """Return the next action.
-
-    `ready`: a run could be started; `editing`: the list and the settings are unfolded.
-
-    =============  =====  =======  =========  ========  =======
-    run            ready  editing  retryable  exported  next
-    =============  =====  =======  =========  ========  =======
-    here           any    any      any        any       cancel
-    elsewhere      any    any      any        any       none
-    none           yes    any      –          –         start
-    at rest        yes    yes      any        any       start
-    unfinished     any    else     any        any       resume
-    finished       any    else     yes        any       retry
-    finished       any    else     no         no        export
-    finished       any    else     no         yes       none
-    none           no     any      –          –         none
-    =============  =====  =======  =========  ========  =======
-    """
-    if state is RunState.HERE:
-        return Step.CANCEL
-    if state is RunState.ELSEWHERE:
-        return None
-    if ready and (editing or state is None):
-        return Step.START
-    if state is RunState.UNFINISHED:
-        return Step.RESUME
-    if state is RunState.FINISHED and retryable:
-        return Step.RETRY
-    return Step.EXPORT if state is RunState.FINISHED and not exported else None
-
-
 def render_mark(lang: Lang, *, live: bool) -> str:
     """Draw whether the target is live or simulated."""
     words = _("LIVE").of(lang) if live else MARK
     return f'<span class="op-mark {"op-live" if live else "op-simulated"}">{esc(words)}</span>'
 
 
-def render_header(run: Run, state: RunState, lang: Lang, *, live: bool, dashboard: str = "") -> str:
-    """Draw the line that names a run, its state, the run that it retries, and the later runs that changed its files.
-
-    Links the dashboard of its cluster.
-    """
+def render_header(run: Run, state: RunState, lang: Lang, *, live: bool) -> str:
+    """Draw the line that names a run, its state, the run that it retries, and the later runs that changed its files."""
     record, kind = run.record, run.record.kind.label
     title = _("Run {id} · {states}", id=record.id, states=STATES[state]).of(lang)
     about = _(
@@ -237,12 +189,7 @@ def render_header(run: Run, state: RunState, lang: Lang, *, live: bool, dashboar
     lines = [line.of(lang) for line in change_lines(run.changed_by, run.settings.zone)]
     changed = "".join(f'<p class="op-changed">{esc(line)}</p>' for line in lines)
     mark, quiet = render_mark(lang, live=live), f'<span class="op-quiet">{esc(about)}</span>'
-    label = esc(_("Dashboard of the cluster").of(lang))
-    link = f'<a class="op-dashboard" href="{esc(dashboard)}" target="_blank" rel="noopener">{label}</a>'
-    return (
-        f'<div class="op-title">{mark}<h2>{esc(title)}</h2>{quiet}{link if dashboard else ""}</div>'
-        f"{retried}{changed}"
-    )
+    return f'<div class="op-title">{mark}<h2>{esc(title)}</h2>{quiet}</div>{retried}{changed}'
 
 
 def render_progress(now: Progress, kind: Kind, lang: Lang, *, running: bool) -> str:
@@ -282,13 +229,6 @@ def _shares(now: Progress) -> str:
     return "".join(
         f'<span class="{name}" style="flex:{count}"></span>' for name, count in rows.items() if count > 0
     )
-
-
-def render_workers(run: Run, lang: Lang) -> str:
-    """Draw how many rows each worker of a cluster did, and which ones were lost; empty for a run without a cluster."""
-    workers = run.workers
-    lines = provided("worker_lines")(workers) if workers else []
-    return "".join(f"<p>{esc(line.of(lang))}</p>" for line in lines)
 
 
 def describe_end(run: Run, error: TcbOpsError | None, expired_links: int = 0) -> tuple[Text, str]:
@@ -375,34 +315,9 @@ def merchant_lines(tallies: Iterable[Tally]) -> list[MerchantLine]:
     return sorted(lines.values(), key=lambda line: (-line.bad, line.merchant, line.appid))
 
 
-def merchant_state(line: MerchantLine, *, running: bool) -> Text:
-    """Return a merchant's state.
-
-    =========================  =============  =============================
-    rows                       run is         state
-    =========================  =============  =============================
-    none to do, none bad       any            done
-    none to do, some bad       any            done, some failed
-    none to do, all bad        any            none succeeded
-    some to do, none started   running / not  waiting / not started
-    some to do, some ended     running / not  running / stopped
-    =========================  =============  =============================
-    """
-    if not line.todo:
-        if not line.bad:
-            return _("done")
-        return _("done, some failed") if line.good else _("none succeeded")
-    if line.todo == line.rows:
-        return _("waiting") if running else _("not started")
-    return pgettext("state", "running") if running else _("stopped")
-
-
 # --- causes and tables ----------------------------------------------------------------------------------------------
 
-_OPTIONS = _(
-    "Names that begin with -- are options of the command line: --rate is “Pace” here, --api-base the "
-    "setting api_base."
-)
+_OPTIONS = _("Names that begin with -- are options of the command line.")
 
 
 def render_codes(groups: Sequence[CodeGroup], lang: Lang) -> str:
@@ -428,31 +343,13 @@ def _merchants(group: CodeGroup, lang: Lang) -> str:
     return names + _(" and {more:,} more", more=more).of(lang) * (more > 0)
 
 
-def frame_html(frame: Any, lang: Lang) -> str:
-    """Draw a DataFrame with left-aligned text and heads in the panel's language."""
-    index = [name for name in frame.index.names if name is not None]
-    columns = [*index, *frame.columns]
-    numbers = [False] * len(index) + [kind.kind in "iuf" for kind in frame.dtypes]
-    heads = "".join(
-        f'<th scope="col">{esc(COLUMNS[name].of(lang) if name in _OF_FRAMES else name)}</th>'
-        for name in columns
-    )
-    lines = []
-    for line in frame.head(LINES).itertuples(index=bool(index)):
-        label, cells = (line[0], line[1:]) if index else ((), line)
-        labels = label if isinstance(label, tuple) else (label,)
-        lines.append(
-            "".join(
-                f'<td class="n">{cell:,}</td>' if number else f"<td{_short(cell)}>{esc(cell)}</td>"
-                for number, cell in zip(numbers, (*labels, *cells), strict=True)
-            )
-        )
-    body = "".join(f"<tr>{line}</tr>" for line in lines)
+def frame_html(frame: Any, lang: Lang, label: str) -> str:
+    """Draw a DataFrame with heads in the panel's language."""
+    named = [name for name in frame.index.names if name is not None]
+    labelled = frame.reset_index() if named else frame
+    heads = [COLUMNS[name] if name in _OF_FRAMES else verbatim(str(name)) for name in labelled.columns]
+    kinds = "".join("n" if kind.kind in "iuf" else "t" for kind in labelled.dtypes)
+    rows = labelled.head(LINES).itertuples(index=False, name=None)
     more = len(frame) - LINES
     rest = f"<p>{esc(_('… and {more:,} more', more=more).of(lang))}</p>" if more > 0 else ""
-    return f"<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>{rest}"
-
-
-def _short(cell: object) -> str:
-    """Keep a name or an id on one line, beside the long texts of other columns."""
-    return ' class="s"' if len(str(cell)) <= 24 else ""
+    return table(heads, rows, kinds, lang, label=label) + rest

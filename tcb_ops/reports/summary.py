@@ -8,21 +8,18 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cached_property
-from heapq import nsmallest
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tcb_ops.details import merged
 from tcb_ops.errcodes import Decision, Scope
 from tcb_ops.i18n import Joined, Text, verbatim
-from tcb_ops.kinds import provided
 from tcb_ops.model import Outcome, Reason
 from tcb_ops.reports.explanations import COMPONENT_MARK, ETAG_MISMATCH, catalogued, source_message, why
 from tcb_ops.runs.records import RowRecord, RunRecord, Tally
 from tcb_ops.secrets import redact
 
 if TYPE_CHECKING:
-    from tcb_ops.features.cluster.workers import WorkerShare
     from tcb_ops.reports.run_views import RunReader  # loads SQLAlchemy
     from tcb_ops.settings import Settings
 
@@ -124,11 +121,6 @@ class RunSummary:
         self.confirmed = reader.confirmation(run, newest)
         """The run that confirmed this upload, and its rows by outcome; None without one since the last change."""
         self.tallies: Sequence[Tally] = reader.tallies(run)
-        partitions = reader.partitions(run)
-        self.workers: list[WorkerShare] = provided("worker_shares")(partitions) if partitions else []
-        """The workers of a run on a cluster, most rows first; empty for any other run."""
-        self.worker_lines: list[Text] = provided("worker_lines")(self.workers) if partitions else []
-        """What each of them did, in words."""
 
     @cached_property
     def counts(self) -> dict[Outcome, int]:
@@ -162,26 +154,14 @@ class RunSummary:
         return by_code(self.causes)
 
     @cached_property
-    def not_succeeded_by_merchant(self) -> dict[tuple[str, str], int]:
-        """The number of rows that ended without success, by (merchant, appid); of every merchant."""
-        counted: Counter[tuple[str, str]] = Counter()
-        for tally in self.tallies:
-            counted[tally.merchant, tally.appid] += _without_success({tally.outcome: tally.rows})
-        return counted
-
-    def merchants(self, limit: int | None = None) -> list[MerchantSummary]:
-        """Return the first merchants (None: all): most rows that ended without success first, then by name."""
-        bad = self.not_succeeded_by_merchant
-        first = set(nsmallest(limit or len(bad), bad, key=lambda merchant: (-bad[merchant], *merchant)))
-        return _by_merchant(
-            [tally for tally in self.tallies if (tally.merchant, tally.appid) in first],
-            [cause for cause in self.causes if (cause.merchant, cause.appid) in first],
-        )
+    def merchants(self) -> list[MerchantSummary]:
+        """The merchants: most rows that ended without success first, then by name."""
+        return _by_merchant(self.tallies, self.causes)
 
     @cached_property
     def namesakes(self) -> set[str]:
         """Names that several merchants share, so that the appid is shown beside them."""
-        names = Counter(name for name, _appid in self.not_succeeded_by_merchant)
+        names = Counter(merchant.merchant for merchant in self.merchants)
         return {name for name, merchants in names.items() if name and merchants > 1}
 
     def with_first_rows(
@@ -211,7 +191,7 @@ class RunSummary:
         `counts` is by outcome, without zeros. `errcodes` and `store_codes` count the rows with a code by merchant and
         environment, most rows first, including those that it kept from being attempted. `calls` and `seconds` are over
         all sessions; `report` is a path or None. `changed_by` is there for an upload whose files a later run has undone,
-        deleted or overwritten, `workers` for a run on a cluster.
+        deleted or overwritten.
         """
         run = self.run
         content: dict[str, Any] = {
@@ -239,11 +219,6 @@ class RunSummary:
                     "files": change.files,
                 }
                 for change in self.changed_by
-            ]
-        if self.workers:
-            content["workers"] = [
-                {"worker": share.worker, "rows": share.rows, "lost": bool(share.continued_by)}
-                for share in self.workers
             ]
         return content
 
@@ -400,8 +375,6 @@ class NextAction:
     per: Per
     actions: int
     """Number of actions: 1, one per merchant or environment, or 0 if there is nothing to do."""
-    even: bool
-    """Whether all actions fix the same number of rows."""
     in_list: bool
     """Whether the list's own values may be wrong, so that a retry of the same rows would be refused again."""
 
@@ -411,10 +384,10 @@ def next_actions(groups: Iterable[CodeGroup]) -> list[NextAction]:
     actions = []
     for group in groups:
         how_often = per(group.code, group.token)
-        of_merchants = [share.rows for share in group.merchants]
-        rows_each = {Per.MERCHANT: of_merchants, Per.ENV: [*group.envs]}.get(how_often, [group.rows])
-        times = 0 if how_often is Per.NOBODY else len(rows_each)
-        actions.append(NextAction(group, how_often, times, len(set(rows_each)) == 1, _in_list(group.code)))
+        times = {Per.MERCHANT: len(group.merchants), Per.ENV: len(group.envs), Per.NOBODY: 0}.get(
+            how_often, 1
+        )
+        actions.append(NextAction(group, how_often, times, _in_list(group.code)))
     return sorted(
         actions,
         key=lambda action: (

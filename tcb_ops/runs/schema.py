@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Any
 
@@ -9,7 +10,7 @@ import sqlalchemy as sa
 
 SCHEMA = sa.MetaData()
 
-VERSION = 11
+VERSION = 12
 """The schema's version: a ledger of any other one is refused."""
 
 version = sa.Table("tcb_ops", SCHEMA, sa.Column("version", sa.Integer, primary_key=True))
@@ -116,12 +117,11 @@ partitions = _of_run(
     _text("envs"),
     sa.Column("fence", sa.Integer, nullable=False, default=0),
     _text("workers"),
-    _text("done"),
 )
 """Groups of whole merchants that one worker of a cluster works on at a time.
 
 `envs`: the numbers of their environments. `fence`: raised by each claim; a commit with an earlier one is refused.
-`workers`: who has claimed it, in order. `done`: rows by worker and outcome. All JSON.
+`workers`: who has claimed it, in order. Both lists are JSON.
 """
 
 pruned_files = sa.Table(
@@ -184,3 +184,8 @@ The index and its query must use the same text.
 rows_by_path = sa.Index("rows_by_path", rows.c.run, rows.c.place, rows.c.path, sqlite_where=STORED)
 sa.Index("envs_by_env", envs.c.env)
 sa.Index("rows_by_place", rows.c.run, rows.c.place, rows.c.line)
+
+
+def sql_list(values: Iterable[int | str]) -> str:
+    """Return numbers and own names as a list of SQL."""
+    return ", ".join(str(value) if isinstance(value, int) else f"'{value}'" for value in values) or "NULL"

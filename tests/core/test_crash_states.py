@@ -449,4 +449,5 @@ def test_every_state_that_a_power_cut_leaves_is_whole_and_goes_on(record, of, ro
         scenario.work, scenario.records, most, 1, lambda said: said.startswith(of.begins)
     )
     found = violations(scenario, states)
+    print(f"{len(states)} states of {len(scenario.records)} calls")  # noqa: T201  shown with -rP
     assert not found, f"{len(found)} of {len(states)} states:\n" + "\n".join(map(str, found[:20]))

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
+import aiohttp
 import pytest
 
 import tcb_ops
@@ -29,7 +29,7 @@ def caused(error, cause):
         (OSError(errno.ENOMEM, "Cannot allocate memory"), "memory"),
         (OSError(errno.ENOBUFS, "No buffer space available"), "memory"),
         (MemoryError(), "memory"),
-        (caused(httpx.ConnectError(""), OSError(errno.EMFILE, "")), "Raise ulimit -n"),
+        (caused(aiohttp.ClientError(), OSError(errno.EMFILE, "")), "Raise ulimit -n"),
     ],
 )
 def test_a_resource_that_has_run_out_is_told(error, words):

@@ -7,7 +7,6 @@ every row of results.csv and failed.csv with the ledger. Without the ledger, a c
 from __future__ import annotations
 
 import csv
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -15,7 +14,9 @@ from enum import StrEnum
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
+from tcb_ops.arguments import checked
 from tcb_ops.errors import LedgerDamagedError, RunNotFoundError, UsageError
 from tcb_ops.i18n import Joined, Lang, Text, _, as_list, as_sentences, ngettext, verbatim
 from tcb_ops.kinds import row_count
@@ -35,18 +36,15 @@ from tcb_ops.reports.export import (
     fingerprint,
     read_manifest,
 )
-from tcb_ops.reports.formats.csv import (
-    WORDS,
-    RowLines,
-    RowTexts,
-)
+from tcb_ops.reports.formats.csv import WORDS, RowTexts
 from tcb_ops.reports.run_views import RunReader, RunView, merged_run
 from tcb_ops.reports.summary import RunSummary
+from tcb_ops.resolve import existing_ledger, settings_for
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import RowRecord, RunRecord
 from tcb_ops.secrets import redact
-from tcb_ops.settings import LEDGER_FILE
+from tcb_ops.settings import LEDGER_FILE, Settings
 
 
 class State(StrEnum):
@@ -136,7 +134,19 @@ class Verification:
         }
 
 
-def verify(
+@checked
+def verify(folder: str | Path, *, settings: Settings | None = None) -> Verification:
+    """Check a report folder against its manifest, the ledger and the list, as far as they exist.
+
+    Nothing is written. Raises UsageError if the folder has no report.
+    """
+    settings = settings_for({"settings": settings})
+    report = Path(folder)
+    lists = (Path(), settings.merchants.parent, *report.absolute().parents[:2])
+    return check_report(report, existing_ledger(settings), lists, str(Path(settings.ledger).absolute()))
+
+
+def check_report(
     folder: Path, ledger: LedgerReader | None, lists: Sequence[Path] = (), ledger_file: str = LEDGER_FILE
 ) -> Verification:
     """Check a report folder against its manifest, the ledger (if there is one), and the list (if it is found).
@@ -192,28 +202,23 @@ def _not_listed(folder: Path, manifest: Manifest) -> Iterator[Check]:
 
 def _check_input(manifest: Manifest, lists: Sequence[Path]) -> Check:
     """Compare the list: it differs only if every file found with its name does."""
-    places = [*lists, *([Path(manifest.root)] if manifest.root else [])]
-    there: Path | None = None
-    for place in dict.fromkeys(place / manifest.list_name for place in places):
-        try:
-            if not place.is_file():
-                continue
-            with place.open("rb") as stream:
-                sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-        except OSError:
-            continue
-        if sha256 == manifest.list_sha256:
-            return _same(INPUT, _("{place} is the list that was read", place=place))
-        there = there or place
-    if there is None:
+    folders = [*lists, *([Path(manifest.root)] if manifest.root else [])]
+    other: Path | None = None
+    for file in dict.fromkeys(folder / manifest.input.name for folder in folders):
+        with suppress(OSError):
+            if file.is_file():
+                if fingerprint(file)["sha256"] == manifest.input.sha256:
+                    return _same(INPUT, _("{place} is the list that was read", place=file))
+                other = other or file
+    if other is None:
         text = _(
             "{list_name} (SHA-256 {list_sha256}…) is in none of {folders}. To compare it, run verify in its folder",
-            list_name=manifest.list_name,
-            list_sha256=manifest.list_sha256[:12],
-            folders=as_list(dict.fromkeys(str(place.absolute()) for place in places)),
+            list_name=manifest.input.name,
+            list_sha256=manifest.input.sha256[:12],
+            folders=as_list(dict.fromkeys(str(folder.absolute()) for folder in folders)),
         )
         return Check(INPUT, State.NOT_CHECKED, text)
-    return _differs(INPUT, _("{there} is not the same as when the run read it.", there=there))
+    return _differs(INPUT, _("{there} is not the same as when the run read it.", there=other))
 
 
 # --- against the ledger ---------------------------------------------------------------------------------------------
@@ -276,12 +281,12 @@ def _check_about(
 ) -> Iterator[Check]:
     """Compare the manifest, and its facts about the run, with the ledger. A missing fact is a difference."""
     run = summary.run
-    known = {"mark": _MISSING} | about(summary, manifest.zone)
+    known = {"mark": _MISSING} | about(summary, ZoneInfo(manifest.timezone))
     same = fingerprint(folder / MANIFEST)["sha256"] in seen.exports(run)
     if not as_exported:  # these change with the rows, which have a check of their own
         for name in ("counts", "finished_at", "settings", "retries"):
             del known[name]
-    elif not manifest.finished and (same or run.finished_at is None):
+    elif manifest.finished_at is None and (same or run.finished_at is None):
         del known["settings"]  # it may have been resumed with others
         if same:
             del known["finished_at"]  # only its end may have been missing
@@ -301,13 +306,12 @@ def _check_about(
 def _check_rows(folder: Path, manifest: Manifest, seen: RunReader, run: RunRecord) -> tuple[Check, bool]:
     """Compare every row of the three CSVs with the ledger; return also whether the ledger is as it was exported."""
     lang = manifest.content.get("lang")
-    texts = RowTexts(seen, run, Lang.ZH if lang == Lang.ZH else Lang.EN, manifest.zone)
+    texts = RowTexts(seen, run, Lang.ZH if lang == Lang.ZH else Lang.EN, ZoneInfo(manifest.timezone))
     same = _same_as(texts, folder)
     as_exported = texts.hexdigest() == manifest.rows_digest
     summary = RunSummary(seen, run)
-    writer = RowLines(run.headers, Lang.EN, manifest.zone)
     wrong = [
-        _compare(folder / name, rows, writer)
+        _compare(folder / name, rows, texts)
         for name, rows in (
             (RESULTS, seen.rows(run)),
             (FAILED, seen.rows(run, outcomes=frozenset(Outcome.all()) - Outcome.successes())),
@@ -326,7 +330,7 @@ def _check_rows(folder: Path, manifest: Manifest, seen: RunReader, run: RunRecor
         found = [_("No column of the CSVs differs.")]
     if as_exported:
         found.append(_("The ledger has not changed since the export."))
-    elif manifest.finished:
+    elif manifest.finished_at is not None:
         found.append(_("The ledger's rows, or their digest in manifest.json, were changed after the export."))
     else:
         text = _(
@@ -358,23 +362,23 @@ def _same_as(texts: RowTexts, folder: Path) -> set[str]:
         return {name for name in same if not files[name].read(1)}
 
 
-def _compare(file: Path, records: Iterable[RowRecord], writer: RowLines) -> Text | None:
+def _compare(file: Path, records: Iterable[RowRecord], texts: RowTexts) -> Text | None:
     """Return the first line of results.csv or failed.csv that differs from the ledger, or why it cannot be read."""
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
-            return _first_difference(file.name, records, writer, csv.reader(stream))
+            return _first_difference(file.name, records, texts, csv.reader(stream))
     except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
         why = system_reason(error) if isinstance(error, OSError) else verbatim(type(error).__name__)
         return _("{name} cannot be read as CSV ({why}).", name=file.name, why=why)
 
 
-def _first_difference(file: str, records: Iterable[RowRecord], writer: RowLines, lines: Any) -> Text | None:
+def _first_difference(file: str, records: Iterable[RowRecord], texts: RowTexts, lines: Any) -> Text | None:
     """Return the first difference of a CSV's lines.
 
     Cells may be as the ledger has them, or masked. The two sentences are not compared: their wording changes with versions
     and language.
     """
-    columns = writer.names
+    columns = texts.names
     words = slice(columns.index(WORDS[0]), columns.index(WORDS[0]) + 2)
     if next(lines, []) != columns:
         return _("The first line of {name} is not the report's header.", name=file)
@@ -389,7 +393,7 @@ def _first_difference(file: str, records: Iterable[RowRecord], writer: RowLines,
         where = _("the row of line {line} of the list ({path})", line=record.row.line, path=record.row.path)
         if line is None:
             return _("{name} lacks {where}.", name=file, where=where)
-        cells, plain = map(list, writer.cells(record))
+        cells, plain = map(list, texts.cells(record))
         cells[words] = plain[words] = line[words]
         if line in (cells, plain):
             continue

@@ -52,7 +52,7 @@ def notebook(name: str, parameters: tuple[str, ...], out: str, *, common: Common
 
     file = find_notebook(name)
     _check_folder(Path.cwd())
-    _need("papermill", "nbconvert", "ipykernel")
+    _need("nbclient", "nbconvert", "ipykernel")
     from tcb_ops.features.notebooks.execute import execute
     from tcb_ops.features.notebooks.parameters import check_output, open_notebook, take_parameters
 
@@ -102,12 +102,10 @@ def _show(console: Console, ended: Executed, *, as_json: bool) -> None:
             }
         )
     else:
-        if ended.screen:
-            console.print(ended.screen)
         if ended.text is not None and ended.exit_code <= 1:
             console.print(ended.text)
-        for left in filter(None, (ended.notebook, ended.page, ended.report)):
-            console.print(str(left))
+        for path in filter(None, (ended.notebook, ended.page, ended.report)):
+            console.print(str(path))
 
 
 def _environment(common: CommonOptions) -> dict[str, str]:
@@ -187,11 +185,11 @@ def lab(
     workspace = Path(folder)
     if not no_open:
         _check_folder(workspace)
-    copied = fill(workspace)
-    fresh = [name for name in copied.new if name.endswith(".ipynb")]
-    for name in fresh:
-        console.print(str(workspace / name))
-    for name in copied.kept:
+    new, different = fill(workspace)
+    for name in new:
+        if name.endswith(".ipynb"):
+            console.print(str(workspace / name))
+    for name in different:
         console.info(
             _(
                 "{workspace}: not overwritten; it differs from this version's. Rename it and run lab again to get "

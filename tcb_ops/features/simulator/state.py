@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from mmap import mmap
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tcb_ops.errors import SettingsError
 from tcb_ops.features.simulator.faults import (
@@ -92,19 +92,13 @@ class SimulatorState:
         self.clock = clock
         self.stats: Counter[str] = Counter()
         self.objects: dict[tuple[str, str], SimulatedObject] = {}
-        self.cached: dict[tuple[str, str], SimulatedObject] = {}
-        """What a cache in front of the store still answers with."""
         self.calls: list[Call] = []
-        self.most_files = 50
-        """Files that one call may name."""
-        self.alter: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = list
-        """What becomes of the entries of an answer about files."""
         self._faults = faults
         self._record = record
         self._plans: dict[tuple[str, str], Faults] = {}
         """The part of the plan for one merchant's environment, mostly empty."""
         self._counts: Counter[tuple[FaultStep, str, str]] = Counter()
-        """Calls by (step, env, path), only if an entry has call numbers."""
+        """Calls by (step, env, path), where the plan has entries."""
         self._ids = 0
 
     async def fault(self, step: FaultStep, env: str, appid: str, path: str) -> tuple[Fault, Response | None]:
@@ -129,18 +123,13 @@ class SimulatorState:
         return fault, response
 
     def _find(self, step: FaultStep, env: str, appid: str, path: str) -> Fault:
-        if not self._faults.entries:
-            return NO_FAULT
         plan = self._plans.get((env, appid))
         if plan is None:
             plan = self._plans[env, appid] = self._faults.within(env, appid)
         if not plan.entries:
             return NO_FAULT
-        call = 1
-        if plan.counted(step, path):
-            self._counts[step, env, path] += 1
-            call = self._counts[step, env, path]
-        return plan.find(step, path, call) or NO_FAULT
+        self._counts[step, env, path] += 1
+        return plan.find(step, path, self._counts[step, env, path]) or NO_FAULT
 
     def play(self, faults: Faults) -> None:
         """Play another plan from now on; calls are counted from 1 again."""
