@@ -40,13 +40,24 @@ class Text:
 
     __slots__ = ()
 
+    def parts(self) -> Iterable[object]:
+        """Return the Texts and strings of which the text is made, without values from outside."""
+        return ()
+
     def commands(self) -> list[CommandText]:
         """Return the command lines within the text."""
-        return []
+        inner = [part.commands() if isinstance(part, Text) else [part] for part in self.parts()]
+        return [part for parts in inner for part in parts if isinstance(part, CommandText)]
 
     def options(self) -> set[str]:
-        """Return the options of the command line that the message names, except in a command to copy."""
-        return set()
+        """Return the options of the command line that the text names, except in backticks and in commands to copy."""
+        options: set[str] = set()
+        for part in self.parts():
+            if isinstance(part, Text):
+                options |= part.options()
+            elif isinstance(part, str) and not isinstance(part, CommandText):
+                options.update(re.findall(r"--[a-z][a-z-]+", re.sub("`[^`]*`", "", part)))
+        return options
 
     def of(self, lang: Lang) -> str:
         """Return the text in one language."""
@@ -91,13 +102,9 @@ class Message(Text):
             found = catalogue.gettext(self.msgid)
         return found.format_map({name: _shown(value, lang) for name, value in self.values.items()})
 
-    def commands(self) -> list[CommandText]:
-        """Return the command lines among the values."""
-        return _commands(self.values.values())
-
-    def options(self) -> set[str]:
-        """Return the options that the message, or one within it, names."""
-        return _options([self.msgid, *(value for value in self.values.values() if isinstance(value, Text))])
+    def parts(self) -> Iterable[object]:
+        """Return the message, and the Texts and command lines among its values."""
+        return self.msgid, *(value for value in self.values.values() if isinstance(value, Text | CommandText))
 
     def format(self, **values: object) -> Text:
         """Return the message with further values."""
@@ -115,50 +122,25 @@ class Bilingual(Text):
         """Return the text in one language."""
         return self.chinese if lang is Lang.ZH else self.english
 
-    def options(self) -> set[str]:
-        """Return the options that the text names."""
-        return _options([self.english])
+    def parts(self) -> Iterable[object]:
+        """Return the text in English."""
+        return (self.english,)
 
 
 @dataclass(frozen=True, slots=True)
 class Joined(Text):
     """Texts joined by a separator."""
 
-    parts: tuple[object, ...]
+    items: tuple[object, ...]
     between: Text
 
     def of(self, lang: Lang) -> str:
         """Return the joined parts in one language."""
-        return self.between.of(lang).join(str(_shown(part, lang)) for part in self.parts)
+        return self.between.of(lang).join(str(_shown(part, lang)) for part in self.items)
 
-    def commands(self) -> list[CommandText]:
-        """Return the command lines among the parts."""
-        return _commands(self.parts)
-
-    def options(self) -> set[str]:
-        """Return the options that the parts name."""
-        return _options(self.parts)
-
-
-def _commands(parts: Iterable[object]) -> list[CommandText]:
-    found = []
-    for part in parts:
-        if isinstance(part, Text):
-            found += part.commands()
-        elif isinstance(part, CommandText):
-            found.append(part)
-    return found
-
-
-def _options(parts: Iterable[object]) -> set[str]:
-    """Return the options that strings and texts name, except in backticks and in commands to copy."""
-    options: set[str] = set()
-    for part in parts:
-        if isinstance(part, Text):
-            options |= part.options()
-        elif isinstance(part, str) and not isinstance(part, CommandText):
-            options.update(re.findall(r"--[a-z][a-z-]+", re.sub("`[^`]*`", "", part)))
-    return options
+    def parts(self) -> Iterable[object]:
+        """Return the joined parts."""
+        return self.items
 
 
 def N_(msgid: str) -> str:  # noqa: N802  gettext's name for it

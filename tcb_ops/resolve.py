@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
-from tcb_ops.errors import InputError, MissingFeatureError, RunNotFoundError, check_value, has_surrogates
+from tcb_ops.errors import MissingFeatureError, RunNotFoundError, check_value, has_surrogates
 from tcb_ops.i18n import _
 from tcb_ops.kinds import ANY_KIND, MissingKind, all_kinds, kind_named, provided
 from tcb_ops.model import Merchant
@@ -61,25 +60,12 @@ def merchants_for(merchants: Merchants | str | Path) -> Merchants:
 
     if isinstance(merchants, Merchants):
         return merchants
-    with naming("merchants", merchants):
-        return merchants_file.read_merchants(merchants)
+    return merchants_file.read_merchants(merchants)
 
 
 def selected_merchants(merchants: Merchants | str | Path | None) -> Merchants | None:
     """Return the merchants to whose rows a call is narrowed; None for all rows."""
     return None if merchants is None else merchants_for(merchants)
-
-
-@contextmanager
-def naming(parameter: str, file: object) -> Iterator[None]:
-    """Add the parameter's name to the error of a missing file."""
-    try:
-        yield
-    except InputError as error:
-        if not isinstance(file, str | PathLike) or error.source != str(file) or Path(file).exists():
-            raise
-        text = _("{where}: {message}", where=parameter, message=error.text)
-        raise InputError(text, error.source, error.problems) from None
 
 
 def rows_of_frame(frame: pd.DataFrame) -> TextRows:

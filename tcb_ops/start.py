@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict
 from functools import wraps
 from inspect import unwrap
@@ -23,7 +23,6 @@ from tcb_ops.settings import NOT_STARTED, Settings
 
 if TYPE_CHECKING:
     from tcb_ops.features.cluster.client import Cluster
-    from tcb_ops.runs.engine import MakeRunner
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.limits import RunLimits
     from tcb_ops.runs.plan import RunSpec
@@ -105,11 +104,8 @@ def start_run(
     from tcb_ops.wechat import open_source
 
     dest = None if out is None else Path(out).absolute()
-    limits, tokens, resume = (
-        options.get("limits") or RunLimits(),
-        options.get("tokens"),
-        options.get("resume"),
-    )
+    limits = options.get("limits") or RunLimits()
+    tokens, resume = options.get("tokens"), options.get("resume")
     new_run = options.get("new_run", False)
     check_value("resume", resume, resume is None or is_run_name(resume), _("the id of a run"))
     check_count("canary", canary)
@@ -124,10 +120,11 @@ def start_run(
     work = work_of(ledger)
     if work.kind.writes_links and dest is not None:
         check_destination(dest)
-    with (
-        _with_cluster(cluster, settings, work) as (stack, runner, dashboard),
-        planning(ledger) as still_alone,
-    ):
+    with ExitStack() as stack, ExitStack() as while_planning:
+        runner, dashboard = None, ""
+        if cluster is not None:  # opened before anything is planned
+            runner, dashboard = stack.enter_context(provided("cluster_runner")(cluster, settings, work))
+        still_alone = while_planning.enter_context(planning(ledger))
         planned = plan(
             ledger,
             work,
@@ -181,19 +178,6 @@ def start_run(
             dashboard=dashboard,
         )
     raise AssertionError  # the block above returns or raises
-
-
-@contextmanager
-def _with_cluster(
-    cluster: Cluster | None, settings: Settings, work: RunSpec
-) -> Iterator[tuple[ExitStack, MakeRunner | None, str]]:
-    """Open a cluster before anything is planned; the stack closes it. Yield its runner and its dashboard, too."""
-    with ExitStack() as stack:
-        if cluster is None:
-            yield stack, None, ""
-            return
-        runner, dashboard = stack.enter_context(provided("cluster_runner")(cluster, settings, work))
-        yield stack, runner, dashboard
 
 
 def merchants_of(ledger: Ledger, run: RunRecord) -> list[Merchant]:

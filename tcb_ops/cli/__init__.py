@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gettext
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import fields
@@ -240,11 +239,6 @@ def _broken(text: str, width: int) -> str:
 
 class _Context(click.Context):
     formatter_class = _Formatter
-
-    def get_help(self) -> str:
-        """Return the help with ASCII for characters that the terminal cannot show; click would write UTF-8."""
-        encoding = sys.stdout.encoding or "utf-8"
-        return super().get_help().encode(encoding, "tcb_ops").decode(encoding)
 
 
 def paragraphs(text: str) -> list[str]:

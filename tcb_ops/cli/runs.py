@@ -88,7 +88,7 @@ def links(command: RunCommand, paths: str | None, max_age: int, *, download: boo
     Links expire after about 15 minutes. An unfinished run of the same list is resumed; --resume RUN needs no list.
     """
     from tcb_ops import api
-    from tcb_ops.preflight import ran_out, short_life
+    from tcb_ops.preflight import ran_out
 
     console = command.console
     with command.opened():
@@ -101,8 +101,6 @@ def links(command: RunCommand, paths: str | None, max_age: int, *, download: boo
             with command.read_list(paths, root=None) as batch:
                 if command.which.dry_run:
                     return command.dry_run(batch, uploads=False)
-                if (short := short_life(batch, command.limits)) is not None:
-                    console.warn(short)
                 handle = api.start_links(
                     batch,
                     out=Path(command.which.out or "links.csv").absolute(),

@@ -26,11 +26,11 @@ from tcb_ops.panels.controls import (
     show,
     tick_box,
 )
-from tcb_ops.panels.html import Step, message
+from tcb_ops.panels.html import Step
 from tcb_ops.panels.list_reader import ListReader
 from tcb_ops.panels.panel import Panel
 from tcb_ops.panels.run_monitor import STARTING
-from tcb_ops.preflight import facts_line, short_life
+from tcb_ops.preflight import facts_line
 from tcb_ops.resources import SAMPLE
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.list_kinds import LINKS, UPLOAD
@@ -63,9 +63,6 @@ class RunForm(Panel):
     def _input_parts(self) -> list[Any]:
         return []
 
-    def _pace_notes(self) -> list[Any]:
-        return []
-
     def _prepare(self) -> None:
         """Prepare what the run needs. Raises TcbOpsError."""
 
@@ -85,8 +82,7 @@ class RunForm(Panel):
         self.start = worker.button(self.label, "op-run", self._run, disabled=True)
         self.starter = widgets.VBox([self.confirmation, self.start])
         self.monitor.actions.children = (self.starter, *self.monitor.actions.children)
-        parts = [*inputs, widgets.HBox([self.pace, self.new]), *self._pace_notes()]
-        parts.append(self.runs)
+        parts = [*inputs, widgets.HBox([self.pace, self.new]), self.runs]
         self.setup = Fold(worker, self.settings_title, self.ready_line, parts, self._enable)
         return [self.setup, self.monitor]
 
@@ -215,27 +211,7 @@ class LinksPanel(ListPanel):
     def _input_parts(self) -> list[Any]:
         out = self.given.out or "links.csv"
         self.out = self.worker.field(widgets.Text, _("Links go to"), "op-out", value=out)
-        self.life = html_area("op-life")
         return [*super()._input_parts(), self.out]
-
-    def _parts(self) -> list[Any]:
-        parts = super()._parts()
-        self.pace.observe(lambda _: self.worker.guarded(self._warn_of_life), "value")
-        return parts
-
-    def _pace_notes(self) -> list[Any]:
-        return [self.life]
-
-    def _changed(self) -> None:
-        super()._changed()
-        self._warn_of_life()
-
-    def _warn_of_life(self) -> None:
-        """Warn below the pace where the first links expire before the last is issued."""
-        batch = self.list_reader.batch
-        limits = self.context.limits(gentle=self.pace.value)
-        short = short_life(batch, limits) if batch is not None else None
-        self.life.value = message(short.of(self.lang), "bad") if short is not None else ""
 
     def _start_run(self, options: StartOptions) -> RunHandle:
         return api.start_links(self._batch(), out=Path(self.out.value), **options)

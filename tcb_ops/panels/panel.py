@@ -353,12 +353,12 @@ class Panel:
     def _terminal_output(self, run: Run) -> list[RenderableType]:
         from tcb_ops.reports.formats.terminal import render_errcodes
 
-        causes = run.cause_list()
+        causes = run.overview().causes
         return [render_errcodes(by_code(causes), self.lang)] if causes else []
 
     def _page(self, run: Run) -> str:
         """Return what a page shows of a headless run (HTML): the causes, what to do, every merchant."""
-        causes = [cause for cause in run.cause_list() if cause.code != Outcome.PENDING]
+        causes = [cause for cause in run.overview().causes if cause.code != Outcome.PENDING]
         codes = render_codes(by_code(causes), self.lang) if causes else ""
         title = heading(TITLES["by_merchant"].of(self.lang))
         return (

@@ -20,7 +20,6 @@ from tcb_ops.resolve import (
     is_run_name,
     ledger_with_runs,
     merchants_for,
-    naming,
     settings_for,
 )
 from tcb_ops.run import Run, RunHandle
@@ -152,7 +151,6 @@ def known_failures(file: str | Path | None, settings: Settings) -> tuple[KnownFa
     from tcb_ops.features.audit.known import read_known
 
     if file is not None:
-        with naming("known", file):
-            return read_known(Path(file))
+        return read_known(Path(file))
     own: Path = settings.section("audit").known
     return read_known(own) if own.exists() else ()
