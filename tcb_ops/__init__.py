@@ -44,12 +44,12 @@ if TYPE_CHECKING:
     from tcb_ops.model import Link as Link, Merchant as Merchant, Outcome as Outcome, Problem as Problem
     from tcb_ops.model import Row as Row, Secret as Secret
     from tcb_ops.reports.comparisons import Diff as Diff
-    from tcb_ops.resolve import TargetOptions as TargetOptions
     from tcb_ops.run import Run as Run, RunHandle as RunHandle
     from tcb_ops.runs.limits import RunLimits as RunLimits
     from tcb_ops.runs.progress import Progress as Progress
     from tcb_ops.settings import Settings as Settings, load_settings as load_settings
     from tcb_ops.start import ResumeOptions as ResumeOptions, StartOptions as StartOptions
+    from tcb_ops.start import TargetOptions as TargetOptions
 
 __version__ = "0.1.0"
 
@@ -74,12 +74,11 @@ _PUBLIC = {
     "kinds": "Kind",
     "model": "Link Merchant Outcome Problem Row Secret",
     "reports.comparisons": "Diff",
-    "resolve": "TargetOptions",
     "run": "Run RunHandle",
     "runs.limits": "RunLimits",
     "runs.progress": "Progress",
     "settings": "Settings load_settings",
-    "start": "ResumeOptions StartOptions",
+    "start": "ResumeOptions StartOptions TargetOptions",
 }
 """The public names, by module."""
 _MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names.split()}

@@ -54,8 +54,8 @@ _SECTIONS = {
 """The sections of the help, in the order of an operator's work."""
 _CORE_COMMANDS = {
     "run": "runs:check runs:links runs:upload runs:retry",
-    "inspect": "ledger:runs inspect:show inspect:errcodes inspect:report inspect:explain",
-    "setup": "setup:init generate:list_ ledger:prune completion:completion",
+    "inspect": "inspect:runs inspect:show inspect:errcodes inspect:report inspect:explain",
+    "setup": "generate:init generate:list_ inspect:prune completion:completion",
 }
 
 

@@ -270,8 +270,8 @@ def retry(command: RunCommand, run: str, codes: tuple[str, ...], kind: str | Non
     """
     from tcb_ops import api
     from tcb_ops.preflight import RETRIED, scope_of_rows
-    from tcb_ops.resolve import find_run
     from tcb_ops.runs.plan import check_retry
+    from tcb_ops.start import find_run
 
     parent = find_run(run, command.settings, kind=kind)
     record = parent.record

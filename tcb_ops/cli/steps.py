@@ -38,13 +38,12 @@ from tcb_ops.preflight import (
     seconds_at_rate,
 )
 from tcb_ops.reports.summary import by_code
-from tcb_ops.resolve import ledger_with_runs
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.next_commands import command
 from tcb_ops.runs.url_files import SourceInspector
 from tcb_ops.settings import Settings, without_dots
-from tcb_ops.start import StartOptions
+from tcb_ops.start import StartOptions, ledger_with_runs
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -14,17 +14,19 @@ from tcb_ops.errors import SettingsError, StoppedError, UsageError, check_value
 from tcb_ops.features.audit.kind import AUDIT, audit_spec
 from tcb_ops.features.audit.result import AuditResult
 from tcb_ops.i18n import _
-from tcb_ops.resolve import (
+from tcb_ops.run import Run, RunHandle
+from tcb_ops.settings import Settings
+from tcb_ops.start import (
+    StartOptions,
     TargetOptions,
+    blocking,
     find_run,
     is_run_name,
     ledger_with_runs,
     merchants_for,
     settings_for,
+    start_run,
 )
-from tcb_ops.run import Run, RunHandle
-from tcb_ops.settings import Settings
-from tcb_ops.start import StartOptions, blocking, start_run
 
 if TYPE_CHECKING:
     from tcb_ops.features.audit.known import KnownFailure

@@ -14,8 +14,8 @@ from tcb_ops.features.evidence.history import history as look_back
 from tcb_ops.features.evidence.verify import Verification
 from tcb_ops.features.evidence.verify import verify as check
 from tcb_ops.i18n import _
-from tcb_ops.resolve import TargetOptions, existing_ledger, settings_for
 from tcb_ops.settings import Settings
+from tcb_ops.start import TargetOptions, existing_ledger, settings_for
 
 
 @checked

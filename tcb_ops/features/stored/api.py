@@ -9,18 +9,21 @@ from tcb_ops.arguments import checked
 from tcb_ops.errors import RunNotFoundError, check_count
 from tcb_ops.features.stored.kinds import DELETE
 from tcb_ops.i18n import Text, _
-from tcb_ops.resolve import (
-    existing_ledger,
-    find_run,
-    ledger_with_runs,
-    opened_target,
-    selected_merchants,
-    settings_for,
-)
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.list_kinds import UPLOAD
 from tcb_ops.settings import Settings
-from tcb_ops.start import StartOptions, blocking, merchants_of, start_run
+from tcb_ops.start import (
+    StartOptions,
+    blocking,
+    existing_ledger,
+    find_run,
+    ledger_with_runs,
+    merchants_of,
+    opened_target,
+    selected_merchants,
+    settings_for,
+    start_run,
+)
 
 if TYPE_CHECKING:
     from tcb_ops.features.cluster.client import Cluster
