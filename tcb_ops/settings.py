@@ -425,7 +425,6 @@ def _environment() -> dict[str, Any]:
 
 
 def _words(value: str) -> list[str] | str:
-    """Return the list that a variable holds; the variable's value where it holds none."""
     import shlex
 
     with suppress(ValueError):

@@ -35,7 +35,6 @@ class _TwoHelps(click.Command):
     """A command with a short help and a complete one, --help-all."""
 
     def __init__(self, *args: Any, **attributes: Any) -> None:
-        """Create a command; --help-all is one of its options."""
         super().__init__(*args, **attributes)
         self.params.append(_help_all())
 
@@ -47,7 +46,6 @@ class _TwoHelps(click.Command):
         super(_TwoHelps, described).format_help_text(ctx, formatter)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write how the complete help is shown, below the short one."""
         more = N_("More: --help-all")
         if not ctx.meta.get(_ALL):
             formatter.write(f"\n{gettext.gettext(more)}\n")

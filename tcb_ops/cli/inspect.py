@@ -20,8 +20,7 @@ from tcb_ops.cli.options import (
     settings_options,
 )
 from tcb_ops.errors import LedgerDamagedError, UsageError
-from tcb_ops.formatting import near_names
-from tcb_ops.i18n import NOTHING, Lang, Text, _, as_list, ngettext, pgettext, verbatim
+from tcb_ops.i18n import NOTHING, Lang, Text, _, ngettext, pgettext, verbatim
 from tcb_ops.kinds import is_provided, provided
 from tcb_ops.model import Owner, Reason
 from tcb_ops.settings import Settings
@@ -60,7 +59,12 @@ def show(
     if common.json:
         console.json({"run": wanted.id, "rows": [_row(record, settings, settings.lang) for record in some]})
     elif not some:
-        raise _no_such_row(wanted, merchant)
+        raise UsageError(
+            _(
+                "run {id} has no such row; --line takes the line of the row in the list's file, --merchant a name or appid.",
+                id=wanted.id,
+            )
+        )
     else:
         _print_rows(console, some, settings)
     if next(rows, None) is not None:
@@ -85,16 +89,6 @@ def _print_rows(console: Console, rows: list[RowRecord], settings: Settings) -> 
             console.print(f"{name:>16}  {value}")
 
 
-def _no_such_row(run: Run, merchant: str) -> UsageError:
-    none = _("run {id} has no such row; --line takes the line of the row in the list's file.", id=run.id)
-    names = run.merchants_like(merchant) if merchant else []
-    if not names or merchant in names:
-        return UsageError(none)
-    if near := near_names(merchant, names):
-        return UsageError(none, _("Did you mean {near}?", near=as_list(near)))
-    return UsageError(none, _("Its merchants are: {known}.", known=as_list(names)))
-
-
 def _open(run: str, kind: str | None, settings: Settings, common: CommonOptions) -> Run:
     """Open a run, narrowed by `--where`. Raises UsageError if it has no rows of those merchants."""
     from tcb_ops import api
@@ -109,14 +103,7 @@ def _selected(found: Run, settings: Settings, common: CommonOptions) -> Run:
         return found
     narrowed = found.of_merchants(matching)
     if not narrowed.outcomes:
-        known = ", ".join(found.merchants_like(""))
-        raise UsageError(
-            _(
-                "run {id} has no rows of the merchants selected by --where. Its merchants are: {known}.",
-                id=found.id,
-                known=known,
-            ),
-        )
+        raise UsageError(_("run {id} has no rows of the merchants selected by --where.", id=found.id))
     return narrowed
 
 
@@ -259,31 +246,24 @@ def explain(code: str, *, common: CommonOptions) -> int:
     from tcb_ops.reports.explanations import COMPONENT_MARK, ETAG_MISMATCH
 
     _settings, console = common.start()
-    lang = console.lang
     number = code.removesuffix(COMPONENT_MARK)
+    name, source, itself = "", "", None
     if (reason := {ETAG_MISMATCH: str(Reason.ETAG_MISMATCH)}.get(code, code)) in Reason.all():
-        texts = all_reasons()[reason]
-        facts: dict[str, Any] = {
-            "code": reason,
-            "meaning": texts.meaning.of(lang),
-            "action": texts.action.of(lang),
-        }
-        itself, name, source = None, reason, ""
+        texts, name = all_reasons()[reason], reason
+        meaning, action, facts = texts.meaning, texts.action, dict[str, Any](code=reason)
     else:
         of_component = number != code and number.removeprefix("-").isdecimal()
         entry = errcode(int(number), Owner.PLATFORM) if of_component else look_up(code)
-        facts = {"code": entry.code, "known": entry.known}
-        facts |= {"meaning": entry.meaning.of(lang), "action": entry.action.of(lang)}
-        facts |= {"decision": entry.decision, "scope": entry.scope}
-        itself, name, source = describe(entry.decision, entry.scope), str(entry.code), ""
+        meaning, action, itself = entry.meaning, entry.action, describe(entry.decision, entry.scope)
+        facts = {"code": entry.code, "known": entry.known, "decision": entry.decision, "scope": entry.scope}
+        name = str(entry.code)
         if isinstance(entry, Errcode):
             name, source = f"{entry.code} {entry.name}" if entry.known else "", entry.source
     if common.json:
-        console.json(facts)
+        console.json(facts | {"meaning": meaning.of(console.lang), "action": action.of(console.lang)})
         return 0
-    meaning = facts["meaning"]
-    console.print(_("{name}: {meaning}", name=name, meaning=meaning) if name else verbatim(meaning))
-    console.print(_("What to do: {action}", action=facts["action"]))
+    console.print(_("{name}: {meaning}", name=name, meaning=meaning) if name else meaning)
+    console.print(_("What to do: {action}", action=action))
     if itself is not None:
         console.print(_("By itself, tcb-ops {itself}.", itself=itself))
     if source:

@@ -113,7 +113,6 @@ def links(command: RunCommand, paths: str | None, max_age: int, *, download: boo
 
 
 def _download(command: RunCommand, run: str, max_age: int) -> int:
-    """Write the download links of an upload's files."""
     console, settings = command.console, command.settings
     console.release()
     written = provided("download_links")(

@@ -191,7 +191,6 @@ class RunCommand:
             self.console.suggest(_("Correct the list, then run:"), command_again)
 
     def _again(self, source: Path, root: str | None, options: Sequence[str]) -> list[str]:
-        """Return this command for another list."""
         name = click.get_current_context().command.name or ""
         root_option = ["--root", str(Path(root).absolute())] if root is not None else []
         return command(self.settings, name, str(source.absolute()), *root_option, *options)
