@@ -361,7 +361,7 @@ def test_a_report_that_would_hold_a_secret_is_not_finished(a_run, tmp_path):
     with pytest.raises(StoppedError) as refused:
         reported.export(tmp_path / "out")
     result = refused.value.text
-    assert "of manifest.json" in result.en
+    assert "manifest.json" in result.en
     assert "80_AbC" not in result.en + result.zh
     assert [name for name in names(tmp_path) if name.startswith("out")] == []
     assert reported.ledger.run(reported.run.id).report == ""
