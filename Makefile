@@ -6,7 +6,7 @@
 #   make test      everything: before every commit
 #   make shuffle   everything, in random order; pytest says the seed: ARGS='--randomly-seed=1' repeats it
 #   make clocks    everything at six times of day, in random order; an hour, and it needs a C compiler
-#   make soak      the long seeded rounds
+#   make soak      the long seeded rounds; SECONDS=28800 plays simulated runs for a night
 #   make coverage  the tests without browsers, kernels and kills, measured: fails below 94 % of the lines
 #   make messages  the catalogue of Chinese messages, up to date with the code and compiled
 #   make bench     speed, memory and growth against their targets; a quarter of an hour, ARGS=--quick for a first look
@@ -22,6 +22,7 @@ PARALLEL := -n $(shell $(PYTHON) -c 'import os; print(2 * (os.cpu_count() or 1))
 QUICK := not (slow or browser or notebook or kill or soak)
 MEASURED := not (browser or notebook or kill or soak)
 ARGS ?=
+SECONDS ?= 600
 
 define TOTALS
 import json, sys
@@ -59,7 +60,7 @@ clocks: .venv/dev
 	$(BIN)/python tests/times_of_day.py $(PARALLEL) $(ARGS)
 
 soak: .venv/dev
-	$(PYTEST) -m soak --timeout 3600 $(ARGS)
+	TCB_OPS_SOAK_SECONDS=$(SECONDS) $(PYTEST) -m soak --timeout $$(( $(SECONDS) + 3600 )) $(ARGS)
 
 lint: .venv/dev
 	$(BIN)/ruff check .

@@ -7,7 +7,6 @@ are gettext's, so that Babel finds the messages (`make messages`); placeholders 
 from __future__ import annotations
 
 import gettext as catalogues
-import re
 import struct
 import sys
 from collections.abc import Iterable, Mapping
@@ -40,24 +39,9 @@ class Text:
 
     __slots__ = ()
 
-    def parts(self) -> Iterable[object]:
-        """Return the Texts and strings of which the text is made, without values from outside."""
-        return ()
-
     def commands(self) -> list[CommandText]:
         """Return the command lines within the text."""
-        inner = [part.commands() if isinstance(part, Text) else [part] for part in self.parts()]
-        return [part for parts in inner for part in parts if isinstance(part, CommandText)]
-
-    def options(self) -> set[str]:
-        """Return the options of the command line that the text names, except in backticks and in commands to copy."""
-        options: set[str] = set()
-        for part in self.parts():
-            if isinstance(part, Text):
-                options |= part.options()
-            elif isinstance(part, str) and not isinstance(part, CommandText):
-                options.update(re.findall(r"--[a-z][a-z-]+", re.sub("`[^`]*`", "", part)))
-        return options
+        return []
 
     def of(self, lang: Lang) -> str:
         """Return the text in one language."""
@@ -102,9 +86,9 @@ class Message(Text):
             found = catalogue.gettext(self.msgid)
         return found.format_map({name: _shown(value, lang) for name, value in self.values.items()})
 
-    def parts(self) -> Iterable[object]:
-        """Return the message, and the Texts and command lines among its values."""
-        return self.msgid, *(value for value in self.values.values() if isinstance(value, Text | CommandText))
+    def commands(self) -> list[CommandText]:
+        """Return the command lines among the values."""
+        return _commands(self.values.values())
 
     def format(self, **values: object) -> Text:
         """Return the message with further values."""
@@ -122,25 +106,31 @@ class Bilingual(Text):
         """Return the text in one language."""
         return self.chinese if lang is Lang.ZH else self.english
 
-    def parts(self) -> Iterable[object]:
-        """Return the text in English."""
-        return (self.english,)
-
 
 @dataclass(frozen=True, slots=True)
 class Joined(Text):
     """Texts joined by a separator."""
 
-    items: tuple[object, ...]
+    parts: tuple[object, ...]
     between: Text
 
     def of(self, lang: Lang) -> str:
         """Return the joined parts in one language."""
-        return self.between.of(lang).join(str(_shown(part, lang)) for part in self.items)
+        return self.between.of(lang).join(str(_shown(part, lang)) for part in self.parts)
 
-    def parts(self) -> Iterable[object]:
-        """Return the joined parts."""
-        return self.items
+    def commands(self) -> list[CommandText]:
+        """Return the command lines among the parts."""
+        return _commands(self.parts)
+
+
+def _commands(parts: Iterable[object]) -> list[CommandText]:
+    found = []
+    for part in parts:
+        if isinstance(part, Text):
+            found += part.commands()
+        elif isinstance(part, CommandText):
+            found.append(part)
+    return found
 
 
 def N_(msgid: str) -> str:  # noqa: N802  gettext's name for it

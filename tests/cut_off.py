@@ -5,13 +5,10 @@ from __future__ import annotations
 import asyncio
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tcb_ops.features.simulator import Simulator
-from tcb_ops.features.simulator.state import reset
-
-if TYPE_CHECKING:
-    from aiohttp import web
+from tcb_ops.features.simulator import Reset, Simulator
+from tcb_ops.features.simulator.state import Request, Response
 
 
 @dataclass(frozen=True)
@@ -43,13 +40,13 @@ class CutOff(Simulator):
         assert self._loop is not None
         self._loop.call_soon_threadsafe(self._released.set)
 
-    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def handle(self, request: Request) -> Response:
         kill, released = self._cut, self._released
         self._calls += 1
         if kill is None or self._calls <= kill.calls:
-            return await super()._answer(request)
+            return await super().handle(request)
         if self._calls == kill.calls + 1 and kill.carried_out:
-            await super()._answer(request)
+            await super().handle(request)
         self.reached.set()
         await released.wait()
-        return reset(request)
+        return Response(reset=Reset.BEFORE)

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 
 import click
 import pytest
+import simulated_runs
 from doc_pages import ROOT, RUN_ID, agrees, blocks, commands, play, rewrite
+from simulated_world import scenario_of
 
 import tcb_ops as tcb
 from tcb_ops.cli.main import cli
@@ -64,6 +66,7 @@ BOUNDS = {
         xlsx.MOST_ROWS,
     ),
     "howto/colleagues.md": (annotate_workbook.MOST_COPIES,),
+    "explanation/testing.md": (simulated_runs.BATCH, scenario_of(0).rows, simulated_runs.MOST_SESSIONS),
 }
 """Numbers of the code that a page states."""
 
@@ -299,7 +302,7 @@ def test_bounds_are_those_of_the_code(page: str, lang: str):
 @pytest.mark.parametrize("readme", READMES, ids=name_of)
 def test_the_readme_is_short_and_begins_with_the_commands_for_a_fresh_machine(readme: Path):
     text = read(readme).text
-    assert len(text.encode()) <= 10_240
+    assert len(text.encode()) <= 8_192
     assert text.index("make demo") < text.index("make test") < 2_000
 
 

@@ -25,7 +25,7 @@ from tcb_ops.errors import InputError, InterruptedRunError, StoppedError, UsageE
 from tcb_ops.formatting import format_duration, format_size, sanitize
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_lines, ngettext, pgettext
 from tcb_ops.kinds import ANY_KIND, Kind, load, provided
-from tcb_ops.lists.batch import Batch, check_fixme, fixme_beside, write_fixme
+from tcb_ops.lists.batch import Batch, fixme_beside, write_fixme
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.model import STORED_OUTCOMES, Outcome, Problem, Reason
 from tcb_ops.preflight import (
@@ -109,8 +109,6 @@ class RunCommand:
         `others`: the command's options that are not about the list, for suggestions.
         """
         console, settings, listing = self.console, self.settings, self.listing
-        if listing.fix_me is not None:
-            check_fixme(Path(listing.fix_me))
         try:
             batch = read_paths(
                 source,

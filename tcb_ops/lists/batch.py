@@ -7,9 +7,8 @@ folder, with mode 0600, which no other process can open and which disappears wit
 from __future__ import annotations
 
 import csv
-import hashlib
+import os
 import sqlite3
-import stat
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -181,13 +180,10 @@ class Problems(Sequence[Problem]):
     @overload
     def __getitem__(self, index: slice) -> list[Problem]: ...
     def __getitem__(self, index: int | slice) -> Problem | list[Problem]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        offset = index + len(self) if index < 0 else index
-        page = self._page("", (), f"LIMIT 1 OFFSET {offset}") if offset >= 0 else []
-        if not page:
-            raise IndexError(index)
-        return page[0][1]
+        numbers = range(len(self))[index]
+        if isinstance(numbers, range):
+            return [self[number] for number in numbers]
+        return self._page("", (), f"LIMIT 1 OFFSET {numbers}")[0][1]
 
     def __iter__(self) -> Iterator[Problem]:
         line, last = -1, -1
@@ -402,6 +398,7 @@ class Batch:
 
 _FIXME = ".fix-me"
 """Between a list's name and the suffix of its fix-me file, or before the number of a further one."""
+_COLUMNS = ("tcb_line", "tcb_column", "tcb_problem", "tcb_fix")
 
 
 def is_fixme_of(source: str, name: str) -> bool:
@@ -410,37 +407,21 @@ def is_fixme_of(source: str, name: str) -> bool:
 
 
 def fixme_beside(source: Path) -> Path:
-    """Return the fix-me file's name beside the list; a name whose fix-me file was edited is skipped."""
+    """Return a new name for the fix-me file beside the list: an earlier one may have been edited."""
     numbers = ("", *(f"-{n}" for n in range(2, 10_000)))
     names = (Path(f"{source.with_suffix('')}{_FIXME}{number}.csv") for number in numbers)
-    return next(filter(_is_free, names))
-
-
-def check_fixme(dest: Path) -> None:
-    """Raise UsageError if writing the fix-me file would replace anything other than an earlier, unedited one."""
-    if not _is_free(dest):
-        raise UsageError(
-            _(
-                "--fix-me {dest}: this must be a new file, or an earlier fix-me file that nobody has changed, which "
-                "is replaced. Choose another file.",
-                dest=dest,
-            ),
-        )
-
-
-_COLUMNS = ("tcb_line", "tcb_column", "tcb_problem", "tcb_fix", "tcb_digest")
-"""The last row of tcb_digest has a checksum, which shows whether the file was edited."""
+    return next(name for name in names if not os.path.lexists(name))
 
 
 def write_fixme(problems: Sequence[Problem], dest: str | Path, lang: Lang = Lang.EN) -> int:
-    """Write the rows that have problems and return their number; for 0 no file is written.
+    """Write the rows that have problems to a new file, and return their number; for 0 no file is written.
 
     `problems` are `Batch.problems` or those of an InputError. The list's own columns come first, then tcb_line,
-    tcb_column, tcb_problem, tcb_fix and tcb_digest, which are ignored when the file is read as a list; each row is
+    tcb_column, tcb_problem and tcb_fix, which are ignored when the file is read as a list; each row is
     written once. Problems of the whole file have no row. Written for Excel: UTF-8 with BOM, CRLF, no cell that would
     run as a formula.
 
-    Raises UsageError if `dest` cannot be written.
+    Raises UsageError if `dest` exists or cannot be written.
     """
     if not isinstance(problems, Problems):
         return 0
@@ -448,41 +429,17 @@ def write_fixme(problems: Sequence[Problem], dest: str | Path, lang: Lang = Lang
     first = next(rows, None)
     if first is None:
         return 0
-    digest, written, last = hashlib.sha256(), 0, [*map(guard, problems.headers), *_COLUMNS[:-1]]
+    written = 0
     try:
-        with Path(dest).open("w", encoding="utf-8-sig", newline="") as file:
+        with Path(dest).open("x", encoding="utf-8-sig", newline="") as file:
             out = csv.writer(file)
-            for cells, about in chain([first], rows):
-                out.writerow([*last, "" if written else _COLUMNS[-1]])
-                _feed(digest, last)
+            out.writerow([*map(guard, problems.headers), *_COLUMNS])
+            for written, (cells, about) in enumerate(chain([first], rows), 1):  # noqa: B007  the number of rows
                 columns = "; ".join(dict.fromkeys(p.column for p in about if p.column))
                 messages = "; ".join(p.message.of(lang) for p in about)
                 fix = "; ".join(p.fix.of(lang) for p in about)
-                last = [*map(guard, (*cells, str(about[0].line), columns, messages, fix))]
-                written += 1
-            _feed(digest, last)
-            out.writerow([*last, digest.hexdigest()[:16]])
+                out.writerow(map(guard, (*cells, str(about[0].line), columns, messages, fix)))
     except OSError as error:
-        failed = _("{dest} cannot be written ({why})", dest=dest, why=system_reason(error))
-        raise UsageError(failed) from None
+        failed = _("{dest} cannot be written: {why}.", dest=dest, why=system_reason(error))
+        raise UsageError(failed, _("Choose another file.")) from None
     return written
-
-
-def _feed(digest: hashlib._Hash, cells: Sequence[str]) -> None:
-    digest.update("\0".join((*cells, "\n")).encode("utf-8", "backslashreplace"))
-
-
-def _is_free(dest: Path) -> bool:
-    """Return whether a file does not exist, or is an unedited fix-me file."""
-    digest, last = hashlib.sha256(), [""]
-    try:
-        if not stat.S_ISREG(dest.lstat().st_mode):
-            return False
-        with dest.open(encoding="utf-8-sig", newline="") as lines:
-            for last in csv.reader(lines):
-                _feed(digest, last[:-1])
-    except FileNotFoundError:
-        return True
-    except (OSError, ValueError, csv.Error):
-        return False
-    return last[-1:] == [digest.hexdigest()[:16]]

@@ -15,7 +15,7 @@ from string import Formatter
 
 from tcb_ops.errors import UsageError
 from tcb_ops.formatting import guard, shown, trim
-from tcb_ops.i18n import Lang, Text, _, pgettext
+from tcb_ops.i18n import Lang, _, pgettext
 from tcb_ops.lists.merchants import Merchants, Unresolved, list_lines, resolve
 from tcb_ops.model import Merchant
 from tcb_ops.resources import nearest_path, system_reason
@@ -83,8 +83,6 @@ def scan(
     if files:
         return ScannedFiles(folder, tuple(sorted(files)), junk, own_files, excluded)
     name = shown(str(source))
-    if not (junk or own_files or excluded):
-        raise UsageError(_("{source} contains no files.", source=name), _("Check that its disk is mounted."))
     raise UsageError(
         _(
             "{source}: no file remains (hidden or temporary: {junk:,}; tcb-ops's own: {ours:,}; excluded by "
@@ -209,19 +207,12 @@ def _all(merchants: Merchants, name: str) -> list[Merchant]:
             targets.append((default or group)[0])
         else:
             ambiguous.append(list_lines(group))
-    if not ambiguous:
-        return targets
-    problem = _("--to all-envs: several merchants share an environment")
-    if name == ALL:
-        problem = _("--to all: several environments, none of them the default")
-    listed = "; ".join(ambiguous[:5]) + (f" … ({len(ambiguous)})" if len(ambiguous) > 5 else "")
-    raise UsageError(
-        _(
-            "{problem}: {listed}. Mark one default=yes in the merchants file, or narrow it with --where",
-            problem=problem,
-            listed=listed,
+    if ambiguous:
+        text = _(
+            "--to {name}: mark one of these default=yes in the merchants file, or narrow it with --where: {listed}"
         )
-    )
+        raise UsageError(text.format(name=name, listed="; ".join(ambiguous[:5])))
+    return targets
 
 
 # --- the list -------------------------------------------------------------------------------------------------------
@@ -262,17 +253,14 @@ def _fields_of(text: str) -> set[str]:
     try:
         parsed = [field for field in Formatter().parse(text) if field[1] is not None]
     except ValueError:
-        raise _bad_template(text, _("a {{ or }} is unmatched")) from None
-    for _literal, field, spec, conversion in parsed:
-        if field not in FIELDS or spec or conversion:
-            raise _bad_template(text, _("there is no field {{{name}}}", name=shown(str(field), 40)))
+        parsed = [("", None, "", None)]
+    if any(field not in FIELDS or spec or conversion for _literal, field, spec, conversion in parsed):
+        fields = " ".join(f"{{{field}}}" for field in FIELDS)
+        problem = _(
+            "--path {text}: the fields in braces must be of {fields}", text=shown(text), fields=fields
+        )
+        raise UsageError(problem)
     return {str(field) for _literal, field, _spec, _conversion in parsed}
-
-
-def _bad_template(text: str, why: Text) -> UsageError:
-    fields = " ".join(f"{{{field}}}" for field in FIELDS)
-    problem = _("--path {text}: {why}; the fields are {fields}", text=shown(text), why=why, fields=fields)
-    return UsageError(problem)
 
 
 def default_root(folder: Path, dest: Path, root: Path | None) -> Path:

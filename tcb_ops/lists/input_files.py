@@ -94,13 +94,6 @@ _BOMS = (
     (b"\x84\x31\x95\x33", "gb18030", "GB18030 (BOM)"),
 )
 
-_CJK = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]")
-_SUSPICIOUS = re.compile("[\u0080-\u009f\u00a1-\u07ff]+")
-"""Latin-1, Greek, Cyrillic and nearby letters, except the no-break space: two-byte GBK that is valid UTF-8 looks like
-this (路 looks like a middle dot)."""
-_SURELY_UTF8 = 10
-"""With so many Chinese characters, valid UTF-8 is not GBK by coincidence."""
-
 _SAVE_AS = _("save it in Excel or WPS as 'CSV UTF-8 (comma delimited)' and use that file")
 
 
@@ -115,41 +108,6 @@ class Decoded:
     bytes: int
     sha256: str
     """Of the file's bytes, 64 hex digits."""
-    warnings: tuple[Text, ...]
-
-
-@dataclass(slots=True)
-class _Attempt:
-    """An encoding that is tried while the lines are read."""
-
-    codec: str
-    line: int = 1
-    """The one that is read or, after a failure, the one that is not text in this encoding."""
-    failed: bool = False
-    chinese: int = 0
-    suspicious: str = ""
-    _decoder: codecs.IncrementalDecoder = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._decoder = codecs.getincrementaldecoder(self.codec)()
-
-    def feed(self, line: bytes, *, last: bool = False) -> None:
-        if self.failed:
-            return
-        try:
-            text = self._decoder.decode(line, last)
-        except UnicodeDecodeError:
-            self.failed = True
-            return
-        before, nul, _after = text.partition(
-            "\0"
-        )  # in UTF-16: in other encodings NUL bytes are refused earlier
-        self.line += before.count("\n")
-        self.failed = bool(nul)
-        if not line.isascii() and self.chinese < _SURELY_UTF8:
-            self.chinese += len(_CJK.findall(text))
-            if not self.suspicious and (match := _SUSPICIOUS.search(text)):
-                self.suspicious = match.group()
 
 
 @contextmanager
@@ -168,58 +126,41 @@ def decode(raw: BinaryIO, name: str) -> Decoded:
     if is_workbook(raw):
         raise refused(name, _("this is a workbook (XLSX or XLS), not a CSV"), _SAVE_AS)
     raw.seek(0)
-    head = raw.read(4)
+    head = raw.read(5)
     bom, codec, encoding = next((b for b in _BOMS if head.startswith(b[0])), (b"", "", ""))
-    attempts = [_Attempt(codec)] if bom else [_Attempt("utf-8"), _Attempt("gb18030")]
-    size, sha256 = _read_through(raw, bom, attempts, name)
-    if size == len(bom):
+    if len(head) == len(bom):
         raise refused(name, _("the file is empty"), _("export the list again; it needs a header and rows"))
-    chosen = next((attempt for attempt in attempts if not attempt.failed), None)
-    if chosen is None:
-        message = _("these bytes are not text in {tried}", tried=encoding or "UTF-8, GB18030")
-        raise refused(name, message, _SAVE_AS, max(attempt.line for attempt in attempts))
-    warning = None if bom else _doubt(attempts[0], chosen)
-    raw.seek(len(bom))
-    text = io.TextIOWrapper(raw, encoding=chosen.codec, newline="")
-    return Decoded(text, encoding or chosen.codec.upper(), size, sha256, (warning,) if warning else ())
+    bad_line = 0
+    for candidate in (codec,) if bom else ("utf-8", "gb18030"):
+        raw.seek(len(bom))
+        bad = _bad_line(raw, candidate, name)
+        if not bad:
+            size, sha256 = digest(raw)
+            raw.seek(len(bom))
+            text = io.TextIOWrapper(raw, encoding=candidate, newline="")
+            return Decoded(text, encoding or candidate.upper(), size, sha256)
+        bad_line = max(bad_line, bad)
+    message = _("these bytes are not text in {tried}", tried=encoding or "UTF-8, GB18030")
+    raise refused(name, message, _SAVE_AS, bad_line)
 
 
-def _read_through(raw: BinaryIO, bom: bytes, attempts: list[_Attempt], name: str) -> tuple[int, str]:
-    """Feed all lines to the hash and, without the BOM, to the attempts. Return size and SHA-256."""
-    raw.seek(0)
-    digest, size, number = hashlib.sha256(), 0, 0
-    while line := raw.readline(_LONGEST_LINE + 1):
-        number += 1
-        if len(line) > _LONGEST_LINE:
-            raise refused(name, _("a line is longer than 16 MiB, so this is not a list"), _SAVE_AS)
-        if b"\0" in line and not attempts[0].codec.startswith("utf-16"):
-            message = _("there are NUL bytes here: this is not text, or UTF-16 without a BOM")
-            raise refused(name, message, _SAVE_AS, number)
-        digest.update(line)
-        for attempt in attempts:
-            attempt.feed(line if size else line.removeprefix(bom))
-        size += len(line)
-    for attempt in attempts:
-        attempt.feed(b"", last=True)
-    return size, digest.hexdigest()
-
-
-def _doubt(utf8: _Attempt, chosen: _Attempt) -> Text | None:
-    """Return why the detected encoding may be wrong."""
-    if chosen is not utf8 and utf8.chinese >= _SURELY_UTF8:
-        return _(
-            "read as GB18030, but the file is valid UTF-8 up to line {line}: it may be UTF-8 with a damaged "
-            "line, or two files joined. Check the Chinese text; if it is wrong, fix that line",
-            line=utf8.line,
-        )
-    if chosen.chinese or not chosen.suspicious:
-        return None
-    return _(
-        "read as {encoding}, but it contains '{text}' and no Chinese: the encoding may be detected wrongly. If "
-        "the text is wrong, save the list as 'CSV UTF-8', which states its encoding",
-        encoding=chosen.codec.upper(),
-        text=shown(chosen.suspicious, 20),
-    )
+def _bad_line(raw: BinaryIO, codec: str, name: str) -> int:
+    """Return the first line that is not text in an encoding; 0 if all lines are. Raises InputError for a binary file."""
+    decoder = codecs.getincrementaldecoder(codec)()
+    number = 1
+    try:
+        while line := raw.readline(_LONGEST_LINE + 1):
+            if len(line) > _LONGEST_LINE:
+                raise refused(name, _("a line is longer than 16 MiB, so this is not a list"), _SAVE_AS)
+            text = decoder.decode(line)
+            if "\0" in text:
+                message = _("there are NUL bytes here: this is not text, or UTF-16 without a BOM")
+                raise refused(name, message, _SAVE_AS, number + text.partition("\0")[0].count("\n"))
+            number += text.count("\n")
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return number
+    return 0
 
 
 _WORKBOOKS = (b"PK\x03\x04", b"PK\x05\x06", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1")

@@ -203,7 +203,6 @@ def _narrowed(whole: Merchants, where: Sequence[str]) -> Merchants:
                 _("--where {item}: write it as column=value, e.g. name={item}", item=shown(item))
             )
         if position is None:
-            near = near_names(column, headers)[:1]
             raise UsageError(
                 _(
                     "--where {item}: {source} has no column '{column}'; it has {there}.",
@@ -211,23 +210,14 @@ def _narrowed(whole: Merchants, where: Sequence[str]) -> Merchants:
                     source=whole.source,
                     column=shown(column),
                     there=", ".join(headers),
-                ),
-                _("Did you mean {near}?", near=f"--where {near[0]}={shown(value)}") if near else None,
+                )
             )
         values.setdefault(position, set()).add(fold(value))
     selected = [m for m in whole if all(fold(m.columns[i][1]) in allowed for i, allowed in values.items())]
     if selected:
         return Merchants(selected, whole.source, whole)
-    near = []
-    for i, allowed in values.items():
-        cells = {fold(m.columns[i][1]): m.columns[i][1] for m in whole if m.columns[i][1]}
-        for value in allowed - cells.keys():
-            near += [f"{headers[i]}={shown(cell)}" for cell in near_names(value, cells.values())]
     items = " ".join(f"--where {shown(item)}" for item in where)
-    fix = _("did you mean {listed}?", listed=", ".join(near)) if near else _("check the values")
-    raise UsageError(
-        _("{items}: no merchant of {source} matches; {fix}", items=items, source=whole.source, fix=fix)
-    )
+    raise UsageError(_("{items}: no merchant of {source} matches.", items=items, source=whole.source))
 
 
 def list_lines(lines: Sequence[Merchant]) -> str:

@@ -15,12 +15,11 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
-from urllib.parse import quote
 
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import BrokenTableError, UsageError
-from tcb_ops.formatting import EDGE, near_names, shown, trim, unguard
-from tcb_ops.i18n import Text, _, as_facts, ngettext
+from tcb_ops.formatting import EDGE, shown, trim, unguard
+from tcb_ops.i18n import Text, _, ngettext
 from tcb_ops.lists.batch import Batch, OnBad, Problems, Staging
 from tcb_ops.lists.input_files import (
     decode,
@@ -32,7 +31,7 @@ from tcb_ops.lists.input_files import (
     refused,
 )
 from tcb_ops.lists.merchants import Merchants, Resolve, Unresolved, cached_resolve
-from tcb_ops.lists.row_files import PathMap, SourceCheck, conceal, concealed, refuse_sources, split_source
+from tcb_ops.lists.row_files import SourceCheck, conceal, concealed, path_map, refuse_sources, split_source
 from tcb_ops.lists.table import LIST_COLUMNS, Columns, Rows, Table, read_table, read_workbook
 from tcb_ops.lists.workbook import CellKind, NonTextCell, non_text_problem, not_computed
 from tcb_ops.model import Problem, Row, Secret, is_source
@@ -41,14 +40,13 @@ from tcb_ops.model import Problem, Row, Secret, is_source
 
 MAX_PATH_BYTES = 850
 """Both pages limit "the encoded length". It is measured in UTF-8: the object overview defines keys as UTF-8, and the
-form post sends them so. Percent-encoding is mentioned only for later access; a path over the limit in that form
-gets a warning."""
+form post sends them so. Percent-encoding is mentioned only for later access."""
 
 _PLAIN = re.compile(r"(?!\.{1,2}(?:/|$))[A-Za-z0-9!_.*\-]+(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9!_.*\-]+)*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+(?:\s*;.*)?")
 _DOTS = re.compile(r"(?:^|/)(\.{1,2})(?:/|$)")
-_NOT_ADVISED = re.compile(r"[`^\"\\{}\[\]~%#><\u0080-\u00ff\u200b-\u200f\u2028-\u202e\u2060\ufeff]")
+_NOT_ADVISED = re.compile(r"[`^\"\\{}\[\]~%#><\u0080-\u07ff\u200b-\u200f\u2028-\u202e\u2060\ufeff]")
 
 
 def path_problem(path: str) -> tuple[Text, Text] | None:
@@ -121,16 +119,8 @@ def not_advised(path: str) -> str:
     return match.group() if match else ""
 
 
-def too_long_in_urls(path: str) -> bool:
-    """Return whether a valid path exceeds the limit when percent-encoded in a link."""
-    # A character becomes at most twelve bytes (%F0%9F%98%80), so short paths need not be encoded.
-    return len(path) * 12 > MAX_PATH_BYTES and len(quote(path)) > MAX_PATH_BYTES
-
-
 # --- rows ----------------------------------------------------------------------------------------------------------
 
-_NO_MERCHANT = Unresolved("merchant", detail(DetailCode.MERCHANT_EMPTY), _("fill in a name or appid"))
-"""For a list without a column for the environment."""
 _TARGET = frozenset({"env", "merchant", "appid"})
 _TEXT_ONLY = frozenset({"env", "path", "file"})
 _ALLOWED = frozenset({CellKind.NUMBER, CellKind.DATE, CellKind.BOOLEAN})
@@ -194,8 +184,7 @@ class RowValidator:
         if not problems:
             problems += bad.values()
             if _TARGET.isdisjoint(bad):
-                lacks = "env" not in self._positions and not merchant
-                environment = _NO_MERCHANT if lacks else self._resolve(env, merchant, appid)
+                environment = self._resolve(env, merchant, appid)
                 if environment is None:
                     self.left_out += 1
                     return None, []
@@ -246,10 +235,7 @@ class RowValidator:
         cell = cells[position]
         if isinstance(cell, NonTextCell) and (name in _TEXT_ONLY or cell.kind not in _ALLOWED):
             bad[name] = Problem(line, self._names[name], *non_text_problem(cell), shown(cell))
-        value = cell.strip(EDGE)
-        if value != cell:
-            self._warn("trimmed", line, self._names[name])
-        return value
+        return cell.strip(EDGE)
 
     def _check_path(self, line: int, path: str, problems: list[Problem]) -> bool:
         """Return whether the path is valid. Counts warnings."""
@@ -258,8 +244,6 @@ class RowValidator:
             return False
         if character := not_advised(path):
             self._warn("not advised", line, shown(character))
-        if too_long_in_urls(path):
-            self._warn("long", line, "")
         return True
 
     def _object_header(
@@ -293,15 +277,8 @@ _WARNINGS = {
         "Rows with cells to the right of the last column name: {n:,}; those cells are ignored (first: line {line}, "
         "'{what}')"
     ),
-    "trimmed": _(
-        "Cells with spaces around them: {n:,}; they were trimmed (first: line {line}, column '{what}')"
-    ),
     "not advised": _(
         "Paths with characters that the storage advises against: {n:,}; they are sent unchanged (first: line {line}, {what})"
-    ),
-    "long": _(
-        "Paths over {most} bytes when percent-encoded: {n:,}; the storage may refuse them (first: line {line})",
-        most=MAX_PATH_BYTES,
     ),
 }
 
@@ -355,9 +332,10 @@ def read_paths(
 
     """
     if unknown := [name for name in columns if name not in LIST_COLUMNS.known]:
-        raise _unknown_name(unknown[0], columns[unknown[0]])
+        given, names = f"--column {shown(unknown[0], 40)}=…", ", ".join(LIST_COLUMNS.known)
+        raise UsageError(_("{given}: the name must be one of {ours}.", given=given, ours=names))
     name = str(source)
-    path_map = PathMap(file_map, root)
+    map_file = path_map(file_map, root)
     list_columns = replace(LIST_COLUMNS, given=columns)
     staging = Staging()
     with _open_table(source, list_columns, sheet, header_row, rows) as (table, encoding, size, sha256):
@@ -366,7 +344,7 @@ def read_paths(
             table.headers,
             positions,
             cached_resolve(merchants),
-            map_file=path_map.map,
+            map_file=map_file,
             sheet=not table.delimiter,
         )
         broken = _stage(table, validator, staging)
@@ -399,7 +377,7 @@ def read_paths(
         headers=validator.headers,
         encoding=encoding,
         delimiter=table.delimiter,
-        warnings=table.warnings + validator.warnings(),
+        warnings=validator.warnings(),
         decided=decided,
         merchants=merchants,
         left_out=validator.left_out,
@@ -410,19 +388,6 @@ def read_paths(
         sources=sources,
     )
     return batch if root is None else batch.check_files(root)
-
-
-def _unknown_name(name: str, header: str) -> UsageError:
-    names = LIST_COLUMNS.known
-    near = [f"{header}={name}"] if header in names else [f"{n}={header}" for n in near_names(name, names)]
-    return UsageError(
-        _(
-            "{given}: the name must be one of {ours}.",
-            given=f"--column {shown(name, 40)}={shown(header, 40)}",
-            ours=", ".join(names),
-        ),
-        _("Did you mean {meant}?", meant=f"--column {shown(near[0])}") if near else None,
-    )
 
 
 @contextmanager
@@ -440,7 +405,7 @@ def _open_table(
             size += len(cells)
             sums.update(cells)
         records = ((line, list(cells)) for line, cells in enumerate(source.rows, start=2))
-        table = Table(source.headers, 1, records, delimiter=",", layout=_("in memory"))
+        table = Table(source.headers, 1, records, _("in memory"), ",")
         yield table, "", size, sums.hexdigest()
         return
     name = str(source)
@@ -455,7 +420,7 @@ def _open_table(
         decoded = decode(raw, name)
         table = read_or_refuse(name, lambda: read_table(decoded.text, columns.rate, header_line=header_line))
         layout = _("{encoding}, {layout}", encoding=decoded.encoding, layout=table.layout)
-        table = replace(table, layout=layout, warnings=decoded.warnings)
+        table = replace(table, layout=layout)
         yield table, decoded.encoding, decoded.bytes, decoded.sha256
 
 
@@ -495,19 +460,16 @@ def _stage(table: Table, validator: RowValidator, staging: Staging) -> Problem |
 def _decided(source: str, table: Table, positions: Mapping[str, int], validator: RowValidator) -> Text:
     columns = {name: shown(trim(table.headers[position]), 40) for name, position in positions.items()}
     named = ", ".join(name if name == header else f"{name} = '{header}'" for name, header in columns.items())
-    found_in = [table.layout]
-    if table.titles:
-        above = ", ".join(f"{line} '{title}'" for line, title in table.titles)
-        found_in.append(_("header in row {line}, above it {above}", line=table.header_line, above=above))
-    elif table.header_line > 1:
-        found_in.append(_("header in row {line}", line=table.header_line))
+    layout = table.layout
+    if table.header_line > 1:
+        layout = _("{layout}, header in row {line}", layout=layout, line=table.header_line)
     rows = ngettext("{n:,} row", "{n:,} rows", validator.rows)
     if validator.left_out:
         rows = _("{rows}, {out:,} more excluded by --where", rows=rows, out=validator.left_out)
     return _(
         "{name}: {layout}; columns {columns}; {rows}",
         name=source,
-        layout=as_facts([*found_in, *table.notes]),
+        layout=layout,
         columns=named,
         rows=rows,
     )

@@ -65,17 +65,10 @@ class LocalFiles:
         """Return the problem if the root folder does not exist."""
         if os.path.isdir(self._root):  # noqa: PTH112  strings: a Path is slower than the stat itself
             return None
-        root = shown(self._name)
-        if os.path.exists(self._root):  # noqa: PTH110  as above
-            return file_problem(
-                _("{root} (--root) is a file, not a folder", root=root),
-                _("give the folder that contains the files with --root"),
-            )
-        message = _("the root folder {root} does not exist", root=root)
         fix = _("give the folder that contains the files with --root")
         if near := nearest_path(Path(self._name), Path.is_dir):
             fix = _("did you mean --root {near}?", near=shown(str(near)))
-        return file_problem(message, fix)
+        return file_problem(_("there is no folder {root} (--root)", root=shown(self._name)), fix)
 
     def _inspect(self, file: str) -> LocalFile | UnusableFile:
         """Inspect a file, given relative to the root with forward slashes. Links are resolved."""
@@ -155,8 +148,8 @@ def _missing(file: str, similar: str) -> UnusableFile:
     return UnusableFile(message, fix)
 
 
-class PathMap:
-    r"""A mapping from folders of another machine to folders below the root.
+def path_map(items: Sequence[str], root: str | Path | None) -> Callable[[str], str]:
+    r"""Return a function that maps a file of another machine, with forward slashes, to one below the root.
 
     ==========================  ==================  ==================  ==============
     item                        root                file in the list    result
@@ -172,19 +165,17 @@ class PathMap:
     The longest match applies. A target that is not absolute is relative to the root. Without a root nothing is
     mapped, since local files are not inspected.
     """
+    pairs = sorted((_pair(item, root) for item in items), key=lambda pair: -len(pair[0]))
 
-    def __init__(self, items: Sequence[str], root: str | Path | None) -> None:
-        pairs = [_pair(item, root) for item in items]
-        self._pairs = sorted(pairs, key=lambda pair: -len(pair[0])) if root is not None else []
-
-    def map(self, file: str) -> str:
-        """Map a file with forward slashes to one relative to the root; return it unchanged if no folder matches."""
-        for prefix, target in self._pairs:
+    def mapped(file: str) -> str:
+        for prefix, target in pairs if root is not None else ():
             # Windows ignores case, and hand-typed lists are inconsistent.
             if file[: len(prefix)].casefold() == prefix and file[len(prefix) : len(prefix) + 1] == "/":
                 rest = file[len(prefix) :].lstrip("/")
                 return f"{target}/{rest}" if target else rest
         return file
+
+    return mapped
 
 
 def _pair(item: str, root: str | Path | None) -> tuple[str, str]:

@@ -19,9 +19,9 @@ from typing import BinaryIO, Literal, NamedTuple, TypeAlias, TypeVar
 
 from tcb_ops.errors import BrokenTableError
 from tcb_ops.formatting import fold, shown, trim
-from tcb_ops.i18n import Text, _, ngettext
+from tcb_ops.i18n import Text, _
 from tcb_ops.lists.input_files import CHANGED, input_error, open_text
-from tcb_ops.lists.workbook import Area, Book, CellKind, NonTextCell, Sheet, SheetTooLargeError
+from tcb_ops.lists.workbook import Area, Book, CellKind, NonTextCell, Sheet
 from tcb_ops.model import Problem, file_problem
 
 _T = TypeVar("_T")
@@ -186,8 +186,8 @@ KNOWN_COLUMNS = Columns(
 )
 
 
-def _listed(names: Iterable[str | Sheet]) -> str:
-    return ", ".join(f"'{shown(n if isinstance(n, str) else n.name, 40)}'" for n in names)
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"'{shown(name, 40)}'" for name in names)
 
 
 # --- rows -----------------------------------------------------------------------------------------------------------
@@ -208,15 +208,10 @@ class Table:
     header_line: int
     rows: Iterator[Record] = field(repr=False)
     """(line, cells) of every row that is not blank. Raises BrokenTableError for broken quoting."""
-    titles: tuple[tuple[int, str], ...] = ()
-    """(line, text) of the rows above the header, shortened."""
+    layout: Text
+    """The kind of table, as displayed."""
     delimiter: str = ""
     """Empty for a workbook."""
-    layout: Text = field(kw_only=True)
-    """The kind of table, as displayed."""
-    notes: tuple[Text, ...] = ()
-    """Other things detected."""
-    warnings: tuple[Text, ...] = ()
 
 
 def find_header(
@@ -228,36 +223,23 @@ def find_header(
     `header_line` is used as it is; BrokenTableError if it is blank.
     """
     head: list[Record] = []
-    broken = None
-    try:
-        for line, cells in records:
-            if any(map(trim, cells)) and line >= header_line:
-                head.append((line, cells))
-                if header_line or len(head) == HEAD_ROWS or rate(cells).complete:
-                    break
-    except BrokenTableError as error:
-        broken = error.problem
-    if broken and not head:
-        raise BrokenTableError(broken)
-    rows = chain(head, _raising(broken) if broken else records)
+    for line, cells in records:
+        if any(map(trim, cells)) and line >= header_line:
+            head.append((line, cells))
+            if header_line or len(head) == HEAD_ROWS or rate(cells).complete:
+                break
     if header_line and (not head or head[0][0] != header_line):
         message = _("--header-row {line}: this row is empty or does not exist", line=header_line)
         fix = _("give the number of the row with the column names, or omit the option")
         raise BrokenTableError(file_problem(message, fix, line=header_line))
     if not head:
-        return Table((), 0, rows, delimiter=delimiter, layout=layout)
+        return Table((), 0, records, layout, delimiter)
     row = max(range(len(head)), key=lambda i: (rate(head[i][1]), -i))
     line, cells = head[row]
     headers = [str(cell) for cell in cells]
     while not trim(headers[-1]):
         headers.pop()
-    titles = tuple((above, shown(trim(" ".join(filter(trim, cells))), 40)) for above, cells in head[:row])
-    return Table(tuple(headers), line, islice(rows, row + 1, None), titles, delimiter, layout=layout)
-
-
-def _raising(problem: Problem) -> Iterator[Record]:
-    raise BrokenTableError(problem)
-    yield  # makes this a generator, which raises when iterated
+    return Table(tuple(headers), line, chain(head[row + 1 :], records), layout, delimiter)
 
 
 # --- delimited text -------------------------------------------------------------------------------------------------
@@ -301,26 +283,15 @@ def _records(lines: Iterable[str], delimiter: str) -> Iterator[Record]:
             line += 1
             if cells:
                 yield line, cells
-    except csv.Error as error:
+    except csv.Error:
+        message = _("a quote opens in this line and never closes, or closes in the middle of a cell")
         fix = _("close the quote; a quote inside a quoted cell is written twice")
-        problem = file_problem(_misquoted(str(error)), fix, line=line + 1)
+        problem = file_problem(message, fix, line=line + 1)
     except UnicodeDecodeError:
         problem = replace(CHANGED, line=line + 1)  # the lines were decoded before, so the file has changed
     else:
         return
     raise BrokenTableError(problem)
-
-
-def _misquoted(why: str) -> Text:
-    """Return the message for `why`, the csv module's text: its only exception has no code."""
-    if "unexpected end" in why:
-        return _("a quote opens in this line and never closes")
-    if "field limit" not in why:
-        return _("a quote closes in the middle of a cell, so the end of the cell is unclear")
-    return _(
-        "a cell is longer than {characters}; usually a quote opened here is never closed",
-        characters=ngettext("{n:,} character", "{n:,} characters", csv.field_size_limit()),
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -388,12 +359,10 @@ def read_workbook(
     =====================================================  =======================================================
     the workbook                                           result
     =====================================================  =======================================================
-    --sheet NAME, and it exists                            this sheet, hidden or not
-    --sheet NAME, and it does not                          problem that lists the sheets
-    one visible sheet has every needed column              this sheet; a note names the others
-    several have                                           problem that lists them and suggests --sheet
+    --sheet NAME                                           this sheet, hidden or not; problem if it does not exist
+    one visible sheet has every needed column              this sheet
     none has, one visible sheet is not empty               this sheet, so that its own problems are reported
-    none has, several are not empty                        problem that lists them
+    several have, or none and several are not empty        problem that lists them and suggests --sheet
     hidden rows below the header, no --rows                problem that counts them
     the same, --rows all / visible                         all rows / without them
     =====================================================  =======================================================
@@ -401,8 +370,7 @@ def read_workbook(
     Raises BrokenTableError if it is not a readable workbook, or the sheet or its rows are ambiguous.
     """
     book = Book(raw)
-    heads = {candidate: _has_header(book, candidate, rate) for candidate in book.sheets}
-    chosen = _choose(heads, sheet)
+    chosen = _named(book.sheets, sheet) if sheet else _detected(book, rate)
     layout = _("XLSX, sheet '{name}'", name=shown(chosen.name))
     records = ((row.line, row.cells) for row in book.rows(chosen) if rows != "visible" or not row.hidden)
     table = find_header(records, rate, header_line, layout=layout)
@@ -415,55 +383,36 @@ def read_workbook(
         )
         fix = _("include them with --rows all, exclude them with --rows visible, or unhide or delete them")
         raise BrokenTableError(file_problem(message, fix))
-    return replace(
-        table,
-        rows=_with_merges(table.rows, book.merges(chosen), len(table.headers)),
-        notes=tuple(_notes(chosen, heads, len(hidden_lines), rows)),
+    return replace(table, rows=_with_merges(table.rows, book.merges(chosen), len(table.headers)))
+
+
+def _named(sheets: Sequence[Sheet], name: str) -> Sheet:
+    named = [s for s in sheets if s.name == name] or [s for s in sheets if fold(s.name) == fold(name)]
+    if len(named) == 1:
+        return named[0]
+    message = _(
+        "--sheet {name}: there is no such sheet; there are {listed}",
+        name=shown(name, 40),
+        listed=_listed(sheet.name for sheet in sheets),
     )
+    raise BrokenTableError(file_problem(message, _("choose one of these")))
 
 
-def _has_header(book: Book, sheet: Sheet, rate: Rate) -> bool | None:
-    """Return whether one of a sheet's first rows is the header of a list; None for an empty sheet.
-
-    A sheet that is too large counts as a list, so that it is refused where no other sheet is one.
-    """
-    complete: bool | None = None
-    try:
-        for row in islice(book.rows(sheet), HEAD_ROWS):
-            if rate(row.cells).complete:
-                return True
-            complete = False
-    except SheetTooLargeError:
-        return True
-    return complete
-
-
-def _choose(heads: Mapping[Sheet, bool | None], name: str) -> Sheet:
-    """Return the sheet to read, by the table of `read_workbook`."""
-    if name:
-        named = [s for s in heads if s.name == name] or [s for s in heads if fold(s.name) == fold(name)]
-        if len(named) == 1:
-            return named[0]
-        message = _(
-            "--sheet {wanted}: there is no such sheet; there are {listed}",
-            wanted=shown(name, 40),
-            listed=_listed(heads),
-        )
-        raise BrokenTableError(file_problem(message, _("choose one of these")))
-    visible = [sheet for sheet in heads if not sheet.hidden]
-    used = [sheet for sheet in visible if heads[sheet] is not None]
-    lists = [sheet for sheet in used if heads[sheet]]
-    match lists, used:
-        case ([one], _) | ([], [one]):
-            return one
-        case [], []:
-            if any(head is not None for head in heads.values()):
-                message = _("only hidden sheets are not empty: {listed}", listed=_listed(heads))
-                fix = _("select one with --sheet, or unhide it")
-                raise BrokenTableError(file_problem(message, fix))
-            return (visible or list(heads))[0]
-        case _:
-            raise BrokenTableError(_which_sheet(lists, used))
+def _detected(book: Book, rate: Rate) -> Sheet:
+    """Return the sheet with the list, by the table of `read_workbook`."""
+    heads = {sheet: [*islice(book.rows(sheet), HEAD_ROWS)] for sheet in book.sheets if not sheet.hidden}
+    used = [sheet for sheet, head in heads.items() if head]
+    lists = [sheet for sheet in used if any(rate(row.cells).complete for row in heads[sheet])]
+    candidates = lists or used or book.sheets
+    if len(candidates) == 1:
+        return candidates[0]
+    names = [sheet.name for sheet in candidates]
+    message = _("several sheets might be the list: {listed}", listed=_listed(names))
+    fix = _(
+        "select the right one with --sheet '{first}', and its columns with --column path=HEADER if they have other names",
+        first=shown(names[0], 40),
+    )
+    raise BrokenTableError(file_problem(message, fix))
 
 
 def _with_merges(rows: Iterator[Record], merges: Sequence[Area], width: int) -> Iterator[Record]:
@@ -481,29 +430,3 @@ def _with_merges(rows: Iterator[Record], merges: Sequence[Area], width: int) -> 
                     if (line, column) != (merge.top, merge.left):
                         cells[column - 1] = NonTextCell("", CellKind.MERGED, merge.ref)
         yield line, cells
-
-
-def _notes(
-    chosen: Sheet, heads: Mapping[Sheet, bool | None], hidden_rows: int, rows: Rows | None
-) -> Iterator[Text]:
-    if others := [sheet for sheet, head in heads.items() if head is not None and sheet is not chosen]:
-        yield _("not read: sheets {listed}", listed=_listed(others))
-    if hidden_rows and rows == "all":
-        yield _("hidden rows included: {hidden_rows:,}", hidden_rows=hidden_rows)
-    elif hidden_rows:
-        yield _("hidden rows left out: {hidden_rows:,}", hidden_rows=hidden_rows)
-
-
-def _which_sheet(lists: Sequence[Sheet], used: Sequence[Sheet]) -> Problem:
-    first, listed = shown((lists or used)[0].name, 40), _listed(lists or used)
-    if lists:
-        message = _("several sheets look like a list: {listed}", listed=listed)
-        fix = _("select the right one with --sheet '{first}'", first=first)
-    else:
-        message = _(
-            "no sheet has a column path and one of env and merchant; there are {listed}", listed=listed
-        )
-        fix = _(
-            "select the sheet with --sheet '{first}', and its columns with --column path=HEADER", first=first
-        )
-    return file_problem(message, fix)

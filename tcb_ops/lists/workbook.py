@@ -24,7 +24,7 @@ from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import BrokenTableError
 from tcb_ops.formatting import shown
 from tcb_ops.i18n import Text, _
-from tcb_ops.model import Problem, file_problem
+from tcb_ops.model import file_problem
 
 if TYPE_CHECKING:
     from python_calamine import CalamineSheet
@@ -128,10 +128,11 @@ _CHUNK = 1 << 16
 _MAIN = "xl/workbook.xml"
 
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
-_PASSWORD = "EncryptedPackage".encode("utf-16-le")
-"""The stream of an OLE container with an encrypted workbook ([MS-OFFCRYPTO] 2.3.4.4)."""
-
-_SAVE_AS_XLSX = _("open it in Excel or WPS and save it as .xlsx")
+"""How old workbooks begin, and those with a password ([MS-OFFCRYPTO] 2.3.4.4)."""
+_OTHER_FORMAT = file_problem(
+    _("this is not an .xlsx workbook, or it is protected with a password"),
+    _("open it in Excel or WPS, remove the password (File > Info > Protect Workbook), and save it as .xlsx"),
+)
 _Attributes: TypeAlias = dict[str, str]
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, LookupError, ValueError, RuntimeError)
 """What zipfile raises for a broken file; RuntimeError for an encrypted part or an unknown method."""
@@ -148,7 +149,7 @@ def _unzip(raw: BinaryIO) -> zipfile.ZipFile:
     """Open the parts of a workbook. Raises BrokenTableError if it is none, is damaged, or unpacks to too much."""
     raw.seek(0)
     if raw.read(len(_OLE)) == _OLE:
-        raise BrokenTableError(_ole(raw))
+        raise BrokenTableError(_OTHER_FORMAT)
     packed = raw.seek(0, io.SEEK_END)
     try:
         package = zipfile.ZipFile(raw)
@@ -163,7 +164,7 @@ def _unzip(raw: BinaryIO) -> zipfile.ZipFile:
         fix = _("copy the rows into a new workbook; do not open this one unless you know where it comes from")
         raise BrokenTableError(file_problem(message, fix))
     if _MAIN not in package.namelist():
-        raise BrokenTableError(_not_a_workbook(package))
+        raise BrokenTableError(_OTHER_FORMAT)
     try:
         broken = package.testzip()  # calamine does not compare checksums
     except _UNREADABLE:
@@ -171,24 +172,6 @@ def _unzip(raw: BinaryIO) -> zipfile.ZipFile:
     if broken is not None:
         raise _damaged(broken)
     return package
-
-
-def _ole(raw: BinaryIO) -> Problem:
-    """Return the problem of an OLE container: an encrypted workbook, or one in the format before .xlsx."""
-    if _PASSWORD not in raw.read():
-        return file_problem(_("this is an old workbook (.xls or .et)"), _SAVE_AS_XLSX)
-    message = _("the workbook is protected with a password")
-    fix = _("open it, remove the password (File > Info > Protect Workbook) and save it")
-    return file_problem(message, fix)
-
-
-def _not_a_workbook(package: zipfile.ZipFile) -> Problem:
-    if "xl/workbook.bin" in package.namelist():
-        return file_problem(_("this is a binary workbook (.xlsb)"), _SAVE_AS_XLSX)
-    if "content.xml" in package.namelist():
-        return file_problem(_("this is an OpenDocument file (.ods)"), _SAVE_AS_XLSX)
-    fix = _("give a list in .xlsx, .csv or .tsv")
-    return file_problem(_("this is a zip file, but not a workbook with sheets"), fix)
 
 
 def _parse(
@@ -287,8 +270,6 @@ class Survey:
     """The lines of hidden rows with a value."""
     formulas: dict[int, dict[int, bool]] = field(default_factory=dict)
     """Line → column → whether the stored value is a text, which may be empty."""
-    spills: list[Area] = field(default_factory=list)
-    """Areas of array formulas, whose results are in cells without a formula of their own."""
     errors: dict[int, dict[int, str]] = field(default_factory=dict)
     """Line → column → the error's text, such as #N/A."""
 
@@ -338,8 +319,6 @@ class _Surveyor:
         elif name == "f":
             formulas = self.survey.formulas.setdefault(self._line, {})
             formulas[self._column] = self._cell.get("t") == "str"
-            if attributes.get("t") == "array":
-                self.survey.spills.append(area_of(attributes["ref"]))
 
     def text(self, characters: str) -> None:
         """Collect the text of an error."""
@@ -425,7 +404,7 @@ class Book:
         survey = self.survey(sheet)
         values = self._sheet(sheet)
         margin = [""] * (values.start[1] if values.start else 0)
-        hidden, spills = set(survey.hidden), survey.spills
+        hidden = set(survey.hidden)
         last = max(values.end[0] + 1 if values.end else 0, *survey.formulas, 0)
         rows = chain(values.iter_rows() if values.start else (), repeat([]))
         for line, row in zip(range(1, last + 1), rows, strict=False):
@@ -433,9 +412,8 @@ class Book:
                 value if type(value) is str else NonTextCell(*displayed(value), f"{letters(column)}{line}")
                 for column, value in enumerate(row, len(margin) + 1)
             ]
-            spills = [area for area in spills if area.bottom >= line] if spills else spills
-            if line in survey.formulas or line in survey.errors or spills:
-                _mark(cells, line, survey, spills)
+            if line in survey.formulas or line in survey.errors:
+                _mark(cells, line, survey)
             if any(cells) or not_computed(cells):
                 yield SheetRow(line, line in hidden, cells)
 
@@ -468,25 +446,18 @@ def _sheets(package: zipfile.ZipFile) -> list[Sheet]:
     _parse(package, "xl/_rels/workbook.xml.rels", relation)
     _parse(package, _MAIN, sheet)
     if not sheets:
-        raise BrokenTableError(_not_a_workbook(package))
+        raise BrokenTableError(_OTHER_FORMAT)
     return sheets
 
 
-def _mark(cells: list[str], line: int, survey: Survey, spills: Iterable[Area]) -> None:
+def _mark(cells: list[str], line: int, survey: Survey) -> None:
     """Mark the formulas and errors of a row."""
-    errors = survey.errors.get(line, {})
-    formulas = survey.formulas.get(line, {})
-    last = max(chain(errors, formulas), default=0)
-    cells.extend([""] * (last - len(cells)))
-    spilled = {
-        column
-        for area in spills
-        if area.top <= line
-        for column in range(area.left, min(area.right, len(cells)) + 1)
-    }
-    for column in errors.keys() | formulas.keys() | spilled:
+    errors, formulas = survey.errors.get(line, {}), survey.formulas.get(line, {})
+    columns = errors.keys() | formulas.keys()
+    cells.extend([""] * (max(columns) - len(cells)))
+    for column in columns:
         text = errors.get(column, "").strip() or str(cells[column - 1])
-        kind = CellKind.FORMULA if column in formulas or column in spilled else CellKind.ERROR
+        kind = CellKind.FORMULA if column in formulas else CellKind.ERROR
         if column in formulas and not text and not formulas[column]:
             kind = CellKind.NOT_COMPUTED
         cells[column - 1] = NonTextCell(text, kind, f"{letters(column)}{line}")

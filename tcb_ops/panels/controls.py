@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,11 +21,12 @@ import ipywidgets as widgets
 from tcb_ops.errors import TcbOpsError, UsageError
 from tcb_ops.formatting import format_size
 from tcb_ops.found_settings import with_found_file
-from tcb_ops.i18n import Lang, Text, _, as_facts, as_list, as_sentences, ngettext, verbatim
+from tcb_ops.i18n import Lang, Text, _, as_facts, ngettext, verbatim
 from tcb_ops.kinds import environment_count, merchant_count, provided, row_count
 from tcb_ops.lists.merchants import Merchants, read_merchants
 from tcb_ops.model import Outcome
 from tcb_ops.panels.html import esc, message
+from tcb_ops.preflight import scope_of_rows
 from tcb_ops.reports.explanations import MARK
 from tcb_ops.run import Run
 from tcb_ops.runs.limits import RunLimits
@@ -40,8 +41,6 @@ from tcb_ops.settings import (
 )
 
 TARGETS = ("simulator", "live")
-GENTLE_RATE = 5.0
-"""Link calls a second per merchant at the gentle pace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +58,9 @@ class PanelContext:
         """Whether the target is not on this machine, so that a run has to be confirmed."""
         return not self.settings.on_loopback
 
-    def limits(self, *, gentle: bool = False) -> RunLimits:
+    def limits(self) -> RunLimits:
         """Return a run's limits; waits are shorter on the simulator."""
-        rate = GENTLE_RATE if gentle else None
-        if self.simulated:
-            return RunLimits(rate=rate, backoff=0.05, slow_wait=0.3, patience=10)
-        return RunLimits(rate=rate)
+        return RunLimits(backoff=0.05, slow_wait=0.3, patience=10) if self.simulated else RunLimits()
 
     def output_path(self, given: str, default: str) -> Path:
         """Return the path of a headless run's file: `given` or `default`, on the simulator beside its ledger."""
@@ -130,19 +126,6 @@ def open_context(target: str, where: str, lang: Lang) -> PanelContext:
 
 
 _LOG = logging.getLogger("tcb_ops.panels")
-LINKS_GO_TO = _("“Links go to”")
-REPORT = _("the parameter report")
-"""What `--out` is called in the links panel, and in the panels that export reports."""
-_CONTROLS = {
-    "--api-base": _("the setting api_base"),
-    "--cluster": _("the parameter cluster"),
-    "--ledger": _("the setting ledger"),
-    "--new-run": _("“start a new run”"),
-    "--root": _("“Local files”"),
-    "--target": _("the parameter target"),
-    "--where": _("the parameter where"),
-}
-"""The control of a panel for each option of the command line."""
 
 
 def html_area(name: str, height: str = "") -> widgets.HTML:
@@ -164,18 +147,11 @@ def show(widget: Any, *, shown: bool) -> None:
     widget.layout.display = "" if shown else "none"
 
 
-def emphasize(button: widgets.Button, *, wanted: bool) -> None:
-    """Make a button the prominent one, or one of the others."""
-    button.button_style = "primary" if wanted else ""
-    (button.add_class if wanted else button.remove_class)("op-next")
-
-
 class Worker:
     """A panel's status line, and the thread that does one thing at a time."""
 
-    def __init__(self, lang: Lang, out: Text | None = None) -> None:
-        """`out`: the panel's control for the command line's `--out`, if it has one."""
-        self.lang, self._out = lang, out
+    def __init__(self, lang: Lang) -> None:
+        self.lang = lang
         self.line = html_area("op-status")
         self.on_change: Callable[[], None] = lambda: None
         """Called when work begins or ends, to enable and disable buttons."""
@@ -184,8 +160,6 @@ class Worker:
         self._newest: threading.Thread | None = None
         """The same thread, kept until `on_change` was called for its end."""
         self._next: Callable[[], object] | None = None
-        self._covered: dict[widgets.HTML, tuple[str, str]] = {}
-        """What stood in a line before a click was declined, and what stands there since."""
 
     @property
     def busy(self) -> bool:
@@ -194,23 +168,7 @@ class Worker:
 
     def say(self, text: Text, tone: str = "", *, line: widgets.HTML | None = None) -> None:
         """Show a message in the status line, or in another `line`; `tone` is "", good or bad."""
-        lines = (text.of(self.lang), self.describe_options([text]))
-        (line or self.line).value = message("\n".join(filter(None, lines)), tone, text.commands())
-
-    def describe_options(self, texts: Iterable[Text]) -> str:
-        """Name this panel's controls for the options of the command line in texts; "" without any."""
-        controls = _CONTROLS | ({"--out": self._out} if self._out is not None else {})
-        options = set[str]().union(*(text.options() for text in texts))
-        named = [
-            _("{option} is {control}", option=option, control=controls[option])
-            for option in sorted(options & controls.keys())
-        ]
-        sentences = [_("In this panel, {named}.", named=as_facts(named))] if named else []
-        if absent := sorted(options - controls.keys()):
-            sentences.append(
-                _("A panel has no {options}: use the command line for that.", options=as_list(absent))
-            )
-        return as_sentences(sentences).of(self.lang)
+        (line or self.line).value = message(text.of(self.lang), tone, text.commands())
 
     def report(self, error: Exception, line: widgets.HTML | None = None) -> None:
         """Show an error in the status line, or in another `line`."""
@@ -237,16 +195,13 @@ class Worker:
     ) -> None:
         """Do something in the background, one action at a time; its error is shown in `line`.
 
-        While another action is running, this one is declined, or done next if it `waits`. Of several that wait, only the
+        While another action is running, this one is dropped, or done next if it `waits`. Of several that wait, only the
         last is done.
         """
         job = partial(self.guarded, action, line)
         with self._lock:
             if self._thread is not None:
-                if waits:
-                    self._next = job
-                else:
-                    self._decline(line or self.line)
+                self._next = job if waits else self._next
                 return
             self._thread = threading.Thread(target=partial(self._do, job), name="tcb-ops-panel", daemon=True)
             thread = self._newest = self._thread
@@ -282,19 +237,6 @@ class Worker:
         style, layout = {"description_width": "7rem"}, {"width": width}
         return kind(description=label.of(self.lang), layout=layout, style=style, **options).add_class(name)
 
-    def _decline(self, line: widgets.HTML) -> None:
-        """Say in a line, until the step ends, that another one is in progress."""
-        before, _shown = self._covered.get(line, (line.value, ""))
-        self.say(_("Still busy with the last step; wait a moment."), line=line)
-        self._covered[line] = before, line.value
-
-    def _uncover(self) -> None:
-        """Show again what stood in the lines, where the step that ended has shown nothing else."""
-        for line, (before, shown) in self._covered.items():
-            if line.value == shown:
-                line.value = before
-        self._covered.clear()
-
     def _do(self, action: Callable[[], object]) -> None:
         doing: Callable[[], object] | None = action
         while doing is not None:
@@ -303,7 +245,6 @@ class Worker:
                 doing, self._next = self._next, None
                 if doing is None:
                     self._thread = None
-                    self._uncover()
         self.guarded(self.on_change)
 
 
@@ -337,10 +278,6 @@ class Fold(widgets.VBox):
         self._changed()
 
 
-FIRST_FILES = ("report.html", "report.pdf", "report.xlsx", "results.csv", "failed.csv", "errcodes.csv")
-"""The files of a report folder that are listed before the others."""
-
-
 def is_confirmed(typed: str, merchants: int, *, asked: bool) -> bool:
     """Decide whether a run may start.
 
@@ -355,28 +292,32 @@ def is_confirmed(typed: str, merchants: int, *, asked: bool) -> bool:
     return not asked or normalize("NFKC", typed).strip().replace(",", "") == str(merchants)
 
 
-class Confirmation(widgets.VBox):
-    """What a run would change where, and a field for the number of merchants."""
+class ActionButton(widgets.VBox):
+    """A button below its confirmation: what a run would change where, and a field for the number of merchants."""
 
     def __init__(
         self,
         worker: Worker,
         context: PanelContext,
+        label: Text,
         name: str,
-        changed: Callable[[], None],
+        action: Callable[[], None],
         *,
+        changed: Callable[[], None],
         always: bool = False,
+        style: str = "primary",
     ) -> None:
-        """`changed` is called when the typed number changes. Unless `always`, only a live target is confirmed."""
-        self._lang, self._context, self._merchants = worker.lang, context, 0
-        self._always = always
-        self.facts = html_area(name)
+        """`name` is the button's class; `changed` is called when the typed number changes. Unless `always`, only a live target is confirmed."""
+        self._lang, self._context, self._always, self._merchants = worker.lang, context, always, 0
+        self.facts = html_area(f"{name}-confirm")
         self.count = worker.field(
-            widgets.Text, _("Merchants"), f"{name}-count", "16rem", continuous_update=True
+            widgets.Text, _("Merchants"), f"{name}-confirm-count", "16rem", continuous_update=True
         )
         self.count.observe(lambda _: changed(), "value")
-        super().__init__([self.facts, self.count])
-        show(self, shown=False)
+        self.confirmation = widgets.VBox([self.facts, self.count])
+        self.button = worker.button(label, name, action, button_style=style)
+        super().__init__([self.confirmation, self.button])
+        self.ask(None, 0)
 
     @property
     def _asks(self) -> bool:
@@ -393,12 +334,28 @@ class Confirmation(widgets.VBox):
             text = _("Type the number of merchants ({merchants}) first. Nothing was sent.")
             raise UsageError(text.format(merchants=self._merchants))
 
+    def offer(self, run: Run | None, outcomes: frozenset[Outcome], *, even_without: bool = False) -> None:
+        """Show the button for a run with rows of these outcomes, or `even_without` any; None hides it."""
+        tallies = run.tallies() if run is not None else []
+        scope = scope_of_rows(tallies, outcomes)
+        if run is None or not (scope.rows or even_without):
+            self.ask(None, 0)
+            return
+        sends = run.record.kind.sends_files and self._context.live
+        parts: list[object] = [
+            ngettext("{n:,} file", "{n:,} files", scope.rows) if sends else row_count(scope.rows),
+            merchant_count(scope.merchants),
+            environment_count(scope.envs),
+            *([format_size(run.planned_bytes(outcomes))] if sends else []),
+        ]
+        self.ask(as_facts(parts), scope.merchants)
+
     def ask(self, facts: Text | None, merchants: int) -> None:
-        """Ask for a confirmation of these facts; None: there is nothing to start."""
-        self._merchants = merchants
-        self.count.value = ""
-        show(self, shown=self._asks and facts is not None)
-        if facts is not None:
+        """Show the button and ask for a confirmation of these facts; None hides it."""
+        self._merchants, self.count.value = merchants, ""
+        show(self, shown=facts is not None)
+        show(self.confirmation, shown=self._asks and facts is not None)
+        if facts is not None and self._asks:
             asked = _(
                 "{mark}: {target}\n{facts}\nType the number of merchants ({merchants}) to enable the button.",
                 mark=_("LIVE") if self._context.live else verbatim(MARK),
@@ -408,58 +365,9 @@ class Confirmation(widgets.VBox):
             )
             self.facts.value = message(asked.of(self._lang), "bad")
 
-
-class ActionButton(widgets.VBox):
-    """A button that is shown while a run has rows for it, below its confirmation."""
-
-    def __init__(
-        self,
-        worker: Worker,
-        context: PanelContext,
-        label: Text,
-        name: str,
-        action: Callable[[], None],
-        *,
-        changed: Callable[[], None],
-        always: bool = False,
-        **options: Any,
-    ) -> None:
-        """`name` is the button's class; `changed` is called when the typed number changes. `always`: see Confirmation."""
-        self._context = context
-        self.confirmation = Confirmation(worker, context, f"{name}-confirm", changed, always=always)
-        self.button = worker.button(label, name, action, **options)
-        super().__init__([self.confirmation, self.button])
-        show(self, shown=False)
-
-    @property
-    def offered(self) -> bool:
-        """Whether the button is shown."""
-        return bool(self.layout.display != "none")
-
-    def offer(self, run: Run | None, outcomes: frozenset[Outcome], *, even_without: bool = False) -> None:
-        """Show the button for a run with rows of these outcomes, or `even_without` any; None hides it."""
-        found = [one for one in run.tallies() if one.outcome in outcomes] if run is not None else []
-        rows = sum(one.rows for one in found)
-        merchants, envs = len({one.appid for one in found}), len({(one.appid, one.env) for one in found})
-        offered = run is not None and (rows > 0 or even_without)
-        uploads = run is not None and offered and self._context.live and run.record.kind.sends_files
-        parts: list[object] = [
-            ngettext("{n:,} file", "{n:,} files", rows) if uploads else row_count(rows),
-            merchant_count(merchants),
-            environment_count(envs),
-        ]
-        if run is not None and uploads:
-            parts.append(format_size(run.planned_bytes(outcomes)))
-        self.ask(as_facts(parts) if offered else None, merchants)
-
-    def ask(self, facts: Text | None, merchants: int) -> None:
-        """Show the button and ask for a confirmation of these facts; None hides it."""
-        self.confirmation.ask(facts, merchants)
-        show(self, shown=facts is not None)
-
     def enable(self, *, busy: bool) -> None:
         """Enable the button unless the panel is busy or the confirmation is missing."""
-        self.button.disabled = busy or not self.confirmation.confirmed
+        self.button.disabled = busy or not self.confirmed
 
 
 def file_links(folder: Path) -> str:
@@ -468,17 +376,13 @@ def file_links(folder: Path) -> str:
         base = folder.resolve().relative_to(Path.cwd())
     except ValueError:
         base = None
-    files = {file.name: file for file in sorted(folder.iterdir()) if file.is_file()}
     items = []
-    for name in sorted(
-        files, key=lambda name: FIRST_FILES.index(name) if name in FIRST_FILES else len(FIRST_FILES)
-    ):
-        label = esc(name)
+    for file in sorted(file for file in folder.iterdir() if file.is_file()):
+        label = esc(file.name)
         if base:
-            label = f"<a href='{quote((base / name).as_posix())}' target='_blank'>{label}</a>"
-        items.append(
-            f"<li>{label} <span class='op-quiet'>{esc(format_size(files[name].stat().st_size))}</span></li>"
-        )
+            label = f"<a href='{quote((base / file.name).as_posix())}' target='_blank'>{label}</a>"
+        size = esc(format_size(file.stat().st_size))
+        items.append(f"<li>{label} <span class='op-quiet'>{size}</span></li>")
     return f"<ul class='op-file-list'>{''.join(items)}</ul>"
 
 
@@ -494,11 +398,6 @@ class ExportButton(widgets.VBox):
         self.files = widgets.Output().add_class("op-files")
         super().__init__([self.button])
         self.offer(None)
-
-    @property
-    def exported(self) -> bool:
-        """Whether the run that is shown was exported here."""
-        return bool(self.files.outputs)
 
     def offer(self, run: Run | None) -> None:
         """Show the button for a run; None hides it."""

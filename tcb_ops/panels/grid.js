@@ -316,7 +316,7 @@ function render({ model, el }) {
     const panel = el.closest(".op-panel");
     const active = document.activeElement;
     const lost = !active || active === document.body || (panel?.contains(active) && (active.disabled || !active.offsetParent));
-    if (lost && panel?.dataset.pressed) panel.querySelector(".op-next:not([disabled])")?.focus({ preventScroll: true });
+    if (lost && panel?.dataset.pressed) [...panel.querySelectorAll(".op-actions button:not([disabled])")].find((button) => button.offsetParent)?.focus({ preventScroll: true });
   }
   const panelPressed = (event) => {
     const button = event.target.closest?.(".op-actions button");
@@ -324,17 +324,6 @@ function render({ model, el }) {
     if (panel) { if (button) panel.dataset.pressed = "1"; else delete panel.dataset.pressed; }
   };
   document.addEventListener("click", panelPressed, true);
-  // Enter and a double click open the marked entry of a file picker.
-  const openEntry = (event) => {
-    if (event.type === "keydown" && event.key !== "Enter") return;
-    const list = event.target.closest?.(".op-entries");
-    if (!list || list.closest(".op-panel") !== el.closest(".op-panel")) return;
-    event.preventDefault();
-    event.stopPropagation();
-    list.parentElement.querySelector(".op-open")?.click();
-  };
-  document.addEventListener("dblclick", openEntry, true);
-  document.addEventListener("keydown", openEntry, true);
   // "Run all" ends with its last cell in view. Until somebody scrolls, types or clicks, the panel stays in view instead.
   let touched = false;
   const begun = performance.now();
@@ -383,8 +372,6 @@ function render({ model, el }) {
   return () => {
     model.off("msg:custom", receive);
     document.removeEventListener("click", panelPressed, true);
-    document.removeEventListener("dblclick", openEntry, true);
-    document.removeEventListener("keydown", openEntry, true);
     for (const name of TOUCHES) document.removeEventListener(name, touch, { capture: true });
     clearInterval(timer);
   };

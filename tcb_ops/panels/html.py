@@ -16,7 +16,7 @@ from typing import Any
 from tcb_ops.details import DetailCode
 from tcb_ops.errors import InterruptedRunError, TcbOpsError
 from tcb_ops.formatting import format_duration
-from tcb_ops.i18n import Lang, Text, _, as_lines, pgettext
+from tcb_ops.i18n import Lang, Text, _, as_lines, pgettext, verbatim
 from tcb_ops.kinds import Kind, provided, row_count
 from tcb_ops.model import Outcome
 from tcb_ops.preflight import ran_out
@@ -156,50 +156,6 @@ def run_state(*, here: bool, held: bool, finished: bool) -> RunState:
     if finished:
         return RunState.FINISHED
     return RunState.ELSEWHERE if held else RunState.UNFINISHED
-
-
-class Step(StrEnum):
-    """The next action of an operator: one of the panel's buttons."""
-
-    START = "start"
-    CANCEL = "cancel"
-    RESUME = "resume"
-    RETRY = "retry"
-    EXPORT = "export"
-
-
-def next_step(
-    state: RunState | None, *, ready: bool, editing: bool, retryable: bool, exported: bool
-) -> Step | None:
-    """Return the next action.
-
-    `ready`: a run could be started; `editing`: the list and the settings are unfolded.
-
-    =============  =====  =======  =========  ========  =======
-    run            ready  editing  retryable  exported  next
-    =============  =====  =======  =========  ========  =======
-    here           any    any      any        any       cancel
-    elsewhere      any    any      any        any       none
-    none           yes    any      –          –         start
-    at rest        yes    yes      any        any       start
-    unfinished     any    else     any        any       resume
-    finished       any    else     yes        any       retry
-    finished       any    else     no         no        export
-    finished       any    else     no         yes       none
-    none           no     any      –          –         none
-    =============  =====  =======  =========  ========  =======
-    """
-    if state is RunState.HERE:
-        return Step.CANCEL
-    if state is RunState.ELSEWHERE:
-        return None
-    if ready and (editing or state is None):
-        return Step.START
-    if state is RunState.UNFINISHED:
-        return Step.RESUME
-    if state is RunState.FINISHED and retryable:
-        return Step.RETRY
-    return Step.EXPORT if state is RunState.FINISHED and not exported else None
 
 
 def render_mark(lang: Lang, *, live: bool) -> str:
@@ -399,10 +355,7 @@ def merchant_state(line: MerchantLine, *, running: bool) -> Text:
 
 # --- causes and tables ----------------------------------------------------------------------------------------------
 
-_OPTIONS = _(
-    "Names that begin with -- are options of the command line: --rate is “Pace” here, --api-base the "
-    "setting api_base."
-)
+_OPTIONS = _("Names that begin with -- are options of the command line.")
 
 
 def render_codes(groups: Sequence[CodeGroup], lang: Lang) -> str:
@@ -428,31 +381,13 @@ def _merchants(group: CodeGroup, lang: Lang) -> str:
     return names + _(" and {more:,} more", more=more).of(lang) * (more > 0)
 
 
-def frame_html(frame: Any, lang: Lang) -> str:
-    """Draw a DataFrame with left-aligned text and heads in the panel's language."""
-    index = [name for name in frame.index.names if name is not None]
-    columns = [*index, *frame.columns]
-    numbers = [False] * len(index) + [kind.kind in "iuf" for kind in frame.dtypes]
-    heads = "".join(
-        f'<th scope="col">{esc(COLUMNS[name].of(lang) if name in _OF_FRAMES else name)}</th>'
-        for name in columns
-    )
-    lines = []
-    for line in frame.head(LINES).itertuples(index=bool(index)):
-        label, cells = (line[0], line[1:]) if index else ((), line)
-        labels = label if isinstance(label, tuple) else (label,)
-        lines.append(
-            "".join(
-                f'<td class="n">{cell:,}</td>' if number else f"<td{_short(cell)}>{esc(cell)}</td>"
-                for number, cell in zip(numbers, (*labels, *cells), strict=True)
-            )
-        )
-    body = "".join(f"<tr>{line}</tr>" for line in lines)
+def frame_html(frame: Any, lang: Lang, label: str) -> str:
+    """Draw a DataFrame with heads in the panel's language."""
+    named = [name for name in frame.index.names if name is not None]
+    labelled = frame.reset_index() if named else frame
+    heads = [COLUMNS[name] if name in _OF_FRAMES else verbatim(str(name)) for name in labelled.columns]
+    kinds = "".join("n" if kind.kind in "iuf" else "t" for kind in labelled.dtypes)
+    rows = labelled.head(LINES).itertuples(index=False, name=None)
     more = len(frame) - LINES
     rest = f"<p>{esc(_('… and {more:,} more', more=more).of(lang))}</p>" if more > 0 else ""
-    return f"<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>{rest}"
-
-
-def _short(cell: object) -> str:
-    """Keep a name or an id on one line, beside the long texts of other columns."""
-    return ' class="s"' if len(str(cell)) <= 24 else ""
+    return table(heads, rows, kinds, lang, label=label) + rest

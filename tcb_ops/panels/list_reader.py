@@ -10,9 +10,8 @@ from pathlib import Path
 import ipywidgets as widgets
 
 from tcb_ops.errors import InputError, UsageError
-from tcb_ops.formatting import format_size
 from tcb_ops.i18n import Lang, Text, _, as_sentences, ngettext
-from tcb_ops.kinds import environment_count, merchant_count, row_count
+from tcb_ops.kinds import row_count
 from tcb_ops.lists.batch import Batch, fixme_beside, write_fixme
 from tcb_ops.lists.input_files import PROBLEMS_SHOWN
 from tcb_ops.lists.paths import read_paths
@@ -43,20 +42,6 @@ def render_problems(problems: Sequence[Problem], lang: Lang) -> str:
     return heading(title) + table(heads, rows, "nsttt", lang, label=title)
 
 
-def render_plan(batch: Batch, lang: Lang, *, uploads: bool) -> str:
-    """Draw what a run of the batch would send."""
-    calls = 2 if uploads else 1
-    facts = [
-        merchant_count(batch.merchants_count),
-        environment_count(batch.envs),
-        row_count(batch.valid),
-        ngettext("{n:,} call", "{n:,} calls", batch.valid * calls),
-    ]
-    if uploads:
-        facts.append(_("{size} to upload", size=format_size(batch.total_bytes)))
-    return f"<p>{esc(' · '.join(fact.of(lang) for fact in facts))}</p>"
-
-
 def pickable(folder: Path, endings: tuple[str, ...], hidden: frozenset[Path] = frozenset()) -> list[str]:
     """Return the files with one of the endings in a folder and its subfolders, or without endings those subfolders.
 
@@ -75,37 +60,6 @@ def _visible(folder: Path, is_wanted: Callable[[Path], bool]) -> list[Path]:
     with suppress(OSError):
         return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and is_wanted(path))
     return []
-
-
-class Picker(widgets.VBox):
-    """A path that is typed or chosen. `path` is what was picked; `picked` is called on a change."""
-
-    def __init__(
-        self,
-        worker: Worker,
-        name: str,
-        label: Text,
-        *,
-        endings: tuple[str, ...] = LIST_ENDINGS,
-        path: str = "",
-        line: widgets.HTML | None = None,
-        hidden: frozenset[Path] = frozenset(),
-        picked: Callable[[], None] = lambda: None,
-    ) -> None:
-        self._endings, self._hidden = endings, hidden
-        self.text = worker.field(widgets.Combobox, label, name, value=path, continuous_update=False)
-        self.text.observe(lambda _: worker.guarded(picked, line), "value")
-        super().__init__([self.text])
-        self.refresh()
-
-    @property
-    def path(self) -> str:
-        """The picked path as it was typed; empty for none."""
-        return str(self.text.value).strip()
-
-    def refresh(self) -> None:
-        """Offer what is there now: what stands in the notebook's folder and its subfolders."""
-        self.text.options = pickable(Path(), self._endings, self._hidden)
 
 
 class ListReader(widgets.VBox):
@@ -131,7 +85,7 @@ class ListReader(widgets.VBox):
             paths = "data/paths.csv" if copied else str(SAMPLE / "paths.csv")
             root = ("data/files" if copied else str(SAMPLE / "files")) if root == "" else root
         secrets = (context.settings.merchants, context.settings.tokens.file)
-        hidden = frozenset(Path(one).resolve() for one in secrets if one)
+        self._hidden = frozenset(Path(file).resolve() for file in secrets if file)
         self.batch: Batch | None = None
         self._read_from: tuple[Path, int, int] | None = None
         """The file that was read: its path, its time of change, and its size."""
@@ -142,9 +96,15 @@ class ListReader(widgets.VBox):
             self._changed()
             worker.start(self.read, waits=True, line=line)
 
-        self.paths = Picker(
-            worker, "op-list", _("Path list"), path=paths, line=line, hidden=hidden, picked=check
-        )
+        def picker(label: Text, name: str, path: str) -> widgets.Combobox:
+            field = worker.field(widgets.Combobox, label, name, value=path, continuous_update=False)
+            field.observe(lambda _: worker.guarded(check, line), "value")
+            return field
+
+        self.paths = picker(_("Path list"), "op-list", paths)
+        self.root = picker(_("Local files"), "op-root", root or "")
+        self.root.placeholder = _("the list's own folder").of(self._lang)
+        show(self.root, shown=self._uploads)
         self.check = worker.button(_("Check"), "op-check", check, background=False, line=line)
         skip = _("continue without the rows that have problems")
         self.skip = tick_box(skip, "op-skip", self._lang, align_self="flex-start")
@@ -152,30 +112,27 @@ class ListReader(widgets.VBox):
         self.facts = html_area("op-read")
         self.problems = html_area("op-problems", "20rem")
         self.fixme = worker.button(_("Write a fix-me CSV"), "op-fixme", self._write_fixme, line=line)
-        self.plan = html_area("op-plan")
-        self._pickers = [self.paths]
-        if self._uploads:
-            self.root = Picker(
-                worker, "op-root", _("Local files"), endings=(), path=root or "", line=line, picked=check
-            )
-            self.root.text.placeholder = _("the list's own folder").of(self._lang)
-            self._pickers.append(self.root)
         check_line = widgets.HBox([self.check, self.skip])
-        super().__init__([*self._pickers, check_line, self.facts, self.problems, self.fixme, self.plan])
+        super().__init__([self.paths, self.root, check_line, self.facts, self.problems, self.fixme])
         self._clear()
+        self._offer_files()
+
+    def _offer_files(self) -> None:
+        """Offer what is there now: the lists and folders in the notebook's folder, and the lists in these."""
+        self.paths.options = pickable(Path(), LIST_ENDINGS, self._hidden)
+        self.root.options = pickable(Path(), ())
 
     def read(self) -> None:
         """Read and check the list that is picked. Raises TcbOpsError when it cannot be run."""
         self._clear()
         self._changed()
-        for picker in self._pickers:
-            picker.refresh()
-        source = self.paths.path
+        self._offer_files()
+        source = self.paths.value.strip()
         if not source:
             self._say(_("Pick a path list: CSV, TSV or XLSX."))
             return
         self._say(_("Checking {source} …", source=source))
-        root = (self.root.path or str(Path(source).parent)) if self._uploads else None
+        root = (self.root.value.strip() or str(Path(source).parent)) if self._uploads else None
         self._read_from = _stamp(Path(source))
         try:
             batch = read_paths(
@@ -187,15 +144,18 @@ class ListReader(widgets.VBox):
             )
         except InputError as error:
             self._show(error.problems)
-            if len(error.problems) > 1:
-                raise _refused(source, error.problems) from error
-            raise
+            if (count := len(error.problems)) == 1:
+                raise
+            problems = ngettext("{n:,} problem", "{n:,} problems", count)
+            refused = _(
+                "{source} is refused: it has {problems}. Nothing was sent.", source=source, problems=problems
+            )
+            raise InputError(refused, source, error.problems) from error
         self.batch = batch
         self._show(batch.problems)
         self.facts.value = "".join(
             f"<p>{esc(text.of(self._lang))}</p>" for text in (batch.decided, *batch.warnings)
         )
-        self.plan.value = render_plan(batch, self._lang, uploads=self._uploads)
         ready = _("Ready. {facts}.", facts=facts_line(batch))
         stored = replaced(batch, self._context.settings) if self._uploads else None
         if stored is not None:
@@ -219,18 +179,16 @@ class ListReader(widgets.VBox):
     def _clear(self) -> None:
         self.batch = None
         self._show(())
-        self.facts.value = self.plan.value = ""
+        self.facts.value = ""
 
     def _show(self, problems: Sequence[Problem]) -> None:
         self._problems = problems
-        options = self._worker.describe_options(p.fix for p in islice(problems, PROBLEMS_SHOWN))
-        note = f"<p>{esc(options)}</p>" if options else ""
-        self.problems.value = render_problems(problems, self._lang) + note
+        self.problems.value = render_problems(problems, self._lang)
         for part in (self.problems, self.fixme):
             show(part, shown=bool(problems))
 
     def _write_fixme(self) -> None:
-        dest = fixme_beside(Path(self.paths.path))
+        dest = fixme_beside(Path(self.paths.value.strip()))
         written = write_fixme(self._problems, dest, self._lang)
         if not written:
             raise UsageError(_("These problems concern the file as a whole; there is no row to fix."))
@@ -250,16 +208,3 @@ def _stamp(file: Path) -> tuple[Path, int, int]:
     except OSError:
         return file, 0, 0
     return file, stat.st_mtime_ns, stat.st_size
-
-
-def _refused(source: str, problems: Sequence[Problem]) -> InputError:
-    count = len(problems)
-    return InputError(
-        _(
-            "{source} is refused: it has {problems}. Nothing was sent.",
-            source=source,
-            problems=ngettext("{n:,} problem", "{n:,} problems", count),
-        ),
-        source,
-        problems,
-    )

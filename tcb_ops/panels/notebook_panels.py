@@ -4,29 +4,18 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ipywidgets as widgets
 
 from tcb_ops import api
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Text, _
-from tcb_ops.kinds import Kind, is_provided, provided, row_count
+from tcb_ops.kinds import Kind, is_provided, provided
 from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.paths import read_paths
-from tcb_ops.panels.controls import (
-    GENTLE_RATE,
-    LINKS_GO_TO,
-    Confirmation,
-    Fold,
-    emphasize,
-    html_area,
-    show,
-    tick_box,
-)
-from tcb_ops.panels.html import Step
+from tcb_ops.panels.controls import ActionButton, Fold, html_area, show, tick_box
 from tcb_ops.panels.list_reader import ListReader
 from tcb_ops.panels.panel import Panel
 from tcb_ops.panels.run_monitor import STARTING
@@ -36,9 +25,6 @@ from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.list_kinds import LINKS, UPLOAD
 from tcb_ops.runs.progress import Progress
 from tcb_ops.start import StartOptions
-
-if TYPE_CHECKING:
-    pass
 
 
 class RunForm(Panel):
@@ -71,18 +57,13 @@ class RunForm(Panel):
         self.ready_line = html_area("op-ready")
         """The state of what a run would work on; that of the run stands in the header."""
         inputs = self._input_parts()
-        fast = _("as fast as allowed").of(lang)
-        gentle = _("gently: {gentle_rate:g} link calls/s per merchant", gentle_rate=GENTLE_RATE).of(lang)
-        options, simulated = [(fast, False), (gentle, True)], self.context.simulated
-        self.pace = worker.field(
-            widgets.Dropdown, _("Pace"), "op-pace", "28rem", options=options, value=simulated
-        )
         self.new = tick_box(_("start a new run, even if one of this list is unfinished"), "op-new", lang)
-        self.confirmation = Confirmation(worker, self.context, "op-confirm", self._enable)
-        self.start = worker.button(self.label, "op-run", self._run, disabled=True)
-        self.starter = widgets.VBox([self.confirmation, self.start])
+        self.starter = ActionButton(
+            worker, self.context, self.label, "op-run", self._run, changed=self._enable
+        )
+        self.start = self.starter.button
         self.monitor.actions.children = (self.starter, *self.monitor.actions.children)
-        parts = [*inputs, widgets.HBox([self.pace, self.new]), self.runs]
+        parts = [*inputs, self.new, self.runs]
         self.setup = Fold(worker, self.settings_title, self.ready_line, parts, self._enable)
         return [self.setup, self.monitor]
 
@@ -95,57 +76,29 @@ class RunForm(Panel):
             self.monitor.attach(found[0].id)
 
     def _enable(self) -> None:
-        monitor, unfolded = self.monitor, self.setup.unfolded
-        ready = self._facts() is not None and not self.worker.busy and not monitor.running
-        self.start.disabled = not ready or not self.confirmation.confirmed
-        show(self.starter, shown=not monitor.running and (monitor.state is None or unfolded))
-        step = self._next_step(ready=self._facts() is not None, editing=unfolded)
-        monitor.enable(step)
-        emphasize(self.start, wanted=step is Step.START)
+        monitor = self.monitor
+        self.starter.enable(busy=self._facts() is None or self.worker.busy or monitor.running)
+        show(self.starter, shown=not monitor.running and (monitor.state is None or self.setup.unfolded))
+        monitor.enable()
 
     def _changed(self) -> None:
         """Ask for confirmation again: another list would be run."""
         facts, merchants = self._facts() or (None, 0)
-        self.confirmation.ask(facts, merchants)
+        self.starter.ask(facts, merchants)
         self._enable()
 
     def _run(self) -> None:
         """Start a run of the list, or resume its unfinished one."""
         self.monitor.check_idle()
-        self.confirmation.check()
-        older: list[tuple[str, float]] = []
-
-        def asked(run_id: str, started: float) -> bool:
-            older.append((run_id, started))
-            return False
-
-        limits = self.context.limits(gentle=self.pace.value)
+        self.starter.check()
         self.worker.say(STARTING)
-        try:
-            handle = self._start_run(
-                self._options() | {"limits": limits, "new_run": self.new.value, "may_resume": asked}
-            )
-        except UsageError:
-            if not older:
-                raise
-            [(run_id, started)] = older
-            when = datetime.fromtimestamp(started, self.context.settings.zone).isoformat(" ", "minutes")
-            raise UsageError(
-                _(
-                    "Run {run_id} of the same list, started {when}, is unfinished and over a day old. Choose it under "
-                    "Earlier runs and resume it, or tick “start a new run”.",
-                    run_id=run_id,
-                    when=when,
-                )
-            ) from None
+        handle = self._start_run(
+            self._options() | {"limits": self.context.limits(), "new_run": self.new.value}
+        )
         self.new.value = False
         self.setup.unfolded = False
         self.monitor.follow(handle)
         self._list_runs()
-        if handle.resumed:
-            rows = row_count(handle.record.rows)
-            text = _("Resuming run {id}: {done:,} of {rows} are done.")
-            self.worker.say(text.format(id=handle.id, done=handle.done_before, rows=rows))
 
     def _options(self) -> StartOptions:
         context = self.context
@@ -206,7 +159,6 @@ class LinksPanel(ListPanel):
 
     kind, label = LINKS, _("Issue links")
     title = _("Upload links")
-    out_control = LINKS_GO_TO
 
     def _input_parts(self) -> list[Any]:
         out = self.given.out or "links.csv"
@@ -256,7 +208,6 @@ class RunPanel(Panel):
     title = _("Run report")
     none_yet = _("No run is shown. Start one with another notebook, then run the panel's cell again.")
     starts_runs = False
-    out_control: Text | None = None
 
     def _parts(self) -> list[Any]:
         return [self.runs, self.monitor]
@@ -276,8 +227,6 @@ class RunPanel(Panel):
 
 class ReportPanel(RunPanel):
     """Shows a chosen run and exports it. On the simulator it makes one where there is none."""
-
-    out_control = Panel.out_control
 
     def _open(self) -> None:
         if self.context.simulated and not self.runs.refresh():

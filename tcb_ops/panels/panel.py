@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from io import StringIO
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,16 +20,14 @@ from tcb_ops.i18n import Lang, Text, _
 from tcb_ops.kinds import Kind
 from tcb_ops.lists.input_files import PROBLEMS_SHOWN, format_problem
 from tcb_ops.model import Outcome
-from tcb_ops.panels.controls import REPORT, PanelContext, Worker, open_context, settings_lang
+from tcb_ops.panels.controls import PanelContext, Worker, open_context, settings_lang
 from tcb_ops.panels.html import (
     STYLE,
-    Step,
     describe_result,
     esc,
     frame_html,
     heading,
     message,
-    next_step,
     render_codes,
 )
 from tcb_ops.panels.list_reader import render_problems
@@ -40,8 +37,6 @@ from tcb_ops.resources import replacing
 from tcb_ops.run import Run
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from tcb_ops.features.cluster.client import Cluster
 
 RUN_NOW = "TCB_OPS_RUN_NOW"
@@ -49,10 +44,6 @@ HEADLESS_OUT = "TCB_OPS_HEADLESS_OUT"
 """The folder of the reports of headless runs; each is under its run's id."""
 HEADLESS_RESULT = "TCB_OPS_HEADLESS_RESULT"
 """The file that the headless cell writes its result to, for `tcb-ops notebook`."""
-TERMINAL_WIDTH = 100
-"""Columns of printed text, which often ends in a mail or a log."""
-
-
 _Part = TypeVar("_Part")
 _BY_CELL: dict[str, Panel] = {}
 """The panel that each cell of the notebook shows, by the cell's id."""
@@ -70,7 +61,7 @@ TITLES: dict[str, Text] = {
 _STYLE = (
     "<style>.op-result table{border-collapse:collapse;margin:4px 0;font-variant-numeric:tabular-nums}"
     ".op-result :is(th,td){padding:3px 14px 3px 0;text-align:left!important;vertical-align:top!important;border-bottom:1px solid #8884}"
-    ".op-result th{white-space:nowrap;font-weight:600}.op-result td.n{text-align:right!important}.op-result td.s{white-space:nowrap}.op-result td{max-width:34rem}"
+    ".op-result th{white-space:nowrap;font-weight:600}.op-result .op-num{text-align:right!important}.op-result td{max-width:34rem}"
     ".op-result h2{font-size:15px;margin:8px 0 2px}</style>"
 )
 
@@ -82,7 +73,7 @@ def _draw_result(view: Callable[[], Any], lang: Lang, cell: str, *, again: bool 
     found = view()
     title = TITLES[view.__name__].of(lang)
     shown = found.to_string() if hasattr(found, "to_string") else repr(found)
-    drawn = frame_html(found, lang) if hasattr(found, "itertuples") else found._repr_html_()
+    drawn = frame_html(found, lang, title) if hasattr(found, "itertuples") else found._repr_html_()
     bundle = {
         "text/plain": f"{title}\n{shown}",
         "text/html": f'<div class="op-result">{_STYLE}<h2>{esc(title)}</h2>{drawn}</div>',
@@ -131,14 +122,12 @@ class Panel:
     """Whether a headless run starts one, and its exit code tells how it ended; else it shows one that there is."""
     none_yet = _("No run yet: press the panel's button.")
     """What stands in place of a table while no run is shown."""
-    out_control: Text | None = REPORT
-    """The panel's control for the command line's `--out`."""
 
     def __init__(self, given: PanelOptions) -> None:
         known = {str(one) for one in Lang}
         self.given = given
         self.lang = Lang(given.lang) if given.lang in known else settings_lang()
-        self.worker = Worker(self.lang, self.out_control)
+        self.worker = Worker(self.lang)
         self.error: TcbOpsError | None = None
         """The error that kept the panel from opening."""
         self._results: list[Callable[..., None]] = []
@@ -158,8 +147,7 @@ class Panel:
                 report=given.report,
                 cluster=self.cluster,
                 changed=self._run_changed,
-                ended=self._ended,
-                ended_unseen=self._list_runs,
+                ended=self._list_runs,
             )
             self.runs = RunBrowser(self.worker, self._context, self.kind, self._monitor.attach)
             parts = self._parts()
@@ -180,9 +168,6 @@ class Panel:
     def _open(self) -> None:
         """Prepare the panel, in the background."""
 
-    def _ended(self, run: Run) -> None:  # noqa: ARG002  the list has each run's state
-        self._list_runs()
-
     def _list_runs(self) -> None:
         self.runs.refresh()
         self.runs.choose(self.run)
@@ -199,12 +184,7 @@ class Panel:
             draw(again=True)
 
     def _enable(self) -> None:
-        self.monitor.enable(self._next_step())
-
-    def _next_step(self, *, ready: bool = False, editing: bool = False) -> Step | None:
-        monitor = self.monitor
-        retryable, exported = monitor.retry.offered, monitor.export.exported
-        return next_step(monitor.state, ready=ready, editing=editing, retryable=retryable, exported=exported)
+        self.monitor.enable()
 
     def _work(self) -> Run:
         raise NotImplementedError
@@ -336,7 +316,6 @@ class Panel:
             1 if self.starts_runs and not run.succeeded else 0,
             result,
             folder,
-            screen=lambda: self._terminal_output(run),
             page=lambda: self._page(run),
         )
 
@@ -350,20 +329,13 @@ class Panel:
             folder = self.context.output_path(given, default)
         return self.monitor.export.export(run, folder)
 
-    def _terminal_output(self, run: Run) -> list[RenderableType]:
-        from tcb_ops.reports.formats.terminal import render_errcodes
-
-        causes = run.overview().causes
-        return [render_errcodes(by_code(causes), self.lang)] if causes else []
-
     def _page(self, run: Run) -> str:
         """Return what a page shows of a headless run (HTML): the causes, what to do, every merchant."""
         causes = [cause for cause in run.overview().causes if cause.code != Outcome.PENDING]
         codes = render_codes(by_code(causes), self.lang) if causes else ""
-        title = heading(TITLES["by_merchant"].of(self.lang))
-        return (
-            f'{codes}<div class="op-result">{_STYLE}{title}{frame_html(run.by_merchant(), self.lang)}</div>'
-        )
+        title = TITLES["by_merchant"].of(self.lang)
+        drawn = frame_html(run.by_merchant(), self.lang, title)
+        return f'{codes}<div class="op-result">{_STYLE}{heading(title)}{drawn}</div>'
 
     def _write_result(
         self,
@@ -372,7 +344,6 @@ class Panel:
         text: Text,
         report: Path | None = None,
         *,
-        screen: Callable[[], list[RenderableType]] = list,
         page: Callable[[], str] = str,
     ) -> None:
         """Write the headless cell's result for `tcb-ops notebook`, atomically."""
@@ -385,7 +356,6 @@ class Panel:
             "exit_code": exit_code,
             "text": {"en": text.en, "zh": text.zh},
             "title": self.title.of(self.lang),
-            "screen": _print_plain(screen()),
             "page": page(),
         }
         with replacing(Path(file)) as part:
@@ -407,27 +377,6 @@ def _below(widget: Any) -> Iterator[Any]:
         yield from _below(child)
     yield from (getattr(widget, part) for part in ("layout", "style") if hasattr(widget, part))
     yield widget
-
-
-def _print_plain(parts: list[RenderableType]) -> str:
-    if not parts:
-        return ""
-    from rich.console import Console
-
-    out = StringIO()
-    # In a kernel rich would show it as the cell's output.
-    console = Console(
-        file=out,
-        width=TERMINAL_WIDTH,
-        force_jupyter=False,
-        color_system=None,
-        highlight=False,
-        markup=False,
-        emoji=False,
-    )
-    for part in parts:
-        console.print(part)
-    return "\n".join(line.rstrip() for line in out.getvalue().replace("\N{NO-BREAK SPACE}", " ").splitlines())
 
 
 def _print_problems(error: InputError, lang: Lang) -> None:

@@ -12,22 +12,20 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
 
 from tcb_ops import api
-from tcb_ops.errors import LedgerError, TcbOpsError, UsageError
+from tcb_ops.errors import TcbOpsError, UsageError
 from tcb_ops.i18n import Joined, Text, _, as_lines, verbatim
-from tcb_ops.kinds import ANY_KIND, Kind
+from tcb_ops.kinds import ANY_KIND, Kind, row_count
 from tcb_ops.model import Outcome
 from tcb_ops.panels.controls import (
     ActionButton,
     ExportButton,
     PanelContext,
     Worker,
-    emphasize,
     html_area,
     show,
 )
@@ -35,7 +33,6 @@ from tcb_ops.panels.grid import RunGrid
 from tcb_ops.panels.html import (
     STATES,
     RunState,
-    Step,
     describe_end,
     esc,
     render_header,
@@ -89,17 +86,16 @@ class RunMonitor(widgets.VBox):
         report: str = "",
         cluster: Callable[[], Cluster | None],
         changed: Callable[[], None],
-        ended: Callable[[Run], None],
-        ended_unseen: Callable[[], None],
+        ended: Callable[[], None],
     ) -> None:
         """Show no run yet.
 
-        `cluster` returns what the panel's next run works on. `changed` is called when a run begins or ends, `ended` with
-        one that no process works on, `ended_unseen` when one ends while another is shown; from any thread.
+        `cluster` returns what the panel's next run works on. `changed` is called when a run begins or ends, `ended` when one
+        ends, shown or not; from any thread.
         """
         self._worker, self._context, self._lang = worker, context, worker.lang
         self.cluster = cluster
-        self._changed, self._ended, self._ended_unseen = changed, ended, ended_unseen
+        self._changed, self._ended = changed, ended
         self.run: Run | None = None
         self.state: RunState | None = None
         self.expired_links = 0
@@ -142,13 +138,16 @@ class RunMonitor(widgets.VBox):
     def follow(self, handle: RunHandle) -> None:
         """Show a run of this process until it ends."""
         self._handle, run = handle, handle.so_far()
-        self._worker.say(_("Run {id} is running.", id=handle.id))
+        begun = _("Run {id} is running.", id=handle.id)
+        if handle.resumed:
+            text = _("Resuming run {id}: {done:,} of {rows} are done.")
+            begun = text.format(id=handle.id, done=handle.done_before, rows=row_count(handle.record.rows))
+        self._worker.say(begun)
         self._begin(run, RunState.HERE, partial(self._follow, handle, run))
 
     def attach(self, wanted: str) -> None:
         """Show a run: running here or elsewhere, interrupted, or finished. Raises RunNotFoundError."""
         settings = self._context.settings
-        self._check_ledger()
         run = api.open_run(wanted, kind=ANY_KIND, settings=settings)
         here = find_handle(run.id)
         if here is not None:
@@ -213,12 +212,12 @@ class RunMonitor(widgets.VBox):
         try:
             run = handle.wait()
         except TcbOpsError as early:
-            run, error = handle.so_far(), self._gone() or early
+            run, error = handle.so_far(), early
         if number == self._watch:
             self._handle = None
             self._show_end(run, error, handle.expired_links, handle.warning)
         else:
-            self._ended_unseen()
+            self._ended()
 
     def _poll(self, run: Run, number: int) -> None:
         """Follow the ledger for as long as another process works on the run."""
@@ -245,7 +244,7 @@ class RunMonitor(widgets.VBox):
         self._draw_header(run, self.state)
         text, tone = describe_end(run, error, expired_links)
         self._worker.say(text if warning is None else as_lines((text, warning)), tone)
-        self._ended(run)
+        self._ended()
         self._offer()
 
     def _show_none(self) -> None:
@@ -299,20 +298,13 @@ class RunMonitor(widgets.VBox):
         show(self.stop, shown=self.running)
         self._changed()
 
-    def enable(self, step: Step | None) -> None:
-        """Enable the buttons that may be pressed, and make that of the next step prominent."""
+    def enable(self) -> None:
+        """Enable the buttons that may be pressed."""
         busy = self._worker.busy or self.running
         self.resume.enable(busy=busy)
         self.retry.enable(busy=busy)
         self.export.button.disabled = busy
         self.stop.disabled = not self.running
-        for one, button in (
-            (Step.CANCEL, self.stop),
-            (Step.RESUME, self.resume.button),
-            (Step.RETRY, self.retry.button),
-            (Step.EXPORT, self.export.button),
-        ):
-            emphasize(button, wanted=one is step)
 
     def check_idle(self) -> None:
         """Raise UsageError while a run is running here: one at a time."""
@@ -321,28 +313,11 @@ class RunMonitor(widgets.VBox):
                 _("Run {id} is still running here: cancel it, or wait for its end.", id=self.run.id)
             )
 
-    def _gone(self) -> LedgerError | None:
-        """Return the error to show while the ledger of the run that is shown is missing."""
-        ledger = self._context.settings.ledger
-        if self.run is None or "://" in ledger or Path(ledger).exists():
-            return None
-        return LedgerError(
-            _(
-                "The ledger {ledger} was moved or deleted while this panel was open; what is shown here was read before. "
-                "Restore it to continue. A new run creates a new ledger.",
-                ledger=ledger,
-            )
-        )
-
-    def _check_ledger(self) -> None:
-        if (gone := self._gone()) is not None:
-            raise gone
-
     def start(self, begin: Callable[[ResumeOptions], RunHandle], action: ActionButton | None = None) -> None:
         """Start a run and show it, unless one is running here or its confirmation is missing."""
         self.check_idle()
         if action is not None:
-            action.confirmation.check()
+            action.check()
         self._worker.say(STARTING)
         context = self._context
         self.follow(begin({"settings": context.settings, "limits": context.limits()}))
@@ -352,13 +327,11 @@ class RunMonitor(widgets.VBox):
         return self.cluster() if run.record.kind.clustered else None
 
     def _resume(self) -> None:
-        self._check_ledger()
         if (run := self.run) is not None:
             cluster = self._cluster_of(run)
             self.start(lambda options: api.start_resume(run.id, cluster=cluster, **options), self.resume)
 
     def _retry(self) -> None:
-        self._check_ledger()
         if (run := self.run) is not None:
             context, cluster = self._context, self._cluster_of(run)
             self.start(

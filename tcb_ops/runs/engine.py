@@ -272,6 +272,8 @@ class Engine:
         if rows:
             self._stop(canary_stop(rows))
         elif self._after_canary_lanes is not None:
+            if self._limits.rate:  # nobody remembers when each merchant's last call began
+                await asyncio.sleep(1 / self._limits.rate)
             self._schedule(self._after_canary_lanes)
 
     def _schedule(self, registry: LaneRegistry) -> None:
@@ -363,7 +365,7 @@ class Engine:
         task.refusal = None  # it referred to the previous token
         if app.token is not None:  # taken now: another row's refusal may remove it before the task starts
             task.token = app.token.value
-        if self._limits.rate and task.link is None:
+        if self._limits.rate and (task.link is None or now >= task.link_until):
             app.next_call = max(now, app.next_call) + 1 / self._limits.rate
         self._rows_in_flight += len(task.rows)
         self._start(self._work_on(task), self._tasks)

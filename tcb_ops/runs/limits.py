@@ -23,6 +23,8 @@ BREAKER_ROWS = 3
 """Consecutive rows of a scope with the same code that open its breaker."""
 GOOD_PER_NOTCH = 20
 """Successful rows after which a slowed scope may have one more row in flight."""
+PROBE_PAUSE = 0.05
+"""Seconds between two probes of an unreachable target at least, also with a backoff of 0."""
 LINK_MARGIN = 5.0
 """Seconds before its expiry from which a link that has waited is replaced; a new link is used at once."""
 
@@ -156,9 +158,8 @@ class Outage:
         elif now < self.probe_at:
             return
         self.probes += 1
-        self.probe_at = min(
-            now + backoff_wait(limits, min(self.probes, 5), 0.5), self.since + limits.patience
-        )
+        wait = max(PROBE_PAUSE, backoff_wait(limits, min(self.probes, 5), 0.5))
+        self.probe_at = min(now + wait, self.since + limits.patience)
 
     def over(self, now: float, limits: RunLimits) -> bool:
         """Return whether patience has run out."""

@@ -47,7 +47,9 @@ class RunSession:
         """Number of links that had expired when links.csv was written."""
         if self._run.kind.writes_links:
             planned = Path(self._run.out)
-            self._links = LinksFile(context.out or planned, self._run.id, context.settings.zone, planned)
+            self._links = LinksFile(
+                context.out or planned, self._run.id, context.settings.zone, planned, context.runtime.now
+            )
             self._links.open(context.may_discard)
             # Links that are missing from the part file, or have expired, are requested again.
             linked = self._ledger.rows(self._run, outcomes=frozenset({Outcome.LINKED}))

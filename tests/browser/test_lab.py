@@ -238,7 +238,7 @@ def test_at_1280_by_950_the_result_the_next_step_and_the_first_failed_merchants_
         notebook.run_all()
         notebook.at_rest()
         notebook.page.wait_for_selector(".op-panel .op-by-merchant tbody tr")
-        for part in (".op-status", ".op-next", ".op-by-merchant tbody tr:nth-child(3)"):
+        for part in (".op-status", ".op-export", ".op-by-merchant tbody tr:nth-child(3)"):
             box = notebook.page.locator(f".op-panel {part}").first.bounding_box()
             assert box["y"] > 0, part
             assert box["y"] + box["height"] <= 925, part  # above JupyterLab's status bar

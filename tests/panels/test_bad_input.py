@@ -118,9 +118,7 @@ def test_of_a_run_that_loses_its_ledger_nothing_is_left_hanging(open_lab, read, 
     panel.settle()
     assert "ledger.db" in read(panel.worker.line)
     if content is None:
-        assert "was moved or deleted while this panel was open" in read(panel.worker.line)
         assert "Resume completes the rest" in read(panel.worker.line)
-        assert "To resume run" not in read(panel.worker.line)  # a command would not find the ledger either
     assert "running" not in read(panel.monitor.head)
     assert panel.monitor.stop.layout.display == "none"
     assert find_handle(panel.run.id) is None  # and its lock is free

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import logging
 import subprocess
 import sys
@@ -10,13 +9,11 @@ import threading
 
 import pytest
 from panel_lab import press
-from workspace import TEA, write_csv
 
-import tcb_ops as tcb
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Bilingual, CommandText, Lang, as_lines
-from tcb_ops.panels.controls import LINKS_GO_TO, REPORT, Worker, html_area, is_confirmed
-from tcb_ops.panels.list_reader import LIST_ENDINGS, SHOWN, Picker, pickable
+from tcb_ops.panels.controls import Worker, is_confirmed
+from tcb_ops.panels.list_reader import LIST_ENDINGS, SHOWN, pickable
 from tcb_ops.runs.next_commands import install
 
 
@@ -50,31 +47,11 @@ def test_one_thing_is_done_at_a_time_and_buttons_are_enabled_again_after_it(read
     worker.on_change = lambda: calls.append(worker.busy)
     worker.start(lambda: go.wait(10) and None)
     worker.start(broken)
-    assert read(worker.line).startswith("Still busy")
     go.set()
     worker.settle()
-    assert read(worker.line) == ""  # it goes with the step
+    assert read(worker.line) == ""
     assert calls == [True, False]
     assert not worker.busy
-
-
-def test_a_click_that_is_declined_covers_a_message_only_until_the_step_ends(read):
-    worker, go = Worker(Lang.EN), threading.Event()
-    mine, other, result = html_area("mine"), html_area("other"), Bilingual("Done.", "完成。")
-    for line in (worker.line, other):
-        worker.say(Bilingual("The verdict.", "结论。"), line=line)
-
-    def step():
-        go.wait(10)
-        worker.say(result, line=mine)
-
-    worker.start(step, line=mine)
-    for line in (mine, other, other, None):
-        worker.start(broken, line=line)
-        assert read(line or worker.line).startswith("Still busy")
-    go.set()
-    worker.settle()
-    assert [read(line) for line in (mine, other, worker.line)] == ["Done.", "The verdict.", "The verdict."]
 
 
 def test_it_is_at_rest_only_when_its_end_was_reported():
@@ -157,7 +134,7 @@ def test_a_run_may_begin(typed, merchants, asked, may):
 
 def test_on_this_machine_nothing_is_asked(open_lab):
     panel = open_lab().uploads()
-    assert panel.confirmation.layout.display == "none"
+    assert panel.starter.confirmation.layout.display == "none"
     assert not panel.start.disabled
 
 
@@ -166,19 +143,19 @@ def test_a_live_target_needs_the_number_of_merchants(open_lab, read, kind):
     lab = open_lab()
     lab.live()
     panel = getattr(lab, kind)()
-    assert panel.confirmation.layout.display == ""
-    facts = read(panel.confirmation.facts)
+    assert panel.starter.confirmation.layout.display == ""
+    facts = read(panel.starter.facts)
     assert "LIVE: https://api.weixin.qq.com" in facts
     assert "2 merchants, 3 environments" in facts
     assert (" B." in facts or " KB" in facts or " B Type" in facts) is (kind == "uploads")
     assert panel.start.disabled
-    panel.confirmation.count.value = "3"
+    panel.starter.count.value = "3"
     assert panel.start.disabled
     panel.start.click()  # one that was on its way when the confirmation was asked for again
     panel.settle()
     assert "Type the number of merchants (2) first" in read(panel.worker.line)
     assert panel.run is None
-    panel.confirmation.count.value = "2"
+    panel.starter.count.value = "2"
     assert not panel.start.disabled
     panel.run_now(wanted=False)  # a live target could not be reached unless that is asked for
     assert panel.run is None
@@ -189,10 +166,10 @@ def test_another_list_asks_again(open_lab):
     lab = open_lab()
     lab.live()
     panel = lab.uploads()
-    panel.confirmation.count.value = "2"
+    panel.starter.count.value = "2"
     assert not panel.start.disabled
     press(panel, panel.list_reader.check)
-    assert panel.confirmation.count.value == ""
+    assert panel.starter.count.value == ""
     assert panel.start.disabled
 
 
@@ -216,52 +193,39 @@ def test_resuming_and_retrying_are_confirmed_too(open_lab, read, cut_off, button
     )
     monitor._offer()
     offer = getattr(monitor, button)
-    confirmation, act = offer.confirmation, offer.button
-    assert confirmation.layout.display == ""
+    act = offer.button
+    assert offer.confirmation.layout.display == ""
     files, size = panel.run.counts.get("pending", 1), len("tea-1a2b3c/banner/3.png")
-    assert f"{files} file{'s' * (files > 1)}, 1 merchant, 1 environment, " in read(confirmation.facts)
+    assert f"{files} file{'s' * (files > 1)}, 1 merchant, 1 environment, " in read(offer.facts)
     if not cut_off:
-        assert f"1 environment, {size} B" in read(confirmation.facts)
+        assert f"1 environment, {size} B" in read(offer.facts)
     assert act.disabled
     act.click()
     panel.settle()
     assert "Type the number of merchants (1) first" in read(panel.worker.line)
-    confirmation.count.value = "1"
+    offer.count.value = "1"
     assert not act.disabled
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
+def test_lists_and_folders_beside_the_notebook_are_offered_and_nothing_else(tmp_path):
     for name in ("b.csv", "a.XLSX", "c.tsv", "notes.txt", ".hidden.csv", "tokens.csv"):
         (tmp_path / name).touch()
     for name in ("素材", ".git"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "深.csv").touch()
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+    hidden = frozenset({(tmp_path / "tokens.csv").resolve()})
+    assert pickable(tmp_path, LIST_ENDINGS, hidden) == ["a.XLSX", "b.csv", "c.tsv", "素材/深.csv"]
+    assert pickable(tmp_path, ()) == ["素材"]
+    assert pickable(tmp_path / "nowhere", LIST_ENDINGS) == []
 
 
-def a_picker(**options):
-    picked: list[str] = []
-    picker = Picker(
-        Worker(Lang.EN),
-        "op-x",
-        Bilingual("List", "清单"),
-        picked=lambda: picked.append(picker.path),
-        **options,
-    )
-    return picker, picked
-
-
-def test_lists_and_folders_beside_the_notebook_are_offered_and_nothing_else(folder):
-    hidden = frozenset({(folder / "tokens.csv").resolve()})
-    picker, _ = a_picker(hidden=hidden)
-    assert list(picker.text.options) == ["a.XLSX", "b.csv", "c.tsv", "素材/深.csv"]
-    assert pickable(folder, ()) == ["素材"]
-    assert pickable(folder / "nowhere", LIST_ENDINGS) == []
-    (folder / "new.csv").touch()
-    picker.refresh()
-    assert "new.csv" in picker.text.options
+def test_the_lists_that_are_offered_are_those_of_the_last_check(open_lab):
+    lab = open_lab()
+    panel = lab.uploads()
+    assert list(panel.list_reader.paths.options) == ["list.csv"]
+    (lab.workspace.folder / "new.csv").touch()
+    press(panel, panel.list_reader.check)
+    assert "new.csv" in panel.list_reader.paths.options
 
 
 def test_a_folder_with_very_many_lists_is_cut(tmp_path):
@@ -270,56 +234,11 @@ def test_a_folder_with_very_many_lists_is_cut(tmp_path):
     assert len(pickable(tmp_path, LIST_ENDINGS)) == SHOWN
 
 
-def test_what_is_typed_or_chosen_is_picked(folder):
-    picker, picked = a_picker()
-    for path in (" b.csv ", "/elsewhere/d.csv"):
-        picker.text.value = path
-    assert picked == ["b.csv", "/elsewhere/d.csv"]
-
-
 def test_a_suggested_command_is_shown_as_it_stands_in_an_element_of_its_own():
     worker = Worker(Lang.EN)
-    command = CommandText("tcb-ops upload --resume r --root '/a <b>' --ledger /l --sheet a")
+    command = CommandText("tcb-ops upload --resume r --root '/a <b>' --ledger /l")
     text = as_lines(["Check --root. To resume it:", command, "tcb-ops is not a command here"])
-    worker.report(tcb.UsageError(text))
-    shown = html.unescape(worker.line.value)
-    assert "<code>tcb-ops upload --resume r --root '/a <b>' --ledger /l --sheet a</code>" in shown
-    assert "\ntcb-ops is not a command here\n" in shown
-    assert "In this panel, --root is “Local files”." in shown
-    assert "A panel has no" not in shown
-
-
-@pytest.mark.parametrize(
-    ("problem", "out", "shown"),
-    [
-        (
-            "Use --root or --ledger.",
-            None,
-            "In this panel, --ledger is the setting ledger, --root is “Local files”.",
-        ),
-        ("Use --out.", LINKS_GO_TO, "In this panel, --out is “Links go to”."),
-        ("Use --out.", REPORT, "In this panel, --out is the parameter report."),
-        ("Use --out.", None, "A panel has no --out: use the command line for that."),
-        ("--sheet, --map, --sheet", None, "A panel has no --map, --sheet: use the command line for that."),
-        ("Run `tcb-ops init --practice`.", REPORT, ""),
-    ],
-    ids=["two", "out of links", "out of a report", "no out", "only there", "a command"],
-)
-def test_what_a_panel_has_for_options(read, problem, out, shown):
-    worker = Worker(Lang.EN, out)
-    worker.report(tcb.UsageError(Bilingual(problem, "未接受。")))
-    assert read(worker.line) == f"{problem} {shown}".strip()
-
-
-def test_the_problems_of_a_list_name_the_panel_s_controls(open_lab, read):
-    lab = open_lab()
-    write_csv(
-        lab.workspace.list,
-        ("env", "path", "file"),
-        [(TEA.env, f"{n}.png", f"gone-{n}.png") for n in range(2)],
-    )
-    panel = lab.uploads()
-    shown = read(panel.list_reader.problems)
-    assert "check the name (case matters) and --root" in shown
-    assert shown.endswith("In this panel, --root is “Local files”.")
-    assert "In this panel" not in read(panel.list_reader.line)  # which only counts them
+    worker.report(UsageError(text))
+    shown = worker.line.value
+    assert "<code>tcb-ops upload --resume r --root &#x27;/a &lt;b&gt;&#x27; --ledger /l</code>" in shown
+    assert "\ntcb-ops is not a command here<" in shown

@@ -14,12 +14,10 @@ from tcb_ops.model import Merchant, Outcome, Reason
 from tcb_ops.panels.html import (
     MerchantLine,
     RunState,
-    Step,
     esc,
     frame_html,
     merchant_lines,
     merchant_state,
-    next_step,
     render_progress,
     run_state,
 )
@@ -66,26 +64,6 @@ def test_who_works_on_a_run(here, held, finished, state):
     assert run_state(here=here, held=held, finished=finished) is state
 
 
-@pytest.mark.parametrize(
-    ("state", "options", "step"),
-    [
-        (RunState.HERE, {"ready": True, "editing": True}, Step.CANCEL),
-        (RunState.ELSEWHERE, {"ready": True, "editing": True}, None),
-        (None, {"ready": True}, Step.START),
-        (None, {"editing": True}, None),
-        (RunState.FINISHED, {"ready": True, "editing": True, "retryable": True}, Step.START),
-        (RunState.UNFINISHED, {"ready": True}, Step.RESUME),
-        (RunState.UNFINISHED, {"editing": True}, Step.RESUME),
-        (RunState.FINISHED, {"ready": True, "retryable": True}, Step.RETRY),
-        (RunState.FINISHED, {"ready": True}, Step.EXPORT),
-        (RunState.FINISHED, {"ready": True, "exported": True}, None),
-    ],
-)
-def test_the_next_step(state, options, step):
-    no = dict.fromkeys(("ready", "editing", "retryable", "exported"), False)
-    assert next_step(state, **(no | options)) is step
-
-
 def test_merchants_with_trouble_come_first_and_the_rest_by_name():
     lines = merchant_lines(
         [
@@ -104,7 +82,7 @@ def test_merchants_with_trouble_come_first_and_the_rest_by_name():
 def test_what_came_from_outside_is_inert():
     evil = "<img src=x onerror=alert(1)>\x1b[31m"
     frame = pd.DataFrame({"merchant": [evil], "rows": [1]})
-    drawn = frame_html(frame, Lang.EN)
+    drawn = frame_html(frame, Lang.EN, "Rows")
     assert "<img" not in drawn
     assert "\x1b" not in drawn
     assert esc("\"'<>&") == "&quot;&#x27;&lt;&gt;&amp;"

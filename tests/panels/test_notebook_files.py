@@ -140,8 +140,6 @@ def test_the_report_goes_where_it_belongs(open_lab, result, monkeypatch):
     assert "1 refused" in written.pop("text")["en"]
     assert (written["run"], written["report"], written["exit_code"]) == (panel.run.id, "here", 1)
     assert written["title"] == "Uploads"
-    assert "40097 · 1 row" in written["screen"]
-    assert "城南书店   books-" in written["screen"]
     assert "op-by-code" in written["page"]
     assert "城南书店" in written["page"].partition("op-result")[2], "the table by merchant"
     assert (lab.workspace.folder / "here" / "report.html").exists()
@@ -154,7 +152,6 @@ def test_the_report_goes_where_it_belongs(open_lab, result, monkeypatch):
     assert result()["title"] == "Errcode audit"
     assert "Since the previous audit" in result()["page"]
     assert "<svg" in result()["page"]
-    assert result()["screen"] != ""
     looked = lab.reports(panel.run.id)
     looked.run_now(wanted=True)
     assert (result()["run"], result()["exit_code"]) == (panel.run.id, 0)

@@ -16,7 +16,7 @@ from tcb_ops.panels.html import RunState
 def test_links_are_issued_into_a_file_that_only_its_owner_reads(open_lab, read):
     lab = open_lab()
     panel = lab.links()
-    assert "30 rows · 30 calls" in read(panel.list_reader.plan)
+    assert "30 of 30 rows valid" in read(panel.ready_line)
     press(panel)
     assert panel.run.counts == {"linked": 30}
     links = lab.workspace.folder / "links.csv"
@@ -49,11 +49,10 @@ def test_links_of_a_run_that_was_cut_off_are_not_given_up_unless_asked_for(open_
     press(panel, panel.monitor.stop)
     cut_off = panel.run.id
     (lab.workspace.folder / "other.csv").write_text(f"env,path\n{BOOKS.env},a.png\n", encoding="utf-8")
-    panel.list_reader.paths.text.value = "other.csv"
+    panel.list_reader.paths.value = "other.csv"
     panel.settle()
     press(panel)
     assert f"links.csv.part belongs to another run ({cut_off})" in read(panel.worker.line)
-    assert "“start a new run”" in read(panel.worker.line)
     panel.new.value = True
     press(panel)
     assert panel.run.counts == {"linked": 1}
@@ -110,7 +109,7 @@ def test_a_ledger_that_is_not_there_is_reported_and_not_made_by_looking(open_lab
 def test_a_path_and_none_are_taken_as_text_and_anything_else_is_refused_in_words(open_lab):
     lab = open_lab()
     panel = lab.uploads(Path("list.csv"), Path("files"), where=None)
-    assert panel.list_reader.paths.path == "list.csv"
+    assert panel.list_reader.paths.value == "list.csv"
     assert not panel.start.disabled
     with pytest.raises(UsageError, match=r"where = \['region=east'\]: write it as one text"):
         panels.run_uploads(where=["region=east"])

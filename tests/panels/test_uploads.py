@@ -22,11 +22,11 @@ def hidden(widget):
     return widget.layout.display == "none"
 
 
-def test_a_list_is_read_and_its_cost_shown_and_nothing_is_sent(open_lab, read):
+def test_a_list_is_read_and_nothing_is_sent(open_lab, read):
     lab = open_lab()
     panel = lab.uploads()
     assert read(panel.list_reader.facts).startswith("list.csv: UTF-8, comma; columns env, path, file")
-    assert read(panel.list_reader.plan).startswith("2 merchants · 3 environments · 30 rows · 60 calls · ")
+    assert read(panel.ready_line).startswith("Ready. 30 of 30 rows valid: 2 merchants, 3 environments, ")
     assert not panel.start.disabled
     assert panel.monitor.stop.disabled
     assert hidden(panel.monitor)
@@ -39,12 +39,12 @@ def test_another_list_picked_while_the_panel_is_busy_is_the_one_that_is_sent(ope
     Path("other.csv").write_text("\n".join(first), encoding="utf-8")
     panel, go = lab.uploads(), threading.Event()
     panel.worker.start(lambda: go.wait(10) and None)
-    panel.list_reader.paths.text.value = "other.csv"
+    panel.list_reader.paths.value = "other.csv"
     assert panel.list_reader.batch is None
     assert panel.start.disabled
     go.set()
     panel.settle()
-    assert read(panel.list_reader.plan).startswith("1 merchant · 1 environment · 1 row ·")
+    assert read(panel.ready_line).startswith("Ready. 1 of 1 row valid: 1 merchant, 1 environment, ")
     assert not panel.start.disabled
 
 

@@ -56,22 +56,17 @@ class AuditPanel(RunForm):
         self.changed = html_area("op-changes")
         return [*super()._parts(), self.changed]
 
-    def _ended(self, run: Run) -> None:
-        super()._ended(run)
-        self.changed.value = self._render_changes(run) if run.record.finished_at is not None else ""
+    def _list_runs(self) -> None:
+        super()._list_runs()
+        run = self.run
+        ended = run is not None and run.record.finished_at is not None
+        self.changed.value = self._render_changes(run) if run is not None and ended else ""
 
     def _render_changes(self, run: Run) -> str:
         result = run.audit()
         if result.previous is None:
             return ""
         return heading(_("Since the previous audit").of(self.lang)) + findings_html(result, self.lang)
-
-    def _terminal_output(self, run: Run) -> list[Any]:
-        from tcb_ops.reports.formats.terminal import render_findings
-
-        if run.record.finished_at is None:
-            return super()._terminal_output(run)
-        return list(render_findings(run.audit(), self.lang))
 
     def _page(self, run: Run) -> str:
         days = heading(_("Errcodes by day").of(self.lang))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import platform
 import shlex
@@ -12,25 +13,61 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-from tcb_ops.errors import InputError, SettingsError, TcbOpsError
-from tcb_ops.features.doctor.finding import DoctorFinding, Grade
+from tcb_ops.errors import InputError, SettingsError, TcbOpsError, TokenError, TransportError, TransportFault
 from tcb_ops.i18n import Text, _, as_clauses, as_list, ngettext, pgettext, verbatim
 from tcb_ops.lists.input_files import format_problem
 from tcb_ops.lists.merchants import read_merchants
-from tcb_ops.model import Merchant
+from tcb_ops.model import Merchant, Owner
 from tcb_ops.resources import system_reason
-from tcb_ops.runs.next_commands import quoted, resume
+from tcb_ops.runs.loop import submit_coroutine
+from tcb_ops.runs.questions import Issue, ask
+from tcb_ops.runs.stop_errors import NO_COMPONENT
 from tcb_ops.settings import Settings, TokenSettings, settings_file
+from tcb_ops.wechat import open_source
+from tcb_ops.wechat.call_policy import Caller, CallLimits
+from tcb_ops.wechat.client import PlatformClient
+from tcb_ops.wechat.responses import InvalidResponse, read_response
+from tcb_ops.wechat.transport import Timeouts, Transport
 
 SCARCE, TIGHT = 100 * 1000**2, 1000**3
 """Free bytes below which a run may fill the disk, and below which to warn."""
 SECONDS, REMOTE_SECONDS, TOTAL_SECONDS = 6.0, 18.0, 27.0
 """Time limits of a check, of one over the network, and of all together."""
+QUICK = Timeouts(connect=4, answer=4)
+"""Short, because a user is waiting."""
+TOKEN_SECONDS = 8.0
+"""Seconds for the token source."""
+SKEWED, WRONG = 60, 300
+"""Clock difference in seconds for a warning and a failure: links expire after about 15 minutes (getUploadTcbFileLink)."""
 _AGAIN = _("Fix that, then run doctor again.")
+
+
+class Grade(StrEnum):
+    """How a check ended."""
+
+    OK = "ok"
+    WARNING = "warning"
+    """Works, but needs attention."""
+    BAD = "bad"
+    """A run would fail."""
+    SKIPPED = "skipped"
+    """Not checked, or missing and not needed."""
+
+
+@dataclass(frozen=True, slots=True)
+class DoctorFinding:
+    """What a probe has found."""
+
+    grade: Grade
+    seen: Text
+    fix: Text | None = None
+    """What to do; None for the check's own, and where there is nothing to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +93,10 @@ def all_checks(
     """Return the checks in order; with invalid settings only those that need none."""
     checks = [
         DoctorCheck("python", verbatim("Python"), check_python),
-        DoctorCheck("browser", _("PDF browser"), check_browser),
         DoctorCheck("settings", _("settings"), partial(check_settings, settings, config)),
     ]
     if isinstance(settings, SettingsError):
         return checks
-    from tcb_ops.features.doctor.target import call_with_token, compare_clocks, reach
 
     fix_file = _("Fix the file: no run starts while any of its lines has a problem.")
     fix_ledger = _("Fix that, or choose another ledger with --ledger.")
@@ -81,8 +116,7 @@ def all_checks(
         DoctorCheck("ledger", _("ledger"), partial(check_ledger, settings), fix_ledger),
         DoctorCheck("disk", _("disk"), partial(check_disk, settings)),
         DoctorCheck("secrets", _("secrets"), partial(check_secrets, settings)),
-        remote("target", pgettext("check", "target"), partial(reach, settings), fix_network),
-        remote("clock", _("clock"), partial(compare_clocks, settings), fix_network, ("target",)),
+        remote("target", pgettext("check", "target"), partial(check_target, settings), fix_network),
         remote(
             "tokens",
             _("token source"),
@@ -159,17 +193,6 @@ def check_python() -> DoctorFinding:
     )
 
 
-def check_browser() -> DoctorFinding:
-    """Look for a Chromium, which only reports as PDF need."""
-    from tcb_ops.reports.formats.html import find_chromium
-
-    if (program := find_chromium()) is not None:
-        return DoctorFinding(Grade.OK, verbatim(program))
-    return DoctorFinding(
-        Grade.SKIPPED, _("no Chromium: for reports as PDF, install one or set TCB_OPS_CHROMIUM to it")
-    )
-
-
 def check_settings(settings: Settings | SettingsError, config: str | None) -> DoctorFinding:
     """Check that the settings are valid."""
     if isinstance(settings, SettingsError):
@@ -211,7 +234,9 @@ def check_merchants(settings: Settings, where: Sequence[str]) -> DoctorFinding:
 
 
 def check_ledger(settings: Settings) -> DoctorFinding:
-    """Check that the ledger can be opened and written; look for unfinished runs. A missing file is not created."""
+    """Check that the ledger can be opened and written. A missing file is not created."""
+    from tcb_ops.runs.ledger import Ledger
+
     if "://" not in settings.ledger:
         from tcb_ops.runs.database import not_a_ledger
 
@@ -225,31 +250,9 @@ def check_ledger(settings: Settings) -> DoctorFinding:
         if not file.exists():
             seen = _("{file} does not exist yet: the first run creates it", file=file)
             return DoctorFinding(Grade.OK, seen)
-    return _check_runs(settings)
-
-
-def _check_runs(settings: Settings) -> DoctorFinding:
-    from tcb_ops.errors import LedgerDamagedError
-    from tcb_ops.runs.ledger import Ledger
-
     ledger = Ledger(settings.ledger)
-    try:
-        damaged: list[LedgerDamagedError] = []
-        runs = ledger.runs(damaged=damaged)
-    finally:
-        ledger.close()
-    if damaged:
-        raise damaged[0]
-    seen = _("{name}: {runs}", name=ledger.name, runs=ngettext("{n:,} run", "{n:,} runs", len(runs)))
-    unfinished = [run for run in runs if run.finished_at is None]
-    if not unfinished:
-        return DoctorFinding(Grade.OK, seen)
-    ids = as_list([run.id for run in unfinished], most=3)
-    seen = _(
-        "{facts}, {count:,} unfinished or at work: {named}", facts=seen, count=len(unfinished), named=ids
-    )
-    fix = _("`{again}` resumes the run.", again=quoted(resume(settings, unfinished[0])))
-    return DoctorFinding(Grade.WARNING, seen, fix)
+    ledger.close()
+    return DoctorFinding(Grade.OK, verbatim(ledger.name))
 
 
 def check_disk(settings: Settings) -> DoctorFinding:
@@ -296,3 +299,105 @@ def _others_can_read(path: Path) -> bool:
         inside = [*path.iterdir()] if path.is_dir() else []
         return any(stat.S_IMODE(file.stat().st_mode) & 0o077 for file in (path, *inside))
     return False
+
+
+# --- the target -------------------------------------------------------------------------------------------------------
+
+
+def check_target(settings: Settings) -> DoctorFinding:
+    """Call the target without a token, which uses no quota, and compare its clock with this machine's. Blocks.
+
+    Raises TransportError.
+    """
+    seconds, offset = submit_coroutine(_probe(settings)).result()
+    seen = _("{api_base} responded as expected in {ms:.0f} ms", api_base=settings.api_base, ms=seconds * 1000)
+    return grade_clock(offset) or DoctorFinding(Grade.OK, seen)
+
+
+async def _probe(settings: Settings) -> tuple[float, float]:
+    """Return how long the call took, and the seconds that the target's clock is ahead of this machine's."""
+    async with Transport(connections=1, timeouts=QUICK) as transport:
+        began_at, began = time.time(), time.perf_counter()
+        response = await PlatformClient(transport, settings.api_base).probe()
+        seconds = time.perf_counter() - began
+    answer = read_response(response, ())
+    if isinstance(answer, InvalidResponse):
+        invalid = _("{api_base}: {why}", api_base=settings.api_base, why=answer.why)
+        raise TransportError(TransportFault.GARBAGE, invalid)
+    return seconds, clock_offset(response.headers.get("date", ""), began_at, seconds)
+
+
+def clock_offset(date: str, began_at: float, seconds: float) -> float:
+    """Return the seconds that the target's clock is ahead of this machine's; 0 without a usable Date.
+
+    A Date is cut to whole seconds, and was written about the middle of the exchange.
+    """
+    with suppress(ValueError, TypeError, OverflowError):
+        return parsedate_to_datetime(date).timestamp() + 0.5 - (began_at + seconds / 2)
+    return 0.0
+
+
+def grade_clock(offset: float) -> DoctorFinding | None:
+    """Grade the difference between the target's clock and this machine's; None where it does not matter."""
+    if abs(offset) <= SKEWED:
+        return None
+    seen = (
+        _("this machine's clock is {seconds:,.0f} s behind the target's", seconds=offset)
+        if offset > 0
+        else _("this machine's clock is {seconds:,.0f} s ahead of the target's", seconds=-offset)
+    )
+    fix = _(
+        "Synchronize the clock with a time server (chrony, systemd-timesyncd): tokens and links expire, links "
+        "after about 15 minutes."
+    )
+    return DoctorFinding(Grade.WARNING if abs(offset) <= WRONG else Grade.BAD, seen, fix)
+
+
+def call_with_token(
+    settings: Settings, merchants: Sequence[Merchant], seconds: float = TOKEN_SECONDS
+) -> DoctorFinding:
+    """Check that the token source has a token, and that the target accepts a call from this machine with it.
+
+    The call is openapi/quota/get, a read, for the first merchant. `seconds` limits the source. Blocks. Raises what prevents
+    it, and what concerns every merchant, such as 61004 for an address that is not allowed.
+    """
+    if not merchants:
+        return DoctorFinding(Grade.SKIPPED, _("no merchant to request a token for"))
+    merchant = next((m for m in merchants if m.owner is Owner.MERCHANT), merchants[0])
+    label, source = f"{merchant.name} ({merchant.appid})", settings.tokens.source
+    try:
+        issue = submit_coroutine(_call(settings, merchant, seconds)).result()
+    except TimeoutError:
+        slow = _("the source ({kind}) returned no token within {seconds:.0f} s", kind=source, seconds=seconds)
+        return DoctorFinding(Grade.BAD, slow, _("Check whether it works by itself, and why it is slow."))
+    if issue is None:
+        seen = _("calls from this machine are accepted (queried the quota of {label})", label=label)
+        return DoctorFinding(Grade.OK, seen)
+    if issue.errcode is None:
+        return DoctorFinding(Grade.BAD, issue.meaning, issue.action)
+    seen = _(
+        "calls from this machine are accepted, but {label} is refused: errcode {code} {meaning}",
+        label=label,
+        code=issue.code,
+        meaning=issue.meaning,
+    )
+    fix = _("{action} `tcb-ops merchants check` checks every merchant.", action=issue.action)
+    return DoctorFinding(Grade.WARNING, seen, fix)
+
+
+async def _call(settings: Settings, merchant: Merchant, seconds: float) -> Issue | None:
+    """Return why the platform refused the call with this merchant's token; None if it did not."""
+    owner = merchant.owner
+    appid = merchant.appid if owner is Owner.MERCHANT else settings.tokens.component_appid
+    if not appid:
+        raise TokenError(NO_COMPONENT)
+    source = open_source(settings)
+    try:
+        async with asyncio.timeout(seconds):
+            await source.token(appid)
+        async with Transport(connections=1, timeouts=QUICK) as transport:
+            quota = partial(PlatformClient(transport, settings.api_base).quota, owner=owner)
+            answer = await ask(Caller(source, CallLimits(attempts=1)), appid, quota, owner)
+    finally:
+        await source.aclose()
+    return answer if isinstance(answer, Issue) else None

@@ -12,8 +12,7 @@ from tcb_ops.cli import Command
 from tcb_ops.cli.console import Console
 from tcb_ops.cli.options import CommonOptions, settings_options
 from tcb_ops.errors import SettingsError
-from tcb_ops.features.doctor.checks import DoctorCheck, all_checks, run_checks
-from tcb_ops.features.doctor.finding import DoctorFinding, Grade
+from tcb_ops.features.doctor.checks import DoctorCheck, DoctorFinding, Grade, all_checks, run_checks
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Lang, _, ngettext
 from tcb_ops.settings import Settings
@@ -31,8 +30,9 @@ _GRADES = {
 def doctor(*, common: CommonOptions) -> int:
     """Check machine, files, tokens and target; suggest fixes.
 
-    Checks settings, merchants file, ledger, disk, the modes of token files, the browser for PDFs, the target, its clock against this machine's, the token source, and whether the platform accepts calls from this address
-    (61004). Nothing is uploaded, and no link is requested.
+    Checks settings, merchants file, ledger, disk, the modes of token files, the target, its clock against this machine's, the
+    token source, and whether the platform accepts calls from this address (61004). Nothing is uploaded, and no link is
+    requested.
 
     Exit codes: 0 all checks passed (warnings allowed) · 1 a check failed · 2 usage.
     """

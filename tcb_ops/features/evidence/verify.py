@@ -35,11 +35,7 @@ from tcb_ops.reports.export import (
     fingerprint,
     read_manifest,
 )
-from tcb_ops.reports.formats.csv import (
-    WORDS,
-    RowLines,
-    RowTexts,
-)
+from tcb_ops.reports.formats.csv import WORDS, RowTexts
 from tcb_ops.reports.run_views import RunReader, RunView, merged_run
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.resources import system_reason
@@ -305,9 +301,8 @@ def _check_rows(folder: Path, manifest: Manifest, seen: RunReader, run: RunRecor
     same = _same_as(texts, folder)
     as_exported = texts.hexdigest() == manifest.rows_digest
     summary = RunSummary(seen, run)
-    writer = RowLines(run.headers, Lang.EN, manifest.zone)
     wrong = [
-        _compare(folder / name, rows, writer)
+        _compare(folder / name, rows, texts)
         for name, rows in (
             (RESULTS, seen.rows(run)),
             (FAILED, seen.rows(run, outcomes=frozenset(Outcome.all()) - Outcome.successes())),
@@ -358,23 +353,23 @@ def _same_as(texts: RowTexts, folder: Path) -> set[str]:
         return {name for name in same if not files[name].read(1)}
 
 
-def _compare(file: Path, records: Iterable[RowRecord], writer: RowLines) -> Text | None:
+def _compare(file: Path, records: Iterable[RowRecord], texts: RowTexts) -> Text | None:
     """Return the first line of results.csv or failed.csv that differs from the ledger, or why it cannot be read."""
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
-            return _first_difference(file.name, records, writer, csv.reader(stream))
+            return _first_difference(file.name, records, texts, csv.reader(stream))
     except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
         why = system_reason(error) if isinstance(error, OSError) else verbatim(type(error).__name__)
         return _("{name} cannot be read as CSV ({why}).", name=file.name, why=why)
 
 
-def _first_difference(file: str, records: Iterable[RowRecord], writer: RowLines, lines: Any) -> Text | None:
+def _first_difference(file: str, records: Iterable[RowRecord], texts: RowTexts, lines: Any) -> Text | None:
     """Return the first difference of a CSV's lines.
 
     Cells may be as the ledger has them, or masked. The two sentences are not compared: their wording changes with versions
     and language.
     """
-    columns = writer.names
+    columns = texts.names
     words = slice(columns.index(WORDS[0]), columns.index(WORDS[0]) + 2)
     if next(lines, []) != columns:
         return _("The first line of {name} is not the report's header.", name=file)
@@ -389,7 +384,7 @@ def _first_difference(file: str, records: Iterable[RowRecord], writer: RowLines,
         where = _("the row of line {line} of the list ({path})", line=record.row.line, path=record.row.path)
         if line is None:
             return _("{name} lacks {where}.", name=file, where=where)
-        cells, plain = map(list, writer.cells(record))
+        cells, plain = map(list, texts.cells(record))
         cells[words] = plain[words] = line[words]
         if line in (cells, plain):
             continue

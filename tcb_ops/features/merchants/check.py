@@ -110,44 +110,37 @@ def judge(merchant: Merchant, answers: MerchantAnswers, elsewhere: Mapping[str, 
     ==================================  =====  ==========  =====  ===========  ===================
 
     func_info, if requested, then decides the permission (61007 if no set is granted). A quota with nothing left is 45009;
-    one that could not be read is no issue. An environment of the platform's own needs no permission set, and has no
-    issue of that name.
+    one that could not be read is no issue. An environment of the platform's own needs no permission set.
     """
     own = merchant.owner is Owner.MERCHANT
-    found, info = answers.environments, answers.info
-    code = found.code if isinstance(found, Issue) else ""
+    environments, info = answers.environments, answers.info if own else None
+    code, status = "", ""
     issues: list[Issue] = []
     token: bool | None = True
     permission: bool | None = None
     cloud: bool | None = True
-    status = ""
-    if isinstance(found, Issue):
+    if isinstance(environments, Issue):
+        code = environments.code
         token = False if code in _TOKEN_CODES else True if code in _PERMISSION_CODES | {_NO_CLOUD} else None
         permission = False if own and code in _PERMISSION_CODES else None
         cloud = False if code == _NO_CLOUD else None
-        if not own and code in _PERMISSION_CODES:  # the platform's own environments need no permission set
-            why = _("The platform may not use the cloud interfaces of its own environments.")
-            check = _(
-                "Check that component_appid is the platform's own, and its cloud permissions on open.weixin.qq.com."
-            )
-            found = replace(found, meaning=why, action=check)
-        issues.append(found)
+        issues.append(environments)
     else:
-        status = next((e.status for e in found if e.env == merchant.env), elsewhere.get(merchant.env, ""))
-    if own and info is not None:
-        if isinstance(info, Issue):
-            issues += [info] if info.errcode is not None and info.code != code else []
-        else:
-            permission = info.may_upload
-            if not permission and code not in _PERMISSION_CODES:
-                why = _("Permission set 49 (小程序云开发管理) is not granted to the platform.")
-                issues.insert(0, Issue("61007", why, errcode(61007).action))
-    if not isinstance(found, Issue) and status != NORMAL:
-        issues.append(_of_status(status, own=own))
+        own_status = (e.status for e in environments if e.env == merchant.env)
+        status = next(own_status, elsewhere.get(merchant.env, ""))
+        if status != NORMAL:
+            issues.append(_of_status(status, own=own))
+    if isinstance(info, Issue):
+        issues += [info] if info.errcode is not None and info.code != code else []
+    elif info is not None:
+        permission = info.may_upload
+        if not permission and code not in _PERMISSION_CODES:
+            meaning = _("Permission set 49 (小程序云开发管理) is not granted to the platform.")
+            issues.insert(0, Issue("61007", meaning, errcode(61007).action))
     quota = answers.quota if isinstance(answers.quota, Quota) else None
     if quota is not None and quota.left == 0:
-        known = errcode(45009, merchant.owner)
-        issues.append(Issue("45009", known.meaning, known.action))
+        used_up = errcode(45009, merchant.owner)
+        issues.append(Issue("45009", used_up.meaning, used_up.action))
     return MerchantState(merchant, token, permission, cloud, status, quota, tuple(issues))
 
 
@@ -218,52 +211,38 @@ def verdict(states: Sequence[MerchantState]) -> Text:
     works = [state for state in states if state.works]
     left = sum(state.merchant.left for state in states)
     bad = len(states) - len(works) - left
-    found = _(
+    sentence = _(
         "{works:,} of {lines} ready, {bad:,} not ready", works=len(works), lines=_lines(len(states)), bad=bad
     )
     if left:
-        found = ngettext(
-            "{found}, {n:,} is of merchants that have left (status=left)",
-            "{found}, {n:,} are of merchants that have left (status=left)",
-            left,
-            found=found,
-        )
+        sentence = _("{sentence}, {left:,} of merchants that have left", sentence=sentence, left=left)
     limited = [(s.quota.left, s.merchant.name) for s in works if s.quota and s.quota.left is not None]
     if limited:
         least, name = min(limited)
-        found = _(
-            "{found}. Fewest calls left today: {least:,} ({name})",
-            found=found,
+        sentence = _(
+            "{sentence}. Fewest calls left today: {least:,} ({name})",
+            sentence=sentence,
             least=least,
             name=sanitize(name),
         )
-    return _("{found}.", found=found)
+    return _("{sentence}.", sentence=sentence)
 
 
 def write_states(states: Iterable[MerchantState], dest: Path, lang: Lang) -> None:
     """Write a line per state, for a spreadsheet: UTF-8 with BOM, without cells that would run as formulas."""
+    words = {"None": "", "True": "yes", "False": "no"}
     with dest.open("w", encoding="utf-8-sig", newline="") as file:
         out = csv.writer(file)
-        out.writerow(
-            (
-                *("appid", "merchant", "env", "owner", "works", "token", "permission", "cloud", "env_status"),
-                *("daily_limit", "used", "remain", "code", "meaning", "action", "errmsg"),
-            )
-        )
-        for state in states:
-            merchant, figures = state.merchant, state.quota.figures if state.quota else None
-            issues = [
-                (one.code, one.meaning.of(lang), one.action.of(lang), one.errmsg) for one in state.issues
-            ]
-            cells = (
-                *(merchant.appid, merchant.name, merchant.env, str(merchant.owner)),
-                "left" if merchant.left else _word(state.works),
-                *map(_word, (state.token, state.permission, state.cloud)),
-                state.env_status,
-                *(map(str, figures.values()) if figures else ("", "", "")),
-                *(" / ".join(filter(None, part)) for part in zip(*(issues or [("",) * 4]), strict=True)),
-            )
-            out.writerow(map(guard, cells))
+        for number, state in enumerate(states):
+            facts = state.as_dict(lang)
+            quota, issues = facts.pop("quota") or {}, facts.pop("troubles")
+            facts |= {name: quota.get(name) for name in ("daily_limit", "used", "remain")}
+            for name in ("code", "meaning", "action", "errmsg"):
+                facts[name] = " / ".join(filter(None, (issue[name] for issue in issues)))
+            if not number:
+                out.writerow(facts)
+            cells = map(str, facts.values())
+            out.writerow(guard(words.get(cell, cell)) for cell in cells)
 
 
 def group(issues: Iterable[tuple[Merchant, Issue]]) -> list[tuple[Issue, list[Merchant]]]:
@@ -272,12 +251,12 @@ def group(issues: Iterable[tuple[Merchant, Issue]]) -> list[tuple[Issue, list[Me
     for merchant, issue in issues:
         key = issue.code, issue.meaning, of_any_appid(issue.action)
         groups.setdefault(key, []).append((merchant, issue))
-    found = []
+    grouped = []
     for (code, meaning, _action), members in groups.items():
-        merchants, its = [merchant for merchant, _ in members], [issue for _, issue in members]
-        one = its[0] if len(its) == 1 else Issue(code, meaning, merged(issue.action for issue in its)[0])
-        found.append((one, merchants))
-    return sorted(found, key=lambda one: -len(one[1]))
+        merged_action = merged(issue.action for _merchant, issue in members)[0]
+        shared = members[0][1] if len(members) == 1 else Issue(code, meaning, merged_action)
+        grouped.append((shared, [merchant for merchant, _issue in members]))
+    return sorted(grouped, key=lambda group: -len(group[1]))
 
 
 def _cells(state: MerchantState, lang: Lang) -> list[str]:
@@ -285,21 +264,15 @@ def _cells(state: MerchantState, lang: Lang) -> list[str]:
     return [
         sanitize(state.merchant.name),
         sanitize(state.merchant.env),
-        *(_shown(seen, lang) for seen in (state.token, state.permission, state.cloud)),
+        *(_shown(fact, lang) for fact in (state.token, state.permission, state.cloud)),
         sanitize(state.env_status) or "–",
         "–" if left is None else f"{left:,}",
         ", ".join(issue.code for issue in state.issues),
     ]
 
 
-def _shown(seen: bool | None, lang: Lang) -> str:
-    if seen is None:
-        return "–"
-    return (_("yes") if seen else _("NO")).of(lang)
-
-
-def _word(seen: bool | None) -> str:
-    return "" if seen is None else "yes" if seen else "no"
+def _shown(fact: bool | None, lang: Lang) -> str:
+    return "–" if fact is None else (_("yes") if fact else _("NO")).of(lang)
 
 
 def _lines(count: int) -> Text:

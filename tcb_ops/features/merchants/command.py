@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -17,13 +14,12 @@ from tcb_ops.cli.options import (
     settings_options,
 )
 from tcb_ops.errors import UsageError
-from tcb_ops.i18n import _, pgettext
+from tcb_ops.i18n import _
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
 @click.command(cls=Command, usual="out dry-run target where json")
@@ -56,18 +52,16 @@ def sync(out: str | None, dry_run: bool, *, common: CommonOptions) -> int:
         raise UsageError(_("{out} already exists: choose another name", out=out))
     editor = edit_merchants(settings.merchants)
     lines = editor.merchants
-    for warning in editor.warnings:
-        console.warn(_("{merchants}: {warning}", merchants=settings.merchants, warning=warning))
     only = {m.appid for m in common.read_merchants(settings)} if common.where else None
     with common.open_target(console, settings) as settings:
         console.release()
-        found = _wait(console, partial(begin_sync, settings, only=only, notify=console.info))
-    changes = decide(lines, found, settings.tokens.component_appid, only)
+        authorized = _wait(console, begin_sync(settings, only=only, notify=console.info))
+    changes = decide(lines, authorized, settings.tokens.component_appid, only)
     writes = not dry_run and (changes.writes or bool(out) or not editor.exists)
     if writes:
         write_merchants(dest, editor.edited(changes), editor.content if editor.exists and not out else None)
     if common.json:
-        about = {"merchants": str(dest), "written": writes, "authorized": len(found.appids)}
+        about = {"merchants": str(dest), "written": writes, "authorized": len(authorized.appids)}
         console.json(about | facts_of(lines, changes, settings.lang))
     else:
         for part in draw_changes(lines, changes, console.lang):
@@ -95,7 +89,7 @@ def check(out: str | None, *, common: CommonOptions) -> int:
     lines = common.read_merchants(settings)
     with common.open_target(console, settings) as settings:
         console.release()
-        checked = _wait(console, partial(begin_check, settings, lines, notify=console.info))
+        checked = _wait(console, begin_check(settings, lines, notify=console.info))
     states = checked.states
     if out:
         write_states(states, Path(out), settings.lang)
@@ -124,26 +118,11 @@ def check(out: str | None, *, common: CommonOptions) -> int:
     return 1 if cannot else 0
 
 
-def _wait(console: Console, begin: Callable[..., Future[Found]]) -> Found:
-    """Show progress on a terminal until the work is done. Ctrl-C cancels the calls; nothing has been written by then."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    with Progress(
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn(pgettext("counted", "merchants").of(console.lang)),
-        console=console.err,
-        transient=True,
-        disable=not console.is_watched,
-    ) as bar:
-        task = bar.add_task("", total=None)
-        work = begin(progress=lambda done, of: bar.update(task, completed=done, total=of))
+def _wait(console: Console, work: Future[Result]) -> Result:
+    """Wait for the platform's answers. Ctrl-C cancels the calls; nothing has been written by then."""
+    with console.waiting(_("asking the platform")):
         try:
-            while True:
-                with suppress(TimeoutError):
-                    return work.result(timeout=1.0)  # Windows does not interrupt a wait without an end
-                if work.done():
-                    return work.result()
+            return work.result()
         finally:
             work.cancel()
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count
 from typing import TypeVar
 
-from tcb_ops.errcodes import errcode
 from tcb_ops.errors import (
     PlatformStopError,
     SettingsError,
@@ -40,7 +40,7 @@ AT_ONCE = 8
 STANDARD = CallLimits()
 
 Item = TypeVar("Item")
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 Progress = Callable[[int, int], None]
 
 
@@ -97,28 +97,27 @@ async def connected(
 
 
 async def map_concurrently(
-    listed: Sequence[Item], work: Callable[[Item], Awaitable[Found]], progress: Progress = ignore
-) -> list[Found]:
+    items: Sequence[Item], work: Callable[[Item], Awaitable[Result]], progress: Progress = ignore
+) -> list[Result]:
     """Do the work for every item, AT_ONCE at a time; return the results in the items' order.
 
     The first exception cancels the others and is raised unchanged.
     """
-    found: dict[int, Found] = {}
-    left = iter(enumerate(listed))
+    room, done = asyncio.Semaphore(AT_ONCE), count(1)
 
-    async def worker() -> None:
-        for place, item in left:
-            found[place] = await work(item)
-            progress(len(found), len(listed))
+    async def work_in_turn(item: Item) -> Result:
+        async with room:
+            result = await work(item)
+        progress(next(done), len(items))
+        return result
 
-    workers = [asyncio.ensure_future(worker()) for _ in range(min(AT_ONCE, len(listed)))]
+    tasks = [asyncio.ensure_future(work_in_turn(item)) for item in items]
     try:
-        await asyncio.gather(*workers)
+        return await asyncio.gather(*tasks)
     finally:
-        for one in workers:
-            one.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
-    return [found[place] for place in range(len(listed))]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _check(
@@ -128,64 +127,68 @@ async def _check(
     progress: Progress,
     notify: Callable[[Text], None],
 ) -> CheckedMerchants:
-    there = [m for m in merchants if not m.left]
-    appids = list(dict.fromkeys(m.appid for m in there if m.owner is Owner.MERCHANT))
     component = settings.tokens.component_appid
     note = None if component else _NEEDS_COMPONENT
 
     async with connected(settings, limits, notify) as (caller, client):
 
-        async def about(appid: str) -> MerchantAnswers:
-            found = await ask(caller, appid, client.environments)
-            left = None
-            if not isinstance(found, Issue):
-                left = await ask(caller, appid, client.quota)
-            return MerchantAnswers(found, left, await permissions(appid))
+        async def account(appid: str, owner: Owner) -> MerchantAnswers:
+            environments = await ask(caller, appid, partial(client.environments, owner=owner), owner)
+            if isinstance(environments, Issue):
+                return MerchantAnswers(environments)
+            return MerchantAnswers(
+                environments, await ask(caller, appid, partial(client.quota, owner=owner), owner)
+            )
 
-        async def permissions(appid: str) -> AuthorizerInfo | Issue | None:
+        async def merchant(appid: str) -> MerchantAnswers:
             nonlocal note
+            answers = await account(appid, Owner.MERCHANT)
             if note is not None:
-                return None
+                return answers
             info = await ask(caller, component, partial(client.authorizer, appid=appid))
             if isinstance(info, Issue) and info.code in COMPONENT_CODES:
-                why = of_the_component(info)
+                issue = of_the_component(info)
                 note = _(
                     "Permission sets were not checked: the component token does not work. {meaning} {action}",
-                    meaning=why.meaning,
-                    action=why.action,
+                    meaning=issue.meaning,
+                    action=issue.action,
                 )
-                return None
-            return info
+                return answers
+            return replace(answers, info=info)
 
-        async def about_the_platform() -> MerchantAnswers:
+        async def platform() -> MerchantAnswers:
             if not component:
                 return MerchantAnswers(_NO_COMPONENT)
-            found = await ask(
-                caller, component, partial(client.environments, owner=Owner.PLATFORM), Owner.PLATFORM
-            )
-            if isinstance(found, Issue):
-                return MerchantAnswers(of_the_component(found))
-            left = await ask(caller, component, partial(client.quota, owner=Owner.PLATFORM))
-            return MerchantAnswers(found, left)
+            answers = await account(component, Owner.PLATFORM)
+            issue = answers.environments
+            return MerchantAnswers(of_the_component(issue)) if isinstance(issue, Issue) else answers
 
-        needed = any(m.owner is Owner.PLATFORM for m in there)
-        platform = await about_the_platform() if needed else MerchantAnswers(())
-        answers = dict(zip(appids, await map_concurrently(appids, about, progress), strict=True))
+        asked = [line for line in merchants if not line.left]
+        appids = list(dict.fromkeys(line.appid for line in asked if line.owner is Owner.MERCHANT))
+        own = any(line.owner is Owner.PLATFORM for line in asked)
+        of_platform = await platform() if own else MerchantAnswers(())
+        answers = dict(zip(appids, await map_concurrently(appids, merchant, progress), strict=True))
+    return CheckedMerchants(_judge_all(merchants, answers, of_platform), note)
+
+
+def _judge_all(
+    merchants: Sequence[Merchant], answers: Mapping[str, MerchantAnswers], of_platform: MerchantAnswers
+) -> tuple[MerchantState, ...]:
     status = {
-        one.env: one.status
-        for answer in (*answers.values(), platform)
+        environment.env: environment.status
+        for answer in (*answers.values(), of_platform)
         if not isinstance(answer.environments, Issue)
-        for one in answer.environments
+        for environment in answer.environments
     }
-    states = tuple(
-        MerchantState(m)
-        if m.left
-        else judge(m, platform, {})
-        if m.owner is Owner.PLATFORM
-        else judge(m, answers[m.appid], status)
-        for m in merchants
-    )
-    return CheckedMerchants(states, note)
+
+    def state(line: Merchant) -> MerchantState:
+        if line.left:
+            return MerchantState(line)
+        if line.owner is Owner.PLATFORM:
+            return judge(line, of_platform, {})
+        return judge(line, answers[line.appid], status)
+
+    return tuple(map(state, merchants))
 
 
 _NEEDS_COMPONENT = _(
@@ -208,12 +211,11 @@ def begin_sync(
     *,
     only: Collection[str] | None = None,
     limits: CallLimits = STANDARD,
-    progress: Progress = ignore,
     notify: Callable[[Text], None] = ignore,
 ) -> Future[Authorized]:
     """Start to query who authorizes the platform; the future returns them. Cancelling it ends the calls.
 
-    With `only`, environments are requested for these appids only. `limits`, `progress` and `notify` are begin_check's.
+    With `only`, environments are requested for these appids only. `limits` and `notify` are begin_check's.
 
     Raises SettingsError without a component_appid. The future raises PlatformStopError if the list is refused,
     OutageError if no host could be reached, StoppedError if the list is incomplete.
@@ -225,14 +227,13 @@ def begin_sync(
                 "tcb-ops.toml, and make sure that the token source can provide that appid's token."
             )
         )
-    return submit_coroutine(_sync(settings, only, limits, progress, notify))
+    return submit_coroutine(_sync(settings, only, limits, notify))
 
 
 async def _sync(
     settings: Settings,
     only: Collection[str] | None,
     limits: CallLimits,
-    progress: Progress,
     notify: Callable[[Text], None],
 ) -> Authorized:
     component = settings.tokens.component_appid
@@ -249,7 +250,7 @@ async def _sync(
             name = "" if isinstance(info, Issue) else info.name
             return Authorizer(appid, name, await ask(caller, appid, client.environments))
 
-        return Authorized(frozenset(appids), tuple(await map_concurrently(asked_for, about, progress)))
+        return Authorized(frozenset(appids), tuple(await map_concurrently(asked_for, about)))
 
 
 async def _list(caller: Caller, client: PlatformClient, component: str) -> list[str]:
@@ -264,21 +265,14 @@ async def _list(caller: Caller, client: PlatformClient, component: str) -> list[
         appids |= dict.fromkeys(page.appids)
         if not page.appids:
             break
-    if not appids and not total:
+    if not appids or len(appids) < total:
         raise StoppedError(
             _(
-                "The platform says that no merchant has authorized it, so nothing was changed: is "
-                "component_appid {component} right?",
-                component=component,
-            )
-        )
-    if len(appids) < total:
-        raise StoppedError(
-            _(
-                "The platform says that {merchants} have authorized it, but listed {count:,}: a merchant may have "
-                "authorized it or left meanwhile. Nothing was changed; run the same command again.",
+                "The platform says that {merchants} have authorized it, but listed {count:,}. Nothing was changed: check "
+                "component_appid {component}, and run the same command again.",
                 merchants=ngettext("{n:,} merchant", "{n:,} merchants", total),
                 count=len(appids),
+                component=component,
             )
         )
     return list(appids)
@@ -286,23 +280,14 @@ async def _list(caller: Caller, client: PlatformClient, component: str) -> list[
 
 def _stop(component: str, issue: Issue) -> PlatformStopError:
     issue = of_the_component(issue)
-    if issue.errmsg and issue.errcode is not None and not errcode(issue.errcode).known:
-        return PlatformStopError(
-            _(
-                "The platform refused to list the merchants (component_appid {component}): errcode {code}, “{errmsg}”.",
-                component=component,
-                code=issue.code,
-                errmsg=issue.errmsg,
-            )
-        )
-    code = f" (errcode {issue.code})" if issue.errcode is not None else ""
     return PlatformStopError(
         _(
-            "The merchants cannot be listed with the component token (of component_appid {component}){code}: "
-            "{meaning} {action}",
+            "The merchants cannot be listed with the component token (component_appid {component}): {code}, {meaning} "
+            "{errmsg}\n{action}",
             component=component,
-            code=code,
+            code=issue.code,
             meaning=issue.meaning,
+            errmsg=issue.errmsg,
             action=issue.action,
         )
     )

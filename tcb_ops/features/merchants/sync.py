@@ -274,8 +274,6 @@ class MerchantsEditor:
     table: Table
     columns: Mapping[str, int]
     """Canonical name → column index."""
-    warnings: tuple[Text, ...] = ()
-    """Reasons why the detected encoding may be wrong."""
 
     def edited(self, changes: Changes) -> bytes:
         """Return the file's bytes with these changes, whose indexes are those of `merchants`."""
@@ -332,7 +330,7 @@ def edit_merchants(file: Path) -> MerchantsEditor:
     with suppress(BrokenTableError):  # which read_merchants reports
         empty = not problems and not any(any(map(trim, cells)) for _line, cells in table.rows)
     merchants = () if empty else tuple(read_merchants(file))
-    return MerchantsEditor(merchants, content, exists, bom, text, codec, table, columns, decoded.warnings)
+    return MerchantsEditor(merchants, content, exists, bom, text, codec, table, columns)
 
 
 def write_merchants(dest: Path, content: bytes, before: bytes | None) -> None:

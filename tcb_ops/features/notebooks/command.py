@@ -52,7 +52,7 @@ def notebook(name: str, parameters: tuple[str, ...], out: str, *, common: Common
 
     file = find_notebook(name)
     _check_folder(Path.cwd())
-    _need("papermill", "nbconvert", "ipykernel")
+    _need("nbclient", "nbconvert", "ipykernel")
     from tcb_ops.features.notebooks.execute import execute
     from tcb_ops.features.notebooks.parameters import check_output, open_notebook, take_parameters
 
@@ -102,12 +102,10 @@ def _show(console: Console, ended: Executed, *, as_json: bool) -> None:
             }
         )
     else:
-        if ended.screen:
-            console.print(ended.screen)
         if ended.text is not None and ended.exit_code <= 1:
             console.print(ended.text)
-        for left in filter(None, (ended.notebook, ended.page, ended.report)):
-            console.print(str(left))
+        for path in filter(None, (ended.notebook, ended.page, ended.report)):
+            console.print(str(path))
 
 
 def _environment(common: CommonOptions) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Unattended execution of a notebook by papermill, and its HTML page.
+"""Unattended execution of a notebook by nbclient, and its HTML page.
 
 Ctrl-C, SIGTERM and SIGHUP are passed on to its kernel. The notebook is executed in memory and written at the end, so that
 a killed run leaves no broken one. The result is the headless cell's (`TCB_OPS_HEADLESS_RESULT`), or else the error that
@@ -13,8 +13,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -24,9 +23,11 @@ from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from traitlets.config import Config
 
 from tcb_ops import errors
-from tcb_ops.features.notebooks.parameters import Source, Value
+from tcb_ops.features.notebooks.parameters import INJECTED, Source, Value, with_values
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Bilingual, Lang, Text, _
 from tcb_ops.resources import replacing
@@ -44,8 +45,6 @@ class Executed:
     text: Text | None
     run: str | None
     report: str | None
-    screen: str
-    """The run as shown on a terminal: what went wrong, what changed."""
     notebook: Path
     page: Path
 
@@ -64,12 +63,9 @@ def execute(
 
     `progress` is called before each code cell with its number, their number and its name.
     """
-    from papermill.engines import papermill_engines
-    from papermill.exceptions import PapermillExecutionError
-    from papermill.execute import execute_notebook
-
-    monitor = ExecutionMonitor(progress)
-    papermill_engines.register("tcb-ops", _engine())
+    content = with_values(source, values)
+    content.metadata.tcb_ops = {"started": datetime.now(zone).isoformat(), "parameters": dict(values)}
+    runner = CellRunner(content)
     with tempfile.TemporaryDirectory(prefix="tcb-ops-notebook-") as folder:
         file = Path(folder) / "result.json"
         variables = {
@@ -79,36 +75,22 @@ def execute(
         }
         broken: Exception | None = None
         try:
-            execute_notebook(
-                source.content,
-                None,
-                dict(values),
-                engine_name="tcb-ops",
-                kernel_name="python3",  # this Python has tcb_ops; the notebook's may not
-                language="python",
-                progress_bar=False,
-                request_save_on_cell_execute=False,
-                stderr_file=sys.stderr,
-                monitor=monitor,
-                environment={**os.environ, **environment, **variables},
-            )
-        except PapermillExecutionError:
+            runner.run({**os.environ, **environment, **variables}, progress)
+        except CellExecutionError:
             pass  # the traceback is in the cell
         # A kernel that cannot be started, or died: jupyter raises errors of many types.
         except Exception as error:  # noqa: BLE001
             broken = error
         result = _read_json(file)
-    content = monitor.content if monitor.content is not None else source.content
-    code, text = _end(source, content, result, monitor.exit_code, broken, out)
+    code, text = _end(source, content, result, runner.exit_code, broken, out)
     report, link = result.get("report"), ""
     # The folder's name is kept as the caller gave it, relative or absolute.
     if report and Path(report).is_relative_to(out.absolute()):
         report = str(out / Path(report).relative_to(out.absolute()))
-    if report and (whole := Path(report) / "report.html").exists():
-        link = quote(Path(os.path.relpath(whole, out)).as_posix())
+    if report and (main_file := Path(report) / "report.html").exists():
+        link = quote(Path(os.path.relpath(main_file, out)).as_posix())
     facts = PageFacts(
         lang,
-        zone,
         run=result.get("run"),
         verdict=text,
         bad=code != 0,
@@ -118,40 +100,7 @@ def execute(
         report=link,
     )
     notebook, page = _write(source, content, out, facts)
-    return Executed(code, text, facts.run, report, str(result.get("screen") or ""), notebook, page)
-
-
-def _engine() -> type:
-    from papermill.clientwrap import PapermillNotebookClient
-    from papermill.engines import NBClientEngine
-    from traitlets.config import Config
-
-    # Sockets that only this user can open, if available: cells and outputs are private.
-    config = Config({"KernelManager": {"transport": "tcp" if os.name == "nt" else "ipc"}})
-
-    class MonitoredEngine(NBClientEngine):  # type: ignore[misc]  # papermill is untyped
-        """Papermill's engine, with a monitor of its client."""
-
-        @classmethod
-        def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **options: Any) -> Any:
-            monitor: ExecutionMonitor = options["monitor"]
-            client = PapermillNotebookClient(
-                nb_man,
-                kernel_name=kernel_name,
-                timeout=None,
-                startup_timeout=options["start_timeout"],
-                stderr_file=options["stderr_file"],
-                store_widget_state=False,
-                config=config,
-                extra_arguments=["--Application.log_level=50"],  # papermill's log is not meant for operators
-                on_cell_start=monitor.cell_begins,
-                on_cell_execute=monitor.cell_runs,
-                on_cell_executed=monitor.cell_is_done,
-            )
-            with monitor.over(client):
-                return client.execute(env=options["environment"])
-
-    return MonitoredEngine
+    return Executed(code, text, facts.run, report, notebook, page)
 
 
 # --- the result --------------------------------------------------------------------------------------------------
@@ -202,13 +151,12 @@ def _end(
     if failed is not None:
         cell, output = failed
         what = f"{output.ename}: {output.evalue}".removesuffix(": ").partition("\n")[0].rstrip(".")
-        there = out / f"{name}.ipynb"
         return code, _(
-            "{name}: the cell “{cell}” failed with {what}. The stack trace is in {there}.",
+            "{name}: the cell “{cell}” failed with {what}. The stack trace is in {file}.",
             name=name,
             cell=cell,
             what=what,
-            there=there,
+            file=out / f"{name}.ipynb",
         )
     return code, None
 
@@ -243,7 +191,7 @@ def decide_exit_code(result: int | None, signalled: int, own: int | None, *, oth
 
 def _failed_cell(content: NotebookNode) -> tuple[str, NotebookNode] | None:
     """Return the name of the cell that ended the notebook, and its error output."""
-    for number, cell in enumerate(filter(is_shown, content.cells), 1):
+    for number, cell in enumerate(filter(is_own, content.cells), 1):
         for output in cell.get("outputs", ()):
             if output.output_type == "error":
                 return cell_name(cell, number), output
@@ -259,7 +207,6 @@ def _write(source: Source, content: NotebookNode, out: Path, facts: PageFacts) -
 
     dest = out / f"{source.name}.ipynb"
     content.metadata.pop("widgets", None)
-    content.metadata.papermill.update(input_path=str(source.file), output_path=str(dest))
     panel = "application/vnd.jupyter.widget-view+json"
     for cell in content.cells:  # panels do not work without a kernel
         if "outputs" in cell:
@@ -277,74 +224,75 @@ KILL_AFTER = 30.0
 """Seconds that the kernel has after an interrupt: it may hang."""
 
 
-class Interrupted(Exception):  # noqa: N818  not an error
-    """A signal arrived while no cell was running."""
+class _Client(NotebookClient):
+    """Passes what cells write to stderr on to ours at once."""
+
+    def process_message(
+        self, msg: dict[str, Any], cell: NotebookNode, cell_index: int
+    ) -> NotebookNode | None:
+        if msg["msg_type"] == "stream" and msg["content"]["name"] == "stderr":
+            sys.stderr.write(msg["content"]["text"])
+        return super().process_message(msg, cell, cell_index)
 
 
-class ExecutionMonitor:
-    """The monitor of an execution: reports the cells, and passes Ctrl-C, SIGTERM and SIGHUP on to the kernel."""
+class CellRunner:
+    """Runs the cells of a notebook, and passes Ctrl-C, SIGTERM and SIGHUP on to the kernel."""
 
-    def __init__(self, progress: Callable[[int, int, str], None]) -> None:
-        self._progress = progress
-        self._client: NotebookClient | None = None
-        self._running = False
-        self.content: NotebookNode | None = None
+    def __init__(self, content: NotebookNode) -> None:
+        # Sockets that only this user can open, if available: cells and outputs are private.
+        transport = "tcp" if os.name == "nt" else "ipc"
+        self._client = _Client(
+            content,
+            kernel_name="python3",  # this Python has tcb_ops; the notebook's may not
+            timeout=None,
+            store_widget_state=False,
+            config=Config({"KernelManager": {"transport": transport}}),
+            extra_arguments=["--Application.log_level=50"],  # the kernel's log is not meant for operators
+        )
+        self._cell_runs = False
         self.exit_code = 0
         """130 or 143 after a signal."""
 
-    @contextmanager
-    def over(self, client: NotebookClient) -> Iterator[None]:
-        """Handle signals while this client works."""
-        self._client, self.content = client, client.nb
-        if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
-            yield
-            return
-        with handled(self._signalled):
-            yield
-
-    def cell_begins(self, cell: NotebookNode, cell_index: int) -> None:
-        """Report the next cell; end here if a signal arrived while no cell was running."""
-        if self.exit_code:
-            raise Interrupted
-        cells = [] if self.content is None else self.content.cells
-        code = [index for index, other in enumerate(cells) if is_shown(other)]
-        if cell_index in code:
-            number = code.index(cell_index) + 1
-            self._progress(number, len(code), cell_name(cell, number))
-
-    def cell_runs(self, **_cell: Any) -> None:
-        """Pass interrupts to the kernel from here on; end here if one arrived since `cell_begins`."""
-        self._running = True
-        if self.exit_code:
-            raise Interrupted
-
-    def cell_is_done(self, **_cell: Any) -> None:
-        """Record that the kernel is idle."""
-        self._running = False
+    def run(self, environment: Mapping[str, str], progress: Callable[[int, int, str], None]) -> None:
+        """Run every cell up to the first error or signal. Raises CellExecutionError, and the kernel's own errors."""
+        cells = self._client.nb.cells
+        own = [index for index, cell in enumerate(cells) if is_own(cell)]
+        with handled(self._signalled), self._client.setup_kernel(env=environment):
+            for index, cell in enumerate(cells):
+                if self.exit_code:  # a signal came while no cell was running
+                    return
+                if index in own:
+                    number = own.index(index) + 1
+                    progress(number, len(own), cell_name(cell, number))
+                self._cell_runs = True
+                if not self.exit_code:
+                    self._client.execute_cell(cell, index)
+                self._cell_runs = False
 
     def _signalled(self, number: int, _frame: FrameType | None) -> None:
         again, self.exit_code = bool(self.exit_code), exit_code(number)
         if again:
-            self._kernel("kill")
-        elif self._running:
-            self._kernel("interrupt")
-            timer = threading.Timer(KILL_AFTER, self._kernel, ("kill",))
+            self._kill()
+        elif self._cell_runs and (kernel := self._kernel) is not None:
+            kernel.send_signal(signal.SIGINT)
+            timer = threading.Timer(KILL_AFTER, self._kill)
             timer.daemon = True
             timer.start()
 
-    def _kernel(self, act: str) -> None:
-        process = getattr(getattr(getattr(self._client, "km", None), "provisioner", None), "process", None)
-        if process is None or process.poll() is not None:
-            return
-        if act == "kill":
-            process.kill()
-        elif self._running:
-            process.send_signal(signal.SIGINT)
+    def _kill(self) -> None:
+        if (kernel := self._kernel) is not None:
+            kernel.kill()
+
+    @property
+    def _kernel(self) -> Any:
+        """The kernel's process while it lives."""
+        process = getattr(getattr(self._client.km, "provisioner", None), "process", None)
+        return process if process is not None and process.poll() is None else None
 
 
-def is_shown(cell: NotebookNode) -> bool:
+def is_own(cell: NotebookNode) -> bool:
     """Return whether a cell is one of the notebook's own code cells."""
-    return cell.cell_type == "code" and "injected-parameters" not in cell.metadata.get("tags", ())
+    return cell.cell_type == "code" and INJECTED not in cell.metadata.get("tags", ())
 
 
 def cell_name(cell: NotebookNode, number: int) -> str:
@@ -361,7 +309,6 @@ class PageFacts:
     """What a page shows besides the notebook's cells."""
 
     lang: Lang
-    zone: ZoneInfo
     run: str | None = None
     verdict: Text | None = None
     bad: bool = False
@@ -391,12 +338,9 @@ def render_page(content: NotebookNode, name: str, facts: PageFacts) -> str:
     )
     cells, _other = exporter.from_notebook_node(_visible(content, facts.lang))
     environment = Environment(loader=PackageLoader("tcb_ops.features.notebooks", "."), autoescape=True)
-    lang, verdict, about = facts.lang, facts.verdict, content.metadata.papermill
-    shown = [facts.run or ""]
-    if started := about.get("start_time"):
-        shown.append(datetime.fromisoformat(started).astimezone(facts.zone).isoformat(" ", "minutes"))
-    given = about.get("parameters", {})
-    shown += [sanitize(f"{key} = {value}") for key, value in given.items() if key != "lang"]
+    lang, verdict, about = facts.lang, facts.verdict, content.metadata.tcb_ops
+    started = datetime.fromisoformat(about["started"]).isoformat(" ", "minutes")
+    given = [sanitize(f"{key} = {value}") for key, value in about["parameters"].items() if key != "lang"]
     return environment.get_template("page.html.j2").render(
         title=facts.title or _title(content) or name,
         result=facts.result,
@@ -407,7 +351,7 @@ def render_page(content: NotebookNode, name: str, facts: PageFacts) -> str:
         simulated=_SIMULATED.of(lang) if facts.simulated else "",
         verdict=verdict.of(lang) if verdict is not None else "",
         bad=facts.bad,
-        facts=list(filter(None, shown)),
+        facts=[*filter(None, [facts.run]), started, *given],
     )
 
 
@@ -423,11 +367,9 @@ def own_error(output: NotebookNode) -> tuple[int, Text] | None:
 def _visible(content: NotebookNode, lang: Lang) -> NotebookNode:
     from nbformat import from_dict
 
-    seen: NotebookNode = from_dict({**content, "cells": []})  # type: ignore[no-untyped-call]
+    visible: NotebookNode = from_dict({**content, "cells": []})  # type: ignore[no-untyped-call]
     for cell in content.cells:
         tags = cell.metadata.get("tags", ())
-        if "papermill-error-cell-tag" in tags:  # papermill's message in English before a failed cell
-            continue
         outputs = [
             _in_words(output, lang) for output in cell.get("outputs", ()) if output.get("name") != "stderr"
         ]
@@ -436,10 +378,10 @@ def _visible(content: NotebookNode, lang: Lang) -> NotebookNode:
             if cell.cell_type == "markdown":
                 continue
         if cell.cell_type == "markdown":
-            seen.cells.append(cell)
+            visible.cells.append(cell)
         elif outputs:
-            seen.cells.append(from_dict({**cell, "outputs": outputs}))  # type: ignore[no-untyped-call]
-    return seen
+            visible.cells.append(from_dict({**cell, "outputs": outputs}))  # type: ignore[no-untyped-call]
+    return visible
 
 
 def _in_words(output: NotebookNode, lang: Lang) -> NotebookNode | dict[str, Any]:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import ast
+import json
 import math
 import os
 import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from tcb_ops.errors import UsageError
-from tcb_ops.formatting import near_names, sanitize
-from tcb_ops.i18n import Text, _, as_lines, as_sentences
+from tcb_ops.formatting import sanitize
+from tcb_ops.i18n import Text, _
 from tcb_ops.resources import SAMPLE, bundled, replacing, system_reason
 
 if TYPE_CHECKING:
@@ -39,11 +41,11 @@ def find_notebook(wanted: str) -> Path:
         return NOTEBOOKS / f"{fitting[0]}.ipynb"
     if wanted.endswith(".ipynb") and Path(wanted).is_file():
         return Path(wanted)
-    ours = ", ".join(names)
-    hints = [_("There are {ours}; for one of your own, give its path (….ipynb).", ours=ours)]
-    if near := near_names(wanted, names):
-        hints.insert(0, _("Did you mean {near}?", near=near[0]))
-    raise UsageError(_("{wanted}: no such notebook.", wanted=wanted), as_sentences(hints))
+    names_listed = ", ".join(names)
+    raise UsageError(
+        _("{wanted}: no such notebook.", wanted=wanted),
+        _("There are {names}; for one of your own, give its path (….ipynb).", names=names_listed),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +86,11 @@ def fill(workspace: Path) -> CopiedFiles:
     return CopiedFiles(tuple(new), tuple(kept))
 
 
+INJECTED = "injected-parameters"
+"""The tag of the cell with the values that were given, as other programs name it."""
 Value = str | bool | int | float
 """The types of a parameter."""
 _SECRET = re.compile(r"token|secret|passw|ticket|signature|credential|api_?key", re.IGNORECASE)
-_CHOICES = {"target": ("simulator", "live"), "lang": ("", "en", "zh")}
-"""Valid values of these parameters; in other notebooks than ours, only if the default is one of them."""
 _KINDS: dict[type, Text] = {bool: _("true or false"), int: _("a whole number"), float: _("a number")}
 
 
@@ -99,27 +101,20 @@ class Parameter:
     name: str
     default: Value | None
     """None if it is not text, boolean or number: no command line can set it."""
-    about: str = ""
-    """The comment after it."""
 
 
 def parameters_of(source: str) -> tuple[Parameter, ...]:
-    """Return the parameters of a `parameters` cell: `name = "text"  # what it is`, one per line. Raises SyntaxError."""
-    lines = source.splitlines()
-    found = []
+    """Return the parameters of a `parameters` cell: its assignments. Raises SyntaxError."""
+    parameters = []
     for node in ast.parse(source).body:
         match node:
             case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
                 default = None
                 with suppress(ValueError):
                     default = ast.literal_eval(node.value) if node.value is not None else None
-                known = default if isinstance(default, (str, bool, int, float)) else None
-                last = lines[(node.end_lineno or node.lineno) - 1]
-                after = last.encode()[node.end_col_offset or 0 :].decode()
-                found.append(Parameter(name, known, after.partition("#")[2].strip()))
-            case _:
-                pass
-    return tuple(found)
+                settable = isinstance(default, (str, bool, int, float))
+                parameters.append(Parameter(name, default if settable else None))
+    return tuple(parameters)
 
 
 def take_parameters(known: Sequence[Parameter], given: Iterable[str], notebook: str) -> dict[str, Value]:
@@ -132,7 +127,6 @@ def take_parameters(known: Sequence[Parameter], given: Iterable[str], notebook: 
     True        ``false``, ``True``  False, True
     8           ``007``, ``-3``      7, -3
     1.0         ``2``, ``0.5``       2.0, 0.5
-    "en"        ``fr`` (lang)        refused, with the choices
     a list      anything             refused
     unknown     anything             refused, with the names
     ==========  ===================  =======================
@@ -156,9 +150,15 @@ def take_parameters(known: Sequence[Parameter], given: Iterable[str], notebook: 
         if not equals:
             raise UsageError(_("-p {name}: write -p NAME=VALUE.", name=name))
         if name not in by_name:
-            raise UsageError(_unknown(name, known, notebook))
-        if name in taken:
-            raise UsageError(_("-p {name} is given twice.", name=name))
+            names = ", ".join(by_name)
+            raise UsageError(
+                _(
+                    "{notebook} has no parameter {name}. Its parameters: {names}",
+                    notebook=notebook,
+                    name=name,
+                    names=names,
+                )
+            )
         taken[name] = _value(by_name[name], text, notebook)
     return taken
 
@@ -199,17 +199,6 @@ def _value(parameter: Parameter, text: str, notebook: str) -> Value:
             with suppress(ValueError):
                 value = float(text) if math.isfinite(float(text)) else None
         case str():
-            choices = _CHOICES.get(parameter.name, ())
-            if default in choices and text not in choices:
-                either = " / ".join(filter(None, choices))
-                raise UsageError(
-                    _(
-                        "-p {name}={text}: must be one of {either}.",
-                        name=parameter.name,
-                        text=text,
-                        either=either,
-                    )
-                )
             value = text
     if value is None:
         kind = _KINDS[type(default)]
@@ -223,22 +212,6 @@ def _value(parameter: Parameter, text: str, notebook: str) -> Value:
             )
         )
     return value
-
-
-def _unknown(name: str, known: Sequence[Parameter], notebook: str) -> Text:
-    wrong = _("{notebook} has no parameter {name}.", notebook=notebook, name=name)
-    if not known:
-        return as_sentences((wrong, _("It has no parameters.")))
-    return as_lines((as_sentences((wrong, _("Its parameters:"))), list_parameters(known)))
-
-
-def list_parameters(known: Sequence[Parameter]) -> str:
-    """Return the parameters with their defaults, one per line."""
-    lines = (
-        f"  {parameter.name} = {'…' if parameter.default is None else repr(parameter.default)}  {parameter.about}"
-        for parameter in known
-    )
-    return "\n".join(map(str.rstrip, lines))
 
 
 # --- the notebook ------------------------------------------------------------------------------------------------
@@ -257,16 +230,37 @@ class Source:
 
 def open_notebook(file: Path) -> Source:
     """Read a notebook and its `parameters` cell. Raises UsageError."""
-    from papermill.iorw import load_notebook_node
+    import nbformat
 
     try:
-        content = load_notebook_node(os.fspath(file))
+        read = nbformat.read(file, as_version=4)  # type: ignore[no-untyped-call]
+        content = nbformat.v4.upgrade(read)  # type: ignore[no-untyped-call]
+        nbformat.validate(content)
         tagged = [cell.source for cell in content.cells if "parameters" in cell.metadata.get("tags", ())]
         known = parameters_of(tagged[0]) if tagged else ()
-    except Exception as error:  # noqa: BLE001  papermill, nbformat, json and jsonschema each raise their own
+    except Exception as error:  # noqa: BLE001  nbformat, json and jsonschema each raise their own
         why = shorten(str(error), 200) or type(error).__name__
         raise UsageError(_("{file}: cannot be read as a notebook: {why}", file=file, why=why)) from None
     return Source(file.stem, file, content, known)
+
+
+def with_values(source: Source, values: Mapping[str, Value]) -> NotebookNode:
+    """Return a copy of a notebook with the parameters' values in a cell of their own, after the `parameters` cell."""
+    from nbformat.v4 import new_code_cell
+
+    content = deepcopy(source.content)
+    cells = [cell for cell in content.cells if INJECTED not in cell.metadata.get("tags", ())]
+    if values:
+        literals = {
+            name: json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
+            for name, value in values.items()
+        }
+        lines = [f"{name} = {literal}" for name, literal in literals.items()]
+        own = next(n for n, cell in enumerate(cells) if "parameters" in cell.metadata.get("tags", ()))
+        injected = new_code_cell("\n".join(["# Parameters", *lines]), metadata={"tags": [INJECTED]})  # type: ignore[no-untyped-call]
+        cells.insert(own + 1, injected)
+    content.cells = cells
+    return content
 
 
 def check_output(source: Source, out: Path) -> None:
@@ -282,14 +276,11 @@ def check_output(source: Source, out: Path) -> None:
             _("--out {out}: {why}. Choose another folder; nothing was run.", out=out, why=why)
         ) from None
     dest = out / f"{source.name}.ipynb"
-    try:
-        executed = (
-            bool(open_notebook(dest).content.metadata.papermill.get("end_time")) if dest.exists() else True
-        )
-    except UsageError:
-        executed = False
-    if executed and not (dest.exists() and dest.samefile(source.file)):
+    if not dest.exists():
         return
+    with suppress(UsageError):
+        if not dest.samefile(source.file) and "tcb_ops" in open_notebook(dest).content.metadata:
+            return
     raise UsageError(
         _(
             "{dest} already exists and was not written by this command. Choose another --out; nothing was run.",

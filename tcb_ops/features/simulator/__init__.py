@@ -4,7 +4,7 @@ The module of a name loads when the name is first used: whoever works on a live 
 """
 
 # isort: skip_file
-# One import per module, which isort would split by name.
+# Type checkers read these imports; `_PUBLIC` says the same to Python.
 from __future__ import annotations
 
 from importlib import import_module
@@ -13,20 +13,14 @@ from typing import TYPE_CHECKING
 from tcb_ops.kinds import Feature
 
 if TYPE_CHECKING:
-    from tcb_ops.features.simulator.faults import (
-        Component as Component,
-        EnvStatus as EnvStatus,
-        Etag as Etag,
-        Fault as Fault,
-        Faults as Faults,
-        FaultStep as FaultStep,
-        Reset as Reset,
-        SimulatedAccount as SimulatedAccount,
-        SimulatedEnvironment as SimulatedEnvironment,
-        load_faults as load_faults,
-    )
+    from tcb_ops.features.simulator.faults import Component as Component, EnvStatus as EnvStatus, Etag as Etag
+    from tcb_ops.features.simulator.faults import Fault as Fault, Faults as Faults, FaultStep as FaultStep
+    from tcb_ops.features.simulator.faults import Reset as Reset, SimulatedAccount as SimulatedAccount
+    from tcb_ops.features.simulator.faults import SimulatedEnvironment as SimulatedEnvironment
+    from tcb_ops.features.simulator.faults import load_faults as load_faults
     from tcb_ops.features.simulator.server import Simulator as Simulator, serve as serve
-    from tcb_ops.features.simulator.state import Call as Call, SimulatedObject as SimulatedObject
+    from tcb_ops.features.simulator.state import Call as Call, Request as Request, Response as Response
+    from tcb_ops.features.simulator.state import SimulatedObject as SimulatedObject
 
 FEATURE = Feature(
     commands={
@@ -45,7 +39,7 @@ _PUBLIC = {
         "Component EnvStatus Etag Fault Faults FaultStep Reset SimulatedAccount SimulatedEnvironment load_faults"
     ),
     "server": "Simulator serve",
-    "state": "Call SimulatedObject",
+    "state": "Call Request Response SimulatedObject",
 }
 """The public names that load when they are first used, by their module."""
 _MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names.split()}

@@ -1,6 +1,6 @@
 """The simulated store: COS's POST Object with the checks and responses relevant to links, and signed GETs.
 
-Forms are parsed as a stream, with at most a chunk of the file in memory. Response formats:
+It decides about whole requests; `server` reads and sends them. Response formats:
 cloud.tencent.com/document/product/436/7730.
 """
 
@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-import tempfile
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from mmap import mmap
 from pathlib import Path
-from typing import Self
 from urllib.parse import parse_qs, quote, unquote_to_bytes
 from xml.sax.saxutils import escape
-
-from aiohttp import web
 
 from tcb_ops.errcodes import store_code
 from tcb_ops.features.simulator.faults import Etag, Fault, FaultStep
@@ -34,15 +31,13 @@ from tcb_ops.features.simulator.signing import (
     signature,
     string_to_sign,
 )
-from tcb_ops.features.simulator.state import SimulatedObject, SimulatorState, cut_short, reset
+from tcb_ops.features.simulator.state import Request, Response, SimulatedObject, SimulatorState
 from tcb_ops.model import Merchant
 
 MAX_OBJECT = 5 * 1024**3
 """Maximum size of an object in a POST, in bytes (436/14690)."""
 FORM_HEAD = 64 * 1024
-"""Maximum size of a form without its file, in bytes."""
-HEAD_LIMIT = 64 * 1024
-"""Maximum size of a part's head or a field, in bytes: a key has up to 850, a token about 1,000."""
+"""Maximum size of a form without its file, in bytes: a key has up to 850, a token about 1,000."""
 _NAME = re.compile(rb'^content-disposition:[^\r\n]*?;[ \t]*name="([^"\r\n]*)"', re.IGNORECASE | re.MULTILINE)
 _BOUNDARY = re.compile(r'^multipart/form-data\s*;(?:.*;)?\s*boundary=(?:"([^"]+)"|([^\s;"]+))', re.IGNORECASE)
 
@@ -74,69 +69,63 @@ class CosStore:
         """Without a folder only the latest small objects are kept, so that memory does not grow."""
         self._envs = {bucket_of(merchant.env): merchant.env for merchant in merchants}
 
-    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Respond to a request for a bucket. One that cannot be a form upload is refused before its body is read."""
-        target, _, query = request.raw_path.partition("?")
-        bucket, _, rest = target[1:].partition("/")
-        env = self._envs.get(bucket, "")
-        try:
-            path = unquote_to_bytes(rest.encode("utf-8", "surrogateescape")).decode()
-        except UnicodeDecodeError:
-            path = ""
+    async def handle(self, request: Request) -> Response:
+        """Respond to a request for a bucket."""
+        bucket, path, query = _split(request.target)
         if request.method == "GET" and query:
             return self._download(request, bucket, path, query)
+        env = self._envs.get(bucket, "")
         self._state.arrived(FaultStep.STORE, env, path)
-        checked = _head_refusal(request, env, path)
-        if not isinstance(checked, CosRefusal):
+        refusal = self.head_refusal(request)
+        if refusal is not None:
+            return self._refuse(request, refusal)
+        form = read_form(request.body, boundary_of(request.headers.get("Content-Type", "")) or b"")
+        checked = check_form(form, bucket, path, self._state.clock())
+        appid = "" if isinstance(checked, CosRefusal) else checked
+        fault, played = await self._state.fault(FaultStep.STORE, env, appid, path)
+        if played is not None:
+            return played
+        refusal = _planned(fault) or (checked if isinstance(checked, CosRefusal) else None)
+        if refusal is not None or isinstance(form, CosRefusal):
+            return self._refuse(request, refusal or _DENIED)
+        with memoryview(request.body)[form.start : form.end] as data:
             try:
-                return await self._post(request, env, bucket, path, Form(checked))
-            except (ConnectionError, web.RequestPayloadError):
-                # The client disconnected or does not speak HTTP: no response is possible.
-                self._state.answered(FaultStep.STORE, "gone")
-                return reset(request)
-        response = self._refuse(request, checked)
-        response.force_close()
+                self._keep(data, bucket, path)
+            except OSError:
+                # COS has no folders: a and a/b can be two objects there, but not two files here.
+                return self._refuse(request, _CONFLICT)
+            md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
+        headers = (form.fields.get("content-type", ""), form.fields.get("cache-control", ""))
+        self._state.stored(bucket, path, SimulatedObject(form.end - form.start, md5, 1, *headers))
+        self._state.answered(FaultStep.STORE, 204)
+        location = f"http://{request.headers.get('Host', '')}/{bucket}/{quote(path, safe='/-_.~')}"
+        response = Response(204, headers=self._headers() | {"Location": location, "Content-Length": "0"})
+        if etag := _etag(md5, fault):
+            response.headers["ETag"] = f'"{etag}"'
+        response.reset = fault.reset
         return response
 
-    async def _post(
-        self, request: web.BaseRequest, env: str, bucket: str, path: str, form: Form
-    ) -> web.StreamResponse:
-        now = self._state.clock()
-        with Upload(self._directory) as upload:
-            md5 = await _receive(request, form, upload)
-            checked = check_form(form, bucket, path, now)
-            appid = "" if isinstance(checked, CosRefusal) else checked
-            fault, played = await self._state.fault(request, FaultStep.STORE, env, appid, path)
-            if played is not None:
-                return played
-            checked = _planned(fault) or checked
-            if not isinstance(checked, CosRefusal):
-                try:
-                    self._keep(upload, bucket, path)
-                except OSError:
-                    # COS has no folders: a and a/b can be two objects there, but not two files here.
-                    checked = _CONFLICT
-        if isinstance(checked, CosRefusal):
-            return self._refuse(request, checked)
-        headers = (form.fields.get("content-type", ""), form.fields.get("cache-control", ""))
-        self._state.stored(bucket, path, SimulatedObject(form.size, md5, 1, *headers))
-        return cut_short(request, fault, self._accept(request, form, bucket, path, _etag(md5, fault)))
-
-    def _accept(
-        self, request: web.BaseRequest, form: Form, bucket: str, path: str, etag: str
-    ) -> web.Response:
-        asked = form.fields.get("success_action_status", "")
-        status = int(asked) if asked in {"200", "201"} else 204
-        location = f"http://{request.headers.get('Host', '')}/{bucket}/{quote(path, safe='/-_.~')}"
-        elements = [("Location", location), ("Bucket", bucket), ("Key", path), ("ETag", f'"{etag}"')]
-        body = xml_body("PostResponse", elements) if status == 201 else b""
-        self._state.answered(FaultStep.STORE, status)
-        headers = self._headers() | {"Location": location, "Content-Length": str(len(body))}
-        if etag:
-            headers["ETag"] = f'"{etag}"'
-        if body:
-            headers["Content-Type"] = "application/xml"
-        return web.Response(status=status, body=body, headers=headers)
+    def head_refusal(self, request: Request) -> CosRefusal | None:
+        """Return the refusal of a request that cannot be a form upload, whatever its body is."""
+        bucket, path, query = _split(request.target)
+        length = request.headers.get("Content-Length")
+        if request.method == "GET" and query:
+            return None
+        if request.method != "POST":
+            return CosRefusal(
+                405, "MethodNotAllowed", "The specified method is not allowed against this resource."
+            )
+        if bucket not in self._envs:
+            return CosRefusal(404, "NoSuchBucket", "The specified bucket does not exist.")
+        if not path:
+            return CosRefusal(400, "InvalidURI", "The path is empty or not UTF-8.")
+        if length is None:
+            return CosRefusal(411, "MissingContentLength", "You must provide the Content-Length HTTP header.")
+        if int(length) > MAX_OBJECT + FORM_HEAD:
+            return _TOO_LARGE
+        if boundary_of(request.headers.get("Content-Type", "")) is None:
+            return _malformed("The body is not multipart/form-data.")
+        return None
 
     def holds(self, bucket: str, path: str) -> bool:
         """Return whether an object exists."""
@@ -149,65 +138,57 @@ class CosStore:
         if self._directory is not None:
             object_file(self._directory, bucket, path).unlink(missing_ok=True)
 
-    def listed(self, bucket: str, prefix: str, marker: str) -> list[tuple[str, SimulatedObject]]:
-        """Return a bucket's objects in the order of their keys, from after `marker`."""
-        found = (
-            (key, one)
-            for (where, key), one in self._state.objects.items()
-            if where == bucket and key.startswith(prefix) and key > marker
-        )
-        return sorted(found, key=lambda item: item[0])
-
     def put(self, env: str, key: str, data: bytes, etag: str | None = None) -> None:
         """Store an object as another tool does; `etag` in place of the MD5, an empty one for no ETag."""
         bucket = bucket_of(env)
-        with Upload(self._directory) as upload:
-            upload.write(data)
-            self._keep(upload, bucket, key)
+        self._keep(memoryview(data), bucket, key)
         md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
         self._state.stored(bucket, key, SimulatedObject(len(data), md5, own_etag=etag))
 
     def cache(self, env: str, key: str) -> None:
         """Let a cache keep an object as it is now, and answer with it from now on."""
-        at = (bucket_of(env), key)
-        self._state.cached[at] = self._state.objects[at]
+        self._state.cached[bucket_of(env), key] = self._state.objects[bucket_of(env), key]
 
     def content(self, env: str, key: str) -> bytes | None:
         """Return an object's bytes, as far as they are kept."""
-        found = self._kept(bucket_of(env), key)
-        return found.read_bytes() if isinstance(found, Path) else found
+        content = self._content(bucket_of(env), key)
+        return content.read_bytes() if isinstance(content, Path) else content
 
-    def _keep(self, upload: Upload, bucket: str, path: str) -> None:
-        """Keep a completely received object. Raises OSError if the folder cannot hold it beside the others."""
+    def _keep(self, data: memoryview, bucket: str, path: str) -> None:
+        """Keep an object's bytes. Raises OSError if the folder cannot hold it beside the others."""
         if self._directory is not None:
-            upload.keep(object_file(self._directory, bucket, path))
+            file = object_file(self._directory, bucket, path)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            fresh = self._directory / ".upload"  # one that is being downloaded stays as it is
+            fresh.write_bytes(data)
+            fresh.replace(file)
             return
         self._small.pop((bucket, path), None)
-        if upload.data is not None:
-            self._small[bucket, path] = bytes(upload.data)
+        if len(data) <= SMALL:
+            self._small[bucket, path] = bytes(data)
         if len(self._small) > LATEST:
             del self._small[next(iter(self._small))]
 
-    def _kept(self, bucket: str, path: str) -> bytes | Path | None:
+    def _content(self, bucket: str, path: str) -> bytes | Path | None:
         """Return an object's bytes or file; None if it is not kept."""
         if self._directory is None:
             return self._small.get((bucket, path))
         file = object_file(self._directory, bucket, path)
         return file if file.is_file() else None
 
-    def _download(self, request: web.BaseRequest, bucket: str, path: str, query: str) -> web.StreamResponse:
+    def _download(self, request: Request, bucket: str, path: str, query: str) -> Response:
         """Answer a signed GET: the object, or its first byte; a stale cache answers with what was there before."""
         if refused := check_download(bucket, path, query, self._state.clock()):
-            return self._xml(request, refused)
+            return self._error(request, refused)
         stored = self._state.objects.get((bucket, path))
         cached = self._state.cached.get((bucket, path))
         if cached is not None and "no-cache" not in request.headers.get("Cache-Control", ""):
             stored = cached
         # An empty object is known without its bytes, of which only the latest are kept.
-        content = self._kept(bucket, path) if stored is None or stored.size else b""
+        content = self._content(bucket, path) if stored is None or stored.size else b""
         first = request.headers.get("Range") == "bytes=0-0"
         if stored is None or (content is None and not first):
-            return self._xml(request, CosRefusal(404, "NoSuchKey", "The specified key does not exist."))
+            return self._error(request, CosRefusal(404, "NoSuchKey", "The specified key does not exist."))
         self._state.stats["fetched"] += 1
         headers = self._headers() | {"Content-Type": stored.content_type or "application/octet-stream"}
         if stored.etag:
@@ -217,26 +198,22 @@ class CosStore:
         if stored is cached:
             headers["X-Cache-Lookup"] = "Cache Hit"
         if first and not stored.size:
-            return web.Response(status=416, headers=headers)
+            return Response(416, headers=headers)
         if first:
             self._state.stats["looked_at"] += 1
             headers["Content-Range"] = f"bytes 0-0/{stored.size}"
-            return web.Response(status=206, body=_first_byte(content), headers=headers)
-        if isinstance(content, Path):
-            return web.Response(
-                body=content.open("rb"), headers=headers
-            )  # FileResponse has an ETag of its own
-        return web.Response(body=content, headers=headers)
+            return Response(206, _first_byte(content), headers)
+        return Response(200, content or b"", headers)
 
-    def _refuse(self, request: web.BaseRequest, refusal: CosRefusal) -> web.Response:
+    def _refuse(self, request: Request, refusal: CosRefusal) -> Response:
         self._state.answered(FaultStep.STORE, refusal.status)
         self._state.stats[f"store:{refusal.code}"] += 1
-        return self._xml(request, refusal)
+        return self._error(request, refusal)
 
-    def _xml(self, request: web.BaseRequest, refusal: CosRefusal) -> web.Response:
+    def _error(self, request: Request, refusal: CosRefusal) -> Response:
         headers = self._headers() | {"Content-Type": "application/xml"}
         request_id = headers["x-cos-request-id"]
-        resource = request.headers.get("Host", "") + request.raw_path.partition("?")[0]
+        resource = request.headers.get("Host", "") + request.target.partition("?")[0]
         elements = [
             ("Code", refusal.code),
             ("Message", refusal.message),
@@ -245,42 +222,27 @@ class CosStore:
             ("RequestId", request_id),
             ("TraceId", request_id[::-1]),
         ]
-        return web.Response(status=refusal.status, body=xml_body("Error", elements), headers=headers)
+        lines = "".join(f"  <{name}>{escape(_plain(text))}</{name}>\n" for name, text in elements)
+        body = f"<?xml version='1.0' encoding='utf-8' ?>\n<Error>\n{lines}</Error>\n"
+        return Response(refusal.status, body.encode(), headers)
 
     def _headers(self) -> dict[str, str]:
         return {"Server": "tencent-cos", "x-cos-request-id": self._state.new_id().replace("-", "")}
 
 
-def _head_refusal(request: web.BaseRequest, env: str, path: str) -> CosRefusal | bytes:
-    """Return the refusal caused by a request's head, or the form's boundary."""
-    boundary = boundary_of(request.headers.get("Content-Type", ""))
-    if request.method != "POST":
-        return CosRefusal(
-            405, "MethodNotAllowed", "The specified method is not allowed against this resource."
-        )
-    if not env:
-        return CosRefusal(404, "NoSuchBucket", "The specified bucket does not exist.")
-    if not path:
-        return CosRefusal(400, "InvalidURI", "The path is empty or not UTF-8.")
-    if request.content_length is None:
-        return CosRefusal(411, "MissingContentLength", "You must provide the Content-Length HTTP header.")
-    if request.content_length > MAX_OBJECT + FORM_HEAD:
-        return _TOO_LARGE
-    if boundary is None:
-        return CosRefusal(400, "MalformedPOSTRequest", "The body is not multipart/form-data.")
-    return boundary
+def _split(target: str) -> tuple[str, str, str]:
+    """Return bucket, decoded path and query of a request target; an empty path if it is not UTF-8."""
+    resource, _, query = target.partition("?")
+    bucket, _, rest = resource[1:].partition("/")
+    try:
+        return bucket, unquote_to_bytes(rest.encode("utf-8", "surrogateescape")).decode(), query
+    except UnicodeDecodeError:
+        return bucket, "", query
 
 
-async def _receive(request: web.BaseRequest, form: Form, upload: Upload) -> str:
-    """Read a body to its end, refused or not (a reset could lose an early response); return the file's MD5."""
-    if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
-        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    md5 = hashlib.md5(usedforsecurity=False)
-    async for chunk in request.content.iter_any():
-        data = form.feed(chunk)
-        md5.update(data)
-        upload.write(data)
-    return md5.hexdigest()
+def _plain(text: str) -> str:
+    """Remove characters that XML 1.0 does not allow."""
+    return "".join(char for char in text if char >= " " or char in "\t\n\r")
 
 
 def _first_byte(content: bytes | Path | None) -> bytes:
@@ -321,103 +283,72 @@ def boundary_of(content_type: str) -> bytes | None:
     return (found[1] or found[2]).encode() if found else None
 
 
-class _BrokenFormError(Exception):
-    """What is wrong with a form."""
-
-
+@dataclass(frozen=True, slots=True)
 class Form:
-    """A streaming parser of a form: takes the chunks of a body, returns the file's bytes, and keeps the fields.
+    """A form with one file, its last field."""
 
-    `broken` states what is wrong with the form; a broken form ignores the rest of the body.
-    """
+    fields: dict[str, str]
+    """By lower-case name."""
+    start: int
+    """The file's place in the body."""
+    end: int
 
-    def __init__(self, boundary: bytes) -> None:
-        self.fields: dict[str, str] = {}
-        """By lower-case name, in order of arrival."""
-        self.files = 0
-        self.size = 0
-        """Bytes of the file so far."""
-        self.field_after_file = False
-        self.broken = ""
-        self.complete = False
-        """Whether the form has reached its closing boundary."""
-        # A line break before the body makes the first boundary look like the others.
-        self._buffer = bytearray(b"\r\n")
-        self._file = bytearray()
-        """The bytes of the file that a chunk has brought."""
-        self._parser = self._parse(b"\r\n--" + boundary)
 
-    def feed(self, chunk: bytes) -> bytes:
-        """Parse the next chunk of the body; return the bytes known to belong to the file."""
-        self._file.clear()
-        if not self.broken and not self.complete:
-            self._buffer += chunk
-            try:
-                next(self._parser, None)
-            except _BrokenFormError as error:
-                self.broken = str(error)
-        self.size += len(self._file)
-        return bytes(self._file)
+def _malformed(message: str) -> CosRefusal:
+    return CosRefusal(400, "MalformedPOSTRequest", message)
 
-    def _parse(self, delimiter: bytes) -> Iterator[None]:
-        """Parse the body; stop wherever more bytes are needed."""
-        yield from self._until(delimiter, "field too long")
-        while True:
-            while len(self._buffer) < 2:
-                yield
-            if self._buffer.startswith(b"--"):
-                self.complete = True
-                return
-            if not self._buffer.startswith(b"\r\n"):
-                raise _BrokenFormError("boundary without a line break")
-            # The line break remains: it begins the blank line of a part without headers.
-            found = _NAME.search((yield from self._until(b"\r\n\r\n", "part head too long")))
-            if not found:
-                raise _BrokenFormError("part without a name")
-            name = found[1].decode("utf-8", "replace").lower()
+
+def read_form(body: bytes | mmap, boundary: bytes) -> Form | CosRefusal:
+    """Return the form in a body, or why it is invalid for any link."""
+    fields: dict[str, str] = {}
+    files: list[tuple[int, int]] = []
+    try:
+        for name, start, end in _parts(body, boundary):
             if name == "file":
-                self.files += 1
-                yield from self._content(delimiter)
-                continue
-            self.field_after_file |= self.files > 0
-            value = yield from self._until(delimiter, "field too long")
-            try:
-                text = value.decode()
-            except UnicodeDecodeError:
-                raise _BrokenFormError("field is not UTF-8") from None
-            if name in self.fields:
-                raise _BrokenFormError("field given twice")
-            self.fields[name] = text
-
-    def _until(self, mark: bytes, too_long: str) -> Generator[None, None, bytes]:
-        """Take the bytes before a mark, and the mark."""
-        while (place := self._buffer.find(mark)) < 0:
-            if len(self._buffer) > HEAD_LIMIT:
-                raise _BrokenFormError(too_long)
-            yield
-        return self._take(place, mark)
-
-    def _content(self, delimiter: bytes) -> Iterator[None]:
-        while (place := self._buffer.find(delimiter)) < 0:
-            # The last bytes may be the beginning of the delimiter.
-            self._file += self._take(max(0, len(self._buffer) - len(delimiter) + 1))
-            yield
-        self._file += self._take(place, delimiter)
-
-    def _take(self, size: int, mark: bytes = b"") -> bytes:
-        taken = bytes(self._buffer[:size])
-        del self._buffer[: size + len(mark)]
-        return taken
+                files.append((start, end))
+            elif files:
+                return _malformed("The file must be the last field of the form.")
+            elif name in fields:
+                return _malformed(f"The field {name} is given twice.")
+            else:
+                fields[name] = body[start:end].decode()
+    except ValueError:
+        return _malformed("The body is not a whole form in UTF-8.")
+    if len(files) != 1:
+        return CosRefusal(
+            400, "IncorrectNumberOfFilesInPostRequest", f"One file is expected, {len(files)} came."
+        )
+    if not fields.get("key"):
+        return _malformed("The form has no key.")
+    start, end = files[0]
+    return _TOO_LARGE if end - start > MAX_OBJECT else Form(fields, start, end)
 
 
-def check_form(form: Form, bucket: str, path: str, now: float) -> CosRefusal | str:
-    """Check a complete form against its link; return the link's appid, or the first refusal.
+def _parts(body: bytes | mmap, boundary: bytes) -> Iterator[tuple[str, int, int]]:
+    """Yield the lower-case name of each part, and where its content begins and ends. Raises ValueError for no form."""
+    delimiter = b"\r\n--" + boundary
+    place = len(delimiter) - 2  # the first boundary stands at the beginning
+    if body[:place] != delimiter[2:]:
+        raise ValueError
+    while body[place : place + 2] == b"\r\n":
+        head_end = body.find(b"\r\n\r\n", place, place + FORM_HEAD)
+        name = _NAME.search(body, place, max(head_end, place))
+        end = body.find(delimiter, head_end + 4)
+        if name is None or end < 0:
+            raise ValueError
+        yield name[1].decode().lower(), head_end + 4, end
+        place = end + len(delimiter)
+    if body[place : place + 2] != b"--":
+        raise ValueError
+
+
+def check_form(form: Form | CosRefusal, bucket: str, path: str, now: float) -> CosRefusal | str:
+    """Check a form against its link; return the link's appid, or the first refusal.
 
     `path` is the decoded path of the URL posted to, below the bucket; `now` is in Unix seconds.
     """
-    malformed = _shape(form)
-    if malformed:
-        return malformed
+    if isinstance(form, CosRefusal):
+        return form
     fields = form.fields
     if "signature" not in fields:
         return _DENIED
@@ -444,25 +375,6 @@ def check_form(form: Form, bucket: str, path: str, now: float) -> CosRefusal | s
     return appid
 
 
-def _shape(form: Form) -> CosRefusal | None:
-    """Refuse a form that is invalid for any link."""
-    if form.broken or not form.complete:
-        return CosRefusal(
-            400, "MalformedPOSTRequest", f"The body is not a whole form: {form.broken or 'cut off'}."
-        )
-    if form.files != 1:
-        return CosRefusal(
-            400, "IncorrectNumberOfFilesInPostRequest", f"One file is expected, {form.files} came."
-        )
-    if form.field_after_file:
-        return CosRefusal(400, "MalformedPOSTRequest", "The file must be the last field of the form.")
-    if form.size > MAX_OBJECT:
-        return _TOO_LARGE
-    if not form.fields.get("key"):
-        return CosRefusal(400, "MalformedPOSTRequest", "The form has no key.")
-    return None
-
-
 def check_download(bucket: str, path: str, query: str, now: float) -> CosRefusal | None:
     """Check the query of a download URL; an invalid or expired one is 403 AccessDenied."""
     fields = {name: values[0] for name, values in parse_qs(query).items()}
@@ -470,20 +382,6 @@ def check_download(bucket: str, path: str, query: str, now: float) -> CosRefusal
     if not is_seconds(end) or sign != download_sign(bucket, path, int(end)):
         return _DENIED
     return CosRefusal(403, "AccessDenied", "Request has expired") if now >= int(end) else None
-
-
-# --- XML ---
-
-
-def xml_body(root: str, elements: Iterable[tuple[str, str]]) -> bytes:
-    """Return a body such as COS's `<Error>`."""
-    lines = "".join(f"  <{name}>{escape(_plain(text))}</{name}>\n" for name, text in elements)
-    return f"<?xml version='1.0' encoding='utf-8' ?>\n<{root}>\n{lines}</{root}>\n".encode()
-
-
-def _plain(text: str) -> str:
-    """Remove characters that XML 1.0 does not allow."""
-    return "".join(char for char in text if char >= " " or char in "\t\n\r")
 
 
 # --- the objects' bytes ---
@@ -525,36 +423,3 @@ def _name(segment: str) -> str:
     if len(name.encode()) > LONGEST_NAME:
         return f"{name[:40]}%{hashlib.sha256(segment.encode()).hexdigest()}"
     return name
-
-
-class Upload:
-    """An object being received: in a temporary file until `keep` renames it, or without a folder in memory if small."""
-
-    def __init__(self, directory: Path | None) -> None:
-        self.data: bytearray | None = bytearray()
-        """None once it is too large for memory."""
-        self._file = None
-        if directory:
-            self._file = tempfile.NamedTemporaryFile(dir=directory, prefix=".upload-", delete=False)  # noqa: SIM115  closed in __exit__
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()
-            Path(self._file.name).unlink(missing_ok=True)
-
-    def write(self, data: bytes) -> None:
-        """Append the next bytes."""
-        if self._file is not None:
-            self._file.write(data)
-        elif self.data is not None:
-            self.data = None if len(self.data) + len(data) > SMALL else self.data + data
-
-    def keep(self, target: Path) -> None:
-        """Move the object's file to its place, replacing an older one."""
-        if self._file is not None:
-            self._file.close()
-            target.parent.mkdir(parents=True, exist_ok=True)
-            Path(self._file.name).replace(target)

@@ -86,7 +86,6 @@ class FaultStep(StrEnum):
     DESCRIBE_ENVS = "describe_envs"
     DOWNLOAD = "download"
     DELETE = "delete"
-    BUCKET = "bucket"
     QUOTA = "quota"
 
 

@@ -12,20 +12,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 from urllib.parse import unquote_plus
 
-from aiohttp import web
-
 from tcb_ops.errcodes import errcode
 from tcb_ops.features.simulator.cos import CosStore
 from tcb_ops.features.simulator.faults import FaultStep
 from tcb_ops.features.simulator.signing import bucket_of, download_url, issue, link_url
-from tcb_ops.features.simulator.state import UPLOADS, Accounts, SimulatorState, Wants, cut_short
+from tcb_ops.features.simulator.state import Accounts, Request, Response, SimulatorState, Wants
 
 LONGEST_PATH = 850
 """Maximum length of a path, in bytes of UTF-8: the store's limit for a key (436/14518)."""
 PAGE = 500
 """Maximum number of authorizers listed per call."""
-BUCKET_PAGE = 1000
-"""Maximum number of keys per page of getbucket."""
 _DOWNLOAD_LIFETIME = 7200
 """Default lifetime of a download URL in seconds, without max_age."""
 _FILE_ID = re.compile(r"cloud://([^./]+)\.([^/]+)/(.+)", re.DOTALL)
@@ -89,11 +85,12 @@ class Platform:
         self._link_lifetime, self._raw_urls = link_lifetime, raw_urls
         merchants, components = Wants.MERCHANTS, Wants.COMPONENTS
         interfaces: dict[str, tuple[FaultStep, Wants, Callable[[str, Fields], Answer]]] = {
+            "tcb/uploadfile": (FaultStep.LINK, merchants, self._link),
+            "componenttcb/uploadfile": (FaultStep.LINK, components, self._link),
             "tcb/getenvinfo": (FaultStep.ENV_INFO, merchants, self._env_info),
             "tcb/batchdownloadfile": (FaultStep.DOWNLOAD, merchants, self._download),
             "tcb/batchdeletefile": (FaultStep.DELETE, merchants, self._delete),
             "componenttcb/describeenvs": (FaultStep.DESCRIBE_ENVS, components, self._own_envs),
-            "componenttcb/getbucket": (FaultStep.BUCKET, components, self._bucket),
             "componenttcb/batchdownloadfile": (FaultStep.DOWNLOAD, components, self._download),
             "componenttcb/batchdeletefile": (FaultStep.DELETE, components, self._delete),
             "cgi-bin/openapi/quota/get": (FaultStep.QUOTA, Wants.EITHER, self._quota),
@@ -110,109 +107,89 @@ class Platform:
             }
         self._interfaces = {f"/{path}": _Interface(*parts) for path, parts in interfaces.items()}
 
-    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Respond to a call, unless a fault is played instead."""
-        route, _, query = request.raw_path.partition("?")
+    async def handle(self, request: Request) -> Response:
+        """Respond to a call, unless a fault is played instead.
+
+        Checks, in order: interface, method, token, account, body; of an upload link also path, environment, quota.
+        """
+        route, _, query = request.target.partition("?")
         interface = self._interfaces.get(route)
         if interface is None:
-            return await self._upload_link(request, route, query)
-        return await self._call(request, route, query, interface)
-
-    # --- upload links -------------------------------------------------------------------------------------------
-
-    async def _upload_link(self, request: web.BaseRequest, route: str, query: str) -> web.StreamResponse:
-        body = await request.read()
-        asked = read_link_body(body)
-        env, path = ("", "") if isinstance(asked, int) else asked
-        self._state.arrived(FaultStep.LINK, env, path)
-        appid = self._link_caller(request.method, route, query, env, asked)
-        if isinstance(appid, int):
-            return self._give(FaultStep.LINK, appid)
-        if body.isascii() and not path.isascii():
-            # A documented trap: the platform reports success, but the file cannot be downloaded afterwards.
-            self._state.stats["escaped_bodies"] += 1
-        fault, played = await self._state.fault(request, FaultStep.LINK, env, appid, path)
-        if played is not None:
-            return played
-        if fault.errcode is not None:
-            return self._give(FaultStep.LINK, fault.errcode, fault.errmsg)
-        env = fault.other_env or env
-        lifetime = self._link_lifetime if fault.lifetime is None else fault.lifetime
-        bucket = bucket_of(env)
-        url = link_url(self.base, bucket, path, raw=self._raw_urls)
-        link = issue(url, env, bucket, path, appid, int(self._accounts.clock()), lifetime)
-        return cut_short(request, fault, self._give(FaultStep.LINK, link))
-
-    def _link_caller(
-        self, method: str, route: str, query: str, env: str, asked: tuple[str, str] | int
-    ) -> str | int:
-        """Return the caller's appid, or the errcode that refuses it.
-
-        Checks, in order: interface, method, token, account, body, environment, quota.
-        """
-        wants = UPLOADS.get(route)
-        if wants is None:
-            return 40066
-        if wants is Wants.COMPONENTS:
-            self._state.stats["component_links"] += 1
-        appid = self._caller(method, query, wants)
-        if isinstance(appid, int):
-            return appid
-        refused = 0 if wants is Wants.COMPONENTS else self._accounts.account(appid).refusal()
-        refused = refused or (asked if isinstance(asked, int) else self._accounts.env_refusal(appid, env))
-        if refused:
-            return refused
-        return appid if self._accounts.spend(appid, route) else 45009
-
-    # --- the other interfaces -----------------------------------------------------------------------------------
-
-    async def _call(
-        self, request: web.BaseRequest, route: str, query: str, interface: _Interface
-    ) -> web.StreamResponse:
-        step = interface.step
-        asked = read_object(await request.read())
-        appid = self._interface_caller(request.method, route, query, interface.wants)
+            return self._give(FaultStep.LINK, 40066)
+        step, body = interface.step, bytes(request.body)
+        asked = read_object(body)
         fields = asked if isinstance(asked, dict) else {}
-        env = fields["env"] if isinstance(fields.get("env"), str) else ""
-        about = fields.get("authorizer_appid") if interface.wants is Wants.COMPONENTS else None
-        whose = about if isinstance(about, str) else appid if isinstance(appid, str) else ""
-        self._state.called(step, whose)
-        if isinstance(appid, int) or isinstance(asked, int):
-            return self._give(step, appid if isinstance(appid, int) else asked)
-        fault, played = await self._state.fault(request, step, env, whose, whose)
+        env, path, about = (_text(fields.get(name)) for name in ("env", "path", "authorizer_appid"))
+        appid = self._caller(request.method, route, query, interface.wants)
+        called, refused = ("", appid) if isinstance(appid, int) else (appid, 0)
+        subject = about if about and interface.wants is Wants.COMPONENTS else called
+        if step is FaultStep.LINK:
+            self._state.arrived(step, env, path)
+            self._state.stats["component_links"] += interface.wants is Wants.COMPONENTS
+        else:
+            path = subject
+            self._state.called(step, subject)
+        if not refused and isinstance(asked, int):
+            refused = asked
+        if not refused and step is FaultStep.LINK:
+            refused = self._link_refusal(called, route, fields)
+            # A documented trap: the platform reports success, but the file cannot be downloaded afterwards.
+            self._state.stats["escaped_bodies"] += not refused and body.isascii() and not path.isascii()
+        if refused:
+            return self._give(step, refused)
+        fault, played = await self._state.fault(step, env, subject, path)
         if played is not None:
             return played
         if fault.errcode is not None:
             return self._give(step, fault.errcode, fault.errmsg)
-        self._accounts.spend(appid, route)
-        component, named = self._accounts.component.appid, asked.get("component_appid")
-        answer: Answer
-        if route.startswith("/cgi-bin/component/") and named != component:
-            answer = 61011 if named else 41018
+        component, named = self._accounts.component.appid, fields.get("component_appid")
+        if step is FaultStep.LINK:
+            fields |= {"env": fault.other_env or env, "lifetime": fault.lifetime}
         else:
-            answer = interface.answer(appid, asked)
-        return cut_short(request, fault, self._give(step, answer))
+            self._accounts.spend(called, route)
+        if route.startswith("/cgi-bin/component/") and named != component:
+            answer: Answer = 61011 if named else 41018
+        else:
+            answer = interface.answer(called, fields)
+        response = self._give(step, answer)
+        response.reset = fault.reset
+        return response
 
-    def _caller(self, method: str, query: str, wants: Wants) -> str | int:
-        return self._accounts.caller(token_of(query), wants) if method == "POST" else 43002
-
-    def _interface_caller(self, method: str, route: str, query: str, wants: Wants) -> str | int:
-        appid = self._caller(method, query, wants)
+    def _caller(self, method: str, route: str, query: str, wants: Wants) -> str | int:
+        """Return the caller's appid, or the errcode that refuses it."""
+        appid = self._accounts.caller(token_of(query), wants) if method == "POST" else 43002
         if isinstance(appid, int) or appid == self._accounts.component.appid:
             return appid
         account = self._accounts.account(appid)
-        refused = account.refusal()
         # The quota is not part of the cloud's permission set.
-        return refused if refused and (route.startswith("/tcb/") or account.revoked) else appid
+        refused = account.refusal() if route.startswith("/tcb/") or account.revoked else 0
+        return refused or appid
 
-    def _give(self, step: FaultStep, answer: Answer, errmsg: str = "") -> web.Response:
+    def _link_refusal(self, appid: str, route: str, asked: Fields) -> int:
+        """Return the errcode that refuses an upload link, or 0."""
+        env, path = asked.get("env"), asked.get("path")
+        if env is None or path is None or env == "" or path == "":
+            return 40101
+        if not isinstance(env, str) or not isinstance(path, str) or not path_allowed(path):
+            return 40097
+        refused = self._accounts.env_refusal(appid, env)
+        return refused or (0 if self._accounts.spend(appid, route) else 45009)
+
+    def _link(self, appid: str, asked: Fields) -> Fields:
+        """Answer uploadfile; `lifetime` and perhaps another `env` come from a fault."""
+        env, path, lifetime = asked["env"], asked["path"], asked["lifetime"]
+        lifetime, bucket = self._link_lifetime if lifetime is None else lifetime, bucket_of(env)
+        url = link_url(self.base, bucket, path, raw=self._raw_urls)
+        return issue(url, env, bucket, path, appid, int(self._accounts.clock()), lifetime)
+
+    def _give(self, step: FaultStep, answer: Answer, errmsg: str = "") -> Response:
         """Count an answer, and return it: HTTP 200 with a JSON body; for an errcode `{"errcode":…,"errmsg":"… rid: …"}`."""
         self._state.answered(step, answer if isinstance(answer, int) else 0)
         if isinstance(answer, int):
             text = errmsg or ERRMSG.get(answer) or errcode(answer).meaning.en
             answer = {"errcode": answer, "errmsg": f"{text} rid: {self._state.new_id()}"}
         body = json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
-        return web.Response(body=body, headers=_JSON)
+        return Response(200, body, dict(_JSON))
 
     def _issue(self, _appid: str, asked: Fields) -> Answer:
         """Answer api_component_token: 41004 without a secret, 40125 for a wrong one, then the ticket's refusal."""
@@ -313,9 +290,9 @@ class Platform:
             return 40101
         if not isinstance(path, str) or not path.startswith("/") or "//" in path or "?" in path:
             return 76003
-        wants = UPLOADS.get(path) or (self._interfaces[path].wants if path in self._interfaces else None)
-        if wants is None:
+        if path not in self._interfaces:
             return 76021
+        wants = self._interfaces[path].wants
         mine = Wants.COMPONENTS if appid == self._accounts.component.appid else Wants.MERCHANTS
         if wants not in {mine, Wants.EITHER}:
             return 76022
@@ -357,22 +334,6 @@ class Platform:
             answers.append({"fileid": file_id, "status": status, "errmsg": _FILE_STATUS[status]})
         return {**_OK, "delete_list": self._state.alter(answers)}
 
-    def _bucket(self, appid: str, asked: Fields) -> Answer:
-        """Answer getbucket: a page of the environment's keys, in their order, from after `marker`."""
-        env, prefix, marker = (asked.get(name) or "" for name in ("env", "prefix", "marker"))
-        if not env:
-            return 40101
-        if not all(isinstance(value, str) for value in (env, prefix, marker)):
-            return 40097
-        if refused := self._accounts.env_refusal(appid, env):
-            return refused
-        listed = self._store.listed(bucket_of(env), prefix, marker)
-        contents = [
-            {"key": key, "last_modified": "2026-01-01T00:00:00.000Z", "md5": one.etag, "size": str(one.size)}
-            for key, one in listed[:BUCKET_PAGE]
-        ]
-        return {**_OK, "contents": contents, "is_truncated": len(listed) > BUCKET_PAGE}
-
     def _files(self, appid: str, asked: Fields, key: str, kind: type) -> list[Any] | int:
         """Return the files that a call names, or the errcode that refuses it."""
         env, found = asked.get("env"), asked.get(key)
@@ -394,17 +355,8 @@ class Platform:
         return (0 if self._store.holds(parts[2], parts[3]) else -503003), parts[2], parts[3]
 
 
-def read_link_body(body: bytes) -> tuple[str, str] | int:
-    """Return env and path from the body of a link call, or the errcode that refuses it."""
-    asked = read_object(body)
-    if isinstance(asked, int):
-        return asked
-    env, path = asked.get("env"), asked.get("path")
-    if env is None or path is None or env == "" or path == "":
-        return 40101
-    if not isinstance(env, str) or not isinstance(path, str) or not path_allowed(path):
-        return 40097
-    return env, path
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def path_allowed(path: str) -> bool:

@@ -5,13 +5,19 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import socket
+import struct
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from email.utils import formatdate
 from functools import lru_cache
+from http import HTTPStatus
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from types import FrameType
 from typing import Any, Self
@@ -25,12 +31,21 @@ from tcb_ops.features.simulator.faults import (
     Component,
     Fault,
     Faults,
+    Reset,
     SimulatedAccount,
     SimulatedEnvironment,
 )
 from tcb_ops.features.simulator.platform import Platform
 from tcb_ops.features.simulator.signing import bucket_of
-from tcb_ops.features.simulator.state import Accounts, Call, SimulatedObject, SimulatorState, Tokens
+from tcb_ops.features.simulator.state import (
+    Accounts,
+    Call,
+    Request,
+    Response,
+    SimulatedObject,
+    SimulatorState,
+    Tokens,
+)
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Merchant
 from tcb_ops.resources import system_reason
@@ -44,6 +59,8 @@ STOP_SECONDS = 0.5
 _LOG = logging.getLogger("tcb_ops.features.simulator")
 # A request that is not HTTP gets a 400; aiohttp would log it as an error, with the token in its target.
 _LOG.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError)))
+_IN_MEMORY = 512 * 1024
+"""Bytes of a body that is not read into a file first."""
 _PLATFORM_ROUTES = ("/tcb/", "/componenttcb/", "/cgi-bin/")
 
 
@@ -95,6 +112,7 @@ class Simulator:
         self.drop_refresh_token = self._accounts.drop_refresh_token
         self.new_ticket, self.set_status = self._accounts.new_ticket, self._accounts.set_status
         self._platform = Platform(self._state, self._accounts, self._store, link_lifetime, raw_urls=raw_urls)
+        self._platform.base = self.base
         self._store_directory = store
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -204,13 +222,67 @@ class Simulator:
             # Sockets close in the following iterations: the loop must not end before them.
             await _settled(server)
 
-    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        answer = self._store.answer
-        if request.raw_path.startswith(_PLATFORM_ROUTES):
-            answer = self._platform.answer
-        response = await answer(request)
+    async def handle(self, request: Request) -> Response:
+        """Decide about a request and carry it out, without a connection. Waits only for a fault's delay."""
+        part = self._platform if request.target.startswith(_PLATFORM_ROUTES) else self._store
+        response = await part.handle(request)
         response.headers["Date"] = _date(int(self._state.clock()))
         return response
+
+    async def _answer(self, http: web.BaseRequest) -> web.StreamResponse:
+        request = Request(http.method, http.raw_path, http.headers)
+        unread = not request.target.startswith(_PLATFORM_ROUTES) and self._store.head_refusal(request)
+        with ExitStack() as stack:
+            if not unread:
+                try:
+                    request = request._replace(body=await _read(http, stack))
+                except (ConnectionError, web.RequestPayloadError):
+                    return _reset(http)  # the client has gone or does not speak HTTP
+            response = await self.handle(request)
+        if response.reset is Reset.BEFORE:
+            return _reset(http)
+        if response.reset is Reset.MIDDLE:
+            return _cut_short(http, response)
+        body = response.body.open("rb") if isinstance(response.body, Path) else response.body
+        answer = web.Response(status=response.status, body=body, headers=response.headers)
+        if unread:
+            answer.force_close()
+        return answer
+
+
+async def _read(http: web.BaseRequest, stack: ExitStack) -> bytes | mmap:
+    """Read a body to its end, refused or not: a reset could lose an early response. A large one is not in memory."""
+    if http.headers.get("Expect", "").lower() == "100-continue" and http.transport is not None:
+        http.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    if (http.content_length or 0) <= _IN_MEMORY:
+        return await http.read()
+    file = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  closed with the stack
+    async for chunk in http.content.iter_any():
+        file.write(chunk)
+    file.flush()
+    return stack.enter_context(mmap(file.fileno(), 0, access=ACCESS_READ))
+
+
+def _reset(http: web.BaseRequest) -> web.Response:
+    """Break the connection with a TCP reset. The returned response can no longer be sent."""
+    if http.transport is not None:
+        linger = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
+        http.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        http.transport.abort()
+    return web.Response()
+
+
+def _cut_short(http: web.BaseRequest, response: Response) -> web.Response:
+    """Send the first part of a response and close."""
+    transport: asyncio.Transport | None = http.transport
+    if transport is not None:
+        body = response.body if isinstance(response.body, bytes) else b""
+        head = f"HTTP/1.1 {response.status} {HTTPStatus(response.status).phrase}\r\n"
+        # A response without a body is cut in its head.
+        head += f"Content-Length: {len(body)}\r\n\r\n" if body else "Server: tencent-c"
+        transport.write(head.encode() + body[: len(body) // 2])
+        transport.close()
+    return web.Response()
 
 
 def serve(simulator: Simulator, ready: Callable[[Simulator], None] = lambda _: None) -> None:

@@ -8,19 +8,14 @@ from __future__ import annotations
 import asyncio
 import csv
 import hashlib
-import socket
-import struct
-import sys
-from asyncio import Transport
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
+from mmap import mmap
 from pathlib import Path
 from typing import Any, NamedTuple
-
-from aiohttp import web
 
 from tcb_ops.errors import SettingsError
 from tcb_ops.features.simulator.faults import (
@@ -37,6 +32,28 @@ from tcb_ops.features.simulator.faults import (
 from tcb_ops.i18n import _
 from tcb_ops.model import Merchant, Owner
 from tcb_ops.resources import system_reason
+
+
+class Request(NamedTuple):
+    """A whole request."""
+
+    method: str
+    target: str
+    """Path and query as they were sent."""
+    headers: Mapping[str, str] = {}
+    """Looked up by names such as `Content-Type`."""
+    body: bytes | mmap = b""
+
+
+@dataclass(slots=True)
+class Response:
+    """What becomes of a request."""
+
+    status: int = 200
+    body: bytes | Path = b""
+    headers: dict[str, str] = field(default_factory=dict)
+    reset: Reset | None = None
+    """The connection breaks instead of the response, or in the middle of it."""
 
 
 class SimulatedObject(NamedTuple):
@@ -90,30 +107,25 @@ class SimulatorState:
         """Calls by (step, env, path), only if an entry has call numbers."""
         self._ids = 0
 
-    async def fault(
-        self,
-        request: web.BaseRequest,
-        step: FaultStep,
-        env: str,
-        appid: str,
-        path: str,
-    ) -> tuple[Fault, web.Response | None]:
-        """Count a call. Return the fault to play, NO_FAULT for none; and its response, if it stands in for the answer."""
+    async def fault(self, step: FaultStep, env: str, appid: str, path: str) -> tuple[Fault, Response | None]:
+        """Count a call. Return its fault, NO_FAULT for none, and the response if it stands in for the answer."""
         fault = self._find(step, env, appid, path)
         if fault.delay:
             await asyncio.sleep(fault.delay)
-        response = None
+        name, response = "", Response(fault.status or 200)
         if fault.reset is Reset.BEFORE:
-            name, response = "reset", reset(request)
+            name, response.reset = "reset", fault.reset
         elif fault.status is not None and not fault.code:
             title = f"<html><head><title>{fault.status}</title></head>"
             page = f"{title}<body><center><h1>{fault.status}</h1></center></body></html>\r\n"
-            name = f"status {fault.status}"
-            response = web.Response(status=fault.status, body=page.encode(), content_type="text/html")
+            name, response.body = f"status {fault.status}", page.encode()
+            response.headers["Content-Type"] = "text/html"
         elif fault.garbage:
-            name, response = "garbage", web.Response(body=b"<<< no JSON", content_type="application/json")
-        if response is not None:
-            self.answered(step, name)
+            name, response.body = "garbage", b"<<< no JSON"
+            response.headers["Content-Type"] = "application/json"
+        if not name:
+            return fault, None
+        self.answered(step, name)
         return fault, response
 
     def _find(self, step: FaultStep, env: str, appid: str, path: str) -> Fault:
@@ -163,32 +175,6 @@ class SimulatorState:
         return f"{int(self.clock()) & 0xFFFFFFFF:08x}-{self._ids * 2654435761 & 0xFFFFFFFF:08x}-{self._ids & 0xFFFFFFFF:08x}"
 
 
-def reset(request: web.BaseRequest) -> web.Response:
-    """Break the connection with a TCP reset. The returned response can no longer be sent."""
-    transport = request.transport
-    if transport is not None:
-        linger = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
-        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-        transport.abort()
-    return web.Response()
-
-
-def cut_short(request: web.BaseRequest, fault: Fault, response: web.Response) -> web.Response:
-    """Return the response; for a fault that resets in the middle, send only its first part and close."""
-    if fault.reset is not Reset.MIDDLE:
-        return response
-    transport: Transport | None = request.transport
-    if transport is not None:
-        body = bytes(response.body) if isinstance(response.body, bytes) else b""
-        head = f"HTTP/1.1 {response.status} {response.reason}\r\n"
-        if body:
-            head += f"Content-Length: {len(body)}\r\nContent-Type: application/json\r\n\r\n"
-        # A response without a body is cut in its head.
-        transport.write((head if body else head + "Server: tencent-c").encode() + body[: len(body) // 2])
-        transport.close()
-    return web.Response()
-
-
 # --- accounts: who may call what ---
 
 
@@ -236,10 +222,7 @@ class Tokens:
 
     def rotate(self, appid: str) -> str:
         """Give the appid a new token; its old ones are refused with 40001 from now on."""
-        token = self._new(appid)
-        others = {old: known for old, known in self._tokens.items() if known.appid != appid}
-        self._tokens = others | {token: _AccessToken(appid)}
-        return token
+        return self.issue(appid, 0, NEVER, 0)
 
     def issue(self, appid: str, now: float, lifetime: float, overlap: float) -> str:
         """Give the appid a new token that is valid for `lifetime` seconds.
@@ -386,11 +369,7 @@ class Accounts:
 
     def authorizers(self) -> list[SimulatedAccount]:
         """Return the accounts that have authorized the platform, by appid."""
-        return [
-            account
-            for appid, account in sorted(self._accounts.items())
-            if not account.revoked and appid != self.component.appid
-        ]
+        return [account for appid, account in sorted(self._accounts.items()) if self.is_authorizer(appid)]
 
     def is_authorizer(self, appid: str) -> bool:
         """Return whether an account has authorized the platform."""

@@ -25,9 +25,7 @@ class StoredFiles(Fold):
         self._worker, self._context, self._monitor = worker, context, monitor
         self._merchants = context.merchants if context.selection else None
         self.confirm = worker.button(_("Confirm the files"), "op-confirm-files", self._confirm)
-        action = partial(
-            ActionButton, worker, context, changed=self.enable, always=True, button_style="danger"
-        )
+        action = partial(ActionButton, worker, context, changed=self.enable, always=True, style="danger")
         self.undo = action(_("Undo the upload"), "op-undo", self._undo)
         self.delete = action(_("Delete its files"), "op-delete", self._delete)
         self._look_line = html_area("op-undo-status")

@@ -2,26 +2,24 @@
 
 The CSVs are for spreadsheets: UTF-8 with BOM and CRLF; text cells that one would run as a formula are made inert.
 
-A million rows are exported and verified without an object for each. A row's text is composed from its record, and each
-batch is searched once for what its lines must not contain: secrets, control characters. A row with something to quote,
-guard or mask is written cell by cell (`RowLines`), which also defines what the texts must be.
+A million rows are exported and verified without an object for each: a row is what the ledger has of it, a tuple. Each batch
+of lines is searched once for what they must not contain (secrets, control characters).
 """
 
 from __future__ import annotations
 
 import csv
 import hashlib
-import io
-import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from datetime import datetime, tzinfo
 from functools import lru_cache
 from itertools import islice
-from json.encoder import encode_basestring
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from tcb_ops.details import Detail, DetailCode, read_detail, stored
 from tcb_ops.formatting import RISKY, guard, picture_controls
@@ -31,7 +29,7 @@ from tcb_ops.reports.explanations import action_text, reason_text
 from tcb_ops.reports.run_views import RunReader
 from tcb_ops.reports.summary import Cause
 from tcb_ops.runs.reader import LedgerReader
-from tcb_ops.runs.records import EnvRecord, RowRecord, RunRecord, read_end, read_row
+from tcb_ops.runs.records import RowRecord, RunRecord, end_values, read_cells
 from tcb_ops.secrets import masked, redact
 
 CONTENT_TYPE = "tcb_content_type"
@@ -43,18 +41,19 @@ RESULT_COLUMNS = (
 """The columns of results.csv and failed.csv after the input's own; their order is part of the contract."""
 WORDS = ("tcb_reason", "tcb_action")
 """Those of them that contain sentences; they are adjacent."""
+NUMBERS = {"tcb_line", "tcb_errcode", "tcb_http_status", "tcb_attempts", "tcb_bytes"}
+TIMES = {"tcb_started_at", "tcb_ended_at"}
+_TEXTS = [number for number, name in enumerate(RESULT_COLUMNS) if name not in NUMBERS | TIMES]
 
 ERRCODE_COLUMNS = ("appid", "merchant", "env", "code", "meaning", "action", "rows")
 """The first columns of errcodes.csv; a count per outcome follows."""
 _OF_UPLOADS = (
     Outcome.REFUSED, Outcome.FAILED, Outcome.NOT_ATTEMPTED, Outcome.INVALID, Outcome.PENDING,
 )  # fmt: skip
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _SHARED = 1_000
 """Maximum number of cached texts that many rows share, such as the sentence for an errcode."""
 _BATCH = 1_000
-"""Rows read or encoded at a time: one at a time takes three times as long."""
-encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
 
 
 class Clock:
@@ -73,8 +72,10 @@ class Clock:
         """Return the time, such as 2025-03-01T09:30:00.250+08:00; empty for None."""
         return "" if at is None else self.of_milliseconds(round(at * 1000))
 
-    def of_milliseconds(self, at: int) -> str:
+    def of_milliseconds(self, at: int | None) -> str:
         """Return the same for whole milliseconds."""
+        if at is None:
+            return ""
         whole, milliseconds = divmod(at, 1000)
         moment, offset = self._second(whole)
         return f"{moment}.{milliseconds:03d}{offset}"
@@ -85,266 +86,43 @@ def own_values(record: RowRecord, lang: Lang) -> tuple[Any, ...]:
 
     Text from outside is redacted.
     """
-    row, end = record.row, record.end
+    row = record.row
+    return _values(_as_stored(record), (row.merchant, row.appid, row.env), lang)
+
+
+def _as_stored(record: RowRecord) -> tuple[Any, ...]:
+    """Return a row as the ledger stores it, with its environment in place of its number."""
+    row, cells = record.row, msgspec.json.encode(record.row.cells).decode()
     return (
-        row.line,
-        row.merchant,
-        row.appid,
-        row.env,
-        str(end.outcome),
-        *explanation(end, lang),
-        end.errcode,
-        redact(end.errmsg) if end.errmsg else "",
-        redact(end.rid) if end.rid else "",
-        end.http_status,
-        redact(end.store_code) if end.store_code else "",
-        end.attempts,
-        end.bytes,
-        end.md5,
-        redact(end.file_id) if "=" in end.file_id else end.file_id,
-        row.content_type,
-        end.started_at,
-        end.ended_at,
-    )
+        None, row.line, (row.merchant, row.appid, row.env), row.path, row.file, row.size, row.mtime_ns, cells,
+        *end_values(record.end), row.content_type, row.cache_control, row.etag,
+    )  # fmt: skip
 
 
-def explanation(end: RowEnd, lang: Lang) -> tuple[str, str]:
-    """Return the values of WORDS."""
-    if end.reason is None and end.outcome.succeeded and end.outcome is not Outcome.UNCHANGED:
-        return "", ""
-    return reason_text(end).of(lang), action_text(end).of(lang)
-
-
-class RowLines:
-    """Writer of rows as lines of results.csv, cell by cell."""
-
-    def __init__(self, headers: Sequence[str], lang: Lang, zone: tzinfo) -> None:
-        self._iso, self._lang = Clock(zone).iso, lang
-        self.names = [guard(masked(name)) for name in (*headers, *RESULT_COLUMNS)]
-        self._buffer = io.StringIO(newline="")
-        self._write = _writer(self._buffer)
-        self.hidden = 0
-        """Number of rows whose texts had to be masked."""
-
-    def head(self) -> str:
-        """Return the first line."""
-        return self._quoted(self.names)
-
-    def cells(self, record: RowRecord) -> tuple[list[str], list[str]]:
-        """Return a row's cells as they are written, and before possible secrets in them were masked."""
-        *values, started, ended = own_values(record, self._lang)
-        cells = [guard(cell) if cell and cell[0] in RISKY else cell for cell in record.row.cells]
-        cells += [
-            (guard(value) if value and value[0] in RISKY else value)
-            if value.__class__ is str
-            else ("" if value is None else str(value))
-            for value in values
-        ]
-        cells += (self._iso(started), self._iso(ended))
-        line = ",".join(cells)
-        if not line.isprintable():
-            cells = [*map(picture_controls, cells)]
-            line = ",".join(cells)
-        if masked(line) != line:
-            self.hidden += 1
-            return [*map(masked, cells)], cells
-        return cells, cells
-
-    def line(self, record: RowRecord) -> str:
-        """Return a row's line, with a line break."""
-        cells, _plain = self.cells(record)
-        line = ",".join(cells)
-        # csv.writer examines every character, which is slow: a line that needs no quoting is ready.
-        if line.count(",") == len(cells) - 1 and '"' not in line and "\n" not in line and "\r" not in line:
-            return f"{line}\r\n"
-        return self._quoted(cells)
-
-    def _quoted(self, cells: Sequence[str]) -> str:
-        self._buffer.seek(0)
-        self._buffer.truncate()
-        self._write(cells)
-        return self._buffer.getvalue()
-
-
-class RowsDigest:
-    """The digest over a run's rows that binds a report to the ledger. Anyone can recompute it.
-
-    SHA-256 of a JSON text in UTF-8: an array with one array per row, in the order of the list's lines, without spaces
-    and with only the escapes that JSON requires (Python: `json.dumps(rows, ensure_ascii=False, separators=(",", ":"))`).
-    A row is `line, env, appid, merchant, path, file, size, [cells], outcome, reason, detail, errcode, errmsg, rid,
-    http_status, store_code, attempts, bytes, md5, file_id, started, ended`: missing values are null (a missing reason:
-    an empty text), times are whole milliseconds since 1970 (UTC). If the object was given headers, they follow:
-    `content_type, cache_control`. `detail` is the ledger's value, a JSON object as a text; for the code `store_message`
-    only the message, for `text` with the same sentence in both languages only that sentence.
-    """
-
-    def __init__(self) -> None:
-        self._sha256, self._between = hashlib.sha256(), "["
-
-    def add(self, encoded: str) -> None:
-        """Add rows: their arrays as JSON, with commas between them."""
-        self._sha256.update(f"{self._between}{encoded}".encode())
-        self._between = ","
-
-    def passing(self, records: Iterable[RowRecord]) -> Iterator[RowRecord]:
-        """Yield the rows, and add each to the digest."""
-        left = iter(records)
-        while batch := list(islice(left, _BATCH)):
-            self.add(encode([*map(fields, batch)])[1:-1])
-            yield from batch
-
-    def hexdigest(self) -> str:
-        """Return the digest over the rows so far: 64 hex digits."""
-        whole = self._sha256.copy()
-        whole.update(b"]" if self._between == "," else b"[]")
-        return whole.hexdigest()
-
-
-_OF_ROW = attrgetter("line", "env", "appid", "merchant", "path", "file", "size", "cells")
-_OF_END = attrgetter(
-    "errcode", "errmsg", "rid", "http_status", "store_code", "attempts", "bytes", "md5", "file_id"
-)
-
-
-def fields(record: RowRecord) -> tuple[Any, ...]:
-    """Return everything that the ledger holds of a row, in the order of the digest."""
-    row, end = record.row, record.end
-    started, ended = end.started_at, end.ended_at
-    headers = (row.content_type, row.cache_control) if row.content_type or row.cache_control else ()
+def _values(record: Any, environment: tuple[str, str, str], lang: Lang) -> tuple[Any, ...]:
+    (
+        outcome, reason, detail, errcode, errmsg, rid, http_status, store_code, attempts, sent, md5, file_id, started, ended,
+        content_type,
+    ) = record[8:23]  # fmt: skip
+    words, _detail = _end_texts(lang, outcome, reason, detail, errcode, http_status, store_code)
     return (
-        *_OF_ROW(row),
-        end.outcome,
-        end.reason or "",
-        detail_text(end.detail),
-        *_OF_END(end),
-        None if started is None else round(started * 1000),
-        None if ended is None else round(ended * 1000),
-        *headers,
+        record[1],
+        *environment,
+        outcome,
+        *words,
+        errcode,
+        redact(errmsg) if errmsg else "",
+        redact(rid) if rid else "",
+        http_status,
+        redact(store_code) if store_code else "",
+        attempts,
+        sent,
+        md5,
+        redact(file_id) if "=" in file_id else file_id,
+        content_type or "",
+        started,
+        ended,
     )
-
-
-def detail_text(why: Detail | None) -> str:
-    """Return a row's detail for the digest: the store's message, and a text that is the same in both languages, as it is."""
-    if why is None:
-        return ""
-    if why.code is DetailCode.STORE_MESSAGE:
-        return str(why.params["message"])
-    if why.code is DetailCode.TEXT and why.params["en"] == why.params["zh"]:
-        return str(why.params["en"])
-    return stored(why)
-
-
-class _IrregularError(Exception):
-    """A text that has to be masked: its row is written cell by cell."""
-
-
-class RowTexts:
-    """The lines of a run's rows, in the order of the list, and the digest over them.
-
-    `head` is the first line of results.csv and failed.csv.
-    """
-
-    def __init__(self, reader: RunReader, run: RunRecord, lang: Lang, zone: tzinfo) -> None:
-        self._reader, self._run, self._lang = reader, run, lang
-        self._digest, self._lines = RowsDigest(), RowLines(run.headers, lang, zone)
-        self.head, self.hexdigest = self._lines.head(), self._digest.hexdigest
-        self._iso = Clock(zone).of_milliseconds
-        self._environments: dict[int, EnvRecord] = {}
-        self._places: dict[int, tuple[str, str]] = {}
-
-    @property
-    def hidden(self) -> int:
-        """Number of rows so far in which a possible secret was masked."""
-        return self._lines.hidden
-
-    def __iter__(self) -> Iterator[tuple[str, str]]:
-        """Yield the lines of the next rows, and of those that did not succeed; only once. Raises LedgerDamagedError."""
-        if isinstance(self._reader, LedgerReader):
-            yield from self._of_records(self._reader)
-            return
-        rows = self._digest.passing(self._reader.rows(self._run))
-        while batch := list(islice(rows, _BATCH)):
-            lines = [(self._lines.line(record), record.end.outcome.succeeded) for record in batch]
-            yield "".join(line for line, _ in lines), "".join(line for line, good in lines if not good)
-
-    def _of_records(self, ledger: LedgerReader) -> Iterator[tuple[str, str]]:
-        self._environments = {place.number: place for place in ledger.envs(self._run)}
-        successes = Outcome.successes()
-        for records in ledger.records(self._run):
-            with ledger.reading(self._run):
-                lines, digested = self._texts(records)
-            self._digest.add(",".join(digested))
-            bad = [line for line, record in zip(lines, records, strict=True) if record[8] not in successes]
-            yield "".join(lines), "".join(bad)
-
-    def _texts(self, records: Sequence[Any]) -> tuple[list[str], list[str]]:
-        """Return the rows' lines with line breaks, and their parts of the digest's input."""
-        made = [*map(self._regular, records)]
-        lines, digested = [line for line, _ in made], [text for _, text in made]
-        if "" in lines or _has_special("".join(lines)):
-            for number, line in enumerate(lines):
-                if not line or _has_special(line):
-                    record = records[number]
-                    row = RowRecord(read_row(record, self._environments[record[2]]), read_end(record))
-                    lines[number] = self._lines.line(row).removesuffix("\r\n")
-                    digested[number] = encode([fields(row)])[1:-1]
-        return [f"{line}\r\n" for line in lines], digested
-
-    def _regular(self, record: Any) -> tuple[str, str]:
-        """Return a row's line without a line break, and its part of the digest's input; empty texts if irregular."""
-        (
-            _run, line, place, path, file, size, _mtime, cells, outcome, reason, detail, errcode, errmsg, rid, http_status,
-            store_code, attempts, sent, md5, file_id, started, ended, content_type, cache_control, _etag,
-        ) = record  # fmt: skip
-        texts = cells[2:-2].split('","')
-        own = ",".join(texts)
-        if (
-            # Without escapes, the ledger's JSON is the digest's, and the cells are the texts between its quotes.
-            "\\" in cells
-            or cells.count('"') != 2 * len(texts)
-            or not (cells.startswith('["') and cells.endswith('"]'))
-            or own.count(",") != len(texts) - 1
-            or not RISKY.isdisjoint([text[:1] for text in texts])
-        ):
-            return "", ""
-        quoted = encode_basestring
-        begun = None if started is None else round(started * 1000)
-        done = None if ended is None else round(ended * 1000)
-        try:
-            in_csv, in_json = self._places.get(place) or self._place(place)
-            why_in_csv, http_in_csv, why_in_json, http_in_json = _end_texts(
-                self._lang, outcome, reason, detail, errcode, http_status, store_code
-            )
-            errmsg_in_csv = _cell(redact(errmsg)) if errmsg else ""
-            text = (
-                f"{own},{line},{in_csv},{why_in_csv},{errmsg_in_csv},{_cell(redact(rid)) if rid else ''},{http_in_csv},"
-                f"{attempts},{'' if sent is None else sent},"
-                f"{md5 if md5.isalnum() else _cell(md5)},"
-                f"{_cell(redact(file_id) if '=' in file_id else file_id)},"
-                f"{_cell(content_type) if content_type else ''},"
-                f"{'' if begun is None else self._iso(begun)},{'' if done is None else self._iso(done)}"
-            )
-        except _IrregularError:
-            return "", ""
-        headers = (
-            f",{quoted(content_type or '')},{quoted(cache_control or '')}"
-            if content_type or cache_control
-            else ""
-        )
-        return text, (
-            f"[{line},{in_json},{quoted(path)},{quoted(file)},{'null' if size is None else size},{cells},"
-            f"{why_in_json},{quoted(errmsg)},{quoted(rid)},{http_in_json},{attempts},{'null' if sent is None else sent},{quoted(md5)},{quoted(file_id)},"
-            f"{'null' if begun is None else begun},{'null' if done is None else done}{headers}]"
-        )
-
-    def _place(self, number: int) -> tuple[str, str]:
-        """Return an environment's parts of the line and of the digest's input."""
-        place = self._environments[number]
-        in_csv = ",".join(map(_cell, (place.merchant, place.appid, place.env)))
-        if len(self._places) >= _SHARED:
-            self._places.clear()
-        self._places[number] = in_csv, encode((place.env, place.appid, place.merchant))[1:-1]
-        return self._places[number]
 
 
 @lru_cache(maxsize=_SHARED)
@@ -356,8 +134,8 @@ def _end_texts(
     errcode: int | None,
     http_status: int | None,
     store_code: str,
-) -> tuple[str, str, str, str]:
-    """Return what the line and the digest's input say about how a row ended, each before and after its errmsg and rid."""
+) -> tuple[tuple[str, str], str]:
+    """Return the values of WORDS, and the detail for the digest."""
     end = RowEnd(
         0,
         Outcome(outcome),
@@ -367,31 +145,141 @@ def _end_texts(
         http_status=http_status,
         store_code=store_code,
     )
-    words = ",".join(map(_cell, explanation(end, lang)))
-    quoted, store_cell = encode_basestring, _cell(redact(store_code))
-    errcode_json = "null" if errcode is None else errcode
-    return (
-        f"{outcome},{words},{'' if errcode is None else errcode}",
-        f"{'' if http_status is None else http_status},{store_cell}",
-        f'"{outcome}","{reason}",{quoted(detail_text(end.detail))},{errcode_json}',
-        f"{'null' if http_status is None else http_status},{quoted(store_code)}",
-    )
+    words = reason_text(end).of(lang), action_text(end).of(lang)
+    if end.reason is None and end.outcome.succeeded and end.outcome is not Outcome.UNCHANGED:
+        words = "", ""
+    return words, _detail_text(end.detail)
 
 
-def _cell(text: str) -> str:
-    """Return a text as a cell of a line. Raises _IrregularError if it has to be masked."""
-    if text[:1] in RISKY:
-        text = guard(text)
-    if "," in text or '"' in text:  # line breaks make the row irregular
-        if masked(text) != text:  # once quoted, a secret might not be found
-            raise _IrregularError
-        text = '"' + text.replace('"', '""') + '"'
-    return text
+def _detail_text(detail: Detail | None) -> str:
+    """Return a row's detail for the digest: the store's message, and a text that is the same in both languages, as it is."""
+    if detail is None:
+        return ""
+    if detail.code is DetailCode.STORE_MESSAGE:
+        return str(detail.params["message"])
+    if detail.code is DetailCode.TEXT and detail.params["en"] == detail.params["zh"]:
+        return str(detail.params["en"])
+    return stored(detail)
 
 
-def _has_special(text: str) -> bool:
+class RowTexts:
+    """The lines of a run's rows, in the order of the list, and the digest over them.
+
+    The digest binds a report to the ledger, and anyone can recompute it: SHA-256 of a JSON text in UTF-8, an array with one
+    array per row, in the order of the list's lines, without spaces and with only the escapes that JSON requires (Python:
+    `json.dumps(rows, ensure_ascii=False, separators=(",", ":"))`).
+    A row is `line, env, appid, merchant, path, file, size, [cells], outcome, reason, detail, errcode, errmsg, rid,
+    http_status, store_code, attempts, bytes, md5, file_id, started, ended`: missing values are null (a missing reason:
+    an empty text), times are whole milliseconds since 1970 (UTC). If the object was given headers, they follow:
+    `content_type, cache_control`. `detail` is the ledger's value, a JSON object as a text; for the code `store_message`
+    only the message, for `text` with the same sentence in both languages only that sentence.
+    """
+
+    def __init__(self, reader: RunReader, run: RunRecord, lang: Lang, zone: tzinfo) -> None:
+        self._reader, self._run, self._lang, self._iso = reader, run, lang, Clock(zone).of_milliseconds
+        self._sha256, self._between = hashlib.sha256(), b"["
+        self._written: list[str] = []
+        self._write = csv.writer(_Lines(self._written)).writerow
+        self.names = [guard(masked(name)) for name in (*run.headers, *RESULT_COLUMNS)]
+        self.head = self._lines([self.names])[0]
+        """The first line of results.csv and failed.csv."""
+        self.hidden = 0
+        """Number of rows so far in which a possible secret was masked."""
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        """Yield the lines of the next rows, and of those that did not succeed; only once. Raises LedgerDamagedError."""
+        ledger = self._reader if isinstance(self._reader, LedgerReader) else None
+        environments = {
+            of.number: (of.merchant, of.appid, of.env) for of in (ledger.envs(self._run) if ledger else ())
+        }
+        successes = Outcome.successes()
+        for records in ledger.records(self._run) if ledger else self._of_view():
+            with ledger.reading(self._run) if ledger else nullcontext():
+                rows = [self._row(record, environments.get(record[2]) or record[2]) for record in records]
+                lines = self._lines([cells for cells, _ in rows])
+                self._sha256.update(self._between + msgspec.json.encode([part for _, part in rows])[1:-1])
+            self._between = b","
+            bad = [line for line, record in zip(lines, records, strict=True) if record[8] not in successes]
+            yield "".join(lines), "".join(bad)
+
+    def _of_view(self) -> Iterator[list[tuple[Any, ...]]]:
+        rows = map(_as_stored, self._reader.rows(self._run))
+        while batch := list(islice(rows, _BATCH)):
+            yield batch
+
+    def hexdigest(self) -> str:
+        """Return the digest over the rows so far: 64 hex digits."""
+        complete = self._sha256.copy()
+        complete.update(b"]" if self._between == b"," else b"[]")
+        return complete.hexdigest()
+
+    def cells(self, record: RowRecord) -> tuple[list[str], list[str]]:
+        """Return a row's cells as they are written, and before possible secrets in them were masked."""
+        row = _as_stored(record)
+        plain = _as_texts(self._row(row, row[2])[0])
+        return self._mask(plain), plain
+
+    def _row(self, record: Any, environment: tuple[str, str, str]) -> tuple[list[Any], tuple[Any, ...]]:
+        """Return a row's cells, and its part of the digest's input."""
+        (
+            _run, line, _number, path, file, size, _mtime, cells, outcome, reason, detail, errcode, errmsg, rid, http_status,
+            store_code, attempts, sent, md5, file_id, started, ended, content_type, cache_control, _etag,
+        ) = record  # fmt: skip
+        texts, values = read_cells(cells), [*_values(record, environment, self._lang)]
+        begun = None if started is None else round(started * 1000)
+        done = None if ended is None else round(ended * 1000)
+        for column in _TEXTS:
+            if values[column][:1] in RISKY:
+                values[column] = guard(values[column])
+        values[-2:] = self._iso(begun), self._iso(done)
+        merchant, appid, env = environment
+        _words, detail = _end_texts(self._lang, outcome, reason, detail, errcode, http_status, store_code)
+        headers = (content_type or "", cache_control or "") if content_type or cache_control else ()
+        digested = (
+            line, env, appid, merchant, path, file, size, texts, outcome, reason, detail, errcode, errmsg, rid, http_status,
+            store_code, attempts, sent, md5, file_id, begun, done, *headers,
+        )  # fmt: skip
+        return [*[guard(text) if text[:1] in RISKY else text for text in texts], *values], digested
+
+    def _lines(self, rows: Sequence[Sequence[Any]]) -> list[str]:
+        """Return rows as lines of CSV, without secrets and control characters."""
+        self._written.clear()
+        for cells in rows:
+            self._write(cells)
+        lines = self._written.copy()
+        text = "".join(lines)
+        special = _is_special(text)
+        if special or '"' in text:
+            for number, line in enumerate(lines):
+                if '"' in line or (special and _is_special(line)):  # once quoted, a secret might not be found
+                    self._write(self._mask(_as_texts(rows[number])))
+                    lines[number] = self._written[-1]
+        return lines
+
+    def _mask(self, cells: list[str]) -> list[str]:
+        line = ",".join(cells)
+        if masked(line) == line:
+            return cells
+        self.hidden += 1
+        return [*map(masked, cells)]
+
+
+def _as_texts(cells: Iterable[Any]) -> list[str]:
+    """Return cells as texts, without control characters."""
+    return ["" if cell is None else picture_controls(str(cell)) for cell in cells]
+
+
+class _Lines:
+    """A stream that keeps each line that is written."""
+
+    def __init__(self, lines: list[str]) -> None:
+        self.write = lines.append
+
+
+def _is_special(text: str) -> bool:
     """Return whether lines contain a control character, or what looks like a secret."""
-    return (not text.isprintable() and _CONTROL.search(text) is not None) or masked(text) != text
+    printable = text.replace("\r\n", "").isprintable()
+    return (not printable and _CONTROL.search(text) is not None) or masked(text) != text
 
 
 def write_lines(head: str, batches: Iterable[tuple[str, str]], results: Path, failed: Path) -> None:
@@ -411,7 +299,7 @@ def write_errcodes(causes: Sequence[Cause], file: Path, lang: Lang) -> None:
     """Write errcodes.csv. Raises OSError."""
     columns, lines = errcode_table(causes, lang)
     with _new(file) as stream:
-        write = _writer(stream)
+        write = csv.writer(stream).writerow
         write(columns)
         for line in lines:
             write([*map(errcode_cell, line)])
@@ -442,7 +330,3 @@ def _new(file: Path) -> Any:
     stream = file.open("x", encoding="utf-8", newline="", buffering=1 << 18)
     stream.write("\ufeff")  # the codec utf-8-sig would run Python code for each row
     return stream
-
-
-def _writer(stream: Any) -> Any:
-    return csv.writer(stream, lineterminator="\r\n", quoting=csv.QUOTE_MINIMAL).writerow

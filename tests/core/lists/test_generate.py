@@ -167,8 +167,8 @@ def test_whoever_has_left_is_passed_over(merchants):
             "麦田烘焙", "several environments: bakery-a (麦田烘焙, wxbakery), bakery-b", id="no default"
         ),
         pytest.param("shared-5e6f", "several merchants share this environment", id="shared"),
-        pytest.param("all", "none of them the default: bakery-a (麦田烘焙, wxbakery), bakery-b", id="all"),
-        pytest.param("all-envs", "share an environment: shared-5e6f (老街面馆, wxnoodle)", id="all-envs"),
+        pytest.param("all", "--where: bakery-a (麦田烘焙, wxbakery), bakery-b", id="all"),
+        pytest.param("all-envs", "--where: shared-5e6f (老街面馆, wxnoodle)", id="all-envs"),
     ],
 )
 def test_what_matches_nobody_or_several_is_refused(merchants, to, says):

@@ -19,10 +19,10 @@ from tcb_ops.lists.row_files import (
     MAX_FILE_BYTES,
     LocalFile,
     LocalFiles,
-    PathMap,
     UnusableFile,
     concealed,
     content_type_of,
+    path_map,
     split_source,
     whole_source,
 )
@@ -169,20 +169,20 @@ def data(tmp_path):
     ],
 )
 def test_a_file_of_another_machine_is_found_below_the_root(data, items, root, file, gives):
-    assert PathMap([item.format(data=data) for item in items], data / root).map(file) == gives
+    assert path_map([item.format(data=data) for item in items], data / root)(file) == gives
 
 
 @pytest.mark.parametrize("item", ["D:\\素材", "=x", "D:\\素材=", " = "])
 def test_an_item_that_maps_nothing_is_refused(data, item):
     for root in (data, None):
         with pytest.raises(UsageError, match="THERE=HERE"):
-            PathMap([item], root)
+            path_map([item], root)
 
 
 @pytest.mark.parametrize("target", ["{data}/../elsewhere", "..", "/"])
 def test_a_target_outside_the_root_is_refused(data, target):
     with pytest.raises(UsageError, match="not below the root"):
-        PathMap([f"D:\\素材={target.format(data=data)}"], data)
+        path_map([f"D:\\素材={target.format(data=data)}"], data)
 
 
 LIST = "env,path,file\ntea-1a2b3c,a.png,D:\\素材\\春\\a.png\n"

@@ -35,7 +35,7 @@ CHINESE = "环境ID,上传路径\r\ntea-1a2b3c,海报/春季.png\r\n"
 def test_the_encoding_is_bom_then_utf8_then_gb18030(write, data, encoding, text):
     with open_text(write(data)) as decoded:
         assert decoded.text.read() == text
-    assert (decoded.encoding, decoded.warnings) == (encoding, ())
+    assert decoded.encoding == encoding
     assert (decoded.bytes, decoded.sha256) == (len(data), hashlib.sha256(data).hexdigest())
 
 
@@ -56,7 +56,7 @@ def test_a_character_cut_by_the_reading_chunk_is_whole(write):
         pytest.param(b"\xef\xbb\xbfenv\n" + "环境".encode("gbk"), 2, "UTF-8 (BOM)", id="the bom lies"),
         pytest.param(b"env\n\xe7", 2, "UTF-8, GB18030", id="cut in the middle of a character"),
         pytest.param(b"\xff\xfee\x00n", 1, "UTF-16", id="utf-16 cut in half"),
-        pytest.param("\ufeffenv\na\0b".encode("utf-16-le"), 2, "UTF-16", id="a NUL character in utf-16"),
+        pytest.param("\ufeffenv\na\0b".encode("utf-16-le"), 2, "NUL", id="a NUL character in utf-16"),
         pytest.param(b"x" * (17 << 20), 0, "16 MiB", id="one endless line"),
     ],
 )
@@ -94,39 +94,6 @@ def test_an_unreadable_file_is_refused(write):
     path.chmod(0)
     with pytest.raises(InputError, match="cannot be read"), open_text(path):
         pass
-
-
-@pytest.mark.parametrize(
-    ("text", "encoding", "says"),
-    [
-        pytest.param("env,path\ntea,路.png\n", "gbk", "read as UTF-8", id="gbk, a latin-1 sign"),
-        pytest.param("env,path\ntea,一.png\n", "gbk", "'һ'", id="gbk, cyrillic"),
-        pytest.param("env,path\ntea,café.png\n", "utf-8", "'é'", id="latin-1"),
-        pytest.param("env,path\ntea,кот.png\n", "gb18030", "read as GB18030", id="cyrillic in gb18030"),
-    ],
-)
-def test_a_text_with_suspicious_letters_and_no_chinese_warns(write, text, encoding, says):
-    with open_text(write(text, encoding=encoding)) as decoded:
-        pass
-    (warning,) = decoded.warnings
-    assert says in warning.en
-
-
-@pytest.mark.parametrize(
-    "text", ["env,海报\ntea,café.png\n", "env,path\ntea,a\u00a0b.png\n"], ids=["with chinese", "a space"]
-)
-def test_suspicious_letters_beside_chinese_do_not_warn(write, text):
-    with open_text(write(text)) as decoded:
-        pass
-    assert decoded.warnings == ()
-
-
-def test_utf8_with_a_damaged_line_read_as_gb18030_warns_naming_the_line(write):
-    good = "说明,上传路径的名字要写全\n".encode() * 3
-    with open_text(write(good + "海报".encode("gbk") + b"\n")) as decoded:
-        pass
-    assert decoded.encoding == "GB18030"
-    assert "up to line 4" in decoded.warnings[0].en
 
 
 def test_a_file_written_to_while_it_is_read_is_refused(write):
@@ -276,10 +243,10 @@ def test_lines_are_numbered_as_a_spreadsheet_numbers_them(body, rows):
 @pytest.mark.parametrize(
     ("body", "line", "says"),
     [
-        pytest.param('a,b\n"c,d\ne,f\n', 3, "opens in this line", id="never closed"),
-        pytest.param('"a\nb",c\nd,"e\n', 3, "opens in this line", id="never closed, behind a quoted break"),
+        pytest.param('a,b\n"c,d\ne,f\n', 3, "never closes", id="never closed"),
+        pytest.param('"a\nb",c\nd,"e\n', 3, "never closes", id="never closed, behind a quoted break"),
         pytest.param('a,"b" c\n', 2, "middle of a cell", id="closed too early"),
-        pytest.param("a," + "x" * 200_000 + "\n", 2, "131,072", id="too long"),
+        pytest.param("a," + "x" * 200_000 + "\n", 2, "never closes", id="too long"),
     ],
 )
 def test_broken_quoting_is_a_problem_of_the_file_naming_the_line(body, line, says):

@@ -13,36 +13,21 @@ from tcb_ops.features.doctor.checks import (
     DoctorCheck,
     DoctorFinding,
     Grade,
-    check_browser,
+    call_with_token,
     check_disk,
     check_ledger,
     check_merchants,
     check_secrets,
+    clock_offset,
+    grade_clock,
     probe_limited,
     run_checks,
     secret_paths,
 )
-from tcb_ops.features.doctor.target import (
-    TokenOwner,
-    call_with_token,
-    clock_offset,
-    first_token_owners,
-    grade_clock,
-)
 from tcb_ops.i18n import Bilingual
-from tcb_ops.model import Merchant, Owner
+from tcb_ops.model import Merchant
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.settings import TokenSettings, load_settings
-
-
-def test_a_browser_is_there_or_not_needed(tmp_path, monkeypatch):
-    assert check_browser().grade is Grade.SKIPPED  # tests have none, on purpose
-    monkeypatch.delenv("TCB_OPS_CHROMIUM")
-    monkeypatch.setenv("PATH", str(tmp_path))
-    (tmp_path / "chromium").write_text("#!/bin/sh\n", encoding="utf-8")
-    (tmp_path / "chromium").chmod(0o700)
-    found = check_browser()
-    assert (found.grade, found.seen.en) == (Grade.OK, str(tmp_path / "chromium"))
 
 
 def settings(**options):
@@ -59,13 +44,13 @@ def test_room_on_the_disk(tmp_path, monkeypatch, free, grade):
     assert (found.grade, found.fix is None) == (grade, grade is Grade.OK)
 
 
-def test_a_ledger_that_is_not_there_is_not_made_and_runs_are_counted(tmp_path):
+def test_a_ledger_that_is_not_there_is_not_made(tmp_path):
     given = settings(ledger=str(tmp_path / "own.db"))
     assert check_ledger(given).grade is Grade.OK
     assert list(tmp_path.iterdir()) == []
     Ledger(given.ledger).close()
     found = check_ledger(given)
-    assert (found.grade, found.seen.en) == (Grade.OK, f"{tmp_path / 'own.db'}: 0 runs")
+    assert (found.grade, found.seen.en) == (Grade.OK, str(tmp_path / "own.db"))
 
 
 def other_program(file):
@@ -208,10 +193,9 @@ def test_an_error_is_found_and_not_raised(error, seen, fix):
 @pytest.mark.parametrize(
     ("offset", "grade"),
     [
-        (None, Grade.SKIPPED),
-        (0.9, Grade.OK),
-        (60, Grade.OK),
-        (-60, Grade.OK),
+        (0.9, None),
+        (60, None),
+        (-60, None),
         (61, Grade.WARNING),
         (-300, Grade.WARNING),
         (301, Grade.BAD),
@@ -220,13 +204,12 @@ def test_an_error_is_found_and_not_raised(error, seen, fix):
 )
 def test_the_clock(offset, grade):
     found = grade_clock(offset)
-    assert found.grade is grade
-    assert (found.fix is not None) == (grade in {Grade.WARNING, Grade.BAD})
+    assert (found and found.grade) == grade
 
 
 @pytest.mark.parametrize(
     ("date", "offset"),
-    [("Thu, 01 Jan 1970 00:16:40 GMT", -0.5), ("yesterday", None), ("", None)],
+    [("Thu, 01 Jan 1970 00:16:40 GMT", -0.5), ("yesterday", 0), ("", 0)],
     ids=["a Date", "nonsense", "none"],
 )
 def test_the_targets_clock_is_read_at_the_middle_of_the_exchange(date, offset):
@@ -234,23 +217,6 @@ def test_the_targets_clock_is_read_at_the_middle_of_the_exchange(date, offset):
 
 
 TEA = Merchant("wxtea", "茶", "tea-1")
-TEA_TEST = Merchant("wxtea", "茶", "tea-2")
-MANY = [Merchant(f"wx{n}", f"{n}", f"env-{n}") for n in range(5)]
-OWN = Merchant("wx", "平台", "own-1", owner=Owner.PLATFORM)
-
-
-@pytest.mark.parametrize(
-    ("merchants", "whose"),
-    [
-        ([OWN, TEA, TEA_TEST], [TokenOwner("wxtea", "茶 (wxtea)", Owner.MERCHANT)]),
-        (MANY, [TokenOwner(f"wx{n}", f"{n} (wx{n})", Owner.MERCHANT) for n in range(3)]),
-        ([OWN], [TokenOwner("wxcomponent", "wxcomponent", Owner.PLATFORM)]),
-        ([], []),
-    ],
-    ids=["a merchant's", "the first three", "the platform's own", "none"],
-)
-def test_whose_token_is_tried(merchants, whose):
-    assert first_token_owners(merchants, "wxcomponent") == whose
 
 
 @pytest.mark.slow

@@ -1,7 +1,6 @@
 """doctor, as an operator types it, against the simulator."""
 
 import json
-import shlex
 import threading
 import time
 from contextlib import ExitStack
@@ -64,8 +63,8 @@ def checks(doctor):
 
 
 ORDER = (
-    *("python", "browser", "settings", "merchants", "ledger", "disk", "secrets"),
-    *("target", "clock", "tokens"),
+    *("python", "settings", "merchants", "ledger", "disk", "secrets"),
+    *("target", "tokens"),
 )
 
 
@@ -75,7 +74,7 @@ def test_all_checks_pass_and_nothing_is_uploaded_or_made(open_token_server, chec
     code, found = checks()
     assert code == 0
     assert tuple(found) == ORDER
-    assert {found[name]["grade"] for name in ORDER if name != "browser"} == {"ok"}
+    assert {found[name]["grade"] for name in ORDER} == {"ok"}
     assert sorted(file.name for file in tmp_path.iterdir()) == before
     assert token_server.sim.stats["link_calls"] == token_server.sim.stats["store_calls"] == 0
     assert token_server.sim.stats["quota"] == 1
@@ -103,10 +102,10 @@ def test_an_address_that_is_not_on_the_list_is_told_from_a_real_call(open_token_
 def test_a_clock_is_held_against_the_targets(open_token_server, checks, ahead, code, grade):
     open_token_server(clock=lambda: time.time() + ahead)
     ended, found = checks()
-    assert (ended, found["clock"]["grade"]) == (code, grade)
+    assert (ended, found["target"]["grade"]) == (code, grade)
     if grade != "ok":
-        assert ("behind" if ahead > 0 else "ahead of") in found["clock"]["seen"]
-        assert "time server" in found["clock"]["fix"]
+        assert ("behind" if ahead > 0 else "ahead of") in found["target"]["seen"]
+        assert "time server" in found["target"]["fix"]
 
 
 @pytest.mark.parametrize(
@@ -123,7 +122,7 @@ def test_a_dead_target_is_bad_and_what_needs_it_is_not_looked_at(open_token_serv
     code, found = checks("--api-base", base)
     assert time.monotonic() - began < 20
     assert code == 1
-    assert [found[name]["grade"] for name in ("target", "clock", "tokens")] == ["bad", "skipped", "skipped"]
+    assert [found[name]["grade"] for name in ("target", "tokens")] == ["bad", "skipped"]
     assert seen in found["target"]["seen"]
 
 
@@ -172,7 +171,7 @@ def test_broken_settings_are_shown_with_what_needs_none(
     code, found = checks()
     assert (code, found["settings"]["grade"], result in found["settings"]["seen"]) == (1, "bad", True)
     assert found["python"]["grade"] == "ok"
-    assert list(found) == ["python", "browser", "settings"]
+    assert list(found) == ["python", "settings"]
 
 
 FAILED = {
@@ -201,19 +200,3 @@ def test_each_failed_check_has_its_fix(open_token_server, checks, ail, check, gr
     assert seen in found[check]["seen"]
     others = {name for name, one in found.items() if one["grade"] == "bad"} - {check}
     assert others == set()
-
-
-def test_an_unfinished_run_is_pointed_at(open_token_server, checks):
-    token_server = open_token_server()
-    (token_server.folder / "list.csv").write_text("env,path\ntea-1,a\nbooks-1,a\n", encoding="utf-8")
-    token_server.sim.refuse_ip()
-    assert run_command(["links", "list.csv", "--patience", "1"]) == 3
-    token_server.sim.refuse_ip(refused=False)
-    code, found = checks()
-    assert (code, found["ledger"]["grade"]) == (0, "warning")
-    assert "1 unfinished" in found["ledger"]["seen"]
-    run = found["ledger"]["seen"].rpartition(" ")[2]
-    again = found["ledger"]["fix"].split("`")[1]
-    assert run in again
-    assert run_command([*shlex.split(again)[1:], "--quiet"]) == 0
-    assert checks()[1]["ledger"]["grade"] == "ok"

@@ -12,7 +12,6 @@ from tcb_ops.features.evidence.verify import State, verify
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Outcome, Owner, Reason, RowEnd
 from tcb_ops.reports.export import read_manifest
-from tcb_ops.reports.formats.csv import RowsDigest
 from tcb_ops.runs.records import EnvRecord, Usage
 from tcb_ops.runs.schema import rows
 
@@ -405,6 +404,3 @@ def test_the_digest_is_what_the_module_says_it_is(a_run, every_end, tmp_path):
     text = json.dumps(rows, ensure_ascii=False, separators=(",", ":"))
     told = json.loads((reported.export(tmp_path / "out") / "manifest.json").read_text(encoding="utf-8"))
     assert told["rows_digest"] == hashlib.sha256(text.encode()).hexdigest()
-    empty = RowsDigest()
-    assert list(empty.passing([])) == []
-    assert empty.hexdigest() == hashlib.sha256(b"[]").hexdigest()

@@ -134,13 +134,11 @@ QUICK = CallLimits(attempts=2, backoff=0.01, slow_wait=0.01)
 
 def test_who_is_looked_at_may_be_narrowed_but_who_is_there_is_known(open_token_server):
     token_server = open_token_server([TEA, BOOKS])
-    seen = []
-    found = begin_sync(token_server.settings, only={"wxtea"}, progress=lambda *at: seen.append(at)).result()
+    found = begin_sync(token_server.settings, only={"wxtea"}).result()
     assert found.appids == {"wxtea", "wxbooks"}
     assert [(one.appid, one.name, [e.env for e in one.environments]) for one in found.authorizers] == [
         ("wxtea", "茶语小铺", ["tea-1"])
     ]
-    assert seen == [(1, 1)]
     assert token_server.sim.stats["env_info"] == 1
 
 
@@ -172,9 +170,8 @@ def test_a_code_that_nobody_knows_stops_the_sync_with_the_platform_s_own_words(o
     )
     with pytest.raises(PlatformStopError) as caught:
         begin_sync(token_server.settings, limits=QUICK).result()
-    assert caught.value.text.en == (
-        f"The platform refused to list the merchants (component_appid {COMPONENT.appid}): errcode 12345, “no such thing”."
-    )
+    assert f"(component_appid {COMPONENT.appid}): 12345, " in caught.value.text.en
+    assert "no such thing" in caught.value.text.en
 
 
 def test_a_merchant_that_is_revoked_meanwhile_is_its_own_trouble(open_token_server):

@@ -379,7 +379,7 @@ def test_a_missing_extra_is_said_with_what_to_install(open_cli, words):
     keep(cli.folder, WORK)
     hide = (
         "import sys\n"
-        "sys.modules |= dict.fromkeys(('papermill', 'jupyterlab'))\n"
+        "sys.modules |= dict.fromkeys(('nbclient', 'jupyterlab'))\n"
         "from tcb_ops.cli.main import main\n"
         f"main({words!r})"
     )

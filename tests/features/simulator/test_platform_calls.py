@@ -1,12 +1,15 @@
+import asyncio
 import json
 import re
 import time
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import httpx
 import pytest
+from features.simulator.conftest import Talk
 
-from tcb_ops.features.simulator import Call, Fault, Faults, FaultStep, Reset
+from tcb_ops.features.simulator import Call, Fault, Faults, FaultStep, Request, Reset, Simulator
+from tcb_ops.model import Merchant
 
 ENV, BUCKET, APPID, TOKEN = (
     "shop-a-1f2e3d",
@@ -177,3 +180,27 @@ def test_calls_are_recorded_in_order(start):
         "link:-1": 1,
         "link:44002": 1,
     }
+
+
+def test_a_link_and_its_upload_are_decided_without_a_socket():
+    simulator = Simulator([Merchant(APPID, "梧桐花店", ENV)], {APPID: TOKEN}, clock=lambda: 1557307130.0)
+
+    async def exchange():
+        target = f"/tcb/uploadfile?access_token={quote(TOKEN)}"
+        link = json.loads((await simulator.handle(Request("POST", target, {}, body()))).body)
+        form = b"".join(
+            b'--b\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n' % (name.encode(), value)
+            for name, value in Talk.parts(link, "a.png")
+        )
+        content = form + b"--b--\r\n"
+        headers = {"Content-Type": "multipart/form-data; boundary=b", "Content-Length": str(len(content))}
+        target = link["url"].removeprefix(simulator.base)
+        return await simulator.handle(Request("POST", target, headers, content))
+
+    answer = asyncio.run(exchange())
+    assert (answer.status, answer.reset, answer.headers["Date"]) == (
+        204,
+        None,
+        "Wed, 08 May 2019 09:18:50 GMT",
+    )
+    assert list(simulator.objects) == [(BUCKET, "a.png")]

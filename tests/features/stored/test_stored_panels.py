@@ -47,19 +47,19 @@ def test_undo_and_delete_need_the_number_of_merchants(open_lab, read, action):
     assert not panel.stored.unfolded
     unfold(panel)
     offer = getattr(panel.stored, action)
-    confirmation, button = offer.confirmation, offer.button
-    facts = read(confirmation.facts)
+    button = offer.button
+    facts = read(offer.facts)
     assert facts.startswith(f"SIMULATED 演练: {lab.workspace.sim.base}")
     assert "30 rows: 2 merchants, 3 environments" in facts
     assert ("30 files will be deleted. Without a backup" in facts) is (action == "undo")
     assert button.disabled
-    confirmation.count.value = "3"
+    offer.count.value = "3"
     assert button.disabled
     button.click()  # one that was on its way when the number was reset
     panel.settle()
     assert "Type the number of merchants (2) first" in read(panel.worker.line)
     assert len(lab.workspace.sim.objects) == 30
-    confirmation.count.value = "2"
+    offer.count.value = "2"
     assert not button.disabled
     button.click()
     panel.settle()
@@ -86,7 +86,7 @@ def test_what_is_confirmed_and_undone_includes_the_retries(open_lab):
     panel.settle()
     assert panel.run.counts == {"present": 30}
     unfold(panel)
-    panel.stored.undo.confirmation.count.value = "2"
+    panel.stored.undo.count.value = "2"
     panel.stored.undo.button.click()
     panel.settle()
     assert panel.run.counts == {"deleted": 30}
@@ -98,8 +98,8 @@ def test_where_narrows_what_is_deleted(open_lab, read):
     uploaded(lab)
     panel = lab.uploads(where="name=城南书店")
     unfold(panel)
-    assert "10 rows: 1 merchant, 1 environment" in read(panel.stored.delete.confirmation.facts)
-    panel.stored.delete.confirmation.count.value = "1"
+    assert "10 rows: 1 merchant, 1 environment" in read(panel.stored.delete.facts)
+    panel.stored.delete.count.value = "1"
     panel.stored.delete.button.click()
     panel.settle()
     assert panel.run.counts == {"deleted": 10}

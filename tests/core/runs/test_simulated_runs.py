@@ -1,0 +1,40 @@
+"""Runs in simulated time: seeds decide latencies, faults, outages, kills; nothing that must hold is violated."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PLAY = Path(__file__).parents[2] / "simulated_runs.py"
+
+
+def played(runs, seed, *options, **variables):
+    command = [sys.executable, str(PLAY), "--runs", str(runs), "--seed", str(seed), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | variables)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_no_run_violates_what_must_hold():
+    text = played(250, 0, "--processes", "1")
+    assert "runs 250" in text
+    for end in ("finished", "killed", "interrupted", "stopped"):
+        assert int(re.search(rf"session {end} (\d+)", text)[1]) > 10, text
+
+
+@pytest.mark.slow
+def test_a_seed_replays_exactly():
+    traces = {
+        re.search(r"calls [\d,]+|trace \w+", played(25, 3000, PYTHONHASHSEED=salt))[0] for salt in ("1", "2")
+    }
+    assert len(traces) == 1
+
+
+@pytest.mark.soak
+def test_a_night_of_runs_violates_nothing():
+    seconds = os.environ.get("TCB_OPS_SOAK_SECONDS", "600")
+    assert "violat" not in played(10_000_000, 100_000, "--seconds", seconds)

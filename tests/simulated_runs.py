@@ -1,0 +1,561 @@
+"""Plays runs in simulated time and checks after each session what must hold, whatever happened.
+
+`python tests/simulated_runs.py --runs 2000 --seed 0` plays the seeds 0 to 1999 in processes of their own, prints each
+seed that violates something with the smallest scenario that still does, and ends with exit code 1 if there is one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gc
+import hashlib
+import logging
+import os
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zlib import crc32
+
+from simulated_time import KilledError, SimulatedLoop, SimulatedThread, StuckError
+from simulated_world import (
+    BASE,
+    BEGAN,
+    MERCHANTS,
+    Ending,
+    Scenario,
+    SimulatedTokens,
+    SimulatedTransport,
+    Watch,
+    World,
+    scenario_of,
+)
+
+from tcb_ops.errcodes import Decision, Scope, errcode, store_code
+from tcb_ops.errors import InterruptedRunError, LedgerError, StoppedError
+from tcb_ops.features.simulator.signing import bucket_of
+from tcb_ops.kinds import kind_named
+from tcb_ops.model import Outcome, Owner, Row, RowEnd
+from tcb_ops.runs.engine import RunContext
+from tcb_ops.runs.ledger import Ledger
+from tcb_ops.runs.limits import BREAKER_ROWS, RunLimits
+from tcb_ops.runs.records import EnvRecord, NewRun, Usage
+from tcb_ops.runs.runtime import Runtime
+from tcb_ops.runs.session import RunSession
+from tcb_ops.settings import Settings
+from tcb_ops.wechat.responses import ApiError, HttpResponse, read_response
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from tcb_ops.runs.records import RowRecord, RunRecord
+
+RUN = "20260921-220000-0001"
+MOST_SESSIONS = 12
+A_WHILE = 30.0
+"""Seconds between the arrival of a link and its commit at most."""
+A_MOMENT = 1e-6
+"""Seconds within which two moments count as one."""
+_KILLED: list[object] = []
+"""What killed sessions leave: nothing of it may run, not even what the garbage collector would run."""
+
+
+class Violation(AssertionError):  # noqa: N818  the term of the subject
+    """Something that must always hold did not."""
+
+
+class WatchedLedger(Ledger):
+    """A ledger that tells the oracle what was committed."""
+
+    oracle: Oracle
+
+    killed_in_commit: int | None = None
+    commits = 0
+
+    def record(self, run: RunRecord, ends: Sequence[RowEnd], usage: Usage) -> None:
+        self.commits += 1
+        if self.killed_in_commit == -self.commits:
+            raise KilledError
+        super().record(run, ends, usage)
+        self.oracle.recorded(ends)
+        if self.killed_in_commit == self.commits:
+            raise KilledError
+
+    def reopen(self, run: RunRecord, lines: Iterable[int]) -> None:
+        opened = list(lines)
+        super().reopen(run, opened)
+        for line in opened:
+            self.oracle.done.pop(line, None)
+
+
+@dataclass
+class Oracle(Watch):
+    """Knows what was sent, answered and recorded, and what must follow from it."""
+
+    world: World
+    done: dict[int, Outcome] = field(default_factory=dict)
+    """Lines that the ledger has."""
+    answered: set[int] = field(default_factory=set)
+    """Lines of this session whose success has arrived."""
+    begun: set[int] = field(default_factory=set)
+    """Lines of which this session has made a call."""
+    in_flight: Counter[str] = field(default_factory=Counter)
+    last_call: dict[str, float] = field(default_factory=dict)
+    paused_until: dict[str, float] = field(default_factory=dict)
+    breakers: dict[str, tuple[str, int]] = field(default_factory=dict)
+    closed: set[str] = field(default_factory=set)
+    """Environments and appids whose breaker has opened in this session."""
+    linked: set[int] = field(default_factory=set)
+    """Lines whose link has arrived, in any session."""
+    expires: dict[int, float] = field(default_factory=dict)
+    """When each line's newest link expires, by this machine's clock."""
+    expired: set[int] = field(default_factory=set)
+    etags: dict[int, str] = field(default_factory=dict)
+    """What the store said at last of each line's object."""
+    trace: int = 0
+    """Checksum of all calls, their moments and answers, by which a replay is recognised."""
+
+    def __post_init__(self) -> None:
+        self.rows = rows_of(self.world.scenario)
+        self.line_of = {(row.env, row.path): row.line for row in self.rows}
+
+    def begin(self) -> None:
+        """Forget what belongs to a session; note which links have expired, which this one must request again."""
+        now = self.world.now()
+        linked = {line for line, outcome in self.done.items() if outcome is Outcome.LINKED}
+        self.expired = {line for line in linked if self.expires[line] < now - A_WHILE}
+        for kept in (self.answered, self.begun, self.in_flight, self.last_call, self.paused_until):
+            kept.clear()
+        self.breakers.clear()
+        self.closed.clear()
+
+    @contextmanager
+    def call(self, step: str, env: str, path: str) -> Iterator[Any]:
+        """See a call begin, and end."""
+        scenario, now = self.world.scenario, self.world.loop.time()
+        line, appid = self.line_of.get((env, path)), self.world.appid_of_env.get(env, "")
+        if line is None:
+            raise Violation(f"a {step} call for {env}:{path}, which is no row")
+        if line in self.done:
+            raise Violation(f"line {line} was recorded as {self.done[line]}, and is sent again")
+        if self.in_flight.total() >= scenario.concurrency:
+            raise Violation(f"more than {scenario.concurrency} calls in flight")
+        if self.in_flight[env] >= scenario.per_env:
+            raise Violation(f"more than {scenario.per_env} calls in flight in {env}")
+        if step == "link":
+            if now < max(self.paused_until.get(env, 0), self.paused_until.get(appid, 0)) - A_MOMENT:
+                raise Violation(f"a call in {env} during its pause")
+            if line not in self.begun and self.closed & {env, appid}:
+                raise Violation(f"line {line} begins, although the breaker of {env} or {appid} is open")
+            if scenario.rate and not self.world.is_down():
+                if now - self.last_call.get(appid, -9e9) < 1 / scenario.rate - A_MOMENT:
+                    raise Violation(f"link calls of {appid} follow each other within 1/rate seconds")
+                self.last_call[appid] = now
+        self.begun.add(line)
+        self.in_flight[env] += 1
+        self.trace = crc32(repr((round(self.world.elapsed, 6), step, line)).encode(), self.trace)
+
+        def answered(response: HttpResponse) -> None:
+            self._answered(step, line, env, appid, response)
+
+        try:
+            yield answered
+        finally:
+            self.in_flight[env] -= 1
+
+    def _answered(self, step: str, line: int, env: str, appid: str, response: HttpResponse) -> None:
+        if step == "store":
+            if response.status in {200, 201, 204}:
+                self.answered.add(line)
+                self.etags[line] = response.headers.get("ETag", "").strip('"')
+            return
+        answer = read_response(response, ())
+        if isinstance(answer, dict):
+            self.linked.add(line)
+            begins, _, ends = re.search(r"q-sign-time=(\d+;\d+)", str(answer["authorization"]))[1].partition(
+                ";"
+            )
+            self.expires[line] = self.world.now() + int(ends) - int(begins)
+            if self.world.scenario.kind == "links":
+                self.answered.add(line)
+        elif isinstance(answer, ApiError):
+            entry = errcode(answer.errcode)
+            if entry.decision is Decision.SLOW and entry.scope in {Scope.ENV, Scope.APPID}:
+                scope = env if entry.scope is Scope.ENV else appid
+                self.paused_until[scope] = self.world.loop.time() + self.world.scenario.slow_wait
+
+    def recorded(self, ends: Sequence[RowEnd]) -> None:
+        """See a commit, and count what the breakers count."""
+        for end in ends:
+            if end.line in self.done:
+                raise Violation(f"line {end.line} is recorded twice")
+            self.done[end.line] = end.outcome
+            row = self.rows[end.line - 2]
+            code, scope = _stopping(end)
+            for name, counted in ((row.env, scope is Scope.ENV), (row.appid, scope is Scope.APPID)):
+                counting = code if counted else ""
+                before, rows = self.breakers.get(name, ("", 0))
+                rows = (rows + 1 if counting == before else 1) if counting else 0
+                self.breakers[name] = (counting, rows)
+                if rows >= BREAKER_ROWS:
+                    self.closed.add(name)
+
+
+def _stopping(end: RowEnd) -> tuple[str, Scope | None]:
+    """Return the code and the scope for which a breaker counts this end."""
+    if end.outcome is Outcome.REFUSED and end.errcode:
+        entry: Any = errcode(end.errcode)
+    elif end.outcome is Outcome.FAILED and end.store_code and end.store_code != "ETagMismatch":
+        message = str(end.detail.params.get("message", "")) if end.detail is not None else ""
+        entry = store_code(end.store_code, message, end.http_status or 0)
+    else:
+        return "", None
+    stops = (
+        entry.decision in {Decision.STOP, Decision.SLOW, Decision.NEW_LINK_ONCE} or entry.scope is Scope.ENV
+    )
+    return (str(end.errcode or end.store_code), entry.scope) if stops else ("", None)
+
+
+# --- a planned run, and its sessions --------------------------------------------------------------------------------
+
+
+@cache
+def folder() -> Path:
+    """Return the folder of the files and the ledgers: in memory where there is one, since nothing here crashes."""
+    memory = Path("/dev/shm")  # noqa: S108  it only makes the runs quicker
+    made = Path(tempfile.mkdtemp(prefix="tcb-ops-simulated-", dir=memory if memory.is_dir() else None))
+    (made / "files").mkdir()
+    for number in range(20):
+        size = 100_000 if number % 10 == 9 else 100 * number
+        (made / "files" / f"{number}.bin").write_bytes(bytes([number]) * size)
+    return made
+
+
+@cache
+def md5_of(file: str) -> str:
+    return hashlib.md5((folder() / "files" / file).read_bytes(), usedforsecurity=False).hexdigest()
+
+
+@cache
+def _rows(kind: str, merchants: int, rows: int) -> tuple[Row, ...]:
+    made = []
+    for number in range(rows):
+        merchant = MERCHANTS[number % merchants]
+        path, file = f"{number % 7}/{number}.png", f"{number}.bin"
+        stat = (folder() / "files" / file).stat()
+        planned: dict[str, Any] = {}
+        if kind == "upload":
+            planned = {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+        cells = (merchant.env, path)
+        made.append(
+            Row(number + 2, merchant.env, path, merchant.appid, merchant.name, file, cells, **planned)
+        )
+    return tuple(made)
+
+
+def rows_of(scenario: Scenario) -> tuple[Row, ...]:
+    """Return the rows of a scenario: in file order, over all its environments."""
+    return _rows(scenario.kind, scenario.merchants, scenario.rows)
+
+
+@cache
+def _template(kind: str, merchants: int, rows: int) -> Path:
+    """Return a ledger with the planned run, to be copied: planning takes longer than the run."""
+    file = folder() / f"{kind}-{merchants}-{rows}.db"
+    ledger = Ledger(str(file))
+    environments = [
+        EnvRecord(number, m.env, m.appid, m.name, Owner.MERCHANT, left=False)
+        for number, m in enumerate(MERCHANTS[:merchants])
+    ]
+    new = NewRun(
+        id=RUN,
+        kind=kind_named(kind),
+        target=BASE,
+        list_name="list.csv",
+        list_sha256="ab" * 32,
+        list_bytes=1,
+        headers=("env", "path"),
+        root=str(folder() / "files"),
+        settings={},
+        note="",
+        operator="op",
+        host="host",
+        out=str(folder() / "links.csv") if kind == "links" else "",
+        created_at=BEGAN,
+    )
+    ledger.plan(new, _rows(kind, merchants, rows), environments)
+    ledger.close()
+    return file
+
+
+@cache
+def _ledger() -> WatchedLedger:
+    """Return the ledger of all runs, which is filled again for each: to open one takes as long as a run."""
+    return WatchedLedger(str(folder() / "ledger.db"))
+
+
+@cache
+def settings() -> Settings:
+    return Settings(api_base=BASE)
+
+
+def play(scenario: Scenario) -> Counter[str]:
+    """Play a scenario to its end; return what happened, counted. Raises Violation."""
+    for rest in folder().glob("links.csv*"):
+        rest.unlink()
+    ledger = _ledger()
+    with (
+        closing(sqlite3.connect(_template(scenario.kind, scenario.merchants, scenario.rows))) as template,
+        closing(sqlite3.connect(folder() / "ledger.db")) as copy,
+    ):
+        template.backup(copy)
+    world = World(scenario)
+    oracle = ledger.oracle = Oracle(world)
+    happened: Counter[str] = Counter(runs=1)
+    for number in range(MOST_SESSIONS):
+        ending = scenario.endings[number] if number < len(scenario.endings) else Ending()
+        end = _session(world, oracle, ledger, ending, resumed=number > 0)
+        happened[f"session {end}"] += 1
+        if end == "stopped":
+            world.simulator.play(())  # its cause is fixed
+        if end == "finished":
+            happened["calls"], happened["trace"] = world.calls, oracle.trace
+            return happened
+    raise Violation(f"not finished after {MOST_SESSIONS} sessions")
+
+
+def _session(world: World, oracle: Oracle, ledger: WatchedLedger, ending: Ending, *, resumed: bool) -> str:
+    """Play a session, and check what it leaves; return how it ended."""
+    scenario, loop = world.scenario, SimulatedLoop()
+    loop.killed_at = ending.killed_at
+    ledger.killed_in_commit, ledger.commits = ending.killed_in_commit, 0
+    world.begin(loop)
+    oracle.begin()
+
+    def thread(name: str) -> SimulatedThread:
+        return SimulatedThread(loop, lambda: scenario.disk * scenario.chance(name, loop.turns) ** 3)
+
+    runtime = Runtime(
+        now=world.now,
+        chance=lambda: scenario.chance("jitter", loop.turns),
+        executor=thread,
+        transport=lambda _connections: SimulatedTransport(world, oracle),  # type: ignore[arg-type, return-value]
+        submit=loop.submit,
+    )
+    run = ledger.run(RUN)
+    limits = RunLimits(
+        attempts=scenario.attempts,
+        backoff=scenario.backoff,
+        slow_wait=scenario.slow_wait,
+        patience=scenario.patience,
+        concurrency=scenario.concurrency,
+        per_env=scenario.per_env,
+        rate=scenario.rate,
+    )
+    context = RunContext(
+        ledger=ledger,
+        run=run,
+        settings=settings(),
+        limits=limits,
+        tokens=SimulatedTokens(world),
+        root=folder() / "files",
+        canary=scenario.canary if not resumed else 0,
+        runtime=runtime,
+        resumed=resumed,
+    )
+    session = None
+    _KILLED.append((loop, context))
+    try:
+        session = RunSession(context)
+        _KILLED.append(session)
+        if ending.cancelled_at is not None:
+            loop.call_at(ending.cancelled_at, session.cancel)
+        session.wait()
+        end = "finished"
+    except KilledError:
+        end = "killed"
+    except InterruptedRunError:
+        if ending.cancelled_at is None:
+            raise Violation("interrupted, although nobody interrupted it") from None
+        end = "interrupted"
+    except LedgerError as error:
+        raise Violation(f"ended with {error}") from None
+    except StoppedError:
+        end = "stopped"
+    except StuckError as error:
+        raise Violation(str(error)) from None
+    except Violation:
+        raise
+    except Exception as error:
+        raise Violation(f"ended with {type(error).__name__}: {error}") from error
+    world.end()
+    _check(world, oracle, ledger, end)
+    if end == "finished":
+        _KILLED.clear()
+    return end
+
+
+def _check(world: World, oracle: Oracle, ledger: Ledger, end: str) -> None:
+    """Check the ledger, links.csv and the store after a session."""
+    scenario, run = world.scenario, ledger.run(RUN)
+    records = list(ledger.rows(run))
+    if [record.row.line for record in records] != [row.line for row in oracle.rows]:
+        raise Violation("the ledger does not have each row once, in order")
+    counts = Counter(record.end.outcome for record in records)
+    if Counter(ledger.counts(run)) != counts:
+        raise Violation(f"counts {ledger.counts(run)}, rows {counts}")
+    for record in records:
+        _check_row(world, oracle, record)
+    lost = sum(oracle.done.get(line) is None for line in oracle.answered)
+    if lost > 2 * scenario.concurrency:
+        raise Violation(f"{lost} answered rows were lost at {scenario.concurrency} calls at once")
+    if end != "finished":
+        return
+    if run.finished_at is None or counts[Outcome.PENDING]:
+        raise Violation(f"finished with {counts[Outcome.PENDING]} pending rows")
+    if oracle.expired - oracle.begun:
+        raise Violation(
+            f"the links of lines {oracle.expired - oracle.begun} had expired, and are not renewed"
+        )
+    if scenario.kind == "links":
+        _check_links(records)
+
+
+def _check_row(world: World, oracle: Oracle, record: RowRecord) -> None:
+    """Check that a row's outcome is the one that was committed, and that a success is one."""
+    line, outcome = record.row.line, record.end.outcome
+    seen = oracle.done.get(line)
+    if seen is not None and seen is not outcome:
+        raise Violation(f"line {line} was recorded as {seen} and is {outcome}")
+    if outcome is not Outcome.PENDING:
+        oracle.done[line] = outcome  # closed with its environment
+    if outcome is Outcome.UPLOADED:
+        stored = world.simulator.objects.get((bucket_of(record.row.env), record.row.path))
+        if stored is None or stored.md5 != md5_of(record.row.file):
+            raise Violation(f"line {line} is uploaded, but the store has {stored}")
+        if re.fullmatch("[0-9a-f]{32}", etag := oracle.etags[line]) and etag != stored.md5:
+            raise Violation(f"line {line} is uploaded, but the store's checksum is another")
+    if outcome is Outcome.LINKED and line not in oracle.linked:
+        raise Violation(f"line {line} is linked, but no link arrived")
+
+
+def _check_links(records: Sequence[RowRecord]) -> None:
+    with (folder() / "links.csv").open(encoding="utf-8", newline="") as lines:
+        listed = list(csv.DictReader(lines))
+    if [(line["env"], line["path"]) for line in listed] != [(r.row.env, r.row.path) for r in records]:
+        raise Violation("links.csv does not have each row once, in order")
+    for line, record in zip(listed, records, strict=True):
+        if bool(line["url"]) != (record.end.outcome is Outcome.LINKED):
+            raise Violation(
+                f"line {record.row.line} is {record.end.outcome}, its link in links.csv is {line['url']!r}"
+            )
+
+
+# --- many runs --------------------------------------------------------------------------------------------------------
+
+
+def violation_of(scenario: Scenario) -> str:
+    """Play a scenario; return what it violates, or nothing."""
+    try:
+        play(scenario)
+    except Violation as error:
+        return str(error)
+    return ""
+
+
+def shrunk(scenario: Scenario) -> Scenario:
+    """Return the smallest scenario that still violates something, found by leaving out one part after another."""
+    shrinking = True
+    while shrinking:
+        shrinking = False
+        for name, index in scenario.parts():
+            smaller = scenario.without(name, index)
+            if violation_of(smaller):
+                scenario, shrinking = smaller, True
+                break
+    return scenario
+
+
+def play_seeds(first: int, runs: int, end_at: float = float("inf")) -> tuple[Counter[str], dict[int, str]]:
+    """Play seeds one after another until a moment; return what happened, and the violations by seed."""
+    happened: Counter[str] = Counter()
+    violations: dict[int, str] = {}
+    for seed in range(first, first + runs):
+        if time.monotonic() > end_at:
+            break
+        try:
+            happened += play(scenario_of(seed))
+        except Violation as error:
+            happened["runs"] += 1
+            smallest = shrunk(scenario_of(seed))
+            violations[seed] = f"{error}\n  {smallest}\n  {violation_of(smallest)}"
+    return happened, violations
+
+
+BATCH = 250
+"""Runs of one process: what killed sessions leave is kept until it ends."""
+
+
+def _batch(first: int, runs: int) -> int:
+    """Play a batch, print its results, and end without running anything of the killed sessions."""
+    logging.disable()
+    gc.disable()
+    happened, violations = play_seeds(first, runs)
+    print(*(f"{name}={count}" for name, count in sorted(happened.items())), sep="\t")
+    for seed, what in violations.items():
+        print(f"seed {seed}: {what}")
+    sys.stdout.flush()
+    shutil.rmtree(folder())
+    os._exit(1 if violations else 0)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Play seeds in processes of their own; return the exit code."""
+    parser = argparse.ArgumentParser(description="Plays runs in simulated time.")
+    parser.add_argument("--seed", type=int, default=0, help="the first seed")
+    parser.add_argument("--runs", type=int, default=1000)
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no batch after so many")
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--batch", action="store_true", help="play them in this process")
+    chosen = parser.parse_args(arguments)
+    if chosen.batch:
+        return _batch(chosen.seed, chosen.runs)
+    began, total, failed = time.monotonic(), Counter[str](), 0
+    firsts = iter(range(chosen.seed, chosen.seed + chosen.runs, BATCH))
+    working: list[subprocess.Popen[str]] = []
+    while True:
+        while len(working) < chosen.processes and time.monotonic() - began < chosen.seconds:
+            first = next(firsts, None)
+            if first is None:
+                break
+            runs = min(BATCH, chosen.seed + chosen.runs - first)
+            command = [sys.executable, __file__, "--batch", "--seed", str(first), "--runs", str(runs)]
+            working.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        if not working:
+            break
+        done = working.pop(0)
+        output = (done.communicate()[0] or "").splitlines()
+        counts, _, rest = "\n".join(output).partition("\n")
+        total.update({n: int(c) for n, _, c in (pair.rpartition("=") for pair in counts.split("\t")) if n})
+        if done.returncode:
+            failed += 1
+            print(rest or f"a batch ended with exit code {done.returncode}")
+    seconds = time.monotonic() - began
+    trace = total.pop("trace", 0)
+    print(", ".join(f"{name} {count:,}" for name, count in sorted(total.items())))
+    print(f"{seconds:.0f} s, {60 * total['runs'] / seconds:,.0f} runs a minute, trace {trace:x}")
+    return 1 if failed or not total["runs"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

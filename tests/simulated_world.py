@@ -1,0 +1,357 @@
+"""Platform, store, token source and network of a run in simulated time: the simulator's own decisions, without sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import unquote
+from zlib import crc32
+
+import httpx
+from multidict import CIMultiDict
+from simulated_time import SimulatedLoop
+
+from tcb_ops.details import DetailCode, detail
+from tcb_ops.errcodes import all_errcodes, all_store_codes
+from tcb_ops.errors import TokenError, TransportError, TransportFault
+from tcb_ops.features.simulator import Fault, Faults, Simulator
+from tcb_ops.features.simulator.faults import Etag, FaultStep, Reset
+from tcb_ops.features.simulator.signing import bucket_of
+from tcb_ops.features.simulator.state import Request
+from tcb_ops.model import Merchant, Secret
+from tcb_ops.wechat.responses import HttpResponse
+from tcb_ops.wechat.tokens import Token
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tcb_ops.wechat.transport import RequestTemplate
+
+BASE = "http://127.0.0.1:9"
+"""Nothing listens there, and nothing is sent."""
+BEGAN = 1_790_000_000.0
+"""Unix seconds at which simulated time begins."""
+MERCHANTS = (
+    Merchant("wxtea", "茶语小铺", "tea-1a2b3c"),
+    Merchant("wxtea", "茶语小铺", "tea-test-9f"),
+    Merchant("wxbooks", "城南书店", "books-77aa01"),
+    Merchant("wxcake", "蛋糕屋", "cake-0c0c0c"),
+)
+NO_ANSWER_AFTER = 70.0
+"""Seconds after which a client gives up a request that is never answered."""
+
+
+@dataclass(frozen=True)
+class Outage:
+    """A time in which no host can be reached."""
+
+    begins: float
+    ends: float
+
+
+@dataclass(frozen=True)
+class Change:
+    """What somebody changes at a moment: a merchant's token, or this machine's clock."""
+
+    moment: float
+    what: str
+    """`rotate`, `expire`, or `clock`."""
+    appid: str = ""
+    seconds: float = 0.0
+    """By which the clock is set forward."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What ends a session early: a kill at a turn of the loop or in a commit, or Ctrl-C at a moment."""
+
+    killed_at: int | None = None
+    killed_in_commit: int | None = None
+    """The number of the commit: before it if it is negative, else after it."""
+    cancelled_at: float | None = None
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A run and everything that happens to it. The seed also decides each latency and each lost answer."""
+
+    seed: int
+    kind: str
+    merchants: int
+    rows: int
+    concurrency: int
+    per_env: int
+    rate: float | None
+    attempts: int
+    backoff: float
+    slow_wait: float
+    patience: float
+    canary: int
+    lost: float
+    """The chance that an answer does not arrive, although the call was carried out."""
+    slowest: float
+    """Seconds that a call takes at most, but for faults."""
+    disk: float
+    """Seconds that a commit takes at most."""
+    faults: tuple[Fault, ...] = ()
+    outages: tuple[Outage, ...] = ()
+    changes: tuple[Change, ...] = ()
+    token_failures: float = 0.0
+    """The chance that the token source does not answer."""
+    endings: tuple[Ending, ...] = ()
+    """Those of the first sessions; the last session ends by itself."""
+
+    def chance(self, *about: object) -> float:
+        """Return a number from 0 up to 1 that depends on the seed and what it is about, and on nothing else."""
+        return crc32(repr((self.seed, *about)).encode()) / 2**32
+
+    def parts(self) -> list[tuple[str, int]]:
+        """Return what a smaller scenario can do without."""
+        lists = ("faults", "outages", "changes", "endings")
+        return [(name, index) for name in lists for index in range(len(getattr(self, name)))]
+
+    def without(self, name: str, index: int) -> Scenario:
+        """Return the scenario without one of its parts."""
+        kept = getattr(self, name)
+        return replace(self, **{name: (*kept[:index], *kept[index + 1 :])})
+
+
+ERRCODES = sorted({entry.code for entry in all_errcodes()} - {0})
+STORE_CODES = sorted({entry.code for entry in all_store_codes()} - {""})
+
+
+def scenario_of(seed: int) -> Scenario:
+    """Return the scenario of a seed."""
+    rng = Random(seed)
+    kind = rng.choice(["links", "upload"])
+    merchants = rng.randint(1, len(MERCHANTS))
+    trouble = rng.random()
+    return Scenario(
+        seed,
+        kind,
+        merchants,
+        rows=20,
+        concurrency=rng.choice([1, 2, 4, 8, 16]),
+        per_env=rng.choice([1, 2, 4, 8]),
+        rate=rng.choice([None, None, 0.5, 5.0]),
+        attempts=rng.randint(1, 4),
+        backoff=rng.choice([0.0, 0.1, 1.0]),
+        slow_wait=rng.choice([1.0, 60.0]),
+        patience=rng.choice([30.0, 300.0]),
+        canary=rng.choice([0, 0, 0, 1]),
+        lost=rng.choice([0.0, 0.0, 0.02, 0.2]),
+        slowest=rng.choice([0.01, 1.0, 30.0]),
+        disk=rng.choice([0.02, 0.02, 10.0]),
+        faults=tuple(_fault(rng) for _ in range(rng.choice([0, 1, 1, 2, 3, 5]))) if trouble > 0.2 else (),
+        outages=tuple(_outage(rng) for _ in range(rng.choice([0, 0, 0, 1, 2]))),
+        changes=tuple(_change(rng) for _ in range(rng.choice([0, 0, 1, 2]))),
+        token_failures=rng.choice([0.0, 0.0, 0.2]),
+        endings=tuple(_ending(rng) for _ in range(rng.choice([0, 1, 1, 2, 3]))),
+    )
+
+
+def _fault(rng: Random) -> Fault:
+    where: dict[str, Any] = rng.choice(
+        [{"appid": rng.choice(MERCHANTS).appid}, {"env": rng.choice(MERCHANTS).env}]
+    )
+    if rng.random() < 0.7:
+        where["path"] = f"{rng.randint(0, 4)}*"
+    if rng.random() < 0.6:
+        first = rng.randint(1, 3)
+        where["calls"] = ((first, first + rng.randint(0, 2)),)
+    kinds: list[Callable[[], dict[str, Any]]] = [
+        lambda: {"errcode": rng.choice(ERRCODES)},
+        lambda: {"errcode": rng.choice([-1, 45009, 45011, 40001, 42001, 85088, -601012, 61003, 61004])},
+        lambda: {"step": FaultStep.STORE, "code": rng.choice(STORE_CODES)},
+        lambda: {"step": FaultStep.STORE, "code": rng.choice(["SlowDown", "AccessDenied", "InternalError"])},
+        lambda: {"step": rng.choice([FaultStep.LINK, FaultStep.STORE]), "reset": rng.choice(list(Reset))},
+        lambda: {
+            "step": rng.choice([FaultStep.LINK, FaultStep.STORE]),
+            "status": rng.choice([302, 429, 503]),
+        },
+        lambda: {"garbage": True},
+        lambda: {"lifetime": rng.choice([0, 1, 8])},
+        lambda: {"other_env": rng.choice(MERCHANTS).env},
+        lambda: {"step": FaultStep.STORE, "etag": rng.choice(list(Etag))},
+        lambda: {
+            "step": rng.choice([FaultStep.LINK, FaultStep.STORE]),
+            "delay": rng.choice([1.0, 50.0, 90.0]),
+        },
+    ]
+    return Fault(**where | rng.choice(kinds)())
+
+
+def _outage(rng: Random) -> Outage:
+    begins = rng.choice([0.0, rng.uniform(0, 5), rng.uniform(0, 60)])
+    return Outage(begins, begins + rng.choice([1.0, 20.0, 100.0]))
+
+
+def _change(rng: Random) -> Change:
+    moment, appid = rng.choice([rng.uniform(0, 2), rng.uniform(0, 60)]), rng.choice(MERCHANTS).appid
+    what = rng.choice(["rotate", "rotate", "expire", "clock"])
+    return Change(moment, what, appid, rng.choice([-3600.0, 3600.0]))
+
+
+def _ending(rng: Random) -> Ending:
+    chance = rng.random()
+    if chance < 0.5:
+        return Ending(killed_at=int(2 ** rng.uniform(1, 9)))
+    if chance < 0.75:
+        return Ending(killed_in_commit=rng.choice([-1, 1]) * rng.randint(1, 8))
+    return Ending(cancelled_at=rng.choice([0.0, rng.uniform(0, 2), rng.uniform(0, 60)]))
+
+
+@dataclass
+class World:
+    """What lasts from session to session: platform, store, tokens, and time."""
+
+    scenario: Scenario
+    loop: SimulatedLoop = field(default_factory=SimulatedLoop)
+    """Of the session."""
+    passed: float = 0.0
+    """Seconds of earlier sessions."""
+    clock_error: float = 0.0
+    """Seconds by which this machine's clock is ahead."""
+    calls: int = 0
+
+    def __post_init__(self) -> None:
+        self.merchants = MERCHANTS[: self.scenario.merchants]
+        self.tokens = {merchant.appid: f"token-of-{merchant.appid}" for merchant in self.merchants}
+        self.simulator = Simulator(
+            self.merchants, self.tokens, faults=Faults(self.scenario.faults), clock=self.truth
+        )
+        self.simulator.port = 9
+        self.simulator._platform.base = BASE
+        self.env_of_bucket = {bucket_of(merchant.env): merchant.env for merchant in self.merchants}
+        self.appid_of_env = {merchant.env: merchant.appid for merchant in self.merchants}
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the first session began."""
+        return self.passed + self.loop.time()
+
+    def truth(self) -> float:
+        """Return the platform's time, Unix seconds."""
+        return BEGAN + self.elapsed
+
+    def now(self) -> float:
+        """Return the time by this machine's clock, Unix seconds."""
+        return self.truth() + self.clock_error
+
+    def begin(self, loop: SimulatedLoop) -> None:
+        """Begin a session on this loop: what is to change changes at its moment."""
+        self.loop = loop
+        for change in self.scenario.changes:
+            if change.moment >= self.passed:
+                loop.call_at(change.moment - self.passed, self._change, change)
+
+    def end(self) -> None:
+        """End a session: the next one begins some seconds later."""
+        self.passed = self.elapsed + 10 * self.scenario.chance("pause", self.elapsed)
+
+    def is_down(self) -> bool:
+        """Return whether no host can be reached now."""
+        return any(outage.begins <= self.elapsed < outage.ends for outage in self.scenario.outages)
+
+    def _change(self, change: Change) -> None:
+        if change.what == "clock":
+            self.clock_error += change.seconds
+        elif change.appid not in self.tokens:
+            pass
+        elif change.what == "expire":
+            self.simulator.expire(change.appid)
+        else:
+            self.tokens[change.appid] = self.simulator.rotate(change.appid)
+
+    async def pause(self, *about: object) -> None:
+        """Let a part of a call's time pass."""
+        await asyncio.sleep(self.scenario.slowest * self.scenario.chance("seconds", *about) ** 3)
+
+
+@dataclass(frozen=True)
+class SimulatedTokens:
+    """A token source that knows each merchant's newest token, and sometimes does not answer."""
+
+    world: World
+
+    async def token(self, appid: str, refused: Secret | None = None) -> Token:
+        world = self.world
+        world.calls += 1
+        call = world.calls
+        await world.pause("token", call)
+        if world.scenario.chance("token fails", call) < world.scenario.token_failures:
+            raise TokenError.of(appid, detail(DetailCode.SOURCE_SILENT, seconds=1), transient=True)
+        if refused is not None and refused.reveal() == world.tokens[appid]:
+            world.tokens[appid] = world.simulator.rotate(appid)
+        return Token(Secret(world.tokens[appid]))
+
+    async def aclose(self) -> None:
+        """Close nothing."""
+
+
+class SimulatedTransport:
+    """Carries requests to the simulator's decisions, and their answers back, in simulated time."""
+
+    def __init__(self, world: World, watch: Watch) -> None:
+        self._world, self._watch = world, watch
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close nothing."""
+
+    async def post(self, template: RequestTemplate, body: bytes) -> HttpResponse:
+        env, path = json.loads(body)["env"], json.loads(body)["path"]
+        return await self._exchange("link", env, path, template.address.raw_path_qs, {}, body)
+
+    async def send(
+        self, request: httpx.Request, *, sending: int = 0, exact_url: str | None = None
+    ) -> HttpResponse:
+        assert exact_url is not None
+        raw_path = "/" + exact_url.split("/", 3)[3]
+        bucket, _, key = raw_path[1:].partition("/")
+        if isinstance(request.stream, httpx.ByteStream):
+            body = request.read()
+        else:
+            body = b"".join([chunk async for chunk in request.stream])  # type: ignore[union-attr]
+        assert len(body) == sending
+        env = self._world.env_of_bucket.get(bucket, "")
+        return await self._exchange("store", env, unquote(key), raw_path, request.headers, body)
+
+    async def _exchange(
+        self, step: str, env: str, path: str, raw_path: str, headers: Any, body: bytes
+    ) -> HttpResponse:
+        world = self._world
+        world.calls += 1
+        call = (step, world.calls)
+        fault = TransportFault.UNREACHABLE
+        with self._watch.call(step, env, path) as answered:
+            if not world.is_down():
+                await world.pause("there", *call)
+                response = await world.simulator.handle(Request("POST", raw_path, headers, body))
+                await world.pause("back", *call)
+                lost = world.scenario.chance("lost", *call) < world.scenario.lost
+                if not lost and response.reset is None:
+                    assert isinstance(response.body, bytes)
+                    answered(HttpResponse(response.status, CIMultiDict(response.headers), response.body))
+                    return HttpResponse(response.status, CIMultiDict(response.headers), response.body)
+                fault = TransportFault.RESET
+                if lost and world.scenario.chance("never", *call) < 0.3:
+                    await asyncio.sleep(NO_ANSWER_AFTER)
+                    fault = TransportFault.TIMEOUT
+            else:
+                await world.pause("refused", *call)
+            code = DetailCode.NO_CONNECTION if fault is TransportFault.UNREACHABLE else DetailCode.BROKEN
+            raise TransportError(fault, detail(code, host="127.0.0.1:9"))
+
+
+class Watch:
+    """Sees each call begin, and its answer arrive."""
+
+    def call(self, step: str, env: str, path: str) -> Any:
+        """Return a context of the call, which gives the function that takes its answer."""
+        raise NotImplementedError
