@@ -79,13 +79,14 @@ class Prepared:
 
     def delete(self) -> None:
         """Find the rows of a delete."""
-        for _row in delete_spec(self.ledger, self.newest, None, "", new_run=False).rows():
+        for _row in delete_spec(self.ledger, self.newest, None, {}).rows():
             pass
 
     def undo(self) -> None:
         """Say what an undo would do, and find its rows."""
-        scope_of_undo(self.ledger, self.newest, None)
-        for _row in undo_spec(self.ledger, self.newest, None, "").rows():
+        spec, files = undo_spec(self.ledger, self.newest, None, "")
+        scope_of_undo(spec, files)
+        for _row in spec.rows():
             pass
 
 

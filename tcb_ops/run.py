@@ -31,7 +31,6 @@ from tcb_ops.signals import ctrl_c_raises
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tcb_ops.features.cluster.workers import WorkerShare
     from tcb_ops.reports.findings import Findings
     from tcb_ops.reports.run_views import RunReader
     from tcb_ops.runs.later_changes import LaterChange
@@ -101,12 +100,6 @@ class Run:
         """
         changes = self._reader.later_changes(self.record, sampled=True)
         return change_mark(changes) if changes else None
-
-    @property
-    def workers(self) -> list[WorkerShare]:
-        """The workers of a run on a cluster, most rows first; empty for any other run."""
-        partitions = self._reader.partitions(self.record)
-        return list(provided("worker_shares")(partitions)) if partitions else []
 
     def refresh(self) -> None:
         """Read the run's record again, which says where its report is."""
@@ -413,7 +406,6 @@ class RunHandle:
         warning: Text | None = None,
         *,
         resumed: bool,
-        dashboard: str = "",
     ) -> None:
         """`session` None: nothing is left to do. `held` is closed at the end: the run's lock, the simulator."""
         self._ledger, self._session, self._settings, self._held = ledger, session, settings, held
@@ -424,8 +416,6 @@ class RunHandle:
         """Number of rows that were done before."""
         self.warning = warning
         """Of a retry: which rows it leaves out because the merchants file lacks their merchants; None if none."""
-        self.dashboard = dashboard
-        """The address of the dashboard of the cluster that works on the run; "" if there is none."""
         self.expired_links = 0
         """For a finished links run: how many links had expired when links.csv was written."""
         self._waiting = threading.Lock()

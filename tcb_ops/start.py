@@ -253,9 +253,9 @@ def start_run(
     if work.kind.writes_links and dest is not None:
         check_destination(dest)
     with ExitStack() as stack, ExitStack() as while_planning:
-        runner, dashboard = None, ""
+        runner = None
         if cluster is not None:  # opened before anything is planned
-            runner, dashboard = stack.enter_context(provided("cluster_runner")(cluster, settings, work))
+            runner = stack.enter_context(provided("cluster_runner")(cluster, settings, work))
         still_alone = while_planning.enter_context(planning(ledger))
         planned = plan(
             ledger,
@@ -307,7 +307,6 @@ def start_run(
             stack.pop_all(),
             work.warning,
             resumed=planned.resumed or session is None,
-            dashboard=dashboard,
         )
     raise AssertionError  # the block above returns or raises
 

@@ -20,7 +20,7 @@ from tcb_ops.features.simulator import Simulator
 ROBOT_PATH = "/robot/"
 """The beginning of a robot's address: `BASE/robot/KIND/BEHAVIOUR?…`, with KIND wecom, feishu, dingtalk or webhook."""
 HANG_SECONDS = 3600
-_ROBOT_LIMITS = {"text": 2048, "markdown": 4096}
+_ROBOT_LIMIT = 2048
 _REQUEST = 20 * 1024
 """Maximum size of a request to Feishu or DingTalk, in bytes."""
 
@@ -117,15 +117,12 @@ def _content(kind: str, body: bytes) -> str | None:
         if kind == "webhook":
             return body.decode()
         if kind == "feishu":
-            form = asked["msg_type"]
-            content = asked["content"]["text"] if form == "text" else asked["card"]["elements"][0]["content"]
-            return str(content) if len(body) <= _REQUEST else None
-        form = asked["msgtype"]
-        content = asked[form]["text"] if (kind, form) == ("dingtalk", "markdown") else asked[form]["content"]
+            return str(asked["content"]["text"]) if len(body) <= _REQUEST else None
+        content = asked["text"]["content"]
     except (ValueError, KeyError, TypeError, IndexError):
         return None
     if kind == "wecom":
-        return str(content) if len(content.encode()) <= _ROBOT_LIMITS[form] else None
+        return str(content) if len(content.encode()) <= _ROBOT_LIMIT else None
     return str(content) if len(body) <= _REQUEST else None
 
 

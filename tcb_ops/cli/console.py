@@ -265,7 +265,7 @@ def show_run(
         console.print(kind.verdict(found.counts, finished=finished))
         confirmed = [confirmation_text(*found.confirmed)] if found.confirmed is not None else []
         changed = change_lines(found.changed_by, run.settings.zone)
-        for line in (*changed, *confirmed, *found.worker_lines):
+        for line in (*changed, *confirmed):
             console.print(line)
     if findings is not None:
         return findings.exit_code(fail_on), found

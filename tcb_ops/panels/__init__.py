@@ -37,7 +37,7 @@ except ModuleNotFoundError:
 
 if TYPE_CHECKING:
     from tcb_ops.features.cluster.client import Cluster
-    from tcb_ops.panels.panel import Panel  # loads httpx, which loads click and rich
+    from tcb_ops.panels.panel import Panel
 
 __all__ = ["Panel", "attach", "audit_errcodes", "export_report", "generate_links", "run_uploads"]
 

@@ -17,7 +17,7 @@ from tcb_ops.details import DetailCode
 from tcb_ops.errors import InterruptedRunError, TcbOpsError
 from tcb_ops.formatting import format_duration
 from tcb_ops.i18n import Lang, Text, _, as_lines, pgettext, verbatim
-from tcb_ops.kinds import Kind, provided, row_count
+from tcb_ops.kinds import Kind, row_count
 from tcb_ops.model import Outcome
 from tcb_ops.preflight import ran_out
 from tcb_ops.reports.explanations import MARK, change_lines, counts_line, why
@@ -164,11 +164,8 @@ def render_mark(lang: Lang, *, live: bool) -> str:
     return f'<span class="op-mark {"op-live" if live else "op-simulated"}">{esc(words)}</span>'
 
 
-def render_header(run: Run, state: RunState, lang: Lang, *, live: bool, dashboard: str = "") -> str:
-    """Draw the line that names a run, its state, the run that it retries, and the later runs that changed its files.
-
-    Links the dashboard of its cluster.
-    """
+def render_header(run: Run, state: RunState, lang: Lang, *, live: bool) -> str:
+    """Draw the line that names a run, its state, the run that it retries, and the later runs that changed its files."""
     record, kind = run.record, run.record.kind.label
     title = _("Run {id} · {states}", id=record.id, states=STATES[state]).of(lang)
     about = _(
@@ -193,12 +190,7 @@ def render_header(run: Run, state: RunState, lang: Lang, *, live: bool, dashboar
     lines = [line.of(lang) for line in change_lines(run.changed_by, run.settings.zone)]
     changed = "".join(f'<p class="op-changed">{esc(line)}</p>' for line in lines)
     mark, quiet = render_mark(lang, live=live), f'<span class="op-quiet">{esc(about)}</span>'
-    label = esc(_("Dashboard of the cluster").of(lang))
-    link = f'<a class="op-dashboard" href="{esc(dashboard)}" target="_blank" rel="noopener">{label}</a>'
-    return (
-        f'<div class="op-title">{mark}<h2>{esc(title)}</h2>{quiet}{link if dashboard else ""}</div>'
-        f"{retried}{changed}"
-    )
+    return f'<div class="op-title">{mark}<h2>{esc(title)}</h2>{quiet}</div>{retried}{changed}'
 
 
 def render_progress(now: Progress, kind: Kind, lang: Lang, *, running: bool) -> str:
@@ -238,13 +230,6 @@ def _shares(now: Progress) -> str:
     return "".join(
         f'<span class="{name}" style="flex:{count}"></span>' for name, count in rows.items() if count > 0
     )
-
-
-def render_workers(run: Run, lang: Lang) -> str:
-    """Draw how many rows each worker of a cluster did, and which ones were lost; empty for a run without a cluster."""
-    workers = run.workers
-    lines = provided("worker_lines")(workers) if workers else []
-    return "".join(f"<p>{esc(line.of(lang))}</p>" for line in lines)
 
 
 def describe_end(run: Run, error: TcbOpsError | None, expired_links: int = 0) -> tuple[Text, str]:

@@ -38,7 +38,6 @@ from tcb_ops.panels.html import (
     render_header,
     render_mark,
     render_progress,
-    render_workers,
     run_state,
 )
 from tcb_ops.run import Run, RunHandle, find_handle
@@ -105,7 +104,6 @@ class RunMonitor(widgets.VBox):
         self._watch = 0
         """The number of the newest watching thread: older ones stop."""
         self.head, self.bar = html_area("op-head"), html_area("op-progress")
-        self.workers = html_area("op-workers")
         self.grid = RunGrid(worker)
         self.resume = ActionButton(
             worker, context, _("Resume"), "op-resume", self._resume, changed=self._changed
@@ -116,7 +114,7 @@ class RunMonitor(widgets.VBox):
         self.stop = worker.button(_("Cancel"), "op-cancel", self.cancel, background=False, disabled=True)
         self.actions = widgets.HBox([self.stop, self.resume, self.retry, self.export]).add_class("op-actions")
         self.header = widgets.VBox([self.head, worker.line, self.bar, self.actions]).add_class("op-header")
-        super().__init__([self.export.line, self.export.files, self.workers, self.grid])
+        super().__init__([self.export.line, self.export.files, self.grid])
         self._show_none()
 
     @property
@@ -261,9 +259,8 @@ class RunMonitor(widgets.VBox):
 
     def _draw_header(self, run: Run, state: RunState) -> None:
         show(self, shown=True)
-        dashboard = self._handle.dashboard if self._handle is not None else ""
         live = self._context.live
-        self.head.value = render_header(run, state, self._lang, live=live, dashboard=dashboard)
+        self.head.value = render_header(run, state, self._lang, live=live)
 
     def _draw_bar(self, run: Run, now: Progress) -> None:
         running = not self.at_rest
@@ -273,8 +270,6 @@ class RunMonitor(widgets.VBox):
         """Draw the grid, and return the seconds until it may be drawn again."""
         began = time.monotonic()
         merchants = self.grid.show(run, running=not self.at_rest)
-        self.workers.value = render_workers(run, self._lang)
-        show(self.workers, shown=bool(self.workers.value))
         return redraw_after(time.monotonic() - began, merchants)
 
     def _try_grid(self, run: Run) -> float:

@@ -16,7 +16,7 @@ from tcb_ops.model import Outcome, Reason, Row, RowEnd
 from tcb_ops.reports.summary import count_outcomes
 from tcb_ops.runs.later_changes import LaterChange, family_of
 from tcb_ops.runs.reader import LedgerReader
-from tcb_ops.runs.records import EnvRecord, Partition, RowFilter, RowRecord, RunRecord, Tally, TimelineBucket
+from tcb_ops.runs.records import EnvRecord, RowFilter, RowRecord, RunRecord, Tally, TimelineBucket
 
 
 def merged_run(
@@ -149,10 +149,6 @@ class RunView:
     def timeline(self, run: RunRecord, buckets: int = 60) -> list[TimelineBucket]:
         """Return how rows ended over time; retries are too far from the run for one chart."""
         return self._reader.timeline(run, buckets) if self._whole else []
-
-    def partitions(self, run: RunRecord) -> list[Partition]:
-        """List the partitions of a run on a cluster."""
-        return self._reader.partitions(run) if self._whole else []
 
     def previous(self, run: RunRecord) -> RunRecord | None:  # noqa: ARG002
         """Return None: only whole single runs are compared with earlier ones."""

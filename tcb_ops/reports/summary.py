@@ -15,14 +15,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tcb_ops.details import merged
 from tcb_ops.errcodes import Decision, Scope
 from tcb_ops.i18n import Joined, Text, verbatim
-from tcb_ops.kinds import provided
 from tcb_ops.model import Outcome, Reason
 from tcb_ops.reports.explanations import COMPONENT_MARK, ETAG_MISMATCH, catalogued, source_message, why
 from tcb_ops.runs.records import RowRecord, RunRecord, Tally
 from tcb_ops.secrets import redact
 
 if TYPE_CHECKING:
-    from tcb_ops.features.cluster.workers import WorkerShare
     from tcb_ops.reports.run_views import RunReader  # loads SQLAlchemy
     from tcb_ops.settings import Settings
 
@@ -124,11 +122,6 @@ class RunSummary:
         self.confirmed = reader.confirmation(run, newest)
         """The run that confirmed this upload, and its rows by outcome; None without one since the last change."""
         self.tallies: Sequence[Tally] = reader.tallies(run)
-        partitions = reader.partitions(run)
-        self.workers: list[WorkerShare] = provided("worker_shares")(partitions) if partitions else []
-        """The workers of a run on a cluster, most rows first; empty for any other run."""
-        self.worker_lines: list[Text] = provided("worker_lines")(self.workers) if partitions else []
-        """What each of them did, in words."""
 
     @cached_property
     def counts(self) -> dict[Outcome, int]:
@@ -211,7 +204,7 @@ class RunSummary:
         `counts` is by outcome, without zeros. `errcodes` and `store_codes` count the rows with a code by merchant and
         environment, most rows first, including those that it kept from being attempted. `calls` and `seconds` are over
         all sessions; `report` is a path or None. `changed_by` is there for an upload whose files a later run has undone,
-        deleted or overwritten, `workers` for a run on a cluster.
+        deleted or overwritten.
         """
         run = self.run
         content: dict[str, Any] = {
@@ -239,11 +232,6 @@ class RunSummary:
                     "files": change.files,
                 }
                 for change in self.changed_by
-            ]
-        if self.workers:
-            content["workers"] = [
-                {"worker": share.worker, "rows": share.rows, "lost": bool(share.continued_by)}
-                for share in self.workers
             ]
         return content
 

@@ -6,7 +6,6 @@ LedgerDamagedError: nothing is concluded from the rest.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,12 +26,10 @@ from tcb_ops.runs.locks import working
 from tcb_ops.runs.records import (
     PENDING_COLUMNS,
     EnvRecord,
-    Partition,
     RowFilter,
     RowRecord,
     RunRecord,
     read_cells,
-    read_done,
     read_end,
     read_pending,
     read_row,
@@ -40,7 +37,6 @@ from tcb_ops.runs.records import (
 from tcb_ops.runs.schema import (
     envs,
     exports,
-    partitions,
     rows,
     runs,
 )
@@ -352,20 +348,6 @@ class LedgerReader(SumReader):
                 counts = self.counts(confirmation)
                 return None if any(outcome.taken_back for outcome in counts) else (confirmation.id, counts)
         return None
-
-    def partitions(self, run: RunRecord, session: int | None = None) -> list[Partition]:
-        """List the partitions of a session of a run on a cluster, or of all its sessions."""
-        query = sa.select(partitions.c.number, partitions.c.workers, partitions.c.done).where(
-            partitions.c.run == run.number
-        )
-        if session is not None:
-            query = query.where(partitions.c.session == session)
-        records = self.query(query.order_by(partitions.c.session, partitions.c.number))
-        with self.reading(run):
-            return [
-                Partition(number, tuple(map(str, json.loads(workers or "[]"))), read_done(done))
-                for number, workers, done in records
-            ]
 
 
 def _conditions(filters: RowFilter, environments: Mapping[int, EnvRecord]) -> list[sa.ColumnElement[bool]]:

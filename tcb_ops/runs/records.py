@@ -139,39 +139,6 @@ class Tally:
     """Detail of one of these rows: why there was no token, an environment's status."""
 
 
-RELEASED = ""
-"""Stands for a worker's name where the one before it ended its work on a partition."""
-
-
-@dataclass(frozen=True, slots=True)
-class Partition:
-    """A partition of a run on a cluster: whole merchants, on which one worker at a time works."""
-
-    number: int
-    workers: tuple[str, ...]
-    """Who has claimed it, in order; RELEASED after one that ended its work. Any other one but the last was lost."""
-    done: Mapping[str, Mapping[Outcome, int]]
-    """Rows by worker and outcome."""
-
-
-def read_done(text: str) -> dict[str, dict[Outcome, int]]:
-    """Return the rows of a partition by worker and outcome. Raises ValueError, TypeError … for a damaged record."""
-    return {
-        worker: {Outcome(outcome): int(rows) for outcome, rows in counts.items()}
-        for worker, counts in json.loads(text or "{}").items()
-    }
-
-
-def lost_workers(partitions: Sequence[Partition]) -> dict[str, list[str]]:
-    """Return the workers that lost a partition, and those that continued it."""
-    continued_by: dict[str, list[str]] = {}
-    for partition in partitions:
-        for lost, after in zip(partition.workers, partition.workers[1:], strict=False):
-            if RELEASED not in {lost, after} and after not in continued_by.setdefault(lost, []):
-                continued_by[lost].append(after)
-    return continued_by
-
-
 @dataclass(frozen=True, slots=True)
 class EarlierUpload:
     """The object that an earlier run stored at a path of the same environment and target."""

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 SCHEMA = sa.MetaData()
 
-VERSION = 11
+VERSION = 12
 """The schema's version: a ledger of any other one is refused."""
 
 version = sa.Table("tcb_ops", SCHEMA, sa.Column("version", sa.Integer, primary_key=True))
@@ -116,12 +116,11 @@ partitions = _of_run(
     _text("envs"),
     sa.Column("fence", sa.Integer, nullable=False, default=0),
     _text("workers"),
-    _text("done"),
 )
 """Groups of whole merchants that one worker of a cluster works on at a time.
 
 `envs`: the numbers of their environments. `fence`: raised by each claim; a commit with an earlier one is refused.
-`workers`: who has claimed it, in order. `done`: rows by worker and outcome. All JSON.
+`workers`: who has claimed it, in order. Both lists are JSON.
 """
 
 pruned_files = sa.Table(

@@ -13,8 +13,6 @@ from functools import lru_cache, partial
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-import httpx
-
 from tcb_ops.model import Link, Owner, Secret
 from tcb_ops.wechat.responses import (
     ApiError,
@@ -35,7 +33,7 @@ from tcb_ops.wechat.responses import (
     read_quota,
     read_response,
 )
-from tcb_ops.wechat.transport import RequestTemplate, Transport, transport_error
+from tcb_ops.wechat.transport import HttpRequest, Transport
 
 AUTHORIZERS_PER_PAGE = 500
 """The maximum per response of api_get_authorizer_list."""
@@ -43,7 +41,7 @@ DOWNLOAD_HOSTS = (".tcb.qcloud.la",)
 """Download hosts besides COS's own domains: `<bucket>.tcb.qcloud.la`."""
 
 _INTERFACES = {Owner.MERCHANT: "tcb", Owner.PLATFORM: "componenttcb"}
-_TEMPLATES_KEPT = 2048
+_REQUESTS_KEPT = 2048
 """Requests without a body, with their tokens, to cache: one per active merchant."""
 _HEADERS = {"Content-Type": "application/json"}
 
@@ -72,26 +70,20 @@ class PlatformClient:
         self._component_appid = component_appid
         self._store_hosts = store_hosts
         # Parsing the URL for each request takes longer than sending it.
-        self._template = lru_cache(maxsize=_TEMPLATES_KEPT)(self._build_template)
+        self._request = lru_cache(maxsize=_REQUESTS_KEPT)(self._build_request)
 
-    def _build_template(self, interface: str, token: Secret | None) -> RequestTemplate:
+    def _build_request(self, interface: str, token: Secret | None) -> HttpRequest:
         url = f"{self._base}/{interface}"
         if token is not None:
             name = "component_access_token" if interface.startswith("cgi-bin/component/") else "access_token"
             url += f"?{name}={quote(token.reveal(), safe='')}"
-        try:
-            return RequestTemplate(httpx.Request("POST", url, headers=_HEADERS, stream=httpx.ByteStream(b"")))
-        except (httpx.InvalidURL, ValueError) as error:
-            failed = transport_error(
-                error, self._base.partition("://")[2].partition("/")[0].rpartition("@")[2]
-            )
-        raise failed
+        return HttpRequest("POST", url, _HEADERS)
 
     async def _post(
         self, interface: str, body: Mapping[str, Any] | str, token: Secret | None
     ) -> HttpResponse:
         text = body if isinstance(body, str) else _encode(body)
-        return await self._transport.post(self._template(interface, token), text.encode())
+        return await self._transport.send(self._request(interface, token), text.encode())
 
     async def call(
         self,
@@ -193,19 +185,7 @@ class PlatformClient:
         unsafe = check_host(address, self._base, (*DOWNLOAD_HOSTS, *self._store_hosts))
         if unsafe is not None:
             return UnsafeLink(unsafe)
-        origin = "/".join(address.split("/", 3)[:3])
-        try:
-            request = httpx.Request("GET", f"{origin}/", headers=headers)
-        except (httpx.InvalidURL, ValueError) as error:
-            failed = transport_error(error, origin.partition("://")[2])
-        else:
-            return await self._download(request, address, sink)
-        raise failed
-
-    async def _download(
-        self, request: httpx.Request, address: str, sink: Callable[[bytes], object] | None
-    ) -> HttpResponse:
-        async with self._transport.open(request, address) as answer:
+        async with self._transport.open(HttpRequest("GET", address, headers)) as answer:
             if sink is None or answer.status >= 300:
                 return HttpResponse(answer.status, answer.headers, await answer.read())
             async with aclosing(answer.chunks()) as chunks:

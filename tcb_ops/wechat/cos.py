@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal
 from xml.etree import ElementTree as ET
-
-import httpx
 
 from tcb_ops.details import Detail, DetailCode, detail
 from tcb_ops.errors import TcbOpsError, TransportError, TransportFault
@@ -25,7 +22,7 @@ from tcb_ops.model import Link
 from tcb_ops.secrets import LONGEST_TEXT, redact
 from tcb_ops.wechat.local_files import Body
 from tcb_ops.wechat.responses import UNPRINTABLE, HttpResponse
-from tcb_ops.wechat.transport import Transport
+from tcb_ops.wechat.transport import HttpRequest, Transport
 
 _WHOLE = 128 * 1024
 """Maximum bytes of a form that is sent in one write. To copy a larger file into a form costs more than three writes."""
@@ -95,27 +92,20 @@ async def post_object(
 
     """
     with body:
-        body.take()
         boundary = secrets.token_hex(16)
         head, tail = _around(boundary, link, path, content_type, cache_control)
         length = len(head) + body.size + len(tail)
-        url = link.url.reveal()
-        form = httpx.Request(
-            "POST",
-            _origin("/".join(url.split("/", 3)[:3])),
-            headers={
-                "Content-Type": f"multipart/form-data; boundary={boundary}",
-                "Content-Length": str(length),
-            },
-            stream=httpx.ByteStream(b"".join((head, body.content, tail)))
-            if body.content is not None and length <= _WHOLE
-            else _Form(head, body, tail, before_end),
-        )
-        if isinstance(form.stream, httpx.ByteStream):
-            form.read()
+        headers = {
+            "Content-Type": f"multipart/form-data; boundary={boundary}",
+            "Content-Length": str(length),
+        }
+        in_one = body.content is not None and length <= _WHOLE
+        form = _Form(head, body, tail, before_end)
+        content = b"".join((head, body.content or b"", tail)) if in_one else form.chunks()
         failure = None
+        request = HttpRequest("POST", link.url.reveal(), headers)
         try:
-            response = await transport.send(form, sending=length, exact_url=url)
+            response = await transport.send(request, content, sending=length)
         except TransportError as error:
             failure = error
         unread = body.error  # before closing: a thread may still be reading
@@ -124,22 +114,14 @@ async def post_object(
     if failure is not None:
         raise failure
     result = _read(response, link, path, body.md5)
-    early = isinstance(form.stream, _Form) and not form.stream.taken
-    if isinstance(result, StoredObject) and early:
+    if isinstance(result, StoredObject) and not in_one and not form.taken:
         raise TransportError(
-            TransportFault.RESET,
-            detail(DetailCode.STORE_TOO_EARLY, host=form.url.host),
+            TransportFault.RESET, detail(DetailCode.STORE_TOO_EARLY, host=request.address.host)
         )
     return result
 
 
-@lru_cache(maxsize=64)
-def _origin(address: str) -> httpx.URL:
-    """Return the store's origin, without the path, which httpx would re-quote. Cached: parsing takes 40 µs."""
-    return httpx.URL(f"{address}/")
-
-
-class _Form(httpx.AsyncByteStream):
+class _Form:
     """A form too large for one write. Its end is sent only after the file was checked to be unchanged."""
 
     def __init__(self, head: bytes, body: Body, tail: bytes, before_end: Callable[[], None]) -> None:
@@ -147,7 +129,7 @@ class _Form(httpx.AsyncByteStream):
         self.taken = False
         """Whether the connection has taken the whole file. It may hold some MiB of it."""
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
         yield self._head
         async with aclosing(self._body.chunks()) as chunks:
             async for chunk in chunks:

@@ -59,9 +59,6 @@ class Body:
     def __exit__(self, *_: object) -> None:
         """Close what they come from."""
 
-    def take(self) -> None:
-        """Mark it as in use."""
-
     def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yield the bytes."""
         raise NotImplementedError
@@ -81,7 +78,6 @@ class FileBody(Body):
         self._left = size
         self._hash = None if known_md5 else hashlib.md5(usedforsecurity=False)
         self._known_md5 = known_md5
-        self._taken = False
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -94,13 +90,6 @@ class FileBody(Body):
 
     def __del__(self) -> None:
         self.close()  # a thread may open a file for a task that was cancelled meanwhile
-
-    def take(self) -> None:
-        """Mark the file as in use. Raises RuntimeError the second time, since it has been read to its end."""
-        if self._taken:
-            message = "a FileBody is good for one sending: open the file again"
-            raise RuntimeError(message)
-        self._taken = True
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yield the file's bytes. Of few files, one thread reads ahead of what the connection takes, and another hashes."""

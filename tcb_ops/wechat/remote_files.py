@@ -14,15 +14,13 @@ import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
-import httpx
-
 from tcb_ops.details import Detail, DetailCode, detail
 from tcb_ops.errors import TcbOpsError, TransportError, TransportFault
 from tcb_ops.model import Secret, SourceFile, in_object_store, is_loopback
 from tcb_ops.resources import exhausted, system_reason
 from tcb_ops.secrets import MASK
 from tcb_ops.wechat.local_files import Body, FileBody, FileChangedError, FileUnreadableError
-from tcb_ops.wechat.transport import Incoming, Transport
+from tcb_ops.wechat.transport import HttpRequest, Incoming, Transport
 
 _URL = re.compile(
     r"(?P<scheme>(?i:https?))://(?P<host>[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:[/?][^\s\\#\x00-\x1f\x7f]*)?"
@@ -184,8 +182,7 @@ class SourceClient:
         address = url.reveal()
         if (problem := source_problem(address, shown, self._hosts, loopback=self._loopback)) is not None:
             raise SourceRefusedError(problem)
-        origin = "/".join(address.partition("?")[0].split("/", 3)[:3])
-        async with self._transport.open(httpx.Request(method, origin, headers=headers), address) as answer:
+        async with self._transport.open(HttpRequest(method, address, headers)) as answer:
             yield answer
 
     def _facts(self, answer: Incoming, shown: str) -> SourceFile:
@@ -211,29 +208,25 @@ class SourceBody(Body):
         self._answer, self._shown = answer, shown
 
     async def load(self) -> None:
-        """Read the file into `content`. Raises FileChangedError and TransportError, as reading does."""
-        self.content = b"".join([chunk async for chunk in self._read()])
+        """Read the file into `content`; raises as `chunks` does."""
+        self.content = b"".join([chunk async for chunk in self.chunks()])
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """Yield the file's bytes; an error is also kept in `error`."""
+        """Yield the file's bytes. Raises FileChangedError and TransportError, which are also kept in `error`."""
         if self.content is not None:
             yield self.content
             return
+        digest, received = hashlib.md5(usedforsecurity=False), 0
         try:
-            async for chunk in self._read():
+            async for chunk in self._answer.chunks():
+                received += len(chunk)
+                digest.update(chunk)
                 yield chunk
+            if received != self.size:
+                raise _changed(self._shown)
         except TcbOpsError as error:
             self.error = error
             raise
-
-    async def _read(self) -> AsyncIterator[bytes]:
-        digest, received = hashlib.md5(usedforsecurity=False), 0
-        async for chunk in self._answer.chunks():
-            received += len(chunk)
-            digest.update(chunk)
-            yield chunk
-        if received != self.size:
-            raise _changed(self._shown)
         self.md5 = digest.hexdigest()
 
 

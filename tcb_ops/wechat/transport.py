@@ -1,10 +1,8 @@
 """The HTTP transport: the only module that opens connections and sends requests.
 
-It takes an httpx.Request, and sends it over an aiohttp session of its own: httpx's pool is quadratic past eight
-connections, and httpx-aiohttp costs as much as aiohttp itself, re-quotes URLs, ignores the write timeout and reports
-refused and reset connections alike. The session keeps no cookies and reads nothing from netrc. An outer deadline grows
-with the bytes, no redirect is followed, what is read is limited, and every library error becomes a TransportError that
-knows host and port and nothing else: the access token is in the query.
+Its aiohttp session keeps no cookies and reads nothing from netrc. An outer deadline grows with the bytes, no redirect is
+followed, what is read is limited, and every library error becomes a TransportError that knows host and port and nothing
+else: the access token is in the query.
 """
 
 from __future__ import annotations
@@ -22,13 +20,13 @@ from importlib.metadata import version
 from typing import Self
 
 import aiohttp
-import httpx
+import certifi
 import yarl
 from aiohttp.http_exceptions import HttpProcessingError
 
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import TcbOpsError, TransportError, TransportFault
-from tcb_ops.model import Secret, is_loopback
+from tcb_ops.model import is_loopback
 from tcb_ops.resources import exhausted
 from tcb_ops.wechat.responses import HttpResponse
 
@@ -43,7 +41,6 @@ _FAILURES: Mapping[type[BaseException], tuple[TransportFault, DetailCode]] = {
     aiohttp.ClientResponseError: (TransportFault.GARBAGE, DetailCode.NOT_HTTP),
     HttpProcessingError: (TransportFault.GARBAGE, DetailCode.NOT_HTTP),
     aiohttp.InvalidURL: (TransportFault.GARBAGE, DetailCode.BAD_ADDRESS),
-    httpx.InvalidURL: (TransportFault.GARBAGE, DetailCode.BAD_ADDRESS),
     TimeoutError: (TransportFault.TIMEOUT, DetailCode.SILENT),
     ValueError: (TransportFault.GARBAGE, DetailCode.BAD_ADDRESS),
 }
@@ -66,8 +63,8 @@ def transport_error(error: BaseException, host: str) -> TransportError:
     return TransportError(fault, detail(code, host=host))
 
 
-def _too_large(url: httpx.URL) -> TransportError:
-    return TransportError(TransportFault.TOO_LARGE, detail(DetailCode.TOO_LARGE, host=_host_of(url)))
+def _too_large(host: str) -> TransportError:
+    return TransportError(TransportFault.TOO_LARGE, detail(DetailCode.TOO_LARGE, host=host))
 
 
 LARGEST_ANSWER = 1024 * 1024
@@ -99,16 +96,16 @@ class Timeouts:
 STANDARD = Timeouts()
 
 
-def proxy_for(url: httpx.URL, proxies: Mapping[str, str]) -> str | None:
+def proxy_for(url: yarl.URL, proxies: Mapping[str, str]) -> str | None:
     """Return the proxy for a URL among those of the environment (`urllib.request.getproxies_environment()`).
 
     Loopback never uses a proxy: simulator traffic must not leave the machine. Only http and https proxies are
     supported; others (socks5) are ignored.
     """
     proxy = proxies.get(url.scheme) or proxies.get("all")
-    if not proxy or is_loopback(url.host):
+    if not proxy or is_loopback(url.host or ""):
         return None
-    netloc = url.netloc.decode("ascii")
+    netloc = url.host_port_subcomponent or ""
     if urllib.request.proxy_bypass_environment(netloc, dict(proxies)):  # type: ignore[attr-defined]  # not in typeshed
         return None
     if "://" not in proxy:
@@ -119,27 +116,36 @@ def proxy_for(url: httpx.URL, proxies: Mapping[str, str]) -> str | None:
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
-def _exactly(url: str) -> yarl.URL:
-    """Return the URL with its request target unchanged; non-ASCII is sent as UTF-8. Raises ValueError.
+class HttpRequest:
+    """A request without its body, converted once: it may be sent again and again."""
 
-    Two characters are invalid in a request target and are encoded: space, and `#` (part of an unencoded path, since a
-    fragment is never sent).
-    """
-    if _CONTROL.search(url):
-        raise ValueError
-    url = url.replace(" ", "%20").replace("#", "%23")
-    exact = yarl.URL(url, encoded=True)
-    if not url.endswith(exact.raw_path_qs):  # e.g. a trailing `?`, which yarl drops
-        raise ValueError
-    return exact
+    __slots__ = ("address", "headers", "host", "method")
+
+    def __init__(self, method: str, url: str, headers: Mapping[str, str] = {}) -> None:
+        """`url` is sent unchanged, non-ASCII as UTF-8. Raises TransportError if it cannot be sent.
+
+        Two characters are invalid in a request target and are encoded: space, and `#` (part of an unencoded path, since a
+        fragment is never sent).
+        """
+        scheme, _colon, rest = url.partition("://")
+        host = re.split(r"[/?#\\]", rest, maxsplit=1)[0].rpartition("@")[2]
+        port = "" if re.search(r":[0-9]*$", host) else ":443" if scheme == "https" else ":80"
+        self.method, self.headers, self.host = method, list(headers.items()), host + port
+        url = url.replace(" ", "%20").replace("#", "%23")
+        valid = False
+        with suppress(ValueError):
+            self.address = yarl.URL(url, encoded=True)
+            # yarl drops e.g. a trailing `?`.
+            valid = bool(self.address.host) and url.endswith(self.address.raw_path_qs[1:])
+        if not valid or _CONTROL.search(url):
+            raise TransportError(TransportFault.GARBAGE, detail(DetailCode.BAD_ADDRESS, host=self.host))
 
 
 async def _watched(
-    stream: httpx.AsyncByteStream | httpx.SyncByteStream, progress: Callable[[], None]
+    stream: AsyncGenerator[bytes, None], progress: Callable[[], None]
 ) -> AsyncGenerator[bytes, None]:
     """Give a stream's chunks, and report each that the connection takes."""
-    # Those of this package are asynchronous generators.
-    async with aclosing(aiter(stream)) as chunks:  # type: ignore[arg-type, type-var]
+    async with aclosing(stream) as chunks:
         progress()
         async for chunk in chunks:
             yield chunk
@@ -149,13 +155,13 @@ async def _watched(
 class Incoming:
     """A response whose body is still to be read."""
 
-    def __init__(self, response: aiohttp.ClientResponse, url: httpx.URL, timeouts: Timeouts) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, host: str, timeouts: Timeouts) -> None:
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
         self._content = response.content
         # Of a whole answer the connection has been returned already. No public attribute leads to its errors then.
         self._protocol = getattr(response.content, "_protocol", None)
-        self._url, self._timeouts = url, timeouts
+        self._host, self._timeouts = host, timeouts
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yield the body. Raises TransportError if it is broken off, or more follows than its Content-Length says.
@@ -175,7 +181,7 @@ class Incoming:
                 if wrong is not None and not isinstance(wrong, aiohttp.ServerDisconnectedError):
                     raise aiohttp.ClientPayloadError
             except _LIBRARY_ERRORS as error:
-                failed = _error_of(error, self._url)
+                failed = _error_of(error, self._host)
             else:
                 if not chunk:
                     return
@@ -191,42 +197,25 @@ class Incoming:
             async for chunk in chunks:
                 received += chunk
                 if len(received) > LARGEST_ANSWER:
-                    raise _too_large(self._url)
+                    raise _too_large(self._host)
         return received
 
 
-_LIBRARY_ERRORS = (httpx.InvalidURL, aiohttp.ClientError, HttpProcessingError, OSError, ValueError)
+_LIBRARY_ERRORS = (aiohttp.ClientError, HttpProcessingError, OSError, ValueError)
 
 
-def _error_of(error: BaseException, url: httpx.URL) -> TcbOpsError:
+def _error_of(error: BaseException, host: str) -> TcbOpsError:
     """Return the error to raise for a library's, outside any `except`."""
-    return exhausted(error) or transport_error(error, _host_of(url))
-
-
-def _host_of(url: httpx.URL) -> str:
-    return f"{url.host}:{url.port or (443 if url.scheme == 'https' else 80)}"
+    return exhausted(error) or transport_error(error, host)
 
 
 _HEADERS = {"User-Agent": f"tcb-ops/{version('tcb-ops')}", "Accept-Encoding": "identity"}
 
 
-class RequestTemplate:
-    """A request that is sent again and again with another body: its URL and headers are converted once."""
-
-    __slots__ = ("address", "headers", "method", "url")
-
-    def __init__(self, request: httpx.Request, exact_url: str | None = None) -> None:
-        """`exact_url`: the URL to send unchanged, without httpx's quoting. Raises ValueError if it cannot be sent."""
-        self.method, self.url = request.method, request.url
-        self.address = yarl.URL(str(request.url)) if exact_url is None else _exactly(exact_url)
-        # Given httpx's own Mapping, aiohttp would go through it in Python.
-        self.headers = [(name.decode(), value.decode()) for name, value in request.headers.raw]
-
-
 @lru_cache(maxsize=1)
-def _tls_context(_file: str | None, _folder: str | None) -> ssl.SSLContext:
+def _tls_context(file: str | None, folder: str | None) -> ssl.SSLContext:
     """Load the certificates named in the environment, or the default ones. Cached: it takes 10 ms."""
-    return httpx.create_ssl_context()
+    return ssl.create_default_context(cafile=file or (None if folder else certifi.where()), capath=folder)
 
 
 class Transport:
@@ -263,9 +252,7 @@ class Transport:
         if self._incoming is not None:
             await self._incoming.close()
 
-    def _session(
-        self, url: httpx.URL, connector: aiohttp.TCPConnector | None = None
-    ) -> aiohttp.ClientSession:
+    def _session(self, url: yarl.URL, connector: aiohttp.TCPConnector | None = None) -> aiohttp.ClientSession:
         """Return the session for a URL's proxy; all of a connector share its connections.
 
         aiohttp's trust_env would look up netrc and the environment in two threads for each request.
@@ -286,14 +273,14 @@ class Transport:
         return session
 
     async def send(
-        self, request: httpx.Request, *, sending: int = 0, exact_url: str | None = None
+        self, request: HttpRequest, body: bytes | AsyncGenerator[bytes, None] = b"", *, sending: int = 0
     ) -> HttpResponse:
         """Send a request and return the response, of any status, redirects included.
 
         Args:
-            request: with its content, or with a stream and an exact Content-Length.
-            sending: bytes of the body, which extend the deadline. A stream without progress is aborted sooner.
-            exact_url: the URL to send unchanged, without httpx's quoting; `request` has the same host.
+            request: with an exact Content-Length if the body is a stream.
+            body: its bytes, or a stream, which is closed afterwards.
+            sending: bytes of a large body, which extend the deadline. A stream without progress is aborted sooner.
 
         Raises:
             TransportError: no usable response. Contains host and port, and no chained cause.
@@ -301,81 +288,66 @@ class Transport:
 
         """
         try:
-            template = RequestTemplate(request, exact_url)
-            return await self._exchange(template, request, sending)
+            session = self._session(request.address)
+            if not sending:  # the session's own deadline is enough, and costs less
+                return await _answer(session, request, body or None)
+            return await self._send_much(session, request, body, sending)
         except _LIBRARY_ERRORS as error:
-            failed = _error_of(error, request.url)
-        raise failed
-
-    async def post(self, template: RequestTemplate, body: bytes) -> HttpResponse:
-        """Send a request with a small body; return and raise as `send` does."""
-        try:
-            # The session's own deadline is enough, and costs less.
-            return await _answer(self._session(template.url), template, body)
-        except _LIBRARY_ERRORS as error:
-            failed = _error_of(error, template.url)
+            failed = _error_of(error, request.host)
         raise failed
 
     @asynccontextmanager
-    async def open(self, request: httpx.Request, exact_url: str) -> AsyncIterator[Incoming]:
+    async def open(self, request: HttpRequest) -> AsyncIterator[Incoming]:
         """Send a request without a body, and give its response before its body is read; raises as `send` does.
 
         These responses have connections of their own, as many as requests: what is read from one is written to another.
         """
-        url, timeouts = request.url, self._timeouts
+        timeouts = self._timeouts
         if self._connector.closed:
             raise RuntimeError("the transport is closed")  # a new connector would be closed by nobody
         if self._incoming is None:
             self._incoming = aiohttp.TCPConnector(limit=self._connector.limit, ssl=self._tls)
         try:
-            session, template = self._session(url, self._incoming), RequestTemplate(request, exact_url)
+            session = self._session(request.address, self._incoming)
             timeout = aiohttp.ClientTimeout(
                 total=None, sock_connect=timeouts.connect, sock_read=timeouts.answer
             )
             async with asyncio.timeout(timeouts.deadline(0)):
                 response = await session.request(
-                    template.method,
-                    template.address,
-                    headers=template.headers,
+                    request.method,
+                    request.address,
+                    headers=request.headers,
                     allow_redirects=False,
                     timeout=timeout,
                 )
         except _LIBRARY_ERRORS as error:
-            failed = _error_of(error, url)
+            failed = _error_of(error, request.host)
         else:
             try:
-                yield Incoming(response, url, timeouts)
+                yield Incoming(response, request.host, timeouts)
             finally:
                 response.close()  # one that was read to its end has returned its connection
             return
         raise failed
 
-    async def post_json(self, url: Secret, body: bytes, headers: Mapping[str, str]) -> HttpResponse:
-        """Post a JSON body to an address that is a secret itself, as a robot's is. Raises TransportError."""
-        address = url.reveal()
-        origin = "/".join(address.split("/", 3)[:3])
-        request = httpx.Request(
-            "POST", f"{origin}/", headers={"Content-Type": "application/json", **headers}, content=body
-        )
-        return await self.send(request, exact_url=address)
-
-    async def _exchange(
-        self, template: RequestTemplate, request: httpx.Request, sending: int
+    async def _send_much(
+        self,
+        session: aiohttp.ClientSession,
+        request: HttpRequest,
+        body: bytes | AsyncGenerator[bytes, None],
+        sending: int,
     ) -> HttpResponse:
-        session = self._session(template.url)
-        if not sending:
-            return await _answer(session, template, request.read() or None)
         timeouts = self._timeouts
-        if isinstance(request.stream, httpx.ByteStream):
+        if isinstance(body, bytes):
             whole = aiohttp.ClientTimeout(total=timeouts.deadline(sending), sock_connect=timeouts.connect)
-            return await _answer(session, template, request.read(), whole)
+            return await _answer(session, request, body, whole)
         now = asyncio.get_running_loop().time
         silence = timeouts.silence(sending)
         end = now() + timeouts.deadline(sending)
         async with asyncio.timeout_at(min(end, now() + timeouts.connect + silence)) as clock:
-            data = _watched(request.stream, lambda: clock.reschedule(min(end, now() + silence)))
+            data = _watched(body, lambda: clock.reschedule(min(end, now() + silence)))
             try:
-                return await _answer(session, template, data, self._connect_only)
+                return await _answer(session, request, data, self._connect_only)
             finally:
                 # aiohttp leaves a stream that it could not send to the end to the garbage collector.
                 with suppress(RuntimeError):  # it is still running it, and about to cancel it
@@ -384,16 +356,16 @@ class Transport:
 
 async def _answer(
     session: aiohttp.ClientSession,
-    template: RequestTemplate,
+    request: HttpRequest,
     data: bytes | AsyncIterator[bytes] | None,
     timeout: aiohttp.ClientTimeout | None = None,  # noqa: ASYNC109  in place of the session's
 ) -> HttpResponse:
     """Send a request and read its answer. Raises TransportError if it is larger than LARGEST_ANSWER."""
     response = await session.request(
-        template.method,
-        template.address,
+        request.method,
+        request.address,
         data=data,
-        headers=template.headers,
+        headers=request.headers,
         allow_redirects=False,
         timeout=timeout or session.timeout,
     )
@@ -410,5 +382,5 @@ async def _answer(
             response.release()
             await response.wait_for_close()
     if len(body) > LARGEST_ANSWER:
-        raise _too_large(template.url)
+        raise _too_large(request.host)
     return HttpResponse(response.status, response.headers, body)

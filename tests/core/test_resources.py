@@ -6,7 +6,7 @@ import socket
 import stat
 from pathlib import Path
 
-import httpx
+import aiohttp
 import pytest
 
 import tcb_ops
@@ -26,7 +26,7 @@ def caused(error, cause):
         (OSError(errno.ENOMEM, "Cannot allocate memory"), "memory"),
         (OSError(errno.ENOBUFS, "No buffer space available"), "memory"),
         (MemoryError(), "memory"),
-        (caused(httpx.ConnectError(""), OSError(errno.EMFILE, "")), "ulimit -n 4096"),
+        (caused(aiohttp.ClientError(), OSError(errno.EMFILE, "")), "ulimit -n 4096"),
     ],
 )
 def test_a_resource_that_has_run_out_is_told(error, words):

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
-from tcb_ops.api import SECONDS_PER_DAY
+from tcb_ops.api import SECONDS_PER_DAY, all_runs
 from tcb_ops.arguments import checked
 from tcb_ops.errors import SettingsError, StoppedError, UsageError, check_value
 from tcb_ops.features.audit.kind import AUDIT, audit_spec
-from tcb_ops.features.audit.result import AuditResult
+from tcb_ops.features.audit.notifications import (
+    Notification,
+    deliver,
+    is_due,
+    message_about,
+    notify_test,
+    receivers,
+)
+from tcb_ops.features.audit.result import AuditResult, KnownFailure, read_known
 from tcb_ops.i18n import _
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.settings import Settings
@@ -29,8 +36,6 @@ from tcb_ops.start import (
 )
 
 if TYPE_CHECKING:
-    from tcb_ops.features.audit.known import KnownFailure
-    from tcb_ops.features.audit.notifications import Notification
     from tcb_ops.features.cluster.client import Cluster
     from tcb_ops.lists.merchants import Merchants
     from tcb_ops.runs.ledger import Ledger
@@ -100,11 +105,9 @@ def notify(
 ) -> list[Notification]:
     """Send the message about a finished audit to every `[[notify]]` of the settings; return the deliveries.
 
-    `run`: a Run, an id, a prefix or `latest` (the newest finished audit that is no retry); None sends a test message. `on_demand` False: only to receivers whose
-    `on` applies. A failed delivery raises no error.
+    `run`: a Run, an id, a prefix or `latest` (the newest finished audit that is no retry); None sends a test message. `on_demand`
+    False: only to receivers whose `on` applies. A failed delivery raises no error.
     """
-    from tcb_ops.features.audit.notifications import notify_audit, notify_test
-
     settings = settings_for(options, run)
     if isinstance(run, str):
         check_value("run", run, is_run_name(run), _("a Run, a run's id, or None"))
@@ -116,42 +119,53 @@ def notify(
     if run is None:
         return notify_test(settings)
     ledger = ledger_with_runs(settings)
-    record = _newest_audit(ledger, settings) if run == "latest" else find_run(run, settings).record
+    record = newest_audit(settings) if run == "latest" else find_run(run, settings).record
+    if record is None:
+        raise UsageError(_("No audit of {target} has finished yet.", target=settings.run_target))
     if record.kind is AUDIT and record.finished_at is None:
         raise UsageError(
             _("audit {id} is not finished: there is no result to send yet.", id=record.id),
             _("Run the same audit again to finish it."),
         )
 
-    def keep(undelivered: Collection[str]) -> None:
-        with suppress(StoppedError):  # a ledger that cannot be written keeps nobody from being told
-            ledger.note_undelivered(record, undelivered)
+    named = list(zip(receivers(settings), settings.section("notify"), strict=True))
+    # Compared with the last audit of which each was told, so that what was not delivered is news again.
+    results = {name: audited(Run(ledger, record, settings), name) for name, _to in named}
+    due = {name for name, to in named if is_due(to.on, results[name])}
+    waiting = {*record.undelivered, *(set() if on_demand else due)}
+    _note_undelivered(ledger, record, waiting)
+    deliveries = []
+    for name, to in named:
+        if not on_demand and name not in due:
+            deliveries.append(Notification(name, sent=False, detail=_("not sent: nothing is new"), due=False))
+            continue
+        deliveries.append(deliver(name, to, *message_about(results[name], settings), settings))
+        if deliveries[-1].sent and name in waiting:
+            waiting.remove(name)
+            _note_undelivered(ledger, record, waiting)
+    return deliveries
 
-    return notify_audit(
-        partial(audited, Run(ledger, record, settings)),
-        settings,
-        undelivered=record.undelivered,
-        keep=keep,
-        always=on_demand,
-    )
+
+def _note_undelivered(ledger: Ledger, audit: RunRecord, receivers: Collection[str]) -> None:
+    with suppress(StoppedError):  # a ledger that cannot be written keeps nobody from being told
+        ledger.note_undelivered(audit, receivers)
 
 
-def _newest_audit(ledger: Ledger, settings: Settings) -> RunRecord:
-    """Return the newest finished audit of the target that is no retry. Raises UsageError if there is none."""
+def newest_audit(settings: Settings, selection: str | None = None) -> RunRecord | None:
+    """Return the newest finished audit of the target that is no retry; with this selection, if one is given."""
     audits = [
-        run
-        for run in ledger.runs(settings.run_target, damaged=[])
-        if run.kind is AUDIT and run.finished_at is not None and not run.parent
+        run.record
+        for run in all_runs(settings=settings, damaged=[])
+        if (run.record.kind, run.record.target) == (AUDIT, settings.run_target)
+        and run.record.finished_at is not None
+        and not run.record.parent
+        and selection in {None, run.record.selection}
     ]
-    if not audits:
-        raise UsageError(_("No audit of {target} has finished yet.", target=settings.run_target))
-    return max(audits, key=lambda run: run.number)
+    return max(audits, key=lambda record: record.number, default=None)
 
 
 def known_failures(file: str | Path | None, settings: Settings) -> tuple[KnownFailure, ...]:
     """Return the lines of a file of known failures; None: of the settings' own, if it exists."""
-    from tcb_ops.features.audit.known import read_known
-
     if file is not None:
         return read_known(Path(file))
     own: Path = settings.section("audit").known

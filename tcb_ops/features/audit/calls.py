@@ -1,64 +1,192 @@
-"""The calls of an audit's environments: the account's checks, a link, and with `--write-probe` a small file."""
+"""The calls of an audit's environments: for the account, for a link, and with `--write-probe` for a small file.
+
+Each appid gets one call for its environments (getenvinfo; describeenvs for the platform's own), one for the link calls
+left today and, if the component token is available, one for its permission sets. Each environment gets one call for an
+upload link, unless the other responses have decided already: an environment that is HALTED gets none.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 
-from tcb_ops.details import as_detail, detail
-from tcb_ops.errors import TransportError
-from tcb_ops.features.audit import PROBE_LEFT, UNHEALTHY, AuditCode
-from tcb_ops.features.audit.checks import AccountChecks, AccountFacts, cause_of
+from tcb_ops.details import Detail, as_detail, detail
+from tcb_ops.errcodes import Decision, Scope, errcode
+from tcb_ops.errors import TcbOpsError, TransportError
+from tcb_ops.features.audit import PROBE_LEFT, REFUSED_TOKENS, UNHEALTHY, AuditCode
 from tcb_ops.i18n import Text, verbatim
 from tcb_ops.model import Link, Owner, Reason, Row, RowEnd
 from tcb_ops.runs.calls import CallContext, FailedAttempt, SomeEnds, UploadCalls
 from tcb_ops.runs.scheduler import Task
+from tcb_ops.runs.stop_errors import refused_component, refused_platform
+from tcb_ops.wechat.call_policy import CallFailure, NextStep, classify
 from tcb_ops.wechat.local_files import Body
-from tcb_ops.wechat.responses import NOT_THERE, ApiError, InvalidResponse, own_file_id
+from tcb_ops.wechat.responses import NOT_THERE, ApiError, AuthorizerInfo, InvalidResponse, Quota, own_file_id
 
+NORMAL, HALTED = "NORMAL", "HALTED"
+QUOTA, PERMISSIONS = "quota", "permissions"
+"""Checks that may be left out, by their names in the ledger."""
 DELETE_WAITS = (0.0, 1.0, 2.0)
 """Seconds before each attempt to delete the probe file."""
 _PROBE = b"tcb-ops audit: this file may be deleted.\n"
 
 
+@dataclass(frozen=True, slots=True)
+class AccountFacts:
+    """Facts about an appid and its environments, from the platform's responses."""
+
+    statuses: Mapping[str, str]
+    """Status by environment."""
+    may_upload: bool | None = None
+    """Whether a permission set with the upload link is granted; None if not checked."""
+    not_checked: tuple[str, ...] = ()
+    """The checks that could not be made."""
+    links: Quota | None = None
+    """Today's link calls; None if no limit is known, or they could not be checked."""
+
+    @property
+    def detail(self) -> Detail | None:
+        """What the ledger keeps about a healthy environment; None if there is nothing to keep."""
+        used, limit = (self.links.used, self.links.daily_limit) if self.links is not None else ("–", "–")
+        if self.not_checked:
+            return detail(AuditCode.NOT_CHECKED, checks=", ".join(self.not_checked), used=used, limit=limit)
+        return detail(AuditCode.LINK_CALLS, used=used, limit=limit) if self.links is not None else None
+
+
+def cause_of(facts: AccountFacts, env: str) -> tuple[Reason, int | None, Detail | None] | None:
+    """Return the most basic cause for which an environment gets no link call; None if a link is requested.
+
+    ====================================  ===========
+    fact                                  cause
+    ====================================  ===========
+    permission set not granted            61007
+    status HALTED                         halted
+    another status, but not NORMAL        unavailable
+    no link calls left today              45009
+    permission set or calls not checked   none
+    not listed: no status                 none
+    ====================================  ===========
+
+    A cause is a reason, an errcode and a detail. An environment that the account does not list may be shared by another
+    account: only the link call shows whether it works.
+    """
+    if facts.may_upload is False:
+        return Reason.REFUSED, 61007, None
+    status = facts.statuses.get(env, NORMAL)
+    if status == HALTED:
+        return Reason.HALTED, None, None
+    if status != NORMAL:
+        return Reason.UNAVAILABLE, None, detail(AuditCode.ENV_STATUS, status=status)
+    if facts.links is not None and facts.links.left == 0:
+        return Reason.REFUSED, 45009, None
+    return None
+
+
+@dataclass(slots=True)
+class _Account:
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    answer: AccountFacts | ApiError | None = None
+    """What it answered for good; None before that."""
+
+
 class AuditCalls(UploadCalls):
-    """The calls of an audit. An environment that the account's checks have decided gets no link."""
+    """The calls of an audit. An environment that its account's answers have decided gets no link."""
 
     def __init__(self, context: CallContext) -> None:
         super().__init__(context)
-        settings = context.settings
-        self._checks = AccountChecks(context.client, context.component, settings.tokens.component_appid)
         self._writes_probe = bool(context.run.settings.get("write_probe"))
+        self._accounts: dict[tuple[str, Owner], _Account] = {}
+        self._component, self._component_appid = context.component, context.settings.tokens.component_appid
 
     def forget(self, appid: str, owner: Owner) -> None:
         """Forget what was found about an account of which no environment is left."""
-        self._checks.accounts.pop((appid, owner), None)
+        self._accounts.pop((appid, owner), None)
 
     async def advance(self, task: Task) -> RowEnd | FailedAttempt | SomeEnds:
         """Make the calls of an environment until it ends or one fails."""
-        facts = await self._facts(task)
-        if isinstance(facts, FailedAttempt):
-            return facts
+        try:
+            facts = await self._facts(task)
+        except TransportError as error:
+            return self._no_answer(task, error, "link")
+        if not isinstance(facts, AccountFacts):
+            return self._refused(task, facts)
         if (cause := cause_of(facts, task.row.env)) is not None:
-            return self._end(task, UNHEALTHY, cause.reason, cause.detail, errcode=cause.errcode)
+            reason, code, message = cause
+            return self._end(task, UNHEALTHY, reason, message, errcode=code)
         result = await self._probe(task)
         if isinstance(result, RowEnd) and result.outcome.succeeded:
             result = replace(result, detail=facts.detail)
         return result
 
-    async def _facts(self, task: Task) -> AccountFacts | FailedAttempt:
-        """Return the facts about the environment's account."""
-        try:
-            facts, calls = await self._checks.ask(task.lane.app.appid, task.lane.owner, task.token)
-        except TransportError as error:
-            return self._no_answer(task, error, "link")
-        task.counts.calls += calls
-        if calls:
+    # --- the account ----------------------------------------------------------------------------------------------
+
+    async def _facts(self, task: Task) -> AccountFacts | ApiError | InvalidResponse:
+        """Return the facts about an account, asked for once, however many of its environments wait for them.
+
+        A permanent refusal is kept, too. Raises TransportError, and PlatformStopError for a refused component token.
+        """
+        appid, owner = task.lane.app.appid, task.lane.owner
+        account = self._accounts.setdefault((appid, owner), _Account())
+        async with account.lock:
+            if account.answer is not None:
+                return account.answer
+            environments = await self.wechat.environments(task.token, owner)
             self.last_answer = self.clock()
-        return facts if isinstance(facts, AccountFacts) else self._refused(task, facts)
+            task.counts.calls += 1
+            if isinstance(environments, InvalidResponse):
+                return environments
+            if isinstance(environments, ApiError):
+                decision, _scope = classify(environments)
+                if decision in {Decision.STOP, Decision.FIX} and errcode(environments.errcode).known:
+                    account.answer = environments
+                return environments
+            links = await self._link_calls(task)
+            task.counts.calls += 1
+            may_upload = await self._may_upload(appid) if owner is not Owner.PLATFORM else True
+            account.answer = AccountFacts(
+                {environment.env: environment.status for environment in environments},
+                may_upload,
+                (*([QUOTA] if links is None else []), *([PERMISSIONS] if may_upload is None else [])),
+                links if links is not None and links.daily_limit > 0 else None,
+            )
+            return account.answer
+
+    async def _link_calls(self, task: Task) -> Quota | None:
+        """Return today's link calls; None if they could not be checked."""
+        try:
+            quota = await self.wechat.quota(task.token, task.lane.owner)
+        except TransportError:
+            return None
+        if isinstance(quota, ApiError) and classify(quota) == (Decision.STOP, Scope.PLATFORM):
+            raise refused_platform(quota.errcode, quota.errmsg)
+        return None if isinstance(quota, ApiError | InvalidResponse) else quota
+
+    async def _may_upload(self, appid: str) -> bool | None:
+        """Return whether a merchant granted a set with the upload link; None if that could not be checked."""
+        if self._component is None:
+            return None
+        try:
+            info: AuthorizerInfo | CallFailure = await self._component.call(
+                self._component_appid, partial(self.wechat.authorizer, appid=appid)
+            )
+        except TcbOpsError:  # there is no component token: it is not requested again for others
+            self._component = None
+            return None
+        if isinstance(info, AuthorizerInfo):
+            return info.may_upload
+        answer = info.answer
+        if isinstance(answer, ApiError):
+            if info.step is NextStep.STOP_RUN:
+                raise refused_platform(answer.errcode, answer.errmsg)
+            if answer.errcode in REFUSED_TOKENS:
+                raise refused_component(self._component_appid, answer.errcode, answer.errmsg)
+        return None
+
+    # --- the environment ------------------------------------------------------------------------------------------
 
     async def _probe(self, task: Task) -> RowEnd | FailedAttempt:
         """Request a link; with `--write-probe`, store the probe file and delete it again."""
@@ -67,17 +195,13 @@ class AuditCalls(UploadCalls):
             return link
         if not self._writes_probe:
             return self._linked(task, link)
-        return await self._store_probe(task, link)
-
-    async def _store_probe(self, task: Task, link: Link) -> RowEnd | FailedAttempt:
-        row = task.row
         answer = await self._store(task, link)
         if isinstance(answer, FailedAttempt) and answer.end.reason is Reason.STORE_REFUSED:
             return answer
-        problem = await self._delete_probe(task, own_file_id(link, row.path, row.env))
+        problem = await self._delete_probe(task, link)
         if isinstance(answer, FailedAttempt) or problem is None:
             return answer
-        still_there = detail(AuditCode.PROBE_LEFT, path=row.path, why=as_detail(problem))
+        still_there = detail(AuditCode.PROBE_LEFT, path=task.row.path, why=as_detail(problem))
         return self._end(task, UNHEALTHY, PROBE_LEFT, still_there)
 
     @asynccontextmanager
@@ -86,8 +210,9 @@ class AuditCalls(UploadCalls):
         body.content, body.md5 = _PROBE, hashlib.md5(_PROBE, usedforsecurity=False).hexdigest()
         yield body
 
-    async def _delete_probe(self, task: Task, file_id: str) -> Text | None:
+    async def _delete_probe(self, task: Task, link: Link) -> Text | None:
         """Delete the probe file, in several attempts; return None, or why it could not be deleted."""
+        file_id = own_file_id(link, task.row.path, task.row.env)
         problem: Text | None = None
         for wait in DELETE_WAITS:
             await asyncio.sleep(wait)

@@ -21,8 +21,8 @@ from tcb_ops.cli.options import (
     resume_options,
     settings_options,
 )
-from tcb_ops.formatting import format_duration, shown
-from tcb_ops.i18n import NOTHING, _, as_sentences
+from tcb_ops.formatting import shown
+from tcb_ops.i18n import _
 from tcb_ops.model import SIMULATOR
 from tcb_ops.settings import Settings
 
@@ -139,19 +139,9 @@ def watch_audits(console: Console, settings: Settings, common: CommonOptions, se
 
     A retry asks about a part only, and does not count.
     """
-    from tcb_ops import api
-    from tcb_ops.features.audit.kind import AUDIT
+    from tcb_ops.features.audit.api import newest_audit
 
-    audits = [
-        run.record
-        for run in api.all_runs(settings=settings, damaged=[])
-        if run.record.kind is AUDIT
-        and run.record.target == settings.run_target
-        and run.record.finished_at is not None
-        and not run.record.parent
-    ]
-    finished = [record for record in audits if record.selection == common.selection()]
-    latest = max(finished, key=lambda record: record.number, default=None)
+    latest = newest_audit(settings, common.selection())
     ended = latest.finished_at if latest is not None else None
     fresh = is_fresh(ended, time.time(), seconds) and latest is not None and latest.stopped is None
     if common.json:
@@ -162,19 +152,12 @@ def watch_audits(console: Console, settings: Settings, common: CommonOptions, se
         which = _("with {options}", options=given)
     if latest is None or ended is None:
         target = _("the simulator") if settings.run_target == SIMULATOR else settings.run_target
-        none = _("No audit of {target} ({which}) has finished yet.", target=target, which=which)
-        others = _("Audits of other merchants ({n:,}) do not count.", n=len(audits)) if audits else NOTHING
-        console.warn(as_sentences(filter(None, (none, others))))
+        console.warn(_("No audit of {target} ({which}) has finished yet.", target=target, which=which))
         return 1
-    when = datetime.fromtimestamp(ended, settings.zone).isoformat(" ", "minutes")
-    text = _("Audit {id} ({which}) finished at {when}.")
+    text = _("The latest audit ({which}), {id}, finished at {when}.")
     if latest.stopped is not None:
-        text = _("The latest audit, {id}, was stopped at {when} before it was complete.")
-    elif not fresh:
-        text = _(
-            "No audit ({which}) has finished within {duration}: the latest, {id}, finished at {when}.",
-            duration=format_duration(seconds),
-        )
+        text = _("The latest audit ({which}), {id}, was stopped at {when} before it was complete.")
+    when = datetime.fromtimestamp(ended, settings.zone).isoformat(" ", "minutes")
     (console.info if fresh else console.warn)(text.format(id=latest.id, which=which, when=when))
     return 0 if fresh else 1
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tcb_ops.details import Detail
 from tcb_ops.errcodes import Decision, errcode, store_code
 from tcb_ops.errors import OutageError, PlatformStopError, TcbOpsError, TokenSourceError
 from tcb_ops.features.audit import HEALTHY, NOT_ASKED, REFUSED_TOKENS, UNHEALTHY
@@ -33,6 +32,8 @@ PROBE = "tcb-ops/probe.txt"
 """The cloud path that an audit requests links for. With `--write-probe` a file is stored there and deleted again."""
 _OF_EVERYBODY = (OutageError, PlatformStopError, TokenSourceError)
 """Problems that affect every merchant, not this machine."""
+_NO_VERDICT = {Reason.NO_ANSWER, NOT_ASKED}
+_FOR_LATER = {Decision.RETRY, Decision.RETRY_ONCE, Decision.SLOW}
 
 
 class AuditKind(Kind):
@@ -51,8 +52,31 @@ class AuditKind(Kind):
     announce = "tcb_ops.features.audit.command:announce"
 
     def end_of(self, end: RowEnd) -> RowEnd:
-        """Return whether the environment is healthy."""
-        return judged(end)
+        """Return how an environment ends, from how a row of a list would have ended.
+
+        ===========================================================  =========
+        the row                                                      becomes
+        ===========================================================  =========
+        linked, uploaded                                             healthy
+        an errcode or a store's code to retry or slow down for       unknown
+        any other errcode, also of rows stopped by a breaker         unhealthy
+        no response; not checked                                     unknown
+        anything else: no token, a store that refuses                unhealthy
+        healthy, unhealthy, unknown, invalid                         unchanged
+        ===========================================================  =========
+        """
+        if end.outcome in {HEALTHY, UNHEALTHY, Outcome.UNKNOWN, Outcome.INVALID}:
+            return end
+        if end.outcome in {Outcome.LINKED, Outcome.UPLOADED}:
+            return replace(end, outcome=HEALTHY)
+        unknown = end.reason in _NO_VERDICT
+        if end.reason is Reason.DEAD_TOKEN:
+            unknown = False
+        elif end.errcode:
+            unknown = errcode(end.errcode).decision in _FOR_LATER
+        elif end.store_code:
+            unknown = store_code(end.store_code, "", end.http_status or 0).decision in _FOR_LATER
+        return replace(end, outcome=Outcome.UNKNOWN if unknown else UNHEALTHY)
 
     def stops_run(self, end: RowEnd) -> bool:
         """Return whether the component token was refused, which affects every merchant."""
@@ -62,7 +86,9 @@ class AuditKind(Kind):
         """Return how environments end that were not reached because of a problem that affects every merchant."""
         if not isinstance(error, _OF_EVERYBODY):
             return None
-        return not_asked(stop_reason(error))
+        reason = stop_reason(error)
+        code = reason.params.get("errcode")
+        return RowEnd(0, Outcome.UNKNOWN, NOT_ASKED, reason, errcode=code if isinstance(code, int) else None)
 
     def rows_again(
         self, ledger: Ledger, run: RunRecord, settings: Settings, now: float
@@ -158,45 +184,6 @@ def audit_spec(merchants: Merchants, selection: str, options: Mapping[str, Any])
     return RunSpec(
         AUDIT, name, merchants.sha256, 0, headers, None, rows, environments, selection, options=options
     )
-
-
-_NO_VERDICT = {Reason.NO_ANSWER, NOT_ASKED}
-_FOR_LATER = {Decision.RETRY, Decision.RETRY_ONCE, Decision.SLOW}
-
-
-def judged(end: RowEnd) -> RowEnd:
-    """Return how an audit's environment ends, from how a row of a list would have ended.
-
-    ===========================================================  =========
-    the row                                                      becomes
-    ===========================================================  =========
-    linked, uploaded                                             healthy
-    an errcode or a store's code to retry or slow down for       unknown
-    any other errcode, also of rows stopped by a breaker         unhealthy
-    no response; not checked                                     unknown
-    anything else: no token, a store that refuses                unhealthy
-    healthy, unhealthy, unknown, invalid                         unchanged
-    ===========================================================  =========
-    """
-    if end.outcome in {HEALTHY, UNHEALTHY, Outcome.UNKNOWN, Outcome.INVALID}:
-        return end
-    if end.outcome in {Outcome.LINKED, Outcome.UPLOADED}:
-        return replace(end, outcome=HEALTHY)
-    unknown = end.reason in _NO_VERDICT
-    if end.reason is Reason.DEAD_TOKEN:
-        unknown = False
-    elif end.errcode:
-        unknown = errcode(end.errcode).decision in _FOR_LATER
-    elif end.store_code:
-        unknown = store_code(end.store_code, "", end.http_status or 0).decision in _FOR_LATER
-    return replace(end, outcome=Outcome.UNKNOWN if unknown else UNHEALTHY)
-
-
-def not_asked(stopped: Detail) -> RowEnd:
-    """Return the end of environments that an audit did not reach because of a problem that affects every merchant."""
-    code = stopped.params.get("errcode")
-    known = code if isinstance(code, int) else None
-    return RowEnd(0, Outcome.UNKNOWN, NOT_ASKED, stopped, errcode=known)
 
 
 def wait_left(ended: float, seconds: float, now: float) -> float:

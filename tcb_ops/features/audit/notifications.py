@@ -1,44 +1,54 @@
 """Tell the team what an audit found: one message to each `[[notify]]` of the settings.
 
-What fails is retried, reported, and fails no audit. `message` writes the message for each kind of receiver.
+What fails is retried, reported, and fails no audit. First stands, pure, the message, and what each kind of group robot takes and
+answers; then how it is sent.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
 import json
-import os
+import re
 import subprocess
 import time
+from bisect import bisect
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from tcb_ops.errors import TcbOpsError, TransportError
-from tcb_ops.features.audit.message import (
-    BUSY,
-    AuditMessage,
-    audit_message,
-    dingtalk_url,
-    refusal,
-    robot_body,
-    trial_message,
-    webhook_signature,
-)
 from tcb_ops.features.audit.result import AuditResult
 from tcb_ops.features.audit.settings import NotifySettings
-from tcb_ops.i18n import Lang, Text, _, verbatim
+from tcb_ops.formatting import sanitize
+from tcb_ops.i18n import Lang, Text, _, ngettext, verbatim
 from tcb_ops.model import Secret, is_loopback, is_simulated
+from tcb_ops.reports.explanations import MARK, code_label
 from tcb_ops.reports.export import MANIFEST, PAGE, fingerprint
+from tcb_ops.reports.findings import FindingLine
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.loop import submit_coroutine
 from tcb_ops.settings import Settings
 from tcb_ops.wechat.responses import HttpResponse
-from tcb_ops.wechat.transport import Timeouts, Transport
+from tcb_ops.wechat.tokens.command import Credential
+from tcb_ops.wechat.transport import HttpRequest, Timeouts, Transport
 
+LONGEST_NAME = 40
+"""Characters of a name, an environment or a note."""
+LONGEST_REMARK = 120
+LONGEST_LINE = 400
+"""Bytes of a line above or below the environments: the report's path may be long."""
+LIMITS: Mapping[str, int] = {"wecom": 2048, "feishu": 20_000, "dingtalk": 20_000}
+"""Bytes of a request that a robot takes; WeCom counts its text only."""
+UNREADABLE = -1
+"""In place of an errcode that is no integer."""
+BUSY = frozenset({45009, 130101, 9499, 11232})
+"""Codes that mean: too many messages, try again in a minute."""
 TIMEOUTS = Timeouts(connect=5, answer=10)
 """Seconds: an audit does not wait for a robot that hangs."""
 RETRY_WAITS = (1.0, 5.0)
@@ -46,6 +56,196 @@ RETRY_WAITS = (1.0, 5.0)
 BUSY_WAIT = 60.0
 """Seconds before the next try where a robot has had too many messages."""
 COMMAND_SECONDS = 30.0
+
+_ACTED_ON = str.maketrans("<>@", "＜＞＠")
+"""Signs that robots act on in a text, as Feishu does on `<at user_id="all">`, and their full-width forms."""
+_ADDRESS = re.compile(r":(?=//)|(?<=\w)\.(?=[^\W\d_]{2})|(?<=\d)\.(?=\d+\.\d)")
+"""The signs by which chat programs find an address, with or without `https://`, and make a link of it."""
+_HINTS: Mapping[int, Text] = {
+    93000: _("the robot's key is not valid: create its address again"),
+    45009: _("too many messages: 20 a minute are allowed"),
+    310000: _("the robot's security settings refuse it: check keyword, signature and IP addresses"),
+    300001: _("the robot's access_token is not valid"),
+    19001: _("the robot's address is not valid"),
+    19021: _("the signature is wrong, or this machine's clock"),
+    19022: _("this machine's address is not allowed"),
+    19024: _("the robot asks for a keyword that the message lacks"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AuditMessage:
+    """A message in lines, so that it can be cut between them."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, bool], ...]
+    """Each line, and whether it is an environment (else the title of those below it)."""
+    tail: tuple[str, ...]
+    lang: Lang
+
+    def fit(self, most: int, size: Callable[[str], int]) -> str:
+        """Return the message with at most `most` bytes, cut at a line, with the count of what was left out.
+
+        `size`: of what is sent with a text.
+        """
+        whole = self._text(len(self.rows))
+        if size(whole) <= most:
+            return whole
+        fitting = bisect(range(len(self.rows)), most, key=lambda rows: size(self._text(rows))) - 1
+        return self._text(fitting) if fitting >= 0 else cut("\n".join([*self.head, *self.tail]), most)
+
+    def _text(self, rows: int) -> str:
+        """Return the message with its first rows, without a title below which nothing is left."""
+        while rows and not self.rows[rows - 1][1]:
+            rows -= 1
+        left_out = sum(is_environment for _line, is_environment in self.rows[rows:])
+        more = ngettext("… and {n:,} more environment", "… and {n:,} more environments", left_out)
+        lines = [line for line, _is_environment in self.rows[:rows]]
+        return "\n".join([*self.head, *lines, *([more.of(self.lang)] if left_out else []), *self.tail])
+
+
+def cut(text: str, most: int) -> str:
+    """Return the beginning of a text in at most `most` bytes of UTF-8, without half a character."""
+    return text.encode()[:most].decode(errors="ignore")
+
+
+def audit_message(result: AuditResult, report: str, manifest_sha256: str, lang: Lang) -> AuditMessage:
+    """Write the message about an audit; `report` is its page or folder, empty where there is none."""
+    title = _("Audit {id}", id=result.run.id).of(lang)
+    head = [f"{MARK} · {title}" if is_simulated(result.run.target) else title]
+    rows: list[tuple[str, bool]] = []
+    if result.stopped is not None:
+        head.append(_plain(result.stopped.of(lang)))
+        head.append(_("It affects every merchant; the audit was stopped.").of(lang))
+    else:
+        head.append(result.summary().of(lang))
+        for section in result.news():
+            rows.append((f"{section.title.of(lang)} · {len(section.lines):,}", False))
+            rows += [(entry_line(line, lang), True) for line in section.lines]
+    if result.previous is not None:
+        head.append(_("Compared with audit {id}.", id=result.previous.id).of(lang))
+    elif result.stopped is None:
+        head.append(_("There is no earlier audit to compare with: everything counts as new.").of(lang))
+    tail = [_("Report: {report}", report=report).of(lang)] if report else []
+    if manifest_sha256:
+        tail.append(f"manifest sha256: {manifest_sha256}")
+    head, tail = ([cut(line, LONGEST_LINE) for line in lines] for lines in (head, tail))
+    return AuditMessage(title, tuple(head), tuple(rows), tuple(tail), lang)
+
+
+def trial_message(lang: Lang, *, simulated: bool) -> AuditMessage:
+    """Write the message of `tcb-ops notify --test`."""
+    title = _("tcb-ops: test message").of(lang)
+    sentence = _("The message of the nightly audit will arrive here.").of(lang)
+    return AuditMessage(title, (f"{MARK} · {title}" if simulated else title, sentence), (), (), lang)
+
+
+def entry_line(line: FindingLine, lang: Lang) -> str:
+    """Return an environment's line of the message; long texts are cut."""
+    label = code_label(line.code).of(lang) if line.code else ""
+    remark = line.remark.of(lang) if line.remark is not None else ""
+    cause = label if label == line.code else f"{line.code} {label}".strip()
+    texts = [(text, LONGEST_NAME) for text in (line.name, line.env, cause)]
+    texts += [(remark, LONGEST_REMARK), (line.note, LONGEST_NAME)]
+    shown = (text if len(text) <= most else f"{text[: most - 1]}…" for text, most in texts if text)
+    return f"- {' · '.join(map(_plain, shown))}"
+
+
+def _plain(text: str) -> str:
+    """Return a text from outside on one line, without signs that a robot or a chat program would act on."""
+    line = re.sub(r"\s+", " ", sanitize(text)).strip()
+    line = _ADDRESS.sub(lambda sign: "：" if sign[0] == ":" else "．", line)
+    return line.translate(_ACTED_ON)
+
+
+def robot_body(kind: str, message: AuditMessage, secret: str, now: float) -> bytes:
+    """Return the body of the request to a robot, with the message cut to what it takes."""
+
+    def body(text: str) -> bytes:
+        if kind == "feishu":
+            return _encoded({"msg_type": "text", "content": {"text": text}} | _feishu_sign(secret, int(now)))
+        return _encoded({"msgtype": "text", "text": {"content": text}})
+
+    return body(message.fit(LIMITS[kind], lambda text: len(text.encode() if kind == "wecom" else body(text))))
+
+
+def _encoded(body: Mapping[str, Any]) -> bytes:
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _feishu_sign(secret: str, at: int) -> dict[str, str]:
+    if not secret:
+        return {}
+    digest = hmac.new(f"{at}\n{secret}".encode(), b"", hashlib.sha256).digest()
+    return {"timestamp": str(at), "sign": base64.b64encode(digest).decode()}
+
+
+def dingtalk_url(url: str, secret: str, now: float) -> str:
+    """Return a DingTalk robot's address with its signature."""
+    at = round(now * 1000)
+    digest = hmac.new(secret.encode(), f"{at}\n{secret}".encode(), hashlib.sha256).digest()
+    return f"{url}&timestamp={at}&sign={quote(base64.b64encode(digest).decode(), safe='')}"
+
+
+def webhook_signature(secret: str, body: bytes) -> str:
+    """Return the value of X-Tcb-Ops-Signature: the body's HMAC-SHA256 in hex."""
+    return f"sha256={hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()}"
+
+
+def refusal(kind: str, response: HttpResponse) -> tuple[Text, int] | None:
+    """Return why a message was not accepted, and the errcode (0 for none); None where it was.
+
+    ==========  ======  =====================================  ========
+    kind        status  body                                   accepted
+    ==========  ======  =====================================  ========
+    any         not 2xx any                                    no
+    a robot     2xx     errcode (Feishu: code, StatusCode) 0   yes
+    a robot     2xx     another errcode                        no
+    a robot     2xx     anything else, a web page              no
+    webhook     2xx     an errcode or code other than 0        no
+    webhook     2xx     a web page                             no
+    webhook     2xx     anything else, nothing                 yes
+    ==========  ======  =====================================  ========
+
+    A code may be a number or a text, of one answer or of one in a list. An errcode that is neither 0 nor readable is a
+    refusal; a webhook's `code` that is not a number, such as "ok", is no code.
+    """
+    if not 200 <= response.status < 300:
+        return verbatim(f"HTTP {response.status}"), 0
+    names = {"feishu": ("code", "StatusCode"), "webhook": ("errcode", "code")}.get(kind, ("errcode",))
+    codes = list(_codes(response.body, names))
+    code = next(filter(None, codes), 0)
+    if code:
+        hint = _HINTS.get(code)
+        shown = verbatim(f"errcode {code}")
+        return (shown if hint is None else _("errcode {code}: {hint}", code=code, hint=hint)), code
+    if codes or (kind == "webhook" and not response.body.lstrip().startswith(b"<")):
+        return None
+    return _("it answered with something other than a robot's JSON: check the address"), 0
+
+
+def _codes(body: bytes, names: tuple[str, ...]) -> Iterator[int]:
+    """Yield the codes in an answer; UNREADABLE for an errcode that is no integer."""
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        return
+    for entry in answer if isinstance(answer, list) else [answer]:
+        for name in names if isinstance(entry, dict) else ():
+            values = entry.get(name)
+            for value in values if isinstance(values, list) else [values]:
+                if (
+                    (type(value) is float and value.is_integer())
+                    or type(value) is int
+                    or (isinstance(value, str) and re.fullmatch(r"\s*-?\d{1,18}\s*", value))
+                ):
+                    yield int(value)
+                elif name == "errcode" and value is not None:
+                    yield UNREADABLE
+
+
+# --- sending ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +266,9 @@ class Notification:
         return {"receiver": self.receiver, "sent": self.sent, "detail": self.detail.of(lang)}
 
 
-class _NotSent(Exception):  # noqa: N818  ends one delivery, nothing else
-    def __init__(self, why: Text, *, again: bool = False, busy: bool = False) -> None:
-        super().__init__(why.en)
-        self.why, self.again, self.busy = why, again, busy
+class _NotSentError(TcbOpsError):
+    wait: float | None = None
+    """The least seconds before another try; None: it would end in the same way."""
 
 
 def is_due(on: str, result: AuditResult) -> bool:
@@ -103,48 +302,7 @@ def receivers(settings: Settings) -> list[str]:
     return names
 
 
-def notify_audit(
-    result_for: Callable[[str], AuditResult],
-    settings: Settings,
-    *,
-    undelivered: Collection[str] = (),
-    keep: Callable[[Collection[str]], None],
-    always: bool = False,
-) -> list[Notification]:
-    """Send the message about an audit to everybody who wants to hear of it. Blocks; raises nothing for what fails.
-
-    Args:
-        result_for: returns the audit for a receiver (`receivers`): compared with the last one of which it was told, so
-            that what was not delivered is news again.
-        settings: name the receivers.
-        undelivered: those to whom this audit's message has been due, but was not delivered.
-        keep: is called with them, before the first receiver is asked and after each delivery.
-        always: whether to send also what is not due.
-
-    """
-    results = {name: result_for(name) for name in receivers(settings)}
-    due = {
-        name
-        for (name, result), to in zip(results.items(), settings.section("notify"), strict=True)
-        if is_due(to.on, result)
-    }
-    waiting = {*undelivered, *(set() if always else due)}
-    keep(waiting)
-    deliveries = []
-    for (name, result), to in zip(results.items(), settings.section("notify"), strict=True):
-        if not always and name not in due:
-            deliveries.append(Notification(name, sent=False, detail=_("not sent: nothing is new"), due=False))
-            continue
-        deliveries.append(_deliver(name, to, *_message(to, result, settings), settings))
-        if deliveries[-1].sent and name in waiting:
-            waiting.remove(name)
-            keep(waiting)
-    return deliveries
-
-
-def _message(
-    to: NotifySettings, result: AuditResult, settings: Settings
-) -> tuple[AuditMessage, dict[str, Any]]:
+def message_about(result: AuditResult, settings: Settings) -> tuple[AuditMessage, dict[str, Any]]:
     """Return the message about an audit, and the object that webhooks and commands get."""
     folder = Path(result.run.report) if result.run.report else None
     report = str(folder / PAGE) if folder is not None else ""
@@ -161,56 +319,58 @@ def _message(
         "manifest_sha256": manifest_sha256 or None,
         **result.to_json(settings.lang),
     }
-    markdown = to.format == "markdown"
-    return audit_message(result, report, manifest_sha256, settings.lang, markdown=markdown), payload
+    return audit_message(result, report, manifest_sha256, settings.lang), payload
 
 
 def notify_test(settings: Settings) -> list[Notification]:
     """Send a test message to every receiver. Blocks; raises nothing for what fails."""
     simulated = is_simulated(settings.run_target)
     payload = {"test": True, "target": settings.run_target, "simulated": simulated}
-    deliveries = []
-    for name, to in zip(receivers(settings), settings.section("notify"), strict=True):
-        message = trial_message(settings.lang, markdown=to.format == "markdown", simulated=simulated)
-        deliveries.append(_deliver(name, to, message, payload, settings))
-    return deliveries
+    message = trial_message(settings.lang, simulated=simulated)
+    return [
+        deliver(name, to, message, payload, settings)
+        for name, to in zip(receivers(settings), settings.section("notify"), strict=True)
+    ]
 
 
-def _deliver(
+def deliver(
     name: str, to: NotifySettings, message: AuditMessage, payload: Mapping[str, Any], settings: Settings
 ) -> Notification:
     """Deliver one message, in several tries; a program runs once."""
-    why: Text = verbatim("")
+    reason: Text = verbatim("")
     for wait in (*RETRY_WAITS, None):
         try:
             if to.kind == "command":
                 _run_command(to.command, _body(message, payload))
             else:
                 _post(to, message, payload, settings)
-        except _NotSent as error:
-            why = error.why
-            if wait is None or not error.again:
+        except TcbOpsError as error:
+            reason = error.text
+            again = 0.0 if isinstance(error, TransportError) else getattr(error, "wait", None)
+            if wait is None or again is None:
                 break
-            time.sleep(BUSY_WAIT if error.busy else wait)
+            time.sleep(max(wait, again))
         except Exception as error:  # noqa: BLE001  no receiver keeps the others, or the verdict, from being told
-            why = _("unexpected error ({error})", error=type(error).__name__)  # its text may hold an address
+            # Its text may hold an address.
+            reason = _("unexpected error ({error})", error=type(error).__name__)
             break
         else:
             return Notification(name, sent=True, detail=_("accepted"))
-    return Notification(name, sent=False, detail=why)
+    return Notification(name, sent=False, detail=reason)
 
 
 def _body(message: AuditMessage, payload: Mapping[str, Any]) -> bytes:
-    whole = {"title": message.title, "text": message.fit(1 << 20), **payload}
-    return json.dumps(whole, ensure_ascii=False).encode()
+    text = message.fit(1 << 20, lambda text: len(text.encode()))
+    return _encoded({"title": message.title, "text": text, **payload})
 
 
 # --- robots and webhooks ---------------------------------------------------------------------------------------
 
 
 def _post(to: NotifySettings, message: AuditMessage, payload: Mapping[str, Any], settings: Settings) -> None:
-    url = _secret_of(to.url_env, to.url_file, "url")
-    secret = _secret_of(to.secret_env, to.secret_file, "secret") if to.secret_env or to.secret_file else ""
+    url, secret = _secret_of(to.url_env, to.url_file, "url"), ""
+    if to.secret_env or to.secret_file:
+        secret = _secret_of(to.secret_env, to.secret_file, "secret")
     _check_url(url, settings)
     now = time.time()
     headers = {}
@@ -219,43 +379,27 @@ def _post(to: NotifySettings, message: AuditMessage, payload: Mapping[str, Any],
         if secret:
             headers["X-Tcb-Ops-Signature"] = webhook_signature(secret, body)
     else:
-        body = robot_body(to.kind, to.format, message, secret, now)
+        body = robot_body(to.kind, message, secret, now)
     if to.kind == "dingtalk" and secret:
         url = dingtalk_url(url, secret, now)
-    try:
-        response = submit_coroutine(_send(Secret(url), body, headers)).result()
-    except TransportError as error:
-        raise _NotSent(error.text, again=True) from None
-    except TcbOpsError as error:
-        raise _NotSent(error.text) from None
-    refused = refusal(to.kind, response)
-    if refused is not None:
-        why, code = refused
-        raise _NotSent(why, again=response.status >= 500 or code in BUSY, busy=code in BUSY)
+    response = submit_coroutine(_send(Secret(url), body, headers)).result()
+    if (refused := refusal(to.kind, response)) is not None:
+        reason, code = refused
+        error = _NotSentError(reason)
+        error.wait = BUSY_WAIT if code in BUSY else 0.0 if response.status >= 500 else None
+        raise error
 
 
 async def _send(url: Secret, body: bytes, headers: Mapping[str, str]) -> HttpResponse:
     async with Transport(connections=1, timeouts=TIMEOUTS) as transport:
-        return await transport.post_json(url, body, headers)
+        json = {"Content-Type": "application/json", **headers}
+        return await transport.send(HttpRequest("POST", url.reveal(), json), body)
 
 
 def _secret_of(variable: str, file: Path | None, what: str) -> str:
-    """Read an address or a key from where the settings say."""
-    if variable:
-        value = os.environ.get(variable, "").strip()
-        if not value:
-            raise _NotSent(
-                _("the environment variable {variable} ({what}_env) is not set", variable=variable, what=what)
-            )
-        return value
-    try:
-        value = Path(file or "").read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        why = system_reason(error) if isinstance(error, OSError) else verbatim("UTF-8")
-        raise _NotSent(_("{what}_file cannot be read ({why})", what=what, why=why)) from None
-    if not value:
-        raise _NotSent(_("{what}_file is empty", what=what))
-    return value
+    """Read an address or a key from where the settings say. Raises SettingsError."""
+    setting, value = (f"{what}_env", f"env:{variable}") if variable else (f"{what}_file", f"file:{file}")
+    return submit_coroutine(Credential.named(setting, value).read()).result().reveal()
 
 
 def _check_url(url: str, settings: Settings) -> None:
@@ -267,7 +411,7 @@ def _check_url(url: str, settings: Settings) -> None:
         host, usable = "", False
     local = is_loopback(host) and is_simulated(settings.run_target)
     if not usable or not host or (parts.scheme != "https" and not (parts.scheme == "http" and local)):
-        raise _NotSent(
+        raise _NotSentError(
             _(
                 "its address is not a plain https address (http only reaches this machine, under a simulated target)"
             )
@@ -289,11 +433,11 @@ def _run_command(command: Sequence[str], body: bytes) -> None:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise _NotSent(
+        raise _NotSentError(
             _("the program did not finish within {seconds:g} s", seconds=COMMAND_SECONDS)
         ) from None
     except (OSError, ValueError) as error:
         why = system_reason(error)
-        raise _NotSent(_("the program cannot be started ({why})", why=why)) from None
+        raise _NotSentError(_("the program cannot be started ({why})", why=why)) from None
     if ended.returncode:
-        raise _NotSent(_("the program ended with exit code {code}", code=ended.returncode))
+        raise _NotSentError(_("the program ended with exit code {code}", code=ended.returncode))

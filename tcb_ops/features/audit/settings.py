@@ -30,7 +30,6 @@ class NotifySettings(Section):
     url_file: Path | None = None
     secret_env: str = ""
     secret_file: Path | None = None
-    format: Literal["markdown", "text"] = "markdown"
     on: Literal["change", "always", "failure"] = "change"
     command: tuple[str, ...] = field(default=(), repr=False)
     """Kind `command`: a program and its arguments. It reads JSON on stdin."""

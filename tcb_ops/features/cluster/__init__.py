@@ -6,7 +6,5 @@ FEATURE = Feature(
     provides={
         "cluster": "tcb_ops.features.cluster.client:check_cluster",
         "cluster_runner": "tcb_ops.features.cluster.coordinator:opened_runner",
-        "worker_shares": "tcb_ops.features.cluster.workers:worker_shares",
-        "worker_lines": "tcb_ops.features.cluster.workers:worker_lines",
     },
 )

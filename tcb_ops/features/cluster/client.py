@@ -8,7 +8,6 @@ import re
 import signal
 import ssl
 import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from tempfile import TemporaryDirectory
@@ -21,12 +20,11 @@ from tcb_ops.i18n import _
 from tcb_ops.kinds import Kind
 from tcb_ops.model import is_loopback
 from tcb_ops.runs.database import ledger_file
-from tcb_ops.runs.locks import host_name
 from tcb_ops.runs.next_commands import install
 from tcb_ops.settings import Settings, holds_password
 
 if TYPE_CHECKING:
-    from distributed import Client, LocalCluster, Scheduler
+    from distributed import Client, LocalCluster
 
     from tcb_ops.runs.url_files import SourceQueries
 
@@ -66,7 +64,10 @@ def opened_cluster(cluster: Cluster, settings: Settings) -> Iterator[Client]:
             client = _local(int(local[1]), settings, stack)
         else:
             client = _connected(str(cluster), settings, stack)
-        _refuse_unsuitable(client, settings)
+        address = client.scheduler.address
+        scheduler_here = is_loopback(urlsplit(address).hostname or "") or address.startswith("inproc://")
+        if not scheduler_here and (reason := only_here(settings, address)) is not None:
+            raise reason
         client.run_on_scheduler(_give_up_silent_workers, WORKER_TTL)
         yield client
     finally:
@@ -106,17 +107,18 @@ def check_cluster(cluster: object) -> None:
 def check_kind(kind: Kind, queries: SourceQueries | None) -> None:
     """Raise UsageError for a run whose secrets stay on one machine: links in a file, the queries of URLs."""
     if queries is not None:
-        why = _(
-            "the list has URLs with a query, which may be a signature and never leaves this process, so a cluster "
-            "cannot work on it. Omit --cluster."
+        raise UsageError(
+            _(
+                "the list has URLs with a query, which may be a signature and never leaves this process, so a "
+                "cluster cannot work on it. Omit --cluster."
+            )
         )
-    elif kind.writes_links:
-        why = _(
-            "Links are written to one file on this machine, so no cluster can work on them. Omit --cluster."
+    if kind.writes_links:
+        raise UsageError(
+            _(
+                "Links are written to one file on this machine, so no cluster can work on them. Omit --cluster."
+            )
         )
-    else:
-        return
-    raise UsageError(why)
 
 
 def _local(workers: int, settings: Settings, stack: ExitStack) -> Client:
@@ -171,27 +173,7 @@ def _close_local(local: LocalCluster) -> None:
         local.close(timeout=CLOSE_WITHIN)
 
 
-def dashboard_of(client: Client) -> str:
-    """Return the address of the cluster's dashboard; "" if it has none, like a local one, or without bokeh."""
-    if not client.run_on_scheduler(_has_dashboard):
-        return ""
-    try:
-        link = str(client.dashboard_link or "")
-    except KeyError:  # the setting distributed.dashboard.link names a variable that is not set
-        return ""
-    return link if urlsplit(link).scheme in {"", "http", "https"} else ""
-
-
-def _has_dashboard(dask_scheduler: Scheduler) -> bool:
-    """Return whether the scheduler serves a dashboard. Runs in the scheduler.
-
-    Otherwise Dask has the address nevertheless.
-    """
-    return bool(dask_scheduler.http_application.applications)
-
-
 def _connected(address: str, settings: Settings, stack: ExitStack) -> Client:
-    from distributed.versions import VersionMismatchWarning
 
     if urlsplit(address).scheme != "tls" and address not in settings.unencrypted_schedulers:
         raise UsageError(
@@ -206,9 +188,7 @@ def _connected(address: str, settings: Settings, stack: ExitStack) -> Client:
             ),
         )
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", VersionMismatchWarning)  # _refuse_unsuitable compares them
-            client = _client_class()(address, timeout=CONNECT_WITHIN, set_as_default=False)
+        client = _client_class()(address, timeout=CONNECT_WITHIN, set_as_default=False)
     except (OSError, ValueError, TypeError, RuntimeError, ImportError) as error:
         raise _not_connected(address, error) from None
     stack.callback(_close, client)
@@ -256,62 +236,28 @@ def _close(client: Client) -> None:
         client.close()
 
 
-def _refuse_unsuitable(client: Client, settings: Settings) -> None:
-    """Raise UsageError for a cluster whose versions differ, or that the ledger, tokens or target cannot serve."""
-    address = client.scheduler.address
-    stays_here = only_here(settings, address)
-    scheduler_here = is_loopback(urlsplit(address).hostname or "") or address.startswith("inproc://")
-    if stays_here is not None and not scheduler_here:
-        raise stays_here
-    found = client.get_versions(packages=["tcb_ops"])
-    own = _versions(found["client"])
-    for name, node in [("scheduler", found["scheduler"]), *found["workers"].items()]:
-        if (versions := _versions(node)) != own:
-            raise UsageError(
-                _(
-                    "{name} of the cluster has {versions}, this process {own}: install the same versions.",
-                    name=name,
-                    versions=versions,
-                    own=own,
-                )
-            )
-    if stays_here is not None and set(client.run(host_name).values()) - {host_name()}:
-        raise stays_here
-
-
 def only_here(settings: Settings, address: str) -> UsageError | None:
     """Return why workers of other machines cannot work with these settings; None if they can."""
-    where = {"address": address}
     if ledger_file(settings.ledger) is not None:
-        return UsageError(
-            _(
-                "An SQLite ledger cannot be shared with the workers of {address}: use a PostgreSQL database "
-                "(--ledger postgresql+psycopg://…), or --cluster local:N on this machine.",
-                **where,
-            ),
+        text = _(
+            "An SQLite ledger cannot be shared with the workers of {address}: use a PostgreSQL database "
+            "(--ledger postgresql+psycopg://…), or --cluster local:N on this machine."
         )
-    if settings.tokens.source == "component":
-        return UsageError(
-            _(
-                "Tokens of the source `component` stay on one machine. Use --cluster local:N there, or give this "
-                'run and its workers source = "service", with a token server of your own.'
-            ),
+    elif settings.tokens.source == "component":
+        text = _(
+            "Tokens of the source `component` stay on one machine. Use --cluster local:N there, or give this "
+            'run and its workers source = "service", with a token server of your own.'
         )
-    if settings.on_loopback:
-        return UsageError(
-            _("The workers of {address} cannot reach a target on this machine.", **where),
-        )
-    return None
+    elif settings.on_loopback:
+        text = _("The workers of {address} cannot reach a target on this machine.")
+    else:
+        return None
+    return UsageError(text.format(address=address))
 
 
 def workers_of(client: Client) -> list[str]:
     """Return the addresses of a cluster's workers."""
     return list(client.sync(client.scheduler.identity, n_workers=-1)["workers"])
-
-
-def _versions(node: dict[str, Any] | None) -> str:
-    packages = (node or {}).get("packages", {})
-    return f"Dask {packages.get('distributed') or '-'}, tcb-ops {packages.get('tcb_ops') or '-'}"
 
 
 def _give_up_silent_workers(ttl: float, dask_scheduler: Any = None) -> None:

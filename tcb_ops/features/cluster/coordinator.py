@@ -12,12 +12,13 @@ import json
 import pickle
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -28,12 +29,11 @@ from tcb_ops.errors import LedgerError, StoppedError, TcbOpsError
 from tcb_ops.features.cluster.client import (
     Cluster,
     check_kind,
-    dashboard_of,
     only_here,
     opened_cluster,
     workers_of,
 )
-from tcb_ops.features.cluster.task import BEAT_SECONDS, Assignment, TaskEnd, packed
+from tcb_ops.features.cluster.task import BEAT_SECONDS, RELEASED, Assignment, TaskEnd, packed
 from tcb_ops.i18n import Text, _, as_list
 from tcb_ops.model import Outcome, Owner
 from tcb_ops.runs.database import ledger_file
@@ -43,7 +43,7 @@ from tcb_ops.runs.limits import after_canary
 from tcb_ops.runs.locks import host_name
 from tcb_ops.runs.plan import RunSpec
 from tcb_ops.runs.progress import Progress, RateEstimator
-from tcb_ops.runs.records import EnvRecord, RunRecord, Usage, lost_workers
+from tcb_ops.runs.records import EnvRecord, RunRecord, Usage
 from tcb_ops.runs.schema import cluster_sessions, partitions
 from tcb_ops.runs.stop_errors import canary_stop, interrupted
 from tcb_ops.settings import LEDGER_FILE, Origin, Settings, TokenSettings, without_password
@@ -65,11 +65,11 @@ TRIES = 3
 
 
 @contextmanager
-def opened_runner(cluster: Cluster, settings: Settings, work: RunSpec) -> Iterator[tuple[MakeRunner, str]]:
-    """Open a cluster for a run; yield what makes its runner, and the address of the dashboard. Raises UsageError."""
+def opened_runner(cluster: Cluster, settings: Settings, work: RunSpec) -> Iterator[MakeRunner]:
+    """Open a cluster for a run; yield what makes its runner. Raises UsageError."""
     check_kind(work.kind, work.queries)
     with opened_cluster(cluster, settings) as client:
-        yield partial(Coordinator, client), dashboard_of(client)
+        yield partial(Coordinator, client)
 
 
 def partition_count(environments: int, workers: int, *, per_env: int, concurrency: int) -> int:
@@ -105,7 +105,7 @@ def divide(environments: Sequence[EnvRecord], most: int, component_appid: str = 
     a/1 (0), b/2 (5)                               2     b/2
     =============================================  ====  =======================
     """
-    waiting = [one for one in environments if one.pending]
+    waiting = [environment for environment in environments if environment.pending]
     parent: dict[tuple[str, ...], tuple[str, ...]] = {}
 
     def root(key: tuple[str, ...]) -> tuple[str, ...]:
@@ -113,19 +113,33 @@ def divide(environments: Sequence[EnvRecord], most: int, component_appid: str = 
             key = above
         return key
 
-    for one in waiting:
-        parent[root(_caller(one, component_appid))] = root(("env", one.env))
+    for environment in waiting:
+        appid = component_appid if environment.owner == Owner.PLATFORM else environment.appid
+        parent[root(("app", environment.owner, appid))] = root(("env", environment.env))
     together = defaultdict(list)
-    for one in waiting:
-        together[root(("env", one.env))].append(one)
-    largest = sorted(together.values(), key=lambda group: -sum(one.pending for one in group))
-    groups: list[list[EnvRecord]] = [[] for _ in range(min(most, len(largest)))]
+    for environment in waiting:
+        together[root(("env", environment.env))].append(environment)
+    groups: list[list[EnvRecord]] = [[] for _ in range(min(most, len(together)))]
     loads = [(0, n) for n in range(len(groups))]
-    for group in largest:
+    for group in sorted(together.values(), key=_pending_rows, reverse=True):
         load, n = heapq.heappop(loads)
         groups[n] += group
-        heapq.heappush(loads, (load + sum(one.pending for one in group), n))
+        heapq.heappush(loads, (load + _pending_rows(group), n))
     return groups
+
+
+def _pending_rows(environments: Sequence[EnvRecord]) -> int:
+    return sum(environment.pending for environment in environments)
+
+
+def lost_workers(claims: Sequence[Sequence[str]]) -> dict[str, list[str]]:
+    """Return the workers that lost a partition, and those that continued it. `claims`: by partition, in order."""
+    continued_by: dict[str, list[str]] = {}
+    for workers in claims:
+        for lost, after in pairwise(workers):
+            if RELEASED not in {lost, after} and after not in continued_by.setdefault(lost, []):
+                continued_by[lost].append(after)
+    return continued_by
 
 
 _NEEDED = {
@@ -163,11 +177,6 @@ def settings_for_workers(settings: Settings) -> Settings:
     )
 
 
-def _caller(one: EnvRecord, component_appid: str) -> tuple[str, ...]:
-    appid = component_appid if one.owner == Owner.PLATFORM else one.appid
-    return ("app", one.owner, appid)
-
-
 class CoordinatorLedger(Ledger):
     """The ledger for the process that starts a run on a cluster, and holds its lock."""
 
@@ -186,9 +195,15 @@ class CoordinatorLedger(Ledger):
         """Record partitions, numbered from `first`."""
         with self._writing() as connection:
             for number, group in enumerate(groups, first):
-                its = {"run": run.number, "session": session, "number": number}
-                numbers = json.dumps([one.number for one in group])
-                connection.execute(partitions.insert().values(**its, envs=numbers, fence=0))
+                numbers = json.dumps([environment.number for environment in group])
+                key = {"run": run.number, "session": session, "number": number}
+                connection.execute(partitions.insert().values(**key, envs=numbers, fence=0))
+
+    def claims(self, run: RunRecord) -> list[list[str]]:
+        """Return who has claimed each partition of a run, in order, with RELEASED after one that ended its work."""
+        query = sa.select(partitions.c.workers).where(partitions.c.run == run.number)
+        records = self.query(query.order_by(partitions.c.session, partitions.c.number))
+        return [json.loads(workers or "[]") for (workers,) in records]
 
     def beat(self, run: RunRecord, session: int, *, stopping: bool = False, ended: bool = False) -> None:
         """Show the workers that the starting process is there, or have them stop; `ended`: that all have.
@@ -214,9 +229,10 @@ class Coordinator:
         self._stop = threading.Event()
         self._ended_at = time.monotonic()
         self._messages: tuple[Text, ...] = ()
-        self._lost: set[str] = set()
         self._waiting = False
-        self._failures = 0
+        self._failures = self._partitions = 0
+        self._show_again = 0.0
+        """When counting the rows may cost time again."""
 
     def interrupt(self) -> None:
         """End the session: workers stop within two seconds, all other rows stay pending."""
@@ -236,17 +252,16 @@ class Coordinator:
     def _coordinate(self) -> None:
         with closing(CoordinatorLedger(self._context.settings.ledger)) as ledger:
             self._ledger = ledger
-            self._before = ledger.counts(self._run)
-            self._before.pop(Outcome.PENDING, None)
-            self._rate = RateEstimator(self._run.rows, sum(self._before.values()))
+            self._lost = set(lost_workers(ledger.claims(self._run)))
+            self._rate = RateEstimator(self._run.rows, sum(self._done().values()))
             self._session = ledger.begin(self._run)
             try:
                 environments = ledger.environments(self._run)
                 waiting = after_canary(environments, self._context.canary)
-                self._work_through([one for one in environments if one.env not in waiting])
+                self._work_through([first for first in environments if first.env not in waiting])
                 if waiting:
                     self._check_canary(waiting)
-                    self._work_through([one for one in environments if one.env in waiting])
+                    self._work_through([other for other in environments if other.env in waiting])
                 ledger.beat(self._run, self._session, ended=True)
             finally:
                 self._report_use(time.monotonic())
@@ -257,25 +272,26 @@ class Coordinator:
     def _check_canary(self, others: set[str]) -> None:
         """Raise CanaryError if a row of the environments that went first did not succeed."""
         succeeded = Outcome.successes() | {Outcome.INVALID}
-        tallies = self._ledger.tallies(self._run)
-        if rows := sum(one.rows for one in tallies if one.env not in others and one.outcome not in succeeded):
+        first = [tally for tally in self._ledger.tallies(self._run) if tally.env not in others]
+        if rows := sum(tally.rows for tally in first if tally.outcome not in succeeded):
             raise canary_stop(rows)
 
     def _work_through(self, environments: Sequence[EnvRecord]) -> None:
         """Have workers work on the pending rows of these environments. Raises what stopped them."""
         limits = self._context.limits
         most = partition_count(
-            sum(one.pending > 0 for one in environments),
+            sum(environment.pending > 0 for environment in environments),
             max(1, len(self._workers())),
             per_env=limits.per_env,
             concurrency=limits.concurrency,
         )
         groups = divide(environments, most, self._context.settings.tokens.component_appid)
-        first = len(self._ledger.partitions(self._run, self._session))
+        first = self._partitions
+        self._partitions += len(groups)
         self._ledger.add_partitions(self._run, self._session, groups, first)
         tasks: dict[Future, int] = {}
         try:
-            for number in range(first, first + len(groups)):
+            for number in range(first, self._partitions):
                 tasks[self._submit(number)] = number
             self._watch(tasks)
             self._show()
@@ -303,14 +319,11 @@ class Coordinator:
                 self._report_use(now)
                 last_worker_at = now if self._workers() else last_worker_at
                 self._report_waiting(last_worker_at < now)
-                self._show()
+                if now > self._show_again:
+                    self._show()
                 if now - last_worker_at > patience:
-                    raise StoppedError(
-                        _(
-                            "The cluster {address} has no worker; unfinished rows stay pending.",
-                            address=self._address,
-                        )
-                    )
+                    text = _("The cluster {address} has no worker; unfinished rows stay pending.")
+                    raise StoppedError(text.format(address=self._address))
             for task in [task for task in tasks if task.status not in _OPEN]:
                 number = tasks.pop(task)
                 if self._has_to_be_repeated(task):
@@ -363,12 +376,9 @@ class Coordinator:
     def _report_waiting(self, waiting: bool) -> None:
         """Say once that nothing can be done until there is a worker."""
         if waiting and not self._waiting:
-            message = _(
-                "{address} has no worker: waiting for one, for at most {seconds:g} s.",
-                address=self._address,
-                seconds=self._context.limits.patience,
-            )
-            self._messages += (message,)
+            text = _("{address} has no worker: waiting for one, for at most {seconds:g} s.")
+            seconds = self._context.limits.patience
+            self._messages += (text.format(address=self._address, seconds=seconds),)
         self._waiting = waiting
 
     def _assignment(self, number: int) -> Assignment:
@@ -396,13 +406,11 @@ class Coordinator:
         if task.status == "error":
             self._failures += 1
             if self._failures > TRIES:
-                raise StoppedError(
-                    _(
-                        "The cluster's workers cannot run tcb-ops ({why}): install the same version of it, with its "
-                        "extras, on each of them.",
-                        why=type(task.exception()).__name__,
-                    )
+                text = _(
+                    "The cluster's workers cannot run tcb-ops ({why}): install the same version of it, with its extras, "
+                    "on each of them."
                 )
+                raise StoppedError(text.format(why=type(task.exception()).__name__))
             return True
         result = task.result()
         if result.end is TaskEnd.STOPPED:
@@ -412,12 +420,10 @@ class Coordinator:
         return result.end is TaskEnd.FENCED
 
     def _connection_lost(self) -> StoppedError:
-        return StoppedError(
-            _(
-                "The connection to the cluster's scheduler {address} was lost; unfinished rows stay pending.",
-                address=self._address,
-            )
+        text = _(
+            "The connection to the cluster's scheduler {address} was lost; unfinished rows stay pending."
         )
+        return StoppedError(text.format(address=self._address))
 
     def _report_use(self, now: float) -> None:
         """Record the session's time; calls are recorded by the workers."""
@@ -427,22 +433,18 @@ class Coordinator:
 
     def _show(self) -> None:
         """Show the progress and the workers that were lost, both from the ledger."""
-        found = self._ledger.partitions(self._run, self._session)
-        counts: Counter[Outcome] = Counter(self._before)
-        for one in found:
-            for by_worker in one.done.values():
-                counts.update(by_worker)
-        for lost, others in lost_workers(found).items():
+        for lost, others in lost_workers(self._ledger.claims(self._run)).items():
             if lost not in self._lost:
                 self._lost.add(lost)
-                message = _(
-                    "Worker {lost} lost; its merchants continue on {others}.",
-                    lost=lost,
-                    others=as_list(others, 3),
-                )
-                self._messages += (message,)
-        done = sum(counts.values())
-        rate, left = self._rate.update(time.monotonic(), done)
+                text = _("Worker {lost} lost; its merchants continue on {others}.")
+                self._messages += (text.format(lost=lost, others=as_list(others, 3)),)
+        began, counts = time.monotonic(), self._done()
+        self._show_again = began + 10 * (time.monotonic() - began)
+        rate, left = self._rate.update(began, sum(counts.values()))
         self._show_progress(
-            Progress(self._run.id, self._run.rows, +counts, rate, left, messages=self._messages)
+            Progress(self._run.id, self._run.rows, counts, rate, left, messages=self._messages)
         )
+
+    def _done(self) -> dict[Outcome, int]:
+        counts = self._ledger.counts(self._run)
+        return {outcome: rows for outcome, rows in counts.items() if outcome is not Outcome.PENDING}

@@ -13,10 +13,8 @@ import json
 import os
 import pickle
 import signal
-import threading
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -34,7 +32,7 @@ from tcb_ops.runs.ledger import HAND_OVER, LEASE, Ledger
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.locks import host_name
 from tcb_ops.runs.loop import submit_coroutine
-from tcb_ops.runs.records import RELEASED, EnvRecord, RunRecord, Usage, read_done
+from tcb_ops.runs.records import EnvRecord, RunRecord, Usage
 from tcb_ops.runs.schema import cluster_sessions, partitions, rows
 from tcb_ops.runs.stop_errors import interrupted
 from tcb_ops.settings import Settings, shown_url
@@ -45,7 +43,9 @@ BEAT_SECONDS = 1.0
 SILENT_AFTER = 10.0
 """Seconds without a beat of the starting process after which its workers stop."""
 SAMPLE = 20
-"""Local files that a worker looks at before it claims a partition."""
+"""Environments of which a worker looks at a local file before it claims a partition."""
+RELEASED = ""
+"""In the list of a partition's workers, after one that ended its work. Any other one but the last was lost."""
 
 
 class FencedError(LedgerError):
@@ -142,7 +142,7 @@ def work_on(assignment: Assignment) -> TaskResult:
             )
             stack.enter_context(closing(ledger))
             run, root = ledger.partition_run(), Path(assignment.root)
-            if not any(one.pending for one in ledger.environments(run)):
+            if not any(environment.pending for environment in ledger.environments(run)):
                 return result(TaskEnd.DONE)  # by a worker that ended before its result was fetched
             if (problem := _missing_files(ledger, run, root)) is not None:
                 return result(TaskEnd.STOPPED, StoppedError(problem))
@@ -177,23 +177,13 @@ def work_on(assignment: Assignment) -> TaskResult:
 
 def _unfit(assignment: Assignment) -> TcbOpsError | None:
     """Return why this process cannot work on the run, as far as that is known without its ledger."""
-    here, name, ledger = version("tcb-ops"), host_name(), assignment.ledger
-    if assignment.version != here:
-        return StoppedError(
-            _(
-                "it has tcb-ops {here}, the starting process {there}: install the same one.",
-                here=here,
-                there=assignment.version,
-            )
-        )
-    if assignment.host not in {"", name}:
-        return StoppedError(
-            _(
-                "it is on {here}; the ledger, the tokens or the target of this run are only on {there}.",
-                here=name,
-                there=assignment.host,
-            )
-        )
+    own_version, host, ledger = version("tcb-ops"), host_name(), assignment.ledger
+    if assignment.version != own_version:
+        text = _("it has tcb-ops {here}, the starting process {there}: install the same one.")
+        return StoppedError(text.format(here=own_version, there=assignment.version))
+    if assignment.host not in {"", host}:
+        text = _("it is on {here}; the ledger, the tokens or the target of this run are only on {there}.")
+        return StoppedError(text.format(here=host, there=assignment.host))
     if "://" not in ledger and not Path(ledger).is_file():  # opening it would create one
         return StoppedError(_("it does not see the ledger {file}.", file=ledger))
     return None
@@ -239,32 +229,25 @@ def _ledger_url(shipped: str) -> str:
 
 
 def _missing_files(ledger: PartitionLedger, run: RunRecord, root: Path) -> Text | None:
-    """Return what is wrong if this worker does not see the local files as they were planned; None if it does.
+    """Return what is wrong if this worker sees no local file as it was planned; None if it does.
 
-    A few files may have changed since: each of their rows fails on its own.
+    Some files may have changed since: each of their rows fails on its own.
     """
-    if not run.root:
+    first_rows = [(environment, -1) for environment in ledger.environments(run) if environment.pending]
+    rows_by_env = ledger.pending(run, first_rows[:SAMPLE], 1) if run.root else []
+    local = [row for rows in rows_by_env for row in rows if row.size is not None and not is_source(row.file)]
+    if not local or any(_is_as_planned(root, row) for row in local):
         return None
-    environments = [one for one in ledger.environments(run) if one.pending][:SAMPLE]
-    found = ledger.pending(
-        run, [(one, -1) for one in environments], max(1, SAMPLE // max(1, len(environments)))
-    )
-    sample = [row for each in found for row in each if row.size is not None and not is_source(row.file)]
-    wrong = [row for row in sample if not _as_planned(root, row)]
-    if len(wrong) * 2 <= len(sample):
-        return None
-    if not root.is_dir():
-        return _("it does not see the folder {root}.", root=root)
-    first = wrong[0].file
-    return _("below {root} it does not see {file} as it was planned (size and time).", root=root, file=first)
+    file = local[0].file
+    return _("below {root} it does not see {file} as it was planned (size and time).", root=root, file=file)
 
 
-def _as_planned(root: Path, row: Row) -> bool:
+def _is_as_planned(root: Path, row: Row) -> bool:
     try:
-        found = (root / row.file).stat()
+        status = (root / row.file).stat()
     except OSError:
         return False
-    return (found.st_size, found.st_mtime_ns) == (row.size, row.mtime_ns)
+    return (status.st_size, status.st_mtime_ns) == (row.size, row.mtime_ns)
 
 
 # --- the ledger of a worker -------------------------------------------------------------------------------------
@@ -277,32 +260,24 @@ class PartitionLedger(Ledger):
         """Open the ledger; nothing is claimed yet."""
         super().__init__(where)
         self._worker = worker
-        self._whole = self.run(run_id)
-        self._mine = (
-            (partitions.c.run == self._whole.number)
-            & (partitions.c.session == session)
-            & (partitions.c.number == number)
-        )
-        self._session = (cluster_sessions.c.run == self._whole.number) & (
-            cluster_sessions.c.session == session
-        )
-        self._turn = threading.Lock()
-        """Held by each write: two threads of a worker write."""
+        self._whole_run = self.run(run_id)
+        of_session = {"run": self._whole_run.number, "session": session}
+        self._own = _matching(partitions, **of_session, number=number)
+        self._session = _matching(cluster_sessions, **of_session)
         self._fence = -1
         self._claimed_by: list[str] = []
         self._stopping = False
-        self._done: dict[str, Counter[Outcome]] = defaultdict(Counter)
-        self._beat, self._beat_seen = -1, time.monotonic()
-        self._places: list[int] = _loaded(self._record().envs, [])
+        self._beat, self._beat_at = -1, time.monotonic()
+        self._environments: list[int] = json.loads(self._record().envs)
 
     @property
     def stopping(self) -> bool:
         """Whether the run ends, or its starting process has fallen silent; as of the last `renew`."""
-        return self._stopping or time.monotonic() - self._beat_seen > SILENT_AFTER
+        return self._stopping or time.monotonic() - self._beat_at > SILENT_AFTER
 
     def partition_run(self) -> RunRecord:
         """Return the run's record with the rows of this partition only."""
-        return replace(self._whole, rows=sum(one.rows for one in self.environments(self._whole)))
+        return replace(self._whole_run, rows=sum(of.rows for of in self.environments(self._whole_run)))
 
     def claim(self) -> bool | None:
         """Raise the fence; return whether another worker may still be calling.
@@ -310,35 +285,29 @@ class PartitionLedger(Ledger):
         None if the run is being stopped, or has another session: nothing may be sent.
         """
         while True:
-            found = self._record()
-            newest = sa.select(sa.func.max(cluster_sessions.c.session)).where(
-                cluster_sessions.c.run == self._whole.number
-            )
+            record = self._record()
+            newest = sa.select(sa.func.max(cluster_sessions.c.session)).filter_by(run=self._whole_run.number)
             current = sa.exists().where(
                 self._session,
                 cluster_sessions.c.session == newest.scalar_subquery(),
                 ~cluster_sessions.c.stopping,
             )
-            workers = _loaded(found.workers, [])
+            workers = json.loads(record.workers or "[]")
             moved = workers[-1:] not in ([], [RELEASED])
             if workers[-1:] != [self._worker]:
                 workers.append(self._worker)
             with super()._writing() as connection:
                 claimed = connection.execute(
                     partitions.update()
-                    .where(self._mine, partitions.c.fence == found.fence, current)
-                    .values(fence=found.fence + 1, workers=json.dumps(workers))
+                    .where(self._own, partitions.c.fence == record.fence, current)
+                    .values(fence=record.fence + 1, workers=json.dumps(workers))
                 )
                 # Asked again: the update may have waited while the run was being stopped.
                 allowed = connection.execute(sa.select(current)).scalar()
                 if claimed.rowcount and not allowed:
                     connection.rollback()
                 elif claimed.rowcount:
-                    # Read again: the previous worker may have committed since.
-                    found = connection.execute(sa.select(partitions).where(self._mine)).one()
-                    self._fence, self._claimed_by = found.fence, workers
-                    for worker, counts in read_done(found.done).items():
-                        self._done[worker].update(counts)
+                    self._fence, self._claimed_by = record.fence + 1, workers
                     return moved
             if not allowed:
                 return None
@@ -346,81 +315,59 @@ class PartitionLedger(Ledger):
     def release(self) -> None:
         """Record that this worker has ended its work on the partition, and its calls: it was not lost."""
         workers = json.dumps([*self._claimed_by, RELEASED])
-        with suppress(LedgerError), self._turn, super()._writing() as connection:
-            its = self._mine & (partitions.c.fence == self._fence)
-            connection.execute(partitions.update().where(its).values(workers=workers))
+        with suppress(LedgerError), self._writing() as connection:
+            connection.execute(partitions.update().where(self._own).values(workers=workers))
 
     def renew(self) -> None:
         """Look at the fence and the starting process. Raises FencedError if another worker has the partition."""
-        both = (partitions.c.run == cluster_sessions.c.run) & (
-            partitions.c.session == cluster_sessions.c.session
-        )
+        state = sa.select(partitions.c.fence, cluster_sessions.c.beat, cluster_sessions.c.stopping)
         ((fence, beat, self._stopping),) = self.query(
-            sa.select(partitions.c.fence, cluster_sessions.c.beat, cluster_sessions.c.stopping)
-            .join_from(partitions, cluster_sessions, both)
-            .where(self._mine)
+            state.join_from(partitions, cluster_sessions, self._session).where(self._own)
         )
         if fence != self._fence:
-            raise _fenced(self._whole)
+            raise _fenced(self._whole_run)
         if beat != self._beat:
-            self._beat, self._beat_seen = beat, time.monotonic()
+            self._beat, self._beat_at = beat, time.monotonic()
 
     def environments(self, run: RunRecord, only: Sequence[int] | None = None) -> list[EnvRecord]:
         """List the partition's environments."""
-        return super().environments(run, self._places if only is None else only)
+        return super().environments(run, self._environments if only is None else only)
 
     def counts(self, run: RunRecord) -> dict[Outcome, int]:
         """Count the partition's rows by outcome, without zeros."""
-        found = self.query(
+        counts = self.query(
             sa.select(rows.c.outcome, sa.func.count())
-            .where(rows.c.run == run.number, rows.c.place.in_(self._places))
+            .where(rows.c.run == run.number, rows.c.place.in_(self._environments))
             .group_by(rows.c.outcome)
         )
-        return {Outcome(outcome): int(count) for outcome, count in found}
+        return {Outcome(outcome): int(count) for outcome, count in counts}
 
     def record(self, run: RunRecord, ends: Sequence[RowEnd], usage: Usage) -> None:
-        """Commit as Ledger does, unless another worker has claimed the partition (FencedError)."""
-        with self._turn:
-            before = self._done[self._worker].copy()
-            self._done[self._worker].update(end.outcome for end in ends)
-            try:
-                # The run's own time is that of the starting process.
-                super().record(run, ends, replace(usage, seconds=0.0))
-            except LedgerError:
-                self._done[self._worker] = before
-                raise
-
-    def close_environment(
-        self, run: RunRecord, environment: EnvRecord, end: RowEnd, but_lines: Iterable[int] = ()
-    ) -> int:
-        """Close an environment as Ledger does. Its rows are counted with the next commit, which follows at once."""
-        with self._turn:
-            closed = super().close_environment(run, environment, end, but_lines)
-            self._done[self._worker][end.outcome] += closed
-            return closed
+        """Commit as Ledger does. The run's own time is that of the starting process."""
+        super().record(run, ends, replace(usage, seconds=0.0))
 
     @contextmanager
     def _writing(self, idle: int | None = None) -> Iterator[sa.Connection]:
+        """Begin a transaction, unless another worker has claimed the partition (FencedError)."""
         with super()._writing(idle) as connection:
-            done = {worker: counts for worker, counts in self._done.items() if counts}
             # First: it locks the partition's record until the commit, so that no claim comes in between.
             admitted = connection.execute(
                 partitions.update()
-                .where(self._mine, partitions.c.fence == self._fence)
-                .values(done=json.dumps(done))
+                .where(self._own, partitions.c.fence == self._fence)
+                .values(fence=self._fence)
             )
             if not admitted.rowcount:
-                raise _fenced(self._whole)
+                raise _fenced(self._whole_run)
             yield connection
 
     def _record(self) -> Any:
-        (found,) = self.query(sa.select(partitions).where(self._mine))
-        return found
+        (record,) = self.query(sa.select(partitions).where(self._own))
+        return record
 
 
 def _fenced(run: RunRecord) -> FencedError:
     return FencedError(_("another worker continues these merchants of run {run}.", run=run.id))
 
 
-def _loaded(text: str, empty: Any) -> Any:
-    return json.loads(text) if text else empty
+def _matching(table: sa.Table, **values: int) -> sa.ColumnElement[bool]:
+    return sa.and_(*(table.c[name] == value for name, value in values.items()))

@@ -22,7 +22,7 @@ from tcb_ops.errors import SettingsError, TokenError, TokenSourceError, Transpor
 from tcb_ops.features.component.store import StoredToken, TokenStore
 from tcb_ops.i18n import Text, _, as_sentences
 from tcb_ops.model import Secret
-from tcb_ops.settings import Settings, TokenSettings
+from tcb_ops.settings import Settings
 from tcb_ops.wechat.call_policy import Caller, CallFailure, CallLimits
 from tcb_ops.wechat.client import AUTHORIZERS_PER_PAGE, PlatformClient
 from tcb_ops.wechat.responses import ApiError, InvalidResponse
@@ -191,27 +191,6 @@ class ComponentTokens:
         self._room = asyncio.Semaphore(AT_ONCE)
         self._refreshes = SharedTasks[Token]()
         self._refused: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=MOST_REFUSED))
-
-    @classmethod
-    def of(cls, settings: TokenSettings, api_base: str) -> ComponentTokens:
-        """Create it from the settings. Raises SettingsError that names a missing or invalid one."""
-        if not settings.sole_owner:
-            raise SettingsError(
-                _(
-                    'tokens.source = "component" needs sole_owner = true: a second program that refreshes the same '
-                    "tokens invalidates those of the first within five minutes. If your backend already refreshes "
-                    'them, use source = "service" or "command" to get them from it; set sole_owner = true only if '
-                    "no other program refreshes them."
-                )
-            )
-        if not settings.component_appid:
-            raise SettingsError(
-                _("tokens.component_appid is missing: it is the platform's own appid on open.weixin.qq.com.")
-            )
-        secret = Credential.named("tokens.secret", settings.secret)
-        ticket = Credential.named("tokens.ticket", settings.ticket)
-        store = TokenStore(settings.store, settings.component_appid, api_base)
-        return cls(settings.component_appid, secret, ticket, store, api_base)
 
     async def token(self, appid: str, refused: Secret | None = None) -> Token:
         """Return the stored token, or the result of a refresh, new or already running.
@@ -473,5 +452,22 @@ def _for_all(refused: _RefusedError) -> TokenSourceError:
 
 
 def component_tokens(settings: Settings) -> ComponentTokens:
-    """Create the token source that the settings name. Raises SettingsError."""
-    return ComponentTokens.of(settings.tokens, settings.api_base)
+    """Create the token source that the settings name. Raises SettingsError for a missing or invalid one."""
+    tokens = settings.tokens
+    if not tokens.sole_owner:
+        raise SettingsError(
+            _(
+                'tokens.source = "component" needs sole_owner = true: a second program that refreshes the same '
+                "tokens invalidates those of the first within five minutes. If your backend already refreshes "
+                'them, use source = "service" or "command" to get them from it; set sole_owner = true only if '
+                "no other program refreshes them."
+            )
+        )
+    if not tokens.component_appid:
+        raise SettingsError(
+            _("tokens.component_appid is missing: it is the platform's own appid on open.weixin.qq.com.")
+        )
+    secret = Credential.named("tokens.secret", tokens.secret)
+    ticket = Credential.named("tokens.ticket", tokens.ticket)
+    store = TokenStore(tokens.store, tokens.component_appid, settings.api_base)
+    return ComponentTokens(tokens.component_appid, secret, ticket, store, settings.api_base)

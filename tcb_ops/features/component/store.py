@@ -7,8 +7,6 @@ each refresh. The locks belong to the operating system, which releases them when
 
 from __future__ import annotations
 
-import asyncio
-import json
 import os
 import re
 import stat
@@ -16,8 +14,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from filelock import FileLock, Timeout
+import msgspec
+from filelock import AsyncFileLock, FileLock, Timeout
 
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import SettingsError, TokenError, TokenSourceError
@@ -25,9 +25,8 @@ from tcb_ops.formatting import shown
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Secret
 from tcb_ops.resources import raise_if_exhausted, replacing, system_reason
-from tcb_ops.wechat.tokens import Token, finite, is_token, read_object
+from tcb_ops.wechat.tokens import Token, is_token, read_object
 
-SCHEMA = 1
 POLL = 0.02
 """Seconds between attempts to take a lock."""
 LONGEST_HOLD = 120.0
@@ -74,7 +73,7 @@ class TokenStore:
     def __init__(self, folder: Path, component_appid: str, api_base: str) -> None:
         self._folder = folder
         self._locks = folder / LOCKS
-        identity = {"schema": SCHEMA, "component_appid": component_appid, "api_base": api_base.rstrip("/")}
+        identity = {"schema": 1, "component_appid": component_appid, "api_base": api_base.rstrip("/")}
         try:
             self._open(identity)
         except OSError as error:
@@ -94,7 +93,7 @@ class TokenStore:
         file = self._file(appid)
         try:
             with file.open("rb") as opened:
-                stored = _record(read_object(opened.read(LARGEST_FILE)), appid)
+                stored = _read_record(opened.read(LARGEST_FILE), appid)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -112,14 +111,14 @@ class TokenStore:
 
     def write(self, appid: str, token: StoredToken) -> None:
         """Store an appid's tokens. The caller holds its lock. Raises TokenSourceError if the file cannot be written."""
-        record = {
-            "schema": SCHEMA,
-            "appid": appid,
-            "access_token": token.access.reveal() if token.access else "",
-            "expires_at": token.expires_at,
-            "renew_at": token.renew_at,
-            "refresh_token": token.refresh.reveal() if token.refresh else "",
-        }
+        record = _Record(
+            1,
+            appid,
+            token.access.reveal() if token.access else "",
+            token.expires_at,
+            token.renew_at,
+            token.refresh.reveal() if token.refresh else "",
+        )
         file = self._file(appid)
         try:
             _replace(file, record)
@@ -134,26 +133,26 @@ class TokenStore:
         Raises TokenError if the lock is not released within two minutes.
         """
         self._file(appid)
-        lock = FileLock(self._locks / f"{appid}.lock", timeout=0, mode=0o600, thread_local=False)
-        now = asyncio.get_running_loop().time
-        end = now() + LONGEST_HOLD
-        while True:
-            try:
-                lock.acquire()
-                break
-            except Timeout:
-                pass
-            except (OSError, NotImplementedError) as error:
-                raise_if_exhausted(error)
-                why = system_reason(error) if isinstance(error, OSError) else _("it cannot be locked")
-                raise self._unusable(self._locks, why) from None
-            if now() > end:
-                raise TokenError.of(appid, detail(DetailCode.TOKEN_LOCKED, longest_hold=LONGEST_HOLD))
-            await asyncio.sleep(POLL)
+        lock = AsyncFileLock(
+            self._locks / f"{appid}.lock",
+            timeout=LONGEST_HOLD,
+            poll_interval=POLL,
+            mode=0o600,
+            thread_local=False,
+            run_in_executor=False,
+        )
+        try:
+            await lock.acquire()
+        except Timeout:
+            raise TokenError.of(appid, detail(DetailCode.TOKEN_LOCKED, longest_hold=LONGEST_HOLD)) from None
+        except (OSError, NotImplementedError) as error:
+            raise_if_exhausted(error)
+            why = system_reason(error) if isinstance(error, OSError) else _("it cannot be locked")
+            raise self._unusable(self._locks, why) from None
         try:
             yield
         finally:
-            lock.release()
+            await lock.release()
 
     def _open(self, identity: dict[str, object]) -> None:
         self._folder.parent.mkdir(parents=True, exist_ok=True)
@@ -197,26 +196,15 @@ class TokenStore:
             )
 
     def _check_identity(self, identity: dict[str, object]) -> None:
-        found = read_object((self._folder / IDENTITY).read_bytes()[:LARGEST_FILE])
-        if not set(identity) <= set(found):
+        stored = read_object((self._folder / IDENTITY).read_bytes()[:LARGEST_FILE])
+        if wrong := [name for name, value in identity.items() if stored.get(name) != value]:
             raise self._bad(
                 _(
-                    "cannot be read (_platform.json is not the expected JSON): choose another folder, or delete "
-                    "this one; the refresh tokens are then looked up again"
+                    "belongs to another platform, or another version wrote it (_platform.json: {names}): choose another "
+                    "folder",
+                    names=", ".join(wrong),
                 )
             )
-        if found["schema"] != SCHEMA:
-            raise self._bad(_("was written by a newer tcb-ops: use that one, or choose another folder"))
-        for name in ("component_appid", "api_base"):
-            if found[name] != identity[name]:
-                raise self._bad(
-                    _(
-                        "belongs to another platform ({name} {found}, not {identity}): choose another folder",
-                        name=name,
-                        found=shown(str(found[name])),
-                        identity=identity[name],
-                    )
-                )
 
     def _file(self, appid: str) -> Path:
         if not _APPID.fullmatch(appid):
@@ -230,27 +218,32 @@ class TokenStore:
         return TokenSourceError(detail(DetailCode.TOKEN_STORE, path=path, why=why))
 
 
-def _replace(file: Path, record: dict[str, object]) -> None:
+def _replace(file: Path, record: object) -> None:
     """Write a file atomically, readable only by its owner; the caller holds its lock."""
     with replacing(file, private=True) as fresh:
-        fresh.write_text(json.dumps(record, indent=1), encoding="utf-8")
+        fresh.write_bytes(msgspec.json.encode(record))
 
 
-def _record(found: dict[str, object], appid: str) -> StoredToken | None:
-    """Return the tokens in a file's JSON; None if it is not a valid record of this appid."""
-    access, refresh = found.get("access_token"), found.get("refresh_token")
-    renew_at, expires_at = found.get("renew_at"), found.get("expires_at")
-    if (
-        found.get("schema") != SCHEMA
-        or found.get("appid") != appid
-        or not (access == "" or is_token(access))
-        or not (refresh == "" or is_token(refresh))
-        or not isinstance(renew_at, int | float)
-        or not isinstance(expires_at, int | float)
+class _Record(msgspec.Struct):
+    """An appid's file."""
+
+    schema: Literal[1]
+    appid: str
+    access_token: str
+    expires_at: float
+    renew_at: float
+    refresh_token: str
+
+
+def _read_record(content: bytes, appid: str) -> StoredToken | None:
+    """Return the tokens in a file; None if it is not a valid record of this appid."""
+    try:
+        record = msgspec.json.decode(content, type=_Record)
+    except (msgspec.DecodeError, UnicodeDecodeError):  # its text may quote a token
+        return None
+    access, refresh = (Secret(text) if text else None for text in (record.access_token, record.refresh_token))
+    if record.appid != appid or not all(
+        secret is None or is_token(secret.reveal()) for secret in (access, refresh)
     ):
         return None
-    try:
-        moments = finite(float(renew_at)), finite(float(expires_at))
-    except (ValueError, OverflowError):
-        return None
-    return StoredToken(Secret(access) if access else None, Secret(refresh) if refresh else None, *moments)
+    return StoredToken(access, refresh, record.renew_at, record.expires_at)

@@ -6,5 +6,5 @@ FEATURE = Feature(
     commands={
         "inspect": ["tcb_ops.features.evidence.command:diff", "tcb_ops.features.evidence.command:verify"]
     },
-    provides={"history": "tcb_ops.features.evidence.api:history"},
+    provides={"history": "tcb_ops.features.evidence.history:history"},
 )

@@ -10,11 +10,7 @@ import click
 
 from tcb_ops.cli import Command
 from tcb_ops.cli.console import Console, suggest_next
-from tcb_ops.cli.options import (
-    CommonOptions,
-    reader_options,
-    settings_options,
-)
+from tcb_ops.cli.options import CommonOptions, reader_options, settings_options
 from tcb_ops.errors import TcbOpsError, UsageError
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Lang, Text, _, as_list, as_sentences, ngettext, pgettext
@@ -79,12 +75,12 @@ def verify(folder: str, *, common: CommonOptions) -> int:
     SHA-256. DIR can also be the run. Names the file or the row that differs: exit code 1; 1 also if the ledger does not know the run. Nothing differs:
     0, and what that proves. No report in DIR: 2. The ledger is damaged: 3.
     """
-    from tcb_ops.features.evidence import api
+    from tcb_ops.features.evidence.verify import verify as check
 
     settings, console = common.start()
     if not Path(folder).exists():
         folder = _report_of(folder, settings)
-    found = api.verify(folder, settings=settings)
+    found = check(folder, settings=settings)
     if common.json:
         console.json(found.to_json(settings.lang))
     else:
@@ -106,23 +102,21 @@ def _report_of(run: str, settings: Settings) -> str:
     )
 
 
+_MARKS = {"same": _("same"), "differs": _("DIFFERS"), "unknown": pgettext("check", "unknown")}
+
+
 def _checks_table(found: Verification, lang: Lang) -> Table:
     """Render a line per check of a report folder."""
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text as Styled
 
-    marks = {"same": _("same"), "differs": _("DIFFERS"), "unknown": pgettext("check", "unknown")}
-    table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
+    columns = (Column(no_wrap=True), Column(no_wrap=True), Column(overflow="fold"))
+    table = Table.grid(*columns, padding=(0, 2, 0, 0))
     for check in found.checks:
-        mark = marks.get(check.state, _("not checked")).of(lang)
-        style = "bold" if check.state == "differs" else ""
+        mark = _MARKS.get(check.state, _("not checked"))
+        cells = (mark.of(lang), check.what, check.text.of(lang))
         table.add_row(
-            Styled(mark, style=style),
-            Styled(sanitize(check.what), style=style),
-            sanitize(check.text.of(lang)),
+            *(Styled(sanitize(cell)) for cell in cells), style="bold" if check.state == "differs" else ""
         )
     return table
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
+from tcb_ops.arguments import checked
+from tcb_ops.errors import ArgumentError, check_count
 from tcb_ops.i18n import _, ngettext
 from tcb_ops.kinds import merchant_count, row_count
 from tcb_ops.reports.formats.charts import code_colour
@@ -16,6 +19,7 @@ from tcb_ops.reports.formats.notebook import LINES, frame_of
 from tcb_ops.reports.formats.templates import environment
 from tcb_ops.reports.summary import most_first
 from tcb_ops.settings import Settings
+from tcb_ops.start import TargetOptions, existing_ledger, settings_for
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -105,7 +109,25 @@ class History:
         )
 
 
-def history(
+@checked
+def history(days: int = DAYS, *, until: str = "today", **options: Unpack[TargetOptions]) -> History:
+    """Count errcodes by day and merchant over all runs of `target`, else the settings'.
+
+    `until` is the last of the days, such as 2026-10-30, or today.
+    """
+    settings = settings_for(options)
+    check_count("days", days, least=1)
+    now = time.time()
+    if until != "today":
+        try:
+            last = datetime.fromisoformat(until)
+        except ValueError:
+            raise ArgumentError("until", until, _("today or a date such as 2026-10-30")) from None
+        now = last.replace(tzinfo=settings.zone).timestamp()
+    return count_errcodes(existing_ledger(settings), settings.run_target, settings, days=days, now=now)
+
+
+def count_errcodes(
     ledger: LedgerReader | None, target: str, settings: Settings, *, days: int = DAYS, now: float
 ) -> History:
     """Count a target's rows that ended with an errcode other than 0, over the last `days` days, today included.

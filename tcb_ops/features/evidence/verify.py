@@ -7,7 +7,6 @@ every row of results.csv and failed.csv with the ledger. Without the ledger, a c
 from __future__ import annotations
 
 import csv
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
+from tcb_ops.arguments import checked
 from tcb_ops.errors import LedgerDamagedError, RunNotFoundError, UsageError
 from tcb_ops.i18n import Joined, Lang, Text, _, as_list, as_sentences, ngettext, verbatim
 from tcb_ops.kinds import row_count
@@ -42,7 +42,8 @@ from tcb_ops.resources import system_reason
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import RowRecord, RunRecord
 from tcb_ops.secrets import redact
-from tcb_ops.settings import LEDGER_FILE
+from tcb_ops.settings import LEDGER_FILE, Settings
+from tcb_ops.start import existing_ledger, settings_for
 
 
 class State(StrEnum):
@@ -132,7 +133,19 @@ class Verification:
         }
 
 
-def verify(
+@checked
+def verify(folder: str | Path, *, settings: Settings | None = None) -> Verification:
+    """Check a report folder against its manifest, the ledger and the list, as far as they exist.
+
+    Nothing is written. Raises UsageError if the folder has no report.
+    """
+    settings = settings_for({"settings": settings})
+    report = Path(folder)
+    lists = (Path(), settings.merchants.parent, *report.absolute().parents[:2])
+    return check_report(report, existing_ledger(settings), lists, str(Path(settings.ledger).absolute()))
+
+
+def check_report(
     folder: Path, ledger: LedgerReader | None, lists: Sequence[Path] = (), ledger_file: str = LEDGER_FILE
 ) -> Verification:
     """Check a report folder against its manifest, the ledger (if there is one), and the list (if it is found).
@@ -188,28 +201,23 @@ def _not_listed(folder: Path, manifest: Manifest) -> Iterator[Check]:
 
 def _check_input(manifest: Manifest, lists: Sequence[Path]) -> Check:
     """Compare the list: it differs only if every file found with its name does."""
-    places = [*lists, *([Path(manifest.root)] if manifest.root else [])]
-    there: Path | None = None
-    for place in dict.fromkeys(place / manifest.list_name for place in places):
-        try:
-            if not place.is_file():
-                continue
-            with place.open("rb") as stream:
-                sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-        except OSError:
-            continue
-        if sha256 == manifest.list_sha256:
-            return _same(INPUT, _("{place} is the list that was read", place=place))
-        there = there or place
-    if there is None:
+    folders = [*lists, *([Path(manifest.root)] if manifest.root else [])]
+    other: Path | None = None
+    for file in dict.fromkeys(folder / manifest.list_name for folder in folders):
+        with suppress(OSError):
+            if file.is_file():
+                if fingerprint(file)["sha256"] == manifest.list_sha256:
+                    return _same(INPUT, _("{place} is the list that was read", place=file))
+                other = other or file
+    if other is None:
         text = _(
             "{list_name} (SHA-256 {list_sha256}…) is in none of {folders}. To compare it, run verify in its folder",
             list_name=manifest.list_name,
             list_sha256=manifest.list_sha256[:12],
-            folders=as_list(dict.fromkeys(str(place.absolute()) for place in places)),
+            folders=as_list(dict.fromkeys(str(folder.absolute()) for folder in folders)),
         )
         return Check(INPUT, State.NOT_CHECKED, text)
-    return _differs(INPUT, _("{there} is not the same as when the run read it.", there=there))
+    return _differs(INPUT, _("{there} is not the same as when the run read it.", there=other))
 
 
 # --- against the ledger ---------------------------------------------------------------------------------------------

@@ -254,12 +254,6 @@ class Faults:
         """Return the entry to play at a call, in a plan narrowed by `within`."""
         return next((entry for entry in self.entries if entry.hits(step, path, call)), None)
 
-    def counted(self, step: FaultStep, path: str) -> bool:
-        """Return whether calls for this path must be counted, because an entry has call numbers."""
-        return any(
-            entry.calls and entry.step is step and fnmatchcase(path, entry.path) for entry in self.entries
-        )
-
 
 # --- the file ----------------------------------------------------------------------------------------------------
 

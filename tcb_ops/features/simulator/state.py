@@ -104,7 +104,7 @@ class SimulatorState:
         self._plans: dict[tuple[str, str], Faults] = {}
         """The part of the plan for one merchant's environment, mostly empty."""
         self._counts: Counter[tuple[FaultStep, str, str]] = Counter()
-        """Calls by (step, env, path), only if an entry has call numbers."""
+        """Calls by (step, env, path), where the plan has entries."""
         self._ids = 0
 
     async def fault(self, step: FaultStep, env: str, appid: str, path: str) -> tuple[Fault, Response | None]:
@@ -129,18 +129,13 @@ class SimulatorState:
         return fault, response
 
     def _find(self, step: FaultStep, env: str, appid: str, path: str) -> Fault:
-        if not self._faults.entries:
-            return NO_FAULT
         plan = self._plans.get((env, appid))
         if plan is None:
             plan = self._plans[env, appid] = self._faults.within(env, appid)
         if not plan.entries:
             return NO_FAULT
-        call = 1
-        if plan.counted(step, path):
-            self._counts[step, env, path] += 1
-            call = self._counts[step, env, path]
-        return plan.find(step, path, call) or NO_FAULT
+        self._counts[step, env, path] += 1
+        return plan.find(step, path, self._counts[step, env, path]) or NO_FAULT
 
     def play(self, faults: Faults) -> None:
         """Play another plan from now on; calls are counted from 1 again."""

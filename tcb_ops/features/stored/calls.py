@@ -1,4 +1,4 @@
-"""The calls of runs about stored files: confirm, delete, undo; and the check before an upload with --if-exists or --backup.
+"""The calls of runs about stored files: confirm, delete and undo.
 
 A call names up to 50 files of one environment, and each file has its own status in the answer. What an answer leads to is
 decided by the pure functions of `files`, which names the sources.
@@ -8,24 +8,32 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 from tcb_ops.details import DetailCode, as_detail, detail
 from tcb_ops.errcodes import Decision, Scope, errcode
 from tcb_ops.errors import TransportError
-from tcb_ops.features.stored import StoredOutcome
+from tcb_ops.features.stored import StoredOutcome, StoredReason
 from tcb_ops.features.stored.files import (
+    NOT_CERTAIN,
     Backup,
+    BackupError,
     Download,
     SavedFile,
+    UndoStep,
+    confirm_outcome,
     is_ours,
     is_undone,
     runs_about,
     stored_by,
+    undo_step,
     undone_uploads,
+    uploaded_md5s,
     uploads_of_list,
     was_uploaded_last_by,
     written_since,
@@ -54,8 +62,12 @@ ETAG = re.compile(r"[0-9a-f]{32}(-[0-9]+)?")
 GOOD = frozenset({200, 206})
 """HTTP statuses of a file's bytes."""
 PAST_CACHES = {"Cache-Control": "no-cache"}
+_REASONS = {
+    StoredOutcome.DIFFERENT: StoredReason.DIFFERENT,
+    StoredOutcome.FOREIGN: StoredReason.FOREIGN,
+    StoredOutcome.STALE: StoredReason.STALE,
+}
 
-Answer = TypeVar("Answer")
 AskFiles: TypeAlias = Callable[
     [str, Sequence[str], Secret, Owner], Awaitable[dict[str, FileStatus] | ApiError | InvalidResponse]
 ]
@@ -70,7 +82,7 @@ class EarlyEndError(Exception):
 
 
 class StoredCalls(UploadCalls):
-    """Makes the calls of rows about stored files. What uploads and restores send goes through `UploadCalls`.
+    """What the calls of rows about stored files have in common. What uploads and restores send goes through `UploadCalls`.
 
     Where a row goes no further, the methods raise `EarlyEndError`. What runs did at the paths of a call is read right before it:
     another run may have written there meanwhile.
@@ -89,15 +101,13 @@ class StoredCalls(UploadCalls):
         """Of a delete: the runs whose files may be deleted; None for any run of this ledger."""
         if of_list := chosen.get("of_list"):
             self._uploads_of_list = {
-                record.id for record in uploads_of_list(context.ledger, run.target, of_list)
+                upload.id for upload in uploads_of_list(context.ledger, run.target, of_list)
             }
         took_back = UNDO if run.kind is CONFIRM else run.kind
         about = runs_about(context.ledger, self._of_upload[0], took_back) if self._of_upload else []
-        self._taken_back_by = {record.id for record in about}
+        self._taken_back_by = {other.id for other in about}
         self.if_exists: IfExists = chosen.get("if_exists", OVERWRITE)
         self.backup = Backup(Path(chosen["backup"])) if chosen.get("backup") else None
-        self.per_call = limits.per_env
-        """Files of one call that are checked at once."""
         self.gate = asyncio.Semaphore(limits.concurrency)
         """Limits the file checks under way at once, in all."""
         self._prefixes: dict[int, str] = {}
@@ -205,35 +215,11 @@ class StoredCalls(UploadCalls):
         self, task: Task, ids: Mapping[int, str], request: AskFiles
     ) -> dict[int, FileStatus]:
         """Ask about files, or have them deleted; their statuses by row."""
-        env, file_ids, owner = task.row.env, list(dict.fromkeys(ids.values())), task.lane.owner
-        files = await self._answer(task, lambda token: request(env, file_ids, token, owner))
+        file_ids = list(dict.fromkeys(ids.values()))
+        files = await self._ask(task, request(task.row.env, file_ids, task.token, task.lane.owner))
+        if isinstance(files, FailedAttempt):
+            raise EarlyEndError(files)
         return {line: files[file_id] for line, file_id in ids.items() if file_id in files}
-
-    async def _answer(
-        self, task: Task, request: Callable[[Secret], Awaitable[Answer | ApiError | InvalidResponse]]
-    ) -> Answer:
-        """Make a call of a task with its token, and return the platform's answer."""
-        answer = await self._ask(task, request(task.token))
-        if isinstance(answer, FailedAttempt):
-            raise EarlyEndError(answer)
-        return answer
-
-    async def _each(
-        self, rows: Sequence[Row], work: Callable[[Row], Awaitable[RowEnd]], *, asks: bool
-    ) -> list[RowEnd | FailedAttempt]:
-        """Work on rows of one call, as many at once as an environment may have in flight. `asks`: rows make calls of their own."""
-        room = asyncio.Semaphore(self.per_call)
-
-        async def result_of(row: Row) -> RowEnd | FailedAttempt:
-            async with room:
-                try:
-                    return await work(row)
-                except EarlyEndError as error:
-                    return error.result
-
-        if not asks:
-            return [await result_of(row) for row in rows]
-        return list(await asyncio.gather(*map(result_of, rows)))
 
     async def _ask_store(
         self, task: Task, end: RowEnd, request: Awaitable[HttpResponse | UnsafeLink]
@@ -259,7 +245,7 @@ class StoredCalls(UploadCalls):
         """Read what runs did at the paths of a call, which are of one environment."""
         run, keys = self.context.run, [(row.env, row.path) for row in task.rows]
         written = await asyncio.to_thread(self.context.ledger.written, run.target, run.number, keys)
-        task.histories = {path: history for (_env, path), history in written.items()}
+        task.histories = defaultdict(list, {path: history for (_env, path), history in written.items()})
 
     def _not_ours(self, task: Task, row: Row, sent: Collection[str] = ()) -> Text | None:
         """Return why a row's file is not to be touched; None if it may be. `sent`: as in `written_since`.
@@ -267,42 +253,37 @@ class StoredCalls(UploadCalls):
         An undo compares what is there, a delete does not: for it, a change that is not certain counts. Files of a list are
         those that runs of this ledger uploaded, unless it was started with `foreign`.
         """
-        run, history = self.context.run, task.histories.get(row.path, [])
+        run, history = self.context.run, task.histories[row.path]
         if self._of_upload:
-            counted = {*self.subject, *self._taken_back_by}
-            since = written_since(
-                history,
-                counted,
-                self._of_upload[0].number,
-                self._undos,
-                doubtful=run.kind is DELETE,
-                sent=sent,
-            )
-        elif (self._uploads_of_list is not None and was_uploaded_last_by(history, self._uploads_of_list)) or (
-            self._uploads_of_list is None and (run.settings.get("foreign") or is_ours(history, self._undos))
-        ):
-            return None
+            of_upload, number = {*self.subject, *self._taken_back_by}, self._of_upload[0].number
+            doubtful = run.kind is DELETE
+            since = written_since(history, of_upload, number, self._undos, doubtful=doubtful, sent=sent)
+            return detail(DetailCode.WRITTEN_SINCE, run=since) if since else None
+        if self._uploads_of_list is not None:
+            ours = was_uploaded_last_by(history, self._uploads_of_list)
         else:
-            changes = [entry.run for entry in history if entry.outcome is not Outcome.FAILED]
-            if not changes:
-                return detail(DetailCode.NOT_UPLOADED_HERE)
-            since = changes[-1]
-        return detail(DetailCode.WRITTEN_SINCE, run=since) if since else None
+            ours = run.settings.get("foreign") or is_ours(history, self._undos)
+        if ours:
+            return None
+        changes = [entry.run for entry in history if entry.outcome is not Outcome.FAILED]
+        if changes:
+            return detail(DetailCode.WRITTEN_SINCE, run=changes[-1])
+        return detail(DetailCode.NOT_UPLOADED_HERE)
 
     def _known(self, task: Task, row: Row) -> EarlierUpload | None:
         """Return what was put at a row's path, by the runs that are meant; None where that is not certain."""
-        return stored_by(task.histories.get(row.path, []), self.subject)
+        return stored_by(task.histories[row.path], self.subject)
 
     def _is_undone(self, task: Task, row: Row) -> bool:
         """Return whether a run (of a confirm: an undo) has taken the upload's file back before."""
-        return is_undone(task.histories.get(row.path, []), self._taken_back_by)
+        return is_undone(task.histories[row.path], self._taken_back_by)
 
     async def _file_ids(self, task: Task) -> dict[int, str]:
         """Return the file_ids of a task's rows: as the ledger has them, else made of the environment's bucket."""
         lane = task.lane
         ids: dict[int, str] = {}
         for row in task.rows:
-            written = [entry.file_id for entry in task.histories.get(row.path, ()) if entry.file_id]
+            written = [entry.file_id for entry in task.histories[row.path] if entry.file_id]
             if written and written[-1].endswith(f"/{row.path}"):
                 ids[row.line] = written[-1]
                 self._prefixes.setdefault(lane.number, prefix_of(written[-1], row.env))
@@ -324,6 +305,214 @@ class StoredCalls(UploadCalls):
         **more: Any,
     ) -> RowEnd:
         return replace(self._end(task, outcome, reason, why), line=row.line, **more)
+
+
+class ConfirmCalls(StoredCalls):
+    """Makes the calls of a confirmation."""
+
+    async def _work(self, task: Task) -> list[RowEnd | FailedAttempt]:
+        located = await self._locate(task)
+        room = asyncio.Semaphore(self.context.limits.per_env)
+
+        async def result_of(row: Row) -> RowEnd | FailedAttempt:
+            async with room:
+                try:
+                    return await self._confirm_row(task, row, located.get(row.line))
+                except EarlyEndError as error:
+                    return error.result
+
+        if not self.content and not self._taken_back_by:  # rows make no calls of their own
+            return [await result_of(row) for row in task.rows]
+        return list(await asyncio.gather(*map(result_of, task.rows)))
+
+    async def _confirm_row(self, task: Task, row: Row, file: FileStatus | None) -> RowEnd:
+        known, left = self._known(task, row), self._left_by_undo(task, row)
+        if file is not None and file.status == NOT_THERE:
+            if left == "":
+                return self._row_end(task, row, StoredOutcome.UNDONE, file_id=file.file_id)
+            end = self._row_end(task, row, StoredOutcome.ABSENT, StoredReason.ABSENT, file_id=file.file_id)
+            return replace(end, md5=known.md5 if known else "")
+        if file is None or file.status:
+            raise EarlyEndError(self._file_refused(task, row, file))
+        size = known.bytes if known else None
+        end = self._row_end(task, row, StoredOutcome.PRESENT, file_id=file.file_id, bytes=size)
+        if left is not None:  # a file may be there that is not the upload's
+            etag = await self._etag(task, end, file.url, past_caches=True)
+            if (etag or "") == left:
+                return replace(end, outcome=StoredOutcome.UNDONE, md5=left, bytes=None)
+        return await self._compare(task, row, end, file.url) if self.content or left is not None else end
+
+    async def _compare(self, task: Task, row: Row, end: RowEnd, url: Secret) -> RowEnd:
+        """Compare a file's ETag with the MD5 that was uploaded; past the caches where it differs."""
+        known = self._known(task, row)
+        if known is None:
+            return replace(end, outcome=Outcome.UNKNOWN, reason=StoredReason.NO_CHECKSUM)
+        first = await self._etag(task, end, url)
+        if first == known.md5:
+            return replace(end, md5=known.md5)
+        etag = await self._etag(task, end, url, past_caches=True) if first is not None else None
+        if first is None or etag is None:
+            return replace(end, outcome=StoredOutcome.ABSENT, reason=StoredReason.ABSENT)
+        outcome = StoredOutcome.STALE
+        if etag != known.md5:
+            outcome = confirm_outcome(etag, known.md5, await self._older(task, row, known))
+        differs = detail(DetailCode.ETAG_DIFFERS, etag=first if etag == known.md5 else etag, md5=known.md5)
+        return replace(end, outcome=outcome, reason=_REASONS[outcome], detail=differs, md5=known.md5)
+
+    def _left_by_undo(self, task: Task, row: Row) -> str | None:
+        """Return the MD5 of what an undo left at a row's path, empty for nothing; None unless one has taken the upload back."""
+        if not self._is_undone(task, row):
+            return None
+        by_undo = {StoredOutcome.RESTORED, StoredOutcome.DELETED}
+        return next(
+            (entry.md5 for entry in reversed(task.histories[row.path]) if entry.outcome in by_undo), None
+        )
+
+    async def _older(self, task: Task, row: Row, known: EarlierUpload) -> set[str]:
+        """Return the MD5s of what was at a row's path before `known`."""
+        history = task.histories[row.path]
+        older = {entry.md5 for entry in history[: history.index(known)]}
+        with suppress(BackupError):
+            saved = await self._saved(row)
+            older.add(saved.md5 if saved is not None else "")
+        return older
+
+
+class DeleteCalls(ConfirmCalls):
+    """Makes the calls of a delete."""
+
+    async def _work(self, task: Task) -> list[RowEnd | FailedAttempt]:
+        results, ours = list[RowEnd | FailedAttempt](), list[Row]()
+        for row in task.rows:
+            if (changed := self._not_ours(task, row)) is None:
+                ours.append(row)
+            else:  # another run has written to its path since
+                results.append(self._row_end(task, row, Outcome.FAILED, StoredReason.CONFLICT, changed))
+        try:
+            if self.content and ours:
+                compared = await super()._work(replace(task, rows=ours))
+                judged = [(row, _unless_same(end)) for row, end in zip(ours, compared, strict=True)]
+                results += [end for _row, end in judged if end is not None]
+                ours = [row for row, end in judged if end is None]
+            return results + await self._delete_files(replace(task, rows=ours)) if ours else results
+        except EarlyEndError as error:
+            return [*results, error.result]
+
+
+def _unless_same(end: RowEnd | FailedAttempt) -> RowEnd | FailedAttempt | None:
+    """Return how a row of a delete ends whose file was compared with what was uploaded; None where it is the same."""
+    if isinstance(end, FailedAttempt):
+        return end
+    if end.outcome is StoredOutcome.PRESENT:
+        return None
+    if end.outcome is StoredOutcome.ABSENT:
+        return replace(end, outcome=StoredOutcome.ALREADY_GONE, reason=None)
+    if end.outcome is Outcome.UNKNOWN or end.outcome in _REASONS:
+        return replace(end, outcome=Outcome.FAILED, reason=StoredReason.CONFLICT)
+    return end
+
+
+class UndoCalls(StoredCalls):
+    """Makes the calls of an undo."""
+
+    async def _work(self, task: Task) -> list[RowEnd | FailedAttempt]:
+        return [await self._undo(task)]
+
+    async def _undo(self, task: Task) -> RowEnd | FailedAttempt:
+        row, known, saved = task.row, self._known(task, task.row), await self._record_of(task)
+        sent = saved.sent if saved is not None else ()
+        if (changed := self._not_ours(task, row, sent)) is not None:  # written after this run was planned
+            return self._not_undoable(task, changed)
+        if saved is not None and saved.may_be_ours(uploaded_md5s(task.histories[row.path], self.subject)):
+            return self._not_undoable(task, detail(DetailCode.SAVED_AS_SENT))
+        before = saved.md5 if saved is not None and row.file else None
+        now = await self._now(task)
+        if saved is not None and before and saved.has(now):
+            now = before
+        done = self._end(task, StoredOutcome.DELETED if before is None else StoredOutcome.RESTORED)
+        file_id = known.file_id if known is not None else ""
+        done = replace(done, md5=before or "", bytes=row.size if before else None, file_id=file_id)
+        undone = self._is_undone(task, row)
+        if known is not None or undone:
+            ours = known.md5 if known is not None and not undone else ""
+        else:
+            ours = now if now in sent else min(sent, default="")
+        same_headers = (
+            known is not None
+            and saved is not None
+            and (known.content_type, known.cache_control) == (saved.content_type, saved.cache_control)
+        )
+        certain = known is not None or saved is not None
+        match undo_step(now or None, ours, before, certain=certain, same_headers=same_headers):
+            case UndoStep.NOTHING:
+                acted = self._may_have_acted(task) and known is not None and not undone
+                if (task.acted or acted) and now == (before or ""):
+                    return done
+                return replace(self._end(task, StoredOutcome.LEFT), md5=now, file_id=file_id)
+            case UndoStep.NOT_KNOWN:
+                return self._not_undoable(task, detail(DetailCode.NOT_KNOWN_WHOSE))
+            case UndoStep.CONFLICT:
+                return replace(done, outcome=StoredOutcome.CONFLICT, reason=StoredReason.CONFLICT, md5=now)
+            case UndoStep.DELETE | UndoStep.RESTORE:
+                return await self._take_back(task, before, sent)
+
+    async def _now(self, task: Task) -> str:
+        """Return the MD5 of what is at a row's path, empty where nothing is."""
+        file = (await self._locate(task)).get(task.row.line)
+        if file is not None and file.status == NOT_THERE:
+            return ""
+        if file is None or file.status:
+            raise EarlyEndError(self._file_refused(task, task.row, file))
+        return await self._etag_there(task, file)
+
+    async def _take_back(
+        self, task: Task, before: str | None, sent: Collection[str]
+    ) -> RowEnd | FailedAttempt:
+        """Store what an upload overwrote, by its MD5; None: delete what it added."""
+        await self._read_histories(task)  # again: calls have been made meanwhile
+        if (changed := self._not_ours(task, task.row, sent)) is not None:
+            return self._not_undoable(task, changed)
+        task.acted = True
+        if before is None:
+            (result,) = await self._delete_files(task)
+            if isinstance(result, RowEnd) and result.outcome in GONE:
+                return replace(result, outcome=StoredOutcome.DELETED)
+            return result
+        if await self._md5_of_local(task) != before:
+            raise self._backup_damaged(task)
+        stored = await self._link_and_store(task)
+        if isinstance(stored, RowEnd) and stored.outcome is Outcome.UPLOADED:
+            return replace(stored, outcome=StoredOutcome.RESTORED)
+        return stored
+
+    def _may_have_acted(self, task: Task) -> bool:
+        """Return whether this undo may have taken the file back already, or another one whose answer was lost."""
+        return (
+            self.context.resumed
+            or self.context.run.parent != ""
+            or any(
+                entry.run in self._taken_back_by and entry.outcome in NOT_CERTAIN
+                for entry in task.histories[task.row.path]
+            )
+        )
+
+    async def _record_of(self, task: Task) -> SavedFile | None:
+        """Return what was saved for a row of an undo; ends the row if the record cannot be used."""
+        row = task.row
+        try:
+            saved = await self._saved(row)
+        except BackupError as error:
+            raise self._backup_damaged(task, error.text) from None
+        if row.file and (saved is None or (saved.env, saved.path) != (row.env, row.path)):
+            raise self._backup_damaged(task)
+        return saved
+
+    def _backup_damaged(self, task: Task, reason: Text | None = None) -> EarlyEndError:
+        reason = reason or detail(DetailCode.BACKUP_DAMAGED, file=task.row.file)
+        return EarlyEndError(self._end(task, Outcome.FAILED, StoredReason.BACKUP_DAMAGED, reason))
+
+    def _not_undoable(self, task: Task, reason: Text) -> RowEnd:
+        return self._end(task, StoredOutcome.NOT_UNDOABLE, StoredReason.NOT_UNDOABLE, reason)
 
 
 def prefix_of(file_id: str, env: str) -> str:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from tcb_ops.lists.batch import Batch
     from tcb_ops.preflight import SendScope
     from tcb_ops.run import Run, RunHandle
+    from tcb_ops.runs.plan import RunSpec
     from tcb_ops.start import StartOptions
 
 
@@ -91,7 +92,11 @@ def delete(command: RunCommand, what: str | None, *, foreign: bool) -> int:
     deleted only with --foreign. On a terminal a live target always asks first.
     """
     from tcb_ops.features.stored import api as stored
-    from tcb_ops.preflight import SendScope, scope_of_list
+
+    def ask(spec: RunSpec, foreign_files: Text | None) -> None:
+        scope = _scope(spec)
+        to_delete = _("To be deleted: {text}", text=scope.text)
+        _ask(command, DELETE, scope, as_lines(filter(None, (foreign_files, to_delete))))
 
     with _opened(command):
         if command.which.resume is not None:
@@ -100,23 +105,14 @@ def delete(command: RunCommand, what: str | None, *, foreign: bool) -> int:
             needs = _("`delete` needs a run or a list. For example:")
             raise UsageError(as_lines((needs, "tcb-ops delete latest")))
         with _subject(command, what) as (subject, selection):
-            merchants = command.common.matching(command.settings)
-            options = command.options | {"selection": selection}
-            listed = None
-            if isinstance(subject, str):
-                scope = SendScope(*stored.delete_scope(subject, merchants, command.settings, options))
-            else:
-                scope = scope_of_list(subject)
-                listed = stored.foreign(subject, command.settings, options)
-            if listed is None or foreign:  # else start_delete refuses without a question
-                to_delete = _("To be deleted: {text}", text=scope.text)
-                _ask(command, DELETE, scope, as_lines(filter(None, (listed, to_delete))))
-            handle = stored.start_delete(
+            handle = stored.start_delete_of(
                 subject,
+                command.settings,
+                command.options | {"selection": selection},
+                only=command.common.matching(command.settings),
                 foreign=foreign,
-                merchants=merchants,
-                report=command.reports,
-                **options,
+                out=command.reports,
+                ask=ask,
             )
             return _finish(command, handle)
 
@@ -134,23 +130,18 @@ def undo(command: RunCommand, run: str) -> int:
     By default the latest upload. What was overwritten is restored from the folder given with --backup at the upload. A file
     that somebody else has changed since is not touched. On a terminal a live target always asks first.
     """
-    from tcb_ops import api
     from tcb_ops.features.stored import api as stored
-    from tcb_ops.preflight import scope_of_stored
 
     with _opened(command):
         if command.which.resume is not None:
             return _finish(command, command.resume(UNDO))
-        settings = command.settings
-        subject = api.open_run(_upload(command, run), settings=settings)
-        merchants = command.common.matching(settings)
-        what = stored.undo_scope(subject, merchants=merchants, settings=settings).text
-        _ask(command, UNDO, scope_of_stored(subject, merchants), what)
-        handle = stored.start_undo(
-            subject,
-            merchants=merchants,
-            report=command.reports,
-            **command.options,
+        handle = stored.start_undo_of(
+            _upload(command, run),
+            command.settings,
+            command.options,
+            only=command.common.matching(command.settings),
+            out=command.reports,
+            ask=lambda spec, scope: _ask(command, UNDO, _scope(spec), scope.text),
         )
         return _finish(command, handle)
 
@@ -241,11 +232,16 @@ def _delete_gone(
         try:
             of_list = plan.batch.source.name
             deleted = command.follow(
-                stored.start_delete_gone(gone, of_list, command.settings, options, content=content)
+                stored.start_delete_of(
+                    gone,
+                    command.settings,
+                    options,
+                    content=content,
+                    of_list=of_list,
+                    out=command.settings.reports,
+                )
             )
-        except (
-            UsageError
-        ) as error:  # beside an unfinished upload; the result of this one is shown all the same
+        except UsageError as error:  # beside an unfinished upload; this one's result is shown all the same
             command.console.warn(error.text)
             return None, False
         deleted.export(command.settings.reports / deleted.id)
@@ -353,6 +349,13 @@ def _upload(command: RunCommand, run: str) -> str:
         _("{kind} {id} ({list_name})", kind=upload.kind, id=upload.id, list_name=upload.list_name)
     )
     return upload.id
+
+
+def _scope(spec: RunSpec) -> SendScope:
+    from tcb_ops.preflight import SendScope
+
+    rows, appids = sum(not row.invalid for row in spec.rows()), {of.appid for of in spec.environments}
+    return SendScope(rows, len(appids), len(spec.environments))
 
 
 def _ask(command: RunCommand, kind: Kind, scope: SendScope, what: Text) -> None:

@@ -52,8 +52,6 @@ class LinkRequests:
     max_age: int
     """Seconds that the links are valid."""
     gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_CALLS))
-    no_answer: Text | None = None
-    """Why the last call without a usable answer had none."""
 
     async def request(self, rows: Sequence[tuple[Row, str]]) -> dict[str, FileStatus]:
         """Return the results by file_id; `rows` have theirs."""
@@ -72,7 +70,7 @@ class LinkRequests:
         return results
 
     async def _call(self, env: str, appid: str, ids: Sequence[str]) -> dict[str, FileStatus]:
-        """Request the links of one call; halved where the platform refuses an argument."""
+        """Request the links of one call. Raises StoppedError where there is no answer, or it is about every row."""
         owner = self.owners.get((env, appid), Owner.MERCHANT)
         whose = self.component_appid if owner is Owner.PLATFORM else appid
         try:
@@ -85,15 +83,20 @@ class LinkRequests:
         if not isinstance(answer, CallFailure):
             return answer
         refusal = answer.answer
-        if answer.step is NextStep.STOP_RUN or answer.unreachable:
-            raise _stopped(_sentence(refusal))
-        if not isinstance(refusal, ApiError):
-            self.no_answer = _sentence(refusal)
-            return _all(ids, -1, self.no_answer.en)
-        if str(refusal.errcode) in ARGUMENT_ERRORS and len(ids) > 1:
-            half = len(ids) // 2
-            return await self._call(env, appid, ids[:half]) | await self._call(env, appid, ids[half:])
-        return _all(ids, refusal.errcode, refusal.errmsg)
+        if isinstance(refusal, InvalidResponse):
+            return _all(ids, -1, refusal.why.en)
+        if isinstance(refusal, ApiError) and answer.step is not NextStep.STOP_RUN:
+            if str(refusal.errcode) in ARGUMENT_ERRORS and len(ids) > 1:  # the platform may take fewer
+                half = len(ids) // 2
+                return await self._call(env, appid, ids[:half]) | await self._call(env, appid, ids[half:])
+            return _all(ids, refusal.errcode, refusal.errmsg)
+        problem = refusal.text if isinstance(refusal, TransportError) else _refused(refusal)
+        raise StoppedError(_("{what} No download links were written.", what=problem))
+
+
+def _refused(refusal: ApiError) -> Text:
+    text = _("The platform returned errcode {errcode}: {errmsg}.")
+    return text.format(errcode=refusal.errcode, errmsg=refusal.errmsg)
 
 
 async def write_download_links(
@@ -105,7 +108,7 @@ async def write_download_links(
 ) -> DownloadLinks:
     """Write the links of rows (with their file_ids) to `dest`, 0600, which appears when it is complete.
 
-    Raises UsageError where it cannot be written, and StoppedError, with nothing written, for a problem that affects every row.
+    Raises UsageError where it cannot be written, and StoppedError, with nothing written, where a call has no answer.
     """
     count = links = 0
     stream = iter(rows)
@@ -123,26 +126,10 @@ async def write_download_links(
                     cells = (*row.cells, *answer, file_id, url, expires if url else "")
                     out.write(csv_line(cells).encode())
                     count, links = count + 1, links + bool(url)
-            if not links and requests.no_answer is not None:
-                raise _stopped(requests.no_answer)
     except OSError as error:
         raise_if_exhausted(error)
         raise UsageError(_("{file} cannot be written: {why}.", file=dest, why=system_reason(error))) from None
     return DownloadLinks(dest, count, links)
-
-
-def _stopped(why: Text) -> StoppedError:
-    return StoppedError(_("{what} No download links were written.", what=why))
-
-
-def _sentence(refusal: ApiError | InvalidResponse | TransportError) -> Text:
-    if isinstance(refusal, TransportError):
-        return refusal.text
-    if isinstance(refusal, InvalidResponse):
-        return refusal.why
-    return _(
-        "The platform returned errcode {errcode}: {errmsg}.", errcode=refusal.errcode, errmsg=refusal.errmsg
-    )
 
 
 def _all(ids: Sequence[str], errcode: int, errmsg: str) -> dict[str, FileStatus]:

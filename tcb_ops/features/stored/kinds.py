@@ -59,7 +59,7 @@ class ConfirmKind(_StoredKind):
     """Confirmations: whether stored files are there, and with the bytes that were sent."""
 
     name = "confirm"
-    calls_at = "tcb_ops.features.stored.confirm:ConfirmCalls"
+    calls_at = "tcb_ops.features.stored.calls:ConfirmCalls"
     label = _("confirm")
     report_title = _("Confirmation report")
     rows_per_call = FILES_PER_CALL
@@ -89,7 +89,7 @@ class DeleteKind(_StoredKind):
     """Deletions."""
 
     name = "delete"
-    calls_at = "tcb_ops.features.stored.delete:DeleteCalls"
+    calls_at = "tcb_ops.features.stored.calls:DeleteCalls"
     label = _("delete")
     report_title = _("Deletion report")
     question = _("Delete files in {live_environments} of {api_base}?")
@@ -103,7 +103,7 @@ class UndoKind(_StoredKind):
     """Undos: what an upload overwrote is restored, what it added is deleted."""
 
     name = "undo"
-    calls_at = "tcb_ops.features.stored.undo:UndoCalls"
+    calls_at = "tcb_ops.features.stored.calls:UndoCalls"
     label = _("undo")
     report_title = _("Undo report")
     question = _("Undo the upload in {live_environments} of {api_base}?")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import tzinfo
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import UsageError
@@ -20,7 +20,6 @@ from tcb_ops.features.stored.files import (
     Backup,
     BackupError,
     KnownFiles,
-    SavedFile,
     is_ours,
     is_undone,
     may_be_stored,
@@ -43,6 +42,7 @@ from tcb_ops.runs.list_kinds import UPLOAD
 from tcb_ops.runs.next_commands import SIGNED
 from tcb_ops.runs.plan import RunSpec, environments_of_rows, list_spec
 from tcb_ops.runs.records import EarlierUpload, RowRecord, RunRecord, may_have_stored
+from tcb_ops.start import StartOptions
 
 LISTED = 20
 """Files that a message lists."""
@@ -59,32 +59,6 @@ class UndoPreview(StrEnum):
     NOT_UNDOABLE = "not_undoable"
     UNCERTAIN = "uncertain"
     """It is not known whether the upload's file is there: the store will be asked."""
-
-
-FileState: TypeAlias = Literal["undone", "stored", "unknown"]
-"""Whether what an upload stored is at a path, as far as the ledger knows; unknown, too, where an undo met another file."""
-
-
-def undo_preview(state: FileState, *, undoable: bool, saved: bool) -> UndoPreview:
-    """Decide what to announce about a row of an undo.
-
-    ========  =======  =====  ============
-    undoable  state    saved  result
-    ========  =======  =====  ============
-    no        any      any    not_undoable
-    yes       undone   any    left
-    yes       unknown  any    uncertain
-    yes       stored   yes    restored
-    yes       stored   no     deleted
-    ========  =======  =====  ============
-
-    `saved`: whether the backup has a file.
-    """
-    if not undoable:
-        return UndoPreview.NOT_UNDOABLE
-    if state != "stored":
-        return UndoPreview.LEFT if state == "undone" else UndoPreview.UNCERTAIN
-    return UndoPreview.RESTORED if saved else UndoPreview.DELETED
 
 
 _UNDO_TEXTS = {
@@ -122,13 +96,7 @@ class UndoScope:
 
 
 def confirm_spec(
-    ledger: Ledger,
-    subject: RunRecord,
-    only: Merchants | None,
-    selection: str,
-    *,
-    content: bool,
-    zone: tzinfo,
+    ledger: Ledger, subject: RunRecord, only: Merchants | None, selection: str, zone: tzinfo, *, content: bool
 ) -> RunSpec:
     """Return the rows that a run has uploaded, or left unchanged, its retries included.
 
@@ -146,7 +114,8 @@ def confirm_spec(
         selection,
         options,
     )
-    warnings: list[Text] = []
+    environments = None if only is None else {(merchant.appid, merchant.env) for merchant in only}
+    warnings = change_lines(ledger.later_changes(subject, environments), zone)
     if pending := ledger.counts(subject).get(Outcome.PENDING, 0):
         text = ngettext(
             "{n:,} row of upload {id} is pending, and is not confirmed.",
@@ -154,26 +123,24 @@ def confirm_spec(
             pending,
             id=subject.id,
         )
-        warnings.append(text)
-    environments = None if only is None else {(merchant.appid, merchant.env) for merchant in only}
-    warnings += change_lines(ledger.later_changes(subject, environments), zone)
+        warnings = [text, *warnings]
     return replace(spec, warning=as_sentences(warnings) if warnings else None)
 
 
-def delete_spec(
-    ledger: Ledger, subject: RunRecord, only: Merchants | None, selection: str, *, new_run: bool
-) -> RunSpec:
+def delete_spec(ledger: Ledger, subject: RunRecord, only: Merchants | None, options: StartOptions) -> RunSpec:
     """Return the rows that a run has uploaded, its retries included, without paths that another run has written since.
 
     An unfinished delete of the same files is resumed with the rows that it has: not with `new_run`. Raises UsageError where
     there are none, or if a process works on the run.
     """
+    selection = options.get("selection", "")
     spec = _of_run(
         ledger, subject, DELETE, lambda record: record.end.outcome is Outcome.UPLOADED, only, selection, {}
     )
-    if not new_run and _is_unfinished(ledger, spec, subject.target):
+    if not options.get("new_run") and _is_unfinished(ledger, spec, subject.target):
         return spec
-    deletes, undos = _ids(runs_about(ledger, subject, DELETE)), undone_uploads(ledger, subject.target)
+    deletes = {run.id for run in runs_about(ledger, subject, DELETE)}
+    undos = undone_uploads(ledger, subject.target)
     of_upload = frozenset(spec.options["of"])
 
     def is_deleted(_line: int, history: Sequence[EarlierUpload]) -> bool:
@@ -200,23 +167,16 @@ def delete_spec(
     return replace(spec, rows=rows, environments=environments, warning=text)
 
 
-def undo_spec(ledger: Ledger, subject: RunRecord, only: Merchants | None, selection: str) -> RunSpec:
-    """Return the rows that a run has uploaded or may have uploaded, each with what undoes it. Raises UsageError."""
-    spec, files = _undo(ledger, subject, only, selection)
-    return replace(spec, rows=lambda: (row for row, _preview in files()))
-
-
-def scope_of_undo(ledger: Ledger, subject: RunRecord, only: Merchants | None) -> UndoScope:
-    """Count what an undo would do. Raises UsageError where there is nothing to undo."""
-    spec, files = _undo(ledger, subject, only, "")
+def scope_of_undo(spec: RunSpec, files: Callable[[], Iterator[tuple[Row, UndoPreview]]]) -> UndoScope:
+    """Count what an undo would do; both are as `undo_spec` returns them."""
     counts = Counter(preview for _row, preview in files())
     return UndoScope(counts, with_backup=bool(spec.options["backup"]))
 
 
-def _undo(
+def undo_spec(
     ledger: Ledger, subject: RunRecord, only: Merchants | None, selection: str
 ) -> tuple[RunSpec, Callable[[], Iterator[tuple[Row, UndoPreview]]]]:
-    """Return the rows that a run has uploaded or may have uploaded, each with what undoes it.
+    """Return the rows that a run has uploaded or may have uploaded, each with what undoes it; and them with their previews.
 
     A row whose path had a file has that file in the backup as its local file; a row whose path was free has none; a row that
     replaced an earlier upload without a backup has its problem, and ends as not_undoable. Raises UsageError.
@@ -245,6 +205,7 @@ def _undo(
             "the upload instead.",
             pending,
         )
+    options = {"backup": backup_folder, "undoes": subject.id}
     spec = _of_run(
         ledger,
         subject,
@@ -252,47 +213,46 @@ def _undo(
         lambda record: is_meant(record) or record.row.line in doubtful,
         only,
         selection,
-        {"backup": backup_folder, "undoes": subject.id},
+        options,
         warning,
     )
     of_upload = frozenset(spec.options["of"])
     undos = runs_about(ledger, subject, UNDO)
-    taken_back_by = frozenset(_ids(undos))
+    taken_back_by = frozenset(run.id for run in undos)
     conflicts = {
         record.row.line
         for run in undos
         for record in ledger.rows(run, outcomes=frozenset({StoredOutcome.CONFLICT}))
     }
 
-    def judge(line: int, history: Sequence[EarlierUpload]) -> tuple[str, str, list[str], FileState]:
+    def judge(line: int, history: Sequence[EarlierUpload]) -> tuple[str, str, list[str], UndoPreview | None]:
         own = [n for n, entry in enumerate(history) if entry.run in of_upload and entry.md5]
         before = _stored_before(history[: own[0]] if own else [])
-        state: FileState = "unknown"
+        preview: UndoPreview | None = UndoPreview.UNCERTAIN
         if is_undone(history, taken_back_by):
-            state = "undone"
+            preview = UndoPreview.LEFT
         elif stored_by(history, of_upload) is not None and line not in conflicts:
-            state = "stored"
-        sent: Collection[str] = ()
-        if backup is not None and history and history[-1].outcome is StoredOutcome.RESTORED:
-            with suppress(BackupError):
-                saved = backup.read(line)
-                sent = saved.sent if saved is not None else ()
+            preview = None  # it is there: the backup decides
+        restored = bool(history) and history[-1].outcome is StoredOutcome.RESTORED
+        sent = _sent(backup, line) if backup is not None and restored else ()
         return (
             written_since(history, of_upload | taken_back_by, subject.number, sent=sent),
             "" if before is None else before.run,
             sorted(uploaded_md5s(history, of_upload)),
-            state,
+            preview,
         )
 
     known = KnownFiles(ledger, spec.rows, subject.target, judge)
 
     def files() -> Iterator[tuple[Row, UndoPreview]]:
-        for planned, (since, before_run, uploaded, state) in known:
+        for planned, (since, before_run, uploaded, preview) in known:
             row = _undone(planned, since, before_run, uploaded, backup)
-            yield row, undo_preview(state, undoable=not row.invalid, saved=bool(row.file))
+            by_backup = UndoPreview.RESTORED if row.file else UndoPreview.DELETED
+            yield row, UndoPreview.NOT_UNDOABLE if row.invalid else UndoPreview(preview or by_backup)
 
     root = backup.folder if backup is not None else None
-    return replace(spec, root=root, warning=warning), files
+    spec = replace(spec, root=root, warning=warning, rows=lambda: (row for row, _preview in files()))
+    return spec, files
 
 
 def confirm_list_spec(batch: Batch, selection: str, *, content: bool) -> RunSpec:
@@ -302,40 +262,23 @@ def confirm_list_spec(batch: Batch, selection: str, *, content: bool) -> RunSpec
 
 
 def delete_list_spec(
-    ledger: Ledger,
-    batch: Batch,
-    target: str,
-    selection: str,
-    *,
-    foreign: bool,
-    content: bool,
-    of_list: str,
-    new_run: bool,
-) -> RunSpec:
-    """Return the rows of a list. Raises UsageError where runs of this ledger wrote not all of them, and `foreign` is not given."""
-    spec = list_spec(batch, DELETE, selection)
-    spec = replace(spec, options={**spec.options, "foreign": foreign, "content": content, "of_list": of_list})
-    if not foreign and (listed := foreign_text(ledger, spec, target, new_run=new_run)) is not None:
-        raise UsageError(
-            as_lines((listed, _("Nothing was deleted."))),
-            _("To delete them as well: --foreign"),
-        )
-    return spec
+    ledger: Ledger, batch: Batch, target: str, options: StartOptions, chosen: Mapping[str, Any]
+) -> tuple[RunSpec, Text | None]:
+    """Return the rows of a list; and a list of the files that no run of the ledger uploaded, None where there are none.
 
-
-def foreign_text(ledger: Ledger, spec: RunSpec, target: str, *, new_run: bool) -> Text | None:
-    """List the files of a delete that no run of the ledger uploaded; None where there are none.
-
-    An unfinished delete of the same list was checked when it began, and is resumed: not with `new_run`.
+    `chosen`: `foreign`, `content` and `of_list`, which the run keeps. Raises UsageError for such files where `foreign` is not
+    chosen. An unfinished delete of the same list was checked when it began, and is resumed: not with `new_run`.
     """
-    if not new_run and _is_unfinished(ledger, spec, target):
-        return None
+    spec = list_spec(batch, DELETE, options.get("selection", ""))
+    spec = replace(spec, options={**spec.options, **chosen})
+    if not options.get("new_run") and _is_unfinished(ledger, spec, target):
+        return spec, None
     undos = undone_uploads(ledger, target)
     known = KnownFiles(ledger, spec.rows, target, lambda _line, history: is_ours(history, undos))
     foreign = (row for row, ours in known if not ours)
     first = list(islice(foreign, LISTED))
     if not first:
-        return None
+        return spec, None
     rest = sum(1 for _row in foreign)
     head = ngettext(
         "{n:,} file was not uploaded by a run of this ledger, or has been deleted since:",
@@ -343,7 +286,12 @@ def foreign_text(ledger: Ledger, spec: RunSpec, target: str, *, new_run: bool) -
         len(first) + rest,
     )
     more = [_("and {n:,} more", n=rest)] if rest else []
-    return as_lines([head, *(f"{sanitize(row.env)}  {sanitize(row.path)}" for row in first), *more])
+    listed = as_lines([head, *(f"{sanitize(row.env)}  {sanitize(row.path)}" for row in first), *more])
+    if not chosen["foreign"]:
+        raise UsageError(
+            as_lines((listed, _("Nothing was deleted."))), _("To delete them as well: --foreign")
+        )
+    return spec, listed
 
 
 def _is_unfinished(ledger: Ledger, spec: RunSpec, target: str) -> bool:
@@ -378,28 +326,6 @@ def file_ids(ledger: Ledger, spec: RunSpec, target: str) -> Iterator[tuple[Row, 
 
     for row, file_ids in KnownFiles(ledger, spec.rows, target, given):
         yield row, next((file_id for file_id in file_ids if file_id.endswith(f"/{row.path}")), "")
-
-
-def check_subject(subject: RunRecord, target: str) -> None:
-    """Raise UsageError for a run that is no upload, or went to another target."""
-    if subject.kind is not UPLOAD:
-        raise UsageError(
-            _(
-                "run {id} is a run of {kind}: only an upload has stored files.",
-                id=subject.id,
-                kind=subject.kind,
-            )
-        )
-    if subject.target != target:
-        raise UsageError(
-            _(
-                "run {id} went to {target}, and now the target is {run_target}.",
-                id=subject.id,
-                target=subject.target,
-                run_target=target,
-            ),
-            _("Give its target with --target."),
-        )
 
 
 def _of_run(
@@ -437,10 +363,7 @@ def _of_run(
     parts = [f"run {subject.id}", "content" if options.get("content") else "", selection]
     return RunSpec(
         kind,
-        subject.list_name,
-        subject.list_sha256,
-        subject.list_bytes,
-        subject.headers,
+        *(subject.list_name, subject.list_sha256, subject.list_bytes, subject.headers),
         None,
         rows,
         environments,
@@ -468,7 +391,28 @@ def _undone(row: Row, since: str, before_run: str, uploaded: Collection[str], ba
         return replace(bare, invalid=detail(DetailCode.BACKUP_DAMAGED, file=str(backup.record(row.line))))
     if saved.may_be_ours(uploaded):
         return replace(bare, invalid=detail(DetailCode.SAVED_AS_SENT))
-    return _from_backup(bare, saved, backup.data(row.line, saved.md5)) if saved.md5 else bare
+    if not saved.md5:
+        return bare
+    data = backup.data(row.line, saved.md5)
+    try:
+        status = data.stat()
+    except OSError:  # it ends as failed
+        return replace(bare, file=data.name)
+    return replace(
+        bare,
+        file=data.name,
+        size=status.st_size,
+        mtime_ns=status.st_mtime_ns,
+        content_type=saved.content_type,
+        cache_control=saved.cache_control,
+    )
+
+
+def _sent(backup: Backup, line: int) -> Collection[str]:
+    with suppress(BackupError):
+        saved = backup.read(line)
+        return saved.sent if saved is not None else ()
+    return ()
 
 
 def _stored_before(written: Sequence[EarlierUpload]) -> EarlierUpload | None:
@@ -476,28 +420,7 @@ def _stored_before(written: Sequence[EarlierUpload]) -> EarlierUpload | None:
     for entry in reversed(written):
         if entry.outcome in _GONE:
             return None
-        if (
-            entry.md5 or entry.outcome is Outcome.UNKNOWN
-        ):  # a failed upload may have left what was there before
+        # Of a failed upload it is not known: it may have left what was there before.
+        if entry.md5 or entry.outcome is Outcome.UNKNOWN:
             return entry
     return None
-
-
-def _from_backup(row: Row, saved: SavedFile, data: Path) -> Row:
-    """Return a row that is restored from a file of the backup; without the file it ends as failed."""
-    try:
-        stat = data.stat()
-    except OSError:
-        return replace(row, file=data.name)
-    return replace(
-        row,
-        file=data.name,
-        size=stat.st_size,
-        mtime_ns=stat.st_mtime_ns,
-        content_type=saved.content_type,
-        cache_control=saved.cache_control,
-    )
-
-
-def _ids(runs: Iterable[RunRecord]) -> set[str]:
-    return {run.id for run in runs}

@@ -130,7 +130,6 @@ def page(
         "sections": [] if findings is None or findings.stopped is not None else findings.sections(),
         "drawing": drawing,
         "axis": axis_format(drawing, ZoneInfo(settings.timezone)) if drawing is not None else "",
-        "workers": summary.worker_lines,
         "merchants": len(summary.not_succeeded_by_merchant),
         "files": [*FILES, "manifest.json"],
         "pdf_mark": PDF_MARK,

@@ -147,10 +147,8 @@ class _Report:
         line = 4 + len(counts)
         self._put(sheet, line, 0, pgettext("sum", "all rows").of(lang), self._head)
         self._put(sheet, line, 1, total, number)
-        workers = [(None, text.of(lang)) for text in self._summary.worker_lines]
-        for line, (name, value) in enumerate((*self._particulars(), *workers), line + 2):  # noqa: B020
-            if name is not None:
-                self._put(sheet, line, 0, name.of(lang), self._head)
+        for line, (name, value) in enumerate(self._particulars(), line + 2):  # noqa: B020
+            self._put(sheet, line, 0, name.of(lang), self._head)
             self._put(sheet, line, 1, redact(value), self._wrapped)
 
     def _particulars(self) -> Iterator[tuple[Text, str]]:

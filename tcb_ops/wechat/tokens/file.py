@@ -40,7 +40,6 @@ class FileTokens:
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self._file, self._clock, self._sleep = file, clock, sleep
-        self._looked: tuple[int, int, int] | None = None
         self._seen: tuple[int, int, int] | None = None
         """Stat of the file that `_tokens` was read from completely."""
         self._tokens: dict[str, Token] = {}
@@ -64,7 +63,7 @@ class FileTokens:
             if again:
                 await self._sleep(RE_READ_WAIT)
             try:
-                self._read(trusted=False, last=again == RE_READS)
+                self._read(trusted=again == RE_READS)
             except SettingsError as error:
                 problem, transient = error.text, True
                 continue
@@ -82,11 +81,8 @@ class FileTokens:
     async def aclose(self) -> None:
         """Do nothing: no file is kept open."""
 
-    def _read(self, *, trusted: bool, last: bool = False) -> None:
-        """Read the file if it has changed, without a last line that may be incomplete.
-
-        `trusted` accepts it as it is; so does `last` if it has not changed since the last call.
-        """
+    def _read(self, *, trusted: bool) -> None:
+        """Read the file if it has changed; unless `trusted`, without a last line that may be incomplete."""
         try:
             now = self._file.stat()
             if not stat.S_ISREG(now.st_mode):
@@ -94,8 +90,7 @@ class FileTokens:
             seen = (now.st_mtime_ns, now.st_size, now.st_ino)
             if seen == self._seen:
                 return
-            trusted = trusted or (last and seen == self._looked)
-            self._seen, self._looked, self._read_at = None, seen, self._clock()
+            self._seen, self._read_at = None, self._clock()
             with self._file.open("rb") as file:
                 content = file.read(LARGEST_FILE + 1)
             if len(content) > LARGEST_FILE:

@@ -8,8 +8,6 @@ import time
 from collections.abc import Callable, Mapping
 from urllib.parse import quote, urlsplit
 
-import httpx
-
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import SettingsError, TokenError, TokenSourceError, TransportError, TransportFault
 from tcb_ops.i18n import Text, _
@@ -17,7 +15,7 @@ from tcb_ops.model import Secret
 from tcb_ops.settings import TokenSettings
 from tcb_ops.wechat.responses import HttpResponse
 from tcb_ops.wechat.tokens import Token, read_token, token_fingerprint
-from tcb_ops.wechat.transport import Timeouts, Transport
+from tcb_ops.wechat.transport import HttpRequest, Timeouts, Transport
 
 AT_ONCE = 64
 """Maximum requests at once; the timeout of the others starts later."""
@@ -108,7 +106,7 @@ class ServiceTokens:
             headers[REFUSED_HEADER] = token_fingerprint(refused)
         url = self._url.replace("{appid}", quote(appid, safe=""))
         try:
-            return await self._transport.send(httpx.Request("GET", url, headers=headers))
+            return await self._transport.send(HttpRequest("GET", url, headers))
         except TransportError as error:
             return error
 

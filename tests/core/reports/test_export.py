@@ -20,7 +20,7 @@ from workspace import store_says
 
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import StoppedError, UsageError
-from tcb_ops.features.evidence.verify import verify
+from tcb_ops.features.evidence.verify import check_report
 from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.reports.export import _put, check_destination
@@ -291,7 +291,7 @@ def test_a_ledger_that_takes_no_writing_still_gives_a_report(a_run, tmp_path, ca
     with closing(sqlite3.connect(tmp_path / "reports.db")) as base, base:
         base.execute("CREATE TRIGGER kept BEFORE UPDATE ON runs BEGIN SELECT RAISE(ABORT, 'kept'); END")
     out = reported.export(tmp_path / "out")
-    assert verify(out, reported.ledger).good
+    assert check_report(out, reported.ledger).good
     assert "the report is complete" in caplog.text
 
 
@@ -308,7 +308,7 @@ def test_a_report_that_is_seen_is_one_that_the_ledger_knows(a_run, tmp_path):
     )
     words = [sys.executable, "-c", code, str(tmp_path / "reports.db"), str(tmp_path / "out")]
     assert subprocess.run(words, check=False).returncode == 9
-    assert verify(tmp_path / "out", reported.ledger).good
+    assert check_report(tmp_path / "out", reported.ledger).good
 
 
 @pytest.mark.parametrize(
@@ -352,7 +352,7 @@ def test_a_secret_among_the_operator_s_own_texts_is_masked_and_keeps_no_report_b
         for secret in (b"80_AbC", b"AKIDabc", b"AbCdEfGh", b"0123456789abcdef"):
             assert secret not in body, name
     assert ("1 row of the list" in caplog.text) == bool({"cells", "path"} & about.keys())
-    assert verify(out, reported.ledger).good
+    assert check_report(out, reported.ledger).good
 
 
 def test_a_report_that_would_hold_a_secret_is_not_finished(a_run, tmp_path):

@@ -1,26 +1,16 @@
-"""The summary of a run: the JSON object with counts that add up, workers, and what to do next."""
+"""The summary of a run: the JSON object with counts that add up, and what to do next."""
 
 import json
-import re
-from contextlib import closing
-from html import unescape
 
-import openpyxl
 import pytest
 
 from tcb_ops.errcodes import all_errcodes, all_store_codes
-from tcb_ops.features.cluster.coordinator import CoordinatorLedger
-from tcb_ops.features.cluster.task import PartitionLedger
-from tcb_ops.features.cluster.workers import WorkerShare, worker_lines, worker_shares
-from tcb_ops.i18n import Bilingual, Lang
+from tcb_ops.i18n import Bilingual
 from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.reports.explanations import code_label
-from tcb_ops.reports.formats.notebook import run_html
-from tcb_ops.reports.run_views import RunView, merged_run
 from tcb_ops.reports.summary import Per, RunSummary, by_code, causes_of, per
 from tcb_ops.reports.summary import next_actions as order
-from tcb_ops.runs.records import RELEASED, Partition, Tally, Usage
-from tcb_ops.settings import Settings
+from tcb_ops.runs.records import Tally
 
 
 def test_the_object_is_the_contract_s(a_run):
@@ -53,89 +43,6 @@ def test_the_object_is_the_contract_s(a_run):
         "seconds": 12.346,
         "report": None,
     }
-
-
-LINES = [
-    "Rows by worker: ops-2/<b>22</b> (3), ops-1/11 (1).",
-    "Worker ops-1/11 lost; its merchants continued on ops-2/<b>22</b>.",
-]
-
-
-def partition(*workers, **rows):
-    return Partition(0, workers, {name: {Outcome.UPLOADED: count} for name, count in rows.items()})
-
-
-@pytest.mark.parametrize(
-    ("partitions", "shares"),
-    [
-        ([], []),
-        ([partition("a", a=3)], [("a", 3, ())]),
-        ([partition("a", "b", a=1, b=2)], [("b", 2, ()), ("a", 1, ("b",))]),
-        ([partition("a", "b", b=3)], [("b", 3, ()), ("a", 0, ("b",))]),
-        (
-            [partition("a", a=5), partition("c", c=2), partition("a", "c", c=1)],
-            [("a", 5, ("c",)), ("c", 3, ())],
-        ),
-        ([partition("a", RELEASED, "b", a=1, b=2)], [("b", 2, ()), ("a", 1, ())]),
-    ],
-    ids=["none", "one", "lost", "lost at once", "lost one of two", "ended its work"],
-)
-def test_partitions_are_summed_up_by_worker(partitions, shares):
-    found = worker_shares(partitions)
-    assert [(one.worker, one.rows, one.continued_by) for one in found] == shares
-
-
-def test_workers_without_rows_are_left_out_but_lost_ones_are_named():
-    assert worker_lines([]) == []
-    shares = [WorkerShare("a", 3), WorkerShare("b", 0), WorkerShare("c", 0, ("a",))]
-    assert [line.en for line in worker_lines(shares)] == [
-        "Rows by worker: a (3).",
-        "Worker c lost; its merchants continued on a.",
-    ]
-
-
-@pytest.fixture
-def of_cluster(a_run):
-    """A finished run of four rows, on which two workers worked: the first was lost."""
-    reported = a_run([RowEnd(0, Outcome.PENDING)] * 4, finished=False)
-    place, run = str(reported.ledger.file), reported.run
-    with closing(CoordinatorLedger(place)) as coordinator:
-        session = coordinator.begin(run)
-        coordinator.add_partitions(run, session, [coordinator.environments(run)], 0)
-    for name, lines in (("ops-1/11", [2]), ("ops-2/<b>22</b>", [3, 4, 5])):
-        with closing(PartitionLedger(place, run.id, session, 0, name)) as worker:
-            worker.claim()
-            ends = [RowEnd(line, Outcome.UPLOADED, attempts=2, bytes=1, ended_at=2.0) for line in lines]
-            worker.record(worker.partition_run(), ends, Usage())
-    reported.ledger.finish(run, 1_764_035_000.5)
-    return reported
-
-
-def test_every_format_names_the_workers(of_cluster, tmp_path):
-    folder = of_cluster.export(tmp_path / "report")
-    page = (folder / "report.html").read_text(encoding="utf-8")
-    paragraphs = re.findall("<p>(.*?)</p>", page)
-    assert [line for line in map(unescape, paragraphs) if "ops-2" in line] == LINES
-    assert "<b>22</b>" not in page
-    sheet = openpyxl.load_workbook(folder / "report.xlsx").worksheets[0]
-    cells = [str(cell.value) for (cell,) in sheet.iter_rows(min_col=2, max_col=2)]
-    assert [cell for cell in cells if "ops-2" in cell] == LINES
-    card = unescape(run_html(RunSummary(of_cluster.ledger, of_cluster.run), Settings(lang=Lang.EN)))
-    assert all(line in card for line in LINES)
-
-
-def test_the_json_object_has_every_worker(of_cluster):
-    assert RunSummary(of_cluster.ledger, of_cluster.run).to_json()["workers"] == [
-        {"worker": "ops-2/<b>22</b>", "rows": 3, "lost": False},
-        {"worker": "ops-1/11", "rows": 1, "lost": True},
-    ]
-
-
-def test_a_part_of_a_run_has_no_workers(of_cluster):
-    ledger, run = of_cluster.ledger, of_cluster.run
-    part = RunView(ledger, run, only=frozenset({("wxaaaa", "prod-1a2b")}))
-    assert RunSummary(part, part.run(run.id)).workers == []
-    assert [one.rows for one in RunSummary(merged_run(ledger, run), run).workers] == [3, 1]
 
 
 REFUSED, FAILED, SKIPPED = Outcome.REFUSED, Outcome.FAILED, Outcome.NOT_ATTEMPTED

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tcb_ops.errors import UsageError
-from tcb_ops.features.evidence.verify import verify
+from tcb_ops.features.evidence.verify import check_report
 from tcb_ops.reports.formats.html import CHROMIUM, find_chromium, write_pdf
 
 STAND_IN = """#!/bin/sh
@@ -104,7 +104,7 @@ def test_an_export_without_a_browser_warns_and_is_whole(a_run, tmp_path, monkeyp
     assert "report.pdf was not written" in caplog.text
     assert not (dest / "report.pdf").exists()
     assert "report.pdf" not in (dest / "report.html").read_text(encoding="utf-8")
-    assert verify(dest, reported.ledger).good
+    assert check_report(dest, reported.ledger).good
 
 
 def test_without_a_request_no_browser_is_started_or_missed(a_run, tmp_path, program, caplog):
@@ -130,4 +130,4 @@ def test_a_pdf_is_part_of_the_report_and_of_its_manifest(a_run, tmp_path, progra
     files = json.loads((dest / "manifest.json").read_text(encoding="utf-8"))["files"]
     assert files["report.pdf"]["bytes"] == (dest / "report.pdf").stat().st_size == 8
     assert (dest / "report.html").read_text(encoding="utf-8").count('<a href="report.pdf">') == 1
-    assert verify(dest, reported.ledger).good
+    assert check_report(dest, reported.ledger).good

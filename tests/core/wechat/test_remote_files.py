@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-import httpx
 import pytest
 from source_server import Sources
 
@@ -11,7 +10,7 @@ from tcb_ops.details import DetailCode
 from tcb_ops.errors import TransportError, TransportFault
 from tcb_ops.model import Secret
 from tcb_ops.wechat.remote_files import SPOOLED_FREELY, SourceClient, SourceRefusedError
-from tcb_ops.wechat.transport import Timeouts, Transport
+from tcb_ops.wechat.transport import HttpRequest, Timeouts, Transport
 
 BIG = bytes(2_000_000)
 
@@ -20,9 +19,9 @@ def test_what_is_read_leaves_connections_to_what_is_sent():
     async def both(source: str, store: str) -> int:
         async with (
             Transport(connections=1, timeouts=Timeouts(connect=1, answer=1)) as transport,
-            transport.open(httpx.Request("GET", source), source) as answer,
+            transport.open(HttpRequest("GET", source)) as answer,
         ):
-            await transport.send(httpx.Request("GET", store))
+            await transport.send(HttpRequest("GET", store))
             return sum([len(chunk) async for chunk in answer.chunks()])
 
     with Sources() as sources, Sources() as other:

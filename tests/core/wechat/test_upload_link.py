@@ -148,15 +148,14 @@ def test_a_token_across_the_cut_of_an_errmsg_leaves_no_half(run):
     assert SECRET[:3] not in run(asked(body)).errmsg
 
 
-@pytest.mark.parametrize(("base", "token"), [(WECHAT, "x" * 70_000), ("https://h:port", SECRET)])
-def test_an_address_that_cannot_be_written_is_a_transport_error_without_the_token(run, base, token):
+def test_an_address_that_cannot_be_written_is_a_transport_error_without_the_token(run):
     async def ask() -> None:
         async with Transport(connections=1) as transport:
-            await PlatformClient(transport, base).upload_link(ENV, PATH, Secret(token))
+            await PlatformClient(transport, "https://h:port").upload_link(ENV, PATH, Secret(SECRET))
 
     with pytest.raises(TransportError, match="cannot be sent as it is") as caught:
         run(ask())
-    assert token not in "".join(traceback.format_exception(caught.value))
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
 
 
 @table(

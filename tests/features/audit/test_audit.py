@@ -8,8 +8,8 @@ from workspace import BOOKS, QUICK, TEA, TEA_TEST
 
 import tcb_ops as tcb
 from tcb_ops.features.audit import UNHEALTHY
-from tcb_ops.features.audit.checks import AccountFacts, cause_of
-from tcb_ops.features.audit.kind import judged, wait_left
+from tcb_ops.features.audit.calls import AccountFacts, cause_of
+from tcb_ops.features.audit.kind import AUDIT, wait_left
 from tcb_ops.features.audit.result import LinkCalls
 from tcb_ops.features.simulator import (
     Component,
@@ -49,8 +49,9 @@ FLEET = [Merchant(f"wx{n:02}", f"商户 {n}", f"env-{n:02}-a1b2c3") for n in ran
     ],
 )
 def test_how_an_environment_is_judged(end, becomes):
-    assert judged(end).outcome == becomes
-    assert judged(judged(end)) == judged(end)
+    judged = AUDIT.end_of(end)
+    assert judged.outcome == becomes
+    assert AUDIT.end_of(judged) == judged
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,7 @@ def test_what_an_accounts_answers_say_before_a_link_is_asked_for(may_upload, sta
     links = None if left is None else Quota(1_000, 1_000 - left, left)
     facts = AccountFacts({"env": status} if status else {}, may_upload, links=links)
     cause = cause_of(facts, "env")
-    assert (cause and str(cause.errcode or cause.reason)) == expected
+    assert (cause and str(cause[1] or cause[0])) == expected
 
 
 def audit(workspace, **options):

@@ -13,7 +13,7 @@ import tcb_ops as tcb
 from tcb_ops.errors import InputError
 from tcb_ops.features.audit import HEALTHY, UNHEALTHY
 from tcb_ops.features.audit.kind import AUDIT
-from tcb_ops.features.audit.known import KnownFailure, read_known, silencing
+from tcb_ops.features.audit.result import KnownFailure, read_known, silencing
 from tcb_ops.features.simulator import EnvStatus, Fault, FaultStep, Reset
 from tcb_ops.model import Merchant, Outcome
 

@@ -10,7 +10,7 @@ from workspace import BOOKS, QUICK
 
 import tcb_ops as tcb
 import tcb_ops.features.audit.notifications as send
-from tcb_ops.features.audit.message import LIMITS, AuditMessage, entry_line, refusal, robot_body
+from tcb_ops.features.audit.notifications import LIMITS, AuditMessage, entry_line, refusal, robot_body
 from tcb_ops.features.simulator import Fault
 from tcb_ops.i18n import Lang, verbatim
 from tcb_ops.reports.findings import FindingLine
@@ -28,16 +28,6 @@ def _short(monkeypatch):
     monkeypatch.setattr(send, "TIMEOUTS", Timeouts(connect=2, answer=0.3))
 
 
-def content_of(kind, form, body):
-    sent = json.loads(body)
-    if kind == "feishu":
-        text = sent["content"]["text"] if form == "text" else sent["card"]["elements"][0]["content"]
-    else:
-        text = sent[form]["text" if (kind, form) == ("dingtalk", "markdown") else "content"]
-    assert isinstance(text, str)
-    return text
-
-
 def test_what_did_not_arrive_is_kept_for_each_receiver_of_the_same_name(open_workspace):
     entry = {"kind": "command", "command": ["true"]}
     settings = open_workspace([]).with_options(notify=[entry] * 4)
@@ -45,8 +35,8 @@ def test_what_did_not_arrive_is_kept_for_each_receiver_of_the_same_name(open_wor
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "form"), list(LIMITS))
-def test_no_message_is_longer_than_its_robot_takes_and_no_character_is_cut(kind, form):
+@pytest.mark.parametrize("kind", list(LIMITS))
+def test_no_message_is_longer_than_its_robot_takes_and_no_character_is_cut(kind):
     chance = random.Random(16)
     letters = '商户环境已停服茶铺𠮷😀é"\\\n abc'
     for _ in range(1000 // len(LIMITS) + 1):
@@ -57,10 +47,11 @@ def test_no_message_is_longer_than_its_robot_takes_and_no_character_is_cut(kind,
         message = AuditMessage(
             "题", ("头" * chance.randint(1, 100),), rows, ("尾" * chance.randint(1, 100),), Lang.ZH
         )
-        body = robot_body(kind, form, message, "secret", 1_700_000_000)
-        text = content_of(kind, form, body)
+        body = robot_body(kind, message, "secret", 1_700_000_000)
+        sent = json.loads(body)
+        text = sent["content"]["text"] if kind == "feishu" else sent["text"]["content"]
         counted = len(text.encode()) if kind == "wecom" else len(body)
-        assert counted <= LIMITS[kind, form]
+        assert counted <= LIMITS[kind]
         assert "\ufffd" not in text
         known = {line for line, _ in rows} | set(message.head) | set(message.tail)
         others = [line for line in text.split("\n") if line not in known]
@@ -204,21 +195,20 @@ def test_http_reaches_this_machine_alone_and_under_a_simulated_target_alone(open
 def test_a_remark_is_shown_whole_and_a_cut_text_says_so():
     remark = verbatim("also 45009, 61007, halted; was unavailable (1,024 MB)")
     line = FindingLine("云上茶铺", "tea-1a2b3c", "85088", remark, note="n" * 50)
-    shown = entry_line(line, Lang.EN, markdown=False)
+    shown = entry_line(line, Lang.EN)
     assert "(1,024 MB)" in shown
     assert shown.endswith(f"{'n' * 39}…")
 
 
-@pytest.mark.parametrize("markdown", [False, True])
-def test_a_merchants_name_mentions_nobody_and_is_no_link(*, markdown):
+def test_a_merchants_name_mentions_nobody_and_is_no_link():
     name = '<at user_id="all">所有人</at>@all'
     address = "http://203.0.113.9/x www.例子.中国 pay.example.com"
     line = FindingLine(name, address[:24], "", verbatim(address), note=f"<b>@a</b>{address[24:]}")
-    shown = entry_line(line, Lang.EN, markdown=markdown)
+    shown = entry_line(line, Lang.EN)
     assert not set("<>@") & set(shown)
     assert "所有人" in shown
     assert not re.search(r"://|www\.|\.com|\.中国|203\.0", shown)
-    assert "1.5 MB" in entry_line(FindingLine("茶", "e", "", verbatim("1.5 MB")), Lang.EN, markdown=markdown)
+    assert "1.5 MB" in entry_line(FindingLine("茶", "e", "", verbatim("1.5 MB")), Lang.EN)
 
 
 @pytest.mark.slow

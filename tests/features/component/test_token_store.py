@@ -104,11 +104,11 @@ def test_a_store_that_others_may_read_is_refused_with_the_fix(folder, which, mod
 @pytest.mark.parametrize(
     ("component", "base", "why"),
     [
-        ("wxother", BASE, "belongs to another platform .component_appid wxplatform, not wxother"),
+        ("wxother", BASE, "belongs to another platform.*component_appid"),
         (
             "wxplatform",
             "http://127.0.0.1:1",
-            "belongs to another platform .api_base https://api.weixin.qq.com",
+            "belongs to another platform.*api_base",
         ),
     ],
     ids=["component", "api-base"],
@@ -129,8 +129,8 @@ def test_another_platforms_store_is_refused(folder, component, base, why):
             b"mine",
             "contains other files and is not a token store",
         ),
-        "no JSON": (True, IDENTITY, b"\xff{", "not the expected JSON"),
-        "newer": (True, IDENTITY, NEWER, "newer tcb-ops"),
+        "no JSON": (True, IDENTITY, b"\xff{", "another version wrote it .*schema, component_appid, api_base"),
+        "newer": (True, IDENTITY, NEWER, "another version wrote it .*schema"),
         "unreadable": (True, IDENTITY, None, "cannot be used .it is a folder"),
     },
 )

@@ -8,7 +8,7 @@ import pytest
 
 from tcb_ops.errors import UsageError
 from tcb_ops.features.evidence.command import verification_verdict
-from tcb_ops.features.evidence.verify import State, verify
+from tcb_ops.features.evidence.verify import State, check_report
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Outcome, Owner, Reason, RowEnd
 from tcb_ops.reports.export import read_manifest
@@ -56,7 +56,7 @@ def test_a_report_is_what_was_exported(a_run, every_end, tmp_path, lang, finishe
     cells = ('=1+1,"x"\n', "{path}")
     reported = a_run((*every_end, GOOD, REFUSED), finished=finished, cells=cells, target="http://127.0.0.1:1")
     out = reported.export(tmp_path / "out", lang=lang)
-    found = verify(out, reported.ledger)
+    found = check_report(out, reported.ledger)
     assert wrong(found) == {}
     assert found.good
     states = {check.what: check.state for check in found.checks}
@@ -71,7 +71,7 @@ def test_a_run_that_lacked_only_its_end_bears_its_report_out_all_the_same(a_run,
     reported = a_run(ends, finished=False)
     out = reported.export(tmp_path / "out")
     reported.ledger.finish(reported.run, 1.8e9)
-    assert verify(out, reported.ledger).good
+    assert check_report(out, reported.ledger).good
 
 
 def test_a_changed_file_a_missing_one_and_an_added_one_are_named(a_run, tmp_path):
@@ -84,7 +84,7 @@ def test_a_changed_file_a_missing_one_and_an_added_one_are_named(a_run, tmp_path
     (out / ".DS_Store").touch()
     (out / "failed.fix-me.csv").touch()  # left by `tcb-ops check failed.csv`
     (out / "results.fix-me.csv.txt").touch()
-    found = wrong(verify(out, reported.ledger))
+    found = wrong(check_report(out, reported.ledger))
     assert set(found) == {
         "errcodes.csv",
         "report.html",
@@ -117,7 +117,7 @@ def test_the_row_of_results_that_differs_from_the_ledger_is_named(a_run, tmp_pat
     change(out / "results.csv", old, new)
     if hidden:
         manifest_as_is(out)
-    found = wrong(verify(out, reported.ledger))
+    found = wrong(check_report(out, reported.ledger))
     assert set(found) == {"rows", "manifest.json" if hidden else "results.csv"}
     assert result in found["rows"]
     assert "The ledger has not changed since the export" in found["rows"]
@@ -128,14 +128,17 @@ def test_rows_left_out_or_added_are_named(a_run, tmp_path):
     results = reported.export(tmp_path / "out") / "results.csv"
     lines = results.read_bytes().splitlines(keepends=True)
     results.write_bytes(b"".join(lines[:-1]))
-    assert "lacks the row of line 4 of the list" in wrong(verify(tmp_path / "out", reported.ledger))["rows"]
+    assert (
+        "lacks the row of line 4 of the list"
+        in wrong(check_report(tmp_path / "out", reported.ledger))["rows"]
+    )
     results.write_bytes(b"".join([*lines, lines[-1]]))
     assert (
         "Line 5 of results.csv is a row that, according to the ledger, does not belong"
-        in (wrong(verify(tmp_path / "out", reported.ledger))["rows"])
+        in (wrong(check_report(tmp_path / "out", reported.ledger))["rows"])
     )
     results.write_bytes(b"\xff\xfe\x00")
-    assert "cannot be read as CSV" in wrong(verify(tmp_path / "out", reported.ledger))["rows"]
+    assert "cannot be read as CSV" in wrong(check_report(tmp_path / "out", reported.ledger))["rows"]
 
 
 @pytest.mark.parametrize(
@@ -152,7 +155,7 @@ def test_a_ledger_that_was_changed_is_told_by_its_row(a_run, tmp_path, statement
     reported = a_run([GOOD, REFUSED, GOOD])
     out = reported.export(tmp_path / "out")
     sql(reported, statement)
-    found = wrong(verify(out, reported.ledger))
+    found = wrong(check_report(out, reported.ledger))
     assert set(found) == {"rows"}
     assert result in found["rows"]
     assert "changed after the export" in found["rows"]
@@ -172,7 +175,7 @@ def test_a_ledger_that_lost_rows_is_a_difference_of_its_own(a_run, tmp_path, sta
     out = reported.export(tmp_path / "out")
     for one in statement.split("; "):
         sql(reported, one.replace("*", ", ".join(COPIED)))
-    found = wrong(verify(out, reported.ledger))
+    found = wrong(check_report(out, reported.ledger))
     assert set(found) == {"ledger"}
     assert result in found["ledger"]
     assert str(tmp_path / "reports.db") in found["ledger"]
@@ -182,7 +185,7 @@ def test_a_manifest_that_tells_another_story_than_the_ledger_is_named(a_run, tmp
     reported = a_run([GOOD])
     out = reported.export(tmp_path / "out")
     change(out / "manifest.json", '"operator": "li.na"', '"operator": "wang.wu"')
-    assert wrong(verify(out, reported.ledger)) == {
+    assert wrong(check_report(out, reported.ledger)) == {
         "manifest.json": "disagrees with the ledger about the run: operator. It was not exported with "
         "this ledger: it was changed, or exported with another ledger."
     }
@@ -197,7 +200,7 @@ def test_a_manifest_that_tells_another_story_than_the_ledger_is_named(a_run, tmp
     others |= {"created_at": "2025-11-25T00:00:00.000+08:00", "root": "/", "kind": "audit"}
     others |= {"finished_at": "2025-11-25T00:00:00.000+08:00"}
     (out / "manifest.json").write_text(json.dumps(told | others), encoding="utf-8")
-    [(what, result)] = wrong(verify(out, reported.ledger)).items()
+    [(what, result)] = wrong(check_report(out, reported.ledger)).items()
     named = set(result.partition(". It was")[0].partition(": ")[2].split(", "))
     assert (what, named) == ("manifest.json", set(others) - {"operator"})
 
@@ -206,7 +209,7 @@ def test_a_run_that_went_on_since_says_so(a_run, tmp_path):
     reported = a_run([GOOD, RowEnd(0, Outcome.PENDING)], finished=False)
     out = reported.export(tmp_path / "out")
     reported.ledger.record(reported.run, [RowEnd(3, Outcome.UPLOADED)], Usage())
-    found = wrong(verify(out, reported.ledger))
+    found = wrong(check_report(out, reported.ledger))
     assert "has been resumed since" in found["rows"]
     assert "Line 3" in found["rows"]
 
@@ -214,26 +217,28 @@ def test_a_run_that_went_on_since_says_so(a_run, tmp_path):
 def test_without_the_ledger_or_its_run_it_says_what_was_not_checked(a_run, tmp_path):
     reported = a_run([GOOD])
     out = reported.export(tmp_path / "out")
-    found = verify(out, None)
+    found = check_report(out, None)
     assert found.good
     assert {check.what: check.state for check in found.checks}["rows"] is State.NOT_CHECKED
     assert "compared with manifest.json only" in found.proves.en
     sql(reported, "UPDATE runs SET id = id || '-and-more'")
-    found = verify(out, reported.ledger)
+    found = check_report(out, reported.ledger)
     assert (found.good, wrong(found)) == (False, {})
     assert "reports.db does not know run 20251125-093000-k7q2." in unknown(found)
     assert verification_verdict(found).en.startswith(
         "The files are as manifest.json has them, but the ledger does not"
     )
     (out / "errcodes.csv").write_text("", encoding="utf-8")
-    assert "differs from what was exported: 1 of" in verification_verdict(verify(out, reported.ledger)).en
+    assert (
+        "differs from what was exported: 1 of" in verification_verdict(check_report(out, reported.ledger)).en
+    )
 
 
 def test_a_report_of_another_ledger_is_no_proof(a_run, tmp_path):
     reported = a_run([GOOD, REFUSED])
     out = reported.export(tmp_path / "out")
     sql(reported, "DELETE FROM exports")
-    assert "was not exported with this ledger" in wrong(verify(out, reported.ledger))["manifest.json"]
+    assert "was not exported with this ledger" in wrong(check_report(out, reported.ledger))["manifest.json"]
 
 
 def test_a_copy_of_an_older_report_is_still_known(a_run, tmp_path):
@@ -241,8 +246,8 @@ def test_a_copy_of_an_older_report_is_still_known(a_run, tmp_path):
     older = tmp_path / "elsewhere"
     shutil.copytree(reported.export(tmp_path / "out"), older)
     reported.export(tmp_path / "out", lang=Lang.ZH)
-    assert verify(older, reported.ledger).good
-    assert verify(tmp_path / "out", reported.ledger).good
+    assert check_report(older, reported.ledger).good
+    assert check_report(tmp_path / "out", reported.ledger).good
 
 
 def _a_page_that_says_otherwise(out, told):
@@ -310,7 +315,7 @@ def test_who_changes_the_manifest_along_with_a_file_is_found_out_by_the_ledger(
     tamper(out, told)
     (out / "manifest.json").write_text(json.dumps(told), encoding="utf-8")
     manifest_as_is(out)
-    assert result in wrong(verify(out, reported.ledger))[what]
+    assert result in wrong(check_report(out, reported.ledger))[what]
 
 
 def test_what_would_be_masked_like_the_ledgers_text_is_not_the_same(a_run, tmp_path):
@@ -318,10 +323,10 @@ def test_what_would_be_masked_like_the_ledgers_text_is_not_the_same(a_run, tmp_p
     places = [EnvRecord(0, "tea-1a2b", "wx1", merchant, Owner.MERCHANT, left=False)]
     reported = a_run([GOOD, REFUSED], places=places)
     out = reported.export(tmp_path / "out")
-    assert verify(out, reported.ledger).good
+    assert check_report(out, reported.ledger).good
     change(out / "results.csv", "access_token=•••", "access_token=ANOTHER-TOKEN-OF-SOMEBODY-2")
     manifest_as_is(out)
-    assert "ledger has" in wrong(verify(out, reported.ledger))["rows"]
+    assert "ledger has" in wrong(check_report(out, reported.ledger))["rows"]
 
 
 @pytest.mark.parametrize("rows", ['"x"', "null", "{}"])
@@ -336,7 +341,7 @@ def test_a_manifest_that_names_another_run_proves_nothing(a_run, tmp_path):
     reported = a_run([GOOD, REFUSED])
     out = reported.export(tmp_path / "out")
     change(out / "manifest.json", reported.run.id, "20251125-093000-zzzz")
-    found = verify(out, reported.ledger)
+    found = check_report(out, reported.ledger)
     assert not found.good
     assert "does not know run 20251125-093000-zzzz" in unknown(found)
 
@@ -347,7 +352,7 @@ def test_the_list_is_compared_where_it_still_is(a_run, tmp_path):
     out = reported.export(tmp_path / "out")
 
     def state():
-        checks = verify(out, reported.ledger, [tmp_path / "here"]).checks
+        checks = check_report(out, reported.ledger, [tmp_path / "here"]).checks
         return next(check.state for check in checks if check.what == "input")
 
     assert state() is State.NOT_CHECKED
@@ -373,7 +378,7 @@ def test_a_folder_that_holds_no_report_is_refused(a_run, tmp_path, spoil):
     out = a_run([GOOD]).export(tmp_path / "out")
     spoil(out / "manifest.json")
     with pytest.raises(UsageError, match="contains no tcb-ops report"):
-        verify(out, None)
+        check_report(out, None)
 
 
 def result(why):

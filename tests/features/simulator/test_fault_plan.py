@@ -133,12 +133,6 @@ def test_the_first_entry_that_fits_is_played():
     assert [faults.find(FaultStep.LINK, "p", call) for call in (1, 2)] == [first, second]
 
 
-def test_calls_are_counted_only_for_paths_of_an_entry_that_names_a_call():
-    faults = Faults((Fault("a", path="b/*", calls=((1, 1),), errcode=1), Fault("a", errcode=2)))
-    assert [faults.counted(FaultStep.LINK, path) for path in ("b/1", "c/1")] == [True, False]
-    assert not faults.counted(FaultStep.STORE, "b/1")
-
-
 PLATFORM = """
 [component]
 appid = "wxc"

@@ -116,9 +116,9 @@ class CountingTransport(Transport):
         self.sent += 1
         return await super().send(request, *body, **options)
 
-    def open(self, request, exact_url):
+    def open(self, request):
         self.sent += 1
-        return super().open(request, exact_url)
+        return super().open(request)
 
 
 @pytest.fixture

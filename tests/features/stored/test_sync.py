@@ -9,7 +9,7 @@ import pytest
 
 import tcb_ops as tcb
 from tcb_ops.features.simulator import Fault, FaultStep, Reset
-from tcb_ops.features.stored.api import start_delete_gone
+from tcb_ops.features.stored.api import start_delete_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -122,7 +122,7 @@ def test_what_another_upload_has_put_there_since_it_looked_is_not_deleted(open_c
     gone.write_text("env,path\ntea-1a2b3c,menu/tea.json\ntea-1a2b3c,banner.svg\n", encoding="utf-8")
     settings = cli.workspace.settings
     batch = tcb.read_paths(gone, cli.workspace.merchants)
-    run = start_delete_gone(batch, synced, settings, {}, content=False).wait()
+    run = start_delete_of(batch, settings, {}, of_list=synced).wait()
     assert [(str(one.end.outcome), str(one.end.reason or "")) for one in run.rows()] == [
         ("failed", "conflict"),
         ("deleted", ""),
