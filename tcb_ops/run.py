@@ -206,6 +206,12 @@ class Run:
         )
         return list(islice(records, limit)), sum(tally.rows for tally in tallies)
 
+    @checked
+    def merchants_like(self, name: str) -> list[str]:
+        """Return the run's merchants whose names contain `name`, or all if none does; at most 20."""
+        names = list(dict.fromkeys(env.merchant for env in self._reader.envs(self.record) if env.merchant))
+        return ([candidate for candidate in names if name in candidate] or names)[:20]
+
     def results(self) -> pd.DataFrame:
         """Return all rows: the input's columns, then `tcb_line` … `tcb_ended_at` as in results.csv."""
         from tcb_ops.reports.formats.notebook import results_frame

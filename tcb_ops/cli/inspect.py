@@ -103,7 +103,9 @@ def _selected(found: Run, settings: Settings, common: CommonOptions) -> Run:
         return found
     narrowed = found.of_merchants(matching)
     if not narrowed.outcomes:
-        raise UsageError(_("run {id} has no rows of the merchants selected by --where.", id=found.id))
+        names = as_list(found.merchants_like(""))
+        text = _("run {id} has no rows of the merchants selected by --where. Its merchants are: {names}.")
+        raise UsageError(text.format(id=found.id, names=names))
     return narrowed
 
 

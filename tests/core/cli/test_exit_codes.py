@@ -138,7 +138,7 @@ def test_where_lists_the_runs_with_rows_of_matching_merchants_and_counts_those(o
     assert [(run["run"], run["rows"]) for run in listed] == [(both, 3)]
     result = cli("errcodes", *OF_BOOKS)
     assert result.code == 2
-    assert "has no rows of the merchants selected by --where." in result.err
+    assert f"has no rows of the merchants selected by --where. Its merchants are: {TEA.name}." in result.err
 
 
 @pytest.mark.parametrize("words", [("errcodes",), ("show",), ("runs",), ("diff", "latest", "latest")])
