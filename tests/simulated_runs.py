@@ -42,7 +42,7 @@ from simulated_world import (
 )
 
 from tcb_ops.errcodes import Decision, Scope, errcode, store_code
-from tcb_ops.errors import InterruptedRunError, LedgerError, StoppedError
+from tcb_ops.errors import InterruptedRunError, LedgerError, StoppedError, TransportError, TransportFault
 from tcb_ops.features.simulator.signing import bucket_of
 from tcb_ops.kinds import kind_named
 from tcb_ops.model import Outcome, Owner, Row, RowEnd
@@ -120,6 +120,8 @@ class Oracle(Watch):
     expires: dict[int, float] = field(default_factory=dict)
     """When each line's newest link expires, by this machine's clock."""
     expired: set[int] = field(default_factory=set)
+    failures: Counter[tuple[int, Decision]] = field(default_factory=Counter)
+    """Failed link calls of each line in this session since its last link, by what they ask for."""
     etags: dict[int, str] = field(default_factory=dict)
     """What the store said at last of each line's object."""
     trace: int = 0
@@ -133,7 +135,9 @@ class Oracle(Watch):
         """Forget what belongs to a session; note which links have expired, which this one must request again."""
         now = self.world.now()
         linked = {line for line, outcome in self.done.items() if outcome is Outcome.LINKED}
-        self.expired = {line for line in linked if self.expires[line] < now - A_WHILE}
+        if not any(change.what == "clock" for change in self.world.scenario.changes):
+            self.expired = {line for line in linked if self.expires[line] < now - A_WHILE}
+        self.failures.clear()
         for kept in (self.answered, self.begun, self.in_flight, self.last_call, self.paused_until):
             kept.clear()
         self.breakers.clear()
@@ -170,8 +174,19 @@ class Oracle(Watch):
 
         try:
             yield answered
+        except TransportError as error:
+            if step == "link" and error.fault is not TransportFault.UNREACHABLE:
+                self._failed(line, Decision.RETRY)
+            raise
         finally:
             self.in_flight[env] -= 1
+
+    def _failed(self, line: int, decision: Decision) -> None:
+        """Count a failed link call, and check that it was allowed."""
+        self.failures[line, decision] += 1
+        most = {Decision.RETRY: self.world.scenario.attempts, Decision.REFRESH: 2}.get(decision)
+        if most is not None and self.failures[line, decision] > most:
+            raise Violation(f"line {line} had more than {most} link calls that end in {decision}")
 
     def _answered(self, step: str, line: int, env: str, appid: str, response: HttpResponse) -> None:
         if step == "store":
@@ -182,6 +197,7 @@ class Oracle(Watch):
         answer = read_response(response, ())
         if isinstance(answer, dict):
             self.linked.add(line)
+            self.failures.pop((line, Decision.RETRY), None)
             begins, _, ends = re.search(r"q-sign-time=(\d+;\d+)", str(answer["authorization"]))[1].partition(
                 ";"
             )
@@ -190,6 +206,7 @@ class Oracle(Watch):
                 self.answered.add(line)
         elif isinstance(answer, ApiError):
             entry = errcode(answer.errcode)
+            self._failed(line, entry.decision)
             if entry.decision is Decision.SLOW and entry.scope in {Scope.ENV, Scope.APPID}:
                 scope = env if entry.scope is Scope.ENV else appid
                 self.paused_until[scope] = self.world.loop.time() + self.world.scenario.slow_wait
@@ -486,12 +503,12 @@ def shrunk(scenario: Scenario) -> Scenario:
     return scenario
 
 
-def play_seeds(first: int, runs: int, end_at: float = float("inf")) -> tuple[Counter[str], dict[int, str]]:
-    """Play seeds one after another until a moment; return what happened, and the violations by seed."""
+def play_seeds(first: int, runs: int) -> tuple[Counter[str], dict[int, str]]:
+    """Play seeds one after another; return what happened, and the violations by seed."""
     happened: Counter[str] = Counter()
     violations: dict[int, str] = {}
     for seed in range(first, first + runs):
-        if time.monotonic() > end_at:
+        if len(violations) == MOST_VIOLATIONS:
             break
         try:
             happened += play(scenario_of(seed))
@@ -502,6 +519,8 @@ def play_seeds(first: int, runs: int, end_at: float = float("inf")) -> tuple[Cou
     return happened, violations
 
 
+MOST_VIOLATIONS = 3
+"""Violations after which a batch ends: one cause has many."""
 BATCH = 250
 """Runs of one process: what killed sessions leave is kept until it ends."""
 

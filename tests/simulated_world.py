@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import unquote
 from zlib import crc32
 
-import httpx
 from multidict import CIMultiDict
 from simulated_time import SimulatedLoop
 
@@ -26,9 +25,9 @@ from tcb_ops.wechat.responses import HttpResponse
 from tcb_ops.wechat.tokens import Token
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator, Callable
 
-    from tcb_ops.wechat.transport import RequestTemplate
+    from tcb_ops.wechat.transport import HttpRequest
 
 BASE = "http://127.0.0.1:9"
 """Nothing listens there, and nothing is sent."""
@@ -304,23 +303,20 @@ class SimulatedTransport:
     async def __aexit__(self, *_: object) -> None:
         """Close nothing."""
 
-    async def post(self, template: RequestTemplate, body: bytes) -> HttpResponse:
-        env, path = json.loads(body)["env"], json.loads(body)["path"]
-        return await self._exchange("link", env, path, template.address.raw_path_qs, {}, body)
-
     async def send(
-        self, request: httpx.Request, *, sending: int = 0, exact_url: str | None = None
+        self, request: HttpRequest, body: bytes | AsyncGenerator[bytes, None] = b"", *, sending: int = 0
     ) -> HttpResponse:
-        assert exact_url is not None
-        raw_path = "/" + exact_url.split("/", 3)[3]
-        bucket, _, key = raw_path[1:].partition("/")
-        if isinstance(request.stream, httpx.ByteStream):
-            body = request.read()
-        else:
-            body = b"".join([chunk async for chunk in request.stream])  # type: ignore[union-attr]
+        """Carry a link call or a form."""
+        target = request.address.raw_path_qs
+        if not isinstance(body, bytes):
+            body = b"".join([chunk async for chunk in body])
+        if not sending:
+            asked = json.loads(body)
+            return await self._exchange("link", asked["env"], asked["path"], target, {}, body)
         assert len(body) == sending
+        bucket, _, key = target[1:].partition("/")
         env = self._world.env_of_bucket.get(bucket, "")
-        return await self._exchange("store", env, unquote(key), raw_path, request.headers, body)
+        return await self._exchange("store", env, unquote(key), target, dict(request.headers), body)
 
     async def _exchange(
         self, step: str, env: str, path: str, raw_path: str, headers: Any, body: bytes
