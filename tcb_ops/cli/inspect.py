@@ -20,7 +20,7 @@ from tcb_ops.cli.options import (
     settings_options,
 )
 from tcb_ops.errors import LedgerDamagedError, UsageError
-from tcb_ops.i18n import NOTHING, Lang, Text, _, ngettext, pgettext, verbatim
+from tcb_ops.i18n import NOTHING, Lang, Text, _, as_list, ngettext, pgettext, verbatim
 from tcb_ops.kinds import is_provided, provided
 from tcb_ops.model import Owner, Reason
 from tcb_ops.settings import Settings
