@@ -346,7 +346,7 @@ def upload_link(env: str, path: str, *, appid: str | None = None, **options: Unp
     from tcb_ops.lists import merchants as merchants_file
     from tcb_ops.lists.paths import path_problem
     from tcb_ops.runs.loop import submit_coroutine
-    from tcb_ops.runs.one_link import merchant_of, request_link
+    from tcb_ops.runs.single_calls import merchant_of, request_link
 
     settings = settings_for(options)
     if (problem := path_problem(path)) is not None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from tcb_ops.reports.findings import Findings
     from tcb_ops.reports.run_views import RunReader
-    from tcb_ops.runs.later_changes import LaterChange
+    from tcb_ops.runs.histories import LaterChange
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.records import RowRecord, RunRecord, Tally, TimelineBucket
     from tcb_ops.runs.session import RunSession
@@ -308,7 +308,7 @@ class Run:
         Counted from sums, without reading rows; of a run that is no retry, the run itself is the original.
         """
         from tcb_ops.reports.run_views import RunView
-        from tcb_ops.runs.later_changes import family_of  # loads SQLAlchemy
+        from tcb_ops.runs.histories import family_of  # loads SQLAlchemy
 
         original, *retries = family_of(self._ledger, self.record)
         reader = self._ledger if self._only is None else RunView(self._ledger, original, only=self._only)

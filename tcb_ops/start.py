@@ -226,11 +226,11 @@ def start_run(
     unfinished. `cluster`: workers of Dask that share the work: `local:N` processes, a scheduler's URL, or a
     `distributed.Client`. The embedded simulator runs until the work on the run ends. Raises UsageError, LedgerError.
     """
-    from tcb_ops.runs.engine import RunContext
-    from tcb_ops.runs.ledger import Ledger
+    from tcb_ops.runs.calls import RunContext
+    from tcb_ops.runs.ledger import Ledger, taken
     from tcb_ops.runs.limits import RunLimits
     from tcb_ops.runs.links_file import check_destination
-    from tcb_ops.runs.locks import hold, planning
+    from tcb_ops.runs.locks import planning
     from tcb_ops.runs.plan import plan
     from tcb_ops.runs.session import RunSession
     from tcb_ops.wechat import open_source
@@ -271,7 +271,7 @@ def start_run(
             now=time.time(),
             may_resume=options.get("may_resume") or (lambda _run, _begun: False),
         )
-        check_lock = stack.enter_context(hold(ledger, planned.run.id))
+        check_lock = stack.enter_context(taken(ledger, planned.run))
         session = None  # where everything is done except the report, which the caller writes
         if planned.run.finished_at is None:
             opened = stack.enter_context(opened_target(settings, lambda: merchants_of(ledger, planned.run)))

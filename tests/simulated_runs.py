@@ -46,7 +46,7 @@ from tcb_ops.errors import InterruptedRunError, LedgerError, StoppedError, Trans
 from tcb_ops.features.simulator.signing import bucket_of
 from tcb_ops.kinds import kind_named
 from tcb_ops.model import Outcome, Owner, Row, RowEnd
-from tcb_ops.runs.engine import RunContext
+from tcb_ops.runs.calls import RunContext
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.limits import BREAKER_ROWS, RunLimits
 from tcb_ops.runs.records import EnvRecord, NewRun, Usage

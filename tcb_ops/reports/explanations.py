@@ -20,7 +20,7 @@ from tcb_ops.model import Outcome, Owner, Reason, RowEnd
 from tcb_ops.secrets import redact
 
 if TYPE_CHECKING:
-    from tcb_ops.runs.later_changes import LaterChange  # loads SQLAlchemy
+    from tcb_ops.runs.histories import LaterChange  # loads SQLAlchemy
     from tcb_ops.runs.records import Tally
 
 MARK = "SIMULATED 演练"

@@ -14,7 +14,7 @@ from typing import Any, Unpack
 from tcb_ops.details import Detail
 from tcb_ops.model import Outcome, Reason, Row, RowEnd
 from tcb_ops.reports.summary import count_outcomes
-from tcb_ops.runs.later_changes import LaterChange, family_of
+from tcb_ops.runs.histories import LaterChange, family_of
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import EnvRecord, RowFilter, RowRecord, RunRecord, Tally, TimelineBucket
 

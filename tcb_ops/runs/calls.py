@@ -5,23 +5,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from tcb_ops.details import DetailCode, as_detail, detail
 from tcb_ops.errcodes import Decision, Scope, store_code
 from tcb_ops.errors import TransportError, TransportFault
 from tcb_ops.i18n import Text
 from tcb_ops.kinds import parts
-from tcb_ops.model import Link, Outcome, Owner, Reason, Row, RowEnd, Secret, is_source
-from tcb_ops.runs.lease import Lease
+from tcb_ops.lists.row_files import whole_source
+from tcb_ops.model import Link, Outcome, Owner, Reason, Row, RowEnd, is_source
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.limits import LINK_MARGIN, RunLimits
+from tcb_ops.runs.locks import Lease
+from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.records import EarlierUpload, RunRecord
+from tcb_ops.runs.runtime import Runtime
 from tcb_ops.runs.scheduler import Task
-from tcb_ops.runs.url_files import source_client
+from tcb_ops.runs.url_files import SourceQueries, source_client
 from tcb_ops.secrets import MASK
 from tcb_ops.settings import Settings
 from tcb_ops.wechat.call_policy import Caller, classify
@@ -30,6 +33,7 @@ from tcb_ops.wechat.cos import StoredObject, Unconfirmed, etag_verdict, post_obj
 from tcb_ops.wechat.local_files import Body, FileChangedError, FileUnreadableError, hash_file, open_file
 from tcb_ops.wechat.remote_files import SourceRefusedError
 from tcb_ops.wechat.responses import ApiError, InvalidResponse, UnsafeLink
+from tcb_ops.wechat.tokens import TokenSource
 from tcb_ops.wechat.transport import Transport
 
 Answer = TypeVar("Answer")
@@ -70,38 +74,74 @@ class SomeEnds:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CallContext:
-    """What the calls of a run's rows need."""
+class RunContext:
+    """The inputs of a session: its run, limits, sources and callbacks."""
 
-    run: RunRecord
     ledger: Ledger
+    run: RunRecord
     settings: Settings
     limits: RunLimits
+    tokens: TokenSource
     root: Path
     """Folder of the local files."""
-    transport: Transport
-    client: PlatformClient
-    component: Caller | None
-    """Makes calls with the component token; None if the settings name no component."""
-    clock: Callable[[], float]
-    """Monotonic seconds."""
-    now: Callable[[], float]
-    """Unix seconds."""
-    lease: Lease
-    """Checked right before each effect."""
-    resumed: bool
+    out: Path | None = None
+    """Path of a links run's file, if not the planned one."""
+    progress: Callable[[Progress], None] | None = None
+    skip_unchanged: bool = False
+    canary: int = 0
+    """Number of environments that go first; 0 for all at once."""
+    check_lock: Callable[[], None] = lambda: None
+    """Raises LedgerError if the run's lock is lost."""
+    may_discard: Callable[[str], bool] = lambda _run: False
+    """Called with the id of another run whose part file is in the way: whether it may be discarded."""
+    runtime: Runtime = field(default_factory=Runtime)
+    runner: MakeRunner | None = None
+    """Makes what has the run worked on by other processes; None: this one works on it."""
+    lease: float | None = None
+    """Seconds after a successful lock check in which rows may begin and have effects; None for those of a lock."""
+    queries: SourceQueries | None = None
+    """Of files that are sent from URLs."""
+    resumed: bool = False
     """Whether an earlier session may have worked on the run."""
-    whole_url: Callable[[Row], Secret]
-    """Returns the URL of a row that is sent from one, with its query."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallContext(RunContext):
+    """What the calls of a run's rows need."""
+
+    transport: Transport
+    checked: Lease
+    """Checked right before each effect."""
+
+
+class Runner(Protocol):
+    """What works on the rows of a run, in this process or others."""
+
+    async def work(self) -> None:
+        """Work until all rows have ended. Raises TcbOpsError if the run stops."""
+
+    def interrupt(self) -> None:
+        """End early: calls in flight have a few seconds to end, all other rows stay pending."""
+
+
+MakeRunner: TypeAlias = Callable[[RunContext, Callable[[Progress], None]], Runner]
 
 
 class Calls:
     """The calls for the rows of a run, and their counts. These are a link's; other kinds add their own."""
 
     def __init__(self, context: CallContext) -> None:
-        self.context = context
-        self.wechat, self.clock = context.client, context.clock
-        self.lease = context.lease
+        settings, component = context.settings, context.settings.tokens.component_appid
+        self.context, self.lease = context, context.checked
+        self.clock = asyncio.get_running_loop().time
+        """Monotonic seconds."""
+        self.now = context.runtime.now
+        """Unix seconds."""
+        self.wechat = PlatformClient(
+            context.transport, settings.api_base, component_appid=component, store_hosts=settings.store_hosts
+        )
+        self.component = Caller(context.tokens, context.limits) if component else None
+        """Makes calls with the component token; None if the settings name no component."""
         self.link_calls = 0
         self.upload_calls = 0
         self.last_answer = float("-inf")
@@ -125,7 +165,7 @@ class Calls:
         link = await self._link(task)
         if isinstance(link, Link):
             task.link, task.counts.link = link, 0
-            task.link_until = self.clock() + link.alive_for(self.context.now()) - LINK_MARGIN
+            task.link_until = self.clock() + link.alive_for(self.now()) - LINK_MARGIN
         return link
 
     async def _link(self, task: Task) -> Link | FailedAttempt:
@@ -154,11 +194,15 @@ class Calls:
     def _refused(self, task: Task, answer: ApiError | InvalidResponse) -> FailedAttempt:
         decision, scope = classify(answer)
         if isinstance(answer, InvalidResponse):
-            end = self._end(task, Outcome.FAILED, Reason.NO_ANSWER, answer.why)
-            return FailedAttempt(replace(end, http_status=answer.http_status), decision, scope, "link")
+            end = self._end(
+                task, Outcome.FAILED, Reason.NO_ANSWER, answer.why, http_status=answer.http_status
+            )
+            return FailedAttempt(end, decision, scope, "link")
         by_component = task.lane.owner is Owner.PLATFORM
-        end = replace(
-            self._end(task, Outcome.REFUSED, Reason.COMPONENT if by_component else Reason.REFUSED),
+        end = self._end(
+            task,
+            Outcome.REFUSED,
+            Reason.COMPONENT if by_component else Reason.REFUSED,
             errcode=answer.errcode,
             errmsg=answer.errmsg,
             rid=answer.rid,
@@ -193,7 +237,7 @@ class Calls:
             as_detail(message) if message is not None else None,
             attempts=task.counts.calls,
             started_at=task.started_at,
-            ended_at=self.context.now(),
+            ended_at=self.now(),
             **more,
         )
 
@@ -262,7 +306,9 @@ class UploadCalls(Calls):
     async def _opened(self, row: Row) -> AsyncIterator[Body]:
         """Open the file of a row. Raises as `open_file` and SourceClient do."""
         if is_source(row.file):
-            async with self.sources.opened(self.context.whole_url(row), row.file, row.size, row.etag) as body:
+            queries = self.context.queries
+            url = queries.whole(row) if queries is not None else whole_source(row.file, None)
+            async with self.sources.opened(url, row.file, row.size, row.etag) as body:
                 yield body
         else:
             planned = self._planned(row)

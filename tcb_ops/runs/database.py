@@ -1,4 +1,4 @@
-"""Opening the ledger's database: SQLite with commits that survive a power cut, or PostgreSQL by URL.
+"""The ledger's database: SQLite with commits that survive a power cut, or PostgreSQL by URL.
 
 A file that is not a ledger is refused unchanged, and so is a ledger of another schema version, or one on a network file
 system, where locks are unreliable.
@@ -10,19 +10,21 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Sequence
-from contextlib import closing, suppress
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
-from tcb_ops.errors import LedgerDamagedError, TcbOpsError, UsageError
+from tcb_ops.errors import LedgerDamagedError, LedgerError, StoppedError, TcbOpsError, UsageError
 from tcb_ops.i18n import Text, _, as_list, as_sentences, verbatim
 from tcb_ops.model import Outcome
-from tcb_ops.resources import raise_if_exhausted, system_reason
-from tcb_ops.runs.locks import lock_folder, lock_key
+from tcb_ops.resources import exhausted, raise_if_exhausted, system_reason
+from tcb_ops.runs.locks import AdvisoryLock, lock_folder, lock_key
+from tcb_ops.runs.records import RunRecord, read_run
 from tcb_ops.runs.schema import SCHEMA, STORED, VERSION, holders, rows_by_path, version
 from tcb_ops.settings import shown_url
 
@@ -36,6 +38,9 @@ SCHEMA_SECONDS = 10
 """Seconds that creating PostgreSQL's tables waits for a lock, since all others wait behind it."""
 WAITING_SECONDS = 60
 """Seconds that a command waits for a lock that somebody else has on the ledger."""
+
+BATCH = 500
+"""Rows read at a time, so that memory does not grow with the run: 5,000 take 40 MB more, and hardly less time."""
 
 _LIBPQ = {
     "connect_timeout": 10,
@@ -51,7 +56,113 @@ _NETWORK = {
 }  # fmt: skip
 
 
-def open_database(where: str) -> tuple[sa.Engine, Path | None, str]:
+class LedgerConnection:
+    """An open ledger. Errors of the database are raised as LedgerError."""
+
+    def __init__(self, where: str) -> None:
+        """Open or create the ledger at a file or a database URL. Raises UsageError if it is not a ledger."""
+        self._engine, self.file, self.name = _open_database(where)
+        weakref.finalize(self, self._engine.dispose)  # users of a Run never close its ledger
+        self._held: sa.Connection | None = None
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    @property
+    def _is_sqlite(self) -> bool:
+        return self.file is not None
+
+    def by_index(self, index: str) -> str:
+        """Return SQLite's clause to use an index: without statistics it would read whole runs instead."""
+        return f"INDEXED BY {index}" if self._is_sqlite else ""
+
+    def advisory_lock(self, name: str) -> AdvisoryLock | None:
+        """Return a lock in the database; None for an SQLite file, which has lock files beside it."""
+        return None if self._is_sqlite else AdvisoryLock(self._engine, name, self._trouble)
+
+    def driver(
+        self, connection: sa.Connection, statement: str, values: tuple[Any, ...] | list[tuple[Any, ...]]
+    ) -> sa.CursorResult[Any]:
+        """Execute a statement with `?` for its values, not compiled: SQLAlchemy's own take twice as long per row."""
+        return connection.exec_driver_sql(
+            statement if self._is_sqlite else statement.replace("?", "%s"), values
+        )
+
+    def _fetch(
+        self, connection: sa.Connection, statement: str, values: tuple[Any, ...]
+    ) -> Sequence[Sequence[Any]]:
+        """Read the driver's own records: converting them to SQLAlchemy's takes longer than reading them."""
+        try:
+            records: Sequence[Sequence[Any]] = self.driver(connection, statement, values).cursor.fetchall()
+        except self._engine.dialect.loaded_dbapi.Error as error:
+            raise DBAPIError(None, None, error) from None
+        return records
+
+    def fetch(self, statement: str, values: tuple[Any, ...]) -> Sequence[Sequence[Any]]:
+        """Return the records of a statement for `driver`."""
+        with self._connection() as connection:
+            return self._fetch(connection, statement, values)
+
+    def query(self, query: sa.Executable) -> Sequence[Any]:
+        """Return the records of a query. A feature calls it within `reading`."""
+        with self._connection() as connection:
+            return connection.execute(query).all()
+
+    def stream(self, query: sa.Select[Any]) -> Iterator[Any]:
+        """Stream the records of a query, read in batches."""
+        with self._connection() as connection:
+            for batch in connection.execute(query, execution_options={"yield_per": BATCH}).partitions():
+                yield from batch
+
+    @contextmanager
+    def _connection(self) -> Iterator[sa.Connection]:
+        """Open a connection for reading, or use the one that a snapshot holds."""
+        held = nullcontext(self._held) if self._held is not None else self._engine.connect()
+        with self.reading(), held as connection:
+            yield connection
+
+    def _run(self, record: Any) -> RunRecord:
+        with self.reading(record):
+            return read_run(record)
+
+    @contextmanager
+    def reading(self, run: Any = None) -> Iterator[None]:
+        """Convert errors of the database, and errors from damaged values, to errors of the ledger."""
+        try:
+            yield
+        except SQLAlchemyError as error:
+            raise self._trouble(error) from None
+        except (KeyError, OverflowError, RecursionError, TypeError, ValueError):
+            problem = _("a record of a run contains values that tcb-ops does not write")
+            if run is not None:
+                problem = _("a record of run {id} contains values that tcb-ops does not write", id=run.id)
+            raise self._damaged(problem) from None
+
+    def _damaged(self, problem: Text) -> LedgerDamagedError:
+        return damaged(self.name, problem)
+
+    def _trouble(self, error: SQLAlchemyError) -> StoppedError:
+        if (shortage := exhausted(error, unclear=True)) is not None:
+            return shortage
+        cause = _reason(error)
+        if _is_damage(error):
+            return self._damaged(verbatim(cause))
+        if _is_locked(error):
+            return LedgerError(_locked(self.name, _lock_holders(self._engine)))
+        text = _(
+            "the ledger {name} cannot be used: {why}. What was committed is safe. Free space or fix "
+            "the access, then run the same command again: the run resumes where it stopped."
+        )
+        if not self._is_sqlite and _is_unreachable(error):
+            text = _(
+                "the ledger {name} cannot be reached: {why}. What was committed is safe. When its database is back, "
+                "run the same command again: the run resumes where it stopped."
+            )
+        return LedgerError(text.format(name=self.name, why=cause))
+
+
+def _open_database(where: str) -> tuple[sa.Engine, Path | None, str]:
     """Open or create a ledger's database at a file or URL; return the engine, the file (if it is one), a name to show.
 
     Raises UsageError if it is not a ledger and cannot be one, LedgerDamagedError if it is damaged.
@@ -77,18 +188,25 @@ def open_database(where: str) -> tuple[sa.Engine, Path | None, str]:
         engine.dispose()
         raise
     except SQLAlchemyError as error:
-        by = lock_holders(engine) if is_locked(error) else []
+        by = _lock_holders(engine) if _is_locked(error) else []
         engine.dispose()
         raise_if_exhausted(error, unclear=True)
-        cause = reason(error)
+        cause = _reason(error)
         if _sqlite_code(error) == sqlite3.SQLITE_NOTADB:
             raise not_a_ledger(name, _("it is not an SQLite file")) from None
-        if is_damage(error):
+        if _is_damage(error):
             raise damaged(name, verbatim(cause)) from None
-        if is_locked(error):
-            raise UsageError(locked(name, by)) from None
-        todo = _what_to_do(error) if file is None else None
-        raise not_a_ledger(name, _("it cannot be opened ({why})", why=cause), todo) from None
+        if _is_locked(error):
+            raise UsageError(_locked(name, by)) from None
+        advice = (
+            None
+            if file is not None
+            else _(
+                "Check that the server runs at this host and port, that the database exists, that the role may connect to it "
+                "and has the privileges of a user of the ledger, and its password in PGPASSWORD or ~/.pgpass."
+            )
+        )
+        raise not_a_ledger(name, _("it cannot be opened ({why})", why=cause), advice) from None
     return engine, file, name
 
 
@@ -141,7 +259,7 @@ def _open_schema(engine: sa.Engine, name: str) -> None:
                 rows_by_path.dialect_options["postgresql"]["where"] = STORED
                 holders.create(connection)
             SCHEMA.create_all(connection)
-            create_views(connection)
+            _create_views(connection)
             connection.execute(version.insert().values(version=VERSION))
         elif version.name not in tables:
             raise not_a_ledger(name, _("it is another program's database"))
@@ -168,7 +286,7 @@ def _switch_to_wal(engine: sa.Engine) -> None:
                 return
         except OperationalError as error:
             # Another process is creating the ledger: SQLite itself does not wait for that.
-            if not is_locked(error) or time.monotonic() > end:
+            if not _is_locked(error) or time.monotonic() > end:
                 raise
             time.sleep(0.02)
 
@@ -191,11 +309,11 @@ def begin_writing(connection: sa.Connection, name: str) -> None:
         try:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         except OperationalError as error:
-            if not is_locked(error) or time.monotonic() > end:
+            if not _is_locked(error) or time.monotonic() > end:
                 raise
             if not said:
                 wait = _("This command waits up to {seconds} s for it.", seconds=WAITING_SECONDS)
-                _LOG.warning("%s", as_sentences((locked(name, ()), wait)))
+                _LOG.warning("%s", as_sentences((_locked(name, ()), wait)))
             said = True
         else:
             return
@@ -249,14 +367,6 @@ def on_network(folder: Path) -> bool:
     return max(holding, key=lambda mount: len(mount[0]), default=("", ""))[1] in _NETWORK
 
 
-def reason(error: SQLAlchemyError) -> str:
-    """Return the message of a database error on one line, without a full stop."""
-    cause = getattr(error, "orig", None)
-    # PostgreSQL's own message, without the place in the statement.
-    message = getattr(getattr(cause, "diag", None), "message_primary", None) or cause
-    return " ".join(str(message or type(error).__name__).split()).rstrip(".")
-
-
 def not_a_ledger(name: str, cause: Text, todo: Text | None = None) -> UsageError:
     """Return the error for a file or database that cannot be the ledger. `todo`: what to do, if not to choose another."""
     return UsageError(
@@ -300,7 +410,7 @@ GROUP BY 1, 2, 3, 4, 5, 6, 7, 8
 """
 
 
-def create_views(connection: sa.Connection) -> None:
+def _create_views(connection: sa.Connection) -> None:
     """Create the views. Times are UTC: text in SQLite, timestamptz in PostgreSQL."""
     sqlite = connection.dialect.name == "sqlite"
     time_, utc = ("datetime(", ", 'unixepoch')") if sqlite else ("to_timestamp(", ")")
@@ -309,12 +419,15 @@ def create_views(connection: sa.Connection) -> None:
         connection.exec_driver_sql(view.format(time=time_, utc=utc, without_code=without_code))
 
 
-# --- PostgreSQL's errors ---------------------------------------------------------------------------------------
+# --- errors ------------------------------------------------------------------------------------------------------
 
-_DENIED = {"42501", "3F000"}
-"""SQLSTATE of a missing privilege: insufficient_privilege, and invalid_schema_name, if the schema may not be used."""
-_READ_ONLY = "25006"
-"""SQLSTATE of a write to a standby server, or in a session that may only read."""
+
+def _reason(error: SQLAlchemyError) -> str:
+    """Return the message of a database error on one line, without a full stop."""
+    cause = getattr(error, "orig", None)
+    # PostgreSQL's own message, without the place in the statement.
+    message = getattr(getattr(cause, "diag", None), "message_primary", None) or cause
+    return " ".join(str(message or type(error).__name__).split()).rstrip(".")
 
 
 def _sqlstate(error: SQLAlchemyError) -> str:
@@ -323,33 +436,7 @@ def _sqlstate(error: SQLAlchemyError) -> str:
     return str(getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or "")
 
 
-def _what_to_do(error: SQLAlchemyError) -> Text:
-    """Return what to do about a PostgreSQL database that cannot be opened."""
-    if _sqlstate(error) in _DENIED:
-        return _(
-            "The role that owns the ledger must open it first, which creates the tables, and give this role its "
-            "privileges: SELECT, INSERT, UPDATE and DELETE on them, USAGE of the schema and of the sequences."
-        )
-    return _(
-        "Check that the server runs at this host and port, that the database exists, that the role may connect to it "
-        "(GRANT CONNECT), and its password in PGPASSWORD or ~/.pgpass."
-    )
-
-
-def may_not_write(name: str, error: SQLAlchemyError) -> UsageError | None:
-    """Return the error for a role that may only read the ledger, as long as nothing has begun; None for any other error."""
-    if _sqlstate(error) not in _DENIED | {_READ_ONLY}:
-        return None
-    return UsageError(
-        _("this role may not write to the ledger {name} ({why}).", name=name, why=reason(error)),
-        _(
-            "Use a role with SELECT, INSERT, UPDATE and DELETE on its tables, and USAGE of its sequences; nothing was "
-            "sent."
-        ),
-    )
-
-
-def is_unreachable(error: SQLAlchemyError) -> bool:
+def _is_unreachable(error: SQLAlchemyError) -> bool:
     """Return whether the connection to PostgreSQL was lost, or cannot be made again."""
     lost = isinstance(error, DBAPIError) and error.connection_invalidated
     return lost or (isinstance(error, OperationalError) and not _sqlstate(error))
@@ -367,13 +454,13 @@ WHERE l.granted AND a.datname = current_database() AND a.pid <> pg_backend_pid()
 """
 
 
-def is_locked(error: SQLAlchemyError) -> bool:
+def _is_locked(error: SQLAlchemyError) -> bool:
     """Return whether somebody else held a lock for longer than the statement may wait."""
     sqlite_locks = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
     return _sqlite_code(error) in sqlite_locks or _sqlstate(error) == _LOCK_TIMEOUT
 
 
-def lock_holders(engine: sa.Engine) -> list[Text]:
+def _lock_holders(engine: sa.Engine) -> list[Text]:
     """Return who works in PostgreSQL on the ledger's tables; empty for SQLite, which does not know."""
     if engine.dialect.name != "postgresql":
         return []
@@ -392,7 +479,7 @@ def lock_holders(engine: sa.Engine) -> list[Text]:
     return []
 
 
-def locked(name: str, by: Sequence[Text]) -> Text:
+def _locked(name: str, by: Sequence[Text]) -> Text:
     """Return the message for a ledger that somebody else has locked, with who it is, where that is known."""
     if by:
         return _(
@@ -406,8 +493,6 @@ def locked(name: str, by: Sequence[Text]) -> Text:
         name=name,
     )
 
-
-# --- damage --------------------------------------------------------------------------------------------------
 
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
 """SQLite's primary codes for a damaged file. SQLITE_ERROR: a statement does not fit, as a table is missing."""
@@ -424,7 +509,7 @@ def damaged(name: str, problem: Text) -> LedgerDamagedError:
     )
 
 
-def is_damage(error: SQLAlchemyError) -> bool:
+def _is_damage(error: SQLAlchemyError) -> bool:
     """Return whether SQLite reports a damaged file, rather than a locked, full or inaccessible one."""
     cause = getattr(error, "orig", None)
     code = _sqlite_code(error)

@@ -9,44 +9,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Protocol, TypeAlias
+from dataclasses import fields
 
-from tcb_ops.details import DetailCode, detail
+from tcb_ops.details import DetailCode, as_detail, detail
 from tcb_ops.errcodes import Decision, errcode
-from tcb_ops.errors import LedgerError, TokenError, TokenSourceError, TransportError
+from tcb_ops.errors import CanaryError, LedgerError, OutageError, TokenError, TokenSourceError, TransportError
 from tcb_ops.i18n import NOTHING, Text, _, ngettext
 from tcb_ops.kinds import load
-from tcb_ops.lists.row_files import whole_source
 from tcb_ops.model import Outcome, Reason, Row, RowEnd, Secret
-from tcb_ops.runs.calls import CallContext, Calls, SomeEnds
-from tcb_ops.runs.lease import LapsedError, Lease
-from tcb_ops.runs.ledger import Ledger
-from tcb_ops.runs.limits import Outage, RunLimits, after_canary, after_no_token
+from tcb_ops.runs.calls import CallContext, Calls, RunContext, SomeEnds
+from tcb_ops.runs.limits import Outage, after_canary, after_no_token
 from tcb_ops.runs.links_file import LinksFile
+from tcb_ops.runs.locks import LapsedError, Lease
 from tcb_ops.runs.loop import fewer_collections
 from tcb_ops.runs.outcome_handler import OutcomeHandler, closed_end
 from tcb_ops.runs.progress import Progress, RateEstimator
-from tcb_ops.runs.records import EarlierUpload, EnvRecord, RunRecord, Usage
-from tcb_ops.runs.runtime import Runtime
-from tcb_ops.runs.scheduler import COMING, AppState, Lane, LaneRegistry, Scheduler, Task
-from tcb_ops.runs.stop_errors import (
-    NO_COMPONENT,
-    canary_stop,
-    interrupted,
-    lock_lost,
-    no_tokens,
-    outage,
-    token_outage,
-    unreachable,
-)
-from tcb_ops.runs.url_files import SourceQueries
+from tcb_ops.runs.records import EarlierUpload, EnvRecord, Usage
+from tcb_ops.runs.scheduler import AppState, Lane, LaneRegistry, Scheduler, Task
+from tcb_ops.runs.stop_errors import NO_COMPONENT, interrupted, no_tokens, stopped, unreachable
 from tcb_ops.runs.writer import LedgerWriter
-from tcb_ops.settings import Settings
-from tcb_ops.wechat.call_policy import ARGUMENT_ERRORS, Caller, NextStep, backoff_wait
-from tcb_ops.wechat.client import PlatformClient
-from tcb_ops.wechat.tokens import Token, TokenSource
+from tcb_ops.wechat.call_policy import ARGUMENT_ERRORS, NextStep, backoff_wait
+from tcb_ops.wechat.tokens import Token
 from tcb_ops.wechat.transport import Transport
 
 GRACE = 3.0
@@ -60,51 +43,6 @@ LOCK_CHECK_EVERY = 3.0
 LOCK_CHECK_WITHIN = 10.0
 """Timeout of a check. With LOCK_CHECK_EVERY and GRACE it is less than the server takes to drop a silent client
 (locks.py), so that this session ends before another process can work on the run."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunContext:
-    """The inputs of a session: its run, limits, sources and callbacks."""
-
-    ledger: Ledger
-    run: RunRecord
-    settings: Settings
-    limits: RunLimits
-    tokens: TokenSource
-    root: Path
-    """Folder of the local files."""
-    out: Path | None = None
-    """Path of a links run's file, if not the planned one."""
-    progress: Callable[[Progress], None] | None = None
-    skip_unchanged: bool = False
-    canary: int = 0
-    """Number of environments that go first; 0 for all at once."""
-    check_lock: Callable[[], None] = lambda: None
-    """Raises LedgerError if the run's lock is lost."""
-    may_discard: Callable[[str], bool] = lambda _run: False
-    """Called with the id of another run whose part file is in the way: whether it may be discarded."""
-    runtime: Runtime = field(default_factory=Runtime)
-    runner: MakeRunner | None = None
-    """Makes what has the run worked on by other processes; None: this one works on it."""
-    lease: float | None = None
-    """Seconds after a successful lock check in which rows may begin and have effects; None for those of a lock."""
-    queries: SourceQueries | None = None
-    """Of files that are sent from URLs."""
-    resumed: bool = False
-    """Whether an earlier session may have worked on the run."""
-
-
-class Runner(Protocol):
-    """What works on the rows of a run, in this process or others."""
-
-    async def work(self) -> None:
-        """Work until all rows have ended. Raises TcbOpsError if the run stops."""
-
-    def interrupt(self) -> None:
-        """End early: calls in flight have a few seconds to end, all other rows stay pending."""
-
-
-MakeRunner: TypeAlias = Callable[[RunContext, Callable[[Progress], None]], Runner]
 
 
 class Engine:
@@ -126,7 +64,10 @@ class Engine:
         self._lock_thread = context.runtime.executor("lock")
         self._kind = self._run.kind
         self._lease = Lease(LOCK_CHECK_EVERY + LOCK_CHECK_WITHIN if context.lease is None else context.lease)
-        self._calls = self._make_calls(transport)
+        values = {field.name: getattr(context, field.name) for field in fields(RunContext)}
+        self._calls: Calls = load(self._kind.calls_at)(
+            CallContext(**values, transport=transport, checked=self._lease)
+        )
         self._rows_in_flight = 0
         self._writer = LedgerWriter(
             context.ledger,
@@ -138,10 +79,20 @@ class Engine:
             context.check_lock,
             max(1, self._limits.concurrency // 2),
         )
-        self._after_canary_envs: set[str] = set()
+        self._after_canary: list[EnvRecord] = []
         """The environments that wait for the canary."""
-        self._after_canary_lanes: LaneRegistry | None = None
-        self._schedule(self._make_registry(()))
+        component = context.settings.tokens.component_appid
+        self._registry = LaneRegistry(self._limits, component, self._kind.rows_per_call, self._calls.forget)
+        self._scheduler = Scheduler(self._registry)
+        self._outcomes = OutcomeHandler(
+            self._limits,
+            self._scheduler,
+            self._writer,
+            self._clock,
+            context.runtime,
+            self._stop,
+            kind=self._kind,
+        )
         self._tasks: set[asyncio.Task[None]] = set()
         self._background: set[asyncio.Task[None]] = set()
         """Refills and token requests in progress."""
@@ -165,32 +116,6 @@ class Engine:
         """Reports what was committed too soon after the last report: the next commit may be far off."""
         self._rate = RateEstimator(self._run.rows, 0)
 
-    def _make_calls(self, transport: Transport) -> Calls:
-        context, settings = self._context, self._context.settings
-        component = settings.tokens.component_appid
-        calls: Calls = load(self._kind.calls_at)(
-            CallContext(
-                run=self._run,
-                ledger=context.ledger,
-                settings=settings,
-                limits=self._limits,
-                root=context.root,
-                transport=transport,
-                client=PlatformClient(
-                    transport, settings.api_base, component_appid=component, store_hosts=settings.store_hosts
-                ),
-                component=Caller(context.tokens, context.limits) if component else None,
-                clock=self._clock,
-                now=context.runtime.now,
-                lease=self._lease,
-                resumed=context.resumed,
-                whole_url=context.queries.whole
-                if context.queries is not None
-                else lambda row: whole_source(row.file, None),
-            )
-        )
-        return calls
-
     async def work(self) -> None:
         """Work on the run's pending rows. Raises StoppedError (exit 3) or InterruptedRunError; other rows stay pending."""
         with fewer_collections():
@@ -205,8 +130,8 @@ class Engine:
             writing = self._loop.create_task(self._writer.write())
             writing.add_done_callback(self._task_done)
             await self._dispatch()
-            if self._after_canary_lanes is not None and self._error is None:
-                await self._after_canary()
+            if self._after_canary and self._error is None:
+                await self._check_canary()
                 await self._dispatch()
             if self._tasks:  # after an error; rows that do not end in time stay pending
                 await asyncio.wait(self._tasks, timeout=GRACE)
@@ -230,65 +155,40 @@ class Engine:
     # --- setting up and shutting down -------------------------------------------------------------------------
 
     async def _set_up(self) -> None:
-        first, rest, counts = await self._loop.run_in_executor(self._reader_thread, self._read_lanes)
-        for outcome, rows in counts.items():
-            if outcome is not Outcome.PENDING:
-                self._writer.counts[outcome] = rows
+        environments, counts = await self._loop.run_in_executor(self._reader_thread, self._read_state)
+        self._writer.counts.update(
+            {outcome: rows for outcome, rows in counts.items() if outcome is not Outcome.PENDING}
+        )
         self._rate = RateEstimator(self._run.rows, sum(self._writer.counts.values()))
-        self._after_canary_lanes = rest
-        self._schedule(first)
+        waiting = after_canary(environments, self._context.canary)
+        self._after_canary = [of for of in environments if of.env in waiting]
+        self._schedule([of for of in environments if of.env not in waiting])
 
-    def _read_lanes(self) -> tuple[LaneRegistry, LaneRegistry | None, Mapping[Outcome, int]]:
-        """Read which environments have pending rows, of the canary and those after it, and how many rows ended how."""
-        environments = self._context.ledger.environments(self._run)
-        rest = self._after_canary_envs = after_canary(environments, self._context.canary)
-        pending = [environment for environment in environments if environment.pending]
-        first = self._make_registry(environment for environment in pending if environment.env not in rest)
-        later = (
-            self._make_registry(environment for environment in pending if environment.env in rest)
-            if rest
-            else None
-        )
-        return first, later, self._context.ledger.counts(self._run)
+    def _read_state(self) -> tuple[list[EnvRecord], Mapping[Outcome, int]]:
+        return self._context.ledger.environments(self._run), self._context.ledger.counts(self._run)
 
-    def _make_registry(self, environments: Iterable[EnvRecord]) -> LaneRegistry:
-        return LaneRegistry(
-            environments,
-            self._limits,
-            self._context.settings.tokens.component_appid,
-            self._kind.rows_per_call,
-            self._calls.forget,
-        )
-
-    async def _after_canary(self) -> None:
+    async def _check_canary(self) -> None:
         """Schedule the other environments, or stop the run if a row of the canary did not succeed."""
         tallies = await self._loop.run_in_executor(
             self._reader_thread, self._context.ledger.tallies, self._run
         )
+        waiting = {of.env for of in self._after_canary}
         succeeded = Outcome.successes() | {Outcome.INVALID}  # skipped on purpose, with --on-bad skip
-        rows = sum(
-            t.rows for t in tallies if t.env not in self._after_canary_envs and t.outcome not in succeeded
-        )
+        rows = sum(t.rows for t in tallies if t.env not in waiting and t.outcome not in succeeded)
         if rows:
-            self._stop(canary_stop(rows))
-        elif self._after_canary_lanes is not None:
+            self._stop(stopped(CanaryError, DetailCode.CANARY, rows=rows))
+        else:
             if self._limits.rate:  # nobody remembers when each merchant's last call began
                 await asyncio.sleep(1 / self._limits.rate)
-            self._schedule(self._after_canary_lanes)
+            self._schedule(self._after_canary)
 
-    def _schedule(self, registry: LaneRegistry) -> None:
-        self._registry = registry
-        self._scheduler = Scheduler((), registry)
-        self._outcomes = OutcomeHandler(
-            self._limits,
-            self._scheduler,
-            self._writer,
-            registry.records,
-            self._clock,
-            self._context.runtime,
-            self._stop,
-            kind=self._kind,
-        )
+    def _schedule(self, environments: Iterable[EnvRecord]) -> None:
+        """Have the pending rows of these environments worked on, but of merchants that have left."""
+        pending = [of for of in environments if of.pending]
+        self._scheduler.come([of for of in pending if not of.left])
+        for environment in pending:
+            if environment.left:
+                self._outcomes.merchant_left(environment)
 
     async def _shut_down(self, writing: asyncio.Task[None] | None) -> None:
         for timer in (self._timer, self._show_later):
@@ -312,7 +212,7 @@ class Engine:
             try:
                 await asyncio.wait_for(answer, LOCK_CHECK_WITHIN)
             except TimeoutError:
-                raise lock_lost() from None
+                raise stopped(LedgerError, DetailCode.LOCK_LOST) from None
             self._lease.confirm(asked)
             self._wake.set()
             await asyncio.sleep(LOCK_CHECK_EVERY if lease is None else lease / 4)
@@ -400,9 +300,6 @@ class Engine:
         needs_refill, self._scheduler.needs_refill = self._scheduler.needs_refill, []
         if needs_refill:
             self._start(self._refill(needs_refill), self._background)
-        needs_lanes, self._scheduler.needs_lanes = self._scheduler.needs_lanes, []
-        if needs_lanes:
-            self._start(self._make_lanes(needs_lanes), self._background)
         for app in list(self._scheduler.tokenless):
             self._scheduler.tokenless.discard(app)
             if not app.token_requested:
@@ -443,53 +340,77 @@ class Engine:
     # --- tokens -------------------------------------------------------------------------------------------------
 
     async def _ask_token(self, app: AppState) -> None:
-        """Request an app's token; without one, its rows end as not_attempted.
-
-        An error that affects all merchants stops the run. Without a usable response, `after_no_token` decides. If the
-        source cannot reach the platform, it is asked again like a row in an outage; if the platform asks it to slow
-        down (45011), the app pauses.
-        """
+        """Request an app's token until there is one, its rows end without it, or the run stops."""
         refused, app.refused = app.refused, None
-        asked = self._clock()
-        try:
-            token = await self._token_of(app, refused)
-        except (TokenError, TokenSourceError) as error:
-            now = self._clock()
-            if error.transient:
-                app.refused = refused
-                await self._no_token(app, asked, error)
-                return
-            if isinstance(error, TokenSourceError):
-                self._stop(no_tokens(error, pending=self._kind.end_when_stopped(error) is None))
-                return
-            if app.appid:
-                self._answered(app, now)
-            if errcode(error.errcode).decision is Decision.SLOW and app.slowdown.patient(now, self._limits):
-                app.refused = refused
-                app.slowdown.slow_down(now, self._limits)
-                await asyncio.sleep(self._limits.slow_wait)
-                self._scheduler.tokenless.add(app)
+        since, tries = self._clock(), 0  # of consecutive requests without a usable response
+        while True:
+            try:
+                token = await self._token_of(app, refused, since)
+            except (TokenError, TokenSourceError, TransportError) as error:
+                if not isinstance(error, TransportError) and error.transient:
+                    tries += 1
+                    wait = self._no_token(app, error, since, tries)
+                else:
+                    wait = self._token_refused(app, error)
+                    since, tries = self._clock() + (wait or 0.0), 0
+                if wait is None:
+                    break
+                await asyncio.sleep(wait)
             else:
-                self._outcomes.close(app, Reason.NO_TOKEN, error.text, errcode=error.errcode or None)
-        except TransportError as error:
-            app.refused, self._source_unreachable = refused, True
-            self._note_unreachable(error.text)
-            await asyncio.sleep(max(SHOW_EVERY, self._outage.probe_at - self._clock()))
-            self._scheduler.tokenless.add(app)
-        else:
-            if self._source_unreachable:
-                self._source_unreachable = False
-                self._outage_ended()
-            self._answered(app, self._clock())
-            self._outcomes.got_token(app, token, refused)
-        finally:
-            app.token_requested = False
+                if self._source_unreachable:
+                    self._source_unreachable = False
+                    self._outage_ended()
+                self._source_answered, self._source_error = self._clock(), None
+                self._outcomes.got_token(app, token, refused)
+                break
+        app.token_requested = False
 
-    async def _token_of(self, app: AppState, refused: Secret | None) -> Token:
+    def _no_token(
+        self, app: AppState, error: TokenError | TokenSourceError, since: float, tries: int
+    ) -> float | None:
+        """Handle a request without a usable response: return the seconds until the next; None for none."""
+        now, limits = self._clock(), self._limits
+        step = after_no_token(since, self._source_answered, tries, now, limits)
+        if step is NextStep.RETRY:
+            self._source_error = error.text
+            self._show(now)
+            wait = backoff_wait(limits, min(tries, 5), self._context.runtime.chance())
+            return max(0.0, min(wait, since + limits.patience - now))
+        if step is NextStep.STOP_RUN:
+            seconds, last = limits.patience, as_detail(error.text)
+            self._stop(stopped(TokenSourceError, DetailCode.TOKEN_SOURCE, seconds=seconds, last=last))
+        else:
+            self._outcomes.close(app, Reason.NO_TOKEN, error.text, outcome=self._kind.unanswered)
+        return None
+
+    def _token_refused(
+        self, app: AppState, error: TokenError | TokenSourceError | TransportError
+    ) -> float | None:
+        """Handle a refused request: return the seconds until the next; None for none.
+
+        A source that cannot reach the platform is asked again like a row in an outage; if the platform asks it to slow down
+        (45011), the app pauses. An error that affects all merchants stops the run; after others, the merchant's rows end.
+        """
+        now = self._clock()
+        if isinstance(error, TransportError):
+            self._source_unreachable = True
+            self._note_unreachable(error.text)
+            return max(SHOW_EVERY, self._outage.probe_at - now)
+        if isinstance(error, TokenSourceError):
+            self._stop(no_tokens(error, pending=self._kind.end_when_stopped(error) is None))
+            return None
+        if app.appid:
+            self._source_answered, self._source_error = now, None
+        if errcode(error.errcode).decision is Decision.SLOW and app.slowdown.patient(now, self._limits):
+            app.slowdown.slow_down(now, self._limits)
+            return self._limits.slow_wait
+        self._outcomes.close(app, Reason.NO_TOKEN, error.text, errcode=error.errcode or None)
+        return None
+
+    async def _token_of(self, app: AppState, refused: Secret | None, since: float) -> Token:
         """Request a token from the source. Raises a transient TokenError if patience runs out first."""
         if not app.appid:
             raise TokenError(NO_COMPONENT)
-        since = self._clock() if app.no_token_since is None else app.no_token_since
         seconds = max(ASK_AT_LEAST, since + self._limits.patience - self._clock())
         try:
             async with asyncio.timeout(seconds):
@@ -498,41 +419,10 @@ class Engine:
             silent = detail(DetailCode.SOURCE_SILENT, seconds=seconds)
         raise TokenError.of(app.appid, silent, transient=True)
 
-    def _answered(self, app: AppState, now: float) -> None:
-        self._source_answered, self._source_error = now, None
-        app.no_token_since, app.no_token_tries = None, 0
-
-    async def _no_token(self, app: AppState, asked: float, error: TokenError | TokenSourceError) -> None:
-        """Handle a token request without a usable response: ask again, end the merchant's rows, or stop the run."""
-        now, limits = self._clock(), self._limits
-        since = app.no_token_since = asked if app.no_token_since is None else app.no_token_since
-        app.no_token_tries += 1
-        match after_no_token(since, self._source_answered, app.no_token_tries, now, limits):
-            case NextStep.RETRY:
-                self._source_error = error.text
-                self._show(now)
-                wait = backoff_wait(limits, min(app.no_token_tries, 5), self._context.runtime.chance())
-                await asyncio.sleep(max(0.0, min(wait, since + limits.patience - now)))
-                self._scheduler.tokenless.add(app)
-            case NextStep.STOP_RUN:
-                self._stop(token_outage(error.text, limits.patience))
-            case _:
-                self._outcomes.close(app, Reason.NO_TOKEN, error.text, outcome=self._kind.unanswered)
-
     # --- the ledger and the target ------------------------------------------------------------------------------
 
-    async def _make_lanes(self, numbers: list[int]) -> None:
-        envs, scheduler = self._context.ledger.envs, self._scheduler
-        while numbers:
-            page, numbers = numbers[:COMING], numbers[COMING:]
-            for record in await self._loop.run_in_executor(self._reader_thread, envs, self._run, page):
-                lane = self._registry.make(record)
-                scheduler.add(lane)
-                self._outcomes.added(lane)
-            scheduler.added(len(page))
-
     async def _refill(self, lanes: list[Lane]) -> None:
-        starts = [(self._registry.records[lane.number], lane.last_line) for lane in lanes]
+        starts = [(lane.environment, lane.last_line) for lane in lanes]
         ledger, limit, skips = self._context.ledger, self._scheduler.refill, self._context.skip_unchanged
 
         def read() -> list[tuple[list[Row], dict[str, EarlierUpload]]]:
@@ -561,14 +451,17 @@ class Engine:
         self._outage.suspect(now, self._limits)
         if begins or now - self._shown >= SHOW_EVERY:
             self._show(now)
+        self._stop_after_outage(now)
+
+    def _stop_after_outage(self, now: float) -> None:
         if self._outage.over(now, self._limits):
-            self._stop(outage(self._limits.patience, self._outage_met))
+            seconds, last = self._limits.patience, as_detail(self._outage_met)
+            self._stop(stopped(OutageError, DetailCode.OUTAGE, seconds=seconds, last=last))
 
     def _probe(self, now: float) -> None:
         """Try one held row at a time during an outage; stop the run when patience runs out."""
-        if self._outage.over(now, self._limits):
-            self._stop(outage(self._limits.patience, self._outage_met))
-        elif now >= self._outage.probe_at and self._held_tasks and not self._tasks:
+        self._stop_after_outage(now)
+        if self._error is None and now >= self._outage.probe_at and self._held_tasks and not self._tasks:
             self._begin(self._held_tasks.pop(0), now)
 
     def _outage_ended(self) -> None:

@@ -1,19 +1,24 @@
-"""What runs did at paths of environments: stored, deleted, found, or may be about to."""
+"""What runs did at paths of environments: stored, deleted, found, or may be about to.
+
+And what later runs did to the files of an upload: undone, deleted, overwritten. Every screen shows what `later_changes` finds.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
-from dataclasses import replace
-from functools import cache
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 from operator import itemgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from tcb_ops.errors import RunNotFoundError
 from tcb_ops.kinds import Kind, MissingKind, all_kinds, kind_named, kind_names
-from tcb_ops.model import Outcome, Reason
-from tcb_ops.runs.connection import LedgerConnection
+from tcb_ops.model import STORED_OUTCOMES, Outcome, Reason
+from tcb_ops.runs.database import LedgerConnection
 from tcb_ops.runs.records import (
     EarlierUpload,
     EnvRecord,
@@ -27,41 +32,36 @@ from tcb_ops.runs.schema import (
     pruned_files,
     rows,
     runs,
+    sql_list,
 )
+
+if TYPE_CHECKING:
+    from tcb_ops.runs.reader import LedgerReader
 
 OF_ENV = (envs.c.run == rows.c.run) & (envs.c.no == rows.c.place)
 """Joins the environment of a row."""
 
 
-_CERTAIN = frozenset(outcome for outcome in Outcome.all() if outcome.stored)
+_CERTAIN = sql_list(outcome for outcome in Outcome.all() if outcome.stored)
 """The outcomes after which it is certain what is stored."""
-
-
-_FILE: dict[str, sa.ColumnElement[Any]] = {
-    "path": rows.c.path,
-    "ended_at": sa.func.coalesce(rows.c.ended_at, runs.c.created_at),
-    "run": runs.c.id,
-    "md5": sa.case((rows.c.outcome.in_(_CERTAIN), rows.c.md5), else_=""),
-    "bytes": sa.func.coalesce(rows.c.bytes, 0),
-    "file_id": rows.c.file_id,
-    "content_type": sa.func.coalesce(rows.c.content_type, ""),
-    "cache_control": sa.func.coalesce(rows.c.cache_control, ""),
-    "file": rows.c.file,
-    "etag": sa.func.coalesce(rows.c.etag, ""),
-    "outcome": rows.c.outcome,
-    "number": runs.c.number,
+_FILE = {
+    "path": "rows.path",
+    "ended_at": "COALESCE(rows.ended_at, runs.created_at)",
+    "run": "runs.id",
+    "md5": f"CASE WHEN rows.outcome IN ({_CERTAIN}) THEN rows.md5 ELSE '' END",
+    "bytes": "COALESCE(rows.bytes, 0)",
+    "file_id": "rows.file_id",
+    "content_type": "COALESCE(rows.content_type, '')",
+    "cache_control": "COALESCE(rows.cache_control, '')",
+    "file": "rows.file",
+    "etag": "COALESCE(rows.etag, '')",
+    "outcome": "rows.outcome",
+    "number": "runs.number",
 }
-"""What is read of a row that stored a file: where and when, then the fields of an EarlierUpload, by their names."""
-
-
-@cache
-def _entry_columns() -> str:
-    """Return the SQL of an environment, of _FILE, and of what tells whether a failed row may have stored its file."""
-    file = [str(column.compile(compile_kwargs={"literal_binds": True})) for column in _FILE.values()]
-    settings = f"CASE WHEN rows.outcome = '{Outcome.FAILED}' THEN runs.settings ELSE '{{}}' END"
-    return ", ".join(
-        ["envs.env", *file, "rows.reason", "rows.attempts", settings, "runs.kind", "runs.upload_calls"]
-    )
+"""What is read of a row that stored a file: where and when, then the fields of an EarlierUpload, by their names, as SQL."""
+_ENTRY = f"""envs.env, {", ".join(_FILE.values())}, rows.reason, rows.attempts,
+    CASE WHEN rows.outcome = 'failed' THEN runs.settings ELSE '{{}}' END, runs.kind, runs.upload_calls"""
+"""An environment, _FILE, and what tells whether a failed row may have stored its file."""
 
 
 class HistoryReader(LedgerConnection):
@@ -127,22 +127,6 @@ class HistoryReader(LedgerConnection):
         path: str | None = self.query(sa.select(sa.func.min(shared.c.path)))[0][0]
         return path
 
-    def paths_stored(self, uploads: Sequence[RunRecord], env: str, appid: str) -> list[tuple[str, str]]:
-        """Return the paths to which uploads sent files of a merchant's environment, each with its local file, sorted."""
-        query = (
-            sa.select(rows.c.path, rows.c.file)
-            .distinct()
-            .join(envs, OF_ENV)
-            .where(
-                envs.c.env == env,
-                envs.c.appid == appid,
-                rows.c.run.in_([run.number for run in uploads]),
-                rows.c.outcome == Outcome.UPLOADED,
-            )
-            .order_by(rows.c.path)
-        )
-        return [(path, file) for path, file in self.query(query)]
-
     def _stored(
         self,
         target: str,
@@ -165,7 +149,7 @@ class HistoryReader(LedgerConnection):
         values: list[int | str] = [leave_out, *map(str.__str__, not_writing)]
         entries = self._pruned(target, keys, confirmed=confirmed)
         for *file, outcome, number, reason, attempts, settings, kind, calls in self._at_paths(
-            _entry_columns(), "rows_by_path", condition, keys, target, values
+            _ENTRY, "rows_by_path", condition, keys, target, values
         ):
             ended = outcome if kind in kinds else Outcome.UNKNOWN
             sent = calls > 0 or not kind_named(kind).sends_files
@@ -193,36 +177,32 @@ class HistoryReader(LedgerConnection):
         )
         return [tuple(entry) for entry in self.query(query)]
 
-    def last_of_paths(self, run: RunRecord) -> sa.Select[Any]:
-        """Select what a run last stored or found at each path, with the columns of `pruned_files` in their order."""
-        failed = (rows.c.run == run.number) & (rows.c.outcome == Outcome.FAILED)
-        sent = not run.kind.sends_files or run.upload_calls > 0
-        settings = json.dumps(run.settings)
+    def last_of_paths(self, run: RunRecord) -> tuple[str, tuple[Any, ...]]:
+        """Compose the SELECT, with its values, of what a run last stored or found at each path, as `pruned_files` has it."""
+        failed = self.fetch(
+            "SELECT DISTINCT reason, attempts FROM rows WHERE run = ? AND outcome = 'failed'", (run.number,)
+        )
+        sent, settings = not run.kind.sends_files or run.upload_calls > 0, json.dumps(run.settings)
         doubtful = [
-            (rows.c.reason == reason) & (rows.c.attempts == attempts)
-            for reason, attempts in self.query(
-                sa.select(rows.c.reason, rows.c.attempts).distinct().where(failed)
-            )
+            (reason, attempts)
+            for reason, attempts in failed
             if sent and _in_doubt(reason, attempts, settings)
         ]
         certain = KeptKind.FOUND if run.kind.looks_at_store else KeptKind.CERTAIN
-        kind = sa.case((rows.c.outcome == Outcome.FAILED, KeptKind.DOUBTFUL), else_=certain)
-        values = {"target": runs.c.target, "env": envs.c.env, "kind": kind, **_FILE}
+        kind = f"CASE WHEN rows.outcome = 'failed' THEN '{KeptKind.DOUBTFUL}' ELSE '{certain}' END"
+        values = {"target": "runs.target", "env": "envs.env", "kind": kind, **_FILE}
         if isinstance(run.kind, MissingKind):
-            values |= {"outcome": sa.literal(str(Outcome.UNKNOWN)), "md5": sa.literal("")}
-        newest_first = sa.func.row_number().over(
-            partition_by=(envs.c.env, rows.c.path, kind),
-            order_by=(rows.c.ended_at.desc(), rows.c.line.desc()),
-        )
-        entries = (
-            sa.select(*(values[column.name].label(column.name) for column in pruned_files.c))
-            .add_columns(newest_first.label("nth"))
-            .join(envs, OF_ENV)
-            .join(runs, runs.c.number == rows.c.run)
-            .where(rows.c.run == run.number, STORED, sa.or_(rows.c.outcome != Outcome.FAILED, *doubtful))
-            .subquery()
-        )
-        return sa.select(*list(entries.c)[:-1]).where(entries.c.nth == 1)
+            values |= {"outcome": f"'{Outcome.UNKNOWN}'", "md5": "''"}
+        columns = pruned_files.c.keys()
+        kept = ["rows.outcome <> 'failed'", *["rows.reason = ? AND rows.attempts = ?"] * len(doubtful)]
+        select = f"""
+            SELECT {", ".join(columns)} FROM (
+                SELECT {", ".join(f"{values[name]} AS {name}" for name in columns)}, ROW_NUMBER() OVER (
+                    PARTITION BY envs.env, rows.path, {kind} ORDER BY rows.ended_at DESC, rows.line DESC) AS nth
+                FROM rows JOIN envs ON envs.run = rows.run AND envs.no = rows.place JOIN runs ON runs.number = rows.run
+                WHERE rows.run = ? AND rows.{STORED.text} AND ({" OR ".join(kept)})
+            ) AS entries WHERE nth = 1"""  # noqa: S608  own names
+        return select, (run.number, *chain.from_iterable(doubtful))
 
     def _at_paths(
         self,
@@ -235,15 +215,12 @@ class HistoryReader(LedgerConnection):
     ) -> Sequence[Any]:
         """Read the rows of a target at some (env, path) that fulfil a condition, with its values."""
         environments, paths = list({env for env, _path in keys}), list({path for _env, path in keys})
-        # `CROSS JOIN` has SQLite take the tables in this order: a path may be in every environment. Without statistics it
-        # would read whole runs instead of the index.
-        by_index = f"INDEXED BY {index}" if self._engine.dialect.name == "sqlite" else ""
+        # `CROSS JOIN` has SQLite take the tables in this order: a path may be in every environment.
         query = f"""
-            SELECT {columns} FROM envs CROSS JOIN runs CROSS JOIN rows {by_index}
+            SELECT {columns} FROM envs CROSS JOIN runs CROSS JOIN rows {self.by_index(index)}
             WHERE {_any_of("envs.env", environments)} AND runs.number = envs.run AND runs.target = ?
             AND rows.run = envs.run AND rows.place = envs.no AND {_any_of("rows.path", paths)} AND {condition}"""  # noqa: S608  own names
-        with self._connection() as connection:
-            return self.driver(connection, query, (*environments, target, *paths, *values)).fetchall()
+        return self.fetch(query, (*environments, target, *paths, *values))
 
 
 def _kinds_that_do_not_write(*, confirmed: bool = False) -> list[Kind]:
@@ -270,3 +247,184 @@ def _pending_keys(number: int) -> sa.Select[Any]:
     """Select (env, path) of the pending rows of a run."""
     query = sa.select(envs.c.env, rows.c.path).join(envs, OF_ENV)
     return query.where(rows.c.run == number, rows.c.outcome == Outcome.PENDING)
+
+
+# --- what later runs changed ------------------------------------------------------------------------------------
+
+_SAMPLED_ENVIRONMENTS, _SAMPLED_ROWS = 3, 50
+"""What a list of runs looks at: environments of a run, and rows of each."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaterChange:
+    """What a later run did to files of an upload and its retries."""
+
+    kind: Kind
+    """UNDO, DELETE, or UPLOAD, which overwrote them."""
+    run: str
+    number: int
+    """The later run's, which grows from run to run."""
+    at: float
+    """When that run ended or, unfinished, when it was created, in Unix seconds."""
+    files: int
+    of: int
+    """Files that the upload stored or left unchanged."""
+
+
+def family_of(ledger: LedgerReader, run: RunRecord) -> list[RunRecord]:
+    """Return the original of `run` (itself, unless it is a retry), then its retries, the oldest first."""
+    while run.parent:
+        try:
+            run = ledger.run(run.parent)
+        except RunNotFoundError:  # the parent was deleted: this is the oldest run that remains
+            break
+    return [run, *ledger.retries(run)]
+
+
+def later_changes(
+    ledger: LedgerReader, run: RunRecord, only: Collection[tuple[str, str]] | None, *, sampled: bool
+) -> list[LaterChange]:
+    """Find the later runs that last changed files of an upload and its retries, the newest first.
+
+    ====================================================  ==============
+    the newest later run that changed a path              the file is
+    ====================================================  ==============
+    none                                                  as uploaded
+    an undo of this upload                                undone
+    a delete                                              deleted
+    an upload                                             overwritten
+    an upload that was undone, and the undo               look before it
+    ====================================================  ==============
+
+    `only`: environments as (appid, env); None for all. `sampled`: look at some rows of a few environments only, for a list
+    of runs. Where no later run wrote to these environments, rows are not read.
+    """
+    if not run.kind.sends_files:
+        return []
+    family = family_of(ledger, run)
+    later = {record.id: record for record in ledger.query(_later_runs(family, run.target))}
+    family_ids = {member.id for member in family}
+    cancelled = {
+        later[undo].number: [later[upload].number for upload in uploads if upload in later]
+        for undo in later
+        if (uploads := _undone_by(later[undo])) is not None and family_ids.isdisjoint(uploads)
+    }
+    by_number = {record.number: record for record in later.values() if record.number not in cancelled}
+    if not by_number:
+        return []
+    changed, files = Counter[int](), 0
+    for member in family:
+        places = [of.number for of in ledger.envs(member) if only is None or (of.appid, of.env) in only]
+        lines = _sampled_lines(ledger, member, by_number, places) if sampled else None
+        statement = _newest_changes(
+            member,
+            by_number.values(),
+            cancelled,
+            None if only is None else places,
+            lines,
+            ledger.by_index("rows_by_path"),
+        )
+        for number, count in ledger.fetch(statement, ()):
+            files += count
+            if number:
+                changed[number] += count
+    return [
+        LaterChange(
+            kind_named(by_number[number].kind),
+            by_number[number].id,
+            number,
+            by_number[number].finished_at or by_number[number].created_at,
+            changed[number],
+            files,
+        )
+        for number in sorted(changed, reverse=True)
+    ]
+
+
+def _undone_by(run: Any) -> list[str] | None:
+    """Return the ids of the runs that an undo undoes; None for other runs, and for damaged records."""
+    try:
+        settings = json.loads(run.settings)
+        return list(map(str, settings["of"])) if "undoes" in settings else None
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _later_runs(family: Sequence[RunRecord], target: str) -> sa.Select[Any]:
+    """Select the later runs, of no retry, that write to an environment of the run."""
+    first = family[0].number
+    environments = sa.select(envs.c.env).where(envs.c.run == first)
+    sharing = sa.select(envs.c.run).where(envs.c.run > first, envs.c.env.in_(environments))
+    about = ("number", "id", "kind", "list_sha256", "created_at", "finished_at", "settings")
+    return (
+        sa.select(*(runs.c[name] for name in about))
+        .where(
+            runs.c.number > first,
+            runs.c.number.not_in([member.number for member in family]),
+            runs.c.target == target,
+            runs.c.kind.in_([kind for kind in all_kinds() if kind.replacing]),
+            runs.c.number.in_(sharing),
+        )
+        .order_by(runs.c.number)
+    )
+
+
+def _sampled_lines(
+    ledger: LedgerReader, run: RunRecord, later: Mapping[int, Any], places: Collection[int]
+) -> list[int]:
+    """Return lines of some of a run's environments, and of one of each undo and delete, which may be about a few only."""
+    taking_back = [number for number, record in later.items() if kind_named(record.kind).takes_back]
+    environments = [of for of in ledger.envs(run) if of.number in places]
+    step = max(1, (len(environments) - 1) // (_SAMPLED_ENVIRONMENTS - 1))
+    first = sa.select(sa.func.min(envs.c.env)).where(envs.c.run.in_(taking_back)).group_by(envs.c.run)
+    names = {of.env for of in environments[::step]} | {env for (env,) in ledger.query(first)}
+    lines: list[int] = []
+    for environment in environments:
+        if environment.env in names:
+            of_environment = (rows.c.run == run.number) & (rows.c.place == environment.number)
+            query = sa.select(rows.c.line).where(of_environment).order_by(rows.c.line).limit(_SAMPLED_ROWS)
+            lines += [line for (line,) in ledger.query(query)]
+    return lines
+
+
+def _newest_changes(
+    run: RunRecord,
+    later: Collection[Any],
+    cancelled: Mapping[int, list[int]],
+    places: list[int] | None,
+    lines: list[int] | None,
+    by_index: str,
+) -> str:
+    """Compose the SELECT of (number of the later run that last changed the path, or 0; files) of a run's files.
+
+    `cancelled`: undos of other uploads, each with the runs whose changes they took back. `places`, `lines`: which of the run's
+    environments and rows; None for all.
+    """
+    # After these, another file, or none, is at their paths …
+    changes = [
+        f"(later.run IN ({sql_list(numbers)}) AND later.outcome IN ({sql_list(kind.replacing)}))"
+        for kind in all_kinds()
+        if (numbers := [record.number for record in later if record.kind == kind])
+    ]
+    restoring = {outcome for kind in all_kinds() if kind.takes_back for outcome in kind.replacing}
+    # … unless an undo took them back.
+    kept = [
+        f"""AND NOT (later.run IN ({sql_list(uploads)}) AND EXISTS (
+            SELECT 1 FROM rows AS undo
+            WHERE undo.run = {number} AND undo.line = later.line AND undo.outcome IN ({sql_list(restoring)})))"""  # noqa: S608  own names
+        for number, uploads in cancelled.items()
+        if uploads
+    ]
+    selected = "" if places is None else f"AND own.place IN ({sql_list(places)}) "
+    selected += "" if lines is None else f"AND own.line IN ({sql_list(lines)})"
+    return f"""
+        SELECT number, COUNT(*) FROM (
+            SELECT COALESCE((
+                SELECT later.run FROM envs AS later_env CROSS JOIN rows AS later {by_index}
+                WHERE later_env.env = own_env.env AND later_env.run IN ({sql_list(of.number for of in later)})
+                AND later.run = later_env.run AND later.place = later_env.no AND later.path = own.path
+                AND later.{STORED.text} AND ({" OR ".join(changes)}) {" ".join(kept)}
+                ORDER BY later_env.run DESC LIMIT 1), 0) AS number
+            FROM rows AS own JOIN envs AS own_env ON own_env.run = own.run AND own_env.no = own.place
+            WHERE own.run = {run.number} AND own.outcome IN ({sql_list(STORED_OUTCOMES)}) {selected}
+        ) AS changes GROUP BY number"""  # noqa: S608  own names

@@ -1,12 +1,11 @@
 """Writing to the ledger, the durable record of runs and rows. What it does not hold has not happened.
 
 SQLAlchemy Core; SQLite by default (WAL, synchronous=FULL: a commit survives a power cut), PostgreSQL by URL. No
-token, signature or link is ever written here. `LedgerReader` reads: the classes in `reader`, `sums` and `histories`.
+token, signature or link is ever written here. `LedgerReader` reads: the classes in `reader` and `histories`.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from copy import copy
@@ -20,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from tcb_ops.details import Detail, stored
 from tcb_ops.errors import LedgerError
 from tcb_ops.i18n import _, as_sentences, ngettext
-from tcb_ops.kinds import MissingKind
+from tcb_ops.kinds import MissingKind, provided
 from tcb_ops.model import Outcome, Row, RowEnd
 from tcb_ops.runs.database import begin_writing
 from tcb_ops.runs.locks import hold
@@ -48,12 +47,6 @@ from tcb_ops.runs.schema import (
 
 BATCH = 1_000
 """Rows written at a time, so that memory does not grow with the list."""
-LEASE = 4.0
-"""Seconds after a look at the fence in which a worker may begin calls; it looks every second."""
-HAND_OVER = LEASE + 1.0
-"""Seconds that a worker waits before it continues another one's partition, which may still be calling; so does a
-process that takes a run on which workers of an earlier session may be at work."""
-
 IDLE_SECONDS = 5
 """Seconds after which PostgreSQL ends a writing transaction in which nothing happens: a process that was frozen in a commit
 would block all others, whose rows it has locked."""
@@ -86,11 +79,11 @@ class Ledger(LedgerReader):
         """Record a new run with all its rows, pending or invalid, in one transaction.
 
         `environments` numbers the environments; a row belongs to the one with its (env, appid). `check`: called with a reader in
-        the transaction and the run's number; if it raises, nothing is recorded. Raises UsageError if the role may not write.
+        the transaction and the run's number; if it raises, nothing is recorded.
         """
         number_of = {(of.env, of.appid): of.number for of in environments}
         # Its rows may take long to come, and hold up nobody.
-        with self._writing(idle=0) as connection, self._begun_only_if_allowed():
+        with self.writing(idle=0) as connection:
             connection.execute(runs.insert().values(**run_values(new)))
             number = connection.execute(sa.select(runs.c.number).where(runs.c.id == new.id)).scalar_one()
             listed = iter(environments)
@@ -119,7 +112,7 @@ class Ledger(LedgerReader):
         Rows that are no longer pending are not changed: after the commit of the others, raises LedgerError with their
         number, or LedgerDamagedError if rows are lost.
         """
-        with self._writing() as connection:
+        with self.writing() as connection:
             done = 0
             if ends:
                 values = [(*end_values(end), run.number, end.line) for end in ends]
@@ -138,7 +131,7 @@ class Ledger(LedgerReader):
     ) -> int:
         """End an environment's pending rows like `end`, except `but_lines`; return how many. `end.line` is unused."""
         values = dict(zip(END_COLUMNS, end_values(end), strict=True))
-        with self._writing() as connection:
+        with self.writing() as connection:
             done = connection.execute(
                 rows.update()
                 .where(
@@ -155,7 +148,7 @@ class Ledger(LedgerReader):
         """Set linked rows whose link is lost or has expired back to pending."""
         blank = end_values(RowEnd(0, Outcome.PENDING))
         stream = iter(lines)
-        with self._writing() as connection:
+        with self.writing() as connection:
             while batch := [(*blank, run.number, line) for line in islice(stream, BATCH)]:
                 self.driver(connection, _REOPEN, batch)
 
@@ -165,18 +158,18 @@ class Ledger(LedgerReader):
         `rest`: the end of the pending rows of an audit stopped by a problem of every merchant; its detail is the reason.
         """
         stopped = stored(rest.detail) if rest is not None else ""
-        with self._writing() as connection:
+        with self.writing() as connection:
             if rest is not None:
                 values = dict(zip(END_COLUMNS, end_values(replace(rest, ended_at=ended_at)), strict=True))
                 pending = (rows.c.run == run.number) & (rows.c.outcome == Outcome.PENDING)
                 connection.execute(rows.update().where(pending).values(values))
             _set(connection, run.number, finished_at=ended_at, stopped=stopped)
-            if self._engine.dialect.name == "sqlite":
+            if self._is_sqlite:
                 connection.exec_driver_sql("PRAGMA shrink_memory")  # the pages that it keeps: 2 MB
 
     def stop(self, run: RunRecord, reason: Detail) -> None:
         """Record why a session ended before its run was finished; the run stays unfinished."""
-        with self._writing() as connection:
+        with self.writing() as connection:
             connection.execute(
                 runs.update()
                 .where(runs.c.number == run.number, runs.c.finished_at.is_(None))
@@ -185,12 +178,12 @@ class Ledger(LedgerReader):
 
     def forget(self, run: RunRecord) -> None:
         """Remove a run that was never started."""
-        with self._writing() as connection:
+        with self.writing() as connection:
             self._remove(connection, run)
 
     def prune(self, run: RunRecord) -> None:
         """Remove an old run with all that belongs to it, except what it last stored or found at each path."""
-        with self._writing() as connection:
+        with self.writing() as connection:
             kind = run.kind
             if kind.changes_store or kind.looks_at_store or isinstance(kind, MissingKind):
                 self._keep_files(connection, run)
@@ -198,19 +191,13 @@ class Ledger(LedgerReader):
 
     def _keep_files(self, connection: sa.Connection, run: RunRecord) -> None:
         """Keep what a run stored or found at its paths, unless something newer is kept there already."""
-        from sqlalchemy.dialects import postgresql, sqlite
-
-        insert: Any = sqlite.insert if self._engine.dialect.name == "sqlite" else postgresql.insert
-        columns = list(pruned_files.c.keys())
-        new = insert(pruned_files).from_select(columns, self.last_of_paths(run))
-        key = pruned_files.primary_key.columns.keys()
-        connection.execute(
-            new.on_conflict_do_update(
-                index_elements=key,
-                set_={name: new.excluded[name] for name in columns if name not in key},
-                where=new.excluded.ended_at >= pruned_files.c.ended_at,
-            )
-        )
+        select, values = self.last_of_paths(run)
+        key, columns = pruned_files.primary_key.columns.keys(), pruned_files.c.keys()
+        replaced = ", ".join(f"{name} = excluded.{name}" for name in columns if name not in key)
+        statement = f"""
+            INSERT INTO pruned_files ({", ".join(columns)}) {select} ON CONFLICT ({", ".join(key)}) DO UPDATE
+            SET {replaced} WHERE excluded.ended_at >= pruned_files.ended_at"""  # noqa: S608  own names
+        self.driver(connection, statement, values)
 
     @staticmethod
     def _remove(connection: sa.Connection, run: RunRecord) -> None:
@@ -223,56 +210,25 @@ class Ledger(LedgerReader):
         with self.reading(), self._engine.connect() as opened:
             connection = opened.execution_options(isolation_level="AUTOCOMMIT")
             connection.exec_driver_sql("VACUUM")
-            if self._engine.dialect.name == "sqlite":
+            if self._is_sqlite:
                 connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def note_export(self, run: RunRecord, manifest_sha256: str) -> None:
         """Record the SHA-256 of a report's manifest.json, by which `verify` recognises the report."""
-        with self._writing() as connection:
+        with self.writing() as connection:
             same_report = (exports.c.run == run.number) & (exports.c.manifest_sha256 == manifest_sha256)
             if not connection.execute(sa.select(exports).where(same_report)).all():
                 connection.execute(exports.insert().values(run=run.number, manifest_sha256=manifest_sha256))
 
     def note_report(self, run: RunRecord, report: str) -> None:
         """Record the path of a run's links.csv or newest report folder."""
-        with self._writing() as connection:
+        with self.writing() as connection:
             _set(connection, run.number, report=report)
 
     def note_undelivered(self, run: RunRecord, receivers: Iterable[str]) -> None:
         """Record to which receivers an audit's message has not been delivered."""
-        with self._writing() as connection:
+        with self.writing() as connection:
             _set(connection, run.number, undelivered="\n".join(sorted(receivers)))
-
-    # --- sessions on a cluster ------------------------------------------------------------------------------------
-
-    def stop_workers(self, run: RunRecord) -> bool:
-        """Have the workers of earlier sessions stop; return whether there may be any.
-
-        If so, wait HAND_OVER seconds, in which they record what was in flight, then call `fence_workers`. Call both
-        under the run's lock, before anything is sent or copied.
-        """
-        at_work = (cluster_sessions.c.run == run.number) & ~cluster_sessions.c.ended
-        if not self.query(sa.select(cluster_sessions.c.session).where(at_work)):
-            return False
-        with self._writing() as connection:
-            # First: it waits for claims under way. Those that wait for it see then that the session is being stopped.
-            connection.execute(
-                partitions.update().where(partitions.c.run == run.number).values(fence=partitions.c.fence)
-            )
-            connection.execute(cluster_sessions.update().where(at_work).values(stopping=True))
-        return True
-
-    def fence_workers(self, run: RunRecord) -> None:
-        """Raise the fences of earlier sessions: their workers can write nothing more."""
-        with self._writing() as connection:
-            connection.execute(
-                partitions.update().where(partitions.c.run == run.number).values(fence=partitions.c.fence + 1)
-            )
-            connection.execute(
-                cluster_sessions.update()
-                .where(cluster_sessions.c.run == run.number)
-                .values(stopping=True, ended=True)
-            )
 
     # --- the database -------------------------------------------------------------------------------------------
 
@@ -305,20 +261,13 @@ class Ledger(LedgerReader):
             )
 
     @contextmanager
-    def _begun_only_if_allowed(self) -> Iterator[None]:
-        try:
-            yield
-        except SQLAlchemyError as error:
-            raise self._trouble_at_start(error) from None
-
-    @contextmanager
-    def _writing(self, idle: int | None = None) -> Iterator[sa.Connection]:
+    def writing(self, idle: int | None = None) -> Iterator[sa.Connection]:
         """Begin a transaction, in which nothing may happen for `idle` seconds at most (0: for ever); IDLE_SECONDS if None."""
         self.check_in_place()
         try:
             with self._engine.begin() as connection:
                 begin_writing(connection, self.name)
-                if self.file is None:
+                if not self._is_sqlite:
                     seconds = IDLE_SECONDS if idle is None else idle
                     connection.execute(_END_IDLE, {"limit": f"{seconds}s"})
                 yield connection
@@ -334,11 +283,13 @@ def _set(connection: sa.Connection, number: int, **values: Any) -> None:
 @contextmanager
 def taken(ledger: Ledger, run: RunRecord) -> Iterator[Callable[[], None]]:
     """Hold a run's lock as `hold` does, when the workers of an earlier session on a cluster can no longer write either."""
+    at_work = (cluster_sessions.c.run == run.number) & ~cluster_sessions.c.ended
     with hold(ledger, run.id) as still_held:
-        if ledger.stop_workers(run):
-            time.sleep(HAND_OVER)
+        if ledger.query(
+            sa.select(cluster_sessions.c.session).where(at_work)
+        ):  # its starting process was killed
+            provided("stop_workers")(ledger, run)
             still_held()
-            ledger.fence_workers(run)
         yield still_held
 
 

@@ -32,6 +32,8 @@ LINK_COLUMNS = ("errcode", "errmsg", "url", "token", "authorization", "file_id",
 """Names of the interface, and the link's expiry."""
 _OWNER = re.compile(rb"# [0-9A-Za-z-]{4,60}\n")
 """The first line of a part file: its run's id."""
+_LONGEST_LINE = 1_000_000
+"""Bytes of a line with its line break, at most: the six fields of a link have up to 16 KiB each."""
 
 
 class _Returned:
@@ -115,8 +117,12 @@ class LinksFile:
             self.part.chmod(0o600)
             first_line = self._file.readline()
             owner = first_line[2:].decode(errors="replace").strip()
-            is_own = not first_line or not first_line.endswith(b"\n") or _OWNER.fullmatch(first_line)
-            if not is_own or (first_line.endswith(b"\n") and first_line != head and not may_discard(owner)):
+            # One without a line break is torn, and has no links yet.
+            if (
+                first_line.endswith(b"\n")
+                and first_line != head
+                and not (_OWNER.fullmatch(first_line) and may_discard(owner))
+            ):
                 self.close()
                 raise UsageError(
                     _(
@@ -183,27 +189,27 @@ class LinksFile:
 
     def lost(self, linked: Iterable[int], now: float) -> Iterator[int]:
         """Return those of the linked lines whose link is missing here or has expired."""
-        offsets, _lengths = self._find(now)
+        offsets = self._find(now)
         return (line for line in linked if line >= len(offsets) or offsets[line] < 0)
 
     def finish(self, ledger: Ledger, run: RunRecord, now: float) -> int:
         """Write links.csv in the list's order, each row once; return how many of its links have expired."""
-        offsets, lengths = self._find(None)
+        offsets = self._find(None)
         run_out = 0
         try:
             with (
                 replacing(self.dest, private=True) as fresh,
                 fresh.open("wb") as out,
-                self.part.open("rb", buffering=0) as part,
+                self.part.open("rb") as part,
             ):
                 out.write(csv_line((*run.headers, *LINK_COLUMNS)).encode())
                 for line, cells, outcome, errcode, errmsg in ledger.listed(run):
                     if outcome == "linked":
                         part.seek(offsets[line])
-                        _, alive_until, text = part.read(lengths[line]).split(b",", 2)
+                        _, alive_until, text = part.readline().split(b",", 2)
                         run_out += float(alive_until) <= now
                         # One cell more: csv.writer would quote a single empty one.
-                        out.write(b"%b%b\r\n" % (csv_line((*cells, ""))[:-2].encode(), text))
+                        out.write(b"%b%b\r\n" % (csv_line((*cells, ""))[:-2].encode(), text[:-1]))
                     else:
                         out.write(csv_line((*cells, errcode, errmsg, *[""] * 6)).encode())
         except OSError as error:
@@ -216,12 +222,9 @@ class LinksFile:
         with suppress(OSError):  # the next run that writes here removes it
             self.part.unlink()
 
-    def _find(self, alive_at: float | None) -> tuple[array[int], array[int]]:
-        """Return the offset (-1 for none) and length in bytes of each line's newest link; takes twelve bytes a line.
-
-        With `alive_at`, expired links and damaged records count as none.
-        """
-        offsets, lengths = array("q"), array("i")
+    def _find(self, alive_at: float | None) -> array[int]:
+        """Return the offset of each line's newest link, -1 for none: with `alive_at`, for expired and damaged ones, too."""
+        offsets = array("q")
         try:
             part = self.part.open("rb")
         except OSError as error:
@@ -235,16 +238,13 @@ class LinksFile:
                     continue
                 line = int(number)
                 if line >= len(offsets):
-                    more = line + 1 - len(offsets)
-                    offsets.extend([-1] * more)
-                    lengths.extend([0] * more)
+                    offsets.extend([-1] * (line + 1 - len(offsets)))
                 try:
                     alive = alive_at is None or float(rest.partition(b",")[0]) > alive_at
                 except ValueError:
                     alive = False
                 offsets[line] = begin if alive else -1
-                lengths[line] = len(record) - 1
-        return offsets, lengths
+        return offsets
 
 
 def _expiry(expires_at: int, zone: ZoneInfo) -> str:
@@ -254,16 +254,9 @@ def _expiry(expires_at: int, zone: ZoneInfo) -> str:
 
 def _cut_torn_line(file: io.BufferedRandom) -> None:
     """Remove the incomplete last line of a killed process, and seek to the end. Links contain no line breaks."""
-    end = file.seek(0, os.SEEK_END)
-    while end:
-        begin = max(0, end - 65_536)
-        file.seek(begin)
-        block = file.read(end - begin)
-        newline = block.rfind(b"\n")
-        if newline >= 0:
-            file.truncate(begin + newline + 1)
-            break
-        end = begin
+    begin = max(0, file.seek(0, os.SEEK_END) - _LONGEST_LINE)
+    file.seek(begin)
+    file.truncate(begin + file.read().rfind(b"\n") + 1)
     file.seek(0, os.SEEK_END)
 
 

@@ -21,12 +21,12 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from tcb_ops.errors import LedgerError, TcbOpsError, UsageError
-from tcb_ops.i18n import Text, _
+from tcb_ops.i18n import NOTHING, Text, _
 from tcb_ops.resources import raise_if_exhausted, system_reason
 from tcb_ops.runs.schema import holders
 
 if TYPE_CHECKING:
-    from tcb_ops.runs.connection import LedgerConnection
+    from tcb_ops.runs.database import LedgerConnection
 
 
 def operator_name() -> str:
@@ -310,3 +310,50 @@ class AdvisoryLock:
         connection.execute(mine.on_conflict_do_update(index_elements=["pid"], set_={"who": who}))
         connection.execute(holders.delete().where(holders.c.pid.not_in(_LIVING)))
         return connection
+
+
+# --- how long a lock is relied on ------------------------------------------------------------------------------
+
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
+"""The clock that goes on while the machine is suspended: CLOCK_MONOTONIC on macOS. Windows has neither name, and
+time.monotonic() counts there."""
+
+
+def seconds_since_boot() -> float:
+    """Return monotonic seconds, in which a suspended machine counts too; `time.monotonic` stands still on a closed laptop."""
+    return time.monotonic() if _CLOCK is None else time.clock_gettime(_CLOCK)
+
+
+class LapsedError(TcbOpsError):
+    """The lease has passed: nothing was done, and the engine begins the row again once the lease is confirmed."""
+
+    def __init__(self) -> None:
+        super().__init__(NOTHING)
+
+
+class Lease:
+    """Whether this process may act on the run: for some seconds after each confirmation that nobody else has taken it."""
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = seconds_since_boot) -> None:
+        self.now = clock
+        self._seconds = seconds
+        self._until = float("-inf")
+        self._lost = False
+
+    def confirm(self, asked: float) -> None:
+        """Note that a question that was asked at `asked`, by `now`, was answered with yes."""
+        self._until = asked + self._seconds
+
+    def lose(self) -> None:
+        """Note that another process may have the run. No later confirmation counts."""
+        self._lost = True
+
+    @property
+    def holds(self) -> bool:
+        """Whether rows may begin."""
+        return not self._lost and self.now() < self._until
+
+    def check(self) -> None:
+        """Raise LapsedError if the lease has passed, as after a freeze. Called right before each effect of a row."""
+        if not self.holds:
+            raise LapsedError

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from tcb_ops.details import as_detail
@@ -36,8 +36,6 @@ class OutcomeHandler:
     limits: RunLimits
     scheduler: Scheduler
     writer: LedgerWriter
-    environments: Mapping[int, EnvRecord]
-    """Those of the scheduler's lanes, by number."""
     clock: Callable[[], float]
     """Monotonic seconds."""
     runtime: Runtime
@@ -118,7 +116,7 @@ class OutcomeHandler:
 
     def close(
         self,
-        scope_or_lane: ScopeState | Lane,
+        scope: ScopeState,
         reason: Reason,
         message: Text | None = None,
         *,
@@ -126,7 +124,7 @@ class OutcomeHandler:
         store_code: str = "",
         outcome: Outcome | None = None,
     ) -> None:
-        """Begin no more rows of an appid, an environment, or a lane; their pending rows end as not_attempted."""
+        """Begin no more rows of an appid or an environment; its pending rows end as not_attempted."""
         end = RowEnd(
             0,
             outcome or Outcome.NOT_ATTEMPTED,
@@ -136,31 +134,23 @@ class OutcomeHandler:
             store_code=store_code,
             ended_at=self.runtime.now(),
         )
-        if isinstance(scope_or_lane, Lane):
-            self._close(scope_or_lane, end)
-            return
-        scope_or_lane.closed = scope_or_lane.closed or end
-        self.scheduler.make_now(scope_or_lane)
-        for lane in list(scope_or_lane.lanes):  # those that are done with this leave the list
-            self._close(lane, end)
+        self.scheduler.make_now(scope)
+        for lane in list(scope.lanes):  # those that are done with this leave the list
+            if lane.end_as is None:
+                lane_end = self._end_of(lane.environment, end)
+                begun = tuple(row.line for task in lane.tasks for row in task.rows)
+                self.scheduler.close(lane, lane_end)
+                self.writer.add(Closing(lane.environment, lane_end, begun))
 
-    def added(self, lane: Lane) -> None:
-        """Close a lane that was made after its appid or its environment was closed, or whose merchant has left."""
-        if self.environments[lane.number].left:
-            self.close(lane, Reason.MERCHANT_LEFT)
-        elif (end := lane.app.closed or lane.env.closed) is not None:
-            self._close(lane, end)
+    def merchant_left(self, environment: EnvRecord) -> None:
+        """End the rows of an environment whose merchant has left: no lane is made for it."""
+        end = RowEnd(0, Outcome.NOT_ATTEMPTED, Reason.MERCHANT_LEFT, ended_at=self.runtime.now())
+        self.writer.add(Closing(environment, self._end_of(environment, end), ()))
 
-    def _close(self, lane: Lane, end: RowEnd) -> None:
-        if lane.end_as is None:
-            stopped = end.reason is Reason.BREAKER and end.errcode is not None
-            by_component = stopped and lane.owner is Owner.PLATFORM
-            lane_end = replace(end, reason=Reason.COMPONENT) if by_component else end
-            lane_end = self.kind.end_of(lane_end)
-            begun = tuple(row.line for task in lane.tasks for row in task.rows)
-            closing = Closing(self.environments[lane.number], lane_end, begun)
-            self.scheduler.close(lane, lane_end)
-            self.writer.add(closing)
+    def _end_of(self, environment: EnvRecord, end: RowEnd) -> RowEnd:
+        stopped = end.reason is Reason.BREAKER and end.errcode is not None
+        by_component = stopped and environment.owner is Owner.PLATFORM
+        return self.kind.end_of(replace(end, reason=Reason.COMPONENT) if by_component else end)
 
     def token_refused(self, task: Task, end: RowEnd) -> None:
         """Handle 40001 and similar codes: use a token newer than the refused one, or have the source asked for one."""

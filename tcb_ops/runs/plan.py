@@ -98,7 +98,7 @@ def plan(
                 _("run {id} cannot be resumed: it was undone, or its files were deleted.", id=run.id),
                 _("Upload its list again with --new-run."),
             )
-        return _resumed(ledger, _named_run(run, work, settings), work, settings)
+        return _resumed(ledger, _named_run(run, work, settings), work)
     if not new_run:
         _refuse_another_root(ledger, work, settings)
     unfinished = _same_work(ledger, work, settings, now)
@@ -116,7 +116,7 @@ def plan(
             )
         )
     if unfinished and choice is not Choice.NEW:
-        return _resumed(ledger, unfinished, work, settings)
+        return _resumed(ledger, unfinished, work)
     # Of two runs of one second, random digits keep the ids apart.
     new_id = f"{datetime.fromtimestamp(now, settings.zone):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     own = work.kind.options_of(new_id, work.options, work.parent)
@@ -152,10 +152,9 @@ def plan(
     return Planned(ledger.plan(new, work.rows(), work.environments, check), resumed=False)
 
 
-def _resumed(ledger: Ledger, run: RunRecord, work: RunSpec, settings: Settings) -> Planned:
+def _resumed(ledger: Ledger, run: RunRecord, work: RunSpec) -> Planned:
     _refuse_other_options(run, work)
     ledger.check(run)
-    _refuse_beside(ledger, run.number, run.kind, run.settings, settings)
     return Planned(run, resumed=True)
 
 

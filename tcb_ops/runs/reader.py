@@ -1,4 +1,4 @@
-"""Reading from the ledger: runs, their rows, and totals. Nothing here writes.
+"""Reading from the ledger: runs, their rows, and sums. Nothing here writes.
 
 Methods that sum up or stream a run's rows compare their number with the planned one. If rows are lost, they raise
 LedgerDamagedError: nothing is concluded from the rest.
@@ -7,49 +7,49 @@ LedgerDamagedError: nothing is concluded from the rest.
 from __future__ import annotations
 
 import logging
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any, Self, Unpack
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
+from tcb_ops.details import read_detail
 from tcb_ops.errors import LedgerDamagedError, RunNotFoundError
 from tcb_ops.i18n import _, as_list
-from tcb_ops.kinds import Kind, all_kinds
-from tcb_ops.model import Outcome, Row
-from tcb_ops.runs.connection import BATCH
-from tcb_ops.runs.histories import OF_ENV
-from tcb_ops.runs.later_changes import LaterChange, later_changes
+from tcb_ops.kinds import Kind, MissingKind, all_kinds, row_count
+from tcb_ops.model import Outcome, Reason, Row
+from tcb_ops.runs.database import BATCH
+from tcb_ops.runs.histories import OF_ENV, HistoryReader, LaterChange, later_changes
 from tcb_ops.runs.locks import working
 from tcb_ops.runs.records import (
+    OUTCOMES,
     PENDING_COLUMNS,
     EnvRecord,
     RowFilter,
     RowRecord,
     RunRecord,
+    Tally,
+    TimelineBucket,
     read_cells,
     read_end,
+    read_env,
     read_pending,
     read_row,
 )
-from tcb_ops.runs.schema import (
-    envs,
-    exports,
-    rows,
-    runs,
-)
-from tcb_ops.runs.sums import SumReader
+from tcb_ops.runs.schema import envs, exports, rows, runs
 
 _LOG = logging.getLogger("tcb_ops.runs")
-
 
 _ENDING = 4
 """The fewest characters of an id's ending that name a run."""
 
 
-class LedgerReader(SumReader):
+class LedgerReader(HistoryReader):
     """An open ledger for reading. Errors of the database are raised as LedgerError."""
 
     def worked_on_by(self, run: RunRecord) -> str:
@@ -90,14 +90,10 @@ class LedgerReader(SumReader):
         newest = (self.runs(target, limit=1) if kinds is not None else []) or self.runs(limit=1)
         if not newest:
             return RunNotFoundError(_("{ledger} has no run yet.", ledger=self.name))
-        message = _("{ledger} has no run of {target} yet.", ledger=self.name, target=target)
-        if newest[0].target == target:
-            message = _(
-                "{ledger} has no run of this kind ({kinds}) to {target} yet.",
-                ledger=self.name,
-                kinds=as_list(kind.label for kind in kinds or ()),
-                target=target,
-            )
+        listed = as_list(kind.label for kind in kinds) if kinds else _("of any kind")
+        message = _(
+            "{ledger} has no run ({kinds}) to {target} yet.", ledger=self.name, kinds=listed, target=target
+        )
         hint = _(
             "The newest run is {id} ({kind}): give its id, or --target {target} (in Python: target={target!r}).",
             id=newest[0].id,
@@ -172,13 +168,13 @@ class LedgerReader(SumReader):
             f"SELECT {PENDING_COLUMNS} FROM rows "  # noqa: S608  own names
             "WHERE run = ? AND place = ? AND line > ? AND outcome = 'pending' ORDER BY line LIMIT ?"
         )
-        pending: list[list[Row]] = []
-        with self.reading(run), self._engine.connect() as connection:
-            for environment, after in environments:
-                values = (run.number, environment.number, after, limit)
-                records = self.driver(connection, query, values).fetchall()
-                pending.append([read_pending(record, environment) for record in records])
-        return pending
+        with self._connection() as connection:
+            pages = [
+                (of, self._fetch(connection, query, (run.number, of.number, after, limit)))
+                for of, after in environments
+            ]
+        with self.reading(run):
+            return [[read_pending(record, of) for record in page] for of, page in pages]
 
     def rows(self, run: RunRecord, **filters: Unpack[RowFilter]) -> Iterator[RowRecord]:
         """Stream a run's rows in the order of the list, in constant memory.
@@ -227,11 +223,7 @@ class LedgerReader(SumReader):
             "WHERE run = ? AND line > ? ORDER BY line LIMIT ?"
         )
 
-        def read(last: int) -> Sequence[Any]:
-            with self.reading(run), self._engine.connect() as connection:
-                return self.driver(connection, query, (run.number, last, BATCH)).fetchall()
-
-        for batch in self._in_order(run, read):
+        for batch in self._in_order(run, lambda last: self.fetch(query, (run.number, last, BATCH))):
             with self.reading(run):
                 listed = [(line, read_cells(cells), *end) for _run, line, cells, *end in batch]
             yield from listed
@@ -241,8 +233,8 @@ class LedgerReader(SumReader):
 
         For writers of a million rows, for which an object per row is most of the cost.
         """
-        query = sa.select(rows).where(rows.c.run == run.number).order_by(rows.c.line).limit(BATCH)
-        return self._in_order(run, lambda last: self._fetch(query.where(rows.c.line > last)))
+        query = "SELECT * FROM rows WHERE run = ? AND line > ? ORDER BY line LIMIT ?"
+        return self._in_order(run, lambda last: self.fetch(query, (run.number, last, BATCH)))
 
     def succeeded_since(self, run: RunRecord) -> set[int]:
         """Return the lines of a run that have succeeded in one of its retries, or in a retry of those."""
@@ -273,7 +265,7 @@ class LedgerReader(SumReader):
         snapshot = copy(self)
         try:
             with self._engine.connect() as connection:
-                if self._engine.dialect.name == "sqlite":
+                if self._is_sqlite:
                     connection.exec_driver_sql("BEGIN")  # the driver begins a transaction only at a write
                 else:
                     connection.execution_options(isolation_level="REPEATABLE READ")
@@ -281,6 +273,101 @@ class LedgerReader(SumReader):
                 yield snapshot
         except SQLAlchemyError as error:
             raise self._trouble(error) from None
+
+    # --- sums -----------------------------------------------------------------------------------------------------
+
+    def environments(self, run: RunRecord, only: Sequence[int] | None = None) -> list[EnvRecord]:
+        """List a run's environments, or `only` these by number, with their numbers of rows and of pending rows."""
+        of_run = rows.c.run == run.number
+        if only is not None:
+            of_run &= rows.c.place.in_(only)
+        pending = sa.func.sum(sa.case((rows.c.outcome == Outcome.PENDING, 1), else_=0))
+        query = sa.select(rows.c.place, sa.func.count(), pending).where(of_run).group_by(rows.c.place)
+        counted = {number: (int(count), int(waiting)) for number, count, waiting in self.query(query)}
+        environments = [
+            replace(environment, rows=count, pending=waiting)
+            for environment in self.envs(run, only)
+            for count, waiting in [counted.get(environment.number, (0, 0))]
+        ]
+        if only is None:
+            self.check_rows(run, sum(environment.rows for environment in environments))
+        return environments
+
+    def envs(self, run: RunRecord, only: Sequence[int] | None = None) -> list[EnvRecord]:
+        """List a run's environments, or `only` these by number, without counting rows: `rows` and `pending` are 0."""
+        query = sa.select(envs).where(envs.c.run == run.number).order_by(envs.c.no)
+        if only is not None:
+            query = query.where(envs.c.no.in_(only))
+        with self.reading(run):
+            return [read_env(record) for record in self.stream(query)]
+
+    def counts(self, run: RunRecord) -> dict[Outcome, int]:
+        """Count rows by outcome, pending included, without zeros."""
+        query = sa.select(rows.c.outcome, sa.func.count()).where(rows.c.run == run.number)
+        counts = {
+            Outcome(outcome): int(count) for outcome, count in self.query(query.group_by(rows.c.outcome))
+        }
+        self.check_rows(run, sum(counts.values()))
+        return Outcome.in_order(counts)
+
+    def tallies(self, run: RunRecord) -> list[Tally]:
+        """Count rows by merchant, environment, outcome and code, most rows first."""
+        by_number = {environment.number: environment for environment in self.envs(run)}
+        tallies = []
+        with self.reading(run):
+            for number, outcome, reason, errcode, store_code, count, message in self.stream(_summed_up(run)):
+                environment = by_number[number]
+                tallies.append(
+                    Tally(
+                        environment.appid,
+                        environment.merchant,
+                        environment.env,
+                        _outcome(run, outcome),
+                        Reason(reason) if reason else None,
+                        errcode,
+                        store_code,
+                        int(count),
+                        *(("", read_detail(message)) if Reason(reason).explained else (message,)),
+                    )
+                )
+        self.check_rows(run, sum(tally.rows for tally in tallies))
+        return sorted(tallies, key=lambda t: (-t.rows, t.merchant, t.env, t.outcome, t.errcode or 0))
+
+    def planned_bytes(self, run: RunRecord, outcomes: frozenset[Outcome]) -> int:
+        """Sum up the sizes of these rows' local files at the time the run was planned."""
+        summed = sa.func.coalesce(sa.func.sum(rows.c.size), 0)
+        query = sa.select(summed).where(rows.c.run == run.number, rows.c.outcome.in_(outcomes))
+        return int(self.query(query)[0][0])
+
+    def timeline(self, run: RunRecord, buckets: int = 60) -> list[TimelineBucket]:
+        """Return how rows ended over time, in equal intervals from the run's start to the end of its last row.
+
+        Empty if no row has ended. Does not include invalid rows.
+        """
+        ended, of_run = rows.c.ended_at, rows.c.run == run.number
+        first, last = self.query(sa.select(sa.func.min(ended), sa.func.max(ended)).where(of_run))[0]
+        if last is None:
+            return []
+        began = min(run.created_at, first)
+        width = max(last - began, 0.001) / buckets
+        position = (ended - began) / width
+        # A cast truncates in SQLite, which may lack floor, and rounds in PostgreSQL.
+        bucket = (sa.cast(position, sa.Integer) if self._is_sqlite else sa.func.floor(position)).label(
+            "bucket"
+        )
+        query = sa.select(bucket, rows.c.outcome, sa.func.count()).where(of_run, ended.is_not(None))
+        outcomes: defaultdict[int, Counter[Outcome]] = defaultdict(Counter)
+        for number, outcome, count in self.query(query.group_by(bucket, rows.c.outcome)):
+            # The last end falls on the boundary.
+            outcomes[min(int(number), buckets - 1)][Outcome(outcome)] += int(count)
+        starts = [began + number * width for number in range(buckets + 1)]
+        return [TimelineBucket(*pair, outcomes[number]) for number, pair in enumerate(pairwise(starts))]
+
+    def check_rows(self, run: RunRecord, count: int) -> None:
+        """Raise LedgerDamagedError if the number of rows that were read is not the planned one."""
+        if count != run.rows:
+            text = _("run {id} was planned with {rows}, but {count:,} can be read")
+            raise self._damaged(text.format(id=run.id, rows=row_count(run.rows), count=count))
 
     # --- across runs --------------------------------------------------------------------------------------------
 
@@ -290,8 +377,7 @@ class LedgerReader(SumReader):
         Of rows that share all three, invalid ones come last. The order is by code point, whatever the database's locale.
         """
         keys = [envs.c.env, envs.c.appid, rows.c.path]
-        postgresql = self._engine.dialect.name == "postgresql"
-        ordered = [sa.collate(key, "C") for key in keys] if postgresql else keys
+        ordered = keys if self._is_sqlite else [sa.collate(key, "C") for key in keys]
         query = (
             sa.select(*keys, rows.c.outcome, rows.c.reason, rows.c.errcode, rows.c.store_code)
             .join(envs, OF_ENV)
@@ -300,7 +386,7 @@ class LedgerReader(SumReader):
         )
         count = 0
         with self.reading(run):
-            for record in self._stream(query):
+            for record in self.stream(query):
                 count += 1
                 yield record
         self.check_rows(run, count)
@@ -389,3 +475,21 @@ def earlier_runs(run: RunRecord) -> sa.Select[Any]:
     if run.kind.surveys:  # stopped audits are not comparable
         return query.where(runs.c.stopped == "")
     return query.where(runs.c.list_name == run.list_name)
+
+
+def _outcome(run: RunRecord, name: str) -> Outcome:
+    """Return an outcome by its name. Raises KeyError for an unknown one, unless the run's feature is missing."""
+    return Outcome(name) if isinstance(run.kind, MissingKind) else OUTCOMES[name]
+
+
+def _summed_up(run: RunRecord) -> sa.Select[Any]:
+    """Select (environment, outcome, reason, errcode, store_code, rows, message) of the rows of a run."""
+    keys = (rows.c.place, rows.c.outcome, rows.c.reason, rows.c.errcode, rows.c.store_code)
+    message = sa.func.max(
+        sa.case(
+            (rows.c.reason.in_([reason for reason in Reason.all() if reason.explained]), rows.c.detail),
+            (rows.c.reason.in_([Reason.REFUSED, Reason.COMPONENT]), rows.c.errmsg),
+            else_="",
+        )
+    )
+    return sa.select(*keys, sa.func.count(), message).where(rows.c.run == run.number).group_by(*keys)

@@ -6,14 +6,14 @@ environment at a time. A lane that has to wait leaves the queue until its reason
 merchant, a timer, a missing token, a refill.
 
 Lanes are made as their turn comes, and forgotten when their rows have ended: of a large fleet with few rows each, only
-the environments at work are in memory. Those that have had a turn are behind those that have not.
+those at work are in memory. Those that have had a turn are behind those that have not.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 
 from tcb_ops.model import Link, Owner, Row, RowEnd, Secret
@@ -76,10 +76,6 @@ class ScopeState:
     """Those that are made and not done."""
     lanes_left: int = 1
     """Lanes that are not done, those to be made included."""
-    numbers: Sequence[int] = ()
-    """Its environments, by number, if there are several."""
-    closed: RowEnd | None = None
-    """How the rows of its lanes end if none may begin any more, also of lanes made later."""
 
 
 @dataclass(eq=False, slots=True)
@@ -93,10 +89,6 @@ class AppState(ScopeState):
     """Whether a token request is in progress."""
     refused: Secret | None = None
     """The token that the platform refused, for the next request to the source."""
-    no_token_since: float | None = None
-    """Time of the first of the consecutive requests to which the source gave no usable response."""
-    no_token_tries: int = 0
-    """Number of these requests."""
     rejected: Secret | None = None
     """A token that the platform refused and the source returned again."""
     rejected_until: float = 0.0
@@ -114,11 +106,9 @@ class AppState(ScopeState):
 class Lane:
     """One merchant's environment, and its rows that can be worked on."""
 
-    number: int
-    """The environment's number in the ledger."""
+    environment: EnvRecord
     env: ScopeState
     app: AppState
-    owner: Owner
     fresh: list[Row] = field(default_factory=list)
     """Rows not yet taken. This and `back` are lists, since there are many lanes: an empty deque takes 600 bytes."""
     back: list[Task] = field(default_factory=list)
@@ -145,20 +135,26 @@ class Lane:
     """Rows begun and not ended, waiting ones included."""
 
     @property
+    def number(self) -> int:
+        """The environment's number in the ledger."""
+        return self.environment.number
+
+    @property
+    def owner(self) -> Owner:
+        """The environment's owner."""
+        return self.environment.owner
+
+    @property
     def is_done(self) -> bool:
         """Whether nothing is left to begin or to end."""
         return not self.tasks and (self.end_as is not None or (self.drained and not self.fresh))
 
 
 class LaneRegistry:
-    """The environments of a run that have pending rows: makes their lanes, and the states that these share.
-
-    Keeps the number of an environment until its lane is made, and its record until the lane is done.
-    """
+    """Makes the lanes of environments, and the states that these share."""
 
     def __init__(
         self,
-        environments: Iterable[EnvRecord],
         limits: RunLimits,
         component_appid: str = "",
         rows_per_call: int = 1,
@@ -167,40 +163,47 @@ class LaneRegistry:
         """`forget`: told of each account (appid, owner) that is done."""
         self.rows_per_call, self._limits = rows_per_call, limits
         self._component, self._forget = component_appid, forget
-        self.coming: deque[int] = deque()
-        """Numbers of the environments whose lanes are to be made, in the order of the list."""
-        self.records: dict[int, EnvRecord] = {}
-        """Those of the lanes that are made and not done, by number."""
+        self.coming: deque[EnvRecord] = deque()
+        """The environments whose lanes are to be made, in the order of the list."""
         self.apps: dict[tuple[str, str], AppState] = {}
         self._envs: dict[str, ScopeState] = {}
-        numbers = defaultdict[tuple[str, str], list[int]](list)
-        for environment in environments:
-            self.coming.append(environment.number)
-            numbers[self._account(environment)].append(environment.number)
-            numbers[_ENV, environment.env].append(environment.number)
-        self._numbers = {key: shared for key, shared in numbers.items() if len(shared) > 1}
+        self._shared: dict[tuple[str, str], int] = {}
+        """How many of them share an appid or an env, where several do."""
 
-    def make(self, record: EnvRecord) -> Lane:
+    def come(self, environments: Collection[EnvRecord]) -> None:
+        """Take the environments of a run, when all earlier ones are done."""
+        self.coming.extend(environments)
+        numbers = Counter(key for of in environments for key in (self._account(of), (_ENV, of.env)))
+        self._shared = {key: number for key, number in numbers.items() if number > 1}
+
+    def make_next(self, most: int) -> Iterator[Lane]:
+        """Make the lanes of the next environments."""
+        for _ in range(min(most, len(self.coming))):
+            yield self._make(self.coming.popleft())
+
+    def make_rest_of(self, scope: ScopeState) -> Iterator[Lane]:
+        """Make the other lanes of an appid or of an env before their turn."""
+        if len(scope.lanes) < scope.lanes_left:
+            coming, others = list(self.coming), list[EnvRecord]()
+            self.coming.clear()
+            for environment in coming:
+                states = self.apps.get(self._account(environment)), self._envs.get(environment.env)
+                if scope in states:
+                    yield self._make(environment)
+                else:
+                    others.append(environment)
+            self.coming.extend(others)
+
+    def _make(self, environment: EnvRecord) -> Lane:
         """Return the lane of an environment; lanes that share an env or an appid share its limits."""
-        app, env = self._app(self._account(record)), self._env(record.env)
-        lane = Lane(record.number, env, app, record.owner, rows_per_call=self.rows_per_call)
+        app, env = self._app(environment), self._env(environment.env)
+        lane = Lane(environment, env, app, rows_per_call=self.rows_per_call)
         app.lanes.append(lane)
         env.lanes.append(lane)
-        self.records[record.number] = record
         return lane
-
-    def rest_of(self, scope: ScopeState) -> list[int]:
-        """Take the environments of an appid or of an env from those that are to be made; return their numbers."""
-        shared = set(scope.numbers).intersection(self.coming)
-        if shared:
-            others = [number for number in self.coming if number not in shared]
-            self.coming.clear()
-            self.coming.extend(others)
-        return sorted(shared)
 
     def forget(self, lane: Lane) -> None:
         """Forget a lane that is done, and the states that no other lane shares."""
-        self.records.pop(lane.number, None)
         app, env = lane.app, lane.env
         for scope in (app, env):
             scope.lanes.remove(lane)
@@ -220,42 +223,36 @@ class LaneRegistry:
             if env.slowdown.paused_until > now
         )
 
-    def _app(self, key: tuple[str, str]) -> AppState:
+    def _app(self, environment: EnvRecord) -> AppState:
         """Return the state of an appid. The platform's own environments share the component's."""
+        key = self._account(environment)
         if key not in self.apps:
-            numbers = self._numbers.get(key, ())
-            lanes_left = max(1, len(numbers))
-            most = min(self._limits.concurrency, self._limits.per_env * lanes_left)
-            self.apps[key] = AppState(key[1], Slowdown(most), lanes_left=lanes_left, numbers=numbers)
+            lanes = self._shared.get(key, 1)
+            most = min(self._limits.concurrency, self._limits.per_env * lanes)
+            self.apps[key] = AppState(key[1], Slowdown(most), lanes_left=lanes)
         return self.apps[key]
 
     def _env(self, name: str) -> ScopeState:
         if name not in self._envs:
-            numbers = self._numbers.get((_ENV, name), ())
-            slowdown = Slowdown(self._limits.per_env)
-            self._envs[name] = ScopeState(name, slowdown, lanes_left=max(1, len(numbers)), numbers=numbers)
+            lanes = self._shared.get((_ENV, name), 1)
+            self._envs[name] = ScopeState(name, Slowdown(self._limits.per_env), lanes_left=lanes)
         return self._envs[name]
 
-    def _account(self, record: EnvRecord) -> tuple[str, str]:
+    def _account(self, environment: EnvRecord) -> tuple[str, str]:
         # Separate from a merchant's own calls with the same appid: another interface and quota.
-        return record.owner, self._component if record.owner == Owner.PLATFORM else record.appid
+        of_component = environment.owner == Owner.PLATFORM
+        return environment.owner, self._component if of_component else environment.appid
 
 
 class Scheduler:
     """The lanes of a run, the queue of those with work, and the timers of those that wait."""
 
-    def __init__(self, lanes: Iterable[Lane], registry: LaneRegistry | None = None) -> None:
-        """`registry`: of the environments whose lanes come later."""
-        self.lanes = dict.fromkeys(lanes)
+    def __init__(self, registry: LaneRegistry) -> None:
+        self.registry = registry
+        self.lanes: dict[Lane, None] = {}
         """Those that are made and not done, in the order of the list."""
-        self._registry = registry or LaneRegistry((), RunLimits())
-        self._coming = self._registry.coming
-        per_call = max((lane.rows_per_call for lane in self.lanes), default=self._registry.rows_per_call)
-        many = max(1, len(self.lanes) + len(self._coming))
-        self.refill = max(TURN, per_call, min(REFILL, BUFFERED // many))
+        self.refill = REFILL
         """Rows read from the ledger at a time for one lane; at least those of one call."""
-        self._low = self.refill // 3
-        """Fresh rows at which a lane is refilled, so that it is never empty while the ledger is read."""
         self._queue: deque[Lane] = deque()
         self._later: deque[Lane] = deque()
         """The queue of the lanes that have had a turn."""
@@ -264,13 +261,15 @@ class Scheduler:
         self._refilling = 0
         self.needs_refill: list[Lane] = []
         """Lanes to be refilled from the ledger."""
-        self.needs_lanes: list[int] = []
-        """Environments, by number, whose lanes are to be made and added."""
-        self._making = 0
         self.tokenless: set[AppState] = set()
         """Apps whose lanes wait for a token."""
-        for lane in self.lanes:
-            self.enqueue(lane)
+
+    def come(self, environments: Collection[EnvRecord]) -> None:
+        """Take the environments of a run that have pending rows, when all earlier ones are done."""
+        self.registry.come(environments)
+        few = BUFFERED // max(1, len(environments))
+        self.refill = max(TURN, self.registry.rows_per_call, min(REFILL, few))
+        self._want_lanes()
 
     def enqueue(self, lane: Lane) -> None:
         """Put a lane at the end of the queue, unless it is queued already; those without a turn yet go first."""
@@ -281,22 +280,11 @@ class Scheduler:
     @property
     def is_done(self) -> bool:
         """Whether nothing is left to begin or to end."""
-        return not self._coming and not self._making and all(lane.is_done for lane in self.lanes)
-
-    def add(self, lane: Lane) -> None:
-        """Add a lane that was made, and have its first rows read before it is in the queue."""
-        self.lanes[lane] = None
-        self._want_rows(lane)
-
-    def added(self, lanes: int) -> None:
-        """Note how many of `needs_lanes` were added."""
-        self._making -= lanes
+        return not self.registry.coming and all(lane.is_done for lane in self.lanes)
 
     def make_now(self, scope: ScopeState) -> None:
-        """Have the other lanes of an appid or of an env made before their turn: it was closed, and they end with it."""
-        numbers = self._registry.rest_of(scope)
-        self._making += len(numbers)
-        self.needs_lanes += numbers
+        """Make the other lanes of an appid or of an env before their turn: it was closed, and they end with it."""
+        self.lanes.update(dict.fromkeys(self.registry.make_rest_of(scope)))
 
     def take(self, now: float) -> Task | None:
         """Return the next task to work on, or None. The caller hands it back with `release`, `wait` or `again`."""
@@ -418,21 +406,20 @@ class Scheduler:
         return task
 
     def _want_lanes(self) -> None:
-        """Have the next lanes made while few others have rows to begin, so that work never waits for them."""
-        if self._making or not self._coming:
-            return
-        if len(self._queue) + self._refilling < COMING // 2:
-            self._making = min(COMING, len(self._coming))
-            self.needs_lanes = [self._coming.popleft() for _ in range(self._making)]
+        """Make the next lanes while few others have rows to begin, so that work never waits for them."""
+        if self.registry.coming and len(self._queue) + self._refilling < COMING // 2:
+            for lane in self.registry.make_next(COMING):
+                self.lanes[lane] = None
+                self._want_rows(lane)
 
     def _forget_done(self, lane: Lane) -> None:
         if lane.is_done and not lane.refilling and lane in self.lanes:
             del self.lanes[lane]
-            self._registry.forget(lane)
+            self.registry.forget(lane)
 
     def _want_rows(self, lane: Lane) -> None:
-        """Have a lane with few rows refilled from the ledger."""
-        low = max(self._low, lane.rows_per_call)
+        """Have a lane with few rows refilled from the ledger, so that it is never empty while that is read."""
+        low = max(self.refill // 3, lane.rows_per_call)
         if len(lane.fresh) > low or lane.drained or lane.refilling or lane.end_as:
             return
         lane.refilling = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Any
 
@@ -183,3 +184,8 @@ The index and its query must use the same text.
 rows_by_path = sa.Index("rows_by_path", rows.c.run, rows.c.place, rows.c.path, sqlite_where=STORED)
 sa.Index("envs_by_env", envs.c.env)
 sa.Index("rows_by_place", rows.c.run, rows.c.place, rows.c.line)
+
+
+def sql_list(values: Iterable[int | str]) -> str:
+    """Return numbers and own names as a list of SQL."""
+    return ", ".join(str(value) if isinstance(value, int) else f"'{value}'" for value in values) or "NULL"

@@ -12,11 +12,11 @@ from datetime import datetime
 from pathlib import Path
 
 from tcb_ops.errors import CanaryError, InterruptedRunError, LedgerError, TcbOpsError
-from tcb_ops.i18n import Text, _, as_lines, ngettext
+from tcb_ops.i18n import _, as_lines, ngettext
 from tcb_ops.model import Outcome, RowEnd, target_label
 from tcb_ops.resources import exhausted
-from tcb_ops.runs.engine import Engine, RunContext, Runner
-from tcb_ops.runs.ledger import HAND_OVER
+from tcb_ops.runs.calls import RunContext, Runner
+from tcb_ops.runs.engine import Engine
 from tcb_ops.runs.links_file import LinksFile
 from tcb_ops.runs.next_commands import of_run, quoted, resume
 from tcb_ops.runs.progress import Progress
@@ -147,7 +147,6 @@ class RunSession:
 
     async def _work(self) -> None:
         try:
-            await self._take_over()
             async with self._context.runtime.transport(self._context.limits.concurrency) as transport:
                 await self._do_pending(transport)
                 await self._work_again(transport)
@@ -162,14 +161,6 @@ class RunSession:
             with self._news:
                 self._ended = True
                 self._news.notify_all()
-
-    async def _take_over(self) -> None:
-        """Wait until the workers of an earlier session on a cluster have stopped: its starting process may have been killed."""
-        if not await asyncio.to_thread(self._ledger.stop_workers, self._run):
-            return
-        await self._wait(HAND_OVER, _("Waiting until the workers of the earlier session have stopped"))
-        await asyncio.to_thread(self._context.check_lock)
-        await asyncio.to_thread(self._ledger.fence_workers, self._run)
 
     async def _do_pending(self, transport: Transport) -> None:
         if self._context.runner is None:
@@ -192,19 +183,14 @@ class RunSession:
             len(lines),
             at=datetime.fromtimestamp(now + seconds, settings.zone),
         )
-        await self._wait(seconds, note)
-        self._context.check_lock()
-        await asyncio.to_thread(self._ledger.reopen, self._run, lines)
-        await self._do_pending(transport)
-
-    async def _wait(self, seconds: float, note: Text) -> None:
-        """Wait, and show why. Raises InterruptedRunError if the run is cancelled meanwhile."""
         counts = await asyncio.to_thread(self._ledger.counts, self._run)
-        counts.pop(Outcome.PENDING, None)
         self._show(Progress(self._run.id, self._run.rows, counts, 0.0, None, note))
         with suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), seconds)
             raise interrupted()
+        self._context.check_lock()
+        await asyncio.to_thread(self._ledger.reopen, self._run, lines)
+        await self._do_pending(transport)
 
     def _show(self, progress: Progress) -> None:
         with self._news:

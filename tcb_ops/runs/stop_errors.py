@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tcb_ops.details import Detail, DetailCode, as_detail, detail
 from tcb_ops.errcodes import errcode
 from tcb_ops.errors import (
-    CanaryError,
     InterruptedRunError,
-    LedgerError,
-    OutageError,
     PlatformStopError,
     TcbOpsError,
     TokenSourceError,
@@ -39,19 +36,17 @@ def stop_reason(error: TcbOpsError) -> Detail:
     return error.reason or as_detail(error.text)
 
 
+def stopped(kind: type[Error], code: DetailCode, **params: Any) -> Error:
+    """Return the error for a run that stops early, with the reason that the ledger records."""
+    reason = detail(code, **params)
+    error = kind(stop_text(reason))
+    error.reason = reason
+    return error
+
+
 def interrupted() -> InterruptedRunError:
     """Return the error for a session that was cancelled or got a signal."""
-    return _error(InterruptedRunError, detail(DetailCode.INTERRUPTED))
-
-
-def lock_lost() -> LedgerError:
-    """Return the error for a session that cannot confirm its lock on the run."""
-    return _error(LedgerError, detail(DetailCode.LOCK_LOST))
-
-
-def outage(seconds: float, last: Text) -> OutageError:
-    """Return the error for a run that reached no host for `seconds`; `last` is the last attempt's error."""
-    return _error(OutageError, detail(DetailCode.OUTAGE, seconds=seconds, last=as_detail(last)))
+    return stopped(InterruptedRunError, DetailCode.INTERRUPTED)
 
 
 def refused_platform(code: int, errmsg: str) -> PlatformStopError:
@@ -65,13 +60,9 @@ def refused_platform(code: int, errmsg: str) -> PlatformStopError:
 
 def refused_component(appid: str, code: int, errmsg: str) -> PlatformStopError:
     """Return the error for an audit whose component token the platform refuses, even a new one."""
-    reason = detail(DetailCode.COMPONENT_TOKEN, appid=appid, errcode=code, errmsg=errmsg or "-")
-    return _error(PlatformStopError, reason)
-
-
-def token_outage(last: Text, seconds: float) -> TokenSourceError:
-    """Return the error for a run whose token source gave no merchant a usable response for `seconds`."""
-    return _error(TokenSourceError, detail(DetailCode.TOKEN_SOURCE, seconds=seconds, last=as_detail(last)))
+    return stopped(
+        PlatformStopError, DetailCode.COMPONENT_TOKEN, appid=appid, errcode=code, errmsg=errmsg or "-"
+    )
 
 
 def no_tokens(error: TokenSourceError, *, pending: bool) -> TokenSourceError:
@@ -81,12 +72,7 @@ def no_tokens(error: TokenSourceError, *, pending: bool) -> TokenSourceError:
     """
     if error.reason is not None or not pending:  # an errcode has its own meaning and action
         return error
-    return _error(TokenSourceError, detail(DetailCode.NO_TOKENS, last=as_detail(error.text)))
-
-
-def canary_stop(rows: int) -> CanaryError:
-    """Return the error for a run with `rows` in its canary environments that did not succeed."""
-    return _error(CanaryError, detail(DetailCode.CANARY, rows=rows))
+    return stopped(TokenSourceError, DetailCode.NO_TOKENS, last=as_detail(error.text))
 
 
 def unreachable(target: str, seconds: float) -> Text:
@@ -94,9 +80,3 @@ def unreachable(target: str, seconds: float) -> Text:
     asks = _(" (is `tcb-ops simulate` running?)") if is_simulated(target) else NOTHING
     text = _("{target} cannot be reached{asks}; trying again for {seconds:g} s")
     return text.format(target=target, asks=asks, seconds=seconds)
-
-
-def _error(kind: type[Error], reason: Detail) -> Error:
-    error = kind(stop_text(reason))
-    error.reason = reason
-    return error

@@ -100,7 +100,7 @@ class AuditCalls(UploadCalls):
         super().__init__(context)
         self._writes_probe = bool(context.run.settings.get("write_probe"))
         self._accounts: dict[tuple[str, Owner], _Account] = {}
-        self._component, self._component_appid = context.component, context.settings.tokens.component_appid
+        self._component, self._component_appid = self.component, context.settings.tokens.component_appid
 
     def forget(self, appid: str, owner: Owner) -> None:
         """Forget what was found about an account of which no environment is left."""

@@ -134,13 +134,6 @@ def audit_message(result: AuditResult, report: str, manifest_sha256: str, lang: 
     return AuditMessage(title, tuple(head), tuple(rows), tuple(tail), lang)
 
 
-def trial_message(lang: Lang, *, simulated: bool) -> AuditMessage:
-    """Write the message of `tcb-ops notify --test`."""
-    title = _("tcb-ops: test message").of(lang)
-    sentence = _("The message of the nightly audit will arrive here.").of(lang)
-    return AuditMessage(title, (f"{MARK} · {title}" if simulated else title, sentence), (), (), lang)
-
-
 def entry_line(line: FindingLine, lang: Lang) -> str:
     """Return an environment's line of the message; long texts are cut."""
     label = code_label(line.code).of(lang) if line.code else ""
@@ -186,11 +179,6 @@ def dingtalk_url(url: str, secret: str, now: float) -> str:
     at = round(now * 1000)
     digest = hmac.new(secret.encode(), f"{at}\n{secret}".encode(), hashlib.sha256).digest()
     return f"{url}&timestamp={at}&sign={quote(base64.b64encode(digest).decode(), safe='')}"
-
-
-def webhook_signature(secret: str, body: bytes) -> str:
-    """Return the value of X-Tcb-Ops-Signature: the body's HMAC-SHA256 in hex."""
-    return f"sha256={hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()}"
 
 
 def refusal(kind: str, response: HttpResponse) -> tuple[Text, int] | None:
@@ -326,7 +314,11 @@ def notify_test(settings: Settings) -> list[Notification]:
     """Send a test message to every receiver. Blocks; raises nothing for what fails."""
     simulated = is_simulated(settings.run_target)
     payload = {"test": True, "target": settings.run_target, "simulated": simulated}
-    message = trial_message(settings.lang, simulated=simulated)
+    title = _("tcb-ops: test message").of(settings.lang)
+    sentence = _("The message of the nightly audit will arrive here.").of(settings.lang)
+    message = AuditMessage(
+        title, (f"{MARK} · {title}" if simulated else title, sentence), (), (), settings.lang
+    )
     return [
         deliver(name, to, message, payload, settings)
         for name, to in zip(receivers(settings), settings.section("notify"), strict=True)
@@ -377,7 +369,8 @@ def _post(to: NotifySettings, message: AuditMessage, payload: Mapping[str, Any],
     if to.kind == "webhook":
         body = _body(message, payload)
         if secret:
-            headers["X-Tcb-Ops-Signature"] = webhook_signature(secret, body)
+            digest = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+            headers["X-Tcb-Ops-Signature"] = f"sha256={digest}"
     else:
         body = robot_body(to.kind, message, secret, now)
     if to.kind == "dingtalk" and secret:

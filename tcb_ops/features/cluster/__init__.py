@@ -6,5 +6,6 @@ FEATURE = Feature(
     provides={
         "cluster": "tcb_ops.features.cluster.client:check_cluster",
         "cluster_runner": "tcb_ops.features.cluster.coordinator:opened_runner",
+        "stop_workers": "tcb_ops.features.cluster.task:stop_workers",
     },
 )

@@ -25,7 +25,8 @@ from uuid import uuid4
 
 import sqlalchemy as sa
 
-from tcb_ops.errors import LedgerError, StoppedError, TcbOpsError
+from tcb_ops.details import DetailCode
+from tcb_ops.errors import CanaryError, LedgerError, StoppedError, TcbOpsError
 from tcb_ops.features.cluster.client import (
     Cluster,
     check_kind,
@@ -36,8 +37,9 @@ from tcb_ops.features.cluster.client import (
 from tcb_ops.features.cluster.task import BEAT_SECONDS, RELEASED, Assignment, TaskEnd, packed
 from tcb_ops.i18n import Text, _, as_list
 from tcb_ops.model import Outcome, Owner
+from tcb_ops.runs.calls import MakeRunner, RunContext
 from tcb_ops.runs.database import ledger_file
-from tcb_ops.runs.engine import GRACE, LOCK_CHECK_EVERY, MakeRunner, RunContext
+from tcb_ops.runs.engine import GRACE, LOCK_CHECK_EVERY
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.limits import after_canary
 from tcb_ops.runs.locks import host_name
@@ -45,7 +47,7 @@ from tcb_ops.runs.plan import RunSpec
 from tcb_ops.runs.progress import Progress, RateEstimator
 from tcb_ops.runs.records import EnvRecord, RunRecord, Usage
 from tcb_ops.runs.schema import cluster_sessions, partitions
-from tcb_ops.runs.stop_errors import canary_stop, interrupted
+from tcb_ops.runs.stop_errors import interrupted, stopped
 from tcb_ops.settings import LEDGER_FILE, Origin, Settings, TokenSettings, without_password
 
 if TYPE_CHECKING:
@@ -181,9 +183,9 @@ class CoordinatorLedger(Ledger):
     """The ledger for the process that starts a run on a cluster, and holds its lock."""
 
     def begin(self, run: RunRecord) -> int:
-        """Begin a session, after the workers of earlier ones have been fenced (`fence_workers`); return its number."""
+        """Begin a session, after the workers of earlier ones have been fenced (`stop_workers`); return its number."""
         newest = sa.select(sa.func.max(cluster_sessions.c.session)).filter_by(run=run.number)
-        with self._writing() as connection:
+        with self.writing() as connection:
             session = (connection.execute(newest).scalar() or 0) + 1
             new = {"run": run.number, "session": session, "beat": 0, "stopping": False, "ended": False}
             connection.execute(cluster_sessions.insert().values(new))
@@ -193,7 +195,7 @@ class CoordinatorLedger(Ledger):
         self, run: RunRecord, session: int, groups: Sequence[Sequence[EnvRecord]], first: int
     ) -> None:
         """Record partitions, numbered from `first`."""
-        with self._writing() as connection:
+        with self.writing() as connection:
             for number, group in enumerate(groups, first):
                 numbers = json.dumps([environment.number for environment in group])
                 key = {"run": run.number, "session": session, "number": number}
@@ -211,7 +213,7 @@ class CoordinatorLedger(Ledger):
         What has been stopped stays so: another process may have taken the run from this one.
         """
         flags = {"stopping": stopping or ended, "ended": ended}
-        with self._writing() as connection:
+        with self.writing() as connection:
             connection.execute(
                 cluster_sessions.update()
                 .where(cluster_sessions.c.run == run.number, cluster_sessions.c.session == session)
@@ -274,7 +276,7 @@ class Coordinator:
         succeeded = Outcome.successes() | {Outcome.INVALID}
         first = [tally for tally in self._ledger.tallies(self._run) if tally.env not in others]
         if rows := sum(tally.rows for tally in first if tally.outcome not in succeeded):
-            raise canary_stop(rows)
+            raise stopped(CanaryError, DetailCode.CANARY, rows=rows)
 
     def _work_through(self, environments: Sequence[EnvRecord]) -> None:
         """Have workers work on the pending rows of these environments. Raises what stopped them."""

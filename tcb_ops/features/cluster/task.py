@@ -27,8 +27,9 @@ import sqlalchemy as sa
 from tcb_ops.errors import InterruptedRunError, LedgerError, StoppedError, TcbOpsError
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Outcome, Row, RowEnd, is_source
-from tcb_ops.runs.engine import Engine, RunContext
-from tcb_ops.runs.ledger import HAND_OVER, LEASE, Ledger
+from tcb_ops.runs.calls import RunContext
+from tcb_ops.runs.engine import Engine
+from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.locks import host_name
 from tcb_ops.runs.loop import submit_coroutine
@@ -38,6 +39,11 @@ from tcb_ops.runs.stop_errors import interrupted
 from tcb_ops.settings import Settings, shown_url
 from tcb_ops.wechat import open_source
 
+LEASE = 4.0
+"""Seconds after a look at the fence in which a worker may begin calls; it looks every second."""
+HAND_OVER = LEASE + 1.0
+"""Seconds that a worker waits before it continues another one's partition, which may still be calling; so does a
+process that takes a run on which workers of an earlier session may be at work."""
 BEAT_SECONDS = 1.0
 """Seconds between two beats of the starting process."""
 SILENT_AFTER = 10.0
@@ -253,6 +259,43 @@ def _is_as_planned(root: Path, row: Row) -> bool:
 # --- the ledger of a worker -------------------------------------------------------------------------------------
 
 
+def stop_workers(ledger: Ledger, run: RunRecord) -> None:
+    """Have the workers of a run's earlier sessions stop; return when they can write nothing more.
+
+    Call it under the run's lock, before anything is sent.
+    """
+    ask_to_stop(ledger, run)
+    time.sleep(HAND_OVER)  # in which they record what was in flight
+    fence_workers(ledger, run)
+
+
+def ask_to_stop(ledger: Ledger, run: RunRecord) -> None:
+    """Have the workers of earlier sessions stop."""
+    with ledger.writing() as connection:
+        # First: it waits for claims under way. Those that wait for it see then that the session is being stopped.
+        connection.execute(
+            partitions.update().where(partitions.c.run == run.number).values(fence=partitions.c.fence)
+        )
+        connection.execute(
+            cluster_sessions.update()
+            .where(cluster_sessions.c.run == run.number, ~cluster_sessions.c.ended)
+            .values(stopping=True)
+        )
+
+
+def fence_workers(ledger: Ledger, run: RunRecord) -> None:
+    """Raise the fences of earlier sessions: their workers can write nothing more."""
+    with ledger.writing() as connection:
+        connection.execute(
+            partitions.update().where(partitions.c.run == run.number).values(fence=partitions.c.fence + 1)
+        )
+        connection.execute(
+            cluster_sessions.update()
+            .where(cluster_sessions.c.run == run.number)
+            .values(stopping=True, ended=True)
+        )
+
+
 class PartitionLedger(Ledger):
     """The ledger for a worker that has claimed a partition. It reads and writes only the partition's rows."""
 
@@ -296,7 +339,7 @@ class PartitionLedger(Ledger):
             moved = workers[-1:] not in ([], [RELEASED])
             if workers[-1:] != [self._worker]:
                 workers.append(self._worker)
-            with super()._writing() as connection:
+            with super().writing() as connection:
                 claimed = connection.execute(
                     partitions.update()
                     .where(self._own, partitions.c.fence == record.fence, current)
@@ -315,7 +358,7 @@ class PartitionLedger(Ledger):
     def release(self) -> None:
         """Record that this worker has ended its work on the partition, and its calls: it was not lost."""
         workers = json.dumps([*self._claimed_by, RELEASED])
-        with suppress(LedgerError), self._writing() as connection:
+        with suppress(LedgerError), self.writing() as connection:
             connection.execute(partitions.update().where(self._own).values(workers=workers))
 
     def renew(self) -> None:
@@ -347,9 +390,9 @@ class PartitionLedger(Ledger):
         super().record(run, ends, replace(usage, seconds=0.0))
 
     @contextmanager
-    def _writing(self, idle: int | None = None) -> Iterator[sa.Connection]:
+    def writing(self, idle: int | None = None) -> Iterator[sa.Connection]:
         """Begin a transaction, unless another worker has claimed the partition (FencedError)."""
-        with super()._writing(idle) as connection:
+        with super().writing(idle) as connection:
             # First: it locks the partition's record until the commit, so that no claim comes in between.
             admitted = connection.execute(
                 partitions.update()

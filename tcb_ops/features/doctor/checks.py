@@ -26,7 +26,7 @@ from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.model import Merchant, Owner
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.loop import submit_coroutine
-from tcb_ops.runs.questions import Issue, ask
+from tcb_ops.runs.single_calls import Issue, ask
 from tcb_ops.runs.stop_errors import NO_COMPONENT
 from tcb_ops.settings import Settings, TokenSettings, settings_file
 from tcb_ops.wechat import open_source

@@ -135,7 +135,7 @@ def count_errcodes(
     Days are in the settings' time zone. Rows that a breaker kept from being attempted count under its errcode. Without a
     `ledger` there are none.
     """
-    from tcb_ops.runs.sums import QUARTER
+    from tcb_ops.features.evidence.queries import QUARTER, errcodes_since  # loads SQLAlchemy
 
     today = datetime.fromtimestamp(now, settings.zone).date()
     span = tuple(today - timedelta(days=back) for back in range(max(days, 1) - 1, -1, -1))
@@ -147,7 +147,7 @@ def count_errcodes(
 
     counted: Counter[tuple[date, str, str, int]] = Counter()
     for appid, merchant, errcode, quarter, rows in (
-        ledger.errcodes_since(target, since) if ledger is not None else ()
+        errcodes_since(ledger, target, since) if ledger is not None else ()
     ):
         counted[day_of(int(quarter)), merchant, appid, errcode] += rows
     lines = [HistoryLine(*key, rows) for key, rows in counted.items() if span[0] <= key[0] <= today]

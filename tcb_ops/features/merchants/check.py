@@ -17,7 +17,7 @@ from tcb_ops.errcodes import all_reasons, errcode
 from tcb_ops.formatting import guard, sanitize
 from tcb_ops.i18n import Lang, Text, _, as_list, ngettext
 from tcb_ops.model import Merchant, Owner, Reason
-from tcb_ops.runs.questions import RENEW_COMPONENT, Issue
+from tcb_ops.runs.single_calls import RENEW_COMPONENT, Issue
 from tcb_ops.wechat.responses import AuthorizerInfo, CloudEnvironment, Quota
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from tcb_ops.features.merchants.sync import Authorized, Authorizer
 from tcb_ops.i18n import Text, _, ngettext
 from tcb_ops.model import Merchant, Owner, Reason
 from tcb_ops.runs.loop import submit_coroutine
-from tcb_ops.runs.questions import Issue, ask
+from tcb_ops.runs.single_calls import Issue, ask
 from tcb_ops.settings import Settings
 from tcb_ops.wechat import open_source
 from tcb_ops.wechat.call_policy import Caller, CallLimits

@@ -25,7 +25,7 @@ from tcb_ops.lists.merchants import EMPTY_FILE, read_merchants
 from tcb_ops.lists.table import MERCHANT_COLUMNS, Table, read_table
 from tcb_ops.model import Merchant, Owner
 from tcb_ops.resources import replacing, system_reason
-from tcb_ops.runs.questions import Issue
+from tcb_ops.runs.single_calls import Issue
 from tcb_ops.wechat.responses import CloudEnvironment
 
 if TYPE_CHECKING:

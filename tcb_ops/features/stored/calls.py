@@ -227,7 +227,7 @@ class StoredCalls(UploadCalls):
         """Make a call to the store, and return its answer. `end`: of its row, so far."""
         self.upload_calls += 1
         if task.started_at is None:
-            task.started_at = self.context.now()
+            task.started_at = self.now()
         try:
             answer = await request
         except TransportError as error:

@@ -15,6 +15,7 @@ from typing import Any
 
 from tcb_ops.errors import UsageError
 from tcb_ops.features.stored.files import KnownFiles, uploads_of_list, was_uploaded_last_by
+from tcb_ops.features.stored.queries import paths_stored
 from tcb_ops.features.stored.specs import LISTED
 from tcb_ops.formatting import guard, sanitize
 from tcb_ops.i18n import Text, _, as_lines, ngettext
@@ -193,7 +194,7 @@ def _gone(
     for merchant in targets:
         if template.by_target:
             paths = set(template.paths(scanned.files, merchant))
-        stored = ledger.paths_stored(uploads, merchant.env, merchant.appid)
+        stored = paths_stored(ledger, uploads, merchant.env, merchant.appid)
         missing = [
             Row(number, merchant.env, path, merchant.appid, merchant.name, file, ())
             for number, (path, file) in enumerate(stored)

@@ -271,8 +271,8 @@ def test_every_file_is_of_one_moment_while_the_run_goes_on(a_run, tmp_path):
         def __init__(self, ledger: Ledger) -> None:
             self.__dict__.update(vars(ledger))
 
-        def _fetch(self, query: Any) -> Any:
-            found = super()._fetch(query)
+        def fetch(self, statement: str, values: Any) -> Any:
+            found = super().fetch(statement, values)
             reported.ledger.record(reported.run, [RowEnd(next(lines), Outcome.UPLOADED)], Usage())
             return found
 

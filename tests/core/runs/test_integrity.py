@@ -287,7 +287,7 @@ def test_another_programs_lock_is_said_after_two_seconds(used, monkeypatch, capl
 def test_a_locked_or_unreachable_ledger_is_not_called_damaged(used):
     workspace = used(3)
     with closing(Ledger(str(workspace.folder / "ledger.db"))) as ledger:
-        with ledger._writing() as connection:
+        with ledger.writing() as connection:
             connection.exec_driver_sql("PRAGMA query_only = ON")
         with pytest.raises(LedgerError) as caught:
             ledger.finish(ledger.run("latest"), 1.0)

@@ -21,7 +21,15 @@ from workspace import BOOKS, TEA, many
 
 import tcb_ops as tcb
 from tcb_ops.details import DetailCode, as_detail, detail
-from tcb_ops.errors import LedgerDamagedError, LedgerError, RunNotFoundError, StoppedError, UsageError
+from tcb_ops.errors import (
+    LedgerDamagedError,
+    LedgerError,
+    OutageError,
+    RunNotFoundError,
+    StoppedError,
+    TokenSourceError,
+    UsageError,
+)
 from tcb_ops.features.simulator import Fault
 from tcb_ops.i18n import Bilingual
 from tcb_ops.model import Outcome, Reason, RowEnd
@@ -29,18 +37,12 @@ from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.list_kinds import LINKS, UPLOAD
 from tcb_ops.runs.records import NewRun, RunRecord, Usage
 from tcb_ops.runs.schema import rows, runs
-from tcb_ops.runs.stop_errors import (
-    canary_stop,
-    interrupted,
-    lock_lost,
-    outage,
-    refused_platform,
-    stop_reason,
-    stop_text,
-    token_outage,
-)
+from tcb_ops.runs.stop_errors import interrupted, refused_platform, stop_reason, stop_text, stopped
 
-OUTAGE = stop_reason(outage(300.0, detail(DetailCode.NO_CONNECTION, host="127.0.0.1:1")))
+OUTAGE_ERROR = stopped(
+    OutageError, DetailCode.OUTAGE, seconds=300.0, last=detail(DetailCode.NO_CONNECTION, host="127.0.0.1:1")
+)
+OUTAGE = stop_reason(OUTAGE_ERROR)
 
 
 # --- what is kept -----------------------------------------------------------------------------------------------------
@@ -214,11 +216,14 @@ def test_an_unfinished_run_is_of_the_same_kind_target_list_and_root(ledger, othe
     "error",
     [
         interrupted(),
-        lock_lost(),
-        outage(300.0, detail(DetailCode.NO_CONNECTION, host="127.0.0.1:1")),
+        OUTAGE_ERROR,
         refused_platform(61004, "hint: [10.0.0.7]"),
-        token_outage(Bilingual("the token file is gone.", "令牌文件不见了。"), 2.5),
-        canary_stop(1_200),
+        stopped(
+            TokenSourceError,
+            DetailCode.TOKEN_SOURCE,
+            seconds=2.5,
+            last=as_detail(Bilingual("the token file is gone.", "令牌文件不见了。")),
+        ),
         StoppedError(Bilingual("the disk is full", "磁盘已满")),
     ],
     ids=lambda error: str(error.reason.code) if error.reason is not None else "text",

@@ -298,7 +298,7 @@ def test_what_keeps_a_database_from_opening_comes_with_what_to_do_there(
             (guarded.replace("guarded", f"guarded:{PASSWORD}"), REACHED),  # may not connect
             (urls["wang"].replace("_tcb_ledger", "_nowhere"), REACHED),
             (closed, REACHED),
-            (urls["wang"], "The role that owns the ledger must open it first"),
+            (urls["wang"], REACHED),  # before its owner has created the tables
         ):
             with pytest.raises(UsageError, match=advice) as caught:
                 Ledger(url)
@@ -321,9 +321,8 @@ def test_a_role_that_may_only_read_is_refused_before_anything_is_planned(
         if right == "read only":
             postgres.run(f"ALTER ROLE {database}_wang SET default_transaction_read_only = on")
         settings = with_ledger(workspace, urls["wang"])
-        with pytest.raises(UsageError, match="this role may not write to the ledger") as caught:
+        with pytest.raises(LedgerError, match="fix the access"):
             workspace.upload(settings=settings)
-        assert "resume" not in str(caught.value)
         with closing(Ledger(urls["wang"])) as ledger:
             assert ledger.runs() == []
     assert workspace.sim.stats["link_calls"] == 0

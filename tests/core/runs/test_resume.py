@@ -393,8 +393,7 @@ def test_of_two_commands_on_one_list_at_once_one_works_and_one_is_told(open_work
 def test_a_stopped_appid_is_not_asked_again_after_a_resume_though_its_turn_had_not_come(
     open_workspace, assert_complete, wait_for, monkeypatch
 ):
-    for module in ("scheduler", "engine"):
-        monkeypatch.setattr(f"tcb_ops.runs.{module}.COMING", 4)
+    monkeypatch.setattr("tcb_ops.runs.scheduler.COMING", 4)
     stopped = [Merchant("wxbad", "停用", f"bad-{n}-1a2b3c") for n in range(30)]
     others = [Merchant(f"wx{n}", f"商户 {n}", f"env-{n}-1a2b3c") for n in range(30)]
     refusing = Fault(appid="wxbad", step=FaultStep.LINK, errcode=61003)

@@ -6,17 +6,14 @@ from collections import Counter
 import pytest
 
 from tcb_ops.model import Outcome, Owner, Reason, Row, RowEnd, Secret
-from tcb_ops.runs.limits import RunLimits, Slowdown
+from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.records import EnvRecord
 from tcb_ops.runs.scheduler import (
     COMING,
     REFILL,
     TURN,
-    AppState,
-    Lane,
     LaneRegistry,
     Scheduler,
-    ScopeState,
     Task,
 )
 from tcb_ops.wechat.tokens import Token
@@ -24,6 +21,10 @@ from tcb_ops.wechat.tokens import Token
 PACE = RunLimits(slow_wait=60.0)
 TOKEN = Token(Secret("token"))
 CLOSED = RowEnd(0, Outcome.NOT_ATTEMPTED, Reason.BREAKER, errcode=85088)
+
+
+def environment(number: int, appid: str) -> EnvRecord:
+    return EnvRecord(number, f"env{number}", appid, "", Owner.MERCHANT, left=False)
 
 
 class Floor:
@@ -38,23 +39,20 @@ class Floor:
         token: bool = True,
         batch: int = 1,
     ) -> None:
-        app = AppState("wx", Slowdown(per_app))
+        environments = [environment(no, "wx" if shared else f"wx{no}") for no in range(len(rows))]
+        limits = RunLimits(per_env=per_env, concurrency=per_app)
+        self.scheduler = Scheduler(LaneRegistry(limits, rows_per_call=batch))
+        self.scheduler.come(environments)
+        self.lanes = list(self.scheduler.lanes)
         self.ledger: dict[int, list[Row]] = {}
-        self.lanes = []
         line = 1
-        for no, count in enumerate(rows):
-            mine = app if shared else AppState(f"wx{no}", Slowdown(per_app))
-            mine.token = TOKEN if token else None
-            env = ScopeState(f"env{no}", Slowdown(per_env))
-            lane = Lane(no, env, mine, Owner.MERCHANT, rows_per_call=batch)
-            env.lanes.append(lane)
-            mine.lanes.append(lane)
-            self.lanes.append(lane)
-            self.ledger[no] = [
-                Row(line + n, env.name, f"{n}.png", mine.appid, "", "", ()) for n in range(1, count + 1)
+        for lane, count in zip(self.lanes, rows, strict=True):
+            lane.app.token = TOKEN if token else None
+            self.ledger[lane.number] = [
+                Row(line + n, lane.env.name, f"{n}.png", lane.app.appid, "", "", ())
+                for n in range(1, count + 1)
             ]
             line += count
-        self.scheduler = Scheduler(self.lanes)
         self.refills: Counter[int] = Counter()
 
     def refill(self) -> None:
@@ -310,58 +308,47 @@ def test_own_environments_share_the_components_account_apart_from_its_merchants(
         EnvRecord(no, env, appid, "", Owner(owner), left=False)
         for no, (env, appid, owner) in enumerate(listed)
     ]
-    registry = LaneRegistry(environments, RunLimits(per_env=2), "wxp")
-    merchant, own, other, its_own = (registry.make(one).app for one in environments)
+    registry = LaneRegistry(RunLimits(per_env=2), "wxp")
+    registry.come(environments)
+    merchant, own, other, its_own = (lane.app for lane in registry.make_next(4))
     assert own is other
     assert len({id(merchant), id(own), id(its_own)}) == 3
     assert [app.appid for app in (merchant, own, its_own)] == ["wx1", "wxp", "wxp"]
     assert [app.slowdown.limit for app in (merchant, own, its_own)] == [2, 4, 2]
-    assert LaneRegistry(environments, RunLimits()).make(environments[1]).app.appid == "", (
-        "no component: no token"
-    )
+    without = LaneRegistry(RunLimits())
+    without.come(environments[1:2])
+    assert [lane.app.appid for lane in without.make_next(1)] == [""], "no component: no token"
 
 
 class Fleet:
     """A run over many environments with so many rows each, worked on as the engine does."""
 
     def __init__(self, environments: int, rows: int, appid: str = "") -> None:
-        self.environments = [
-            EnvRecord(no, f"env{no}", appid or f"wx{no}", "", "merchant", left=False)
-            for no in range(environments)
-        ]
         self.rows = rows
-        self.registry = LaneRegistry(self.environments, RunLimits())
-        self.scheduler = Scheduler((), self.registry)
+        self.registry = LaneRegistry(RunLimits())
+        self.scheduler = Scheduler(self.registry)
+        self.scheduler.come([environment(no, appid or f"wx{no}") for no in range(environments)])
         self.most = 0
         """The most lanes at a time."""
 
     def take(self) -> Task | None:
-        """The next row; makes lanes and reads rows where they are wanted."""
-        scheduler = self.scheduler
+        """The next row; reads rows where they are wanted."""
         while True:
-            task = scheduler.take(0.0)
-            self.most = max(self.most, len(scheduler.lanes))
-            if not (scheduler.needs_lanes or scheduler.needs_refill):
-                return task
+            task = self.scheduler.take(0.0)
+            self.most = max(self.most, len(self.scheduler.lanes))
+            wanting = bool(self.scheduler.needs_refill)
             self.serve()
-            if task is not None:
+            if task is not None or not wanting:
                 return task
 
     def serve(self) -> None:
-        """Make the lanes and read the rows that are wanted."""
-        scheduler = self.scheduler
-        needs_lanes, scheduler.needs_lanes = scheduler.needs_lanes, []
-        for number in needs_lanes:
-            lane = self.registry.make(self.environments[number])
-            lane.app.token = TOKEN
-            scheduler.add(lane)
-        if needs_lanes:
-            scheduler.added(len(needs_lanes))
-        needs_refill, scheduler.needs_refill = scheduler.needs_refill, []
+        """Read the rows that are wanted."""
+        needs_refill, self.scheduler.needs_refill = self.scheduler.needs_refill, []
         for lane in needs_refill:
+            lane.app.token = TOKEN
             first = lane.number * self.rows + 1
-            rest = range(max(first, lane.last_line + 1), first + self.rows)[: scheduler.refill]
-            scheduler.refilled(
+            rest = range(max(first, lane.last_line + 1), first + self.rows)[: self.scheduler.refill]
+            self.scheduler.refilled(
                 lane, [Row(line, lane.env.name, "x", lane.app.appid, "", "", ()) for line in rest]
             )
 
@@ -375,7 +362,7 @@ def test_lanes_are_made_as_their_turn_comes_and_forgotten_when_they_are_done():
     assert lines == list(range(1, 5_001))
     assert fleet.most < 2 * COMING
     assert fleet.scheduler.is_done
-    assert len(fleet.scheduler.lanes) == len(fleet.registry.records) == len(fleet.registry.apps) == 0
+    assert len(fleet.scheduler.lanes) == len(fleet.registry.apps) == 0
 
 
 def test_every_environment_has_its_turn_before_any_has_a_second():
@@ -389,10 +376,23 @@ def test_every_environment_has_its_turn_before_any_has_a_second():
 
 def test_the_state_of_an_appid_lasts_until_the_last_of_its_lanes():
     fleet = Fleet(3, 1, "wx")
-    first, second, third = (fleet.registry.make(one) for one in fleet.environments)
+    first, second, third = fleet.scheduler.lanes
     assert first.app is second.app is third.app
     fleet.registry.forget(first)
     fleet.registry.forget(second)
     assert list(fleet.registry.apps.values()) == [third.app]
     fleet.registry.forget(third)
     assert not fleet.registry.apps
+
+
+def test_all_lanes_of_a_closed_appid_are_made_at_once_and_no_others():
+    registry = LaneRegistry(RunLimits())
+    scheduler = Scheduler(registry)
+    numbers = range(4 * COMING)
+    scheduler.come([environment(no, "wx" if no % 2 else f"wx{no}") for no in numbers])
+    shared = next(lane.app for lane in scheduler.lanes if lane.app.appid == "wx")
+    others = len(registry.apps)
+    scheduler.make_now(shared)
+    assert len(shared.lanes) == len(numbers) / 2
+    assert [of.number for of in registry.coming] == [no for no in numbers if no >= COMING and not no % 2]
+    assert len(registry.apps) == others

@@ -32,10 +32,17 @@ from tcb_ops.features.cluster.coordinator import (
     lost_workers,
     partition_count,
 )
-from tcb_ops.features.cluster.task import RELEASED, SILENT_AFTER, FencedError, PartitionLedger
+from tcb_ops.features.cluster.task import (
+    HAND_OVER,
+    RELEASED,
+    SILENT_AFTER,
+    FencedError,
+    PartitionLedger,
+    ask_to_stop,
+    fence_workers,
+)
 from tcb_ops.features.simulator import Fault
 from tcb_ops.model import Merchant, Outcome, RowEnd
-from tcb_ops.runs.ledger import HAND_OVER
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.locks import host_name
 from tcb_ops.runs.records import EnvRecord, Usage
@@ -168,7 +175,7 @@ def test_a_worker_frozen_in_a_commit_blocks_nobody_for_long(run, coordinator, pl
     monkeypatch.setattr("tcb_ops.runs.ledger.IDLE_SECONDS", 1)
     with closing(worker(place)) as frozen, closing(worker(place, "ops-2/2")) as next_one:
         frozen.claim()
-        with suppress(LedgerError), frozen._writing():  # the transaction stays open, as in a frozen process
+        with suppress(LedgerError), frozen.writing():  # the transaction stays open, as in a frozen process
             assert next_one.claim() is True
     assert coordinator.claims(run)[0] == ["ops-1/1", "ops-2/2"]
 
@@ -177,20 +184,18 @@ def test_a_new_session_fences_the_workers_of_the_earlier_one(run, coordinator, p
     with closing(worker(place)) as old, closing(worker(place, "ops-1/3")) as late:
         old.claim()
         old.renew()
-        assert coordinator.stop_workers(run), "workers of the first may still be at work"
+        ask_to_stop(coordinator, run)
         coordinator.beat(run, 1)  # of its starting process, which lives and has lost the lock
         old.renew()
         assert old.stopping
         assert late.claim() is None
         old.record(old.partition_run(), [end(2)], Usage())  # what was in flight
-        coordinator.fence_workers(run)
+        fence_workers(coordinator, run)
         assert coordinator.begin(run) == 2
         with pytest.raises(FencedError):
             old.record(old.partition_run(), [end(4)], Usage())
         assert late.claim() is None
     assert coordinator.counts(run) == {Outcome.PENDING: 9, Outcome.UPLOADED: 1}
-    coordinator.beat(run, 2, ended=True)
-    assert not coordinator.stop_workers(run)
     assert coordinator.begin(run) == 3
 
 
@@ -201,7 +206,7 @@ def test_a_claim_that_waited_while_the_run_was_being_stopped_is_refused(
         pytest.skip("SQLite's transactions wait before they read")
     waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
     with closing(worker(place)) as late, ThreadPoolExecutor(1) as thread:
-        with coordinator._writing() as connection:  # as stop_workers writes
+        with coordinator.writing() as connection:  # as stop_workers writes
             connection.execute(partitions.update().values(fence=partitions.c.fence))
             claimed = thread.submit(late.claim)
             wait_for(lambda: bool(postgres.run(waiting)))
@@ -392,24 +397,23 @@ def test_a_cancelled_run_stops_its_workers_and_is_resumed(open_workspace, assert
 
 
 @pytest.mark.slow
-def test_a_run_is_cancelled_while_it_waits_for_workers_of_an_earlier_session(open_workspace, wait_for):
+def test_a_run_is_resumed_when_workers_of_an_earlier_session_can_write_no_more(open_workspace, wait_for):
     workspace = open_workspace(many(*MERCHANTS, rows=5), [Fault(delay=100)], merchants=MERCHANTS)
     settings = workspace.settings
 
     first = tcb.start_upload(workspace.read(), settings=settings, limits=LIMITS)
     wait_for(lambda: workspace.sim.stats["link_calls"] > 0)
     cancel(first)
-    called = workspace.sim.stats["link_calls"]
     with closing(CoordinatorLedger(settings.ledger)) as ledger:
         session = ledger.begin(first.record)
         ledger.add_partitions(first.record, session, [ledger.environments(first.record)], 0)
-        again = tcb.start_upload(workspace.read(), settings=settings, limits=LIMITS)
-        waiting = next(again.watch())
-        assert getattr(waiting.note, "en", "").startswith("Waiting until the workers")
-        assert waiting.done == 0
-        cancel(again)
-        assert ledger.stop_workers(first.record), "the next process waits, too"
-    assert workspace.sim.stats["link_calls"] == called
+        with closing(PartitionLedger(settings.ledger, first.id, session, 0, "ops-1/1")) as worker:
+            worker.claim()
+            before = time.monotonic()
+            cancel(tcb.start_upload(workspace.read(), settings=settings, limits=LIMITS))
+            assert time.monotonic() - before > HAND_OVER
+            with pytest.raises(FencedError):
+                worker.record(worker.partition_run(), [end(2)], Usage())
 
 
 WITHOUT = """

@@ -13,13 +13,12 @@ from workspace import TEA, Workspace, cancel, many, write_csv
 import tcb_ops as tcb
 from tcb_ops.errors import InterruptedRunError
 from tcb_ops.features.cluster.coordinator import CoordinatorLedger
-from tcb_ops.features.cluster.task import SILENT_AFTER, FencedError, PartitionLedger, _Work
+from tcb_ops.features.cluster.task import LEASE, SILENT_AFTER, FencedError, PartitionLedger, _Work
 from tcb_ops.features.simulator import Fault, FaultStep
 from tcb_ops.runs import engine
-from tcb_ops.runs.engine import RunContext
-from tcb_ops.runs.lease import LapsedError, Lease
-from tcb_ops.runs.ledger import LEASE
+from tcb_ops.runs.calls import RunContext
 from tcb_ops.runs.limits import RunLimits
+from tcb_ops.runs.locks import LapsedError, Lease
 from tcb_ops.wechat import open_source
 
 LIMITS = RunLimits(concurrency=4, per_env=4, backoff=0.01, slow_wait=0.05, patience=20)

@@ -23,7 +23,7 @@ from tcb_ops.features.simulator import Fault, FaultStep
 from tcb_ops.i18n import Bilingual
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.model import Merchant, Owner
-from tcb_ops.runs.questions import Issue
+from tcb_ops.runs.single_calls import Issue
 from tcb_ops.wechat.call_policy import CallLimits
 from tcb_ops.wechat.responses import CloudEnvironment
 

@@ -12,9 +12,9 @@ from dask_cluster import Cluster
 from workspace import many
 
 import tcb_ops as tcb
+from tcb_ops.features.cluster.task import LEASE
 from tcb_ops.features.simulator import Fault, FaultStep
 from tcb_ops.model import Merchant
-from tcb_ops.runs.ledger import LEASE
 from tcb_ops.runs.limits import RunLimits
 
 MERCHANTS = [Merchant(f"wx{n}", f"商户 {n}", f"env-{n}-1a2b3c") for n in range(2)]

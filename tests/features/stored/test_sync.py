@@ -321,10 +321,8 @@ def test_a_file_or_a_missing_folder_is_refused(open_cli, photos):
     assert "is not a folder" in result.err
     (cli.folder / "empty").mkdir()
     empty = cli("sync", "empty", "--to", "all")
-    assert (empty.code, empty.err.splitlines()[-1]) == (
-        2,
-        "tcb-ops: empty contains no files. Check that its disk is mounted.",
-    )
+    assert empty.code == 2
+    assert "empty: no file remains" in empty.err
     missing = cli("sync", "fotos", "--to", "all")
     assert missing.code == 2
     assert "there is no such file or folder" in missing.err

@@ -1,18 +1,31 @@
-"""Single questions to the platform about an account; what prevents an answer is an issue with what to do about it."""
+"""Single calls for an account, outside of runs and ledgers: questions to the platform, and an upload link for ad-hoc work."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 from tcb_ops.errcodes import errcode
-from tcb_ops.errors import OutageError, TokenError, TokenSourceError, TransportError
+from tcb_ops.errors import (
+    OutageError,
+    RefusedError,
+    TokenError,
+    TokenSourceError,
+    TransportError,
+    TransportFault,
+    UsageError,
+)
 from tcb_ops.i18n import Lang, Text, _
-from tcb_ops.model import Owner, Reason, Secret
-from tcb_ops.runs.stop_errors import refused_platform
+from tcb_ops.kinds import merchant_count
+from tcb_ops.lists.merchants import Merchants
+from tcb_ops.model import Link, Merchant, Owner, Reason, Secret
+from tcb_ops.runs.stop_errors import NO_COMPONENT, refused_platform
+from tcb_ops.settings import Settings
+from tcb_ops.wechat import open_client
 from tcb_ops.wechat.call_policy import Caller, CallFailure, NextStep
-from tcb_ops.wechat.responses import ApiError, InvalidResponse
+from tcb_ops.wechat.responses import ApiError, InvalidResponse, UnsafeLink
 
 Answer = TypeVar("Answer")
 
@@ -95,3 +108,58 @@ _DEAD_TOKEN = Issue(
     _("Let the token source refresh it; if that does not help, ask the merchant to authorize again."),
 )
 _DEAD_COMPONENT_TOKEN = replace(_DEAD_TOKEN, action=RENEW_COMPONENT)
+
+
+def merchant_of(env: str, appid: str | None, merchants: Merchants, file: Path) -> Merchant:
+    """Return the merchant with this environment: the one of this appid, else the one whose default it is, else the only one."""
+    callers = merchants.for_env(env)
+    if not callers:
+        raise UsageError(
+            _("env: no merchant of {merchants} has the environment {env}.", merchants=file, env=env),
+            _("Use an environment of that file."),
+        )
+    if appid:
+        matching = [merchant for merchant in callers if merchant.appid == appid]
+    else:
+        matching = [merchant for merchant in callers if merchant.default] or list(callers)
+    if len(matching) != 1:
+        raise UsageError(
+            _(
+                "environment {env}: {merchants} match (it has {known}); choose one with appid=.",
+                env=env,
+                merchants=merchant_count(len(matching)),
+                known=", ".join(merchant.appid for merchant in callers),
+            )
+        )
+    return matching[0]
+
+
+async def request_link(merchant: Merchant, path: str, settings: Settings) -> Link:
+    """Request an upload link. Raises TokenError, TransportError, RefusedError."""
+    appid = merchant.appid
+    if merchant.owner is Owner.PLATFORM:
+        appid = settings.tokens.component_appid
+        if not appid:
+            raise TokenError(NO_COMPONENT)
+    async with open_client(settings) as (client, caller):
+        result: Link | UnsafeLink | CallFailure = await caller.call(
+            appid, lambda token: client.upload_link(merchant.env, path, token, merchant.owner)
+        )
+    answer = result.answer if isinstance(result, CallFailure) else result
+    if isinstance(answer, Link):
+        return answer
+    if isinstance(answer, TransportError):
+        raise answer
+    if not isinstance(answer, ApiError):  # no usable link
+        raise TransportError(TransportFault.GARBAGE, answer.why)
+    entry = errcode(answer.errcode, merchant.owner)
+    raise RefusedError(
+        _(
+            "errcode {errcode} {errmsg}: {meaning}",
+            errcode=answer.errcode,
+            errmsg=answer.errmsg,
+            meaning=entry.meaning,
+        ),
+        answer.errcode,
+        fix=entry.action,
+    )
