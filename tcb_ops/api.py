@@ -31,6 +31,7 @@ from tcb_ops.start import (
     find_run,
     ledger_with_runs,
     merchants_for,
+    naming,
     opened_target,
     rows_of_frame,
     settings_for,
@@ -64,7 +65,8 @@ def read_merchants(source: str | Path, where: Sequence[str] = ()) -> Merchants:
     """
     from tcb_ops.lists import merchants as merchants_file
 
-    return merchants_file.read_merchants(source, where)
+    with naming("source", source):
+        return merchants_file.read_merchants(source, where)
 
 
 @checked
@@ -112,18 +114,20 @@ def read_paths(
     else:
         listed = rows_of_frame(source)
         check_value("header_row", header_row, header_row == 0, _("0 with a DataFrame"))
-    return path_list.read_paths(
-        listed,
-        merchants_for(merchants),
-        root,
-        columns=columns,
-        on_bad=on_bad,
-        sheet=sheet,
-        header_row=header_row,
-        rows=rows,
-        file_map=file_map,
-        sources=SourceInspector(lambda: settings_for(options)),
-    )
+    listed_merchants = merchants_for(merchants)
+    with naming("source", source):
+        return path_list.read_paths(
+            listed,
+            listed_merchants,
+            root,
+            columns=columns,
+            on_bad=on_bad,
+            sheet=sheet,
+            header_row=header_row,
+            rows=rows,
+            file_map=file_map,
+            sources=SourceInspector(lambda: settings_for(options)),
+        )
 
 
 @checked

@@ -8,11 +8,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import wraps
 from inspect import unwrap
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeAlias, TypedDict
 
 from tcb_ops.arguments import checked
 from tcb_ops.errors import (
+    InputError,
     MissingFeatureError,
     RunNotFoundError,
     StoppedError,
@@ -83,12 +85,25 @@ def merchants_for(merchants: Merchants | str | Path) -> Merchants:
 
     if isinstance(merchants, Merchants):
         return merchants
-    return merchants_file.read_merchants(merchants)
+    with naming("merchants", merchants):
+        return merchants_file.read_merchants(merchants)
 
 
 def selected_merchants(merchants: Merchants | str | Path | None) -> Merchants | None:
     """Return the merchants to whose rows a call is narrowed; None for all rows."""
     return None if merchants is None else merchants_for(merchants)
+
+
+@contextmanager
+def naming(parameter: str, file: object) -> Iterator[None]:
+    """Add the parameter's name to the error of a missing file."""
+    try:
+        yield
+    except InputError as error:
+        if not isinstance(file, str | PathLike) or error.source != str(file) or Path(file).exists():
+            raise
+        text = _("{where}: {message}", where=parameter, message=error.text)
+        raise InputError(text, error.source, error.problems) from None
 
 
 def rows_of_frame(frame: pd.DataFrame) -> TextRows:

@@ -31,6 +31,7 @@ from tcb_ops.start import (
     is_run_name,
     ledger_with_runs,
     merchants_for,
+    naming,
     settings_for,
     start_run,
 )
@@ -167,6 +168,7 @@ def newest_audit(settings: Settings, selection: str | None = None) -> RunRecord 
 def known_failures(file: str | Path | None, settings: Settings) -> tuple[KnownFailure, ...]:
     """Return the lines of a file of known failures; None: of the settings' own, if it exists."""
     if file is not None:
-        return read_known(Path(file))
+        with naming("known", file):
+            return read_known(Path(file))
     own: Path = settings.section("audit").known
     return read_known(own) if own.exists() else ()
