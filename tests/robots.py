@@ -10,12 +10,15 @@ import base64
 import hashlib
 import hmac
 import json
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 from aiohttp import web
 
-from tcb_ops.features.simulator import Simulator
+from tcb_ops.features.simulator import FaultStep, Request, Response, SimulatedObject, Simulator
+from tcb_ops.features.simulator.signing import bucket_of
 
 ROBOT_PATH = "/robot/"
 """The beginning of a robot's address: `BASE/robot/KIND/BEHAVIOUR?…`, with KIND wecom, feishu, dingtalk or webhook."""
@@ -103,6 +106,43 @@ class SimulatorWithRobots(Simulator):
     def __init__(self, *args: Any, robot_secret: str = "", **options: Any) -> None:
         super().__init__(*args, **options)
         self.robots = Robots(robot_secret)
+        self._cached: dict[tuple[str, str], SimulatedObject] = {}
+        self.answer_files()
+
+    def answer_files(self, alter: Callable[[list[Any]], list[Any]] = list, *, most: int = 50) -> None:
+        """Alter the entries of answers about files, such as their order, and how many files one call may name."""
+        self._alter, self._most = alter, most
+
+    def cache(self, env: str, key: str) -> None:
+        """Let a cache keep an object as it is now, and answer with it from now on."""
+        self._cached[bucket_of(env), key] = self._state.objects[bucket_of(env), key]
+
+    async def handle(self, request: Request) -> Response:
+        resource = unquote(request.target.partition("?")[0])
+        bucket, _, key = resource[1:].partition("/")
+        stale = self._cached.get((bucket, key))
+        fresh = "no-cache" in request.headers.get("Cache-Control", "")
+        if stale is not None and request.method == "GET" and not fresh:
+            now, self._state.objects[bucket, key] = self._state.objects[bucket, key], stale
+            response = await super().handle(request)  # it does not wait
+            self._state.objects[bucket, key] = now
+            response.headers["X-Cache-Lookup"] = "Cache Hit"
+            return response
+        if not key.startswith("batch"):
+            return await super().handle(request)
+        asked = json.loads(bytes(request.body))
+        if len(asked.get("file_list") or asked["fileid_list"]) > self._most:
+            step = FaultStep.DOWNLOAD if key == "batchdownloadfile" else FaultStep.DELETE
+            self._state.answered(step, 40097)
+            return Response(200, b'{"errcode":40097,"errmsg":"invalid args"}')
+        response = await super().handle(request)
+        if isinstance(response.body, bytes) and response.body.startswith(b'{"errcode":0'):
+            answer = json.loads(response.body)
+            altered = {
+                name: self._alter(answer[name]) for name in ("file_list", "delete_list") if name in answer
+            }
+            response.body = json.dumps(answer | altered).encode()
+        return response
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.raw_path.startswith(ROBOT_PATH):

@@ -289,14 +289,7 @@ def _code(state: State | None) -> str:
 def _refuse_incomparable(older: RunRecord, newer: RunRecord) -> None:
     if (older.target, older.kind) != (newer.target, newer.kind):
         text = _(
-            "{older} is a run of `{older_kind}` at {older_target}, {newer} of `{newer_kind}` at {newer_target}: compare "
-            "runs of the same kind and target.",
-            older=older.id,
-            older_kind=older.kind,
-            older_target=older.target,
-            newer=newer.id,
-            newer_kind=newer.kind,
-            newer_target=newer.target,
+            "{older} and {newer} are not runs of the same kind and target.", older=older.id, newer=newer.id
         )
         raise UsageError(text, _("`tcb-ops runs` lists the kind and target of each run."))
 

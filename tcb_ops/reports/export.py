@@ -5,7 +5,6 @@ All files are written from one snapshot of the ledger, so that they agree with o
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import logging
@@ -14,14 +13,15 @@ import platform
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
+
+import msgspec
 
 from tcb_ops.errors import LedgerDamagedError, LedgerError, StoppedError, UsageError
 from tcb_ops.i18n import Text, _
@@ -50,8 +50,6 @@ _LOG = logging.getLogger("tcb_ops.reports")
 DEMO_LEDGER = "ledger"
 """Folder in the demo's report with the ledger and settings that its suggested commands use."""
 LEFT_BY_DESKTOPS = {".DS_Store", "Thumbs.db", "desktop.ini", ".ipynb_checkpoints"}
-_LEFT_AFTER = 24 * 3600
-"""Age in seconds of a folder that an export writes from which that export must have been killed."""
 MANIFEST = "manifest.json"
 SCHEMA = 1
 """The version of manifest.json's format; new keys do not change it."""
@@ -104,7 +102,6 @@ def export(
     real, trouble = _real(dest), None
     try:
         real.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(real, now)
         part = real.with_name(f"{real.name}.part-{secrets.token_hex(4)}")
         with ExitStack() as stack:
             stack.callback(shutil.rmtree, part, ignore_errors=True)
@@ -215,8 +212,8 @@ def _complete(folder: Path, content: dict[str, Any], run: RunRecord) -> None:
 
 
 def _changes(snapshot: RunReader, run: RunRecord, settings: Settings) -> Diff | None:
-    """Compare the run with the one before it; if that one is damaged, log a warning and return None."""
-    if not isinstance(snapshot, LedgerReader):  # a run merged with its retries is not compared
+    """Compare a survey with the one before it; if that one is damaged, log a warning and return None."""
+    if not (run.has_findings and isinstance(snapshot, LedgerReader)):  # a merged run is not compared
         return None
     try:
         before = snapshot.previous(run)
@@ -225,18 +222,6 @@ def _changes(snapshot: RunReader, run: RunRecord, settings: Settings) -> Diff | 
         text = _("the report of run {run} is complete, but was not compared with an earlier run: {text}")
         _warn(text.format(run=run.id, text=error.text), settings)
         return None
-
-
-def _remove_leftovers(real: Path, now: float) -> None:
-    """Remove the folders that exports to the same place left when they were killed, a day ago or earlier."""
-    for part in real.parent.glob(f"{glob.escape(real.name)}.part-*"):
-        if (
-            re.fullmatch(r"[0-9a-f]{8}", part.name.removeprefix(f"{real.name}.part-"))
-            and not part.is_symlink()
-            and (part / RESULTS).is_file()
-            and now - part.stat().st_mtime > _LEFT_AFTER
-        ):
-            shutil.rmtree(part, ignore_errors=True)
 
 
 def _put(part: Path, dest: Path) -> None:
@@ -296,29 +281,37 @@ def _real(dest: Path) -> Path:
 # --- manifest.json ----------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class _ListFacts(msgspec.Struct, frozen=True):
+    name: str
+    sha256: str
+
+
+class Manifest(msgspec.Struct, frozen=True):
     """The contents of manifest.json."""
 
     run: str
-    files: Mapping[str, Mapping[str, Any]]
+    target: str
+    rows: int
+    files: dict[str, dict[str, Any]]
     """`sha256` and `bytes` of every file except manifest.json."""
-    list_name: str
-    list_sha256: str
+    input: _ListFacts
     root: str
     """Folder of the local files, which usually contains the list."""
     rows_digest: str
-    zone: tzinfo
-    """Time zone of its times."""
-    finished: bool
+    timezone: str
+    """Of its times."""
+    finished_at: str | None
     exported_at: str
     retries: tuple[str, ...]
-    environments: frozenset[tuple[str, str]]
+    environments: frozenset[tuple[str, str]] = frozenset()
     """The environments selected with --where, as (appid, env); empty for all."""
-    simulated: bool
-    """Whether the target is on this machine, whatever the manifest's other fields say."""
-    content: Mapping[str, Any]
+    content: dict[str, Any] = {}
     """The whole JSON object."""
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the target is on this machine, whatever the other fields say."""
+        return is_simulated(self.target)
 
 
 def about(summary: RunSummary, zone: tzinfo) -> dict[str, Any]:
@@ -365,26 +358,13 @@ def clean(value: Any) -> Any:
 def read_manifest(folder: Path) -> Manifest | None:
     """Read a folder's manifest; None if it is missing or invalid. Never raises OSError."""
     try:
-        content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        int(content["rows"])
-        if any(name in {"", ".", ".."} or re.search(r"[/\\\0]", name) for name in content["files"]):
+        text = (folder / MANIFEST).read_bytes()
+        manifest = msgspec.json.decode(text, type=Manifest)
+        if any(name in {"", ".", ".."} or re.search(r"[/\\\0]", name) for name in manifest.files):
             return None  # a name that leads out of the folder
-        return Manifest(
-            run=str(content["run"]),
-            files={str(name): dict(about) for name, about in content["files"].items()},
-            list_name=str(content["input"]["name"]),
-            list_sha256=str(content["input"]["sha256"]),
-            root=str(content["root"]),
-            rows_digest=str(content["rows_digest"]),
-            zone=ZoneInfo(content["timezone"]),
-            finished=content["finished_at"] is not None,
-            exported_at=str(content["exported_at"]),
-            retries=tuple(map(str, content["retries"])),
-            environments=frozenset((str(appid), str(env)) for appid, env in content.get("environments", ())),
-            simulated=is_simulated(str(content["target"])),
-            content=content,
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        ZoneInfo(manifest.timezone)
+        return msgspec.structs.replace(manifest, content=json.loads(text))
+    except (OSError, ValueError, KeyError, RecursionError, msgspec.MsgspecError):
         return None
 
 

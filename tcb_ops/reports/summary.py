@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cached_property
-from heapq import nsmallest
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -155,26 +154,14 @@ class RunSummary:
         return by_code(self.causes)
 
     @cached_property
-    def not_succeeded_by_merchant(self) -> dict[tuple[str, str], int]:
-        """The number of rows that ended without success, by (merchant, appid); of every merchant."""
-        counted: Counter[tuple[str, str]] = Counter()
-        for tally in self.tallies:
-            counted[tally.merchant, tally.appid] += _without_success({tally.outcome: tally.rows})
-        return counted
-
-    def merchants(self, limit: int | None = None) -> list[MerchantSummary]:
-        """Return the first merchants (None: all): most rows that ended without success first, then by name."""
-        bad = self.not_succeeded_by_merchant
-        first = set(nsmallest(limit or len(bad), bad, key=lambda merchant: (-bad[merchant], *merchant)))
-        return _by_merchant(
-            [tally for tally in self.tallies if (tally.merchant, tally.appid) in first],
-            [cause for cause in self.causes if (cause.merchant, cause.appid) in first],
-        )
+    def merchants(self) -> list[MerchantSummary]:
+        """The merchants: most rows that ended without success first, then by name."""
+        return _by_merchant(self.tallies, self.causes)
 
     @cached_property
     def namesakes(self) -> set[str]:
         """Names that several merchants share, so that the appid is shown beside them."""
-        names = Counter(name for name, _appid in self.not_succeeded_by_merchant)
+        names = Counter(merchant.merchant for merchant in self.merchants)
         return {name for name, merchants in names.items() if name and merchants > 1}
 
     def with_first_rows(
@@ -388,8 +375,6 @@ class NextAction:
     per: Per
     actions: int
     """Number of actions: 1, one per merchant or environment, or 0 if there is nothing to do."""
-    even: bool
-    """Whether all actions fix the same number of rows."""
     in_list: bool
     """Whether the list's own values may be wrong, so that a retry of the same rows would be refused again."""
 
@@ -399,10 +384,10 @@ def next_actions(groups: Iterable[CodeGroup]) -> list[NextAction]:
     actions = []
     for group in groups:
         how_often = per(group.code, group.token)
-        of_merchants = [share.rows for share in group.merchants]
-        rows_each = {Per.MERCHANT: of_merchants, Per.ENV: [*group.envs]}.get(how_often, [group.rows])
-        times = 0 if how_often is Per.NOBODY else len(rows_each)
-        actions.append(NextAction(group, how_often, times, len(set(rows_each)) == 1, _in_list(group.code)))
+        times = {Per.MERCHANT: len(group.merchants), Per.ENV: len(group.envs), Per.NOBODY: 0}.get(
+            how_often, 1
+        )
+        actions.append(NextAction(group, how_often, times, _in_list(group.code)))
     return sorted(
         actions,
         key=lambda action: (

@@ -19,21 +19,8 @@ from tcb_ops.errors import RunNotFoundError
 from tcb_ops.kinds import Kind, MissingKind, all_kinds, kind_named, kind_names
 from tcb_ops.model import STORED_OUTCOMES, Outcome, Reason
 from tcb_ops.runs.database import LedgerConnection
-from tcb_ops.runs.records import (
-    EarlierUpload,
-    EnvRecord,
-    RunRecord,
-    may_have_stored,
-)
-from tcb_ops.runs.schema import (
-    STORED,
-    KeptKind,
-    envs,
-    pruned_files,
-    rows,
-    runs,
-    sql_list,
-)
+from tcb_ops.runs.records import EarlierUpload, EnvRecord, RunRecord, may_have_stored
+from tcb_ops.runs.schema import STORED, KeptKind, envs, pruned_files, rows, runs, sql_list
 
 if TYPE_CHECKING:
     from tcb_ops.runs.reader import LedgerReader

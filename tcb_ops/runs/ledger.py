@@ -35,15 +35,7 @@ from tcb_ops.runs.records import (
     plan_values,
     run_values,
 )
-from tcb_ops.runs.schema import (
-    cluster_sessions,
-    envs,
-    exports,
-    partitions,
-    pruned_files,
-    rows,
-    runs,
-)
+from tcb_ops.runs.schema import cluster_sessions, envs, exports, partitions, pruned_files, rows, runs
 
 BATCH = 1_000
 """Rows written at a time, so that memory does not grow with the list."""

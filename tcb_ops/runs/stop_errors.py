@@ -6,12 +6,7 @@ from typing import Any, TypeVar
 
 from tcb_ops.details import Detail, DetailCode, as_detail, detail
 from tcb_ops.errcodes import errcode
-from tcb_ops.errors import (
-    InterruptedRunError,
-    PlatformStopError,
-    TcbOpsError,
-    TokenSourceError,
-)
+from tcb_ops.errors import InterruptedRunError, PlatformStopError, TcbOpsError, TokenSourceError
 from tcb_ops.i18n import NOTHING, Text, _, as_sentences
 from tcb_ops.model import Owner, is_simulated
 

@@ -14,6 +14,7 @@ from enum import StrEnum
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from tcb_ops.arguments import checked
 from tcb_ops.errors import LedgerDamagedError, RunNotFoundError, UsageError
@@ -203,17 +204,17 @@ def _check_input(manifest: Manifest, lists: Sequence[Path]) -> Check:
     """Compare the list: it differs only if every file found with its name does."""
     folders = [*lists, *([Path(manifest.root)] if manifest.root else [])]
     other: Path | None = None
-    for file in dict.fromkeys(folder / manifest.list_name for folder in folders):
+    for file in dict.fromkeys(folder / manifest.input.name for folder in folders):
         with suppress(OSError):
             if file.is_file():
-                if fingerprint(file)["sha256"] == manifest.list_sha256:
+                if fingerprint(file)["sha256"] == manifest.input.sha256:
                     return _same(INPUT, _("{place} is the list that was read", place=file))
                 other = other or file
     if other is None:
         text = _(
             "{list_name} (SHA-256 {list_sha256}…) is in none of {folders}. To compare it, run verify in its folder",
-            list_name=manifest.list_name,
-            list_sha256=manifest.list_sha256[:12],
+            list_name=manifest.input.name,
+            list_sha256=manifest.input.sha256[:12],
             folders=as_list(dict.fromkeys(str(folder.absolute()) for folder in folders)),
         )
         return Check(INPUT, State.NOT_CHECKED, text)
@@ -280,12 +281,12 @@ def _check_about(
 ) -> Iterator[Check]:
     """Compare the manifest, and its facts about the run, with the ledger. A missing fact is a difference."""
     run = summary.run
-    known = {"mark": _MISSING} | about(summary, manifest.zone)
+    known = {"mark": _MISSING} | about(summary, ZoneInfo(manifest.timezone))
     same = fingerprint(folder / MANIFEST)["sha256"] in seen.exports(run)
     if not as_exported:  # these change with the rows, which have a check of their own
         for name in ("counts", "finished_at", "settings", "retries"):
             del known[name]
-    elif not manifest.finished and (same or run.finished_at is None):
+    elif manifest.finished_at is None and (same or run.finished_at is None):
         del known["settings"]  # it may have been resumed with others
         if same:
             del known["finished_at"]  # only its end may have been missing
@@ -305,7 +306,7 @@ def _check_about(
 def _check_rows(folder: Path, manifest: Manifest, seen: RunReader, run: RunRecord) -> tuple[Check, bool]:
     """Compare every row of the three CSVs with the ledger; return also whether the ledger is as it was exported."""
     lang = manifest.content.get("lang")
-    texts = RowTexts(seen, run, Lang.ZH if lang == Lang.ZH else Lang.EN, manifest.zone)
+    texts = RowTexts(seen, run, Lang.ZH if lang == Lang.ZH else Lang.EN, ZoneInfo(manifest.timezone))
     same = _same_as(texts, folder)
     as_exported = texts.hexdigest() == manifest.rows_digest
     summary = RunSummary(seen, run)
@@ -329,7 +330,7 @@ def _check_rows(folder: Path, manifest: Manifest, seen: RunReader, run: RunRecor
         found = [_("No column of the CSVs differs.")]
     if as_exported:
         found.append(_("The ledger has not changed since the export."))
-    elif manifest.finished:
+    elif manifest.finished_at is not None:
         found.append(_("The ledger's rows, or their digest in manifest.json, were changed after the export."))
     else:
         text = _(

@@ -145,10 +145,6 @@ class CosStore:
         md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
         self._state.stored(bucket, key, SimulatedObject(len(data), md5, own_etag=etag))
 
-    def cache(self, env: str, key: str) -> None:
-        """Let a cache keep an object as it is now, and answer with it from now on."""
-        self._state.cached[bucket_of(env), key] = self._state.objects[bucket_of(env), key]
-
     def content(self, env: str, key: str) -> bytes | None:
         """Return an object's bytes, as far as they are kept."""
         content = self._content(bucket_of(env), key)
@@ -177,13 +173,10 @@ class CosStore:
         return file if file.is_file() else None
 
     def _download(self, request: Request, bucket: str, path: str, query: str) -> Response:
-        """Answer a signed GET: the object, or its first byte; a stale cache answers with what was there before."""
+        """Answer a signed GET: the object, or its first byte."""
         if refused := check_download(bucket, path, query, self._state.clock()):
             return self._error(request, refused)
         stored = self._state.objects.get((bucket, path))
-        cached = self._state.cached.get((bucket, path))
-        if cached is not None and "no-cache" not in request.headers.get("Cache-Control", ""):
-            stored = cached
         # An empty object is known without its bytes, of which only the latest are kept.
         content = self._content(bucket, path) if stored is None or stored.size else b""
         first = request.headers.get("Range") == "bytes=0-0"
@@ -195,8 +188,6 @@ class CosStore:
             headers["ETag"] = f'"{stored.etag}"'
         if stored.cache_control:
             headers["Cache-Control"] = stored.cache_control
-        if stored is cached:
-            headers["X-Cache-Lookup"] = "Cache Hit"
         if first and not stored.size:
             return Response(416, headers=headers)
         if first:

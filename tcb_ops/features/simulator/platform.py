@@ -22,6 +22,8 @@ LONGEST_PATH = 850
 """Maximum length of a path, in bytes of UTF-8: the store's limit for a key (436/14518)."""
 PAGE = 500
 """Maximum number of authorizers listed per call."""
+FILES_PER_CALL = 50
+"""Maximum number of files that one call names."""
 _DOWNLOAD_LIFETIME = 7200
 """Default lifetime of a download URL in seconds, without max_age."""
 _FILE_ID = re.compile(r"cloud://([^./]+)\.([^/]+)/(.+)", re.DOTALL)
@@ -319,7 +321,7 @@ class Platform:
             url = "" if status else download_url(self.base, bucket, path, expires)
             entry = {"fileid": file_id, "download_url": url, "status": status}
             answers.append(entry | {"errmsg": _FILE_STATUS[status]})
-        return {**_OK, "file_list": self._state.alter(answers)}
+        return {**_OK, "file_list": answers}
 
     def _delete(self, appid: str, asked: Fields) -> Answer:
         """Answer batchdeletefile: delete each file that exists."""
@@ -332,14 +334,14 @@ class Platform:
             if not status:
                 self._store.remove(bucket, path)
             answers.append({"fileid": file_id, "status": status, "errmsg": _FILE_STATUS[status]})
-        return {**_OK, "delete_list": self._state.alter(answers)}
+        return {**_OK, "delete_list": answers}
 
     def _files(self, appid: str, asked: Fields, key: str, kind: type) -> list[Any] | int:
         """Return the files that a call names, or the errcode that refuses it."""
         env, found = asked.get("env"), asked.get(key)
         if not env or not found:
             return 40101
-        if not isinstance(env, str) or not isinstance(found, list) or len(found) > self._state.most_files:
+        if not isinstance(env, str) or not isinstance(found, list) or len(found) > FILES_PER_CALL:
             return 40097
         if not all(isinstance(each, kind) for each in found):
             return 40097

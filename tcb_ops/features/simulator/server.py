@@ -20,7 +20,7 @@ from http import HTTPStatus
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from types import FrameType
-from typing import Any, Self
+from typing import Self
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -105,7 +105,7 @@ class Simulator:
         )
         self._store = CosStore(self._state, merchants, store)
         # What somebody else does at the store and the platform while it runs.
-        self.put, self.cache, self.content = self._store.put, self._store.cache, self._store.content
+        self.put, self.content = self._store.put, self._store.content
         self.rotate, self.expire = self._tokens.rotate, self._tokens.expire
         self.revoke, self.authorize = self._accounts.revoke, self._accounts.authorize
         self.refresh_token = self._accounts.refresh_token
@@ -144,12 +144,6 @@ class Simulator:
     def calls(self) -> list[Call]:
         """The calls in order of arrival, with `record=True`."""
         return list(self._state.calls)
-
-    def answer_files(
-        self, alter: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = list, *, most: int = 50
-    ) -> None:
-        """Alter the entries of answers about files, such as their order, and how many files one call may name."""
-        self._state.alter, self._state.most_files = alter, most
 
     def remove(self, env: str, key: str) -> None:
         """Delete an object as somebody else does."""

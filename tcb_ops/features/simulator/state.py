@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from mmap import mmap
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tcb_ops.errors import SettingsError
 from tcb_ops.features.simulator.faults import (
@@ -92,13 +92,7 @@ class SimulatorState:
         self.clock = clock
         self.stats: Counter[str] = Counter()
         self.objects: dict[tuple[str, str], SimulatedObject] = {}
-        self.cached: dict[tuple[str, str], SimulatedObject] = {}
-        """What a cache in front of the store still answers with."""
         self.calls: list[Call] = []
-        self.most_files = 50
-        """Files that one call may name."""
-        self.alter: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = list
-        """What becomes of the entries of an answer about files."""
         self._faults = faults
         self._record = record
         self._plans: dict[tuple[str, str], Faults] = {}

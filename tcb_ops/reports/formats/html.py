@@ -19,24 +19,19 @@ from contextlib import suppress
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 from zoneinfo import ZoneInfo
 
 from tcb_ops.i18n import Lang, Text, _
 from tcb_ops.kinds import environment_count, merchant_count
 from tcb_ops.model import Outcome, is_simulated
-from tcb_ops.reports.comparisons import Diff, diff_verdict
+from tcb_ops.reports.comparisons import Diff
 from tcb_ops.reports.explanations import change_lines, confirmation_text
-from tcb_ops.reports.formats.charts import (
-    axis_format,
-    draw,
-    errcode_matrix,
-)
+from tcb_ops.reports.formats.charts import axis_format, draw, errcode_matrix
 from tcb_ops.reports.formats.templates import environment
 from tcb_ops.reports.run_views import RunReader
 from tcb_ops.reports.summary import NextAction, Per, RunSummary, next_actions
 from tcb_ops.resources import system_reason
-from tcb_ops.runs.next_commands import command, fixed_list, quoted, resume, retry
+from tcb_ops.runs.next_commands import fixed_list, quoted, resume, retry
 from tcb_ops.runs.stop_errors import stop_text
 from tcb_ops.settings import Settings
 
@@ -86,10 +81,10 @@ def page(
 ) -> str:
     """Return the report of a run as HTML, in the settings' language and time zone.
 
-    `changes` since an earlier run have a section of their own.
+    `changes`: since the run before, for kinds that survey.
     """
     run, counts = summary.run, summary.counts
-    bad = sum(rows > 0 for rows in summary.not_succeeded_by_merchant.values())
+    bad = sum(merchant.not_succeeded > 0 for merchant in summary.merchants)
     actions = next_actions(summary.codes)
     state = "good" if all(outcome.succeeded for outcome in counts) else "bad"
     drawing = draw(reader.timeline(run))
@@ -125,12 +120,11 @@ def page(
         "named": NAMED,
         "changed": CHANGED,
         "matrix": errcode_matrix(summary.causes),
-        "changes": _changes(changes, settings),
         "findings": findings,
         "sections": [] if findings is None or findings.stopped is not None else findings.sections(),
         "drawing": drawing,
         "axis": axis_format(drawing, ZoneInfo(settings.timezone)) if drawing is not None else "",
-        "merchants": len(summary.not_succeeded_by_merchant),
+        "merchants": len(summary.merchants),
         "files": [*FILES, "manifest.json"],
         "pdf_mark": PDF_MARK,
         "script": SCRIPT,
@@ -142,7 +136,7 @@ def page(
         ),
         "versions": versions,
     }
-    merchants = summary.merchants(DETAILED + LISTED)
+    merchants = summary.merchants[: DETAILED + LISTED]
     macros = templates.get_template("merchant.html.j2").make_module({"namesakes": summary.namesakes})
     detailed = summary.with_first_rows(merchants[:DETAILED], reader)
     html: str = templates.get_template("report.html.j2").render(
@@ -162,20 +156,6 @@ def _whose(action: NextAction, lang: Lang) -> str:
     if action.actions != 1 or (action.per is Per.ONCE and merchants > 1):
         parts.append(_HOW_OFTEN[action.per])
     return " · ".join(part.of(lang) for part in parts)
-
-
-def _changes(changes: Diff | None, settings: Settings) -> dict[str, Any] | None:
-    """Return what the page shows of a comparison."""
-    if changes is None:
-        return None
-    sections = changes.sections()
-    older, newer = changes.older, changes.newer
-    return {
-        "verdict": diff_verdict(changes),
-        "sections": sections,
-        "left": sum(max(0, len(section.lines) - CHANGED) for section in sections),
-        "command": quoted(command(settings, "diff", older.id, newer.id, target=newer.target)),
-    }
 
 
 # --- report.pdf: the page, printed by a Chromium on this machine. Without one there is none, which is no error ---

@@ -201,7 +201,7 @@ def merchants_frame(summary: RunSummary) -> pd.DataFrame:
     """
     names = ("merchant", "appid", "rows", "good", "not_good", "pending")
     lines = []
-    for one in sorted(summary.merchants(), key=lambda one: (one.merchant, one.appid)):
+    for one in sorted(summary.merchants, key=lambda one: (one.merchant, one.appid)):
         pending = one.outcomes.get(Outcome.PENDING, 0)
         good = one.rows - one.not_succeeded - pending
         lines.append((one.merchant, one.appid, one.rows, good, one.not_succeeded, pending))

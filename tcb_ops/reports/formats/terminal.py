@@ -6,8 +6,6 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from itertools import chain
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
@@ -46,7 +44,7 @@ def render_errcodes(
     rest: str = "errcodes.csv",
     indent: int = 0,
 ) -> RenderableType:
-    """Render a run's codes: each with its texts, and its merchants and their rows below, aligned.
+    """Render a run's codes: each with its texts, and its merchants and their rows below.
 
     Limited to a screen or two; what is left out is counted, and `rest` names where it can be found.
     """
@@ -58,19 +56,13 @@ def render_errcodes(
 
     drawn: list[RenderableType] = []
     blocks = _merchant_lines(groups, lang, rest)
-    aligned_with = list(chain(*blocks))
     for group, lines in zip(groups[: len(blocks)], blocks, strict=True):
         code = sanitize(group.code)
         head = f"{code} · {row_count(group.rows).of(lang)} · {sanitize(group.meaning.of(lang))}"
         drawn += [wrapped(head, bold=len(code)), wrapped(f"→ {group.action.of(lang)}")]
         if group.detail:
             drawn.append(wrapped(sanitize(group.detail.of(lang)), more=2, style="italic"))
-        drawn += [
-            AlignedTable(
-                lines, frozenset({2}), frozenset({0}), 3, indent=indent + 2, aligned_with=aligned_with
-            ),
-            "",
-        ]
+        drawn += [AlignedTable(lines, frozenset({2}), frozenset({0}), 3, indent=indent + 2), ""]
     if left := groups[len(blocks) :]:
         text = _(
             "… and {more_codes} · {rows}: {rest}",
@@ -90,7 +82,7 @@ def _merchant_lines(groups: Sequence[CodeGroup], lang: Lang, rest: str) -> list[
     for group in shown:
         count = len(group.merchants) if len(group.merchants) <= most else most - 1
         lines = [
-            (_short_name(share.merchant), _envs(share), f"{share.rows:,}")
+            (shorten(sanitize(share.merchant), NAME_CELLS), _first_env(share), f"{share.rows:,}")
             for share in group.merchants[:count]
         ]
         if left := group.merchants[count:]:
@@ -104,11 +96,7 @@ def _merchant_lines(groups: Sequence[CodeGroup], lang: Lang, rest: str) -> list[
     return blocks
 
 
-def _short_name(merchant: str) -> str:
-    return shorten(sanitize(merchant), NAME_CELLS)
-
-
-def _envs(share: MerchantShare) -> str:
+def _first_env(share: MerchantShare) -> str:
     more = f" +{len(share.envs) - 1}" if len(share.envs) > 1 else ""
     return shorten(f"{sanitize(share.envs[0])}{more}", ENV_CELLS)
 
@@ -181,8 +169,6 @@ class AlignedTable:
     """Whether the first line is the head, in bold."""
     indent: int = 0
     """Cells before each line. Not rich's Padding: that cuts a line of a pipe, which may be of any length."""
-    aligned_with: Sequence[Sequence[str]] = ()
-    """All lines that have these widths; empty if they are the only ones."""
 
     @property
     def cells(self) -> int:
@@ -195,9 +181,7 @@ class AlignedTable:
 
         The widest elastic column is narrowed first, none below 8 cells.
         """
-        widths = [
-            max(map(cell_len, column)) for column in zip(*(self.aligned_with or self.lines), strict=True)
-        ]
+        widths = [max(map(cell_len, column)) for column in zip(*self.lines, strict=True)]
         while sum(widths) + self.gap * (len(widths) - 1) > most:
             widest = max(self.elastic, key=lambda column: widths[column], default=None)
             if widest is None or widths[widest] <= 8:
@@ -279,20 +263,16 @@ def render_runs(
     lang: Lang,
     width: int,
 ) -> Iterator[RenderableType]:
-    """Render a line per run: date, id, kind, target and rows; the lists and notes beside it if all fit, otherwise below.
+    """Render a line per run: id, kind, target and rows; the lists and notes beside it if all fit, otherwise below.
 
     Each run comes with its rows by outcome, and what later runs did to its files (None: nothing), which stands before the list.
-    To fit `width`, the time of day is left out; a list and note too long for a line of their own are shortened.
+    A list and note too long for a line of their own are shortened.
     """
     from rich.text import Text as Styled
 
-    pending = any(Outcome.PENDING in counts for _, counts, _mark in runs)
-    heads = [_("date"), _("run"), _("kind"), _("target"), _("rows"), _("ok"), _("not ok")]
-    lines = [[head.of(lang) for head in (*heads, *([_("pending")] if pending else []))]]
-    lines += [_run_cells(run, counts, settings, pending=pending) for run, counts, _ in runs]
-    numbers = frozenset(range(4, len(lines[0])))
-    if AlignedTable(lines, numbers).cells > width:
-        lines = [lines[0], *([line[0][:5], *line[1:]] for line in lines[1:])]
+    heads = (_("run"), _("kind"), _("target"), _("rows"), _("ok"), _("not ok"), _("pending"))
+    lines = [[head.of(lang) for head in heads], *(_run_cells(run, counts) for run, counts, _ in runs)]
+    numbers = frozenset(range(3, len(heads)))
     notes = [
         [_("list, note").of(lang)],
         *(_list_and_note(run, mark, settings, lang) for run, _, mark in runs),
@@ -308,25 +288,15 @@ def render_runs(
             yield Styled(text, style="" if number else "bold", no_wrap=True)
 
 
-def _run_cells(
-    run: RunRecord, counts: Mapping[Outcome, int], settings: Settings, *, pending: bool
-) -> list[str]:
-    total, waiting = sum(counts.values()), counts.get(Outcome.PENDING, 0)
+def _run_cells(run: RunRecord, counts: Mapping[Outcome, int]) -> list[str]:
+    total, pending = sum(counts.values()), counts.get(Outcome.PENDING, 0)
     good = sum(rows for outcome, rows in counts.items() if outcome.succeeded)
-    bad = total - good - waiting
-    judged = not isinstance(run.kind, MissingKind)
-    return [
-        datetime.fromtimestamp(run.created_at, settings.zone).strftime(
-            "%m-%d %H:%M"
-        ),  # the year is in the id
-        run.id,
-        str(run.kind),
-        "SIMULATED" if is_simulated(run.target) else "LIVE",
-        f"{total:,}",
-        f"{good:,}" if judged else "–",
-        f"{bad:,}" if bad and judged else "–",
-        *([f"{waiting:,}" if waiting else "–"] if pending else []),
-    ]
+    bad = total - good - pending
+    target = "SIMULATED" if is_simulated(run.target) else "LIVE"
+    judged = (f"{good:,}", f"{bad:,}" if bad else "–")
+    if isinstance(run.kind, MissingKind):
+        judged = ("–", "–")
+    return [run.id, str(run.kind), target, f"{total:,}", *judged, f"{pending:,}" if pending else "–"]
 
 
 def _list_and_note(run: RunRecord, mark: Text | None, settings: Settings, lang: Lang) -> list[str]:

@@ -15,13 +15,13 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tcb_ops.i18n import Joined, Lang, Text, _, as_list, pgettext, verbatim
+from tcb_ops.i18n import Joined, Lang, Text, _, pgettext, verbatim
 from tcb_ops.kinds import row_count
 from tcb_ops.model import Outcome, is_simulated
 from tcb_ops.reports.explanations import MARK, change_lines
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, Clock, errcode_table, own_values
 from tcb_ops.reports.run_views import RunReader
-from tcb_ops.reports.summary import RunSummary, next_actions
+from tcb_ops.reports.summary import RunSummary
 from tcb_ops.runs.records import RowRecord, RunRecord
 from tcb_ops.secrets import masked, redact
 from tcb_ops.settings import Settings
@@ -37,38 +37,22 @@ LONGEST = 32_767
 CUT = "…(cut 已截断)"
 NOT_XML = re.compile("[\ud800-\udfff\ufffe\uffff]")
 """Characters that are invalid in XML."""
-_NAMED = 20
-"""Merchants named per cause."""
 _MEASURED = 200
 """Rows that determine a column's width."""
 _NARROW, _WIDE, _WIDEST = 9, 44, 96
 
 _SHEETS = {
     "summary": _("summary"),
-    "causes": _("causes"),
     "errcodes": _("errcodes"),
     "bad": _("did not succeed"),
     "rows": _("all rows"),
-}
-_CAUSE_HEADS = (
-    _("code"), _("meaning"), _("what to do"), _("rows"), _("merchants"), _("environments"), _("which merchants"),
-)  # fmt: skip
-_ERRCODE_HEADS = {
-    "appid": verbatim("appid"),
-    "merchant": _("merchant"),
-    "env": _("env"),
-    "code": _("code"),
-    "meaning": _("meaning"),
-    "action": _("what to do"),
-    "rows": _("rows"),
-    **{str(outcome): outcome.label for outcome in Outcome.all()},
 }
 
 
 def write_workbook(
     reader: RunReader, summary: RunSummary, file: Path, settings: Settings, *, now: float
 ) -> None:
-    """Write report.xlsx: summary, causes, errcodes, the rows that did not succeed, all rows.
+    """Write report.xlsx: summary, errcodes, the rows that did not succeed, all rows.
 
     `now` is Unix seconds. Raises OSError; `file` must not exist yet.
     """
@@ -111,10 +95,7 @@ class _Report:
 
     def write(self, title: str) -> None:
         self._write_summary(title)
-        heads = [head.of(self._lang) for head in _CAUSE_HEADS]
-        self._table("causes", heads, self._causes(), "errcodes.csv", wrapped={1, 2, 6})
-        columns, lines = errcode_table(self._summary.causes, self._lang)
-        heads = [_ERRCODE_HEADS[name].of(self._lang) for name in columns]
+        heads, lines = errcode_table(self._summary.causes, self._lang)
         self._table("errcodes", heads, lines, "errcodes.csv", wrapped={4, 5}, total=len(self._summary.causes))
         names = (*self._run.headers, *RESULT_COLUMNS)
         total, bad = self._summary.total, self._summary.not_succeeded
@@ -172,22 +153,6 @@ class _Report:
         for line in change_lines(self._summary.changed_by, self._settings.zone):
             yield _("since then"), line.of(self._lang)
         yield _("as of"), self._moment(self._now)
-
-    def _causes(self) -> Iterator[Sequence[Any]]:
-        twice = self._summary.namesakes
-        for action in next_actions(self._summary.codes):
-            group = action.group
-            names = [
-                f"{share.merchant} {share.appid}"
-                if share.merchant in twice
-                else share.merchant or share.appid
-                for share in group.merchants
-            ]
-            listed = as_list(names, _NAMED).of(self._lang)
-            more = group.detail.of(self._lang) if group.detail is not None else ""
-            meaning = f"{group.meaning.of(self._lang)} {more}".strip()
-            texts = (group.code, meaning, group.action.of(self._lang))
-            yield (*texts, group.rows, len(names), len(group.envs), listed)
 
     def _values(self, records: Iterable[RowRecord]) -> Iterator[Sequence[Any]]:
         iso = Clock(self._settings.zone).iso

@@ -295,7 +295,7 @@ def test_runs_fit_the_terminal_whatever_they_are(open_cli, monkeypatch, columns)
     for lang in ("en", "zh"):
         shown = cli("runs", "--lang", lang).out
         assert max(map(cell_len, shown.splitlines())) <= columns, shown
-        assert shown.count(f"{run[4:6]}-{run[6:8]} ") == 3
+        assert shown.count(f"{run[:8]}-") == 3
         assert shown.count("SIMULATED") == 2
         assert ("list, note" if lang == "en" else "清单、备注") in shown.splitlines()[1]
         # Below a run's figures there is room for its list's whole name.

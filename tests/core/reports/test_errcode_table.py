@@ -144,12 +144,12 @@ def test_a_small_table_in_english():
     assert drawn(listed) == [
         "85088 · 1,245 rows · The mini program has no CloudBase.",
         "→ Open it.",
-        "  晨光文具        prod-1a2b      1,203",
-        "  Blue Whale      shop-5e6f +1      42",
+        "  晨光文具     prod-1a2b      1,203",
+        "  Blue Whale   shop-5e6f +1      42",
         "",
         "SlowDown · 1 row · Too many requests.",
         "→ Lower --per-env.",
-        "  [red]茶[/red]   tea-1              1",
+        "  [red]茶[/red]   tea-1   1",
         "",
     ]
 

@@ -15,7 +15,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from reported_runs import NOW
 from workspace import store_says
 
 from tcb_ops.details import DetailCode, detail
@@ -377,25 +376,3 @@ def test_a_secret_across_two_chunks_is_found_and_prose_about_tokens_is_not(tmp_p
     prose = "errmsg,access_token: expired; access_token=•••; q-ak=•••; token@@@; see x-cos-security-token"
     file.write_text(prose, encoding="utf-8")
     assert find_leak(file) is None
-
-
-def test_what_an_export_left_that_was_killed_a_day_ago_is_removed_and_nothing_else(a_run, tmp_path):
-    def left(name, file, hours):
-        folder = tmp_path / name
-        folder.mkdir()
-        (folder / file).touch()
-        at = NOW - hours * 3600
-        os.utime(folder, (at, at))
-        return folder
-
-    stale = left("out.part-0a1b2c3d", "results.csv", 25)
-    others = [
-        left("out.part-0a1b2c3e", "results.csv", 23),
-        left("out.part-0a1b2c3f", "photo.jpg", 25),
-        left("out.part-mine", "results.csv", 25),
-        left("outer.part-0a1b2c3d", "results.csv", 25),
-    ]
-    a_run().export(tmp_path / "out")
-    assert not stale.exists()
-    assert all(folder.exists() for folder in others)
-    assert names(tmp_path / "out") == FILES

@@ -274,11 +274,3 @@ def test_where_errmsg_has_to_be_read_it_stands_there_without_secrets(a_run, tmp_
     assert "errmsg: what is access_token=••• doing here" in page.text
     assert "here " * 40 not in html
     assert "said in the catalogue" not in page.text
-
-
-def test_what_is_new_and_not_good_stands_among_the_changes(a_run, tmp_path):
-    refused = RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=61007, ended_at=1_764_034_009.0)
-    a_run([RowEnd(0, Outcome.UPLOADED)], id="20251124-093000-k7q2", created_at=1_764_000_000.0)
-    page, _ = page_of(a_run([RowEnd(0, Outcome.UPLOADED), refused, RowEnd(0, Outcome.UPLOADED)]), tmp_path)
-    (table,) = [table for table in page.tables if ["Only in the newer run, did not succeed · 1"] in table]
-    assert table[-1][:3] == ["1", "晨光文具", "test-3c4d"]

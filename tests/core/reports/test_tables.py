@@ -32,7 +32,7 @@ from tcb_ops.reports.formats.csv import (
 )
 from tcb_ops.reports.formats.xlsx import CUT, LONGEST, write_workbook
 from tcb_ops.reports.run_views import RunView
-from tcb_ops.reports.summary import RunSummary, next_actions
+from tcb_ops.reports.summary import RunSummary
 from tcb_ops.runs.records import EnvRecord
 
 
@@ -218,8 +218,8 @@ def test_a_text_is_written_alike_whether_a_list_a_server_or_the_merchants_file_h
 
 NOW = 1_764_036_000.0
 SHEETS = {
-    Lang.EN: ["summary", "causes", "errcodes", "did not succeed", "all rows"],
-    Lang.ZH: ["概要", "原因", "错误码", "未成功", "全部行"],
+    Lang.EN: ["summary", "errcodes", "did not succeed", "all rows"],
+    Lang.ZH: ["概要", "错误码", "未成功", "全部行"],
 }
 PLANTED = {
     "formula": "=cmd|' /C calc'!A0",
@@ -265,7 +265,7 @@ def lines(sheet, top=1):
 
 
 @pytest.mark.parametrize("lang", list(Lang))
-def test_it_has_five_sheets_whose_heads_filter_and_stay_in_view(a_run, in_english, tmp_path, lang):
+def test_it_has_four_sheets_whose_heads_filter_and_stay_in_view(a_run, in_english, tmp_path, lang):
     book = write(a_run(), tmp_path / "report.xlsx", in_english, lang)
     assert book.sheetnames == SHEETS[lang]
     for sheet in book.worksheets[1:]:
@@ -290,17 +290,10 @@ def test_rows_are_those_of_results_csv_with_numbers_as_numbers(a_run, every_end,
     ]
 
 
-def test_causes_come_in_the_order_of_what_to_do_next(a_run, in_english, tmp_path):
-    reported = a_run()
-    book = write(reported, tmp_path / "report.xlsx", in_english)
-    wanted = next_actions(RunSummary(reported.ledger, reported.run).codes)
-    rows = lines(book["causes"])[1:]
-    assert [(row[0], row[3], row[4], row[5]) for row in rows] == [
-        (one.group.code, one.group.rows, len(one.group.merchants), len(one.group.envs)) for one in wanted
-    ]
-    head, *listed = lines(book["errcodes"])
-    assert head[:8] == ("appid", "merchant", "env", "code", "meaning", "what to do", "rows", "refused")
-    assert sum(row[6] for row in listed) == sum(row[3] for row in rows)
+def test_the_errcodes_count_every_row_that_did_not_succeed(a_run, every_end, in_english, tmp_path):
+    head, *listed = lines(write(a_run(), tmp_path / "report.xlsx", in_english)["errcodes"])
+    assert head[:8] == ("appid", "merchant", "env", "code", "meaning", "action", "rows", "refused")
+    assert sum(row[6] for row in listed) == sum(not end.outcome.succeeded for end in every_end)
 
 
 def test_the_summary_adds_up_and_names_the_run(a_run, every_end, in_english, tmp_path):
@@ -368,8 +361,8 @@ def test_beyond_the_bound_a_sheet_says_where_the_rest_is(a_run, in_english, tmp_
     ends = [RowEnd(0, Outcome.UPLOADED)] * 4 + [RowEnd(0, Outcome.FAILED, Reason.NO_ANSWER)] * 4
     book = write(a_run(ends), tmp_path / "report.xlsx", in_english)
     for sheet, rest, total in (
-        (book.worksheets[3], "failed.csv", "4"),
-        (book.worksheets[4], "results.csv", "8"),
+        (book.worksheets[2], "failed.csv", "4"),
+        (book.worksheets[3], "results.csv", "8"),
     ):
         assert rest in str(sheet["A1"].value)
         assert total in str(sheet["A1"].value)
@@ -384,7 +377,7 @@ def test_beyond_the_bound_a_sheet_says_where_the_rest_is(a_run, in_english, tmp_
 @pytest.mark.parametrize("ends", [[], [RowEnd(0, Outcome.UPLOADED)]], ids=["no rows", "all good"])
 def test_sheets_without_rows_are_still_whole(a_run, in_english, tmp_path, ends):
     book = write(a_run(ends), tmp_path / "report.xlsx", in_english)
-    assert [sheet.max_row for sheet in book.worksheets[1:]] == [1, 1, 1, 1 + len(ends)]
+    assert [sheet.max_row for sheet in book.worksheets[1:]] == [1, 1, 1 + len(ends)]
 
 
 def test_no_secret_that_a_server_echoed_is_in_it(a_run, in_english, tmp_path):

@@ -115,7 +115,10 @@ def test_a_row_that_is_there_twice_counts_once_and_not_as_its_bad_copy(a_run, in
 
 @pytest.mark.parametrize(
     ("about", "result"),
-    [({"target": "https://other.example"}, "same kind and target"), ({"kind": AUDIT}, "new of `audit`")],
+    [
+        ({"target": "https://other.example"}, "same kind and target"),
+        ({"kind": AUDIT}, "same kind and target"),
+    ],
 )
 def test_what_cannot_be_compared_is_refused(a_run, in_english, about, result):
     old, new = a_run([GOOD], id="old"), a_run([GOOD], id="new", **about)

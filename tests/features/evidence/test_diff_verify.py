@@ -45,7 +45,7 @@ def test_diff_tells_what_broke_and_what_was_fixed(two_runs):
 
 
 @pytest.mark.slow
-def test_diff_is_what_the_library_gives_and_the_page_shows(two_runs):
+def test_diff_is_what_the_library_gives(two_runs):
     cli, older, newer = two_runs
     settings = cli.workspace.settings
     found = tcb.diff(older, settings=settings)
@@ -53,7 +53,6 @@ def test_diff_is_what_the_library_gives_and_the_page_shows(two_runs):
     run = tcb.open_run(newer, settings=settings)
     assert run.changes() == found
     assert tcb.open_run(older, settings=settings).changes() is None
-    assert older in (cli.folder / "newer" / "report.html").read_text(encoding="utf-8")
     assert {str(name): str(kind) for name, kind in found.frame().dtypes.items()} == {
         **dict.fromkeys(("change", "merchant", "appid", "env", "before", "after"), "string"), "rows": "Int64",
     }  # fmt: skip
