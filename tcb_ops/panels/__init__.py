@@ -97,7 +97,7 @@ def audit_errcodes(
 
 def export_report(target: str = "simulator", run: str = "latest", report: str = "", lang: str = "") -> Panel:
     """Return a panel that shows a chosen run and exports it."""
-    return _open("ReportPanel", locals())
+    return _open("RunPanel", locals())
 
 
 def attach(run: str = "latest", target: str = "", lang: str = "", cluster: Cluster = "") -> Panel:

@@ -2,7 +2,7 @@
 // All text is set as textContent; the HTML of causes and charts comes from Python, which escapes it.
 
 const PAGE = 50; // merchants that are drawn at a time
-const [APPID, NAME, STATE, ROWS, GOOD, BAD, TODO, CODES] = [0, 1, 2, 3, 4, 5, 6, 7];
+const [APPID, NAME, ROWS, GOOD, BAD, TODO, CODES] = [0, 1, 2, 3, 4, 5, 6];
 
 const compare = new Intl.Collator().compare; // localeCompare would make a collator for each comparison
 
@@ -60,7 +60,7 @@ function render({ model, el }) {
   const more = make("button", { type: "button", class: "op-more", text: words.more, onclick: () => { shown += 100; draw(); } });
   const scroller = make("div", { class: "op-scroll op-merchants-scroll", tabindex: "0", role: "region", "aria-label": words.merchants },
     make("table", { class: "op-table op-by-merchant", "aria-label": words.merchants }, make("thead", {}, headRow), body), more);
-  const HEADS = [["merchant", NAME], ["state", STATE], ["rows", ROWS], ["progress", null], ["good", GOOD], ["bad", BAD], ["todo", TODO], ["why", null]];
+  const HEADS = [["merchant", NAME], ["rows", ROWS], ["progress", null], ["good", GOOD], ["bad", BAD], ["todo", TODO], ["why", null]];
   const heads = HEADS.map(([word, column]) => {
     const cell = make("th", { scope: "col", class: column >= ROWS ? "op-num" : "" });
     if (column === null) cell.textContent = words[word];
@@ -106,7 +106,7 @@ function render({ model, el }) {
     }
     const row = make("tr", {},
       make("td", {}, filterButton(line[NAME] || line[APPID], line[APPID], line[BAD] ? "" : null, { class: "op-link op-name", title: `${line[NAME]} (${line[APPID]})` })),
-      make("td", { class: "op-short", text: line[STATE] }), make("td", { class: "op-num", text: number(line[ROWS]) }), make("td", {}, bar),
+      make("td", { class: "op-num", text: number(line[ROWS]) }), make("td", {}, bar),
       make("td", { class: "op-num", text: number(line[GOOD]) }), make("td", { class: line[BAD] ? "op-num op-badtext" : "op-num", text: number(line[BAD]) }),
       make("td", { class: "op-num", text: number(line[TODO]) }), why);
     if (kept && kept[1].contains(document.activeElement)) {

@@ -22,7 +22,6 @@ from tcb_ops.panels.html import (
     MERCHANT_COLUMNS,
     MerchantLine,
     merchant_lines,
-    merchant_state,
     render_codes,
 )
 from tcb_ops.reports.explanations import action_text, code_label, reason_text
@@ -102,7 +101,7 @@ class RunGrid(anywidget.AnyWidget):
         self._run, self._running, self._zone = run, running, run.settings.zone
         self._tallies = tallies = run.tallies()
         lines = merchant_lines(tallies)
-        drawn = {line.appid: self._line(line, running) for line in lines}
+        drawn = {line.appid: _line(line) for line in lines}
         changed = [line for appid, line in drawn.items() if new or self.lines.get(appid) != line]
         causes = causes_of(tallies)
         matrix, groups = errcode_matrix(causes), by_code([c for c in causes if c.code != Outcome.PENDING])
@@ -156,20 +155,6 @@ class RunGrid(anywidget.AnyWidget):
         about = {"run": run.id if run is not None else "", "running": self._running}
         self.send(about | {"full": full, "lines": list(lines)} | changed)
 
-    def _line(self, line: MerchantLine, running: bool) -> list[Any]:
-        state = merchant_state(line, running=running)
-        codes = most_first(line.codes)[:3]
-        return [
-            line.appid,
-            line.merchant,
-            state.of(self._lang),
-            line.rows,
-            line.good,
-            line.bad,
-            line.todo,
-            [(code, rows, code_colour(code)) for code, rows in codes],
-        ]
-
     def _row(self, record: RowRecord) -> dict[str, Any]:
         row, end, lang = record.row, record.end, self._lang
         ended = datetime.fromtimestamp(end.ended_at, self._zone) if end.ended_at else None
@@ -191,3 +176,9 @@ class RunGrid(anywidget.AnyWidget):
             "why": reason_text(end).of(lang),
             "facts": [(name.of(lang), str(value)) for name, value in facts if value not in {None, ""}],
         }
+
+
+def _line(line: MerchantLine) -> list[Any]:
+    """Return a merchant as the browser has it."""
+    codes = [(code, rows, code_colour(code)) for code, rows in most_first(line.codes)[:3]]
+    return [line.appid, line.merchant, line.rows, line.good, line.bad, line.todo, codes]

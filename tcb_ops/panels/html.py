@@ -35,7 +35,6 @@ LINES = 500
 STYLE = f"<style>{(files(__package__) / 'styles.css').read_text(encoding='utf-8')}</style>"
 COLUMNS: dict[str, Text] = {
     "merchant": _("Merchant"),
-    "state": _("State"),
     "rows": _("Rows"),
     "progress": _("Progress"),
     "good": _("Succeeded"),
@@ -56,7 +55,7 @@ _OF_FRAMES = frozenset(
     {"merchant", "appid", "env", "rows", "good", "not_good", "pending", "code", "meaning", "action"}
 )
 """Those of DataFrames; other names may be the list's own."""
-MERCHANT_COLUMNS = ("merchant", "state", "rows", "progress", "good", "bad", "todo", "why")
+MERCHANT_COLUMNS = ("merchant", "rows", "progress", "good", "bad", "todo", "why")
 _CLASSES = {"n": ' class="op-num"', "s": ' class="op-short"', "t": "", "h": ""}
 
 
@@ -314,28 +313,6 @@ def merchant_lines(tallies: Iterable[Tally]) -> list[MerchantLine]:
             if found is not None:
                 line.codes[found.code] += tally.rows
     return sorted(lines.values(), key=lambda line: (-line.bad, line.merchant, line.appid))
-
-
-def merchant_state(line: MerchantLine, *, running: bool) -> Text:
-    """Return a merchant's state.
-
-    =========================  =============  =============================
-    rows                       run is         state
-    =========================  =============  =============================
-    none to do, none bad       any            done
-    none to do, some bad       any            done, some failed
-    none to do, all bad        any            none succeeded
-    some to do, none started   running / not  waiting / not started
-    some to do, some ended     running / not  running / stopped
-    =========================  =============  =============================
-    """
-    if not line.todo:
-        if not line.bad:
-            return _("done")
-        return _("done, some failed") if line.good else _("none succeeded")
-    if line.todo == line.rows:
-        return _("waiting") if running else _("not started")
-    return pgettext("state", "running") if running else _("stopped")
 
 
 # --- causes and tables ----------------------------------------------------------------------------------------------

@@ -203,7 +203,7 @@ class UploadPanel(ListPanel):
 
 
 class RunPanel(Panel):
-    """Shows any run: running here or elsewhere, interrupted, or finished."""
+    """Shows any run, running here or elsewhere, interrupted, or finished, and exports it."""
 
     title = _("Run report")
     none_yet = _("No run is shown. Start one with another notebook, then run the panel's cell again.")
@@ -213,7 +213,12 @@ class RunPanel(Panel):
         return [self.runs, self.monitor]
 
     def _open(self) -> None:
-        self.runs.refresh()
+        """Show the run that was asked for. On the simulator, make one where there is none."""
+        if not self.runs.refresh() and self.context.simulated:
+            self.worker.say(_("Preparing a simulated run to show …"))
+            with read_paths(SAMPLE / "paths.csv", self.context.merchants, SAMPLE / "files") as batch:
+                api.upload(batch, settings=self.context.settings, limits=self.context.limits())
+            self.runs.refresh()
         self.monitor.attach(self.given.run)
         self.runs.choose(self.run)
 
@@ -223,14 +228,3 @@ class RunPanel(Panel):
         if self.run is None:
             raise UsageError(_("There is no run to export."))
         return self.run
-
-
-class ReportPanel(RunPanel):
-    """Shows a chosen run and exports it. On the simulator it makes one where there is none."""
-
-    def _open(self) -> None:
-        if self.context.simulated and not self.runs.refresh():
-            self.worker.say(_("Preparing a simulated run to show …"))
-            with read_paths(SAMPLE / "paths.csv", self.context.merchants, SAMPLE / "files") as batch:
-                api.upload(batch, settings=self.context.settings, limits=self.context.limits())
-        super()._open()

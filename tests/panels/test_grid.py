@@ -12,12 +12,10 @@ from tcb_ops.features.simulator import Fault
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Merchant, Outcome, Reason
 from tcb_ops.panels.html import (
-    MerchantLine,
     RunState,
     esc,
     frame_html,
     merchant_lines,
-    merchant_state,
     render_progress,
     run_state,
 )
@@ -30,23 +28,6 @@ from tcb_ops.runs.records import Tally
 def tally(merchant, outcome, rows, **more):
     given = {"reason": None, "errcode": None, "store_code": ""} | more
     return Tally(f"wx-{merchant}", merchant, "env-1", outcome, rows=rows, **given)
-
-
-@pytest.mark.parametrize(
-    ("good", "bad", "todo", "running", "state"),
-    [
-        (3, 0, 0, True, "done"),
-        (3, 0, 0, False, "done"),
-        (2, 1, 0, True, "done, some failed"),
-        (0, 3, 0, True, "none succeeded"),
-        (0, 0, 3, True, "waiting"),
-        (0, 0, 3, False, "not started"),
-        (1, 0, 2, True, "running"),
-        (0, 1, 2, False, "stopped"),
-    ],
-)
-def test_how_a_merchant_stands(good, bad, todo, running, state):
-    assert merchant_state(MerchantLine("wx", "茶", good, bad, todo), running=running).en == state
 
 
 @pytest.mark.parametrize(

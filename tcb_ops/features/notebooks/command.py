@@ -185,11 +185,11 @@ def lab(
     workspace = Path(folder)
     if not no_open:
         _check_folder(workspace)
-    copied = fill(workspace)
-    fresh = [name for name in copied.new if name.endswith(".ipynb")]
-    for name in fresh:
-        console.print(str(workspace / name))
-    for name in copied.kept:
+    new, different = fill(workspace)
+    for name in new:
+        if name.endswith(".ipynb"):
+            console.print(str(workspace / name))
+    for name in different:
         console.info(
             _(
                 "{workspace}: not overwritten; it differs from this version's. Rename it and run lab again to get "

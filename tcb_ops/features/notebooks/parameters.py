@@ -33,45 +33,36 @@ def notebook_names() -> list[str]:
     return sorted(file.stem for file in NOTEBOOKS.glob("*.ipynb"))
 
 
-def find_notebook(wanted: str) -> Path:
+def find_notebook(given: str) -> Path:
     """Return a notebook's path: a bundled one by an unambiguous part of its name, another by its path. Raises UsageError."""
     names = notebook_names()
-    fitting = [name for name in names if name == wanted] or [name for name in names if wanted in name]
-    if len(fitting) == 1 and wanted:
+    fitting = [name for name in names if name == given] or [name for name in names if given in name]
+    if len(fitting) == 1 and given:
         return NOTEBOOKS / f"{fitting[0]}.ipynb"
-    if wanted.endswith(".ipynb") and Path(wanted).is_file():
-        return Path(wanted)
+    if given.endswith(".ipynb") and Path(given).is_file():
+        return Path(given)
     names_listed = ", ".join(names)
     raise UsageError(
-        _("{wanted}: no such notebook.", wanted=wanted),
+        _("{wanted}: no such notebook.", wanted=given),
         _("There are {names}; for one of your own, give its path (….ipynb).", names=names_listed),
     )
 
 
-@dataclass(frozen=True, slots=True)
-class CopiedFiles:
-    """The result of `fill`, as paths below the workspace."""
+def fill(workspace: Path) -> tuple[list[str], list[str]]:
+    """Copy the notebooks and the sample data into a workspace; return the new files, and existing ones that differ.
 
-    new: tuple[str, ...]
-    kept: tuple[str, ...]
-    """Existing files that differ from this version's."""
-
-
-def fill(workspace: Path) -> CopiedFiles:
-    """Copy the notebooks and the sample data into a workspace. Existing files are not overwritten.
-
-    Raises UsageError if it is not writable.
+    Existing files are not overwritten. Raises UsageError if the workspace is not writable.
     """
-    new, kept = [], []
-    ours = {file.name: file for file in sorted(NOTEBOOKS.glob("*.ipynb"))}
-    ours |= {
+    new, different = [], []
+    sources = {file.name: file for file in sorted(NOTEBOOKS.glob("*.ipynb"))}
+    sources |= {
         f"data/{file.relative_to(SAMPLE).as_posix()}": file
         for file in sorted(SAMPLE.rglob("*"))
         if file.is_file()
     }
     try:
         workspace.mkdir(parents=True, exist_ok=True)
-        for name, file in ours.items():
+        for name, file in sources.items():
             content, dest = file.read_bytes(), workspace / name
             if not dest.exists():
                 dest.parent.mkdir(parents=True, exist_ok=True)
@@ -79,11 +70,11 @@ def fill(workspace: Path) -> CopiedFiles:
                     part.write_bytes(content)
                 new.append(name)
             elif dest.read_bytes() != content:
-                kept.append(name)
+                different.append(name)
     except OSError as error:
         what, why = error.filename or workspace, system_reason(error)
         raise UsageError(_("{what}: {why}. Choose a writable folder.", what=what, why=why)) from None
-    return CopiedFiles(tuple(new), tuple(kept))
+    return new, different
 
 
 INJECTED = "injected-parameters"

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
 from io import BytesIO
 from itertools import chain, count
 from pathlib import Path
@@ -79,10 +78,10 @@ def write_into(
             )
         _free(dest)
         with readable(original):
-            found = find_list(book, reader, run)
+            listed = find_list(book, reader, run)
         workbook = _load(original, keep_vba=suffix.lower() == ".xlsm", rich_text=True)
-        sheet = workbook[found.sheet.name]
-        first, headers = _new_columns(sheet, found, run, lang)
+        sheet = workbook[listed.sheet.name]
+        first, headers = _new_columns(sheet, listed, run, lang)
         if (lacking := not_copied(original)) and warn is not None:
             warn(
                 _(
@@ -92,7 +91,7 @@ def write_into(
                     name=original.name,
                 )
             )
-        _append(sheet, found, first, headers, _texts(reader, run, lang))
+        _append(sheet, listed, first, headers, _texts(reader, run, lang))
         with _new(dest) as part:
             workbook.save(part)
     return dest
@@ -109,22 +108,22 @@ def split_workbook(
         dest = dest or original.with_name(f"{original.stem} {_ADDED.of(lang)}")
         _free(dest)
         with readable(original):
-            found = find_list(book, reader, run)
-        sheet = _load(original, data_only=True)[found.sheet.name]
-        first, headers = _new_columns(sheet, found, run, lang)
-        lines_of = _groups(sheet, found, reader, run, column)
-        texts = dict(_texts(reader, run, lang)) | {found.header_line: headers}
+            listed = find_list(book, reader, run)
+        sheet = _load(original, data_only=True)[listed.sheet.name]
+        first, headers = _new_columns(sheet, listed, run, lang)
+        lines_of = _groups(sheet, listed, reader, run, column)
+        texts = dict(_texts(reader, run, lang)) | {listed.header_line: headers}
         with _new(dest) as part:
             part.mkdir()
             names = _file_names(original.stem, list(lines_of), lang)
             for name, lines in zip(names, lines_of.values(), strict=True):
-                selected = [found.header_line, *lines]
-                (part / name).write_bytes(_selected(sheet, found, first, selected, texts))
+                selected = [listed.header_line, *lines]
+                (part / name).write_bytes(_selected(sheet, listed.header_line, first, selected, texts))
     return dest
 
 
 def _new_columns(
-    sheet: Worksheet, found: ListSheet, run: RunRecord, lang: Lang
+    sheet: Worksheet, listed: ListSheet, run: RunRecord, lang: Lang
 ) -> tuple[int, tuple[str, ...]]:
     """Return the first new column, right of all used ones, and names that the list does not have."""
     held = (cell.column for row in sheet.iter_rows() for cell in row if cell.value is not None)
@@ -135,11 +134,11 @@ def _new_columns(
             _(
                 "sheet '{name}' has no room for {columns} more columns: its last columns are in use. The "
                 "report's results.csv has every row: tcb-ops report",
-                name=shown(found.sheet.name, 40),
+                name=shown(listed.sheet.name, 40),
                 columns=len(COLUMNS),
             )
         )
-    taken = {fold(header) for header in found.headers}
+    taken = {fold(header) for header in listed.headers}
     headers = []
     for text in COLUMNS:
         # A colleague must not mistake a simulated run for the real upload.
@@ -229,14 +228,14 @@ def as_text(text: str) -> str:
 
 def _append(
     sheet: Worksheet,
-    found: ListSheet,
+    listed: ListSheet,
     first: int,
     headers: Sequence[str],
     texts: Iterator[tuple[int, Sequence[str]]],
 ) -> None:
     """Write the new columns into the sheet. They look like the path's cells."""
-    for line, values in chain([(found.header_line, headers)], texts):
-        style = sheet.cell(line, found.path)._style  # noqa: SLF001  the public way copies six objects per cell
+    for line, values in chain([(listed.header_line, headers)], texts):
+        style = sheet.cell(line, listed.path)._style  # noqa: SLF001  the public way copies six objects per cell
         for column, text in enumerate(values, first):
             cell = sheet.cell(line, column)
             cell.value = as_text(text) or None
@@ -247,11 +246,11 @@ def _append(
     _set_widths(sheet, first)
     # Otherwise sorting would separate rows from their results.
     area = area_of(sheet.auto_filter.ref) if sheet.auto_filter.ref else None
-    if area is not None and area.top == found.header_line:
+    if area is not None and area.top == listed.header_line:
         sheet.auto_filter.ref = str(area._replace(right=max(area.right, last)))
     for table in sheet.tables.values():
         area = area_of(table.ref)
-        if (area.top, area.right + 1) == (found.header_line, first) and table.headerRowCount != 0:
+        if (area.top, area.right + 1) == (listed.header_line, first) and table.headerRowCount != 0:
             _extend_table(table, str(area._replace(right=last)), headers)
 
 
@@ -282,68 +281,47 @@ def _set_widths(sheet: Worksheet, first: int) -> None:
 
 def _selected(
     sheet: Worksheet,
-    found: ListSheet,
+    header_line: int,
     first: int,
     lines: Sequence[int],
     texts: dict[int, Sequence[str]],
 ) -> bytes:
-    """Return a new workbook with these lines of a sheet: values with their number formats, and widths."""
+    """Return a new workbook with these lines of a sheet: values of their types, a text as exactly that text."""
     from xlsxwriter import Workbook as NewWorkbook
 
     content = BytesIO()
-    with NewWorkbook(content, {"in_memory": True}) as book:
+    with NewWorkbook(content, {"in_memory": True, "default_date_format": "yyyy-mm-dd hh:mm"}) as book:
         copied = book.add_worksheet(_NOT_IN_SHEET_NAMES.sub("_", sheet.title)[:31].strip("'") or None)
         copied.freeze_panes(1, 0)
-        for columns in sheet.column_dimensions.values():
-            columns.reindex()
-            if columns.min < first:
-                last = min(columns.max, first - 1)
-                copied.set_column(columns.min - 1, last - 1, columns.width, None, {"hidden": columns.hidden})
         for column, width in enumerate(WIDTHS, first - 1):
             copied.set_column(column, column, width)
-        plain, formats = book.add_format(), dict[tuple[str, bool], Any]()
+        plain, bold = book.add_format(), book.add_format({"bold": True})
         for row, line in enumerate(lines):
-            for column in range(1, first):
-                cell = sheet.cell(line, column)
-                looks = (cell.number_format, line == found.header_line)
-                if looks not in formats:
-                    formats[looks] = book.add_format({"num_format": looks[0], "bold": looks[1]})
-                _put(copied, row, column - 1, cell.value, formats[looks], plain)
-            for column, text in enumerate(texts.get(line, ()), first - 1):
-                _put(copied, row, column, text, plain, plain)
+            style = bold if line == header_line else plain
+            values = [sheet.cell(line, column).value for column in range(1, first)]
+            for column, value in enumerate([*values, *texts.get(line, ())]):
+                if isinstance(value, str):
+                    write_text(copied, row, column, value[:LONGEST], style, plain)
+                else:
+                    copied.write(row, column, value)
     return content.getvalue()
-
-
-def _put(sheet: Any, row: int, column: int, value: object, style: Any, plain: Any) -> None:
-    """Write a value with its type; a text as exactly that text."""
-    match value:
-        case None | "":
-            sheet.write_blank(row, column, None, style)
-        case bool():
-            sheet.write_boolean(row, column, value, style)
-        case int() | float():
-            sheet.write_number(row, column, value, style)
-        case datetime() | date() | time() | timedelta():
-            sheet.write_datetime(row, column, value, style)
-        case _:
-            write_text(sheet, row, column, str(value)[:LONGEST], style, plain)
 
 
 # --- values of the column ----------------------------------------------------------------------------------------------
 
 
 def _groups(
-    sheet: Worksheet, found: ListSheet, reader: RunReader, run: RunRecord, name: str
+    sheet: Worksheet, listed: ListSheet, reader: RunReader, run: RunRecord, name: str
 ) -> dict[str, list[int]]:
     """Return a column's values in order of appearance, each with its lines."""
-    column = next((at for at, header in enumerate(found.headers, 1) if fold(header) == fold(name)), 0)
+    column = next((at for at, header in enumerate(listed.headers, 1) if fold(header) == fold(name)), 0)
     if not column or not name:
-        listed = ", ".join(f"'{shown(header, 40)}'" for header in found.headers if header)
+        headers = ", ".join(f"'{shown(header, 40)}'" for header in listed.headers if header)
         raise UsageError(
             _(
                 "--split-by {wanted}: the list has no such column; it has {listed}.",
                 wanted=shown(name, 40),
-                listed=listed,
+                listed=headers,
             )
         )
     top_of: dict[int, int] = {}
@@ -381,9 +359,9 @@ def _file_names(stem: str, values: Sequence[str], lang: Lang) -> list[str]:
 def _distinct(name: str, taken: set[str], form: str) -> str:
     """Return a name that is not among the folded ones that are taken, numbered if need be, and add it to them."""
     numbered = (form.format(name=name, number=number) for number in count(2))
-    found = next(one for one in chain([name], numbered) if fold(one) not in taken)
-    taken.add(fold(found))
-    return found
+    distinct = next(candidate for candidate in chain([name], numbered) if fold(candidate) not in taken)
+    taken.add(fold(distinct))
+    return distinct
 
 
 # --- the run's own workbook ---

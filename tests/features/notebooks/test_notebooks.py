@@ -37,16 +37,16 @@ ONE = "02_run_uploads.ipynb"
 
 
 def test_a_new_workspace_gets_the_notebooks_and_the_sample(tmp_path):
-    copied = fill(tmp_path / "work")
-    assert {Path(name).stem for name in copied.new if "/" not in name} == set(notebook_names())
+    new, different = fill(tmp_path / "work")
+    assert {Path(name).stem for name in new if "/" not in name} == set(notebook_names())
     assert (tmp_path / "work" / "data" / "files" / "icon" / "cart.svg").is_file()
     for file in (tmp_path / "work").rglob("*"):
         assert not re.search(r'[<>:"\\|?*]|[. ]$', file.name)
-    for name in copied.new:
+    for name in new:
         source = SAMPLE / name.removeprefix("data/") if name.startswith("data/") else NOTEBOOKS / name
         assert (tmp_path / "work" / name).read_bytes() == source.read_bytes()
-    again = fill(tmp_path / "work")
-    assert (again.new, again.kept) == ((), ())
+    new, different = fill(tmp_path / "work")
+    assert (new, different) == ([], [])
 
 
 @pytest.mark.parametrize("name", [ONE, "data/paths.csv"])
@@ -54,13 +54,13 @@ def test_existing_files_are_not_overwritten_and_those_that_differ_are_listed(tmp
     fill(tmp_path)
     (tmp_path / name).write_bytes(b"mine")
     before = sorted(tmp_path.rglob("*"))
-    copied = fill(tmp_path)
-    assert (copied.new, copied.kept) == ((), (name,))
+    new, different = fill(tmp_path)
+    assert (new, different) == ([], [name])
     assert (tmp_path / name).read_bytes() == b"mine"
     assert sorted(tmp_path.rglob("*")) == before
     (tmp_path / name).rename(tmp_path / "mine.old")
-    again = fill(tmp_path)
-    assert (again.new, again.kept) == ((name,), ())
+    new, different = fill(tmp_path)
+    assert (new, different) == ([name], [])
     assert (tmp_path / "mine.old").read_bytes() == b"mine"
 
 
