@@ -141,7 +141,7 @@ def test_a_shell_whose_locale_has_no_chinese_loses_nothing(open_cli):
     assert (result.code, result.err.isascii()) == (3, True)
     assert "Internal error in tcb-ops (UnicodeEncodeError)" in result.err
     table = cli.in_process("runs", env=env)
-    assert table.out.startswith("date ")
+    assert table.out.startswith("run ")
     assert table.out.isascii()
     assert cli.upload().code == 0, "resumed"
     assert cli.calls == 2
