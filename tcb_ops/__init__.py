@@ -14,73 +14,42 @@ and the HTTP client only where they are needed.
 """
 
 # isort: skip_file
-# One import per module, which isort would split by name.
+# Type checkers read these imports; `_PUBLIC` says the same to Python.
 TYPE_CHECKING = False  # for type checkers, which know the name: typing takes twice the time of a bare start
 
 if TYPE_CHECKING:
-    from tcb_ops.api import (
-        all_runs as all_runs,
-        diff as diff,
-        links as links,
-        open_run as open_run,
-        prune as prune,
-        read_merchants as read_merchants,
-        read_paths as read_paths,
-        resume as resume,
-        retry as retry,
-        start_links as start_links,
-        start_resume as start_resume,
-        start_retry as start_retry,
-        start_upload as start_upload,
-        upload as upload,
-        upload_link as upload_link,
-    )
+    from tcb_ops.api import all_runs as all_runs, diff as diff, links as links, open_run as open_run
+    from tcb_ops.api import prune as prune, read_merchants as read_merchants, read_paths as read_paths
+    from tcb_ops.api import resume as resume, retry as retry, start_links as start_links
+    from tcb_ops.api import start_resume as start_resume, start_retry as start_retry
+    from tcb_ops.api import start_upload as start_upload, upload as upload, upload_link as upload_link
     from tcb_ops.errcodes import explain as explain
-    from tcb_ops.errors import (
-        ArgumentError as ArgumentError,
-        CanaryError as CanaryError,
-        InputError as InputError,
-        InterruptedRunError as InterruptedRunError,
-        RefusedError as RefusedError,
-        RunNotFoundError as RunNotFoundError,
-        SettingsError as SettingsError,
-        StoppedError as StoppedError,
-        TcbOpsError as TcbOpsError,
-        TokenError as TokenError,
-        TransportError as TransportError,
-        UsageError as UsageError,
-    )
+    from tcb_ops.errors import ArgumentError as ArgumentError, CanaryError as CanaryError
+    from tcb_ops.errors import InputError as InputError, InterruptedRunError as InterruptedRunError
+    from tcb_ops.errors import RefusedError as RefusedError, RunNotFoundError as RunNotFoundError
+    from tcb_ops.errors import SettingsError as SettingsError, StoppedError as StoppedError
+    from tcb_ops.errors import TcbOpsError as TcbOpsError, TokenError as TokenError
+    from tcb_ops.errors import TransportError as TransportError, UsageError as UsageError
     from tcb_ops.features.audit.api import audit as audit, notify as notify, start_audit as start_audit
     from tcb_ops.features.evidence.history import History as History, history as history
     from tcb_ops.features.evidence.verify import verify as verify
     from tcb_ops.features.merchants.api import check_merchants as check_merchants
-    from tcb_ops.features.stored.api import (
-        confirm as confirm,
-        delete as delete,
-        start_confirm as start_confirm,
-        start_delete as start_delete,
-        start_undo as start_undo,
-        undo as undo,
-    )
+    from tcb_ops.features.stored.api import confirm as confirm, delete as delete
+    from tcb_ops.features.stored.api import start_confirm as start_confirm, start_delete as start_delete
+    from tcb_ops.features.stored.api import start_undo as start_undo, undo as undo
     from tcb_ops.i18n import Lang as Lang, Text as Text
-    from tcb_ops.kinds import Kind as Kind
     from tcb_ops.lists.batch import Batch as Batch
     from tcb_ops.lists.merchants import Merchants as Merchants
-    from tcb_ops.model import (
-        Link as Link,
-        Merchant as Merchant,
-        Outcome as Outcome,
-        Problem as Problem,
-        Row as Row,
-        Secret as Secret,
-    )
+    from tcb_ops.kinds import Kind as Kind
+    from tcb_ops.model import Link as Link, Merchant as Merchant, Outcome as Outcome, Problem as Problem
+    from tcb_ops.model import Row as Row, Secret as Secret
     from tcb_ops.reports.comparisons import Diff as Diff
-    from tcb_ops.resolve import TargetOptions as TargetOptions
     from tcb_ops.run import Run as Run, RunHandle as RunHandle
     from tcb_ops.runs.limits import RunLimits as RunLimits
     from tcb_ops.runs.progress import Progress as Progress
     from tcb_ops.settings import Settings as Settings, load_settings as load_settings
     from tcb_ops.start import ResumeOptions as ResumeOptions, StartOptions as StartOptions
+    from tcb_ops.start import TargetOptions as TargetOptions
 
 __version__ = "0.1.0"
 
@@ -105,12 +74,11 @@ _PUBLIC = {
     "kinds": "Kind",
     "model": "Link Merchant Outcome Problem Row Secret",
     "reports.comparisons": "Diff",
-    "resolve": "TargetOptions",
     "run": "Run RunHandle",
     "runs.limits": "RunLimits",
     "runs.progress": "Progress",
     "settings": "Settings load_settings",
-    "start": "ResumeOptions StartOptions",
+    "start": "ResumeOptions StartOptions TargetOptions",
 }
 """The public names, by module."""
 _MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names.split()}

@@ -19,8 +19,14 @@ from tcb_ops.i18n import _, as_list
 from tcb_ops.kinds import ANY_KIND, kind_names, provided
 from tcb_ops.model import Link
 from tcb_ops.reports.comparisons import Diff, compare
-from tcb_ops.resolve import (
+from tcb_ops.run import Run, RunHandle, environments_of
+from tcb_ops.runs.list_kinds import LINKS
+from tcb_ops.settings import Settings
+from tcb_ops.start import (
+    ResumeOptions,
+    StartOptions,
     TargetOptions,
+    blocking,
     existing_ledger,
     find_run,
     ledger_with_runs,
@@ -29,11 +35,8 @@ from tcb_ops.resolve import (
     opened_target,
     rows_of_frame,
     settings_for,
+    start_run,
 )
-from tcb_ops.run import Run, RunHandle, environments_of
-from tcb_ops.runs.list_kinds import LINKS
-from tcb_ops.settings import Settings
-from tcb_ops.start import ResumeOptions, StartOptions, blocking, start_run
 
 if TYPE_CHECKING:
     import pandas as pd

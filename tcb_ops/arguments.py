@@ -149,7 +149,6 @@ def _fits(value: Any, kind: Any) -> bool:
 
 
 def _items_fit(value: Any, origin: Any, args: tuple[Any, ...]) -> bool:
-    """Return whether a value is a collection of a type, with items that fit."""
     if origin is Mapping:
         return isinstance(value, Mapping) and all(
             _fits(key, args[0]) and _fits(item, args[1]) for key, item in value.items()

@@ -13,6 +13,8 @@ from enum import Enum, unique
 from functools import lru_cache
 from typing import Any, TypeGuard
 
+import msgspec
+
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_list
 
 
@@ -325,18 +327,19 @@ def read_detail(value: str) -> Detail | None:
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
 
 
-_DEEPEST = 50
-"""Maximum nesting of reasons: as many as a row of a list can have problems."""
+class _Stored(msgspec.Struct):
+    """A Detail in the ledger."""
+
+    code: str
+    params: dict[str, str | int | float | _Stored]
 
 
 @lru_cache(maxsize=1024)  # most rows of a run share a few
 def _parsed(value: str) -> Detail:
     try:
-        found = json.loads(value)
-        _encode(found).encode()  # refuses surrogates, which cannot be printed
+        return _from_stored(msgspec.json.decode(value, type=_Stored))
     except RecursionError:
         raise ValueError(value) from None
-    return _from_plain(found, _DEEPEST)
 
 
 def _plain(reason: Detail) -> dict[str, Any]:
@@ -344,19 +347,13 @@ def _plain(reason: Detail) -> dict[str, Any]:
     return {"code": str(reason.code), "params": params}
 
 
-def _from_plain(found: Any, deepest: int) -> Detail:
-    """Return the Detail of parsed JSON; a code of a newer tcb-ops is shown unchanged, with its parameters."""
-    code, params = found["code"], found["params"]
-    known = deepest > 0 and type(code) is str and type(params) is dict
-    if not known or not all(isinstance(one, str | int | float | dict) for one in params.values()):
-        raise ValueError(found)
-    inner = {
-        name: _from_plain(one, deepest - 1) if isinstance(one, dict) else one for name, one in params.items()
-    }
-    if code not in _CODES:
-        shown = f"{code} {_encode(params)}" if params else code
-        return detail(DetailCode.TEXT, en=shown, zh=shown)
-    reason = detail(_CODES[code], **inner)
+def _from_stored(kept: _Stored) -> Detail:
+    """Return the Detail; a code of a newer tcb-ops is shown unchanged, with its parameters."""
+    if kept.code not in _CODES:
+        text = f"{kept.code} {msgspec.json.encode(kept.params).decode()}" if kept.params else kept.code
+        return detail(DetailCode.TEXT, en=text, zh=text)
+    inner = {name: _from_stored(v) if isinstance(v, _Stored) else v for name, v in kept.params.items()}
+    reason = detail(_CODES[kept.code], **inner)
     for lang in Lang:
         reason.of(lang)  # raises if a parameter is missing
     return reason

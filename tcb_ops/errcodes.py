@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from enum import StrEnum
 from functools import cache
 from typing import Any
 
 from tcb_ops.arguments import checked
 from tcb_ops.errors import UsageError
+from tcb_ops.formatting import shown
 from tcb_ops.i18n import NOTHING, Bilingual, Text, _, as_list
 from tcb_ops.kinds import features
 from tcb_ops.model import Owner
@@ -193,9 +195,8 @@ def errcode(code: int, owner: Owner = Owner.MERCHANT) -> Errcode:
     In an environment of the platform's own no merchant is asked and no permission set granted: there the texts are about
     the component token.
     """
-    entry = _by_errcode().get(code)
-    if entry is not None:
-        return entry if owner is Owner.MERCHANT else _component_texts().get(code, entry)
+    if (entry := _by_errcode(owner).get(code)) is not None:
+        return entry
     return Errcode(
         code=code,
         name="unknown",
@@ -257,38 +258,25 @@ def explain(code: int | str) -> Errcode | StoreCode:
     names = {entry.code.lower(): entry.code for entry in all_store_codes()}
     if text.lower() in names:
         return store_code(names[text.lower()])
-    from difflib import get_close_matches
-
-    shown = text if len(text) <= 40 else f"{text[:40]}…"
-    if near := [names[match] for match in get_close_matches(text.lower(), names)]:
-        raise UsageError(
-            _(
-                "“{shown}” is neither an errcode nor a code of the store. Did you mean {near}?",
-                shown=shown,
-                near=as_list(near),
-            )
-        )
+    near = [names[match] for match in get_close_matches(text.lower(), names)] or ["85088", "SlowDown"]
     raise UsageError(
         _(
-            "“{shown}” is neither an errcode nor a code of the store. Give one such as 85088 or SlowDown.",
-            shown=shown,
+            "“{code}” is neither an errcode nor a code of the store. Give one such as {near}.",
+            code=shown(text, 40),
+            near=as_list(near),
         )
     )
 
 
 @cache
-def _component_texts() -> dict[int, Errcode]:
-    """Return the entries with other texts for an environment of the platform's own."""
-    return {
-        code: replace(_by_errcode()[code], **_meaning(line))
-        for line in _lines("componentcodes.csv")
-        if (code := int(line["errcode"]))
-    }
-
-
-@cache
-def _by_errcode() -> dict[int, Errcode]:
-    return {entry.code: entry for entry in all_errcodes()}
+def _by_errcode(owner: Owner) -> dict[int, Errcode]:
+    """Return the entries by errcode; some have other texts in an environment of the platform's own."""
+    entries = {entry.code: entry for entry in all_errcodes()}
+    if owner is Owner.PLATFORM:
+        for line in _lines("componentcodes.csv"):
+            code = int(line["errcode"])
+            entries[code] = replace(entries[code], **_meaning(line))
+    return entries
 
 
 @cache

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tcb_ops.formatting import format_duration, format_size, sanitize
+from tcb_ops.formatting import format_size, sanitize
 from tcb_ops.i18n import Text, _, as_facts, as_list, ngettext
 from tcb_ops.kinds import is_provided, provided
 from tcb_ops.lists.batch import Batch
@@ -21,8 +21,6 @@ from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.records import Tally
 from tcb_ops.settings import Settings
 
-LINK_LIFE = 900
-"""Lifetime of a link in seconds (q-sign-time in the sample of getUploadTcbFileLink)."""
 RETRIED = frozenset({Outcome.REFUSED, Outcome.FAILED, Outcome.NOT_ATTEMPTED})
 """The outcomes that `retry` runs again."""
 
@@ -30,19 +28,6 @@ RETRIED = frozenset({Outcome.REFUSED, Outcome.FAILED, Outcome.NOT_ATTEMPTED})
 def seconds_at_rate(batch: Batch, limits: RunLimits) -> float:
     """Return the least seconds that the busiest appid needs at the configured rate."""
     return batch.most_rows_of_an_appid / limits.rate if limits.rate else 0.0
-
-
-def short_life(batch: Batch, limits: RunLimits) -> Text | None:
-    """Return a warning if the first links expire before the last is issued at the configured rate."""
-    seconds = seconds_at_rate(batch, limits)
-    if seconds <= LINK_LIFE:
-        return None
-    return _(
-        "At {rate:g} calls/s this takes {duration}, but a link expires after about 15 minutes: the first links "
-        "will have expired before the last one is issued.",
-        rate=limits.rate,
-        duration=format_duration(seconds),
-    )
 
 
 def ran_out(links: int, out: Path | str) -> Text | None:

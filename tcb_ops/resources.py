@@ -14,9 +14,6 @@ from tcb_ops.errors import ResourceLimitError
 from tcb_ops.formatting import fold
 from tcb_ops.i18n import Text, _
 
-if sys.platform != "win32":
-    import resource  # imported early: without free file descriptors no module can be loaded
-
 _DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
 _MEMORY = {errno.ENOMEM, errno.ENOBUFS}
 _LONGEST_NAME = 255
@@ -53,13 +50,13 @@ def system_reason(error: OSError | ValueError) -> Text:
 
 def nearest_path(missing: Path, fits: Callable[[Path], bool] = Path.is_file) -> Path | None:
     """Return the path beside a missing one with the most similar name, ignoring extensions; None without one."""
-    there: dict[str, Path] = {}
-    with suppress(OSError):
-        there = {fold(path.stem): path for path in sorted(missing.parent.iterdir()) if fits(path)}
     from difflib import get_close_matches
 
-    near = get_close_matches(fold(missing.stem), there, n=1)
-    return there[near[0]] if near else None
+    by_name: dict[str, Path] = {}
+    with suppress(OSError):
+        by_name = {fold(path.stem): path for path in sorted(missing.parent.iterdir()) if fits(path)}
+    near = get_close_matches(fold(missing.stem), by_name, n=1)
+    return by_name[near[0]] if near else None
 
 
 def exhausted(error: BaseException, *, unclear: bool = False) -> ResourceLimitError | None:
@@ -80,7 +77,12 @@ def exhausted(error: BaseException, *, unclear: bool = False) -> ResourceLimitEr
         except OSError as found:
             code = _errno(found)
     if code in _DESCRIPTORS:
-        return ResourceLimitError(_descriptors(code))
+        return ResourceLimitError(
+            _(
+                "too many open files: no further file or connection can be opened. Close other programs, raise the limit "
+                "(`ulimit -n 4096`) or lower --concurrency, then run the same command again."
+            )
+        )
     if code in _MEMORY:
         return ResourceLimitError(
             _(
@@ -107,26 +109,6 @@ def _errno(error: BaseException | None) -> int | None:
             return error.errno
         error = error.__cause__ or error.__context__
     return None
-
-
-def _descriptors(code: int | None) -> Text:
-    limit = descriptor_limit()
-    if code == errno.ENFILE or limit is None:
-        return _(
-            "too many open files on this machine: no further file or connection can be opened. Close other "
-            "programs or lower --concurrency, then run the same command again."
-        )
-    return _(
-        "too many open files: the limit of this process is {limit}, for files and connections together. "
-        "Raise ulimit -n, for example to 4096 (`ulimit -n 4096`), or lower --concurrency; then run the "
-        "same command again.",
-        limit=limit,
-    )
-
-
-def descriptor_limit() -> int | None:
-    """Return the maximum number of open files of this process; None on Windows."""
-    return None if sys.platform == "win32" else resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def sync_to_disk(path: Path) -> None:

@@ -22,7 +22,7 @@ from tcb_ops.kinds import provided
 from tcb_ops.model import Merchant, Outcome
 from tcb_ops.reports.comparisons import Diff, compare
 from tcb_ops.reports.explanations import change_mark, why
-from tcb_ops.reports.summary import Cause, RunSummary
+from tcb_ops.reports.summary import RunSummary
 from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.stop_errors import stop_text
 from tcb_ops.settings import Settings
@@ -145,10 +145,6 @@ class Run:
     def summary(self) -> dict[str, Any]:
         """Return the object that `--json` prints."""
         return self.overview().to_json()
-
-    def cause_list(self) -> list[Cause]:
-        """Return what went wrong, by merchant, environment and code, most rows first; as values, without pandas."""
-        return self.overview().causes
 
     def tallies(self) -> list[Tally]:
         """Return current rows by merchant, environment, outcome and code, with one query of the ledger."""

@@ -13,7 +13,6 @@ import re
 import string
 import zipfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import IO
@@ -163,67 +162,51 @@ _KINDS = (
 
 
 @cache
-def _patterns() -> tuple[tuple[bytes, re.Pattern[bytes], re.Pattern[str], Text], ...]:
-    """Return for each kind its literal, and its pattern for bytes and for text.
-
-    Case is ignored (Access_Token occurs too), for ASCII only, so that bytes and text match alike.
-    """
+def _patterns() -> tuple[tuple[bytes, re.Pattern[bytes], Text], ...]:
+    """Return each kind's literal and pattern, which ignores case (Access_Token occurs too)."""
     return tuple(
-        (
-            literal.encode(),
-            re.compile((name + _VALUE).encode(), re.IGNORECASE),
-            re.compile(rf"({name}){_VALUE}", re.IGNORECASE | re.ASCII),
-            kind,
-        )
+        (literal.encode(), re.compile(f"({name}){_VALUE}".encode(), re.IGNORECASE), kind)
         for literal, name, kind in _KINDS
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Leak:
-    """A secret found in a file: what it is, never the secret itself."""
-
-    kind: Text
-    line: int
-    """By line feeds, from 1; in a workbook, within one of its parts."""
-
-
 def masked(text: str) -> str:
     """Return a text with ••• in place of what `find_leak` would find."""
-    small = text.encode("utf-8", "surrogatepass").lower()  # str.lower() takes five times as long
-    if b"token" in small or b"q-" in small or b"@@@" in small:
-        for literal, _bytes, pattern, _kind in _patterns():
-            if literal in small:
-                text = pattern.sub(rf"\1{MASK}", text)
-    return text
+    body = text.encode("utf-8", "surrogatepass")
+    small = body.lower()  # str.lower() takes five times as long
+    if not (b"token" in small or b"q-" in small or b"@@@" in small):
+        return text
+    for literal, pattern, _kind in _patterns():
+        if literal in small:
+            body = pattern.sub(rb"\1" + MASK.encode(), body)
+    return body.decode("utf-8", "surrogatepass")
 
 
-def find_leak(file: Path) -> Leak | None:
-    """Return the first secret in a file, or in the parts of a workbook; None without one. Raises OSError.
+def find_leak(file: Path) -> Text | None:
+    """Return what the first secret in a file, or in a part of a workbook, is; None without one. Raises OSError.
 
     PDFs are not searched: they are compressed, and printed from the page.
     """
-    if file.suffix == ".xlsx":
-        with zipfile.ZipFile(file) as parts:
-            for name in parts.namelist():
-                with parts.open(name) as stream:
-                    if leak := _look_through(stream):
-                        return leak
-        return None
     if file.suffix == ".pdf":
         return None
-    with file.open("rb") as stream:
-        return _look_through(stream)
+    if file.suffix != ".xlsx":
+        with file.open("rb") as stream:
+            return _look_through(stream)
+    with zipfile.ZipFile(file) as parts:
+        for name in parts.namelist():
+            with parts.open(name) as stream:
+                if (leak := _look_through(stream)) is not None:
+                    return leak
+    return None
 
 
-def _look_through(stream: IO[bytes]) -> Leak | None:
-    tail, lines = b"", 1
+def _look_through(stream: IO[bytes]) -> Text | None:
+    tail = b""
     while chunk := stream.read(CHUNK):
         body = tail + chunk
         small = body.lower()
-        for literal, pattern, _text, kind in _patterns():
-            if literal in small and (found := pattern.search(body)):
-                return Leak(kind, lines + body.count(b"\n", 0, found.start()))
+        for literal, pattern, kind in _patterns():
+            if literal in small and pattern.search(body):
+                return kind
         tail = body[-OVERLAP:]
-        lines += body.count(b"\n", 0, len(body) - len(tail))
     return None

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, dataclass, field, fields, replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, get_origin
 from urllib.parse import urlsplit
@@ -26,7 +26,7 @@ from tcb_ops.kinds import features, load
 from tcb_ops.model import SIMULATOR, is_loopback, target_label
 from tcb_ops.resources import nearest_path
 from tcb_ops.toml_file import cannot_be_read, parse_toml, read_text
-from tcb_ops.values import check, values_of
+from tcb_ops.values import InvalidValueError, Value, check, values_of
 
 SETTINGS_FILE = "tcb-ops.toml"
 PREFIX = "TCB_OPS_"
@@ -53,6 +53,15 @@ _INTERNAL = {"setting": False}
 """Marks a field that no file and no variable sets."""
 
 
+class MistakesError(SettingsError):
+    """Some settings are wrong; `mistakes`: what is wrong with each, by its name."""
+
+    def __init__(self, mistakes: Mapping[str, Text]) -> None:
+        lines = [_("{name}: {why}.", name=name, why=problem) for name, problem in mistakes.items()]
+        super().__init__(as_lines(lines), _("Correct it, then run the same command again."))
+        self.mistakes = mistakes
+
+
 class Section:
     """Settings that are checked, and kept in the types of their fields. A feature's section derives from it."""
 
@@ -61,9 +70,10 @@ class Section:
 
     def __init__(self, **values: Any) -> None:
         """Take settings by name; the others have their defaults. Raises SettingsError with every mistake."""
-        converted, mistakes = check(type(self), values, partial(_unknown, type(self), ""), strict=False)
+        unknown = _("there is no such setting; the names are {names}", names=as_list(values_of(type(self))))
+        converted, mistakes = check(type(self), values, lambda _name, _value: unknown, strict=False)
         if mistakes:
-            raise _refused([_("{name}: {why}.", name=name, why=text) for name, text in mistakes.items()])
+            raise MistakesError(mistakes)
         self._set(converted)
 
     def _set(self, values: Mapping[str, Any]) -> None:
@@ -124,7 +134,9 @@ class Origin:
     file: Path | None = None
     """Absolute, with symbolic links resolved; None without a settings file."""
     from_file: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """The file's settings, with paths resolved against its folder; the ledger's URL may contain a password."""
+    """The file's settings by name (`tokens.file`), with paths resolved against its folder; the ledger's URL may contain a
+    password.
+    """
     overridden: frozenset[str] = frozenset()
     """Settings given by an option or a variable."""
     found: Trust | None = None
@@ -170,16 +182,10 @@ class Settings(Section):
         host = urlsplit(str(values.get("api_base", ""))).hostname or ""
         running = {"target": SIMULATOR} if values.get("target") == SIMULATOR and is_loopback(host) else {}
         values = {name: value for name, value in values.items() if name not in running}
-        combined, mistakes = _combined([_Layer(_environment(), _variable), _Layer(values, str)])
-        if mistakes:
-            raise _refused(mistakes)
-        sections = {name: section_models()[name] for name in combined.keys() & section_models().keys()}
-        made = {
-            name: combined[name] if model.REPEATED else model(**combined[name])
-            for name, model in sections.items()
-        }
-        added = {name: made.pop(name) for name in made.keys() - values_of(Settings).keys()}
-        self._set(combined | running | made | {"sections": added, "origin": origin or Origin()})
+        combined = _combined([_Layer(_environment(), _variable), _Layer(_by_key(values), str)])
+        sections = _sections(combined)
+        added = {name: sections.pop(name) for name in sections.keys() - values_of(Settings).keys()}
+        self._set(combined | running | sections | {"sections": added, "origin": origin or Origin()})
 
     def __repr__(self) -> str:
         target = target_label(self.run_target, self.api_base)
@@ -301,10 +307,7 @@ def with_target(settings: Settings, target: str | None) -> Settings:
     """Return the same settings with another target, `simulator` or a URL; None keeps it. Raises SettingsError."""
     if target is None or target == settings.run_target:
         return settings
-    pair, mistakes = _combined([_Layer({"target": target, "api_base": target}, str)])
-    if mistakes:
-        raise _refused(mistakes)
-    return replace(settings, **pair)
+    return replace(settings, **_combined([_Layer({"target": target, "api_base": target}, str)]))
 
 
 @checked
@@ -317,20 +320,15 @@ def load_settings(config: str | Path | None = None, options: Mapping[str, Any] |
     """
     file = settings_file(config)
     text, writers = _read(file, _named_by(config))
-    in_file = {} if text is None else parse_toml(text, file)
-    if text is not None:
-        _resolve(file.parent, in_file)
-    given = {name: value for name, value in (options or {}).items() if value is not None}
+    in_file = {} if text is None else _in_folder(file.parent, _by_key(parse_toml(text, file)))
+    given = _by_key({name: value for name, value in (options or {}).items() if value is not None})
     if given.get("target") == "":
-        raise _refused([_("--target: it is empty; write simulator or a URL.")])
+        raise MistakesError({"--target": _("it is empty; write simulator or a URL")})
     of_file = _Layer(in_file, lambda key: f"{file}: {key}")
-    variables = _Layer(_environment(), _variable)
-    combined, mistakes = _combined([of_file, variables, _Layer(given, str)])
-    mistakes += _unknown_variables()
-    if mistakes:
-        raise _refused(mistakes)
+    variables = _environment()
+    combined = _combined([of_file, _Layer(variables, _variable), _Layer(given, str)], _unknown_variables())
     path = Path(os.path.realpath(file)) if text is not None else None
-    origin = Origin(path, _one_target(of_file)[0], frozenset(given) | variables.values.keys(), writers)
+    origin = Origin(path, _one_target(of_file)[0], frozenset(given) | variables.keys(), writers)
     return Settings(**combined, origin=origin)
 
 
@@ -338,24 +336,47 @@ class _Layer(NamedTuple):
     """Settings of one source, which override those of the sources before."""
 
     values: Mapping[str, Any]
-    name: Callable[[str], str]
+    """By name, those in sections as `tokens.url`."""
+    shown: Callable[[str], str]
     """How messages name a setting of this source."""
 
 
-def _combined(layers: Sequence[_Layer]) -> tuple[dict[str, Any], list[Text]]:
-    """Return the settings of all layers in their own types, sections as dicts, and every mistake."""
-    combined: dict[str, Any] = {}
-    mistakes: list[Text] = []
+def _by_key(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings by name, those in sections as `tokens.url`; sections that may be repeated stay as they are."""
+    by_key = dict(values)
+    for name, value in values.items():
+        section = vars(value) if isinstance(value, Section) else value
+        if isinstance(section, Mapping) and name in section_models() and not section_models()[name].REPEATED:
+            by_key |= {f"{name}.{key}": each for key, each in section.items() if each is not None}
+            del by_key[name]
+    return by_key
+
+
+def _sections(by_key: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the sections of checked settings, by name; a tuple of those that may be repeated."""
+    sections: dict[str, Any] = {}
+    for name, model in section_models().items():
+        values = {key.removeprefix(f"{name}."): by_key[key] for key in by_key if key.startswith(f"{name}.")}
+        if name in by_key or values:
+            sections[name] = by_key[name] if model.REPEATED else model(**values)
+    return sections
+
+
+def _combined(layers: Sequence[_Layer], mistakes: Mapping[str, Text] = {}) -> dict[str, Any]:
+    """Return the settings of all layers in their own types, by name. Raises MistakesError with every mistake."""
+    combined, wrong = dict[str, Any](), dict[str, Text]()
     for layer in layers:
         values, target_name = _one_target(layer)
-        converted, wrong = _check_layer(values)
-        for key, problem in wrong.items():
-            name = layer.name(target_name if key == "api_base" else key)
-            mistakes.append(_("{name}: {why}.", name=name, why=problem))
-        for key, value in converted.items():
-            nested = isinstance(value, dict)
-            combined[key] = {**combined.get(key, {}), **value} if nested else value
-    return combined, mistakes
+        for key, value in values.items():
+            try:
+                combined[key] = _checked(key, value)
+            except MistakesError as error:  # of repeated sections
+                wrong |= {layer.shown(f"{key}.{name}"): text for name, text in error.mistakes.items()}
+            except InvalidValueError as error:
+                wrong[layer.shown(target_name if key == "api_base" else key)] = error.text
+    if wrong or mistakes:
+        raise MistakesError({**wrong, **mistakes})
+    return combined
 
 
 def _one_target(layer: _Layer) -> tuple[dict[str, Any], str]:
@@ -365,7 +386,7 @@ def _one_target(layer: _Layer) -> tuple[dict[str, Any], str]:
     if not given:
         return {key: value for key, value in values.items() if key != "target" or value}, "api_base"
     if len({value.rstrip("/") for value in given.values()}) > 1:
-        first, second = map(layer.name, _TARGETS)
+        first, second = map(layer.shown, _TARGETS)
         raise SettingsError(
             _("{one} and {other} specify different targets: give only one of them.", one=first, other=second)
         )
@@ -375,65 +396,35 @@ def _one_target(layer: _Layer) -> tuple[dict[str, Any], str]:
     return values | {"target": "", "api_base": value}, key
 
 
-def _check_layer(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Text]]:
-    """Return the settings of a layer in their own types, and what is wrong with others, by their names.
-
-    A section is a dict of its settings, a section that may be repeated a tuple of sections.
-    """
-    models = section_models()
-    plain = {name: value for name, value in values.items() if name not in models}
-    converted, wrong = check(Settings, plain, partial(_unknown, Settings, ""), strict=False)
-    for name in values.keys() & models.keys():
-        model, value = models[name], values[name]
-        if not model.REPEATED:
-            converted[name], mistakes = _check_section(name, model, value)
-            wrong |= mistakes
-            continue
-        if not isinstance(value, list | tuple):
-            wrong[name] = _("must be sections that begin with [[{name}]]", name=name)
-            continue
-        entries = []
-        for entry in value:
-            settings, mistakes = _check_section(name, model, entry)
-            wrong |= mistakes
-            if not mistakes:
-                entries.append(model(**settings))
-                if (lacking := entries[-1].lacks()) is not None:
-                    wrong[name] = lacking
-        converted[name] = tuple(entries)
-    return converted, wrong
-
-
-def _check_section(name: str, model: type[Section], value: Any) -> tuple[dict[str, Any], dict[str, Text]]:
-    if isinstance(value, model):
-        return {key: each for key, each in vars(value).items() if each is not None}, {}
-    if not isinstance(value, Mapping):
-        return {}, {name: _("must be a section that begins with [{name}]", name=name)}
-    settings, wrong = check(model, value, partial(_unknown, model, f"{name}."), strict=False)
-    return settings, {f"{name}.{key}": problem for key, problem in wrong.items()}
+def _checked(key: str, value: Any) -> Any:
+    """Return a setting in its own type. Raises InvalidValueError, MistakesError for a repeated section."""
+    if (setting := setting_values().get(key)) is not None:
+        return setting.convert(value, strict=False)
+    model = section_models().get(key)
+    if model is None:
+        raise InvalidValueError(_unknown(key, value))
+    if not model.REPEATED:
+        raise InvalidValueError(_("must be a section that begins with [{name}]", name=key))
+    if not isinstance(value, list | tuple) or not all(isinstance(entry, Mapping | model) for entry in value):
+        raise InvalidValueError(_("must be sections that begin with [[{name}]]", name=key))
+    entries = [entry if isinstance(entry, model) else model(**entry) for entry in value]
+    for entry in entries:
+        if (lacking := entry.lacks()) is not None:
+            raise InvalidValueError(lacking)
+    return tuple(entries)
 
 
 def _environment() -> dict[str, Any]:
     """Return what the TCB_OPS_… variables give. A list is JSON, or words as a shell reads them."""
     variables = {name.upper(): value for name, value in os.environ.items()}
-
-    def given(model: type[Section], prefix: str) -> dict[str, Any]:
-        values: dict[str, Any] = {}
-        for name, setting in values_of(model).items():
-            if (value := variables.get(_variable(f"{prefix}{name}"))) is not None:
-                values[name] = _words(value) if get_origin(setting.kind) is tuple else value
-        return values
-
-    sections = {
-        name: values
-        for name, model in section_models().items()
-        if not model.REPEATED and (values := given(model, f"{name}."))
+    return {
+        key: _words(value) if get_origin(setting.kind) is tuple else value
+        for key, setting in setting_values().items()
+        if (value := variables.get(_variable(key))) is not None
     }
-    return {name: value for name, value in given(Settings, "").items() if name not in sections} | sections
 
 
 def _words(value: str) -> list[str] | str:
-    """Return the list that a variable holds; the variable's value where it holds none."""
     import shlex
 
     with suppress(ValueError):
@@ -442,33 +433,20 @@ def _words(value: str) -> list[str] | str:
     return value
 
 
-def _refused(mistakes: Sequence[Text]) -> SettingsError:
-    if len(mistakes) == 1:
-        return SettingsError(mistakes[0], _("Correct it, then run the same command again."))
-    return SettingsError(as_lines([*mistakes, _("Correct these, then run the same command again.")]))
-
-
 def _variable(key: str) -> str:
     """Return the variable of a setting: TCB_OPS_TOKENS__URL for `tokens.url`."""
     return PREFIX + key.upper().replace(".", "__")
 
 
-def _unknown_variables() -> list[Text]:
-    sections = [name for name, model in section_models().items() if not model.REPEATED]
-    names = [CONFIG, *map(_variable, [*setting_names(), *sections])]
-    mistakes = []
-    for name in sorted(map(str.upper, os.environ)):
-        own = name.removeprefix(PREFIX)
-        if own == name or name in names or _OTHER_VARIABLES.fullmatch(own):
-            continue
-        from difflib import get_close_matches
-
-        if near := get_close_matches(name, names, n=1, cutoff=0.75):
-            problem = _("there is no such setting (did you mean {places}?)", places=near[0])
-        else:
-            problem = _("there is no such setting; unset this variable")
-        mistakes.append(_("{name}: {why}.", name=name, why=problem))
-    return mistakes
+def _unknown_variables() -> dict[str, Text]:
+    """Return what is wrong with TCB_OPS_… variables that are no settings, by their names."""
+    names = {CONFIG, *map(_variable, setting_values())}
+    others = sorted(name.upper() for name in os.environ if name.upper().startswith(PREFIX))
+    return {
+        name: _("there is no such setting; correct its name, or unset this variable")
+        for name in others
+        if name not in names and not _OTHER_VARIABLES.fullmatch(name.removeprefix(PREFIX))
+    }
 
 
 @cache
@@ -478,27 +456,27 @@ def section_models() -> Mapping[str, type[Section]]:
     return {"lifecycle": LifecycleSettings, "tokens": TokenSettings} | added
 
 
-def setting_names() -> list[str]:
-    """Return the name of every setting, those in sections as `tokens.url`; without sections that may be repeated."""
-    models = sorted(section_models().items())
-    plain = [name for name in values_of(Settings) if name not in section_models()]
-    return plain + [
-        f"{name}.{key}" for name, model in models if not model.REPEATED for key in values_of(model)
-    ]
+@cache
+def setting_values() -> Mapping[str, Value]:
+    """Return what each setting takes, by name, those in sections as `tokens.url`; without sections that may be repeated."""
+    models = {name: model for name, model in sorted(section_models().items()) if not model.REPEATED}
+    return {key: value for key, value in values_of(Settings).items() if key not in section_models()} | {
+        f"{name}.{key}": value for name, model in models.items() for key, value in values_of(model).items()
+    }
 
 
-def _unknown(model: type[Section], prefix: str, name: str, value: object) -> Text:
+def _unknown(key: str, value: object) -> Text:
     """Return the message for an unknown setting, with the most similar name, which may be in another section."""
     from difflib import get_close_matches
 
-    places = {key.rpartition(".")[2]: key for key in reversed([*setting_names(), *section_models()])}
-    places |= {setting: f"{prefix}{setting}" for setting in values_of(model)}
-    if near := get_close_matches(name, places, n=1):
-        return _("there is no such setting (did you mean {places}?)", places=places[near[0]])
+    section, _dot, name = key.rpartition(".")
+    siblings = [each for each in setting_values() if each.startswith(f"{section}.") or not section]
+    names = {each.rpartition(".")[2]: each for each in (*reversed(list(setting_values())), *siblings)}
+    if near := get_close_matches(name, names, n=1):
+        return _("there is no such setting (did you mean {places}?)", places=names[near[0]])
     if isinstance(value, Mapping | list):
         return _("the feature with this section is not installed; remove it")
-    names = [key.removeprefix(prefix) for key in setting_names() if key.startswith(prefix)]
-    return _("there is no such setting; the names are {names}", names=as_list(names))
+    return _("there is no such setting; the names are {names}", names=as_list(siblings))
 
 
 _practice: Settings | None = None
@@ -541,19 +519,26 @@ def _read(file: Path, named_by: str) -> tuple[str | None, Trust | None]:
     raise SettingsError(problem, _("Check {named_by}.", named_by=named_by))
 
 
-def _resolve(folder: Path, values: dict[str, Any]) -> None:
-    """Resolve the paths in a settings file against its folder, those that are not given too."""
-    ledger = values.setdefault("ledger", LEDGER_FILE)
-    if isinstance(ledger, str) and "://" not in ledger:
-        values["ledger"] = str(folder / ledger)
-    places: list[tuple[type[Section], Any]] = [(Settings, values)]
+def _in_folder(folder: Path, by_key: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a settings file's settings with their paths resolved against its folder, those that are not given too."""
+    resolved = _resolved(folder, setting_values(), by_key)
     for name, model in section_models().items():
-        entries = values.get(name, []) if model.REPEATED else [values.setdefault(name, {})]
-        places += [(model, entry) for entry in entries] if isinstance(entries, list) else []
-    for model, section in places:
-        for name, setting in values_of(model).items() if isinstance(section, dict) else ():
-            value = section.get(name, getattr(model, name, None))
-            if setting.kind is Path and isinstance(value, str | Path):
-                section[name] = folder / value
-            elif model is TokenSettings and isinstance(value, str) and value.startswith("file:"):
-                section[name] = f"file:{folder / value.removeprefix('file:').strip()}"
+        if model.REPEATED and isinstance(entries := by_key.get(name), list):
+            resolved[name] = [
+                _resolved(folder, values_of(model), entry) if isinstance(entry, Mapping) else entry
+                for entry in entries
+            ]
+    return resolved
+
+
+def _resolved(folder: Path, expected: Mapping[str, Value], given: Mapping[str, Any]) -> dict[str, Any]:
+    resolved = dict(given)
+    for name, setting in expected.items():
+        value = given.get(name, setting.default)
+        if setting.kind is Path and isinstance(value, str | Path):
+            resolved[name] = folder / value
+        elif name == "ledger" and isinstance(value, str) and "://" not in value:
+            resolved[name] = str(folder / value)
+        elif rules.secret_place in setting.notes and str(value).startswith("file:"):
+            resolved[name] = f"file:{folder / str(value).removeprefix('file:').strip()}"
+    return resolved

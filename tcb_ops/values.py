@@ -50,6 +50,8 @@ class Value:
     """Its type, without `None`."""
     notes: tuple[Any, ...]
     required: bool
+    default: Any
+    """None if it is made for each object."""
 
     @property
     def name(self) -> str:
@@ -116,7 +118,8 @@ def _values_of(model: type) -> Mapping[str, Value]:
             hint = inner[0]
         kind, *notes = get_args(hint) if get_origin(hint) is Annotated else (hint,)
         required = field.default is MISSING and field.default_factory is MISSING
-        value = Value(field.name, kind, tuple(notes), required)
+        default = None if field.default is MISSING else field.default
+        value = Value(field.name, kind, tuple(notes), required, default)
         if not field.name.startswith("_") and field.metadata.get("setting", True):
             listed[value.name] = value
     return listed

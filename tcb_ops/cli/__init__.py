@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gettext
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import fields
@@ -13,6 +12,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from tcb_ops.cli.options import (
     LIMITS,
@@ -35,7 +35,6 @@ class _TwoHelps(click.Command):
     """A command with a short help and a complete one, --help-all."""
 
     def __init__(self, *args: Any, **attributes: Any) -> None:
-        """Create a command; --help-all is one of its options."""
         super().__init__(*args, **attributes)
         self.params.append(_help_all())
 
@@ -47,7 +46,6 @@ class _TwoHelps(click.Command):
         super(_TwoHelps, described).format_help_text(ctx, formatter)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write how the complete help is shown, below the short one."""
         more = N_("More: --help-all")
         if not ctx.meta.get(_ALL):
             formatter.write(f"\n{gettext.gettext(more)}\n")
@@ -63,11 +61,14 @@ class Command(_TwoHelps):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the arguments. Raises NoSuchOption for a shared option that the command does not use."""
-        own = {spelling for param in self.params for spelling in param.opts}
-        for word in takewhile("--".__ne__, args):
-            option = word.partition("=")[0]
-            if option in shared_options() and option not in own and not ctx.resilient_parsing:
-                raise click.NoSuchOption(option, ctx=ctx)
+        before: dict[str, Any] = ctx.meta.get(_BEFORE, {})
+        spelled = {word.partition("=")[0] for word in takewhile("--".__ne__, args)}
+        own = {param.name for param in self.params}
+        for spelling, option in shared_options().items():
+            unused = option.name not in own and (option.name in before or spelling in spelled)
+            if unused and not ctx.resilient_parsing:
+                raise click.NoSuchOption(spelling, ctx=ctx)
+        ctx.default_map = before
         return super().parse_args(ctx, args)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -107,6 +108,8 @@ def _run_command(values: dict[str, Any]) -> RunCommand:
 
 _ALL = "tcb_ops.help_all"
 """The key of a context's `meta` under which the complete help is asked for."""
+_BEFORE = "tcb_ops.before"
+"""The key of a context's `meta` with the values of the shared options that precede the command's name."""
 _NARROW = 22
 """Width of the options in the short help."""
 
@@ -152,6 +155,13 @@ class Commands(Mapping[str, click.Command]):
 class Group(_TwoHelps, click.Group):
     """A group of commands that are loaded, and translated, when they are asked for; shared options may precede their names."""
 
+    def __init__(self, *args: Any, **attributes: Any) -> None:
+        """Create a group; the shared options are not in its help."""
+        super().__init__(*args, **attributes)
+        for option in map(copy, shared_options().values()):
+            option.hidden = True
+            self.params.append(option)
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands, in the complete help also the group's options."""
         if ctx.meta.get(_ALL):
@@ -169,19 +179,13 @@ class Group(_TwoHelps, click.Group):
         return None if found is None else prepared(found)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the arguments after moving the command's name to the front."""
-        shared = shared_options()
-        takes_value = {name: not option.is_flag for name, option in shared.items()}
-        ordered = command_first(args, takes_value)
-        if ordered[:1] == ["help"]:  # `help upload` is `upload --help`
-            ordered = command_first([*ordered[1:], "--help"], takes_value)
-        if ordered and ordered[0].partition("=")[0] in shared and not ctx.resilient_parsing:
-            raise click.UsageError(gettext.gettext("Missing command."), ctx)
-        return super().parse_args(ctx, ordered)
-
-    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """Return the group's options, during shell completion with the shared ones."""
-        return [*super().get_params(ctx), *(shared_options().values() if ctx.resilient_parsing else ())]
+        """Parse the arguments; `help upload` is `upload --help`. The shared options are kept for the command."""
+        rest = super().parse_args(ctx, [*args[1:], "--help"] if args[:1] == ["help"] else args)
+        for name in {option.name or "" for option in shared_options().values()}:
+            value = ctx.params.pop(name, None)
+            if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+                ctx.meta.setdefault(_BEFORE, {})[name] = value
+        return rest
 
 
 @cache
@@ -189,27 +193,6 @@ def shared_options() -> dict[str, click.Option]:
     """Return the options that every command shares, by their spelling."""
     every = click.command()(common_options(lambda: None)).params
     return {param.opts[0]: param for param in every if isinstance(param, click.Option)}
-
-
-def command_first(arguments: list[str], options: Mapping[str, bool]) -> list[str]:
-    """Move shared options that precede a command's name behind it.
-
-    `options` maps each to whether it takes a value. Beside `--help` they are dropped; other arguments are left to click.
-    """
-    moved, rest = _split(arguments, options)
-    if rest and rest[0] in {"--help", "--help-all", "-h", "--version"}:
-        return [rest[0], *_split(rest[1:], options)[1]]
-    if not moved or not rest:
-        return arguments
-    return [rest[0], *moved, *rest[1:]] if not rest[0].startswith("-") else rest
-
-
-def _split(arguments: list[str], options: Mapping[str, bool]) -> tuple[list[str], list[str]]:
-    """Split arguments into the shared options with which they begin and the others."""
-    place = 0
-    while place < len(arguments) and (name := arguments[place].partition("=")[0]) in options:
-        place += 2 if options[name] and "=" not in arguments[place] else 1
-    return arguments[:place], arguments[place:]
 
 
 class _Formatter(click.HelpFormatter):
@@ -240,11 +223,6 @@ def _broken(text: str, width: int) -> str:
 
 class _Context(click.Context):
     formatter_class = _Formatter
-
-    def get_help(self) -> str:
-        """Return the help with ASCII for characters that the terminal cannot show; click would write UTF-8."""
-        encoding = sys.stdout.encoding or "utf-8"
-        return super().get_help().encode(encoding, "tcb_ops").decode(encoding)
 
 
 def paragraphs(text: str) -> list[str]:

@@ -66,7 +66,6 @@ class _RunId(click.types.StringParamType):
     def shell_complete(
         self, ctx: click.Context, _param: click.Parameter, incomplete: str
     ) -> list[CompletionItem[str]]:
-        """Return the newest runs of the ledger; of one that cannot be read, none."""
         from tcb_ops.runs.records import newest_runs
 
         names = ("target", "api_base", "merchants", "ledger", "lang")

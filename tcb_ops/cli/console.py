@@ -148,15 +148,12 @@ class Console:
     def follow(self, progress: Iterator[Progress], total: int) -> None:
         """Show a run's progress until it ends: a bar on a terminal, otherwise a line every few seconds if it has changed.
 
-        With --quiet, only warn once that the target is away. The session's messages are printed once, in any case.
+        The session's messages are printed once, even with --quiet.
         """
         progress = self._with_messages(progress)
         if self.quiet:
-            warned = False
-            for now in progress:
-                if now.away and now.note is not None and not warned:
-                    warned = True
-                    self.warn(now.note)
+            for _now in progress:
+                pass
         elif self.err.is_terminal:
             self._bar(progress, total)
         else:

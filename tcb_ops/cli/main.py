@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import gettext
 import io
 import itertools
@@ -55,8 +54,8 @@ _SECTIONS = {
 """The sections of the help, in the order of an operator's work."""
 _CORE_COMMANDS = {
     "run": "runs:check runs:links runs:upload runs:retry",
-    "inspect": "ledger:runs inspect:show inspect:errcodes inspect:report inspect:explain",
-    "setup": "setup:init generate:list_ ledger:prune completion:completion",
+    "inspect": "inspect:runs inspect:show inspect:errcodes inspect:report inspect:explain",
+    "setup": "generate:init generate:list_ inspect:prune completion:completion",
 }
 
 
@@ -100,21 +99,6 @@ def cli() -> None:
     """
 
 
-_ASCII = str.maketrans(
-    {"·": "-", "—": "-", "–": "-", "→": "->", "…": "...", "“": '"', "”": '"', "✓": "+", "✗": "x", "\xa0": " "}
-)
-
-
-def _in_ascii(error: UnicodeError) -> tuple[str, int]:
-    """Replace characters that a stream's encoding lacks by ASCII: an unprintable name must not end the program."""
-    assert isinstance(error, UnicodeEncodeError)  # noqa: S101  output streams only encode
-    shown = error.object[error.start : error.end].translate(_ASCII)
-    return shown.encode("ascii", "backslashreplace").decode(), error.end
-
-
-codecs.register_error("tcb_ops", _in_ascii)
-
-
 class _Messages(io.FileIO):
     """The bytes of stderr. Where they cannot be written, to a full disk or a closed pipe, the exit code still tells."""
 
@@ -132,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.stderr = io.TextIOWrapper(messages, sys.stderr.encoding, line_buffering=True)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="tcb_ops")
+            stream.reconfigure(errors="backslashreplace")  # an unprintable name must not end the program
     code, started = 130, False
     try:
         signals.end_tidily()

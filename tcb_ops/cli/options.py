@@ -150,7 +150,7 @@ class CommonOptions:
         Other messages are held back until the command releases the console or ends. With `looks_at_tokens`, warn about a
         token file that others can read.
         """
-        from tcb_ops.resolve import opened_target
+        from tcb_ops.start import opened_target
 
         with (
             opened_target(settings, lambda: self.read_merchants(settings).whole) as opened,

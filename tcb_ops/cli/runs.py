@@ -88,7 +88,7 @@ def links(command: RunCommand, paths: str | None, max_age: int, *, download: boo
     Links expire after about 15 minutes. An unfinished run of the same list is resumed; --resume RUN needs no list.
     """
     from tcb_ops import api
-    from tcb_ops.preflight import ran_out, short_life
+    from tcb_ops.preflight import ran_out
 
     console = command.console
     with command.opened():
@@ -101,8 +101,6 @@ def links(command: RunCommand, paths: str | None, max_age: int, *, download: boo
             with command.read_list(paths, root=None) as batch:
                 if command.which.dry_run:
                     return command.dry_run(batch, uploads=False)
-                if (short := short_life(batch, command.limits)) is not None:
-                    console.warn(short)
                 handle = api.start_links(
                     batch,
                     out=Path(command.which.out or "links.csv").absolute(),
@@ -115,7 +113,6 @@ def links(command: RunCommand, paths: str | None, max_age: int, *, download: boo
 
 
 def _download(command: RunCommand, run: str, max_age: int) -> int:
-    """Write the download links of an upload's files."""
     console, settings = command.console, command.settings
     console.release()
     written = provided("download_links")(
@@ -272,8 +269,8 @@ def retry(command: RunCommand, run: str, codes: tuple[str, ...], kind: str | Non
     """
     from tcb_ops import api
     from tcb_ops.preflight import RETRIED, scope_of_rows
-    from tcb_ops.resolve import find_run
     from tcb_ops.runs.plan import check_retry
+    from tcb_ops.start import find_run
 
     parent = find_run(run, command.settings, kind=kind)
     record = parent.record

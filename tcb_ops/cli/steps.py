@@ -38,13 +38,12 @@ from tcb_ops.preflight import (
     seconds_at_rate,
 )
 from tcb_ops.reports.summary import by_code
-from tcb_ops.resolve import ledger_with_runs
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.next_commands import command
 from tcb_ops.runs.url_files import SourceInspector
 from tcb_ops.settings import Settings, without_dots
-from tcb_ops.start import StartOptions
+from tcb_ops.start import StartOptions, ledger_with_runs
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -190,7 +189,6 @@ class RunCommand:
             self.console.suggest(_("Correct the list, then run:"), command_again)
 
     def _again(self, source: Path, root: str | None, options: Sequence[str]) -> list[str]:
-        """Return this command for another list."""
         name = click.get_current_context().command.name or ""
         root_option = ["--root", str(Path(root).absolute())] if root is not None else []
         return command(self.settings, name, str(source.absolute()), *root_option, *options)
@@ -207,7 +205,7 @@ class RunCommand:
                 facts(batch) | {"calls": calls, "seconds_at_rate": seconds, "by_merchant": by_merchant}
             )
         else:
-            console.print(_table(merchants, console.lang, limits, uploads=uploads))
+            console.print(_table(merchants, console.lang, uploads=uploads))
             console.print(facts_line(batch))
             if seconds:
                 text = _("At {rate:g} link calls/s per appid this takes at least {least}.")
@@ -230,7 +228,11 @@ class RunCommand:
         if not self.which.yes:
             envs = ngettext("{n:,} live environment", "{n:,} live environments", scope.envs)
             question = kind.question.format(live_environments=envs, api_base=self.settings.api_base)
-            confirm_or_abort(self.console, question)
+            self.console.release()
+            if not sys.stdin.isatty():
+                raise UsageError(question, _("Without a terminal, this requires --yes."))
+            if not click.confirm(question.of(self.console.lang), err=True):
+                raise UsageError(_("Nothing was sent."))
 
     def _may_resume(self, run_id: str, started: float) -> bool:
         """Ask whether to resume an unfinished run over a day old; without a terminal the answer is no."""
@@ -384,27 +386,14 @@ def _announce(run: Run, console: Console) -> list[dict[str, Any]]:
     return load(reference)(run, console) if reference else []
 
 
-def _table(
-    merchants: Sequence[MerchantEstimate], lang: Lang, limits: RunLimits, *, uploads: bool
-) -> RenderableType:
+def _table(merchants: Sequence[MerchantEstimate], lang: Lang, *, uploads: bool) -> RenderableType:
     """Return the dry run's table. On a narrow screen the merchants' names are shortened, not the figures."""
     from tcb_ops.reports.formats.terminal import AlignedTable
 
-    heads = (_("merchant"), _("envs"), _("rows"), pgettext("made", "calls"), _("bytes"), _("at least"))
+    heads = (_("merchant"), _("envs"), _("rows"), pgettext("made", "calls"), _("bytes"))
     lines = [[head.of(lang) for head in heads]]
     for merchant in merchants:
         counts = (f"{count:,}" for count in (merchant.envs, merchant.rows, merchant.calls))
-        seconds = merchant.calls // (1 + uploads) / limits.rate if limits.rate else None
-        least = format_duration(seconds) if seconds is not None else "–"
         size = format_size(merchant.bytes) if uploads else "–"
-        lines.append([sanitize(merchant.merchant), *counts, size, least])
+        lines.append([sanitize(merchant.merchant), *counts, size])
     return AlignedTable(lines, numbers=frozenset(range(1, len(heads))), elastic=frozenset({0}))
-
-
-def confirm_or_abort(console: Console, question: Text) -> None:
-    """Ask before something is written to a live target. Raises UsageError for a no, or without a terminal."""
-    console.release()
-    if not sys.stdin.isatty():
-        raise UsageError(question, _("Without a terminal, this requires --yes."))
-    if not click.confirm(question.of(console.lang), err=True):
-        raise UsageError(_("Nothing was sent."))

@@ -331,7 +331,7 @@ class Panel:
 
     def _page(self, run: Run) -> str:
         """Return what a page shows of a headless run (HTML): the causes, what to do, every merchant."""
-        causes = [cause for cause in run.cause_list() if cause.code != Outcome.PENDING]
+        causes = [cause for cause in run.overview().causes if cause.code != Outcome.PENDING]
         codes = render_codes(by_code(causes), self.lang) if causes else ""
         title = TITLES["by_merchant"].of(self.lang)
         drawn = frame_html(run.by_merchant(), self.lang, title)

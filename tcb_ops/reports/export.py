@@ -199,11 +199,10 @@ def _complete(folder: Path, content: dict[str, Any], run: RunRecord) -> None:
         if leak := find_leak(folder / name):
             raise StoppedError(
                 _(
-                    "the report was not finished: line {line} of {name} would contain {kind}. Everything written was "
-                    "removed, and run {id} is safe in the ledger.",
-                    line=leak.line,
+                    "the report was not finished: {name} would contain {kind}. Everything written was removed, and run {id} "
+                    "is safe in the ledger.",
                     name=name,
-                    kind=leak.kind,
+                    kind=leak,
                     id=run.id,
                 ),
                 _("This is a bug in tcb-ops: please report it."),

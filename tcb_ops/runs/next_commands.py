@@ -168,9 +168,8 @@ def _shared(settings: Settings, target: str) -> list[tuple[str, str]]:
         options.append(("--ledger", settings.ledger_option))
     if settings.merchants != from_file.get("merchants") or "merchants" in origin.overridden:
         options.append(("--merchants", without_dots(settings.merchants)))
-    tokens, token_settings = settings.tokens, from_file.get("tokens")
-    token_settings = token_settings if isinstance(token_settings, dict) else {}
-    if target != SIMULATOR and tokens.source == "file" and tokens.file != token_settings.get("file"):
+    tokens = settings.tokens
+    if target != SIMULATOR and tokens.source == "file" and tokens.file != from_file.get("tokens.file"):
         options.append(("--tokens", without_dots(tokens.file)))
     if "lang" in origin.overridden:
         options.append(("--lang", str(settings.lang)))

@@ -2,11 +2,8 @@
 
 import errno
 import re
-import shlex
 import socket
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import aiohttp
@@ -24,12 +21,12 @@ def caused(error, cause):
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (OSError(errno.EMFILE, "Too many open files"), "the limit of this process is"),
-        (OSError(errno.ENFILE, "Too many open files in system"), "on this machine"),
+        (OSError(errno.EMFILE, "Too many open files"), "too many open files"),
+        (OSError(errno.ENFILE, "Too many open files in system"), "too many open files"),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), "memory"),
         (OSError(errno.ENOBUFS, "No buffer space available"), "memory"),
         (MemoryError(), "memory"),
-        (caused(aiohttp.ClientError(), OSError(errno.EMFILE, "")), "Raise ulimit -n"),
+        (caused(aiohttp.ClientError(), OSError(errno.EMFILE, "")), "ulimit -n 4096"),
     ],
 )
 def test_a_resource_that_has_run_out_is_told(error, words):
@@ -66,23 +63,6 @@ def test_what_the_system_says_is_told_in_both_languages_and_never_in_its_own_wor
 def test_no_message_quotes_the_system_which_speaks_english_only():
     package = Path(tcb_ops.__file__).parent
     assert [file.name for file in package.rglob("*.py") if "strerror" in file.read_text("utf-8")] == []
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
-def test_the_limit_of_open_files_is_told_when_no_more_can_be_opened():
-    """What tells the limit is loaded before: once descriptors have run out, no module can be."""
-    code = (
-        "import os\n"
-        "from tcb_ops.resources import exhausted\n"
-        "try:\n"
-        "    while True: os.dup(1)\n"
-        "except OSError as error:\n"
-        "    found = exhausted(error)\n"
-        "print(found.text)"
-    )
-    limited = f"ulimit -n 40; exec {shlex.quote(sys.executable)} -c {shlex.quote(code)}"
-    done = subprocess.run(["sh", "-c", limited], capture_output=True, text=True, check=False, timeout=60)
-    assert "the limit of this process is 40" in done.stdout, done.stderr
 
 
 @pytest.mark.parametrize("private", [False, True])

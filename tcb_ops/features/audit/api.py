@@ -21,18 +21,20 @@ from tcb_ops.features.audit.notifications import (
 )
 from tcb_ops.features.audit.result import AuditResult, KnownFailure, read_known
 from tcb_ops.i18n import _
-from tcb_ops.resolve import (
+from tcb_ops.run import Run, RunHandle
+from tcb_ops.settings import Settings
+from tcb_ops.start import (
+    StartOptions,
     TargetOptions,
+    blocking,
     find_run,
     is_run_name,
     ledger_with_runs,
     merchants_for,
     naming,
     settings_for,
+    start_run,
 )
-from tcb_ops.run import Run, RunHandle
-from tcb_ops.settings import Settings
-from tcb_ops.start import StartOptions, blocking, start_run
 
 if TYPE_CHECKING:
     from tcb_ops.features.cluster.client import Cluster

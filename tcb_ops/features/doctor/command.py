@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,16 +13,18 @@ from tcb_ops.cli import Command
 from tcb_ops.cli.console import Console
 from tcb_ops.cli.options import CommonOptions, settings_options
 from tcb_ops.errors import SettingsError
-from tcb_ops.features.doctor.checks import DoctorCheck, DoctorFinding, Grade, all_checks, run_checks
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Lang, _, ngettext
 from tcb_ops.settings import Settings
 
+if TYPE_CHECKING:
+    from tcb_ops.features.doctor.checks import DoctorCheck, DoctorFinding
+
 _GRADES = {
-    Grade.OK: (_("✓ ok"), "green"),
-    Grade.WARNING: (_("! warning"), "yellow"),
-    Grade.BAD: (_("✗ FAILED"), "bold red"),
-    Grade.SKIPPED: (_("– not checked"), "dim"),
+    "ok": (_("✓ ok"), "green"),
+    "warning": (_("! warning"), "yellow"),
+    "bad": (_("✗ FAILED"), "bold red"),
+    "skipped": (_("– not checked"), "dim"),
 }
 
 
@@ -37,6 +40,8 @@ def doctor(*, common: CommonOptions) -> int:
     Exit codes: 0 all checks passed (warnings allowed) · 1 a check failed · 2 usage.
     """
     settings: Settings | SettingsError
+    from tcb_ops.features.doctor.checks import Grade, all_checks, run_checks  # loads the HTTP client
+
     try:
         settings = common.settings()
     except SettingsError as error:

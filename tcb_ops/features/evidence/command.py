@@ -62,7 +62,7 @@ def _suggest_next(console: Console, run_id: str, settings: Settings, common: Com
         run = final
     if (matching := common.matching(settings)) is not None:
         run = run.of_merchants(matching)
-    suggest_next(console, settings, run.record, by_code(run.cause_list()), common.where_words())
+    suggest_next(console, settings, run.record, by_code(run.overview().causes), common.where_words())
 
 
 @click.command(cls=Command, usual="ledger json")

@@ -18,8 +18,8 @@ from tcb_ops.reports.formats.charts import code_colour
 from tcb_ops.reports.formats.notebook import LINES, frame_of
 from tcb_ops.reports.formats.templates import environment
 from tcb_ops.reports.summary import most_first
-from tcb_ops.resolve import TargetOptions, existing_ledger, settings_for
 from tcb_ops.settings import Settings
+from tcb_ops.start import TargetOptions, existing_ledger, settings_for
 
 if TYPE_CHECKING:
     import pandas as pd

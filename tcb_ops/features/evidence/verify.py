@@ -39,12 +39,12 @@ from tcb_ops.reports.export import (
 from tcb_ops.reports.formats.csv import WORDS, RowTexts
 from tcb_ops.reports.run_views import RunReader, RunView, merged_run
 from tcb_ops.reports.summary import RunSummary
-from tcb_ops.resolve import existing_ledger, settings_for
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import RowRecord, RunRecord
 from tcb_ops.secrets import redact
 from tcb_ops.settings import LEDGER_FILE, Settings
+from tcb_ops.start import existing_ledger, settings_for
 
 
 class State(StrEnum):

@@ -13,7 +13,7 @@ from tcb_ops.features.merchants.check import MerchantState
 from tcb_ops.features.merchants.queries import begin_check, ignore
 from tcb_ops.i18n import _
 from tcb_ops.model import Merchant
-from tcb_ops.resolve import TargetOptions, merchants_for, opened_target, settings_for
+from tcb_ops.start import TargetOptions, merchants_for, opened_target, settings_for
 
 
 @checked

@@ -22,14 +22,6 @@ from tcb_ops.features.stored.specs import (
 )
 from tcb_ops.i18n import Text, _
 from tcb_ops.lists.batch import Batch
-from tcb_ops.resolve import (
-    existing_ledger,
-    find_run,
-    ledger_with_runs,
-    opened_target,
-    selected_merchants,
-    settings_for,
-)
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.links_file import check_destination
@@ -37,7 +29,18 @@ from tcb_ops.runs.list_kinds import UPLOAD
 from tcb_ops.runs.loop import submit_coroutine
 from tcb_ops.runs.plan import RunSpec
 from tcb_ops.settings import Settings
-from tcb_ops.start import StartOptions, blocking, merchants_of, start_run
+from tcb_ops.start import (
+    StartOptions,
+    blocking,
+    existing_ledger,
+    find_run,
+    ledger_with_runs,
+    merchants_of,
+    opened_target,
+    selected_merchants,
+    settings_for,
+    start_run,
+)
 from tcb_ops.wechat import open_client
 
 if TYPE_CHECKING:

@@ -26,11 +26,11 @@ from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.lists.row_files import content_type_of
 from tcb_ops.model import Merchant, Row
-from tcb_ops.resolve import existing_ledger
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.records import EarlierUpload
 from tcb_ops.settings import Settings
+from tcb_ops.start import existing_ledger
 from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError, hash_file
 
 

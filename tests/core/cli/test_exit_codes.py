@@ -45,17 +45,6 @@ def test_talk_is_on_stderr_and_data_on_stdout(open_cli):
     assert quiet.out
 
 
-def test_a_merchant_nearly_so_named_is_suggested(open_cli):
-    cli = open_cli(many(TEA, BOOKS, rows=1))
-    cli.upload()
-    for nearly in (TEA.name[:2], TEA.name[:-1] + "埔"):
-        result = cli("show", "--merchant", nearly)
-        assert result.code == 2
-        assert result.err.endswith(f" Did you mean {TEA.name}?\n")
-    assert f"Its merchants are: {TEA.name}, {BOOKS.name}." in cli("show", "--merchant", "xyz").err
-    assert "Did you mean" not in cli("show", "--merchant", TEA.name, "--path", "nowhere").err
-
-
 def test_control_characters_of_skipped_rows_are_pictures_in_every_export(open_cli):
     cli = open_cli(many(TEA, rows=1))
     with (cli.folder / "list.csv").open("a", encoding="utf-8") as more:

@@ -11,7 +11,7 @@ import xlsxwriter
 from workspace import BOOKS, TEA, TEA_TEST
 
 from tcb_ops.cli.options import CommonOptions, ListOptions
-from tcb_ops.settings import Settings, load_settings, section_models, setting_names
+from tcb_ops.settings import Settings, load_settings, section_models, setting_values
 
 STARTER = Path(__file__).parents[3] / "tcb_ops" / "starter.toml"
 
@@ -63,7 +63,7 @@ def test_every_setting_is_in_the_starter_with_its_default():
     every = tomllib.loads(re.sub(r"^# (?=[a-z_]+ = )", "", text, flags=re.MULTILINE))
     sections = {name: every.pop(name) for name, model in section_models().items() if not model.REPEATED}
     in_sections = {f"{section}.{name}" for section, values in sections.items() for name in values}
-    assert set(every) | in_sections == set(setting_names())
+    assert set(every) | in_sections == set(setting_values())
     usual = Settings(lang="zh")
     for name, value in every.items():
         assert getattr(usual, name) == type(getattr(usual, name))(value), name

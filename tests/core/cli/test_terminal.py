@@ -268,20 +268,6 @@ def test_without_a_terminal_a_target_that_is_away_is_said_at_once(open_cli):
     assert f"{target} cannot be reached (is `tcb-ops simulate` running?); trying again for 60 s" in lines[2]
 
 
-@pytest.mark.slow
-def test_with_quiet_a_target_that_is_away_is_said_once_at_once(open_cli):
-    cli = open_cli(many(TEA, rows=5))
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))  # bound, but nobody listens: connections are refused
-        target = f"http://127.0.0.1:{nobody.getsockname()[1]}"
-        words = ("links", "list.csv", "--api-base", target, "--patience", "2", "--quiet")
-        with cli.process(*words) as process:
-            said = process.communicate(timeout=60)[1]
-    away = f"{target} cannot be reached (is `tcb-ops simulate` running?); trying again for 2 s\n"
-    assert said.startswith(away)
-    assert said.count(away) == 1
-
-
 def test_without_a_terminal_an_outage_is_reported_once_and_when_it_ends(capsys, monkeypatch):
     monkeypatch.setattr(console, "LINE_EVERY", 0.0)
     away = Bilingual("the target is away", "目标不可达")

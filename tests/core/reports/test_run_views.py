@@ -217,7 +217,7 @@ METHODS: dict[str, tuple[Callable[[Run], Any], Callable[[list[RowRecord]], Any]]
         ),
     ),
     "causes": (
-        lambda run: sum(cause.rows for cause in run.cause_list()),
+        lambda run: sum(cause.rows for cause in run.overview().causes),
         lambda rows: sum(one.end.outcome in BAD for one in rows),
     ),
     "errcodes": (

@@ -87,7 +87,7 @@ def test_a_merchant_without_authorization_ends_by_its_errcode_and_the_others_go_
     workspace.sim.revoke(BOOKS.appid)
     run = workspace.upload(settings=by_itself(workspace))
     assert assert_complete(run, 10) == {"uploaded": 5, "not_attempted": 5}
-    (cause,) = run.cause_list()
+    (cause,) = run.overview().causes
     assert (cause.merchant, cause.code, cause.rows) == ("城南书店", "61003", 5)
     assert "authorization link" in cause.action.en
 
@@ -168,7 +168,7 @@ def test_a_dead_component_token_is_one_cause_in_words_about_it(open_workspace, a
         tokens = {"source": "service", "url": url, "component_appid": PLATFORM}
         run = workspace.upload(settings=workspace.with_options(tokens=tokens))
     assert assert_complete(run, 6) == {"uploaded": 2, "refused": 4}
-    (action,) = next_actions(by_code(run.cause_list()))
+    (action,) = next_actions(by_code(run.overview().causes))
     assert (action.per, action.group.rows) == (Per.ONCE, 4)
     assert "component" in action.group.action.en
 

@@ -85,7 +85,7 @@ def with_component(workspace, tokens):
 
 def ends(run):
     """Outcome and cause by environment."""
-    codes = {cause.env: cause.code for cause in run.cause_list()}
+    codes = {cause.env: cause.code for cause in run.overview().causes}
     return {one.row.env: (str(one.end.outcome), codes.get(one.row.env, "")) for one in run.rows()}
 
 
@@ -161,7 +161,7 @@ def test_a_probe_that_cannot_be_deleted_is_a_cause_of_its_own(open_workspace, mo
     workspace = open_workspace([], [Fault(env=BOOKS.env, step=FaultStep.DELETE, errcode=-501001)])
     run = audit(workspace, write_probe=True)
     assert ends(run)[BOOKS.env] == ("unhealthy", "probe_left")
-    (cause,) = run.cause_list()
+    (cause,) = run.overview().causes
     assert "tcb-ops/probe.txt" in cause.detail.en
 
 
@@ -198,7 +198,7 @@ def test_a_refusal_of_the_platform_makes_the_rest_unknown_and_the_next_audit_rep
     assert assert_complete(stopped, 3) == {"unknown": 3}
     assert str(code) in stopped.stopped.en
     assert stopped.record.finished_at is not None
-    assert {cause.code for cause in stopped.cause_list()} == {str(code)}
+    assert {cause.code for cause in stopped.overview().causes} == {str(code)}
     result = stopped.audit()
     assert (result.new, result.recovered, result.still) == ((), (), ())
     assert result.exit_code("none") == 3
@@ -232,7 +232,7 @@ def test_an_outage_ends_the_audit_with_the_rest_unknown(open_workspace):
     away = workspace.with_options(api_base="http://127.0.0.1:9")
     run = tcb.audit(workspace.merchants, settings=away, limits=tcb.RunLimits(backoff=0.01, patience=0.1))
     assert run.counts == {"unknown": 3}
-    assert {cause.code for cause in run.cause_list()} == {"not_asked"}
+    assert {cause.code for cause in run.overview().causes} == {"not_asked"}
     assert "no host could be reached" in run.stopped.en
 
 
