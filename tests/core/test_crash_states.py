@@ -436,7 +436,6 @@ def violations(scenario: Scenario, states: list[State]) -> list[Violation]:
     return found
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("rows", "most"),
     [(24, 30), pytest.param(200, 500, marks=[pytest.mark.soak, pytest.mark.timeout(3600)])],
