@@ -113,6 +113,14 @@ def test_a_link_is_with_the_operating_system_before_the_ledger_hears_of_it(links
     assert b"q-signature=2" in links.part.read_bytes()
 
 
+def test_the_first_line_is_on_the_disk_before_a_link_is_written(links, monkeypatch):
+    links.discard()
+    sizes = []
+    monkeypatch.setattr(os, "fsync", lambda handle: sizes.append(os.fstat(handle).st_size))
+    links.open()
+    assert sizes[0] == len("# run-1\n"), "else only later records might survive, and belong to nobody"
+
+
 @pytest.mark.parametrize(("name", "cut"), [("3", 1), ("3", 5), ("3", 40), ("x" * 100_000, 10)])
 def test_a_torn_line_is_cut_whole_and_its_row_is_lost(links, name, cut):
     links.append([linked(2)])
