@@ -60,7 +60,7 @@ clocks: .venv/dev
 	$(BIN)/python tests/times_of_day.py $(PARALLEL) $(ARGS)
 
 soak: .venv/dev
-	TCB_OPS_SOAK_SECONDS=$(SECONDS) $(PYTEST) -m soak --timeout $$(( $(SECONDS) + 3600 )) $(ARGS)
+	SOAK_SECONDS=$(SECONDS) $(PYTEST) -m soak --timeout $$(( $(SECONDS) + 3600 )) $(ARGS)
 
 lint: .venv/dev
 	$(BIN)/ruff check .

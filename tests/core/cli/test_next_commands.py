@@ -259,7 +259,7 @@ def test_the_language_is_repeated_where_it_was_an_option(open_cli, monkeypatch, 
     assert cli.upload().code == 0
     (line,) = suggested(cli("show", "nope", "--lang", lang).err)
     assert line.endswith(f" --lang {lang}")
-    assert ("日期" in execute(line).out) is (lang == "zh")
+    assert ("类型" in execute(line).out) is (lang == "zh")
     monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
     assert "--lang" not in cli("show", "nope").err
 

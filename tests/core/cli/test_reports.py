@@ -154,7 +154,7 @@ def test_runs_show_a_run_and_its_rows(open_cli):
     cli = open_cli(many(TEA, BOOKS, rows=5), [Fault(env=BOOKS.env, path="banner/2.png", errcode=40097)])
     run = cli.upload("--json", "--note", "十一月").json["run"]
     line = cli("runs").out.splitlines()[1].split()
-    assert line[2:] == f"{run} upload SIMULATED 10 9 1 list.csv · 十一月".split()
+    assert line == f"{run} upload SIMULATED 10 9 1 – list.csv · 十一月".split()
     head = cli("show", run[:-2]).out
     assert f"Run {run} · upload to {cli.workspace.sim.base} · list.csv, 10 rows" in head
     assert "finished" in head

@@ -36,5 +36,5 @@ def test_a_seed_replays_exactly():
 
 @pytest.mark.soak
 def test_a_night_of_runs_violates_nothing():
-    seconds = os.environ.get("TCB_OPS_SOAK_SECONDS", "600")
+    seconds = os.environ.get("SOAK_SECONDS", "600")
     assert "violat" not in played(10_000_000, 100_000, "--seconds", seconds)

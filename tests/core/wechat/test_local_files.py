@@ -66,7 +66,7 @@ def test_a_file_that_cannot_be_opened_for_want_of_descriptors_is_not_unreadable(
     file.write_bytes(b"x")
     now = file.stat()
     for look in (open_file, hash_file):
-        with no_more_files(), pytest.raises(ResourceLimitError, match="Raise ulimit -n"):
+        with no_more_files(), pytest.raises(ResourceLimitError, match="raise the limit"):
             look(file, now.st_size, now.st_mtime_ns)
 
 

@@ -406,7 +406,7 @@ def test_too_few_descriptors_are_everybodys_trouble_whatever_the_source(run, tmp
             finally:
                 await source.aclose()
 
-        with pytest.raises(ResourceLimitError, match="Raise ulimit -n"):
+        with pytest.raises(ResourceLimitError, match="raise the limit"):
             run(asked())
     store = TokenStore(tmp_path / "store", "wxplatform", "http://127.0.0.1:9")
     with no_more_files(), pytest.raises(ResourceLimitError):

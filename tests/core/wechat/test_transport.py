@@ -479,6 +479,6 @@ def test_too_few_descriptors_are_no_fault_of_the_server(run):
             with no_more_files():
                 await transport.send(HttpRequest("GET", f"{server.base}/?access_token={SECRET}"))
 
-    with pytest.raises(ResourceLimitError, match="Raise ulimit -n") as caught:
+    with pytest.raises(ResourceLimitError, match="raise the limit") as caught:
         run(ask())
     assert SECRET not in "".join(traceback.format_exception(caught.value))
