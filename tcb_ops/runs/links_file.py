@@ -137,7 +137,7 @@ class LinksFile:
                 self._file.truncate()
                 self._file.write(head)
                 self._file.flush()
-                os.fsync(self._file.fileno())  # of records after it, some might survive a power cut without it
+                os.fsync(self._file.fileno())  # else later bytes might survive without it
                 sync_to_disk(self.part.parent)
             _cut_torn_line(self._file)
         except OSError as error:
