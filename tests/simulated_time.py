@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-MOST_TURNS = 200_000
+MOST_TURNS = 30_000
 """Turns of the loop after which a run counts as endless."""
 
 
