@@ -229,22 +229,16 @@ def test_rows_with_an_outcome_that_nobody_wrote_are_no_success(used):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("damage", "named"),
-    [
-        ("DELETE FROM rows WHERE run = 2 AND line = 5", "29 can be read"),
-        ("UPDATE runs SET settings = '{' WHERE number = 2", "values that tcb-ops does not write"),
-    ],
+    "damage",
+    ["DELETE FROM rows WHERE run = 2 AND line = 5", "UPDATE runs SET settings = '{' WHERE number = 2"],
 )
-def test_damage_of_an_earlier_run_leaves_the_new_one_its_report(used, damage, named, caplog):
+def test_damage_of_an_earlier_run_leaves_the_new_one_its_report(used, damage):
     workspace = used(10)
     ledger, report = workspace.folder / "ledger.db", workspace.folder / "today"
-    before = tcb.open_run(settings=workspace.settings).id
     sql(ledger, damage)
     code, out, told = upload_again(workspace, ledger, "--new-run", "--out", str(report), "--json")
     assert code == 1, told
     assert sum(json.loads(out)["counts"].values()) == 30
-    assert before in caplog.text
-    assert named in caplog.text
     assert tcb.verify(report, settings=workspace.settings).good
 
 
