@@ -311,12 +311,14 @@ def prune(older_than: int, *, dry_run: bool = False, settings: Settings | None =
     check_count("older_than", older_than, least=1)
     ledger = ledger_with_runs(settings_for({"settings": settings}))
     with planning(ledger):
-        found = prunable(ledger.runs(), time.time() - older_than * SECONDS_PER_DAY)
-        if not dry_run and found:
-            for run in reversed(found):  # the oldest first: of what was stored at a path, the newest is kept
+        removable = prunable(ledger.runs(), time.time() - older_than * SECONDS_PER_DAY)
+        if not dry_run and removable:
+            for run in reversed(
+                removable
+            ):  # the oldest first: of what was stored at a path, the newest is kept
                 ledger.prune(run)
             ledger.compact()
-    return found
+    return removable
 
 
 @checked

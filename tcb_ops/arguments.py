@@ -93,7 +93,7 @@ def _signature(function: Callable[..., Any]) -> Signature:
     return takes.replace(parameters=parameters)
 
 
-def _kinds(takes: Signature, known: Mapping[str, Any]) -> dict[str, Any]:
+def _kinds(takes: Signature, hints: Mapping[str, Any]) -> dict[str, Any]:
     """Return the types of the parameters; `object` for one whose type is not known at run time."""
     names: dict[str, Any] = {"pd": sys.modules.get("pandas", types.SimpleNamespace(DataFrame=_NoPandas))}
     annotations = {name: parameter.annotation for name, parameter in takes.parameters.items()}
@@ -101,10 +101,10 @@ def _kinds(takes: Signature, known: Mapping[str, Any]) -> dict[str, Any]:
     for name in {word for text in annotations.values() for word in re.findall(r"\w+", text)}:
         if name in _HOMES:
             names[name] = getattr(import_module(f"tcb_ops.{_HOMES[name]}"), name)
-        elif name not in names and name not in known and not hasattr(builtins, name):
+        elif name not in names and name not in hints and not hasattr(builtins, name):
             names[name] = object
     # Annotations of this package, written out as text by `from __future__ import annotations`.
-    return {name: eval(text, {**known, **names}) for name, text in annotations.items()}  # noqa: S307
+    return {name: eval(text, {**hints, **names}) for name, text in annotations.items()}  # noqa: S307
 
 
 class _NoPandas:
@@ -134,7 +134,7 @@ def _fits(value: Any, kind: Any) -> bool:
     if kind in _RULES:
         return _RULES[kind](value)
     if origin in {Union, types.UnionType}:
-        return any(_fits(value, one) for one in _alternatives(kind))
+        return any(_fits(value, alternative) for alternative in _alternatives(kind))
     if origin is Literal:
         return isinstance(value, str) and value in get_args(kind)
     if origin is Callable:
@@ -178,7 +178,7 @@ def _is_text(value: Any) -> bool:
 def _alternatives(kind: Any) -> list[Any]:
     """Return the types of a union; text stands for a path where a path is one of them."""
     args = get_args(kind)
-    return [one for one in args if not (one is str and Path in args)]
+    return [alternative for alternative in args if not (alternative is str and Path in args)]
 
 
 def _is_path(value: Any) -> bool:

@@ -343,17 +343,21 @@ def _parsed(value: str) -> Detail:
 
 
 def _plain(reason: Detail) -> dict[str, Any]:
-    params = {name: _plain(one) if isinstance(one, Detail) else one for name, one in reason.params.items()}
+    params = {
+        name: _plain(value) if isinstance(value, Detail) else value for name, value in reason.params.items()
+    }
     return {"code": str(reason.code), "params": params}
 
 
-def _from_stored(kept: _Stored) -> Detail:
+def _from_stored(record: _Stored) -> Detail:
     """Return the Detail; a code of a newer tcb-ops is shown unchanged, with its parameters."""
-    if kept.code not in _CODES:
-        text = f"{kept.code} {msgspec.json.encode(kept.params).decode()}" if kept.params else kept.code
+    if record.code not in _CODES:
+        text = (
+            f"{record.code} {msgspec.json.encode(record.params).decode()}" if record.params else record.code
+        )
         return detail(DetailCode.TEXT, en=text, zh=text)
-    inner = {name: _from_stored(v) if isinstance(v, _Stored) else v for name, v in kept.params.items()}
-    reason = detail(_CODES[kept.code], **inner)
+    inner = {name: _from_stored(v) if isinstance(v, _Stored) else v for name, v in record.params.items()}
+    reason = detail(_CODES[record.code], **inner)
     for lang in Lang:
         reason.of(lang)  # raises if a parameter is missing
     return reason

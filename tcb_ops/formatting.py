@@ -16,12 +16,12 @@ def sanitize(text: str) -> str:
 
 def format_duration(seconds: float) -> str:
     """Return a duration for display: 7s, 3m20s, 2h05m."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02}s"
-    return f"{whole // 3600}h{whole % 3600 // 60:02}m"
+    rounded = round(seconds)
+    if rounded < 60:
+        return f"{rounded}s"
+    if rounded < 3600:
+        return f"{rounded // 60}m{rounded % 60:02}s"
+    return f"{rounded // 3600}h{rounded % 3600 // 60:02}m"
 
 
 def format_size(size: float) -> str:

@@ -79,12 +79,12 @@ class Message(Text):
         """Return the message in one language, or in English if the catalogue lacks it."""
         catalogue = _catalogue(lang)
         if self.plural:
-            found = catalogue.ngettext(self.msgid, self.plural, cast("int", self.values["n"]))
+            translated = catalogue.ngettext(self.msgid, self.plural, cast("int", self.values["n"]))
         elif self.context:
-            found = catalogue.pgettext(self.context, self.msgid)
+            translated = catalogue.pgettext(self.context, self.msgid)
         else:
-            found = catalogue.gettext(self.msgid)
-        return found.format_map({name: _shown(value, lang) for name, value in self.values.items()})
+            translated = catalogue.gettext(self.msgid)
+        return translated.format_map({name: _shown(value, lang) for name, value in self.values.items()})
 
     def commands(self) -> list[CommandText]:
         """Return the command lines among the values."""
@@ -124,13 +124,13 @@ class Joined(Text):
 
 
 def _commands(parts: Iterable[object]) -> list[CommandText]:
-    found = []
+    commands = []
     for part in parts:
         if isinstance(part, Text):
-            found += part.commands()
+            commands += part.commands()
         elif isinstance(part, CommandText):
-            found.append(part)
-    return found
+            commands.append(part)
+    return commands
 
 
 def N_(msgid: str) -> str:  # noqa: N802  gettext's name for it

@@ -95,9 +95,9 @@ def exhausted(error: BaseException, *, unclear: bool = False) -> ResourceLimitEr
 
 def raise_if_exhausted(error: BaseException, *, unclear: bool = False) -> None:
     """Raise ResourceLimitError if a resource is exhausted."""
-    found = exhausted(error, unclear=unclear)
-    if found is not None:
-        raise found from None
+    shortage = exhausted(error, unclear=unclear)
+    if shortage is not None:
+        raise shortage from None
 
 
 def _errno(error: BaseException | None) -> int | None:

@@ -200,7 +200,11 @@ class Run:
             ends = {(tally.outcome, tally.reason or "", tally.errcode, tally.store_code) for tally in tallies}
         if appid:
             keys = {(tally.appid, tally.env) for tally in tallies}
-            environments = [of for of in self._reader.envs(self.record) if (of.appid, of.env) in keys]
+            environments = [
+                environment
+                for environment in self._reader.envs(self.record)
+                if (environment.appid, environment.env) in keys
+            ]
         records = self._reader.rows(
             self.record, ends=ends, environments=environments, path=path, after_line=after_line
         )
@@ -286,7 +290,9 @@ class Run:
         record = self._reader.run(self.id)
         changes, only = None, None
         if self._reader is not self._ledger:
-            only = frozenset((of.appid, of.env) for of in self._reader.envs(record))
+            only = frozenset(
+                (environment.appid, environment.env) for environment in self._reader.envs(record)
+            )
         with self._reader.snapshot() as snapshot:
             # Damage to an earlier run does not concern this one.
             with suppress(LedgerDamagedError), self._ledger.snapshot() as ledger:
@@ -314,7 +320,7 @@ class Run:
         reader = self._ledger if self._only is None else RunView(self._ledger, original, only=self._only)
         planned = reader.counts(original)
         counts = [planned, *(reader.counts(retry) for retry in retries)]
-        succeeded = sum(rows for of in counts for outcome, rows in of.items() if outcome.succeeded)
+        succeeded = sum(rows for counted in counts for outcome, rows in counted.items() if outcome.succeeded)
         return original.id, succeeded, sum(planned.values())
 
     @property

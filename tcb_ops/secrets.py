@@ -83,20 +83,22 @@ def redact_known(text: str, secrets: Iterable[str], public: Iterable[str] = ()) 
     secrets = [secret for secret in secrets if secret]
     if not secrets:
         return text
-    open_to_all = "\n".join(form for one in public for form in (one, quote(one))).translate(_FOLDED)
+    open_to_all = "\n".join(form for text_form in public for form in (text_form, quote(text_form))).translate(
+        _FOLDED
+    )
     secrets = {form for secret in secrets for form in (secret, unquote(secret))}
     haystacks = [(min(_RUN, len(secret)), _spellings(secret)) for secret in secrets]
     hidden = bytearray(len(text))
-    for view, at in _views(text):
+    for view, positions in _views(text):
         folded = view.translate(_FOLDED)
         for run, haystack in haystacks:
             for start in _runs(folded, haystack, run):
                 if folded[start : start + run] not in open_to_all:
-                    begin, end = at[start], at[start + run]
+                    begin, end = positions[start], positions[start + run]
                     hidden[begin:end] = b"\x01" * (end - begin)
     return "".join(
-        MASK if found[0][0] else text[found.start() : found.end()]
-        for found in re.finditer(rb"\x01+|\x00+", hidden)
+        MASK if match[0][0] else text[match.start() : match.end()]
+        for match in re.finditer(rb"\x01+|\x00+", hidden)
     )
 
 
@@ -108,8 +110,8 @@ def _spellings(secret: str) -> str:
     """
     written = (secret, secret.lower(), secret.upper(), quote(secret, safe=""))
     coded = {
-        base64.b64encode(bytes(before) + one.encode("utf-8", "replace")).decode().rstrip("=")
-        for one in written
+        base64.b64encode(bytes(before) + spelling.encode("utf-8", "replace")).decode().rstrip("=")
+        for spelling in written
         for before in range(3)
     }
     return "\n".join((secret, *(coded if len(secret) >= _RUN else ()))).translate(_FOLDED)
@@ -117,27 +119,27 @@ def _spellings(secret: str) -> str:
 
 def _views(text: str) -> Iterator[tuple[str, list[int]]]:
     """Yield the text, then its forms without percent and JSON escapes, each with its characters' positions in the text."""
-    at = list(range(len(text) + 1))
+    positions = list(range(len(text) + 1))
     for _each in range(_ENCODINGS + 1):
-        yield text, at
+        yield text, positions
         if not _ESCAPED.search(text):
             return
         parts: list[str] = []
         places: list[int] = []
         last = 0
-        for found in _ESCAPED.finditer(text):
-            parts += text[last : found.start()], found[2] or chr(int(found[1], 16))
-            places += at[last : found.start() + 1]
-            last = found.end()
-        text, at = "".join((*parts, text[last:])), places + at[last:]
+        for match in _ESCAPED.finditer(text):
+            parts += text[last : match.start()], match[2] or chr(int(match[1], 16))
+            places += positions[last : match.start() + 1]
+            last = match.end()
+        text, positions = "".join((*parts, text[last:])), places + positions[last:]
 
 
 def _runs(text: str, haystack: str, run: int) -> Iterator[int]:
     """Yield where a text has `run` characters of the haystack. Blocks of half as many are searched first, for speed."""
     block = (run + 1) // 2
-    for at in range(0, len(text) - block + 1, block):
-        if text[at : at + block] in haystack:
-            for start in range(max(0, at - run + block), min(at, len(text) - run) + 1):
+    for offset in range(0, len(text) - block + 1, block):
+        if text[offset : offset + block] in haystack:
+            for start in range(max(0, offset - run + block), min(offset, len(text) - run) + 1):
                 if text[start : start + run] in haystack:
                     yield start
 

@@ -16,13 +16,13 @@ from tcb_ops.model import is_loopback
 from tcb_ops.values import InvalidValueError
 
 
-def _matching(pattern: str, why: Text) -> Callable[[Any], Any]:
+def _matching(pattern: str, rule: Text) -> Callable[[Any], Any]:
     """Return the rule that a value, or each one of a list, matches a pattern as a whole."""
 
     def checked(value: Any) -> Any:
-        for one in value if isinstance(value, tuple) else (value,):
-            if not re.fullmatch(pattern, str(one), re.DOTALL):
-                raise InvalidValueError(why)
+        for item in value if isinstance(value, tuple) else (value,):
+            if not re.fullmatch(pattern, str(item), re.DOTALL):
+                raise InvalidValueError(rule)
         return value
 
     return checked

@@ -25,8 +25,8 @@ def read_text(file: int | Path, name: Path) -> str:
 
 def cannot_be_read(file: Path, error: OSError) -> SettingsError:
     """Return the error that says why a file cannot be read."""
-    why = system_reason(error)
-    return SettingsError(_("{file} cannot be read: {why}.", file=file, why=why))
+    reason = system_reason(error)
+    return SettingsError(_("{file} cannot be read: {why}.", file=file, why=reason))
 
 
 def read_toml(file: Path) -> dict[str, Any]:

@@ -94,7 +94,7 @@ class Command(_TwoHelps):
 
 def _taken(kind: type[Any], values: dict[str, Any]) -> Any:
     """Move the values of a dataclass's fields out of `values`, into an object."""
-    return kind(**{one.name: values.pop(one.name) for one in fields(kind) if one.name in values})
+    return kind(**{field.name: values.pop(field.name) for field in fields(kind) if field.name in values})
 
 
 def _run_command(values: dict[str, Any]) -> RunCommand:
@@ -139,7 +139,7 @@ class Commands(Mapping[str, click.Command]):
     """
 
     def __init__(self, places: Iterable[str]) -> None:
-        self._places = {place.partition(":")[2].rstrip("_"): place for place in places}
+        self._places = {full_name.partition(":")[2].rstrip("_"): full_name for full_name in places}
 
     def __getitem__(self, name: str) -> click.Command:
         command: click.Command = load(self._places[name])
@@ -174,9 +174,9 @@ class Group(_TwoHelps, click.Group):
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         """Return a command with its help in the language set by `translate_click`; to complete a line, with suggestions."""
-        found = super().get_command(ctx, name)
+        command = super().get_command(ctx, name)
         prepared: Callable[[click.Command], click.Command] = ctx.obj or translated
-        return None if found is None else prepared(found)
+        return None if command is None else prepared(command)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the arguments; `help upload` is `upload --help`. The shared options are kept for the command."""

@@ -248,40 +248,40 @@ def show_run(
 
     kind, finished = run.record.kind, run.record.finished_at is not None
     findings = run.findings() if run.record.has_findings else None
-    found = run.overview()  # after the findings, which take as much memory meanwhile
+    overview = run.overview()  # after the findings, which take as much memory meanwhile
     if as_json:
-        summary = found.to_json()
+        summary = overview.to_json()
         if findings is not None:
             summary |= {kind: findings.to_json(console.lang), "notifications": notifications}
         console.json(summary)
     else:
         if findings is None:
-            show_causes(console, run, found)
+            show_causes(console, run, overview)
         elif findings.stopped is not None:
             console.print(Wrapped(findings.stopped.of(console.lang)))
         else:
             for part in render_findings(findings, console.lang):
                 console.print(part)
-        console.print(kind.verdict(found.counts, finished=finished))
-        confirmed = [confirmation_text(*found.confirmed)] if found.confirmed is not None else []
-        changed = change_lines(found.changed_by, run.settings.zone)
+        console.print(kind.verdict(overview.counts, finished=finished))
+        confirmed = [confirmation_text(*overview.confirmed)] if overview.confirmed is not None else []
+        changed = change_lines(overview.changed_by, run.settings.zone)
         for line in (*changed, *confirmed):
             console.print(line)
     if findings is not None:
-        return findings.exit_code(fail_on), found
+        return findings.exit_code(fail_on), overview
     if finished and run.record.stopped is not None:
-        return 3, found
-    confirmed_counts = found.confirmed[1] if found.confirmed is not None else {}
-    succeeded = all(outcome.succeeded for outcome in (*found.counts, *confirmed_counts))
-    return 0 if succeeded else 1, found
+        return 3, overview
+    confirmed_counts = overview.confirmed[1] if overview.confirmed is not None else {}
+    succeeded = all(outcome.succeeded for outcome in (*overview.counts, *confirmed_counts))
+    return 0 if succeeded else 1, overview
 
 
-def show_causes(console: Console, run: Run, found: RunSummary) -> None:
+def show_causes(console: Console, run: Run, summary: RunSummary) -> None:
     """Print what did not succeed, by errcode, merchant and environment."""
     from tcb_ops.reports.formats.terminal import render_errcodes
     from tcb_ops.reports.summary import by_code
 
-    causes = found.causes
+    causes = summary.causes
     if causes:
         in_full = f"tcb-ops report {run.id}" if run.record.kind.writes_links else "errcodes.csv"
         console.print(render_errcodes(by_code(causes), console.lang, in_full))
@@ -297,7 +297,7 @@ def suggest_next(
     """Suggest the next command for a finished run, with `more` words; return whether anything is left to do."""
     from tcb_ops.reports.summary import next_command
 
-    left = next_command(settings, record, groups)
-    if left is not None:
-        console.suggest(left[0], [*left[1], *more])
-    return left is not None
+    command = next_command(settings, record, groups)
+    if command is not None:
+        console.suggest(command[0], [*command[1], *more])
+    return command is not None

@@ -181,6 +181,6 @@ def _write_new(console: Console, file: Path, content: bytes) -> None:
         with file.open("xb") as out:
             out.write(content)
     except OSError as error:
-        why = system_reason(error)
-        raise UsageError(_("{file} cannot be written ({why})", file=file, why=why)) from None
+        reason = system_reason(error)
+        raise UsageError(_("{file} cannot be written ({why})", file=file, why=reason)) from None
     console.print(str(file))

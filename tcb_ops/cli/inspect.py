@@ -46,23 +46,23 @@ def show(
 ) -> int:
     """Show a run, or rows of it."""
     settings, console = common.start()
-    wanted = _open(run, kind, settings, common)
+    chosen = _open(run, kind, settings, common)
     if line is None and not merchant and not path:
         if not common.json:
-            console.print(_head(wanted, settings))
-        show_run(console, wanted, as_json=common.json)
-        if wanted.record.report and not common.json:
-            console.info(_("Run {id}: {folder}", id=wanted.id, folder=wanted.record.report))
+            console.print(_head(chosen, settings))
+        show_run(console, chosen, as_json=common.json)
+        if chosen.record.report and not common.json:
+            console.info(_("Run {id}: {folder}", id=chosen.id, folder=chosen.record.report))
         return 0
-    rows = wanted.rows(line=line, merchant=merchant, path=path)
+    rows = chosen.rows(line=line, merchant=merchant, path=path)
     some = list(islice(rows, ROWS_SHOWN))
     if common.json:
-        console.json({"run": wanted.id, "rows": [_row(record, settings, settings.lang) for record in some]})
+        console.json({"run": chosen.id, "rows": [_row(record, settings, settings.lang) for record in some]})
     elif not some:
         raise UsageError(
             _(
                 "run {id} has no such row; --line takes the line of the row in the list's file, --merchant a name or appid.",
-                id=wanted.id,
+                id=chosen.id,
             )
         )
     else:
@@ -96,16 +96,16 @@ def _open(run: str, kind: str | None, settings: Settings, common: CommonOptions)
     return _selected(api.open_run(run, kind=kind, settings=settings), settings, common)
 
 
-def _selected(found: Run, settings: Settings, common: CommonOptions) -> Run:
+def _selected(run: Run, settings: Settings, common: CommonOptions) -> Run:
     """Narrow a run by `--where`. Raises UsageError if it has no rows of those merchants."""
     matching = common.matching(settings)
     if matching is None:
-        return found
-    narrowed = found.of_merchants(matching)
+        return run
+    narrowed = run.of_merchants(matching)
     if not narrowed.outcomes:
-        names = as_list(found.merchants_like(""))
+        names = as_list(run.merchants_like(""))
         text = _("run {id} has no rows of the merchants selected by --where. Its merchants are: {names}.")
-        raise UsageError(text.format(id=found.id, names=names))
+        raise UsageError(text.format(id=run.id, names=names))
     return narrowed
 
 
@@ -119,19 +119,19 @@ def errcodes(run: str, kind: str | None, *, common: CommonOptions) -> int:
     By merchant and environment; `--json` gives the numbers.
     """
     settings, console = common.start()
-    wanted = _open(run, kind, settings, common)
+    chosen = _open(run, kind, settings, common)
     if common.json:
-        summary = wanted.summary()
+        summary = chosen.summary()
         of_codes = {key: summary[key] for key in ("run", "errcodes", "store_codes") if key in summary}
-        console.json(of_codes | {"reasons": wanted.overview().reasons()})
+        console.json(of_codes | {"reasons": chosen.overview().reasons()})
         return 0
-    found, record = wanted.overview(), wanted.record
-    counts = found.counts
+    overview, record = chosen.overview(), chosen.record
+    counts = overview.counts
     if all(outcome.succeeded for outcome in counts):
         console.print(
             _(
                 "Run {id} · {kind} · {list_name} · nothing is wrong",
-                id=wanted.id,
+                id=chosen.id,
                 kind=record.kind,
                 list_name=record.list_name,
             )
@@ -140,14 +140,14 @@ def errcodes(run: str, kind: str | None, *, common: CommonOptions) -> int:
     console.info(
         _(
             "Run {id} · {kind} · {list_name} · {bad:,} of {rows} did not succeed",
-            id=wanted.id,
+            id=chosen.id,
             kind=record.kind,
             list_name=record.list_name,
             bad=sum(rows for outcome, rows in counts.items() if not outcome.succeeded),
             rows=ngettext("{n:,} row", "{n:,} rows", sum(counts.values())),
         )
     )
-    show_causes(console, wanted, found)
+    show_causes(console, chosen, overview)
     return 0
 
 
@@ -200,38 +200,38 @@ def report(
     settings, console = common.start()
     if split_by and into is None:
         raise UsageError(_("--split-by splits the workbook given with --into: give both."))
-    wanted = api.open_run(run, kind=kind, settings=settings)
-    record = wanted.record
+    chosen_run = api.open_run(run, kind=kind, settings=settings)
+    record = chosen_run.record
     console.info(_("{kind} {id} ({list_name})", kind=record.kind, id=record.id, list_name=record.list_name))
     if final:
-        wanted = wanted.final()
-        retries = ", ".join(wanted.record.retries) or _("none")
-        console.info(_("Run {id} with its retries: {retries}.", id=wanted.id, retries=retries))
-    wanted = _selected(wanted, settings, common)
+        chosen_run = chosen_run.final()
+        retries = ", ".join(chosen_run.record.retries) or _("none")
+        console.info(_("Run {id} with its retries: {retries}.", id=chosen_run.id, retries=retries))
+    chosen_run = _selected(chosen_run, settings, common)
     as_of = datetime.now(settings.zone).isoformat(" ", "seconds")
 
     def show(written: Path) -> None:
-        if wanted.record.finished_at is None:
+        if chosen_run.record.finished_at is None:
             console.warn(
                 _(
                     "Run {id} is unfinished: this shows it as of {as_of}. Write it again when the run has ended.",
-                    id=wanted.id,
+                    id=chosen_run.id,
                     as_of=as_of,
                 )
             )
         if common.json:
-            console.json(wanted.summary() | ({"into": str(written)} if into is not None else {}))
+            console.json(chosen_run.summary() | ({"into": str(written)} if into is not None else {}))
         else:
             console.print(str(written))
 
     if parquet is not None:
-        wanted.to_parquet(parquet)
+        chosen_run.to_parquet(parquet)
     if into is not None:
-        show(wanted.write_into(into, out, split_by=split_by, warn=console.warn))
+        show(chosen_run.write_into(into, out, split_by=split_by, warn=console.warn))
         return 0
-    name = f"{wanted.id}{'-final' if final else ''}{'-selected' if common.where else ''}"
+    name = f"{chosen_run.id}{'-final' if final else ''}{'-selected' if common.where else ''}"
     folder = Path(out) if out else settings.reports / name
-    show(wanted.export(folder, pdf=pdf))
+    show(chosen_run.export(folder, pdf=pdf))
     return 0
 
 
@@ -279,17 +279,17 @@ def _head(run: Run, settings: Settings) -> Text:
     record = run.record
     begun = datetime.fromtimestamp(record.created_at, settings.zone).isoformat(" ", "seconds")
     state = pgettext("state", "finished") if record.finished_at is not None else _("unfinished")
-    why, of = NOTHING, NOTHING
+    stopped_text, parent_text = NOTHING, NOTHING
     if record.parent:
-        of = _(", a retry of {parent}", parent=record.parent)
+        parent_text = _(", a retry of {parent}", parent=record.parent)
     if record.stopped is not None and not record.has_findings:  # which say it
         stopped = stop_text(record.stopped)
-        why = _(" ({stopped})", stopped=stopped)
+        stopped_text = _(" ({stopped})", stopped=stopped)
     return _(
         "Run {id}{of} · {kind} to {target} · {list_name}, {rows} · started {begun} by {operator}@{host} · "
         "{state}{why}",
         id=record.id,
-        of=of,
+        of=parent_text,
         kind=record.kind,
         target=record.target,
         list_name=record.list_name,
@@ -298,7 +298,7 @@ def _head(run: Run, settings: Settings) -> Text:
         operator=record.operator,
         host=record.host,
         state=state,
-        why=why,
+        why=stopped_text,
     )
 
 
@@ -343,13 +343,13 @@ def _list_runs(console: Console, settings: Settings, common: CommonOptions) -> i
     matching = common.matching(settings)
     damaged: list[LedgerDamagedError] = []
     of_target = settings.run_target if common.target or common.api_base else None
-    found = [
+    runs = [
         run
         for run in api.all_runs(settings=settings, damaged=damaged)
         if common.note in run.record.note and of_target in {None, run.record.target}
     ]
     sound: list[tuple[Run, dict[Outcome, int], dict[str, Any]]] = []
-    for each in found:
+    for each in runs:
         try:
             run = each if matching is None else each.of_merchants(matching)
             outcomes, summary = run.outcomes, run.summary() if common.json else {}
@@ -367,7 +367,7 @@ def _list_runs(console: Console, settings: Settings, common: CommonOptions) -> i
             console.print(line)
     elif damaged:
         pass
-    elif found or any((common.where, common.target, common.api_base, common.note)):
+    elif runs or any((common.where, common.target, common.api_base, common.note)):
         console.info(_("No run in {ledger_name} matches.", ledger_name=settings.ledger_name))
     else:
         console.info(_("No runs in {ledger_name} yet.", ledger_name=settings.ledger_name))
@@ -401,17 +401,17 @@ def prune(older_than: str, *, dry_run: bool, common: CommonOptions) -> int:
                 "`prune` needs --older-than with a number of days, such as 180d, or keep_days under [lifecycle]."
             ),
         )
-    found = api.prune(int(days), dry_run=dry_run, settings=settings)
+    removed = api.prune(int(days), dry_run=dry_run, settings=settings)
     if common.json:
         console.json(
-            {"removed": [] if dry_run else [run.id for run in found], "runs": [run.id for run in found]}
+            {"removed": [] if dry_run else [run.id for run in removed], "runs": [run.id for run in removed]}
         )
         return 0
-    for run in found:
+    for run in removed:
         console.print(verbatim(f"{run.id}  {run.kind}  {run.rows:,}"))
     counts = {
-        "runs": ngettext("{n:,} run", "{n:,} runs", len(found)),
-        "rows": ngettext("{n:,} row", "{n:,} rows", sum(run.rows for run in found)),
+        "runs": ngettext("{n:,} run", "{n:,} runs", len(removed)),
+        "rows": ngettext("{n:,} row", "{n:,} rows", sum(run.rows for run in removed)),
         "ledger": settings.ledger_name,
     }
     done = _("{runs} with {rows} removed from {ledger}.", **counts)

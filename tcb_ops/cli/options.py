@@ -182,10 +182,10 @@ class CommonOptions:
         """Return the merchants that `--where` selects; None without it."""
         return self.read_merchants(settings) if self.where else None
 
-    def refuse_where(self, why: Text) -> None:
+    def refuse_where(self, reason: Text) -> None:
         """Raise UsageError with `why` if `--where` was given where merchants cannot be left out."""
         if self.where:
-            raise UsageError(why)
+            raise UsageError(reason)
 
     def where_words(self) -> list[str]:
         """Return `--where` as words of a suggested command."""

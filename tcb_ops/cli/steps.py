@@ -303,12 +303,12 @@ class RunCommand:
         """Show a run's progress until its end and return it; with --json, print its summary even if it ends early."""
         resumed = None
         if handle.resumed:
-            of = handle.record.rows
+            total = handle.record.rows
             resumed = _(
                 "Resuming run {id}: {done:,} of {rows} done. (--new-run starts a new run.)",
                 id=handle.id,
                 done=handle.done_before,
-                rows=ngettext("{n:,} row", "{n:,} rows", of),
+                rows=ngettext("{n:,} row", "{n:,} rows", total),
             )
         self.console.release(first=resumed)
         try:
@@ -342,16 +342,16 @@ class RunCommand:
             if as_json:  # the object contains what became of the messages
                 sent = _announce(run, console)
         finally:
-            code, found = show_run(console, run, as_json=as_json, fail_on=fail_on, notifications=sent)
-        groups = by_code(found.causes)
+            code, summary = show_run(console, run, as_json=as_json, fail_on=fail_on, notifications=sent)
+        groups = by_code(summary.causes)
         if console.fix_me is not None:
             console.suggest(*console.fix_me)
             groups = [group for group in groups if group.code != Reason.INVALID]
         suggested = suggest_next(console, self.settings, run.record, groups)
         if page is not None and console.fix_me is None and not suggested:
             console.info(_("The report: {page}", page=page))
-        at = target_line(self.settings)
-        console.info(_("{at} · run {id}: {where}", at=at, id=run.id, where=where))
+        target = target_line(self.settings)
+        console.info(_("{at} · run {id}: {where}", at=target, id=run.id, where=where))
         if not as_json:  # last: an interrupt here loses a message, nothing else
             _announce(run, console)
         return code
@@ -371,12 +371,12 @@ class RunCommand:
         )
         confirmed = self.follow(handle)
         folder = confirmed.export(settings.reports / confirmed.id, pdf=which.pdf)
-        found = confirmed.overview()
-        if not self.common.json and found.causes:
-            show_causes(console, confirmed, found)
-            ended = confirmed.record.kind.verdict(found.counts, finished=True)
+        summary = confirmed.overview()
+        if not self.common.json and summary.causes:
+            show_causes(console, confirmed, summary)
+            ended = confirmed.record.kind.verdict(summary.counts, finished=True)
             console.print(_("Confirmation {run}: {ended}", run=confirmed.id, ended=ended))
-        suggest_next(console, settings, confirmed.record, by_code(found.causes))
+        suggest_next(console, settings, confirmed.record, by_code(summary.causes))
         console.info(_("The confirmation: {folder}", folder=folder))
 
 

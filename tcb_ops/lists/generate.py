@@ -134,11 +134,11 @@ def is_included(file: str, include: Sequence[str], exclude: Sequence[str]) -> bo
 def _walk(folder: Path, prefix: str) -> Iterator[str]:
     """Yield the path of every file below a folder; a skipped file or folder ends in a slash."""
     try:
-        with os.scandir(folder) as found:
-            entries = sorted(found, key=lambda entry: entry.name)
+        with os.scandir(folder) as listing:
+            entries = sorted(listing, key=lambda entry: entry.name)
     except OSError as error:
-        name, why = shown(str(folder)), system_reason(error)
-        raise UsageError(_("{name} cannot be read ({why})", name=name, why=why)) from None
+        name, reason = shown(str(folder)), system_reason(error)
+        raise UsageError(_("{name} cannot be read ({why})", name=name, why=reason)) from None
     for entry in entries:
         name = f"{prefix}{entry.name}"
         attributes = getattr(entry.stat(follow_symlinks=False), "st_file_attributes", 0)

@@ -126,8 +126,8 @@ def read_merchants(source: str | Path, where: Sequence[str] = ()) -> Merchants:
     if not merchants:
         fix = _("add a line per merchant and environment")
         raise refused(str(source), _("there is a header but no merchant below it"), fix)
-    whole = Merchants(merchants, str(source), sha256=sha256)
-    return _narrowed(whole, where) if where else whole
+    everybody = Merchants(merchants, str(source), sha256=sha256)
+    return _narrowed(everybody, where) if where else everybody
 
 
 def _read(lines: Iterable[Line], problems: list[Problem]) -> Iterator[Merchant]:
@@ -191,8 +191,8 @@ def _merchant(line: Line, problems: list[Problem]) -> Merchant:
     )
 
 
-def _narrowed(whole: Merchants, where: Sequence[str]) -> Merchants:
-    headers = [header for header, _cell in whole[0].columns]
+def _narrowed(merchants: Merchants, where: Sequence[str]) -> Merchants:
+    headers = [header for header, _cell in merchants[0].columns]
     index = {fold(h): i for i, h in enumerate(headers)} | MERCHANT_COLUMNS.find(headers, 0)[0]
     values: dict[int, set[str]] = {}
     for item in where:
@@ -207,17 +207,19 @@ def _narrowed(whole: Merchants, where: Sequence[str]) -> Merchants:
                 _(
                     "--where {item}: {source} has no column '{column}'; it has {there}.",
                     item=shown(item),
-                    source=whole.source,
+                    source=merchants.source,
                     column=shown(column),
                     there=", ".join(headers),
                 )
             )
         values.setdefault(position, set()).add(fold(value))
-    selected = [m for m in whole if all(fold(m.columns[i][1]) in allowed for i, allowed in values.items())]
+    selected = [
+        m for m in merchants if all(fold(m.columns[i][1]) in allowed for i, allowed in values.items())
+    ]
     if selected:
-        return Merchants(selected, whole.source, whole)
+        return Merchants(selected, merchants.source, merchants)
     items = " ".join(f"--where {shown(item)}" for item in where)
-    raise UsageError(_("{items}: no merchant of {source} matches.", items=items, source=whole.source))
+    raise UsageError(_("{items}: no merchant of {source} matches.", items=items, source=merchants.source))
 
 
 def list_lines(lines: Sequence[Merchant]) -> str:
@@ -274,17 +276,17 @@ def resolve(
     any                     the line, or all listed, left out          None
     =====  ========  =====  =========================================  ==================================
     """
-    whole = merchants.whole
+    everybody = merchants.whole
     column: Column = "env" if env else "merchant"
-    lines = whole.for_env(env) if env else whole.resolve(merchant)
+    lines = everybody.for_env(env) if env else everybody.resolve(merchant)
     if not env and not merchant:
         fix = _("fill in the environment id, or the merchant")
         return Unresolved("env", detail(DetailCode.ENV_EMPTY), fix)
     if not lines:
-        return _unknown(column, env or merchant, whole, near)
+        return _unknown(column, env or merchant, everybody, near)
     if env and merchant:
         # The columns name different merchants: one of them is wrong, but not clear which.
-        both = tuple(m for m in whole.resolve(merchant) if m.env == env)
+        both = tuple(m for m in everybody.resolve(merchant) if m.env == env)
         if not both and any(m in merchants for m in lines):
             return _mismatch("merchant", merchant, lines)
         lines = both or lines
@@ -312,20 +314,20 @@ def cached_resolve(merchants: Merchants) -> Resolve:
     return lru_cache(maxsize=16_384)(partial(resolve, merchants, near=near))
 
 
-def _unknown(column: Column, value: str, whole: Merchants, near: Near) -> Unresolved:
+def _unknown(column: Column, value: str, merchants: Merchants, near: Near) -> Unresolved:
     name = shown(value)
-    if column == "env" and (lines := whole.resolve(value)):
+    if column == "env" and (lines := merchants.resolve(value)):
         message = _("'{name}' is a merchant, not an environment", name=name)
         fix = _("name the column merchant, or write the environment: {listed}", listed=list_lines(lines))
         return Unresolved(column, message, fix)
     if column == "env":
-        like = ", ".join(f"{n} ({whole.for_env(n)[0].name})" for n in near(value, whole.envs))
+        like = ", ".join(f"{n} ({merchants.for_env(n)[0].name})" for n in near(value, merchants.envs))
         message = detail(DetailCode.ENV_UNKNOWN, name=name)
     else:
-        names = dict.fromkeys([*(line.name for line in whole), *(line.appid for line in whole)])
+        names = dict.fromkeys([*(line.name for line in merchants), *(line.appid for line in merchants)])
         like = ", ".join(near(value, [*names]))
         message = detail(DetailCode.MERCHANT_UNKNOWN, name=name)
-    file = whole.source or "merchants.csv"
+    file = merchants.source or "merchants.csv"
     fix = _("check it, or add it to {file}", file=file)
     if like:
         fix = _("did you mean {like}? Otherwise add it to {file}", like=like, file=file)

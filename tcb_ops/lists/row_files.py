@@ -235,8 +235,8 @@ def split_source(url: str) -> tuple[str, str | None]:
     if "@" in host:
         rest = f"{MASK}@{host.rpartition('@')[2]}{slash}{path}"
     elif slashes and not _HOST.fullmatch(host):  # what looks like a port is a password
-        _user, at, after = rest.rpartition("@")
-        rest = f"{MASK}@{after}" if at else MASK
+        _user, separator, after = rest.rpartition("@")
+        rest = f"{MASK}@{after}" if separator else MASK
     shown = f"{scheme}{slashes}{rest}"
     return (shown, None) if cut is None else (f"{shown}{cut[0]}{MASK}", query)
 

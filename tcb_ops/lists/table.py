@@ -264,14 +264,14 @@ def read_table(lines: Iterable[str], rate: Rate, *, header_line: int = 0) -> Tab
 
 
 def _best_rating(sample: list[str], delimiter: str, rate: Rate) -> tuple[Rating, int] | tuple[()]:
-    found: list[tuple[Rating, int]] = []
+    ratings: list[tuple[Rating, int]] = []
     with suppress(csv.Error):
         head = islice(csv.reader(sample, delimiter=delimiter), HEAD_ROWS)
-        found.extend(
+        ratings.extend(
             (rate(cells), len(cells)) for cells in head if any(trim(cell).strip(_SIGNS) for cell in cells)
         )
     # Of equal ratings the first wins: data rows may contain more delimiters.
-    return max(found, key=itemgetter(0), default=())
+    return max(ratings, key=itemgetter(0), default=())
 
 
 def _records(lines: Iterable[str], delimiter: str) -> Iterator[Record]:
@@ -417,11 +417,11 @@ def _detected(book: Book, rate: Rate) -> Sheet:
 
 def _with_merges(rows: Iterator[Record], merges: Sequence[Area], width: int) -> Iterator[Record]:
     """Mark the cells covered by a merged cell. Rows and merges are sorted, so one pass is enough."""
-    at, active = 0, list[Area]()
+    index, active = 0, list[Area]()
     for line, cells in rows:
-        while at < len(merges) and merges[at].top <= line:
-            active.append(merges[at])
-            at += 1
+        while index < len(merges) and merges[index].top <= line:
+            active.append(merges[index])
+            index += 1
         if active:
             active = [merge for merge in active if merge.bottom >= line]
             for merge in active:

@@ -101,8 +101,8 @@ def displayed(value: _Value) -> tuple[str, CellKind]:
         case bool():
             return str(value).upper(), CellKind.BOOLEAN
         case float() | int():
-            whole = float(value).is_integer() and abs(value) < 1e21
-            return str(int(value)) if whole else format(value, ".15g").upper(), CellKind.NUMBER
+            is_whole = float(value).is_integer() and abs(value) < 1e21
+            return str(int(value)) if is_whole else format(value, ".15g").upper(), CellKind.NUMBER
         case timedelta():
             minutes, seconds = divmod(round(value.total_seconds()), 60)
             return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}", CellKind.DATE

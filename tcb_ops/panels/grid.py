@@ -108,8 +108,8 @@ class RunGrid(anywidget.AnyWidget):
         self.lines = drawn
         self.causes = render_codes(groups, self._lang) if groups else ""
         self._codes = [
-            (one.code, f"{one.code} {code_label(one.code).of(self._lang)}".rstrip(), one.rows)
-            for one in groups
+            (group.code, f"{group.code} {code_label(group.code).of(self._lang)}".rstrip(), group.rows)
+            for group in groups
         ]
         drawing = draw(run.timeline_buckets())
         self._charts = (heat_map(matrix, self._lang) if matrix else "") + (

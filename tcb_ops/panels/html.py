@@ -204,8 +204,8 @@ def render_progress(now: Progress, kind: Kind, lang: Lang, *, running: bool) -> 
         rate = f"{now.rate:,.0f}" if now.rate >= 10 else f"{round(now.rate, 1):g}"
         parts.append(_("{rate}/s", rate=rate).of(lang))
         if now.seconds_left is not None and now.seconds_left >= 1:  # below, rows may be waiting for a retry
-            left = format_duration(now.seconds_left)
-            parts.append(_("{left} left", left=left).of(lang))
+            remaining = format_duration(now.seconds_left)
+            parts.append(_("{left} left", left=remaining).of(lang))
     label = _("Rows that have ended").of(lang)
     # A screen reader reads the element; the bar of outcomes is for eyes.
     bar = (
@@ -309,9 +309,9 @@ def merchant_lines(tallies: Iterable[Tally]) -> list[MerchantLine]:
             line.good += tally.rows
         else:
             line.bad += tally.rows
-            found = why(tally.outcome, tally.reason, tally.errcode, tally.store_code)
-            if found is not None:
-                line.codes[found.code] += tally.rows
+            code = why(tally.outcome, tally.reason, tally.errcode, tally.store_code)
+            if code is not None:
+                line.codes[code.code] += tally.rows
     return sorted(lines.values(), key=lambda line: (-line.bad, line.merchant, line.appid))
 
 

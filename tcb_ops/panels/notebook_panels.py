@@ -70,10 +70,10 @@ class RunForm(Panel):
     def _open(self) -> None:
         """Check the list, and show the newest run, finished or not."""
         self.worker.guarded(self._prepare, self.ready_line)
-        found = self.runs.refresh()
-        if found:
+        runs = self.runs.refresh()
+        if runs:
             self.setup.unfolded = False
-            self.monitor.attach(found[0].id)
+            self.monitor.attach(runs[0].id)
 
     def _enable(self) -> None:
         monitor = self.monitor

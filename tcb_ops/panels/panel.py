@@ -70,10 +70,10 @@ def _draw_result(view: Callable[[], Any], lang: Lang, cell: str, *, again: bool 
     """Display what a method of a panel returns, the first time or `again` in the same output, named `cell`."""
     from IPython.display import display, update_display
 
-    found = view()
+    table = view()
     title = TITLES[view.__name__].of(lang)
-    shown = found.to_string() if hasattr(found, "to_string") else repr(found)
-    drawn = frame_html(found, lang, title) if hasattr(found, "itertuples") else found._repr_html_()
+    shown = table.to_string() if hasattr(table, "to_string") else repr(table)
+    drawn = frame_html(table, lang, title) if hasattr(table, "itertuples") else table._repr_html_()
     bundle = {
         "text/plain": f"{title}\n{shown}",
         "text/html": f'<div class="op-result">{_STYLE}<h2>{esc(title)}</h2>{drawn}</div>',
@@ -124,9 +124,9 @@ class Panel:
     """What stands in place of a table while no run is shown."""
 
     def __init__(self, given: PanelOptions) -> None:
-        known = {str(one) for one in Lang}
+        languages = {str(lang) for lang in Lang}
         self.given = given
-        self.lang = Lang(given.lang) if given.lang in known else settings_lang()
+        self.lang = Lang(given.lang) if given.lang in languages else settings_lang()
         self.worker = Worker(self.lang)
         self.error: TcbOpsError | None = None
         """The error that kept the panel from opening."""
@@ -138,7 +138,7 @@ class Panel:
         self._monitor: RunMonitor | None = None
         self.view = widgets.VBox([widgets.HTML(STYLE), self.worker.line]).add_class("op-panel")
         try:
-            if given.lang not in {"", *known}:
+            if given.lang not in {"", *languages}:
                 raise UsageError(_('lang = "{lang}": write "en" or "zh".', lang=given.lang))
             self._context = open_context(given.target, given.where, self.lang)
             self._monitor = RunMonitor(

@@ -143,10 +143,10 @@ class RunMonitor(widgets.VBox):
         self._worker.say(begun)
         self._begin(run, RunState.HERE, partial(self._follow, handle, run))
 
-    def attach(self, wanted: str) -> None:
+    def attach(self, run_id: str) -> None:
         """Show a run: running here or elsewhere, interrupted, or finished. Raises RunNotFoundError."""
         settings = self._context.settings
-        run = api.open_run(wanted, kind=ANY_KIND, settings=settings)
+        run = api.open_run(run_id, kind=ANY_KIND, settings=settings)
         here = find_handle(run.id)
         if here is not None:
             self.follow(here)
@@ -362,21 +362,21 @@ class RunBrowser(widgets.HBox):
         """Read the runs again; return them, the newest first."""
         settings = self._context.settings
         with self._one_at_a_time:  # otherwise an older state of the runs could replace a newer one
-            found = [
+            runs = [
                 run
                 for run in api.all_runs(settings=settings, damaged=[])
                 if run.record.target == settings.run_target and self._kind in {None, run.record.kind}
             ][:LISTED]
-            kept, ids = self.choice.value, [run.id for run in found]
-            self.choice.options = [(self._label(run), run.id) for run in found]
-            if found:
-                self.choice.value = kept if kept in ids else ids[0]
-            self.button.disabled = not found
-        return found
+            chosen, ids = self.choice.value, [run.id for run in runs]
+            self.choice.options = [(self._label(run), run.id) for run in runs]
+            if runs:
+                self.choice.value = chosen if chosen in ids else ids[0]
+            self.button.disabled = not runs
+        return runs
 
     def choose(self, run: Run | None) -> None:
         """Choose a run, if it is listed."""
-        if run is not None and run.id in {one for _, one in self.choice.options}:
+        if run is not None and run.id in {run_id for _, run_id in self.choice.options}:
             self.choice.value = run.id
 
     def _chosen(self) -> str:

@@ -214,24 +214,29 @@ def compare(
     became = cache(change)
     last_known = older.kind.last_known(ledger, older)
     references: dict[Place, RunRecord] = {}
-    for place, before, after in _merged(ledger.by_path(older), ledger.by_path(newer)):
-        if only is not None and place[::-1] not in only:
+    for environment, before, after in _merged(ledger.by_path(older), ledger.by_path(newer)):
+        if only is not None and environment[::-1] not in only:
             continue
-        if place in last_known and before is not None and after is not None and after[0] != Outcome.UNKNOWN:
-            before, references[place] = last_known[place]  # noqa: PLW2901  the state that counts
+        if (
+            environment in last_known
+            and before is not None
+            and after is not None
+            and after[0] != Outcome.UNKNOWN
+        ):
+            before, references[environment] = last_known[environment]  # noqa: PLW2901  the state that counts
         what = became(before and before[0], after and after[0])
         counts[what] += 1
         if what is not Change.STILL_GOOD:  # often a million rows
-            counted[what, place, before, after] += 1
+            counted[what, environment, before, after] += 1
     lines: Counter[tuple[Change, str, str, str, str]] = Counter()
     for (what, (env, appid), before, after), rows in counted.items():
         lines[what, env, appid, _code(before), _code(after)] += rows
-    order, wanted = list(Change), {(env, appid) for _what, env, appid, _before, _after in lines}
+    order, shown = list(Change), {(env, appid) for _what, env, appid, _before, _after in lines}
     names = {
-        (place.env, place.appid): place.merchant
+        (environment.env, environment.appid): environment.merchant
         for run in (older, newer)
-        for place in ledger.envs(run)
-        if (place.env, place.appid) in wanted
+        for environment in ledger.envs(run)
+        if (environment.env, environment.appid) in shown
     }
     listed = [
         DiffLine(what, appid, names[env, appid], env, before, after, rows)

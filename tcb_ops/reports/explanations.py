@@ -143,7 +143,7 @@ def _why_of(end: RowEnd) -> Why | None:
     )
 
 
-def _redacted(found: Detail) -> Detail:
+def _redacted(text: Detail) -> Detail:
     """Redact the parameters, which contain text from outside."""
     params = {
         name: _redacted(value)
@@ -151,9 +151,9 @@ def _redacted(found: Detail) -> Detail:
         else redact(value)
         if isinstance(value, str)
         else value
-        for name, value in found.params.items()
+        for name, value in text.params.items()
     }
-    return detail(found.code, **params)
+    return detail(text.code, **params)
 
 
 def action_text(end: RowEnd) -> Text:
@@ -216,11 +216,11 @@ def change_lines(changes: Sequence[LaterChange], zone: tzinfo) -> list[Text]:
     """Say which later runs undid, deleted or overwrote files of an upload, and when; a sentence for each."""
     lines = []
     for change in changes:
-        at = datetime.fromtimestamp(change.at, zone).isoformat(" ", "minutes")[:16]
+        moment = datetime.fromtimestamp(change.at, zone).isoformat(" ", "minutes")[:16]
         text = _("The files of this upload were {changed} by run {run} on {at}.")
         if change.files != change.of:
             text = _("{files:,} of {total:,} files of this upload were {changed} by run {run} on {at}.")
-        values = {"changed": change.kind.changed, "run": change.run, "at": at}
+        values = {"changed": change.kind.changed, "run": change.run, "at": moment}
         lines.append(text.format(files=change.files, total=change.of, **values))
     return lines
 

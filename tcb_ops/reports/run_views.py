@@ -92,8 +92,12 @@ class RunView:
         states = []
         for each in (self.record, *self._retries):
             if environments is not None:
-                keys = {(of.appid, of.env) for of in environments}
-                of_run = [of for of in self._reader.envs(each) if (of.appid, of.env) in keys]
+                keys = {(environment.appid, environment.env) for environment in environments}
+                of_run = [
+                    environment
+                    for environment in self._reader.envs(each)
+                    if (environment.appid, environment.env) in keys
+                ]
                 filters["environments"] = of_run
             states.append(self._reader.rows(each, **filters))
         by_line = groupby(merge(*states, key=_line), key=_line)
@@ -174,8 +178,8 @@ class RunView:
             upload_calls=sum(each.upload_calls for each in family),
         )
 
-    def _shows(self, of: EnvRecord | Row | Tally) -> bool:
-        return self.only is None or (of.appid, of.env) in self.only
+    def _shows(self, part: EnvRecord | Row | Tally) -> bool:
+        return self.only is None or (part.appid, part.env) in self.only
 
 
 RunReader = LedgerReader | RunView

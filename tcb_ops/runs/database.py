@@ -304,17 +304,17 @@ def begin_writing(connection: sa.Connection, name: str) -> None:
     if connection.dialect.name != "sqlite":
         return
     end = time.monotonic() + WAITING_SECONDS
-    said = False
+    warned = False
     while True:
         try:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         except OperationalError as error:
             if not _is_locked(error) or time.monotonic() > end:
                 raise
-            if not said:
+            if not warned:
                 wait = _("This command waits up to {seconds} s for it.", seconds=WAITING_SECONDS)
                 _LOG.warning("%s", as_sentences((_locked(name, ()), wait)))
-            said = True
+            warned = True
         else:
             return
 

@@ -161,8 +161,8 @@ class Engine:
         )
         self._rate = RateEstimator(self._run.rows, sum(self._writer.counts.values()))
         waiting = after_canary(environments, self._context.canary)
-        self._after_canary = [of for of in environments if of.env in waiting]
-        self._schedule([of for of in environments if of.env not in waiting])
+        self._after_canary = [environment for environment in environments if environment.env in waiting]
+        self._schedule([environment for environment in environments if environment.env not in waiting])
 
     def _read_state(self) -> tuple[list[EnvRecord], Mapping[Outcome, int]]:
         return self._context.ledger.environments(self._run), self._context.ledger.counts(self._run)
@@ -172,7 +172,7 @@ class Engine:
         tallies = await self._loop.run_in_executor(
             self._reader_thread, self._context.ledger.tallies, self._run
         )
-        waiting = {of.env for of in self._after_canary}
+        waiting = {environment.env for environment in self._after_canary}
         succeeded = Outcome.successes() | {Outcome.INVALID}  # skipped on purpose, with --on-bad skip
         rows = sum(t.rows for t in tallies if t.env not in waiting and t.outcome not in succeeded)
         if rows:
@@ -184,8 +184,8 @@ class Engine:
 
     def _schedule(self, environments: Iterable[EnvRecord]) -> None:
         """Have the pending rows of these environments worked on, but of merchants that have left."""
-        pending = [of for of in environments if of.pending]
-        self._scheduler.come([of for of in pending if not of.left])
+        pending = [record for record in environments if record.pending]
+        self._scheduler.come([record for record in pending if not record.left])
         for environment in pending:
             if environment.left:
                 self._outcomes.merchant_left(environment)

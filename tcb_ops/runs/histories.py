@@ -181,13 +181,13 @@ class HistoryReader(LedgerConnection):
         if isinstance(run.kind, MissingKind):
             values |= {"outcome": f"'{Outcome.UNKNOWN}'", "md5": "''"}
         columns = pruned_files.c.keys()
-        kept = ["rows.outcome <> 'failed'", *["rows.reason = ? AND rows.attempts = ?"] * len(doubtful)]
+        conditions = ["rows.outcome <> 'failed'", *["rows.reason = ? AND rows.attempts = ?"] * len(doubtful)]
         select = f"""
             SELECT {", ".join(columns)} FROM (
                 SELECT {", ".join(f"{values[name]} AS {name}" for name in columns)}, ROW_NUMBER() OVER (
                     PARTITION BY envs.env, rows.path, {kind} ORDER BY rows.ended_at DESC, rows.line DESC) AS nth
                 FROM rows JOIN envs ON envs.run = rows.run AND envs.no = rows.place JOIN runs ON runs.number = rows.run
-                WHERE rows.run = ? AND rows.{STORED.text} AND ({" OR ".join(kept)})
+                WHERE rows.run = ? AND rows.{STORED.text} AND ({" OR ".join(conditions)})
             ) AS entries WHERE nth = 1"""  # noqa: S608  own names
         return select, (run.number, *chain.from_iterable(doubtful))
 
@@ -301,7 +301,11 @@ def later_changes(
         return []
     changed, files = Counter[int](), 0
     for member in family:
-        places = [of.number for of in ledger.envs(member) if only is None or (of.appid, of.env) in only]
+        places = [
+            environment.number
+            for environment in ledger.envs(member)
+            if only is None or (environment.appid, environment.env) in only
+        ]
         lines = _sampled_lines(ledger, member, by_number, places) if sampled else None
         statement = _newest_changes(
             member,
@@ -395,7 +399,7 @@ def _newest_changes(
     ]
     restoring = {outcome for kind in all_kinds() if kind.takes_back for outcome in kind.replacing}
     # … unless an undo took them back.
-    kept = [
+    conditions = [
         f"""AND NOT (later.run IN ({sql_list(uploads)}) AND EXISTS (
             SELECT 1 FROM rows AS undo
             WHERE undo.run = {number} AND undo.line = later.line AND undo.outcome IN ({sql_list(restoring)})))"""  # noqa: S608  own names
@@ -408,9 +412,9 @@ def _newest_changes(
         SELECT number, COUNT(*) FROM (
             SELECT COALESCE((
                 SELECT later.run FROM envs AS later_env CROSS JOIN rows AS later {by_index}
-                WHERE later_env.env = own_env.env AND later_env.run IN ({sql_list(of.number for of in later)})
+                WHERE later_env.env = own_env.env AND later_env.run IN ({sql_list(later_run.number for later_run in later)})
                 AND later.run = later_env.run AND later.place = later_env.no AND later.path = own.path
-                AND later.{STORED.text} AND ({" OR ".join(changes)}) {" ".join(kept)}
+                AND later.{STORED.text} AND ({" OR ".join(changes)}) {" ".join(conditions)}
                 ORDER BY later_env.run DESC LIMIT 1), 0) AS number
             FROM rows AS own JOIN envs AS own_env ON own_env.run = own.run AND own_env.no = own.place
             WHERE own.run = {run.number} AND own.outcome IN ({sql_list(STORED_OUTCOMES)}) {selected}

@@ -73,15 +73,23 @@ class Ledger(LedgerReader):
         `environments` numbers the environments; a row belongs to the one with its (env, appid). `check`: called with a reader in
         the transaction and the run's number; if it raises, nothing is recorded.
         """
-        number_of = {(of.env, of.appid): of.number for of in environments}
+        number_of = {(environment.env, environment.appid): environment.number for environment in environments}
         # Its rows may take long to come, and hold up nobody.
         with self.writing(idle=0) as connection:
             connection.execute(runs.insert().values(**run_values(new)))
             number = connection.execute(sa.select(runs.c.number).where(runs.c.id == new.id)).scalar_one()
             listed = iter(environments)
             while records := [
-                (number, of.number, of.env, of.appid, of.merchant, str.__str__(of.owner), of.left)
-                for of in islice(listed, BATCH)
+                (
+                    number,
+                    environment.number,
+                    environment.env,
+                    environment.appid,
+                    environment.merchant,
+                    str.__str__(environment.owner),
+                    environment.left,
+                )
+                for environment in islice(listed, BATCH)
             ]:
                 self.driver(connection, _PLAN_ENV, records)
             count = 0

@@ -163,8 +163,8 @@ def process_identity() -> str:
 
 def _unwritable(folder: Path, error: OSError) -> UsageError:
     raise_if_exhausted(error)
-    why = system_reason(error)
-    return UsageError(_("{folder}: {why}. The ledger's folder must be writable.", folder=folder, why=why))
+    reason = system_reason(error)
+    return UsageError(_("{folder}: {why}. The ledger's folder must be writable.", folder=folder, why=reason))
 
 
 def lock_folder(file: Path) -> Path:

@@ -429,17 +429,27 @@ def retry_spec(
 
     of_rows = environments_of_rows(to_retry(), merchants)
     environments = [
-        replace(of, number=number)
-        for number, of in enumerate(of for of in of_rows if (of.env, of.appid) in selected)
+        replace(environment, number=number)
+        for number, environment in enumerate(
+            environment for environment in of_rows if (environment.env, environment.appid) in selected
+        )
     ]
     listed = {(merchant.env, merchant.appid) for merchant in merchants.whole}
     warning = None
-    if missing := [of for of in of_rows if (of.env, of.appid) not in listed]:
+    if missing := [
+        environment for environment in of_rows if (environment.env, environment.appid) not in listed
+    ]:
         warning = _(
             "run {id} has rows to retry, but {file} has no line for their merchants: {listed}.",
             id=parent.id,
             file=merchants.source or "merchants.csv",
-            listed=as_list((f"{of.merchant} ({of.appid}, {of.env})" for of in missing), 5),
+            listed=as_list(
+                (
+                    f"{environment.merchant} ({environment.appid}, {environment.env})"
+                    for environment in missing
+                ),
+                5,
+            ),
         )
     if not environments:
         if warning is not None:

@@ -170,11 +170,11 @@ class LedgerReader(HistoryReader):
         )
         with self._connection() as connection:
             pages = [
-                (of, self._fetch(connection, query, (run.number, of.number, after, limit)))
-                for of, after in environments
+                (environment, self._fetch(connection, query, (run.number, environment.number, after, limit)))
+                for environment, after in environments
             ]
         with self.reading(run):
-            return [[read_pending(record, of) for record in page] for of, page in pages]
+            return [[read_pending(record, environment) for record in page] for environment, page in pages]
 
     def rows(self, run: RunRecord, **filters: Unpack[RowFilter]) -> Iterator[RowRecord]:
         """Stream a run's rows in the order of the list, in constant memory.
@@ -183,7 +183,7 @@ class LedgerReader(HistoryReader):
         `ends` or `environments`, which come from sums.
         """
         environments = filters.get("environments")
-        by_number = {of.number: of for of in (self.envs(run) if environments is None else environments)}
+        by_number = {item.number: item for item in (self.envs(run) if environments is None else environments)}
         conditions, after_line = _conditions(filters, by_number), filters.get("after_line", -1)
         if filters.get("merchant"):
             self.environments(run)
@@ -199,7 +199,7 @@ class LedgerReader(HistoryReader):
             every_row=not conditions and after_line < 0,
         ):
             with self.reading(run):
-                records = [RowRecord(read_row(of, by_number[of[2]]), read_end(of)) for of in batch]
+                records = [RowRecord(read_row(item, by_number[item[2]]), read_end(item)) for item in batch]
             yield from records
 
     def _in_order(
@@ -452,7 +452,9 @@ def _conditions(filters: RowFilter, environments: Mapping[int, EnvRecord]) -> li
     merchant = filters.get("merchant")
     if merchant or filters.get("environments") is not None:
         named = [
-            of.number for of in environments.values() if not merchant or merchant in {of.merchant, of.appid}
+            environment.number
+            for environment in environments.values()
+            if not merchant or merchant in {environment.merchant, environment.appid}
         ]
         conditions.append(rows.c.place.in_(named))
     if path := filters.get("path"):

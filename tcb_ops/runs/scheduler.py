@@ -173,7 +173,11 @@ class LaneRegistry:
     def come(self, environments: Collection[EnvRecord]) -> None:
         """Take the environments of a run, when all earlier ones are done."""
         self.coming.extend(environments)
-        numbers = Counter(key for of in environments for key in (self._account(of), (_ENV, of.env)))
+        numbers = Counter(
+            key
+            for environment in environments
+            for key in (self._account(environment), (_ENV, environment.env))
+        )
         self._shared = {key: number for key, number in numbers.items() if number > 1}
 
     def make_next(self, most: int) -> Iterator[Lane]:

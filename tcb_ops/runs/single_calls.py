@@ -90,8 +90,8 @@ def _issue_of(failure: CallFailure, owner: Owner) -> Issue:
     if failure.step is NextStep.REFRESH:
         return _DEAD_COMPONENT_TOKEN if owner is Owner.PLATFORM else _DEAD_TOKEN
     if isinstance(answer, ApiError):
-        known = errcode(answer.errcode, owner)
-        return Issue(str(answer.errcode), known.meaning, known.action, answer.errmsg)
+        entry = errcode(answer.errcode, owner)
+        return Issue(str(answer.errcode), entry.meaning, entry.action, answer.errmsg)
     return Issue(
         Reason.NO_ANSWER,
         answer.why if isinstance(answer, InvalidResponse) else answer.text,

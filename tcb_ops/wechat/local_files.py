@@ -105,22 +105,22 @@ class FileBody(Body):
             if few
             else (None, None)
         )
-        left = max(1, -(-self.size // size))
+        remaining = max(1, -(-self.size // size))
         reads: deque[asyncio.Future[bytes]] = deque()
         hashes: deque[asyncio.Future[None]] = deque()
         FileBody.streams += 1
         try:
-            while left or reads:
-                while left and len(reads) < ahead:
+            while remaining or reads:
+                while remaining and len(reads) < ahead:
                     reads.append(run(reading, self._read, size))
-                    left -= 1
+                    remaining -= 1
                 chunk = await reads.popleft()
                 hashes.append(run(hashing, self._update, chunk))
                 if len(hashes) == ahead:
                     await hashes.popleft()
                 yield chunk
                 # A read that came out short is made up for.
-                left += bool(not left and not reads and self._left)
+                remaining += bool(not remaining and not reads and self._left)
             for update in hashes:
                 await update
         finally:
@@ -184,8 +184,8 @@ def _changed(path: Path | str) -> FileChangedError:
 def _unreadable(path: Path | str, error: OSError | ValueError) -> FileUnreadableError | ResourceLimitError:
     if (shortage := exhausted(error)) is not None:
         return shortage
-    why = as_detail(system_reason(error))
-    return FileUnreadableError(detail(DetailCode.FILE_UNREADABLE, file=str(path), why=why))
+    reason = as_detail(system_reason(error))
+    return FileUnreadableError(detail(DetailCode.FILE_UNREADABLE, file=str(path), why=reason))
 
 
 def hash_file(path: Path, size: int, mtime_ns: int) -> str:

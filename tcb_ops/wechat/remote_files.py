@@ -93,14 +93,14 @@ def read_status(status: int) -> DetailCode | None:
     any other              SOURCE_REFUSED
     =====================  ===============
     """
-    known = {
+    texts = {
         200: None,
         412: DetailCode.FILE_CHANGED,
         404: DetailCode.SOURCE_GONE,
         410: DetailCode.SOURCE_GONE,
     }
-    if status in known:
-        return known[status]
+    if status in texts:
+        return texts[status]
     if 300 <= status < 400:
         return DetailCode.SOURCE_REDIRECT
     busy = status in {408, 425, 429} or status >= 500
@@ -133,9 +133,11 @@ class SourceClient:
                 _check_status(answer, shown)
                 return self._facts(answer, shown)
         async with self._asked("GET", url, shown, {"Range": "bytes=0-0"}) as answer:
-            whole = _RANGE.fullmatch(answer.headers.get("Content-Range", ""))
+            content_range = _RANGE.fullmatch(answer.headers.get("Content-Range", ""))
             if answer.status == 206:
-                return self._checked(SourceFile(int(whole[1]) if whole else None, _etag(answer)), shown)
+                return self._checked(
+                    SourceFile(int(content_range[1]) if content_range else None, _etag(answer)), shown
+                )
             if answer.status == 416:  # an empty file has no first byte
                 return SourceFile(None, "")
             _check_status(answer, shown)
@@ -281,5 +283,5 @@ def _spooling() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        why = detail(DetailCode.BACKUP_ACCESS, file=tempfile.gettempdir(), why=system_reason(error))
-        raise (exhausted(error) or SourceRefusedError(why)) from None
+        reason = detail(DetailCode.BACKUP_ACCESS, file=tempfile.gettempdir(), why=system_reason(error))
+        raise (exhausted(error) or SourceRefusedError(reason)) from None

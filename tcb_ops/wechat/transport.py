@@ -339,8 +339,8 @@ class Transport:
     ) -> HttpResponse:
         timeouts = self._timeouts
         if isinstance(body, bytes):
-            whole = aiohttp.ClientTimeout(total=timeouts.deadline(sending), sock_connect=timeouts.connect)
-            return await _answer(session, request, body, whole)
+            timeout = aiohttp.ClientTimeout(total=timeouts.deadline(sending), sock_connect=timeouts.connect)
+            return await _answer(session, request, body, timeout)
         now = asyncio.get_running_loop().time
         silence = timeouts.silence(sending)
         end = now() + timeouts.deadline(sending)

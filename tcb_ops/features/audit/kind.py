@@ -124,7 +124,7 @@ class AuditKind(Kind):
         """Return the last known states of what is unknown to an audit."""
         from tcb_ops.features.audit.queries import last_known
 
-        return {place: (state, audit) for audit, place, state in last_known(ledger, older)}
+        return {environment: (state, audit) for audit, environment, state in last_known(ledger, older)}
 
     def unit_count(self, count: int) -> Text:
         """Return `28 environments`."""

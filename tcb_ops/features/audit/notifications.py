@@ -89,9 +89,9 @@ class AuditMessage:
 
         `size`: of what is sent with a text.
         """
-        whole = self._text(len(self.rows))
-        if size(whole) <= most:
-            return whole
+        message = self._text(len(self.rows))
+        if size(message) <= most:
+            return message
         fitting = bisect(range(len(self.rows)), most, key=lambda rows: size(self._text(rows))) - 1
         return self._text(fitting) if fitting >= 0 else cut("\n".join([*self.head, *self.tail]), most)
 
@@ -167,18 +167,18 @@ def _encoded(body: Mapping[str, Any]) -> bytes:
     return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def _feishu_sign(secret: str, at: int) -> dict[str, str]:
+def _feishu_sign(secret: str, timestamp: int) -> dict[str, str]:
     if not secret:
         return {}
-    digest = hmac.new(f"{at}\n{secret}".encode(), b"", hashlib.sha256).digest()
-    return {"timestamp": str(at), "sign": base64.b64encode(digest).decode()}
+    digest = hmac.new(f"{timestamp}\n{secret}".encode(), b"", hashlib.sha256).digest()
+    return {"timestamp": str(timestamp), "sign": base64.b64encode(digest).decode()}
 
 
 def dingtalk_url(url: str, secret: str, now: float) -> str:
     """Return a DingTalk robot's address with its signature."""
-    at = round(now * 1000)
-    digest = hmac.new(secret.encode(), f"{at}\n{secret}".encode(), hashlib.sha256).digest()
-    return f"{url}&timestamp={at}&sign={quote(base64.b64encode(digest).decode(), safe='')}"
+    timestamp = round(now * 1000)
+    digest = hmac.new(secret.encode(), f"{timestamp}\n{secret}".encode(), hashlib.sha256).digest()
+    return f"{url}&timestamp={timestamp}&sign={quote(base64.b64encode(digest).decode(), safe='')}"
 
 
 def refusal(kind: str, response: HttpResponse) -> tuple[Text, int] | None:
@@ -281,10 +281,10 @@ def receivers(settings: Settings) -> list[str]:
     """Return a name for each `[[notify]]`: its kind, and the file, variable or program that is named there; no secret."""
     names, times = list[str](), Counter[str]()
     for to in settings.section("notify"):
-        place = (
+        address = (
             Path(to.command[0]).name if to.kind == "command" else to.url_env or Path(to.url_file or "").name
         )
-        name = f"{to.kind} {place}"
+        name = f"{to.kind} {address}"
         times[name] += 1
         names.append(f"{name} {times[name]}" if times[name] > 1 else name)
     return names
@@ -430,7 +430,7 @@ def _run_command(command: Sequence[str], body: bytes) -> None:
             _("the program did not finish within {seconds:g} s", seconds=COMMAND_SECONDS)
         ) from None
     except (OSError, ValueError) as error:
-        why = system_reason(error)
-        raise _NotSentError(_("the program cannot be started ({why})", why=why)) from None
+        reason = system_reason(error)
+        raise _NotSentError(_("the program cannot be started ({why})", why=reason)) from None
     if ended.returncode:
         raise _NotSentError(_("the program ended with exit code {code}", code=ended.returncode))

@@ -220,9 +220,9 @@ def _not_connected(address: str, error: BaseException) -> UsageError:
     while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
         causes.append(cause)
     last = next((cause for cause in causes if isinstance(cause, ssl.SSLError)), causes[-1])
-    why = sanitize(str(last)) or type(last).__name__
+    reason = sanitize(str(last)) or type(last).__name__
     return UsageError(
-        _("The scheduler {address} cannot be reached ({why}).", address=address, why=why),
+        _("The scheduler {address} cannot be reached ({why}).", address=address, why=reason),
         _(
             "Check that it is running and that its address begins with tls://, and the certificates in Dask's "
             "settings (DASK_DISTRIBUTED__COMM__TLS__…): both sides need those of the same CA."

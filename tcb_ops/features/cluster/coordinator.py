@@ -442,9 +442,9 @@ class Coordinator:
                 self._messages += (text.format(lost=lost, others=as_list(others, 3)),)
         began, counts = time.monotonic(), self._done()
         self._show_again = began + 10 * (time.monotonic() - began)
-        rate, left = self._rate.update(began, sum(counts.values()))
+        rate, seconds_left = self._rate.update(began, sum(counts.values()))
         self._show_progress(
-            Progress(self._run.id, self._run.rows, counts, rate, left, messages=self._messages)
+            Progress(self._run.id, self._run.rows, counts, rate, seconds_left, messages=self._messages)
         )
 
     def _done(self) -> dict[Outcome, int]:

@@ -209,8 +209,8 @@ class _Work:
         self._loop = asyncio.get_running_loop()
         try:
             end = self._loop.time() + wait
-            while (left := end - self._loop.time()) > 0:
-                await asyncio.sleep(min(1.0, left))
+            while (seconds_left := end - self._loop.time()) > 0:
+                await asyncio.sleep(min(1.0, seconds_left))
                 await asyncio.to_thread(self._renew_claim)
                 if self._ledger.stopping:
                     raise interrupted()
@@ -320,7 +320,9 @@ class PartitionLedger(Ledger):
 
     def partition_run(self) -> RunRecord:
         """Return the run's record with the rows of this partition only."""
-        return replace(self._whole_run, rows=sum(of.rows for of in self.environments(self._whole_run)))
+        return replace(
+            self._whole_run, rows=sum(environment.rows for environment in self.environments(self._whole_run))
+        )
 
     def claim(self) -> bool | None:
         """Raise the fence; return whether another worker may still be calling.

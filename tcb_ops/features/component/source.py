@@ -90,8 +90,8 @@ def error_scope(interface: str, code: int) -> ErrorScope:
     the others            any other (61003, 61007, 50002, 42007 …)   merchant
     ====================  =========================================  =============
     """
-    known = errcode(code)
-    if known.decision is Decision.RETRY:
+    entry = errcode(code)
+    if entry.decision is Decision.RETRY:
         return ErrorScope.NOBODY
     if interface == COMPONENT_TOKEN:
         return ErrorScope.TICKET if code in {61005, 61006} else ErrorScope.EVERYBODY
@@ -99,7 +99,7 @@ def error_scope(interface: str, code: int) -> ErrorScope:
         return ErrorScope.COMPONENT
     if code in {61023, 42002}:
         return ErrorScope.REFRESH_TOKEN
-    if code in {41002, 41004, 41018, 61014, 61024} or known.scope is Scope.PLATFORM:
+    if code in {41002, 41004, 41018, 61014, 61024} or entry.scope is Scope.PLATFORM:
         return ErrorScope.EVERYBODY
     return ErrorScope.MERCHANT
 
@@ -116,9 +116,9 @@ class _RefusedError(Exception):
 class _NoAnswerError(Exception):
     """A token interface gave no usable response."""
 
-    def __init__(self, interface: str, why: Text, *, transient: bool = True) -> None:
+    def __init__(self, interface: str, reason: Text, *, transient: bool = True) -> None:
         super().__init__()
-        self.interface, self.why, self.transient = interface, why, transient
+        self.interface, self.why, self.transient = interface, reason, transient
 
 
 class _WithoutToken:
@@ -145,10 +145,10 @@ class SharedTasks(dict[Hashable, asyncio.Task[Result]]):
     async def aclose(self, seconds: float = 0.0) -> None:
         """Cancel the tasks that do not end within so many seconds."""
         if self:
-            _done, left = await asyncio.wait(self.values(), timeout=seconds)
-            for task in left:
+            _done, unfinished = await asyncio.wait(self.values(), timeout=seconds)
+            for task in unfinished:
                 task.cancel()
-            await asyncio.gather(*left, return_exceptions=True)
+            await asyncio.gather(*unfinished, return_exceptions=True)
 
     def _ended(self, key: Hashable, task: asyncio.Task[Result]) -> None:
         del self[key]
@@ -300,10 +300,10 @@ class ComponentTokens:
                 appid, detail(DetailCode.REFRESH_REFUSED, answer=answer), error.errcode
             ) from None
         except _NoAnswerError as failure:
-            interface, why = failure.interface, failure.why
+            interface, reason = failure.interface, failure.why
             raise TokenError.of(
                 appid,
-                detail(DetailCode.REFRESH_SILENT, interface=interface, why=why),
+                detail(DetailCode.REFRESH_SILENT, interface=interface, why=reason),
                 transient=failure.transient,
             ) from None
 
@@ -359,30 +359,34 @@ class ComponentTokens:
         """
         while self._clock() >= self._list_until or self._list_asked_at < since:
             await self._listings.join(LIST, self._read_list)
-        found = self._list.get(appid)
-        if found is None and self._list_short is not None:
+        refresh_token = self._list.get(appid)
+        if refresh_token is None and self._list_short is not None:
             raise _NoAnswerError(LIST, self._list_short, transient=False)
-        return found
+        return refresh_token
 
     async def _read_list(self) -> None:
-        found: dict[str, Secret] = {}
+        refresh_tokens: dict[str, Secret] = {}
         asked_at = asyncio.get_running_loop().time()
-        seen = total = 0
+        read = total = 0
         for _each in range(PAGES):
-            payload = await self._call(LIST, {"offset": seen, "count": AUTHORIZERS_PER_PAGE})
+            payload = await self._call(LIST, {"offset": read, "count": AUTHORIZERS_PER_PAGE})
             listed, count = payload.get("list"), payload.get("total_count")
             if not isinstance(listed, list) or not isinstance(count, int):
                 raise _NoAnswerError(LIST, detail(DetailCode.LIST_LACKS))
             for entry in listed:  # its refresh token may be absent or empty
                 if isinstance(entry, dict) and is_token(entry.get("refresh_token")):
-                    found[str(entry.get("authorizer_appid"))] = Secret(entry["refresh_token"])
-            seen, total = seen + len(listed), count
-            if not listed or seen >= total:
+                    refresh_tokens[str(entry.get("authorizer_appid"))] = Secret(entry["refresh_token"])
+            read, total = read + len(listed), count
+            if not listed or read >= total:
                 break
-        self._list, self._list_until, self._list_asked_at = found, self._clock() + LIST_KEPT, asked_at
+        self._list, self._list_until, self._list_asked_at = (
+            refresh_tokens,
+            self._clock() + LIST_KEPT,
+            asked_at,
+        )
         self._list_short = None
-        if seen < total:
-            self._list_short = detail(DetailCode.LIST_SHORT, seen=seen, total=total)
+        if read < total:
+            self._list_short = detail(DetailCode.LIST_SHORT, seen=read, total=total)
 
     async def _call(
         self,
@@ -406,10 +410,10 @@ class ComponentTokens:
             return await client.call(f"cgi-bin/component/{interface}", full, access, secrets)
 
         caller = Caller(source or self, self._limits)
-        found: dict[str, Any] | CallFailure = await caller.call(self._component_appid, request)
-        if not isinstance(found, CallFailure):
-            return found
-        answer = found.answer
+        result: dict[str, Any] | CallFailure = await caller.call(self._component_appid, request)
+        if not isinstance(result, CallFailure):
+            return result
+        answer = result.answer
         if isinstance(answer, TransportError):
             if answer.fault is TransportFault.UNREACHABLE:
                 raise answer
@@ -438,15 +442,15 @@ def _for_all(refused: _RefusedError) -> TokenSourceError:
     interface, error = refused.interface, refused.error
     # From api_component_token, 40001 means the AppSecret (errcode table of the component_access_token page).
     wrong_secret = interface == COMPONENT_TOKEN and error.errcode == 40001
-    known = errcode(40125 if wrong_secret else error.errcode)
+    entry = errcode(40125 if wrong_secret else error.errcode)
     reason = detail(
         DetailCode.COMPONENT_REFUSED,
         interface=interface,
         errcode=error.errcode,
         errmsg=error.errmsg or "-",
-        known_as=known.code,
+        known_as=entry.code,
     )
-    stopped = TokenSourceError(as_sentences((reason, known.meaning, known.action)))
+    stopped = TokenSourceError(as_sentences((reason, entry.meaning, entry.action)))
     stopped.reason = reason
     return stopped
 

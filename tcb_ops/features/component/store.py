@@ -98,11 +98,11 @@ class TokenStore:
             return None
         except OSError as error:
             raise_if_exhausted(error)
-            why = system_reason(error)
+            problem = system_reason(error)
             its_own = isinstance(error, PermissionError | IsADirectoryError)
             if not its_own or not os.access(self._folder, os.X_OK):
-                raise self._unusable(file, why) from None
-            reason = detail(DetailCode.CANNOT_BE_READ, why=why)
+                raise self._unusable(file, problem) from None
+            reason = detail(DetailCode.CANNOT_BE_READ, why=problem)
         else:
             if stored is not None:
                 return stored
@@ -147,8 +147,8 @@ class TokenStore:
             raise TokenError.of(appid, detail(DetailCode.TOKEN_LOCKED, longest_hold=LONGEST_HOLD)) from None
         except (OSError, NotImplementedError) as error:
             raise_if_exhausted(error)
-            why = system_reason(error) if isinstance(error, OSError) else _("it cannot be locked")
-            raise self._unusable(self._locks, why) from None
+            reason = system_reason(error) if isinstance(error, OSError) else _("it cannot be locked")
+            raise self._unusable(self._locks, reason) from None
         try:
             yield
         finally:
@@ -211,11 +211,11 @@ class TokenStore:
             raise TokenError(detail(DetailCode.NO_APPID, appid=shown(appid)))
         return self._folder / f"{appid}.json"
 
-    def _bad(self, why: Text) -> SettingsError:
-        return SettingsError(_("token store {folder} {why} (tokens.store).", folder=self._folder, why=why))
+    def _bad(self, reason: Text) -> SettingsError:
+        return SettingsError(_("token store {folder} {why} (tokens.store).", folder=self._folder, why=reason))
 
-    def _unusable(self, path: Path, why: Text) -> TokenSourceError:
-        return TokenSourceError(detail(DetailCode.TOKEN_STORE, path=path, why=why))
+    def _unusable(self, path: Path, reason: Text) -> TokenSourceError:
+        return TokenSourceError(detail(DetailCode.TOKEN_STORE, path=path, why=reason))
 
 
 def _replace(file: Path, record: object) -> None:

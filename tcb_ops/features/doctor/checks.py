@@ -159,9 +159,9 @@ def probe_limited(check: DoctorCheck, seconds: float) -> DoctorFinding:
     thread.join(seconds)
     if findings:
         return findings[0]
-    seen = _("did not finish within {seconds:.0f} s", seconds=seconds)
+    observation = _("did not finish within {seconds:.0f} s", seconds=seconds)
     fix = _("A name server, a disk or a program does not answer. Fix that, then run doctor again.")
-    return DoctorFinding(Grade.BAD, seen, fix)
+    return DoctorFinding(Grade.BAD, observation, fix)
 
 
 def _from_error(error: Exception) -> DoctorFinding:
@@ -169,10 +169,10 @@ def _from_error(error: Exception) -> DoctorFinding:
         return DoctorFinding(Grade.BAD, error.problem, error.fix)
     if isinstance(error, OSError):
         reason = system_reason(error)
-        seen = _("{file}: {why}", file=error.filename, why=reason) if error.filename else reason
-        return DoctorFinding(Grade.BAD, seen)
-    seen = _("the check itself failed ({kind})", kind=type(error).__name__)
-    return DoctorFinding(Grade.BAD, seen, _("Please report it: this is a bug in tcb-ops."))
+        observation = _("{file}: {why}", file=error.filename, why=reason) if error.filename else reason
+        return DoctorFinding(Grade.BAD, observation)
+    observation = _("the check itself failed ({kind})", kind=type(error).__name__)
+    return DoctorFinding(Grade.BAD, observation, _("Please report it: this is a bug in tcb-ops."))
 
 
 # --- the machine and the files ----------------------------------------------------------------------------------------
@@ -220,17 +220,17 @@ def check_merchants(settings: Settings, where: Sequence[str]) -> DoctorFinding:
     except InputError as error:
         listed = as_clauses(format_problem(file.name, problem) for problem in error.problems[:3])
         count = len(error.problems)
-        seen = ngettext("{n:,} problem: {listed}", "{n:,} problems: {listed}", count, listed=listed)
-        return DoctorFinding(Grade.BAD, seen)
+        observation = ngettext("{n:,} problem: {listed}", "{n:,} problems: {listed}", count, listed=listed)
+        return DoctorFinding(Grade.BAD, observation)
     appids = len({merchant.appid for merchant in merchants})
-    seen = _(
+    observation = _(
         "{file}: {lines}, {mini_programs}, {environments}",
         file=file,
         lines=ngettext("{n:,} line", "{n:,} lines", len(merchants)),
         mini_programs=ngettext("{n:,} mini program", "{n:,} mini programs", appids),
         environments=ngettext("{n:,} environment", "{n:,} environments", len(merchants.envs)),
     )
-    return DoctorFinding(Grade.OK, seen)
+    return DoctorFinding(Grade.OK, observation)
 
 
 def check_ledger(settings: Settings) -> DoctorFinding:
@@ -248,8 +248,8 @@ def check_ledger(settings: Settings) -> DoctorFinding:
             if path.exists() and not os.access(path, os.W_OK):
                 raise not_a_ledger(str(file), _("{folder} cannot be written", folder=path))
         if not file.exists():
-            seen = _("{file} does not exist yet: the first run creates it", file=file)
-            return DoctorFinding(Grade.OK, seen)
+            observation = _("{file} does not exist yet: the first run creates it", file=file)
+            return DoctorFinding(Grade.OK, observation)
     ledger = Ledger(settings.ledger)
     ledger.close()
     return DoctorFinding(Grade.OK, verbatim(ledger.name))
@@ -259,14 +259,14 @@ def check_disk(settings: Settings) -> DoctorFinding:
     """Grade the free bytes on the ledger's disk."""
     folder = Path(settings.ledger).resolve().parent
     free = shutil.disk_usage(folder).free
-    seen = _("{free:,.1f} GB free in {folder}", free=free / 1000**3, folder=folder)
+    observation = _("{free:,.1f} GB free in {folder}", free=free / 1000**3, folder=folder)
     if free >= TIGHT:
-        return DoctorFinding(Grade.OK, seen)
+        return DoctorFinding(Grade.OK, observation)
     fix = _(
         "Free disk space: a run stops when the disk is full (its remaining rows stay pending), and reports need "
         "space beside the ledger."
     )
-    return DoctorFinding(Grade.BAD if free < SCARCE else Grade.WARNING, seen, fix)
+    return DoctorFinding(Grade.BAD if free < SCARCE else Grade.WARNING, observation, fix)
 
 
 def check_secrets(settings: Settings) -> DoctorFinding:
@@ -279,10 +279,10 @@ def check_secrets(settings: Settings) -> DoctorFinding:
     readable = [path for path in paths if _others_can_read(path)]
     if not readable:
         return DoctorFinding(Grade.OK, _("{named}: readable only by you", named=as_list(paths)))
-    seen = _("others on this machine may read {named}", named=as_list(readable, most=3))
+    observation = _("others on this machine may read {named}", named=as_list(readable, most=3))
     fix = verbatim(shlex.join(["chmod", "-R", "go-rwx", *map(str, paths)]))
     # The simulator's tokens give access to nothing.
-    return DoctorFinding(Grade.WARNING if settings.on_loopback else Grade.BAD, seen, fix)
+    return DoctorFinding(Grade.WARNING if settings.on_loopback else Grade.BAD, observation, fix)
 
 
 def secret_paths(tokens: TokenSettings) -> list[Path]:
@@ -310,8 +310,10 @@ def check_target(settings: Settings) -> DoctorFinding:
     Raises TransportError.
     """
     seconds, offset = submit_coroutine(_probe(settings)).result()
-    seen = _("{api_base} responded as expected in {ms:.0f} ms", api_base=settings.api_base, ms=seconds * 1000)
-    return grade_clock(offset) or DoctorFinding(Grade.OK, seen)
+    observation = _(
+        "{api_base} responded as expected in {ms:.0f} ms", api_base=settings.api_base, ms=seconds * 1000
+    )
+    return grade_clock(offset) or DoctorFinding(Grade.OK, observation)
 
 
 async def _probe(settings: Settings) -> tuple[float, float]:
@@ -341,7 +343,7 @@ def grade_clock(offset: float) -> DoctorFinding | None:
     """Grade the difference between the target's clock and this machine's; None where it does not matter."""
     if abs(offset) <= SKEWED:
         return None
-    seen = (
+    observation = (
         _("this machine's clock is {seconds:,.0f} s behind the target's", seconds=offset)
         if offset > 0
         else _("this machine's clock is {seconds:,.0f} s ahead of the target's", seconds=-offset)
@@ -350,7 +352,7 @@ def grade_clock(offset: float) -> DoctorFinding | None:
         "Synchronize the clock with a time server (chrony, systemd-timesyncd): tokens and links expire, links "
         "after about 15 minutes."
     )
-    return DoctorFinding(Grade.WARNING if abs(offset) <= WRONG else Grade.BAD, seen, fix)
+    return DoctorFinding(Grade.WARNING if abs(offset) <= WRONG else Grade.BAD, observation, fix)
 
 
 def call_with_token(
@@ -371,18 +373,18 @@ def call_with_token(
         slow = _("the source ({kind}) returned no token within {seconds:.0f} s", kind=source, seconds=seconds)
         return DoctorFinding(Grade.BAD, slow, _("Check whether it works by itself, and why it is slow."))
     if issue is None:
-        seen = _("calls from this machine are accepted (queried the quota of {label})", label=label)
-        return DoctorFinding(Grade.OK, seen)
+        observation = _("calls from this machine are accepted (queried the quota of {label})", label=label)
+        return DoctorFinding(Grade.OK, observation)
     if issue.errcode is None:
         return DoctorFinding(Grade.BAD, issue.meaning, issue.action)
-    seen = _(
+    observation = _(
         "calls from this machine are accepted, but {label} is refused: errcode {code} {meaning}",
         label=label,
         code=issue.code,
         meaning=issue.meaning,
     )
     fix = _("{action} `tcb-ops merchants check` checks every merchant.", action=issue.action)
-    return DoctorFinding(Grade.WARNING, seen, fix)
+    return DoctorFinding(Grade.WARNING, observation, fix)
 
 
 async def _call(settings: Settings, merchant: Merchant, seconds: float) -> Issue | None:

@@ -37,19 +37,19 @@ def diff(older: str, newer: str, *, common: CommonOptions) -> int:
     from tcb_ops.reports.formats.terminal import render_sections
 
     settings, console = common.start()
-    found = api.diff(older, newer, merchants=common.matching(settings), settings=settings)
+    comparison = api.diff(older, newer, merchants=common.matching(settings), settings=settings)
     if common.json:
-        console.json(found.to_json())
+        console.json(comparison.to_json())
     else:
-        for part in render_sections(found.sections(), console.lang, "--json"):
+        for part in render_sections(comparison.sections(), console.lang, "--json"):
             console.print(part)
-        console.print(diff_verdict(found))
-    for run in (found.older, found.newer):
+        console.print(diff_verdict(comparison))
+    for run in (comparison.older, comparison.newer):
         if run.finished_at is None:
             console.warn(_("Run {id} is unfinished: its pending rows are not compared.", id=run.id))
-    if found.newer.finished_at is not None and any(line.after for line in found.lines):
-        _suggest_next(console, found.newer.id, settings, common)
-    return 1 if found.broken else 0
+    if comparison.newer.finished_at is not None and any(line.after for line in comparison.lines):
+        _suggest_next(console, comparison.newer.id, settings, common)
+    return 1 if comparison.broken else 0
 
 
 def _suggest_next(console: Console, run_id: str, settings: Settings, common: CommonOptions) -> None:
@@ -80,13 +80,13 @@ def verify(folder: str, *, common: CommonOptions) -> int:
     settings, console = common.start()
     if not Path(folder).exists():
         folder = _report_of(folder, settings)
-    found = check(folder, settings=settings)
+    verification = check(folder, settings=settings)
     if common.json:
-        console.json(found.to_json(settings.lang))
+        console.json(verification.to_json(settings.lang))
     else:
-        console.print(_checks_table(found, console.lang))
-        console.print(verification_verdict(found))
-    return 3 if found.ledger_damaged else 0 if found.good else 1
+        console.print(_checks_table(verification, console.lang))
+        console.print(verification_verdict(verification))
+    return 3 if verification.ledger_damaged else 0 if verification.good else 1
 
 
 def _report_of(run: str, settings: Settings) -> str:
@@ -105,14 +105,14 @@ def _report_of(run: str, settings: Settings) -> str:
 _MARKS = {"same": _("same"), "differs": _("DIFFERS"), "unknown": pgettext("check", "unknown")}
 
 
-def _checks_table(found: Verification, lang: Lang) -> Table:
+def _checks_table(verification: Verification, lang: Lang) -> Table:
     """Render a line per check of a report folder."""
     from rich.table import Column, Table
     from rich.text import Text as Styled
 
     columns = (Column(no_wrap=True), Column(no_wrap=True), Column(overflow="fold"))
     table = Table.grid(*columns, padding=(0, 2, 0, 0))
-    for check in found.checks:
+    for check in verification.checks:
         mark = _MARKS.get(check.state, _("not checked"))
         cells = (mark.of(lang), check.what, check.text.of(lang))
         table.add_row(
@@ -121,21 +121,21 @@ def _checks_table(found: Verification, lang: Lang) -> Table:
     return table
 
 
-def verification_verdict(found: Verification) -> Text:
+def verification_verdict(verification: Verification) -> Text:
     """Sum up the checks of a report folder."""
-    states = [str(check.state) for check in found.checks]
+    states = [str(check.state) for check in verification.checks]
     if "differs" in states:
         checks = ngettext("{n:,} check", "{n:,} checks", len(states))
         text = _("The report of run {run} differs from what was exported: {count:,} of {checks} failed.")
-        sums = [text.format(run=found.run, count=states.count("differs"), checks=checks)]
+        sums = [text.format(run=verification.run, count=states.count("differs"), checks=checks)]
     elif "unknown" in states:
         text = _(
             "The files are as manifest.json has them, but the ledger does not know run {run}, so nothing proves "
             "the report (exit code 1)."
         )
-        sums = [text.format(run=found.run)]
+        sums = [text.format(run=verification.run)]
     else:
-        sums = [_("Nothing differs in the report of run {run}.", run=found.run), found.proves]
-    if names := [check.what for check in found.checks if check.state == "not_checked"]:
+        sums = [_("Nothing differs in the report of run {run}.", run=verification.run), verification.proves]
+    if names := [check.what for check in verification.checks if check.state == "not_checked"]:
         sums.append(_("Not checked: {names}.", names=as_list(names)))
     return as_sentences(sums)

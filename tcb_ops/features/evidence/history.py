@@ -70,7 +70,7 @@ class History:
         counted: defaultdict[int, Counter[date]] = defaultdict(Counter)
         for line in self.lines:
             counted[line.errcode][line.day] += line.rows
-        ordered = sorted(counted.items(), key=lambda found: (-found[1].total(), found[0]))
+        ordered = sorted(counted.items(), key=lambda item: (-item[1].total(), item[0]))
         return [(errcode, tuple(rows[day] for day in self.days)) for errcode, rows in ordered]
 
     def merchants(self) -> list[MerchantHistory]:
@@ -80,11 +80,11 @@ class History:
         for line in self.lines:
             days[line.merchant, line.appid].add(line.day)
             codes[line.merchant, line.appid][line.errcode] += line.rows
-        found = [
+        histories = [
             MerchantHistory(*key, len(its), max(its), codes[key].total(), tuple(dict(most_first(codes[key]))))
             for key, its in days.items()
         ]
-        return sorted(found, key=lambda one: (-one.days, -one.rows, one.merchant, one.appid))
+        return sorted(histories, key=lambda entry: (-entry.days, -entry.rows, entry.merchant, entry.appid))
 
     def frame(self) -> pd.DataFrame:
         """Return a DataFrame: day (datetime64[s]), merchant, appid (string), errcode, rows (Int64)."""
@@ -168,19 +168,19 @@ def _chart(history: History) -> tuple[list[dict[str, Any]], int, list[tuple[str,
     """Return the bars, the largest sum of a day, and the legend."""
     codes = history.codes()
     shown = [(code_colour(str(code)), str(code), rows) for code, rows in codes[:_CODES]]
-    if left := codes[_CODES:]:
-        others = tuple(map(sum, zip(*(rows for _, rows in left), strict=True)))
+    if other_codes := codes[_CODES:]:
+        others = tuple(map(sum, zip(*(rows for _, rows in other_codes), strict=True)))
         shown.append((_GREY, _("others").of(history.settings.lang), others))
     top = max((sum(day) for day in zip(*(rows for _, _, rows in shown), strict=True)), default=0)
     step = _WIDTH / len(history.days)
     bars: list[dict[str, Any]] = []
-    for at, day in enumerate(history.days):
+    for index, day in enumerate(history.days):
         y = float(_TOP + _HEIGHT)
         for colour, code, rows in shown:
-            if rows[at]:
-                height = rows[at] / top * _HEIGHT
+            if rows[index]:
+                height = rows[index] / top * _HEIGHT
                 y = max(y - height, float(_TOP))
-                x, count = _LEFT + (at + 0.12) * step, row_count(rows[at])
+                x, count = _LEFT + (index + 0.12) * step, row_count(rows[index])
                 size = {"x": x, "y": y, "width": step * 0.76, "height": height}
                 about = {"colour": colour, "day": day.isoformat(), "code": code, "rows": count}
                 bars.append({name: round(value, 1) for name, value in size.items()} | about)

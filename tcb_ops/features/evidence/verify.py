@@ -172,11 +172,11 @@ def _check_file(folder: Path, name: str, manifest: Manifest) -> Check:
     try:
         if not file.is_file():  # reading a pipe might never end
             return _differs(name, _("is missing."))
-        found = fingerprint(file)
+        actual = fingerprint(file)
     except OSError as error:
         return _differs(name, _("cannot be read: {why}.", why=system_reason(error)))
-    was, now = manifest.files[name].get("bytes", "?"), int(found["bytes"])
-    if found == manifest.files[name]:
+    was, now = manifest.files[name].get("bytes", "?"), int(actual["bytes"])
+    if actual == manifest.files[name]:
         text = ngettext("{n:,} byte, as manifest.json has it", "{n:,} bytes, as manifest.json has it", now)
         return _same(name, text)
     if was == now:
@@ -191,11 +191,11 @@ def _not_listed(folder: Path, manifest: Manifest) -> Iterator[Check]:
     for name in sorted(always - set(manifest.files)):
         yield _differs(name, _("is not listed in manifest.json, but every such report has it."))
     try:
-        there = {entry.name for entry in folder.iterdir()}
+        names = {entry.name for entry in folder.iterdir()}
     except OSError:
-        there = set()
+        names = set()
     demo = {DEMO_LEDGER} if manifest.simulated else set()
-    extra = there - set(manifest.files) - always - {MANIFEST} - demo - LEFT_BY_DESKTOPS
+    extra = names - set(manifest.files) - always - {MANIFEST} - demo - LEFT_BY_DESKTOPS
     for name in sorted(name for name in extra if not is_fixme_of(FAILED, name)):
         yield _differs(name, _("does not belong to the report: it was added later."))
 
@@ -257,13 +257,15 @@ def _compare_with(ledger: LedgerReader, folder: Path, manifest: Manifest) -> Ite
     reader: RunReader = merged_run(ledger, run) if manifest.retries else ledger
     if manifest.environments:
         reader = RunView(reader, run, only=manifest.environments)
-    with reader.snapshot() as seen:
-        run = seen.run(run.id)
+    with reader.snapshot() as snapshot:
+        run = snapshot.run(run.id)
         if manifest.retries == run.retries:
-            of_rows, as_exported = _check_rows(folder, manifest, seen, run)
+            of_rows, as_exported = _check_rows(folder, manifest, snapshot, run)
         else:
             of_rows, as_exported = _check_retries(manifest, run), False
-        yield from _check_about(folder, manifest, seen, RunSummary(seen, run), as_exported=as_exported)
+        yield from _check_about(
+            folder, manifest, snapshot, RunSummary(snapshot, run), as_exported=as_exported
+        )
         yield of_rows
 
 
@@ -277,68 +279,70 @@ def _check_retries(manifest: Manifest, run: RunRecord) -> Check:
 
 
 def _check_about(
-    folder: Path, manifest: Manifest, seen: RunReader, summary: RunSummary, *, as_exported: bool
+    folder: Path, manifest: Manifest, snapshot: RunReader, summary: RunSummary, *, as_exported: bool
 ) -> Iterator[Check]:
     """Compare the manifest, and its facts about the run, with the ledger. A missing fact is a difference."""
     run = summary.run
-    known = {"mark": _MISSING} | about(summary, ZoneInfo(manifest.timezone))
-    same = fingerprint(folder / MANIFEST)["sha256"] in seen.exports(run)
+    expected = {"mark": _MISSING} | about(summary, ZoneInfo(manifest.timezone))
+    same = fingerprint(folder / MANIFEST)["sha256"] in snapshot.exports(run)
     if not as_exported:  # these change with the rows, which have a check of their own
         for name in ("counts", "finished_at", "settings", "retries"):
-            del known[name]
+            del expected[name]
     elif manifest.finished_at is None and (same or run.finished_at is None):
-        del known["settings"]  # it may have been resumed with others
+        del expected["settings"]  # it may have been resumed with others
         if same:
-            del known["finished_at"]  # only its end may have been missing
-    found = []
+            del expected["finished_at"]  # only its end may have been missing
+    differences = []
     if wrong := [
-        name for name, value in known.items() if manifest.content.get(name, _MISSING) != clean(value)
+        name for name, value in expected.items() if manifest.content.get(name, _MISSING) != clean(value)
     ]:
-        found.append(_("disagrees with the ledger about the run: {names}.", names=", ".join(wrong)))
+        differences.append(_("disagrees with the ledger about the run: {names}.", names=", ".join(wrong)))
     if not same:
-        found.append(_("was not exported with this ledger: it was changed, or exported with another ledger."))
-    if found:
-        yield _differs(MANIFEST, Joined(tuple(found), _("{one} It {next}", one="", next="")))
+        differences.append(
+            _("was not exported with this ledger: it was changed, or exported with another ledger.")
+        )
+    if differences:
+        yield _differs(MANIFEST, Joined(tuple(differences), _("{one} It {next}", one="", next="")))
     elif same:
         yield _same(MANIFEST, _("was exported with this ledger"))
 
 
-def _check_rows(folder: Path, manifest: Manifest, seen: RunReader, run: RunRecord) -> tuple[Check, bool]:
+def _check_rows(folder: Path, manifest: Manifest, snapshot: RunReader, run: RunRecord) -> tuple[Check, bool]:
     """Compare every row of the three CSVs with the ledger; return also whether the ledger is as it was exported."""
     lang = manifest.content.get("lang")
-    texts = RowTexts(seen, run, Lang.ZH if lang == Lang.ZH else Lang.EN, ZoneInfo(manifest.timezone))
+    texts = RowTexts(snapshot, run, Lang.ZH if lang == Lang.ZH else Lang.EN, ZoneInfo(manifest.timezone))
     same = _same_as(texts, folder)
     as_exported = texts.hexdigest() == manifest.rows_digest
-    summary = RunSummary(seen, run)
+    summary = RunSummary(snapshot, run)
     wrong = [
         _compare(folder / name, rows, texts)
         for name, rows in (
-            (RESULTS, seen.rows(run)),
-            (FAILED, seen.rows(run, outcomes=frozenset(Outcome.all()) - Outcome.successes())),
+            (RESULTS, snapshot.rows(run)),
+            (FAILED, snapshot.rows(run, outcomes=frozenset(Outcome.all()) - Outcome.successes())),
         )
         if name not in same
     ]
-    found = [text for text in wrong if text is not None]
-    if not found and as_exported:
+    lines = [text for text in wrong if text is not None]
+    if not lines and as_exported:
         text = _(
             "all {rows} of results.csv, and the {bad:,} in failed.csv agree with the ledger",
             rows=row_count(summary.total),
             bad=summary.not_succeeded,
         )
         return _same(ROWS, text), True
-    if not found:
-        found = [_("No column of the CSVs differs.")]
+    if not lines:
+        lines = [_("No column of the CSVs differs.")]
     if as_exported:
-        found.append(_("The ledger has not changed since the export."))
+        lines.append(_("The ledger has not changed since the export."))
     elif manifest.finished_at is not None:
-        found.append(_("The ledger's rows, or their digest in manifest.json, were changed after the export."))
+        lines.append(_("The ledger's rows, or their digest in manifest.json, were changed after the export."))
     else:
         text = _(
             "The run was unfinished when this report was written ({exported_at}) and has been resumed since: export it "
             "again."
         )
-        found.append(text.format(exported_at=manifest.exported_at))
-    return _differs(ROWS, as_sentences(found)), as_exported
+        lines.append(text.format(exported_at=manifest.exported_at))
+    return _differs(ROWS, as_sentences(lines)), as_exported
 
 
 def _same_as(texts: RowTexts, folder: Path) -> set[str]:
@@ -356,8 +360,8 @@ def _same_as(texts: RowTexts, folder: Path) -> set[str]:
         same = set(files)
         for written in chain(((head, head),), texts):
             for name, text in zip((RESULTS, FAILED), written, strict=True):
-                wanted = text.encode()
-                if name in same and files[name].read(len(wanted)) != wanted:
+                expected = text.encode()
+                if name in same and files[name].read(len(expected)) != expected:
                     same.discard(name)
         return {name for name in same if not files[name].read(1)}
 
@@ -368,8 +372,8 @@ def _compare(file: Path, records: Iterable[RowRecord], texts: RowTexts) -> Text 
         with file.open(encoding="utf-8-sig", newline="") as stream:
             return _first_difference(file.name, records, texts, csv.reader(stream))
     except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
-        why = system_reason(error) if isinstance(error, OSError) else verbatim(type(error).__name__)
-        return _("{name} cannot be read as CSV ({why}).", name=file.name, why=why)
+        reason = system_reason(error) if isinstance(error, OSError) else verbatim(type(error).__name__)
+        return _("{name} cannot be read as CSV ({why}).", name=file.name, why=reason)
 
 
 def _first_difference(file: str, records: Iterable[RowRecord], texts: RowTexts, lines: Any) -> Text | None:
@@ -404,8 +408,8 @@ def _first_difference(file: str, records: Iterable[RowRecord], texts: RowTexts, 
                 file=file,
                 where=where,
             )
-        name, here, there = next(
-            found for found in zip(columns, line, cells, strict=True) if found[1] != found[2]
+        name, here, recorded = next(
+            cell for cell in zip(columns, line, cells, strict=True) if cell[1] != cell[2]
         )
         return _(
             "Line {at} of {file}, {where}: {name} is “{here}”, the ledger has “{there}”.",
@@ -414,7 +418,7 @@ def _first_difference(file: str, records: Iterable[RowRecord], texts: RowTexts, 
             where=where,
             name=name,
             here=_short(here),
-            there=_short(there),
+            there=_short(recorded),
         )
     return None
 

@@ -44,7 +44,11 @@ class Authorizer:
     @property
     def listed(self) -> tuple[str, ...]:
         """Its environments' ids; none if they could not be read."""
-        return () if isinstance(self.environments, Issue) else tuple(one.env for one in self.environments)
+        return (
+            ()
+            if isinstance(self.environments, Issue)
+            else tuple(environment.env for environment in self.environments)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,7 @@ class Changes:
 
 def decide(
     lines: Sequence[Merchant],
-    found: Authorized,
+    authorized: Authorized,
     component_appid: str = "",
     only: Collection[str] | None = None,
 ) -> Changes:
@@ -104,16 +108,16 @@ def decide(
     An (appid, env) that is not in the file is added, with the file's name for that appid, else the platform's, else the
     appid; never as a default.
     """
-    authorizers = {authorizer.appid: authorizer for authorizer in found.authorizers}
+    authorizers = {authorizer.appid: authorizer for authorizer in authorized.authorizers}
     in_file = {(line.appid, line.env) for line in lines}
     appids_in_file = {line.appid for line in lines}
     name_of: dict[str, str] = {}
     for line in lines:
         if line.name != line.appid and line.owner is Owner.MERCHANT:
             name_of.setdefault(line.appid, line.name)
-    for authorizer in found.authorizers:
+    for authorizer in authorized.authorizers:
         name_of.setdefault(authorizer.appid, authorizer.name or authorizer.appid)
-    listed = {env for authorizer in found.authorizers for env in authorizer.listed}
+    listed = {env for authorizer in authorized.authorizers for env in authorizer.listed}
 
     def merchant(authorizer: Authorizer, env: str = "") -> Merchant:
         return Merchant(authorizer.appid, name_of[authorizer.appid], env)
@@ -121,7 +125,7 @@ def decide(
     return Changes(
         added=tuple(
             merchant(authorizer, env)
-            for authorizer in found.authorizers
+            for authorizer in authorized.authorizers
             for env in authorizer.listed
             if (authorizer.appid, env) not in in_file
         ),
@@ -129,7 +133,7 @@ def decide(
             index
             for index, line in enumerate(lines)
             if not line.left
-            and line.appid not in found.appids
+            and line.appid not in authorized.appids
             and line.appid != component_appid
             and (only is None or line.appid in only)
         ),
@@ -149,12 +153,12 @@ def decide(
         ),
         without_env=tuple(
             merchant(authorizer)
-            for authorizer in found.authorizers
+            for authorizer in authorized.authorizers
             if authorizer.environments == () and authorizer.appid not in appids_in_file
         ),
         issues=tuple(
             (merchant(authorizer), authorizer.environments)
-            for authorizer in found.authorizers
+            for authorizer in authorized.authorizers
             if isinstance(authorizer.environments, Issue)
         ),
     )

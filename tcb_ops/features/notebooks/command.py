@@ -58,11 +58,11 @@ def notebook(name: str, parameters: tuple[str, ...], out: str, *, common: Common
 
     settings, console = common.start()
     source = open_notebook(file)
-    known = {parameter.name for parameter in source.parameters}
+    names = {parameter.name for parameter in source.parameters}
     options = {"lang": common.lang, "note": common.note, "where": "; ".join(common.where)}
     words = [f"{option}={value}" for option, value in options.items() if value]
     taken = take_parameters(source.parameters, [*parameters, *words], source.name)
-    if "lang" in known:
+    if "lang" in names:
         taken.setdefault("lang", settings.lang.value)
     target = _check_target(common, source, taken, settings)
     check_output(source, Path(out))
@@ -75,8 +75,8 @@ def notebook(name: str, parameters: tuple[str, ...], out: str, *, common: Common
         environment=_environment(common),
         lang=Lang(settings.lang),
         zone=settings.zone,
-        progress=lambda number, of, cell: console.info(
-            _("{name} {number}/{of} · {cell}", name=source.name, number=number, of=of, cell=cell)
+        progress=lambda number, total, cell: console.info(
+            _("{name} {number}/{of} · {cell}", name=source.name, number=number, of=total, cell=cell)
         ),
     )
     _show(console, ended, as_json=common.json)
@@ -153,11 +153,11 @@ class _Passing(Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the words before `--`; those after it become `arguments`."""
-        at = args.index("--") if "--" in args else len(args)
-        rest = super().parse_args(ctx, args[:at])
+        dashes = args.index("--") if "--" in args else len(args)
+        rest = super().parse_args(ctx, args[:dashes])
         if more := ctx.params["arguments"]:
             raise UsageError(_("{more}: put options for JupyterLab after -- .", more=" ".join(more)))
-        ctx.params["arguments"] = tuple(args[at + 1 :])
+        ctx.params["arguments"] = tuple(args[dashes + 1 :])
         return rest
 
 

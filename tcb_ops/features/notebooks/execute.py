@@ -109,10 +109,10 @@ def execute(
 def _read_json(file: Path) -> dict[str, Any]:
     """Return a JSON object; empty if the file holds none."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        payload = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return payload if isinstance(payload, dict) else {}
 
 
 def _end(
@@ -141,12 +141,12 @@ def _end(
     if signalled and code == signalled:
         return code, _("{name}: interrupted. The same command resumes it.", name=name)
     if broken is not None:
-        why = " ".join(str(broken).split()) or type(broken).__name__
+        reason = " ".join(str(broken).split()) or type(broken).__name__
         return code, _(
             "{name}: its Python kernel could not be started, or died ({why}). What was committed is safe, "
             "and the same command resumes it.",
             name=name,
-            why=why,
+            why=reason,
         )
     if failed is not None:
         cell, output = failed

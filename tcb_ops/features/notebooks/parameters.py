@@ -72,8 +72,8 @@ def fill(workspace: Path) -> tuple[list[str], list[str]]:
             elif dest.read_bytes() != content:
                 different.append(name)
     except OSError as error:
-        what, why = error.filename or workspace, system_reason(error)
-        raise UsageError(_("{what}: {why}. Choose a writable folder.", what=what, why=why)) from None
+        what, reason = error.filename or workspace, system_reason(error)
+        raise UsageError(_("{what}: {why}. Choose a writable folder.", what=what, why=reason)) from None
     return new, different
 
 
@@ -108,7 +108,7 @@ def parameters_of(source: str) -> tuple[Parameter, ...]:
     return tuple(parameters)
 
 
-def take_parameters(known: Sequence[Parameter], given: Iterable[str], notebook: str) -> dict[str, Value]:
+def take_parameters(parameters: Sequence[Parameter], given: Iterable[str], notebook: str) -> dict[str, Value]:
     """Return the values of `name=value` arguments, checked by name and type.
 
     ==========  ===================  =======================
@@ -124,7 +124,7 @@ def take_parameters(known: Sequence[Parameter], given: Iterable[str], notebook: 
 
     A name that suggests a secret is refused: parameters are stored in the executed notebook. Raises UsageError.
     """
-    by_name: Mapping[str, Parameter] = {parameter.name: parameter for parameter in known}
+    by_name: Mapping[str, Parameter] = {parameter.name: parameter for parameter in parameters}
     taken: dict[str, Value] = {}
     for word in given:
         name, equals, text = word.partition("=")
@@ -228,11 +228,11 @@ def open_notebook(file: Path) -> Source:
         content = nbformat.v4.upgrade(read)  # type: ignore[no-untyped-call]
         nbformat.validate(content)
         tagged = [cell.source for cell in content.cells if "parameters" in cell.metadata.get("tags", ())]
-        known = parameters_of(tagged[0]) if tagged else ()
+        parameters = parameters_of(tagged[0]) if tagged else ()
     except Exception as error:  # noqa: BLE001  nbformat, json and jsonschema each raise their own
-        why = shorten(str(error), 200) or type(error).__name__
-        raise UsageError(_("{file}: cannot be read as a notebook: {why}", file=file, why=why)) from None
-    return Source(file.stem, file, content, known)
+        reason = shorten(str(error), 200) or type(error).__name__
+        raise UsageError(_("{file}: cannot be read as a notebook: {why}", file=file, why=reason)) from None
+    return Source(file.stem, file, content, parameters)
 
 
 def with_values(source: Source, values: Mapping[str, Value]) -> NotebookNode:
@@ -262,9 +262,9 @@ def check_output(source: Source, out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out).close()
     except OSError as error:
-        why = system_reason(error)
+        reason = system_reason(error)
         raise UsageError(
-            _("--out {out}: {why}. Choose another folder; nothing was run.", out=out, why=why)
+            _("--out {out}: {why}. Choose another folder; nothing was run.", out=out, why=reason)
         ) from None
     dest = out / f"{source.name}.ipynb"
     if not dest.exists():

@@ -111,9 +111,9 @@ def demo(lang: str | None) -> int:
     check_destination(dest, replace=True)
     with (
         tempfile.TemporaryDirectory(prefix="tcb-ops-demo-") as folder,
-        sample_simulator(Path(folder), lang=lang) as found,
+        sample_simulator(Path(folder), lang=lang) as sample,
     ):
-        settings, simulator = found
+        settings, simulator = sample
         console = Console(settings.lang)
         merchants = tcb.read_merchants(settings.merchants)
         names = len({merchant.appid for merchant in merchants})
@@ -134,13 +134,13 @@ def demo(lang: str | None) -> int:
             console.info(_("3/4 Links: {outcomes}", outcomes=counts_line(linked.outcomes)))
             run = tcb.upload(batch, settings=settings, limits=limits, note="demo")
             console.info(_("4/4 Uploads: {outcomes}", outcomes=counts_line(run.outcomes)))
-            kept = replace(settings, ledger=str(home / LEDGER_FILE)).kept_in(home / SETTINGS_FILE)
+            settings_text = replace(settings, ledger=str(home / LEDGER_FILE)).kept_in(home / SETTINGS_FILE)
             show_run(console, run, as_json=False)
-            run.with_settings(kept).export(dest, replace=True)
+            run.with_settings(settings_text).export(dest, replace=True)
         linked.close()
         run.close()
-        _keep_ledger(Path(folder), home, kept)
-    took, again = time.monotonic() - started, quoted(retry(kept, run.record))
+        _keep_ledger(Path(folder), home, settings_text)
+    took, again = time.monotonic() - started, quoted(retry(settings_text, run.record))
     console.print(
         _(
             "The report is in {dest}: open report.html. ({took:.1f} s; SIMULATED, nothing left this "

@@ -248,9 +248,9 @@ def _planned(fault: Fault) -> CosRefusal | None:
     """Return the COS error of a fault, with the catalogue's status unless the plan has one; None without a code."""
     if not fault.code:
         return None
-    known = store_code(fault.code, fault.errmsg)
-    default = "Access Denied." if fault.code == "AccessDenied" else known.meaning.en
-    return CosRefusal(fault.status or known.http_status or 400, fault.code, fault.errmsg or default)
+    entry = store_code(fault.code, fault.errmsg)
+    default = "Access Denied." if fault.code == "AccessDenied" else entry.meaning.en
+    return CosRefusal(fault.status or entry.http_status or 400, fault.code, fault.errmsg or default)
 
 
 def _etag(md5: str, fault: Fault) -> str:
@@ -270,8 +270,8 @@ def _etag(md5: str, fault: Fault) -> str:
 
 def boundary_of(content_type: str) -> bytes | None:
     """Return the boundary of a `multipart/form-data` content type, or None for any other."""
-    found = _BOUNDARY.match(content_type)
-    return (found[1] or found[2]).encode() if found else None
+    match = _BOUNDARY.match(content_type)
+    return (match[1] or match[2]).encode() if match else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,18 +318,18 @@ def read_form(body: bytes | mmap, boundary: bytes) -> Form | CosRefusal:
 def _parts(body: bytes | mmap, boundary: bytes) -> Iterator[tuple[str, int, int]]:
     """Yield the lower-case name of each part, and where its content begins and ends. Raises ValueError for no form."""
     delimiter = b"\r\n--" + boundary
-    place = len(delimiter) - 2  # the first boundary stands at the beginning
-    if body[:place] != delimiter[2:]:
+    position = len(delimiter) - 2  # the first boundary stands at the beginning
+    if body[:position] != delimiter[2:]:
         raise ValueError
-    while body[place : place + 2] == b"\r\n":
-        head_end = body.find(b"\r\n\r\n", place, place + FORM_HEAD)
-        name = _NAME.search(body, place, max(head_end, place))
+    while body[position : position + 2] == b"\r\n":
+        head_end = body.find(b"\r\n\r\n", position, position + FORM_HEAD)
+        name = _NAME.search(body, position, max(head_end, position))
         end = body.find(delimiter, head_end + 4)
         if name is None or end < 0:
             raise ValueError
         yield name[1].decode().lower(), head_end + 4, end
-        place = end + len(delimiter)
-    if body[place : place + 2] != b"--":
+        position = end + len(delimiter)
+    if body[position : position + 2] != b"--":
         raise ValueError
 
 
@@ -406,7 +406,7 @@ def object_file(directory: Path, bucket: str, key: str) -> Path:
 def _name(segment: str) -> str:
     if not segment:
         return "%"
-    name = _AWKWARD.sub(lambda found: f"%{ord(found[0]):02X}", segment)
+    name = _AWKWARD.sub(lambda match: f"%{ord(match[0]):02X}", segment)
     if not name.strip("."):
         return "%2E" * len(name)
     if name[-1] in ". ":  # Windows drops them

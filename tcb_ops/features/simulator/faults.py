@@ -296,8 +296,8 @@ def _read_tables(raw: Mapping[str, Any]) -> tuple[Text | None, dict[str, list[An
             if not isinstance(entry, dict):
                 return _NO_PLAN, tables
             converted, wrong = check(model, entry, partial(_unknown, model), strict=True)
-            for key, why in wrong.items():
-                return _at(table, number, _("{key} {why}", key=key, why=why)), tables
+            for key, reason in wrong.items():
+                return _at(table, number, _("{key} {why}", key=key, why=reason)), tables
             tables[table].append(model(**converted))
     return None, tables
 

@@ -259,16 +259,16 @@ class Platform:
         if not self._accounts.account(appid).cloud:
             return 85088
         env, envs = asked.get("env"), self._envs(appid)
-        found = [entry for entry in envs if env in {None, "", entry["env"]}]
-        return -601012 if env and not found else {**_OK, "info_list": found}
+        entries = [entry for entry in envs if env in {None, "", entry["env"]}]
+        return -601012 if env and not entries else {**_OK, "info_list": entries}
 
     def _own_envs(self, appid: str, _asked: Fields) -> Answer:
         """Answer describeenvs: the platform's own environments, each with its bucket."""
-        found = [
+        entries = [
             entry | {"dbinstance_id": f"tnt-{entry['env'][:9]}", "bucket_id": bucket_of(entry["env"])}
             for entry in self._envs(appid)
         ]
-        return {**_OK, "info_list": found}
+        return {**_OK, "info_list": entries}
 
     def _envs(self, appid: str) -> list[Fields]:
         began = datetime.fromtimestamp(self._accounts.began, UTC) + timedelta(hours=8)  # Beijing time
@@ -338,14 +338,14 @@ class Platform:
 
     def _files(self, appid: str, asked: Fields, key: str, kind: type) -> list[Any] | int:
         """Return the files that a call names, or the errcode that refuses it."""
-        env, found = asked.get("env"), asked.get(key)
-        if not env or not found:
+        env, file_ids = asked.get("env"), asked.get(key)
+        if not env or not file_ids:
             return 40101
-        if not isinstance(env, str) or not isinstance(found, list) or len(found) > FILES_PER_CALL:
+        if not isinstance(env, str) or not isinstance(file_ids, list) or len(file_ids) > FILES_PER_CALL:
             return 40097
-        if not all(isinstance(each, kind) for each in found):
+        if not all(isinstance(each, kind) for each in file_ids):
             return 40097
-        return self._accounts.env_refusal(appid, env) or found
+        return self._accounts.env_refusal(appid, env) or file_ids
 
     def _find(self, env: str, file_id: str) -> tuple[int, str, str]:
         """Return a file's own status, bucket and path."""
@@ -372,8 +372,8 @@ def path_allowed(path: str) -> bool:
 def token_of(query: str) -> str:
     """Return the access token of a query: `access_token` on newer pages, `component_access_token` on older ones."""
     fields = (part.partition("=") for part in query.split("&"))
-    known = {"access_token", "component_access_token"}
-    return next((unquote_plus(value) for name, _, value in fields if name in known), "")
+    names = {"access_token", "component_access_token"}
+    return next((unquote_plus(value) for name, _, value in fields if name in names), "")
 
 
 def read_object(body: bytes) -> dict[str, Any] | int:

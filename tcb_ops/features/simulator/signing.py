@@ -93,7 +93,7 @@ def bucket_of(env: str) -> str:
 def link_url(base: str, bucket: str, path: str, *, raw: bool) -> str:
     """Return the path-style URL; `raw` leaves unencoded what HTTP allows in a request target."""
     if raw:
-        return f"{base}/{bucket}/{_NOT_IN_A_TARGET.sub(lambda found: quote(found[0], safe=''), path)}"
+        return f"{base}/{bucket}/{_NOT_IN_A_TARGET.sub(lambda match: quote(match[0], safe=''), path)}"
     return f"{base}/{bucket}/{quote(path, safe='/-_.~')}"
 
 

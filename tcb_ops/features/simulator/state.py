@@ -152,10 +152,10 @@ class SimulatorState:
         """Count a response: an errcode, an HTTP status, or a fault instead, such as "reset" or "status 503"."""
         self.stats[f"{step}:{answer}"] += 1
 
-    def stored(self, bucket: str, key: str, found: SimulatedObject) -> None:
+    def stored(self, bucket: str, key: str, new_object: SimulatedObject) -> None:
         """Record a completely received object."""
         before = self.objects.get((bucket, key))
-        self.objects[bucket, key] = found._replace(times=before.times + 1) if before else found
+        self.objects[bucket, key] = new_object._replace(times=before.times + 1) if before else new_object
         self.stats["stored"] += 1
 
     def new_id(self) -> str:
@@ -204,10 +204,10 @@ class Tokens:
         if self._file is not None:
             with suppress(SettingsError):
                 self._read(self._file)
-        known = self._tokens.get(token)
-        if known is None or now >= known.replaced:
+        record = self._tokens.get(token)
+        if record is None or now >= record.replaced:
             return 40001
-        return 42001 if now >= known.expires else known.appid
+        return 42001 if now >= record.expires else record.appid
 
     def rotate(self, appid: str) -> str:
         """Give the appid a new token; its old ones are refused with 40001 from now on."""
@@ -220,19 +220,19 @@ class Tokens:
         """
         token = self._new(appid)
         valid = {}
-        for old, known in list(self._tokens.items()):
-            if known.appid != appid or known.replaced == NEVER:
-                valid[old] = known
-            if known.appid == appid:
-                known.replaced = min(known.replaced, now + overlap)
+        for old, record in list(self._tokens.items()):
+            if record.appid != appid or record.replaced == NEVER:
+                valid[old] = record
+            if record.appid == appid:
+                record.replaced = min(record.replaced, now + overlap)
         self._tokens = valid | {token: _AccessToken(appid, now + lifetime, issued=True)}
         return token
 
     def expire(self, appid: str) -> None:
         """Expire the appid's token, also the component's: it is refused with 42001 from now on."""
-        for known in list(self._tokens.values()):
-            if known.appid == appid:
-                known.expires = -NEVER
+        for record in list(self._tokens.values()):
+            if record.appid == appid:
+                record.expires = -NEVER
 
     def _new(self, appid: str) -> str:
         self._issued += 1
@@ -249,16 +249,18 @@ class Tokens:
                 rows = list(csv.DictReader(lines, strict=True))
             tokens = {row["access_token"].strip(): _AccessToken(row["appid"].strip()) for row in rows}
         except (OSError, ValueError, KeyError, AttributeError, csv.Error) as error:
-            why = system_reason(error) if isinstance(error, OSError) else _("it is not such a CSV in UTF-8")
+            reason = (
+                system_reason(error) if isinstance(error, OSError) else _("it is not such a CSV in UTF-8")
+            )
             raise SettingsError(
-                _("token file {file} cannot be read ({why}).", file=file, why=why),
+                _("token file {file} cannot be read ({why}).", file=file, why=reason),
                 _("Its first line must be appid,access_token; each line below it has both."),
             ) from None
-        for token, known in self._tokens.items():
-            if known.issued:
-                tokens[token] = known
+        for token, record in self._tokens.items():
+            if record.issued:
+                tokens[token] = record
             elif token in tokens:
-                tokens[token].replaced = known.replaced
+                tokens[token].replaced = record.replaced
         self._tokens, self._file_version = tokens, version
 
 
@@ -322,19 +324,19 @@ class Accounts:
 
     def play(self, accounts: Iterable[SimulatedAccount]) -> None:
         """Replace the accounts with problems, and reset the quotas."""
-        known: dict[str, SimulatedAccount] = {}
+        accounts_by_appid: dict[str, SimulatedAccount] = {}
         self.used.clear()
         for merchant in self._merchants:
-            account = known.get(merchant.appid) or SimulatedAccount(
+            account = accounts_by_appid.get(merchant.appid) or SimulatedAccount(
                 merchant.appid, merchant.name, revoked=True
             )
-            known[merchant.appid] = replace(account, revoked=account.revoked and merchant.left)
+            accounts_by_appid[merchant.appid] = replace(account, revoked=account.revoked and merchant.left)
         for account in accounts:
-            name = account.name or (known.get(account.appid) or account).name
-            known[account.appid] = replace(account, name=name)
+            name = account.name or (accounts_by_appid.get(account.appid) or account).name
+            accounts_by_appid[account.appid] = replace(account, name=name)
             root = "componenttcb" if account.appid == self.component.appid else "tcb"
             self.used[account.appid, f"/{root}/uploadfile"] = account.used
-        self._accounts = known
+        self._accounts = accounts_by_appid
 
     def caller(self, token: str, wants: Wants) -> str | int:
         """Return the appid of a token's caller, or the errcode that refuses it."""
@@ -381,8 +383,8 @@ class Accounts:
         else:
             owned = (appid, Owner.MERCHANT)
             names = [env for (who, env), owner in self._allowed.items() if (who, owner) == owned]
-        found = [self._environment(env) for env in names]
-        return [environment for environment in found if not environment.foreign]
+        environments = [self._environment(env) for env in names]
+        return [environment for environment in environments if not environment.foreign]
 
     def spend(self, appid: str, interface: str) -> bool:
         """Count a call against the caller's quota; return False without counting if it is used up."""
@@ -411,18 +413,22 @@ class Accounts:
         """Return (access token, refresh token), or the errcode that refuses the refresh."""
         if not self.is_authorizer(appid):
             return 61003
-        known, now = self._refresh_tokens[appid], self.clock()
-        if refresh_token != known.newest and (refresh_token != known.before or now >= known.until):
+        refresh_tokens, now = self._refresh_tokens[appid], self.clock()
+        if refresh_token != refresh_tokens.newest and (
+            refresh_token != refresh_tokens.before or now >= refresh_tokens.until
+        ):
             return 61023
         if self.component.rotate:
             until = now + self.component.overlap
-            known = self._refresh_tokens[appid] = _RefreshToken(self._new(appid), known.newest, until)
-        return self.issue(appid), known.newest
+            refresh_tokens = self._refresh_tokens[appid] = _RefreshToken(
+                self._new(appid), refresh_tokens.newest, until
+            )
+        return self.issue(appid), refresh_tokens.newest
 
     def refresh_token(self, appid: str, *, listed: bool = False) -> str:
         """Return a merchant's current refresh token; with `listed`, empty if api_get_authorizer_list omits it."""
-        known = self._refresh_tokens[appid]
-        return known.newest if known.listed or not listed else ""
+        token = self._refresh_tokens[appid]
+        return token.newest if token.listed or not listed else ""
 
     def drop_refresh_token(self, appid: str, *, listed: bool = True) -> None:
         """Replace a merchant's refresh token (old ones: 61023); `listed`: whether api_get_authorizer_list has the new one."""

@@ -153,11 +153,11 @@ class StoredCalls(UploadCalls):
             answer = await self._ask_store(task, end, self.wechat.look(url, past_caches=past_caches))
             etag = bare_etag(answer)
             if answer.status == 416 or (answer.status in GOOD and not ETAG.fullmatch(etag)):
-                whole = Download(None)
+                download = Download(None)
                 headers = PAST_CACHES if past_caches else {}
-                fetching = self.wechat.fetch(url, headers=headers, sink=whole.write)
+                fetching = self.wechat.fetch(url, headers=headers, sink=download.write)
                 answer = await self._ask_store(task, end, fetching)
-                etag = whole.md5
+                etag = download.md5
         if answer.status == 404:
             return None
         if answer.status not in GOOD:
@@ -260,10 +260,10 @@ class StoredCalls(UploadCalls):
             since = written_since(history, of_upload, number, self._undos, doubtful=doubtful, sent=sent)
             return detail(DetailCode.WRITTEN_SINCE, run=since) if since else None
         if self._uploads_of_list is not None:
-            ours = was_uploaded_last_by(history, self._uploads_of_list)
+            is_own = was_uploaded_last_by(history, self._uploads_of_list)
         else:
-            ours = run.settings.get("foreign") or is_ours(history, self._undos)
-        if ours:
+            is_own = run.settings.get("foreign") or is_ours(history, self._undos)
+        if is_own:
             return None
         changes = [entry.run for entry in history if entry.outcome is not Outcome.FAILED]
         if changes:
@@ -301,10 +301,10 @@ class StoredCalls(UploadCalls):
         row: Row,
         outcome: Outcome,
         reason: Reason | None = None,
-        why: Text | None = None,
+        reason_text: Text | None = None,
         **more: Any,
     ) -> RowEnd:
-        return replace(self._end(task, outcome, reason, why), line=row.line, **more)
+        return replace(self._end(task, outcome, reason, reason_text), line=row.line, **more)
 
 
 class ConfirmCalls(StoredCalls):
@@ -326,38 +326,42 @@ class ConfirmCalls(StoredCalls):
         return list(await asyncio.gather(*map(result_of, task.rows)))
 
     async def _confirm_row(self, task: Task, row: Row, file: FileStatus | None) -> RowEnd:
-        known, left = self._known(task, row), self._left_by_undo(task, row)
+        earlier, left_by_undo = self._known(task, row), self._left_by_undo(task, row)
         if file is not None and file.status == NOT_THERE:
-            if left == "":
+            if left_by_undo == "":
                 return self._row_end(task, row, StoredOutcome.UNDONE, file_id=file.file_id)
             end = self._row_end(task, row, StoredOutcome.ABSENT, StoredReason.ABSENT, file_id=file.file_id)
-            return replace(end, md5=known.md5 if known else "")
+            return replace(end, md5=earlier.md5 if earlier else "")
         if file is None or file.status:
             raise EarlyEndError(self._file_refused(task, row, file))
-        size = known.bytes if known else None
+        size = earlier.bytes if earlier else None
         end = self._row_end(task, row, StoredOutcome.PRESENT, file_id=file.file_id, bytes=size)
-        if left is not None:  # a file may be there that is not the upload's
+        if left_by_undo is not None:  # a file may be there that is not the upload's
             etag = await self._etag(task, end, file.url, past_caches=True)
-            if (etag or "") == left:
-                return replace(end, outcome=StoredOutcome.UNDONE, md5=left, bytes=None)
-        return await self._compare(task, row, end, file.url) if self.content or left is not None else end
+            if (etag or "") == left_by_undo:
+                return replace(end, outcome=StoredOutcome.UNDONE, md5=left_by_undo, bytes=None)
+        return (
+            await self._compare(task, row, end, file.url) if self.content or left_by_undo is not None else end
+        )
 
     async def _compare(self, task: Task, row: Row, end: RowEnd, url: Secret) -> RowEnd:
         """Compare a file's ETag with the MD5 that was uploaded; past the caches where it differs."""
-        known = self._known(task, row)
-        if known is None:
+        earlier = self._known(task, row)
+        if earlier is None:
             return replace(end, outcome=Outcome.UNKNOWN, reason=StoredReason.NO_CHECKSUM)
         first = await self._etag(task, end, url)
-        if first == known.md5:
-            return replace(end, md5=known.md5)
+        if first == earlier.md5:
+            return replace(end, md5=earlier.md5)
         etag = await self._etag(task, end, url, past_caches=True) if first is not None else None
         if first is None or etag is None:
             return replace(end, outcome=StoredOutcome.ABSENT, reason=StoredReason.ABSENT)
         outcome = StoredOutcome.STALE
-        if etag != known.md5:
-            outcome = confirm_outcome(etag, known.md5, await self._older(task, row, known))
-        differs = detail(DetailCode.ETAG_DIFFERS, etag=first if etag == known.md5 else etag, md5=known.md5)
-        return replace(end, outcome=outcome, reason=_REASONS[outcome], detail=differs, md5=known.md5)
+        if etag != earlier.md5:
+            outcome = confirm_outcome(etag, earlier.md5, await self._older(task, row, earlier))
+        differs = detail(
+            DetailCode.ETAG_DIFFERS, etag=first if etag == earlier.md5 else etag, md5=earlier.md5
+        )
+        return replace(end, outcome=outcome, reason=_REASONS[outcome], detail=differs, md5=earlier.md5)
 
     def _left_by_undo(self, task: Task, row: Row) -> str | None:
         """Return the MD5 of what an undo left at a row's path, empty for nothing; None unless one has taken the upload back."""
@@ -368,10 +372,10 @@ class ConfirmCalls(StoredCalls):
             (entry.md5 for entry in reversed(task.histories[row.path]) if entry.outcome in by_undo), None
         )
 
-    async def _older(self, task: Task, row: Row, known: EarlierUpload) -> set[str]:
+    async def _older(self, task: Task, row: Row, earlier: EarlierUpload) -> set[str]:
         """Return the MD5s of what was at a row's path before `known`."""
         history = task.histories[row.path]
-        older = {entry.md5 for entry in history[: history.index(known)]}
+        older = {entry.md5 for entry in history[: history.index(earlier)]}
         with suppress(BackupError):
             saved = await self._saved(row)
             older.add(saved.md5 if saved is not None else "")
@@ -382,19 +386,19 @@ class DeleteCalls(ConfirmCalls):
     """Makes the calls of a delete."""
 
     async def _work(self, task: Task) -> list[RowEnd | FailedAttempt]:
-        results, ours = list[RowEnd | FailedAttempt](), list[Row]()
+        results, to_delete = list[RowEnd | FailedAttempt](), list[Row]()
         for row in task.rows:
             if (changed := self._not_ours(task, row)) is None:
-                ours.append(row)
+                to_delete.append(row)
             else:  # another run has written to its path since
                 results.append(self._row_end(task, row, Outcome.FAILED, StoredReason.CONFLICT, changed))
         try:
-            if self.content and ours:
-                compared = await super()._work(replace(task, rows=ours))
-                judged = [(row, _unless_same(end)) for row, end in zip(ours, compared, strict=True)]
+            if self.content and to_delete:
+                compared = await super()._work(replace(task, rows=to_delete))
+                judged = [(row, _unless_same(end)) for row, end in zip(to_delete, compared, strict=True)]
                 results += [end for _row, end in judged if end is not None]
-                ours = [row for row, end in judged if end is None]
-            return results + await self._delete_files(replace(task, rows=ours)) if ours else results
+                to_delete = [row for row, end in judged if end is None]
+            return results + await self._delete_files(replace(task, rows=to_delete)) if to_delete else results
         except EarlyEndError as error:
             return [*results, error.result]
 
@@ -419,7 +423,7 @@ class UndoCalls(StoredCalls):
         return [await self._undo(task)]
 
     async def _undo(self, task: Task) -> RowEnd | FailedAttempt:
-        row, known, saved = task.row, self._known(task, task.row), await self._record_of(task)
+        row, earlier, saved = task.row, self._known(task, task.row), await self._record_of(task)
         sent = saved.sent if saved is not None else ()
         if (changed := self._not_ours(task, row, sent)) is not None:  # written after this run was planned
             return self._not_undoable(task, changed)
@@ -430,22 +434,22 @@ class UndoCalls(StoredCalls):
         if saved is not None and before and saved.has(now):
             now = before
         done = self._end(task, StoredOutcome.DELETED if before is None else StoredOutcome.RESTORED)
-        file_id = known.file_id if known is not None else ""
+        file_id = earlier.file_id if earlier is not None else ""
         done = replace(done, md5=before or "", bytes=row.size if before else None, file_id=file_id)
         undone = self._is_undone(task, row)
-        if known is not None or undone:
-            ours = known.md5 if known is not None and not undone else ""
+        if earlier is not None or undone:
+            own_md5 = earlier.md5 if earlier is not None and not undone else ""
         else:
-            ours = now if now in sent else min(sent, default="")
+            own_md5 = now if now in sent else min(sent, default="")
         same_headers = (
-            known is not None
+            earlier is not None
             and saved is not None
-            and (known.content_type, known.cache_control) == (saved.content_type, saved.cache_control)
+            and (earlier.content_type, earlier.cache_control) == (saved.content_type, saved.cache_control)
         )
-        certain = known is not None or saved is not None
-        match undo_step(now or None, ours, before, certain=certain, same_headers=same_headers):
+        certain = earlier is not None or saved is not None
+        match undo_step(now or None, own_md5, before, certain=certain, same_headers=same_headers):
             case UndoStep.NOTHING:
-                acted = self._may_have_acted(task) and known is not None and not undone
+                acted = self._may_have_acted(task) and earlier is not None and not undone
                 if (task.acted or acted) and now == (before or ""):
                     return done
                 return replace(self._end(task, StoredOutcome.LEFT), md5=now, file_id=file_id)
@@ -531,7 +535,9 @@ def bare_etag(answer: HttpResponse) -> str:
 
 def bad_status(end: RowEnd, answer: HttpResponse) -> FailedAttempt:
     """Return the attempt that a status of the store ended: a link may have expired, but no redirect is followed."""
-    why = detail(DetailCode.DOWNLOAD_STATUS, status=answer.status)
-    end = replace(end, outcome=Outcome.FAILED, reason=Reason.NO_ANSWER, detail=why, http_status=answer.status)
+    reason = detail(DetailCode.DOWNLOAD_STATUS, status=answer.status)
+    end = replace(
+        end, outcome=Outcome.FAILED, reason=Reason.NO_ANSWER, detail=reason, http_status=answer.status
+    )
     redirected = 300 <= answer.status < 400
     return FailedAttempt(end, Decision.FIX if redirected else Decision.RETRY, Scope.ROW, "store")

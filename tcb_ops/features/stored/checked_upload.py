@@ -49,18 +49,18 @@ class CheckedUploadCalls(StoredCalls):
             file = (await self._ask_files(task, ids, self.wechat.locate)).get(row.line)
             if file is None or file.status not in {0, NOT_THERE}:
                 raise EarlyEndError(self._file_refused(task, row, file))
-            there = file if not file.status else None
+            existing = file if not file.status else None
             if self.backup is not None and not is_source(row.file):
                 md5 = await self._md5_of_local(task)
-            if saved is not None and not await self._changed_since(task, there, saved, md5):
+            if saved is not None and not await self._changed_since(task, existing, saved, md5):
                 await self._note_sent(row, saved, md5)
                 return
-            if there is not None and self.if_exists != OVERWRITE:
-                raise EarlyEndError(await self._exists(task, there))
+            if existing is not None and self.if_exists != OVERWRITE:
+                raise EarlyEndError(await self._exists(task, existing))
             if self.backup is None:
                 return
             # If another process has saved it meanwhile, that decides.
-            saved_here = await self._save(task, self.backup, there, md5, saved)
+            saved_here = await self._save(task, self.backup, existing, md5, saved)
 
     async def _note_sent(self, row: Row, saved: SavedFile, md5: str) -> None:
         """Note the MD5 of what is about to be sent, which may differ from what earlier attempts sent. Raises BackupError."""
@@ -106,34 +106,34 @@ class CheckedUploadCalls(StoredCalls):
         if file is None:
             self.lease.check()
             return await asyncio.to_thread(backup.save, row.line, saved)
-        whole = await asyncio.to_thread(Download, backup.part(row.line))
+        download = await asyncio.to_thread(Download, backup.part(row.line))
         try:
-            if whole.error is not None:
-                raise whole.error
-            fetching = self.wechat.fetch(file.url, headers=PAST_CACHES, sink=whole.write)
+            if download.error is not None:
+                raise download.error
+            fetching = self.wechat.fetch(file.url, headers=PAST_CACHES, sink=download.write)
             try:
                 answer = await self._ask_store(task, self._end(task, Outcome.FAILED), fetching)
             finally:
-                await asyncio.to_thread(whole.close)
-            if whole.error is not None:
-                raise whole.error
+                await asyncio.to_thread(download.close)
+            if download.error is not None:
+                raise download.error
             etag = bare_etag(answer)
-            if answer.status != 200 or (MD5.fullmatch(etag) and etag != whole.md5):
+            if answer.status != 200 or (MD5.fullmatch(etag) and etag != download.md5):
                 raise EarlyEndError(bad_status(self._end(task, Outcome.FAILED), answer))
-            if earlier is not None and whole.md5 in earlier.sent:  # ours after all
+            if earlier is not None and download.md5 in earlier.sent:  # ours after all
                 await self._note_sent(row, earlier, md5)
                 return True
             saved = replace(
                 saved,
-                md5=whole.md5,
+                md5=download.md5,
                 content_type=answer.headers.get("content-type", ""),
                 cache_control=answer.headers.get("cache-control", ""),
-                etag="" if etag == whole.md5 else etag,
+                etag="" if etag == download.md5 else etag,
             )
             self.lease.check()
-            return await asyncio.to_thread(backup.save, row.line, saved, whole.file)
+            return await asyncio.to_thread(backup.save, row.line, saved, download.file)
         finally:
-            await asyncio.to_thread(whole.discard)
+            await asyncio.to_thread(download.discard)
 
 
 def checked_upload_calls(context: CallContext) -> CheckedUploadCalls | None:

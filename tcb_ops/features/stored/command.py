@@ -213,8 +213,8 @@ def sync(command: RunCommand, folder: str, *, deletes: bool, confirms: bool, sca
         )
         deleted = None
         if deletes and plan.gone is not None:
-            deleted, whole = _delete_gone(command, plan, run, fresh, content=confirms)
-            code |= not whole
+            deleted, complete = _delete_gone(command, plan, run, fresh, content=confirms)
+            code |= not complete
         console.json_extra = _gone_in_json(plan, deleted)
         return max(code, command.report(run))
 
@@ -227,7 +227,7 @@ def _delete_gone(
 
     # A file that was renamed is not deleted before it is there under its new name.
     failed = {(tally.env, tally.appid) for tally in run.tallies() if not tally.outcome.succeeded}
-    deleted, whole, gone = None, not failed, plan.gone_from(failed)
+    deleted, complete, gone = None, not failed, plan.gone_from(failed)
     if gone is not None:
         try:
             of_list = plan.batch.source.name
@@ -245,7 +245,7 @@ def _delete_gone(
             command.console.warn(error.text)
             return None, False
         deleted.export(command.settings.reports / deleted.id)
-        whole &= all(outcome.succeeded for outcome in deleted.outcomes)
+        complete &= all(outcome.succeeded for outcome in deleted.outcomes)
         ended = deleted.record.kind.verdict(deleted.outcomes, finished=True)
         text = _("Files no longer in the folder, run {run}: {ended}", run=deleted.id, ended=ended)
         (command.console.info if command.common.json else command.console.print)(text)
@@ -255,7 +255,7 @@ def _delete_gone(
                 "Where an upload did not succeed, nothing was deleted. Correct it, then run the same command again."
             )
         )
-    return deleted, whole
+    return deleted, complete
 
 
 def _rehearse(command: RunCommand, plan: SyncPlan, *, deletes: bool, confirms: bool) -> int:
@@ -354,7 +354,10 @@ def _upload(command: RunCommand, run: str) -> str:
 def _scope(spec: RunSpec) -> SendScope:
     from tcb_ops.preflight import SendScope
 
-    rows, appids = sum(not row.invalid for row in spec.rows()), {of.appid for of in spec.environments}
+    rows, appids = (
+        sum(not row.invalid for row in spec.rows()),
+        {environment.appid for environment in spec.environments},
+    )
     return SendScope(rows, len(appids), len(spec.environments))
 
 

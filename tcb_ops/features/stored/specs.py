@@ -148,13 +148,13 @@ def delete_spec(ledger: Ledger, subject: RunRecord, only: Merchants | None, opti
         counted = [entry for entry in history if entry.outcome not in NOT_CERTAIN or entry.run not in deletes]
         return not written_since(counted, of_upload, subject.number, undos, doubtful=True)
 
-    known = KnownFiles(ledger, spec.rows, subject.target, is_deleted)
-    left_out = sum(not deleted for _row, deleted in known)
+    known_files = KnownFiles(ledger, spec.rows, subject.target, is_deleted)
+    left_out = sum(not deleted for _row, deleted in known_files)
     if not left_out:
         return spec
 
     def rows() -> Iterator[Row]:
-        return (row for row, deleted in known if deleted)
+        return (row for row, deleted in known_files if deleted)
 
     environments = environments_of_rows(rows(), spec.environments)
     text = ngettext(
@@ -242,10 +242,10 @@ def undo_spec(
             preview,
         )
 
-    known = KnownFiles(ledger, spec.rows, subject.target, judge)
+    known_files = KnownFiles(ledger, spec.rows, subject.target, judge)
 
     def files() -> Iterator[tuple[Row, UndoPreview]]:
-        for planned, (since, before_run, uploaded, preview) in known:
+        for planned, (since, before_run, uploaded, preview) in known_files:
             row = _undone(planned, since, before_run, uploaded, backup)
             by_backup = UndoPreview.RESTORED if row.file else UndoPreview.DELETED
             yield row, UndoPreview.NOT_UNDOABLE if row.invalid else UndoPreview(preview or by_backup)
@@ -274,8 +274,8 @@ def delete_list_spec(
     if not options.get("new_run") and _is_unfinished(ledger, spec, target):
         return spec, None
     undos = undone_uploads(ledger, target)
-    known = KnownFiles(ledger, spec.rows, target, lambda _line, history: is_ours(history, undos))
-    foreign = (row for row, ours in known if not ours)
+    known_files = KnownFiles(ledger, spec.rows, target, lambda _line, history: is_ours(history, undos))
+    foreign = (row for row, is_own in known_files if not is_own)
     first = list(islice(foreign, LISTED))
     if not first:
         return spec, None
@@ -313,8 +313,8 @@ def overwritten_rows(ledger: Ledger, batch: Batch, target: str) -> int:
     newest = next(same, None)
     own = newest.number if newest is not None and newest.finished_at is None else -1
     undos = undone_uploads(ledger, target)
-    known = KnownFiles(ledger, batch.rows, target, lambda _line, history: is_ours(history, undos), own)
-    return sum(ours for _row, ours in known)
+    known_files = KnownFiles(ledger, batch.rows, target, lambda _line, history: is_ours(history, undos), own)
+    return sum(is_own for _row, is_own in known_files)
 
 
 def file_ids(ledger: Ledger, spec: RunSpec, target: str) -> Iterator[tuple[Row, str]]:

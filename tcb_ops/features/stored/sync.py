@@ -66,13 +66,13 @@ class SyncPlan:
         """Return the files of `gone` that are still gone, in other than these environments, given as (env, appid)."""
         if self.gone is None:
             return None
-        kept = (
+        remaining = (
             row
             for row in self.gone.rows()
             if (row.env, row.appid) not in environments
             and not os.path.lexists(self.scanned.folder / row.file)
         )
-        return _written(self.gone.source, kept, self.gone.merchants)
+        return _written(self.gone.source, remaining, self.gone.merchants)
 
     @property
     def loses_most(self) -> bool:
@@ -100,8 +100,8 @@ class SyncPlan:
             headers = [row.content_type or content_type_of(row.path, row.file), row.cache_control]
             return digests.get(row.file) != md5 or headers != stored_headers
 
-        known = KnownFiles(ledger, self.batch.rows, settings.run_target, last_known, confirmed=True)
-        rows = (row for row, last in known if differs(row, last))
+        known_files = KnownFiles(ledger, self.batch.rows, settings.run_target, last_known, confirmed=True)
+        rows = (row for row, last in known_files if differs(row, last))
         return _written(self.batch.source.with_suffix(".changed.csv"), rows, self.batch.merchants, root)
 
 
@@ -157,8 +157,8 @@ def _replacing(dest: Path) -> Iterator[Path]:
         yield part
         part.replace(dest)
     except OSError as error:
-        why = system_reason(error)
-        raise UsageError(_("{dest} cannot be written ({why})", dest=dest, why=why)) from None
+        reason = system_reason(error)
+        raise UsageError(_("{dest} cannot be written ({why})", dest=dest, why=reason)) from None
     finally:
         part.unlink(missing_ok=True)
 
@@ -201,5 +201,5 @@ def _gone(
             if path not in paths and not os.path.lexists(scanned.folder / file)
         ]
         if missing:
-            known = KnownFiles(ledger, partial(iter, missing), target, is_of_folder)
-            yield from (row for row, is_gone in known if is_gone)
+            known_files = KnownFiles(ledger, partial(iter, missing), target, is_of_folder)
+            yield from (row for row, is_gone in known_files if is_gone)

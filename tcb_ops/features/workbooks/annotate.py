@@ -223,7 +223,7 @@ def _load(original: Path, **options: bool) -> Workbook:
 def as_text(text: str) -> str:
     """Escape what XML cannot hold: a control character becomes _x0001_ (ECMA-376 part 1, 22.9.2.19)."""
     text = _ESCAPED.sub("_x005F_", NOT_XML.sub("\ufffd", text))
-    return _CONTROL.sub(lambda found: f"_x{ord(found[0]):04X}_", text)[:LONGEST]
+    return _CONTROL.sub(lambda match: f"_x{ord(match[0]):04X}_", text)[:LONGEST]
 
 
 def _append(
@@ -314,7 +314,9 @@ def _groups(
     sheet: Worksheet, listed: ListSheet, reader: RunReader, run: RunRecord, name: str
 ) -> dict[str, list[int]]:
     """Return a column's values in order of appearance, each with its lines."""
-    column = next((at for at, header in enumerate(listed.headers, 1) if fold(header) == fold(name)), 0)
+    column = next(
+        (number for number, header in enumerate(listed.headers, 1) if fold(header) == fold(name)), 0
+    )
     if not column or not name:
         headers = ", ".join(f"'{shown(header, 40)}'" for header in listed.headers if header)
         raise UsageError(
@@ -434,13 +436,13 @@ def find_list(book: Book, reader: RunReader, run: RunRecord) -> ListSheet:
     )
     headers = set(filter(None, map(trim, run.headers)))
     for sheet in by_likeliness:
-        found: tuple[int, tuple[str, ...]] | None = None
+        header: tuple[int, tuple[str, ...]] | None = None
         for row in book.rows(sheet):
             cells = tuple(trim(unguard(cell)) for cell in row.cells)
             if row.line < first_line:
-                found = (row.line, cells) if headers <= set(cells) else found
-            elif found is not None and row.line == first_line and path in cells:
-                return ListSheet(sheet, *found, cells.index(path) + 1)
+                header = (row.line, cells) if headers <= set(cells) else header
+            elif header is not None and row.line == first_line and path in cells:
+                return ListSheet(sheet, *header, cells.index(path) + 1)
             else:
                 break
     raise UsageError(
@@ -475,7 +477,7 @@ def _new(dest: Path) -> Iterator[Path]:
         _free(dest)
         part.rename(dest)
     except OSError as error:
-        why = system_reason(error)
+        reason = system_reason(error)
     else:
         return
     finally:
@@ -485,6 +487,6 @@ def _new(dest: Path) -> Iterator[Path]:
             with suppress(OSError):  # it may not exist, as on a full disk
                 part.unlink()
     raise StoppedError(
-        _("{dest} could not be written: {why}.", dest=dest, why=why),
+        _("{dest} could not be written: {why}.", dest=dest, why=reason),
         _("Free disk space, or choose another location with --out."),
     )

@@ -91,20 +91,20 @@ def errcode_matrix(causes: Iterable[Cause]) -> ErrcodeMatrix | None:
         cells = tuple(rows[code] for code in shown)
         return MatrixLine(merchant, appid, cells, rows.total() - sum(cells), rows.total())
 
-    worst = sorted(counted.items(), key=lambda found: (-found[1].total(), found[0]))
+    worst = sorted(counted.items(), key=lambda item: (-item[1].total(), item[0]))
     lines = tuple(line(*key, rows) for key, rows in worst[:MATRIX_MERCHANTS])
-    left: Counter[str] = Counter()
+    rest: Counter[str] = Counter()
     for _merchant, rows in worst[MATRIX_MERCHANTS:]:
-        left.update(rows)
+        rest.update(rows)
     return ErrcodeMatrix(
         shown,
         meanings,
         lines,
-        line("", "", left) if left else None,
+        line("", "", rest) if rest else None,
         line("", "", codes),
         len(worst),
         len(codes) - len(shown),
-        max(max(one.cells) for one in lines),
+        max(max(merchant_line.cells) for merchant_line in lines),
     )
 
 
@@ -130,7 +130,7 @@ def shade(rows: int, most: int) -> int:
 
 def axis_format(drawing: Drawing, zone: tzinfo) -> str:
     """Return the format of times in a drawing: with the date if the run passed midnight."""
-    days = {datetime.fromtimestamp(at, zone).date() for at in (drawing.began, drawing.ended)}
+    days = {datetime.fromtimestamp(moment, zone).date() for moment in (drawing.began, drawing.ended)}
     return "%m-%d %H:%M" if len(days) > 1 else "%H:%M:%S"
 
 

@@ -62,22 +62,22 @@ class Clock:
     def __init__(self, zone: tzinfo) -> None:
         # Cached by second, in which thousands of rows may end: only the milliseconds differ.
         @lru_cache(maxsize=256)
-        def second(at: int) -> tuple[str, str]:
-            moment = datetime.fromtimestamp(at, zone).isoformat()
+        def second(seconds: int) -> tuple[str, str]:
+            moment = datetime.fromtimestamp(seconds, zone).isoformat()
             return moment[:19], moment[19:]
 
         self._second = second
 
-    def iso(self, at: float | None) -> str:
+    def iso(self, moment: float | None) -> str:
         """Return the time, such as 2025-03-01T09:30:00.250+08:00; empty for None."""
-        return "" if at is None else self.of_milliseconds(round(at * 1000))
+        return "" if moment is None else self.of_milliseconds(round(moment * 1000))
 
-    def of_milliseconds(self, at: int | None) -> str:
+    def of_milliseconds(self, time: int | None) -> str:
         """Return the same for whole milliseconds."""
-        if at is None:
+        if time is None:
             return ""
-        whole, milliseconds = divmod(at, 1000)
-        moment, offset = self._second(whole)
+        seconds, milliseconds = divmod(time, 1000)
+        moment, offset = self._second(seconds)
         return f"{moment}.{milliseconds:03d}{offset}"
 
 
@@ -190,7 +190,8 @@ class RowTexts:
         """Yield the lines of the next rows, and of those that did not succeed; only once. Raises LedgerDamagedError."""
         ledger = self._reader if isinstance(self._reader, LedgerReader) else None
         environments = {
-            of.number: (of.merchant, of.appid, of.env) for of in (ledger.envs(self._run) if ledger else ())
+            environment.number: (environment.merchant, environment.appid, environment.env)
+            for environment in (ledger.envs(self._run) if ledger else ())
         }
         successes = Outcome.successes()
         for records in ledger.records(self._run) if ledger else self._of_view():
@@ -310,8 +311,8 @@ def errcode_table(causes: Sequence[Cause], lang: Lang) -> tuple[list[str], Itera
 
     The outcomes are always those of uploads, others where a cause has them.
     """
-    found = {outcome for cause in causes for outcome in cause.outcomes}.difference(_OF_UPLOADS)
-    outcomes = (*_OF_UPLOADS, *(outcome for outcome in Outcome.all() if outcome in found))
+    other_outcomes = {outcome for cause in causes for outcome in cause.outcomes}.difference(_OF_UPLOADS)
+    outcomes = (*_OF_UPLOADS, *(outcome for outcome in Outcome.all() if outcome in other_outcomes))
 
     def line(cause: Cause) -> list[str | int]:
         texts = (cause.meaning.of(lang), cause.action.of(lang))

@@ -91,17 +91,19 @@ def write_parquet(reader: RunReader, run: RunRecord, dest: Path, settings: Setti
     moment = pa.timestamp("us", tz=settings.timezone)
     kinds = dict.fromkeys(_INTS, pa.int64()) | dict.fromkeys(_TIMES, moment)
     names: list[str] = []
-    seen: Counter[str] = Counter()
+    times: Counter[str] = Counter()
     for name in (*map(masked, run.headers), *RESULT_COLUMNS):
-        seen[name] += 1
-        names.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
+        times[name] += 1
+        names.append(name if times[name] == 1 else f"{name}_{times[name]}")
     rows = reader.rows(run)
     types = [pa.string()] * len(run.headers) + [kinds.get(name, pa.string()) for name in RESULT_COLUMNS]
     schema = pa.schema(list(zip(names, types, strict=True)))
     try:
         with replacing(dest) as part, pq.ParquetWriter(part, schema, compression="zstd") as writer:
             while batch := list(islice(rows, _GROUP)):
-                lines = [(*map(masked, one.row.cells), *own_values(one, settings.lang)) for one in batch]
+                lines = [
+                    (*map(masked, record.row.cells), *own_values(record, settings.lang)) for record in batch
+                ]
                 arrays = [
                     pa.array(_microseconds(column) if kind is moment else column, kind)
                     for column, kind in zip(zip(*lines, strict=True), types, strict=True)
@@ -116,7 +118,7 @@ def write_parquet(reader: RunReader, run: RunRecord, dest: Path, settings: Setti
 
 
 def _microseconds(column: Iterable[float | None]) -> list[int | None]:
-    return [None if at is None else int(at * 1_000_000) for at in column]
+    return [None if moment is None else int(moment * 1_000_000) for moment in column]
 
 
 def links_frame(ledger: LedgerReader, run: RunRecord, settings: Settings, reader: RunReader) -> pd.DataFrame:
@@ -152,7 +154,9 @@ def links_frame(ledger: LedgerReader, run: RunRecord, settings: Settings, reader
     values: list[list[Any]] = [[cells[number] for cells in lines] for number in range(len(columns))]
     errcode, expires = (len(run.headers) + LINK_COLUMNS.index(name) for name in ("errcode", "expires_at"))
     values[errcode] = [int(code) if code else None for code in values[errcode]]
-    values[expires] = [datetime.fromisoformat(at).timestamp() if at else None for at in values[expires]]
+    values[expires] = [
+        datetime.fromisoformat(expiry).timestamp() if expiry else None for expiry in values[expires]
+    ]
     return _frame(LINK_COLUMNS, values, settings, head[: len(run.headers)])
 
 
@@ -166,9 +170,11 @@ def errcodes_frame(summary: RunSummary) -> pd.DataFrame:
     same index names.
     """
     names = ("merchant", "appid", "env", "rows")
-    found = _frame(names, _columns(names, map(attrgetter(*names), summary.causes)))
-    found["errcode"] = [int(one.code) if ERRCODE.fullmatch(one.code) else one.code for one in summary.causes]
-    frame = found.pivot_table(
+    errcodes = _frame(names, _columns(names, map(attrgetter(*names), summary.causes)))
+    errcodes["errcode"] = [
+        int(cause.code) if ERRCODE.fullmatch(cause.code) else cause.code for cause in summary.causes
+    ]
+    frame = errcodes.pivot_table(
         index=[*names[:3]], columns="errcode", values="rows", aggfunc="sum", fill_value=0, sort=False
     )
     return frame.astype("Int64")
@@ -188,8 +194,16 @@ def causes_frame(summary: RunSummary, settings: Settings) -> pd.DataFrame:
     names = ("code", "merchant", "appid", "env", "rows", "meaning", "action")
     lang = settings.lang
     lines = [
-        (one.code, one.merchant, one.appid, one.env, one.rows, one.meaning.of(lang), one.action.of(lang))
-        for one in summary.causes
+        (
+            cause.code,
+            cause.merchant,
+            cause.appid,
+            cause.env,
+            cause.rows,
+            cause.meaning.of(lang),
+            cause.action.of(lang),
+        )
+        for cause in summary.causes
     ]
     return _frame(names, _columns(names, lines))
 
@@ -201,10 +215,12 @@ def merchants_frame(summary: RunSummary) -> pd.DataFrame:
     """
     names = ("merchant", "appid", "rows", "good", "not_good", "pending")
     lines = []
-    for one in sorted(summary.merchants, key=lambda one: (one.merchant, one.appid)):
-        pending = one.outcomes.get(Outcome.PENDING, 0)
-        good = one.rows - one.not_succeeded - pending
-        lines.append((one.merchant, one.appid, one.rows, good, one.not_succeeded, pending))
+    for merchant in sorted(summary.merchants, key=lambda merchant: (merchant.merchant, merchant.appid)):
+        pending = merchant.outcomes.get(Outcome.PENDING, 0)
+        good = merchant.rows - merchant.not_succeeded - pending
+        lines.append(
+            (merchant.merchant, merchant.appid, merchant.rows, good, merchant.not_succeeded, pending)
+        )
     return _frame(names, _columns(names, lines))
 
 
@@ -259,7 +275,7 @@ def _frame(
 
     def array(name: str, column: Sequence[Any]) -> Any:
         if name in _TIMES and settings is not None:
-            moments = [None if at is None else datetime.fromtimestamp(at, UTC) for at in column]
+            moments = [None if moment is None else datetime.fromtimestamp(moment, UTC) for moment in column]
             index = pd.DatetimeIndex(moments, dtype="datetime64[us, UTC]")
             return index.tz_convert(settings.timezone).tz_localize(None)
         if name == "day":

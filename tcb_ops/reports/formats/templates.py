@@ -31,8 +31,8 @@ def environment(lang: Lang, timezone: str = "UTC") -> Any:
     def translated(text: Callable[..., Text]) -> Callable[..., str]:
         return lambda *msgids, **values: text(*msgids, **values).of(lang)
 
-    def local(at: float) -> datetime:
-        return datetime.fromtimestamp(at, ZoneInfo(timezone))
+    def local(moment: float) -> datetime:
+        return datetime.fromtimestamp(moment, ZoneInfo(timezone))
 
     environment = Environment(
         loader=PackageLoader("tcb_ops.reports"),
@@ -45,8 +45,8 @@ def environment(lang: Lang, timezone: str = "UTC") -> Any:
         "number": "{:,}".format,
         "redact": redact,
         "text": lambda text: text.of(lang),
-        "moment": lambda at: f"{local(at).isoformat(sep=' ', timespec='seconds')} {timezone}",
-        "clock": lambda at, form: local(at).strftime(form),
+        "moment": lambda moment: f"{local(moment).isoformat(sep=' ', timespec='seconds')} {timezone}",
+        "clock": lambda moment, form: local(moment).strftime(form),
         "rate": format_rate,
         "short": shorten,
         "breaks": _breaks,

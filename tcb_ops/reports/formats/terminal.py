@@ -63,11 +63,11 @@ def render_errcodes(
         if group.detail:
             drawn.append(wrapped(sanitize(group.detail.of(lang)), more=2, style="italic"))
         drawn += [AlignedTable(lines, frozenset({2}), frozenset({0}), 3, indent=indent + 2), ""]
-    if left := groups[len(blocks) :]:
+    if hidden := groups[len(blocks) :]:
         text = _(
             "… and {more_codes} · {rows}: {rest}",
-            more_codes=ngettext("{n:,} more code", "{n:,} more codes", len(left)),
-            rows=row_count(sum(group.rows for group in left)),
+            more_codes=ngettext("{n:,} more code", "{n:,} more codes", len(hidden)),
+            rows=row_count(sum(group.rows for group in hidden)),
             rest=rest,
         )
         drawn.append(wrapped(text.of(lang)))
@@ -85,13 +85,13 @@ def _merchant_lines(groups: Sequence[CodeGroup], lang: Lang, rest: str) -> list[
             (shorten(sanitize(share.merchant), NAME_CELLS), _first_env(share), f"{share.rows:,}")
             for share in group.merchants[:count]
         ]
-        if left := group.merchants[count:]:
+        if hidden := group.merchants[count:]:
             more = _(
                 "… and {more_merchants}",
-                more_merchants=ngettext("{n:,} more merchant", "{n:,} more merchants", len(left)),
+                more_merchants=ngettext("{n:,} more merchant", "{n:,} more merchants", len(hidden)),
             )
             # Users copy the command in `rest`: never shorten it.
-            lines.append((more.of(lang), rest, f"{sum(share.rows for share in left):,}"))
+            lines.append((more.of(lang), rest, f"{sum(share.rows for share in hidden):,}"))
         blocks.append(lines)
     return blocks
 

@@ -224,8 +224,8 @@ class _Report:
             text = _fitting(text)
         write_text(sheet, line, column, text, style, self._font)
 
-    def _moment(self, at: float) -> str:
-        return f"{datetime.fromtimestamp(at, self._settings.zone).isoformat(' ', 'seconds')} {self._settings.timezone}"
+    def _moment(self, moment: float) -> str:
+        return f"{datetime.fromtimestamp(moment, self._settings.zone).isoformat(' ', 'seconds')} {self._settings.timezone}"
 
 
 def _title(run: RunRecord) -> Text:

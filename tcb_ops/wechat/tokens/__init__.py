@@ -80,11 +80,11 @@ def is_token(value: object) -> TypeGuard[str]:
 def read_object(text: bytes) -> dict[str, Any]:
     """Parse a JSON object; return an empty one if the text is anything else."""
     try:
-        found = json.loads(text)
+        payload = json.loads(text)
     # Deep nesting raises RecursionError. The errors quote the text, so they are not passed on.
     except (ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return payload if isinstance(payload, dict) else {}
 
 
 def _end(answer: Mapping[str, Any], now: float) -> float | None:

@@ -240,8 +240,8 @@ class Credential:
             raise self._bad(printed.reason)
         return printed.decode("utf-8", "replace")
 
-    def _bad(self, why: Text) -> SettingsError:
+    def _bad(self, reason: Text) -> SettingsError:
         # Of a program only the name: an argument may be a secret.
         where = f"{self.kind}:{self.where.split()[0] if self.kind == 'command' else self.where}"
         text = _("{setting}: {where} {why}. Correct that first.")
-        return SettingsError(text.format(setting=self.setting, where=where, why=why))
+        return SettingsError(text.format(setting=self.setting, where=where, why=reason))

@@ -87,8 +87,8 @@ class FileTokens:
             now = self._file.stat()
             if not stat.S_ISREG(now.st_mode):
                 raise self._bad(detail(DetailCode.NOT_A_FILE))
-            seen = (now.st_mtime_ns, now.st_size, now.st_ino)
-            if seen == self._seen:
+            stamp = (now.st_mtime_ns, now.st_size, now.st_ino)
+            if stamp == self._seen:
                 return
             self._seen, self._read_at = None, self._clock()
             with self._file.open("rb") as file:
@@ -113,7 +113,7 @@ class FileTokens:
             line = self._line + 1  # the reader has reached the end of the file
             raise self._bad(detail(DetailCode.LINE_NO_CSV, line=line)) from None
         if not cut_off:
-            self._seen = seen
+            self._seen = stamp
 
     def _parse(self, reader: _csv.Reader) -> tuple[dict[str, Token], dict[str, Text]]:
         """Parse the lines into tokens and problems, by appid. Raises SettingsError if the file is unusable."""
@@ -145,8 +145,8 @@ class FileTokens:
             raise SettingsError(next(iter(problems.values())))
         return tokens, problems
 
-    def _bad(self, why: Text) -> SettingsError:
-        return SettingsError(detail(DetailCode.TOKEN_FILE, file=self._file, why=why))
+    def _bad(self, reason: Text) -> SettingsError:
+        return SettingsError(detail(DetailCode.TOKEN_FILE, file=self._file, why=reason))
 
 
 def _token_of(token: str, expires_at: str) -> Token | Text:

@@ -85,11 +85,13 @@ class ServiceTokens:
                 response = await self._ask(appid, refused)
         if not isinstance(response, TransportError):
             return read_service_response(response, appid, self._host, self._clock())
-        why = response.text
+        reason = response.text
         if response.fault is TransportFault.UNREACHABLE:
-            raise TokenSourceError(detail(DetailCode.SERVICE_AWAY, host=self._host, why=why), transient=True)
+            raise TokenSourceError(
+                detail(DetailCode.SERVICE_AWAY, host=self._host, why=reason), transient=True
+            )
         raise TokenError.of(
-            appid, detail(DetailCode.SERVICE_SILENT, host=self._host, why=why), transient=True
+            appid, detail(DetailCode.SERVICE_SILENT, host=self._host, why=reason), transient=True
         )
 
     async def aclose(self) -> None:
@@ -140,13 +142,13 @@ def read_service_response(response: HttpResponse, appid: str, host: str, now: fl
             if isinstance(token, Token):
                 return token
             read = token
-        why = detail(DetailCode.ANSWERED_WITH, read=read)
+        reason = detail(DetailCode.ANSWERED_WITH, read=read)
     elif status == 404:
-        why = detail(DetailCode.ANSWERED_404)
+        reason = detail(DetailCode.ANSWERED_404)
     elif 300 <= status < 400:
-        why = detail(DetailCode.ANSWERED_REDIRECT, status=status)
+        reason = detail(DetailCode.ANSWERED_REDIRECT, status=status)
     else:
-        why = detail(DetailCode.ANSWERED_STATUS, status=status)
+        reason = detail(DetailCode.ANSWERED_STATUS, status=status)
     raise TokenError.of(
-        appid, detail(DetailCode.SERVICE_NO_TOKEN, host=host, why=why), transient=_may_pass(status)
+        appid, detail(DetailCode.SERVICE_NO_TOKEN, host=host, why=reason), transient=_may_pass(status)
     )
