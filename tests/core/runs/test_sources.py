@@ -3,6 +3,7 @@
 import hashlib
 import json
 import signal
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -306,7 +307,10 @@ def test_a_server_that_is_away_ends_its_rows_and_not_the_run(web):
     with Sources() as away:
         urls = [away.serve("/a", b"a"), web.sources.serve("/b", b"b"), away.serve("/c", b"c")]
         batch = web.read(*urls)
-    run = web.upload(batch)
+    with socket.socket() as taken:  # or another test's server could listen there meanwhile
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.1", away.port))
+        run = web.upload(batch)
     assert ended(run) == [("failed", "no_answer"), ("uploaded", ""), ("failed", "no_answer")]
 
 
