@@ -300,8 +300,8 @@ class Engine:
         needs_refill, self._scheduler.needs_refill = self._scheduler.needs_refill, []
         if needs_refill:
             self._start(self._refill(needs_refill), self._background)
-        for app in list(self._scheduler.tokenless):
-            self._scheduler.tokenless.discard(app)
+        tokenless, self._scheduler.tokenless = self._scheduler.tokenless, {}
+        for app in tokenless:
             if not app.token_requested:
                 app.token_requested = True
                 self._start(self._ask_token(app), self._background)

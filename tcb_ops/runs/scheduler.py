@@ -265,7 +265,7 @@ class Scheduler:
         self._refilling = 0
         self.needs_refill: list[Lane] = []
         """Lanes to be refilled from the ledger."""
-        self.tokenless: set[AppState] = set()
+        self.tokenless: dict[AppState, None] = {}
         """Apps whose lanes wait for a token."""
 
     def come(self, environments: Collection[EnvRecord]) -> None:
@@ -374,7 +374,7 @@ class Scheduler:
     def got_token(self, app: AppState, token: Token) -> None:
         """Set an app's token, and queue its lanes."""
         app.token = token
-        self.tokenless.discard(app)
+        self.tokenless.pop(app, None)
         for lane in app.lanes:
             self.enqueue(lane)
 
@@ -395,7 +395,7 @@ class Scheduler:
         if now >= app.renew_at:
             app.token = None
         if app.token is None:
-            self.tokenless.add(app)
+            self.tokenless[app] = None
             return None
         full = _no_more_continue if lane.back else _no_more_begin
         if full(env) or full(app):

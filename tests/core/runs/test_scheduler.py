@@ -235,9 +235,9 @@ def test_lanes_wait_for_the_token_and_go_on_with_it():
     floor = Floor(5, 5, shared=True, token=False)
     app = floor.lanes[0].app
     assert floor.take_all() == []
-    assert floor.scheduler.tokenless == {app}
+    assert list(floor.scheduler.tokenless) == [app]
     floor.scheduler.got_token(app, TOKEN)
-    assert floor.scheduler.tokenless == set()
+    assert list(floor.scheduler.tokenless) == []
     assert len(floor.take_all()) == 10
 
 
@@ -247,7 +247,7 @@ def test_a_token_is_requested_again_when_its_time_has_come():
     app.renew_at = 100.0
     assert floor.take(now=99.0) is not None
     assert floor.take(now=100.0) is None
-    assert floor.scheduler.tokenless == {app}
+    assert list(floor.scheduler.tokenless) == [app]
 
 
 @pytest.mark.parametrize("seed", range(12))
