@@ -31,6 +31,8 @@ from tcb_ops.runs.records import EnvRecord, NewRun, RunRecord, resumed_within
 from tcb_ops.runs.url_files import SourceInspector, SourceQueries, as_they_are
 from tcb_ops.settings import Settings
 
+_digits = partial(secrets.token_hex, 2)
+
 
 class Choice(StrEnum):
     """What to do about an unfinished run of the same work."""
@@ -117,8 +119,7 @@ def plan(
         )
     if unfinished and choice is not Choice.NEW:
         return _resumed(ledger, unfinished, work)
-    # Of two runs of one second, random digits keep the ids apart.
-    new_id = f"{datetime.fromtimestamp(now, settings.zone):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    new_id = new_run_id(ledger, datetime.fromtimestamp(now, settings.zone))
     own = work.kind.options_of(new_id, work.options, work.parent)
     new = NewRun(
         id=new_id,
@@ -150,6 +151,13 @@ def plan(
                 pass
     check = partial(_refuse_beside, kind=work.kind, options=own, settings=settings)
     return Planned(ledger.plan(new, work.rows(), work.environments, check), resumed=False)
+
+
+def new_run_id(ledger: LedgerReader, start: datetime, digits: Callable[[], str] = _digits) -> str:
+    """Return an id that no run of the ledger has: its second, and random digits, which keep runs of one second apart."""
+    while ledger.has_run(new_id := f"{start:%Y%m%d-%H%M%S}-{digits()}"):
+        pass
+    return new_id
 
 
 def _resumed(ledger: Ledger, run: RunRecord, work: RunSpec) -> Planned:

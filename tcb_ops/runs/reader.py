@@ -58,6 +58,10 @@ class LedgerReader(HistoryReader):
 
     # --- a run ---------------------------------------------------------------------------------------------
 
+    def has_run(self, run_id: str) -> bool:
+        """Return whether a run has exactly this id."""
+        return bool(self.query(sa.select(runs.c.number).where(runs.c.id == run_id)))
+
     def run(self, name: str, target: str | None = None, kinds: Collection[Kind] | None = None) -> RunRecord:
         """Find a run by id, an unambiguous beginning or ending of one, or `latest`.
 

@@ -2,6 +2,7 @@
 
 import sqlite3
 from contextlib import closing
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -13,8 +14,9 @@ from tcb_ops.errors import PlatformStopError, UsageError
 from tcb_ops.features.audit.kind import AUDIT
 from tcb_ops.features.simulator import Fault
 from tcb_ops.run import Run
+from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.list_kinds import UPLOAD
-from tcb_ops.runs.plan import Choice, choose
+from tcb_ops.runs.plan import Choice, choose, new_run_id
 
 DAY = 24 * 3600.0
 STOP = [Fault(path="banner/1.png", errcode=61004)]
@@ -41,6 +43,15 @@ def test_an_unfinished_run_is_resumed_for_a_day_and_an_audit_for_23_hours(
     unfinished_since, kind, new_run, choice
 ):
     assert choose(unfinished_since, 1000.0, kind, new_run=new_run) is choice
+
+
+def test_two_runs_of_one_second_never_share_an_id(open_workspace):
+    workspace = open_workspace(many(TEA, rows=1))
+    run_id = workspace.upload().id
+    start = datetime.fromisoformat(run_id[:15].replace("-", "T"))
+    digits = iter([run_id[16:], run_id[16:], "beef"])
+    with closing(Ledger(workspace.settings.ledger)) as ledger:
+        assert new_run_id(ledger, start, lambda: next(digits)) == f"{start:%Y%m%d-%H%M%S}-beef"
 
 
 def stopped(workspace: Workspace, **options: Any) -> Run:
