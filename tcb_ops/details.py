@@ -49,6 +49,10 @@ class DetailCode(DetailCodes):
         "the ledger's database does not respond, so another process may take over the run: this process stops, and "
         "unfinished rows stay pending. Check the database and the network."
     )
+    NOT_LISTENING = _(
+        "nothing listens on {address}: start `tcb-ops simulate --port {port}`, or choose another target, such as "
+        "`simulator`, the embedded one."
+    )
     OUTAGE = _("{last} The run stops, because no host could be reached for {seconds:g} s.")
     PLATFORM = _("errcode {errcode} ({errmsg}) affects every merchant.")
     TOKEN_SOURCE = _(

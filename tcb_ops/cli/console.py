@@ -45,8 +45,11 @@ def _pipe(**options: Any) -> RichConsole:
 class Console:
     """The output of one command."""
 
-    def __init__(self, lang: Lang, *, quiet: bool = False, verbose: bool = False) -> None:
+    def __init__(
+        self, lang: Lang, *, quiet: bool = False, verbose: bool = False, progress_as_json: bool = False
+    ) -> None:
         self.lang, self.quiet, self.verbose = terminal_lang(lang), quiet, verbose
+        self.progress_as_json = progress_as_json
         self.fix_me: tuple[Text, Sequence[str]] | None = None
         """A message about the list's skipped rows, and the command to run when they are corrected."""
         self.json_extra: dict[str, object] = {}
@@ -151,7 +154,10 @@ class Console:
         The session's messages are printed once, even with --quiet.
         """
         progress = self._with_messages(progress)
-        if self.quiet:
+        if self.progress_as_json:
+            for now in progress:
+                self.err.print(json.dumps({"progress": now.to_json(self.lang)}))
+        elif self.quiet:
             for _now in progress:
                 pass
         elif self.err.is_terminal:

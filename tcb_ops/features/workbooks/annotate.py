@@ -26,7 +26,6 @@ from tcb_ops.formatting import fold, shown, trim, unguard
 from tcb_ops.i18n import Lang, Text, _, as_list, verbatim
 from tcb_ops.lists.input_files import digest, input_error, is_workbook, open_bytes
 from tcb_ops.lists.workbook import LAST_COLUMN, Book, Sheet, area_of, letters
-from tcb_ops.model import is_simulated
 from tcb_ops.reports.explanations import MARK
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, own_values
 from tcb_ops.reports.formats.xlsx import LONGEST, NOT_XML, write_text
@@ -142,7 +141,7 @@ def _new_columns(
     headers = []
     for text in COLUMNS:
         # A colleague must not mistake a simulated run for the real upload.
-        mark = f" {MARK}" if text is COLUMNS[0] and is_simulated(run.target) else ""
+        mark = f" {MARK}" if text is COLUMNS[0] and run.simulated else ""
         # The list may have such a column, and names in a table are unique.
         headers.append(_distinct(text.of(lang) + mark, taken, "{name} {number}"))
     return used + 1, tuple(headers)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tcb_ops.i18n import Joined, Lang, Text, _, pgettext, verbatim
 from tcb_ops.kinds import row_count
-from tcb_ops.model import Outcome, is_simulated
+from tcb_ops.model import Outcome
 from tcb_ops.reports.explanations import MARK, change_lines
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, Clock, errcode_table, own_values
 from tcb_ops.reports.run_views import RunReader
@@ -230,7 +230,7 @@ class _Report:
 
 def _title(run: RunRecord) -> Text:
     kind = run.kind.report_title
-    return Joined((MARK, kind), verbatim(" · ")) if is_simulated(run.target) else kind
+    return Joined((MARK, kind), verbatim(" · ")) if run.simulated else kind
 
 
 def _fitting(text: str) -> str:

@@ -31,7 +31,8 @@ def test_a_bad_list_is_refused_whole_with_line_and_fix(open_cli, name, command):
     (cli.folder / "list.csv").write_bytes(data)
     (cli.folder / "a.png").write_bytes(b"x")
     result = cli(command, "list.csv", "--json")
-    assert (result.code, result.out) == (2, "")
+    assert (result.code, result.json["error"]["code"]) == (2, "input")
+    assert {problem["line"] for problem in result.json["problems"]} <= {0, 1, 2, 3}
     assert [word for word in told if word not in result.err] == [], result.err
     assert "Nothing was sent." in result.err
     assert result.err.count("\n") <= 6, result.err
@@ -122,7 +123,7 @@ def test_local_files_that_are_missing_or_special_or_outside_are_named_before_any
     (files / "2.bin").unlink()
     (files / "2.bin").symlink_to(cli.folder / "tokens.csv")
     result = cli.upload("--json")
-    assert (result.code, result.out) == (2, "")
+    assert (result.code, [problem["line"] for problem in result.json["problems"]]) == (2, [2, 3, 4])
     assert [line for line in (2, 3, 4) if f"list.csv:{line}: column 'file'" not in result.err] == []
     assert "list.csv:5" not in result.err
     assert cli.calls == 0
@@ -154,7 +155,7 @@ def test_bad_settings_are_named_and_nothing_is_sent(open_cli, name):
     before = (cli.folder / "other.db").read_bytes()
     options, told = SETTINGS[name]
     result = cli("links", "list.csv", "--json", *options)
-    assert (result.code, result.out) == (2, "")
+    assert (result.code, set(result.json)) == (2, {"error", "problems"})
     assert [word for word in told if word not in result.err] == [], result.err
     assert f"token-of-{TEA.appid}" not in result.err
     assert "hush" not in result.err
