@@ -22,7 +22,8 @@ from typing import Any
 from tcb_ops.arguments import checked
 from tcb_ops.errors import UsageError
 from tcb_ops.formatting import shown
-from tcb_ops.i18n import NOTHING, Bilingual, Text, _, as_list
+from tcb_ops.frames import Lines, Tabular
+from tcb_ops.i18n import NOTHING, Bilingual, Lang, Text, _, as_list
 from tcb_ops.kinds import features
 from tcb_ops.model import Owner
 
@@ -57,8 +58,18 @@ class Scope(StrEnum):
     PLATFORM = "platform"
 
 
+class _Entry(Tabular):
+    __slots__ = ()
+
+    def _table(self, lang: Lang) -> Lines:
+        names = ("code", "known", "meaning", "action", "decision", "scope")
+        line = [getattr(self, name) for name in names]
+        texts = tuple(value.of(lang) if isinstance(value, Text) else value for value in line)
+        return Lines(self.meaning, names, [texts], 1)
+
+
 @dataclass(frozen=True, slots=True)
-class Errcode:
+class Errcode(_Entry):
     """An errcode of the platform."""
 
     code: int
@@ -81,7 +92,7 @@ class Errcode:
 
 
 @dataclass(frozen=True, slots=True)
-class StoreCode:
+class StoreCode(_Entry):
     """An error code of the store (COS): the `<Code>` of its XML response."""
 
     code: str

@@ -7,7 +7,7 @@ begin with a BOM                   what the BOM names (UTF-8, UTF-16, GB18030), 
 are valid UTF-8                    UTF-8
 are not, but are valid GB18030     GB18030 (GBK and GB2312 are subsets)
 are neither, or hold NUL bytes     a problem that names the line
-begin as a workbook does           a problem: save it as CSV (path lists are read by table.py)
+begin as a workbook does           by table.py; a problem where only text can be read
 =================================  =====================================================================
 """
 
@@ -108,14 +108,6 @@ class Decoded:
     bytes: int
     sha256: str
     """Of the file's bytes, 64 hex digits."""
-
-
-@contextmanager
-def open_text(source: str | Path) -> Iterator[Decoded]:
-    """Open a list as text. Raises InputError as `open_bytes` and `decode` do."""
-    with open_bytes(source) as raw:
-        decoded = decode(raw, str(source))  # keeps it alive: collecting its wrapper closes the file
-        yield decoded
 
 
 def decode(raw: BinaryIO, name: str) -> Decoded:

@@ -154,6 +154,10 @@ class RowValidator:
         self._exported = len(self._keep) < len(headers)
         self.headers = tuple(unguard(headers[i]) if self._exported else headers[i] for i in self._keep)
         self._names = {name: trim(headers[position]) for name, position in positions.items()}
+        self.unused = tuple(
+            name for name in map(trim, self.headers) if name and name not in self._names.values()
+        )
+        """The headers of columns that are only carried through."""
         self._positions, self._resolve = positions, resolve
         self._counts: dict[str, tuple[int, int, str]] = {}
 
@@ -311,6 +315,7 @@ def read_paths(
     rows: Rows | None = None,
     file_map: Sequence[str] = (),
     sources: SourceCheck = refuse_sources,
+    guessed: bool = False,
 ) -> Batch:
     r"""Read a path list (CSV, TSV or XLSX) and check every row.
 
@@ -325,6 +330,7 @@ def read_paths(
         rows: whether to include hidden rows of a workbook.
         file_map: items such as `D:\素材=/data/素材`, for local files named on another machine; needs `root`.
         sources: looks at files that are URLs; without it they are refused.
+        guessed: whether the root is a guess: if none of the files is below it, they are not checked.
 
     Raises:
         InputError: with all problems in the order of the file; with "skip", only for problems of the file itself.
@@ -386,8 +392,9 @@ def read_paths(
         staging=staging,
         file_column=validator.column("file"),
         sources=sources,
+        unused=validator.unused,
     )
-    return batch if root is None else batch.check_files(root)
+    return batch if root is None else batch.check_files(root, guessed=guessed)
 
 
 @contextmanager

@@ -204,7 +204,7 @@ def test_a_retry_goes_to_the_target_of_its_run_or_nowhere(open_workspace):
         tcb.UsageError, match=rf"(?s)went to {workspace.sim.base}, and now .* --target {workspace.sim.base}"
     ):
         tcb.retry(run.id, workspace.merchants, settings=elsewhere)
-    assert [one.id for one in tcb.all_runs(settings=workspace.settings)] == [run.id]
+    assert [one.id for one in tcb.runs(settings=workspace.settings)] == [run.id]
 
 
 def test_latest_is_of_the_target_and_says_where_the_newest_run_of_another_is(open_workspace):
