@@ -56,7 +56,7 @@ SECONDS_PER_DAY = 86_400
 
 @checked
 def read_merchants(source: str | Path, where: Sequence[str] = ()) -> Merchants:
-    """Read a merchants file (CSV or TSV), narrowed by `where`: items such as `region=east`.
+    """Read a merchants file (CSV, TSV or XLSX, whose hidden rows count), narrowed by `where`: items such as `region=east`.
 
     A line is kept if it matches every column given, and one of the values of a column given several times. Columns are
     named by their header in the file or by our name, ignoring width and case.
@@ -73,7 +73,7 @@ def read_merchants(source: str | Path, where: Sequence[str] = ()) -> Merchants:
 @checked
 def read_paths(
     source: str | Path | pd.DataFrame,
-    merchants: Merchants | str | Path | None = None,
+    merchants: Merchants | str | Path = "",
     root: str | Path | None = None,
     *,
     columns: Mapping[str, str] = {},
@@ -89,7 +89,7 @@ def read_paths(
     Args:
         source: the file, or a DataFrame: its values are converted to text, missing ones to empty text, and its first row
             is line 2, as in a CSV file.
-        merchants: from `read_merchants`, or the file; None: the file of the settings.
+        merchants: from `read_merchants`, or the file; by default the file of the settings.
         root: the folder of the local files, to check them; None: they are not checked.
         columns: our name (env, merchant, path, file, appid, content_type, cache_control) → the column's header.
         on_bad: `refuse` raises if any row has a problem, `skip` marks those rows invalid.
@@ -132,32 +132,32 @@ def read_paths(
 
 
 def _listed(
-    source: Batch | str | Path | pd.DataFrame,
-    merchants: Merchants | str | Path | None,
+    source: Batch | pd.DataFrame,
+    merchants: Merchants | str | Path,
     root: str | Path | None,
     options: StartOptions,
 ) -> Batch:
-    """Return the batch, read with the merchants if a list is given instead; if it has a root, its files are checked."""
+    """Return the batch, read with the merchants if a DataFrame is given instead; if there is a root, its files are checked."""
     from tcb_ops.lists.batch import Batch
 
     if not isinstance(source, Batch):
         return read_paths(source, merchants, root, settings=settings_for(options))
-    check_value("merchants", merchants, merchants is None, _("None with a Batch, which has its merchants"))
+    check_value("merchants", merchants, not merchants, _("left out with a Batch, which has its merchants"))
     return source if root is None else source.check_files(root)
 
 
 @checked
 def start_links(
-    batch: Batch | str | Path | pd.DataFrame,
+    batch: Batch | pd.DataFrame,
     *,
-    merchants: Merchants | str | Path | None = None,
+    merchants: Merchants | str | Path = "",
     out: str | Path = "links.csv",
     **options: Unpack[StartOptions],
 ) -> RunHandle:
     """Start a links run, or resume the unfinished one of the same list.
 
     It requests an upload link per row and writes the links to `out` (0600). Local files are not read. `batch`: from
-    `read_paths`, or a list's file or DataFrame, which is read with `merchants` (None: the file of the settings).
+    `read_paths`, or a DataFrame, which is read with `merchants` (by default the file of the settings).
     """
     from tcb_ops.runs.plan import list_spec
 
@@ -168,9 +168,9 @@ def start_links(
 
 @checked
 def start_upload(
-    batch: Batch | str | Path | pd.DataFrame,
+    batch: Batch | pd.DataFrame,
     *,
-    merchants: Merchants | str | Path | None = None,
+    merchants: Merchants | str | Path = "",
     root: str | Path | None = None,
     skip_unchanged: bool = False,
     if_exists: IfExists = "overwrite",
@@ -182,8 +182,8 @@ def start_upload(
 ) -> RunHandle:
     """Start an upload of the batch's files, each with its own link, or resume the unfinished one of the same list.
 
-    `batch`: from `read_paths`, or a list's file or DataFrame, which is read with `merchants` (None: the file of the
-    settings). `root`: the folder of the local files; None: the batch's own, else the list's folder. Raises InputError with
+    `batch`: from `read_paths`, or a DataFrame, which is read with `merchants` (by default the file
+    of the settings). `root`: the folder of the local files; None: the batch's own, else the list's folder. Raises InputError with
     every problem of the list.
 
     `skip_unchanged`: rows whose bytes an earlier run of this target stored end as unchanged. `canary`: the number of
@@ -216,7 +216,7 @@ def start_upload(
 @checked
 def start_retry(
     run: str | Run = "latest",
-    merchants: Merchants | str | Path | None = None,
+    merchants: Merchants | str | Path = "",
     *,
     codes: Sequence[str | int] = (),
     out: str | Path | None = None,
@@ -227,7 +227,7 @@ def start_retry(
 
     It runs the refused, failed and not attempted rows again, as a run whose parent is `run`.
 
-    `run`: a Run, an id, an unambiguous prefix, or `latest`. `merchants`: from `read_merchants`, or the file; None: the file of
+    `run`: a Run, an id, an unambiguous prefix, or `latest`. `merchants`: from `read_merchants`, or the file; by default the file of
     the settings; rows of others are left out. `codes`: only rows that ended with one of these errcodes or store codes. `out`: for a links run, the file
     of its links (links.retry.csv); for any other, the report's folder.
     """

@@ -17,13 +17,14 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from enum import StrEnum
 from functools import cache
+from operator import attrgetter
 from typing import Any
 
 from tcb_ops.arguments import checked
 from tcb_ops.errors import UsageError
 from tcb_ops.formatting import shown
 from tcb_ops.frames import Lines, Tabular
-from tcb_ops.i18n import NOTHING, Bilingual, Lang, Text, _, as_list
+from tcb_ops.i18n import NOTHING, Bilingual, Lang, Text, _, as_list, verbatim
 from tcb_ops.kinds import features
 from tcb_ops.model import Owner
 
@@ -61,11 +62,10 @@ class Scope(StrEnum):
 class _Entry(Tabular):
     __slots__ = ()
 
-    def _table(self, lang: Lang) -> Lines:
+    def _table(self, _lang: Lang) -> Lines:
         names = ("code", "known", "meaning", "action", "decision", "scope")
-        line = [getattr(self, name) for name in names]
-        texts = tuple(value.of(lang) if isinstance(value, Text) else value for value in line)
-        return Lines(self.meaning, names, [texts], 1)
+        line = attrgetter(*names)(self)
+        return Lines(verbatim(str(line[0])), names, [line], 1)
 
 
 @dataclass(frozen=True, slots=True)

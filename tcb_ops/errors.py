@@ -50,7 +50,8 @@ class BrokenTableError(Exception):
 _COLUMN_OPTION = re.compile(r"--column ([^\s=]+)=([^\s,;]+)")
 _OPTION = re.compile(r"--([a-z][a-z-]+)(?: (all|visible|skip|simulator|https?://\S+\w))?")
 _PARAMETERS = {"column": "columns", "map": "file_map", "errcode": "codes", "into": "original"}
-"""Parameters whose options have other names."""
+_PARAMETERS |= {name: f"{name.replace('-', '_')}=True" for name in ("foreign", "new-run", "skip-unchanged")}
+"""Parameters whose options have other names or no value."""
 
 
 def in_python(text: Text, lang: Lang) -> str:
@@ -62,6 +63,7 @@ def in_python(text: Text, lang: Lang) -> str:
     --root                  root
     --header-row 3          header_row 3
     --rows all              rows='all'
+    --new-run               new_run=True
     --column path=云端路径  columns={'path': '云端路径'}
     ======================  ============================
     """

@@ -53,24 +53,25 @@ class Tabular:
 
     def frame(self) -> pd.DataFrame:
         """Return the table as a DataFrame: texts (string, in the settings' language), numbers (Int64), yes or no (boolean)."""
-        table = self._table(settings_lang())
-        return frame_of(table.names, table.lines, headers=table.headers)
+        lang = settings_lang()
+        table = self._table(lang)
+        return frame_of(table.names, table.lines, lang, headers=table.headers)
 
     def _repr_html_(self) -> str:
         lang = settings_lang()
         caption, names, lines, total, headers = self._table(lang)
-        rows = [(_row(line, "td") for line in islice(lines, LINES))]
+        rows = "".join(_row(line, "td", lang) for line in islice(lines, LINES))
         more = ngettext("… and {n:,} more line", "… and {n:,} more lines", total - LINES).of(lang)
         return (
-            f"<div><p>{escape(caption.of(lang))}</p><table><thead>{_row((*headers, *names), 'th')}</thead>"
-            f"<tbody>{''.join(*rows)}</tbody></table>{f'<p>{more}</p>' if total > LINES else ''}</div>"
+            f"<div><p>{escape(caption.of(lang))}</p><table><thead>{_row((*headers, *names), 'th', lang)}</thead>"
+            f"<tbody>{rows}</tbody></table>{f'<p>{more}</p>' if total > LINES else ''}</div>"
         )
 
 
-def _row(cells: Iterable[Any], tag: str) -> str:
-    texts = ("" if cell is None else escape(str(cell)) for cell in cells)
-    style = ' style="text-align:left;vertical-align:top"'
-    return f"<tr>{''.join(f'<{tag}{style}>{text}</{tag}>' for text in texts)}</tr>"
+def _row(cells: Iterable[Any], tag: str, lang: Lang) -> str:
+    texts = (cell.of(lang) if isinstance(cell, Text) else "" if cell is None else str(cell) for cell in cells)
+    start, end = f'<{tag} style="text-align:left;vertical-align:top">', f"</{tag}>"
+    return f"<tr>{''.join(f'{start}{escape(text)}{end}' for text in texts)}</tr>"
 
 
 def settings_lang() -> Lang:
@@ -84,11 +85,12 @@ def settings_lang() -> Lang:
 
 
 def frame_of(
-    names: Sequence[str], lines: Iterable[Sequence[Any]], timezone: str = "", headers: Sequence[str] = ()
+    names: Sequence[str], lines: Iterable[Sequence[Any]], lang: Lang = Lang.EN, **options: Any
 ) -> pd.DataFrame:
-    """Return a frame of lines; the arguments are those of `frame_of_columns`."""
-    columns = list(zip(*lines, strict=True)) or [()] * len((*headers, *names))
-    return frame_of_columns(names, columns, timezone, headers)
+    """Return a frame of lines, whose Texts are in this language; `options` are those of `frame_of_columns`."""
+    texts = ([cell.of(lang) if isinstance(cell, Text) else cell for cell in line] for line in lines)
+    columns = list(zip(*texts, strict=True)) or [()] * (len(names) + len(options.get("headers", ())))
+    return frame_of_columns(names, columns, **options)
 
 
 def frame_of_columns(
@@ -111,7 +113,8 @@ def frame_of_columns(
             return index.tz_convert(timezone).tz_localize(None)
         if name == "day":
             return pd.DatetimeIndex(list(column), dtype="datetime64[s]")
-        return pd.array(list(column), dtype="Int64" if name in ints else _DTYPES.get(name, "string"))
+        kind: Any = "Int64" if name in ints else _DTYPES.get(name, "string")
+        return pd.array(list(column), dtype=kind)
 
     kinds = (*[""] * len(headers), *names)
     arrays = (array(name, column) for name, column in zip(kinds, columns, strict=True))

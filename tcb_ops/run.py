@@ -41,6 +41,10 @@ if TYPE_CHECKING:
     from tcb_ops.start import StartOptions
 
 
+_SHOWN = "id counts succeeded stopped results failed errcodes causes timeline links changes audit retry final report export write_into"
+"""The names of a Run that are for users, and so for completion; the front ends use more."""
+
+
 class Run:
     """A run in the ledger, finished or not."""
 
@@ -55,6 +59,9 @@ class Run:
         counts = ", ".join(f"{outcome} {rows:,}" for outcome, rows in self.counts.items())
         mark = f" ({self.mark})" if self.mark is not None else ""
         return f"<Run {self.id} {self.record.kind}: {counts}{mark}>"
+
+    def __dir__(self) -> list[str]:
+        return _SHOWN.split()
 
     def _repr_html_(self) -> str:
         from tcb_ops.reports.formats.notebook import run_html
@@ -305,7 +312,7 @@ class Run:
 
     def retry(
         self,
-        merchants: Merchants | str | Path | None = None,
+        merchants: Merchants | str | Path = "",
         *,
         codes: Sequence[str | int] = (),
         **options: Unpack[StartOptions],

@@ -90,14 +90,14 @@ def limits_for(options: ResumeOptions) -> RunLimits:
     return replace(bundle, **named)
 
 
-def merchants_for(merchants: Merchants | str | Path | None, options: TargetOptions) -> Merchants:
-    """Return the merchants, read if their file is given; None: from the file that the settings name."""
+def merchants_for(merchants: Merchants | str | Path, options: TargetOptions) -> Merchants:
+    """Return the merchants, read if their file is given; by default the file that the settings name."""
     from tcb_ops.lists import merchants as merchants_file
     from tcb_ops.lists.merchants import Merchants
 
     if isinstance(merchants, Merchants):
         return merchants
-    merchants = settings_for(options).merchants if merchants is None else merchants
+    merchants = merchants or settings_for(options).merchants
     with naming("merchants", merchants):
         return merchants_file.read_merchants(merchants)
 
@@ -198,21 +198,14 @@ class ResumeOptions(TargetOptions, total=False):
     """The keywords that every function takes that works on a run, `resume` included."""
 
     limits: RunLimits | None
-    """A bundle of the following seven, which may also be given by name, where None is the default of RunLimits."""
+    """A bundle of the following seven, which may also be given by name; None: the default of RunLimits, which explains them."""
     concurrency: int | None
-    """Requests in flight, in total."""
     per_env: int | None
-    """Rows in flight per environment."""
     rate: float | None
-    """Link calls per second and appid."""
     attempts: int | None
-    """Calls per step of a row."""
     backoff: float | None
-    """Seconds before the second attempt; doubled before each further one."""
     slow_wait: float | None
-    """Seconds to pause when asked to slow down."""
     patience: float | None
-    """Seconds without progress or connection after which the run stops."""
     progress: OnProgress | None
     """Called with a Progress after commits, in another thread."""
     tokens: TokenSource | None

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     "--out",
     default="list.csv",
     show_default=True,
-    metavar="FILE",
-    help="The list, .csv or .xlsx; never overwritten.",
+    metavar="FILE.csv|.xlsx",
+    help="The list; never overwritten.",
 )
 @click.option(
     "--root",

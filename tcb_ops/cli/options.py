@@ -394,21 +394,9 @@ def limit_options(function: Function) -> Function:
     return function
 
 
-class _TableFile(click.ParamType[Path]):
-    """The name of a file for a table, CSV or XLSX."""
-
-    name = "file"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:  # noqa: ARG002  as click calls it
-        """Return the path."""
-        from tcb_ops.table_files import table_file
-
-        return table_file(value)
-
-
 def table_option(text: str) -> Callable[[Function], Function]:
     """Return the option of a command that can write its result as a table."""
-    return click.option("--out", type=_TableFile(), metavar="FILE.xlsx|.csv", help=text)
+    return click.option("--out", type=click.Path(path_type=Path), metavar="FILE.xlsx|.csv", help=text)
 
 
 def port_option(default: int) -> Callable[[Function], Function]:

@@ -138,7 +138,7 @@ class RunCommand:
             self._show_refusal(error, root)
             if mark:
                 self._mark(source, error.problems)
-            self._suggest_correction(error, root, others)
+            self._suggest_correction(error, None if guessed else root, others)
             raise click.exceptions.Exit(error.exit_code) from None
         console.info(batch.decided)
         for warning in batch.warnings:
@@ -156,7 +156,10 @@ class RunCommand:
                     fix_me=fix_me,
                 )
                 as_csv = replace(listing, sheet="", header_row=None, rows=None)
-                console.fix_me = text, self._again(fix_me, root, [*others, *as_csv.words(self.common)])
+                console.fix_me = (
+                    text,
+                    self._again(fix_me, None if guessed else root, [*others, *as_csv.words(self.common)]),
+                )
         if batch.left_out:
             console.info(
                 _("{rows} excluded by --where", rows=ngettext("{n:,} row", "{n:,} rows", batch.left_out))
@@ -194,10 +197,10 @@ class RunCommand:
                 "The same for all {rows}: none of their files is below {root}. Choose their folder with --root."
             )
             console.warn(text.format(rows=rows, root=Path(root or ".").absolute()))
-            if error.advice is not None:
-                console.warn(error.advice)
         else:
             show_problems(console, error.source, error.problems)
+        if error.advice is not None:
+            console.warn(error.advice)
         # Missing files have one cause: no row to correct.
         if self.listing.fix_me or not error.all_missing:
             dest, written = self._write_fixme(error.source, error.problems)

@@ -74,20 +74,6 @@ class Staging:
         # Never committed: the data is temporary and has no other readers.
         self.query("BEGIN")
 
-    def _table(self, lang: Lang) -> Lines:
-        wrong = {problem.line: problem for problem in self.problems}
-        names = ("tcb_line", "tcb_merchant", "tcb_appid", "tcb_env", "tcb_bytes", "tcb_problem", "tcb_fix")
-        lines = (
-            (*row.cells, row.line, row.merchant, row.appid, row.env, row.size)
-            + (
-                (problem.message.of(lang), problem.fix.of(lang))
-                if (problem := wrong.get(row.line))
-                else ("", "")
-            )
-            for row in self.rows()
-        )
-        return Lines(self.decided, names, lines, self.count, self.headers)
-
     def close(self) -> None:
         """Free the disk space. The data can no longer be read."""
         self._finalizer()
@@ -372,8 +358,8 @@ class Batch(Tabular):
     def check_files(self, root: str | Path, *, guessed: bool = False) -> Batch:
         """Check the file of every row, below `root` or at its URL: add its size and version, or its problem.
 
-        `guessed`: whether the root is a guess: if none of the files is below it, they are not checked. Raises InputError with all problems of the list if the root does not exist, or if any row has a problem and
-        bad rows are not skipped.
+        `guessed`: whether the root is a guess: if none of the files is below it, they are not checked. Raises InputError with
+        all problems of the list if the root does not exist, or if any row has a problem and bad rows are not skipped.
         """
         files = LocalFiles(Path(root))
         self.staging.query("DELETE FROM problems WHERE of_file")
@@ -398,18 +384,19 @@ class Batch(Tabular):
                         facts.append((local.size, local.mtime_ns, "", line))
             self.staging.set_files(facts)
             self.staging.add_problems(unusable, file_problem=True)
-        advice = self._other_column(files) if 0 < missing == looked else None
-        checked = replace(self, root=Path(root))
-        if guessed and 0 < missing == looked:
+        none_there = 0 < missing == looked
+        advice = self._other_column(files) if none_there else None
+        if guessed and none_there:
             self.staging.query("DELETE FROM problems WHERE of_file")
-            checked = replace(self, warnings=(*self.warnings, *([advice] if advice else [])))
+            missing = 0
         problems = self.problems
         if self.on_bad == "refuse" and problems:
             all_missing = missing == len(problems) == self.count
             error = input_error(str(self.source), problems, self.decided, all_missing=all_missing)
             error.advice = advice
             raise error
-        return checked
+        warnings = self.warnings if advice is None else (*self.warnings, advice)
+        return replace(self, root=None if guessed and none_there else Path(root), warnings=warnings)
 
     def _other_column(self, files: LocalFiles) -> Text | None:
         """Return which column that is not used holds names of files that exist, going by the first rows."""
@@ -428,16 +415,11 @@ class Batch(Tabular):
             name=max(times, key=times.__getitem__),
         )
 
-    def _table(self, lang: Lang) -> Lines:
-        wrong = {problem.line: problem for problem in self.problems}
+    def _table(self, _lang: Lang) -> Lines:
+        wrong = {problem.line: (problem.message, problem.fix) for problem in self.problems}
         names = ("tcb_line", "tcb_merchant", "tcb_appid", "tcb_env", "tcb_bytes", "tcb_problem", "tcb_fix")
         lines = (
-            (*row.cells, row.line, row.merchant, row.appid, row.env, row.size)
-            + (
-                (problem.message.of(lang), problem.fix.of(lang))
-                if (problem := wrong.get(row.line))
-                else ("", "")
-            )
+            (*row.cells, row.line, row.merchant, row.appid, row.env, row.size, *wrong.get(row.line, ("", "")))
             for row in self.rows()
         )
         return Lines(self.decided, names, lines, self.count, self.headers)

@@ -126,14 +126,7 @@ def _grouped(lines: Iterable[Merchant], keys: Callable[[Merchant], set[str]]) ->
 
 
 def read_merchants(source: str | Path, where: Sequence[str] = ()) -> Merchants:
-    """Read a merchants file (CSV or TSV, encodings as for lists), filtered by `where`.
-
-    `where` holds `column=value` items. A line must match every named column; repeating a column allows several
-    values. Columns can be named by their header or their canonical name, ignoring case and character width.
-
-    Raises InputError with all problems of the file; UsageError if an item of `where` names no column or no merchant
-    matches.
-    """
+    """Read a merchants file; arguments and errors are those of `api.read_merchants`."""
     merchants, sha256 = read_lines(source, MERCHANT_COLUMNS, _read)
     if not merchants:
         fix = _("add a line per merchant and environment")

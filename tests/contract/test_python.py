@@ -145,7 +145,7 @@ def test_an_upload_takes_a_dataframe_and_limits_by_name(mixed: Operator) -> None
         frame, merchants="merchants.csv", root="files", rate=500, per_env=1, backoff=0.01, patience=5
     )
     assert run.counts == MIXED_COUNTS
-    assert tcb.links("list.csv", per_env=1, backoff=0.01, patience=5).counts["linked"] == 5
+    assert tcb.links(frame, per_env=1, backoff=0.01, patience=5).counts["linked"] == 5
     assert [each.id for each in tcb.runs()][1:] == [run.id]
     assert tcb.errcodes(run.id).equals(run.errcodes())
     retried = run.retry(codes=[40097], backoff=0.01)
@@ -153,6 +153,45 @@ def test_an_upload_takes_a_dataframe_and_limits_by_name(mixed: Operator) -> None
     assert run.report() == mixed.folder / "reports" / run.id
     assert (run.report() / "results.csv").exists()
     assert tcb.audit(backoff=0.01, patience=1).record.rows == 5
+
+
+def test_results_are_frames_and_short_tables(mixed: Operator, batch: tcb.Batch) -> None:
+    merchants = tcb.read_merchants("merchants.csv")
+    assert merchants.frame().dtypes.astype(str).to_dict() == dict.fromkeys(
+        ("appid", "name", "env", "owner"), "string"
+    ) | {
+        "default": "boolean",
+        "left": "boolean",
+    }
+    assert len(merchants.frame()) == 5
+    frame = batch.frame()
+    assert [*frame["tcb_line"]] == [row.line for row in batch.rows()]
+    assert [*frame["path"]] == [path for _env, path in MIXED]
+    assert not any(frame["tcb_problem"])
+    (mixed.folder / "bad.csv").write_text("env,path\n<b>x</b>,a.png\ntea-prod,../b.png\n", encoding="utf-8")
+    with pytest.raises(tcb.InputError) as refused:
+        tcb.read_paths("bad.csv")
+    problems = refused.value.frame()
+    assert [*problems.columns] == ["line", "column", "value", "problem", "fix"]
+    assert [*problems["line"]] == [2, 3]
+    assert all(tcb.read_paths("bad.csv", on_bad="skip").frame()["tcb_problem"])
+    run = tcb.upload(batch, limits=QUICK)
+    states = tcb.check_merchants(merchants)
+    assert [*states.frame()["works"]] == [state.works for state in states]
+    verification = tcb.verify(run.report())
+    assert len(verification.frame()) == len(verification.checks)
+    assert tcb.explain(85088).frame()["code"].tolist() == ["85088"]
+    audited = tcb.audit(backoff=0.01, patience=1).audit()
+    assert len(audited.frame()) == audited.environments - audited.healthy
+    assert "new" in set(audited.frame()["state"])
+    shown = [merchants, batch, refused.value, states, verification, tcb.explain("SlowDown"), audited]
+    pages = [result._repr_html_() for result in shown]
+    assert all("<table" in page for page in pages)
+    assert "&lt;b&gt;x" in pages[2]
+    assert "<b>x" not in "".join(pages)
+    assert {"id", "counts", "results", "failed", "errcodes", "retry", "report"} <= set(dir(run))
+    assert len(dir(run)) < 20
+    assert all(hasattr(run, name) for name in dir(run))
 
 
 def test_a_limit_is_given_once(batch: tcb.Batch) -> None:
@@ -174,7 +213,7 @@ def test_messages_name_parameters(mixed: Operator) -> None:
         tcb.read_paths("other.csv")
     assert "--column" in refused.value.text.en
     with pytest.raises(tcb.InputError, match=r"folder nowhere \(root\)"):
-        tcb.upload("list.csv", root="nowhere")
+        tcb.read_paths("list.csv", root="nowhere")
 
 
 def test_a_run_against_the_embedded_simulator(operator: Operator) -> None:

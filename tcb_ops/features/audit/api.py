@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 @checked
 def start_audit(
-    merchants: Merchants | str | Path | None = None,
+    merchants: Merchants | str | Path = "",
     *,
     write_probe: bool = False,
     confirm_after: float = 0.0,
@@ -57,7 +57,7 @@ def start_audit(
 ) -> RunHandle:
     """Start an audit, or resume the unfinished one.
 
-    Each environment of the merchants (None: those of the settings' file) that have not left is healthy, unhealthy or unknown, by its token, permission set,
+    Each environment of the merchants (by default those of the settings' file) that have not left is healthy, unhealthy or unknown, by its token, permission set,
     status and quota, and an upload link for a probe path. `write_probe`: a tiny file is uploaded there and deleted again.
     If a problem that affects every merchant stops the audit, the run still ends: environments not checked are unknown,
     and `Run.stopped` has the reason.

@@ -90,7 +90,7 @@ class History:
     def frame(self) -> pd.DataFrame:
         """Return a DataFrame: day (datetime64[s]), merchant, appid (string), errcode, rows (Int64)."""
         names = ("day", "merchant", "appid", "errcode", "rows")
-        return frame_of(names, map(attrgetter(*names), self.lines), self.settings.timezone)
+        return frame_of(names, map(attrgetter(*names), self.lines), timezone=self.settings.timezone)
 
     def _repr_html_(self) -> str:
         """Draw the errcodes by day, and list the merchants that had errcodes on most days."""

@@ -18,7 +18,7 @@ from tcb_ops.start import TargetOptions, merchants_for, opened_target, settings_
 
 @checked
 def check_merchants(
-    merchants: Iterable[Merchant] | str | Path | None = None,
+    merchants: Iterable[Merchant] | str | Path = "",
     *,
     progress: Callable[[int, int], None] | None = None,
     **options: Unpack[TargetOptions],
@@ -28,7 +28,7 @@ def check_merchants(
     `progress` is called with the mini programs done and their number. Raises SettingsError, StoppedError.
     """
     settings = settings_for(options)
-    if merchants is None or isinstance(merchants, str | PathLike):
+    if isinstance(merchants, str | PathLike):
         merchants = merchants_for(merchants, options)
     lines = list(merchants)
     usable = all(isinstance(line, Merchant) for line in lines)

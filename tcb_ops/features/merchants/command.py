@@ -85,8 +85,11 @@ def check(out: Path | None, *, common: CommonOptions) -> int:
     """
     from tcb_ops.features.merchants.check import MerchantStates, draw_states, verdict
     from tcb_ops.features.merchants.queries import begin_check
+    from tcb_ops.table_files import table_file
 
     settings, console = common.start()
+    if out:
+        table_file(out)  # refuses another ending before anything is asked
     lines = common.read_merchants(settings)
     with common.open_target(console, settings) as settings:
         console.release()

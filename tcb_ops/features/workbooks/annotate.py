@@ -21,10 +21,10 @@ from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tcb_ops.errors import BrokenTableError, StoppedError, UsageError
+from tcb_ops.errors import StoppedError, UsageError
 from tcb_ops.formatting import fold, shown, trim, unguard
 from tcb_ops.i18n import Lang, Text, _, as_list, pgettext, verbatim
-from tcb_ops.lists.input_files import digest, input_error, is_workbook, open_bytes
+from tcb_ops.lists.input_files import digest, is_workbook, open_bytes, readable
 from tcb_ops.lists.table import LIST_COLUMNS, list_sheet, read_workbook
 from tcb_ops.lists.workbook import LAST_COLUMN, Book, Sheet, area_of, letters
 from tcb_ops.model import Problem, is_simulated
@@ -473,18 +473,6 @@ def open_original(run: RunRecord, original: Path) -> Iterator[Book]:
                 _("If it was saved again since, name the file as it was then."),
             )
         yield book
-
-
-@contextmanager
-def readable(original: Path) -> Iterator[None]:
-    """Raise InputError for a damaged workbook, as for any list."""
-    try:
-        yield
-    except BrokenTableError as error:
-        problem = error.problem
-    else:
-        return
-    raise input_error(str(original), [problem])
 
 
 def find_list(book: Book, reader: RunReader, run: RunRecord) -> ListSheet:

@@ -185,20 +185,7 @@ def causes_frame(summary: RunSummary, settings: Settings) -> pd.DataFrame:
     =======================================================  ======
     """
     names = ("code", "merchant", "appid", "env", "rows", "meaning", "action")
-    lang = settings.lang
-    lines = [
-        (
-            cause.code,
-            cause.merchant,
-            cause.appid,
-            cause.env,
-            cause.rows,
-            cause.meaning.of(lang),
-            cause.action.of(lang),
-        )
-        for cause in summary.causes
-    ]
-    return frame_of(names, lines)
+    return frame_of(names, map(attrgetter(*names), summary.causes), settings.lang)
 
 
 def merchants_frame(summary: RunSummary) -> pd.DataFrame:
@@ -242,8 +229,7 @@ def timeline_frame(reader: RunReader, run: RunRecord, settings: Settings) -> pd.
         counts = (moment.outcomes.get(outcome, 0) for outcome in outcomes)
         lines.append((moment.at, seconds, *counts, ended, ended / seconds))
     names = ("at", "seconds", *map(str, outcomes), "ended", "rate")
-    columns = list(zip(*lines, strict=True)) or [()] * len(names)
-    return frame_of_columns(names, columns, settings.timezone, ints=frozenset(map(str, outcomes)))
+    return frame_of(names, lines, timezone=settings.timezone, ints=frozenset(map(str, outcomes)))
 
 
 def run_html(summary: RunSummary, settings: Settings) -> str:
