@@ -191,7 +191,7 @@ def assert_complete() -> AssertComplete:
 def wait_for() -> WaitFor:
     """A function that waits until a condition holds, and fails after a timeout."""
 
-    def waited(true: Callable[[], bool], seconds: float = 60) -> None:
+    def waited(true: Callable[[], bool], seconds: float = 240) -> None:
         end = time.monotonic() + seconds
         while not true():
             assert time.monotonic() < end, "waited in vain"

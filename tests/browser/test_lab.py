@@ -12,7 +12,7 @@ from jupyter_lab import RUN_ALL
 from tcb_ops.features.notebooks.parameters import notebook_names
 from tcb_ops.features.simulator import Fault
 
-pytestmark = [pytest.mark.timeout(240), pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
 ROWS = 1000  # measured by hand with 5,000: 57 ms at the median, 43 MB from beginning to end
 SLOW = Fault(path="banner/[1-9]??.png", delay=6)

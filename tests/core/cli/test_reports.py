@@ -5,6 +5,7 @@ import json
 import os
 
 import pytest
+from free_ports import free_port
 from workspace import BOOKS, TEA, TEA_TEST, many
 
 from tcb_ops.features.simulator import Fault
@@ -98,13 +99,11 @@ def test_a_report_written_again_replaces_its_own_and_nobody_elses(open_cli):
 
 
 def test_a_run_that_goes_on_puts_its_report_where_this_command_says(open_cli):
-    cli = open_cli(many(TEA, rows=2))
+    cli = open_cli(many(TEA, rows=2), port=free_port())
     away = ("--api-base", cli.workspace.sim.base, "--out", "out", "--json")
-    port = cli.workspace.sim.port
     cli.workspace.sim.__exit__(None, None, None)
     assert cli("upload", "list.csv", "--root", "files", "--patience", "0.1", *away).code == 3
     assert not (cli.folder / "out").exists()
-    cli.workspace.sim.port = port
     cli.workspace.sim.__enter__()
     assert cli("upload", "list.csv", "--root", "files", *away).code == 0
     assert (cli.folder / "out" / "manifest.json").exists()

@@ -13,7 +13,7 @@ from tcb_ops.cli.main import run as run_command
 from tcb_ops.features.notebooks.parameters import NOTEBOOKS, notebook_names
 
 ROOT = Path(__file__).parents[3]
-pytestmark = [pytest.mark.timeout(300), pytest.mark.notebook]
+pytestmark = [pytest.mark.notebook]
 
 
 def code_cells(content):
