@@ -59,7 +59,13 @@ def test_a_headless_run_takes_parameters_and_speaks_chinese(tmp_path, monkeypatc
     assert 1 < len(results) < 28
 
 
-@pytest.mark.parametrize("name", notebook_names())
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name == "05_analysis" else pytest.mark.soak)
+        for name in notebook_names()
+    ],
+)
 def test_nbval_finds_the_tables_that_are_kept(name):
     words = ("-p", "no:cacheprovider", "--nbval", "--nbval-current-env", str(NOTEBOOKS / f"{name}.ipynb"))
     done = run_program("pytest", *words, folder=ROOT)
@@ -97,7 +103,9 @@ PROGRAMS = {
 }
 
 
-@pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)
+@pytest.mark.parametrize(
+    "program", [PROGRAMS["papermill"], pytest.param(PROGRAMS["nbconvert"], marks=pytest.mark.soak)]
+)
 def test_other_programs_run_it_and_the_result_cells_show_the_run(tmp_path, program):
     file, out = NOTEBOOKS / f"{notebook_names()[0]}.ipynb", tmp_path / "out.ipynb"
     done = run_program(*(word.format(notebook=file, out=out) for word in program), folder=tmp_path)

@@ -242,7 +242,10 @@ def test_bytes_that_are_no_text_are_refused_before_anything_runs(open_cli, words
 @pytest.mark.kill
 @pytest.mark.parametrize(
     ("number", "code"),
-    [(signal.SIGINT, 130), (signal.SIGHUP, 143), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.soak)],
+    [
+        (signal.SIGINT, 130),
+        *(pytest.param(one, 143, marks=pytest.mark.soak) for one in (signal.SIGHUP, signal.SIGTERM)),
+    ],
 )
 def test_an_interrupt_ends_the_notebooks_run_tidily_and_the_same_command_goes_on(
     open_cli, wait_for, number, code
