@@ -58,9 +58,13 @@ def read_csv(file):
 
 @pytest.mark.kill
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)]
+    ("kind", "number", "code"),
+    [
+        ("links", signal.SIGINT, 130),
+        ("upload", signal.SIGHUP, 143),
+        pytest.param("links", signal.SIGTERM, 143, marks=pytest.mark.soak),
+    ],
 )
-@pytest.mark.parametrize("kind", ["links", "upload"])
 def test_a_signal_ends_a_run_tidily_and_the_same_command_goes_on(open_cli, wait_for, kind, number, code):
     cli = open_cli(ROWS, HELD)
     ended, out, err = stop_in_mid_run(cli, kind, number, wait_for)

@@ -343,6 +343,9 @@ def places_of(run: tcb.Run, lost: str) -> set[str]:
 
 
 @pytest.mark.kill
+@pytest.mark.parametrize(
+    "place", [pytest.param("sqlite", marks=pytest.mark.soak), "postgresql"], indirect=True
+)
 def test_a_killed_worker_is_reported_and_its_merchants_continue_within_10_seconds(
     open_workspace, assert_complete, wait_for, place
 ):
@@ -375,6 +378,9 @@ def test_a_killed_worker_is_reported_and_its_merchants_continue_within_10_second
 
 
 @pytest.mark.kill
+@pytest.mark.parametrize(
+    "place", ["sqlite", pytest.param("postgresql", marks=pytest.mark.soak)], indirect=True
+)
 def test_a_cancelled_run_stops_its_workers_and_is_resumed(open_workspace, assert_complete, wait_for, place):
     workspace = open_workspace(many(*MERCHANTS, rows=40), [Fault(delay=0.05)], merchants=MERCHANTS)
     settings = workspace.with_options(ledger=place)

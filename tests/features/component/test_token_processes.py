@@ -84,7 +84,12 @@ class CommandLine:
         identity.write_text(json.dumps(result))
 
 
-@pytest.fixture(params=[False, True], ids=["same-refresh-token", "rotated"])
+@pytest.fixture(
+    params=[
+        pytest.param(False, marks=pytest.mark.soak, id="same-refresh-token"),
+        pytest.param(True, id="rotated"),
+    ]
+)
 def cli(request, tmp_path, monkeypatch):
     monkeypatch.setenv("PRACTICE_SECRET", SECRET)
     monkeypatch.setenv("PRACTICE_TICKET", TICKET)
