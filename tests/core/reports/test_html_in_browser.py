@@ -147,7 +147,7 @@ SHOWN: dict[str, Callable[..., Any]] = {
 }
 
 
-@pytest.mark.parametrize(("shown", "lang"), zip(SHOWN, cycle(Lang), strict=False))
+@pytest.mark.parametrize(("shown", "lang"), [*zip(SHOWN, cycle(Lang), strict=False)])
 def test_the_page_fits_is_accessible_and_asks_for_nothing(a_run, look, tmp_path, shown, lang):
     file = written(SHOWN[shown](a_run), tmp_path, lang)
     for width in WIDTHS.values():

@@ -13,6 +13,7 @@ from tcb_ops.cli.main import run as run_command
 from tcb_ops.features.notebooks.parameters import NOTEBOOKS, notebook_names
 
 ROOT = Path(__file__).parents[3]
+NBVAL = ("-p", "nbval.plugin", "--nbval", "--nbval-current-env")
 pytestmark = [pytest.mark.notebook]
 
 
@@ -67,7 +68,7 @@ def test_a_headless_run_takes_parameters_and_speaks_chinese(tmp_path, monkeypatc
     ],
 )
 def test_nbval_finds_the_tables_that_are_kept(name):
-    words = ("-p", "no:cacheprovider", "--nbval", "--nbval-current-env", str(NOTEBOOKS / f"{name}.ipynb"))
+    words = ("-p", "no:cacheprovider", *NBVAL, str(NOTEBOOKS / f"{name}.ipynb"))
     done = run_program("pytest", *words, folder=ROOT)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
 
@@ -91,7 +92,7 @@ def test_nbval_finds_a_changed_number(tmp_path):
     content = nbformat.read(NOTEBOOKS / f"{name}.ipynb", 4)
     change_one_number(content)
     nbformat.write(content, tmp_path / f"{name}.ipynb")
-    words = ("-p", "no:cacheprovider", "-rf", "--nbval", "--nbval-current-env", f"{name}.ipynb")
+    words = ("-p", "no:cacheprovider", "-rf", *NBVAL, f"{name}.ipynb")
     done = run_program("pytest", *words, folder=tmp_path)
     assert done.returncode == 1, done.stdout[-2000:] + done.stderr[-2000:]
     assert f"FAILED {name}.ipynb::" in done.stdout, done.stdout[-2000:]
