@@ -60,7 +60,9 @@ def test_a_pdf_is_made_on_request(open_cli, monkeypatch):
 def test_a_setting_asks_for_a_pdf_in_every_report(open_cli, monkeypatch, tmp_path):
     cli = open_cli(many(TEA, rows=2))
     browser = tmp_path / "chromium"
-    browser.write_text('#!/bin/sh\nfor word; do printf %%PDF- > "${word#--print-to-pdf=}"; done 2>/dev/null\n')
+    browser.write_text(
+        '#!/bin/sh\nfor word; do printf %%PDF- > "${word#--print-to-pdf=}"; done 2>/dev/null\n'
+    )
     browser.chmod(0o755)
     monkeypatch.setenv("TCB_OPS_CHROMIUM", str(browser))
     monkeypatch.setenv("TCB_OPS_REPORT__PDF", "true")
