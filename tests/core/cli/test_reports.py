@@ -58,6 +58,19 @@ def test_a_pdf_is_made_on_request(open_cli, monkeypatch):
         (cli.folder / "pdf").rename(cli.folder / command[0])
 
 
+def test_a_setting_asks_for_a_pdf_in_every_report(open_cli, monkeypatch, tmp_path):
+    cli = open_cli(many(TEA, rows=2))
+    browser = tmp_path / "chromium"
+    browser.write_text(
+        '#!/bin/sh\nfor word; do printf %%PDF- > "${word#--print-to-pdf=}"; done 2>/dev/null\n'
+    )
+    browser.chmod(0o755)
+    monkeypatch.setenv("TCB_OPS_CHROMIUM", str(browser))
+    monkeypatch.setenv("TCB_OPS_REPORT__PDF", "true")
+    result = cli.upload("--json")
+    assert (cli.folder / "reports" / result.json["run"] / "report.pdf").exists()
+
+
 @pytest.mark.parametrize("there", ["a folder with files", "a file", "another run's report"])
 def test_a_foreign_out_is_refused_before_anything_is_sent(open_cli, there):
     cli = open_cli(many(TEA, rows=2))
