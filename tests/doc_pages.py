@@ -40,6 +40,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from free_ports import free_port
 
 from tcb_ops.cli.main import run as run_command
 from tcb_ops.settings import set_default_settings
@@ -182,19 +183,9 @@ def shortened(shown: list[str], actual: list[str]) -> list[str]:
     return [*actual[:before], ANY, *actual[len(actual) - after :]]
 
 
-def free_ports() -> Iterator[str]:
-    """Yield ports that are free, below the range that the system assigns, so that they stay free until used."""
-    for port in range(20_000 + os.getpid() % 10_000, 32_000):
-        try:
-            socket.create_server(("127.0.0.1", port)).close()
-        except OSError:
-            continue
-        yield str(port)
-
-
 def _end(server: subprocess.Popen[str]) -> None:
     server.terminate()
-    server.communicate(timeout=30)
+    server.communicate(timeout=240)
 
 
 @dataclass
@@ -205,7 +196,7 @@ class Session:
     lang: str
     code: int = 0
     names: dict[str, Any] = field(default_factory=dict)
-    ports: dict[str, str] = field(default_factory=lambda: dict(zip(PORTS, free_ports(), strict=False)))
+    ports: dict[str, str] = field(default_factory=lambda: {port: str(free_port()) for port in PORTS})
     runs: dict[str, str] = field(default_factory=dict)
     """Run ids in the page → run ids of the session."""
     servers: ExitStack = field(default_factory=ExitStack)
@@ -234,7 +225,7 @@ class Session:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=60,
+            timeout=240,
             check=False,
         )
         self.code = done.returncode

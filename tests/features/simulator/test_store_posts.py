@@ -107,7 +107,7 @@ def request(talk, link, body):
 
 
 def exchange(talk, data):
-    with socket.create_connection(("127.0.0.1", talk.sim.port), timeout=60) as connection:
+    with socket.create_connection(("127.0.0.1", talk.sim.port), timeout=240) as connection:
         connection.sendall(data)
         return connection.recv(65536)
 
@@ -262,7 +262,7 @@ def test_a_client_that_goes_away_in_mid_send_leaves_nothing(start, tmp_path, cap
     talk = start(store=tmp_path / "s", record=True)
     link = talk.ask()
     post = request(talk, link, talk.form(talk.parts(link, data=bytes(100_000))))
-    with socket.create_connection(("127.0.0.1", talk.sim.port), timeout=60) as connection:
+    with socket.create_connection(("127.0.0.1", talk.sim.port), timeout=240) as connection:
         connection.sendall(post[:50_000])
     assert talk.upload("other.png").status_code == 204
     assert list(talk.sim.objects) == [(BUCKET, "other.png")]
