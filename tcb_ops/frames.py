@@ -1,4 +1,4 @@
-"""Results as DataFrames, and as short tables in notebooks.
+"""Results as DataFrames, and as short tables in notebooks. Only this module loads pandas, when it is needed.
 
 Times in frames are naive, in the time zone that `attrs["timezone"]` names: `to_excel` refuses times with a zone.
 """

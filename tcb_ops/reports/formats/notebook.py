@@ -1,6 +1,6 @@
 """Runs for analysis: DataFrames, a Parquet file, and HTML for notebooks, which the engine escapes.
 
-Only this module loads pyarrow, and with tcb_ops/frames.py pandas, when they are needed.
+Only this module loads pyarrow, when it is needed.
 """
 
 from __future__ import annotations
