@@ -35,7 +35,7 @@ from typing import Any
 
 from tcb_ops.details import Detail
 from tcb_ops.frames import Lines, Tabular
-from tcb_ops.i18n import Lang, Text, _, verbatim
+from tcb_ops.i18n import Lang, Text, _, in_python, verbatim
 from tcb_ops.model import Problem
 
 
@@ -45,40 +45,6 @@ class BrokenTableError(Exception):
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.message.en)
         self.problem = problem
-
-
-_COLUMN_OPTION = re.compile(r"--column ([^\s=]+)=([^\s,;]+)")
-_OPTION = re.compile(r"--([a-z][a-z-]+)(?: (all|visible|skip|simulator|https?://\S+\w))?")
-_PARAMETERS = {"column": "columns", "map": "file_map", "errcode": "codes", "into": "original"}
-_PARAMETERS |= {name: f"{name.replace('-', '_')}=True" for name in ("foreign", "new-run", "skip-unchanged")}
-"""Parameters whose options have other names or no value."""
-
-
-def in_python(text: Text, lang: Lang) -> str:
-    """Return a message whose options are named as parameters. Its commands, which are for a shell, stay as they are.
-
-    ======================  ============================
-    in the message          in Python
-    ======================  ============================
-    --root                  root
-    --header-row 3          header_row 3
-    --rows all              rows='all'
-    --new-run               new_run=True
-    --column path=云端路径  columns={'path': '云端路径'}
-    ======================  ============================
-    """
-
-    def parameter(option: re.Match[str]) -> str:
-        name = _PARAMETERS.get(option[1], option[1].replace("-", "_"))
-        return f"{name}={option[2]!r}" if option[2] else name
-
-    commands = text.commands()
-    return "\n".join(
-        line
-        if line in commands
-        else _OPTION.sub(parameter, _COLUMN_OPTION.sub(r"columns={'\1': '\2'}", line))
-        for line in text.of(lang).split("\n")
-    )
 
 
 class TcbOpsError(Exception):

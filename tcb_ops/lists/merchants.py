@@ -14,7 +14,7 @@ from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import UsageError, check_value
 from tcb_ops.formatting import fold, near_names, shown
 from tcb_ops.frames import Lines, Tabular
-from tcb_ops.i18n import Lang, Text, _, ngettext, verbatim
+from tcb_ops.i18n import Joined, Lang, Text, _, ngettext, verbatim
 from tcb_ops.lists.input_files import refused
 from tcb_ops.lists.table import MERCHANT_COLUMNS, Line, read_lines
 from tcb_ops.model import Merchant, Owner, Problem
@@ -223,7 +223,7 @@ def _narrowed(merchants: Merchants, where: Sequence[str]) -> Merchants:
     ]
     if selected:
         return Merchants(selected, merchants.source, merchants)
-    items = " ".join(f"--where {shown(item)}" for item in where)
+    items = Joined(tuple(_("--where {item}", item=shown(item)) for item in where), verbatim(" "))
     raise UsageError(_("{items}: no merchant of {source} matches.", items=items, source=merchants.source))
 
 

@@ -321,8 +321,8 @@ def read_paths(
     `sources`: looks at files that are URLs; without it they are refused. `guessed`: as in `Batch.check_files`.
     """
     if unknown := [name for name in columns if name not in LIST_COLUMNS.known]:
-        given, names = f"--column {shown(unknown[0], 40)}=…", ", ".join(LIST_COLUMNS.known)
-        raise UsageError(_("{given}: the name must be one of {ours}.", given=given, ours=names))
+        text = _("--column {given}=…: the name must be one of {ours}.")
+        raise UsageError(text.format(given=shown(unknown[0], 40), ours=", ".join(LIST_COLUMNS.known)))
     name = str(source)
     map_file = path_map(file_map, root)
     list_columns = replace(LIST_COLUMNS, given=columns)
