@@ -185,7 +185,7 @@ def test_no_widget_holds_a_secret(open_lab, read):
     shown = []
     for panel in (lab.links(), lab.uploads(), lab.audits()):
         press(panel)
-        assert panel.run is not None, read(panel.worker.line)
+        assert panel.run is not None, (read(panel.worker.line), read(panel.ready_line))
         press(panel, panel.monitor.export.button)
         shown.append(json.dumps(panel._repr_mimebundle_(), default=str))
         grid = panel.monitor.grid

@@ -128,8 +128,8 @@ def test_a_large_form_that_was_begun_before_a_suspension_is_not_ended_after_it(
 
 def test_a_run_that_lasts_longer_than_its_lease_goes_on(open_workspace, assert_complete, monkeypatch):
     monkeypatch.setattr(engine, "LOCK_CHECK_EVERY", 0.05)
-    monkeypatch.setattr(engine, "LOCK_CHECK_WITHIN", 0.2)
-    workspace = open_workspace(many(TEA, rows=8), [Fault(delay=0.1)])
+    monkeypatch.setattr(engine, "LOCK_CHECK_WITHIN", 2.0)
+    workspace = open_workspace(many(TEA, rows=8), [Fault(delay=0.2)])
     run = tcb.upload(workspace.read(), settings=workspace.settings, limits=replace(LIMITS, concurrency=1))
     assert assert_complete(run, 8) == {"uploaded": 8}
 
