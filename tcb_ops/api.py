@@ -141,8 +141,9 @@ def _listed(
     from tcb_ops.lists.batch import Batch
 
     if not isinstance(source, Batch):
-        return read_paths(source, merchants, root, settings=settings_for(options))
-    check_value("merchants", merchants, not merchants, _("left out with a Batch, which has its merchants"))
+        settings = settings_for(options)
+        return read_paths(source, merchants_for(merchants, options), root, settings=settings)
+    check_value("merchants", merchants, merchants == "", _("left out with a Batch, which has its merchants"))
     return source if root is None else source.check_files(root)
 
 

@@ -5,7 +5,7 @@ Times in frames are naive, in the time zone that `attrs["timezone"]` names: `to_
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from html import escape
 from importlib import import_module
@@ -25,10 +25,9 @@ INTS = {
     "not_succeeded", "pending", "ended", "line", "http_status", "daily_limit", "used", "remain",
 }  # fmt: skip
 """Columns of our own that are not text."""
-_DTYPES = (
-    dict.fromkeys(INTS, "Int64")
-    | dict.fromkeys(("seconds", "rate"), "Float64")
-    | dict.fromkeys(("default", "left", "works", "token", "permission", "cloud", "known", "new"), "boolean")
+_DTYPES = dict.fromkeys(INTS, "Int64") | dict.fromkeys(("seconds", "rate"), "Float64")
+_YES_OR_NO = dict.fromkeys(
+    ("default", "left", "works", "token", "permission", "cloud", "known", "new"), "boolean"
 )
 
 
@@ -55,7 +54,7 @@ class Tabular:
         """Return the table as a DataFrame: texts (string, in the settings' language), numbers (Int64), yes or no (boolean)."""
         lang = settings_lang()
         table = self._table(lang)
-        return frame_of(table.names, table.lines, lang, headers=table.headers)
+        return frame_of(table.names, table.lines, lang, headers=table.headers, dtypes=_YES_OR_NO)
 
     def _repr_html_(self) -> str:
         lang = settings_lang()
@@ -98,11 +97,11 @@ def frame_of_columns(
     columns: Iterable[Sequence[Any]],
     timezone: str = "",
     headers: Sequence[str] = (),
-    ints: Collection[str] = (),
+    dtypes: Mapping[str, str] = {},
 ) -> pd.DataFrame:
     """Return a frame of our own columns, after those of a list, as text. By position: a list may have duplicate headers.
 
-    `timezone`: of times, which are Unix seconds. `ints`: further columns of whole numbers.
+    `timezone`: of times, which are Unix seconds. `dtypes`: of further columns that are not text.
     """
     import pandas as pd
 
@@ -113,7 +112,7 @@ def frame_of_columns(
             return index.tz_convert(timezone).tz_localize(None)
         if name == "day":
             return pd.DatetimeIndex(list(column), dtype="datetime64[s]")
-        kind: Any = "Int64" if name in ints else _DTYPES.get(name, "string")
+        kind: Any = dtypes.get(name) or _DTYPES.get(name, "string")
         return pd.array(list(column), dtype=kind)
 
     kinds = (*[""] * len(headers), *names)

@@ -318,7 +318,8 @@ class Run:
         **options: Unpack[StartOptions],
     ) -> Run:
         """Run again the rows that did not succeed, and wait for the end, as `tcb_ops.retry` does; return that run."""
-        retried: Run = load("tcb_ops.api:retry")(self, merchants, codes=codes, **options)
+        among = () if merchants == "" else (merchants,)
+        retried: Run = load("tcb_ops.api:retry")(self, *among, codes=codes, **options)
         return retried
 
     def final(self) -> Run:

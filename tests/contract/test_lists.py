@@ -135,7 +135,7 @@ def test_check_looks_for_files_as_upload_does(operator: Operator) -> None:
     write_csv(
         operator.folder / "list.csv",
         ("env", "path", "picture", "owner"),
-        [("tea-prod", "x/a.png", "files/a/0.png", "li"), ("tea-prod", "x/b.png", "files/a/1.png", "li")],
+        [("tea-prod", "x/a.png", "files/1.bin", "li"), ("tea-prod", "x/b.png", "files/2.bin", "li")],
     )
     done = operator("check", "list.csv")
     assert done.code == 0
@@ -143,6 +143,6 @@ def test_check_looks_for_files_as_upload_does(operator: Operator) -> None:
     assert "--column file=picture" in done.err
     assert operator("check", "list.csv", "--root", ".").code == 2
     assert operator("check", "list.csv", "--column", "file=picture").code == 0
-    (operator.folder / "files" / "a" / "1.png").unlink()
+    (operator.folder / "files" / "2.bin").unlink()
     done = operator("check", "list.csv", "--column", "file=picture")
     assert (done.code, "list.csv:3" in done.err) == (2, True)

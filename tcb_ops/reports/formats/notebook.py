@@ -229,7 +229,9 @@ def timeline_frame(reader: RunReader, run: RunRecord, settings: Settings) -> pd.
         counts = (moment.outcomes.get(outcome, 0) for outcome in outcomes)
         lines.append((moment.at, seconds, *counts, ended, ended / seconds))
     names = ("at", "seconds", *map(str, outcomes), "ended", "rate")
-    return frame_of(names, lines, timezone=settings.timezone, ints=frozenset(map(str, outcomes)))
+    return frame_of(
+        names, lines, timezone=settings.timezone, dtypes=dict.fromkeys(map(str, outcomes), "Int64")
+    )
 
 
 def run_html(summary: RunSummary, settings: Settings) -> str:
