@@ -246,14 +246,9 @@ class Settings(Section):
         return self.target or self.api_base
 
     @property
-    def listener_or_target(self) -> str:
-        """What listens at the target, as stored with runs: empty for https."""
-        return self.target or self.listener or ""
-
-    @property
     def simulated(self) -> bool:
         """Whether the target is known to be a simulator: its reports are marked SIMULATED 演练."""
-        return self.listener_or_target == Listener.SIMULATOR
+        return SIMULATOR in {self.target, self.listener}
 
     @property
     def target_label(self) -> str:

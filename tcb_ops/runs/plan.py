@@ -135,7 +135,7 @@ def plan(
             "etag": settings.etag,
             "tokens": settings.tokens.source,
             "timezone": settings.timezone,
-            "listener": settings.listener_or_target,
+            "listener": settings.listener or "",
             **options,
             **own,
         },
@@ -163,7 +163,7 @@ def new_run_id(ledger: LedgerReader, start: datetime, digits: Callable[[], str] 
 
 def _resumed(ledger: Ledger, run: RunRecord, work: RunSpec, settings: Settings) -> Planned:
     _refuse_other_options(run, work)
-    recorded, listener = run.settings.get("listener", ""), settings.listener_or_target
+    recorded, listener = run.settings.get("listener", ""), settings.listener or ""
     if recorded == Listener.NOTHING:  # so nothing was sent
         run = ledger.note_settings(run, {**run.settings, "listener": listener})
     elif listener not in {recorded, Listener.NOTHING}:

@@ -13,7 +13,7 @@ from typing import Any, TypedDict
 
 from tcb_ops.details import Detail, as_detail, read_detail, stored
 from tcb_ops.kinds import Kind, features, kind_named
-from tcb_ops.model import Listener, Outcome, Owner, Reason, Row, RowEnd
+from tcb_ops.model import SIMULATOR, Outcome, Owner, Reason, Row, RowEnd
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class RunRecord(NewRun):
     @property
     def simulated(self) -> bool:
         """Whether its target was a simulator, as the handshake found."""
-        return self.settings.get("listener") == Listener.SIMULATOR
+        return SIMULATOR in {self.target, self.settings.get("listener")}
 
     @property
     def has_findings(self) -> bool:
