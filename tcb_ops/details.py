@@ -224,6 +224,7 @@ class DetailCode(DetailCodes):
     PATH_BEGINS = _("the path begins with {path}")
     PATH_MASKED = _("the path contains •••: a report masked a token there")
     PATH_SLASHES = _("the path contains //")
+    PATH_ENDS = _("the path ends with /, as a folder's does")
     PATH_DOTS = _("the path has a {segment} segment")
     MEDIA_TYPE = _("this is not a media type (type/subtype)")
     ENV_EMPTY = _("the environment is empty")

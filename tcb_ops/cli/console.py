@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+from tcb_ops.errors import has_surrogates
 from tcb_ops.formatting import format_duration, lines, wrap
 from tcb_ops.i18n import Lang, Text, _, ngettext, terminal_lang
 from tcb_ops.model import Problem
@@ -81,11 +82,12 @@ class Console:
 
     def json(self, what: Mapping[str, Any]) -> None:
         """Print one JSON object on stdout."""
-        in_utf8 = (sys.stdout.encoding or "").lower() in {"utf-8", "utf8"}
+        content = {**what, **self.json_extra}
+        text = json.dumps(content, ensure_ascii=False, indent=2)
+        if (sys.stdout.encoding or "").lower() not in {"utf-8", "utf8"} or has_surrogates(text):
+            text = json.dumps(content, indent=2)
         try:
-            sys.stdout.write(
-                json.dumps({**what, **self.json_extra}, ensure_ascii=not in_utf8, indent=2) + "\n"
-            )
+            sys.stdout.write(f"{text}\n")
             sys.stdout.flush()
         except BrokenPipeError:
             self.out.on_broken_pipe()
