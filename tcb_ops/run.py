@@ -282,6 +282,22 @@ class Run:
         """
         return provided("Run.audit")(self)
 
+    def why(self, *, every: bool = False) -> Any:
+        """Ask WeChat why rows did not succeed: Diagnoses, a list with `frame()`; each says who must act.
+
+        `every`: ask about every merchant of each cause instead of one. Raises UsageError.
+        """
+        return provided("Run.why")(self, every=every)
+
+    @property
+    def verdicts(self) -> list[dict[str, Any]]:
+        """The verdicts that `why` has kept about this run, as it wrote them."""
+        return list(self._reader.run(self.id).settings.get("verdicts", ()))
+
+    def keep_verdicts(self, verdicts: list[dict[str, Any]]) -> None:
+        """Keep verdicts about this run in its ledger, instead of earlier ones."""
+        self._ledger.keep_verdicts(self.record, verdicts)
+
     def findings(self, receiver: str = "") -> Findings | None:
         """Return what the run found, compared with the previous one of the target and part; None for a kind without.
 

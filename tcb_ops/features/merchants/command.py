@@ -94,7 +94,7 @@ def check(out: str | None, *, common: CommonOptions) -> int:
     if out:
         write_states(states, Path(out), settings.lang)
     works = sum(state.works for state in states)
-    cannot = sum(bool(state.issues) for state in states)
+    cannot = sum(state.verdict is not None for state in states)
     if common.json:
         console.json(
             {
