@@ -157,7 +157,7 @@ def cause_of(facts: Facts) -> str:
     now: no such host; the proxy fails; no TLS; no answer      name_not_resolved, proxy, no_tls, unreachable
     now: 61004 …, through a proxy                              ip_of_proxy
     now: 61004 …, 61005 …, no token for anybody                itself
-    quota/get says 76022                                       token_wrong_kind
+    now fails, and quota/get says 76022                        token_wrong_kind
     it lists environments of another merchant only             token_of_another
     rows or now: a refused token or an expired link, and the
     clocks differ by more than five minutes                    clock
@@ -202,7 +202,7 @@ def cause_of(facts: Facts) -> str:
         ("unreachable", fault is not None),
         ("ip_of_proxy", presumed_now == "ip_not_registered" and facts.proxied),
         (presumed_now, now in _PLATFORM_CODES or now == NO_TOKENS),
-        ("token_wrong_kind", isinstance(quota, Issue) and quota.code == "76022"),
+        ("token_wrong_kind", not works and isinstance(quota, Issue) and quota.code == "76022"),
         ("token_of_another", absent and bool(listed) and all(map(facts.has_others, listed or ()))),
         ("clock", bool(early) and abs(answers.clock or 0) > SKEWED),
         ("component_token", facts.own and (missing or presumed_now in {"token_stale", "revoked"})),
@@ -293,9 +293,10 @@ def verdict_of(facts: Facts) -> Verdict | None:
         return None
     cause, environments = _causes()[name], facts.answers.environments
     issue = environments if isinstance(environments, Issue) else None
-    code = facts.code or (issue.code if issue is not None else cause.codes[0] if cause.codes else name)
-    if not facts.code and issue is not None and name not in {presumed(issue.code), "passed"}:
-        code = cause.codes[0] if cause.codes and name != "unreachable" else issue.code
+    code = facts.code or name
+    if not facts.code and (issue is not None or cause.codes):
+        told = issue is not None and (presumed(issue.code) == name or not cause.codes)
+        code = issue.code if issue is not None and told else cause.codes[0]
     return _verdict(cause, code, facts, issue if issue is not None and issue.code == code else None)
 
 
