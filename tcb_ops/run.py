@@ -289,11 +289,6 @@ class Run:
         """
         return provided("Run.why")(self, every=every)
 
-    @property
-    def verdicts(self) -> list[dict[str, Any]]:
-        """The verdicts that `why` has kept about this run, as it wrote them."""
-        return list(self._reader.run(self.id).settings.get("verdicts", ()))
-
     def keep_verdicts(self, verdicts: list[dict[str, Any]]) -> None:
         """Keep verdicts about this run in its ledger, instead of earlier ones."""
         self._ledger.keep_verdicts(self.record, verdicts)

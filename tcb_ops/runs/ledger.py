@@ -37,6 +37,7 @@ from tcb_ops.runs.records import (
     run_values,
 )
 from tcb_ops.runs.schema import cluster_sessions, envs, exports, partitions, pruned_files, rows, runs
+from tcb_ops.runs.verdicts import VERDICTS
 
 BATCH = 1_000
 """Rows written at a time, so that memory does not grow with the list."""
@@ -234,7 +235,7 @@ class Ledger(LedgerReader):
     def keep_verdicts(self, run: RunRecord, verdicts: Sequence[Mapping[str, Any]]) -> None:
         """Keep what `why` found about a run among its settings, instead of earlier verdicts."""
         with self.writing() as connection:
-            settings = encoded_settings(self.run(run.id).settings | {"verdicts": verdicts})
+            settings = encoded_settings(self.run(run.id).settings | {VERDICTS: verdicts})
             _set(connection, run.number, settings=settings)
 
     # --- the database -------------------------------------------------------------------------------------------

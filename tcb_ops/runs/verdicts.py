@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cache
 from typing import Any
@@ -23,6 +23,8 @@ from tcb_ops.wechat.responses import AuthorizerInfo, CloudEnvironment, Quota, Re
 NORMAL, HALTED, NOT_LISTED = "NORMAL", "HALTED", "not_listed"
 NO_TOKENS = "no_tokens"
 """In place of a reason: the token source has no token for any merchant."""
+VERDICTS = "verdicts"
+"""The name under which a run keeps its verdicts among its settings."""
 SKEWED = 300
 """Clock difference in seconds that makes links and tokens expire early: links last about 15 minutes."""
 _PLATFORM_CODES = frozenset({"61004", "61005", "61006", "40125", "61011"})
@@ -298,6 +300,20 @@ def verdict_of(facts: Facts) -> Verdict | None:
         told = issue is not None and (presumed(issue.code) == name or not cause.codes)
         code = issue.code if issue is not None and told else cause.codes[0]
     return _verdict(cause, code, facts, issue if issue is not None and issue.code == code else None)
+
+
+def read_verdict(line: Mapping[str, Any]) -> Verdict | None:
+    """Return a verdict as a ledger keeps it; None for one of a cause that is not known here."""
+    cause = _causes().get(line["cause"])
+    if cause is None:
+        return None
+    facts = Facts(
+        merchant=Merchant(**line["merchant"] | {"owner": Owner(line["merchant"]["owner"])}),
+        code=line["code"],
+        errmsg=line["errmsg"],
+    )
+    lines = {name: tuple(Bilingual(*pair) for pair in line[name]) for name in ("evidence", "not_asked")}
+    return replace(_verdict(cause, line["code"], facts, None), **lines)
 
 
 def presumed_verdict(code: str, owner: Owner = Owner.MERCHANT) -> Verdict:
