@@ -368,7 +368,6 @@ def _verdict(cause: _Cause, code: str, facts: Facts, issue: Issue | None) -> Ver
         "appid": facts.merchant.appid or "–",
         "merchant": redact(facts.merchant.name) or "–",
         "env": facts.merchant.env or "–",
-        "status": facts.status or "–",
     }
     catalogued = issue or _catalogued(code, owner)
 
