@@ -1,4 +1,4 @@
-"""The calls of an audit's environments: for the account, for a link, and with `--write-probe` for a small file.
+"""The calls of an audit's environments: for the account, and for a link.
 
 Each appid gets one call for its environments (getenvinfo; describeenvs for the platform's own), one for the link calls
 left today and, if the component token is available, one for its permission sets. Each environment gets one call for an
@@ -8,43 +8,33 @@ upload link, unless the other responses have decided already: an environment tha
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from tcb_ops.details import Detail, as_detail, detail
+from tcb_ops.details import Detail, detail
 from tcb_ops.errcodes import Decision, Scope, errcode
 from tcb_ops.errors import TcbOpsError, TransportError
-from tcb_ops.features.audit import PROBE_LEFT, REFUSED_TOKENS, UNHEALTHY, AuditCode
-from tcb_ops.i18n import Text, verbatim
-from tcb_ops.model import Link, Merchant, Owner, Reason, Row, RowEnd
-from tcb_ops.runs.calls import CallContext, FailedAttempt, SomeEnds, UploadCalls
+from tcb_ops.features.audit import REFUSED_TOKENS, UNHEALTHY, AuditCode
+from tcb_ops.model import Merchant, Owner, Reason, RowEnd
+from tcb_ops.runs.calls import CallContext, Calls, FailedAttempt, SomeEnds
 from tcb_ops.runs.scheduler import Task
 from tcb_ops.runs.stop_errors import refused_component, refused_platform
 from tcb_ops.runs.verdicts import Answers, Facts, Issue, cause_of
 from tcb_ops.wechat.call_policy import CallFailure, NextStep, classify
-from tcb_ops.wechat.local_files import Body
 from tcb_ops.wechat.responses import (
-    NOT_THERE,
+    PERMISSIONS as PERMISSION_SETS,
+)
+from tcb_ops.wechat.responses import (
     ApiError,
     AuthorizerInfo,
     InvalidResponse,
     Quota,
-    own_file_id,
-)
-from tcb_ops.wechat.responses import (
-    PERMISSIONS as PERMISSION_SETS,
 )
 
 QUOTA, PERMISSIONS = "quota", "permissions"
 """Checks that may be left out, by their names in the ledger."""
 _NEEDS_NONE = AuthorizerInfo("", PERMISSION_SETS)
 """What stands for the grants of an environment of the platform's own."""
-DELETE_WAITS = (0.0, 1.0, 2.0)
-"""Seconds before each attempt to delete the probe file."""
-_PROBE = b"tcb-ops audit: this file may be deleted.\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +87,11 @@ class _Account:
     """What it answered for good; None before that."""
 
 
-class AuditCalls(UploadCalls):
+class AuditCalls(Calls):
     """The calls of an audit. An environment that its account's answers have decided gets no link."""
 
     def __init__(self, context: CallContext) -> None:
         super().__init__(context)
-        self._writes_probe = bool(context.run.settings.get("write_probe"))
         self._accounts: dict[tuple[str, Owner], _Account] = {}
         self._component, self._component_appid = self.component, context.settings.tokens.component_appid
 
@@ -121,10 +110,12 @@ class AuditCalls(UploadCalls):
         if (cause := facts.cause(task.row.env, task.lane.owner)) is not None:
             reason, code, message = cause
             return self._end(task, UNHEALTHY, reason, message, errcode=code)
-        result = await self._probe(task)
-        if isinstance(result, RowEnd) and result.outcome.succeeded:
-            result = replace(result, detail=facts.detail)
-        return result
+        link = await self._current_link(task)
+        return (
+            link
+            if isinstance(link, FailedAttempt)
+            else replace(self._linked(task, link), detail=facts.detail)
+        )
 
     # --- the account ----------------------------------------------------------------------------------------------
 
@@ -184,48 +175,3 @@ class AuditCalls(UploadCalls):
             if answer.errcode in REFUSED_TOKENS:
                 raise refused_component(self._component_appid, answer.errcode, answer.errmsg)
         return None
-
-    # --- the environment ------------------------------------------------------------------------------------------
-
-    async def _probe(self, task: Task) -> RowEnd | FailedAttempt:
-        """Request a link; with `--write-probe`, store the probe file and delete it again."""
-        link = await self._current_link(task)
-        if isinstance(link, FailedAttempt):
-            return link
-        if not self._writes_probe:
-            return self._linked(task, link)
-        answer = await self._store(task, link)
-        if isinstance(answer, FailedAttempt) and answer.end.reason is Reason.STORE_REFUSED:
-            return answer
-        problem = await self._delete_probe(task, link)
-        if isinstance(answer, FailedAttempt) or problem is None:
-            return answer
-        still_there = detail(AuditCode.PROBE_LEFT, path=task.row.path, why=as_detail(problem))
-        return self._end(task, UNHEALTHY, PROBE_LEFT, still_there)
-
-    @asynccontextmanager
-    async def _opened(self, row: Row) -> AsyncIterator[Body]:
-        body = Body(len(_PROBE))
-        body.content, body.md5 = _PROBE, hashlib.md5(_PROBE, usedforsecurity=False).hexdigest()
-        yield body
-
-    async def _delete_probe(self, task: Task, link: Link) -> Text | None:
-        """Delete the probe file, in several attempts; return None, or why it could not be deleted."""
-        file_id = own_file_id(link, task.row.path, task.row.env)
-        problem: Text | None = None
-        for wait in DELETE_WAITS:
-            await asyncio.sleep(wait)
-            task.counts.calls += 1
-            try:
-                answer = await self.wechat.delete(task.row.env, [file_id], task.token, task.lane.owner)
-            except TransportError as error:
-                problem = error.text
-                continue
-            if isinstance(answer, InvalidResponse):
-                problem = answer.why
-                continue
-            status = answer.errcode if isinstance(answer, ApiError) else next(iter(answer.values())).status
-            if status in {0, NOT_THERE}:
-                return None
-            problem = verbatim(f"errcode {status}")
-        return problem

@@ -149,24 +149,6 @@ def test_each_environment_is_healthy_unhealthy_or_unknown_with_its_cause(open_wo
     assert run.audit().not_checked == {"permissions": 3}
 
 
-def test_a_probe_that_is_written_meets_the_stores_refusal_and_leaves_nothing_behind(open_workspace):
-    workspace = open_fleet(open_workspace)
-    run = audit(workspace, write_probe=True)
-    assert ends(run) == EXPECTED | {FLEET[9].env: ("unhealthy", "PaymentRequired")}
-    assert workspace.sim.stats["stored"] == 2
-    assert workspace.sim.stats["delete:0"] == 2
-    assert run.record.upload_calls == 3
-
-
-def test_a_probe_that_cannot_be_deleted_is_a_cause_of_its_own(open_workspace, monkeypatch):
-    monkeypatch.setattr("tcb_ops.features.audit.calls.DELETE_WAITS", (0.0, 0.0))
-    workspace = open_workspace([], [Fault(env=BOOKS.env, step=FaultStep.DELETE, errcode=-501001)])
-    run = audit(workspace, write_probe=True)
-    assert ends(run)[BOOKS.env] == ("unhealthy", "probe_left")
-    (cause,) = run.overview().causes
-    assert "tcb-ops/probe.txt" in cause.detail.en
-
-
 def test_no_appid_is_asked_more_than_needed(open_workspace):
     many = [Merchant("wxtea", "茶语小铺", f"tea-{n}-1a2b3c") for n in range(6)]
     workspace = open_workspace([], merchants=[*many, BOOKS])
