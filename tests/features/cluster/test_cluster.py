@@ -306,7 +306,7 @@ def test_a_stranger_reaches_no_part_of_a_local_cluster(open_workspace, wait_for)
     running = tcb.start_upload(
         workspace.read(), cluster="local:2", settings=workspace.settings, limits=LIMITS
     )
-    wait_for(lambda: len(workers_of(running)) == 2, 60)
+    wait_for(lambda: len(workers_of(running)) == 2)
     own = psutil.Process()
     workers = own.children(recursive=True)
     ports = {
@@ -343,6 +343,9 @@ def places_of(run: tcb.Run, lost: str) -> set[str]:
 
 
 @pytest.mark.kill
+@pytest.mark.parametrize(
+    "place", [pytest.param("sqlite", marks=pytest.mark.soak), "postgresql"], indirect=True
+)
 def test_a_killed_worker_is_reported_and_its_merchants_continue_within_10_seconds(
     open_workspace, assert_complete, wait_for, place
 ):
@@ -357,7 +360,7 @@ def test_a_killed_worker_is_reported_and_its_merchants_continue_within_10_second
     began = time.monotonic()
     workspace.sim.play([])  # slow until then: one worker must not be done before the other has started
     with closing(CoordinatorLedger(place)) as ledger:
-        wait_for(lambda: any(name in workers[:-1] for workers in ledger.claims(running.record)), 30)
+        wait_for(lambda: any(name in workers[:-1] for workers in ledger.claims(running.record)))
     assert time.monotonic() - began < 10
     messages: tuple[Any, ...] = ()
     for progress in running.watch():
@@ -375,6 +378,9 @@ def test_a_killed_worker_is_reported_and_its_merchants_continue_within_10_second
 
 
 @pytest.mark.kill
+@pytest.mark.parametrize(
+    "place", ["sqlite", pytest.param("postgresql", marks=pytest.mark.soak)], indirect=True
+)
 def test_a_cancelled_run_stops_its_workers_and_is_resumed(open_workspace, assert_complete, wait_for, place):
     workspace = open_workspace(many(*MERCHANTS, rows=40), [Fault(delay=0.05)], merchants=MERCHANTS)
     settings = workspace.with_options(ledger=place)
