@@ -26,14 +26,14 @@ from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.model import Merchant, Owner
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.loop import submit_coroutine
-from tcb_ops.runs.single_calls import ask
+from tcb_ops.runs.single_calls import Probes
 from tcb_ops.runs.stop_errors import NO_COMPONENT
-from tcb_ops.runs.verdicts import SKEWED, Issue, clock_text, presumed_verdict
+from tcb_ops.runs.verdicts import SKEWED, Actor, Answers, Facts, clock_text, presumed_verdict, verdict_of
 from tcb_ops.settings import Settings, TokenSettings, settings_file
 from tcb_ops.wechat import open_client
 from tcb_ops.wechat.call_policy import CallLimits
 from tcb_ops.wechat.client import PlatformClient
-from tcb_ops.wechat.responses import ApiError, InvalidResponse, Quota
+from tcb_ops.wechat.responses import ApiError, InvalidResponse
 from tcb_ops.wechat.transport import Timeouts, Transport
 
 SCARCE, TIGHT = 100 * 1000**2, 1000**3
@@ -338,40 +338,37 @@ def grade_clock(offset: float) -> DoctorFinding | None:
 def call_with_token(
     settings: Settings, merchants: Sequence[Merchant], seconds: float = TOKEN_SECONDS
 ) -> DoctorFinding:
-    """Check that the token source has a token, and that the target accepts a call from this machine with it.
+    """Check that the token source has a token, and that the target accepts calls from this machine with it.
 
-    The call is openapi/quota/get, a read, for the first merchant. `seconds` limits the source. Blocks. Raises what prevents
-    it, and what concerns every merchant, such as 61004 for an address that is not allowed.
+    Asks about the first merchant, as `why` does. `seconds` limits the source. Blocks. Raises what the token source does.
     """
     if not merchants:
         return DoctorFinding(Grade.SKIPPED, _("no merchant to request a token for"))
     merchant = next((m for m in merchants if m.owner is Owner.MERCHANT), merchants[0])
-    label, source, owner = f"{merchant.name} ({merchant.appid})", settings.tokens.source, merchant.owner
-    appid = merchant.appid if owner is Owner.MERCHANT else settings.tokens.component_appid
+    component, source = settings.tokens.component_appid, settings.tokens.source
+    appid = merchant.appid if merchant.owner is Owner.MERCHANT else component
     if not appid:
         raise TokenError(NO_COMPONENT)
 
-    async def call() -> Quota | Issue:
+    async def call() -> Answers:
         async with open_client(settings, limits=CallLimits(attempts=1), timeouts=QUICK) as (client, caller):
             async with asyncio.timeout(seconds):
                 await caller.source.token(appid)
-            return await ask(caller, appid, partial(client.quota, owner=owner), owner)
+            return await Probes(caller, client, component).about(merchant, None, 0.0)
 
     try:
-        issue = submit_coroutine(call()).result()
+        answers = submit_coroutine(call()).result()
     except TimeoutError:
         slow = _("the source ({kind}) returned no token within {seconds:.0f} s", kind=source, seconds=seconds)
         return DoctorFinding(Grade.BAD, slow, _("Check whether it works by itself, and why it is slow."))
-    if not isinstance(issue, Issue):
-        observation = _("calls from this machine are accepted (queried the quota of {label})", label=label)
-        return DoctorFinding(Grade.OK, observation)
-    if issue.errcode is None:
-        return DoctorFinding(Grade.BAD, issue.meaning, issue.action)
-    observation = _(
-        "calls from this machine are accepted, but {label} is refused: errcode {code} {meaning}",
-        label=label,
-        code=issue.code,
-        meaning=issue.meaning,
-    )
-    fix = _("{action} `tcb-ops merchants check` checks every merchant.", action=issue.action)
+    verdict = verdict_of(Facts(merchant=merchant, answers=answers))
+    label = f"{merchant.name} ({merchant.appid})"
+    if verdict is None:
+        return DoctorFinding(
+            Grade.OK, _("calls from this machine are accepted (asked about {label})", label=label)
+        )
+    observation = _("{label}: {code}, {meaning}", label=label, code=verdict.code, meaning=verdict.meaning)
+    if verdict.who in {Actor.YOU, Actor.ADMINISTRATOR}:
+        return DoctorFinding(Grade.BAD, observation, verdict.action)
+    fix = _("{action} `tcb-ops merchants check` checks every merchant.", action=verdict.action)
     return DoctorFinding(Grade.WARNING, observation, fix)
