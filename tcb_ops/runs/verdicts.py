@@ -224,7 +224,7 @@ def cause_of(facts: Facts) -> str:
         ("env_of_another", absent and bool(facts.code) and facts.has_others(facts.merchant.env)),
         ("env_gone", absent),
         ("passed", rows == "quota_used" and left is not None),
-        ("passed", works and rows in {"halted", "unavailable", "ip_not_registered", "ticket", NO_TOKENS}),
+        ("passed", works and rows in {"halted", "unavailable", "ip_not_registered", "ticket", "token_source"}),
         ("env_refused", works and rows == "env_gone"),
         ("passed", works and rows in {"token_stale", "no_token", "no_cloud", "unreachable", "wechat_busy"}),
         ("wechat_fails", presumed_now == "wechat_busy"),
