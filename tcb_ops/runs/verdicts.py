@@ -108,6 +108,7 @@ class Facts:
     about_component: bool = False
     """Whether the code is about the component token."""
     errmsg: str = ""
+    rid: str = ""
     elsewhere: Mapping[str, str] = field(default_factory=dict)
     """The status of environments that other accounts list."""
     appids: Mapping[str, Collection[str]] = field(default_factory=dict)
@@ -224,7 +225,10 @@ def cause_of(facts: Facts) -> str:
         ("env_of_another", absent and bool(facts.code) and facts.has_others(facts.merchant.env)),
         ("env_gone", absent),
         ("passed", rows == "quota_used" and left is not None),
-        ("passed", works and rows in {"halted", "unavailable", "ip_not_registered", "ticket", "token_source"}),
+        (
+            "passed",
+            works and rows in {"halted", "unavailable", "ip_not_registered", "ticket", "token_source"},
+        ),
         ("env_refused", works and rows == "env_gone"),
         ("passed", works and rows in {"token_stale", "no_token", "no_cloud", "unreachable", "wechat_busy"}),
         ("wechat_fails", presumed_now == "wechat_busy"),
@@ -263,11 +267,11 @@ class Verdict:
         """Who must act; `probably` without proof."""
         return self.who.label if self.proven else _("probably {who}", who=self.who.label)
 
-    def lines(self) -> list[Text]:
-        """Return the evidence, and without proof why there is none, a line each."""
+    def lines(self, most: int | None = None) -> list[Text]:
+        """Return the evidence, at most so many lines of it, and without proof why there is none."""
         if self.proven:
-            return list(self.evidence)
-        return [*self.evidence, _("Not proven: {reasons}", reasons=as_clauses(self.not_asked))]
+            return list(self.evidence[:most])
+        return [*self.evidence[:most], _("Not proven: {reasons}", reasons=as_clauses(self.not_asked))]
 
     def to_json(self) -> dict[str, Any]:
         """Return what a ledger keeps: the code, whom it is about, and the lines in both languages."""
@@ -324,7 +328,8 @@ def presumed_verdict(code: str, owner: Owner = Owner.MERCHANT) -> Verdict:
 
 def presumed(code: str) -> str:
     """Return the cause that a code suggests."""
-    return _cause_by_code().get(code.removesuffix(" (component)"), "unknown")
+    causes = _cause_by_code()
+    return causes.get(code) or causes.get(code.removesuffix(" (component)"), "unknown")
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,7 +354,7 @@ def _causes() -> Mapping[str, _Cause]:
             line["cause"],
             Actor(line["who"]),
             tuple(line["proof"].split()),
-            tuple(line["codes"].split()),
+            tuple(code.replace("_(", " (") for code in line["codes"].split()),
             *(text(line, name) for name in ("meaning", "action", "message")),
         )
         for line in catalogue_lines("verdicts.csv")
@@ -412,11 +417,14 @@ _ASKED = {
 
 def _evidence(cause: _Cause, facts: Facts) -> Iterator[Text]:
     """Yield what was answered, a line each: first what proves the cause."""
-    for name in dict.fromkeys((*cause.proof, "environments", "info", "quota", "request")):
+    if "never" in cause.proof and facts.errmsg:
+        yield _("errmsg: {errmsg}, rid: {rid}", errmsg=facts.errmsg, rid=facts.rid or "–")
+    first = ("request",) if "never" in cause.proof else ()
+    for name in dict.fromkeys((*cause.proof, *first, "environments", "info", "quota", "request")):
         answer = getattr(facts.answers, name, None)
         if answer is None or (isinstance(answer, Issue) and answer.errcode is None):
             continue
-        if name == "quota" and name not in cause.proof and isinstance(answer, Quota):
+        if name not in cause.proof and (name == "quota" or (name == "request" and isinstance(answer, Issue))):
             continue
         said = clock_text(answer) if name == "clock" else _said(answer, facts)
         yield said if name == "clock" else _("{interface}: {said}", interface=_ASKED[name], said=said)

@@ -142,7 +142,7 @@ def entry_line(line: FindingLine, lang: Lang) -> str:
     cause = label if label == line.code else f"{line.code} {label}".strip()
     if line.code:
         cause = f"{cause} → {presumed_verdict(line.code).who.label.of(lang)}"
-    texts = [(text, LONGEST_NAME) for text in (line.name, line.env, cause)]
+    texts = [(line.name, LONGEST_NAME), (line.env, LONGEST_NAME), (cause, LONGEST_REMARK)]
     texts += [(remark, LONGEST_REMARK), (line.note, LONGEST_NAME)]
     shown = (text if len(text) <= most else f"{text[: most - 1]}…" for text, most in texts if text)
     return f"- {' · '.join(map(_plain, shown))}"

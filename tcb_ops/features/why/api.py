@@ -215,6 +215,7 @@ async def _ask(
                 code=sample.code.removesuffix(COMPONENT_MARK),
                 about_component=sample.code.endswith(COMPONENT_MARK),
                 errmsg=end.errmsg if end is not None else "",
+                rid=end.rid if end is not None else "",
                 appids=appids,
                 proxied=proxied,
             )

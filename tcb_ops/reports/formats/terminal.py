@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -151,25 +151,31 @@ def _finding_lines(lines: Sequence[FindingLine], lang: Lang, rest: str) -> Align
     return AlignedTable(drawn, elastic=frozenset(range(len(filled))), gap=3, head=False, indent=2)
 
 
+FULL_VERDICTS = 3
+"""Causes shown with all their evidence and the text for the merchant; of more, so that they fit a screen, without."""
+
+
 def render_verdicts(
-    verdicts: Iterable[tuple[Verdict, Sequence[str], int]], lang: Lang
+    verdicts: Sequence[tuple[Verdict, Sequence[str], int]], lang: Lang
 ) -> Iterator[RenderableType]:
     """Render causes, each with the names of its merchants and the number of its rows: who must act, what, and why."""
+    full = len(verdicts) <= FULL_VERDICTS
     for verdict, names, rows in verdicts:
-        parts = [sanitize(verdict.code), as_list(map(sanitize, names), 3).of(lang)]
-        parts.insert(
-            1, (row_count(rows) if rows else ngettext("{n:,} line", "{n:,} lines", len(names))).of(lang)
-        )
-        yield Wrapped(" · ".join(parts), bold=len(parts[0]))
+        count = row_count(rows) if rows else ngettext("{n:,} line", "{n:,} lines", len(names))
+        head = [sanitize(verdict.code), count.of(lang), as_list(map(sanitize, names), 3).of(lang)]
+        yield Wrapped(" · ".join(head), bold=len(head[0]))
         yield Wrapped(sanitize(verdict.meaning.of(lang)))
         who = verdict.who_acts.of(lang)
-        yield Wrapped(f"→ {who}: {sanitize(verdict.action.of(lang))}", bold=len(who) + 2)
-        for line in verdict.lines():
+        what = _("→ {who}: {action}", who=who, action=verdict.action).of(lang)
+        yield Wrapped(sanitize(what), bold=len(who) + 2)
+        for line in verdict.lines(None if full else 1):
             yield Wrapped(f"  {sanitize(line.of(lang))}", style="dim")
-        if verdict.message is not None:
+        if verdict.message is not None and full:
             text = _("Text for the merchant: {text}", text=verdict.message)
             yield Wrapped(f"  {sanitize(text.of(lang))}", style="italic")
         yield ""
+    if not full:
+        yield Wrapped(_("Texts for merchants, and more evidence: --json, or one merchant by name.").of(lang))
 
 
 def room(console: Console) -> int:

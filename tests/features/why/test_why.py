@@ -60,7 +60,7 @@ def test_a_run_is_asked_about_by_cause_and_its_report_shows_who_must_act(open_to
     page = (run.export("after") / "report.html").read_text(encoding="utf-8")
     assert "Who must act" in page
     assert "please authorize us again" in page
-    assert tcb.verify(before, settings=server.settings).ok
+    assert tcb.verify(before, settings=server.settings).good
     assert list(run.why().frame()["who"]) == ["merchant"]
 
 
@@ -151,13 +151,13 @@ def test_a_rid_of_another_account_is_refused_by_the_platform(open_token_server):
     assert diagnosis.answers.request.code == "76003"
 
 
-def test_a_token_source_without_tokens_is_ours(open_token_server, typed):
+def test_a_token_source_that_refuses_is_ours(open_token_server, typed):
     server = open_token_server([TEA])
     failed_run(server, [TEA])
     hangs = replace(server.settings.tokens, source="command", command=("false",))
     settings = replace(server.settings, tokens=hangs)
     diagnoses = tcb_why("tea-1", settings)
-    assert [(each.verdict.cause, each.verdict.who) for each in diagnoses] == [("token_source", "you")]
+    assert [(each.verdict.cause, each.verdict.who) for each in diagnoses] == [("no_token", "you")]
 
 
 def tcb_why(subject, settings, **options):
