@@ -316,8 +316,10 @@ def read_verdict(line: Mapping[str, Any]) -> Verdict | None:
         code=line["code"],
         errmsg=line["errmsg"],
     )
-    lines = {name: tuple(Bilingual(*pair) for pair in line[name]) for name in ("evidence", "not_asked")}
-    return replace(_verdict(cause, line["code"], facts, None), **lines)
+    evidence, not_asked = (
+        tuple(Bilingual(*pair) for pair in line[name]) for name in ("evidence", "not_asked")
+    )
+    return replace(_verdict(cause, line["code"], facts, None), evidence=evidence, not_asked=not_asked)
 
 
 def presumed_verdict(code: str, owner: Owner = Owner.MERCHANT) -> Verdict:
