@@ -1,21 +1,22 @@
 """Merchants: the status of each line of their file, what it can do today, its issues, how they are shown.
 
-Pure, except for `write_states`.
+Pure, except for `MerchantStates.write`.
 """
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tcb_ops.details import merged, of_any_appid
-from tcb_ops.formatting import guard, sanitize
+from tcb_ops.formatting import sanitize
+from tcb_ops.frames import Lines, Tabular
 from tcb_ops.i18n import Lang, Text, _, ngettext
 from tcb_ops.model import Merchant
 from tcb_ops.runs.verdicts import Facts, Issue, Verdict, presumed, verdict_of
+from tcb_ops.table_files import write_table
 from tcb_ops.wechat.responses import AuthorizerInfo, Quota
 
 if TYPE_CHECKING:
@@ -138,21 +139,26 @@ def verdict(states: Sequence[MerchantState]) -> Text:
     return _("{sentence}.", sentence=sentence)
 
 
-def write_states(states: Iterable[MerchantState], dest: Path, lang: Lang) -> None:
-    """Write a line per state, for a spreadsheet: UTF-8 with BOM, without cells that would run as formulas."""
-    words = {"None": "", "True": "yes", "False": "no"}
-    with dest.open("w", encoding="utf-8-sig", newline="") as file:
-        out = csv.writer(file)
-        for number, state in enumerate(states):
+class MerchantStates(list[MerchantState], Tabular):
+    """The status of each line of a merchants file."""
+
+    def _table(self, lang: Lang) -> Lines:
+        lines = []
+        for state in self:
             facts = state.as_dict(lang)
             quota = facts.pop("quota") or {}
             issue: dict[str, Any] = next(iter(facts.pop("troubles")), {})
             facts |= {name: quota.get(name) for name in ("daily_limit", "used", "remain")}
             facts |= {name: issue.get(name) or "" for name in ("code", "who", "meaning", "action", "errmsg")}
-            if not number:
-                out.writerow(facts)
-            cells = map(str, facts.values())
-            out.writerow(guard(words.get(cell, cell)) for cell in cells)
+            lines.append(facts)
+        names = list(lines[0]) if lines else ["appid", "merchant", "env"]
+        return Lines(verdict(self), names, (tuple(facts.values()) for facts in lines), len(lines))
+
+    def write(self, dest: Path, lang: Lang) -> None:
+        """Write a line per state, as CSV or as a workbook, instead of an earlier file. Raises UsageError."""
+        words, table = {True: "yes", False: "no"}, self._table(lang)
+        lines = ([words[cell] if isinstance(cell, bool) else cell for cell in line] for line in table.lines)
+        write_table(dest, table.names, lines, replace=True)
 
 
 def group(issues: Iterable[tuple[Merchant, Told]]) -> list[tuple[Told, list[Merchant]]]:

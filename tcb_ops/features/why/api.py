@@ -6,12 +6,13 @@ import asyncio
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any, Unpack
 
 from tcb_ops.arguments import checked
 from tcb_ops.errors import RunNotFoundError, UsageError
+from tcb_ops.frames import Lines, Tabular
 from tcb_ops.i18n import Lang, _, as_list
+from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.model import Merchant, Outcome, Reason, RowEnd
 from tcb_ops.reports.explanations import COMPONENT_MARK
 from tcb_ops.reports.explanations import why as cause_of_row
@@ -20,14 +21,11 @@ from tcb_ops.runs.loop import submit_coroutine
 from tcb_ops.runs.single_calls import Probes
 from tcb_ops.runs.verdicts import Answers, Facts, Verdict, appids_by_env, verdict_of
 from tcb_ops.settings import Settings
-from tcb_ops.start import TargetOptions, find_run, merchants_for, opened_target, settings_for
+from tcb_ops.start import TargetOptions, find_run, opened_target, settings_for
 from tcb_ops.wechat import open_client
 from tcb_ops.wechat.call_policy import CallLimits
 from tcb_ops.wechat.responses import ReceivedRequest
 from tcb_ops.wechat.transport import uses_proxy
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 AT_ONCE = 32
 """Samples asked about at the same time."""
@@ -76,23 +74,21 @@ class Diagnosis:
 
 
 _COLUMNS = (
-    *("rows", "merchants", "code", "cause", "who", "proven", "meaning", "action", "evidence", "message"),
+    *("rows", "code", "cause", "who", "meaning", "action", "evidence", "message"),
     *("errmsg", "rid", "appid", "merchant", "env"),
 )
 
 
-class Diagnoses(list[Diagnosis]):
-    """The causes of a run, most rows first."""
+class Diagnoses(list[Diagnosis], Tabular):
+    """The causes of a run, most rows first; `frame` has a line for each."""
 
-    def frame(self, lang: Lang = Lang.EN) -> pd.DataFrame:
-        """Return a line per cause: rows, merchants, code, cause, who must act, meaning, action, evidence, message."""
-        from tcb_ops.reports.formats.notebook import frame_of
-
-        lines = [
-            each.as_dict(lang) | {"evidence": "\n".join(line.of(lang) for line in each.verdict.lines())}
-            for each in self
-        ]
-        return frame_of(_COLUMNS, [SimpleNamespace(**line) for line in lines])
+    def _table(self, lang: Lang) -> Lines:
+        lines = []
+        for each in self:
+            evidence = "\n".join(line.of(lang) for line in each.verdict.lines())
+            facts = each.as_dict(lang) | {"evidence": evidence}
+            lines.append([facts[name] for name in _COLUMNS])
+        return Lines(_("Who must act"), _COLUMNS, lines, len(lines))
 
 
 @checked
@@ -116,7 +112,7 @@ def subject_of(
 
     Raises UsageError if nothing fits, or several do.
     """
-    merchants = list(merchants_for(settings.merchants)) if settings.merchants.exists() else []
+    merchants = list(read_merchants(settings.merchants)) if settings.merchants.exists() else []
     run: Run | None = subject if isinstance(subject, Run) else None
     line, missing = 0, None
     if isinstance(subject, str):

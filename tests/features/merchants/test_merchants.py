@@ -13,7 +13,7 @@ from token_server import COMPONENT
 import tcb_ops as tcb
 from tcb_ops.errcodes import errcode
 from tcb_ops.errors import OutageError, PlatformStopError
-from tcb_ops.features.merchants.check import MerchantState, draw_states, state_of, write_states
+from tcb_ops.features.merchants.check import MerchantState, MerchantStates, draw_states, state_of
 from tcb_ops.features.merchants.queries import AT_ONCE, begin_check, map_concurrently
 from tcb_ops.features.simulator import EnvStatus, Fault, FaultStep, SimulatedAccount, SimulatedEnvironment
 from tcb_ops.i18n import Bilingual, Lang
@@ -146,8 +146,8 @@ def test_what_the_platform_says_neither_moves_the_cursor_nor_runs_in_a_spreadshe
     refused = replace(presumed_verdict("48001"), merchant=nasty, errmsg="@errmsg")
     one = MerchantState(nasty, verdict=refused)
     assert "\x1b" not in drawn([one])
-    states = [one, state(2, "halted"), state(3, token=True, quota=Quota(9, 2, 7))]
-    write_states(states, tmp_path / "s.csv", Lang.ZH)
+    states = MerchantStates([one, state(2, "halted"), state(3, token=True, quota=Quota(9, 2, 7))])
+    states.write(tmp_path / "s.csv", Lang.ZH)
     assert (
         (tmp_path / "s.csv").read_bytes().startswith(b"\xef\xbb\xbfappid,merchant,env,owner,left,works,token")
     )
@@ -162,7 +162,7 @@ def test_what_the_platform_says_neither_moves_the_cursor_nor_runs_in_a_spreadshe
 def test_where_no_limit_is_known_no_figure_is_told(tmp_path):
     one = state(1, token=True, quota=Quota(0, 0, 0))
     assert one.as_dict(Lang.EN)["quota"] is None
-    write_states([one], tmp_path / "s.csv", Lang.EN)
+    MerchantStates([one]).write(tmp_path / "s.csv", Lang.EN)
     with (tmp_path / "s.csv").open(encoding="utf-8-sig", newline="") as file:
         (line,) = csv.DictReader(file)
     assert [line[name] for name in ("daily_limit", "used", "remain")] == ["", "", ""]
