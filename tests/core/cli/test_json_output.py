@@ -170,6 +170,7 @@ def test_what_commands_print_is_as_the_schema_has_it(open_cli):
         "prune": ("prune", "--older-than", "99d"),
         "list": ("list", "files", "--to", TEA.env, "--out", "new.csv"),
         "doctor": ("doctor",),
+        "why": ("why", run),
         "merchants check": ("merchants", "check"),
     }.items():
         valid(valid(cli(*words, "--json").json), part)
