@@ -26,6 +26,7 @@ import msgspec
 from tcb_ops.errors import LedgerDamagedError, LedgerError, StoppedError, UsageError
 from tcb_ops.i18n import Text, _
 from tcb_ops.kinds import row_count
+from tcb_ops.model import SIMULATOR
 from tcb_ops.reports.comparisons import Diff, compare
 from tcb_ops.reports.explanations import MARK
 from tcb_ops.reports.formats.csv import RowTexts, write_errcodes, write_lines
@@ -306,13 +307,15 @@ class Manifest(msgspec.Struct, frozen=True):
     retries: tuple[str, ...]
     environments: frozenset[tuple[str, str]] = frozenset()
     """The environments selected with --where, as (appid, env); empty for all."""
+    settings: dict[str, Any] = {}
+    """Of the run."""
     content: dict[str, Any] = {}
     """The whole JSON object."""
 
     @property
     def simulated(self) -> bool:
-        """Whether the target was a simulator."""
-        return self.content.get("simulated") is True
+        """Whether the target was a simulator, whatever the other fields say."""
+        return SIMULATOR in {self.target, self.settings.get("listener")}
 
 
 def about(summary: RunSummary, zone: tzinfo) -> dict[str, Any]:

@@ -76,7 +76,7 @@ EVENTS = [
 ]
 
 
-@pytest.mark.parametrize("words", json_commands(), ids=" ".join)
+@pytest.mark.parametrize("words", list(json_commands()), ids=" ".join)
 def test_each_error_of_each_command_is_one_object_with_its_exit_code(capsys, words):
     for event, lang in product(EVENTS, Lang):
         code = end_with(event, [*words, "--json"], lang)
