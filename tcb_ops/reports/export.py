@@ -315,7 +315,7 @@ class Manifest(msgspec.Struct, frozen=True):
     @property
     def simulated(self) -> bool:
         """Whether the target was a simulator, whatever the other fields say."""
-        return SIMULATOR in (self.target, self.settings.get("listener"))  # noqa: PLR6201  it may be of any type
+        return SIMULATOR in (self.target, self.settings.get("listener"))
 
 
 def about(summary: RunSummary, zone: tzinfo) -> dict[str, Any]:
