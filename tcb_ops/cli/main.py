@@ -167,7 +167,8 @@ def end_with(error: BaseException, arguments: Sequence[str], lang: Lang) -> int:
     elif not reported.shown:
         _print_problems(reported, lang)
     if "--json" in takewhile("--".__ne__, arguments):
-        Console(lang).json(reported.to_json(lang))
+        with suppress(OSError):  # a full disk: stderr has the message
+            Console(lang).json(reported.to_json(lang))
     return reported.exit_code
 
 
