@@ -85,7 +85,7 @@ def assert_each_once(
     assert rows <= workspace.sim.stats["stored"] <= rows + faults * 2 * LIMITS.concurrency
 
 
-@pytest.mark.kill
+@pytest.mark.soak
 def test_a_frozen_worker_is_fenced_and_its_merchants_continue(
     workspace, assert_complete, wait_for, cluster, postgres, database
 ):
