@@ -17,7 +17,7 @@ from tcb_ops.run import find_handle
 
 pytestmark = pytest.mark.integration
 
-HELD = [Fault(delay=0.01)]
+HELD = [Fault(delay=0.03)]
 ROWS = many(TEA, TEA_TEST, BOOKS, rows=60)
 FEW = ("--concurrency", "8", "--json")
 
