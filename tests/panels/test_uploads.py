@@ -17,7 +17,7 @@ from tcb_ops.run import RunHandle
 
 pytestmark = pytest.mark.integration
 
-SLOW = [Fault(delay=0.1)]
+SLOW = [Fault(delay=0.5)]
 
 
 def hidden(widget):

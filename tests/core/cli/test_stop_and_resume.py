@@ -166,7 +166,7 @@ def cut_off(workspace, start, **options):
 
 @pytest.fixture
 def workspace(open_workspace):
-    return open_workspace(many(TEA, rows=60), [Fault(delay=0.05)])
+    return open_workspace(many(TEA, rows=60), [Fault(delay=0.2)])
 
 
 def test_a_run_is_gone_on_with_when_its_list_is_gone(workspace, assert_complete):
