@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from tcb_ops.start import StartOptions
 
 
-_SHOWN = "id counts succeeded stopped results failed errcodes causes timeline links changes audit retry final report export write_into"
+FOR_USERS = "id counts succeeded stopped results failed errcodes causes timeline links changes audit retry final report export write_into"
 """The names of a Run that are for users, and so for completion; the front ends use more."""
 
 
@@ -61,7 +61,7 @@ class Run:
         return f"<Run {self.id} {self.record.kind}: {counts}{mark}>"
 
     def __dir__(self) -> list[str]:
-        return _SHOWN.split()
+        return FOR_USERS.split()
 
     def _repr_html_(self) -> str:
         from tcb_ops.reports.formats.notebook import run_html
@@ -290,6 +290,17 @@ class Run:
         Newly broken, recovered, still broken, silenced, unknown. Raises UsageError if the run is not an audit.
         """
         return provided("Run.audit")(self)
+
+    def why(self, *, every: bool = False) -> Any:
+        """Ask WeChat why rows did not succeed: Diagnoses, a list with `frame()`; each says who must act.
+
+        `every`: ask about every merchant of each cause instead of one. Raises UsageError.
+        """
+        return provided("Run.why")(self, every=every)
+
+    def keep_verdicts(self, verdicts: list[dict[str, Any]]) -> None:
+        """Keep verdicts about this run in its ledger, instead of earlier ones."""
+        self._ledger.keep_verdicts(self.record, verdicts)
 
     def findings(self, receiver: str = "") -> Findings | None:
         """Return what the run found, compared with the previous one of the target and part; None for a kind without.
