@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.errors import has_surrogates
@@ -100,6 +101,17 @@ class Console:
     def warn(self, text: Text) -> None:
         """Print a warning on stderr, even with --quiet."""
         self._message(text)
+
+    def link(self, text: Text, page: Path) -> None:
+        """Print a message, except with --quiet; on a terminal a click on the page's path opens it."""
+        if self.quiet or not self.err.is_terminal:
+            self.info(text)
+            return
+        from rich.text import Text as RichText
+
+        message = RichText(wrapped(lines(text.of(self.lang)), self.err))
+        message.highlight_words([str(page)], style=f"link {page.as_uri()}")
+        self.err.print(message)
 
     def suggest(self, text: Text, command: Sequence[str]) -> None:
         """Print a message, and on a line of its own the command to run next."""

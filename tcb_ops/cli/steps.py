@@ -374,7 +374,7 @@ class RunCommand:
         return self.end(run, folder, page=Path(without_dots(folder / PAGE)), fail_on=fail_on)
 
     def end(self, run: Run, where: Path, *, page: Path | None = None, fail_on: str = "any") -> int:
-        """Print how a run ended, the next command or the report's page, and the target; return the exit code."""
+        """Print how a run ended, the next command if anything is left to do, and a link; return the exit code."""
         console, as_json = self.console, self.common.json
         run.refresh()
         sent: list[dict[str, Any]] = []
@@ -387,11 +387,9 @@ class RunCommand:
         if console.fix_me is not None:
             console.suggest(*console.fix_me)
             groups = [group for group in groups if group.code != Reason.INVALID]
-        suggested = suggest_next(console, self.settings, run.record, groups)
-        if page is not None and console.fix_me is None and not suggested:
-            console.info(_("The report: {page}", page=page))
-        target = target_line(self.settings)
-        console.info(_("{at} · run {id}: {where}", at=target, id=run.id, where=where))
+        suggest_next(console, self.settings, run.record, groups)
+        target, shown = target_line(self.settings), page or where.absolute()
+        console.link(_("{at} · run {id}: {where}", at=target, id=run.id, where=shown), shown)
         if not as_json:  # last: an interrupt here loses a message, nothing else
             _announce(run, console)
         return code
