@@ -12,7 +12,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
 
@@ -43,9 +42,6 @@ from tcb_ops.panels.html import (
 from tcb_ops.run import Run, RunHandle, find_handle
 from tcb_ops.runs.progress import Progress, RateEstimator
 from tcb_ops.start import ResumeOptions
-
-if TYPE_CHECKING:
-    from tcb_ops.features.cluster.client import Cluster
 
 WATCH_EVERY = 0.2
 """Seconds between two updates from a run of this process."""
@@ -83,7 +79,7 @@ class RunMonitor(widgets.VBox):
         context: PanelContext,
         *,
         report: str = "",
-        cluster: Callable[[], Cluster | None],
+        cluster: Callable[[], str | None],
         changed: Callable[[], None],
         ended: Callable[[], None],
     ) -> None:
@@ -317,7 +313,7 @@ class RunMonitor(widgets.VBox):
         context = self._context
         self.follow(begin({"settings": context.settings, "limits": context.limits()}))
 
-    def _cluster_of(self, run: Run) -> Cluster | None:
+    def _cluster_of(self, run: Run) -> str | None:
         """Return the cluster that works on the rest of a run; None for a kind that only this process can work on."""
         return self.cluster() if run.record.kind.clustered else None
 

@@ -21,7 +21,6 @@ from tcb_ops.runs.calls import CallContext, Calls, RunContext, SomeEnds
 from tcb_ops.runs.limits import Outage, after_canary, after_no_token
 from tcb_ops.runs.links_file import LinksFile
 from tcb_ops.runs.locks import LapsedError, Lease
-from tcb_ops.runs.loop import fewer_collections
 from tcb_ops.runs.outcome_handler import OutcomeHandler, closed_end
 from tcb_ops.runs.progress import Progress, RateEstimator
 from tcb_ops.runs.records import EarlierUpload, EnvRecord, Usage
@@ -118,10 +117,6 @@ class Engine:
 
     async def work(self) -> None:
         """Work on the run's pending rows. Raises StoppedError (exit 3) or InterruptedRunError; other rows stay pending."""
-        with fewer_collections():
-            await self._work()
-
-    async def _work(self) -> None:
         writing: asyncio.Task[None] | None = None
         watching = self._loop.create_task(self._watch_lock())
         watching.add_done_callback(self._task_done)

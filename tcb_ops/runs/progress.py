@@ -31,9 +31,6 @@ class Progress:
     away: bool = False
     """Whether the target or the token source does not respond; `note` is then a warning."""
 
-    messages: tuple[Text, ...] = ()
-    """Messages of the session so far, each of which is shown once: such as workers that were lost."""
-
     @property
     def done(self) -> int:
         """Rows that have ended."""

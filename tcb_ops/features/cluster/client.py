@@ -6,12 +6,11 @@ import asyncio
 import logging
 import re
 import signal
-import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tcb_ops.errors import ArgumentError, UsageError
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
     from tcb_ops.runs.url_files import SourceQueries
 
-Cluster: TypeAlias = "str | Client"
 _LOCAL = r"local:([1-9][0-9]{0,2})"
 
 WORKER_TTL = 6.0
@@ -40,13 +38,12 @@ CLOSE_WITHIN = 30.0
 
 
 @contextmanager
-def opened_cluster(cluster: Cluster, settings: Settings) -> Iterator[Client]:
+def opened_cluster(cluster: str, settings: Settings) -> Iterator[Client]:
     """Start or connect to a cluster; yield its client. A local one is closed at the end, any other one is left as it is.
 
-    `cluster`: `local:N`, the URL of a scheduler, or a client. Raises UsageError if it cannot work on a run.
+    `cluster`: `local:N`, or the URL of a scheduler. Raises UsageError if it cannot work on a run.
     """
     try:
-        import distributed
         from distributed.utils import silence_logging_cmgr
     except ModuleNotFoundError:
         raise _not_installed() from None
@@ -54,19 +51,15 @@ def opened_cluster(cluster: Cluster, settings: Settings) -> Iterator[Client]:
     try:
         # A connection that fails or is lost is reported as an error.
         stack.enter_context(silence_logging_cmgr(logging.CRITICAL))
-        if isinstance(cluster, distributed.Client):
-            if cluster.asynchronous:
-                raise ArgumentError("cluster", cluster, _("a client that is not asynchronous"))
-            if cluster.status != "running":
-                raise ArgumentError("cluster", cluster, _("a client that is connected to its scheduler"))
-            client = cluster
-        elif (local := re.fullmatch(_LOCAL, str(cluster))) is not None:
+        if (local := re.fullmatch(_LOCAL, cluster)) is not None:
             client = _local(int(local[1]), settings, stack)
         else:
-            client = _connected(str(cluster), settings, stack)
+            client = _connected(cluster, settings, stack)
         address = client.scheduler.address
-        scheduler_here = is_loopback(urlsplit(address).hostname or "") or address.startswith("inproc://")
-        if not scheduler_here and (reason := only_here(settings, address)) is not None:
+        if (
+            not is_loopback(urlsplit(address).hostname or "")
+            and (reason := only_here(settings, address)) is not None
+        ):
             raise reason
         client.run_on_scheduler(_give_up_silent_workers, WORKER_TTL)
         yield client
@@ -92,16 +85,11 @@ def _ctrl_c_ignored() -> Iterator[None]:
         signal.signal(signal.SIGINT, before or signal.default_int_handler)
 
 
-def check_cluster(cluster: object) -> None:
-    """Raise ArgumentError for anything but the name of a cluster or a client of one."""
-    text = isinstance(cluster, str) and re.fullmatch(rf"{_LOCAL}|(tls|tcp)://\S+:[0-9]+", cluster)
-    if not (text or hasattr(cluster, "run_on_scheduler")):
-        raise ArgumentError(
-            "cluster",
-            cluster,
-            _("local:N, the URL of a scheduler (tls://HOST:PORT), or a Client of Dask"),
-            shown=isinstance(cluster, str),
-        )
+def check_cluster(cluster: str) -> None:
+    """Raise ArgumentError for anything but the name of a cluster."""
+    if not re.fullmatch(rf"{_LOCAL}|(tls|tcp)://\S+:[0-9]+", cluster):
+        valid = _("local:N, or the URL of a scheduler (tls://HOST:PORT)")
+        raise ArgumentError("cluster", cluster, valid, shown=True)
 
 
 def check_kind(kind: Kind, queries: SourceQueries | None) -> None:
@@ -216,11 +204,7 @@ def _client_class() -> type[Client]:
 
 def _not_connected(address: str, error: BaseException) -> UsageError:
     """Return the error for a scheduler that cannot be reached, or what listens at its address is none."""
-    causes = [error]
-    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
-        causes.append(cause)
-    last = next((cause for cause in causes if isinstance(cause, ssl.SSLError)), causes[-1])
-    reason = sanitize(str(last)) or type(last).__name__
+    reason = sanitize(str(error.__cause__ or error)) or type(error).__name__
     return UsageError(
         _("The scheduler {address} cannot be reached ({why}).", address=address, why=reason),
         _(

@@ -37,7 +37,6 @@ from tcb_ops.start import (
 )
 
 if TYPE_CHECKING:
-    from tcb_ops.features.cluster.client import Cluster
     from tcb_ops.lists.merchants import Merchants
     from tcb_ops.runs.records import RunRecord
 
@@ -49,7 +48,7 @@ def start_confirm(
     content: bool = False,
     merchants: Merchants | str | Path | None = None,
     report: str | Path | None = None,
-    cluster: Cluster | None = None,
+    cluster: str | None = None,
     **options: Unpack[StartOptions],
 ) -> RunHandle:
     """Start to confirm that stored files are there, or resume the unfinished run.
