@@ -20,7 +20,7 @@ from tcb_ops.kinds import Kind, MissingKind, all_kinds, kind_named, kind_names
 from tcb_ops.model import STORED_OUTCOMES, Outcome, Reason
 from tcb_ops.runs.database import LedgerConnection
 from tcb_ops.runs.records import EarlierUpload, EnvRecord, RunRecord, may_have_stored
-from tcb_ops.runs.schema import STORED, KeptKind, envs, pruned_files, rows, runs, sql_list
+from tcb_ops.runs.schema import STORED, envs, pruned_files, rows, runs, sql_list
 
 if TYPE_CHECKING:
     from tcb_ops.runs.reader import LedgerReader
@@ -134,7 +134,7 @@ class HistoryReader(LedgerConnection):
         )
         condition = f"runs.number <> ? AND NOT {_any_of('runs.kind', not_writing)} AND rows.{STORED.text}"
         values: list[int | str] = [leave_out, *map(str.__str__, not_writing)]
-        entries = self._pruned(target, keys, confirmed=confirmed)
+        entries = self._pruned(target, keys)
         for *file, outcome, number, reason, attempts, settings, kind, calls in self._at_paths(
             _ENTRY, "rows_by_path", condition, keys, target, values
         ):
@@ -151,16 +151,12 @@ class HistoryReader(LedgerConnection):
             uploads.setdefault((env, path), []).append(upload)
         return uploads
 
-    def _pruned(
-        self, target: str, keys: Sequence[tuple[str, str]], *, confirmed: bool
-    ) -> list[tuple[Any, ...]]:
+    def _pruned(self, target: str, keys: Sequence[tuple[str, str]]) -> list[tuple[Any, ...]]:
         """Return what is kept of pruned runs at (env, path), as (env, then _FILE)."""
-        kinds = [kind for kind in KeptKind if kind is not KeptKind.FOUND or confirmed]
         query = sa.select(pruned_files.c.env, *(pruned_files.c[name] for name in _FILE)).where(
             pruned_files.c.target == target,
             pruned_files.c.env.in_({env for env, _path in keys}),
             pruned_files.c.path.in_({path for _env, path in keys}),
-            pruned_files.c.kind.in_(kinds),
         )
         return [tuple(entry) for entry in self.query(query)]
 
@@ -175,17 +171,18 @@ class HistoryReader(LedgerConnection):
             for reason, attempts in failed
             if sent and _in_doubt(reason, attempts, settings)
         ]
-        certain = KeptKind.FOUND if run.kind.looks_at_store else KeptKind.CERTAIN
-        kind = f"CASE WHEN rows.outcome = 'failed' THEN '{KeptKind.DOUBTFUL}' ELSE '{certain}' END"
-        values = {"target": "runs.target", "env": "envs.env", "kind": kind, **_FILE}
-        if isinstance(run.kind, MissingKind):
-            values |= {"outcome": f"'{Outcome.UNKNOWN}'", "md5": "''"}
+        # What a confirmation found, and what a failed row may have left, is not known.
+        not_known = run.kind.looks_at_store or isinstance(run.kind, MissingKind)
+        outcome = (
+            f"CASE WHEN rows.outcome = 'failed' OR {not_known} THEN '{Outcome.UNKNOWN}' ELSE rows.outcome END"
+        )
+        values = {"target": "runs.target", "env": "envs.env", **_FILE, "outcome": outcome}
         columns = pruned_files.c.keys()
         conditions = ["rows.outcome <> 'failed'", *["rows.reason = ? AND rows.attempts = ?"] * len(doubtful)]
         select = f"""
             SELECT {", ".join(columns)} FROM (
                 SELECT {", ".join(f"{values[name]} AS {name}" for name in columns)}, ROW_NUMBER() OVER (
-                    PARTITION BY envs.env, rows.path, {kind} ORDER BY rows.ended_at DESC, rows.line DESC) AS nth
+                    PARTITION BY envs.env, rows.path ORDER BY rows.ended_at DESC, rows.line DESC) AS nth
                 FROM rows JOIN envs ON envs.run = rows.run AND envs.no = rows.place JOIN runs ON runs.number = rows.run
                 WHERE rows.run = ? AND rows.{STORED.text} AND ({" OR ".join(conditions)})
             ) AS entries WHERE nth = 1"""  # noqa: S608  own names
