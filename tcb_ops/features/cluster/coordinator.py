@@ -42,7 +42,7 @@ from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.limits import after_canary
 from tcb_ops.runs.locks import host_name
 from tcb_ops.runs.plan import RunSpec
-from tcb_ops.runs.progress import Progress, RateEstimator
+from tcb_ops.runs.progress import Progress, ProgressMeter
 from tcb_ops.runs.records import EnvRecord, RunRecord, Usage
 from tcb_ops.runs.schema import cluster_sessions, partitions
 from tcb_ops.runs.stop_errors import interrupted, stopped
@@ -236,7 +236,7 @@ class Coordinator:
     def _coordinate(self) -> None:
         with closing(CoordinatorLedger(self._context.settings.ledger)) as ledger:
             self._ledger = ledger
-            self._rate = RateEstimator(self._run.rows, sum(self._done().values()))
+            self._meter = ProgressMeter(self._run.id, self._run.rows, ledger.counts(self._run))
             self._session = ledger.begin(self._run)
             try:
                 environments = ledger.environments(self._run)
@@ -408,14 +408,10 @@ class Coordinator:
 
     def _show(self) -> None:
         """Show the progress, from the ledger."""
-        began, counts = time.monotonic(), self._done()
+        began, counts = time.monotonic(), self._ledger.counts(self._run)
         self._show_again = began + 10 * (time.monotonic() - began)
-        pace, note = self._rate.update(began, sum(counts.values())), None
+        note = None
         if self._waiting:
             note = _("{address} has no worker: waiting for one, for at most {seconds:g} s.")
             note = note.format(address=self._address, seconds=self._context.limits.patience)
-        self._show_progress(Progress(self._run.id, self._run.rows, counts, *pace, note, away=self._waiting))
-
-    def _done(self) -> dict[Outcome, int]:
-        counts = self._ledger.counts(self._run)
-        return {outcome: rows for outcome, rows in counts.items() if outcome is not Outcome.PENDING}
+        self._show_progress(self._meter.at(began, counts, note, away=self._waiting))

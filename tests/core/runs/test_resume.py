@@ -241,10 +241,7 @@ def test_links_that_are_lost_before_going_on_are_asked_for_again(
 
 
 @pytest.mark.slow
-def test_what_was_committed_shortly_after_a_report_is_reported_though_nothing_follows(
-    open_workspace, monkeypatch
-):
-    monkeypatch.setattr("tcb_ops.runs.engine.SHOW_EVERY", 0.5)
+def test_what_was_committed_is_reported_though_nothing_follows(open_workspace):
     workspace = open_workspace(
         many(TEA, BOOKS, rows=20), [Fault(env=BOOKS.env, path="banner/1.png", delay=60)]
     )
