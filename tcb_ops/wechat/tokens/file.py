@@ -146,12 +146,8 @@ class FileTokens:
 
 def _token_of(token: str, expires_at: str) -> Token | Text:
     """Return the token in a line's cells, or what is wrong with them."""
-    if not token:
-        return detail(DetailCode.TOKEN_EMPTY)
-    if len(token) > LONGEST_TOKEN:
-        return detail(DetailCode.TOKEN_LONG, longest_token=LONGEST_TOKEN)
     if not is_token(token):
-        return detail(DetailCode.TOKEN_CHARACTERS)
+        return detail(DetailCode.NO_TOKEN, longest_token=LONGEST_TOKEN)
     try:
         try:
             moment = finite(float(expires_at)) if expires_at else None
