@@ -78,13 +78,11 @@ class Platform:
         accounts: Accounts,
         store: CosStore,
         link_lifetime: int,
-        *,
-        raw_urls: bool,
     ) -> None:
         self.base = ""
         """`http://127.0.0.1:PORT`, set when it listens."""
         self._state, self._accounts, self._store = state, accounts, store
-        self._link_lifetime, self._raw_urls = link_lifetime, raw_urls
+        self._link_lifetime = link_lifetime
         merchants, components = Wants.MERCHANTS, Wants.COMPONENTS
         interfaces: dict[str, tuple[FaultStep, Wants, Callable[[str, Fields], Answer]]] = {
             "tcb/uploadfile": (FaultStep.LINK, merchants, self._link),
@@ -181,7 +179,7 @@ class Platform:
         """Answer uploadfile; `lifetime` and perhaps another `env` come from a fault."""
         env, path, lifetime = asked["env"], asked["path"], asked["lifetime"]
         lifetime, bucket = self._link_lifetime if lifetime is None else lifetime, bucket_of(env)
-        url = link_url(self.base, bucket, path, raw=self._raw_urls)
+        url = link_url(self.base, bucket, path)
         return issue(url, env, bucket, path, appid, int(self._accounts.clock()), lifetime)
 
     def _give(self, step: FaultStep, answer: Answer, errmsg: str = "") -> Response:

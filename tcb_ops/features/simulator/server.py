@@ -85,7 +85,6 @@ class Simulator:
         clock: Callable[[], float] = time.time,
         link_lifetime: int = 900,
         record: bool = False,
-        raw_urls: bool = False,
         component: Component | None = None,
         component_appid: str = "",
         accounts: Sequence[SimulatedAccount] = (),
@@ -111,7 +110,7 @@ class Simulator:
         self.refresh_token = self._accounts.refresh_token
         self.drop_refresh_token = self._accounts.drop_refresh_token
         self.new_ticket, self.set_status = self._accounts.new_ticket, self._accounts.set_status
-        self._platform = Platform(self._state, self._accounts, self._store, link_lifetime, raw_urls=raw_urls)
+        self._platform = Platform(self._state, self._accounts, self._store, link_lifetime)
         self._platform.base = self.base
         self._store_directory = store
         self._thread: threading.Thread | None = None
