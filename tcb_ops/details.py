@@ -221,7 +221,6 @@ class DetailCode(DetailCodes):
     PATH_DOTS = _("the path has a {segment} segment")
     MEDIA_TYPE = _("this is not a media type (type/subtype)")
     ENV_EMPTY = _("the environment is empty")
-    MERCHANT_EMPTY = _("the merchant is empty")
     ENV_UNKNOWN = _("the merchants file has no environment '{name}'")
     MERCHANT_UNKNOWN = _("the merchants file has no name or appid '{name}'")
     ENV_SHARED = _("several merchants share this environment: {listed}")

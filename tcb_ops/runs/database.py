@@ -517,6 +517,5 @@ def _is_damage(error: SQLAlchemyError) -> bool:
 
 
 def _sqlite_code(error: SQLAlchemyError) -> int | None:
-    """Return SQLite's primary error code; None without one."""
     code: int | None = getattr(getattr(error, "orig", None), "sqlite_errorcode", None)
     return None if code is None else code & 0xFF

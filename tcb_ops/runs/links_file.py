@@ -249,7 +249,6 @@ class LinksFile:
 
 
 def _expiry(expires_at: int, zone: ZoneInfo) -> str:
-    """Return a link's expiry as links.csv shows it."""
     return datetime.fromtimestamp(expires_at, UTC).astimezone(zone).isoformat()
 
 

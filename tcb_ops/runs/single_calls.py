@@ -83,7 +83,6 @@ async def ask(
 
 
 def _issue_of(failure: CallFailure, owner: Owner) -> Issue:
-    """Return the issue for a failed call of an account with this owner."""
     answer = failure.answer
     if failure.step is NextStep.REFRESH:
         return _DEAD_COMPONENT_TOKEN if owner is Owner.PLATFORM else _DEAD_TOKEN

@@ -253,7 +253,6 @@ class Coordinator:
         self._context.ledger.check_rows(self._run, self._run.rows - counts.get(Outcome.PENDING, 0))
 
     def _check_canary(self, others: set[str]) -> None:
-        """Raise CanaryError if a row of the environments that went first did not succeed."""
         succeeded = Outcome.successes() | {Outcome.INVALID}
         first = [tally for tally in self._ledger.tallies(self._run) if tally.env not in others]
         if rows := sum(tally.rows for tally in first if tally.outcome not in succeeded):
@@ -314,7 +313,6 @@ class Coordinator:
                 task.release()  # otherwise Dask computes it again when its worker ends
 
     def _submit(self, number: int) -> Future:
-        """Submit the task of a partition."""
         # Packed: an import of tcb-ops within the worker's event loop would stop its heartbeat.
         task = self._client.submit(
             pickle.loads,
@@ -357,7 +355,6 @@ class Coordinator:
         return []
 
     def _assignment(self, number: int) -> Assignment:
-        """Return the inputs of a partition's task, which contain no password."""
         context = self._context
         ledger = context.settings.ledger
         file = ledger_file(ledger)
@@ -407,7 +404,6 @@ class Coordinator:
         self._ended_at = now
 
     def _show(self) -> None:
-        """Show the progress, from the ledger."""
         began, counts = time.monotonic(), self._ledger.counts(self._run)
         self._show_again = began + 10 * (time.monotonic() - began)
         note = None

@@ -196,8 +196,6 @@ def _unfit(assignment: Assignment) -> TcbOpsError | None:
 
 
 class _Work:
-    """The work on one partition, in the event loop."""
-
     def __init__(self, context: RunContext, ledger: PartitionLedger) -> None:
         self._ledger = ledger
         self._context = replace(context, check_lock=self._renew_claim)

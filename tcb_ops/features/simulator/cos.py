@@ -166,14 +166,12 @@ class CosStore:
             del self._small[next(iter(self._small))]
 
     def _content(self, bucket: str, path: str) -> bytes | Path | None:
-        """Return an object's bytes or file; None if it is not kept."""
         if self._directory is None:
             return self._small.get((bucket, path))
         file = object_file(self._directory, bucket, path)
         return file if file.is_file() else None
 
     def _download(self, request: Request, bucket: str, path: str, query: str) -> Response:
-        """Answer a signed GET: the object, or its first byte."""
         if refused := check_download(bucket, path, query, self._state.clock()):
             return self._error(request, refused)
         stored = self._state.objects.get((bucket, path))

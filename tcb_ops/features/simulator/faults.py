@@ -303,7 +303,6 @@ def _read_tables(raw: Mapping[str, Any]) -> tuple[Text | None, dict[str, list[An
 
 
 def _at(table: str, number: int, wrong: Text) -> Text:
-    """Prepend the entry's number to a message."""
     return _("{entry}: {wrong}", entry=_TABLES[table][1].format(number=number), wrong=wrong)
 
 

@@ -156,7 +156,6 @@ class Platform:
         return response
 
     def _caller(self, method: str, route: str, query: str, wants: Wants) -> str | int:
-        """Return the caller's appid, or the errcode that refuses it."""
         appid = self._accounts.caller(token_of(query), wants) if method == "POST" else 43002
         if isinstance(appid, int) or appid == self._accounts.component.appid:
             return appid
@@ -166,7 +165,6 @@ class Platform:
         return refused or appid
 
     def _link_refusal(self, appid: str, route: str, asked: Fields) -> int:
-        """Return the errcode that refuses an upload link, or 0."""
         env, path = asked.get("env"), asked.get("path")
         if env is None or path is None or env == "" or path == "":
             return 40101
@@ -261,7 +259,6 @@ class Platform:
         return -601012 if env and not entries else {**_OK, "info_list": entries}
 
     def _own_envs(self, appid: str, _asked: Fields) -> Answer:
-        """Answer describeenvs: the platform's own environments, each with its bucket."""
         entries = [
             entry | {"dbinstance_id": f"tnt-{entry['env'][:9]}", "bucket_id": bucket_of(entry["env"])}
             for entry in self._envs(appid)
@@ -305,7 +302,6 @@ class Platform:
         }
 
     def _download(self, appid: str, asked: Fields) -> Answer:
-        """Answer batchdownloadfile, with a URL on the simulator for each file."""
         files = self._files(appid, asked, "file_list", dict)
         if isinstance(files, int):
             return files
@@ -322,7 +318,6 @@ class Platform:
         return {**_OK, "file_list": answers}
 
     def _delete(self, appid: str, asked: Fields) -> Answer:
-        """Answer batchdeletefile: delete each file that exists."""
         ids = self._files(appid, asked, "fileid_list", str)
         if isinstance(ids, int):
             return ids
@@ -335,7 +330,6 @@ class Platform:
         return {**_OK, "delete_list": answers}
 
     def _files(self, appid: str, asked: Fields, key: str, kind: type) -> list[Any] | int:
-        """Return the files that a call names, or the errcode that refuses it."""
         env, file_ids = asked.get("env"), asked.get(key)
         if not env or not file_ids:
             return 40101

@@ -266,7 +266,6 @@ def _reset(http: web.BaseRequest) -> web.Response:
 
 
 def _cut_short(http: web.BaseRequest, response: Response) -> web.Response:
-    """Send the first part of a response and close."""
     transport: asyncio.Transport | None = http.transport
     if transport is not None:
         body = response.body if isinstance(response.body, bytes) else b""
