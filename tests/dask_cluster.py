@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.records import RunRecord
 
-DASK = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "5s"}
+DASK = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "5s", "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "6s"}
 
 
 class Cluster:

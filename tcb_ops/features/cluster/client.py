@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 _LOCAL = r"local:([1-9][0-9]{0,2})"
 
-WORKER_TTL = 6.0
-"""Seconds without a heartbeat, of which there are two in a second, after which Dask gives a worker up; by default five minutes."""
+WORKER_TTL = "6s"
+"""After so long without a heartbeat, of which there are two in a second, Dask gives a local worker up; by default five minutes."""
 CONNECT_WITHIN = 10.0
 """Seconds that a scheduler has to answer."""
 CLOSE_WITHIN = 30.0
@@ -61,7 +61,6 @@ def opened_cluster(cluster: str, settings: Settings) -> Iterator[Client]:
             and (reason := only_here(settings, address)) is not None
         ):
             raise reason
-        client.run_on_scheduler(_give_up_silent_workers, WORKER_TTL)
         yield client
     finally:
         with _ctrl_c_ignored():
@@ -122,6 +121,7 @@ def _local(workers: int, settings: Settings, stack: ExitStack) -> Client:
     secret = {"TCB_OPS_LEDGER": settings.ledger} if holds_password(settings.ledger) else {}
     options = {
         "distributed.admin.large-graph-warning-threshold": "1GB",
+        "distributed.scheduler.worker-ttl": WORKER_TTL,
         # Scheduler and workers import from it. Dask's own choice, a fixed name below /tmp, may be another user's.
         "temporary-directory": stack.enter_context(TemporaryDirectory(prefix="tcb-ops-cluster-")),
         # Dask has no TLS keys for its HTTP servers, and starts them in any case: they answer every user.
@@ -242,17 +242,3 @@ def only_here(settings: Settings, address: str) -> UsageError | None:
 def workers_of(client: Client) -> list[str]:
     """Return the addresses of a cluster's workers."""
     return list(client.sync(client.scheduler.identity, n_workers=-1)["workers"])
-
-
-def _give_up_silent_workers(ttl: float, dask_scheduler: Any = None) -> None:
-    """Have the scheduler give up workers that are silent for `ttl` seconds. Runs in the scheduler."""
-    from tornado.ioloop import PeriodicCallback
-
-    if dask_scheduler.worker_ttl is not None and dask_scheduler.worker_ttl <= ttl:
-        return
-    dask_scheduler.worker_ttl = ttl
-    if (before := dask_scheduler.periodic_callbacks.pop("worker-ttl", None)) is not None:
-        before.stop()
-    looking = PeriodicCallback(dask_scheduler.check_worker_ttl, 1_000)
-    dask_scheduler.periodic_callbacks["worker-ttl"] = looking
-    looking.start()
