@@ -359,7 +359,7 @@ class Run:
     ) -> Path:
         """Write the report folder: results.csv, failed.csv, errcodes.csv, report.html, report.xlsx, manifest.json.
 
-        `pdf`: also report.pdf, printed by a Chromium; without one there is a warning.
+        `pdf`, or `[report] pdf` in the settings: also report.pdf, printed by a Chromium; without one there is a warning.
         A report of the same run at `dest` is replaced, with `replace` also one of another run; anything else there is a
         UsageError.
         """

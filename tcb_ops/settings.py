@@ -121,6 +121,14 @@ class LifecycleSettings(Section):
     """The age in days from which `prune` removes runs; 0: it needs --older-than."""
 
 
+@dataclass(frozen=True, init=False)
+class ReportSettings(Section):
+    """What report folders contain."""
+
+    pdf: bool = False
+    """Whether every report has a report.pdf, as with `--pdf`."""
+
+
 def system_lang() -> Lang:
     """Return the language of this process's locale."""
     spoken = os.environ.get("LC_ALL") or os.environ.get("LC_MESSAGES") or os.environ.get("LANG") or ""
@@ -170,6 +178,7 @@ class Settings(Section):
     """Whether a stored object's differing ETag is a failure or a warning."""
     tokens: TokenSettings = field(default_factory=TokenSettings)
     lifecycle: LifecycleSettings = field(default_factory=LifecycleSettings)
+    report: ReportSettings = field(default_factory=ReportSettings)
     sections: Mapping[str, Any] = field(default_factory=dict, hash=False, metadata=_INTERNAL)
     """The sections of features by name, each of its own type; a tuple of those that may be repeated."""
     origin: Origin = field(default_factory=Origin, compare=False, metadata=_INTERNAL)
@@ -452,7 +461,7 @@ def _unknown_variables() -> dict[str, Text]:
 def section_models() -> Mapping[str, type[Section]]:
     """Return the sections by name: the core's, and those that features bring."""
     added = {name: load(where) for feature in features().values() for name, where in feature.settings.items()}
-    return {"lifecycle": LifecycleSettings, "tokens": TokenSettings} | added
+    return {"lifecycle": LifecycleSettings, "report": ReportSettings, "tokens": TokenSettings} | added
 
 
 @cache

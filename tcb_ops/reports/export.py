@@ -93,7 +93,7 @@ def export(
     """Write a run's report to the folder `dest`, from a snapshot of the ledger; return the folder.
 
     Writes results.csv, failed.csv, errcodes.csv, report.html, report.xlsx, manifest.json, and a file that marks a
-    loopback run. With `pdf`, a Chromium prints report.pdf, which takes seconds; a failure is a warning.
+    loopback run. With `pdf` or `[report] pdf`, a Chromium prints report.pdf, which takes seconds; a failure is a warning.
     Reads from `reader` (None: from the ledger), and records the report's path in the ledger. With
     `replace`, a report of another run is replaced. Raises UsageError if anything else is at `dest` (nothing is changed),
     StoppedError if the disk fails or the report would contain a secret (an existing report is kept).
@@ -108,7 +108,7 @@ def export(
             part.mkdir()
             with (reader or ledger).snapshot() as snapshot:
                 content = _write(snapshot, snapshot.run(run.id), part, settings, now)
-            if pdf and (warning := add_pdf(part / PAGE, part / PDF)) is not None:
+            if (pdf or settings.report.pdf) and (warning := add_pdf(part / PAGE, part / PDF)) is not None:
                 _warn(warning, settings)
             _complete(part, content, run)
             check_destination(dest, run.id, replace=replace)  # a file may have been put there meanwhile

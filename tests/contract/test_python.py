@@ -356,7 +356,7 @@ def test_cancel_ends_a_run_and_several_threads_hear_of_it(operator: Operator) ->
     next(handle.watch())
     handle.cancel()
     for thread in threads:
-        thread.join(60)
+        thread.join(240)
     assert len(heard) == 2
 
 

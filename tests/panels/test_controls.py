@@ -45,7 +45,7 @@ def test_a_defect_is_reported_in_words_and_its_trace_is_in_the_log_only(read, ca
 def test_one_thing_is_done_at_a_time_and_buttons_are_enabled_again_after_it(read):
     worker, go, calls = Worker(Lang.EN), threading.Event(), []
     worker.on_change = lambda: calls.append(worker.busy)
-    worker.start(lambda: go.wait(10) and None)
+    worker.start(lambda: go.wait(240) and None)
     worker.start(broken)
     go.set()
     worker.settle()
@@ -61,12 +61,12 @@ def test_it_is_at_rest_only_when_its_end_was_reported():
     def on_change():
         if not worker.busy:
             ended.set()
-            go.wait(10)
+            go.wait(240)
             calls.append("end")
 
     worker.on_change = on_change
     worker.start(lambda: None)
-    ended.wait(10)
+    ended.wait(240)
     go.set()
     worker.settle()
     assert calls == ["end"]
@@ -74,7 +74,7 @@ def test_it_is_at_rest_only_when_its_end_was_reported():
 
 def test_what_waits_is_done_next_and_of_several_the_last():
     worker, go, done = Worker(Lang.EN), threading.Event(), []
-    worker.start(lambda: go.wait(10) and None)
+    worker.start(lambda: go.wait(240) and None)
     worker.start(lambda: done.append("first"), waits=True)
     worker.start(lambda: done.append("last"), waits=True)
     assert done == []

@@ -121,6 +121,6 @@ def test_a_run_that_ends_while_another_is_shown_is_listed_as_it_is(open_lab):
     panel.worker.settle()
     second, thread = panel.run.id, panel.monitor._thread
     panel.monitor.attach(audits.run.id)
-    thread.join(20)
+    thread.join(240)
     assert panel.run.id == audits.run.id
     assert [label for label, value in panel.runs.choice.options if value == second and "finished" in label]

@@ -38,7 +38,7 @@ def test_another_list_picked_while_the_panel_is_busy_is_the_one_that_is_sent(ope
     first = Path("list.csv").read_text(encoding="utf-8").splitlines()[:2]
     Path("other.csv").write_text("\n".join(first), encoding="utf-8")
     panel, go = lab.uploads(), threading.Event()
-    panel.worker.start(lambda: go.wait(10) and None)
+    panel.worker.start(lambda: go.wait(240) and None)
     panel.list_reader.paths.value = "other.csv"
     assert panel.list_reader.batch is None
     assert panel.start.disabled
@@ -119,7 +119,7 @@ def test_a_new_run_does_not_show_the_rows_of_the_one_before(open_lab, read, wait
     news, watch = threading.Event(), RunHandle.watch
 
     def late(handle):
-        assert news.wait(20)
+        assert news.wait(240)
         yield from watch(handle)
 
     monkeypatch.setattr(RunHandle, "watch", late)
@@ -258,7 +258,7 @@ def test_a_run_of_another_process_is_followed_its_holder_named_and_its_end_seen(
             assert panel.monitor.stop.disabled
             assert hidden(panel.monitor.resume)
             other.send_signal(signal.SIGINT)
-            assert other.wait(20) == 130
+            assert other.wait(240) == 130
         finally:
             other.kill()
     panel.settle()

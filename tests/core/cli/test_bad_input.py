@@ -247,7 +247,7 @@ def test_closed_standard_streams_are_no_obstacle(open_cli, closed):
         [sys.executable, "-m", "tcb_ops", "upload", "list.csv", "--root", "files", "--json"],
         preexec_fn=lambda: [os.close(number) for number in closed],
     ) as process:
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     assert (out == "") is (1 in closed)
     assert (err == "") is (2 in closed)

@@ -242,7 +242,7 @@ def test_a_reader_that_goes_away_does_not_change_how_a_run_ends(open_cli):
     with cli.process("upload", "list.csv", "--root", "files", "--json", "--backoff", "0.01") as process:
         process.stdout.close()
         process.stdout = None
-        err = process.communicate(timeout=60)[1]
+        err = process.communicate(timeout=240)[1]
     assert process.returncode == 1
     assert "Traceback" not in err
     assert "Broken" not in err
@@ -292,12 +292,12 @@ def test_a_defect_is_told_without_a_trace_and_verbose_shows_it(open_cli):
     (cli.folder / "broken.py").write_text(script, encoding="utf-8")
     from_script = [sys.executable, "broken.py", "runs", "--json"]
     with cli.spawn(from_script) as process:
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=240)
     assert (process.returncode, out) == (3, "")
     assert "Internal error in tcb-ops (ValueError)" in err
     assert "made on purpose" not in err
     with cli.spawn([*from_script, "--verbose"]) as process:
-        assert "made on purpose" in process.communicate(timeout=60)[1]
+        assert "made on purpose" in process.communicate(timeout=240)[1]
 
 
 def test_a_name_with_an_escape_sequence_does_not_reach_the_terminal(open_cli):

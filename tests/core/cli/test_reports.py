@@ -5,6 +5,7 @@ import json
 import os
 
 import pytest
+from free_ports import free_port
 from workspace import BOOKS, TEA, TEA_TEST, many
 
 from tcb_ops.features.simulator import Fault
@@ -57,6 +58,19 @@ def test_a_pdf_is_made_on_request(open_cli, monkeypatch):
         (cli.folder / "pdf").rename(cli.folder / command[0])
 
 
+def test_a_setting_asks_for_a_pdf_in_every_report(open_cli, monkeypatch, tmp_path):
+    cli = open_cli(many(TEA, rows=2))
+    browser = tmp_path / "chromium"
+    browser.write_text(
+        '#!/bin/sh\nfor word; do printf %%PDF- > "${word#--print-to-pdf=}"; done 2>/dev/null\n'
+    )
+    browser.chmod(0o755)
+    monkeypatch.setenv("TCB_OPS_CHROMIUM", str(browser))
+    monkeypatch.setenv("TCB_OPS_REPORT__PDF", "true")
+    result = cli.upload("--json")
+    assert (cli.folder / "reports" / result.json["run"] / "report.pdf").exists()
+
+
 @pytest.mark.parametrize("there", ["a folder with files", "a file", "another run's report"])
 def test_a_foreign_out_is_refused_before_anything_is_sent(open_cli, there):
     cli = open_cli(many(TEA, rows=2))
@@ -98,13 +112,11 @@ def test_a_report_written_again_replaces_its_own_and_nobody_elses(open_cli):
 
 
 def test_a_run_that_goes_on_puts_its_report_where_this_command_says(open_cli):
-    cli = open_cli(many(TEA, rows=2))
+    cli = open_cli(many(TEA, rows=2), port=free_port())
     away = ("--api-base", cli.workspace.sim.base, "--out", "out", "--json")
-    port = cli.workspace.sim.port
     cli.workspace.sim.__exit__(None, None, None)
     assert cli("upload", "list.csv", "--root", "files", "--patience", "0.1", *away).code == 3
     assert not (cli.folder / "out").exists()
-    cli.workspace.sim.port = port
     cli.workspace.sim.__enter__()
     assert cli("upload", "list.csv", "--root", "files", *away).code == 0
     assert (cli.folder / "out" / "manifest.json").exists()

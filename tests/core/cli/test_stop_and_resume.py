@@ -8,6 +8,7 @@ import signal
 from collections import Counter
 
 import pytest
+from free_ports import free_port
 from workspace import BOOKS, TEA, TEA_TEST, many
 
 import tcb_ops as tcb
@@ -32,7 +33,7 @@ def stop_in_mid_run(cli, kind, number, wait_for):
     with cli.process(*words(kind, *FEW)) as process:
         wait_for(lambda: cli.workspace.sim.stats[counter(kind)] >= 40)
         process.send_signal(number)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=240)
     assert "Traceback" not in err
     return process.returncode, out, err
 
@@ -57,9 +58,13 @@ def read_csv(file):
 
 @pytest.mark.kill
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)]
+    ("kind", "number", "code"),
+    [
+        ("links", signal.SIGINT, 130),
+        ("upload", signal.SIGHUP, 143),
+        pytest.param("links", signal.SIGTERM, 143, marks=pytest.mark.soak),
+    ],
 )
-@pytest.mark.parametrize("kind", ["links", "upload"])
 def test_a_signal_ends_a_run_tidily_and_the_same_command_goes_on(open_cli, wait_for, kind, number, code):
     cli = open_cli(ROWS, HELD)
     ended, out, err = stop_in_mid_run(cli, kind, number, wait_for)
@@ -94,14 +99,12 @@ def test_a_run_that_was_stopped_says_so_where_runs_are_shown(open_cli, wait_for)
 @pytest.fixture
 def stopped(open_cli):
     """A workspace with an unfinished run: the target was away. Its id comes along."""
-    cli = open_cli(many(TEA, BOOKS, rows=5))
+    cli = open_cli(many(TEA, BOOKS, rows=5), port=free_port())
     result = cli.upload("--json", "--api-base", cli.workspace.sim.base, "--patience", "10", "--limit", "5")
     assert result.code == 0
-    port = cli.workspace.sim.port
     cli.workspace.sim.__exit__(None, None, None)
     away = cli.upload("--json", "--patience", "0.1")
     assert away.code == 3
-    cli.workspace.sim.port = port
     cli.workspace.sim.__enter__()
     return cli, away.json["run"]
 

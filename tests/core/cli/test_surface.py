@@ -195,7 +195,7 @@ def ask(open_cli):
             "COMP_CWORD": str(len(words)),
         }
         with cli.spawn([COMMAND], env=env) as process:
-            out, err = process.communicate(timeout=60)
+            out, err = process.communicate(timeout=240)
         assert (process.returncode, err) == (0, "")
         return [line.removeprefix("plain,") for line in out.splitlines()]
 

@@ -68,7 +68,7 @@ def loud(cli, *words, act=None):
         seen = arguments.read_text(encoding="utf-8") if arguments.exists() else ""
         if act is not None:
             act(process)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=240)
     assert [secret for secret in secrets(cli) if secret in seen] == []
     return process.returncode, out, err
 
@@ -151,7 +151,7 @@ def test_when_the_program_itself_breaks(cli):
         "import tcb_ops.wechat.responses as w; w.read_object = None; from tcb_ops.cli",
     )
     with cli.spawn([sys.executable, "-c", broken, *links()]) as process:
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=240)
     assert process.returncode == 3
     assert "TypeError" in err
     assert_kept(cli, out, err)
@@ -269,7 +269,7 @@ def test_the_platforms_own_secrets_when_the_program_breaks_in_a_refresh(platform
         "import tcb_ops.features.component.source as i; i.is_token = None; from tcb_ops.cli",
     )
     with cli.spawn([sys.executable, "-c", broken, *links()]) as process:
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=240)
     assert process.returncode == 3
     assert "TypeError" in err
     assert_planted_kept(cli, {PLATFORM.secret, PLATFORM.ticket}, out, err)
@@ -412,7 +412,7 @@ def test_a_command_that_is_interrupted_keeps_the_refresh_that_is_on_its_way(open
     with cli.process(*words) as process:
         wait_for(lambda: sim.stats[f"authorizer_token:{TEA.appid}"])
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=240)
     assert process.returncode == 130
     assert "Traceback" not in err
     kept = json.loads((cli.folder / "tcb-ops.tokens" / f"{TEA.appid}.json").read_text())

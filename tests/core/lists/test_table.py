@@ -82,7 +82,7 @@ def test_a_fifo_is_refused_without_waiting_for_a_writer(tmp_path):
 
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
-    reader.join(5)
+    reader.join(240)
     assert [p.message.en for e in errors for p in e.problems] == [
         "this is not a regular file but a pipe or a device"
     ]

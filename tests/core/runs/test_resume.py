@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from free_ports import free_port
 from workspace import BOOKS, QUICK, TEA, TEA_TEST, AssertComplete, Workspace, cancel, many
 
 import tcb_ops as tcb
@@ -154,7 +155,7 @@ def test_ctrl_c_in_a_process_ends_the_run_tidily(open_workspace, wait_for):
         begin(process)
         wait_for(lambda: workspace.sim.stats.get("stored", 0) >= 20)
         process.send_signal(signal.SIGINT)
-        _, result = process.communicate(timeout=60)
+        _, result = process.communicate(timeout=240)
     assert "InterruptedRunError" in result
     counts = latest(workspace).counts
     assert counts["uploaded"] + counts["pending"] == 200
@@ -188,8 +189,8 @@ def test_61004_stops_the_run_with_its_rows_pending_and_fixed_it_goes_on(
 
 @pytest.mark.slow
 def test_a_target_that_is_away_stops_the_run_and_no_attempt_is_counted(open_workspace, assert_complete):
-    workspace = open_workspace(many(TEA, BOOKS, rows=10))
-    port = workspace.sim.port
+    port = free_port()
+    workspace = open_workspace(many(TEA, BOOKS, rows=10), port=port)
     workspace.sim.__exit__(None, None, None)
     notes: list[Progress] = []
     with pytest.raises(OutageError) as caught:
@@ -207,7 +208,7 @@ def test_a_target_that_is_away_stops_the_run_and_no_attempt_is_counted(open_work
 
 @pytest.mark.slow
 def test_a_target_that_comes_back_in_time_is_found_again(open_workspace, assert_complete, wait_for):
-    workspace = open_workspace(many(TEA, BOOKS, rows=100), HELD)
+    workspace = open_workspace(many(TEA, BOOKS, rows=100), HELD, port=free_port())
     looks: list[Progress] = []
     pace = RunLimits(concurrency=8, backoff=0.02, patience=30)
     working = start(workspace, "upload", pace, progress=looks.append)
@@ -380,7 +381,7 @@ def test_of_two_commands_on_one_list_at_once_one_works_and_one_is_told(open_work
     begin(*both)
     wait_for(lambda: any(process.poll() is not None for process in both))
     workspace.sim.play([])  # slow until then: one must not be done before the other has been refused
-    result = [process.communicate(timeout=60)[0] for process in both]
+    result = [process.communicate(timeout=240)[0] for process in both]
     assert sorted(process.returncode for process in both) == [0, 2]
     assert any("is being worked on by" in text for text in result)
     assert workspace.sim.stats["stored"] == 40

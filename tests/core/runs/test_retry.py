@@ -1,10 +1,18 @@
 """Running again, carefully: retry, skip-unchanged, canary."""
 
+from functools import partial
+
 import pytest
+from free_ports import free_port
 from workspace import BOOKS, QUICK, TEA, TEA_TEST
 
 import tcb_ops as tcb
 from tcb_ops.features.simulator import Fault, FaultStep
+
+
+@pytest.fixture
+def open_workspace(open_workspace):
+    return partial(open_workspace, port=free_port())
 
 
 def reopened(workspace, faults=()):

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import signal
-import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from free_ports import free_port
 from source_server import Sources
 from workspace import QUICK, TEA, Workspace, write_csv
 
@@ -208,8 +208,8 @@ def test_without_the_setting_no_url_is_read(open_workspace):
 def test_a_host_that_cannot_be_reached_is_tried_for_one_url(web, monkeypatch):
     monkeypatch.setattr("tcb_ops.runs.url_files.TRY_AGAIN", (0, 0))
     monkeypatch.setattr("tcb_ops.runs.url_files.AT_ONCE", 1)
-    with Sources() as gone:
-        urls = [f"{gone.base}/{n}" for n in range(50)]
+    gone = free_port()
+    urls = [f"http://127.0.0.1:{gone}/{n}" for n in range(50)]
     batch = web.read(*urls, on_bad="skip")
     assert codes(batch) == [DetailCode.NOT_INSPECTED] * 50
 
@@ -304,13 +304,10 @@ def test_certificates_are_checked(web, tmp_path, monkeypatch, capfd):
 
 
 def test_a_server_that_is_away_ends_its_rows_and_not_the_run(web):
-    with Sources() as away:
+    with Sources(port=free_port()) as away:
         urls = [away.serve("/a", b"a"), web.sources.serve("/b", b"b"), away.serve("/c", b"c")]
         batch = web.read(*urls)
-    with socket.socket() as taken:  # or another test's server could listen there meanwhile
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        taken.bind(("127.0.0.1", away.port))
-        run = web.upload(batch)
+    run = web.upload(batch)
     assert ended(run) == [("failed", "no_answer"), ("uploaded", ""), ("failed", "no_answer")]
 
 

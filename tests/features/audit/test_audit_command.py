@@ -185,7 +185,7 @@ def test_an_interrupt_while_a_message_is_sent_loses_that_message_only(open_cli, 
     with cli.process("audit", *QUICK, *form) as process:
         wait_for(lambda: cli.workspace.sim.robots.requests)
         process.send_signal(signal.SIGTERM)
-        out, _err = process.communicate(timeout=60)
+        out, _err = process.communicate(timeout=240)
     (run,) = tcb.all_runs(settings=cli.workspace.settings)
     assert process.returncode == 143
     assert run.id in out if form else "1 is unhealthy" in out

@@ -290,7 +290,7 @@ def test_a_stranger_reaches_no_part_of_a_local_cluster(open_workspace, wait_for)
     running = tcb.start_upload(
         workspace.read(), cluster="local:2", settings=workspace.settings, limits=LIMITS
     )
-    wait_for(lambda: len(workers_of(running)) == 2, 60)
+    wait_for(lambda: len(workers_of(running)) == 2)
     own = psutil.Process()
     workers = own.children(recursive=True)
     ports = {
@@ -327,6 +327,9 @@ def places_of(run: tcb.Run, lost: str) -> set[str]:
 
 
 @pytest.mark.kill
+@pytest.mark.parametrize(
+    "place", [pytest.param("sqlite", marks=pytest.mark.soak), "postgresql"], indirect=True
+)
 def test_the_merchants_of_a_killed_worker_continue_within_10_seconds(
     open_workspace, assert_complete, wait_for, place
 ):
@@ -341,7 +344,7 @@ def test_the_merchants_of_a_killed_worker_continue_within_10_seconds(
     began = time.monotonic()
     workspace.sim.play([])  # slow until then: one worker must not be done before the other has started
     with closing(CoordinatorLedger(place)) as ledger:
-        wait_for(lambda: any(name in workers[:-1] for workers in claims(ledger, running.record)), 30)
+        wait_for(lambda: any(name in workers[:-1] for workers in claims(ledger, running.record)))
     assert time.monotonic() - began < 10
     run = running.wait()
     assert assert_complete(run, 240) == {"uploaded": 240}
@@ -355,6 +358,9 @@ def test_the_merchants_of_a_killed_worker_continue_within_10_seconds(
 
 
 @pytest.mark.kill
+@pytest.mark.parametrize(
+    "place", ["sqlite", pytest.param("postgresql", marks=pytest.mark.soak)], indirect=True
+)
 def test_a_cancelled_run_stops_its_workers_and_is_resumed(open_workspace, assert_complete, wait_for, place):
     workspace = open_workspace(many(*MERCHANTS, rows=40), [Fault(delay=0.05)], merchants=MERCHANTS)
     settings = workspace.with_options(ledger=place)

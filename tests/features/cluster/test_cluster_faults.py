@@ -95,7 +95,7 @@ def test_a_frozen_worker_is_fenced_and_its_merchants_continue_within_30_seconds(
     frozen = next(one[-1] for one in claims_of(settings, running) if one)
     os.kill(pid(frozen), signal.SIGSTOP)
     began = time.monotonic()
-    wait_for(lambda: any(one[:1] == [frozen] and len(one) > 1 for one in claims_of(settings, running)), 60)
+    wait_for(lambda: any(one[:1] == [frozen] and len(one) > 1 for one in claims_of(settings, running)))
     assert time.monotonic() - began < 30
     assert not all(claims_of(settings, running)), "before partitions that nobody has begun"
     time.sleep(3)
@@ -133,7 +133,7 @@ def started_by_another_process(
 
 
 @pytest.mark.kill
-@pytest.mark.parametrize("ledger", ["postgres", "sqlite"])
+@pytest.mark.parametrize("ledger", ["postgres", pytest.param("sqlite", marks=pytest.mark.soak)])
 def test_without_a_cluster_a_run_waits_for_the_workers_of_a_killed_starting_process(
     ledger, workspace, assert_complete, wait_for, cluster, postgres, database
 ):
@@ -141,7 +141,7 @@ def test_without_a_cluster_a_run_waits_for_the_workers_of_a_killed_starting_proc
     settings = workspace.with_options(ledger=where)
     rows = len(MERCHANTS) * ROWS
     with started_by_another_process(workspace, cluster, where) as starting:
-        wait_for(lambda: workspace.sim.stats["stored"] >= 30, 60)
+        wait_for(lambda: workspace.sim.stats["stored"] >= 30)
         starting.kill()
         starting.wait()
         running = tcb.start_upload(workspace.read(), settings=settings, limits=LIMITS)
@@ -226,10 +226,7 @@ def play(workspace: Workspace, cluster: Cluster, settings: Settings, faults: Fau
 
 
 @pytest.mark.kill
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize(
-    "seed", [*range(5), *(pytest.param(n, marks=pytest.mark.soak) for n in range(5, 100))]
-)
+@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.soak) for n in range(1, 100))])
 def test_no_row_is_lost_or_counted_twice_whatever_fails(
     seed, workspace, assert_complete, cluster, postgres, database
 ):

@@ -22,7 +22,7 @@ def test_a_run_on_a_cluster_is_cancelled_and_resumed_here(open_lab, read, wait_f
     panel.start.click()
     wait_for(lambda: lab.workspace.sim.stats["stored"] >= 5)
     panel.monitor.stop.click()
-    panel.settle(20)
+    panel.settle()
     assert panel.monitor.state is RunState.UNFINISHED
     assert read(panel.worker.line).startswith("Cancelled. Unfinished:")
     assert assert_complete(panel.run, 80)["pending"] > 0
@@ -91,7 +91,7 @@ def test_a_cluster_that_cannot_be_used_is_a_message_and_nothing_is_sent(
         given(monkeypatch)
     panel = lab.uploads(cluster=cluster_name)
     panel.start.click()
-    panel.settle(30)
+    panel.settle()
     assert shown in read(panel.worker.line)
     assert not panel.start.disabled
     assert tcb.all_runs(settings=panel.context.settings) == []

@@ -167,7 +167,7 @@ class Partition:
             root=self._workspace.folder / "files",
             lease=LEASE,
         )
-        await asyncio.wait_for(_Work(context, worker).work(wait), 20)
+        await asyncio.wait_for(_Work(context, worker).work(wait), 240)
 
 
 @pytest.fixture

@@ -258,7 +258,7 @@ def test_ctrl_c_leaves_the_file_as_it_was(open_token_server):
         while token_server.sim.stats["env_info"] == 0:
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=240)
     assert (process.returncode, "Traceback" in err, "Interrupted" in err) == (130, False, True)
     assert token_server.file.read_bytes() == b"appid,name,env\n"
     assert sorted(p.name for p in token_server.folder.iterdir()) == [

@@ -69,7 +69,7 @@ def wait_until_some_are_under_way(workspace, wait_for, chance):
         stats = workspace.sim.stats
         return stats["download"] >= calls or stats["store_calls"] >= calls
 
-    wait_for(some_are_under_way, 60)
+    wait_for(some_are_under_way)
 
 
 def assert_all_restored(workspace, settings, run, before):
@@ -86,7 +86,6 @@ def rounds(suite):
 
 
 @pytest.mark.kill
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("where", ["sqlite", "postgres"])
 @rounds(1)
 def test_a_frozen_worker_spoils_no_original(
@@ -125,7 +124,6 @@ def test_a_frozen_worker_spoils_no_original(
 
 
 @pytest.mark.kill
-@pytest.mark.timeout(180)
 @rounds(1)
 def test_a_frozen_process_on_postgresql_spoils_no_original(
     seed, postgres, database, open_workspace, assert_complete, wait_for, tmp_path
@@ -150,7 +148,7 @@ def test_a_frozen_process_on_postgresql_spoils_no_original(
         assert assert_complete(run, len(before)) == {"uploaded": len(before)}
         wait_for(lambda: time.monotonic() - frozen_at > LOCKED_FOR)
         process.send_signal(signal.SIGCONT)
-        _out, err = process.communicate(timeout=30)
+        _out, err = process.communicate(timeout=240)
         assert (process.returncode, "Traceback" in err) == (1, False), err
     finally:
         process.kill()

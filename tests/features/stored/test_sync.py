@@ -60,7 +60,7 @@ def kill(cli, words, wait_for, when):
     with cli.process(*words) as process:
         wait_for(when)
         process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=60)
+        process.communicate(timeout=240)
     cli.workspace.sim.play([])
 
 
