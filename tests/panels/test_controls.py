@@ -16,6 +16,8 @@ from tcb_ops.panels.controls import Worker, is_confirmed
 from tcb_ops.panels.list_reader import LIST_ENDINGS, SHOWN, pickable
 from tcb_ops.runs.next_commands import install
 
+pytestmark = pytest.mark.integration
+
 
 def broken():
     raise ValueError("token-planted-in-a-defect")
@@ -173,7 +175,6 @@ def test_another_list_asks_again(open_lab):
     assert panel.start.disabled
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("cut_off", "button"), [(True, "resume"), (False, "retry")], ids=["resume", "retry"])
 def test_resuming_and_retrying_are_confirmed_too(open_lab, read, cut_off, button):
     from workspace import TEA, many

@@ -18,8 +18,9 @@ from tcb_ops.panels.controls import ExportButton
 from tcb_ops.panels.html import RunState
 from tcb_ops.panels.panel import in_jupyter_session
 
+pytestmark = pytest.mark.integration
 
-@pytest.mark.slow
+
 @pytest.mark.parametrize("kind", ["uploads", "links", "audits"])
 @pytest.mark.parametrize("refused", [False, True], ids=["all good", "some refused"])
 def test_a_finished_run_is_shown_again_with_what_can_be_done(open_lab, read, kind, refused):
@@ -56,7 +57,6 @@ def test_files_exported_before_the_end_is_drawn_stay_listed(open_lab, tmp_path):
     assert export.files.outputs == ()
 
 
-@pytest.mark.slow
 def test_a_list_that_is_refused_by_now_is_reported_beside_the_run(open_lab, read):
     lab = open_lab()
     first = lab.uploads()
@@ -158,7 +158,6 @@ def test_a_process_has_one_and_takes_it_along(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["JPY_SESSION_NAME", "VOILA_REQUEST_URL"])
 def test_what_a_user_looks_at_is_told_from_what_a_program_runs(monkeypatch, name):
     for one in ("JPY_SESSION_NAME", "VOILA_REQUEST_URL"):
@@ -182,7 +181,6 @@ def named(simulated):
     return {state.merchant.env for state in states if not state.works}
 
 
-@pytest.mark.slow
 def test_in_an_upload_nothing_works_where_the_check_says_so_and_something_everywhere_else(simulated, named):
     with tcb.read_paths(PATHS, tcb.read_merchants(MERCHANTS), FILES) as batch:
         run = tcb.upload(batch, settings=simulated, limits=QUICK)

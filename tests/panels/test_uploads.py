@@ -15,6 +15,8 @@ from tcb_ops.features.simulator import Fault
 from tcb_ops.panels.html import RunState
 from tcb_ops.run import RunHandle
 
+pytestmark = pytest.mark.integration
+
 SLOW = [Fault(delay=0.1)]
 
 
@@ -68,7 +70,6 @@ def test_a_click_uploads_and_shows_every_merchant_what_went_wrong_and_what_to_do
     assert "· upload · finished · 30 rows · list.csv ·" in panel.runs.choice.label
 
 
-@pytest.mark.slow
 def test_cancel_ends_tidily_and_resume_does_the_rest_without_the_list(
     open_lab, read, wait_for, assert_complete
 ):
@@ -92,7 +93,6 @@ def test_cancel_ends_tidily_and_resume_does_the_rest_without_the_list(
     assert hidden(panel.monitor.resume)
 
 
-@pytest.mark.slow
 def test_run_resumes_an_unfinished_run_of_the_same_list_unless_a_new_run_is_asked_for(
     open_lab, read, wait_for
 ):
@@ -109,7 +109,6 @@ def test_run_resumes_an_unfinished_run_of_the_same_list_unless_a_new_run_is_aske
         press(panel, panel.monitor.stop)
 
 
-@pytest.mark.slow
 def test_a_new_run_does_not_show_the_rows_of_the_one_before(open_lab, read, wait_for, monkeypatch):
     lab = open_lab()
     panel = lab.uploads()
@@ -268,7 +267,6 @@ def test_a_run_of_another_process_is_followed_its_holder_named_and_its_end_seen(
     assert panel.run.counts == {"uploaded": 60}
 
 
-@pytest.mark.slow
 def test_a_run_that_only_a_script_began_is_finished_by_the_panel_that_watches_it(open_lab):
     lab = open_lab(many(TEA, rows=20), SLOW)
     handle = tcb.start_upload(tcb.read_paths("list.csv", lab.workspace.merchants, "files"))
@@ -287,7 +285,6 @@ def test_buttons_answer_from_any_thread(open_lab):
     assert panel.run.counts == {"uploaded": 30}
 
 
-@pytest.mark.slow
 def test_a_second_click_while_a_run_is_running_begins_nothing(open_lab, read):
     panel = open_lab(many(TEA, rows=40), SLOW).uploads()
     panel.start.click()

@@ -11,6 +11,8 @@ from workspace import BOOKS, TEA, TEA_TEST, many
 from tcb_ops.features.simulator import Fault
 from tcb_ops.model import Merchant
 
+pytestmark = pytest.mark.integration
+
 SIX = tuple(Merchant(f"wx{n}", f"商户{n}", f"env-{n}") for n in range(6))
 REPORT = {
     "results.csv",
@@ -193,7 +195,6 @@ def test_runs_show_a_run_and_its_rows(open_cli):
     assert (none.code, none.out) == (2, "")
 
 
-@pytest.mark.slow
 def test_latest_is_the_latest_of_this_target(open_cli):
     cli = open_cli(many(TEA, rows=2))
     run = cli.upload("--json").json["run"]

@@ -15,6 +15,8 @@ import tcb_ops as tcb
 from tcb_ops.features.simulator import Fault
 from tcb_ops.run import find_handle
 
+pytestmark = pytest.mark.integration
+
 HELD = [Fault(delay=0.01)]
 ROWS = many(TEA, TEA_TEST, BOOKS, rows=60)
 FEW = ("--concurrency", "8", "--json")
@@ -118,7 +120,6 @@ def test_a_stopped_new_run_is_given_a_command_that_resumes_that_run(open_cli):
     assert "--target http://127.0.0.1:9" in again
 
 
-@pytest.mark.slow
 def test_resume_takes_a_prefix_and_refuses_what_does_not_fit(stopped):
     cli, run = stopped
     finished = next(one["run"] for one in cli("runs", "--json").json["runs"] if one["finished"])
@@ -132,7 +133,6 @@ def test_resume_takes_a_prefix_and_refuses_what_does_not_fit(stopped):
     assert cli.upload("--json", "--resume", run[:-1]).json["run"] == run
 
 
-@pytest.mark.slow
 def test_another_list_another_root_or_another_target_is_another_run(stopped):
     cli, run = stopped
     (cli.folder / "elsewhere").mkdir()
@@ -146,7 +146,6 @@ def test_another_list_another_root_or_another_target_is_another_run(stopped):
     assert cli.upload("--json").json["run"] == run
 
 
-@pytest.mark.slow
 def test_a_list_that_is_done_is_sent_again_but_not_without_a_word(open_cli):
     cli = open_cli()
     warning = "hold files that earlier runs of this ledger uploaded. --skip-unchanged leaves out"
@@ -170,7 +169,6 @@ def workspace(open_workspace):
     return open_workspace(many(TEA, rows=60), [Fault(delay=0.05)])
 
 
-@pytest.mark.slow
 def test_a_run_is_gone_on_with_when_its_list_is_gone(workspace, assert_complete):
     run_id = cut_off(workspace, tcb.start_upload, note="nightly")
     workspace.list.unlink()
@@ -181,7 +179,6 @@ def test_a_run_is_gone_on_with_when_its_list_is_gone(workspace, assert_complete)
     assert workspace.sim.stats["stored"] == 60
 
 
-@pytest.mark.slow
 def test_links_go_on_into_their_own_file(workspace, assert_complete):
     cut_off(workspace, tcb.start_links, out=workspace.folder / "mine.csv")
     run = tcb.resume(settings=workspace.settings)
@@ -197,7 +194,6 @@ def test_a_canary_stays_one(open_workspace):
         tcb.resume(settings=workspace.settings)
 
 
-@pytest.mark.slow
 def test_who_works_on_a_run_is_known_while_it_is_worked_on(workspace):
     going = tcb.start_upload(workspace.read(), settings=workspace.settings)
     assert find_handle(going.id) is going

@@ -16,6 +16,8 @@ from tcb_ops.features.simulator import Component, Fault
 from tcb_ops.features.simulator.faults import Etag, FaultStep, Reset
 from tcb_ops.model import Merchant, Owner
 
+pytestmark = pytest.mark.integration
+
 LOUD = (
     "import logging, sys; logging.basicConfig(level=0, stream=sys.stderr); "
     "from tcb_ops.cli.main import main; main(sys.argv[1:])"
@@ -97,7 +99,6 @@ def cli(open_cli):
     return open_cli(many(TEA, TEA_TEST, BOOKS, rows=6), TROUBLE)
 
 
-@pytest.mark.slow
 def test_in_success_refusal_and_failure(cli):
     _, links_out, links_err = loud(cli, *links())
     assert "DEBUG" in links_err, "the loggers are loud"
@@ -132,7 +133,6 @@ def test_when_a_run_is_interrupted_or_killed(cli, wait_for):
             part.unlink()
 
 
-@pytest.mark.slow
 def test_when_the_token_is_refused_or_the_platform_is_away(cli):
     cli.workspace.keep_tokens({appid: f"{token}-gone" for appid, token in TOKENS.items()})
     code, out, err = loud(cli, *links("--json"))
@@ -220,7 +220,6 @@ def assert_planted_kept(cli, planted, *texts):
                 assert secret.encode() not in file.read_bytes(), (secret, file.name)
 
 
-@pytest.mark.slow
 def test_the_platforms_own_secrets_in_runs_that_succeed_and_fail(platforms_desk):
     cli = platforms_desk
     planted = {PLATFORM.secret, PLATFORM.ticket, REFRESH}
@@ -275,7 +274,6 @@ def test_the_platforms_own_secrets_when_the_program_breaks_in_a_refresh(platform
     assert_planted_kept(cli, {PLATFORM.secret, PLATFORM.ticket}, out, err)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("port", ["closed", "open"])
 def test_the_token_servers_key(open_cli, monkeypatch, port):
     cli = open_cli(many(TEA, rows=2))
@@ -371,7 +369,6 @@ def test_what_stops_everybody_is_exit_3_with_one_message_and_the_rows_pending(op
     assert cli.latest().counts == {"pending": 4}
 
 
-@pytest.mark.slow
 def test_a_token_server_that_is_down_is_exit_3_and_named(open_cli):
     cli = open_cli(many(TEA, BOOKS, rows=2))
     settings(cli, 'source = "service"', 'url = "http://127.0.0.1:9/{appid}"')

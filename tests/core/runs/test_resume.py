@@ -20,6 +20,8 @@ from tcb_ops.run import Run
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.progress import Progress
 
+pytestmark = pytest.mark.integration
+
 FEW = RunLimits(concurrency=8, per_env=4, backoff=0.01, slow_wait=0.05, patience=0.3)
 HELD = [Fault(delay=0.01)]
 """Calls that take long enough for a test to act in mid-run."""
@@ -101,7 +103,6 @@ def assert_all_done(
 # --- told to end ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["links", "upload"])
 def test_a_cancelled_run_leaves_its_rows_pending_and_goes_on(open_workspace, assert_complete, wait_for, kind):
     workspace = open_workspace(many(TEA, TEA_TEST, BOOKS, rows=50), HELD)
@@ -187,7 +188,6 @@ def test_61004_stops_the_run_with_its_rows_pending_and_fixed_it_goes_on(
     assert latest(workspace).record.stopped is None
 
 
-@pytest.mark.slow
 def test_a_target_that_is_away_stops_the_run_and_no_attempt_is_counted(open_workspace, assert_complete):
     port = free_port()
     workspace = open_workspace(many(TEA, BOOKS, rows=10), port=port)
@@ -206,7 +206,6 @@ def test_a_target_that_is_away_stops_the_run_and_no_attempt_is_counted(open_work
     assert {record.end.attempts for record in run.rows()} == {2}
 
 
-@pytest.mark.slow
 def test_a_target_that_comes_back_in_time_is_found_again(open_workspace, assert_complete, wait_for):
     workspace = open_workspace(many(TEA, BOOKS, rows=100), HELD, port=free_port())
     looks: list[Progress] = []
@@ -220,7 +219,6 @@ def test_a_target_that_comes_back_in_time_is_found_again(open_workspace, assert_
     assert looks[-1].note is None
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["links that ran out", "part file"])
 def test_links_that_are_lost_before_going_on_are_asked_for_again(
     open_workspace, assert_complete, wait_for, loss
@@ -241,7 +239,6 @@ def test_links_that_are_lost_before_going_on_are_asked_for_again(
 # --- from wherever it is called ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_what_was_committed_is_reported_though_nothing_follows(open_workspace):
     workspace = open_workspace(
         many(TEA, BOOKS, rows=20), [Fault(env=BOOKS.env, path="banner/1.png", delay=60)]
@@ -254,7 +251,6 @@ def test_what_was_committed_is_reported_though_nothing_follows(open_workspace):
     cancel(working)
 
 
-@pytest.mark.slow
 def test_what_is_shown_is_already_in_the_ledger_and_only_grows(open_workspace):
     workspace = open_workspace(many(TEA, TEA_TEST, BOOKS, rows=60), HELD)
     compared: list[tuple[int, int]] = []
@@ -387,7 +383,6 @@ def test_of_two_commands_on_one_list_at_once_one_works_and_one_is_told(open_work
     assert workspace.sim.stats["stored"] == 40
 
 
-@pytest.mark.slow
 def test_a_stopped_appid_is_not_asked_again_after_a_resume_though_its_turn_had_not_come(
     open_workspace, assert_complete, wait_for, monkeypatch
 ):

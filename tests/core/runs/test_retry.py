@@ -9,6 +9,8 @@ from workspace import BOOKS, QUICK, TEA, TEA_TEST
 import tcb_ops as tcb
 from tcb_ops.features.simulator import Fault, FaultStep
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 def open_workspace(open_workspace):

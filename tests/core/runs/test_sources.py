@@ -24,6 +24,8 @@ from tcb_ops.run import Run
 from tcb_ops.settings import Settings, load_settings
 from tcb_ops.wechat.remote_files import read_status, source_problem
 
+pytestmark = pytest.mark.integration
+
 BIG = bytes(range(256)) * 8000
 """More than is read as a whole before it is sent."""
 SECRET = "q-signature=5f0e1cafe5f0e1cafe0123456789abcdef"
@@ -361,7 +363,6 @@ def everything_in(folder: Path) -> bytes:
     return b"".join(file.read_bytes() for file in folder.rglob("*") if file.is_file())
 
 
-@pytest.mark.slow
 def test_a_query_is_sent_and_nowhere_kept(web, capsys, caplog):
     good, gone, busy = (web.sources.serve(f"/{n}", b"x") for n in "abc")
     elsewhere = web.sources.serve("/d", b"x")
@@ -410,7 +411,6 @@ def settings_file(web: Web) -> Path:
     return folder / "tcb-ops.toml"
 
 
-@pytest.mark.slow
 def test_a_failed_csv_with_masked_urls_is_refused(web):
     batch = web.read(f"{web.sources.serve('/a', b'x')}?{SECRET}")
     web.sources.serve("/a", b"x", status={"GET": 404})

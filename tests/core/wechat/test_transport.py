@@ -189,7 +189,7 @@ def test_a_server_that_never_reads_the_body_is_a_timeout_long_before_the_deadlin
     with pytest.raises(TransportError) as caught:
         run(posting())
     assert caught.value.fault is TransportFault.TIMEOUT
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 55
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from tcb_ops.runs.limits import RunLimits
 MERCHANTS = [Merchant(f"wx{n}", f"商户 {n}", f"env-{n}-1a2b3c") for n in range(2)]
 ROWS = 20
 LIMITS = RunLimits(concurrency=16, per_env=16, backoff=0.01, slow_wait=0.05, patience=20)
-LOCKED_FOR = 2.0
+LOCKED_FOR = 6.0
 UPLOAD = f"""
 import sys
 from pathlib import Path

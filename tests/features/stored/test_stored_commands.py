@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     OpenCli = Callable[..., CommandLine]
 
+pytestmark = pytest.mark.integration
+
 
 def interrupted_upload(cli, wait_for):
     """Upload the list, and cancel when some of its files are stored."""
@@ -32,7 +34,6 @@ def interrupted_upload(cli, wait_for):
     return handle
 
 
-@pytest.mark.slow
 def test_an_upload_is_confirmed_in_the_same_command(open_cli):
     cli = open_cli()
     text = "30 paths hold files that earlier runs of this ledger uploaded."
@@ -62,7 +63,6 @@ def test_an_upload_is_confirmed_in_the_same_command(open_cli):
     assert "tcb-ops upload" not in confirmed.err
 
 
-@pytest.mark.slow
 def test_an_undo_says_what_it_will_do_and_does_it(open_cli):
     cli = open_cli()
     cli.upload("--backup", "backup")
@@ -81,7 +81,6 @@ def test_an_undo_says_what_it_will_do_and_does_it(open_cli):
     assert (again.code, "Nothing is left to delete." in again.err) == (2, True)
 
 
-@pytest.mark.slow
 def test_an_undo_says_that_pending_rows_stay(open_cli, wait_for):
     cli = open_cli()
     handle = interrupted_upload(cli, wait_for)
@@ -91,7 +90,6 @@ def test_an_undo_says_that_pending_rows_stay(open_cli, wait_for):
     assert f"{pending} rows of the upload are pending." in result.err
 
 
-@pytest.mark.slow
 def test_latest_is_the_newest_run_that_the_command_can_resume(open_cli):
     cli = open_cli()
     away = cli.upload("--api-base", "http://127.0.0.1:9", "--patience", "0.2", "--json")
@@ -106,7 +104,6 @@ def test_latest_is_the_newest_run_that_the_command_can_resume(open_cli):
     assert cli.upload("--resume", "latest", "--json").json["run"] == away.json["run"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("command", ["confirm", "undo", "delete"])
 def test_the_embedded_simulator_is_said_to_start_without_files(open_cli, command):
     cli = open_cli()
@@ -117,7 +114,6 @@ def test_the_embedded_simulator_is_said_to_start_without_files(open_cli, command
     assert hint not in cli(command, "latest").err
 
 
-@pytest.mark.slow
 def test_a_row_that_stored_nothing_hides_no_earlier_upload(open_cli):
     cli = open_cli(many(TEA, rows=3))
     cli.upload("--backup", "backup")
@@ -170,7 +166,6 @@ def test_a_damaged_backup_is_named_as_the_cause(open_cli):
     assert cli.workspace.sim.content(TEA.env, "banner/0.png") == b"before"
 
 
-@pytest.mark.slow
 def test_a_confirmation_says_what_it_leaves_out_and_what_was_undone(open_cli, wait_for):
     cli = open_cli()
     handle = interrupted_upload(cli, wait_for)
@@ -225,7 +220,6 @@ def test_foreign_files_are_listed_before_anything_is_deleted(open_cli):
     assert cli("delete", "list.csv", "--foreign").code == 0  # all are already gone
 
 
-@pytest.mark.slow
 def test_what_is_missing_is_uploaded_again_by_the_suggested_command_with_the_backup(open_cli):
     cli = open_cli()
     cli.upload("--backup", "backup")
@@ -252,7 +246,6 @@ def age(cli, days):
         )
 
 
-@pytest.mark.slow
 def test_old_runs_are_pruned_and_those_that_others_need_stay(open_cli):
     cli = open_cli()
     for _ in range(3):
@@ -277,7 +270,6 @@ def test_old_runs_are_pruned_and_those_that_others_need_stay(open_cli):
     assert cli("prune", "--older-than", "soon").code == 2
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("earlier", "outcome"),
     [

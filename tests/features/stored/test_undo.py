@@ -19,6 +19,8 @@ from tcb_ops.features.stored.api import undo_scope
 from tcb_ops.model import Merchant
 from tcb_ops.runs.limits import RunLimits
 
+pytestmark = pytest.mark.integration
+
 OTHER = "1" * 32
 
 
@@ -71,7 +73,6 @@ def _run_and_kill(words, workspace, kill):
         return process.wait()
 
 
-@pytest.mark.slow
 def test_an_undo_brings_back_every_byte(open_workspace, tmp_path):
     workspace = open_workspace(many(TEA, BOOKS, rows=6), store=tmp_path / "store")
     for n in range(3):
@@ -166,7 +167,6 @@ def test_without_a_backup_what_may_be_somebody_elses_stays(open_workspace):
     assert list(stored(workspace)) == [(TEA.env, "banner/1.png")]
 
 
-@pytest.mark.slow
 def test_what_a_retry_stored_without_an_answer_is_undone(open_workspace, tmp_path):
     workspace = open_workspace(
         many(TEA, rows=2), [Fault(step=FaultStep.LINK, path="banner/1.png", errcode=-501007)]
@@ -250,7 +250,6 @@ def test_a_second_undo_leaves_what_came_after_the_first(open_workspace, tmp_path
     assert set(stored(workspace).values()) == set(ours.values())
 
 
-@pytest.mark.slow
 def test_a_run_that_sent_nothing_keeps_no_upload_from_being_undone(open_workspace, tmp_path):
     workspace = open_workspace(many(TEA, rows=2), store=tmp_path / "store")
     workspace.sim.put(TEA.env, "banner/0.png", b"before")
@@ -287,7 +286,6 @@ def test_a_file_that_another_run_stored_in_between_cannot_be_undone(open_workspa
     assert undo(workspace, first.id).counts == {"not_undoable": 1}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage",
     ["UPDATE rows SET outcome = 'vanished' WHERE run = 1", "UPDATE runs SET kind = 'zorp' WHERE number = 1"],
