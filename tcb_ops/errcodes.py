@@ -17,12 +17,14 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from enum import StrEnum
 from functools import cache
+from operator import attrgetter
 from typing import Any
 
 from tcb_ops.arguments import checked
 from tcb_ops.errors import UsageError
 from tcb_ops.formatting import shown
-from tcb_ops.i18n import NOTHING, Bilingual, Text, _, as_list
+from tcb_ops.frames import Lines, Tabular
+from tcb_ops.i18n import NOTHING, Bilingual, Lang, Text, _, as_list, verbatim
 from tcb_ops.kinds import features
 from tcb_ops.model import Owner
 
@@ -57,8 +59,17 @@ class Scope(StrEnum):
     PLATFORM = "platform"
 
 
+class _Entry(Tabular):
+    __slots__ = ()
+
+    def _table(self, _lang: Lang) -> Lines:
+        names = ("code", "known", "meaning", "action", "decision", "scope")
+        line = attrgetter(*names)(self)
+        return Lines(verbatim(str(line[0])), names, [line], 1)
+
+
 @dataclass(frozen=True, slots=True)
-class Errcode:
+class Errcode(_Entry):
     """An errcode of the platform."""
 
     code: int
@@ -81,7 +92,7 @@ class Errcode:
 
 
 @dataclass(frozen=True, slots=True)
-class StoreCode:
+class StoreCode(_Entry):
     """An error code of the store (COS): the `<Code>` of its XML response."""
 
     code: str

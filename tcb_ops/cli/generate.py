@@ -32,7 +32,11 @@ if TYPE_CHECKING:
     "{appid} {env}."
 )
 @click.option(
-    "--out", default="list.csv", show_default=True, metavar="FILE", help="The list; never overwritten."
+    "--out",
+    default="list.csv",
+    show_default=True,
+    metavar="FILE.csv|.xlsx",
+    help="The list; never overwritten.",
 )
 @click.option(
     "--root",
@@ -57,9 +61,10 @@ def list_(
     from tcb_ops.lists.generate import PathTemplate, default_root, scan, select_targets, write_list
     from tcb_ops.lists.paths import read_paths
     from tcb_ops.runs.next_commands import command
+    from tcb_ops.table_files import table_file
 
     settings, console = common.start()
-    dest = Path(out)
+    dest = table_file(out)
     today = datetime.now(settings.zone).date().isoformat()
     fields = PathTemplate(scanning.template, today)
     merchants = common.read_merchants(settings)

@@ -394,6 +394,11 @@ def limit_options(function: Function) -> Function:
     return function
 
 
+def table_option(text: str) -> Callable[[Function], Function]:
+    """Return the option of a command that can write its result as a table."""
+    return click.option("--out", type=click.Path(path_type=Path), metavar="FILE.xlsx|.csv", help=text)
+
+
 def port_option(default: int) -> Callable[[Function], Function]:
     """Return the option of a command that listens on a port."""
     kind = click.IntRange(0, 65535)

@@ -77,7 +77,7 @@ panel = panels.run_uploads()
 panel.run_now(False)
 links = str(panel.monitor.export.files.outputs)
 print(json.dumps({"linked": f"<a href='reports/{panel.run.id}/report.html'" in links, "shown": panel.run.id, "finished": panel.run.record.finished_at is not None,
-                  "runs": [run.id for run in tcb.all_runs()]}))
+                  "runs": [run.id for run in tcb.runs()]}))
 """
 BELOW = """
 import json
@@ -87,7 +87,7 @@ panel = panels.run_uploads()
 panel.run_now(False)
 attached = panels.attach()
 attached.settle()
-found = {"run": panel.run.id, "opened": tcb.open_run().id, "all": [run.id for run in tcb.all_runs()],
+found = {"run": panel.run.id, "opened": tcb.open_run().id, "all": [run.id for run in tcb.runs()],
          "attached": attached.run.id, "bad": sum(line.rows for line in tcb.history().lines) > 0}
 panels.run_uploads("live")
 try:

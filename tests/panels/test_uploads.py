@@ -294,4 +294,4 @@ def test_a_second_click_while_a_run_is_running_begins_nothing(open_lab, read):
     panel.worker.settle()
     assert f"Run {first} is still running here" in read(panel.worker.line)
     panel.settle()
-    assert [run.id for run in tcb.all_runs()] == [first]
+    assert [run.id for run in tcb.runs()] == [first]

@@ -5,7 +5,6 @@ Pure, except for `write_states`: from responses to a verdict, a table (most freq
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from tcb_ops.details import merged, of_any_appid
 from tcb_ops.errcodes import all_reasons, errcode
-from tcb_ops.formatting import guard, sanitize
+from tcb_ops.formatting import sanitize
+from tcb_ops.frames import Lines, Tabular
 from tcb_ops.i18n import Lang, Text, _, as_list, ngettext
 from tcb_ops.model import Merchant, Owner, Reason
 from tcb_ops.runs.single_calls import RENEW_COMPONENT, Issue
+from tcb_ops.table_files import write_table
 from tcb_ops.wechat.responses import AuthorizerInfo, CloudEnvironment, Quota
 
 if TYPE_CHECKING:
@@ -195,7 +196,7 @@ def draw_states(states: Sequence[MerchantState], lang: Lang) -> Iterator[Rendera
         table = [[head.of(lang) for head in _HEADS], *(_cells(state, lang) for state in shown)]
         yield AlignedTable(table, numbers=frozenset({6}), elastic=frozenset({0, 1}))
     if (more := len(bad) - LINES) > 0:
-        yield _("… and {more:,} more that are not ready: --out FILE.csv lists all", more=more).of(lang)
+        yield _("… and {more:,} more that are not ready: --out FILE.xlsx lists all", more=more).of(lang)
     for issue, merchants in group((state.merchant, issue) for state in bad for issue in state.issues):
         yield ""
         names = as_list(dict.fromkeys(sanitize(merchant.name) for merchant in merchants), 3)
@@ -228,21 +229,26 @@ def verdict(states: Sequence[MerchantState]) -> Text:
     return _("{sentence}.", sentence=sentence)
 
 
-def write_states(states: Iterable[MerchantState], dest: Path, lang: Lang) -> None:
-    """Write a line per state, for a spreadsheet: UTF-8 with BOM, without cells that would run as formulas."""
-    words = {"None": "", "True": "yes", "False": "no"}
-    with dest.open("w", encoding="utf-8-sig", newline="") as file:
-        out = csv.writer(file)
-        for number, state in enumerate(states):
+class MerchantStates(list[MerchantState], Tabular):
+    """The status of each line of a merchants file."""
+
+    def _table(self, lang: Lang) -> Lines:
+        lines = []
+        for state in self:
             facts = state.as_dict(lang)
             quota, issues = facts.pop("quota") or {}, facts.pop("troubles")
             facts |= {name: quota.get(name) for name in ("daily_limit", "used", "remain")}
             for name in ("code", "meaning", "action", "errmsg"):
                 facts[name] = " / ".join(filter(None, (issue[name] for issue in issues)))
-            if not number:
-                out.writerow(facts)
-            cells = map(str, facts.values())
-            out.writerow(guard(words.get(cell, cell)) for cell in cells)
+            lines.append(facts)
+        names = list(lines[0]) if lines else ["appid", "merchant", "env"]
+        return Lines(verdict(self), names, (tuple(facts.values()) for facts in lines), len(lines))
+
+    def write(self, dest: Path, lang: Lang) -> None:
+        """Write a line per state, as CSV or as a workbook, instead of an earlier file. Raises UsageError."""
+        words, table = {True: "yes", False: "no"}, self._table(lang)
+        lines = ([words[cell] if isinstance(cell, bool) else cell for cell in line] for line in table.lines)
+        write_table(dest, table.names, lines, replace=True)
 
 
 def group(issues: Iterable[tuple[Merchant, Issue]]) -> list[tuple[Issue, list[Merchant]]]:

@@ -20,7 +20,7 @@ from tcb_ops.errors import BrokenTableError, StoppedError
 from tcb_ops.features.merchants.check import WITHOUT_CLOUD, group
 from tcb_ops.formatting import guard, sanitize, trim
 from tcb_ops.i18n import Lang, Text, _, as_facts, ngettext
-from tcb_ops.lists.input_files import decode, open_bytes, read_or_refuse
+from tcb_ops.lists.input_files import decode, open_bytes, readable
 from tcb_ops.lists.merchants import EMPTY_FILE, read_merchants
 from tcb_ops.lists.table import MERCHANT_COLUMNS, Table, read_table
 from tcb_ops.model import Merchant, Owner
@@ -328,7 +328,8 @@ def edit_merchants(file: Path) -> MerchantsEditor:
     plain = text.encode(codec)
     bom = content.removesuffix(plain) if content.endswith(plain) else b""
     lines = io.StringIO(text, newline="")
-    table = read_or_refuse(str(file), lambda: read_table(lines, MERCHANT_COLUMNS.rate))
+    with readable(file):
+        table = read_table(lines, MERCHANT_COLUMNS.rate)
     columns, problems = MERCHANT_COLUMNS.find(table.headers, table.header_line)
     empty = False
     with suppress(BrokenTableError):  # which read_merchants reports

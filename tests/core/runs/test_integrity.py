@@ -121,7 +121,7 @@ READERS: dict[str, Callable[[tcb.Run], Any]] = {
 def test_every_reader_compares_the_rows_with_those_that_were_planned(used, statement, result):
     workspace = used(10)
     run = tcb.open_run(settings=workspace.settings)
-    first = tcb.all_runs(settings=workspace.settings)[1]
+    first = tcb.runs(settings=workspace.settings)[1]
     sql(workspace.folder / "ledger.db", *statement.split("; "))
     for name, read in READERS.items():
         with pytest.raises(LedgerDamagedError, match=result) as caught:
@@ -197,7 +197,7 @@ def test_rows_that_vanish_while_the_run_works_are_no_success(open_workspace):
 def test_one_damaged_run_does_not_hide_the_others(used, damage):
     workspace = used(3)
     ledger = workspace.folder / "ledger.db"
-    newer, older = tcb.all_runs(settings=workspace.settings)
+    newer, older = tcb.runs(settings=workspace.settings)
     sql(ledger, damage)
     code, out, told = command(workspace, ledger, "runs")
     assert (code, newer.id in out, older.id in out, older.id in told) == (3, True, False, True)

@@ -17,6 +17,7 @@ from tcb_ops.errors import OutageError, PlatformStopError
 from tcb_ops.features.simulator import Fault, FaultStep, Simulator
 from tcb_ops.model import Merchant, Outcome
 from tcb_ops.run import Run
+from tcb_ops.runs import scheduler
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.progress import Progress
 
@@ -306,10 +307,10 @@ def test_the_part_file_of_an_abandoned_run_is_refused_and_given_up_with_new_run(
     workspace = open_workspace()
     part, out = workspace.folder / "links.csv.part", workspace.folder / "links.csv"
     part.write_text("# 20260101-000000-beef\n", encoding="utf-8")
-    with pytest.raises(tcb.UsageError, match="discard it with --new-run"):
+    with pytest.raises(tcb.UsageError, match="discard it with new_run=True"):
         tcb.links(workspace.read(), out=out, settings=workspace.settings, limits=QUICK)
     assert part.read_text(encoding="utf-8") == "# 20260101-000000-beef\n"
-    assert tcb.all_runs(settings=workspace.settings) == []  # refused, so never begun
+    assert tcb.runs(settings=workspace.settings) == []  # refused, so never begun
     run = tcb.links(workspace.read(), out=out, settings=workspace.settings, limits=QUICK, new_run=True)
     assert assert_complete(run, 30) == {"linked": 30}
     part.write_text(f"# {run.id}\n", encoding="utf-8")  # what a kill right after the end leaves
@@ -333,12 +334,12 @@ def test_a_part_file_that_is_none_is_never_overwritten(open_workspace):
 )
 def test_links_are_written_over_nothing_but_an_earlier_links_file(open_workspace, name):
     workspace = open_workspace()
-    tcb.all_runs(settings=workspace.settings)  # so that there is a ledger
+    tcb.runs(settings=workspace.settings)  # so that there is a ledger
     before = {file: file.read_bytes() for file in workspace.folder.glob("*.csv")}
-    with pytest.raises(tcb.UsageError, match="--out"):
+    with pytest.raises(tcb.UsageError, match="out "):
         tcb.links(workspace.read(), out=workspace.folder / name, settings=workspace.settings)
     assert {file: file.read_bytes() for file in before} == before
-    assert tcb.all_runs(settings=workspace.settings) == []
+    assert tcb.runs(settings=workspace.settings) == []
     assert not workspace.sim.calls
 
 
@@ -386,7 +387,7 @@ def test_of_two_commands_on_one_list_at_once_one_works_and_one_is_told(open_work
 def test_a_stopped_appid_is_not_asked_again_after_a_resume_though_its_turn_had_not_come(
     open_workspace, assert_complete, wait_for, monkeypatch
 ):
-    monkeypatch.setattr("tcb_ops.runs.scheduler.COMING", 4)
+    monkeypatch.setattr(scheduler, "COMING", 4)
     stopped = [Merchant("wxbad", "停用", f"bad-{n}-1a2b3c") for n in range(30)]
     others = [Merchant(f"wx{n}", f"商户 {n}", f"env-{n}-1a2b3c") for n in range(30)]
     refusing = Fault(appid="wxbad", step=FaultStep.LINK, errcode=61003)

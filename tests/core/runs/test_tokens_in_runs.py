@@ -185,7 +185,7 @@ def test_a_token_server_that_does_not_let_us_in_stops_the_run(open_workspace, as
     assert audit.record.stopped is not None
     assert audit.record.stopped.en.endswith("tokens.auth_header."), "an audit leaves nothing pending"
     assert "tokens.auth_header. The run stops; unfinished rows stay pending." in caught.value.text.en
-    _, upload = tcb.all_runs(settings=settings)
+    _, upload = tcb.runs(settings=settings)
     assert assert_complete(upload, 30) == {"pending": 30}
     assert upload.record.stopped == caught.value.reason
 

@@ -42,6 +42,7 @@ from tcb_ops.features.cluster.task import (
 )
 from tcb_ops.features.simulator import Fault
 from tcb_ops.model import Merchant, Outcome, RowEnd
+from tcb_ops.runs import ledger
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.locks import host_name
 from tcb_ops.runs.records import EnvRecord, Usage
@@ -155,7 +156,7 @@ def test_a_worker_that_ended_its_work_was_not_lost_and_is_not_waited_for(run, co
 def test_a_worker_frozen_in_a_commit_blocks_nobody_for_long(run, coordinator, place, monkeypatch):
     if "://" not in place:
         pytest.skip("the nanny of a local worker kills it, which frees the file")
-    monkeypatch.setattr("tcb_ops.runs.ledger.IDLE_SECONDS", 1)
+    monkeypatch.setattr(ledger, "IDLE_SECONDS", 1)
     with closing(worker(place)) as frozen, closing(worker(place, "ops-2/2")) as next_one:
         frozen.claim()
         with suppress(LedgerError), frozen.writing():  # the transaction stays open, as in a frozen process
@@ -451,7 +452,7 @@ def test_a_scheduler_that_is_not_there_or_not_encrypted_is_refused(
     with pytest.raises(UsageError, match=why) as caught:
         tcb.upload(workspace.read(), cluster=cluster, settings=settings)
     assert caught.value.exit_code == 2
-    assert tcb.all_runs(settings=settings) == []
+    assert tcb.runs(settings=settings) == []
 
 
 @pytest.mark.parametrize(

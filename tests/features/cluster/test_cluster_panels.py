@@ -94,5 +94,5 @@ def test_a_cluster_that_cannot_be_used_is_a_message_and_nothing_is_sent(
     panel.settle()
     assert shown in read(panel.worker.line)
     assert not panel.start.disabled
-    assert tcb.all_runs(settings=panel.context.settings) == []
+    assert tcb.runs(settings=panel.context.settings) == []
     assert lab.sent == 0

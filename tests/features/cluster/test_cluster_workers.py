@@ -104,7 +104,7 @@ def test_workers_that_waited_for_a_frozen_starting_process_go_on(
     process = started(workspace, scheduler.address)
     wait_for(lambda: workspace.sim.stats["stored"] >= 10)
     os.kill(process.pid, signal.SIGSTOP)
-    (run,) = tcb.all_runs(settings=workspace.settings)
+    (run,) = tcb.runs(settings=workspace.settings)
 
     def one_has_stopped() -> bool:
         with closing(CoordinatorLedger(workspace.settings.ledger)) as ledger:

@@ -18,10 +18,10 @@ from tcb_ops.features.merchants.check import (
     Issue,
     MerchantAnswers,
     MerchantState,
+    MerchantStates,
     draw_states,
     judge,
     of_the_component,
-    write_states,
 )
 from tcb_ops.features.merchants.queries import AT_ONCE, begin_check, map_concurrently
 from tcb_ops.features.simulator import EnvStatus, Fault, FaultStep, SimulatedAccount, SimulatedEnvironment
@@ -154,11 +154,8 @@ def test_what_the_platform_says_neither_moves_the_cursor_nor_runs_in_a_spreadshe
         nasty, issues=(Issue("48001", Bilingual("m", "含"), Bilingual("d", "做"), "@errmsg"),)
     )
     assert "\x1b" not in drawn([one])
-    write_states(
-        [one, state(2, "halted", "45009"), state(3, token=True, quota=Quota(9, 2, 7))],
-        tmp_path / "s.csv",
-        Lang.ZH,
-    )
+    states = MerchantStates([one, state(2, "halted", "45009"), state(3, token=True, quota=Quota(9, 2, 7))])
+    states.write(tmp_path / "s.csv", Lang.ZH)
     assert (
         (tmp_path / "s.csv").read_bytes().startswith(b"\xef\xbb\xbfappid,merchant,env,owner,left,works,token")
     )
@@ -178,7 +175,7 @@ def test_what_the_platform_says_neither_moves_the_cursor_nor_runs_in_a_spreadshe
 def test_where_no_limit_is_known_no_figure_is_told(tmp_path):
     one = state(1, token=True, quota=Quota(0, 0, 0))
     assert one.as_dict(Lang.EN)["quota"] is None
-    write_states([one], tmp_path / "s.csv", Lang.EN)
+    MerchantStates([one]).write(tmp_path / "s.csv", Lang.EN)
     with (tmp_path / "s.csv").open(encoding="utf-8-sig", newline="") as file:
         (line,) = csv.DictReader(file)
     assert [line[name] for name in ("daily_limit", "used", "remain")] == ["", "", ""]

@@ -33,7 +33,7 @@ def counts(run_name="latest", kind=None):
     opened = (
         tcb.open_run(run_name)
         if kind is None
-        else max((each for each in tcb.all_runs() if each.record.kind == kind), key=lambda each: each.id)
+        else max((each for each in tcb.runs() if each.record.kind == kind), key=lambda each: each.id)
     )
     return {str(outcome): rows for outcome, rows in opened.outcomes.items()}
 

@@ -192,7 +192,7 @@ def test_nothing_is_taken_back_beside_an_unfinished_upload_of_the_same_paths(ope
         assert refused.value.exit_code == 2
         assert f"--resume {unfinished}" in refused.value.text.en
     assert workspace.sim.stats == calls
-    assert len(tcb.all_runs(settings=workspace.settings)) == 2  # what was refused is not in the ledger
+    assert len(tcb.runs(settings=workspace.settings)) == 2  # what was refused is not in the ledger
     tcb.resume(unfinished, **options)
     assert undo(workspace, first).counts == {"deleted": 1, "not_undoable": 1}
 

@@ -280,7 +280,7 @@ def test_files_that_the_ledger_did_not_write_need_foreign(open_workspace):
     workspace.sim.put(TEA.env, "theirs.png", b"another tool's")
     write_csv(workspace.list, ("env", "path"), [(TEA.env, "banner/0.png"), (TEA.env, "theirs.png")])
     batch = tcb.read_paths(workspace.list, workspace.merchants)
-    with pytest.raises(UsageError, match=r"(?s)1 file was not uploaded.*theirs\.png.*--foreign"):
+    with pytest.raises(UsageError, match=r"(?s)1 file was not uploaded.*theirs\.png.*foreign=True"):
         delete(workspace, batch)
     assert len(workspace.sim.objects) == 2
     assert delete(workspace, batch, foreign=True).counts == {"deleted": 2}
