@@ -56,12 +56,12 @@ class HistoryReader(LedgerConnection):
     def earlier(
         self, run: RunRecord, environment: EnvRecord, paths: Sequence[str]
     ) -> dict[str, EarlierUpload]:
-        """Return what earlier runs on this target stored at paths of an environment, where that is certain.
+        """Return what earlier runs on this target stored at paths of an environment, if their last upload succeeded.
 
         A path that an interrupted run may have changed since is left out: a call that was in flight is not in the ledger.
         """
         keys = [(environment.env, path) for path in paths]
-        written = self.written(run.target, run.number, keys, confirmed=True)
+        written = self.written(run.target, run.number, keys, confirmed=True, strict=True)
         return {path: entries[-1] for (_env, path), entries in written.items() if entries[-1].md5}
 
     def _pending(
@@ -88,14 +88,20 @@ class HistoryReader(LedgerConnection):
         return pending
 
     def written(
-        self, target: str, leave_out: int, keys: Sequence[tuple[str, str]], *, confirmed: bool = False
+        self,
+        target: str,
+        leave_out: int,
+        keys: Sequence[tuple[str, str]],
+        *,
+        confirmed: bool = False,
+        strict: bool = False,
     ) -> dict[tuple[str, str], list[EarlierUpload]]:
         """Return what runs to a target put at some (env, path), the oldest first.
 
         The MD5 is empty where a file was deleted, or it is not certain what is there. Of a kind of run, or an outcome, that is
         not known, the outcome is UNKNOWN. Last come the pending rows of unfinished runs that are newer. The run numbered
-        `leave_out` does not count. `confirmed`: with what confirmations found to differ. Of the given environments, paths that
-        were given with another one may be among the result.
+        `leave_out` does not count. `confirmed`: with what confirmations found to differ. `strict`: with every failed row. Of the
+        given environments, paths that were given with another one may be among the result.
         """
         not_writing, kinds, outcomes = (
             _kinds_that_do_not_write(confirmed=confirmed),
@@ -110,7 +116,7 @@ class HistoryReader(LedgerConnection):
         ):
             ended = outcome if kind in kinds else Outcome.UNKNOWN
             sent = calls > 0 or not kind_named(kind).sends_files
-            if ended != Outcome.FAILED or (sent and _in_doubt(reason, attempts, settings)):
+            if ended != Outcome.FAILED or strict or (sent and _in_doubt(reason, attempts, settings)):
                 entries.append((*file, ended, number))
         written: dict[tuple[str, str], list[EarlierUpload]] = {}
         for env, path, _ended_at, *fields, outcome, number in sorted(entries, key=itemgetter(2)):
