@@ -24,6 +24,7 @@ import tcb_ops as tcb
 from tcb_ops.cli.main import cli, run
 from tcb_ops.errcodes import all_errcodes, all_reasons, all_store_codes, describe
 from tcb_ops.i18n import Lang
+from tcb_ops.run import FOR_USERS
 from tcb_ops.settings import Settings, section_models
 
 if TYPE_CHECKING:
@@ -234,7 +235,8 @@ def api(lang: Lang) -> str:
         parts.append(f"## {words(lang, en, zh)}")
         for name in names.split():
             kind = "autoclass" if isinstance(getattr(tcb, name), type) else "autofunction"
-            parts.append(f"```{{eval-rst}}\n.. {kind}:: tcb_ops.{name}\n```")
+            members = f"\n   :members: {', '.join(FOR_USERS.split())}" if name == "Run" else ""
+            parts.append(f"```{{eval-rst}}\n.. {kind}:: tcb_ops.{name}{members}\n```")
     return "\n\n".join(parts)
 
 

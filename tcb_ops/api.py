@@ -382,7 +382,7 @@ def upload_link(env: str, path: str, *, appid: str | None = None, **options: Unp
     """
     from tcb_ops.lists import merchants as merchants_file
     from tcb_ops.lists.paths import path_problem
-    from tcb_ops.runs.loop import submit_coroutine
+    from tcb_ops.runs.loop import result_of, submit_coroutine
     from tcb_ops.runs.single_calls import merchant_of, request_link
 
     settings = settings_for(options)
@@ -391,4 +391,4 @@ def upload_link(env: str, path: str, *, appid: str | None = None, **options: Unp
     merchants = merchants_file.read_merchants(settings.merchants)
     merchant = merchant_of(env, appid, merchants)
     with opened_target(settings, lambda: merchants) as opened:
-        return submit_coroutine(request_link(merchant, path, opened)).result()
+        return result_of(submit_coroutine(request_link(merchant, path, opened)))

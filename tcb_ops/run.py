@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from tcb_ops.start import StartOptions
 
 
-_SHOWN = "id counts succeeded stopped results failed errcodes causes timeline links changes audit retry final report export write_into"
+FOR_USERS = "id counts succeeded stopped results failed errcodes causes timeline links changes audit retry final report export write_into"
 """The names of a Run that are for users, and so for completion; the front ends use more."""
 
 
@@ -61,7 +61,7 @@ class Run:
         return f"<Run {self.id} {self.record.kind}: {counts}{mark}>"
 
     def __dir__(self) -> list[str]:
-        return _SHOWN.split()
+        return FOR_USERS.split()
 
     def _repr_html_(self) -> str:
         from tcb_ops.reports.formats.notebook import run_html

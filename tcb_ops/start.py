@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from functools import wraps
-from inspect import unwrap
+from inspect import cleandoc, unwrap
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypedDict
@@ -240,7 +240,8 @@ def blocking(start: Callable[_P, RunHandle]) -> Callable[_P, Run]:
 
     call.__name__ = call.__qualname__ = name
     call.__annotations__ = begin.__annotations__ | {"return": "Run"}
-    call.__doc__ = f"Call `{start.__name__}` and wait for the run's end. {start.__doc__}"
+    ending = f"It waits for the run's end and returns the Run; `{start.__name__}` returns at once."
+    call.__doc__ = f"{cleandoc(start.__doc__ or '')}\n\n{ending}"
     return checked(call)
 
 

@@ -84,11 +84,12 @@ def write_table(
 @contextmanager
 def new_workbook(file: Path) -> Iterator[Any]:
     """Yield a workbook of XlsxWriter whose rows are written in order; it is in the file at the end. Raises OSError."""
+    options = {"constant_memory": True, "default_date_format": "yyyy-mm-dd hh:mm"}
     from xlsxwriter import Workbook
 
     packed = BytesIO()  # after an error, XlsxWriter would write to a file again and print a trace
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=".xlsx-") as scratch:
-        book = Workbook(packed, {"constant_memory": True, "tmpdir": scratch})
+        book = Workbook(packed, {**options, "tmpdir": scratch})
         try:
             yield book
             book.close()
@@ -127,7 +128,7 @@ class Tables:
 
         for column, head in enumerate(heads):
             self.put(sheet, top, column, head, self.head)
-        widths = [cell_len(head[:_WIDEST]) + 4 for head in heads]  # room for the filter's button
+        widths = [cell_len(str(head)[:_WIDEST]) + 4 for head in heads]  # room for the filter's button
         texts = [self._long_text if column in wrapped else self._text for column in range(len(heads))]
         line, numbers = top, set[int]()
         for line, values in enumerate(lines, top + 1):
@@ -136,7 +137,9 @@ class Tables:
                     continue
                 if not isinstance(value, str):
                     numbers.add(column)
-                self.put(sheet, line, column, value, texts[column] if isinstance(value, str) else self.plain)
+                style = texts[column] if isinstance(value, str) else self.plain
+                # A time without a style gets that of the workbook.
+                self.put(sheet, line, column, value, style if isinstance(value, str | int | float) else None)
                 if line - top <= _MEASURED:
                     widths[column] = max(widths[column], cell_len(str(value)[:_WIDEST]) + 1)
         for column, width in enumerate(widths):
@@ -148,12 +151,10 @@ class Tables:
         # No warning marks at texts such as 007.
         sheet.ignore_errors({"number_stored_as_text": f"A1:XFD{line + 1}"})
 
-    def put(
-        self, sheet: Worksheet, line: int, column: int, value: str | float, style: Format | None = None
-    ) -> None:
-        """Write a number as a number, and a text as exactly that text."""
+    def put(self, sheet: Worksheet, line: int, column: int, value: Any, style: Format | None = None) -> None:
+        """Write a number or a time as such, and a text as exactly that text."""
         if not isinstance(value, str):
-            sheet.write_number(line, column, value, style)
+            sheet.write(line, column, value, style)
             return
         text = self._mask(value)
         text = _fitting(text) if len(text) * 2 > LONGEST else text

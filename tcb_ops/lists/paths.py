@@ -21,17 +21,12 @@ from tcb_ops.formatting import EDGE, shown, trim, unguard
 from tcb_ops.i18n import Text, _, ngettext
 from tcb_ops.lists.batch import Batch, OnBad, Problems, Staging
 from tcb_ops.lists.input_files import (
-    decode,
-    digest,
     input_error,
-    is_workbook,
-    open_bytes,
-    readable,
     refused,
 )
 from tcb_ops.lists.merchants import Merchants, Resolve, Unresolved, cached_resolve
 from tcb_ops.lists.row_files import SourceCheck, conceal, concealed, path_map, refuse_sources, split_source
-from tcb_ops.lists.table import LIST_COLUMNS, Columns, Rows, Table, read_table, read_workbook
+from tcb_ops.lists.table import LIST_COLUMNS, Columns, Rows, Table, open_table
 from tcb_ops.lists.workbook import CellKind, NonTextCell, non_text_problem, not_computed
 from tcb_ops.model import Problem, Row, Secret, is_source
 
@@ -397,21 +392,8 @@ def _open_table(
         table = Table(source.headers, 1, records, _("in memory"), ",")
         yield table, "", size, sums.hexdigest()
         return
-    name = str(source)
-    with open_bytes(source) as raw:
-        if is_workbook(raw):
-            with readable(name):
-                table = read_workbook(raw, columns.rate, sheet=sheet, header_line=header_line, rows=rows)
-            yield table, table.layout.en, *digest(raw)
-            return
-        if sheet:
-            raise UsageError(_("--sheet: {name} is not a workbook; omit the option", name=name))
-        decoded = decode(raw, name)
-        with readable(name):
-            table = read_table(decoded.text, columns.rate, header_line=header_line)
-        layout = _("{encoding}, {layout}", encoding=decoded.encoding, layout=table.layout)
-        table = replace(table, layout=layout)
-        yield table, decoded.encoding, decoded.bytes, decoded.sha256
+    with open_table(source, columns.rate, sheet=sheet, header_line=header_line, rows=rows) as opened:
+        yield opened
 
 
 def _find_columns(name: str, table: Table, columns: Columns) -> dict[str, int]:

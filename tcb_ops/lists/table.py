@@ -10,17 +10,17 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple, TypeAlias, TypeVar
 
-from tcb_ops.errors import BrokenTableError
+from tcb_ops.errors import BrokenTableError, UsageError
 from tcb_ops.formatting import fold, shown, trim
 from tcb_ops.i18n import Text, _
-from tcb_ops.lists.input_files import CHANGED, decode, digest, input_error, is_workbook, open_bytes
+from tcb_ops.lists.input_files import CHANGED, decode, digest, input_error, is_workbook, open_bytes, readable
 from tcb_ops.lists.workbook import Area, Book, CellKind, NonTextCell, Sheet, non_text_problem, not_computed
 from tcb_ops.model import Problem, file_problem
 
@@ -316,6 +316,30 @@ class Line:
         return file_problem(message, fix, line=self.number, column=column, value=shown(self.value(name)))
 
 
+@contextmanager
+def open_table(
+    source: str | Path, rate: Rate, *, sheet: str = "", header_line: int = 0, rows: Rows | None = None
+) -> Iterator[tuple[Table, str, int, str]]:
+    """Open an input file, text or a workbook. Yields its table, its encoding as displayed, its bytes and its SHA-256.
+
+    Raises InputError, and UsageError if a sheet of a text is asked for.
+    """
+    name = str(source)
+    with open_bytes(source) as raw:
+        if is_workbook(raw):
+            with readable(name):
+                table = read_workbook(raw, rate, sheet=sheet, header_line=header_line, rows=rows)
+            yield table, table.layout.en, *digest(raw)
+            return
+        if sheet:
+            raise UsageError(_("--sheet: {name} is not a workbook; omit the option", name=name))
+        decoded = decode(raw, name)  # keeps it alive: collecting its wrapper closes the file
+        with readable(name):
+            table = read_table(decoded.text, rate, header_line=header_line)
+        layout = _("{encoding}, {layout}", encoding=decoded.encoding, layout=table.layout)
+        yield replace(table, layout=layout), decoded.encoding, decoded.bytes, decoded.sha256
+
+
 def read_lines(
     source: str | Path, columns: Columns, parse: Callable[[Iterator[Line], list[Problem]], Iterable[_T]]
 ) -> tuple[list[_T], str]:
@@ -326,14 +350,9 @@ def read_lines(
     """
     values: list[_T] = []
     problems: list[Problem] = []
-    with open_bytes(source) as raw:
+    with open_table(source, columns.rate, rows="all") as (table, _encoding, _size, sha256):
+        positions, problems = columns.find(table.headers, table.header_line)
         try:
-            if is_workbook(raw):
-                table, sha256 = read_workbook(raw, columns.rate, rows="all"), digest(raw)[1]
-            else:
-                decoded = decode(raw, str(source))  # keeps it alive: collecting its wrapper closes the file
-                table, sha256 = read_table(decoded.text, columns.rate), decoded.sha256
-            positions, problems = columns.find(table.headers, table.header_line)
             if not problems:
                 values = list(parse(_lines(table, positions, problems), problems))
         except BrokenTableError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 import signal
 import threading
@@ -43,6 +44,10 @@ def opened_cluster(cluster: str, settings: Settings) -> Iterator[Client]:
 
     `cluster`: `local:N`, or the URL of a scheduler. Raises UsageError if it cannot work on a run.
     """
+    if os.name == "nt":
+        raise UsageError(
+            _("A cluster has not been tried on Windows: run without --cluster, or on Linux or macOS.")
+        )
     try:
         from distributed.utils import silence_logging_cmgr
     except ModuleNotFoundError:

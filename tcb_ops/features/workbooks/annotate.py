@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass, replace
-from io import BytesIO
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +32,7 @@ from tcb_ops.reports.formats.csv import RESULT_COLUMNS, own_values
 from tcb_ops.reports.run_views import RunReader
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.records import RunRecord
-from tcb_ops.table_files import LONGEST, NOT_XML, write_text
+from tcb_ops.table_files import LONGEST, NOT_XML, Tables, new_workbook
 
 if TYPE_CHECKING:
     from openpyxl import Workbook
@@ -182,9 +181,18 @@ def split_workbook(
         with _new(dest) as part:
             part.mkdir()
             names = _file_names(original.stem, list(lines_of), lang)
+            title = _NOT_IN_SHEET_NAMES.sub("_", sheet.title)[:31].strip("'") or None
             for name, lines in zip(names, lines_of.values(), strict=True):
-                selected = [listed.header_line, *lines]
-                (part / name).write_bytes(_selected(sheet, listed.header_line, first, selected, texts))
+                with new_workbook(part / name) as divided:
+                    copied = divided.add_worksheet(title)
+                    head, *rows = (
+                        [
+                            *(sheet.cell(line, column).value for column in range(1, first)),
+                            *texts.get(line, ()),
+                        ]
+                        for line in (listed.header_line, *lines)
+                    )
+                    Tables(divided, str).write(copied, head, rows)
     return dest
 
 
@@ -340,37 +348,6 @@ def _set_widths(sheet: Worksheet, first: int) -> None:
                 del sheet.column_dimensions[name]
     for column, width in enumerate(WIDTHS, first):
         sheet.column_dimensions[letters(column)].width = width
-
-
-# --- a workbook per value -------------------------------------------------------------------------------------------
-
-
-def _selected(
-    sheet: Worksheet,
-    header_line: int,
-    first: int,
-    lines: Sequence[int],
-    texts: dict[int, Sequence[str]],
-) -> bytes:
-    """Return a new workbook with these lines of a sheet: values of their types, a text as exactly that text."""
-    from xlsxwriter import Workbook as NewWorkbook
-
-    content = BytesIO()
-    with NewWorkbook(content, {"in_memory": True, "default_date_format": "yyyy-mm-dd hh:mm"}) as book:
-        copied = book.add_worksheet(_NOT_IN_SHEET_NAMES.sub("_", sheet.title)[:31].strip("'") or None)
-        copied.freeze_panes(1, 0)
-        for column, width in enumerate(WIDTHS, first - 1):
-            copied.set_column(column, column, width)
-        plain, bold = book.add_format(), book.add_format({"bold": True})
-        for row, line in enumerate(lines):
-            style = bold if line == header_line else plain
-            values = [sheet.cell(line, column).value for column in range(1, first)]
-            for column, value in enumerate([*values, *texts.get(line, ())]):
-                if isinstance(value, str):
-                    write_text(copied, row, column, value[:LONGEST], style, plain)
-                else:
-                    copied.write(row, column, value)
-    return content.getvalue()
 
 
 # --- values of the column ----------------------------------------------------------------------------------------------

@@ -67,7 +67,14 @@ CHROMIUM = "TCB_OPS_CHROMIUM"
 """The environment variable that names the browser; empty for none."""
 _BROWSERS = (
     "chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge", "msedge",
+    "Google Chrome", "Microsoft Edge",
 )  # fmt: skip
+_BROWSER_FOLDERS = (
+    r"${ProgramFiles}\Google\Chrome\Application", r"${ProgramFiles(x86)}\Microsoft\Edge\Application",
+    r"${ProgramFiles}\Microsoft\Edge\Application", r"${LocalAppData}\Google\Chrome\Application",
+    "/Applications/Google Chrome.app/Contents/MacOS", "/Applications/Microsoft Edge.app/Contents/MacOS",
+)  # fmt: skip
+"""Where Windows and macOS install browsers, which are not in PATH there."""
 
 
 def page(
@@ -171,10 +178,13 @@ def add_pdf(page: Path, pdf: Path) -> Text | None:
 
 
 def find_chromium() -> str | None:
-    """Find a Chromium: the one that TCB_OPS_CHROMIUM names (empty: none), else the first in PATH."""
+    """Find a Chromium: the one that TCB_OPS_CHROMIUM names (empty: none), else one in PATH or its usual folder."""
     named = os.environ.get(CHROMIUM)
     names = _BROWSERS if named is None else (named,)
-    return next((program for name in names if name and (program := shutil.which(name))), None)
+    folders = os.pathsep.join(
+        [os.environ.get("PATH", os.defpath), *map(os.path.expandvars, _BROWSER_FOLDERS)]
+    )
+    return next((program for name in names if name and (program := shutil.which(name, path=folders))), None)
 
 
 def write_pdf(page: Path, pdf: Path, *, timeout: float = 60) -> Text | None:
