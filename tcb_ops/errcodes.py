@@ -169,7 +169,7 @@ def all_errcodes() -> tuple[Errcode, ...]:
             core=line["core"] == "yes",
             source=line["source"],
         )
-        for line in _lines("errcodes.csv")
+        for line in catalogue_lines("errcodes.csv")
     )
 
 
@@ -185,7 +185,7 @@ def all_store_codes() -> tuple[StoreCode, ...]:
             decision=Decision(line["decision"]),
             scope=Scope(line["scope"]),
         )
-        for line in _lines("storecodes.csv")
+        for line in catalogue_lines("storecodes.csv")
     )
 
 
@@ -196,7 +196,7 @@ def all_reasons() -> dict[str, ReasonTexts]:
     return {
         line["reason"]: ReasonTexts(Bilingual(line["label_en"], line["label_zh"]), **_meaning(line))
         for table in tables
-        for line in _lines(table)
+        for line in catalogue_lines(table)
     }
 
 
@@ -284,7 +284,7 @@ def _by_errcode(owner: Owner) -> dict[int, Errcode]:
     """Return the entries by errcode; some have other texts in an environment of the platform's own."""
     entries = {entry.code: entry for entry in all_errcodes()}
     if owner is Owner.PLATFORM:
-        for line in _lines("componentcodes.csv"):
+        for line in catalogue_lines("componentcodes.csv"):
             code = int(line["errcode"])
             entries[code] = replace(entries[code], **_meaning(line))
     return entries
@@ -299,7 +299,8 @@ def _meaning(line: dict[str, str]) -> dict[str, Any]:
     return {name: Bilingual(line[f"{name}_en"], line[f"{name}_zh"]) for name in ("meaning", "action")}
 
 
-def _lines(name: str) -> list[dict[str, str]]:
+def catalogue_lines(name: str) -> list[dict[str, str]]:
+    """Return the lines of a table of this package, by the names of its columns."""
     import csv
     from importlib.resources import files
 

@@ -291,6 +291,17 @@ class Run:
         """
         return provided("Run.audit")(self)
 
+    def why(self, *, every: bool = False) -> Any:
+        """Ask WeChat why rows did not succeed: Diagnoses, a list with `frame()`; each says who must act.
+
+        `every`: ask about every merchant of each cause instead of one. Raises UsageError.
+        """
+        return provided("Run.why")(self, every=every)
+
+    def keep_verdicts(self, verdicts: list[dict[str, Any]]) -> None:
+        """Keep verdicts about this run in its ledger, instead of earlier ones."""
+        self._ledger.keep_verdicts(self.record, verdicts)
+
     def findings(self, receiver: str = "") -> Findings | None:
         """Return what the run found, compared with the previous one of the target and part; None for a kind without.
 

@@ -60,7 +60,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Start with the longest tests, so that all processes end at the same time; `make shuffle` keeps its order."""
     if not config.pluginmanager.hasplugin("randomly"):
-        longest = ("browser", "notebook", "kill", "slow")
+        longest = ("browser", "notebook", "kill", "slow", "integration")
         items.sort(
             key=lambda item: [
                 item.get_closest_marker("xdist_group") is None,

@@ -208,7 +208,7 @@ def opened_page(
     found = Opened(page, f"{base}/{view}/{path}?token=e2e&reset", shots)
     page.on("console", found.heard)
     page.on("pageerror", lambda error: found.errors.append(str(error)))
-    page.set_default_timeout(100_000)
+    page.set_default_timeout(240_000)
     try:
         found.load()
         yield found

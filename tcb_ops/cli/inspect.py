@@ -269,6 +269,7 @@ def explain(code: str, *, common: CommonOptions) -> int:
     from tcb_ops.errcodes import Errcode, all_reasons, describe, errcode
     from tcb_ops.errcodes import explain as look_up
     from tcb_ops.reports.explanations import COMPONENT_MARK, ETAG_MISMATCH
+    from tcb_ops.runs.verdicts import presumed_verdict
 
     _settings, console = common.start()
     number = code.removesuffix(COMPONENT_MARK)
@@ -284,11 +285,15 @@ def explain(code: str, *, common: CommonOptions) -> int:
         name = str(entry.code)
         if isinstance(entry, Errcode):
             name, source = f"{entry.code} {entry.name}" if entry.known else "", entry.source
+    presumed = presumed_verdict(str(facts["code"]))
     if common.json:
-        console.json(facts | {"meaning": meaning.of(console.lang), "action": action.of(console.lang)})
+        texts_shown = {"meaning": meaning.of(console.lang), "action": action.of(console.lang)}
+        console.json(facts | texts_shown | {"who": str(presumed.who)})
         return 0
     console.print(_("{name}: {meaning}", name=name, meaning=meaning) if name else meaning)
     console.print(_("What to do: {action}", action=action))
+    if str(facts["code"]) != "0":
+        console.print(_("Who must act: {who}.", who=presumed.who_acts))
     if itself is not None:
         console.print(_("By itself, tcb-ops {itself}.", itself=itself))
     if source:

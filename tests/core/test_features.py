@@ -27,6 +27,7 @@ COMMANDS = {
     "notebooks": ("notebook", "lab"),
     "simulator": ("simulate", "demo", "upload list.csv --root files --target simulator"),
     "stored": ("confirm", "delete", "sync", "undo"),
+    "why": ("why", "why latest"),
     "workbooks": ("report --into list.xlsx",),
 }
 """The commands of each feature that can be deleted, and of others the options that it brings."""

@@ -107,7 +107,7 @@ def test_of_a_ledger_that_was_replaced_no_row_is_shown(lab, panel, read):
 
 @pytest.mark.parametrize("content", [None, b"no database at all" * 100], ids=["deleted", "replaced"])
 def test_of_a_run_that_loses_its_ledger_nothing_is_left_hanging(open_lab, read, wait_for, content):
-    lab = open_lab(faults=[Fault(delay=0.2)])
+    lab = open_lab(faults=[Fault(delay=1.0)])
     panel = lab.uploads()
     panel.start.click()
     wait_for(lambda: "30 rows" in read(panel.monitor.bar))
@@ -139,7 +139,7 @@ def test_a_run_that_was_deleted_by_retention_is_reported(lab, panel, read):
 
 
 def test_two_panels_on_one_run_agree_and_one_of_them_may_cancel(open_lab, wait_for):
-    lab = open_lab(faults=[Fault(delay=0.3)])
+    lab = open_lab(faults=[Fault(delay=3.0)])
     first = lab.uploads()
     first.start.click()
     wait_for(lambda: first.monitor.running)

@@ -181,7 +181,8 @@ def test_resuming_and_retrying_are_confirmed_too(open_lab, read, cut_off, button
 
     from tcb_ops.features.simulator import Fault
 
-    lab = open_lab(many(TEA, rows=20), [Fault(path="banner/3.png", errcode=40097), Fault(delay=0.1)])
+    refused, slow = Fault(path="banner/3.png", errcode=40097), Fault(delay=1.0)
+    lab = open_lab(many(TEA, rows=20), [refused, slow] if cut_off else [refused])
     panel = lab.uploads()
     panel.start.click()
     panel.worker.settle()

@@ -43,7 +43,7 @@ def test_links_never_look_at_local_files(open_lab):
 
 
 def test_links_of_a_run_that_was_cut_off_are_not_given_up_unless_asked_for(open_lab, read):
-    lab = open_lab(many(BOOKS, rows=40), [Fault(delay=0.1)])
+    lab = open_lab(many(BOOKS, rows=40), [Fault(delay=0.5)])
     panel = lab.links()
     panel.start.click()
     panel.worker.settle()
@@ -112,7 +112,7 @@ def test_a_path_and_none_are_taken_as_text_and_anything_else_is_refused_in_words
 
 
 def test_a_run_that_ends_while_another_is_shown_is_listed_as_it_is(open_lab):
-    lab = open_lab(many(TEA, rows=10), [Fault(delay=0.1)])
+    lab = open_lab(many(TEA, rows=10), [Fault(delay=1.0)])
     audits = lab.audits()
     press(audits)
     panel = lab.uploads()

@@ -17,7 +17,7 @@ from tcb_ops.run import RunHandle
 
 pytestmark = pytest.mark.integration
 
-SLOW = [Fault(delay=0.1)]
+SLOW = [Fault(delay=0.5)]
 
 
 def hidden(widget):
@@ -86,6 +86,7 @@ def test_cancel_ends_tidily_and_resume_does_the_rest_without_the_list(
     assert assert_complete(panel.run, 60)["pending"] > 0
     (lab.workspace.folder / "list.csv").unlink()
     first = panel.run.id
+    lab.workspace.sim.play([])
     press(panel, panel.monitor.resume.button)
     assert panel.run.id == first
     assert assert_complete(panel.run, 60) == {"uploaded": 60}
@@ -263,6 +264,7 @@ def test_a_run_of_another_process_is_followed_its_holder_named_and_its_end_seen(
     panel.settle()
     assert panel.run.holder() is None
     assert panel.monitor.state is RunState.UNFINISHED
+    lab.workspace.sim.play([])
     press(panel, panel.monitor.resume.button)
     assert panel.run.counts == {"uploaded": 60}
 
@@ -286,12 +288,14 @@ def test_buttons_answer_from_any_thread(open_lab):
 
 
 def test_a_second_click_while_a_run_is_running_begins_nothing(open_lab, read):
-    panel = open_lab(many(TEA, rows=40), SLOW).uploads()
+    lab = open_lab(many(TEA, rows=40), SLOW)
+    panel = lab.uploads()
     panel.start.click()
     panel.worker.settle()
     first = panel.run.id
     panel.start.click()
     panel.worker.settle()
     assert f"Run {first} is still running here" in read(panel.worker.line)
+    lab.workspace.sim.play([])
     panel.settle()
     assert [run.id for run in tcb.runs()] == [first]

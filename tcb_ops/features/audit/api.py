@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 def start_audit(
     merchants: Merchants | str | Path = "",
     *,
-    write_probe: bool = False,
     confirm_after: float = 0.0,
     known: str | Path | None = None,
     report: str | Path | None = None,
@@ -57,7 +56,7 @@ def start_audit(
     """Start an audit, or resume the unfinished one.
 
     Each environment of the merchants (by default those of the settings' file) that have not left is healthy, unhealthy or unknown, by its token, permission set,
-    status and quota, and an upload link for a probe path. `write_probe`: a tiny file is uploaded there and deleted again.
+    status and quota, and an upload link for a probe path.
     If a problem that affects every merchant stops the audit, the run still ends: environments not checked are unknown,
     and `Run.stopped` has the reason.
 
@@ -72,7 +71,7 @@ def start_audit(
     )
     listed, settings = merchants_for(merchants, options), settings_for(options)
     failures = [line.to_json() for line in known_failures(known, settings)]
-    about = {"write_probe": write_probe, "confirm_after": confirm_after, "known": failures}
+    about: dict[str, object] = {"confirm_after": confirm_after, "known": failures}
     if known is not None:
         about["known_file"] = str(Path(known).absolute())
     selection = options.get("selection", "")

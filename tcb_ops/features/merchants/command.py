@@ -98,7 +98,7 @@ def check(out: Path | None, *, common: CommonOptions) -> int:
     if out:
         MerchantStates(states).write(out, settings.lang)
     works = sum(state.works for state in states)
-    cannot = sum(bool(state.issues) for state in states)
+    cannot = sum(state.verdict is not None for state in states)
     if common.json:
         console.json(
             {

@@ -33,6 +33,7 @@ from tcb_ops.reports.summary import NextAction, Per, RunSummary, next_actions
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.next_commands import fixed_list, quoted, resume, retry
 from tcb_ops.runs.stop_errors import stop_text
+from tcb_ops.runs.verdicts import VERDICTS, read_verdict
 from tcb_ops.settings import Settings
 
 CAUSES = 12
@@ -126,6 +127,7 @@ def page(
         "fixed_list": quoted(fixed_list(settings, run)),
         "named": NAMED,
         "changed": CHANGED,
+        "verdicts": [*filter(None, map(read_verdict, run.settings.get(VERDICTS, ())))],
         "matrix": errcode_matrix(summary.causes),
         "findings": findings,
         "sections": [] if findings is None or findings.stopped is not None else findings.sections(),
@@ -139,7 +141,7 @@ def page(
         "settings": sorted(
             (name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
             for name, value in run.settings.items()
-            if value != ""
+            if value != "" and name != VERDICTS
         ),
         "versions": versions,
     }

@@ -60,7 +60,7 @@ def execute(elsewhere, capsys):
 
 @pytest.mark.kill
 def test_an_interrupted_upload_is_resumed(open_cli, wait_for, execute, elsewhere):
-    cli = open_cli(many(TEA, BOOKS, rows=40), [Fault(delay=0.02)])
+    cli = open_cli(many(TEA, BOOKS, rows=40), [Fault(delay=0.05)])
     words = ("upload", "list.csv", "--root", "files", "--concurrency", "4", "--rate", "900", "--json")
     with cli.process(*words) as process:
         wait_for(lambda: cli.workspace.sim.stats["stored"] >= 5)
@@ -79,7 +79,7 @@ def test_an_interrupted_upload_is_resumed(open_cli, wait_for, execute, elsewhere
 
 @pytest.mark.kill
 def test_interrupted_links_are_resumed_into_their_own_file(open_cli, wait_for, execute):
-    cli = open_cli(many(TEA, rows=40), [Fault(delay=0.02)])
+    cli = open_cli(many(TEA, rows=40), [Fault(delay=0.1)])
     with cli.process("links", "list.csv", "--concurrency", "4", "--json") as process:
         wait_for(lambda: cli.workspace.sim.stats["link:0"] >= 5)
         result = stopped(process, signal.SIGTERM)

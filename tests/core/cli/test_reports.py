@@ -237,7 +237,7 @@ def test_a_code_is_explained_in_both_languages(open_cli, code):
     assert result.out.startswith(code)
     assert "What to do: " in result.out
     found = cli("explain", code, "--json").json
-    assert set(found) == {"code", "known", "meaning", "action", "decision", "scope"}
+    assert set(found) == {"code", "known", "meaning", "action", "who", "decision", "scope"}
     assert found["known"] is True
     zh = cli("explain", code, "--lang", "zh").out
     assert "怎么办：" in zh

@@ -17,7 +17,7 @@ from tcb_ops.run import find_handle
 
 pytestmark = pytest.mark.integration
 
-HELD = [Fault(delay=0.01)]
+HELD = [Fault(delay=0.03)]
 ROWS = many(TEA, TEA_TEST, BOOKS, rows=60)
 FEW = ("--concurrency", "8", "--json")
 
@@ -166,7 +166,7 @@ def cut_off(workspace, start, **options):
 
 @pytest.fixture
 def workspace(open_workspace):
-    return open_workspace(many(TEA, rows=60), [Fault(delay=0.05)])
+    return open_workspace(many(TEA, rows=60), [Fault(delay=0.2)])
 
 
 def test_a_run_is_gone_on_with_when_its_list_is_gone(workspace, assert_complete):

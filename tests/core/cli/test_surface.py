@@ -18,7 +18,7 @@ from tcb_ops.kinds import all_kinds
 from tcb_ops.runs.next_commands import _NOT_TAKEN
 
 MOST_LINES = 24
-MOST_OPTIONS = 72
+MOST_OPTIONS = 73
 REPEATED = {"--target", "--ledger", "--merchants", "--tokens", "--config", "--lang"}
 """The shared options that a suggested command repeats."""
 

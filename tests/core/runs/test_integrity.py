@@ -176,7 +176,7 @@ def test_a_damaged_run_is_not_resumed_and_nothing_is_sent(used, damage):
 
 def test_rows_that_vanish_while_the_run_works_are_no_success(open_workspace):
     """The index by environment has lost rows: they are pending, and never taken up."""
-    workspace = open_workspace(many(TEA, rows=40), [Fault(delay=0.02)])
+    workspace = open_workspace(many(TEA, rows=40), [Fault(delay=0.05)])
     lost = False
 
     def lose(_progress: Any) -> None:

@@ -68,7 +68,7 @@ def test_the_server_gives_up_a_holder_that_has_fallen_silent_within_30_seconds(u
 def test_a_run_whose_lock_is_lost_stops_and_is_resumed(
     open_workspace, assert_complete, wait_for, postgres, url, database
 ):
-    workspace = open_workspace(many(TEA, TEA_TEST, BOOKS, rows=60), [Fault(delay=0.02)])
+    workspace = open_workspace(many(TEA, TEA_TEST, BOOKS, rows=60), [Fault(delay=0.1)])
     settings = with_ledger(workspace, url)
     running = tcb.start_upload(workspace.read(), settings=settings, limits=tcb.RunLimits(concurrency=8))
     wait_for(lambda: workspace.sim.stats["stored"] >= 20)
@@ -79,6 +79,7 @@ def test_a_run_whose_lock_is_lost_stops_and_is_resumed(
     assert caught.value.exit_code == 3
     assert 0 < assert_complete(tcb.open_run(running.id, settings=settings), 180)["pending"] < 180
     assert postgres.run(LOCKS, database) == []
+    workspace.sim.play([])
     again = tcb.start_upload(workspace.read(), settings=settings, limits=QUICK)
     assert (again.id, again.resumed) == (running.id, True)
     assert assert_complete(again.wait(), 180) == {"uploaded": 180}

@@ -24,7 +24,7 @@ from tcb_ops.runs.progress import Progress
 pytestmark = pytest.mark.integration
 
 FEW = RunLimits(concurrency=8, per_env=4, backoff=0.01, slow_wait=0.05, patience=0.3)
-HELD = [Fault(delay=0.01)]
+HELD = [Fault(delay=0.03)]
 """Calls that take long enough for a test to act in mid-run."""
 
 START = """

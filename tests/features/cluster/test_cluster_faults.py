@@ -63,7 +63,7 @@ def pid(worker: str) -> int:
 
 
 def assert_rate_held(workspace: Workspace) -> None:
-    """Calls arrive later than they are sent, and bunched on a busy machine: judged over windows of three seconds."""
+    """Calls arrive later than they are sent, and bunched by up to two seconds on a busy machine; twice the rate is found."""
     calls = workspace.sim._state.calls
     by_env = defaultdict(list)
     for call, at in zip(calls, calls.at, strict=True):
@@ -72,7 +72,7 @@ def assert_rate_held(workspace: Workspace) -> None:
     rate = LIMITS.rate or 0
     for times in by_env.values():
         for n, at in enumerate(times):
-            assert sum(1 for other in times[n:] if other < at + 3) <= 3 * rate + 2
+            assert sum(1 for other in times[n:] if other < at + 3) <= (3 + 2) * rate + 2
 
 
 def assert_each_once(
@@ -85,7 +85,7 @@ def assert_each_once(
     assert rows <= workspace.sim.stats["stored"] <= rows + faults * 2 * LIMITS.concurrency
 
 
-@pytest.mark.kill
+@pytest.mark.soak
 def test_a_frozen_worker_is_fenced_and_its_merchants_continue(
     workspace, assert_complete, wait_for, cluster, postgres, database
 ):

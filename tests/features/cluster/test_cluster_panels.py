@@ -17,7 +17,7 @@ from tcb_ops.panels.html import RunState
 
 @pytest.mark.slow
 def test_a_run_on_a_cluster_is_cancelled_and_resumed_here(open_lab, read, wait_for, assert_complete):
-    lab = open_lab(many(TEA, BOOKS, rows=40), [Fault(delay=0.1)])
+    lab = open_lab(many(TEA, BOOKS, rows=40), [Fault(delay=0.5)])
     panel = lab.uploads(cluster="local:2")
     panel.start.click()
     wait_for(lambda: lab.workspace.sim.stats["stored"] >= 5)

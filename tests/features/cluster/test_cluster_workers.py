@@ -93,7 +93,7 @@ def test_a_second_ctrl_c_prints_the_command_that_resumes_and_no_trace(open_works
     assert "--cluster local:2" in err.decode().rpartition("To resume run")[2]
 
 
-@pytest.mark.kill
+@pytest.mark.soak
 def test_workers_that_waited_for_a_frozen_starting_process_go_on(
     open_workspace, assert_complete, wait_for, scheduler
 ):
@@ -194,7 +194,7 @@ def test_a_worker_that_does_not_see_the_ledger_creates_none(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_worker_with_another_version_of_tcb_ops_sends_nothing(open_workspace, scheduler):
     workspace = workspace_of(open_workspace)
     scheduler.start_worker(OTHER_VERSION)

@@ -71,7 +71,7 @@ def test_after_a_suspension_nothing_happens_before_the_lock_is_confirmed(
     if effect == "undo":
         run = tcb.upload(workspace.read(), **options)
     before, slow = sim.stats["stored"], EFFECTS[effect]
-    sim.play([Fault(step=slow, delay=0.5)])
+    sim.play([Fault(step=slow, delay=2.0)])
     if effect == "undo":
         running = tcb.start_undo(run.id, **options)
     else:
@@ -88,7 +88,7 @@ def test_after_a_suspension_nothing_happens_before_the_lock_is_confirmed(
 
 
 def test_no_row_begins_after_the_lease(open_workspace, wait_for, tmp_path, suspended):
-    workspace = open_workspace(many(TEA, rows=4), [Fault(delay=0.3)])
+    workspace = open_workspace(many(TEA, rows=4), [Fault(delay=2.0)])
     running = tcb.start_links(
         workspace.read(),
         out=tmp_path / "links.csv",

@@ -188,7 +188,7 @@ FAILED = {
     "no env": (lambda server: server.file.write_text("appid,name\n"), "merchants", "bad", "1 problem"),
     "ledger": (lambda server: (server.folder / "ledger.db").write_text("-" * 99), "ledger", "bad", "SQLite"),
     "revoked": (lambda server: server.sim.revoke("wxtea"), "tokens", "warning", "61003"),
-    "expired": (lambda server: server.sim.expire("wxtea"), "tokens", "bad", "refused"),
+    "expired": (lambda server: server.sim.expire("wxtea"), "tokens", "bad", "dead_token"),
 }
 
 

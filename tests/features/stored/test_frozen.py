@@ -86,7 +86,7 @@ def rounds(suite):
 
 
 @pytest.mark.kill
-@pytest.mark.parametrize("where", ["sqlite", "postgres"])
+@pytest.mark.parametrize("where", ["sqlite", pytest.param("postgres", marks=pytest.mark.soak)])
 @rounds(1)
 def test_a_frozen_worker_spoils_no_original(
     seed, where, request, open_workspace, assert_complete, wait_for, tmp_path
