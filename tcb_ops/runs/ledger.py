@@ -193,13 +193,12 @@ class Ledger(LedgerReader):
 
     def _keep_files(self, connection: sa.Connection, run: RunRecord) -> None:
         """Keep what a run stored or found at its paths, unless something newer is kept there already."""
-        select, values = self.last_of_paths(run)
         key, columns = pruned_files.primary_key.columns.keys(), pruned_files.c.keys()
         replaced = ", ".join(f"{name} = excluded.{name}" for name in columns if name not in key)
         statement = f"""
-            INSERT INTO pruned_files ({", ".join(columns)}) {select} ON CONFLICT ({", ".join(key)}) DO UPDATE
+            INSERT INTO pruned_files ({", ".join(columns)}) {self.last_of_paths(run)} ON CONFLICT ({", ".join(key)}) DO UPDATE
             SET {replaced} WHERE excluded.ended_at >= pruned_files.ended_at"""  # noqa: S608  own names
-        self.driver(connection, statement, values)
+        self.driver(connection, statement, ())
 
     @staticmethod
     def _remove(connection: sa.Connection, run: RunRecord) -> None:
@@ -226,6 +225,12 @@ class Ledger(LedgerReader):
         """Record the path of a run's links.csv or newest report folder."""
         with self.writing() as connection:
             _set(connection, run.number, report=report)
+
+    def note_settings(self, run: RunRecord, settings: dict[str, Any]) -> RunRecord:
+        """Record settings of a run in place of its own; return the run with them."""
+        with self.writing() as connection:
+            _set(connection, run.number, settings=run_values(replace(run, settings=settings))["settings"])
+        return self.run(run.id)
 
     def note_undelivered(self, run: RunRecord, receivers: Iterable[str]) -> None:
         """Record to which receivers an audit's message has not been delivered."""
@@ -284,7 +289,6 @@ class Ledger(LedgerReader):
 
 
 def _set(connection: sa.Connection, number: int, **values: Any) -> None:
-    """Change a run's own record."""
     connection.execute(runs.update().where(runs.c.number == number).values(values))
 
 

@@ -484,7 +484,6 @@ def earlier_runs(run: RunRecord) -> sa.Select[Any]:
 
 
 def _outcome(run: RunRecord, name: str) -> Outcome:
-    """Return an outcome by its name. Raises KeyError for an unknown one, unless the run's feature is missing."""
     return Outcome(name) if isinstance(run.kind, MissingKind) else OUTCOMES[name]
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tcb_ops.errors import StoppedError, UsageError
 from tcb_ops.frames import INTS, LINES, TIMES, frame_of, frame_of_columns
 from tcb_ops.i18n import Lang, Text, _
-from tcb_ops.model import Outcome, is_simulated
+from tcb_ops.model import Outcome
 from tcb_ops.reports.explanations import ERRCODE, change_lines
 from tcb_ops.reports.formats.charts import Drawing, ErrcodeMatrix, axis_format
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, own_values
@@ -239,7 +239,7 @@ def run_html(summary: RunSummary, settings: Settings) -> str:
     run, counts = summary.run, summary.counts
     sentence = run.kind.verdict(counts, finished=run.finished_at is not None)
     groups = [group for group in summary.codes if group.code != Outcome.PENDING]
-    simulated = is_simulated(run.target)
+    simulated = run.simulated
     changed_by = change_lines(summary.changed_by, settings.zone)
     card = _macros(settings.lang).run_card
     return str(card(run, run.kind.label, sentence, counts, groups, simulated, changed_by))
