@@ -17,7 +17,7 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import aiohttp
 import httpx
@@ -29,11 +29,6 @@ from tcb_ops.errors import TcbOpsError, TransportError, TransportFault
 from tcb_ops.model import is_loopback
 from tcb_ops.resources import exhausted
 from tcb_ops.wechat.responses import HttpResponse
-
-if TYPE_CHECKING:
-    from aiohttp.client_reqrep import ConnectionKey
-    from aiohttp.connector import Connection
-    from aiohttp.tracing import Trace
 
 _FAILURES: Mapping[type[BaseException], tuple[TransportFault, DetailCode]] = {
     aiohttp.ClientConnectorError: (TransportFault.UNREACHABLE, DetailCode.NO_CONNECTION),
@@ -229,7 +224,9 @@ class _Connector(aiohttp.TCPConnector):
     aiohttp would take a second answer to an earlier request for the answer to the next one.
     """
 
-    async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
+    async def _get(
+        self, key: aiohttp.client_reqrep.ConnectionKey, traces: list[aiohttp.tracing.Trace]
+    ) -> aiohttp.connector.Connection | None:
         while (connection := await super()._get(key, traces)) is not None:
             if connection.protocol is None or not connection.protocol.should_close:
                 break
