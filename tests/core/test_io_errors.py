@@ -147,6 +147,8 @@ class Commands:
             recorded, before = self.recorded(), len(self.sent())
             if "\ntcb-ops report " in ended["stderr"]:  # all is done, but for the report
                 again = self.run("report", "latest", "--out", str(self.work / "report"))
+            elif ended["code"] == 1 and self.kind == "upload":  # finished: its rows are retried
+                again = self.run("retry", "latest", "--out", str(self.work / "retried"), *QUICK)
             else:
                 again = self.send()
             assert again["code"] == 0, again["stderr"]
