@@ -29,12 +29,13 @@ No message contains a token, a signature or a URL's query.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
-from tcb_ops.details import Detail
-from tcb_ops.i18n import Text, _
+from tcb_ops.details import Detail, DetailCode
+from tcb_ops.frames import Lines, Tabular
+from tcb_ops.i18n import Lang, Text, _, in_python, verbatim
 from tcb_ops.model import Problem
 
 
@@ -46,24 +47,69 @@ class BrokenTableError(Exception):
         self.problem = problem
 
 
+def error_code(kind: type[Exception]) -> str:
+    """Return the code of a class of errors: `run_not_found` for RunNotFoundError."""
+    return re.sub("(?<!^)(?=[A-Z])", "_", kind.__name__.removesuffix("Error")).lower()
+
+
 class TcbOpsError(Exception):
-    """The root of all errors. `problem`: what happened; `fix`: what to do, if it is a separate sentence; `text`: both."""
+    """The root of all errors. `problem`: what happened; `fix`: what to do, if it is a separate sentence; `text`: both.
+
+    `code`: a stable identifier, of the class, or more precise that of the reason.
+    """
 
     exit_code = 3
     reason: Detail | None = None
     """For an error that stops a run: the reason kept in the ledger."""
+    summary: Mapping[str, Any] = {}
+    """For an error that stopped a run: the run's summary so far."""
+    problems: Sequence[Problem] = ()
+    """What is wrong with each line of a file, or each setting."""
+    code: str
 
     def __init__(self, problem: Text, fix: Text | None = None) -> None:
         self.problem, self.fix = problem, fix
         self.text = problem if fix is None else _("{problem} {fix}", problem=problem, fix=fix)
+        public = next(kind for kind in type(self).__mro__ if kind.__module__ == __name__)
+        self.code = error_code(public)
+        if isinstance(problem, Detail) and problem.code is not DetailCode.TEXT:
+            self.code = str(problem.code)
         super().__init__(self.text.en)
+
+    def to_json(self, lang: Lang) -> dict[str, Any]:
+        """Return what `--json` prints: the summary of a run that was stopped, the error, and its problems."""
+        commands = self.text.commands()
+        lines = self.text.of(lang).split("\n")
+        before = lines[: lines.index(commands[0])] if commands and commands[0] in lines else []
+        purpose = before[-1] if len(before) > 1 else ""
+        message = [line for line in self.problem.of(lang).split("\n") if line not in {*commands, purpose}]
+        error = {
+            "code": self.code,
+            "message": " ".join(message),
+            "fix": purpose if self.fix is None else self.fix.of(lang),
+            "command": commands[0] if commands else "",
+        }
+        problems = [
+            {
+                "line": problem.line,
+                "column": problem.column,
+                "value": problem.value,
+                "problem": problem.message.of(lang),
+                "fix": problem.fix.of(lang),
+            }
+            for problem in self.problems
+        ]
+        return {**self.summary, "error": error, "problems": problems}
+
+    def __str__(self) -> str:
+        return in_python(self.text, Lang.EN)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Let an error pass from one process to another, whatever the arguments of its class."""
         return type(self).__new__, (type(self), *self.args), self.__dict__
 
     def _render_traceback_(self) -> list[str]:
-        return [self.text.en, self.text.zh]
+        return [in_python(self.text, Lang.EN), in_python(self.text, Lang.ZH)]
 
 
 class UsageError(TcbOpsError):
@@ -117,10 +163,10 @@ class MissingFeatureError(UsageError):
         super().__init__(_("this installation of tcb-ops has no feature for {name}.", name=name))
 
 
-class InputError(UsageError):
+class InputError(UsageError, Tabular):
     """A list or a merchants file has problems; nothing was sent.
 
-    `problems`: every problem, in the order of the file. `source`: the file as given. `decided`: how it was read (encoding,
+    `problems`: every problem, in the order of the file; `frame()` has a line for each. `source`: the file as given. `decided`: how it was read (encoding,
     columns), as far as known. `all_missing`: none of the list's files is below the root, and nothing else is wrong.
     """
 
@@ -138,6 +184,23 @@ class InputError(UsageError):
         self.problems = problems
         self.decided = decided
         self.all_missing = all_missing
+        self.shown = False
+        """Whether a screen has shown the problems."""
+        self.advice: Text | None = None
+        """If none of the files is there: which other column may name them."""
+
+    def _table(self, lang: Lang) -> Lines:
+        lines = (
+            (
+                problem.line,
+                problem.column,
+                problem.value,
+                *(in_python(text, lang) for text in (problem.message, problem.fix)),
+            )
+            for problem in self.problems
+        )
+        names = ("line", "column", "value", "problem", "fix")
+        return Lines(verbatim(self.source), names, lines, len(self.problems))
 
 
 class RunNotFoundError(UsageError):

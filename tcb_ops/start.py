@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import wraps
-from inspect import unwrap
+from inspect import cleandoc, unwrap
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypedDict
+from urllib.parse import urlsplit
 
 from tcb_ops.arguments import checked
 from tcb_ops.errors import (
@@ -33,7 +34,6 @@ from tcb_ops.settings import NOT_STARTED, Settings, default_settings, with_targe
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tcb_ops.features.cluster.client import Cluster
     from tcb_ops.lists.merchants import Merchants
     from tcb_ops.lists.paths import TextRows
     from tcb_ops.runs.ledger import Ledger
@@ -67,31 +67,54 @@ def settings_for(options: TargetOptions, run: object = None) -> Settings:
 
 @contextmanager
 def opened_target(settings: Settings, merchants: Callable[[], Iterable[Merchant]]) -> Iterator[Settings]:
-    """Start the embedded simulator if it is the target; yield the settings for it, else the settings unchanged.
+    """Start the embedded simulator if it is the target; yield the settings for it, else those that know what listens.
 
     `merchants`: called for those that the embedded simulator serves. Raises MissingFeatureError without a simulator.
     """
     if not settings.target or settings.api_base != NOT_STARTED:
-        yield settings
+        yield identified(settings)
         return
     with provided("simulator")(settings, merchants) as opened:
         yield opened
 
 
-def merchants_for(merchants: Merchants | str | Path) -> Merchants:
-    """Return the merchants, read if their file is given."""
+def identified(settings: Settings) -> Settings:
+    """Return the settings with what listens at their target, which an http address is asked once."""
+    from tcb_ops.runs.loop import submit_coroutine
+    from tcb_ops.wechat.handshake import listener_at
+
+    if settings.listener is not None or settings.target or urlsplit(settings.api_base).scheme != "http":
+        return settings
+    return replace(settings, listener=submit_coroutine(listener_at(settings.api_base)).result())
+
+
+def limits_for(options: ResumeOptions) -> RunLimits:
+    """Return the limits of a call: those of the bundle, and by name. Raises ArgumentError for one given both ways."""
+    from tcb_ops.runs.limits import RunLimits
+
+    bundle, defaults = options.get("limits") or RunLimits(), asdict(RunLimits())
+    named: dict[str, Any] = {name: options.get(name) for name in defaults if options.get(name) is not None}
+    for name, value in named.items():
+        once = getattr(bundle, name) == defaults[name]
+        check_value(name, value, once, _("given once, by its name or in limits"))
+    return replace(bundle, **named)
+
+
+def merchants_for(merchants: Merchants | str | Path, options: TargetOptions) -> Merchants:
+    """Return the merchants, read if their file is given; by default the file that the settings name."""
     from tcb_ops.lists import merchants as merchants_file
     from tcb_ops.lists.merchants import Merchants
 
     if isinstance(merchants, Merchants):
         return merchants
+    merchants = merchants or settings_for(options).merchants
     with naming("merchants", merchants):
         return merchants_file.read_merchants(merchants)
 
 
 def selected_merchants(merchants: Merchants | str | Path | None) -> Merchants | None:
     """Return the merchants to whose rows a call is narrowed; None for all rows."""
-    return None if merchants is None else merchants_for(merchants)
+    return None if merchants is None else merchants_for(merchants, {})
 
 
 @contextmanager
@@ -185,7 +208,14 @@ class ResumeOptions(TargetOptions, total=False):
     """The keywords that every function takes that works on a run, `resume` included."""
 
     limits: RunLimits | None
-    """None: the defaults of RunLimits."""
+    """A bundle of the following seven, which may also be given by name; None: the default of RunLimits, which explains them."""
+    concurrency: int | None
+    per_env: int | None
+    rate: float | None
+    attempts: int | None
+    backoff: float | None
+    slow_wait: float | None
+    patience: float | None
     progress: OnProgress | None
     """Called with a Progress after commits, in another thread."""
     tokens: TokenSource | None
@@ -221,7 +251,8 @@ def blocking(start: Callable[_P, RunHandle]) -> Callable[_P, Run]:
 
     call.__name__ = call.__qualname__ = name
     call.__annotations__ = begin.__annotations__ | {"return": "Run"}
-    call.__doc__ = f"Call `{start.__name__}` and wait for the run's end. {start.__doc__}"
+    ending = f"It waits for the run's end and returns the Run; `{start.__name__}` returns at once."
+    call.__doc__ = f"{cleandoc(start.__doc__ or '')}\n\n{ending}"
     return checked(call)
 
 
@@ -231,19 +262,17 @@ def start_run(
     options: StartOptions,
     *,
     out: str | Path | None,
-    cluster: Cluster | None = None,
+    cluster: str | None = None,
     skip_unchanged: bool = False,
     canary: int = 0,
 ) -> RunHandle:
     """Plan the run, or find the unfinished one to resume, and start to work on it.
 
     `out`: the file of the links, else the folder that the caller will export to; until it has, the run counts as
-    unfinished. `cluster`: workers of Dask that share the work: `local:N` processes, a scheduler's URL, or a
-    `distributed.Client`. The embedded simulator runs until the work on the run ends. Raises UsageError, LedgerError.
+    unfinished. `cluster`: workers of Dask that share the work: `local:N` processes, or a scheduler's URL. The embedded simulator runs until the work on the run ends. Raises UsageError, LedgerError.
     """
     from tcb_ops.runs.calls import RunContext
     from tcb_ops.runs.ledger import Ledger, taken
-    from tcb_ops.runs.limits import RunLimits
     from tcb_ops.runs.links_file import check_destination
     from tcb_ops.runs.locks import planning
     from tcb_ops.runs.plan import plan
@@ -251,7 +280,7 @@ def start_run(
     from tcb_ops.wechat import open_source
 
     dest = None if out is None else Path(out).absolute()
-    limits = options.get("limits") or RunLimits()
+    limits = limits_for(options)
     tokens, resume = options.get("tokens"), options.get("resume")
     new_run = options.get("new_run", False)
     check_value("resume", resume, resume is None or is_run_name(resume), _("the id of a run"))
@@ -263,6 +292,7 @@ def start_run(
         )
     # An unreadable source is reported before anything is planned. The simulator, once started, has its own.
     source = tokens or (open_source(settings) if settings.api_base != NOT_STARTED else None)
+    settings = identified(settings)
     ledger = Ledger(settings.ledger)
     work = work_of(ledger)
     if work.kind.writes_links and dest is not None:
@@ -279,7 +309,7 @@ def start_run(
             out=dest,
             options=asdict(limits)
             | {"skip_unchanged": skip_unchanged, "canary": canary}
-            | ({"cluster": cluster} if isinstance(cluster, str) else {}),
+            | ({"cluster": cluster} if cluster is not None else {}),
             note=options.get("note", ""),
             new_run=new_run,
             resume=resume or "",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import socket
 import subprocess
@@ -13,13 +14,20 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import sqlalchemy as sa
+from free_ports import free_port
+
+from tcb_ops.runs.schema import partitions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextlib import ExitStack
     from pathlib import Path
 
-DASK = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "5s"}
+    from tcb_ops.runs.ledger import Ledger
+    from tcb_ops.runs.records import RunRecord
+
+DASK = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "5s", "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "6s"}
 
 
 class Cluster:
@@ -28,8 +36,7 @@ class Cluster:
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self._folder, self._stack = folder, stack
         stack.callback(_collect)
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self._port = free.getsockname()[1]
+        self._port = free_port()
         self.address = f"tcp://127.0.0.1:{self._port}"
         stack.enter_context(pytest.MonkeyPatch.context()).setenv(
             "TCB_OPS_UNENCRYPTED_SCHEDULERS", self.address
@@ -51,7 +58,7 @@ class Cluster:
 
     def start_scheduler(self) -> subprocess.Popen[bytes]:
         self.scheduler = self._start("scheduler", "--host", "127.0.0.1", "--port", str(self._port))
-        end = time.monotonic() + 60
+        end = time.monotonic() + 240
         while True:
             with suppress(OSError), socket.create_connection(("127.0.0.1", self._port), 1):
                 return self.scheduler
@@ -69,8 +76,8 @@ class Cluster:
     def wait_for_workers(self, number: int) -> None:
         from distributed import Client
 
-        with Client(self.address, set_as_default=False, timeout=60) as client:
-            client.wait_for_workers(number, timeout=60)
+        with Client(self.address, set_as_default=False, timeout=240) as client:
+            client.wait_for_workers(number, timeout=240)
 
 
 class TimedCalls(list[Any]):
@@ -90,3 +97,10 @@ def _collect() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
+
+
+def claims(ledger: Ledger, run: RunRecord) -> list[list[str]]:
+    """Who has claimed each partition of a run, in order, with RELEASED after one that ended its work."""
+    query = sa.select(partitions.c.workers).where(partitions.c.run == run.number)
+    records = ledger.query(query.order_by(partitions.c.session, partitions.c.number))
+    return [json.loads(workers or "[]") for (workers,) in records]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import gettext
-import os
 import re
-import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
@@ -19,7 +17,7 @@ from tcb_ops.errors import UsageError
 from tcb_ops.found_settings import with_found_file
 from tcb_ops.i18n import N_, Text, _, verbatim
 from tcb_ops.kinds import ANY_KIND, kind_names
-from tcb_ops.model import target_label
+from tcb_ops.resources import others_may_read, restricting
 from tcb_ops.settings import SETTINGS_FILE, Settings, holds_password, load_settings
 
 if TYPE_CHECKING:
@@ -113,7 +111,9 @@ class CommonOptions:
         "Kept with the run; `runs` lists only runs whose note contains it.", "", metavar="TEXT"
     )
     quiet: bool = _given("Print only the result, errors and warnings.", default=False)
-    verbose: bool = _given("Show the stack trace of an internal error.", default=False)
+    verbose: bool = _given(
+        "Show the stack trace of an internal error; with --json, the progress as JSON lines.", default=False
+    )
 
     def overrides(self) -> dict[str, str | None]:
         """Return the settings that these options override, except the tokens."""
@@ -131,7 +131,12 @@ class CommonOptions:
     def start(self) -> tuple[Settings, Console]:
         """Return the settings and the console."""
         settings = self.settings()
-        console = Console(settings.lang, quiet=self.quiet, verbose=self.verbose)
+        console = Console(
+            settings.lang,
+            quiet=self.quiet,
+            verbose=self.verbose,
+            progress_as_json=self.json and self.verbose,
+        )
         if self.ledger and holds_password(self.ledger):
             console.warn(
                 _(
@@ -154,10 +159,10 @@ class CommonOptions:
 
         with (
             opened_target(settings, lambda: self.read_merchants(settings).whole) as opened,
-            console.held(None if self.quiet and opened.on_loopback else first_line(opened)),
+            console.held(None if self.quiet and opened.simulated else first_line(opened)),
         ):
             if looks_at_tokens:
-                _warn_of_readable_tokens(console, settings)
+                _warn_of_readable_tokens(console, opened)
             yield opened
 
     def read_merchants(self, settings: Settings) -> Merchants:
@@ -198,15 +203,14 @@ class CommonOptions:
 
 def _warn_of_readable_tokens(console: Console, settings: Settings) -> None:
     file = settings.tokens.file
-    if os.name == "posix" and settings.tokens.source == "file" and not settings.on_loopback:
+    if settings.tokens.source == "file" and not settings.simulated:
         with suppress(OSError):  # an unreadable file is reported when it is needed
-            if file.stat().st_mode & 0o077:
+            if others_may_read(file):
                 console.warn(
                     _(
-                        "{file} can be read by other users of this machine. Restrict it to yourself:\nchmod 600 "
-                        "{shlex}",
+                        "{file} can be read by other users of this machine. Restrict it to yourself:\n{command}",
                         file=file,
-                        shlex=shlex.quote(str(file)),
+                        command=restricting(file),
                     )
                 )
 
@@ -218,7 +222,7 @@ def first_line(settings: Settings) -> Text:
 
 def target_line(settings: Settings) -> Text:
     """Return the line that names the target, printed first and last by commands that send."""
-    label = target_label(settings.run_target, settings.api_base)
+    label = settings.target_label
     if settings.target:
         return _("{label} (embedded simulator)", label=label)
     return verbatim(label)
@@ -392,6 +396,11 @@ def limit_options(function: Function) -> Function:
         )
         function = option(function)
     return function
+
+
+def table_option(text: str) -> Callable[[Function], Function]:
+    """Return the option of a command that can write its result as a table."""
+    return click.option("--out", type=click.Path(path_type=Path), metavar="FILE.xlsx|.csv", help=text)
 
 
 def port_option(default: int) -> Callable[[Function], Function]:

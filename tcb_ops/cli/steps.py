@@ -27,7 +27,7 @@ from tcb_ops.i18n import NOTHING, Lang, Text, _, as_lines, ngettext, pgettext
 from tcb_ops.kinds import ANY_KIND, Kind, load, provided
 from tcb_ops.lists.batch import Batch, fixme_beside, write_fixme
 from tcb_ops.lists.paths import read_paths
-from tcb_ops.model import STORED_OUTCOMES, Outcome, Problem, Reason
+from tcb_ops.model import STORED_OUTCOMES, Listener, Outcome, Problem, Reason
 from tcb_ops.preflight import (
     MerchantEstimate,
     SendScope,
@@ -40,7 +40,8 @@ from tcb_ops.preflight import (
 from tcb_ops.reports.summary import by_code
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.limits import RunLimits
-from tcb_ops.runs.next_commands import command
+from tcb_ops.runs.next_commands import command, quoted
+from tcb_ops.runs.stop_errors import not_listening
 from tcb_ops.runs.url_files import SourceInspector
 from tcb_ops.settings import Settings, without_dots
 from tcb_ops.start import StartOptions, ledger_with_runs
@@ -103,10 +104,19 @@ class RunCommand:
 
         check_destination(self.folder("a-run"))
 
-    def read_list(self, source: str, root: str | None, others: Sequence[str] = ()) -> Batch:
+    def read_list(
+        self,
+        source: str,
+        root: str | None,
+        others: Sequence[str] = (),
+        *,
+        guessed: bool = False,
+        mark: bool = False,
+    ) -> Batch:
         """Read the list and print what was detected. If it is refused, print its problems, write the fix-me CSV, and exit 2.
 
-        `others`: the command's options that are not about the list, for suggestions.
+        `others`: the command's options that are not about the list, for suggestions. `guessed`: the root is a guess; if none
+        of the files is below it, they are not checked. `mark`: a copy of the workbook shows the problems.
         """
         console, settings, listing = self.console, self.settings, self.listing
         try:
@@ -121,19 +131,25 @@ class RunCommand:
                 rows=listing.rows,
                 file_map=listing.maps,
                 sources=SourceInspector(lambda: settings),
+                guessed=guessed,
             )
         except InputError as error:
             if error.source != source:
                 raise
             self._show_refusal(error, root)
-            self._suggest_correction(error, root, others)
-            raise click.exceptions.Exit(error.exit_code) from None
+            if mark:
+                self._mark(source, error.problems)
+            self._suggest_correction(error, None if guessed else root, others)
+            error.shown = True
+            raise
         console.info(batch.decided)
         for warning in batch.warnings:
             console.warn(warning)
         if batch.problems:
             show_problems(console, source, batch.problems)
             fix_me, rows = self._write_fixme(source, batch.problems)
+            if mark:
+                self._mark(source, batch.problems)
             if rows:
                 text = ngettext(
                     "{fix_me} has the {n:,} skipped row. Correct it there, then run:",
@@ -142,12 +158,27 @@ class RunCommand:
                     fix_me=fix_me,
                 )
                 as_csv = replace(listing, sheet="", header_row=None, rows=None)
-                console.fix_me = text, self._again(fix_me, root, [*others, *as_csv.words(self.common)])
+                console.fix_me = (
+                    text,
+                    self._again(fix_me, None if guessed else root, [*others, *as_csv.words(self.common)]),
+                )
         if batch.left_out:
             console.info(
                 _("{rows} excluded by --where", rows=ngettext("{n:,} row", "{n:,} rows", batch.left_out))
             )
         return batch.limited(self.which.limit) if self.which.limit else batch
+
+    def _mark(self, source: str, problems: Sequence[Problem]) -> None:
+        """Mark the problems in a copy of the list's workbook; nothing where the file as a whole cannot be read."""
+        if any(problem.line for problem in problems):
+            listing, console = self.listing, self.console
+            where = {
+                "columns": listing.columns(),
+                "sheet": listing.sheet,
+                "header_row": listing.header_row or 0,
+            }
+            marked = provided("mark_workbook")(Path(source), problems, console.lang, console.warn, **where)
+            console.warn(_("{marked} has the problems marked, with what to fix as comments.", marked=marked))
 
     def _write_fixme(self, source: str, problems: Sequence[Problem]) -> tuple[Path, int]:
         """Write the rows with problems; return the fix-me CSV and its row count, or the list and 0 if no single row is wrong."""
@@ -170,6 +201,8 @@ class RunCommand:
             console.warn(text.format(rows=rows, root=Path(root or ".").absolute()))
         else:
             show_problems(console, error.source, error.problems)
+        if error.advice is not None:
+            console.warn(error.advice)
         # Missing files have one cause: no row to correct.
         if self.listing.fix_me or not error.all_missing:
             dest, written = self._write_fixme(error.source, error.problems)
@@ -186,7 +219,9 @@ class RunCommand:
         if not error.all_missing and any(problem.skippable for problem in error.problems):
             options = [*others, *self.listing.words(self.common)]
             command_again = self._again(Path(error.source).absolute(), root, options)
-            self.console.suggest(_("Correct the list, then run:"), command_again)
+            error.fix = _("Correct the list, then run:")
+            error.text = as_lines((error.problem, error.fix, quoted(command_again)))
+            self.console.suggest(error.fix, command_again)
 
     def _again(self, source: Path, root: str | None, options: Sequence[str]) -> list[str]:
         name = click.get_current_context().command.name or ""
@@ -221,11 +256,16 @@ class RunCommand:
         return 0
 
     def ask_confirmation(self, kind: Kind, scope: SendScope, what: Text) -> None:
-        """Show what would change on a live target, and ask. Raises UsageError for a no, or without a terminal or --yes."""
+        """Show what would change on a live target, and ask. Raises UsageError for a no, or without a terminal or --yes.
+
+        Raises OutageError in place of a question if nothing listens at the target.
+        """
         if not scope.needs_confirmation(self.settings, can_ask=sys.stdin.isatty()):
             return
         self.console.warn(what)
         if not self.which.yes:
+            if self.settings.listener is Listener.NOTHING:
+                raise not_listening(self.settings.api_base)
             envs = ngettext("{n:,} live environment", "{n:,} live environments", scope.envs)
             question = kind.question.format(live_environments=envs, api_base=self.settings.api_base)
             self.console.release()
@@ -314,9 +354,9 @@ class RunCommand:
         try:
             handle.follow(lambda progress: self.console.follow(progress, handle.record.rows))
             return handle.wait()
-        except (StoppedError, InterruptedRunError):
+        except (StoppedError, InterruptedRunError) as error:
             if self.common.json:
-                self.console.json(handle.so_far().summary())
+                error.summary = handle.so_far().summary()
             raise
 
     def report(self, run: Run, fail_on: str = "any") -> int:
@@ -326,15 +366,15 @@ class RunCommand:
         folder = self.folder(run.id)
         try:
             run.export(folder, pdf=self.which.pdf)
-        except StoppedError:
+        except StoppedError as error:
             if self.common.json:
-                self.console.json(run.summary())
+                error.summary = run.summary()
             _announce(run, self.console)  # even without a report
             raise
         return self.end(run, folder, page=Path(without_dots(folder / PAGE)), fail_on=fail_on)
 
     def end(self, run: Run, where: Path, *, page: Path | None = None, fail_on: str = "any") -> int:
-        """Print how a run ended, the next command or the report's page, and the target; return the exit code."""
+        """Print how a run ended, the next command if anything is left to do, and a link; return the exit code."""
         console, as_json = self.console, self.common.json
         run.refresh()
         sent: list[dict[str, Any]] = []
@@ -347,11 +387,9 @@ class RunCommand:
         if console.fix_me is not None:
             console.suggest(*console.fix_me)
             groups = [group for group in groups if group.code != Reason.INVALID]
-        suggested = suggest_next(console, self.settings, run.record, groups)
-        if page is not None and console.fix_me is None and not suggested:
-            console.info(_("The report: {page}", page=page))
-        target = target_line(self.settings)
-        console.info(_("{at} · run {id}: {where}", at=target, id=run.id, where=where))
+        suggest_next(console, self.settings, run.record, groups)
+        target, shown = target_line(self.settings), page or where.absolute()
+        console.link(_("{at} · run {id}: {where}", at=target, id=run.id, where=shown), shown)
         if not as_json:  # last: an interrupt here loses a message, nothing else
             _announce(run, console)
         return code

@@ -26,7 +26,7 @@ import msgspec
 from tcb_ops.errors import LedgerDamagedError, LedgerError, StoppedError, UsageError
 from tcb_ops.i18n import Text, _
 from tcb_ops.kinds import row_count
-from tcb_ops.model import is_simulated
+from tcb_ops.model import SIMULATOR
 from tcb_ops.reports.comparisons import Diff, compare
 from tcb_ops.reports.explanations import MARK
 from tcb_ops.reports.formats.csv import RowTexts, write_errcodes, write_lines
@@ -39,6 +39,7 @@ from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.next_commands import of_run, quoted
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import RunRecord
+from tcb_ops.runs.verdicts import VERDICTS
 from tcb_ops.secrets import MASK, find_leak, masked
 from tcb_ops.settings import Settings
 
@@ -93,7 +94,7 @@ def export(
     """Write a run's report to the folder `dest`, from a snapshot of the ledger; return the folder.
 
     Writes results.csv, failed.csv, errcodes.csv, report.html, report.xlsx, manifest.json, and a file that marks a
-    loopback run. With `pdf`, a Chromium prints report.pdf, which takes seconds; a failure is a warning.
+    loopback run. With `pdf` or `[report] pdf`, a Chromium prints report.pdf, which takes seconds; a failure is a warning.
     Reads from `reader` (None: from the ledger), and records the report's path in the ledger. With
     `replace`, a report of another run is replaced. Raises UsageError if anything else is at `dest` (nothing is changed),
     StoppedError if the disk fails or the report would contain a secret (an existing report is kept).
@@ -108,7 +109,7 @@ def export(
             part.mkdir()
             with (reader or ledger).snapshot() as snapshot:
                 content = _write(snapshot, snapshot.run(run.id), part, settings, now)
-            if pdf and (warning := add_pdf(part / PAGE, part / PDF)) is not None:
+            if (pdf or settings.report.pdf) and (warning := add_pdf(part / PAGE, part / PDF)) is not None:
                 _warn(warning, settings)
             _complete(part, content, run)
             check_destination(dest, run.id, replace=replace)  # a file may have been put there meanwhile
@@ -166,7 +167,7 @@ def _write(
     summary = RunSummary(snapshot, run)
     write_errcodes(summary.causes, folder / ERRCODES, settings.lang)
     write_workbook(snapshot, summary, folder / WORKBOOK, settings, now=now)
-    if is_simulated(run.target):
+    if run.simulated:
         mark = _(
             "Run {id} was a rehearsal: it went to a simulator on the same machine ({target}). Nothing reached "
             "WeChat or a merchant.",
@@ -306,13 +307,15 @@ class Manifest(msgspec.Struct, frozen=True):
     retries: tuple[str, ...]
     environments: frozenset[tuple[str, str]] = frozenset()
     """The environments selected with --where, as (appid, env); empty for all."""
+    settings: dict[str, Any] = {}
+    """Of the run."""
     content: dict[str, Any] = {}
     """The whole JSON object."""
 
     @property
     def simulated(self) -> bool:
-        """Whether the target is on this machine, whatever the other fields say."""
-        return is_simulated(self.target)
+        """Whether the target was a simulator, whatever the other fields say."""
+        return SIMULATOR in (self.target, self.settings.get("listener"))
 
 
 def about(summary: RunSummary, zone: tzinfo) -> dict[str, Any]:
@@ -325,8 +328,8 @@ def about(summary: RunSummary, zone: tzinfo) -> dict[str, Any]:
         **({"environments": [list(pair) for pair in run.environments]} if run.environments else {}),
         "kind": str(run.kind),
         "target": run.target,
-        "simulated": is_simulated(run.target),
-        **({"mark": MARK} if is_simulated(run.target) else {}),
+        "simulated": run.simulated,
+        **({"mark": MARK} if run.simulated else {}),
         "rows": summary.total,
         "counts": {str(outcome): rows for outcome, rows in summary.counts.items()},
         "input": {"name": run.list_name, "sha256": run.list_sha256, "bytes": run.list_bytes},
@@ -336,7 +339,7 @@ def about(summary: RunSummary, zone: tzinfo) -> dict[str, Any]:
         "root": run.root,
         "created_at": _moment(run.created_at, zone),
         "finished_at": _moment(run.finished_at, zone),
-        "settings": run.settings,
+        "settings": {name: value for name, value in run.settings.items() if name != VERDICTS},
     }
 
 

@@ -6,7 +6,7 @@ token, signature or link is ever written here. `LedgerReader` reads: the classes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import replace
@@ -31,11 +31,13 @@ from tcb_ops.runs.records import (
     NewRun,
     RunRecord,
     Usage,
+    encoded_settings,
     end_values,
     plan_values,
     run_values,
 )
 from tcb_ops.runs.schema import cluster_sessions, envs, exports, partitions, pruned_files, rows, runs
+from tcb_ops.runs.verdicts import VERDICTS
 
 BATCH = 1_000
 """Rows written at a time, so that memory does not grow with the list."""
@@ -194,13 +196,12 @@ class Ledger(LedgerReader):
 
     def _keep_files(self, connection: sa.Connection, run: RunRecord) -> None:
         """Keep what a run stored or found at its paths, unless something newer is kept there already."""
-        select, values = self.last_of_paths(run)
         key, columns = pruned_files.primary_key.columns.keys(), pruned_files.c.keys()
         replaced = ", ".join(f"{name} = excluded.{name}" for name in columns if name not in key)
         statement = f"""
-            INSERT INTO pruned_files ({", ".join(columns)}) {select} ON CONFLICT ({", ".join(key)}) DO UPDATE
+            INSERT INTO pruned_files ({", ".join(columns)}) {self.last_of_paths(run)} ON CONFLICT ({", ".join(key)}) DO UPDATE
             SET {replaced} WHERE excluded.ended_at >= pruned_files.ended_at"""  # noqa: S608  own names
-        self.driver(connection, statement, values)
+        self.driver(connection, statement, ())
 
     @staticmethod
     def _remove(connection: sa.Connection, run: RunRecord) -> None:
@@ -228,10 +229,22 @@ class Ledger(LedgerReader):
         with self.writing() as connection:
             _set(connection, run.number, report=report)
 
+    def note_settings(self, run: RunRecord, settings: dict[str, Any]) -> RunRecord:
+        """Record settings of a run in place of its own; return the run with them."""
+        with self.writing() as connection:
+            _set(connection, run.number, settings=run_values(replace(run, settings=settings))["settings"])
+        return self.run(run.id)
+
     def note_undelivered(self, run: RunRecord, receivers: Iterable[str]) -> None:
         """Record to which receivers an audit's message has not been delivered."""
         with self.writing() as connection:
             _set(connection, run.number, undelivered="\n".join(sorted(receivers)))
+
+    def keep_verdicts(self, run: RunRecord, verdicts: Sequence[Mapping[str, Any]]) -> None:
+        """Keep what `why` found about a run among its settings, instead of earlier verdicts."""
+        with self.writing() as connection:
+            settings = encoded_settings(self.run(run.id).settings | {VERDICTS: verdicts})
+            _set(connection, run.number, settings=settings)
 
     # --- the database -------------------------------------------------------------------------------------------
 
@@ -269,7 +282,6 @@ class Ledger(LedgerReader):
 
 
 def _set(connection: sa.Connection, number: int, **values: Any) -> None:
-    """Change a run's own record."""
     connection.execute(runs.update().where(runs.c.number == number).values(values))
 
 

@@ -14,7 +14,7 @@ import re
 import stat
 import time
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache, partial
@@ -59,11 +59,19 @@ def check_columns(headers: Iterable[str]) -> None:
         )
 
 
-def check_destination(dest: Path, columns: Sequence[str] = LINK_COLUMNS) -> None:
-    """Raise UsageError unless `dest` is a new file, or an earlier one with these last columns.
+def check_destination(dest: Path) -> None:
+    """Raise UsageError unless `dest` is a new file, or an earlier links.csv.
 
     A wrong --out must not overwrite a list.
     """
+    if dest.suffix.lower() in {".xlsx", ".xlsm", ".xls"}:
+        raise UsageError(
+            _(
+                "--out {dest}: links are secrets, which are written only to a CSV file that nobody else can read: a workbook is "
+                "opened, copied and sent on. Give a name that ends in .csv.",
+                dest=dest,
+            )
+        )
     try:
         status = dest.lstat()
         head = b""
@@ -76,7 +84,7 @@ def check_destination(dest: Path, columns: Sequence[str] = LINK_COLUMNS) -> None
         head = b""
     except OSError:
         head = b""
-    if not head.rstrip(b"\r\n").endswith(",".join(columns).encode()):
+    if not head.rstrip(b"\r\n").endswith(",".join(LINK_COLUMNS).encode()):
         raise UsageError(
             _(
                 "--out {dest}: this must be a new file in an existing folder, or an earlier file of links, which is "
@@ -253,7 +261,6 @@ class LinksFile:
 
 
 def _expiry(expires_at: int, zone: ZoneInfo) -> str:
-    """Return a link's expiry as links.csv shows it."""
     return datetime.fromtimestamp(expires_at, UTC).astimezone(zone).isoformat()
 
 

@@ -100,7 +100,7 @@ class LedgerReader(HistoryReader):
             "{ledger} has no run ({kinds}) to {target} yet.", ledger=self.name, kinds=listed, target=target
         )
         hint = _(
-            "The newest run is {id} ({kind}): give its id, or --target {target} (in Python: target={target!r}).",
+            "The newest run is {id} ({kind}): give its id, or --target {target}.",
             id=newest[0].id,
             kind=newest[0].kind.label,
             target=newest[0].target,
@@ -493,7 +493,6 @@ def earlier_runs(run: RunRecord) -> sa.Select[Any]:
 
 
 def _outcome(run: RunRecord, name: str) -> Outcome:
-    """Return an outcome by its name. Raises KeyError for an unknown one, unless the run's feature is missing."""
     return Outcome(name) if isinstance(run.kind, MissingKind) else OUTCOMES[name]
 
 

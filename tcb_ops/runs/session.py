@@ -13,11 +13,12 @@ from pathlib import Path
 
 from tcb_ops.errors import CanaryError, InterruptedRunError, LedgerError, TcbOpsError
 from tcb_ops.i18n import _, as_lines, ngettext
-from tcb_ops.model import Outcome, RowEnd, target_label
+from tcb_ops.model import Outcome, RowEnd
 from tcb_ops.resources import exhausted
 from tcb_ops.runs.calls import RunContext, Runner
 from tcb_ops.runs.engine import Engine
 from tcb_ops.runs.links_file import LinksFile
+from tcb_ops.runs.loop import WAIT_STEP, result_of
 from tcb_ops.runs.next_commands import of_run, quoted, resume
 from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.records import RunRecord
@@ -70,7 +71,7 @@ class RunSession:
         while True:
             with self._news:
                 while self._newest is shown and not self._ended:
-                    self._news.wait()
+                    self._news.wait(WAIT_STEP)
                 newest, ended = self._newest, self._ended
             if newest is not None and newest is not shown:
                 yield newest
@@ -97,7 +98,7 @@ class RunSession:
         rest: RowEnd | None = None
         while True:
             try:
-                self._future.result()
+                result_of(self._future)
                 break
             except KeyboardInterrupt as interrupt:
                 if self._cancelled:
@@ -200,7 +201,7 @@ class RunSession:
 
 def _with_next(error: TcbOpsError, run: RunRecord, settings: Settings) -> TcbOpsError:
     """Add to an error that stopped a run its id, its target, and the command that resumes it."""
-    target = target_label(run.target, settings.api_base)
+    target = settings.target_label
     lines: list[object] = [error.text]
     if isinstance(error, CanaryError):
         lines += [_("To see why:"), quoted(of_run(settings, run, "errcodes"))]

@@ -12,6 +12,8 @@ from tcb_ops.errors import UsageError
 from tcb_ops.features.simulator import Fault
 from tcb_ops.panels.html import RunState
 
+pytestmark = pytest.mark.integration
+
 
 def test_links_are_issued_into_a_file_that_only_its_owner_reads(open_lab, read):
     lab = open_lab()
@@ -40,9 +42,8 @@ def test_links_never_look_at_local_files(open_lab):
     assert not panel.start.disabled
 
 
-@pytest.mark.slow
 def test_links_of_a_run_that_was_cut_off_are_not_given_up_unless_asked_for(open_lab, read):
-    lab = open_lab(many(BOOKS, rows=40), [Fault(delay=0.1)])
+    lab = open_lab(many(BOOKS, rows=40), [Fault(delay=0.5)])
     panel = lab.links()
     panel.start.click()
     panel.worker.settle()
@@ -62,23 +63,20 @@ def test_an_audit_asks_once_per_environment_and_shows_what_changed(open_lab, rea
     lab = open_lab(faults=[Fault(env=BOOKS.env, calls=((2, 99),), errcode=85088)])
     panel = lab.audits()
     assert "Ready. 2 merchants, 3 environments, one call each" in read(panel.ready_line)
-    assert "No run yet" in repr(panel.changes())
     press(panel)
     assert panel.run.counts == {"healthy": 3}
-    assert "first audit" in panel.changes()._repr_html_()
+    assert panel.changed.value == ""
     assert lab.sent == 3
     press(panel)
     assert panel.run.counts == {"healthy": 2, "unhealthy": 1}
     assert "城南书店" in read(panel.changed)
-    assert "newly broken 1" in panel.changes()._repr_html_()
-    assert panel.errcodes().columns.tolist() == [85088]
-    history = panel.history()
-    assert [(line.merchant, line.errcode, line.rows) for line in history.lines] == [("城南书店", 85088, 1)]
-    assert "<svg" in history._repr_html_()
+    assert "newly broken 1" in read(panel.changed)
+    page = panel._page(panel.run)
+    assert "newly broken 1" in page
+    assert "<svg" in page  # the errcodes by day
     assert panel.monitor.retry.layout.display == "none"  # the next audit asks everybody
 
 
-@pytest.mark.slow
 def test_a_run_is_chosen_looked_at_and_exported(open_lab):
     lab = open_lab()
     uploads = lab.uploads()
@@ -100,9 +98,7 @@ def test_a_ledger_that_is_not_there_is_reported_and_not_made_by_looking(open_lab
     lab = open_lab()
     panel = lab.reports()
     assert "ledger.db does not exist: no run has used this ledger" in read(panel.worker.line)
-    assert "with another notebook" in repr(panel.by_merchant())  # this panel has no button to press
     assert panel.run is None
-    assert lab.audits().history().lines == ()
     assert not (lab.workspace.folder / "ledger.db").exists()
 
 
@@ -115,9 +111,8 @@ def test_a_path_and_none_are_taken_as_text_and_anything_else_is_refused_in_words
         panels.run_uploads(where=["region=east"])
 
 
-@pytest.mark.slow
 def test_a_run_that_ends_while_another_is_shown_is_listed_as_it_is(open_lab):
-    lab = open_lab(many(TEA, rows=10), [Fault(delay=0.1)])
+    lab = open_lab(many(TEA, rows=10), [Fault(delay=1.0)])
     audits = lab.audits()
     press(audits)
     panel = lab.uploads()
@@ -125,6 +120,6 @@ def test_a_run_that_ends_while_another_is_shown_is_listed_as_it_is(open_lab):
     panel.worker.settle()
     second, thread = panel.run.id, panel.monitor._thread
     panel.monitor.attach(audits.run.id)
-    thread.join(20)
+    thread.join(240)
     assert panel.run.id == audits.run.id
     assert [label for label, value in panel.runs.choice.options if value == second and "finished" in label]

@@ -16,68 +16,48 @@ from tcb_ops.cli.options import (
     CommonOptions,
     lang_option,
     port_option,
+    settings_options,
     target_line,
 )
-from tcb_ops.errors import UsageError
 from tcb_ops.i18n import _, ngettext
-from tcb_ops.model import SIMULATOR, Owner
+from tcb_ops.model import SIMULATOR
 from tcb_ops.settings import LEDGER_FILE, SETTINGS_FILE, Settings
 
 if TYPE_CHECKING:
     from tcb_ops.features.simulator import Simulator
 
 
-@click.command(cls=Command, usual="merchants tokens port faults store lang")
-@click.option("--merchants", required=True, metavar="FILE", help="The merchants that it serves.")
-@click.option(
-    "--tokens",
-    metavar="FILE",
-    help="Token file; read again when it changes. Not needed where the fault plan's [component] gives tokens.",
-)
+@click.command(cls=Command, usual="merchants tokens port faults store config")
 @port_option(8089)
 @click.option("--faults", metavar="FILE", help="The fault plan: what goes wrong, and where (TOML).")
 @click.option("--store", metavar="DIR", help="Keep the uploaded files here.")
-@lang_option
-def simulate(
-    merchants: str,
-    tokens: str | None,
-    port: int,
-    faults: str | None,
-    store: str | None,
-    lang: str | None,
-) -> int:
+@settings_options("merchants", "tokens")
+def simulate(port: int, faults: str | None, store: str | None, *, common: CommonOptions) -> int:
     """Serve a simulation of the platform and of COS.
 
-    For practice, on this machine only. Press Ctrl-C to stop it.
+    For practice, on this machine only. Merchants, tokens, faults and store are those of the settings unless given. The token
+    file is read again when it changes. Press Ctrl-C to stop it.
     """
-    from tcb_ops.features.simulator import Faults, Simulator, load_faults, serve
-    from tcb_ops.lists.merchants import read_merchants
+    import secrets
 
-    settings, console = CommonOptions(lang=lang).start()  # --merchants and --tokens are of its own kind
-    plan = load_faults(Path(faults)) if faults else Faults()
-    if tokens is None and not (plan.component and plan.component.secret):
-        raise UsageError(
-            _(
-                "Give the valid tokens: --tokens FILE, or a fault plan whose [component] has secret and "
-                "ticket."
-            )
-        )
-    served = list(read_merchants(merchants))
-    component = plan.component.appid if plan.component else settings.tokens.component_appid
-    if not component and any(merchant.owner is Owner.PLATFORM for merchant in served):
-        console.info(
-            _(
-                "Lines with owner = platform need the component token: set component_appid under [tokens] in "
-                "tcb-ops.toml, or appid under [component] in the fault plan. Without it their rows are refused "
-                "with 61014."
-            )
-        )
+    from tcb_ops.features.simulator import Component, Faults, Simulator, load_faults, serve
+
+    settings, console = common.start()
+    rehearsal = settings.section("simulator")
+    plan_file = Path(faults) if faults else rehearsal.faults
+    plan = load_faults(plan_file) if plan_file is not None else Faults()
+    component, appid = plan.component, settings.tokens.component_appid
+    if component is None and appid:
+        component = Component(appid, secret=secrets.token_hex(16), ticket=secrets.token_hex(16))
+    tokens = settings.tokens.file
+    no_file = common.tokens is None and not tokens.exists()
+    issues_tokens = plan.component is not None and bool(plan.component.secret)
     simulator = Simulator(
-        served,
-        {} if tokens is None else Path(tokens),
+        list(common.read_merchants(settings)),
+        {} if issues_tokens and no_file else tokens,
         faults=plan,
-        component_appid=component,
-        store=Path(store) if store else None,
+        component=component,
+        store=Path(store) if store else rehearsal.store,
         port=port,
     )
 
@@ -104,7 +84,7 @@ def demo(lang: str | None) -> int:
     from tcb_ops.features.simulator.sample import FILES, PATHS, sample_simulator
     from tcb_ops.reports.explanations import counts_line
     from tcb_ops.reports.export import DEMO_LEDGER, check_destination
-    from tcb_ops.runs.next_commands import quoted, retry
+    from tcb_ops.runs.next_commands import of_run, quoted
 
     started, dest = time.monotonic(), Path("demo-report").resolve()
     home = dest / DEMO_LEDGER
@@ -140,7 +120,7 @@ def demo(lang: str | None) -> int:
         linked.close()
         run.close()
         _keep_ledger(Path(folder), home, settings_text)
-    took, again = time.monotonic() - started, quoted(retry(settings_text, run.record))
+    took, again = time.monotonic() - started, quoted(of_run(settings_text, run.record, "retry"))
     console.print(
         _(
             "The report is in {dest}: open report.html. ({took:.1f} s; SIMULATED, nothing left this "

@@ -239,7 +239,6 @@ class Tokens:
         return f"{self._issued}_{hashlib.sha256(f'{appid}/{self._issued}'.encode()).hexdigest()}"
 
     def _read(self, file: Path) -> None:
-        """Read the file if it has changed."""
         try:
             stat = file.stat()
             version = (stat.st_mtime_ns, stat.st_size)
@@ -396,6 +395,8 @@ class Accounts:
 
     def daily_limit(self, appid: str, interface: str) -> int:
         """Return an interface's daily limit for a caller; 0 for no limit."""
+        if interface.startswith("/cgi-bin/openapi/"):
+            return self.account(appid).question_limit
         return self.account(appid).daily_limit if interface in UPLOADS else 0
 
     def ticket_refusal(self, ticket: str) -> int:

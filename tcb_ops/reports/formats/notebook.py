@@ -1,7 +1,6 @@
 """Runs for analysis: DataFrames, a Parquet file, and HTML for notebooks, which the engine escapes.
 
-Only this module loads pandas and pyarrow, when they are needed. Times in frames are naive, in the settings' time zone, which
-`attrs["timezone"]` names: `to_excel` refuses times with a zone.
+Only this module loads pyarrow, when it is needed.
 """
 
 from __future__ import annotations
@@ -9,15 +8,16 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, tzinfo
+from datetime import datetime, tzinfo
 from itertools import islice
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.errors import StoppedError, UsageError
+from tcb_ops.frames import INTS, LINES, TIMES, frame_of, frame_of_columns
 from tcb_ops.i18n import Lang, Text, _
-from tcb_ops.model import Outcome, is_simulated
+from tcb_ops.model import Outcome
 from tcb_ops.reports.explanations import ERRCODE, change_lines
 from tcb_ops.reports.formats.charts import Drawing, ErrcodeMatrix, axis_format
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, own_values
@@ -38,13 +38,6 @@ if TYPE_CHECKING:
     from tcb_ops.reports.findings import Findings, FindingSection
 
 
-_INTS = {
-    "tcb_line", "tcb_errcode", "tcb_http_status", "tcb_attempts", "tcb_bytes", "errcode",
-    "rows", "good", "not_good", "pending", "ended", *map(str, Outcome.all()),
-}  # fmt: skip
-_FLOATS = {"seconds", "rate"}
-_TIMES = {"tcb_started_at", "tcb_ended_at", "expires_at", "at"}
-"""Columns of our own that are not text."""
 _OF_TIMELINES = {outcome for outcome in Outcome.all() if outcome.order <= Outcome.UNKNOWN.order}
 """Outcomes that have a column in every timeline."""
 _GROUP = 20_000
@@ -71,7 +64,7 @@ def results_frame(
         values = (*record.row.cells, *own_values(record, settings.lang))
         for column, value in zip(columns, values, strict=True):
             column.append(value)
-    return _frame(RESULT_COLUMNS, columns, settings, run.headers)
+    return frame_of_columns(RESULT_COLUMNS, columns, settings.timezone, run.headers)
 
 
 def write_parquet(reader: RunReader, run: RunRecord, dest: Path, settings: Settings) -> Path:
@@ -89,7 +82,7 @@ def write_parquet(reader: RunReader, run: RunRecord, dest: Path, settings: Setti
             _("Parquet needs pyarrow. Install it:\n{command}", command=install("analysis"))
         ) from None
     moment = pa.timestamp("us", tz=settings.timezone)
-    kinds = dict.fromkeys(_INTS, pa.int64()) | dict.fromkeys(_TIMES, moment)
+    kinds = dict.fromkeys(INTS, pa.int64()) | dict.fromkeys(TIMES, moment)
     names: list[str] = []
     times: Counter[str] = Counter()
     for name in (*map(masked, run.headers), *RESULT_COLUMNS):
@@ -157,7 +150,7 @@ def links_frame(ledger: LedgerReader, run: RunRecord, settings: Settings, reader
     values[expires] = [
         datetime.fromisoformat(expiry).timestamp() if expiry else None for expiry in values[expires]
     ]
-    return _frame(LINK_COLUMNS, values, settings, head[: len(run.headers)])
+    return frame_of_columns(LINK_COLUMNS, values, settings.timezone, head[: len(run.headers)])
 
 
 def errcodes_frame(summary: RunSummary) -> pd.DataFrame:
@@ -170,7 +163,7 @@ def errcodes_frame(summary: RunSummary) -> pd.DataFrame:
     same index names.
     """
     names = ("merchant", "appid", "env", "rows")
-    errcodes = _frame(names, _columns(names, map(attrgetter(*names), summary.causes)))
+    errcodes = frame_of(names, map(attrgetter(*names), summary.causes))
     errcodes["errcode"] = [
         int(cause.code) if ERRCODE.fullmatch(cause.code) else cause.code for cause in summary.causes
     ]
@@ -192,28 +185,15 @@ def causes_frame(summary: RunSummary, settings: Settings) -> pd.DataFrame:
     =======================================================  ======
     """
     names = ("code", "merchant", "appid", "env", "rows", "meaning", "action")
-    lang = settings.lang
-    lines = [
-        (
-            cause.code,
-            cause.merchant,
-            cause.appid,
-            cause.env,
-            cause.rows,
-            cause.meaning.of(lang),
-            cause.action.of(lang),
-        )
-        for cause in summary.causes
-    ]
-    return _frame(names, _columns(names, lines))
+    return frame_of(names, map(attrgetter(*names), summary.causes), settings.lang)
 
 
 def merchants_frame(summary: RunSummary) -> pd.DataFrame:
     """Return how merchants' rows ended: a line per merchant, ordered by name.
 
-    merchant, appid (string); rows, good, not_good, pending (Int64): rows is the sum of the other three.
+    merchant, appid (string); rows, succeeded, not_succeeded, pending (Int64): rows is the sum of the other three.
     """
-    names = ("merchant", "appid", "rows", "good", "not_good", "pending")
+    names = ("merchant", "appid", "rows", "succeeded", "not_succeeded", "pending")
     lines = []
     for merchant in sorted(summary.merchants, key=lambda merchant: (merchant.merchant, merchant.appid)):
         pending = merchant.outcomes.get(Outcome.PENDING, 0)
@@ -221,7 +201,7 @@ def merchants_frame(summary: RunSummary) -> pd.DataFrame:
         lines.append(
             (merchant.merchant, merchant.appid, merchant.rows, good, merchant.not_succeeded, pending)
         )
-    return _frame(names, _columns(names, lines))
+    return frame_of(names, lines)
 
 
 def timeline_frame(reader: RunReader, run: RunRecord, settings: Settings) -> pd.DataFrame:
@@ -249,52 +229,9 @@ def timeline_frame(reader: RunReader, run: RunRecord, settings: Settings) -> pd.
         counts = (moment.outcomes.get(outcome, 0) for outcome in outcomes)
         lines.append((moment.at, seconds, *counts, ended, ended / seconds))
     names = ("at", "seconds", *map(str, outcomes), "ended", "rate")
-    return _frame(names, _columns(names, lines), settings)
-
-
-def frame_of(names: Sequence[str], lines: Iterable[object], settings: Settings | None = None) -> pd.DataFrame:
-    """Return a frame with these attributes of the lines; `settings` are needed for times."""
-    return _frame(names, _columns(names, map(attrgetter(*names), lines)), settings)
-
-
-def _columns(names: Sequence[str], lines: Iterable[Sequence[Any]]) -> Sequence[Sequence[Any]]:
-    return list(zip(*lines, strict=True)) or [()] * len(names)
-
-
-def _frame(
-    names: Sequence[str],
-    columns: Iterable[Sequence[Any]],
-    settings: Settings | None = None,
-    headers: Sequence[str] = (),
-) -> pd.DataFrame:
-    """Return a frame of our own columns, after those of the list, as text. By position: a list may have duplicate headers.
-
-    `settings` are needed for times.
-    """
-    import pandas as pd
-
-    def array(name: str, column: Sequence[Any]) -> Any:
-        if name in _TIMES and settings is not None:
-            moments = [None if moment is None else datetime.fromtimestamp(moment, UTC) for moment in column]
-            index = pd.DatetimeIndex(moments, dtype="datetime64[us, UTC]")
-            return index.tz_convert(settings.timezone).tz_localize(None)
-        if name == "day":
-            return pd.DatetimeIndex(list(column), dtype="datetime64[s]")
-        if name in _FLOATS:
-            return pd.array(list(column), dtype="Float64")
-        return pd.array(list(column), dtype="Int64" if name in _INTS else "string")
-
-    kinds = (*[""] * len(headers), *names)
-    arrays = (array(name, column) for name, column in zip(kinds, columns, strict=True))
-    frame = pd.DataFrame(dict(enumerate(arrays)))
-    frame.columns = pd.Index([*headers, *names], dtype="object" if headers else None)
-    if settings is not None:
-        frame.attrs["timezone"] = settings.timezone
-    return frame
-
-
-LINES = 12
-"""Lines shown per table; the others are counted."""
+    return frame_of(
+        names, lines, timezone=settings.timezone, dtypes=dict.fromkeys(map(str, outcomes), "Int64")
+    )
 
 
 def run_html(summary: RunSummary, settings: Settings) -> str:
@@ -302,7 +239,7 @@ def run_html(summary: RunSummary, settings: Settings) -> str:
     run, counts = summary.run, summary.counts
     sentence = run.kind.verdict(counts, finished=run.finished_at is not None)
     groups = [group for group in summary.codes if group.code != Outcome.PENDING]
-    simulated = is_simulated(run.target)
+    simulated = run.simulated
     changed_by = change_lines(summary.changed_by, settings.zone)
     card = _macros(settings.lang).run_card
     return str(card(run, run.kind.label, sentence, counts, groups, simulated, changed_by))

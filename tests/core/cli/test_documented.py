@@ -117,7 +117,7 @@ def test_a_webhook_gets_the_object_that_is_documented(cli):
     assert cli("notify", "--test").code == 0
     trial = json.loads(cli.workspace.sim.robots.messages[-1].text)
     for lang in ("en", "zh"):
-        text = (DOCS / lang / "howto" / "nightly.md").read_text(encoding="utf-8")
+        text = (DOCS / lang / "howto" / "notify.md").read_text(encoding="utf-8")
         (example,) = re.findall(r"^```json\n(.*?)^```\n(.*?)^#", text, re.MULTILINE | re.DOTALL)
         documented = json.loads(example[0])
         assert list(documented) == list(sent)
@@ -193,7 +193,14 @@ def test_a_schedule_names_program_and_settings_by_absolute_path(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cron",
+        "CI",
+        *(pytest.param(name, marks=pytest.mark.soak) for name in ("systemd", "Airflow", "Windows")),
+    ],
+)
 def test_a_schedule_works_in_an_empty_environment(name, open_cli, tmp_path_factory):
     cli = open_cli([], [Fault(env=BOOKS.env, errcode=85088)])
     url = cli.folder / "wecom.url"

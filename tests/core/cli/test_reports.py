@@ -5,10 +5,13 @@ import json
 import os
 
 import pytest
+from free_ports import free_port
 from workspace import BOOKS, TEA, TEA_TEST, many
 
 from tcb_ops.features.simulator import Fault
 from tcb_ops.model import Merchant
+
+pytestmark = pytest.mark.integration
 
 SIX = tuple(Merchant(f"wx{n}", f"商户{n}", f"env-{n}") for n in range(6))
 REPORT = {
@@ -57,6 +60,19 @@ def test_a_pdf_is_made_on_request(open_cli, monkeypatch):
         (cli.folder / "pdf").rename(cli.folder / command[0])
 
 
+def test_a_setting_asks_for_a_pdf_in_every_report(open_cli, monkeypatch, tmp_path):
+    cli = open_cli(many(TEA, rows=2))
+    browser = tmp_path / "chromium"
+    browser.write_text(
+        '#!/bin/sh\nfor word; do printf %%PDF- > "${word#--print-to-pdf=}"; done 2>/dev/null\n'
+    )
+    browser.chmod(0o755)
+    monkeypatch.setenv("TCB_OPS_CHROMIUM", str(browser))
+    monkeypatch.setenv("TCB_OPS_REPORT__PDF", "true")
+    result = cli.upload("--json")
+    assert (cli.folder / "reports" / result.json["run"] / "report.pdf").exists()
+
+
 @pytest.mark.parametrize("there", ["a folder with files", "a file", "another run's report"])
 def test_a_foreign_out_is_refused_before_anything_is_sent(open_cli, there):
     cli = open_cli(many(TEA, rows=2))
@@ -69,7 +85,7 @@ def test_a_foreign_out_is_refused_before_anything_is_sent(open_cli, there):
         assert cli.upload("--out", "out").code == 0
     before = cli.calls
     result = cli.upload("--out", "out", "--json")
-    assert (result.code, result.out) == (2, "")
+    assert (result.code, result.json["error"]["code"]) == (2, "usage")
     assert "out cannot be the report folder" in result.err
     assert cli.calls == before
 
@@ -78,7 +94,7 @@ def test_where_reports_cannot_be_put_nothing_is_sent(open_cli):
     cli = open_cli(many(TEA, rows=2))
     (cli.folder / "reports").write_text("a file in the way", encoding="utf-8")
     result = cli.upload("--json")
-    assert (result.code, result.out) == (2, "")
+    assert (result.code, result.json["error"]["code"]) == (2, "usage")
     assert "--out" in result.err
     assert cli.calls == 0
 
@@ -98,13 +114,11 @@ def test_a_report_written_again_replaces_its_own_and_nobody_elses(open_cli):
 
 
 def test_a_run_that_goes_on_puts_its_report_where_this_command_says(open_cli):
-    cli = open_cli(many(TEA, rows=2))
+    cli = open_cli(many(TEA, rows=2), port=free_port())
     away = ("--api-base", cli.workspace.sim.base, "--out", "out", "--json")
-    port = cli.workspace.sim.port
     cli.workspace.sim.__exit__(None, None, None)
     assert cli("upload", "list.csv", "--root", "files", "--patience", "0.1", *away).code == 3
     assert not (cli.folder / "out").exists()
-    cli.workspace.sim.port = port
     cli.workspace.sim.__enter__()
     assert cli("upload", "list.csv", "--root", "files", *away).code == 0
     assert (cli.folder / "out" / "manifest.json").exists()
@@ -181,7 +195,6 @@ def test_runs_show_a_run_and_its_rows(open_cli):
     assert (none.code, none.out) == (2, "")
 
 
-@pytest.mark.slow
 def test_latest_is_the_latest_of_this_target(open_cli):
     cli = open_cli(many(TEA, rows=2))
     run = cli.upload("--json").json["run"]
@@ -224,7 +237,7 @@ def test_a_code_is_explained_in_both_languages(open_cli, code):
     assert result.out.startswith(code)
     assert "What to do: " in result.out
     found = cli("explain", code, "--json").json
-    assert set(found) == {"code", "known", "meaning", "action", "decision", "scope"}
+    assert set(found) == {"code", "known", "meaning", "action", "who", "decision", "scope"}
     assert found["known"] is True
     zh = cli("explain", code, "--lang", "zh").out
     assert "怎么办：" in zh

@@ -149,7 +149,7 @@ def test_rows_that_where_leaves_out_are_counted_and_not_judged(write, merchants)
     assert [m for _, _, m in problems_of(write("env,path\nnope,a\n"), books)] == [
         "the merchants file has no environment 'nope'"
     ]
-    with pytest.raises(UsageError, match="--where excludes every row \\(1 row\\)"):
+    with pytest.raises(UsageError, match="where excludes every row \\(1 row\\)"):
         read_paths(write("env,path\ntea-1a2b3c,b\n"), books)
 
 
@@ -188,6 +188,7 @@ BAD = [
     pytest.param("\\a.png", "begins with \\", id="leading backslash"),
     pytest.param("a/access_token=•••", "contains •••", id="hidden in a report"),
     pytest.param("a//b.png", "contains //", id="double slash"),
+    pytest.param("banner/", "ends with /", id="folder"),
     pytest.param("a//", "contains //", id="double slash at the end"),
     pytest.param(".", "a . segment", id="dot"),
     pytest.param("./a", "a . segment", id="dot first"),

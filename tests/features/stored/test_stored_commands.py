@@ -1,17 +1,14 @@
 """confirm, undo and delete as an operator types them."""
 
-import csv
 import sqlite3
-import stat
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-import httpx
 import pytest
 from workspace import TEA, many
 
 import tcb_ops as tcb
-from tcb_ops.features.simulator import Fault, FaultStep, Reset
+from tcb_ops.features.simulator import Fault, FaultStep
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,6 +16,8 @@ if TYPE_CHECKING:
     from command_line import CommandLine
 
     OpenCli = Callable[..., CommandLine]
+
+pytestmark = pytest.mark.integration
 
 
 def interrupted_upload(cli, wait_for):
@@ -35,7 +34,6 @@ def interrupted_upload(cli, wait_for):
     return handle
 
 
-@pytest.mark.slow
 def test_an_upload_is_confirmed_in_the_same_command(open_cli):
     cli = open_cli()
     text = "30 paths hold files that earlier runs of this ledger uploaded."
@@ -65,7 +63,6 @@ def test_an_upload_is_confirmed_in_the_same_command(open_cli):
     assert "tcb-ops upload" not in confirmed.err
 
 
-@pytest.mark.slow
 def test_an_undo_says_what_it_will_do_and_does_it(open_cli):
     cli = open_cli()
     cli.upload("--backup", "backup")
@@ -84,7 +81,6 @@ def test_an_undo_says_what_it_will_do_and_does_it(open_cli):
     assert (again.code, "Nothing is left to delete." in again.err) == (2, True)
 
 
-@pytest.mark.slow
 def test_an_undo_says_that_pending_rows_stay(open_cli, wait_for):
     cli = open_cli()
     handle = interrupted_upload(cli, wait_for)
@@ -94,7 +90,6 @@ def test_an_undo_says_that_pending_rows_stay(open_cli, wait_for):
     assert f"{pending} rows of the upload are pending." in result.err
 
 
-@pytest.mark.slow
 def test_latest_is_the_newest_run_that_the_command_can_resume(open_cli):
     cli = open_cli()
     away = cli.upload("--api-base", "http://127.0.0.1:9", "--patience", "0.2", "--json")
@@ -109,7 +104,6 @@ def test_latest_is_the_newest_run_that_the_command_can_resume(open_cli):
     assert cli.upload("--resume", "latest", "--json").json["run"] == away.json["run"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("command", ["confirm", "undo", "delete"])
 def test_the_embedded_simulator_is_said_to_start_without_files(open_cli, command):
     cli = open_cli()
@@ -120,7 +114,6 @@ def test_the_embedded_simulator_is_said_to_start_without_files(open_cli, command
     assert hint not in cli(command, "latest").err
 
 
-@pytest.mark.slow
 def test_a_row_that_stored_nothing_hides_no_earlier_upload(open_cli):
     cli = open_cli(many(TEA, rows=3))
     cli.upload("--backup", "backup")
@@ -173,7 +166,6 @@ def test_a_damaged_backup_is_named_as_the_cause(open_cli):
     assert cli.workspace.sim.content(TEA.env, "banner/0.png") == b"before"
 
 
-@pytest.mark.slow
 def test_a_confirmation_says_what_it_leaves_out_and_what_was_undone(open_cli, wait_for):
     cli = open_cli()
     handle = interrupted_upload(cli, wait_for)
@@ -228,63 +220,6 @@ def test_foreign_files_are_listed_before_anything_is_deleted(open_cli):
     assert cli("delete", "list.csv", "--foreign").code == 0  # all are already gone
 
 
-def test_download_links_go_into_a_file_of_their_own(open_cli):
-    cli = open_cli()
-    cli.upload()
-    cli.workspace.sim.remove(cli.workspace.merchants[0].env, "banner/1.png")
-    result = cli("links", "latest", "--download", "--max-age", "60")
-    assert result.code == 1
-    assert "29 of 30 rows have a download link, valid for 1m00s" in result.out.replace("\n", " ").replace(
-        " min", "min"
-    )
-    file = cli.folder / "downloads.csv"
-    assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    with file.open(encoding="utf-8", newline="") as opened:
-        rows = list(csv.DictReader(opened))
-    assert [row["备注"] for row in rows] == [f"第 {n} 行" for n in range(30)]
-    assert [(row["errcode"], bool(row["download_url"])) for row in rows[:3]] == [
-        ("0", True),
-        ("-503003", False),
-        ("0", True),
-    ]
-    with httpx.Client() as client:
-        fetched = client.get(rows[0]["download_url"]).content
-    assert fetched == (cli.folder / "files" / "0.bin").read_bytes()
-    assert cli.workspace.sim.stats["download"] == 3
-    ledger = (cli.folder / "ledger.db").read_bytes()
-    assert b"sign=" not in ledger
-    assert "sign=" not in result.out + result.err
-    assert not list(cli.folder.glob("*.part"))
-
-
-@pytest.mark.parametrize("name", ["ledger.db", "list.csv", "merchants.csv", "tokens.csv"])
-def test_download_links_replace_no_other_file(open_cli, name):
-    cli = open_cli()
-    cli.upload()
-    before = (cli.folder / name).read_bytes()
-    result = cli("links", "latest", "--download", "--out", name)
-    assert result.code == 2
-    assert "an earlier file of links" in result.err
-    assert (cli.folder / name).read_bytes() == before
-    assert cli("links", "latest", "--download").code == 0
-    assert cli("links", "latest", "--download").code == 0  # its own file is replaced
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("fault", [{"errcode": 61004}, {"reset": Reset.BEFORE}], ids=["61004", "reset"])
-def test_an_outage_replaces_no_download_links(open_cli, fault):
-    cli = open_cli()
-    cli.upload()
-    assert cli("links", "latest", "--download").code == 0
-    before = (cli.folder / "downloads.csv").read_bytes()
-    cli.workspace.sim.play([Fault(step=FaultStep.DOWNLOAD, **fault)])
-    result = cli("links", "latest", "--download")
-    assert result.code == 3
-    assert "No download links were written." in result.err
-    assert (cli.folder / "downloads.csv").read_bytes() == before
-
-
-@pytest.mark.slow
 def test_what_is_missing_is_uploaded_again_by_the_suggested_command_with_the_backup(open_cli):
     cli = open_cli()
     cli.upload("--backup", "backup")
@@ -303,15 +238,6 @@ def test_what_is_missing_is_uploaded_again_by_the_suggested_command_with_the_bac
     assert f"--backup {cli.folder / 'backup'} --confirm" in command
 
 
-def test_download_links_of_odd_answers_are_those_that_came(open_cli):
-    cli = open_cli()
-    cli.upload()
-    cli.workspace.sim.answer_files(lambda files: [*files[::-2], {"fileid": "stranger", "status": 0}], most=5)
-    result = cli("links", "--download", "--json")
-    assert result.code == 1
-    assert 0 < result.json["links"] < result.json["rows"] == 30
-
-
 def age(cli, days):
     """Make every run of the ledger older."""
     with closing(sqlite3.connect(cli.folder / "ledger.db")) as ledger, ledger:
@@ -320,7 +246,6 @@ def age(cli, days):
         )
 
 
-@pytest.mark.slow
 def test_old_runs_are_pruned_and_those_that_others_need_stay(open_cli):
     cli = open_cli()
     for _ in range(3):
@@ -345,7 +270,6 @@ def test_old_runs_are_pruned_and_those_that_others_need_stay(open_cli):
     assert cli("prune", "--older-than", "soon").code == 2
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("earlier", "outcome"),
     [
