@@ -49,6 +49,8 @@ _END_IDLE = sa.text("SELECT set_config('idle_in_transaction_session_timeout', :l
 _SET = f"UPDATE rows SET {', '.join(f'{name} = ?' for name in END_COLUMNS)} WHERE run = ? AND line = ?"  # noqa: S608  own names
 _RECORD = f"{_SET} AND outcome = 'pending'"
 _REOPEN = f"{_SET} AND outcome <> 'pending'"
+_SPEND = """UPDATE runs SET seconds = seconds + ?, link_calls = link_calls + ?, upload_calls = upload_calls + ?
+    WHERE number = ?"""
 _PLAN = f"INSERT INTO rows ({', '.join(PLAN_COLUMNS)}) VALUES ({', '.join('?' * len(PLAN_COLUMNS))})"  # noqa: S608  own names
 _PLAN_ENV = 'INSERT INTO envs (run, no, env, appid, merchant, owner, "left") VALUES (?, ?, ?, ?, ?, ?, ?)'
 
@@ -119,7 +121,8 @@ class Ledger(LedgerReader):
             if ends:
                 values = [(*end_values(end), run.number, end.line) for end in ends]
                 done = self.driver(connection, _RECORD, values).rowcount
-            self._spend(connection, run, usage)
+            spent = usage.seconds, usage.link_calls, usage.upload_calls, run.number
+            self.driver(connection, _SPEND, spent)
         if done != len(ends):
             self.counts(run)  # raises if rows are lost
             raise _not_pending(run, len(ends) - done)
@@ -244,16 +247,6 @@ class Ledger(LedgerReader):
             _set(connection, run.number, settings=settings)
 
     # --- the database -------------------------------------------------------------------------------------------
-
-    @staticmethod
-    def _spend(connection: sa.Connection, run: RunRecord, usage: Usage) -> None:
-        _set(
-            connection,
-            run.number,
-            seconds=runs.c.seconds + usage.seconds,
-            link_calls=runs.c.link_calls + usage.link_calls,
-            upload_calls=runs.c.upload_calls + usage.upload_calls,
-        )
 
     def _identify(self) -> tuple[int, int] | None:
         """Return the device and inode of the ledger's file; None for PostgreSQL or a missing file."""

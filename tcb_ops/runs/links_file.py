@@ -119,6 +119,7 @@ class LinksFile:
         Raises UsageError for another run's part file, unless `may_discard` returns True for that run's id.
         """
         head = f"# {self._run_id}\n".encode()
+        has_links = True
         try:
             handle = os.open(self.part, os.O_RDWR | os.O_CREAT, 0o600)
             self._file = os.fdopen(handle, "r+b")
@@ -141,6 +142,7 @@ class LinksFile:
                     ),
                 )
             if first_line != head:
+                has_links = False
                 self._file.seek(0)
                 self._file.truncate()
                 self._file.write(head)
@@ -149,6 +151,8 @@ class LinksFile:
                 sync_to_disk(self.part.parent)
             _cut_torn_line(self._file)
         except OSError as error:
+            if not has_links:
+                self.discard()  # the run may be forgotten, and its part would be in the way of the next
             raise _trouble(self.part, error) from None
 
     def close(self) -> None:
