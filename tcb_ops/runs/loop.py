@@ -34,25 +34,27 @@ _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
 _under_way: set[Future[Any]] = set()
 _at_work = 0
-"""How many runs work on the loop."""
+"""How many runs, exports and frames are at work."""
 _before = gc.get_threshold()
 
 
 @contextmanager
 def fewer_collections() -> Iterator[None]:
-    """Collect garbage less often. For use on the private loop, by any number of runs at a time."""
+    """Collect garbage less often: while runs work, and while very many rows are read. By any number of threads at a time."""
     global _at_work, _before  # noqa: PLW0603  the collector is one of the process, too
-    if not _at_work:
-        _before = gc.get_threshold()
-        if _before[0]:  # 0: the collector was turned off
-            gc.set_threshold(*map(max, _before, COLLECT))
-    _at_work += 1
+    with _lock:
+        if not _at_work:
+            _before = gc.get_threshold()
+            if _before[0]:  # 0: the collector was turned off
+                gc.set_threshold(*map(max, _before, COLLECT))
+        _at_work += 1
     try:
         yield
     finally:
-        _at_work -= 1
-        if not _at_work:
-            gc.set_threshold(*_before)
+        with _lock:
+            _at_work -= 1
+            if not _at_work:
+                gc.set_threshold(*_before)
 
 
 def submit_coroutine(work: Coroutine[None, None, Result]) -> Future[Result]:

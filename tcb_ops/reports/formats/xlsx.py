@@ -19,10 +19,10 @@ from tcb_ops.i18n import Joined, Lang, Text, _, pgettext, verbatim
 from tcb_ops.kinds import row_count
 from tcb_ops.model import Outcome, is_simulated
 from tcb_ops.reports.explanations import MARK, change_lines
-from tcb_ops.reports.formats.csv import RESULT_COLUMNS, Clock, errcode_table, own_values
+from tcb_ops.reports.formats.csv import RESULT_COLUMNS, Clock, errcode_table, result_batches
 from tcb_ops.reports.run_views import RunReader
 from tcb_ops.reports.summary import RunSummary
-from tcb_ops.runs.records import RowRecord, RunRecord
+from tcb_ops.runs.records import RunRecord
 from tcb_ops.secrets import masked, redact
 from tcb_ops.settings import Settings
 
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from xlsxwriter.format import Format
     from xlsxwriter.worksheet import Worksheet
 
-MOST_ROWS = 10_000
-"""Maximum rows of a sheet: two full ones take about five seconds. results.csv and failed.csv have every row."""
+MOST_ROWS = 2_000
+"""Maximum rows of a sheet, for which nobody has to wait. results.csv and failed.csv have every row."""
 LONGEST = 32_767
 """Characters that a cell can hold (ECMA-376 part 1, 18.3.1.40; counted in UTF-16 units)."""
 CUT = "…(cut 已截断)"
@@ -100,13 +100,9 @@ class _Report:
         names = (*self._run.headers, *RESULT_COLUMNS)
         total, bad = self._summary.total, self._summary.not_succeeded
         # Queried only if there are any: in a large run without failures, the query would read every row.
-        not_good = (
-            self._reader.rows(self._run, outcomes=frozenset(Outcome.all()) - Outcome.successes())
-            if bad
-            else iter(())
-        )
-        self._table("bad", names, self._values(not_good), "failed.csv", total=bad)
-        self._table("rows", names, self._values(self._reader.rows(self._run)), "results.csv", total=total)
+        not_good = self._rows(frozenset(Outcome.all()) - Outcome.successes()) if bad else iter(())
+        self._table("bad", names, not_good, "failed.csv", total=bad)
+        self._table("rows", names, self._rows(), "results.csv", total=total)
 
     def _write_summary(self, title: str) -> None:
         counts, total, run, lang = self._summary.counts, self._summary.total, self._run, self._lang
@@ -154,11 +150,13 @@ class _Report:
             yield _("since then"), line.of(self._lang)
         yield _("as of"), self._moment(self._now)
 
-    def _values(self, records: Iterable[RowRecord]) -> Iterator[Sequence[Any]]:
+    def _rows(self, outcomes: frozenset[Outcome] | None = None) -> Iterator[Sequence[Any]]:
         iso = Clock(self._settings.zone).iso
-        for record in records:
-            *values, started, ended = own_values(record, self._lang)
-            yield (*record.row.cells, *values, iso(started), iso(ended))
+        for batch in result_batches(self._reader, self._run, self._lang, outcomes):
+            for cells, (*values, started, ended) in zip(
+                batch.cells, zip(*batch.results, strict=True), strict=True
+            ):
+                yield (*cells, *values, iso(started), iso(ended))
 
     def _table(
         self,
