@@ -13,7 +13,6 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, tzinfo
 from functools import lru_cache
 from itertools import chain, islice
@@ -112,13 +111,9 @@ def result_batches(
     else:
         records, environments = map(_as_stored, reader.rows(run, outcomes=outcomes)), {}
     while batch := list(islice(records, size)):
-        with _reading(reader, run):
+        with reader.reading(run):
             columns = _by_column(batch, environments, lang, with_cells=with_cells)
         yield columns
-
-
-def _reading(reader: RunReader, run: RunRecord) -> AbstractContextManager[None]:
-    return reader.reading(run) if isinstance(reader, LedgerReader) else nullcontext()
 
 
 def own_values(record: RowRecord, lang: Lang) -> tuple[Any, ...]:
@@ -150,6 +145,8 @@ def _by_column(
     ends = zip(outcomes, reasons, details, errcodes, statuses, store_codes, strict=True)
     words = zip(*[_words(lang, *end) for end in ends], strict=True)
     cells = json.loads(f"[{','.join(stored[7])}]") if with_cells else []
+    if with_cells and (len(cells) != len(records) or len({*map(len, cells)}) > 1):
+        raise ValueError("cells")
     values = [
         stored[1],
         *names,
@@ -242,7 +239,7 @@ class RowTexts:
         """Yield the lines of the next rows, and of those that did not succeed; only once. Raises LedgerDamagedError."""
         successes = Outcome.successes()
         for batch in result_batches(self._reader, self._run, self._lang):
-            with _reading(self._reader, self._run):
+            with self._reader.reading(self._run):
                 times = [_milliseconds(column) for column in batch.results[-2:]]
                 lines = self._lines(self._rows(batch, times))
                 self._sha256.update(self._between + msgspec.json.encode(_digested(batch, times))[1:-1])

@@ -80,7 +80,8 @@ def results_frame(
     chosen = list(range(len(names)))
     if columns is not None:
         columns = list(columns)
-        check_value("columns", columns, set(columns) <= set(names), _("of {names}", names=as_list(names)))
+        usable = bool(columns) and set(columns) <= set(names)
+        check_value("columns", columns, usable, _("names of {names}", names=as_list(names)))
         chosen = [number for name in columns for number in chosen if names[number] == name]
     with_cells = any(not kinds[number] for number in chosen)
     kinds = [kinds[number] for number in chosen]
