@@ -2,12 +2,13 @@
 # what it needs.
 #
 #   make lab       the notebooks in JupyterLab, in the folder work
-#   make quick     what needs neither a browser nor a Jupyter kernel and is quick: after every change
+#   make quick     decisions, values, formats and the contract: after every change
 #   make test      everything: before every commit
+#   make ci        what `make docs test coverage` runs, but each test once: measured, or with `make unmeasured`
 #   make shuffle   everything, in random order; pytest says the seed: ARGS='--randomly-seed=1' repeats it
 #   make clocks    everything at six times of day, in random order; an hour, and it needs a C compiler
 #   make soak      the long seeded rounds; SECONDS=28800 plays simulated runs for a night
-#   make coverage  the tests without browsers, kernels and kills, measured: fails below 94 % of the lines
+#   make coverage  the quick and the integration tests, measured: fails below 94 % of the lines
 #   make messages  the catalogue of Chinese messages, up to date with the code and compiled
 #   make bench     speed, memory and growth against their targets; a quarter of an hour, ARGS=--quick for a first look
 #   make profile   the CPU of a run of links by part and thread
@@ -19,8 +20,9 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 # Two processes per processor, since many tests wait. Tests of one xdist_group share a process. xdist hangs if one is replaced.
 PARALLEL := -n $(shell $(PYTHON) -c 'import os; print(2 * (os.cpu_count() or 1))') --dist loadgroup --max-worker-restart 0
-QUICK := not (slow or browser or notebook or kill or soak)
-MEASURED := not (browser or notebook or kill or soak)
+UNMEASURED := slow or browser or notebook or kill
+QUICK := not (integration or $(UNMEASURED) or soak)
+MEASURED := not ($(UNMEASURED) or soak)
 ARGS ?=
 SECONDS ?= 600
 
@@ -29,12 +31,12 @@ import json, sys
 totals = json.load(sys.stdin)["totals"]
 lines = 100 * totals["covered_lines"] / totals["num_statements"]
 branches = 100 * totals["covered_branches"] / totals["num_branches"]
-print(f"lines: {lines:.1f} %, branches: {branches:.1f} %, without browsers, kernels and kills")
+print(f"lines: {lines:.1f} %, branches: {branches:.1f} %, of the quick and the integration tests")
 sys.exit("less than 94 % of the lines" if lines < 94 else 0)
 endef
 export TOTALS
 
-.PHONY: demo lab test quick shuffle clocks soak coverage lint check bench profile docs messages clean
+.PHONY: demo lab test quick ci unmeasured shuffle clocks soak coverage lint check bench profile docs messages clean
 
 demo: .venv/core
 	$(BIN)/tcb-ops demo
@@ -48,12 +50,17 @@ test: check
 quick: lint
 	$(PYTEST) $(PARALLEL) -m '$(QUICK)' $(ARGS)
 
+ci: docs check coverage unmeasured
+
+unmeasured: .venv/dev
+	$(PYTEST) $(PARALLEL) -m '($(UNMEASURED)) and not soak' $(ARGS)
+
 shuffle: .venv/dev
 	$(PYTEST) $(PARALLEL) -p randomly $(ARGS)
 
-# Measured, tests take twice as long: those that look at times, browsers and kernels would exceed their limits.
+# Measured, tests take almost twice as long; processes, browsers and kernels are not seen.
 coverage: .venv/dev
-	$(PYTEST) $(PARALLEL) -m '$(MEASURED)' --timeout 300 --cov --cov-report term $(ARGS)
+	$(PYTEST) $(PARALLEL) -m '$(MEASURED)' --cov --cov-report term $(ARGS)
 	$(BIN)/coverage json -q -o - | $(BIN)/python -c "$$TOTALS"
 
 clocks: .venv/dev

@@ -24,6 +24,7 @@ import tcb_ops as tcb
 from tcb_ops.cli.main import cli, run
 from tcb_ops.errcodes import all_errcodes, all_reasons, all_store_codes, describe
 from tcb_ops.i18n import Lang
+from tcb_ops.run import FOR_USERS
 from tcb_ops.settings import Settings, section_models
 
 if TYPE_CHECKING:
@@ -205,7 +206,7 @@ API = (
     ),
     (
         ("Results", "结果"),
-        "open_run all_runs prune diff history verify explain notify Run RunHandle Progress Diff History",
+        "open_run runs errcodes prune diff history verify explain notify Run RunHandle Progress Diff History",
     ),
     (
         ("Shared options, limits, settings and values", "共用参数、限制、设置和值"),
@@ -234,7 +235,8 @@ def api(lang: Lang) -> str:
         parts.append(f"## {words(lang, en, zh)}")
         for name in names.split():
             kind = "autoclass" if isinstance(getattr(tcb, name), type) else "autofunction"
-            parts.append(f"```{{eval-rst}}\n.. {kind}:: tcb_ops.{name}\n```")
+            members = f"\n   :members: {', '.join(FOR_USERS.split())}" if name == "Run" else ""
+            parts.append(f"```{{eval-rst}}\n.. {kind}:: tcb_ops.{name}{members}\n```")
     return "\n\n".join(parts)
 
 

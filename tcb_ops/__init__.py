@@ -14,13 +14,15 @@ and the HTTP client only where they are needed.
 """
 
 # isort: skip_file
+import sys
+
 # Type checkers read these imports; `_PUBLIC` says the same to Python.
 TYPE_CHECKING = False  # for type checkers, which know the name: typing takes twice the time of a bare start
 
 if TYPE_CHECKING:
-    from tcb_ops.api import all_runs as all_runs, diff as diff, links as links, open_run as open_run
+    from tcb_ops.api import diff as diff, errcodes as errcodes, links as links, open_run as open_run
     from tcb_ops.api import prune as prune, read_merchants as read_merchants, read_paths as read_paths
-    from tcb_ops.api import resume as resume, retry as retry, start_links as start_links
+    from tcb_ops.api import resume as resume, retry as retry, runs as runs, start_links as start_links
     from tcb_ops.api import start_resume as start_resume, start_retry as start_retry
     from tcb_ops.api import start_upload as start_upload, upload as upload, upload_link as upload_link
     from tcb_ops.errcodes import explain as explain
@@ -55,8 +57,8 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "api": (
-        "all_runs diff links open_run prune read_merchants read_paths "
-        "resume retry start_links start_resume start_retry start_upload upload upload_link"
+        "diff errcodes links open_run prune read_merchants read_paths "
+        "resume retry runs start_links start_resume start_retry start_upload upload upload_link"
     ),
     "errcodes": "explain",
     "errors": (
@@ -105,3 +107,13 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return [*__all__, "__version__"]
+
+
+class _Package(type(sys)):  # type: ignore[misc]  # the type of modules, without an import
+    def __setattr__(self, name: str, value: object) -> None:
+        """Keep a public name, such as `runs`, when its namesake among the submodules is imported."""
+        if name not in _MODULE_OF or not isinstance(value, type(sys)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Unpack, cast
 
 from tcb_ops.arguments import checked
 from tcb_ops.errors import LedgerDamagedError, UsageError, check_count, check_value
@@ -34,6 +34,7 @@ from tcb_ops.start import (
     naming,
     opened_target,
     rows_of_frame,
+    selected_merchants,
     settings_for,
     start_run,
 )
@@ -55,7 +56,7 @@ SECONDS_PER_DAY = 86_400
 
 @checked
 def read_merchants(source: str | Path, where: Sequence[str] = ()) -> Merchants:
-    """Read a merchants file (CSV or TSV), narrowed by `where`: items such as `region=east`.
+    """Read a merchants file (CSV, TSV or XLSX, whose hidden rows count), narrowed by `where`: items such as `region=east`.
 
     A line is kept if it matches every column given, and one of the values of a column given several times. Columns are
     named by their header in the file or by our name, ignoring width and case.
@@ -72,7 +73,7 @@ def read_merchants(source: str | Path, where: Sequence[str] = ()) -> Merchants:
 @checked
 def read_paths(
     source: str | Path | pd.DataFrame,
-    merchants: Merchants | str | Path,
+    merchants: Merchants | str | Path = "",
     root: str | Path | None = None,
     *,
     columns: Mapping[str, str] = {},
@@ -88,7 +89,7 @@ def read_paths(
     Args:
         source: the file, or a DataFrame: its values are converted to text, missing ones to empty text, and its first row
             is line 2, as in a CSV file.
-        merchants: from `read_merchants`, or the file.
+        merchants: from `read_merchants`, or the file; by default the file of the settings.
         root: the folder of the local files, to check them; None: they are not checked.
         columns: our name (env, merchant, path, file, appid, content_type, cache_control) → the column's header.
         on_bad: `refuse` raises if any row has a problem, `skip` marks those rows invalid.
@@ -114,7 +115,7 @@ def read_paths(
     else:
         listed = rows_of_frame(source)
         check_value("header_row", header_row, header_row == 0, _("0 with a DataFrame"))
-    listed_merchants = merchants_for(merchants)
+    listed_merchants = merchants_for(merchants, options)
     with naming("source", source):
         return path_list.read_paths(
             listed,
@@ -130,22 +131,48 @@ def read_paths(
         )
 
 
+def _listed(
+    source: Batch | pd.DataFrame,
+    merchants: Merchants | str | Path,
+    root: str | Path | None,
+    options: StartOptions,
+) -> Batch:
+    """Return the batch, read with the merchants if a DataFrame is given instead; if there is a root, its files are checked."""
+    from tcb_ops.lists.batch import Batch
+
+    if not isinstance(source, Batch):
+        settings = settings_for(options)
+        return read_paths(source, merchants_for(merchants, options), root, settings=settings)
+    check_value("merchants", merchants, merchants == "", _("left out with a Batch, which has its merchants"))
+    return source if root is None else source.check_files(root)
+
+
 @checked
-def start_links(batch: Batch, *, out: str | Path = "links.csv", **options: Unpack[StartOptions]) -> RunHandle:
+def start_links(
+    batch: Batch | pd.DataFrame,
+    *,
+    merchants: Merchants | str | Path = "",
+    out: str | Path = "links.csv",
+    **options: Unpack[StartOptions],
+) -> RunHandle:
     """Start a links run, or resume the unfinished one of the same list.
 
-    It requests an upload link per row and writes the links to `out` (0600). Local files are not read.
+    It requests an upload link per row and writes the links to `out` (0600). Local files are not read. `batch`: from
+    `read_paths`, or a DataFrame, which is read with `merchants` (by default the file of the settings).
     """
     from tcb_ops.runs.plan import list_spec
 
+    batch = _listed(batch, merchants, None, options)
     selection = options.get("selection", "")
     return start_run(lambda _: list_spec(batch, LINKS, selection), settings_for(options), options, out=out)
 
 
 @checked
 def start_upload(
-    batch: Batch,
+    batch: Batch | pd.DataFrame,
     *,
+    merchants: Merchants | str | Path = "",
+    root: str | Path | None = None,
     skip_unchanged: bool = False,
     if_exists: IfExists = "overwrite",
     backup: str | Path | None = None,
@@ -156,7 +183,9 @@ def start_upload(
 ) -> RunHandle:
     """Start an upload of the batch's files, each with its own link, or resume the unfinished one of the same list.
 
-    A batch that was read without a root is first checked against the list's own folder (InputError).
+    `batch`: from `read_paths`, or a DataFrame, which is read with `merchants` (by default the file
+    of the settings). `root`: the folder of the local files; None: the batch's own, else the list's folder. Raises InputError with
+    every problem of the list.
 
     `skip_unchanged`: rows whose bytes an earlier run of this target stored end as unchanged. `canary`: the number of
     environments that go first; if one of their rows does not succeed, the run stops (CanaryError). `if_exists`: if a file
@@ -170,6 +199,7 @@ def start_upload(
     if backup is not None:
         about["backup"] = str(Path(backup).absolute())
         provided("backup_folder")(Path(about["backup"]))
+    batch = _listed(batch, merchants, root, options)
     if batch.root is None:
         batch = batch.check_files(batch.source.parent)
     selection = options.get("selection", "")
@@ -186,8 +216,8 @@ def start_upload(
 
 @checked
 def start_retry(
-    run: str | Run,
-    merchants: Merchants | str | Path,
+    run: str | Run = "latest",
+    merchants: Merchants | str | Path = "",
     *,
     codes: Sequence[str | int] = (),
     out: str | Path | None = None,
@@ -198,14 +228,14 @@ def start_retry(
 
     It runs the refused, failed and not attempted rows again, as a run whose parent is `run`.
 
-    `run`: a Run, an id, an unambiguous prefix, or `latest`. `merchants`: from `read_merchants`, or the file; rows of others
-    are left out. `codes`: only rows that ended with one of these errcodes or store codes. `out`: for a links run, the file
+    `run`: a Run, an id, an unambiguous prefix, or `latest`. `merchants`: from `read_merchants`, or the file; by default the file of
+    the settings; rows of others are left out. `codes`: only rows that ended with one of these errcodes or store codes. `out`: for a links run, the file
     of its links (links.retry.csv); for any other, the report's folder.
     """
     from tcb_ops.runs.plan import retry_spec
 
-    listed, only = merchants_for(merchants), {str(code) for code in codes}
     settings = settings_for(options, run)
+    listed, only = merchants_for(merchants, {"settings": settings}), {str(code) for code in codes}
     parent = find_run(run, settings).record
     if out is None and parent.kind.writes_links:
         out = "links.retry.csv"
@@ -242,12 +272,7 @@ def start_resume(
     return start_run(
         lambda _: resume_spec(record),
         settings,
-        {
-            "limits": options.get("limits"),
-            "progress": options.get("progress"),
-            "tokens": options.get("tokens"),
-            "resume": record.id,
-        },
+        cast("StartOptions", options | {"resume": record.id}),
         out=record.out or None,
         cluster=cluster,
         skip_unchanged=bool(started.get("skip_unchanged")) if skip_unchanged is None else skip_unchanged,
@@ -280,9 +305,15 @@ def open_run(
 
 
 @checked
-def all_runs(
-    *, settings: Settings | None = None, damaged: list[LedgerDamagedError] | None = None
-) -> list[Run]:
+def errcodes(
+    wanted: str = "latest", *, kind: str | None = None, **options: Unpack[TargetOptions]
+) -> pd.DataFrame:
+    """Return a run's errcodes by merchant, as `Run.errcodes` does; the run is named as in `open_run`."""
+    return open_run(wanted, kind=kind, **options).errcodes()
+
+
+@checked
+def runs(*, settings: Settings | None = None, damaged: list[LedgerDamagedError] | None = None) -> list[Run]:
     """List the runs of the ledger, newest first.
 
     Errors of runs with a damaged record are appended to `damaged`; without it, the first is raised.
@@ -338,7 +369,8 @@ def diff(
     before, after = (
         find_run(run, settings, name).record for name, run in (("older", older), ("newer", newer))
     )
-    only = None if merchants is None else environments_of(merchants_for(merchants))
+    selected = selected_merchants(merchants)
+    only = None if selected is None else environments_of(selected)
     return compare(ledger_with_runs(settings), before, after, settings, only)
 
 
@@ -351,7 +383,7 @@ def upload_link(env: str, path: str, *, appid: str | None = None, **options: Unp
     """
     from tcb_ops.lists import merchants as merchants_file
     from tcb_ops.lists.paths import path_problem
-    from tcb_ops.runs.loop import submit_coroutine
+    from tcb_ops.runs.loop import result_of, submit_coroutine
     from tcb_ops.runs.single_calls import merchant_of, request_link
 
     settings = settings_for(options)
@@ -360,4 +392,4 @@ def upload_link(env: str, path: str, *, appid: str | None = None, **options: Unp
     merchants = merchants_file.read_merchants(settings.merchants)
     merchant = merchant_of(env, appid, merchants, settings.merchants)
     with opened_target(settings, lambda: merchants) as opened:
-        return submit_coroutine(request_link(merchant, path, opened)).result()
+        return result_of(submit_coroutine(request_link(merchant, path, opened)))

@@ -15,7 +15,7 @@ from typing import Any, TypeGuard
 
 import msgspec
 
-from tcb_ops.i18n import NOTHING, Lang, Text, _, as_list
+from tcb_ops.i18n import NOTHING, Bilingual, Lang, Text, _, as_list
 
 
 class DetailCodes(Enum):
@@ -269,7 +269,7 @@ class Detail(Text):
     def of(self, lang: Lang) -> str:
         """Return the sentence in one language."""
         if self.code is DetailCode.TEXT:
-            return str(self.params[lang])
+            return Bilingual(self.params[Lang.EN], self.params[Lang.ZH]).of(lang)
         sentence: Text = self.code.value
         return sentence.format(**self.params).of(lang)
 

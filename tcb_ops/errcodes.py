@@ -17,12 +17,14 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from enum import StrEnum
 from functools import cache
+from operator import attrgetter
 from typing import Any
 
 from tcb_ops.arguments import checked
 from tcb_ops.errors import UsageError
 from tcb_ops.formatting import shown
-from tcb_ops.i18n import NOTHING, Bilingual, Text, _, as_list
+from tcb_ops.frames import Lines, Tabular
+from tcb_ops.i18n import NOTHING, Bilingual, Lang, Text, _, as_list, verbatim
 from tcb_ops.kinds import features
 from tcb_ops.model import Owner
 
@@ -57,8 +59,17 @@ class Scope(StrEnum):
     PLATFORM = "platform"
 
 
+class _Entry(Tabular):
+    __slots__ = ()
+
+    def _table(self, _lang: Lang) -> Lines:
+        names = ("code", "known", "meaning", "action", "decision", "scope")
+        line = attrgetter(*names)(self)
+        return Lines(verbatim(str(line[0])), names, [line], 1)
+
+
 @dataclass(frozen=True, slots=True)
-class Errcode:
+class Errcode(_Entry):
     """An errcode of the platform."""
 
     code: int
@@ -81,7 +92,7 @@ class Errcode:
 
 
 @dataclass(frozen=True, slots=True)
-class StoreCode:
+class StoreCode(_Entry):
     """An error code of the store (COS): the `<Code>` of its XML response."""
 
     code: str
@@ -158,7 +169,7 @@ def all_errcodes() -> tuple[Errcode, ...]:
             core=line["core"] == "yes",
             source=line["source"],
         )
-        for line in _lines("errcodes.csv")
+        for line in catalogue_lines("errcodes.csv")
     )
 
 
@@ -174,7 +185,7 @@ def all_store_codes() -> tuple[StoreCode, ...]:
             decision=Decision(line["decision"]),
             scope=Scope(line["scope"]),
         )
-        for line in _lines("storecodes.csv")
+        for line in catalogue_lines("storecodes.csv")
     )
 
 
@@ -185,7 +196,7 @@ def all_reasons() -> dict[str, ReasonTexts]:
     return {
         line["reason"]: ReasonTexts(Bilingual(line["label_en"], line["label_zh"]), **_meaning(line))
         for table in tables
-        for line in _lines(table)
+        for line in catalogue_lines(table)
     }
 
 
@@ -273,7 +284,7 @@ def _by_errcode(owner: Owner) -> dict[int, Errcode]:
     """Return the entries by errcode; some have other texts in an environment of the platform's own."""
     entries = {entry.code: entry for entry in all_errcodes()}
     if owner is Owner.PLATFORM:
-        for line in _lines("componentcodes.csv"):
+        for line in catalogue_lines("componentcodes.csv"):
             code = int(line["errcode"])
             entries[code] = replace(entries[code], **_meaning(line))
     return entries
@@ -288,7 +299,8 @@ def _meaning(line: dict[str, str]) -> dict[str, Any]:
     return {name: Bilingual(line[f"{name}_en"], line[f"{name}_zh"]) for name in ("meaning", "action")}
 
 
-def _lines(name: str) -> list[dict[str, str]]:
+def catalogue_lines(name: str) -> list[dict[str, str]]:
+    """Return the lines of a table of this package, by the names of its columns."""
     import csv
     from importlib.resources import files
 

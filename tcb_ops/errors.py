@@ -34,7 +34,8 @@ from enum import StrEnum
 from typing import Any
 
 from tcb_ops.details import Detail
-from tcb_ops.i18n import Text, _
+from tcb_ops.frames import Lines, Tabular
+from tcb_ops.i18n import Lang, Text, _, in_python, verbatim
 from tcb_ops.model import Problem
 
 
@@ -58,12 +59,15 @@ class TcbOpsError(Exception):
         self.text = problem if fix is None else _("{problem} {fix}", problem=problem, fix=fix)
         super().__init__(self.text.en)
 
+    def __str__(self) -> str:
+        return in_python(self.text, Lang.EN)
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Let an error pass from one process to another, whatever the arguments of its class."""
         return type(self).__new__, (type(self), *self.args), self.__dict__
 
     def _render_traceback_(self) -> list[str]:
-        return [self.text.en, self.text.zh]
+        return [in_python(self.text, Lang.EN), in_python(self.text, Lang.ZH)]
 
 
 class UsageError(TcbOpsError):
@@ -117,10 +121,10 @@ class MissingFeatureError(UsageError):
         super().__init__(_("this installation of tcb-ops has no feature for {name}.", name=name))
 
 
-class InputError(UsageError):
+class InputError(UsageError, Tabular):
     """A list or a merchants file has problems; nothing was sent.
 
-    `problems`: every problem, in the order of the file. `source`: the file as given. `decided`: how it was read (encoding,
+    `problems`: every problem, in the order of the file; `frame()` has a line for each. `source`: the file as given. `decided`: how it was read (encoding,
     columns), as far as known. `all_missing`: none of the list's files is below the root, and nothing else is wrong.
     """
 
@@ -138,6 +142,21 @@ class InputError(UsageError):
         self.problems = problems
         self.decided = decided
         self.all_missing = all_missing
+        self.advice: Text | None = None
+        """If none of the files is there: which other column may name them."""
+
+    def _table(self, lang: Lang) -> Lines:
+        lines = (
+            (
+                problem.line,
+                problem.column,
+                problem.value,
+                *(in_python(text, lang) for text in (problem.message, problem.fix)),
+            )
+            for problem in self.problems
+        )
+        names = ("line", "column", "value", "problem", "fix")
+        return Lines(verbatim(self.source), names, lines, len(self.problems))
 
 
 class RunNotFoundError(UsageError):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-import shlex
 import stat
 from enum import StrEnum
 from pathlib import Path
 
+from tcb_ops import shell
 from tcb_ops.errors import SettingsError
 from tcb_ops.i18n import Text, _
 
@@ -126,7 +126,7 @@ def _refuse(file: Path, writers: Trust, mode: int) -> None:
     fix = _(
         "Settings run programs and say where tokens are sent. If you have read the file and trust it, name it: --config "
         "{file}",
-        file=shlex.quote(str(file.absolute())),
+        file=shell.quote(str(file.absolute())),
     )
     raise SettingsError(problem, fix)
 

@@ -7,10 +7,12 @@ are gettext's, so that Babel finds the messages (`make messages`); placeholders 
 from __future__ import annotations
 
 import gettext as catalogues
+import re
 import struct
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cache
@@ -84,7 +86,9 @@ class Message(Text):
             translated = catalogue.pgettext(self.context, self.msgid)
         else:
             translated = catalogue.gettext(self.msgid)
-        return translated.format_map({name: _shown(value, lang) for name, value in self.values.items()})
+        return _named(translated, "{{", "}}").format_map(
+            {name: _shown(value, lang) for name, value in self.values.items()}
+        )
 
     def commands(self) -> list[CommandText]:
         """Return the command lines among the values."""
@@ -104,7 +108,8 @@ class Bilingual(Text):
 
     def of(self, lang: Lang) -> str:
         """Return the text in one language."""
-        return self.chinese if lang is Lang.ZH else self.english
+        text = self.chinese if lang is Lang.ZH else self.english
+        return text if self.chinese == self.english else _named(text, "{", "}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +126,44 @@ class Joined(Text):
     def commands(self) -> list[CommandText]:
         """Return the command lines among the parts."""
         return _commands(self.parts)
+
+
+_FOR_PYTHON: ContextVar[bool] = ContextVar("_FOR_PYTHON", default=False)
+_COLUMN_OPTION = re.compile(r"--column ([^\s=]+)=([^\s,;:]+)")
+_OPTION = re.compile(r"--([a-z][a-z-]+)(?: (all|visible|skip|simulator|\{target\}))?")
+_PARAMETERS = {"column": "columns", "map": "file_map", "errcode": "codes", "into": "original"}
+_PARAMETERS |= {name: f"{name.replace('-', '_')}=True" for name in ("foreign", "new-run", "skip-unchanged")}
+"""Parameters whose options have other names or no value."""
+
+
+def in_python(text: Text, lang: Lang) -> str:
+    """Return a text in one language whose messages name parameters, not options; its values and commands are as they are.
+
+    ======================  ============================
+    in a message            in Python
+    ======================  ============================
+    --root                  root
+    --new-run               new_run=True
+    --rows all              rows='all'
+    --column path=云端路径  columns={'path': '云端路径'}
+    ======================  ============================
+    """
+    before = _FOR_PYTHON.set(True)
+    try:
+        return text.of(lang)
+    finally:
+        _FOR_PYTHON.reset(before)
+
+
+def _named(text: str, left: str, right: str) -> str:
+    if not _FOR_PYTHON.get():
+        return text
+    return _OPTION.sub(_parameter, _COLUMN_OPTION.sub(rf"columns={left}'\1': '\2'{right}", text))
+
+
+def _parameter(option: re.Match[str]) -> str:
+    name = _PARAMETERS.get(option[1], option[1].replace("-", "_"))
+    return f"{name}='{option[2]}'" if option[2] else name
 
 
 def _commands(parts: Iterable[object]) -> list[CommandText]:

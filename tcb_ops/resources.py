@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from getpass import getuser
 from pathlib import Path
 
+from tcb_ops import shell
 from tcb_ops.errors import ResourceLimitError
 from tcb_ops.formatting import fold
 from tcb_ops.i18n import Text, _
@@ -38,6 +41,13 @@ _REASONS = {
     errno.ENOEXEC: _("it is not a program for this machine"),
     errno.EADDRNOTAVAIL: _("this machine does not have that address"),
 }
+_WINDOWS_REASONS = {
+    32: _("another program, such as Excel, is using it: close it there"),  # ERROR_SHARING_VIOLATION
+    33: _("another program, such as Excel, is using it: close it there"),  # ERROR_LOCK_VIOLATION
+    123: _("Windows does not allow such a name"),  # ERROR_INVALID_NAME
+    206: _("the name is too long"),  # ERROR_FILENAME_EXCED_RANGE
+}
+"""By Windows' own code, where errno says less (EACCES, EINVAL, ENOENT)."""
 
 
 def system_reason(error: OSError | ValueError) -> Text:
@@ -45,7 +55,27 @@ def system_reason(error: OSError | ValueError) -> Text:
     if not isinstance(error, OSError):
         return _("not a usable file name")
     code = error.errno or 0
+    if (reason := _WINDOWS_REASONS.get(getattr(error, "winerror", None) or 0)) is not None:
+        return reason
     return _REASONS.get(code) or _("system error {code}", code=code)
+
+
+def others_may_read(path: Path, *, windows: bool = shell.WINDOWS) -> bool:
+    """Return whether other users of this machine may read a file or folder. Raises OSError.
+
+    On Windows, where a file has its folder's access list, everything outside this user's profile counts as readable.
+    """
+    if windows:
+        return not path.resolve().is_relative_to(Path.home())
+    return bool(stat.S_IMODE(path.stat().st_mode) & 0o077)
+
+
+def restricting(path: Path, *, windows: bool = shell.WINDOWS) -> str:
+    """Compose the command that lets nobody but this user read a file, or a folder with all that is in it."""
+    if windows:
+        inherited = "(OI)(CI)" if path.is_dir() else ""
+        return shell.join(["icacls", str(path), "/inheritance:r", "/grant:r", f"{getuser()}:{inherited}F"])
+    return shell.join(["chmod", *(["-R", "go-rwx"] if path.is_dir() else ["600"]), str(path)])
 
 
 def nearest_path(missing: Path, fits: Callable[[Path], bool] = Path.is_file) -> Path | None:
@@ -157,11 +187,20 @@ def replacing(dest: Path, *, private: bool = False) -> Iterator[Path]:
     try:
         yield part
         sync_to_disk(part)
-        part.replace(dest)
+        _replace(part, dest)
         _sync_names(dest.parent)
     finally:
         with suppress(OSError):  # it is gone if it has replaced `dest`
             part.unlink()
+
+
+def _replace(part: Path, dest: Path) -> None:
+    try:
+        part.replace(dest)
+    except PermissionError as error:
+        if os.name != "nt":
+            raise
+        raise OSError(errno.EBUSY, "") from error  # Windows replaces no file that a program has open
 
 
 def bundled(inside: str, beside: str) -> Path:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from tcb_ops.arguments import checked
 from tcb_ops.errors import (
@@ -18,7 +18,7 @@ from tcb_ops.errors import (
     check_count,
 )
 from tcb_ops.i18n import Text, _
-from tcb_ops.kinds import provided
+from tcb_ops.kinds import load, provided
 from tcb_ops.model import Merchant, Outcome
 from tcb_ops.reports.comparisons import Diff, compare
 from tcb_ops.reports.explanations import change_mark, why
@@ -31,12 +31,18 @@ from tcb_ops.signals import ctrl_c_raises
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tcb_ops.lists.merchants import Merchants
     from tcb_ops.reports.findings import Findings
     from tcb_ops.reports.run_views import RunReader
     from tcb_ops.runs.histories import LaterChange
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.records import RowRecord, RunRecord, Tally, TimelineBucket
     from tcb_ops.runs.session import RunSession
+    from tcb_ops.start import StartOptions
+
+
+FOR_USERS = "id counts succeeded stopped results failed errcodes causes timeline links changes audit retry final report export write_into"
+"""The names of a Run that are for users, and so for completion; the front ends use more."""
 
 
 class Run:
@@ -53,6 +59,9 @@ class Run:
         counts = ", ".join(f"{outcome} {rows:,}" for outcome, rows in self.counts.items())
         mark = f" ({self.mark})" if self.mark is not None else ""
         return f"<Run {self.id} {self.record.kind}: {counts}{mark}>"
+
+    def __dir__(self) -> list[str]:
+        return FOR_USERS.split()
 
     def _repr_html_(self) -> str:
         from tcb_ops.reports.formats.notebook import run_html
@@ -286,6 +295,17 @@ class Run:
         """
         return provided("Run.audit")(self)
 
+    def why(self, *, every: bool = False) -> Any:
+        """Ask WeChat why rows did not succeed: Diagnoses, a list with `frame()`; each says who must act.
+
+        `every`: ask about every merchant of each cause instead of one. Raises UsageError.
+        """
+        return provided("Run.why")(self, every=every)
+
+    def keep_verdicts(self, verdicts: list[dict[str, Any]]) -> None:
+        """Keep verdicts about this run in its ledger, instead of earlier ones."""
+        self._ledger.keep_verdicts(self.record, verdicts)
+
     def findings(self, receiver: str = "") -> Findings | None:
         """Return what the run found, compared with the previous one of the target and part; None for a kind without.
 
@@ -304,6 +324,18 @@ class Run:
                 if before is not None:
                     changes = compare(ledger, before, ledger.run(self.id), self._settings, only)
             return record.kind.findings(snapshot, RunSummary(snapshot, record), changes, self._settings)
+
+    def retry(
+        self,
+        merchants: Merchants | str | Path = "",
+        *,
+        codes: Sequence[str | int] = (),
+        **options: Unpack[StartOptions],
+    ) -> Run:
+        """Run again the rows that did not succeed, and wait for the end, as `tcb_ops.retry` does; return that run."""
+        among = () if merchants == "" else (merchants,)
+        retried: Run = load("tcb_ops.api:retry")(self, *among, codes=codes, **options)
+        return retried
 
     def final(self) -> Run:
         """Return the run with the last state of each row after its retries; for a retry, its original run."""
@@ -380,6 +412,10 @@ class Run:
             reader=self._reader,
             pdf=pdf,
         )
+
+    def report(self, dest: str | Path | None = None, *, pdf: bool = False) -> Path:
+        """Write the report folder, as `export` does; None: in the settings' folder of reports, under the run's id."""
+        return self.export(self._settings.reports / self.id if dest is None else dest, pdf=pdf)
 
     @checked
     def to_parquet(self, dest: str | Path) -> Path:

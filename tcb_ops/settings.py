@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple,
 from urllib.parse import urlsplit
 
 from tcb_ops import setting_rules as rules
+from tcb_ops import shell
 from tcb_ops.arguments import checked
 from tcb_ops.errors import SettingsError
 from tcb_ops.found_settings import Trust, open_found
@@ -434,10 +435,8 @@ def _environment() -> dict[str, Any]:
 
 
 def _words(value: str) -> list[str] | str:
-    import shlex
-
     with suppress(ValueError):
-        words: list[str] = json.loads(value) if value.lstrip().startswith("[") else shlex.split(value)
+        words: list[str] = json.loads(value) if value.lstrip().startswith("[") else shell.split(value)
         return words
     return value
 

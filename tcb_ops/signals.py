@@ -1,7 +1,7 @@
 """Ctrl-C, SIGTERM and SIGHUP end a command with a message and an exit code, without a stack trace.
 
 Imports nothing heavy: it is the first module that a command line loads. SIGHUP, sent when the terminal is closed, ends a
-command like SIGTERM.
+command like SIGTERM; on Windows, SIGBREAK is sent for it.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from typing import NoReturn
 NOTHING_STARTED = "tcb-ops: Interrupted; nothing was started. 已中断；尚未开始。\n".encode()
 """Written by a command that a signal ends while it starts."""
 _CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
-if hasattr(signal, "SIGHUP"):
-    _CODES[signal.SIGHUP] = 143
+_CODES |= {getattr(signal, name): 143 for name in ("SIGHUP", "SIGBREAK") if hasattr(signal, name)}
 
 _asked = 0
 _terminals: list[int] = []

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import wraps
-from inspect import unwrap
+from inspect import cleandoc, unwrap
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypedDict
 
 from tcb_ops.arguments import checked
 from tcb_ops.errors import (
@@ -78,20 +78,33 @@ def opened_target(settings: Settings, merchants: Callable[[], Iterable[Merchant]
         yield opened
 
 
-def merchants_for(merchants: Merchants | str | Path) -> Merchants:
-    """Return the merchants, read if their file is given."""
+def limits_for(options: ResumeOptions) -> RunLimits:
+    """Return the limits of a call: those of the bundle, and by name. Raises ArgumentError for one given both ways."""
+    from tcb_ops.runs.limits import RunLimits
+
+    bundle, defaults = options.get("limits") or RunLimits(), asdict(RunLimits())
+    named: dict[str, Any] = {name: options.get(name) for name in defaults if options.get(name) is not None}
+    for name, value in named.items():
+        once = getattr(bundle, name) == defaults[name]
+        check_value(name, value, once, _("given once, by its name or in limits"))
+    return replace(bundle, **named)
+
+
+def merchants_for(merchants: Merchants | str | Path, options: TargetOptions) -> Merchants:
+    """Return the merchants, read if their file is given; by default the file that the settings name."""
     from tcb_ops.lists import merchants as merchants_file
     from tcb_ops.lists.merchants import Merchants
 
     if isinstance(merchants, Merchants):
         return merchants
+    merchants = merchants or settings_for(options).merchants
     with naming("merchants", merchants):
         return merchants_file.read_merchants(merchants)
 
 
 def selected_merchants(merchants: Merchants | str | Path | None) -> Merchants | None:
     """Return the merchants to whose rows a call is narrowed; None for all rows."""
-    return None if merchants is None else merchants_for(merchants)
+    return None if merchants is None else merchants_for(merchants, {})
 
 
 @contextmanager
@@ -185,7 +198,14 @@ class ResumeOptions(TargetOptions, total=False):
     """The keywords that every function takes that works on a run, `resume` included."""
 
     limits: RunLimits | None
-    """None: the defaults of RunLimits."""
+    """A bundle of the following seven, which may also be given by name; None: the default of RunLimits, which explains them."""
+    concurrency: int | None
+    per_env: int | None
+    rate: float | None
+    attempts: int | None
+    backoff: float | None
+    slow_wait: float | None
+    patience: float | None
     progress: OnProgress | None
     """Called with a Progress after commits, in another thread."""
     tokens: TokenSource | None
@@ -221,7 +241,8 @@ def blocking(start: Callable[_P, RunHandle]) -> Callable[_P, Run]:
 
     call.__name__ = call.__qualname__ = name
     call.__annotations__ = begin.__annotations__ | {"return": "Run"}
-    call.__doc__ = f"Call `{start.__name__}` and wait for the run's end. {start.__doc__}"
+    ending = f"It waits for the run's end and returns the Run; `{start.__name__}` returns at once."
+    call.__doc__ = f"{cleandoc(start.__doc__ or '')}\n\n{ending}"
     return checked(call)
 
 
@@ -243,7 +264,6 @@ def start_run(
     """
     from tcb_ops.runs.calls import RunContext
     from tcb_ops.runs.ledger import Ledger, taken
-    from tcb_ops.runs.limits import RunLimits
     from tcb_ops.runs.links_file import check_destination
     from tcb_ops.runs.locks import planning
     from tcb_ops.runs.plan import plan
@@ -251,7 +271,7 @@ def start_run(
     from tcb_ops.wechat import open_source
 
     dest = None if out is None else Path(out).absolute()
-    limits = options.get("limits") or RunLimits()
+    limits = limits_for(options)
     tokens, resume = options.get("tokens"), options.get("resume")
     new_run = options.get("new_run", False)
     check_value("resume", resume, resume is None or is_run_name(resume), _("the id of a run"))

@@ -136,7 +136,7 @@ def spawned(argv: list[str], folder: Path, **options: Any) -> Iterator[subproces
 
 
 def ended(process: subprocess.Popen[str]) -> Result:
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
     result = Result(process.returncode, out or "", err or "")
     assert "Traceback" not in result.err, result.err
     return result

@@ -50,6 +50,8 @@ MEMORY = Path("/dev/shm")  # noqa: S108  Linux's file system in memory
 if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 2**31:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))  # avoids waiting for fsync on a disk
 os.umask(0o022)  # what a group may change is named in the first line
+# jsonschema would build its grammars, for a second and a half in each process; no test needs them.
+sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
 sys.dont_write_bytecode = False  # otherwise each process started would compile all modules again
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
@@ -58,7 +60,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Start with the longest tests, so that all processes end at the same time; `make shuffle` keeps its order."""
     if not config.pluginmanager.hasplugin("randomly"):
-        longest = ("browser", "notebook", "kill", "slow")
+        longest = ("browser", "notebook", "kill", "slow", "integration")
         items.sort(
             key=lambda item: [
                 item.get_closest_marker("xdist_group") is None,
@@ -191,7 +193,7 @@ def assert_complete() -> AssertComplete:
 def wait_for() -> WaitFor:
     """A function that waits until a condition holds, and fails after a timeout."""
 
-    def waited(true: Callable[[], bool], seconds: float = 60) -> None:
+    def waited(true: Callable[[], bool], seconds: float = 240) -> None:
         end = time.monotonic() + seconds
         while not true():
             assert time.monotonic() < end, "waited in vain"

@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from free_ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,8 +29,7 @@ class Cluster:
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self._folder, self._stack = folder, stack
         stack.callback(_collect)
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self._port = free.getsockname()[1]
+        self._port = free_port()
         self.address = f"tcp://127.0.0.1:{self._port}"
         stack.enter_context(pytest.MonkeyPatch.context()).setenv(
             "TCB_OPS_UNENCRYPTED_SCHEDULERS", self.address
@@ -51,7 +51,7 @@ class Cluster:
 
     def start_scheduler(self) -> subprocess.Popen[bytes]:
         self.scheduler = self._start("scheduler", "--host", "127.0.0.1", "--port", str(self._port))
-        end = time.monotonic() + 60
+        end = time.monotonic() + 240
         while True:
             with suppress(OSError), socket.create_connection(("127.0.0.1", self._port), 1):
                 return self.scheduler
@@ -69,8 +69,8 @@ class Cluster:
     def wait_for_workers(self, number: int) -> None:
         from distributed import Client
 
-        with Client(self.address, set_as_default=False, timeout=60) as client:
-            client.wait_for_workers(number, timeout=60)
+        with Client(self.address, set_as_default=False, timeout=240) as client:
+            client.wait_for_workers(number, timeout=240)
 
 
 class TimedCalls(list[Any]):

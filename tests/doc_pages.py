@@ -6,7 +6,6 @@ in the page                                     effect
 ```console, lines that begin with `$ `          each command is run, its output compared with the lines below it
 `…` alone on a line of an output                matches any lines
 `$ echo $?`                                     the exit code of the previous command
-`$ practice [FILE …]`, not shown                copies docs/practice: merchants, tokens, a list, files, faults
 `$ export NAME=VALUE`                           sets the variable for the rest of the page
 `$ … &`, `$ kill %1`                            starts a server in the background, and stops all of them
 ```python                                       run, in one namespace per page
@@ -14,7 +13,6 @@ in the page                                     effect
 ```{code-block} with `:caption: FILE`           written to that file in the session's folder
 <!-- file: FILE --> before a block              the same
 ```toml without a caption                       parsed
-<!-- run: `$ …` lines -->                       commands that the page does not show
 <!-- not run: REASON --> before a block         neither run nor compared
 any other block                                 ignored; an error if it looks like a command line
 ==============================================  ====================================================================
@@ -30,7 +28,6 @@ import getpass
 import os
 import re
 import shlex
-import shutil
 import socket
 import subprocess
 import sys
@@ -43,15 +40,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from free_ports import free_port
 
 from tcb_ops.cli.main import run as run_command
-from tcb_ops.features.simulator import Faults, Simulator, load_faults
-from tcb_ops.features.simulator.command import simulate
-from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.settings import set_default_settings
 
 ROOT = Path(__file__).parent.parent
-PRACTICE = ROOT / "docs" / "practice"
 HOME = "/home/li/tcb"
 """The folder that the pages show instead of the session's."""
 ME = "li@ops-01"
@@ -61,7 +55,7 @@ ANY = "…"
 FENCE = re.compile(r"( *)(`{3,})\s*(.*)")
 SHELL = set("|&;<>*$`~(")
 """Characters that need a shell."""
-NOT_RUN, HIDDEN = "<!-- not run:", "<!-- run:"
+NOT_RUN = "<!-- not run:"
 FILE = re.compile(r"<!-- file: (\S+) -->")
 PROGRESS = re.compile(r"\d+/\d+ · .*")
 """Progress lines, which a run of more than a few seconds prints."""
@@ -86,7 +80,7 @@ VARYING = (
 
 @dataclass
 class Block:
-    """A fenced block or comment that is run or compared."""
+    """A fenced block that is run or compared."""
 
     kind: str
     lines: list[str]
@@ -116,11 +110,7 @@ def blocks(text: str) -> list[Block]:
     before = ""
     while number < len(lines):
         line = lines[number]
-        if line.startswith(HIDDEN):
-            end = lines.index("-->", number)
-            found.append(Block("hidden", lines[number + 1 : end], number + 1))
-            number = end
-        elif opened := FENCE.fullmatch(line):
+        if opened := FENCE.fullmatch(line):
             indent, ticks, info = opened.groups()
             end = next(at for at in range(number + 1, len(lines)) if lines[at].strip() == ticks)
             content = [each.removeprefix(indent) for each in lines[number + 1 : end]]
@@ -193,19 +183,9 @@ def shortened(shown: list[str], actual: list[str]) -> list[str]:
     return [*actual[:before], ANY, *actual[len(actual) - after :]]
 
 
-def free_ports() -> Iterator[str]:
-    """Yield ports that are free, below the range that the system assigns, so that they stay free until used."""
-    for port in range(20_000 + os.getpid() % 10_000, 32_000):
-        try:
-            socket.create_server(("127.0.0.1", port)).close()
-        except OSError:
-            continue
-        yield str(port)
-
-
 def _end(server: subprocess.Popen[str]) -> None:
     server.terminate()
-    server.communicate(timeout=30)
+    server.communicate(timeout=240)
 
 
 @dataclass
@@ -216,7 +196,7 @@ class Session:
     lang: str
     code: int = 0
     names: dict[str, Any] = field(default_factory=dict)
-    ports: dict[str, str] = field(default_factory=lambda: dict(zip(PORTS, free_ports(), strict=False)))
+    ports: dict[str, str] = field(default_factory=lambda: {port: str(free_port()) for port in PORTS})
     runs: dict[str, str] = field(default_factory=dict)
     """Run ids in the page → run ids of the session."""
     servers: ExitStack = field(default_factory=ExitStack)
@@ -227,8 +207,6 @@ class Session:
             return [str(self.code)]
         if line == "kill %1":
             return self.end()
-        if line.split(maxsplit=1)[0] == "practice":
-            return self._practice(*line.split()[1:])
         line = self.here(line)
         if line.startswith("export "):
             name, _, value = shlex.split(line)[1].partition("=")
@@ -247,7 +225,7 @@ class Session:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=60,
+            timeout=240,
             check=False,
         )
         self.code = done.returncode
@@ -255,35 +233,12 @@ class Session:
 
     def _start(self, line: str) -> str:
         """Start a server and return its first line of output, printed when it is ready."""
-        words = shlex.split(line)
-        if words[:2] == ["tcb-ops", "simulate"]:
-            return self._simulate(words[2:])
-        server = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        server = subprocess.Popen(
+            shlex.split(line), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
         self.servers.callback(_end, server)
         assert server.stdout is not None
         return server.stdout.readline()
-
-    def _simulate(self, words: list[str]) -> str:
-        """Start the simulator of `tcb-ops simulate` in a thread: a process takes a second to start."""
-        with simulate.make_context("simulate", words) as context:
-            given = context.params
-        simulator = Simulator(
-            list(read_merchants(given["merchants"])),
-            Path(given["tokens"]) if given["tokens"] else {},
-            faults=load_faults(Path(given["faults"])) if given["faults"] else Faults(),
-            port=given["port"],
-        )
-        return self.servers.enter_context(simulator).base
-
-    def _practice(self, *names: str) -> list[str]:
-        """Copy the shared sample data, or some of it: merchants, tokens, a list, files, faults, settings."""
-        for name in names or [path.name for path in PRACTICE.iterdir()]:
-            if (PRACTICE / name).is_dir():
-                shutil.copytree(PRACTICE / name, self.folder / name)
-            else:
-                text = (PRACTICE / name).read_text(encoding="utf-8")
-                (self.folder / name).write_text(self.here(text), encoding="utf-8")
-        return []
 
     def end(self) -> list[str]:
         """Stop everything started in the background."""
@@ -341,7 +296,6 @@ def open_session(folder: Path, lang: str) -> Iterator[Session]:
         "LC_COLLATE": "C",  # ls sorts alike whether or not the locale above is installed
         "COLUMNS": "100",
         "TCB_OPS_CHROMIUM": "",
-        "FILES": str(PRACTICE / "files"),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
     before = dict(os.environ)
@@ -386,11 +340,10 @@ def play(page: Path, folder: Path, lang: str) -> list[Difference]:
         for number, block in enumerate(found):
             below = found[number + 1] if number + 1 < len(found) else None
             match block.kind:
-                case "hidden" | "console":
+                case "console":
                     for command in commands(block):
                         actual = session.type(command.line)
-                        if block.kind == "console":
-                            compare(command.line, command.shown, actual, command.start, block.indent)
+                        compare(command.line, command.shown, actual, command.start, block.indent)
                 case "python":
                     actual = session.python(session.here("\n".join(block.lines)))
                     touching = below is not None and below.kind == "text" and below.start <= block.end + 4

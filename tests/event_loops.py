@@ -30,6 +30,6 @@ def run(loop: str) -> Run:
 
             factory = uvloop.new_event_loop
         with asyncio.Runner(debug=True, loop_factory=factory) as runner:
-            return runner.run(asyncio.wait_for(work, 60))
+            return runner.run(asyncio.wait_for(work, 240))
 
     return in_loop

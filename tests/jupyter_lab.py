@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,8 @@ import urllib.request
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from free_ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,7 +69,7 @@ def launch(playwright: Playwright, chromium: str) -> Browser:
 @contextmanager
 def lab_server(home: Path) -> Iterator[str]:
     """Run `tcb-ops lab work` in a folder, isolated from this machine's Jupyter; yield its address."""
-    port = _free_port()
+    port = free_port()
     words = (
         *(
             "lab",
@@ -92,18 +93,12 @@ def lab_server(home: Path) -> Iterator[str]:
 @contextmanager
 def voila_server(notebook: Path, home: Path) -> Iterator[str]:
     """Show a notebook with Voila as the documentation says, isolated from this machine's Jupyter; yield its address."""
-    port = _free_port()
+    port = free_port()
     words = ("voila", notebook.name, "--no-browser", f"--port={port}", "--Voila.ip=127.0.0.1")
     base = f"http://127.0.0.1:{port}"
     allowed = "--VoilaConfiguration.file_allowlist=['reports/.*']"
     with _served((*words, allowed), notebook.parent, home, f"{base}/voila/static/voila.js"):
         yield base
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 @contextmanager
@@ -126,7 +121,7 @@ def _served(words: tuple[str, ...], folder: Path, home: Path, ready: str) -> Ite
             yield
         finally:
             server.terminate()
-            server.wait(60)
+            server.wait(240)
 
 
 @dataclass
@@ -213,7 +208,7 @@ def opened_page(
     found = Opened(page, f"{base}/{view}/{path}?token=e2e&reset", shots)
     page.on("console", found.heard)
     page.on("pageerror", lambda error: found.errors.append(str(error)))
-    page.set_default_timeout(100_000)
+    page.set_default_timeout(240_000)
     try:
         found.load()
         yield found
@@ -222,7 +217,7 @@ def opened_page(
 
 
 def _wait_for(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + 100
+    end = time.monotonic() + 240
     while time.monotonic() < end and server.poll() is None:
         try:
             with urllib.request.urlopen(address, timeout=5):  # noqa: S310  loopback

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import io
+from functools import cache
 from pathlib import Path
 
 import click
@@ -24,6 +25,7 @@ PACKAGE = Path(tcb_ops.__file__).parent
 METHODS = [("**.py", "python"), ("**.j2", "jinja2")]
 
 
+@cache
 def extracted() -> Catalog:
     """Return the messages that the catalogue must contain."""
     found = Catalog()
@@ -47,6 +49,7 @@ def _add_help(found: Catalog, command: click.Command, name: str) -> None:
             _add_help(found, each, f"{name} {each.name}")
 
 
+@cache
 def translated() -> Catalog:
     """Return the catalogue in the repository."""
     return read_po(io.BytesIO(PO.read_bytes()), locale="zh")

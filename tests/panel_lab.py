@@ -55,12 +55,12 @@ class Lab:
         """Not settled: the run may be running."""
         panel = panels.attach(run, **more)
         self.opened.append(panel)
-        panel.worker.settle(60)
+        panel.worker.settle()
         return panel
 
     def _settled(self, panel: Panel) -> Panel:
         self.opened.append(panel)
-        panel.settle(60)
+        panel.settle()
         return panel
 
     @property
@@ -98,7 +98,7 @@ def open_lab(open_workspace: OpenWorkspace, monkeypatch: pytest.MonkeyPatch) -> 
     yield opened
     for lab in labs:
         for panel in lab.opened:
-            panel.settle(60)
+            panel.settle()
     widgets.Widget.close_all()
 
 

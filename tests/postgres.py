@@ -11,7 +11,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from free_ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,7 +46,7 @@ class Postgres:
         """End the server at once, as a crash does: connections break, and what is not committed is lost."""
         assert self._process is not None
         self._process.send_signal(signal.SIGQUIT)  # an "immediate" shutdown
-        self._process.wait(30)
+        self._process.wait(240)
 
     def url(self, database: str, user: str = "postgres") -> str:
         return f"postgresql+psycopg://{user}@127.0.0.1:{self.port}/{database}"
@@ -123,8 +123,7 @@ def cluster() -> Iterator[Postgres]:
 
 @contextmanager
 def _server(found: Path, data: Path, folder: Path, who: dict[str, Any]) -> Iterator[Postgres]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     options = {
         "listen_addresses": "127.0.0.1",
         "port": port,
@@ -137,7 +136,7 @@ def _server(found: Path, data: Path, folder: Path, who: dict[str, Any]) -> Itera
     def start() -> subprocess.Popen[bytes]:
         with (folder / "log").open("ab") as log:
             process = subprocess.Popen(argv, stdout=log, stderr=log, cwd=folder, **who)
-        end = time.monotonic() + 60
+        end = time.monotonic() + 240
         while subprocess.run(ready, check=False).returncode:
             assert process.poll() is None, (folder / "log").read_text()
             assert time.monotonic() < end, (folder / "log").read_text()

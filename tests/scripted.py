@@ -167,7 +167,7 @@ def token_server(
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
-    assert up.wait(10)
+    assert up.wait(240)
     try:
         yield f"{server[0].base}/{{appid}}", server[0].heads
     finally:

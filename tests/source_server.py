@@ -46,7 +46,7 @@ class File:
 class Sources:
     """The server, in threads of its own; `files` by path may be changed at any time."""
 
-    def __init__(self, certificate: Path | None = None) -> None:
+    def __init__(self, certificate: Path | None = None, *, port: int = 0) -> None:
         self.files: dict[str, File] = {}
         self.asked: Counter[tuple[str, str]] = Counter()
         """By (method, path with query)."""
@@ -76,7 +76,7 @@ class Sources:
             def handle_error(self, *_: Any) -> None:
                 pass
 
-        self._server = Server(("127.0.0.1", 0), Handler)
+        self._server = Server(("127.0.0.1", port), Handler)
         self._server.daemon_threads = True
         scheme = "http"
         if certificate is not None:

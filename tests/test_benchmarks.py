@@ -26,6 +26,6 @@ def test_a_contender_does_every_row(contender: str, tmp_path: Path, monkeypatch:
             [sys.executable, BENCHMARKS / "clients.py", contender, base, tmp_path, tmp_path / "small.csv"],
             check=True,
             capture_output=True,
-            timeout=60,
+            timeout=240,
         )
     assert json.loads(done.stdout)["rows"] == 40

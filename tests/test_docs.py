@@ -212,10 +212,7 @@ def test_both_languages_have_the_same_code_but_for_comments_and_outputs(english:
         return
     ours, theirs = ([b for b in blocks(read(page).text) if b.kind != "text"] for page in (english, chinese))
     ours, theirs = (
-        [
-            [c.line for c in commands(b)] if b.kind in {"console", "hidden"} else without_comments(b.lines)
-            for b in each
-        ]
+        [[c.line for c in commands(b)] if b.kind == "console" else without_comments(b.lines) for b in each]
         for each in (ours, theirs)
     )
     if name_of(english).endswith("howto/nightly.md"):  # only the English page starts a kernel

@@ -16,6 +16,7 @@ from tcb_ops.cli.options import CommonOptions, ScanOptions, lang_option, scan_op
 from tcb_ops.errors import InputError, UsageError
 from tcb_ops.formatting import format_size
 from tcb_ops.i18n import _, ngettext
+from tcb_ops.kinds import provided
 from tcb_ops.model import file_problem
 from tcb_ops.resources import system_reason
 from tcb_ops.settings import SETTINGS_FILE, Settings, settings_file
@@ -31,7 +32,11 @@ if TYPE_CHECKING:
     "{appid} {env}."
 )
 @click.option(
-    "--out", default="list.csv", show_default=True, metavar="FILE", help="The list; never overwritten."
+    "--out",
+    default="list.csv",
+    show_default=True,
+    metavar="FILE.csv|.xlsx",
+    help="The list; never overwritten.",
 )
 @click.option(
     "--root",
@@ -56,9 +61,10 @@ def list_(
     from tcb_ops.lists.generate import PathTemplate, default_root, scan, select_targets, write_list
     from tcb_ops.lists.paths import read_paths
     from tcb_ops.runs.next_commands import command
+    from tcb_ops.table_files import table_file
 
     settings, console = common.start()
-    dest = Path(out)
+    dest = table_file(out)
     today = datetime.now(settings.zone).date().isoformat()
     fields = PathTemplate(scanning.template, today)
     merchants = common.read_merchants(settings)
@@ -144,10 +150,18 @@ def print_left_out(console: Console, scanned: ScannedFiles) -> None:
             console.info(_("Skipped, {what}: {count:,}", what=what, count=count))
 
 
-@click.command(cls=Command, usual="lang")
+@click.command(cls=Command, usual="practice fresh lang")
 @click.argument("folder", metavar="[DIR]", default=".")
+@click.option(
+    "--practice",
+    is_flag=True,
+    help="A rehearsal instead: sample merchants, a list, its files; the target is the simulator.",
+)
+@click.option(
+    "--fresh", is_flag=True, help="With --practice: begin the rehearsal in DIR again; its ledger stays."
+)
 @lang_option
-def init(folder: str, *, common: CommonOptions) -> int:
+def init(folder: str, *, practice: bool, fresh: bool, common: CommonOptions) -> int:
     """Write settings, a merchants file and a list template.
 
     tcb-ops.toml, merchants.csv and list-template.xlsx; existing files are not overwritten.
@@ -159,6 +173,10 @@ def init(folder: str, *, common: CommonOptions) -> int:
 
     target = Path(folder)
     config = target / SETTINGS_FILE
+    if practice:
+        return _practise(target, common, fresh=fresh)
+    if fresh:
+        raise UsageError(_("--fresh begins a rehearsal again: give --practice, too."))
     settings, console = replace(common, config=str(config) if config.exists() else None).start()
     _write_new(console, config, (files("tcb_ops") / "starter.toml").read_bytes())
     _write_new(console, target / "merchants.csv", EMPTY_FILE)
@@ -169,6 +187,26 @@ def init(folder: str, *, common: CommonOptions) -> int:
             "list-template.xlsx; then run tcb-ops check LIST. For live runs, tcb-ops.toml says where tokens come from."
         )
     )
+    return 0
+
+
+def _practise(folder: Path, common: CommonOptions, *, fresh: bool) -> int:
+    """Write what a rehearsal needs into a folder, and suggest its first upload."""
+    from tcb_ops.runs.next_commands import command
+
+    try:
+        written = provided("init --practice")(folder, fresh=fresh)
+    except OSError as error:
+        file, reason = error.filename or folder, system_reason(error)
+        raise UsageError(_("{file} cannot be written ({why})", file=file, why=reason)) from None
+    settings, console = replace(common, config=str(folder / SETTINGS_FILE)).start()
+    for file in written:
+        console.print(str(file))
+    console.info(
+        _('A rehearsal: as long as tcb-ops.toml has target = "simulator", nothing leaves this machine.')
+    )
+    words = (str((folder / "paths.csv").absolute()), "--root", str((folder / "files").absolute()))
+    console.suggest(_("Upload its list to the simulator:"), command(settings, "upload", *words))
     return 0
 
 

@@ -18,6 +18,7 @@ from tcb_ops.cli.options import (
     pdf_option,
     reader_options,
     settings_options,
+    table_option,
 )
 from tcb_ops.errors import LedgerDamagedError, UsageError
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_list, ngettext, pgettext, verbatim
@@ -34,19 +35,34 @@ ROWS_SHOWN = 200
 """Maximum number of rows that `show` prints."""
 
 
-@click.command(cls=Command, usual="line merchant path kind target where json")
+@click.command(cls=Command, usual="line merchant path out kind target where json")
 @click.argument("run", default="latest")
 @click.option("--line", type=click.IntRange(min=1), metavar="N", help="The row at this line of the list.")
 @click.option("--merchant", default="", help="Rows of this merchant (name or appid).")
 @click.option("--path", default="", help="Rows whose cloud path contains this.")
+@table_option("Write these rows, or all, with the columns of results.csv.")
 @kind_option
 @reader_options
 def show(
-    run: str, line: int | None, merchant: str, path: str, kind: str | None, *, common: CommonOptions
+    run: str,
+    line: int | None,
+    merchant: str,
+    path: str,
+    out: Path | None,
+    kind: str | None,
+    *,
+    common: CommonOptions,
 ) -> int:
     """Show a run, or rows of it."""
     settings, console = common.start()
     chosen = _open(run, kind, settings, common)
+    if out is not None:
+        from tcb_ops.reports.formats.csv import RESULT_COLUMNS, row_values
+        from tcb_ops.table_files import write_table
+
+        names = (*chosen.record.headers, *RESULT_COLUMNS)
+        write_table(out, names, row_values(chosen.rows(line=line, merchant=merchant, path=path), settings))
+        console.info(_("All rows: {out}", out=out))
     if line is None and not merchant and not path:
         if not common.json:
             console.print(_head(chosen, settings))
@@ -109,17 +125,24 @@ def _selected(run: Run, settings: Settings, common: CommonOptions) -> Run:
     return narrowed
 
 
-@click.command(cls=Command, usual="kind target where json")
+@click.command(cls=Command, usual="out kind target where json")
 @click.argument("run", default="latest")
+@table_option("Write all lines, as in errcodes.csv.")
 @kind_option
 @reader_options
-def errcodes(run: str, kind: str | None, *, common: CommonOptions) -> int:
+def errcodes(run: str, out: Path | None, kind: str | None, *, common: CommonOptions) -> int:
     """Tabulate a run's errcodes, with what to do.
 
     By merchant and environment; `--json` gives the numbers.
     """
     settings, console = common.start()
     chosen = _open(run, kind, settings, common)
+    if out is not None:
+        from tcb_ops.reports.formats.csv import errcode_table
+        from tcb_ops.table_files import write_table
+
+        write_table(out, *errcode_table(chosen.overview().causes, console.lang))
+        console.info(_("All lines: {out}", out=out))
     if common.json:
         summary = chosen.summary()
         of_codes = {key: summary[key] for key in ("run", "errcodes", "store_codes") if key in summary}
@@ -246,6 +269,7 @@ def explain(code: str, *, common: CommonOptions) -> int:
     from tcb_ops.errcodes import Errcode, all_reasons, describe, errcode
     from tcb_ops.errcodes import explain as look_up
     from tcb_ops.reports.explanations import COMPONENT_MARK, ETAG_MISMATCH
+    from tcb_ops.runs.verdicts import presumed_verdict
 
     _settings, console = common.start()
     number = code.removesuffix(COMPONENT_MARK)
@@ -261,11 +285,15 @@ def explain(code: str, *, common: CommonOptions) -> int:
         name = str(entry.code)
         if isinstance(entry, Errcode):
             name, source = f"{entry.code} {entry.name}" if entry.known else "", entry.source
+    presumed = presumed_verdict(str(facts["code"]))
     if common.json:
-        console.json(facts | {"meaning": meaning.of(console.lang), "action": action.of(console.lang)})
+        texts_shown = {"meaning": meaning.of(console.lang), "action": action.of(console.lang)}
+        console.json(facts | texts_shown | {"who": str(presumed.who)})
         return 0
     console.print(_("{name}: {meaning}", name=name, meaning=meaning) if name else meaning)
     console.print(_("What to do: {action}", action=action))
+    if str(facts["code"]) != "0":
+        console.print(_("Who must act: {who}.", who=presumed.who_acts))
     if itself is not None:
         console.print(_("By itself, tcb-ops {itself}.", itself=itself))
     if source:
@@ -345,7 +373,7 @@ def _list_runs(console: Console, settings: Settings, common: CommonOptions) -> i
     of_target = settings.run_target if common.target or common.api_base else None
     runs = [
         run
-        for run in api.all_runs(settings=settings, damaged=damaged)
+        for run in api.runs(settings=settings, damaged=damaged)
         if common.note in run.record.note and of_target in {None, run.record.target}
     ]
     sound: list[tuple[Run, dict[Outcome, int], dict[str, Any]]] = []

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import gettext
-import os
 import re
-import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
@@ -20,6 +18,7 @@ from tcb_ops.found_settings import with_found_file
 from tcb_ops.i18n import N_, Text, _, verbatim
 from tcb_ops.kinds import ANY_KIND, kind_names
 from tcb_ops.model import target_label
+from tcb_ops.resources import others_may_read, restricting
 from tcb_ops.settings import SETTINGS_FILE, Settings, holds_password, load_settings
 
 if TYPE_CHECKING:
@@ -198,15 +197,14 @@ class CommonOptions:
 
 def _warn_of_readable_tokens(console: Console, settings: Settings) -> None:
     file = settings.tokens.file
-    if os.name == "posix" and settings.tokens.source == "file" and not settings.on_loopback:
+    if settings.tokens.source == "file" and not settings.on_loopback:
         with suppress(OSError):  # an unreadable file is reported when it is needed
-            if file.stat().st_mode & 0o077:
+            if others_may_read(file):
                 console.warn(
                     _(
-                        "{file} can be read by other users of this machine. Restrict it to yourself:\nchmod 600 "
-                        "{shlex}",
+                        "{file} can be read by other users of this machine. Restrict it to yourself:\n{command}",
                         file=file,
-                        shlex=shlex.quote(str(file)),
+                        command=restricting(file),
                     )
                 )
 
@@ -392,6 +390,11 @@ def limit_options(function: Function) -> Function:
         )
         function = option(function)
     return function
+
+
+def table_option(text: str) -> Callable[[Function], Function]:
+    """Return the option of a command that can write its result as a table."""
+    return click.option("--out", type=click.Path(path_type=Path), metavar="FILE.xlsx|.csv", help=text)
 
 
 def port_option(default: int) -> Callable[[Function], Function]:

@@ -24,7 +24,7 @@ from tcb_ops.cli.options import (
 )
 from tcb_ops.errors import UsageError
 from tcb_ops.formatting import format_duration
-from tcb_ops.i18n import _, as_lines, as_sentences, ngettext
+from tcb_ops.i18n import _, as_lines, as_list, as_sentences, ngettext
 from tcb_ops.kinds import provided
 from tcb_ops.runs.list_kinds import LINKS, UPLOAD
 
@@ -34,29 +34,38 @@ if TYPE_CHECKING:
     from tcb_ops.runs.list_kinds import IfExists
 
 
-@click.command(cls=Command, usual="column rows on-bad root target where json")
+@click.command(cls=Command, usual="mark column rows on-bad root target where json")
 @click.argument("paths", metavar="LIST")
+@click.option(
+    "--mark", is_flag=True, help="Also write a copy of the workbook, its problems coloured and explained."
+)
 @list_options
 @settings_options("target", "merchants", "where", "json")
-def check(command: RunCommand, paths: str) -> int:
+def check(command: RunCommand, paths: str, *, mark: bool) -> int:
     """Check a path list; report all problems in one pass.
 
     Each with line, column and fix. Nothing is sent.
 
-    With --root the local files are checked too, as upload does.
+    Local files are checked as upload does, unless there is no --root and none of them is in the list's folder.
     """
     from tcb_ops.preflight import facts, facts_line
 
     console = command.console
-    with command.read_list(paths, command.listing.root) as batch:
+    root = command.listing.root or str(Path(paths).parent)
+    with command.read_list(paths, root, guessed=command.listing.root is None, mark=mark) as batch:
         if command.common.json:
             console.json(facts(batch))
         else:
             console.print(facts_line(batch))
-            if batch.root is None:
-                console.info(
-                    _("Local files and URLs were not checked; --root DIR checks them as upload does.")
-                )
+        if batch.unused:
+            console.info(
+                _("Columns that are only carried through: {columns}.", columns=as_list(batch.unused))
+            )
+        if batch.root is None:
+            text = _(
+                "None of the files is in {folder}, so files were not checked; --root DIR checks them as upload does."
+            )
+            console.info(text.format(folder=Path(root).absolute()))
         if console.fix_me is not None:
             console.suggest(*console.fix_me)
         return 1 if batch.valid < batch.count else 0

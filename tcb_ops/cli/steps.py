@@ -103,10 +103,19 @@ class RunCommand:
 
         check_destination(self.folder("a-run"))
 
-    def read_list(self, source: str, root: str | None, others: Sequence[str] = ()) -> Batch:
+    def read_list(
+        self,
+        source: str,
+        root: str | None,
+        others: Sequence[str] = (),
+        *,
+        guessed: bool = False,
+        mark: bool = False,
+    ) -> Batch:
         """Read the list and print what was detected. If it is refused, print its problems, write the fix-me CSV, and exit 2.
 
-        `others`: the command's options that are not about the list, for suggestions.
+        `others`: the command's options that are not about the list, for suggestions. `guessed`: the root is a guess; if none
+        of the files is below it, they are not checked. `mark`: a copy of the workbook shows the problems.
         """
         console, settings, listing = self.console, self.settings, self.listing
         try:
@@ -121,12 +130,15 @@ class RunCommand:
                 rows=listing.rows,
                 file_map=listing.maps,
                 sources=SourceInspector(lambda: settings),
+                guessed=guessed,
             )
         except InputError as error:
             if error.source != source:
                 raise
             self._show_refusal(error, root)
-            self._suggest_correction(error, root, others)
+            if mark:
+                self._mark(source, error.problems)
+            self._suggest_correction(error, None if guessed else root, others)
             raise click.exceptions.Exit(error.exit_code) from None
         console.info(batch.decided)
         for warning in batch.warnings:
@@ -134,6 +146,8 @@ class RunCommand:
         if batch.problems:
             show_problems(console, source, batch.problems)
             fix_me, rows = self._write_fixme(source, batch.problems)
+            if mark:
+                self._mark(source, batch.problems)
             if rows:
                 text = ngettext(
                     "{fix_me} has the {n:,} skipped row. Correct it there, then run:",
@@ -142,12 +156,27 @@ class RunCommand:
                     fix_me=fix_me,
                 )
                 as_csv = replace(listing, sheet="", header_row=None, rows=None)
-                console.fix_me = text, self._again(fix_me, root, [*others, *as_csv.words(self.common)])
+                console.fix_me = (
+                    text,
+                    self._again(fix_me, None if guessed else root, [*others, *as_csv.words(self.common)]),
+                )
         if batch.left_out:
             console.info(
                 _("{rows} excluded by --where", rows=ngettext("{n:,} row", "{n:,} rows", batch.left_out))
             )
         return batch.limited(self.which.limit) if self.which.limit else batch
+
+    def _mark(self, source: str, problems: Sequence[Problem]) -> None:
+        """Mark the problems in a copy of the list's workbook; nothing where the file as a whole cannot be read."""
+        if any(problem.line for problem in problems):
+            listing, console = self.listing, self.console
+            where = {
+                "columns": listing.columns(),
+                "sheet": listing.sheet,
+                "header_row": listing.header_row or 0,
+            }
+            marked = provided("mark_workbook")(Path(source), problems, console.lang, console.warn, **where)
+            console.warn(_("{marked} has the problems marked, with what to fix as comments.", marked=marked))
 
     def _write_fixme(self, source: str, problems: Sequence[Problem]) -> tuple[Path, int]:
         """Write the rows with problems; return the fix-me CSV and its row count, or the list and 0 if no single row is wrong."""
@@ -170,6 +199,8 @@ class RunCommand:
             console.warn(text.format(rows=rows, root=Path(root or ".").absolute()))
         else:
             show_problems(console, error.source, error.problems)
+        if error.advice is not None:
+            console.warn(error.advice)
         # Missing files have one cause: no row to correct.
         if self.listing.fix_me or not error.all_missing:
             dest, written = self._write_fixme(error.source, error.problems)

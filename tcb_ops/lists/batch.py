@@ -10,10 +10,11 @@ import csv
 import os
 import sqlite3
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import chain, groupby
+from itertools import chain, groupby, islice
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias, TypeVar, overload
@@ -21,7 +22,8 @@ from typing import Any, Literal, Self, TypeAlias, TypeVar, overload
 from tcb_ops.arguments import checked
 from tcb_ops.details import Detail, DetailCode, as_detail, detail, read_detail, stored
 from tcb_ops.errors import UsageError, check_count
-from tcb_ops.formatting import guard, shown
+from tcb_ops.formatting import guard, shown, trim
+from tcb_ops.frames import Lines, Tabular
 from tcb_ops.i18n import Bilingual, Lang, Text, _, ngettext
 from tcb_ops.lists.input_files import input_error
 from tcb_ops.lists.merchants import Merchants
@@ -228,10 +230,12 @@ def _run(call: Callable[[], _T]) -> _T:
 # --- the batch ------------------------------------------------------------------------------------------------------
 
 OnBad: TypeAlias = Literal["refuse", "skip"]
+_LOOKED_AT = 200
+"""Rows in which names of files are looked for."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Batch:
+class Batch(Tabular):
     """The checked rows of a list, stored on disk until the batch is closed or garbage-collected.
 
     Immutable: `check_files` and `limited` return another view of the same rows.
@@ -258,6 +262,8 @@ class Batch:
     staging: Staging = field(repr=False)
     file_column: str = field(default="", repr=False)
     """The header named in problems of local files."""
+    unused: tuple[str, ...] = ()
+    """The headers of columns that are only carried through."""
     sources: SourceCheck = field(default=refuse_sources, repr=False)
     """Looks at files that are URLs."""
     until: int | None = field(default=None, repr=False)
@@ -349,19 +355,20 @@ class Batch:
         return replace(self, until=last[0][0] if last else EVERY_LINE)
 
     @checked
-    def check_files(self, root: str | Path) -> Batch:
+    def check_files(self, root: str | Path, *, guessed: bool = False) -> Batch:
         """Check the file of every row, below `root` or at its URL: add its size and version, or its problem.
 
-        Raises InputError with all problems of the list if the root does not exist, or if any row has a problem and
-        bad rows are not skipped.
+        `guessed`: whether the root is a guess: if none of the files is below it, they are not checked. Raises InputError with
+        all problems of the list if the root does not exist, or if any row has a problem and bad rows are not skipped.
         """
         files = LocalFiles(Path(root))
         self.staging.query("DELETE FROM problems WHERE of_file")
         if problem := files.problem():
             self.staging.add_problems([problem], file_problem=True)
             raise input_error(str(self.source), self.problems, self.decided)
-        missing = 0
+        missing = looked = 0
         for page in self.staging.files():
+            looked += len(page)
             facts: list[tuple[int | None, int | None, str, int]] = []
             unusable: list[Problem] = []
             urls = {line: whole_source(file, query) for line, file, query in page if is_source(file)}
@@ -377,11 +384,45 @@ class Batch:
                         facts.append((local.size, local.mtime_ns, "", line))
             self.staging.set_files(facts)
             self.staging.add_problems(unusable, file_problem=True)
+        none_there = 0 < missing == looked
+        advice = self._other_column(files) if none_there else None
+        if guessed and none_there:
+            self.staging.query("DELETE FROM problems WHERE of_file")
+            missing = 0
         problems = self.problems
         if self.on_bad == "refuse" and problems:
             all_missing = missing == len(problems) == self.count
-            raise input_error(str(self.source), problems, self.decided, all_missing=all_missing)
-        return replace(self, root=Path(root))
+            error = input_error(str(self.source), problems, self.decided, all_missing=all_missing)
+            error.advice = advice
+            raise error
+        warnings = self.warnings if advice is None else (*self.warnings, advice)
+        return replace(self, root=None if guessed and none_there else Path(root), warnings=warnings)
+
+    def _other_column(self, files: LocalFiles) -> Text | None:
+        """Return which column that is not used holds names of files that exist, going by the first rows."""
+        times = Counter(
+            header
+            for row in islice(self.rows(), _LOOKED_AT)
+            for header, cell in zip(map(trim, self.headers), row.cells, strict=False)
+            if header in self.unused
+            and trim(cell)
+            and not isinstance(files.inspect(trim(cell)), UnusableFile)
+        )
+        if not times:
+            return None
+        return _(
+            "Column '{name}' has names of files that exist: use --column file={name}",
+            name=max(times, key=times.__getitem__),
+        )
+
+    def _table(self, _lang: Lang) -> Lines:
+        wrong = {problem.line: (problem.message, problem.fix) for problem in self.problems}
+        names = ("tcb_line", "tcb_merchant", "tcb_appid", "tcb_env", "tcb_bytes", "tcb_problem", "tcb_fix")
+        lines = (
+            (*row.cells, row.line, row.merchant, row.appid, row.env, row.size, *wrong.get(row.line, ("", "")))
+            for row in self.rows()
+        )
+        return Lines(self.decided, names, lines, self.count, self.headers)
 
     def close(self) -> None:
         """Free the disk space. The rows can no longer be read."""

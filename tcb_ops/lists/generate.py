@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import os
 import re
@@ -19,6 +18,7 @@ from tcb_ops.i18n import Lang, _, pgettext
 from tcb_ops.lists.merchants import Merchants, Unresolved, list_lines, resolve
 from tcb_ops.model import Merchant
 from tcb_ops.resources import nearest_path, system_reason
+from tcb_ops.table_files import write_table
 
 # --- the files ------------------------------------------------------------------------------------------------------
 
@@ -287,8 +287,8 @@ def write_list(
 
     `versions`: also size and modified (nanoseconds) of each file, so that the list differs if one of them has changed.
 
-    Its rows are not checked: read it with that root. Written for Excel: UTF-8 with BOM, CRLF. If a cell would run as a
-    formula, it is guarded, and the list gets a column `tcb_guarded`, so that reading removes the guard.
+    Its rows are not checked: read it with that root. It is CSV or a workbook. In a CSV, a cell that would run as a formula is
+    guarded, and the list gets a column `tcb_guarded`, so that reading removes the guard.
 
     Raises UsageError if files are outside the root or cannot be named in a list, or `dest` exists or cannot be written.
     """
@@ -305,18 +305,13 @@ def write_list(
 
     try:
         facts = {file: _version(root / file) if versions else () for file in files}
-        guarded = any(cell != guard(cell) for row in rows() for cell in row)
-        with dest.open("x", encoding="utf-8-sig", newline="") as file:
-            out = csv.writer(file)
-            out.writerow([*header, *(["tcb_guarded"] if guarded else [])])
-            out.writerows(map(guard, row) for row in rows())
-    except FileExistsError:
-        failed = _("{dest} already exists: check it, or choose another name with --out", dest=dest)
-        raise UsageError(failed) from None
-    except (OSError, UnicodeEncodeError) as error:
-        dest.unlink(missing_ok=True)
+    except OSError as error:
         failed = _("{dest} cannot be written ({why})", dest=dest, why=system_reason(error))
         raise UsageError(failed) from None
+    as_csv = dest.suffix.lower() == ".csv"
+    if as_csv and any(cell != guard(cell) for row in rows() for cell in row):
+        header.append("tcb_guarded")
+    write_table(dest, header, rows(), mask=str)
 
 
 def _relative_to_root(scanned: ScannedFiles, root: Path) -> list[str]:

@@ -7,7 +7,7 @@ begin with a BOM                   what the BOM names (UTF-8, UTF-16, GB18030), 
 are valid UTF-8                    UTF-8
 are not, but are valid GB18030     GB18030 (GBK and GB2312 are subsets)
 are neither, or hold NUL bytes     a problem that names the line
-begin as a workbook does           a problem: save it as CSV (path lists are read by table.py)
+begin as a workbook does           by table.py; a problem where only text can be read
 =================================  =====================================================================
 """
 
@@ -19,19 +19,17 @@ import io
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, BinaryIO, TypeVar
+from typing import IO, BinaryIO
 
 from tcb_ops.errors import BrokenTableError, InputError
 from tcb_ops.formatting import shown
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Problem, file_problem
 from tcb_ops.resources import nearest_path, raise_if_exhausted, system_reason
-
-_T = TypeVar("_T")
 
 # --- messages about problems ---------------------------------------------------------------------------------------
 
@@ -72,13 +70,16 @@ def refused(source: str, message: Text, fix: Text, line: int = 0) -> InputError:
     return input_error(source, [file_problem(message, fix, line=line)])
 
 
-def read_or_refuse(source: str, read: Callable[[], _T]) -> _T:
-    """Return what `read` does. Raises InputError where a table cannot be read any further."""
+@contextmanager
+def readable(source: str | Path) -> Iterator[None]:
+    """Raise InputError where the table in an input file cannot be read any further."""
     try:
-        return read()
+        yield
     except BrokenTableError as error:
         problem = error.problem
-    raise input_error(source, [problem])
+    else:
+        return
+    raise input_error(str(source), [problem])
 
 
 # --- decoding ------------------------------------------------------------------------------------------------------
@@ -108,14 +109,6 @@ class Decoded:
     bytes: int
     sha256: str
     """Of the file's bytes, 64 hex digits."""
-
-
-@contextmanager
-def open_text(source: str | Path) -> Iterator[Decoded]:
-    """Open a list as text. Raises InputError as `open_bytes` and `decode` do."""
-    with open_bytes(source) as raw:
-        decoded = decode(raw, str(source))  # keeps it alive: collecting its wrapper closes the file
-        yield decoded
 
 
 def decode(raw: BinaryIO, name: str) -> Decoded:

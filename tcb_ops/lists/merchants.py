@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Literal, TypeAlias, TypeVar, overload
 
@@ -12,7 +13,8 @@ from tcb_ops.arguments import checked
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import UsageError, check_value
 from tcb_ops.formatting import fold, near_names, shown
-from tcb_ops.i18n import Text, _, ngettext
+from tcb_ops.frames import Lines, Tabular
+from tcb_ops.i18n import Joined, Lang, Text, _, ngettext, verbatim
 from tcb_ops.lists.input_files import refused
 from tcb_ops.lists.table import MERCHANT_COLUMNS, Line, read_lines
 from tcb_ops.model import Merchant, Owner, Problem
@@ -38,7 +40,7 @@ _STATUSES = {
 }
 
 
-class Merchants(Sequence[Merchant]):
+class Merchants(Sequence[Merchant], Tabular):
     """The lines of a merchants file in order; with `--where`, the matching ones.
 
     `whole` is the unfiltered file: which merchant an environment belongs to does not depend on `--where`.
@@ -79,6 +81,16 @@ class Merchants(Sequence[Merchant]):
         """Return the lines of a merchant, by name or appid, ignoring case, character width and surrounding spaces."""
         return tuple(self._by_name.get(fold(name_or_appid), ()))
 
+    def _table(self, _lang: Lang) -> Lines:
+        headers = [header for header, _cell in self._lines[0].columns] if self._lines else []
+        ours = {*MERCHANT_COLUMNS.find(headers, 0)[0].values()}
+        own = [number for number in range(len(headers)) if number not in ours]
+        names = ("appid", "name", "env", "default", "owner", "left")
+        lines = (
+            (*attrgetter(*names)(line), *(line.columns[number][1] for number in own)) for line in self._lines
+        )
+        return Lines(verbatim(self.source), (*names, *(headers[number] for number in own)), lines, len(self))
+
     @property
     def envs(self) -> tuple[str, ...]:
         """The distinct environments, in the order of the file."""
@@ -114,14 +126,7 @@ def _grouped(lines: Iterable[Merchant], keys: Callable[[Merchant], set[str]]) ->
 
 
 def read_merchants(source: str | Path, where: Sequence[str] = ()) -> Merchants:
-    """Read a merchants file (CSV or TSV, encodings as for lists), filtered by `where`.
-
-    `where` holds `column=value` items. A line must match every named column; repeating a column allows several
-    values. Columns can be named by their header or their canonical name, ignoring case and character width.
-
-    Raises InputError with all problems of the file; UsageError if an item of `where` names no column or no merchant
-    matches.
-    """
+    """Read a merchants file; arguments and errors are those of `api.read_merchants`."""
     merchants, sha256 = read_lines(source, MERCHANT_COLUMNS, _read)
     if not merchants:
         fix = _("add a line per merchant and environment")
@@ -218,7 +223,7 @@ def _narrowed(merchants: Merchants, where: Sequence[str]) -> Merchants:
     ]
     if selected:
         return Merchants(selected, merchants.source, merchants)
-    items = " ".join(f"--where {shown(item)}" for item in where)
+    items = Joined(tuple(_("--where {item}", item=shown(item)) for item in where), verbatim(" "))
     raise UsageError(_("{items}: no merchant of {source} matches.", items=items, source=merchants.source))
 
 

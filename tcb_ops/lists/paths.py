@@ -12,7 +12,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -22,17 +21,12 @@ from tcb_ops.formatting import EDGE, shown, trim, unguard
 from tcb_ops.i18n import Text, _, ngettext
 from tcb_ops.lists.batch import Batch, OnBad, Problems, Staging
 from tcb_ops.lists.input_files import (
-    decode,
-    digest,
     input_error,
-    is_workbook,
-    open_bytes,
-    read_or_refuse,
     refused,
 )
 from tcb_ops.lists.merchants import Merchants, Resolve, Unresolved, cached_resolve
 from tcb_ops.lists.row_files import SourceCheck, conceal, concealed, path_map, refuse_sources, split_source
-from tcb_ops.lists.table import LIST_COLUMNS, Columns, Rows, Table, read_table, read_workbook
+from tcb_ops.lists.table import LIST_COLUMNS, Columns, Rows, Table, open_table
 from tcb_ops.lists.workbook import CellKind, NonTextCell, non_text_problem, not_computed
 from tcb_ops.model import Problem, Row, Secret, is_source
 
@@ -154,6 +148,10 @@ class RowValidator:
         self._exported = len(self._keep) < len(headers)
         self.headers = tuple(unguard(headers[i]) if self._exported else headers[i] for i in self._keep)
         self._names = {name: trim(headers[position]) for name, position in positions.items()}
+        self.unused = tuple(
+            name for name in map(trim, self.headers) if name and name not in self._names.values()
+        )
+        """The headers of columns that are only carried through."""
         self._positions, self._resolve = positions, resolve
         self._counts: dict[str, tuple[int, int, str]] = {}
 
@@ -311,29 +309,15 @@ def read_paths(
     rows: Rows | None = None,
     file_map: Sequence[str] = (),
     sources: SourceCheck = refuse_sources,
+    guessed: bool = False,
 ) -> Batch:
-    r"""Read a path list (CSV, TSV or XLSX) and check every row.
+    """Read a path list and check every row; arguments and errors are those of `api.read_paths`.
 
-    Args:
-        source: the list.
-        merchants: the merchants that its rows refer to.
-        root: the folder of the local files; None to skip their check.
-        columns: canonical name (env, merchant, path, file, appid, content_type, cache_control) → header in the list.
-        on_bad: "refuse" raises if any row has a problem, "skip" marks those rows invalid.
-        sheet: the sheet of a workbook; "" to detect it.
-        header_row: the header's row number; 0 to detect it.
-        rows: whether to include hidden rows of a workbook.
-        file_map: items such as `D:\素材=/data/素材`, for local files named on another machine; needs `root`.
-        sources: looks at files that are URLs; without it they are refused.
-
-    Raises:
-        InputError: with all problems in the order of the file; with "skip", only for problems of the file itself.
-        UsageError: for an unknown name in `columns`, a `file_map` outside the root, or if no row remains.
-
+    `sources`: looks at files that are URLs; without it they are refused. `guessed`: as in `Batch.check_files`.
     """
     if unknown := [name for name in columns if name not in LIST_COLUMNS.known]:
-        given, names = f"--column {shown(unknown[0], 40)}=…", ", ".join(LIST_COLUMNS.known)
-        raise UsageError(_("{given}: the name must be one of {ours}.", given=given, ours=names))
+        text = _("--column {given}=…: the name must be one of {ours}.")
+        raise UsageError(text.format(given=shown(unknown[0], 40), ours=", ".join(LIST_COLUMNS.known)))
     name = str(source)
     map_file = path_map(file_map, root)
     list_columns = replace(LIST_COLUMNS, given=columns)
@@ -386,8 +370,9 @@ def read_paths(
         staging=staging,
         file_column=validator.column("file"),
         sources=sources,
+        unused=validator.unused,
     )
-    return batch if root is None else batch.check_files(root)
+    return batch if root is None else batch.check_files(root, guessed=guessed)
 
 
 @contextmanager
@@ -408,20 +393,8 @@ def _open_table(
         table = Table(source.headers, 1, records, _("in memory"), ",")
         yield table, "", size, sums.hexdigest()
         return
-    name = str(source)
-    with open_bytes(source) as raw:
-        if is_workbook(raw):
-            read = partial(read_workbook, raw, columns.rate, sheet=sheet, header_line=header_line, rows=rows)
-            table = read_or_refuse(name, read)
-            yield table, table.layout.en, *digest(raw)
-            return
-        if sheet:
-            raise UsageError(_("--sheet: {name} is not a workbook; omit the option", name=name))
-        decoded = decode(raw, name)
-        table = read_or_refuse(name, lambda: read_table(decoded.text, columns.rate, header_line=header_line))
-        layout = _("{encoding}, {layout}", encoding=decoded.encoding, layout=table.layout)
-        table = replace(table, layout=layout)
-        yield table, decoded.encoding, decoded.bytes, decoded.sha256
+    with open_table(source, columns.rate, sheet=sheet, header_line=header_line, rows=rows) as opened:
+        yield opened
 
 
 def _find_columns(name: str, table: Table, columns: Columns) -> dict[str, int]:

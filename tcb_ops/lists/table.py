@@ -10,18 +10,18 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple, TypeAlias, TypeVar
 
-from tcb_ops.errors import BrokenTableError
+from tcb_ops.errors import BrokenTableError, UsageError
 from tcb_ops.formatting import fold, shown, trim
 from tcb_ops.i18n import Text, _
-from tcb_ops.lists.input_files import CHANGED, input_error, open_text
-from tcb_ops.lists.workbook import Area, Book, CellKind, NonTextCell, Sheet
+from tcb_ops.lists.input_files import CHANGED, decode, digest, input_error, is_workbook, open_bytes, readable
+from tcb_ops.lists.workbook import Area, Book, CellKind, NonTextCell, Sheet, non_text_problem, not_computed
 from tcb_ops.model import Problem, file_problem
 
 _T = TypeVar("_T")
@@ -316,34 +316,64 @@ class Line:
         return file_problem(message, fix, line=self.number, column=column, value=shown(self.value(name)))
 
 
+@contextmanager
+def open_table(
+    source: str | Path, rate: Rate, *, sheet: str = "", header_line: int = 0, rows: Rows | None = None
+) -> Iterator[tuple[Table, str, int, str]]:
+    """Open an input file, text or a workbook. Yields its table, its encoding as displayed, its bytes and its SHA-256.
+
+    Raises InputError, and UsageError if a sheet of a text is asked for.
+    """
+    name = str(source)
+    with open_bytes(source) as raw:
+        if is_workbook(raw):
+            with readable(name):
+                table = read_workbook(raw, rate, sheet=sheet, header_line=header_line, rows=rows)
+            yield table, table.layout.en, *digest(raw)
+            return
+        if sheet:
+            raise UsageError(_("--sheet: {name} is not a workbook; omit the option", name=name))
+        decoded = decode(raw, name)  # keeps it alive: collecting its wrapper closes the file
+        with readable(name):
+            table = read_table(decoded.text, rate, header_line=header_line)
+        layout = _("{encoding}, {layout}", encoding=decoded.encoding, layout=table.layout)
+        yield replace(table, layout=layout), decoded.encoding, decoded.bytes, decoded.sha256
+
+
 def read_lines(
     source: str | Path, columns: Columns, parse: Callable[[Iterator[Line], list[Problem]], Iterable[_T]]
 ) -> tuple[list[_T], str]:
-    """Read delimited text with these columns. Return what `parse` makes of its lines that are not blank, and its SHA-256.
+    """Read a file with these columns, text or a workbook, whose hidden rows count.
 
-    `parse` adds the problems it finds to the list. Raises InputError with all of them, and those of the file.
+    Return what `parse` makes of its lines that are not blank, and its SHA-256. `parse` adds the problems it finds to the list.
+    Raises InputError with all of them, and those of the file.
     """
     values: list[_T] = []
     problems: list[Problem] = []
-    with open_text(source) as decoded:
+    with open_table(source, columns.rate, rows="all") as (table, _encoding, _size, sha256):
+        positions, problems = columns.find(table.headers, table.header_line)
         try:
-            table = read_table(decoded.text, columns.rate)
-            positions, problems = columns.find(table.headers, table.header_line)
             if not problems:
-                values = list(parse(_lines(table, positions), problems))
+                values = list(parse(_lines(table, positions, problems), problems))
         except BrokenTableError as error:
             problems.append(error.problem)
     if problems:
         raise input_error(str(source), problems)
-    return values, decoded.sha256
+    return values, sha256
 
 
-def _lines(table: Table, positions: Mapping[str, int]) -> Iterator[Line]:
+def _lines(table: Table, positions: Mapping[str, int], problems: list[Problem]) -> Iterator[Line]:
+    """Yield the lines that are not blank; cells of these columns that are no text in a workbook are problems."""
     headers = tuple(map(trim, table.headers))
     for number, cells in table.rows:
         trimmed = [trim(cell) for cell in cells]
-        if any(trimmed):
-            yield Line(number, trimmed + [""] * (len(headers) - len(trimmed)), headers, positions)
+        if any(trimmed) or not_computed(cells):
+            line = Line(number, trimmed + [""] * (len(headers) - len(trimmed)), headers, positions)
+            for name, position in positions.items():
+                cell = cells[position] if position < len(cells) else ""
+                if isinstance(cell, NonTextCell):
+                    problems.append(line.problem(*non_text_problem(cell), name))
+            yield line
 
 
 # --- workbooks -----------------------------------------------------------------------------------------------------
@@ -370,7 +400,7 @@ def read_workbook(
     Raises BrokenTableError if it is not a readable workbook, or the sheet or its rows are ambiguous.
     """
     book = Book(raw)
-    chosen = _named(book.sheets, sheet) if sheet else _detected(book, rate)
+    chosen = list_sheet(book, rate, sheet)
     layout = _("XLSX, sheet '{name}'", name=shown(chosen.name))
     records = ((row.line, row.cells) for row in book.rows(chosen) if rows != "visible" or not row.hidden)
     table = find_header(records, rate, header_line, layout=layout)
@@ -386,6 +416,11 @@ def read_workbook(
     return replace(table, rows=_with_merges(table.rows, book.merges(chosen), len(table.headers)))
 
 
+def list_sheet(book: Book, rate: Rate, name: str = "") -> Sheet:
+    """Return the sheet with the list, by the table of `read_workbook`. Raises BrokenTableError."""
+    return _named(book.sheets, name) if name else _detected(book, rate)
+
+
 def _named(sheets: Sequence[Sheet], name: str) -> Sheet:
     named = [s for s in sheets if s.name == name] or [s for s in sheets if fold(s.name) == fold(name)]
     if len(named) == 1:
@@ -399,7 +434,6 @@ def _named(sheets: Sequence[Sheet], name: str) -> Sheet:
 
 
 def _detected(book: Book, rate: Rate) -> Sheet:
-    """Return the sheet with the list, by the table of `read_workbook`."""
     heads = {sheet: [*islice(book.rows(sheet), HEAD_ROWS)] for sheet in book.sheets if not sheet.hidden}
     used = [sheet for sheet, head in heads.items() if head]
     lists = [sheet for sheet in used if any(rate(row.cells).complete for row in heads[sheet])]

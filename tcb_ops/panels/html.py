@@ -43,7 +43,8 @@ COLUMNS: dict[str, Text] = {
     "why": _("Why"),
     "appid": _("appid"),
     "env": _("Environment"),
-    "not_good": _("Did not succeed"),
+    "succeeded": _("Succeeded"),
+    "not_succeeded": _("Did not succeed"),
     "pending": pgettext("column", "Pending"),
     "code": _("Code"),
     "merchants": pgettext("column", "Merchants"),
@@ -52,7 +53,7 @@ COLUMNS: dict[str, Text] = {
 }
 """The heads of tables, by the names that DataFrames and the grid have for them."""
 _OF_FRAMES = frozenset(
-    {"merchant", "appid", "env", "rows", "good", "not_good", "pending", "code", "meaning", "action"}
+    {"merchant", "appid", "env", "rows", "succeeded", "not_succeeded", "pending", "code", "meaning", "action"}
 )
 """Those of DataFrames; other names may be the list's own."""
 MERCHANT_COLUMNS = ("merchant", "rows", "progress", "good", "bad", "todo", "why")

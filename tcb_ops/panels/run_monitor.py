@@ -364,7 +364,7 @@ class RunBrowser(widgets.HBox):
         with self._one_at_a_time:  # otherwise an older state of the runs could replace a newer one
             runs = [
                 run
-                for run in api.all_runs(settings=settings, damaged=[])
+                for run in api.runs(settings=settings, damaged=[])
                 if run.record.target == settings.run_target and self._kind in {None, run.record.kind}
             ][:LISTED]
             chosen, ids = self.choice.value, [run.id for run in runs]

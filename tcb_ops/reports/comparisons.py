@@ -14,10 +14,11 @@ from enum import StrEnum
 from functools import cache, lru_cache
 from heapq import merge
 from itertools import groupby
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.errors import UsageError
+from tcb_ops.frames import frame_of
 from tcb_ops.i18n import Joined, Text, _, verbatim
 from tcb_ops.model import Outcome, Reason
 from tcb_ops.reports.explanations import why
@@ -63,6 +64,10 @@ _TEXTS: dict[Change, tuple[Text, Text]] = {
     Change.STILL_GOOD: (_("Succeeded in both"), _("{rows:,} succeeded in both")),
 }
 """A change's title, and its rows in the summary."""
+
+
+DIFF_COLUMNS = ("change", "merchant", "appid", "env", "before", "after", "rows")
+"""The columns of a diff as a table, fields of its lines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +126,7 @@ class Diff:
 
     def frame(self) -> pd.DataFrame:
         """Return the lines as a DataFrame: change, merchant, appid, env, before, after (string), rows (Int64)."""
-        from tcb_ops.reports.formats.notebook import frame_of
-
-        return frame_of(("change", "merchant", "appid", "env", "before", "after", "rows"), self.lines)
+        return frame_of(DIFF_COLUMNS, map(attrgetter(*DIFF_COLUMNS), self.lines))
 
     def _repr_html_(self) -> str:
         from tcb_ops.reports.formats.notebook import sections_html

@@ -12,8 +12,10 @@ from datetime import datetime, tzinfo
 from functools import cache
 from typing import TYPE_CHECKING
 
-from tcb_ops import errcodes
 from tcb_ops.details import Detail, detail
+from tcb_ops.errcodes import Decision, Errcode, StoreCode, all_reasons
+from tcb_ops.errcodes import errcode as errcode_entry
+from tcb_ops.errcodes import store_code as store_code_entry
 from tcb_ops.i18n import NOTHING, Joined, Text, _, as_list, as_sentences, ngettext, verbatim
 from tcb_ops.kinds import counted, counted_rows
 from tcb_ops.model import Outcome, Owner, Reason, RowEnd
@@ -79,8 +81,8 @@ def why(
     if errcode and reason is Reason.DEAD_TOKEN:
         return replace(_of_reason(reason), code=str(errcode))
     if errcode:
-        entry = errcodes.errcode(errcode)
-        own = errcodes.errcode(errcode, Owner.PLATFORM) if reason is Reason.COMPONENT else entry
+        entry = errcode_entry(errcode)
+        own = errcode_entry(errcode, Owner.PLATFORM) if reason is Reason.COMPONENT else entry
         # Separate from merchants' rows with the same code: a different cause with a different fix.
         shown = f"{errcode}{COMPONENT_MARK}" if own != entry else str(errcode)
         return Why(shown, own.meaning, own.action, own.read_errmsg)
@@ -89,7 +91,7 @@ def why(
     if store_code or (reason is Reason.STORE_REFUSED and http_status):
         # An unknown code may be any text from the server, and the catalogue quotes it.
         shown = redact(store_code)
-        code = errcodes.store_code(shown, message, http_status or 0)
+        code = store_code_entry(shown, message, http_status or 0)
         return Why(shown or Reason.STORE_REFUSED, code.meaning, code.action)
     if reason is None:
         return Why(outcome, outcome.label, _("Look at the row in results.csv."))
@@ -98,7 +100,7 @@ def why(
 
 @cache
 def _of_reason(reason: str) -> Why:
-    texts = errcodes.all_reasons()[reason]
+    texts = all_reasons()[reason]
     return Why(reason, texts.meaning, texts.action, reason in {Reason.REFUSED, Reason.COMPONENT})
 
 
@@ -122,13 +124,13 @@ def reason_text(end: RowEnd) -> Text:
     if cause is None:
         if end.outcome is Outcome.UNCHANGED and more is not None:
             return more
-        return NOTHING if end.reason is None else errcodes.all_reasons()[end.reason].meaning
+        return NOTHING if end.reason is None else all_reasons()[end.reason].meaning
     meaning = cause.meaning if more is None else as_sentences((cause.meaning, more))
     if cause.code in {end.reason, end.outcome}:
         return meaning
     if end.reason is Reason.BREAKER or (end.reason, end.outcome) == (Reason.COMPONENT, Outcome.NOT_ATTEMPTED):
-        entry = errcodes.errcode(end.errcode) if end.errcode else errcodes.store_code(end.store_code)
-        if entry.decision is errcodes.Decision.SLOW:
+        entry = errcode_entry(end.errcode) if end.errcode else store_code_entry(end.store_code)
+        if entry.decision is Decision.SLOW:
             text = _("Not attempted: {code} persisted for longer than --patience. {meaning}")
         else:
             text = _("Not attempted: three rows in succession ended with {code}. {meaning}")
@@ -159,20 +161,20 @@ def _redacted(text: Detail) -> Detail:
 def action_text(end: RowEnd) -> Text:
     """Return what the operator has to do about a row; empty if there is nothing to do."""
     if end.outcome.succeeded and end.reason is not None:
-        return errcodes.all_reasons()[end.reason].action
+        return all_reasons()[end.reason].action
     cause = _why_of(end)
     return NOTHING if cause is None else cause.action
 
 
-def catalogued(code: str) -> errcodes.Errcode | errcodes.StoreCode:
+def catalogued(code: str) -> Errcode | StoreCode:
     """Return the catalogue's entry for a code as the report's errcodes.csv lists it."""
     number = code.removesuffix(COMPONENT_MARK)
-    return errcodes.errcode(int(number)) if ERRCODE.fullmatch(number) else errcodes.store_code(code)
+    return errcode_entry(int(number)) if ERRCODE.fullmatch(number) else store_code_entry(code)
 
 
 def code_label(code: str) -> Text:
     """Return a short label for such a code; empty if the code is clear without one."""
-    texts = errcodes.all_reasons().get(Reason.ETAG_MISMATCH if code == ETAG_MISMATCH else code)
+    texts = all_reasons().get(Reason.ETAG_MISMATCH if code == ETAG_MISMATCH else code)
     return texts.label if texts is not None else catalogued(code).label
 
 

@@ -40,6 +40,7 @@ from tcb_ops.runs.loop import fewer_collections
 from tcb_ops.runs.next_commands import of_run, quoted
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import RunRecord
+from tcb_ops.runs.verdicts import VERDICTS
 from tcb_ops.secrets import MASK, find_leak, masked
 from tcb_ops.settings import Settings
 
@@ -337,7 +338,7 @@ def about(summary: RunSummary, zone: tzinfo) -> dict[str, Any]:
         "root": run.root,
         "created_at": _moment(run.created_at, zone),
         "finished_at": _moment(run.finished_at, zone),
-        "settings": run.settings,
+        "settings": {name: value for name, value in run.settings.items() if name != VERDICTS},
     }
 
 

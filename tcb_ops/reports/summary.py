@@ -406,7 +406,7 @@ def per(code: str, token: Reason | None = None) -> Per:
     ==================================================  ==========================
     merchant_left                                       nobody
     no_token, any code of a dead token                  per merchant
-    ETagMismatch, halted, unavailable, probe_left       per environment
+    ETagMismatch, halted, unavailable                   per environment
     a code that one action fixes for all                once
     a code that says slow down (lower --rate)           once
     a code of scope appid, of the component token       once

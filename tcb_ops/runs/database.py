@@ -6,9 +6,11 @@ system, where locks are unreliable.
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import sqlite3
+import sys
 import time
 import weakref
 from collections.abc import Iterator, Sequence
@@ -54,6 +56,8 @@ _LIBPQ = {
 _NETWORK = {
     "nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "fuse.sshfs", "fuse.s3fs", "lustre",
 }  # fmt: skip
+_DRIVE_REMOTE = 4
+"""What Windows' GetDriveTypeW returns for a mapped network drive."""
 
 
 class LedgerConnection:
@@ -357,7 +361,10 @@ def _prepare_file(file: Path) -> None:
 
 
 def on_network(folder: Path) -> bool:
-    """Return whether a folder is on a network file system, where SQLite's locks are unreliable; False except on Linux."""
+    """Return whether a folder is on a network file system, where SQLite's locks are unreliable; False on macOS."""
+    if sys.platform == "win32":
+        drive = folder.resolve().drive
+        return drive.startswith("\\\\") or ctypes.windll.kernel32.GetDriveTypeW(f"{drive}\\") == _DRIVE_REMOTE
     try:
         mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

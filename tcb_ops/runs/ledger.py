@@ -6,7 +6,7 @@ token, signature or link is ever written here. `LedgerReader` reads: the classes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import replace
@@ -31,11 +31,13 @@ from tcb_ops.runs.records import (
     NewRun,
     RunRecord,
     Usage,
+    encoded_settings,
     end_values,
     plan_values,
     run_values,
 )
 from tcb_ops.runs.schema import cluster_sessions, envs, exports, partitions, pruned_files, rows, runs
+from tcb_ops.runs.verdicts import VERDICTS
 
 BATCH = 1_000
 """Rows written at a time, so that memory does not grow with the list."""
@@ -229,6 +231,12 @@ class Ledger(LedgerReader):
         """Record to which receivers an audit's message has not been delivered."""
         with self.writing() as connection:
             _set(connection, run.number, undelivered="\n".join(sorted(receivers)))
+
+    def keep_verdicts(self, run: RunRecord, verdicts: Sequence[Mapping[str, Any]]) -> None:
+        """Keep what `why` found about a run among its settings, instead of earlier verdicts."""
+        with self.writing() as connection:
+            settings = encoded_settings(self.run(run.id).settings | {VERDICTS: verdicts})
+            _set(connection, run.number, settings=settings)
 
     # --- the database -------------------------------------------------------------------------------------------
 

@@ -64,6 +64,14 @@ def check_destination(dest: Path, columns: Sequence[str] = LINK_COLUMNS) -> None
 
     A wrong --out must not overwrite a list.
     """
+    if dest.suffix.lower() in {".xlsx", ".xlsm", ".xls"}:
+        raise UsageError(
+            _(
+                "--out {dest}: links are secrets, which are written only to a CSV file that nobody else can read: a workbook is "
+                "opened, copied and sent on. Give a name that ends in .csv.",
+                dest=dest,
+            )
+        )
     try:
         status = dest.lstat()
         head = b""

@@ -26,6 +26,8 @@ FILES_READ = 16
 """Files that are read and hashed at the same time; more would hold more memory, and gain nothing measurable."""
 LET_END = 8.0
 """Seconds that cancelled work has to end when the process ends: longer than a token source takes to close."""
+WAIT_STEP = 0.2 if os.name == "nt" else None
+"""Seconds after which a wait for a lock begins again: on Windows, Ctrl-C cannot interrupt it (python/cpython#74157)."""
 COLLECT = (10_000, 20, 50)
 """Thresholds of the garbage collector while a run works: with Python's own, an eighth of the CPU of a link goes into
 looking for cycles among objects that calls in flight hold."""
@@ -68,6 +70,16 @@ def submit_coroutine(work: Coroutine[None, None, Result]) -> Future[Result]:
     _under_way.add(handed)
     handed.add_done_callback(_under_way.discard)
     return handed
+
+
+def result_of(future: Future[Result]) -> Result:
+    """Wait for a future's result; Ctrl-C interrupts it on Windows too."""
+    while True:
+        try:
+            return future.result(WAIT_STEP)
+        except TimeoutError:
+            if future.done():  # the work's own error
+                raise
 
 
 def cancel_all() -> None:

@@ -5,9 +5,6 @@ All are built by `command`, which repeats what the run depended on, with absolut
 
 from __future__ import annotations
 
-import os
-import shlex
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -15,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tcb_ops import shell
 from tcb_ops.i18n import CommandText, Text, _
 from tcb_ops.kinds import row_count
 from tcb_ops.model import SIMULATOR
@@ -82,7 +80,6 @@ def audit_again(settings: Settings, run: RunRecord) -> list[str]:
     """Compose the command for another audit of the same environments, after one that was stopped."""
     how = run.settings
     words = ["audit", *_selected(run)]
-    words += ["--write-probe"] if how.get("write_probe") else []
     words += ["--confirm-after", f"{how['confirm_after']:g}s"] if how.get("confirm_after") else []
     words += ["--known", str(how["known_file"])] if how.get("known_file") else []
     return command(settings, *words, *_pace(run), target=run.target)
@@ -138,7 +135,7 @@ def install(extra: str = "") -> str:
 
 def quoted(words: Sequence[str]) -> CommandText:
     """Quote a command for this machine's shell."""
-    return CommandText(subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words))
+    return CommandText(shell.join(words))
 
 
 def _pace(run: RunRecord) -> list[str]:

@@ -315,7 +315,7 @@ def _not_resumable(run: RunRecord, wrong: Text) -> UsageError:
 # --- which rows ----------------------------------------------------------------------------------------------
 
 
-_KEPT = ("of", "content", "backup", "if_exists", "root", "undoes", "foreign", "write_probe")
+_KEPT = ("of", "content", "backup", "if_exists", "root", "undoes", "foreign")
 """What a retry takes over of its parent's settings."""
 
 

@@ -99,7 +99,7 @@ class LedgerReader(HistoryReader):
             "{ledger} has no run ({kinds}) to {target} yet.", ledger=self.name, kinds=listed, target=target
         )
         hint = _(
-            "The newest run is {id} ({kind}): give its id, or --target {target} (in Python: target={target!r}).",
+            "The newest run is {id} ({kind}): give its id, or --target {target}.",
             id=newest[0].id,
             kind=newest[0].kind.label,
             target=newest[0].target,

@@ -304,8 +304,13 @@ def run_values(new: NewRun) -> dict[str, Any]:
     """Return a new run's record."""
     return asdict(new) | {
         "headers": json.dumps(new.headers, ensure_ascii=False),
-        "settings": json.dumps(new.settings, ensure_ascii=False, sort_keys=True),
+        "settings": encoded_settings(new.settings),
     }
+
+
+def encoded_settings(settings: Mapping[str, Any]) -> str:
+    """Return a run's settings as the ledger keeps them."""
+    return json.dumps(settings, ensure_ascii=False, sort_keys=True)
 
 
 _NEWEST = (

@@ -18,6 +18,7 @@ from tcb_ops.resources import exhausted
 from tcb_ops.runs.calls import RunContext, Runner
 from tcb_ops.runs.engine import Engine
 from tcb_ops.runs.links_file import LinksFile
+from tcb_ops.runs.loop import WAIT_STEP, result_of
 from tcb_ops.runs.next_commands import of_run, quoted, resume
 from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.records import RunRecord
@@ -72,7 +73,7 @@ class RunSession:
         while True:
             with self._news:
                 while self._newest is shown and not self._ended:
-                    self._news.wait()
+                    self._news.wait(WAIT_STEP)
                 newest, ended = self._newest, self._ended
             if newest is not None and newest is not shown:
                 yield newest
@@ -99,7 +100,7 @@ class RunSession:
         rest: RowEnd | None = None
         while True:
             try:
-                self._future.result()
+                result_of(self._future)
                 break
             except KeyboardInterrupt as interrupt:
                 if self._cancelled:

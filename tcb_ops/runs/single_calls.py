@@ -2,59 +2,39 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from tcb_ops.errcodes import errcode
 from tcb_ops.errors import (
     OutageError,
+    PlatformStopError,
     RefusedError,
+    StoppedError,
     TokenError,
     TokenSourceError,
     TransportError,
     TransportFault,
     UsageError,
 )
-from tcb_ops.i18n import Lang, Text, _
+from tcb_ops.i18n import NOTHING, _
 from tcb_ops.kinds import merchant_count
 from tcb_ops.lists.merchants import Merchants
-from tcb_ops.model import Link, Merchant, Owner, Reason, Secret
+from tcb_ops.model import Link, Merchant, Owner, Reason, RowEnd, Secret
 from tcb_ops.runs.stop_errors import NO_COMPONENT, refused_platform
+from tcb_ops.runs.verdicts import NO_TOKENS, Answers, Issue, presumed, presumed_verdict
 from tcb_ops.settings import Settings
 from tcb_ops.wechat import open_client
 from tcb_ops.wechat.call_policy import Caller, CallFailure, NextStep
-from tcb_ops.wechat.responses import ApiError, InvalidResponse, UnsafeLink
+from tcb_ops.wechat.client import PlatformClient
+from tcb_ops.wechat.responses import ApiError, AuthorizerInfo, InvalidResponse, ReceivedRequest, UnsafeLink
 
 Answer = TypeVar("Answer")
-
-
-@dataclass(frozen=True, slots=True)
-class Issue:
-    """A problem of a merchant, and what to do about it."""
-
-    code: str
-    """An errcode, or one of our own: `no_token`, `dead_token`, `no_answer`, `halted` …"""
-    meaning: Text
-    action: Text
-    errmsg: str = ""
-    """As sent by the platform."""
-
-    @property
-    def errcode(self) -> int | None:
-        """The code as a number, if it is an errcode."""
-        return int(self.code) if self.code.lstrip("-").isdigit() else None
-
-    def as_dict(self, lang: Lang) -> dict[str, Any]:
-        """Return all fields, for JSON and data frames."""
-        return {
-            "code": self.code,
-            "errcode": self.errcode,
-            "meaning": self.meaning.of(lang),
-            "action": self.action.of(lang),
-            "errmsg": self.errmsg,
-        }
 
 
 async def ask(
@@ -88,7 +68,8 @@ def _issue_of(failure: CallFailure, owner: Owner) -> Issue:
     """Return the issue for a failed call of an account with this owner."""
     answer = failure.answer
     if failure.step is NextStep.REFRESH:
-        return _DEAD_COMPONENT_TOKEN if owner is Owner.PLATFORM else _DEAD_TOKEN
+        renewal = presumed_verdict("component" if owner is Owner.PLATFORM else Reason.DEAD_TOKEN)
+        return Issue(Reason.DEAD_TOKEN, _DEAD_TOKEN, renewal.action)
     if isinstance(answer, ApiError):
         entry = errcode(answer.errcode, owner)
         return Issue(str(answer.errcode), entry.meaning, entry.action, answer.errmsg)
@@ -99,15 +80,140 @@ def _issue_of(failure: CallFailure, owner: Owner) -> Issue:
     )
 
 
-RENEW_COMPONENT = _(
-    "Let the token source refresh the component token, and make sure that only one program refreshes it."
+_DEAD_TOKEN = _("Its token was refused, and the token source returned the same token again.")
+_REFUSED = frozenset({Reason.DEAD_TOKEN, "40001", "40014", "42001"})
+COMPONENT_CODES = _REFUSED | {Reason.NO_TOKEN, "48001", "61014"}
+"""Issues of the token itself. With the component token they concern no merchant."""
+
+
+MOST_CALLS = 5
+"""Calls about one account and row."""
+RID_SECONDS = 7 * 86_400
+"""For which the platform keeps what it received."""
+
+
+@dataclass(slots=True)
+class Probes:
+    """The questions to the platform about accounts. Each raises what concerns every merchant, see `ask`."""
+
+    caller: Caller
+    client: PlatformClient
+    component: str
+    """The platform's own appid; empty if it is not known."""
+    component_issue: Issue | None = None
+    """Why the component token does not work, once that is known."""
+    calls: Counter[str] = field(default_factory=Counter)
+    """The calls that were made about each account."""
+    answers: dict[str, Answers] = field(default_factory=dict)
+    locks: dict[str, asyncio.Lock] = field(default_factory=dict)
+
+    async def account(self, appid: str, owner: Owner = Owner.MERCHANT) -> Answers:
+        """Ask about an account: its environments, its link calls of today, and what it granted to the platform.
+
+        An account of the platform's own needs no grant. Without a working token there is nothing else to ask.
+        """
+        environments = await self._ask(appid, appid, partial(self.client.environments, owner=owner), owner)
+        quota, info = None, None
+        if not isinstance(environments, Issue) or environments.errcode is not None:
+            quota = await self._ask(appid, appid, partial(self.client.quota, owner=owner), owner)
+        if owner is Owner.MERCHANT:
+            info = await self._grants(appid)
+        return Answers(environments, quota, info, clock=self.client.clock_offset)
+
+    async def about(self, line: Merchant, end: RowEnd | None, now: float) -> Answers:
+        """Ask about a line's account, and what the platform received in the call of a row; at most MOST_CALLS calls.
+
+        What concerns every merchant is an answer here, too.
+        """
+        own = line.owner is Owner.PLATFORM
+        appid = self.component if own else line.appid
+        lock = self.locks.setdefault(appid, asyncio.Lock())
+        async with lock:
+            if appid not in self.answers:
+                try:
+                    answers = Answers(NEEDS_COMPONENT) if not appid else await self.account(appid, line.owner)
+                except (PlatformStopError, OutageError, TokenSourceError) as error:
+                    answers = Answers(_issue_of_stop(error))
+                self.answers[appid] = answers
+        answers = self.answers[appid]
+        return (
+            answers
+            if end is None
+            else replace(answers, request=await self._received(appid, end, now, answers))
+        )
+
+    async def _received(
+        self, appid: str, end: RowEnd, now: float, answers: Answers
+    ) -> ReceivedRequest | Issue | None:
+        if not end.rid:
+            return _NO_RID
+        if now - (end.ended_at or 0.0) > RID_SECONDS:
+            return _OLD_RID
+        environments = answers.environments
+        works = not isinstance(environments, Issue) or presumed(environments.code) in {
+            "set_missing",
+            "no_cloud",
+        }
+        caller = appid if works else self.component
+        if not caller or self.calls[appid] >= MOST_CALLS:
+            return None
+        try:
+            return await self._ask(appid, caller, partial(self.client.received, rid=end.rid), Owner.MERCHANT)
+        except (PlatformStopError, OutageError, TokenSourceError) as error:
+            return _issue_of_stop(error)
+
+    async def _grants(self, appid: str) -> AuthorizerInfo | Issue:
+        """Ask which permission sets a merchant granted; the component token's own issue is asked for once."""
+        if not self.component:
+            return NEEDS_COMPONENT
+        if self.component_issue is not None:
+            return self.component_issue
+        request = partial(self.client.authorizer, appid=appid)
+        info = await self._ask(appid, self.component, request, Owner.MERCHANT)
+        if isinstance(info, Issue) and info.code in COMPONENT_CODES:
+            self.component_issue = info = of_the_component(info)
+        return info
+
+    async def _ask(
+        self,
+        about: str,
+        appid: str,
+        request: Callable[[Secret], Awaitable[Answer | ApiError | InvalidResponse]],
+        owner: Owner,
+    ) -> Answer | Issue:
+        async def counted(token: Secret) -> Answer | ApiError | InvalidResponse:
+            self.calls[about] += 1
+            return await request(token)
+
+        return await ask(self.caller, appid, counted, owner)
+
+
+def _issue_of_stop(error: StoppedError) -> Issue:
+    """Return what concerns every merchant as an issue of the account that was asked about."""
+    if isinstance(error, PlatformStopError) and error.reason is not None:
+        code, errmsg = str(error.reason.params["errcode"]), str(error.reason.params["errmsg"])
+        return Issue(code, error.problem, error.fix or error.problem, errmsg)
+    code = Reason.NO_ANSWER if isinstance(error, OutageError) else NO_TOKENS
+    return Issue(code, error.problem, error.fix or error.problem)
+
+
+_NO_RID = Issue("no_rid", _("the rows have no rid"), NOTHING)
+_OLD_RID = Issue("old_rid", _("the rid is older than seven days"), NOTHING)
+NEEDS_COMPONENT = Issue(
+    Reason.NO_TOKEN,
+    _("that needs the component token, and no component_appid is set"),
+    _("Set component_appid under [tokens], and make sure that the token source can provide its token."),
 )
-_DEAD_TOKEN = Issue(
-    Reason.DEAD_TOKEN,
-    _("Its token was refused, and the token source returned the same token again."),
-    _("Let the token source refresh it; if that does not help, ask the merchant to authorize again."),
-)
-_DEAD_COMPONENT_TOKEN = replace(_DEAD_TOKEN, action=RENEW_COMPONENT)
+
+
+def of_the_component(issue: Issue) -> Issue:
+    """Return an issue of the component token with the action for that token, not for a merchant's."""
+    if issue.code in _REFUSED:
+        return replace(issue, action=presumed_verdict("component").action)
+    if issue.code not in COMPONENT_CODES or issue.code == Reason.NO_TOKEN:
+        return issue
+    action = _("Make sure that component_appid is the third-party platform's own appid.")
+    return replace(issue, action=action)
 
 
 def merchant_of(env: str, appid: str | None, merchants: Merchants, file: Path) -> Merchant:

@@ -7,6 +7,7 @@ no download link. `responses` reads the responses.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from functools import lru_cache, partial
@@ -23,14 +24,17 @@ from tcb_ops.wechat.responses import (
     HttpResponse,
     InvalidResponse,
     Quota,
+    ReceivedRequest,
     UnsafeLink,
     check_host,
+    clock_offset,
     read_authorizer,
     read_authorizers,
     read_environments,
     read_files,
     read_link,
     read_quota,
+    read_request,
     read_response,
 )
 from tcb_ops.wechat.transport import HttpRequest, Transport
@@ -69,6 +73,8 @@ class PlatformClient:
         self._base = base.rstrip("/")
         self._component_appid = component_appid
         self._store_hosts = store_hosts
+        self.clock_offset: float | None = None
+        """Seconds that the target's clock was ahead of this machine's at the last call, except one for a link."""
         # Parsing the URL for each request takes longer than sending it.
         self._request = lru_cache(maxsize=_REQUESTS_KEPT)(self._build_request)
 
@@ -97,7 +103,10 @@ class PlatformClient:
         The token is sent as `component_access_token` to `cgi-bin/component`, else as `access_token`. `secrets` are
         those in the body: they and the token are removed from the errmsg.
         """
+        began_at, began = time.time(), time.perf_counter()
         response = await self._post(interface, body, token)
+        seconds = time.perf_counter() - began
+        self.clock_offset = clock_offset(response.headers.get("date", ""), began_at, seconds)
         return read_response(response, (*secrets, *((token,) if token is not None else ())))
 
     async def _ask(
@@ -105,10 +114,6 @@ class PlatformClient:
     ) -> Answer | ApiError | InvalidResponse:
         payload = await self.call(interface, body, token)
         return read(payload) if isinstance(payload, dict) else payload
-
-    async def probe(self) -> HttpResponse:
-        """Call an interface without a token, which uses no quota, and return the raw response."""
-        return await self._post("tcb/getenvinfo", {}, None)
 
     async def upload_link(
         self, env: str, path: str, token: Secret, owner: Owner = Owner.MERCHANT
@@ -143,6 +148,10 @@ class PlatformClient:
         """Return today's quota of upload link calls."""
         counted = {"cgi_path": f"/{_INTERFACES[owner]}/uploadfile"}
         return await self._ask("cgi-bin/openapi/quota/get", counted, token, read_quota)
+
+    async def received(self, token: Secret, rid: str) -> ReceivedRequest | ApiError | InvalidResponse:
+        """Return what the platform received in a call of the last seven days, by its rid (openapi/rid/get)."""
+        return await self._ask("cgi-bin/openapi/rid/get", {"rid": rid}, token, read_request)
 
     async def locate(
         self,

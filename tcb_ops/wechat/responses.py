@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Any
-from urllib.parse import unquote, unquote_to_bytes
+from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 from tcb_ops.details import DetailCode, as_detail, detail
 from tcb_ops.formatting import trim
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import Text, _
 from tcb_ops.model import Link, Reason, Secret, is_loopback
 from tcb_ops.secrets import LONGEST_TEXT, redact
 from tcb_ops.wechat.tokens import read_object
@@ -40,6 +42,10 @@ _RID_WITHIN = 200
 """Characters at the end of an errmsg that are searched for the rid."""
 _RID = re.compile(r"[0-9A-Za-z-]{1,64}")
 _ERRCODE = re.compile(r"-?[0-9]{1,9}")
+
+_INTERFACE = re.compile(r"/?[a-z_/-]+")
+_NAME = re.compile(r"[a-z_]{1,40}")
+_IP = re.compile(r"[0-9A-Fa-f.:]{2,45}")
 
 _LATEST = 253_402_214_400
 """9999-12-31 UTC: within the calendar in every time zone."""
@@ -111,6 +117,8 @@ class AuthorizerInfo:
     """Its display name; may be empty."""
     permissions: frozenset[int]
     """The permission sets that it granted."""
+    unconfirmed: bool = False
+    """Whether those for upload links wait for the platform's confirmation (confirm_info of func_info)."""
 
     @property
     def may_upload(self) -> bool:
@@ -147,6 +155,36 @@ class Quota:
         if self.daily_limit <= 0:
             return None
         return {"daily_limit": self.daily_limit, "used": self.used, "remain": self.remain}
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedRequest:
+    """What the platform received in a call, without tokens and contents."""
+
+    at: float
+    """Unix seconds."""
+    milliseconds: int
+    """Until it was answered."""
+    interface: str
+    """Path without the query, such as `/tcb/uploadfile`."""
+    token: bool
+    """Whether a token was in the query."""
+    fields: tuple[str, ...]
+    """The names in the body's object; none if it was empty or no JSON object."""
+    address: str
+    """The IP address that the call came from; empty if it is not told."""
+
+    @property
+    def text(self) -> Text:
+        """Say what was received."""
+        text = _("{interface} from {address}, answered in {ms:,} ms; token: {token}; body: {fields}")
+        return text.format(
+            interface=self.interface or "–",
+            address=self.address or "–",
+            ms=self.milliseconds,
+            token=_("yes") if self.token else _("NO"),
+            fields=", ".join(self.fields) or _("none"),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,11 +283,15 @@ def read_authorizer(payload: dict[str, Any]) -> AuthorizerInfo | InvalidResponse
     info, granted = payload.get("authorizer_info"), payload.get("authorization_info")
     if not isinstance(info, dict) or not isinstance(granted, dict):
         return missing_field("authorizer_info, authorization_info")
-    scopes = (entry.get("funcscope_category") for entry in _objects(granted.get("func_info")) or ())
-    ids = (_count(scope.get("id")) for scope in scopes if isinstance(scope, dict))
-    return AuthorizerInfo(
-        _name(info.get("nick_name")), frozenset(number for number in ids if number is not None)
-    )
+    sets: dict[int, bool] = {}
+    for entry in _objects(granted.get("func_info")) or ():
+        scope, confirmed = entry.get("funcscope_category"), entry.get("confirm_info")
+        number = _count(scope.get("id")) if isinstance(scope, dict) else None
+        if number is not None:
+            flags = confirmed if isinstance(confirmed, dict) else {}
+            sets[number] = bool(flags.get("need_confirm")) and not flags.get("already_confirm")
+    waits = [sets[number] for number in PERMISSIONS & sets.keys()]
+    return AuthorizerInfo(_name(info.get("nick_name")), frozenset(sets), all(waits) and bool(waits))
 
 
 def read_environments(payload: dict[str, Any]) -> tuple[CloudEnvironment, ...] | InvalidResponse:
@@ -274,6 +316,36 @@ def read_quota(payload: dict[str, Any]) -> Quota | InvalidResponse:
     if limit is None or used is None or remain is None:
         return missing_field("daily_limit, used, remain")
     return Quota(limit, used, remain)
+
+
+def read_request(payload: dict[str, Any]) -> ReceivedRequest | InvalidResponse:
+    """Read the response of openapi/rid/get; of texts that may hold secrets only names and an address are kept."""
+    request = payload.get("request")
+    if not isinstance(request, dict) or _count(request.get("invoke_time")) is None:
+        return missing_field("request")
+    interface, _mark, query = _text(request.get("request_url")).partition("?")
+    parameters = {part.partition("=")[0] for part in query.split("&") if part.partition("=")[2]}
+    path = urlsplit(interface).path if "://" in interface else interface
+    names = read_object(_text(request.get("request_body")).encode())
+    address = _text(request.get("client_ip"))
+    return ReceivedRequest(
+        float(request["invoke_time"]),
+        _count(request.get("cost_in_ms")) or 0,
+        path[:_LONGEST_NAME] if _INTERFACE.fullmatch(path) else "",
+        bool(parameters & {"access_token", "component_access_token"}),
+        tuple(name for name in names if _NAME.fullmatch(name))[:10],
+        address if _IP.fullmatch(address) else "",
+    )
+
+
+def clock_offset(date: str, began_at: float, seconds: float) -> float | None:
+    """Return the seconds that a server's clock is ahead of this machine's; None without a usable Date.
+
+    A Date is cut to whole seconds, and was written about the middle of the exchange, which began at `began_at`.
+    """
+    with suppress(ValueError, TypeError, OverflowError):
+        return parsedate_to_datetime(date).timestamp() + 0.5 - (began_at + seconds / 2)
+    return None
 
 
 def read_files(

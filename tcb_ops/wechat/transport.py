@@ -113,6 +113,11 @@ def proxy_for(url: yarl.URL, proxies: Mapping[str, str]) -> str | None:
     return proxy if proxy.startswith(("http://", "https://")) else None
 
 
+def uses_proxy(address: str) -> bool:
+    """Return whether calls to an address go through a proxy of this machine's environment."""
+    return proxy_for(yarl.URL(address), urllib.request.getproxies_environment()) is not None
+
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 

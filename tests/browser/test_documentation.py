@@ -51,7 +51,7 @@ def test_search_finds_words_errcodes_and_chinese_without_a_server(
     page: Page, lang: str, query: str, title: str
 ):
     page.goto(f"{(SITE / lang / 'search.html').as_uri()}?q={query}")
-    page.locator("#search-results li a", has_text=title).first.wait_for(timeout=10_000)
+    page.locator("#search-results li a", has_text=title).first.wait_for(timeout=120_000)
 
 
 def test_the_switch_leads_to_the_same_page_in_the_other_language(page: Page):

@@ -3,7 +3,7 @@
 import pytest
 from jupyter_lab import Opened, voila_server
 
-pytestmark = [pytest.mark.timeout(240), pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 STATUS = "words => document.querySelector('.op-panel .op-status')?.innerText.includes(words)"
 
 
@@ -12,7 +12,7 @@ def shown(browser, voila_shop, tmp_path):
     voila_shop.notebook("02_run_uploads")
     with voila_server(voila_shop.folder / "02_run_uploads.ipynb", tmp_path) as base:
         page = browser.new_page(viewport={"width": 1280, "height": 950})
-        page.set_default_timeout(100_000)
+        page.set_default_timeout(240_000)
         page.goto(base)
         yield Opened(page, base, tmp_path)
         page.close()

@@ -143,7 +143,7 @@ def started(*words: str, cwd: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def ended(process: subprocess.Popen[str]) -> Ended:
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
     return Ended(process.returncode, out, err)
 
 
@@ -172,7 +172,7 @@ def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         assert base.startswith("http://"), ended(process)
         yield base
         process.terminate()
-        process.wait(timeout=30)
+        process.wait(timeout=240)
 
 
 @pytest.fixture

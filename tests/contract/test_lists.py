@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from typing import TYPE_CHECKING
 
 import pytest
 from contract.conftest import GOOD, read_csv, write_csv
+from openpyxl import Workbook
 
 import tcb_ops as tcb
 
@@ -109,3 +111,38 @@ def test_where_restricts_a_command_to_merchants(operator: Operator) -> None:
     operator.list([*GOOD, ("books-prod", "b.png")])
     assert operator.upload("--where", "name=城南书店", "--json").json["counts"] == {"uploaded": 1}
     assert operator.upload("--where", "name=nobody").code == 2
+
+
+def test_a_workbook_can_be_the_merchants_file(operator: Operator) -> None:
+    book = Workbook()
+    with (operator.folder / "merchants.csv").open(encoding="utf-8", newline="") as stream:
+        for row in csv.reader(stream):
+            book.active.append(row)
+    book.save(operator.folder / "merchants.xlsx")
+    assert [*tcb.read_merchants("merchants.xlsx").frame()["env"]] == [
+        *tcb.read_merchants("merchants.csv").envs
+    ]
+    assert operator("upload", "list.csv", "--root", "files", "--merchants", "merchants.xlsx").code == 0
+    assert operator("audit", "--merchants", "merchants.xlsx", "--json").json["rows"] == 5
+    book.active["C2"] = 7
+    book.save(operator.folder / "merchants.xlsx")
+    done = operator("check", "list.csv", "--merchants", "merchants.xlsx")
+    assert done.code == 2
+    assert "C2" in done.err
+
+
+def test_check_looks_for_files_as_upload_does(operator: Operator) -> None:
+    write_csv(
+        operator.folder / "list.csv",
+        ("env", "path", "picture", "owner"),
+        [("tea-prod", "x/a.png", "files/1.bin", "li"), ("tea-prod", "x/b.png", "files/2.bin", "li")],
+    )
+    done = operator("check", "list.csv")
+    assert done.code == 0
+    assert "picture, owner" in done.err
+    assert "--column file=picture" in done.err
+    assert operator("check", "list.csv", "--root", ".").code == 2
+    assert operator("check", "list.csv", "--column", "file=picture").code == 0
+    (operator.folder / "files" / "2.bin").unlink()
+    done = operator("check", "list.csv", "--column", "file=picture")
+    assert (done.code, "list.csv:3" in done.err) == (2, True)

@@ -12,7 +12,7 @@ import pytest
 
 from tcb_ops.cli.main import run as run_command
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.notebook]
+pytestmark = [pytest.mark.notebook]
 EXIT_CODES = {"01_generate_links": 1, "02_run_uploads": 1, "03_errcode_audit": 1, "04_export_report": 0}
 """With the sample, whose rows do not all succeed; a look at a run ends with 0."""
 ADDRESS = re.compile(

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -80,9 +81,10 @@ def test_commands_load_only_what_they_use(mixed: Operator) -> None:
     assert {"pandas", "sqlalchemy", "aiohttp", "httpx", "jinja2"} & checked == set()
 
 
-def test_the_public_names_are_listed_and_none_is_a_module() -> None:
+def test_the_public_names_are_listed_and_no_submodule_takes_the_place_of_one() -> None:
     assert set(dir(tcb)) == {*tcb.__all__, "__version__"}
-    assert set(tcb.__all__) & {module.name for module in pkgutil.iter_modules(tcb.__path__)} == set()
+    for name in set(tcb.__all__) & {module.name for module in pkgutil.iter_modules(tcb.__path__)}:
+        import_module(f"tcb_ops.{name}")
     assert not any(inspect.ismodule(getattr(tcb, name)) for name in tcb.__all__)
     with pytest.raises(AttributeError):
         tcb.no_such_name  # noqa: B018
@@ -135,6 +137,83 @@ def test_the_example_of_the_contract(mixed: Operator) -> None:
     link = tcb.upload_link("tea-prod", "a/b.png")
     assert link.url.reveal().startswith("http")
     assert link.url.reveal() not in repr(link)
+
+
+def test_an_upload_takes_a_dataframe_and_limits_by_name(mixed: Operator) -> None:
+    frame = pd.read_csv("list.csv", dtype=str)
+    run = tcb.upload(
+        frame, merchants="merchants.csv", root="files", rate=500, per_env=1, backoff=0.01, patience=5
+    )
+    assert run.counts == MIXED_COUNTS
+    assert tcb.links(frame, per_env=1, backoff=0.01, patience=5).counts["linked"] == 5
+    assert [each.id for each in tcb.runs()][1:] == [run.id]
+    assert tcb.errcodes(run.id).equals(run.errcodes())
+    retried = run.retry(codes=[40097], backoff=0.01)
+    assert (retried.record.parent, retried.counts) == (run.id, {"refused": 1})
+    assert run.report().resolve() == (mixed.folder / "reports" / run.id).resolve()
+    assert (run.report() / "results.csv").exists()
+    assert tcb.audit(backoff=0.01, patience=1).record.rows == 5
+
+
+def test_results_are_frames_and_short_tables(mixed: Operator, batch: tcb.Batch) -> None:
+    merchants = tcb.read_merchants("merchants.csv")
+    assert merchants.frame().dtypes.astype(str).to_dict() == dict.fromkeys(
+        ("appid", "name", "env", "owner"), "string"
+    ) | {
+        "default": "boolean",
+        "left": "boolean",
+    }
+    assert len(merchants.frame()) == 5
+    frame = batch.frame()
+    assert [*frame["tcb_line"]] == [row.line for row in batch.rows()]
+    assert [*frame["path"]] == [path for _env, path in MIXED]
+    assert not any(frame["tcb_problem"])
+    (mixed.folder / "bad.csv").write_text("env,path\n<b>x</b>,a.png\ntea-prod,../b.png\n", encoding="utf-8")
+    with pytest.raises(tcb.InputError) as refused:
+        tcb.read_paths("bad.csv")
+    problems = refused.value.frame()
+    assert [*problems.columns] == ["line", "column", "value", "problem", "fix"]
+    assert [*problems["line"]] == [2, 3]
+    assert all(tcb.read_paths("bad.csv", on_bad="skip").frame()["tcb_problem"])
+    run = tcb.upload(batch, limits=QUICK)
+    states = tcb.check_merchants(merchants)
+    assert [*states.frame()["works"]] == [state.works for state in states]
+    verification = tcb.verify(run.report())
+    assert len(verification.frame()) == len(verification.checks)
+    assert tcb.explain(85088).frame()["code"].tolist() == ["85088"]
+    audited = tcb.audit(backoff=0.01, patience=1).audit()
+    assert len(audited.frame()) == audited.environments - audited.healthy
+    assert "new" in set(audited.frame()["state"])
+    shown = [merchants, batch, refused.value, states, verification, tcb.explain("SlowDown"), audited]
+    pages = [result._repr_html_() for result in shown]
+    assert all("<table" in page for page in pages)
+    assert "&lt;b&gt;x" in pages[2]
+    assert "<b>x" not in "".join(pages)
+    assert {"id", "counts", "results", "failed", "errcodes", "retry", "report"} <= set(dir(run))
+    assert len(dir(run)) < 20
+    assert all(hasattr(run, name) for name in dir(run))
+
+
+def test_a_limit_is_given_once(batch: tcb.Batch) -> None:
+    with pytest.raises(tcb.ArgumentError) as twice:
+        tcb.upload(batch, limits=tcb.RunLimits(rate=5), rate=6)
+    assert twice.value.parameter == "rate"
+    with pytest.raises(tcb.ArgumentError) as none:
+        tcb.start_links(batch, concurrency=0)
+    assert none.value.parameter == "concurrency"
+    assert batch.root is not None
+    with pytest.raises(tcb.ArgumentError) as known:
+        tcb.upload(batch, merchants="merchants.csv")
+    assert known.value.parameter == "merchants"
+
+
+def test_messages_name_parameters(mixed: Operator) -> None:
+    (mixed.folder / "other.csv").write_text("environment,where to\ntea-prod,a.png\n", encoding="utf-8")
+    with pytest.raises(tcb.InputError, match=r"columns={'path': 'HEADER'}") as refused:
+        tcb.read_paths("other.csv")
+    assert "--column" in refused.value.text.en
+    with pytest.raises(tcb.InputError, match=r"folder nowhere \(root\)"):
+        tcb.read_paths("list.csv", root="nowhere")
 
 
 def test_a_run_against_the_embedded_simulator(operator: Operator) -> None:
@@ -356,7 +435,7 @@ def test_cancel_ends_a_run_and_several_threads_hear_of_it(operator: Operator) ->
     next(handle.watch())
     handle.cancel()
     for thread in threads:
-        thread.join(60)
+        thread.join(240)
     assert len(heard) == 2
 
 
@@ -421,7 +500,7 @@ def test_a_wrong_value_is_an_error_that_names_its_parameter(
     with pytest.raises(tcb.UsageError) as raised:
         getattr(tcb, name)(batch, **{parameter: value})
     assert parameter in str(raised.value)
-    assert tcb.all_runs() == [], "nothing was planned"
+    assert tcb.runs() == [], "nothing was planned"
 
 
 OTHERS: dict[str, tuple[Any, str]] = {
@@ -446,7 +525,7 @@ OTHERS: dict[str, tuple[Any, str]] = {
     "codes as a text": (lambda: tcb.retry("latest", "merchants.csv", codes="85088"), "codes"),
     "a folder of a number": (lambda: tcb.verify(5), "folder"),  # type: ignore[arg-type]
     "a code of nothing": (lambda: tcb.explain(None), "code"),  # type: ignore[arg-type]
-    "settings of a number": (lambda: tcb.all_runs(settings=5), "settings"),  # type: ignore[arg-type]
+    "settings of a number": (lambda: tcb.runs(settings=5), "settings"),  # type: ignore[arg-type]
     "a settings file of a number": (lambda: tcb.load_settings(5), "config"),  # type: ignore[arg-type]
     "options of a list": (lambda: tcb.load_settings(options=["lang"]), "options"),  # type: ignore[arg-type]
     "an option of a number": (lambda: tcb.load_settings(options={5: 1}), "options"),  # type: ignore[dict-item]
@@ -587,7 +666,7 @@ def test_no_parameter_takes_just_anything(batch: tcb.Batch) -> None:
                 else:
                     taken.append((name, parameter, what, "accepted"))
     assert taken == []
-    assert [one.id for one in tcb.all_runs()] == [run.id], "nothing was planned"
+    assert [one.id for one in tcb.runs()] == [run.id], "nothing was planned"
 
 
 METHODS: dict[str, tuple[Callable[[tcb.Run], Any], str]] = {
@@ -629,7 +708,7 @@ def test_a_wrong_value_for_a_method_is_named(batch: tcb.Batch) -> None:
         with pytest.raises(tcb.UsageError) as raised:
             call(run)
         assert parameter in str(raised.value), name
-    assert [one.id for one in tcb.all_runs()] == [run.id], "nothing was planned"
+    assert [one.id for one in tcb.runs()] == [run.id], "nothing was planned"
 
 
 def test_a_wrong_value_is_not_repeated_where_it_may_be_a_secret(batch: tcb.Batch, operator: Operator) -> None:

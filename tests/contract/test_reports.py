@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from contract.conftest import GOOD, MIXED, MIXED_COUNTS, TOKENS, read_csv
+from openpyxl import load_workbook
 
 import tcb_ops as tcb
 
@@ -157,3 +158,50 @@ def test_diff_compares_two_runs(operator: Operator) -> None:
     first = operator.upload("--json").json["run"]
     second = operator.upload("--json").json["run"]
     assert operator("diff", first, second).code == 0
+
+
+def sheet(file: Path) -> list[tuple[object, ...]]:
+    book = load_workbook(file)
+    assert book.active.freeze_panes == "A2"
+    return [*book.active.iter_rows(values_only=True)]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("errcodes",), ("show", "--path", "/"), ("diff", "latest", "latest"), ("merchants", "check")],
+    ids=str,
+)
+def test_a_table_is_written_as_csv_or_as_a_workbook(mixed: Operator, words: tuple[str, ...]) -> None:
+    mixed.upload()
+    if words[0] == "diff":
+        mixed.upload("--new-run")
+        ids = [run["run"] for run in mixed("runs", "--json").json["runs"]]
+        words = ("diff", ids[1], ids[0])
+    assert mixed(*words, "--out", "table.csv").code in {0, 1}
+    assert mixed(*words, "--out", "TABLE.XLSX").code in {0, 1}
+    head, *rows = sheet(mixed.folder / "TABLE.XLSX")
+    lines = read_csv(mixed.folder / "table.csv")
+    assert rows
+    assert tuple(lines[0]) == head
+    assert [[cell or "" for cell in line.values()] for line in lines] == [
+        ["" if cell is None else str(cell) for cell in row] for row in rows
+    ]
+    before = (mixed.folder / "list.csv").read_bytes()
+    assert mixed(*words, "--out", "table.txt").code == 2
+    assert not (mixed.folder / "table.txt").exists()
+    assert words[0] == "merchants" or mixed(*words, "--out", "list.csv").code == 2
+    assert (mixed.folder / "list.csv").read_bytes() == before
+
+
+def test_a_list_can_be_a_workbook_and_links_cannot(operator: Operator) -> None:
+    (operator.folder / "files" / "007").write_bytes(b"7")
+    made = operator("list", "files", "--to", "tea-prod", "--out", "made.xlsx", "--json")
+    assert made.code == 0
+    assert ("tea-prod", "茶语小铺", "007", "files/007") in sheet(operator.folder / "made.xlsx")
+    assert operator("check", "made.xlsx", "--json").json["valid"] == made.json["rows"]
+    assert operator("list", "files", "--to", "tea-prod", "--out", "made.xls").code == 2
+    assert operator.links("--out", "links.xlsx").code == 2
+    assert operator("links", "--download", "--out", "links.xlsx").code == 2
+    assert operator("runs", "--json").json == {"runs": []}
+    with pytest.raises(tcb.UsageError, match="secrets"):
+        tcb.links(tcb.read_paths("list.csv"), out="links.xlsx")

@@ -161,7 +161,7 @@ class Scenario:
     def run_of(self, state: State) -> tcb.Run | None:
         """Return the state's run, in which all is recorded that had been shown; None if there is none yet."""
         shown = shown_counts(state)
-        runs = tcb.all_runs(settings=self.settings)
+        runs = tcb.runs(settings=self.settings)
         if not runs:
             assert not shown, "rows were shown, and there is no run"
             assert not any(said.startswith("stored ") for said in state.marks), (
@@ -226,7 +226,7 @@ class Scenario:
         assert codes <= ({0, 1} if self.ledger_has_runs() else {0, 2}), codes
 
     def ledger_has_runs(self) -> bool:
-        return bool(tcb.all_runs(settings=self.settings))
+        return bool(tcb.runs(settings=self.settings))
 
 
 def shown_counts(state: State) -> dict[str, int]:

@@ -6,10 +6,11 @@ import re
 
 import pytest
 
-from tcb_ops import errcodes
 from tcb_ops.errcodes import (
+    _BY_ITSELF,
     Decision,
     Scope,
+    StoreCode,
     all_errcodes,
     all_reasons,
     all_store_codes,
@@ -129,7 +130,7 @@ def test_advice_about_the_cloud_console_says_where_a_platform_finds_it():
 @pytest.mark.parametrize("entry", [*all_errcodes(), *all_store_codes()], ids=lambda entry: str(entry.code))
 def test_every_code_is_known_and_says_what_it_means_and_what_to_do(entry):
     assert entry.known
-    if isinstance(entry, errcodes.StoreCode):
+    if isinstance(entry, StoreCode):
         assert entry.http_status == STORE_STATUSES.get(entry.code, 400)
     else:
         assert re.fullmatch(r"[a-z][a-z0-9_]{1,39}", entry.name)
@@ -248,7 +249,7 @@ def test_explain_refuses_what_is_no_code_and_says_what_one_looks_like(asked):
 def test_every_pair_of_the_tables_is_described_and_no_other():
     used = {(entry.decision, entry.scope) for entry in all_errcodes()}
     used |= {(entry.decision, entry.scope) for entry in all_store_codes()}
-    assert used == set(errcodes._BY_ITSELF)
+    assert used == set(_BY_ITSELF)
     phrases = [describe(*pair) for pair in used]
     assert len({phrase.en for phrase in phrases}) == len(used)
     assert all(CJK.search(phrase.zh) for phrase in phrases)

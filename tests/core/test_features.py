@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_line import Result
 from workspace import BOOKS, TEA, many
 
 import tcb_ops as tcb
@@ -26,6 +27,7 @@ COMMANDS = {
     "notebooks": ("notebook", "lab"),
     "simulator": ("simulate", "demo", "upload list.csv --root files --target simulator"),
     "stored": ("confirm", "delete", "sync", "undo"),
+    "why": ("why", "why latest"),
     "workbooks": ("report --into list.xlsx",),
 }
 """The commands of each feature that can be deleted, and of others the options that it brings."""
@@ -33,31 +35,44 @@ IP_NOT_REGISTERED, NO_PERMISSION = 61004, 48001
 """An errcode that stops the run, and one that ends the row."""
 
 
+RUN_EACH = """
+import contextlib, io, json, sys
+from tcb_ops.cli.main import run
+for words in json.load(sys.stdin):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = run(words)
+    print(json.dumps((code, out.getvalue(), err.getvalue())))
+"""
+"""One process for all commands: starting one takes longer than most of them."""
+
+
 @pytest.fixture
 def open_without(tmp_path):
-    """Copy the package without a feature; return a function that runs a command of the copy."""
+    """Copy the package without a feature; return a function that runs commands of the copy, and returns how they ended."""
 
     def copied(feature):
-        absent = shutil.ignore_patterns("__pycache__")
-        copy = shutil.copytree(PACKAGE, tmp_path / "copy" / "tcb_ops", ignore=absent)
+        copy = shutil.copytree(PACKAGE, tmp_path / "copy" / "tcb_ops")
         shutil.rmtree(copy / "features" / feature)
         own = {name: value for name, value in os.environ.items() if not name.startswith("TCB_OPS_")}
         variables = own | {"PYTHONPATH": str(copy.parent), "TCB_OPS_CHROMIUM": "", "TCB_OPS_LANG": "en"}
 
-        def execute(*words):
-            argv = [sys.executable, "-m", "tcb_ops", *words]
+        def execute(*commands):
             done = subprocess.run(
-                argv,
+                [sys.executable, "-c", RUN_EACH],
+                input=json.dumps([command.split() for command in commands]),
                 cwd=tmp_path,
                 env=variables,
                 capture_output=True,
                 text=True,
-                encoding="utf-8",
                 check=False,
             )
-            assert "Traceback" not in done.stderr, done.stderr
-            assert "Internal error" not in done.stderr, done.stderr
-            return done
+            assert done.returncode == 0, done.stderr
+            results = [Result(*json.loads(line)) for line in done.stdout.splitlines()]
+            for result in results:
+                assert "Traceback" not in result.err, result.err
+                assert "Internal error" not in result.err, result.err
+            return results
 
         return execute
 
@@ -80,29 +95,26 @@ def test_the_main_job_works_without_a_feature(feature, open_without, open_worksp
     ]
     workspace = open_workspace(rows, faults, merchants=[TEA, BOOKS])
     write_settings(workspace.folder, workspace.sim.base)
-    execute = open_without(feature)
-
-    def ended(*words):
-        return execute(*words).returncode
-
-    assert ended("check", "list.csv", "--root", "files") == 0
-    assert ended("links", "list.csv", "--root", "files") == 0
+    job = {
+        "check list.csv --root files": 0,
+        "links list.csv --root files": 0,
+        "upload list.csv --root files": 3,
+        "upload list.csv --root files --json": 1,
+        "retry": 0,
+        "report latest --out again": 0,
+        "--help": 0,
+    }
+    results = open_without(feature)(*job, *COMMANDS[feature])
+    assert [result.code for result in results] == [*job.values(), *(2 for _ in COMMANDS[feature])]
     assert (workspace.folder / "links.csv").read_text(encoding="utf-8").count("\n") == 1 + len(rows)
-    assert ended("upload", "list.csv", "--root", "files") == 3
-    resumed = execute("upload", "list.csv", "--root", "files", "--json")
-    assert (resumed.returncode, '"refused": 1' in resumed.stdout) == (1, True), resumed.stdout
-    assert ended("retry") == 0
-    assert ended("report", "latest", "--out", "again") == 0
+    assert '"refused": 1' in results[3].out
     assert {"report.html", "results.csv", "errcodes.csv", "report.xlsx"} <= {
         file.name for file in (workspace.folder / "again").iterdir()
     }
     assert len(workspace.sim.objects) == len(rows)
-
-    listed = {line.split(maxsplit=1)[0] for line in execute("--help").stdout.splitlines() if line}
+    listed = {line.split(maxsplit=1)[0] for line in results[len(job) - 1].out.splitlines() if line}
     assert "upload" in listed
     assert not set(COMMANDS[feature]) & listed
-    for command in COMMANDS[feature]:
-        assert ended(*command.split()) == 2
 
 
 @pytest.mark.slow
@@ -115,20 +127,20 @@ def test_a_run_of_a_missing_feature_is_listed_with_its_counts_and_nothing_else_i
     assert run(["audit"]) == 0
     name = tcb.open_run(settings=workspace.settings).id
     execute = open_without("audit")
-
-    assert "--stale" not in execute("runs", "--help").stdout
-    assert name in execute("runs").stdout
-    (listed,) = json.loads(execute("runs", "--json").stdout)["runs"]
-    assert (listed["run"], listed["kind"], listed["counts"]) == (name, "audit", {"healthy": 2})
-    for words in (("show", name), ("report", name), ("errcodes", name), ("retry", name)):
-        refused = execute(*words)
-        assert refused.returncode == 2, words
-        assert refused.stderr.count("tcb-ops: ") == 1
-        assert "audit" in refused.stderr
+    refused = [f"{command} {name}" for command in ("show", "report", "errcodes", "retry")]
+    shown, table, listed, *results = execute("runs --help", "runs", "runs --json", *refused)
+    assert "--stale" not in shown.out
+    assert name in table.out
+    (only,) = listed.json["runs"]
+    assert (only["run"], only["kind"], only["counts"]) == (name, "audit", {"healthy": 2})
+    for command, result in zip(refused, results, strict=True):
+        assert result.code == 2, command
+        assert result.err.count("tcb-ops: ") == 1
+        assert "audit" in result.err
     with (workspace.folder / "tcb-ops.toml").open("a", encoding="utf-8") as settings:
         settings.write('[audit]\nknown = "known.csv"\n')
-    refused = execute("runs")
-    assert (refused.returncode, "audit" in refused.stderr) == (2, True)
+    (result,) = execute("runs")
+    assert (result.code, "audit" in result.err) == (2, True)
 
 
 CONTRIBUTING = PACKAGE.parent / "CONTRIBUTING.md"

@@ -16,6 +16,8 @@ from tcb_ops.panels.controls import Worker, is_confirmed
 from tcb_ops.panels.list_reader import LIST_ENDINGS, SHOWN, pickable
 from tcb_ops.runs.next_commands import install
 
+pytestmark = pytest.mark.integration
+
 
 def broken():
     raise ValueError("token-planted-in-a-defect")
@@ -45,7 +47,7 @@ def test_a_defect_is_reported_in_words_and_its_trace_is_in_the_log_only(read, ca
 def test_one_thing_is_done_at_a_time_and_buttons_are_enabled_again_after_it(read):
     worker, go, calls = Worker(Lang.EN), threading.Event(), []
     worker.on_change = lambda: calls.append(worker.busy)
-    worker.start(lambda: go.wait(10) and None)
+    worker.start(lambda: go.wait(240) and None)
     worker.start(broken)
     go.set()
     worker.settle()
@@ -61,12 +63,12 @@ def test_it_is_at_rest_only_when_its_end_was_reported():
     def on_change():
         if not worker.busy:
             ended.set()
-            go.wait(10)
+            go.wait(240)
             calls.append("end")
 
     worker.on_change = on_change
     worker.start(lambda: None)
-    ended.wait(10)
+    ended.wait(240)
     go.set()
     worker.settle()
     assert calls == ["end"]
@@ -74,7 +76,7 @@ def test_it_is_at_rest_only_when_its_end_was_reported():
 
 def test_what_waits_is_done_next_and_of_several_the_last():
     worker, go, done = Worker(Lang.EN), threading.Event(), []
-    worker.start(lambda: go.wait(10) and None)
+    worker.start(lambda: go.wait(240) and None)
     worker.start(lambda: done.append("first"), waits=True)
     worker.start(lambda: done.append("last"), waits=True)
     assert done == []
@@ -173,14 +175,14 @@ def test_another_list_asks_again(open_lab):
     assert panel.start.disabled
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("cut_off", "button"), [(True, "resume"), (False, "retry")], ids=["resume", "retry"])
 def test_resuming_and_retrying_are_confirmed_too(open_lab, read, cut_off, button):
     from workspace import TEA, many
 
     from tcb_ops.features.simulator import Fault
 
-    lab = open_lab(many(TEA, rows=20), [Fault(path="banner/3.png", errcode=40097), Fault(delay=0.1)])
+    refused, slow = Fault(path="banner/3.png", errcode=40097), Fault(delay=1.0)
+    lab = open_lab(many(TEA, rows=20), [refused, slow] if cut_off else [refused])
     panel = lab.uploads()
     panel.start.click()
     panel.worker.settle()

@@ -202,8 +202,8 @@ def test_the_tables_are_the_run_s(open_lab):
     panel = open_lab(faults=[Fault(env=BOOKS.env, errcode=85088)]).uploads()
     panel.run_now(wanted=True)
     frame = panel.by_merchant()
-    assert frame.columns.tolist() == ["merchant", "appid", "rows", "good", "not_good", "pending"]
-    assert frame[["rows", "good", "not_good", "pending"]].to_numpy().tolist() == [
+    assert frame.columns.tolist() == ["merchant", "appid", "rows", "succeeded", "not_succeeded", "pending"]
+    assert frame[["rows", "succeeded", "not_succeeded", "pending"]].to_numpy().tolist() == [
         [10, 0, 10, 0],
         [20, 20, 0, 0],
     ]

@@ -12,6 +12,8 @@ from tcb_ops.errors import UsageError
 from tcb_ops.features.simulator import Fault
 from tcb_ops.panels.html import RunState
 
+pytestmark = pytest.mark.integration
+
 
 def test_links_are_issued_into_a_file_that_only_its_owner_reads(open_lab, read):
     lab = open_lab()
@@ -40,9 +42,8 @@ def test_links_never_look_at_local_files(open_lab):
     assert not panel.start.disabled
 
 
-@pytest.mark.slow
 def test_links_of_a_run_that_was_cut_off_are_not_given_up_unless_asked_for(open_lab, read):
-    lab = open_lab(many(BOOKS, rows=40), [Fault(delay=0.1)])
+    lab = open_lab(many(BOOKS, rows=40), [Fault(delay=0.5)])
     panel = lab.links()
     panel.start.click()
     panel.worker.settle()
@@ -78,7 +79,6 @@ def test_an_audit_asks_once_per_environment_and_shows_what_changed(open_lab, rea
     assert panel.monitor.retry.layout.display == "none"  # the next audit asks everybody
 
 
-@pytest.mark.slow
 def test_a_run_is_chosen_looked_at_and_exported(open_lab):
     lab = open_lab()
     uploads = lab.uploads()
@@ -115,9 +115,8 @@ def test_a_path_and_none_are_taken_as_text_and_anything_else_is_refused_in_words
         panels.run_uploads(where=["region=east"])
 
 
-@pytest.mark.slow
 def test_a_run_that_ends_while_another_is_shown_is_listed_as_it_is(open_lab):
-    lab = open_lab(many(TEA, rows=10), [Fault(delay=0.1)])
+    lab = open_lab(many(TEA, rows=10), [Fault(delay=1.0)])
     audits = lab.audits()
     press(audits)
     panel = lab.uploads()
@@ -125,6 +124,6 @@ def test_a_run_that_ends_while_another_is_shown_is_listed_as_it_is(open_lab):
     panel.worker.settle()
     second, thread = panel.run.id, panel.monitor._thread
     panel.monitor.attach(audits.run.id)
-    thread.join(20)
+    thread.join(240)
     assert panel.run.id == audits.run.id
     assert [label for label, value in panel.runs.choice.options if value == second and "finished" in label]

@@ -20,8 +20,9 @@ from tcb_ops.panels.controls import ExportButton
 from tcb_ops.panels.html import RunState
 from tcb_ops.panels.panel import in_jupyter_session
 
+pytestmark = pytest.mark.integration
 
-@pytest.mark.slow
+
 @pytest.mark.parametrize("kind", ["uploads", "links", "audits"])
 @pytest.mark.parametrize("refused", [False, True], ids=["all good", "some refused"])
 def test_a_finished_run_is_shown_again_with_what_can_be_done(open_lab, read, kind, refused):
@@ -59,7 +60,6 @@ def test_files_exported_before_the_end_is_drawn_stay_listed(open_lab, tmp_path):
     assert export.files.outputs == ()
 
 
-@pytest.mark.slow
 def test_a_list_that_is_refused_by_now_is_reported_beside_the_run(open_lab, read):
     lab = open_lab()
     first = lab.uploads()
@@ -80,7 +80,7 @@ panel = panels.run_uploads()
 panel.run_now(False)
 links = str(panel.monitor.export.files.outputs)
 print(json.dumps({"linked": f"<a href='reports/{panel.run.id}/report.html'" in links, "shown": panel.run.id, "finished": panel.run.record.finished_at is not None,
-                  "runs": [run.id for run in tcb.all_runs()]}))
+                  "runs": [run.id for run in tcb.runs()]}))
 """
 BELOW = """
 import json
@@ -90,7 +90,7 @@ panel = panels.run_uploads()
 panel.run_now(False)
 attached = panels.attach()
 attached.settle()
-found = {"run": panel.run.id, "opened": tcb.open_run().id, "all": [run.id for run in tcb.all_runs()],
+found = {"run": panel.run.id, "opened": tcb.open_run().id, "all": [run.id for run in tcb.runs()],
          "attached": attached.run.id, "bad": sum(line.rows for line in tcb.history().lines) > 0}
 panels.run_uploads("live")
 try:
@@ -134,7 +134,6 @@ def test_below_a_practice_panel_the_librarys_calls_find_its_runs_and_below_a_liv
     assert "does not exist" in found["live"]
 
 
-@pytest.mark.slow
 def test_result_cells_follow_the_run_of_the_panel(open_lab, monkeypatch):
     shown: list[tuple[bool, str]] = []
     monkeypatch.setattr(
@@ -188,7 +187,6 @@ def test_a_process_has_one_and_takes_it_along(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["JPY_SESSION_NAME", "VOILA_REQUEST_URL"])
 def test_what_a_user_looks_at_is_told_from_what_a_program_runs(monkeypatch, name):
     for one in ("JPY_SESSION_NAME", "VOILA_REQUEST_URL"):
@@ -212,7 +210,6 @@ def named(simulated):
     return {state.merchant.env for state in states if not state.works}
 
 
-@pytest.mark.slow
 def test_in_an_upload_nothing_works_where_the_check_says_so_and_something_everywhere_else(simulated, named):
     with tcb.read_paths(PATHS, tcb.read_merchants(MERCHANTS), FILES) as batch:
         run = tcb.upload(batch, settings=simulated, limits=QUICK)

@@ -28,8 +28,6 @@ FEATURE = Feature(
 HEALTHY = Outcome.define("healthy", _("healthy"), 3, succeeded=True)
 UNHEALTHY = Outcome.define("unhealthy", _("unhealthy"), 23, retried=True)
 
-PROBE_LEFT = Reason.define("probe_left", explained=True, of_environment=True)
-"""An audit with `--write-probe` could not delete its file again."""
 NOT_ASKED = Reason.define("not_asked", explained=True)
 """A problem that affects every merchant stopped the audit first; it is in the row's detail."""
 
@@ -44,4 +42,3 @@ class AuditCode(DetailCodes):
     ENV_STATUS = _("Its status is {status}.")
     NOT_CHECKED = _("Not checked: {checks}.")
     LINK_CALLS = _("Link calls today: {used} of {limit}.")
-    PROBE_LEFT = _("It is still at {path}. {why}")

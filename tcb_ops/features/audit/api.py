@@ -7,7 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
-from tcb_ops.api import SECONDS_PER_DAY, all_runs
+from tcb_ops import api
+from tcb_ops.api import SECONDS_PER_DAY
 from tcb_ops.arguments import checked
 from tcb_ops.errors import SettingsError, StoppedError, UsageError, check_value
 from tcb_ops.features.audit.kind import AUDIT, audit_spec
@@ -45,9 +46,8 @@ if TYPE_CHECKING:
 
 @checked
 def start_audit(
-    merchants: Merchants | str | Path,
+    merchants: Merchants | str | Path = "",
     *,
-    write_probe: bool = False,
     confirm_after: float = 0.0,
     known: str | Path | None = None,
     report: str | Path | None = None,
@@ -56,8 +56,8 @@ def start_audit(
 ) -> RunHandle:
     """Start an audit, or resume the unfinished one.
 
-    Each environment of the merchants that have not left is healthy, unhealthy or unknown, by its token, permission set,
-    status and quota, and an upload link for a probe path. `write_probe`: a tiny file is uploaded there and deleted again.
+    Each environment of the merchants (by default those of the settings' file) that have not left is healthy, unhealthy or unknown, by its token, permission set,
+    status and quota, and an upload link for a probe path.
     If a problem that affects every merchant stops the audit, the run still ends: environments not checked are unknown,
     and `Run.stopped` has the reason.
 
@@ -70,9 +70,9 @@ def start_audit(
         0 <= confirm_after <= SECONDS_PER_DAY,
         _("seconds, a day at most"),
     )
-    listed, settings = merchants_for(merchants), settings_for(options)
+    listed, settings = merchants_for(merchants, options), settings_for(options)
     failures = [line.to_json() for line in known_failures(known, settings)]
-    about = {"write_probe": write_probe, "confirm_after": confirm_after, "known": failures}
+    about: dict[str, object] = {"confirm_after": confirm_after, "known": failures}
     if known is not None:
         about["known_file"] = str(Path(known).absolute())
     selection = options.get("selection", "")
@@ -156,7 +156,7 @@ def newest_audit(settings: Settings, selection: str | None = None) -> RunRecord 
     """Return the newest finished audit of the target that is no retry; with this selection, if one is given."""
     audits = [
         run.record
-        for run in all_runs(settings=settings, damaged=[])
+        for run in api.runs(settings=settings, damaged=[])
         if (run.record.kind, run.record.target) == (AUDIT, settings.run_target)
         and run.record.finished_at is not None
         and not run.record.parent

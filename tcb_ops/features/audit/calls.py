@@ -1,4 +1,4 @@
-"""The calls of an audit's environments: for the account, for a link, and with `--write-probe` for a small file.
+"""The calls of an audit's environments: for the account, and for a link.
 
 Each appid gets one call for its environments (getenvinfo; describeenvs for the platform's own), one for the link calls
 left today and, if the component token is available, one for its permission sets. Each environment gets one call for an
@@ -8,82 +8,76 @@ upload link, unless the other responses have decided already: an environment tha
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from tcb_ops.details import Detail, as_detail, detail
+from tcb_ops.details import Detail, detail
 from tcb_ops.errcodes import Decision, Scope, errcode
 from tcb_ops.errors import TcbOpsError, TransportError
-from tcb_ops.features.audit import PROBE_LEFT, REFUSED_TOKENS, UNHEALTHY, AuditCode
-from tcb_ops.i18n import Text, verbatim
-from tcb_ops.model import Link, Owner, Reason, Row, RowEnd
-from tcb_ops.runs.calls import CallContext, FailedAttempt, SomeEnds, UploadCalls
+from tcb_ops.features.audit import REFUSED_TOKENS, UNHEALTHY, AuditCode
+from tcb_ops.model import Merchant, Owner, Reason, RowEnd
+from tcb_ops.runs.calls import CallContext, Calls, FailedAttempt, SomeEnds
 from tcb_ops.runs.scheduler import Task
 from tcb_ops.runs.stop_errors import refused_component, refused_platform
+from tcb_ops.runs.verdicts import Answers, Facts, Issue, cause_of
 from tcb_ops.wechat.call_policy import CallFailure, NextStep, classify
-from tcb_ops.wechat.local_files import Body
-from tcb_ops.wechat.responses import NOT_THERE, ApiError, AuthorizerInfo, InvalidResponse, Quota, own_file_id
+from tcb_ops.wechat.responses import (
+    PERMISSIONS as PERMISSION_SETS,
+)
+from tcb_ops.wechat.responses import (
+    ApiError,
+    AuthorizerInfo,
+    InvalidResponse,
+    Quota,
+)
 
-NORMAL, HALTED = "NORMAL", "HALTED"
 QUOTA, PERMISSIONS = "quota", "permissions"
 """Checks that may be left out, by their names in the ledger."""
-DELETE_WAITS = (0.0, 1.0, 2.0)
-"""Seconds before each attempt to delete the probe file."""
-_PROBE = b"tcb-ops audit: this file may be deleted.\n"
+_NEEDS_NONE = AuthorizerInfo("", PERMISSION_SETS)
+"""What stands for the grants of an environment of the platform's own."""
 
 
 @dataclass(frozen=True, slots=True)
 class AccountFacts:
-    """Facts about an appid and its environments, from the platform's responses."""
+    """What the platform answered about an appid and its environments."""
 
-    statuses: Mapping[str, str]
-    """Status by environment."""
-    may_upload: bool | None = None
-    """Whether a permission set with the upload link is granted; None if not checked."""
-    not_checked: tuple[str, ...] = ()
-    """The checks that could not be made."""
-    links: Quota | None = None
-    """Today's link calls; None if no limit is known, or they could not be checked."""
+    answers: Answers
 
     @property
     def detail(self) -> Detail | None:
         """What the ledger keeps about a healthy environment; None if there is nothing to keep."""
-        used, limit = (self.links.used, self.links.daily_limit) if self.links is not None else ("–", "–")
-        if self.not_checked:
-            return detail(AuditCode.NOT_CHECKED, checks=", ".join(self.not_checked), used=used, limit=limit)
-        return detail(AuditCode.LINK_CALLS, used=used, limit=limit) if self.links is not None else None
+        quota, info = self.answers.quota, self.answers.info
+        asked = {QUOTA: quota, PERMISSIONS: info}
+        not_checked = [name for name, answer in asked.items() if answer is None or isinstance(answer, Issue)]
+        figures = quota.figures if isinstance(quota, Quota) else None
+        used, limit = (figures["used"], figures["daily_limit"]) if figures else ("–", "–")
+        if not_checked:
+            return detail(AuditCode.NOT_CHECKED, checks=", ".join(not_checked), used=used, limit=limit)
+        return detail(AuditCode.LINK_CALLS, used=used, limit=limit) if figures else None
+
+    def cause(self, env: str, owner: Owner) -> tuple[Reason, int | None, Detail | None] | None:
+        """Return the reason, errcode and detail of a cause for which an environment gets no link call; None for others.
+
+        An environment that the account does not list may be shared by another account: only the link call shows whether
+        it works. See the table of `verdicts.cause_of`.
+        """
+        facts = Facts(merchant=Merchant("", "", env, owner=owner), answers=self.answers)
+        name = cause_of(facts)
+        if name not in _DECIDED:
+            return None
+        reason, code = _DECIDED[name]
+        unusual = name == "unavailable"
+        return reason, code, detail(AuditCode.ENV_STATUS, status=facts.status) if unusual else None
 
 
-def cause_of(facts: AccountFacts, env: str) -> tuple[Reason, int | None, Detail | None] | None:
-    """Return the most basic cause for which an environment gets no link call; None if a link is requested.
-
-    ====================================  ===========
-    fact                                  cause
-    ====================================  ===========
-    permission set not granted            61007
-    status HALTED                         halted
-    another status, but not NORMAL        unavailable
-    no link calls left today              45009
-    permission set or calls not checked   none
-    not listed: no status                 none
-    ====================================  ===========
-
-    A cause is a reason, an errcode and a detail. An environment that the account does not list may be shared by another
-    account: only the link call shows whether it works.
-    """
-    if facts.may_upload is False:
-        return Reason.REFUSED, 61007, None
-    status = facts.statuses.get(env, NORMAL)
-    if status == HALTED:
-        return Reason.HALTED, None, None
-    if status != NORMAL:
-        return Reason.UNAVAILABLE, None, detail(AuditCode.ENV_STATUS, status=status)
-    if facts.links is not None and facts.links.left == 0:
-        return Reason.REFUSED, 45009, None
-    return None
+_DECIDED = {
+    "set_missing": (Reason.REFUSED, 61007),
+    "halted": (Reason.HALTED, None),
+    "unavailable": (Reason.UNAVAILABLE, None),
+    "quota_used": (Reason.REFUSED, 45009),
+    "component_quota": (Reason.REFUSED, 45009),
+}
+"""The causes for which no link is requested, with the reason and the errcode of the environment's end."""
 
 
 @dataclass(slots=True)
@@ -93,12 +87,11 @@ class _Account:
     """What it answered for good; None before that."""
 
 
-class AuditCalls(UploadCalls):
+class AuditCalls(Calls):
     """The calls of an audit. An environment that its account's answers have decided gets no link."""
 
     def __init__(self, context: CallContext) -> None:
         super().__init__(context)
-        self._writes_probe = bool(context.run.settings.get("write_probe"))
         self._accounts: dict[tuple[str, Owner], _Account] = {}
         self._component, self._component_appid = self.component, context.settings.tokens.component_appid
 
@@ -114,13 +107,15 @@ class AuditCalls(UploadCalls):
             return self._no_answer(task, error, "link")
         if not isinstance(facts, AccountFacts):
             return self._refused(task, facts)
-        if (cause := cause_of(facts, task.row.env)) is not None:
+        if (cause := facts.cause(task.row.env, task.lane.owner)) is not None:
             reason, code, message = cause
             return self._end(task, UNHEALTHY, reason, message, errcode=code)
-        result = await self._probe(task)
-        if isinstance(result, RowEnd) and result.outcome.succeeded:
-            result = replace(result, detail=facts.detail)
-        return result
+        link = await self._current_link(task)
+        return (
+            link
+            if isinstance(link, FailedAttempt)
+            else replace(self._linked(task, link), detail=facts.detail)
+        )
 
     # --- the account ----------------------------------------------------------------------------------------------
 
@@ -146,13 +141,8 @@ class AuditCalls(UploadCalls):
                 return environments
             links = await self._link_calls(task)
             task.counts.calls += 1
-            may_upload = await self._may_upload(appid) if owner is not Owner.PLATFORM else True
-            account.answer = AccountFacts(
-                {environment.env: environment.status for environment in environments},
-                may_upload,
-                (*([QUOTA] if links is None else []), *([PERMISSIONS] if may_upload is None else [])),
-                links if links is not None and links.daily_limit > 0 else None,
-            )
+            info = await self._grants(appid) if owner is not Owner.PLATFORM else _NEEDS_NONE
+            account.answer = AccountFacts(Answers(environments, links, info))
             return account.answer
 
     async def _link_calls(self, task: Task) -> Quota | None:
@@ -165,8 +155,8 @@ class AuditCalls(UploadCalls):
             raise refused_platform(quota.errcode, quota.errmsg)
         return None if isinstance(quota, ApiError | InvalidResponse) else quota
 
-    async def _may_upload(self, appid: str) -> bool | None:
-        """Return whether a merchant granted a set with the upload link; None if that could not be checked."""
+    async def _grants(self, appid: str) -> AuthorizerInfo | None:
+        """Return which permission sets a merchant granted; None if that could not be checked."""
         if self._component is None:
             return None
         try:
@@ -177,7 +167,7 @@ class AuditCalls(UploadCalls):
             self._component = None
             return None
         if isinstance(info, AuthorizerInfo):
-            return info.may_upload
+            return info
         answer = info.answer
         if isinstance(answer, ApiError):
             if info.step is NextStep.STOP_RUN:
@@ -185,48 +175,3 @@ class AuditCalls(UploadCalls):
             if answer.errcode in REFUSED_TOKENS:
                 raise refused_component(self._component_appid, answer.errcode, answer.errmsg)
         return None
-
-    # --- the environment ------------------------------------------------------------------------------------------
-
-    async def _probe(self, task: Task) -> RowEnd | FailedAttempt:
-        """Request a link; with `--write-probe`, store the probe file and delete it again."""
-        link = await self._current_link(task)
-        if isinstance(link, FailedAttempt):
-            return link
-        if not self._writes_probe:
-            return self._linked(task, link)
-        answer = await self._store(task, link)
-        if isinstance(answer, FailedAttempt) and answer.end.reason is Reason.STORE_REFUSED:
-            return answer
-        problem = await self._delete_probe(task, link)
-        if isinstance(answer, FailedAttempt) or problem is None:
-            return answer
-        still_there = detail(AuditCode.PROBE_LEFT, path=task.row.path, why=as_detail(problem))
-        return self._end(task, UNHEALTHY, PROBE_LEFT, still_there)
-
-    @asynccontextmanager
-    async def _opened(self, row: Row) -> AsyncIterator[Body]:
-        body = Body(len(_PROBE))
-        body.content, body.md5 = _PROBE, hashlib.md5(_PROBE, usedforsecurity=False).hexdigest()
-        yield body
-
-    async def _delete_probe(self, task: Task, link: Link) -> Text | None:
-        """Delete the probe file, in several attempts; return None, or why it could not be deleted."""
-        file_id = own_file_id(link, task.row.path, task.row.env)
-        problem: Text | None = None
-        for wait in DELETE_WAITS:
-            await asyncio.sleep(wait)
-            task.counts.calls += 1
-            try:
-                answer = await self.wechat.delete(task.row.env, [file_id], task.token, task.lane.owner)
-            except TransportError as error:
-                problem = error.text
-                continue
-            if isinstance(answer, InvalidResponse):
-                problem = answer.why
-                continue
-            status = answer.errcode if isinstance(answer, ApiError) else next(iter(answer.values())).status
-            if status in {0, NOT_THERE}:
-                return None
-            problem = verbatim(f"errcode {status}")
-        return problem

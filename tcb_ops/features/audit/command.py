@@ -76,9 +76,6 @@ def notify(run: str, *, test: bool, common: CommonOptions) -> int:
 @click.command(cls=Command, usual="out fail-on known target where json")
 @report_options
 @click.option(
-    "--write-probe", is_flag=True, help="Also upload a tiny file to each environment and delete it again."
-)
-@click.option(
     "--fail-on",
     type=click.Choice(["any", "new", "none"]),
     default="any",
@@ -107,12 +104,10 @@ def audit(
     fail_on: str,
     confirm_after: float,
     known: str | None,
-    *,
-    write_probe: bool,
 ) -> int:
     """Check whether each environment is healthy, and if not, why.
 
-    Asks for its status, the quota left, the permission sets and one upload link; uploads nothing without --write-probe.
+    Asks for its status, the quota left, the permission sets and one upload link; uploads nothing.
     --where narrows it.
     """
     from tcb_ops.features.audit import api
@@ -122,7 +117,6 @@ def audit(
         merchants = command.common.read_merchants(command.settings)
         handle = api.start_audit(
             merchants,
-            write_probe=write_probe,
             confirm_after=confirm_after,
             known=known,
             report=command.reports,

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tcb_ops.settings import Settings
 
 PROBE = "tcb-ops/probe.txt"
-"""The cloud path that an audit requests links for. With `--write-probe` a file is stored there and deleted again."""
+"""The cloud path that an audit requests links for."""
 _OF_EVERYBODY = (OutageError, PlatformStopError, TokenSourceError)
 """Problems that affect every merchant, not this machine."""
 _NO_VERDICT = {Reason.NO_ANSWER, NOT_ASKED}

@@ -33,6 +33,7 @@ from tcb_ops.reports.export import MANIFEST, PAGE, fingerprint
 from tcb_ops.reports.findings import FindingLine
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.loop import submit_coroutine
+from tcb_ops.runs.verdicts import presumed_verdict
 from tcb_ops.settings import Settings
 from tcb_ops.wechat.responses import HttpResponse
 from tcb_ops.wechat.tokens.command import Credential
@@ -135,11 +136,13 @@ def audit_message(result: AuditResult, report: str, manifest_sha256: str, lang: 
 
 
 def entry_line(line: FindingLine, lang: Lang) -> str:
-    """Return an environment's line of the message; long texts are cut."""
+    """Return an environment's line of the message, with who must act as its code suggests; long texts are cut."""
     label = code_label(line.code).of(lang) if line.code else ""
     remark = line.remark.of(lang) if line.remark is not None else ""
     cause = label if label == line.code else f"{line.code} {label}".strip()
-    texts = [(text, LONGEST_NAME) for text in (line.name, line.env, cause)]
+    if line.code:
+        cause = f"{cause} → {presumed_verdict(line.code).who.label.of(lang)}"
+    texts = [(line.name, LONGEST_NAME), (line.env, LONGEST_NAME), (cause, LONGEST_REMARK)]
     texts += [(remark, LONGEST_REMARK), (line.note, LONGEST_NAME)]
     shown = (text if len(text) <= most else f"{text[: most - 1]}…" for text, most in texts if text)
     return f"- {' · '.join(map(_plain, shown))}"

@@ -19,6 +19,7 @@ from tcb_ops.errors import UsageError
 from tcb_ops.features.audit import HEALTHY, UNHEALTHY, AuditCode
 from tcb_ops.features.audit.calls import PERMISSIONS, QUOTA
 from tcb_ops.formatting import shown
+from tcb_ops.frames import Lines, Tabular, settings_lang
 from tcb_ops.i18n import Lang, Text, _
 from tcb_ops.kinds import environment_count
 from tcb_ops.lists.table import KNOWN_COLUMNS, Line, read_lines
@@ -182,7 +183,7 @@ class LinkCalls:
 
 
 @dataclass(frozen=True, slots=True)
-class AuditResult:
+class AuditResult(Tabular):
     """An audit and its changes since the previous one. Every environment that is not healthy is in exactly one list."""
 
     title: ClassVar[Text] = _("This audit")
@@ -252,6 +253,21 @@ class AuditResult:
             "expired": len(self.expired),
             "healthy": self.healthy,
         }
+
+    def _table(self, lang: Lang) -> Lines:
+        names = ("state", "merchant", "appid", "env", "cause", "meaning", "action", "before", "new")
+        found = self.to_json(lang)
+        lines = [
+            tuple({**finding, "state": state}.get(name) for name in names)
+            for state in ("new", "recovered", "still", "unknown", "silenced")
+            for finding in found[state]
+        ]
+        return Lines(self.summary(), names, lines, len(lines))
+
+    def _repr_html_(self) -> str:
+        from tcb_ops.reports.formats.notebook import findings_html
+
+        return findings_html(self, settings_lang())
 
     def to_json(self, lang: Lang) -> dict[str, Any]:
         """Return the object under `audit` in `--json`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 import signal
 import ssl
@@ -45,6 +46,10 @@ def opened_cluster(cluster: Cluster, settings: Settings) -> Iterator[Client]:
 
     `cluster`: `local:N`, the URL of a scheduler, or a client. Raises UsageError if it cannot work on a run.
     """
+    if os.name == "nt":
+        raise UsageError(
+            _("A cluster has not been tried on Windows: run without --cluster, or on Linux or macOS.")
+        )
     try:
         import distributed
         from distributed.utils import silence_logging_cmgr

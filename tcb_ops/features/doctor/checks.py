@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from tcb_ops.errors import InputError, SettingsError, TcbOpsError, TokenError, TransportError, TransportFault
 from tcb_ops.i18n import Text, _, as_clauses, as_list, ngettext, pgettext, verbatim
@@ -26,13 +26,14 @@ from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.model import Merchant, Owner
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.loop import submit_coroutine
-from tcb_ops.runs.single_calls import Issue, ask
+from tcb_ops.runs.single_calls import Probes
 from tcb_ops.runs.stop_errors import NO_COMPONENT
+from tcb_ops.runs.verdicts import SKEWED, Actor, Answers, Facts, clock_text, presumed_verdict, verdict_of
 from tcb_ops.settings import Settings, TokenSettings, settings_file
-from tcb_ops.wechat import open_source
-from tcb_ops.wechat.call_policy import Caller, CallLimits
+from tcb_ops.wechat import open_client
+from tcb_ops.wechat.call_policy import CallLimits
 from tcb_ops.wechat.client import PlatformClient
-from tcb_ops.wechat.responses import InvalidResponse, read_response
+from tcb_ops.wechat.responses import ApiError, InvalidResponse
 from tcb_ops.wechat.transport import Timeouts, Transport
 
 SCARCE, TIGHT = 100 * 1000**2, 1000**3
@@ -43,8 +44,8 @@ QUICK = Timeouts(connect=4, answer=4)
 """Short, because a user is waiting."""
 TOKEN_SECONDS = 8.0
 """Seconds for the token source."""
-SKEWED, WRONG = 60, 300
-"""Clock difference in seconds for a warning and a failure: links expire after about 15 minutes (getUploadTcbFileLink)."""
+NOTED = 60
+"""Clock difference in seconds for a warning."""
 _AGAIN = _("Fix that, then run doctor again.")
 
 
@@ -309,97 +310,65 @@ def check_target(settings: Settings) -> DoctorFinding:
 
     Raises TransportError.
     """
-    seconds, offset = submit_coroutine(_probe(settings)).result()
+
+    async def call() -> tuple[dict[str, Any] | ApiError | InvalidResponse, float, float]:
+        async with Transport(connections=1, timeouts=QUICK) as transport:
+            client, began = PlatformClient(transport, settings.api_base), time.perf_counter()
+            answer = await client.call("tcb/getenvinfo", {})
+            return answer, time.perf_counter() - began, client.clock_offset or 0.0
+
+    answer, seconds, offset = submit_coroutine(call()).result()
+    if isinstance(answer, InvalidResponse):
+        invalid = _("{api_base}: {why}", api_base=settings.api_base, why=answer.why)
+        raise TransportError(TransportFault.GARBAGE, invalid)
     observation = _(
         "{api_base} responded as expected in {ms:.0f} ms", api_base=settings.api_base, ms=seconds * 1000
     )
     return grade_clock(offset) or DoctorFinding(Grade.OK, observation)
 
 
-async def _probe(settings: Settings) -> tuple[float, float]:
-    """Return how long the call took, and the seconds that the target's clock is ahead of this machine's."""
-    async with Transport(connections=1, timeouts=QUICK) as transport:
-        began_at, began = time.time(), time.perf_counter()
-        response = await PlatformClient(transport, settings.api_base).probe()
-        seconds = time.perf_counter() - began
-    answer = read_response(response, ())
-    if isinstance(answer, InvalidResponse):
-        invalid = _("{api_base}: {why}", api_base=settings.api_base, why=answer.why)
-        raise TransportError(TransportFault.GARBAGE, invalid)
-    return seconds, clock_offset(response.headers.get("date", ""), began_at, seconds)
-
-
-def clock_offset(date: str, began_at: float, seconds: float) -> float:
-    """Return the seconds that the target's clock is ahead of this machine's; 0 without a usable Date.
-
-    A Date is cut to whole seconds, and was written about the middle of the exchange.
-    """
-    with suppress(ValueError, TypeError, OverflowError):
-        return parsedate_to_datetime(date).timestamp() + 0.5 - (began_at + seconds / 2)
-    return 0.0
-
-
 def grade_clock(offset: float) -> DoctorFinding | None:
     """Grade the difference between the target's clock and this machine's; None where it does not matter."""
-    if abs(offset) <= SKEWED:
+    if abs(offset) <= NOTED:
         return None
-    observation = (
-        _("this machine's clock is {seconds:,.0f} s behind the target's", seconds=offset)
-        if offset > 0
-        else _("this machine's clock is {seconds:,.0f} s ahead of the target's", seconds=-offset)
-    )
-    fix = _(
-        "Synchronize the clock with a time server (chrony, systemd-timesyncd): tokens and links expire, links "
-        "after about 15 minutes."
-    )
-    return DoctorFinding(Grade.WARNING if abs(offset) <= WRONG else Grade.BAD, observation, fix)
+    grade = Grade.WARNING if abs(offset) <= SKEWED else Grade.BAD
+    return DoctorFinding(grade, clock_text(offset), presumed_verdict("RequestTimeTooSkewed").action)
 
 
 def call_with_token(
     settings: Settings, merchants: Sequence[Merchant], seconds: float = TOKEN_SECONDS
 ) -> DoctorFinding:
-    """Check that the token source has a token, and that the target accepts a call from this machine with it.
+    """Check that the token source has a token, and that the target accepts calls from this machine with it.
 
-    The call is openapi/quota/get, a read, for the first merchant. `seconds` limits the source. Blocks. Raises what prevents
-    it, and what concerns every merchant, such as 61004 for an address that is not allowed.
+    Asks about the first merchant, as `why` does. `seconds` limits the source. Blocks. Raises what the token source does.
     """
     if not merchants:
         return DoctorFinding(Grade.SKIPPED, _("no merchant to request a token for"))
     merchant = next((m for m in merchants if m.owner is Owner.MERCHANT), merchants[0])
-    label, source = f"{merchant.name} ({merchant.appid})", settings.tokens.source
+    component, source = settings.tokens.component_appid, settings.tokens.source
+    appid = merchant.appid if merchant.owner is Owner.MERCHANT else component
+    if not appid:
+        raise TokenError(NO_COMPONENT)
+
+    async def call() -> Answers:
+        async with open_client(settings, limits=CallLimits(attempts=1), timeouts=QUICK) as (client, caller):
+            async with asyncio.timeout(seconds):
+                await caller.source.token(appid)
+            return await Probes(caller, client, component).about(merchant, None, 0.0)
+
     try:
-        issue = submit_coroutine(_call(settings, merchant, seconds)).result()
+        answers = submit_coroutine(call()).result()
     except TimeoutError:
         slow = _("the source ({kind}) returned no token within {seconds:.0f} s", kind=source, seconds=seconds)
         return DoctorFinding(Grade.BAD, slow, _("Check whether it works by itself, and why it is slow."))
-    if issue is None:
-        observation = _("calls from this machine are accepted (queried the quota of {label})", label=label)
-        return DoctorFinding(Grade.OK, observation)
-    if issue.errcode is None:
-        return DoctorFinding(Grade.BAD, issue.meaning, issue.action)
-    observation = _(
-        "calls from this machine are accepted, but {label} is refused: errcode {code} {meaning}",
-        label=label,
-        code=issue.code,
-        meaning=issue.meaning,
-    )
-    fix = _("{action} `tcb-ops merchants check` checks every merchant.", action=issue.action)
+    verdict = verdict_of(Facts(merchant=merchant, answers=answers))
+    label = f"{merchant.name} ({merchant.appid})"
+    if verdict is None:
+        return DoctorFinding(
+            Grade.OK, _("calls from this machine are accepted (asked about {label})", label=label)
+        )
+    observation = _("{label}: {code}, {meaning}", label=label, code=verdict.code, meaning=verdict.meaning)
+    if verdict.who in {Actor.YOU, Actor.ADMINISTRATOR}:
+        return DoctorFinding(Grade.BAD, observation, verdict.action)
+    fix = _("{action} `tcb-ops merchants check` checks every merchant.", action=verdict.action)
     return DoctorFinding(Grade.WARNING, observation, fix)
-
-
-async def _call(settings: Settings, merchant: Merchant, seconds: float) -> Issue | None:
-    """Return why the platform refused the call with this merchant's token; None if it did not."""
-    owner = merchant.owner
-    appid = merchant.appid if owner is Owner.MERCHANT else settings.tokens.component_appid
-    if not appid:
-        raise TokenError(NO_COMPONENT)
-    source = open_source(settings)
-    try:
-        async with asyncio.timeout(seconds):
-            await source.token(appid)
-        async with Transport(connections=1, timeouts=QUICK) as transport:
-            quota = partial(PlatformClient(transport, settings.api_base).quota, owner=owner)
-            answer = await ask(Caller(source, CallLimits(attempts=1)), appid, quota, owner)
-    finally:
-        await source.aclose()
-    return answer if isinstance(answer, Issue) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import click
 
 from tcb_ops.cli import Command
 from tcb_ops.cli.console import Console, suggest_next
-from tcb_ops.cli.options import CommonOptions, reader_options, settings_options
+from tcb_ops.cli.options import CommonOptions, reader_options, settings_options, table_option
 from tcb_ops.errors import TcbOpsError, UsageError
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Lang, Text, _, as_list, as_sentences, ngettext, pgettext
@@ -22,11 +23,12 @@ if TYPE_CHECKING:
     from tcb_ops.features.evidence.verify import Verification
 
 
-@click.command(cls=Command, usual="target where json")
+@click.command(cls=Command, usual="out target where json")
 @click.argument("older", metavar="OLDER")
 @click.argument("newer", metavar="NEWER")
+@table_option("Write all lines.")
 @reader_options
-def diff(older: str, newer: str, *, common: CommonOptions) -> int:
+def diff(older: str, newer: str, out: Path | None, *, common: CommonOptions) -> int:
     """Compare two runs: newly broken, fixed, still broken.
 
     The older run first. Rows are matched by environment, appid and cloud path. Exit code 1 when rows
@@ -38,10 +40,16 @@ def diff(older: str, newer: str, *, common: CommonOptions) -> int:
 
     settings, console = common.start()
     comparison = api.diff(older, newer, merchants=common.matching(settings), settings=settings)
+    if out is not None:
+        from tcb_ops.reports.comparisons import DIFF_COLUMNS
+        from tcb_ops.table_files import write_table
+
+        write_table(out, DIFF_COLUMNS, map(attrgetter(*DIFF_COLUMNS), comparison.lines))
+        console.info(_("All lines: {out}", out=out))
     if common.json:
         console.json(comparison.to_json())
     else:
-        for part in render_sections(comparison.sections(), console.lang, "--json"):
+        for part in render_sections(comparison.sections(), console.lang, "--out FILE.xlsx"):
             console.print(part)
         console.print(diff_verdict(comparison))
     for run in (comparison.older, comparison.newer):

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import cache
 from importlib.resources import files
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Unpack
 
 from tcb_ops.arguments import checked
 from tcb_ops.errors import ArgumentError, check_count
+from tcb_ops.frames import LINES, frame_of
 from tcb_ops.i18n import _, ngettext
 from tcb_ops.kinds import merchant_count, row_count
 from tcb_ops.reports.formats.charts import code_colour
-from tcb_ops.reports.formats.notebook import LINES, frame_of
 from tcb_ops.reports.formats.templates import environment
 from tcb_ops.reports.summary import most_first
 from tcb_ops.settings import Settings
@@ -88,7 +89,8 @@ class History:
 
     def frame(self) -> pd.DataFrame:
         """Return a DataFrame: day (datetime64[s]), merchant, appid (string), errcode, rows (Int64)."""
-        return frame_of(("day", "merchant", "appid", "errcode", "rows"), self.lines, self.settings)
+        names = ("day", "merchant", "appid", "errcode", "rows")
+        return frame_of(names, map(attrgetter(*names), self.lines), timezone=self.settings.timezone)
 
     def _repr_html_(self) -> str:
         """Draw the errcodes by day, and list the merchants that had errcodes on most days."""

@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo
 
 from tcb_ops.arguments import checked
 from tcb_ops.errors import LedgerDamagedError, RunNotFoundError, UsageError
+from tcb_ops.frames import Lines, Tabular
 from tcb_ops.i18n import Joined, Lang, Text, _, as_list, as_sentences, ngettext, verbatim
 from tcb_ops.kinds import row_count
 from tcb_ops.lists.batch import is_fixme_of
@@ -83,7 +84,7 @@ _MISSING = object()
 
 
 @dataclass(frozen=True, slots=True)
-class Verification:
+class Verification(Tabular):
     """The checks of a report folder."""
 
     folder: Path
@@ -119,6 +120,11 @@ class Verification:
             "The files were compared with manifest.json only: a change to a file and to the manifest cannot be "
             "detected."
         )
+
+    def _table(self, _lang: Lang) -> Lines:
+        lines = [(check.what, str(check.state), check.text) for check in self.checks]
+        caption = self.proves if self.good else verbatim(str(self.folder))
+        return Lines(caption, ("what", "state", "text"), lines, len(lines))
 
     def to_json(self, lang: Lang) -> dict[str, Any]:
         """Return the object that `verify --json` prints."""

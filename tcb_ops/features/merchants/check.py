@@ -1,44 +1,28 @@
 """Merchants: the status of each line of their file, what it can do today, its issues, how they are shown.
 
-Pure, except for `write_states`: from responses to a verdict, a table (most frequent issues first) and a CSV.
+Pure, except for `MerchantStates.write`.
 """
 
 from __future__ import annotations
 
-import csv
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tcb_ops.details import merged, of_any_appid
-from tcb_ops.errcodes import all_reasons, errcode
-from tcb_ops.formatting import guard, sanitize
-from tcb_ops.i18n import Lang, Text, _, as_list, ngettext
-from tcb_ops.model import Merchant, Owner, Reason
-from tcb_ops.runs.single_calls import RENEW_COMPONENT, Issue
-from tcb_ops.wechat.responses import AuthorizerInfo, CloudEnvironment, Quota
+from tcb_ops.formatting import sanitize
+from tcb_ops.frames import Lines, Tabular
+from tcb_ops.i18n import Lang, Text, _, ngettext
+from tcb_ops.model import Merchant
+from tcb_ops.runs.verdicts import Facts, Issue, Verdict, presumed, verdict_of
+from tcb_ops.table_files import write_table
+from tcb_ops.wechat.responses import AuthorizerInfo, Quota
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-NORMAL, HALTED = "NORMAL", "HALTED"
-_REFUSED = frozenset({Reason.DEAD_TOKEN, "40001", "40014", "42001"})
-COMPONENT_CODES = _REFUSED | {Reason.NO_TOKEN, "48001", "61014"}
-"""Issues of the token itself. With the component token they concern no merchant."""
-_TOKEN_CODES = _REFUSED | {Reason.NO_TOKEN, "61003", "42002", "61023", "42007"}
-"""Issues of the token, or of the authorization that it belongs to."""
-_PERMISSION_CODES = frozenset({"48001", "61007", "61017", "-601004", "-601018"})
-"""Issues of a permission set that was not granted (errcodes.csv)."""
-_NO_CLOUD = "85088"
-WITHOUT_CLOUD = _PERMISSION_CODES | {_NO_CLOUD}
-"""Issues of a merchant without 云开发, or without a permission set for it: shown, but not as failures."""
-
-LINES = 40
-"""Maximum number of lines with issues that are shown, those with the most frequent issue first."""
-READY_LINES = 12
-"""Lines without issues are shown if there are at most this many, else only counted."""
+Told = TypeVar("Told", Issue, Verdict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +40,13 @@ class MerchantState:
     """NORMAL, HALTED or UNAVAILABLE; empty if unknown."""
     quota: Quota | None = None
     """Upload link calls, today."""
-    issues: tuple[Issue, ...] = ()
-    """The most important first."""
+    verdict: Verdict | None = None
+    """Why rows of this line cannot succeed, and who must act."""
 
     @property
     def works(self) -> bool:
         """Whether rows of this line can succeed. False for a merchant that has left, which is not checked."""
-        return not self.issues and not self.merchant.left
+        return self.verdict is None and not self.merchant.left
 
     def as_dict(self, lang: Lang) -> dict[str, Any]:
         """Return all fields, flat except for the quota and the issues, for JSON and data frames."""
@@ -78,132 +62,59 @@ class MerchantState:
             "cloud": self.cloud,
             "env_status": self.env_status or None,
             "quota": self.quota.figures if self.quota else None,
-            "troubles": [issue.as_dict(lang) for issue in self.issues],
+            "troubles": [self.verdict.as_dict(lang)] if self.verdict is not None else [],
         }
 
 
-@dataclass(frozen=True, slots=True)
-class MerchantAnswers:
-    """The responses about one mini program; for the platform's own environments, about the platform."""
+def state_of(facts: Facts) -> MerchantState:
+    """Return a line's status from what its account answered.
 
-    environments: tuple[CloudEnvironment, ...] | Issue
-    quota: Quota | Issue | None = None
-    """None if not requested."""
-    info: AuthorizerInfo | Issue | None = None
-    """None without a component token."""
+    ==============================  =====  ==========  =====
+    getenvinfo                      token  permission  cloud
+    ==============================  =====  ==========  =====
+    a token missing or refused      no     –           –
+    a permission set missing        yes    no          –
+    85088                           yes    –           no
+    anything else, no answer        –      –           –
+    environments                    yes    –           yes
+    ==============================  =====  ==========  =====
 
-
-def judge(merchant: Merchant, answers: MerchantAnswers, elsewhere: Mapping[str, str]) -> MerchantState:
-    """Return a line's status from the responses; `elsewhere`: the status of environments that other accounts listed.
-
-    ==================================  =====  ==========  =====  ===========  ===================
-    getenvinfo returns                  token  permission  cloud  env_status   issue
-    ==================================  =====  ==========  =====  ===========  ===================
-    no token, 40001, 42001, 61003 …     no     –           –      –            itself
-    61007, 48001 …                      yes    no          –      –            itself
-    85088                               yes    –           no     –            itself
-    anything else, no response          –      –           –      –            itself
-    the environment, NORMAL             yes    –           yes    NORMAL       none
-    the environment, HALTED …           yes    –           yes    HALTED …     halted, unavailable
-    other environments, another has it  yes    –           yes    the other's  by the status
-    other environments                  yes    –           yes    –            not_listed
-    ==================================  =====  ==========  =====  ===========  ===================
-
-    func_info, if requested, then decides the permission (61007 if no set is granted). A quota with nothing left is 45009;
-    one that could not be read is no issue. An environment of the platform's own needs no permission set.
+    What api_get_authorizer_info says then decides the permission; an environment of the platform's own needs none.
     """
-    own = merchant.owner is Owner.MERCHANT
-    environments, info = answers.environments, answers.info if own else None
-    code, status = "", ""
-    issues: list[Issue] = []
-    token: bool | None = True
-    permission: bool | None = None
-    cloud: bool | None = True
+    environments, info, quota = facts.answers.environments, facts.answers.info, facts.answers.quota
+    suggested: tuple[bool | None, bool | None, bool | None] = (True, None, True)
     if isinstance(environments, Issue):
-        code = environments.code
-        token = False if code in _TOKEN_CODES else True if code in _PERMISSION_CODES | {_NO_CLOUD} else None
-        permission = False if own and code in _PERMISSION_CODES else None
-        cloud = False if code == _NO_CLOUD else None
-        issues.append(environments)
-    else:
-        own_status = (e.status for e in environments if e.env == merchant.env)
-        status = next(own_status, elsewhere.get(merchant.env, ""))
-        if status != NORMAL:
-            issues.append(_of_status(status, own=own))
-    if isinstance(info, Issue):
-        issues += [info] if info.errcode is not None and info.code != code else []
-    elif info is not None:
+        suggested = _SUGGESTS.get(presumed(environments.code), (None, None, None))
+    token, permission, cloud = suggested
+    if isinstance(info, AuthorizerInfo):
         permission = info.may_upload
-        if not permission and code not in _PERMISSION_CODES:
-            meaning = _("Permission set 49 (小程序云开发管理) is not granted to the platform.")
-            issues.insert(0, Issue("61007", meaning, errcode(61007).action))
-    quota = answers.quota if isinstance(answers.quota, Quota) else None
-    if quota is not None and quota.left == 0:
-        used_up = errcode(45009, merchant.owner)
-        issues.append(Issue("45009", used_up.meaning, used_up.action))
-    return MerchantState(merchant, token, permission, cloud, status, quota, tuple(issues))
+    return MerchantState(
+        facts.merchant,
+        token,
+        None if facts.own else permission,
+        cloud,
+        facts.status,
+        quota if isinstance(quota, Quota) else None,
+        verdict_of(facts),
+    )
 
 
-def of_the_component(issue: Issue) -> Issue:
-    """Return an issue of the component token with the action for that token, not for a merchant's."""
-    if issue.code in _REFUSED:
-        return replace(issue, action=RENEW_COMPONENT)
-    if issue.code not in COMPONENT_CODES or issue.code == Reason.NO_TOKEN:
-        return issue
-    action = _("Make sure that component_appid is the third-party platform's own appid.")
-    return replace(issue, action=action)
-
-
-def _of_status(status: str, *, own: bool) -> Issue:
-    if status == HALTED:
-        halted = all_reasons()[Reason.HALTED]
-        return Issue(Reason.HALTED, halted.meaning, halted.action)
-    if status:
-        action = all_reasons()[Reason.UNAVAILABLE].action
-        return Issue(Reason.UNAVAILABLE, _("The environment is {status}.", status=status), action)
-    if own:
-        meaning = _("It is not among the merchant's environments at the platform.")
-        return Issue("not_listed", meaning, errcode(-601012).action)
-    action = _("Correct env in the merchants file; if the environment is a merchant's, clear owner there.")
-    return Issue("not_listed", _("It is not among the platform's own environments."), action)
+_SUGGESTS: Mapping[str, tuple[bool | None, bool | None, bool | None]] = {
+    **dict.fromkeys(("no_token", "token_stale", "revoked"), (False, None, None)),
+    "set_missing": (True, False, None),
+    "no_cloud": (True, None, False),
+}
 
 
 # --- display -------------------------------------------------------------------------------------------------------
 
-_HEADS = (
-    _("merchant"),
-    _("environment"),
-    _("token"),
-    _("set 49"),
-    _("cloud"),
-    _("status"),
-    _("calls"),
-    _("why"),
-)
-
 
 def draw_states(states: Sequence[MerchantState], lang: Lang) -> Iterator[RenderableType]:
-    """Render the table, then each code's meaning and action. Lines left out are counted."""
-    from tcb_ops.reports.formats.terminal import AlignedTable, Wrapped
+    """Render why lines are not ready: each cause once, the most frequent first."""
+    from tcb_ops.reports.formats.terminal import render_verdicts
 
-    bad = [state for state in states if state.issues]
-    times = Counter(state.issues[0].code for state in bad)
-    bad.sort(key=lambda s: (-times[s.issues[0].code], s.issues[0].code, s.merchant.name, s.merchant.env))
-    ready = [state for state in states if state.works]
-    shown = bad[:LINES] + (ready if len(ready) <= READY_LINES else [])
-    if shown:
-        table = [[head.of(lang) for head in _HEADS], *(_cells(state, lang) for state in shown)]
-        yield AlignedTable(table, numbers=frozenset({6}), elastic=frozenset({0, 1}))
-    if (more := len(bad) - LINES) > 0:
-        yield _("… and {more:,} more that are not ready: --out FILE.csv lists all", more=more).of(lang)
-    for issue, merchants in group((state.merchant, issue) for state in bad for issue in state.issues):
-        yield ""
-        names = as_list(dict.fromkeys(sanitize(merchant.name) for merchant in merchants), 3)
-        lines = _("{lines} ({names})", lines=_lines(len(merchants)), names=names).of(lang)
-        yield Wrapped(f"{issue.code} · {lines} · {sanitize(issue.meaning.of(lang))}", bold=len(issue.code))
-        yield Wrapped(f"→ {sanitize(issue.action.of(lang))}")
-    if shown:
-        yield ""
+    grouped = group((each.merchant, each.verdict) for each in states if each.verdict is not None)
+    yield from render_verdicts([(verdict, [m.name for m in lines], 0) for verdict, lines in grouped], lang)
 
 
 def verdict(states: Sequence[MerchantState]) -> Text:
@@ -228,51 +139,40 @@ def verdict(states: Sequence[MerchantState]) -> Text:
     return _("{sentence}.", sentence=sentence)
 
 
-def write_states(states: Iterable[MerchantState], dest: Path, lang: Lang) -> None:
-    """Write a line per state, for a spreadsheet: UTF-8 with BOM, without cells that would run as formulas."""
-    words = {"None": "", "True": "yes", "False": "no"}
-    with dest.open("w", encoding="utf-8-sig", newline="") as file:
-        out = csv.writer(file)
-        for number, state in enumerate(states):
+class MerchantStates(list[MerchantState], Tabular):
+    """The status of each line of a merchants file."""
+
+    def _table(self, lang: Lang) -> Lines:
+        lines = []
+        for state in self:
             facts = state.as_dict(lang)
-            quota, issues = facts.pop("quota") or {}, facts.pop("troubles")
+            quota = facts.pop("quota") or {}
+            issue: dict[str, Any] = next(iter(facts.pop("troubles")), {})
             facts |= {name: quota.get(name) for name in ("daily_limit", "used", "remain")}
-            for name in ("code", "meaning", "action", "errmsg"):
-                facts[name] = " / ".join(filter(None, (issue[name] for issue in issues)))
-            if not number:
-                out.writerow(facts)
-            cells = map(str, facts.values())
-            out.writerow(guard(words.get(cell, cell)) for cell in cells)
+            facts |= {name: issue.get(name) or "" for name in ("code", "who", "meaning", "action", "errmsg")}
+            lines.append(facts)
+        names = list(lines[0]) if lines else ["appid", "merchant", "env"]
+        return Lines(verdict(self), names, (tuple(facts.values()) for facts in lines), len(lines))
+
+    def write(self, dest: Path, lang: Lang) -> None:
+        """Write a line per state, as CSV or as a workbook, instead of an earlier file. Raises UsageError."""
+        words, table = {True: "yes", False: "no"}, self._table(lang)
+        lines = ([words[cell] if isinstance(cell, bool) else cell for cell in line] for line in table.lines)
+        write_table(dest, table.names, lines, replace=True)
 
 
-def group(issues: Iterable[tuple[Merchant, Issue]]) -> list[tuple[Issue, list[Merchant]]]:
-    """Group merchants by issue, ignoring its errmsg; the largest group first."""
-    groups: dict[tuple[str, Text, Text], list[tuple[Merchant, Issue]]] = {}
+def group(issues: Iterable[tuple[Merchant, Told]]) -> list[tuple[Told, list[Merchant]]]:
+    """Group merchants by issue or verdict, ignoring its errmsg; the largest group first."""
+    groups: dict[tuple[str, Text, Text], list[tuple[Merchant, Told]]] = {}
     for merchant, issue in issues:
         key = issue.code, issue.meaning, of_any_appid(issue.action)
         groups.setdefault(key, []).append((merchant, issue))
     grouped = []
-    for (code, meaning, _action), members in groups.items():
-        merged_action = merged(issue.action for _merchant, issue in members)[0]
-        shared = members[0][1] if len(members) == 1 else Issue(code, meaning, merged_action)
+    for members in groups.values():
+        action = merged(issue.action for _merchant, issue in members)[0]
+        shared = replace(members[0][1], action=action)
         grouped.append((shared, [merchant for merchant, _issue in members]))
     return sorted(grouped, key=lambda group: -len(group[1]))
-
-
-def _cells(state: MerchantState, lang: Lang) -> list[str]:
-    left = state.quota.left if state.quota else None
-    return [
-        sanitize(state.merchant.name),
-        sanitize(state.merchant.env),
-        *(_shown(fact, lang) for fact in (state.token, state.permission, state.cloud)),
-        sanitize(state.env_status) or "–",
-        "–" if left is None else f"{left:,}",
-        ", ".join(issue.code for issue in state.issues),
-    ]
-
-
-def _shown(fact: bool | None, lang: Lang) -> str:
-    return "–" if fact is None else (_("yes") if fact else _("NO")).of(lang)
 
 
 def _lines(count: int) -> Text:

@@ -12,6 +12,7 @@ from tcb_ops.cli.console import Console
 from tcb_ops.cli.options import (
     CommonOptions,
     settings_options,
+    table_option,
 )
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import _
@@ -71,9 +72,9 @@ def sync(out: str | None, dry_run: bool, *, common: CommonOptions) -> int:
 
 
 @click.command(cls=Command, usual="out target where json")
-@click.option("--out", metavar="FILE.csv", help="Write a line per merchant and environment, for Excel.")
+@table_option("Write a line per merchant and environment.")
 @settings_options("target", "merchants", "tokens", "where", "json")
-def check(out: str | None, *, common: CommonOptions) -> int:
+def check(out: Path | None, *, common: CommonOptions) -> int:
     """Check which merchants are ready, and what to do about the others.
 
     Per merchant and environment: whether its token works, permission set 49 is granted, 云开发 is open, the
@@ -82,19 +83,22 @@ def check(out: str | None, *, common: CommonOptions) -> int:
 
     Exit codes: 0 all are ready · 1 some are not · 3 the platform refuses all calls, or no host could be reached.
     """
-    from tcb_ops.features.merchants.check import draw_states, verdict, write_states
+    from tcb_ops.features.merchants.check import MerchantStates, draw_states, verdict
     from tcb_ops.features.merchants.queries import begin_check
+    from tcb_ops.table_files import table_file
 
     settings, console = common.start()
+    if out:
+        table_file(out)  # refuses another ending before anything is asked
     lines = common.read_merchants(settings)
     with common.open_target(console, settings) as settings:
         console.release()
         checked = _wait(console, begin_check(settings, lines, notify=console.info))
     states = checked.states
     if out:
-        write_states(states, Path(out), settings.lang)
+        MerchantStates(states).write(out, settings.lang)
     works = sum(state.works for state in states)
-    cannot = sum(bool(state.issues) for state in states)
+    cannot = sum(state.verdict is not None for state in states)
     if common.json:
         console.json(
             {

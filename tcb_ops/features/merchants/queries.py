@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from typing import TypeVar
@@ -16,24 +15,18 @@ from tcb_ops.errors import (
     SettingsError,
     StoppedError,
 )
-from tcb_ops.features.merchants.check import (
-    COMPONENT_CODES,
-    MerchantAnswers,
-    MerchantState,
-    judge,
-    of_the_component,
-)
+from tcb_ops.features.merchants.check import MerchantState, state_of
 from tcb_ops.features.merchants.sync import Authorized, Authorizer
 from tcb_ops.i18n import Text, _, ngettext
-from tcb_ops.model import Merchant, Owner, Reason
+from tcb_ops.model import Merchant, Owner
 from tcb_ops.runs.loop import submit_coroutine
-from tcb_ops.runs.single_calls import Issue, ask
+from tcb_ops.runs.single_calls import COMPONENT_CODES, NEEDS_COMPONENT, Probes, ask, of_the_component
+from tcb_ops.runs.verdicts import Answers, Facts, Issue, appids_by_env
 from tcb_ops.settings import Settings
-from tcb_ops.wechat import open_source
+from tcb_ops.wechat import open_client
 from tcb_ops.wechat.call_policy import Caller, CallLimits
 from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.responses import AuthorizerInfo
-from tcb_ops.wechat.transport import Transport
 
 AT_ONCE = 8
 """Merchants queried at the same time."""
@@ -81,21 +74,6 @@ def begin_check(
     return submit_coroutine(_check(settings, list(merchants), limits, progress, notify))
 
 
-@asynccontextmanager
-async def connected(
-    settings: Settings, limits: CallLimits, notify: Callable[[Text], None] = ignore
-) -> AsyncIterator[tuple[Caller, PlatformClient]]:
-    """Connect to the target and open the token source; both are closed at the end."""
-    source = open_source(settings)
-    try:
-        async with Transport(connections=2 * AT_ONCE) as transport:
-            component = settings.tokens.component_appid
-            client = PlatformClient(transport, settings.api_base, component_appid=component)
-            yield Caller(source, limits, notify=notify), client
-    finally:
-        await source.aclose()
-
-
 async def map_concurrently(
     items: Sequence[Item], work: Callable[[Item], Awaitable[Result]], progress: Progress = ignore
 ) -> list[Result]:
@@ -128,79 +106,49 @@ async def _check(
     notify: Callable[[Text], None],
 ) -> CheckedMerchants:
     component = settings.tokens.component_appid
-    note = None if component else _NEEDS_COMPONENT
-
-    async with connected(settings, limits, notify) as (caller, client):
-
-        async def account(appid: str, owner: Owner) -> MerchantAnswers:
-            environments = await ask(caller, appid, partial(client.environments, owner=owner), owner)
-            if isinstance(environments, Issue):
-                return MerchantAnswers(environments)
-            return MerchantAnswers(
-                environments, await ask(caller, appid, partial(client.quota, owner=owner), owner)
-            )
-
-        async def merchant(appid: str) -> MerchantAnswers:
-            nonlocal note
-            answers = await account(appid, Owner.MERCHANT)
-            if note is not None:
-                return answers
-            info = await ask(caller, component, partial(client.authorizer, appid=appid))
-            if isinstance(info, Issue) and info.code in COMPONENT_CODES:
-                issue = of_the_component(info)
-                note = _(
-                    "Permission sets were not checked: the component token does not work. {meaning} {action}",
-                    meaning=issue.meaning,
-                    action=issue.action,
-                )
-                return answers
-            return replace(answers, info=info)
-
-        async def platform() -> MerchantAnswers:
-            if not component:
-                return MerchantAnswers(_NO_COMPONENT)
-            answers = await account(component, Owner.PLATFORM)
-            issue = answers.environments
-            return MerchantAnswers(of_the_component(issue)) if isinstance(issue, Issue) else answers
-
-        asked = [line for line in merchants if not line.left]
-        appids = list(dict.fromkeys(line.appid for line in asked if line.owner is Owner.MERCHANT))
-        own = any(line.owner is Owner.PLATFORM for line in asked)
-        of_platform = await platform() if own else MerchantAnswers(())
-        answers = dict(zip(appids, await map_concurrently(appids, merchant, progress), strict=True))
-    return CheckedMerchants(_judge_all(merchants, answers, of_platform), note)
+    asked = [line for line in merchants if not line.left]
+    appids = list(dict.fromkeys(line.appid for line in asked if line.owner is Owner.MERCHANT))
+    async with open_client(settings, connections=2 * AT_ONCE, limits=limits, notify=notify) as opened:
+        client, caller = opened
+        probes = Probes(caller, client, component)
+        of_platform = Answers(NEEDS_COMPONENT)
+        if component and len(asked) > sum(line.owner is Owner.MERCHANT for line in asked):
+            of_platform = await probes.account(component, Owner.PLATFORM)
+        answers = dict(zip(appids, await map_concurrently(appids, probes.account, progress), strict=True))
+    note = None
+    if not component:
+        note = _NOT_CHECKED.format(meaning=NEEDS_COMPONENT.meaning, action=NEEDS_COMPONENT.action)
+    elif (issue := probes.component_issue) is not None:
+        reason = _("the component token does not work: {meaning}", meaning=issue.meaning)
+        note = _NOT_CHECKED.format(meaning=reason, action=issue.action)
+    return CheckedMerchants(_states(merchants, answers, of_platform), note)
 
 
-def _judge_all(
-    merchants: Sequence[Merchant], answers: Mapping[str, MerchantAnswers], of_platform: MerchantAnswers
+def _states(
+    merchants: Sequence[Merchant], answers: Mapping[str, Answers], of_platform: Answers
 ) -> tuple[MerchantState, ...]:
-    status = {
-        environment.env: environment.status
-        for answer in (*answers.values(), of_platform)
-        if not isinstance(answer.environments, Issue)
-        for environment in answer.environments
-    }
+    appids, statuses = appids_by_env(merchants), dict[str, str]()
+    for answer in (*answers.values(), of_platform):
+        if not isinstance(answer.environments, Issue):
+            statuses |= {each.env: each.status for each in answer.environments or ()}
 
     def state(line: Merchant) -> MerchantState:
         if line.left:
             return MerchantState(line)
-        if line.owner is Owner.PLATFORM:
-            return judge(line, of_platform, {})
-        return judge(line, answers[line.appid], status)
+        own = line.owner is Owner.PLATFORM
+        return state_of(
+            Facts(
+                merchant=line,
+                answers=of_platform if own else answers[line.appid],
+                elsewhere={} if own else statuses,
+                appids=appids,
+            )
+        )
 
     return tuple(map(state, merchants))
 
 
-_NEEDS_COMPONENT = _(
-    "Permission sets were not checked: that needs the component token. Set component_appid under [tokens]."
-)
-
-
-_NO_COMPONENT = Issue(
-    Reason.NO_TOKEN,
-    _("An environment of the platform's own needs the component token, and no component_appid is set."),
-    _("Set component_appid under [tokens], and make sure that the token source can provide its token."),
-)
+_NOT_CHECKED = _("Permission sets were not checked: {meaning}. {action}")
 
 
 # --- who authorizes the platform -------------------------------------------------------------------------------------
@@ -237,7 +185,8 @@ async def _sync(
     notify: Callable[[Text], None],
 ) -> Authorized:
     component = settings.tokens.component_appid
-    async with connected(settings, limits, notify) as (caller, client):
+    async with open_client(settings, connections=2 * AT_ONCE, limits=limits, notify=notify) as opened:
+        client, caller = opened
         appids = await _list(caller, client, component)
         asked_for = [appid for appid in appids if only is None or appid in only]
 

@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO, cast
 
 from tcb_ops.errors import BrokenTableError, StoppedError
-from tcb_ops.features.merchants.check import WITHOUT_CLOUD, group
+from tcb_ops.features.merchants.check import group
 from tcb_ops.formatting import guard, sanitize, trim
 from tcb_ops.i18n import Lang, Text, _, as_facts, ngettext
-from tcb_ops.lists.input_files import decode, open_bytes, read_or_refuse
+from tcb_ops.lists.input_files import decode, open_bytes, readable
 from tcb_ops.lists.merchants import EMPTY_FILE, read_merchants
 from tcb_ops.lists.table import MERCHANT_COLUMNS, Table, read_table
 from tcb_ops.model import Merchant, Owner
 from tcb_ops.resources import replacing, system_reason
-from tcb_ops.runs.single_calls import Issue
+from tcb_ops.runs.verdicts import Issue, presumed
 from tcb_ops.wechat.responses import CloudEnvironment
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Changes:
     @property
     def unread(self) -> bool:
         """Whether a merchant could not be queried. One without 云开发, or without a permission set for it, does not count."""
-        return any(issue.code not in WITHOUT_CLOUD for _, issue in self.issues)
+        return any(presumed(issue.code) not in {"set_missing", "no_cloud"} for _, issue in self.issues)
 
 
 def decide(
@@ -328,7 +328,8 @@ def edit_merchants(file: Path) -> MerchantsEditor:
     plain = text.encode(codec)
     bom = content.removesuffix(plain) if content.endswith(plain) else b""
     lines = io.StringIO(text, newline="")
-    table = read_or_refuse(str(file), lambda: read_table(lines, MERCHANT_COLUMNS.rate))
+    with readable(file):
+        table = read_table(lines, MERCHANT_COLUMNS.rate)
     columns, problems = MERCHANT_COLUMNS.find(table.headers, table.header_line)
     empty = False
     with suppress(BrokenTableError):  # which read_merchants reports

@@ -274,7 +274,7 @@ class CellRunner:
         if again:
             self._kill()
         elif self._cell_runs and (kernel := self._kernel) is not None:
-            kernel.send_signal(signal.SIGINT)
+            _interrupt(kernel)
             timer = threading.Timer(KILL_AFTER, self._kill)
             timer.daemon = True
             timer.start()
@@ -288,6 +288,15 @@ class CellRunner:
         """The kernel's process while it lives."""
         process = getattr(getattr(self._client.km, "provisioner", None), "process", None)
         return process if process is not None and process.poll() is None else None
+
+
+def _interrupt(kernel: Any) -> None:
+    if sys.platform == "win32":  # no process there has SIGINT: the kernel waits for an event
+        from jupyter_client.win_interrupt import send_interrupt
+
+        send_interrupt(kernel.win32_interrupt_event)
+    else:
+        kernel.send_signal(signal.SIGINT)
 
 
 def is_own(cell: NotebookNode) -> bool:

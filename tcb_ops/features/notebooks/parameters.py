@@ -58,7 +58,7 @@ def fill(workspace: Path) -> tuple[list[str], list[str]]:
     sources |= {
         f"data/{file.relative_to(SAMPLE).as_posix()}": file
         for file in sorted(SAMPLE.rglob("*"))
-        if file.is_file()
+        if file.is_file() and SAMPLE / "practice" not in file.parents  # of `init --practice`
     }
     try:
         workspace.mkdir(parents=True, exist_ok=True)

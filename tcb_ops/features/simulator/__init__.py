@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tcb_ops.features.simulator.state import SimulatedObject as SimulatedObject
 
 FEATURE = Feature(
+    settings={"simulator": "tcb_ops.features.simulator.settings:SimulatorSettings"},
     commands={
         "notebooks": [
             "tcb_ops.features.simulator.command:simulate",
@@ -31,6 +32,7 @@ FEATURE = Feature(
     },
     provides={
         "practice": "tcb_ops.features.simulator.sample:practice",
+        "init --practice": "tcb_ops.features.simulator.sample:write_practice",
         "simulator": "tcb_ops.features.simulator.target:embedded",
     },
 )

@@ -16,6 +16,7 @@ from tcb_ops.cli.options import (
     CommonOptions,
     lang_option,
     port_option,
+    settings_options,
     target_line,
 )
 from tcb_ops.errors import UsageError
@@ -27,34 +28,28 @@ if TYPE_CHECKING:
     from tcb_ops.features.simulator import Simulator
 
 
-@click.command(cls=Command, usual="merchants tokens port faults store lang")
-@click.option("--merchants", required=True, metavar="FILE", help="The merchants that it serves.")
-@click.option(
-    "--tokens",
-    metavar="FILE",
-    help="Token file; read again when it changes. Not needed where the fault plan's [component] gives tokens.",
-)
+@click.command(cls=Command, usual="merchants tokens port faults store config")
 @port_option(8089)
 @click.option("--faults", metavar="FILE", help="The fault plan: what goes wrong, and where (TOML).")
 @click.option("--store", metavar="DIR", help="Keep the uploaded files here.")
-@lang_option
-def simulate(
-    merchants: str,
-    tokens: str | None,
-    port: int,
-    faults: str | None,
-    store: str | None,
-    lang: str | None,
-) -> int:
+@settings_options("merchants", "tokens")
+def simulate(port: int, faults: str | None, store: str | None, *, common: CommonOptions) -> int:
     """Serve a simulation of the platform and of COS.
 
-    For practice, on this machine only. Press Ctrl-C to stop it.
+    For practice, on this machine only. Merchants, tokens, faults and store are those of the settings unless given. The token
+    file is read again when it changes. Press Ctrl-C to stop it.
     """
-    from tcb_ops.features.simulator import Faults, Simulator, load_faults, serve
-    from tcb_ops.lists.merchants import read_merchants
+    import secrets
 
-    settings, console = CommonOptions(lang=lang).start()  # --merchants and --tokens are of its own kind
-    plan = load_faults(Path(faults)) if faults else Faults()
+    from tcb_ops.features.simulator import Component, Faults, Simulator, load_faults, serve
+
+    settings, console = common.start()
+    rehearsal = settings.section("simulator")
+    plan_file = Path(faults) if faults else rehearsal.faults
+    plan = load_faults(plan_file) if plan_file is not None else Faults()
+    tokens = settings.tokens.file if settings.tokens.source == "file" else None
+    if tokens is not None and common.tokens is None and not tokens.exists():
+        tokens = None
     if tokens is None and not (plan.component and plan.component.secret):
         raise UsageError(
             _(
@@ -62,9 +57,11 @@ def simulate(
                 "ticket."
             )
         )
-    served = list(read_merchants(merchants))
-    component = plan.component.appid if plan.component else settings.tokens.component_appid
-    if not component and any(merchant.owner is Owner.PLATFORM for merchant in served):
+    served = list(common.read_merchants(settings))
+    component = plan.component
+    if component is None and (appid := settings.tokens.component_appid):
+        component = Component(appid, secret=secrets.token_hex(16), ticket=secrets.token_hex(16))
+    if component is None and any(merchant.owner is Owner.PLATFORM for merchant in served):
         console.info(
             _(
                 "Lines with owner = platform need the component token: set component_appid under [tokens] in "
@@ -74,10 +71,10 @@ def simulate(
         )
     simulator = Simulator(
         served,
-        {} if tokens is None else Path(tokens),
+        tokens or {},
         faults=plan,
-        component_appid=component,
-        store=Path(store) if store else None,
+        component=component,
+        store=Path(store) if store else rehearsal.store,
         port=port,
     )
 

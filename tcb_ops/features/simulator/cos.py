@@ -7,8 +7,11 @@ cloud.tencent.com/document/product/436/7730.
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from mmap import mmap
@@ -68,6 +71,8 @@ class CosStore:
         self._small: dict[tuple[str, str], bytes] = {}
         """Without a folder only the latest small objects are kept, so that memory does not grow."""
         self._envs = {bucket_of(merchant.env): merchant.env for merchant in merchants}
+        if directory is not None:
+            state.objects |= _kept_objects(directory)
 
     async def handle(self, request: Request) -> Response:
         """Respond to a request for a bucket."""
@@ -97,6 +102,7 @@ class CosStore:
             md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
         headers = (form.fields.get("content-type", ""), form.fields.get("cache-control", ""))
         self._state.stored(bucket, path, SimulatedObject(form.end - form.start, md5, 1, *headers))
+        self._record(bucket, path)
         self._state.answered(FaultStep.STORE, 204)
         location = f"http://{request.headers.get('Host', '')}/{bucket}/{quote(path, safe='/-_.~')}"
         response = Response(204, headers=self._headers() | {"Location": location, "Content-Length": "0"})
@@ -137,6 +143,7 @@ class CosStore:
         self._small.pop((bucket, path), None)
         if self._directory is not None:
             object_file(self._directory, bucket, path).unlink(missing_ok=True)
+        self._record(bucket, path)
 
     def put(self, env: str, key: str, data: bytes, etag: str | None = None) -> None:
         """Store an object as another tool does; `etag` in place of the MD5, an empty one for no ETag."""
@@ -144,6 +151,7 @@ class CosStore:
         self._keep(memoryview(data), bucket, key)
         md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
         self._state.stored(bucket, key, SimulatedObject(len(data), md5, own_etag=etag))
+        self._record(bucket, key)
 
     def content(self, env: str, key: str) -> bytes | None:
         """Return an object's bytes, as far as they are kept."""
@@ -155,7 +163,7 @@ class CosStore:
         if self._directory is not None:
             file = object_file(self._directory, bucket, path)
             file.parent.mkdir(parents=True, exist_ok=True)
-            fresh = self._directory / ".upload"  # one that is being downloaded stays as it is
+            fresh = self._directory / f".upload-{os.getpid()}"  # one that is being downloaded stays as it is
             fresh.write_bytes(data)
             fresh.replace(file)
             return
@@ -164,6 +172,13 @@ class CosStore:
             self._small[bucket, path] = bytes(data)
         if len(self._small) > LATEST:
             del self._small[next(iter(self._small))]
+
+    def _record(self, bucket: str, path: str) -> None:
+        """Add an object, or that it is gone, to the folder's index, with which the next simulator begins."""
+        if self._directory is not None:
+            entry = [bucket, path, self._state.objects.get((bucket, path))]
+            with (self._directory / INDEX).open("a", encoding="utf-8") as index:
+                index.write(f"{json.dumps(entry)}\n")
 
     def _content(self, bucket: str, path: str) -> bytes | Path | None:
         """Return an object's bytes or file; None if it is not kept."""
@@ -383,8 +398,23 @@ SMALL = 64 * 1024
 """Maximum size of an object kept in memory, in bytes; only without a folder."""
 LATEST = 64
 """Objects kept in memory, without a folder: enough to try an upload and fetch it again."""
+INDEX = ".objects"
+"""The file of the folder with a line of JSON per change: bucket, key, and the object or null."""
 LONGEST_NAME = 200
 """Maximum length of a file name, in bytes; file systems allow 255."""
+
+
+def _kept_objects(directory: Path) -> dict[tuple[str, str], SimulatedObject]:
+    """Return the objects in a folder that an earlier simulator filled."""
+    objects: dict[tuple[str, str], SimulatedObject] = {}
+    with suppress(FileNotFoundError), (directory / INDEX).open(encoding="utf-8") as index:
+        for line in index:
+            with suppress(ValueError):  # the last line of a simulator that was killed
+                bucket, key, values = json.loads(line)
+                objects.pop((bucket, key), None)
+                if values is not None:
+                    objects[bucket, key] = SimulatedObject(*values)
+    return objects
 
 
 def object_file(directory: Path, bucket: str, key: str) -> Path:

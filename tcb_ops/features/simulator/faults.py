@@ -87,6 +87,7 @@ class FaultStep(StrEnum):
     DOWNLOAD = "download"
     DELETE = "delete"
     QUOTA = "quota"
+    RID = "rid"
 
 
 class Reset(StrEnum):
@@ -213,12 +214,16 @@ class SimulatedAccount:
     """Calls of uploadfile allowed in total; 0 for no limit."""
     used: CallCount = 0
     """Calls made before the simulator started."""
+    question_limit: CallCount = 0
+    """Calls of openapi/quota/get and of openapi/rid/get allowed in total; 0 for no limit."""
+    unconfirmed: bool = False
+    """Whether the platform has yet to confirm what it has granted."""
     refresh_token: Words = field(default="", repr=False)
 
     def refusal(self) -> int:
-        """Return the errcode that refuses every call to its cloud (61003, 61007), or 0."""
-        if self.revoked:
-            return 61003
+        """Return the errcode that refuses every call to its cloud (61003, 61016, 61007), or 0."""
+        if self.revoked or self.unconfirmed:
+            return 61003 if self.revoked else 61016
         return 0 if PERMISSION_SETS & set(self.permissions) else 61007
 
 

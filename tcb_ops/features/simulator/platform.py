@@ -28,6 +28,9 @@ _DOWNLOAD_LIFETIME = 7200
 """Default lifetime of a download URL in seconds, without max_age."""
 _FILE_ID = re.compile(r"cloud://([^./]+)\.([^/]+)/(.+)", re.DOTALL)
 _FILE_STATUS = {0: "ok", -503002: "STORAGE_EXCEED_AUTHORITY", -503003: "STORAGE_FILE_NONEXIST"}
+_RID = re.compile(rb" rid: ([0-9a-f-]+)\"}$")
+_RID_WITHIN, _BODY_KEPT, _REFUSED_KEPT = 80, 1000, 4096
+"""Bytes at the end of a response with the rid, bytes of a body and number of calls that are remembered."""
 _RATE = {"call_count": 5000, "refresh_second": 60}
 """Returned, but not enforced."""
 
@@ -85,6 +88,8 @@ class Platform:
         """`http://127.0.0.1:PORT`, set when it listens."""
         self._state, self._accounts, self._store = state, accounts, store
         self._link_lifetime, self._raw_urls = link_lifetime, raw_urls
+        self._refused: dict[str, Fields] = {}
+        """What was received in the latest calls that were refused, by rid."""
         merchants, components = Wants.MERCHANTS, Wants.COMPONENTS
         interfaces: dict[str, tuple[FaultStep, Wants, Callable[[str, Fields], Answer]]] = {
             "tcb/uploadfile": (FaultStep.LINK, merchants, self._link),
@@ -96,6 +101,7 @@ class Platform:
             "componenttcb/batchdownloadfile": (FaultStep.DOWNLOAD, components, self._download),
             "componenttcb/batchdeletefile": (FaultStep.DELETE, components, self._delete),
             "cgi-bin/openapi/quota/get": (FaultStep.QUOTA, Wants.EITHER, self._quota),
+            "cgi-bin/openapi/rid/get": (FaultStep.RID, Wants.EITHER, self._received),
         }
         if accounts.component.secret:
             interfaces |= {
@@ -110,6 +116,27 @@ class Platform:
         self._interfaces = {f"/{path}": _Interface(*parts) for path, parts in interfaces.items()}
 
     async def handle(self, request: Request) -> Response:
+        """Respond to a call, and remember what it was if it is refused."""
+        response = await self._respond(request)
+        body = response.body if isinstance(response.body, bytes) else b""
+        if refused := _RID.search(body[-_RID_WITHIN:]):
+            route, _mark, query = request.target.partition("?")
+            token = token_of(query)
+            caller = self._accounts.tokens.owner(token, self._accounts.clock()) if token else 0
+            self._refused[refused[1].decode()] = {
+                "appid": caller,
+                "invoke_time": int(self._accounts.clock()),
+                "cost_in_ms": 31,
+                "request_url": f"{route}?access_token=*" if token else route,
+                "request_body": bytes(request.body[:_BODY_KEPT]).decode(errors="replace"),
+                "response_body": body.decode(errors="replace"),
+                "client_ip": "127.0.0.1",
+            }
+            if len(self._refused) > _REFUSED_KEPT:
+                self._refused.pop(next(iter(self._refused)))
+        return response
+
+    async def _respond(self, request: Request) -> Response:
         """Respond to a call, unless a fault is played instead.
 
         Checks, in order: interface, method, token, account, body; of an upload link also path, environment, quota.
@@ -144,18 +171,20 @@ class Platform:
             return played
         if fault.errcode is not None:
             return self._give(step, fault.errcode, fault.errmsg)
-        component, named = self._accounts.component.appid, fields.get("component_appid")
         if step is FaultStep.LINK:
             fields |= {"env": fault.other_env or env, "lifetime": fault.lifetime}
-        else:
-            self._accounts.spend(called, route)
-        if route.startswith("/cgi-bin/component/") and named != component:
-            answer: Answer = 61011 if named else 41018
-        else:
-            answer = interface.answer(called, fields)
-        response = self._give(step, answer)
+        response = self._give(step, self._carry_out(interface, called, route, fields))
         response.reset = fault.reset
         return response
+
+    def _carry_out(self, interface: _Interface, called: str, route: str, fields: Fields) -> Answer:
+        """Return the answer to a call, or the errcode that refuses it: a quota, or the component that it names."""
+        if interface.step is not FaultStep.LINK and not self._accounts.spend(called, route):
+            return 45009
+        named = fields.get("component_appid")
+        if route.startswith("/cgi-bin/component/") and named != self._accounts.component.appid:
+            return 61011 if named else 41018
+        return interface.answer(called, fields)
 
     def _caller(self, method: str, route: str, query: str, wants: Wants) -> str | int:
         """Return the caller's appid, or the errcode that refuses it."""
@@ -250,7 +279,13 @@ class Platform:
             },
             "authorization_info": {
                 "authorizer_appid": appid,
-                "func_info": [{"funcscope_category": {"id": number}} for number in account.permissions],
+                "func_info": [
+                    {
+                        "funcscope_category": {"id": number},
+                        "confirm_info": {"need_confirm": int(account.unconfirmed), "already_confirm": 0},
+                    }
+                    for number in account.permissions
+                ],
             },
         }
 
@@ -305,6 +340,15 @@ class Platform:
             "rate_limit": _RATE,
             "component_rate_limit": _RATE,
         }
+
+    def _received(self, appid: str, asked: Fields) -> Answer:
+        """Answer openapi/rid/get: 76001 for a rid that is not known, 76003 for one of another account."""
+        request = self._refused.get(str(asked.get("rid")))
+        if request is None:
+            return 76001
+        if appid not in {request["appid"], self._accounts.component.appid}:
+            return 76003
+        return {**_OK, "request": {name: value for name, value in request.items() if name != "appid"}}
 
     def _download(self, appid: str, asked: Fields) -> Answer:
         """Answer batchdownloadfile, with a URL on the simulator for each file."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import csv
+import io
 import secrets
 import shutil
 import tempfile
@@ -10,20 +12,24 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
+from tcb_ops.errors import UsageError
 from tcb_ops.features.simulator import Simulator, load_faults
 from tcb_ops.features.simulator.target import write_tokens
-from tcb_ops.i18n import Lang
+from tcb_ops.i18n import Lang, _, as_list
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.model import SIMULATOR
 from tcb_ops.resources import SAMPLE
-from tcb_ops.settings import LEDGER_FILE, Settings, load_settings
+from tcb_ops.settings import LEDGER_FILE, SETTINGS_FILE, Settings, load_settings
 
 MERCHANTS = SAMPLE / "merchants.csv"
 PATHS = SAMPLE / "paths.csv"
 FILES = SAMPLE / "files"
 FAULTS = SAMPLE / "faults.toml"
+PRACTICE = SAMPLE / "practice"
+"""What `init --practice` writes: three of the merchants."""
 ANALYSIS = SAMPLE / "analysis.db"
 """The ledger of 30 days, made by tests/analysis_ledger.py."""
 
@@ -67,6 +73,60 @@ def practice(lang: str | None = None) -> Settings:
             _practice, _simulator = stack.enter_context(sample_simulator(folder, lang=lang))
             atexit.register(stack.close)
     return replace(_practice, lang=Lang(lang)) if lang else _practice
+
+
+def write_practice(folder: Path, *, fresh: bool) -> list[Path]:
+    """Make a folder a rehearsal: merchants, a list, its files, tokens, a fault plan, settings; return the new files.
+
+    Raises UsageError if one of them exists already. With `fresh`, for a folder that is such a rehearsal: the simulator's
+    store is emptied, and files that have been changed are renamed to `NAME.old`.
+    """
+    sources = sorted(file for file in PRACTICE.rglob("*") if file.is_file())
+    contents = {folder / file.relative_to(PRACTICE): file.read_bytes() for file in sources}
+    contents[folder / "paths.xlsx"] = _workbook(contents[folder / "paths.csv"].decode())
+    tokens, store = folder / "tokens.csv", folder / "store"
+    existing = [file for file in (*contents, tokens, store) if file.exists()]
+    if fresh and (folder / SETTINGS_FILE).exists():
+        settings = load_settings(folder / SETTINGS_FILE)
+        if settings.target != SIMULATOR or settings.section("simulator").store != store:
+            raise UsageError(
+                _("{folder} is no rehearsal: its tcb-ops.toml names another target or store.", folder=folder)
+            )
+        shutil.rmtree(store, ignore_errors=True)
+        for file in existing:
+            if file in contents and file.read_bytes() != contents[file]:
+                file.replace(file.with_name(f"{file.name}.old"))
+    elif existing:
+        raise UsageError(
+            _(
+                "{files}: already there, and not overwritten. Nothing was written. Choose an empty folder; in a rehearsal, "
+                "--fresh begins again.",
+                files=as_list(map(str, existing)),
+            )
+        )
+    new = [file for file in contents if not file.exists()]
+    for file in new:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(contents[file])
+    if not tokens.exists():
+        appids = [merchant.appid for merchant in read_merchants(folder / "merchants.csv")]
+        appids.append(load_settings(folder / SETTINGS_FILE).tokens.component_appid)
+        write_tokens(tokens, {appid: secrets.token_hex(24) for appid in appids})
+        new.append(tokens)
+    return sorted(new)
+
+
+def _workbook(text: str) -> bytes:
+    """Return a CSV as a workbook, whose bytes are always the same."""
+    import xlsxwriter
+
+    out = io.BytesIO()
+    with xlsxwriter.Workbook(out, {"in_memory": True}) as book:
+        book.set_properties({"created": datetime(2026, 1, 1)})  # noqa: DTZ001  as xlsxwriter takes it
+        sheet = book.add_worksheet()
+        for number, row in enumerate(csv.reader(text.splitlines())):
+            sheet.write_row(number, 0, row)
+    return out.getvalue()
 
 
 def analysis_settings(ledger: str = "", lang: str | None = None) -> Settings:

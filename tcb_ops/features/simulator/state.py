@@ -396,6 +396,8 @@ class Accounts:
 
     def daily_limit(self, appid: str, interface: str) -> int:
         """Return an interface's daily limit for a caller; 0 for no limit."""
+        if interface.startswith("/cgi-bin/openapi/"):
+            return self.account(appid).question_limit
         return self.account(appid).daily_limit if interface in UPLOADS else 0
 
     def ticket_refusal(self, ticket: str) -> int:

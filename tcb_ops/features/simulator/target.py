@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from tcb_ops.features.simulator.faults import Component
+from tcb_ops.features.simulator.faults import Component, Faults, load_faults
 from tcb_ops.features.simulator.server import COMPONENT_APPID, Simulator
 from tcb_ops.model import Merchant
 from tcb_ops.settings import Settings
@@ -18,14 +18,15 @@ from tcb_ops.settings import Settings
 @contextmanager
 def embedded(settings: Settings, merchants: Callable[[], Iterable[Merchant]]) -> Iterator[Settings]:
     """Start the simulator on a free port; yield the settings for it. `merchants`: called for those that it serves."""
-    served = list(merchants())
+    served, rehearsal = list(merchants()), settings.section("simulator")
+    faults = load_faults(rehearsal.faults) if rehearsal.faults is not None else Faults()
     component = settings.tokens.component_appid or COMPONENT_APPID
     appids = dict.fromkeys([*(merchant.appid for merchant in served), component])
     tokens = {appid: secrets.token_hex(24) for appid in appids}
     platform = Component(component, secret=secrets.token_hex(16), ticket=secrets.token_hex(16))
     with (
         tempfile.TemporaryDirectory(prefix="tcb-ops-simulator-") as folder,
-        Simulator(served, tokens, component=platform) as simulator,
+        Simulator(served, tokens, faults=faults, store=rehearsal.store, component=platform) as simulator,
     ):
         file = Path(folder) / "tokens.csv"
         write_tokens(file, tokens)

@@ -26,7 +26,7 @@ from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.links_file import check_destination
 from tcb_ops.runs.list_kinds import UPLOAD
-from tcb_ops.runs.loop import submit_coroutine
+from tcb_ops.runs.loop import result_of, submit_coroutine
 from tcb_ops.runs.plan import RunSpec
 from tcb_ops.settings import Settings
 from tcb_ops.start import (
@@ -204,7 +204,7 @@ def download_links(
                 requests = LinkRequests(client.locate, caller, owners, component, max_age)
                 return await write_download_links(rows, subject.headers, dest, requests, settings.zone)
 
-        return submit_coroutine(write()).result()
+        return result_of(submit_coroutine(write()))
 
 
 def undo_scope(

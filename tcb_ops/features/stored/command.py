@@ -314,11 +314,12 @@ def _opened(command: RunCommand) -> Iterator[None]:
     """Open the target; refuse a report folder that cannot be had before anything is sent."""
     command.check_folder()
     with command.opened():
-        if command.settings.run_target == SIMULATOR:
+        keeps_files = getattr(command.settings.sections.get(SIMULATOR), "store", None) is not None
+        if command.settings.run_target == SIMULATOR and not keeps_files:
             command.console.info(
                 _(
-                    "The embedded simulator starts without files each time. To find those of an earlier command, upload to a "
-                    "running `tcb-ops simulate`: give its address with --target."
+                    "The embedded simulator starts without files each time. To find those of an earlier command, give it a "
+                    "store under [simulator] in tcb-ops.toml, as `tcb-ops init --practice` does."
                 )
             )
         yield

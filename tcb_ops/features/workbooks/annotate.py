@@ -1,4 +1,4 @@
-"""Copies of a list's workbook with the results beside the rows (`report RUN --into`).
+"""Copies of a list's workbook: results beside the rows (`report RUN --into`), problems in their cells (`check --mark`).
 
 openpyxl writes the copy of the whole. What it does not copy is named first. With `--split-by`, XlsxWriter writes a new
 workbook per value of a column: a copy with deleted rows might still contain their texts.
@@ -12,33 +12,34 @@ import secrets
 import shutil
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from copy import copy
-from dataclasses import dataclass
-from io import BytesIO
+from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tcb_ops.errors import BrokenTableError, StoppedError, UsageError
+from tcb_ops.errors import StoppedError, UsageError
 from tcb_ops.formatting import fold, shown, trim, unguard
-from tcb_ops.i18n import Lang, Text, _, as_list, verbatim
-from tcb_ops.lists.input_files import digest, input_error, is_workbook, open_bytes
+from tcb_ops.i18n import Lang, Text, _, as_list, pgettext, verbatim
+from tcb_ops.lists.input_files import digest, is_workbook, open_bytes, readable
+from tcb_ops.lists.table import LIST_COLUMNS, list_sheet, read_workbook
 from tcb_ops.lists.workbook import LAST_COLUMN, Book, Sheet, area_of, letters
-from tcb_ops.model import is_simulated
+from tcb_ops.model import Problem, is_simulated
 from tcb_ops.reports.explanations import MARK
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, own_values
-from tcb_ops.reports.formats.xlsx import LONGEST, NOT_XML, write_text
 from tcb_ops.reports.run_views import RunReader
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.records import RunRecord
+from tcb_ops.table_files import LONGEST, NOT_XML, Tables, new_workbook
 
 if TYPE_CHECKING:
     from openpyxl import Workbook
     from openpyxl.worksheet.worksheet import Worksheet
 
 _ADDED = _("result")
+_MARKED = pgettext("workbook", "marked")
 COLUMNS = (_ADDED, _("reason"), _("what to do"), verbatim("file_id"))
 WIDTHS = (24, 50, 50, 44)
 """Of the new columns, in characters."""
@@ -82,19 +83,83 @@ def write_into(
         workbook = _load(original, keep_vba=suffix.lower() == ".xlsm", rich_text=True)
         sheet = workbook[listed.sheet.name]
         first, headers = _new_columns(sheet, listed, run, lang)
-        if (lacking := not_copied(original)) and warn is not None:
-            warn(
-                _(
-                    "{dest} will be without {lacking}: they cannot be copied. {name} is not changed.",
-                    dest=dest,
-                    lacking=as_list(lacking),
-                    name=original.name,
-                )
-            )
+        _warn_of_lacking(original, dest, warn)
         _append(sheet, listed, first, headers, _texts(reader, run, lang))
         with _new(dest) as part:
             workbook.save(part)
     return dest
+
+
+def mark_workbook(
+    original: Path,
+    problems: Iterable[Problem],
+    lang: Lang,
+    warn: Callable[[Text], None],
+    *,
+    columns: Mapping[str, str],
+    sheet: str,
+    header_row: int,
+) -> Path:
+    """Write a copy of a list's workbook, its cells with problems coloured, what to do as a comment; return its path.
+
+    The copy is beside the original, under a new name. `warn`: as for `write_into`. Raises UsageError for a list that is no
+    workbook, is open in another program, or whose sheet is protected.
+    """
+    from openpyxl.comments import Comment
+    from openpyxl.styles import PatternFill
+
+    for lock in (f"~${original.name}", f".~lock.{original.name}#"):
+        if original.with_name(lock).exists():
+            what = _(
+                "{name} is open in another program (its file {lock} is there).", name=original.name, lock=lock
+            )
+            raise UsageError(what, _("Save and close it there, then run the same command again."))
+    rate = replace(LIST_COLUMNS, given=columns).rate
+    with open_bytes(original) as raw, readable(original):
+        if not is_workbook(raw):
+            what = _("--mark needs a workbook (.xlsx); {name} is text.", name=original.name)
+            raise UsageError(what, _("Its fix-me file has the rows with problems, and what to fix in each."))
+        name = list_sheet(Book(raw), rate, sheet).name
+        table = read_workbook(raw, rate, sheet=name, header_line=header_row, rows="all")
+    headers = [*map(trim, table.headers)]
+    workbook = _load(original, keep_vba=original.suffix.lower() == ".xlsm", rich_text=True)
+    drawn = workbook[name]
+    if drawn.protection.sheet:
+        what = _("sheet '{name}' of {original} is protected.", name=shown(name, 40), original=original.name)
+        raise UsageError(
+            what, _("Unprotect it (Review > Unprotect Sheet), save it, and run the same command again.")
+        )
+    tops = {
+        cell: area.coord.split(":")[0]
+        for area in drawn.merged_cells.ranges
+        for row in area.rows
+        for cell in row
+    }
+    fill = PatternFill("solid", fgColor="FFC7CE")
+    for problem in problems:
+        column = headers.index(problem.column) + 1 if problem.column in headers else 1
+        place = problem.line or 1, column
+        cell = drawn[tops[place]] if place in tops else drawn.cell(*place)
+        cell.fill = fill
+        said = [cell.comment.text] if cell.comment is not None else []
+        text = _("{message} — {fix}", message=problem.message, fix=problem.fix).of(lang)
+        cell.comment = Comment("\n".join([*said, as_text(text)]), "tcb-ops", height=120, width=300)
+    numbers = ("", *(f" {number}" for number in range(2, 10_000)))
+    copies = (
+        original.with_name(f"{original.stem} {_MARKED.of(lang)}{number}{original.suffix}")
+        for number in numbers
+    )
+    dest = next(copy for copy in copies if not os.path.lexists(copy))
+    _warn_of_lacking(original, dest, warn)
+    with _new(dest) as part:
+        workbook.save(part)
+    return dest
+
+
+def _warn_of_lacking(original: Path, dest: Path, warn: Callable[[Text], None] | None) -> None:
+    if (lacking := not_copied(original)) and warn is not None:
+        text = _("{dest} will be without {lacking}: they cannot be copied. {name} is not changed.")
+        warn(text.format(dest=dest, lacking=as_list(lacking), name=original.name))
 
 
 def split_workbook(
@@ -116,9 +181,18 @@ def split_workbook(
         with _new(dest) as part:
             part.mkdir()
             names = _file_names(original.stem, list(lines_of), lang)
+            title = _NOT_IN_SHEET_NAMES.sub("_", sheet.title)[:31].strip("'") or None
             for name, lines in zip(names, lines_of.values(), strict=True):
-                selected = [listed.header_line, *lines]
-                (part / name).write_bytes(_selected(sheet, listed.header_line, first, selected, texts))
+                with new_workbook(part / name) as divided:
+                    copied = divided.add_worksheet(title)
+                    head, *rows = (
+                        [
+                            *(sheet.cell(line, column).value for column in range(1, first)),
+                            *texts.get(line, ()),
+                        ]
+                        for line in (listed.header_line, *lines)
+                    )
+                    Tables(divided, str).write(copied, head, rows)
     return dest
 
 
@@ -276,37 +350,6 @@ def _set_widths(sheet: Worksheet, first: int) -> None:
         sheet.column_dimensions[letters(column)].width = width
 
 
-# --- a workbook per value -------------------------------------------------------------------------------------------
-
-
-def _selected(
-    sheet: Worksheet,
-    header_line: int,
-    first: int,
-    lines: Sequence[int],
-    texts: dict[int, Sequence[str]],
-) -> bytes:
-    """Return a new workbook with these lines of a sheet: values of their types, a text as exactly that text."""
-    from xlsxwriter import Workbook as NewWorkbook
-
-    content = BytesIO()
-    with NewWorkbook(content, {"in_memory": True, "default_date_format": "yyyy-mm-dd hh:mm"}) as book:
-        copied = book.add_worksheet(_NOT_IN_SHEET_NAMES.sub("_", sheet.title)[:31].strip("'") or None)
-        copied.freeze_panes(1, 0)
-        for column, width in enumerate(WIDTHS, first - 1):
-            copied.set_column(column, column, width)
-        plain, bold = book.add_format(), book.add_format({"bold": True})
-        for row, line in enumerate(lines):
-            style = bold if line == header_line else plain
-            values = [sheet.cell(line, column).value for column in range(1, first)]
-            for column, value in enumerate([*values, *texts.get(line, ())]):
-                if isinstance(value, str):
-                    write_text(copied, row, column, value[:LONGEST], style, plain)
-                else:
-                    copied.write(row, column, value)
-    return content.getvalue()
-
-
 # --- values of the column ----------------------------------------------------------------------------------------------
 
 
@@ -407,18 +450,6 @@ def open_original(run: RunRecord, original: Path) -> Iterator[Book]:
                 _("If it was saved again since, name the file as it was then."),
             )
         yield book
-
-
-@contextmanager
-def readable(original: Path) -> Iterator[None]:
-    """Raise InputError for a damaged workbook, as for any list."""
-    try:
-        yield
-    except BrokenTableError as error:
-        problem = error.problem
-    else:
-        return
-    raise input_error(str(original), [problem])
 
 
 def find_list(book: Book, reader: RunReader, run: RunRecord) -> ListSheet:

@@ -31,6 +31,7 @@ from tcb_ops.reports.summary import Cause
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import RowRecord, RunRecord, end_values
 from tcb_ops.secrets import masked, redact
+from tcb_ops.settings import Settings
 
 CONTENT_TYPE = "tcb_content_type"
 RESULT_COLUMNS = (
@@ -122,6 +123,14 @@ def own_values(record: RowRecord, lang: Lang) -> tuple[Any, ...]:
     Text from outside is redacted.
     """
     return tuple(column[0] for column in _by_column([_as_stored(record)], {}, lang, with_cells=False).results)
+
+
+def row_values(records: Iterable[RowRecord], settings: Settings) -> Iterator[Sequence[Any]]:
+    """Yield the cells of rows as in results.csv, unguarded: numbers as numbers, times as ISO 8601."""
+    iso = Clock(settings.zone).iso
+    for record in records:
+        *values, started, ended = own_values(record, settings.lang)
+        yield (*record.row.cells, *values, iso(started), iso(ended))
 
 
 def _as_stored(record: RowRecord) -> tuple[Any, ...]:

@@ -33,6 +33,7 @@ from tcb_ops.reports.summary import NextAction, Per, RunSummary, next_actions
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.next_commands import fixed_list, quoted, resume, retry
 from tcb_ops.runs.stop_errors import stop_text
+from tcb_ops.runs.verdicts import VERDICTS, read_verdict
 from tcb_ops.settings import Settings
 
 CAUSES = 12
@@ -67,7 +68,14 @@ CHROMIUM = "TCB_OPS_CHROMIUM"
 """The environment variable that names the browser; empty for none."""
 _BROWSERS = (
     "chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge", "msedge",
+    "Google Chrome", "Microsoft Edge",
 )  # fmt: skip
+_BROWSER_FOLDERS = (
+    r"${ProgramFiles}\Google\Chrome\Application", r"${ProgramFiles(x86)}\Microsoft\Edge\Application",
+    r"${ProgramFiles}\Microsoft\Edge\Application", r"${LocalAppData}\Google\Chrome\Application",
+    "/Applications/Google Chrome.app/Contents/MacOS", "/Applications/Microsoft Edge.app/Contents/MacOS",
+)  # fmt: skip
+"""Where Windows and macOS install browsers, which are not in PATH there."""
 
 
 def page(
@@ -119,6 +127,7 @@ def page(
         "fixed_list": quoted(fixed_list(settings, run)),
         "named": NAMED,
         "changed": CHANGED,
+        "verdicts": [*filter(None, map(read_verdict, run.settings.get(VERDICTS, ())))],
         "matrix": errcode_matrix(summary.causes),
         "findings": findings,
         "sections": [] if findings is None or findings.stopped is not None else findings.sections(),
@@ -132,7 +141,7 @@ def page(
         "settings": sorted(
             (name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
             for name, value in run.settings.items()
-            if value != ""
+            if value != "" and name != VERDICTS
         ),
         "versions": versions,
     }
@@ -171,10 +180,13 @@ def add_pdf(page: Path, pdf: Path) -> Text | None:
 
 
 def find_chromium() -> str | None:
-    """Find a Chromium: the one that TCB_OPS_CHROMIUM names (empty: none), else the first in PATH."""
+    """Find a Chromium: the one that TCB_OPS_CHROMIUM names (empty: none), else one in PATH or its usual folder."""
     named = os.environ.get(CHROMIUM)
     names = _BROWSERS if named is None else (named,)
-    return next((program for name in names if name and (program := shutil.which(name))), None)
+    folders = os.pathsep.join(
+        [os.environ.get("PATH", os.defpath), *map(os.path.expandvars, _BROWSER_FOLDERS)]
+    )
+    return next((program for name in names if name and (program := shutil.which(name, path=folders))), None)
 
 
 def write_pdf(page: Path, pdf: Path, *, timeout: float = 60) -> Text | None:

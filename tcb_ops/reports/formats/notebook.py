@@ -1,7 +1,6 @@
 """Runs for analysis: DataFrames, a Parquet file, and HTML for notebooks, which the engine escapes.
 
-Only this module loads pandas and pyarrow, when they are needed. Times in frames are naive, in the settings' time zone, which
-`attrs["timezone"]` names: `to_excel` refuses times with a zone.
+Only this module loads pyarrow, when it is needed.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.errors import StoppedError, UsageError, check_value
+from tcb_ops.frames import INTS, LINES, TIMES, frame_of, frame_of_columns
 from tcb_ops.i18n import Lang, Text, _, as_list
 from tcb_ops.model import Outcome, is_simulated
 from tcb_ops.reports.explanations import ERRCODE, change_lines
@@ -38,13 +38,6 @@ if TYPE_CHECKING:
     from tcb_ops.reports.findings import Findings, FindingSection
 
 
-_INTS = {
-    "tcb_line", "tcb_errcode", "tcb_http_status", "tcb_attempts", "tcb_bytes", "errcode",
-    "rows", "good", "not_good", "pending", "ended", *map(str, Outcome.all()),
-}  # fmt: skip
-_FLOATS = {"seconds", "rate"}
-_TIMES = {"tcb_started_at", "tcb_ended_at", "expires_at", "at"}
-"""Columns of our own that are not text."""
 _OF_TIMELINES = {outcome for outcome in Outcome.all() if outcome.order <= Outcome.UNKNOWN.order}
 """Outcomes that have a column in every timeline."""
 _GROUP = 2_000
@@ -76,22 +69,25 @@ def results_frame(
     """
     import pandas as pd
 
-    names, kinds = [*run.headers, *RESULT_COLUMNS], [*[""] * len(run.headers), *RESULT_COLUMNS]
+    names, of_list = [*run.headers, *RESULT_COLUMNS], len(run.headers)
     chosen = list(range(len(names)))
     if columns is not None:
         columns = list(columns)
         usable = bool(columns) and set(columns) <= set(names)
         check_value("columns", columns, usable, _("names of {names}", names=as_list(names)))
         chosen = [number for name in columns for number in chosen if names[number] == name]
-    with_cells = any(not kinds[number] for number in chosen)
-    kinds = [kinds[number] for number in chosen]
-    parts = [_typed(kinds, [()] * len(chosen), settings)]
+    in_order = sorted(set(chosen))
+    headers = [names[number] for number in in_order if number < of_list]
+    own = [names[number] for number in in_order if number >= of_list]
+    parts = [frame_of_columns(own, [()] * len(in_order), settings.timezone, headers)]
+    batches = result_batches(reader, run, settings.lang, outcomes, size=_GROUP, with_cells=bool(headers))
     with fewer_collections():
-        for batch in result_batches(reader, run, settings.lang, outcomes, size=_GROUP, with_cells=with_cells):
-            cells = list(zip(*batch.cells, strict=True)) if with_cells else [()] * len(run.headers)
+        for batch in batches:
+            cells = list(zip(*batch.cells, strict=True)) if headers else [()] * of_list
             every_column = [*cells, *batch.results]
-            parts.append(_typed(kinds, [every_column[number] for number in chosen], settings))
-    return _named(pd.concat(parts, ignore_index=True), [names[number] for number in chosen], settings)
+            values = [every_column[number] for number in in_order]
+            parts.append(frame_of_columns(own, values, settings.timezone, headers))
+    return pd.concat(parts, ignore_index=True).iloc[:, [in_order.index(number) for number in chosen]]
 
 
 def write_parquet(reader: RunReader, run: RunRecord, dest: Path, settings: Settings) -> Path:
@@ -109,7 +105,7 @@ def write_parquet(reader: RunReader, run: RunRecord, dest: Path, settings: Setti
             _("Parquet needs pyarrow. Install it:\n{command}", command=install("analysis"))
         ) from None
     moment = pa.timestamp("us", tz=settings.timezone)
-    kinds = dict.fromkeys(_INTS, pa.int64()) | dict.fromkeys(_TIMES, moment)
+    kinds = dict.fromkeys(INTS, pa.int64()) | dict.fromkeys(TIMES, moment)
     names: list[str] = []
     times: Counter[str] = Counter()
     for name in (*map(masked, run.headers), *RESULT_COLUMNS):
@@ -174,8 +170,7 @@ def links_frame(ledger: LedgerReader, run: RunRecord, settings: Settings, reader
     values[expires] = [
         datetime.fromisoformat(expiry).timestamp() if expiry else None for expiry in values[expires]
     ]
-    kinds = [*[""] * len(run.headers), *LINK_COLUMNS]
-    return _named(_typed(kinds, values, settings), head, settings)
+    return frame_of_columns(LINK_COLUMNS, values, settings.timezone, head[: len(run.headers)])
 
 
 def errcodes_frame(summary: RunSummary) -> pd.DataFrame:
@@ -188,7 +183,7 @@ def errcodes_frame(summary: RunSummary) -> pd.DataFrame:
     same index names.
     """
     names = ("merchant", "appid", "env", "rows")
-    errcodes = _frame(names, _columns(names, map(attrgetter(*names), summary.causes)))
+    errcodes = frame_of(names, map(attrgetter(*names), summary.causes))
     errcodes["errcode"] = [
         int(cause.code) if ERRCODE.fullmatch(cause.code) else cause.code for cause in summary.causes
     ]
@@ -210,28 +205,15 @@ def causes_frame(summary: RunSummary, settings: Settings) -> pd.DataFrame:
     =======================================================  ======
     """
     names = ("code", "merchant", "appid", "env", "rows", "meaning", "action")
-    lang = settings.lang
-    lines = [
-        (
-            cause.code,
-            cause.merchant,
-            cause.appid,
-            cause.env,
-            cause.rows,
-            cause.meaning.of(lang),
-            cause.action.of(lang),
-        )
-        for cause in summary.causes
-    ]
-    return _frame(names, _columns(names, lines))
+    return frame_of(names, map(attrgetter(*names), summary.causes), settings.lang)
 
 
 def merchants_frame(summary: RunSummary) -> pd.DataFrame:
     """Return how merchants' rows ended: a line per merchant, ordered by name.
 
-    merchant, appid (string); rows, good, not_good, pending (Int64): rows is the sum of the other three.
+    merchant, appid (string); rows, succeeded, not_succeeded, pending (Int64): rows is the sum of the other three.
     """
-    names = ("merchant", "appid", "rows", "good", "not_good", "pending")
+    names = ("merchant", "appid", "rows", "succeeded", "not_succeeded", "pending")
     lines = []
     for merchant in sorted(summary.merchants, key=lambda merchant: (merchant.merchant, merchant.appid)):
         pending = merchant.outcomes.get(Outcome.PENDING, 0)
@@ -239,7 +221,7 @@ def merchants_frame(summary: RunSummary) -> pd.DataFrame:
         lines.append(
             (merchant.merchant, merchant.appid, merchant.rows, good, merchant.not_succeeded, pending)
         )
-    return _frame(names, _columns(names, lines))
+    return frame_of(names, lines)
 
 
 def timeline_frame(reader: RunReader, run: RunRecord, settings: Settings) -> pd.DataFrame:
@@ -267,65 +249,9 @@ def timeline_frame(reader: RunReader, run: RunRecord, settings: Settings) -> pd.
         counts = (moment.outcomes.get(outcome, 0) for outcome in outcomes)
         lines.append((moment.at, seconds, *counts, ended, ended / seconds))
     names = ("at", "seconds", *map(str, outcomes), "ended", "rate")
-    return _frame(names, _columns(names, lines), settings)
-
-
-def frame_of(names: Sequence[str], lines: Iterable[object], settings: Settings | None = None) -> pd.DataFrame:
-    """Return a frame with these attributes of the lines; `settings` are needed for times."""
-    return _frame(names, _columns(names, map(attrgetter(*names), lines)), settings)
-
-
-def _columns(names: Sequence[str], lines: Iterable[Sequence[Any]]) -> Sequence[Sequence[Any]]:
-    return list(zip(*lines, strict=True)) or [()] * len(names)
-
-
-def _frame(
-    names: Sequence[str], columns: Iterable[Sequence[Any]], settings: Settings | None = None
-) -> pd.DataFrame:
-    """Return a frame of our own columns; `settings` are needed for times."""
-    return _named(_typed(names, columns, settings), names, settings)
-
-
-def _named(frame: pd.DataFrame, names: Sequence[str], settings: Settings | None) -> pd.DataFrame:
-    import pandas as pd
-
-    frame.columns = pd.Index(names)
-    if settings is not None:
-        frame.attrs["timezone"] = settings.timezone
-    return frame
-
-
-def _typed(kinds: Sequence[str], columns: Iterable[Sequence[Any]], settings: Settings | None) -> pd.DataFrame:
-    """Return a frame whose columns are numbered, since a list may have a header twice.
-
-    `kinds`: the names of our own columns, which tell their types; any other is text.
-    """
-    import numpy as np
-    import pandas as pd
-
-    def array(name: str, column: Sequence[Any]) -> Any:
-        if name in _TIMES and settings is not None:
-            times = np.array(column, dtype="float64")
-            seconds = np.floor(np.nan_to_num(times))
-            moments = (seconds * 1e6 + np.round((np.nan_to_num(times) - seconds) * 1e6)).astype(
-                "datetime64[us]"
-            )
-            moments[np.isnan(times)] = np.datetime64("NaT")
-            index = pd.DatetimeIndex(moments, tz="UTC")
-            return index.tz_convert(settings.timezone).tz_localize(None)
-        if name == "day":
-            return pd.DatetimeIndex(list(column), dtype="datetime64[s]")
-        if name in _INTS | _FLOATS:  # through an array of numpy, which is faster by half
-            return pd.array(np.array(column, "float64"), dtype="Int64" if name in _INTS else "Float64")
-        return pd.array(np.array(column, "object"), dtype="string")
-
-    return pd.DataFrame(
-        dict(enumerate(array(name, column) for name, column in zip(kinds, columns, strict=True)))
+    return frame_of(
+        names, lines, timezone=settings.timezone, dtypes=dict.fromkeys(map(str, outcomes), "Int64")
     )
-
-
-LINES = 12
-"""Lines shown per table; the others are counted."""
 
 
 def run_html(summary: RunSummary, settings: Settings) -> str:

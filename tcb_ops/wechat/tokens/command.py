@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shlex
 import signal
 import stat
 import subprocess
@@ -22,6 +21,7 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import IO
 
+from tcb_ops import shell
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import SettingsError, TokenError
 from tcb_ops.i18n import Text, _
@@ -233,7 +233,7 @@ class Credential:
                     raise self._bad(_("is not a regular file"))
                 return opened.read(LONGEST_TOKEN * 2).decode("utf-8-sig", "replace")
         try:
-            printed = run_program(shlex.split(self.where), os.environ, self._running)
+            printed = run_program(shell.split(self.where), os.environ, self._running)
         except ValueError:
             printed = NoOutput(_("cannot be started (its quotes do not match)"))
         if isinstance(printed, NoOutput):

@@ -10,6 +10,8 @@ import pytest
 from command_line import ended
 from workspace import BOOKS, TEA, TEA_TEST, many, write_csv
 
+pytestmark = pytest.mark.integration
+
 LISTS = {
     "not text": (b"env,path\n\xff\xfe\xfd,a\n", ["list.csv:2", "not text", "UTF-8"]),
     "no path column": (b"env,name\ntea,x\n", ["list.csv:1", "path", "--column"]),
@@ -199,7 +201,6 @@ def with_limit(cli, resource, limit, *words):
     return result
 
 
-@pytest.mark.slow
 def test_a_full_disk_in_mid_run_is_exit_3_and_with_room_the_same_command_goes_on(open_cli):
     cli = open_cli(many(TEA, BOOKS, rows=300))
     words = ("upload", "list.csv", "--root", "files", "--json", "--concurrency", "8")
@@ -217,7 +218,6 @@ def test_a_full_disk_in_mid_run_is_exit_3_and_with_room_the_same_command_goes_on
     assert stopped.out == "" or cli.assert_complete(stopped.json, 600)["pending"] > 0
 
 
-@pytest.mark.slow
 def test_a_full_disk_before_the_run_exists_sends_nothing(open_cli):
     cli = open_cli(many(TEA, BOOKS, rows=2000))
     result = with_limit(cli, "RLIMIT_FSIZE", 150_000, "links", "list.csv", "--json")
@@ -240,14 +240,15 @@ def test_a_full_or_closed_stderr_does_not_hide_the_exit_code(open_cli, words, co
     os.close(writer)
 
 
-@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)], ids=str)
+@pytest.mark.slow
+@pytest.mark.parametrize("closed", [(1,), (2,), (0, 1, 2)], ids=str)
 def test_closed_standard_streams_are_no_obstacle(open_cli, closed):
     cli = open_cli(many(TEA, BOOKS, rows=2))
     with cli.spawn(
         [sys.executable, "-m", "tcb_ops", "upload", "list.csv", "--root", "files", "--json"],
         preexec_fn=lambda: [os.close(number) for number in closed],
     ) as process:
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     assert (out == "") is (1 in closed)
     assert (err == "") is (2 in closed)
@@ -255,7 +256,6 @@ def test_closed_standard_streams_are_no_obstacle(open_cli, closed):
     assert cli.latest().counts == {"uploaded": 4}
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no limit on a process's files")
 def test_too_few_file_descriptors_are_exit_3_with_the_rows_pending(open_cli):
     """Wherever the limit is met: libraries, ledger, list, event loop, connections, files to upload."""

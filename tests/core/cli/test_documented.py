@@ -193,7 +193,14 @@ def test_a_schedule_names_program_and_settings_by_absolute_path(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cron",
+        "CI",
+        *(pytest.param(name, marks=pytest.mark.soak) for name in ("systemd", "Airflow", "Windows")),
+    ],
+)
 def test_a_schedule_works_in_an_empty_environment(name, open_cli, tmp_path_factory):
     cli = open_cli([], [Fault(env=BOOKS.env, errcode=85088)])
     url = cli.folder / "wecom.url"

@@ -13,6 +13,8 @@ from workspace import BOOKS, TEA, many
 
 from tcb_ops.features.simulator import Fault
 
+pytestmark = pytest.mark.integration
+
 REFUSED = [Fault(env=BOOKS.env, path="banner/1.png", errcode=40097)]
 
 
@@ -31,7 +33,6 @@ def test_rows_that_are_not_good_are_exit_1_and_tabulated(open_cli, kind):
     assert cli("errcodes", "--json").json["errcodes"] == [line]
 
 
-@pytest.mark.slow
 def test_talk_is_on_stderr_and_data_on_stdout(open_cli):
     cli = open_cli(faults=REFUSED)
     result = cli.upload()
@@ -75,7 +76,6 @@ OF_BOOKS = ("--where", f"appid={BOOKS.appid}")
 OF_TEA = ("--where", f"appid={TEA.appid}")
 
 
-@pytest.mark.slow
 def test_where_narrows_what_is_shown_of_a_run_to_matching_merchants(open_cli):
     faults = [Fault(path="banner/1.png", errcode=40097)]
     cli = open_cli(many(TEA, BOOKS, rows=3), faults)
@@ -96,7 +96,6 @@ def test_where_narrows_what_is_shown_of_a_run_to_matching_merchants(open_cli):
     assert {line["appid"] for line in found["changes"]} == {BOOKS.appid}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("final", [(), ("--final",)], ids=["once", "with its retries"])
 def test_where_writes_a_report_of_matching_merchants_that_verify_recognises(open_cli, final):
     cli = open_cli(many(TEA, BOOKS, rows=3), [Fault(path="banner/1.png", errcode=40097)])
@@ -183,7 +182,6 @@ def test_a_table_in_a_pipe_has_no_blanks_at_the_ends_of_its_lines(open_cli):
         assert [line for line in lines if line != line.rstrip()] == []
 
 
-@pytest.mark.slow
 def test_a_retry_says_which_run_it_is_of_and_is_shown_as_one(open_cli):
     cli = open_cli(many(TEA, rows=2), [Fault(path="banner/1.png", errcode=40097)])
     first = cli.upload("--json").json["run"]
@@ -242,7 +240,7 @@ def test_a_reader_that_goes_away_does_not_change_how_a_run_ends(open_cli):
     with cli.process("upload", "list.csv", "--root", "files", "--json", "--backoff", "0.01") as process:
         process.stdout.close()
         process.stdout = None
-        err = process.communicate(timeout=60)[1]
+        err = process.communicate(timeout=240)[1]
     assert process.returncode == 1
     assert "Traceback" not in err
     assert "Broken" not in err
@@ -292,12 +290,12 @@ def test_a_defect_is_told_without_a_trace_and_verbose_shows_it(open_cli):
     (cli.folder / "broken.py").write_text(script, encoding="utf-8")
     from_script = [sys.executable, "broken.py", "runs", "--json"]
     with cli.spawn(from_script) as process:
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=240)
     assert (process.returncode, out) == (3, "")
     assert "Internal error in tcb-ops (ValueError)" in err
     assert "made on purpose" not in err
     with cli.spawn([*from_script, "--verbose"]) as process:
-        assert "made on purpose" in process.communicate(timeout=60)[1]
+        assert "made on purpose" in process.communicate(timeout=240)[1]
 
 
 def test_a_name_with_an_escape_sequence_does_not_reach_the_terminal(open_cli):

@@ -17,6 +17,8 @@ from workspace import BOOKS, TEA, write_csv
 
 from tcb_ops.features.simulator import Fault
 
+pytestmark = pytest.mark.integration
+
 ANSWERS = Path(__file__).with_name("mistakes.toml")
 UPDATE = bool(os.environ.get("UPDATE_MISTAKES"))
 ROWS = [(TEA.env, "banner/0.png"), (TEA.env, "banner/1.png"), (BOOKS.env, "banner/0.png")]

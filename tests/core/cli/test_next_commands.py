@@ -17,6 +17,8 @@ from tcb_ops.features.simulator import Fault, FaultStep
 from tcb_ops.runs.next_commands import command, quoted
 from tcb_ops.settings import load_settings
 
+pytestmark = pytest.mark.integration
+
 
 def suggested(text):
     """The commands that stand alone on a line."""
@@ -58,7 +60,7 @@ def execute(elsewhere, capsys):
 
 @pytest.mark.kill
 def test_an_interrupted_upload_is_resumed(open_cli, wait_for, execute, elsewhere):
-    cli = open_cli(many(TEA, BOOKS, rows=40), [Fault(delay=0.02)])
+    cli = open_cli(many(TEA, BOOKS, rows=40), [Fault(delay=0.05)])
     words = ("upload", "list.csv", "--root", "files", "--concurrency", "4", "--rate", "900", "--json")
     with cli.process(*words) as process:
         wait_for(lambda: cli.workspace.sim.stats["stored"] >= 5)
@@ -77,7 +79,7 @@ def test_an_interrupted_upload_is_resumed(open_cli, wait_for, execute, elsewhere
 
 @pytest.mark.kill
 def test_interrupted_links_are_resumed_into_their_own_file(open_cli, wait_for, execute):
-    cli = open_cli(many(TEA, rows=40), [Fault(delay=0.02)])
+    cli = open_cli(many(TEA, rows=40), [Fault(delay=0.1)])
     with cli.process("links", "list.csv", "--concurrency", "4", "--json") as process:
         wait_for(lambda: cli.workspace.sim.stats["link:0"] >= 5)
         result = stopped(process, signal.SIGTERM)
@@ -143,7 +145,6 @@ def test_a_canary_stop_says_how_to_see_why_and_how_to_go_on(open_cli, execute):
     assert done.json["counts"] == {"uploaded": 5, "refused": 1}
 
 
-@pytest.mark.slow
 def test_a_retry_of_another_target_or_of_an_unfinished_run_says_what_works(open_cli, execute):
     cli = open_cli(many(TEA, rows=2), [Fault(errcode=85088, calls=((1, 1),))])
     run = cli.upload("--json").json["run"]
@@ -155,7 +156,6 @@ def test_a_retry_of_another_target_or_of_an_unfinished_run_says_what_works(open_
     assert execute(line).code == 3
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("words", [("upload",), ("upload", "list.csv", "--root", "files"), ("audit",)])
 def test_a_run_of_another_kind_is_refused_with_the_command_that_resumes_it(open_cli, execute, words):
     cli = open_cli(many(TEA, rows=2))
@@ -168,7 +168,6 @@ def test_a_run_of_another_kind_is_refused_with_the_command_that_resumes_it(open_
     assert execute(line, "--json").json["run"] == run
 
 
-@pytest.mark.slow
 def test_a_diff_ends_with_the_command_for_what_the_newer_run_and_its_retries_left(open_cli, execute):
     faults = [
         Fault(env=TEA.env, path="banner/0.png", errcode=85088, calls=((2, 2),)),
@@ -228,7 +227,6 @@ def test_a_simulated_run_is_found_and_resumed_by_what_it_suggests(open_cli, exec
     assert (again.code, again.json["counts"], again.json["target"]) == (0, {"uploaded": 100}, "simulator")
 
 
-@pytest.mark.slow
 def test_the_demos_suggestions_work(tmp_path, monkeypatch, capsys, execute):
     monkeypatch.chdir(tmp_path)
     assert run_command(["demo", "--lang", "en"]) == 0

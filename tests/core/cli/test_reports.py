@@ -5,10 +5,13 @@ import json
 import os
 
 import pytest
+from free_ports import free_port
 from workspace import BOOKS, TEA, TEA_TEST, many
 
 from tcb_ops.features.simulator import Fault
 from tcb_ops.model import Merchant
+
+pytestmark = pytest.mark.integration
 
 SIX = tuple(Merchant(f"wx{n}", f"商户{n}", f"env-{n}") for n in range(6))
 REPORT = {
@@ -111,13 +114,11 @@ def test_a_report_written_again_replaces_its_own_and_nobody_elses(open_cli):
 
 
 def test_a_run_that_goes_on_puts_its_report_where_this_command_says(open_cli):
-    cli = open_cli(many(TEA, rows=2))
+    cli = open_cli(many(TEA, rows=2), port=free_port())
     away = ("--api-base", cli.workspace.sim.base, "--out", "out", "--json")
-    port = cli.workspace.sim.port
     cli.workspace.sim.__exit__(None, None, None)
     assert cli("upload", "list.csv", "--root", "files", "--patience", "0.1", *away).code == 3
     assert not (cli.folder / "out").exists()
-    cli.workspace.sim.port = port
     cli.workspace.sim.__enter__()
     assert cli("upload", "list.csv", "--root", "files", *away).code == 0
     assert (cli.folder / "out" / "manifest.json").exists()
@@ -194,7 +195,6 @@ def test_runs_show_a_run_and_its_rows(open_cli):
     assert (none.code, none.out) == (2, "")
 
 
-@pytest.mark.slow
 def test_latest_is_the_latest_of_this_target(open_cli):
     cli = open_cli(many(TEA, rows=2))
     run = cli.upload("--json").json["run"]
@@ -237,7 +237,7 @@ def test_a_code_is_explained_in_both_languages(open_cli, code):
     assert result.out.startswith(code)
     assert "What to do: " in result.out
     found = cli("explain", code, "--json").json
-    assert set(found) == {"code", "known", "meaning", "action", "decision", "scope"}
+    assert set(found) == {"code", "known", "meaning", "action", "who", "decision", "scope"}
     assert found["known"] is True
     zh = cli("explain", code, "--lang", "zh").out
     assert "怎么办：" in zh

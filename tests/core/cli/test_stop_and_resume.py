@@ -8,13 +8,16 @@ import signal
 from collections import Counter
 
 import pytest
+from free_ports import free_port
 from workspace import BOOKS, TEA, TEA_TEST, many
 
 import tcb_ops as tcb
 from tcb_ops.features.simulator import Fault
 from tcb_ops.run import find_handle
 
-HELD = [Fault(delay=0.01)]
+pytestmark = pytest.mark.integration
+
+HELD = [Fault(delay=0.03)]
 ROWS = many(TEA, TEA_TEST, BOOKS, rows=60)
 FEW = ("--concurrency", "8", "--json")
 
@@ -32,7 +35,7 @@ def stop_in_mid_run(cli, kind, number, wait_for):
     with cli.process(*words(kind, *FEW)) as process:
         wait_for(lambda: cli.workspace.sim.stats[counter(kind)] >= 40)
         process.send_signal(number)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=240)
     assert "Traceback" not in err
     return process.returncode, out, err
 
@@ -57,9 +60,13 @@ def read_csv(file):
 
 @pytest.mark.kill
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)]
+    ("kind", "number", "code"),
+    [
+        ("links", signal.SIGINT, 130),
+        ("upload", signal.SIGHUP, 143),
+        pytest.param("links", signal.SIGTERM, 143, marks=pytest.mark.soak),
+    ],
 )
-@pytest.mark.parametrize("kind", ["links", "upload"])
 def test_a_signal_ends_a_run_tidily_and_the_same_command_goes_on(open_cli, wait_for, kind, number, code):
     cli = open_cli(ROWS, HELD)
     ended, out, err = stop_in_mid_run(cli, kind, number, wait_for)
@@ -94,14 +101,12 @@ def test_a_run_that_was_stopped_says_so_where_runs_are_shown(open_cli, wait_for)
 @pytest.fixture
 def stopped(open_cli):
     """A workspace with an unfinished run: the target was away. Its id comes along."""
-    cli = open_cli(many(TEA, BOOKS, rows=5))
+    cli = open_cli(many(TEA, BOOKS, rows=5), port=free_port())
     result = cli.upload("--json", "--api-base", cli.workspace.sim.base, "--patience", "10", "--limit", "5")
     assert result.code == 0
-    port = cli.workspace.sim.port
     cli.workspace.sim.__exit__(None, None, None)
     away = cli.upload("--json", "--patience", "0.1")
     assert away.code == 3
-    cli.workspace.sim.port = port
     cli.workspace.sim.__enter__()
     return cli, away.json["run"]
 
@@ -115,7 +120,6 @@ def test_a_stopped_new_run_is_given_a_command_that_resumes_that_run(open_cli):
     assert "--target http://127.0.0.1:9" in again
 
 
-@pytest.mark.slow
 def test_resume_takes_a_prefix_and_refuses_what_does_not_fit(stopped):
     cli, run = stopped
     finished = next(one["run"] for one in cli("runs", "--json").json["runs"] if one["finished"])
@@ -129,7 +133,6 @@ def test_resume_takes_a_prefix_and_refuses_what_does_not_fit(stopped):
     assert cli.upload("--json", "--resume", run[:-1]).json["run"] == run
 
 
-@pytest.mark.slow
 def test_another_list_another_root_or_another_target_is_another_run(stopped):
     cli, run = stopped
     (cli.folder / "elsewhere").mkdir()
@@ -143,7 +146,6 @@ def test_another_list_another_root_or_another_target_is_another_run(stopped):
     assert cli.upload("--json").json["run"] == run
 
 
-@pytest.mark.slow
 def test_a_list_that_is_done_is_sent_again_but_not_without_a_word(open_cli):
     cli = open_cli()
     warning = "hold files that earlier runs of this ledger uploaded. --skip-unchanged leaves out"
@@ -164,10 +166,9 @@ def cut_off(workspace, start, **options):
 
 @pytest.fixture
 def workspace(open_workspace):
-    return open_workspace(many(TEA, rows=60), [Fault(delay=0.05)])
+    return open_workspace(many(TEA, rows=60), [Fault(delay=0.2)])
 
 
-@pytest.mark.slow
 def test_a_run_is_gone_on_with_when_its_list_is_gone(workspace, assert_complete):
     run_id = cut_off(workspace, tcb.start_upload, note="nightly")
     workspace.list.unlink()
@@ -178,7 +179,6 @@ def test_a_run_is_gone_on_with_when_its_list_is_gone(workspace, assert_complete)
     assert workspace.sim.stats["stored"] == 60
 
 
-@pytest.mark.slow
 def test_links_go_on_into_their_own_file(workspace, assert_complete):
     cut_off(workspace, tcb.start_links, out=workspace.folder / "mine.csv")
     run = tcb.resume(settings=workspace.settings)
@@ -194,7 +194,6 @@ def test_a_canary_stays_one(open_workspace):
         tcb.resume(settings=workspace.settings)
 
 
-@pytest.mark.slow
 def test_who_works_on_a_run_is_known_while_it_is_worked_on(workspace):
     going = tcb.start_upload(workspace.read(), settings=workspace.settings)
     assert find_handle(going.id) is going

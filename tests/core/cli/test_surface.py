@@ -18,7 +18,7 @@ from tcb_ops.kinds import all_kinds
 from tcb_ops.runs.next_commands import _NOT_TAKEN
 
 MOST_LINES = 24
-MOST_OPTIONS = 72
+MOST_OPTIONS = 73
 REPEATED = {"--target", "--ledger", "--merchants", "--tokens", "--config", "--lang"}
 """The shared options that a suggested command repeats."""
 
@@ -195,7 +195,7 @@ def ask(open_cli):
             "COMP_CWORD": str(len(words)),
         }
         with cli.spawn([COMMAND], env=env) as process:
-            out, err = process.communicate(timeout=60)
+            out, err = process.communicate(timeout=240)
         assert (process.returncode, err) == (0, "")
         return [line.removeprefix("plain,") for line in out.splitlines()]
 

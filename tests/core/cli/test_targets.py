@@ -8,6 +8,8 @@ from workspace import BOOKS, TEA, many
 import tcb_ops as tcb
 from tcb_ops.features.simulator import Fault
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.mark.parametrize(
     "words",
@@ -40,7 +42,6 @@ def test_a_live_target_is_named_even_when_told_to_be_quiet(open_cli):
     assert "(LIVE https://api.example.invalid)" in result.err
 
 
-@pytest.mark.slow
 def test_the_embedded_simulator_is_a_target_from_one_command_to_the_next(open_cli):
     cli = open_cli(many(TEA, BOOKS, rows=3))
     (cli.folder / "tokens.csv").unlink()  # its tokens are its own

@@ -36,7 +36,7 @@ class Typed:
         self.process, self.terminal, self.seen = process, terminal, ""
 
     def wait_for(self, words):
-        end = time.monotonic() + 60
+        end = time.monotonic() + 240
         while words not in self.seen:
             assert time.monotonic() < end, self.seen
             if not self.read():
@@ -60,7 +60,7 @@ class Typed:
         while self.read():
             pass
         out = self.process.stdout.read()
-        return self.process.wait(timeout=60), out
+        return self.process.wait(timeout=240), out
 
 
 @pytest.fixture
@@ -264,7 +264,7 @@ def test_without_a_terminal_a_target_that_is_away_is_said_at_once(open_cli):
         with cli.process("links", "list.csv", "--api-base", target, "--patience", "60") as process:
             lines = [process.stderr.readline() for _ in range(3)]
             process.send_signal(signal.SIGINT)
-            process.communicate(timeout=60)
+            process.communicate(timeout=240)
     assert f"{target} cannot be reached (is `tcb-ops simulate` running?); trying again for 60 s" in lines[2]
 
 

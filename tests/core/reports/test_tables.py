@@ -30,10 +30,11 @@ from tcb_ops.reports.formats.csv import (
     RowTexts,
     write_errcodes,
 )
-from tcb_ops.reports.formats.xlsx import CUT, LONGEST, write_workbook
+from tcb_ops.reports.formats.xlsx import write_workbook
 from tcb_ops.reports.run_views import RunView
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.runs.records import EnvRecord
+from tcb_ops.table_files import CUT, LONGEST
 
 
 def table(file):

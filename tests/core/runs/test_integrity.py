@@ -20,6 +20,8 @@ from tcb_ops.features.simulator import Fault
 from tcb_ops.runs import database
 from tcb_ops.runs.ledger import Ledger
 
+pytestmark = pytest.mark.integration
+
 PAGE = 4_096
 FAULTS = [
     Fault(env=BOOKS.env, path="banner/?.png", errcode=40097),
@@ -104,7 +106,6 @@ READERS: dict[str, Callable[[tcb.Run], Any]] = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("statement", "result"),
     [
@@ -120,7 +121,7 @@ READERS: dict[str, Callable[[tcb.Run], Any]] = {
 def test_every_reader_compares_the_rows_with_those_that_were_planned(used, statement, result):
     workspace = used(10)
     run = tcb.open_run(settings=workspace.settings)
-    first = tcb.all_runs(settings=workspace.settings)[1]
+    first = tcb.runs(settings=workspace.settings)[1]
     sql(workspace.folder / "ledger.db", *statement.split("; "))
     for name, read in READERS.items():
         with pytest.raises(LedgerDamagedError, match=result) as caught:
@@ -173,10 +174,9 @@ def test_a_damaged_run_is_not_resumed_and_nothing_is_sent(used, damage):
     assert workspace.sim.stats["link_calls"] == sent
 
 
-@pytest.mark.slow
 def test_rows_that_vanish_while_the_run_works_are_no_success(open_workspace):
     """The index by environment has lost rows: they are pending, and never taken up."""
-    workspace = open_workspace(many(TEA, rows=40), [Fault(delay=0.02)])
+    workspace = open_workspace(many(TEA, rows=40), [Fault(delay=0.05)])
     lost = False
 
     def lose(_progress: Any) -> None:
@@ -197,7 +197,7 @@ def test_rows_that_vanish_while_the_run_works_are_no_success(open_workspace):
 def test_one_damaged_run_does_not_hide_the_others(used, damage):
     workspace = used(3)
     ledger = workspace.folder / "ledger.db"
-    newer, older = tcb.all_runs(settings=workspace.settings)
+    newer, older = tcb.runs(settings=workspace.settings)
     sql(ledger, damage)
     code, out, told = command(workspace, ledger, "runs")
     assert (code, newer.id in out, older.id in out, older.id in told) == (3, True, False, True)
@@ -227,7 +227,6 @@ def test_rows_with_an_outcome_that_nobody_wrote_are_no_success(used):
         assert (code, out, "damaged" in told) == (3, "", True), told
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage",
     ["DELETE FROM rows WHERE run = 2 AND line = 5", "UPDATE runs SET settings = '{' WHERE number = 2"],
@@ -242,7 +241,6 @@ def test_damage_of_an_earlier_run_leaves_the_new_one_its_report(used, damage):
     assert tcb.verify(report, settings=workspace.settings).good
 
 
-@pytest.mark.slow
 def test_an_emptied_ledger_is_not_taken_for_a_new_one(used):
     workspace = used(3)
     ledger, locks = workspace.folder / "emptied.db", workspace.folder / "emptied.db-locks"
@@ -257,7 +255,6 @@ def test_an_emptied_ledger_is_not_taken_for_a_new_one(used):
     assert code == 1, told
 
 
-@pytest.mark.slow
 def test_another_programs_lock_is_said_after_two_seconds(used, monkeypatch, caplog):
     workspace = used(3)
     file = workspace.folder / "ledger.db"
@@ -277,7 +274,6 @@ def test_another_programs_lock_is_said_after_two_seconds(used, monkeypatch, capl
             Ledger(str(opened))
 
 
-@pytest.mark.slow
 def test_a_locked_or_unreachable_ledger_is_not_called_damaged(used):
     workspace = used(3)
     with closing(Ledger(str(workspace.folder / "ledger.db"))) as ledger:

@@ -393,7 +393,7 @@ def test_processes_that_make_the_ledger_at_once_make_one(place):
         process.stdin.write("x")
         process.stdin.flush()
     for process in processes:
-        process.communicate(timeout=60)
+        process.communicate(timeout=240)
     assert [process.returncode for process in processes] == [0, 0, 0, 0]
 
 
@@ -458,7 +458,7 @@ except tcb.StoppedError as error:
 def test_a_full_disk_stops_the_run_and_with_space_it_goes_on(open_workspace, assert_complete, kind):
     workspace = open_workspace(many(TEA, BOOKS, rows=150), [Fault(delay=0.01)])
     argv = [sys.executable, "-c", FULL, kind, str(workspace.folder), workspace.sim.base]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 3, done.stderr
     assert "run the same command again" in done.stderr
     assert "Traceback" not in done.stderr
@@ -488,7 +488,7 @@ def test_a_ledger_in_use_by_another_writer_is_waited_for(sqlite_ledger, wait_for
         Ledger(str(ledger.file)).close()
         assert writing.is_alive()
         other.rollback()
-        writing.join(20)
+        writing.join(240)
     assert ledger.counts(run) == {Outcome.UPLOADED: 1, Outcome.PENDING: 9}
 
 

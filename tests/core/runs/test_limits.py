@@ -19,6 +19,8 @@ from tcb_ops.runs import loop
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.loop import COLLECT, fewer_collections
 
+pytestmark = pytest.mark.integration
+
 SLOW = [Fault(delay=0.03), Fault(step=FaultStep.STORE, delay=0.03)]
 """Calls that stay in flight long enough to be counted."""
 TEN = tuple(Merchant(f"wx{n}", f"商户 {n}", f"shop{n}-1a2b") for n in range(10))
@@ -48,7 +50,6 @@ def most(monkeypatch):
     return most
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("concurrency", "per_env"), [(6, 8), (64, 3), (5, 2)])
 def test_requests_in_flight_reach_the_limits_and_never_pass_them(
     open_workspace, assert_complete, most, concurrency, per_env
@@ -61,7 +62,6 @@ def test_requests_in_flight_reach_the_limits_and_never_pass_them(
     assert max(most.values()) <= per_env
 
 
-@pytest.mark.slow
 def test_the_rate_is_kept_per_merchant_and_over_its_environments(open_workspace, assert_complete):
     workspace = open_workspace(many(TEA, TEA_TEST, rows=10))
     began = time.monotonic()
@@ -70,7 +70,6 @@ def test_the_rate_is_kept_per_merchant_and_over_its_environments(open_workspace,
     assert assert_complete(run, 20) == {"uploaded": 20}
 
 
-@pytest.mark.slow
 def test_a_ledger_that_does_not_keep_up_holds_the_calls_at_twice_the_concurrency(
     open_workspace, assert_complete, wait_for
 ):
@@ -93,7 +92,6 @@ def test_a_ledger_that_does_not_keep_up_holds_the_calls_at_twice_the_concurrency
     assert assert_complete(working.wait(), 200) == {"linked": 200}
 
 
-@pytest.mark.slow
 def test_a_row_whose_time_has_come_waits_for_room_without_burning_the_processor(open_workspace):
     workspace = open_workspace(
         many(TEA, BOOKS, rows=1), [Fault(errcode=-1, calls=((1, 1),)), Fault(delay=1.5)]

@@ -74,7 +74,7 @@ def test_letting_go_leaves_the_lock_file_that_others_may_have_open(sqlite_ledger
 
 @pytest.mark.slow
 def test_a_run_that_differs_only_in_its_root_is_refused_while_the_other_is_worked_on(open_workspace, place):
-    workspace = open_workspace(many(TEA, rows=30), [Fault(delay=0.02)])
+    workspace = open_workspace(many(TEA, rows=30), [Fault(delay=1.5)])
     settings = workspace.with_options(ledger=place)
     shutil.copytree(workspace.folder / "files", workspace.folder / "files2")
     elsewhere = read_paths(workspace.list, workspace.merchants, workspace.folder / "files2")
@@ -86,6 +86,7 @@ def test_a_run_that_differs_only_in_its_root_is_refused_while_the_other_is_worke
         assert named in caught.value.text.en
     part = tcb.start_upload(elsewhere, settings=settings, selection="--where region=华东")
     again = tcb.start_upload(elsewhere, settings=settings, new_run=True)
+    workspace.sim.play([])
     for handle in (part, again, working):
         assert handle.wait().counts == {"uploaded": 30}
 

@@ -68,7 +68,7 @@ def begun(workspace: Workspace, run: Run, seconds_ago: float) -> None:
 
 
 def ids(workspace: Workspace) -> list[str]:
-    return [run.id for run in tcb.all_runs(settings=workspace.settings)]
+    return [run.id for run in tcb.runs(settings=workspace.settings)]
 
 
 @pytest.fixture

@@ -1,10 +1,20 @@
 """Running again, carefully: retry, skip-unchanged, canary."""
 
+from functools import partial
+
 import pytest
+from free_ports import free_port
 from workspace import BOOKS, QUICK, TEA, TEA_TEST
 
 import tcb_ops as tcb
 from tcb_ops.features.simulator import Fault, FaultStep
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def open_workspace(open_workspace):
+    return partial(open_workspace, port=free_port())
 
 
 def reopened(workspace, faults=()):
@@ -151,7 +161,7 @@ def test_a_later_failure_puts_the_earlier_upload_in_doubt(open_workspace, assert
 
 def test_a_canary_that_is_not_good_stops_the_run_and_the_rest_can_follow(open_workspace, assert_complete):
     workspace = open_workspace(faults=[Fault(env=TEA.env, path="banner/3.png", errcode=40097)])
-    with pytest.raises(tcb.CanaryError, match="without --canary"):
+    with pytest.raises(tcb.CanaryError, match="without canary"):
         workspace.upload(canary=1)
     stopped = tcb.open_run(settings=workspace.settings)
     assert assert_complete(stopped, 30) == {"uploaded": 9, "refused": 1, "pending": 20}
@@ -201,10 +211,10 @@ def test_a_retry_goes_to_the_target_of_its_run_or_nowhere(open_workspace):
     run = workspace.upload()
     elsewhere = workspace.with_options(api_base="https://api.weixin.qq.com")
     with pytest.raises(
-        tcb.UsageError, match=rf"(?s)went to {workspace.sim.base}, and now .* --target {workspace.sim.base}"
+        tcb.UsageError, match=rf"(?s)went to {workspace.sim.base}, and now .* target='{workspace.sim.base}'"
     ):
         tcb.retry(run.id, workspace.merchants, settings=elsewhere)
-    assert [one.id for one in tcb.all_runs(settings=workspace.settings)] == [run.id]
+    assert [one.id for one in tcb.runs(settings=workspace.settings)] == [run.id]
 
 
 def test_latest_is_of_the_target_and_says_where_the_newest_run_of_another_is(open_workspace):

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import signal
-import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from free_ports import free_port
 from source_server import Sources
 from workspace import QUICK, TEA, Workspace, write_csv
 
@@ -21,8 +21,11 @@ from tcb_ops.errors import InputError, UsageError
 from tcb_ops.lists.batch import Batch
 from tcb_ops.model import Reason
 from tcb_ops.run import Run
+from tcb_ops.runs import url_files
 from tcb_ops.settings import Settings, load_settings
 from tcb_ops.wechat.remote_files import read_status, source_problem
+
+pytestmark = pytest.mark.integration
 
 BIG = bytes(range(256)) * 8000
 """More than is read as a whole before it is sent."""
@@ -166,7 +169,7 @@ def test_the_extension_of_the_url_decides_the_type_where_the_path_has_none(web):
     ],
 )
 def test_a_url_that_cannot_be_sent_is_a_problem_of_its_row(web, how, code, monkeypatch):
-    monkeypatch.setattr("tcb_ops.runs.url_files.TRY_AGAIN", (0, 0))
+    monkeypatch.setattr(url_files, "TRY_AGAIN", (0, 0))
     good, bad = web.sources.serve("/good", b"x"), web.sources.serve("/bad", b"x", **how)
     with pytest.raises(InputError) as caught:
         web.read(good, bad)
@@ -206,10 +209,10 @@ def test_without_the_setting_no_url_is_read(open_workspace):
 
 
 def test_a_host_that_cannot_be_reached_is_tried_for_one_url(web, monkeypatch):
-    monkeypatch.setattr("tcb_ops.runs.url_files.TRY_AGAIN", (0, 0))
-    monkeypatch.setattr("tcb_ops.runs.url_files.AT_ONCE", 1)
-    with Sources() as gone:
-        urls = [f"{gone.base}/{n}" for n in range(50)]
+    monkeypatch.setattr(url_files, "TRY_AGAIN", (0, 0))
+    monkeypatch.setattr(url_files, "AT_ONCE", 1)
+    gone = free_port()
+    urls = [f"http://127.0.0.1:{gone}/{n}" for n in range(50)]
     batch = web.read(*urls, on_bad="skip")
     assert codes(batch) == [DetailCode.NOT_INSPECTED] * 50
 
@@ -287,7 +290,7 @@ def test_a_length_that_is_a_lie_from_the_beginning_is_no_success(web, content, b
 
 
 def test_certificates_are_checked(web, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr("tcb_ops.runs.url_files.TRY_AGAIN", (0,))
+    monkeypatch.setattr(url_files, "TRY_AGAIN", (0,))
     both = tmp_path / "both.pem"
     words = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=a"
     words += f" -addext subjectAltName=IP:127.0.0.1 -keyout {both} -out {tmp_path / 'cert.pem'}"
@@ -304,13 +307,10 @@ def test_certificates_are_checked(web, tmp_path, monkeypatch, capfd):
 
 
 def test_a_server_that_is_away_ends_its_rows_and_not_the_run(web):
-    with Sources() as away:
+    with Sources(port=free_port()) as away:
         urls = [away.serve("/a", b"a"), web.sources.serve("/b", b"b"), away.serve("/c", b"c")]
         batch = web.read(*urls)
-    with socket.socket() as taken:  # or another test's server could listen there meanwhile
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        taken.bind(("127.0.0.1", away.port))
-        run = web.upload(batch)
+    run = web.upload(batch)
     assert ended(run) == [("failed", "no_answer"), ("uploaded", ""), ("failed", "no_answer")]
 
 
@@ -364,7 +364,6 @@ def everything_in(folder: Path) -> bytes:
     return b"".join(file.read_bytes() for file in folder.rglob("*") if file.is_file())
 
 
-@pytest.mark.slow
 def test_a_query_is_sent_and_nowhere_kept(web, capsys, caplog):
     good, gone, busy = (web.sources.serve(f"/{n}", b"x") for n in "abc")
     elsewhere = web.sources.serve("/d", b"x")
@@ -413,7 +412,6 @@ def settings_file(web: Web) -> Path:
     return folder / "tcb-ops.toml"
 
 
-@pytest.mark.slow
 def test_a_failed_csv_with_masked_urls_is_refused(web):
     batch = web.read(f"{web.sources.serve('/a', b'x')}?{SECRET}")
     web.sources.serve("/a", b"x", status={"GET": 404})
@@ -457,12 +455,12 @@ def test_killed_and_resumed_with_the_list(web, wait_for, assert_complete):
     ) as run:
         settings = load_settings(web.workspace.folder / "tcb-ops.toml", {"target": web.workspace.sim.base})
         wait_for(
-            lambda: any(one.counts.get("uploaded", 0) >= rows // 3 for one in tcb.all_runs(settings=settings))
+            lambda: any(one.counts.get("uploaded", 0) >= rows // 3 for one in tcb.runs(settings=settings))
         )
         run.send_signal(signal.SIGKILL)
         run.communicate()
     stuck = ""
-    (killed,) = tcb.all_runs(settings=settings)
+    (killed,) = tcb.runs(settings=settings)
     with pytest.raises(UsageError) as caught:
         tcb.resume(killed, settings=settings)
     assert f"upload {list_} --on-bad skip --resume {killed.id}" in str(caught.value)

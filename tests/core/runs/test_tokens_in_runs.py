@@ -19,6 +19,8 @@ from tcb_ops.reports.summary import Per, by_code, next_actions
 from tcb_ops.runs import engine
 from tcb_ops.secrets import redact
 
+pytestmark = pytest.mark.integration
+
 PLATFORM = "wxplatform"
 OWN = Merchant(PLATFORM, "平台自有", "own-env-1", owner=Owner.PLATFORM)
 SHARED = Merchant(TEA.appid, TEA.name, "own-env-2", owner=Owner.PLATFORM)
@@ -117,7 +119,6 @@ def test_what_stops_everybody_stops_the_run_with_its_rows_pending(
     assert workspace.sim.stats["link_calls"] == 0
 
 
-@pytest.mark.slow
 def test_a_platform_that_is_away_while_tokens_are_fetched_is_waited_for(open_workspace):
     workspace = open_workspace(component=COMPONENT, tokens={})
     settings = replace(by_itself(workspace), api_base="http://127.0.0.1:9")
@@ -184,12 +185,11 @@ def test_a_token_server_that_does_not_let_us_in_stops_the_run(open_workspace, as
     assert audit.record.stopped is not None
     assert audit.record.stopped.en.endswith("tokens.auth_header."), "an audit leaves nothing pending"
     assert "tokens.auth_header. The run stops; unfinished rows stay pending." in caught.value.text.en
-    _, upload = tcb.all_runs(settings=settings)
+    _, upload = tcb.runs(settings=settings)
     assert assert_complete(upload, 30) == {"pending": 30}
     assert upload.record.stopped == caught.value.reason
 
 
-@pytest.mark.slow
 @table(
     "source, words",
     {
@@ -274,7 +274,6 @@ def test_one_link_of_an_own_environment(open_workspace):
 # --- what the platform and the store quote --------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_a_quoted_part_of_a_token_reaches_neither_ledger_nor_report(open_workspace, assert_complete):
     token = f"token-of-{TEA.appid}"
     part = token[:12]

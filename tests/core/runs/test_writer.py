@@ -35,7 +35,7 @@ def groups(ledger: Ledger, feed: Callable[[LedgerWriter], None], rows: int, enou
             written = LedgerWriter(ledger, run, None, thread, Usage, committed, lambda: None, enough)
             writing = asyncio.create_task(written.write())
             feed(written)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(240):
                 await done.wait()
             written.close()
             await writing

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator
 import aiohttp
 import pytest
 import yarl
+from free_ports import free_port
 from scripted import LOOPS, SECRET, Connection, Script, Server, always, no_more_files
 from tables import table
 
@@ -136,10 +137,8 @@ def test_a_chunk_that_breaks_later_ends_too(run):
 
 def test_refused_is_unreachable_and_not_a_reset(run):
     async def refused() -> None:
-        async with Server(always()) as server:
-            port = server.port
         async with Transport(connections=1, timeouts=QUICK) as transport:
-            await transport.send(post(f"http://127.0.0.1:{port}"))
+            await transport.send(post(f"http://127.0.0.1:{free_port()}"))
 
     with pytest.raises(TransportError) as caught:
         run(refused())
@@ -190,7 +189,7 @@ def test_a_server_that_never_reads_the_body_is_a_timeout_long_before_the_deadlin
     with pytest.raises(TransportError) as caught:
         run(posting())
     assert caught.value.fault is TransportFault.TIMEOUT
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 55
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from workspace import BOOKS, QUICK, TEA, TEA_TEST
 
 import tcb_ops as tcb
 from tcb_ops.features.audit import UNHEALTHY
-from tcb_ops.features.audit.calls import AccountFacts, cause_of
+from tcb_ops.features.audit.calls import AccountFacts
 from tcb_ops.features.audit.kind import AUDIT, wait_left
 from tcb_ops.features.audit.result import LinkCalls
 from tcb_ops.features.simulator import (
@@ -21,7 +21,8 @@ from tcb_ops.features.simulator import (
     SimulatedEnvironment,
 )
 from tcb_ops.model import Merchant, Outcome, Owner, Reason, RowEnd
-from tcb_ops.wechat.responses import Quota
+from tcb_ops.runs.verdicts import Answers
+from tcb_ops.wechat.responses import AuthorizerInfo, CloudEnvironment, Quota
 
 PLATFORM = Component("wxplatform", secret="practice-secret", ticket="practice-ticket")
 FLEET = [Merchant(f"wx{n:02}", f"商户 {n}", f"env-{n:02}-a1b2c3") for n in range(12)]
@@ -68,8 +69,9 @@ def test_how_an_environment_is_judged(end, becomes):
 )
 def test_what_an_accounts_answers_say_before_a_link_is_asked_for(may_upload, status, left, expected):
     links = None if left is None else Quota(1_000, 1_000 - left, left)
-    facts = AccountFacts({"env": status} if status else {}, may_upload, links=links)
-    cause = cause_of(facts, "env")
+    environments = (CloudEnvironment("env", status),) if status else ()
+    info = None if may_upload is None else AuthorizerInfo("", frozenset({49} if may_upload else {18}))
+    cause = AccountFacts(Answers(environments, links, info)).cause("env", Owner.MERCHANT)
     assert (cause and str(cause[1] or cause[0])) == expected
 
 
@@ -145,24 +147,6 @@ def test_each_environment_is_healthy_unhealthy_or_unknown_with_its_cause(open_wo
     assert ends(run) == EXPECTED
     assert not workspace.sim.stats["store_calls"]
     assert run.audit().not_checked == {"permissions": 3}
-
-
-def test_a_probe_that_is_written_meets_the_stores_refusal_and_leaves_nothing_behind(open_workspace):
-    workspace = open_fleet(open_workspace)
-    run = audit(workspace, write_probe=True)
-    assert ends(run) == EXPECTED | {FLEET[9].env: ("unhealthy", "PaymentRequired")}
-    assert workspace.sim.stats["stored"] == 2
-    assert workspace.sim.stats["delete:0"] == 2
-    assert run.record.upload_calls == 3
-
-
-def test_a_probe_that_cannot_be_deleted_is_a_cause_of_its_own(open_workspace, monkeypatch):
-    monkeypatch.setattr("tcb_ops.features.audit.calls.DELETE_WAITS", (0.0, 0.0))
-    workspace = open_workspace([], [Fault(env=BOOKS.env, step=FaultStep.DELETE, errcode=-501001)])
-    run = audit(workspace, write_probe=True)
-    assert ends(run)[BOOKS.env] == ("unhealthy", "probe_left")
-    (cause,) = run.overview().causes
-    assert "tcb-ops/probe.txt" in cause.detail.en
 
 
 def test_no_appid_is_asked_more_than_needed(open_workspace):

@@ -162,14 +162,14 @@ def test_an_audit_that_was_killed_is_resumed(open_cli, wait_for):
     cli = open_cli([], [Fault(env=BOOKS.env, delay=60, calls=((1, 1),))])
 
     def others_are_done():
-        runs = tcb.all_runs(settings=cli.workspace.settings)
+        runs = tcb.runs(settings=cli.workspace.settings)
         return bool(runs) and runs[0].counts.get("healthy") == 2
 
     with cli.process("audit", *QUICK) as process:
         wait_for(others_are_done)
         process.send_signal(signal.SIGKILL)
         process.wait()
-    (cut_off,) = tcb.all_runs(settings=cli.workspace.settings)
+    (cut_off,) = tcb.runs(settings=cli.workspace.settings)
     result = cli("audit", *QUICK, "--json")
     assert (result.code, result.json["run"], result.json["counts"]) == (0, cut_off.id, {"healthy": 3})
     asked = [call.env for call in cli.workspace.sim.calls]
@@ -185,8 +185,8 @@ def test_an_interrupt_while_a_message_is_sent_loses_that_message_only(open_cli, 
     with cli.process("audit", *QUICK, *form) as process:
         wait_for(lambda: cli.workspace.sim.robots.requests)
         process.send_signal(signal.SIGTERM)
-        out, _err = process.communicate(timeout=60)
-    (run,) = tcb.all_runs(settings=cli.workspace.settings)
+        out, _err = process.communicate(timeout=240)
+    (run,) = tcb.runs(settings=cli.workspace.settings)
     assert process.returncode == 143
     assert run.id in out if form else "1 is unhealthy" in out
     assert (cli.folder / "reports" / run.id / "report.html").exists()

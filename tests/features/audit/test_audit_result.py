@@ -252,6 +252,5 @@ def test_a_week_of_a_small_fleet(open_workspace, tmp_path):
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(300)
 def test_14_nights_of_300_merchants(open_workspace, tmp_path):
     play(open_workspace, tmp_path, merchants=300, nights=14, seed=16)

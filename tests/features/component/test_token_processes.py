@@ -84,7 +84,12 @@ class CommandLine:
         identity.write_text(json.dumps(result))
 
 
-@pytest.fixture(params=[False, True], ids=["same-refresh-token", "rotated"])
+@pytest.fixture(
+    params=[
+        pytest.param(False, marks=pytest.mark.soak, id="same-refresh-token"),
+        pytest.param(True, id="rotated"),
+    ]
+)
 def cli(request, tmp_path, monkeypatch):
     monkeypatch.setenv("PRACTICE_SECRET", SECRET)
     monkeypatch.setenv("PRACTICE_TICKET", TICKET)
@@ -107,7 +112,7 @@ def test_50_processes_of_20_tasks_that_meet_one_expired_token_refresh_it_once(cl
     first = cli.token()
     cli.sim.expire("wx0")
     before = cli.sim.stats
-    assert cli.start("rows", cli.sim.base, str(cli.store), "50", "20").wait(timeout=90) == 0
+    assert cli.start("rows", cli.sim.base, str(cli.store), "50", "20").wait(timeout=240) == 0
     stats = cli.sim.stats - before
     assert stats["authorizer_token"] == 1
     assert stats["authorizer_list"] == stats["component_token"] == 0
@@ -148,7 +153,7 @@ def test_a_process_killed_at_a_step_of_a_refresh_leaves_a_working_refresh_token(
         async with Server(between) as server:
             with cli.at(server.base):
                 child = cli.start("churn", server.base, str(cli.store))
-                await asyncio.wait_for(reached.wait(), 60)
+                await asyncio.wait_for(reached.wait(), 240)
                 child.send_signal(signal.SIGKILL)
                 await asyncio.to_thread(child.wait)
 

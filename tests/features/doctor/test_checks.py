@@ -18,7 +18,6 @@ from tcb_ops.features.doctor.checks import (
     check_ledger,
     check_merchants,
     check_secrets,
-    clock_offset,
     grade_clock,
     probe_limited,
     run_checks,
@@ -155,7 +154,7 @@ def test_a_check_that_hangs_is_left_behind():
     over = threading.Event()
 
     def hangs():
-        over.wait(20)
+        over.wait(240)
         return DoctorFinding(Grade.OK, LABEL)
 
     try:
@@ -205,15 +204,6 @@ def test_an_error_is_found_and_not_raised(error, seen, fix):
 def test_the_clock(offset, grade):
     found = grade_clock(offset)
     assert (found and found.grade) == grade
-
-
-@pytest.mark.parametrize(
-    ("date", "offset"),
-    [("Thu, 01 Jan 1970 00:16:40 GMT", -0.5), ("yesterday", 0), ("", 0)],
-    ids=["a Date", "nonsense", "none"],
-)
-def test_the_targets_clock_is_read_at_the_middle_of_the_exchange(date, offset):
-    assert clock_offset(date, began_at=1000, seconds=2) == offset
 
 
 TEA = Merchant("wxtea", "茶", "tea-1")

@@ -9,6 +9,8 @@ from workspace import BOOKS, TEA, TEA_TEST, many
 import tcb_ops as tcb
 from tcb_ops.features.simulator import Fault
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 def two_runs(open_cli):
@@ -23,7 +25,6 @@ def two_runs(open_cli):
     return cli, older, newer
 
 
-@pytest.mark.slow
 def test_diff_tells_what_broke_and_what_was_fixed(two_runs):
     cli, older, newer = two_runs
     result = cli("diff", older, newer)
@@ -44,7 +45,6 @@ def test_diff_tells_what_broke_and_what_was_fixed(two_runs):
     assert cli("diff", newer, newer).code == 0
 
 
-@pytest.mark.slow
 def test_diff_is_what_the_library_gives(two_runs):
     cli, older, newer = two_runs
     settings = cli.workspace.settings
@@ -67,7 +67,6 @@ def test_diff_of_a_run_that_is_not_there_is_a_usage_error(two_runs, words, resul
     assert result in found.err
 
 
-@pytest.mark.slow
 def test_runs_of_different_targets_are_not_compared(two_runs):
     cli, older, _ = two_runs
     away = ("--api-base", "http://127.0.0.1:9", "--patience", "0.1")
@@ -80,7 +79,6 @@ def test_runs_of_different_targets_are_not_compared(two_runs):
     assert "unfinished" in same.err
 
 
-@pytest.mark.slow
 def test_a_report_is_verified_then_tampered_with_then_not(two_runs):
     cli, _, newer = two_runs
     good = cli("verify", "newer")
@@ -138,7 +136,6 @@ def test_a_folder_without_a_report_is_a_usage_error(two_runs, folder, why):
     assert why in result.err
 
 
-@pytest.mark.slow
 def test_a_run_stands_for_its_report(two_runs):
     cli, _, newer = two_runs
     for name in ("latest", newer, newer[-4:]):
@@ -147,7 +144,6 @@ def test_a_run_stands_for_its_report(two_runs):
     assert cli("verify", "latest").code == 2
 
 
-@pytest.mark.slow
 def test_a_final_report_is_verified_with_its_retries(two_runs):
     cli, _, newer = two_runs
     assert cli("retry", newer, "--out", "again").code == 0

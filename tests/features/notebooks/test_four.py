@@ -13,7 +13,8 @@ from tcb_ops.cli.main import run as run_command
 from tcb_ops.features.notebooks.parameters import NOTEBOOKS, notebook_names
 
 ROOT = Path(__file__).parents[3]
-pytestmark = [pytest.mark.timeout(300), pytest.mark.notebook]
+NBVAL = ("-p", "nbval.plugin", "--nbval", "--nbval-current-env")
+pytestmark = [pytest.mark.notebook]
 
 
 def code_cells(content):
@@ -59,9 +60,15 @@ def test_a_headless_run_takes_parameters_and_speaks_chinese(tmp_path, monkeypatc
     assert 1 < len(results) < 28
 
 
-@pytest.mark.parametrize("name", notebook_names())
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name == "05_analysis" else pytest.mark.soak)
+        for name in notebook_names()
+    ],
+)
 def test_nbval_finds_the_tables_that_are_kept(name):
-    words = ("-p", "no:cacheprovider", "--nbval", "--nbval-current-env", str(NOTEBOOKS / f"{name}.ipynb"))
+    words = ("-p", "no:cacheprovider", *NBVAL, str(NOTEBOOKS / f"{name}.ipynb"))
     done = run_program("pytest", *words, folder=ROOT)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
 
@@ -85,7 +92,7 @@ def test_nbval_finds_a_changed_number(tmp_path):
     content = nbformat.read(NOTEBOOKS / f"{name}.ipynb", 4)
     change_one_number(content)
     nbformat.write(content, tmp_path / f"{name}.ipynb")
-    words = ("-p", "no:cacheprovider", "-rf", "--nbval", "--nbval-current-env", f"{name}.ipynb")
+    words = ("-p", "no:cacheprovider", "-rf", *NBVAL, f"{name}.ipynb")
     done = run_program("pytest", *words, folder=tmp_path)
     assert done.returncode == 1, done.stdout[-2000:] + done.stderr[-2000:]
     assert f"FAILED {name}.ipynb::" in done.stdout, done.stdout[-2000:]
@@ -97,7 +104,9 @@ PROGRAMS = {
 }
 
 
-@pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)
+@pytest.mark.parametrize(
+    "program", [PROGRAMS["papermill"], pytest.param(PROGRAMS["nbconvert"], marks=pytest.mark.soak)]
+)
 def test_other_programs_run_it_and_the_result_cells_show_the_run(tmp_path, program):
     file, out = NOTEBOOKS / f"{notebook_names()[0]}.ipynb", tmp_path / "out.ipynb"
     done = run_program(*(word.format(notebook=file, out=out) for word in program), folder=tmp_path)

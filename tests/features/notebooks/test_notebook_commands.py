@@ -242,7 +242,10 @@ def test_bytes_that_are_no_text_are_refused_before_anything_runs(open_cli, words
 @pytest.mark.kill
 @pytest.mark.parametrize(
     ("number", "code"),
-    [(signal.SIGINT, 130), (signal.SIGHUP, 143), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.soak)],
+    [
+        (signal.SIGINT, 130),
+        *(pytest.param(one, 143, marks=pytest.mark.soak) for one in (signal.SIGHUP, signal.SIGTERM)),
+    ],
 )
 def test_an_interrupt_ends_the_notebooks_run_tidily_and_the_same_command_goes_on(
     open_cli, wait_for, number, code
@@ -253,7 +256,7 @@ def test_an_interrupt_ends_the_notebooks_run_tidily_and_the_same_command_goes_on
     with cli.process(*words) as process:
         wait_for(lambda: cli.calls > 3)
         process.send_signal(number)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=240)
     assert process.returncode == code, err
     assert "Traceback" not in err
     assert f"resume run {cli.latest().id}" in err
@@ -283,7 +286,7 @@ def test_an_interrupt_between_cells_ends_before_the_next(open_cli):
             if "Parameters" in line:
                 process.send_signal(signal.SIGTERM)
                 break
-        process.communicate(timeout=60)
+        process.communicate(timeout=240)
     assert process.returncode == 143
     assert not (cli.folder / "next").exists()
     nbformat.read(cli.folder / "out" / "own.ipynb", 4)
@@ -360,7 +363,7 @@ def test_lab_serves_its_workspace_and_ends_with_a_signal(open_cli):
             if "/lab?token=" in line:
                 break
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=60)
+        process.communicate(timeout=240)
     assert process.returncode == 143
     assert (cli.folder / "data" / "paths.csv").is_file()
     assert not (cli.folder / "--ServerApp.port=0").exists()
@@ -386,7 +389,7 @@ def test_a_missing_extra_is_said_with_what_to_install(open_cli, words):
 
     def suggested(before=""):
         with cli.spawn([sys.executable, "-c", f"import sys; {before}\n{hide}"]) as process:
-            _, err = process.communicate(timeout=60)
+            _, err = process.communicate(timeout=240)
         assert process.returncode == 2, err
         return shlex.split(err.splitlines()[-1])
 

@@ -98,7 +98,7 @@ def start():
             tokens = options.pop("tokens", TOKENS)
             merchants = options.pop("merchants", MERCHANTS)
             sim = stack.enter_context(Simulator(merchants, tokens, **options))
-            return Talk(sim, stack.enter_context(httpx.Client(trust_env=False, timeout=60)))
+            return Talk(sim, stack.enter_context(httpx.Client(trust_env=False, timeout=240)))
 
         yield started
 
@@ -106,5 +106,5 @@ def start():
 @pytest.fixture(scope="module")
 def shared():
     """One simulator for tests that only ask it."""
-    with Simulator(MERCHANTS, TOKENS) as sim, httpx.Client(trust_env=False, timeout=60) as http:
+    with Simulator(MERCHANTS, TOKENS) as sim, httpx.Client(trust_env=False, timeout=240) as http:
         yield Talk(sim, http)

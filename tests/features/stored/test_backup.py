@@ -15,6 +15,8 @@ from tcb_ops.features.simulator import Fault, FaultStep, Reset
 from tcb_ops.features.stored.files import Backup, BackupError, Download, SavedFile
 from tcb_ops.model import Reason
 
+pytestmark = pytest.mark.integration
+
 PATH = "banner/0.png"
 SENT, LATER, OTHER = "0" * 32, "1" * 32, "2" * 32
 
@@ -99,7 +101,6 @@ def test_only_the_owner_may_read_a_backup(open_workspace, tmp_path):
     assert modes == {(True, "0o700"), (False, "0o600")}
 
 
-@pytest.mark.slow
 def test_an_undo_looks_again_at_what_was_sent(open_workspace, wait_for, tmp_path):
     workspace = open_workspace(many(TEA, rows=1), store=tmp_path / "store")
     workspace.sim.put(TEA.env, PATH, b"before")

@@ -16,6 +16,8 @@ from tcb_ops.features.stored import StoredReason
 from tcb_ops.model import Outcome
 from tcb_ops.runs.limits import RunLimits
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.mark.parametrize("same", [False, True], ids=["other bytes", "the same bytes"])
 @pytest.mark.parametrize("if_exists", ["overwrite", "skip"])
@@ -41,7 +43,6 @@ def test_a_retry_saves_what_somebody_else_put_there_meanwhile(open_workspace, tm
     assert stored(workspace)[TEA.env, "banner/0.png"] == b"a colleague's"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("reset", [None, Reset.BEFORE, Reset.MIDDLE])
 def test_a_retry_keeps_what_was_saved_before_the_first_attempt(open_workspace, tmp_path, reset):
     workspace = open_workspace(
@@ -133,7 +134,6 @@ def test_an_upload_is_resumed_as_it_was_started(open_workspace, wait_for, tmp_pa
     assert undo(workspace).counts == {"deleted": 4}
 
 
-@pytest.mark.slow
 def test_an_upload_that_was_undone_is_not_resumed(open_workspace, wait_for):
     workspace = open_workspace(
         many(TEA, rows=5), [Fault(step=FaultStep.STORE, path="banner/3.png", delay=60)]
@@ -151,7 +151,6 @@ def test_an_upload_that_was_undone_is_not_resumed(open_workspace, wait_for):
     assert upload(workspace).counts == {"uploaded": 5}
 
 
-@pytest.mark.slow
 def test_an_upload_whose_retry_is_at_work_is_not_undone(open_workspace):
     workspace = open_workspace(
         many(TEA, rows=3), [Fault(step=FaultStep.STORE, code="AccessDenied", status=403)]
@@ -164,7 +163,6 @@ def test_an_upload_whose_retry_is_at_work_is_not_undone(open_workspace):
     cancel(retrying)
 
 
-@pytest.mark.slow
 def test_an_undo_and_a_delete_of_one_upload_do_not_run_side_by_side(open_workspace, wait_for):
     workspace = open_workspace(many(TEA, rows=2))
     run = upload(workspace)
@@ -194,7 +192,7 @@ def test_nothing_is_taken_back_beside_an_unfinished_upload_of_the_same_paths(ope
         assert refused.value.exit_code == 2
         assert f"--resume {unfinished}" in refused.value.text.en
     assert workspace.sim.stats == calls
-    assert len(tcb.all_runs(settings=workspace.settings)) == 2  # what was refused is not in the ledger
+    assert len(tcb.runs(settings=workspace.settings)) == 2  # what was refused is not in the ledger
     tcb.resume(unfinished, **options)
     assert undo(workspace, first).counts == {"deleted": 1, "not_undoable": 1}
 
@@ -211,7 +209,6 @@ def test_nothing_is_uploaded_beside_an_unfinished_undo_or_delete_of_the_same_pat
     assert upload(workspace, new_run=True).counts == {"uploaded": 2}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("rounds", [4, pytest.param(50, marks=[pytest.mark.soak, pytest.mark.timeout(1800)])])
 def test_of_an_upload_and_what_takes_its_paths_back_one_is_refused_or_the_upload_is_there(
     open_workspace, rounds

@@ -13,12 +13,13 @@ from tcb_ops.features.stored.kinds import DELETE, UNDO
 from tcb_ops.model import Merchant, Outcome, Owner, Reason
 from tcb_ops.runs.list_kinds import UPLOAD
 
+pytestmark = pytest.mark.integration
+
 OTHER = "1" * 32
 PLATFORM = "wxcomponent"
 OWN = Merchant(PLATFORM, "平台自有", "own-env-1", owner=Owner.PLATFORM)
 
 
-@pytest.mark.slow
 def test_files_are_confirmed_in_calls_of_fifty(open_workspace):
     workspace = open_workspace(many(TEA, BOOKS, rows=120))
     upload(workspace)
@@ -30,7 +31,6 @@ def test_files_are_confirmed_in_calls_of_fifty(open_workspace):
     assert list(run.results()["备注"])[:2] == ["第 0 行", "第 1 行"]
 
 
-@pytest.mark.slow
 def test_every_way_that_a_file_can_be_is_told(open_workspace, tmp_path):
     names = ["good", "gone", "other", "parts", "stale", "no-etag", "no-etag-other", "cached-parts", "empty"]
     workspace = open_workspace([(TEA.env, name) for name in names], store=tmp_path / "store")
@@ -112,7 +112,6 @@ def test_contradictions_and_files_that_are_never_mentioned_end_as_unknown(open_w
     assert again.counts == {"present": 2}
 
 
-@pytest.mark.slow
 def test_a_link_to_another_file_is_not_followed(open_workspace, tmp_path):
     workspace = open_workspace([(TEA.env, "图 1+.png"), (TEA.env, "b.png")])
     upload(workspace)
@@ -153,7 +152,6 @@ def test_answers_about_files_follow_the_policy_of_calls(open_workspace, fault, o
     assert confirm(workspace).counts == {outcome: 5}
 
 
-@pytest.mark.slow
 def test_files_of_an_environment_of_the_platform_are_confirmed_and_deleted(open_workspace, tmp_path):
     workspace = open_workspace(many(OWN, TEA, rows=3), merchants=[OWN, TEA], component_appid=PLATFORM)
     tokens = {"source": "file", "file": tmp_path / "tokens.csv", "component_appid": PLATFORM}
@@ -199,7 +197,6 @@ def changes(run):
     return [(change.kind, change.run, change.files, change.of) for change in run.changed_by]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("where", ["sqlite", "postgresql"])
 def test_each_later_change_of_an_uploads_files_is_named(open_workspace, where, request):
     workspace = open_workspace(many(TEA, BOOKS, rows=10))
@@ -247,7 +244,6 @@ def test_a_file_that_came_back_after_an_undo_is_not_undone(open_workspace, *, co
     assert found.counts == {"present": 1, "different": 1, "undone": 1}
 
 
-@pytest.mark.slow
 def test_a_list_with_other_bytes_overwrites_the_same_paths(open_workspace):
     workspace = open_workspace(many(TEA, BOOKS, rows=100))
     options = {"settings": workspace.settings, "limits": QUICK}
@@ -284,7 +280,7 @@ def test_files_that_the_ledger_did_not_write_need_foreign(open_workspace):
     workspace.sim.put(TEA.env, "theirs.png", b"another tool's")
     write_csv(workspace.list, ("env", "path"), [(TEA.env, "banner/0.png"), (TEA.env, "theirs.png")])
     batch = tcb.read_paths(workspace.list, workspace.merchants)
-    with pytest.raises(UsageError, match=r"(?s)1 file was not uploaded.*theirs\.png.*--foreign"):
+    with pytest.raises(UsageError, match=r"(?s)1 file was not uploaded.*theirs\.png.*foreign=True"):
         delete(workspace, batch)
     assert len(workspace.sim.objects) == 2
     assert delete(workspace, batch, foreign=True).counts == {"deleted": 2}
@@ -351,7 +347,6 @@ def test_a_retried_delete_leaves_what_was_uploaded_since(open_workspace):
     assert list(stored(workspace)) == [(BOOKS.env, "banner/0.png")]
 
 
-@pytest.mark.slow
 def test_an_interrupted_delete_is_resumed_by_the_same_call(open_workspace, wait_for):
     workspace = open_workspace(many(TEA, BOOKS, rows=2))
     upload(workspace)
@@ -371,7 +366,6 @@ def test_a_delete_of_a_run_that_has_only_to_be_finished_can_be(open_workspace):
     assert (again.id, again.record.finished_at is not None) == (run.id, True)
 
 
-@pytest.mark.slow
 def test_a_new_delete_takes_nothing_that_came_after_an_unfinished_one(open_workspace, wait_for):
     workspace = open_workspace(many(TEA, BOOKS, rows=2))
     first = upload(workspace)
@@ -396,7 +390,6 @@ def test_a_retried_delete_of_a_list_leaves_what_an_undo_has_restored_since(open_
     assert stored(workspace) == {(TEA.env, "banner/0.png"): b"before"}
 
 
-@pytest.mark.slow
 def test_a_delete_leaves_paths_that_an_unfinished_upload_may_have_written(open_workspace, wait_for):
     workspace = open_workspace(many(TEA, BOOKS, rows=1))
     first = upload(workspace)

@@ -20,7 +20,7 @@ from tcb_ops.runs.limits import RunLimits
 MERCHANTS = [Merchant(f"wx{n}", f"商户 {n}", f"env-{n}-1a2b3c") for n in range(2)]
 ROWS = 20
 LIMITS = RunLimits(concurrency=16, per_env=16, backoff=0.01, slow_wait=0.05, patience=20)
-LOCKED_FOR = 2.0
+LOCKED_FOR = 6.0
 UPLOAD = f"""
 import sys
 from pathlib import Path
@@ -69,7 +69,7 @@ def wait_until_some_are_under_way(workspace, wait_for, chance):
         stats = workspace.sim.stats
         return stats["download"] >= calls or stats["store_calls"] >= calls
 
-    wait_for(some_are_under_way, 60)
+    wait_for(some_are_under_way)
 
 
 def assert_all_restored(workspace, settings, run, before):
@@ -86,8 +86,7 @@ def rounds(suite):
 
 
 @pytest.mark.kill
-@pytest.mark.timeout(180)
-@pytest.mark.parametrize("where", ["sqlite", "postgres"])
+@pytest.mark.parametrize("where", ["sqlite", pytest.param("postgres", marks=pytest.mark.soak)])
 @rounds(1)
 def test_a_frozen_worker_spoils_no_original(
     seed, where, request, open_workspace, assert_complete, wait_for, tmp_path
@@ -125,7 +124,6 @@ def test_a_frozen_worker_spoils_no_original(
 
 
 @pytest.mark.kill
-@pytest.mark.timeout(180)
 @rounds(1)
 def test_a_frozen_process_on_postgresql_spoils_no_original(
     seed, postgres, database, open_workspace, assert_complete, wait_for, tmp_path
@@ -150,7 +148,7 @@ def test_a_frozen_process_on_postgresql_spoils_no_original(
         assert assert_complete(run, len(before)) == {"uploaded": len(before)}
         wait_for(lambda: time.monotonic() - frozen_at > LOCKED_FOR)
         process.send_signal(signal.SIGCONT)
-        _out, err = process.communicate(timeout=30)
+        _out, err = process.communicate(timeout=240)
         assert (process.returncode, "Traceback" in err) == (1, False), err
     finally:
         process.kill()

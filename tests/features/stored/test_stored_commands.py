@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     OpenCli = Callable[..., CommandLine]
 
+pytestmark = pytest.mark.integration
+
 
 def interrupted_upload(cli, wait_for):
     """Upload the list, and cancel when some of its files are stored."""
@@ -35,7 +37,6 @@ def interrupted_upload(cli, wait_for):
     return handle
 
 
-@pytest.mark.slow
 def test_an_upload_is_confirmed_in_the_same_command(open_cli):
     cli = open_cli()
     text = "30 paths hold files that earlier runs of this ledger uploaded."
@@ -65,7 +66,6 @@ def test_an_upload_is_confirmed_in_the_same_command(open_cli):
     assert "tcb-ops upload" not in confirmed.err
 
 
-@pytest.mark.slow
 def test_an_undo_says_what_it_will_do_and_does_it(open_cli):
     cli = open_cli()
     cli.upload("--backup", "backup")
@@ -84,7 +84,6 @@ def test_an_undo_says_what_it_will_do_and_does_it(open_cli):
     assert (again.code, "Nothing is left to delete." in again.err) == (2, True)
 
 
-@pytest.mark.slow
 def test_an_undo_says_that_pending_rows_stay(open_cli, wait_for):
     cli = open_cli()
     handle = interrupted_upload(cli, wait_for)
@@ -94,7 +93,6 @@ def test_an_undo_says_that_pending_rows_stay(open_cli, wait_for):
     assert f"{pending} rows of the upload are pending." in result.err
 
 
-@pytest.mark.slow
 def test_latest_is_the_newest_run_that_the_command_can_resume(open_cli):
     cli = open_cli()
     away = cli.upload("--api-base", "http://127.0.0.1:9", "--patience", "0.2", "--json")
@@ -109,7 +107,6 @@ def test_latest_is_the_newest_run_that_the_command_can_resume(open_cli):
     assert cli.upload("--resume", "latest", "--json").json["run"] == away.json["run"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("command", ["confirm", "undo", "delete"])
 def test_the_embedded_simulator_is_said_to_start_without_files(open_cli, command):
     cli = open_cli()
@@ -120,7 +117,6 @@ def test_the_embedded_simulator_is_said_to_start_without_files(open_cli, command
     assert hint not in cli(command, "latest").err
 
 
-@pytest.mark.slow
 def test_a_row_that_stored_nothing_hides_no_earlier_upload(open_cli):
     cli = open_cli(many(TEA, rows=3))
     cli.upload("--backup", "backup")
@@ -173,7 +169,6 @@ def test_a_damaged_backup_is_named_as_the_cause(open_cli):
     assert cli.workspace.sim.content(TEA.env, "banner/0.png") == b"before"
 
 
-@pytest.mark.slow
 def test_a_confirmation_says_what_it_leaves_out_and_what_was_undone(open_cli, wait_for):
     cli = open_cli()
     handle = interrupted_upload(cli, wait_for)
@@ -270,7 +265,6 @@ def test_download_links_replace_no_other_file(open_cli, name):
     assert cli("links", "latest", "--download").code == 0  # its own file is replaced
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("fault", [{"errcode": 61004}, {"reset": Reset.BEFORE}], ids=["61004", "reset"])
 def test_an_outage_replaces_no_download_links(open_cli, fault):
     cli = open_cli()
@@ -284,7 +278,6 @@ def test_an_outage_replaces_no_download_links(open_cli, fault):
     assert (cli.folder / "downloads.csv").read_bytes() == before
 
 
-@pytest.mark.slow
 def test_what_is_missing_is_uploaded_again_by_the_suggested_command_with_the_backup(open_cli):
     cli = open_cli()
     cli.upload("--backup", "backup")
@@ -320,7 +313,6 @@ def age(cli, days):
         )
 
 
-@pytest.mark.slow
 def test_old_runs_are_pruned_and_those_that_others_need_stay(open_cli):
     cli = open_cli()
     for _ in range(3):
@@ -345,7 +337,6 @@ def test_old_runs_are_pruned_and_those_that_others_need_stay(open_cli):
     assert cli("prune", "--older-than", "soon").code == 2
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("earlier", "outcome"),
     [

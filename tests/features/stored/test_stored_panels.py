@@ -5,6 +5,8 @@ import pytest
 from tcb_ops.features.simulator import Fault
 from tcb_ops.features.stored.kinds import CONFIRM
 
+pytestmark = pytest.mark.integration
+
 
 def hidden(widget):
     return widget.layout.display == "none"
@@ -22,7 +24,6 @@ def unfold(panel):
     panel.settle()
 
 
-@pytest.mark.slow
 def test_an_upload_is_confirmed_by_a_click(open_lab, read, assert_complete):
     lab = open_lab()
     panel = lab.uploads()
@@ -39,7 +40,6 @@ def test_an_upload_is_confirmed_by_a_click(open_lab, read, assert_complete):
     assert not hidden(panel.stored.confirm)  # again, once the cause is fixed
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("action", ["undo", "delete"])
 def test_undo_and_delete_need_the_number_of_merchants(open_lab, read, action):
     lab = open_lab()
@@ -75,7 +75,6 @@ def test_undo_and_delete_need_the_number_of_merchants(open_lab, read, action):
     assert f"{done} by run {panel.run.id} on " in read(lab.reports(upload).monitor.head)
 
 
-@pytest.mark.slow
 def test_what_is_confirmed_and_undone_includes_the_retries(open_lab):
     lab = open_lab(faults=[Fault(path="banner/2.png", calls=((1, 1),), errcode=40097)])
     panel = uploaded(lab)
@@ -92,7 +91,6 @@ def test_what_is_confirmed_and_undone_includes_the_retries(open_lab):
     assert panel.run.counts == {"deleted": 30}
 
 
-@pytest.mark.slow
 def test_where_narrows_what_is_deleted(open_lab, read):
     lab = open_lab()
     uploaded(lab)

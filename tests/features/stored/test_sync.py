@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     OpenCli = Callable[..., CommandLine]
 
+pytestmark = pytest.mark.integration
+
 PACE = ("--backoff", "0.01")
 
 
@@ -60,7 +62,7 @@ def kill(cli, words, wait_for, when):
     with cli.process(*words) as process:
         wait_for(when)
         process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=60)
+        process.communicate(timeout=240)
     cli.workspace.sim.play([])
 
 
@@ -77,7 +79,6 @@ def test_only_what_is_new_or_changed_is_sent(open_cli, photos):
     assert cli.workspace.sim.stats["stored"] == 12
 
 
-@pytest.mark.slow
 def test_what_is_gone_is_listed_and_stays_until_it_is_to_be_deleted(open_cli, photos):
     cli = open_cli()
     sync(cli, "--path", "2026/{rel}")
@@ -94,7 +95,6 @@ def test_what_is_gone_is_listed_and_stays_until_it_is_to_be_deleted(open_cli, ph
     assert sync(cli, "--delete", "--path", "2026/{rel}")["gone"] == {"rows": 0, "run": None, "counts": {}}
 
 
-@pytest.mark.slow
 def test_only_what_sync_uploaded_last_from_the_folder_is_deleted(open_cli, photos):
     cli = open_cli()
     sync(cli)
@@ -110,7 +110,6 @@ def test_only_what_sync_uploaded_last_from_the_folder_is_deleted(open_cli, photo
     assert len(left) == 30 + 3 + 1
 
 
-@pytest.mark.slow
 def test_what_another_upload_has_put_there_since_it_looked_is_not_deleted(open_cli, photos):
     cli = open_cli()
     sync(cli)
@@ -130,7 +129,6 @@ def test_what_another_upload_has_put_there_since_it_looked_is_not_deleted(open_c
     assert stored(cli)["tea-1a2b3c", "menu/tea.json"] == md5((cli.folder / "files" / "0.bin").read_bytes())
 
 
-@pytest.mark.slow
 def test_what_somebody_else_has_put_there_is_not_deleted_with_confirm(open_cli, photos):
     cli = open_cli()
     sync(cli)
@@ -157,7 +155,6 @@ def test_excluded_files_and_environments_are_not_gone(open_cli, photos):
     assert ("tea-1a2b3c", "menu/tea.json") in stored(cli)
 
 
-@pytest.mark.slow
 def test_what_the_store_has_lost_is_sent_again_with_confirm(open_cli, photos):
     cli = open_cli()
     assert sync(cli, "--confirm")["counts"] == {"uploaded": 6}
@@ -234,7 +231,6 @@ def test_a_rehearsal_shows_what_would_be_sent_and_deleted(open_cli, photos):
     assert len(stored(cli)) == 6
 
 
-@pytest.mark.slow
 def test_a_renamed_file_is_not_deleted_before_it_is_there_again(open_cli, photos):
     cli = open_cli()
     sync(cli)
@@ -328,7 +324,6 @@ def test_a_file_or_a_missing_folder_is_refused(open_cli, photos):
     assert "there is no such file or folder" in missing.err
 
 
-@pytest.mark.slow
 def test_a_dry_run_with_confirm_asks_the_store_and_sends_nothing(open_cli, photos):
     cli = open_cli()
     sync(cli)
@@ -341,7 +336,6 @@ def test_a_dry_run_with_confirm_asks_the_store_and_sends_nothing(open_cli, photo
     assert sync(cli, "--confirm")["counts"]["uploaded"] == 1
 
 
-@pytest.mark.slow
 def test_a_deletion_that_failed_is_tried_again(open_cli, photos):
     cli = open_cli()
     sync(cli)
@@ -354,7 +348,6 @@ def test_a_deletion_that_failed_is_tried_again(open_cli, photos):
     assert paths(cli) == {"banner.svg"}
 
 
-@pytest.mark.slow
 def test_a_comparison_without_an_answer_is_no_success(open_cli, photos):
     cli = open_cli()
     sync(cli)

@@ -19,15 +19,18 @@ from tcb_ops.features.stored.api import undo_scope
 from tcb_ops.model import Merchant
 from tcb_ops.runs.limits import RunLimits
 
+pytestmark = pytest.mark.integration
+
 OTHER = "1" * 32
 
 
 @pytest.mark.kill
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("count", "rows"), [(10, 40), pytest.param(100, 20, marks=[pytest.mark.soak, pytest.mark.timeout(900)])]
+    ("count", "rows", "kills"),
+    [(5, 40, 1), pytest.param(100, 20, 3, marks=[pytest.mark.soak, pytest.mark.timeout(900)])],
 )
-def test_a_round_trip_that_is_killed_at_each_step_loses_nothing(open_workspace, tmp_path, count, rows):
+def test_a_round_trip_that_is_killed_at_each_step_loses_nothing(open_workspace, tmp_path, count, rows, kills):
     envs = [Merchant(f"wx{n:02d}", f"商户 {n}", f"env-{n:02d}") for n in range(count)]
     workspace = open_workspace(many(*envs, rows=rows), merchants=envs, store=tmp_path / "store")
     for merchant in envs:
@@ -46,7 +49,9 @@ def test_a_round_trip_that_is_killed_at_each_step_loses_nothing(open_workspace, 
     root = ["--root", str(workspace.folder / "files"), "--backup", str(tmp_path / "backup")]
     for words in (["upload", str(workspace.list), *root], ["confirm", "--content"], ["undo"]):
         killed = 0
-        while (code := _run_and_kill([*words, *settings, *slow], workspace, killed < 3)) == -signal.SIGKILL:
+        while (
+            code := _run_and_kill([*words, *settings, *slow], workspace, killed < kills)
+        ) == -signal.SIGKILL:
             killed += 1
         assert code == 0, words
     assert stored(workspace) == before
@@ -68,7 +73,6 @@ def _run_and_kill(words, workspace, kill):
         return process.wait()
 
 
-@pytest.mark.slow
 def test_an_undo_brings_back_every_byte(open_workspace, tmp_path):
     workspace = open_workspace(many(TEA, BOOKS, rows=6), store=tmp_path / "store")
     for n in range(3):
@@ -163,7 +167,6 @@ def test_without_a_backup_what_may_be_somebody_elses_stays(open_workspace):
     assert list(stored(workspace)) == [(TEA.env, "banner/1.png")]
 
 
-@pytest.mark.slow
 def test_what_a_retry_stored_without_an_answer_is_undone(open_workspace, tmp_path):
     workspace = open_workspace(
         many(TEA, rows=2), [Fault(step=FaultStep.LINK, path="banner/1.png", errcode=-501007)]
@@ -247,7 +250,6 @@ def test_a_second_undo_leaves_what_came_after_the_first(open_workspace, tmp_path
     assert set(stored(workspace).values()) == set(ours.values())
 
 
-@pytest.mark.slow
 def test_a_run_that_sent_nothing_keeps_no_upload_from_being_undone(open_workspace, tmp_path):
     workspace = open_workspace(many(TEA, rows=2), store=tmp_path / "store")
     workspace.sim.put(TEA.env, "banner/0.png", b"before")
@@ -284,7 +286,6 @@ def test_a_file_that_another_run_stored_in_between_cannot_be_undone(open_workspa
     assert undo(workspace, first.id).counts == {"not_undoable": 1}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage",
     ["UPDATE rows SET outcome = 'vanished' WHERE run = 1", "UPDATE runs SET kind = 'zorp' WHERE number = 1"],

@@ -10,6 +10,8 @@ from workspace import BOOKS, TEA, many
 
 from tcb_ops.features.simulator import Fault
 
+pytestmark = pytest.mark.integration
+
 ROWS = many(TEA, BOOKS, rows=4)
 ILL = Fault(env=BOOKS.env, path="banner/2.png", errcode=40097)
 
@@ -37,7 +39,6 @@ def rows_of(file):
 # --- with its retries -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_final_joins_a_run_with_its_retries(open_cli):
     cli = open_cli(ROWS, [Fault(env=BOOKS.env, path="banner/2.png", calls=((1, 1),), errcode=40097)])
     first = cli.upload("--json")
@@ -119,7 +120,6 @@ def test_into_writes_how_rows_ended_beside_them(open_cli, workbook):
     assert column(cli.folder / "给王芳.xlsx", "E")[0] == "result SIMULATED 演练"
 
 
-@pytest.mark.slow
 def test_into_with_final_shows_what_retries_have_fixed(open_cli, workbook):
     cli = open_cli(ROWS, [Fault(env=BOOKS.env, path="banner/2.png", calls=((1, 1),), errcode=40097)])
     assert cli("upload", workbook.name, "--root", "files").code == 1

@@ -1,0 +1,129 @@
+"""Results as DataFrames, and as short tables in notebooks. Only this module loads pandas, when it is needed.
+
+Times in frames are naive, in the time zone that `attrs["timezone"]` names: `to_excel` refuses times with a zone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from importlib import import_module
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tcb_ops.i18n import Lang, Text, ngettext
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LINES = 12
+"""Lines shown per table; the others are counted."""
+TIMES = {"tcb_started_at", "tcb_ended_at", "expires_at", "at"}
+INTS = {
+    "tcb_line", "tcb_errcode", "tcb_http_status", "tcb_attempts", "tcb_bytes", "errcode", "rows", "succeeded",
+    "not_succeeded", "pending", "ended", "line", "http_status", "daily_limit", "used", "remain",
+}  # fmt: skip
+"""Columns of our own that are not text."""
+_DTYPES = dict.fromkeys(INTS, "Int64") | dict.fromkeys(("seconds", "rate"), "Float64")
+_YES_OR_NO = dict.fromkeys(
+    ("default", "left", "works", "token", "permission", "cloud", "known", "new"), "boolean"
+)
+
+
+class Lines(NamedTuple):
+    """A result as a table: what it is, the names of its columns, and its lines, `total` in number."""
+
+    caption: Text
+    names: Sequence[str]
+    lines: Iterable[Sequence[Any]]
+    total: int
+    headers: Sequence[str] = ()
+    """Columns of a list, before our own."""
+
+
+class Tabular:
+    """A result that is a table: `frame` returns it as a DataFrame, a notebook shows its first lines."""
+
+    __slots__ = ()
+
+    def _table(self, lang: Lang) -> Lines:
+        raise NotImplementedError
+
+    def frame(self) -> pd.DataFrame:
+        """Return the table as a DataFrame: texts (string, in the settings' language), numbers (Int64), yes or no (boolean)."""
+        lang = settings_lang()
+        table = self._table(lang)
+        return frame_of(table.names, table.lines, lang, headers=table.headers, dtypes=_YES_OR_NO)
+
+    def _repr_html_(self) -> str:
+        lang = settings_lang()
+        caption, names, lines, total, headers = self._table(lang)
+        rows = "".join(_row(line, "td", lang) for line in islice(lines, LINES))
+        more = ngettext("… and {n:,} more line", "… and {n:,} more lines", total - LINES).of(lang)
+        return (
+            f"<div><p>{escape(caption.of(lang))}</p><table><thead>{_row((*headers, *names), 'th', lang)}</thead>"
+            f"<tbody>{rows}</tbody></table>{f'<p>{more}</p>' if total > LINES else ''}</div>"
+        )
+
+
+def _row(cells: Iterable[Any], tag: str, lang: Lang) -> str:
+    texts = (cell.of(lang) if isinstance(cell, Text) else "" if cell is None else str(cell) for cell in cells)
+    start, end = f'<{tag} style="text-align:left;vertical-align:top">', f"</{tag}>"
+    return f"<tr>{''.join(f'{start}{escape(text)}{end}' for text in texts)}</tr>"
+
+
+def settings_lang() -> Lang:
+    """Return the language of the settings; by name, because they stand above what has tables, such as an InputError."""
+    settings = import_module("tcb_ops.settings")
+    try:
+        lang: Lang = settings.default_settings().lang
+    except import_module("tcb_ops.errors").TcbOpsError:
+        return Lang.EN
+    return lang
+
+
+def frame_of(
+    names: Sequence[str], lines: Iterable[Sequence[Any]], lang: Lang = Lang.EN, **options: Any
+) -> pd.DataFrame:
+    """Return a frame of lines, whose Texts are in this language; `options` are those of `frame_of_columns`."""
+    texts = ([cell.of(lang) if isinstance(cell, Text) else cell for cell in line] for line in lines)
+    columns = list(zip(*texts, strict=True)) or [()] * (len(names) + len(options.get("headers", ())))
+    return frame_of_columns(names, columns, **options)
+
+
+def frame_of_columns(
+    names: Sequence[str],
+    columns: Iterable[Sequence[Any]],
+    timezone: str = "",
+    headers: Sequence[str] = (),
+    dtypes: Mapping[str, str] = {},
+) -> pd.DataFrame:
+    """Return a frame of our own columns, after those of a list, as text. By position: a list may have duplicate headers.
+
+    `timezone`: of times, which are Unix seconds. `dtypes`: of further columns that are not text.
+    """
+    import numpy as np
+    import pandas as pd
+
+    def array(name: str, column: Sequence[Any]) -> Any:
+        if name in TIMES and timezone:
+            times = np.array(column, "float64")
+            seconds = np.floor(np.nan_to_num(times))
+            microseconds = seconds * 1e6 + np.round((np.nan_to_num(times) - seconds) * 1e6)
+            moments = microseconds.astype("datetime64[us]")
+            moments[np.isnan(times)] = np.datetime64("NaT")
+            index = pd.DatetimeIndex(moments, tz="UTC")
+            return index.tz_convert(timezone).tz_localize(None)
+        if name == "day":
+            return pd.DatetimeIndex(list(column), dtype="datetime64[s]")
+        kind: Any = dtypes.get(name) or _DTYPES.get(name, "string")
+        stored = "object" if kind in {"string", "boolean"} else "float64"
+        return pd.array(np.array(column, stored), dtype=kind)
+
+    kinds = (*[""] * len(headers), *names)
+    arrays = (array(name, column) for name, column in zip(kinds, columns, strict=True))
+    frame = pd.DataFrame(dict(enumerate(arrays)))
+    frame.columns = pd.Index([*headers, *names], dtype="object" if headers else None)
+    if timezone:
+        frame.attrs["timezone"] = timezone
+    return frame

@@ -1,0 +1,475 @@
+"""Why rows did not succeed, or an environment is not ready: one truth table from facts to a verdict. Pure.
+
+`single_calls` gathers the facts; `why`, `merchants check`, the audit, `doctor` and `explain` show what follows from them.
+verdicts.csv has the causes: who must act, which facts prove one, the codes that suggest it, and its texts.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from functools import cache
+from typing import Any
+
+from tcb_ops.details import DetailCode, as_detail
+from tcb_ops.errcodes import all_reasons, catalogue_lines, errcode, store_code
+from tcb_ops.i18n import Bilingual, Lang, Text, _, as_clauses, as_list
+from tcb_ops.model import Merchant, Owner, Reason
+from tcb_ops.secrets import redact
+from tcb_ops.wechat.responses import AuthorizerInfo, CloudEnvironment, Quota, ReceivedRequest
+
+NORMAL, HALTED, NOT_LISTED = "NORMAL", "HALTED", "not_listed"
+NO_TOKENS = "no_tokens"
+"""In place of a reason: the token source has no token for any merchant."""
+VERDICTS = "verdicts"
+"""The name under which a run keeps its verdicts among its settings."""
+SKEWED = 300
+"""Clock difference in seconds that makes links and tokens expire early: links last about 15 minutes."""
+_PLATFORM_CODES = frozenset({"61004", "61005", "61006", "40125", "61011"})
+
+
+class Actor(StrEnum):
+    """Who must act."""
+
+    YOU = "you"
+    MERCHANT = "merchant"
+    ADMINISTRATOR = "administrator"
+    """Of the third-party platform, on open.weixin.qq.com."""
+    WECHAT = "wechat"
+    NOBODY = "nobody"
+    """It passes by itself."""
+
+    @property
+    def label(self) -> Text:
+        """The actor in a few words."""
+        return _ACTORS[self]
+
+
+_ACTORS = {
+    Actor.YOU: _("you"),
+    Actor.MERCHANT: _("the merchant"),
+    Actor.ADMINISTRATOR: _("your platform's administrator"),
+    Actor.WECHAT: _("WeChat"),
+    Actor.NOBODY: _("nobody, it passes"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Issue:
+    """A question that was not answered as asked: the code that stands for the reason, and its texts."""
+
+    code: str
+    """An errcode, or one of our own: `no_token`, `dead_token`, `no_answer` …"""
+    meaning: Text
+    action: Text
+    errmsg: str = ""
+    """As sent by the platform."""
+
+    @property
+    def errcode(self) -> int | None:
+        """The code as a number, if it is an errcode."""
+        return int(self.code) if self.code.lstrip("-").isdigit() else None
+
+    def as_dict(self, lang: Lang) -> dict[str, Any]:
+        """Return all fields, for JSON and data frames."""
+        return {
+            "code": self.code,
+            "errcode": self.errcode,
+            "meaning": self.meaning.of(lang),
+            "action": self.action.of(lang),
+            "errmsg": self.errmsg,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What WeChat answered about an account, and about a call; None for what was not asked."""
+
+    environments: tuple[CloudEnvironment, ...] | Issue | None = None
+    quota: Quota | Issue | None = None
+    """Of the link interface, today."""
+    info: AuthorizerInfo | Issue | None = None
+    request: ReceivedRequest | Issue | None = None
+    """What the platform received in the call of a row."""
+    clock: float | None = None
+    """Seconds that the platform's clock is ahead of this machine's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What is known about a merchant's environment, and how its rows ended."""
+
+    merchant: Merchant
+    answers: Answers = field(default_factory=Answers)
+    code: str = ""
+    """A code as in errcodes.csv; empty where no row is asked about."""
+    about_component: bool = False
+    """Whether the code is about the component token."""
+    errmsg: str = ""
+    rid: str = ""
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
+    """The status of environments that other accounts list."""
+    appids: Mapping[str, Collection[str]] = field(default_factory=dict)
+    """By environment, the appids that have it in the merchants file."""
+    proxied: bool = False
+    """Whether calls go through a proxy of this machine's environment."""
+
+    @property
+    def own(self) -> bool:
+        """Whether the environment is the platform's own."""
+        return self.merchant.owner is Owner.PLATFORM
+
+    @property
+    def listed(self) -> Mapping[str, str] | None:
+        """The status of the environments that the account lists; None if it does not answer."""
+        environments = self.answers.environments
+        if environments is None or isinstance(environments, Issue):
+            return None
+        return {environment.env: environment.status for environment in environments}
+
+    def has_others(self, env: str) -> bool:
+        """Return whether the merchants file has an environment for other merchants."""
+        return bool(set(self.appids.get(env, ())) - {self.merchant.appid})
+
+    @property
+    def status(self) -> str:
+        """The environment's status, as the account or another one is told; empty if nobody lists it."""
+        own = (self.listed or {}).get(self.merchant.env, "")
+        return own or ("" if self.listed is None else self.elsewhere.get(self.merchant.env, ""))
+
+
+def appids_by_env(merchants: Iterable[Merchant]) -> Mapping[str, Collection[str]]:
+    """Return for each environment of the merchants file the appids that have a line with it."""
+    appids: defaultdict[str, set[str]] = defaultdict(set)
+    for line in merchants:
+        appids[line.env].add(line.appid)
+    return appids
+
+
+def cause_of(facts: Facts) -> str:
+    """Return the cause that the facts show, by its name in verdicts.csv; empty if nothing is wrong.
+
+    `now` is what getenvinfo answers, `rows` the code of the rows; both suggest a cause (verdicts.csv). The first line that
+    fits is the answer.
+
+    =========================================================  ==================
+    facts                                                      cause
+    =========================================================  ==================
+    now: no such host; the proxy fails; no TLS; no answer      name_not_resolved, proxy, no_tls, unreachable
+    now: 61004 …, through a proxy                              ip_of_proxy
+    now: 61004 …, 61005 …, no token for anybody                itself
+    now fails, and quota/get says 76022                        token_wrong_kind
+    it lists environments of another merchant only             token_of_another
+    rows or now: a refused token or an expired link, and the
+    clocks differ by more than five minutes                    clock
+    the platform's own: its token is refused, its set missing  component_token
+    the platform's own: its calls are used up                  component_quota
+    authorizer_info says 61003                                 revoked
+    61003, but authorizer_info knows the merchant              other_platform, passed if now works
+    set 49 waits for confirmation                              set_unconfirmed
+    set 49 is not granted                                      set_missing
+    a set is missing, but it is granted and now works          passed
+    a set is missing, but it is granted                        set_unpublished
+    a set is missing, neither info nor quota answers           permission_unclear
+    the environment is HALTED                                  halted
+    it has another status, but not NORMAL                      unavailable
+    no calls are left today                                    quota_used
+    rows failed, it is not listed, and also another merchant's env_of_another
+    it is not listed                                           env_gone
+    rows: 45009, and calls are left; -501005 …, and NORMAL     passed
+    rows: -601012 …, and it is listed as NORMAL                env_refused
+    rows: a token, a set or 云开发 was missing, and now works  passed
+    now: WeChat is busy                                        wechat_fails
+    rows: something else                                       what rows suggest
+    now: something else                                        what now suggests
+    =========================================================  ==================
+    """
+    answers, listed, status = facts.answers, facts.listed, facts.status
+    failed = answers.environments if isinstance(answers.environments, Issue) else None
+    now, info, quota = failed.code if failed else "", answers.info, answers.quota
+    works = listed is not None
+    presumed_now = presumed(now) if now else ""
+    rows = presumed(facts.code) if facts.code else presumed_now
+    missing = rows == "set_missing" or presumed_now == "set_missing"
+    known = info if isinstance(info, AuthorizerInfo) and not facts.own else None
+    left = quota.left if isinstance(quota, Quota) else None
+    fault = as_detail(failed.meaning).code if failed and now == Reason.NO_ANSWER else None
+    early = {"token_stale", "link_expired", "clock"} & {rows, presumed_now}
+    absent = works and not status
+    table = (
+        ("name_not_resolved", fault is DetailCode.NO_SUCH_HOST),
+        ("proxy", fault is DetailCode.PROXY),
+        ("no_tls", fault is DetailCode.NO_TLS),
+        ("unreachable", fault is not None),
+        ("ip_of_proxy", presumed_now == "ip_not_registered" and facts.proxied),
+        (presumed_now, now in _PLATFORM_CODES or now == NO_TOKENS),
+        ("token_wrong_kind", not works and isinstance(quota, Issue) and quota.code == "76022"),
+        ("token_of_another", absent and bool(listed) and all(map(facts.has_others, listed or ()))),
+        ("clock", bool(early) and abs(answers.clock or 0) > SKEWED),
+        ("component_token", facts.own and (missing or presumed_now in {"token_stale", "revoked"})),
+        ("component_token", facts.about_component and rows == "token_stale" and not works),
+        ("component_quota", (facts.own or facts.about_component) and (left == 0 or rows == "quota_used")),
+        ("revoked", isinstance(info, Issue) and info.code == "61003" and not facts.own),
+        ("passed", rows == "revoked" and works),
+        ("other_platform", rows == "revoked" and known is not None),
+        ("set_unconfirmed", known is not None and known.may_upload and known.unconfirmed and not works),
+        ("set_missing", known is not None and not known.may_upload),
+        ("passed", missing and works and known is not None),
+        ("set_unpublished", missing and known is not None),
+        ("permission_unclear", missing and not isinstance(quota, Quota)),
+        ("halted", status == HALTED),
+        ("unavailable", status not in {"", NORMAL}),
+        ("quota_used", left == 0),
+        ("env_of_another", absent and bool(facts.code) and facts.has_others(facts.merchant.env)),
+        ("env_gone", absent),
+        ("passed", rows == "quota_used" and left is not None),
+        (
+            "passed",
+            works and rows in {"halted", "unavailable", "ip_not_registered", "ticket", "token_source"},
+        ),
+        ("env_refused", works and rows == "env_gone"),
+        ("passed", works and rows in {"token_stale", "no_token", "no_cloud", "unreachable", "wechat_busy"}),
+        ("wechat_fails", presumed_now == "wechat_busy"),
+        (rows, True),
+    )
+    return next(cause for cause, fits in table if fits)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Why, on what evidence, and who must do what."""
+
+    cause: str
+    """Its name in verdicts.csv."""
+    code: str
+    """The code under which rows are counted, or that stands for the cause."""
+    who: Actor
+    meaning: Text
+    action: Text
+    merchant: Merchant
+    """The line that was asked about."""
+    evidence: tuple[Text, ...] = ()
+    not_asked: tuple[Text, ...] = ()
+    """What would prove it and could not be asked, each with the reason; without any, the cause is proven."""
+    message: Text | None = None
+    """What to tell the merchant, where the merchant must act."""
+    errmsg: str = ""
+
+    @property
+    def proven(self) -> bool:
+        """Whether the facts that decide the cause were all told."""
+        return not self.not_asked
+
+    @property
+    def who_acts(self) -> Text:
+        """Who must act; `probably` without proof."""
+        return self.who.label if self.proven else _("probably {who}", who=self.who.label)
+
+    def lines(self, most: int | None = None) -> list[Text]:
+        """Return the evidence, at most so many lines of it, and without proof why there is none."""
+        if self.proven:
+            return list(self.evidence[:most])
+        return [*self.evidence[:most], _("Not proven: {reasons}", reasons=as_clauses(self.not_asked))]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what a ledger keeps: the code, whom it is about, and the lines in both languages."""
+        asked = self.merchant
+        about = {"appid": asked.appid, "name": asked.name, "env": asked.env, "owner": str(asked.owner)}
+        lines = {name: [[t.en, t.zh] for t in getattr(self, name)] for name in ("evidence", "not_asked")}
+        return {"cause": self.cause, "code": self.code, "errmsg": self.errmsg, "merchant": about} | lines
+
+    def as_dict(self, lang: Lang) -> dict[str, Any]:
+        """Return all fields, for JSON and data frames."""
+        return Issue(self.code, self.meaning, self.action, self.errmsg).as_dict(lang) | {
+            "cause": self.cause,
+            "who": str(self.who),
+            "proven": self.proven,
+            "evidence": [line.of(lang) for line in self.evidence],
+            "not_asked": [line.of(lang) for line in self.not_asked],
+            "message": self.message.of(lang) if self.message else None,
+        }
+
+
+def verdict_of(facts: Facts) -> Verdict | None:
+    """Return the verdict that the facts lead to; None if nothing is wrong."""
+    name = cause_of(facts)
+    if not name:
+        return None
+    cause, environments = _causes()[name], facts.answers.environments
+    issue = environments if isinstance(environments, Issue) else None
+    code = facts.code or name
+    if not facts.code and (issue is not None or cause.codes):
+        told = issue is not None and (presumed(issue.code) == name or not cause.codes)
+        code = issue.code if issue is not None and told else cause.codes[0]
+    return _verdict(cause, code, facts, issue if issue is not None and issue.code == code else None)
+
+
+def read_verdict(line: Mapping[str, Any]) -> Verdict | None:
+    """Return a verdict as a ledger keeps it; None for one of a cause that is not known here."""
+    cause = _causes().get(line["cause"])
+    if cause is None:
+        return None
+    facts = Facts(
+        merchant=Merchant(**line["merchant"] | {"owner": Owner(line["merchant"]["owner"])}),
+        code=line["code"],
+        errmsg=line["errmsg"],
+    )
+    evidence, not_asked = (
+        tuple(Bilingual(*pair) for pair in line[name]) for name in ("evidence", "not_asked")
+    )
+    return replace(_verdict(cause, line["code"], facts, None), evidence=evidence, not_asked=not_asked)
+
+
+def presumed_verdict(code: str, owner: Owner = Owner.MERCHANT) -> Verdict:
+    """Return what a code alone suggests, without a question to WeChat."""
+    facts = Facts(merchant=Merchant("", "", "", owner=owner), code=code)
+    return _verdict(_causes()[presumed(code)], code, facts, None)
+
+
+def presumed(code: str) -> str:
+    """Return the cause that a code suggests."""
+    causes = _cause_by_code()
+    return causes.get(code) or causes.get(code.removesuffix(" (component)"), "unknown")
+
+
+@dataclass(frozen=True, slots=True)
+class _Cause:
+    name: str
+    who: Actor
+    proof: tuple[str, ...]
+    """Names of the answers that prove it; `never`: no interface tells."""
+    codes: tuple[str, ...]
+    meaning: Text
+    action: Text
+    message: Text
+
+
+@cache
+def _causes() -> Mapping[str, _Cause]:
+    def text(line: Mapping[str, str], name: str) -> Text:
+        return Bilingual(line[f"{name}_en"], line[f"{name}_zh"])
+
+    return {
+        line["cause"]: _Cause(
+            line["cause"],
+            Actor(line["who"]),
+            tuple(line["proof"].split()),
+            tuple(code.replace("_(", " (") for code in line["codes"].split()),
+            *(text(line, name) for name in ("meaning", "action", "message")),
+        )
+        for line in catalogue_lines("verdicts.csv")
+    }
+
+
+@cache
+def _cause_by_code() -> Mapping[str, str]:
+    return {code: cause.name for cause in _causes().values() for code in cause.codes}
+
+
+def _verdict(cause: _Cause, code: str, facts: Facts, issue: Issue | None) -> Verdict:
+    owner = Owner.PLATFORM if facts.own or facts.about_component else Owner.MERCHANT
+    who = Actor.ADMINISTRATOR if facts.own and cause.who is Actor.MERCHANT else cause.who
+    values = {
+        "appid": facts.merchant.appid or "–",
+        "merchant": redact(facts.merchant.name) or "–",
+        "env": facts.merchant.env or "–",
+    }
+    catalogued = issue or _catalogued(code, owner)
+
+    def filled(text: Text, other: Text | None = None) -> Text:
+        if not text.en:
+            return other or text
+        return Bilingual(text.en.format_map(values), text.zh.format_map(values))
+
+    return Verdict(
+        cause.name,
+        code,
+        who,
+        filled(cause.meaning, catalogued.meaning),
+        filled(cause.action, catalogued.action),
+        facts.merchant,
+        tuple(_evidence(cause, facts))[:3],
+        tuple(_missing_proof(cause, facts)),
+        filled(cause.message) if who is Actor.MERCHANT and cause.message.en else None,
+        facts.errmsg or (issue.errmsg if issue else ""),
+    )
+
+
+def _catalogued(code: str, owner: Owner) -> Issue:
+    number = code.removesuffix(" (component)")
+    if number.lstrip("-").isdigit():
+        entry = errcode(int(number), owner)
+        return Issue(code, entry.meaning, entry.action)
+    texts = all_reasons().get(code) or store_code(code)
+    return Issue(code, texts.meaning, texts.action)
+
+
+# --- evidence ---------------------------------------------------------------------------------------------------------
+
+_ASKED = {
+    "environments": "tcb/getenvinfo",
+    "quota": "openapi/quota/get",
+    "info": "api_get_authorizer_info",
+    "request": "openapi/rid/get",
+}
+"""The interfaces that answer the questions, by the fields of Answers."""
+
+
+def _evidence(cause: _Cause, facts: Facts) -> Iterator[Text]:
+    """Yield what was answered, a line each: first what proves the cause."""
+    if "never" in cause.proof and facts.errmsg:
+        yield _("errmsg: {errmsg}, rid: {rid}", errmsg=facts.errmsg, rid=facts.rid or "–")
+    first = ("request",) if "never" in cause.proof else ()
+    for name in dict.fromkeys((*cause.proof, *first, "environments", "info", "quota", "request")):
+        answer = getattr(facts.answers, name, None)
+        if answer is None or (isinstance(answer, Issue) and answer.errcode is None):
+            continue
+        if name not in cause.proof and (name == "quota" or (name == "request" and isinstance(answer, Issue))):
+            continue
+        said = clock_text(answer) if name == "clock" else _said(answer, facts)
+        yield said if name == "clock" else _("{interface}: {said}", interface=_ASKED[name], said=said)
+
+
+def _said(answer: object, facts: Facts) -> Text:
+    env = facts.merchant.env
+    match answer:
+        case Issue(errcode=None):
+            return answer.meaning
+        case Issue():
+            return _("{code}, {meaning}", code=answer.code, meaning=answer.errmsg or answer.meaning)
+        case Quota(left=None):
+            return _("no daily limit is told")
+        case Quota():
+            return _("{left:,} of {limit:,} link calls left", left=answer.left, limit=answer.daily_limit)
+        case AuthorizerInfo(may_upload=False):
+            return _("permission set 49 is not granted")
+        case AuthorizerInfo():
+            waits = _("permission set 49 is granted and waits for confirmation")
+            return waits if answer.unconfirmed else _("permission set 49 is granted")
+        case ReceivedRequest():
+            return answer.text
+        case _ if not facts.status:
+            return _("lists {listed}, not {env}", listed=as_list(facts.listed or ["–"], 3), env=env)
+        case _:
+            return _("{env} is {status}", env=env, status=facts.status)
+
+
+def clock_text(offset: float) -> Text:
+    """Say how far this machine's clock is from the target's, which is `offset` seconds ahead of it."""
+    if offset > 0:
+        return _("this machine's clock is {seconds:,.0f} s behind the target's", seconds=offset)
+    return _("this machine's clock is {seconds:,.0f} s ahead of the target's", seconds=-offset)
+
+
+def _missing_proof(cause: _Cause, facts: Facts) -> Iterator[Text]:
+    """Yield what would prove the cause and was not told, with the reason."""
+    for name in cause.proof:
+        answer = getattr(facts.answers, name, None)
+        if name == "never":
+            yield _("no interface tells this")
+        elif answer is None and not (name == "info" and facts.own):
+            yield _("{interface} was not asked", interface=_ASKED.get(name, name))
+        elif isinstance(answer, Issue) and name != "environments" and answer.code not in {"61003", "76022"}:
+            yield _("{interface}: {said}", interface=_ASKED[name], said=_said(answer, facts))

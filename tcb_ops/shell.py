@@ -1,0 +1,44 @@
+"""Commands as this machine's shell reads them: POSIX shells, or PowerShell and cmd on Windows."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Sequence
+
+WINDOWS = os.name == "nt"
+
+_PLAIN = re.compile(r"[\w.:/\\+=-]+", re.ASCII)
+"""Words that neither PowerShell nor cmd changes: a comma, a brace or an @ means something to one of them."""
+
+
+def quote(word: str, *, windows: bool = WINDOWS) -> str:
+    """Quote one word of a command.
+
+    ===========  ===============================================================
+    POSIX        as `shlex.quote`
+    Windows      in double quotes, which PowerShell and cmd both read; backslashes
+                 double before a quote only
+    ===========  ===============================================================
+    """
+    if not windows:
+        return shlex.quote(word)
+    if _PLAIN.fullmatch(word):
+        return word
+    escaped = re.sub(r'(\\*)"', r'\1\1\\"', word)
+    return '"' + re.sub(r"(\\+)$", r"\1\1", escaped) + '"'
+
+
+def join(words: Sequence[str]) -> str:
+    """Compose a command that can be pasted."""
+    return " ".join(map(quote, words))
+
+
+def split(command: str, *, windows: bool = WINDOWS) -> list[str]:
+    r"""Split a command into words. Raises ValueError if its quotes do not match. On Windows a `\` is part of a path."""
+    lexer = shlex.shlex(command, posix=True)
+    lexer.whitespace_split, lexer.commenters = True, ""
+    if windows:
+        lexer.escape = ""
+    return list(lexer)

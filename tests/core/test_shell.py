@@ -1,0 +1,81 @@
+"""How commands are quoted and split for POSIX shells, and for PowerShell and cmd."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from tables import table
+
+from tcb_ops import resources, shell
+
+
+@table(
+    "word, posix, windows",
+    {
+        "plain": ("list.csv", "list.csv", "list.csv"),
+        "path": (r"C:\lists\a.csv", r"'C:\lists\a.csv'", r"C:\lists\a.csv"),
+        "blank": ("my list.csv", "'my list.csv'", '"my list.csv"'),
+        "chinese": ("清单.csv", "清单.csv", '"清单.csv"'),
+        "empty": ("", "''", '""'),
+        "ends-in-a-backslash": ("C:\\my lists\\", r"'C:\my lists\'", r'"C:\my lists\\"'),
+        "quote": ('a"b', "'a\"b'", r'"a\"b"'),
+        "backslash-and-quote": ('a\\"b', "'a\\\"b'", r'"a\\\"b"'),
+        "comma-that-powershell-splits-at": ("a,b", "a,b", '"a,b"'),
+        "ampersand": ("a&b", "'a&b'", '"a&b"'),
+    },
+)
+def test_a_word_is_quoted_for_the_shell_of_the_machine(word, posix, windows):
+    assert shell.quote(word, windows=True) == windows
+    quoted = shell.quote(word, windows=False)
+    assert shell.split(quoted, windows=False) == [word]
+    if word.isascii():
+        assert quoted == posix
+
+
+@table(
+    "windows, command, words",
+    {
+        "backslashes-are-paths": (True, r"C:\bin\token.exe --for wx1", [r"C:\bin\token.exe", "--for", "wx1"]),
+        "quoted-path": (True, r'"C:\my bin\token.exe" wx1', [r"C:\my bin\token.exe", "wx1"]),
+        "posix-escape": (False, r"/opt/my\ bin/token wx1", ["/opt/my bin/token", "wx1"]),
+        "hash-is-no-comment": (False, "token #1", ["token", "#1"]),
+    },
+)
+def test_a_command_is_split_as_the_machine_writes_paths(windows, command, words):
+    assert shell.split(command, windows=windows) == words
+
+
+@pytest.mark.parametrize("windows", [False, True])
+def test_quotes_that_do_not_match_are_an_error(windows):
+    with pytest.raises(ValueError, match="quotation"):
+        shell.split('token "wx1', windows=windows)
+
+
+def test_who_else_may_read_a_file_and_what_restricts_it(tmp_path):
+    file = tmp_path / "tokens of the shop.csv"
+    file.touch(mode=0o600)
+    assert not resources.others_may_read(file, windows=False)
+    file.chmod(0o640)
+    assert resources.others_may_read(file, windows=False)
+    subprocess.run(shell.split(resources.restricting(file, windows=False)), check=True)
+    assert not resources.others_may_read(file, windows=False)
+    assert resources.others_may_read(file, windows=True)  # outside this user's profile
+    assert not resources.others_may_read(Path.home() / "tokens.csv", windows=True)
+    assert resources.restricting(file, windows=True).startswith("icacls ")
+
+
+@table(
+    "winerror, message",
+    {
+        "open-in-excel": (32, "another program, such as Excel, is using it: close it there"),
+        "locked": (33, "another program, such as Excel, is using it: close it there"),
+        "name": (123, "Windows does not allow such a name"),
+        "long-name": (206, "the name is too long"),
+        "access-denied": (5, "no permission"),
+        "not-on-windows": (None, "no permission"),
+    },
+)
+def test_windows_own_code_says_more_than_errno(winerror, message):
+    error = PermissionError(13, "")
+    error.winerror = winerror
+    assert resources.system_reason(error).en == message

@@ -1,0 +1,106 @@
+"""init --practice: a folder that is a rehearsal, whose simulator keeps what was uploaded between commands."""
+
+import csv
+import io
+from pathlib import Path
+
+import openpyxl
+import pytest
+
+import tcb_ops as tcb
+from tcb_ops.cli.main import run
+from tcb_ops.features.simulator.sample import MERCHANTS, PRACTICE
+from tcb_ops.settings import load_settings
+
+UPLOAD = ("upload", "paths.csv", "--root", "files", "--json")
+
+
+@pytest.fixture
+def practice(tmp_path, monkeypatch, capsys):
+    """A command line in a practice folder, with a clean environment of its own."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words):
+        code = run([*words, "--lang", "en"])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    assert call("init", "--practice", ".")[0] == 0
+    return call
+
+
+def counts(run_name="latest", kind=None):
+    opened = (
+        tcb.open_run(run_name)
+        if kind is None
+        else max((each for each in tcb.runs() if each.record.kind == kind), key=lambda each: each.id)
+    )
+    return {str(outcome): rows for outcome, rows in opened.outcomes.items()}
+
+
+def test_a_practice_folder_has_everything_and_uploads_only_to_the_simulator(practice):
+    files = {str(file) for file in Path().rglob("*") if file.is_file()}
+    assert {"merchants.csv", "paths.csv", "paths.xlsx", "tokens.csv", "faults.toml", "tcb-ops.toml"} < files
+    assert Path("tokens.csv").stat().st_mode & 0o077 == 0
+    sheet = openpyxl.load_workbook("paths.xlsx").active
+    listed = list(csv.reader(io.StringIO(Path("paths.csv").read_text(encoding="utf-8"))))
+    assert [[cell.value for cell in row] for row in sheet] == listed
+    code, out, err = practice(*UPLOAD)
+    assert code == 1
+    assert '"target": "simulator"' in out
+    assert err.startswith("SIMULATED http://127.0.0.1:")
+    assert counts() == {"uploaded": 3, "refused": 3}
+
+
+def test_the_practice_merchants_are_some_of_the_samples():
+    some, every = (
+        [line.rstrip() for line in (folder / "merchants.csv").read_text(encoding="utf-8").splitlines()]
+        for folder in (PRACTICE, MERCHANTS.parent)
+    )
+    assert set(some) <= set(every)
+
+
+@pytest.mark.slow
+def test_what_one_command_uploads_the_next_ones_find(practice):
+    Path("faults.toml").write_text("", "utf-8")
+    assert practice(*UPLOAD)[0] == 0
+    assert practice("confirm", "--content")[0] == 0
+    assert counts(kind="confirm") == {"present": 6}
+    assert practice("undo")[0] == 0
+    assert counts(kind="undo") == {"deleted": 6}
+    assert practice("sync", "files", "--to", "all", "--confirm")[0] == 0
+    assert practice("init", "--practice", ".", "--fresh")[0] == 0
+    assert practice("confirm", "latest")[0] == 1
+    assert counts(kind="confirm") == {"absent": 4, "unknown": 2}  # the fault plan is back, too
+
+
+def test_files_of_somebody_are_named_and_nothing_is_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("merchants.csv").write_text("mine\n", "utf-8")
+    for words in ((), ("--fresh",)):
+        assert run(["init", "--practice", ".", *words, "--lang", "en"]) == 2
+        assert "merchants.csv: already there, and not overwritten" in capsys.readouterr().err
+        assert [file.name for file in tmp_path.iterdir()] == ["merchants.csv"]
+
+
+def test_fresh_keeps_what_was_changed_and_touches_no_live_folder(practice):
+    Path("faults.toml").write_text("# mine\n", "utf-8")
+    Path("tcb-ops.db").write_text("a ledger", "utf-8")
+    tokens = Path("tokens.csv").read_bytes()
+    assert practice("init", "--practice", ".", "--fresh")[0] == 0
+    assert Path("faults.toml").read_bytes() == (PRACTICE / "faults.toml").read_bytes()
+    assert Path("faults.toml.old").read_text(encoding="utf-8") == "# mine\n"
+    assert Path("tcb-ops.db").read_text(encoding="utf-8") == "a ledger"
+    assert Path("tokens.csv").read_bytes() == tokens
+    settings = Path("tcb-ops.toml")
+    settings.write_text(settings.read_text(encoding="utf-8").replace('target = "simulator"', ""), "utf-8")
+    Path("store").mkdir()
+    code, _, err = practice("init", "--practice", ".", "--fresh")
+    assert code == 2
+    assert "no rehearsal" in err
+    assert Path("store").is_dir()
+    assert load_settings().run_target == "https://api.weixin.qq.com"
+
+
+def test_fresh_without_practice_is_refused(practice):
+    assert practice("init", ".", "--fresh")[0] == 2

@@ -1,0 +1,218 @@
+"""`why` as it is typed: what it is asked about, how much it asks, and what it must not do."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+
+import pytest
+from token_server import COMPONENT, SECRETS
+from workspace import QUICK, write_csv
+
+import tcb_ops as tcb
+from tcb_ops.cli.main import run as run_command
+from tcb_ops.features.simulator import EnvStatus, Fault, FaultStep, SimulatedAccount, SimulatedEnvironment
+from tcb_ops.features.why import api
+from tcb_ops.model import Merchant
+from tcb_ops.runs import single_calls
+from tcb_ops.runs.verdicts import Issue
+
+TEA = Merchant("wxtea", "茶语小铺", "tea-1")
+BOOKS = Merchant("wxbooks", "城南书店", "books-1")
+NO_SET = SimulatedAccount("wxtea", permissions=(18,))
+
+
+@pytest.fixture
+def typed(capsys):
+    def command(*words):
+        capsys.readouterr()
+        code = run_command(words)
+        result = capsys.readouterr()
+        assert "Internal error" not in result.err, result.err
+        assert not [secret for secret in SECRETS if secret in result.out + result.err]
+        return code, result.out, result.err
+
+    return command
+
+
+def failed_run(server, lines):
+    write_csv(server.file, ("appid", "name", "env"), ((one.appid, one.name, one.env) for one in lines))
+    rows = ((one.env, one.appid, "a.png") for one in lines)
+    write_csv(server.folder / "list.csv", ("env", "appid", "path"), rows)
+    batch = tcb.read_paths(server.folder / "list.csv", server.file)
+    limits = replace(QUICK, attempts=1)
+    return tcb.links(batch, out=server.folder / "links.csv", settings=server.settings, limits=limits)
+
+
+def test_a_run_is_asked_about_by_cause_and_its_report_shows_who_must_act(open_token_server, typed):
+    server = open_token_server([TEA, BOOKS], accounts=[NO_SET])
+    run = failed_run(server, [TEA, BOOKS])
+    before = run.export("before")
+    code, out, err = typed("why")
+    assert code == 1
+    assert err.splitlines()[0] == f"SIMULATED {server.sim.base} · tcb-ops.toml"
+    assert "61007 · 1 row · 茶语小铺" in out
+    assert "→ the merchant: Ask the merchant to authorize again" in out
+    assert "api_get_authorizer_info: permission set 49 is not granted" in out
+    assert "Text for the merchant: 茶语小铺: please authorize us again" in out
+    assert out.endswith("1 cause. Who must act: the merchant.\n")
+    page = (run.export("after") / "report.html").read_text(encoding="utf-8")
+    assert "Who must act" in page
+    assert "please authorize us again" in page
+    assert tcb.verify(before, settings=server.settings).good
+    assert list(run.why().frame()["who"]) == ["merchant"]
+
+
+@pytest.mark.parametrize("subject", ["茶语小铺", "wxtea", "tea-1", "latest:2"])
+def test_a_merchant_an_environment_or_a_row_is_asked_about(open_token_server, typed, subject):
+    server = open_token_server([TEA, BOOKS], accounts=[NO_SET])
+    failed_run(server, [TEA, BOOKS])
+    code, out, _ = typed("why", subject, "--json")
+    (cause,) = json.loads(out)["causes"]
+    assert (code, cause["code"], cause["who"], cause["proven"]) == (1, "61007", "merchant", True)
+    assert cause["message"].startswith("茶语小铺")
+
+
+def test_where_nothing_is_wrong_it_is_said(open_token_server, typed):
+    server = open_token_server([TEA])
+    failed_run(server, [TEA])
+    assert typed("why", "tea-1")[:2] == (0, "Nothing is wrong.\n")
+    assert typed("why")[:2] == (0, "Nothing is wrong.\n")
+
+
+def test_two_hits_and_none_are_refused_and_nothing_is_asked(open_token_server, typed):
+    twin = Merchant("wxtwin", "茶语小铺", "twin-1")
+    server = open_token_server([TEA, twin])
+    failed_run(server, [TEA, twin])
+    before = server.sim.stats
+    code, _, err = typed("why", "茶语小铺")
+    assert (code, "茶语小铺 (wxtea)" in err, "茶语小铺 (wxtwin)" in err) == (2, True, True)
+    code, _, err = typed("why", "nobody")
+    assert (code, "no run, environment, appid or merchant's name" in err) == (2, True)
+    code, _, err = typed("why", "latest:99")
+    assert (code, "no line 99" in err) == (2, True)
+    assert server.sim.stats == before
+
+
+def test_a_run_of_a_simulator_is_not_asked_about_at_the_live_platform(open_token_server, typed):
+    server = open_token_server([TEA], accounts=[NO_SET])
+    run = failed_run(server, [TEA])
+    code, out, err = typed("why", run.id, "--target", "https://api.weixin.qq.com")
+    assert (code, out, f"--target {server.sim.base}" in err) == (2, "", True)
+    live = replace(server.settings, api_base="https://api.weixin.qq.com")
+    with pytest.raises(tcb.UsageError, match="was sent to"):
+        run.with_settings(live).why()
+
+
+def test_what_is_handed_on_has_no_names_tokens_or_links(open_token_server, typed):
+    server = open_token_server([TEA], [Fault(appid="*", errcode=-12345, errmsg="what is this")])
+    failed_run(server, [TEA])
+    assert typed("why", "--record", "record.json")[0] == 1
+    text = (server.folder / "record.json").read_text(encoding="utf-8")
+    (cause,) = json.loads(text)["causes"]
+    assert (cause["errcode"], cause["errmsg"], cause["who"]) == (-12345, "what is this", "wechat")
+    assert cause["received"]["interface"] == "/tcb/uploadfile"
+    assert cause["received"]["token"] is True
+    assert cause["received"]["fields"] == ["env", "path"]
+    assert cause["fault"] == {"env": "*", "errcode": -12345, "errmsg": "what is this"}
+    assert not [secret for secret in (*SECRETS, "茶语小铺") if secret in text]
+    code, _, err = typed("why", "--record", "record.json")
+    assert (code, "already exists" in err) == (2, True)
+
+
+RIDS = {
+    "old": ({"ended_at": 1.0}, "old_rid", 0),
+    "missing": ({"rid": ""}, "no_rid", 0),
+    "unknown to the platform": ({"rid": "11111111-22222222-33333333"}, "76001", 1),
+}
+
+
+@pytest.mark.parametrize(("change", "code", "calls"), RIDS.values(), ids=RIDS)
+def test_a_rid_that_cannot_be_looked_up_is_said(open_token_server, change, code, calls):
+    server = open_token_server([TEA], [Fault(appid="*", errcode=-12345)])
+    run = failed_run(server, [TEA])
+    ((record,), _count) = run.page(code="-12345")
+    end = replace(record.end, **change)
+    sample = api.Sample(TEA, (TEA.name,), "-12345", end, 1)
+    (diagnosis,) = api.diagnose(None, [sample], [TEA], server.settings)
+    assert isinstance(diagnosis.answers.request, Issue)
+    assert (diagnosis.answers.request.code, server.sim.stats["rid"]) == (code, calls)
+    assert not diagnosis.verdict.proven
+
+
+def test_a_rid_of_another_account_is_refused_by_the_platform(open_token_server):
+    server = open_token_server([TEA, BOOKS], [Fault(appid="*", errcode=-12345)])
+    run = failed_run(server, [TEA, BOOKS])
+    records, _count = run.page(code="-12345")
+    ends = {record.row.env: record.end for record in records}
+    sample = api.Sample(TEA, (TEA.name,), "-12345", ends["books-1"], 1)
+    (diagnosis,) = api.diagnose(None, [sample], [TEA], server.settings)
+    assert diagnosis.answers.request.code == "76003"
+
+
+def test_a_token_source_that_refuses_is_ours(open_token_server, typed):
+    server = open_token_server([TEA])
+    failed_run(server, [TEA])
+    hangs = replace(server.settings.tokens, source="command", command=("false",))
+    settings = replace(server.settings, tokens=hangs)
+    diagnoses = tcb_why("tea-1", settings)
+    assert [(each.verdict.cause, each.verdict.who) for each in diagnoses] == [("no_token", "you")]
+
+
+def tcb_why(subject, settings, **options):
+    return api.why(subject, settings=settings, **options)
+
+
+def fleet(open_token_server, **options):
+    """400 merchants: five causes of 30 each, one of 20, the others are well."""
+    lines = [Merchant(f"wx{n:03}", f"商户{n:03}号", f"env-{n:03}") for n in range(400)]
+    appids = [line.appid for line in lines]
+    accounts = [
+        *(SimulatedAccount(appid, permissions=(18,)) for appid in appids[:30]),
+        *(SimulatedAccount(appid, cloud=False) for appid in appids[30:60]),
+        *(SimulatedAccount(appid, revoked=True) for appid in appids[60:90]),
+        *(SimulatedAccount(appid, daily_limit=5, used=5) for appid in appids[90:120]),
+    ]
+    halted = [SimulatedEnvironment(f"env-{n:03}", EnvStatus.HALTED) for n in range(120, 150)]
+    faults = [
+        *(Fault(appid=appid, errcode=-12345) for appid in appids[150:170]),
+        *(
+            Fault(appid="*", step=step, delay=0.05)
+            for step in (FaultStep.ENV_INFO, FaultStep.QUOTA, FaultStep.AUTHORIZER_INFO, FaultStep.RID)
+        ),
+    ]
+    server = open_token_server(lines, faults, accounts=accounts, environments=halted, **options)
+    return server, failed_run(server, lines)
+
+
+@pytest.mark.slow
+def test_400_merchants_with_six_causes_are_one_screen_in_a_few_calls(open_token_server, typed):
+    server, run = fleet(open_token_server)
+    before, began = server.sim.stats, time.monotonic()
+    code, out, _ = typed("why")
+    took = time.monotonic() - began
+    asked = server.sim.stats - before
+    assert code == 1
+    assert out.endswith("nobody, it passes, WeChat.\n") or "6 causes" in out
+    assert "30 rows · 商户000号, 商户001号, 商户002号 and 27 more" in out
+    assert len(out.splitlines()) <= 50
+    assert sum(asked[step] for step in ("env_info", "quota", "authorizer_info", "rid")) <= 6 * 5
+    assert asked["rid"] <= 6
+    # Six samples at a time, at most five calls of 50 ms each; the rest is a wide margin for a busy machine.
+    assert took < 5
+    every = run.why(every=True)
+    assert {(each.verdict.code, len(each.sample.names)) for each in every} == {
+        *((code, 30) for code in ("61007", "85088", "61003", "45009", "-501005")),
+        ("-12345", 20),
+    }
+
+
+def test_the_quota_of_the_questions_is_never_exceeded(open_token_server):
+    limited = [replace(NO_SET, question_limit=2), SimulatedAccount(COMPONENT.appid, question_limit=2)]
+    server = open_token_server([TEA, BOOKS], accounts=limited)
+    run = failed_run(server, [TEA, BOOKS])
+    run.why()
+    assert server.sim.stats["quota:45009"] == server.sim.stats["rid:45009"] == 0
+    assert server.sim.stats["quota"] <= 2
+    assert single_calls.MOST_CALLS == 5
