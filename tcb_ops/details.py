@@ -49,6 +49,10 @@ class DetailCode(DetailCodes):
         "the ledger's database does not respond, so another process may take over the run: this process stops, and "
         "unfinished rows stay pending. Check the database and the network."
     )
+    NOT_LISTENING = _(
+        "nothing listens on {address}: start `tcb-ops simulate --port {port}`, or choose another target, such as "
+        "`simulator`, the embedded one."
+    )
     OUTAGE = _("{last} The run stops, because no host could be reached for {seconds:g} s.")
     PLATFORM = _("errcode {errcode} ({errmsg}) affects every merchant.")
     TOKEN_SOURCE = _(
@@ -220,6 +224,7 @@ class DetailCode(DetailCodes):
     PATH_BEGINS = _("the path begins with {path}")
     PATH_MASKED = _("the path contains •••: a report masked a token there")
     PATH_SLASHES = _("the path contains //")
+    PATH_ENDS = _("the path ends with /, as a folder's does")
     PATH_DOTS = _("the path has a {segment} segment")
     MEDIA_TYPE = _("this is not a media type (type/subtype)")
     ENV_EMPTY = _("the environment is empty")

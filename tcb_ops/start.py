@@ -11,6 +11,7 @@ from inspect import cleandoc, unwrap
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypedDict
+from urllib.parse import urlsplit
 
 from tcb_ops.arguments import checked
 from tcb_ops.errors import (
@@ -67,15 +68,25 @@ def settings_for(options: TargetOptions, run: object = None) -> Settings:
 
 @contextmanager
 def opened_target(settings: Settings, merchants: Callable[[], Iterable[Merchant]]) -> Iterator[Settings]:
-    """Start the embedded simulator if it is the target; yield the settings for it, else the settings unchanged.
+    """Start the embedded simulator if it is the target; yield the settings for it, else those that know what listens.
 
     `merchants`: called for those that the embedded simulator serves. Raises MissingFeatureError without a simulator.
     """
     if not settings.target or settings.api_base != NOT_STARTED:
-        yield settings
+        yield identified(settings)
         return
     with provided("simulator")(settings, merchants) as opened:
         yield opened
+
+
+def identified(settings: Settings) -> Settings:
+    """Return the settings with what listens at their target, which an http address is asked once."""
+    from tcb_ops.runs.loop import submit_coroutine
+    from tcb_ops.wechat.handshake import listener_at
+
+    if settings.listener is not None or settings.target or urlsplit(settings.api_base).scheme != "http":
+        return settings
+    return replace(settings, listener=submit_coroutine(listener_at(settings.api_base)).result())
 
 
 def limits_for(options: ResumeOptions) -> RunLimits:
@@ -283,6 +294,7 @@ def start_run(
         )
     # An unreadable source is reported before anything is planned. The simulator, once started, has its own.
     source = tokens or (open_source(settings) if settings.api_base != NOT_STARTED else None)
+    settings = identified(settings)
     ledger = Ledger(settings.ledger)
     work = work_of(ledger)
     if work.kind.writes_links and dest is not None:

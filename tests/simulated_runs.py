@@ -45,7 +45,7 @@ from tcb_ops.errcodes import Decision, Scope, errcode, store_code
 from tcb_ops.errors import InterruptedRunError, LedgerError, StoppedError, TransportError, TransportFault
 from tcb_ops.features.simulator.signing import bucket_of
 from tcb_ops.kinds import kind_named
-from tcb_ops.model import Outcome, Owner, Row, RowEnd
+from tcb_ops.model import Listener, Outcome, Owner, Row, RowEnd
 from tcb_ops.runs.calls import RunContext
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.limits import BREAKER_ROWS, RunLimits
@@ -323,7 +323,7 @@ def _ledger() -> WatchedLedger:
 
 @cache
 def settings() -> Settings:
-    return Settings(api_base=BASE)
+    return Settings(api_base=BASE, listener=Listener.SIMULATOR)
 
 
 def play(scenario: Scenario) -> Counter[str]:

@@ -16,7 +16,7 @@ from tcb_ops.errcodes import Decision, errcode
 from tcb_ops.errors import CanaryError, LedgerError, OutageError, TokenError, TokenSourceError, TransportError
 from tcb_ops.i18n import NOTHING, Text, _, ngettext
 from tcb_ops.kinds import load
-from tcb_ops.model import Outcome, Reason, Row, RowEnd, Secret
+from tcb_ops.model import Listener, Outcome, Reason, Row, RowEnd, Secret
 from tcb_ops.runs.calls import CallContext, Calls, RunContext, SomeEnds
 from tcb_ops.runs.limits import Outage, after_canary, after_no_token
 from tcb_ops.runs.links_file import LinksFile
@@ -26,7 +26,15 @@ from tcb_ops.runs.outcome_handler import OutcomeHandler, closed_end
 from tcb_ops.runs.progress import Progress, RateEstimator
 from tcb_ops.runs.records import EarlierUpload, EnvRecord, Usage
 from tcb_ops.runs.scheduler import AppState, Lane, LaneRegistry, Scheduler, Task
-from tcb_ops.runs.stop_errors import NO_COMPONENT, interrupted, no_tokens, stopped, unreachable
+from tcb_ops.runs.stop_errors import (
+    NO_COMPONENT,
+    interrupted,
+    no_tokens,
+    not_listening,
+    refused_here,
+    stopped,
+    unreachable,
+)
 from tcb_ops.runs.writer import LedgerWriter
 from tcb_ops.wechat.call_policy import ARGUMENT_ERRORS, NextStep, backoff_wait
 from tcb_ops.wechat.tokens import Token
@@ -447,6 +455,11 @@ class Engine:
 
     def _note_unreachable(self, met: Text) -> None:
         now, begins = self._clock(), self._outage.since is None
+        listener = self._context.settings.listener
+        has_answered = self._calls.last_answer > float("-inf") or listener not in {None, Listener.NOTHING}
+        if not has_answered and refused_here(met):  # nobody is about to start what never ran
+            self._stop(not_listening(self._context.settings.api_base))
+            return
         self._outage_met = met
         self._outage.suspect(now, self._limits)
         if begins or now - self._shown >= SHOW_EVERY:
@@ -500,7 +513,7 @@ class Engine:
 
     def _delay(self, now: float) -> Text | None:
         if self._outage.since is not None:
-            return unreachable(self._run.target, self._limits.patience)
+            return unreachable(self._run, self._limits.patience)
         if self._source_error is not None:
             seconds, error = f"{self._limits.patience:g}", self._source_error
             return _("{source_error} Trying again for {seconds} s", source_error=error, seconds=seconds)

@@ -227,6 +227,12 @@ class Ledger(LedgerReader):
         with self.writing() as connection:
             _set(connection, run.number, report=report)
 
+    def note_settings(self, run: RunRecord, settings: dict[str, Any]) -> RunRecord:
+        """Record settings of a run in place of its own; return the run with them."""
+        with self.writing() as connection:
+            _set(connection, run.number, settings=run_values(replace(run, settings=settings))["settings"])
+        return self.run(run.id)
+
     def note_undelivered(self, run: RunRecord, receivers: Iterable[str]) -> None:
         """Record to which receivers an audit's message has not been delivered."""
         with self.writing() as connection:

@@ -18,7 +18,7 @@ from tcb_ops.i18n import Text, _, as_lines, as_list, as_sentences
 from tcb_ops.kinds import Kind
 from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.merchants import Merchants
-from tcb_ops.model import Merchant, Outcome, Owner, Row
+from tcb_ops.model import Listener, Merchant, Outcome, Owner, Row
 from tcb_ops.runs.ledger import Ledger, taken
 from tcb_ops.runs.links_file import check_columns
 from tcb_ops.runs.list_kinds import UPLOAD
@@ -100,7 +100,7 @@ def plan(
                 _("run {id} cannot be resumed: it was undone, or its files were deleted.", id=run.id),
                 _("Upload its list again with --new-run."),
             )
-        return _resumed(ledger, _named_run(run, work, settings), work)
+        return _resumed(ledger, _named_run(run, work, settings), work, settings)
     if not new_run:
         _refuse_another_root(ledger, work, settings)
     unfinished = _same_work(ledger, work, settings, now)
@@ -118,7 +118,7 @@ def plan(
             )
         )
     if unfinished and choice is not Choice.NEW:
-        return _resumed(ledger, unfinished, work)
+        return _resumed(ledger, unfinished, work, settings)
     new_id = new_run_id(ledger, datetime.fromtimestamp(now, settings.zone))
     own = work.kind.options_of(new_id, work.options, work.parent)
     new = NewRun(
@@ -135,6 +135,7 @@ def plan(
             "etag": settings.etag,
             "tokens": settings.tokens.source,
             "timezone": settings.timezone,
+            "listener": settings.listener or "",
             **options,
             **own,
         },
@@ -160,8 +161,16 @@ def new_run_id(ledger: LedgerReader, start: datetime, digits: Callable[[], str] 
     return new_id
 
 
-def _resumed(ledger: Ledger, run: RunRecord, work: RunSpec) -> Planned:
+def _resumed(ledger: Ledger, run: RunRecord, work: RunSpec, settings: Settings) -> Planned:
     _refuse_other_options(run, work)
+    recorded, listener = run.settings.get("listener", ""), settings.listener or ""
+    if recorded == Listener.NOTHING:  # so nothing was sent
+        run = ledger.note_settings(run, {**run.settings, "listener": listener})
+    elif listener not in {recorded, Listener.NOTHING}:
+        wrong = _("run {id} went to a simulator, and what listens on {target} now is none.")
+        if settings.simulated:
+            wrong = _("run {id} did not go to a simulator, and what listens on {target} now is one.")
+        raise UsageError(wrong.format(id=run.id, target=run.target), _("--new-run starts another run."))
     ledger.check(run)
     return Planned(run, resumed=True)
 

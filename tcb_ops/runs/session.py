@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tcb_ops.errors import CanaryError, InterruptedRunError, LedgerError, TcbOpsError
 from tcb_ops.i18n import _, as_lines, ngettext
-from tcb_ops.model import Outcome, RowEnd, target_label
+from tcb_ops.model import Outcome, RowEnd
 from tcb_ops.resources import exhausted
 from tcb_ops.runs.calls import RunContext, Runner
 from tcb_ops.runs.engine import Engine
@@ -203,7 +203,7 @@ class RunSession:
 
 def _with_next(error: TcbOpsError, run: RunRecord, settings: Settings) -> TcbOpsError:
     """Add to an error that stopped a run its id, its target, and the command that resumes it."""
-    target = target_label(run.target, settings.api_base)
+    target = settings.target_label
     lines: list[object] = [error.text]
     if isinstance(error, CanaryError):
         lines += [_("To see why:"), quoted(of_run(settings, run, "errcodes"))]

@@ -268,6 +268,8 @@ class Platform:
         if not self._accounts.is_authorizer(appid):
             return 61003
         account = self._accounts.account(appid)
+        waits = {"confirm_info": {"need_confirm": 1, "already_confirm": 0}}
+        confirmation = waits if account.unconfirmed else {}
         return {
             "authorizer_info": {
                 "nick_name": account.name,
@@ -280,11 +282,7 @@ class Platform:
             "authorization_info": {
                 "authorizer_appid": appid,
                 "func_info": [
-                    {
-                        "funcscope_category": {"id": number},
-                        "confirm_info": {"need_confirm": int(account.unconfirmed), "already_confirm": 0},
-                    }
-                    for number in account.permissions
+                    {"funcscope_category": {"id": number}} | confirmation for number in account.permissions
                 ],
             },
         }

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tcb_ops.errors import StoppedError, UsageError, check_value
 from tcb_ops.frames import INTS, LINES, TIMES, frame_of, frame_of_columns
 from tcb_ops.i18n import Lang, Text, _, as_list
-from tcb_ops.model import Outcome, is_simulated
+from tcb_ops.model import Outcome
 from tcb_ops.reports.explanations import ERRCODE, change_lines
 from tcb_ops.reports.formats.charts import Drawing, ErrcodeMatrix, axis_format
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, result_batches
@@ -259,7 +259,7 @@ def run_html(summary: RunSummary, settings: Settings) -> str:
     run, counts = summary.run, summary.counts
     sentence = run.kind.verdict(counts, finished=run.finished_at is not None)
     groups = [group for group in summary.codes if group.code != Outcome.PENDING]
-    simulated = is_simulated(run.target)
+    simulated = run.simulated
     changed_by = change_lines(summary.changed_by, settings.zone)
     card = _macros(settings.lang).run_card
     return str(card(run, run.kind.label, sentence, counts, groups, simulated, changed_by))
