@@ -82,7 +82,7 @@ class Clock:
         return f"{moment}.{milliseconds:03d}{offset}"
 
 
-class Batch(NamedTuple):
+class ResultColumns(NamedTuple):
     """Some rows of a run, by columns."""
 
     stored: list[Sequence[Any]]
@@ -101,7 +101,7 @@ def result_batches(
     *,
     size: int = _BATCH,
     with_cells: bool = True,
-) -> Iterator[Batch]:
+) -> Iterator[ResultColumns]:
     """Yield a run's rows with these outcomes (None: all) in the order of the list. Raises LedgerDamagedError."""
     if isinstance(reader, LedgerReader):
         records: Iterator[Any] = chain.from_iterable(reader.records(run, outcomes))
@@ -144,7 +144,7 @@ def _as_stored(record: RowRecord) -> tuple[Any, ...]:
 
 def _by_column(
     records: Sequence[Any], environments: Mapping[Any, Any], lang: Lang, *, with_cells: bool
-) -> Batch:
+) -> ResultColumns:
     stored: list[Sequence[Any]] = list(zip(*records, strict=True))
     (
         outcomes, reasons, details, errcodes, errmsgs, rids, statuses, store_codes, attempts, sent, md5s, file_ids, started,
@@ -174,7 +174,7 @@ def _by_column(
         started,
         ended,
     ]
-    return Batch(stored, cells, values)
+    return ResultColumns(stored, cells, values)
 
 
 def _redacted(texts: Sequence[str]) -> Sequence[str]:
@@ -270,7 +270,7 @@ class RowTexts:
         plain = _as_texts(row)
         return self._mask(plain), plain
 
-    def _rows(self, batch: Batch, times: list[list[int | None]]) -> list[tuple[Any, ...]]:
+    def _rows(self, batch: ResultColumns, times: list[list[int | None]]) -> list[tuple[Any, ...]]:
         """Return the cells of each row."""
         values = [*batch.results[:-2], *([*map(self._iso, column)] for column in times)]
         for column in _TEXTS:
@@ -303,7 +303,7 @@ def _milliseconds(times: Iterable[float | None]) -> list[int | None]:
     return [None if moment is None else round(moment * 1000) for moment in times]
 
 
-def _digested(batch: Batch, times: list[list[int | None]]) -> list[tuple[Any, ...]]:
+def _digested(batch: ResultColumns, times: list[list[int | None]]) -> list[tuple[Any, ...]]:
     """Return the rows' part of the digest's input."""
     _run, lines, _number, paths, files, sizes, _mtime, _cells, outcomes, reasons, details, *ends = (
         batch.stored
