@@ -315,7 +315,6 @@ def settings_file(config: str | Path | None = None) -> Path:
 
 
 def _named_by(config: str | Path | None) -> str:
-    """Return the option or variable that names the settings file; "" if it is only found."""
     return "--config" if config is not None else CONFIG if os.environ.get(CONFIG) else ""
 
 

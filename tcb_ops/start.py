@@ -34,7 +34,6 @@ from tcb_ops.settings import NOT_STARTED, Settings, default_settings, with_targe
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tcb_ops.features.cluster.client import Cluster
     from tcb_ops.lists.merchants import Merchants
     from tcb_ops.lists.paths import TextRows
     from tcb_ops.runs.ledger import Ledger
@@ -263,15 +262,14 @@ def start_run(
     options: StartOptions,
     *,
     out: str | Path | None,
-    cluster: Cluster | None = None,
+    cluster: str | None = None,
     skip_unchanged: bool = False,
     canary: int = 0,
 ) -> RunHandle:
     """Plan the run, or find the unfinished one to resume, and start to work on it.
 
     `out`: the file of the links, else the folder that the caller will export to; until it has, the run counts as
-    unfinished. `cluster`: workers of Dask that share the work: `local:N` processes, a scheduler's URL, or a
-    `distributed.Client`. The embedded simulator runs until the work on the run ends. Raises UsageError, LedgerError.
+    unfinished. `cluster`: workers of Dask that share the work: `local:N` processes, or a scheduler's URL. The embedded simulator runs until the work on the run ends. Raises UsageError, LedgerError.
     """
     from tcb_ops.runs.calls import RunContext
     from tcb_ops.runs.ledger import Ledger, taken
@@ -311,7 +309,7 @@ def start_run(
             out=dest,
             options=asdict(limits)
             | {"skip_unchanged": skip_unchanged, "canary": canary}
-            | ({"cluster": cluster} if isinstance(cluster, str) else {}),
+            | ({"cluster": cluster} if cluster is not None else {}),
             note=options.get("note", ""),
             new_run=new_run,
             resume=resume or "",

@@ -163,11 +163,7 @@ class Console:
         return self.err.status(f"{text.of(self.lang)}…") if self.is_watched else nullcontext()
 
     def follow(self, progress: Iterator[Progress], total: int) -> None:
-        """Show a run's progress until it ends: a bar on a terminal, otherwise a line every few seconds if it has changed.
-
-        The session's messages are printed once, even with --quiet.
-        """
-        progress = self._with_messages(progress)
+        """Show a run's progress until it ends: a bar on a terminal, otherwise a line every few seconds if it has changed."""
         if self.progress_as_json:
             for now in progress:
                 self.err.print(json.dumps({"progress": now.to_json(self.lang)}))
@@ -178,14 +174,6 @@ class Console:
             self._bar(progress, total)
         else:
             self._lines(progress)
-
-    def _with_messages(self, progress: Iterator[Progress]) -> Iterator[Progress]:
-        printed = 0
-        for now in progress:
-            for message in now.messages[printed:]:
-                self.warn(message)
-            printed = len(now.messages)
-            yield now
 
     def _bar(self, progress: Iterator[Progress], total: int) -> None:
         from rich.progress import BarColumn, TextColumn

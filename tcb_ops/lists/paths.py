@@ -90,7 +90,6 @@ _Check: TypeAlias = "Callable[[str], tuple[Text, Text] | None]"
 
 
 def _control_problem(value: str, code: DetailCode = DetailCode.VALUE_CONTROL) -> tuple[Text, Text] | None:
-    """Return (problem, fix) of a value with a control character; None without one."""
     match = _CONTROL.search(value)
     if match is None:
         return None

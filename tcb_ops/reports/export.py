@@ -36,7 +36,6 @@ from tcb_ops.reports.run_views import RunReader
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.resources import make_folder, sync_to_disk, system_reason
 from tcb_ops.runs.ledger import Ledger
-from tcb_ops.runs.loop import fewer_collections
 from tcb_ops.runs.next_commands import of_run, quoted
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import RunRecord
@@ -108,7 +107,7 @@ def export(
         with ExitStack() as stack:
             stack.callback(shutil.rmtree, part, ignore_errors=True)
             part.mkdir()
-            with fewer_collections(), (reader or ledger).snapshot() as snapshot:
+            with (reader or ledger).snapshot() as snapshot:
                 content = _write(snapshot, snapshot.run(run.id), part, settings, now)
             if (pdf or settings.report.pdf) and (warning := add_pdf(part / PAGE, part / PDF)) is not None:
                 _warn(warning, settings)

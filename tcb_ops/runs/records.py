@@ -285,7 +285,7 @@ def read_end(record: Any) -> RowEnd:
 def read_env(record: Any) -> EnvRecord:
     """Return the environment of a record. Raises ValueError for a damaged record."""
     _, number, env, appid, merchant, owner, has_left = record
-    return EnvRecord(number, env, appid, merchant, Owner(owner), has_left)
+    return EnvRecord(number, env, appid, merchant, Owner(owner), bool(has_left))
 
 
 def read_cells(value: str) -> tuple[str, ...]:

@@ -53,10 +53,8 @@ class RunSession:
             )
             self._links.open(context.may_discard)
             # Links that are missing from the part file, or have expired, are requested again.
-            linked = self._ledger.rows(self._run, outcomes=frozenset({Outcome.LINKED}))
-            self._ledger.reopen(
-                self._run, self._links.lost((r.row.line for r in linked), self._context.runtime.now())
-            )
+            linked = self._ledger.linked(self._run)
+            self._ledger.reopen(self._run, self._links.lost(linked, self._context.runtime.now()))
         done = self._ledger.counts(self._run)
         self.done_before = sum(rows for outcome, rows in done.items() if outcome is not Outcome.PENDING)
         """Number of rows that earlier sessions had done."""

@@ -86,7 +86,6 @@ class Simulator:
         clock: Callable[[], float] = time.time,
         link_lifetime: int = 900,
         record: bool = False,
-        raw_urls: bool = False,
         component: Component | None = None,
         component_appid: str = "",
         accounts: Sequence[SimulatedAccount] = (),
@@ -112,7 +111,7 @@ class Simulator:
         self.refresh_token = self._accounts.refresh_token
         self.drop_refresh_token = self._accounts.drop_refresh_token
         self.new_ticket, self.set_status = self._accounts.new_ticket, self._accounts.set_status
-        self._platform = Platform(self._state, self._accounts, self._store, link_lifetime, raw_urls=raw_urls)
+        self._platform = Platform(self._state, self._accounts, self._store, link_lifetime)
         self._platform.base = self.base
         self._store_directory = store
         self._thread: threading.Thread | None = None
@@ -270,7 +269,6 @@ def _reset(http: web.BaseRequest) -> web.Response:
 
 
 def _cut_short(http: web.BaseRequest, response: Response) -> web.Response:
-    """Send the first part of a response and close."""
     transport: asyncio.Transport | None = http.transport
     if transport is not None:
         body = response.body if isinstance(response.body, bytes) else b""

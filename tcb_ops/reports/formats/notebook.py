@@ -25,7 +25,6 @@ from tcb_ops.reports.run_views import RunReader
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.resources import replacing, system_reason
 from tcb_ops.runs.links_file import LINK_COLUMNS
-from tcb_ops.runs.loop import fewer_collections
 from tcb_ops.runs.next_commands import install
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import RunRecord
@@ -81,12 +80,11 @@ def results_frame(
     own = [names[number] for number in in_order if number >= of_list]
     parts = [frame_of_columns(own, [()] * len(in_order), settings.timezone, headers)]
     batches = result_batches(reader, run, settings.lang, outcomes, size=_GROUP, with_cells=bool(headers))
-    with fewer_collections():
-        for batch in batches:
-            cells = list(zip(*batch.cells, strict=True)) if headers else [()] * of_list
-            every_column = [*cells, *batch.results]
-            values = [every_column[number] for number in in_order]
-            parts.append(frame_of_columns(own, values, settings.timezone, headers))
+    for batch in batches:
+        cells = list(zip(*batch.cells, strict=True)) if headers else [()] * of_list
+        every_column = [*cells, *batch.results]
+        values = [every_column[number] for number in in_order]
+        parts.append(frame_of_columns(own, values, settings.timezone, headers))
     return pd.concat(parts, ignore_index=True).iloc[:, [in_order.index(number) for number in chosen]]
 
 
