@@ -42,7 +42,6 @@ from tcb_ops.start import (
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tcb_ops.features.cluster.client import Cluster
     from tcb_ops.lists.batch import Batch, OnBad
     from tcb_ops.lists.merchants import Merchants
     from tcb_ops.lists.paths import TextRows
@@ -178,7 +177,7 @@ def start_upload(
     backup: str | Path | None = None,
     canary: int = 0,
     report: str | Path | None = None,
-    cluster: Cluster | None = None,
+    cluster: str | None = None,
     **options: Unpack[StartOptions],
 ) -> RunHandle:
     """Start an upload of the batch's files, each with its own link, or resume the unfinished one of the same list.
@@ -221,7 +220,7 @@ def start_retry(
     *,
     codes: Sequence[str | int] = (),
     out: str | Path | None = None,
-    cluster: Cluster | None = None,
+    cluster: str | None = None,
     **options: Unpack[StartOptions],
 ) -> RunHandle:
     """Start a retry of a finished run, or resume the unfinished one.
@@ -255,7 +254,7 @@ def start_resume(
     *,
     skip_unchanged: bool | None = None,
     canary: int | None = None,
-    cluster: Cluster | None = None,
+    cluster: str | None = None,
     **options: Unpack[ResumeOptions],
 ) -> RunHandle:
     """Start to resume an unfinished run from the ledger; its list is not needed.
@@ -390,6 +389,6 @@ def upload_link(env: str, path: str, *, appid: str | None = None, **options: Unp
     if (problem := path_problem(path)) is not None:
         raise UsageError(_("path: {wrong}.", wrong=problem[0]))
     merchants = merchants_file.read_merchants(settings.merchants)
-    merchant = merchant_of(env, appid, merchants, settings.merchants)
+    merchant = merchant_of(env, appid, merchants)
     with opened_target(settings, lambda: merchants) as opened:
         return result_of(submit_coroutine(request_link(merchant, path, opened)))

@@ -49,6 +49,10 @@ class DetailCode(DetailCodes):
         "the ledger's database does not respond, so another process may take over the run: this process stops, and "
         "unfinished rows stay pending. Check the database and the network."
     )
+    NOT_LISTENING = _(
+        "nothing listens on {address}: start `tcb-ops simulate --port {port}`, or choose another target, such as "
+        "`simulator`, the embedded one."
+    )
     OUTAGE = _("{last} The run stops, because no host could be reached for {seconds:g} s.")
     PLATFORM = _("errcode {errcode} ({errmsg}) affects every merchant.")
     TOKEN_SOURCE = _(
@@ -83,8 +87,7 @@ class DetailCode(DetailCodes):
     WRITTEN_SINCE = _("Run {run} has uploaded to this path, or deleted its file, since.")
     NOT_UPLOADED_HERE = _("No run of this ledger uploaded the file that is there.")
     # why there is no token
-    TOKEN_TOO_LONG = _("an access_token longer than {longest_token} characters")
-    NO_ACCESS_TOKEN = _("content without an access_token")
+    NO_ACCESS_TOKEN = _("content without an access_token of at most {longest_token} characters")
     NO_EXPIRY = _("an invalid expiry time")
     TOO_MUCH = _("more than 64 KB")
     NOT_STARTED = _("cannot be started ({why})")
@@ -120,9 +123,9 @@ class DetailCode(DetailCodes):
     APPID_TWICE = _("the appid appears twice")
     LINE = _("line {line}: {read}")
     TOKEN_FILE = _("token file {file}: {why}. Its first line must be appid,access_token[,expires_at].")
-    TOKEN_EMPTY = _("the access_token is empty")
-    TOKEN_LONG = _("the access_token is longer than {longest_token} characters")
-    TOKEN_CHARACTERS = _("the access_token contains characters that no token has")
+    NO_TOKEN = _(
+        "the access_token is empty, longer than {longest_token} characters, or has characters that no token has"
+    )
     EXPIRES_AT = _("expires_at is neither Unix seconds nor ISO 8601")
     SERVICE_AWAY = _("the token server {host} cannot be reached. {why}")
     SERVICE_SILENT = _("the token server {host} did not respond for {appid}. {why}")
@@ -152,11 +155,10 @@ class DetailCode(DetailCodes):
     )
     # responses of the store
     STORE_MESSAGE = _("The store's message: “{message}”")
-    STORE_REDIRECT = _("It returned HTTP {status}, a redirect, which is never followed.")
-    STORE_ERROR = _("It returned HTTP {status} with an error that cannot be read.")
-    STORE_WEB_PAGE = _("It returned HTTP {status} with a web page.")
-    STORE_NO_ETAG = _("It returned HTTP {status} without an ETag.")
-    STORE_STATUS = _("It returned HTTP {status}, which is not documented for an upload.")
+    NO_ETAG = _(
+        "It returned HTTP {status} without what confirms an upload: one of 200, 201 and 204, an ETag, and neither an error "
+        "nor a web page."
+    )
     STORE_TOO_EARLY = _(
         "{host} reported success before it had received the whole file; trying again may help."
     )
@@ -220,10 +222,10 @@ class DetailCode(DetailCodes):
     PATH_BEGINS = _("the path begins with {path}")
     PATH_MASKED = _("the path contains •••: a report masked a token there")
     PATH_SLASHES = _("the path contains //")
+    PATH_ENDS = _("the path ends with /, as a folder's does")
     PATH_DOTS = _("the path has a {segment} segment")
     MEDIA_TYPE = _("this is not a media type (type/subtype)")
     ENV_EMPTY = _("the environment is empty")
-    MERCHANT_EMPTY = _("the merchant is empty")
     ENV_UNKNOWN = _("the merchants file has no environment '{name}'")
     MERCHANT_UNKNOWN = _("the merchants file has no name or appid '{name}'")
     ENV_SHARED = _("several merchants share this environment: {listed}")

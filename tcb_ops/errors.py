@@ -29,11 +29,11 @@ No message contains a token, a signature or a URL's query.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
-from tcb_ops.details import Detail
+from tcb_ops.details import Detail, DetailCode
 from tcb_ops.frames import Lines, Tabular
 from tcb_ops.i18n import Lang, Text, _, in_python, verbatim
 from tcb_ops.model import Problem
@@ -47,17 +47,59 @@ class BrokenTableError(Exception):
         self.problem = problem
 
 
+def error_code(kind: type[Exception]) -> str:
+    """Return the code of a class of errors: `run_not_found` for RunNotFoundError."""
+    return re.sub("(?<!^)(?=[A-Z])", "_", kind.__name__.removesuffix("Error")).lower()
+
+
 class TcbOpsError(Exception):
-    """The root of all errors. `problem`: what happened; `fix`: what to do, if it is a separate sentence; `text`: both."""
+    """The root of all errors. `problem`: what happened; `fix`: what to do, if it is a separate sentence; `text`: both.
+
+    `code`: a stable identifier, of the class, or more precise that of the reason.
+    """
 
     exit_code = 3
     reason: Detail | None = None
     """For an error that stops a run: the reason kept in the ledger."""
+    summary: Mapping[str, Any] = {}
+    """For an error that stopped a run: the run's summary so far."""
+    problems: Sequence[Problem] = ()
+    """What is wrong with each line of a file, or each setting."""
+    code: str
 
     def __init__(self, problem: Text, fix: Text | None = None) -> None:
         self.problem, self.fix = problem, fix
         self.text = problem if fix is None else _("{problem} {fix}", problem=problem, fix=fix)
+        public = next(kind for kind in type(self).__mro__ if kind.__module__ == __name__)
+        self.code = error_code(public)
+        if isinstance(problem, Detail) and problem.code is not DetailCode.TEXT:
+            self.code = str(problem.code)
         super().__init__(self.text.en)
+
+    def to_json(self, lang: Lang) -> dict[str, Any]:
+        """Return what `--json` prints: the summary of a run that was stopped, the error, and its problems."""
+        commands = self.text.commands()
+        lines = self.text.of(lang).split("\n")
+        before = lines[: lines.index(commands[0])] if commands and commands[0] in lines else []
+        purpose = before[-1] if len(before) > 1 else ""
+        message = [line for line in self.problem.of(lang).split("\n") if line not in {*commands, purpose}]
+        error = {
+            "code": self.code,
+            "message": " ".join(message),
+            "fix": purpose if self.fix is None else self.fix.of(lang),
+            "command": commands[0] if commands else "",
+        }
+        problems = [
+            {
+                "line": problem.line,
+                "column": problem.column,
+                "value": problem.value,
+                "problem": problem.message.of(lang),
+                "fix": problem.fix.of(lang),
+            }
+            for problem in self.problems
+        ]
+        return {**self.summary, "error": error, "problems": problems}
 
     def __str__(self) -> str:
         return in_python(self.text, Lang.EN)
@@ -142,6 +184,8 @@ class InputError(UsageError, Tabular):
         self.problems = problems
         self.decided = decided
         self.all_missing = all_missing
+        self.shown = False
+        """Whether a screen has shown the problems."""
         self.advice: Text | None = None
         """If none of the files is there: which other column may name them."""
 

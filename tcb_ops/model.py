@@ -381,17 +381,10 @@ SIMULATOR: Final = "simulator"
 """The target of runs against the embedded simulator, on any port."""
 
 
-def is_simulated(target: str) -> bool:
-    """Return whether a run's target is a simulator on this machine, so that nothing reached WeChat."""
-    from urllib.parse import urlsplit
+class Listener(StrEnum):
+    """What listens at an http address, as the handshake found."""
 
-    return target == SIMULATOR or is_loopback(urlsplit(target).hostname or "")
-
-
-def target_label(target: str, base: str) -> str:
-    """Return a target for display, with whether it is live: `LIVE https://…` or `SIMULATED http://…`.
-
-    `base`: the embedded simulator's URL, or a placeholder for it.
-    """
-    url = base if target == SIMULATOR else target
-    return f"{'SIMULATED' if is_simulated(target) else 'LIVE'} {url}"
+    SIMULATOR = "simulator"
+    OTHER = "other"
+    NOTHING = "nothing"
+    """The connection was refused."""

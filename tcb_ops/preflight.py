@@ -115,7 +115,7 @@ class SendScope:
         live, no terminal   more                      yes
         ==================  ========================  =======
         """
-        return not settings.on_loopback and (can_ask or self.envs > settings.confirm_over)
+        return not settings.simulated and (can_ask or self.envs > settings.confirm_over)
 
     @property
     def text(self) -> Text:

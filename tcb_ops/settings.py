@@ -22,9 +22,9 @@ from tcb_ops import shell
 from tcb_ops.arguments import checked
 from tcb_ops.errors import SettingsError
 from tcb_ops.found_settings import Trust, open_found
-from tcb_ops.i18n import Lang, Text, _, as_lines, as_list
+from tcb_ops.i18n import NOTHING, Lang, Text, _, as_lines, as_list
 from tcb_ops.kinds import features, load
-from tcb_ops.model import SIMULATOR, is_loopback, target_label
+from tcb_ops.model import SIMULATOR, Listener, Problem, is_loopback
 from tcb_ops.resources import nearest_path
 from tcb_ops.toml_file import cannot_be_read, parse_toml, read_text
 from tcb_ops.values import InvalidValueError, Value, check, values_of
@@ -61,6 +61,7 @@ class MistakesError(SettingsError):
         lines = [_("{name}: {why}.", name=name, why=problem) for name, problem in mistakes.items()]
         super().__init__(as_lines(lines), _("Correct it, then run the same command again."))
         self.mistakes = mistakes
+        self.problems = [Problem(0, name, problem, NOTHING) for name, problem in mistakes.items()]
 
 
 class Section:
@@ -184,8 +185,12 @@ class Settings(Section):
     """The sections of features by name, each of its own type; a tuple of those that may be repeated."""
     origin: Origin = field(default_factory=Origin, compare=False, metadata=_INTERNAL)
     """Where these settings came from."""
+    listener: Listener | None = field(default=None, compare=False, metadata=_INTERNAL)
+    """What listens at an http `api_base`; None before it is asked, and for https."""
 
-    def __init__(self, *, origin: Origin | None = None, **values: Any) -> None:
+    def __init__(
+        self, *, origin: Origin | None = None, listener: Listener | None = None, **values: Any
+    ) -> None:
         """Take values that override the environment and the defaults. Raises SettingsError."""
         values |= values.pop("sections", {})
         # A running simulator has both: the target and its own address.
@@ -195,12 +200,12 @@ class Settings(Section):
         combined = _combined([_Layer(_environment(), _variable), _Layer(_by_key(values), str)])
         sections = _sections(combined)
         added = {name: sections.pop(name) for name in sections.keys() - values_of(Settings).keys()}
-        self._set(combined | running | sections | {"sections": added, "origin": origin or Origin()})
+        internal = {"sections": added, "origin": origin or Origin(), "listener": listener}
+        self._set(combined | running | sections | internal)
 
     def __repr__(self) -> str:
-        target = target_label(self.run_target, self.api_base)
         return (
-            f"<Settings {target}, merchants {self.merchants}, ledger {self.ledger_name}, "
+            f"<Settings {self.target_label}, merchants {self.merchants}, ledger {self.ledger_name}, "
             f"tokens from {self.tokens.source}>"
         )
 
@@ -242,8 +247,18 @@ class Settings(Section):
         return self.target or self.api_base
 
     @property
+    def simulated(self) -> bool:
+        """Whether the target is known to be a simulator: its reports are marked SIMULATED 演练."""
+        return SIMULATOR in {self.target, self.listener}
+
+    @property
+    def target_label(self) -> str:
+        """The target for display, with whether it is live: `LIVE https://…` or `SIMULATED http://…`."""
+        return f"{'SIMULATED' if self.simulated else 'LIVE'} {self.api_base}"
+
+    @property
     def on_loopback(self) -> bool:
-        """Whether the target is a simulator on this machine: its reports are marked SIMULATED 演练."""
+        """Whether the target is on this machine."""
         return is_loopback(urlsplit(self.api_base).hostname or "")
 
 
@@ -300,7 +315,6 @@ def settings_file(config: str | Path | None = None) -> Path:
 
 
 def _named_by(config: str | Path | None) -> str:
-    """Return the option or variable that names the settings file; "" if it is only found."""
     return "--config" if config is not None else CONFIG if os.environ.get(CONFIG) else ""
 
 
@@ -317,7 +331,9 @@ def with_target(settings: Settings, target: str | None) -> Settings:
     """Return the same settings with another target, `simulator` or a URL; None keeps it. Raises SettingsError."""
     if target is None or target == settings.run_target:
         return settings
-    return replace(settings, **_combined([_Layer({"target": target, "api_base": target}, str)]))
+    return replace(
+        settings, listener=None, **_combined([_Layer({"target": target, "api_base": target}, str)])
+    )
 
 
 @checked

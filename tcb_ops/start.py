@@ -11,6 +11,7 @@ from inspect import cleandoc, unwrap
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypedDict
+from urllib.parse import urlsplit
 
 from tcb_ops.arguments import checked
 from tcb_ops.errors import (
@@ -33,7 +34,6 @@ from tcb_ops.settings import NOT_STARTED, Settings, default_settings, with_targe
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tcb_ops.features.cluster.client import Cluster
     from tcb_ops.lists.merchants import Merchants
     from tcb_ops.lists.paths import TextRows
     from tcb_ops.runs.ledger import Ledger
@@ -67,15 +67,25 @@ def settings_for(options: TargetOptions, run: object = None) -> Settings:
 
 @contextmanager
 def opened_target(settings: Settings, merchants: Callable[[], Iterable[Merchant]]) -> Iterator[Settings]:
-    """Start the embedded simulator if it is the target; yield the settings for it, else the settings unchanged.
+    """Start the embedded simulator if it is the target; yield the settings for it, else those that know what listens.
 
     `merchants`: called for those that the embedded simulator serves. Raises MissingFeatureError without a simulator.
     """
     if not settings.target or settings.api_base != NOT_STARTED:
-        yield settings
+        yield identified(settings)
         return
     with provided("simulator")(settings, merchants) as opened:
         yield opened
+
+
+def identified(settings: Settings) -> Settings:
+    """Return the settings with what listens at their target, which an http address is asked once."""
+    from tcb_ops.runs.loop import submit_coroutine
+    from tcb_ops.wechat.handshake import listener_at
+
+    if settings.listener is not None or settings.target or urlsplit(settings.api_base).scheme != "http":
+        return settings
+    return replace(settings, listener=submit_coroutine(listener_at(settings.api_base)).result())
 
 
 def limits_for(options: ResumeOptions) -> RunLimits:
@@ -252,15 +262,14 @@ def start_run(
     options: StartOptions,
     *,
     out: str | Path | None,
-    cluster: Cluster | None = None,
+    cluster: str | None = None,
     skip_unchanged: bool = False,
     canary: int = 0,
 ) -> RunHandle:
     """Plan the run, or find the unfinished one to resume, and start to work on it.
 
     `out`: the file of the links, else the folder that the caller will export to; until it has, the run counts as
-    unfinished. `cluster`: workers of Dask that share the work: `local:N` processes, a scheduler's URL, or a
-    `distributed.Client`. The embedded simulator runs until the work on the run ends. Raises UsageError, LedgerError.
+    unfinished. `cluster`: workers of Dask that share the work: `local:N` processes, or a scheduler's URL. The embedded simulator runs until the work on the run ends. Raises UsageError, LedgerError.
     """
     from tcb_ops.runs.calls import RunContext
     from tcb_ops.runs.ledger import Ledger, taken
@@ -283,6 +292,7 @@ def start_run(
         )
     # An unreadable source is reported before anything is planned. The simulator, once started, has its own.
     source = tokens or (open_source(settings) if settings.api_base != NOT_STARTED else None)
+    settings = identified(settings)
     ledger = Ledger(settings.ledger)
     work = work_of(ledger)
     if work.kind.writes_links and dest is not None:
@@ -299,7 +309,7 @@ def start_run(
             out=dest,
             options=asdict(limits)
             | {"skip_unchanged": skip_unchanged, "canary": canary}
-            | ({"cluster": cluster} if isinstance(cluster, str) else {}),
+            | ({"cluster": cluster} if cluster is not None else {}),
             note=options.get("note", ""),
             new_run=new_run,
             resume=resume or "",

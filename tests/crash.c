@@ -7,6 +7,8 @@
  * too: it marks what had been shown by then. Files whose name ends with -shm are left out: SQLite maps them into
  * memory, and builds them anew; so are paths that lead to the folder through links or `..`.
  *
+ * crash_fail lets one call fail, with any error: tests/core/test_io_errors.py loads the library into itself, too.
+ *
  * A record is a `struct record` and two texts or blocks of bytes, appended with one call. Every call is made and
  * logged under one lock, so that the log has the order of the calls.
  */
@@ -17,10 +19,12 @@
 #include <limits.h>
 #include <pthread.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -41,7 +45,35 @@ static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;
 static int output = -1;
 static char folder[PATH_MAX];
 static size_t folder_length;
-static unsigned char logged[DESCRIPTORS];
+static unsigned char logged[DESCRIPTORS], connected[DESCRIPTORS];
+
+/* What can be made to fail: of files, only what concerns the folder; of connections, only those over IP. */
+enum { OPEN, WRITE, SYNC, NAME, SOCKET, CONNECT, RECEIVE, KINDS };
+static atomic_int made[KINDS];
+static int failing = -1, failing_number, failing_with;
+
+/* Counts the calls of each kind from now on; the one of this kind and number fails with an errno. */
+void crash_fail(int kind, int number, int error)
+{
+    for (int i = 0; i < KINDS; i++)
+        atomic_store(&made[i], 0);
+    failing = kind;
+    failing_number = number;
+    failing_with = error;
+}
+
+int crash_made(int kind)
+{
+    return atomic_load(&made[kind]);
+}
+
+static int fails(int kind)
+{
+    if (atomic_fetch_add(&made[kind], 1) + 1 != failing_number || kind != failing)
+        return 0;
+    errno = failing_with;
+    return 1;
+}
 
 /* The C library's own function of that name, looked up once. */
 #define NEXT(result, name, ...)                                \
@@ -118,6 +150,8 @@ static int opened(int from, const char *path, int flags, mode_t mode)
             logged[descriptor] = 0;
         return descriptor;
     }
+    if (fails(OPEN))
+        return -1;
     pthread_mutex_lock(&turn);
     struct stat status;
     int is_new = fstatat(AT_FDCWD, full, &status, 0) != 0;
@@ -143,7 +177,7 @@ static int opened(int from, const char *path, int flags, mode_t mode)
         va_end(rest);                              \
     }
 
-#define OPEN(name)                                 \
+#define OPENING(name)                              \
     int name(const char *path, int flags, ...)     \
     {                                              \
         MODE();                                    \
@@ -157,8 +191,8 @@ static int opened(int from, const char *path, int flags, mode_t mode)
         return opened(from, path, flags, mode);    \
     }
 
-OPEN(open)
-OPEN(open64)
+OPENING(open)
+OPENING(open64)
 OPENAT(openat)
 OPENAT(openat64)
 
@@ -171,6 +205,8 @@ int __openat64_2(int from, const char *path, int flags) { return opened(from, pa
 int close(int descriptor)
 {
     NEXT(int, "close", int);
+    if (descriptor >= 0 && descriptor < DESCRIPTORS)
+        connected[descriptor] = 0;
     if (!is_logged(descriptor))
         return next(descriptor);
     pthread_mutex_lock(&turn);
@@ -192,6 +228,8 @@ ssize_t write(int descriptor, const void *bytes, size_t count)
     NEXT(ssize_t, "write", int, const void *, size_t);
     if (output < 0 || (!is_logged(descriptor) && descriptor != 1))
         return next(descriptor, bytes, count);
+    if (is_logged(descriptor) && fails(WRITE))
+        return -1;
     pthread_mutex_lock(&turn);
     ssize_t done = next(descriptor, bytes, count);
     if (done > 0 && is_logged(descriptor))
@@ -208,6 +246,8 @@ ssize_t write(int descriptor, const void *bytes, size_t count)
         NEXT(ssize_t, #name, int, const void *, size_t, off_t);                     \
         if (!is_logged(descriptor))                                                 \
             return next(descriptor, bytes, count, offset);                          \
+        if (fails(WRITE))                                                           \
+            return -1;                                                              \
         pthread_mutex_lock(&turn);                                                  \
         ssize_t done = next(descriptor, bytes, count, offset);                      \
         if (done > 0)                                                               \
@@ -224,6 +264,8 @@ ssize_t writev(int descriptor, const struct iovec *parts, int count)
     NEXT(ssize_t, "writev", int, const struct iovec *, int);
     if (!is_logged(descriptor))
         return next(descriptor, parts, count);
+    if (fails(WRITE))
+        return -1;
     pthread_mutex_lock(&turn);
     ssize_t done = next(descriptor, parts, count), rest = done;
     int64_t offset = lseek(descriptor, 0, SEEK_CUR) - done;
@@ -254,12 +296,14 @@ ssize_t writev(int descriptor, const struct iovec *parts, int count)
 TRUNCATE(ftruncate)
 TRUNCATE(ftruncate64)
 
-#define SYNC(name)                                                                  \
+#define SYNCING(name)                                                               \
     int name(int descriptor)                                                        \
     {                                                                               \
         NEXT(int, #name, int);                                                      \
         if (!is_logged(descriptor))                                                 \
             return next(descriptor);                                                \
+        if (fails(SYNC))                                                            \
+            return -1;                                                              \
         pthread_mutex_lock(&turn);                                                  \
         int result = next(descriptor);                                              \
         if (result == 0)                                                            \
@@ -268,8 +312,8 @@ TRUNCATE(ftruncate64)
         return result;                                                              \
     }
 
-SYNC(fsync)
-SYNC(fdatasync)
+SYNCING(fsync)
+SYNCING(fdatasync)
 
 /* A call about names: made, and logged if it succeeds. The second path may be NULL. */
 #define NAMED(letter, from, old, to, new, bits, call)                                       \
@@ -278,6 +322,8 @@ SYNC(fdatasync)
         int is_first = inside(from, old, first), is_second = inside(to, new, second);       \
         if (!is_first && !is_second)                                                        \
             return call;                                                                    \
+        if (fails(NAME))                                                                    \
+            return -1;                                                                      \
         pthread_mutex_lock(&turn);                                                          \
         int result = call;                                                                  \
         if (result == 0) {                                                                  \
@@ -355,3 +401,38 @@ int fchmodat(int from, const char *path, mode_t mode, int flags)
     NEXT(int, "fchmodat", int, const char *, mode_t, int);
     NAMED('p', from, path, AT_FDCWD, NULL, mode & 07777, next(from, path, mode, flags));
 }
+
+int socket(int domain, int type, int protocol)
+{
+    NEXT(int, "socket", int, int, int);
+    if (domain != AF_UNIX && fails(SOCKET))
+        return -1;
+    return next(domain, type, protocol);
+}
+
+int connect(int descriptor, const struct sockaddr *address, socklen_t length)
+{
+    NEXT(int, "connect", int, const struct sockaddr *, socklen_t);
+    if (address->sa_family != AF_INET && address->sa_family != AF_INET6)
+        return next(descriptor, address, length);
+    if (fails(CONNECT))
+        return -1;
+    if (descriptor >= 0 && descriptor < DESCRIPTORS)
+        connected[descriptor] = 1;
+    return next(descriptor, address, length);
+}
+
+#define RECEIVING(name, parameters, ...)                                                   \
+    ssize_t name parameters                                                                \
+    {                                                                                      \
+        static ssize_t (*next) parameters;                                                 \
+        if (!next)                                                                         \
+            next = (ssize_t (*) parameters)dlsym(RTLD_NEXT, #name);                        \
+        if (from >= 0 && from < DESCRIPTORS && connected[from] && fails(RECEIVE))          \
+            return -1;                                                                     \
+        return next(__VA_ARGS__);                                                          \
+    }
+
+RECEIVING(read, (int from, void *bytes, size_t count), from, bytes, count)
+RECEIVING(recv, (int from, void *bytes, size_t count, int flags), from, bytes, count, flags)
+RECEIVING(recvmsg, (int from, struct msghdr *message, int flags), from, message, flags)

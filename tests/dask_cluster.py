@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import socket
 import subprocess
@@ -13,14 +14,20 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import sqlalchemy as sa
 from free_ports import free_port
+
+from tcb_ops.runs.schema import partitions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextlib import ExitStack
     from pathlib import Path
 
-DASK = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "5s"}
+    from tcb_ops.runs.ledger import Ledger
+    from tcb_ops.runs.records import RunRecord
+
+DASK = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "5s", "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "6s"}
 
 
 class Cluster:
@@ -90,3 +97,10 @@ def _collect() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
+
+
+def claims(ledger: Ledger, run: RunRecord) -> list[list[str]]:
+    """Who has claimed each partition of a run, in order, with RELEASED after one that ended its work."""
+    query = sa.select(partitions.c.workers).where(partitions.c.run == run.number)
+    records = ledger.query(query.order_by(partitions.c.session, partitions.c.number))
+    return [json.loads(workers or "[]") for (workers,) in records]

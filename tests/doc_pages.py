@@ -257,6 +257,13 @@ class Session:
         pairs = zip(*(re.findall(RUN_ID, "\n".join(lines)) for lines in (shown, actual)), strict=False)
         self.runs |= {page: own for page, own in pairs if page not in known and own not in self.runs.values()}
 
+    def shown_runs(self, actual: list[str]) -> list[str]:
+        """Replace the run ids of the session by those in the page."""
+        text = "\n".join(actual)
+        for page, own in self.runs.items():
+            text = text.replace(own, page)
+        return text.split("\n")
+
     @staticmethod
     def _bare(line: str) -> str:
         """Return a command line without quoted parts and comment."""
@@ -333,7 +340,7 @@ def play(page: Path, folder: Path, lang: str) -> list[Difference]:
     def compare(what: str, shown: list[str], actual: list[str], start: int, indent: str) -> None:
         session.learn_runs(shown, actual)
         if not agrees(shown, actual):
-            new = [f"{indent}{line}".rstrip() for line in shortened(shown, actual)]
+            new = [f"{indent}{line}".rstrip() for line in shortened(shown, session.shown_runs(actual))]
             different.append(Difference(start, start + len(shown), shown, new, what))
 
     with open_session(folder, lang) as session:

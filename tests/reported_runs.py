@@ -89,7 +89,7 @@ EVERY_END = (
         0,
         Outcome.FAILED,
         Reason.NO_CONFIRMATION,
-        detail(DetailCode.STORE_NO_ETAG, status=200),
+        detail(DetailCode.NO_ETAG, status=200),
         http_status=200,
     ),
     RowEnd(0, Outcome.FAILED, Reason.ETAG_MISMATCH, errcode=0, store_code="ETagMismatch", http_status=204),

@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -40,12 +40,13 @@ from simulated_world import (
     World,
     scenario_of,
 )
+from sqlalchemy.exc import OperationalError
 
 from tcb_ops.errcodes import Decision, Scope, errcode, store_code
 from tcb_ops.errors import InterruptedRunError, LedgerError, StoppedError, TransportError, TransportFault
 from tcb_ops.features.simulator.signing import bucket_of
 from tcb_ops.kinds import kind_named
-from tcb_ops.model import Outcome, Owner, Row, RowEnd
+from tcb_ops.model import Listener, Outcome, Owner, Row, RowEnd
 from tcb_ops.runs.calls import RunContext
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.limits import BREAKER_ROWS, RunLimits
@@ -58,7 +59,9 @@ from tcb_ops.wechat.responses import ApiError, HttpResponse, read_response
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from tcb_ops.runs.records import RowRecord, RunRecord
+    from sqlalchemy import Connection
+
+    from tcb_ops.runs.records import RunRecord
 
 RUN = "20260921-220000-0001"
 MOST_SESSIONS = 12
@@ -81,6 +84,17 @@ class WatchedLedger(Ledger):
 
     killed_in_commit: int | None = None
     commits = 0
+    was_full = False
+    """Whether a write has failed in this session because the disk was full."""
+
+    @contextmanager
+    def writing(self, idle: int | None = None) -> Iterator[Connection]:
+        with super().writing(idle) as connection:
+            if self.oracle.world.is_full():
+                self.was_full, full = True, sqlite3.OperationalError("database or disk is full")
+                full.sqlite_errorcode = sqlite3.SQLITE_FULL
+                raise OperationalError(None, None, full)
+            yield connection
 
     def record(self, run: RunRecord, ends: Sequence[RowEnd], usage: Usage) -> None:
         self.commits += 1
@@ -286,7 +300,7 @@ def rows_of(scenario: Scenario) -> tuple[Row, ...]:
 
 
 @cache
-def _template(kind: str, merchants: int, rows: int) -> Path:
+def _template(kind: str, merchants: int, rows: int) -> sqlite3.Connection:
     """Return a ledger with the planned run, to be copied: planning takes longer than the run."""
     file = folder() / f"{kind}-{merchants}-{rows}.db"
     ledger = Ledger(str(file))
@@ -312,7 +326,7 @@ def _template(kind: str, merchants: int, rows: int) -> Path:
     )
     ledger.plan(new, _rows(kind, merchants, rows), environments)
     ledger.close()
-    return file
+    return sqlite3.connect(file)
 
 
 @cache
@@ -322,8 +336,20 @@ def _ledger() -> WatchedLedger:
 
 
 @cache
+def _planned(kind: str, merchants: int, rows: int) -> RunRecord:
+    """Return the record of the planned run that has just been copied."""
+    return _ledger().run(RUN)
+
+
+@cache
+def _database() -> sqlite3.Connection:
+    """Return the oracle's own connection to that ledger."""
+    return sqlite3.connect(_ledger().file)
+
+
+@cache
 def settings() -> Settings:
-    return Settings(api_base=BASE)
+    return Settings(api_base=BASE, listener=Listener.SIMULATOR)
 
 
 def play(scenario: Scenario) -> Counter[str]:
@@ -331,11 +357,7 @@ def play(scenario: Scenario) -> Counter[str]:
     for rest in folder().glob("links.csv*"):
         rest.unlink()
     ledger = _ledger()
-    with (
-        closing(sqlite3.connect(_template(scenario.kind, scenario.merchants, scenario.rows))) as template,
-        closing(sqlite3.connect(folder() / "ledger.db")) as copy,
-    ):
-        template.backup(copy)
+    _template(scenario.kind, scenario.merchants, scenario.rows).backup(_database())
     world = World(scenario)
     oracle = ledger.oracle = Oracle(world)
     happened: Counter[str] = Counter(runs=1)
@@ -355,7 +377,7 @@ def _session(world: World, oracle: Oracle, ledger: WatchedLedger, ending: Ending
     """Play a session, and check what it leaves; return how it ended."""
     scenario, loop = world.scenario, SimulatedLoop()
     loop.killed_at = ending.killed_at
-    ledger.killed_in_commit, ledger.commits = ending.killed_in_commit, 0
+    ledger.killed_in_commit, ledger.commits, ledger.was_full = ending.killed_in_commit, 0, False
     world.begin(loop)
     oracle.begin()
 
@@ -369,7 +391,7 @@ def _session(world: World, oracle: Oracle, ledger: WatchedLedger, ending: Ending
         transport=lambda _connections: SimulatedTransport(world, oracle),  # type: ignore[arg-type, return-value]
         submit=loop.submit,
     )
-    run = ledger.run(RUN)
+    run = _planned(scenario.kind, scenario.merchants, scenario.rows)
     limits = RunLimits(
         attempts=scenario.attempts,
         backoff=scenario.backoff,
@@ -397,7 +419,7 @@ def _session(world: World, oracle: Oracle, ledger: WatchedLedger, ending: Ending
         _KILLED.append(session)
         if ending.cancelled_at is not None:
             loop.call_at(ending.cancelled_at, session.cancel)
-        session.wait()
+        run = session.wait()
         end = "finished"
     except KilledError:
         end = "killed"
@@ -406,7 +428,9 @@ def _session(world: World, oracle: Oracle, ledger: WatchedLedger, ending: Ending
             raise Violation("interrupted, although nobody interrupted it") from None
         end = "interrupted"
     except LedgerError as error:
-        raise Violation(f"ended with {error}") from None
+        if not ledger.was_full:
+            raise Violation(f"ended with {error}") from None
+        end = "without disk space"
     except StoppedError:
         end = "stopped"
     except StuckError as error:
@@ -416,49 +440,47 @@ def _session(world: World, oracle: Oracle, ledger: WatchedLedger, ending: Ending
     except Exception as error:
         raise Violation(f"ended with {type(error).__name__}: {error}") from error
     world.end()
-    _check(world, oracle, ledger, end)
+    _check(world, oracle, ledger, run, end)
     if end == "finished":
         _KILLED.clear()
     return end
 
 
-def _check(world: World, oracle: Oracle, ledger: Ledger, end: str) -> None:
+def _check(world: World, oracle: Oracle, ledger: Ledger, run: RunRecord, end: str) -> None:
     """Check the ledger, links.csv and the store after a session."""
-    scenario, run = world.scenario, ledger.run(RUN)
-    records = list(ledger.rows(run))
-    if [record.row.line for record in records] != [row.line for row in oracle.rows]:
-        raise Violation("the ledger does not have each row once, in order")
-    counts = Counter(record.end.outcome for record in records)
-    if Counter(ledger.counts(run)) != counts:
-        raise Violation(f"counts {ledger.counts(run)}, rows {counts}")
-    for record in records:
-        _check_row(world, oracle, record)
+    scenario = world.scenario
+    ends = [Outcome(end) for (end,) in _database().execute("SELECT outcome FROM rows ORDER BY line")]
+    for row, outcome in zip(oracle.rows, ends, strict=True):
+        _check_row(world, oracle, row, outcome)
     lost = sum(oracle.done.get(line) is None for line in oracle.answered)
     if lost > 2 * scenario.concurrency:
         raise Violation(f"{lost} answered rows were lost at {scenario.concurrency} calls at once")
     if end != "finished":
         return
+    counts = Counter(ends)
     if run.finished_at is None or counts[Outcome.PENDING]:
         raise Violation(f"finished with {counts[Outcome.PENDING]} pending rows")
+    if ledger.counts(run) != counts:
+        raise Violation(f"counts {ledger.counts(run)}, rows {counts}")
     if oracle.expired - oracle.begun:
         raise Violation(
             f"the links of lines {oracle.expired - oracle.begun} had expired, and are not renewed"
         )
     if scenario.kind == "links":
-        _check_links(records)
+        _check_links(oracle.rows, ends)
 
 
-def _check_row(world: World, oracle: Oracle, record: RowRecord) -> None:
+def _check_row(world: World, oracle: Oracle, row: Row, outcome: Outcome) -> None:
     """Check that a row's outcome is the one that was committed, and that a success is one."""
-    line, outcome = record.row.line, record.end.outcome
+    line = row.line
     seen = oracle.done.get(line)
     if seen is not None and seen is not outcome:
         raise Violation(f"line {line} was recorded as {seen} and is {outcome}")
     if outcome is not Outcome.PENDING:
         oracle.done[line] = outcome  # closed with its environment
     if outcome is Outcome.UPLOADED:
-        stored = world.simulator.objects.get((bucket_of(record.row.env), record.row.path))
-        if stored is None or stored.md5 != md5_of(record.row.file):
+        stored = world.simulator.objects.get((bucket_of(row.env), row.path))
+        if stored is None or stored.md5 != md5_of(row.file):
             raise Violation(f"line {line} is uploaded, but the store has {stored}")
         if re.fullmatch("[0-9a-f]{32}", etag := oracle.etags[line]) and etag != stored.md5:
             raise Violation(f"line {line} is uploaded, but the store's checksum is another")
@@ -466,16 +488,14 @@ def _check_row(world: World, oracle: Oracle, record: RowRecord) -> None:
         raise Violation(f"line {line} is linked, but no link arrived")
 
 
-def _check_links(records: Sequence[RowRecord]) -> None:
+def _check_links(rows: Sequence[Row], ends: Sequence[Outcome]) -> None:
     with (folder() / "links.csv").open(encoding="utf-8", newline="") as lines:
         listed = list(csv.DictReader(lines))
-    if [(line["env"], line["path"]) for line in listed] != [(r.row.env, r.row.path) for r in records]:
+    if [(line["env"], line["path"]) for line in listed] != [(row.env, row.path) for row in rows]:
         raise Violation("links.csv does not have each row once, in order")
-    for line, record in zip(listed, records, strict=True):
-        if bool(line["url"]) != (record.end.outcome is Outcome.LINKED):
-            raise Violation(
-                f"line {record.row.line} is {record.end.outcome}, its link in links.csv is {line['url']!r}"
-            )
+    for number, (line, outcome) in enumerate(zip(listed, ends, strict=True), 2):
+        if bool(line["url"]) != (outcome is Outcome.LINKED):
+            raise Violation(f"line {number} is {outcome}, its link in links.csv is {line['url']!r}")
 
 
 # --- many runs --------------------------------------------------------------------------------------------------------
@@ -521,7 +541,9 @@ def play_seeds(first: int, runs: int) -> tuple[Counter[str], dict[int, str]]:
 
 MOST_VIOLATIONS = 3
 """Violations after which a batch ends: one cause has many."""
-BATCH = 250
+SOME = 250
+"""Runs that `make test` plays."""
+BATCH = 1_000
 """Runs of one process: what killed sessions leave is kept until it ends."""
 
 
@@ -542,7 +564,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Play seeds in processes of their own; return the exit code."""
     parser = argparse.ArgumentParser(description="Plays runs in simulated time.")
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
-    parser.add_argument("--runs", type=int, default=1000)
+    parser.add_argument("--runs", type=int, default=SOME)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no batch after so many")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--batch", action="store_true", help="play them in this process")

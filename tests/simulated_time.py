@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import CancelledError, Executor, Future
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
+    from contextvars import Context
 
 MOST_TURNS = 30_000
 """Turns of the loop after which a run counts as endless."""
@@ -30,7 +32,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     def __init__(self) -> None:
         super().__init__()
         self._now = 0.0
-        self._selector = self
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._timer_count = 0
         self.turns = 0
         self.killed_at: int | None = None
         """The turn at which the process is killed."""
@@ -40,29 +43,54 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         """Return the virtual seconds since the loop was made."""
         return self._now
 
-    def select(self, timeout: float | None) -> list[Any]:
-        """Let time pass until the next timer. asyncio calls this once a turn."""
+    def _run_once(self) -> None:
+        """Run what is ready; if nothing is, let time pass until the next timer. In place of asyncio's, which is slower."""
         self.turns += 1
         if self.killed_at is not None and self.turns >= self.killed_at:
             raise KilledError
-        if timeout is None:
-            raise StuckError("nobody will wake the run")
         if self.turns > MOST_TURNS:
             raise StuckError("the run does not end")
-        if timeout > 0:
-            self._now = max(self._now, self._scheduled[0].when())
-        return []
+        ready, timers = self._ready, self._timers
+        if not ready:
+            while timers and timers[0][2]._cancelled:
+                heappop(timers)
+            if not timers:
+                raise StuckError("nobody will wake the run")
+            self._now = max(self._now, timers[0][0])
+        while timers and timers[0][0] <= self._now:
+            ready.append(heappop(timers)[2])
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if not handle._cancelled:
+                handle._run()
+
+    def call_at(
+        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Call a function at a moment; those of one moment in the order in which they were given."""
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        self._timer_count += 1
+        heappush(self._timers, (when, self._timer_count, timer))
+        return timer
+
+    def call_soon(
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        """Call a function in the next turn."""
+        handle = asyncio.Handle(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
+
+    def _timer_handle_cancelled(self, _handle: asyncio.TimerHandle) -> None:
+        """Count nothing: the loop lives for one session."""
 
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
         """Run a function in a simulated thread."""
-        return asyncio.wrap_future((executor or self.files).submit(func, *args), loop=self)
+        return (executor or self.files).start(func, *args)
 
     def submit(self, work: Coroutine[Any, Any, Any]) -> Future[Any]:
         """Start a coroutine; whoever waits for its result drives the loop."""
         return _Driven(self, self.create_task(work))
-
-    def _process_events(self, event_list: list[Any]) -> None:
-        assert not event_list
 
     def _write_to_self(self) -> None:
         """Wake nobody: there is one thread."""
@@ -91,18 +119,18 @@ class SimulatedThread(Executor):
         self._loop, self._seconds = loop, seconds
         self._free_at = 0.0
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **options: Any) -> Future[Any]:
+    def start(self, work: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
         """Queue a piece of work."""
-        done: Future[Any] = Future()
+        done = self._loop.create_future()
         self._free_at = max(self._free_at, self._loop.time()) + self._seconds()
-        self._loop.call_at(self._free_at, self._do, done, lambda: fn(*args, **options))
+        self._loop.call_at(self._free_at, self._do, done, work, args)
         return done
 
-    def _do(self, done: Future[Any], work: Callable[[], Any]) -> None:
-        if not done.set_running_or_notify_cancel():
+    def _do(self, done: asyncio.Future[Any], work: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        if done.cancelled():
             return
         try:
-            done.set_result(work())
+            done.set_result(work(*args))
         except KilledError:
             self._loop.killed_at = 0
         except Exception as error:  # noqa: BLE001  it belongs to whoever waits

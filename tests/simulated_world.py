@@ -45,7 +45,7 @@ NO_ANSWER_AFTER = 70.0
 
 @dataclass(frozen=True)
 class Outage:
-    """A time in which no host can be reached."""
+    """A time in which no host can be reached, or nothing can be written."""
 
     begins: float
     ends: float
@@ -102,6 +102,10 @@ class Scenario:
     """The chance that the token source does not answer."""
     endings: tuple[Ending, ...] = ()
     """Those of the first sessions; the last session ends by itself."""
+    twice: float = 0.0
+    """The chance that a request is carried out twice, and answered by either."""
+    full: tuple[Outage, ...] = ()
+    """Times in which the ledger's disk is full."""
 
     def chance(self, *about: object) -> float:
         """Return a number from 0 up to 1 that depends on the seed and what it is about, and on nothing else."""
@@ -109,7 +113,7 @@ class Scenario:
 
     def parts(self) -> list[tuple[str, int]]:
         """Return what a smaller scenario can do without."""
-        lists = ("faults", "outages", "changes", "endings")
+        lists = ("faults", "outages", "changes", "endings", "full")
         return [(name, index) for name in lists for index in range(len(getattr(self, name)))]
 
     def without(self, name: str, index: int) -> Scenario:
@@ -149,6 +153,8 @@ def scenario_of(seed: int) -> Scenario:
         changes=tuple(_change(rng) for _ in range(rng.choice([0, 0, 1, 2]))),
         token_failures=rng.choice([0.0, 0.0, 0.2]),
         endings=tuple(_ending(rng) for _ in range(rng.choice([0, 1, 1, 2, 3]))),
+        twice=rng.choice([0.0, 0.0, 0.05]),
+        full=(_full(rng),) if rng.random() < 0.1 else (),
     )
 
 
@@ -186,6 +192,11 @@ def _fault(rng: Random) -> Fault:
 def _outage(rng: Random) -> Outage:
     begins = rng.choice([0.0, rng.uniform(0, 5), rng.uniform(0, 60)])
     return Outage(begins, begins + rng.choice([1.0, 20.0, 100.0]))
+
+
+def _full(rng: Random) -> Outage:
+    begins = rng.choice([0.0, rng.uniform(0, 2), rng.uniform(0, 60)])
+    return Outage(begins, begins + 10)
 
 
 def _change(rng: Random) -> Change:
@@ -253,7 +264,14 @@ class World:
 
     def is_down(self) -> bool:
         """Return whether no host can be reached now."""
-        return any(outage.begins <= self.elapsed < outage.ends for outage in self.scenario.outages)
+        return self._within(self.scenario.outages)
+
+    def is_full(self) -> bool:
+        """Return whether the ledger's disk is full now."""
+        return self._within(self.scenario.full)
+
+    def _within(self, times: tuple[Outage, ...]) -> bool:
+        return any(time.begins <= self.elapsed < time.ends for time in times)
 
     def _change(self, change: Change) -> None:
         if change.what == "clock":
@@ -328,8 +346,12 @@ class SimulatedTransport:
         with self._watch.call(step, env, path) as answered:
             if not world.is_down():
                 await world.pause("there", *call)
-                response = await world.simulator.handle(Request("POST", raw_path, headers, body))
+                request = Request("POST", raw_path, headers, body)
+                response = await world.simulator.handle(request)
                 await world.pause("back", *call)
+                if world.scenario.chance("twice", *call) < world.scenario.twice:
+                    second = await world.simulator.handle(request)
+                    response = second if world.scenario.chance("which", *call) < 0.5 else response
                 lost = world.scenario.chance("lost", *call) < world.scenario.lost
                 if not lost and response.reset is None:
                     assert isinstance(response.body, bytes)

@@ -8,8 +8,10 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tcb_ops.errors import has_surrogates
 from tcb_ops.formatting import format_duration, lines, wrap
 from tcb_ops.i18n import Lang, Text, _, ngettext, terminal_lang
 from tcb_ops.model import Problem
@@ -45,8 +47,11 @@ def _pipe(**options: Any) -> RichConsole:
 class Console:
     """The output of one command."""
 
-    def __init__(self, lang: Lang, *, quiet: bool = False, verbose: bool = False) -> None:
+    def __init__(
+        self, lang: Lang, *, quiet: bool = False, verbose: bool = False, progress_as_json: bool = False
+    ) -> None:
         self.lang, self.quiet, self.verbose = terminal_lang(lang), quiet, verbose
+        self.progress_as_json = progress_as_json
         self.fix_me: tuple[Text, Sequence[str]] | None = None
         """A message about the list's skipped rows, and the command to run when they are corrected."""
         self.json_extra: dict[str, object] = {}
@@ -78,11 +83,12 @@ class Console:
 
     def json(self, what: Mapping[str, Any]) -> None:
         """Print one JSON object on stdout."""
-        in_utf8 = (sys.stdout.encoding or "").lower() in {"utf-8", "utf8"}
+        content = {**what, **self.json_extra}
+        text = json.dumps(content, ensure_ascii=False, indent=2)
+        if (sys.stdout.encoding or "").lower() not in {"utf-8", "utf8"} or has_surrogates(text):
+            text = json.dumps(content, indent=2)
         try:
-            sys.stdout.write(
-                json.dumps({**what, **self.json_extra}, ensure_ascii=not in_utf8, indent=2) + "\n"
-            )
+            sys.stdout.write(f"{text}\n")
             sys.stdout.flush()
         except BrokenPipeError:
             self.out.on_broken_pipe()
@@ -95,6 +101,17 @@ class Console:
     def warn(self, text: Text) -> None:
         """Print a warning on stderr, even with --quiet."""
         self._message(text)
+
+    def link(self, text: Text, page: Path) -> None:
+        """Print a message, except with --quiet; on a terminal a click on the page's path opens it."""
+        if self.quiet or not self.err.is_terminal:
+            self.info(text)
+            return
+        from rich.text import Text as RichText
+
+        message = RichText(wrapped(lines(text.of(self.lang)), self.err))
+        message.highlight_words([str(page)], style=f"link {page.as_uri()}")
+        self.err.print(message)
 
     def suggest(self, text: Text, command: Sequence[str]) -> None:
         """Print a message, and on a line of its own the command to run next."""
@@ -146,26 +163,17 @@ class Console:
         return self.err.status(f"{text.of(self.lang)}…") if self.is_watched else nullcontext()
 
     def follow(self, progress: Iterator[Progress], total: int) -> None:
-        """Show a run's progress until it ends: a bar on a terminal, otherwise a line every few seconds if it has changed.
-
-        The session's messages are printed once, even with --quiet.
-        """
-        progress = self._with_messages(progress)
-        if self.quiet:
+        """Show a run's progress until it ends: a bar on a terminal, otherwise a line every few seconds if it has changed."""
+        if self.progress_as_json:
+            for now in progress:
+                self.err.print(json.dumps({"progress": now.to_json(self.lang)}))
+        elif self.quiet:
             for _now in progress:
                 pass
         elif self.err.is_terminal:
             self._bar(progress, total)
         else:
             self._lines(progress)
-
-    def _with_messages(self, progress: Iterator[Progress]) -> Iterator[Progress]:
-        printed = 0
-        for now in progress:
-            for message in now.messages[printed:]:
-                self.warn(message)
-            printed = len(now.messages)
-            yield now
 
     def _bar(self, progress: Iterator[Progress], total: int) -> None:
         from rich.progress import BarColumn, TextColumn

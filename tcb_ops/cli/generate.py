@@ -84,8 +84,11 @@ def list_(
             for problem in unique.values()
         ]
         show_problems(console, str(scanned.folder), problems)
-        console.warn(_("No list was written: rename these files, or change --path; {{rel}} keeps all apart."))
-        raise click.exceptions.Exit(error.exit_code) from None
+        text = _("No list was written: rename these files, or change --path; {{rel}} keeps all apart.")
+        console.warn(text)
+        refused = InputError(text, str(scanned.folder), problems)
+        refused.shown = True
+        raise refused from None
     print_left_out(console, scanned)
     counts = {
         "rows": batch.valid,

@@ -258,6 +258,35 @@ def report(
     return 0
 
 
+@click.command("open", cls=Command, usual="print kind target")
+@click.argument("run", default="latest")
+@click.option("--print", "prints", is_flag=True, help="Print the path of the page; open nothing.")
+@kind_option
+@settings_options("target", "ledger")
+def open_(run: str, kind: str | None, *, prints: bool, common: CommonOptions) -> int:
+    """Open a run's report in the browser.
+
+    RUN may be a report's folder.
+    """
+    import webbrowser
+
+    from tcb_ops import api
+    from tcb_ops.reports.export import PAGE
+    from tcb_ops.runs.next_commands import of_run, quoted
+
+    settings, console = common.start()
+    record = api.open_run(run, kind=kind, settings=settings).record
+    console.info(_("{kind} {id} ({list_name})", kind=record.kind, id=record.id, list_name=record.list_name))
+    folders = (Path(run), Path(record.report), settings.reports / record.id)
+    page = next((folder / PAGE for folder in folders if (folder / PAGE).is_file()), None)
+    if page is None:
+        text = _("Run {id} has no report to open. To write it:\n{command}")
+        raise UsageError(text.format(id=record.id, command=quoted(of_run(settings, record, "report"))))
+    if prints or not webbrowser.open(page.absolute().as_uri()):
+        console.print(str(page.absolute()))
+    return 0
+
+
 @click.command(cls=Command, context_settings={"ignore_unknown_options": True})
 @click.argument("code")
 @settings_options("json")

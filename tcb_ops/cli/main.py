@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import takewhile
 from typing import Any, NoReturn
 
 import click
@@ -17,7 +18,7 @@ import click
 from tcb_ops import signals
 from tcb_ops.cli import Commands, Group, shared_options, translated
 from tcb_ops.cli.console import Console, show_problems, wrapped
-from tcb_ops.errors import InputError, TcbOpsError
+from tcb_ops.errors import InputError, InterruptedRunError, TcbOpsError, UsageError, error_code
 from tcb_ops.formatting import lines
 from tcb_ops.i18n import N_, Lang, Text, _, as_lines, as_sentences, terminal_lang, translate_click, verbatim
 from tcb_ops.kinds import features
@@ -25,13 +26,13 @@ from tcb_ops.resources import exhausted, system_reason
 from tcb_ops.settings import lang_in_file, load_settings, system_lang
 
 
-def usage_error(error: click.ClickException, arguments: Sequence[str] = ()) -> Text:
-    """Return the message for a command line that click rejects: click's text, a hint, and how to see the usage."""
+def usage_error(error: click.ClickException, arguments: Sequence[str] = ()) -> UsageError:
+    """Return the error for a command line that click rejects: click's text, a hint, and how to see the usage."""
     context = getattr(error, "ctx", None)
     typed = [word for word in arguments if word in cli.commands]
     command = context.command_path if context is not None else " ".join(["tcb-ops", *typed[:1]])
     usage = _("`{command} --help` shows the usage.", command=command)
-    message: str | Text = error.format_message()
+    message = verbatim(error.format_message())
     if isinstance(error, click.NoSuchOption) and error.option_name in shared_options():
         message = _("{command} does not use {option}.", command=command, option=error.option_name)
     elif isinstance(error, click.NoSuchOption) and error.option_name == "--merchant":
@@ -41,7 +42,10 @@ def usage_error(error: click.ClickException, arguments: Sequence[str] = ()) -> T
     elif isinstance(error, click.NoSuchOption | click.exceptions.NoSuchCommand) and error.possibilities:
         near = error.possibilities[0]
         message = as_sentences((verbatim(error.message), _("Did you mean {near}?", near=near)))
-    return as_lines((message, usage))
+    refused = UsageError(message, usage)
+    refused.text = as_lines((message, usage))
+    refused.code = error_code(type(error))
+    return refused
 
 
 _SECTIONS = {
@@ -54,7 +58,7 @@ _SECTIONS = {
 """The sections of the help, in the order of an operator's work."""
 _CORE_COMMANDS = {
     "run": "runs:check runs:links runs:upload runs:retry",
-    "inspect": "inspect:runs inspect:show inspect:errcodes inspect:report inspect:explain",
+    "inspect": "inspect:runs inspect:show inspect:errcodes inspect:report inspect:open_ inspect:explain",
     "setup": "generate:init generate:list_ inspect:prune completion:completion",
 }
 
@@ -143,61 +147,69 @@ def run(arguments: Sequence[str]) -> int:
         os.environ["LANGUAGE"] = lang = terminal_lang(_lang(arguments))
         translate_click(lang)
         result = translated(cli).main(list(arguments), prog_name="tcb-ops", standalone_mode=False)
-    except InputError as error:
-        _print_problems(error, lang)
-        return error.exit_code
-    except TcbOpsError as error:
-        _print_error(error.text, lang)
-        return error.exit_code
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
-        return 2
-    except click.ClickException as error:
-        _print_error(usage_error(error, arguments), lang)
-        return 2
     except click.exceptions.Exit as ended:
         return ended.exit_code
-    except (click.Abort, KeyboardInterrupt) as error:
-        return _interrupted(int(getattr(error.__cause__ or error, "exit_code", 130)), lang)
     except (BrokenPipeError, SystemExit):  # `tcb-ops --help | head`: the reader closed the pipe; click exits
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
-    except Exception as error:  # noqa: BLE001  the outermost handler: users must not see a stack trace
-        return _unexpected(error, lang, verbose="--verbose" in arguments)
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  the outermost handler: users must not see a stack trace
+        return end_with(error, arguments, lang)
     return result if isinstance(result, int) else 0
 
 
-def _interrupted(code: int, lang: Lang) -> int:
-    loop = sys.modules.get("tcb_ops.runs.loop")
-    # None if the signal came before, or while, it was imported.
-    cancel_all = getattr(loop, "cancel_all", None)
-    with suppress(KeyboardInterrupt):  # a second Ctrl-C: end at once
-        if cancel_all is not None:
-            cancel_all()
-    _print_error(_("Interrupted; nothing was left half done."), lang)
-    return code
+def end_with(error: BaseException, arguments: Sequence[str], lang: Lang) -> int:
+    """Print what ended a command, with --json as an object on stdout too; return the exit code."""
+    reported = _reported(error, arguments)
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show()
+    elif not isinstance(reported, InputError):
+        _print_error(reported.text, lang)
+    elif not reported.shown:
+        _print_problems(reported, lang)
+    if "--json" in takewhile("--".__ne__, arguments):
+        with suppress(OSError):  # a full disk: stderr has the message
+            Console(lang).json(reported.to_json(lang))
+    return reported.exit_code
 
 
-def _unexpected(error: Exception, lang: Lang, *, verbose: bool) -> int:
-    if signals.asked():  # some libraries wrap the interrupt in an error of their own
-        return _interrupted(signals.asked(), lang)
-    if isinstance(error, OSError):  # one that no command has reported in more specific terms
-        shortage = exhausted(error)
-        text = _("{why}. Fix that, then run the same command again.", why=system_reason(error))
-        if shortage is not None:
-            text = shortage.text
-        elif error.filename:
-            text = _("{file}: {reported}", file=error.filename, reported=text)
-    else:
-        if verbose:
+def _reported(error: BaseException, arguments: Sequence[str]) -> TcbOpsError:
+    """Return the error to report for whatever ended a command."""
+    if isinstance(error, TcbOpsError):
+        return error
+    if isinstance(error, click.ClickException):
+        return usage_error(error, arguments)
+    # Some libraries wrap the interrupt in an error of their own.
+    if isinstance(error, click.Abort | KeyboardInterrupt) or signals.asked():
+        return _interrupted(signals.asked() or int(getattr(error.__cause__ or error, "exit_code", 130)))
+    if not isinstance(error, OSError):
+        if "--verbose" in arguments:
             traceback.print_exception(error)
         text = _(
             "Internal error in tcb-ops ({kind}). What was committed is safe, and the same command resumes. Please "
             "report it with the trace that --verbose shows.",
             kind=type(error).__name__,
         )
-    _print_error(text, lang)
-    return 3
+    elif (shortage := exhausted(error)) is not None:
+        return shortage
+    else:  # one that no command has reported in more specific terms
+        text = _("{why}. Fix that, then run the same command again.", why=system_reason(error))
+        if error.filename:
+            text = _("{file}: {reported}", file=error.filename, reported=text)
+    reported = TcbOpsError(text)
+    reported.code = "system" if isinstance(error, OSError) else "internal"
+    return reported
+
+
+def _interrupted(code: int) -> InterruptedRunError:
+    loop = sys.modules.get("tcb_ops.runs.loop")
+    # None if the signal came before, or while, it was imported.
+    cancel_all = getattr(loop, "cancel_all", None)
+    with suppress(KeyboardInterrupt):  # a second Ctrl-C: end at once
+        if cancel_all is not None:
+            cancel_all()
+    interrupted = InterruptedRunError(_("Interrupted; nothing was left half done."))
+    interrupted.exit_code = code
+    return interrupted
 
 
 def _print_problems(error: InputError, lang: Lang) -> None:

@@ -17,7 +17,6 @@ from tcb_ops.errors import UsageError
 from tcb_ops.found_settings import with_found_file
 from tcb_ops.i18n import N_, Text, _, verbatim
 from tcb_ops.kinds import ANY_KIND, kind_names
-from tcb_ops.model import target_label
 from tcb_ops.resources import others_may_read, restricting
 from tcb_ops.settings import SETTINGS_FILE, Settings, holds_password, load_settings
 
@@ -112,7 +111,9 @@ class CommonOptions:
         "Kept with the run; `runs` lists only runs whose note contains it.", "", metavar="TEXT"
     )
     quiet: bool = _given("Print only the result, errors and warnings.", default=False)
-    verbose: bool = _given("Show the stack trace of an internal error.", default=False)
+    verbose: bool = _given(
+        "Show the stack trace of an internal error; with --json, the progress as JSON lines.", default=False
+    )
 
     def overrides(self) -> dict[str, str | None]:
         """Return the settings that these options override, except the tokens."""
@@ -130,7 +131,12 @@ class CommonOptions:
     def start(self) -> tuple[Settings, Console]:
         """Return the settings and the console."""
         settings = self.settings()
-        console = Console(settings.lang, quiet=self.quiet, verbose=self.verbose)
+        console = Console(
+            settings.lang,
+            quiet=self.quiet,
+            verbose=self.verbose,
+            progress_as_json=self.json and self.verbose,
+        )
         if self.ledger and holds_password(self.ledger):
             console.warn(
                 _(
@@ -153,10 +159,10 @@ class CommonOptions:
 
         with (
             opened_target(settings, lambda: self.read_merchants(settings).whole) as opened,
-            console.held(None if self.quiet and opened.on_loopback else first_line(opened)),
+            console.held(None if self.quiet and opened.simulated else first_line(opened)),
         ):
             if looks_at_tokens:
-                _warn_of_readable_tokens(console, settings)
+                _warn_of_readable_tokens(console, opened)
             yield opened
 
     def read_merchants(self, settings: Settings) -> Merchants:
@@ -197,7 +203,7 @@ class CommonOptions:
 
 def _warn_of_readable_tokens(console: Console, settings: Settings) -> None:
     file = settings.tokens.file
-    if settings.tokens.source == "file" and not settings.on_loopback:
+    if settings.tokens.source == "file" and not settings.simulated:
         with suppress(OSError):  # an unreadable file is reported when it is needed
             if others_may_read(file):
                 console.warn(
@@ -216,7 +222,7 @@ def first_line(settings: Settings) -> Text:
 
 def target_line(settings: Settings) -> Text:
     """Return the line that names the target, printed first and last by commands that send."""
-    label = target_label(settings.run_target, settings.api_base)
+    label = settings.target_label
     if settings.target:
         return _("{label} (embedded simulator)", label=label)
     return verbatim(label)

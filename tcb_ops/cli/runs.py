@@ -19,13 +19,10 @@ from tcb_ops.cli.options import (
     resume_options,
     run_options,
     settings_options,
-    target_line,
     upload_yes_option,
 )
 from tcb_ops.errors import UsageError
-from tcb_ops.formatting import format_duration
-from tcb_ops.i18n import _, as_lines, as_list, as_sentences, ngettext
-from tcb_ops.kinds import provided
+from tcb_ops.i18n import _, as_lines, as_list, as_sentences
 from tcb_ops.runs.list_kinds import LINKS, UPLOAD
 
 if TYPE_CHECKING:
@@ -71,27 +68,14 @@ def check(command: RunCommand, paths: str, *, mark: bool) -> int:
         return 1 if batch.valid < batch.count else 0
 
 
-@click.command(cls=Command, usual="out download on-bad rate dry-run resume target where json")
+@click.command(cls=Command, usual="out on-bad rate dry-run resume target where json")
 @click.argument("paths", metavar="[LIST]", required=False)
 @click.option("--out", metavar="FILE", help="Where the links go (0600). [default: links.csv]")
-@click.option(
-    "--download",
-    is_flag=True,
-    help="Instead: download links of an upload's files; LIST is then its run. [default: latest]",
-)
-@click.option(
-    "--max-age",
-    type=click.IntRange(min=1),
-    default=7200,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long download links are valid.",
-)
 @list_options
 @limit_options
 @run_options
 @common_options
-def links(command: RunCommand, paths: str | None, max_age: int, *, download: bool) -> int:
+def links(command: RunCommand, paths: str | None) -> int:
     """Request an upload link per row; write links.csv.
 
     Links expire after about 15 minutes. An unfinished run of the same list is resumed; --resume RUN needs no list.
@@ -101,8 +85,6 @@ def links(command: RunCommand, paths: str | None, max_age: int, *, download: boo
 
     console = command.console
     with command.opened():
-        if download:
-            return _download(command, paths or "latest", max_age)
         if paths is None:
             handle = command.resume(LINKS, command.listing.root)
             run = command.follow(handle)
@@ -119,34 +101,6 @@ def links(command: RunCommand, paths: str | None, max_age: int, *, download: boo
         if (late := ran_out(handle.expired_links, command.which.out or run.record.report)) is not None:
             console.warn(late)
         return command.end(run, Path(run.record.report))
-
-
-def _download(command: RunCommand, run: str, max_age: int) -> int:
-    console, settings = command.console, command.settings
-    console.release()
-    written = provided("download_links")(
-        run,
-        out=command.which.out or "downloads.csv",
-        max_age=max_age,
-        merchants=command.common.matching(settings),
-        settings=settings,
-    )
-    if command.common.json:
-        console.json({"file": str(written.file), "rows": written.rows, "links": written.links})
-    else:
-        console.print(
-            _(
-                "{file}: {links:,} of {rows} have a download link, valid for {duration}. Keep the file secret.",
-                file=written.file,
-                links=written.links,
-                rows=ngettext("{n:,} row", "{n:,} rows", written.rows),
-                duration=format_duration(max_age),
-            )
-        )
-        if written.links < written.rows:
-            console.info(_("The column errcode says why the others have none."))
-    console.info(target_line(settings))
-    return 0 if written.links == written.rows else 1
 
 
 @click.command(cls=Command, usual="root backup skip-unchanged canary on-bad dry-run resume yes target")

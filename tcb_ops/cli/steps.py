@@ -27,7 +27,7 @@ from tcb_ops.i18n import NOTHING, Lang, Text, _, as_lines, ngettext, pgettext
 from tcb_ops.kinds import ANY_KIND, Kind, load, provided
 from tcb_ops.lists.batch import Batch, fixme_beside, write_fixme
 from tcb_ops.lists.paths import read_paths
-from tcb_ops.model import STORED_OUTCOMES, Outcome, Problem, Reason
+from tcb_ops.model import STORED_OUTCOMES, Listener, Outcome, Problem, Reason
 from tcb_ops.preflight import (
     MerchantEstimate,
     SendScope,
@@ -40,7 +40,8 @@ from tcb_ops.preflight import (
 from tcb_ops.reports.summary import by_code
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.limits import RunLimits
-from tcb_ops.runs.next_commands import command
+from tcb_ops.runs.next_commands import command, quoted
+from tcb_ops.runs.stop_errors import not_listening
 from tcb_ops.runs.url_files import SourceInspector
 from tcb_ops.settings import Settings, without_dots
 from tcb_ops.start import StartOptions, ledger_with_runs
@@ -139,7 +140,8 @@ class RunCommand:
             if mark:
                 self._mark(source, error.problems)
             self._suggest_correction(error, None if guessed else root, others)
-            raise click.exceptions.Exit(error.exit_code) from None
+            error.shown = True
+            raise
         console.info(batch.decided)
         for warning in batch.warnings:
             console.warn(warning)
@@ -217,7 +219,9 @@ class RunCommand:
         if not error.all_missing and any(problem.skippable for problem in error.problems):
             options = [*others, *self.listing.words(self.common)]
             command_again = self._again(Path(error.source).absolute(), root, options)
-            self.console.suggest(_("Correct the list, then run:"), command_again)
+            error.fix = _("Correct the list, then run:")
+            error.text = as_lines((error.problem, error.fix, quoted(command_again)))
+            self.console.suggest(error.fix, command_again)
 
     def _again(self, source: Path, root: str | None, options: Sequence[str]) -> list[str]:
         name = click.get_current_context().command.name or ""
@@ -252,11 +256,16 @@ class RunCommand:
         return 0
 
     def ask_confirmation(self, kind: Kind, scope: SendScope, what: Text) -> None:
-        """Show what would change on a live target, and ask. Raises UsageError for a no, or without a terminal or --yes."""
+        """Show what would change on a live target, and ask. Raises UsageError for a no, or without a terminal or --yes.
+
+        Raises OutageError in place of a question if nothing listens at the target.
+        """
         if not scope.needs_confirmation(self.settings, can_ask=sys.stdin.isatty()):
             return
         self.console.warn(what)
         if not self.which.yes:
+            if self.settings.listener is Listener.NOTHING:
+                raise not_listening(self.settings.api_base)
             envs = ngettext("{n:,} live environment", "{n:,} live environments", scope.envs)
             question = kind.question.format(live_environments=envs, api_base=self.settings.api_base)
             self.console.release()
@@ -345,9 +354,9 @@ class RunCommand:
         try:
             handle.follow(lambda progress: self.console.follow(progress, handle.record.rows))
             return handle.wait()
-        except (StoppedError, InterruptedRunError):
+        except (StoppedError, InterruptedRunError) as error:
             if self.common.json:
-                self.console.json(handle.so_far().summary())
+                error.summary = handle.so_far().summary()
             raise
 
     def report(self, run: Run, fail_on: str = "any") -> int:
@@ -357,15 +366,15 @@ class RunCommand:
         folder = self.folder(run.id)
         try:
             run.export(folder, pdf=self.which.pdf)
-        except StoppedError:
+        except StoppedError as error:
             if self.common.json:
-                self.console.json(run.summary())
+                error.summary = run.summary()
             _announce(run, self.console)  # even without a report
             raise
         return self.end(run, folder, page=Path(without_dots(folder / PAGE)), fail_on=fail_on)
 
     def end(self, run: Run, where: Path, *, page: Path | None = None, fail_on: str = "any") -> int:
-        """Print how a run ended, the next command or the report's page, and the target; return the exit code."""
+        """Print how a run ended, the next command if anything is left to do, and a link; return the exit code."""
         console, as_json = self.console, self.common.json
         run.refresh()
         sent: list[dict[str, Any]] = []
@@ -378,11 +387,9 @@ class RunCommand:
         if console.fix_me is not None:
             console.suggest(*console.fix_me)
             groups = [group for group in groups if group.code != Reason.INVALID]
-        suggested = suggest_next(console, self.settings, run.record, groups)
-        if page is not None and console.fix_me is None and not suggested:
-            console.info(_("The report: {page}", page=page))
-        target = target_line(self.settings)
-        console.info(_("{at} · run {id}: {where}", at=target, id=run.id, where=where))
+        suggest_next(console, self.settings, run.record, groups)
+        target, shown = target_line(self.settings), page or where.absolute()
+        console.link(_("{at} · run {id}: {where}", at=target, id=run.id, where=shown), shown)
         if not as_json:  # last: an interrupt here loses a message, nothing else
             _announce(run, console)
         return code

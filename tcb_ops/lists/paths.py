@@ -55,6 +55,7 @@ def path_problem(path: str) -> tuple[Text, Text] | None:
     \a.png                          begins with a backslash
     a/access_token=•••              masked in a report, not a file's name
     a//b.png                        //
+    a/                              ends with /
     ./a.png, a/../b.png             a . or .. segment
     a<TAB>b, a<ESC>b, a<DEL>b       a control character (24–27 are refused, the
                                     others break signatures and headers)
@@ -74,6 +75,8 @@ def path_problem(path: str) -> tuple[Text, Text] | None:
         return detail(DetailCode.PATH_MASKED), fix
     if "//" in path:
         return detail(DetailCode.PATH_SLASHES), _("write a single /")
+    if path.endswith("/"):
+        return detail(DetailCode.PATH_ENDS), _("add the file's name, e.g. {path}a.png", path=path)
     if segment := _DOTS.search(path):
         fix = _("write the path out in full, without . and ..")
         return detail(DetailCode.PATH_DOTS, segment=segment.group(1)), fix
@@ -87,7 +90,6 @@ _Check: TypeAlias = "Callable[[str], tuple[Text, Text] | None]"
 
 
 def _control_problem(value: str, code: DetailCode = DetailCode.VALUE_CONTROL) -> tuple[Text, Text] | None:
-    """Return (problem, fix) of a value with a control character; None without one."""
     match = _CONTROL.search(value)
     if match is None:
         return None

@@ -11,12 +11,10 @@ import os
 import posixpath
 import re
 import stat
-import unicodedata
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from importlib.resources import files
 from pathlib import Path
 from typing import TypeAlias
 
@@ -47,7 +45,7 @@ class UnusableFile:
     message: Text
     fix: Text
     missing: bool = False
-    """No file has this or a similar name."""
+    """No file has this name."""
 
 
 class LocalFiles:
@@ -58,7 +56,6 @@ class LocalFiles:
         self._inside = self._root.rstrip(os.sep) + os.sep
         self._name = str(root)
         self._folder = lru_cache(maxsize=4096)(os.path.realpath)
-        self._names = lru_cache(maxsize=256)(self._list)
         self.inspect = lru_cache(maxsize=16_384)(self._inspect)
 
     def problem(self) -> Problem | None:
@@ -89,7 +86,8 @@ class LocalFiles:
                 facts = os.stat(real)  # noqa: PTH116  as above
             readable = os.access(real, os.R_OK)
         except (FileNotFoundError, NotADirectoryError):
-            return _missing(file, self._similar(file))
+            fix = _("check the name (upper and lower case and Unicode form matter) and --root")
+            return UnusableFile(detail(DetailCode.NO_FILE, name=shown(file)), fix, missing=True)
         except (OSError, ValueError) as error:
             message = detail(DetailCode.NOT_INSPECTED, file=shown(file), why=system_reason(error))
             return UnusableFile(message, _("check its name and permissions"))
@@ -97,30 +95,6 @@ class LocalFiles:
             fix = _("copy it below the root, or choose a --root that contains all files")
             return UnusableFile(detail(DetailCode.OUTSIDE, file=shown(file)), fix)
         return _judge(file, facts, readable=readable)
-
-    def _similar(self, file: str) -> str:
-        """Return the only file that differs just in case or Unicode form; "" if there is none, or several."""
-        folder, parts = self._root, []
-        for part in filter(None, file.split("/")):
-            names = self._names(folder).get(_form(part), [])
-            name = part if part in names else names[0] if len(names) == 1 else ""
-            if not name or part == "..":
-                return ""
-            parts.append(name)
-            folder = os.path.join(folder, name)  # noqa: PTH118  as above
-        return "/".join(parts)
-
-    def _list(self, folder: str) -> dict[str, list[str]]:
-        names = defaultdict[str, list[str]](list)
-        with suppress(OSError):
-            for name in os.listdir(folder):  # noqa: PTH208  as above
-                names[_form(name)].append(name)
-        return names
-
-
-def _form(name: str) -> str:
-    """Normalize a name for a comparison that ignores case and Unicode form."""
-    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _judge(file: str, facts: os.stat_result, *, readable: bool) -> LocalFile | UnusableFile:
@@ -137,15 +111,6 @@ def _judge(file: str, facts: os.stat_result, *, readable: bool) -> LocalFile | U
     else:
         return LocalFile(facts.st_size, facts.st_mtime_ns)
     return UnusableFile(detail(code, name=name), fix)
-
-
-def _missing(file: str, similar: str) -> UnusableFile:
-    name = shown(file)
-    message = detail(DetailCode.NO_FILE, name=name)
-    if not similar:
-        return UnusableFile(message, _("check the name (case matters) and --root"), missing=True)
-    fix = _("did you mean {real}? Upper and lower case and Unicode form matter", real=shown(similar))
-    return UnusableFile(message, fix)
 
 
 def path_map(items: Sequence[str], root: str | Path | None) -> Callable[[str], str]:
@@ -294,48 +259,6 @@ SOURCE_FIXES: dict[DetailCodes, Text] = {
 
 # --- Content-Type --------------------------------------------------------------------------------------------------
 
-_WEB_TYPES = {
-    ".7z": "application/x-7z-compressed",
-    ".apk": "application/vnd.android.package-archive",
-    ".apng": "image/apng",
-    ".bz2": "application/x-bzip2",
-    ".docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
-    ".eot": "application/vnd.ms-fontobject",
-    ".epub": "application/epub+zip",
-    ".flac": "audio/flac",
-    ".geojson": "application/geo+json",
-    ".glb": "model/gltf-binary",
-    ".gltf": "model/gltf+json",
-    ".gz": "application/gzip",
-    ".jfif": "image/jpeg",
-    ".js": "text/javascript",
-    ".jsonld": "application/ld+json",
-    ".m4a": "audio/mp4",
-    ".m4v": "video/x-m4v",
-    ".map": "application/json",
-    ".md": "text/markdown",
-    ".mjs": "text/javascript",
-    ".oga": "audio/ogg",
-    ".ogg": "audio/ogg",
-    ".ogv": "video/ogg",
-    ".opus": "audio/ogg",
-    ".otf": "font/otf",
-    ".pptx": "application/vnd.openxmlformats-officedocument.presentationml.presentation",
-    ".rar": "application/vnd.rar",
-    ".rtf": "application/rtf",
-    ".ts": "video/mp2t",
-    ".ttf": "font/ttf",
-    ".wav": "audio/wav",
-    ".weba": "audio/webm",
-    ".webp": "image/webp",
-    ".woff": "font/woff",
-    ".woff2": "font/woff2",
-    ".xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
-    ".xz": "application/x-xz",
-    ".yaml": "application/yaml",
-    ".yml": "application/yaml",
-}
-
 
 def content_type_of(path: str, file: str = "") -> str:
     """Return the Content-Type for the extension of a cloud path or, if it has none, of the local file.
@@ -363,4 +286,4 @@ def content_type_of(path: str, file: str = "") -> str:
 @cache
 def _types() -> dict[str, str]:
     # An instance has the library's own table; the module-level one also reads the machine's files.
-    return mimetypes.MimeTypes().types_map[True] | _WEB_TYPES
+    return mimetypes.MimeTypes((str(files("tcb_ops.lists") / "mime.types"),)).types_map[True]

@@ -10,7 +10,7 @@
 `target`: "simulator" (the embedded one, sample data, no credentials) or "live" (what tcb-ops.toml says). Calls such as
 `tcb.open_run()` that name no settings use those of the panel that was opened last. `lang`: en or zh; "" is that of the
 settings. `where`: `column=value` items of the merchants file, semicolons between them. `cluster`: workers of Dask that
-share the work (local:2, a scheduler's URL, or a Client); "": this process does it.
+share the work (local:2, or a scheduler's URL); "": this process does it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ except ModuleNotFoundError:
     ) from None
 
 if TYPE_CHECKING:
-    from tcb_ops.features.cluster.client import Cluster
     from tcb_ops.panels.panel import Panel
 
 __all__ = ["Panel", "attach", "audit_errcodes", "export_report", "generate_links", "run_uploads"]
@@ -50,8 +49,7 @@ def _open(panel: str, given: dict[str, Any]) -> Panel:
     texts = {}
     for name, value in given.items():
         text = os.fspath(value) if isinstance(value, os.PathLike) else value
-        is_client = name == "cluster" and hasattr(value, "run_on_scheduler")  # of Dask
-        if not (is_client or value is None or isinstance(text, str)):
+        if not (value is None or isinstance(text, str)):
             raise UsageError(
                 _("{name} = {value!r}: write it as one text in quotation marks.", name=name, value=value)
             )
@@ -77,7 +75,7 @@ def run_uploads(
     note: str = "",
     report: str = "",
     lang: str = "",
-    cluster: Cluster = "",
+    cluster: str = "",
 ) -> Panel:
     """Return a panel that checks a list and its files, uploads, cancels, resumes, retries and exports."""
     return _open("UploadPanel", locals())
@@ -89,7 +87,7 @@ def audit_errcodes(
     note: str = "",
     report: str = "",
     lang: str = "",
-    cluster: Cluster = "",
+    cluster: str = "",
 ) -> Panel:
     """Return a panel that checks each environment, and shows which fail, why, and what to do."""
     return _open("panels.audit_errcodes", locals())
@@ -100,7 +98,7 @@ def export_report(target: str = "simulator", run: str = "latest", report: str = 
     return _open("RunPanel", locals())
 
 
-def attach(run: str = "latest", target: str = "", lang: str = "", cluster: Cluster = "") -> Panel:
+def attach(run: str = "latest", target: str = "", lang: str = "", cluster: str = "") -> Panel:
     """Return a panel that shows any run: running in this process or another, interrupted, or finished.
 
     `target` "" is that of the panel that was opened last, "live" where none was.

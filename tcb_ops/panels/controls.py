@@ -39,6 +39,7 @@ from tcb_ops.settings import (
     set_default_settings,
     system_lang,
 )
+from tcb_ops.start import identified
 
 TARGETS = ("simulator", "live")
 
@@ -55,8 +56,8 @@ class PanelContext:
 
     @property
     def live(self) -> bool:
-        """Whether the target is not on this machine, so that a run has to be confirmed."""
-        return not self.settings.on_loopback
+        """Whether the target is no simulator, so that a run has to be confirmed."""
+        return not self.settings.simulated
 
     def limits(self) -> RunLimits:
         """Return a run's limits; waits are shorter on the simulator."""
@@ -107,7 +108,7 @@ def open_context(target: str, where: str, lang: Lang) -> PanelContext:
         )
         raise UsageError(text.format(target=target))
     simulated = target == "simulator"
-    settings = provided("practice")(lang) if simulated else load_settings(options={"lang": lang})
+    settings = provided("practice")(lang) if simulated else identified(load_settings(options={"lang": lang}))
     set_default_settings(settings if simulated else None)
     if not simulated and settings.origin.file is None and not settings.merchants.exists():
         folder = Path.cwd()

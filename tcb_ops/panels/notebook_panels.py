@@ -206,7 +206,6 @@ class RunPanel(Panel):
     """Shows any run, running here or elsewhere, interrupted, or finished, and exports it."""
 
     title = _("Run report")
-    none_yet = _("No run is shown. Start one with another notebook, then run the panel's cell again.")
     starts_runs = False
 
     def _parts(self) -> list[Any]:

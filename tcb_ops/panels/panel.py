@@ -1,17 +1,15 @@
-"""The base of the notebooks' panels: context, worker, the run that is shown, result cells, and running unattended."""
+"""The base of the notebooks' panels: context, worker, the run that is shown, and running unattended."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
-from uuid import uuid4
+from typing import Any, TypeVar
 
 import ipywidgets as widgets
 
@@ -24,10 +22,8 @@ from tcb_ops.panels.controls import PanelContext, Worker, open_context, settings
 from tcb_ops.panels.html import (
     STYLE,
     describe_result,
-    esc,
     frame_html,
     heading,
-    message,
     render_codes,
 )
 from tcb_ops.panels.list_reader import render_problems
@@ -35,9 +31,6 @@ from tcb_ops.panels.run_monitor import RunBrowser, RunMonitor
 from tcb_ops.reports.summary import by_code
 from tcb_ops.resources import replacing
 from tcb_ops.run import Run
-
-if TYPE_CHECKING:
-    from tcb_ops.features.cluster.client import Cluster
 
 RUN_NOW = "TCB_OPS_RUN_NOW"
 HEADLESS_OUT = "TCB_OPS_HEADLESS_OUT"
@@ -49,50 +42,12 @@ _BY_CELL: dict[str, Panel] = {}
 """The panel that each cell of the notebook shows, by the cell's id."""
 
 
-TITLES: dict[str, Text] = {
-    "card": _("The run"),
-    "by_merchant": _("Rows by merchant"),
-    "errcodes": _("Rows that did not succeed, by merchant and errcode"),
-    "causes": _("What went wrong, and what to do"),
-    "changes": _("Since the previous audit"),
-    "history": _("Errcodes by day"),
-}
-"""The titles of result cells, by the name of the panel's method."""
 _STYLE = (
     "<style>.op-result table{border-collapse:collapse;margin:4px 0;font-variant-numeric:tabular-nums}"
     ".op-result :is(th,td){padding:3px 14px 3px 0;text-align:left!important;vertical-align:top!important;border-bottom:1px solid #8884}"
     ".op-result th{white-space:nowrap;font-weight:600}.op-result .op-num{text-align:right!important}.op-result td{max-width:34rem}"
     ".op-result h2{font-size:15px;margin:8px 0 2px}</style>"
 )
-
-
-def _draw_result(view: Callable[[], Any], lang: Lang, cell: str, *, again: bool = False) -> None:
-    """Display what a method of a panel returns, the first time or `again` in the same output, named `cell`."""
-    from IPython.display import display, update_display
-
-    table = view()
-    title = TITLES[view.__name__].of(lang)
-    shown = table.to_string() if hasattr(table, "to_string") else repr(table)
-    drawn = frame_html(table, lang, title) if hasattr(table, "itertuples") else table._repr_html_()
-    bundle = {
-        "text/plain": f"{title}\n{shown}",
-        "text/html": f'<div class="op-result">{_STYLE}<h2>{esc(title)}</h2>{drawn}</div>',
-    }
-    publish: Callable[..., Any] = update_display if again else display
-    publish(bundle, raw=True, display_id=cell)
-
-
-class Placeholder:
-    """A message in place of a table."""
-
-    def __init__(self, text: Text, lang: Lang) -> None:
-        self._text = text.of(lang)
-
-    def __repr__(self) -> str:
-        return self._text
-
-    def _repr_html_(self) -> str:
-        return message(self._text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +63,7 @@ class PanelOptions:
     note: str = ""
     report: str = ""
     lang: str = ""
-    cluster: Cluster = ""
+    cluster: str = ""
 
 
 class Panel:
@@ -120,8 +75,6 @@ class Panel:
     """The kind of the runs that it lists; None for all."""
     starts_runs = True
     """Whether a headless run starts one, and its exit code tells how it ended; else it shows one that there is."""
-    none_yet = _("No run yet: press the panel's button.")
-    """What stands in place of a table while no run is shown."""
 
     def __init__(self, given: PanelOptions) -> None:
         languages = {str(lang) for lang in Lang}
@@ -130,10 +83,6 @@ class Panel:
         self.worker = Worker(self.lang)
         self.error: TcbOpsError | None = None
         """The error that kept the panel from opening."""
-        self._results: list[Callable[..., None]] = []
-        """Draw the result cells."""
-        self._drawn: object = None
-        """The run and the state that the result cells show."""
         self._context: PanelContext | None = None
         self._monitor: RunMonitor | None = None
         self.view = widgets.VBox([widgets.HTML(STYLE), self.worker.line]).add_class("op-panel")
@@ -174,14 +123,6 @@ class Panel:
 
     def _run_changed(self) -> None:
         self._enable()
-        shown = (self.run.id if self.run is not None else "", self.monitor.state)
-        if shown != self._drawn:
-            self._drawn = shown
-            self._draw_results()
-
-    def _draw_results(self) -> None:
-        for draw in self._results:
-            draw(again=True)
 
     def _enable(self) -> None:
         self.monitor.enable()
@@ -204,9 +145,9 @@ class Panel:
             raise self.error or UsageError(_("The panel is not open."))
         return part
 
-    def cluster(self) -> Cluster | None:
+    def cluster(self) -> str | None:
         """Return the cluster that the next run works on; None for this process."""
-        return None if self.given.cluster == "" else self.given.cluster
+        return self.given.cluster or None
 
     # --- what a notebook asks -----------------------------------------------------------------------------------
 
@@ -215,40 +156,11 @@ class Panel:
         """The run that is shown."""
         return self._monitor.run if self._monitor is not None else None
 
-    def show(self, view: Callable[[], Any]) -> None:
-        """Display what a method of this panel returns, such as `panel.by_merchant`, and draw it again when the run changes."""
-        draw = partial(_draw_result, view, self.lang, uuid4().hex)
-        self._results.append(draw)
-        draw()
-
-    def card(self) -> Any:
-        """Return the run: its card as HTML."""
-        return self._of_run(lambda run: run)
-
-    def by_merchant(self) -> Any:
-        """Return the rows of each merchant: how many, how many succeeded (DataFrame)."""
-        return self._of_run(lambda run: run.by_merchant())
-
-    def errcodes(self) -> Any:
-        """Return the rows that did not succeed, by merchant and environment × code (DataFrame)."""
-        return self._of_run(lambda run: run.errcodes())
-
-    def causes(self) -> Any:
-        """Return the causes by code, merchant and environment, with what to do (DataFrame)."""
-        return self._of_run(lambda run: run.causes())
-
     def settle(self, seconds: float = 600) -> None:
         """Wait until the panel is idle."""
         self.worker.settle(seconds)
         if self._monitor is not None:
             self._monitor.settle(seconds)
-
-    def _of_run(self, table: Callable[[Run], Any]) -> Any:
-        if self.error is not None:
-            return Placeholder(_("The panel could not be opened: see its message."), self.lang)
-        if self.run is not None:
-            return table(self.run)
-        return Placeholder(self.none_yet, self.lang)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.run!r}>"
@@ -257,7 +169,6 @@ class Panel:
         """Close the widgets and hold no run's data; a run that works continues."""
         if self._monitor is not None:
             self._monitor.close_run()
-        self._results = []
         for widget in [*_below(self.view)]:
             widget.close()
         # The notebook's Out holds every panel that was displayed: not its merchants, its list, its tables and their texts.
@@ -279,11 +190,13 @@ class Panel:
     # --- headless -----------------------------------------------------------------------------------------------
 
     def run_now(self, wanted: bool = False) -> None:
-        """Do the panel's work headlessly: on the simulator always, live only when `wanted` or TCB_OPS_RUN_NOW=1.
+        """Do the panel's work headlessly, and show its result: on the simulator always, live only when `wanted` or TCB_OPS_RUN_NOW=1.
 
         Where the panel shows a run already, finished or not, nothing is started unless `wanted`. Raises TcbOpsError.
         Ctrl-C ends a run tidily.
         """
+        from IPython.display import display
+
         try:
             if not isinstance(wanted, bool):  # the text "false" is truthy, and this flag starts live runs
                 raise UsageError(
@@ -302,22 +215,18 @@ class Panel:
             run = self._work()
             folder = self._export(run)
             self.monitor.settle()
-            self._draw_results()  # here: what another thread displays is not part of an executed notebook
         except TcbOpsError as error:
             problems = ""
             if isinstance(error, InputError):
                 _print_problems(error, self.lang)
                 problems = render_problems(error.problems, self.lang)
-            self._write_result(self.run, error.exit_code, error.text, page=lambda: problems)
+            self._write_result(self.run, error.exit_code, error.text, page=problems)
             raise
+        page = self._page(run)
+        display({"text/plain": repr(run), "text/html": page}, raw=True)  # type: ignore[no-untyped-call]  # IPython's
         result = describe_result(run, self.monitor.expired_links)
-        self._write_result(
-            run,
-            1 if self.starts_runs and not run.succeeded else 0,
-            result,
-            folder,
-            page=lambda: self._page(run),
-        )
+        exit_code = 1 if self.starts_runs and not run.succeeded else 0
+        self._write_result(run, exit_code, result, folder, page=page)
 
     def _export(self, run: Run) -> Path:
         out, default = os.environ.get(HEADLESS_OUT), f"reports/{run.id}"
@@ -333,9 +242,9 @@ class Panel:
         """Return what a page shows of a headless run (HTML): the causes, what to do, every merchant."""
         causes = [cause for cause in run.overview().causes if cause.code != Outcome.PENDING]
         codes = render_codes(by_code(causes), self.lang) if causes else ""
-        title = TITLES["by_merchant"].of(self.lang)
+        title = _("Rows by merchant").of(self.lang)
         drawn = frame_html(run.by_merchant(), self.lang, title)
-        return f'{codes}<div class="op-result">{_STYLE}{heading(title)}{drawn}</div>'
+        return f'<div class="op-result">{_STYLE}{codes}{heading(title)}{drawn}</div>'
 
     def _write_result(
         self,
@@ -344,7 +253,7 @@ class Panel:
         text: Text,
         report: Path | None = None,
         *,
-        page: Callable[[], str] = str,
+        page: str = "",
     ) -> None:
         """Write the headless cell's result for `tcb-ops notebook`, atomically."""
         file = os.environ.get(HEADLESS_RESULT)
@@ -356,7 +265,7 @@ class Panel:
             "exit_code": exit_code,
             "text": {"en": text.en, "zh": text.zh},
             "title": self.title.of(self.lang),
-            "page": page(),
+            "page": page,
         }
         with replacing(Path(file)) as part:
             part.write_text(json.dumps(result, ensure_ascii=False), encoding="utf-8")

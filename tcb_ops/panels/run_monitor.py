@@ -12,7 +12,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
 
@@ -41,11 +40,8 @@ from tcb_ops.panels.html import (
     run_state,
 )
 from tcb_ops.run import Run, RunHandle, find_handle
-from tcb_ops.runs.progress import Progress, RateEstimator
+from tcb_ops.runs.progress import Progress, ProgressMeter
 from tcb_ops.start import ResumeOptions
-
-if TYPE_CHECKING:
-    from tcb_ops.features.cluster.client import Cluster
 
 WATCH_EVERY = 0.2
 """Seconds between two updates from a run of this process."""
@@ -83,7 +79,7 @@ class RunMonitor(widgets.VBox):
         context: PanelContext,
         *,
         report: str = "",
-        cluster: Callable[[], Cluster | None],
+        cluster: Callable[[], str | None],
         changed: Callable[[], None],
         ended: Callable[[], None],
     ) -> None:
@@ -220,9 +216,9 @@ class RunMonitor(widgets.VBox):
     def _poll(self, run: Run, number: int) -> None:
         """Follow the ledger for as long as another process works on the run."""
         settings, due, pause = self._context.settings, 0.0, threading.Event()
-        pulse = RateEstimator(run.record.rows, _progress(run).done)
+        meter = _meter(run)
         while number == self._watch:
-            self._draw_bar(run, _progress(run, pulse))
+            self._draw_bar(run, meter.at(time.monotonic(), run.outcomes))
             if time.monotonic() >= due:
                 due = time.monotonic() + self._draw_grid(run)
             pause.wait(POLL_EVERY)
@@ -317,7 +313,7 @@ class RunMonitor(widgets.VBox):
         context = self._context
         self.follow(begin({"settings": context.settings, "limits": context.limits()}))
 
-    def _cluster_of(self, run: Run) -> Cluster | None:
+    def _cluster_of(self, run: Run) -> str | None:
         """Return the cluster that works on the rest of a run; None for a kind that only this process can work on."""
         return self.cluster() if run.record.kind.clustered else None
 
@@ -337,11 +333,12 @@ class RunMonitor(widgets.VBox):
             )
 
 
-def _progress(run: Run, pulse: RateEstimator | None = None) -> Progress:
-    counts = run.outcomes
-    counts.pop(Outcome.PENDING, None)
-    pace = pulse.update(time.monotonic(), sum(counts.values())) if pulse is not None else (0.0, None)
-    return Progress(run.id, run.record.rows, counts, *pace)
+def _meter(run: Run) -> ProgressMeter:
+    return ProgressMeter(run.id, run.record.rows, run.outcomes)
+
+
+def _progress(run: Run) -> Progress:
+    return _meter(run).at(time.monotonic(), run.outcomes)
 
 
 class RunBrowser(widgets.HBox):

@@ -26,7 +26,7 @@ import msgspec
 from tcb_ops.errors import LedgerDamagedError, LedgerError, StoppedError, UsageError
 from tcb_ops.i18n import Text, _
 from tcb_ops.kinds import row_count
-from tcb_ops.model import is_simulated
+from tcb_ops.model import SIMULATOR
 from tcb_ops.reports.comparisons import Diff, compare
 from tcb_ops.reports.explanations import MARK
 from tcb_ops.reports.formats.csv import RowTexts, write_errcodes, write_lines
@@ -167,7 +167,7 @@ def _write(
     summary = RunSummary(snapshot, run)
     write_errcodes(summary.causes, folder / ERRCODES, settings.lang)
     write_workbook(snapshot, summary, folder / WORKBOOK, settings, now=now)
-    if is_simulated(run.target):
+    if run.simulated:
         mark = _(
             "Run {id} was a rehearsal: it went to a simulator on the same machine ({target}). Nothing reached "
             "WeChat or a merchant.",
@@ -307,13 +307,15 @@ class Manifest(msgspec.Struct, frozen=True):
     retries: tuple[str, ...]
     environments: frozenset[tuple[str, str]] = frozenset()
     """The environments selected with --where, as (appid, env); empty for all."""
+    settings: dict[str, Any] = {}
+    """Of the run."""
     content: dict[str, Any] = {}
     """The whole JSON object."""
 
     @property
     def simulated(self) -> bool:
-        """Whether the target is on this machine, whatever the other fields say."""
-        return is_simulated(self.target)
+        """Whether the target was a simulator, whatever the other fields say."""
+        return SIMULATOR in (self.target, self.settings.get("listener"))
 
 
 def about(summary: RunSummary, zone: tzinfo) -> dict[str, Any]:
@@ -326,8 +328,8 @@ def about(summary: RunSummary, zone: tzinfo) -> dict[str, Any]:
         **({"environments": [list(pair) for pair in run.environments]} if run.environments else {}),
         "kind": str(run.kind),
         "target": run.target,
-        "simulated": is_simulated(run.target),
-        **({"mark": MARK} if is_simulated(run.target) else {}),
+        "simulated": run.simulated,
+        **({"mark": MARK} if run.simulated else {}),
         "rows": summary.total,
         "counts": {str(outcome): rows for outcome, rows in summary.counts.items()},
         "input": {"name": run.list_name, "sha256": run.list_sha256, "bytes": run.list_bytes},

@@ -263,7 +263,7 @@ def _open_schema(engine: sa.Engine, name: str) -> None:
                 rows_by_path.dialect_options["postgresql"]["where"] = STORED
                 holders.create(connection)
             SCHEMA.create_all(connection)
-            _create_views(connection)
+            _create_view(connection)
             connection.execute(version.insert().values(version=VERSION))
         elif version.name not in tables:
             raise not_a_ledger(name, _("it is another program's database"))
@@ -382,18 +382,13 @@ def not_a_ledger(name: str, cause: Text, todo: Text | None = None) -> UsageError
     )
 
 
-# --- views -------------------------------------------------------------------------------------------------------
+# --- the view ----------------------------------------------------------------------------------------------------
 
-# For tools that read the database. Their columns are documented (docs, reference/files) and do not change with the tables.
-_RUNS = """
-CREATE VIEW v_runs AS
-SELECT id AS run, kind, target, list_name, parent, note, operator, host,
-    {time}created_at{utc} AS started_at, {time}finished_at{utc} AS finished_at, rows, seconds, link_calls, upload_calls
-FROM runs
-"""
-_ROWS = """
+# For tools that read the database. Its columns are documented (docs, reference/files) and do not change with the tables.
+_VIEW = """
 CREATE VIEW v_rows AS
-SELECT runs.id AS run, rows.line, envs.merchant, envs.appid, envs.env, rows.path, rows.outcome,
+SELECT runs.id AS run, runs.kind, runs.target, runs.list_name, runs.parent, {time}runs.created_at{utc} AS run_started_at,
+    rows.line, envs.merchant, envs.appid, envs.env, rows.path, rows.outcome,
     CASE WHEN rows.outcome IN ({without_code}) THEN NULL
         WHEN rows.errcode <> 0 THEN CAST(rows.errcode AS TEXT)
         WHEN rows.store_code <> '' THEN rows.store_code
@@ -406,24 +401,14 @@ FROM rows
 JOIN runs ON runs.number = rows.run
 JOIN envs ON envs.run = rows.run AND envs.no = rows.place
 """
-_ERRCODES = """
-CREATE VIEW v_errcodes AS
-SELECT v_runs.run, v_runs.started_at, v_runs.kind, v_runs.target,
-    v_rows.merchant, v_rows.appid, v_rows.env, v_rows.code, COUNT(*) AS rows
-FROM v_rows
-JOIN v_runs ON v_runs.run = v_rows.run
-WHERE v_rows.code IS NOT NULL
-GROUP BY 1, 2, 3, 4, 5, 6, 7, 8
-"""
 
 
-def _create_views(connection: sa.Connection) -> None:
-    """Create the views. Times are UTC: text in SQLite, timestamptz in PostgreSQL."""
+def _create_view(connection: sa.Connection) -> None:
+    """Create the view. Times are UTC: text in SQLite, timestamptz in PostgreSQL."""
     sqlite = connection.dialect.name == "sqlite"
     time_, utc = ("datetime(", ", 'unixepoch')") if sqlite else ("to_timestamp(", ")")
     without_code = ", ".join(f"'{outcome}'" for outcome in sorted(Outcome.successes() | {Outcome.PENDING}))
-    for view in (_RUNS, _ROWS, _ERRCODES):
-        connection.exec_driver_sql(view.format(time=time_, utc=utc, without_code=without_code))
+    connection.exec_driver_sql(_VIEW.format(time=time_, utc=utc, without_code=without_code))
 
 
 # --- errors ------------------------------------------------------------------------------------------------------
@@ -524,6 +509,5 @@ def _is_damage(error: SQLAlchemyError) -> bool:
 
 
 def _sqlite_code(error: SQLAlchemyError) -> int | None:
-    """Return SQLite's primary error code; None without one."""
     code: int | None = getattr(getattr(error, "orig", None), "sqlite_errorcode", None)
     return None if code is None else code & 0xFF

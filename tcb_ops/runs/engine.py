@@ -16,17 +16,24 @@ from tcb_ops.errcodes import Decision, errcode
 from tcb_ops.errors import CanaryError, LedgerError, OutageError, TokenError, TokenSourceError, TransportError
 from tcb_ops.i18n import NOTHING, Text, _, ngettext
 from tcb_ops.kinds import load
-from tcb_ops.model import Outcome, Reason, Row, RowEnd, Secret
+from tcb_ops.model import Listener, Outcome, Reason, Row, RowEnd, Secret
 from tcb_ops.runs.calls import CallContext, Calls, RunContext, SomeEnds
-from tcb_ops.runs.limits import Outage, after_canary, after_no_token
+from tcb_ops.runs.limits import PROBE_PAUSE, Outage, after_canary, after_no_token
 from tcb_ops.runs.links_file import LinksFile
 from tcb_ops.runs.locks import LapsedError, Lease
-from tcb_ops.runs.loop import fewer_collections
 from tcb_ops.runs.outcome_handler import OutcomeHandler, closed_end
-from tcb_ops.runs.progress import Progress, RateEstimator
+from tcb_ops.runs.progress import Progress, ProgressMeter
 from tcb_ops.runs.records import EarlierUpload, EnvRecord, Usage
 from tcb_ops.runs.scheduler import AppState, Lane, LaneRegistry, Scheduler, Task
-from tcb_ops.runs.stop_errors import NO_COMPONENT, interrupted, no_tokens, stopped, unreachable
+from tcb_ops.runs.stop_errors import (
+    NO_COMPONENT,
+    interrupted,
+    no_tokens,
+    not_listening,
+    refused_here,
+    stopped,
+    unreachable,
+)
 from tcb_ops.runs.writer import LedgerWriter
 from tcb_ops.wechat.call_policy import ARGUMENT_ERRORS, NextStep, backoff_wait
 from tcb_ops.wechat.tokens import Token
@@ -36,8 +43,6 @@ GRACE = 3.0
 """Seconds that calls in flight have to end when a run is interrupted or stopped."""
 ASK_AT_LEAST = 3.0
 """Seconds that the token source has to respond, even if patience is shorter."""
-SHOW_EVERY = 0.1
-"""Seconds between two progress reports."""
 LOCK_CHECK_EVERY = 3.0
 """Seconds between two checks of the run's lock, in addition to the one after each commit."""
 LOCK_CHECK_WITHIN = 10.0
@@ -111,17 +116,10 @@ class Engine:
         """Rows that wait for the end of the outage; they count as in flight."""
         self._error: Exception | None = None
         self._recorded = (self._clock(), 0, 0)
-        self._shown = 0.0
-        self._show_later: asyncio.TimerHandle | None = None
-        """Reports what was committed too soon after the last report: the next commit may be far off."""
-        self._rate = RateEstimator(self._run.rows, 0)
+        self._meter = ProgressMeter(self._run.id, self._run.rows, {})
 
     async def work(self) -> None:
         """Work on the run's pending rows. Raises StoppedError (exit 3) or InterruptedRunError; other rows stay pending."""
-        with fewer_collections():
-            await self._work()
-
-    async def _work(self) -> None:
         writing: asyncio.Task[None] | None = None
         watching = self._loop.create_task(self._watch_lock())
         watching.add_done_callback(self._task_done)
@@ -159,7 +157,7 @@ class Engine:
         self._writer.counts.update(
             {outcome: rows for outcome, rows in counts.items() if outcome is not Outcome.PENDING}
         )
-        self._rate = RateEstimator(self._run.rows, sum(self._writer.counts.values()))
+        self._meter = ProgressMeter(self._run.id, self._run.rows, self._writer.counts)
         waiting = after_canary(environments, self._context.canary)
         self._after_canary = [environment for environment in environments if environment.env in waiting]
         self._schedule([environment for environment in environments if environment.env not in waiting])
@@ -191,9 +189,8 @@ class Engine:
                 self._outcomes.merchant_left(environment)
 
     async def _shut_down(self, writing: asyncio.Task[None] | None) -> None:
-        for timer in (self._timer, self._show_later):
-            if timer is not None:
-                timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         tasks = [*self._tasks, *self._background]
         for task in tasks:
             task.cancel()
@@ -395,7 +392,7 @@ class Engine:
         if isinstance(error, TransportError):
             self._source_unreachable = True
             self._note_unreachable(error.text)
-            return max(SHOW_EVERY, self._outage.probe_at - now)
+            return max(PROBE_PAUSE, self._outage.probe_at - now)
         if isinstance(error, TokenSourceError):
             self._stop(no_tokens(error, pending=self._kind.end_when_stopped(error) is None))
             return None
@@ -446,11 +443,15 @@ class Engine:
         self._note_unreachable(met)
 
     def _note_unreachable(self, met: Text) -> None:
-        now, begins = self._clock(), self._outage.since is None
+        now = self._clock()
+        listener = self._context.settings.listener
+        has_answered = self._calls.last_answer > float("-inf") or listener not in {None, Listener.NOTHING}
+        if not has_answered and refused_here(met):  # nobody is about to start what never ran
+            self._stop(not_listening(self._context.settings.api_base))
+            return
         self._outage_met = met
         self._outage.suspect(now, self._limits)
-        if begins or now - self._shown >= SHOW_EVERY:
-            self._show(now)
+        self._show(now)
         self._stop_after_outage(now)
 
     def _stop_after_outage(self, now: float) -> None:
@@ -479,28 +480,15 @@ class Engine:
 
     def _committed(self) -> None:
         self._wake.set()
-        now = self._clock()
-        if now - self._shown >= SHOW_EVERY or sum(self._writer.counts.values()) == self._run.rows:
-            self._show(now)
-        elif self._show_later is None:
-            due = self._shown + SHOW_EVERY
-            self._show_later = self._loop.call_at(due, lambda: self._show(self._clock()))
+        self._show(self._clock())
 
     def _show(self, now: float) -> None:
-        self._shown = now
-        if self._show_later is not None:
-            self._show_later.cancel()
-            self._show_later = None
-        done = sum(self._writer.counts.values())
-        rate, remaining = self._rate.update(now, done)
-        counts = {outcome: rows for outcome, rows in self._writer.counts.items() if rows}
         away = self._outage.since is not None or self._source_error is not None
-        progress = Progress(self._run.id, self._run.rows, counts, rate, remaining, self._delay(now), away)
-        self._show_progress(progress)
+        self._show_progress(self._meter.at(now, self._writer.counts, self._delay(now), away=away))
 
     def _delay(self, now: float) -> Text | None:
         if self._outage.since is not None:
-            return unreachable(self._run.target, self._limits.patience)
+            return unreachable(self._run, self._limits.patience)
         if self._source_error is not None:
             seconds, error = f"{self._limits.patience:g}", self._source_error
             return _("{source_error} Trying again for {seconds} s", source_error=error, seconds=seconds)

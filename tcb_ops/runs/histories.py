@@ -9,7 +9,6 @@ import json
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ from tcb_ops.kinds import Kind, MissingKind, all_kinds, kind_named, kind_names
 from tcb_ops.model import STORED_OUTCOMES, Outcome, Reason
 from tcb_ops.runs.database import LedgerConnection
 from tcb_ops.runs.records import EarlierUpload, EnvRecord, RunRecord, may_have_stored
-from tcb_ops.runs.schema import STORED, KeptKind, envs, pruned_files, rows, runs, sql_list
+from tcb_ops.runs.schema import STORED, envs, pruned_files, rows, runs, sql_list
 
 if TYPE_CHECKING:
     from tcb_ops.runs.reader import LedgerReader
@@ -62,12 +61,8 @@ class HistoryReader(LedgerConnection):
         A path that an interrupted run may have changed since is left out: a call that was in flight is not in the ledger.
         """
         keys = [(environment.env, path) for path in paths]
-        stored = self._stored(run.target, run.number, keys, confirmed=True, strict=True)
-        latest = {key: entries[-1] for key, entries in stored.items() if entries[-1].md5}
-        for key, pending in self._pending(run.target, run.number, list(latest)).items():
-            if pending[-1].number > latest[key].number:
-                del latest[key]
-        return {path: entry for (_env, path), entry in latest.items()}
+        written = self.written(run.target, run.number, keys, confirmed=True, strict=True)
+        return {path: entries[-1] for (_env, path), entries in written.items() if entries[-1].md5}
 
     def _pending(
         self, target: str, leave_out: int, keys: Sequence[tuple[str, str]]
@@ -93,39 +88,20 @@ class HistoryReader(LedgerConnection):
         return pending
 
     def written(
-        self, target: str, leave_out: int, keys: Sequence[tuple[str, str]], *, confirmed: bool = False
-    ) -> dict[tuple[str, str], list[EarlierUpload]]:
-        """Return what runs to a target put at some (env, path), the oldest first.
-
-        The MD5 is empty where a file was deleted, or it is not certain what is there. Of a kind of run, or an outcome, that is
-        not known, the outcome is UNKNOWN. Last come the pending rows of unfinished runs that are newer. The run numbered
-        `leave_out` does not count. `confirmed`: with what confirmations found to differ. Of the given environments, paths that
-        were given with another one may be among the result.
-        """
-        entries = self._stored(target, leave_out, keys, confirmed=confirmed)
-        for key, pending in self._pending(target, leave_out, keys).items():
-            newest = max((entry.number for entry in entries.get(key, ())), default=0)
-            entries.setdefault(key, []).extend(entry for entry in pending if entry.number > newest)
-        return entries
-
-    def pending_in_both(self, number: int, other: int) -> str | None:
-        """Return a path at which rows of two runs, given by their numbers, are pending; None without any."""
-        shared = _pending_keys(number).intersect(_pending_keys(other)).subquery()
-        path: str | None = self.query(sa.select(sa.func.min(shared.c.path)))[0][0]
-        return path
-
-    def _stored(
         self,
         target: str,
         leave_out: int,
         keys: Sequence[tuple[str, str]],
         *,
-        confirmed: bool,
+        confirmed: bool = False,
         strict: bool = False,
     ) -> dict[tuple[str, str], list[EarlierUpload]]:
-        """Return what runs put at (env, path), pruned ones included, the oldest first.
+        """Return what runs to a target put at some (env, path), the oldest first.
 
-        `confirmed`: with what confirmations found. `strict`: every failed row puts in doubt what is there.
+        The MD5 is empty where a file was deleted, or it is not certain what is there. Of a kind of run, or an outcome, that is
+        not known, the outcome is UNKNOWN. Last come the pending rows of unfinished runs that are newer. The run numbered
+        `leave_out` does not count. `confirmed`: with what confirmations found to differ. `strict`: with every failed row. Of the
+        given environments, paths that were given with another one may be among the result.
         """
         not_writing, kinds, outcomes = (
             _kinds_that_do_not_write(confirmed=confirmed),
@@ -134,7 +110,7 @@ class HistoryReader(LedgerConnection):
         )
         condition = f"runs.number <> ? AND NOT {_any_of('runs.kind', not_writing)} AND rows.{STORED.text}"
         values: list[int | str] = [leave_out, *map(str.__str__, not_writing)]
-        entries = self._pruned(target, keys, confirmed=confirmed)
+        entries = self._pruned(target, keys)
         for *file, outcome, number, reason, attempts, settings, kind, calls in self._at_paths(
             _ENTRY, "rows_by_path", condition, keys, target, values
         ):
@@ -142,54 +118,53 @@ class HistoryReader(LedgerConnection):
             sent = calls > 0 or not kind_named(kind).sends_files
             if ended != Outcome.FAILED or strict or (sent and _in_doubt(reason, attempts, settings)):
                 entries.append((*file, ended, number))
-        uploads: dict[tuple[str, str], list[EarlierUpload]] = {}
+        written: dict[tuple[str, str], list[EarlierUpload]] = {}
         for env, path, _ended_at, *fields, outcome, number in sorted(entries, key=itemgetter(2)):
             values_of = (*fields, Outcome(outcome), number)
             upload = EarlierUpload(*values_of)
             if outcome == Outcome.UNKNOWN or outcome not in outcomes:
                 upload = replace(upload, outcome=Outcome.UNKNOWN, md5="")
-            uploads.setdefault((env, path), []).append(upload)
-        return uploads
+            written.setdefault((env, path), []).append(upload)
+        for key, pending in self._pending(target, leave_out, keys).items():
+            newest = max((entry.number for entry in written.get(key, ())), default=0)
+            written.setdefault(key, []).extend(entry for entry in pending if entry.number > newest)
+        return written
 
-    def _pruned(
-        self, target: str, keys: Sequence[tuple[str, str]], *, confirmed: bool
-    ) -> list[tuple[Any, ...]]:
+    def pending_in_both(self, number: int, other: int) -> str | None:
+        """Return a path at which rows of two runs, given by their numbers, are pending; None without any."""
+        shared = _pending_keys(number).intersect(_pending_keys(other)).subquery()
+        path: str | None = self.query(sa.select(sa.func.min(shared.c.path)))[0][0]
+        return path
+
+    def _pruned(self, target: str, keys: Sequence[tuple[str, str]]) -> list[tuple[Any, ...]]:
         """Return what is kept of pruned runs at (env, path), as (env, then _FILE)."""
-        kinds = [kind for kind in KeptKind if kind is not KeptKind.FOUND or confirmed]
         query = sa.select(pruned_files.c.env, *(pruned_files.c[name] for name in _FILE)).where(
             pruned_files.c.target == target,
             pruned_files.c.env.in_({env for env, _path in keys}),
             pruned_files.c.path.in_({path for _env, path in keys}),
-            pruned_files.c.kind.in_(kinds),
         )
         return [tuple(entry) for entry in self.query(query)]
 
-    def last_of_paths(self, run: RunRecord) -> tuple[str, tuple[Any, ...]]:
-        """Compose the SELECT, with its values, of what a run last stored or found at each path, as `pruned_files` has it."""
-        failed = self.fetch(
-            "SELECT DISTINCT reason, attempts FROM rows WHERE run = ? AND outcome = 'failed'", (run.number,)
+    def last_of_paths(self, run: RunRecord) -> str:
+        """Compose the SELECT of what a run last stored or found at each path, as `pruned_files` has it."""
+        # What a confirmation found, and what a failed row may have left, is not known.
+        not_known = run.kind.looks_at_store or isinstance(run.kind, MissingKind)
+        outcome = (
+            f"CASE WHEN rows.outcome = 'failed' OR {not_known} THEN '{Outcome.UNKNOWN}' ELSE rows.outcome END"
         )
-        sent, settings = not run.kind.sends_files or run.upload_calls > 0, json.dumps(run.settings)
-        doubtful = [
-            (reason, attempts)
-            for reason, attempts in failed
-            if sent and _in_doubt(reason, attempts, settings)
-        ]
-        certain = KeptKind.FOUND if run.kind.looks_at_store else KeptKind.CERTAIN
-        kind = f"CASE WHEN rows.outcome = 'failed' THEN '{KeptKind.DOUBTFUL}' ELSE '{certain}' END"
-        values = {"target": "runs.target", "env": "envs.env", "kind": kind, **_FILE}
-        if isinstance(run.kind, MissingKind):
-            values |= {"outcome": f"'{Outcome.UNKNOWN}'", "md5": "''"}
+        values = {"target": "runs.target", "env": "envs.env", **_FILE, "outcome": outcome}
         columns = pruned_files.c.keys()
-        conditions = ["rows.outcome <> 'failed'", *["rows.reason = ? AND rows.attempts = ?"] * len(doubtful)]
-        select = f"""
+        sends = run.kind.sends_files
+        doubtful = (
+            "rows.attempts > 1" if sends and run.upload_calls else not sends
+        )  # a link is the first call
+        return f"""
             SELECT {", ".join(columns)} FROM (
                 SELECT {", ".join(f"{values[name]} AS {name}" for name in columns)}, ROW_NUMBER() OVER (
-                    PARTITION BY envs.env, rows.path, {kind} ORDER BY rows.ended_at DESC, rows.line DESC) AS nth
+                    PARTITION BY envs.env, rows.path ORDER BY rows.ended_at DESC, rows.line DESC) AS nth
                 FROM rows JOIN envs ON envs.run = rows.run AND envs.no = rows.place JOIN runs ON runs.number = rows.run
-                WHERE rows.run = ? AND rows.{STORED.text} AND ({" OR ".join(conditions)})
+                WHERE rows.run = {run.number} AND rows.{STORED.text} AND (rows.outcome <> 'failed' OR {doubtful})
             ) AS entries WHERE nth = 1"""  # noqa: S608  own names
-        return select, (run.number, *chain.from_iterable(doubtful))
 
     def _at_paths(
         self,

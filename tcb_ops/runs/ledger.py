@@ -49,6 +49,8 @@ _END_IDLE = sa.text("SELECT set_config('idle_in_transaction_session_timeout', :l
 _SET = f"UPDATE rows SET {', '.join(f'{name} = ?' for name in END_COLUMNS)} WHERE run = ? AND line = ?"  # noqa: S608  own names
 _RECORD = f"{_SET} AND outcome = 'pending'"
 _REOPEN = f"{_SET} AND outcome <> 'pending'"
+_SPEND = """UPDATE runs SET seconds = seconds + ?, link_calls = link_calls + ?, upload_calls = upload_calls + ?
+    WHERE number = ?"""
 _PLAN = f"INSERT INTO rows ({', '.join(PLAN_COLUMNS)}) VALUES ({', '.join('?' * len(PLAN_COLUMNS))})"  # noqa: S608  own names
 _PLAN_ENV = 'INSERT INTO envs (run, no, env, appid, merchant, owner, "left") VALUES (?, ?, ?, ?, ?, ?, ?)'
 
@@ -119,7 +121,8 @@ class Ledger(LedgerReader):
             if ends:
                 values = [(*end_values(end), run.number, end.line) for end in ends]
                 done = self.driver(connection, _RECORD, values).rowcount
-            self._spend(connection, run, usage)
+            spent = usage.seconds, usage.link_calls, usage.upload_calls, run.number
+            self.driver(connection, _SPEND, spent)
         if done != len(ends):
             self.counts(run)  # raises if rows are lost
             raise _not_pending(run, len(ends) - done)
@@ -193,13 +196,12 @@ class Ledger(LedgerReader):
 
     def _keep_files(self, connection: sa.Connection, run: RunRecord) -> None:
         """Keep what a run stored or found at its paths, unless something newer is kept there already."""
-        select, values = self.last_of_paths(run)
         key, columns = pruned_files.primary_key.columns.keys(), pruned_files.c.keys()
         replaced = ", ".join(f"{name} = excluded.{name}" for name in columns if name not in key)
         statement = f"""
-            INSERT INTO pruned_files ({", ".join(columns)}) {select} ON CONFLICT ({", ".join(key)}) DO UPDATE
+            INSERT INTO pruned_files ({", ".join(columns)}) {self.last_of_paths(run)} ON CONFLICT ({", ".join(key)}) DO UPDATE
             SET {replaced} WHERE excluded.ended_at >= pruned_files.ended_at"""  # noqa: S608  own names
-        self.driver(connection, statement, values)
+        self.driver(connection, statement, ())
 
     @staticmethod
     def _remove(connection: sa.Connection, run: RunRecord) -> None:
@@ -227,6 +229,12 @@ class Ledger(LedgerReader):
         with self.writing() as connection:
             _set(connection, run.number, report=report)
 
+    def note_settings(self, run: RunRecord, settings: dict[str, Any]) -> RunRecord:
+        """Record settings of a run in place of its own; return the run with them."""
+        with self.writing() as connection:
+            _set(connection, run.number, settings=run_values(replace(run, settings=settings))["settings"])
+        return self.run(run.id)
+
     def note_undelivered(self, run: RunRecord, receivers: Iterable[str]) -> None:
         """Record to which receivers an audit's message has not been delivered."""
         with self.writing() as connection:
@@ -239,16 +247,6 @@ class Ledger(LedgerReader):
             _set(connection, run.number, settings=settings)
 
     # --- the database -------------------------------------------------------------------------------------------
-
-    @staticmethod
-    def _spend(connection: sa.Connection, run: RunRecord, usage: Usage) -> None:
-        _set(
-            connection,
-            run.number,
-            seconds=runs.c.seconds + usage.seconds,
-            link_calls=runs.c.link_calls + usage.link_calls,
-            upload_calls=runs.c.upload_calls + usage.upload_calls,
-        )
 
     def _identify(self) -> tuple[int, int] | None:
         """Return the device and inode of the ledger's file; None for PostgreSQL or a missing file."""
@@ -284,7 +282,6 @@ class Ledger(LedgerReader):
 
 
 def _set(connection: sa.Connection, number: int, **values: Any) -> None:
-    """Change a run's own record."""
     connection.execute(runs.update().where(runs.c.number == number).values(values))
 
 

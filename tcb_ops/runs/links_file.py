@@ -14,7 +14,7 @@ import re
 import stat
 import time
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache, partial
@@ -59,8 +59,8 @@ def check_columns(headers: Iterable[str]) -> None:
         )
 
 
-def check_destination(dest: Path, columns: Sequence[str] = LINK_COLUMNS) -> None:
-    """Raise UsageError unless `dest` is a new file, or an earlier one with these last columns.
+def check_destination(dest: Path) -> None:
+    """Raise UsageError unless `dest` is a new file, or an earlier links.csv.
 
     A wrong --out must not overwrite a list.
     """
@@ -84,7 +84,7 @@ def check_destination(dest: Path, columns: Sequence[str] = LINK_COLUMNS) -> None
         head = b""
     except OSError:
         head = b""
-    if not head.rstrip(b"\r\n").endswith(",".join(columns).encode()):
+    if not head.rstrip(b"\r\n").endswith(",".join(LINK_COLUMNS).encode()):
         raise UsageError(
             _(
                 "--out {dest}: this must be a new file in an existing folder, or an earlier file of links, which is "
@@ -119,6 +119,7 @@ class LinksFile:
         Raises UsageError for another run's part file, unless `may_discard` returns True for that run's id.
         """
         head = f"# {self._run_id}\n".encode()
+        has_links = True
         try:
             handle = os.open(self.part, os.O_RDWR | os.O_CREAT, 0o600)
             self._file = os.fdopen(handle, "r+b")
@@ -141,6 +142,7 @@ class LinksFile:
                     ),
                 )
             if first_line != head:
+                has_links = False
                 self._file.seek(0)
                 self._file.truncate()
                 self._file.write(head)
@@ -149,6 +151,8 @@ class LinksFile:
                 sync_to_disk(self.part.parent)
             _cut_torn_line(self._file)
         except OSError as error:
+            if not has_links:
+                self.discard()  # the run may be forgotten, and its part would be in the way of the next
             raise _trouble(self.part, error) from None
 
     def close(self) -> None:
@@ -257,7 +261,6 @@ class LinksFile:
 
 
 def _expiry(expires_at: int, zone: ZoneInfo) -> str:
-    """Return a link's expiry as links.csv shows it."""
     return datetime.fromtimestamp(expires_at, UTC).astimezone(zone).isoformat()
 
 

@@ -149,7 +149,6 @@ def working(ledger: LedgerConnection, run_id: str) -> str:
 
 
 def _holder(file: Path) -> str:
-    """Return the holder that a lock's holder file names; empty without one."""
     try:
         return file.read_text(encoding="utf-8").strip()
     except OSError:

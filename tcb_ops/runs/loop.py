@@ -1,7 +1,7 @@
 """The package's private event loop in a daemon thread: calls can block even inside a running loop (a notebook).
 
-A notebook's callbacks may run on different threads and loops each time; they only pass their work to this one. While runs work
-on it, the garbage collector runs less often.
+A notebook's callbacks may run on different threads and loops each time; they only pass their work to this one. In a process
+that has it, the garbage collector runs less often.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import gc
 import os
 import sys
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from tcb_ops.resources import raise_if_exhausted
@@ -29,32 +29,12 @@ LET_END = 8.0
 WAIT_STEP = 0.2 if os.name == "nt" else None
 """Seconds after which a wait for a lock begins again: on Windows, Ctrl-C cannot interrupt it (python/cpython#74157)."""
 COLLECT = (10_000, 20, 50)
-"""Thresholds of the garbage collector while a run works: with Python's own, an eighth of the CPU of a link goes into
+"""Thresholds of the garbage collector, at least: with Python's own, an eighth of the CPU of a link goes into
 looking for cycles among objects that calls in flight hold."""
 
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
 _under_way: set[Future[Any]] = set()
-_at_work = 0
-"""How many runs work on the loop."""
-_before = gc.get_threshold()
-
-
-@contextmanager
-def fewer_collections() -> Iterator[None]:
-    """Collect garbage less often. For use on the private loop, by any number of runs at a time."""
-    global _at_work, _before  # noqa: PLW0603  the collector is one of the process, too
-    if not _at_work:
-        _before = gc.get_threshold()
-        if _before[0]:  # 0: the collector was turned off
-            gc.set_threshold(*map(max, _before, COLLECT))
-    _at_work += 1
-    try:
-        yield
-    finally:
-        _at_work -= 1
-        if not _at_work:
-            gc.set_threshold(*_before)
 
 
 def submit_coroutine(work: Coroutine[None, None, Result]) -> Future[Result]:
@@ -111,6 +91,8 @@ def _running() -> asyncio.AbstractEventLoop:
 
                 loop = uvloop.new_event_loop()
             loop.set_default_executor(ThreadPoolExecutor(FILES_READ, thread_name_prefix="tcb-ops-file"))
+            if gc.get_threshold()[0]:  # 0: it was turned off
+                gc.set_threshold(*map(max, gc.get_threshold(), COLLECT))
             threading.Thread(target=loop.run_forever, name="tcb-ops", daemon=True).start()
             _loop = loop  # last: a loop that Ctrl-C kept from starting would block every later call
         return _loop

@@ -1,10 +1,13 @@
 """Suggested next commands, which can be copied and work unchanged from any folder.
 
-All are built by `command`, which repeats what the run depended on, with absolute paths. Pure, except for `install`.
+All are built by `command`, which repeats what the run depended on, with absolute paths. Pure, except for `install` and
+the program's name.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -28,6 +31,7 @@ SIGNED = "signed"
 _NOT_TAKEN: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(("diff", "errcodes", "report", "runs", "show"), frozenset({"--tokens"})),
     "check": frozenset({"--ledger", "--tokens"}),
+    "open": frozenset({"--merchants", "--tokens"}),
     "verify": frozenset({"--target", "--merchants", "--tokens"}),
 }
 """The shared options that a command does not take, by its name."""
@@ -45,7 +49,17 @@ def command(settings: Settings, *words: str, target: str | None = None) -> list[
     """
     shared = _shared(settings, settings.run_target if target is None else target)
     not_taken = _NOT_TAKEN.get(words[0], ())
-    return ["tcb-ops", *words, *(word for option in shared if option[0] not in not_taken for word in option)]
+    return [_program(), *words, *(word for option in shared if option[0] not in not_taken for word in option)]
+
+
+def _program() -> str:
+    """Return how a shell in any folder finds this program: by its name, or by the path that it was called by."""
+    called = Path(sys.argv[0])
+    if called.stem != "tcb-ops" or os.path.realpath(shutil.which(called.name) or "") == os.path.realpath(
+        called
+    ):
+        return "tcb-ops"
+    return without_dots(called)
 
 
 def of_run(settings: Settings, run: RunRecord, *words: str) -> list[str]:
@@ -104,15 +118,15 @@ def retry(settings: Settings, run: RunRecord) -> list[str]:
     if SIGNED in run.settings:
         words = [*list_of(run), "--root", without_dots(run.root), *upload_options(run)]
         words += ["--on-bad", "skip", "--skip-unchanged", "--new-run"]
-        return command(settings, str(run.kind), *words, target=run.target)
-    return of_run(settings, run, "retry")
+        return command(settings, str(run.kind), *words, *_pace(run), target=run.target)
+    return command(settings, "retry", run.id, *_pace(run), target=run.target)
 
 
 def fixed_list(settings: Settings, run: RunRecord) -> list[str]:
     """Compose the command that runs a corrected copy of a run's failed.csv; `failed-fixed.csv` is a placeholder for it."""
     words = ["--root", without_dots(run.root)] if run.root else []
     words += _selected(run, "column", "map")
-    words += upload_options(run)
+    words += [*upload_options(run), *_pace(run)]
     return command(settings, str(run.kind), "failed-fixed.csv", *words, target=run.target)
 
 

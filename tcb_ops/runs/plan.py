@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from tcb_ops.errors import UsageError
-from tcb_ops.i18n import Text, _, as_lines, as_list, as_sentences
+from tcb_ops.i18n import Text, _, as_list
 from tcb_ops.kinds import Kind
 from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.merchants import Merchants
-from tcb_ops.model import Merchant, Outcome, Owner, Row
+from tcb_ops.model import Listener, Merchant, Outcome, Owner, Row
 from tcb_ops.runs.ledger import Ledger, taken
 from tcb_ops.runs.links_file import check_columns
 from tcb_ops.runs.list_kinds import UPLOAD
@@ -100,7 +100,7 @@ def plan(
                 _("run {id} cannot be resumed: it was undone, or its files were deleted.", id=run.id),
                 _("Upload its list again with --new-run."),
             )
-        return _resumed(ledger, _named_run(run, work, settings), work)
+        return _resumed(ledger, _named_run(run, work, settings), work, settings)
     if not new_run:
         _refuse_another_root(ledger, work, settings)
     unfinished = _same_work(ledger, work, settings, now)
@@ -118,7 +118,7 @@ def plan(
             )
         )
     if unfinished and choice is not Choice.NEW:
-        return _resumed(ledger, unfinished, work)
+        return _resumed(ledger, unfinished, work, settings)
     new_id = new_run_id(ledger, datetime.fromtimestamp(now, settings.zone))
     own = work.kind.options_of(new_id, work.options, work.parent)
     new = NewRun(
@@ -135,6 +135,7 @@ def plan(
             "etag": settings.etag,
             "tokens": settings.tokens.source,
             "timezone": settings.timezone,
+            "listener": settings.listener or "",
             **options,
             **own,
         },
@@ -160,8 +161,16 @@ def new_run_id(ledger: LedgerReader, start: datetime, digits: Callable[[], str] 
     return new_id
 
 
-def _resumed(ledger: Ledger, run: RunRecord, work: RunSpec) -> Planned:
+def _resumed(ledger: Ledger, run: RunRecord, work: RunSpec, settings: Settings) -> Planned:
     _refuse_other_options(run, work)
+    recorded, listener = run.settings.get("listener", ""), settings.listener or ""
+    if recorded == Listener.NOTHING:  # so nothing was sent
+        run = ledger.note_settings(run, {**run.settings, "listener": listener})
+    elif listener not in {recorded, Listener.NOTHING}:
+        wrong = _("run {id} went to a simulator, and what listens on {target} now is none.")
+        if settings.simulated:
+            wrong = _("run {id} did not go to a simulator, and what listens on {target} now is one.")
+        raise UsageError(wrong.format(id=run.id, target=run.target), _("--new-run starts another run."))
     ledger.check(run)
     return Planned(run, resumed=True)
 
@@ -243,21 +252,17 @@ def _refuse_another_root(ledger: Ledger, work: RunSpec, settings: Settings) -> N
 def _refuse_other_options(run: RunRecord, work: RunSpec) -> None:
     """Raise UsageError if an upload is to be resumed with a --backup or --if-exists that it was not started with."""
     planned, given = str(run.settings.get("backup", "")), str(work.options.get("backup", ""))
-    folders = {os.path.realpath(planned), os.path.realpath(Path(planned).parent)} if planned else set()
-    if_exists = work.options.get("if_exists")
-    for option, agrees in (
-        ("--backup", not given or os.path.realpath(given) in folders),
-        ("--if-exists", if_exists in {None, "overwrite", run.settings.get("if_exists")}),
-    ):
-        if not agrees:
-            raise UsageError(
-                _(
-                    "run {id} is unfinished, and was not started with this {option}. To resume it as it was started, leave "
-                    "{option} out; --new-run starts another run.",
-                    id=run.id,
-                    option=option,
-                ),
-            )
+    folders = [os.path.realpath(folder) for folder in (planned, Path(planned).parent) if planned]
+    other_backup = given and os.path.realpath(given) not in folders
+    if other_backup or work.options.get("if_exists") not in {None, run.settings.get("if_exists")}:
+        raise UsageError(
+            _(
+                "run {id} is unfinished, and was not started with this {option}. To resume it as it was started, leave "
+                "{option} out; --new-run starts another run.",
+                id=run.id,
+                option="--backup" if other_backup else "--if-exists",
+            ),
+        )
 
 
 def _named_run(run: RunRecord, work: RunSpec, settings: Settings) -> RunRecord:
@@ -464,7 +469,13 @@ def retry_spec(
             raise UsageError(
                 warning, _("Add these merchants, or give the run's merchants file with --merchants.")
             )
-        raise UsageError(_nothing_left(parent, settings, narrowed=bool(selection or codes)))
+        text = _("run {id} ({kind}) has nothing to retry: no row is left for it.")
+        if selection or codes:
+            text = _("run {id} has no such rows to retry: --errcode and --where leave none.")
+        listing = quoted(of_run(settings, parent, "errcodes"))
+        raise UsageError(
+            text.format(id=parent.id, kind=parent.kind), _("To list its rows:\n{command}", command=listing)
+        )
     return replace(
         resume_spec(parent),
         rows=rows,
@@ -475,21 +486,6 @@ def retry_spec(
         warning=warning if merchants.whole is merchants else None,
         options={name: parent.settings[name] for name in _KEPT if name in parent.settings},
     )
-
-
-def _nothing_left(parent: RunRecord, settings: Settings, *, narrowed: bool) -> Text:
-    """Return why a run has no rows to retry, and the command that lists its rows by errcode."""
-    none = (
-        _("run {id} has no such rows to retry: --errcode and --where leave none.", id=parent.id)
-        if narrowed
-        else _(
-            "run {id} ({kind}) has nothing to retry: no row is left for it.",
-            id=parent.id,
-            kind=parent.kind,
-        )
-    )
-    listing = quoted(of_run(settings, parent, "errcodes"))
-    return as_lines((as_sentences((none, _("To list its rows:"))), listing))
 
 
 def resume_spec(run: RunRecord) -> RunSpec:

@@ -41,7 +41,7 @@ from tcb_ops.runs.records import (
     read_pending,
     read_row,
 )
-from tcb_ops.runs.schema import envs, exports, rows, runs
+from tcb_ops.runs.schema import envs, exports, rows, runs, sql_list
 
 _LOG = logging.getLogger("tcb_ops.runs")
 
@@ -75,13 +75,14 @@ class LedgerReader(HistoryReader):
             if not records:
                 raise self._no_latest(target, kinds)
             return self._run(records[0])
+        if records := self.query(query.where(runs.c.id == name)):
+            return self._run(records[0])  # others may be damaged
         named = runs.c.id.startswith(name, autoescape=True)
         if len(name) >= _ENDING:
             named |= runs.c.id.endswith(name, autoescape=True)
         records = self.query(query.where(named))
-        exact = [record for record in records if record.id == name]
-        if exact or len(records) == 1:
-            return self._run((exact or records)[0])  # the others may be damaged
+        if len(records) == 1:
+            return self._run(records[0])
         if not records:
             raise RunNotFoundError(_("no run '{name}' in {ledger}.", name=name, ledger=self.name))
         newest = as_list((record.id for record in records), 5)
@@ -220,6 +221,13 @@ class LedgerReader(HistoryReader):
         if every_row:
             self.check_rows(run, count)
 
+    def linked(self, run: RunRecord) -> Iterator[int]:
+        """Stream the lines of a run's linked rows in the order of the list."""
+        query = "SELECT run, line FROM rows WHERE run = ? AND line > ? AND outcome = 'linked' ORDER BY line LIMIT ?"
+        read = lambda last: self.fetch(query, (run.number, last, BATCH))  # noqa: E731
+        for batch in self._in_order(run, read, every_row=False):
+            yield from (line for _run, line in batch)
+
     def listed(self, run: RunRecord) -> Iterator[tuple[int, tuple[str, ...], str, int | None, str]]:
         """Stream (line, cells, outcome, errcode, errmsg) of a run's rows in the order of the list, for links.csv."""
         query = (
@@ -232,13 +240,21 @@ class LedgerReader(HistoryReader):
                 listed = [(line, read_cells(cells), *end) for _run, line, cells, *end in batch]
             yield from listed
 
-    def records(self, run: RunRecord) -> Iterator[Sequence[Any]]:
-        """Stream a run's rows in the order of the list, as batches of database records.
+    def records(self, run: RunRecord, outcomes: frozenset[Outcome] | None = None) -> Iterator[Sequence[Any]]:
+        """Stream a run's rows with these outcomes (None: all) in the order of the list, as batches of database records.
 
-        For writers of a million rows, for which an object per row is most of the cost.
+        For writers of a million rows, for which an object per row is most of the cost. Missing rows are detected as in `rows`.
         """
-        query = "SELECT * FROM rows WHERE run = ? AND line > ? ORDER BY line LIMIT ?"
-        return self._in_order(run, lambda last: self.fetch(query, (run.number, last, BATCH)))
+        condition = ""
+        if outcomes is not None:
+            self.counts(run)
+            condition = f"AND outcome IN ({sql_list(outcomes)})"
+        query = f"SELECT * FROM rows WHERE run = ? AND line > ? {condition} ORDER BY line LIMIT ?"  # noqa: S608  own names
+
+        def read(last: int) -> Sequence[Any]:
+            return self.fetch(query, (run.number, last, BATCH))
+
+        return self._in_order(run, read, every_row=outcomes is None)
 
     def succeeded_since(self, run: RunRecord) -> set[int]:
         """Return the lines of a run that have succeeded in one of its retries, or in a retry of those."""
@@ -282,12 +298,11 @@ class LedgerReader(HistoryReader):
 
     def environments(self, run: RunRecord, only: Sequence[int] | None = None) -> list[EnvRecord]:
         """List a run's environments, or `only` these by number, with their numbers of rows and of pending rows."""
-        of_run = rows.c.run == run.number
-        if only is not None:
-            of_run &= rows.c.place.in_(only)
-        pending = sa.func.sum(sa.case((rows.c.outcome == Outcome.PENDING, 1), else_=0))
-        query = sa.select(rows.c.place, sa.func.count(), pending).where(of_run).group_by(rows.c.place)
-        counted = {number: (int(count), int(waiting)) for number, count, waiting in self.query(query)}
+        query = (
+            "SELECT place, COUNT(*), SUM(CASE outcome WHEN 'pending' THEN 1 ELSE 0 END) FROM rows "  # noqa: S608
+            f"WHERE run = ? {_among('place', only)} GROUP BY place"
+        )
+        counted = {number: counts for number, *counts in self.fetch(query, (run.number,))}
         environments = [
             replace(environment, rows=count, pending=waiting)
             for environment in self.envs(run, only)
@@ -299,18 +314,15 @@ class LedgerReader(HistoryReader):
 
     def envs(self, run: RunRecord, only: Sequence[int] | None = None) -> list[EnvRecord]:
         """List a run's environments, or `only` these by number, without counting rows: `rows` and `pending` are 0."""
-        query = sa.select(envs).where(envs.c.run == run.number).order_by(envs.c.no)
-        if only is not None:
-            query = query.where(envs.c.no.in_(only))
+        query = f"SELECT * FROM envs WHERE run = ? {_among('no', only)} ORDER BY no"  # noqa: S608  numbers
+        records = self.fetch(query, (run.number,))
         with self.reading(run):
-            return [read_env(record) for record in self.stream(query)]
+            return [read_env(record) for record in records]
 
     def counts(self, run: RunRecord) -> dict[Outcome, int]:
         """Count rows by outcome, pending included, without zeros."""
-        query = sa.select(rows.c.outcome, sa.func.count()).where(rows.c.run == run.number)
-        counts = {
-            Outcome(outcome): int(count) for outcome, count in self.query(query.group_by(rows.c.outcome))
-        }
+        query = "SELECT outcome, COUNT(*) FROM rows WHERE run = ? GROUP BY outcome"
+        counts = {Outcome(outcome): int(count) for outcome, count in self.fetch(query, (run.number,))}
         self.check_rows(run, sum(counts.values()))
         return Outcome.in_order(counts)
 
@@ -468,6 +480,11 @@ def _conditions(filters: RowFilter, environments: Mapping[int, EnvRecord]) -> li
     return conditions
 
 
+def _among(column: str, numbers: Sequence[int] | None) -> str:
+    """Return the condition that a column is one of some numbers; nothing for None."""
+    return "" if numbers is None else f"AND {column} IN ({', '.join(map(str, numbers)) or 'NULL'})"
+
+
 def earlier_runs(run: RunRecord) -> sa.Select[Any]:
     """Select finished runs before one with the same kind, target and list name, latest first; no retries."""
     query = sa.select(runs).where(
@@ -484,7 +501,6 @@ def earlier_runs(run: RunRecord) -> sa.Select[Any]:
 
 
 def _outcome(run: RunRecord, name: str) -> Outcome:
-    """Return an outcome by its name. Raises KeyError for an unknown one, unless the run's feature is missing."""
     return Outcome(name) if isinstance(run.kind, MissingKind) else OUTCOMES[name]
 
 

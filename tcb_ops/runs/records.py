@@ -13,7 +13,7 @@ from typing import Any, TypedDict
 
 from tcb_ops.details import Detail, as_detail, read_detail, stored
 from tcb_ops.kinds import Kind, features, kind_named
-from tcb_ops.model import Outcome, Owner, Reason, Row, RowEnd
+from tcb_ops.model import SIMULATOR, Outcome, Owner, Reason, Row, RowEnd
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,11 @@ class RunRecord(NewRun):
     def selection(self) -> str:
         """The options that selected part of the list or merchants (`--where`, `--limit` …); empty for all."""
         return str(self.settings.get("selection", ""))
+
+    @property
+    def simulated(self) -> bool:
+        """Whether its target was a simulator, as the handshake found."""
+        return SIMULATOR in {self.target, self.settings.get("listener")}
 
     @property
     def has_findings(self) -> bool:
@@ -280,7 +285,7 @@ def read_end(record: Any) -> RowEnd:
 def read_env(record: Any) -> EnvRecord:
     """Return the environment of a record. Raises ValueError for a damaged record."""
     _, number, env, appid, merchant, owner, has_left = record
-    return EnvRecord(number, env, appid, merchant, Owner(owner), has_left)
+    return EnvRecord(number, env, appid, merchant, Owner(owner), bool(has_left))
 
 
 def read_cells(value: str) -> tuple[str, ...]:

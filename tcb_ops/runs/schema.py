@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from enum import StrEnum
 from typing import Any
 
 import sqlalchemy as sa
 
 SCHEMA = sa.MetaData()
 
-VERSION = 12
+VERSION = 13
 """The schema's version: a ledger of any other one is refused."""
 
 version = sa.Table("tcb_ops", SCHEMA, sa.Column("version", sa.Integer, primary_key=True))
@@ -130,7 +129,6 @@ pruned_files = sa.Table(
     sa.Column("target", sa.Text, primary_key=True),
     sa.Column("env", sa.Text, primary_key=True),
     sa.Column("path", sa.Text, primary_key=True),
-    sa.Column("kind", sa.Text, primary_key=True),
     _text("run"),
     sa.Column("number", sa.Integer, nullable=False),
     sa.Column("ended_at", sa.Double, nullable=False),
@@ -144,22 +142,10 @@ pruned_files = sa.Table(
     _text("etag"),
     sqlite_with_rowid=False,
 )
-"""What is kept of pruned runs: the last entry of each kind (`KeptKind`) for a path. `undo` and `delete` must know it.
+"""What is kept of pruned runs: the last entry for a path, of the outcome `unknown` where it is not certain what is there.
 
-Without it they would take the path for one that nobody had written to before.
+Without it, `undo` and `delete` would take the path for one that nobody had written to before.
 """
-
-
-class KeptKind(StrEnum):
-    """What an entry of `pruned_files` says about its path."""
-
-    CERTAIN = "certain"
-    """A run stored this file there, or left none."""
-    DOUBTFUL = "doubtful"
-    """A row failed, and may have changed the file."""
-    FOUND = "found"
-    """A confirmation found something other than the upload."""
-
 
 holders = sa.Table(
     "holders",

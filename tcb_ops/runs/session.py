@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tcb_ops.errors import CanaryError, InterruptedRunError, LedgerError, TcbOpsError
 from tcb_ops.i18n import _, as_lines, ngettext
-from tcb_ops.model import Outcome, RowEnd, target_label
+from tcb_ops.model import Outcome, RowEnd
 from tcb_ops.resources import exhausted
 from tcb_ops.runs.calls import RunContext, Runner
 from tcb_ops.runs.engine import Engine
@@ -53,10 +53,8 @@ class RunSession:
             )
             self._links.open(context.may_discard)
             # Links that are missing from the part file, or have expired, are requested again.
-            linked = self._ledger.rows(self._run, outcomes=frozenset({Outcome.LINKED}))
-            self._ledger.reopen(
-                self._run, self._links.lost((r.row.line for r in linked), self._context.runtime.now())
-            )
+            linked = self._ledger.linked(self._run)
+            self._ledger.reopen(self._run, self._links.lost(linked, self._context.runtime.now()))
         done = self._ledger.counts(self._run)
         self.done_before = sum(rows for outcome, rows in done.items() if outcome is not Outcome.PENDING)
         """Number of rows that earlier sessions had done."""
@@ -203,7 +201,7 @@ class RunSession:
 
 def _with_next(error: TcbOpsError, run: RunRecord, settings: Settings) -> TcbOpsError:
     """Add to an error that stopped a run its id, its target, and the command that resumes it."""
-    target = target_label(run.target, settings.api_base)
+    target = settings.target_label
     lines: list[object] = [error.text]
     if isinstance(error, CanaryError):
         lines += [_("To see why:"), quoted(of_run(settings, run, "errcodes"))]

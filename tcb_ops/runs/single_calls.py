@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import TypeVar
 
 from tcb_ops.errcodes import errcode
@@ -23,8 +22,7 @@ from tcb_ops.errors import (
     UsageError,
 )
 from tcb_ops.i18n import NOTHING, _
-from tcb_ops.kinds import merchant_count
-from tcb_ops.lists.merchants import Merchants
+from tcb_ops.lists.merchants import Merchants, Unresolved, resolve
 from tcb_ops.model import Link, Merchant, Owner, Reason, RowEnd, Secret
 from tcb_ops.runs.stop_errors import NO_COMPONENT, refused_platform
 from tcb_ops.runs.verdicts import NO_TOKENS, Answers, Issue, presumed, presumed_verdict
@@ -65,7 +63,6 @@ async def ask(
 
 
 def _issue_of(failure: CallFailure, owner: Owner) -> Issue:
-    """Return the issue for a failed call of an account with this owner."""
     answer = failure.answer
     if failure.step is NextStep.REFRESH:
         renewal = presumed_verdict("component" if owner is Owner.PLATFORM else Reason.DEAD_TOKEN)
@@ -216,28 +213,14 @@ def of_the_component(issue: Issue) -> Issue:
     return replace(issue, action=action)
 
 
-def merchant_of(env: str, appid: str | None, merchants: Merchants, file: Path) -> Merchant:
-    """Return the merchant with this environment: the one of this appid, else the one whose default it is, else the only one."""
-    callers = merchants.for_env(env)
-    if not callers:
-        raise UsageError(
-            _("env: no merchant of {merchants} has the environment {env}.", merchants=file, env=env),
-            _("Use an environment of that file."),
-        )
-    if appid:
-        matching = [merchant for merchant in callers if merchant.appid == appid]
-    else:
-        matching = [merchant for merchant in callers if merchant.default] or list(callers)
-    if len(matching) != 1:
-        raise UsageError(
-            _(
-                "environment {env}: {merchants} match (it has {known}); choose one with appid=.",
-                env=env,
-                merchants=merchant_count(len(matching)),
-                known=", ".join(merchant.appid for merchant in callers),
-            )
-        )
-    return matching[0]
+def merchant_of(env: str, appid: str | None, merchants: Merchants) -> Merchant:
+    """Return the merchant with this environment, by the rules for a row of a list. Raises UsageError."""
+    merchant = resolve(merchants, env, "", appid or "")
+    assert merchant is not None  # noqa: S101  only --where leaves lines out
+    if isinstance(merchant, Unresolved):
+        name, message, fix = merchant.column, merchant.message, merchant.fix
+        raise UsageError(_("{name}: {message}; {fix}.", name=name, message=message, fix=fix))
+    return merchant
 
 
 async def request_link(merchant: Merchant, path: str, settings: Settings) -> Link:

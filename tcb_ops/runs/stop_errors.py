@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from tcb_ops.details import Detail, DetailCode, as_detail, detail
 from tcb_ops.errcodes import errcode
-from tcb_ops.errors import InterruptedRunError, PlatformStopError, TcbOpsError, TokenSourceError
+from tcb_ops.errors import (
+    InterruptedRunError,
+    OutageError,
+    PlatformStopError,
+    TcbOpsError,
+    TokenSourceError,
+)
 from tcb_ops.i18n import NOTHING, Text, _, as_sentences
-from tcb_ops.model import Owner, is_simulated
+from tcb_ops.model import Owner, is_loopback
+from tcb_ops.runs.records import RunRecord
 
 Error = TypeVar("Error", bound=TcbOpsError)
 
@@ -35,7 +43,7 @@ def stopped(kind: type[Error], code: DetailCode, **params: Any) -> Error:
     """Return the error for a run that stops early, with the reason that the ledger records."""
     reason = detail(code, **params)
     error = kind(stop_text(reason))
-    error.reason = reason
+    error.reason, error.code = reason, str(reason.code)
     return error
 
 
@@ -49,7 +57,7 @@ def refused_platform(code: int, errmsg: str) -> PlatformStopError:
     entry = errcode(code)
     reason = detail(DetailCode.PLATFORM, errcode=code, errmsg=errmsg or "-")
     error = PlatformStopError(as_sentences((reason, entry.meaning)), entry.action)
-    error.reason = reason
+    error.reason, error.code = reason, str(reason.code)
     return error
 
 
@@ -70,8 +78,20 @@ def no_tokens(error: TokenSourceError, *, pending: bool) -> TokenSourceError:
     return stopped(TokenSourceError, DetailCode.NO_TOKENS, last=as_detail(error.text))
 
 
-def unreachable(target: str, seconds: float) -> Text:
+def not_listening(address: str) -> OutageError:
+    """Return the error for an address of this machine (`http://127.0.0.1:8089`) at which nothing listens."""
+    return stopped(OutageError, DetailCode.NOT_LISTENING, address=address, port=urlsplit(address).port or 80)
+
+
+def refused_here(met: Text) -> bool:
+    """Return whether a connection failed because nothing listens at an address of this machine."""
+    if not isinstance(met, Detail) or met.code is not DetailCode.NO_CONNECTION:
+        return False
+    return is_loopback(urlsplit(f"//{met.params['host']}").hostname or "")
+
+
+def unreachable(run: RunRecord, seconds: float) -> Text:
     """Describe an ongoing outage; for a simulator, ask whether it is running."""
-    asks = _(" (is `tcb-ops simulate` running?)") if is_simulated(target) else NOTHING
+    asks = _(" (is `tcb-ops simulate` running?)") if run.simulated else NOTHING
     text = _("{target} cannot be reached{asks}; trying again for {seconds:g} s")
-    return text.format(target=target, asks=asks, seconds=seconds)
+    return text.format(target=run.target, asks=asks, seconds=seconds)

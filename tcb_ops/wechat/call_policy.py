@@ -237,7 +237,6 @@ class Caller:
         return self.tokens[appid]
 
     async def _renew(self, appid: str, refused: Secret) -> bool:
-        """Return whether the source has a different token than the refused one."""
         if self.tokens.get(appid) == refused:  # otherwise another call has already renewed the appid's token
             self.tokens[appid] = await self._from_source(appid, refused)
         return self.tokens[appid] != refused

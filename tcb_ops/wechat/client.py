@@ -44,6 +44,9 @@ AUTHORIZERS_PER_PAGE = 500
 DOWNLOAD_HOSTS = (".tcb.qcloud.la",)
 """Download hosts besides COS's own domains: `<bucket>.tcb.qcloud.la`."""
 
+DOWNLOAD_SECONDS = 600
+"""Seconds that a download URL is valid."""
+
 _INTERFACES = {Owner.MERCHANT: "tcb", Owner.PLATFORM: "componenttcb"}
 _REQUESTS_KEPT = 2048
 """Requests without a body, with their tokens, to cache: one per active merchant."""
@@ -159,13 +162,9 @@ class PlatformClient:
         file_ids: Sequence[str],
         token: Secret,
         owner: Owner = Owner.MERCHANT,
-        max_age: int = 600,
     ) -> dict[str, FileStatus] | ApiError | InvalidResponse:
-        """Return the download URLs of up to 50 files of an environment, by file_id, as far as the response has them.
-
-        `max_age`: seconds that the URLs are valid.
-        """
-        files = [{"fileid": file_id, "max_age": max_age} for file_id in file_ids]
+        """Return the download URLs of up to 50 files of an environment, by file_id, as far as the response has them."""
+        files = [{"fileid": file_id, "max_age": DOWNLOAD_SECONDS} for file_id in file_ids]
         body = {"env": env, "file_list": files}
         read = partial(read_files, field="file_list", file_ids=file_ids, token=token)
         return await self._ask(f"{_INTERFACES[owner]}/batchdownloadfile", body, token, read)

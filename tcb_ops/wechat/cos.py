@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 from xml.etree import ElementTree as ET
 
-from tcb_ops.details import Detail, DetailCode, detail
+from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import TcbOpsError, TransportError, TransportFault
 from tcb_ops.i18n import Text
 from tcb_ops.model import Link
@@ -201,21 +201,8 @@ def _read(
         response.headers.get("x-cos-request-id", "") or fields.get("RequestId", ""), link, path
     )
     if 300 <= response.status < 400 or (response.status < 400 and not code):
-        problem = _not_confirmed(response.status, in_error=error is not None, web_page=web_page)
-        return Unconfirmed(response.status, problem, request_id)
+        return Unconfirmed(response.status, detail(DetailCode.NO_ETAG, status=response.status), request_id)
     return StoreRefusal(response.status, code, _clean(fields.get("Message", ""), link, path), request_id)
-
-
-def _not_confirmed(status: int, *, in_error: bool, web_page: bool) -> Detail:
-    causes = {
-        DetailCode.STORE_REDIRECT: 300 <= status < 400,
-        DetailCode.STORE_ERROR: in_error,
-        DetailCode.STORE_WEB_PAGE: web_page,
-        DetailCode.STORE_NO_ETAG: status in {200, 201, 204},
-    }
-    return detail(
-        next((code for code, applies in causes.items() if applies), DetailCode.STORE_STATUS), status=status
-    )
 
 
 def _error(body: bytes) -> dict[str, str] | None:

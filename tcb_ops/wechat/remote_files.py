@@ -233,7 +233,6 @@ class SourceBody(Body):
 
 
 def _check_status(answer: Incoming, shown: str) -> None:
-    """Raise the error of a status other than 200."""
     code = read_status(answer.status)
     if code is None:
         return

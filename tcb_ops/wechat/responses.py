@@ -500,7 +500,6 @@ def check_host(link_url: str, base: str, hosts: tuple[str, ...]) -> Text | None:
 
 @lru_cache(maxsize=256)  # for every link, but of few hosts
 def _check_origin(scheme: str, host: str, port: str | None, base: str, hosts: tuple[str, ...]) -> Text | None:
-    """Return why nothing may be sent to a host and port; None if it may."""
     target = _split(f"{base}/")
     if is_loopback(host) and target is not None and is_loopback(target[1]):
         return None  # links of a simulator are plain http on any port

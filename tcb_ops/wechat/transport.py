@@ -223,6 +223,22 @@ def _tls_context(_file: str | None, _folder: str | None) -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
+class _Connector(aiohttp.TCPConnector):
+    """A pool that closes an idle connection on which something has come that nobody asked for.
+
+    aiohttp would take a second answer to an earlier request for the answer to the next one.
+    """
+
+    async def _get(
+        self, key: aiohttp.client_reqrep.ConnectionKey, traces: list[aiohttp.tracing.Trace]
+    ) -> aiohttp.connector.Connection | None:
+        while (connection := await super()._get(key, traces)) is not None:
+            if connection.protocol is None or not connection.protocol.should_close:
+                break
+            connection.close()
+        return connection
+
+
 class Transport:
     """Sends HTTP requests and reads their responses. Create and close it inside the running loop.
 
@@ -235,7 +251,7 @@ class Transport:
     def __init__(self, *, connections: int, timeouts: Timeouts = STANDARD) -> None:
         self._timeouts = timeouts
         self._tls = _tls_context(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
-        self._connector = aiohttp.TCPConnector(limit=connections, ssl=self._tls)
+        self._connector = _Connector(limit=connections, ssl=self._tls)
         self._whole = aiohttp.ClientTimeout(total=timeouts.deadline(0), sock_connect=timeouts.connect)
         """Of a request without a body to speak of."""
         self._connect_only = aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect)
@@ -311,7 +327,7 @@ class Transport:
         if self._connector.closed:
             raise RuntimeError("the transport is closed")  # a new connector would be closed by nobody
         if self._incoming is None:
-            self._incoming = aiohttp.TCPConnector(limit=self._connector.limit, ssl=self._tls)
+            self._incoming = _Connector(limit=self._connector.limit, ssl=self._tls)
         try:
             session = self._session(request.address, self._incoming)
             timeout = aiohttp.ClientTimeout(

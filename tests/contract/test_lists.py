@@ -59,7 +59,7 @@ def test_other_headers_are_mapped(operator: Operator) -> None:
 def test_all_problems_are_reported_in_one_pass_and_nothing_is_sent(operator: Operator) -> None:
     operator.list(BAD)
     done = operator.upload("--json")
-    assert (done.code, done.out) == (2, "")
+    assert (done.code, [problem["line"] for problem in done.json["problems"]]) == (2, BAD_LINES)
     assert [int(line) for line in re.findall(r"^list\.csv:(\d+): ", done.err, re.MULTILINE)] == BAD_LINES
     assert operator("runs", "--json").json == {"runs": []}
     fixme = read_csv(operator.folder / "list.fix-me.csv")

@@ -201,7 +201,6 @@ def test_a_list_can_be_a_workbook_and_links_cannot(operator: Operator) -> None:
     assert operator("check", "made.xlsx", "--json").json["valid"] == made.json["rows"]
     assert operator("list", "files", "--to", "tea-prod", "--out", "made.xls").code == 2
     assert operator.links("--out", "links.xlsx").code == 2
-    assert operator("links", "--download", "--out", "links.xlsx").code == 2
     assert operator("runs", "--json").json == {"runs": []}
     with pytest.raises(tcb.UsageError, match="secrets"):
         tcb.links(tcb.read_paths("list.csv"), out="links.xlsx")

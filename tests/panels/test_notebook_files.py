@@ -60,12 +60,11 @@ def test_a_notebook_holds_no_logic(cells):
         assert not kinds & {ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.For, ast.Try, ast.While}
 
 
-def test_the_order_is_title_parameters_panel_headless_results(notebook, cells, name):
+def test_the_order_is_title_parameters_panel_headless(notebook, cells, name):
     assert notebook.cells[0].source.startswith(f"# {name[:2]} · ")
     assert cells[0].metadata.tags == ["parameters"]
     assert cells[1].source.startswith("# Panel 面板\n")
     assert cells[1].source.endswith("\npanel")
-    assert cells[2].source.endswith("panel.show(panel.card)")
     assert cells[-1].source.startswith("# Headless")
     assert "panel.run_now(RUN_NOW)" in cells[-1].source
 
@@ -192,19 +191,12 @@ def test_ctrl_c_ends_the_run_tidily(open_lab, result, wait_for):
     assert panel.run.counts["pending"] > 0
 
 
-def test_while_there_is_no_run_tables_say_so(open_lab):
-    panel = open_lab().uploads()
-    for table in (panel.by_merchant(), panel.errcodes(), panel.causes()):
-        assert repr(table).startswith("No run yet")
-
-
-def test_the_tables_are_the_run_s(open_lab):
-    panel = open_lab(faults=[Fault(env=BOOKS.env, errcode=85088)]).uploads()
+def test_the_headless_cell_shows_the_run_s_rows_and_causes(open_lab, monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda bundle, **_: shown.append(bundle["text/html"]))
+    panel = open_lab(faults=[Fault(env=BOOKS.env, errcode=85088)]).uploads(lang="zh")
     panel.run_now(wanted=True)
-    frame = panel.by_merchant()
-    assert frame.columns.tolist() == ["merchant", "appid", "rows", "succeeded", "not_succeeded", "pending"]
-    assert frame[["rows", "succeeded", "not_succeeded", "pending"]].to_numpy().tolist() == [
-        [10, 0, 10, 0],
-        [20, 20, 0, 0],
-    ]
-    assert panel.causes()["code"].tolist() == ["85088"]
+    (page,) = shown
+    assert "<h2>各商户的数据行</h2>" in page
+    assert "城南书店</td><td>wxbooks</td>" in page
+    assert 'data-code="85088"' in page

@@ -6,9 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from copy import deepcopy
 
-import pandas as pd
 import pytest
 from panel_lab import press
 from workspace import BOOKS, QUICK
@@ -43,7 +41,6 @@ def test_a_finished_run_is_shown_again_with_what_can_be_done(open_lab, read, kin
     assert (again.monitor.retry.layout.display == "") is retried
     assert again.monitor.retry.button.disabled is False
     assert bool(again.monitor.grid.causes) is refused
-    assert again.by_merchant().equals(first.by_merchant())
     assert not again.start.disabled
     assert lab.sent == sent
 
@@ -114,7 +111,7 @@ def practised(script, tmp, **more):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 @pytest.mark.slow
@@ -132,32 +129,6 @@ def test_below_a_practice_panel_the_librarys_calls_find_its_runs_and_below_a_liv
     assert found["all"] == [found["run"]]
     assert found["bad"]
     assert "does not exist" in found["live"]
-
-
-def test_result_cells_follow_the_run_of_the_panel(open_lab, monkeypatch):
-    shown: list[tuple[bool, str]] = []
-    monkeypatch.setattr(
-        "IPython.display.display", lambda bundle, **_: shown.append((False, bundle["text/html"]))
-    )
-    monkeypatch.setattr(
-        "IPython.display.update_display", lambda bundle, **_: shown.append((True, bundle["text/html"]))
-    )
-    lab = open_lab(faults=[Fault(env=BOOKS.env, path="banner/1.png", errcode=40097, calls=((1, 1),))])
-    panel, options = lab.uploads(lang="zh"), deepcopy(pd.options.d)
-    panel.show(panel.by_merchant)
-    assert not shown[-1][0]
-    assert "尚无任务" in shown[-1][1]
-    press(panel)
-    again, table = shown[-1]
-    assert again
-    assert "城南书店</td><td>wxbooks</td>" in table
-    assert ">商户</th>" in table
-    assert "<h2>各商户的数据行</h2>" in table
-    assert "text-align:left" in table
-    assert pd.options.d == options  # those of the operator's own tables
-    press(panel, panel.monitor.retry.button)
-    assert "茶语小铺" not in shown[-1][1]
-    assert "with its retries, 30 of 30 rows have succeeded" in lab.uploads().monitor.head.value
 
 
 def test_a_run_on_a_live_target_is_marked_in_the_header_that_stays(open_lab, read):

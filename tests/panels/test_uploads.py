@@ -212,7 +212,7 @@ def test_trouble_with_the_settings_is_reported_in_the_panel(open_lab, read):
 
 
 @pytest.mark.parametrize("kind", ["uploads", "links", "audits", "reports"])
-def test_without_settings_a_live_panel_says_what_is_missing_and_what_to_do(open_lab, read, capsys, kind):
+def test_without_settings_a_live_panel_says_what_is_missing_and_what_to_do(open_lab, read, kind):
     lab = open_lab()
     for name in ("tcb-ops.toml", "merchants.csv"):
         (lab.workspace.folder / name).unlink()
@@ -220,10 +220,6 @@ def test_without_settings_a_live_panel_says_what_is_missing_and_what_to_do(open_
     shown = read(panel.worker.line)
     assert f"there is no {lab.workspace.folder / 'tcb-ops.toml'}" in shown
     assert shown.endswith(f"tcb-ops init {lab.workspace.folder}")
-    for view in (panel.card, panel.causes, *([panel.changes, panel.history] if kind == "audits" else [])):
-        panel.show(view)
-    assert "could not be opened: see its message" in read(panel.card()._repr_html_())
-    assert "press the panel's button" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,6 @@ from tcb_ops.start import (
 )
 
 if TYPE_CHECKING:
-    from tcb_ops.features.cluster.client import Cluster
     from tcb_ops.lists.merchants import Merchants
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.records import RunRecord
@@ -51,7 +50,7 @@ def start_audit(
     confirm_after: float = 0.0,
     known: str | Path | None = None,
     report: str | Path | None = None,
-    cluster: Cluster | None = None,
+    cluster: str | None = None,
     **options: Unpack[StartOptions],
 ) -> RunHandle:
     """Start an audit, or resume the unfinished one.

@@ -27,7 +27,7 @@ from tcb_ops.features.audit.result import AuditResult
 from tcb_ops.features.audit.settings import NotifySettings
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Lang, Text, _, ngettext, verbatim
-from tcb_ops.model import Secret, is_loopback, is_simulated
+from tcb_ops.model import Secret, is_loopback
 from tcb_ops.reports.explanations import MARK, code_label
 from tcb_ops.reports.export import MANIFEST, PAGE, fingerprint
 from tcb_ops.reports.findings import FindingLine
@@ -35,6 +35,7 @@ from tcb_ops.resources import system_reason
 from tcb_ops.runs.loop import submit_coroutine
 from tcb_ops.runs.verdicts import presumed_verdict
 from tcb_ops.settings import Settings
+from tcb_ops.start import identified
 from tcb_ops.wechat.responses import HttpResponse
 from tcb_ops.wechat.tokens.command import Credential
 from tcb_ops.wechat.transport import HttpRequest, Timeouts, Transport
@@ -114,7 +115,7 @@ def cut(text: str, most: int) -> str:
 def audit_message(result: AuditResult, report: str, manifest_sha256: str, lang: Lang) -> AuditMessage:
     """Write the message about an audit; `report` is its page or folder, empty where there is none."""
     title = _("Audit {id}", id=result.run.id).of(lang)
-    head = [f"{MARK} · {title}" if is_simulated(result.run.target) else title]
+    head = [f"{MARK} · {title}" if result.run.simulated else title]
     rows: list[tuple[str, bool]] = []
     if result.stopped is not None:
         head.append(_plain(result.stopped.of(lang)))
@@ -304,7 +305,7 @@ def message_about(result: AuditResult, settings: Settings) -> tuple[AuditMessage
     payload = {
         "run": result.run.id,
         "target": result.run.target,
-        "simulated": is_simulated(result.run.target),
+        "simulated": result.run.simulated,
         "counts": result.counts(),
         "report": report or None,
         "manifest_sha256": manifest_sha256 or None,
@@ -315,7 +316,7 @@ def message_about(result: AuditResult, settings: Settings) -> tuple[AuditMessage
 
 def notify_test(settings: Settings) -> list[Notification]:
     """Send a test message to every receiver. Blocks; raises nothing for what fails."""
-    simulated = is_simulated(settings.run_target)
+    simulated = identified(settings).simulated
     payload = {"test": True, "target": settings.run_target, "simulated": simulated}
     title = _("tcb-ops: test message").of(settings.lang)
     sentence = _("The message of the nightly audit will arrive here.").of(settings.lang)
@@ -405,7 +406,7 @@ def _check_url(url: str, settings: Settings) -> None:
         host, usable = parts.hostname or "", parts.port != 0
     except ValueError:
         host, usable = "", False
-    local = is_loopback(host) and is_simulated(settings.run_target)
+    local = is_loopback(host) and settings.on_loopback
     if not usable or not host or (parts.scheme != "https" and not (parts.scheme == "http" and local)):
         raise _NotSentError(
             _(

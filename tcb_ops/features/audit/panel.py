@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from tcb_ops.features.audit.api import start_audit
 from tcb_ops.features.audit.kind import AUDIT
-from tcb_ops.features.audit.result import AuditResult
-from tcb_ops.i18n import Lang, Text, _
+from tcb_ops.i18n import Text, _
 from tcb_ops.kinds import environment_count, is_provided, merchant_count, provided
 from tcb_ops.panels.controls import html_area
 from tcb_ops.panels.html import heading
 from tcb_ops.panels.notebook_panels import RunForm
-from tcb_ops.panels.panel import Placeholder
 from tcb_ops.reports.formats.notebook import findings_html
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.start import StartOptions
-
-
-@dataclass(frozen=True, slots=True)
-class AuditView:
-    """What changed since the previous audit, as a notebook shows it."""
-
-    result: AuditResult
-    lang: Lang
-
-    def _repr_html_(self) -> str:
-        return findings_html(self.result, self.lang)
 
 
 class AuditPanel(RunForm):
@@ -35,22 +21,6 @@ class AuditPanel(RunForm):
 
     kind, label = AUDIT, _("Audit")
     title = _("Errcode audit")
-
-    def changes(self) -> Any:
-        """Return the changes since the previous audit: newly broken, recovered, still broken, silenced, unknown."""
-        first = _("This is the first audit of this target: there is no earlier one to compare with.")
-
-        def view(run: Run) -> Any:
-            result = run.audit()
-            return Placeholder(first, self.lang) if result.previous is None else AuditView(result, self.lang)
-
-        return self._of_run(view)
-
-    def history(self) -> Any:
-        """Return the errcodes by day and merchant over all runs of this target: a plot and a table."""
-        if self.error is not None:
-            return self.card()
-        return provided("history")(settings=self.context.settings)
 
     def _parts(self) -> list[Any]:
         self.changed = html_area("op-changes")
@@ -69,8 +39,11 @@ class AuditPanel(RunForm):
         return heading(_("Since the previous audit").of(self.lang)) + findings_html(result, self.lang)
 
     def _page(self, run: Run) -> str:
-        days = heading(_("Errcodes by day").of(self.lang))
-        return f"{self._render_changes(run)}{super()._page(run)}{days}{self.history()._repr_html_() if is_provided('history') else ''}"
+        page = f"{self._render_changes(run)}{super()._page(run)}"
+        if is_provided("history"):
+            days = provided("history")(settings=self.context.settings)
+            page += heading(_("Errcodes by day").of(self.lang)) + days._repr_html_()
+        return page
 
     def _prepare(self) -> None:
         facts, _merchants = self._facts()

@@ -7,12 +7,11 @@ import logging
 import os
 import re
 import signal
-import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tcb_ops.errors import ArgumentError, UsageError
@@ -29,11 +28,10 @@ if TYPE_CHECKING:
 
     from tcb_ops.runs.url_files import SourceQueries
 
-Cluster: TypeAlias = "str | Client"
 _LOCAL = r"local:([1-9][0-9]{0,2})"
 
-WORKER_TTL = 6.0
-"""Seconds without a heartbeat, of which there are two in a second, after which Dask gives a worker up; by default five minutes."""
+WORKER_TTL = "6s"
+"""After so long without a heartbeat, of which there are two in a second, Dask gives a local worker up; by default five minutes."""
 CONNECT_WITHIN = 10.0
 """Seconds that a scheduler has to answer."""
 CLOSE_WITHIN = 30.0
@@ -41,17 +39,16 @@ CLOSE_WITHIN = 30.0
 
 
 @contextmanager
-def opened_cluster(cluster: Cluster, settings: Settings) -> Iterator[Client]:
+def opened_cluster(cluster: str, settings: Settings) -> Iterator[Client]:
     """Start or connect to a cluster; yield its client. A local one is closed at the end, any other one is left as it is.
 
-    `cluster`: `local:N`, the URL of a scheduler, or a client. Raises UsageError if it cannot work on a run.
+    `cluster`: `local:N`, or the URL of a scheduler. Raises UsageError if it cannot work on a run.
     """
     if os.name == "nt":
         raise UsageError(
             _("A cluster has not been tried on Windows: run without --cluster, or on Linux or macOS.")
         )
     try:
-        import distributed
         from distributed.utils import silence_logging_cmgr
     except ModuleNotFoundError:
         raise _not_installed() from None
@@ -59,21 +56,16 @@ def opened_cluster(cluster: Cluster, settings: Settings) -> Iterator[Client]:
     try:
         # A connection that fails or is lost is reported as an error.
         stack.enter_context(silence_logging_cmgr(logging.CRITICAL))
-        if isinstance(cluster, distributed.Client):
-            if cluster.asynchronous:
-                raise ArgumentError("cluster", cluster, _("a client that is not asynchronous"))
-            if cluster.status != "running":
-                raise ArgumentError("cluster", cluster, _("a client that is connected to its scheduler"))
-            client = cluster
-        elif (local := re.fullmatch(_LOCAL, str(cluster))) is not None:
+        if (local := re.fullmatch(_LOCAL, cluster)) is not None:
             client = _local(int(local[1]), settings, stack)
         else:
-            client = _connected(str(cluster), settings, stack)
+            client = _connected(cluster, settings, stack)
         address = client.scheduler.address
-        scheduler_here = is_loopback(urlsplit(address).hostname or "") or address.startswith("inproc://")
-        if not scheduler_here and (reason := only_here(settings, address)) is not None:
+        if (
+            not is_loopback(urlsplit(address).hostname or "")
+            and (reason := only_here(settings, address)) is not None
+        ):
             raise reason
-        client.run_on_scheduler(_give_up_silent_workers, WORKER_TTL)
         yield client
     finally:
         with _ctrl_c_ignored():
@@ -97,16 +89,11 @@ def _ctrl_c_ignored() -> Iterator[None]:
         signal.signal(signal.SIGINT, before or signal.default_int_handler)
 
 
-def check_cluster(cluster: object) -> None:
-    """Raise ArgumentError for anything but the name of a cluster or a client of one."""
-    text = isinstance(cluster, str) and re.fullmatch(rf"{_LOCAL}|(tls|tcp)://\S+:[0-9]+", cluster)
-    if not (text or hasattr(cluster, "run_on_scheduler")):
-        raise ArgumentError(
-            "cluster",
-            cluster,
-            _("local:N, the URL of a scheduler (tls://HOST:PORT), or a Client of Dask"),
-            shown=isinstance(cluster, str),
-        )
+def check_cluster(cluster: str) -> None:
+    """Raise ArgumentError for anything but the name of a cluster."""
+    if not re.fullmatch(rf"{_LOCAL}|(tls|tcp)://\S+:[0-9]+", cluster):
+        valid = _("local:N, or the URL of a scheduler (tls://HOST:PORT)")
+        raise ArgumentError("cluster", cluster, valid, shown=True)
 
 
 def check_kind(kind: Kind, queries: SourceQueries | None) -> None:
@@ -139,6 +126,7 @@ def _local(workers: int, settings: Settings, stack: ExitStack) -> Client:
     secret = {"TCB_OPS_LEDGER": settings.ledger} if holds_password(settings.ledger) else {}
     options = {
         "distributed.admin.large-graph-warning-threshold": "1GB",
+        "distributed.scheduler.worker-ttl": WORKER_TTL,
         # Scheduler and workers import from it. Dask's own choice, a fixed name below /tmp, may be another user's.
         "temporary-directory": stack.enter_context(TemporaryDirectory(prefix="tcb-ops-cluster-")),
         # Dask has no TLS keys for its HTTP servers, and starts them in any case: they answer every user.
@@ -221,11 +209,7 @@ def _client_class() -> type[Client]:
 
 def _not_connected(address: str, error: BaseException) -> UsageError:
     """Return the error for a scheduler that cannot be reached, or what listens at its address is none."""
-    causes = [error]
-    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
-        causes.append(cause)
-    last = next((cause for cause in causes if isinstance(cause, ssl.SSLError)), causes[-1])
-    reason = sanitize(str(last)) or type(last).__name__
+    reason = sanitize(str(error.__cause__ or error)) or type(error).__name__
     return UsageError(
         _("The scheduler {address} cannot be reached ({why}).", address=address, why=reason),
         _(
@@ -263,17 +247,3 @@ def only_here(settings: Settings, address: str) -> UsageError | None:
 def workers_of(client: Client) -> list[str]:
     """Return the addresses of a cluster's workers."""
     return list(client.sync(client.scheduler.identity, n_workers=-1)["workers"])
-
-
-def _give_up_silent_workers(ttl: float, dask_scheduler: Any = None) -> None:
-    """Have the scheduler give up workers that are silent for `ttl` seconds. Runs in the scheduler."""
-    from tornado.ioloop import PeriodicCallback
-
-    if dask_scheduler.worker_ttl is not None and dask_scheduler.worker_ttl <= ttl:
-        return
-    dask_scheduler.worker_ttl = ttl
-    if (before := dask_scheduler.periodic_callbacks.pop("worker-ttl", None)) is not None:
-        before.stop()
-    looking = PeriodicCallback(dask_scheduler.check_worker_ttl, 1_000)
-    dask_scheduler.periodic_callbacks["worker-ttl"] = looking
-    looking.start()

@@ -18,7 +18,6 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -28,14 +27,13 @@ import sqlalchemy as sa
 from tcb_ops.details import DetailCode
 from tcb_ops.errors import CanaryError, LedgerError, StoppedError, TcbOpsError
 from tcb_ops.features.cluster.client import (
-    Cluster,
     check_kind,
     only_here,
     opened_cluster,
     workers_of,
 )
-from tcb_ops.features.cluster.task import BEAT_SECONDS, RELEASED, Assignment, TaskEnd, packed
-from tcb_ops.i18n import Text, _, as_list
+from tcb_ops.features.cluster.task import BEAT_SECONDS, Assignment, TaskEnd, packed
+from tcb_ops.i18n import _
 from tcb_ops.model import Outcome, Owner
 from tcb_ops.runs.calls import MakeRunner, RunContext
 from tcb_ops.runs.database import ledger_file
@@ -44,7 +42,7 @@ from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.limits import after_canary
 from tcb_ops.runs.locks import host_name
 from tcb_ops.runs.plan import RunSpec
-from tcb_ops.runs.progress import Progress, RateEstimator
+from tcb_ops.runs.progress import Progress, ProgressMeter
 from tcb_ops.runs.records import EnvRecord, RunRecord, Usage
 from tcb_ops.runs.schema import cluster_sessions, partitions
 from tcb_ops.runs.stop_errors import interrupted, stopped
@@ -67,7 +65,7 @@ TRIES = 3
 
 
 @contextmanager
-def opened_runner(cluster: Cluster, settings: Settings, work: RunSpec) -> Iterator[MakeRunner]:
+def opened_runner(cluster: str, settings: Settings, work: RunSpec) -> Iterator[MakeRunner]:
     """Open a cluster for a run; yield what makes its runner. Raises UsageError."""
     check_kind(work.kind, work.queries)
     with opened_cluster(cluster, settings) as client:
@@ -134,16 +132,6 @@ def _pending_rows(environments: Sequence[EnvRecord]) -> int:
     return sum(environment.pending for environment in environments)
 
 
-def lost_workers(claims: Sequence[Sequence[str]]) -> dict[str, list[str]]:
-    """Return the workers that lost a partition, and those that continued it. `claims`: by partition, in order."""
-    continued_by: dict[str, list[str]] = {}
-    for workers in claims:
-        for lost, after in pairwise(workers):
-            if RELEASED not in {lost, after} and after not in continued_by.setdefault(lost, []):
-                continued_by[lost].append(after)
-    return continued_by
-
-
 _NEEDED = {
     "file": ("file",),
     "command": ("command",),
@@ -201,12 +189,6 @@ class CoordinatorLedger(Ledger):
                 key = {"run": run.number, "session": session, "number": number}
                 connection.execute(partitions.insert().values(**key, envs=numbers, fence=0))
 
-    def claims(self, run: RunRecord) -> list[list[str]]:
-        """Return who has claimed each partition of a run, in order, with RELEASED after one that ended its work."""
-        query = sa.select(partitions.c.workers).where(partitions.c.run == run.number)
-        records = self.query(query.order_by(partitions.c.session, partitions.c.number))
-        return [json.loads(workers or "[]") for (workers,) in records]
-
     def beat(self, run: RunRecord, session: int, *, stopping: bool = False, ended: bool = False) -> None:
         """Show the workers that the starting process is there, or have them stop; `ended`: that all have.
 
@@ -230,8 +212,8 @@ class Coordinator:
         self._show_progress = show
         self._stop = threading.Event()
         self._ended_at = time.monotonic()
-        self._messages: tuple[Text, ...] = ()
         self._waiting = False
+        """Whether nothing can be done until there is a worker."""
         self._failures = self._partitions = 0
         self._show_again = 0.0
         """When counting the rows may cost time again."""
@@ -254,8 +236,7 @@ class Coordinator:
     def _coordinate(self) -> None:
         with closing(CoordinatorLedger(self._context.settings.ledger)) as ledger:
             self._ledger = ledger
-            self._lost = set(lost_workers(ledger.claims(self._run)))
-            self._rate = RateEstimator(self._run.rows, sum(self._done().values()))
+            self._meter = ProgressMeter(self._run.id, self._run.rows, ledger.counts(self._run))
             self._session = ledger.begin(self._run)
             try:
                 environments = ledger.environments(self._run)
@@ -272,7 +253,6 @@ class Coordinator:
         self._context.ledger.check_rows(self._run, self._run.rows - counts.get(Outcome.PENDING, 0))
 
     def _check_canary(self, others: set[str]) -> None:
-        """Raise CanaryError if a row of the environments that went first did not succeed."""
         succeeded = Outcome.successes() | {Outcome.INVALID}
         first = [tally for tally in self._ledger.tallies(self._run) if tally.env not in others]
         if rows := sum(tally.rows for tally in first if tally.outcome not in succeeded):
@@ -320,7 +300,7 @@ class Coordinator:
                 self._ledger.beat(self._run, self._session)
                 self._report_use(now)
                 last_worker_at = now if self._workers() else last_worker_at
-                self._report_waiting(last_worker_at < now)
+                self._waiting = last_worker_at < now
                 if now > self._show_again:
                     self._show()
                 if now - last_worker_at > patience:
@@ -333,7 +313,6 @@ class Coordinator:
                 task.release()  # otherwise Dask computes it again when its worker ends
 
     def _submit(self, number: int) -> Future:
-        """Submit the task of a partition."""
         # Packed: an import of tcb-ops within the worker's event loop would stop its heartbeat.
         task = self._client.submit(
             pickle.loads,
@@ -375,16 +354,7 @@ class Coordinator:
             return workers_of(self._client)
         return []
 
-    def _report_waiting(self, waiting: bool) -> None:
-        """Say once that nothing can be done until there is a worker."""
-        if waiting and not self._waiting:
-            text = _("{address} has no worker: waiting for one, for at most {seconds:g} s.")
-            seconds = self._context.limits.patience
-            self._messages += (text.format(address=self._address, seconds=seconds),)
-        self._waiting = waiting
-
     def _assignment(self, number: int) -> Assignment:
-        """Return the inputs of a partition's task, which contain no password."""
         context = self._context
         ledger = context.settings.ledger
         file = ledger_file(ledger)
@@ -434,19 +404,10 @@ class Coordinator:
         self._ended_at = now
 
     def _show(self) -> None:
-        """Show the progress and the workers that were lost, both from the ledger."""
-        for lost, others in lost_workers(self._ledger.claims(self._run)).items():
-            if lost not in self._lost:
-                self._lost.add(lost)
-                text = _("Worker {lost} lost; its merchants continue on {others}.")
-                self._messages += (text.format(lost=lost, others=as_list(others, 3)),)
-        began, counts = time.monotonic(), self._done()
+        began, counts = time.monotonic(), self._ledger.counts(self._run)
         self._show_again = began + 10 * (time.monotonic() - began)
-        rate, seconds_left = self._rate.update(began, sum(counts.values()))
-        self._show_progress(
-            Progress(self._run.id, self._run.rows, counts, rate, seconds_left, messages=self._messages)
-        )
-
-    def _done(self) -> dict[Outcome, int]:
-        counts = self._ledger.counts(self._run)
-        return {outcome: rows for outcome, rows in counts.items() if outcome is not Outcome.PENDING}
+        note = None
+        if self._waiting:
+            note = _("{address} has no worker: waiting for one, for at most {seconds:g} s.")
+            note = note.format(address=self._address, seconds=self._context.limits.patience)
+        self._show_progress(self._meter.at(began, counts, note, away=self._waiting))

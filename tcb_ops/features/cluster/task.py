@@ -51,7 +51,7 @@ SILENT_AFTER = 10.0
 SAMPLE = 20
 """Environments of which a worker looks at a local file before it claims a partition."""
 RELEASED = ""
-"""In the list of a partition's workers, after one that ended its work. Any other one but the last was lost."""
+"""In the list of a partition's workers, after one that ended its work."""
 
 
 class FencedError(LedgerError):
@@ -196,8 +196,6 @@ def _unfit(assignment: Assignment) -> TcbOpsError | None:
 
 
 class _Work:
-    """The work on one partition, in the event loop."""
-
     def __init__(self, context: RunContext, ledger: PartitionLedger) -> None:
         self._ledger = ledger
         self._context = replace(context, check_lock=self._renew_claim)

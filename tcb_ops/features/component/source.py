@@ -105,8 +105,6 @@ def error_scope(interface: str, code: int) -> ErrorScope:
 
 
 class _RefusedError(Exception):
-    """A token interface answered with an errcode."""
-
     def __init__(self, interface: str, error: ApiError) -> None:
         super().__init__()
         self.interface, self.error = interface, error
@@ -114,8 +112,6 @@ class _RefusedError(Exception):
 
 
 class _NoAnswerError(Exception):
-    """A token interface gave no usable response."""
-
     def __init__(self, interface: str, reason: Text, *, transient: bool = True) -> None:
         super().__init__()
         self.interface, self.why, self.transient = interface, reason, transient

@@ -225,8 +225,6 @@ def _replace(file: Path, record: object) -> None:
 
 
 class _Record(msgspec.Struct):
-    """An appid's file."""
-
     schema: Literal[1]
     appid: str
     access_token: str

@@ -98,7 +98,6 @@ def verify(folder: str, *, common: CommonOptions) -> int:
 
 
 def _report_of(run: str, settings: Settings) -> str:
-    """Return the folder of a run's report. Raises UsageError without one."""
     from tcb_ops import api
 
     with suppress(TcbOpsError):
@@ -114,7 +113,6 @@ _MARKS = {"same": _("same"), "differs": _("DIFFERS"), "unknown": pgettext("check
 
 
 def _checks_table(verification: Verification, lang: Lang) -> Table:
-    """Render a line per check of a report folder."""
     from rich.table import Column, Table
     from rich.text import Text as Styled
 

@@ -86,7 +86,6 @@ def notebook(name: str, parameters: tuple[str, ...], out: str, *, common: Common
 
 
 def _show(console: Console, ended: Executed, *, as_json: bool) -> None:
-    """Print how the notebook ended and which files it wrote."""
     if ended.text is not None and ended.exit_code > 1:
         console.warn(_("tcb-ops: {text}", text=ended.text))
     elif ended.text is not None and as_json:
@@ -109,7 +108,6 @@ def _show(console: Console, ended: Executed, *, as_json: bool) -> None:
 
 
 def _environment(common: CommonOptions) -> dict[str, str]:
-    """Return the environment variables that pass the target and the files' options to the notebook."""
     target = common.target or common.api_base
     tokens = (("TCB_OPS_TOKENS__SOURCE", "file"), ("TCB_OPS_TOKENS__FILE", common.tokens))
     variables = (

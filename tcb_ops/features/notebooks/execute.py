@@ -123,7 +123,6 @@ def _end(
     broken: Exception | None,
     out: Path,
 ) -> tuple[int, Text | None]:
-    """Return the exit code and a message about how the notebook ended."""
     failed = _failed_cell(content)
     own = own_error(failed[1]) if failed is not None else None
     code = decide_exit_code(
@@ -190,7 +189,6 @@ def decide_exit_code(result: int | None, signalled: int, own: int | None, *, oth
 
 
 def _failed_cell(content: NotebookNode) -> tuple[str, NotebookNode] | None:
-    """Return the name of the cell that ended the notebook, and its error output."""
     for number, cell in enumerate(filter(is_own, content.cells), 1):
         for output in cell.get("outputs", ()):
             if output.output_type == "error":
@@ -202,7 +200,6 @@ def _failed_cell(content: NotebookNode) -> tuple[str, NotebookNode] | None:
 
 
 def _write(source: Source, content: NotebookNode, out: Path, facts: PageFacts) -> tuple[Path, Path]:
-    """Write the executed notebook and its page, each atomically."""
     import nbformat
 
     dest = out / f"{source.name}.ipynb"

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import ast
 import json
-import math
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from tcb_ops.errors import UsageError
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Text, _
 from tcb_ops.resources import SAMPLE, bundled, replacing, system_reason
+from tcb_ops.wechat.tokens import finite
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -83,6 +83,12 @@ Value = str | bool | int | float
 """The types of a parameter."""
 _SECRET = re.compile(r"token|secret|passw|ticket|signature|credential|api_?key", re.IGNORECASE)
 _KINDS: dict[type, Text] = {bool: _("true or false"), int: _("a whole number"), float: _("a number")}
+_READ: dict[type, Callable[[str], Value]] = {
+    bool: lambda text: {"true": True, "false": False}[text.strip().lower()],
+    int: int,
+    float: lambda text: finite(float(text)),
+    str: str,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,27 +177,18 @@ def check_text(what: str, text: str) -> None:
 
 def _value(parameter: Parameter, text: str, notebook: str) -> Value:
     default = parameter.default
-    value: Value | None = None
-    match default:
-        case None:
-            raise UsageError(
-                _(
-                    "-p {name}: its value in {notebook} is neither text nor a number; set it in a copy of the "
-                    "notebook.",
-                    name=parameter.name,
-                    notebook=notebook,
-                )
+    if default is None:
+        raise UsageError(
+            _(
+                "-p {name}: its value in {notebook} is neither text nor a number; set it in a copy of the "
+                "notebook.",
+                name=parameter.name,
+                notebook=notebook,
             )
-        case bool():
-            value = {"true": True, "false": False}.get(text.strip().lower())
-        case int():
-            value = int(text) if re.fullmatch(r"\s*[+-]?[0-9]+\s*", text) else None
-        case float():
-            with suppress(ValueError):
-                value = float(text) if math.isfinite(float(text)) else None
-        case str():
-            value = text
-    if value is None:
+        )
+    try:
+        return _READ[type(default)](text)
+    except (KeyError, ValueError):
         kind = _KINDS[type(default)]
         raise UsageError(
             _(
@@ -201,8 +198,7 @@ def _value(parameter: Parameter, text: str, notebook: str) -> Value:
                 kind=kind,
                 default=default,
             )
-        )
-    return value
+        ) from None
 
 
 # --- the notebook ------------------------------------------------------------------------------------------------

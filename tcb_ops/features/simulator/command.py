@@ -19,9 +19,8 @@ from tcb_ops.cli.options import (
     settings_options,
     target_line,
 )
-from tcb_ops.errors import UsageError
 from tcb_ops.i18n import _, ngettext
-from tcb_ops.model import SIMULATOR, Owner
+from tcb_ops.model import SIMULATOR
 from tcb_ops.settings import LEDGER_FILE, SETTINGS_FILE, Settings
 
 if TYPE_CHECKING:
@@ -47,31 +46,15 @@ def simulate(port: int, faults: str | None, store: str | None, *, common: Common
     rehearsal = settings.section("simulator")
     plan_file = Path(faults) if faults else rehearsal.faults
     plan = load_faults(plan_file) if plan_file is not None else Faults()
-    tokens = settings.tokens.file if settings.tokens.source == "file" else None
-    if tokens is not None and common.tokens is None and not tokens.exists():
-        tokens = None
-    if tokens is None and not (plan.component and plan.component.secret):
-        raise UsageError(
-            _(
-                "Give the valid tokens: --tokens FILE, or a fault plan whose [component] has secret and "
-                "ticket."
-            )
-        )
-    served = list(common.read_merchants(settings))
-    component = plan.component
-    if component is None and (appid := settings.tokens.component_appid):
+    component, appid = plan.component, settings.tokens.component_appid
+    if component is None and appid:
         component = Component(appid, secret=secrets.token_hex(16), ticket=secrets.token_hex(16))
-    if component is None and any(merchant.owner is Owner.PLATFORM for merchant in served):
-        console.info(
-            _(
-                "Lines with owner = platform need the component token: set component_appid under [tokens] in "
-                "tcb-ops.toml, or appid under [component] in the fault plan. Without it their rows are refused "
-                "with 61014."
-            )
-        )
+    tokens = settings.tokens.file
+    no_file = common.tokens is None and not tokens.exists()
+    issues_tokens = plan.component is not None and bool(plan.component.secret)
     simulator = Simulator(
-        served,
-        tokens or {},
+        list(common.read_merchants(settings)),
+        {} if issues_tokens and no_file else tokens,
         faults=plan,
         component=component,
         store=Path(store) if store else rehearsal.store,
@@ -101,7 +84,7 @@ def demo(lang: str | None) -> int:
     from tcb_ops.features.simulator.sample import FILES, PATHS, sample_simulator
     from tcb_ops.reports.explanations import counts_line
     from tcb_ops.reports.export import DEMO_LEDGER, check_destination
-    from tcb_ops.runs.next_commands import quoted, retry
+    from tcb_ops.runs.next_commands import of_run, quoted
 
     started, dest = time.monotonic(), Path("demo-report").resolve()
     home = dest / DEMO_LEDGER
@@ -137,7 +120,7 @@ def demo(lang: str | None) -> int:
         linked.close()
         run.close()
         _keep_ledger(Path(folder), home, settings_text)
-    took, again = time.monotonic() - started, quoted(retry(settings_text, run.record))
+    took, again = time.monotonic() - started, quoted(of_run(settings_text, run.record, "retry"))
     console.print(
         _(
             "The report is in {dest}: open report.html. ({took:.1f} s; SIMULATED, nothing left this "

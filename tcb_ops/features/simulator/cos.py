@@ -181,14 +181,12 @@ class CosStore:
                 index.write(f"{json.dumps(entry)}\n")
 
     def _content(self, bucket: str, path: str) -> bytes | Path | None:
-        """Return an object's bytes or file; None if it is not kept."""
         if self._directory is None:
             return self._small.get((bucket, path))
         file = object_file(self._directory, bucket, path)
         return file if file.is_file() else None
 
     def _download(self, request: Request, bucket: str, path: str, query: str) -> Response:
-        """Answer a signed GET: the object, or its first byte."""
         if refused := check_download(bucket, path, query, self._state.clock()):
             return self._error(request, refused)
         stored = self._state.objects.get((bucket, path))
@@ -393,7 +391,8 @@ def check_download(bucket: str, path: str, query: str, now: float) -> CosRefusal
 # --- the objects' bytes ---
 
 
-_AWKWARD = re.compile(r'[\x00-\x1f\x7f%<>:"\\|?*]')
+_AWKWARD = re.compile(r'[\x00-\x1f\x7f%<>:"\\|?*]|[. ](?=[. ]*$)')
+"""Dots and spaces at the end too: Windows drops them."""
 SMALL = 64 * 1024
 """Maximum size of an object kept in memory, in bytes; only without a folder."""
 LATEST = 64
@@ -434,13 +433,7 @@ def object_file(directory: Path, bucket: str, key: str) -> Path:
 
 
 def _name(segment: str) -> str:
-    if not segment:
-        return "%"
-    name = _AWKWARD.sub(lambda match: f"%{ord(match[0]):02X}", segment)
-    if not name.strip("."):
-        return "%2E" * len(name)
-    if name[-1] in ". ":  # Windows drops them
-        name = f"{name[:-1]}%{ord(name[-1]):02X}"
+    name = _AWKWARD.sub(lambda match: f"%{ord(match[0]):02X}", segment) or "%"
     if len(name.encode()) > LONGEST_NAME:
         return f"{name[:40]}%{hashlib.sha256(segment.encode()).hexdigest()}"
     return name

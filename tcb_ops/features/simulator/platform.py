@@ -81,13 +81,11 @@ class Platform:
         accounts: Accounts,
         store: CosStore,
         link_lifetime: int,
-        *,
-        raw_urls: bool,
     ) -> None:
         self.base = ""
         """`http://127.0.0.1:PORT`, set when it listens."""
         self._state, self._accounts, self._store = state, accounts, store
-        self._link_lifetime, self._raw_urls = link_lifetime, raw_urls
+        self._link_lifetime = link_lifetime
         self._refused: dict[str, Fields] = {}
         """What was received in the latest calls that were refused, by rid."""
         merchants, components = Wants.MERCHANTS, Wants.COMPONENTS
@@ -187,7 +185,6 @@ class Platform:
         return interface.answer(called, fields)
 
     def _caller(self, method: str, route: str, query: str, wants: Wants) -> str | int:
-        """Return the caller's appid, or the errcode that refuses it."""
         appid = self._accounts.caller(token_of(query), wants) if method == "POST" else 43002
         if isinstance(appid, int) or appid == self._accounts.component.appid:
             return appid
@@ -197,7 +194,6 @@ class Platform:
         return refused or appid
 
     def _link_refusal(self, appid: str, route: str, asked: Fields) -> int:
-        """Return the errcode that refuses an upload link, or 0."""
         env, path = asked.get("env"), asked.get("path")
         if env is None or path is None or env == "" or path == "":
             return 40101
@@ -210,7 +206,7 @@ class Platform:
         """Answer uploadfile; `lifetime` and perhaps another `env` come from a fault."""
         env, path, lifetime = asked["env"], asked["path"], asked["lifetime"]
         lifetime, bucket = self._link_lifetime if lifetime is None else lifetime, bucket_of(env)
-        url = link_url(self.base, bucket, path, raw=self._raw_urls)
+        url = link_url(self.base, bucket, path)
         return issue(url, env, bucket, path, appid, int(self._accounts.clock()), lifetime)
 
     def _give(self, step: FaultStep, answer: Answer, errmsg: str = "") -> Response:
@@ -268,6 +264,8 @@ class Platform:
         if not self._accounts.is_authorizer(appid):
             return 61003
         account = self._accounts.account(appid)
+        waits = {"confirm_info": {"need_confirm": 1, "already_confirm": 0}}
+        confirmation = waits if account.unconfirmed else {}
         return {
             "authorizer_info": {
                 "nick_name": account.name,
@@ -280,11 +278,7 @@ class Platform:
             "authorization_info": {
                 "authorizer_appid": appid,
                 "func_info": [
-                    {
-                        "funcscope_category": {"id": number},
-                        "confirm_info": {"need_confirm": int(account.unconfirmed), "already_confirm": 0},
-                    }
-                    for number in account.permissions
+                    {"funcscope_category": {"id": number}} | confirmation for number in account.permissions
                 ],
             },
         }
@@ -298,7 +292,6 @@ class Platform:
         return -601012 if env and not entries else {**_OK, "info_list": entries}
 
     def _own_envs(self, appid: str, _asked: Fields) -> Answer:
-        """Answer describeenvs: the platform's own environments, each with its bucket."""
         entries = [
             entry | {"dbinstance_id": f"tnt-{entry['env'][:9]}", "bucket_id": bucket_of(entry["env"])}
             for entry in self._envs(appid)
@@ -351,7 +344,6 @@ class Platform:
         return {**_OK, "request": {name: value for name, value in request.items() if name != "appid"}}
 
     def _download(self, appid: str, asked: Fields) -> Answer:
-        """Answer batchdownloadfile, with a URL on the simulator for each file."""
         files = self._files(appid, asked, "file_list", dict)
         if isinstance(files, int):
             return files
@@ -368,7 +360,6 @@ class Platform:
         return {**_OK, "file_list": answers}
 
     def _delete(self, appid: str, asked: Fields) -> Answer:
-        """Answer batchdeletefile: delete each file that exists."""
         ids = self._files(appid, asked, "fileid_list", str)
         if isinstance(ids, int):
             return ids
@@ -381,7 +372,6 @@ class Platform:
         return {**_OK, "delete_list": answers}
 
     def _files(self, appid: str, asked: Fields, key: str, kind: type) -> list[Any] | int:
-        """Return the files that a call names, or the errcode that refuses it."""
         env, file_ids = asked.get("env"), asked.get(key)
         if not env or not file_ids:
             return 40101

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import csv
-import io
 import secrets
 import shutil
 import tempfile
@@ -12,7 +10,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 
 from tcb_ops.errors import UsageError
@@ -83,9 +80,8 @@ def write_practice(folder: Path, *, fresh: bool) -> list[Path]:
     """
     sources = sorted(file for file in PRACTICE.rglob("*") if file.is_file())
     contents = {folder / file.relative_to(PRACTICE): file.read_bytes() for file in sources}
-    contents[folder / "paths.xlsx"] = _workbook(contents[folder / "paths.csv"].decode())
-    tokens, store = folder / "tokens.csv", folder / "store"
-    existing = [file for file in (*contents, tokens, store) if file.exists()]
+    store = folder / "store"
+    existing = [file for file in (*contents, store) if file.exists()]
     if fresh and (folder / SETTINGS_FILE).exists():
         settings = load_settings(folder / SETTINGS_FILE)
         if settings.target != SIMULATOR or settings.section("simulator").store != store:
@@ -93,8 +89,8 @@ def write_practice(folder: Path, *, fresh: bool) -> list[Path]:
                 _("{folder} is no rehearsal: its tcb-ops.toml names another target or store.", folder=folder)
             )
         shutil.rmtree(store, ignore_errors=True)
-        for file in existing:
-            if file in contents and file.read_bytes() != contents[file]:
+        for file, content in contents.items():
+            if file.exists() and file.read_bytes() != content:
                 file.replace(file.with_name(f"{file.name}.old"))
     elif existing:
         raise UsageError(
@@ -107,26 +103,9 @@ def write_practice(folder: Path, *, fresh: bool) -> list[Path]:
     new = [file for file in contents if not file.exists()]
     for file in new:
         file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch(mode=0o600)  # tokens are among them
         file.write_bytes(contents[file])
-    if not tokens.exists():
-        appids = [merchant.appid for merchant in read_merchants(folder / "merchants.csv")]
-        appids.append(load_settings(folder / SETTINGS_FILE).tokens.component_appid)
-        write_tokens(tokens, {appid: secrets.token_hex(24) for appid in appids})
-        new.append(tokens)
-    return sorted(new)
-
-
-def _workbook(text: str) -> bytes:
-    """Return a CSV as a workbook, whose bytes are always the same."""
-    import xlsxwriter
-
-    out = io.BytesIO()
-    with xlsxwriter.Workbook(out, {"in_memory": True}) as book:
-        book.set_properties({"created": datetime(2026, 1, 1)})  # noqa: DTZ001  as xlsxwriter takes it
-        sheet = book.add_worksheet()
-        for number, row in enumerate(csv.reader(text.splitlines())):
-            sheet.write_row(number, 0, row)
-    return out.getvalue()
+    return new
 
 
 def analysis_settings(ledger: str = "", lang: str | None = None) -> Settings:

@@ -50,6 +50,7 @@ from tcb_ops.i18n import Text, _
 from tcb_ops.model import Merchant
 from tcb_ops.resources import system_reason
 from tcb_ops.signals import handled
+from tcb_ops.wechat import handshake
 
 HOST = "127.0.0.1"
 COMPONENT_APPID = "wxsimulatedplatform"
@@ -85,7 +86,6 @@ class Simulator:
         clock: Callable[[], float] = time.time,
         link_lifetime: int = 900,
         record: bool = False,
-        raw_urls: bool = False,
         component: Component | None = None,
         component_appid: str = "",
         accounts: Sequence[SimulatedAccount] = (),
@@ -111,7 +111,7 @@ class Simulator:
         self.refresh_token = self._accounts.refresh_token
         self.drop_refresh_token = self._accounts.drop_refresh_token
         self.new_ticket, self.set_status = self._accounts.new_ticket, self._accounts.set_status
-        self._platform = Platform(self._state, self._accounts, self._store, link_lifetime, raw_urls=raw_urls)
+        self._platform = Platform(self._state, self._accounts, self._store, link_lifetime)
         self._platform.base = self.base
         self._store_directory = store
         self._thread: threading.Thread | None = None
@@ -218,6 +218,8 @@ class Simulator:
 
     async def handle(self, request: Request) -> Response:
         """Decide about a request and carry it out, without a connection. Waits only for a fault's delay."""
+        if request.target == handshake.PATH:
+            return Response(200, handshake.answer(), {"Content-Type": "application/json"})
         part = self._platform if request.target.startswith(_PLATFORM_ROUTES) else self._store
         response = await part.handle(request)
         response.headers["Date"] = _date(int(self._state.clock()))
@@ -267,7 +269,6 @@ def _reset(http: web.BaseRequest) -> web.Response:
 
 
 def _cut_short(http: web.BaseRequest, response: Response) -> web.Response:
-    """Send the first part of a response and close."""
     transport: asyncio.Transport | None = http.transport
     if transport is not None:
         body = response.body if isinstance(response.body, bytes) else b""

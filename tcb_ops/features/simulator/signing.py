@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import re
 from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote
@@ -19,7 +18,6 @@ SECRET_KEY = "simulatorsimulatorsimulatorsimul"  # noqa: S105  signs on loopback
 _TENCENT_APPID = "1258717764"
 _PLUS_AND_SLASH = b"\xfb\xff\xbf"
 """In base64 "+/+/": every link reveals a client that loses plus signs."""
-_NOT_IN_A_TARGET = re.compile(r"[\x00-\x20%?#\x7f-\U0010ffff]+")
 
 
 class Authorization(NamedTuple):
@@ -90,10 +88,8 @@ def bucket_of(env: str) -> str:
     return f"{env[:2].encode().hex()}-{env}-{_TENCENT_APPID}"
 
 
-def link_url(base: str, bucket: str, path: str, *, raw: bool) -> str:
-    """Return the path-style URL; `raw` leaves unencoded what HTTP allows in a request target."""
-    if raw:
-        return f"{base}/{bucket}/{_NOT_IN_A_TARGET.sub(lambda match: quote(match[0], safe=''), path)}"
+def link_url(base: str, bucket: str, path: str) -> str:
+    """Return the path-style URL."""
     return f"{base}/{bucket}/{quote(path, safe='/-_.~')}"
 
 
@@ -116,7 +112,7 @@ def issue(
 def download_url(base: str, bucket: str, path: str, end: int) -> str:
     """Return the URL from which a file can be downloaded until `end`, in Unix seconds."""
     query = f"sign={download_sign(bucket, path, end)}&t={end}"
-    return f"{link_url(base, bucket, path, raw=False)}?{query}"
+    return f"{link_url(base, bucket, path)}?{query}"
 
 
 def _proof(*parts: object) -> bytes:

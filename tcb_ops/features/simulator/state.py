@@ -239,7 +239,6 @@ class Tokens:
         return f"{self._issued}_{hashlib.sha256(f'{appid}/{self._issued}'.encode()).hexdigest()}"
 
     def _read(self, file: Path) -> None:
-        """Read the file if it has changed."""
         try:
             stat = file.stat()
             version = (stat.st_mtime_ns, stat.st_size)

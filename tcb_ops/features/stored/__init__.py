@@ -1,4 +1,4 @@
-"""Files that are stored already: confirm, delete, undo and its backup, sync, download links."""
+"""Files that are stored already: confirm, delete, undo and its backup, sync."""
 
 from tcb_ops.i18n import _, pgettext
 from tcb_ops.kinds import Feature
@@ -55,7 +55,6 @@ FEATURE = Feature(
     },
     provides={
         "backup_folder": "tcb_ops.features.stored.files:check_folder",
-        "download_links": "tcb_ops.features.stored.api:download_links",
         "overwritten": "tcb_ops.features.stored.api:overwritten",
         "start_confirm": "tcb_ops.features.stored.api:start_confirm",
         "stored_files": "tcb_ops.features.stored.panel:StoredFiles",

@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from tcb_ops.arguments import checked
-from tcb_ops.errors import RunNotFoundError, UsageError, check_count
-from tcb_ops.features.stored.download_links import DOWNLOAD_COLUMNS, DownloadLinks, LinkRequests
+from tcb_ops.errors import RunNotFoundError, UsageError
 from tcb_ops.features.stored.specs import (
     UndoScope,
     confirm_list_spec,
     confirm_spec,
     delete_list_spec,
     delete_spec,
-    file_ids,
     overwritten_rows,
     scope_of_undo,
     undo_spec,
@@ -24,9 +22,7 @@ from tcb_ops.i18n import Text, _
 from tcb_ops.lists.batch import Batch
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.ledger import Ledger
-from tcb_ops.runs.links_file import check_destination
 from tcb_ops.runs.list_kinds import UPLOAD
-from tcb_ops.runs.loop import result_of, submit_coroutine
 from tcb_ops.runs.plan import RunSpec
 from tcb_ops.settings import Settings
 from tcb_ops.start import (
@@ -35,16 +31,12 @@ from tcb_ops.start import (
     existing_ledger,
     find_run,
     ledger_with_runs,
-    merchants_of,
-    opened_target,
     selected_merchants,
     settings_for,
     start_run,
 )
-from tcb_ops.wechat import open_client
 
 if TYPE_CHECKING:
-    from tcb_ops.features.cluster.client import Cluster
     from tcb_ops.lists.merchants import Merchants
     from tcb_ops.runs.records import RunRecord
 
@@ -56,7 +48,7 @@ def start_confirm(
     content: bool = False,
     merchants: Merchants | str | Path | None = None,
     report: str | Path | None = None,
-    cluster: Cluster | None = None,
+    cluster: str | None = None,
     **options: Unpack[StartOptions],
 ) -> RunHandle:
     """Start to confirm that stored files are there, or resume the unfinished run.
@@ -167,44 +159,6 @@ def start_undo_of(
         return spec
 
     return start_run(work_of, settings, options, out=out)
-
-
-@checked
-def download_links(
-    run: str | Run = "latest",
-    *,
-    out: str | Path = "downloads.csv",
-    max_age: int = 7200,
-    merchants: Merchants | str | Path | None = None,
-    settings: Settings | None = None,
-) -> DownloadLinks:
-    """Write download links of an upload's files to `out` (0600), in the order of its list, after the list's columns.
-
-    They are secrets, valid for `max_age` seconds. `merchants`: only their rows. A row without a link has the errcode instead.
-    """
-    from tcb_ops.features.stored.download_links import write_download_links
-    from tcb_ops.features.stored.specs import confirm_spec
-
-    check_count("max_age", max_age, least=1)
-    only = selected_merchants(merchants)
-    check_destination(Path(out), DOWNLOAD_COLUMNS)
-    settings = settings_for({"settings": settings}, run)
-    subject = upload_of(run, settings)
-    ledger = ledger_with_runs(settings)
-    spec = confirm_spec(ledger, subject, only, "", content=False, zone=settings.zone)
-    with opened_target(settings, lambda: merchants_of(ledger, subject)) as opened:
-        rows = file_ids(ledger, spec, settings.run_target)
-        owners = {
-            (environment.env, environment.appid): environment.owner for environment in spec.environments
-        }
-        component, dest = settings.tokens.component_appid, Path(out).absolute()
-
-        async def write() -> DownloadLinks:
-            async with open_client(opened, connections=16) as (client, caller):
-                requests = LinkRequests(client.locate, caller, owners, component, max_age)
-                return await write_download_links(rows, subject.headers, dest, requests, settings.zone)
-
-        return result_of(submit_coroutine(write()))
 
 
 def undo_scope(

@@ -364,6 +364,6 @@ def _scope(spec: RunSpec) -> SendScope:
 
 def _ask(command: RunCommand, kind: Kind, scope: SendScope, what: Text) -> None:
     """Show what is about to change, and ask where the target is live."""
-    if command.settings.on_loopback:
+    if command.settings.simulated:
         command.console.info(what)
     command.ask_confirmation(kind, scope, what)

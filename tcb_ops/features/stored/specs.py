@@ -317,17 +317,6 @@ def overwritten_rows(ledger: Ledger, batch: Batch, target: str) -> int:
     return sum(is_own for _row, is_own in known_files)
 
 
-def file_ids(ledger: Ledger, spec: RunSpec, target: str) -> Iterator[tuple[Row, str]]:
-    """Give the rows of an upload with the file_ids that the platform gave them; empty where none is known."""
-    of_upload = set(spec.options["of"])
-
-    def given(_line: int, history: Sequence[EarlierUpload]) -> list[str]:
-        return [entry.file_id for entry in reversed(history) if entry.run in of_upload]
-
-    for row, file_ids in KnownFiles(ledger, spec.rows, target, given):
-        yield row, next((file_id for file_id in file_ids if file_id.endswith(f"/{row.path}")), "")
-
-
 def _of_run(
     ledger: Ledger,
     subject: RunRecord,

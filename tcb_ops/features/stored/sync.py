@@ -150,7 +150,7 @@ def plan_sync(
 @contextmanager
 def _replacing(dest: Path) -> Iterator[Path]:
     """Give a new file that replaces `dest` at the end. Raises UsageError if it cannot be written."""
-    part = dest.with_suffix(f".{os.getpid()}.part")
+    part = dest.with_suffix(f".{os.getpid()}.part{dest.suffix}")
     try:
         dest.parent.mkdir(parents=True, exist_ok=True)
         part.unlink(missing_ok=True)

@@ -26,7 +26,7 @@ from tcb_ops.i18n import Lang, Text, _, as_list, pgettext, verbatim
 from tcb_ops.lists.input_files import digest, is_workbook, open_bytes, readable
 from tcb_ops.lists.table import LIST_COLUMNS, list_sheet, read_workbook
 from tcb_ops.lists.workbook import LAST_COLUMN, Book, Sheet, area_of, letters
-from tcb_ops.model import Problem, is_simulated
+from tcb_ops.model import Problem
 from tcb_ops.reports.explanations import MARK
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, own_values
 from tcb_ops.reports.run_views import RunReader
@@ -216,7 +216,7 @@ def _new_columns(
     headers = []
     for text in COLUMNS:
         # A colleague must not mistake a simulated run for the real upload.
-        mark = f" {MARK}" if text is COLUMNS[0] and is_simulated(run.target) else ""
+        mark = f" {MARK}" if text is COLUMNS[0] and run.simulated else ""
         # The list may have such a column, and names in a table are unique.
         headers.append(_distinct(text.of(lang) + mark, taken, "{name} {number}"))
     return used + 1, tuple(headers)

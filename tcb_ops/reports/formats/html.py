@@ -23,7 +23,7 @@ from zoneinfo import ZoneInfo
 
 from tcb_ops.i18n import Lang, Text, _
 from tcb_ops.kinds import environment_count, merchant_count
-from tcb_ops.model import Outcome, is_simulated
+from tcb_ops.model import Outcome
 from tcb_ops.reports.comparisons import Diff
 from tcb_ops.reports.explanations import change_lines, confirmation_text
 from tcb_ops.reports.formats.charts import axis_format, draw, errcode_matrix
@@ -105,7 +105,7 @@ def page(
         "summary": summary,
         "stopped": stop_text(run.stopped) if run.stopped is not None else None,
         "namesakes": summary.namesakes,
-        "simulated": is_simulated(run.target),
+        "simulated": run.simulated,
         "verdict": run.kind.verdict(counts, finished=run.finished_at is not None),
         "changed_by": change_lines(summary.changed_by, settings.zone),
         "confirmed": None if summary.confirmed is None else confirmation_text(*summary.confirmed),

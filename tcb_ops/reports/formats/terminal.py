@@ -14,7 +14,7 @@ from tcb_ops.errcodes import all_reasons
 from tcb_ops.formatting import sanitize, shorten, wrap
 from tcb_ops.i18n import Lang, Text, _, as_list, ngettext
 from tcb_ops.kinds import MissingKind, row_count
-from tcb_ops.model import SIMULATOR, Outcome, Reason, is_simulated
+from tcb_ops.model import SIMULATOR, Outcome, Reason
 from tcb_ops.reports.explanations import code_label, reason_text, why
 from tcb_ops.reports.summary import CodeGroup, MerchantShare, by_code
 from tcb_ops.settings import Settings
@@ -320,7 +320,7 @@ def _run_cells(run: RunRecord, counts: Mapping[Outcome, int]) -> list[str]:
     total, pending = sum(counts.values()), counts.get(Outcome.PENDING, 0)
     good = sum(rows for outcome, rows in counts.items() if outcome.succeeded)
     bad = total - good - pending
-    target = "SIMULATED" if is_simulated(run.target) else "LIVE"
+    target = "SIMULATED" if run.simulated else "LIVE"
     judged = (f"{good:,}", f"{bad:,}" if bad else "–")
     if isinstance(run.kind, MissingKind):
         judged = ("–", "–")

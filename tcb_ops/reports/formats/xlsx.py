@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tcb_ops.i18n import Joined, Lang, Text, _, pgettext, verbatim
 from tcb_ops.kinds import row_count
-from tcb_ops.model import Outcome, is_simulated
+from tcb_ops.model import Outcome
 from tcb_ops.reports.explanations import MARK, change_lines
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, errcode_table, row_values
 from tcb_ops.reports.run_views import RunReader
@@ -23,8 +23,8 @@ from tcb_ops.table_files import Tables, new_workbook
 if TYPE_CHECKING:
     from xlsxwriter.worksheet import Worksheet
 
-MOST_ROWS = 10_000
-"""Maximum rows of a sheet: two full ones take about five seconds. results.csv and failed.csv have every row."""
+MOST_ROWS = 2_000
+"""Maximum rows of a sheet, for which nobody has to wait. results.csv and failed.csv have every row."""
 
 _SHEETS = {
     "summary": _("summary"),
@@ -166,4 +166,4 @@ class _Report:
 
 def _title(run: RunRecord) -> Text:
     kind = run.kind.report_title
-    return Joined((MARK, kind), verbatim(" · ")) if is_simulated(run.target) else kind
+    return Joined((MARK, kind), verbatim(" · ")) if run.simulated else kind

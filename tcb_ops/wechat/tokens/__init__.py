@@ -60,10 +60,8 @@ def read_token(answer: bytes, now: float) -> Token | Text:
     """
     payload = read_object(answer)
     value = payload.get("access_token")
-    if isinstance(value, str) and len(value) > LONGEST_TOKEN:
-        return detail(DetailCode.TOKEN_TOO_LONG, longest_token=LONGEST_TOKEN)
     if not is_token(value):
-        return detail(DetailCode.NO_ACCESS_TOKEN)
+        return detail(DetailCode.NO_ACCESS_TOKEN, longest_token=LONGEST_TOKEN)
     try:
         return Token(Secret(value), _end(payload, now))
     except (ValueError, OverflowError):

@@ -29,8 +29,8 @@ RE_READS, RE_READ_WAIT = 4, 0.5
 class FileTokens:
     """The token source for `source = "file"`: a CSV `appid,access_token[,expires_at]`, read again after each change.
 
-    Another program may write it in place, so it may be incomplete when read during a run: an unfinished last line is
-    ignored while the file is recent, and a missing or invalid token is reported only after reading again.
+    Another program may write it in place, so it may be incomplete when read during a run: a missing or invalid token is
+    reported only after reading again. Of a token that was cut off the platform's refusal has it read again.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class FileTokens:
         self._line = 0
         """The number of the last line that was read."""
         try:
-            self._read(trusted=True)
+            self._read()
         except SettingsError as error:
             if file.exists():
                 raise
@@ -63,7 +63,7 @@ class FileTokens:
             if again:
                 await self._sleep(RE_READ_WAIT)
             try:
-                self._read(trusted=again == RE_READS)
+                self._read()
             except SettingsError as error:
                 problem, transient = error.text, True
                 continue
@@ -81,8 +81,8 @@ class FileTokens:
     async def aclose(self) -> None:
         """Do nothing: no file is kept open."""
 
-    def _read(self, *, trusted: bool) -> None:
-        """Read the file if it has changed; unless `trusted`, without a last line that may be incomplete."""
+    def _read(self) -> None:
+        """Read the file if it has changed."""
         try:
             now = self._file.stat()
             if not stat.S_ISREG(now.st_mode):
@@ -95,10 +95,6 @@ class FileTokens:
                 content = file.read(LARGEST_FILE + 1)
             if len(content) > LARGEST_FILE:
                 raise self._bad(detail(DetailCode.OVER_16_MB))
-            young = not trusted and self._read_at - now.st_mtime < SETTLED
-            cut_off = young and not content.endswith((b"\n", b"\r"))
-            if cut_off:
-                content = content[: content.rfind(b"\n") + 1]
             text = content.decode("utf-8-sig")
         except UnicodeDecodeError:
             raise self._bad(detail(DetailCode.NOT_UTF_8)) from None
@@ -112,8 +108,7 @@ class FileTokens:
         except csv.Error:
             line = self._line + 1  # the reader has reached the end of the file
             raise self._bad(detail(DetailCode.LINE_NO_CSV, line=line)) from None
-        if not cut_off:
-            self._seen = stamp
+        self._seen = stamp
 
     def _parse(self, reader: _csv.Reader) -> tuple[dict[str, Token], dict[str, Text]]:
         """Parse the lines into tokens and problems, by appid. Raises SettingsError if the file is unusable."""
@@ -151,12 +146,8 @@ class FileTokens:
 
 def _token_of(token: str, expires_at: str) -> Token | Text:
     """Return the token in a line's cells, or what is wrong with them."""
-    if not token:
-        return detail(DetailCode.TOKEN_EMPTY)
-    if len(token) > LONGEST_TOKEN:
-        return detail(DetailCode.TOKEN_LONG, longest_token=LONGEST_TOKEN)
     if not is_token(token):
-        return detail(DetailCode.TOKEN_CHARACTERS)
+        return detail(DetailCode.NO_TOKEN, longest_token=LONGEST_TOKEN)
     try:
         try:
             moment = finite(float(expires_at)) if expires_at else None

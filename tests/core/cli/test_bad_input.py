@@ -33,7 +33,8 @@ def test_a_bad_list_is_refused_whole_with_line_and_fix(open_cli, name, command):
     (cli.folder / "list.csv").write_bytes(data)
     (cli.folder / "a.png").write_bytes(b"x")
     result = cli(command, "list.csv", "--json")
-    assert (result.code, result.out) == (2, "")
+    assert (result.code, result.json["error"]["code"]) == (2, "input")
+    assert {problem["line"] for problem in result.json["problems"]} <= {0, 1, 2, 3}
     assert [word for word in told if word not in result.err] == [], result.err
     assert "Nothing was sent." in result.err
     assert result.err.count("\n") <= 6, result.err
@@ -124,7 +125,7 @@ def test_local_files_that_are_missing_or_special_or_outside_are_named_before_any
     (files / "2.bin").unlink()
     (files / "2.bin").symlink_to(cli.folder / "tokens.csv")
     result = cli.upload("--json")
-    assert (result.code, result.out) == (2, "")
+    assert (result.code, [problem["line"] for problem in result.json["problems"]]) == (2, [2, 3, 4])
     assert [line for line in (2, 3, 4) if f"list.csv:{line}: column 'file'" not in result.err] == []
     assert "list.csv:5" not in result.err
     assert cli.calls == 0
@@ -156,7 +157,7 @@ def test_bad_settings_are_named_and_nothing_is_sent(open_cli, name):
     before = (cli.folder / "other.db").read_bytes()
     options, told = SETTINGS[name]
     result = cli("links", "list.csv", "--json", *options)
-    assert (result.code, result.out) == (2, "")
+    assert (result.code, set(result.json)) == (2, {"error", "problems"})
     assert [word for word in told if word not in result.err] == [], result.err
     assert f"token-of-{TEA.appid}" not in result.err
     assert "hush" not in result.err
@@ -215,14 +216,14 @@ def test_a_full_disk_in_mid_run_is_exit_3_and_with_room_the_same_command_goes_on
     result = cli(*words)
     assert result.code == 0
     assert cli.assert_complete(result.json, 600) == {"uploaded": 600}
-    assert stopped.out == "" or cli.assert_complete(stopped.json, 600)["pending"] > 0
+    assert "run" not in stopped.json or cli.assert_complete(stopped.json, 600)["pending"] > 0
 
 
 def test_a_full_disk_before_the_run_exists_sends_nothing(open_cli):
     cli = open_cli(many(TEA, BOOKS, rows=2000))
     result = with_limit(cli, "RLIMIT_FSIZE", 150_000, "links", "list.csv", "--json")
     assert result.code in {2, 3}
-    assert result.out == ""
+    assert set(result.json) == {"error", "problems"}
     assert cli.calls == 0
     assert cli("runs", "--json").json == {"runs": []}
 
@@ -268,7 +269,7 @@ def test_too_few_file_descriptors_are_exit_3_with_the_rows_pending(open_cli):
         stopped = with_limit(cli, "RLIMIT_NOFILE", limit, *words)
         assert stopped.code == 3, (limit, stopped.err)
         assert "too many open files" in stopped.err
-        if stopped.out:
+        if "run" in stopped.json:
             in_mid_run += 1
             assert set(cli.assert_complete(stopped.json, 180)) <= {"pending", "uploaded"}, limit
     assert in_mid_run

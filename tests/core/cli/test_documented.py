@@ -117,7 +117,7 @@ def test_a_webhook_gets_the_object_that_is_documented(cli):
     assert cli("notify", "--test").code == 0
     trial = json.loads(cli.workspace.sim.robots.messages[-1].text)
     for lang in ("en", "zh"):
-        text = (DOCS / lang / "howto" / "nightly.md").read_text(encoding="utf-8")
+        text = (DOCS / lang / "howto" / "notify.md").read_text(encoding="utf-8")
         (example,) = re.findall(r"^```json\n(.*?)^```\n(.*?)^#", text, re.MULTILINE | re.DOTALL)
         documented = json.loads(example[0])
         assert list(documented) == list(sent)

@@ -85,7 +85,7 @@ def test_a_foreign_out_is_refused_before_anything_is_sent(open_cli, there):
         assert cli.upload("--out", "out").code == 0
     before = cli.calls
     result = cli.upload("--out", "out", "--json")
-    assert (result.code, result.out) == (2, "")
+    assert (result.code, result.json["error"]["code"]) == (2, "usage")
     assert "out cannot be the report folder" in result.err
     assert cli.calls == before
 
@@ -94,7 +94,7 @@ def test_where_reports_cannot_be_put_nothing_is_sent(open_cli):
     cli = open_cli(many(TEA, rows=2))
     (cli.folder / "reports").write_text("a file in the way", encoding="utf-8")
     result = cli.upload("--json")
-    assert (result.code, result.out) == (2, "")
+    assert (result.code, result.json["error"]["code"]) == (2, "usage")
     assert "--out" in result.err
     assert cli.calls == 0
 

@@ -3,10 +3,11 @@
 import json
 
 import pytest
-from workspace import BOOKS, TEA, many
+from workspace import BOOKS, TEA, TEA_TEST, many
 
 import tcb_ops as tcb
-from tcb_ops.features.simulator import Fault
+from tcb_ops.features.simulator import Fault, Request, Response, Simulator
+from tcb_ops.wechat import handshake
 
 pytestmark = pytest.mark.integration
 
@@ -132,3 +133,128 @@ def test_two_names_for_two_targets_are_refused(open_cli):
     assert "target and api_base specify different targets" in result.err
     wrong = cli("audit", "--target", "weixin")
     assert (wrong.code, "target" in wrong.err, "https://api.weixin.qq.com" in wrong.err) == (2, True, True)
+
+
+class Tunnel(Simulator):
+    """A platform on this machine that does not say that it is a simulator, as a tunnel to the real one would not."""
+
+    hides = True
+    asked = 0
+
+    async def handle(self, request: Request) -> Response:
+        if request.target != handshake.PATH:
+            return await super().handle(request)
+        self.asked += 1
+        return Response(404) if self.hides else await super().handle(request)
+
+
+@pytest.fixture
+def tunnel(open_cli):
+    """A command line with three merchants whose target is a Tunnel."""
+    cli = open_cli(many(TEA, BOOKS, TEA_TEST, rows=1))
+    merchants = list(cli.workspace.merchants)
+    with Tunnel(merchants, {each.appid: f"token-of-{each.appid}" for each in merchants}) as server:
+        yield cli, server
+
+
+def test_an_address_of_this_machine_that_is_no_simulator_is_live(tunnel, monkeypatch):
+    cli, server = tunnel
+    monkeypatch.setenv("TCB_OPS_CONFIRM_OVER", "1")
+    target = ("--target", server.base)
+    refused = cli.upload("--json", *target)
+    assert (refused.code, "--yes" in refused.err, refused.json["error"]["code"]) == (2, True, "usage")
+    assert not server.stats
+    sent = cli.upload("--json", "--yes", "--quiet", *target)
+    assert (sent.code, sent.json["counts"]) == (0, {"uploaded": 3})
+    assert sent.err.startswith(f"LIVE {server.base} · tcb-ops.toml\n"), "even with --quiet"
+    report = cli.folder / "reports" / sent.json["run"]
+    assert json.loads((report / "manifest.json").read_text("utf-8"))["simulated"] is False
+    assert not list(report.glob("SIMULATED*"))
+    assert "SIMULATED" not in (report / "report.html").read_text("utf-8")
+    assert " LIVE " in cli("runs", *target).out
+    assert server.asked == 2, "once by each command that sends, not by one that reads"
+
+
+def test_what_the_handshake_found_is_recorded_with_the_run(tunnel):
+    cli, server = tunnel
+    server.hides, target = False, ("--target", server.base)
+    sent = cli.upload("--json", *target)
+    server.__exit__()
+    for command in ("report", "runs", "errcodes", "show"):
+        assert cli(command, *target).code == 0, "nobody has to listen"
+    manifest = cli.folder / "reports" / sent.json["run"] / "manifest.json"
+    assert json.loads(manifest.read_text("utf-8"))["simulated"] is True
+    assert "SIMULATED" in cli("runs", *target).out
+
+
+@pytest.mark.parametrize("hides", [True, False])
+def test_a_run_is_not_resumed_when_the_address_leads_elsewhere(tunnel, hides):
+    cli, server = tunnel
+    server.hides, target = hides, ("--target", server.base)
+    server.refuse_ip()
+    stopped = cli.upload("--json", *target)
+    assert (stopped.code, stopped.json["error"]["code"]) == (3, "platform")
+    server.refuse_ip(refused=False)
+    server.hides = not hides
+    calls = server.stats["link_calls"]
+    for again in ((), ("--resume", stopped.json["run"])):
+        refused = cli.upload(*again, *target)
+        assert (refused.code, stopped.json["run"] in refused.err, "--new-run" in refused.err) == (
+            2,
+            True,
+            True,
+        )
+    assert server.stats["link_calls"] == calls
+    server.hides = hides
+    assert cli.upload("--json", *target).json["run"] == stopped.json["run"]
+
+
+def test_where_nothing_listens_a_run_ends_at_once_and_is_resumed_when_the_simulator_runs(tunnel):
+    cli, server = tunnel
+    server.hides, target = False, ("--target", server.base)
+    server.__exit__()
+    assert cli("upload", "list.csv", "--root", "files", "--dry-run", *target).code == 0
+    words = ("upload", "list.csv", "--root", "files", "--json", *target)  # with the usual patience, 300 s
+    stopped = cli(*words)
+    assert (stopped.code, stopped.json["counts"]) == (3, {"pending": 3})
+    error = stopped.json["error"]
+    assert (error["code"], f"--port {server.port}" in error["message"]) == ("not_listening", True)
+    assert f"--resume {stopped.json['run']}" in error["command"]
+    with server:
+        resumed = cli(*words)
+    assert (resumed.code, resumed.json["run"], resumed.json["counts"]) == (
+        0,
+        stopped.json["run"],
+        {"uploaded": 3},
+    )
+    assert json.loads((cli.folder / "reports" / resumed.json["run"] / "manifest.json").read_text("utf-8"))[
+        "simulated"
+    ]
+
+
+def test_nobody_is_asked_about_a_target_where_nothing_listens(tunnel, monkeypatch):
+    cli, server = tunnel
+    server.__exit__()
+    monkeypatch.setenv("TCB_OPS_CONFIRM_OVER", "1")
+    stopped = cli.upload("--json", "--target", server.base)
+    assert (stopped.code, stopped.json["error"]["code"]) == (3, "not_listening")
+    assert cli("runs", "--json").json == {"runs": []}
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("simulater", "simulator"),
+        ("Simulator", "simulator"),
+        ("localhost:8771", "http://localhost:8771"),
+        ("127.0.0.1:8089", "http://127.0.0.1:8089"),
+        ("api.weixin.qq.com", "https://api.weixin.qq.com"),
+        ("weixin", None),
+        ("hush.example/?token=hush", None),
+    ],
+)
+def test_a_mistyped_target_is_answered_with_the_one_that_was_meant(open_cli, typed, meant):
+    refused = open_cli(many(TEA, rows=1)).upload("--target", typed)
+    assert refused.code == 2
+    assert (f"did you mean {meant}?" in refused.err) == (meant is not None), refused.err
+    assert "hush" not in refused.err

@@ -188,6 +188,7 @@ BAD = [
     pytest.param("\\a.png", "begins with \\", id="leading backslash"),
     pytest.param("a/access_token=•••", "contains •••", id="hidden in a report"),
     pytest.param("a//b.png", "contains //", id="double slash"),
+    pytest.param("banner/", "ends with /", id="folder"),
     pytest.param("a//", "contains //", id="double slash at the end"),
     pytest.param(".", "a . segment", id="dot"),
     pytest.param("./a", "a . segment", id="dot first"),

@@ -54,7 +54,7 @@ def test_the_folder_holds_the_files_and_nothing_is_left_beside_it(a_run, tmp_pat
 
 
 def test_the_manifest_proves_the_files_and_the_input(a_run, every_end, tmp_path):
-    reported = a_run(every_end, finished=False, target="http://127.0.0.1:1")
+    reported = a_run(every_end, finished=False, target="simulator")
     found = manifest(reported.export(tmp_path / "out"))
     for name, told in found["files"].items():
         body = (tmp_path / "out" / name).read_bytes()

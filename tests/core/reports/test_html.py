@@ -152,7 +152,8 @@ def test_the_page_loads_nothing_and_runs_one_script_that_its_policy_names(a_run,
 @pytest.mark.parametrize(
     ("target", "marked"),
     [
-        ("http://127.0.0.1:8310", True),
+        ("simulator", True),
+        ("http://127.0.0.1:8310", False),
         ("https://api.weixin.qq.com", False),
         ("https://127.0.0.1.example.com", False),
     ],

@@ -132,7 +132,7 @@ def ends_of(rows, codes=CODES):
 # The looks that a page may have; each gives a run.
 SHOWN: dict[str, Callable[..., Any]] = {
     "3 merchants, rehearsed": lambda a_run: a_run(
-        ends_of(60), places=many(3, "商户{}".format), target="http://127.0.0.1:1"
+        ends_of(60), places=many(3, "商户{}".format), target="simulator"
     ),
     "300 merchants, 20 codes": lambda a_run: a_run(ends_of(4_000), places=many(300, "商户{}".format)),
     "names of 200 characters": lambda a_run: a_run(
@@ -214,7 +214,7 @@ def test_the_keyboard_reaches_the_table_and_opens_the_details(a_run, look, tmp_p
 def test_the_pdf_is_a4_with_its_text_in_both_scripts(a_run, chromium, tmp_path, monkeypatch, lang):
     monkeypatch.setenv(CHROMIUM, chromium)
     reader = shutil.which("pdftotext")
-    reported = a_run(ends_of(600), places=many(12, "茶语小铺{}".format), target="http://127.0.0.1:1")
+    reported = a_run(ends_of(600), places=many(12, "茶语小铺{}".format), target="simulator")
     made = tmp_path / "report.pdf"
     assert write_pdf(written(reported, tmp_path, lang), made) is None
     assert made.read_bytes().startswith(b"%PDF-")

@@ -311,7 +311,7 @@ def test_the_summary_adds_up_and_names_the_run(a_run, every_end, in_english, tmp
 
 
 def test_a_rehearsal_is_marked(a_run, in_english, tmp_path):
-    book = write(a_run(target="http://127.0.0.1:8089"), tmp_path / "report.xlsx", in_english)
+    book = write(a_run(target="simulator"), tmp_path / "report.xlsx", in_english)
     assert str(book.worksheets[0]["A1"].value).startswith("SIMULATED 演练")
     assert str(book.properties.title).startswith("SIMULATED 演练")
 

@@ -17,7 +17,7 @@ from tcb_ops.features.simulator.state import SimulatorState
 from tcb_ops.model import Merchant
 from tcb_ops.runs import loop
 from tcb_ops.runs.limits import RunLimits
-from tcb_ops.runs.loop import COLLECT, fewer_collections
+from tcb_ops.runs.loop import COLLECT
 
 pytestmark = pytest.mark.integration
 
@@ -116,19 +116,9 @@ def thresholds():
     [((700, 10, 10), COLLECT), ((50_000, 5, 5), (50_000, *COLLECT[1:])), ((0, 10, 10), (0, 10, 10))],
     ids=["Python's own", "higher ones", "turned off"],
 )
-def test_thresholds_are_raised_while_a_run_works_and_restored(monkeypatch, before, during):
-    monkeypatch.setattr(loop, "_at_work", 0)  # an earlier test may have left a run
-    found = []
-
-    def fails() -> None:
-        with fewer_collections():
-            found.append(gc.get_threshold())
-            raise KeyError
-
+def test_thresholds_are_raised_once_there_is_a_loop(monkeypatch, before, during):
+    monkeypatch.setattr(loop, "_loop", None)
     gc.set_threshold(*before)
-    with fewer_collections():
-        with pytest.raises(KeyError):
-            fails()
-        found.append(gc.get_threshold())  # another run is still at work
-    assert found == [during, during]
-    assert gc.get_threshold() == before
+    running = loop._running()
+    assert gc.get_threshold() == during
+    running.call_soon_threadsafe(running.stop)

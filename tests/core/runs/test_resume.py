@@ -17,7 +17,7 @@ from tcb_ops.errors import OutageError, PlatformStopError
 from tcb_ops.features.simulator import Fault, FaultStep, Simulator
 from tcb_ops.model import Merchant, Outcome
 from tcb_ops.run import Run
-from tcb_ops.runs import engine, scheduler
+from tcb_ops.runs import scheduler
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.progress import Progress
 
@@ -240,10 +240,7 @@ def test_links_that_are_lost_before_going_on_are_asked_for_again(
 # --- from wherever it is called ---------------------------------------------------------------------------------------
 
 
-def test_what_was_committed_shortly_after_a_report_is_reported_though_nothing_follows(
-    open_workspace, monkeypatch
-):
-    monkeypatch.setattr(engine, "SHOW_EVERY", 0.5)
+def test_what_was_committed_is_reported_though_nothing_follows(open_workspace):
     workspace = open_workspace(
         many(TEA, BOOKS, rows=20), [Fault(env=BOOKS.env, path="banner/1.png", delay=60)]
     )

@@ -281,6 +281,32 @@ def test_a_connection_that_was_closed_while_idle_is_not_used_again(run):
     assert run(twice()) == 2
 
 
+def test_an_answer_that_nobody_asked_for_is_not_taken_for_the_next_ones(run):
+    async def answers_twice(connection: Connection) -> None:
+        while True:
+            await connection.request()
+            name = str(len(connection.server.bodies)).encode()
+            await connection.answer(name)
+            await connection.server.left.wait()  # its first answer has been read
+            connection.server.left.clear()
+            await connection.answer(name)
+            connection.server.asked.set()
+
+    async def many() -> list[bytes]:
+        bodies = []
+        async with Server(answers_twice) as server, Transport(connections=1) as transport:
+            for _ in range(3):
+                bodies.append((await transport.send(post(server.base), b"{}")).body)
+                server.asked.clear()
+                server.left.set()
+                await server.asked.wait()
+                for _turn in range(3):  # what has been sent on loopback is read in the next turn
+                    await asyncio.sleep(0)
+        return bodies
+
+    assert run(many()) == [b"1", b"2", b"3"]
+
+
 def test_what_is_sent_after_the_end_opens_no_connection_that_nobody_closes(run):
     async def late() -> int:
         async with Server(always()) as server:

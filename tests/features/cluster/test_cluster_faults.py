@@ -12,7 +12,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 
 import pytest
-from dask_cluster import Cluster, TimedCalls
+from dask_cluster import Cluster, TimedCalls, claims
 from postgres import Postgres
 from workspace import AssertComplete, Workspace, many
 
@@ -52,10 +52,10 @@ def workspace(open_workspace):
     return opened
 
 
-def claims(settings: Settings, run: tcb.RunHandle) -> list[list[str]]:
+def claims_of(settings: Settings, run: tcb.RunHandle) -> list[list[str]]:
     time.sleep(0.3)  # the simulator and the starting process are in this one
     with closing(CoordinatorLedger(settings.ledger)) as ledger:
-        return ledger.claims(run.record)
+        return claims(ledger, run.record)
 
 
 def pid(worker: str) -> int:
@@ -91,13 +91,13 @@ def test_a_frozen_worker_is_fenced_and_its_merchants_continue(
 ):
     settings = workspace.with_options(ledger=postgres.url(database))
     running = tcb.start_upload(workspace.read(), cluster=cluster.address, settings=settings, limits=LIMITS)
-    wait_for(lambda: sum(map(bool, claims(settings, running))) >= 3)
-    frozen = next(one[-1] for one in claims(settings, running) if one)
+    wait_for(lambda: sum(map(bool, claims_of(settings, running))) >= 3)
+    frozen = next(one[-1] for one in claims_of(settings, running) if one)
     os.kill(pid(frozen), signal.SIGSTOP)
     began = time.monotonic()
-    wait_for(lambda: any(one[:1] == [frozen] and len(one) > 1 for one in claims(settings, running)))
+    wait_for(lambda: any(one[:1] == [frozen] and len(one) > 1 for one in claims_of(settings, running)))
     assert time.monotonic() - began < 90
-    assert not all(claims(settings, running)), "before partitions that nobody has begun"
+    assert not all(claims_of(settings, running)), "before partitions that nobody has begun"
     time.sleep(3)
     os.kill(pid(frozen), signal.SIGCONT)
     run = running.wait()

@@ -54,7 +54,7 @@ def manifest_as_is(out):
 @pytest.mark.parametrize("finished", [True, False])
 def test_a_report_is_what_was_exported(a_run, every_end, tmp_path, lang, finished):
     cells = ('=1+1,"x"\n', "{path}")
-    reported = a_run((*every_end, GOOD, REFUSED), finished=finished, cells=cells, target="http://127.0.0.1:1")
+    reported = a_run((*every_end, GOOD, REFUSED), finished=finished, cells=cells, target="simulator")
     out = reported.export(tmp_path / "out", lang=lang)
     found = check_report(out, reported.ledger)
     assert wrong(found) == {}
@@ -309,7 +309,7 @@ def _milder_errcodes(out, told):
 def test_who_changes_the_manifest_along_with_a_file_is_found_out_by_the_ledger(
     a_run, tmp_path, tamper, what, result
 ):
-    reported = a_run([GOOD, REFUSED, REFUSED], target="http://127.0.0.1:1")
+    reported = a_run([GOOD, REFUSED, REFUSED], target="simulator")
     out = reported.export(tmp_path / "out")
     told = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
     tamper(out, told)

@@ -81,7 +81,7 @@ def test_simulate_needs_no_tokens_where_its_plan_plays_the_platform(open_cli):
     (cli.folder / "tokens.csv").unlink()
     result = cli("simulate", "--merchants", "merchants.csv")
     assert (result.code, result.out) == (2, "")
-    assert "--tokens FILE, or a fault plan whose [component]" in result.err
+    assert "tokens.csv cannot be read" in result.err
     platform = '[component]\nappid = "wxc"\nsecret = "practice-secret"\nticket = "practice-ticket"\n'
     (cli.folder / "faults.toml").write_text(platform, "utf-8")
     words = ("simulate", "--merchants", "merchants.csv", "--port", "0", "--faults", "faults.toml")

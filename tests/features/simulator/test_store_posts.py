@@ -91,9 +91,8 @@ def test_a_form_as_documented_is_stored_and_answered_204(start):
     "path",
     ["a%41.png", "a?b#c.png", "a+b &=;.png", "a/../b", "花" * 283, "a\tb", '[x]{y}|^"<>\\`', "trailing/"],
 )
-@pytest.mark.parametrize("raw_urls", [False, True], ids=["encoded", "raw"])
-def test_any_path_that_gets_a_link_can_be_stored_under_it(start, path, raw_urls):
-    talk = start(raw_urls=raw_urls)
+def test_any_path_that_gets_a_link_can_be_stored_under_it(start, path):
+    talk = start()
     link = talk.ask(path)
     answer = exchange(talk, request(talk, link, talk.form(talk.parts(link, path))))
     assert answer.startswith(b"HTTP/1.1 204 "), answer

@@ -1,17 +1,14 @@
 """confirm, undo and delete as an operator types them."""
 
-import csv
 import sqlite3
-import stat
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-import httpx
 import pytest
 from workspace import TEA, many
 
 import tcb_ops as tcb
-from tcb_ops.features.simulator import Fault, FaultStep, Reset
+from tcb_ops.features.simulator import Fault, FaultStep
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -223,61 +220,6 @@ def test_foreign_files_are_listed_before_anything_is_deleted(open_cli):
     assert cli("delete", "list.csv", "--foreign").code == 0  # all are already gone
 
 
-def test_download_links_go_into_a_file_of_their_own(open_cli):
-    cli = open_cli()
-    cli.upload()
-    cli.workspace.sim.remove(cli.workspace.merchants[0].env, "banner/1.png")
-    result = cli("links", "latest", "--download", "--max-age", "60")
-    assert result.code == 1
-    assert "29 of 30 rows have a download link, valid for 1m00s" in result.out.replace("\n", " ").replace(
-        " min", "min"
-    )
-    file = cli.folder / "downloads.csv"
-    assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    with file.open(encoding="utf-8", newline="") as opened:
-        rows = list(csv.DictReader(opened))
-    assert [row["备注"] for row in rows] == [f"第 {n} 行" for n in range(30)]
-    assert [(row["errcode"], bool(row["download_url"])) for row in rows[:3]] == [
-        ("0", True),
-        ("-503003", False),
-        ("0", True),
-    ]
-    with httpx.Client() as client:
-        fetched = client.get(rows[0]["download_url"]).content
-    assert fetched == (cli.folder / "files" / "0.bin").read_bytes()
-    assert cli.workspace.sim.stats["download"] == 3
-    ledger = (cli.folder / "ledger.db").read_bytes()
-    assert b"sign=" not in ledger
-    assert "sign=" not in result.out + result.err
-    assert not list(cli.folder.glob("*.part"))
-
-
-@pytest.mark.parametrize("name", ["ledger.db", "list.csv", "merchants.csv", "tokens.csv"])
-def test_download_links_replace_no_other_file(open_cli, name):
-    cli = open_cli()
-    cli.upload()
-    before = (cli.folder / name).read_bytes()
-    result = cli("links", "latest", "--download", "--out", name)
-    assert result.code == 2
-    assert "an earlier file of links" in result.err
-    assert (cli.folder / name).read_bytes() == before
-    assert cli("links", "latest", "--download").code == 0
-    assert cli("links", "latest", "--download").code == 0  # its own file is replaced
-
-
-@pytest.mark.parametrize("fault", [{"errcode": 61004}, {"reset": Reset.BEFORE}], ids=["61004", "reset"])
-def test_an_outage_replaces_no_download_links(open_cli, fault):
-    cli = open_cli()
-    cli.upload()
-    assert cli("links", "latest", "--download").code == 0
-    before = (cli.folder / "downloads.csv").read_bytes()
-    cli.workspace.sim.play([Fault(step=FaultStep.DOWNLOAD, **fault)])
-    result = cli("links", "latest", "--download")
-    assert result.code == 3
-    assert "No download links were written." in result.err
-    assert (cli.folder / "downloads.csv").read_bytes() == before
-
-
 def test_what_is_missing_is_uploaded_again_by_the_suggested_command_with_the_backup(open_cli):
     cli = open_cli()
     cli.upload("--backup", "backup")
@@ -294,15 +236,6 @@ def test_what_is_missing_is_uploaded_again_by_the_suggested_command_with_the_bac
     result = cli.upload("--backup", "backup", "--confirm", "--on-bad", "skip", "--new-run")
     (command,) = [line for line in result.err.splitlines() if line.startswith("tcb-ops upload")]
     assert f"--backup {cli.folder / 'backup'} --confirm" in command
-
-
-def test_download_links_of_odd_answers_are_those_that_came(open_cli):
-    cli = open_cli()
-    cli.upload()
-    cli.workspace.sim.answer_files(lambda files: [*files[::-2], {"fileid": "stranger", "status": 0}], most=5)
-    result = cli("links", "--download", "--json")
-    assert result.code == 1
-    assert 0 < result.json["links"] < result.json["rows"] == 30
 
 
 def age(cli, days):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import replace
 
 import pytest
@@ -189,18 +188,15 @@ def fleet(open_token_server, **options):
 @pytest.mark.integration
 def test_400_merchants_with_six_causes_are_one_screen_in_a_few_calls(open_token_server, typed):
     server, run = fleet(open_token_server)
-    before, began = server.sim.stats, time.monotonic()
+    before = server.sim.stats
     code, out, _ = typed("why")
-    took = time.monotonic() - began
     asked = server.sim.stats - before
     assert code == 1
-    assert out.endswith("nobody, it passes, WeChat.\n") or "6 causes" in out
+    assert out.endswith("6 causes. Who must act: the merchant, nobody, it passes, WeChat.\n")
     assert "30 rows · 商户000号, 商户001号, 商户002号 and 27 more" in out
     assert len(out.splitlines()) <= 50
     assert sum(asked[step] for step in ("env_info", "quota", "authorizer_info", "rid")) <= 6 * 5
     assert asked["rid"] <= 6
-    # Six samples at a time, at most five calls of 50 ms each; the rest is a wide margin for a busy machine.
-    assert took < 5
     every = run.why(every=True)
     assert {(each.verdict.code, len(each.sample.names)) for each in every} == {
         *((code, 30) for code in ("61007", "85088", "61003", "45009", "-501005")),
