@@ -46,7 +46,7 @@ def measure(folder: Path, rows: int) -> None:
     ledger.close()
     settings = tcb.load_settings(options={"ledger": str(folder / f"{rows}.db")})
     begun = time.perf_counter()
-    tcb.open_run("run-a", settings=settings).cause_list()
+    tcb.open_run("run-a", settings=settings).causes()
     listed = time.perf_counter() - begun
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps([checked, took, listed, peak]))

@@ -6,7 +6,6 @@ Times in frames are naive, in the time zone that `attrs["timezone"]` names: `to_
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from html import escape
 from importlib import import_module
 from itertools import islice
@@ -103,17 +102,23 @@ def frame_of_columns(
 
     `timezone`: of times, which are Unix seconds. `dtypes`: of further columns that are not text.
     """
+    import numpy as np
     import pandas as pd
 
     def array(name: str, column: Sequence[Any]) -> Any:
         if name in TIMES and timezone:
-            moments = [None if moment is None else datetime.fromtimestamp(moment, UTC) for moment in column]
-            index = pd.DatetimeIndex(moments, dtype="datetime64[us, UTC]")
+            times = np.array(column, "float64")
+            seconds = np.floor(np.nan_to_num(times))
+            microseconds = seconds * 1e6 + np.round((np.nan_to_num(times) - seconds) * 1e6)
+            moments = microseconds.astype("datetime64[us]")
+            moments[np.isnan(times)] = np.datetime64("NaT")
+            index = pd.DatetimeIndex(moments, tz="UTC")
             return index.tz_convert(timezone).tz_localize(None)
         if name == "day":
             return pd.DatetimeIndex(list(column), dtype="datetime64[s]")
         kind: Any = dtypes.get(name) or _DTYPES.get(name, "string")
-        return pd.array(list(column), dtype=kind)
+        stored = "object" if kind in {"string", "boolean"} else "float64"
+        return pd.array(np.array(column, stored), dtype=kind)
 
     kinds = (*[""] * len(headers), *names)
     arrays = (array(name, column) for name, column in zip(kinds, columns, strict=True))

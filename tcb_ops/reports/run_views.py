@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from heapq import merge
 from itertools import groupby
@@ -71,6 +71,7 @@ class RunView:
         self.file: Path | None = reader.file
         self.exports: Callable[[RunRecord], set[str]] = reader.exports
         self.worked_on_by: Callable[[RunRecord], str] = reader.worked_on_by
+        self.reading: Callable[[RunRecord], AbstractContextManager[None]] = reader.reading
         self.record = self._shown(run)
         """The run as the view shows it; its field `rows` counts the whole run."""
 

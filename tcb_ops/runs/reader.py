@@ -41,7 +41,7 @@ from tcb_ops.runs.records import (
     read_pending,
     read_row,
 )
-from tcb_ops.runs.schema import envs, exports, rows, runs
+from tcb_ops.runs.schema import envs, exports, rows, runs, sql_list
 
 _LOG = logging.getLogger("tcb_ops.runs")
 
@@ -240,13 +240,21 @@ class LedgerReader(HistoryReader):
                 listed = [(line, read_cells(cells), *end) for _run, line, cells, *end in batch]
             yield from listed
 
-    def records(self, run: RunRecord) -> Iterator[Sequence[Any]]:
-        """Stream a run's rows in the order of the list, as batches of database records.
+    def records(self, run: RunRecord, outcomes: frozenset[Outcome] | None = None) -> Iterator[Sequence[Any]]:
+        """Stream a run's rows with these outcomes (None: all) in the order of the list, as batches of database records.
 
-        For writers of a million rows, for which an object per row is most of the cost.
+        For writers of a million rows, for which an object per row is most of the cost. Missing rows are detected as in `rows`.
         """
-        query = "SELECT * FROM rows WHERE run = ? AND line > ? ORDER BY line LIMIT ?"
-        return self._in_order(run, lambda last: self.fetch(query, (run.number, last, BATCH)))
+        condition = ""
+        if outcomes is not None:
+            self.counts(run)
+            condition = f"AND outcome IN ({sql_list(outcomes)})"
+        query = f"SELECT * FROM rows WHERE run = ? AND line > ? {condition} ORDER BY line LIMIT ?"  # noqa: S608  own names
+
+        def read(last: int) -> Sequence[Any]:
+            return self.fetch(query, (run.number, last, BATCH))
+
+        return self._in_order(run, read, every_row=outcomes is None)
 
     def succeeded_since(self, run: RunRecord) -> set[int]:
         """Return the lines of a run that have succeeded in one of its retries, or in a retry of those."""

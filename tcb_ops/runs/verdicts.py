@@ -426,7 +426,7 @@ def _evidence(cause: _Cause, facts: Facts) -> Iterator[Text]:
         answer = getattr(facts.answers, name, None)
         if answer is None or (isinstance(answer, Issue) and answer.errcode is None):
             continue
-        if name not in cause.proof and (name == "quota" or (name == "request" and isinstance(answer, Issue))):
+        if name in {"quota", "request"} and name not in (*cause.proof, *first):
             continue
         said = clock_text(answer) if name == "clock" else _said(answer, facts)
         yield said if name == "clock" else _("{interface}: {said}", interface=_ASKED[name], said=said)

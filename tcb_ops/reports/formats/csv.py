@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, tzinfo
 from functools import lru_cache
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
-from tcb_ops.details import Detail, DetailCode, read_detail, stored
+from tcb_ops.details import DetailCode, read_detail, stored
 from tcb_ops.formatting import RISKY, guard, picture_controls
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Outcome, Reason, RowEnd
@@ -29,7 +29,7 @@ from tcb_ops.reports.explanations import action_text, reason_text
 from tcb_ops.reports.run_views import RunReader
 from tcb_ops.reports.summary import Cause
 from tcb_ops.runs.reader import LedgerReader
-from tcb_ops.runs.records import RowRecord, RunRecord, end_values, read_cells
+from tcb_ops.runs.records import RowRecord, RunRecord, end_values
 from tcb_ops.secrets import masked, redact
 from tcb_ops.settings import Settings
 
@@ -82,13 +82,47 @@ class Clock:
         return f"{moment}.{milliseconds:03d}{offset}"
 
 
+class ResultColumns(NamedTuple):
+    """Some rows of a run, by columns."""
+
+    stored: list[Sequence[Any]]
+    """The columns of the ledger's table of rows; from a view of the run with (merchant, appid, env) for the number."""
+    cells: list[list[str]]
+    """The cells of each row of the list; empty if they are not asked for."""
+    results: list[Sequence[Any]]
+    """RESULT_COLUMNS: text, int or None, and Unix seconds for the two times. Text from outside is redacted."""
+
+
+def result_batches(
+    reader: RunReader,
+    run: RunRecord,
+    lang: Lang,
+    outcomes: frozenset[Outcome] | None = None,
+    *,
+    size: int = _BATCH,
+    with_cells: bool = True,
+) -> Iterator[ResultColumns]:
+    """Yield a run's rows with these outcomes (None: all) in the order of the list. Raises LedgerDamagedError."""
+    if isinstance(reader, LedgerReader):
+        records: Iterator[Any] = chain.from_iterable(reader.records(run, outcomes))
+        environments: dict[Any, Any] = {
+            environment.number: (environment.merchant, environment.appid, environment.env)
+            for environment in reader.envs(run)
+        }
+    else:
+        records, environments = map(_as_stored, reader.rows(run, outcomes=outcomes)), {}
+    while batch := list(islice(records, size)):
+        with reader.reading(run):
+            columns = _by_column(batch, environments, lang, with_cells=with_cells)
+        yield columns
+
+
 def own_values(record: RowRecord, lang: Lang) -> tuple[Any, ...]:
     """Return the values of RESULT_COLUMNS: text, int or None, and Unix seconds for the two times.
 
     Text from outside is redacted.
     """
-    row = record.row
-    return _values(_as_stored(record), (row.merchant, row.appid, row.env), lang)
+    return tuple(column[0] for column in _by_column([_as_stored(record)], {}, lang, with_cells=False).results)
 
 
 def row_values(records: Iterable[RowRecord], settings: Settings) -> Iterator[Sequence[Any]]:
@@ -108,34 +142,48 @@ def _as_stored(record: RowRecord) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def _values(record: Any, environment: tuple[str, str, str], lang: Lang) -> tuple[Any, ...]:
+def _by_column(
+    records: Sequence[Any], environments: Mapping[Any, Any], lang: Lang, *, with_cells: bool
+) -> ResultColumns:
+    stored: list[Sequence[Any]] = list(zip(*records, strict=True))
     (
-        outcome, reason, detail, errcode, errmsg, rid, http_status, store_code, attempts, sent, md5, file_id, started, ended,
-        content_type,
-    ) = record[8:23]  # fmt: skip
-    words, _detail = _end_texts(lang, outcome, reason, detail, errcode, http_status, store_code)
-    return (
-        record[1],
-        *environment,
-        outcome,
+        outcomes, reasons, details, errcodes, errmsgs, rids, statuses, store_codes, attempts, sent, md5s, file_ids, started,
+        ended, content_types,
+    ) = stored[8:23]  # fmt: skip
+    names = zip(*[environments.get(number, number) for number in stored[2]], strict=True)
+    ends = zip(outcomes, reasons, details, errcodes, statuses, store_codes, strict=True)
+    words = zip(*[_words(lang, *end) for end in ends], strict=True)
+    cells = json.loads(f"[{','.join(stored[7])}]") if with_cells else []
+    if with_cells and (len(cells) != len(records) or len({*map(len, cells)}) > 1):
+        raise ValueError("cells")
+    values = [
+        stored[1],
+        *names,
+        outcomes,
         *words,
-        errcode,
-        redact(errmsg) if errmsg else "",
-        redact(rid) if rid else "",
-        http_status,
-        redact(store_code) if store_code else "",
+        errcodes,
+        _redacted(errmsgs),
+        _redacted(rids),
+        statuses,
+        _redacted(store_codes),
         attempts,
         sent,
-        md5,
-        redact(file_id) if "=" in file_id else file_id,
-        content_type or "",
+        md5s,
+        [redact(text) if "=" in text else text for text in file_ids],
+        [text or "" for text in content_types],
         started,
         ended,
-    )
+    ]
+    return ResultColumns(stored, cells, values)
+
+
+def _redacted(texts: Sequence[str]) -> Sequence[str]:
+    redacted = {text: redact(text) for text in set(texts)}
+    return [redacted[text] for text in texts]
 
 
 @lru_cache(maxsize=_SHARED)
-def _end_texts(
+def _words(
     lang: Lang,
     outcome: str,
     reason: str,
@@ -143,8 +191,8 @@ def _end_texts(
     errcode: int | None,
     http_status: int | None,
     store_code: str,
-) -> tuple[tuple[str, str], str]:
-    """Return the values of WORDS, and the detail for the digest."""
+) -> tuple[str, str]:
+    """Return the values of WORDS."""
     end = RowEnd(
         0,
         Outcome(outcome),
@@ -154,14 +202,15 @@ def _end_texts(
         http_status=http_status,
         store_code=store_code,
     )
-    words = reason_text(end).of(lang), action_text(end).of(lang)
     if end.reason is None and end.outcome.succeeded and end.outcome is not Outcome.UNCHANGED:
-        words = "", ""
-    return words, _detail_text(end.detail)
+        return "", ""
+    return reason_text(end).of(lang), action_text(end).of(lang)
 
 
-def _detail_text(detail: Detail | None) -> str:
+@lru_cache(maxsize=_SHARED)
+def _detail_text(value: str) -> str:
     """Return a row's detail for the digest: the store's message, and a text that is the same in both languages, as it is."""
+    detail = read_detail(value)
     if detail is None:
         return ""
     if detail.code is DetailCode.STORE_MESSAGE:
@@ -188,7 +237,7 @@ class RowTexts:
         self._reader, self._run, self._lang, self._iso = reader, run, lang, Clock(zone).of_milliseconds
         self._sha256, self._between = hashlib.sha256(), b"["
         self._written: list[str] = []
-        self._write = csv.writer(_Lines(self._written)).writerow
+        self._write = csv.writer(_Lines(self._written)).writerows
         self.names = [guard(masked(name)) for name in (*run.headers, *RESULT_COLUMNS)]
         self.head = self._lines([self.names])[0]
         """The first line of results.csv and failed.csv."""
@@ -197,25 +246,16 @@ class RowTexts:
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         """Yield the lines of the next rows, and of those that did not succeed; only once. Raises LedgerDamagedError."""
-        ledger = self._reader if isinstance(self._reader, LedgerReader) else None
-        environments = {
-            environment.number: (environment.merchant, environment.appid, environment.env)
-            for environment in (ledger.envs(self._run) if ledger else ())
-        }
         successes = Outcome.successes()
-        for records in ledger.records(self._run) if ledger else self._of_view():
-            with ledger.reading(self._run) if ledger else nullcontext():
-                rows = [self._row(record, environments.get(record[2]) or record[2]) for record in records]
-                lines = self._lines([cells for cells, _ in rows])
-                self._sha256.update(self._between + msgspec.json.encode([part for _, part in rows])[1:-1])
+        for batch in result_batches(self._reader, self._run, self._lang):
+            with self._reader.reading(self._run):
+                times = [_milliseconds(column) for column in batch.results[-2:]]
+                lines = self._lines(self._rows(batch, times))
+                self._sha256.update(self._between + msgspec.json.encode(_digested(batch, times))[1:-1])
             self._between = b","
-            bad = [line for line, record in zip(lines, records, strict=True) if record[8] not in successes]
+            outcomes = batch.stored[8]
+            bad = [line for line, outcome in zip(lines, outcomes, strict=True) if outcome not in successes]
             yield "".join(lines), "".join(bad)
-
-    def _of_view(self) -> Iterator[list[tuple[Any, ...]]]:
-        rows = map(_as_stored, self._reader.rows(self._run))
-        while batch := list(islice(rows, _BATCH)):
-            yield batch
 
     def hexdigest(self) -> str:
         """Return the digest over the rows so far: 64 hex digits."""
@@ -225,44 +265,29 @@ class RowTexts:
 
     def cells(self, record: RowRecord) -> tuple[list[str], list[str]]:
         """Return a row's cells as they are written, and before possible secrets in them were masked."""
-        row = _as_stored(record)
-        plain = _as_texts(self._row(row, row[2])[0])
+        batch = _by_column([_as_stored(record)], {}, self._lang, with_cells=True)
+        (row,) = self._rows(batch, [_milliseconds(column) for column in batch.results[-2:]])
+        plain = _as_texts(row)
         return self._mask(plain), plain
 
-    def _row(self, record: Any, environment: tuple[str, str, str]) -> tuple[list[Any], tuple[Any, ...]]:
-        """Return a row's cells, and its part of the digest's input."""
-        (
-            _run, line, _number, path, file, size, _mtime, cells, outcome, reason, detail, errcode, errmsg, rid, http_status,
-            store_code, attempts, sent, md5, file_id, started, ended, content_type, cache_control, _etag,
-        ) = record  # fmt: skip
-        texts, values = read_cells(cells), [*_values(record, environment, self._lang)]
-        begun = None if started is None else round(started * 1000)
-        done = None if ended is None else round(ended * 1000)
+    def _rows(self, batch: ResultColumns, times: list[list[int | None]]) -> list[tuple[Any, ...]]:
+        """Return the cells of each row."""
+        values = [*batch.results[:-2], *([*map(self._iso, column)] for column in times)]
         for column in _TEXTS:
-            if values[column][:1] in RISKY:
-                values[column] = guard(values[column])
-        values[-2:] = self._iso(begun), self._iso(done)
-        merchant, appid, env = environment
-        _words, detail = _end_texts(self._lang, outcome, reason, detail, errcode, http_status, store_code)
-        headers = (content_type or "", cache_control or "") if content_type or cache_control else ()
-        digested = (
-            line, env, appid, merchant, path, file, size, texts, outcome, reason, detail, errcode, errmsg, rid, http_status,
-            store_code, attempts, sent, md5, file_id, begun, done, *headers,
-        )  # fmt: skip
-        return [*[guard(text) if text[:1] in RISKY else text for text in texts], *values], digested
+            values[column] = _guarded(values[column])
+        return list(zip(*map(_guarded, zip(*batch.cells, strict=True)), *values, strict=True))
 
     def _lines(self, rows: Sequence[Sequence[Any]]) -> list[str]:
         """Return rows as lines of CSV, without secrets and control characters."""
         self._written.clear()
-        for cells in rows:
-            self._write(cells)
+        self._write(rows)
         lines = self._written.copy()
         text = "".join(lines)
         special = _is_special(text)
         if special or '"' in text:
             for number, line in enumerate(lines):
                 if '"' in line or (special and _is_special(line)):  # once quoted, a secret might not be found
-                    self._write(self._mask(_as_texts(rows[number])))
+                    self._write([self._mask(_as_texts(rows[number]))])
                     lines[number] = self._written[-1]
         return lines
 
@@ -272,6 +297,37 @@ class RowTexts:
             return cells
         self.hidden += 1
         return [*map(masked, cells)]
+
+
+def _milliseconds(times: Iterable[float | None]) -> list[int | None]:
+    return [None if moment is None else round(moment * 1000) for moment in times]
+
+
+def _digested(batch: ResultColumns, times: list[list[int | None]]) -> list[tuple[Any, ...]]:
+    """Return the rows' part of the digest's input."""
+    _run, lines, _number, paths, files, sizes, _mtime, _cells, outcomes, reasons, details, *ends = (
+        batch.stored
+    )
+    _line, merchants, appids, envs, *_values = batch.results
+    texts = map(_detail_text, details)
+    columns = (
+        lines, envs, appids, merchants, paths, files, sizes, batch.cells, outcomes, reasons, texts, *ends[:9], *times,
+    )  # fmt: skip
+    content_types, cache_controls = ends[11:13]
+    rows = list(zip(*columns, strict=True))
+    if not any(content_types) and not any(cache_controls):
+        return rows
+    headers = zip(content_types, cache_controls, strict=True)
+    return [
+        (*row, *(header or "" for header in pair)) if any(pair) else row
+        for row, pair in zip(rows, headers, strict=True)
+    ]
+
+
+def _guarded(texts: Sequence[str]) -> Sequence[str]:
+    if RISKY.isdisjoint({text[:1] for text in texts}):
+        return texts
+    return [guard(text) if text[:1] in RISKY else text for text in texts]
 
 
 def _as_texts(cells: Iterable[Any]) -> list[str]:

@@ -9,18 +9,17 @@ import csv
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime, tzinfo
-from itertools import islice
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tcb_ops.errors import StoppedError, UsageError
+from tcb_ops.errors import StoppedError, UsageError, check_value
 from tcb_ops.frames import INTS, LINES, TIMES, frame_of, frame_of_columns
-from tcb_ops.i18n import Lang, Text, _
+from tcb_ops.i18n import Lang, Text, _, as_list
 from tcb_ops.model import Outcome
 from tcb_ops.reports.explanations import ERRCODE, change_lines
 from tcb_ops.reports.formats.charts import Drawing, ErrcodeMatrix, axis_format
-from tcb_ops.reports.formats.csv import RESULT_COLUMNS, own_values
+from tcb_ops.reports.formats.csv import RESULT_COLUMNS, result_batches
 from tcb_ops.reports.formats.templates import environment
 from tcb_ops.reports.run_views import RunReader
 from tcb_ops.reports.summary import RunSummary
@@ -40,14 +39,22 @@ if TYPE_CHECKING:
 
 _OF_TIMELINES = {outcome for outcome in Outcome.all() if outcome.order <= Outcome.UNKNOWN.order}
 """Outcomes that have a column in every timeline."""
-_GROUP = 20_000
+_GROUP = 2_000
+"""Rows of a run converted at a time, so that little is held twice."""
+_ROW_GROUP = 20_000
 """Rows per row group of a Parquet file, so that memory does not grow with the run."""
 
 
 def results_frame(
-    reader: RunReader, run: RunRecord, settings: Settings, outcomes: frozenset[Outcome] | None = None
+    reader: RunReader,
+    run: RunRecord,
+    settings: Settings,
+    outcomes: frozenset[Outcome] | None = None,
+    columns: Iterable[str] | None = None,
 ) -> pd.DataFrame:
     """Return a run's rows with these outcomes (None: all), in the order of the list, with the columns of results.csv.
+
+    `columns`: only those, in this order; a name that the list has twice stands for both. Raises ArgumentError for another name.
 
     ===========================================================================  ===========================
     columns                                                                      dtype
@@ -59,12 +66,26 @@ def results_frame(
 
     Texts are in the settings' language. Cells are as in the list, without the apostrophe that the CSV files add.
     """
-    columns: list[list[Any]] = [[] for _ in (*run.headers, *RESULT_COLUMNS)]
-    for record in reader.rows(run, outcomes=outcomes):
-        values = (*record.row.cells, *own_values(record, settings.lang))
-        for column, value in zip(columns, values, strict=True):
-            column.append(value)
-    return frame_of_columns(RESULT_COLUMNS, columns, settings.timezone, run.headers)
+    import pandas as pd
+
+    names, of_list = [*run.headers, *RESULT_COLUMNS], len(run.headers)
+    chosen = list(range(len(names)))
+    if columns is not None:
+        columns = list(columns)
+        usable = bool(columns) and set(columns) <= set(names)
+        check_value("columns", columns, usable, _("names of {names}", names=as_list(names)))
+        chosen = [number for name in columns for number in chosen if names[number] == name]
+    in_order = sorted(set(chosen))
+    headers = [names[number] for number in in_order if number < of_list]
+    own = [names[number] for number in in_order if number >= of_list]
+    parts = [frame_of_columns(own, [()] * len(in_order), settings.timezone, headers)]
+    batches = result_batches(reader, run, settings.lang, outcomes, size=_GROUP, with_cells=bool(headers))
+    for batch in batches:
+        cells = list(zip(*batch.cells, strict=True)) if headers else [()] * of_list
+        every_column = [*cells, *batch.results]
+        values = [every_column[number] for number in in_order]
+        parts.append(frame_of_columns(own, values, settings.timezone, headers))
+    return pd.concat(parts, ignore_index=True).iloc[:, [in_order.index(number) for number in chosen]]
 
 
 def write_parquet(reader: RunReader, run: RunRecord, dest: Path, settings: Settings) -> Path:
@@ -88,18 +109,15 @@ def write_parquet(reader: RunReader, run: RunRecord, dest: Path, settings: Setti
     for name in (*map(masked, run.headers), *RESULT_COLUMNS):
         times[name] += 1
         names.append(name if times[name] == 1 else f"{name}_{times[name]}")
-    rows = reader.rows(run)
     types = [pa.string()] * len(run.headers) + [kinds.get(name, pa.string()) for name in RESULT_COLUMNS]
     schema = pa.schema(list(zip(names, types, strict=True)))
     try:
         with replacing(dest) as part, pq.ParquetWriter(part, schema, compression="zstd") as writer:
-            while batch := list(islice(rows, _GROUP)):
-                lines = [
-                    (*map(masked, record.row.cells), *own_values(record, settings.lang)) for record in batch
-                ]
+            for batch in result_batches(reader, run, settings.lang, size=_ROW_GROUP):
+                cells = [[*map(masked, column)] for column in zip(*batch.cells, strict=True)]
                 arrays = [
                     pa.array(_microseconds(column) if kind is moment else column, kind)
-                    for column, kind in zip(zip(*lines, strict=True), types, strict=True)
+                    for column, kind in zip([*cells, *batch.results], types, strict=True)
                 ]
                 writer.write_batch(pa.record_batch(arrays, schema=schema))
     except OSError as error:

@@ -23,8 +23,8 @@ from tcb_ops.table_files import Tables, new_workbook
 if TYPE_CHECKING:
     from xlsxwriter.worksheet import Worksheet
 
-MOST_ROWS = 10_000
-"""Maximum rows of a sheet: two full ones take about five seconds. results.csv and failed.csv have every row."""
+MOST_ROWS = 2_000
+"""Maximum rows of a sheet, for which nobody has to wait. results.csv and failed.csv have every row."""
 
 _SHEETS = {
     "summary": _("summary"),

@@ -5,7 +5,7 @@ from collections import Counter
 import pandas as pd
 import pytest
 
-from tcb_ops.errors import StoppedError
+from tcb_ops.errors import ArgumentError, LedgerDamagedError, StoppedError
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS
@@ -52,6 +52,45 @@ def test_results_hold_every_row_as_it_is(a_run, every_end, in_english):
     assert frame["tcb_errcode"].isna().sum() == sum(end.errcode is None for end in ends)
     assert not frame["tcb_errmsg"].isna().any()
     assert frame["tcb_started_at"].iloc[-1] == pd.Timestamp("2025-11-25T09:26:40.250")
+
+
+def test_results_have_only_the_columns_that_are_asked_for(a_run, every_end, in_english):
+    reported = a_run(every_end, finished=False)
+    complete = results_frame(reported.ledger, reported.run, in_english)
+    for columns in (["tcb_outcome", "path"], ["tcb_ended_at"]):
+        frame = results_frame(reported.ledger, reported.run, in_english, columns=columns)
+        pd.testing.assert_frame_equal(frame, complete[columns], check_column_type=False)
+    for wrong in (["tcb_outcom"], [], "path"):
+        with pytest.raises(ArgumentError, match="columns") as refused:
+            results_frame(reported.ledger, reported.run, in_english, columns=wrong)
+        assert "tcb_outcome" in refused.value.valid.en
+
+
+def test_a_column_that_the_list_has_twice_is_given_twice(a_run, every_end, in_english):
+    reported = a_run(every_end, finished=False, headers=("path", "path"), cells=("first", "{path}"))
+    frame = results_frame(reported.ledger, reported.run, in_english, columns=["path"])
+    assert list(frame.columns) == ["path", "path"]
+    assert set(frame.iloc[:, 0]) == {"first"}
+
+
+def test_a_row_that_is_lost_is_noticed(a_run, every_end, in_english):
+    reported = a_run(every_end, finished=False)
+    with reported.ledger.writing() as connection:
+        connection.exec_driver_sql("DELETE FROM rows WHERE line = 3")
+    for outcomes in (None, frozenset({Outcome.UPLOADED})):
+        with pytest.raises(LedgerDamagedError):
+            results_frame(reported.ledger, reported.run, in_english, outcomes)
+
+
+@pytest.mark.parametrize("cells", ['["a"],["b"]', '["a","b","c","d"]', "[", "no list"])
+def test_damaged_cells_are_noticed_where_they_are_read(a_run, every_end, in_english, cells):
+    reported = a_run(every_end, finished=False)
+    with reported.ledger.writing() as connection:
+        connection.exec_driver_sql("UPDATE rows SET cells = ? WHERE line = 3", (cells,))
+    with pytest.raises(LedgerDamagedError):
+        results_frame(reported.ledger, reported.run, in_english)
+    frame = results_frame(reported.ledger, reported.run, in_english, columns=["tcb_outcome"])
+    assert len(frame) == len(every_end)
 
 
 def test_errcodes_are_merchants_by_code(a_run):
