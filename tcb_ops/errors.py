@@ -83,10 +83,11 @@ class TcbOpsError(Exception):
         before = lines[: lines.index(commands[0])] if commands and commands[0] in lines else []
         purpose = before[-1] if len(before) > 1 else ""
         message = [line for line in self.problem.of(lang).split("\n") if line not in {*commands, purpose}]
+        first = self.problems[0].fix if self.problems and not purpose else None
         error = {
             "code": self.code,
             "message": " ".join(message),
-            "fix": purpose if self.fix is None else self.fix.of(lang),
+            "fix": fix.of(lang) if (fix := self.fix or first) is not None else purpose,
             "command": commands[0] if commands else "",
         }
         problems = [
