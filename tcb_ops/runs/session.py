@@ -52,9 +52,9 @@ class RunSession:
                 context.out or planned, self._run.id, context.settings.zone, planned, context.runtime.now
             )
             self._links.open(context.may_discard)
-            # Links that are missing from the part file, or have expired, are requested again.
-            linked = self._ledger.linked(self._run)
-            self._ledger.reopen(self._run, self._links.lost(linked, self._context.runtime.now()))
+            if context.resumed:  # links that are missing from the part, or have expired, are requested again
+                linked = self._ledger.linked(self._run)
+                self._ledger.reopen(self._run, self._links.lost(linked, self._context.runtime.now()))
         done = self._ledger.counts(self._run)
         self.done_before = sum(rows for outcome, rows in done.items() if outcome is not Outcome.PENDING)
         """Number of rows that earlier sessions had done."""

@@ -130,7 +130,7 @@ def test_only_a_truth_value_says_whether_to_run(open_lab, result, wanted):
     assert lab.sent == 0
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_the_report_goes_where_it_belongs(open_lab, result, monkeypatch):
     lab = open_lab(faults=[Fault(env=BOOKS.env, path="banner/1.png", errcode=40097)])
     panel = lab.uploads(report="here")

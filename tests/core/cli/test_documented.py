@@ -76,7 +76,7 @@ def paths(value, above=""):
             yield from paths(one, above)
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_every_key_of_json_is_documented(cli):
     overwritten = cli("upload", "list.csv", "--root", "files", *QUICK).json["run"]
     found = [cli("upload", "list.csv", "--root", "files", "--confirm", *QUICK).json]
@@ -96,7 +96,7 @@ def test_every_key_of_json_is_documented(cli):
         assert set(re.findall(r"`([^`]+)`", first)) <= printed
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_a_webhook_gets_the_object_that_is_documented(cli):
     cli("upload", "list.csv", "--root", "files", *QUICK)
     for faults, accounts in ((FIRST_NIGHT, []), (SECOND_NIGHT, [LIMITED])):

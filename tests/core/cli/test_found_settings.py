@@ -70,7 +70,7 @@ WORDS = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_no_command_runs_a_program_or_sends_a_token_of_a_stranger(open_cli):
     cli = open_cli(many(TEA, rows=2))
     ran = cli.folder / "ran"

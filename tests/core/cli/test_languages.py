@@ -67,7 +67,7 @@ def worked(open_cli):
     return cli
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_asked_for_chinese_no_english_sentence_is_left(worked):
     english = {}
     for name, (command, *more) in COMMANDS.items():

@@ -203,7 +203,7 @@ def ask(open_cli):
     return asked
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_commands_options_choices_and_files(ask):
     assert {"upload", "completion"} <= set(ask(""))
     assert ask("--ledger", "x.db", "upl") == ["upload"]
@@ -214,7 +214,7 @@ def test_commands_options_choices_and_files(ask):
         assert ask(*words, "x") == ["file,x"]
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_runs_of_the_ledger_at_hand(ask):
     assert ask("show", "") == ["latest"]
     runs = [ask.cli.upload("--json", "--new-run").json["run"] for _ in range(2)]

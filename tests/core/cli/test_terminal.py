@@ -215,7 +215,7 @@ def test_ctrl_c_at_a_question_is_130_and_nothing_was_sent(open_cli, on_terminal)
     assert cli("runs", "--json").json == {"runs": []}
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_without_a_terminal_progress_is_a_line_every_few_seconds(open_cli, monkeypatch):
     monkeypatch.setattr(console, "LINE_EVERY", 0.0)
     cli = open_cli(many(TEA, rows=8), [Fault(delay=0.1)])
@@ -282,7 +282,7 @@ def test_without_a_terminal_an_outage_is_reported_once_and_when_it_ends(capsys, 
     assert ["away" in line for line in lines] == [False, True, False, True, False]
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 @pytest.mark.parametrize("columns", [80, 100])
 def test_runs_fit_the_terminal_whatever_they_are(open_cli, monkeypatch, columns):
     monkeypatch.setenv("COLUMNS", str(columns))

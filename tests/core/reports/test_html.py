@@ -69,7 +69,7 @@ def number(text):
     return int(text.replace(",", ""))
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_rows_in_are_the_sum_over_outcomes_in_every_table(a_run, every_end, tmp_path):
     reported = a_run(every_end * 70, finished=False)
     page, html = page_of(reported, tmp_path)

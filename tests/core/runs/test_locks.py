@@ -39,7 +39,7 @@ def holder(place, ledger):
         process.kill()
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_a_second_process_is_told_who_holds_the_run_another_run_is_free_and_a_kill_frees_its_own(
     ledger, holder, wait_for
 ):
@@ -72,7 +72,7 @@ def test_letting_go_leaves_the_lock_file_that_others_may_have_open(sqlite_ledger
         assert lock.stat().st_ino == inode
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_a_run_that_differs_only_in_its_root_is_refused_while_the_other_is_worked_on(open_workspace, place):
     workspace = open_workspace(many(TEA, rows=30), [Fault(delay=1.5)])
     settings = workspace.with_options(ledger=place)

@@ -64,7 +64,7 @@ def test_the_server_gives_up_a_holder_that_has_fallen_silent_within_30_seconds(u
     assert ours < idle + interval * count - engine.LOCK_CHECK_EVERY, "we have ended before another may begin"
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_a_run_whose_lock_is_lost_stops_and_is_resumed(
     open_workspace, assert_complete, wait_for, postgres, url, database
 ):
@@ -131,7 +131,7 @@ class Network:
             sink.shutdown(socket.SHUT_WR)
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 @pytest.mark.parametrize(("how", "why"), [("ended", "held the lock"), ("silent", "does not respond")])
 def test_a_run_stops_without_a_commit_where_its_lock_is_lost(
     open_workspace, wait_for, monkeypatch, postgres, database, how, why
@@ -157,7 +157,7 @@ def test_a_run_stops_without_a_commit_where_its_lock_is_lost(
             running.wait()
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_planning_alone_is_lost_with_its_connection(url, postgres, database):
     with closing(Ledger(url)) as ledger, planning(ledger) as still_alone:
         still_alone()
@@ -180,7 +180,7 @@ def test_a_ledger_of_another_schema_version_is_refused_unchanged(url, postgres, 
     engine.dispose()
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 @pytest.mark.parametrize("step", ["finish", "compact"])
 def test_who_keeps_a_table_locked_is_named(url, monkeypatch, step, open_workspace):
     monkeypatch.setattr(database_module, "WAITING_SECONDS", 1)
@@ -195,7 +195,7 @@ def test_who_keeps_a_table_locked_is_named(url, monkeypatch, step, open_workspac
     engine.dispose()
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_ledgers_in_two_schemas_of_a_database_have_locks_of_their_own(url, postgres, database):
     for name in ("east", "west"):
         postgres.run(f"CREATE SCHEMA {name}", database)
@@ -233,7 +233,7 @@ def as_documented(postgres: Postgres, name: str, without: str = "") -> Iterator[
             postgres.run(f"DROP ROLE IF EXISTS {name}_{role}")
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_operators_work_with_the_privileges_of_the_page_and_can_do_no_more(
     open_workspace, assert_complete, postgres, database
 ):
@@ -306,7 +306,7 @@ def test_what_keeps_a_database_from_opening_comes_with_what_to_do_there(
             assert not any(wrong in shown for wrong in ("--ledger", "..", "LINE", PASSWORD, ":wrong")), shown
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 @pytest.mark.parametrize("right", ["SELECT", "SELECT, INSERT, UPDATE, DELETE ON holders", "read only"])
 def test_a_role_that_may_only_read_is_refused_before_anything_is_planned(
     open_workspace, postgres, database, right
@@ -358,7 +358,7 @@ def test_what_a_killed_holder_left_names_nobody_and_is_cleared(url, postgres, da
 # --- passwords -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "form",
     [
@@ -447,7 +447,7 @@ def operators(
         yield started
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 @pytest.mark.parametrize("number", ROUNDS)
 def test_of_two_hosts_that_start_at_once_on_an_empty_database_one_works(
     open_workspace, wait_for, postgres, url, database, tmp_path, number
@@ -482,7 +482,7 @@ def test_of_two_hosts_that_start_at_once_on_an_empty_database_one_works(
     assert [file for name in names for file in (tmp_path / name / "tmp").iterdir()] == []
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_an_audit_is_compared_with_the_last_known_state(open_workspace, url, monkeypatch):
     monkeypatch.setattr("tcb_ops.features.audit.notifications.RETRY_WAITS", ())
     workspace = open_workspace([])

@@ -314,7 +314,6 @@ def test_a_server_that_is_away_ends_its_rows_and_not_the_run(web):
     assert ended(run) == [("failed", "no_answer"), ("uploaded", ""), ("failed", "no_answer")]
 
 
-@pytest.mark.slow
 def test_the_workers_of_a_cluster_read_urls(web):
     batch = web.read(*(web.sources.serve(f"/{n}", b"%d" % n) for n in range(8)))
     assert ended(web.upload(batch, cluster="local:2")) == [("uploaded", "")] * 8

@@ -142,7 +142,7 @@ def test_a_new_token_is_no_attempt():
     assert (found, used) == ("found", ["t1", "t2", "t2"])
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_upload_link_follows_the_policy(open_workspace):
     workspace = open_workspace(many(TEA, rows=1), [Fault(env=TEA.env, calls=((1, 1),), errcode=-1)])
     assert tcb.upload_link(TEA.env, "a.png", settings=workspace.settings).file_id.endswith("/a.png")

@@ -53,7 +53,7 @@ def test_a_body_that_comes_too_slowly_is_given_up(how, size):
         assert caught.value.fault is TransportFault.TIMEOUT
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_a_source_that_waits_for_the_store_is_not_slow():
     async def read(client: SourceClient) -> None:
         async with client.opened(Secret(url), "x", None, "") as body:
@@ -68,7 +68,7 @@ def test_a_source_that_waits_for_the_store_is_not_slow():
         with_client(read, Timeouts(connect=0.1, answer=0.1, slowest=1 << 40))
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_only_one_large_file_of_unknown_size_is_in_a_temporary_file():
     async def read(client: SourceClient) -> None:
         async def opened(url: str) -> int:
@@ -93,7 +93,7 @@ def test_only_one_large_file_of_unknown_size_is_in_a_temporary_file():
         with_client(read, Timeouts())
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_a_body_without_end_is_refused_and_leaves_the_turn_to_others():
     async def read(client: SourceClient) -> None:
         for _ in range(2):

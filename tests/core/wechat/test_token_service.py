@@ -125,7 +125,7 @@ def test_a_server_that_stumbles_is_asked_once_more(run, status):
     assert len(server.heads) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_a_server_that_does_not_answer_is_one_merchants_trouble(run):
     async def script(connection: Connection) -> None:
         await connection.request()

@@ -319,7 +319,7 @@ def test_a_program_without_a_token_is_one_merchants_trouble_and_what_it_printed_
     assert SECRET not in shown(caught.value)
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 @pytest.mark.parametrize("where", ["stdout", "stderr"])
 def test_a_program_that_prints_without_end_is_one_merchants_trouble_and_fills_no_memory(
     run, monkeypatch, where
@@ -335,7 +335,7 @@ def test_a_program_that_prints_without_end_is_one_merchants_trouble_and_fills_no
         tracemalloc.stop()
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_programs_that_hang_do_not_hold_up_another_merchants(run, monkeypatch):
     monkeypatch.setattr(module, "MAKES_ROOM_AFTER", 0.2)
     source = program('sys.argv[1] == "hangs" and time.sleep(60)\nprint(json.dumps({"access_token": "t"}))')
@@ -358,7 +358,7 @@ def test_the_program_has_no_terminal_to_wait_at(run):
     assert ask(run, program(result)).value == Secret("read:")
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 @pytest.mark.skipif(sys.platform == "win32", reason="sessions are POSIX's")
 @pytest.mark.parametrize("waits", ["wait", ""], ids=["waits-for-it", "is-gone-itself"])
 def test_a_program_that_takes_too_long_is_ended_with_its_children(run, tmp_path, monkeypatch, waits):

@@ -109,7 +109,7 @@ def shown(error: BaseException) -> str:
     return "\n".join(everything + traceback.format_exception(error))
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 @table("script, fault", TRAPS)
 def test_a_server_that_brings_no_answer_is_one_fault_without_secrets(run, script, fault, caplog):
     caplog.set_level(logging.DEBUG)
@@ -128,7 +128,7 @@ def test_a_server_that_brings_no_answer_is_one_fault_without_secrets(run, script
     assert time.monotonic() - began < 15
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_a_chunk_that_breaks_later_ends_too(run):
     # Whether as garbage or as silence is the parser's affair: aiohttp 3.14 closes the connection and tells nobody.
     with pytest.raises(TransportError):
@@ -168,7 +168,7 @@ async def never_reads(connection: Connection) -> None:
     await asyncio.Event().wait()
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 @pytest.mark.parametrize("silent", ["one write", "stream", "a proxy's tunnel"])
 def test_a_server_that_never_reads_the_body_is_a_timeout_long_before_the_deadline(run, monkeypatch, silent):
     async def posting() -> None:
@@ -192,7 +192,7 @@ def test_a_server_that_never_reads_the_body_is_a_timeout_long_before_the_deadlin
     assert time.monotonic() - began < 55
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_a_slow_sending_that_goes_on_is_not_given_up(run):
     async def posting() -> HttpResponse:
         async with Server(always(b"all of it")) as server:

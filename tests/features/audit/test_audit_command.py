@@ -17,7 +17,7 @@ BROKEN = [Fault(env=BOOKS.env, errcode=85088)]
 QUICK = ("--backoff", "0.01", "--slow-wait", "0.05", "--patience", "10")
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_fail_on_and_known_decide_the_exit_code(open_cli):
     cli = open_cli([], BROKEN)
     first = cli("audit", *QUICK, "--fail-on", "new")
@@ -128,7 +128,7 @@ def set_robot(cli, behaviour):
     settings.write_text(settings.read_text(encoding="utf-8").replace(entry, "") + entry, encoding="utf-8")
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_a_retry_is_no_audit_to_runs_stale_and_notify(open_cli):
     cli = open_cli([], BROKEN)
     set_robot(cli, "accept")

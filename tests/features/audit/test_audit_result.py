@@ -106,7 +106,7 @@ def test_another_cause_is_new(open_workspace):
     assert (one.cause.code, one.before) == ("48001", "85088")
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 @pytest.mark.parametrize("unknown_nights", [1, 3])
 def test_what_was_unknown_is_compared_with_its_last_known_state(open_workspace, unknown_nights):
     workspace, outage = open_workspace([]), [Fault(reset=Reset.BEFORE)]
@@ -246,7 +246,7 @@ def play(open_workspace, tmp_path, merchants, nights, seed):
         before = now
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_a_week_of_a_small_fleet(open_workspace, tmp_path):
     play(open_workspace, tmp_path, merchants=12, nights=5, seed=1)
 

@@ -34,7 +34,7 @@ def test_what_did_not_arrive_is_kept_for_each_receiver_of_the_same_name(open_wor
     assert len(set(send.receivers(settings))) == 4
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", list(LIMITS))
 def test_no_message_is_longer_than_its_robot_takes_and_no_character_is_cut(kind):
     chance = random.Random(16)
@@ -112,7 +112,7 @@ def told(workspace, monkeypatch, entries, **options):
     return tcb.notify(run, settings=settings, **options)
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_robots_that_refuse_hang_or_answer_with_a_page_are_never_reported_as_sent(
     open_workspace, monkeypatch
 ):
@@ -211,7 +211,7 @@ def test_a_merchants_name_mentions_nobody_and_is_no_link():
     assert "1.5 MB" in entry_line(FindingLine("茶", "e", "", verbatim("1.5 MB")), Lang.EN)
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_what_was_not_delivered_is_news_again_for_that_receiver(open_workspace, monkeypatch):
     workspace = open_workspace([], BROKEN)
 

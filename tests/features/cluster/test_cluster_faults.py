@@ -151,7 +151,7 @@ def test_without_a_cluster_a_run_waits_for_the_workers_of_a_killed_starting_proc
     assert_rate_held(workspace)
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_a_cluster_without_workers_stops_the_run_after_its_patience(workspace, tmp_path):
     with ExitStack() as stack:
         address = Cluster(tmp_path, stack).address

@@ -15,7 +15,7 @@ from tcb_ops.features.simulator import Fault
 from tcb_ops.panels.html import RunState
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_a_run_on_a_cluster_is_cancelled_and_resumed_here(open_lab, read, wait_for, assert_complete):
     lab = open_lab(many(TEA, BOOKS, rows=40), [Fault(delay=0.5)])
     panel = lab.uploads(cluster="local:2")
@@ -34,7 +34,7 @@ def test_a_run_on_a_cluster_is_cancelled_and_resumed_here(open_lab, read, wait_f
     assert lab.workspace.sim.stats["stored"] == 80
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_a_cluster_does_what_the_panels_start(open_lab):
     faults = [Fault(env=BOOKS.env, path="banner/1.png", errcode=40097), Fault(delay=0.1)]
     lab = open_lab(faults=faults)
@@ -72,7 +72,7 @@ def remote(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "_connected", lambda *_: client)
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("cluster_name", "given", "shown"),
     [

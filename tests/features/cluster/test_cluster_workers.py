@@ -49,7 +49,7 @@ def claimed_by(running: tcb.RunHandle) -> set[str]:
         return {name for workers in claims(ledger, running.record) for name in workers}
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_a_worker_whose_credentials_are_refused_is_named(open_workspace, scheduler, monkeypatch):
     monkeypatch.setenv("MY_KEY", "right-key")
     workspace = workspace_of(open_workspace)
@@ -158,7 +158,7 @@ def test_a_script_without_its_guard_is_told_so(open_workspace):
 # --- machines -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_a_worker_of_another_machine_is_refused_what_stays_on_this_one(open_workspace, scheduler):
     workspace = workspace_of(open_workspace, rows=20, delay=0.2)
     here = scheduler.start_worker()
@@ -204,7 +204,7 @@ def test_a_worker_with_another_version_of_tcb_ops_sends_nothing(open_workspace, 
     assert workspace.sim.stats["link_calls"] == 0
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_a_result_that_is_lost_with_its_worker_does_not_end_the_run(
     open_workspace, assert_complete, wait_for, scheduler, monkeypatch
 ):

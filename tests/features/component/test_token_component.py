@@ -222,7 +222,7 @@ def test_a_token_that_stays_refused_is_not_refreshed_for_ever(run, cli):
     assert run(asked()) == MOST_REFUSED
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_a_refresh_that_nobody_waits_for_any_more_is_stored_all_the_same(run, open_cli):
     cli = open_cli(Fault(appid="wx0", step=FaultStep.AUTHORIZER_TOKEN, delay=0.3), rotate=True)
 
@@ -249,7 +249,7 @@ def test_an_answer_that_is_lost_after_a_rotation_is_asked_for_again(run, open_cl
 # --- merchants ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_500_merchants_refresh_once_each_and_none_waits_for_a_slow_one(run, open_cli):
     merchants = [Merchant(f"wx{n}", f"商户 {n}", f"env-{n}") for n in range(500)]
     slow = Fault(appid="wx8", step=FaultStep.AUTHORIZER_TOKEN, delay=0.5)

@@ -106,7 +106,7 @@ def cli(request, tmp_path, monkeypatch):
                 child.stdout.close()
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 @pytest.mark.parametrize("cli", [True], ids=["rotated"], indirect=True)
 def test_50_processes_of_20_tasks_that_meet_one_expired_token_refresh_it_once(cli):
     first = cli.token()

@@ -209,7 +209,7 @@ def test_the_clock(offset, grade):
 TEA = Merchant("wxtea", "茶", "tea-1")
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_a_program_for_tokens_that_hangs_is_not_waited_for():
     hangs = [sys.executable, "-c", "import time; time.sleep(9)"]
     options = {"api_base": "http://127.0.0.1:1", "tokens": {"source": "command", "command": hangs}}

@@ -138,7 +138,7 @@ class Wifi(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_something_else_at_the_target_is_not_the_platform(open_token_server, checks):
     open_token_server()
     with HTTPServer(("127.0.0.1", 0), Wifi) as server:

@@ -393,7 +393,7 @@ def result(why):
     return json.dumps(kept, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_the_digest_is_what_the_module_says_it_is(a_run, every_end, tmp_path):
     """Computed here from the definition alone, over more rows than are encoded at a time."""
     reported = a_run((*every_end, GOOD) * 50, finished=False)

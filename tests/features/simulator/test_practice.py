@@ -60,7 +60,7 @@ def test_the_practice_merchants_are_some_of_the_samples():
     assert set(some) <= set(every)
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_what_one_command_uploads_the_next_ones_find(practice):
     Path("faults.toml").write_text("", "utf-8")
     assert practice(*UPLOAD)[0] == 0

@@ -67,7 +67,7 @@ def test_every_answer_has_the_date_of_its_clock(start, target):
     assert answer.headers["Date"] == "Wed, 08 May 2019 09:18:50 GMT"
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_it_stops_in_time_although_an_answer_is_held_back(start):
     talk = start(faults=Faults((Fault("shop-a-1f2e3d", delay=60.0),)))
     with socket.create_connection(("127.0.0.1", talk.sim.port)) as connection:

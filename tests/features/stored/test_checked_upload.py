@@ -113,7 +113,6 @@ def test_files_that_exist_are_kept(open_workspace, assert_complete, tmp_path, po
     assert digests["banner/0.png"] == ""
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("started_with", [{}, {"backup": "b"}], ids=["plain", "with a backup"])
 def test_an_upload_is_resumed_as_it_was_started(open_workspace, wait_for, tmp_path, started_with):
     workspace = open_workspace(

@@ -185,7 +185,7 @@ def fleet(open_token_server, **options):
     return server, failed_run(server, lines)
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_400_merchants_with_six_causes_are_one_screen_in_a_few_calls(open_token_server, typed):
     server, run = fleet(open_token_server)
     before = server.sim.stats

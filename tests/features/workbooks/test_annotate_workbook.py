@@ -411,7 +411,7 @@ def test_nothing_is_overwritten(tmp_path, sent):
         into_copy(run, file, tmp_path / "nowhere" / "a.xlsx")
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 @pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning"
 )  # openpyxl's, of its temporary file
