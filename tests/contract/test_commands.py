@@ -130,7 +130,7 @@ def test_an_unfinished_run_over_a_day_old_is_not_resumed_without_being_asked_for
     later = time.time() + 25 * 3600
     monkeypatch.setattr(time, "time", lambda: later)
     asked = operator.upload("--json", *NOWHERE)
-    assert (asked.code, asked.out) == (2, "")
+    assert (asked.code, asked.json["error"]["code"]) == (2, "usage")
     assert unfinished in asked.err
     named = operator.upload("--json", *NOWHERE, "--resume", unfinished)
     assert (named.code, named.json["run"]) == (3, unfinished)
@@ -146,7 +146,7 @@ def test_a_run_that_a_process_works_on_is_refused_to_another(operator: Operator)
         wait_for(lambda: "pending" in _counts(operator))
         refused = operator(*words)
         process.kill()
-    assert (refused.code, refused.out) == (2, "")
+    assert (refused.code, refused.json["error"]["code"]) == (2, "usage")
     assert str(process.pid) in refused.err
 
 

@@ -581,6 +581,10 @@ OPTIONAL = (
 )
 ALLOWED: dict[str, set[str]] = {
     **{parameter: {"None"} for parameter in OPTIONAL},
+    **{limit: {"None"} for limit in ("concurrency", "per_env", "rate", "attempts")},
+    **{limit: {"None", "0"} for limit in ("backoff", "slow_wait", "patience")},
+    "batch": {"a DataFrame"},
+    "errcodes kind": {"None"},
     "note": {"empty", "NUL"},
     "selection": {"empty", "NUL"},
     "appid": {"None", "empty"},
@@ -655,6 +659,8 @@ def test_no_parameter_takes_just_anything(batch: tcb.Batch) -> None:
         for parameter in takes:
             function = name.removeprefix("start_")
             allowed = ALLOWED.get(f"{function} {parameter}", ALLOWED.get(parameter, set()))
+            if "batch" in takes and parameter != "merchants":  # a Batch has its merchants
+                given.pop("merchants", None)
             for what in ANYTHING.keys() - allowed:
                 try:
                     getattr(tcb, name)(**given | {parameter: ANYTHING[what]})
