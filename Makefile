@@ -3,8 +3,7 @@
 #
 #   make lab       the notebooks in JupyterLab, in the folder work
 #   make quick     decisions, values, formats and the contract: after every change
-#   make test      everything: before every commit
-#   make ci        what `make docs test coverage` runs, but each test once: measured, or with `make unmeasured`
+#   make test      everything, each test once, by `make coverage` or `make unmeasured`: before every commit
 #   make shuffle   everything, in random order; pytest says the seed: ARGS='--randomly-seed=1' repeats it
 #   make clocks    everything at six times of day, in random order; an hour, and it needs a C compiler
 #   make soak      the long seeded rounds; SECONDS=28800 plays simulated runs for a night
@@ -36,7 +35,7 @@ sys.exit("less than 94 % of the lines" if lines < 94 else 0)
 endef
 export TOTALS
 
-.PHONY: demo lab test quick ci unmeasured shuffle clocks soak coverage lint check bench profile docs messages clean
+.PHONY: demo lab test quick unmeasured shuffle clocks soak coverage lint check bench profile docs messages clean
 
 demo: .venv/core
 	$(BIN)/tcb-ops demo
@@ -44,13 +43,10 @@ demo: .venv/core
 lab: .venv/lab
 	$(BIN)/tcb-ops lab work
 
-test: check
-	$(PYTEST) $(PARALLEL) $(ARGS)
+test: check coverage unmeasured
 
 quick: lint
 	$(PYTEST) $(PARALLEL) -m '$(QUICK)' $(ARGS)
-
-ci: docs check coverage unmeasured
 
 unmeasured: .venv/dev
 	$(PYTEST) $(PARALLEL) -m '($(UNMEASURED)) and not soak' $(ARGS)
