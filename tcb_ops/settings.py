@@ -253,7 +253,7 @@ class Settings(Section):
 
     @property
     def target_label(self) -> str:
-        """The target for display, with whether it is live: `LIVE https://…` or `SIMULATED http://…`."""
+        """The target for display, as LIVE or SIMULATED with its address."""
         return f"{'SIMULATED' if self.simulated else 'LIVE'} {self.api_base}"
 
     @property
