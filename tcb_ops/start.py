@@ -80,12 +80,12 @@ def opened_target(settings: Settings, merchants: Callable[[], Iterable[Merchant]
 
 def identified(settings: Settings) -> Settings:
     """Return the settings with what listens at their target, which an http address is asked once."""
-    from tcb_ops.runs.loop import submit_coroutine
+    from tcb_ops.runs.loop import result_of, submit_coroutine
     from tcb_ops.wechat.handshake import listener_at
 
     if settings.listener is not None or settings.target or urlsplit(settings.api_base).scheme != "http":
         return settings
-    return replace(settings, listener=submit_coroutine(listener_at(settings.api_base)).result())
+    return replace(settings, listener=result_of(submit_coroutine(listener_at(settings.api_base))))
 
 
 def limits_for(options: ResumeOptions) -> RunLimits:

@@ -23,6 +23,7 @@ from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Lang, Text, _
 from tcb_ops.model import SIMULATOR
 from tcb_ops.settings import CONFIG, Settings
+from tcb_ops.start import identified
 
 if TYPE_CHECKING:
     from tcb_ops.features.notebooks.execute import Executed
@@ -132,7 +133,7 @@ def _check_target(
     if "target" not in usual:
         return None
     if taken.get("target", usual["target"]) != SIMULATOR:
-        return first_line(settings)
+        return first_line(identified(settings))
     for name in ("target", "api_base", "merchants", "tokens", "ledger"):
         if getattr(common, name) and (name, common.target) != ("target", SIMULATOR):
             raise UsageError(

@@ -288,7 +288,7 @@ def test_a_defect_is_told_without_a_trace_and_verbose_shows_it(open_cli):
         "sys.stdout = Broken()\ncli.main(sys.argv[1:])\n"
     )
     (cli.folder / "broken.py").write_text(script, encoding="utf-8")
-    from_script = [sys.executable, "broken.py", "runs", "--json"]
+    from_script = [sys.executable, "broken.py", "explain", "85088"]
     with cli.spawn(from_script) as process:
         out, err = process.communicate(timeout=240)
     assert (process.returncode, out) == (3, "")

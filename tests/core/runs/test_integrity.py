@@ -224,7 +224,9 @@ def test_rows_with_an_outcome_that_nobody_wrote_are_no_success(used):
     sql(ledger, "UPDATE rows SET outcome = 'gone' WHERE run = 2 AND outcome = 'uploaded'")
     for name in ("show", "errcodes"):
         code, out, told = command(workspace, ledger, name, "--json")
-        assert (code, out, "damaged" in told) == (3, "", True), told
+        assert (code, json.loads(out)["error"]["code"], "damaged" in told) == (3, "ledger_damaged", True), (
+            told
+        )
 
 
 @pytest.mark.parametrize(
