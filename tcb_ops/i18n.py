@@ -130,7 +130,7 @@ class Joined(Text):
 
 _FOR_PYTHON: ContextVar[bool] = ContextVar("_FOR_PYTHON", default=False)
 _COLUMN_OPTION = re.compile(r"--column ([^\s=]+)=([^\s,;:]+)")
-_OPTION = re.compile(r"--([a-z][a-z-]+)(?: (all|visible|skip|simulator|\{target\}))?")
+_OPTION = re.compile(r"`tcb-ops [^`]*`|--([a-z][a-z-]+)(?: (all|visible|skip|simulator|\{target\}))?")
 _PARAMETERS = {"column": "columns", "map": "file_map", "errcode": "codes", "into": "original"}
 _PARAMETERS |= {name: f"{name.replace('-', '_')}=True" for name in ("foreign", "new-run", "skip-unchanged")}
 """Parameters whose options have other names or no value."""
@@ -162,6 +162,8 @@ def _named(text: str, left: str, right: str) -> str:
 
 
 def _parameter(option: re.Match[str]) -> str:
+    if option[1] is None:  # a command, to be typed as it is
+        return option[0]
     name = _PARAMETERS.get(option[1], option[1].replace("-", "_"))
     return f"{name}='{option[2]}'" if option[2] else name
 
