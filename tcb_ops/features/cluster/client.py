@@ -49,13 +49,13 @@ def opened_cluster(cluster: str, settings: Settings) -> Iterator[Client]:
             _("A cluster has not been tried on Windows: run without --cluster, or on Linux or macOS.")
         )
     try:
-        from distributed.utils import silence_logging_cmgr
+        from distributed import utils
     except ModuleNotFoundError:
         raise _not_installed() from None
     stack = ExitStack()
     try:
         # A connection that fails or is lost is reported as an error.
-        stack.enter_context(silence_logging_cmgr(logging.CRITICAL))
+        stack.enter_context(utils.silence_logging_cmgr(logging.CRITICAL))
         if (local := re.fullmatch(_LOCAL, cluster)) is not None:
             client = _local(int(local[1]), settings, stack)
         else:
