@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass, replace
+from io import BytesIO
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,7 +87,7 @@ def write_into(
         _warn_of_lacking(original, dest, warn)
         _append(sheet, listed, first, headers, _texts(reader, run, lang))
         with _new(dest) as part:
-            workbook.save(part)
+            _save(workbook, part)
     return dest
 
 
@@ -152,8 +153,14 @@ def mark_workbook(
     dest = next(copy for copy in copies if not os.path.lexists(copy))
     _warn_of_lacking(original, dest, warn)
     with _new(dest) as part:
-        workbook.save(part)
+        _save(workbook, part)
     return dest
+
+
+def _save(workbook: Workbook, part: Path) -> None:
+    packed = BytesIO()  # openpyxl leaves a file open to which it could not write
+    workbook.save(packed)
+    part.write_bytes(packed.getvalue())
 
 
 def _warn_of_lacking(original: Path, dest: Path, warn: Callable[[Text], None] | None) -> None:
