@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass, replace
-from io import BytesIO
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -158,9 +157,11 @@ def mark_workbook(
 
 
 def _save(workbook: Workbook, part: Path) -> None:
-    packed = BytesIO()  # openpyxl leaves a file open to which it could not write
-    workbook.save(packed)
-    part.write_bytes(packed.getvalue())
+    from openpyxl.writer.excel import ExcelWriter
+
+    # Workbook.save leaves the archive open if it cannot be written.
+    with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
+        ExcelWriter(workbook, archive).save()
 
 
 def _warn_of_lacking(original: Path, dest: Path, warn: Callable[[Text], None] | None) -> None:

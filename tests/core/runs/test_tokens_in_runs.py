@@ -123,7 +123,9 @@ def test_a_platform_that_is_away_while_tokens_are_fetched_leaves_every_row_pendi
     workspace = open_workspace(component=COMPONENT, tokens={})
     settings = replace(by_itself(workspace), api_base="http://127.0.0.1:9")
     pace = tcb.RunLimits(backoff=0.01, patience=0.3)
-    with pytest.raises(OutageError, match="nothing listens on http://127.0.0.1:9: start `tcb-ops simulate --port 9`"):
+    with pytest.raises(
+        OutageError, match=r"nothing listens on http://127.0.0.1:9: start `tcb-ops simulate --port 9`"
+    ):
         tcb.upload(workspace.read(), settings=settings, limits=pace)
     assert tcb.open_run(settings=settings).outcomes == {Outcome.PENDING: 30}
 
