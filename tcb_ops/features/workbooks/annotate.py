@@ -13,7 +13,7 @@ import shutil
 import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from copy import copy
 from dataclasses import dataclass, replace
 from itertools import chain, count
@@ -159,8 +159,8 @@ def mark_workbook(
 def _save(workbook: Workbook, part: Path) -> None:
     from openpyxl.writer.excel import ExcelWriter
 
-    # Workbook.save leaves the archive open if it cannot be written.
-    with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
+    # Workbook.save leaves the archive open if it cannot be written, and that of the macros always.
+    with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive, workbook.vba_archive or nullcontext():
         ExcelWriter(workbook, archive).save()
 
 
