@@ -42,7 +42,7 @@ def make() -> None:
     tokens = {merchant.appid: f"token-of-{merchant.appid}" for merchant in MERCHANTS}
     write_csv(folder / "tokens.csv", ("appid", "access_token"), tokens.items())
     write_csv(
-        HISTORIES / "merchants.csv", ("appid", "name", "env"), ((m.appid, m.name, m.env) for m in MERCHANTS)
+        folder / "merchants.csv", ("appid", "name", "env"), ((m.appid, m.name, m.env) for m in MERCHANTS)
     )
     rows = [
         (m.env, f"banner/{n}.png", f"{n}.png", note)
@@ -52,18 +52,19 @@ def make() -> None:
     write_csv(folder / "list.csv", ("env", "path", "file", "note"), rows)
     for number in range(3):
         (folder / "files" / f"{number}.png").write_bytes(bytes([number]) * 100)
+    shutil.copy(folder / "merchants.csv", HISTORIES)
     with Simulator(MERCHANTS, tokens, faults=Faults(FAULTS), port=18_080) as sim:
         settings = tcb.load_settings(
             options={
                 "target": sim.base,
                 "ledger": str(folder / "ledger.db"),
-                "merchants": HISTORIES / "merchants.csv",
+                "merchants": folder / "merchants.csv",
                 "lang": "en",
                 "timezone": "Asia/Shanghai",
                 "tokens": {"source": "file", "file": folder / "tokens.csv"},
             }
         )
-        merchants = tcb.read_merchants(HISTORIES / "merchants.csv")
+        merchants = tcb.read_merchants(folder / "merchants.csv")
         batch = tcb.read_paths(folder / "list.csv", merchants, folder / "files")
         options = {"settings": settings, "limits": QUICK}
         first = tcb.links(batch, out=folder / "links.csv", **options)
