@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
-import shlex
 import shutil
-import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +22,7 @@ from tcb_ops.i18n import Text, _, as_clauses, as_list, ngettext, pgettext, verba
 from tcb_ops.lists.input_files import format_problem
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.model import Merchant, Owner
-from tcb_ops.resources import system_reason
+from tcb_ops.resources import others_may_read, restricting, system_reason
 from tcb_ops.runs.loop import submit_coroutine
 from tcb_ops.runs.single_calls import Probes
 from tcb_ops.runs.stop_errors import NO_COMPONENT
@@ -272,8 +270,6 @@ def check_disk(settings: Settings) -> DoctorFinding:
 
 def check_secrets(settings: Settings) -> DoctorFinding:
     """Check that only their owner can read the files that hold secrets."""
-    if os.name != "posix":
-        return DoctorFinding(Grade.SKIPPED, _("file modes are not checked on this system"))
     paths = [path for path in secret_paths(settings.tokens) if path.exists()]
     if not paths:
         return DoctorFinding(Grade.SKIPPED, _("no files with secrets here"))
@@ -281,7 +277,7 @@ def check_secrets(settings: Settings) -> DoctorFinding:
     if not readable:
         return DoctorFinding(Grade.OK, _("{named}: readable only by you", named=as_list(paths)))
     observation = _("others on this machine may read {named}", named=as_list(readable, most=3))
-    fix = verbatim(shlex.join(["chmod", "-R", "go-rwx", *map(str, paths)]))
+    fix = verbatim("\n".join(map(restricting, readable)))
     # The simulator's tokens give access to nothing.
     return DoctorFinding(Grade.WARNING if settings.on_loopback else Grade.BAD, observation, fix)
 
@@ -298,7 +294,7 @@ def secret_paths(tokens: TokenSettings) -> list[Path]:
 def _others_can_read(path: Path) -> bool:
     with suppress(OSError):
         inside = [*path.iterdir()] if path.is_dir() else []
-        return any(stat.S_IMODE(file.stat().st_mode) & 0o077 for file in (path, *inside))
+        return any(map(others_may_read, (path, *inside)))
     return False
 
 
