@@ -35,7 +35,7 @@ from typing import Any
 
 from tcb_ops.details import Detail, DetailCode
 from tcb_ops.frames import Lines, Tabular
-from tcb_ops.i18n import Lang, Text, _, in_python, verbatim
+from tcb_ops.i18n import NOTHING, Lang, Text, _, in_python, verbatim, without_commands
 from tcb_ops.model import Problem
 
 
@@ -79,15 +79,11 @@ class TcbOpsError(Exception):
     def to_json(self, lang: Lang) -> dict[str, Any]:
         """Return what `--json` prints: the summary of a run that was stopped, the error, and its problems."""
         commands = self.text.commands()
-        lines = self.text.of(lang).split("\n")
-        before = lines[: lines.index(commands[0])] if commands and commands[0] in lines else []
-        purpose = before[-1] if len(before) > 1 else ""
-        message = [line for line in self.problem.of(lang).split("\n") if line not in {*commands, purpose}]
-        first = self.problems[0].fix if self.problems and not purpose else None
+        fix = self.fix or (self.problems[0].fix if self.problems else NOTHING)
         error = {
             "code": self.code,
-            "message": " ".join(message),
-            "fix": fix.of(lang) if (fix := self.fix or first) is not None else purpose,
+            "message": without_commands(self.problem, lang),
+            "fix": without_commands(fix, lang),
             "command": commands[0] if commands else "",
         }
         problems = [

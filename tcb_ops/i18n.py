@@ -129,6 +129,7 @@ class Joined(Text):
 
 
 _FOR_PYTHON: ContextVar[bool] = ContextVar("_FOR_PYTHON", default=False)
+_NO_COMMANDS: ContextVar[bool] = ContextVar("_NO_COMMANDS", default=False)
 _COLUMN_OPTION = re.compile(r"--column ([^\s=]+)=([^\s,;:]+)")
 _OPTION = re.compile(r"`tcb-ops [^`]*`|--([a-z][a-z-]+)(?: (all|visible|skip|simulator|\{target\}))?")
 _PARAMETERS = {"column": "columns", "map": "file_map", "errcode": "codes", "into": "original"}
@@ -153,6 +154,15 @@ def in_python(text: Text, lang: Lang) -> str:
         return text.of(lang)
     finally:
         _FOR_PYTHON.reset(before)
+
+
+def without_commands(text: Text, lang: Lang) -> str:
+    """Return a text in one language whose command lines are left out: a program gets them by themselves."""
+    before = _NO_COMMANDS.set(True)
+    try:
+        return text.of(lang).strip()
+    finally:
+        _NO_COMMANDS.reset(before)
 
 
 def _named(text: str, left: str, right: str) -> str:
@@ -239,6 +249,8 @@ _SPACE = _("{one} {next}", one="", next="")
 
 
 def _shown(value: object, lang: Lang) -> object:
+    if isinstance(value, CommandText) and _NO_COMMANDS.get():
+        return ""
     return value.of(lang) if isinstance(value, Text) else value
 
 
