@@ -25,6 +25,7 @@ def test_a_notebook_is_a_page_without_code_whose_panel_uploads_and_exports(shown
     page.wait_for_selector(".op-panel .op-by-merchant tbody tr")
     assert "panels.run_uploads" not in page.inner_text("body")
     assert shown.violations() == []
+    shown.click(".op-export-menu")
     shown.click(".op-export")
     with page.expect_popup() as opened:
         page.click(".op-panel .op-files a:text('report.html')")

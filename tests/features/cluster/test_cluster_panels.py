@@ -52,7 +52,7 @@ def test_a_cluster_does_what_the_panels_start(open_lab):
     assert by_workers() == ("upload", 30, True)
     lab.workspace.sim.play([])
     uploads, panel = panel, lab.attach(done[0], cluster="local:2")
-    panel.monitor.retry.button.click()
+    panel.monitor.retry.action.button.click()
     assert by_workers() == ("upload", 1, True)
     panel = uploads
     panel.stored.confirm.click()
