@@ -239,8 +239,10 @@ function render({ model, el }) {
   el.classList.add("op-grid-body");
   el.append(make("div", { class: "op-tabs", role: "tablist", "aria-label": words.tabs }, ...tabs.map(([tab]) => tab)), ...tabs.map(([, part]) => part));
 
+  const isAbove = () => panelOf().getBoundingClientRect().top < (document.querySelector(".jp-WindowedPanel-outer")?.getBoundingClientRect().top ?? 0) - 1;
   function openTab(name) {
     if (panelOf()) panelOf().dataset.tab = name;
+    if (panelOf() && isAbove()) panelOf().scrollIntoView({ block: "start" });
     for (const [tab, part] of tabs) {
       const open = tab.dataset.tab === name;
       tab.setAttribute("aria-selected", String(open));
@@ -299,8 +301,8 @@ function render({ model, el }) {
   function keepInView() {
     const panel = panelOf();
     if (touched || performance.now() - begun > 60000 || !panel || document.querySelector(".op-panel") !== panel) return;
-    const box = panel.querySelector(".op-header")?.getBoundingClientRect();
-    if (box?.height && (box.top < 0 || box.bottom > window.innerHeight - 300)) panel.scrollIntoView({ block: "start" });
+    const header = panel.querySelector(".op-header").getBoundingClientRect();
+    if (header.height && (isAbove() || header.bottom > window.innerHeight - 300)) panel.scrollIntoView({ block: "start" });
   }
   function showAges() {
     for (const time of panelOf()?.querySelectorAll("time[data-at]") ?? []) {

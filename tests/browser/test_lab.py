@@ -156,7 +156,7 @@ def test_an_idle_panel_and_one_in_chinese_are_accessible(lab, open_lab_workspace
             return
         notebook.click(".op-run")
         notebook.until(HEAD, "已完成")
-        notebook.page.wait_for_selector(".op-panel .op-by-merchant tbody tr")
+        notebook.page.wait_for_selector(".op-panel .op-by-merchant tbody tr", state="attached")
         assert_accessible(notebook)
 
 
@@ -221,7 +221,7 @@ def test_the_panel_has_the_shade_of_its_page_and_the_report_of_run_all_opens_fro
     with lab.opened("02_run_uploads.ipynb", shots=f"view-{own_tab}", view=view) as notebook:
         notebook.run_all()
         notebook.at_rest()
-        notebook.page.wait_for_selector(".op-panel .op-by-merchant tbody tr")
+        notebook.page.wait_for_selector(".op-panel .op-by-merchant tbody tr", state="attached")
         for dark in (False, True):
             notebook.theme(dark=dark)
             assert len(set(notebook.page.evaluate(SHADES))) == 1, "dark" if dark else "light"
@@ -248,7 +248,7 @@ def test_the_first_view_leads_from_the_result_to_a_code_its_rows_and_their_detai
         notebook.page.set_viewport_size({"width": 1280, "height": 950})
         notebook.run_all()
         notebook.at_rest()
-        notebook.page.wait_for_selector(".op-panel .op-by-merchant tbody tr")
+        notebook.page.wait_for_selector(".op-panel .op-by-merchant tbody tr", state="attached")
         for part in (".op-status", ".op-export-menu", ".op-codes li:nth-child(3)"):
             box = notebook.page.locator(f".op-panel {part}").first.bounding_box()
             assert box["y"] > 0, part
