@@ -285,14 +285,3 @@ def test_an_unchanged_file_is_recognised_after_its_run_was_pruned(open_cli):
     age(cli, 200)
     cli("prune", "--older-than", "180d")
     assert cli.upload("--skip-unchanged", "--json").json["counts"] == {"unchanged": 2}
-
-
-def test_the_settings_give_the_age_from_which_runs_are_pruned(open_cli, monkeypatch):
-    cli = open_cli()
-    cli.upload()
-    age(cli, 100)
-    monkeypatch.setenv("TCB_OPS_LIFECYCLE__KEEP_DAYS", "180")
-    assert cli("prune", "--json").json["removed"] == []
-    assert len(cli("prune", "--older-than", "90d", "--dry-run", "--json").json["runs"]) == 1
-    monkeypatch.setenv("TCB_OPS_LIFECYCLE__KEEP_DAYS", "90")
-    assert len(cli("prune", "--json").json["removed"]) == 1
