@@ -93,7 +93,6 @@ def audit_again(settings: Settings, run: RunRecord) -> list[str]:
     """Compose the command for another audit of the same environments, after one that was stopped."""
     how = run.settings
     words = ["audit", *_selected(run)]
-    words += ["--confirm-after", f"{how['confirm_after']:g}s"] if how.get("confirm_after") else []
     words += ["--known", str(how["known_file"])] if how.get("known_file") else []
     return command(settings, *words, *_pace(run), target=run.target)
 
