@@ -15,7 +15,6 @@ import click
 from tcb_ops import api
 from tcb_ops.cli.console import (
     Console,
-    show_causes,
     show_problems,
     show_run,
 )
@@ -26,7 +25,7 @@ from tcb_ops.i18n import NOTHING, Lang, Text, _, as_lines, ngettext, pgettext
 from tcb_ops.kinds import ANY_KIND, Kind, load, provided
 from tcb_ops.lists.batch import Batch, fixme_beside, write_fixme
 from tcb_ops.lists.paths import read_paths
-from tcb_ops.model import STORED_OUTCOMES, Listener, Outcome, Problem, Reason
+from tcb_ops.model import Listener, Outcome, Problem, Reason
 from tcb_ops.preflight import (
     MerchantEstimate,
     SendScope,
@@ -63,8 +62,6 @@ class RunCommand:
     settings: Settings
     """From `opened` on, of the target that was opened."""
     console: Console
-    after_confirmation: tuple[Text, list[str]] | None = None
-    """What follows the confirmation of the upload, if anything is left to do."""
 
     @contextmanager
     def opened(self) -> Iterator[None]:
@@ -414,35 +411,12 @@ class RunCommand:
         groups = by_code(summary.causes)
         if console.fix_me is not None:
             groups = [group for group in groups if group.code != Reason.INVALID]
-        console.suggest_one(next_command(self.settings, run.record, groups), self.after_confirmation)
+        console.suggest_one(next_command(self.settings, run.record, groups))
         target, shown = target_line(self.settings), page or where.absolute()
         console.link(_("{at} · run {id}: {where}", at=target, id=run.id, where=shown), shown)
         if not as_json:  # last: an interrupt here loses a message, nothing else
             _announce(run, console)
         return code
-
-    def confirm_upload(self, run: Run) -> None:
-        """Confirm a finished upload, and write the report of the confirmation."""
-        console, settings, which = self.console, self.settings, self.which
-        if STORED_OUTCOMES.isdisjoint(run.counts):
-            return
-        handle = provided("start_confirm")(
-            run.id,
-            content=True,
-            report=settings.reports,
-            settings=settings,
-            limits=self.limits,
-            note=self.common.note,
-        )
-        confirmed = self.follow(handle)
-        folder = confirmed.export(settings.reports / confirmed.id, pdf=which.pdf)
-        summary = confirmed.overview()
-        if not self.common.json and summary.causes:
-            show_causes(console, confirmed, summary)
-            ended = confirmed.record.kind.verdict(summary.counts, finished=True)
-            console.print(_("Confirmation {run}: {ended}", run=confirmed.id, ended=ended))
-        self.after_confirmation = next_command(settings, confirmed.record, by_code(summary.causes))
-        console.info(_("The confirmation: {folder}", folder=folder))
 
 
 def _announce(run: Run, console: Console) -> list[dict[str, Any]]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from tcb_ops import api
-from tcb_ops.api import SECONDS_PER_DAY
 from tcb_ops.arguments import checked
 from tcb_ops.errors import SettingsError, StoppedError, TcbOpsError, UsageError, check_value
 from tcb_ops.features.audit.kind import AUDIT, audit_spec
@@ -48,7 +47,6 @@ if TYPE_CHECKING:
 def start_audit(
     merchants: Merchants | str | Path = "",
     *,
-    confirm_after: float = 0.0,
     known: str | Path | None = None,
     report: str | Path | None = None,
     cluster: str | None = None,
@@ -61,18 +59,12 @@ def start_audit(
     If a problem that affects every merchant stops the audit, the run still ends: environments not checked are unknown,
     and `Run.stopped` has the reason.
 
-    `confirm_after`: seconds after which new failures are checked again before they count. `known`: the file of known
-    failures; None: the settings' own, if it exists. `Run.audit()` compares the audit with the previous one.
+    `known`: the file of known failures; None: the settings' own, if it exists. `Run.audit()` compares the audit with the
+    previous one.
     """
-    check_value(
-        "confirm_after",
-        confirm_after,
-        0 <= confirm_after <= SECONDS_PER_DAY,
-        _("seconds, a day at most"),
-    )
     listed, settings = merchants_for(merchants, options), settings_for(options)
     failures = [line.to_json() for line in known_failures(known, settings)]
-    about: dict[str, object] = {"confirm_after": confirm_after, "known": failures}
+    about: dict[str, object] = {"known": failures}
     if known is not None:
         about["known_file"] = str(Path(known).absolute())
     selection = options.get("selection", "")

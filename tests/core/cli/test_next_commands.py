@@ -190,12 +190,12 @@ def test_a_diff_ends_with_the_command_for_what_the_newer_run_and_its_retries_lef
 def test_a_stopped_audit_suggests_another_with_its_options(open_cli, execute):
     cli = open_cli([], [Fault(env="*", step=FaultStep.ENV_INFO, errcode=61004, calls=((1, 1),))])
     (cli.folder / "mine.csv").write_text("env,cause,until\n", encoding="utf-8")
-    words = ("--where", f"env={BOOKS.env}", "--confirm-after", "90s", "--known", "mine.csv")
+    words = ("--where", f"env={BOOKS.env}", "--known", "mine.csv")
     result = cli("audit", *words)
     assert result.code == 3
     (line,) = suggested(result.err)
     mine = str(cli.folder / "mine.csv")
-    expected = ["audit", "--where", f"env={BOOKS.env}", "--confirm-after", "90s", "--known", mine]
+    expected = ["audit", "--where", f"env={BOOKS.env}", "--known", mine]
     assert shlex.split(line)[1 : len(expected) + 1] == expected
     again = execute(line, "--json")
     assert (again.code, again.json["kind"], again.json["counts"]) == (0, "audit", {"healthy": 1})
@@ -346,7 +346,7 @@ def test_a_run_with_skipped_and_refused_rows_suggests_one_command(open_cli):
     cli = open_cli(many(TEA, rows=2), [Fault(path="b.png", errcode=85088)])
     rows = [(TEA.env, "/a.png", "0.bin"), (TEA.env, "b.png", "1.bin")]
     write_csv(cli.folder / "half.csv", ("env", "path", "file"), rows)
-    result = cli("upload", "half.csv", "--on-bad", "skip", "--root", "files", "--confirm")
+    result = cli("upload", "half.csv", "--on-bad", "skip", "--root", "files")
     (line,) = suggested(result.err)
     assert shlex.split(line)[:2] == ["tcb-ops", "retry"]
     assert "half.fix-me.csv has the 1 skipped row." in result.err
