@@ -252,6 +252,8 @@ def report(
     if parquet is not None:
         chosen_run.to_parquet(parquet)
     if into is not None:
+        if record.parent and not final:
+            console.info(_("This is a retry: --final writes all rows of {run} instead.", run=record.parent))
         show(chosen_run.write_into(into, out, split_by=split_by, warn=console.warn))
         return 0
     name = f"{chosen_run.id}{'-final' if final else ''}{'-selected' if common.where else ''}"
