@@ -51,8 +51,6 @@ class Feature:
     """What the core asks for by name, and works without: `provided` imports it."""
     reasons: str = ""
     """The table of the texts of its reasons, such as reasons.csv."""
-    upload_calls: str = ""
-    """`(CallContext) -> Calls | None`: makes the calls of uploads that ask for more than the core does."""
 
 
 @cache
@@ -83,11 +81,6 @@ def is_provided(name: str) -> bool:
     return any(name in feature.provides for feature in features().values())
 
 
-def parts(name: str) -> list[Any]:
-    """Import a part, by its name in `Feature`, of each feature that has it."""
-    return [load(reference) for feature in features().values() if (reference := getattr(feature, name))]
-
-
 class Kind(str):
     """A kind of run. As a string it is the name by which the ledger and the command line know it.
 
@@ -106,6 +99,9 @@ class Kind(str):
     """The title of a report."""
     done: ClassVar[Text]
     """What was done to every row of a run that succeeded."""
+    good_label: ClassVar[Text] = _("Succeeded")
+    bad_label: ClassVar[Text] = _("Did not succeed")
+    """The heads of columns that count the rows that succeeded, and those that did not."""
     calls_at: ClassVar[str]
     """Where the function stands (see `load`) that takes a CallContext and returns the Calls of its rows."""
     rows_per_call: ClassVar[int] = 1

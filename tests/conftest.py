@@ -117,11 +117,7 @@ def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let token sources retry almost at once."""
     component = "tcb_ops.features.component.source"
-    for name in (
-        f"{component}.RETRY_WAIT",
-        f"{component}.ROTATION_WAIT",
-        "tcb_ops.wechat.tokens.service.RETRY_WAIT",
-    ):
+    for name in (f"{component}.RETRY_WAIT", f"{component}.ROTATION_WAIT"):
         monkeypatch.setattr(name, 0.01)
 
 

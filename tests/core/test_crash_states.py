@@ -21,13 +21,14 @@ import crash_states
 import pytest
 from crash_states import State, mark, read_log
 from crash_worker import FEW, batch_of, settings_of
+from rigged_simulator import Simulator
 from workspace import BOOKS, TEA, TEA_TEST, many, write_csv
 
 import tcb_ops as tcb
 from tcb_ops.cli.main import run as run_command
 from tcb_ops.errors import TcbOpsError
 from tcb_ops.features.component.store import TokenStore
-from tcb_ops.features.simulator import Component, Simulator
+from tcb_ops.features.simulator import Component
 from tcb_ops.features.simulator.signing import bucket_of
 from tcb_ops.features.simulator.state import _RefreshToken
 from tcb_ops.model import Merchant, Outcome
