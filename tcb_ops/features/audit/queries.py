@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-
-import sqlalchemy as sa
 
 from tcb_ops.errors import LedgerDamagedError
 from tcb_ops.features.audit import HEALTHY, UNHEALTHY
 from tcb_ops.model import Outcome
 from tcb_ops.reports.comparisons import Place, State
-from tcb_ops.runs.histories import OF_ENV
-from tcb_ops.runs.reader import LedgerReader, earlier_runs
+from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import RunRecord, read_run
-from tcb_ops.runs.schema import envs, rows
+from tcb_ops.runs.schema import sql_list
 
 AUDITS_BACK = 30
 """Audits that are searched for the last known state of what is unknown."""
@@ -29,9 +26,7 @@ def last_known(ledger: LedgerReader, audit: RunRecord) -> Iterator[tuple[RunReco
     if Outcome.UNKNOWN not in ledger.counts(audit):
         return
     earlier: dict[int, RunRecord] = {}
-    with ledger.reading():
-        records = ledger.query(earlier_runs(audit))
-    for record in records:
+    for record in ledger.earlier_runs(audit):
         with suppress(LedgerDamagedError), ledger.reading(record):
             run = read_run(record)
             if run.selection == audit.selection:
@@ -39,31 +34,23 @@ def last_known(ledger: LedgerReader, audit: RunRecord) -> Iterator[tuple[RunReco
         if len(earlier) == AUDITS_BACK:
             break
     with ledger.reading(audit):
-        for number, env, appid, *state in ledger.query(_last_known(audit, list(earlier))):
+        for number, env, appid, *state in ledger.fetch(_last_known([*earlier]), (audit.number,)):
             outcome, reason, errcode, store_code = state
             yield earlier[number], (env, appid), (outcome, reason, errcode, store_code)
 
 
-def _last_known(audit: RunRecord, earlier: list[int]) -> sa.Select[tuple[object, ...]]:
-    """Select (run, env, appid, outcome, reason, errcode, store_code) of what is unknown to an audit.
+def _last_known(earlier: Sequence[int]) -> str:
+    """Compose the SELECT of (run, env, appid, outcome, reason, errcode, store_code) of what is unknown to an audit.
 
     Of the newest of the runs `earlier`, by their numbers, in which the environment was healthy or unhealthy.
     """
-    unknown = (
-        sa.select(envs.c.env, envs.c.appid)
-        .join(rows, OF_ENV)
-        .where(rows.c.run == audit.number, rows.c.outcome == Outcome.UNKNOWN)
-        .subquery()
-    )
-    newest_first = sa.func.row_number().over(
-        partition_by=(envs.c.env, envs.c.appid), order_by=rows.c.run.desc()
-    )
-    state = (rows.c.outcome, rows.c.reason, rows.c.errcode, rows.c.store_code)
-    states = (
-        sa.select(rows.c.run, envs.c.env, envs.c.appid, *state, newest_first.label("nth"))
-        .join(envs, OF_ENV)
-        .join(unknown, (unknown.c.env == envs.c.env) & (unknown.c.appid == envs.c.appid))
-        .where(rows.c.run.in_(earlier), rows.c.outcome.in_([HEALTHY, UNHEALTHY]))
-        .subquery()
-    )
-    return sa.select(*list(states.c)[:-1]).where(states.c.nth == 1)
+    state = "rows.run, envs.env, envs.appid, rows.outcome, rows.reason, rows.errcode, rows.store_code"
+    of_env = "rows JOIN envs ON envs.run = rows.run AND envs.no = rows.place"
+    return f"""
+        SELECT run, env, appid, outcome, reason, errcode, store_code FROM (
+            SELECT {state}, ROW_NUMBER() OVER (PARTITION BY envs.env, envs.appid ORDER BY rows.run DESC) AS nth
+            FROM {of_env}
+            JOIN (SELECT envs.env, envs.appid FROM {of_env} WHERE rows.run = ? AND rows.outcome = 'unknown') AS unknown
+            ON unknown.env = envs.env AND unknown.appid = envs.appid
+            WHERE rows.run IN ({sql_list(earlier)}) AND rows.outcome IN ({sql_list((HEALTHY, UNHEALTHY))})
+        ) AS states WHERE nth = 1"""
