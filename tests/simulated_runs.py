@@ -58,7 +58,7 @@ from tcb_ops.wechat.responses import ApiError, HttpResponse, read_response
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from tcb_ops.runs.drivers import Connection
+    from tcb_ops.runs.connections import Connection
     from tcb_ops.runs.records import RunRecord
 
 RUN = "20260921-220000-0001"

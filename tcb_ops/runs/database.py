@@ -20,10 +20,9 @@ from tcb_ops.errors import LedgerDamagedError, LedgerError, StoppedError, TcbOps
 from tcb_ops.i18n import Text, _, verbatim
 from tcb_ops.resources import exhausted, raise_if_exhausted, system_reason
 from tcb_ops.runs import schema
-from tcb_ops.runs.drivers import Connection, Database, Fault, locked
+from tcb_ops.runs.connections import Connection, Database, Fault, locked
 from tcb_ops.runs.locks import lock_folder
 from tcb_ops.runs.records import RUN_COLUMNS, RunRecord, StoredRun, read_run
-from tcb_ops.runs.sqlite_file import SQLiteFile
 from tcb_ops.settings import shown_url
 
 if TYPE_CHECKING:
@@ -50,6 +49,11 @@ class LedgerConnection:
         """Close all connections."""
         self._database.close()
 
+    @property
+    def dialect(self) -> Database:
+        """What SQL the database writes differently."""
+        return self._database
+
     def advisory_lock(self, name: str) -> AdvisoryLock | None:
         """Return a lock in the database; None for an SQLite file, which has lock files beside it."""
         if self.file is not None:
@@ -68,14 +72,6 @@ class LedgerConnection:
         newest = f"ORDER BY number DESC{'' if limit is None else f' LIMIT {limit}'}"
         query = f"SELECT {', '.join(RUN_COLUMNS)} FROM runs WHERE {condition} {newest}"
         return list(map(StoredRun._make, self.fetch(query, values)))
-
-    def whole(self, number: str) -> str:
-        """Return the SQL of a positive number rounded down."""
-        return self._database.whole(number)
-
-    def by_index(self, index: str) -> str:
-        """Return the clause to use an index, where the database would not choose it by itself."""
-        return self._database.by_index(index)
 
     def stream(self, query: str, values: Sequence[Any] = ()) -> Iterator[Any]:
         """Stream the records of a query, read in batches."""
@@ -135,14 +131,13 @@ def _open_database(where: str) -> tuple[Database, Path | None]:
     Raises UsageError if it is not a ledger and cannot be one, LedgerDamagedError if it is damaged.
     """
     name, file = shown_url(where), ledger_file(where)
-    database: Database
     if file is not None:
         _prepare_file(file)
-        database = SQLiteFile(file, name)
+        database = Database(str(file.absolute()), name)
     else:
         database = _postgresql(where, name)
     try:
-        _open_schema(database)
+        _open_schema(database, sqlite=file is not None)
     except TcbOpsError:
         database.close()
         raise
@@ -212,7 +207,7 @@ def _unreadable() -> UsageError:
     return not_a_ledger("the ledger's URL", _("it cannot be read as a database URL"))
 
 
-def _open_schema(database: Database) -> None:
+def _open_schema(database: Database, *, sqlite: bool) -> None:
     """Create a new ledger's tables; refuse a ledger of another version, or another program's database, unchanged."""
     with database.connection() as connection:
         tables = database.tables(connection)
@@ -221,7 +216,7 @@ def _open_schema(database: Database) -> None:
             database.begin_creating(connection)
             tables = database.tables(connection)
         if not tables:
-            for statement in schema.statements(sqlite=isinstance(database, SQLiteFile)):
+            for statement in schema.statements(sqlite=sqlite):
                 connection.execute(statement)
             connection.execute(f"INSERT INTO {schema.VERSION_TABLE} VALUES ({schema.VERSION})")
         elif schema.VERSION_TABLE not in tables:
@@ -240,8 +235,8 @@ def _open_schema(database: Database) -> None:
                     ),
                 )
         connection.commit()
-    if isinstance(database, SQLiteFile):
-        database.switch_to_wal()
+    if sqlite:
+        database.use_log()
 
 
 def _prepare_file(file: Path) -> None:

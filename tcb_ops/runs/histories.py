@@ -170,7 +170,7 @@ class HistoryReader(LedgerConnection):
         environments, paths = list({env for env, _path in keys}), list({path for _env, path in keys})
         # `CROSS JOIN` has SQLite take the tables in this order: a path may be in every environment.
         query = f"""
-            SELECT {columns} FROM envs CROSS JOIN runs CROSS JOIN rows {self.by_index(index)}
+            SELECT {columns} FROM envs CROSS JOIN runs CROSS JOIN rows {self.dialect.index_hint.format(index)}
             WHERE {any_of("envs.env", environments)} AND runs.number = envs.run AND runs.target = ?
             AND rows.run = envs.run AND rows.place = envs.no AND {any_of("rows.path", paths)} AND {condition}"""
         return self.fetch(query, (*environments, target, *paths, *values))
@@ -269,7 +269,7 @@ def later_changes(
             cancelled,
             None if only is None else places,
             lines,
-            ledger.by_index("rows_by_path"),
+            ledger.dialect.index_hint.format("rows_by_path"),
         )
         for number, count in ledger.fetch(statement, ()):
             files += count

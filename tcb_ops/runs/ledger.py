@@ -18,7 +18,7 @@ from tcb_ops.errors import LedgerError
 from tcb_ops.i18n import _, as_sentences, ngettext
 from tcb_ops.kinds import MissingKind, provided
 from tcb_ops.model import Outcome, Row, RowEnd
-from tcb_ops.runs.drivers import Connection
+from tcb_ops.runs.connections import Connection
 from tcb_ops.runs.histories import FILE_COLUMNS, FILE_KEY
 from tcb_ops.runs.locks import hold
 from tcb_ops.runs.reader import LedgerReader

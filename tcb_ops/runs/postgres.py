@@ -14,8 +14,8 @@ from psycopg.conninfo import conninfo_to_dict
 
 from tcb_ops.errors import LedgerError, TcbOpsError
 from tcb_ops.i18n import Text, _
-from tcb_ops.runs import drivers
-from tcb_ops.runs.drivers import BATCH, Connection, Database, Fault
+from tcb_ops.runs import connections
+from tcb_ops.runs.connections import BATCH, Connection, Database, Fault
 
 SCHEMA_SECONDS = 10
 """Seconds that creating PostgreSQL's tables waits for a lock, since all others wait behind it."""
@@ -49,10 +49,12 @@ class PostgreSQL(Database):
     errors = (psycopg.Error,)
     snapshot = "BEGIN ISOLATION LEVEL REPEATABLE READ"
     by_code_point = ' COLLATE "C"'
+    whole = "CAST(FLOOR({}) AS INTEGER)"
+    index_hint = ""
 
     def __init__(self, url: str, name: str) -> None:
         """Raise psycopg.Error if the URL cannot be read."""
-        super().__init__(name)
+        super().__init__(url, name)
         self._parameters: dict[str, Any] = _LIBPQ | conninfo_to_dict(url)
 
     def open(self) -> Connection:
@@ -60,7 +62,7 @@ class PostgreSQL(Database):
         connection = psycopg.connect(**self._parameters, autocommit=True, cursor_factory=_Cursor)
         try:
             # PostgreSQL 13 has no idle_session_timeout.
-            waiting = f"{drivers.WAITING_SECONDS}s"
+            waiting = f"{connections.WAITING_SECONDS}s"
             _configure(connection, {"idle_session_timeout": "0", "lock_timeout": waiting})
         except psycopg.Error:
             connection.close()
@@ -95,14 +97,6 @@ class PostgreSQL(Database):
         finally:
             with suppress(psycopg.Error):
                 connection.execute(f"CLOSE {name}") if in_transaction else connection.rollback()
-
-    def whole(self, number: str) -> str:
-        """Return the SQL of a positive number rounded down: a cast rounds to the nearest one."""
-        return f"CAST(FLOOR({number}) AS INTEGER)"
-
-    def by_index(self, _index: str) -> str:
-        """Return nothing: PostgreSQL has statistics."""
-        return ""
 
     def fault(self, error: Exception) -> Fault:
         """Return what an error means."""

@@ -21,7 +21,7 @@ from tcb_ops.errors import LedgerDamagedError, RunNotFoundError
 from tcb_ops.i18n import _, as_list
 from tcb_ops.kinds import Kind, MissingKind, all_kinds, row_count
 from tcb_ops.model import Outcome, Reason, Row
-from tcb_ops.runs.drivers import BATCH
+from tcb_ops.runs.connections import BATCH
 from tcb_ops.runs.histories import HistoryReader, LaterChange, later_changes
 from tcb_ops.runs.locks import working
 from tcb_ops.runs.records import (
@@ -349,7 +349,7 @@ class LedgerReader(HistoryReader):
             return []
         began = min(run.created_at, first)
         width = max(last - began, 0.001) / buckets
-        bucket = self.whole("(ended_at - ?) / ?")
+        bucket = self.dialect.whole.format("(ended_at - ?) / ?")
         query = f"""
             SELECT {bucket} AS bucket, outcome, COUNT(*) FROM rows WHERE run = ? AND ended_at IS NOT NULL
             GROUP BY bucket, outcome"""
@@ -374,7 +374,7 @@ class LedgerReader(HistoryReader):
         Of rows that share all three, invalid ones come last. The order is by code point, whatever the database's locale.
         """
         keys = ("envs.env", "envs.appid", "rows.path")
-        ordered = ", ".join(f"{key}{self._database.by_code_point}" for key in keys)
+        ordered = ", ".join(f"{key}{self.dialect.by_code_point}" for key in keys)
         query = f"""
             SELECT {", ".join(keys)}, rows.outcome, rows.reason, rows.errcode, rows.store_code FROM rows
             JOIN envs ON envs.run = rows.run AND envs.no = rows.place WHERE rows.run = ?

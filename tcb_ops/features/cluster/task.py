@@ -26,7 +26,7 @@ from tcb_ops.errors import InterruptedRunError, LedgerError, StoppedError, TcbOp
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Outcome, Row, RowEnd, is_source
 from tcb_ops.runs.calls import RunContext
-from tcb_ops.runs.drivers import Connection
+from tcb_ops.runs.connections import Connection
 from tcb_ops.runs.engine import Engine
 from tcb_ops.runs.ledger import IDLE_SECONDS, Ledger
 from tcb_ops.runs.limits import RunLimits

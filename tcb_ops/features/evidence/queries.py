@@ -16,7 +16,7 @@ def errcodes_since(ledger: LedgerReader, target: str, since: float) -> Iterator[
 
     Rows that a breaker ended count at the time it opened.
     """
-    quarter = ledger.whole(f"COALESCE(rows.ended_at, runs.created_at) / {QUARTER}")
+    quarter = ledger.dialect.whole.format(f"COALESCE(rows.ended_at, runs.created_at) / {QUARTER}")
     query = f"""
         SELECT envs.appid, envs.merchant, counted.errcode, counted.quarter, counted.rows FROM (
             SELECT rows.run, rows.place, rows.errcode, {quarter} AS quarter, COUNT(*) AS rows

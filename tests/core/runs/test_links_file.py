@@ -17,7 +17,7 @@ from workspace import BOOKS, QUICK, TEA, many
 import tcb_ops as tcb
 from tcb_ops.errors import StoppedError, UsageError
 from tcb_ops.model import Link, Outcome, Reason, Row, RowEnd, Secret
-from tcb_ops.runs.drivers import Connection
+from tcb_ops.runs.connections import Connection
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.links_file import LINK_COLUMNS, LinksFile, check_columns
 from tcb_ops.runs.list_kinds import LINKS

@@ -23,7 +23,7 @@ import tcb_ops as tcb
 from tcb_ops.api import prune
 from tcb_ops.errors import LedgerError, UsageError
 from tcb_ops.features.simulator import Fault
-from tcb_ops.runs import drivers, engine
+from tcb_ops.runs import connections, engine
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.locks import hold, host_name, planning, process_identity
 from tcb_ops.settings import Settings, without_password
@@ -180,7 +180,7 @@ def test_a_ledger_of_another_schema_version_is_refused_unchanged(url, postgres, 
 @pytest.mark.integration
 @pytest.mark.parametrize("step", ["finish", "compact"])
 def test_who_keeps_a_table_locked_is_named(url, monkeypatch, step, open_workspace):
-    monkeypatch.setattr(drivers, "WAITING_SECONDS", 1)
+    monkeypatch.setattr(connections, "WAITING_SECONDS", 1)
     workspace = open_workspace(many(TEA, rows=2))
     settings = workspace.with_options(ledger=url)
     run = workspace.upload(settings=settings)
