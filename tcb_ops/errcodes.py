@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from enum import StrEnum
 from functools import cache
 from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
 from tcb_ops.arguments import checked
@@ -261,6 +261,8 @@ def explain(code: int | str) -> Errcode | StoreCode:
     A whole number always has an entry (`known=False` if the catalogue lacks it). Anything else that is not a code of the
     store raises UsageError, with similar codes.
     """
+    from difflib import get_close_matches
+
     text = str(code).strip()
     try:
         return errcode(int(text))
@@ -302,7 +304,6 @@ def _meaning(line: dict[str, str]) -> dict[str, Any]:
 def catalogue_lines(name: str) -> list[dict[str, str]]:
     """Return the lines of a table of this package, by the names of its columns."""
     import csv
-    from importlib.resources import files
 
-    text = files("tcb_ops").joinpath(name).read_text(encoding="utf-8")
+    text = Path(__file__).with_name(name).read_text(encoding="utf-8")
     return list(csv.DictReader(text.splitlines(), strict=True))

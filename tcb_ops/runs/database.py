@@ -6,7 +6,6 @@ system, where locks are unreliable.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sys
 import weakref
@@ -269,6 +268,8 @@ def _prepare_file(file: Path) -> None:
 def on_network(folder: Path) -> bool:
     """Return whether a folder is on a network file system, where SQLite's locks are unreliable; False on macOS."""
     if sys.platform == "win32":
+        import ctypes
+
         drive = folder.resolve().drive
         return drive.startswith("\\\\") or ctypes.windll.kernel32.GetDriveTypeW(f"{drive}\\") == _DRIVE_REMOTE
     try:

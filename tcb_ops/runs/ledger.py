@@ -35,7 +35,6 @@ from tcb_ops.runs.records import (
     run_values,
 )
 from tcb_ops.runs.schema import RUN_TABLES, sql_list
-from tcb_ops.runs.verdicts import VERDICTS
 
 BATCH = 1_000
 """Rows written at a time, so that memory does not grow with the list."""
@@ -234,6 +233,8 @@ class Ledger(LedgerReader):
 
     def keep_verdicts(self, run: RunRecord, verdicts: Sequence[Mapping[str, Any]]) -> None:
         """Keep what `why` found about a run among its settings, instead of earlier verdicts."""
+        from tcb_ops.runs.verdicts import VERDICTS
+
         with self.writing() as connection:
             settings = encoded_settings(self.run(run.id).settings | {VERDICTS: verdicts})
             _set(connection, run.number, settings=settings)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import getpass
 import os
-import socket
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -33,6 +32,8 @@ def operator_name() -> str:
 
 def host_name() -> str:
     """Return the name of this machine."""
+    import socket
+
     return socket.gethostname()
 
 

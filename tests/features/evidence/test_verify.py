@@ -165,7 +165,10 @@ def test_a_ledger_that_was_changed_is_told_by_its_row(a_run, tmp_path, statement
     [
         ("DELETE FROM rows WHERE line = 4", "was planned with 3 rows, but 2 can be read"),
         ("UPDATE runs SET rows = 2", "was planned with 2 rows, but 3 can be read"),
-        ("INSERT INTO rows SELECT run, 9, place, * FROM rows WHERE line = 4", "but 4 can be read"),
+        (
+            "INSERT INTO rows (run, line, place, *) SELECT run, 9, place, * FROM rows WHERE line = 4",
+            "but 4 can be read",
+        ),
         ("DELETE FROM envs WHERE no = 1", "values that tcb-ops does not write"),
     ],
 )
