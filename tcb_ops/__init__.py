@@ -9,7 +9,7 @@
     run = tcb.upload(batch)
     run.counts, run.results(), run.errcodes()
 
-Importing is quick and has no side effects: a name's module is loaded when the name is first used, and pandas, SQLAlchemy
+Importing is quick and has no side effects: a name's module is loaded when the name is first used, and pandas
 and the HTTP client only where they are needed.
 """
 

@@ -23,12 +23,10 @@ from tcb_ops.model import Outcome, Row, RowEnd
 
 if TYPE_CHECKING:
     from tcb_ops.errors import TcbOpsError
-    from tcb_ops.reports.comparisons import Diff, Place, State
+    from tcb_ops.reports.comparisons import Diff
     from tcb_ops.reports.findings import Findings
     from tcb_ops.reports.run_views import RunReader
     from tcb_ops.reports.summary import NextAction, RunSummary
-    from tcb_ops.runs.ledger import Ledger
-    from tcb_ops.runs.reader import LedgerReader
     from tcb_ops.runs.records import RunRecord
     from tcb_ops.settings import Settings
 
@@ -171,12 +169,6 @@ class Kind(str):
         """Return how the pending rows end if an error stops the run; None: they stay pending and the run is unfinished."""
         return None
 
-    def rows_again(
-        self, ledger: Ledger, run: RunRecord, settings: Settings, now: float
-    ) -> tuple[list[int], float]:
-        """Return lines that are worked on once more, and in how many seconds; `now`: Unix seconds."""
-        return [], 0.0
-
     # --- reports and what follows ---------------------------------------------------------------------------------
 
     def findings(
@@ -187,10 +179,6 @@ class Kind(str):
         Asked for finished runs, except retries, of kinds that survey.
         """
         return None
-
-    def last_known(self, ledger: LedgerReader, older: RunRecord) -> Mapping[Place, tuple[State, RunRecord]]:
-        """Return by environment the earlier state, and its run, with which a later run is compared instead of `older`."""
-        return {}
 
     def unit_count(self, count: int) -> Text:
         """Return a number of its rows: `1,204 rows`."""

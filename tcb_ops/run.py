@@ -350,7 +350,7 @@ class Run:
         Counted from sums, without reading rows; of a run that is no retry, the run itself is the original.
         """
         from tcb_ops.reports.run_views import RunView
-        from tcb_ops.runs.histories import family_of  # loads SQLAlchemy
+        from tcb_ops.runs.histories import family_of
 
         original, *retries = family_of(self._ledger, self.record)
         reader = self._ledger if self._only is None else RunView(self._ledger, original, only=self._only)

@@ -386,20 +386,18 @@ class LedgerReader(HistoryReader):
                 yield record
         self.check_rows(run, count)
 
-    def earlier_runs(self, run: RunRecord) -> list[Any]:
-        """Return finished runs before one with the same kind, target and list name, latest first; no retries."""
-        # By the ledger's number, since a clock may have been set back. Stopped audits are not comparable.
-        condition = f"""kind = ? AND target = ? AND parent = '' AND finished_at IS NOT NULL AND number < ?
-            AND {"stopped" if run.kind.surveys else "list_name"} = ?"""
-        same = "" if run.kind.surveys else run.list_name
-        return self.stored_runs(condition, (str.__str__(run.kind), run.target, run.number, same))
-
     def previous(self, run: RunRecord, receiver: str = "") -> RunRecord | None:
         """Find the last finished run before this one with the same selection, for comparison; None for a retry.
 
         With a receiver: the last audit whose message was not kept from it.
         """
-        for record in [] if run.parent else self.earlier_runs(run):
+        if run.parent:
+            return None
+        # By the ledger's number, since a clock may have been set back. Stopped audits are not comparable.
+        condition = f"""kind = ? AND target = ? AND parent = '' AND finished_at IS NOT NULL AND number < ?
+            AND {"stopped" if run.kind.surveys else "list_name"} = ?"""
+        same = "" if run.kind.surveys else run.list_name
+        for record in self.stored_runs(condition, (str.__str__(run.kind), run.target, run.number, same)):
             earlier = self._run(record)
             if earlier.selection == run.selection and receiver not in earlier.undelivered:
                 return earlier

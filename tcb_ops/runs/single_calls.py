@@ -66,7 +66,7 @@ def _issue_of(failure: CallFailure, owner: Owner) -> Issue:
     answer = failure.answer
     if failure.step is NextStep.REFRESH:
         renewal = presumed_verdict("component" if owner is Owner.PLATFORM else Reason.DEAD_TOKEN)
-        return Issue(Reason.DEAD_TOKEN, _DEAD_TOKEN, renewal.action)
+        return Issue(Reason.DEAD_TOKEN, _DEAD_TOKEN, renewal.action, getattr(answer, "errmsg", ""))
     if isinstance(answer, ApiError):
         entry = errcode(answer.errcode, owner)
         return Issue(str(answer.errcode), entry.meaning, entry.action, answer.errmsg)
@@ -114,7 +114,7 @@ class Probes:
         if not isinstance(environments, Issue) or environments.errcode is not None:
             quota = await self._ask(appid, appid, partial(self.client.quota, owner=owner), owner)
         if owner is Owner.MERCHANT:
-            info = await self._grants(appid)
+            info = await self.grants(appid)
         return Answers(environments, quota, info, clock=self.client.clock_offset)
 
     async def about(self, line: Merchant, end: RowEnd | None, now: float) -> Answers:
@@ -159,7 +159,7 @@ class Probes:
         except (PlatformStopError, OutageError, TokenSourceError) as error:
             return _issue_of_stop(error)
 
-    async def _grants(self, appid: str) -> AuthorizerInfo | Issue:
+    async def grants(self, appid: str) -> AuthorizerInfo | Issue:
         """Ask which permission sets a merchant granted; the component token's own issue is asked for once."""
         if not self.component:
             return NEEDS_COMPONENT

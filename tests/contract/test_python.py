@@ -596,7 +596,6 @@ ALLOWED: dict[str, set[str]] = {
     "diff merchants": {"None"},
     "resume canary": {"None", "0"},
     "retry out": {"None"},
-    "confirm_after": {"0"},
     "known": {"None"},
     "cluster": {"None"},
     "notify run": {"None"},
