@@ -305,5 +305,5 @@ def catalogue_lines(name: str) -> list[dict[str, str]]:
     """Return the lines of a table of this package, by the names of its columns."""
     import csv
 
-    text = Path(__file__).with_name(name).read_text(encoding="utf-8")
+    text = (Path(__file__).parent / name).read_text(encoding="utf-8")
     return list(csv.DictReader(text.splitlines(), strict=True))
