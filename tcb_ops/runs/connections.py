@@ -34,7 +34,7 @@ _IDLE = 5
 _LOG = logging.getLogger("tcb_ops.runs")
 
 
-class Fault(Enum):
+class DatabaseFault(Enum):
     """What an error of a database means."""
 
     NO_DATABASE = auto()
@@ -48,11 +48,11 @@ class Fault(Enum):
 
 
 _FAULTS = {
-    sqlite3.SQLITE_NOTADB: Fault.NO_DATABASE,
-    sqlite3.SQLITE_CORRUPT: Fault.DAMAGED,
-    sqlite3.SQLITE_ERROR: Fault.DAMAGED,  # a statement does not fit, as a table is missing
-    sqlite3.SQLITE_BUSY: Fault.LOCKED,
-    sqlite3.SQLITE_LOCKED: Fault.LOCKED,
+    sqlite3.SQLITE_NOTADB: DatabaseFault.NO_DATABASE,
+    sqlite3.SQLITE_CORRUPT: DatabaseFault.DAMAGED,
+    sqlite3.SQLITE_ERROR: DatabaseFault.DAMAGED,  # a statement does not fit, as a table is missing
+    sqlite3.SQLITE_BUSY: DatabaseFault.LOCKED,
+    sqlite3.SQLITE_LOCKED: DatabaseFault.LOCKED,
 }
 """By SQLite's primary code."""
 
@@ -142,7 +142,7 @@ class Database:
                     return
             except sqlite3.OperationalError as error:
                 # Another process is creating the ledger: SQLite itself does not wait for that.
-                if self.fault(error) is not Fault.LOCKED or time.monotonic() > end:
+                if self.fault(error) is not DatabaseFault.LOCKED or time.monotonic() > end:
                     raise
                 time.sleep(0.02)
 
@@ -157,7 +157,7 @@ class Database:
             try:
                 connection.execute("BEGIN IMMEDIATE")
             except sqlite3.OperationalError as error:
-                if self.fault(error) is not Fault.LOCKED or time.monotonic() > end:
+                if self.fault(error) is not DatabaseFault.LOCKED or time.monotonic() > end:
                     raise
                 if not warned:
                     wait = _("This command waits up to {seconds} s for it.", seconds=WAITING_SECONDS)
@@ -172,12 +172,12 @@ class Database:
         while batch := cursor.fetchmany(BATCH):
             yield from batch
 
-    def fault(self, error: Exception) -> Fault:
+    def fault(self, error: Exception) -> DatabaseFault:
         """Return what an error means."""
         code: int | None = getattr(error, "sqlite_errorcode", None)
         if code is None:
-            return Fault.DAMAGED if "decode" in str(error) else Fault.OTHER
-        return _FAULTS.get(code & 0xFF, Fault.OTHER)
+            return DatabaseFault.DAMAGED if "decode" in str(error) else DatabaseFault.OTHER
+        return _FAULTS.get(code & 0xFF, DatabaseFault.OTHER)
 
     def reason(self, error: Exception) -> str:
         """Return the message of an error on one line, without a full stop."""

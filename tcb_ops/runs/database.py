@@ -19,7 +19,7 @@ from tcb_ops.errors import LedgerDamagedError, LedgerError, StoppedError, TcbOps
 from tcb_ops.i18n import Text, _, verbatim
 from tcb_ops.resources import exhausted, raise_if_exhausted, system_reason
 from tcb_ops.runs import schema
-from tcb_ops.runs.connections import Connection, Database, Fault, locked
+from tcb_ops.runs.connections import Connection, Database, DatabaseFault, locked
 from tcb_ops.runs.locks import lock_folder
 from tcb_ops.runs.records import RUN_COLUMNS, RunRecord, StoredRun, read_run
 from tcb_ops.settings import shown_url
@@ -108,15 +108,15 @@ class LedgerConnection:
         if (shortage := exhausted(error, unclear=True)) is not None:
             return shortage
         cause, fault = self._database.reason(error), self._database.fault(error)
-        if fault in {Fault.DAMAGED, Fault.NO_DATABASE}:
+        if fault in {DatabaseFault.DAMAGED, DatabaseFault.NO_DATABASE}:
             return self._damaged(verbatim(cause))
-        if fault is Fault.LOCKED:
+        if fault is DatabaseFault.LOCKED:
             return LedgerError(locked(self.name, self._database.lock_holders()))
         text = _(
             "the ledger {name} cannot be used: {why}. What was committed is safe. Free space or fix "
             "the access, then run the same command again: the run resumes where it stopped."
         )
-        if fault is Fault.UNREACHABLE:
+        if fault is DatabaseFault.UNREACHABLE:
             text = _(
                 "the ledger {name} cannot be reached: {why}. What was committed is safe. When its database is back, "
                 "run the same command again: the run resumes where it stopped."
@@ -142,14 +142,14 @@ def _open_database(where: str) -> tuple[Database, Path | None]:
         raise
     except database.errors as error:
         fault, cause = database.fault(error), database.reason(error)
-        holders = database.lock_holders() if fault is Fault.LOCKED else []
+        holders = database.lock_holders() if fault is DatabaseFault.LOCKED else []
         database.close()
         raise_if_exhausted(error, unclear=True)
-        if fault is Fault.NO_DATABASE:
+        if fault is DatabaseFault.NO_DATABASE:
             raise not_a_ledger(name, _("it is not an SQLite file")) from None
-        if fault is Fault.DAMAGED:
+        if fault is DatabaseFault.DAMAGED:
             raise damaged(name, verbatim(cause)) from None
-        if fault is Fault.LOCKED:
+        if fault is DatabaseFault.LOCKED:
             raise UsageError(locked(name, holders)) from None
         advice = (
             None

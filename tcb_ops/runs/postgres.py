@@ -15,7 +15,7 @@ from psycopg.conninfo import conninfo_to_dict
 from tcb_ops.errors import LedgerError, TcbOpsError
 from tcb_ops.i18n import Text, _
 from tcb_ops.runs import connections
-from tcb_ops.runs.connections import BATCH, Connection, Database, Fault
+from tcb_ops.runs.connections import BATCH, Connection, Database, DatabaseFault
 
 SCHEMA_SECONDS = 10
 """Seconds that creating PostgreSQL's tables waits for a lock, since all others wait behind it."""
@@ -98,16 +98,16 @@ class PostgreSQL(Database):
             with suppress(psycopg.Error):
                 connection.execute(f"CLOSE {name}") if in_transaction else connection.rollback()
 
-    def fault(self, error: Exception) -> Fault:
+    def fault(self, error: Exception) -> DatabaseFault:
         """Return what an error means."""
         if not isinstance(error, psycopg.Error):
-            return Fault.OTHER
+            return DatabaseFault.OTHER
         if error.sqlstate == _LOCK_TIMEOUT:
-            return Fault.LOCKED
+            return DatabaseFault.LOCKED
         # The server ends a connection with a fatal error; where the connection itself fails, there is no code.
         ended = error.diag.severity_nonlocalized in {"FATAL", "PANIC"}
         unreachable = ended or (isinstance(error, psycopg.OperationalError) and not error.sqlstate)
-        return Fault.UNREACHABLE if unreachable else Fault.OTHER
+        return DatabaseFault.UNREACHABLE if unreachable else DatabaseFault.OTHER
 
     def reason(self, error: Exception) -> str:
         """Return the server's own message, without the place in the statement."""
