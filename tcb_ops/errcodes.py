@@ -28,6 +28,10 @@ from tcb_ops.i18n import NOTHING, Bilingual, Lang, Text, _, as_list, verbatim
 from tcb_ops.kinds import features
 from tcb_ops.model import Owner
 
+COMPONENT_MARK = " (component)"
+"""Distinguishes an errcode of the component token from the merchants' own."""
+ERRCODE = re.compile("-?[0-9]{1,9}")
+
 
 class Decision(StrEnum):
     """What a run does after a response with a code."""
@@ -252,6 +256,12 @@ def store_code(code: str, message: str = "", http_status: int = 0) -> StoreCode:
         scope=Scope.ROW,
         known=False,
     )
+
+
+def entry_of(code: str, owner: Owner = Owner.MERCHANT) -> Errcode | StoreCode:
+    """Return the entry of an errcode or a store's code as the report's errcodes.csv lists it."""
+    number = code.removesuffix(COMPONENT_MARK)
+    return errcode(int(number), owner) if ERRCODE.fullmatch(number) else store_code(code)
 
 
 @checked

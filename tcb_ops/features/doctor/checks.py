@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +25,7 @@ from tcb_ops.resources import others_may_read, restricting, system_reason
 from tcb_ops.runs.loop import submit_coroutine
 from tcb_ops.runs.single_calls import Probes
 from tcb_ops.runs.stop_errors import NO_COMPONENT
-from tcb_ops.runs.verdicts import SKEWED, Actor, Answers, Facts, clock_text, presumed_verdict, verdict_of
+from tcb_ops.runs.verdicts import SKEWED, Actor, Facts, clock_text, presumed_verdict, verdict_of
 from tcb_ops.settings import Settings, TokenSettings, settings_file
 from tcb_ops.wechat import open_client
 from tcb_ops.wechat.call_policy import CallLimits
@@ -34,8 +33,6 @@ from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.responses import ApiError, InvalidResponse
 from tcb_ops.wechat.transport import Timeouts, Transport
 
-SCARCE, TIGHT = 100 * 1000**2, 1000**3
-"""Free bytes below which a run may fill the disk, and below which to warn."""
 SECONDS, REMOTE_SECONDS, TOTAL_SECONDS = 6.0, 18.0, 27.0
 """Time limits of a check, of one over the network, and of all together."""
 QUICK = Timeouts(connect=4, answer=4)
@@ -105,7 +102,8 @@ def all_checks(
         "SSL_CERT_DIR name; then run doctor again."
     )
     remote = partial(DoctorCheck, seconds=REMOTE_SECONDS)
-    checks += [
+    return [
+        *checks,
         DoctorCheck(
             "merchants",
             pgettext("check", "merchants"),
@@ -113,7 +111,6 @@ def all_checks(
             fix_file,
         ),
         DoctorCheck("ledger", _("ledger"), partial(check_ledger, settings), fix_ledger),
-        DoctorCheck("disk", _("disk"), partial(check_disk, settings)),
         DoctorCheck("secrets", _("secrets"), partial(check_secrets, settings)),
         remote("target", pgettext("check", "target"), partial(check_target, settings), fix_network),
         remote(
@@ -124,7 +121,6 @@ def all_checks(
             ("target",),
         ),
     ]
-    return checks if "://" not in settings.ledger else [check for check in checks if check.name != "disk"]
 
 
 def run_checks(checks: Sequence[DoctorCheck]) -> Iterator[tuple[DoctorCheck, DoctorFinding]]:
@@ -254,20 +250,6 @@ def check_ledger(settings: Settings) -> DoctorFinding:
     return DoctorFinding(Grade.OK, verbatim(ledger.name))
 
 
-def check_disk(settings: Settings) -> DoctorFinding:
-    """Grade the free bytes on the ledger's disk."""
-    folder = Path(settings.ledger).resolve().parent
-    free = shutil.disk_usage(folder).free
-    observation = _("{free:,.1f} GB free in {folder}", free=free / 1000**3, folder=folder)
-    if free >= TIGHT:
-        return DoctorFinding(Grade.OK, observation)
-    fix = _(
-        "Free disk space: a run stops when the disk is full (its remaining rows stay pending), and reports need "
-        "space beside the ledger."
-    )
-    return DoctorFinding(Grade.BAD if free < SCARCE else Grade.WARNING, observation, fix)
-
-
 def check_secrets(settings: Settings) -> DoctorFinding:
     """Check that only their owner can read the files that hold secrets."""
     paths = [path for path in secret_paths(settings.tokens) if path.exists()]
@@ -346,18 +328,18 @@ def call_with_token(
     if not appid:
         raise TokenError(NO_COMPONENT)
 
-    async def call() -> Answers:
+    async def call() -> Facts:
         async with open_client(settings, limits=CallLimits(attempts=1), timeouts=QUICK) as (client, caller):
             async with asyncio.timeout(seconds):
                 await caller.source.token(appid)
-            return await Probes(caller, client, component).about(merchant, None, 0.0)
+            probes = Probes(caller, client, component, stops=False)
+            return await probes.about(Facts(merchant=merchant), 0.0)
 
     try:
-        answers = submit_coroutine(call()).result()
+        verdict = verdict_of(submit_coroutine(call()).result())
     except TimeoutError:
         slow = _("the source ({kind}) returned no token within {seconds:.0f} s", kind=source, seconds=seconds)
         return DoctorFinding(Grade.BAD, slow, _("Check whether it works by itself, and why it is slow."))
-    verdict = verdict_of(Facts(merchant=merchant, answers=answers))
     label = f"{merchant.name} ({merchant.appid})"
     if verdict is None:
         return DoctorFinding(

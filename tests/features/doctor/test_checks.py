@@ -4,7 +4,6 @@ import sqlite3
 import sys
 import threading
 from contextlib import closing
-from types import SimpleNamespace
 
 import pytest
 
@@ -14,7 +13,6 @@ from tcb_ops.features.doctor.checks import (
     DoctorFinding,
     Grade,
     call_with_token,
-    check_disk,
     check_ledger,
     check_merchants,
     check_secrets,
@@ -31,16 +29,6 @@ from tcb_ops.settings import TokenSettings, load_settings
 
 def settings(**options):
     return load_settings(options={"api_base": "https://api.weixin.qq.com"} | options)
-
-
-@pytest.mark.parametrize(
-    ("free", "grade"),
-    [(10**9, Grade.OK), (10**9 - 1, Grade.WARNING), (10**8, Grade.WARNING), (10**8 - 1, Grade.BAD)],
-)
-def test_room_on_the_disk(tmp_path, monkeypatch, free, grade):
-    monkeypatch.setattr("shutil.disk_usage", lambda _folder: SimpleNamespace(free=free))
-    found = check_disk(settings(ledger=str(tmp_path / "own.db")))
-    assert (found.grade, found.fix is None) == (grade, grade is Grade.OK)
 
 
 def test_a_ledger_that_is_not_there_is_not_made(tmp_path):

@@ -63,7 +63,7 @@ def checks(doctor):
 
 
 ORDER = (
-    *("python", "settings", "merchants", "ledger", "disk", "secrets"),
+    *("python", "settings", "merchants", "ledger", "secrets"),
     *("target", "tokens"),
 )
 
