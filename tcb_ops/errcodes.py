@@ -63,8 +63,18 @@ class Scope(StrEnum):
     PLATFORM = "platform"
 
 
-class _Entry(Tabular):
-    __slots__ = ()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodeEntry(Tabular):
+    """What the catalogue knows of a code."""
+
+    label: Text
+    """A few words for narrow columns; empty where the code is enough."""
+    meaning: Text
+    action: Text
+    """What the operator does about it."""
+    decision: Decision
+    scope: Scope
+    known: bool = True
 
     def _table(self, _lang: Lang) -> Lines:
         names = ("code", "known", "meaning", "action", "decision", "scope")
@@ -72,44 +82,29 @@ class _Entry(Tabular):
         return Lines(verbatim(str(line[0])), names, [line], 1)
 
 
-@dataclass(frozen=True, slots=True)
-class Errcode(_Entry):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Errcode(CodeEntry):
     """An errcode of the platform."""
 
     code: int
     name: str
     """A stable identifier; `unknown` if the catalogue has no such code."""
-    label: Text
-    """The name for narrow columns."""
-    meaning: Text
-    action: Text
-    """What the operator does about it."""
-    decision: Decision
-    scope: Scope
     read_errmsg: bool
     """Whether the action refers to the platform's own errmsg, which is then shown beside it."""
     core: bool
     """Whether the table on getUploadTcbFileLink's own page has it."""
     source: str
     """The document that lists the code."""
-    known: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class StoreCode(_Entry):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreCode(CodeEntry):
     """An error code of the store (COS): the `<Code>` of its XML response."""
 
     code: str
     """Empty if the response had none, such as a gateway's error page."""
     http_status: int
     """The code's usual status; for an unknown code the one received, 0 for none."""
-    label: Text
-    """A few words for narrow columns; empty in English, where the code is enough."""
-    meaning: Text
-    action: Text
-    decision: Decision
-    scope: Scope
-    known: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,9 +161,7 @@ def all_errcodes() -> tuple[Errcode, ...]:
             code=int(line["errcode"]),
             name=line["name"],
             label=Bilingual(line["name"].replace("_", " "), line["name_zh"]),
-            **_meaning(line),
-            decision=Decision(line["decision"]),
-            scope=Scope(line["scope"]),
+            **_entry(line),
             read_errmsg=line["errmsg"] == "read",
             core=line["core"] == "yes",
             source=line["source"],
@@ -185,9 +178,7 @@ def all_store_codes() -> tuple[StoreCode, ...]:
             code=line["code"],
             http_status=int(line["http_status"]),
             label=Bilingual("", line["name_zh"]),
-            **_meaning(line),
-            decision=Decision(line["decision"]),
-            scope=Scope(line["scope"]),
+            **_entry(line),
         )
         for line in catalogue_lines("storecodes.csv")
     )
@@ -307,6 +298,10 @@ def _by_store_code() -> dict[str, StoreCode]:
 
 def _meaning(line: dict[str, str]) -> dict[str, Any]:
     return {name: Bilingual(line[f"{name}_en"], line[f"{name}_zh"]) for name in ("meaning", "action")}
+
+
+def _entry(line: dict[str, str]) -> dict[str, Any]:
+    return _meaning(line) | {"decision": Decision(line["decision"]), "scope": Scope(line["scope"])}
 
 
 def catalogue_lines(name: str) -> list[dict[str, str]]:

@@ -29,6 +29,21 @@ VERDICTS = "verdicts"
 """The name under which a run keeps its verdicts among its settings."""
 SKEWED = 300
 """Clock difference in seconds that makes links and tokens expire early: links last about 15 minutes."""
+_ENDED = frozenset(
+    [
+        "halted",
+        "unavailable",
+        "ip_not_registered",
+        "ticket",
+        "token_source",
+        "token_stale",
+        "no_token",
+        "no_cloud",
+        "unreachable",
+        "wechat_busy",
+    ]
+)
+"""Causes of rows that are over once getenvinfo answers with the environment's status NORMAL."""
 _PLATFORM_CODES = frozenset({"61004", "61005", "61006", "40125", "61011"})
 
 
@@ -230,12 +245,8 @@ def cause_of(facts: Facts) -> str:
         ("env_of_another", absent and bool(facts.code) and facts.has_others(facts.merchant.env)),
         ("env_gone", absent),
         ("passed", rows == "quota_used" and left is not None),
-        (
-            "passed",
-            works and rows in {"halted", "unavailable", "ip_not_registered", "ticket", "token_source"},
-        ),
         ("env_refused", works and rows == "env_gone"),
-        ("passed", works and rows in {"token_stale", "no_token", "no_cloud", "unreachable", "wechat_busy"}),
+        ("passed", works and rows in _ENDED),
         ("wechat_fails", presumed_now == "wechat_busy"),
         (rows, True),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import platform
 import threading
@@ -16,19 +15,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tcb_ops.errors import InputError, SettingsError, TcbOpsError, TokenError, TransportError, TransportFault
+from tcb_ops.errors import InputError, SettingsError, TcbOpsError, TransportError, TransportFault
 from tcb_ops.i18n import Text, _, as_clauses, as_list, ngettext, pgettext, verbatim
 from tcb_ops.lists.input_files import format_problem
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.model import Merchant, Owner
 from tcb_ops.resources import others_may_read, restricting, system_reason
 from tcb_ops.runs.loop import submit_coroutine
-from tcb_ops.runs.single_calls import Probes
-from tcb_ops.runs.stop_errors import NO_COMPONENT
+from tcb_ops.runs.single_calls import ask_about
 from tcb_ops.runs.verdicts import SKEWED, Actor, Facts, clock_text, presumed_verdict, verdict_of
 from tcb_ops.settings import Settings, TokenSettings, settings_file
-from tcb_ops.wechat import open_client
-from tcb_ops.wechat.call_policy import CallLimits
 from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.responses import ApiError, InvalidResponse
 from tcb_ops.wechat.transport import Timeouts, Transport
@@ -37,8 +33,6 @@ SECONDS, REMOTE_SECONDS, TOTAL_SECONDS = 6.0, 18.0, 27.0
 """Time limits of a check, of one over the network, and of all together."""
 QUICK = Timeouts(connect=4, answer=4)
 """Short, because a user is waiting."""
-TOKEN_SECONDS = 8.0
-"""Seconds for the token source."""
 NOTED = 60
 """Clock difference in seconds for a warning."""
 _AGAIN = _("Fix that, then run doctor again.")
@@ -313,33 +307,16 @@ def grade_clock(offset: float) -> DoctorFinding | None:
     return DoctorFinding(grade, clock_text(offset), presumed_verdict("RequestTimeTooSkewed").action)
 
 
-def call_with_token(
-    settings: Settings, merchants: Sequence[Merchant], seconds: float = TOKEN_SECONDS
-) -> DoctorFinding:
+def call_with_token(settings: Settings, merchants: Sequence[Merchant]) -> DoctorFinding:
     """Check that the token source has a token, and that the target accepts calls from this machine with it.
 
-    Asks about the first merchant, as `why` does. `seconds` limits the source. Blocks. Raises what the token source does.
+    Asks about the first merchant, as `why` does. Blocks. Raises SettingsError.
     """
     if not merchants:
         return DoctorFinding(Grade.SKIPPED, _("no merchant to request a token for"))
     merchant = next((m for m in merchants if m.owner is Owner.MERCHANT), merchants[0])
-    component, source = settings.tokens.component_appid, settings.tokens.source
-    appid = merchant.appid if merchant.owner is Owner.MERCHANT else component
-    if not appid:
-        raise TokenError(NO_COMPONENT)
-
-    async def call() -> Facts:
-        async with open_client(settings, limits=CallLimits(attempts=1), timeouts=QUICK) as (client, caller):
-            async with asyncio.timeout(seconds):
-                await caller.source.token(appid)
-            probes = Probes(caller, client, component, stops=False)
-            return await probes.about(Facts(merchant=merchant), 0.0)
-
-    try:
-        verdict = verdict_of(submit_coroutine(call()).result())
-    except TimeoutError:
-        slow = _("the source ({kind}) returned no token within {seconds:.0f} s", kind=source, seconds=seconds)
-        return DoctorFinding(Grade.BAD, slow, _("Check whether it works by itself, and why it is slow."))
+    (facts,) = submit_coroutine(ask_about([Facts(merchant=merchant)], merchants, settings)).result()
+    verdict = verdict_of(facts)
     label = f"{merchant.name} ({merchant.appid})"
     if verdict is None:
         return DoctorFinding(

@@ -391,31 +391,26 @@ def begin_sync(
                 "tcb-ops.toml, and make sure that the token source can provide that appid's token."
             )
         )
-    return submit_coroutine(_sync(settings, only, limits, notify))
 
+    async def sync() -> Authorized:
+        component = settings.tokens.component_appid
+        async with open_client(settings, connections=2 * AT_ONCE, limits=limits, notify=notify) as opened:
+            client, caller = opened
+            appids = await _list(caller, client, component)
+            asked_for = [appid for appid in appids if only is None or appid in only]
 
-async def _sync(
-    settings: Settings,
-    only: Collection[str] | None,
-    limits: CallLimits,
-    notify: Callable[[Text], None],
-) -> Authorized:
-    component = settings.tokens.component_appid
-    async with open_client(settings, connections=2 * AT_ONCE, limits=limits, notify=notify) as opened:
-        client, caller = opened
-        appids = await _list(caller, client, component)
-        asked_for = [appid for appid in appids if only is None or appid in only]
+            async def about(appid: str) -> Authorizer:
+                info: AuthorizerInfo | Issue = await ask(
+                    caller, component, partial(client.authorizer, appid=appid)
+                )
+                if isinstance(info, Issue) and info.code in COMPONENT_CODES:
+                    raise _stop(component, info)
+                name = "" if isinstance(info, Issue) else info.name
+                return Authorizer(appid, name, await ask(caller, appid, client.environments))
 
-        async def about(appid: str) -> Authorizer:
-            info: AuthorizerInfo | Issue = await ask(
-                caller, component, partial(client.authorizer, appid=appid)
-            )
-            if isinstance(info, Issue) and info.code in COMPONENT_CODES:
-                raise _stop(component, info)
-            name = "" if isinstance(info, Issue) else info.name
-            return Authorizer(appid, name, await ask(caller, appid, client.environments))
+            return Authorized(frozenset(appids), tuple(await map_concurrently(asked_for, about)))
 
-        return Authorized(frozenset(appids), tuple(await map_concurrently(asked_for, about)))
+    return submit_coroutine(sync())
 
 
 async def _list(caller: Caller, client: PlatformClient, component: str) -> list[str]:

@@ -1,7 +1,6 @@
 """The checks of the machine, the files, the clock and a token; no check can hang the doctor, or end it."""
 
 import sqlite3
-import sys
 import threading
 from contextlib import closing
 
@@ -12,7 +11,6 @@ from tcb_ops.features.doctor.checks import (
     DoctorCheck,
     DoctorFinding,
     Grade,
-    call_with_token,
     check_ledger,
     check_merchants,
     check_secrets,
@@ -22,7 +20,6 @@ from tcb_ops.features.doctor.checks import (
     secret_paths,
 )
 from tcb_ops.i18n import Bilingual
-from tcb_ops.model import Merchant
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.settings import TokenSettings, load_settings
 
@@ -192,14 +189,3 @@ def test_an_error_is_found_and_not_raised(error, seen, fix):
 def test_the_clock(offset, grade):
     found = grade_clock(offset)
     assert (found and found.grade) == grade
-
-
-TEA = Merchant("wxtea", "茶", "tea-1")
-
-
-@pytest.mark.integration
-def test_a_program_for_tokens_that_hangs_is_not_waited_for():
-    hangs = [sys.executable, "-c", "import time; time.sleep(9)"]
-    options = {"api_base": "http://127.0.0.1:1", "tokens": {"source": "command", "command": hangs}}
-    found = call_with_token(load_settings(options=options), [TEA], seconds=0.3)
-    assert (found.grade, "returned no token" in found.seen.en, bool(found.fix)) == (Grade.BAD, True, True)

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -112,7 +113,7 @@ def test_300_merchants_are_synced_and_checked_in_seconds_and_summed_up(open_toke
     code, out, _ = tcb_ops("merchants", "sync")
     assert (code, len(token_server.lines())) == (0, 250)
     assert out.count("\n") < 40
-    assert "… and 240 more: --json lists all" in out
+    assert re.search("… and 240 more +--json", out)
     with token_server.file.open("a", encoding="utf-8") as file:
         file.writelines(f"wx{n:03},商户{n:03}号,env-{n:03},,,\r\n" for n in range(50))
     code, out, err = tcb_ops("merchants", "check", "--out", "all.csv")
