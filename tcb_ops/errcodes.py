@@ -1,8 +1,8 @@
 """The errcode catalogue: what each code means, what the operator does, what tcb-ops does by itself.
 
-Four tables beside this file contain it: errcodes.csv (the platform's errcodes), componentcodes.csv (other texts for some
-of them in an environment of the platform's own), storecodes.csv (COS's error codes) and reasons.csv (why a row ended
-without one; a feature may have such a table, too). Code, reports and documentation read the same lines. An unknown code is shown as received and not retried,
+Five tables beside this file contain it: errcodes.csv (the platform's errcodes), componentcodes.csv (other texts for some
+of them in an environment of the platform's own), storecodes.csv (COS's error codes), reasons.csv (why a row ended
+without one; a feature may have such a table, too) and decisions.csv (what tcb-ops does by itself). Code, reports and documentation read the same lines. An unknown code is shown as received and not retried,
 except a 5xx of the store.
 
 If a code may concern one merchant or all, the table has the narrower scope: too narrow costs three calls per merchant,
@@ -117,32 +117,6 @@ class ReasonTexts:
     action: Text
 
 
-_BY_ITSELF: dict[tuple[Decision, Scope], Text] = {
-    (Decision.GOOD, Scope.ROW): _("continues with the row"),
-    (Decision.REFRESH, Scope.APPID): _("asks for a new token once, then ends the row"),
-    (Decision.RETRY, Scope.ROW): _("tries again with a longer wait each time, up to --attempts"),
-    (Decision.RETRY_ONCE, Scope.ROW): _("tries once more, then ends the row"),
-    (Decision.SLOW, Scope.ENV): _(
-        "pauses the environment (--slow-wait, a minute), then continues at half its limit; does not count as an "
-        "attempt"
-    ),
-    (Decision.SLOW, Scope.APPID): _(
-        "pauses the merchant (--slow-wait, a minute), then continues at half its limit; does not count as an "
-        "attempt"
-    ),
-    (Decision.STOP, Scope.ENV): _(
-        "ends the row; after three such rows in succession, stops this environment"
-    ),
-    (Decision.STOP, Scope.APPID): _("ends the row; after three such rows in succession, stops this merchant"),
-    (Decision.STOP, Scope.PLATFORM): _("stops the run at once; the remaining rows stay pending"),
-    (Decision.FIX, Scope.ROW): _("ends the row and does not try again"),
-    (Decision.NEW_LINK, Scope.ROW): _("asks for a new link and tries again, up to --attempts"),
-    (Decision.NEW_LINK_ONCE, Scope.ENV): _(
-        "tries once more with a new link; after three such rows in succession, stops this environment"
-    ),
-}
-"""All valid pairs; any other pair in the tables is a mistake."""
-
 # AccessDenied shows only in its message that the link has expired: "Request has expired" (cos-php-sdk-v5 PR 153),
 # "You post object request has been expired" (COS, POST Object exceptions, 436/56215).
 _RAN_OUT = re.compile(r"request has (been )?expired", re.IGNORECASE)
@@ -150,7 +124,14 @@ _RAN_OUT = re.compile(r"request has (been )?expired", re.IGNORECASE)
 
 def describe(decision: Decision, scope: Scope) -> Text:
     """Return what tcb-ops does by itself, as a short phrase. Raises KeyError for an invalid pair."""
-    return _BY_ITSELF[decision, scope]
+    return _by_itself()[decision, scope]
+
+
+@cache
+def _by_itself() -> dict[tuple[str, str], Text]:
+    """Return all valid pairs; any other pair in the tables is a mistake."""
+    lines = catalogue_lines("decisions.csv")
+    return {(line["decision"], line["scope"]): Bilingual(line["text_en"], line["text_zh"]) for line in lines}
 
 
 @cache
