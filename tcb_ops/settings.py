@@ -72,11 +72,20 @@ class Section:
 
     def __init__(self, **values: Any) -> None:
         """Take settings by name; the others have their defaults. Raises SettingsError with every mistake."""
-        unknown = _("there is no such setting; the names are {names}", names=as_list(values_of(type(self))))
-        converted, mistakes = check(type(self), values, lambda _name, _value: unknown, strict=False)
+        converted, mistakes = check(type(self), values, self._unknown, strict=False)
         if mistakes:
             raise MistakesError(mistakes)
         self._set(converted)
+
+    @classmethod
+    def _unknown(cls, name: str, _value: object) -> Text:
+        """Return the message for a setting that does not exist, with its other names."""
+        for each in values_of(cls):
+            if each == f"{name}_file":
+                return _(
+                    "a secret is not written here: write {name}, and the value into that file", name=each
+                )
+        return _("there is no such setting; the names are {names}", names=as_list(values_of(cls)))
 
     def _set(self, values: Mapping[str, Any]) -> None:
         for setting in fields(self):  # type: ignore[arg-type]  # what derives from this is a dataclass
@@ -116,19 +125,13 @@ class TokenSettings(Section):
 
 
 @dataclass(frozen=True, init=False)
-class LifecycleSettings(Section):
-    """How long the ledger keeps runs."""
-
-    keep_days: rules.Count = 0
-    """The age in days from which `prune` removes runs; 0: it needs --older-than."""
-
-
-@dataclass(frozen=True, init=False)
 class ReportSettings(Section):
     """What report folders contain."""
 
     pdf: bool = False
     """Whether every report has a report.pdf, as with `--pdf`."""
+    url: Annotated[str, rules.report_url] = ""
+    """Where a server offers the reports' folders, with the placeholder `{run}`: messages link that page."""
 
 
 def system_lang() -> Lang:
@@ -179,7 +182,6 @@ class Settings(Section):
     etag: Literal["fail", "warn"] = "fail"
     """Whether a stored object's differing ETag is a failure or a warning."""
     tokens: TokenSettings = field(default_factory=TokenSettings)
-    lifecycle: LifecycleSettings = field(default_factory=LifecycleSettings)
     report: ReportSettings = field(default_factory=ReportSettings)
     sections: Mapping[str, Any] = field(default_factory=dict, hash=False, metadata=_INTERNAL)
     """The sections of features by name, each of its own type; a tuple of those that may be repeated."""
@@ -477,7 +479,7 @@ def _unknown_variables() -> dict[str, Text]:
 def section_models() -> Mapping[str, type[Section]]:
     """Return the sections by name: the core's, and those that features bring."""
     added = {name: load(where) for feature in features().values() for name, where in feature.settings.items()}
-    return {"lifecycle": LifecycleSettings, "report": ReportSettings, "tokens": TokenSettings} | added
+    return {"report": ReportSettings, "tokens": TokenSettings} | added
 
 
 @cache

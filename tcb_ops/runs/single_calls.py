@@ -32,7 +32,14 @@ from tcb_ops.settings import Settings
 from tcb_ops.wechat import open_client
 from tcb_ops.wechat.call_policy import Caller, CallFailure, CallLimits, NextStep
 from tcb_ops.wechat.client import PlatformClient
-from tcb_ops.wechat.responses import ApiError, AuthorizerInfo, InvalidResponse, ReceivedRequest, UnsafeLink
+from tcb_ops.wechat.responses import (
+    ApiError,
+    AuthorizerInfo,
+    InvalidResponse,
+    Quota,
+    ReceivedRequest,
+    UnsafeLink,
+)
 from tcb_ops.wechat.transport import uses_proxy
 
 AT_ONCE = 32
@@ -289,6 +296,17 @@ def merchant_of(env: str, appid: str | None, merchants: Merchants) -> Merchant:
         name, message, fix = merchant.column, merchant.message, merchant.fix
         raise UsageError(_("{name}: {message}; {fix}.", name=name, message=message, fix=fix))
     return merchant
+
+
+async def calls_left(appids: Sequence[str], settings: Settings) -> dict[str, int]:
+    """Ask how many link calls each merchant has left today; those of whom the platform tells no limit are left out.
+
+    Raises what concerns every merchant, see `ask`.
+    """
+    async with open_client(settings, limits=CallLimits(attempts=1)) as (client, caller):
+        quotas = await asyncio.gather(*(ask(caller, appid, client.quota) for appid in appids))
+    found = zip(appids, quotas, strict=True)
+    return {appid: q.left for appid, q in found if isinstance(q, Quota) and q.left is not None}
 
 
 async def request_link(merchant: Merchant, path: str, settings: Settings) -> Link:

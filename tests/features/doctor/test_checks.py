@@ -3,6 +3,7 @@
 import sqlite3
 import threading
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +20,7 @@ from tcb_ops.features.doctor.checks import (
     run_checks,
     secret_paths,
 )
+from tcb_ops.features.doctor.windows import check_windows, windows_finding
 from tcb_ops.i18n import Bilingual
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.settings import TokenSettings, load_settings
@@ -92,7 +94,7 @@ def test_who_may_read_a_token_file(tmp_path, base, mode, grade):
     assert found.grade is grade
     assert (found.fix is None) == (grade is Grade.OK)
     if found.fix:
-        assert found.fix.en == f"chmod 600 {file}"
+        assert found.fix.commands() == [f"chmod 600 {file}"]
 
 
 def test_files_that_hold_secrets_are_those_of_the_source_in_use(tmp_path):
@@ -189,3 +191,31 @@ def test_an_error_is_found_and_not_raised(error, seen, fix):
 def test_the_clock(offset, grade):
     found = grade_clock(offset)
     assert (found and found.grade) == grade
+
+
+LAPTOP = {"long_paths": True, "remote": False, "synced": [], "browser": "/edge/msedge"}
+
+
+@pytest.mark.parametrize(
+    ("differs", "grade", "says", "fixes"),
+    [
+        ({}, Grade.OK, "code page cp936", None),
+        ({}, Grade.OK, "msedge prints report.pdf", None),
+        ({"browser": None}, Grade.OK, "no Edge or Chrome was found", None),
+        ({"long_paths": False}, Grade.WARNING, "260 characters", "LongPathsEnabled"),
+        ({"synced": ["/me/OneDrive"]}, Grade.WARNING, "the ledger is on OneDrive", "--ledger"),
+        ({"synced": ["/me/One", ""]}, Grade.OK, "long paths allowed", None),
+        ({"remote": True}, Grade.BAD, "the ledger is on a network drive", "--ledger"),
+    ],
+)
+def test_what_the_doctor_says_about_a_windows_laptop(differs, grade, says, fixes):
+    found = windows_finding("cp936", Path("/me/OneDrive/tcb"), **LAPTOP | differs)
+    assert found.grade is grade
+    assert says in found.seen.en
+    assert (found.fix is None) if fixes is None else fixes in found.fix.en
+
+
+def test_this_machine_has_a_code_page(tmp_path):
+    found = check_windows(settings(ledger=str(tmp_path / "own.db")))
+    assert found.grade in {Grade.OK, Grade.WARNING}
+    assert "code page" in found.seen.en
