@@ -25,6 +25,7 @@ from tcb_ops.reports.explanations import change_mark, why
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.stop_errors import stop_text
+from tcb_ops.runs.verdicts import VERDICTS
 from tcb_ops.settings import Settings
 from tcb_ops.signals import ctrl_c_raises
 
@@ -301,6 +302,10 @@ class Run:
         `every`: ask about every merchant of each cause instead of one. Raises UsageError.
         """
         return provided("Run.why")(self, every=every)
+
+    def kept_verdicts(self) -> list[dict[str, Any]]:
+        """Return the verdicts about this run that its ledger keeps."""
+        return list(self._ledger.run(self.id).settings.get(VERDICTS, ()))
 
     def keep_verdicts(self, verdicts: list[dict[str, Any]]) -> None:
         """Keep verdicts about this run in its ledger, instead of earlier ones."""
