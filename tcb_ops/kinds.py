@@ -23,12 +23,10 @@ from tcb_ops.model import Outcome, Row, RowEnd
 
 if TYPE_CHECKING:
     from tcb_ops.errors import TcbOpsError
-    from tcb_ops.reports.comparisons import Diff, Place, State
+    from tcb_ops.reports.comparisons import Diff
     from tcb_ops.reports.findings import Findings
     from tcb_ops.reports.run_views import RunReader
     from tcb_ops.reports.summary import NextAction, RunSummary
-    from tcb_ops.runs.ledger import Ledger
-    from tcb_ops.runs.reader import LedgerReader
     from tcb_ops.runs.records import RunRecord
     from tcb_ops.settings import Settings
 
@@ -53,8 +51,6 @@ class Feature:
     """What the core asks for by name, and works without: `provided` imports it."""
     reasons: str = ""
     """The table of the texts of its reasons, such as reasons.csv."""
-    upload_calls: str = ""
-    """`(CallContext) -> Calls | None`: makes the calls of uploads that ask for more than the core does."""
 
 
 @cache
@@ -85,11 +81,6 @@ def is_provided(name: str) -> bool:
     return any(name in feature.provides for feature in features().values())
 
 
-def parts(name: str) -> list[Any]:
-    """Import a part, by its name in `Feature`, of each feature that has it."""
-    return [load(reference) for feature in features().values() if (reference := getattr(feature, name))]
-
-
 class Kind(str):
     """A kind of run. As a string it is the name by which the ledger and the command line know it.
 
@@ -108,6 +99,9 @@ class Kind(str):
     """The title of a report."""
     done: ClassVar[Text]
     """What was done to every row of a run that succeeded."""
+    good_label: ClassVar[Text] = _("Succeeded")
+    bad_label: ClassVar[Text] = _("Did not succeed")
+    """The heads of columns that count the rows that succeeded, and those that did not."""
     calls_at: ClassVar[str]
     """Where the function stands (see `load`) that takes a CallContext and returns the Calls of its rows."""
     rows_per_call: ClassVar[int] = 1
@@ -171,12 +165,6 @@ class Kind(str):
         """Return how the pending rows end if an error stops the run; None: they stay pending and the run is unfinished."""
         return None
 
-    def rows_again(
-        self, ledger: Ledger, run: RunRecord, settings: Settings, now: float
-    ) -> tuple[list[int], float]:
-        """Return lines that are worked on once more, and in how many seconds; `now`: Unix seconds."""
-        return [], 0.0
-
     # --- reports and what follows ---------------------------------------------------------------------------------
 
     def findings(
@@ -187,10 +175,6 @@ class Kind(str):
         Asked for finished runs, except retries, of kinds that survey.
         """
         return None
-
-    def last_known(self, ledger: LedgerReader, older: RunRecord) -> Mapping[Place, tuple[State, RunRecord]]:
-        """Return by environment the earlier state, and its run, with which a later run is compared instead of `older`."""
-        return {}
 
     def unit_count(self, count: int) -> Text:
         """Return a number of its rows: `1,204 rows`."""

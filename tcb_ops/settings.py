@@ -72,11 +72,20 @@ class Section:
 
     def __init__(self, **values: Any) -> None:
         """Take settings by name; the others have their defaults. Raises SettingsError with every mistake."""
-        unknown = _("there is no such setting; the names are {names}", names=as_list(values_of(type(self))))
-        converted, mistakes = check(type(self), values, lambda _name, _value: unknown, strict=False)
+        converted, mistakes = check(type(self), values, self._unknown, strict=False)
         if mistakes:
             raise MistakesError(mistakes)
         self._set(converted)
+
+    @classmethod
+    def _unknown(cls, name: str, _value: object) -> Text:
+        """Return the message for a setting that does not exist, with its other names."""
+        for each in values_of(cls):
+            if each == f"{name}_file":
+                return _(
+                    "a secret is not written here: write {name}, and the value into that file", name=each
+                )
+        return _("there is no such setting; the names are {names}", names=as_list(values_of(cls)))
 
     def _set(self, values: Mapping[str, Any]) -> None:
         for setting in fields(self):  # type: ignore[arg-type]  # what derives from this is a dataclass
@@ -116,19 +125,13 @@ class TokenSettings(Section):
 
 
 @dataclass(frozen=True, init=False)
-class LifecycleSettings(Section):
-    """How long the ledger keeps runs."""
-
-    keep_days: rules.Count = 0
-    """The age in days from which `prune` removes runs; 0: it needs --older-than."""
-
-
-@dataclass(frozen=True, init=False)
 class ReportSettings(Section):
     """What report folders contain."""
 
     pdf: bool = False
     """Whether every report has a report.pdf, as with `--pdf`."""
+    url: Annotated[str, rules.report_url] = ""
+    """Where a server offers the reports' folders, with the placeholder `{run}`: messages link that page."""
 
 
 def system_lang() -> Lang:
@@ -179,7 +182,6 @@ class Settings(Section):
     etag: Literal["fail", "warn"] = "fail"
     """Whether a stored object's differing ETag is a failure or a warning."""
     tokens: TokenSettings = field(default_factory=TokenSettings)
-    lifecycle: LifecycleSettings = field(default_factory=LifecycleSettings)
     report: ReportSettings = field(default_factory=ReportSettings)
     sections: Mapping[str, Any] = field(default_factory=dict, hash=False, metadata=_INTERNAL)
     """The sections of features by name, each of its own type; a tuple of those that may be repeated."""
@@ -314,19 +316,6 @@ def settings_file(config: str | Path | None = None) -> Path:
     return Path(config if config is not None else os.environ.get(CONFIG) or SETTINGS_FILE)
 
 
-def _named_by(config: str | Path | None) -> str:
-    return "--config" if config is not None else CONFIG if os.environ.get(CONFIG) else ""
-
-
-def lang_in_file(config: str | None) -> Any:
-    """Return `lang` of a settings file whose other settings may be wrong; None without one that may be used."""
-    file = settings_file(config)
-    with suppress(SettingsError):
-        text, _writers = _read(file, _named_by(config))
-        return parse_toml(text or "", file).get("lang")
-    return None
-
-
 def with_target(settings: Settings, target: str | None) -> Settings:
     """Return the same settings with another target, `simulator` or a URL; None keeps it. Raises SettingsError."""
     if target is None or target == settings.run_target:
@@ -345,7 +334,8 @@ def load_settings(config: str | Path | None = None, options: Mapping[str, Any] |
     folder that others may have written.
     """
     file = settings_file(config)
-    text, writers = _read(file, _named_by(config))
+    named_by = "--config" if config is not None else CONFIG if os.environ.get(CONFIG) else ""
+    text, writers = _read(file, named_by)
     in_file = {} if text is None else _in_folder(file.parent, _by_key(parse_toml(text, file)))
     given = _by_key({name: value for name, value in (options or {}).items() if value is not None})
     if given.get("target") == "":
@@ -477,7 +467,7 @@ def _unknown_variables() -> dict[str, Text]:
 def section_models() -> Mapping[str, type[Section]]:
     """Return the sections by name: the core's, and those that features bring."""
     added = {name: load(where) for feature in features().values() for name, where in feature.settings.items()}
-    return {"lifecycle": LifecycleSettings, "report": ReportSettings, "tokens": TokenSettings} | added
+    return {"report": ReportSettings, "tokens": TokenSettings} | added
 
 
 @cache

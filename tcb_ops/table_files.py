@@ -60,7 +60,7 @@ def write_table(
     """
     dest = table_file(dest)
     if os.path.lexists(dest) and not replace:
-        raise UsageError(_("{dest} already exists: check it, or choose another name with --out", dest=dest))
+        raise UsageError(_("{dest} already exists: check it, or choose another name", dest=dest))
     try:
         with replacing(dest) as part:
             if dest.suffix.lower() == ".csv":
@@ -105,11 +105,16 @@ class Tables:
 
     def __init__(self, book: Any, mask: Callable[[str], str] = masked) -> None:
         self._mask = mask
-        self.head = book.add_format(
-            {"bold": True, "bg_color": "#E8EEF4", "bottom": 1, "border_color": "#8A9BAE", "valign": "vcenter"}
-        )
+        head = {
+            "bold": True,
+            "bg_color": "#E8EEF4",
+            "bottom": 1,
+            "border_color": "#8A9BAE",
+            "valign": "vcenter",
+        }
+        self.head = book.add_format(head)
+        self.number_head = book.add_format(head | {"align": "right"})
         self.plain = book.add_format({"valign": "top"})
-        self.wrapped = book.add_format({"valign": "top", "text_wrap": True})
         self._text = book.add_format({"valign": "top", "num_format": "@"})
         self._long_text = book.add_format({"valign": "top", "num_format": "@", "text_wrap": True})
         self._font = book.add_format()
@@ -126,28 +131,35 @@ class Tables:
         """Write a table with a frozen head, a filter and fitting widths, from row `top` (0: the first)."""
         from rich.cells import cell_len
 
-        for column, head in enumerate(heads):
-            self.put(sheet, top, column, head, self.head)
+        rest = iter(lines)
+        measured = list(islice(rest, _MEASURED))
         widths = [cell_len(str(head)[:_WIDEST]) + 4 for head in heads]  # room for the filter's button
+        numbers = set[int]()
+        for values in measured:
+            for column, value in enumerate(values):
+                widths[column] = max(
+                    widths[column], cell_len(str("" if value is None else value)[:_WIDEST]) + 1
+                )
+                if not (value is None or isinstance(value, str)):
+                    numbers.add(column)
+        for column, head in enumerate(heads):
+            self.put(sheet, top, column, head, self.number_head if column in numbers else self.head)
         texts = [self._long_text if column in wrapped else self._text for column in range(len(heads))]
-        line, numbers = top, set[int]()
-        for line, values in enumerate(lines, top + 1):
+        line = top
+        for line, values in enumerate(chain(measured, rest), top + 1):
             for column, value in enumerate(values):
                 if value is None or value == "":
                     continue
-                if not isinstance(value, str):
-                    numbers.add(column)
                 style = texts[column] if isinstance(value, str) else self.plain
                 # A time without a style gets that of the workbook.
                 self.put(sheet, line, column, value, style if isinstance(value, str | int | float) else None)
-                if line - top <= _MEASURED:
-                    widths[column] = max(widths[column], cell_len(str(value)[:_WIDEST]) + 1)
         for column, width in enumerate(widths):
             most = _WIDE if column not in wrapped else _WIDE + 16
             style = None if column in numbers else texts[column]
             sheet.set_column(column, column, min(max(width, _NARROW), most), style)
         sheet.autofilter(top, 0, line, len(heads) - 1)
         sheet.freeze_panes(top + 1, 0)
+        sheet.repeat_rows(top)  # on every printed page
         # No warning marks at texts such as 007.
         sheet.ignore_errors({"number_stored_as_text": f"A1:XFD{line + 1}"})
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
-from difflib import get_close_matches
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
@@ -81,10 +80,12 @@ class Value:
         """Return what is valid, with the name that `value` may have meant."""
         if note := next((note for note in self.notes if isinstance(note, Text)), None):
             return note
-        if get_origin(self.kind) is Literal or issubclass(self.kind, StrEnum):
+        if get_origin(self.kind) is Literal or issubclass(get_origin(self.kind) or self.kind, StrEnum):
             choices = [str(choice) for choice in get_args(self.kind) or self.kind if choice]
             either = _("{one} or {next}", one="", next="")
             listed = Joined(tuple(f'"{choice}"' for choice in choices), either)
+            from difflib import get_close_matches
+
             if near := get_close_matches(str(value), choices, n=1):
                 return _("must be {choices} (did you mean “{near}”?)", choices=listed, near=near[0])
             return _("must be {choices}", choices=listed)

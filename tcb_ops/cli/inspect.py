@@ -72,15 +72,15 @@ def show(
         return 0
     rows = chosen.rows(line=line, merchant=merchant, path=path)
     some = list(islice(rows, ROWS_SHOWN))
-    if common.json:
-        console.json({"run": chosen.id, "rows": [_row(record, settings, settings.lang) for record in some]})
-    elif not some:
+    if not some:
         raise UsageError(
             _(
                 "run {id} has no such row; --line takes the line of the row in the list's file, --merchant a name or appid.",
                 id=chosen.id,
             )
         )
+    if common.json:
+        console.json({"run": chosen.id, "rows": [_row(record, settings, settings.lang) for record in some]})
     else:
         _print_rows(console, some, settings)
     if next(rows, None) is not None:
@@ -133,7 +133,7 @@ def _selected(run: Run, settings: Settings, common: CommonOptions) -> Run:
 def errcodes(run: str, out: Path | None, kind: str | None, *, common: CommonOptions) -> int:
     """Tabulate a run's errcodes, with what to do.
 
-    By merchant and environment; `--json` gives the numbers.
+    By merchant and environment, with a text for the merchant where it must act; `--json` gives the numbers, and each text.
     """
     settings, console = common.start()
     chosen = _open(run, kind, settings, common)
@@ -146,31 +146,20 @@ def errcodes(run: str, out: Path | None, kind: str | None, *, common: CommonOpti
     if common.json:
         summary = chosen.summary()
         of_codes = {key: summary[key] for key in ("run", "errcodes", "store_codes") if key in summary}
-        console.json(of_codes | {"reasons": chosen.overview().reasons()})
+        overview = chosen.overview()
+        texts = {"reasons": overview.reasons(), "messages": overview.messages(console.lang)}
+        console.json(of_codes | texts)
         return 0
     overview, record = chosen.overview(), chosen.record
     counts = overview.counts
-    if all(outcome.succeeded for outcome in counts):
-        console.print(
-            _(
-                "Run {id} · {kind} · {list_name} · nothing is wrong",
-                id=chosen.id,
-                kind=record.kind,
-                list_name=record.list_name,
-            )
-        )
+    bad = sum(rows for outcome, rows in counts.items() if not outcome.succeeded)
+    head = _("Run {id} · {kind} · {list_name}", id=chosen.id, kind=record.kind, list_name=record.list_name)
+    if not bad:
+        console.print(_("{head} · nothing is wrong", head=head))
         return 0
-    console.info(
-        _(
-            "Run {id} · {kind} · {list_name} · {bad:,} of {rows} did not succeed",
-            id=chosen.id,
-            kind=record.kind,
-            list_name=record.list_name,
-            bad=sum(rows for outcome, rows in counts.items() if not outcome.succeeded),
-            rows=ngettext("{n:,} row", "{n:,} rows", sum(counts.values())),
-        )
-    )
-    show_causes(console, chosen, overview)
+    rows = ngettext("{n:,} row", "{n:,} rows", sum(counts.values()))
+    console.info(_("{head} · {bad:,} of {rows} did not succeed", head=head, bad=bad, rows=rows))
+    show_causes(console, chosen, overview, texts=True)
     return 0
 
 
@@ -250,6 +239,8 @@ def report(
     if parquet is not None:
         chosen_run.to_parquet(parquet)
     if into is not None:
+        if record.parent and not final:
+            console.info(_("This is a retry: --final writes all rows of {run} instead.", run=record.parent))
         show(chosen_run.write_into(into, out, split_by=split_by, warn=console.warn))
         return 0
     name = f"{chosen_run.id}{'-final' if final else ''}{'-selected' if common.where else ''}"
@@ -295,9 +286,9 @@ def explain(code: str, *, common: CommonOptions) -> int:
 
     An errcode (85088, -501001) or one of the store's (SlowDown).
     """
-    from tcb_ops.errcodes import Errcode, all_reasons, describe, errcode
+    from tcb_ops.errcodes import COMPONENT_MARK, Errcode, all_reasons, describe, errcode
     from tcb_ops.errcodes import explain as look_up
-    from tcb_ops.reports.explanations import COMPONENT_MARK, ETAG_MISMATCH
+    from tcb_ops.reports.explanations import ETAG_MISMATCH
     from tcb_ops.runs.verdicts import presumed_verdict
 
     _settings, console = common.start()
@@ -434,12 +425,7 @@ def _list_runs(console: Console, settings: Settings, common: CommonOptions) -> i
 
 
 @click.command(cls=Command, usual="older-than dry-run ledger json")
-@click.option(
-    "--older-than",
-    metavar="DAYS",
-    default="",
-    help="How old a run must be, such as 180d. [default: keep_days under [lifecycle]]",
-)
+@click.option("--older-than", required=True, metavar="DAYS", help="How old a run must be, such as 180d.")
 @click.option("--dry-run", is_flag=True, help="Show what would be removed; remove nothing.")
 @settings_options("ledger", "json")
 def prune(older_than: str, *, dry_run: bool, common: CommonOptions) -> int:
@@ -451,13 +437,9 @@ def prune(older_than: str, *, dry_run: bool, common: CommonOptions) -> int:
     from tcb_ops import api
 
     settings, console = common.start()
-    days = older_than.removesuffix("d") or str(settings.lifecycle.keep_days)
+    days = older_than.removesuffix("d")
     if not (days.isdecimal() and len(days) < 6 and int(days)):
-        raise UsageError(
-            _(
-                "`prune` needs --older-than with a number of days, such as 180d, or keep_days under [lifecycle]."
-            ),
-        )
+        raise UsageError(_("`prune` needs --older-than with a number of days, such as 180d."))
     removed = api.prune(int(days), dry_run=dry_run, settings=settings)
     if common.json:
         console.json(

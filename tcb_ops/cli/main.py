@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gettext
 import io
 import itertools
@@ -23,7 +24,10 @@ from tcb_ops.formatting import lines
 from tcb_ops.i18n import N_, Lang, Text, _, as_lines, as_sentences, terminal_lang, translate_click, verbatim
 from tcb_ops.kinds import features
 from tcb_ops.resources import exhausted, system_reason
-from tcb_ops.settings import lang_in_file, load_settings, system_lang
+from tcb_ops.settings import load_settings, system_lang
+
+_SIGNS = {"\u00a0": " ", "✓": "+", "✗": "x"}
+"""Our own signs, and what stands for them in a code page that lacks them."""
 
 
 def usage_error(error: click.ClickException, arguments: Sequence[str] = ()) -> UsageError:
@@ -113,14 +117,22 @@ class _Messages(io.FileIO):
             return len(data)
 
 
+def _escape(error: UnicodeError) -> tuple[str, int]:
+    """Write what a code page such as GBK lacks: our own signs in ASCII, all else as `backslashreplace` does."""
+    assert isinstance(error, UnicodeEncodeError)  # noqa: S101  streams are only written
+    text = error.object[error.start : error.end]
+    return "".join(_SIGNS.get(sign) or ascii(sign)[1:-1] for sign in text), error.end
+
+
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command line and exit."""
     if isinstance(sys.stderr, io.TextIOWrapper):
         messages = io.BufferedWriter(_Messages(sys.stderr.fileno(), "w", closefd=False))
         sys.stderr = io.TextIOWrapper(messages, sys.stderr.encoding, line_buffering=True)
+    codecs.register_error("tcb-ops", _escape)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # an unprintable name must not end the program
+            stream.reconfigure(errors="tcb-ops")  # an unprintable name must not end the program
     code, started = 130, False
     try:
         signals.end_tidily()
@@ -142,7 +154,7 @@ def run(arguments: Sequence[str]) -> int:
         from tcb_ops.cli.completion import answer
 
         return answer(cli)
-    lang = Lang.EN
+    lang, Console.has_printed_json = Lang.EN, False
     try:
         os.environ["LANGUAGE"] = lang = terminal_lang(_lang(arguments))
         translate_click(lang)
@@ -166,7 +178,7 @@ def end_with(error: BaseException, arguments: Sequence[str], lang: Lang) -> int:
         _print_error(reported.text, lang)
     elif not reported.shown:
         _print_problems(reported, lang)
-    if "--json" in takewhile("--".__ne__, arguments):
+    if "--json" in takewhile("--".__ne__, arguments) and not Console.has_printed_json:
         with suppress(OSError):  # a full disk: stderr has the message
             Console(lang).json(reported.to_json(lang))
     return reported.exit_code
@@ -234,7 +246,7 @@ def _lang(arguments: Sequence[str]) -> Lang:
     try:
         return load_settings(config, {"lang": asked}).lang
     except TcbOpsError:
-        given = (asked, os.environ.get("TCB_OPS_LANG"), lang_in_file(config))
+        given = (asked, os.environ.get("TCB_OPS_LANG"))
         return next((Lang(lang) for lang in given if lang in {"zh", "en"}), system_lang())
 
 

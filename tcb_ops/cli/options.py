@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import click
 
 from tcb_ops.cli.console import Console
-from tcb_ops.errors import UsageError
+from tcb_ops.errors import TcbOpsError, UsageError
 from tcb_ops.found_settings import with_found_file
-from tcb_ops.i18n import N_, Text, _, verbatim
+from tcb_ops.i18n import N_, Text, _, as_list, verbatim
 from tcb_ops.kinds import ANY_KIND, kind_names
 from tcb_ops.resources import others_may_read, restricting
 from tcb_ops.settings import SETTINGS_FILE, Settings, holds_password, load_settings
@@ -86,6 +86,7 @@ _GROUPS = {
     "ScanOptions": N_("Files"),
     "ListOptions": N_("List"),
     "RunOptions": N_("Run"),
+    "LimitOptions": N_("Limits"),
     "CommonOptions": N_("Settings"),
 }
 """The groups of the complete help, by the classes of options."""
@@ -153,7 +154,7 @@ class CommonOptions:
         """Open the target for a command that sends; the first line printed names the target.
 
         Other messages are held back until the command releases the console or ends. With `looks_at_tokens`, warn about a
-        token file that others can read.
+        token file that others can read, or whose tokens have expired.
         """
         from tcb_ops.start import opened_target
 
@@ -162,7 +163,7 @@ class CommonOptions:
             console.held(None if self.quiet and opened.simulated else first_line(opened)),
         ):
             if looks_at_tokens:
-                _warn_of_readable_tokens(console, opened)
+                _warn_about_tokens(console, opened)
             yield opened
 
     def read_merchants(self, settings: Settings) -> Merchants:
@@ -201,9 +202,23 @@ class CommonOptions:
         return "; ".join(f"where {item}" for item in sorted(self.where))
 
 
-def _warn_of_readable_tokens(console: Console, settings: Settings) -> None:
+def _warn_about_tokens(console: Console, settings: Settings) -> None:
+    """Warn of a token file that others can read, or whose tokens have expired; the embedded simulator has its own."""
     file = settings.tokens.file
-    if settings.tokens.source == "file" and not settings.simulated:
+    if settings.tokens.source != "file" or settings.target:
+        return
+    from tcb_ops.wechat.tokens.file import FileTokens
+
+    with suppress(TcbOpsError):  # an invalid file is reported when it is needed
+        if expired := FileTokens(file).expired():
+            console.warn(
+                _(
+                    "{file}: by their expires_at, the tokens of {appids} have expired. Renew them first.",
+                    file=file,
+                    appids=as_list(expired, most=3),
+                )
+            )
+    if not settings.simulated:
         with suppress(OSError):  # an unreadable file is reported when it is needed
             if others_may_read(file):
                 console.warn(
@@ -310,6 +325,39 @@ class RunOptions:
     resume: str | None = _given("Resume this unfinished run.", metavar="RUN")
 
 
+def _limit(text: str, default: Any, kind: click.ParamType[Any], metavar: str = "SECONDS") -> Any:
+    return _given(text, default, type=kind, metavar=metavar, show_default=True)
+
+
+@dataclass(frozen=True, slots=True)
+class LimitOptions:
+    """Options of a run's limits: the fields of RunLimits, which most commands do not load, with its defaults."""
+
+    concurrency: int = _limit(
+        "Requests in flight, in all; with --cluster, per worker.", 64, click.IntRange(1, 1000), "N"
+    )
+    per_env: int = _limit("Rows in flight per environment.", 8, click.IntRange(1, 1000), "N")
+    rate: float | None = _limit(
+        "Link calls per second and appid. [default: no limit]",
+        None,
+        click.FloatRange(min=0, min_open=True),
+        "N",
+    )
+    attempts: int = _limit(
+        "Calls per step of a row (link, store); answers that ask to slow down do not count.",
+        4,
+        click.IntRange(1, 100),
+        "N",
+    )
+    backoff: float = _limit(
+        "Seconds before the second attempt; doubled before each further one.", 1.0, click.FloatRange(min=0)
+    )
+    slow_wait: float = _limit("Seconds to pause when asked to slow down.", 60.0, click.FloatRange(min=0))
+    patience: float = _limit(
+        "Give up after this many seconds without progress or connection.", 300.0, click.FloatRange(min=0)
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class ScanOptions:
     """Options that make a list of a folder: which files, for whom, and where to."""
@@ -352,50 +400,7 @@ cluster_option = _options(RunOptions, "cluster")
 new_run_options = _options(RunOptions, "dry_run", "new_run")
 resume_options = _options(RunOptions, "new_run", "resume")
 run_options = _options(RunOptions, "dry_run", "limit", "new_run", "resume")
-LIMITS: tuple[tuple[str, click.ParamType[Any], str], ...] = (
-    ("concurrency", click.IntRange(1, 1000), "Requests in flight, in all; with --cluster, per worker."),
-    ("per_env", click.IntRange(1, 1000), "Rows in flight per environment."),
-    ("rate", click.FloatRange(min=0, min_open=True), "Link calls per second and appid. [default: no limit]"),
-    (
-        "attempts",
-        click.IntRange(1, 100),
-        "Calls per step of a row (link, store); answers that ask to slow down do not count.",
-    ),
-    (
-        "backoff",
-        click.FloatRange(min=0),
-        "Seconds before the second attempt; doubled before each further one.",
-    ),
-    ("slow_wait", click.FloatRange(min=0), "Seconds to pause when asked to slow down."),
-    ("patience", click.FloatRange(min=0), "Give up after this many seconds without progress or connection."),
-)
-_SECONDS = {"backoff", "slow_wait", "patience"}
-
-
-class _LimitOption(Option):
-    """An option whose default is that of RunLimits, which most commands have no use for."""
-
-    def get_default(self, ctx: click.Context, call: bool = True) -> Any:  # noqa: ARG002  as click calls it
-        """Return the default."""
-        from tcb_ops.runs.limits import RunLimits
-
-        return getattr(RunLimits(), self.name or "")
-
-
-def limit_options(function: Function) -> Function:
-    """Add the options of a run's limits to a command."""
-    for name, kind, text in reversed(LIMITS):
-        option = click.option(
-            f"--{name.replace('_', '-')}",
-            cls=_LimitOption,
-            group=N_("Limits"),
-            type=kind,
-            metavar="SECONDS" if name in _SECONDS else "N",
-            show_default=True,
-            help=text,
-        )
-        function = option(function)
-    return function
+limit_options = _options(LimitOptions)
 
 
 def table_option(text: str) -> Callable[[Function], Function]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -15,19 +16,17 @@ import click
 from tcb_ops import api
 from tcb_ops.cli.console import (
     Console,
-    show_causes,
     show_problems,
     show_run,
-    suggest_next,
 )
 from tcb_ops.cli.options import CommonOptions, ListOptions, RunOptions, target_line
-from tcb_ops.errors import InputError, InterruptedRunError, StoppedError, UsageError
+from tcb_ops.errors import InputError, InterruptedRunError, StoppedError, TcbOpsError, UsageError
 from tcb_ops.formatting import format_duration, format_size, sanitize
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_lines, ngettext, pgettext
 from tcb_ops.kinds import ANY_KIND, Kind, load, provided
 from tcb_ops.lists.batch import Batch, fixme_beside, write_fixme
 from tcb_ops.lists.paths import read_paths
-from tcb_ops.model import STORED_OUTCOMES, Listener, Outcome, Problem, Reason
+from tcb_ops.model import Listener, Outcome, Problem, Reason
 from tcb_ops.preflight import (
     MerchantEstimate,
     SendScope,
@@ -36,8 +35,9 @@ from tcb_ops.preflight import (
     facts_line,
     scope_of_rows,
     seconds_at_rate,
+    short_of_calls,
 )
-from tcb_ops.reports.summary import by_code
+from tcb_ops.reports.summary import by_code, next_command
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.next_commands import command, quoted
@@ -49,6 +49,7 @@ from tcb_ops.start import StartOptions, ledger_with_runs
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+QUOTA_SECONDS = 5.0
 _FEW = 3
 """Up to this many problems with missing files are listed one by one; more are summarized."""
 
@@ -69,6 +70,12 @@ class RunCommand:
     def opened(self) -> Iterator[None]:
         """Open the target; the first line printed names it."""
         with self.common.open_target(self.console, self.settings) as self.settings:
+            if (
+                self.common.ledger
+                and "://" not in self.settings.ledger
+                and not Path(self.settings.ledger).exists()
+            ):
+                self.console.info(_("{ledger} is a new ledger.", ledger=self.settings.ledger_name))
             yield
 
     @property
@@ -151,15 +158,16 @@ class RunCommand:
             if mark:
                 self._mark(source, batch.problems)
             if rows:
-                text = ngettext(
-                    "{fix_me} has the {n:,} skipped row. Correct it there, then run:",
-                    "{fix_me} has the {n:,} skipped rows. Correct them there, then run:",
+                where = ngettext(
+                    "{fix_me} has the {n:,} skipped row.",
+                    "{fix_me} has the {n:,} skipped rows.",
                     rows,
                     fix_me=fix_me,
                 )
                 as_csv = replace(listing, sheet="", header_row=None, rows=None)
                 console.fix_me = (
-                    text,
+                    where,
+                    _("Correct what is wrong there, then run:"),
                     self._again(fix_me, None if guessed else root, [*others, *as_csv.words(self.common)]),
                 )
         if batch.left_out:
@@ -215,13 +223,34 @@ class RunCommand:
         console.warn(_("The list is refused: {problems}. Nothing was sent.", problems=problems))
 
     def _suggest_correction(self, error: InputError, root: str | None, others: Sequence[str]) -> None:
-        """Suggest the command to run when the list has been corrected; files that are all missing are not its fault."""
-        if not error.all_missing and any(problem.skippable for problem in error.problems):
+        """Suggest the command to run when the list has been corrected, or with the folder of files that are all missing."""
+        if error.all_missing:
+            elsewhere = self.with_folder_of(error.problems[0].value, error.source, root or ".", others)
+            if elsewhere is None:
+                return
+            error.fix, command_again = elsewhere
+        elif any(problem.skippable for problem in error.problems):
             options = [*others, *self.listing.words(self.common)]
-            command_again = self._again(Path(error.source).absolute(), root, options)
             error.fix = _("Correct the list, then run:")
-            error.text = as_lines((error.problem, error.fix, quoted(command_again)))
-            self.console.suggest(error.fix, command_again)
+            command_again = self._again(Path(error.source).absolute(), root, options)
+        else:
+            return
+        error.text = as_lines((error.problem, error.fix, quoted(command_again)))
+        self.console.suggest(error.fix, command_again)
+
+    def with_folder_of(
+        self, file: str, source: str, root: str, others: Sequence[str] = ()
+    ) -> tuple[Text, list[str]] | None:
+        """Return the command with the folder below the root that has a file of the list, if there is one such folder."""
+        folders = []
+        with suppress(OSError):
+            folders = [child for child in Path(root).iterdir() if (child / file).is_file()]
+        if len(folders) != 1:
+            return None
+        folder = folders[0].absolute()
+        options = [*others, *self.listing.words(self.common)]
+        text = _("There are files of these names in {folder}. If they are meant, run:", folder=folder)
+        return text, self._again(Path(source).absolute(), str(folder), options)
 
     def _again(self, source: Path, root: str | None, options: Sequence[str]) -> list[str]:
         name = click.get_current_context().command.name or ""
@@ -250,8 +279,7 @@ class RunCommand:
             counted = ngettext("{n:,} call", "{n:,} calls", calls)
             console.print(text.format(calls=counted, api_base=settings.api_base, store=store))
             console.print(_("Nothing was sent."))
-        if console.fix_me is not None:
-            console.suggest(*console.fix_me)
+        console.suggest_one()
         console.info(target_line(settings))
         return 0
 
@@ -271,8 +299,21 @@ class RunCommand:
             self.console.release()
             if not sys.stdin.isatty():
                 raise UsageError(question, _("Without a terminal, this requires --yes."))
+            if (warning := self._short_of_calls(scope)) is not None:
+                self.console.warn(warning)
             if not click.confirm(question.of(self.console.lang), err=True):
                 raise UsageError(_("Nothing was sent."))
+
+    def _short_of_calls(self, scope: SendScope) -> Text | None:
+        """Ask what link calls are left today, for some seconds at most; who cannot be asked does not delay the question."""
+        from tcb_ops.runs.loop import submit_coroutine
+        from tcb_ops.runs.single_calls import calls_left
+
+        appids = [appid for appid, _name, _calls in scope.most]
+        asking = asyncio.wait_for(calls_left(appids, self.settings), QUOTA_SECONDS)
+        with self.console.waiting(_("asking for today's link calls")), suppress(TcbOpsError, TimeoutError):
+            return short_of_calls(scope, submit_coroutine(asking).result())
+        return None
 
     def _may_resume(self, run_id: str, started: float) -> bool:
         """Ask whether to resume an unfinished run over a day old; without a terminal the answer is no."""
@@ -385,37 +426,13 @@ class RunCommand:
             code, summary = show_run(console, run, as_json=as_json, fail_on=fail_on, notifications=sent)
         groups = by_code(summary.causes)
         if console.fix_me is not None:
-            console.suggest(*console.fix_me)
             groups = [group for group in groups if group.code != Reason.INVALID]
-        suggest_next(console, self.settings, run.record, groups)
+        console.suggest_one(next_command(self.settings, run.record, groups))
         target, shown = target_line(self.settings), page or where.absolute()
         console.link(_("{at} · run {id}: {where}", at=target, id=run.id, where=shown), shown)
         if not as_json:  # last: an interrupt here loses a message, nothing else
             _announce(run, console)
         return code
-
-    def confirm_upload(self, run: Run) -> None:
-        """Confirm a finished upload, and write the report of the confirmation."""
-        console, settings, which = self.console, self.settings, self.which
-        if STORED_OUTCOMES.isdisjoint(run.counts):
-            return
-        handle = provided("start_confirm")(
-            run.id,
-            content=True,
-            report=settings.reports,
-            settings=settings,
-            limits=self.limits,
-            note=self.common.note,
-        )
-        confirmed = self.follow(handle)
-        folder = confirmed.export(settings.reports / confirmed.id, pdf=which.pdf)
-        summary = confirmed.overview()
-        if not self.common.json and summary.causes:
-            show_causes(console, confirmed, summary)
-            ended = confirmed.record.kind.verdict(summary.counts, finished=True)
-            console.print(_("Confirmation {run}: {ended}", run=confirmed.id, ended=ended))
-        suggest_next(console, settings, confirmed.record, by_code(summary.causes))
-        console.info(_("The confirmation: {folder}", folder=folder))
 
 
 def _announce(run: Run, console: Console) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import cache, lru_cache
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from tcb_ops.runs.records import RunRecord
 
 
+EARLIER_RUNS = 30
+"""Audits that are searched for the last known state of what is unknown."""
 Place = tuple[str, str]
 """An environment: (env, appid)."""
 State = tuple[str, str, int | None, str]
@@ -96,8 +98,6 @@ class Diff:
     lines: tuple[DiffLine, ...]
     """By change, then most rows first."""
     settings: Settings
-    references: Mapping[Place, RunRecord] = field(default_factory=dict)
-    """The earlier runs with which environments are compared that are unknown to the older one."""
 
     @property
     def broken(self) -> bool:
@@ -208,25 +208,19 @@ def compare(
 ) -> Diff:
     """Compare two runs. Raises UsageError if their kinds or targets differ.
 
-    What is unknown to the older run is compared with its last known state, for kinds that have `last_known`.
+    What is unknown to the older run is compared with its last known state.
     `only`: the environments, as (appid, env), whose rows are compared; None for all.
     """
     _refuse_incomparable(older, newer)
     counts = dict.fromkeys(Change, 0)
     counted: Counter[tuple[Change, tuple[str, str], State | None, State | None]] = Counter()
     became = cache(change)
-    last_known = older.kind.last_known(ledger, older)
-    references: dict[Place, RunRecord] = {}
+    known_before = _known_before(ledger, older) if older.kind.surveys else {}
     for environment, before, after in _merged(ledger.by_path(older), ledger.by_path(newer)):
         if only is not None and environment[::-1] not in only:
             continue
-        if (
-            environment in last_known
-            and before is not None
-            and after is not None
-            and after[0] != Outcome.UNKNOWN
-        ):
-            before, references[environment] = last_known[environment]  # noqa: PLW2901  the state that counts
+        if before is not None and before[0] == Outcome.UNKNOWN:
+            before = known_before.get(environment, before)  # noqa: PLW2901  the state that counts
         what = became(before and before[0], after and after[0])
         counts[what] += 1
         if what is not Change.STILL_GOOD:  # often a million rows
@@ -250,7 +244,23 @@ def compare(
             order.index(line.change), -line.rows, line.after, line.before, line.merchant, line.env, line.appid
         )
     )  # fmt: skip
-    return Diff(older, newer, counts, tuple(listed), settings, references)
+    return Diff(older, newer, counts, tuple(listed), settings)
+
+
+def _known_before(ledger: LedgerReader, run: RunRecord) -> dict[Place, State]:
+    """Return the last known states of what is unknown to an audit, from at most EARLIER_RUNS before it."""
+    unknown = {
+        (env, appid) for env, appid, _path, *state in ledger.by_path(run) if state[0] == Outcome.UNKNOWN
+    }
+    states: dict[Place, State] = {}
+    earlier, searched = ledger.previous(run), 0
+    while unknown and earlier is not None and searched < EARLIER_RUNS:
+        for env, appid, _path, outcome, *more in ledger.by_path(earlier):
+            if (env, appid) in unknown and outcome != Outcome.UNKNOWN:
+                states[env, appid] = (outcome, *more)
+                unknown.discard((env, appid))
+        earlier, searched = ledger.previous(earlier), searched + 1
+    return states
 
 
 def diff_verdict(diff: Diff) -> Text:

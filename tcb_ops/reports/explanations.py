@@ -5,7 +5,6 @@ The catalogue (errcodes.csv, storecodes.csv, reasons.csv) has the texts; this mo
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, tzinfo
@@ -13,7 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from tcb_ops.details import Detail, detail
-from tcb_ops.errcodes import Decision, Errcode, StoreCode, all_reasons
+from tcb_ops.errcodes import COMPONENT_MARK, Decision, all_reasons, entry_of
 from tcb_ops.errcodes import errcode as errcode_entry
 from tcb_ops.errcodes import store_code as store_code_entry
 from tcb_ops.i18n import NOTHING, Joined, Text, _, as_list, as_sentences, ngettext, verbatim
@@ -22,7 +21,7 @@ from tcb_ops.model import Outcome, Owner, Reason, RowEnd
 from tcb_ops.secrets import redact
 
 if TYPE_CHECKING:
-    from tcb_ops.runs.histories import LaterChange  # loads SQLAlchemy
+    from tcb_ops.runs.histories import LaterChange
     from tcb_ops.runs.records import Tally
 
 MARK = "SIMULATED 演练"
@@ -32,9 +31,6 @@ ERRMSG = 160
 """Characters of an errmsg shown beside a cause; results.csv has all of it."""
 ETAG_MISMATCH = "ETagMismatch"
 """Recorded in place of a store's code if the stored object's checksum does not match the file."""
-COMPONENT_MARK = " (component)"
-"""Distinguishes an errcode of the component token from the merchants' own."""
-ERRCODE = re.compile("-?[0-9]{1,9}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +116,7 @@ def reason_text(end: RowEnd) -> Text:
     anything else                        the reason; the row's own detail
     ===================================  ==================================================================
     """
-    cause, more = _why_of(end), _redacted(end.detail) if end.detail is not None else None
+    cause, more = why_of(end), _redacted(end.detail) if end.detail is not None else None
     if cause is None:
         if end.outcome is Outcome.UNCHANGED and more is not None:
             return more
@@ -138,7 +134,8 @@ def reason_text(end: RowEnd) -> Text:
     return _("{code}: {meaning}", code=cause.code, meaning=meaning)
 
 
-def _why_of(end: RowEnd) -> Why | None:
+def why_of(end: RowEnd) -> Why | None:
+    """Return the code that a row is counted under, with its texts; None for a row that succeeded."""
     message = str(end.detail.params.get("message", "")) if end.detail is not None else ""
     return why(
         end.outcome, end.reason, end.errcode, end.store_code, message=message, http_status=end.http_status
@@ -162,20 +159,14 @@ def action_text(end: RowEnd) -> Text:
     """Return what the operator has to do about a row; empty if there is nothing to do."""
     if end.outcome.succeeded and end.reason is not None:
         return all_reasons()[end.reason].action
-    cause = _why_of(end)
+    cause = why_of(end)
     return NOTHING if cause is None else cause.action
-
-
-def catalogued(code: str) -> Errcode | StoreCode:
-    """Return the catalogue's entry for a code as the report's errcodes.csv lists it."""
-    number = code.removesuffix(COMPONENT_MARK)
-    return errcode_entry(int(number)) if ERRCODE.fullmatch(number) else store_code_entry(code)
 
 
 def code_label(code: str) -> Text:
     """Return a short label for such a code; empty if the code is clear without one."""
     texts = all_reasons().get(Reason.ETAG_MISMATCH if code == ETAG_MISMATCH else code)
-    return texts.label if texts is not None else catalogued(code).label
+    return texts.label if texts is not None else entry_of(code).label
 
 
 def source_message(group: Tally, cause: Why) -> Text | None:

@@ -12,15 +12,16 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tcb_ops.details import merged
-from tcb_ops.errcodes import Decision, Scope
-from tcb_ops.i18n import Joined, Text, verbatim
+from tcb_ops.errcodes import Decision, Scope, entry_of
+from tcb_ops.i18n import Joined, Lang, Text, verbatim
 from tcb_ops.model import Outcome, Reason
-from tcb_ops.reports.explanations import COMPONENT_MARK, ETAG_MISMATCH, catalogued, source_message, why
+from tcb_ops.reports.explanations import ETAG_MISMATCH, source_message, why
 from tcb_ops.runs.records import RowRecord, RunRecord, Tally
+from tcb_ops.runs.verdicts import merchant_text
 from tcb_ops.secrets import redact
 
 if TYPE_CHECKING:
-    from tcb_ops.reports.run_views import RunReader  # loads SQLAlchemy
+    from tcb_ops.reports.run_views import RunReader
     from tcb_ops.settings import Settings
 
 _Key = TypeVar("_Key", int, str, tuple[Any, ...])
@@ -29,6 +30,12 @@ FIRST_ROWS = 3
 _FOR_ALL = {61028, "RequestTimeTooSkewed"}
 """Codes of a merchant or an environment that one action fixes for all: the platform's own publication, this
 machine's clock."""
+_IN_LIST = {
+    *(Reason.INVALID, Reason.SOURCE_REDIRECT),
+    *("40097", "40101", "-501000", "-501007", "-501009", "-501020", "-503003", "-601002"),
+    *("PathConflict", "ObjectLocked", "KeyTooLong", "InvalidObjectName", "InvalidURI", "InvalidArgument"),
+}
+"""Codes whose rows fail again until env, path or file is corrected in the list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +238,16 @@ class RunSummary:
 
         return self._listed("reason", reason)
 
+    def messages(self, lang: Lang) -> list[dict[str, str]]:
+        """Return what to tell each merchant that must act about its codes."""
+        about = ("code", "appid", "merchant", "env", "message")
+        texts = [(c, merchant_text(c.code, c.appid, c.merchant, c.env)) for c in self.causes]
+        return [
+            dict(zip(about, (c.code, c.appid, c.merchant, c.env, text.of(lang)), strict=True))
+            for c, text in texts
+            if text is not None
+        ]
+
     def _listed(self, name: str, code_of: Callable[[Tally], object]) -> list[dict[str, Any]]:
         """Count the rows with a code by merchant, environment and code, most rows first."""
         counted: Counter[tuple[Any, ...]] = Counter()
@@ -387,7 +404,7 @@ def next_actions(groups: Iterable[CodeGroup]) -> list[NextAction]:
         times = {Per.MERCHANT: len(group.merchants), Per.ENV: len(group.envs), Per.NOBODY: 0}.get(
             how_often, 1
         )
-        actions.append(NextAction(group, how_often, times, _in_list(group.code)))
+        actions.append(NextAction(group, how_often, times, group.code in _IN_LIST))
     return sorted(
         actions,
         key=lambda action: (
@@ -425,20 +442,12 @@ def per(code: str, token: Reason | None = None) -> Per:
         return Per.MERCHANT
     if code == ETAG_MISMATCH or Reason(code).of_environment:
         return Per.ENV
-    entry = catalogued(code)
+    entry = entry_of(code)
     if entry.decision is Decision.SLOW or entry.code in _FOR_ALL:
         return Per.ONCE
     if token is Reason.COMPONENT and entry.scope is Scope.APPID:
         return Per.ONCE
     return {Scope.APPID: Per.MERCHANT, Scope.ENV: Per.ENV}.get(entry.scope, Per.ONCE)
-
-
-def _in_list(code: str) -> bool:
-    """Return whether rows with a code fail again until the list itself is corrected."""
-    if code in set(Reason.all()) | {Outcome.PENDING} or code.endswith(COMPONENT_MARK):
-        return code in {Reason.INVALID, Reason.SOURCE_REDIRECT}
-    entry = catalogued(code)
-    return entry.known and (entry.decision, entry.scope) == (Decision.FIX, Scope.ROW)
 
 
 def next_command(

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from tcb_ops.i18n import Text, _, pgettext
 from tcb_ops.kinds import Kind
 from tcb_ops.lists.row_files import content_type_of
 from tcb_ops.model import Outcome, Row
-from tcb_ops.runs.next_commands import after_list
 
 if TYPE_CHECKING:
     from tcb_ops.reports.summary import NextAction
     from tcb_ops.runs.records import RunRecord
     from tcb_ops.settings import Settings
-
-IfExists: TypeAlias = Literal["overwrite", "skip", "fail"]
-OVERWRITE = "overwrite"
-"""What an upload does about a file that is there already, unless it is told otherwise."""
 
 
 class ListKind(Kind):
@@ -31,6 +26,8 @@ class ListKind(Kind):
         self, settings: Settings, run: RunRecord, actions: Sequence[NextAction]
     ) -> tuple[Text, list[str]] | None:
         """Return a retry, or a corrected list."""
+        from tcb_ops.runs.next_commands import after_list
+
         return after_list(settings, run, actions)
 
 
@@ -46,7 +43,7 @@ class LinksKind(ListKind):
 
 
 class UploadKind(ListKind):
-    """Uploads. With --backup or --if-exists, each path is looked at before its file is sent."""
+    """Uploads. With --backup, each path is looked at before its file is sent."""
 
     name = "upload"
     calls_at = "tcb_ops.runs.calls:upload_calls"

@@ -7,7 +7,6 @@ the program's name.
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -19,7 +18,6 @@ from tcb_ops import shell
 from tcb_ops.i18n import CommandText, Text, _
 from tcb_ops.kinds import row_count
 from tcb_ops.model import SIMULATOR
-from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.records import RunRecord
 from tcb_ops.settings import Settings, without_dots
 
@@ -54,6 +52,8 @@ def command(settings: Settings, *words: str, target: str | None = None) -> list[
 
 def _program() -> str:
     """Return how a shell in any folder finds this program: by its name, or by the path that it was called by."""
+    import shutil
+
     called = Path(sys.argv[0])
     if called.stem != "tcb-ops" or os.path.realpath(shutil.which(called.name) or "") == os.path.realpath(
         called
@@ -85,16 +85,14 @@ def resume(settings: Settings, run: RunRecord, *, canary: bool = True) -> list[s
 
 def upload_options(run: RunRecord) -> list[str]:
     """Return the options that protect what an upload, or that of a confirmation, overwrites."""
-    backup, if_exists = str(run.settings.get("backup", "")), run.settings.get("if_exists")
-    words = ["--backup", without_dots(Path(backup).parent)] if backup else []
-    return words + (["--if-exists", str(if_exists)] if if_exists else [])
+    backup = str(run.settings.get("backup", ""))
+    return ["--backup", without_dots(Path(backup).parent)] if backup else []
 
 
 def audit_again(settings: Settings, run: RunRecord) -> list[str]:
     """Compose the command for another audit of the same environments, after one that was stopped."""
     how = run.settings
     words = ["audit", *_selected(run)]
-    words += ["--confirm-after", f"{how['confirm_after']:g}s"] if how.get("confirm_after") else []
     words += ["--known", str(how["known_file"])] if how.get("known_file") else []
     return command(settings, *words, *_pace(run), target=run.target)
 
@@ -153,6 +151,8 @@ def quoted(words: Sequence[str]) -> CommandText:
 
 
 def _pace(run: RunRecord) -> list[str]:
+    from tcb_ops.runs.limits import RunLimits
+
     usual = asdict(RunLimits())
     given = {name: run.settings.get(name, value) for name, value in usual.items()}
     return [

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import sqlite3
+from collections import namedtuple
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from operator import attrgetter
-from pathlib import Path
 from typing import Any, TypedDict
 
 from tcb_ops.details import Detail, as_detail, read_detail, stored
@@ -169,7 +167,6 @@ def may_have_stored(reason: Reason | None, attempts: int, settings: Mapping[str,
     ===========================================  ==========================  ========  ======
     reason                                       the run asked the store     attempts  result
     ===========================================  ==========================  ========  ======
-    exists                                       yes                         any       no
     no_answer, no_confirmation, etag_mismatch    any                         any       yes
     store_refused, refused                       no                          over 2    yes
     store_refused, refused                       yes                         over 3    yes
@@ -180,12 +177,9 @@ def may_have_stored(reason: Reason | None, attempts: int, settings: Mapping[str,
 
     `attempts`: calls; a link and one upload are two, and to ask what is there takes one more. `settings`: the run's.
     """
-    if reason is Reason.EXISTS:
-        return False
     if reason in {Reason.NO_ANSWER, Reason.NO_CONFIRMATION, Reason.ETAG_MISMATCH}:
         return True
-    if_exists = settings.get("if_exists")
-    asks = bool(settings.get("backup") or settings.get("undoes") or if_exists in {"skip", "fail"})
+    asks = bool(settings.get("backup") or settings.get("undoes"))
     refused = reason in {Reason.STORE_REFUSED, Reason.REFUSED}
     return attempts > 1 + asks + refused
 
@@ -293,6 +287,14 @@ def read_cells(value: str) -> tuple[str, ...]:
     return tuple(_decode(value)[0])
 
 
+RUN_COLUMNS = tuple(
+    name for name in RunRecord.__dataclass_fields__ if name not in {"retries", "environments"}
+)
+"""Columns read of a run, named like the fields of RunRecord."""
+StoredRun: Any = namedtuple("StoredRun", RUN_COLUMNS)  # type: ignore[misc]  # noqa: PYI024  the fields of a type that is checked
+"""The record of a run, which may be damaged."""
+
+
 def read_run(record: Any) -> RunRecord:
     """Return the run of a record. Raises ValueError or TypeError for a damaged record."""
     values = {
@@ -308,6 +310,7 @@ def read_run(record: Any) -> RunRecord:
 def run_values(new: NewRun) -> dict[str, Any]:
     """Return a new run's record."""
     return asdict(new) | {
+        "kind": str.__str__(new.kind),
         "headers": json.dumps(new.headers, ensure_ascii=False),
         "settings": encoded_settings(new.settings),
     }
@@ -316,20 +319,3 @@ def run_values(new: NewRun) -> dict[str, Any]:
 def encoded_settings(settings: Mapping[str, Any]) -> str:
     """Return a run's settings as the ledger keeps them."""
     return json.dumps(settings, ensure_ascii=False, sort_keys=True)
-
-
-_NEWEST = (
-    "SELECT id, kind, created_at, list_name FROM runs WHERE substr(id, 1, ?) = ? ORDER BY number DESC LIMIT ?"
-)
-
-
-def newest_runs(where: str, begins: str, limit: int) -> Sequence[Any]:
-    """Return (id, kind, time, list) of the newest runs whose id starts with `begins`, for shell completion.
-
-    Without SQLAlchemy, which takes long to load: of an SQLite ledger only. Raises the database's errors.
-    """
-    file = Path(where.removeprefix("sqlite:///")).absolute()
-    if not file.is_file():  # opening a pipe would wait for a writer
-        return []
-    with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=0.2)) as opened:
-        return opened.execute(_NEWEST, (len(begins), begins, limit)).fetchall()

@@ -8,11 +8,10 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from contextlib import suppress
-from datetime import datetime
 from pathlib import Path
 
 from tcb_ops.errors import CanaryError, InterruptedRunError, LedgerError, TcbOpsError
-from tcb_ops.i18n import _, as_lines, ngettext
+from tcb_ops.i18n import _, as_lines
 from tcb_ops.model import Outcome, RowEnd
 from tcb_ops.resources import exhausted
 from tcb_ops.runs.calls import RunContext, Runner
@@ -148,7 +147,6 @@ class RunSession:
         try:
             async with self._context.runtime.transport(self._context.limits.concurrency) as transport:
                 await self._do_pending(transport)
-                await self._work_again(transport)
         finally:
             await self._context.tokens.aclose()
             if self._links is not None:
@@ -169,27 +167,6 @@ class RunSession:
         if self._cancelled:
             self._engine.interrupt()
         await self._engine.work()
-
-    async def _work_again(self, transport: Transport) -> None:
-        """Work once more on the rows that the kind names, after the time that it says."""
-        kind, now, settings = self._run.kind, self._context.runtime.now(), self._context.settings
-        lines, seconds = await asyncio.to_thread(kind.rows_again, self._ledger, self._run, settings, now)
-        if not lines:
-            return
-        note = ngettext(
-            "{n:,} new failure is asked again at {at:%H:%M:%S}",
-            "{n:,} new failures are asked again at {at:%H:%M:%S}",
-            len(lines),
-            at=datetime.fromtimestamp(now + seconds, settings.zone),
-        )
-        counts = await asyncio.to_thread(self._ledger.counts, self._run)
-        self._show(Progress(self._run.id, self._run.rows, counts, 0.0, None, note))
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), seconds)
-            raise interrupted()
-        self._context.check_lock()
-        await asyncio.to_thread(self._ledger.reopen, self._run, lines)
-        await self._do_pending(transport)
 
     def _show(self, progress: Progress) -> None:
         with self._news:

@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
@@ -343,6 +342,8 @@ def clock_offset(date: str, began_at: float, seconds: float) -> float | None:
 
     A Date is cut to whole seconds, and was written about the middle of the exchange, which began at `began_at`.
     """
+    from email.utils import parsedate_to_datetime
+
     with suppress(ValueError, TypeError, OverflowError):
         return parsedate_to_datetime(date).timestamp() + 0.5 - (began_at + seconds / 2)
     return None
@@ -532,12 +533,3 @@ def _is_for(target: str, file_id: str, path: str) -> bool:
     if target == expected:
         return True
     return not re.search(r"[?#]", target) and unquote_to_bytes(target) == expected.encode()
-
-
-def own_file_id(link: Link, path: str, env: str) -> str:
-    """Return the object's file_id: the link's where it ends in our path, so that nothing else is ever deleted."""
-    if link.file_id.endswith(f"/{path}"):
-        return link.file_id
-    env_and_bucket = re.match(r"cloud://[^/]+", link.file_id)
-    bucket = link.url.reveal().split("/", 4)[3]
-    return f"{env_and_bucket[0]}/{path}" if env_and_bucket else f"cloud://{env}.{bucket}/{path}"

@@ -12,7 +12,6 @@ import click
 from tcb_ops.cli import Command
 from tcb_ops.cli.console import Console
 from tcb_ops.cli.options import (
-    DURATION,
     CommonOptions,
     cluster_option,
     common_options,
@@ -83,14 +82,6 @@ def notify(run: str, *, test: bool, common: CommonOptions) -> int:
     help="Exit code 1 for any failure, only for what the previous audit did not have, or never.",
 )
 @click.option(
-    "--confirm-after",
-    type=DURATION,
-    default="0",
-    show_default=True,
-    metavar="TIME",
-    help="Ask again about new failures after this time (90s, 10m, 1h) before they count.",
-)
-@click.option(
     "--known",
     metavar="FILE",
     help="Known failures: appid or env, cause, until, note. [default: known.csv beside the settings file, if there]",
@@ -102,7 +93,6 @@ def notify(run: str, *, test: bool, common: CommonOptions) -> int:
 def audit(
     command: RunCommand,
     fail_on: str,
-    confirm_after: float,
     known: str | None,
 ) -> int:
     """Check whether each environment is healthy, and if not, why.
@@ -117,7 +107,6 @@ def audit(
         merchants = command.common.read_merchants(command.settings)
         handle = api.start_audit(
             merchants,
-            confirm_after=confirm_after,
             known=known,
             report=command.reports,
             cluster=command.which.cluster,

@@ -19,12 +19,10 @@ from tcb_ops.runs.stop_errors import stop_reason
 if TYPE_CHECKING:
     from tcb_ops.features.audit.result import AuditResult
     from tcb_ops.lists.merchants import Merchants
-    from tcb_ops.reports.comparisons import Diff, Place, State
+    from tcb_ops.reports.comparisons import Diff
     from tcb_ops.reports.run_views import RunReader
     from tcb_ops.reports.summary import NextAction, RunSummary
-    from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.plan import RunSpec
-    from tcb_ops.runs.reader import LedgerReader
     from tcb_ops.runs.records import RunRecord
     from tcb_ops.settings import Settings
 
@@ -45,6 +43,7 @@ class AuditKind(Kind):
     label = _("audit")
     report_title = _("Audit report")
     done = _("healthy")
+    good_label, bad_label = _("Healthy"), _("Not healthy")
     renewed_after = 23 * 3600.0
     clustered = surveys = True
     has_list = False
@@ -90,28 +89,6 @@ class AuditKind(Kind):
         code = reason.params.get("errcode")
         return RowEnd(0, Outcome.UNKNOWN, NOT_ASKED, reason, errcode=code if isinstance(code, int) else None)
 
-    def rows_again(
-        self, ledger: Ledger, run: RunRecord, settings: Settings, now: float
-    ) -> tuple[list[int], float]:
-        """Return, with `--confirm-after`, the lines whose failures are neither known nor in the previous audit."""
-        seconds = float(run.settings.get("confirm_after") or 0)
-        if not seconds:
-            return [], 0.0
-        from tcb_ops.features.audit.result import new_failures
-        from tcb_ops.reports.comparisons import compare
-        from tcb_ops.reports.summary import RunSummary
-
-        before = ledger.previous(run)
-        changes = compare(ledger, before, run, settings) if before is not None else None
-        failures = new_failures(RunSummary(ledger, run), changes, settings)
-        records = [
-            record
-            for record in ledger.rows(run, outcomes=frozenset({UNHEALTHY, Outcome.UNKNOWN}))
-            if (record.row.appid, record.row.env) in failures
-        ]
-        ended = max((record.end.ended_at or 0.0 for record in records), default=0.0)
-        return [record.row.line for record in records], wait_left(ended, seconds, now)
-
     def findings(
         self, reader: RunReader, summary: RunSummary, changes: Diff | None, settings: Settings
     ) -> AuditResult:
@@ -119,12 +96,6 @@ class AuditKind(Kind):
         from tcb_ops.features.audit.result import audit_result
 
         return audit_result(reader, summary, changes, settings)
-
-    def last_known(self, ledger: LedgerReader, older: RunRecord) -> Mapping[Place, tuple[State, RunRecord]]:
-        """Return the last known states of what is unknown to an audit."""
-        from tcb_ops.features.audit.queries import last_known
-
-        return {environment: (state, audit) for audit, environment, state in last_known(ledger, older)}
 
     def unit_count(self, count: int) -> Text:
         """Return `28 environments`."""
@@ -184,22 +155,6 @@ def audit_spec(merchants: Merchants, selection: str, options: Mapping[str, Any])
     return RunSpec(
         AUDIT, name, merchants.sha256, 0, headers, None, rows, environments, selection, options=options
     )
-
-
-def wait_left(ended: float, seconds: float, now: float) -> float:
-    """Return the seconds until failures are checked again, of which the last `ended` then; all times in Unix seconds.
-
-    ====================  =======  ====
-    ended                 seconds  left
-    ====================  =======  ====
-    now                   600      600
-    200 s ago             600      400
-    700 s ago             600      0
-    in 100 s: a clock
-    was set back          600      600
-    ====================  =======  ====
-    """
-    return min(seconds, max(0.0, ended + seconds - now))
 
 
 AUDIT = AuditKind()

@@ -15,10 +15,11 @@ import subprocess
 import time
 from bisect import bisect
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import which
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -27,7 +28,7 @@ from tcb_ops.features.audit.result import AuditResult
 from tcb_ops.features.audit.settings import NotifySettings
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Lang, Text, _, ngettext, verbatim
-from tcb_ops.model import Secret, is_loopback
+from tcb_ops.model import is_loopback
 from tcb_ops.reports.explanations import MARK, code_label
 from tcb_ops.reports.export import MANIFEST, PAGE, fingerprint
 from tcb_ops.reports.findings import FindingLine
@@ -47,8 +48,6 @@ LONGEST_LINE = 400
 """Bytes of a line above or below the environments: the report's path may be long."""
 LIMITS: Mapping[str, int] = {"wecom": 2048, "feishu": 20_000, "dingtalk": 20_000}
 """Bytes of a request that a robot takes; WeCom counts its text only."""
-UNREADABLE = -1
-"""In place of an errcode that is no integer."""
 BUSY = frozenset({45009, 130101, 9499, 11232})
 """Codes that mean: too many messages, try again in a minute."""
 TIMEOUTS = Timeouts(connect=5, answer=10)
@@ -156,33 +155,44 @@ def _plain(text: str) -> str:
     return line.translate(_ACTED_ON)
 
 
-def robot_body(kind: str, message: AuditMessage, secret: str, now: float) -> bytes:
-    """Return the body of the request to a robot, with the message cut to what it takes."""
+def robot_request(
+    kind: str, url: str, secret: str, message: AuditMessage, payload: Mapping[str, Any], now: float
+) -> tuple[HttpRequest, bytes]:
+    """Return the request to a receiver, signed if it has a secret, and its body: for a robot, cut to what it takes."""
+    headers, sign = {"Content-Type": "application/json"}, dict[str, str]()
+    if kind == "webhook":
+        body = _with_text(message, payload)
+        if secret:
+            headers["X-Tcb-Ops-Signature"] = f"sha256={_digest(secret, body).hex()}"
+        return HttpRequest("POST", url, headers), body
+    if kind == "feishu" and secret:
+        digest = _digest(f"{int(now)}\n{secret}", b"")
+        sign = {"timestamp": str(int(now)), "sign": base64.b64encode(digest).decode()}
+    if kind == "dingtalk" and secret:
+        timestamp = round(now * 1000)
+        signature = base64.b64encode(_digest(secret, f"{timestamp}\n{secret}".encode())).decode()
+        url = f"{url}&timestamp={timestamp}&sign={quote(signature, safe='')}"
 
-    def body(text: str) -> bytes:
+    def of(text: str) -> bytes:
         if kind == "feishu":
-            return _encoded({"msg_type": "text", "content": {"text": text}} | _feishu_sign(secret, int(now)))
+            return _encoded({"msg_type": "text", "content": {"text": text}} | sign)
         return _encoded({"msgtype": "text", "text": {"content": text}})
 
-    return body(message.fit(LIMITS[kind], lambda text: len(text.encode() if kind == "wecom" else body(text))))
+    fitting = message.fit(LIMITS[kind], lambda text: len(text.encode() if kind == "wecom" else of(text)))
+    return HttpRequest("POST", url, headers), of(fitting)
 
 
 def _encoded(body: Mapping[str, Any]) -> bytes:
     return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def _feishu_sign(secret: str, timestamp: int) -> dict[str, str]:
-    if not secret:
-        return {}
-    digest = hmac.new(f"{timestamp}\n{secret}".encode(), b"", hashlib.sha256).digest()
-    return {"timestamp": str(timestamp), "sign": base64.b64encode(digest).decode()}
+def _with_text(message: AuditMessage, payload: Mapping[str, Any]) -> bytes:
+    text = message.fit(1 << 20, lambda text: len(text.encode()))
+    return _encoded({"title": message.title, "text": text, **payload})
 
 
-def dingtalk_url(url: str, secret: str, now: float) -> str:
-    """Return a DingTalk robot's address with its signature."""
-    timestamp = round(now * 1000)
-    digest = hmac.new(secret.encode(), f"{timestamp}\n{secret}".encode(), hashlib.sha256).digest()
-    return f"{url}&timestamp={timestamp}&sign={quote(base64.b64encode(digest).decode(), safe='')}"
+def _digest(key: str, text: bytes) -> bytes:
+    return hmac.new(key.encode(), text, hashlib.sha256).digest()
 
 
 def refusal(kind: str, response: HttpResponse) -> tuple[Text, int] | None:
@@ -195,46 +205,27 @@ def refusal(kind: str, response: HttpResponse) -> tuple[Text, int] | None:
     a robot     2xx     errcode (Feishu: code, StatusCode) 0   yes
     a robot     2xx     another errcode                        no
     a robot     2xx     anything else, a web page              no
-    webhook     2xx     an errcode or code other than 0        no
     webhook     2xx     a web page                             no
     webhook     2xx     anything else, nothing                 yes
     ==========  ======  =====================================  ========
-
-    A code may be a number or a text, of one answer or of one in a list. An errcode that is neither 0 nor readable is a
-    refusal; a webhook's `code` that is not a number, such as "ok", is no code.
     """
     if not 200 <= response.status < 300:
         return verbatim(f"HTTP {response.status}"), 0
-    names = {"feishu": ("code", "StatusCode"), "webhook": ("errcode", "code")}.get(kind, ("errcode",))
-    codes = list(_codes(response.body, names))
-    code = next(filter(None, codes), 0)
-    if code:
-        hint = _HINTS.get(code)
-        shown = verbatim(f"errcode {code}")
-        return (shown if hint is None else _("errcode {code}: {hint}", code=code, hint=hint)), code
-    if codes or (kind == "webhook" and not response.body.lstrip().startswith(b"<")):
-        return None
-    return _("it answered with something other than a robot's JSON: check the address"), 0
-
-
-def _codes(body: bytes, names: tuple[str, ...]) -> Iterator[int]:
-    """Yield the codes in an answer; UNREADABLE for an errcode that is no integer."""
+    page = _("it answered with something other than a robot's JSON: check the address"), 0
+    if kind == "webhook":
+        return page if response.body.lstrip().startswith(b"<") else None
     try:
-        answer = json.loads(body)
+        answer = json.loads(response.body)
     except (ValueError, RecursionError):
-        return
-    for entry in answer if isinstance(answer, list) else [answer]:
-        for name in names if isinstance(entry, dict) else ():
-            values = entry.get(name)
-            for value in values if isinstance(values, list) else [values]:
-                if (
-                    (type(value) is float and value.is_integer())
-                    or type(value) is int
-                    or (isinstance(value, str) and re.fullmatch(r"\s*-?\d{1,18}\s*", value))
-                ):
-                    yield int(value)
-                elif name == "errcode" and value is not None:
-                    yield UNREADABLE
+        return page
+    fields = ("code", "StatusCode") if kind == "feishu" else ("errcode",)
+    codes = [answer[name] for name in fields if name in answer] if isinstance(answer, dict) else []
+    code = codes[0] if codes else None
+    if not isinstance(code, int):
+        return page
+    hint, number = _HINTS.get(code), verbatim(f"errcode {code}")
+    text = number if hint is None else _("errcode {code}: {hint}", code=code, hint=hint)
+    return (text, code) if code else None
 
 
 # --- sending ---------------------------------------------------------------------------------------------------
@@ -298,6 +289,9 @@ def message_about(result: AuditResult, settings: Settings) -> tuple[AuditMessage
     """Return the message about an audit, and the object that webhooks and commands get."""
     folder = Path(result.run.report) if result.run.report else None
     report = str(folder / PAGE) if folder is not None else ""
+    if report and settings.report.url:  # a phone opens it
+        page = settings.report.url.replace("{run}", quote(result.run.id))
+        report = f"{page}{PAGE}" if page.endswith("/") else page
     manifest_sha256 = ""
     if folder is not None:
         with suppress(OSError):
@@ -337,7 +331,7 @@ def deliver(
     for wait in (*RETRY_WAITS, None):
         try:
             if to.kind == "command":
-                _run_command(to.command, _body(message, payload))
+                _run_command(to.command, _with_text(message, payload))
             else:
                 _post(to, message, payload, settings)
         except TcbOpsError as error:
@@ -355,31 +349,27 @@ def deliver(
     return Notification(name, sent=False, detail=reason)
 
 
-def _body(message: AuditMessage, payload: Mapping[str, Any]) -> bytes:
-    text = message.fit(1 << 20, lambda text: len(text.encode()))
-    return _encoded({"title": message.title, "text": text, **payload})
-
-
 # --- robots and webhooks ---------------------------------------------------------------------------------------
 
 
-def _post(to: NotifySettings, message: AuditMessage, payload: Mapping[str, Any], settings: Settings) -> None:
-    url, secret = _secret_of(to.url_env, to.url_file, "url"), ""
+def check_receiver(to: NotifySettings, settings: Settings) -> tuple[str, str]:
+    """Return a receiver's address and key, if it has any. Raises TcbOpsError if one cannot be read, or a program found."""
+    url = secret = ""
+    if to.kind == "command":
+        if which(to.command[0]) is None:
+            raise _NotSentError(_("there is no program {program}", program=to.command[0]))
+        return url, secret
+    url = _secret_of(to.url_env, to.url_file, "url")
     if to.secret_env or to.secret_file:
         secret = _secret_of(to.secret_env, to.secret_file, "secret")
     _check_url(url, settings)
-    now = time.time()
-    headers = {}
-    if to.kind == "webhook":
-        body = _body(message, payload)
-        if secret:
-            digest = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
-            headers["X-Tcb-Ops-Signature"] = f"sha256={digest}"
-    else:
-        body = robot_body(to.kind, message, secret, now)
-    if to.kind == "dingtalk" and secret:
-        url = dingtalk_url(url, secret, now)
-    response = submit_coroutine(_send(Secret(url), body, headers)).result()
+    return url, secret
+
+
+def _post(to: NotifySettings, message: AuditMessage, payload: Mapping[str, Any], settings: Settings) -> None:
+    url, secret = check_receiver(to, settings)
+    request, body = robot_request(to.kind, url, secret, message, payload, time.time())
+    response = submit_coroutine(_send(request, body)).result()
     if (refused := refusal(to.kind, response)) is not None:
         reason, code = refused
         error = _NotSentError(reason)
@@ -387,10 +377,9 @@ def _post(to: NotifySettings, message: AuditMessage, payload: Mapping[str, Any],
         raise error
 
 
-async def _send(url: Secret, body: bytes, headers: Mapping[str, str]) -> HttpResponse:
+async def _send(request: HttpRequest, body: bytes) -> HttpResponse:
     async with Transport(connections=1, timeouts=TIMEOUTS) as transport:
-        json = {"Content-Type": "application/json", **headers}
-        return await transport.send(HttpRequest("POST", url.reveal(), json), body)
+        return await transport.send(request, body)
 
 
 def _secret_of(variable: str, file: Path | None, what: str) -> str:

@@ -65,6 +65,11 @@ class KnownFailure:
         """Return the line as a run keeps it."""
         return {name: str(getattr(self, name)) for name in ("appid", "env", "cause", "until", "note")}
 
+    def silences(self, appid: str, env: str, cause: str, day: date) -> bool:
+        """Return whether it silences a failure on a day: until its last day, that day included."""
+        of_it = self.cause == cause and self.appid in {"", appid} and self.env in {"", env}
+        return of_it and self.until >= day
+
 
 def kept_with_run(settings: dict[str, Any]) -> tuple[KnownFailure, ...]:
     """Return the lines that an audit kept among its settings when it began; none where it kept none."""
@@ -72,25 +77,6 @@ def kept_with_run(settings: dict[str, Any]) -> tuple[KnownFailure, ...]:
         KnownFailure(**line | {"until": date.fromisoformat(line["until"])})
         for line in settings.get("known", ())
     )
-
-
-def silencing(
-    known: Iterable[KnownFailure], appid: str, env: str, cause: str, day: date
-) -> KnownFailure | None:
-    """Return the line that silences a failure on a day.
-
-    ==================  ===================  ========
-    a line that matches  its `until`          silenced
-    ==================  ===================  ========
-    no                  any                  no
-    yes                 before the day       no
-    yes                 the day, or later    yes
-    ==================  ===================  ========
-    """
-    for line in known:
-        if line.cause == cause and line.appid in {"", appid} and line.env in {"", env} and line.until >= day:
-            return line
-    return None
 
 
 def read_known(file: Path) -> tuple[KnownFailure, ...]:
@@ -146,11 +132,23 @@ class Finding:
 
     cause: Cause
     before: str = ""
-    """Its code in the previous audit, or when it was last known; empty if it was healthy, unknown or missing."""
+    """Its code in the previous audit; empty if it was healthy, unknown or missing."""
     is_new: bool = True
     """Whether the previous audit did not have its cause, or silenced it."""
     known: KnownFailure | None = None
     """The line of known.csv that silences it."""
+
+    @property
+    def line(self) -> FindingLine:
+        """The environment as it is listed."""
+        cause, remark = self.cause, None
+        if self.known is not None:
+            remark = _until(self.known)
+        elif self.before not in {"", cause.code}:
+            remark = _("was {before}", before=self.before)
+        return FindingLine(
+            cause.merchant, cause.env, cause.code, remark, self.known.note if self.known else ""
+        )
 
     def to_json(self, lang: Lang) -> dict[str, Any]:
         """Return the object for `--json`, a webhook or a command."""
@@ -214,12 +212,7 @@ class AuditResult(Tabular):
     @property
     def changed(self) -> bool:
         """Whether something is newly broken, recovered or newly unknown, or the audit was stopped."""
-        return bool(
-            self.new
-            or self.recovered
-            or self.run.stopped is not None
-            or any(finding.is_new for finding in self.unknown)
-        )
+        return self.run.stopped is not None or bool(self.news())
 
     def exit_code(self, fail_on: str = "any") -> int:
         """Return the exit code of the command; `fail_on` is `any`, `new` or `none`.
@@ -237,30 +230,21 @@ class AuditResult(Tabular):
         """
         if self.run.stopped is not None:
             return 3
-        bad = [*self.new, *self.still, *self.unknown]
-        if fail_on == "new":
-            bad = [finding for finding in bad if finding.is_new]
-        return 1 if bad and fail_on != "none" else 0
+        findings = (*self.new, *self.still, *self.unknown)
+        return int(fail_on != "none" and any(each.is_new or fail_on == "any" for each in findings))
 
     def counts(self) -> dict[str, int]:
         """Return the number of environments by list, zeros included."""
-        return {
-            "new": len(self.new),
-            "recovered": sum(line.rows for line in self.recovered),
-            "still": len(self.still),
-            "unknown": len(self.unknown),
-            "silenced": len(self.silenced),
-            "expired": len(self.expired),
-            "healthy": self.healthy,
-        }
+        names = ("new", "recovered", "still", "unknown", "silenced", "expired")
+        return {name: len(getattr(self, name)) for name in names} | {"healthy": self.healthy}
 
     def _table(self, lang: Lang) -> Lines:
         names = ("state", "merchant", "appid", "env", "cause", "meaning", "action", "before", "new")
-        found = self.to_json(lang)
+        listed = self.to_json(lang)
         lines = [
             tuple({**finding, "state": state}.get(name) for name in names)
             for state in ("new", "recovered", "still", "unknown", "silenced")
-            for finding in found[state]
+            for finding in listed[state]
         ]
         return Lines(self.summary(), names, lines, len(lines))
 
@@ -271,6 +255,8 @@ class AuditResult(Tabular):
 
     def to_json(self, lang: Lang) -> dict[str, Any]:
         """Return the object under `audit` in `--json`."""
+        about = ("appid", "merchant", "env", "before")
+        calls = self.fewest_link_calls
         return {
             "previous": self.previous.id if self.previous is not None else None,
             "stopped": self.stopped.of(lang) if self.stopped is not None else None,
@@ -279,53 +265,48 @@ class AuditResult(Tabular):
                 name: [finding.to_json(lang) for finding in getattr(self, name)]
                 for name in ("new", "still", "unknown", "silenced")
             },
-            "recovered": [
-                {"appid": line.appid, "merchant": line.merchant, "env": line.env, "before": line.before}
-                for line in self.recovered
-            ],
+            "recovered": [{name: getattr(line, name) for name in about} for line in self.recovered],
             "expired": [line.to_json() for line in self.expired],
-            "fewest_link_calls": asdict(self.fewest_link_calls)
-            if self.fewest_link_calls is not None
-            else None,
+            "fewest_link_calls": asdict(calls) if calls is not None else None,
             "not_checked": dict(self.not_checked),
         }
 
     def summary(self) -> Text:
         """Sum up an audit in one line."""
-        counts = self.counts()
         return _(
             "newly broken {new:,} · recovered {recovered:,} · still broken {still:,} · unknown {unknown:,} · silenced "
             "{silenced:,} · healthy {healthy:,} of {environments:,}",
             environments=self.environments,
-            **{
-                name: counts[name] for name in ("new", "recovered", "still", "unknown", "silenced", "healthy")
-            },
+            **self.counts(),
         )
 
     def news(self) -> list[FindingSection]:
         """Return the environments that a message names: those of which something is new."""
-        newly_unknown = [finding for finding in self.unknown if finding.is_new]
-        return _filled(*self._changes(), _section(_("Unknown"), newly_unknown))
+        return self._sections([finding for finding in self.unknown if finding.is_new])
 
     def sections(self) -> list[FindingSection]:
         """Return the environments that are not healthy or have recovered, the most urgent first."""
         expired = [
             FindingLine(line.appid, line.env, line.cause, _until(line), line.note) for line in self.expired
         ]
-        return _filled(
-            *self._changes(),
-            _section(_("Unknown"), self.unknown),
+        more = [
             _section(_("Still broken"), self.still),
-            FindingSection(_("Silenced by known.csv"), [*map(_line, self.silenced)]),
+            FindingSection(_("Silenced by known.csv"), [finding.line for finding in self.silenced]),
             FindingSection(_("Expired in known.csv: remove these lines, or give them a new date"), expired),
-        )
+        ]
+        return self._sections(self.unknown) + [section for section in more if section.lines]
 
-    def _changes(self) -> tuple[FindingSection, FindingSection]:
+    def _sections(self, unknown: Sequence[Finding]) -> list[FindingSection]:
         recovered = [
             FindingLine(line.merchant, line.env, "", _("was {before}", before=line.before))
             for line in self.recovered
         ]
-        return _section(_("Newly broken"), self.new), FindingSection(_("Recovered"), recovered)
+        sections = [
+            _section(_("Newly broken"), self.new),
+            FindingSection(_("Recovered"), recovered),
+            _section(_("Unknown"), unknown),
+        ]
+        return [section for section in sections if section.lines]
 
     def notes(self) -> Iterator[Text]:
         """Yield notes on what an audit was compared with, and what it could not check."""
@@ -346,92 +327,62 @@ class AuditResult(Tabular):
 
 
 def _section(title: Text, findings: Sequence[Finding]) -> FindingSection:
-    return FindingSection(title, [*map(_line, findings)], [finding.cause for finding in findings])
-
-
-def _filled(*sections: FindingSection) -> list[FindingSection]:
-    return [section for section in sections if section.lines]
-
-
-def _line(finding: Finding) -> FindingLine:
-    cause, known = finding.cause, finding.known
-    if known is not None:
-        return FindingLine(cause.merchant, cause.env, cause.code, _until(known), known.note)
-    was = _("was {before}", before=finding.before) if finding.before not in {"", cause.code} else None
-    return FindingLine(cause.merchant, cause.env, cause.code, was)
+    return FindingSection(title, [each.line for each in findings], [each.cause for each in findings])
 
 
 def _until(known: KnownFailure) -> Text:
     return _("until {day}", day=known.until.isoformat())
 
 
-def day_of(run: RunRecord, settings: Settings) -> date:
-    """Return the day of a run in the settings' time zone, for comparison with the dates of known.csv."""
-    return datetime.fromtimestamp(run.created_at, settings.zone).date()
-
-
 def audit_result(
     reader: RunReader, summary: RunSummary, changes: Diff | None, settings: Settings
 ) -> AuditResult:
-    """Classify an audit's findings; `changes`: since the previous audit, None if there is none."""
+    """Classify what is unhealthy or unknown; `changes`: since the previous audit, None if there is none.
+
+    A failure is new with another cause than before, or if the previous audit silenced it.
+    """
     run, previous = summary.run, changes.older if changes is not None else None
-    known, day = kept_with_run(run.settings), day_of(run, settings)
-    findings = _findings(summary, changes, settings)
-    alarming = [finding for finding in findings if finding.known is None]
-    unhealthy = [finding for finding in alarming if UNHEALTHY in finding.cause.outcomes]
-    return AuditResult(
-        run,
-        previous,
-        summary.total,
-        summary.counts.get(HEALTHY, 0),
-        tuple(finding for finding in unhealthy if finding.is_new),
-        tuple(finding for finding in unhealthy if not finding.is_new),
-        tuple(changes.of(Change.FIXED)) if changes is not None else (),
-        tuple(finding for finding in alarming if Outcome.UNKNOWN in finding.cause.outcomes),
-        tuple(finding for finding in findings if finding.known is not None),
-        tuple(line for line in known if line.until < day),
-        *_healthy_details(reader, run),
-    )
-
-
-def _findings(summary: RunSummary, changes: Diff | None, settings: Settings) -> list[Finding]:
-    """Return what is unhealthy or unknown; a failure is new with another cause than before, or if that was silenced."""
-    lists: dict[int, tuple[tuple[KnownFailure, ...], date]] = {}
-    """known.csv as each audit had it, and the audit's day, by run number."""
+    audits = [run] if previous is None else [run, previous]
+    known = {audit.number: kept_with_run(audit.settings) for audit in audits}
+    days = {audit.number: datetime.fromtimestamp(audit.created_at, settings.zone).date() for audit in audits}
 
     def silencer(audit: RunRecord, cause: Cause, code: str) -> KnownFailure | None:
-        """Return the line that silenced a failure in an audit."""
-        if audit.number not in lists:
-            lists[audit.number] = kept_with_run(audit.settings), day_of(audit, settings)
-        known, day = lists[audit.number]
-        return silencing(known, cause.appid, cause.env, code, day)
+        day = days[audit.number]
+        lines = (line for line in known[audit.number] if line.silences(cause.appid, cause.env, code, day))
+        return next(lines, None)
 
     was_broken = {
         (line.env, line.appid): line.before
         for line in (changes.lines if changes is not None else ())
         if line.after and line.change is not Change.NEWLY_BROKEN
     }
-    findings = []
+    new, still, unknown, silenced = list[Finding](), list[Finding](), list[Finding](), list[Finding]()
     for cause in summary.causes:
         if not {UNHEALTHY, Outcome.UNKNOWN} & cause.outcomes.keys():
             continue
-        environment = (cause.env, cause.appid)
-        before, was_silenced = was_broken.get(environment, ""), False
-        if changes is not None and before:
-            compared_with = changes.references.get(environment, changes.older)
-            was_silenced = silencer(compared_with, cause, before) is not None
+        before = was_broken.get((cause.env, cause.appid), "")
+        was_silenced = bool(previous and before and silencer(previous, cause, before))
         is_new = before != cause.code or was_silenced
-        findings.append(Finding(cause, before, is_new=is_new, known=silencer(summary.run, cause, cause.code)))
-    return findings
-
-
-def new_failures(summary: RunSummary, changes: Diff | None, settings: Settings) -> set[tuple[str, str]]:
-    """Return the environments, as (appid, env), that fail now and did not before: those to check again."""
-    return {
-        (finding.cause.appid, finding.cause.env)
-        for finding in _findings(summary, changes, settings)
-        if finding.is_new and finding.known is None
-    }
+        finding = Finding(cause, before, is_new=is_new, known=silencer(run, cause, cause.code))
+        if finding.known is not None:
+            silenced.append(finding)
+        elif UNHEALTHY in cause.outcomes:
+            (new if is_new else still).append(finding)
+        else:
+            unknown.append(finding)
+    return AuditResult(
+        run,
+        previous,
+        summary.total,
+        summary.counts.get(HEALTHY, 0),
+        tuple(new),
+        tuple(still),
+        tuple(changes.of(Change.FIXED)) if changes is not None else (),
+        tuple(unknown),
+        tuple(silenced),
+        tuple(line for line in known[run.number] if line.until < days[run.number]),
+        *_healthy_details(reader, run),
+    )
 
 
 def _healthy_details(reader: RunReader, run: RunRecord) -> tuple[dict[str, int], LinkCalls | None]:

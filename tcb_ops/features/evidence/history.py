@@ -137,7 +137,7 @@ def count_errcodes(
     Days are in the settings' time zone. Rows that a breaker kept from being attempted count under its errcode. Without a
     `ledger` there are none.
     """
-    from tcb_ops.features.evidence.queries import QUARTER, errcodes_since  # loads SQLAlchemy
+    from tcb_ops.features.evidence.queries import QUARTER, errcodes_since
 
     today = datetime.fromtimestamp(now, settings.zone).date()
     span = tuple(today - timedelta(days=back) for back in range(max(days, 1) - 1, -1, -1))

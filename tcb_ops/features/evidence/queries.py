@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import sqlalchemy as sa
-
 from tcb_ops.runs.reader import LedgerReader
-from tcb_ops.runs.schema import envs, rows, runs
 
 QUARTER = 900
 """Seconds in a quarter of an hour. UTC offsets are multiples of it, so days of any time zone consist of quarters."""
@@ -19,18 +16,12 @@ def errcodes_since(ledger: LedgerReader, target: str, since: float) -> Iterator[
 
     Rows that a breaker ended count at the time it opened.
     """
-    quarter = sa.func.coalesce(rows.c.ended_at, runs.c.created_at) / QUARTER
-    if ledger.file is None:  # a cast rounds in PostgreSQL
-        quarter = sa.func.floor(quarter)
-    keys = (rows.c.run, rows.c.place, rows.c.errcode, sa.cast(quarter, sa.Integer).label("quarter"))
-    unfinished_or_since = runs.c.finished_at.is_(None) | (runs.c.finished_at >= since)
-    counted = (
-        sa.select(*keys, sa.func.count().label("rows"))
-        .join(runs, runs.c.number == rows.c.run)
-        .where(rows.c.errcode != 0, runs.c.target == target, unfinished_or_since)
-        .group_by(*keys[:3], "quarter")
-        .subquery()
-    )
-    of_env = (envs.c.run == counted.c.run) & (envs.c.no == counted.c.place)
-    columns = (envs.c.appid, envs.c.merchant, counted.c.errcode, counted.c.quarter, counted.c.rows)
-    return ledger.stream(sa.select(*columns).join(envs, of_env))
+    quarter = ledger.dialect.whole.format(f"COALESCE(rows.ended_at, runs.created_at) / {QUARTER}")
+    query = f"""
+        SELECT envs.appid, envs.merchant, counted.errcode, counted.quarter, counted.rows FROM (
+            SELECT rows.run, rows.place, rows.errcode, {quarter} AS quarter, COUNT(*) AS rows
+            FROM rows JOIN runs ON runs.number = rows.run
+            WHERE rows.errcode <> 0 AND runs.target = ? AND (runs.finished_at IS NULL OR runs.finished_at >= ?)
+            GROUP BY rows.run, rows.place, rows.errcode, quarter
+        ) AS counted JOIN envs ON envs.run = counted.run AND envs.no = counted.place"""
+    return ledger.stream(query, (target, since))

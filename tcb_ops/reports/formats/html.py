@@ -37,7 +37,7 @@ from tcb_ops.runs.verdicts import VERDICTS, read_verdict
 from tcb_ops.settings import Settings
 
 CAUSES = 12
-"""Causes under "what to do next"; the rest is in errcodes.csv."""
+"""Causes under "what to do next" that are in view; the others are folded."""
 NAMED = 4
 """Merchants named beside a cause."""
 DETAILED = 80
@@ -115,10 +115,9 @@ def page(
         "resume": quoted(
             resume(settings, run, canary=counts.keys() <= Outcome.successes() | {Outcome.PENDING})
         ),
-        "actions": [(action, _whose(action, settings.lang)) for action in actions[:CAUSES]],
-        "actions_left": len(actions[CAUSES:]),
-        "rows_left": sum(action.group.rows for action in actions[CAUSES:]),
-        "in_list": ", ".join(action.group.code for action in actions[:CAUSES] if action.in_list)
+        "actions": [(action, _whose(action, settings.lang)) for action in actions],
+        "causes": CAUSES,
+        "in_list": ", ".join(action.group.code for action in actions if action.in_list)
         if run.kind.has_list
         else "",
         "retry": quoted(retry(settings, run))
@@ -134,12 +133,17 @@ def page(
         "drawing": drawing,
         "axis": axis_format(drawing, ZoneInfo(settings.timezone)) if drawing is not None else "",
         "merchants": len(summary.merchants),
+        "omitted": max(0, len(summary.merchants) - DETAILED - LISTED),
         "files": [*FILES, "manifest.json"],
         "pdf_mark": PDF_MARK,
         "script": SCRIPT,
         "script_hash": b64encode(sha256(SCRIPT.encode()).digest()).decode(),
         "settings": sorted(
-            (name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+            (
+                name,
+                value if isinstance(value, str) else json.dumps(value, ensure_ascii=False),
+                _is_path(value),
+            )
             for name, value in run.settings.items()
             if value != "" and name != VERDICTS
         ),
@@ -154,6 +158,11 @@ def page(
         lines=[*map(macros.line, merchants[DETAILED:])],
     )
     return html
+
+
+def _is_path(value: object) -> bool:
+    """Return whether a setting names a folder or file of this machine, which is not printed."""
+    return isinstance(value, str) and "://" not in value and ("/" in value or "\\" in value)
 
 
 def _whose(action: NextAction, lang: Lang) -> str:

@@ -17,6 +17,7 @@ from tcb_ops.kinds import MissingKind, row_count
 from tcb_ops.model import SIMULATOR, Outcome, Reason
 from tcb_ops.reports.explanations import code_label, reason_text, why
 from tcb_ops.reports.summary import CodeGroup, MerchantShare, by_code
+from tcb_ops.runs.verdicts import merchant_text
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
@@ -44,10 +45,12 @@ def render_errcodes(
     lang: Lang,
     rest: str = "errcodes.csv",
     indent: int = 0,
+    *,
+    texts: bool = False,
 ) -> RenderableType:
     """Render a run's codes: each with its texts, and its merchants and their rows below.
 
-    Limited to a screen or two; what is left out is counted, and `rest` names where it can be found.
+    `texts`: also what to tell the merchant, where it must act; of several, the one with the most rows. Limited to a screen or two; what is left out is counted, and `rest` names where it can be found.
     """
     from rich.console import Group
     from rich.padding import Padding
@@ -63,7 +66,13 @@ def render_errcodes(
         drawn += [wrapped(head, bold=len(code)), wrapped(f"→ {group.action.of(lang)}")]
         if group.detail:
             drawn.append(wrapped(sanitize(group.detail.of(lang)), more=2, style="italic"))
-        drawn += [AlignedTable(lines, frozenset({2}), frozenset({0}), 3, indent=indent + 2), ""]
+        drawn.append(AlignedTable(lines, frozenset({2}), frozenset({0}), 3, indent=indent + 2))
+        first = group.merchants[0]
+        message = merchant_text(group.code, first.appid, first.merchant, first.envs[0]) if texts else None
+        if message is not None:
+            text = _("Text for the merchant: {text}", text=message)
+            drawn.append(wrapped(sanitize(text.of(lang)), more=2, style="italic"))
+        drawn.append("")
     if hidden := groups[len(blocks) :]:
         text = _(
             "… and {more_codes} · {rows}: {rest}",
@@ -83,7 +92,7 @@ def _merchant_lines(groups: Sequence[CodeGroup], lang: Lang, rest: str) -> list[
     for group in shown:
         count = len(group.merchants) if len(group.merchants) <= most else most - 1
         lines = [
-            (shorten(sanitize(share.merchant), NAME_CELLS), _first_env(share), f"{share.rows:,}")
+            (shorten(sanitize(share.merchant or "–"), NAME_CELLS), _first_env(share), f"{share.rows:,}")
             for share in group.merchants[:count]
         ]
         if hidden := group.merchants[count:]:
@@ -99,7 +108,7 @@ def _merchant_lines(groups: Sequence[CodeGroup], lang: Lang, rest: str) -> list[
 
 def _first_env(share: MerchantShare) -> str:
     more = f" +{len(share.envs) - 1}" if len(share.envs) > 1 else ""
-    return shorten(f"{sanitize(share.envs[0])}{more}", ENV_CELLS)
+    return shorten(f"{sanitize(share.envs[0] or '–')}{more}", ENV_CELLS)
 
 
 FINDING_LINES = 20
@@ -113,20 +122,24 @@ def render_findings(findings: Findings, lang: Lang, rest: str = "errcodes.csv") 
         yield Wrapped(note.of(lang))
 
 
-def render_sections(sections: Sequence[FindingSection], lang: Lang, rest: str) -> Iterator[RenderableType]:
-    """Render sections of findings or of changed rows; `rest` names where what is left out can be found."""
+def render_sections(
+    sections: Sequence[FindingSection], lang: Lang, rest: str, most: int = FINDING_LINES
+) -> Iterator[RenderableType]:
+    """Render sections of findings or of changed rows; `rest` names where what is left out can be found: `most` lines are shown of each."""
     from rich.text import Text as Styled
 
     for section in sections:
         yield Styled(f"{section.title.of(lang)} · {section.count:,}", style="bold")
+        if section.action is not None:
+            yield Wrapped(f"→\u00a0{sanitize(section.action.of(lang))}")
         if section.causes:
             yield render_errcodes(by_code(section.causes), lang, rest, indent=2)
         else:
-            yield _finding_lines(section.lines, lang, rest)
+            yield _finding_lines(section.lines, lang, rest, most)
             yield ""
 
 
-def _finding_lines(lines: Sequence[FindingLine], lang: Lang, rest: str) -> AlignedTable:
+def _finding_lines(lines: Sequence[FindingLine], lang: Lang, rest: str, most: int) -> AlignedTable:
     def code_text(code: str | None) -> str:
         if not code:
             return "–" if code is None else _("succeeded").of(lang)
@@ -142,9 +155,9 @@ def _finding_lines(lines: Sequence[FindingLine], lang: Lang, rest: str) -> Align
             line.remark.of(lang) if line.remark is not None else "",
             line.note,
         ]
-        for line in lines[:FINDING_LINES]
+        for line in lines[:most]
     ]
-    if (more := len(lines) - FINDING_LINES) > 0:
+    if (more := len(lines) - most) > 0:
         cells.append([_("… and {count:,} more", count=more).of(lang), rest, "", "", "", ""])
     filled = [column for column in range(6) if any(line[column] for line in cells)]
     drawn = [[sanitize(line[column]) for column in filled] for line in cells]

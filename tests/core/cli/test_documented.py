@@ -79,7 +79,7 @@ def paths(value, above=""):
 @pytest.mark.integration
 def test_every_key_of_json_is_documented(cli):
     overwritten = cli("upload", "list.csv", "--root", "files", *QUICK).json["run"]
-    found = [cli("upload", "list.csv", "--root", "files", "--confirm", *QUICK).json]
+    found = [cli("upload", "list.csv", "--root", "files", *QUICK).json]
     found.append(cli("confirm", "--json").json)
     for faults, accounts in ((FIRST_NIGHT, []), (SECOND_NIGHT, [LIMITED])):
         cli.workspace.sim.play(faults, accounts)
@@ -209,7 +209,7 @@ def test_a_schedule_works_in_an_empty_environment(name, open_cli, tmp_path_facto
     url.write_text(f"{cli.workspace.sim.base}/robot/wecom/accept?key=practice-key", encoding="utf-8")
     with (cli.folder / "tcb-ops.toml").open("a", encoding="utf-8") as settings:
         settings.write('\n[[notify]]\nkind = "wecom"\nurl_file = "wecom.url"\n')
-    line = RECIPES[name]().replace("--confirm-after 10m", "--confirm-after 1s")
+    line = RECIPES[name]()
     program = f"{sys.executable} -m tcb_ops"
     line = line.replace(PROGRAM, program).replace("/srv/tcb", str(cli.folder))
     elsewhere = tmp_path_factory.mktemp("elsewhere")

@@ -18,10 +18,11 @@ from workspace import BOOKS, TEA, many
 from tcb_ops.cli import console
 from tcb_ops.cli.console import progress_line
 from tcb_ops.features.audit import HEALTHY
-from tcb_ops.features.simulator import Fault
-from tcb_ops.i18n import Bilingual, Lang
+from tcb_ops.features.simulator import Fault, Faults, Response, SimulatedAccount, Simulator
+from tcb_ops.i18n import Bilingual, Lang, verbatim
 from tcb_ops.model import Merchant, Outcome
 from tcb_ops.runs.progress import Progress
+from tcb_ops.wechat import handshake
 
 HELD = [Fault(delay=0.02)]
 SIX = tuple(Merchant(f"wx{n}", f"商户{n}", f"env-{n}") for n in range(6))
@@ -121,6 +122,31 @@ def test_a_line_of_progress_has_last_what_matters_least(total, note, line):
     assert progress_line(Progress("run", total, COUNTS, 50.0, 200.0, note), Lang.ZH) == line
 
 
+@pytest.mark.parametrize(
+    ("away", "line"),
+    [(False, "left 0:09 · 4/4 · 4 uploaded"), (True, "left 0:09 · 4/4 · why · 4 uploaded")],
+)
+def test_a_line_that_moves_begins_with_its_countdown(away, line):
+    progress = Progress(
+        "r", 4, {Outcome.UPLOADED: 4}, 1.0, None, verbatim("why"), verbatim("left 0:09"), away
+    )
+    assert progress_line(progress, Lang.EN, moves=True) == line
+    assert progress_line(progress, Lang.EN) == "4/4 · why · 4 uploaded"
+
+
+@pytest.mark.slow
+def test_a_pause_and_an_outage_count_down(open_cli, on_terminal):
+    cli = open_cli(many(TEA, rows=2), [Fault(path="banner/1.png", calls=((1, 1),), errcode=45011)])
+    with on_terminal(cli, "upload", "list.csv", "--root", "files", "--slow-wait", "3") as typed:
+        typed.wait_for(f"{TEA.env} paused, 2 s · 1/2")
+        typed.wait_for(f"{TEA.env} paused, 1 s · 1/2")
+        assert typed.end()[0] == 0
+    words = ("upload", "list.csv", "--root", "files", "--target", "https://api.invalid", "--yes", "--new-run")
+    with on_terminal(cli, *words, "--patience", "3") as typed:
+        typed.wait_for("gives up in 2 s · 0/2")
+        assert typed.end()[0] == 3
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("lang", ["en", "zh"])
 def test_sentences_break_between_words_at_the_terminals_width(open_cli, on_terminal, lang):
@@ -193,6 +219,26 @@ def test_live_environments_are_asked_about(open_cli, on_terminal, merchants, ask
         assert typed.end()[0] == code
     assert typed.seen.startswith("LIVE https://api.example.invalid · tcb-ops.toml\r\n")
     assert ("Nothing was sent." in typed.seen) == (answer == "n")
+
+
+class Platform(Simulator):
+    """One that does not say that it is a simulator."""
+
+    async def handle(self, request):
+        return Response(404) if request.target == handshake.PATH else await super().handle(request)
+
+
+@pytest.mark.slow
+def test_a_question_warns_of_too_few_link_calls(open_cli, on_terminal):
+    cli, faults = open_cli(many(TEA, rows=3)), Faults(accounts=(SimulatedAccount(TEA.appid, daily_limit=1),))
+    with Platform([TEA], {TEA.appid: "token-of-wxtea"}, faults=faults) as server:
+        words = ("upload", "list.csv", "--root", "files", "--target", server.base)
+        with on_terminal(cli, *words) as typed:
+            typed.wait_for(f"too few for {TEA.name} (1 left, 3 needed)")
+            typed.wait_for("[y/N]: ")
+            typed.type("n\n")
+            assert typed.end()[0] == 2
+        assert (server.stats["quota"], server.calls) == (1, []), "nothing was sent"
 
 
 @pytest.mark.kill

@@ -171,6 +171,28 @@ def test_what_is_broken_whose_and_what_next_stand_on_the_first_screen(a_run, loo
         assert box["y"] + box["height"] < 900, seen
 
 
+def test_a_search_counts_causes_and_merchants_and_hides_what_has_neither(a_run, look, tmp_path):
+    page = look(written(a_run(ends_of(4_000), places=many(600, "商户{}".format)), tmp_path), WIDTHS["laptop"])
+    merchants = page.locator("[data-codes]")
+    name = merchants.nth(300).get_attribute("data-name")
+    codes = set(merchants.nth(300).get_attribute("data-codes").split("|"))
+    for query, causes, found in (
+        (name, len(codes), 1),  # its causes are found although they name other merchants
+        ("45009", 1, page.locator("[data-codes*='45009']").count()),
+        ("nobody", 0, 0),
+    ):
+        page.fill("#find", query)
+        counts = f"Causes: {causes} · Merchants: {found} · 100 merchants are not on this page"
+        assert page.locator(".find output").inner_text() == counts
+        assert page.locator("tr[data-code]:visible").count() == causes
+        for section in page.locator("section[data-search]:visible").all():
+            assert section.locator("tr:not(thead *):visible, details:visible").count()
+    assert page.locator("h2:visible").all_inner_texts() == ["The run over time", "About this run"]
+    page.fill("#find", "")
+    assert page.locator("[hidden]").count() == 0
+    assert page.locator("tr[data-code]").count() == len(CODES)
+
+
 def test_planted_html_and_script_are_only_text(a_run, look, tmp_path):
     ends = [
         RowEnd(0, Outcome.FAILED, Reason.STORE_REFUSED, store_says(EVIL), 0, EVIL, EVIL, 400, EVIL),
@@ -214,7 +236,10 @@ def test_the_keyboard_reaches_the_table_and_opens_the_details(a_run, look, tmp_p
 def test_the_pdf_is_a4_with_its_text_in_both_scripts(a_run, chromium, tmp_path, monkeypatch, lang):
     monkeypatch.setenv(CHROMIUM, chromium)
     reader = shutil.which("pdftotext")
-    reported = a_run(ends_of(600), places=many(12, "茶语小铺{}".format), target="simulator")
+    settings = {"backup": "/srv/saved"}
+    reported = a_run(
+        ends_of(600), places=many(12, "茶语小铺{}".format), target="simulator", settings=settings
+    )
     made = tmp_path / "report.pdf"
     assert write_pdf(written(reported, tmp_path, lang), made) is None
     assert made.read_bytes().startswith(b"%PDF-")
@@ -222,6 +247,12 @@ def test_the_pdf_is_a4_with_its_text_in_both_scripts(a_run, chromium, tmp_path, 
     if reader is None:
         return
     text = subprocess.run([reader, "-layout", made, "-"], capture_output=True, check=True).stdout.decode()
-    text = re.sub(r"\s+", "", text)
+    text = re.sub(r"[ \n]+", "", text)
     for told in ("SIMULATED演练", "茶语小铺1", {Lang.EN: "Whattodonext", Lang.ZH: "下一步做什么"}[lang]):
         assert told in text
+    pages = [page for page in text.split("\f") if page]
+    for number, page in enumerate(pages, 1):
+        assert page.startswith("SIMULATED演练·"), "each is headed"
+        assert f"20251125-093000-k7q2{number}/{len(pages)}" in page
+    assert all(code in text for code in map(str, CODES)), "folded causes are printed, too"
+    assert not re.search("/srv|tcb-opsretry|--ledger", text), "no paths of the machine"

@@ -142,6 +142,12 @@ def test_rows_that_a_breaker_stopped_are_one_cause_with_the_rows_that_tripped_it
     assert [action.group.rows for action in found] == [40]
 
 
+def test_only_codes_that_a_corrected_list_mends_are_called_faults_of_the_list():
+    codes = (40097, -501007, -601002, 41001, 43002, 40013, 76001, 85088, 987654)
+    found = next_actions([tally(1, code, at=at) for at, code in enumerate(codes)])
+    assert {action.group.code for action in found if action.in_list} == {"40097", "-501007", "-601002"}
+
+
 def test_a_dead_token_has_another_remedy_than_its_errcode():
     found = next_actions([tally(1, 40001), tally(2, 40001, at=1, reason=Reason.DEAD_TOKEN)])
     assert len({action.group.action for action in found}) == len(found) == 2

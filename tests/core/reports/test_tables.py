@@ -273,6 +273,7 @@ def test_it_has_four_sheets_whose_heads_filter_and_stay_in_view(a_run, in_englis
         assert sheet.freeze_panes == "A2"
         assert sheet.auto_filter.ref == sheet.dimensions
         assert sheet["A1"].font.bold
+        assert sheet.print_title_rows == "$1:$1"
         assert all(8 <= sheet.column_dimensions[name].width <= 62 for name in sheet.column_dimensions)
 
 
@@ -305,6 +306,9 @@ def test_the_summary_adds_up_and_names_the_run(a_run, every_end, in_english, tmp
     assert result["run"] == "20251125-093000-k7q2"
     assert result["target"] == "https://api.weixin.qq.com"
     assert result["SHA-256 of the list"] == "ab" * 32
+    assert book["summary"]["B4"].alignment.horizontal == "right"
+    (chart,) = book["summary"]._charts
+    assert chart.series[0].val.numRef.f == f"summary!$B$5:$B${4 + len({end.outcome for end in every_end})}"
     assert result["as of"] == "2025-11-25 10:00:00+08:00 Asia/Shanghai"
     assert book.properties.title == "Upload report 20251125-093000-k7q2"
     assert book.properties.created == datetime(2025, 11, 25, 10, tzinfo=None)  # noqa: DTZ001  a workbook has no zone

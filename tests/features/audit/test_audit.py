@@ -1,15 +1,12 @@
 """An audit: which calls it makes of whom, and what it makes of their answers."""
 
-import sqlite3
-from contextlib import closing
-
 import pytest
-from workspace import BOOKS, QUICK, TEA, TEA_TEST
+from workspace import BOOKS, QUICK, TEA
 
 import tcb_ops as tcb
 from tcb_ops.features.audit import UNHEALTHY
-from tcb_ops.features.audit.calls import AccountFacts
-from tcb_ops.features.audit.kind import AUDIT, wait_left
+from tcb_ops.features.audit.calls import deciding
+from tcb_ops.features.audit.kind import AUDIT
 from tcb_ops.features.audit.result import LinkCalls
 from tcb_ops.features.simulator import (
     Component,
@@ -21,7 +18,7 @@ from tcb_ops.features.simulator import (
     SimulatedEnvironment,
 )
 from tcb_ops.model import Merchant, Outcome, Owner, Reason, RowEnd
-from tcb_ops.runs.verdicts import Answers
+from tcb_ops.runs.verdicts import Answers, Facts
 from tcb_ops.wechat.responses import AuthorizerInfo, CloudEnvironment, Quota
 
 PLATFORM = Component("wxplatform", secret="practice-secret", ticket="practice-ticket")
@@ -71,8 +68,9 @@ def test_what_an_accounts_answers_say_before_a_link_is_asked_for(may_upload, sta
     links = None if left is None else Quota(1_000, 1_000 - left, left)
     environments = (CloudEnvironment("env", status),) if status else ()
     info = None if may_upload is None else AuthorizerInfo("", frozenset({49} if may_upload else {18}))
-    cause = AccountFacts(Answers(environments, links, info)).cause("env", Owner.MERCHANT)
-    assert (cause and str(cause[1] or cause[0])) == expected
+    answers = Answers(environments, links, info)
+    verdict = deciding(Facts(merchant=Merchant("", "", "env"), answers=answers))
+    assert (verdict and verdict.code) == expected
 
 
 def audit(workspace, **options):
@@ -236,52 +234,3 @@ def test_an_environment_of_the_platforms_own_is_asked_with_the_component_token(o
     run = tcb.audit(workspace.merchants, settings=settings, limits=QUICK)
     assert run.counts == {"healthy": 2}
     assert workspace.sim.stats["describe_envs"] == 1
-
-
-def test_new_failures_are_asked_again_before_they_count(open_workspace):
-    workspace = open_workspace(
-        [], [Fault(env=TEA_TEST.env, errcode=85088, calls=((1, 1),)), Fault(env=BOOKS.env, errcode=85088)]
-    )
-    run = audit(workspace, confirm_after=0.05)
-    assert ends(run) == {
-        TEA.env: ("healthy", ""),
-        TEA_TEST.env: ("healthy", ""),
-        BOOKS.env: ("unhealthy", "85088"),
-    }
-    assert [call.env for call in workspace.sim.calls].count(BOOKS.env) == 2
-    again = audit(workspace, confirm_after=0.05)  # nothing new: nothing is asked twice
-    assert [call.env for call in workspace.sim.calls].count(BOOKS.env) == 3
-    assert not again.audit().new
-
-
-def test_an_audit_that_was_cut_off_is_resumed_and_waits_only_for_what_is_left(open_workspace):
-    workspace = open_workspace([], [Fault(env=BOOKS.env, errcode=85088)])
-    options = {"settings": workspace.settings, "limits": QUICK}
-    handle = tcb.start_audit(workspace.merchants, confirm_after=3600, **options)
-    for progress in handle.watch():
-        if progress.note is not None:
-            handle.cancel()
-    with pytest.raises(tcb.InterruptedRunError, match="stay pending"):
-        handle.wait()
-    assert tcb.open_run(handle.id, settings=workspace.settings).record.finished_at is None
-    resumed = tcb.start_audit(workspace.merchants, **options)
-    for progress in resumed.watch():
-        if progress.note is not None:
-            break
-    assert "1 new failure is asked again at" in progress.note.en
-    assert (progress.done, progress.total, resumed.id) == (3, 3, handle.id)
-    resumed.cancel()
-    with pytest.raises(tcb.InterruptedRunError):
-        resumed.wait()
-    with closing(sqlite3.connect(workspace.settings.ledger)) as opened, opened as ledger:  # an hour later
-        ledger.execute("UPDATE rows SET ended_at = ended_at - 3600")
-    run = tcb.audit(workspace.merchants, **options)
-    assert (run.id, run.counts) == (handle.id, {"healthy": 2, "unhealthy": 1})
-    assert [call.env for call in workspace.sim.calls].count(BOOKS.env) == 2
-
-
-@pytest.mark.parametrize(
-    ("ended", "left"), [(1000.0, 600.0), (800.0, 400.0), (400.0, 0.0), (300.0, 0.0), (1100.0, 600.0)]
-)
-def test_how_long_new_failures_still_wait(ended, left):
-    assert wait_left(ended, 600.0, 1000.0) == left

@@ -43,7 +43,7 @@ def test_a_bad_known_file_and_bad_values_send_nothing(open_cli):
     found = [line.partition(": ")[0].rpartition("/")[2] for line in result.err.splitlines()]
     assert found == ["known.csv:2", "known.csv:2", "known.csv:3", "known.csv:4", "tcb-ops"]
     assert "4 problems" in result.err
-    for words in (("--confirm-after", "soon"), ("--fail-on", "some"), ("--known", "missing.csv")):
+    for words in (("--fail-on", "some"), ("--known", "missing.csv")):
         assert cli("audit", *words).code == 2
     assert cli("runs", "--stale", "yesterday").code == 2
     assert cli("notify", "--test").code == 2
@@ -143,9 +143,9 @@ def test_a_retry_is_no_audit_to_runs_stale_and_notify(open_cli):
 
 
 def test_an_unfinished_audit_has_no_message(open_cli):
-    cli = open_cli([], BROKEN)
+    cli = open_cli([], [Fault(env=BOOKS.env, delay=60)])
     settings = cli.workspace.with_options(notify=[{"kind": "command", "command": ["true"]}])
-    handle = tcb.start_audit("merchants.csv", settings=settings, limits=LIMITS, confirm_after=3600)
+    handle = tcb.start_audit("merchants.csv", settings=settings, limits=LIMITS)
     try:
         with pytest.raises(tcb.UsageError, match="is not finished"):
             tcb.notify(handle.id, settings=settings)

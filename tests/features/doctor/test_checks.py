@@ -1,10 +1,9 @@
 """The checks of the machine, the files, the clock and a token; no check can hang the doctor, or end it."""
 
 import sqlite3
-import sys
 import threading
 from contextlib import closing
-from types import SimpleNamespace
+from pathlib import Path
 
 import pytest
 
@@ -13,8 +12,6 @@ from tcb_ops.features.doctor.checks import (
     DoctorCheck,
     DoctorFinding,
     Grade,
-    call_with_token,
-    check_disk,
     check_ledger,
     check_merchants,
     check_secrets,
@@ -23,24 +20,14 @@ from tcb_ops.features.doctor.checks import (
     run_checks,
     secret_paths,
 )
+from tcb_ops.features.doctor.windows import check_windows, windows_finding
 from tcb_ops.i18n import Bilingual
-from tcb_ops.model import Merchant
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.settings import TokenSettings, load_settings
 
 
 def settings(**options):
     return load_settings(options={"api_base": "https://api.weixin.qq.com"} | options)
-
-
-@pytest.mark.parametrize(
-    ("free", "grade"),
-    [(10**9, Grade.OK), (10**9 - 1, Grade.WARNING), (10**8, Grade.WARNING), (10**8 - 1, Grade.BAD)],
-)
-def test_room_on_the_disk(tmp_path, monkeypatch, free, grade):
-    monkeypatch.setattr("shutil.disk_usage", lambda _folder: SimpleNamespace(free=free))
-    found = check_disk(settings(ledger=str(tmp_path / "own.db")))
-    assert (found.grade, found.fix is None) == (grade, grade is Grade.OK)
 
 
 def test_a_ledger_that_is_not_there_is_not_made(tmp_path):
@@ -107,7 +94,7 @@ def test_who_may_read_a_token_file(tmp_path, base, mode, grade):
     assert found.grade is grade
     assert (found.fix is None) == (grade is Grade.OK)
     if found.fix:
-        assert found.fix.en == f"chmod 600 {file}"
+        assert found.fix.commands() == [f"chmod 600 {file}"]
 
 
 def test_files_that_hold_secrets_are_those_of_the_source_in_use(tmp_path):
@@ -206,12 +193,29 @@ def test_the_clock(offset, grade):
     assert (found and found.grade) == grade
 
 
-TEA = Merchant("wxtea", "茶", "tea-1")
+LAPTOP = {"long_paths": True, "remote": False, "synced": [], "browser": "/edge/msedge"}
 
 
-@pytest.mark.integration
-def test_a_program_for_tokens_that_hangs_is_not_waited_for():
-    hangs = [sys.executable, "-c", "import time; time.sleep(9)"]
-    options = {"api_base": "http://127.0.0.1:1", "tokens": {"source": "command", "command": hangs}}
-    found = call_with_token(load_settings(options=options), [TEA], seconds=0.3)
-    assert (found.grade, "returned no token" in found.seen.en, bool(found.fix)) == (Grade.BAD, True, True)
+@pytest.mark.parametrize(
+    ("differs", "grade", "says", "fixes"),
+    [
+        ({}, Grade.OK, "code page cp936", None),
+        ({}, Grade.OK, "msedge prints report.pdf", None),
+        ({"browser": None}, Grade.OK, "no Edge or Chrome was found", None),
+        ({"long_paths": False}, Grade.WARNING, "260 characters", "LongPathsEnabled"),
+        ({"synced": ["/me/OneDrive"]}, Grade.WARNING, "the ledger is on OneDrive", "--ledger"),
+        ({"synced": ["/me/One", ""]}, Grade.OK, "long paths allowed", None),
+        ({"remote": True}, Grade.BAD, "the ledger is on a network drive", "--ledger"),
+    ],
+)
+def test_what_the_doctor_says_about_a_windows_laptop(differs, grade, says, fixes):
+    found = windows_finding("cp936", Path("/me/OneDrive/tcb"), **LAPTOP | differs)
+    assert found.grade is grade
+    assert says in found.seen.en
+    assert (found.fix is None) if fixes is None else fixes in found.fix.en
+
+
+def test_this_machine_has_a_code_page(tmp_path):
+    found = check_windows(settings(ledger=str(tmp_path / "own.db")))
+    assert found.grade in {Grade.OK, Grade.WARNING}
+    assert "code page" in found.seen.en

@@ -1,9 +1,10 @@
 """What is decided about a stored file; objects by their file_id: located, fetched, deleted over real sockets."""
 
 import pytest
+from rigged_simulator import Simulator
 from scripted import Server
 
-from tcb_ops.features.simulator import Component, Simulator
+from tcb_ops.features.simulator import Component
 from tcb_ops.features.stored import StoredOutcome, StoredReason
 from tcb_ops.features.stored.files import UndoStep, confirm_outcome, may_be_stored, undo_step
 from tcb_ops.model import Merchant, Outcome, Owner, Reason, Secret
@@ -81,19 +82,18 @@ def test_which_rows_are_part_of_an_undo(outcome, saved, doubtful, part):
 @pytest.mark.parametrize(
     ("reason", "attempts", "settings", "doubtful"),
     [
-        (Reason.EXISTS, 9, {"if_exists": "fail"}, False),
         (Reason.NO_ANSWER, 1, {}, True),
         (Reason.NO_CONFIRMATION, 2, {}, True),
         (Reason.ETAG_MISMATCH, 2, {"backup": "b"}, True),
         (Reason.STORE_REFUSED, 2, {}, False),
-        (Reason.STORE_REFUSED, 3, {"if_exists": "overwrite", "backup": ""}, True),
+        (Reason.STORE_REFUSED, 3, {"backup": ""}, True),
         (Reason.STORE_REFUSED, 3, {"backup": "b"}, False),
-        (Reason.STORE_REFUSED, 4, {"if_exists": "skip"}, True),
+        (Reason.STORE_REFUSED, 4, {"backup": "b"}, True),
         (Reason.REFUSED, 1, {}, False),
         (Reason.REFUSED, 3, {}, True),
         (Reason.FILE_CHANGED, 1, {}, False),
         (Reason.FILE_CHANGED, 2, {}, True),
-        (Reason.FILE_CHANGED, 2, {"if_exists": "fail"}, False),
+        (Reason.FILE_CHANGED, 2, {"backup": "b"}, False),
         (StoredReason.BACKUP_FAILED, 2, {"backup": "b"}, False),
         (StoredReason.BACKUP_FAILED, 3, {"backup": "b"}, True),
         (StoredReason.BACKUP_DAMAGED, 1, {"undoes": "20261127-1"}, False),
