@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
-from urllib.parse import quote
 
 import ipywidgets as widgets
 
@@ -25,7 +24,8 @@ from tcb_ops.i18n import Lang, Text, _, as_facts, ngettext, verbatim
 from tcb_ops.kinds import environment_count, merchant_count, provided, row_count
 from tcb_ops.lists.merchants import Merchants, read_merchants
 from tcb_ops.model import Outcome
-from tcb_ops.panels.html import esc, message
+from tcb_ops.panels.files import file_links, report_links
+from tcb_ops.panels.html import message
 from tcb_ops.preflight import scope_of_rows
 from tcb_ops.reports.explanations import MARK
 from tcb_ops.run import Run
@@ -371,22 +371,6 @@ class ActionButton(widgets.VBox):
         self.button.disabled = busy or not self.confirmed
 
 
-def file_links(folder: Path) -> str:
-    """List a report folder's files. Links are relative to the notebook, where the folder lies below it."""
-    try:
-        base = folder.resolve().relative_to(Path.cwd())
-    except ValueError:
-        base = None
-    items = []
-    for file in sorted(file for file in folder.iterdir() if file.is_file()):
-        label = esc(file.name)
-        if base:
-            label = f"<a href='{quote((base / file.name).as_posix())}' target='_blank'>{label}</a>"
-        size = esc(format_size(file.stat().st_size))
-        items.append(f"<li>{label} <span class='op-quiet'>{size}</span></li>")
-    return f"<ul class='op-file-list'>{''.join(items)}</ul>"
-
-
 class ExportButton(widgets.VBox):
     """The button that exports a run. `files` lists what it wrote."""
 
@@ -396,14 +380,14 @@ class ExportButton(widgets.VBox):
         self.line = html_area("op-export-status")
         """The status of the export; the run's own stays."""
         self.button = worker.button(_("Export every format"), "op-export", self._export, line=self.line)
-        self.files = widgets.Output().add_class("op-files")
+        self.files = html_area("op-files")
         super().__init__([self.button])
         self.offer(None)
 
     def offer(self, run: Run | None) -> None:
         """Show the button for a run; None hides it."""
         if run is None or self._run is None or run.id != self._run.id:
-            self.files.outputs, self.line.value = (), ""
+            self.files.value, self.line.value = report_links(run) if run is not None else "", ""
         self._run = run
         show(self, shown=run is not None)
 
@@ -412,8 +396,7 @@ class ExportButton(widgets.VBox):
         folder = run.export(folder, pdf=pdf)
         # "Run all" exports a run that the thread that watches it may offer only after this.
         self._run = run
-        data = {"text/plain": str(folder), "text/html": file_links(folder)}
-        self.files.outputs = ({"output_type": "display_data", "data": data, "metadata": {}},)
+        self.files.value = file_links(folder)
         return folder
 
     def _export(self) -> None:
