@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from tcb_ops.lists.merchants import Merchants
     from tcb_ops.lists.paths import TextRows
     from tcb_ops.lists.table import Rows
-    from tcb_ops.runs.list_kinds import IfExists
     from tcb_ops.runs.records import RunRecord
 
 SECONDS_PER_DAY = 86_400
@@ -173,7 +172,6 @@ def start_upload(
     merchants: Merchants | str | Path = "",
     root: str | Path | None = None,
     skip_unchanged: bool = False,
-    if_exists: IfExists = "overwrite",
     backup: str | Path | None = None,
     canary: int = 0,
     report: str | Path | None = None,
@@ -187,14 +185,12 @@ def start_upload(
     every problem of the list.
 
     `skip_unchanged`: rows whose bytes an earlier run of this target stored end as unchanged. `canary`: the number of
-    environments that go first; if one of their rows does not succeed, the run stops (CanaryError). `if_exists`: if a file
-    is already there, `skip` keeps it (unchanged) and `fail` ends the row as failed. `backup`: a folder; whatever is
-    overwritten is saved in it first, so that `undo` can restore it.
+    environments that go first; if one of their rows does not succeed, the run stops (CanaryError). `backup`: a folder;
+    whatever is overwritten is saved in it first, so that `undo` can restore it.
     """
-    from tcb_ops.runs.list_kinds import OVERWRITE
     from tcb_ops.runs.plan import upload_spec
 
-    about: dict[str, str] = {"if_exists": if_exists} if if_exists != OVERWRITE else {}
+    about: dict[str, str] = {}
     if backup is not None:
         about["backup"] = str(Path(backup).absolute())
         provided("backup_folder")(Path(about["backup"]))

@@ -24,7 +24,6 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _HOMES = {
     "Batch": "lists.batch",
-    "IfExists": "runs.list_kinds",
     "MayResume": "start",
     "Merchants": "lists.merchants",
     "OnBad": "lists.batch",

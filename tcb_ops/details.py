@@ -71,7 +71,6 @@ class DetailCode(DetailCodes):
     COMPONENT_TOKEN = _(
         "The component token of {appid} was refused with errcode {errcode} ({errmsg}), which affects every merchant."
     )
-    KEPT = _("A file is there already; it was kept (--if-exists skip).")
     BACKUP_ACCESS = _("{file} cannot be written or read ({why}).")
     BACKUP_DAMAGED = _("{file} in the backup is missing or damaged.")
     DOWNLOAD_STATUS = _("The store returned HTTP {status} for the download link.")

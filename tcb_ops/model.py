@@ -203,8 +203,6 @@ class Reason(Term):
     """Any other status than NORMAL; in the row's detail."""
     UNVERIFIED: ClassVar[Reason]
     """Succeeded, but the store's ETag is not an MD5, so the content was not compared."""
-    EXISTS: ClassVar[Reason]
-    """`--if-exists fail`: a file is already there."""
 
     @classmethod
     def define(cls, name: str, **flags: bool) -> Reason:

@@ -116,14 +116,6 @@ class TokenSettings(Section):
 
 
 @dataclass(frozen=True, init=False)
-class LifecycleSettings(Section):
-    """How long the ledger keeps runs."""
-
-    keep_days: rules.Count = 0
-    """The age in days from which `prune` removes runs; 0: it needs --older-than."""
-
-
-@dataclass(frozen=True, init=False)
 class ReportSettings(Section):
     """What report folders contain."""
 
@@ -179,7 +171,6 @@ class Settings(Section):
     etag: Literal["fail", "warn"] = "fail"
     """Whether a stored object's differing ETag is a failure or a warning."""
     tokens: TokenSettings = field(default_factory=TokenSettings)
-    lifecycle: LifecycleSettings = field(default_factory=LifecycleSettings)
     report: ReportSettings = field(default_factory=ReportSettings)
     sections: Mapping[str, Any] = field(default_factory=dict, hash=False, metadata=_INTERNAL)
     """The sections of features by name, each of its own type; a tuple of those that may be repeated."""
@@ -477,7 +468,7 @@ def _unknown_variables() -> dict[str, Text]:
 def section_models() -> Mapping[str, type[Section]]:
     """Return the sections by name: the core's, and those that features bring."""
     added = {name: load(where) for feature in features().values() for name, where in feature.settings.items()}
-    return {"lifecycle": LifecycleSettings, "report": ReportSettings, "tokens": TokenSettings} | added
+    return {"report": ReportSettings, "tokens": TokenSettings} | added
 
 
 @cache

@@ -60,7 +60,7 @@ def write_table(
     """
     dest = table_file(dest)
     if os.path.lexists(dest) and not replace:
-        raise UsageError(_("{dest} already exists: check it, or choose another name with --out", dest=dest))
+        raise UsageError(_("{dest} already exists: check it, or choose another name", dest=dest))
     try:
         with replacing(dest) as part:
             if dest.suffix.lower() == ".csv":

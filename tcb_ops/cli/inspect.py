@@ -434,12 +434,7 @@ def _list_runs(console: Console, settings: Settings, common: CommonOptions) -> i
 
 
 @click.command(cls=Command, usual="older-than dry-run ledger json")
-@click.option(
-    "--older-than",
-    metavar="DAYS",
-    default="",
-    help="How old a run must be, such as 180d. [default: keep_days under [lifecycle]]",
-)
+@click.option("--older-than", required=True, metavar="DAYS", help="How old a run must be, such as 180d.")
 @click.option("--dry-run", is_flag=True, help="Show what would be removed; remove nothing.")
 @settings_options("ledger", "json")
 def prune(older_than: str, *, dry_run: bool, common: CommonOptions) -> int:
@@ -451,13 +446,9 @@ def prune(older_than: str, *, dry_run: bool, common: CommonOptions) -> int:
     from tcb_ops import api
 
     settings, console = common.start()
-    days = older_than.removesuffix("d") or str(settings.lifecycle.keep_days)
+    days = older_than.removesuffix("d")
     if not (days.isdecimal() and len(days) < 6 and int(days)):
-        raise UsageError(
-            _(
-                "`prune` needs --older-than with a number of days, such as 180d, or keep_days under [lifecycle]."
-            ),
-        )
+        raise UsageError(_("`prune` needs --older-than with a number of days, such as 180d."))
     removed = api.prune(int(days), dry_run=dry_run, settings=settings)
     if common.json:
         console.json(

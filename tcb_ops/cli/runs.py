@@ -27,8 +27,6 @@ from tcb_ops.runs.list_kinds import LINKS, UPLOAD
 
 if TYPE_CHECKING:
     from tcb_ops.cli.steps import RunCommand
-    from tcb_ops.run import RunHandle
-    from tcb_ops.runs.list_kinds import IfExists
 
 
 @click.command(cls=Command, usual="mark column rows on-bad root target where json")
@@ -118,22 +116,9 @@ def links(command: RunCommand, paths: str | None) -> int:
     help="The first N environments first; stop there if a row does not succeed.",
 )
 @click.option(
-    "--if-exists",
-    type=click.Choice(["overwrite", "skip", "fail"]),
-    default="overwrite",
-    show_default=True,
-    help="What to do where a file is there already; skip and fail ask the store first.",
-)
-@click.option(
     "--backup",
     metavar="DIR",
     help="Save what is overwritten below this folder first, so that undo can restore it.",
-)
-@click.option(
-    "--confirm",
-    "confirms",
-    is_flag=True,
-    help="Afterwards confirm that the files are there, with their checksums.",
 )
 @upload_yes_option
 @list_options
@@ -147,9 +132,7 @@ def upload(
     canary: int | None,
     *,
     skip_unchanged: bool,
-    if_exists: IfExists,
     backup: str | None,
-    confirms: bool,
 ) -> int:
     """Upload the list's files; write a report folder.
 
@@ -163,22 +146,18 @@ def upload(
     console = command.console
     with command.opened():
         if paths is None:
-            if backup is not None or if_exists != "overwrite":
+            if backup is not None:
                 raise UsageError(
-                    _(
-                        "--resume without a list resumes an upload as it was started: leave out --backup and --if-exists."
-                    ),
+                    _("--resume without a list resumes an upload as it was started: leave out --backup.")
                 )
             command.check_folder()
             handle = command.resume(
                 UPLOAD, command.listing.root, skip_unchanged=skip_unchanged, canary=canary or 0
             )
-            return _finish_upload(command, handle, confirms=confirms)
+            return command.report(command.follow(handle))
         settings = command.settings
         root = command.listing.root or str(Path(paths).parent)
         others = ["--backup", str(Path(backup).absolute())] if backup is not None else []
-        others += ["--if-exists", if_exists] if if_exists != "overwrite" else []
-        others += ["--confirm"] if confirms else []
         with command.read_list(paths, root, others) as batch:
             if command.which.dry_run:
                 return command.dry_run(batch, uploads=True)
@@ -192,20 +171,12 @@ def upload(
                 batch,
                 report=command.reports,
                 skip_unchanged=skip_unchanged,
-                if_exists=if_exists,
                 backup=backup,
                 canary=canary or 0,
                 cluster=command.which.cluster,
                 **command.options,
             )
-            return _finish_upload(command, handle, confirms=confirms)
-
-
-def _finish_upload(command: RunCommand, handle: RunHandle, *, confirms: bool) -> int:
-    run = command.follow(handle)
-    if confirms:
-        command.confirm_upload(run)
-    return command.report(run)
+            return command.report(command.follow(handle))
 
 
 @click.command(cls=Command, usual="errcode out yes resume target where json")

@@ -15,7 +15,6 @@ import click
 from tcb_ops import api
 from tcb_ops.cli.console import (
     Console,
-    show_causes,
     show_problems,
     show_run,
     suggest_next,
@@ -27,7 +26,7 @@ from tcb_ops.i18n import NOTHING, Lang, Text, _, as_lines, ngettext, pgettext
 from tcb_ops.kinds import ANY_KIND, Kind, load, provided
 from tcb_ops.lists.batch import Batch, fixme_beside, write_fixme
 from tcb_ops.lists.paths import read_paths
-from tcb_ops.model import STORED_OUTCOMES, Listener, Outcome, Problem, Reason
+from tcb_ops.model import Listener, Outcome, Problem, Reason
 from tcb_ops.preflight import (
     MerchantEstimate,
     SendScope,
@@ -393,29 +392,6 @@ class RunCommand:
         if not as_json:  # last: an interrupt here loses a message, nothing else
             _announce(run, console)
         return code
-
-    def confirm_upload(self, run: Run) -> None:
-        """Confirm a finished upload, and write the report of the confirmation."""
-        console, settings, which = self.console, self.settings, self.which
-        if STORED_OUTCOMES.isdisjoint(run.counts):
-            return
-        handle = provided("start_confirm")(
-            run.id,
-            content=True,
-            report=settings.reports,
-            settings=settings,
-            limits=self.limits,
-            note=self.common.note,
-        )
-        confirmed = self.follow(handle)
-        folder = confirmed.export(settings.reports / confirmed.id, pdf=which.pdf)
-        summary = confirmed.overview()
-        if not self.common.json and summary.causes:
-            show_causes(console, confirmed, summary)
-            ended = confirmed.record.kind.verdict(summary.counts, finished=True)
-            console.print(_("Confirmation {run}: {ended}", run=confirmed.id, ended=ended))
-        suggest_next(console, settings, confirmed.record, by_code(summary.causes))
-        console.info(_("The confirmation: {folder}", folder=folder))
 
 
 def _announce(run: Run, console: Console) -> list[dict[str, Any]]:

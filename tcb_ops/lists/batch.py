@@ -6,7 +6,6 @@ folder, with mode 0600, which no other process can open and which disappears wit
 
 from __future__ import annotations
 
-import csv
 import os
 import sqlite3
 import weakref
@@ -14,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import chain, groupby, islice
+from itertools import groupby, islice
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias, TypeVar, overload
@@ -22,14 +21,14 @@ from typing import Any, Literal, Self, TypeAlias, TypeVar, overload
 from tcb_ops.arguments import checked
 from tcb_ops.details import Detail, DetailCode, as_detail, detail, read_detail, stored
 from tcb_ops.errors import UsageError, check_count
-from tcb_ops.formatting import guard, shown, trim
+from tcb_ops.formatting import shown, trim
 from tcb_ops.frames import Lines, Tabular
 from tcb_ops.i18n import Bilingual, Lang, Text, _, ngettext
 from tcb_ops.lists.input_files import input_error
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.row_files import LocalFiles, SourceCheck, UnusableFile, refuse_sources, whole_source
 from tcb_ops.model import Merchant, Problem, Row, Secret, SourceFile, is_source
-from tcb_ops.resources import system_reason
+from tcb_ops.table_files import write_table
 
 # --- rows and problems on disk -------------------------------------------------------------------------------------
 
@@ -193,6 +192,11 @@ class Problems(Sequence[Problem]):
             for last, problem in page:  # noqa: B007  where the next page begins
                 yield problem
             line = page[-1][1].line
+
+    @property
+    def rows(self) -> int:
+        """The number of rows that have problems."""
+        return int(self._staging.query(f"SELECT COUNT(*) FROM rows WHERE NOT {_VALID}")[0][0])  # noqa: S608  own names
 
     def by_row(self) -> Iterator[tuple[tuple[str, ...], list[Problem]]]:
         """Yield (cells, problems) of every row that has problems, by line."""
@@ -459,28 +463,22 @@ def write_fixme(problems: Sequence[Problem], dest: str | Path, lang: Lang = Lang
 
     `problems` are `Batch.problems` or those of an InputError. The list's own columns come first, then tcb_line,
     tcb_column, tcb_problem and tcb_fix, which are ignored when the file is read as a list; each row is
-    written once. Problems of the whole file have no row. Written for Excel: UTF-8 with BOM, CRLF, no cell that would
-    run as a formula.
+    written once. Problems of the whole file have no row. Written for Excel, as a CSV or a workbook, by the ending of its name.
 
     Raises UsageError if `dest` exists or cannot be written.
     """
     if not isinstance(problems, Problems):
         return 0
-    rows = problems.by_row()
-    first = next(rows, None)
-    if first is None:
-        return 0
-    written = 0
-    try:
-        with Path(dest).open("x", encoding="utf-8-sig", newline="") as file:
-            out = csv.writer(file)
-            out.writerow([*map(guard, problems.headers), *_COLUMNS])
-            for written, (cells, about) in enumerate(chain([first], rows), 1):  # noqa: B007  the number of rows
-                columns = "; ".join(dict.fromkeys(p.column for p in about if p.column))
-                messages = "; ".join(p.message.of(lang) for p in about)
-                fix = "; ".join(p.fix.of(lang) for p in about)
-                out.writerow(map(guard, (*cells, str(about[0].line), columns, messages, fix)))
-    except OSError as error:
-        failed = _("{dest} cannot be written: {why}.", dest=dest, why=system_reason(error))
-        raise UsageError(failed, _("Choose another file.")) from None
-    return written
+    lines = (
+        (
+            *cells,
+            about[0].line,
+            "; ".join(dict.fromkeys(problem.column for problem in about if problem.column)),
+            "; ".join(problem.message.of(lang) for problem in about),
+            "; ".join(problem.fix.of(lang) for problem in about),
+        )
+        for cells, about in problems.by_row()
+    )
+    if rows := problems.rows:
+        write_table(Path(dest), (*problems.headers, *_COLUMNS), lines, mask=str)
+    return rows

@@ -285,7 +285,8 @@ def write_list(
 ) -> None:
     """Write the list: env, merchant, path, file (and appid if an environment is shared), one row per target and file.
 
-    `versions`: also size and modified (nanoseconds) of each file, so that the list differs if one of them has changed.
+    `versions`: also size and modified (nanoseconds) of each file, so that the list differs if one of them has changed; such a
+    list replaces the one before.
 
     Its rows are not checked: read it with that root. It is CSV or a workbook. In a CSV, a cell that would run as a formula is
     guarded, and the list gets a column `tcb_guarded`, so that reading removes the guard.
@@ -311,7 +312,7 @@ def write_list(
     as_csv = dest.suffix.lower() == ".csv"
     if as_csv and any(cell != guard(cell) for row in rows() for cell in row):
         header.append("tcb_guarded")
-    write_table(dest, header, rows(), mask=str)
+    write_table(dest, header, rows(), replace=versions, mask=str)
 
 
 def _relative_to_root(scanned: ScannedFiles, root: Path) -> list[str]:

@@ -272,7 +272,6 @@ class UploadCalls(Calls):
                 self.lease.check()
                 self.upload_calls += 1
                 task.counts.calls += 1
-                task.sent = True
                 answer = await post_object(
                     self.context.transport,
                     link,

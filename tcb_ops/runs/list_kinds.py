@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from tcb_ops.i18n import Text, _, pgettext
 from tcb_ops.kinds import Kind
@@ -16,10 +16,6 @@ if TYPE_CHECKING:
     from tcb_ops.reports.summary import NextAction
     from tcb_ops.runs.records import RunRecord
     from tcb_ops.settings import Settings
-
-IfExists: TypeAlias = Literal["overwrite", "skip", "fail"]
-OVERWRITE = "overwrite"
-"""What an upload does about a file that is there already, unless it is told otherwise."""
 
 
 class ListKind(Kind):
@@ -46,7 +42,7 @@ class LinksKind(ListKind):
 
 
 class UploadKind(ListKind):
-    """Uploads. With --backup or --if-exists, each path is looked at before its file is sent."""
+    """Uploads. With --backup, each path is looked at before its file is sent."""
 
     name = "upload"
     calls_at = "tcb_ops.runs.calls:upload_calls"

@@ -85,9 +85,8 @@ def resume(settings: Settings, run: RunRecord, *, canary: bool = True) -> list[s
 
 def upload_options(run: RunRecord) -> list[str]:
     """Return the options that protect what an upload, or that of a confirmation, overwrites."""
-    backup, if_exists = str(run.settings.get("backup", "")), run.settings.get("if_exists")
-    words = ["--backup", without_dots(Path(backup).parent)] if backup else []
-    return words + (["--if-exists", str(if_exists)] if if_exists else [])
+    backup = str(run.settings.get("backup", ""))
+    return ["--backup", without_dots(Path(backup).parent)] if backup else []
 
 
 def audit_again(settings: Settings, run: RunRecord) -> list[str]:

@@ -162,7 +162,7 @@ def new_run_id(ledger: LedgerReader, start: datetime, digits: Callable[[], str] 
 
 
 def _resumed(ledger: Ledger, run: RunRecord, work: RunSpec, settings: Settings) -> Planned:
-    _refuse_other_options(run, work)
+    _refuse_other_backup(run, work)
     recorded, listener = run.settings.get("listener", ""), settings.listener or ""
     if recorded == Listener.NOTHING:  # so nothing was sent
         run = ledger.note_settings(run, {**run.settings, "listener": listener})
@@ -249,18 +249,16 @@ def _refuse_another_root(ledger: Ledger, work: RunSpec, settings: Settings) -> N
             ) from None
 
 
-def _refuse_other_options(run: RunRecord, work: RunSpec) -> None:
-    """Raise UsageError if an upload is to be resumed with a --backup or --if-exists that it was not started with."""
+def _refuse_other_backup(run: RunRecord, work: RunSpec) -> None:
+    """Raise UsageError if an upload is to be resumed with a --backup that it was not started with."""
     planned, given = str(run.settings.get("backup", "")), str(work.options.get("backup", ""))
     folders = [os.path.realpath(folder) for folder in (planned, Path(planned).parent) if planned]
-    other_backup = given and os.path.realpath(given) not in folders
-    if other_backup or work.options.get("if_exists") not in {None, run.settings.get("if_exists")}:
+    if given and os.path.realpath(given) not in folders:
         raise UsageError(
             _(
-                "run {id} is unfinished, and was not started with this {option}. To resume it as it was started, leave "
-                "{option} out; --new-run starts another run.",
+                "run {id} is unfinished, and was not started with this --backup. To resume it as it was started, leave "
+                "--backup out; --new-run starts another run.",
                 id=run.id,
-                option="--backup" if other_backup else "--if-exists",
             ),
         )
 
@@ -320,7 +318,7 @@ def _not_resumable(run: RunRecord, wrong: Text) -> UsageError:
 # --- which rows ----------------------------------------------------------------------------------------------
 
 
-_KEPT = ("of", "content", "backup", "if_exists", "root", "undoes", "foreign")
+_KEPT = ("of", "content", "backup", "root", "undoes", "foreign")
 """What a retry takes over of its parent's settings."""
 
 
@@ -343,7 +341,7 @@ class RunSpec:
     warning: Text | None = None
     """Rows that are left out although they were asked for."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """What else the run needs to know: which run it is about, what it does with files that exist. Kept in its settings."""
+    """What else the run needs to know: which run it is about, where it saves files. Kept in its settings."""
     queries: SourceQueries | None = None
     """Of the URLs that have any; only this process has them."""
 

@@ -169,7 +169,6 @@ def may_have_stored(reason: Reason | None, attempts: int, settings: Mapping[str,
     ===========================================  ==========================  ========  ======
     reason                                       the run asked the store     attempts  result
     ===========================================  ==========================  ========  ======
-    exists                                       yes                         any       no
     no_answer, no_confirmation, etag_mismatch    any                         any       yes
     store_refused, refused                       no                          over 2    yes
     store_refused, refused                       yes                         over 3    yes
@@ -180,12 +179,9 @@ def may_have_stored(reason: Reason | None, attempts: int, settings: Mapping[str,
 
     `attempts`: calls; a link and one upload are two, and to ask what is there takes one more. `settings`: the run's.
     """
-    if reason is Reason.EXISTS:
-        return False
     if reason in {Reason.NO_ANSWER, Reason.NO_CONFIRMATION, Reason.ETAG_MISMATCH}:
         return True
-    if_exists = settings.get("if_exists")
-    asks = bool(settings.get("backup") or settings.get("undoes") or if_exists in {"skip", "fail"})
+    asks = bool(settings.get("backup") or settings.get("undoes"))
     refused = reason in {Reason.STORE_REFUSED, Reason.REFUSED}
     return attempts > 1 + asks + refused
 

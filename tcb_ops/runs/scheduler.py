@@ -51,8 +51,6 @@ class Task:
     refusal: RowEnd | None = None
     """How the row ends if the token source has no other token."""
     started_at: float | None = None
-    sent: bool = False
-    """Whether its file was sent before, and may be stored."""
     acted: bool = False
     """For an undo: whether it has begun to delete or restore the file."""
     histories: dict[str, list[EarlierUpload]] = field(default_factory=dict)

@@ -532,12 +532,3 @@ def _is_for(target: str, file_id: str, path: str) -> bool:
     if target == expected:
         return True
     return not re.search(r"[?#]", target) and unquote_to_bytes(target) == expected.encode()
-
-
-def own_file_id(link: Link, path: str, env: str) -> str:
-    """Return the object's file_id: the link's where it ends in our path, so that nothing else is ever deleted."""
-    if link.file_id.endswith(f"/{path}"):
-        return link.file_id
-    env_and_bucket = re.match(r"cloud://[^/]+", link.file_id)
-    bucket = link.url.reveal().split("/", 4)[3]
-    return f"{env_and_bucket[0]}/{path}" if env_and_bucket else f"cloud://{env}.{bucket}/{path}"

@@ -56,7 +56,6 @@ FEATURE = Feature(
     provides={
         "backup_folder": "tcb_ops.features.stored.files:check_folder",
         "overwritten": "tcb_ops.features.stored.api:overwritten",
-        "start_confirm": "tcb_ops.features.stored.api:start_confirm",
         "stored_files": "tcb_ops.features.stored.panel:StoredFiles",
     },
     upload_calls="tcb_ops.features.stored.checked_upload:checked_upload_calls",

@@ -42,7 +42,6 @@ from tcb_ops.features.stored.kinds import CONFIRM, DELETE, UNDO
 from tcb_ops.i18n import Text
 from tcb_ops.model import Outcome, Owner, Reason, Row, RowEnd, Secret
 from tcb_ops.runs.calls import CallContext, FailedAttempt, SomeEnds, UploadCalls
-from tcb_ops.runs.list_kinds import OVERWRITE, IfExists
 from tcb_ops.runs.records import EarlierUpload
 from tcb_ops.runs.scheduler import Task
 from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError
@@ -106,7 +105,6 @@ class StoredCalls(UploadCalls):
         took_back = UNDO if run.kind is CONFIRM else run.kind
         about = runs_about(context.ledger, self._of_upload[0], took_back) if self._of_upload else []
         self._taken_back_by = {other.id for other in about}
-        self.if_exists: IfExists = chosen.get("if_exists", OVERWRITE)
         self.backup = Backup(Path(chosen["backup"])) if chosen.get("backup") else None
         self.gate = asyncio.Semaphore(limits.concurrency)
         """Limits the file checks under way at once, in all."""

@@ -1,11 +1,10 @@
-"""The calls of an upload that looks at each path before it sends: with --backup or --if-exists."""
+"""The calls of an upload with --backup, which looks at each path before it sends."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
 
-from tcb_ops.details import DetailCode, detail
 from tcb_ops.features.stored import StoredReason
 from tcb_ops.features.stored.calls import (
     MD5,
@@ -17,15 +16,16 @@ from tcb_ops.features.stored.calls import (
     prefix_of,
 )
 from tcb_ops.features.stored.files import Backup, BackupError, Download, SavedFile
-from tcb_ops.model import Link, Outcome, Reason, Row, RowEnd, is_source
+from tcb_ops.model import Link, Outcome, Row, RowEnd, is_source
 from tcb_ops.runs.calls import CallContext, FailedAttempt, SomeEnds, UploadCalls
-from tcb_ops.runs.list_kinds import OVERWRITE
 from tcb_ops.runs.scheduler import Task
 from tcb_ops.wechat.responses import NOT_THERE, FileStatus
 
 
 class CheckedUploadCalls(StoredCalls):
-    """Makes the calls of an upload that looks at each path before it sends: with --backup or --if-exists."""
+    """Makes the calls of an upload that looks at each path before it sends, and saves what is there."""
+
+    backup: Backup
 
     async def advance(self, task: Task) -> RowEnd | FailedAttempt | SomeEnds:
         """Make the calls of a row until it ends or one fails."""
@@ -50,21 +50,17 @@ class CheckedUploadCalls(StoredCalls):
             if file is None or file.status not in {0, NOT_THERE}:
                 raise EarlyEndError(self._file_refused(task, row, file))
             existing = file if not file.status else None
-            if self.backup is not None and not is_source(row.file):
+            if not is_source(row.file):
                 md5 = await self._md5_of_local(task)
             if saved is not None and not await self._changed_since(task, existing, saved, md5):
                 await self._note_sent(row, saved, md5)
                 return
-            if existing is not None and self.if_exists != OVERWRITE:
-                raise EarlyEndError(await self._exists(task, existing))
-            if self.backup is None:
-                return
             # If another process has saved it meanwhile, that decides.
-            saved_here = await self._save(task, self.backup, existing, md5, saved)
+            saved_here = await self._save(task, existing, md5, saved)
 
     async def _note_sent(self, row: Row, saved: SavedFile, md5: str) -> None:
         """Note the MD5 of what is about to be sent, which may differ from what earlier attempts sent. Raises BackupError."""
-        if self.backup is not None and md5 and md5 not in saved.sent:
+        if md5 and md5 not in saved.sent:
             await asyncio.to_thread(self.backup.note_sent, row.line, md5)
 
     async def _changed_since(self, task: Task, file: FileStatus | None, saved: SavedFile, md5: str) -> bool:
@@ -75,28 +71,12 @@ class CheckedUploadCalls(StoredCalls):
         """
         now = await self._etag_there(task, file) if file is not None else ""
         if saved.has(now):
-            return bool(now) and self.if_exists != OVERWRITE
+            return False
         if md5:  # noted before it is sent: the same bytes without a note are somebody else's
             return now not in saved.sent
         return now != await self._md5_of_local(task)
 
-    async def _exists(self, task: Task, file: FileStatus) -> RowEnd | FailedAttempt:
-        """End a row whose path is taken: as unchanged where the bytes are the same, or existing files are to be kept."""
-        row, etag = task.row, await self._etag_there(task, file)
-        if not etag:
-            return self._file_refused(task, row, None)
-        md5 = await self._md5_of_local(task)
-        if etag == md5 and task.sent:  # an earlier attempt, whose answer was lost
-            end = self._end(task, Outcome.UPLOADED, errcode=0, errmsg="ok")
-            return replace(end, file_id=file.file_id, md5=md5, bytes=row.size)
-        if etag == md5 or self.if_exists == "skip":
-            end = self._end(task, Outcome.UNCHANGED, None, detail(DetailCode.KEPT), file_id=file.file_id)
-            return replace(end, md5=md5, bytes=row.size) if etag == md5 else end
-        return replace(self._end(task, Outcome.FAILED, Reason.EXISTS), file_id=file.file_id)
-
-    async def _save(
-        self, task: Task, backup: Backup, file: FileStatus | None, md5: str, earlier: SavedFile | None
-    ) -> bool:
+    async def _save(self, task: Task, file: FileStatus | None, md5: str, earlier: SavedFile | None) -> bool:
         """Save what is at a row's path, and note the MD5 of what is about to be sent there. Raises BackupError.
 
         `earlier`: the row's last record. Returns False if another process has saved the row since that was read.
@@ -105,8 +85,8 @@ class CheckedUploadCalls(StoredCalls):
         saved = SavedFile(row.env, row.path, "", sent=(md5,) if md5 else (), version=version)
         if file is None:
             self.lease.check()
-            return await asyncio.to_thread(backup.save, row.line, saved)
-        download = await asyncio.to_thread(Download, backup.part(row.line))
+            return await asyncio.to_thread(self.backup.save, row.line, saved)
+        download = await asyncio.to_thread(Download, self.backup.part(row.line))
         try:
             if download.error is not None:
                 raise download.error
@@ -131,14 +111,11 @@ class CheckedUploadCalls(StoredCalls):
                 etag="" if etag == download.md5 else etag,
             )
             self.lease.check()
-            return await asyncio.to_thread(backup.save, row.line, saved, download.file)
+            return await asyncio.to_thread(self.backup.save, row.line, saved, download.file)
         finally:
             await asyncio.to_thread(download.discard)
 
 
 def checked_upload_calls(context: CallContext) -> CheckedUploadCalls | None:
-    """Return the calls of an upload with --backup or --if-exists; None for others."""
-    chosen = context.run.settings
-    if chosen.get("backup") or chosen.get("if_exists", OVERWRITE) != OVERWRITE:
-        return CheckedUploadCalls(context)
-    return None
+    """Return the calls of an upload with --backup; None for others."""
+    return CheckedUploadCalls(context) if context.run.settings.get("backup") else None

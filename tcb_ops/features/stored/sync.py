@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from tcb_ops.errors import UsageError
 from tcb_ops.features.stored.files import KnownFiles, uploads_of_list, was_uploaded_last_by
 from tcb_ops.features.stored.queries import paths_stored
 from tcb_ops.features.stored.specs import LISTED
-from tcb_ops.formatting import guard, sanitize
+from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Text, _, as_lines, ngettext
 from tcb_ops.kinds import environment_count
 from tcb_ops.lists.batch import Batch
@@ -26,11 +25,12 @@ from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.lists.row_files import content_type_of
 from tcb_ops.model import Merchant, Row
-from tcb_ops.resources import system_reason
+from tcb_ops.resources import make_folder, system_reason
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.records import EarlierUpload
 from tcb_ops.settings import Settings
 from tcb_ops.start import existing_ledger
+from tcb_ops.table_files import write_table
 from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError, hash_file
 
 
@@ -138,8 +138,12 @@ def plan_sync(
     root = scanned.folder.resolve()
     name = f"sync-{root.name or 'root'}-{sha256(str(root).encode()).hexdigest()[:6]}"
     source = Path(settings.reports) / f"{name}.csv"
-    with _replacing(source) as part:
-        write_list(scanned, targets, template, part, root, versions=True)
+    try:
+        make_folder(source.parent)
+    except OSError as error:
+        failed = _("{dest} cannot be written ({why})", dest=source, why=system_reason(error))
+        raise UsageError(failed) from None
+    write_list(scanned, targets, template, source, root, versions=True)
     batch = read_paths(source, merchants, root)
     gone: Iterable[Row] = ()
     if ledger is not None:
@@ -147,32 +151,15 @@ def plan_sync(
     return SyncPlan(scanned, batch, _written(source.with_suffix(".gone.csv"), gone, merchants))
 
 
-@contextmanager
-def _replacing(dest: Path) -> Iterator[Path]:
-    """Give a new file that replaces `dest` at the end. Raises UsageError if it cannot be written."""
-    part = dest.with_suffix(f".{os.getpid()}.part{dest.suffix}")
-    try:
-        dest.parent.mkdir(parents=True, exist_ok=True)
-        part.unlink(missing_ok=True)
-        yield part
-        part.replace(dest)
-    except OSError as error:
-        reason = system_reason(error)
-        raise UsageError(_("{dest} cannot be written ({why})", dest=dest, why=reason)) from None
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def _written(dest: Path, rows: Iterable[Row], merchants: Merchants, root: Path | None = None) -> Batch | None:
     """Write rows as a list and read it; None if there are none."""
-    count = 0
-    with _replacing(dest) as part, part.open("x", encoding="utf-8-sig", newline="") as file:
-        out = csv.writer(file)
-        out.writerow(["env", "appid", "path", "file", "tcb_guarded"])
-        for row in rows:
-            out.writerow(map(guard, (row.env, row.appid, row.path, row.file)))
-            count += 1
-    return read_paths(dest, merchants, root) if count else None
+    lines = ((row.env, row.appid, row.path, row.file) for row in rows)
+    first = next(lines, None)
+    if first is None:
+        return None
+    heads = ("env", "appid", "path", "file", "tcb_guarded")
+    write_table(dest, heads, chain([first], lines), replace=True, mask=str)
+    return read_paths(dest, merchants, root)
 
 
 def _gone(

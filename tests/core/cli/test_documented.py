@@ -79,7 +79,7 @@ def paths(value, above=""):
 @pytest.mark.integration
 def test_every_key_of_json_is_documented(cli):
     overwritten = cli("upload", "list.csv", "--root", "files", *QUICK).json["run"]
-    found = [cli("upload", "list.csv", "--root", "files", "--confirm", *QUICK).json]
+    found = [cli("upload", "list.csv", "--root", "files", *QUICK).json]
     found.append(cli("confirm", "--json").json)
     for faults, accounts in ((FIRST_NIGHT, []), (SECOND_NIGHT, [LIMITED])):
         cli.workspace.sim.play(faults, accounts)

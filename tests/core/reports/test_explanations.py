@@ -53,7 +53,6 @@ STORED_ENDS = (
     RowEnd(0, StoredOutcome.LEFT),
     RowEnd(0, StoredOutcome.CONFLICT, StoredReason.CONFLICT),
     RowEnd(0, StoredOutcome.NOT_UNDOABLE, StoredReason.NOT_UNDOABLE),
-    RowEnd(0, Outcome.FAILED, Reason.EXISTS),
     RowEnd(0, Outcome.FAILED, Reason.PG_MODE, detail(DetailCode.LINK_GATEWAY, host="example.com")),
     RowEnd(0, Outcome.FAILED, StoredReason.BACKUP_FAILED),
     RowEnd(0, Outcome.FAILED, StoredReason.BACKUP_DAMAGED),

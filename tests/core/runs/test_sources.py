@@ -347,15 +347,6 @@ def test_unchanged_rows_are_known_by_their_etag_else_by_their_bytes(web):
     assert web.stored(4) == b"new"
 
 
-def test_if_exists_compares_with_the_bytes_of_the_url(web):
-    url = web.sources.serve("/a", b"one")
-    web.upload(web.read(url))
-    kept = web.upload(web.read(url), if_exists="fail", new_run=True)
-    assert ended(kept) == [("unchanged", "")]
-    web.sources.serve("/a", b"two")
-    assert ended(web.upload(web.read(url), if_exists="fail", new_run=True)) == [("failed", "exists")]
-
-
 # --- queries are secrets ------------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ from tables import table
 from tcb_ops.errors import TransportError
 from tcb_ops.model import Link, Owner, Reason, Secret
 from tcb_ops.wechat.client import PlatformClient
-from tcb_ops.wechat.responses import ApiError, InvalidResponse, UnsafeLink, check_link, own_file_id
+from tcb_ops.wechat.responses import ApiError, InvalidResponse, UnsafeLink, check_link
 from tcb_ops.wechat.transport import Transport
 
 WECHAT = "https://api.weixin.qq.com"
@@ -315,17 +315,3 @@ UNENCODED = ["a?b.png", "a#b.png", "100%.png", "a%41.png", "a+b.png", "{a}.png"]
 def test_a_link_is_good_with_its_path_encoded_as_a_whole_or_not_at_all(target, path, good):
     why = check_link(f"{HOST}/{BUCKET}/{target}", f"cloud://{ENV}.{BUCKET}/{path}", ENV, path, WECHAT, ())
     assert (why is None) == good
-
-
-OWN_ID = "cloud://tea-1.7465-tea-1-1/probe/x.txt"
-
-
-@pytest.mark.parametrize(
-    "answered",
-    [OWN_ID, "cloud://tea-1.7465-tea-1-1/testupload", "", "cloud://tea-1.7465-tea-1-1/other-probe/x.txt.bak"],
-    ids=["ours", "the documents' sample", "none", "alike"],
-)
-def test_nothing_but_our_own_object_is_ever_deleted(answered):
-    url = Secret("https://cos.ap-shanghai.myqcloud.com/7465-tea-1-1/probe/x.txt")
-    link = Link(url, Secret("t"), Secret("s"), answered, Secret("c"), 901, 1)
-    assert own_file_id(link, "probe/x.txt", "tea-1") == OWN_ID

@@ -98,7 +98,6 @@ class Upload:
     files: dict[Place, str]
     """The local file of each path."""
     with_backup: bool = False
-    if_exists: str = "overwrite"
     is_sync: bool = False
     put: dict[Place, list[str]] = field(default_factory=dict)
     """The MD5s of what it put at a path, also where it got no answer."""
@@ -167,18 +166,17 @@ class WhoseBytes(RuleBasedStateMachine):
         mask=masks,
         content=contents,
         with_backup=st.booleans(),
-        if_exists=st.sampled_from(["overwrite", "overwrite", "skip", "fail"]),
         skip_unchanged=st.booleans(),
         fault=faults,
         kill=kills,
     )
-    def upload(self, mask, content, *, with_backup, if_exists, skip_unchanged, fault, kill):
+    def upload(self, mask, content, *, with_backup, skip_unchanged, fault, kill):
         batch, files = self.new_list(selected(mask), content)
-        options = {"if_exists": if_exists, "skip_unchanged": skip_unchanged}
+        options = {"skip_unchanged": skip_unchanged}
         if with_backup:
             options["backup"] = self.folder / "backup"
         start = partial(start_upload, batch, **options, **self.common)
-        new = Upload("", batch.root or self.folder, files, with_backup, if_exists)
+        new = Upload("", batch.root or self.folder, files, with_backup)
         self.send(start, kill, fault, new)
 
     @initialize(before=st.just(0) | masks, mask=masks, backups=st.tuples(st.booleans(), st.booleans()))
@@ -363,7 +361,6 @@ class WhoseBytes(RuleBasedStateMachine):
             assert place in upload.files, "an upload writes to its own paths only"
             previous = self.truth.get(place)
             if previous is None or previous.owner != upload.id:
-                assert previous is None or upload.if_exists == "overwrite", "--if-exists keeps what is there"
                 upload.overwrote.setdefault(place, []).append(previous)
             upload.put.setdefault(place, []).append(written.md5)
             upload.taken_back.discard(place)
