@@ -15,7 +15,7 @@ from tcb_ops.run import Run
 
 _SHOWN = {".html", ".json", ".txt"}
 """Endings of files that a browser shows; a page runs its scripts only at the server's own address. Others are downloaded."""
-_OPENED = "data-commandlinker-command='docmanager:open' data-commandlinker-args='{}'"
+_OPENED = " data-commandlinker-command='docmanager:open' data-commandlinker-args='{}'"
 """Has JupyterLab and Notebook 7 open a file in its viewer; elsewhere the link is followed."""
 
 
@@ -33,8 +33,10 @@ def file_links(folder: Path) -> str:
         label, size = esc(file.name), esc(format_size(file.stat().st_size))
         if served := _served(file):
             address, path = served
-            viewer = _OPENED.format(esc(json.dumps({"path": path}))) if file.suffix == ".csv" else ""
-            label = f"<a href='{esc(address)}' target='_blank' {viewer}>{label}</a>"
+            how = "target='_blank'" if file.suffix in _SHOWN else "download"
+            if file.suffix == ".csv" and not _in_voila():
+                how += _OPENED.format(esc(json.dumps({"path": path})))
+            label = f"<a href='{esc(address)}' {how}>{label}</a>"
         items.append(f"<li>{label} <span class='op-quiet'>{size}</span></li>")
     return f"<ul class='op-file-list'>{''.join(items)}</ul>"
 
@@ -48,8 +50,11 @@ def _served(file: Path) -> tuple[str, str] | None:
     if not file.is_relative_to(root):
         return None
     path = file.relative_to(root).as_posix()
-    download = "?download=1" if base.endswith("/files/") and file.suffix not in _SHOWN else ""
-    return f"{base}{quote(path)}{download}", path
+    return f"{base}{quote(path)}", path
+
+
+def _in_voila() -> bool:
+    return "VOILA_REQUEST_URL" in os.environ
 
 
 def _server(file: Path) -> tuple[str, Path] | None:
@@ -57,7 +62,7 @@ def _server(file: Path) -> tuple[str, Path] | None:
 
     A Jupyter server that cannot be told by its process is the newest that serves the file.
     """
-    if "VOILA_REQUEST_URL" in os.environ:
+    if _in_voila():
         return f"{os.environ.get('VOILA_BASE_URL', '/')}voila/files/", Path.cwd()
     if not os.environ.get("JPY_SESSION_NAME"):
         return None

@@ -13,7 +13,7 @@ def shown(browser, voila_shop, tmp_path):
     with voila_server(voila_shop.folder / "02_run_uploads.ipynb", tmp_path) as base:
         page = browser.new_page(viewport={"width": 1280, "height": 950})
         page.set_default_timeout(240_000)
-        page.goto(base)
+        page.goto(f"{base}/")
         yield Opened(page, base, tmp_path)
         page.close()
 
