@@ -24,6 +24,13 @@ def format_duration(seconds: float) -> str:
     return f"{rounded // 3600}h{rounded % 3600 // 60:02}m"
 
 
+def format_countdown(seconds: float) -> str:
+    """Return the time that is left for display: 43 s, 4:12, 2:05:00."""
+    left = max(0, round(seconds))
+    minutes = f"{left // 3600}:{left // 60 % 60:02}" if left >= 3600 else f"{left // 60}"
+    return f"{minutes}:{left % 60:02}" if left >= 60 else f"{left} s"
+
+
 def format_size(size: float) -> str:
     """Return a number of bytes for display: 17 B, 4.1 KB, 3 GB."""
     for unit in ("B", "KB", "MB", "GB"):

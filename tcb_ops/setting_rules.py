@@ -113,6 +113,9 @@ schedulers = _matching(
 header = _matching(
     r"[0-9A-Za-z!#$%&'*+.^_`|~-]+", _("is not the name of a header; one looks like Authorization")
 )
+report_url = _matching(
+    r"(https?://[^\s/]+/\S*\{run\}\S*)?", _("must look like https://reports.example.com/{{run}}/")
+)
 secret_place = _matching(
     r"((env|file|command):\s*\S.*)?",
     _("must say where the secret is (env:NAME, file:PATH or command:PROGRAM), not contain the secret itself"),

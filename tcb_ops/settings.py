@@ -72,11 +72,20 @@ class Section:
 
     def __init__(self, **values: Any) -> None:
         """Take settings by name; the others have their defaults. Raises SettingsError with every mistake."""
-        unknown = _("there is no such setting; the names are {names}", names=as_list(values_of(type(self))))
-        converted, mistakes = check(type(self), values, lambda _name, _value: unknown, strict=False)
+        converted, mistakes = check(type(self), values, self._unknown, strict=False)
         if mistakes:
             raise MistakesError(mistakes)
         self._set(converted)
+
+    @classmethod
+    def _unknown(cls, name: str, _value: object) -> Text:
+        """Return the message for a setting that does not exist, with its other names."""
+        for each in values_of(cls):
+            if each == f"{name}_file":
+                return _(
+                    "a secret is not written here: write {name}, and the value into that file", name=each
+                )
+        return _("there is no such setting; the names are {names}", names=as_list(values_of(cls)))
 
     def _set(self, values: Mapping[str, Any]) -> None:
         for setting in fields(self):  # type: ignore[arg-type]  # what derives from this is a dataclass
@@ -121,6 +130,8 @@ class ReportSettings(Section):
 
     pdf: bool = False
     """Whether every report has a report.pdf, as with `--pdf`."""
+    url: Annotated[str, rules.report_url] = ""
+    """Where a server offers the reports' folders, with the placeholder `{run}`: messages link that page."""
 
 
 def system_lang() -> Lang:

@@ -251,8 +251,8 @@ def blocking(start: Callable[_P, RunHandle]) -> Callable[_P, Run]:
 
     call.__name__ = call.__qualname__ = name
     call.__annotations__ = begin.__annotations__ | {"return": "Run"}
-    ending = f"It waits for the run's end and returns the Run; `{start.__name__}` returns at once."
-    call.__doc__ = f"{cleandoc(start.__doc__ or '')}\n\n{ending}"
+    text = cleandoc(start.__doc__ or "").replace("Start a", "Run a", 1)
+    call.__doc__ = f"{text}\n\nReturns the Run when it has ended; `{start.__name__}` returns at once."
     return checked(call)
 
 

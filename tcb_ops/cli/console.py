@@ -6,25 +6,23 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tcb_ops.errors import has_surrogates
 from tcb_ops.formatting import format_duration, lines, wrap
-from tcb_ops.i18n import Lang, Text, _, ngettext, terminal_lang
+from tcb_ops.i18n import Lang, Text, _, as_sentences, ngettext, terminal_lang
 from tcb_ops.model import Problem
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
     from rich.console import RenderableType
 
-    from tcb_ops.reports.summary import CodeGroup, RunSummary
+    from tcb_ops.reports.summary import RunSummary
     from tcb_ops.run import Run
     from tcb_ops.runs.progress import Progress
-    from tcb_ops.runs.records import RunRecord
-    from tcb_ops.settings import Settings
 
 _BAR = 12
 """Width of the progress bar, in terminal cells."""
@@ -47,13 +45,16 @@ def _pipe(**options: Any) -> RichConsole:
 class Console:
     """The output of one command."""
 
+    has_printed_json: ClassVar[bool] = False
+    """Whether the command has printed its object: an error after it is told on stderr alone."""
+
     def __init__(
         self, lang: Lang, *, quiet: bool = False, verbose: bool = False, progress_as_json: bool = False
     ) -> None:
         self.lang, self.quiet, self.verbose = terminal_lang(lang), quiet, verbose
         self.progress_as_json = progress_as_json
-        self.fix_me: tuple[Text, Sequence[str]] | None = None
-        """A message about the list's skipped rows, and the command to run when they are corrected."""
+        self.fix_me: tuple[Text, Text, Sequence[str]] | None = None
+        """Where the list's skipped rows are, what to do with them, and the command to run then."""
         self.json_extra: dict[str, object] = {}
         """Keys that `json` adds to its object."""
         self._held: list[Text] | None = None
@@ -83,6 +84,7 @@ class Console:
 
     def json(self, what: Mapping[str, Any]) -> None:
         """Print one JSON object on stdout."""
+        Console.has_printed_json = True
         content = {**what, **self.json_extra}
         text = json.dumps(content, ensure_ascii=False, indent=2)
         if (sys.stdout.encoding or "").lower() not in {"utf-8", "utf8"} or has_surrogates(text):
@@ -119,6 +121,17 @@ class Console:
 
         line = quoted(command)
         self.info(_("{text}\n{line}", text=text, line=line))
+
+    def suggest_one(self, *commands: tuple[Text, Sequence[str]] | None) -> None:
+        """Suggest the first of these commands, else that for the list's skipped rows, which are named in any case."""
+        chosen = next(filter(None, commands), None)
+        if self.fix_me is not None:
+            where, purpose, words = self.fix_me
+            if chosen is not None:
+                self.info(where)
+            chosen = chosen or (as_sentences((where, purpose)), words)
+        if chosen is not None:
+            self.suggest(*chosen)
 
     @contextmanager
     def held(self, head: Text | None = None) -> Iterator[None]:
@@ -181,7 +194,7 @@ class Console:
         from rich.table import Column
 
         bar = Bar(
-            BarColumn(bar_width=_BAR),
+            BarColumn(bar_width=_BAR, finished_style="bar.complete"),  # not green: rows may have failed
             TextColumn(
                 "{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis"), markup=False
             ),
@@ -191,7 +204,7 @@ class Console:
         with bar:
             task = bar.add_task("", total=total)
             for now in progress:
-                bar.update(task, completed=now.done, description=progress_line(now, self.lang))
+                bar.update(task, completed=now.done, description=progress_line(now, self.lang, moves=True))
 
     def _lines(self, progress: Iterator[Progress]) -> None:
         last, printed, away = time.monotonic(), (0, ""), False
@@ -212,11 +225,16 @@ def wrapped(text: str, console: RichConsole) -> str:
     return f"{wrap(sentence, console.width)}{end}{command}"
 
 
-def progress_line(now: Progress, lang: Lang) -> str:
-    """Return a line of progress: `40/100 · 4 refused · 36 uploaded · 10 rows/s · 6s left`. What matters least is last."""
+def progress_line(now: Progress, lang: Lang, *, moves: bool = False) -> str:
+    """Return a line of progress: `40/100 · 4 refused · 36 uploaded · 10 rows/s · 6s left`. What matters least is last.
+
+    `moves`: the line is drawn again as it changes, so that it may begin with a countdown.
+    """
     from tcb_ops.reports.explanations import counts_line
 
-    parts = [f"{now.done:,}/{now.total:,}", now.note.of(lang) if now.note is not None else ""]
+    countdown = now.countdown.of(lang) if moves and now.countdown is not None else ""
+    note = now.note.of(lang) if now.note is not None and (now.away or not countdown) else ""
+    parts = [countdown, f"{now.done:,}/{now.total:,}", note]
     worst_first = sorted(now.counts.items(), key=lambda count: count[0].succeeded)
     parts += [counts_line({outcome: rows}).of(lang) for outcome, rows in worst_first if rows]
     if now.done < now.total:  # the last line shows only the result
@@ -284,28 +302,12 @@ def show_run(
     return 0 if succeeded else 1, overview
 
 
-def show_causes(console: Console, run: Run, summary: RunSummary) -> None:
-    """Print what did not succeed, by errcode, merchant and environment."""
+def show_causes(console: Console, run: Run, summary: RunSummary, *, texts: bool = False) -> None:
+    """Print what did not succeed, by errcode, merchant and environment; `texts`: with those for merchants."""
     from tcb_ops.reports.formats.terminal import render_errcodes
     from tcb_ops.reports.summary import by_code
 
     causes = summary.causes
     if causes:
         in_full = f"tcb-ops report {run.id}" if run.record.kind.writes_links else "errcodes.csv"
-        console.print(render_errcodes(by_code(causes), console.lang, in_full))
-
-
-def suggest_next(
-    console: Console,
-    settings: Settings,
-    record: RunRecord,
-    groups: Iterable[CodeGroup],
-    more: Sequence[str] = (),
-) -> bool:
-    """Suggest the next command for a finished run, with `more` words; return whether anything is left to do."""
-    from tcb_ops.reports.summary import next_command
-
-    command = next_command(settings, record, groups)
-    if command is not None:
-        console.suggest(command[0], [*command[1], *more])
-    return command is not None
+        console.print(render_errcodes(by_code(causes), console.lang, in_full, texts=texts))

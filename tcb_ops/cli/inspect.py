@@ -72,15 +72,15 @@ def show(
         return 0
     rows = chosen.rows(line=line, merchant=merchant, path=path)
     some = list(islice(rows, ROWS_SHOWN))
-    if common.json:
-        console.json({"run": chosen.id, "rows": [_row(record, settings, settings.lang) for record in some]})
-    elif not some:
+    if not some:
         raise UsageError(
             _(
                 "run {id} has no such row; --line takes the line of the row in the list's file, --merchant a name or appid.",
                 id=chosen.id,
             )
         )
+    if common.json:
+        console.json({"run": chosen.id, "rows": [_row(record, settings, settings.lang) for record in some]})
     else:
         _print_rows(console, some, settings)
     if next(rows, None) is not None:
@@ -133,7 +133,7 @@ def _selected(run: Run, settings: Settings, common: CommonOptions) -> Run:
 def errcodes(run: str, out: Path | None, kind: str | None, *, common: CommonOptions) -> int:
     """Tabulate a run's errcodes, with what to do.
 
-    By merchant and environment; `--json` gives the numbers.
+    By merchant and environment, with a text for the merchant where it must act; `--json` gives the numbers, and each text.
     """
     settings, console = common.start()
     chosen = _open(run, kind, settings, common)
@@ -146,7 +146,9 @@ def errcodes(run: str, out: Path | None, kind: str | None, *, common: CommonOpti
     if common.json:
         summary = chosen.summary()
         of_codes = {key: summary[key] for key in ("run", "errcodes", "store_codes") if key in summary}
-        console.json(of_codes | {"reasons": chosen.overview().reasons()})
+        overview = chosen.overview()
+        texts = {"reasons": overview.reasons(), "messages": overview.messages(console.lang)}
+        console.json(of_codes | texts)
         return 0
     overview, record = chosen.overview(), chosen.record
     counts = overview.counts
@@ -170,7 +172,7 @@ def errcodes(run: str, out: Path | None, kind: str | None, *, common: CommonOpti
             rows=ngettext("{n:,} row", "{n:,} rows", sum(counts.values())),
         )
     )
-    show_causes(console, chosen, overview)
+    show_causes(console, chosen, overview, texts=True)
     return 0
 
 

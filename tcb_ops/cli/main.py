@@ -142,7 +142,7 @@ def run(arguments: Sequence[str]) -> int:
         from tcb_ops.cli.completion import answer
 
         return answer(cli)
-    lang = Lang.EN
+    lang, Console.has_printed_json = Lang.EN, False
     try:
         os.environ["LANGUAGE"] = lang = terminal_lang(_lang(arguments))
         translate_click(lang)
@@ -166,7 +166,7 @@ def end_with(error: BaseException, arguments: Sequence[str], lang: Lang) -> int:
         _print_error(reported.text, lang)
     elif not reported.shown:
         _print_problems(reported, lang)
-    if "--json" in takewhile("--".__ne__, arguments):
+    if "--json" in takewhile("--".__ne__, arguments) and not Console.has_printed_json:
         with suppress(OSError):  # a full disk: stderr has the message
             Console(lang).json(reported.to_json(lang))
     return reported.exit_code

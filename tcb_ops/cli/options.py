@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import click
 
 from tcb_ops.cli.console import Console
-from tcb_ops.errors import UsageError
+from tcb_ops.errors import TcbOpsError, UsageError
 from tcb_ops.found_settings import with_found_file
-from tcb_ops.i18n import N_, Text, _, verbatim
+from tcb_ops.i18n import N_, Text, _, as_list, verbatim
 from tcb_ops.kinds import ANY_KIND, kind_names
 from tcb_ops.resources import others_may_read, restricting
 from tcb_ops.settings import SETTINGS_FILE, Settings, holds_password, load_settings
@@ -153,7 +153,7 @@ class CommonOptions:
         """Open the target for a command that sends; the first line printed names the target.
 
         Other messages are held back until the command releases the console or ends. With `looks_at_tokens`, warn about a
-        token file that others can read.
+        token file that others can read, or whose tokens have expired.
         """
         from tcb_ops.start import opened_target
 
@@ -162,7 +162,7 @@ class CommonOptions:
             console.held(None if self.quiet and opened.simulated else first_line(opened)),
         ):
             if looks_at_tokens:
-                _warn_of_readable_tokens(console, opened)
+                _warn_about_tokens(console, opened)
             yield opened
 
     def read_merchants(self, settings: Settings) -> Merchants:
@@ -201,9 +201,23 @@ class CommonOptions:
         return "; ".join(f"where {item}" for item in sorted(self.where))
 
 
-def _warn_of_readable_tokens(console: Console, settings: Settings) -> None:
+def _warn_about_tokens(console: Console, settings: Settings) -> None:
+    """Warn of a token file that others can read, or whose tokens have expired; the embedded simulator has its own."""
     file = settings.tokens.file
-    if settings.tokens.source == "file" and not settings.simulated:
+    if settings.tokens.source != "file" or settings.target:
+        return
+    from tcb_ops.wechat.tokens.file import FileTokens
+
+    with suppress(TcbOpsError):  # an invalid file is reported when it is needed
+        if expired := FileTokens(file).expired():
+            console.warn(
+                _(
+                    "{file}: by their expires_at, the tokens of {appids} have expired. Renew them first.",
+                    file=file,
+                    appids=as_list(expired, most=3),
+                )
+            )
+    if not settings.simulated:
         with suppress(OSError):  # an unreadable file is reported when it is needed
             if others_may_read(file):
                 console.warn(

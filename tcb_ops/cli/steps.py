@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +17,6 @@ from tcb_ops.cli.console import (
     Console,
     show_problems,
     show_run,
-    suggest_next,
 )
 from tcb_ops.cli.options import CommonOptions, ListOptions, RunOptions, target_line
 from tcb_ops.errors import InputError, InterruptedRunError, StoppedError, UsageError
@@ -36,7 +35,7 @@ from tcb_ops.preflight import (
     scope_of_rows,
     seconds_at_rate,
 )
-from tcb_ops.reports.summary import by_code
+from tcb_ops.reports.summary import by_code, next_command
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.next_commands import command, quoted
@@ -68,6 +67,12 @@ class RunCommand:
     def opened(self) -> Iterator[None]:
         """Open the target; the first line printed names it."""
         with self.common.open_target(self.console, self.settings) as self.settings:
+            if (
+                self.common.ledger
+                and "://" not in self.settings.ledger
+                and not Path(self.settings.ledger).exists()
+            ):
+                self.console.info(_("{ledger} is a new ledger.", ledger=self.settings.ledger_name))
             yield
 
     @property
@@ -150,15 +155,16 @@ class RunCommand:
             if mark:
                 self._mark(source, batch.problems)
             if rows:
-                text = ngettext(
-                    "{fix_me} has the {n:,} skipped row. Correct it there, then run:",
-                    "{fix_me} has the {n:,} skipped rows. Correct them there, then run:",
+                where = ngettext(
+                    "{fix_me} has the {n:,} skipped row.",
+                    "{fix_me} has the {n:,} skipped rows.",
                     rows,
                     fix_me=fix_me,
                 )
                 as_csv = replace(listing, sheet="", header_row=None, rows=None)
                 console.fix_me = (
-                    text,
+                    where,
+                    _("Correct what is wrong there, then run:"),
                     self._again(fix_me, None if guessed else root, [*others, *as_csv.words(self.common)]),
                 )
         if batch.left_out:
@@ -214,13 +220,34 @@ class RunCommand:
         console.warn(_("The list is refused: {problems}. Nothing was sent.", problems=problems))
 
     def _suggest_correction(self, error: InputError, root: str | None, others: Sequence[str]) -> None:
-        """Suggest the command to run when the list has been corrected; files that are all missing are not its fault."""
-        if not error.all_missing and any(problem.skippable for problem in error.problems):
+        """Suggest the command to run when the list has been corrected, or with the folder of files that are all missing."""
+        if error.all_missing:
+            elsewhere = self.with_folder_of(error.problems[0].value, error.source, root or ".", others)
+            if elsewhere is None:
+                return
+            error.fix, command_again = elsewhere
+        elif any(problem.skippable for problem in error.problems):
             options = [*others, *self.listing.words(self.common)]
-            command_again = self._again(Path(error.source).absolute(), root, options)
             error.fix = _("Correct the list, then run:")
-            error.text = as_lines((error.problem, error.fix, quoted(command_again)))
-            self.console.suggest(error.fix, command_again)
+            command_again = self._again(Path(error.source).absolute(), root, options)
+        else:
+            return
+        error.text = as_lines((error.problem, error.fix, quoted(command_again)))
+        self.console.suggest(error.fix, command_again)
+
+    def with_folder_of(
+        self, file: str, source: str, root: str, others: Sequence[str] = ()
+    ) -> tuple[Text, list[str]] | None:
+        """Return the command with the folder below the root that has a file of the list, if there is one such folder."""
+        folders = []
+        with suppress(OSError):
+            folders = [child for child in Path(root).iterdir() if (child / file).is_file()]
+        if len(folders) != 1:
+            return None
+        folder = folders[0].absolute()
+        options = [*others, *self.listing.words(self.common)]
+        text = _("There are files of these names in {folder}. If they are meant, run:", folder=folder)
+        return text, self._again(Path(source).absolute(), str(folder), options)
 
     def _again(self, source: Path, root: str | None, options: Sequence[str]) -> list[str]:
         name = click.get_current_context().command.name or ""
@@ -249,8 +276,7 @@ class RunCommand:
             counted = ngettext("{n:,} call", "{n:,} calls", calls)
             console.print(text.format(calls=counted, api_base=settings.api_base, store=store))
             console.print(_("Nothing was sent."))
-        if console.fix_me is not None:
-            console.suggest(*console.fix_me)
+        console.suggest_one()
         console.info(target_line(settings))
         return 0
 
@@ -384,9 +410,8 @@ class RunCommand:
             code, summary = show_run(console, run, as_json=as_json, fail_on=fail_on, notifications=sent)
         groups = by_code(summary.causes)
         if console.fix_me is not None:
-            console.suggest(*console.fix_me)
             groups = [group for group in groups if group.code != Reason.INVALID]
-        suggest_next(console, self.settings, run.record, groups)
+        console.suggest_one(next_command(self.settings, run.record, groups))
         target, shown = target_line(self.settings), page or where.absolute()
         console.link(_("{at} · run {id}: {where}", at=target, id=run.id, where=shown), shown)
         if not as_json:  # last: an interrupt here loses a message, nothing else

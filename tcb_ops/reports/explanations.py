@@ -120,7 +120,7 @@ def reason_text(end: RowEnd) -> Text:
     anything else                        the reason; the row's own detail
     ===================================  ==================================================================
     """
-    cause, more = _why_of(end), _redacted(end.detail) if end.detail is not None else None
+    cause, more = why_of(end), _redacted(end.detail) if end.detail is not None else None
     if cause is None:
         if end.outcome is Outcome.UNCHANGED and more is not None:
             return more
@@ -138,7 +138,8 @@ def reason_text(end: RowEnd) -> Text:
     return _("{code}: {meaning}", code=cause.code, meaning=meaning)
 
 
-def _why_of(end: RowEnd) -> Why | None:
+def why_of(end: RowEnd) -> Why | None:
+    """Return why a row did not succeed; None for a success."""
     message = str(end.detail.params.get("message", "")) if end.detail is not None else ""
     return why(
         end.outcome, end.reason, end.errcode, end.store_code, message=message, http_status=end.http_status
@@ -162,7 +163,7 @@ def action_text(end: RowEnd) -> Text:
     """Return what the operator has to do about a row; empty if there is nothing to do."""
     if end.outcome.succeeded and end.reason is not None:
         return all_reasons()[end.reason].action
-    cause = _why_of(end)
+    cause = why_of(end)
     return NOTHING if cause is None else cause.action
 
 

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tcb_ops.details import merged
 from tcb_ops.errcodes import Decision, Scope
-from tcb_ops.i18n import Joined, Text, verbatim
+from tcb_ops.i18n import Joined, Lang, Text, verbatim
 from tcb_ops.model import Outcome, Reason
 from tcb_ops.reports.explanations import ETAG_MISMATCH, catalogued, source_message, why
 from tcb_ops.runs.records import RowRecord, RunRecord, Tally
+from tcb_ops.runs.verdicts import merchant_text
 from tcb_ops.secrets import redact
 
 if TYPE_CHECKING:
@@ -236,6 +237,16 @@ class RunSummary:
             return str(tally.reason) if tally.reason and not tally.outcome.succeeded and not coded else None
 
         return self._listed("reason", reason)
+
+    def messages(self, lang: Lang) -> list[dict[str, str]]:
+        """Return what to tell each merchant that must act about its codes."""
+        about = ("code", "appid", "merchant", "env", "message")
+        texts = [(c, merchant_text(c.code, c.appid, c.merchant, c.env)) for c in self.causes]
+        return [
+            dict(zip(about, (c.code, c.appid, c.merchant, c.env, text.of(lang)), strict=True))
+            for c, text in texts
+            if text is not None
+        ]
 
     def _listed(self, name: str, code_of: Callable[[Tally], object]) -> list[dict[str, Any]]:
         """Count the rows with a code by merchant, environment and code, most rows first."""

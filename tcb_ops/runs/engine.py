@@ -14,7 +14,8 @@ from dataclasses import fields
 from tcb_ops.details import DetailCode, as_detail, detail
 from tcb_ops.errcodes import Decision, errcode
 from tcb_ops.errors import CanaryError, LedgerError, OutageError, TokenError, TokenSourceError, TransportError
-from tcb_ops.i18n import NOTHING, Text, _, ngettext
+from tcb_ops.formatting import format_countdown
+from tcb_ops.i18n import NOTHING, Text, _, ngettext, verbatim
 from tcb_ops.kinds import load
 from tcb_ops.model import Listener, Outcome, Reason, Row, RowEnd, Secret
 from tcb_ops.runs.calls import CallContext, Calls, RunContext, SomeEnds
@@ -123,6 +124,7 @@ class Engine:
         writing: asyncio.Task[None] | None = None
         watching = self._loop.create_task(self._watch_lock())
         watching.add_done_callback(self._task_done)
+        counting = self._loop.create_task(self._count_down())
         try:
             await self._set_up()
             writing = self._loop.create_task(self._writer.write())
@@ -140,6 +142,7 @@ class Engine:
             raise
         finally:
             watching.cancel()
+            counting.cancel()
             await self._shut_down(writing)
         if self._error is not None:
             raise self._error
@@ -213,6 +216,15 @@ class Engine:
             self._lease.confirm(asked)
             self._wake.set()
             await asyncio.sleep(LOCK_CHECK_EVERY if lease is None else lease / 4)
+
+    async def _count_down(self) -> None:
+        """Show each second of a delay, in which no row may end, and its end."""
+        delayed = False
+        while True:
+            await asyncio.sleep(1)
+            was_delayed, delayed = delayed, any(self._delay(now := self._clock()))
+            if delayed or was_delayed:
+                self._show(now)
 
     def _stop(self, error: Exception) -> None:
         if isinstance(error, LedgerError):  # what rows in flight would do could not be recorded
@@ -484,15 +496,21 @@ class Engine:
 
     def _show(self, now: float) -> None:
         away = self._outage.since is not None or self._source_error is not None
-        self._show_progress(self._meter.at(now, self._writer.counts, self._delay(now), away=away))
+        self._show_progress(self._meter.at(now, self._writer.counts, *self._delay(now), away=away))
 
-    def _delay(self, now: float) -> Text | None:
+    def _delay(self, now: float) -> tuple[Text | None, Text | None]:
+        """Return what delays the run, and how long it does at most; None for nothing and for unknown."""
         if self._outage.since is not None:
-            return unreachable(self._run, self._limits.patience)
+            left = self._outage.since + self._limits.patience - now
+            gives_up = _("gives up in {time}", time=format_countdown(left))
+            return unreachable(self._run, self._limits.patience), gives_up
         if self._source_error is not None:
             seconds, error = f"{self._limits.patience:g}", self._source_error
-            return _("{source_error} Trying again for {seconds} s", source_error=error, seconds=seconds)
-        if not (paused := self._registry.paused(now)):
-            return None
+            return _("{source_error} Trying again for {seconds} s", source_error=error, seconds=seconds), None
+        paused, first, until = self._registry.pauses(now)
+        if not paused:
+            return None, None
         environments = ngettext("{n:,} environment", "{n:,} environments", paused)
-        return _("{environments} paused: the platform asked to slow down", environments=environments)
+        who = verbatim(first) if paused == 1 else environments
+        countdown = _("{environments} paused, {time}", environments=who, time=format_countdown(until - now))
+        return _("{environments} paused: the platform asked to slow down", environments=who), countdown

@@ -29,6 +29,8 @@ class Progress:
     """None while unknown."""
     note: Text | None = None
     """What delays the run, if anything."""
+    countdown: Text | None = None
+    """How long the delay lasts at most, in a few words: "tea-prod paused, 43 s"."""
     away: bool = False
     """Whether the target or the token source does not respond; `note` is then a warning."""
 
@@ -60,7 +62,13 @@ class ProgressMeter:
         self._seen: deque[tuple[float, int]] = deque()
 
     def at(
-        self, now: float, counts: Mapping[Outcome, int], note: Text | None = None, *, away: bool = False
+        self,
+        now: float,
+        counts: Mapping[Outcome, int],
+        note: Text | None = None,
+        countdown: Text | None = None,
+        *,
+        away: bool = False,
     ) -> Progress:
         """Return the progress at a time, from the rows by outcome, pending ones included or not."""
         ended = _ended(counts)
@@ -73,7 +81,7 @@ class ProgressMeter:
         since, before = self._seen[0]
         rate = (done - before) / (now - since) if now > since else 0.0
         seconds_left = (self._total - done) / rate if rate > 0 else None
-        return Progress(self._run, self._total, ended, rate, seconds_left, note, away)
+        return Progress(self._run, self._total, ended, rate, seconds_left, note, countdown, away)
 
 
 def _ended(counts: Mapping[Outcome, int]) -> dict[Outcome, int]:

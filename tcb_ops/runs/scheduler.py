@@ -216,14 +216,20 @@ class LaneRegistry:
         if env.lanes_left <= 0:
             self._envs.pop(env.name, None)
 
-    def paused(self, now: float) -> int:
-        """Return how many environments are paused, those whose lanes are still to be made included."""
-        apps = sum(app.lanes_left for app in self.apps.values() if app.slowdown.paused_until > now)
-        return apps + sum(
-            sum(lane.app.slowdown.paused_until <= now for lane in env.lanes)
+    def pauses(self, now: float) -> tuple[int, str, float]:
+        """Return how many environments are paused, lanes to be made included; the one that continues first, and when."""
+        paused: list[tuple[ScopeState, int]]
+        paused = [(app, app.lanes_left) for app in self.apps.values() if app.slowdown.paused_until > now]
+        paused += [
+            (env, sum(lane.app.slowdown.paused_until <= now for lane in env.lanes))
             for env in self._envs.values()
             if env.slowdown.paused_until > now
-        )
+        ]
+        if not paused:
+            return 0, "", 0.0
+        first = min((scope for scope, _count in paused), key=lambda scope: scope.slowdown.paused_until)
+        env = first.lanes[0].env.name if first.lanes else first.name
+        return sum(count for _scope, count in paused), env, first.slowdown.paused_until
 
     def _app(self, environment: EnvRecord) -> AppState:
         """Return the state of an appid. The platform's own environments share the component's."""

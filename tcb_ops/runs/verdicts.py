@@ -328,6 +328,13 @@ def presumed_verdict(code: str, owner: Owner = Owner.MERCHANT) -> Verdict:
     return _verdict(_causes()[presumed(code)], code, facts, None)
 
 
+def merchant_text(code: str, appid: str, merchant: str, env: str) -> Text | None:
+    """Return what to tell a merchant about a code that it must solve; None for other codes."""
+    owner = Owner.PLATFORM if code.endswith(" (component)") else Owner.MERCHANT
+    facts = Facts(merchant=Merchant(appid, merchant, env, owner=owner), code=code)
+    return _verdict(_causes()[presumed(code)], code, facts, None).message
+
+
 def presumed(code: str) -> str:
     """Return the cause that a code suggests."""
     causes = _cause_by_code()

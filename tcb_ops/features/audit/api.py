@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Unpack
 
 from tcb_ops import api
 from tcb_ops.arguments import checked
-from tcb_ops.errors import SettingsError, StoppedError, UsageError, check_value
+from tcb_ops.errors import SettingsError, StoppedError, TcbOpsError, UsageError, check_value
 from tcb_ops.features.audit.kind import AUDIT, audit_spec
 from tcb_ops.features.audit.notifications import (
     Notification,
+    check_receiver,
     deliver,
     is_due,
     message_about,
@@ -20,7 +21,7 @@ from tcb_ops.features.audit.notifications import (
     receivers,
 )
 from tcb_ops.features.audit.result import AuditResult, KnownFailure, read_known
-from tcb_ops.i18n import _
+from tcb_ops.i18n import Text, _
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.settings import Settings
 from tcb_ops.start import (
@@ -141,6 +142,20 @@ def notify(
 def _note_undelivered(ledger: Ledger, audit: RunRecord, receivers: Collection[str]) -> None:
     with suppress(StoppedError):  # a ledger that cannot be written keeps nobody from being told
         ledger.note_undelivered(audit, receivers)
+
+
+def receiver_problems(settings: Settings) -> list[Text]:
+    """Return which receivers cannot be reached with what is here, and which did not get the last audit's message."""
+    problems, named = list[Text](), zip(receivers(settings), settings.section("notify"), strict=True)
+    for name, to in named:
+        try:
+            check_receiver(to, settings)
+        except TcbOpsError as error:
+            problems.append(_("{receiver}: {detail}", receiver=name, detail=error.text))
+    if (record := newest_audit(settings)) is not None:
+        text = _("{receiver}: it did not get the message about {run}")
+        problems += [text.format(receiver=name, run=record.id) for name in record.undelivered]
+    return problems
 
 
 def newest_audit(settings: Settings, selection: str | None = None) -> RunRecord | None:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import which
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -288,6 +289,9 @@ def message_about(result: AuditResult, settings: Settings) -> tuple[AuditMessage
     """Return the message about an audit, and the object that webhooks and commands get."""
     folder = Path(result.run.report) if result.run.report else None
     report = str(folder / PAGE) if folder is not None else ""
+    if report and settings.report.url:  # a phone opens it
+        page = settings.report.url.replace("{run}", quote(result.run.id))
+        report = f"{page}{PAGE}" if page.endswith("/") else page
     manifest_sha256 = ""
     if folder is not None:
         with suppress(OSError):
@@ -348,11 +352,22 @@ def deliver(
 # --- robots and webhooks ---------------------------------------------------------------------------------------
 
 
-def _post(to: NotifySettings, message: AuditMessage, payload: Mapping[str, Any], settings: Settings) -> None:
-    url, secret = _secret_of(to.url_env, to.url_file, "url"), ""
+def check_receiver(to: NotifySettings, settings: Settings) -> tuple[str, str]:
+    """Return a receiver's address and key, if it has any. Raises TcbOpsError if one cannot be read, or a program found."""
+    url = secret = ""
+    if to.kind == "command":
+        if which(to.command[0]) is None:
+            raise _NotSentError(_("there is no program {program}", program=to.command[0]))
+        return url, secret
+    url = _secret_of(to.url_env, to.url_file, "url")
     if to.secret_env or to.secret_file:
         secret = _secret_of(to.secret_env, to.secret_file, "secret")
     _check_url(url, settings)
+    return url, secret
+
+
+def _post(to: NotifySettings, message: AuditMessage, payload: Mapping[str, Any], settings: Settings) -> None:
+    url, secret = check_receiver(to, settings)
     request, body = robot_request(to.kind, url, secret, message, payload, time.time())
     response = submit_coroutine(_send(request, body)).result()
     if (refused := refusal(to.kind, response)) is not None:

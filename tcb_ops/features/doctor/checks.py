@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from tcb_ops.errors import InputError, SettingsError, TcbOpsError, TokenError, TransportError, TransportFault
-from tcb_ops.i18n import Text, _, as_clauses, as_list, ngettext, pgettext, verbatim
+from tcb_ops.i18n import CommandText, Text, _, as_clauses, as_lines, as_list, ngettext, pgettext, verbatim
+from tcb_ops.kinds import is_provided, provided
 from tcb_ops.lists.input_files import format_problem
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.model import Merchant, Owner
 from tcb_ops.resources import others_may_read, restricting, system_reason
 from tcb_ops.runs.loop import submit_coroutine
+from tcb_ops.runs.next_commands import command, quoted
 from tcb_ops.runs.single_calls import Probes
 from tcb_ops.runs.stop_errors import NO_COMPONENT
 from tcb_ops.runs.verdicts import SKEWED, Actor, Answers, Facts, clock_text, presumed_verdict, verdict_of
@@ -124,6 +126,10 @@ def all_checks(
             ("target",),
         ),
     ]
+    if is_provided("doctor.notify") and settings.section("notify"):
+        checks.append(
+            DoctorCheck("notify", _("messages"), partial(check_notify, settings), needs=("ledger",))
+        )
     return checks if "://" not in settings.ledger else [check for check in checks if check.name != "disk"]
 
 
@@ -277,7 +283,9 @@ def check_secrets(settings: Settings) -> DoctorFinding:
     if not readable:
         return DoctorFinding(Grade.OK, _("{named}: readable only by you", named=as_list(paths)))
     observation = _("others on this machine may read {named}", named=as_list(readable, most=3))
-    fix = verbatim("\n".join(map(restricting, readable)))
+    fix = as_lines(
+        (_("Restrict them to yourself:"), *(CommandText(restricting(path.absolute())) for path in readable))
+    )
     # The simulator's tokens give access to nothing.
     return DoctorFinding(Grade.WARNING if settings.on_loopback else Grade.BAD, observation, fix)
 
@@ -296,6 +304,17 @@ def _others_can_read(path: Path) -> bool:
         inside = [*path.iterdir()] if path.is_dir() else []
         return any(map(others_may_read, (path, *inside)))
     return False
+
+
+def check_notify(settings: Settings) -> DoctorFinding:
+    """Check that each receiver of the audits' messages can be reached with what is here, and got the last one."""
+    problems: list[Text] = provided("doctor.notify")(settings)
+    if not problems:
+        receivers = len(settings.section("notify"))
+        return DoctorFinding(Grade.OK, ngettext("{n:,} receiver", "{n:,} receivers", receivers))
+    test = CommandText(quoted(command(settings, "notify", "--test")))
+    fix = as_lines((_("Correct [[notify]] in the settings, then send a test message:"), test))
+    return DoctorFinding(Grade.WARNING, as_clauses(problems), fix)
 
 
 # --- the target -------------------------------------------------------------------------------------------------------

@@ -80,18 +80,25 @@ def doctor(*, common: CommonOptions) -> int:
 
 
 def _print_results(console: Console, results: Sequence[tuple[DoctorCheck, DoctorFinding]]) -> None:
+    from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text as Styled
 
-    lang, table = console.lang, Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for check, finding in results:
-        word, style = _GRADES[finding.grade]
-        table.add_row(Styled(word.of(lang), style), check.label.of(lang), sanitize(finding.seen.of(lang)))
-        if finding.fix is not None:
+    lang = console.lang
+    labels = [(_GRADES[finding.grade][0].of(lang), check.label.of(lang)) for check, finding in results]
+    widths = [max(map(cell_len, column)) for column in zip(*labels, strict=True)]
+    for (word, label), (_check, finding) in zip(labels, results, strict=True):
+        table = Table(box=None, pad_edge=False, show_header=False)
+        for width in widths:
+            table.add_column(no_wrap=True, width=width)
+        table.add_column(overflow="fold")
+        table.add_row(Styled(word, _GRADES[finding.grade][1]), label, sanitize(finding.seen.of(lang)))
+        # Commands follow on lines of their own, which can be copied.
+        fix, *commands = finding.fix.of(lang).split("\n") if finding.fix is not None else ("",)
+        if fix:
             # A no-break space follows the arrow: Chinese text has no spaces, so all of it would move to the next line.
-            table.add_row("", "", f"→\u00a0{sanitize(finding.fix.of(lang))}")
-    console.print(table)
+            table.add_row("", "", f"→\u00a0{sanitize(fix)}")
+        console.print(table)
+        for command in commands:
+            console.print(command)
     console.print("")

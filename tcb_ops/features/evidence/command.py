@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tcb_ops.cli import Command
-from tcb_ops.cli.console import Console, suggest_next
+from tcb_ops.cli.console import Console
 from tcb_ops.cli.options import CommonOptions, reader_options, settings_options, table_option
 from tcb_ops.errors import TcbOpsError, UsageError
 from tcb_ops.formatting import sanitize
@@ -63,14 +63,16 @@ def diff(older: str, newer: str, out: Path | None, *, common: CommonOptions) -> 
 def _suggest_next(console: Console, run_id: str, settings: Settings, common: CommonOptions) -> None:
     """Suggest the command for the rows of a run that neither it nor its retries completed, narrowed by `--where`."""
     from tcb_ops import api
-    from tcb_ops.reports.summary import by_code
+    from tcb_ops.reports.summary import by_code, next_command
 
     run = api.open_run(run_id, settings=settings)
     if not run.record.parent and (final := run.final()).record.retries:
         run = final
     if (matching := common.matching(settings)) is not None:
         run = run.of_merchants(matching)
-    suggest_next(console, settings, run.record, by_code(run.overview().causes), common.where_words())
+    command = next_command(settings, run.record, by_code(run.overview().causes))
+    if command is not None:
+        console.suggest(command[0], [*command[1], *common.where_words()])
 
 
 @click.command(cls=Command, usual="ledger json")

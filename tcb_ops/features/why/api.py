@@ -128,6 +128,10 @@ def subject_of(
     if len(hits) > 1:
         fix = _("Give a run's id, or an environment or appid that only one of them has.")
         raise UsageError(_("{subject} means several: {hits}.", subject=str(subject), hits=as_list(hits)), fix)
+    if missing is not None and not lines and subject == "latest":
+        raise UsageError(
+            missing.text, _("To ask about a merchant without a run, give its name, appid or env.")
+        )
     if run is None and not lines:
         text = _("{subject} is no run, environment, appid or merchant's name.", subject=str(subject))
         raise UsageError(text, missing.text if missing is not None else None)

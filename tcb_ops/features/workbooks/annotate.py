@@ -27,11 +27,12 @@ from tcb_ops.lists.input_files import digest, is_workbook, open_bytes, readable
 from tcb_ops.lists.table import LIST_COLUMNS, list_sheet, read_workbook
 from tcb_ops.lists.workbook import LAST_COLUMN, Book, Sheet, area_of, letters
 from tcb_ops.model import Problem
-from tcb_ops.reports.explanations import MARK
+from tcb_ops.reports.explanations import MARK, why_of
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, own_values
 from tcb_ops.reports.run_views import RunReader
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.records import RunRecord
+from tcb_ops.runs.verdicts import merchant_text
 from tcb_ops.table_files import LONGEST, NOT_XML, Tables, new_workbook
 
 if TYPE_CHECKING:
@@ -40,8 +41,8 @@ if TYPE_CHECKING:
 
 _ADDED = _("result")
 _MARKED = pgettext("workbook", "marked")
-COLUMNS = (_ADDED, _("reason"), _("what to do"), verbatim("file_id"))
-WIDTHS = (24, 50, 50, 44)
+COLUMNS = (_ADDED, _("reason"), _("what to do"), verbatim("file_id"), _("text for the merchant"))
+WIDTHS = (24, 50, 50, 44, 60)
 """Of the new columns, in characters."""
 MOST_COPIES = 500
 """Maximum number of values to split a workbook by: more are usually paths or dates, not people."""
@@ -234,7 +235,10 @@ def _texts(reader: RunReader, run: RunRecord, lang: Lang) -> Iterator[tuple[int,
     for record in reader.rows(run):
         values = dict(zip(RESULT_COLUMNS, own_values(record, lang), strict=True))
         texts = (values["tcb_reason"], values["tcb_action"], values["tcb_file_id"])
-        yield record.row.line, (record.end.outcome.label.of(lang), *texts)
+        row, cause = record.row, why_of(record.end)
+        told = merchant_text(cause.code, row.appid, row.merchant, row.env) if cause is not None else None
+        message = told.of(lang) if told is not None else ""
+        yield row.line, (record.end.outcome.label.of(lang), *texts, message)
 
 
 # --- a copy of the whole --------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from tcb_ops.kinds import MissingKind, row_count
 from tcb_ops.model import SIMULATOR, Outcome, Reason
 from tcb_ops.reports.explanations import code_label, reason_text, why
 from tcb_ops.reports.summary import CodeGroup, MerchantShare, by_code
+from tcb_ops.runs.verdicts import merchant_text
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
@@ -44,10 +45,12 @@ def render_errcodes(
     lang: Lang,
     rest: str = "errcodes.csv",
     indent: int = 0,
+    *,
+    texts: bool = False,
 ) -> RenderableType:
     """Render a run's codes: each with its texts, and its merchants and their rows below.
 
-    Limited to a screen or two; what is left out is counted, and `rest` names where it can be found.
+    `texts`: also what to tell the merchant, where it must act; of several, the one with the most rows. Limited to a screen or two; what is left out is counted, and `rest` names where it can be found.
     """
     from rich.console import Group
     from rich.padding import Padding
@@ -63,7 +66,13 @@ def render_errcodes(
         drawn += [wrapped(head, bold=len(code)), wrapped(f"→ {group.action.of(lang)}")]
         if group.detail:
             drawn.append(wrapped(sanitize(group.detail.of(lang)), more=2, style="italic"))
-        drawn += [AlignedTable(lines, frozenset({2}), frozenset({0}), 3, indent=indent + 2), ""]
+        drawn.append(AlignedTable(lines, frozenset({2}), frozenset({0}), 3, indent=indent + 2))
+        first = group.merchants[0]
+        message = merchant_text(group.code, first.appid, first.merchant, first.envs[0]) if texts else None
+        if message is not None:
+            text = _("Text for the merchant: {text}", text=message)
+            drawn.append(wrapped(sanitize(text.of(lang)), more=2, style="italic"))
+        drawn.append("")
     if hidden := groups[len(blocks) :]:
         text = _(
             "… and {more_codes} · {rows}: {rest}",

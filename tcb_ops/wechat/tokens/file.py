@@ -78,6 +78,15 @@ class FileTokens:
             raise TokenError(problem, transient=transient)
         raise TokenError.of(appid, detail(DetailCode.TOKEN_MISSING, file=self._file))
 
+    def expired(self) -> list[str]:
+        """Return the appids whose tokens have expired by the file."""
+        now = self._clock()
+        return [
+            appid
+            for appid, token in self._tokens.items()
+            if token.expires_at is not None and token.expires_at <= now
+        ]
+
     async def aclose(self) -> None:
         """Do nothing: no file is kept open."""
 

@@ -11,6 +11,7 @@ from jsonschema import Draft202012Validator
 from workspace import BOOKS, TEA, many
 
 from tcb_ops import errors
+from tcb_ops.cli.console import Console
 from tcb_ops.cli.main import cli as commands
 from tcb_ops.cli.main import end_with
 from tcb_ops.features.simulator import Fault
@@ -79,6 +80,7 @@ EVENTS = [
 @pytest.mark.parametrize("words", list(json_commands()), ids=" ".join)
 def test_each_error_of_each_command_is_one_object_with_its_exit_code(capsys, words):
     for event, lang in product(EVENTS, Lang):
+        Console.has_printed_json = False
         code = end_with(event, [*words, "--json"], lang)
         out, err = capsys.readouterr()
         content = valid(json.loads(out), "failure")
@@ -90,6 +92,13 @@ def test_each_error_of_each_command_is_one_object_with_its_exit_code(capsys, wor
             assert "tcb-ops runs" not in content["error"]["message"] + content["error"]["fix"]
         assert "tcb-ops: " in err
         assert "hush" not in out + err
+
+
+def test_an_error_after_the_object_prints_no_second_one(capsys):
+    Console(Lang.EN).json({"run": "r"})
+    assert end_with(made(errors.UsageError), ["show", "--json"], Lang.EN) == 2
+    out, err = capsys.readouterr()
+    assert (json.loads(out), "It is broken" in err) == ({"run": "r"}, True)
 
 
 def test_codes_are_of_classes_and_never_two_the_same():

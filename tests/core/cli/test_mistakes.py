@@ -61,6 +61,11 @@ def instead(name, old, new):
     return prepare
 
 
+def more_settings(cli, text):
+    with (cli.folder / "tcb-ops.toml").open("a", encoding="utf-8") as file:
+        file.write(f"\n{text}")
+
+
 def without(*names):
     return lambda cli: [(cli.folder / name).unlink() for name in names]
 
@@ -139,6 +144,16 @@ MISTAKES = {
     "Windows path in double quotes": ("runs", setting(r'reports = "D:\new\reports"')),
     "unknown time zone": ("runs", setting('timezone = "Beijing"')),
     "wrong type": ("runs", setting('confirm_over = "five"')),
+    "robot's address in the settings": (
+        "runs",
+        lambda cli: more_settings(
+            cli, '[[notify]]\nkind = "wecom"\nurl = "https://robot.example.com/s3cr3t"\n'
+        ),
+    ),
+    "address of reports without a run": (
+        "runs",
+        lambda cli: more_settings(cli, '[report]\nurl = "reports"\n'),
+    ),
     "no settings file": ("runs --config tcb_ops.toml", None),
     "no settings at all": (UPLOAD, without("tcb-ops.toml", "merchants.csv", "tokens.csv")),
     "target without https": (f"{UPLOAD} --target http://api.weixin.qq.com", None),
@@ -160,12 +175,14 @@ MISTAKES = {
     ),
     "unknown merchant": ("check list.csv", says("商户,path\n茶语小店,a.png\n")),
     "the same row twice": ("check list.csv", says(f"env,path\n{TEA.env},a.png\n{TEA.env},a.png\n")),
+    "path that ends in a slash": ("check list.csv", says(f"env,path\n{TEA.env},banner/\n")),
+    "text file to mark": ("check list.csv --mark", says(f"env,path\n{TEA.env},/a.png\n")),
     "list from Windows": (
         UPLOAD,
         says(f"环境ID,上传路径,本地文件\r\n{TEA.env},a.png,D:\\素材\\0.bin\r\n".encode("gb18030")),
     ),
     "typo in a sheet": ("check 清单.xlsx --sheet 青单", workbook()),
-    "number in a cell": ("check 清单.xlsx", workbook(B3=20261127)),
+    "number in a cell": ("check 清单.xlsx --root files", workbook(B3=20261127)),
     # files
     "no root": ("upload list.csv", None),
     "wrong root": ("upload list.csv --root fils", None),
@@ -177,6 +194,8 @@ MISTAKES = {
         "links list.csv",
         says("id,name,env\nwxtea,茶语小铺,tea-1a2b3c\n", "merchants.csv"),
     ),
+    "result in an unknown format": ("merchants check --out ready.ods", None),
+    "links in a workbook": ("links list.csv --out links.xlsx", None),
     "where of nobody": ("links list.csv --where name=茶语小店", None),
     "where of an unknown column": ("links list.csv --where nmae=茶语小铺", None),
     "where without a value": ("links list.csv --where 茶语小铺", None),
@@ -187,6 +206,10 @@ MISTAKES = {
     "merchant without a token": (
         UPLOAD,
         lambda cli: cli.workspace.keep_tokens({TEA.appid: "token-of-wxtea"}),
+    ),
+    "tokens that have expired by their file": (
+        UPLOAD,
+        says("appid,access_token,expires_at\nwxtea,t,2020-01-01\nwxbooks,t,1577836800\n", "tokens.csv"),
     ),
     # runs
     "nothing listens at the target": (f"{UPLOAD} --patience 0.1 --target {NOBODY}", None),
@@ -231,7 +254,7 @@ WORD_FOR_WORD = (
 """Mistakes whose answers are kept in both languages; of the others what they name: options, places, suggestions."""
 NAMED = re.compile(
     r"--[a-z-]+|[^\s:]+:\d+(?=: )|`[^`]+`|(?<=[Dd]id you mean )[^?]+|(?<=errcode )-?\d+"
-    r"|[\w~$.-]+\.(?:csv|xlsx?|toml|ipynb)\b|https|tokens\.[a-z_]+|(?<=run )\S+|\d{5,}"
+    r"|[\w~$.-]+\.(?:csv|xlsx?|toml|ipynb)\b|https|tokens\.[a-z_]+|(?<=run )\S+|\d{5,}|\w+_file\b"
 )
 
 
@@ -245,16 +268,25 @@ def test_a_frequent_mistake_is_answered_word_for_word(open_cli, monkeypatch, nam
 
 
 @pytest.mark.parametrize("name", sorted(set(MISTAKES) - set(WORD_FOR_WORD)))
-def test_the_answer_to_a_mistake_names_what_to_look_at(open_cli, monkeypatch, name):
-    cli, result = made(open_cli, monkeypatch, name, "en")
-    names = sorted(set(NAMED.findall(steady(result.out + result.err, cli.folder))))
-    answer = {"exit": result.code, "names": names}
+def test_the_answer_to_a_mistake_has_a_code_and_names_what_to_look_at(open_cli, monkeypatch, name):
+    has_json = not MISTAKES[name][0].startswith(("simulate", "notebook"))
+    cli, result = made(open_cli, monkeypatch, name, "en", "--json " if has_json else "")
+    told = result.json if has_json else {}
+    answer = {
+        "exit": result.code,
+        "code": told.get("error", {}).get("code", ""),
+        "problems": [f"{each['line']} {each['column']}".strip() for each in told.get("problems", ())],
+        "causes": sorted({str(each["errcode"]) for each in told.get("errcodes", ())}),
+        "names": sorted(set(NAMED.findall(steady(result.err or result.out, cli.folder)))),
+    }
     assert answer == answers(name, answer)
+    assert result.code != 2 or answer["code"] or not has_json
 
 
-def made(open_cli, monkeypatch, name, lang):
+def made(open_cli, monkeypatch, name, lang, option=""):
     """Make a mistake; nothing may be sent for one that is found before a run begins."""
     command, prepare = MISTAKES[name]
+    command = option + command
     cli = open_cli(ROWS, [Fault(path="closed.png", errcode=85088)])
     monkeypatch.setenv("TCB_OPS_LANG", lang)
     prepared = prepare(cli) if prepare is not None else None
@@ -283,7 +315,7 @@ def answers(name, answer):
 
 
 def toml(value):
-    return f"'''\n{value}'''" if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return f"'''\n{value}'''" if "\n" in str(value) else json.dumps(value, ensure_ascii=False)
 
 
 def steady(text, folder):

@@ -302,7 +302,7 @@ def test_skipped_rows_end_with_the_command_for_the_fix_me_file(open_cli, kind):
     root = () if kind == "links" else ("--root", "files")
     result = cli(kind, "half.csv", "--on-bad", "skip", "--column", "path=云端", *root)
     assert result.code == 1
-    assert "half.fix-me.csv has the 1 skipped row. Correct it there, then run:" in result.err
+    assert "half.fix-me.csv has the 1 skipped row. Correct what is wrong there, then run:" in result.err
     assert "--on-bad skip" not in result.err
     (line,) = suggested(result.err)
     command = shlex.split(line)
@@ -328,11 +328,25 @@ def test_a_refused_list_ends_with_the_command_for_the_corrected_list(open_cli, k
 
 
 @pytest.mark.parametrize("kind", ["check", "upload"])
-def test_a_forgotten_root_is_said_once(open_cli, kind):
+def test_a_forgotten_root_is_said_once_and_found(open_cli, kind):
     cli = open_cli(many(TEA, BOOKS, rows=60))
-    root = ("--root", ".") if kind == "check" else ()
-    result = cli(kind, "list.csv", *root)
-    assert result.code == 2
-    assert result.err.count("there is no file") == 1
-    assert f"The same for all 120 rows: none of their files is below {cli.folder}." in result.err
-    assert not list(cli.folder.glob("*fix-me*"))
+    result = cli(kind, "list.csv", "--where", f"appid={TEA.appid}")
+    if kind == "upload":
+        assert result.code == 2
+        assert result.err.count("there is no file") == 1
+        assert f"The same for all 60 rows: none of their files is below {cli.folder}." in result.err
+        assert not list(cli.folder.glob("*fix-me*"))
+    (line,) = suggested(result.err)
+    assert f"--root {cli.folder / 'files'}" in line
+    again = cli(*shlex.split(line)[1:], "--json")
+    assert (again.code, again.json["rows"]) == (0, 60)
+
+
+def test_a_run_with_skipped_and_refused_rows_suggests_one_command(open_cli):
+    cli = open_cli(many(TEA, rows=2), [Fault(path="b.png", errcode=85088)])
+    rows = [(TEA.env, "/a.png", "0.bin"), (TEA.env, "b.png", "1.bin")]
+    write_csv(cli.folder / "half.csv", ("env", "path", "file"), rows)
+    result = cli("upload", "half.csv", "--on-bad", "skip", "--root", "files")
+    (line,) = suggested(result.err)
+    assert shlex.split(line)[:2] == ["tcb-ops", "retry"]
+    assert "half.fix-me.csv has the 1 skipped row." in result.err

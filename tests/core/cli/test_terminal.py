@@ -19,7 +19,7 @@ from tcb_ops.cli import console
 from tcb_ops.cli.console import progress_line
 from tcb_ops.features.audit import HEALTHY
 from tcb_ops.features.simulator import Fault
-from tcb_ops.i18n import Bilingual, Lang
+from tcb_ops.i18n import Bilingual, Lang, verbatim
 from tcb_ops.model import Merchant, Outcome
 from tcb_ops.runs.progress import Progress
 
@@ -119,6 +119,31 @@ COUNTS = {Outcome.UPLOADED: 20_000, Outcome.REFUSED: 312, Outcome.NOT_ATTEMPTED:
 )
 def test_a_line_of_progress_has_last_what_matters_least(total, note, line):
     assert progress_line(Progress("run", total, COUNTS, 50.0, 200.0, note), Lang.ZH) == line
+
+
+@pytest.mark.parametrize(
+    ("away", "line"),
+    [(False, "left 0:09 · 4/4 · 4 uploaded"), (True, "left 0:09 · 4/4 · why · 4 uploaded")],
+)
+def test_a_line_that_moves_begins_with_its_countdown(away, line):
+    progress = Progress(
+        "r", 4, {Outcome.UPLOADED: 4}, 1.0, None, verbatim("why"), verbatim("left 0:09"), away
+    )
+    assert progress_line(progress, Lang.EN, moves=True) == line
+    assert progress_line(progress, Lang.EN) == "4/4 · why · 4 uploaded"
+
+
+@pytest.mark.slow
+def test_a_pause_and_an_outage_count_down(open_cli, on_terminal):
+    cli = open_cli(many(TEA, rows=2), [Fault(path="banner/1.png", calls=((1, 1),), errcode=45011)])
+    with on_terminal(cli, "upload", "list.csv", "--root", "files", "--slow-wait", "3") as typed:
+        typed.wait_for(f"{TEA.env} paused, 2 s · 1/2")
+        typed.wait_for(f"{TEA.env} paused, 1 s · 1/2")
+        assert typed.end()[0] == 0
+    words = ("upload", "list.csv", "--root", "files", "--target", "https://api.invalid", "--yes", "--new-run")
+    with on_terminal(cli, *words, "--patience", "3") as typed:
+        typed.wait_for("gives up in 2 s · 0/2")
+        assert typed.end()[0] == 3
 
 
 @pytest.mark.slow

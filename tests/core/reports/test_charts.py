@@ -31,6 +31,8 @@ def test_a_code_has_one_colour_and_common_codes_differ():
     assert colours == [code_colour(code) for code in codes]
     assert len(set(colours)) == len(codes)
     assert all(re.fullmatch(r"hsl\(\d+ 60% \d+%\)", colour) for colour in colours)
+    hues = {int(re.search(r"\d+", code_colour(str(code)))[0]) for code in range(1000)}
+    assert not hues & set(range(80, 175)), "green is for success"
 
 
 def test_every_outcome_has_a_colour():

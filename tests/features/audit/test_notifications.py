@@ -10,7 +10,14 @@ from workspace import BOOKS, QUICK
 
 import tcb_ops as tcb
 import tcb_ops.features.audit.notifications as send
-from tcb_ops.features.audit.notifications import LIMITS, AuditMessage, entry_line, refusal, robot_request
+from tcb_ops.features.audit.notifications import (
+    LIMITS,
+    AuditMessage,
+    entry_line,
+    message_about,
+    refusal,
+    robot_request,
+)
 from tcb_ops.features.simulator import Fault
 from tcb_ops.i18n import Lang, verbatim
 from tcb_ops.reports.findings import FindingLine
@@ -83,6 +90,19 @@ def test_no_message_is_longer_than_its_robot_takes_and_no_character_is_cut(kind)
 )
 def test_what_counts_as_accepted(kind, status, body, accepted):
     assert (refusal(kind, HttpResponse(status, {}, body)) is None) is accepted
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("url", "page"), [("https://r.example.com/{run}/", "/report.html"), ("https://r/?{run}", "")]
+)
+def test_a_message_links_the_page_where_a_server_offers_it(open_workspace, tmp_path, url, page):
+    settings = open_workspace([]).with_options(report={"url": url})
+    run = tcb.audit(settings=settings, limits=QUICK)
+    run.export(tmp_path / "report")
+    message, payload = message_about(tcb.open_run(run.id, settings=settings).audit(), settings)
+    assert payload["report"] == url.replace("{run}/", f"{run.id}{page}").replace("{run}", run.id)
+    assert payload["report"] in message.fit(2048, len)
 
 
 def told(workspace, monkeypatch, entries, **options):

@@ -107,7 +107,7 @@ def test_who_may_read_a_token_file(tmp_path, base, mode, grade):
     assert found.grade is grade
     assert (found.fix is None) == (grade is Grade.OK)
     if found.fix:
-        assert found.fix.en == f"chmod 600 {file}"
+        assert found.fix.commands() == [f"chmod 600 {file}"]
 
 
 def test_files_that_hold_secrets_are_those_of_the_source_in_use(tmp_path):

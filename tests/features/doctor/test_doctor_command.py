@@ -9,8 +9,11 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from token_server import SECRETS, token_server_opener
 
+import tcb_ops as tcb
 from tcb_ops.cli.main import run as run_command
 from tcb_ops.model import Merchant
+from tcb_ops.runs.ledger import Ledger
+from tcb_ops.settings import load_settings
 
 TEA = Merchant("wxtea", "茶语小铺", "tea-1")
 BOOKS = Merchant("wxbooks", "城南书店", "books-1")
@@ -174,6 +177,11 @@ def test_broken_settings_are_shown_with_what_needs_none(
     assert list(found) == ["python", "settings"]
 
 
+def notify_by(server, file):
+    with (server.folder / "tcb-ops.toml").open("a", encoding="utf-8") as settings:
+        settings.write(f'\n[[notify]]\nkind = "wecom"\nurl_file = "{file}"\n')
+
+
 FAILED = {
     "modes": (lambda server: (server.folder / "tokens.csv").chmod(0o644), "secrets", "warning", "tokens.csv"),
     "no tokens": (lambda server: (server.folder / "tokens.csv").unlink(), "tokens", "bad", "tokens.csv"),
@@ -188,6 +196,7 @@ FAILED = {
     "no env": (lambda server: server.file.write_text("appid,name\n"), "merchants", "bad", "1 problem"),
     "ledger": (lambda server: (server.folder / "ledger.db").write_text("-" * 99), "ledger", "bad", "SQLite"),
     "revoked": (lambda server: server.sim.revoke("wxtea"), "tokens", "warning", "61003"),
+    "robot": (lambda server: notify_by(server, "robot.txt"), "notify", "warning", "robot.txt cannot be read"),
     "expired": (lambda server: server.sim.expire("wxtea"), "tokens", "bad", "dead_token"),
 }
 
@@ -200,3 +209,29 @@ def test_each_failed_check_has_its_fix(open_token_server, checks, ail, check, gr
     assert seen in found[check]["seen"]
     others = {name for name, one in found.items() if one["grade"] == "bad"} - {check}
     assert others == set()
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_a_command_is_on_a_line_of_its_own_however_narrow_the_screen(
+    open_token_server, doctor, monkeypatch, lang
+):
+    monkeypatch.setenv("COLUMNS", "50")
+    server = open_token_server()
+    (server.folder / "tokens.csv").chmod(0o644)
+    notify_by(server, "robot.txt")
+    lines = doctor("--lang", lang)[1].splitlines()
+    assert f"chmod 600 {server.folder / 'tokens.csv'}" in lines
+    assert [line for line in lines if line.startswith("tcb-ops notify --test --config ")]
+
+
+def test_a_robot_that_did_not_get_the_last_message_is_named(open_token_server, checks):
+    server = open_token_server()
+    (server.folder / "robot.txt").write_text("https://robot.invalid/send?key=k", encoding="utf-8")
+    notify_by(server, "robot.txt")
+    assert checks()[1]["notify"]["grade"] == "ok"
+    run = tcb.audit(settings=load_settings())
+    ledger = Ledger(str(server.folder / "ledger.db"))
+    ledger.note_undelivered(run.record, ["wecom robot.txt"])
+    ledger.close()
+    notified = checks()[1]["notify"]
+    assert (notified["grade"], run.id in notified["seen"]) == ("warning", True)

@@ -20,7 +20,7 @@ from tcb_ops.i18n import Lang
 from tcb_ops.lists.workbook import Book
 from tcb_ops.model import Outcome, Reason, RowEnd
 
-OURS = ("结果", "原因", "怎么办", "file_id")
+OURS = ("结果", "原因", "怎么办", "file_id", "给商户的话")
 
 
 @pytest.fixture
@@ -80,6 +80,12 @@ def test_each_row_has_its_end_beside_it(tmp_path, sent):
     assert {row[4] for row in rows[0:6:2]} == {"已上传"}
     assert {row[7] for row in rows[0:6:2]} == {"cloud://tea/a.png"}
     assert all(row[5].startswith("85088") and row[6] for row in rows[1:6:2])
+    assert [row[8] is not None and "尚未开通云开发" in row[8] for row in rows[:4]] == [
+        False,
+        True,
+        False,
+        True,
+    ]
 
 
 def test_what_openpyxl_copies_is_there_and_the_filter_takes_the_new_columns_along(tmp_path, sent):
@@ -87,8 +93,8 @@ def test_what_openpyxl_copies_is_there_and_the_filter_takes_the_new_columns_alon
     copy = into_copy(sent(file, REFUSED), file)
     book = openpyxl.load_workbook(copy)
     sheet = book["十一月清单"]
-    assert sheet.dimensions == "A1:H9"
-    assert sheet.auto_filter.ref == "A3:H9"
+    assert sheet.dimensions == "A1:I9"
+    assert sheet.auto_filter.ref == "A3:I9"
     assert sheet.freeze_panes == "A4"
     assert [str(merge) for merge in sheet.merged_cells.ranges] == ["A1:D1"]
     assert sheet.protection.sheet
@@ -98,7 +104,7 @@ def test_what_openpyxl_copies_is_there_and_the_filter_takes_the_new_columns_alon
     assert sheet.row_dimensions[5].height == 33
     assert book["说明"]["A2"].value == "=SUM(十一月清单!D4:D9)"
     with zipfile.ZipFile(copy) as package:
-        assert "$A$3:$H$9" in package.read("xl/workbook.xml").decode()
+        assert "$A$3:$I$9" in package.read("xl/workbook.xml").decode()
 
 
 def test_what_is_not_copied_is_named_before_anything_is_written(tmp_path, sent):
@@ -153,15 +159,15 @@ def test_a_table_takes_the_new_columns_in(tmp_path, sent):
     file = full_workbook(tmp_path / "清单.xlsx", table=True)
     book = openpyxl.load_workbook(into_copy(sent(file, GOOD), file))
     (table,) = book["十一月清单"].tables.values()
-    assert (table.ref, table.autoFilter.ref) == ("A3:H9", "A3:H9")
+    assert (table.ref, table.autoFilter.ref) == ("A3:I9", "A3:I9")
     assert [column.name for column in table.tableColumns] == [*HEADERS, *OURS]
-    assert len({column.id for column in table.tableColumns}) == 8
+    assert len({column.id for column in table.tableColumns}) == 9
 
 
 def test_a_column_of_the_same_name_is_theirs(tmp_path, sent):
     file = plain(tmp_path / "a.xlsx", [(ENVS[0], "a.png", "x", "y")], ("env", "path", "结果", "FILE_ID"))
     assert rows_of(into_copy(sent(file), file))[0][2:] == (
-        "结果", "FILE_ID", "结果 2", "原因", "怎么办", "file_id 2",
+        "结果", "FILE_ID", "结果 2", "原因", "怎么办", "file_id 2", "给商户的话",
     )  # fmt: skip
 
 
@@ -216,7 +222,7 @@ def test_what_a_server_said_is_written_as_inert_text(tmp_path, sent, text, write
     for body in parts(copy).values():
         ET.fromstring(body)
     sheet = openpyxl.load_workbook(copy).worksheets[0]
-    assert {cell.data_type for cell in sheet[2]} == {"s"}
+    assert {cell.data_type for cell in sheet[2][:7]} == {"s"}
     with copy.open("rb") as raw:
         book = Book(raw)
         assert list(book.rows(book.sheets[0]))[1].cells[6] == text
@@ -255,7 +261,7 @@ def test_the_sheet_that_the_run_read_is_the_one_that_is_written(tmp_path, sent):
             for line, cells in enumerate([("env", "path"), (ENVS[0], "a.png")]):
                 sheet.write_row(line, 0, cells)
     copy = into_copy(sent(tmp_path / "a.xlsx", sheet="二"), tmp_path / "a.xlsx")
-    assert [len(rows_of(copy, name)[0]) for name in ("一", "二", "三")] == [2, 6, 2]
+    assert [len(rows_of(copy, name)[0]) for name in ("一", "二", "三")] == [2, 7, 2]
 
 
 def test_a_macro_workbook_stays_one(tmp_path, sent):
@@ -374,7 +380,7 @@ def test_a_sheet_that_is_full_to_the_right_is_sent_to_results_csv(tmp_path, sent
     book.active.append((ENVS[0], "a.png"))
     book.active.cell(2, 16_383, "far out")
     book.save(file)
-    with pytest.raises(UsageError, match=r"no room for 4 more columns.*results\.csv"):
+    with pytest.raises(UsageError, match=r"no room for 5 more columns.*results\.csv"):
         into_copy(sent(file), file)
 
 
