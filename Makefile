@@ -7,6 +7,8 @@
 #   make shuffle   everything, in random order; pytest says the seed: ARGS='--randomly-seed=1' repeats it
 #   make clocks    everything at six times of day, in random order; an hour, and it needs a C compiler
 #   make soak      the long seeded rounds; SECONDS=28800 plays simulated runs for a night
+#   make windows   the quick tests and the main job on Windows' Python under Wine; as root it installs Debian's wine
+#   make wheel     a wheel with data, notebooks and translations, for `uv tool install`: dist/
 #   make coverage  the quick and the integration tests, measured: fails below 94 % of the lines
 #   make messages  the catalogue of Chinese messages, up to date with the code and compiled
 #   make bench     speed, memory and growth against their targets; a quarter of an hour, ARGS=--quick for a first look
@@ -35,7 +37,7 @@ sys.exit("less than 94 % of the lines" if lines < 94 else 0)
 endef
 export TOTALS
 
-.PHONY: demo lab test quick unmeasured shuffle clocks soak coverage lint check bench profile docs messages clean
+.PHONY: demo lab test quick unmeasured shuffle clocks soak windows wheel coverage lint check bench profile docs messages clean
 
 demo: .venv/core
 	$(BIN)/tcb-ops demo
@@ -64,6 +66,12 @@ clocks: .venv/dev
 
 soak: .venv/dev
 	SOAK_SECONDS=$(SECONDS) $(PYTEST) -m soak --timeout $$(( $(SECONDS) + 3600 )) $(ARGS)
+
+windows:
+	nice tests/windows.sh
+
+wheel: .venv/core
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 
 lint: .venv/dev
 	$(BIN)/ruff check .
@@ -112,4 +120,4 @@ docs: .venv/docs
 	touch $@
 
 clean:
-	rm -rf .venv docs/_build demo-report reports test-artifacts
+	rm -rf .venv .venv-windows dist docs/_build demo-report reports test-artifacts

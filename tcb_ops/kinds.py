@@ -106,6 +106,9 @@ class Kind(str):
     """The title of a report."""
     done: ClassVar[Text]
     """What was done to every row of a run that succeeded."""
+    good_label: ClassVar[Text] = _("Succeeded")
+    bad_label: ClassVar[Text] = _("Did not succeed")
+    """The heads of columns that count the rows that succeeded, and those that did not."""
     calls_at: ClassVar[str]
     """Where the function stands (see `load`) that takes a CallContext and returns the Calls of its rows."""
     rows_per_call: ClassVar[int] = 1

@@ -17,9 +17,11 @@ from tcb_ops.details import Detail
 from tcb_ops.i18n import Text, _, pgettext, verbatim
 
 
-def file_problem(message: Text, fix: Text, *, line: int = 0, column: str = "", value: str = "") -> Problem:
+def file_problem(
+    message: Text, fix: Text, *, line: int = 0, column: str = "", value: str = "", answer: str = ""
+) -> Problem:
     """Return a problem of the file itself, which `--on-bad skip` cannot skip."""
-    return Problem(line, column, message, fix, value, skippable=False)
+    return Problem(line, column, message, fix, value, skippable=False, answer=answer)
 
 
 class Secret:
@@ -332,6 +334,8 @@ class Problem:
     """The invalid cell, shortened for display."""
     skippable: bool = True
     """False for problems of the file itself, which `--on-bad skip` cannot skip."""
+    answer: str = ""
+    """The parameter of `read_paths` that is missing; empty if it is another problem."""
 
 
 @lru_cache(maxsize=256)  # called for every link

@@ -7,7 +7,9 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
-from tcb_ops.features.simulator import Reset, Simulator
+from rigged_simulator import Simulator
+
+from tcb_ops.features.simulator import Reset
 from tcb_ops.features.simulator.state import Request, Response
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import pwd
 import shutil
 import signal
 import subprocess
@@ -88,6 +87,8 @@ def cluster() -> Iterator[Postgres]:
     folder = Path(tempfile.mkdtemp(prefix="tcb-ops-postgres-"))
     try:
         if os.geteuid() == 0:  # PostgreSQL refuses to run as root
+            import pwd
+
             known = {entry.pw_name: entry for entry in pwd.getpwall()}
             user = known.get("postgres") or known["nobody"]
             who = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}

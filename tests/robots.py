@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from aiohttp import web
+from rigged_simulator import Simulator
 
-from tcb_ops.features.simulator import FaultStep, Request, Response, SimulatedObject, Simulator
+from tcb_ops.features.simulator import FaultStep, Request, Response, SimulatedObject
 from tcb_ops.features.simulator.signing import bucket_of
 
 ROBOT_PATH = "/robot/"

@@ -15,7 +15,6 @@ import click
 from click.core import ParameterSource
 
 from tcb_ops.cli.options import (
-    LIMITS,
     CommonOptions,
     ListOptions,
     Option,
@@ -101,8 +100,8 @@ def _run_command(values: dict[str, Any]) -> RunCommand:
     from tcb_ops.cli.steps import RunCommand
     from tcb_ops.runs.limits import RunLimits
 
-    common, listing, which = (_taken(kind, values) for kind in (CommonOptions, ListOptions, RunOptions))
-    limits = RunLimits(**{name: values.pop(name) for name, _kind, _text in LIMITS if name in values})
+    kinds = (CommonOptions, ListOptions, RunOptions, RunLimits)
+    common, listing, which, limits = (_taken(kind, values) for kind in kinds)
     return RunCommand(common, listing, which, limits, *common.start())
 
 

@@ -86,6 +86,7 @@ _GROUPS = {
     "ScanOptions": N_("Files"),
     "ListOptions": N_("List"),
     "RunOptions": N_("Run"),
+    "LimitOptions": N_("Limits"),
     "CommonOptions": N_("Settings"),
 }
 """The groups of the complete help, by the classes of options."""
@@ -324,6 +325,39 @@ class RunOptions:
     resume: str | None = _given("Resume this unfinished run.", metavar="RUN")
 
 
+def _limit(text: str, default: Any, kind: click.ParamType[Any], metavar: str = "SECONDS") -> Any:
+    return _given(text, default, type=kind, metavar=metavar, show_default=True)
+
+
+@dataclass(frozen=True, slots=True)
+class LimitOptions:
+    """Options of a run's limits: the fields of RunLimits, which most commands do not load, with its defaults."""
+
+    concurrency: int = _limit(
+        "Requests in flight, in all; with --cluster, per worker.", 64, click.IntRange(1, 1000), "N"
+    )
+    per_env: int = _limit("Rows in flight per environment.", 8, click.IntRange(1, 1000), "N")
+    rate: float | None = _limit(
+        "Link calls per second and appid. [default: no limit]",
+        None,
+        click.FloatRange(min=0, min_open=True),
+        "N",
+    )
+    attempts: int = _limit(
+        "Calls per step of a row (link, store); answers that ask to slow down do not count.",
+        4,
+        click.IntRange(1, 100),
+        "N",
+    )
+    backoff: float = _limit(
+        "Seconds before the second attempt; doubled before each further one.", 1.0, click.FloatRange(min=0)
+    )
+    slow_wait: float = _limit("Seconds to pause when asked to slow down.", 60.0, click.FloatRange(min=0))
+    patience: float = _limit(
+        "Give up after this many seconds without progress or connection.", 300.0, click.FloatRange(min=0)
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class ScanOptions:
     """Options that make a list of a folder: which files, for whom, and where to."""
@@ -366,50 +400,7 @@ cluster_option = _options(RunOptions, "cluster")
 new_run_options = _options(RunOptions, "dry_run", "new_run")
 resume_options = _options(RunOptions, "new_run", "resume")
 run_options = _options(RunOptions, "dry_run", "limit", "new_run", "resume")
-LIMITS: tuple[tuple[str, click.ParamType[Any], str], ...] = (
-    ("concurrency", click.IntRange(1, 1000), "Requests in flight, in all; with --cluster, per worker."),
-    ("per_env", click.IntRange(1, 1000), "Rows in flight per environment."),
-    ("rate", click.FloatRange(min=0, min_open=True), "Link calls per second and appid. [default: no limit]"),
-    (
-        "attempts",
-        click.IntRange(1, 100),
-        "Calls per step of a row (link, store); answers that ask to slow down do not count.",
-    ),
-    (
-        "backoff",
-        click.FloatRange(min=0),
-        "Seconds before the second attempt; doubled before each further one.",
-    ),
-    ("slow_wait", click.FloatRange(min=0), "Seconds to pause when asked to slow down."),
-    ("patience", click.FloatRange(min=0), "Give up after this many seconds without progress or connection."),
-)
-_SECONDS = {"backoff", "slow_wait", "patience"}
-
-
-class _LimitOption(Option):
-    """An option whose default is that of RunLimits, which most commands have no use for."""
-
-    def get_default(self, ctx: click.Context, call: bool = True) -> Any:  # noqa: ARG002  as click calls it
-        """Return the default."""
-        from tcb_ops.runs.limits import RunLimits
-
-        return getattr(RunLimits(), self.name or "")
-
-
-def limit_options(function: Function) -> Function:
-    """Add the options of a run's limits to a command."""
-    for name, kind, text in reversed(LIMITS):
-        option = click.option(
-            f"--{name.replace('_', '-')}",
-            cls=_LimitOption,
-            group=N_("Limits"),
-            type=kind,
-            metavar="SECONDS" if name in _SECONDS else "N",
-            show_default=True,
-            help=text,
-        )
-        function = option(function)
-    return function
+limit_options = _options(LimitOptions)
 
 
 def table_option(text: str) -> Callable[[Function], Function]:

@@ -412,7 +412,7 @@ def read_workbook(
             first_hidden=hidden_lines[0],
         )
         fix = _("include them with --rows all, exclude them with --rows visible, or unhide or delete them")
-        raise BrokenTableError(file_problem(message, fix))
+        raise BrokenTableError(file_problem(message, fix, answer="rows"))
     return replace(table, rows=_with_merges(table.rows, book.merges(chosen), len(table.headers)))
 
 

@@ -20,13 +20,12 @@ import ipywidgets as widgets
 from tcb_ops.errors import TcbOpsError, UsageError
 from tcb_ops.formatting import format_size
 from tcb_ops.found_settings import with_found_file
-from tcb_ops.i18n import Lang, Text, _, as_facts, ngettext, verbatim
+from tcb_ops.i18n import Lang, Text, _, as_facts, in_python, ngettext, pgettext, verbatim
 from tcb_ops.kinds import environment_count, merchant_count, provided, row_count
 from tcb_ops.lists.merchants import Merchants, read_merchants
-from tcb_ops.model import Outcome
 from tcb_ops.panels.files import file_links, report_links
 from tcb_ops.panels.html import message
-from tcb_ops.preflight import scope_of_rows
+from tcb_ops.preflight import SendScope
 from tcb_ops.reports.explanations import MARK
 from tcb_ops.run import Run
 from tcb_ops.runs.limits import RunLimits
@@ -155,7 +154,9 @@ class Worker:
         self.lang = lang
         self.line = html_area("op-status")
         self.on_change: Callable[[], None] = lambda: None
-        """Called when work begins or ends, to enable and disable buttons."""
+        """Called when work begins or ends or something is typed, to enable and disable buttons."""
+        self.menus: list[Menu] = []
+        """The panel's menus."""
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._newest: threading.Thread | None = None
@@ -169,7 +170,7 @@ class Worker:
 
     def say(self, text: Text, tone: str = "", *, line: widgets.HTML | None = None) -> None:
         """Show a message in the status line, or in another `line`; `tone` is "", good or bad."""
-        (line or self.line).value = message(text.of(self.lang), tone, text.commands())
+        (line or self.line).value = message(in_python(text, self.lang), tone, text.commands())
 
     def report(self, error: Exception, line: widgets.HTML | None = None) -> None:
         """Show an error in the status line, or in another `line`."""
@@ -249,34 +250,44 @@ class Worker:
         self.guarded(self.on_change)
 
 
-class Fold(widgets.VBox):
-    """Parts below a button that folds them; `line` is beside the button, folded or not."""
+class Menu(widgets.VBox):
+    """A box that its button opens and closes; of several in one panel, one is open at a time."""
 
-    def __init__(
-        self, worker: Worker, title: Text, line: widgets.HTML, parts: list[Any], changed: Callable[[], None]
-    ) -> None:
-        """`changed` is called when the parts are folded or unfolded."""
-        self._title, self._changed = title.of(worker.lang), changed
-        self.button = worker.button(title, "op-fold", self._toggle, background=False)
-        self._parts = widgets.VBox(parts)
-        super().__init__([widgets.HBox([self.button, line]).add_class("op-fold-line"), self._parts])
-        self.add_class("op-setup")
-        self.unfolded = True
+    def __init__(self, worker: Worker, title: Text, name: str, parts: list[Any]) -> None:
+        """`name` is the class of the button."""
+        self._worker, self._title, self._lang = worker, title.of(worker.lang), worker.lang
+        self.button = worker.button(title, name, self._toggle, background=False)
+        super().__init__(parts)
+        self.add_class("op-menu")
+        worker.menus.append(self)
+        self.opened = False
 
     @property
-    def unfolded(self) -> bool:
+    def opened(self) -> bool:
         """Whether the parts are shown."""
-        return bool(self._parts.layout.display != "none")
+        return bool(self.layout.display != "none")
 
-    @unfolded.setter
-    def unfolded(self, wanted: bool) -> None:
-        show(self._parts, shown=wanted)
-        self.button.description = f"{'▾' if wanted else '▸'} {self._title}"
-        (self.remove_class if wanted else self.add_class)("op-folded")
+    @opened.setter
+    def opened(self, wanted: bool) -> None:
+        if wanted:
+            for menu in self._worker.menus:
+                menu.opened = False
+        show(self, shown=wanted)
+        self.button.description = f"{self._title} {'▴' if wanted else '▾'}"
+
+    def offer(self, *, shown: bool) -> None:
+        """Show the button, or hide it with the parts."""
+        self.opened = self.opened and shown
+        show(self.button, shown=shown)
+
+    def prepare(self) -> None:
+        """Bring the parts up to date; called when somebody opens them."""
 
     def _toggle(self) -> None:
-        self.unfolded = not self.unfolded
-        self._changed()
+        self.opened = not self.opened
+        if self.opened:
+            self.prepare()
+        self._worker.on_change()
 
 
 def is_confirmed(typed: str, merchants: int, *, asked: bool) -> bool:
@@ -304,17 +315,16 @@ class ActionButton(widgets.VBox):
         name: str,
         action: Callable[[], None],
         *,
-        changed: Callable[[], None],
         always: bool = False,
         style: str = "primary",
     ) -> None:
-        """`name` is the button's class; `changed` is called when the typed number changes. Unless `always`, only a live target is confirmed."""
+        """`name` is the button's class. Unless `always`, only a live target is confirmed."""
         self._lang, self._context, self._always, self._merchants = worker.lang, context, always, 0
         self.facts = html_area(f"{name}-confirm")
         self.count = worker.field(
             widgets.Text, _("Merchants"), f"{name}-confirm-count", "16rem", continuous_update=True
         )
-        self.count.observe(lambda _: changed(), "value")
+        self.count.observe(lambda _: worker.on_change(), "value")
         self.confirmation = widgets.VBox([self.facts, self.count])
         self.button = worker.button(label, name, action, button_style=style)
         super().__init__([self.confirmation, self.button])
@@ -335,19 +345,14 @@ class ActionButton(widgets.VBox):
             text = _("Type the number of merchants ({merchants}) first. Nothing was sent.")
             raise UsageError(text.format(merchants=self._merchants))
 
-    def offer(self, run: Run | None, outcomes: frozenset[Outcome], *, even_without: bool = False) -> None:
-        """Show the button for a run with rows of these outcomes, or `even_without` any; None hides it."""
-        tallies = run.tallies() if run is not None else []
-        scope = scope_of_rows(tallies, outcomes)
-        if run is None or not (scope.rows or even_without):
-            self.ask(None, 0)
-            return
+    def offer(self, run: Run, scope: SendScope, size: int | None = None) -> None:
+        """Show the button for these rows of a run; `size`: the bytes of their files."""
         sends = run.record.kind.sends_files and self._context.live
         parts: list[object] = [
             ngettext("{n:,} file", "{n:,} files", scope.rows) if sends else row_count(scope.rows),
             merchant_count(scope.merchants),
             environment_count(scope.envs),
-            *([format_size(run.planned_bytes(outcomes))] if sends else []),
+            *([format_size(size)] if sends and size is not None else []),
         ]
         self.ask(as_facts(parts), scope.merchants)
 
@@ -364,32 +369,37 @@ class ActionButton(widgets.VBox):
                 facts=facts,
                 merchants=merchants,
             )
-            self.facts.value = message(asked.of(self._lang), "bad")
+            self.facts.value = message(in_python(asked, self._lang), "bad")
 
     def enable(self, *, busy: bool) -> None:
         """Enable the button unless the panel is busy or the confirmation is missing."""
         self.button.disabled = busy or not self.confirmed
 
 
-class ExportButton(widgets.VBox):
-    """The button that exports a run. `files` lists what it wrote."""
+class ExportMenu(Menu):
+    """Exports a run, or its last state after its retries. `files` lists what was written."""
 
-    def __init__(self, worker: Worker, report: str = "") -> None:
-        self._worker, self._report = worker, report
+    def __init__(self, worker: Worker, report: str, exported: Callable[[], None]) -> None:
+        """`exported` is called when the files are there."""
+        self._report, self._exported = report, exported
         self._run: Run | None = None
         self.line = html_area("op-export-status")
         """The status of the export; the run's own stays."""
-        self.button = worker.button(_("Export every format"), "op-export", self._export, line=self.line)
+        self.this = worker.button(_("This run"), "op-export", self._export, line=self.line)
+        final = partial(self._export, final=True)
+        self.final = worker.button(
+            pgettext("export", "With its retries"), "op-export-final", final, line=self.line
+        )
         self.files = html_area("op-files")
-        super().__init__([self.button])
-        self.offer(None)
+        super().__init__(worker, _("Export"), "op-export-menu", [widgets.HBox([self.this, self.final])])
+        self.show_run(None)
 
-    def offer(self, run: Run | None) -> None:
-        """Show the button for a run; None hides it."""
+    def show_run(self, run: Run | None) -> None:
+        """Offer the export of a run; None hides it."""
         if run is None or self._run is None or run.id != self._run.id:
             self.files.value, self.line.value = report_links(run) if run is not None else "", ""
         self._run = run
-        show(self, shown=run is not None)
+        self.offer(shown=run is not None)
 
     def export(self, run: Run, folder: Path, *, pdf: bool = False) -> Path:
         """Export to a folder, and list its files."""
@@ -399,14 +409,17 @@ class ExportButton(widgets.VBox):
         self.files.value = file_links(folder)
         return folder
 
-    def _export(self) -> None:
+    def _export(self, *, final: bool = False) -> None:
         from tcb_ops.reports.formats.html import find_chromium
 
-        run = self._run
-        if run is None:
+        if (run := self._run) is None:
             raise UsageError(_("There is no run to export yet."))
         self._worker.say(_("Exporting run {id} …", id=run.id), line=self.line)
-        folder = Path(self._report) if self._report else Path("reports") / run.id
-        self.export(run, folder, pdf=find_chromium() is not None)
-        done = _("Run {id} was exported to {folder}.", id=run.id, folder=folder)
+        self._exported()
+        chosen = run.final() if final else run
+        name = f"{chosen.id}-final" if final else run.id
+        folder = Path(self._report) if self._report and not final else Path("reports") / name
+        self.export(chosen, folder, pdf=find_chromium() is not None)
+        self._run = run
+        done = _("Run {id} was exported to {folder}.", id=chosen.id, folder=folder)
         self._worker.say(done, "good", line=self.line)

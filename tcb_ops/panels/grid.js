@@ -1,8 +1,10 @@
-// The front end of the grid: an ES module without dependencies, loaded by anywidget.
+// The front end of a run's tabs: an ES module without dependencies, loaded by anywidget.
 // All text is set as textContent; the HTML of causes and charts comes from Python, which escapes it.
 
 const PAGE = 50; // merchants that are drawn at a time
-const [APPID, NAME, ROWS, GOOD, BAD, TODO, CODES] = [0, 1, 2, 3, 4, 5, 6];
+const [APPID, NAME, ROWS, GOOD, BAD, TODO, CODES, SHARES] = [0, 1, 2, 3, 4, 5, 6, 7];
+const AGES = [[60, "second", 1], [3600, "minute", 60], [86400, "hour", 3600], [Infinity, "day", 86400]];
+const KEYS = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1, Home: -Infinity, End: Infinity };
 
 const compare = new Intl.Collator().compare; // localeCompare would make a collator for each comparison
 
@@ -19,22 +21,34 @@ function make(tag, options = {}, ...children) {
 
 const number = (value) => value.toLocaleString("en-US");
 
-async function copy(text) {
-  try {
-    await navigator.clipboard.writeText(text);
-  } catch {
-    // A page that is not served over HTTPS has no clipboard.
-    const area = make("textarea");
-    area.value = text;
-    document.body.append(area);
-    area.select();
-    document.execCommand("copy");
-    area.remove();
-  }
+// Of many lines or cells one is in the order of Tab; the arrow keys lead to the others.
+function rove(items) {
+  const current = items.find((item) => item === document.activeElement) ?? items.find((item) => item.tabIndex === 0) ?? items[0];
+  for (const item of items) item.tabIndex = item === current ? 0 : -1;
+}
+
+function moved(event, items) {
+  const at = items.indexOf(event.target);
+  if (at < 0 || !(event.key in KEYS)) return null;
+  event.preventDefault();
+  const next = items[Math.min(Math.max(at + KEYS[event.key], 0), items.length - 1)];
+  next.focus();
+  rove(items);
+  return next;
 }
 
 function render({ model, el }) {
   const words = model.get("words");
+  const relative = new Intl.RelativeTimeFormat(words.lang, { numeric: "auto" });
+  const panelOf = () => el.closest(".op-panel");
+  let dead = false;
+  function send(message) {
+    try {
+      if (!dead) model.send(message);
+    } catch {
+      die();
+    }
+  }
   const merchants = new Map();
   let run = "";
   let running = false;
@@ -45,9 +59,6 @@ function render({ model, el }) {
   let asked = 0;
   let pages = [-1]; // the line before each page, the current one last
   let answer = null;
-  let answered = true;
-  let ahead = null; // the next page, read while this one is looked at: [request, answer]
-  let aheadId = -1;
   let causes = null;
   let charts = null;
 
@@ -64,7 +75,7 @@ function render({ model, el }) {
   const heads = HEADS.map(([word, column]) => {
     const cell = make("th", { scope: "col", class: column >= ROWS ? "op-num" : "" });
     if (column === null) cell.textContent = words[word];
-    else cell.append(make("button", { type: "button", class: "op-sort", text: words[word], onclick: () => {
+    else cell.append(make("button", { type: "button", class: "op-sort", "data-head": word, text: words[word], onclick: () => {
       sort = { by: column, down: sort.by === column ? !sort.down : column >= ROWS };
       draw();
     } }));
@@ -79,41 +90,22 @@ function render({ model, el }) {
   });
   search.addEventListener("input", () => { shown = PAGE; draw(); });
 
-  function filterButton(label, appid, code, extra = {}) {
-    const button = make("button", { type: "button", class: "op-link", ...extra });
-    button.textContent = label;
-    button.addEventListener("click", () => filter(appid, code, true));
-    return button;
-  }
-
   const drawnLines = new Map(); // appid -> [line, row]: a line that has not changed keeps its row, and its focus
   function lineOf(line) {
     const kept = drawnLines.get(line[APPID]);
     if (kept && kept[0] === line) return kept[1];
     const bar = make("span", { class: "op-bar", "aria-hidden": "true" });
-    for (const [name, part] of [["g", line[GOOD]], ["b", line[BAD]]]) {
+    for (const [name, part] of line[SHARES]) {
       const share = make("i", { class: name });
-      share.style.width = `${line[ROWS] ? (100 * part) / line[ROWS] : 0}%`;
+      share.style.width = `${(100 * part) / line[ROWS]}%`;
       bar.append(share);
     }
-    const why = make("td", { class: "op-causes" });
-    for (const [code, rows, colour] of line[CODES]) {
-      const swatch = make("i", { class: "op-swatch", "aria-hidden": "true" });
-      swatch.style.background = colour;
-      const button = filterButton(`${code} × ${number(rows)}`, line[APPID], code);
-      button.prepend(swatch);
-      why.append(button, " ");
-    }
-    const row = make("tr", {},
-      make("td", {}, filterButton(line[NAME] || line[APPID], line[APPID], line[BAD] ? "" : null, { class: "op-link op-name", title: `${line[NAME]} (${line[APPID]})` })),
+    const why = make("td", { class: "op-causes", text: line[CODES].map(([code, rows]) => `${code} × ${number(rows)}`).join("  ") });
+    const row = make("tr", { class: "op-line", "data-appid": line[APPID], "data-code": line[BAD] ? "" : "all" },
+      make("td", {}, make("span", { class: "op-name", title: `${line[NAME]} (${line[APPID]})`, text: line[NAME] || line[APPID] })),
       make("td", { class: "op-num", text: number(line[ROWS]) }), make("td", {}, bar),
       make("td", { class: "op-num", text: number(line[GOOD]) }), make("td", { class: line[BAD] ? "op-num op-badtext" : "op-num", text: number(line[BAD]) }),
       make("td", { class: "op-num", text: number(line[TODO]) }), why);
-    if (kept && kept[1].contains(document.activeElement)) {
-      const at = [...kept[1].querySelectorAll("button")].indexOf(document.activeElement);
-      kept[1].replaceWith(row);
-      row.querySelectorAll("button")[at]?.focus();
-    }
     drawnLines.set(line[APPID], [line, row]);
     return row;
   }
@@ -139,65 +131,48 @@ function render({ model, el }) {
     });
     const rows = fitting.slice(0, shown).map(lineOf);
     if (rows.length !== body.children.length || rows.some((row, at) => row !== body.children[at])) {
-      const focused = body.contains(document.activeElement) ? document.activeElement : null;
+      const focused = body.contains(document.activeElement) ? document.activeElement.dataset.appid : "";
       body.replaceChildren(...rows);
-      if (focused?.isConnected) focused.focus({ preventScroll: true });
+      if (focused) rows.find((row) => row.dataset.appid === focused)?.focus({ preventScroll: true });
     }
+    rove(rows);
     more.hidden = fitting.length <= shown;
     none.textContent = fitting.length ? "" : words.none;
   }
 
   // --- rows ------------------------------------------------------------------------------------------------------
-  const rowTitle = make("h2", { tabindex: "-1" });
   const codeChoice = make("select", { "aria-label": words.code });
-  const merchantChoice = make("select", { "aria-label": words.merchant });
+  let only = ""; // the appid of the merchant whose rows are shown
+  const everybody = make("button", { type: "button", class: "op-chip", title: words.clear, onclick: () => filter("", codeOf()) });
   const pathSearch = make("input", { type: "search", placeholder: words.path_search, "aria-label": words.path_search, class: "op-search" });
-  const clear = make("button", { type: "button", text: words.clear, class: "op-chip", onclick: () => { pathSearch.value = ""; filter("", "", false); } });
   const rowBody = make("tbody");
   const rowHeads = ["line", "merchant", "env", "path", "outcome", "why"].map((word) => make("th", { scope: "col", text: words[word] }));
-  rowHeads.unshift(make("th", { scope: "col" }, make("span", { class: "op-hidden", text: words.details })));
   const rowTable = make("div", { class: "op-scroll op-rows-scroll", tabindex: "0", role: "region", "aria-label": words.row_title },
     make("table", { class: "op-table op-rows", "aria-label": words.row_title }, make("thead", {}, make("tr", {}, ...rowHeads)), rowBody));
   const status = make("span", { role: "status", class: "op-quiet op-row-status" });
   const previous = make("button", { type: "button", class: "op-chip", text: words.previous, onclick: () => { pages.pop(); ask(); } });
   const next = make("button", { type: "button", class: "op-chip op-next-page", text: words.next, onclick: () => { pages.push(answer.rows.at(-1).line); ask(); } });
   codeChoice.addEventListener("change", () => first());
-  merchantChoice.addEventListener("change", () => first());
-  let typing = 0;
-  pathSearch.addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(() => first(), 250); });
+  pathSearch.addEventListener("change", () => first());
 
-  function option(value, label) {
-    const made = make("option", { value });
-    made.textContent = label;
-    return made;
-  }
+  // null is all rows, "" all that did not succeed
+  const codeOf = () => (codeChoice.value === "all" ? null : codeChoice.value.slice(1)); // "" for "!", a code for "=CODE"
 
   function drawChoices() {
-    const [code, appid] = [codeChoice.value || "bad", merchantChoice.value];
-    codeChoice.replaceChildren(option("bad", words.not_succeeded), option("all", words.every_row), ...codes.map(([one, label, rows]) => option(`=${one}`, `${label} · ${number(rows)}`)));
-    codeChoice.value = code;
-    if (codeChoice.value !== code) codeChoice.value = "bad";
-    const ordered = [...merchants.values()].sort((a, b) => b[BAD] - a[BAD] || compare(a[NAME], b[NAME])).slice(0, 1000);
-    if (appid && !ordered.some((line) => line[APPID] === appid) && merchants.has(appid)) ordered.push(merchants.get(appid));
-    merchantChoice.replaceChildren(option("", words.any), ...ordered.map((line) => option(line[APPID], `${line[NAME]} (${line[APPID]})`)));
-    merchantChoice.value = merchants.has(appid) ? appid : "";
+    const code = codeChoice.value;
+    const options = [["!", words.not_succeeded], ["all", words.every_row], ...codes.map(([each, label, rows]) => [`=${each}`, `${label} · ${number(rows)}`])];
+    codeChoice.replaceChildren(...options.map(([value, text]) => make("option", { value, text })));
+    codeChoice.value = options.some(([value]) => value === code) ? code : "!";
+    everybody.hidden = !only;
+    everybody.textContent = `${merchants.get(only)?.[NAME] || only} ✕`;
   }
 
-  // code: null is all rows, "" all that did not succeed
-  function filter(appid, code, move) {
+  function filter(appid, code) {
+    only = appid;
     drawChoices();
-    if (appid && merchants.has(appid) && merchantChoice.value !== appid) {
-      const line = merchants.get(appid);
-      merchantChoice.append(option(appid, `${line[NAME]} (${appid})`));
-    }
-    merchantChoice.value = appid;
-    codeChoice.value = code === null ? "all" : code === "" ? "bad" : `=${code}`;
-    if (codeChoice.value === "") codeChoice.value = "bad";
+    codeChoice.value = code === null ? "all" : code === "" ? "!" : `=${code}`;
     first();
-    if (move) {
-      rowTitle.focus({ preventScroll: true });
-      rowSection.scrollIntoView({ block: "nearest" });
-    }
+    openTab("rows").focus();
   }
 
   function first(auto = false) {
@@ -205,148 +180,172 @@ function render({ model, el }) {
     ask(auto);
   }
 
-  function request(after) {
-    const code = codeChoice.value;
-    return { ask: "rows", code: code === "all" ? null : code === "bad" ? "" : code.slice(1), appid: merchantChoice.value, path: pathSearch.value.trim(), after };
-  }
-
   function ask(auto = false) {
-    const wanted = request(pages.at(-1));
-    asked += 1;
-    const mine = asked;
-    if (ahead?.[1] && ahead[0] === JSON.stringify(wanted)) {
-      show(ahead[1]);
-      return;
-    }
-    answered = false;
+    const mine = (asked += 1);
     status.textContent = words.loading;
-    model.send({ ...wanted, id: mine, auto });
-    setTimeout(() => { if (mine === asked && !answered) status.textContent = words.lost; }, 20000);
-  }
-
-  function show(rows) {
-    answered = true;
-    answer = rows;
-    ahead = null;
-    drawRows();
-    if (!answer.more) return;
-    const wanted = request(answer.rows.at(-1).line);
-    ahead = [JSON.stringify(wanted), null];
-    asked += 1;
-    aheadId = asked;
-    model.send({ ...wanted, id: aheadId, auto: true });
+    setTimeout(() => { if (mine === asked && status.textContent === words.loading) status.textContent = words.lost; }, 20000);
+    send({ ask: "rows", code: codeOf(), appid: only, path: pathSearch.value.trim(), after: pages.at(-1), id: mine, auto });
   }
 
   function detailsOf(row) {
-    const list = make("dl", { class: "op-facts" });
-    for (const [name, value] of [[words.path, row.path], [words.env, row.env], ["appid", row.appid], ...row.facts]) {
-      const button = make("button", { type: "button", class: "op-copy", "aria-label": `${words.copy}: ${name}`, text: words.copy });
-      button.addEventListener("click", async () => { await copy(value); button.textContent = "✓"; });
-      list.append(make("dt", { text: name }), make("dd", {}, make("span", { text: value }), " ", button));
-    }
-    return make("tr", { class: "op-details" }, make("td", { colspan: "7" }, list));
+    const facts = [[words.path, row.path], [words.env, row.env], ["appid", row.appid], ...row.facts];
+    const list = make("dl", { class: "op-facts" }, ...facts.flatMap(([name, value]) => [make("dt", { text: name }), make("dd", { text: value })]));
+    return make("tr", { class: "op-details" }, make("td", { colspan: "6" }, list));
   }
 
   // Two lines at most; the whole is in the tooltip, and in the details.
   const two = (name, text) => make("td", { class: name, title: text }, make("span", { class: "op-two", text }));
 
   function rowOf(row) {
-    const opener = make("button", { type: "button", class: "op-link", "aria-expanded": "false", "aria-label": `${words.details}: ${row.line}`, text: "▸" });
-    const made = make("tr", {}, make("td", {}, opener), make("td", { class: "op-num", text: number(row.line) }), two("op-merchant", row.merchant), two("op-env", row.env), two("op-path", row.path), make("td", { class: "op-short" }, make("i", { class: `op-swatch ${row.css}`, "aria-hidden": "true" }), row.outcome),
+    const made = make("tr", { class: "op-line" }, make("td", { class: "op-num", text: number(row.line) }), two("op-merchant", row.merchant), two("op-env", row.env), two("op-path", row.path), make("td", { class: "op-short" }, make("i", { class: `op-swatch ${row.css}`, "aria-hidden": "true" }), row.outcome),
       two("op-why", row.why));
     let details = null;
-    opener.addEventListener("click", () => {
+    made.addEventListener("click", () => {
+      if (String(getSelection())) return; // somebody marks text to copy it
       if (details) { details.remove(); details = null; } else { details = detailsOf(row); made.after(details); }
-      opener.textContent = details ? "▾" : "▸";
-      opener.setAttribute("aria-expanded", String(!!details));
     });
     return made;
   }
 
   function drawRows() {
     rowBody.replaceChildren(...answer.rows.map(rowOf));
+    rove(linesOf(rowBody));
     const count = answer.rows.length;
-    const from = answer.rows.length ? number(answer.rows[0].line) : "";
-    const to = answer.rows.length ? number(answer.rows.at(-1).line) : "";
-    status.textContent = count ? `${number(count)}${answer.total === null ? "" : ` / ${number(answer.total)}`} · ${words.line} ${from}–${to}` : words.no_rows;
+    const total = answer.total === null ? "" : ` / ${number(answer.total)}`;
+    status.textContent = count ? `${number(count)}${total} · ${words.line} ${number(answer.rows[0].line)}–${number(answer.rows.at(-1).line)}` : words.no_rows;
     previous.disabled = pages.length < 2;
     next.disabled = !answer.more;
     rowTable.scrollTop = 0;
   }
 
-  // --- the whole -------------------------------------------------------------------------------------------------
+  // --- the tabs --------------------------------------------------------------------------------------------------
   const causeArea = make("div", { class: "op-codes" });
   const chartArea = make("div", { class: "op-charts" });
-  const rowSection = make("section", { class: "op-row-section" }, rowTitle, make("div", { class: "op-tools op-row-tools" }, codeChoice, merchantChoice, pathSearch, clear), rowTable,
-    make("div", { class: "op-tools" }, previous, next, status));
-  rowTitle.textContent = words.row_title;
-  const chartTitle = make("h2", { text: words.charts });
+  const keys = () => make("p", { class: "op-quiet op-keys", text: words.keys });
+  const PARTS = {
+    todo: [words.to_do, causeArea],
+    merchants: [words.merchants, make("div", { class: "op-tools" }, search, chips), none, scroller, keys()],
+    rows: [words.row_title, make("div", { class: "op-tools op-row-tools" }, codeChoice, pathSearch, everybody), rowTable, make("div", { class: "op-tools" }, previous, next, status), keys()],
+    charts: [words.charts, chartArea],
+    files: [words.files, make("p", { class: "op-quiet op-no-files", text: words.no_files })],
+  };
+  const tabs = Object.entries(PARTS).map(([name, [label, ...parts]]) => [
+    make("button", { type: "button", role: "tab", "data-tab": name, text: label, onclick: () => { chosen = true; openTab(name); panelOf().scrollIntoView({ block: "start" }); } }),
+    make("section", { role: "tabpanel", "aria-label": label, class: `op-part-${name}` }, ...parts),
+  ]);
+  let chosen = false; // a tab was chosen by hand
+  const linesOf = (table) => [...table.querySelectorAll(".op-line")];
+  const cells = () => [...chartArea.querySelectorAll("g[data-code]")];
   el.classList.add("op-grid-body");
-  el.append(make("div", { class: "op-tools op-merchant-tools" }, make("h2", { text: words.merchants }), search, chips), none, scroller, causeArea, rowSection, chartTitle, chartArea);
+  el.append(make("div", { class: "op-tabs", role: "tablist", "aria-label": words.tabs }, ...tabs.map(([tab]) => tab)), ...tabs.map(([, part]) => part));
 
-  function press(event) {
-    const cell = event.target.closest?.("[data-code]");
-    if (!cell || !el.contains(cell)) return;
-    if (event.type === "keydown") {
-      if (event.key !== "Enter" && event.key !== " ") return;
-      event.preventDefault();
+  const isAbove = () => panelOf().getBoundingClientRect().top < (document.querySelector(".jp-WindowedPanel-outer")?.getBoundingClientRect().top ?? 0) - 1;
+  function openTab(name) {
+    if (panelOf()) panelOf().dataset.tab = name;
+    if (panelOf() && isAbove()) panelOf().scrollIntoView({ block: "start" });
+    for (const [tab, part] of tabs) {
+      const open = tab.dataset.tab === name;
+      tab.setAttribute("aria-selected", String(open));
+      tab.tabIndex = open ? 0 : -1;
+      part.hidden = !open;
     }
-    event.stopPropagation();
-    filter(cell.dataset.appid ?? "", cell.dataset.code, true);
+    return tabs.find(([tab]) => tab.dataset.tab === name)[0];
   }
-  el.addEventListener("click", press);
+  openTab("merchants");
+
+  el.addEventListener("click", (event) => {
+    const cell = event.target.closest("[data-code]");
+    const cause = event.target.closest("[data-why]");
+    if (cause) send({ ask: "why", value: cause.dataset.why });
+    if (!cell) return;
+    chosen = true;
+    filter(cell.dataset.appid ?? "", cell.dataset.code === "all" ? null : cell.dataset.code);
+  });
   el.addEventListener("keydown", (event) => {
-    press(event);
-    // JupyterLab has shortcuts of single keys, which are not meant while one types here.
-    event.stopPropagation();
+    event.stopPropagation(); // JupyterLab has shortcuts of single keys, which are not meant while one types here
+    moved(event, tabs.map(([tab]) => tab))?.click();
+    for (const items of [linesOf(body), linesOf(rowBody), cells()]) moved(event, items);
+    if (!["Enter", " "].includes(event.key) || !event.target.matches("[role=button], .op-line")) return;
+    event.preventDefault();
+    event.target.dispatchEvent(new MouseEvent("click", { bubbles: true }));
   });
 
   function setHtml(area, html) {
     const at = [...area.querySelectorAll("[data-code]")].indexOf(document.activeElement);
     area.innerHTML = html;
-    for (const code of area.querySelectorAll("span.op-code")) {
-      code.setAttribute("role", "button");
-      code.setAttribute("tabindex", "0");
-    }
     if (at >= 0) area.querySelectorAll("[data-code]")[at]?.focus({ preventScroll: true });
+    rove(cells());
   }
 
   // The focus of a button that was disabled or hidden would be lost to the page.
   function keepFocus() {
-    const panel = el.closest(".op-panel");
+    const panel = panelOf();
     const active = document.activeElement;
-    const lost = !active || active === document.body || (panel?.contains(active) && (active.disabled || !active.offsetParent));
-    if (lost && panel?.dataset.pressed) [...panel.querySelectorAll(".op-actions button:not([disabled])")].find((button) => button.offsetParent)?.focus({ preventScroll: true });
+    const lost = active === document.body || (panel?.contains(active) && (active.disabled || !active.offsetParent));
+    if (lost && panel?.dataset.pressed) [...panel.querySelectorAll(".op-actions :is(.op-run, .op-cancel, .op-resume, .op-retry-menu, .op-export-menu):not([disabled])")].find((button) => button.offsetParent)?.focus({ preventScroll: true });
   }
   const panelPressed = (event) => {
-    const button = event.target.closest?.(".op-actions button");
+    const button = event.target.closest?.(":is(.op-actions, .op-menu) button");
     const panel = event.target.closest?.(".op-panel");
     if (panel) { if (button) panel.dataset.pressed = "1"; else delete panel.dataset.pressed; }
+    const link = event.target.closest?.("[data-run]");
+    if (link && panel === panelOf()) send({ ask: "open", value: link.dataset.run });
   };
-  document.addEventListener("click", panelPressed, true);
+  const listening = new AbortController();
+  const { signal } = listening;
+  document.addEventListener("click", panelPressed, { capture: true, signal });
   // "Run all" ends with its last cell in view. Until somebody scrolls, types or clicks, the panel stays in view instead.
   let touched = false;
   const begun = performance.now();
-  const touch = () => { touched = true; };
-  const TOUCHES = ["wheel", "keydown", "pointerdown", "touchstart"];
-  for (const name of TOUCHES) document.addEventListener(name, touch, { capture: true, passive: true });
+  for (const name of ["wheel", "keydown", "pointerdown", "touchstart"]) document.addEventListener(name, () => { touched = true; }, { capture: true, passive: true, signal });
   function keepInView() {
-    const panel = el.closest(".op-panel");
+    const panel = panelOf();
     if (touched || performance.now() - begun > 60000 || !panel || document.querySelector(".op-panel") !== panel) return;
-    const box = panel.querySelector(".op-header")?.getBoundingClientRect();
-    if (box?.height && (box.top < 0 || box.bottom > window.innerHeight)) panel.scrollIntoView({ block: "start" });
+    const header = panel.querySelector(".op-header").getBoundingClientRect();
+    if (header.height && (isAbove() || header.bottom > window.innerHeight - 300)) panel.scrollIntoView({ block: "start" });
   }
-  const timer = setInterval(() => { keepFocus(); keepInView(); }, 250);
+  function showAges() {
+    for (const time of panelOf()?.querySelectorAll("time[data-at]") ?? []) {
+      time.title ||= time.textContent;
+      const age = Math.max(0, Date.now() / 1000 - time.dataset.at);
+      const [, unit, seconds] = AGES.find(([most]) => age < most);
+      const text = relative.format(-Math.floor(age / seconds), unit);
+      if (time.textContent !== text) time.textContent = text;
+    }
+  }
+  const timer = setInterval(() => { if (dead) disable(); else { keepFocus(); keepInView(); showAges(); } }, 250);
+
+  // A kernel that was restarted or killed knows nothing of this panel.
+  function die() {
+    if (dead) return;
+    dead = true;
+    asked += 1;
+    status.textContent = "";
+    panelOf()?.classList.add("op-dead");
+    panelOf()?.querySelector(".op-header")?.prepend(make("p", { role: "status", class: "op-message op-bad", text: words.dead }));
+    disable();
+  }
+  function disable() {
+    for (const control of panelOf()?.querySelectorAll("button, input, select") ?? []) control.disabled = true;
+    for (const line of panelOf()?.querySelectorAll(".op-line, [role=button]") ?? []) line.removeAttribute("tabindex");
+  }
+  const kernel = model.widget_manager?.kernel;
+  const heard = (_sender, status) => { if (["restarting", "autorestarting", "dead", "terminating"].includes(status)) die(); };
+  kernel?.statusChanged?.connect(heard);
 
   function receive(message) {
     if (message.rows) {
       if (message.id !== asked) return;
-      if (message.id === aheadId) ahead[1] = message.rows;
-      else show(message.rows);
-    } else if (message.failed) {
-      if (message.id === asked && message.id !== aheadId) { answered = true; status.textContent = words.unread; }
+      answer = message.rows;
+      drawRows();
+    } else if (message.failed && message.id === asked) {
+      status.textContent = words.unread;
+    } else if (message.tab) {
+      openTab(message.tab);
     } else if (message.lines) {
       const other = message.run !== run;
+      const turned = other || message.running !== running;
+      for (const head of headRow.querySelectorAll("[data-head]")) head.textContent = message[head.dataset.head] ?? head.textContent;
       if (message.full) {
         merchants.clear();
         if (other) drawnLines.clear();
@@ -354,26 +353,27 @@ function render({ model, el }) {
       for (const line of message.lines) merchants.set(line[APPID], line);
       run = message.run;
       running = message.running;
-      ahead = null; // the rows may have changed
-      if (aheadId === asked) asked += 1;
       codes = message.codes ?? codes;
       draw();
-      if (message.causes !== undefined && message.causes !== causes) { causes = message.causes; setHtml(causeArea, causes); }
-      if (message.charts !== undefined && message.charts !== charts) { charts = message.charts; setHtml(chartArea, charts); chartTitle.hidden = !charts; }
-      if (!rowSection.contains(document.activeElement) || document.activeElement === rowTitle) drawChoices();
-      if (other || message.full) {
-        if (other) { pathSearch.value = ""; merchantChoice.value = ""; codeChoice.value = codes.length ? "bad" : "all"; }
-        first(true);
+      if (message.causes !== undefined && message.causes !== causes) { causes = message.causes; setHtml(causeArea, causes || `<p class="op-quiet">${words.nothing_to_do}</p>`); }
+      if (message.charts !== undefined && message.charts !== charts) { charts = message.charts; setHtml(chartArea, charts || `<p class="op-quiet">${words.no_charts}</p>`); }
+      if (!el.querySelector(".op-part-rows").contains(document.activeElement)) drawChoices();
+      if (other) chosen = false;
+      if (turned && !chosen) {
+        pathSearch.value = only = "";
+        codeChoice.value = causes && !running ? "!" : "all";
+        openTab(causes && !running ? "todo" : "merchants");
       }
+      if (message.full) first(true);
     }
   }
   model.on("msg:custom", receive);
-  model.send({ ask: "all" });
+  send({ ask: "all" });
   return () => {
     model.off("msg:custom", receive);
-    document.removeEventListener("click", panelPressed, true);
-    for (const name of TOUCHES) document.removeEventListener(name, touch, { capture: true });
+    listening.abort();
     clearInterval(timer);
+    kernel?.statusChanged?.disconnect(heard);
   };
 }
 

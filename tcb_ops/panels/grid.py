@@ -1,4 +1,4 @@
-"""The grid of a run: merchants, causes, rows and charts, searched, sorted and filtered in the browser.
+"""The tabs of a run: what to do, merchants, rows and charts, searched, sorted and filtered in the browser.
 
 The browser holds the merchants. Rows are read from the ledger in pages, when they are asked for. The front end is
 `grid.js`, a plain ES module that is part of the package.
@@ -6,49 +6,57 @@ The browser holds the merchants. Rows are read from the ledger in pages, when th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from importlib.resources import files
 from typing import Any
 
 import anywidget
 import traitlets
 
-from tcb_ops.i18n import Text, _, pgettext
+from tcb_ops.i18n import Text, _, in_python, pgettext
+from tcb_ops.kinds import is_provided
 from tcb_ops.model import Outcome
 from tcb_ops.panels.controls import Worker
 from tcb_ops.panels.html import (
     COLUMNS,
-    MERCHANT_COLUMNS,
     MerchantLine,
     merchant_lines,
-    render_codes,
+    render_causes,
 )
 from tcb_ops.reports.explanations import action_text, code_label, reason_text
-from tcb_ops.reports.formats.charts import code_colour, draw, errcode_matrix, outcome_class
-from tcb_ops.reports.summary import by_code, causes_of, most_first
+from tcb_ops.reports.formats.charts import draw, errcode_matrix, outcome_class
+from tcb_ops.reports.summary import CodeGroup, by_code, causes_of, most_first
 from tcb_ops.run import Run
 from tcb_ops.runs.records import RowRecord, Tally
+from tcb_ops.runs.verdicts import VERDICTS, Verdict, read_verdict
 from tcb_ops.secrets import redact
 
 PAGE = 100
 """Rows of a page."""
-_WORDS: dict[str, Text] = {name: COLUMNS[name] for name in (*MERCHANT_COLUMNS, "env", "code")} | {
+_WORDS: dict[str, Text] = COLUMNS | {
     "merchants": pgettext("heading", "Merchants"),
     "search": _("Search merchants"),
     "all": pgettext("merchants", "all"),
-    "failed": pgettext("merchants", "failed"),
+    "failed": pgettext("merchants", "not succeeded"),
     "open": pgettext("merchants", "working or paused"),
-    "left": pgettext("merchants", "not done"),
-    "done": pgettext("merchants", "done"),
+    "left": pgettext("merchants", "pending"),
+    "done": pgettext("merchants", "succeeded"),
     "none": _("No merchant matches."),
     "more": _("Show more merchants"),
     "row_title": pgettext("heading", "Rows"),
+    "tabs": _("Parts of the run"),
+    "to_do": _("What to do"),
+    "charts": _("Charts"),
+    "files": _("Files"),
+    "nothing_to_do": _("There is nothing to do: no row is left without success."),
+    "no_charts": _("There is nothing to draw yet."),
+    "no_files": _("This run was not exported here yet: press Export."),
     "line": _("Line"),
     "path": _("Path"),
     "outcome": _("Outcome"),
     "path_search": _("Search paths"),
-    "any": _("— all —"),
     "every_row": _("all rows"),
     "not_succeeded": _("all that did not succeed"),
     "clear": _("Clear filters"),
@@ -57,10 +65,9 @@ _WORDS: dict[str, Text] = {name: COLUMNS[name] for name in (*MERCHANT_COLUMNS, "
     "no_rows": _("No row matches."),
     "loading": _("Loading …"),
     "unread": _("The rows could not be read."),
-    "copy": _("Copy"),
-    "details": _("Details"),
-    "charts": _("Errcodes by merchant"),
+    "keys": _("A click or Enter opens a line; the arrow keys lead from one to the next."),
     "lost": _("The kernel does not respond. Run the panel's cell again."),
+    "dead": _("The kernel was restarted. Run the cell again: nothing is lost."),
 }
 
 
@@ -74,12 +81,20 @@ class RunGrid(anywidget.AnyWidget):
         self._worker, self._lang = worker, worker.lang
         self._zone: Any = None
         self._running = False
+        self._clicks: dict[str, Callable[[str], None]] = {}
         self.forget()
-        words: dict[str, Any] = {name: text.of(worker.lang) for name, text in _WORDS.items()}
-        words["outcomes"] = {str(outcome): outcome.label.of(worker.lang) for outcome in Outcome.all()}
-        super().__init__(words=words)
+        words = {name: text.of(worker.lang) for name, text in _WORDS.items()}
+        super().__init__(words=words | {"lang": str(worker.lang)})
         self.add_class("op-grid")
         self.on_msg(self._answer)
+
+    def on_click(self, name: str, action: Callable[[str], None]) -> None:
+        """Do `action` in the background when something with the attribute `data-NAME` is clicked, with its value."""
+        self._clicks[name] = action
+
+    def open_tab(self, name: str) -> None:
+        """Open a tab: todo, merchants, rows, charts or files."""
+        self.send({"tab": name})
 
     def forget(self) -> None:
         """Show no run, and hold none."""
@@ -87,6 +102,12 @@ class RunGrid(anywidget.AnyWidget):
         self._tallies: list[Tally] = []
         self.lines: dict[str, list[Any]] = {}
         """The merchants as the browser has them, by appid."""
+        self.groups: list[CodeGroup] = []
+        """The causes, most rows first."""
+        self.verdicts: dict[str, Verdict] = {}
+        """By code, what WeChat was asked about."""
+        self.shown = ("", "", "")
+        """The code ("" for all), the appid and the part of a path by which rows are filtered."""
         self.causes = self._charts = ""
         """The HTML of the causes, and of the charts."""
         self._codes: list[Any] = []
@@ -98,6 +119,9 @@ class RunGrid(anywidget.AnyWidget):
         from tcb_ops.reports.formats.notebook import heat_map, timeline_svg  # loads SQLAlchemy
 
         new = self._run is None or self._run.id != run.id or self._running != running
+        if self._run is None or self._run.id != run.id:
+            kept = [read_verdict(line) for line in run.record.settings.get(VERDICTS, ())]
+            self.verdicts = {verdict.code: verdict for verdict in kept if verdict is not None}
         self._run, self._running, self._zone = run, running, run.settings.zone
         self._tallies = tallies = run.tallies()
         lines = merchant_lines(tallies)
@@ -105,8 +129,9 @@ class RunGrid(anywidget.AnyWidget):
         changed = [line for appid, line in drawn.items() if new or self.lines.get(appid) != line]
         causes = causes_of(tallies)
         matrix, groups = errcode_matrix(causes), by_code([c for c in causes if c.code != Outcome.PENDING])
-        self.lines = drawn
-        self.causes = render_codes(groups, self._lang) if groups else ""
+        self.lines, self.groups = drawn, groups
+        asks = is_provided("Run.why") and not running
+        self.causes = render_causes(groups, self.verdicts, self._lang, asks=asks) if groups else ""
         self._codes = [
             (group.code, f"{group.code} {code_label(group.code).of(self._lang)}".rstrip(), group.rows)
             for group in groups
@@ -119,15 +144,15 @@ class RunGrid(anywidget.AnyWidget):
         return len(lines)
 
     def read(self, wanted: dict[str, Any]) -> dict[str, Any]:
-        """Return a page of rows: code (None, "" or a code), appid, outcome, path, after (the line before it)."""
+        """Return a page of rows: code (None, "" or a code), appid, path, after (the line before it)."""
         run = self._run
         if run is None:
             return {"rows": [], "total": 0, "more": False}
-        outcome, path = wanted.get("outcome"), wanted.get("path") or ""
+        path = wanted.get("path") or ""
+        self.shown = (wanted.get("code") or "", wanted.get("appid") or "", path)
         records, total = run.page(
             code=wanted.get("code"),
-            appid=wanted.get("appid") or "",
-            outcomes=frozenset({Outcome(outcome)}) if outcome else None,
+            appid=self.shown[1],
             path=path,
             after_line=int(wanted.get("after", -1)),
             limit=PAGE + 1,
@@ -143,6 +168,8 @@ class RunGrid(anywidget.AnyWidget):
                 self._publish(list(self.lines.values()), full=True)
             elif message.get("ask") == "rows":
                 self.send({"rows": self.read(message), "id": message.get("id")})
+            elif message.get("ask") in self._clicks:
+                self._worker.start(partial(self._clicks[message["ask"]], str(message.get("value"))))
         except Exception as error:  # noqa: BLE001  an exception in a callback is lost
             if not message.get("auto"):  # what nobody asked for does not cover how the run ended
                 self._worker.report(error)
@@ -152,15 +179,18 @@ class RunGrid(anywidget.AnyWidget):
         run, drawn = self._run, {"causes": self.causes, "charts": self._charts, "codes": self._codes}
         changed = {name: value for name, value in drawn.items() if full or self._sent.get(name) != value}
         self._sent = drawn
-        about = {"run": run.id if run is not None else "", "running": self._running}
+        about: dict[str, Any] = {"run": run.id if run is not None else "", "running": self._running}
+        if full and run is not None:
+            kind = run.record.kind
+            about |= {"good": kind.good_label.of(self._lang), "bad": kind.bad_label.of(self._lang)}
         self.send(about | {"full": full, "lines": list(lines)} | changed)
 
     def _row(self, record: RowRecord) -> dict[str, Any]:
         row, end, lang = record.row, record.end, self._lang
         ended = datetime.fromtimestamp(end.ended_at, self._zone) if end.ended_at else None
         facts: list[tuple[Text, Any]] = [
-            (_("Why"), reason_text(end).of(lang)),
-            (_("What to do"), action_text(end).of(lang)),
+            (_("Why"), in_python(reason_text(end), lang)),
+            (_("What to do"), in_python(action_text(end), lang)),
             (_("errmsg"), redact(end.errmsg)),
             (_("rid"), redact(end.rid)),
             (_("Local file"), row.file),
@@ -173,12 +203,14 @@ class RunGrid(anywidget.AnyWidget):
         return {name: getattr(row, name) for name in ("line", "merchant", "appid", "env", "path")} | {
             "outcome": end.outcome.label.of(lang),
             "css": outcome_class(end.outcome),
-            "why": reason_text(end).of(lang),
+            "why": in_python(reason_text(end), lang),
             "facts": [(name.of(lang), str(value)) for name, value in facts if value not in {None, ""}],
         }
 
 
 def _line(line: MerchantLine) -> list[Any]:
     """Return a merchant as the browser has it."""
-    codes = [(code, rows, code_colour(code)) for code, rows in most_first(line.codes)[:3]]
-    return [line.appid, line.merchant, line.rows, line.good, line.bad, line.todo, codes]
+    codes = most_first(line.codes)[:3]
+    shares = [(name, line.shares[name]) for name in ("good", "bad", "failed", "skip")]
+    counts = (line.shares.total(), line.shares["good"], line.bad, line.shares["pending"])
+    return [line.appid, line.merchant, *counts, codes, shares]

@@ -1,4 +1,4 @@
-"""Text and HTML of the panels, for light and dark pages: a run's header, progress, merchants, causes and result.
+"""Text and HTML of the panels, for light and dark pages: a run's header, progress, merchants, causes and result; earlier runs.
 
 Pure functions, and the decision what comes next. All text goes through `esc`; nothing is fetched from the network.
 """
@@ -6,30 +6,33 @@ Pure functions, and the decision what comes next. All text goes through `esc`; n
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, tzinfo
 from enum import StrEnum
 from html import escape
 from importlib.resources import files
-from typing import Any
 
 from tcb_ops.details import DetailCode
 from tcb_ops.errors import InterruptedRunError, TcbOpsError
 from tcb_ops.formatting import format_duration
-from tcb_ops.i18n import Lang, Text, _, as_lines, pgettext, verbatim
-from tcb_ops.kinds import Kind, row_count
+from tcb_ops.i18n import Bilingual, Lang, Text, _, as_lines, as_list, in_python, ngettext, pgettext, verbatim
+from tcb_ops.kinds import Kind, merchant_count, row_count
 from tcb_ops.model import Outcome
 from tcb_ops.preflight import ran_out
-from tcb_ops.reports.explanations import MARK, change_lines, counts_line, why
-from tcb_ops.reports.formats.charts import code_colour, outcome_class
-from tcb_ops.reports.summary import CodeGroup
+from tcb_ops.reports.explanations import COMPONENT_MARK, MARK, change_lines, counts_line, why
+from tcb_ops.reports.formats.charts import outcome_class
+from tcb_ops.reports.summary import CodeGroup, next_actions
 from tcb_ops.run import Run
 from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.records import Tally
 from tcb_ops.runs.stop_errors import stop_text
+from tcb_ops.runs.verdicts import Actor, Verdict, presumed_verdict
 
 NAMED = 4
 """Merchants named beside a code."""
+CAUSES = 12
+"""Causes that are shown; the others are folded."""
 LINES = 500
 """Most lines of a DataFrame in a notebook; the rest is counted."""
 STYLE = f"<style>{(files(__package__) / 'styles.css').read_text(encoding='utf-8')}</style>"
@@ -38,25 +41,13 @@ COLUMNS: dict[str, Text] = {
     "rows": _("Rows"),
     "progress": _("Progress"),
     "good": _("Succeeded"),
-    "bad": _("Failed"),
-    "todo": _("To do"),
+    "bad": _("Did not succeed"),
+    "todo": pgettext("column", "Pending"),
     "why": _("Why"),
-    "appid": _("appid"),
     "env": _("Environment"),
-    "succeeded": _("Succeeded"),
-    "not_succeeded": _("Did not succeed"),
-    "pending": pgettext("column", "Pending"),
     "code": _("Code"),
-    "merchants": pgettext("column", "Merchants"),
-    "meaning": _("What it means"),
-    "action": _("What to do"),
 }
-"""The heads of tables, by the names that DataFrames and the grid have for them."""
-_OF_FRAMES = frozenset(
-    {"merchant", "appid", "env", "rows", "succeeded", "not_succeeded", "pending", "code", "meaning", "action"}
-)
-"""Those of DataFrames; other names may be the list's own."""
-MERCHANT_COLUMNS = ("merchant", "rows", "progress", "good", "bad", "todo", "why")
+"""The heads of the tables of merchants and rows."""
 _CLASSES = {"n": ' class="op-num"', "s": ' class="op-short"', "t": "", "h": ""}
 
 
@@ -94,21 +85,18 @@ def table(
 
     `kinds` has a letter per column: n number, s short text, t text, h HTML that is escaped already.
     """
-    head = "".join(
-        f'<th scope="col"{_CLASSES[kind]}>{esc(name.of(lang))}</th>'
-        for name, kind in zip(heads, kinds, strict=True)
-    )
-    body = "".join(
-        "<tr>"
-        + "".join(
-            f"<td{_CLASSES[kind]}>{cell if kind == 'h' else _cell(cell)}</td>"
-            for cell, kind in zip(row, kinds, strict=True)
+
+    def line(tag: str, values: Iterable[object]) -> str:
+        drawn = (
+            f"<{tag}{_CLASSES[kind]}>{value if kind == 'h' else _cell(value)}</{tag[:2]}>"
+            for value, kind in zip(values, kinds, strict=True)
         )
-        + "</tr>"
-        for row in rows
-    )
+        return f"<tr>{''.join(drawn)}</tr>"
+
+    head = line('th scope="col"', (name.of(lang) for name in heads))
+    body = "".join(line("td", row) for row in rows)
     return (
-        f'<table class="op-table {classes}" aria-label="{esc(label)}"><thead><tr>{head}</tr></thead>'
+        f'<table class="op-table {classes}" aria-label="{esc(label)}"><thead>{head}</thead>'
         f"<tbody>{body}</tbody></table>"
     )
 
@@ -164,33 +152,80 @@ def render_mark(lang: Lang, *, live: bool) -> str:
     return f'<span class="op-mark {"op-live" if live else "op-simulated"}">{esc(words)}</span>'
 
 
+def render_moment(seconds: float, zone: tzinfo, *, age: bool = False) -> str:
+    """Draw a moment, to the minute; `age`: the browser shows how long ago that was."""
+    moment = datetime.fromtimestamp(seconds, zone).isoformat(" ", "minutes")[:16]
+    at = f' data-at="{seconds:.0f}"' if age else ""
+    return f"<time{at}>{moment}</time>"
+
+
+def render_run_link(run: str, content: str = "") -> str:
+    """Draw a button that shows a run; `content`: HTML, by default the run's id."""
+    return f'<button type="button" class="op-link" data-run="{esc(run)}">{content or esc(run)}</button>'
+
+
+def run_title(run: Run) -> Text:
+    """Return what a run is: `Upload of list.csv, 600 rows`."""
+    record, label = run.record, run.record.kind.label
+    kind = Bilingual(label.of(Lang.EN).capitalize(), label.of(Lang.ZH))
+    rows = record.kind.unit_count(record.rows)
+    return _("{kind} of {list_name}, {rows}", kind=kind, list_name=record.list_name, rows=rows)
+
+
+def origins_of(run: Run) -> list[str]:
+    """Return the ids of the runs that a run is about: the one that it retries, or the upload that it confirms or undoes."""
+    record = run.record
+    return [record.parent] if record.parent else list(map(str, record.settings.get("of", ())))
+
+
 def render_header(run: Run, state: RunState, lang: Lang, *, live: bool) -> str:
-    """Draw the line that names a run, its state, the run that it retries, and the later runs that changed its files."""
-    record, kind = run.record, run.record.kind.label
-    title = _("Run {id} · {states}", id=record.id, states=STATES[state]).of(lang)
-    about = _(
-        "{kind} · {list_name} · {rows} · {target} · {operator}@{host}",
-        kind=kind,
-        list_name=record.list_name,
-        rows=record.kind.unit_count(record.rows),
-        target=record.target,
-        operator=record.operator,
-        host=record.host,
-    ).of(lang)
-    retried = ""
+    """Draw what a run is, its state and age, the run that it is about, and the later runs that changed its files."""
+    record, zone = run.record, run.settings.zone
+    ended = record.finished_at if state is RunState.FINISHED else None
+    when = render_moment(ended or record.created_at, zone, age=True)
+    text = _("{state} {moment}, took {duration}") if ended else _("{state}, begun {moment}")
+    values = {"state": STATES[state], "duration": format_duration(record.seconds), "moment": "\n"}
+    about = esc(text.format(**values).of(lang)).replace("\n", when)
+    origin = esc(f"{record.id} · {record.target} · {record.operator}@{record.host}")
+    lines = []
     if record.parent:
         original, succeeded, rows = run.with_retries()
-        text = _(
-            "Retry of {id}: with its retries, {succeeded:,} of {rows} have succeeded.",
-            id=original,
-            succeeded=succeeded,
-            rows=row_count(rows),
+        text = _("Retry of {id}: with its retries, {succeeded:,} of {rows} have succeeded.")
+        lines.append((text.format(id=original, succeeded=succeeded, rows=row_count(rows)), original))
+    elif origins := origins_of(run):
+        lines.append((_("About the upload {run}.", run=origins[0]), origins[0]))
+    changes = run.changed_by
+    sentences = change_lines(changes, zone)
+    lines += [(line, change.run) for line, change in zip(sentences, changes, strict=True)]
+    linked = "".join(
+        f'<p class="op-lineage">{esc(line.of(lang)).replace(run_id, render_run_link(run_id))}</p>'
+        for line, run_id in lines
+    )
+    marks = "".join(
+        f' <span class="op-mark op-changed">{esc(c.kind.changed.of(lang))}</span>' for c in changes
+    )
+    title = f"{render_mark(lang, live=live)}<h2>{esc(run_title(run).of(lang))}</h2>{marks}"
+    quiet = f'<span><b>{about}</b> <span class="op-quiet">{origin}</span></span>'
+    return f'<div class="op-title">{title}{quiet}</div>{linked}'
+
+
+def render_runs(runs: Iterable[Run], here: Collection[str], lang: Lang, label: Text) -> str:
+    """Draw runs as a table; `here`: the ids of those that this process works on."""
+    heads = (_("Begun"), _("What it was"), _("State"), _("Result"), _("Note"))
+    lines = []
+    for run in runs:
+        record, counts = run.record, run.outcomes
+        state = run_state(here=run.id in here, held=False, finished=record.finished_at is not None)
+        result = f'<div class="op-outcomes" aria-hidden="true">{_shares(counts)}</div>'
+        link = render_run_link(run.id, render_moment(record.created_at, run.settings.zone))
+        about = [_("about {run}", run=origin) for origin in origins_of(run)[:1]]
+        about += [run.mark] if run.mark is not None else []
+        about += [verbatim(record.note)] if record.note else []
+        counted = f"{result}{esc(counts_line(counts).of(lang))}"
+        lines.append(
+            (link, run_title(run).of(lang), STATES[state].of(lang), counted, as_list(about).of(lang))
         )
-        retried = f'<p class="op-retried">{esc(text.of(lang))}</p>'
-    lines = [line.of(lang) for line in change_lines(run.changed_by, run.settings.zone)]
-    changed = "".join(f'<p class="op-changed">{esc(line)}</p>' for line in lines)
-    mark, quiet = render_mark(lang, live=live), f'<span class="op-quiet">{esc(about)}</span>'
-    return f'<div class="op-title">{mark}<h2>{esc(title)}</h2>{quiet}</div>{retried}{changed}'
+    return table(heads, lines, "htsht", lang, label=label.of(lang), classes="op-run-table")
 
 
 def render_progress(now: Progress, kind: Kind, lang: Lang, *, running: bool) -> str:
@@ -211,7 +246,7 @@ def render_progress(now: Progress, kind: Kind, lang: Lang, *, running: bool) -> 
     # A screen reader reads the element; the bar of outcomes is for eyes.
     bar = (
         f'<progress class="op-hidden" aria-label="{esc(label)}" value="{now.done}" max="{max(now.total, 1)}"></progress>'
-        f'<div class="op-outcomes" aria-hidden="true">{_shares(now)}</div>'
+        f'<div class="op-outcomes" aria-hidden="true">{_shares({**now.counts, Outcome.PENDING: now.total - now.done})}</div>'
     )
     counts = "".join(
         f'<span class="op-count"><i class="{outcome_class(outcome)}"></i>{esc(counts_line({outcome: rows}).of(lang))}</span>'
@@ -222,11 +257,10 @@ def render_progress(now: Progress, kind: Kind, lang: Lang, *, running: bool) -> 
     return f'{bar}<p class="op-figures"><b>{esc(" · ".join(parts))}</b>{counts}</p>{note}'
 
 
-def _shares(now: Progress) -> str:
+def _shares(counts: Mapping[Outcome, int]) -> str:
     rows: Counter[str] = Counter()
-    for outcome, count in now.counts.items():
-        rows[outcome_class(outcome)] += count
-    rows["todo"] = now.total - now.done
+    for outcome, count in counts.items():
+        rows["todo" if outcome is Outcome.PENDING else outcome_class(outcome)] += count
     return "".join(
         f'<span class="{name}" style="flex:{count}"></span>' for name, count in rows.items() if count > 0
     )
@@ -267,16 +301,16 @@ def describe_result(run: Run, expired_links: int = 0) -> Text:
 
 
 def _describe_stop(run: Run, error: TcbOpsError | None) -> Text:
+    stopped = run.record.stopped
     if isinstance(error, InterruptedRunError):
         return _("Cancelled.")
     if error is not None:
         return _("{text}\n", text=error.text)
-    stopped = run.record.stopped
-    if stopped is not None and stopped.code is DetailCode.INTERRUPTED:
+    if stopped is None:
+        return _("It ended unexpectedly.")
+    if stopped.code is DetailCode.INTERRUPTED:
         return _("It was cancelled or interrupted.")
-    if stopped is not None:
-        return _("It was stopped: {text}\n", text=stop_text(stopped))
-    return _("It ended unexpectedly.")
+    return _("It was stopped: {text}\n", text=stop_text(stopped))
 
 
 # --- merchants --------------------------------------------------------------------------------------------------
@@ -288,15 +322,14 @@ class MerchantLine:
 
     appid: str
     merchant: str
-    good: int = 0
-    bad: int = 0
-    todo: int = 0
+    shares: Counter[str] = field(default_factory=Counter)
+    """Rows by the class of their outcome's colour; good: succeeded, pending: not ended, all others did not succeed."""
     codes: Counter[str] = field(default_factory=Counter)
 
     @property
-    def rows(self) -> int:
-        """All its rows."""
-        return self.good + self.bad + self.todo
+    def bad(self) -> int:
+        """The rows that did not succeed."""
+        return self.shares.total() - self.shares["good"] - self.shares["pending"]
 
 
 def merchant_lines(tallies: Iterable[Tally]) -> list[MerchantLine]:
@@ -304,53 +337,79 @@ def merchant_lines(tallies: Iterable[Tally]) -> list[MerchantLine]:
     lines: dict[str, MerchantLine] = {}
     for tally in tallies:
         line = lines.setdefault(tally.appid, MerchantLine(tally.appid, tally.merchant))
-        if tally.outcome is Outcome.PENDING:
-            line.todo += tally.rows
-        elif tally.outcome.succeeded:
-            line.good += tally.rows
-        else:
-            line.bad += tally.rows
-            code = why(tally.outcome, tally.reason, tally.errcode, tally.store_code)
-            if code is not None:
-                line.codes[code.code] += tally.rows
+        line.shares[outcome_class(tally.outcome)] += tally.rows
+        code = why(tally.outcome, tally.reason, tally.errcode, tally.store_code)
+        if code is not None and tally.outcome is not Outcome.PENDING:
+            line.codes[code.code] += tally.rows
     return sorted(lines.values(), key=lambda line: (-line.bad, line.merchant, line.appid))
+
+
+def render_merchants(tallies: Iterable[Tally], lang: Lang, label: str) -> str:
+    """Draw how each merchant's rows ended."""
+    heads = [COLUMNS[name] for name in ("merchant", "rows", "good", "bad", "todo", "why")]
+    lines = merchant_lines(tallies)
+    rows = [
+        (m.merchant, m.shares.total(), m.shares["good"], m.bad, m.shares["pending"], ", ".join(m.codes))
+        for m in lines[:LINES]
+    ]
+    more = _("… and {more:,} more", more=len(lines) - LINES).of(lang)
+    rest = f"<p>{esc(more)}</p>" if len(lines) > LINES else ""
+    return table(heads, rows, "tnnnnt", lang, label=label) + rest
 
 
 # --- causes and tables ----------------------------------------------------------------------------------------------
 
-_OPTIONS = _("Names that begin with -- are options of the command line.")
+
+def retry_helps(groups: Sequence[CodeGroup], *, again: bool) -> bool:
+    """Decide whether a retry is the next thing to do.
+
+    ====================================================  ====================================  =====
+    causes                                                the run is a retry without a success  helps
+    ====================================================  ====================================  =====
+    each is in the list's own values                      any                                   no
+    each is for the merchant, or is in the list           yes                                   no
+    anything else                                         any                                   yes
+    ====================================================  ====================================  =====
+    """
+    in_list = {action.group.code for action in next_actions(groups) if action.in_list}
+    others = [group.code for group in groups if group.code not in in_list]
+    return not all(
+        again and presumed_verdict(code.removesuffix(COMPONENT_MARK)).who is Actor.MERCHANT for code in others
+    )
 
 
-def render_codes(groups: Sequence[CodeGroup], lang: Lang) -> str:
-    """Draw the codes, with their rows and merchants, what they mean and what to do."""
-    heads = [COLUMNS[name] for name in ("code", "rows", "merchants", "meaning", "action")]
-    title = _("What went wrong, and what to do").of(lang)
-    rows = [
-        (_code(g.code), g.rows, _merchants(g, lang), g.meaning.of(lang), g.action.of(lang)) for g in groups
-    ]
-    note = f'<p class="op-quiet">{esc(_OPTIONS.of(lang))}</p>'
-    drawn = table(heads, rows, "hnttt", lang, label=title, classes="op-by-code")
-    return f"{heading(title)}{drawn}{note}"
+def render_causes(
+    groups: Sequence[CodeGroup], verdicts: Mapping[str, Verdict], lang: Lang, *, asks: bool
+) -> str:
+    """Draw the causes: what each means, what to do, whom it concerns, and its verdict; `asks`: whether WeChat can be asked."""
+    drawn = [_cause(group, verdicts.get(group.code), lang, asks=asks) for group in groups]
+    rest = len(drawn) - CAUSES
+    more = ngettext("… and {n:,} more cause", "… and {n:,} more causes", rest).of(lang)
+    folded = f"<details><summary>{esc(more)}</summary><ul>{''.join(drawn[CAUSES:])}</ul></details>"
+    return f'<ul class="op-by-code">{"".join(drawn[:CAUSES])}</ul>{folded * (rest > 0)}'
 
 
-def _code(code: str) -> str:
-    """Draw a code with its colour; the grid makes it a button."""
-    return f'<span class="op-code" data-code="{esc(code)}"><i style="background:{code_colour(code)}"></i>{esc(code)}</span>'
-
-
-def _merchants(group: CodeGroup, lang: Lang) -> str:
-    names = ", ".join(share.merchant for share in group.merchants[:NAMED])
-    more = len(group.merchants) - NAMED
-    return names + _(" and {more:,} more", more=more).of(lang) * (more > 0)
-
-
-def frame_html(frame: Any, lang: Lang, label: str) -> str:
-    """Draw a DataFrame with heads in the panel's language."""
-    named = [name for name in frame.index.names if name is not None]
-    labelled = frame.reset_index() if named else frame
-    heads = [COLUMNS[name] if name in _OF_FRAMES else verbatim(str(name)) for name in labelled.columns]
-    kinds = "".join("n" if kind.kind in "iuf" else "t" for kind in labelled.dtypes)
-    rows = labelled.head(LINES).itertuples(index=False, name=None)
-    more = len(frame) - LINES
-    rest = f"<p>{esc(_('… and {more:,} more', more=more).of(lang))}</p>" if more > 0 else ""
-    return table(heads, rows, kinds, lang, label=label) + rest
+def _cause(group: CodeGroup, verdict: Verdict | None, lang: Lang, *, asks: bool) -> str:
+    code = esc(group.code)
+    merchants = as_list((share.merchant for share in group.merchants), NAMED)
+    figures = _(
+        "{rows}, {merchants}: {names}",
+        rows=row_count(group.rows),
+        merchants=merchant_count(len(group.merchants)),
+        names=merchants,
+    )
+    meaning, action = in_python(group.meaning, lang), group.action if verdict is None else verdict.action
+    lines = [f"<b>{esc(meaning)}</b>", f'<span class="op-quiet">{esc(figures.of(lang))}</span>']
+    if verdict is not None:
+        acts = _("Who must act: {who}", who=verdict.who_acts)
+        lines.append(f"<b>{esc(acts.of(lang))}</b>")
+    lines.append(esc(in_python(action, lang)))
+    if group.detail is not None:
+        lines.append(f'<span class="op-quiet">{esc(group.detail.of(lang))}</span>')
+    if verdict is not None:
+        lines += [f'<span class="op-quiet">{esc(in_python(line, lang))}</span>' for line in verdict.lines()]
+    if asks:
+        label = esc(_("Ask WeChat why").of(lang))
+        lines.append(f'<button type="button" class="op-chip" data-why="{code}">{label}</button>')
+    name = f'<button type="button" class="op-link op-code" data-code="{code}">{code}</button>'
+    return f"<li><span>{name}</span><div>{''.join(f'<p>{line}</p>' for line in lines)}</div></li>"

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import ipywidgets as widgets
 
 from tcb_ops.errors import InputError, UsageError
-from tcb_ops.i18n import Lang, Text, _, as_sentences, ngettext
+from tcb_ops.i18n import NOTHING, Lang, Text, _, as_sentences, in_python, ngettext
 from tcb_ops.kinds import row_count
 from tcb_ops.lists.batch import Batch, fixme_beside, write_fixme
 from tcb_ops.lists.input_files import PROBLEMS_SHOWN
@@ -19,27 +21,43 @@ from tcb_ops.model import Problem
 from tcb_ops.panels.controls import PanelContext, Worker, html_area, show, tick_box
 from tcb_ops.panels.html import esc, heading, table
 from tcb_ops.preflight import facts_line, replaced
-from tcb_ops.resources import SAMPLE
+from tcb_ops.resources import SAMPLE, nearest_path
 from tcb_ops.runs.url_files import SourceInspector
 
 LIST_ENDINGS = (".csv", ".tsv", ".xlsx")
 SHOWN = 200
 """Most paths that are offered."""
+READ, FEW = 2_000, 5
+"""Most problems that are looked at; up to so many that are fixed in the same way, each has a line."""
 
 
 def render_problems(problems: Sequence[Problem], lang: Lang) -> str:
-    """Draw the first problems as a table, and count the others."""
+    """Draw the first problems as a table, and count the others. Many that are fixed in the same way are one line with a fold."""
     if not problems:
         return ""
     heads = (_("Line"), _("Column"), _("What is wrong"), _("How to fix it"), _("Value"))
-    rows = [
-        (p.line or "", p.column, p.message.of(lang), p.fix.of(lang), p.value)
-        for p in islice(problems, PROBLEMS_SHOWN)
-    ]
+    groups: defaultdict[tuple[str, str], list[Problem]] = defaultdict(list)
+    for problem in islice(problems, READ):
+        groups[problem.column, in_python(problem.fix, lang)].append(problem)
+    rows = []
+    for (column, fix), alike in groups.items():
+        size = len(alike) if len(alike) > FEW else 1
+        for first in alike[:: size or 1]:
+            more = "".join(f"<li>{p.line or ''} {esc(p.value)}</li>" for p in alike[1:size][:PROBLEMS_SHOWN])
+            count = esc(_("and {more:,} more like this", more=size - 1).of(lang))
+            folded = f"<details><summary>{count}</summary><ul>{more}</ul></details>" if more else ""
+            message = esc(in_python(first.message, lang))
+            rows.append((first.line or "", column, message + folded, fix, first.value))
     title = ngettext("{n:,} problem in the list", "{n:,} problems in the list", len(problems)).of(lang)
-    if len(problems) > PROBLEMS_SHOWN:
+    if len(rows) > PROBLEMS_SHOWN:
         title = _("{title}, the first {shown}", title=title, shown=PROBLEMS_SHOWN).of(lang)
-    return heading(title) + table(heads, rows, "nsttt", lang, label=title)
+    return heading(title) + table(heads, rows[:PROBLEMS_SHOWN], "nshtt", lang, label=title)
+
+
+def folder_with(problems: Sequence[Problem], folders: Iterable[str]) -> str:
+    """Return the first of the folders that has the files that are missing, judged by the first ones; empty if none has."""
+    names = [problem.value for problem in islice(problems, FEW)]
+    return next((folder for folder in folders if all((Path(folder) / name).is_file() for name in names)), "")
 
 
 def pickable(folder: Path, endings: tuple[str, ...], hidden: frozenset[Path] = frozenset()) -> list[str]:
@@ -91,15 +109,25 @@ class ListReader(widgets.VBox):
         """The file that was read: its path, its time of change, and its size."""
         self._problems: Sequence[Problem] = ()
 
+        self._fitting = ""
+        """The folder that has the files, where they are missing from the one that was picked."""
+
         def check() -> None:
             self._clear()  # immediately: the list that was read is no longer the selected one
             self._changed()
             worker.start(self.read, waits=True, line=line)
 
-        def picker(label: Text, name: str, path: str) -> widgets.Combobox:
-            field = worker.field(widgets.Combobox, label, name, value=path, continuous_update=False)
+        def use_folder() -> None:
+            self.root.value = self._fitting  # which checks the list
+
+        def check_on_change(field: Any) -> Any:
             field.observe(lambda _: worker.guarded(check, line), "value")
             return field
+
+        def picker(label: Text, name: str, path: str) -> widgets.Combobox:
+            return check_on_change(
+                worker.field(widgets.Combobox, label, name, value=path, continuous_update=False)
+            )
 
         self.paths = picker(_("Path list"), "op-list", paths)
         self.root = picker(_("Local files"), "op-root", root or "")
@@ -107,13 +135,21 @@ class ListReader(widgets.VBox):
         show(self.root, shown=self._uploads)
         self.check = worker.button(_("Check"), "op-check", check, background=False, line=line)
         skip = _("continue without the rows that have problems")
-        self.skip = tick_box(skip, "op-skip", self._lang, align_self="flex-start")
-        self.skip.observe(lambda _: worker.guarded(check, line), "value")
+        self.skip = check_on_change(tick_box(skip, "op-skip", self._lang, align_self="flex-start"))
         self.facts = html_area("op-read")
         self.problems = html_area("op-problems", "20rem")
         self.fixme = worker.button(_("Write a fix-me CSV"), "op-fixme", self._write_fixme, line=line)
-        check_line = widgets.HBox([self.check, self.skip])
-        super().__init__([self.paths, self.root, check_line, self.facts, self.problems, self.fixme])
+        choices = [
+            ("—", None),
+            (_("include").of(self._lang), "all"),
+            (_("leave out").of(self._lang), "visible"),
+        ]
+        hidden = worker.field(widgets.Dropdown, _("Hidden rows"), "op-hidden-rows", "16rem", options=choices)
+        self.hidden = check_on_change(hidden)
+        self.fit = worker.button(NOTHING, "op-use-folder", use_folder, background=False, line=line)
+        check_line = widgets.HBox([self.check, self.fit, self.skip])
+        parts = [self.paths, self.root, self.hidden, check_line, self.facts, self.problems, self.fixme]
+        super().__init__(parts)
         self._clear()
         self._offer_files()
 
@@ -140,10 +176,21 @@ class ListReader(widgets.VBox):
                 self._context.merchants,
                 root,
                 on_bad="skip" if self.skip.value else "refuse",
+                rows=self.hidden.value,
                 sources=SourceInspector(lambda: self._context.settings),
             )
         except InputError as error:
             self._show(error.problems)
+            if root is not None and (error.all_missing or not Path(root).is_dir()):
+                folders = [str(Path(source).parent), *self.root.options]
+                near = nearest_path(Path(root), Path.is_dir) or ""
+                self._fitting = folder_with(error.problems, folders) if error.all_missing else str(near)
+                self.fit.description = _("Use the folder {name}", name=self._fitting).of(self._lang)
+                show(self.fit, shown=bool(self._fitting))
+            if error.problems[0].answer == "rows":
+                message = error.problems[0].message
+                text = _("{source}: {message}. Choose whether they are read.", source=source, message=message)
+                raise InputError(text, source, error.problems) from error
             if (count := len(error.problems)) == 1:
                 raise
             problems = ngettext("{n:,} problem", "{n:,} problems", count)
@@ -184,8 +231,13 @@ class ListReader(widgets.VBox):
     def _show(self, problems: Sequence[Problem]) -> None:
         self._problems = problems
         self.problems.value = render_problems(problems, self._lang)
+        asks_rows = any(problem.answer == "rows" for problem in islice(problems, FEW))
+        skippable = any(problem.skippable for problem in islice(problems, READ))
         for part in (self.problems, self.fixme):
-            show(part, shown=bool(problems))
+            show(part, shown=bool(problems) and not asks_rows)
+        show(self.hidden, shown=asks_rows or self.hidden.value is not None)
+        show(self.skip, shown=skippable or self.skip.value)
+        show(self.fit, shown=False)
 
     def _write_fixme(self) -> None:
         dest = fixme_beside(Path(self.paths.value.strip()))

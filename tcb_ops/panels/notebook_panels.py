@@ -12,10 +12,10 @@ import ipywidgets as widgets
 from tcb_ops import api
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Text, _
-from tcb_ops.kinds import Kind, is_provided, provided
+from tcb_ops.kinds import Kind, is_provided, provided, row_count
 from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.paths import read_paths
-from tcb_ops.panels.controls import ActionButton, Fold, html_area, show, tick_box
+from tcb_ops.panels.controls import ActionButton, Menu, html_area, show, tick_box
 from tcb_ops.panels.list_reader import ListReader
 from tcb_ops.panels.panel import Panel
 from tcb_ops.panels.run_monitor import STARTING
@@ -32,9 +32,7 @@ class RunForm(Panel):
 
     kind: Kind
     label: Text
-    """The label of the button that starts the run."""
-    settings_title = _("Settings")
-    """The title of the part that folds."""
+    """The label of the button that starts the run, while nothing is to be run."""
 
     def _start_run(self, options: StartOptions) -> RunHandle:
         raise NotImplementedError
@@ -45,6 +43,10 @@ class RunForm(Panel):
     def _facts(self) -> tuple[Text, int] | None:
         """Return what a run would reach, and the number of merchants; None where there is nothing to run."""
         raise NotImplementedError
+
+    def _label(self) -> Text:
+        """Return the label of the button that starts the run: what it would run."""
+        return self.label
 
     def _input_parts(self) -> list[Any]:
         return []
@@ -58,27 +60,28 @@ class RunForm(Panel):
         """The state of what a run would work on; that of the run stands in the header."""
         inputs = self._input_parts()
         self.new = tick_box(_("start a new run, even if one of this list is unfinished"), "op-new", lang)
-        self.starter = ActionButton(
-            worker, self.context, self.label, "op-run", self._run, changed=self._enable
-        )
+        self.starter = ActionButton(worker, self.context, self.label, "op-run", self._run)
         self.start = self.starter.button
-        self.monitor.actions.children = (self.starter, *self.monitor.actions.children)
-        parts = [*inputs, self.new, self.runs]
-        self.setup = Fold(worker, self.settings_title, self.ready_line, parts, self._enable)
-        return [self.setup, self.monitor]
+        parts = [self.ready_line, *inputs, self.new]
+        self.setup, actions = Menu(worker, _("New run"), "op-new-menu", parts), self.monitor.actions
+        actions.children = (self.starter, *actions.children)
+        return super()._parts()
 
     def _open(self) -> None:
         """Check the list, and show the newest run, finished or not."""
         self.worker.guarded(self._prepare, self.ready_line)
+        self.setup.opened = True
         runs = self.runs.refresh()
+        self.runs.choose(None)
         if runs:
-            self.setup.unfolded = False
+            self.setup.opened = False
             self.monitor.attach(runs[0].id)
 
     def _enable(self) -> None:
         monitor = self.monitor
         self.starter.enable(busy=self._facts() is None or self.worker.busy or monitor.running)
-        show(self.starter, shown=not monitor.running and (monitor.state is None or self.setup.unfolded))
+        show(self.starter, shown=not monitor.running and (monitor.state is None or self.setup.opened))
+        self.start.description = self._label().of(self.lang)
         monitor.enable()
 
     def _changed(self) -> None:
@@ -96,7 +99,7 @@ class RunForm(Panel):
             self._options() | {"limits": self.context.limits(), "new_run": self.new.value}
         )
         self.new.value = False
-        self.setup.unfolded = False
+        self.setup.opened = False
         self.monitor.follow(handle)
         self._list_runs()
 
@@ -108,7 +111,7 @@ class RunForm(Panel):
         if self._facts() is None:
             self._prepare()
         handle = self._start_headless(self._options() | {"limits": self.context.limits()})
-        self.setup.unfolded = False
+        self.setup.opened = False
 
         def follow(progress: Iterator[Progress]) -> None:
             self.monitor.follow(handle)
@@ -124,7 +127,13 @@ class RunForm(Panel):
 class ListPanel(RunForm):
     """A panel whose run works on a list."""
 
-    settings_title = _("List and settings")
+    label_of_list: Text
+
+    def _label(self) -> Text:
+        batch = self.list_reader.batch
+        if batch is None:
+            return self.label
+        return self.label_of_list.format(list_name=batch.source.name, rows=row_count(batch.count))
 
     def _input_parts(self) -> list[Any]:
         self.list_reader = ListReader(
@@ -158,6 +167,7 @@ class LinksPanel(ListPanel):
     """Checks a list and issues its links."""
 
     kind, label = LINKS, _("Issue links")
+    label_of_list = _("Issue links for {list_name} ({rows})")
     title = _("Upload links")
 
     def _input_parts(self) -> list[Any]:
@@ -177,20 +187,20 @@ class UploadPanel(ListPanel):
     """Checks a list and its files and uploads them."""
 
     kind, label = UPLOAD, _("Upload")
+    label_of_list = _("Upload {list_name} ({rows})")
     title = _("Uploads")
 
     def _parts(self) -> list[Any]:
         parts, actions = super()._parts(), self.monitor.actions
         self.stored: Any = None
-        if not is_provided("stored_files"):
-            return parts
-        self.stored = provided("stored_files")(self.worker, self.context, self.monitor)
-        actions.children = (*actions.children, self.stored.confirm)
-        return [*parts, self.stored]
+        if is_provided("stored_files"):
+            self.stored = provided("stored_files")(self.worker, self.context, self.monitor)
+            actions.children = (*actions.children, self.stored.confirm)
+        return parts
 
     def _run_changed(self) -> None:
         if self.stored is not None:
-            self.stored.offer()
+            self.stored.offer_files()
         super()._run_changed()
 
     def _enable(self) -> None:
@@ -208,18 +218,16 @@ class RunPanel(Panel):
     title = _("Run report")
     starts_runs = False
 
-    def _parts(self) -> list[Any]:
-        return [self.runs, self.monitor]
-
     def _open(self) -> None:
-        """Show the run that was asked for. On the simulator, make one where there is none."""
+        """Show the run that was asked for, and the others. On the simulator, make one where there is none."""
+        self.runs.opened = True
         if not self.runs.refresh() and self.context.simulated:
             self.worker.say(_("Preparing a simulated run to show …"))
             with read_paths(SAMPLE / "paths.csv", self.context.merchants, SAMPLE / "files") as batch:
                 api.upload(batch, settings=self.context.settings, limits=self.context.limits())
             self.runs.refresh()
+        self.runs.choose(None)
         self.monitor.attach(self.given.run)
-        self.runs.choose(self.run)
 
     def _work(self) -> Run:
         if self.run is None:

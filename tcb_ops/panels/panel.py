@@ -22,9 +22,10 @@ from tcb_ops.panels.controls import PanelContext, Worker, open_context, settings
 from tcb_ops.panels.html import (
     STYLE,
     describe_result,
-    frame_html,
+    esc,
     heading,
-    render_codes,
+    render_causes,
+    render_merchants,
 )
 from tcb_ops.panels.list_reader import render_problems
 from tcb_ops.panels.run_monitor import RunBrowser, RunMonitor
@@ -40,14 +41,6 @@ HEADLESS_RESULT = "TCB_OPS_HEADLESS_RESULT"
 _Part = TypeVar("_Part")
 _BY_CELL: dict[str, Panel] = {}
 """The panel that each cell of the notebook shows, by the cell's id."""
-
-
-_STYLE = (
-    "<style>.op-result table{border-collapse:collapse;margin:4px 0;font-variant-numeric:tabular-nums}"
-    ".op-result :is(th,td){padding:3px 14px 3px 0;text-align:left!important;vertical-align:top!important;border-bottom:1px solid #8884}"
-    ".op-result th{white-space:nowrap;font-weight:600}.op-result .op-num{text-align:right!important}.op-result td{max-width:34rem}"
-    ".op-result h2{font-size:15px;margin:8px 0 2px}</style>"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,21 +91,23 @@ class Panel:
                 changed=self._run_changed,
                 ended=self._list_runs,
             )
-            self.runs = RunBrowser(self.worker, self._context, self.kind, self._monitor.attach)
             parts = self._parts()
+            self.runs = RunBrowser(self.worker, self._context, self.kind)
         except TcbOpsError as error:
             self.error = error
             self.worker.report(error)
             return
-        self.view.children = [self.view.children[0], self._monitor.header, *parts]
+        menus, actions = self.worker.menus, self._monitor.actions
+        actions.children = (*actions.children, *(menu.button for menu in menus))
+        self.view.children = [self.view.children[0], self._monitor.header, *menus, *parts]
         self.worker.on_change = self._enable
         self.worker.start(self._open)
 
     # --- what a panel is made of --------------------------------------------------------------------------------
 
     def _parts(self) -> list[Any]:
-        """Build the parts below the header, from top to bottom; `runs` and `monitor` are among them."""
-        raise NotImplementedError
+        """Build the panel's menus, and return the parts below them, from top to bottom."""
+        return [self.monitor]
 
     def _open(self) -> None:
         """Prepare the panel, in the background."""
@@ -122,6 +117,7 @@ class Panel:
         self.runs.choose(self.run)
 
     def _run_changed(self) -> None:
+        self.runs.choose(self.run)
         self._enable()
 
     def _enable(self) -> None:
@@ -173,6 +169,7 @@ class Panel:
             widget.close()
         # The notebook's Out holds every panel that was displayed: not its merchants, its list, its tables and their texts.
         self.view.children = ()
+        self.worker.menus.clear()
         self._context, self.worker.on_change = None, lambda: None
         for name, part in [*vars(self).items()]:
             if isinstance(part, widgets.Widget) and part is not self.view:
@@ -223,7 +220,11 @@ class Panel:
             self._write_result(self.run, error.exit_code, error.text, page=problems)
             raise
         page = self._page(run)
-        display({"text/plain": repr(run), "text/html": page}, raw=True)  # type: ignore[no-untyped-call]  # IPython's
+        cell = page
+        if in_jupyter_session():  # the panel shows the same
+            title = esc(_("Result of the unattended run").of(self.lang))
+            cell = f"<details><summary>{title}</summary>{page}</details>"
+        display({"text/plain": repr(run), "text/html": cell}, raw=True)  # type: ignore[no-untyped-call]  # IPython's
         result = describe_result(run, self.monitor.expired_links)
         exit_code = 1 if self.starts_runs and not run.succeeded else 0
         self._write_result(run, exit_code, result, folder, page=page)
@@ -241,10 +242,11 @@ class Panel:
     def _page(self, run: Run) -> str:
         """Return what a page shows of a headless run (HTML): the causes, what to do, every merchant."""
         causes = [cause for cause in run.overview().causes if cause.code != Outcome.PENDING]
-        codes = render_codes(by_code(causes), self.lang) if causes else ""
+        head = heading(_("What to do").of(self.lang))
+        codes = head + render_causes(by_code(causes), {}, self.lang, asks=False) if causes else ""
         title = _("Rows by merchant").of(self.lang)
-        drawn = frame_html(run.by_merchant(), self.lang, title)
-        return f'<div class="op-result">{_STYLE}{codes}{heading(title)}{drawn}</div>'
+        drawn = render_merchants(run.tallies(), self.lang, title)
+        return f'<div class="op-result">{STYLE}{codes}{heading(title)}{drawn}</div>'
 
     def _write_result(
         self,

@@ -1,4 +1,4 @@
-"""A run in a panel: header, progress, merchants, causes; cancel, resume, retry, export; and the list of earlier runs.
+"""A run in a panel: its header with what can be done, and its tabs; and the table of earlier runs.
 
 The run works on the library's private event loop; a plain thread shows what was committed. A blocked kernel, a closed tab
 or a lost panel therefore do not affect the run, and a panel can be attached to it at any time.
@@ -10,19 +10,21 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime
 from functools import partial
+from typing import Any
 
 import ipywidgets as widgets
 
 from tcb_ops import api
 from tcb_ops.errors import TcbOpsError, UsageError
-from tcb_ops.i18n import Joined, Text, _, as_lines, verbatim
-from tcb_ops.kinds import ANY_KIND, Kind, row_count
+from tcb_ops.i18n import Text, _, as_lines
+from tcb_ops.kinds import ANY_KIND, Kind, provided, row_count
+from tcb_ops.lists.merchants import Merchants
 from tcb_ops.model import Outcome
 from tcb_ops.panels.controls import (
     ActionButton,
-    ExportButton,
+    ExportMenu,
+    Menu,
     PanelContext,
     Worker,
     html_area,
@@ -30,17 +32,21 @@ from tcb_ops.panels.controls import (
 )
 from tcb_ops.panels.grid import RunGrid
 from tcb_ops.panels.html import (
-    STATES,
     RunState,
     describe_end,
     esc,
     render_header,
     render_mark,
     render_progress,
+    render_runs,
+    retry_helps,
     run_state,
 )
+from tcb_ops.preflight import SendScope, scope_of_rows
+from tcb_ops.reports.explanations import COMPONENT_MARK, why
 from tcb_ops.run import Run, RunHandle, find_handle
 from tcb_ops.runs.progress import Progress, ProgressMeter
+from tcb_ops.runs.records import Tally
 from tcb_ops.start import ResumeOptions
 
 WATCH_EVERY = 0.2
@@ -50,7 +56,7 @@ POLL_EVERY = 1.0
 READ_AGAIN = 2.0
 """Seconds until a ledger that could not be read is read again."""
 LISTED = 50
-"""Runs that can be chosen from, the newest first."""
+"""Runs in the table, the newest first."""
 STARTING = _("Starting …")
 """Shown until the run is planned: a ledger that another process has locked is waited for."""
 PENDING = frozenset({Outcome.PENDING})
@@ -70,7 +76,7 @@ class RunMonitor(widgets.VBox):
     """A run, whichever process works on it. `run` is the run as it was last read from the ledger.
 
     `header` stays in view: the run, its result, its progress and `actions`, the buttons. The monitor itself is what
-    stands below.
+    stands below: the tabs.
     """
 
     def __init__(
@@ -101,16 +107,16 @@ class RunMonitor(widgets.VBox):
         """The number of the newest watching thread: older ones stop."""
         self.head, self.bar = html_area("op-head"), html_area("op-progress")
         self.grid = RunGrid(worker)
-        self.resume = ActionButton(
-            worker, context, _("Resume"), "op-resume", self._resume, changed=self._changed
-        )
-        retry = _("Retry the rows that did not succeed")
-        self.retry = ActionButton(worker, context, retry, "op-retry", self._retry, changed=self._changed)
-        self.export = ExportButton(worker, report)
+        self.grid.on_click("open", self.attach)
+        self.grid.on_click("why", self._ask_why)
+        self.resume = ActionButton(worker, context, _("Resume"), "op-resume", self._resume)
+        self.retry = RetryMenu(worker, context, self.grid, self._retry)
+        self.export = ExportMenu(worker, report, partial(self.grid.open_tab, "files"))
         self.stop = worker.button(_("Cancel"), "op-cancel", self.cancel, background=False, disabled=True)
-        self.actions = widgets.HBox([self.stop, self.resume, self.retry, self.export]).add_class("op-actions")
+        self.actions = widgets.HBox([self.stop, self.resume]).add_class("op-actions")
         self.header = widgets.VBox([self.head, worker.line, self.bar, self.actions]).add_class("op-header")
-        super().__init__([self.export.line, self.export.files, self.grid])
+        files = widgets.VBox([self.export.line, self.export.files]).add_class("op-tab-files")
+        super().__init__([self.grid, files])
         self._show_none()
 
     @property
@@ -250,7 +256,9 @@ class RunMonitor(widgets.VBox):
         )
         self.bar.value = ""
         show(self, shown=False)
-        for action in (self.stop, self.resume, self.retry, self.export):
+        self.retry.show_run(None)
+        self.export.show_run(None)
+        for action in (self.stop, self.resume):
             show(action, shown=False)
 
     def _draw_header(self, run: Run, state: RunState) -> None:
@@ -281,20 +289,26 @@ class RunMonitor(widgets.VBox):
     def _offer(self) -> None:
         """Offer the rest of an unfinished run, or the rows of a finished one that did not succeed."""
         run, state = self.run, self.state
-        # A run without a pending row lacks only its end. What is compared with the next run is not retried: that has all rows.
-        self.resume.offer(run if state is RunState.UNFINISHED else None, PENDING, even_without=True)
+        unfinished = run if state is RunState.UNFINISHED else None
+        show(self.resume, shown=unfinished is not None)
+        if unfinished is not None:  # without a pending row, it lacks only its end
+            size = unfinished.planned_bytes(PENDING)
+            self.resume.offer(unfinished, scope_of_rows(unfinished.tallies(), PENDING), size)
+        # What is compared with the next run is not retried: that has all rows.
         compared = run is not None and run.record.has_findings
-        self.retry.offer(run if state is RunState.FINISHED and not compared else None, RETRYABLE)
-        self.export.offer(run if self.at_rest else None)
+        self.retry.show_run(run if state is RunState.FINISHED and not compared else None)
+        self.export.show_run(run if self.at_rest else None)
         show(self.stop, shown=self.running)
         self._changed()
 
     def enable(self) -> None:
         """Enable the buttons that may be pressed."""
         busy = self._worker.busy or self.running
+        other_open = any(menu.opened for menu in self._worker.menus if menu is not self.retry)
+        self.retry.button.button_style = "" if other_open else self.retry.tone
         self.resume.enable(busy=busy)
-        self.retry.enable(busy=busy)
-        self.export.button.disabled = busy
+        self.retry.action.enable(busy=busy)
+        self.export.this.disabled = self.export.final.disabled = busy
         self.stop.disabled = not self.running
 
     def check_idle(self) -> None:
@@ -324,13 +338,27 @@ class RunMonitor(widgets.VBox):
 
     def _retry(self) -> None:
         if (run := self.run) is not None:
-            context, cluster = self._context, self._cluster_of(run)
+            selected = self.retry.selected()
+            cluster = self._cluster_of(run)
             self.start(
-                lambda options: api.start_retry(
-                    run.id, context.merchants, selection=context.selection, cluster=cluster, **options
-                ),
-                self.retry,
+                lambda options: api.start_retry(run.id, cluster=cluster, **selected, **options),
+                self.retry.action,
             )
+
+    def _ask_why(self, code: str) -> None:
+        """Ask WeChat about a row with a code, and show the verdict at the cause."""
+        if (run := self.run) is None:
+            return
+        self._worker.say(_("Asking WeChat about {code} …", code=code))
+        records, _total = run.page(code=code, limit=1)
+        row = f"{run.id}:{records[0].row.line}"
+        for diagnosis in provided("Run.why")(row, settings=self._context.settings):
+            self.grid.verdicts[code] = diagnosis.verdict
+        rows = {group.code: group.rows for group in self.grid.groups}
+        verdicts = self.grid.verdicts.items()
+        run.keep_verdicts([verdict.to_json() | {"rows": rows.get(key, 0)} for key, verdict in verdicts])
+        self._draw_grid(run)
+        self._worker.say(*describe_end(run, None))
 
 
 def _meter(run: Run) -> ProgressMeter:
@@ -341,19 +369,99 @@ def _progress(run: Run) -> Progress:
     return _meter(run).at(time.monotonic(), run.outcomes)
 
 
-class RunBrowser(widgets.HBox):
-    """The newest runs of the target, of one kind or of all; `chosen` is called with the id of the chosen one."""
+class RetryMenu(Menu):
+    """Retries rows that did not succeed: all, those of a code or a merchant, or those that the tab Rows shows."""
 
     def __init__(
-        self, worker: Worker, context: PanelContext, kind: Kind | None, chosen: Callable[[str], None]
+        self, worker: Worker, context: PanelContext, grid: RunGrid, retry: Callable[[], None]
     ) -> None:
-        self._context, self._lang, self._kind = context, worker.lang, kind
+        """`retry` starts the retry of `selected`."""
+        self._context, self._grid = context, grid
+        self._run: Run | None = None
+        self.choice = worker.field(widgets.Dropdown, _("Which rows"), "op-retry-rows")
+        self.choice.observe(lambda _: worker.guarded(self._ask), "value")
+        self.action = ActionButton(worker, context, _("Retry"), "op-retry", retry)
+        super().__init__(worker, _("Retry"), "op-retry-menu", [self.choice, self.action])
+
+    def show_run(self, run: Run | None) -> None:
+        """Offer a retry of a run's rows, if any did not succeed; None hides it."""
+        tallies = run.tallies() if run is not None else []
+        self._tallies = [tally for tally in tallies if tally.outcome in RETRYABLE]
+        self._run = run if self._tallies else None
+        self.offer(shown=self._run is not None)
+        self.prepare()
+        again = run is not None and bool(run.record.parent) and not any(o.succeeded for o in run.outcomes)
+        helps = self._run is not None and retry_helps(self._grid.groups, again=again)
+        self.tone = "primary" if helps else ""
+
+    def selected(self) -> dict[str, Any]:
+        """Return the rows that are chosen, as arguments of `start_retry`."""
+        code, appid, path = self.choice.value or ("", "", "")
+        merchants, selection = self._context.merchants, self._context.selection
+        words = [selection, f"errcode {code}" * bool(code), f"where appid={appid}" * bool(appid)]
+        if appid:
+            lines = [line for line in merchants if line.appid == appid]
+            merchants = Merchants(lines, merchants.source, merchants.whole)
+        return {
+            "merchants": merchants,
+            "codes": [code.removesuffix(COMPONENT_MARK)] if code else [],
+            "path": path,
+            "selection": "; ".join(filter(None, (*words, f"path {path}" * bool(path)))),
+        }
+
+    def prepare(self) -> None:
+        """List what can be retried, and the filter of the tab Rows as it is now."""
+        if self._run is None:
+            self.choice.options = ()
+            return
+        code, appid, path = self._grid.shown
+        choices: list[tuple[Text, tuple[str, str, str]]] = [(_("all that did not succeed"), ("", "", ""))]
+        if appid or path:
+            label = _("the rows shown under Rows")
+            if not (code or path):
+                label = _("merchant {name}", name=f"{self._grid.lines[appid][1]} ({appid})")
+            choices.append((label, (code, appid, path)))
+        choices += [
+            (_("code {code}: {rows}", code=group.code, rows=row_count(group.rows)), (group.code, "", ""))
+            for group in self._grid.groups
+        ]
+        self.choice.options = [(label.of(self._lang), value) for label, value in choices]
+        self.choice.index = 0
+        self._ask()
+
+    def _ask(self) -> None:
+        if (run := self._run) is None or self.choice.value is None:
+            return
+        code, appid, path = self.choice.value
+        if path:
+            records, _total = run.page(code=code, appid=appid, path=path, outcomes=RETRYABLE, limit=1_000_000)
+            keys = [(record.row.appid, record.row.env) for record in records]
+            scope = SendScope(len(keys), len({key[0] for key in keys}), len(set(keys)))
+        else:
+            scope = scope_of_rows(
+                [t for t in self._tallies if appid in {"", t.appid} and code in {"", _code_of(t)}], RETRYABLE
+            )
+        size = None if code or appid or path else run.planned_bytes(RETRYABLE)
+        self.action.offer(run, scope, size)
+        self.action.button.description = _("Retry {rows}", rows=row_count(scope.rows)).of(self._lang)
+
+
+def _code_of(tally: Tally) -> str:
+    cause = why(tally.outcome, tally.reason, tally.errcode, tally.store_code)
+    return cause.code if cause is not None else ""
+
+
+class RunBrowser(Menu):
+    """The newest runs of the target, of one kind or of all, as a table; a click on one shows it."""
+
+    def __init__(self, worker: Worker, context: PanelContext, kind: Kind | None) -> None:
+        self._context, self._kind = context, kind
         self._one_at_a_time = threading.Lock()
-        self.choice = worker.field(widgets.Dropdown, _("Earlier runs"), "op-runs")
-        self.button = worker.button(
-            _("Show"), "op-attach", lambda: chosen(self._chosen()), layout={"width": "auto"}
-        )
-        super().__init__([self.choice, self.button])
+        self._drawn = ""
+        self.ids: list[str] = []
+        """The ids of the runs that are listed, the newest first."""
+        self.table = html_area("op-runs", "18rem")
+        super().__init__(worker, _("Earlier runs"), "op-runs-menu", [self.table])
 
     def refresh(self) -> list[Run]:
         """Read the runs again; return them, the newest first."""
@@ -364,35 +472,14 @@ class RunBrowser(widgets.HBox):
                 for run in api.runs(settings=settings, damaged=[])
                 if run.record.target == settings.run_target and self._kind in {None, run.record.kind}
             ][:LISTED]
-            chosen, ids = self.choice.value, [run.id for run in runs]
-            self.choice.options = [(self._label(run), run.id) for run in runs]
-            if runs:
-                self.choice.value = chosen if chosen in ids else ids[0]
-            self.button.disabled = not runs
+            self.ids = [run.id for run in runs]
+            here = {run.id for run in runs if find_handle(run.id) is not None}
+            self._drawn = render_runs(runs, here, self._lang, _("Earlier runs"))
         return runs
 
     def choose(self, run: Run | None) -> None:
-        """Choose a run, if it is listed."""
-        if run is not None and run.id in {run_id for _, run_id in self.choice.options}:
-            self.choice.value = run.id
-
-    def _chosen(self) -> str:
-        if self.choice.value is None:
-            raise UsageError(_("There are no runs of this target yet."))
-        return str(self.choice.value)
-
-    def _label(self, run: Run) -> str:
-        record, here = run.record, find_handle(run.id) is not None
-        zone = self._context.settings.zone
-        started = datetime.fromtimestamp(record.created_at, zone).isoformat(" ", "minutes")[:16]
-        state = STATES[run_state(here=here, held=False, finished=record.finished_at is not None)]
-        kind = record.kind.label
-        return _(
-            "{started} · {kind} · {state} · {rows} · {list_name} · {id}",
-            started=started,
-            kind=kind,
-            state=state if run.mark is None else Joined((state, run.mark), verbatim(", ")),
-            rows=record.kind.unit_count(record.rows),
-            list_name=record.list_name,
-            id=record.id,
-        ).of(self._lang)
+        """Show the runs as they were read, and mark the one that the panel shows."""
+        link = f'data-run="{esc(run.id)}"' if run is not None else ""
+        none = esc(_("There are no runs of this target yet.").of(self._lang))
+        drawn = self._drawn.replace(link, f'{link} aria-current="true"') if link else self._drawn
+        self.table.value = drawn if self.ids else f'<p class="op-quiet">{none}</p>'

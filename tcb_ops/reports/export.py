@@ -1,4 +1,4 @@
-"""A run's report folder and its manifest.json: written under another name, then renamed, never replaced in part.
+"""A run's report folder and its manifest.json: written under another name, and put in place when it is complete.
 
 All files are written from one snapshot of the ledger, so that they agree with one another while the run continues.
 """
@@ -51,6 +51,8 @@ _LOG = logging.getLogger("tcb_ops.reports")
 DEMO_LEDGER = "ledger"
 """Folder in the demo's report with the ledger and settings that its suggested commands use."""
 LEFT_BY_DESKTOPS = {".DS_Store", "Thumbs.db", "desktop.ini", ".ipynb_checkpoints"}
+COPY = ".part"
+"""Ends the name of a file that is about to replace one of an older report."""
 MANIFEST = "manifest.json"
 SCHEMA = 1
 """The version of manifest.json's format; new keys do not change it."""
@@ -100,7 +102,7 @@ def export(
     StoppedError if the disk fails or the report would contain a secret (an existing report is kept).
     """
     check_destination(dest, run.id, replace=replace)
-    real, trouble = _real(dest), None
+    real, file, trouble = _real(dest), Path(), None
     try:
         make_folder(real.parent)
         part = real.with_name(f"{real.name}.part-{secrets.token_hex(4)}")
@@ -119,13 +121,13 @@ def export(
             )
             _put(part, real)
     except OSError as error:
-        trouble = system_reason(error)
+        trouble, file = system_reason(error), Path(error.filename or "")
     if trouble is not None:
         again = quoted(of_run(settings, run, "report"))
         raise StoppedError(
             _(
                 "the report could not be written to {dest}: {trouble}. The run is safe in the ledger.",
-                dest=dest,
+                dest=dest / file.name if file.parent == real else dest,
                 trouble=trouble,
             ),
             _("Free disk space or choose another folder, then export it again:\n{again}", again=again),
@@ -226,23 +228,37 @@ def _changes(snapshot: RunReader, run: RunRecord, settings: Settings) -> Diff | 
 
 
 def _put(part: Path, dest: Path) -> None:
-    """Rename the new report to its place. A kill or a power cut leaves the old one, the new one or both, each complete."""
-    if not dest.exists():
+    """Put the new report in place: by renaming its folder, or file by file where a report is, manifest.json last.
+
+    Windows lets nobody rename a folder while a file of it is open, or a terminal is in it. An open file is noticed before
+    anything changes. A kill or a power cut leaves the old report or the new one complete; while files are replaced, the new
+    one is still complete in `part`.
+    """
+    if not dest.exists() or not any(dest.iterdir()):
+        if dest.exists():
+            dest.rmdir()
         part.rename(dest)
-    elif not any(dest.iterdir()):
-        dest.rmdir()
-        part.rename(dest)
-    else:
-        old = dest.with_name(f"{dest.name}.old-{secrets.token_hex(4)}")
-        dest.rename(old)
-        try:
-            part.rename(dest)
-        except OSError:
-            old.rename(dest)
-            raise
-        sync_to_disk(dest.parent)  # before any file of the old one goes
-        shutil.rmtree(old, ignore_errors=True)
-    sync_to_disk(dest.parent)
+        sync_to_disk(dest.parent)
+        return
+    present = {entry.name for entry in dest.iterdir()}
+    names = sorted((entry.name for entry in part.iterdir()), key=lambda name: name == MANIFEST)
+    for name in present - LEFT_BY_DESKTOPS:
+        (dest / name).rename(dest / name)  # changes nothing; Windows refuses it while the file is open
+    with ExitStack() as stack:
+        for name in names:
+            copy = dest / f"{name}{COPY}"
+            stack.callback(copy.unlink, missing_ok=True)
+            with (part / name).open("rb") as source, copy.open("wb") as target:
+                shutil.copyfileobj(source, target)
+            sync_to_disk(copy)
+        sync_to_disk(part.parent)
+        if DEMO_LEDGER in present:
+            shutil.rmtree(dest / DEMO_LEDGER)
+        for name in present & {PDF, f"{PDF}{COPY}", SIMULATED} - {*names}:
+            (dest / name).unlink()
+        for name in names:
+            (dest / f"{name}{COPY}").replace(dest / name)
+        sync_to_disk(dest)
 
 
 def _check(real: Path, dest: Path, run_id: str | None, *, replace: bool) -> None:
@@ -261,7 +277,10 @@ def _check(real: Path, dest: Path, run_id: str | None, *, replace: bool) -> None
         raise _refused(dest, _("it is not empty and contains no report"))
     if manifest.run != run_id and not replace:
         raise _refused(dest, _("it contains the report of run {run}", run=manifest.run))
-    replaced = {MANIFEST, *manifest.files, *([DEMO_LEDGER] if replace and manifest.simulated else [])}
+    replaced = {MANIFEST, *manifest.files, PDF, SIMULATED}
+    replaced |= {f"{name}{COPY}" for name in replaced}
+    if replace and manifest.simulated:
+        replaced.add(DEMO_LEDGER)
     if others := sorted(names - replaced):
         listed = ", ".join(others[:3]) + (" …" if len(others) > 3 else "")
         raise _refused(

@@ -40,7 +40,7 @@ from tcb_ops.wechat.call_policy import ARGUMENT_ERRORS, NextStep, backoff_wait
 from tcb_ops.wechat.tokens import Token
 from tcb_ops.wechat.transport import Transport
 
-GRACE = 3.0
+GRACE = 1.5
 """Seconds that calls in flight have to end when a run is interrupted or stopped."""
 ASK_AT_LEAST = 3.0
 """Seconds that the token source has to respond, even if patience is shorter."""

@@ -414,8 +414,9 @@ def retry_spec(
     settings: Settings,
     codes: Collection[str] = (),
     selection: str = "",
+    path: str = "",
 ) -> RunSpec:
-    """Return the spec of a retry: a finished run's refused, failed and not attempted rows of these merchants and codes.
+    """Return the spec of a retry: a finished run's refused, failed and not attempted rows of these merchants, codes and paths.
 
     Rows that succeeded in an earlier retry are left out. The sizes and times of local files are read again: they may
     have been fixed. Raises UsageError if no rows are left, or the run cannot be retried.
@@ -426,9 +427,9 @@ def retry_spec(
     succeeded = ledger.succeeded_since(parent)
 
     def to_retry() -> Iterator[Row]:
-        for record in ledger.rows(parent, outcomes=Outcome.retriable()):
+        for record in ledger.rows(parent, outcomes=Outcome.retriable(), path=path):
             end = record.end
-            of_code = not codes or str(end.errcode) in codes or end.store_code in codes
+            of_code = not codes or any(c in codes for c in (str(end.errcode), end.store_code, end.reason))
             if of_code and record.row.line not in succeeded:
                 yield record.row
 

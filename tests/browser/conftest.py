@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 import nbformat
 import pytest
 from jupyter_lab import lab_server, launch, opened_page
+from rigged_simulator import Simulator
 from workspace import write_csv
 
 from tcb_ops.features.notebooks.parameters import NOTEBOOKS
-from tcb_ops.features.simulator import Fault, Faults, Simulator
+from tcb_ops.features.simulator import Fault, Faults
 from tcb_ops.model import Merchant
 from tcb_ops.reports.formats.html import find_chromium
 

@@ -44,6 +44,10 @@ NUMBERED = """() => {
   found.forEach((one, at) => { one.dataset.number = at; });
   return found.length;
 }"""
+KILLED = """# Kill
+import os, pathlib, time
+while not pathlib.Path('go').exists(): time.sleep(0.1)
+os.kill(os.getpid(), 9)"""
 BLOCK = """# Block
 import pathlib, time
 panel.start.click()
@@ -92,6 +96,17 @@ def assert_reached_by_keyboard(notebook):
     assert set(map(str, range(wanted))) <= reached
 
 
+def assert_every_tab_is_calm_and_accessible(notebook, most):
+    """Each tab has few controls, fits a screen, and axe finds nothing in it."""
+    for name in ("todo", "merchants", "rows", "charts", "files"):
+        notebook.click(f"[role=tab][data-tab={name}]")
+        notebook.page.wait_for_selector(f".op-panel .op-part-{name}:not([hidden])")
+        assert notebook.page.evaluate(NUMBERED) <= most, name
+        box = notebook.page.locator(f".op-panel .op-part-{name}").bounding_box()
+        assert box["y"] + box["height"] <= notebook.page.viewport_size["height"] - 25, name
+        assert notebook.violations() == [], name
+
+
 def assert_whole(workspace, rows, again=0):
     """Every row is good, and was asked for once, but for what was in flight at a cut."""
     run = workspace.run()
@@ -121,9 +136,7 @@ def test_run_all_leads_to_a_panel_and_results_without_errors_or_violations(lab, 
         assert_page_accessible(notebook, name)
         if name == "05_analysis":
             return
-        notebook.until(
-            "() => document.querySelector('.op-panel .op-export button, .op-panel button.op-export')"
-        )
+        notebook.until("() => document.querySelector('.op-panel button.op-export-menu')")
         notebook.page.locator(".op-panel").first.scroll_into_view_if_needed()
         notebook.shot("panel")
         assert notebook.cut(700) == []
@@ -143,7 +156,7 @@ def test_an_idle_panel_and_one_in_chinese_are_accessible(lab, open_lab_workspace
             return
         notebook.click(".op-run")
         notebook.until(HEAD, "已完成")
-        notebook.page.wait_for_selector(".op-panel .op-by-merchant tbody tr")
+        notebook.page.wait_for_selector(".op-panel .op-by-merchant tbody tr", state="attached")
         assert_accessible(notebook)
 
 
@@ -164,7 +177,17 @@ def test_every_control_is_reached_and_pressed_by_keyboard_alone(lab, open_lab_wo
         press("Enter")
         notebook.until("() => document.activeElement.innerText === 'Rows'")
         notebook.until("() => document.querySelectorAll('.op-rows tbody tr').length === 1")
-        notebook.page.locator(".op-panel .op-fold").first.focus()
+        press("ArrowLeft")
+        notebook.until("() => document.activeElement.innerText === 'Merchants'")
+        notebook.page.locator(".op-by-merchant .op-line[tabindex='0']").focus()
+        for key in ("ArrowDown", "ArrowDown"):
+            press(key)
+        chosen = notebook.page.evaluate("() => document.activeElement.querySelector('.op-name').innerText")
+        press("Enter")
+        notebook.until(
+            "name => document.querySelector('.op-row-tools .op-chip').innerText.includes(name)", chosen
+        )
+        notebook.page.locator(".op-panel .op-new-menu").focus()
         press("Enter")
         notebook.page.wait_for_selector(".op-panel .op-list input")
         assert_reached_by_keyboard(notebook)
@@ -207,11 +230,12 @@ def test_the_panel_has_the_shade_of_its_page_and_each_file_opens_from_its_link_a
     with lab.opened("02_run_uploads.ipynb", shots=view[:3], view=view) as notebook:
         notebook.run_all()
         notebook.at_rest()
-        notebook.page.wait_for_selector(".op-panel .op-by-merchant tbody tr")
+        notebook.page.wait_for_selector(".op-panel .op-by-merchant tbody tr", state="attached")
         for dark in (False, True):
             notebook.theme(dark=dark)
             assert len(set(notebook.page.evaluate(SHADES))) == 1, "dark" if dark else "light"
         # Of an earlier test's run, the panel lists no files until it is exported; of its own, at once, and again at the end.
+        notebook.click(".op-export-menu")
         notebook.click(".op-export")
         notebook.until(EXPORTED)
         notebook.until(ATTACHED, ".op-panel .op-files a")
@@ -230,8 +254,8 @@ def test_the_first_view_leads_from_the_result_to_a_code_its_rows_and_their_detai
         notebook.page.set_viewport_size({"width": 1280, "height": 950})
         notebook.run_all()
         notebook.at_rest()
-        notebook.page.wait_for_selector(".op-panel .op-by-merchant tbody tr")
-        for part in (".op-status", ".op-export", ".op-by-merchant tbody tr:nth-child(3)"):
+        notebook.page.wait_for_selector(".op-panel .op-by-merchant tbody tr", state="attached")
+        for part in (".op-status", ".op-export-menu", ".op-codes li:nth-child(3)"):
             box = notebook.page.locator(f".op-panel {part}").first.bounding_box()
             assert box["y"] > 0, part
             assert box["y"] + box["height"] <= 925, part  # above JupyterLab's status bar
@@ -239,14 +263,19 @@ def test_the_first_view_leads_from_the_result_to_a_code_its_rows_and_their_detai
         notebook.page.locator(".op-panel .op-code:text('40097')").first.press("Enter")
         notebook.until("() => document.querySelectorAll('.op-rows tbody tr').length === 1")
         assert "青禾超市" in notebook.text(".op-rows tbody")
-        notebook.page.locator(".op-panel .op-rows tbody button").press("Enter")
+        notebook.page.locator(".op-panel .op-rows .op-line").press("Enter")
         assert "invalid" in notebook.text(".op-details")
         names = notebook.page.locator(".op-panel .op-details dt").all()
         assert len(names) > 5
         assert max(name.bounding_box()["height"] for name in names) < 30  # one line each
-        notebook.page.locator(".op-panel .op-merchant-tools .op-search").fill("云上")
+        notebook.click("[data-tab=merchants]")
+        notebook.page.locator(".op-panel .op-part-merchants .op-search").fill("云上")
         notebook.until("() => document.querySelectorAll('.op-by-merchant tbody tr').length === 1")
-        assert notebook.violations() == []
+        notebook.page.set_viewport_size({"width": 1280, "height": 900})
+        assert_every_tab_is_calm_and_accessible(notebook, 60)
+        notebook.page.set_viewport_size({"width": 1280, "height": 500})
+        notebook.click("[role=tab][data-tab=merchants]")
+        assert notebook.page.locator(".op-panel .op-by-merchant tbody").bounding_box()["y"] < 470
 
 
 def test_a_run_is_watched_cancelled_gone_on_with_retried_and_exported(lab, open_lab_workspace):
@@ -265,7 +294,8 @@ def test_a_run_is_watched_cancelled_gone_on_with_retried_and_exported(lab, open_
         run = workspace.run()
         assert 0 < run.counts["pending"] < 300
         notebook.until(STATUS, "Cancelled.")
-        notebook.until("() => document.querySelector('.op-panel .op-chips').innerText.includes('not done')")
+        notebook.click("[data-tab=merchants]")
+        notebook.until("() => document.querySelector('.op-panel .op-chips').innerText.includes('pending')")
         notebook.shot("cancelled")
         assert_accessible(notebook)
         workspace.sim.play([])
@@ -276,11 +306,13 @@ def test_a_run_is_watched_cancelled_gone_on_with_retried_and_exported(lab, open_
         assert workspace.run().id == run.id
         assert workspace.run().counts == {"uploaded": 299, "refused": 1}
 
+        notebook.click(".op-retry-menu")
         notebook.click(".op-retry")
         notebook.until(STATUS, "The only row succeeded")
         assert workspace.run().record.parent == run.id
         assert workspace.run().counts == {"uploaded": 1}
 
+        notebook.click(".op-export-menu")
         notebook.click(".op-export")
         notebook.until(EXPORTED)
         notebook.page.wait_for_selector(".op-panel .op-files a")
@@ -298,10 +330,8 @@ def test_an_upload_is_confirmed_and_undone_once_the_number_of_merchants_is_typed
         notebook.until(STATUS, "All 300 rows succeeded")
         notebook.click(".op-confirm-files")
         notebook.until(STATUS, "All 300 rows succeeded: present.")
-        fold = ".op-setup:has(.op-undo) .op-fold"
-        notebook.click(fold)
+        notebook.click(".op-undo-menu")
         notebook.page.wait_for_selector(".op-undo-confirm-count input", state="visible")
-        notebook.page.locator(fold).scroll_into_view_if_needed()
         notebook.shot("asked")
         assert_accessible(notebook)
         assert notebook.page.locator("button.op-undo").is_disabled()
@@ -311,14 +341,10 @@ def test_an_upload_is_confirmed_and_undone_once_the_number_of_merchants_is_typed
         notebook.until(STATUS, "All 300 rows succeeded: deleted.")
         notebook.shot("undone")
         assert workspace.run("undo").counts == {"deleted": 300}
-        notebook.page.locator(".op-panel .op-fold").first.click()
-        choice = notebook.page.locator(".op-panel .op-runs select")
-        uploaded = choice.locator("option", has_text=workspace.run("upload").id).inner_text()
-        assert "undone" in uploaded
-        choice.select_option(label=uploaded)
-        notebook.click(".op-attach")
-        notebook.until(HEAD, workspace.run("undo").id)  # the header of the upload names what undid it
-        notebook.page.locator(".op-panel .op-head").scroll_into_view_if_needed()
+        notebook.click(".op-runs-menu")
+        assert "undone by" in notebook.text(".op-run-table")
+        notebook.click(f".op-head [data-run='{workspace.run('upload').id}']")
+        notebook.until(HEAD, f"undone by run {workspace.run('undo').id}")
         notebook.shot("undone-upload")
         assert_accessible(notebook)
 
@@ -340,6 +366,21 @@ def test_a_kernel_restarted_in_mid_run_loses_nothing_and_the_panel_shows_what_is
         notebook.until(STATUS, "All 300 rows succeeded")
     assert workspace.run().id == run.id
     assert_whole(workspace, 300, again=128)
+
+
+def test_a_panel_whose_kernel_was_killed_says_so_and_offers_nothing(lab, open_lab_workspace):
+    workspace = open_lab_workspace(3)
+    with lab.opened(workspace.notebook("02_run_uploads", KILLED), shots="live-killed") as notebook:
+        notebook.run_all()
+        notebook.page.wait_for_selector(".op-panel .op-run:not([disabled])")
+        (workspace.folder / "go").touch()
+        notebook.page.wait_for_selector(".op-panel.op-dead")
+        assert "The kernel was restarted. Run the cell again: nothing is lost." in notebook.text(".op-header")
+        notebook.until(
+            "() => !document.querySelector('.op-panel :is(button, input, select):not([disabled])')"
+        )
+        assert "Loading" not in notebook.text(".op-grid")
+        assert notebook.violations() == []
 
 
 def test_a_closed_tab_does_not_touch_the_run_and_a_new_one_shows_it(lab, open_lab_workspace, wait_for):
@@ -366,7 +407,7 @@ def test_a_run_continues_and_is_shown_while_a_cell_blocks_the_kernel_and_no_clic
         notebook.run_all()
         wait_for((workspace.folder / "blocked").exists)
         notebook.until(STATUS, "All 60 rows succeeded")
-        notebook.click(".op-fold")
+        notebook.click(".op-new-menu")
         assert not (workspace.folder / "free").exists()
         (workspace.folder / "go").touch()
         notebook.page.wait_for_selector(".op-panel .op-list input")
@@ -380,10 +421,10 @@ def test_with_300_merchants_buttons_answer_while_a_run_works_and_the_pages_memor
     with lab.opened(workspace.notebook("02_run_uploads"), shots="live-300") as notebook:
         begin(notebook)
         answers, heap = [], []
-        notebook.click(".op-fold")
+        notebook.click(".op-new-menu")
         notebook.page.wait_for_selector(".op-panel .op-list")
         for at in range(6):
-            answers.append(notebook.page.evaluate(ANSWERS, [".op-panel .op-fold", ".op-list"]))
+            answers.append(notebook.page.evaluate(ANSWERS, [".op-panel .op-new-menu", ".op-list"]))
             heap.append(notebook.page.evaluate(HEAP) / 1e6)
             if at == 3:
                 notebook.shot("running")
@@ -394,6 +435,9 @@ def test_with_300_merchants_buttons_answer_while_a_run_works_and_the_pages_memor
         assert sorted(answers)[len(answers) // 2] < 3000
         assert heap[-1] < heap[0] + 8
         notebook.until(STATUS, f"All {ROWS:,} rows succeeded")
+        notebook.click("[role=tab][data-tab=merchants]")
         assert "& <b>Co</b>" in notebook.text(".op-by-merchant tbody")  # markup in a name is text
-        assert notebook.violations() == []
+        notebook.click(".op-new-menu")
+        notebook.page.wait_for_selector(".op-panel .op-list", state="hidden")
+        assert_every_tab_is_calm_and_accessible(notebook, 90)
     assert_whole(workspace, ROWS)

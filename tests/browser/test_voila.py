@@ -22,9 +22,10 @@ def test_a_notebook_is_a_page_without_code_whose_panel_uploads_and_exports(shown
     page = shown.page
     shown.click(".op-run")
     shown.until(STATUS, "29 of 30 rows")
-    page.wait_for_selector(".op-panel .op-by-merchant tbody tr")
+    page.wait_for_selector(".op-panel .op-by-merchant tbody tr", state="attached")
     assert "panels.run_uploads" not in page.inner_text("body")
     assert shown.violations() == []
+    shown.click(".op-export-menu")
     shown.click(".op-export")
     shown.open_files(downloaded={"csv", "xlsx", "pdf"}, text="29 of 30 rows succeeded")
     assert page.request.get(f"{shown.address}/voila/files/tokens.csv").status in {403, 404}

@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import crash_states
 import pytest
+from rigged_simulator import Simulator
 from workspace import BOOKS, TEA, write_csv
-
-from tcb_ops.features.simulator import Simulator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

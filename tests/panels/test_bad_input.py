@@ -76,7 +76,7 @@ def assert_usable(lab, panel, read, ledger="ledger.db"):
     assert panel.worker.line.value == ended  # the browser asked by itself
     assert page_of(panel) == {"failed": True, "id": 7}
     assert ledger in read(panel.worker.line)
-    press(panel, panel.monitor.retry.button)
+    press(panel, panel.monitor.retry.action.button)
     assert ledger in read(panel.worker.line)
     assert lab.sent == sent
     assert not panel.worker.busy
@@ -124,7 +124,7 @@ def test_of_a_run_that_loses_its_ledger_nothing_is_left_hanging(open_lab, read, 
     if content is not None:
         assert panel.monitor.bar.value == ""
         remove_ledger(lab)
-    panel.setup.unfolded = True
+    panel.setup.opened = True
     press(panel)
     assert panel.monitor.state is RunState.FINISHED
     assert "30 of 30 rows" in read(panel.monitor.bar)
@@ -186,7 +186,7 @@ def test_no_widget_holds_a_secret(open_lab, read):
     for panel in (lab.links(), lab.uploads(), lab.audits()):
         press(panel)
         assert panel.run is not None, (read(panel.worker.line), read(panel.ready_line))
-        press(panel, panel.monitor.export.button)
+        press(panel, panel.monitor.export.this)
         shown.append(json.dumps(panel._repr_mimebundle_(), default=str))
         grid = panel.monitor.grid
         shown.append(json.dumps([grid.lines, grid.causes, grid.read({"code": None})], ensure_ascii=False))

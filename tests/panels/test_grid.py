@@ -2,24 +2,25 @@
 
 import json
 
-import pandas as pd
 import pytest
 from panel_lab import press
 from workspace import BOOKS, TEA, many
 
 from tcb_ops.features.audit.kind import AUDIT
 from tcb_ops.features.simulator import Fault
-from tcb_ops.i18n import Lang
+from tcb_ops.i18n import NOTHING, Lang
 from tcb_ops.model import Merchant, Outcome, Reason
 from tcb_ops.panels.html import (
     RunState,
     esc,
-    frame_html,
     merchant_lines,
+    render_merchants,
     render_progress,
+    retry_helps,
     run_state,
 )
 from tcb_ops.panels.run_monitor import redraw_after
+from tcb_ops.reports.summary import CodeGroup
 from tcb_ops.runs.list_kinds import UPLOAD
 from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.records import Tally
@@ -57,13 +58,28 @@ def test_merchants_with_trouble_come_first_and_the_rest_by_name():
     )
     assert [line.merchant for line in lines] == ["丁", "丙", "乙", "甲"]
     assert lines[0].codes == {"85088": 12}
-    assert [line.rows for line in lines] == [12, 1, 5, 5]
+    assert [line.shares.total() for line in lines] == [12, 1, 5, 5]
+
+
+@pytest.mark.parametrize(
+    ("codes", "again", "helps"),
+    [
+        (["61007"], False, True),
+        (["61007"], True, False),
+        (["61007", "40097"], True, False),
+        (["61007", "no_answer"], True, True),
+        (["40097"], False, False),
+        (["no_answer"], True, True),
+    ],
+)
+def test_a_retry_is_the_next_step_only_where_it_can_help(codes, again, helps):
+    groups = [CodeGroup(code, NOTHING, NOTHING, None, (), (1,), {}, 1) for code in codes]
+    assert retry_helps(groups, again=again) is helps
 
 
 def test_what_came_from_outside_is_inert():
     evil = "<img src=x onerror=alert(1)>\x1b[31m"
-    frame = pd.DataFrame({"merchant": [evil], "rows": [1]})
-    drawn = frame_html(frame, Lang.EN, "Rows")
+    drawn = render_merchants([tally(evil, Outcome.UPLOADED, 1)], Lang.EN, "Rows")
     assert "<img" not in drawn
     assert "\x1b" not in drawn
     assert esc("\"'<>&") == "&quot;&#x27;&lt;&gt;&amp;"
@@ -122,7 +138,6 @@ def lines_of(page):
         ({"code": "", "appid": TEA.appid}, 1),
         ({"code": None, "appid": TEA.appid}, 20),
         ({"code": "no such code"}, 0),
-        ({"code": None, "outcome": "uploaded"}, 19),
     ],
 )
 def test_a_filter_gives_its_rows_and_their_number(grid, wanted, rows):

@@ -231,5 +231,5 @@ def test_the_headless_cell_shows_the_run_s_rows_and_causes(open_lab, monkeypatch
     panel.run_now(wanted=True)
     (page,) = shown
     assert "<h2>各商户的数据行</h2>" in page
-    assert "城南书店</td><td>wxbooks</td>" in page
+    assert '<td>城南书店</td><td class="op-num">10</td>' in page
     assert 'data-code="85088"' in page

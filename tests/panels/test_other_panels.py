@@ -74,7 +74,7 @@ def test_an_audit_asks_once_per_environment_and_shows_what_changed(open_lab, rea
     page = panel._page(panel.run)
     assert "newly broken 1" in page
     assert "<svg" in page  # the errcodes by day
-    assert panel.monitor.retry.layout.display == "none"  # the next audit asks everybody
+    assert panel.monitor.retry.button.layout.display == "none"  # the next audit asks everybody
 
 
 def test_a_run_is_chosen_looked_at_and_exported(open_lab):
@@ -85,9 +85,10 @@ def test_a_run_is_chosen_looked_at_and_exported(open_lab):
     press(audits)
     panel = lab.reports()
     assert panel.run.id == audits.run.id
-    assert panel.runs.choice.value == audits.run.id
-    panel.runs.choice.value = uploads.run.id
-    press(panel, panel.runs.button)
+    assert panel.runs.opened
+    assert panel.runs.ids == [audits.run.id, uploads.run.id]
+    panel.monitor.grid._answer(None, {"ask": "open", "value": uploads.run.id}, [])  # a click on it
+    panel.settle()
     assert panel.run.id == uploads.run.id
     assert panel.monitor.state is RunState.FINISHED
     panel.run_now(wanted=True)
@@ -111,7 +112,7 @@ def test_a_path_and_none_are_taken_as_text_and_anything_else_is_refused_in_words
         panels.run_uploads(where=["region=east"])
 
 
-def test_a_run_that_ends_while_another_is_shown_is_listed_as_it_is(open_lab):
+def test_a_run_that_ends_while_another_is_shown_is_listed_as_it_is(open_lab, read):
     lab = open_lab(many(TEA, rows=10), [Fault(delay=1.0)])
     audits = lab.audits()
     press(audits)
@@ -122,4 +123,5 @@ def test_a_run_that_ends_while_another_is_shown_is_listed_as_it_is(open_lab):
     panel.monitor.attach(audits.run.id)
     thread.join(240)
     assert panel.run.id == audits.run.id
-    assert [label for label, value in panel.runs.choice.options if value == second and "finished" in label]
+    assert second in panel.runs.ids
+    assert "Upload of list.csv, 10 rows finished" in read(panel.runs.table)

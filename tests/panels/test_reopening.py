@@ -14,7 +14,7 @@ from workspace import BOOKS, QUICK
 import tcb_ops as tcb
 from tcb_ops.features.simulator import Fault
 from tcb_ops.features.simulator.sample import FILES, MERCHANTS, PATHS, sample_simulator
-from tcb_ops.panels.controls import ExportButton
+from tcb_ops.panels.controls import ExportMenu
 from tcb_ops.panels.html import RunState
 from tcb_ops.panels.panel import in_jupyter_session
 
@@ -31,15 +31,16 @@ def test_a_finished_run_is_shown_again_with_what_can_be_done(open_lab, read, kin
     again = getattr(lab, kind)()
     assert again.run.id == first.run.id
     assert again.monitor.state is RunState.FINISHED
-    assert f"Run {first.run.id} · finished" in read(again.monitor.head)
+    assert first.run.id in read(again.monitor.head)
+    assert " finished " in read(again.monitor.head)
     assert read(again.worker.line) == verdict
     assert "Ready." in read(again.ready_line)
-    assert not again.setup.unfolded
-    assert again.monitor.export.layout.display == ""
-    assert not again.monitor.export.button.disabled
+    assert not again.setup.opened
+    assert again.monitor.export.button.layout.display == ""
+    assert not again.monitor.export.this.disabled
     retried = refused and kind != "audits"
-    assert (again.monitor.retry.layout.display == "") is retried
-    assert again.monitor.retry.button.disabled is False
+    assert (again.monitor.retry.button.layout.display == "") is retried
+    assert again.monitor.retry.action.button.disabled is False
     assert bool(again.monitor.grid.causes) is refused
     assert not again.start.disabled
     assert lab.sent == sent
@@ -49,11 +50,11 @@ def test_files_exported_before_the_end_is_drawn_stay_listed(open_lab, tmp_path):
     lab = open_lab()
     panel = lab.uploads()
     press(panel)
-    run, export = panel.run, ExportButton(panel.worker)
+    run, export = panel.run, ExportMenu(panel.worker, "", lambda: None)
     export.export(run, tmp_path / "report")
-    export.offer(run)
+    export.show_run(run)
     assert "report.html" in export.files.value
-    export.offer(None)
+    export.show_run(None)
     assert export.files.value == ""
 
 

@@ -59,15 +59,16 @@ def test_a_click_uploads_and_shows_every_merchant_what_went_wrong_and_what_to_do
     assert assert_complete(panel.run, 30) == {"uploaded": 29, "refused": 1}
     assert "30 of 30 rows · 100%" in read(panel.monitor.bar)
     books, tea = panel.monitor.grid.lines[BOOKS.appid], panel.monitor.grid.lines[TEA.appid]
-    assert books[1:6] == ["城南书店", 10, 9, 1, 0]
-    assert [code[:2] for code in books[6]] == [("40097", 1)]
-    assert tea[1:] == ["茶语小铺", 20, 20, 0, 0, []]
-    assert "40097 1 城南书店" in read(panel.monitor.grid.causes)
+    assert books[1:7] == ["城南书店", 10, 9, 1, 0, [("40097", 1)]]
+    assert books[7] == [("good", 9), ("bad", 1), ("failed", 0), ("skip", 0)]
+    assert tea[1:7] == ["茶语小铺", 20, 20, 0, 0, []]
+    assert "40097 An argument is wrong" in read(panel.monitor.grid.causes)
+    assert "1 row, 1 merchant: 城南书店" in read(panel.monitor.grid.causes)
     assert "29 of 30 rows succeeded" in read(panel.worker.line)
     assert not panel.start.disabled
     assert panel.monitor.stop.disabled
-    assert panel.runs.choice.value == panel.run.id
-    assert "· upload · finished · 30 rows · list.csv ·" in panel.runs.choice.label
+    assert panel.runs.ids == [panel.run.id]
+    assert "Upload of list.csv, 30 rows finished 29 uploaded · 1 refused" in read(panel.runs.table)
 
 
 def test_cancel_ends_tidily_and_resume_does_the_rest_without_the_list(
@@ -78,10 +79,10 @@ def test_cancel_ends_tidily_and_resume_does_the_rest_without_the_list(
     panel.start.click()
     wait_for(lambda: "of 60 rows" in panel.monitor.bar.value and panel.monitor.running)
     assert panel.start.disabled
-    wait_for(lambda: "· running ·" in (panel.runs.choice.label or ""))
+    wait_for(lambda: " running " in read(panel.runs.table))
     press(panel, panel.monitor.stop)
     assert panel.monitor.state is RunState.UNFINISHED
-    assert "· unfinished ·" in panel.runs.choice.label
+    assert " unfinished " in read(panel.runs.table)
     assert read(panel.worker.line).startswith("Cancelled. Unfinished:")
     assert assert_complete(panel.run, 60)["pending"] > 0
     (lab.workspace.folder / "list.csv").unlink()
@@ -137,19 +138,60 @@ def test_the_bad_rows_are_retried_as_a_run_of_their_own(open_lab, assert_complet
     panel = lab.uploads()
     press(panel)
     parent = panel.run
-    assert not hidden(panel.monitor.retry)
-    press(panel, panel.monitor.retry.button)
+    assert not hidden(panel.monitor.retry.button)
+    press(panel, panel.monitor.retry.action.button)
     assert panel.run.record.parent == parent.id
     assert assert_complete(panel.run, 1) == {"uploaded": 1}
-    assert hidden(panel.monitor.retry)  # nothing is left
+    assert hidden(panel.monitor.retry.button)  # nothing is left
+
+
+@pytest.mark.parametrize(
+    ("choice", "rows"),
+    [
+        ("code 85088: 10 rows", 10),
+        ("code 40097: 2 rows", 2),
+        ("merchant 茶语小铺 (wxtea)", 2),
+        ("the rows shown", 1),
+    ],
+)
+def test_what_is_retried_can_be_chosen(open_lab, assert_complete, choice, rows):
+    faults = [Fault(env=BOOKS.env, errcode=85088), Fault(env=TEA.env, path="*/[12].png", errcode=40097)]
+    lab = open_lab(faults=faults)
+    panel = lab.uploads()
+    press(panel)
+    failed = sum(panel.run.counts.values()) - panel.run.counts["uploaded"]
+    panel.monitor.grid.read({"code": "", "appid": TEA.appid, "path": "/1." * (choice == "the rows shown")})
+    press(panel, panel.monitor.retry.button)
+    retry = panel.monitor.retry
+    assert retry.action.button.description == f"Retry {failed} rows"
+    (retry.choice.label,) = (label for label, _value in retry.choice.options if label.startswith(choice))
+    assert retry.action.button.description in {f"Retry {rows} rows", "Retry 1 row"}
+    lab.workspace.sim.play([])
+    press(panel, retry.action.button)
+    assert assert_complete(panel.run, rows) == {"uploaded": rows}
+    press(panel, panel.monitor.export.final)
+    final = lab.workspace.folder / "reports" / f"{panel.run.record.parent}-final"
+    assert (final / "manifest.json").is_file()
+
+
+def test_wechat_is_asked_about_a_cause(open_lab, read):
+    panel = open_lab(faults=[Fault(env=BOOKS.env, errcode=85088)]).uploads()
+    press(panel)
+    grid = panel.monitor.grid
+    assert "Ask WeChat why" in grid.causes
+    grid._answer(grid, {"ask": "why", "value": "85088"}, [])
+    panel.settle()
+    assert "Who must act: " in read(grid.causes)
+    assert "20 of 30 rows succeeded" in read(panel.worker.line)
+    assert "Who must act: " in read(panel.monitor.grid.causes)
 
 
 def test_export_writes_the_folder_and_links_lead_to_its_files(open_lab, read):
     lab = open_lab()
     panel = lab.uploads()
-    assert hidden(panel.monitor.export)
+    assert hidden(panel.monitor.export.button)
     press(panel)
-    press(panel, panel.monitor.export.button)
+    press(panel, panel.monitor.export.this)
     folder = lab.workspace.folder / "reports" / panel.run.id
     assert {"results.csv", "report.html", "manifest.json"} <= {file.name for file in folder.iterdir()}
     html = panel.monitor.export.files.value
@@ -160,7 +202,7 @@ def test_export_writes_the_folder_and_links_lead_to_its_files(open_lab, read):
     assert "All 30 rows succeeded" in read(panel.worker.line)
     (folder / ".ipynb_checkpoints").mkdir()  # JupyterLab's, once a link has been followed
     (folder / ".ipynb_checkpoints" / "report-checkpoint.html").touch()
-    press(panel, panel.monitor.export.button)
+    press(panel, panel.monitor.export.this)
     assert f"Run {panel.run.id} was exported to" in read(panel.monitor.export.line)
     assert "All 30 rows succeeded" in read(panel.worker.line)
 
@@ -183,6 +225,42 @@ def test_a_list_with_problems_is_refused_with_all_of_them_and_a_fixme(open_lab, 
     assert not panel.start.disabled
     press(panel)
     assert panel.run.counts == {"uploaded": 1, "invalid": 2}
+
+
+def test_a_wrong_folder_offers_the_one_with_the_files_and_its_problems_are_one_line(open_lab, read):
+    lab = open_lab(many(TEA, rows=300))
+    (lab.workspace.folder / "other").mkdir()
+    panel = lab.uploads(root="other")
+    listed = panel.list_reader
+    assert "300 problems in the list" in read(listed.problems)
+    assert listed.problems.value.count("<tr>") == 2
+    assert "and 299 more like this" in read(listed.problems)
+    assert listed.fit.description == "Use the folder files"
+    press(panel, listed.fit)
+    assert read(panel.ready_line).startswith("Ready. 300 of 300 rows valid")
+    panel.list_reader.root.value = "file"
+    panel.settle()
+    assert "there is no folder file" in read(panel.ready_line)
+    assert "--" not in read(panel.ready_line)
+
+
+def test_a_workbook_with_hidden_rows_asks_whether_they_are_read(open_lab, read):
+    import openpyxl
+
+    lab = open_lab()
+    book = openpyxl.Workbook()
+    for row in (("env", "path", "file"), (TEA.env, "a.png", "1.bin"), (TEA.env, "b.png", "2.bin")):
+        book.active.append(row)
+    book.active.row_dimensions[3].hidden = True
+    book.save("list.xlsx")
+    for name in ("1.bin", "2.bin"):
+        (lab.workspace.folder / "files" / name).touch()
+    panel = lab.uploads("list.xlsx")
+    assert "Choose whether they are read." in read(panel.ready_line)
+    for choice, rows in (("visible", 1), ("all", 2)):
+        panel.list_reader.hidden.value = choice
+        panel.settle()
+        assert read(panel.ready_line).startswith(f"Ready. {rows} of {rows} row")
 
 
 @pytest.mark.parametrize(
@@ -239,8 +317,10 @@ def test_a_panel_that_names_no_language_has_that_of_the_settings(open_lab, monke
     lab = open_lab()
     monkeypatch.setenv("TCB_OPS_LANG", spoken)
     panel = lab.uploads()
-    assert panel.start.description == {"en": "Upload", "zh": "上传"}[spoken]
-    assert lab.uploads(lang="en").start.description == "Upload"
+    assert (
+        panel.start.description == {"en": "Upload list.csv (30 rows)", "zh": "上传 list.csv（30 行）"}[spoken]
+    )
+    assert lab.uploads(lang="en").start.description == "Upload list.csv (30 rows)"
     (lab.workspace.folder / "tcb-ops.toml").write_text("not toml", encoding="utf-8")
     assert "tcb-ops.toml" in lab.uploads().worker.line.value
 

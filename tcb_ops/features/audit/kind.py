@@ -43,6 +43,7 @@ class AuditKind(Kind):
     label = _("audit")
     report_title = _("Audit report")
     done = _("healthy")
+    good_label, bad_label = _("Healthy"), _("Not healthy")
     renewed_after = 23 * 3600.0
     clustered = surveys = True
     has_list = False

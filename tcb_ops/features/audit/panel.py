@@ -23,7 +23,7 @@ class AuditPanel(RunForm):
     title = _("Errcode audit")
 
     def _parts(self) -> list[Any]:
-        self.changed = html_area("op-changes")
+        self.changed = html_area("op-changes").add_class("op-tab-todo")
         return [*super()._parts(), self.changed]
 
     def _list_runs(self) -> None:
@@ -44,6 +44,9 @@ class AuditPanel(RunForm):
             days = provided("history")(kind=self.kind, settings=self.context.settings)
             page += heading(_("Errcodes by day").of(self.lang)) + days._repr_html_()
         return page
+
+    def _label(self) -> Text:
+        return _("Audit {environments}", environments=environment_count(len(self.context.merchants)))
 
     def _prepare(self) -> None:
         facts, _merchants = self._facts()

@@ -98,6 +98,10 @@ def all_checks(
     ]
     if isinstance(settings, SettingsError):
         return checks
+    if os.name == "nt":
+        from tcb_ops.features.doctor.windows import check_windows
+
+        checks.append(DoctorCheck("windows", verbatim("Windows"), partial(check_windows, settings)))
 
     fix_file = _("Fix the file: no run starts while any of its lines has a problem.")
     fix_ledger = _("Fix that, or choose another ledger with --ledger.")

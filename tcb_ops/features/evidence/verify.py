@@ -25,6 +25,7 @@ from tcb_ops.lists.batch import is_fixme_of
 from tcb_ops.model import Outcome
 from tcb_ops.reports.export import (
     ALWAYS,
+    COPY,
     DEMO_LEDGER,
     FAILED,
     LEFT_BY_DESKTOPS,
@@ -201,7 +202,9 @@ def _not_listed(folder: Path, manifest: Manifest) -> Iterator[Check]:
     except OSError:
         names = set()
     demo = {DEMO_LEDGER} if manifest.simulated else set()
-    extra = names - set(manifest.files) - always - {MANIFEST} - demo - LEFT_BY_DESKTOPS
+    report = {*manifest.files, *always, MANIFEST}
+    copies = {f"{name}{COPY}" for name in report}  # by an export that was killed before it replaced a file
+    extra = names - report - copies - demo - LEFT_BY_DESKTOPS
     for name in sorted(name for name in extra if not is_fixme_of(FAILED, name)):
         yield _differs(name, _("does not belong to the report: it was added later."))
 

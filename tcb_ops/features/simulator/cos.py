@@ -145,19 +145,6 @@ class CosStore:
             object_file(self._directory, bucket, path).unlink(missing_ok=True)
         self._record(bucket, path)
 
-    def put(self, env: str, key: str, data: bytes, etag: str | None = None) -> None:
-        """Store an object as another tool does; `etag` in place of the MD5, an empty one for no ETag."""
-        bucket = bucket_of(env)
-        self._keep(memoryview(data), bucket, key)
-        md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
-        self._state.stored(bucket, key, SimulatedObject(len(data), md5, own_etag=etag))
-        self._record(bucket, key)
-
-    def content(self, env: str, key: str) -> bytes | None:
-        """Return an object's bytes, as far as they are kept."""
-        content = self._content(bucket_of(env), key)
-        return content.read_bytes() if isinstance(content, Path) else content
-
     def _keep(self, data: memoryview, bucket: str, path: str) -> None:
         """Keep an object's bytes. Raises OSError if the folder cannot hold it beside the others."""
         if self._directory is not None:

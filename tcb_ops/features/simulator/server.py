@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from email.utils import formatdate
 from functools import lru_cache
@@ -29,14 +29,12 @@ from tcb_ops.errors import UsageError
 from tcb_ops.features.simulator.cos import CosStore
 from tcb_ops.features.simulator.faults import (
     Component,
-    Fault,
     Faults,
     Reset,
     SimulatedAccount,
     SimulatedEnvironment,
 )
 from tcb_ops.features.simulator.platform import Platform
-from tcb_ops.features.simulator.signing import bucket_of
 from tcb_ops.features.simulator.state import (
     Accounts,
     Call,
@@ -104,13 +102,6 @@ class Simulator:
             (*faults.environments, *environments),
         )
         self._store = CosStore(self._state, merchants, store)
-        # What somebody else does at the store and the platform while it runs.
-        self.put, self.content = self._store.put, self._store.content
-        self.rotate, self.expire = self._tokens.rotate, self._tokens.expire
-        self.revoke, self.authorize = self._accounts.revoke, self._accounts.authorize
-        self.refresh_token = self._accounts.refresh_token
-        self.drop_refresh_token = self._accounts.drop_refresh_token
-        self.new_ticket, self.set_status = self._accounts.new_ticket, self._accounts.set_status
         self._platform = Platform(self._state, self._accounts, self._store, link_lifetime)
         self._platform.base = self.base
         self._store_directory = store
@@ -144,20 +135,6 @@ class Simulator:
     def calls(self) -> list[Call]:
         """The calls in order of arrival, with `record=True`."""
         return list(self._state.calls)
-
-    def remove(self, env: str, key: str) -> None:
-        """Delete an object as somebody else does."""
-        self._store.remove(bucket_of(env), key)
-
-    def refuse_ip(self, refused: bool = True) -> None:
-        """Refuse every call to the platform with 61004, or stop doing so."""
-        self._accounts.ip_refused = refused
-
-    def play(self, faults: Iterable[Fault], accounts: Iterable[SimulatedAccount] | None = None) -> None:
-        """Inject these faults from now on, instead of the plan's. `accounts`: these, with the quotas of a new day."""
-        self._state.play(Faults(tuple(faults)))
-        if accounts is not None:
-            self._accounts.play(accounts)
 
     def __enter__(self) -> Self:
         if not 0 <= self.port <= 65535:

@@ -21,7 +21,6 @@ from tcb_ops.errors import SettingsError
 from tcb_ops.features.simulator.faults import (
     NO_FAULT,
     Component,
-    EnvStatus,
     Fault,
     Faults,
     FaultStep,
@@ -131,11 +130,6 @@ class SimulatorState:
         self._counts[step, env, path] += 1
         return plan.find(step, path, self._counts[step, env, path]) or NO_FAULT
 
-    def play(self, faults: Faults) -> None:
-        """Play another plan from now on; calls are counted from 1 again."""
-        self._faults, self._plans = faults, {}
-        self._counts.clear()
-
     def called(self, step: FaultStep, appid: str) -> None:
         """Count a call of an interface that is not a step of a row; `appid` is empty if it is unknown."""
         self.stats[str(step)] += 1
@@ -209,10 +203,6 @@ class Tokens:
             return 40001
         return 42001 if now >= record.expires else record.appid
 
-    def rotate(self, appid: str) -> str:
-        """Give the appid a new token; its old ones are refused with 40001 from now on."""
-        return self.issue(appid, 0, NEVER, 0)
-
     def issue(self, appid: str, now: float, lifetime: float, overlap: float) -> str:
         """Give the appid a new token that is valid for `lifetime` seconds.
 
@@ -227,12 +217,6 @@ class Tokens:
                 record.replaced = min(record.replaced, now + overlap)
         self._tokens = valid | {token: _AccessToken(appid, now + lifetime, issued=True)}
         return token
-
-    def expire(self, appid: str) -> None:
-        """Expire the appid's token, also the component's: it is refused with 42001 from now on."""
-        for record in list(self._tokens.values()):
-            if record.appid == appid:
-                record.expires = -NEVER
 
     def _new(self, appid: str) -> str:
         self._issued += 1
@@ -312,7 +296,6 @@ class Accounts:
         self._platforms = dict.fromkeys(m.env for m in merchants if m.owner is Owner.PLATFORM)
         self._ticket = component.ticket
         self._ticket_ends = clock() + component.ticket_lifetime
-        self._old_tickets: set[str] = set()
         self._made = 0
         self._refresh_tokens = {
             account.appid: _RefreshToken(
@@ -401,9 +384,9 @@ class Accounts:
 
     def ticket_refusal(self, ticket: str) -> int:
         """Return the errcode that refuses a component_verify_ticket, or 0."""
-        if ticket == self._ticket:
-            return 61005 if self.clock() >= self._ticket_ends else 0
-        return 61005 if ticket in self._old_tickets else 61006
+        if ticket != self._ticket:
+            return 61006
+        return 61005 if self.clock() >= self._ticket_ends else 0
 
     def issue(self, appid: str) -> str:
         """Return a new access token; the one before it remains valid for the overlap."""
@@ -430,29 +413,6 @@ class Accounts:
         """Return a merchant's current refresh token; with `listed`, empty if api_get_authorizer_list omits it."""
         token = self._refresh_tokens[appid]
         return token.newest if token.listed or not listed else ""
-
-    def drop_refresh_token(self, appid: str, *, listed: bool = True) -> None:
-        """Replace a merchant's refresh token (old ones: 61023); `listed`: whether api_get_authorizer_list has the new one."""
-        self._refresh_tokens[appid] = _RefreshToken(self._new(appid), listed=listed)
-
-    def revoke(self, appid: str) -> None:
-        """Revoke a merchant's authorization: its calls are refused with 61003, and it is no longer listed."""
-        self._accounts[appid] = replace(self.account(appid), revoked=True)
-
-    def authorize(self, appid: str) -> None:
-        """Restore a merchant's authorization, with a new refresh token that only the authorizer list has."""
-        self._accounts[appid] = replace(self.account(appid), revoked=False)
-        self.drop_refresh_token(appid)
-
-    def set_status(self, env: str, status: EnvStatus) -> None:
-        """Change an environment's status."""
-        self._environments[env] = SimulatedEnvironment(env, status)
-
-    def new_ticket(self) -> str:
-        """Return a new component_verify_ticket; the earlier ones are refused with 61005."""
-        self._old_tickets.add(self._ticket)
-        self._ticket, self._ticket_ends = self._new("ticket"), self.clock() + self.component.ticket_lifetime
-        return self._ticket
 
     def _environment(self, env: str) -> SimulatedEnvironment:
         return self._environments.get(env) or SimulatedEnvironment(env)

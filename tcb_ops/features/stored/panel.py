@@ -2,64 +2,64 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import ipywidgets as widgets
 
 from tcb_ops import api
 from tcb_ops.errors import UsageError
 from tcb_ops.features.stored import api as stored
-from tcb_ops.i18n import Text, _, as_sentences
+from tcb_ops.i18n import _, as_sentences
 from tcb_ops.model import STORED_OUTCOMES
-from tcb_ops.panels.controls import ActionButton, Fold, PanelContext, Worker, html_area, show
+from tcb_ops.panels.controls import ActionButton, Menu, PanelContext, Worker, html_area, show
 from tcb_ops.panels.html import RunState
 from tcb_ops.panels.run_monitor import RunMonitor
 from tcb_ops.preflight import scope_of_stored
 from tcb_ops.run import Run
 
+_CHOICES = {
+    "undo": _("Undo: put back what the upload replaced, where a backup has it, and delete what it added"),
+    "delete": _("Delete: remove the upload's files, and put nothing back"),
+}
 
-class StoredFiles(Fold):
-    """Undo and delete, folded, each below its confirmation. `confirm` is a button for the header."""
+
+class StoredFiles(Menu):
+    """Undo and delete in one box, with a choice between them. `confirm` is a button for the header."""
 
     def __init__(self, worker: Worker, context: PanelContext, monitor: RunMonitor) -> None:
-        self._worker, self._context, self._monitor = worker, context, monitor
+        self._context, self._monitor = context, monitor
         self._merchants = context.merchants if context.selection else None
         self.confirm = worker.button(_("Confirm the files"), "op-confirm-files", self._confirm)
-        action = partial(ActionButton, worker, context, changed=self.enable, always=True, style="danger")
-        self.undo = action(_("Undo the upload"), "op-undo", self._undo)
-        self.delete = action(_("Delete its files"), "op-delete", self._delete)
+        label = _("Undo or delete")
+        self.action = ActionButton(worker, context, label, "op-undo", self._act, always=True, style="danger")
         self._look_line = html_area("op-undo-status")
+        choices = [(text.of(worker.lang), name) for name, text in _CHOICES.items()]
+        named = {"description": label.of(worker.lang), "style": {"description_width": "0"}}
+        self.choice = widgets.RadioButtons(options=choices, layout={"width": "auto"}, **named)
+        self.choice.observe(lambda _: self.prepare(), "value")
         self._subject: str | None = None
         """The upload that is meant."""
         self._shown: object = ()
         """The run and the state that the parts were offered for."""
-        parts = [self._look_line, self.undo, self.delete]
-        super().__init__(worker, _("Undo or delete"), widgets.HTML(), parts, self._unfolded)
-        self.offer()
+        parts = [self._look_line, self.choice, self.action]
+        super().__init__(worker, label, "op-undo-menu", parts)
+        self.offer_files()
 
-    def offer(self) -> None:
+    def offer_files(self) -> None:
         """Offer what can be done about the files of the run that is shown, an upload or its confirmation."""
         run = self._monitor.run
         shown = (run.id if run is not None else "", self._monitor.state)
         if shown == self._shown:
             return
         self._shown, self._subject = shown, self._upload()
-        self.unfolded = False
-        show(self, shown=self._subject is not None)
+        self.offer(shown=self._subject is not None)
+        self.opened = False
         show(self.confirm, shown=self._subject is not None)
-        self._ask(None, None, 0)
-
-    def _ask(self, undone: Text | None, deleted: Text | None, merchants: int) -> None:
-        self.undo.ask(undone, merchants)
-        self.delete.ask(deleted, merchants)
-        self.enable()
+        self.action.ask(None, 0)
 
     def enable(self) -> None:
         """Enable the buttons that may be pressed."""
         busy = self._worker.busy or self._monitor.running or self._subject is None
         self.confirm.disabled = busy
-        self.undo.enable(busy=busy)
-        self.delete.enable(busy=busy)
+        self.action.enable(busy=busy)
 
     def _upload(self) -> str | None:
         run = self._monitor.run
@@ -71,21 +71,22 @@ class StoredFiles(Fold):
             return run.with_retries()[0]
         return None
 
-    def _unfolded(self) -> None:
-        if self.unfolded:
-            self._worker.start(self._look, line=self._look_line)
+    def prepare(self) -> None:
+        """Count what would be undone or deleted, if the box is open."""
+        if self.opened:
+            self._worker.start(self._look, waits=True, line=self._look_line)
 
     def _look(self) -> None:
-        """Count what would be undone and deleted, and ask for the confirmations."""
-        run = self._opened()
-        scope = scope_of_stored(run, self._merchants)
-        undone = stored.undo_scope(run, merchants=self._merchants, settings=self._context.settings)
+        run, only = self._opened(), self._merchants
+        scope = scope_of_stored(run, only)
+        facts, label = _("To be deleted: {text}", text=scope.text), _("Delete its files")
+        if self.choice.value == "undo":
+            undone = stored.undo_scope(run, merchants=only, settings=self._context.settings)
+            facts, label = as_sentences((undone.text, _("{text}.", text=scope.text))), _("Undo the upload")
         self._look_line.value = ""
-        self._ask(
-            as_sentences((undone.text, _("{text}.", text=scope.text))),
-            _("To be deleted: {text}", text=scope.text),
-            scope.merchants,
-        )
+        self.action.button.description = label.of(self._worker.lang)
+        self.action.ask(facts, scope.merchants)
+        self.enable()
 
     def _opened(self) -> Run:
         if self._subject is None:
@@ -101,16 +102,9 @@ class StoredFiles(Fold):
             )
         )
 
-    def _undo(self) -> None:
+    def _act(self) -> None:
         run, merchants, selection = self._opened(), self._merchants, self._context.selection
+        start = stored.start_undo if self.choice.value == "undo" else stored.start_delete
         self._monitor.start(
-            lambda options: stored.start_undo(run, merchants=merchants, selection=selection, **options),
-            self.undo,
-        )
-
-    def _delete(self) -> None:
-        run, merchants, selection = self._opened(), self._merchants, self._context.selection
-        self._monitor.start(
-            lambda options: stored.start_delete(run, merchants=merchants, selection=selection, **options),
-            self.delete,
+            lambda options: start(run, merchants=merchants, selection=selection, **options), self.action
         )

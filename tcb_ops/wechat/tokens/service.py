@@ -20,8 +20,6 @@ from tcb_ops.wechat.transport import HttpRequest, Timeouts, Transport
 AT_ONCE = 64
 """Maximum requests at once; the timeout of the others starts later."""
 TIMEOUTS = Timeouts(connect=4, answer=6)
-RETRY_WAIT = 1.0
-"""Seconds before a failed request is repeated."""
 LARGEST_ANSWER = 64 * 1024
 REFUSED_HEADER = "X-Tcb-Refused"
 
@@ -32,7 +30,7 @@ class ServiceTokens:
     Args:
         url: with `{appid}` as the placeholder; https, except on loopback.
         headers: sent with each request, including the server's secret.
-        timeouts: of one request; there are two at most.
+        timeouts: of one request.
         clock: returns Unix seconds.
 
     """
@@ -77,12 +75,9 @@ class ServiceTokens:
         return cls(settings.url, headers)
 
     async def token(self, appid: str, refused: Secret | None = None) -> Token:
-        """Request the token; retry once if that may help."""
+        """Request the token; the caller decides whether to try again."""
         async with self._room:
             response = await self._ask(appid, refused)
-            if isinstance(response, TransportError) or _may_pass(response.status):
-                await asyncio.sleep(RETRY_WAIT)
-                response = await self._ask(appid, refused)
         if not isinstance(response, TransportError):
             return read_service_response(response, appid, self._host, self._clock())
         reason = response.text
@@ -128,7 +123,7 @@ def read_service_response(response: HttpResponse, appid: str, host: str, now: fl
     401, 403                                 TokenSourceError
     404                                      TokenError
     3xx, which is not followed               TokenError
-    5xx, 408, 429, on both tries             TokenError, transient
+    5xx, 408, 429                            TokenError, transient
     any other status                         TokenError
     =======================================  =======================================
     """

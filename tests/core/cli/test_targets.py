@@ -3,10 +3,11 @@
 import json
 
 import pytest
+from rigged_simulator import Simulator
 from workspace import BOOKS, TEA, TEA_TEST, many
 
 import tcb_ops as tcb
-from tcb_ops.features.simulator import Fault, Request, Response, Simulator
+from tcb_ops.features.simulator import Fault, Request, Response
 from tcb_ops.wechat import handshake
 
 pytestmark = pytest.mark.integration

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -12,6 +13,7 @@ import subprocess
 import sys
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,7 +24,7 @@ from tcb_ops.errors import StoppedError, UsageError
 from tcb_ops.features.evidence.verify import check_report
 from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.model import Outcome, Reason, RowEnd
-from tcb_ops.reports.export import _put, check_destination
+from tcb_ops.reports.export import check_destination
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.records import Usage
 from tcb_ops.runs.stop_errors import stop_reason
@@ -123,7 +125,8 @@ def test_what_a_desktop_leaves_in_a_folder_is_not_in_the_way(a_run, tmp_path):
     reported.export(tmp_path / "out")
     (tmp_path / "out" / ".DS_Store").touch()
     reported.export(tmp_path / "out")
-    assert names(tmp_path / "out") == FILES
+    assert set(names(tmp_path / "out")) - {".DS_Store"} == set(FILES)
+    assert check_report(tmp_path / "out", reported.ledger).good
 
 
 def test_a_report_of_another_run_gives_way_only_when_told(a_run, tmp_path):
@@ -235,12 +238,36 @@ def test_a_disk_that_takes_no_more_leaves_what_was_there(a_run, tmp_path, there)
     assert (contents(tmp_path / "out") if there else {}) == before
 
 
-def test_when_the_new_report_cannot_take_its_place_the_old_one_comes_back(a_run, tmp_path):
-    a_run().export(tmp_path / "out")
+def test_an_open_file_is_noticed_before_anything_of_the_old_report_changes(a_run, tmp_path, monkeypatch):
+    reported = a_run()
+    reported.export(tmp_path / "out")
     before = contents(tmp_path / "out")
-    with pytest.raises(OSError, match="No such file"):
-        _put(tmp_path / "does not exist", tmp_path / "out")
+    rename = Path.rename
+
+    def refuse_open(file: Path, to: Path) -> Path:
+        if file == tmp_path / "out" / "report.xlsx":
+            raise PermissionError(errno.EACCES, "open in Excel", str(file))
+        return rename(file, to)
+
+    monkeypatch.setattr(Path, "rename", refuse_open)
+    with pytest.raises(StoppedError, match=r"report\.xlsx"):
+        reported.export(tmp_path / "out")
     assert contents(tmp_path / "out") == before
+    assert [name for name in names(tmp_path) if name.startswith("out")] == ["out"]
+
+
+def test_files_are_replaced_one_by_one_and_the_manifest_last(a_run, tmp_path, monkeypatch):
+    reported = a_run()
+    folder = reported.export(tmp_path / "out").stat().st_ino
+    replaced = []
+    replace_file = Path.replace
+    monkeypatch.setattr(
+        Path, "replace", lambda file, to: (replaced.append(to.name), replace_file(file, to))[1]
+    )
+    reported.export(tmp_path / "out")
+    assert set(replaced) == set(FILES)
+    assert replaced[-1] == "manifest.json"
+    assert (tmp_path / "out").stat().st_ino == folder
 
 
 @pytest.mark.skipif(os.name == "nt", reason="permissions are another matter there")

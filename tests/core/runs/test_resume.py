@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 from free_ports import free_port
+from rigged_simulator import Simulator
 from workspace import BOOKS, QUICK, TEA, TEA_TEST, AssertComplete, Workspace, cancel, many
 
 import tcb_ops as tcb
 from tcb_ops.errors import OutageError, PlatformStopError
-from tcb_ops.features.simulator import Fault, FaultStep, Simulator
+from tcb_ops.features.simulator import Fault, FaultStep
 from tcb_ops.model import Merchant, Outcome
 from tcb_ops.run import Run
 from tcb_ops.runs import scheduler

@@ -19,7 +19,9 @@ def open_workspace(open_workspace):
 
 def reopened(workspace, faults=()):
     """The shop's platform with other faults, on the same port."""
-    from tcb_ops.features.simulator import Faults, Simulator
+    from rigged_simulator import Simulator
+
+    from tcb_ops.features.simulator import Faults
 
     tokens = {merchant.appid: f"token-of-{merchant.appid}" for merchant in workspace.merchants}
     workspace.sim.__exit__(None, None, None)

@@ -1,8 +1,11 @@
 """Decisions of a run, each table as it stands in the docstring."""
 
+from dataclasses import asdict
+
 import pytest
 from tables import table
 
+from tcb_ops.cli.options import LimitOptions
 from tcb_ops.errcodes import Decision, Scope
 from tcb_ops.runs.limits import (
     BREAKER_ROWS,
@@ -196,3 +199,7 @@ def test_an_answer_ends_the_outage():
 )
 def test_what_follows_when_the_token_source_gives_no_usable_answer(answered, tries, now, step):
     assert after_no_token(10.0, answered, tries, now, PACE) is step
+
+
+def test_the_command_line_has_the_same_defaults():
+    assert asdict(LimitOptions()) == asdict(RunLimits())

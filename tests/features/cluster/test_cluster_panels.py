@@ -52,7 +52,7 @@ def test_a_cluster_does_what_the_panels_start(open_lab):
     assert by_workers() == ("upload", 30, True)
     lab.workspace.sim.play([])
     uploads, panel = panel, lab.attach(done[0], cluster="local:2")
-    panel.monitor.retry.button.click()
+    panel.monitor.retry.action.button.click()
     assert by_workers() == ("upload", 1, True)
     panel = uploads
     panel.stored.confirm.click()
@@ -79,7 +79,7 @@ def remote(monkeypatch: pytest.MonkeyPatch) -> None:
         ("local:0", None, "It must be local:N, or the URL of a scheduler"),
         ("tcp://127.0.0.1:9", None, "must be reached through TLS"),
         ("local:2", no_extra, "A cluster needs Dask. Install it:"),
-        ("tls://ops-1:8786", remote, "or --cluster local:N on this machine"),
+        ("tls://ops-1:8786", remote, "or cluster local:N on this machine"),
     ],
     ids=["no cluster", "not encrypted", "no extra", "SQLite"],
 )

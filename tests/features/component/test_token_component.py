@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rigged_simulator import Simulator
 from scripted import Connection, Run, Server, always
 from tables import table
 
@@ -20,7 +21,7 @@ from tcb_ops.errors import SettingsError, TcbOpsError, TokenError, TokenSourceEr
 from tcb_ops.features.component import store as store_module
 from tcb_ops.features.component.source import MOST_REFUSED, ComponentTokens, ErrorScope, error_scope
 from tcb_ops.features.component.store import StoredToken, TokenStore
-from tcb_ops.features.simulator import Component, Fault, Faults, FaultStep, Simulator
+from tcb_ops.features.simulator import Component, Fault, Faults, FaultStep
 from tcb_ops.features.simulator.faults import Reset
 from tcb_ops.model import Merchant, Secret
 from tcb_ops.settings import Settings, TokenSettings

@@ -4,6 +4,7 @@ import sqlite3
 import sys
 import threading
 from contextlib import closing
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -23,6 +24,7 @@ from tcb_ops.features.doctor.checks import (
     run_checks,
     secret_paths,
 )
+from tcb_ops.features.doctor.windows import check_windows, windows_finding
 from tcb_ops.i18n import Bilingual
 from tcb_ops.model import Merchant
 from tcb_ops.runs.ledger import Ledger
@@ -215,3 +217,31 @@ def test_a_program_for_tokens_that_hangs_is_not_waited_for():
     options = {"api_base": "http://127.0.0.1:1", "tokens": {"source": "command", "command": hangs}}
     found = call_with_token(load_settings(options=options), [TEA], seconds=0.3)
     assert (found.grade, "returned no token" in found.seen.en, bool(found.fix)) == (Grade.BAD, True, True)
+
+
+LAPTOP = {"long_paths": True, "remote": False, "synced": [], "browser": "/edge/msedge"}
+
+
+@pytest.mark.parametrize(
+    ("differs", "grade", "says", "fixes"),
+    [
+        ({}, Grade.OK, "code page cp936", None),
+        ({}, Grade.OK, "msedge prints report.pdf", None),
+        ({"browser": None}, Grade.OK, "no Edge or Chrome was found", None),
+        ({"long_paths": False}, Grade.WARNING, "260 characters", "LongPathsEnabled"),
+        ({"synced": ["/me/OneDrive"]}, Grade.WARNING, "the ledger is on OneDrive", "--ledger"),
+        ({"synced": ["/me/One", ""]}, Grade.OK, "long paths allowed", None),
+        ({"remote": True}, Grade.BAD, "the ledger is on a network drive", "--ledger"),
+    ],
+)
+def test_what_the_doctor_says_about_a_windows_laptop(differs, grade, says, fixes):
+    found = windows_finding("cp936", Path("/me/OneDrive/tcb"), **LAPTOP | differs)
+    assert found.grade is grade
+    assert says in found.seen.en
+    assert (found.fix is None) if fixes is None else fixes in found.fix.en
+
+
+def test_this_machine_has_a_code_page(tmp_path):
+    found = check_windows(settings(ledger=str(tmp_path / "own.db")))
+    assert found.grade in {Grade.OK, Grade.WARNING}
+    assert "code page" in found.seen.en

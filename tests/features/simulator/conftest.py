@@ -3,8 +3,9 @@ from contextlib import ExitStack
 
 import httpx
 import pytest
+from rigged_simulator import Simulator
 
-from tcb_ops.features.simulator import Component, Simulator
+from tcb_ops.features.simulator import Component
 from tcb_ops.model import Merchant
 
 ENV = "shop-a-1f2e3d"

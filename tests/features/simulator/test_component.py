@@ -19,12 +19,10 @@ def write(file, text, mtime):
 
 def test_a_token_is_its_appids_until_it_is_rotated_or_expires():
     tokens = Tokens({"wx1": "one", "wx2": "two"})
-    second = tokens.rotate("wx1")
-    third = tokens.rotate("wx1")
+    second, third = (tokens.issue("wx1", 0, lifetime=60, overlap=0) for _ in range(2))
     assert [tokens.owner(token, 0) for token in ("one", second, third, "two")] == [40001, 40001, "wx1", "wx2"]
-    tokens.expire("wx1")
-    assert [tokens.owner(third, 0), tokens.owner("two", 0)] == [42001, "wx2"]
-    assert tokens.owner(tokens.rotate("wx1"), 0) == "wx1"
+    assert [tokens.owner(third, 60), tokens.owner("two", 60)] == [42001, "wx2"]
+    assert tokens.owner(tokens.issue("wx1", 60, lifetime=60, overlap=0), 60) == "wx1"
 
 
 def test_a_file_is_read_again_when_it_has_changed(tmp_path):
@@ -144,7 +142,7 @@ def test_a_ticket_runs_out_after_12_hours_or_when_the_next_has_come(platform, cl
     newer = talk.sim.new_ticket()
     for ticket in ("practice-ticket", new):
         result = talk.component("api_component_token", **ASK | {"component_verify_ticket": ticket})
-        assert result["errcode"] == 61005
+        assert result["errcode"] == 61006
     assert talk.component_token(component_verify_ticket=newer)
 
 

@@ -7,8 +7,9 @@ from urllib.parse import quote, unquote, urlsplit
 import httpx
 import pytest
 from features.simulator.conftest import Talk
+from rigged_simulator import Simulator
 
-from tcb_ops.features.simulator import Call, Fault, Faults, FaultStep, Request, Reset, Simulator
+from tcb_ops.features.simulator import Call, Fault, Faults, FaultStep, Request, Reset
 from tcb_ops.model import Merchant
 
 ENV, BUCKET, APPID, TOKEN = (

@@ -82,8 +82,10 @@ def test_it_stops_in_time_although_an_answer_is_held_back(start):
         assert time.monotonic() - began < 30
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_serve_runs_until_it_is_told_to_stop_and_gives_the_signals_back(number):
+@pytest.mark.posix
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_serve_runs_until_it_is_told_to_stop_and_gives_the_signals_back(name):
+    number = getattr(signal, name)
     before = signal.getsignal(number)
     sim = Simulator(MERCHANTS, TOKENS, port=free_port())
     seen = []

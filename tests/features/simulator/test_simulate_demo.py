@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import venv
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -189,6 +188,8 @@ def test_the_wheel_installed_elsewhere_gives_the_demo_too(tmp_path):
         [sys.executable, *words, tmp_path / "w", here], check=True, capture_output=True, timeout=100
     )
     (built,) = (tmp_path / "w").iterdir()
+    import venv  # not in Windows' embeddable Python
+
     venv.create(tmp_path / "v", with_pip=False, symlinks=True)
     python = tmp_path / "v" / "bin" / "python"
     (site,) = (tmp_path / "v" / "lib").glob("python*/site-packages")

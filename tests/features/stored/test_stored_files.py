@@ -1,9 +1,10 @@
 """What is decided about a stored file; objects by their file_id: located, fetched, deleted over real sockets."""
 
 import pytest
+from rigged_simulator import Simulator
 from scripted import Server
 
-from tcb_ops.features.simulator import Component, Simulator
+from tcb_ops.features.simulator import Component
 from tcb_ops.features.stored import StoredOutcome, StoredReason
 from tcb_ops.features.stored.files import UndoStep, confirm_outcome, may_be_stored, undo_step
 from tcb_ops.model import Merchant, Outcome, Owner, Reason, Secret

