@@ -6,7 +6,7 @@ Pure, except for `scope_of_stored`, which reads the ledger.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,10 @@ from tcb_ops.settings import Settings
 
 RETRIED = frozenset({Outcome.REFUSED, Outcome.FAILED, Outcome.NOT_ATTEMPTED})
 """The outcomes that `retry` runs again."""
+
+
+ASKED = 50
+"""Merchants about whose link calls the question before an upload asks: those with the most rows."""
 
 
 def seconds_at_rate(batch: Batch, limits: RunLimits) -> float:
@@ -102,6 +106,8 @@ class SendScope:
     rows: int
     merchants: int
     envs: int
+    most: tuple[tuple[str, str, int], ...] = ()
+    """Those with the most link calls to make: appid, name, calls."""
 
     def needs_confirmation(self, settings: Settings, *, can_ask: bool) -> bool:
         """Return whether an operator must confirm before anything is uploaded.
@@ -130,7 +136,26 @@ class SendScope:
 
 def scope_of_list(batch: Batch) -> SendScope:
     """Return the scope of an upload of a list."""
-    return SendScope(batch.valid, batch.merchants_count, batch.envs)
+    most = tuple((m.appid, m.merchant, m.rows) for m in estimates(batch, uploads=False)[:ASKED])
+    return SendScope(batch.valid, batch.merchants_count, batch.envs, most)
+
+
+def short_of_calls(scope: SendScope, left: Mapping[str, int]) -> Text | None:
+    """Return a warning about merchants whose link calls of today are too few; None if they are enough, or not known."""
+    short = [
+        _(
+            "{merchant} ({left:,} left, {rows:,} needed)",
+            merchant=sanitize(name),
+            left=left[appid],
+            rows=calls,
+        )
+        for appid, name, calls in scope.most
+        if left.get(appid, calls) < calls
+    ]
+    if not short:
+        return None
+    text = _("Today's link calls are too few for {merchants}: their other rows would end with 45009.")
+    return text.format(merchants=as_list(short, most=3))
 
 
 def scope_of_rows(tallies: Iterable[Tally], outcomes: frozenset[Outcome]) -> SendScope:

@@ -152,26 +152,13 @@ def errcodes(run: str, out: Path | None, kind: str | None, *, common: CommonOpti
         return 0
     overview, record = chosen.overview(), chosen.record
     counts = overview.counts
-    if all(outcome.succeeded for outcome in counts):
-        console.print(
-            _(
-                "Run {id} · {kind} · {list_name} · nothing is wrong",
-                id=chosen.id,
-                kind=record.kind,
-                list_name=record.list_name,
-            )
-        )
+    bad = sum(rows for outcome, rows in counts.items() if not outcome.succeeded)
+    head = _("Run {id} · {kind} · {list_name}", id=chosen.id, kind=record.kind, list_name=record.list_name)
+    if not bad:
+        console.print(_("{head} · nothing is wrong", head=head))
         return 0
-    console.info(
-        _(
-            "Run {id} · {kind} · {list_name} · {bad:,} of {rows} did not succeed",
-            id=chosen.id,
-            kind=record.kind,
-            list_name=record.list_name,
-            bad=sum(rows for outcome, rows in counts.items() if not outcome.succeeded),
-            rows=ngettext("{n:,} row", "{n:,} rows", sum(counts.values())),
-        )
-    )
+    rows = ngettext("{n:,} row", "{n:,} rows", sum(counts.values()))
+    console.info(_("{head} · {bad:,} of {rows} did not succeed", head=head, bad=bad, rows=rows))
     show_causes(console, chosen, overview, texts=True)
     return 0
 
@@ -252,6 +239,8 @@ def report(
     if parquet is not None:
         chosen_run.to_parquet(parquet)
     if into is not None:
+        if record.parent and not final:
+            console.info(_("This is a retry: --final writes all rows of {run} instead.", run=record.parent))
         show(chosen_run.write_into(into, out, split_by=split_by, warn=console.warn))
         return 0
     name = f"{chosen_run.id}{'-final' if final else ''}{'-selected' if common.where else ''}"

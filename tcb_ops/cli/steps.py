@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,7 +20,7 @@ from tcb_ops.cli.console import (
     show_run,
 )
 from tcb_ops.cli.options import CommonOptions, ListOptions, RunOptions, target_line
-from tcb_ops.errors import InputError, InterruptedRunError, StoppedError, UsageError
+from tcb_ops.errors import InputError, InterruptedRunError, StoppedError, TcbOpsError, UsageError
 from tcb_ops.formatting import format_duration, format_size, sanitize
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_lines, ngettext, pgettext
 from tcb_ops.kinds import ANY_KIND, Kind, load, provided
@@ -34,6 +35,7 @@ from tcb_ops.preflight import (
     facts_line,
     scope_of_rows,
     seconds_at_rate,
+    short_of_calls,
 )
 from tcb_ops.reports.summary import by_code, next_command
 from tcb_ops.run import Run, RunHandle
@@ -47,6 +49,7 @@ from tcb_ops.start import StartOptions, ledger_with_runs
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+QUOTA_SECONDS = 5.0
 _FEW = 3
 """Up to this many problems with missing files are listed one by one; more are summarized."""
 
@@ -296,8 +299,21 @@ class RunCommand:
             self.console.release()
             if not sys.stdin.isatty():
                 raise UsageError(question, _("Without a terminal, this requires --yes."))
+            if (warning := self._short_of_calls(scope)) is not None:
+                self.console.warn(warning)
             if not click.confirm(question.of(self.console.lang), err=True):
                 raise UsageError(_("Nothing was sent."))
+
+    def _short_of_calls(self, scope: SendScope) -> Text | None:
+        """Ask what link calls are left today, for some seconds at most; who cannot be asked does not delay the question."""
+        from tcb_ops.runs.loop import submit_coroutine
+        from tcb_ops.runs.single_calls import calls_left
+
+        appids = [appid for appid, _name, _calls in scope.most]
+        asking = asyncio.wait_for(calls_left(appids, self.settings), QUOTA_SECONDS)
+        with self.console.waiting(_("asking for today's link calls")), suppress(TcbOpsError, TimeoutError):
+            return short_of_calls(scope, submit_coroutine(asking).result())
+        return None
 
     def _may_resume(self, run_id: str, started: float) -> bool:
         """Ask whether to resume an unfinished run over a day old; without a terminal the answer is no."""

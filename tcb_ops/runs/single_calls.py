@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
@@ -28,9 +28,16 @@ from tcb_ops.runs.stop_errors import NO_COMPONENT, refused_platform
 from tcb_ops.runs.verdicts import NO_TOKENS, Answers, Issue, presumed, presumed_verdict
 from tcb_ops.settings import Settings
 from tcb_ops.wechat import open_client
-from tcb_ops.wechat.call_policy import Caller, CallFailure, NextStep
+from tcb_ops.wechat.call_policy import Caller, CallFailure, CallLimits, NextStep
 from tcb_ops.wechat.client import PlatformClient
-from tcb_ops.wechat.responses import ApiError, AuthorizerInfo, InvalidResponse, ReceivedRequest, UnsafeLink
+from tcb_ops.wechat.responses import (
+    ApiError,
+    AuthorizerInfo,
+    InvalidResponse,
+    Quota,
+    ReceivedRequest,
+    UnsafeLink,
+)
 
 Answer = TypeVar("Answer")
 
@@ -221,6 +228,17 @@ def merchant_of(env: str, appid: str | None, merchants: Merchants) -> Merchant:
         name, message, fix = merchant.column, merchant.message, merchant.fix
         raise UsageError(_("{name}: {message}; {fix}.", name=name, message=message, fix=fix))
     return merchant
+
+
+async def calls_left(appids: Sequence[str], settings: Settings) -> dict[str, int]:
+    """Ask how many link calls each merchant has left today; those of whom the platform tells no limit are left out.
+
+    Raises what concerns every merchant, see `ask`.
+    """
+    async with open_client(settings, limits=CallLimits(attempts=1)) as (client, caller):
+        quotas = await asyncio.gather(*(ask(caller, appid, client.quota) for appid in appids))
+    found = zip(appids, quotas, strict=True)
+    return {appid: q.left for appid, q in found if isinstance(q, Quota) and q.left is not None}
 
 
 async def request_link(merchant: Merchant, path: str, settings: Settings) -> Link:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from tcb_ops.errors import StoppedError, UsageError
 from tcb_ops.formatting import fold, shown, trim, unguard
-from tcb_ops.i18n import Lang, Text, _, as_list, pgettext, verbatim
+from tcb_ops.i18n import Lang, Text, _, pgettext, verbatim
 from tcb_ops.lists.input_files import digest, is_workbook, open_bytes, readable
 from tcb_ops.lists.table import LIST_COLUMNS, list_sheet, read_workbook
 from tcb_ops.lists.workbook import LAST_COLUMN, Book, Sheet, area_of, letters
@@ -166,9 +166,13 @@ def _save(workbook: Workbook, part: Path) -> None:
 
 
 def _warn_of_lacking(original: Path, dest: Path, warn: Callable[[Text], None] | None) -> None:
-    if (lacking := not_copied(original)) and warn is not None:
-        text = _("{dest} will be without {lacking}: they cannot be copied. {name} is not changed.")
-        warn(text.format(dest=dest, lacking=as_list(lacking), name=original.name))
+    with zipfile.ZipFile(original) as package:
+        lacks = any(part.startswith(_NOT_COPIED) for part in package.namelist())
+    if lacks and warn is not None:
+        text = _(
+            "{dest} will be without pictures, charts and shapes: they cannot be copied. {name} is not changed."
+        )
+        warn(text.format(dest=dest, name=original.name))
 
 
 def split_workbook(
@@ -245,39 +249,19 @@ def _texts(reader: RunReader, run: RunRecord, lang: Lang) -> Iterator[tuple[int,
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f]")
 _ESCAPED = re.compile("_(?=x[0-9A-Fa-f]{4}_)")
-_PICTURES, _CHARTS = _("pictures"), _("charts")
-_OTHER = _("shapes, forms, slicers, threads of comments and embedded objects")
-_PARTS = {
-    "image": _PICTURES,
-    "chart": _CHARTS,
-    "chartEx": _CHARTS,
-    "chartsheet": _CHARTS,
-    **dict.fromkeys(("slicer", "timeline", "threadedComment", "ctrlProp", "control", "oleObject"), _OTHER),
-    **dict.fromkeys(("package", "connections", "queryTable", "customXml"), _OTHER),
-}
-"""Kinds of related parts that openpyxl does not write, or (charts) not as they were."""
-_PATTERNS = {
-    rb"<(?:\w+:)?f[ />]": _("the stored values of formulas (Excel and WPS compute them again)"),
-    rb"<x14:(?:sparklineGroup|conditionalFormatting|dataValidation)[ >]": _(
-        "sparklines and rules of Excel 2010 and later"
-    ),
-    rb"<(?:\w+:)?(?:sp|cxnSp)[ >]": _OTHER,
-}
-"""Patterns of what openpyxl does not write of a sheet or a drawing."""
-
-
-def not_copied(original: Path) -> list[Text]:
-    """Return what a copy by openpyxl lacks, for the user."""
-    lacking: set[Text] = set()
-    with zipfile.ZipFile(original) as package:
-        for info in package.infolist():
-            if info.filename.endswith(".rels"):
-                kinds = re.findall(rb"Type=[\"'][^\"']*/(\w+)[\"']", package.read(info))
-                lacking.update(_PARTS[kind.decode()] for kind in kinds if kind.decode() in _PARTS)
-            elif info.filename.startswith(("xl/worksheets/", "xl/drawings/")):
-                content = package.read(info)
-                lacking.update(text for pattern, text in _PATTERNS.items() if re.search(pattern, content))
-    return [text for text in dict.fromkeys([*_PARTS.values(), *_PATTERNS.values()]) if text in lacking]
+_NOT_COPIED = tuple(
+    f"xl/{part}"
+    for part in (
+        "media/",
+        "charts/",
+        "chartsheets/",
+        "drawings/drawing",
+        "embeddings/",
+        "slicers/",
+        "ctrlProps/",
+    )
+)
+"""Parts of a workbook that openpyxl does not write, or not as they were."""
 
 
 def _load(original: Path, **options: bool) -> Workbook:
@@ -286,7 +270,7 @@ def _load(original: Path, **options: bool) -> Workbook:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # they say in English only what `not_copied` says
+            warnings.simplefilter("ignore")  # they say in English only what is not copied
             workbook = load_workbook(original, **options)
     except Exception as error:  # noqa: BLE001  openpyxl raises whatever an unusual part leads to
         reason = type(error).__name__

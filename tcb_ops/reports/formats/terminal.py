@@ -92,7 +92,7 @@ def _merchant_lines(groups: Sequence[CodeGroup], lang: Lang, rest: str) -> list[
     for group in shown:
         count = len(group.merchants) if len(group.merchants) <= most else most - 1
         lines = [
-            (shorten(sanitize(share.merchant), NAME_CELLS), _first_env(share), f"{share.rows:,}")
+            (shorten(sanitize(share.merchant or "–"), NAME_CELLS), _first_env(share), f"{share.rows:,}")
             for share in group.merchants[:count]
         ]
         if hidden := group.merchants[count:]:
@@ -108,7 +108,7 @@ def _merchant_lines(groups: Sequence[CodeGroup], lang: Lang, rest: str) -> list[
 
 def _first_env(share: MerchantShare) -> str:
     more = f" +{len(share.envs) - 1}" if len(share.envs) > 1 else ""
-    return shorten(f"{sanitize(share.envs[0])}{more}", ENV_CELLS)
+    return shorten(f"{sanitize(share.envs[0] or '–')}{more}", ENV_CELLS)
 
 
 FINDING_LINES = 20
