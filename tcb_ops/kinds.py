@@ -51,8 +51,6 @@ class Feature:
     """What the core asks for by name, and works without: `provided` imports it."""
     reasons: str = ""
     """The table of the texts of its reasons, such as reasons.csv."""
-    upload_calls: str = ""
-    """`(CallContext) -> Calls | None`: makes the calls of uploads that ask for more than the core does."""
 
 
 @cache
@@ -81,11 +79,6 @@ def provided(name: str) -> Any:
 def is_provided(name: str) -> bool:
     """Return whether a feature provides something under a name."""
     return any(name in feature.provides for feature in features().values())
-
-
-def parts(name: str) -> list[Any]:
-    """Import a part, by its name in `Feature`, of each feature that has it."""
-    return [load(reference) for feature in features().values() if (reference := getattr(feature, name))]
 
 
 class Kind(str):

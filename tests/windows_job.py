@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import locale
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,7 @@ from pathlib import Path
 import xlsxwriter
 
 import tcb_ops as tcb
-from tcb_ops.features.simulator import Simulator
+from tcb_ops.features.simulator import Simulator, cos
 
 ROWS = 2_000
 MERCHANTS = [
@@ -29,6 +30,7 @@ PYTHON = (sys.executable, "-m", "tcb_ops")
 
 
 def main(folder: Path, kills: int) -> None:
+    cos.LATEST = ROWS  # whose contents it keeps
     with Simulator(MERCHANTS, TOKENS, record=True) as sim:
         write_inputs(folder, sim.base)
         settings = tcb.load_settings(folder / "tcb-ops.toml")
@@ -119,5 +121,10 @@ def say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as where:
-        main(Path(where).resolve(), int(sys.argv[1]) if len(sys.argv) > 1 else 3)
+    where = Path(tempfile.mkdtemp()).resolve()
+    try:
+        main(where, int(sys.argv[1]) if len(sys.argv) > 1 else 3)
+    finally:
+        shutil.rmtree(
+            where, ignore_errors=True
+        )  # this process still has the ledger open, which Windows does not remove

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gettext
 import io
 import itertools
@@ -24,6 +25,9 @@ from tcb_ops.i18n import N_, Lang, Text, _, as_lines, as_sentences, terminal_lan
 from tcb_ops.kinds import features
 from tcb_ops.resources import exhausted, system_reason
 from tcb_ops.settings import lang_in_file, load_settings, system_lang
+
+_SIGNS = {"\u00a0": " ", "✓": "+", "✗": "x"}
+"""Our own signs, and what stands for them in a code page that lacks them."""
 
 
 def usage_error(error: click.ClickException, arguments: Sequence[str] = ()) -> UsageError:
@@ -113,14 +117,22 @@ class _Messages(io.FileIO):
             return len(data)
 
 
+def _escape(error: UnicodeError) -> tuple[str, int]:
+    """Write what a code page such as GBK lacks: our own signs in ASCII, all else as `backslashreplace` does."""
+    assert isinstance(error, UnicodeEncodeError)  # noqa: S101  streams are only written
+    text = error.object[error.start : error.end]
+    return "".join(_SIGNS.get(sign) or ascii(sign)[1:-1] for sign in text), error.end
+
+
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command line and exit."""
     if isinstance(sys.stderr, io.TextIOWrapper):
         messages = io.BufferedWriter(_Messages(sys.stderr.fileno(), "w", closefd=False))
         sys.stderr = io.TextIOWrapper(messages, sys.stderr.encoding, line_buffering=True)
+    codecs.register_error("tcb-ops", _escape)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # an unprintable name must not end the program
+            stream.reconfigure(errors="tcb-ops")  # an unprintable name must not end the program
     code, started = 130, False
     try:
         signals.end_tidily()

@@ -14,7 +14,7 @@ from tcb_ops.details import DetailCode, as_detail, detail
 from tcb_ops.errcodes import Decision, Scope, store_code
 from tcb_ops.errors import TransportError, TransportFault
 from tcb_ops.i18n import Text
-from tcb_ops.kinds import parts
+from tcb_ops.kinds import provided
 from tcb_ops.lists.row_files import whole_source
 from tcb_ops.model import Link, Outcome, Owner, Reason, Row, RowEnd, is_source
 from tcb_ops.runs.ledger import Ledger
@@ -395,9 +395,7 @@ class UploadCalls(Calls):
 
 
 def upload_calls(context: CallContext) -> Calls:
-    """Return what makes the calls of an upload; a feature's, where it was asked for more than the core does."""
-    for make in parts("upload_calls"):
-        calls: Calls | None = make(context)
-        if calls is not None:
-            return calls
-    return UploadCalls(context)
+    """Return the calls of an upload; those with a backup look at each path before they send."""
+    backed_up = bool(context.run.settings.get("backup"))
+    calls: Calls = provided("backed_up_calls")(context) if backed_up else UploadCalls(context)
+    return calls

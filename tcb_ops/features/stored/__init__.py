@@ -54,9 +54,9 @@ FEATURE = Feature(
         ]
     },
     provides={
+        "backed_up_calls": "tcb_ops.features.stored.checked_upload:CheckedUploadCalls",
         "backup_folder": "tcb_ops.features.stored.files:check_folder",
         "overwritten": "tcb_ops.features.stored.api:overwritten",
         "stored_files": "tcb_ops.features.stored.panel:StoredFiles",
     },
-    upload_calls="tcb_ops.features.stored.checked_upload:checked_upload_calls",
 )

@@ -17,7 +17,7 @@ from tcb_ops.features.stored.calls import (
 )
 from tcb_ops.features.stored.files import Backup, BackupError, Download, SavedFile
 from tcb_ops.model import Link, Outcome, Row, RowEnd, is_source
-from tcb_ops.runs.calls import CallContext, FailedAttempt, SomeEnds, UploadCalls
+from tcb_ops.runs.calls import FailedAttempt, SomeEnds, UploadCalls
 from tcb_ops.runs.scheduler import Task
 from tcb_ops.wechat.responses import NOT_THERE, FileStatus
 
@@ -114,8 +114,3 @@ class CheckedUploadCalls(StoredCalls):
             return await asyncio.to_thread(self.backup.save, row.line, saved, download.file)
         finally:
             await asyncio.to_thread(download.discard)
-
-
-def checked_upload_calls(context: CallContext) -> CheckedUploadCalls | None:
-    """Return the calls of an upload with --backup; None for others."""
-    return CheckedUploadCalls(context) if context.run.settings.get("backup") else None

@@ -204,13 +204,17 @@ def test_the_wheel_installed_elsewhere_gives_the_demo_too(tmp_path):
         f"assert SAMPLE.is_relative_to({str(site)!r}); from tcb_ops.cli.main import main; main()"
     )
     ended = subprocess.run(
-        [python, "-c", code, "demo", "--lang", "en"],
+        [python, "-c", code, "demo", "--lang", "zh"],
         cwd=tmp_path / "elsewhere",
         env=env,
         capture_output=True,
         text=True,
+        encoding="utf-8",
         timeout=240,
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
+    assert "报告在" in ended.stdout + ended.stderr
     assert (tmp_path / "elsewhere" / "demo-report" / "report.html").exists()
+    notebooks = {file.name for file in (here / "notebooks").glob("*.ipynb")}
+    assert {file.name for file in (site / "tcb_ops" / "notebook_files").glob("*.ipynb")} == notebooks != set()
