@@ -61,7 +61,9 @@ def test_every_run_of_the_target_and_kind_counts_and_no_other(a_run):
         (date(2025, 11, 25), "晨光文具", "wxaaaa", "85088", 2)
     ]
     assert found.codes() == [("85088", (0, 0, 0, 0, 0, 0, 2))]
-    assert repr(found) == "<History of upload, 7 days: 2 rows with a code, 1 merchant>"
+    assert "upload, 7 days: 2 rows with an errcode, 0 rows with a code of the store, 1 merchant" in repr(
+        found
+    )
     assert found.merchants() == [MerchantHistory("晨光文具", "wxaaaa", 1, date(2025, 11, 25), 2, ("85088",))]
 
 
