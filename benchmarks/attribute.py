@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 PARTS = (
     ("list", ("tcb_ops/lists/",)),
-    ("plan, refill, commit: the ledger", ("tcb_ops/runs/ledger", "tcb_ops/runs/reader", "tcb_ops/runs/records", "sqlalchemy/")),
+    ("plan, refill, commit: the ledger", ("tcb_ops/runs/ledger", "tcb_ops/runs/reader", "tcb_ops/runs/records", "tcb_ops/runs/connections")),
     ("links.csv", ("tcb_ops/runs/links_file",)),
     ("answers: JSON, checks, Link", ("tcb_ops/wechat/responses", "tcb_ops/wechat/tokens", "/json/")),
     ("layers around the call: client, transport, httpx", ("tcb_ops/wechat/", "/httpx/")),

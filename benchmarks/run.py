@@ -496,7 +496,7 @@ def target_table(found: tuple[Figure, ...], *, quick: bool) -> str:
 
 
 def machine(rounds: int, *, quick: bool) -> str:
-    names = ("tcb-ops", "aiohttp", "httpx", "uvloop", "sqlalchemy", "requests")
+    names = ("tcb-ops", "aiohttp", "httpx", "uvloop", "requests")
     versions = ", ".join(f"{name} {version(name)}" for name in names)
     size = "quick sizes" if quick else "full sizes"
     return (

@@ -9,7 +9,7 @@
     run = tcb.upload(batch)
     run.counts, run.results(), run.errcodes()
 
-Importing is quick and has no side effects: a name's module is loaded when the name is first used, and pandas, SQLAlchemy
+Importing is quick and has no side effects: a name's module is loaded when the name is first used, and pandas
 and the HTTP client only where they are needed.
 """
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from tcb_ops.features.audit.api import audit as audit, notify as notify, start_audit as start_audit
     from tcb_ops.features.evidence.history import History as History, history as history
     from tcb_ops.features.evidence.verify import verify as verify
-    from tcb_ops.features.merchants.api import check_merchants as check_merchants
+    from tcb_ops.features.merchants.check import check_merchants as check_merchants
     from tcb_ops.features.stored.api import confirm as confirm, delete as delete
     from tcb_ops.features.stored.api import start_confirm as start_confirm, start_delete as start_delete
     from tcb_ops.features.stored.api import start_undo as start_undo, undo as undo
@@ -68,7 +68,7 @@ _PUBLIC = {
     "features.audit.api": "audit notify start_audit",
     "features.evidence.history": "History history",
     "features.evidence.verify": "verify",
-    "features.merchants.api": "check_merchants",
+    "features.merchants.check": "check_merchants",
     "features.stored.api": "confirm delete start_confirm start_delete start_undo undo",
     "i18n": "Lang Text",
     "lists.batch": "Batch",

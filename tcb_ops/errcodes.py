@@ -1,8 +1,8 @@
 """The errcode catalogue: what each code means, what the operator does, what tcb-ops does by itself.
 
-Four tables beside this file contain it: errcodes.csv (the platform's errcodes), componentcodes.csv (other texts for some
-of them in an environment of the platform's own), storecodes.csv (COS's error codes) and reasons.csv (why a row ended
-without one; a feature may have such a table, too). Code, reports and documentation read the same lines. An unknown code is shown as received and not retried,
+Five tables beside this file contain it: errcodes.csv (the platform's errcodes), componentcodes.csv (other texts for some
+of them in an environment of the platform's own), storecodes.csv (COS's error codes), reasons.csv (why a row ended
+without one; a feature may have such a table, too) and decisions.csv (what tcb-ops does by itself). Code, reports and documentation read the same lines. An unknown code is shown as received and not retried,
 except a 5xx of the store.
 
 If a code may concern one merchant or all, the table has the narrower scope: too narrow costs three calls per merchant,
@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from enum import StrEnum
 from functools import cache
 from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
 from tcb_ops.arguments import checked
@@ -27,6 +27,10 @@ from tcb_ops.frames import Lines, Tabular
 from tcb_ops.i18n import NOTHING, Bilingual, Lang, Text, _, as_list, verbatim
 from tcb_ops.kinds import features
 from tcb_ops.model import Owner
+
+COMPONENT_MARK = " (component)"
+"""Distinguishes an errcode of the component token from the merchants' own."""
+ERRCODE = re.compile("-?[0-9]{1,9}")
 
 
 class Decision(StrEnum):
@@ -59,8 +63,18 @@ class Scope(StrEnum):
     PLATFORM = "platform"
 
 
-class _Entry(Tabular):
-    __slots__ = ()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodeEntry(Tabular):
+    """What the catalogue knows of a code."""
+
+    label: Text
+    """A few words for narrow columns; empty where the code is enough."""
+    meaning: Text
+    action: Text
+    """What the operator does about it."""
+    decision: Decision
+    scope: Scope
+    known: bool = True
 
     def _table(self, _lang: Lang) -> Lines:
         names = ("code", "known", "meaning", "action", "decision", "scope")
@@ -68,44 +82,29 @@ class _Entry(Tabular):
         return Lines(verbatim(str(line[0])), names, [line], 1)
 
 
-@dataclass(frozen=True, slots=True)
-class Errcode(_Entry):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Errcode(CodeEntry):
     """An errcode of the platform."""
 
     code: int
     name: str
     """A stable identifier; `unknown` if the catalogue has no such code."""
-    label: Text
-    """The name for narrow columns."""
-    meaning: Text
-    action: Text
-    """What the operator does about it."""
-    decision: Decision
-    scope: Scope
     read_errmsg: bool
     """Whether the action refers to the platform's own errmsg, which is then shown beside it."""
     core: bool
     """Whether the table on getUploadTcbFileLink's own page has it."""
     source: str
     """The document that lists the code."""
-    known: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class StoreCode(_Entry):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreCode(CodeEntry):
     """An error code of the store (COS): the `<Code>` of its XML response."""
 
     code: str
     """Empty if the response had none, such as a gateway's error page."""
     http_status: int
     """The code's usual status; for an unknown code the one received, 0 for none."""
-    label: Text
-    """A few words for narrow columns; empty in English, where the code is enough."""
-    meaning: Text
-    action: Text
-    decision: Decision
-    scope: Scope
-    known: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,32 +117,6 @@ class ReasonTexts:
     action: Text
 
 
-_BY_ITSELF: dict[tuple[Decision, Scope], Text] = {
-    (Decision.GOOD, Scope.ROW): _("continues with the row"),
-    (Decision.REFRESH, Scope.APPID): _("asks for a new token once, then ends the row"),
-    (Decision.RETRY, Scope.ROW): _("tries again with a longer wait each time, up to --attempts"),
-    (Decision.RETRY_ONCE, Scope.ROW): _("tries once more, then ends the row"),
-    (Decision.SLOW, Scope.ENV): _(
-        "pauses the environment (--slow-wait, a minute), then continues at half its limit; does not count as an "
-        "attempt"
-    ),
-    (Decision.SLOW, Scope.APPID): _(
-        "pauses the merchant (--slow-wait, a minute), then continues at half its limit; does not count as an "
-        "attempt"
-    ),
-    (Decision.STOP, Scope.ENV): _(
-        "ends the row; after three such rows in succession, stops this environment"
-    ),
-    (Decision.STOP, Scope.APPID): _("ends the row; after three such rows in succession, stops this merchant"),
-    (Decision.STOP, Scope.PLATFORM): _("stops the run at once; the remaining rows stay pending"),
-    (Decision.FIX, Scope.ROW): _("ends the row and does not try again"),
-    (Decision.NEW_LINK, Scope.ROW): _("asks for a new link and tries again, up to --attempts"),
-    (Decision.NEW_LINK_ONCE, Scope.ENV): _(
-        "tries once more with a new link; after three such rows in succession, stops this environment"
-    ),
-}
-"""All valid pairs; any other pair in the tables is a mistake."""
-
 # AccessDenied shows only in its message that the link has expired: "Request has expired" (cos-php-sdk-v5 PR 153),
 # "You post object request has been expired" (COS, POST Object exceptions, 436/56215).
 _RAN_OUT = re.compile(r"request has (been )?expired", re.IGNORECASE)
@@ -151,7 +124,14 @@ _RAN_OUT = re.compile(r"request has (been )?expired", re.IGNORECASE)
 
 def describe(decision: Decision, scope: Scope) -> Text:
     """Return what tcb-ops does by itself, as a short phrase. Raises KeyError for an invalid pair."""
-    return _BY_ITSELF[decision, scope]
+    return _by_itself()[decision, scope]
+
+
+@cache
+def _by_itself() -> dict[tuple[str, str], Text]:
+    """Return all valid pairs; any other pair in the tables is a mistake."""
+    lines = catalogue_lines("decisions.csv")
+    return {(line["decision"], line["scope"]): Bilingual(line["text_en"], line["text_zh"]) for line in lines}
 
 
 @cache
@@ -162,9 +142,7 @@ def all_errcodes() -> tuple[Errcode, ...]:
             code=int(line["errcode"]),
             name=line["name"],
             label=Bilingual(line["name"].replace("_", " "), line["name_zh"]),
-            **_meaning(line),
-            decision=Decision(line["decision"]),
-            scope=Scope(line["scope"]),
+            **_entry(line),
             read_errmsg=line["errmsg"] == "read",
             core=line["core"] == "yes",
             source=line["source"],
@@ -181,9 +159,7 @@ def all_store_codes() -> tuple[StoreCode, ...]:
             code=line["code"],
             http_status=int(line["http_status"]),
             label=Bilingual("", line["name_zh"]),
-            **_meaning(line),
-            decision=Decision(line["decision"]),
-            scope=Scope(line["scope"]),
+            **_entry(line),
         )
         for line in catalogue_lines("storecodes.csv")
     )
@@ -254,6 +230,12 @@ def store_code(code: str, message: str = "", http_status: int = 0) -> StoreCode:
     )
 
 
+def entry_of(code: str, owner: Owner = Owner.MERCHANT) -> Errcode | StoreCode:
+    """Return the entry of an errcode or a store's code as the report's errcodes.csv lists it."""
+    number = code.removesuffix(COMPONENT_MARK)
+    return errcode(int(number), owner) if ERRCODE.fullmatch(number) else store_code(code)
+
+
 @checked
 def explain(code: int | str) -> Errcode | StoreCode:
     """Return the entry of a code as an operator types it: 85088, "-501001", "SlowDown" (in any case).
@@ -261,6 +243,8 @@ def explain(code: int | str) -> Errcode | StoreCode:
     A whole number always has an entry (`known=False` if the catalogue lacks it). Anything else that is not a code of the
     store raises UsageError, with similar codes.
     """
+    from difflib import get_close_matches
+
     text = str(code).strip()
     try:
         return errcode(int(text))
@@ -299,10 +283,13 @@ def _meaning(line: dict[str, str]) -> dict[str, Any]:
     return {name: Bilingual(line[f"{name}_en"], line[f"{name}_zh"]) for name in ("meaning", "action")}
 
 
+def _entry(line: dict[str, str]) -> dict[str, Any]:
+    return _meaning(line) | {"decision": Decision(line["decision"]), "scope": Scope(line["scope"])}
+
+
 def catalogue_lines(name: str) -> list[dict[str, str]]:
     """Return the lines of a table of this package, by the names of its columns."""
     import csv
-    from importlib.resources import files
 
-    text = files("tcb_ops").joinpath(name).read_text(encoding="utf-8")
+    text = (Path(__file__).parent / name).read_text(encoding="utf-8")
     return list(csv.DictReader(text.splitlines(), strict=True))

@@ -22,7 +22,7 @@
     ├── TransportError              no usable response from a server (ends rows, never a run)
     └── RefusedError                a link requested with `upload_link` was refused
 
-Library exceptions (aiohttp, SQLAlchemy, sqlite3) never leave the module that owns the library.
+Library exceptions (aiohttp, sqlite3, psycopg) never leave the module that owns the library.
 No message contains a token, a signature or a URL's query.
 """
 

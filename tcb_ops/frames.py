@@ -6,7 +6,6 @@ Times in frames are naive, in the time zone that `attrs["timezone"]` names: `to_
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
 from importlib import import_module
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -56,6 +55,8 @@ class Tabular:
         return frame_of(table.names, table.lines, lang, headers=table.headers, dtypes=_YES_OR_NO)
 
     def _repr_html_(self) -> str:
+        from html import escape
+
         lang = settings_lang()
         caption, names, lines, total, headers = self._table(lang)
         rows = "".join(_row(line, "td", lang) for line in islice(lines, LINES))
@@ -67,6 +68,8 @@ class Tabular:
 
 
 def _row(cells: Iterable[Any], tag: str, lang: Lang) -> str:
+    from html import escape
+
     texts = (cell.of(lang) if isinstance(cell, Text) else "" if cell is None else str(cell) for cell in cells)
     start, end = f'<{tag} style="text-align:left;vertical-align:top">', f"</{tag}>"
     return f"<tr>{''.join(f'{start}{escape(text)}{end}' for text in texts)}</tr>"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import stat
 import sys
@@ -180,6 +179,8 @@ def replacing(dest: Path, *, private: bool = False) -> Iterator[Path]:
     """
     part = dest.with_name(f".{dest.name}.part")
     if len(os.fsencode(part.name)) > _LONGEST_NAME:
+        import hashlib
+
         part = dest.with_name(f".{hashlib.sha256(os.fsencode(dest.name)).hexdigest()}.part")
     if not part.is_symlink():  # a link there is nothing that we left
         part.unlink(missing_ok=True)

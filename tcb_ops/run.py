@@ -25,6 +25,7 @@ from tcb_ops.reports.explanations import change_mark, why
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.stop_errors import stop_text
+from tcb_ops.runs.verdicts import VERDICTS
 from tcb_ops.settings import Settings
 from tcb_ops.signals import ctrl_c_raises
 
@@ -314,6 +315,10 @@ class Run:
         """
         return provided("Run.why")(self, every=every)
 
+    def kept_verdicts(self) -> list[dict[str, Any]]:
+        """Return the verdicts about this run that its ledger keeps."""
+        return list(self._ledger.run(self.id).settings.get(VERDICTS, ()))
+
     def keep_verdicts(self, verdicts: list[dict[str, Any]]) -> None:
         """Keep verdicts about this run in its ledger, instead of earlier ones."""
         self._ledger.keep_verdicts(self.record, verdicts)
@@ -362,7 +367,7 @@ class Run:
         Counted from sums, without reading rows; of a run that is no retry, the run itself is the original.
         """
         from tcb_ops.reports.run_views import RunView
-        from tcb_ops.runs.histories import family_of  # loads SQLAlchemy
+        from tcb_ops.runs.histories import family_of
 
         original, *retries = family_of(self._ledger, self.record)
         reader = self._ledger if self._only is None else RunView(self._ledger, original, only=self._only)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import re
 import string
-import zipfile
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -194,6 +193,8 @@ def find_leak(file: Path) -> Text | None:
     if file.suffix != ".xlsx":
         with file.open("rb") as stream:
             return _look_through(stream)
+    import zipfile
+
     with zipfile.ZipFile(file) as parts:
         for name in parts.namelist():
             with parts.open(name) as stream:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import SplitResult, urlsplit
@@ -45,6 +44,8 @@ def api_base(value: str) -> str:
 
 def _nearest_target(value: str) -> str:
     """Return the target that was probably meant: `simulator`, or a host with its scheme; empty if there is none."""
+    from difflib import get_close_matches
+
     if get_close_matches(value.lower(), [SIMULATOR]):
         return SIMULATOR
     scheme = "http" if is_loopback(value.partition(":")[0]) else "https"

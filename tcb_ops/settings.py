@@ -316,19 +316,6 @@ def settings_file(config: str | Path | None = None) -> Path:
     return Path(config if config is not None else os.environ.get(CONFIG) or SETTINGS_FILE)
 
 
-def _named_by(config: str | Path | None) -> str:
-    return "--config" if config is not None else CONFIG if os.environ.get(CONFIG) else ""
-
-
-def lang_in_file(config: str | None) -> Any:
-    """Return `lang` of a settings file whose other settings may be wrong; None without one that may be used."""
-    file = settings_file(config)
-    with suppress(SettingsError):
-        text, _writers = _read(file, _named_by(config))
-        return parse_toml(text or "", file).get("lang")
-    return None
-
-
 def with_target(settings: Settings, target: str | None) -> Settings:
     """Return the same settings with another target, `simulator` or a URL; None keeps it. Raises SettingsError."""
     if target is None or target == settings.run_target:
@@ -347,7 +334,8 @@ def load_settings(config: str | Path | None = None, options: Mapping[str, Any] |
     folder that others may have written.
     """
     file = settings_file(config)
-    text, writers = _read(file, _named_by(config))
+    named_by = "--config" if config is not None else CONFIG if os.environ.get(CONFIG) else ""
+    text, writers = _read(file, named_by)
     in_file = {} if text is None else _in_folder(file.parent, _by_key(parse_toml(text, file)))
     given = _by_key({name: value for name, value in (options or {}).items() if value is not None})
     if given.get("target") == "":

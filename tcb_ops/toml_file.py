@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,8 @@ def read_toml(file: Path) -> dict[str, Any]:
 
 def parse_toml(text: str, file: Path) -> dict[str, Any]:
     """Parse a TOML file's text. Raises SettingsError with the line that cannot be read, never quoting it."""
+    import tomllib
+
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:  # the parser's text is English only and may quote a value

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
-from difflib import get_close_matches
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
@@ -85,6 +84,8 @@ class Value:
             choices = [str(choice) for choice in get_args(self.kind) or self.kind if choice]
             either = _("{one} or {next}", one="", next="")
             listed = Joined(tuple(f'"{choice}"' for choice in choices), either)
+            from difflib import get_close_matches
+
             if near := get_close_matches(str(value), choices, n=1):
                 return _("must be {choices} (did you mean “{near}”?)", choices=listed, near=near[0])
             return _("must be {choices}", choices=listed)

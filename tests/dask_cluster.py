@@ -14,10 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import sqlalchemy as sa
 from free_ports import free_port
-
-from tcb_ops.runs.schema import partitions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -101,6 +98,6 @@ def _collect() -> None:
 
 def claims(ledger: Ledger, run: RunRecord) -> list[list[str]]:
     """Who has claimed each partition of a run, in order, with RELEASED after one that ended its work."""
-    query = sa.select(partitions.c.workers).where(partitions.c.run == run.number)
-    records = ledger.query(query.order_by(partitions.c.session, partitions.c.number))
+    query = "SELECT workers FROM partitions WHERE run = ? ORDER BY session, number"
+    records = ledger.fetch(query, (run.number,))
     return [json.loads(workers or "[]") for (workers,) in records]

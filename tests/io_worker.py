@@ -45,7 +45,7 @@ def main() -> None:
                 file.seek(0)
             ended = json.loads(result.read() or "{}") or {"code": -status, "made": {}, "modules": []}
             for name in ended.pop("modules"):  # later children have them already
-                if name.partition(".")[0] in {"tcb_ops", "aiohttp", "sqlalchemy", "xlsxwriter", "uvloop"}:
+                if name.partition(".")[0] in {"tcb_ops", "aiohttp", "xlsxwriter", "uvloop"}:
                     importlib.import_module(name)
             sys.stdout.write(json.dumps(ended | {"stderr": errors.read()}) + "\n")
             sys.stdout.flush()

@@ -40,7 +40,6 @@ from simulated_world import (
     World,
     scenario_of,
 )
-from sqlalchemy.exc import OperationalError
 
 from tcb_ops.errcodes import Decision, Scope, errcode, store_code
 from tcb_ops.errors import InterruptedRunError, LedgerError, StoppedError, TransportError, TransportFault
@@ -48,7 +47,7 @@ from tcb_ops.features.simulator.signing import bucket_of
 from tcb_ops.kinds import kind_named
 from tcb_ops.model import Listener, Outcome, Owner, Row, RowEnd
 from tcb_ops.runs.calls import RunContext
-from tcb_ops.runs.ledger import Ledger
+from tcb_ops.runs.ledger import IDLE_SECONDS, Ledger
 from tcb_ops.runs.limits import BREAKER_ROWS, RunLimits
 from tcb_ops.runs.records import EnvRecord, NewRun, Usage
 from tcb_ops.runs.runtime import Runtime
@@ -59,8 +58,7 @@ from tcb_ops.wechat.responses import ApiError, HttpResponse, read_response
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from sqlalchemy import Connection
-
+    from tcb_ops.runs.connections import Connection
     from tcb_ops.runs.records import RunRecord
 
 RUN = "20260921-220000-0001"
@@ -88,12 +86,12 @@ class WatchedLedger(Ledger):
     """Whether a write has failed in this session because the disk was full."""
 
     @contextmanager
-    def writing(self, idle: int | None = None) -> Iterator[Connection]:
+    def writing(self, idle: int = IDLE_SECONDS) -> Iterator[Connection]:
         with super().writing(idle) as connection:
             if self.oracle.world.is_full():
                 self.was_full, full = True, sqlite3.OperationalError("database or disk is full")
                 full.sqlite_errorcode = sqlite3.SQLITE_FULL
-                raise OperationalError(None, None, full)
+                raise full
             yield connection
 
     def record(self, run: RunRecord, ends: Sequence[RowEnd], usage: Usage) -> None:

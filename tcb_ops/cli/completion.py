@@ -66,7 +66,7 @@ class _RunId(click.types.StringParamType):
     def shell_complete(
         self, ctx: click.Context, _param: click.Parameter, incomplete: str
     ) -> list[CompletionItem[str]]:
-        from tcb_ops.runs.records import newest_runs
+        from tcb_ops.runs.connections import newest_runs
 
         names = ("target", "api_base", "merchants", "ledger", "lang")
         items = [CompletionItem("latest")] if "latest".startswith(incomplete) else []

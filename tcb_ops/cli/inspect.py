@@ -286,9 +286,9 @@ def explain(code: str, *, common: CommonOptions) -> int:
 
     An errcode (85088, -501001) or one of the store's (SlowDown).
     """
-    from tcb_ops.errcodes import Errcode, all_reasons, describe, errcode
+    from tcb_ops.errcodes import COMPONENT_MARK, Errcode, all_reasons, describe, errcode
     from tcb_ops.errcodes import explain as look_up
-    from tcb_ops.reports.explanations import COMPONENT_MARK, ETAG_MISMATCH
+    from tcb_ops.reports.explanations import ETAG_MISMATCH
     from tcb_ops.runs.verdicts import presumed_verdict
 
     _settings, console = common.start()

@@ -24,7 +24,7 @@ from tcb_ops.formatting import lines
 from tcb_ops.i18n import N_, Lang, Text, _, as_lines, as_sentences, terminal_lang, translate_click, verbatim
 from tcb_ops.kinds import features
 from tcb_ops.resources import exhausted, system_reason
-from tcb_ops.settings import lang_in_file, load_settings, system_lang
+from tcb_ops.settings import load_settings, system_lang
 
 _SIGNS = {"\u00a0": " ", "✓": "+", "✗": "x"}
 """Our own signs, and what stands for them in a code page that lacks them."""
@@ -246,7 +246,7 @@ def _lang(arguments: Sequence[str]) -> Lang:
     try:
         return load_settings(config, {"lang": asked}).lang
     except TcbOpsError:
-        given = (asked, os.environ.get("TCB_OPS_LANG"), lang_in_file(config))
+        given = (asked, os.environ.get("TCB_OPS_LANG"))
         return next((Lang(lang) for lang in given if lang in {"zh", "en"}), system_lang())
 
 

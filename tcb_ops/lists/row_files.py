@@ -5,7 +5,6 @@ The query of a URL may be a signature, so it is taken apart before anything else
 
 from __future__ import annotations
 
-import mimetypes
 import ntpath
 import os
 import posixpath
@@ -14,7 +13,6 @@ import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from importlib.resources import files
 from pathlib import Path
 from typing import TypeAlias
 
@@ -286,4 +284,6 @@ def content_type_of(path: str, file: str = "") -> str:
 @cache
 def _types() -> dict[str, str]:
     # An instance has the library's own table; the module-level one also reads the machine's files.
-    return mimetypes.MimeTypes((str(files("tcb_ops.lists") / "mime.types"),)).types_map[True]
+    from mimetypes import MimeTypes
+
+    return MimeTypes((str(Path(__file__).with_name("mime.types")),)).types_map[True]

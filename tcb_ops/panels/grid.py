@@ -116,7 +116,7 @@ class RunGrid(anywidget.AnyWidget):
 
     def show(self, run: Run, *, running: bool) -> int:
         """Show a run as the ledger has it now; return the number of its merchants."""
-        from tcb_ops.reports.formats.notebook import heat_map, timeline_svg  # loads SQLAlchemy
+        from tcb_ops.reports.formats.notebook import heat_map, timeline_svg
 
         new = self._run is None or self._run.id != run.id or self._running != running
         if self._run is None or self._run.id != run.id:

@@ -14,13 +14,14 @@ from html import escape
 from importlib.resources import files
 
 from tcb_ops.details import DetailCode
+from tcb_ops.errcodes import COMPONENT_MARK
 from tcb_ops.errors import InterruptedRunError, TcbOpsError
 from tcb_ops.formatting import format_duration
 from tcb_ops.i18n import Bilingual, Lang, Text, _, as_lines, as_list, in_python, ngettext, pgettext, verbatim
 from tcb_ops.kinds import Kind, merchant_count, row_count
 from tcb_ops.model import Outcome
 from tcb_ops.preflight import ran_out
-from tcb_ops.reports.explanations import COMPONENT_MARK, MARK, change_lines, counts_line, why
+from tcb_ops.reports.explanations import MARK, change_lines, counts_line, why
 from tcb_ops.reports.formats.charts import outcome_class
 from tcb_ops.reports.summary import CodeGroup, next_actions
 from tcb_ops.run import Run

@@ -16,6 +16,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from tcb_ops import api
+from tcb_ops.errcodes import COMPONENT_MARK
 from tcb_ops.errors import TcbOpsError, UsageError
 from tcb_ops.i18n import Text, _, as_lines
 from tcb_ops.kinds import ANY_KIND, Kind, provided, row_count
@@ -43,7 +44,7 @@ from tcb_ops.panels.html import (
     run_state,
 )
 from tcb_ops.preflight import SendScope, scope_of_rows
-from tcb_ops.reports.explanations import COMPONENT_MARK, why
+from tcb_ops.reports.explanations import why
 from tcb_ops.run import Run, RunHandle, find_handle
 from tcb_ops.runs.progress import Progress, ProgressMeter
 from tcb_ops.runs.records import Tally

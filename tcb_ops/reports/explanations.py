@@ -5,7 +5,6 @@ The catalogue (errcodes.csv, storecodes.csv, reasons.csv) has the texts; this mo
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, tzinfo
@@ -13,7 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from tcb_ops.details import Detail, detail
-from tcb_ops.errcodes import Decision, Errcode, StoreCode, all_reasons
+from tcb_ops.errcodes import COMPONENT_MARK, Decision, all_reasons, entry_of
 from tcb_ops.errcodes import errcode as errcode_entry
 from tcb_ops.errcodes import store_code as store_code_entry
 from tcb_ops.i18n import NOTHING, Joined, Text, _, as_list, as_sentences, ngettext, verbatim
@@ -22,7 +21,7 @@ from tcb_ops.model import Outcome, Owner, Reason, RowEnd
 from tcb_ops.secrets import redact
 
 if TYPE_CHECKING:
-    from tcb_ops.runs.histories import LaterChange  # loads SQLAlchemy
+    from tcb_ops.runs.histories import LaterChange
     from tcb_ops.runs.records import Tally
 
 MARK = "SIMULATED 演练"
@@ -32,9 +31,6 @@ ERRMSG = 160
 """Characters of an errmsg shown beside a cause; results.csv has all of it."""
 ETAG_MISMATCH = "ETagMismatch"
 """Recorded in place of a store's code if the stored object's checksum does not match the file."""
-COMPONENT_MARK = " (component)"
-"""Distinguishes an errcode of the component token from the merchants' own."""
-ERRCODE = re.compile("-?[0-9]{1,9}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +135,7 @@ def reason_text(end: RowEnd) -> Text:
 
 
 def why_of(end: RowEnd) -> Why | None:
-    """Return why a row did not succeed; None for a success."""
+    """Return the code that a row is counted under, with its texts; None for a row that succeeded."""
     message = str(end.detail.params.get("message", "")) if end.detail is not None else ""
     return why(
         end.outcome, end.reason, end.errcode, end.store_code, message=message, http_status=end.http_status
@@ -167,16 +163,10 @@ def action_text(end: RowEnd) -> Text:
     return NOTHING if cause is None else cause.action
 
 
-def catalogued(code: str) -> Errcode | StoreCode:
-    """Return the catalogue's entry for a code as the report's errcodes.csv lists it."""
-    number = code.removesuffix(COMPONENT_MARK)
-    return errcode_entry(int(number)) if ERRCODE.fullmatch(number) else store_code_entry(code)
-
-
 def code_label(code: str) -> Text:
     """Return a short label for such a code; empty if the code is clear without one."""
     texts = all_reasons().get(Reason.ETAG_MISMATCH if code == ETAG_MISMATCH else code)
-    return texts.label if texts is not None else catalogued(code).label
+    return texts.label if texts is not None else entry_of(code).label
 
 
 def source_message(group: Tally, cause: Why) -> Text | None:

@@ -39,6 +39,8 @@ class FindingSection:
     lines: Sequence[FindingLine]
     causes: Sequence[Cause] = ()
     """Their causes, if the operator has to act on them."""
+    action: Text | None = None
+    """What to do about all of them."""
 
     @property
     def count(self) -> int:

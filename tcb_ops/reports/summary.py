@@ -12,16 +12,16 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tcb_ops.details import merged
-from tcb_ops.errcodes import Decision, Scope
+from tcb_ops.errcodes import Decision, Scope, entry_of
 from tcb_ops.i18n import Joined, Lang, Text, verbatim
 from tcb_ops.model import Outcome, Reason
-from tcb_ops.reports.explanations import ETAG_MISMATCH, catalogued, source_message, why
+from tcb_ops.reports.explanations import ETAG_MISMATCH, source_message, why
 from tcb_ops.runs.records import RowRecord, RunRecord, Tally
 from tcb_ops.runs.verdicts import merchant_text
 from tcb_ops.secrets import redact
 
 if TYPE_CHECKING:
-    from tcb_ops.reports.run_views import RunReader  # loads SQLAlchemy
+    from tcb_ops.reports.run_views import RunReader
     from tcb_ops.settings import Settings
 
 _Key = TypeVar("_Key", int, str, tuple[Any, ...])
@@ -442,7 +442,7 @@ def per(code: str, token: Reason | None = None) -> Per:
         return Per.MERCHANT
     if code == ETAG_MISMATCH or Reason(code).of_environment:
         return Per.ENV
-    entry = catalogued(code)
+    entry = entry_of(code)
     if entry.decision is Decision.SLOW or entry.code in _FOR_ALL:
         return Per.ONCE
     if token is Reason.COMPONENT and entry.scope is Scope.APPID:

@@ -6,52 +6,26 @@ system, where locks are unreliable.
 
 from __future__ import annotations
 
-import ctypes
-import logging
 import os
-import sqlite3
 import sys
-import time
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
-
-import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from tcb_ops.errors import LedgerDamagedError, LedgerError, StoppedError, TcbOpsError, UsageError
-from tcb_ops.i18n import Text, _, as_list, as_sentences, verbatim
-from tcb_ops.model import Outcome
+from tcb_ops.i18n import Text, _, verbatim
 from tcb_ops.resources import exhausted, raise_if_exhausted, system_reason
-from tcb_ops.runs.locks import AdvisoryLock, lock_folder, lock_key
-from tcb_ops.runs.records import RunRecord, read_run
-from tcb_ops.runs.schema import SCHEMA, STORED, VERSION, holders, rows_by_path, version
+from tcb_ops.runs import schema
+from tcb_ops.runs.connections import Connection, Database, DatabaseFault, locked
+from tcb_ops.runs.locks import lock_folder
+from tcb_ops.runs.records import RUN_COLUMNS, RunRecord, StoredRun, read_run
 from tcb_ops.settings import shown_url
 
-_LOG = logging.getLogger("tcb_ops.runs")
-
-MAKING_SECONDS = 30
-"""Seconds that a process waits for another one that is creating the same ledger."""
-LOCKED_SECONDS = 2
-"""Seconds to wait for a lock before the command reports that another process has locked the ledger."""
-SCHEMA_SECONDS = 10
-"""Seconds that creating PostgreSQL's tables waits for a lock, since all others wait behind it."""
-WAITING_SECONDS = 60
-"""Seconds that a command waits for a lock that somebody else has on the ledger."""
-
-BATCH = 500
-"""Rows read at a time, so that memory does not grow with the run: 5,000 take 40 MB more, and hardly less time."""
-
-_LIBPQ = {
-    "connect_timeout": 10,
-    "keepalives_idle": 5,
-    "keepalives_interval": 2,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 10_000,
-}
-"""Timeouts for a server that no longer responds, unless the URL sets them."""
+if TYPE_CHECKING:
+    from tcb_ops.runs.postgres import AdvisoryLock
 
 _NETWORK = {
     "nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "fuse.sshfs", "fuse.s3fs", "lustre",
@@ -65,64 +39,48 @@ class LedgerConnection:
 
     def __init__(self, where: str) -> None:
         """Open or create the ledger at a file or a database URL. Raises UsageError if it is not a ledger."""
-        self._engine, self.file, self.name = _open_database(where)
-        weakref.finalize(self, self._engine.dispose)  # users of a Run never close its ledger
-        self._held: sa.Connection | None = None
+        self._database, self.file = _open_database(where)
+        self.name = self._database.name
+        weakref.finalize(self, self._database.close)  # users of a Run never close its ledger
+        self._held: Connection | None = None
 
     def close(self) -> None:
         """Close all connections."""
-        self._engine.dispose()
+        self._database.close()
 
     @property
-    def _is_sqlite(self) -> bool:
-        return self.file is not None
-
-    def by_index(self, index: str) -> str:
-        """Return SQLite's clause to use an index: without statistics it would read whole runs instead."""
-        return f"INDEXED BY {index}" if self._is_sqlite else ""
+    def dialect(self) -> Database:
+        """What SQL the database writes differently."""
+        return self._database
 
     def advisory_lock(self, name: str) -> AdvisoryLock | None:
         """Return a lock in the database; None for an SQLite file, which has lock files beside it."""
-        return None if self._is_sqlite else AdvisoryLock(self._engine, name, self._trouble)
+        if self.file is not None:
+            return None
+        from tcb_ops.runs.postgres import AdvisoryLock
 
-    def driver(
-        self, connection: sa.Connection, statement: str, values: tuple[Any, ...] | list[tuple[Any, ...]]
-    ) -> sa.CursorResult[Any]:
-        """Execute a statement with `?` for its values, not compiled: SQLAlchemy's own take twice as long per row."""
-        return connection.exec_driver_sql(
-            statement if self._is_sqlite else statement.replace("?", "%s"), values
-        )
+        return AdvisoryLock(self._database, name, self._trouble)
 
-    def _fetch(
-        self, connection: sa.Connection, statement: str, values: tuple[Any, ...]
-    ) -> Sequence[Sequence[Any]]:
-        """Read the driver's own records: converting them to SQLAlchemy's takes longer than reading them."""
-        try:
-            records: Sequence[Sequence[Any]] = self.driver(connection, statement, values).cursor.fetchall()
-        except self._engine.dialect.loaded_dbapi.Error as error:
-            raise DBAPIError(None, None, error) from None
-        return records
-
-    def fetch(self, statement: str, values: tuple[Any, ...]) -> Sequence[Sequence[Any]]:
-        """Return the records of a statement for `driver`."""
+    def fetch(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
+        """Return the records of a query with `?` for its values. A feature calls it within `reading`."""
         with self._connection() as connection:
-            return self._fetch(connection, statement, values)
+            return connection.execute(query, values).fetchall()
 
-    def query(self, query: sa.Executable) -> Sequence[Any]:
-        """Return the records of a query. A feature calls it within `reading`."""
-        with self._connection() as connection:
-            return connection.execute(query).all()
+    def stored_runs(self, condition: str, values: Sequence[Any] = (), limit: int | None = None) -> list[Any]:
+        """Return the records of the runs that fulfil a condition, the last created first."""
+        newest = f"ORDER BY number DESC{'' if limit is None else f' LIMIT {limit}'}"
+        query = f"SELECT {', '.join(RUN_COLUMNS)} FROM runs WHERE {condition} {newest}"
+        return list(map(StoredRun._make, self.fetch(query, values)))
 
-    def stream(self, query: sa.Select[Any]) -> Iterator[Any]:
+    def stream(self, query: str, values: Sequence[Any] = ()) -> Iterator[Any]:
         """Stream the records of a query, read in batches."""
         with self._connection() as connection:
-            for batch in connection.execute(query, execution_options={"yield_per": BATCH}).partitions():
-                yield from batch
+            yield from self._database.stream(connection, query, values)
 
     @contextmanager
-    def _connection(self) -> Iterator[sa.Connection]:
+    def _connection(self) -> Iterator[Connection]:
         """Open a connection for reading, or use the one that a snapshot holds."""
-        held = nullcontext(self._held) if self._held is not None else self._engine.connect()
+        held = nullcontext(self._held) if self._held is not None else self._database.connection()
         with self.reading(), held as connection:
             yield connection
 
@@ -135,7 +93,7 @@ class LedgerConnection:
         """Convert errors of the database, and errors from damaged values, to errors of the ledger."""
         try:
             yield
-        except SQLAlchemyError as error:
+        except self._database.errors as error:
             raise self._trouble(error) from None
         except (KeyError, OverflowError, RecursionError, TypeError, ValueError):
             problem = _("a record of a run contains values that tcb-ops does not write")
@@ -146,19 +104,19 @@ class LedgerConnection:
     def _damaged(self, problem: Text) -> LedgerDamagedError:
         return damaged(self.name, problem)
 
-    def _trouble(self, error: SQLAlchemyError) -> StoppedError:
+    def _trouble(self, error: Exception) -> StoppedError:
         if (shortage := exhausted(error, unclear=True)) is not None:
             return shortage
-        cause = _reason(error)
-        if _is_damage(error):
+        cause, fault = self._database.reason(error), self._database.fault(error)
+        if fault in {DatabaseFault.DAMAGED, DatabaseFault.NO_DATABASE}:
             return self._damaged(verbatim(cause))
-        if _is_locked(error):
-            return LedgerError(_locked(self.name, _lock_holders(self._engine)))
+        if fault is DatabaseFault.LOCKED:
+            return LedgerError(locked(self.name, self._database.lock_holders()))
         text = _(
             "the ledger {name} cannot be used: {why}. What was committed is safe. Free space or fix "
             "the access, then run the same command again: the run resumes where it stopped."
         )
-        if not self._is_sqlite and _is_unreachable(error):
+        if fault is DatabaseFault.UNREACHABLE:
             text = _(
                 "the ledger {name} cannot be reached: {why}. What was committed is safe. When its database is back, "
                 "run the same command again: the run resumes where it stopped."
@@ -166,42 +124,33 @@ class LedgerConnection:
         return LedgerError(text.format(name=self.name, why=cause))
 
 
-def _open_database(where: str) -> tuple[sa.Engine, Path | None, str]:
-    """Open or create a ledger's database at a file or URL; return the engine, the file (if it is one), a name to show.
+def _open_database(where: str) -> tuple[Database, Path | None]:
+    """Open or create a ledger's database at a file or URL; return it, and the file (if it is one).
 
     Raises UsageError if it is not a ledger and cannot be one, LedgerDamagedError if it is damaged.
     """
-    name = shown_url(where)
-    url = _url(where, name)
-    file = _file_of(url)
+    name, file = shown_url(where), ledger_file(where)
     if file is not None:
         _prepare_file(file)
+        database = Database(str(file.absolute()), name)
+    else:
+        database = _postgresql(where, name)
     try:
-        if file is not None:
-            engine = sa.create_engine(url, hide_parameters=True)
-            sa.event.listen(engine, "connect", _prepare_sqlite)
-        else:
-            timeouts = {key: value for key, value in _LIBPQ.items() if key not in url.query}
-            engine = sa.create_engine(url, hide_parameters=True, connect_args=timeouts)
-            sa.event.listen(engine, "connect", _prepare_postgresql)
-    except (SQLAlchemyError, ImportError):
-        raise not_a_ledger(name, _("its database driver is not installed")) from None
-    try:
-        _open_schema(engine, name)
+        _open_schema(database, sqlite=file is not None)
     except TcbOpsError:
-        engine.dispose()
+        database.close()
         raise
-    except SQLAlchemyError as error:
-        by = _lock_holders(engine) if _is_locked(error) else []
-        engine.dispose()
+    except database.errors as error:
+        fault, cause = database.fault(error), database.reason(error)
+        holders = database.lock_holders() if fault is DatabaseFault.LOCKED else []
+        database.close()
         raise_if_exhausted(error, unclear=True)
-        cause = _reason(error)
-        if _sqlite_code(error) == sqlite3.SQLITE_NOTADB:
+        if fault is DatabaseFault.NO_DATABASE:
             raise not_a_ledger(name, _("it is not an SQLite file")) from None
-        if _is_damage(error):
+        if fault is DatabaseFault.DAMAGED:
             raise damaged(name, verbatim(cause)) from None
-        if _is_locked(error):
-            raise UsageError(_locked(name, by)) from None
+        if fault is DatabaseFault.LOCKED:
+            raise UsageError(locked(name, holders)) from None
         advice = (
             None
             if file is not None
@@ -211,126 +160,82 @@ def _open_database(where: str) -> tuple[sa.Engine, Path | None, str]:
             )
         )
         raise not_a_ledger(name, _("it cannot be opened ({why})", why=cause), advice) from None
-    return engine, file, name
+    return database, file
+
+
+def _postgresql(where: str, name: str) -> Database:
+    """Return a database in PostgreSQL. Raises UsageError without the driver, or for a URL that it cannot read."""
+    try:
+        from tcb_ops.runs.postgres import PostgreSQL
+    except ImportError:
+        raise not_a_ledger(name, _("its database driver is not installed")) from None
+    try:
+        return PostgreSQL(where.replace(f"{_DRIVER}:", "postgresql:", 1), name)
+    except PostgreSQL.errors:
+        raise _unreadable() from None
+
+
+_DRIVER = "postgresql+psycopg"
 
 
 def ledger_file(where: str) -> Path | None:
     """Return the SQLite file of a ledger; None for PostgreSQL. Raises UsageError for any other URL."""
-    return _file_of(_url(where, shown_url(where)))
-
-
-def _file_of(url: sa.URL) -> Path | None:
-    return Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
-
-
-def _url(where: str, name: str) -> sa.URL:
-    """Parse the ledger's location. Raises UsageError for a URL of neither an SQLite file nor PostgreSQL."""
+    name = shown_url(where)
     if where in {"", ":memory:"}:
         raise not_a_ledger(repr(where), _("a ledger in a file needs the name of the file"))
     if "://" not in where:
-        return sa.URL.create("sqlite", database=where)
+        return Path(where)
     # The driver would take a part of it as the host.
     if where.count("@") > 1 or "@" in where.partition("?")[2]:
         raise not_a_ledger(name, _("an @ in a name or password must be written as %40"))
-    try:
-        url = sa.make_url(where)
-    except (SQLAlchemyError, ValueError):  # such as a port that is not a number
-        raise not_a_ledger("the ledger's URL", _("it cannot be read as a database URL")) from None
-    backend = url.get_backend_name()
-    if backend != "postgresql" and not (backend == "sqlite" and url.database and not url.query):
+    scheme, _separator, rest = where.partition("://")
+    if scheme == "sqlite" and len(rest) > 1 and rest.startswith("/") and "?" not in rest:
+        return Path(rest[1:])
+    if scheme not in {"postgresql", _DRIVER}:
         raise not_a_ledger(
             name, _("a ledger is an SQLite file or a PostgreSQL database (postgresql+psycopg://…)")
         )
-    return url
+    try:
+        _port = urlsplit(where).port
+    except ValueError:  # such as a port that is not a number, which the driver's message would show
+        raise _unreadable() from None
+    return None
 
 
-def _open_schema(engine: sa.Engine, name: str) -> None:
+def _unreadable() -> UsageError:
+    return not_a_ledger("the ledger's URL", _("it cannot be read as a database URL"))
+
+
+def _open_schema(database: Database, *, sqlite: bool) -> None:
     """Create a new ledger's tables; refuse a ledger of another version, or another program's database, unchanged."""
-    sqlite = engine.dialect.name == "sqlite"
-    with engine.begin() as connection:
-        tables = sa.inspect(connection).get_table_names()
+    with database.connection() as connection:
+        tables = database.tables(connection)
         if not tables:
             # Two processes may create the ledger at once. An existing one is not locked: a long plan would block it.
-            if sqlite:
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-            else:
-                connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{SCHEMA_SECONDS}s'")
-                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(lock_key(connection, "schema"))))
-            tables = sa.inspect(connection).get_table_names()
+            database.begin_creating(connection)
+            tables = database.tables(connection)
         if not tables:
-            if not sqlite:
-                # Where it is declared, this would import SQLAlchemy's dialect for PostgreSQL into every command.
-                rows_by_path.dialect_options["postgresql"]["where"] = STORED
-                holders.create(connection)
-            SCHEMA.create_all(connection)
-            _create_view(connection)
-            connection.execute(version.insert().values(version=VERSION))
-        elif version.name not in tables:
-            raise not_a_ledger(name, _("it is another program's database"))
-        elif (versions := connection.execute(sa.select(version.c.version)).scalars().all()) != [VERSION]:
-            raise UsageError(
-                _(
-                    "{name} is a ledger of schema version {number}, and this tcb-ops reads version {version} only: use the "
-                    "tcb-ops that created it, or choose another ledger with --ledger.",
-                    name=name,
-                    number=", ".join(map(str, versions)) or "?",
-                    version=VERSION,
-                ),
-            )
-    if sqlite:
-        _switch_to_wal(engine)
-
-
-def _switch_to_wal(engine: sa.Engine) -> None:
-    end = time.monotonic() + MAKING_SECONDS
-    while True:
-        try:
-            with engine.connect() as connection:
-                connection.exec_driver_sql("PRAGMA journal_mode = WAL")
-                return
-        except OperationalError as error:
-            # Another process is creating the ledger: SQLite itself does not wait for that.
-            if not _is_locked(error) or time.monotonic() > end:
-                raise
-            time.sleep(0.02)
-
-
-def _prepare_sqlite(connection: Any, _record: object) -> None:
-    with closing(connection.cursor()) as cursor:
-        cursor.execute(f"PRAGMA busy_timeout = {LOCKED_SECONDS * 1000}")
-        cursor.execute("PRAGMA synchronous = FULL")
-        # Write pages that many commits change to the file less often: a log of 32 MiB, eight times the default.
-        cursor.execute("PRAGMA wal_autocheckpoint = 8000")
-
-
-def begin_writing(connection: sa.Connection, name: str) -> None:
-    """Begin a transaction that writes. In SQLite, wait WAITING_SECONDS for another program's, and say so after LOCKED_SECONDS."""
-    if connection.dialect.name != "sqlite":
-        return
-    end = time.monotonic() + WAITING_SECONDS
-    warned = False
-    while True:
-        try:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-        except OperationalError as error:
-            if not _is_locked(error) or time.monotonic() > end:
-                raise
-            if not warned:
-                wait = _("This command waits up to {seconds} s for it.", seconds=WAITING_SECONDS)
-                _LOG.warning("%s", as_sentences((_locked(name, ()), wait)))
-            warned = True
+            for statement in schema.statements(sqlite=sqlite):
+                connection.execute(statement)
+            connection.execute(f"INSERT INTO {schema.VERSION_TABLE} VALUES ({schema.VERSION})")
+        elif schema.VERSION_TABLE not in tables:
+            raise not_a_ledger(database.name, _("it is another program's database"))
         else:
-            return
-
-
-def _prepare_postgresql(connection: Any, _record: object) -> None:
-    """Have the server keep an idle connection, whatever is set for the role. PostgreSQL 13 has no such setting."""
-    with closing(connection.cursor()) as cursor:
-        cursor.execute(
-            "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout'"
-        )
-        cursor.execute(f"SET lock_timeout = '{WAITING_SECONDS}s'")
-    connection.commit()
+            query = f"SELECT version FROM {schema.VERSION_TABLE}"
+            versions = [version for (version,) in connection.execute(query).fetchall()]
+            if versions != [schema.VERSION]:
+                raise UsageError(
+                    _(
+                        "{name} is a ledger of schema version {number}, and this tcb-ops reads version {version} only: use the "
+                        "tcb-ops that created it, or choose another ledger with --ledger.",
+                        name=database.name,
+                        number=", ".join(map(str, versions)) or "?",
+                        version=schema.VERSION,
+                    ),
+                )
+        connection.commit()
+    if sqlite:
+        database.use_log()
 
 
 def _prepare_file(file: Path) -> None:
@@ -363,6 +268,8 @@ def _prepare_file(file: Path) -> None:
 def on_network(folder: Path) -> bool:
     """Return whether a folder is on a network file system, where SQLite's locks are unreliable; False on macOS."""
     if sys.platform == "win32":
+        import ctypes
+
         drive = folder.resolve().drive
         return drive.startswith("\\\\") or ctypes.windll.kernel32.GetDriveTypeW(f"{drive}\\") == _DRIVE_REMOTE
     try:
@@ -382,114 +289,6 @@ def not_a_ledger(name: str, cause: Text, todo: Text | None = None) -> UsageError
     )
 
 
-# --- the view ----------------------------------------------------------------------------------------------------
-
-# For tools that read the database. Its columns are documented (docs, reference/files) and do not change with the tables.
-_VIEW = """
-CREATE VIEW v_rows AS
-SELECT runs.id AS run, runs.kind, runs.target, runs.list_name, runs.parent, {time}runs.created_at{utc} AS run_started_at,
-    rows.line, envs.merchant, envs.appid, envs.env, rows.path, rows.outcome,
-    CASE WHEN rows.outcome IN ({without_code}) THEN NULL
-        WHEN rows.errcode <> 0 THEN CAST(rows.errcode AS TEXT)
-        WHEN rows.store_code <> '' THEN rows.store_code
-        WHEN rows.reason <> '' THEN rows.reason
-        ELSE rows.outcome END AS code,
-    rows.errmsg, rows.rid, rows.http_status, rows.attempts, rows.bytes, rows.md5,
-    {time}rows.started_at{utc} AS started_at, {time}rows.ended_at{utc} AS ended_at,
-    rows.ended_at - rows.started_at AS seconds
-FROM rows
-JOIN runs ON runs.number = rows.run
-JOIN envs ON envs.run = rows.run AND envs.no = rows.place
-"""
-
-
-def _create_view(connection: sa.Connection) -> None:
-    """Create the view. Times are UTC: text in SQLite, timestamptz in PostgreSQL."""
-    sqlite = connection.dialect.name == "sqlite"
-    time_, utc = ("datetime(", ", 'unixepoch')") if sqlite else ("to_timestamp(", ")")
-    without_code = ", ".join(f"'{outcome}'" for outcome in sorted(Outcome.successes() | {Outcome.PENDING}))
-    connection.exec_driver_sql(_VIEW.format(time=time_, utc=utc, without_code=without_code))
-
-
-# --- errors ------------------------------------------------------------------------------------------------------
-
-
-def _reason(error: SQLAlchemyError) -> str:
-    """Return the message of a database error on one line, without a full stop."""
-    cause = getattr(error, "orig", None)
-    # PostgreSQL's own message, without the place in the statement.
-    message = getattr(getattr(cause, "diag", None), "message_primary", None) or cause
-    return " ".join(str(message or type(error).__name__).split()).rstrip(".")
-
-
-def _sqlstate(error: SQLAlchemyError) -> str:
-    """Return a database error's code; empty without one, as where the connection failed or was lost."""
-    cause = getattr(error, "orig", None)
-    return str(getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or "")
-
-
-def _is_unreachable(error: SQLAlchemyError) -> bool:
-    """Return whether the connection to PostgreSQL was lost, or cannot be made again."""
-    lost = isinstance(error, DBAPIError) and error.connection_invalidated
-    return lost or (isinstance(error, OperationalError) and not _sqlstate(error))
-
-
-_LOCK_TIMEOUT = "55P03"
-"""SQLSTATE of a lock that another session kept for longer than lock_timeout."""
-_HOLDERS = """
-SELECT DISTINCT a.application_name, a.usename, a.client_addr, a.pid
-FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
-WHERE l.granted AND a.datname = current_database() AND a.pid <> pg_backend_pid()
-    AND (l.locktype = 'advisory' AND (l.classid::bigint << 32 | l.objid::bigint) = %s
-        OR l.relation IN (SELECT oid FROM pg_class WHERE relnamespace = current_schema()::regnamespace))
-    AND a.state <> 'idle'
-"""
-
-
-def _is_locked(error: SQLAlchemyError) -> bool:
-    """Return whether somebody else held a lock for longer than the statement may wait."""
-    sqlite_locks = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
-    return _sqlite_code(error) in sqlite_locks or _sqlstate(error) == _LOCK_TIMEOUT
-
-
-def _lock_holders(engine: sa.Engine) -> list[Text]:
-    """Return who works in PostgreSQL on the ledger's tables; empty for SQLite, which does not know."""
-    if engine.dialect.name != "postgresql":
-        return []
-    with suppress(SQLAlchemyError), engine.connect() as connection:
-        sessions = connection.exec_driver_sql(_HOLDERS, (lock_key(connection, "schema"),)).all()
-        return [
-            _(
-                "{application} of user {user} at {host} (PID {pid})",
-                application=application or "?",
-                user=user or "?",
-                host=host or "localhost",
-                pid=pid,
-            )
-            for application, user, host, pid in sessions
-        ]
-    return []
-
-
-def _locked(name: str, by: Sequence[Text]) -> Text:
-    """Return the message for a ledger that somebody else has locked, with who it is, where that is known."""
-    if by:
-        return _(
-            "the ledger {name} is locked by {holders}. Wait for it, or end it there; then run the same command again.",
-            name=name,
-            holders=as_list(by, 5),
-        )
-    return _(
-        "another program has locked the ledger {name}, such as a database browser or a backup. Close it there; then run "
-        "the same command again.",
-        name=name,
-    )
-
-
-_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
-"""SQLite's primary codes for a damaged file. SQLITE_ERROR: a statement does not fit, as a table is missing."""
-
-
 def damaged(name: str, problem: Text) -> LedgerDamagedError:
     """Return the error that reports damage: what was found, and in which ledger."""
     return LedgerDamagedError(
@@ -499,15 +298,3 @@ def damaged(name: str, problem: Text) -> LedgerDamagedError:
             "every file of a list is sent again. Reports exported earlier still show their runs."
         ),
     )
-
-
-def _is_damage(error: SQLAlchemyError) -> bool:
-    """Return whether SQLite reports a damaged file, rather than a locked, full or inaccessible one."""
-    cause = getattr(error, "orig", None)
-    code = _sqlite_code(error)
-    return isinstance(cause, sqlite3.Error) and ("decode" in str(cause) if code is None else code in _DAMAGE)
-
-
-def _sqlite_code(error: SQLAlchemyError) -> int | None:
-    code: int | None = getattr(getattr(error, "orig", None), "sqlite_errorcode", None)
-    return None if code is None else code & 0xFF

@@ -12,21 +12,15 @@ from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-import sqlalchemy as sa
-
 from tcb_ops.errors import RunNotFoundError
 from tcb_ops.kinds import Kind, MissingKind, all_kinds, kind_named, kind_names
 from tcb_ops.model import STORED_OUTCOMES, Outcome, Reason
 from tcb_ops.runs.database import LedgerConnection
 from tcb_ops.runs.records import EarlierUpload, EnvRecord, RunRecord, may_have_stored
-from tcb_ops.runs.schema import STORED, envs, pruned_files, rows, runs, sql_list
+from tcb_ops.runs.schema import STORED, any_of, sql_list
 
 if TYPE_CHECKING:
     from tcb_ops.runs.reader import LedgerReader
-
-OF_ENV = (envs.c.run == rows.c.run) & (envs.c.no == rows.c.place)
-"""Joins the environment of a row."""
-
 
 _CERTAIN = sql_list(outcome for outcome in Outcome.all() if outcome.stored)
 """The outcomes after which it is certain what is stored."""
@@ -45,6 +39,9 @@ _FILE = {
     "number": "runs.number",
 }
 """What is read of a row that stored a file: where and when, then the fields of an EarlierUpload, by their names, as SQL."""
+FILE_KEY = ("target", "env", "path")
+FILE_COLUMNS = ("target", "env", *_FILE)
+"""The columns of `pruned_files`."""
 _ENTRY = f"""envs.env, {", ".join(_FILE.values())}, rows.reason, rows.attempts,
     CASE WHEN rows.outcome = 'failed' THEN runs.settings ELSE '{{}}' END, runs.kind, runs.upload_calls"""
 """An environment, _FILE, and what tells whether a failed row may have stored its file."""
@@ -68,18 +65,12 @@ class HistoryReader(LedgerConnection):
         self, target: str, leave_out: int, keys: Sequence[tuple[str, str]]
     ) -> dict[tuple[str, str], list[EarlierUpload]]:
         """Return the pending rows of unfinished runs that write, by (env, path), the oldest run first: one may have been sent."""
-        unfinished = self.query(
-            sa.select(runs.c.number, runs.c.id).where(
-                runs.c.target == target,
-                runs.c.kind.not_in(_kinds_that_do_not_write()),
-                runs.c.finished_at.is_(None),
-                runs.c.number != leave_out,
-            )
-        )
-        ids = dict(map(tuple, unfinished))
+        condition = f"""target = ? AND kind NOT IN ({sql_list(_kinds_that_do_not_write())})
+            AND finished_at IS NULL AND number <> ?"""
+        ids = {run.number: run.id for run in self.stored_runs(condition, (target, leave_out))}
         if not ids or not keys:
             return {}
-        condition = f"rows.outcome = 'pending' AND {_any_of('rows.run', ids)} ORDER BY rows.run"
+        condition = f"rows.outcome = 'pending' AND {any_of('rows.run', ids)} ORDER BY rows.run"
         columns = "envs.env, rows.path, rows.run"
         pending: dict[tuple[str, str], list[EarlierUpload]] = {}
         for env, path, number in self._at_paths(columns, "rows_by_place", condition, keys, target, list(ids)):
@@ -108,11 +99,10 @@ class HistoryReader(LedgerConnection):
             kind_names(),
             Outcome.all(),
         )
-        condition = f"runs.number <> ? AND NOT {_any_of('runs.kind', not_writing)} AND rows.{STORED.text}"
-        values: list[int | str] = [leave_out, *map(str.__str__, not_writing)]
+        condition = f"runs.number <> ? AND runs.kind NOT IN ({sql_list(not_writing)}) AND rows.{STORED}"
         entries = self._pruned(target, keys)
         for *file, outcome, number, reason, attempts, settings, kind, calls in self._at_paths(
-            _ENTRY, "rows_by_path", condition, keys, target, values
+            _ENTRY, "rows_by_path", condition, keys, target, [leave_out]
         ):
             ended = outcome if kind in kinds else Outcome.UNKNOWN
             sent = calls > 0 or not kind_named(kind).sends_files
@@ -132,18 +122,20 @@ class HistoryReader(LedgerConnection):
 
     def pending_in_both(self, number: int, other: int) -> str | None:
         """Return a path at which rows of two runs, given by their numbers, are pending; None without any."""
-        shared = _pending_keys(number).intersect(_pending_keys(other)).subquery()
-        path: str | None = self.query(sa.select(sa.func.min(shared.c.path)))[0][0]
+        pending = """
+            SELECT envs.env, rows.path FROM rows JOIN envs ON envs.run = rows.run AND envs.no = rows.place
+            WHERE rows.run = ? AND rows.outcome = 'pending'"""
+        query = f"SELECT MIN(path) FROM ({pending} INTERSECT {pending}) AS shared"
+        path: str | None = self.fetch(query, (number, other))[0][0]
         return path
 
     def _pruned(self, target: str, keys: Sequence[tuple[str, str]]) -> list[tuple[Any, ...]]:
         """Return what is kept of pruned runs at (env, path), as (env, then _FILE)."""
-        query = sa.select(pruned_files.c.env, *(pruned_files.c[name] for name in _FILE)).where(
-            pruned_files.c.target == target,
-            pruned_files.c.env.in_({env for env, _path in keys}),
-            pruned_files.c.path.in_({path for _env, path in keys}),
-        )
-        return [tuple(entry) for entry in self.query(query)]
+        environments, paths = list({env for env, _path in keys}), list({path for _env, path in keys})
+        query = f"""
+            SELECT env, {", ".join(_FILE)} FROM pruned_files
+            WHERE target = ? AND {any_of("env", environments)} AND {any_of("path", paths)}"""
+        return self.fetch(query, (target, *environments, *paths))
 
     def last_of_paths(self, run: RunRecord) -> str:
         """Compose the SELECT of what a run last stored or found at each path, as `pruned_files` has it."""
@@ -153,18 +145,17 @@ class HistoryReader(LedgerConnection):
             f"CASE WHEN rows.outcome = 'failed' OR {not_known} THEN '{Outcome.UNKNOWN}' ELSE rows.outcome END"
         )
         values = {"target": "runs.target", "env": "envs.env", **_FILE, "outcome": outcome}
-        columns = pruned_files.c.keys()
         sends = run.kind.sends_files
         doubtful = (
             "rows.attempts > 1" if sends and run.upload_calls else not sends
         )  # a link is the first call
         return f"""
-            SELECT {", ".join(columns)} FROM (
-                SELECT {", ".join(f"{values[name]} AS {name}" for name in columns)}, ROW_NUMBER() OVER (
+            SELECT {", ".join(FILE_COLUMNS)} FROM (
+                SELECT {", ".join(f"{values[name]} AS {name}" for name in FILE_COLUMNS)}, ROW_NUMBER() OVER (
                     PARTITION BY envs.env, rows.path ORDER BY rows.ended_at DESC, rows.line DESC) AS nth
                 FROM rows JOIN envs ON envs.run = rows.run AND envs.no = rows.place JOIN runs ON runs.number = rows.run
-                WHERE rows.run = {run.number} AND rows.{STORED.text} AND (rows.outcome <> 'failed' OR {doubtful})
-            ) AS entries WHERE nth = 1"""  # noqa: S608  own names
+                WHERE rows.run = {run.number} AND rows.{STORED} AND (rows.outcome <> 'failed' OR {doubtful})
+            ) AS entries WHERE nth = 1"""
 
     def _at_paths(
         self,
@@ -179,9 +170,9 @@ class HistoryReader(LedgerConnection):
         environments, paths = list({env for env, _path in keys}), list({path for _env, path in keys})
         # `CROSS JOIN` has SQLite take the tables in this order: a path may be in every environment.
         query = f"""
-            SELECT {columns} FROM envs CROSS JOIN runs CROSS JOIN rows {self.by_index(index)}
-            WHERE {_any_of("envs.env", environments)} AND runs.number = envs.run AND runs.target = ?
-            AND rows.run = envs.run AND rows.place = envs.no AND {_any_of("rows.path", paths)} AND {condition}"""  # noqa: S608  own names
+            SELECT {columns} FROM envs CROSS JOIN runs CROSS JOIN rows {self.dialect.index_hint.format(index)}
+            WHERE {any_of("envs.env", environments)} AND runs.number = envs.run AND runs.target = ?
+            AND rows.run = envs.run AND rows.place = envs.no AND {any_of("rows.path", paths)} AND {condition}"""
         return self.fetch(query, (*environments, target, *paths, *values))
 
 
@@ -199,16 +190,6 @@ def _in_doubt(reason: str, attempts: int, settings: str) -> bool:
         return may_have_stored(Reason(reason) if reason else None, attempts, json.loads(settings))
     except (AttributeError, TypeError, ValueError):
         return True
-
-
-def _any_of(column: str, values: Collection[Any]) -> str:
-    return f"{column} IN ({', '.join('?' * len(values))})"
-
-
-def _pending_keys(number: int) -> sa.Select[Any]:
-    """Select (env, path) of the pending rows of a run."""
-    query = sa.select(envs.c.env, rows.c.path).join(envs, OF_ENV)
-    return query.where(rows.c.run == number, rows.c.outcome == Outcome.PENDING)
 
 
 # --- what later runs changed ------------------------------------------------------------------------------------
@@ -264,7 +245,7 @@ def later_changes(
     if not run.kind.sends_files:
         return []
     family = family_of(ledger, run)
-    later = {record.id: record for record in ledger.query(_later_runs(family, run.target))}
+    later = {record.id: record for record in _later_runs(ledger, family, run.target)}
     family_ids = {member.id for member in family}
     cancelled = {
         later[undo].number: [later[upload].number for upload in uploads if upload in later]
@@ -288,7 +269,7 @@ def later_changes(
             cancelled,
             None if only is None else places,
             lines,
-            ledger.by_index("rows_by_path"),
+            ledger.dialect.index_hint.format("rows_by_path"),
         )
         for number, count in ledger.fetch(statement, ()):
             files += count
@@ -316,23 +297,13 @@ def _undone_by(run: Any) -> list[str] | None:
         return None
 
 
-def _later_runs(family: Sequence[RunRecord], target: str) -> sa.Select[Any]:
-    """Select the later runs, of no retry, that write to an environment of the run."""
+def _later_runs(ledger: LedgerReader, family: Sequence[RunRecord], target: str) -> list[Any]:
+    """Return the later runs, of no retry, that write to an environment of the run."""
     first = family[0].number
-    environments = sa.select(envs.c.env).where(envs.c.run == first)
-    sharing = sa.select(envs.c.run).where(envs.c.run > first, envs.c.env.in_(environments))
-    about = ("number", "id", "kind", "list_sha256", "created_at", "finished_at", "settings")
-    return (
-        sa.select(*(runs.c[name] for name in about))
-        .where(
-            runs.c.number > first,
-            runs.c.number.not_in([member.number for member in family]),
-            runs.c.target == target,
-            runs.c.kind.in_([kind for kind in all_kinds() if kind.replacing]),
-            runs.c.number.in_(sharing),
-        )
-        .order_by(runs.c.number)
-    )
+    condition = f"""number > ? AND number NOT IN ({sql_list(member.number for member in family)}) AND target = ?
+        AND kind IN ({sql_list(kind for kind in all_kinds() if kind.replacing)})
+        AND number IN (SELECT run FROM envs WHERE run > ? AND env IN (SELECT env FROM envs WHERE run = ?))"""
+    return ledger.stored_runs(condition, (first, target, first, first))
 
 
 def _sampled_lines(
@@ -342,14 +313,13 @@ def _sampled_lines(
     taking_back = [number for number, record in later.items() if kind_named(record.kind).takes_back]
     environments = [of for of in ledger.envs(run) if of.number in places]
     step = max(1, (len(environments) - 1) // (_SAMPLED_ENVIRONMENTS - 1))
-    first = sa.select(sa.func.min(envs.c.env)).where(envs.c.run.in_(taking_back)).group_by(envs.c.run)
-    names = {of.env for of in environments[::step]} | {env for (env,) in ledger.query(first)}
+    first = f"SELECT MIN(env) FROM envs WHERE run IN ({sql_list(taking_back)}) GROUP BY run"
+    names = {of.env for of in environments[::step]} | {env for (env,) in ledger.fetch(first)}
     lines: list[int] = []
     for environment in environments:
         if environment.env in names:
-            of_environment = (rows.c.run == run.number) & (rows.c.place == environment.number)
-            query = sa.select(rows.c.line).where(of_environment).order_by(rows.c.line).limit(_SAMPLED_ROWS)
-            lines += [line for (line,) in ledger.query(query)]
+            query = f"SELECT line FROM rows WHERE run = ? AND place = ? ORDER BY line LIMIT {_SAMPLED_ROWS}"
+            lines += [line for (line,) in ledger.fetch(query, (run.number, environment.number))]
     return lines
 
 
@@ -377,7 +347,7 @@ def _newest_changes(
     conditions = [
         f"""AND NOT (later.run IN ({sql_list(uploads)}) AND EXISTS (
             SELECT 1 FROM rows AS undo
-            WHERE undo.run = {number} AND undo.line = later.line AND undo.outcome IN ({sql_list(restoring)})))"""  # noqa: S608  own names
+            WHERE undo.run = {number} AND undo.line = later.line AND undo.outcome IN ({sql_list(restoring)})))"""
         for number, uploads in cancelled.items()
         if uploads
     ]
@@ -389,8 +359,8 @@ def _newest_changes(
                 SELECT later.run FROM envs AS later_env CROSS JOIN rows AS later {by_index}
                 WHERE later_env.env = own_env.env AND later_env.run IN ({sql_list(later_run.number for later_run in later)})
                 AND later.run = later_env.run AND later.place = later_env.no AND later.path = own.path
-                AND later.{STORED.text} AND ({" OR ".join(changes)}) {" ".join(conditions)}
+                AND later.{STORED} AND ({" OR ".join(changes)}) {" ".join(conditions)}
                 ORDER BY later_env.run DESC LIMIT 1), 0) AS number
             FROM rows AS own JOIN envs AS own_env ON own_env.run = own.run AND own_env.no = own.place
             WHERE own.run = {run.number} AND own.outcome IN ({sql_list(STORED_OUTCOMES)}) {selected}
-        ) AS changes GROUP BY number"""  # noqa: S608  own names
+        ) AS changes GROUP BY number"""

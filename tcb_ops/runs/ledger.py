@@ -1,7 +1,7 @@
 """Writing to the ledger, the durable record of runs and rows. What it does not hold has not happened.
 
-SQLAlchemy Core; SQLite by default (WAL, synchronous=FULL: a commit survives a power cut), PostgreSQL by URL. No
-token, signature or link is ever written here. `LedgerReader` reads: the classes in `reader` and `histories`.
+SQLite by default, PostgreSQL by URL. No token, signature or link is ever written here. `LedgerReader` reads: the classes in
+`reader` and `histories`.
 """
 
 from __future__ import annotations
@@ -13,15 +13,13 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
-import sqlalchemy as sa
-from sqlalchemy.exc import SQLAlchemyError
-
 from tcb_ops.details import Detail, stored
 from tcb_ops.errors import LedgerError
 from tcb_ops.i18n import _, as_sentences, ngettext
 from tcb_ops.kinds import MissingKind, provided
 from tcb_ops.model import Outcome, Row, RowEnd
-from tcb_ops.runs.database import begin_writing
+from tcb_ops.runs.connections import Connection
+from tcb_ops.runs.histories import FILE_COLUMNS, FILE_KEY
 from tcb_ops.runs.locks import hold
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import (
@@ -36,22 +34,20 @@ from tcb_ops.runs.records import (
     plan_values,
     run_values,
 )
-from tcb_ops.runs.schema import cluster_sessions, envs, exports, partitions, pruned_files, rows, runs
-from tcb_ops.runs.verdicts import VERDICTS
+from tcb_ops.runs.schema import RUN_TABLES, sql_list
 
 BATCH = 1_000
 """Rows written at a time, so that memory does not grow with the list."""
 IDLE_SECONDS = 5
 """Seconds after which PostgreSQL ends a writing transaction in which nothing happens: a process that was frozen in a commit
 would block all others, whose rows it has locked."""
-_END_IDLE = sa.text("SELECT set_config('idle_in_transaction_session_timeout', :limit, true)")
 
-_SET = f"UPDATE rows SET {', '.join(f'{name} = ?' for name in END_COLUMNS)} WHERE run = ? AND line = ?"  # noqa: S608  own names
-_RECORD = f"{_SET} AND outcome = 'pending'"
-_REOPEN = f"{_SET} AND outcome <> 'pending'"
+_END = f"UPDATE rows SET {', '.join(f'{name} = ?' for name in END_COLUMNS)} WHERE run = ?"
+_RECORD = f"{_END} AND line = ? AND outcome = 'pending'"
+_REOPEN = f"{_END} AND line = ? AND outcome <> 'pending'"
 _SPEND = """UPDATE runs SET seconds = seconds + ?, link_calls = link_calls + ?, upload_calls = upload_calls + ?
     WHERE number = ?"""
-_PLAN = f"INSERT INTO rows ({', '.join(PLAN_COLUMNS)}) VALUES ({', '.join('?' * len(PLAN_COLUMNS))})"  # noqa: S608  own names
+_PLAN = f"INSERT INTO rows ({', '.join(PLAN_COLUMNS)}) VALUES ({', '.join('?' * len(PLAN_COLUMNS))})"
 _PLAN_ENV = 'INSERT INTO envs (run, no, env, appid, merchant, owner, "left") VALUES (?, ?, ?, ?, ?, ?, ?)'
 
 
@@ -80,8 +76,12 @@ class Ledger(LedgerReader):
         number_of = {(environment.env, environment.appid): environment.number for environment in environments}
         # Its rows may take long to come, and hold up nobody.
         with self.writing(idle=0) as connection:
-            connection.execute(runs.insert().values(**run_values(new)))
-            number = connection.execute(sa.select(runs.c.number).where(runs.c.id == new.id)).scalar_one()
+            values = run_values(new) | {"rows": 0, "seconds": 0.0, "link_calls": 0, "upload_calls": 0}
+            marks = ", ".join("?" * len(values))
+            connection.execute(
+                f"INSERT INTO runs ({', '.join(values)}) VALUES ({marks})", (*values.values(),)
+            )
+            (number,) = connection.execute("SELECT number FROM runs WHERE id = ?", (new.id,)).fetchone()
             listed = iter(environments)
             while records := [
                 (
@@ -95,11 +95,11 @@ class Ledger(LedgerReader):
                 )
                 for environment in islice(listed, BATCH)
             ]:
-                self.driver(connection, _PLAN_ENV, records)
+                connection.cursor().executemany(_PLAN_ENV, records)
             count = 0
             stream = iter(planned)
             while batch := [plan_values(number, row, number_of, new.kind) for row in islice(stream, BATCH)]:
-                self.driver(connection, _PLAN, batch)
+                connection.cursor().executemany(_PLAN, batch)
                 count += len(batch)
             _set(connection, number, rows=count)
             if check is not None:
@@ -120,9 +120,11 @@ class Ledger(LedgerReader):
             done = 0
             if ends:
                 values = [(*end_values(end), run.number, end.line) for end in ends]
-                done = self.driver(connection, _RECORD, values).rowcount
+                cursor = connection.cursor()
+                cursor.executemany(_RECORD, values)
+                done = cursor.rowcount
             spent = usage.seconds, usage.link_calls, usage.upload_calls, run.number
-            self.driver(connection, _SPEND, spent)
+            connection.execute(_SPEND, spent)
         if done != len(ends):
             self.counts(run)  # raises if rows are lost
             raise _not_pending(run, len(ends) - done)
@@ -135,19 +137,14 @@ class Ledger(LedgerReader):
         but_lines: Iterable[int] = (),
     ) -> int:
         """End an environment's pending rows like `end`, except `but_lines`; return how many. `end.line` is unused."""
-        values = dict(zip(END_COLUMNS, end_values(end), strict=True))
+        lines = list(but_lines)
+        others = f"AND line NOT IN ({sql_list(lines)})" if lines else ""
         with self.writing() as connection:
             done = connection.execute(
-                rows.update()
-                .where(
-                    rows.c.run == run.number,
-                    rows.c.place == environment.number,
-                    rows.c.outcome == Outcome.PENDING,
-                    rows.c.line.not_in(list(but_lines)),
-                )
-                .values(**values)
+                f"{_END} AND place = ? AND outcome = 'pending' {others}",
+                (*end_values(end), run.number, environment.number),
             )
-        return int(done.rowcount)
+        return done.rowcount
 
     def reopen(self, run: RunRecord, lines: Iterable[int]) -> None:
         """Set linked rows whose link is lost or has expired back to pending."""
@@ -155,7 +152,7 @@ class Ledger(LedgerReader):
         stream = iter(lines)
         with self.writing() as connection:
             while batch := [(*blank, run.number, line) for line in islice(stream, BATCH)]:
-                self.driver(connection, _REOPEN, batch)
+                connection.cursor().executemany(_REOPEN, batch)
 
     def finish(self, run: RunRecord, ended_at: float, rest: RowEnd | None = None) -> None:
         """Mark a run as finished, so that it is never resumed.
@@ -165,20 +162,18 @@ class Ledger(LedgerReader):
         stopped = stored(rest.detail) if rest is not None else ""
         with self.writing() as connection:
             if rest is not None:
-                values = dict(zip(END_COLUMNS, end_values(replace(rest, ended_at=ended_at)), strict=True))
-                pending = (rows.c.run == run.number) & (rows.c.outcome == Outcome.PENDING)
-                connection.execute(rows.update().where(pending).values(values))
+                end = end_values(replace(rest, ended_at=ended_at))
+                connection.execute(f"{_END} AND outcome = 'pending'", (*end, run.number))
             _set(connection, run.number, finished_at=ended_at, stopped=stopped)
-            if self._is_sqlite:
-                connection.exec_driver_sql("PRAGMA shrink_memory")  # the pages that it keeps: 2 MB
+            if self.file is not None:
+                connection.execute("PRAGMA shrink_memory")  # the pages that it keeps: 2 MB
 
     def stop(self, run: RunRecord, reason: Detail) -> None:
         """Record why a session ended before its run was finished; the run stays unfinished."""
         with self.writing() as connection:
             connection.execute(
-                runs.update()
-                .where(runs.c.number == run.number, runs.c.finished_at.is_(None))
-                .values(stopped=stored(reason))
+                "UPDATE runs SET stopped = ? WHERE number = ? AND finished_at IS NULL",
+                (stored(reason), run.number),
             )
 
     def forget(self, run: RunRecord) -> None:
@@ -194,35 +189,31 @@ class Ledger(LedgerReader):
                 self._keep_files(connection, run)
             self._remove(connection, run)
 
-    def _keep_files(self, connection: sa.Connection, run: RunRecord) -> None:
+    def _keep_files(self, connection: Connection, run: RunRecord) -> None:
         """Keep what a run stored or found at its paths, unless something newer is kept there already."""
-        key, columns = pruned_files.primary_key.columns.keys(), pruned_files.c.keys()
-        replaced = ", ".join(f"{name} = excluded.{name}" for name in columns if name not in key)
-        statement = f"""
-            INSERT INTO pruned_files ({", ".join(columns)}) {self.last_of_paths(run)} ON CONFLICT ({", ".join(key)}) DO UPDATE
-            SET {replaced} WHERE excluded.ended_at >= pruned_files.ended_at"""  # noqa: S608  own names
-        self.driver(connection, statement, ())
+        replaced = ", ".join(f"{name} = excluded.{name}" for name in FILE_COLUMNS if name not in FILE_KEY)
+        connection.execute(f"""
+            INSERT INTO pruned_files ({", ".join(FILE_COLUMNS)}) {self.last_of_paths(run)}
+            ON CONFLICT ({", ".join(FILE_KEY)}) DO UPDATE SET {replaced} WHERE excluded.ended_at >= pruned_files.ended_at""")
 
     @staticmethod
-    def _remove(connection: sa.Connection, run: RunRecord) -> None:
-        for table in (rows, envs, exports, partitions, cluster_sessions):
-            connection.execute(table.delete().where(table.c.run == run.number))
-        connection.execute(runs.delete().where(runs.c.number == run.number))
+    def _remove(connection: Connection, run: RunRecord) -> None:
+        for table in RUN_TABLES:
+            connection.execute(f"DELETE FROM {table} WHERE run = ?", (run.number,))
+        connection.execute("DELETE FROM runs WHERE number = ?", (run.number,))
 
     def compact(self) -> None:
         """Give the space of removed runs back to the file system."""
-        with self.reading(), self._engine.connect() as opened:
-            connection = opened.execution_options(isolation_level="AUTOCOMMIT")
-            connection.exec_driver_sql("VACUUM")
-            if self._is_sqlite:
-                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+        with self._connection() as connection:
+            connection.execute("VACUUM")
+            if self.file is not None:
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def note_export(self, run: RunRecord, manifest_sha256: str) -> None:
         """Record the SHA-256 of a report's manifest.json, by which `verify` recognises the report."""
         with self.writing() as connection:
-            same_report = (exports.c.run == run.number) & (exports.c.manifest_sha256 == manifest_sha256)
-            if not connection.execute(sa.select(exports).where(same_report)).all():
-                connection.execute(exports.insert().values(run=run.number, manifest_sha256=manifest_sha256))
+            noted = "INSERT INTO exports (run, manifest_sha256) VALUES (?, ?) ON CONFLICT DO NOTHING"
+            connection.execute(noted, (run.number, manifest_sha256))
 
     def note_report(self, run: RunRecord, report: str) -> None:
         """Record the path of a run's links.csv or newest report folder."""
@@ -242,6 +233,8 @@ class Ledger(LedgerReader):
 
     def keep_verdicts(self, run: RunRecord, verdicts: Sequence[Mapping[str, Any]]) -> None:
         """Keep what `why` found about a run among its settings, instead of earlier verdicts."""
+        from tcb_ops.runs.verdicts import VERDICTS
+
         with self.writing() as connection:
             settings = encoded_settings(self.run(run.id).settings | {VERDICTS: verdicts})
             _set(connection, run.number, settings=settings)
@@ -267,32 +260,29 @@ class Ledger(LedgerReader):
             )
 
     @contextmanager
-    def writing(self, idle: int | None = None) -> Iterator[sa.Connection]:
-        """Begin a transaction, in which nothing may happen for `idle` seconds at most (0: for ever); IDLE_SECONDS if None."""
+    def writing(self, idle: int = IDLE_SECONDS) -> Iterator[Connection]:
+        """Begin a transaction, in which nothing may happen for `idle` seconds at most (0: for ever)."""
         self.check_in_place()
         try:
-            with self._engine.begin() as connection:
-                begin_writing(connection, self.name)
-                if not self._is_sqlite:
-                    seconds = IDLE_SECONDS if idle is None else idle
-                    connection.execute(_END_IDLE, {"limit": f"{seconds}s"})
+            with self._database.connection() as connection:
+                self._database.begin_writing(connection, idle)
                 yield connection
-        except SQLAlchemyError as error:
+                connection.commit()
+        except self._database.errors as error:
             raise self._trouble(error) from None
 
 
-def _set(connection: sa.Connection, number: int, **values: Any) -> None:
-    connection.execute(runs.update().where(runs.c.number == number).values(values))
+def _set(connection: Connection, number: int, **values: Any) -> None:
+    columns = ", ".join(f"{name} = ?" for name in values)
+    connection.execute(f"UPDATE runs SET {columns} WHERE number = ?", (*values.values(), number))
 
 
 @contextmanager
 def taken(ledger: Ledger, run: RunRecord) -> Iterator[Callable[[], None]]:
     """Hold a run's lock as `hold` does, when the workers of an earlier session on a cluster can no longer write either."""
-    at_work = (cluster_sessions.c.run == run.number) & ~cluster_sessions.c.ended
+    at_work = "SELECT session FROM cluster_sessions WHERE run = ? AND NOT ended"
     with hold(ledger, run.id) as still_held:
-        if ledger.query(
-            sa.select(cluster_sessions.c.session).where(at_work)
-        ):  # its starting process was killed
+        if ledger.fetch(at_work, (run.number,)):  # its starting process was killed
             provided("stop_workers")(ledger, run)
             still_held()
         yield still_held

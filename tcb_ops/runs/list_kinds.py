@@ -10,7 +10,6 @@ from tcb_ops.i18n import Text, _, pgettext
 from tcb_ops.kinds import Kind
 from tcb_ops.lists.row_files import content_type_of
 from tcb_ops.model import Outcome, Row
-from tcb_ops.runs.next_commands import after_list
 
 if TYPE_CHECKING:
     from tcb_ops.reports.summary import NextAction
@@ -27,6 +26,8 @@ class ListKind(Kind):
         self, settings: Settings, run: RunRecord, actions: Sequence[NextAction]
     ) -> tuple[Text, list[str]] | None:
         """Return a retry, or a corrected list."""
+        from tcb_ops.runs.next_commands import after_list
+
         return after_list(settings, run, actions)
 
 

@@ -6,24 +6,17 @@ A kill releases either. The recorded holder is only used in messages.
 from __future__ import annotations
 
 import getpass
-import hashlib
 import os
-import socket
 import stat
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import sqlalchemy as sa
-from sqlalchemy.exc import SQLAlchemyError
-
-from tcb_ops.errors import LedgerError, TcbOpsError, UsageError
+from tcb_ops.errors import TcbOpsError, UsageError
 from tcb_ops.i18n import NOTHING, Text, _
 from tcb_ops.resources import raise_if_exhausted, system_reason
-from tcb_ops.runs.schema import holders
 
 if TYPE_CHECKING:
     from tcb_ops.runs.database import LedgerConnection
@@ -39,6 +32,8 @@ def operator_name() -> str:
 
 def host_name() -> str:
     """Return the name of this machine."""
+    import socket
+
     return socket.gethostname()
 
 
@@ -198,117 +193,6 @@ def _folder(ledger: LedgerConnection) -> Path:
             ),
         )
     return folder
-
-
-# --- PostgreSQL ----------------------------------------------------------------------------------------------
-
-_SESSION = {
-    "tcp_keepalives_idle": "10",
-    "tcp_keepalives_interval": "5",
-    "tcp_keepalives_count": "3",
-    "tcp_user_timeout": "25000",
-}
-"""Server settings that drop a silent client after 10 + 3 × 5 s, also one that acknowledges nothing."""
-_KNOWN = sa.text("SELECT set_config(name, :value, false) FROM pg_settings WHERE name = :name")
-_TRY = sa.text("SELECT pg_try_advisory_lock(:key)")
-_UNLOCK = sa.text("SELECT pg_advisory_unlock(:key)")
-_KEY = "(l.classid::bigint << 32 | l.objid::bigint)"
-_ANY = """
-    FROM pg_locks l JOIN pg_database d ON d.oid = l.database
-    WHERE d.datname = current_database() AND l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
-"""
-_GRANTED = f"{_ANY} AND {_KEY} = :key"
-_OURS = sa.text(f"SELECT count(*) {_GRANTED} AND l.pid = pg_backend_pid()")
-_HOLDER = sa.text(f"SELECT l.pid {_GRANTED}")
-_LIVING = sa.text("SELECT pid FROM pg_stat_activity").columns(sa.column("pid", sa.Integer))
-
-
-def lock_key(connection: sa.Connection, name: str) -> int:
-    """Return the key of an advisory lock, the same for all who use the ledger in this database and schema."""
-    schema = connection.exec_driver_sql("SELECT current_schema()").scalar()
-    digest = hashlib.sha256(f"tcb-ops\0{schema}\0{name}".encode()).digest()
-    return int.from_bytes(digest[:8], signed=True)
-
-
-def _who(connection: sa.Connection, pid: int) -> str:
-    return str(connection.execute(sa.select(holders.c.who).filter_by(pid=pid)).scalar() or "?")
-
-
-class AdvisoryLock:
-    """An advisory lock in PostgreSQL. `trouble` converts database errors to ledger errors."""
-
-    def __init__(
-        self, engine: sa.Engine, name: str, trouble: Callable[[SQLAlchemyError], TcbOpsError]
-    ) -> None:
-        self._engine, self._name, self._trouble = engine, name, trouble
-        self._connection: sa.Connection | None = None
-        self._key = 0
-        self._turn = threading.Lock()  # `check` is called from two threads: after commits, and periodically
-
-    def acquire(self, who: str) -> bool:
-        """Take the lock if it is free; return whether it was. `who`: the name that others see.
-
-        Raises LedgerError, or UsageError if the role may not write.
-        """
-        try:
-            connection = self._connection or self._connect(who)
-            return bool(connection.execute(_TRY, {"key": self._key}).scalar())
-        except SQLAlchemyError as error:
-            self.release()
-            raise self._trouble(error) from None
-
-    def check(self) -> None:
-        """Ask the server whether the lock is still held. Raises LedgerError if not. Blocks."""
-        with self._turn:
-            if (connection := self._connection) is None:
-                return  # released by this process meanwhile
-            try:
-                if connection.execute(_OURS, {"key": self._key}).scalar():
-                    return
-            except SQLAlchemyError:  # the driver's text does not help the user
-                pass
-        raise LedgerError(
-            _(
-                "the connection to the ledger's database that held the lock on this run has ended, so another "
-                "process may take over the run: this process stops, and unfinished rows stay pending."
-            )
-        )
-
-    def holder(self) -> str:
-        """Return who holds the lock; empty if nobody does, `?` if unknown."""
-        try:
-            with self._engine.connect() as connection:
-                key = self._key or lock_key(connection, self._name)
-                pid = connection.execute(_HOLDER, {"key": key}).scalar()
-                return "" if pid is None else _who(connection, pid)
-        except SQLAlchemyError as error:
-            raise self._trouble(error) from None
-
-    def release(self) -> None:
-        """Release the lock; a lock that is already lost is no error."""
-        with self._turn:
-            connection, self._connection = self._connection, None
-            if connection is None:
-                return
-            with suppress(SQLAlchemyError):
-                connection.execute(_UNLOCK, {"key": self._key})
-                connection.execute(holders.delete().where(holders.c.pid == sa.func.pg_backend_pid()))
-            connection.invalidate()  # closed, not returned to the pool with its settings
-            connection.close()
-
-    def _connect(self, who: str) -> sa.Connection:
-        from sqlalchemy.dialects.postgresql import insert
-
-        connection = self._engine.connect()
-        self._connection = connection.execution_options(isolation_level="AUTOCOMMIT")
-        self._key = lock_key(connection, self._name)
-        for name, value in _SESSION.items():
-            connection.execute(_KNOWN, {"name": name, "value": value})
-        # Written before the lock is taken, so that a refused process always finds it.
-        mine = insert(holders).values(pid=sa.func.pg_backend_pid(), who=who)
-        connection.execute(mine.on_conflict_do_update(index_elements=["pid"], set_={"who": who}))
-        connection.execute(holders.delete().where(holders.c.pid.not_in(_LIVING)))
-        return connection
 
 
 # --- how long a lock is relied on ------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ the program's name.
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -19,7 +18,6 @@ from tcb_ops import shell
 from tcb_ops.i18n import CommandText, Text, _
 from tcb_ops.kinds import row_count
 from tcb_ops.model import SIMULATOR
-from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.records import RunRecord
 from tcb_ops.settings import Settings, without_dots
 
@@ -54,6 +52,8 @@ def command(settings: Settings, *words: str, target: str | None = None) -> list[
 
 def _program() -> str:
     """Return how a shell in any folder finds this program: by its name, or by the path that it was called by."""
+    import shutil
+
     called = Path(sys.argv[0])
     if called.stem != "tcb-ops" or os.path.realpath(shutil.which(called.name) or "") == os.path.realpath(
         called
@@ -151,6 +151,8 @@ def quoted(words: Sequence[str]) -> CommandText:
 
 
 def _pace(run: RunRecord) -> list[str]:
+    from tcb_ops.runs.limits import RunLimits
+
     usual = asdict(RunLimits())
     given = {name: run.settings.get(name, value) for name, value in usual.items()}
     return [

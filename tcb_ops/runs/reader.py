@@ -7,6 +7,7 @@ LedgerDamagedError: nothing is concluded from the rest.
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,16 +16,13 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any, Self, Unpack
 
-import sqlalchemy as sa
-from sqlalchemy.exc import SQLAlchemyError
-
 from tcb_ops.details import read_detail
 from tcb_ops.errors import LedgerDamagedError, RunNotFoundError
 from tcb_ops.i18n import _, as_list
 from tcb_ops.kinds import Kind, MissingKind, all_kinds, row_count
 from tcb_ops.model import Outcome, Reason, Row
-from tcb_ops.runs.database import BATCH
-from tcb_ops.runs.histories import OF_ENV, HistoryReader, LaterChange, later_changes
+from tcb_ops.runs.connections import BATCH
+from tcb_ops.runs.histories import HistoryReader, LaterChange, later_changes
 from tcb_ops.runs.locks import working
 from tcb_ops.runs.records import (
     OUTCOMES,
@@ -41,7 +39,7 @@ from tcb_ops.runs.records import (
     read_pending,
     read_row,
 )
-from tcb_ops.runs.schema import envs, exports, rows, runs, sql_list
+from tcb_ops.runs.schema import any_of, sql_list
 
 _LOG = logging.getLogger("tcb_ops.runs")
 
@@ -60,7 +58,7 @@ class LedgerReader(HistoryReader):
 
     def has_run(self, run_id: str) -> bool:
         """Return whether a run has exactly this id."""
-        return bool(self.query(sa.select(runs.c.number).where(runs.c.id == run_id)))
+        return bool(self.fetch("SELECT number FROM runs WHERE id = ?", (run_id,)))
 
     def run(self, name: str, target: str | None = None, kinds: Collection[Kind] | None = None) -> RunRecord:
         """Find a run by id, an unambiguous beginning or ending of one, or `latest`.
@@ -68,19 +66,18 @@ class LedgerReader(HistoryReader):
         An ending has four characters or more. `target`, `kinds`: of which `latest` is the last created; None for any.
         Raises RunNotFoundError.
         """
-        query = sa.select(runs).order_by(runs.c.number.desc()).limit(20)
         if name == "latest":
-            of_target = query.where(runs.c.target == target) if target is not None else query
-            records = self.query(of_target.where(runs.c.kind.in_(kinds)) if kinds is not None else of_target)
-            if not records:
+            condition, values = ("TRUE", []) if target is None else ("target = ?", [target])
+            if kinds is not None:
+                condition, values = f"{condition} AND {any_of('kind', kinds)}", [*values, *map(str, kinds)]
+            if not (records := self.stored_runs(condition, values, limit=1)):
                 raise self._no_latest(target, kinds)
             return self._run(records[0])
-        if records := self.query(query.where(runs.c.id == name)):
+        if records := self.stored_runs("id = ?", (name,)):
             return self._run(records[0])  # others may be damaged
-        named = runs.c.id.startswith(name, autoescape=True)
-        if len(name) >= _ENDING:
-            named |= runs.c.id.endswith(name, autoescape=True)
-        records = self.query(query.where(named))
+        part = _like(name)
+        patterns = (f"{part}%", f"%{part}" if len(name) >= _ENDING else part)
+        records = self.stored_runs(f"(id {_LIKE} OR id {_LIKE})", patterns, limit=20)
         if len(records) == 1:
             return self._run(records[0])
         if not records:
@@ -114,11 +111,9 @@ class LedgerReader(HistoryReader):
         damaged: list[LedgerDamagedError] | None = None,
     ) -> list[RunRecord]:
         """List runs, the last created first. Damaged records are left out: their errors are appended to `damaged`, or logged."""
-        query = sa.select(runs).order_by(runs.c.number.desc()).limit(limit)
-        if target is not None:
-            query = query.where(runs.c.target == target)
+        condition, values = ("TRUE", ()) if target is None else ("target = ?", (target,))
         intact = []
-        for record in self.query(query):
+        for record in self.stored_runs(condition, values, limit):
             try:
                 intact.append(self._run(record))
             except LedgerDamagedError as error:
@@ -130,8 +125,8 @@ class LedgerReader(HistoryReader):
 
     def newest(self, kind: Kind, target: str, parent: str = "") -> RunRecord | None:
         """Return the last created run of a kind to a target; of the retries of `parent`, if that is given."""
-        query = sa.select(runs).where(runs.c.kind == kind, runs.c.target == target, runs.c.parent == parent)
-        records = self.query(query.order_by(runs.c.number.desc()).limit(1))
+        values = (str.__str__(kind), target, parent)
+        records = self.stored_runs("kind = ? AND target = ? AND parent = ?", values, limit=1)
         return self._run(records[0]) if records else None
 
     def unfinished(
@@ -141,25 +136,16 @@ class LedgerReader(HistoryReader):
 
         They include runs that were killed while their report (`out`) was written.
         """
-        query = (
-            sa.select(runs)
-            .where(
-                runs.c.kind == kind,
-                runs.c.target == target,
-                runs.c.list_sha256 == list_sha256,
-                runs.c.root != root if elsewhere else runs.c.root == root,
-                runs.c.finished_at.is_(None) | ((runs.c.report == "") & (runs.c.out != "")),
-            )
-            .order_by(runs.c.number.desc())
-            .limit(50)
-        )
-        return [self._run(record) for record in self.query(query)]
+        condition = f"""kind = ? AND target = ? AND list_sha256 = ? AND root {"<>" if elsewhere else "="} ?
+            AND (finished_at IS NULL OR (report = '' AND out <> ''))"""
+        values = (str.__str__(kind), target, list_sha256, root)
+        return [self._run(record) for record in self.stored_runs(condition, values, limit=50)]
 
     def check(self, run: RunRecord) -> None:
         """Check a run before it is resumed: the number of its rows, and an SQLite file. Raises LedgerDamagedError."""
         self.counts(run)
         self.environments(run)
-        if self.file is not None and (fault := self.query(sa.text("PRAGMA quick_check(1)"))[0][0]) != "ok":
+        if self.file is not None and (fault := self.fetch("PRAGMA quick_check(1)")[0][0]) != "ok":
             raise self._damaged(_("SQLite's check found: {fault}", fault=" ".join(fault.split())))
 
     def pending(
@@ -170,12 +156,15 @@ class LedgerReader(HistoryReader):
         They have no cells, which sending does not need.
         """
         query = (
-            f"SELECT {PENDING_COLUMNS} FROM rows "  # noqa: S608  own names
+            f"SELECT {PENDING_COLUMNS} FROM rows "
             "WHERE run = ? AND place = ? AND line > ? AND outcome = 'pending' ORDER BY line LIMIT ?"
         )
         with self._connection() as connection:
             pages = [
-                (environment, self._fetch(connection, query, (run.number, environment.number, after, limit)))
+                (
+                    environment,
+                    connection.execute(query, (run.number, environment.number, after, limit)).fetchall(),
+                )
                 for environment, after in environments
             ]
         with self.reading(run):
@@ -189,19 +178,17 @@ class LedgerReader(HistoryReader):
         """
         environments = filters.get("environments")
         by_number = {item.number: item for item in (self.envs(run) if environments is None else environments)}
-        conditions, after_line = _conditions(filters, by_number), filters.get("after_line", -1)
+        (condition, values), after_line = _condition(filters, by_number), filters.get("after_line", -1)
         if filters.get("merchant"):
             self.environments(run)
-        elif conditions and environments is None and filters.get("ends") is None:
+        elif condition and environments is None and filters.get("ends") is None:
             self.counts(run)
-        query = (
-            sa.select(rows).where(rows.c.run == run.number, *conditions).order_by(rows.c.line).limit(BATCH)
-        )
+        query = f"SELECT * FROM rows WHERE run = ? AND line > ? {condition} ORDER BY line LIMIT {BATCH}"
         for batch in self._in_order(
             run,
-            lambda last: self.query(query.where(rows.c.line > last)),
+            lambda last: self.fetch(query, (run.number, last, *values)),
             after_line,
-            every_row=not conditions and after_line < 0,
+            every_row=not condition and after_line < 0,
         ):
             with self.reading(run):
                 records = [RowRecord(read_row(item, by_number[item[2]]), read_end(item)) for item in batch]
@@ -249,7 +236,7 @@ class LedgerReader(HistoryReader):
         if outcomes is not None:
             self.counts(run)
             condition = f"AND outcome IN ({sql_list(outcomes)})"
-        query = f"SELECT * FROM rows WHERE run = ? AND line > ? {condition} ORDER BY line LIMIT ?"  # noqa: S608  own names
+        query = f"SELECT * FROM rows WHERE run = ? AND line > ? {condition} ORDER BY line LIMIT ?"
 
         def read(last: int) -> Sequence[Any]:
             return self.fetch(query, (run.number, last, BATCH))
@@ -261,37 +248,32 @@ class LedgerReader(HistoryReader):
         lines: set[int] = set()
         for retry in self.retries(run):
             self.counts(retry)
-            good = sa.select(rows.c.line).where(
-                rows.c.run == retry.number, rows.c.outcome.in_(Outcome.successes())
-            )
-            lines.update(line for (line,) in self.query(good))
+            good = f"SELECT line FROM rows WHERE run = ? AND outcome IN ({sql_list(Outcome.successes())})"
+            lines.update(line for (line,) in self.fetch(good, (retry.number,)))
         return lines
 
     def retries(self, run: RunRecord) -> list[RunRecord]:
         """List the retries of a run on the same target and the retries of those, oldest first."""
-        query = sa.select(runs).where(runs.c.parent == run.id, runs.c.target == run.target)
-        retries = [self._run(record) for record in self.query(query)]
+        records = self.stored_runs("parent = ? AND target = ?", (run.id, run.target))
+        retries = [self._run(record) for record in records]
         retries += [later for retry in list(retries) for later in self.retries(retry)]
         return sorted(retries, key=lambda retry: retry.number)
 
     def exports(self, run: RunRecord) -> set[str]:
         """Return the SHA-256 of the manifest.json of each report of a run."""
-        of_run = sa.select(exports.c.manifest_sha256).where(exports.c.run == run.number)
-        return {digest for (digest,) in self.query(of_run)}
+        query = "SELECT manifest_sha256 FROM exports WHERE run = ?"
+        return {digest for (digest,) in self.fetch(query, (run.number,))}
 
     @contextmanager
     def snapshot(self) -> Iterator[Self]:
         """Open a consistent snapshot of the ledger, which later writes do not change."""
         snapshot = copy(self)
         try:
-            with self._engine.connect() as connection:
-                if self._is_sqlite:
-                    connection.exec_driver_sql("BEGIN")  # the driver begins a transaction only at a write
-                else:
-                    connection.execution_options(isolation_level="REPEATABLE READ")
+            with self._database.connection() as connection:
+                connection.execute(self._database.snapshot)
                 snapshot._held = connection  # noqa: SLF001  its own copy
                 yield snapshot
-        except SQLAlchemyError as error:
+        except self._database.errors as error:
             raise self._trouble(error) from None
 
     # --- sums -----------------------------------------------------------------------------------------------------
@@ -299,7 +281,7 @@ class LedgerReader(HistoryReader):
     def environments(self, run: RunRecord, only: Sequence[int] | None = None) -> list[EnvRecord]:
         """List a run's environments, or `only` these by number, with their numbers of rows and of pending rows."""
         query = (
-            "SELECT place, COUNT(*), SUM(CASE outcome WHEN 'pending' THEN 1 ELSE 0 END) FROM rows "  # noqa: S608
+            "SELECT place, COUNT(*), SUM(CASE outcome WHEN 'pending' THEN 1 ELSE 0 END) FROM rows "
             f"WHERE run = ? {_among('place', only)} GROUP BY place"
         )
         counted = {number: counts for number, *counts in self.fetch(query, (run.number,))}
@@ -314,7 +296,7 @@ class LedgerReader(HistoryReader):
 
     def envs(self, run: RunRecord, only: Sequence[int] | None = None) -> list[EnvRecord]:
         """List a run's environments, or `only` these by number, without counting rows: `rows` and `pending` are 0."""
-        query = f"SELECT * FROM envs WHERE run = ? {_among('no', only)} ORDER BY no"  # noqa: S608  numbers
+        query = f"SELECT * FROM envs WHERE run = ? {_among('no', only)} ORDER BY no"
         records = self.fetch(query, (run.number,))
         with self.reading(run):
             return [read_env(record) for record in records]
@@ -331,7 +313,9 @@ class LedgerReader(HistoryReader):
         by_number = {environment.number: environment for environment in self.envs(run)}
         tallies = []
         with self.reading(run):
-            for number, outcome, reason, errcode, store_code, count, message in self.stream(_summed_up(run)):
+            for number, outcome, reason, errcode, store_code, count, message in self.stream(
+                _summed_up(), (run.number,)
+            ):
                 environment = by_number[number]
                 tallies.append(
                     Tally(
@@ -351,29 +335,26 @@ class LedgerReader(HistoryReader):
 
     def planned_bytes(self, run: RunRecord, outcomes: frozenset[Outcome]) -> int:
         """Sum up the sizes of these rows' local files at the time the run was planned."""
-        summed = sa.func.coalesce(sa.func.sum(rows.c.size), 0)
-        query = sa.select(summed).where(rows.c.run == run.number, rows.c.outcome.in_(outcomes))
-        return int(self.query(query)[0][0])
+        query = f"SELECT COALESCE(SUM(size), 0) FROM rows WHERE run = ? AND outcome IN ({sql_list(outcomes)})"
+        return int(self.fetch(query, (run.number,))[0][0])
 
     def timeline(self, run: RunRecord, buckets: int = 60) -> list[TimelineBucket]:
         """Return how rows ended over time, in equal intervals from the run's start to the end of its last row.
 
         Empty if no row has ended. Does not include invalid rows.
         """
-        ended, of_run = rows.c.ended_at, rows.c.run == run.number
-        first, last = self.query(sa.select(sa.func.min(ended), sa.func.max(ended)).where(of_run))[0]
+        query = "SELECT MIN(ended_at), MAX(ended_at) FROM rows WHERE run = ?"
+        ((first, last),) = self.fetch(query, (run.number,))
         if last is None:
             return []
         began = min(run.created_at, first)
         width = max(last - began, 0.001) / buckets
-        position = (ended - began) / width
-        # A cast truncates in SQLite, which may lack floor, and rounds in PostgreSQL.
-        bucket = (sa.cast(position, sa.Integer) if self._is_sqlite else sa.func.floor(position)).label(
-            "bucket"
-        )
-        query = sa.select(bucket, rows.c.outcome, sa.func.count()).where(of_run, ended.is_not(None))
+        bucket = self.dialect.whole.format("(ended_at - ?) / ?")
+        query = f"""
+            SELECT {bucket} AS bucket, outcome, COUNT(*) FROM rows WHERE run = ? AND ended_at IS NOT NULL
+            GROUP BY bucket, outcome"""
         outcomes: defaultdict[int, Counter[Outcome]] = defaultdict(Counter)
-        for number, outcome, count in self.query(query.group_by(bucket, rows.c.outcome)):
+        for number, outcome, count in self.fetch(query, (began, width, run.number)):
             # The last end falls on the boundary.
             outcomes[min(int(number), buckets - 1)][Outcome(outcome)] += int(count)
         starts = [began + number * width for number in range(buckets + 1)]
@@ -392,17 +373,15 @@ class LedgerReader(HistoryReader):
 
         Of rows that share all three, invalid ones come last. The order is by code point, whatever the database's locale.
         """
-        keys = [envs.c.env, envs.c.appid, rows.c.path]
-        ordered = keys if self._is_sqlite else [sa.collate(key, "C") for key in keys]
-        query = (
-            sa.select(*keys, rows.c.outcome, rows.c.reason, rows.c.errcode, rows.c.store_code)
-            .join(envs, OF_ENV)
-            .where(rows.c.run == run.number)
-            .order_by(*ordered, rows.c.outcome == Outcome.INVALID, rows.c.line)
-        )
+        keys = ("envs.env", "envs.appid", "rows.path")
+        ordered = ", ".join(f"{key}{self.dialect.by_code_point}" for key in keys)
+        query = f"""
+            SELECT {", ".join(keys)}, rows.outcome, rows.reason, rows.errcode, rows.store_code FROM rows
+            JOIN envs ON envs.run = rows.run AND envs.no = rows.place WHERE rows.run = ?
+            ORDER BY {ordered}, rows.outcome = 'invalid', rows.line"""
         count = 0
         with self.reading(run):
-            for record in self.stream(query):
+            for record in self.stream(query, (run.number,)):
                 count += 1
                 yield record
         self.check_rows(run, count)
@@ -412,7 +391,13 @@ class LedgerReader(HistoryReader):
 
         With a receiver: the last audit whose message was not kept from it.
         """
-        for record in [] if run.parent else self.query(earlier_runs(run)):
+        if run.parent:
+            return None
+        # By the ledger's number, since a clock may have been set back. Stopped audits are not comparable.
+        condition = f"""kind = ? AND target = ? AND parent = '' AND finished_at IS NOT NULL AND number < ?
+            AND {"stopped" if run.kind.surveys else "list_name"} = ?"""
+        same = "" if run.kind.surveys else run.list_name
+        for record in self.stored_runs(condition, (str.__str__(run.kind), run.target, run.number, same)):
             earlier = self._run(record)
             if earlier.selection == run.selection and receiver not in earlier.undelivered:
                 return earlier
@@ -432,13 +417,9 @@ class LedgerReader(HistoryReader):
         """
         if not run.kind.sends_files:
             return None
-        query = sa.select(runs).where(
-            runs.c.kind.in_([kind for kind in all_kinds() if kind.looks_at_store]),
-            runs.c.list_sha256 == run.list_sha256,
-            runs.c.finished_at.is_not(None),
-            runs.c.number > max(run.number, after),
-        )
-        for record in self.query(query.order_by(runs.c.number.desc())):
+        condition = f"""kind IN ({sql_list(kind for kind in all_kinds() if kind.looks_at_store)})
+            AND list_sha256 = ? AND finished_at IS NOT NULL AND number > ?"""
+        for record in self.stored_runs(condition, (run.list_sha256, max(run.number, after))):
             try:
                 confirmation = self._run(record)
             except LedgerDamagedError as error:
@@ -452,19 +433,20 @@ class LedgerReader(HistoryReader):
         return None
 
 
-def _conditions(filters: RowFilter, environments: Mapping[int, EnvRecord]) -> list[sa.ColumnElement[bool]]:
-    conditions: list[sa.ColumnElement[bool]] = []
+def _condition(filters: RowFilter, environments: Mapping[int, EnvRecord]) -> tuple[str, list[Any]]:
+    """Return a filter's further conditions, each after AND, with their values."""
+    conditions: list[str] = []
+    values: list[Any] = []
     if (outcomes := filters.get("outcomes")) is not None:
-        conditions.append(rows.c.outcome.in_(outcomes))
+        conditions.append(any_of("outcome", outcomes))
+        values += map(str, outcomes)
     if (ends := filters.get("ends")) is not None:
-        states = (
-            (rows.c.outcome == outcome)
-            & (rows.c.reason == reason)
-            & rows.c.errcode.is_not_distinct_from(errcode)
-            & (rows.c.store_code == store_code)
-            for outcome, reason, errcode, store_code in ends
-        )
-        conditions.append(sa.or_(sa.false(), *states))
+        states = ["FALSE"]
+        for outcome, reason, errcode, store_code in ends:
+            code = "errcode IS NULL" if errcode is None else f"errcode = {errcode:d}"
+            states.append(f"(outcome = ? AND reason = ? AND store_code = ? AND {code})")
+            values += [str(outcome), str(reason), store_code]
+        conditions.append(f"({' OR '.join(states)})")
     merchant = filters.get("merchant")
     if merchant or filters.get("environments") is not None:
         named = [
@@ -472,12 +454,22 @@ def _conditions(filters: RowFilter, environments: Mapping[int, EnvRecord]) -> li
             for environment in environments.values()
             if not merchant or merchant in {environment.merchant, environment.appid}
         ]
-        conditions.append(rows.c.place.in_(named))
+        conditions.append(f"place IN ({sql_list(named)})")
     if path := filters.get("path"):
-        conditions.append(rows.c.path.contains(path, autoescape=True))
+        conditions.append(f"path {_LIKE}")
+        values.append(f"%{_like(path)}%")
     if (line := filters.get("line")) is not None:
-        conditions.append(rows.c.line == line)
-    return conditions
+        conditions.append("line = ?")
+        values.append(line)
+    return "".join(f" AND {condition}" for condition in conditions), values
+
+
+_LIKE = "LIKE ? ESCAPE '/'"
+
+
+def _like(text: str) -> str:
+    """Return the pattern that is the text itself."""
+    return re.sub("[/%_]", r"/\g<0>", text)
 
 
 def _among(column: str, numbers: Sequence[int] | None) -> str:
@@ -485,33 +477,15 @@ def _among(column: str, numbers: Sequence[int] | None) -> str:
     return "" if numbers is None else f"AND {column} IN ({', '.join(map(str, numbers)) or 'NULL'})"
 
 
-def earlier_runs(run: RunRecord) -> sa.Select[Any]:
-    """Select finished runs before one with the same kind, target and list name, latest first; no retries."""
-    query = sa.select(runs).where(
-        runs.c.kind == run.kind,
-        runs.c.target == run.target,
-        runs.c.parent == "",
-        runs.c.finished_at.is_not(None),
-    )
-    # By the ledger's number, since a clock may have been set back.
-    query = query.where(runs.c.number < run.number).order_by(runs.c.number.desc())
-    if run.kind.surveys:  # stopped audits are not comparable
-        return query.where(runs.c.stopped == "")
-    return query.where(runs.c.list_name == run.list_name)
-
-
 def _outcome(run: RunRecord, name: str) -> Outcome:
     return Outcome(name) if isinstance(run.kind, MissingKind) else OUTCOMES[name]
 
 
-def _summed_up(run: RunRecord) -> sa.Select[Any]:
-    """Select (environment, outcome, reason, errcode, store_code, rows, message) of the rows of a run."""
-    keys = (rows.c.place, rows.c.outcome, rows.c.reason, rows.c.errcode, rows.c.store_code)
-    message = sa.func.max(
-        sa.case(
-            (rows.c.reason.in_([reason for reason in Reason.all() if reason.explained]), rows.c.detail),
-            (rows.c.reason.in_([Reason.REFUSED, Reason.COMPONENT]), rows.c.errmsg),
-            else_="",
-        )
-    )
-    return sa.select(*keys, sa.func.count(), message).where(rows.c.run == run.number).group_by(*keys)
+def _summed_up() -> str:
+    """Compose the SELECT of (environment, outcome, reason, errcode, store_code, rows, message) of the rows of a run."""
+    keys = "place, outcome, reason, errcode, store_code"
+    return f"""
+        SELECT {keys}, COUNT(*), MAX(CASE
+            WHEN reason IN ({sql_list(reason for reason in Reason.all() if reason.explained)}) THEN detail
+            WHEN reason IN ({sql_list((Reason.REFUSED, Reason.COMPONENT))}) THEN errmsg ELSE '' END)
+        FROM rows WHERE run = ? GROUP BY {keys}"""

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import sqlite3
+from collections import namedtuple
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from operator import attrgetter
-from pathlib import Path
 from typing import Any, TypedDict
 
 from tcb_ops.details import Detail, as_detail, read_detail, stored
@@ -289,6 +287,14 @@ def read_cells(value: str) -> tuple[str, ...]:
     return tuple(_decode(value)[0])
 
 
+RUN_COLUMNS = tuple(
+    name for name in RunRecord.__dataclass_fields__ if name not in {"retries", "environments"}
+)
+"""Columns read of a run, named like the fields of RunRecord."""
+StoredRun: Any = namedtuple("StoredRun", RUN_COLUMNS)  # type: ignore[misc]  # noqa: PYI024  the fields of a type that is checked
+"""The record of a run, which may be damaged."""
+
+
 def read_run(record: Any) -> RunRecord:
     """Return the run of a record. Raises ValueError or TypeError for a damaged record."""
     values = {
@@ -304,6 +310,7 @@ def read_run(record: Any) -> RunRecord:
 def run_values(new: NewRun) -> dict[str, Any]:
     """Return a new run's record."""
     return asdict(new) | {
+        "kind": str.__str__(new.kind),
         "headers": json.dumps(new.headers, ensure_ascii=False),
         "settings": encoded_settings(new.settings),
     }
@@ -312,20 +319,3 @@ def run_values(new: NewRun) -> dict[str, Any]:
 def encoded_settings(settings: Mapping[str, Any]) -> str:
     """Return a run's settings as the ledger keeps them."""
     return json.dumps(settings, ensure_ascii=False, sort_keys=True)
-
-
-_NEWEST = (
-    "SELECT id, kind, created_at, list_name FROM runs WHERE substr(id, 1, ?) = ? ORDER BY number DESC LIMIT ?"
-)
-
-
-def newest_runs(where: str, begins: str, limit: int) -> Sequence[Any]:
-    """Return (id, kind, time, list) of the newest runs whose id starts with `begins`, for shell completion.
-
-    Without SQLAlchemy, which takes long to load: of an SQLite ledger only. Raises the database's errors.
-    """
-    file = Path(where.removeprefix("sqlite:///")).absolute()
-    if not file.is_file():  # opening a pipe would wait for a writer
-        return []
-    with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=0.2)) as opened:
-        return opened.execute(_NEWEST, (len(begins), begins, limit)).fetchall()

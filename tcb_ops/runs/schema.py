@@ -1,164 +1,19 @@
-"""The ledger's tables."""
+"""The ledger's tables, in SQL that SQLite and PostgreSQL share but for a few words."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
-import sqlalchemy as sa
-
-SCHEMA = sa.MetaData()
+from tcb_ops.model import Outcome
 
 VERSION = 13
 """The schema's version: a ledger of any other one is refused."""
+VERSION_TABLE = "tcb_ops"
+RUN_TABLES = ("rows", "envs", "exports", "partitions", "cluster_sessions")
+"""Tables whose records belong to runs: `run` has the run's number."""
 
-version = sa.Table("tcb_ops", SCHEMA, sa.Column("version", sa.Integer, primary_key=True))
-"""One row: the ledger's version. Read at each start."""
-
-
-def _text(name: str) -> sa.Column[str]:
-    return sa.Column(name, sa.Text, nullable=False, default="", server_default="")
-
-
-runs = sa.Table(
-    "runs",
-    SCHEMA,
-    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
-    sa.Column("id", sa.Text, nullable=False, unique=True),
-    _text("kind"),
-    _text("target"),
-    _text("list_name"),
-    _text("list_sha256"),
-    sa.Column("list_bytes", sa.BigInteger, nullable=False, default=0),
-    _text("headers"),
-    _text("root"),
-    _text("settings"),
-    _text("parent"),
-    _text("note"),
-    _text("operator"),
-    _text("host"),
-    _text("out"),
-    sa.Column("created_at", sa.Double, nullable=False),
-    sa.Column("finished_at", sa.Double),
-    _text("stopped"),
-    _text("report"),
-    _text("undelivered"),
-    sa.Column("rows", sa.Integer, nullable=False, default=0),
-    sa.Column("seconds", sa.Double, nullable=False, default=0.0),
-    sa.Column("link_calls", sa.Integer, nullable=False, default=0),
-    sa.Column("upload_calls", sa.Integer, nullable=False, default=0),
-    # A number that a removed run had is not given again: numbers are the order of creation.
-    sqlite_autoincrement=True,
-)
-
-
-def _of_run(name: str, *columns: sa.Column[Any]) -> sa.Table:
-    """Return a table whose records belong to runs; the number of the run is the first part of its primary key."""
-    run = sa.Column("run", sa.Integer, sa.ForeignKey("runs.number"), primary_key=True)
-    return sa.Table(name, SCHEMA, run, *columns, sqlite_with_rowid=False)
-
-
-envs = _of_run(
-    "envs",
-    sa.Column("no", sa.Integer, primary_key=True),
-    _text("env"),
-    _text("appid"),
-    _text("merchant"),
-    _text("owner"),
-    sa.Column("left", sa.Boolean, nullable=False, default=False),
-)
-"""The environments of a run; rows refer to them by number, which keeps a million rows small."""
-
-rows = _of_run(
-    "rows",
-    sa.Column("line", sa.Integer, primary_key=True),
-    sa.Column("place", sa.Integer, nullable=False),
-    _text("path"),
-    _text("file"),
-    sa.Column("size", sa.BigInteger),
-    sa.Column("mtime_ns", sa.BigInteger),
-    _text("cells"),
-    _text("outcome"),
-    _text("reason"),
-    _text("detail"),
-    sa.Column("errcode", sa.Integer),
-    _text("errmsg"),
-    _text("rid"),
-    sa.Column("http_status", sa.Integer),
-    _text("store_code"),
-    sa.Column("attempts", sa.Integer, nullable=False, default=0, server_default="0"),
-    sa.Column("bytes", sa.BigInteger),
-    _text("md5"),
-    _text("file_id"),
-    sa.Column("started_at", sa.Double),
-    sa.Column("ended_at", sa.Double),
-    sa.Column("content_type", sa.Text),
-    sa.Column("cache_control", sa.Text),
-    sa.Column("etag", sa.Text),
-)
-
-exports = _of_run("exports", sa.Column("manifest_sha256", sa.Text, primary_key=True))
-"""SHA-256 of the manifest.json of every report of a run, by which `verify` recognises genuine reports."""
-
-cluster_sessions = _of_run(
-    "cluster_sessions",
-    sa.Column("session", sa.Integer, primary_key=True),
-    sa.Column("beat", sa.Integer, nullable=False, default=0),
-    sa.Column("stopping", sa.Boolean, nullable=False, default=False),
-    sa.Column("ended", sa.Boolean, nullable=False, default=False),
-)
-"""Sessions of a run on a cluster. The starting process raises `beat` every second; without it, workers stop."""
-
-partitions = _of_run(
-    "partitions",
-    sa.Column("session", sa.Integer, primary_key=True),
-    sa.Column("number", sa.Integer, primary_key=True),
-    _text("envs"),
-    sa.Column("fence", sa.Integer, nullable=False, default=0),
-    _text("workers"),
-)
-"""Groups of whole merchants that one worker of a cluster works on at a time.
-
-`envs`: the numbers of their environments. `fence`: raised by each claim; a commit with an earlier one is refused.
-`workers`: who has claimed it, in order. Both lists are JSON.
-"""
-
-pruned_files = sa.Table(
-    "pruned_files",
-    SCHEMA,
-    sa.Column("target", sa.Text, primary_key=True),
-    sa.Column("env", sa.Text, primary_key=True),
-    sa.Column("path", sa.Text, primary_key=True),
-    _text("run"),
-    sa.Column("number", sa.Integer, nullable=False),
-    sa.Column("ended_at", sa.Double, nullable=False),
-    _text("outcome"),
-    _text("md5"),
-    sa.Column("bytes", sa.BigInteger, nullable=False),
-    _text("file_id"),
-    _text("content_type"),
-    _text("cache_control"),
-    _text("file"),
-    _text("etag"),
-    sqlite_with_rowid=False,
-)
-"""What is kept of pruned runs: the last entry for a path, of the outcome `unknown` where it is not certain what is there.
-
-Without it, `undo` and `delete` would take the path for one that nobody had written to before.
-"""
-
-holders = sa.Table(
-    "holders",
-    sa.MetaData(),  # SQLite has none
-    sa.Column("pid", sa.Integer, primary_key=True, autoincrement=False),
-    _text("who"),
-)
-"""Holders of advisory locks, by the pid of their connection's backend; PostgreSQL only.
-
-Rows left by killed processes are harmless: only the pid of a lock that is held is looked up.
-"""
-
-STORED = sa.text(
+STORED = (
     "outcome NOT IN ('pending', 'linked', 'refused', 'not_attempted', 'invalid', 'unknown', 'present', 'stale', 'undone', 'left', "
     "'conflict', 'not_undoable', 'healthy', 'unhealthy')"
 )
@@ -167,11 +22,178 @@ STORED = sa.text(
 The index and its query must use the same text.
 """
 
-rows_by_path = sa.Index("rows_by_path", rows.c.run, rows.c.place, rows.c.path, sqlite_where=STORED)
-sa.Index("envs_by_env", envs.c.env)
-sa.Index("rows_by_place", rows.c.run, rows.c.place, rows.c.line)
+_SCHEMA = """
+-- One row: the ledger's version, which is read at each start.
+CREATE TABLE tcb_ops (version INTEGER NOT NULL PRIMARY KEY);
+
+-- A number that a removed run had is not given again: numbers are the order of creation.
+CREATE TABLE runs (
+    number {serial},
+    id TEXT NOT NULL UNIQUE,
+    kind {text},
+    target {text},
+    list_name {text},
+    list_sha256 {text},
+    list_bytes BIGINT NOT NULL,
+    headers {text},
+    root {text},
+    settings {text},
+    parent {text},
+    note {text},
+    operator {text},
+    host {text},
+    out {text},
+    created_at DOUBLE PRECISION NOT NULL,
+    finished_at DOUBLE PRECISION,
+    stopped {text},
+    report {text},
+    undelivered {text},
+    rows INTEGER NOT NULL,
+    seconds DOUBLE PRECISION NOT NULL,
+    link_calls INTEGER NOT NULL,
+    upload_calls INTEGER NOT NULL
+);
+
+-- The environments of a run; rows refer to them by number (`place`), which keeps a million rows small.
+CREATE TABLE envs (
+    run INTEGER NOT NULL REFERENCES runs (number),
+    no INTEGER NOT NULL,
+    env {text},
+    appid {text},
+    merchant {text},
+    owner {text},
+    "left" BOOLEAN NOT NULL,
+    PRIMARY KEY (run, no)
+) {keyed};
+CREATE INDEX envs_by_env ON envs (env);
+
+CREATE TABLE rows (
+    run INTEGER NOT NULL REFERENCES runs (number),
+    line INTEGER NOT NULL,
+    place INTEGER NOT NULL,
+    path {text},
+    file {text},
+    size BIGINT,
+    mtime_ns BIGINT,
+    cells {text},
+    outcome {text},
+    reason {text},
+    detail {text},
+    errcode INTEGER,
+    errmsg {text},
+    rid {text},
+    http_status INTEGER,
+    store_code {text},
+    attempts INTEGER DEFAULT 0 NOT NULL,
+    bytes BIGINT,
+    md5 {text},
+    file_id {text},
+    started_at DOUBLE PRECISION,
+    ended_at DOUBLE PRECISION,
+    content_type TEXT,
+    cache_control TEXT,
+    etag TEXT,
+    PRIMARY KEY (run, line)
+) {keyed};
+CREATE INDEX rows_by_path ON rows (run, place, path) WHERE {stored};
+CREATE INDEX rows_by_place ON rows (run, place, line);
+
+-- SHA-256 of the manifest.json of every report of a run, by which `verify` recognises genuine reports.
+CREATE TABLE exports (
+    run INTEGER NOT NULL REFERENCES runs (number),
+    manifest_sha256 TEXT NOT NULL,
+    PRIMARY KEY (run, manifest_sha256)
+) {keyed};
+
+-- Sessions of a run on a cluster. The starting process raises `beat` every second; without it, workers stop.
+CREATE TABLE cluster_sessions (
+    run INTEGER NOT NULL REFERENCES runs (number),
+    session INTEGER NOT NULL,
+    beat INTEGER NOT NULL,
+    stopping BOOLEAN NOT NULL,
+    ended BOOLEAN NOT NULL,
+    PRIMARY KEY (run, session)
+) {keyed};
+
+-- Groups of whole merchants that one worker of a cluster works on at a time. `envs`: the numbers of their environments.
+-- `fence`: raised by each claim, and a commit with an earlier one is refused. `workers`: who has claimed it, in order.
+-- Both lists are JSON.
+CREATE TABLE partitions (
+    run INTEGER NOT NULL REFERENCES runs (number),
+    session INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    envs {text},
+    fence INTEGER NOT NULL,
+    workers {text},
+    PRIMARY KEY (run, session, number)
+) {keyed};
+
+-- What is kept of pruned runs: the last entry for a path, of the outcome `unknown` where it is not certain what is there.
+-- Without it, `undo` and `delete` would take the path for one that nobody had written to before.
+CREATE TABLE pruned_files (
+    target TEXT NOT NULL,
+    env TEXT NOT NULL,
+    path TEXT NOT NULL,
+    run {text},
+    number INTEGER NOT NULL,
+    ended_at DOUBLE PRECISION NOT NULL,
+    outcome {text},
+    md5 {text},
+    bytes BIGINT NOT NULL,
+    file_id {text},
+    content_type {text},
+    cache_control {text},
+    file {text},
+    etag {text},
+    PRIMARY KEY (target, env, path)
+) {keyed};
+
+-- For tools that read the database. Its columns are documented (docs, reference/files) and do not change with the tables.
+CREATE VIEW v_rows AS
+SELECT runs.id AS run, runs.kind, runs.target, runs.list_name, runs.parent, {time}runs.created_at{utc} AS run_started_at,
+    rows.line, envs.merchant, envs.appid, envs.env, rows.path, rows.outcome,
+    CASE WHEN rows.outcome IN ({without_code}) THEN NULL
+        WHEN rows.errcode <> 0 THEN CAST(rows.errcode AS TEXT)
+        WHEN rows.store_code <> '' THEN rows.store_code
+        WHEN rows.reason <> '' THEN rows.reason
+        ELSE rows.outcome END AS code,
+    rows.errmsg, rows.rid, rows.http_status, rows.attempts, rows.bytes, rows.md5,
+    {time}rows.started_at{utc} AS started_at, {time}rows.ended_at{utc} AS ended_at,
+    rows.ended_at - rows.started_at AS seconds
+FROM rows
+JOIN runs ON runs.number = rows.run
+JOIN envs ON envs.run = rows.run AND envs.no = rows.place
+"""
+_SQLITE = {
+    "serial": "INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT",
+    "keyed": "WITHOUT ROWID",
+    "time": "datetime(",
+    "utc": ", 'unixepoch')",  # text
+}
+_POSTGRESQL = {"serial": "SERIAL PRIMARY KEY", "keyed": "", "time": "to_timestamp(", "utc": ")"}
+
+# Holders of advisory locks, by the pid of their connection's backend. Rows left by killed processes are harmless: only the
+# pid of a lock that is held is looked up.
+_HOLDERS = "CREATE TABLE holders (pid INTEGER NOT NULL PRIMARY KEY, who {text})"
+
+
+def statements(*, sqlite: bool) -> list[str]:
+    """Return the statements that create the tables, indexes and the view, in SQLite or in PostgreSQL."""
+    schema = _SCHEMA if sqlite else f"{_HOLDERS};\n{_SCHEMA}"
+    filled = schema.format(
+        text="TEXT DEFAULT '' NOT NULL",
+        stored=STORED,
+        without_code=sql_list(sorted(Outcome.successes() | {Outcome.PENDING})),
+        **(_SQLITE if sqlite else _POSTGRESQL),
+    )
+    return filled.split(";\n")
 
 
 def sql_list(values: Iterable[int | str]) -> str:
     """Return numbers and own names as a list of SQL."""
     return ", ".join(str(value) if isinstance(value, int) else f"'{value}'" for value in values) or "NULL"
+
+
+def any_of(column: str, values: Collection[Any]) -> str:
+    """Return the condition that a column is one of some values, which are passed with the statement."""
+    return f"{column} IN ({', '.join('?' * len(values)) or 'NULL'})"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+import time
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import count
 from typing import TypeVar
 
 from tcb_ops.errcodes import errcode
@@ -21,11 +23,11 @@ from tcb_ops.errors import (
     TransportFault,
     UsageError,
 )
-from tcb_ops.i18n import NOTHING, _
+from tcb_ops.i18n import NOTHING, Text, _
 from tcb_ops.lists.merchants import Merchants, Unresolved, resolve
-from tcb_ops.model import Link, Merchant, Owner, Reason, RowEnd, Secret
+from tcb_ops.model import Link, Merchant, Owner, Reason, Secret
 from tcb_ops.runs.stop_errors import NO_COMPONENT, refused_platform
-from tcb_ops.runs.verdicts import NO_TOKENS, Answers, Issue, presumed, presumed_verdict
+from tcb_ops.runs.verdicts import NO_TOKENS, Answers, Facts, Issue, appids_by_env, presumed, presumed_verdict
 from tcb_ops.settings import Settings
 from tcb_ops.wechat import open_client
 from tcb_ops.wechat.call_policy import Caller, CallFailure, CallLimits, NextStep
@@ -38,8 +40,19 @@ from tcb_ops.wechat.responses import (
     ReceivedRequest,
     UnsafeLink,
 )
+from tcb_ops.wechat.transport import uses_proxy
 
+AT_ONCE = 32
+"""Accounts asked about at the same time."""
+ONCE = CallLimits(attempts=1)
+
+Item = TypeVar("Item")
 Answer = TypeVar("Answer")
+Progress = Callable[[int, int], None]
+
+
+def ignore(*_: object) -> None:
+    """Do nothing: the default for `progress` and `notify`."""
 
 
 async def ask(
@@ -104,18 +117,22 @@ class Probes:
     client: PlatformClient
     component: str
     """The platform's own appid; empty if it is not known."""
+    stops: bool = True
+    """Whether `about`, too, raises what concerns every merchant; else that is the answer."""
     component_issue: Issue | None = None
     """Why the component token does not work, once that is known."""
     calls: Counter[str] = field(default_factory=Counter)
     """The calls that were made about each account."""
     answers: dict[str, Answers] = field(default_factory=dict)
-    locks: dict[str, asyncio.Lock] = field(default_factory=dict)
+    locks: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
 
     async def account(self, appid: str, owner: Owner = Owner.MERCHANT) -> Answers:
         """Ask about an account: its environments, its link calls of today, and what it granted to the platform.
 
         An account of the platform's own needs no grant. Without a working token there is nothing else to ask.
         """
+        if not appid:
+            return Answers(NEEDS_COMPONENT)
         environments = await self._ask(appid, appid, partial(self.client.environments, owner=owner), owner)
         quota, info = None, None
         if not isinstance(environments, Issue) or environments.errcode is not None:
@@ -124,46 +141,41 @@ class Probes:
             info = await self.grants(appid)
         return Answers(environments, quota, info, clock=self.client.clock_offset)
 
-    async def about(self, line: Merchant, end: RowEnd | None, now: float) -> Answers:
-        """Ask about a line's account, and what the platform received in the call of a row; at most MOST_CALLS calls.
+    async def about(self, facts: Facts, now: float) -> Facts:
+        """Add the answers about a line's account, asked once; of a row, also what the platform received in its call.
 
-        What concerns every merchant is an answer here, too.
+        At most MOST_CALLS calls. What is known of the call is not asked again. `now`: Unix seconds.
         """
-        own = line.owner is Owner.PLATFORM
-        appid = self.component if own else line.appid
-        lock = self.locks.setdefault(appid, asyncio.Lock())
-        async with lock:
+        appid = self.component if facts.own else facts.merchant.appid
+        async with self.locks[appid]:
             if appid not in self.answers:
                 try:
-                    answers = Answers(NEEDS_COMPONENT) if not appid else await self.account(appid, line.owner)
-                except (PlatformStopError, OutageError, TokenSourceError) as error:
-                    answers = Answers(_issue_of_stop(error))
-                self.answers[appid] = answers
-        answers = self.answers[appid]
-        return (
-            answers
-            if end is None
-            else replace(answers, request=await self._received(appid, end, now, answers))
-        )
+                    self.answers[appid] = await self.account(appid, facts.merchant.owner)
+                except _CONCERNS_ALL as error:
+                    if self.stops:
+                        raise
+                    self.answers[appid] = Answers(_issue_of_stop(error))
+        request = facts.answers.request
+        if facts.code and request is None:
+            request = await self._received(appid, facts, now)
+        return replace(facts, answers=replace(self.answers[appid], request=request))
 
-    async def _received(
-        self, appid: str, end: RowEnd, now: float, answers: Answers
-    ) -> ReceivedRequest | Issue | None:
-        if not end.rid:
+    async def _received(self, appid: str, facts: Facts, now: float) -> ReceivedRequest | Issue | None:
+        if not facts.rid:
             return _NO_RID
-        if now - (end.ended_at or 0.0) > RID_SECONDS:
+        if now - facts.ended_at > RID_SECONDS:
             return _OLD_RID
-        environments = answers.environments
-        works = not isinstance(environments, Issue) or presumed(environments.code) in {
-            "set_missing",
-            "no_cloud",
-        }
-        caller = appid if works else self.component
+        environments = self.answers[appid].environments
+        code = environments.code if isinstance(environments, Issue) else ""
+        accepted = not code or presumed(code) in {"set_missing", "no_cloud"}
+        caller = appid if accepted else self.component
         if not caller or self.calls[appid] >= MOST_CALLS:
             return None
         try:
-            return await self._ask(appid, caller, partial(self.client.received, rid=end.rid), Owner.MERCHANT)
-        except (PlatformStopError, OutageError, TokenSourceError) as error:
+            return await self._ask(
+                appid, caller, partial(self.client.received, rid=facts.rid), Owner.MERCHANT
+            )
+        except _CONCERNS_ALL as error:
             return _issue_of_stop(error)
 
     async def grants(self, appid: str) -> AuthorizerInfo | Issue:
@@ -192,6 +204,9 @@ class Probes:
         return await ask(self.caller, appid, counted, owner)
 
 
+_CONCERNS_ALL = (PlatformStopError, OutageError, TokenSourceError)
+
+
 def _issue_of_stop(error: StoppedError) -> Issue:
     """Return what concerns every merchant as an issue of the account that was asked about."""
     if isinstance(error, PlatformStopError) and error.reason is not None:
@@ -218,6 +233,59 @@ def of_the_component(issue: Issue) -> Issue:
         return issue
     action = _("Make sure that component_appid is the third-party platform's own appid.")
     return replace(issue, action=action)
+
+
+async def map_concurrently(
+    items: Sequence[Item], work: Callable[[Item], Awaitable[Answer]], progress: Progress = ignore
+) -> list[Answer]:
+    """Do the work for every item, AT_ONCE at a time; return the results in the items' order.
+
+    `progress`: called with the items done and their number. The first exception cancels the others and is raised unchanged.
+    """
+    room, done = asyncio.Semaphore(AT_ONCE), count(1)
+
+    async def work_in_turn(item: Item) -> Answer:
+        async with room:
+            result = await work(item)
+        progress(next(done), len(items))
+        return result
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(work_in_turn(item)) for item in items]
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return [task.result() for task in tasks]
+
+
+async def ask_about(
+    questions: Sequence[Facts],
+    merchants: Iterable[Merchant],
+    settings: Settings,
+    *,
+    limits: CallLimits = ONCE,
+    stops: bool = False,
+    progress: Progress = ignore,
+    notify: Callable[[Text], None] = ignore,
+) -> list[Facts]:
+    """Ask WeChat about lines of the merchants file, or rows; return each with the answers, in their order.
+
+    `merchants`: the whole file, since merchants may share an environment. `stops`: raise what concerns every merchant (see
+    `ask`), else that is the answer. `notify`: called for a pause that the platform asks for.
+    """
+    async with open_client(settings, connections=2 * AT_ONCE, limits=limits, notify=notify) as (
+        client,
+        caller,
+    ):
+        probes, now = Probes(caller, client, settings.tokens.component_appid, stops), time.time()
+        answered = await map_concurrently(questions, lambda facts: probes.about(facts, now), progress)
+    appids, proxied, statuses = appids_by_env(merchants), uses_proxy(settings.api_base), dict[str, str]()
+    for facts in answered:
+        statuses |= facts.listed or {}
+    return [
+        replace(facts, elsewhere={} if facts.own else statuses, appids=appids, proxied=proxied)
+        for facts in answered
+    ]
 
 
 def merchant_of(env: str, appid: str | None, merchants: Merchants) -> Merchant:

@@ -11,14 +11,16 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
-from tcb_ops.details import DetailCode, as_detail
-from tcb_ops.errcodes import all_reasons, catalogue_lines, errcode, store_code
+from tcb_ops.details import DetailCode, as_detail, merged
+from tcb_ops.errcodes import COMPONENT_MARK, ERRCODE, all_reasons, catalogue_lines, entry_of
 from tcb_ops.i18n import Bilingual, Lang, Text, _, as_clauses, as_list
 from tcb_ops.model import Merchant, Owner, Reason
 from tcb_ops.secrets import redact
 from tcb_ops.wechat.responses import AuthorizerInfo, CloudEnvironment, Quota, ReceivedRequest
+
+Member = TypeVar("Member")
 
 NORMAL, HALTED, NOT_LISTED = "NORMAL", "HALTED", "not_listed"
 NO_TOKENS = "no_tokens"
@@ -27,6 +29,21 @@ VERDICTS = "verdicts"
 """The name under which a run keeps its verdicts among its settings."""
 SKEWED = 300
 """Clock difference in seconds that makes links and tokens expire early: links last about 15 minutes."""
+_ENDED = frozenset(
+    [
+        "halted",
+        "unavailable",
+        "ip_not_registered",
+        "ticket",
+        "token_source",
+        "token_stale",
+        "no_token",
+        "no_cloud",
+        "unreachable",
+        "wechat_busy",
+    ]
+)
+"""Causes of rows that are over once getenvinfo answers with the environment's status NORMAL."""
 _PLATFORM_CODES = frozenset({"61004", "61005", "61006", "40125", "61011"})
 
 
@@ -70,7 +87,7 @@ class Issue:
     @property
     def errcode(self) -> int | None:
         """The code as a number, if it is an errcode."""
-        return int(self.code) if self.code.lstrip("-").isdigit() else None
+        return int(self.code) if ERRCODE.fullmatch(self.code) else None
 
     def as_dict(self, lang: Lang) -> dict[str, Any]:
         """Return all fields, for JSON and data frames."""
@@ -109,6 +126,9 @@ class Facts:
     """Whether the code is about the component token."""
     errmsg: str = ""
     rid: str = ""
+    """Of the row's last call."""
+    ended_at: float = 0.0
+    """When the row ended, in Unix seconds."""
     elsewhere: Mapping[str, str] = field(default_factory=dict)
     """The status of environments that other accounts list."""
     appids: Mapping[str, Collection[str]] = field(default_factory=dict)
@@ -225,12 +245,8 @@ def cause_of(facts: Facts) -> str:
         ("env_of_another", absent and bool(facts.code) and facts.has_others(facts.merchant.env)),
         ("env_gone", absent),
         ("passed", rows == "quota_used" and left is not None),
-        (
-            "passed",
-            works and rows in {"halted", "unavailable", "ip_not_registered", "ticket", "token_source"},
-        ),
         ("env_refused", works and rows == "env_gone"),
-        ("passed", works and rows in {"token_stale", "no_token", "no_cloud", "unreachable", "wechat_busy"}),
+        ("passed", works and rows in _ENDED),
         ("wechat_fails", presumed_now == "wechat_busy"),
         (rows, True),
     )
@@ -306,6 +322,21 @@ def verdict_of(facts: Facts) -> Verdict | None:
     return _verdict(cause, code, facts, issue if issue is not None and issue.code == code else None)
 
 
+def grouped(members: Iterable[tuple[Verdict, Member]]) -> list[tuple[Verdict, list[Member]]]:
+    """Group by code and cause, the largest group first; its first verdict stands for it, with up to five appids."""
+    groups: defaultdict[tuple[str, str], list[tuple[Verdict, Member]]] = defaultdict(list)
+    for verdict, member in members:
+        groups[verdict.code, verdict.cause].append((verdict, member))
+    shared = [
+        (
+            replace(group[0][0], action=merged(verdict.action for verdict, _member in group)[0]),
+            [member for _verdict, member in group],
+        )
+        for group in groups.values()
+    ]
+    return sorted(shared, key=lambda each: -len(each[1]))
+
+
 def read_verdict(line: Mapping[str, Any]) -> Verdict | None:
     """Return a verdict as a ledger keeps it; None for one of a cause that is not known here."""
     cause = _causes().get(line["cause"])
@@ -338,7 +369,7 @@ def merchant_text(code: str, appid: str, merchant: str, env: str) -> Text | None
 def presumed(code: str) -> str:
     """Return the cause that a code suggests."""
     causes = _cause_by_code()
-    return causes.get(code) or causes.get(code.removesuffix(" (component)"), "unknown")
+    return causes.get(code) or causes.get(code.removesuffix(COMPONENT_MARK), "unknown")
 
 
 @dataclass(frozen=True, slots=True)
@@ -383,7 +414,7 @@ def _verdict(cause: _Cause, code: str, facts: Facts, issue: Issue | None) -> Ver
         "merchant": redact(facts.merchant.name) or "–",
         "env": facts.merchant.env or "–",
     }
-    catalogued = issue or _catalogued(code, owner)
+    texts = issue or all_reasons().get(code) or entry_of(code, owner)
 
     def filled(text: Text, other: Text | None = None) -> Text:
         if not text.en:
@@ -394,23 +425,14 @@ def _verdict(cause: _Cause, code: str, facts: Facts, issue: Issue | None) -> Ver
         cause.name,
         code,
         who,
-        filled(cause.meaning, catalogued.meaning),
-        filled(cause.action, catalogued.action),
+        filled(cause.meaning, texts.meaning),
+        filled(cause.action, texts.action),
         facts.merchant,
         tuple(_evidence(cause, facts))[:3],
         tuple(_missing_proof(cause, facts)),
         filled(cause.message) if who is Actor.MERCHANT and cause.message.en else None,
         facts.errmsg or (issue.errmsg if issue else ""),
     )
-
-
-def _catalogued(code: str, owner: Owner) -> Issue:
-    number = code.removesuffix(" (component)")
-    if number.lstrip("-").isdigit():
-        entry = errcode(int(number), owner)
-        return Issue(code, entry.meaning, entry.action)
-    texts = all_reasons().get(code) or store_code(code)
-    return Issue(code, texts.meaning, texts.action)
 
 
 # --- evidence ---------------------------------------------------------------------------------------------------------

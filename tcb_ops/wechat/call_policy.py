@@ -20,8 +20,6 @@ from tcb_ops.wechat.responses import ApiError, InvalidResponse
 from tcb_ops.wechat.tokens import TokenSource
 
 LONGEST_BACKOFF = 60.0
-FILES_PER_CALL = 50
-"""Files that batchdownloadfile and batchdeletefile take in one call."""
 ARGUMENT_ERRORS = frozenset({"40097", "40101", "-501007", "-601002"})
 """Errcodes that say that a value is wrong, or that there are too many: a call for several is halved."""
 

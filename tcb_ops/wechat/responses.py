@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
@@ -343,6 +342,8 @@ def clock_offset(date: str, began_at: float, seconds: float) -> float | None:
 
     A Date is cut to whole seconds, and was written about the middle of the exchange, which began at `began_at`.
     """
+    from email.utils import parsedate_to_datetime
+
     with suppress(ValueError, TypeError, OverflowError):
         return parsedate_to_datetime(date).timestamp() + 0.5 - (began_at + seconds / 2)
     return None

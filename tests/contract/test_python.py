@@ -47,21 +47,19 @@ def loaded_by(code: str) -> set[str]:
 def test_an_sqlite_ledger_loads_nothing_of_postgresql(tmp_path: Path) -> None:
     opened = f"from tcb_ops.runs.ledger import Ledger; Ledger({str(tmp_path / 'ledger.db')!r}).runs()"
     loaded = loaded_by(opened)
-    assert "sqlalchemy.dialects.sqlite" in loaded
-    assert "sqlalchemy.dialects.postgresql" not in loaded
+    assert "sqlite3" in loaded
+    assert {"psycopg", "tcb_ops.runs.postgres"} & loaded == set()
 
 
 @pytest.mark.slow
 def test_importing_loads_no_heavy_library_and_panels_need_no_command_line() -> None:
-    assert {"pandas", "sqlalchemy", "aiohttp", "httpx", "click", "rich"} & loaded_by(
-        "import tcb_ops"
-    ) == set()
+    assert {"pandas", "sqlite3", "aiohttp", "httpx", "click", "rich"} & loaded_by("import tcb_ops") == set()
     assert {"click", "rich"} & loaded_by("import tcb_ops.panels") == set()
     reports = (
         "import tcb_ops.reports.export, tcb_ops.features.evidence.verify, tcb_ops.reports.formats.notebook"
     )
     assert {"aiohttp", "httpx", "pandas", "rich"} & loaded_by(reports) == set()
-    heavy = {"pandas", "sqlalchemy", "aiohttp", "httpx", "asyncio", "rich.console"}
+    heavy = {"pandas", "sqlite3", "aiohttp", "httpx", "asyncio", "rich.console"}
     assert heavy & loaded_by("from tcb_ops.cli.main import run; run(['-h'])") == set()
 
 
@@ -71,14 +69,14 @@ def test_commands_load_only_what_they_use(mixed: Operator) -> None:
     assert "aiohttp" in loaded
     assert {"aiohttp.web", "tcb_ops.features.simulator.server"} & loaded == set()
     listing = loaded_by("from tcb_ops.cli.main import run; run(['runs'])")
-    assert "sqlalchemy" in listing
-    assert {"pandas", "aiohttp", "httpx", "jinja2", "xlsxwriter"} & listing == set()
+    assert "sqlite3" in listing
+    assert {"pandas", "asyncio", "aiohttp", "httpx", "jinja2", "xlsxwriter"} & listing == set()
     checked = loaded_by(
         "import os; from tcb_ops.cli.main import run; sys.stdout = open(os.devnull, 'w'); "
         "run(['check', 'list.csv', '--on-bad', 'skip']); sys.stdout = sys.__stdout__"
     )
     assert "tcb_ops.lists.paths" in checked
-    assert {"pandas", "sqlalchemy", "aiohttp", "httpx", "jinja2"} & checked == set()
+    assert {"pandas", "tcb_ops.runs.database", "aiohttp", "httpx", "jinja2"} & checked == set()
 
 
 def test_the_public_names_are_listed_and_no_submodule_takes_the_place_of_one() -> None:

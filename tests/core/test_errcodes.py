@@ -7,10 +7,10 @@ import re
 import pytest
 
 from tcb_ops.errcodes import (
-    _BY_ITSELF,
     Decision,
     Scope,
     StoreCode,
+    _by_itself,
     all_errcodes,
     all_reasons,
     all_store_codes,
@@ -249,7 +249,7 @@ def test_explain_refuses_what_is_no_code_and_says_what_one_looks_like(asked):
 def test_every_pair_of_the_tables_is_described_and_no_other():
     used = {(entry.decision, entry.scope) for entry in all_errcodes()}
     used |= {(entry.decision, entry.scope) for entry in all_store_codes()}
-    assert used == set(_BY_ITSELF)
+    assert used == set(_by_itself())
     phrases = [describe(*pair) for pair in used]
     assert len({phrase.en for phrase in phrases}) == len(used)
     assert all(CJK.search(phrase.zh) for phrase in phrases)

@@ -22,8 +22,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-import sqlalchemy as sa
-
 from tcb_ops.details import DetailCode
 from tcb_ops.errors import CanaryError, LedgerError, StoppedError, TcbOpsError
 from tcb_ops.features.cluster.client import (
@@ -44,7 +42,6 @@ from tcb_ops.runs.locks import host_name
 from tcb_ops.runs.plan import RunSpec
 from tcb_ops.runs.progress import Progress, ProgressMeter
 from tcb_ops.runs.records import EnvRecord, RunRecord, Usage
-from tcb_ops.runs.schema import cluster_sessions, partitions
 from tcb_ops.runs.stop_errors import interrupted, stopped
 from tcb_ops.settings import LEDGER_FILE, Origin, Settings, TokenSettings, without_password
 
@@ -172,12 +169,12 @@ class CoordinatorLedger(Ledger):
 
     def begin(self, run: RunRecord) -> int:
         """Begin a session, after the workers of earlier ones have been fenced (`stop_workers`); return its number."""
-        newest = sa.select(sa.func.max(cluster_sessions.c.session)).filter_by(run=run.number)
+        newest = "SELECT COALESCE(MAX(session), 0) FROM cluster_sessions WHERE run = ?"
+        new = "INSERT INTO cluster_sessions (run, session, beat, stopping, ended) VALUES (?, ?, 0, FALSE, FALSE)"
         with self.writing() as connection:
-            session = (connection.execute(newest).scalar() or 0) + 1
-            new = {"run": run.number, "session": session, "beat": 0, "stopping": False, "ended": False}
-            connection.execute(cluster_sessions.insert().values(new))
-        return session
+            (last,) = connection.execute(newest, (run.number,)).fetchone()
+            connection.execute(new, (run.number, last + 1))
+        return int(last) + 1
 
     def add_partitions(
         self, run: RunRecord, session: int, groups: Sequence[Sequence[EnvRecord]], first: int
@@ -186,21 +183,21 @@ class CoordinatorLedger(Ledger):
         with self.writing() as connection:
             for number, group in enumerate(groups, first):
                 numbers = json.dumps([environment.number for environment in group])
-                key = {"run": run.number, "session": session, "number": number}
-                connection.execute(partitions.insert().values(**key, envs=numbers, fence=0))
+                connection.execute(
+                    "INSERT INTO partitions (run, session, number, envs, fence) VALUES (?, ?, ?, ?, 0)",
+                    (run.number, session, number, numbers),
+                )
 
     def beat(self, run: RunRecord, session: int, *, stopping: bool = False, ended: bool = False) -> None:
         """Show the workers that the starting process is there, or have them stop; `ended`: that all have.
 
         What has been stopped stays so: another process may have taken the run from this one.
         """
-        flags = {"stopping": stopping or ended, "ended": ended}
+        statement = """
+            UPDATE cluster_sessions SET beat = beat + 1, stopping = (stopping OR ?), ended = (ended OR ?)
+            WHERE run = ? AND session = ?"""
         with self.writing() as connection:
-            connection.execute(
-                cluster_sessions.update()
-                .where(cluster_sessions.c.run == run.number, cluster_sessions.c.session == session)
-                .values(beat=cluster_sessions.c.beat + 1, **{name: True for name, on in flags.items() if on})
-            )
+            connection.execute(statement, (stopping or ended, ended, run.number, session))
 
 
 class Coordinator:

@@ -22,19 +22,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import sqlalchemy as sa
-
 from tcb_ops.errors import InterruptedRunError, LedgerError, StoppedError, TcbOpsError
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Outcome, Row, RowEnd, is_source
 from tcb_ops.runs.calls import RunContext
+from tcb_ops.runs.connections import Connection
 from tcb_ops.runs.engine import Engine
-from tcb_ops.runs.ledger import Ledger
+from tcb_ops.runs.ledger import IDLE_SECONDS, Ledger
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.locks import host_name
 from tcb_ops.runs.loop import submit_coroutine
 from tcb_ops.runs.records import EnvRecord, RunRecord, Usage
-from tcb_ops.runs.schema import cluster_sessions, partitions, rows
+from tcb_ops.runs.schema import sql_list
 from tcb_ops.runs.stop_errors import interrupted
 from tcb_ops.settings import Settings, shown_url
 from tcb_ops.wechat import open_source
@@ -271,27 +270,25 @@ def ask_to_stop(ledger: Ledger, run: RunRecord) -> None:
     """Have the workers of earlier sessions stop."""
     with ledger.writing() as connection:
         # First: it waits for claims under way. Those that wait for it see then that the session is being stopped.
-        connection.execute(
-            partitions.update().where(partitions.c.run == run.number).values(fence=partitions.c.fence)
-        )
-        connection.execute(
-            cluster_sessions.update()
-            .where(cluster_sessions.c.run == run.number, ~cluster_sessions.c.ended)
-            .values(stopping=True)
-        )
+        connection.execute("UPDATE partitions SET fence = fence WHERE run = ?", (run.number,))
+        stopping = "UPDATE cluster_sessions SET stopping = TRUE WHERE run = ? AND NOT ended"
+        connection.execute(stopping, (run.number,))
 
 
 def fence_workers(ledger: Ledger, run: RunRecord) -> None:
     """Raise the fences of earlier sessions: their workers can write nothing more."""
     with ledger.writing() as connection:
-        connection.execute(
-            partitions.update().where(partitions.c.run == run.number).values(fence=partitions.c.fence + 1)
-        )
-        connection.execute(
-            cluster_sessions.update()
-            .where(cluster_sessions.c.run == run.number)
-            .values(stopping=True, ended=True)
-        )
+        connection.execute("UPDATE partitions SET fence = fence + 1 WHERE run = ?", (run.number,))
+        ended = "UPDATE cluster_sessions SET stopping = TRUE, ended = TRUE WHERE run = ?"
+        connection.execute(ended, (run.number,))
+
+
+_OWN = "run = ? AND session = ? AND number = ?"
+"""Selects the partition of a worker."""
+_CURRENT = """EXISTS (
+    SELECT 1 FROM cluster_sessions WHERE run = ? AND session = ? AND NOT stopping
+    AND session = (SELECT MAX(session) FROM cluster_sessions AS newest WHERE newest.run = cluster_sessions.run))"""
+"""Whether a session is the newest of its run, and not being stopped."""
 
 
 class PartitionLedger(Ledger):
@@ -302,14 +299,13 @@ class PartitionLedger(Ledger):
         super().__init__(where)
         self._worker = worker
         self._whole_run = self.run(run_id)
-        of_session = {"run": self._whole_run.number, "session": session}
-        self._own = _matching(partitions, **of_session, number=number)
-        self._session = _matching(cluster_sessions, **of_session)
+        self._session = (self._whole_run.number, session)
+        self._own = (*self._session, number)
         self._fence = -1
         self._claimed_by: list[str] = []
         self._stopping = False
         self._beat, self._beat_at = -1, time.monotonic()
-        self._environments: list[int] = json.loads(self._record().envs)
+        self._environments: list[int] = json.loads(self._record()[0])
 
     @property
     def stopping(self) -> bool:
@@ -328,29 +324,22 @@ class PartitionLedger(Ledger):
         None if the run is being stopped, or has another session: nothing may be sent.
         """
         while True:
-            record = self._record()
-            newest = sa.select(sa.func.max(cluster_sessions.c.session)).filter_by(run=self._whole_run.number)
-            current = sa.exists().where(
-                self._session,
-                cluster_sessions.c.session == newest.scalar_subquery(),
-                ~cluster_sessions.c.stopping,
-            )
-            workers = json.loads(record.workers or "[]")
+            _environments, fence, claimed_by = self._record()
+            workers = json.loads(claimed_by or "[]")
             moved = workers[-1:] not in ([], [RELEASED])
             if workers[-1:] != [self._worker]:
                 workers.append(self._worker)
             with super().writing() as connection:
                 claimed = connection.execute(
-                    partitions.update()
-                    .where(self._own, partitions.c.fence == record.fence, current)
-                    .values(fence=record.fence + 1, workers=json.dumps(workers))
+                    f"UPDATE partitions SET fence = ?, workers = ? WHERE {_OWN} AND fence = ? AND {_CURRENT}",
+                    (fence + 1, json.dumps(workers), *self._own, fence, *self._session),
                 )
                 # Asked again: the update may have waited while the run was being stopped.
-                allowed = connection.execute(sa.select(current)).scalar()
+                (allowed,) = connection.execute(f"SELECT {_CURRENT}", self._session).fetchone()
                 if claimed.rowcount and not allowed:
                     connection.rollback()
                 elif claimed.rowcount:
-                    self._fence, self._claimed_by = record.fence + 1, workers
+                    self._fence, self._claimed_by = fence + 1, workers
                     return moved
             if not allowed:
                 return None
@@ -359,14 +348,15 @@ class PartitionLedger(Ledger):
         """Record that this worker has ended its work on the partition, and its calls: it was not lost."""
         workers = json.dumps([*self._claimed_by, RELEASED])
         with suppress(LedgerError), self.writing() as connection:
-            connection.execute(partitions.update().where(self._own).values(workers=workers))
+            connection.execute(f"UPDATE partitions SET workers = ? WHERE {_OWN}", (workers, *self._own))
 
     def renew(self) -> None:
         """Look at the fence and the starting process. Raises FencedError if another worker has the partition."""
-        state = sa.select(partitions.c.fence, cluster_sessions.c.beat, cluster_sessions.c.stopping)
-        ((fence, beat, self._stopping),) = self.query(
-            state.join_from(partitions, cluster_sessions, self._session).where(self._own)
-        )
+        state = """
+            SELECT fence, beat, stopping FROM partitions
+            JOIN cluster_sessions ON cluster_sessions.run = partitions.run AND cluster_sessions.session = partitions.session
+            WHERE partitions.run = ? AND partitions.session = ? AND number = ?"""
+        ((fence, beat, self._stopping),) = self.fetch(state, self._own)
         if fence != self._fence:
             raise _fenced(self._whole_run)
         if beat != self._beat:
@@ -378,39 +368,33 @@ class PartitionLedger(Ledger):
 
     def counts(self, run: RunRecord) -> dict[Outcome, int]:
         """Count the partition's rows by outcome, without zeros."""
-        counts = self.query(
-            sa.select(rows.c.outcome, sa.func.count())
-            .where(rows.c.run == run.number, rows.c.place.in_(self._environments))
-            .group_by(rows.c.outcome)
-        )
-        return {Outcome(outcome): int(count) for outcome, count in counts}
+        query = f"""
+            SELECT outcome, COUNT(*) FROM rows WHERE run = ? AND place IN ({sql_list(self._environments)})
+            GROUP BY outcome"""
+        return {Outcome(outcome): count for outcome, count in self.fetch(query, (run.number,))}
 
     def record(self, run: RunRecord, ends: Sequence[RowEnd], usage: Usage) -> None:
         """Commit as Ledger does. The run's own time is that of the starting process."""
         super().record(run, ends, replace(usage, seconds=0.0))
 
     @contextmanager
-    def writing(self, idle: int | None = None) -> Iterator[sa.Connection]:
+    def writing(self, idle: int = IDLE_SECONDS) -> Iterator[Connection]:
         """Begin a transaction, unless another worker has claimed the partition (FencedError)."""
         with super().writing(idle) as connection:
             # First: it locks the partition's record until the commit, so that no claim comes in between.
             admitted = connection.execute(
-                partitions.update()
-                .where(self._own, partitions.c.fence == self._fence)
-                .values(fence=self._fence)
+                f"UPDATE partitions SET fence = fence WHERE {_OWN} AND fence = ?", (*self._own, self._fence)
             )
             if not admitted.rowcount:
                 raise _fenced(self._whole_run)
             yield connection
 
-    def _record(self) -> Any:
-        (record,) = self.query(sa.select(partitions).where(self._own))
+    def _record(self) -> tuple[str, int, str]:
+        """Return the partition's environments, its fence, and who has claimed it."""
+        record: tuple[str, int, str]
+        (record,) = self.fetch(f"SELECT envs, fence, workers FROM partitions WHERE {_OWN}", self._own)
         return record
 
 
 def _fenced(run: RunRecord) -> FencedError:
     return FencedError(_("another worker continues these merchants of run {run}.", run=run.id))
-
-
-def _matching(table: sa.Table, **values: int) -> sa.ColumnElement[bool]:
-    return sa.and_(*(table.c[name] == value for name, value in values.items()))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import platform
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tcb_ops.errors import InputError, SettingsError, TcbOpsError, TokenError, TransportError, TransportFault
+from tcb_ops.errors import InputError, SettingsError, TcbOpsError, TransportError, TransportFault
 from tcb_ops.i18n import CommandText, Text, _, as_clauses, as_lines, as_list, ngettext, pgettext, verbatim
 from tcb_ops.kinds import is_provided, provided
 from tcb_ops.lists.input_files import format_problem
@@ -26,24 +24,17 @@ from tcb_ops.model import Merchant, Owner
 from tcb_ops.resources import others_may_read, restricting, system_reason
 from tcb_ops.runs.loop import submit_coroutine
 from tcb_ops.runs.next_commands import command, quoted
-from tcb_ops.runs.single_calls import Probes
-from tcb_ops.runs.stop_errors import NO_COMPONENT
-from tcb_ops.runs.verdicts import SKEWED, Actor, Answers, Facts, clock_text, presumed_verdict, verdict_of
+from tcb_ops.runs.single_calls import ask_about
+from tcb_ops.runs.verdicts import SKEWED, Actor, Facts, clock_text, presumed_verdict, verdict_of
 from tcb_ops.settings import Settings, TokenSettings, settings_file
-from tcb_ops.wechat import open_client
-from tcb_ops.wechat.call_policy import CallLimits
 from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.responses import ApiError, InvalidResponse
 from tcb_ops.wechat.transport import Timeouts, Transport
 
-SCARCE, TIGHT = 100 * 1000**2, 1000**3
-"""Free bytes below which a run may fill the disk, and below which to warn."""
 SECONDS, REMOTE_SECONDS, TOTAL_SECONDS = 6.0, 18.0, 27.0
 """Time limits of a check, of one over the network, and of all together."""
 QUICK = Timeouts(connect=4, answer=4)
 """Short, because a user is waiting."""
-TOKEN_SECONDS = 8.0
-"""Seconds for the token source."""
 NOTED = 60
 """Clock difference in seconds for a warning."""
 _AGAIN = _("Fix that, then run doctor again.")
@@ -119,7 +110,6 @@ def all_checks(
             fix_file,
         ),
         DoctorCheck("ledger", _("ledger"), partial(check_ledger, settings), fix_ledger),
-        DoctorCheck("disk", _("disk"), partial(check_disk, settings)),
         DoctorCheck("secrets", _("secrets"), partial(check_secrets, settings)),
         remote("target", pgettext("check", "target"), partial(check_target, settings), fix_network),
         remote(
@@ -134,7 +124,7 @@ def all_checks(
         checks.append(
             DoctorCheck("notify", _("messages"), partial(check_notify, settings), needs=("ledger",))
         )
-    return checks if "://" not in settings.ledger else [check for check in checks if check.name != "disk"]
+    return checks
 
 
 def run_checks(checks: Sequence[DoctorCheck]) -> Iterator[tuple[DoctorCheck, DoctorFinding]]:
@@ -264,20 +254,6 @@ def check_ledger(settings: Settings) -> DoctorFinding:
     return DoctorFinding(Grade.OK, verbatim(ledger.name))
 
 
-def check_disk(settings: Settings) -> DoctorFinding:
-    """Grade the free bytes on the ledger's disk."""
-    folder = Path(settings.ledger).resolve().parent
-    free = shutil.disk_usage(folder).free
-    observation = _("{free:,.1f} GB free in {folder}", free=free / 1000**3, folder=folder)
-    if free >= TIGHT:
-        return DoctorFinding(Grade.OK, observation)
-    fix = _(
-        "Free disk space: a run stops when the disk is full (its remaining rows stay pending), and reports need "
-        "space beside the ledger."
-    )
-    return DoctorFinding(Grade.BAD if free < SCARCE else Grade.WARNING, observation, fix)
-
-
 def check_secrets(settings: Settings) -> DoctorFinding:
     """Check that only their owner can read the files that hold secrets."""
     paths = [path for path in secret_paths(settings.tokens) if path.exists()]
@@ -354,33 +330,16 @@ def grade_clock(offset: float) -> DoctorFinding | None:
     return DoctorFinding(grade, clock_text(offset), presumed_verdict("RequestTimeTooSkewed").action)
 
 
-def call_with_token(
-    settings: Settings, merchants: Sequence[Merchant], seconds: float = TOKEN_SECONDS
-) -> DoctorFinding:
+def call_with_token(settings: Settings, merchants: Sequence[Merchant]) -> DoctorFinding:
     """Check that the token source has a token, and that the target accepts calls from this machine with it.
 
-    Asks about the first merchant, as `why` does. `seconds` limits the source. Blocks. Raises what the token source does.
+    Asks about the first merchant, as `why` does. Blocks. Raises SettingsError.
     """
     if not merchants:
         return DoctorFinding(Grade.SKIPPED, _("no merchant to request a token for"))
     merchant = next((m for m in merchants if m.owner is Owner.MERCHANT), merchants[0])
-    component, source = settings.tokens.component_appid, settings.tokens.source
-    appid = merchant.appid if merchant.owner is Owner.MERCHANT else component
-    if not appid:
-        raise TokenError(NO_COMPONENT)
-
-    async def call() -> Answers:
-        async with open_client(settings, limits=CallLimits(attempts=1), timeouts=QUICK) as (client, caller):
-            async with asyncio.timeout(seconds):
-                await caller.source.token(appid)
-            return await Probes(caller, client, component).about(merchant, None, 0.0)
-
-    try:
-        answers = submit_coroutine(call()).result()
-    except TimeoutError:
-        slow = _("the source ({kind}) returned no token within {seconds:.0f} s", kind=source, seconds=seconds)
-        return DoctorFinding(Grade.BAD, slow, _("Check whether it works by itself, and why it is slow."))
-    verdict = verdict_of(Facts(merchant=merchant, answers=answers))
+    (facts,) = submit_coroutine(ask_about([Facts(merchant=merchant)], merchants, settings)).result()
+    verdict = verdict_of(facts)
     label = f"{merchant.name} ({merchant.appid})"
     if verdict is None:
         return DoctorFinding(

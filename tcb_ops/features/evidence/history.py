@@ -16,7 +16,6 @@ from tcb_ops.errors import ArgumentError, check_count, check_value
 from tcb_ops.frames import LINES, frame_of
 from tcb_ops.i18n import _, as_list, ngettext
 from tcb_ops.kinds import Kind, kind_named, kind_names, merchant_count, row_count
-from tcb_ops.reports.explanations import ERRCODE
 from tcb_ops.reports.formats.charts import code_colour
 from tcb_ops.reports.formats.templates import environment
 from tcb_ops.reports.summary import most_first
@@ -104,7 +103,7 @@ class History:
 
     def __repr__(self) -> str:
         merchants = len({line.appid for line in self.lines})
-        errcodes = sum(line.rows for line in self.lines if ERRCODE.fullmatch(line.code))
+        errcodes = sum(line.rows for line in self.lines if line.code.lstrip("-").isdigit())
         return str(
             _(
                 "<History of {kind}, {days}: {errcodes} with an errcode, {stored} with a code of the store, {merchants}>",

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import sqlalchemy as sa
-
 from tcb_ops.model import Outcome
 from tcb_ops.runs.reader import LedgerReader
-from tcb_ops.runs.schema import envs, rows, runs
+from tcb_ops.runs.schema import sql_list
 
 QUARTER = 900
 """Seconds in a quarter of an hour. UTC offsets are multiples of it, so days of any time zone consist of quarters."""
@@ -20,36 +18,13 @@ def codes_since(ledger: LedgerReader, target: str, kind: str, since: float) -> I
 
     Rows that a breaker ended count at the time it opened.
     """
-    quarter = sa.func.coalesce(rows.c.ended_at, runs.c.created_at) / QUARTER
-    if ledger.file is None:  # a cast rounds in PostgreSQL
-        quarter = sa.func.floor(quarter)
-    keys = (
-        rows.c.run,
-        rows.c.place,
-        rows.c.errcode,
-        rows.c.store_code,
-        sa.cast(quarter, sa.Integer).label("quarter"),
-    )
-    unfinished_or_since = runs.c.finished_at.is_(None) | (runs.c.finished_at >= since)
-    counted = (
-        sa.select(*keys, sa.func.count().label("rows"))
-        .join(runs, runs.c.number == rows.c.run)
-        .where(
-            (rows.c.errcode != 0) | (rows.c.store_code != ""),
-            runs.c.target == target,
-            runs.c.kind == str(kind),
-        )
-        .where(rows.c.outcome.not_in(map(str, Outcome.successes())), unfinished_or_since)
-        .group_by(*keys[:4], "quarter")
-        .subquery()
-    )
-    of_env = (envs.c.run == counted.c.run) & (envs.c.no == counted.c.place)
-    columns = (
-        envs.c.appid,
-        envs.c.merchant,
-        counted.c.errcode,
-        counted.c.store_code,
-        counted.c.quarter,
-        counted.c.rows,
-    )
-    return ledger.stream(sa.select(*columns).join(envs, of_env))
+    quarter = ledger.dialect.whole.format(f"COALESCE(rows.ended_at, runs.created_at) / {QUARTER}")
+    query = f"""
+        SELECT envs.appid, envs.merchant, counted.errcode, counted.store_code, counted.quarter, counted.rows FROM (
+            SELECT rows.run, rows.place, rows.errcode, rows.store_code, {quarter} AS quarter, COUNT(*) AS rows
+            FROM rows JOIN runs ON runs.number = rows.run
+            WHERE (rows.errcode <> 0 OR rows.store_code <> '') AND rows.outcome NOT IN ({sql_list(Outcome.successes())})
+                AND runs.target = ? AND runs.kind = ? AND (runs.finished_at IS NULL OR runs.finished_at >= ?)
+            GROUP BY rows.run, rows.place, rows.errcode, rows.store_code, quarter
+        ) AS counted JOIN envs ON envs.run = counted.run AND envs.no = counted.place"""
+    return ledger.stream(query, (target, str(kind), since))

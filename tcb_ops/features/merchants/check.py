@@ -1,41 +1,40 @@
-"""Merchants: the status of each line of their file, what it can do today, its issues, how they are shown.
-
-Pure, except for `MerchantStates.write`.
-"""
+"""Merchants: what each line of their file can do today, what keeps it from that, and how this is shown."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Unpack
 
-from tcb_ops.details import merged, of_any_appid
+from tcb_ops.arguments import checked
+from tcb_ops.errors import check_value
 from tcb_ops.formatting import sanitize
 from tcb_ops.frames import Lines, Tabular
 from tcb_ops.i18n import Lang, Text, _, ngettext
 from tcb_ops.model import Merchant
-from tcb_ops.runs.verdicts import Facts, Issue, Verdict, presumed, verdict_of
+from tcb_ops.runs.loop import submit_coroutine
+from tcb_ops.runs.single_calls import COMPONENT_CODES, NEEDS_COMPONENT, Progress, ask_about, ignore
+from tcb_ops.runs.verdicts import Facts, Issue, Verdict, grouped, verdict_of
+from tcb_ops.settings import Settings
+from tcb_ops.start import TargetOptions, merchants_for, opened_target, settings_for
 from tcb_ops.table_files import write_table
-from tcb_ops.wechat.responses import AuthorizerInfo, Quota
+from tcb_ops.wechat.call_policy import CallLimits
+from tcb_ops.wechat.responses import Quota
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-Told = TypeVar("Told", Issue, Verdict)
+STANDARD = CallLimits()
 
 
 @dataclass(frozen=True, slots=True)
 class MerchantState:
-    """The status of one line of the merchants file. None means not checked, or unknown."""
+    """What one line of the merchants file can do today."""
 
     merchant: Merchant
-    token: bool | None = None
-    """Whether the token is accepted."""
-    permission: bool | None = None
-    """Whether permission set 49 is granted; an environment of the platform's own needs none."""
-    cloud: bool | None = None
-    """Whether 云开发 is open."""
     env_status: str = ""
     """NORMAL, HALTED or UNAVAILABLE; empty if unknown."""
     quota: Quota | None = None
@@ -57,9 +56,6 @@ class MerchantState:
             "owner": str(self.merchant.owner),
             "left": self.merchant.left,
             "works": self.works,
-            "token": self.token,
-            "permission": self.permission,
-            "cloud": self.cloud,
             "env_status": self.env_status or None,
             "quota": self.quota.figures if self.quota else None,
             "troubles": [self.verdict.as_dict(lang)] if self.verdict is not None else [],
@@ -67,43 +63,68 @@ class MerchantState:
 
 
 def state_of(facts: Facts) -> MerchantState:
-    """Return a line's status from what its account answered.
-
-    ==============================  =====  ==========  =====
-    getenvinfo                      token  permission  cloud
-    ==============================  =====  ==========  =====
-    a token missing or refused      no     –           –
-    a permission set missing        yes    no          –
-    85088                           yes    –           no
-    anything else, no answer        –      –           –
-    environments                    yes    –           yes
-    ==============================  =====  ==========  =====
-
-    What api_get_authorizer_info says then decides the permission; an environment of the platform's own needs none.
-    """
-    environments, info, quota = facts.answers.environments, facts.answers.info, facts.answers.quota
-    suggested: tuple[bool | None, bool | None, bool | None] = (True, None, True)
-    if isinstance(environments, Issue):
-        suggested = _SUGGESTS.get(presumed(environments.code), (None, None, None))
-    token, permission, cloud = suggested
-    if isinstance(info, AuthorizerInfo):
-        permission = info.may_upload
+    """Return a line's status from what its account answered."""
+    quota = facts.answers.quota
     return MerchantState(
-        facts.merchant,
-        token,
-        None if facts.own else permission,
-        cloud,
-        facts.status,
-        quota if isinstance(quota, Quota) else None,
-        verdict_of(facts),
+        facts.merchant, facts.status, quota if isinstance(quota, Quota) else None, verdict_of(facts)
     )
 
 
-_SUGGESTS: Mapping[str, tuple[bool | None, bool | None, bool | None]] = {
-    **dict.fromkeys(("no_token", "token_stale", "revoked"), (False, None, None)),
-    "set_missing": (True, False, None),
-    "no_cloud": (True, None, False),
-}
+def begin_check(
+    settings: Settings,
+    merchants: Sequence[Merchant],
+    *,
+    limits: CallLimits = STANDARD,
+    progress: Progress = ignore,
+    notify: Callable[[Text], None] = ignore,
+) -> Future[MerchantStates]:
+    """Start to check every line that has not left; the future returns their states. Cancelling it ends the calls.
+
+    The future raises SettingsError, PlatformStopError (61004 and the like), OutageError (no host could be reached).
+    `progress`: called with the lines done and their number, on the private loop's thread.
+    """
+
+    async def check() -> MerchantStates:
+        questions = [Facts(merchant=line) for line in merchants if not line.left]
+        answered = await ask_about(
+            questions, merchants, settings, limits=limits, stops=True, progress=progress, notify=notify
+        )
+        facts_of = iter(answered)
+        states = MerchantStates(MerchantState(m) if m.left else state_of(next(facts_of)) for m in merchants)
+        infos = (facts.answers.info for facts in answered)
+        issue = next((i for i in infos if isinstance(i, Issue) and i.code in COMPONENT_CODES), None)
+        if issue is not None:
+            reason = issue.meaning
+            if issue is not NEEDS_COMPONENT:
+                reason = _("the component token does not work: {meaning}", meaning=reason)
+            states.note = _NOT_CHECKED.format(meaning=reason, action=issue.action)
+        return states
+
+    return submit_coroutine(check())
+
+
+_NOT_CHECKED = _("Permission sets were not checked: {meaning}. {action}")
+
+
+@checked
+def check_merchants(
+    merchants: Iterable[Merchant] | str | Path = "",
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    **options: Unpack[TargetOptions],
+) -> MerchantStates:
+    """Check what each line of a merchants file can do today: token, permission set, 云开发, environment, calls left.
+
+    `progress` is called with the lines done and their number. Raises SettingsError, StoppedError.
+    """
+    settings = settings_for(options)
+    if isinstance(merchants, str | PathLike):
+        merchants = merchants_for(merchants, options)
+    lines = list(merchants)
+    usable = all(isinstance(line, Merchant) for line in lines)
+    check_value("merchants", merchants, usable, _("Merchants, a list of Merchant, or the path of their file"))
+    with opened_target(settings, lambda: lines) as opened:
+        return begin_check(opened, lines, progress=progress or ignore).result()
 
 
 # --- display -------------------------------------------------------------------------------------------------------
@@ -113,8 +134,8 @@ def draw_states(states: Sequence[MerchantState], lang: Lang) -> Iterator[Rendera
     """Render why lines are not ready: each cause once, the most frequent first."""
     from tcb_ops.reports.formats.terminal import render_verdicts
 
-    grouped = group((each.merchant, each.verdict) for each in states if each.verdict is not None)
-    yield from render_verdicts([(verdict, [m.name for m in lines], 0) for verdict, lines in grouped], lang)
+    groups = grouped((each.verdict, each.merchant.name) for each in states if each.verdict is not None)
+    yield from render_verdicts([(verdict, names, 0) for verdict, names in groups], lang)
 
 
 def verdict(states: Sequence[MerchantState]) -> Text:
@@ -140,7 +161,10 @@ def verdict(states: Sequence[MerchantState]) -> Text:
 
 
 class MerchantStates(list[MerchantState], Tabular):
-    """The status of each line of a merchants file."""
+    """The status of each line of a merchants file, in its order."""
+
+    note: Text | None = None
+    """Why permission sets were not checked; None if they were."""
 
     def _table(self, lang: Lang) -> Lines:
         lines = []
@@ -159,20 +183,6 @@ class MerchantStates(list[MerchantState], Tabular):
         words, table = {True: "yes", False: "no"}, self._table(lang)
         lines = ([words[cell] if isinstance(cell, bool) else cell for cell in line] for line in table.lines)
         write_table(dest, table.names, lines, replace=True)
-
-
-def group(issues: Iterable[tuple[Merchant, Told]]) -> list[tuple[Told, list[Merchant]]]:
-    """Group merchants by issue or verdict, ignoring its errmsg; the largest group first."""
-    groups: dict[tuple[str, Text, Text], list[tuple[Merchant, Told]]] = {}
-    for merchant, issue in issues:
-        key = issue.code, issue.meaning, of_any_appid(issue.action)
-        groups.setdefault(key, []).append((merchant, issue))
-    grouped = []
-    for members in groups.values():
-        action = merged(issue.action for _merchant, issue in members)[0]
-        shared = replace(members[0][1], action=action)
-        grouped.append((shared, [merchant for merchant, _issue in members]))
-    return sorted(grouped, key=lambda group: -len(group[1]))
 
 
 def _lines(count: int) -> Text:

@@ -37,8 +37,8 @@ def sync(out: str | None, dry_run: bool, *, common: CommonOptions) -> int:
     Exit codes: 0 done · 1 some merchants could not be asked · 3 the platform refuses all calls, or the disk failed:
     nothing was written.
     """
-    from tcb_ops.features.merchants.queries import begin_sync
     from tcb_ops.features.merchants.sync import (
+        begin_sync,
         decide,
         draw_changes,
         edit_merchants,
@@ -83,8 +83,7 @@ def check(out: Path | None, *, common: CommonOptions) -> int:
 
     Exit codes: 0 all are ready · 1 some are not · 3 the platform refuses all calls, or no host could be reached.
     """
-    from tcb_ops.features.merchants.check import MerchantStates, draw_states, verdict
-    from tcb_ops.features.merchants.queries import begin_check
+    from tcb_ops.features.merchants.check import begin_check, draw_states, verdict
     from tcb_ops.table_files import table_file
 
     settings, console = common.start()
@@ -93,10 +92,9 @@ def check(out: Path | None, *, common: CommonOptions) -> int:
     lines = common.read_merchants(settings)
     with common.open_target(console, settings) as settings:
         console.release()
-        checked = _wait(console, begin_check(settings, lines, notify=console.info))
-    states = checked.states
+        states = _wait(console, begin_check(settings, lines, notify=console.info))
     if out:
-        MerchantStates(states).write(out, settings.lang)
+        states.write(out, settings.lang)
     works = sum(state.works for state in states)
     cannot = sum(state.verdict is not None for state in states)
     if common.json:
@@ -107,7 +105,7 @@ def check(out: Path | None, *, common: CommonOptions) -> int:
                 "works": works,
                 "cannot": cannot,
                 "left": len(states) - works - cannot,
-                "note": checked.note.of(settings.lang) if checked.note else None,
+                "note": states.note.of(settings.lang) if states.note else None,
                 "states": [state.as_dict(settings.lang) for state in states],
             }
         )
@@ -115,8 +113,8 @@ def check(out: Path | None, *, common: CommonOptions) -> int:
         for part in draw_states(states, console.lang):
             console.print(part)
         console.print(verdict(states))
-    if checked.note:
-        console.info(checked.note)
+    if states.note:
+        console.info(states.note)
     if out:
         console.info(_("All lines: {out}", out=out))
     return 1 if cannot else 0

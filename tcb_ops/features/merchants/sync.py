@@ -1,4 +1,4 @@
-"""The sync of the merchants file with the platform: decide what changes (`decide`, pure), show it, and edit the file.
+"""The sync of the merchants file: ask who authorizes the platform, decide what changes (`decide`, pure), edit the file.
 
 An edit keeps the operator's columns, rows and order, encoding and BOM, delimiter and line ends; cells are quoted where CSV
 needs it. New lines are added at the end, and a `status` column if it is needed and missing.
@@ -10,23 +10,40 @@ import csv
 import io
 import re
 import shutil
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO, cast
 
-from tcb_ops.errors import BrokenTableError, StoppedError
-from tcb_ops.features.merchants.check import group
-from tcb_ops.formatting import guard, sanitize, trim
+from tcb_ops.details import merged
+from tcb_ops.errors import BrokenTableError, PlatformStopError, SettingsError, StoppedError
+from tcb_ops.features.merchants.check import STANDARD
+from tcb_ops.formatting import guard, trim
 from tcb_ops.i18n import Lang, Text, _, as_facts, ngettext
 from tcb_ops.lists.input_files import decode, open_bytes, readable
 from tcb_ops.lists.merchants import EMPTY_FILE, read_merchants
 from tcb_ops.lists.table import MERCHANT_COLUMNS, Table, read_table
 from tcb_ops.model import Merchant, Owner
 from tcb_ops.resources import replacing, system_reason
+from tcb_ops.runs.loop import submit_coroutine
+from tcb_ops.runs.single_calls import (
+    AT_ONCE,
+    COMPONENT_CODES,
+    ask,
+    ignore,
+    map_concurrently,
+    of_the_component,
+)
 from tcb_ops.runs.verdicts import Issue, presumed
-from tcb_ops.wechat.responses import CloudEnvironment
+from tcb_ops.settings import Settings
+from tcb_ops.wechat import open_client
+from tcb_ops.wechat.call_policy import Caller, CallLimits
+from tcb_ops.wechat.client import PlatformClient
+from tcb_ops.wechat.responses import AuthorizerInfo, CloudEnvironment
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -108,64 +125,52 @@ def decide(
     An (appid, env) that is not in the file is added, with the file's name for that appid, else the platform's, else the
     appid; never as a default.
     """
-    authorizers = {authorizer.appid: authorizer for authorizer in authorized.authorizers}
-    in_file = {(line.appid, line.env) for line in lines}
-    appids_in_file = {line.appid for line in lines}
-    name_of: dict[str, str] = {}
-    for line in lines:
-        if line.name != line.appid and line.owner is Owner.MERCHANT:
-            name_of.setdefault(line.appid, line.name)
+    name_of = {
+        line.appid: line.name for line in reversed(lines) if line.owner is Owner.MERCHANT and _named(line)
+    }
     for authorizer in authorized.authorizers:
         name_of.setdefault(authorizer.appid, authorizer.name or authorizer.appid)
+    in_file, appids_in_file = {(line.appid, line.env) for line in lines}, {line.appid for line in lines}
+    added, without_env, issues = list[Merchant](), list[Merchant](), list[tuple[Merchant, Issue]]()
+    for authorizer in authorized.authorizers:
+        appid, environments = authorizer.appid, authorizer.environments
+        merchant = Merchant(appid, name_of[appid], "")
+        if isinstance(environments, Issue):
+            issues.append((merchant, environments))
+        elif not environments and appid not in appids_in_file:
+            without_env.append(merchant)
+        added += [replace(merchant, env=e) for e in authorizer.listed if (appid, e) not in in_file]
+    authorizers = {authorizer.appid: authorizer for authorizer in authorized.authorizers}
     listed = {env for authorizer in authorized.authorizers for env in authorizer.listed}
-
-    def merchant(authorizer: Authorizer, env: str = "") -> Merchant:
-        return Merchant(authorizer.appid, name_of[authorizer.appid], env)
-
+    stay = authorized.appids | {component_appid}
+    merchants = [(n, line) for n, line in enumerate(lines) if line.owner is Owner.MERCHANT]
     return Changes(
-        added=tuple(
-            merchant(authorizer, env)
-            for authorizer in authorized.authorizers
-            for env in authorizer.listed
-            if (authorizer.appid, env) not in in_file
-        ),
-        left=tuple(
+        tuple(added),
+        tuple(
             index
             for index, line in enumerate(lines)
-            if not line.left
-            and line.appid not in authorized.appids
-            and line.appid != component_appid
-            and (only is None or line.appid in only)
+            if not line.left and line.appid not in stay and (only is None or line.appid in only)
         ),
-        returned=tuple(index for index, line in enumerate(lines) if line.left and line.appid in authorizers),
-        names=tuple(
+        tuple(index for index, line in enumerate(lines) if line.left and line.appid in authorizers),
+        tuple(
             (index, name_of[line.appid])
-            for index, line in enumerate(lines)
-            if line.name == line.appid != name_of.get(line.appid, line.appid) and line.owner is Owner.MERCHANT
+            for index, line in merchants
+            if not _named(line) and name_of.get(line.appid, line.appid) != line.appid
         ),
-        gone=tuple(
+        tuple(
             line
-            for line in lines
-            if line.owner is Owner.MERCHANT
-            and line.appid in authorizers
+            for _index, line in merchants
+            if line.appid in authorizers
             and not isinstance(authorizers[line.appid].environments, Issue)
             and line.env not in listed
         ),
-        without_env=tuple(
-            merchant(authorizer)
-            for authorizer in authorized.authorizers
-            if authorizer.environments == () and authorizer.appid not in appids_in_file
-        ),
-        issues=tuple(
-            (merchant(authorizer), authorizer.environments)
-            for authorizer in authorized.authorizers
-            if isinstance(authorizer.environments, Issue)
-        ),
+        tuple(without_env),
+        tuple(issues),
     )
 
 
-LINES = 10
-"""Maximum number of lines shown of one kind of change."""
+def _named(line: Merchant) -> bool:
+    return line.name != line.appid
 
 
 class _Change(NamedTuple):
@@ -206,30 +211,27 @@ def _kinds(lines: Sequence[Merchant], changes: Changes) -> list[_Change]:
 
 def draw_changes(lines: Sequence[Merchant], changes: Changes, lang: Lang) -> Iterator[RenderableType]:
     """Render what changed, kind by kind; those that require action come last."""
-    from rich.padding import Padding
-    from rich.table import Table
-    from rich.text import Text as Styled
+    from tcb_ops.reports.findings import FindingLine, FindingSection
+    from tcb_ops.reports.formats.terminal import render_sections
 
-    shown = [(kind.head, kind.action, kind.merchants) for kind in _kinds(lines, changes)]
-    for issue, merchants in group(changes.issues):
-        code, meaning = issue.code, issue.meaning
+    kinds = [(kind.head, kind.action, list(kind.merchants)) for kind in _kinds(lines, changes)]
+    by_code: defaultdict[str, list[tuple[Merchant, Issue]]] = defaultdict(list)
+    for merchant, issue in changes.issues:
+        by_code[issue.code].append((merchant, issue))
+    for code, members in by_code.items():
+        meaning, actions = members[0][1].meaning, merged(issue.action for _merchant, issue in members)
         head = _("environments could not be listed, {code}: {meaning}", code=code, meaning=meaning)
-        shown.append((head, issue.action, merchants))
-    for head, action, concerned in shown:
-        if not concerned:
-            continue
-        yield Styled.assemble((head.of(lang), "bold"), f" · {len(concerned):,}")
-        if action:
-            # A no-break space follows the arrow: Chinese text has no spaces, so all of it would move to the next line.
-            yield Styled(f"→\u00a0{sanitize(action.of(lang))}", overflow="fold")
-        table = Table.grid(padding=(0, 3, 0, 0))
-        for merchant in concerned[:LINES]:
-            cells = filter(None, (merchant.name, merchant.appid, merchant.env))
-            table.add_row(*(Styled(sanitize(cell), overflow="fold") for cell in cells))
-        yield Padding(table, (0, 0, 0, 2), expand=False)
-        if (more := len(concerned) - LINES) > 0:
-            yield _("  … and {more:,} more: --json lists all", more=more).of(lang)
-        yield ""
+        kinds.append((head, actions[0], [merchant for merchant, _issue in members]))
+    sections = [
+        FindingSection(
+            head,
+            [FindingLine(f"{each.name} ({each.appid})", each.env, "") for each in concerned],
+            action=action,
+        )
+        for head, action, concerned in kinds
+        if concerned
+    ]
+    yield from render_sections(sections, lang, "--json", most=10)
 
 
 def total(file: str, lines: Sequence[Merchant], changes: Changes, *, written: bool) -> Text:
@@ -363,3 +365,89 @@ def write_merchants(dest: Path, content: bytes, before: bytes | None) -> None:
             why=system_reason(error),
         )
         raise StoppedError(failed) from None
+
+
+# --- who authorizes the platform ------------------------------------------------------------------------------------
+
+
+def begin_sync(
+    settings: Settings,
+    *,
+    only: Collection[str] | None = None,
+    limits: CallLimits = STANDARD,
+    notify: Callable[[Text], None] = ignore,
+) -> Future[Authorized]:
+    """Start to query who authorizes the platform; the future returns them. Cancelling it ends the calls.
+
+    With `only`, environments are requested for these appids only. `limits` and `notify` are begin_check's.
+
+    Raises SettingsError without a component_appid. The future raises PlatformStopError if the list is refused,
+    OutageError if no host could be reached, StoppedError if the list is incomplete.
+    """
+    if not settings.tokens.component_appid:
+        raise SettingsError(
+            _(
+                "merchants sync needs the component token: set component_appid under [tokens] in "
+                "tcb-ops.toml, and make sure that the token source can provide that appid's token."
+            )
+        )
+
+    async def sync() -> Authorized:
+        component = settings.tokens.component_appid
+        async with open_client(settings, connections=2 * AT_ONCE, limits=limits, notify=notify) as opened:
+            client, caller = opened
+            appids = await _list(caller, client, component)
+            asked_for = [appid for appid in appids if only is None or appid in only]
+
+            async def about(appid: str) -> Authorizer:
+                info: AuthorizerInfo | Issue = await ask(
+                    caller, component, partial(client.authorizer, appid=appid)
+                )
+                if isinstance(info, Issue) and info.code in COMPONENT_CODES:
+                    raise _stop(component, info)
+                name = "" if isinstance(info, Issue) else info.name
+                return Authorizer(appid, name, await ask(caller, appid, client.environments))
+
+            return Authorized(frozenset(appids), tuple(await map_concurrently(asked_for, about)))
+
+    return submit_coroutine(sync())
+
+
+async def _list(caller: Caller, client: PlatformClient, component: str) -> list[str]:
+    """Return every appid once, in the platform's order."""
+    appids: dict[str, None] = {}
+    offset, total = 0, 1
+    while offset < total:
+        page = await ask(caller, component, partial(client.authorizers, offset=offset))
+        if isinstance(page, Issue):
+            raise _stop(component, page)
+        offset, total = offset + len(page.appids), page.total
+        appids |= dict.fromkeys(page.appids)
+        if not page.appids:
+            break
+    if not appids or len(appids) < total:
+        raise StoppedError(
+            _(
+                "The platform says that {merchants} have authorized it, but listed {count:,}. Nothing was changed: check "
+                "component_appid {component}, and run the same command again.",
+                merchants=ngettext("{n:,} merchant", "{n:,} merchants", total),
+                count=len(appids),
+                component=component,
+            )
+        )
+    return list(appids)
+
+
+def _stop(component: str, issue: Issue) -> PlatformStopError:
+    issue = of_the_component(issue)
+    return PlatformStopError(
+        _(
+            "The merchants cannot be listed with the component token (component_appid {component}): {code}, {meaning} "
+            "{errmsg}\n{action}",
+            component=component,
+            code=issue.code,
+            meaning=issue.meaning,
+            errmsg=issue.errmsg,
+            action=issue.action,
+        )
+    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +22,6 @@ from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Lang, Text, _
 from tcb_ops.model import SIMULATOR
 from tcb_ops.settings import CONFIG, Settings
-from tcb_ops.start import identified
 
 if TYPE_CHECKING:
     from tcb_ops.features.notebooks.execute import Executed
@@ -133,6 +131,8 @@ def _check_target(
     if "target" not in usual:
         return None
     if taken.get("target", usual["target"]) != SIMULATOR:
+        from tcb_ops.start import identified
+
         return first_line(identified(settings))
     for name in ("target", "api_base", "merchants", "tokens", "ledger"):
         if getattr(common, name) and (name, common.target) != ("target", SIMULATOR):
@@ -204,7 +204,7 @@ def lab(
         words.append("--no-browser")
     # Without JupyterLab's question about its news; a user's own configuration is not touched.
     path = [
-        str(files("tcb_ops.features.notebooks") / "jupyter"),
+        str(Path(__file__).with_name("jupyter")),
         os.environ.get("JUPYTER_CONFIG_PATH", ""),
     ]
     env = os.environ | {"JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, path))}

@@ -12,12 +12,14 @@ from tcb_ops.i18n import Text, _, as_list, pgettext
 from tcb_ops.kinds import Kind, row_count
 from tcb_ops.model import Outcome, Row, RowEnd
 from tcb_ops.runs.next_commands import command, retry, upload_options
-from tcb_ops.wechat.call_policy import FILES_PER_CALL
 
 if TYPE_CHECKING:
     from tcb_ops.reports.summary import NextAction
     from tcb_ops.runs.records import RunRecord
     from tcb_ops.settings import Settings
+
+FILES_PER_CALL = 50
+"""Files that batchdownloadfile and batchdeletefile take in one call."""
 
 
 class _StoredKind(Kind):

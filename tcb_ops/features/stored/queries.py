@@ -4,29 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import sqlalchemy as sa
-
-from tcb_ops.model import Outcome
-from tcb_ops.runs.histories import OF_ENV
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import RunRecord
-from tcb_ops.runs.schema import envs, rows
+from tcb_ops.runs.schema import sql_list
 
 
 def paths_stored(
     ledger: LedgerReader, uploads: Sequence[RunRecord], env: str, appid: str
 ) -> list[tuple[str, str]]:
     """Return the paths to which uploads sent files of a merchant's environment, each with its local file, sorted."""
-    query = (
-        sa.select(rows.c.path, rows.c.file)
-        .distinct()
-        .join(envs, OF_ENV)
-        .where(
-            envs.c.env == env,
-            envs.c.appid == appid,
-            rows.c.run.in_([run.number for run in uploads]),
-            rows.c.outcome == Outcome.UPLOADED,
-        )
-        .order_by(rows.c.path)
-    )
-    return [(path, file) for path, file in ledger.query(query)]
+    numbers = sql_list(run.number for run in uploads)
+    query = f"""
+        SELECT DISTINCT rows.path, rows.file FROM rows JOIN envs ON envs.run = rows.run AND envs.no = rows.place
+        WHERE envs.env = ? AND envs.appid = ? AND rows.run IN ({numbers}) AND rows.outcome = 'uploaded'
+        ORDER BY rows.path"""
+    return ledger.fetch(query, (env, appid))

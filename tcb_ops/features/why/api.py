@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Unpack
 
 from tcb_ops.arguments import checked
+from tcb_ops.errcodes import COMPONENT_MARK
 from tcb_ops.errors import RunNotFoundError, UsageError
 from tcb_ops.frames import Lines, Tabular
 from tcb_ops.i18n import Lang, _, as_list
 from tcb_ops.lists.merchants import read_merchants
-from tcb_ops.model import Merchant, Outcome, Reason, RowEnd
-from tcb_ops.reports.explanations import COMPONENT_MARK
-from tcb_ops.reports.explanations import why as cause_of_row
+from tcb_ops.model import Merchant, Outcome, Reason
+from tcb_ops.reports.explanations import why_of
 from tcb_ops.run import Run
 from tcb_ops.runs.loop import submit_coroutine
-from tcb_ops.runs.single_calls import Probes
-from tcb_ops.runs.verdicts import Answers, Facts, Verdict, appids_by_env, verdict_of
+from tcb_ops.runs.records import RowRecord
+from tcb_ops.runs.single_calls import ask_about
+from tcb_ops.runs.verdicts import Answers, Facts, Verdict, grouped, verdict_of
 from tcb_ops.settings import Settings
 from tcb_ops.start import TargetOptions, find_run, opened_target, settings_for
-from tcb_ops.wechat import open_client
-from tcb_ops.wechat.call_policy import CallLimits
 from tcb_ops.wechat.responses import ReceivedRequest
-from tcb_ops.wechat.transport import uses_proxy
 
-AT_ONCE = 32
-"""Samples asked about at the same time."""
 _UNSENT = frozenset({Outcome.PENDING})
 _SKIPPED = frozenset({str(Outcome.PENDING), str(Reason.MERCHANT_LEFT)})
 """Codes about which there is nothing to ask."""
@@ -36,38 +31,33 @@ _SKIPPED = frozenset({str(Outcome.PENDING), str(Reason.MERCHANT_LEFT)})
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A line to ask about, and the rows and merchants for which it stands."""
+    """A line or a row to ask about, and the rows and merchants for which it stands."""
 
-    merchant: Merchant
+    facts: Facts
     names: tuple[str, ...]
-    code: str = ""
-    """As in errcodes.csv; empty where no row is asked about."""
-    end: RowEnd | None = None
     rows: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """A cause: the verdict about a sample, and for how many rows and which merchants it stands."""
+    """A cause: the verdict about a sample, with what WeChat answered, and for how many rows and merchants it stands."""
 
     verdict: Verdict
     sample: Sample
-    answers: Answers
 
     def as_dict(self, lang: Lang) -> dict[str, Any]:
         """Return all fields, for JSON and data frames."""
-        line, end = self.sample.merchant, self.sample.end
-        about = {"rows": self.sample.rows, "merchants": len(self.sample.names), "rid": end.rid if end else ""}
-        return (
-            about | {"appid": line.appid, "merchant": line.name, "env": line.env} | self.verdict.as_dict(lang)
-        )
+        facts, rows, merchants = self.sample.facts, self.sample.rows, len(self.sample.names)
+        line, about = facts.merchant, {"rows": rows, "merchants": merchants, "rid": facts.rid}
+        about |= {"appid": line.appid, "merchant": line.name, "env": line.env}
+        return about | self.verdict.as_dict(lang)
 
     def redacted(self) -> dict[str, Any]:
         """Return what can be handed on, also as a fault of a simulator: no names, tokens, links and contents."""
-        kept = ("rows", "rid", "code", "errcode", "errmsg", "cause", "who", "proven", "not_asked")
-        about, request = self.as_dict(Lang.EN), self.answers.request
+        names = ("rows", "rid", "code", "errcode", "errmsg", "cause", "who", "proven", "not_asked")
+        about, request = self.as_dict(Lang.EN), self.sample.facts.answers.request
         fault = {"env": "*", "errcode": about["errcode"], "errmsg": about["errmsg"] or about["code"]}
-        return {name: about[name] for name in kept} | {
+        return {name: about[name] for name in names} | {
             "received": asdict(request) if isinstance(request, ReceivedRequest) else None,
             "fault": fault if about["errcode"] else None,
         }
@@ -136,7 +126,7 @@ def subject_of(
         text = _("{subject} is no run, environment, appid or merchant's name.", subject=str(subject))
         raise UsageError(text, missing.text if missing is not None else None)
     if run is None:
-        return None, [Sample(each, (each.name,)) for each in lines], merchants
+        return None, [Sample(Facts(merchant=each), (each.name,)) for each in lines], merchants
     run = run if only is None else run.of_merchants(only)
     return run, list(_samples(run, line, merchants, settings, every=every)), merchants
 
@@ -154,85 +144,81 @@ def _samples(
             asked=settings.run_target,
         )
         raise UsageError(text, _("Ask its own target: --target {target}", target=target))
-    unsent = next(run.rows(outcomes=_UNSENT), None)
-    if run.record.stopped is not None and unsent is not None:
-        code = run.record.stopped.params.get("errcode", "")
-        merchant = Merchant(unsent.row.appid, unsent.row.merchant, unsent.row.env)
-        yield Sample(merchant, (merchant.name,), str(code), None, run.outcomes[Outcome.PENDING])
-    in_file, tallies = {(each.appid, each.env): each for each in merchants}, run.tallies()
-    groups = [(group, group.merchants if every else group.merchants[:1]) for group in run.overview().codes]
-    shares = [(group, share) for group, some in groups for share in some if group.code not in _SKIPPED]
-    records = [
-        (group.code, record, share.rows if every else group.rows, [share] if every else group.merchants)
-        for group, share in shares
-        for record in run.page(code=group.code, appid=share.appid, limit=1, tallies=tallies)[0]
-    ]
+    records: list[tuple[str, RowRecord, int, tuple[str, ...]]]
+    in_file = {(each.appid, each.env): each for each in merchants}
     if line:
         record = next(run.rows(line=line), None)
         if record is None:
             raise UsageError(_("run {id} has no line {line}.", id=run.id, line=line))
-        end = record.end
-        cause = cause_of_row(
-            end.outcome, end.reason, end.errcode, end.store_code, http_status=end.http_status
+        cause = why_of(record.end)
+        records = [] if cause is None else [(cause.code, record, 1, (record.row.merchant,))]
+    else:
+        unsent, tallies = next(run.rows(outcomes=_UNSENT), None), run.tallies()
+        if run.record.stopped is not None and unsent is not None:
+            code = run.record.stopped.params.get("errcode", "")
+            merchant = Merchant(unsent.row.appid, unsent.row.merchant, unsent.row.env)
+            yield Sample(
+                Facts(merchant=merchant, code=str(code)), (merchant.name,), run.outcomes[Outcome.PENDING]
+            )
+        asked = [group for group in run.overview().codes if group.code not in _SKIPPED]
+        shares = [(group, share) for group in asked for share in group.merchants[: None if every else 1]]
+        records = [
+            (group.code, record, rows, tuple(each.merchant for each in stands_for))
+            for group, share in shares
+            for rows, stands_for in [(share.rows, [share]) if every else (group.rows, group.merchants)]
+            for record in run.page(code=group.code, appid=share.appid, limit=1, tallies=tallies)[0]
+        ]
+    received = {
+        line["rid"]: ReceivedRequest(**line["received"] | {"fields": tuple(line["received"]["fields"])})
+        for line in run.kept_verdicts()
+        if line.get("received")
+    }
+    for code, record, rows, names in records:
+        row, end = record.row, record.end
+        facts = Facts(
+            merchant=in_file.get((row.appid, row.env)) or Merchant(row.appid, row.merchant, row.env),
+            answers=Answers(request=received.get(end.rid)),
+            code=code.removesuffix(COMPONENT_MARK),
+            about_component=code.endswith(COMPONENT_MARK),
+            errmsg=end.errmsg,
+            rid=end.rid,
+            ended_at=end.ended_at or 0.0,
         )
-        records = [(cause.code, record, 1, [])] if cause is not None else []
-    for code, record, rows, stands_for in records:
-        row = record.row
-        merchant = in_file.get((row.appid, row.env)) or Merchant(row.appid, row.merchant, row.env)
-        names = tuple(share.merchant for share in stands_for) or (row.merchant,)
-        yield Sample(merchant, names, code, record.end, rows)
+        yield Sample(facts, names, rows)
 
 
 def diagnose(
     run: Run | None, samples: Sequence[Sample], merchants: Sequence[Merchant], settings: Settings
 ) -> Diagnoses:
     """Ask an opened target about the samples and judge its answers; verdicts about a run are kept in its ledger."""
-    diagnoses = Diagnoses(_merged(submit_coroutine(_ask(samples, merchants, settings)).result()))
+    questions = [sample.facts for sample in samples]
+    answered = submit_coroutine(ask_about(questions, merchants, settings)).result()
+    judged = zip(samples, map(verdict_of, answered), answered, strict=True)
+    diagnoses = Diagnoses()
+    for verdict, members in grouped(
+        (verdict, replace(sample, facts=facts)) for sample, verdict, facts in judged if verdict is not None
+    ):
+        names = dict.fromkeys(name for sample in members for name in sample.names)
+        total = replace(members[0], names=tuple(names), rows=sum(sample.rows for sample in members))
+        diagnoses.append(Diagnosis(verdict, total))
+    diagnoses.sort(key=lambda each: (-each.sample.rows, each.verdict.code))
     if run is not None:
-        run.keep_verdicts([each.verdict.to_json() | {"rows": each.sample.rows} for each in diagnoses])
+        _keep(run, diagnoses)
     return diagnoses
 
 
-async def _ask(
-    samples: Sequence[Sample], merchants: Sequence[Merchant], settings: Settings
-) -> list[Diagnosis]:
-    appids, proxied, room = (
-        appids_by_env(merchants),
-        uses_proxy(settings.api_base),
-        asyncio.Semaphore(AT_ONCE),
-    )
-    async with open_client(settings, connections=2 * AT_ONCE, limits=CallLimits(attempts=1)) as opened:
-        client, caller = opened
-        probes = Probes(caller, client, settings.tokens.component_appid)
-
-        async def about(sample: Sample) -> tuple[Sample, Answers, Verdict | None]:
-            end = sample.end
-            async with room:
-                answers = await probes.about(sample.merchant, end, time.time())
-            facts = Facts(
-                merchant=sample.merchant,
-                answers=answers,
-                code=sample.code.removesuffix(COMPONENT_MARK),
-                about_component=sample.code.endswith(COMPONENT_MARK),
-                errmsg=end.errmsg if end is not None else "",
-                rid=end.rid if end is not None else "",
-                appids=appids,
-                proxied=proxied,
-            )
-            return sample, answers, verdict_of(facts)
-
-        judged = await asyncio.gather(*map(about, samples))
-    return [Diagnosis(verdict, sample, answers) for sample, answers, verdict in judged if verdict is not None]
-
-
-def _merged(diagnoses: Iterable[Diagnosis]) -> list[Diagnosis]:
-    """Return each cause once, most rows first; the first merchant that was asked about stands for the others."""
-    merged: dict[tuple[str, str], Diagnosis] = {}
-    for diagnosis in diagnoses:
-        key, sample = (diagnosis.verdict.code, diagnosis.verdict.cause), diagnosis.sample
-        before = merged.setdefault(key, diagnosis)
-        if before is not diagnosis:
-            names = tuple(dict.fromkeys((*before.sample.names, *sample.names)))
-            total = replace(before.sample, names=names, rows=before.sample.rows + sample.rows)
-            merged[key] = replace(before, sample=total)
-    return sorted(merged.values(), key=lambda each: (-each.sample.rows, each.verdict.code))
+def _keep(run: Run, diagnoses: Sequence[Diagnosis]) -> None:
+    """Keep the verdicts in the run's ledger; an earlier one about more rows of a code stays."""
+    earlier, rows = run.kept_verdicts(), Counter[str]()
+    for line in earlier:
+        rows[line["code"]] += line["rows"]
+    for each in diagnoses:
+        rows[each.verdict.code] -= each.sample.rows
+    lines = [line for line in earlier if rows[line["code"]] > 0]
+    for each in diagnoses:
+        if rows[each.verdict.code] <= 0:
+            facts, request = each.sample.facts, each.sample.facts.answers.request
+            received = asdict(request) if isinstance(request, ReceivedRequest) else None
+            about = {"rows": each.sample.rows, "rid": facts.rid, "received": received}
+            lines.append(each.verdict.to_json() | about)
+    run.keep_verdicts(lines)

@@ -13,11 +13,12 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tcb_ops.errcodes import ERRCODE
 from tcb_ops.errors import StoppedError, UsageError, check_value
 from tcb_ops.frames import INTS, LINES, TIMES, frame_of, frame_of_columns
 from tcb_ops.i18n import Lang, Text, _, as_list
 from tcb_ops.model import Outcome
-from tcb_ops.reports.explanations import ERRCODE, change_lines
+from tcb_ops.reports.explanations import change_lines
 from tcb_ops.reports.formats.charts import Drawing, ErrcodeMatrix, axis_format
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, result_batches
 from tcb_ops.reports.formats.templates import environment

@@ -122,20 +122,24 @@ def render_findings(findings: Findings, lang: Lang, rest: str = "errcodes.csv") 
         yield Wrapped(note.of(lang))
 
 
-def render_sections(sections: Sequence[FindingSection], lang: Lang, rest: str) -> Iterator[RenderableType]:
-    """Render sections of findings or of changed rows; `rest` names where what is left out can be found."""
+def render_sections(
+    sections: Sequence[FindingSection], lang: Lang, rest: str, most: int = FINDING_LINES
+) -> Iterator[RenderableType]:
+    """Render sections of findings or of changed rows; `rest` names where what is left out can be found: `most` lines are shown of each."""
     from rich.text import Text as Styled
 
     for section in sections:
         yield Styled(f"{section.title.of(lang)} · {section.count:,}", style="bold")
+        if section.action is not None:
+            yield Wrapped(f"→\u00a0{sanitize(section.action.of(lang))}")
         if section.causes:
             yield render_errcodes(by_code(section.causes), lang, rest, indent=2)
         else:
-            yield _finding_lines(section.lines, lang, rest)
+            yield _finding_lines(section.lines, lang, rest, most)
             yield ""
 
 
-def _finding_lines(lines: Sequence[FindingLine], lang: Lang, rest: str) -> AlignedTable:
+def _finding_lines(lines: Sequence[FindingLine], lang: Lang, rest: str, most: int) -> AlignedTable:
     def code_text(code: str | None) -> str:
         if not code:
             return "–" if code is None else _("succeeded").of(lang)
@@ -151,9 +155,9 @@ def _finding_lines(lines: Sequence[FindingLine], lang: Lang, rest: str) -> Align
             line.remark.of(lang) if line.remark is not None else "",
             line.note,
         ]
-        for line in lines[:FINDING_LINES]
+        for line in lines[:most]
     ]
-    if (more := len(lines) - FINDING_LINES) > 0:
+    if (more := len(lines) - most) > 0:
         cells.append([_("… and {count:,} more", count=more).of(lang), rest, "", "", "", ""])
     filled = [column for column in range(6) if any(line[column] for line in cells)]
     drawn = [[sanitize(line[column]) for column in filled] for line in cells]

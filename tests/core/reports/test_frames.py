@@ -76,7 +76,7 @@ def test_a_column_that_the_list_has_twice_is_given_twice(a_run, every_end, in_en
 def test_a_row_that_is_lost_is_noticed(a_run, every_end, in_english):
     reported = a_run(every_end, finished=False)
     with reported.ledger.writing() as connection:
-        connection.exec_driver_sql("DELETE FROM rows WHERE line = 3")
+        connection.execute("DELETE FROM rows WHERE line = 3")
     for outcomes in (None, frozenset({Outcome.UPLOADED})):
         with pytest.raises(LedgerDamagedError):
             results_frame(reported.ledger, reported.run, in_english, outcomes)
@@ -86,7 +86,7 @@ def test_a_row_that_is_lost_is_noticed(a_run, every_end, in_english):
 def test_damaged_cells_are_noticed_where_they_are_read(a_run, every_end, in_english, cells):
     reported = a_run(every_end, finished=False)
     with reported.ledger.writing() as connection:
-        connection.exec_driver_sql("UPDATE rows SET cells = ? WHERE line = 3", (cells,))
+        connection.execute("UPDATE rows SET cells = ? WHERE line = 3", (cells,))
     with pytest.raises(LedgerDamagedError):
         results_frame(reported.ledger, reported.run, in_english)
     frame = results_frame(reported.ledger, reported.run, in_english, columns=["tcb_outcome"])

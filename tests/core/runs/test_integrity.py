@@ -17,7 +17,7 @@ import tcb_ops as tcb
 from tcb_ops.cli.main import run as run_command
 from tcb_ops.errors import LedgerDamagedError, LedgerError
 from tcb_ops.features.simulator import Fault
-from tcb_ops.runs import database
+from tcb_ops.runs import connections
 from tcb_ops.runs.ledger import Ledger
 
 pytestmark = pytest.mark.integration
@@ -260,7 +260,7 @@ def test_an_emptied_ledger_is_not_taken_for_a_new_one(used):
 def test_another_programs_lock_is_said_after_two_seconds(used, monkeypatch, caplog):
     workspace = used(3)
     file = workspace.folder / "ledger.db"
-    monkeypatch.setattr(database, "WAITING_SECONDS", 3)
+    monkeypatch.setattr(connections, "WAITING_SECONDS", 3)
     with closing(Ledger(str(file))) as ledger, closing(sqlite3.connect(file, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(LedgerError, match="another program has locked the ledger"):
@@ -280,7 +280,7 @@ def test_a_locked_or_unreachable_ledger_is_not_called_damaged(used):
     workspace = used(3)
     with closing(Ledger(str(workspace.folder / "ledger.db"))) as ledger:
         with ledger.writing() as connection:
-            connection.exec_driver_sql("PRAGMA query_only = ON")
+            connection.execute("PRAGMA query_only = ON")
         with pytest.raises(LedgerError) as caught:
             ledger.finish(ledger.run("latest"), 1.0)
     assert not isinstance(caught.value, LedgerDamagedError)

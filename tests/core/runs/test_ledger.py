@@ -36,7 +36,6 @@ from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.list_kinds import LINKS, UPLOAD
 from tcb_ops.runs.records import NewRun, RunRecord, Usage
-from tcb_ops.runs.schema import rows, runs
 from tcb_ops.runs.stop_errors import interrupted, refused_platform, stop_reason, stop_text, stopped
 
 OUTAGE_ERROR = stopped(
@@ -235,8 +234,7 @@ def test_why_a_run_stopped_is_kept_as_a_code_and_shown_in_both_languages(ledger,
     assert found is not None
     assert found == stop_reason(error)
     assert (stop_text(found).en, stop_text(found).zh) == (error.text.en, error.text.zh)
-    with ledger._engine.connect() as connection:
-        kept = json.loads(str(connection.exec_driver_sql("SELECT stopped FROM runs").scalar()))
+    kept = json.loads(ledger.fetch("SELECT stopped FROM runs")[0][0])
     assert kept["code"] == str(stop_reason(error).code)
     assert error.reason is None or error.text.en not in str(kept), "no sentence is kept where there is a code"
 
@@ -255,12 +253,12 @@ def test_why_a_run_stopped_is_kept_as_a_code_and_shown_in_both_languages(ledger,
 )
 def test_a_reason_that_was_never_written_is_damage(sqlite_ledger, kept):
     run = planned(sqlite_ledger)
-    with sqlite_ledger._engine.begin() as connection:
-        connection.execute(rows.update().values(detail=kept))
+    with sqlite_ledger.writing() as connection:
+        connection.execute("UPDATE rows SET detail = ?", (kept,))
     with pytest.raises(LedgerDamagedError):
         list(sqlite_ledger.rows(run))
-    with sqlite_ledger._engine.begin() as connection:
-        connection.execute(runs.update().values(stopped=kept))
+    with sqlite_ledger.writing() as connection:
+        connection.execute("UPDATE runs SET stopped = ?", (kept,))
     with pytest.raises(LedgerDamagedError):
         sqlite_ledger.run(run.id)
 
@@ -273,8 +271,8 @@ def test_a_reason_of_a_newer_tcb_ops_is_shown_as_its_code_and_parameters(ledger)
         ('{"code": "newest", "params": {}}', "newest"),
         (f'{{"code": "both", "params": {{"first": {inner}, "second": "b"}}}}', 'newer {"n":2}; b'),
     ):
-        with ledger._engine.begin() as connection:
-            connection.execute(runs.update().values(stopped=kept))
+        with ledger.writing() as connection:
+            connection.execute("UPDATE runs SET stopped = ?", (kept,))
         stopped = ledger.run(run.id).stopped
         assert stopped is not None
         assert stopped.en == shown
@@ -367,11 +365,8 @@ def test_a_ledger_is_made_for_its_owner_alone(tmp_path):
 
 
 def test_a_ledger_keeps_its_commits_through_a_power_cut(sqlite_ledger):
-    with sqlite_ledger._engine.connect() as connection:
-        asked = [
-            connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")
-        ]
-    assert asked == ["wal", 2]
+    asked = [sqlite_ledger.fetch(f"PRAGMA {name}") for name in ("journal_mode", "synchronous")]
+    assert asked == [[("wal",)], [(2,)]]
 
 
 OPEN = """

@@ -4,20 +4,20 @@ import csv
 import os
 import sqlite3
 import stat
-from collections.abc import Iterable
-from contextlib import closing
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-import sqlalchemy as sa
 from ledgers import PLACES
 from workspace import BOOKS, QUICK, TEA, many
 
 import tcb_ops as tcb
 from tcb_ops.errors import StoppedError, UsageError
 from tcb_ops.model import Link, Outcome, Reason, Row, RowEnd, Secret
+from tcb_ops.runs.connections import Connection
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.links_file import LINK_COLUMNS, LinksFile, check_columns
 from tcb_ops.runs.list_kinds import LINKS
@@ -198,15 +198,20 @@ def test_a_power_cut_at_no_moment_loses_a_link_that_the_ledger_has(open_workspac
             if os.path.samestat(os.fstat(handle), one.stat()):
                 synced[one.stat().st_ino] = one.read_bytes()
 
-    def committing(connection: sa.Connection) -> None:
-        linked = connection.exec_driver_sql("SELECT line FROM rows WHERE outcome = 'linked'").scalars().all()
-        if linked and part.exists():
-            lines = synced.get(part.stat().st_ino, b"").splitlines()[1:]
-            held = {int(line.partition(b",")[0]) for line in lines}
-            require(held >= set(linked), "links before the ledger")
-            require(part.name in names, "the part file's name before the ledger")
-        if connection.exec_driver_sql("SELECT finished_at FROM runs").scalar() is not None:
-            require(dest.name in names, "the file's name before the run's end")
+    @contextmanager
+    def committing(ledger: Ledger, **options: int) -> Iterator[Connection]:
+        with writing(ledger, **options) as connection:
+            yield connection
+            linked = {
+                line for (line,) in connection.execute("SELECT line FROM rows WHERE outcome = 'linked'")
+            }
+            if linked and part.exists():
+                lines = synced.get(part.stat().st_ino, b"").splitlines()[1:]
+                held = {int(line.partition(b",")[0]) for line in lines}
+                require(held >= linked, "links before the ledger")
+                require(part.name in names, "the part file's name before the ledger")
+            if connection.execute("SELECT finished_at FROM runs").fetchone() != (None,):
+                require(dest.name in names, "the file's name before the run's end")
 
     def replacing(source: Any, target: Any) -> None:
         if Path(target) == dest:
@@ -225,11 +230,9 @@ def test_a_power_cut_at_no_moment_loses_a_link_that_the_ledger_has(open_workspac
     monkeypatch.setattr(os, "fsync", syncing)
     monkeypatch.setattr(os, "replace", replacing)
     monkeypatch.setattr(os, "unlink", removing)
-    sa.event.listen(sa.Engine, "commit", committing)
-    try:
-        run = tcb.links(workspace.read(), settings=workspace.settings, limits=QUICK, out=dest)
-    finally:
-        sa.event.remove(sa.Engine, "commit", committing)
+    writing = Ledger.writing
+    monkeypatch.setattr(Ledger, "writing", committing)
+    run = tcb.links(workspace.read(), settings=workspace.settings, limits=QUICK, out=dest)
     assert run.counts == {"linked": 40}
     assert wrong == []
     assert len(seen) == 6

@@ -15,7 +15,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-import sqlalchemy as sa
 from free_ports import free_port
 from postgres import PASSWORD, Postgres
 from workspace import BOOKS, QUICK, TEA, TEA_TEST, Workspace, many
@@ -24,8 +23,7 @@ import tcb_ops as tcb
 from tcb_ops.api import prune
 from tcb_ops.errors import LedgerError, UsageError
 from tcb_ops.features.simulator import Fault
-from tcb_ops.runs import database as database_module
-from tcb_ops.runs import engine
+from tcb_ops.runs import connections, engine
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.locks import hold, host_name, planning, process_identity
 from tcb_ops.settings import Settings, without_password
@@ -53,7 +51,7 @@ def test_the_server_gives_up_a_holder_that_has_fallen_silent_within_30_seconds(u
         connection = lock._connection
         assert connection is not None
         told = {
-            name: str(connection.exec_driver_sql(f"SHOW tcp_{name}").scalar())
+            name: connection.execute(f"SHOW tcp_{name}").fetchone()[0]
             for name in ("keepalives_idle", "keepalives_interval", "keepalives_count", "user_timeout")
         }
         lock.release()
@@ -171,28 +169,26 @@ def test_planning_alone_is_lost_with_its_connection(url, postgres, database):
 def test_a_ledger_of_another_schema_version_is_refused_unchanged(url, postgres, database, version):
     Ledger(url).close()
     postgres.run(f"UPDATE tcb_ops SET version = {version}; DROP TABLE pruned_files", database)
-    engine = sa.create_engine(url)
-    tables = set(sa.inspect(engine).get_table_names())
+    listing = "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
+    tables = set(postgres.run(listing, database))
     with pytest.raises(UsageError, match=f"is a ledger of schema version {version}, and") as caught:
         Ledger(url)
     assert caught.value.exit_code == 2
-    assert set(sa.inspect(engine).get_table_names()) == tables
-    engine.dispose()
+    assert set(postgres.run(listing, database)) == tables
 
 
 @pytest.mark.integration
 @pytest.mark.parametrize("step", ["finish", "compact"])
 def test_who_keeps_a_table_locked_is_named(url, monkeypatch, step, open_workspace):
-    monkeypatch.setattr(database_module, "WAITING_SECONDS", 1)
+    monkeypatch.setattr(connections, "WAITING_SECONDS", 1)
     workspace = open_workspace(many(TEA, rows=2))
     settings = workspace.with_options(ledger=url)
     run = workspace.upload(settings=settings)
-    engine = sa.create_engine(url, connect_args={"application_name": "a-report"})
-    with closing(Ledger(url)) as ledger, engine.begin() as connection:
-        connection.execute(sa.text("LOCK TABLE runs, rows IN ACCESS EXCLUSIVE MODE"))
+    other = Ledger(f"{url}?application_name=a-report")
+    with closing(Ledger(url)) as ledger, closing(other), other.writing() as connection:
+        connection.execute("LOCK TABLE runs, rows IN ACCESS EXCLUSIVE MODE")
         with pytest.raises(tcb.TcbOpsError, match=r"locked by a-report of user postgres"):
             ledger.finish(run.record, 1.0) if step == "finish" else ledger.compact()
-    engine.dispose()
 
 
 @pytest.mark.integration
@@ -336,10 +332,9 @@ def test_a_role_whose_idle_sessions_are_ended_keeps_its_connections(url, postgre
             lock = ledger.advisory_lock("run-1")
             assert lock is not None
             assert lock.acquire("me")
-            with ledger._engine.connect() as another:
-                for connection in (lock._connection, another):
-                    assert connection is not None
-                    assert connection.exec_driver_sql("SHOW idle_session_timeout").scalar() == "0"
+            asked = "SHOW idle_session_timeout"
+            assert lock._connection is not None
+            assert lock._connection.execute(asked).fetchall() == ledger.fetch(asked) == [("0",)]
             lock.release()
     finally:
         postgres.run(f"DROP OWNED BY {role} CASCADE", database)

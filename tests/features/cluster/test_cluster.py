@@ -16,7 +16,6 @@ from typing import Any
 
 import psutil
 import pytest
-import sqlalchemy as sa
 import yaml
 from dask_cluster import TimedCalls, claims
 from ledgers import new_run, planned
@@ -46,7 +45,6 @@ from tcb_ops.runs import ledger
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.locks import host_name
 from tcb_ops.runs.records import EnvRecord, Usage
-from tcb_ops.runs.schema import cluster_sessions, partitions
 from tcb_ops.settings import without_password
 
 pytestmark = pytest.mark.integration
@@ -191,10 +189,10 @@ def test_a_claim_that_waited_while_the_run_was_being_stopped_is_refused(
     waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
     with closing(worker(place)) as late, ThreadPoolExecutor(1) as thread:
         with coordinator.writing() as connection:  # as stop_workers writes
-            connection.execute(partitions.update().values(fence=partitions.c.fence))
+            connection.execute("UPDATE partitions SET fence = fence")
             claimed = thread.submit(late.claim)
             wait_for(lambda: bool(postgres.run(waiting)))
-            connection.execute(cluster_sessions.update().values(stopping=True))
+            connection.execute("UPDATE cluster_sessions SET stopping = TRUE")
         assert claimed.result() is None
     assert claims(coordinator, run)[0] == []
 
@@ -320,7 +318,7 @@ def places_of(run: tcb.Run, lost: str) -> set[str]:
     """The environments that another worker took over from one that was lost."""
     with closing(CoordinatorLedger(run._settings.ledger)) as ledger:
         name_of = {environment.number: environment.env for environment in ledger.environments(run.record)}
-        found = ledger.query(sa.select(partitions.c.workers, partitions.c.envs))
+        found = ledger.fetch("SELECT workers, envs FROM partitions")
         lost_ones = [json.loads(envs) for workers, envs in found if lost in json.loads(workers or "[]")[:-1]]
     return {name_of[number] for numbers in lost_ones for number in numbers}
 

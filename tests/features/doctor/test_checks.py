@@ -1,11 +1,9 @@
 """The checks of the machine, the files, the clock and a token; no check can hang the doctor, or end it."""
 
 import sqlite3
-import sys
 import threading
 from contextlib import closing
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -14,8 +12,6 @@ from tcb_ops.features.doctor.checks import (
     DoctorCheck,
     DoctorFinding,
     Grade,
-    call_with_token,
-    check_disk,
     check_ledger,
     check_merchants,
     check_secrets,
@@ -26,23 +22,12 @@ from tcb_ops.features.doctor.checks import (
 )
 from tcb_ops.features.doctor.windows import check_windows, windows_finding
 from tcb_ops.i18n import Bilingual
-from tcb_ops.model import Merchant
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.settings import TokenSettings, load_settings
 
 
 def settings(**options):
     return load_settings(options={"api_base": "https://api.weixin.qq.com"} | options)
-
-
-@pytest.mark.parametrize(
-    ("free", "grade"),
-    [(10**9, Grade.OK), (10**9 - 1, Grade.WARNING), (10**8, Grade.WARNING), (10**8 - 1, Grade.BAD)],
-)
-def test_room_on_the_disk(tmp_path, monkeypatch, free, grade):
-    monkeypatch.setattr("shutil.disk_usage", lambda _folder: SimpleNamespace(free=free))
-    found = check_disk(settings(ledger=str(tmp_path / "own.db")))
-    assert (found.grade, found.fix is None) == (grade, grade is Grade.OK)
 
 
 def test_a_ledger_that_is_not_there_is_not_made(tmp_path):
@@ -206,17 +191,6 @@ def test_an_error_is_found_and_not_raised(error, seen, fix):
 def test_the_clock(offset, grade):
     found = grade_clock(offset)
     assert (found and found.grade) == grade
-
-
-TEA = Merchant("wxtea", "茶", "tea-1")
-
-
-@pytest.mark.integration
-def test_a_program_for_tokens_that_hangs_is_not_waited_for():
-    hangs = [sys.executable, "-c", "import time; time.sleep(9)"]
-    options = {"api_base": "http://127.0.0.1:1", "tokens": {"source": "command", "command": hangs}}
-    found = call_with_token(load_settings(options=options), [TEA], seconds=0.3)
-    assert (found.grade, "returned no token" in found.seen.en, bool(found.fix)) == (Grade.BAD, True, True)
 
 
 LAPTOP = {"long_paths": True, "remote": False, "synced": [], "browser": "/edge/msedge"}

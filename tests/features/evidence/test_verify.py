@@ -12,10 +12,9 @@ from tcb_ops.features.evidence.verify import State, check_report
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Outcome, Owner, Reason, RowEnd
 from tcb_ops.reports.export import read_manifest
-from tcb_ops.runs.records import EnvRecord, Usage
-from tcb_ops.runs.schema import rows
+from tcb_ops.runs.records import END_COLUMNS, PLAN_COLUMNS, EnvRecord, Usage
 
-COPIED = [column.name for column in rows.columns if column.name not in {"run", "line", "place"}]
+COPIED = dict.fromkeys((*PLAN_COLUMNS[3:], *END_COLUMNS))
 GOOD = RowEnd(0, Outcome.UPLOADED, errcode=0, md5="ab" * 16, started_at=1764034000.25, ended_at=1764034001.5)
 REFUSED = RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=85088, errmsg="no, 云开发")
 
@@ -37,8 +36,8 @@ def change(file, old, new):
 
 
 def sql(reported, statement):
-    with reported.ledger._engine.begin() as connection:
-        connection.exec_driver_sql(statement)
+    with reported.ledger.writing() as connection:
+        connection.execute(statement)
 
 
 def manifest_as_is(out):
@@ -166,7 +165,10 @@ def test_a_ledger_that_was_changed_is_told_by_its_row(a_run, tmp_path, statement
     [
         ("DELETE FROM rows WHERE line = 4", "was planned with 3 rows, but 2 can be read"),
         ("UPDATE runs SET rows = 2", "was planned with 2 rows, but 3 can be read"),
-        ("INSERT INTO rows SELECT run, 9, place, * FROM rows WHERE line = 4", "but 4 can be read"),
+        (
+            "INSERT INTO rows (run, line, place, *) SELECT run, 9, place, * FROM rows WHERE line = 4",
+            "but 4 can be read",
+        ),
         ("DELETE FROM envs WHERE no = 1", "values that tcb-ops does not write"),
     ],
 )

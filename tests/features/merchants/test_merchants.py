@@ -13,12 +13,11 @@ from token_server import COMPONENT
 import tcb_ops as tcb
 from tcb_ops.errcodes import errcode
 from tcb_ops.errors import OutageError, PlatformStopError
-from tcb_ops.features.merchants.check import MerchantState, MerchantStates, draw_states, state_of
-from tcb_ops.features.merchants.queries import AT_ONCE, begin_check, map_concurrently
+from tcb_ops.features.merchants.check import MerchantState, MerchantStates, begin_check, draw_states, state_of
 from tcb_ops.features.simulator import EnvStatus, Fault, FaultStep, SimulatedAccount, SimulatedEnvironment
 from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.model import Merchant, Owner
-from tcb_ops.runs.single_calls import of_the_component
+from tcb_ops.runs.single_calls import AT_ONCE, map_concurrently, of_the_component
 from tcb_ops.runs.verdicts import Answers, Facts, Issue, presumed_verdict
 from tcb_ops.wechat.call_policy import CallLimits
 from tcb_ops.wechat.responses import AuthorizerInfo, CloudEnvironment, Quota
@@ -39,41 +38,41 @@ def issue(code):
 
 
 CASES = {
-    # answered: environments, info, quota → token, permission, cloud, status, codes
-    "all well": ((NORMAL, SET_49, Quota(10, 3, 7)), (True, True, True, "NORMAL", None)),
-    "set 64 will do": ((NORMAL, SET_64, None), (True, True, True, "NORMAL", None)),
-    "no component token": ((NORMAL, None, None), (True, None, True, "NORMAL", None)),
-    "no limit known": ((NORMAL, SET_49, Quota(0, 0, 0)), (True, True, True, "NORMAL", None)),
-    "used up": ((NORMAL, SET_49, Quota(10, 10, 0)), (True, True, True, "NORMAL", "45009")),
-    "quota not told": ((NORMAL, SET_49, issue("76022")), (True, True, True, "NORMAL", None)),
-    "no token": ((issue("no_token"), SET_49, None), (False, True, None, "", "no_token")),
-    "dead token": ((issue("dead_token"), None, None), (False, None, None, "", "dead_token")),
-    "revoked": ((issue("61003"), issue("61003"), None), (False, None, None, "", "61003")),
-    "set not granted": ((issue("61007"), NO_SET, None), (True, False, None, "", "61007")),
-    "set not granted, unasked": ((issue("48001"), None, None), (True, False, None, "", "48001")),
-    "set not granted, yet answered": ((NORMAL, NO_SET, None), (True, False, True, "NORMAL", "61007")),
-    "no 云开发": ((issue("85088"), SET_49, None), (True, True, False, "", "85088")),
-    "no 云开发, no set": ((issue("85088"), NO_SET, None), (True, False, False, "", "61007")),
+    # answered: environments, info, quota → status, code
+    "all well": ((NORMAL, SET_49, Quota(10, 3, 7)), ("NORMAL", None)),
+    "set 64 will do": ((NORMAL, SET_64, None), ("NORMAL", None)),
+    "no component token": ((NORMAL, None, None), ("NORMAL", None)),
+    "no limit known": ((NORMAL, SET_49, Quota(0, 0, 0)), ("NORMAL", None)),
+    "used up": ((NORMAL, SET_49, Quota(10, 10, 0)), ("NORMAL", "45009")),
+    "quota not told": ((NORMAL, SET_49, issue("76022")), ("NORMAL", None)),
+    "no token": ((issue("no_token"), SET_49, None), ("", "no_token")),
+    "dead token": ((issue("dead_token"), None, None), ("", "dead_token")),
+    "revoked": ((issue("61003"), issue("61003"), None), ("", "61003")),
+    "set not granted": ((issue("61007"), NO_SET, None), ("", "61007")),
+    "set not granted, unasked": ((issue("48001"), None, None), ("", "48001")),
+    "set not granted, yet answered": ((NORMAL, NO_SET, None), ("NORMAL", "61007")),
+    "no 云开发": ((issue("85088"), SET_49, None), ("", "85088")),
+    "no 云开发, no set": ((issue("85088"), NO_SET, None), ("", "61007")),
     "halted": (
         ((CloudEnvironment("tea-1", "HALTED"),), SET_49, None),
-        (True, True, True, "HALTED", "halted"),
+        ("HALTED", "halted"),
     ),
     "unavailable": (
         ((CloudEnvironment("tea-1", "UNAVAILABLE"),), None, None),
-        (True, None, True, "UNAVAILABLE", "unavailable"),
+        ("UNAVAILABLE", "unavailable"),
     ),
     "a new word": (
         ((CloudEnvironment("tea-1", "FROZEN"),), None, None),
-        (True, None, True, "FROZEN", "unavailable"),
+        ("FROZEN", "unavailable"),
     ),
     "not its environment": (
         ((CloudEnvironment("x", "NORMAL"),), None, None),
-        (True, None, True, "", "not_listed"),
+        ("", "not_listed"),
     ),
-    "no environments": (((), None, None), (True, None, True, "", "not_listed")),
-    "no answer": ((issue("no_answer"), issue("no_answer"), None), (None, None, None, "", "no_answer")),
-    "info not answered": ((NORMAL, issue("no_answer"), None), (True, None, True, "NORMAL", None)),
-    "an unknown code": ((issue("-12345"), None, None), (None, None, None, "", "-12345")),
+    "no environments": (((), None, None), ("", "not_listed")),
+    "no answer": ((issue("no_answer"), issue("no_answer"), None), ("", "no_answer")),
+    "info not answered": ((NORMAL, issue("no_answer"), None), ("NORMAL", None)),
+    "an unknown code": ((issue("-12345"), None, None), ("", "-12345")),
 }
 
 
@@ -89,8 +88,7 @@ def code_of(state):
 def test_the_table_of_answers_and_verdicts(answered, expected):
     environments, info, quota = answered
     state = judged(TEA, environments, quota, info)
-    facts = (state.token, state.permission, state.cloud, state.env_status)
-    assert (*facts, code_of(state)) == expected
+    assert (state.env_status, code_of(state)) == expected
     assert state.works is (expected[-1] is None)
 
 
@@ -103,9 +101,9 @@ def test_a_shared_environment_has_the_status_that_its_owner_is_told(status):
 @pytest.mark.parametrize("code", ["48001", "61007", "61003"])
 def test_an_environment_of_the_platforms_own_never_lacks_a_permission_set(code):
     state = judged(OWN, issue(code), None, NO_SET)
-    assert (state.permission, state.verdict.who) == (None, "you")
+    assert state.verdict.who == "you"
     well = judged(OWN, (CloudEnvironment("own-1", "NORMAL"),), None, NO_SET)
-    assert (well.works, well.permission) == (True, None)
+    assert well.works
 
 
 def test_an_environment_that_is_not_the_platforms_is_told_so():
@@ -146,21 +144,22 @@ def test_what_the_platform_says_neither_moves_the_cursor_nor_runs_in_a_spreadshe
     refused = replace(presumed_verdict("48001"), merchant=nasty, errmsg="@errmsg")
     one = MerchantState(nasty, verdict=refused)
     assert "\x1b" not in drawn([one])
-    states = MerchantStates([one, state(2, "halted"), state(3, token=True, quota=Quota(9, 2, 7))])
+    states = MerchantStates([one, state(2, "halted"), state(3, quota=Quota(9, 2, 7))])
     states.write(tmp_path / "s.csv", Lang.ZH)
     assert (
-        (tmp_path / "s.csv").read_bytes().startswith(b"\xef\xbb\xbfappid,merchant,env,owner,left,works,token")
+        (tmp_path / "s.csv")
+        .read_bytes()
+        .startswith(b"\xef\xbb\xbfappid,merchant,env,owner,left,works,env_status")
     )
     with (tmp_path / "s.csv").open(encoding="utf-8-sig", newline="") as file:
         first, second, third = csv.DictReader(file)
     assert (first["merchant"][:2], first["errmsg"]) == ("'=", "'@errmsg")
     assert (second["code"], second["who"]) == ("halted", "merchant")
-    facts = [third[name] for name in ("works", "token", "permission", "remain", "code")]
-    assert facts == ["yes", "yes", "", "7", ""]
+    assert [third[name] for name in ("works", "remain", "code")] == ["yes", "7", ""]
 
 
 def test_where_no_limit_is_known_no_figure_is_told(tmp_path):
-    one = state(1, token=True, quota=Quota(0, 0, 0))
+    one = state(1, quota=Quota(0, 0, 0))
     assert one.as_dict(Lang.EN)["quota"] is None
     MerchantStates([one]).write(tmp_path / "s.csv", Lang.EN)
     with (tmp_path / "s.csv").open(encoding="utf-8-sig", newline="") as file:
@@ -183,7 +182,7 @@ QUICK = CallLimits(attempts=2, backoff=0.01, slow_wait=0.01)
 
 
 def merchant_states(settings, merchants, **given):
-    return begin_check(settings, merchants, **given).result().states
+    return begin_check(settings, merchants, **given).result()
 
 
 def codes(states):
@@ -199,12 +198,7 @@ def test_all_is_well_and_each_account_is_asked_once(open_token_server):
     states = tcb.check_merchants([TEA, TEA_TEST, BOOKS, OWN], settings=token_server.settings)
     assert [state.merchant for state in states] == [TEA, TEA_TEST, BOOKS, OWN]
     assert all(state.works for state in states)
-    assert [(s.token, s.permission, s.cloud, s.env_status) for s in states] == [
-        (True, True, True, "NORMAL"),
-        (True, True, True, "NORMAL"),
-        (True, True, True, "NORMAL"),
-        (True, None, True, "NORMAL"),
-    ]
+    assert [state.env_status for state in states] == ["NORMAL"] * 4
     assert [state.quota.left for state in states] == [6, 6, None, None]
     asked = {
         step: token_server.sim.stats[step]
@@ -254,8 +248,8 @@ def test_a_quota_of_the_platforms_own_is_said_to_be_the_platforms(open_token_ser
 def test_without_a_component_token_all_but_the_permission_sets_is_seen(open_token_server):
     token_server = open_token_server([TEA, OWN], accounts=[SimulatedAccount("wxtea", permissions=(18,))])
     checked = begin_check(token_server.with_options(component_appid=""), [TEA, OWN], limits=QUICK).result()
-    tea, own = checked.states
-    assert (tea.permission, code_of(tea)) == (False, "61007")
+    tea, own = checked
+    assert code_of(tea) == "61007"
     assert code_of(own) == "no_token"
     assert "component_appid" in own.verdict.action.en
     assert "Set component_appid" in checked.note.en
@@ -270,7 +264,7 @@ def test_a_component_token_that_does_not_serve_is_no_merchants_trouble(open_toke
     else:
         token_server.sim.rotate(COMPONENT.appid)
     checked = begin_check(token_server.settings, [TEA, BOOKS], limits=QUICK).result()
-    assert [(state.works, state.permission) for state in checked.states] == [(True, None), (True, None)]
+    assert all(state.works for state in checked)
     assert "component token does not work" in checked.note.en
 
 
@@ -315,10 +309,10 @@ def test_each_keeps_the_order_and_goes_few_at_a_time():
         going -= 1
         return -n
 
-    assert asyncio.run(map_concurrently(range(30), work, lambda *at: done.append(at))) == [
-        -n for n in range(30)
+    assert asyncio.run(map_concurrently(range(90), work, lambda *at: done.append(at))) == [
+        -n for n in range(90)
     ]
-    assert (most, done) == (AT_ONCE, [(n + 1, 30) for n in range(30)])
+    assert (most, done) == (AT_ONCE, [(n + 1, 90) for n in range(90)])
     assert asyncio.run(map_concurrently([], work)) == []
 
 
@@ -334,5 +328,5 @@ def test_a_stop_ends_the_others_and_comes_out_as_it_is():
             ended.append(n)
 
     with pytest.raises(PlatformStopError):
-        asyncio.run(map_concurrently(range(30), work))
+        asyncio.run(map_concurrently(range(90), work))
     assert len(ended) <= AT_ONCE

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -112,7 +113,7 @@ def test_300_merchants_are_synced_and_checked_in_seconds_and_summed_up(open_toke
     code, out, _ = tcb_ops("merchants", "sync")
     assert (code, len(token_server.lines())) == (0, 250)
     assert out.count("\n") < 40
-    assert "… and 240 more: --json lists all" in out
+    assert re.search("… and 240 more +--json", out)
     with token_server.file.open("a", encoding="utf-8") as file:
         file.writelines(f"wx{n:03},商户{n:03}号,env-{n:03},,,\r\n" for n in range(50))
     code, out, err = tcb_ops("merchants", "check", "--out", "all.csv")
@@ -217,8 +218,8 @@ def test_check_shows_every_line_and_sums_up_in_json(open_token_server, tcb_ops):
     assert [found[name] for name in ("lines", "works", "cannot", "left", "note")] == [3, 2, 0, 1, None]
     tea, books, own = found["states"]
     assert tea["quota"] == {"daily_limit": 10, "used": 4, "remain": 6}
-    assert (books["left"], books["works"], books["token"]) == (True, False, None)
-    assert (own["owner"], own["works"], own["permission"]) == ("platform", True, None)
+    assert (books["left"], books["works"]) == (True, False)
+    assert (own["owner"], own["works"]) == ("platform", True)
 
 
 def test_check_narrowed_to_one(open_token_server, tcb_ops):

@@ -10,11 +10,11 @@ from scripted import Server, always
 from token_server import COMPONENT
 
 from tcb_ops.errors import InputError, PlatformStopError, StoppedError
-from tcb_ops.features.merchants.queries import begin_sync
 from tcb_ops.features.merchants.sync import (
     Authorized,
     Authorizer,
     Changes,
+    begin_sync,
     decide,
     edit_merchants,
     write_merchants,

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import sqlalchemy as sa
 from cut_off import CutOff, Kill
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -40,9 +39,9 @@ from tcb_ops.features.stored.sync import plan_sync
 from tcb_ops.kinds import Kind
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.model import Outcome
+from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.list_kinds import UPLOAD
-from tcb_ops.runs.schema import version
 from tcb_ops.settings import load_settings
 
 if TYPE_CHECKING:
@@ -153,12 +152,8 @@ class WhoseBytes(RuleBasedStateMachine):
     def teardown(self):
         shutil.rmtree(self.folder)
         if self.ledger:
-            engine = sa.create_engine(self.ledger)
-            with engine.begin() as connection:
-                names = set(sa.inspect(connection).get_table_names()) - {version.name}
-                if names:
-                    connection.exec_driver_sql(f"TRUNCATE {', '.join(names)} CASCADE")
-            engine.dispose()
+            with closing(Ledger(self.ledger)) as ledger, ledger.writing() as connection:
+                connection.execute("TRUNCATE runs, pruned_files, holders CASCADE")
 
     # --- what happens ---------------------------------------------------------------------------------------------
 
@@ -307,12 +302,10 @@ class WhoseBytes(RuleBasedStateMachine):
     def prune(self, age):
         """Remove from the ledger what finished before an upload."""
         upload = self.pick(self.uploads, age)
-        engine = sa.create_engine(self.ledger or f"sqlite:///{self.settings.ledger}")
-        with engine.begin() as connection:
+        with closing(Ledger(self.settings.ledger)) as ledger, ledger.writing() as connection:
             earlier = f"number < (SELECT number FROM runs WHERE id = '{upload.id}')"
             aged = f"UPDATE runs SET finished_at = finished_at - 200000 WHERE finished_at IS NOT NULL AND {earlier}"
-            connection.exec_driver_sql(aged)
-        engine.dispose()
+            connection.execute(aged)
         before = self.objects()
         pruned = {run.id for run in prune(1, settings=self.settings)}
         self.uploads = [upload for upload in self.uploads if upload.id not in pruned]

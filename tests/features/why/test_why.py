@@ -15,7 +15,7 @@ from tcb_ops.features.simulator import EnvStatus, Fault, FaultStep, SimulatedAcc
 from tcb_ops.features.why import api
 from tcb_ops.model import Merchant
 from tcb_ops.runs import single_calls
-from tcb_ops.runs.verdicts import Issue
+from tcb_ops.runs.verdicts import Facts, Issue
 
 TEA = Merchant("wxtea", "茶语小铺", "tea-1")
 BOOKS = Merchant("wxbooks", "城南书店", "books-1")
@@ -120,6 +120,23 @@ def test_what_is_handed_on_has_no_names_tokens_or_links(open_token_server, typed
     assert (code, "already exists" in err) == (2, True)
 
 
+def test_a_rid_is_looked_up_once_and_a_row_leaves_the_verdicts_about_its_run(open_token_server, typed):
+    server = open_token_server([TEA, BOOKS], [Fault(appid="*", errcode=-12345)])
+    run = failed_run(server, [TEA, BOOKS])
+    (first,) = run.why()
+    (again,) = run.why()
+    assert (server.sim.stats["rid"], first.sample.rows) == (1, 2)
+    assert again.sample.facts.answers.request == first.sample.facts.answers.request
+    before = run.kept_verdicts()
+    assert typed("why", f"{run.id}:3", "--quiet")[0] == 1
+    assert run.kept_verdicts() == before
+
+
+def sample_of(end):
+    facts = Facts(merchant=TEA, code="-12345", rid=end.rid, ended_at=end.ended_at)
+    return api.Sample(facts, (TEA.name,), 1)
+
+
 RIDS = {
     "old": ({"ended_at": 1.0}, "old_rid", 0),
     "missing": ({"rid": ""}, "no_rid", 0),
@@ -133,10 +150,10 @@ def test_a_rid_that_cannot_be_looked_up_is_said(open_token_server, change, code,
     run = failed_run(server, [TEA])
     ((record,), _count) = run.page(code="-12345")
     end = replace(record.end, **change)
-    sample = api.Sample(TEA, (TEA.name,), "-12345", end, 1)
+    sample = sample_of(end)
     (diagnosis,) = api.diagnose(None, [sample], [TEA], server.settings)
-    assert isinstance(diagnosis.answers.request, Issue)
-    assert (diagnosis.answers.request.code, server.sim.stats["rid"]) == (code, calls)
+    assert isinstance(diagnosis.sample.facts.answers.request, Issue)
+    assert (diagnosis.sample.facts.answers.request.code, server.sim.stats["rid"]) == (code, calls)
     assert not diagnosis.verdict.proven
 
 
@@ -145,9 +162,9 @@ def test_a_rid_of_another_account_is_refused_by_the_platform(open_token_server):
     run = failed_run(server, [TEA, BOOKS])
     records, _count = run.page(code="-12345")
     ends = {record.row.env: record.end for record in records}
-    sample = api.Sample(TEA, (TEA.name,), "-12345", ends["books-1"], 1)
+    sample = sample_of(ends["books-1"])
     (diagnosis,) = api.diagnose(None, [sample], [TEA], server.settings)
-    assert diagnosis.answers.request.code == "76003"
+    assert diagnosis.sample.facts.answers.request.code == "76003"
 
 
 def test_a_token_source_that_refuses_is_ours(open_token_server, typed):

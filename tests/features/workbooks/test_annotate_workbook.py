@@ -151,8 +151,8 @@ def test_rows_that_were_not_in_the_run_stay_as_they_are(tmp_path, sent):
     file = plain(tmp_path / "a.xlsx", [(ENVS[n % 2], f"{n}.png", "") for n in range(4)])
     run = sent(file)
     with run.ledger.writing() as connection:
-        connection.exec_driver_sql("DELETE FROM rows WHERE line IN (3, 5)")
-        connection.exec_driver_sql("UPDATE runs SET rows = 2")
+        connection.execute("DELETE FROM rows WHERE line IN (3, 5)")
+        connection.execute("UPDATE runs SET rows = 2")
     run = replace(run, run=run.ledger.run(run.run.id))
     assert [row[3] for row in rows_of(into_copy(run, file))] == ["结果", "已上传", None, "已上传", None]
 

@@ -1,0 +1,220 @@
+"""The connections to a ledger's database, and what its driver's errors mean: in SQLite here, in PostgreSQL in `postgres`.
+
+Each query is written once, with `?` for its values; what the databases write differently is here. A connection commits each
+statement by itself until one begins a transaction.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from enum import Enum, auto
+from pathlib import Path
+from typing import Any
+
+from tcb_ops.i18n import Text, _, as_list, as_sentences
+
+Connection = sqlite3.Connection
+"""A connection of either driver: what is used of sqlite3's, psycopg's has as well."""
+
+BATCH = 500
+"""Rows read at a time, so that memory does not grow with the run: 5,000 take 40 MB more, and hardly less time."""
+MAKING_SECONDS = 30
+"""Seconds that a process waits for another one that is creating the same ledger."""
+LOCKED_SECONDS = 2
+"""Seconds to wait for a lock before the command reports that another process has locked the ledger."""
+WAITING_SECONDS = 60
+"""Seconds that a command waits for a lock that somebody else has on the ledger."""
+_IDLE = 5
+"""Connections that are kept for later use: reading, writing and panels have threads of their own."""
+
+_LOG = logging.getLogger("tcb_ops.runs")
+
+
+class DatabaseFault(Enum):
+    """What an error of a database means."""
+
+    NO_DATABASE = auto()
+    """The file is no database."""
+    DAMAGED = auto()
+    LOCKED = auto()
+    """Somebody else held a lock for longer than the statement may wait."""
+    UNREACHABLE = auto()
+    """The connection was lost, or cannot be made."""
+    OTHER = auto()
+
+
+_FAULTS = {
+    sqlite3.SQLITE_NOTADB: DatabaseFault.NO_DATABASE,
+    sqlite3.SQLITE_CORRUPT: DatabaseFault.DAMAGED,
+    sqlite3.SQLITE_ERROR: DatabaseFault.DAMAGED,  # a statement does not fit, as a table is missing
+    sqlite3.SQLITE_BUSY: DatabaseFault.LOCKED,
+    sqlite3.SQLITE_LOCKED: DatabaseFault.LOCKED,
+}
+"""By SQLite's primary code."""
+
+
+class Database:
+    """A ledger's database, with the connections to it: an SQLite file, unless a subclass overrides what differs.
+
+    WAL and synchronous=FULL: a commit survives a power cut.
+    """
+
+    errors: tuple[type[Exception], ...] = (sqlite3.Error,)
+    """The base of the driver's errors."""
+    snapshot = "BEGIN"
+    """Begins a transaction that later writes do not change."""
+    by_code_point = ""
+    """Follows a column to be ordered by code point, whatever the database's locale."""
+    whole = "CAST({} AS INTEGER)"
+    """A positive number rounded down."""
+    index_hint = "INDEXED BY {}"
+    """Follows a table whose index must be used: without statistics SQLite would read whole runs instead."""
+
+    def __init__(self, place: str, name: str) -> None:
+        self._place, self.name = place, name
+        self._idle: list[Connection] = []
+        self._closed = False
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """Yield a connection for this thread; a transaction that is not committed is rolled back."""
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = self.open()
+        try:
+            yield connection
+        finally:
+            try:
+                connection.rollback()
+            except self.errors:  # it is lost, as the others may be
+                connection.close()
+                self._close_idle()
+            else:
+                self._idle.append(connection)
+                if self._closed or len(self._idle) > _IDLE:
+                    self._close_idle()
+
+    def close(self) -> None:
+        """Close the connections that nobody uses, and later each one after its use."""
+        self._closed = True
+        self._close_idle()
+
+    def _close_idle(self) -> None:
+        with suppress(IndexError):
+            while True:
+                self._idle.pop().close()
+
+    def open(self) -> Connection:
+        """Open a connection, which the caller closes."""
+        connection = sqlite3.connect(
+            self._place, timeout=LOCKED_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        try:
+            connection.execute("PRAGMA synchronous = FULL")
+            # Write pages that many commits change to the file less often: a log of 32 MiB, eight times the default.
+            connection.execute("PRAGMA wal_autocheckpoint = 8000")
+        except sqlite3.Error:
+            connection.close()
+            raise
+        return connection
+
+    def tables(self, connection: Connection) -> set[str]:
+        """Return the names of the tables."""
+        query = "SELECT name FROM sqlite_master WHERE type = 'table' AND substr(name, 1, 7) <> 'sqlite_'"
+        return {name for (name,) in connection.execute(query)}
+
+    def begin_creating(self, connection: Connection) -> None:
+        """Begin the transaction that creates the tables, once no other process is creating them."""
+        connection.execute("BEGIN IMMEDIATE")
+
+    def use_log(self) -> None:
+        """Have commits append to a log, in WAL mode."""
+        end = time.monotonic() + MAKING_SECONDS
+        while True:
+            try:
+                with self.connection() as connection:
+                    connection.execute("PRAGMA journal_mode = WAL")
+                    return
+            except sqlite3.OperationalError as error:
+                # Another process is creating the ledger: SQLite itself does not wait for that.
+                if self.fault(error) is not DatabaseFault.LOCKED or time.monotonic() > end:
+                    raise
+                time.sleep(0.02)
+
+    def begin_writing(self, connection: Connection, _idle: int) -> None:
+        """Begin a transaction that writes, in which nothing may happen for `idle` seconds (0: for ever), in PostgreSQL.
+
+        Waits WAITING_SECONDS for another program's; in SQLite, says so after LOCKED_SECONDS.
+        """
+        end = time.monotonic() + WAITING_SECONDS
+        warned = False
+        while True:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if self.fault(error) is not DatabaseFault.LOCKED or time.monotonic() > end:
+                    raise
+                if not warned:
+                    wait = _("This command waits up to {seconds} s for it.", seconds=WAITING_SECONDS)
+                    _LOG.warning("%s", as_sentences((locked(self.name, ()), wait)))
+                warned = True
+            else:
+                return
+
+    def stream(self, connection: Connection, query: str, values: Sequence[Any]) -> Iterator[Any]:
+        """Stream the records of a query, read in batches."""
+        cursor = connection.execute(query, values)
+        while batch := cursor.fetchmany(BATCH):
+            yield from batch
+
+    def fault(self, error: Exception) -> DatabaseFault:
+        """Return what an error means."""
+        code: int | None = getattr(error, "sqlite_errorcode", None)
+        if code is None:
+            return DatabaseFault.DAMAGED if "decode" in str(error) else DatabaseFault.OTHER
+        return _FAULTS.get(code & 0xFF, DatabaseFault.OTHER)
+
+    def reason(self, error: Exception) -> str:
+        """Return the message of an error on one line, without a full stop."""
+        return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+
+    def lock_holders(self) -> list[Text]:
+        """Return who works on the ledger's tables; empty for SQLite, which does not know."""
+        return []
+
+
+def locked(name: str, by: Sequence[Text]) -> Text:
+    """Return the message for a ledger that somebody else has locked, with who it is, where that is known."""
+    if by:
+        return _(
+            "the ledger {name} is locked by {holders}. Wait for it, or end it there; then run the same command again.",
+            name=name,
+            holders=as_list(by, 5),
+        )
+    return _(
+        "another program has locked the ledger {name}, such as a database browser or a backup. Close it there; then run "
+        "the same command again.",
+        name=name,
+    )
+
+
+_NEWEST = (
+    "SELECT id, kind, created_at, list_name FROM runs WHERE substr(id, 1, ?) = ? ORDER BY number DESC LIMIT ?"
+)
+
+
+def newest_runs(where: str, begins: str, limit: int) -> Sequence[Any]:
+    """Return (id, kind, time, list) of the newest runs whose id starts with `begins`, for shell completion.
+
+    Of an SQLite ledger only, which is not created. Raises the database's errors.
+    """
+    file = Path(where.removeprefix("sqlite:///")).absolute()
+    if not file.is_file():  # opening a pipe would wait for a writer
+        return []
+    with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=0.2)) as opened:
+        return opened.execute(_NEWEST, (len(begins), begins, limit)).fetchall()

@@ -1,0 +1,245 @@
+"""A ledger in PostgreSQL, and its advisory locks."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import count
+from typing import Any, cast
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from tcb_ops.errors import LedgerError, TcbOpsError
+from tcb_ops.i18n import Text, _
+from tcb_ops.runs import connections
+from tcb_ops.runs.connections import BATCH, Connection, Database, DatabaseFault
+
+SCHEMA_SECONDS = 10
+"""Seconds that creating PostgreSQL's tables waits for a lock, since all others wait behind it."""
+
+_LIBPQ = {
+    "connect_timeout": 10,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+"""Timeouts for a server that no longer responds, unless the URL sets them."""
+_LOCK_TIMEOUT = "55P03"
+"""SQLSTATE of a lock that another session kept for longer than lock_timeout."""
+_STREAMS = count()
+
+
+class _Cursor(psycopg.Cursor[Any]):
+    """A cursor for statements with `?` for their values, which contain no `%`."""
+
+    def execute(self, query: Any, *arguments: Any, **options: Any) -> Any:
+        return super().execute(query.replace("?", "%s"), *arguments, **options)
+
+    def executemany(self, query: Any, params_seq: Iterable[Any], *, returning: bool = False) -> None:
+        super().executemany(query.replace("?", "%s"), params_seq, returning=returning)
+
+
+class PostgreSQL(Database):
+    """A database in PostgreSQL."""
+
+    errors = (psycopg.Error,)
+    snapshot = "BEGIN ISOLATION LEVEL REPEATABLE READ"
+    by_code_point = ' COLLATE "C"'
+    whole = "CAST(FLOOR({}) AS INTEGER)"
+    index_hint = ""
+
+    def __init__(self, url: str, name: str) -> None:
+        """Raise psycopg.Error if the URL cannot be read."""
+        super().__init__(url, name)
+        self._parameters: dict[str, Any] = _LIBPQ | conninfo_to_dict(url)
+
+    def open(self) -> Connection:
+        """Open a connection. The server keeps an idle one, whatever is set for the role."""
+        connection = psycopg.connect(**self._parameters, autocommit=True, cursor_factory=_Cursor)
+        try:
+            # PostgreSQL 13 has no idle_session_timeout.
+            waiting = f"{connections.WAITING_SECONDS}s"
+            _configure(connection, {"idle_session_timeout": "0", "lock_timeout": waiting})
+        except psycopg.Error:
+            connection.close()
+            raise
+        return cast("Connection", connection)
+
+    def tables(self, connection: Connection) -> set[str]:
+        """Return the names of the tables."""
+        query = "SELECT tablename FROM pg_tables WHERE schemaname = current_schema()"
+        return {name for (name,) in connection.execute(query)}
+
+    def begin_creating(self, connection: Connection) -> None:
+        """Begin the transaction that creates the tables, once no other process is creating them."""
+        connection.execute(f"BEGIN; SET LOCAL lock_timeout = '{SCHEMA_SECONDS}s'")
+        connection.execute("SELECT pg_advisory_xact_lock(?)", (lock_key(connection, "schema"),))
+
+    def begin_writing(self, connection: Connection, idle: int) -> None:
+        """Begin a transaction that writes, in which nothing may happen for `idle` seconds (0: for ever)."""
+        connection.execute(f"BEGIN; SET LOCAL idle_in_transaction_session_timeout = '{idle}s'")
+
+    def stream(self, connection: Connection, query: str, values: Sequence[Any]) -> Iterator[Any]:
+        """Stream the records of a query, read in batches."""
+        server = cast("psycopg.Connection[Any]", connection)
+        in_transaction = server.info.transaction_status is not psycopg.pq.TransactionStatus.IDLE
+        if not in_transaction:
+            connection.execute("BEGIN")
+        name = f"stream_{next(_STREAMS)}"
+        connection.execute(f"DECLARE {name} CURSOR FOR {query}", values)
+        try:
+            while batch := connection.execute(f"FETCH {BATCH} FROM {name}").fetchall():
+                yield from batch
+        finally:
+            with suppress(psycopg.Error):
+                connection.execute(f"CLOSE {name}") if in_transaction else connection.rollback()
+
+    def fault(self, error: Exception) -> DatabaseFault:
+        """Return what an error means."""
+        if not isinstance(error, psycopg.Error):
+            return DatabaseFault.OTHER
+        if error.sqlstate == _LOCK_TIMEOUT:
+            return DatabaseFault.LOCKED
+        # The server ends a connection with a fatal error; where the connection itself fails, there is no code.
+        ended = error.diag.severity_nonlocalized in {"FATAL", "PANIC"}
+        unreachable = ended or (isinstance(error, psycopg.OperationalError) and not error.sqlstate)
+        return DatabaseFault.UNREACHABLE if unreachable else DatabaseFault.OTHER
+
+    def reason(self, error: Exception) -> str:
+        """Return the server's own message, without the place in the statement."""
+        message = error.diag.message_primary if isinstance(error, psycopg.Error) else None
+        return super().reason(Exception(message) if message else error)
+
+    def lock_holders(self) -> list[Text]:
+        """Return who works on the ledger's tables."""
+        with suppress(psycopg.Error), self.connection() as connection:
+            sessions = connection.execute(_WORKING, (lock_key(connection, "schema"),))
+            return [
+                _(
+                    "{application} of user {user} at {host} (PID {pid})",
+                    application=application or "?",
+                    user=user or "?",
+                    host=host or "localhost",
+                    pid=pid,
+                )
+                for application, user, host, pid in sessions
+            ]
+        return []
+
+
+def _configure(connection: Any, values: Mapping[str, str]) -> None:
+    """Set what this server can be told for the session."""
+    listed = ", ".join(f"('{name}', '{value}')" for name, value in values.items())
+    connection.execute(
+        f"SELECT set_config(name, value, false) FROM pg_settings JOIN (VALUES {listed}) AS wanted(name, value) USING (name)"
+    )
+
+
+# --- advisory locks ----------------------------------------------------------------------------------------------
+
+_SESSION = {
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "25000",
+}
+"""Server settings that drop a silent client after 10 + 3 × 5 s, also one that acknowledges nothing."""
+_KEY = "(l.classid::bigint << 32 | l.objid::bigint)"
+_GRANTED = f"""
+    FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+    WHERE d.datname = current_database() AND l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND {_KEY} = ?
+"""
+_OURS = f"SELECT count(*) {_GRANTED} AND l.pid = pg_backend_pid()"
+_HOLDER = f"SELECT l.pid {_GRANTED}"
+_WORKING = f"""
+SELECT DISTINCT a.application_name, a.usename, a.client_addr, a.pid
+FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+WHERE l.granted AND a.datname = current_database() AND a.pid <> pg_backend_pid()
+    AND (l.locktype = 'advisory' AND {_KEY} = ?
+        OR l.relation IN (SELECT oid FROM pg_class WHERE relnamespace = current_schema()::regnamespace))
+    AND a.state <> 'idle'
+"""
+
+
+def lock_key(connection: Connection, name: str) -> int:
+    """Return the key of an advisory lock, the same for all who use the ledger in this database and schema."""
+    (schema,) = connection.execute("SELECT current_schema()").fetchone()
+    digest = hashlib.sha256(f"tcb-ops\0{schema}\0{name}".encode()).digest()
+    return int.from_bytes(digest[:8], signed=True)
+
+
+class AdvisoryLock:
+    """An advisory lock. `trouble` converts database errors to ledger errors."""
+
+    def __init__(self, database: Database, name: str, trouble: Callable[[Exception], TcbOpsError]) -> None:
+        self._database, self._name, self._trouble = database, name, trouble
+        self._connection: Connection | None = None
+        self._key = 0
+        self._turn = threading.Lock()  # `check` is called from two threads: after commits, and periodically
+
+    def acquire(self, who: str) -> bool:
+        """Take the lock if it is free; return whether it was. `who`: the name that others see.
+
+        Raises LedgerError, or UsageError if the role may not write.
+        """
+        try:
+            connection = self._connection or self._connect(who)
+            (taken,) = connection.execute("SELECT pg_try_advisory_lock(?)", (self._key,)).fetchone()
+        except psycopg.Error as error:
+            self.release()
+            raise self._trouble(error) from None
+        return bool(taken)
+
+    def check(self) -> None:
+        """Ask the server whether the lock is still held. Raises LedgerError if not. Blocks."""
+        with self._turn:
+            if (connection := self._connection) is None:
+                return  # released by this process meanwhile
+            with suppress(psycopg.Error):  # the driver's text does not help the user
+                if connection.execute(_OURS, (self._key,)).fetchone() != (0,):
+                    return
+        raise LedgerError(
+            _(
+                "the connection to the ledger's database that held the lock on this run has ended, so another "
+                "process may take over the run: this process stops, and unfinished rows stay pending."
+            )
+        )
+
+    def holder(self) -> str:
+        """Return who holds the lock; empty if nobody does, `?` if unknown."""
+        try:
+            with self._database.connection() as connection:
+                key = self._key or lock_key(connection, self._name)
+                if (holder := connection.execute(_HOLDER, (key,)).fetchone()) is None:
+                    return ""
+                named = connection.execute("SELECT who FROM holders WHERE pid = ?", holder).fetchone()
+        except psycopg.Error as error:
+            raise self._trouble(error) from None
+        return named[0] if named and named[0] else "?"
+
+    def release(self) -> None:
+        """Release the lock; a lock that is already lost is no error."""
+        with self._turn:
+            connection, self._connection = self._connection, None
+            if connection is None:
+                return
+            with suppress(psycopg.Error):
+                connection.execute("SELECT pg_advisory_unlock(?)", (self._key,))
+                connection.execute("DELETE FROM holders WHERE pid = pg_backend_pid()")
+            connection.close()
+
+    def _connect(self, who: str) -> Connection:
+        connection = self._connection = self._database.open()
+        self._key = lock_key(connection, self._name)
+        _configure(connection, _SESSION)
+        # Written before the lock is taken, so that a refused process always finds it.
+        connection.execute(
+            "INSERT INTO holders (pid, who) VALUES (pg_backend_pid(), ?) ON CONFLICT (pid) DO UPDATE SET who = excluded.who",
+            (who,),
+        )
+        connection.execute("DELETE FROM holders WHERE pid NOT IN (SELECT pid FROM pg_stat_activity)")
+        return connection
