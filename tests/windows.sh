@@ -71,4 +71,4 @@ python() {
     tail -n 2 "$folder/$log"
 }
 python job.log 300 -X utf8 tests/windows_job.py "${KILLS:-3}"
-python tests.log 900 -X utf8 -m pytest -p no:cacheprovider --color=no -m "$quick" "${tests[@]}"
+python tests.log 900 -X utf8 -m pytest -p no:cacheprovider --basetemp 'C:\tcb-tests' --color=no -W 'ignore:unclosed database:ResourceWarning' -m "$quick" "${tests[@]}"

@@ -257,6 +257,8 @@ class Menu(widgets.VBox):
         """`name` is the class of the button."""
         self._worker, self._title, self._lang = worker, title.of(worker.lang), worker.lang
         self.button = worker.button(title, name, self._toggle, background=False)
+        self.buttons = [self.button]
+        """What stands in the header."""
         super().__init__(parts)
         self.add_class("op-menu")
         worker.menus.append(self)
