@@ -21,7 +21,7 @@ import tcb_ops as tcb
 from tcb_ops.features.simulator import cos
 
 sys.path.insert(0, str(Path(__file__).parent))  # Windows' embeddable Python does not
-from rigged_simulator import Simulator  # noqa: E402
+from rigged_simulator import Simulator
 
 ROWS = 2_000
 MERCHANTS = [
