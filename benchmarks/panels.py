@@ -48,8 +48,9 @@ CLICK = """async ([selector, at, changes]) => {
   const panel = document.querySelector('.op-panel');
   const state = () => changes ? String(eval(changes)) : '';
   const frame = () => new Promise(requestAnimationFrame);
-  const found = [...panel.querySelectorAll(selector)].filter(one => one.offsetParent && !one.disabled);
-  const target = found[at % found.length];
+  const found = [...panel.querySelectorAll(selector)].filter(one => !one.disabled);
+  const target = found[at % found.length], part = target.closest('[role=tabpanel]');
+  if (part?.hidden) panel.querySelector(`[data-tab=${part.className.replace('op-part-', '')}]`).click();
   const before = state(), began = performance.now();
   if (target.matches('select')) {
     target.selectedIndex = (target.selectedIndex + 1) % target.options.length;
@@ -60,19 +61,19 @@ CLICK = """async ([selector, at, changes]) => {
   while ((panel.querySelector('.op-row-status').textContent.startsWith('Loading') || (changes && state() === before)) && !late()) await frame();
   return performance.now() - began;
 }"""
-FOLDED = "panel.querySelectorAll('.op-folded').length"
+OPENED = "panel.querySelector('.op-new-menu').innerText"
 PER_RUN = "heap per run of all cells in one page ÷ plain widgets"
 CLICKS = (
     (".op-sort", ""),
     (".op-chips .op-chip", ""),
-    (".op-by-merchant .op-link", ""),
+    (".op-by-merchant .op-line", ""),
     (".op-next-page", ""),
     (".op-code[data-code]", ""),
     (".op-heat g[data-code]", ""),
-    (".op-row-section select", ""),
-    (".op-rows tbody .op-link", ""),
-    (".op-row-section .op-tools .op-chip", ""),
-    (".op-fold", FOLDED),
+    (".op-part-rows select", ""),
+    (".op-rows tbody .op-line", ""),
+    (".op-part-rows .op-tools .op-chip", ""),
+    (".op-new-menu", OPENED),
 )
 """What is clicked, in turns: selector, and what must change in the panel where the kernel answers."""
 LIMITS: dict[str, tuple[str, float | None]] = {
@@ -118,7 +119,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 _chance, _run, _grid = random.Random(0), panel.run, panel.monitor.grid
 _tallies, _buckets = list(_run.tallies()), _run.timeline_buckets()
-_shown = SimpleNamespace(id=_run.id, settings=_run.settings, page=_run.page, tallies=lambda: _tallies, timeline_buckets=lambda: _buckets)
+_shown = SimpleNamespace(id=_run.id, record=_run.record, settings=_run.settings, page=_run.page, tallies=lambda: _tallies, timeline_buckets=lambda: _buckets)
 def _refresh(times):
     for number in range(times):
         for _ in range(5):
@@ -252,7 +253,7 @@ def clicks(notebook: Opened, count: int = 50) -> list[float]:
     for number in range(count):
         selector, changes = CLICKS[number % len(CLICKS)]
         if not notebook.page.evaluate(
-            "one => [...document.querySelectorAll('.op-panel ' + one)].some(it => it.offsetParent && !it.disabled)",
+            "one => [...document.querySelectorAll('.op-panel ' + one)].some(it => !it.disabled)",
             selector,
         ):
             selector, changes = CLICKS[0]
@@ -267,7 +268,7 @@ def used(notebook: Opened, refreshes: int, openings: int) -> dict[str, float]:
     notebook.page.set_default_timeout(400_000)
     notebook.run_all()
     notebook.at_rest()
-    notebook.click(".op-fold")  # a run of a million rows is shown
+    notebook.click(".op-new-menu")  # a run of a million rows is shown
     notebook.click(".op-run")
     notebook.until("() => document.querySelector('.op-panel .op-cancel').offsetParent")
     notebook.until("() => document.querySelector('.op-panel progress').value > 2000")
@@ -304,7 +305,7 @@ def used(notebook: Opened, refreshes: int, openings: int) -> dict[str, float]:
             notebook.run_all()
             notebook.page.wait_for_timeout(500)
             notebook.at_rest()
-            notebook.page.wait_for_selector(".op-panel .op-by-merchant tbody tr")
+            notebook.page.wait_for_selector(".op-panel .op-by-merchant tbody tr", state="attached")
             heaps.append(heap(notebook))
             kernels.append(kernel_memory(notebook))
             print(f"  opening {number}: {heaps[-1]:.1f} {kernels[-1]:.1f} MiB", file=sys.stderr)

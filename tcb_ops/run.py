@@ -228,7 +228,19 @@ class Run:
 
     @checked
     def results(self, columns: Iterable[str] | None = None) -> pd.DataFrame:
-        """Return all rows: the input's columns, then `tcb_line` … `tcb_ended_at` as in results.csv.
+        """Return all rows: the input's columns as text, then those of results.csv.
+
+        ===================================================================  ==================================
+        tcb_line                                                             line in the list
+        tcb_merchant, tcb_appid, tcb_env                                     whose row it is
+        tcb_outcome, tcb_reason                                              how it ended
+        tcb_action                                                           what to do about it
+        tcb_errcode, tcb_errmsg, tcb_rid                                     the platform's answer
+        tcb_http_status, tcb_store_code                                      the store's answer
+        tcb_attempts                                                         calls made
+        tcb_bytes, tcb_md5, tcb_file_id, tcb_content_type                    what was stored
+        tcb_started_at, tcb_ended_at                                         naive times of the settings' time zone
+        ===================================================================  ==================================
 
         `columns`: only these, in this order, which takes less time and memory. Raises ArgumentError for an unknown one.
         """

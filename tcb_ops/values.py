@@ -80,7 +80,7 @@ class Value:
         """Return what is valid, with the name that `value` may have meant."""
         if note := next((note for note in self.notes if isinstance(note, Text)), None):
             return note
-        if get_origin(self.kind) is Literal or issubclass(self.kind, StrEnum):
+        if get_origin(self.kind) is Literal or issubclass(get_origin(self.kind) or self.kind, StrEnum):
             choices = [str(choice) for choice in get_args(self.kind) or self.kind if choice]
             either = _("{one} or {next}", one="", next="")
             listed = Joined(tuple(f'"{choice}"' for choice in choices), either)

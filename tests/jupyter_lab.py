@@ -54,6 +54,7 @@ DARK = """async dark => {
   await window.jupyterapp.commands.execute('apputils:change-theme', {theme: dark ? 'JupyterLab Dark' : 'JupyterLab Light'});
   while (document.body.dataset.jpThemeLight !== String(!dark)) await new Promise(r => setTimeout(r, 50));
 }"""
+CLOSE = "() => window.jupyterapp.shell.currentWidget.close()"
 AT_REST = """() => {
   const panel = window.jupyterapp.shell.currentWidget;
   const cells = panel.content.widgets.filter(w => w.model.type === 'code');
@@ -81,11 +82,16 @@ def lab_server(home: Path) -> Iterator[str]:
             "--ServerApp.ip=127.0.0.1",
             f"--ServerApp.port={port}",
         ),
-        *("--ServerApp.port_retries=0", "--IdentityProvider.token=e2e", "--expose-app-in-browser"),
+        *(
+            "--ServerApp.port_retries=0",
+            "--ServerApp.base_url=/ops/",
+            "--IdentityProvider.token=e2e",
+            "--expose-app-in-browser",
+        ),
         "--LanguageServerManager.autodetect=False",
         "--JupyterNotebookApp.expose_app_in_browser=True",
     )
-    base = f"http://127.0.0.1:{port}"
+    base = f"http://127.0.0.1:{port}/ops"
     with _served(("tcb_ops", *words), home, home, f"{base}/api?token=e2e"):
         yield base
 
@@ -95,7 +101,8 @@ def voila_server(notebook: Path, home: Path) -> Iterator[str]:
     """Show a notebook with Voila as the documentation says, isolated from this machine's Jupyter; yield its address."""
     port = free_port()
     words = ("voila", notebook.name, "--no-browser", f"--port={port}", "--Voila.ip=127.0.0.1")
-    base = f"http://127.0.0.1:{port}"
+    base = f"http://127.0.0.1:{port}/ops"
+    words += ("--Voila.base_url=/ops/",)
     allowed = "--VoilaConfiguration.file_allowlist=['reports/.*']"
     with _served((*words, allowed), notebook.parent, home, f"{base}/voila/static/voila.js"):
         yield base
@@ -165,6 +172,31 @@ class Opened:
     def until(self, expression: str, argument: Any = None) -> None:
         """Wait until a JavaScript expression is true in the page."""
         self.page.wait_for_function(expression, arg=argument)
+
+    def open_files(self, *, downloaded: set[str], text: str) -> list[str]:
+        """Click each file link: the page runs its scripts and has this text, files of these endings are downloaded; return the names."""
+        links = self.page.locator(".op-panel .op-files a")
+        links.first.wait_for()
+        for link in links.all():
+            name = link.inner_text()
+            if name.rpartition(".")[2] in downloaded:
+                with self.page.expect_download() as download:
+                    link.click()
+                assert download.value.suggested_filename == name
+                continue
+            if name.endswith(".csv") and "/doc/" in self.page.url:  # opens beside the notebook
+                link.click()
+                self.page.locator(".jp-CSVViewer").wait_for()
+                self.page.evaluate(CLOSE)
+                continue
+            with self.page.expect_popup() as opened:
+                link.click()
+            selector = {"csv": ".jp-CSVViewer", "html": ".find:visible"}.get(name.rpartition(".")[2], "body")
+            opened.value.locator(selector).wait_for(timeout=240_000)
+            if name == "report.html":
+                opened.value.get_by_text(text).first.wait_for()
+            opened.value.close()
+        return links.all_inner_texts()
 
     def shot(self, name: str) -> None:
         """Save a screenshot."""

@@ -218,6 +218,9 @@ def photographed(notebook: Opened, number: str, lang: Lang, work: Path) -> Path:
     notebook.page.wait_for_selector(".op-panel .op-files a")
     notebook.click(".op-export-menu")
     notebook.click("[data-tab=todo]")
+    if number == "04":
+        notebook.click(".op-runs-menu")
+        notebook.page.wait_for_selector(".op-panel .op-run-table")
     me = f"{getpass.getuser()}@{socket.gethostname()}"
     notebook.page.evaluate(TIDY, [[me, "li@ops-01"], [f"{work}/", ""], [str(work), "work"]])
     panel = notebook.page.locator(".op-panel").first

@@ -37,8 +37,11 @@ except ModuleNotFoundError:
 
 if TYPE_CHECKING:
     from tcb_ops.panels.panel import Panel
+    from tcb_ops.settings import Settings
 
-__all__ = ["Panel", "attach", "audit_errcodes", "export_report", "generate_links", "run_uploads"]
+__all__ = [
+    "Panel", "attach", "audit_errcodes", "export_report", "generate_links", "run_uploads", "use_ledger"
+]  # fmt: skip
 
 
 def _open(panel: str, given: dict[str, Any]) -> Panel:
@@ -104,6 +107,15 @@ def attach(run: str = "latest", target: str = "", lang: str = "", cluster: str =
     `target` "" is that of the panel that was opened last, "live" where none was.
     """
     return _open("RunPanel", locals() | {"target": "" if target is None else target})
+
+
+def use_ledger(ledger: str = "", lang: str = "") -> Settings:
+    """Read `ledger`, a file or a URL ("": the sample's of 30 days), in all calls that name no settings; return its settings."""
+    from tcb_ops.settings import set_default_settings
+
+    settings: Settings = provided("analysis")(ledger, lang)
+    set_default_settings(settings)
+    return settings
 
 
 def __getattr__(name: str) -> object:

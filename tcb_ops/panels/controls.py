@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
-from urllib.parse import quote
 
 import ipywidgets as widgets
 
@@ -24,7 +23,8 @@ from tcb_ops.found_settings import with_found_file
 from tcb_ops.i18n import Lang, Text, _, as_facts, in_python, ngettext, pgettext, verbatim
 from tcb_ops.kinds import environment_count, merchant_count, provided, row_count
 from tcb_ops.lists.merchants import Merchants, read_merchants
-from tcb_ops.panels.html import esc, message
+from tcb_ops.panels.files import file_links, report_links
+from tcb_ops.panels.html import message
 from tcb_ops.preflight import SendScope
 from tcb_ops.reports.explanations import MARK
 from tcb_ops.run import Run
@@ -257,6 +257,8 @@ class Menu(widgets.VBox):
         """`name` is the class of the button."""
         self._worker, self._title, self._lang = worker, title.of(worker.lang), worker.lang
         self.button = worker.button(title, name, self._toggle, background=False)
+        self.buttons = [self.button]
+        """What stands in the header."""
         super().__init__(parts)
         self.add_class("op-menu")
         worker.menus.append(self)
@@ -376,22 +378,6 @@ class ActionButton(widgets.VBox):
         self.button.disabled = busy or not self.confirmed
 
 
-def file_links(folder: Path) -> str:
-    """List a report folder's files. Links are relative to the notebook, where the folder lies below it."""
-    try:
-        base = folder.resolve().relative_to(Path.cwd())
-    except ValueError:
-        base = None
-    items = []
-    for file in sorted(file for file in folder.iterdir() if file.is_file()):
-        label = esc(file.name)
-        if base:
-            label = f"<a href='{quote((base / file.name).as_posix())}' target='_blank'>{label}</a>"
-        size = esc(format_size(file.stat().st_size))
-        items.append(f"<li>{label} <span class='op-quiet'>{size}</span></li>")
-    return f"<ul class='op-file-list'>{''.join(items)}</ul>"
-
-
 class ExportMenu(Menu):
     """Exports a run, or its last state after its retries. `files` lists what was written."""
 
@@ -406,14 +392,14 @@ class ExportMenu(Menu):
         self.final = worker.button(
             pgettext("export", "With its retries"), "op-export-final", final, line=self.line
         )
-        self.files = widgets.Output().add_class("op-files")
+        self.files = html_area("op-files")
         super().__init__(worker, _("Export"), "op-export-menu", [widgets.HBox([self.this, self.final])])
         self.show_run(None)
 
     def show_run(self, run: Run | None) -> None:
         """Offer the export of a run; None hides it."""
         if run is None or self._run is None or run.id != self._run.id:
-            self.files.outputs, self.line.value = (), ""
+            self.files.value, self.line.value = report_links(run) if run is not None else "", ""
         self._run = run
         self.offer(shown=run is not None)
 
@@ -422,8 +408,7 @@ class ExportMenu(Menu):
         folder = run.export(folder, pdf=pdf)
         # "Run all" exports a run that the thread that watches it may offer only after this.
         self._run = run
-        data = {"text/plain": str(folder), "text/html": file_links(folder)}
-        self.files.outputs = ({"output_type": "display_data", "data": data, "metadata": {}},)
+        self.files.value = file_links(folder)
         return folder
 
     def _export(self, *, final: bool = False) -> None:

@@ -191,11 +191,10 @@ class UploadPanel(ListPanel):
     title = _("Uploads")
 
     def _parts(self) -> list[Any]:
-        parts, actions = super()._parts(), self.monitor.actions
+        parts = super()._parts()
         self.stored: Any = None
         if is_provided("stored_files"):
             self.stored = provided("stored_files")(self.worker, self.context, self.monitor)
-            actions.children = (*actions.children, self.stored.confirm)
         return parts
 
     def _run_changed(self) -> None:

@@ -98,7 +98,7 @@ class Panel:
             self.worker.report(error)
             return
         menus, actions = self.worker.menus, self._monitor.actions
-        actions.children = (*actions.children, *(menu.button for menu in menus))
+        actions.children = (*actions.children, *(button for menu in menus for button in menu.buttons))
         self.view.children = [self.view.children[0], self._monitor.header, *menus, *parts]
         self.worker.on_change = self._enable
         self.worker.start(self._open)

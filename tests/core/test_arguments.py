@@ -31,6 +31,7 @@ def taken(
     return "taken"
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize(
     ("parameter", "fits", "other"),
     [

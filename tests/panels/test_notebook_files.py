@@ -12,7 +12,9 @@ from workspace import BOOKS, TEA
 
 import tcb_ops as tcb
 from tcb_ops import panels
+from tcb_ops.features.notebooks.parameters import in_language
 from tcb_ops.features.simulator import Fault
+from tcb_ops.i18n import Lang
 
 FOLDER = Path(__file__).parent.parent.parent / "notebooks"
 PANELS = {
@@ -89,6 +91,37 @@ def test_every_word_beside_the_cells_is_there_in_chinese_too(notebook):
             title, *lines = filter(None, cell.source.splitlines())
             assert re.search(r"[a-z] .*[\u4e00-\u9fff]", title)
             assert [bool(re.match(r"[\u4e00-\u9fff]", line)) for line in lines] == [False, True]
+
+
+@pytest.mark.parametrize("lang", list(Lang))
+@pytest.mark.parametrize("name", [*PANELS, "05_analysis"])
+def test_a_notebook_is_in_one_language_at_a_time(notebook, lang):
+    cells = in_language(notebook, lang).cells
+    assert all(cell.source for cell in cells)
+    texts = [cell.source for cell in cells if cell.cell_type == "markdown"]
+    texts += [cell.source.partition("\n")[0] for cell in cells if cell.cell_type == "code"]
+    assert [bool(re.search(r"[\u4e00-\u9fff]", text)) for text in texts] == [lang is Lang.ZH] * len(texts)
+
+
+def test_the_ten_questions_of_the_analysis_work_when_they_are_copied(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    analysis = nbformat.read(FOLDER / "05_analysis.ipynb", as_version=4)
+    questions = [cell for cell in analysis.cells if cell.id.startswith("q-")]
+    assert len(questions) == 10
+    names = {}
+    for cell in analysis.cells:
+        if cell.cell_type == "code":
+            exec(cell.source, names)  # noqa: S102  our own
+    for question in questions:
+        block = re.fullmatch(r"### .*\n\n```python\n(.*)\n```", question.source, re.DOTALL)[1]
+        *lines, last = ast.parse(block).body
+        exec(compile(ast.Module(lines, []), question.id, "exec"), names)  # noqa: S102
+        if isinstance(last, ast.Expr):
+            result = eval(compile(ast.Expression(last.value), question.id, "eval"), names)  # noqa: S307
+            assert result is None or len(result), question.id
+    names["connection"].close()
+    assert {file.name for file in tmp_path.iterdir()} == {"refused.xlsx", "run.parquet"}
 
 
 def test_no_path_of_anybody_s_machine_is_in_a_notebook(name):

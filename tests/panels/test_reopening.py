@@ -53,9 +53,9 @@ def test_files_exported_before_the_end_is_drawn_stay_listed(open_lab, tmp_path):
     run, export = panel.run, ExportMenu(panel.worker, "", lambda: None)
     export.export(run, tmp_path / "report")
     export.show_run(run)
-    assert "report.html" in export.files.outputs[0]["data"]["text/html"]
+    assert "report.html" in export.files.value
     export.show_run(None)
-    assert export.files.outputs == ()
+    assert export.files.value == ""
 
 
 def test_a_list_that_is_refused_by_now_is_reported_beside_the_run(open_lab, read):
@@ -76,7 +76,7 @@ import tcb_ops as tcb
 from tcb_ops import panels
 panel = panels.run_uploads()
 panel.run_now(False)
-links = str(panel.monitor.export.files.outputs)
+links = panel.monitor.export.files.value
 print(json.dumps({"linked": f"<a href='reports/{panel.run.id}/report.html'" in links, "shown": panel.run.id, "finished": panel.run.record.finished_at is not None,
                   "runs": [run.id for run in tcb.runs()]}))
 """

@@ -194,7 +194,7 @@ def test_export_writes_the_folder_and_links_lead_to_its_files(open_lab, read):
     press(panel, panel.monitor.export.this)
     folder = lab.workspace.folder / "reports" / panel.run.id
     assert {"results.csv", "report.html", "manifest.json"} <= {file.name for file in folder.iterdir()}
-    html = panel.monitor.export.files.outputs[0]["data"]["text/html"]
+    html = panel.monitor.export.files.value
     for file in folder.iterdir():
         if file.name.isascii():
             assert f"href='reports/{panel.run.id}/{file.name}'" in html

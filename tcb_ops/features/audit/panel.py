@@ -41,7 +41,7 @@ class AuditPanel(RunForm):
     def _page(self, run: Run) -> str:
         page = f"{self._render_changes(run)}{super()._page(run)}"
         if is_provided("history"):
-            days = provided("history")(settings=self.context.settings)
+            days = provided("history")(kind=self.kind, settings=self.context.settings)
             page += heading(_("Errcodes by day").of(self.lang)) + days._repr_html_()
         return page
 

@@ -1,4 +1,4 @@
-"""Errcodes of a target's runs by day and merchant, with one query of the ledger."""
+"""Codes of a target's runs of one kind by day and merchant, with one query of the ledger."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Unpack
 
 from tcb_ops.arguments import checked
-from tcb_ops.errors import ArgumentError, check_count
+from tcb_ops.errors import ArgumentError, check_count, check_value
 from tcb_ops.frames import LINES, frame_of
-from tcb_ops.i18n import _, ngettext
-from tcb_ops.kinds import merchant_count, row_count
+from tcb_ops.i18n import _, as_list, ngettext
+from tcb_ops.kinds import Kind, kind_named, kind_names, merchant_count, row_count
 from tcb_ops.reports.formats.charts import code_colour
 from tcb_ops.reports.formats.templates import environment
 from tcb_ops.reports.summary import most_first
+from tcb_ops.secrets import redact
 from tcb_ops.settings import Settings
 from tcb_ops.start import TargetOptions, existing_ledger, settings_for
 
@@ -32,55 +33,57 @@ DAYS = 30
 
 @dataclass(frozen=True, slots=True)
 class HistoryLine:
-    """Rows of one merchant that ended with one errcode on one day."""
+    """Rows of one merchant that ended with one code on one day."""
 
     day: date
     merchant: str
     appid: str
-    errcode: int
+    code: str
+    """An errcode or a code of the store."""
     rows: int
 
 
 @dataclass(frozen=True, slots=True)
 class MerchantHistory:
-    """One merchant's errcodes over the days of a history."""
+    """One merchant's codes over the days of a history."""
 
     merchant: str
     appid: str
     days: int
-    """Number of days with an errcode."""
+    """Number of days with a code."""
     last: date
     rows: int
-    codes: tuple[int, ...]
+    codes: tuple[str, ...]
     """Most rows first."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class History:
-    """Errcodes by day: the rows of all runs that ended with one; retried rows count again."""
+    """Codes by day: the rows of all runs of one kind that ended with one; retried rows count again."""
 
     days: tuple[date, ...]
     """Every day of the period, oldest first, in the settings' time zone."""
     lines: tuple[HistoryLine, ...]
     """By day, then most rows first."""
+    kind: Kind
     target: str
     settings: Settings
 
-    def codes(self) -> list[tuple[int, tuple[int, ...]]]:
-        """Return each errcode with its rows per day, aligned with `days`; most rows first."""
-        counted: defaultdict[int, Counter[date]] = defaultdict(Counter)
+    def codes(self) -> list[tuple[str, tuple[int, ...]]]:
+        """Return each code with its rows per day, aligned with `days`; most rows first."""
+        counted: defaultdict[str, Counter[date]] = defaultdict(Counter)
         for line in self.lines:
-            counted[line.errcode][line.day] += line.rows
+            counted[line.code][line.day] += line.rows
         ordered = sorted(counted.items(), key=lambda item: (-item[1].total(), item[0]))
-        return [(errcode, tuple(rows[day] for day in self.days)) for errcode, rows in ordered]
+        return [(code, tuple(rows[day] for day in self.days)) for code, rows in ordered]
 
     def merchants(self) -> list[MerchantHistory]:
-        """Return the merchants that had an errcode, most days first."""
+        """Return the merchants that had a code, most days first."""
         days: defaultdict[tuple[str, str], set[date]] = defaultdict(set)
-        codes: defaultdict[tuple[str, str], Counter[int]] = defaultdict(Counter)
+        codes: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
         for line in self.lines:
             days[line.merchant, line.appid].add(line.day)
-            codes[line.merchant, line.appid][line.errcode] += line.rows
+            codes[line.merchant, line.appid][line.code] += line.rows
         histories = [
             MerchantHistory(*key, len(its), max(its), codes[key].total(), tuple(dict(most_first(codes[key]))))
             for key, its in days.items()
@@ -88,37 +91,42 @@ class History:
         return sorted(histories, key=lambda entry: (-entry.days, -entry.rows, entry.merchant, entry.appid))
 
     def frame(self) -> pd.DataFrame:
-        """Return a DataFrame: day (datetime64[s]), merchant, appid (string), errcode, rows (Int64)."""
-        names = ("day", "merchant", "appid", "errcode", "rows")
+        """Return a DataFrame: day (datetime64[s]), merchant, appid, code (string), rows (Int64)."""
+        names = ("day", "merchant", "appid", "code", "rows")
         return frame_of(names, map(attrgetter(*names), self.lines), timezone=self.settings.timezone)
 
     def _repr_html_(self) -> str:
-        """Draw the errcodes by day, and list the merchants that had errcodes on most days."""
+        """Draw the codes by day, and list the merchants that had codes on most days."""
         macros = environment(self.settings.lang).from_string(_TEMPLATE).module
-        svg = macros.chart([day.isoformat() for day in self.days], *_chart(self))
+        svg = macros.chart(self.kind.label, [day.isoformat() for day in self.days], *_chart(self))
         return str(macros.history_card(svg, self.merchants(), LINES))
 
     def __repr__(self) -> str:
         merchants = len({line.appid for line in self.lines})
-        rows = sum(line.rows for line in self.lines)
+        errcodes = sum(line.rows for line in self.lines if line.code.lstrip("-").isdigit())
         return str(
             _(
-                "<History of {days}: {rows} with an errcode, {merchants}>",
+                "<History of {kind}, {days}: {errcodes} with an errcode, {stored} with a code of the store, {merchants}>",
+                kind=str(self.kind),
                 days=ngettext("{n:,} day", "{n:,} days", len(self.days)),
-                rows=row_count(rows),
+                errcodes=row_count(errcodes),
+                stored=row_count(sum(line.rows for line in self.lines) - errcodes),
                 merchants=merchant_count(merchants),
             )
         )
 
 
 @checked
-def history(days: int = DAYS, *, until: str = "today", **options: Unpack[TargetOptions]) -> History:
-    """Count errcodes by day and merchant over all runs of `target`, else the settings'.
+def history(
+    days: int = DAYS, *, kind: str = "upload", until: str = "today", **options: Unpack[TargetOptions]
+) -> History:
+    """Count errcodes and codes of the store by day and merchant over all runs of a kind of `target`, else the settings'.
 
-    `until` is the last of the days, such as 2026-10-30, or today.
+    `kind`: links, upload, audit, confirm, delete or undo. `until` is the last of the days, such as 2026-10-30, or today.
     """
     settings = settings_for(options)
     check_count("days", days, least=1)
+    check_value("kind", kind, kind in kind_names(), as_list(kind_names()))
     now = time.time()
     if until != "today":
         try:
@@ -126,18 +134,19 @@ def history(days: int = DAYS, *, until: str = "today", **options: Unpack[TargetO
         except ValueError:
             raise ArgumentError("until", until, _("today or a date such as 2026-10-30")) from None
         now = last.replace(tzinfo=settings.zone).timestamp()
-    return count_errcodes(existing_ledger(settings), settings.run_target, settings, days=days, now=now)
+    ledger, target = existing_ledger(settings), settings.run_target
+    return count_codes(ledger, target, kind_named(kind), settings, days=days, now=now)
 
 
-def count_errcodes(
-    ledger: LedgerReader | None, target: str, settings: Settings, *, days: int = DAYS, now: float
+def count_codes(
+    ledger: LedgerReader | None, target: str, kind: Kind, settings: Settings, *, days: int = DAYS, now: float
 ) -> History:
-    """Count a target's rows that ended with an errcode other than 0, over the last `days` days, today included.
+    """Count a target's rows that ended with a code in runs of a kind, over the last `days` days, today included.
 
-    Days are in the settings' time zone. Rows that a breaker kept from being attempted count under its errcode. Without a
+    Days are in the settings' time zone. Rows that a breaker kept from being attempted count under its code. Without a
     `ledger` there are none.
     """
-    from tcb_ops.features.evidence.queries import QUARTER, errcodes_since
+    from tcb_ops.features.evidence.queries import QUARTER, codes_since
 
     today = datetime.fromtimestamp(now, settings.zone).date()
     span = tuple(today - timedelta(days=back) for back in range(max(days, 1) - 1, -1, -1))
@@ -147,14 +156,14 @@ def count_errcodes(
     def day_of(quarter: int) -> date:
         return datetime.fromtimestamp(quarter * QUARTER, settings.zone).date()
 
-    counted: Counter[tuple[date, str, str, int]] = Counter()
-    for appid, merchant, errcode, quarter, rows in (
-        errcodes_since(ledger, target, since) if ledger is not None else ()
+    counted: Counter[tuple[date, str, str, str]] = Counter()
+    for appid, merchant, errcode, store_code, quarter, rows in (
+        codes_since(ledger, target, kind, since) if ledger is not None else ()
     ):
-        counted[day_of(int(quarter)), merchant, appid, errcode] += rows
+        counted[day_of(int(quarter)), merchant, appid, str(errcode or redact(store_code))] += rows
     lines = [HistoryLine(*key, rows) for key, rows in counted.items() if span[0] <= key[0] <= today]
-    lines.sort(key=lambda line: (line.day, -line.rows, line.merchant, line.appid, line.errcode))
-    return History(span, tuple(lines), target, settings)
+    lines.sort(key=lambda line: (line.day, -line.rows, line.merchant, line.appid, line.code))
+    return History(span, tuple(lines), kind, target, settings)
 
 
 _TEMPLATE = (files("tcb_ops.features.evidence") / "history.html.j2").read_text(encoding="utf-8")
@@ -162,14 +171,14 @@ _CODES = 6
 """Codes with a bar of their own; the others are summed up."""
 _GREY = "#8a8f98"
 """Colour of all others together."""
-_LEFT, _TOP, _WIDTH, _HEIGHT = 48, 20, 664, 130
+_LEFT, _TOP, _WIDTH, _HEIGHT = 62, 20, 650, 130
 """Position and size of the bars in the drawing."""
 
 
 def _chart(history: History) -> tuple[list[dict[str, Any]], int, list[tuple[str, str, int]]]:
     """Return the bars, the largest sum of a day, and the legend."""
     codes = history.codes()
-    shown = [(code_colour(str(code)), str(code), rows) for code, rows in codes[:_CODES]]
+    shown = [(code_colour(code), code, rows) for code, rows in codes[:_CODES]]
     if other_codes := codes[_CODES:]:
         others = tuple(map(sum, zip(*(rows for _, rows in other_codes), strict=True)))
         shown.append((_GREY, _("others").of(history.settings.lang), others))

@@ -178,13 +178,13 @@ def lab(
 
     from tcb_ops.features.notebooks.parameters import fill
 
-    _settings, console = common.start()
+    settings, console = common.start()
     if not no_open:
         _need("jupyterlab", "ipywidgets", "anywidget")
     workspace = Path(folder)
     if not no_open:
         _check_folder(workspace)
-    new, different = fill(workspace)
+    new, different = fill(workspace, Lang(settings.lang))
     for name in new:
         if name.endswith(".ipynb"):
             console.print(str(workspace / name))

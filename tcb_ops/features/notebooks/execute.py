@@ -63,7 +63,7 @@ def execute(
 
     `progress` is called before each code cell with its number, their number and its name.
     """
-    content = with_values(source, values)
+    content = with_values(source, values, lang)
     content.metadata.tcb_ops = {"started": datetime.now(zone).isoformat(), "parameters": dict(values)}
     runner = CellRunner(content)
     with tempfile.TemporaryDirectory(prefix="tcb-ops-notebook-") as folder:

@@ -13,11 +13,11 @@ from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tcb_ops.errors import UsageError
 from tcb_ops.formatting import sanitize
-from tcb_ops.i18n import Text, _
+from tcb_ops.i18n import Lang, Text, _
 from tcb_ops.resources import SAMPLE, bundled, replacing, system_reason
 from tcb_ops.wechat.tokens import finite
 
@@ -48,10 +48,50 @@ def find_notebook(given: str) -> Path:
     )
 
 
-def fill(workspace: Path) -> tuple[list[str], list[str]]:
-    """Copy the notebooks and the sample data into a workspace; return the new files, and existing ones that differ.
+_HEADING = re.compile(r"(#+ (?:\d+ · )?)([^\u4e00-\u9fff]*) ([\u4e00-\u9fff].*)")
+"""A heading or a cell's name in English, then in Chinese."""
+_CHINESE = re.compile(r"[\u4e00-\u9fff]")
 
-    Existing files are not overwritten. Raises UsageError if the workspace is not writable.
+
+def in_language(content: Any, lang: Lang) -> Any:
+    """Return a copy of a bundled notebook whose headings, paragraphs and names of cells are in one language.
+
+    ====================================  ===================  ============
+    in the notebook                       en                   zh
+    ====================================  ===================  ============
+    a heading: # 05 · Analysis 分析       # 05 · Analysis      # 05 · 分析
+    a cell's first line: # Panel 面板     # Panel              # 面板
+    a paragraph that begins in Chinese    left out             stays
+    any other paragraph                   stays                left out
+    a block of code                       stays                stays
+    a cell with the tag en                stays                left out
+    a cell with the tag zh                left out             stays
+    ====================================  ===================  ============
+    """
+    content, other = deepcopy(content), Lang.ZH if lang is Lang.EN else Lang.EN
+    content["cells"] = [cell for cell in content["cells"] if other not in cell["metadata"].get("tags", ())]
+    for cell in content["cells"]:
+        source = cell["source"] if isinstance(cell["source"], str) else "".join(cell["source"])
+        first, newline, rest = source.partition("\n")
+        parts = [first + newline + rest] if cell["cell_type"] == "code" else source.split("\n\n")
+        parts = [
+            _HEADING.sub(lambda match: match[1] + match[2 if lang is Lang.EN else 3], part, count=1)
+            for part in parts
+        ]
+        if cell["cell_type"] == "markdown":
+            neutral = ("#", "```")
+            parts = [
+                p for p in parts if p.startswith(neutral) or bool(_CHINESE.match(p)) is (lang is Lang.ZH)
+            ]
+        cell["source"] = "\n\n".join(parts)
+    return content
+
+
+def fill(workspace: Path, lang: Lang) -> tuple[list[str], list[str]]:
+    """Copy the notebooks, in one language, and the sample data into a workspace; return the new files, and existing ones that differ.
+
+    Existing files are not overwritten; notebooks in the other language do not differ. Raises UsageError if the workspace is
+    not writable.
     """
     new, different = [], []
     sources = {file.name: file for file in sorted(NOTEBOOKS.glob("*.ipynb"))}
@@ -63,18 +103,26 @@ def fill(workspace: Path) -> tuple[list[str], list[str]]:
     try:
         workspace.mkdir(parents=True, exist_ok=True)
         for name, file in sources.items():
-            content, dest = file.read_bytes(), workspace / name
+            contents, dest = {each: _copied(file, each) for each in Lang}, workspace / name
             if not dest.exists():
                 dest.parent.mkdir(parents=True, exist_ok=True)
                 with replacing(dest) as part:
-                    part.write_bytes(content)
+                    part.write_bytes(contents[lang])
                 new.append(name)
-            elif dest.read_bytes() != content:
+            elif dest.read_bytes() not in contents.values():
                 different.append(name)
     except OSError as error:
         what, reason = error.filename or workspace, system_reason(error)
         raise UsageError(_("{what}: {why}. Choose a writable folder.", what=what, why=reason)) from None
     return new, different
+
+
+def _copied(file: Path, lang: Lang) -> bytes:
+    """Return what a workspace gets of a file."""
+    content = file.read_bytes()
+    if file.suffix != ".ipynb":
+        return content
+    return (json.dumps(in_language(json.loads(content), lang), ensure_ascii=False, indent=1) + "\n").encode()
 
 
 INJECTED = "injected-parameters"
@@ -231,11 +279,15 @@ def open_notebook(file: Path) -> Source:
     return Source(file.stem, file, content, parameters)
 
 
-def with_values(source: Source, values: Mapping[str, Value]) -> NotebookNode:
-    """Return a copy of a notebook with the parameters' values in a cell of their own, after the `parameters` cell."""
+def with_values(source: Source, values: Mapping[str, Value], lang: Lang) -> NotebookNode:
+    """Return a copy of a notebook with the parameters' values in a cell of their own, after the `parameters` cell.
+
+    A bundled notebook is in one language, and both cells are folded: a reader looks for the result.
+    """
     from nbformat.v4 import new_code_cell
 
-    content = deepcopy(source.content)
+    bundled = source.file.parent == NOTEBOOKS
+    content = in_language(source.content, lang) if bundled else deepcopy(source.content)
     cells = [cell for cell in content.cells if INJECTED not in cell.metadata.get("tags", ())]
     if values:
         literals = {
@@ -246,6 +298,9 @@ def with_values(source: Source, values: Mapping[str, Value]) -> NotebookNode:
         own = next(n for n, cell in enumerate(cells) if "parameters" in cell.metadata.get("tags", ()))
         injected = new_code_cell("\n".join(["# Parameters", *lines]), metadata={"tags": [INJECTED]})  # type: ignore[no-untyped-call]
         cells.insert(own + 1, injected)
+    for cell in cells:
+        if {"parameters", INJECTED} & set(cell.metadata.get("tags", ())):
+            cell.metadata["jupyter"] = {"source_hidden": True}
     content.cells = cells
     return content
 

@@ -31,6 +31,7 @@ FEATURE = Feature(
         ]
     },
     provides={
+        "analysis": "tcb_ops.features.simulator.sample:analysis_settings",
         "practice": "tcb_ops.features.simulator.sample:practice",
         "init --practice": "tcb_ops.features.simulator.sample:write_practice",
         "simulator": "tcb_ops.features.simulator.target:embedded",

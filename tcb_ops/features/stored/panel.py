@@ -41,6 +41,7 @@ class StoredFiles(Menu):
         """The run and the state that the parts were offered for."""
         parts = [self._look_line, self.choice, self.action]
         super().__init__(worker, label, "op-undo-menu", parts)
+        self.buttons.insert(0, self.confirm)
         self.offer_files()
 
     def offer_files(self) -> None:

@@ -19,7 +19,7 @@ def command(tmp_path, capsys):
     (tmp_path / "tokens.csv").write_text("appid,access_token\nwxtea,token-of-wxtea\n", encoding="utf-8")
     (tmp_path / "tcb-ops.toml").write_text(
         f'target = "http://127.0.0.1:18080"\nledger = "ledger.db"\nlang = "en"\ntimezone = "Asia/Shanghai"\n'
-        f'merchants = "{HISTORIES / "merchants.csv"}"\n[tokens]\nsource = "file"\nfile = "tokens.csv"\n',
+        f'merchants = "{(HISTORIES / "merchants.csv").as_posix()}"\n[tokens]\nsource = "file"\nfile = "tokens.csv"\n',
         encoding="utf-8",
     )
 

@@ -94,6 +94,7 @@ def test_the_finished_file_is_the_list_in_its_order_with_the_interfaces_columns(
     assert not links.dest.read_bytes().startswith(b"\xef\xbb\xbf")
 
 
+@pytest.mark.posix
 def test_both_files_are_their_owners_alone(sqlite_ledger, run, links):
     before = os.umask(0)
     try:
@@ -173,6 +174,7 @@ def test_a_list_must_not_have_a_column_of_ours(name):
     check_columns(["env", "path", f"{name}s", "备注", "tcb_errcode"])
 
 
+@pytest.mark.posix
 def test_a_power_cut_at_no_moment_loses_a_link_that_the_ledger_has(open_workspace, monkeypatch):
     """Nothing is relied on that was not synced: file before ledger, bytes before name, name before `finished`, all before the part goes."""
     workspace = open_workspace(many(TEA, BOOKS, rows=20))

@@ -56,7 +56,7 @@ def test_diff_is_what_the_library_gives(two_runs):
     assert {str(name): str(kind) for name, kind in found.frame().dtypes.items()} == {
         **dict.fromkeys(("change", "merchant", "appid", "env", "before", "after"), "string"), "rows": "Int64",
     }  # fmt: skip
-    assert {line.errcode for line in tcb.history(2, settings=settings).lines} == {-501007, 40097}
+    assert {line.code for line in tcb.history(2, settings=settings).lines} == {"-501007", "40097"}
 
 
 @pytest.mark.parametrize(("words", "result"), [(("none", "latest"), "no run 'none'"), (("latest",), "NEWER")])
