@@ -53,7 +53,7 @@ rm -rf package
 export WINEPREFIX=$folder/prefix WINEDEBUG=-all WINEDLLOVERRIDES=mscoree,mshtml= XDG_RUNTIME_DIR=$folder
 export LOCPATH=$folder LC_ALL=zh_CN.UTF-8
 unset DISPLAY
-trap 'timeout 20 wineserver -k || true' EXIT
+trap 'timeout -k 5 20 wineserver -k >/dev/null 2>&1 || true' EXIT
 if [ ! -f prefix/system.reg ]; then
     rm -rf prefix
     timeout -k 5 120 wineboot -i >wineboot.log 2>&1 </dev/null

@@ -18,7 +18,10 @@ from pathlib import Path
 import xlsxwriter
 
 import tcb_ops as tcb
-from tcb_ops.features.simulator import Simulator, cos
+from tcb_ops.features.simulator import cos
+
+sys.path.insert(0, str(Path(__file__).parent))  # Windows' embeddable Python does not
+from rigged_simulator import Simulator
 
 ROWS = 2_000
 MERCHANTS = [
