@@ -392,6 +392,14 @@ class RunCommand:
                 rows=ngettext("{n:,} row", "{n:,} rows", total),
             )
         self.console.release(first=resumed)
+        if handle.record.corrects:
+            text = ngettext(
+                "Corrects {n:,} row of run {id}, and counts in its report --final.",
+                "Corrects {n:,} rows of run {id}, and counts in its report --final.",
+                handle.record.rows,
+                id=handle.record.corrects,
+            )
+            self.console.info(text)
         try:
             handle.follow(lambda progress: self.console.follow(progress, handle.record.rows))
             return handle.wait()

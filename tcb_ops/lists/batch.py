@@ -51,6 +51,7 @@ CREATE TABLE problems (
     skippable INTEGER, of_file INTEGER
 );
 CREATE INDEX problems_line ON problems (line);
+CREATE TABLE origins (line INTEGER PRIMARY KEY, list TEXT, list_line INTEGER);
 """
 _PROBLEM = "line, header, fix_en, fix_zh, value, skippable, message"
 _problem = attrgetter("line", "column", "fix.en", "fix.zh", "value", "skippable")
@@ -65,7 +66,9 @@ _SEPARATOR = "\0"
 class Staging:
     """The rows and problems of a list on disk. Closed by `close`, on garbage collection, or at exit."""
 
-    def __init__(self) -> None:
+    def __init__(self, sha256: str) -> None:
+        self.sha256 = sha256
+        """Of the list."""
         self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._finalizer = weakref.finalize(self, self._db.close)
         for statement in _SCHEMA.split(";"):
@@ -90,6 +93,21 @@ class Staging:
             f"INSERT INTO problems ({_PROBLEM}, of_file) VALUES (?,?,?,?,?,?,?,{int(file_problem)})",  # noqa: S608  own names
             ((*_problem(p), stored(as_detail(p.message))) for p in problems),
         )
+
+    def add_origins(self, origins: Iterable[tuple[int, str, int]]) -> None:
+        """Add (line, SHA-256 of the list that a fix-me file took the row from, its line there)."""
+        self._put("INSERT INTO origins VALUES (?,?,?)", origins)
+
+    def origin(self) -> tuple[str, dict[int, int]]:
+        """Return the SHA-256 of the one list that all rows were taken from, and their lines there by line; "" if there is none."""
+        lists, lines, first = self.query(
+            "SELECT COUNT(DISTINCT list), COUNT(DISTINCT list_line), MIN(list) FROM origins"
+        )[0]
+        if (lists, lines) != (1, self.count()):
+            return "", {}
+        return first, {
+            line: list_line for page in self._pages("list_line", "origins") for line, list_line in page
+        }
 
     def repeats(self) -> Iterator[tuple[int, int, str]]:
         """Yield (line, first line, path) of every row with the (env, path) of an earlier row, by line.
@@ -198,12 +216,18 @@ class Problems(Sequence[Problem]):
         """The number of rows that have problems."""
         return int(self._staging.query(f"SELECT COUNT(*) FROM rows WHERE NOT {_VALID}")[0][0])  # noqa: S608  own names
 
-    def by_row(self) -> Iterator[tuple[tuple[str, ...], list[Problem]]]:
-        """Yield (cells, problems) of every row that has problems, by line."""
-        for _other, group in groupby(self, key=lambda p: p.line):
+    def by_row(self) -> Iterator[tuple[tuple[str, ...], str, int, list[Problem]]]:
+        """Yield (cells, SHA-256 of the list, line in it, problems) of every row that has problems, by line.
+
+        Of a row that a fix-me file took from a list, it is that list.
+        """
+        columns = "cells, COALESCE(list, ?), COALESCE(list_line, line)"
+        for line, group in groupby(self, key=lambda p: p.line):
             problems = list(group)
-            for (cells,) in self._staging.query("SELECT cells FROM rows WHERE line = ?", (problems[0].line,)):
-                yield tuple(cells.split(_SEPARATOR)), problems
+            values = self._staging.sha256, line
+            query = f"SELECT {columns} FROM rows LEFT JOIN origins USING (line) WHERE line = ?"  # noqa: S608  own names
+            for cells, *origin in self._staging.query(query, values):
+                yield tuple(cells.split(_SEPARATOR)), *origin, problems
 
     def _page(self, where: str, values: tuple[object, ...], limit: str) -> list[tuple[int, Problem]]:
         sql = f"SELECT id, {_PROBLEM} FROM problems {where} ORDER BY line, id {limit}"  # noqa: S608  own names
@@ -443,7 +467,7 @@ class Batch(Tabular):
 
 _FIXME = ".fix-me"
 """Between a list's name and the suffix of its fix-me file, or before the number of a further one."""
-_COLUMNS = ("tcb_line", "tcb_column", "tcb_problem", "tcb_fix")
+_COLUMNS = ("tcb_line", "tcb_column", "tcb_problem", "tcb_fix", "tcb_list")
 
 
 def is_fixme_of(source: str, name: str) -> bool:
@@ -462,8 +486,9 @@ def write_fixme(problems: Sequence[Problem], dest: str | Path, lang: Lang = Lang
     """Write the rows that have problems to a new file, and return their number; for 0 no file is written.
 
     `problems` are `Batch.problems` or those of an InputError. The list's own columns come first, then tcb_line,
-    tcb_column, tcb_problem and tcb_fix, which are ignored when the file is read as a list; each row is
-    written once. Problems of the whole file have no row. Written for Excel, as a CSV or a workbook, by the ending of its name.
+    tcb_column, tcb_problem, tcb_fix and tcb_list (the list's SHA-256); each row is written once. By tcb_line and tcb_list a run
+    of the file knows which rows it corrects. Problems of the whole file have no row. Written for Excel, as a CSV or a
+    workbook, by the ending of its name.
 
     Raises UsageError if `dest` exists or cannot be written.
     """
@@ -472,12 +497,13 @@ def write_fixme(problems: Sequence[Problem], dest: str | Path, lang: Lang = Lang
     lines = (
         (
             *cells,
-            about[0].line,
+            line,
             "; ".join(dict.fromkeys(problem.column for problem in about if problem.column)),
             "; ".join(problem.message.of(lang) for problem in about),
             "; ".join(problem.fix.of(lang) for problem in about),
+            sha256,
         )
-        for cells, about in problems.by_row()
+        for cells, sha256, line, about in problems.by_row()
     )
     if rows := problems.rows:
         write_table(Path(dest), (*problems.headers, *_COLUMNS), lines, mask=str)

@@ -39,6 +39,7 @@ form post sends them so. Percent-encoding is mentioned only for later access."""
 _PLAIN = re.compile(r"(?!\.{1,2}(?:/|$))[A-Za-z0-9!_.*\-]+(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9!_.*\-]+)*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+(?:\s*;.*)?")
+_LINE = re.compile(r"[0-9]{1,9}")
 _DOTS = re.compile(r"(?:^|/)(\.{1,2})(?:/|$)")
 _NOT_ADVISED = re.compile(r"[`^\"\\{}\[\]~%#><\u0080-\u07ff\u200b-\u200f\u2028-\u202e\u2060\ufeff]")
 
@@ -323,8 +324,8 @@ def read_paths(
     name = str(source)
     map_file = path_map(file_map, root)
     list_columns = replace(LIST_COLUMNS, given=columns)
-    staging = Staging()
     with _open_table(source, list_columns, sheet, header_row, rows) as (table, encoding, size, sha256):
+        staging = Staging(sha256)
         positions = _find_columns(name, table, list_columns)
         validator = RowValidator(
             table.headers,
@@ -413,23 +414,42 @@ def _stage(table: Table, validator: RowValidator, staging: Staging) -> Problem |
     """Store every row. Return the problem if the table could not be read to its end."""
     rows: list[Row] = []
     problems: list[Problem] = []
+    origins: list[tuple[int, str, int]] = []
+    origin_of = _origins(table)
     broken = None
     try:
         for line, cells in table.rows:
             row, faults = validator.validate(line, cells)
             if row is not None:
                 rows.append(row)
+                origins += ((line, *origin) for origin in origin_of(cells))
             problems += faults
             if len(rows) + len(problems) >= 2_000:
                 staging.add_rows(rows)
                 staging.add_problems(problems)
+                staging.add_origins(origins)
                 rows.clear()
                 problems.clear()
+                origins.clear()
     except BrokenTableError as error:
         broken = error.problem
     staging.add_rows(rows)
     staging.add_problems(problems)
+    staging.add_origins(origins)
     return broken
+
+
+def _origins(table: Table) -> Callable[[list[str]], Iterator[tuple[str, int]]]:
+    """Return what yields (SHA-256 of the list, line in it) of a row's cells, once if a fix-me file says so, else not."""
+    headers = [trim(header) for header in table.headers]
+
+    def of_row(cells: list[str]) -> Iterator[tuple[str, int]]:
+        by_header = dict(zip(headers, map(trim, cells), strict=False))
+        line, sha256 = by_header.get("tcb_line", ""), by_header.get("tcb_list")
+        if sha256 and _LINE.fullmatch(line):
+            yield sha256, int(line)
+
+    return of_row if "tcb_list" in headers else lambda _cells: iter(())
 
 
 def _decided(source: str, table: Table, positions: Mapping[str, int], validator: RowValidator) -> Text:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from heapq import merge
 from itertools import groupby
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from tcb_ops.details import Detail
+from tcb_ops.errors import RunNotFoundError
 from tcb_ops.model import Outcome, Reason, Row, RowEnd
 from tcb_ops.reports.summary import count_outcomes
 from tcb_ops.runs.histories import LaterChange, family_of
@@ -24,10 +25,17 @@ def merged_run(
 ) -> RunView:
     """Merge the original of `run` (itself, unless it is a retry) with its retries (`report --final`).
 
-    `only`: the environments whose rows the view has, each as (appid, env); None for all.
+    The runs of its fix-me files count among its retries, and have it as their original. `only`: the environments whose rows
+    the view has, each as (appid, env); None for all.
     """
     original, *retries = family_of(ledger, run)
-    return RunView(ledger, original, retries, only)
+    if original.corrects:
+        with suppress(RunNotFoundError):  # deleted
+            original, *retries = family_of(ledger, ledger.run(original.corrects))
+    for other in ledger.runs(original.target, damaged=[]):
+        if other.corrects == original.id:
+            retries += family_of(ledger, other)
+    return RunView(ledger, original, sorted(retries, key=lambda retry: retry.number), only)
 
 
 def last_state(states: Sequence[RowRecord]) -> RowRecord:
@@ -81,8 +89,10 @@ class RunView:
         return self._shown(run) if run.id == self.record.id else run
 
     def envs(self, run: RunRecord) -> list[EnvRecord]:
-        """List a run's environments without counting their rows."""
-        return [environment for environment in self._reader.envs(run) if self._shows(environment)]
+        """List a run's environments without counting their rows; of a merged run also those of its retries."""
+        members = (run, *self._retries) if run.id == self.record.id else (run,)
+        environments = {(each.appid, each.env): each for run in members for each in self._reader.envs(run)}
+        return [environment for environment in environments.values() if self._shows(environment)]
 
     def rows(self, run: RunRecord, **filters: Unpack[RowFilter]) -> Iterator[RowRecord]:
         """Stream the rows in the order of the list, in constant memory; of a merged run in their last states."""

@@ -378,6 +378,28 @@ def upload_spec(batch: Batch, selection: str, options: Mapping[str, str]) -> Run
     return replace(spec, options={**options, SIGNED: source}, queries=queries)
 
 
+def correction(spec: RunSpec, batch: Batch, ledger: LedgerReader, target: str) -> RunSpec:
+    """Return the spec for a fix-me file whose rows a finished run skipped as invalid: with their lines in its list.
+
+    Unchanged for a batch without such a run of the same kind, target and columns; of several it is the newest.
+    """
+    list_sha256, lines = batch.staging.origin()
+    for run in ledger.runs(target, damaged=[]) if list_sha256 else ():
+        same = (run.kind, run.list_sha256, run.headers) == (spec.kind, list_sha256, spec.headers)
+        if not same or run.finished_at is None:
+            continue
+        skipped = {record.row.line for record in ledger.rows(run, outcomes=frozenset({Outcome.INVALID}))}
+        if skipped.issuperset(lines.values()):
+            queries = ((lines[line], query) for line, query in batch.staging.queries())
+            return replace(
+                spec,
+                rows=lambda: (replace(row, line=lines[row.line]) for row in spec.rows()),
+                queries=spec.queries and SourceQueries(queries),
+                options={**spec.options, "corrects": run.id},
+            )
+    return spec
+
+
 def check_retry(parent: RunRecord, settings: Settings) -> None:
     """Raise UsageError for a run that cannot be retried: it is unfinished, or its rows went to another target."""
     command = quoted(retry_command(settings, parent))
@@ -522,14 +544,14 @@ def prunable(runs: Sequence[RunRecord], before: float) -> list[RunRecord]:
     the run                                                                prunable
     =====================================================================  ========
     is unfinished, or finished at `before` or later                        no
-    is retried, confirmed, deleted or undone by one that stays             no
-    retries, confirms, deletes or undoes one that stays                    no
+    is retried, corrected, confirmed, deleted or undone by one that stays  no
+    retries, corrects, confirms, deletes or undoes one that stays          no
     any other                                                              yes
     =====================================================================  ========
     """
     beside = defaultdict[str, set[str]](set)
     for run in runs:
-        for other in {run.parent, *run.settings.get("of", ())} - {""}:
+        for other in {run.parent, run.corrects, *run.settings.get("of", ())} - {""}:
             beside[run.id].add(other)
             beside[other].add(run.id)
     waiting = {run.id for run in runs if run.finished_at is None or run.finished_at >= before}
