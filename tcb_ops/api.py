@@ -161,8 +161,7 @@ def start_links(
     from tcb_ops.runs.plan import correction, list_spec
 
     batch = _listed(batch, merchants, None, options)
-    selection = options.get("selection", "")
-    settings, spec = settings_for(options), list_spec(batch, LINKS, selection)
+    settings, spec = settings_for(options), list_spec(batch, LINKS, options.get("selection", ""))
     return start_run(
         lambda ledger: correction(spec, batch, ledger, settings.run_target), settings, options, out=out
     )

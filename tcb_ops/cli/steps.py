@@ -23,7 +23,7 @@ from tcb_ops.cli.options import CommonOptions, ListOptions, RunOptions, target_l
 from tcb_ops.errors import InputError, InterruptedRunError, StoppedError, TcbOpsError, UsageError
 from tcb_ops.formatting import format_duration, format_size, sanitize
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_lines, ngettext, pgettext
-from tcb_ops.kinds import ANY_KIND, Kind, load, provided
+from tcb_ops.kinds import ANY_KIND, Kind, load, provided, row_count
 from tcb_ops.lists.batch import Batch, fixme_beside, write_fixme
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.model import Listener, Outcome, Problem, Reason
@@ -393,13 +393,8 @@ class RunCommand:
             )
         self.console.release(first=resumed)
         if handle.record.corrects:
-            text = ngettext(
-                "Corrects {n:,} row of run {id}, and counts in its report --final.",
-                "Corrects {n:,} rows of run {id}, and counts in its report --final.",
-                handle.record.rows,
-                id=handle.record.corrects,
-            )
-            self.console.info(text)
+            text = _("Corrects {rows} of run {id}, and counts in its report --final.")
+            self.console.info(text.format(rows=row_count(handle.record.rows), id=handle.record.corrects))
         try:
             handle.follow(lambda progress: self.console.follow(progress, handle.record.rows))
             return handle.wait()

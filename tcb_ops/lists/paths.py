@@ -39,7 +39,6 @@ form post sends them so. Percent-encoding is mentioned only for later access."""
 _PLAIN = re.compile(r"(?!\.{1,2}(?:/|$))[A-Za-z0-9!_.*\-]+(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9!_.*\-]+)*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+(?:\s*;.*)?")
-_LINE = re.compile(r"[0-9]{1,9}")
 _DOTS = re.compile(r"(?:^|/)(\.{1,2})(?:/|$)")
 _NOT_ADVISED = re.compile(r"[`^\"\\{}\[\]~%#><\u0080-\u07ff\u200b-\u200f\u2028-\u202e\u2060\ufeff]")
 
@@ -156,6 +155,9 @@ class RowValidator:
         )
         """The headers of columns that are only carried through."""
         self._positions, self._resolve = positions, resolve
+        names = [trim(header) for header in headers]
+        origin = ("tcb_list", "tcb_line")
+        self._origin = [names.index(name) for name in origin] if {*origin} <= {*names} else []
         self._counts: dict[str, tuple[int, int, str]] = {}
 
     def column(self, name: str) -> str:
@@ -198,6 +200,7 @@ class RowValidator:
                     env, appid, name = environment.env, environment.appid, environment.name
             if "path" not in bad and self._check_path(line, path, problems):
                 file = file or path.replace("\\", "/")
+        of_list, of_line = [trim(cells[i]) for i in self._origin] or ("", "")
         if self._exported:
             cells = [cells[i] for i in self._keep]
         self.rows += 1
@@ -212,6 +215,8 @@ class RowValidator:
             content_type=content_type,
             cache_control=cache_control,
             query=query,
+            of_list=of_list,
+            of_line=int(of_line) if of_line.isdecimal() and len(of_line) < 10 else 0,
         )
         return row, problems
 
@@ -414,42 +419,23 @@ def _stage(table: Table, validator: RowValidator, staging: Staging) -> Problem |
     """Store every row. Return the problem if the table could not be read to its end."""
     rows: list[Row] = []
     problems: list[Problem] = []
-    origins: list[tuple[int, str, int]] = []
-    origin_of = _origins(table)
     broken = None
     try:
         for line, cells in table.rows:
             row, faults = validator.validate(line, cells)
             if row is not None:
                 rows.append(row)
-                origins += ((line, *origin) for origin in origin_of(cells))
             problems += faults
             if len(rows) + len(problems) >= 2_000:
                 staging.add_rows(rows)
                 staging.add_problems(problems)
-                staging.add_origins(origins)
                 rows.clear()
                 problems.clear()
-                origins.clear()
     except BrokenTableError as error:
         broken = error.problem
     staging.add_rows(rows)
     staging.add_problems(problems)
-    staging.add_origins(origins)
     return broken
-
-
-def _origins(table: Table) -> Callable[[list[str]], Iterator[tuple[str, int]]]:
-    """Return what yields (SHA-256 of the list, line in it) of a row's cells, once if a fix-me file says so, else not."""
-    headers = [trim(header) for header in table.headers]
-
-    def of_row(cells: list[str]) -> Iterator[tuple[str, int]]:
-        by_header = dict(zip(headers, map(trim, cells), strict=False))
-        line, sha256 = by_header.get("tcb_line", ""), by_header.get("tcb_list")
-        if sha256 and _LINE.fullmatch(line):
-            yield sha256, int(line)
-
-    return of_row if "tcb_list" in headers else lambda _cells: iter(())
 
 
 def _decided(source: str, table: Table, positions: Mapping[str, int], validator: RowValidator) -> Text:

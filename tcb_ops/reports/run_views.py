@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from heapq import merge
 from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -15,7 +16,7 @@ from tcb_ops.details import Detail
 from tcb_ops.errors import RunNotFoundError
 from tcb_ops.model import Outcome, Reason, Row, RowEnd
 from tcb_ops.reports.summary import count_outcomes
-from tcb_ops.runs.histories import LaterChange, family_of
+from tcb_ops.runs.histories import LaterChange, corrections_of, family_of
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import EnvRecord, RowFilter, RowRecord, RunRecord, Tally, TimelineBucket
 
@@ -32,9 +33,8 @@ def merged_run(
     if original.corrects:
         with suppress(RunNotFoundError):  # deleted
             original, *retries = family_of(ledger, ledger.run(original.corrects))
-    for other in ledger.runs(original.target, damaged=[]):
-        if other.corrects == original.id:
-            retries += family_of(ledger, other)
+    for correction in corrections_of(ledger, original):
+        retries += family_of(ledger, correction)
     return RunView(ledger, original, sorted(retries, key=lambda retry: retry.number), only)
 
 
@@ -74,6 +74,7 @@ class RunView:
         only: frozenset[tuple[str, str]] | None = None,
     ) -> None:
         self._reader, self._retries, self.only = reader, retries, only
+        self.unmerged = reader
         self._whole = not retries and only is None
         self.name: str = reader.name
         self.file: Path | None = reader.file
@@ -91,7 +92,7 @@ class RunView:
     def envs(self, run: RunRecord) -> list[EnvRecord]:
         """List a run's environments without counting their rows; of a merged run also those of its retries."""
         members = (run, *self._retries) if run.id == self.record.id else (run,)
-        environments = {(each.appid, each.env): each for run in members for each in self._reader.envs(run)}
+        environments = {_key(each): each for member in members for each in self._reader.envs(member)}
         return [environment for environment in environments.values() if self._shows(environment)]
 
     def rows(self, run: RunRecord, **filters: Unpack[RowFilter]) -> Iterator[RowRecord]:
@@ -103,13 +104,8 @@ class RunView:
         states = []
         for each in (self.record, *self._retries):
             if environments is not None:
-                keys = {(environment.appid, environment.env) for environment in environments}
-                of_run = [
-                    environment
-                    for environment in self._reader.envs(each)
-                    if (environment.appid, environment.env) in keys
-                ]
-                filters["environments"] = of_run
+                keys = set(map(_key, environments))
+                filters["environments"] = [of for of in self._reader.envs(each) if _key(of) in keys]
             states.append(self._reader.rows(each, **filters))
         by_line = groupby(merge(*states, key=_line), key=_line)
         last = (last_state(list(of_a_line)) for _, of_a_line in by_line)
@@ -190,8 +186,10 @@ class RunView:
         )
 
     def _shows(self, part: EnvRecord | Row | Tally) -> bool:
-        return self.only is None or (part.appid, part.env) in self.only
+        return self.only is None or _key(part) in self.only
 
+
+_key = attrgetter("appid", "env")
 
 RunReader = LedgerReader | RunView
 """What reports read from: the ledger, or a view of one of its runs."""
