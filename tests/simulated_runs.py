@@ -41,7 +41,7 @@ from simulated_world import (
     scenario_of,
 )
 
-from tcb_ops.errcodes import Decision, Scope, errcode, store_code
+from tcb_ops.errcodes import Decision, Errcode, Scope, StoreCode, errcode, store_code
 from tcb_ops.errors import InterruptedRunError, LedgerError, StoppedError, TransportError, TransportFault
 from tcb_ops.features.simulator.signing import bucket_of
 from tcb_ops.kinds import kind_named
@@ -205,6 +205,8 @@ class Oracle(Watch):
             if response.status in {200, 201, 204}:
                 self.answered.add(line)
                 self.etags[line] = response.headers.get("ETag", "").strip('"')
+            elif code := re.search(rb"<Code>(\w+)</Code>", response.body):
+                self._slowed(store_code(code[1].decode()), env, appid)
             return
         answer = read_response(response, ())
         if isinstance(answer, dict):
@@ -219,9 +221,13 @@ class Oracle(Watch):
         elif isinstance(answer, ApiError):
             entry = errcode(answer.errcode)
             self._failed(line, entry.decision)
-            if entry.decision is Decision.SLOW and entry.scope in {Scope.ENV, Scope.APPID}:
-                scope = env if entry.scope is Scope.ENV else appid
-                self.paused_until[scope] = self.world.loop.time() + self.world.scenario.slow_wait
+            self._slowed(entry, env, appid)
+
+    def _slowed(self, entry: Errcode | StoreCode, env: str, appid: str) -> None:
+        """Note the pause that an answer asks for."""
+        if entry.decision is Decision.SLOW and entry.scope in {Scope.ENV, Scope.APPID}:
+            scope = env if entry.scope is Scope.ENV else appid
+            self.paused_until[scope] = self.world.loop.time() + self.world.scenario.slow_wait
 
     def recorded(self, ends: Sequence[RowEnd]) -> None:
         """See a commit, and count what the breakers count."""

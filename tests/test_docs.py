@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import guards
 import pytest
 import simulated_runs
 from doc_pages import ROOT, RUN_ID, agrees, blocks, commands, play, rewrite
@@ -66,7 +67,13 @@ BOUNDS = {
         xlsx.MOST_ROWS,
     ),
     "howto/colleagues.md": (annotate_workbook.MOST_COPIES,),
-    "explanation/testing.md": (simulated_runs.SOME, scenario_of(0).rows, simulated_runs.MOST_SESSIONS),
+    "explanation/testing.md": (
+        simulated_runs.SOME,
+        scenario_of(0).rows,
+        simulated_runs.MOST_SESSIONS,
+        len(guards.GUARDS),
+        *Counter(guard.finder if guard.finder in guards.FINDERS else "" for guard in guards.GUARDS).values(),
+    ),
 }
 """Numbers of the code that a page states."""
 

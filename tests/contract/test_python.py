@@ -596,6 +596,7 @@ ALLOWED: dict[str, set[str]] = {
     "diff merchants": {"None"},
     "resume canary": {"None", "0"},
     "retry out": {"None"},
+    "retry path": {"empty", "NUL"},
     "known": {"None"},
     "cluster": {"None"},
     "notify run": {"None"},

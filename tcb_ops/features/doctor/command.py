@@ -14,7 +14,7 @@ from tcb_ops.cli.console import Console
 from tcb_ops.cli.options import CommonOptions, settings_options
 from tcb_ops.errors import SettingsError
 from tcb_ops.formatting import sanitize
-from tcb_ops.i18n import Lang, _, ngettext
+from tcb_ops.i18n import NOTHING, Lang, _, ngettext, without_commands
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _GRADES = {
 def doctor(*, common: CommonOptions) -> int:
     """Check machine, files, tokens and target; suggest fixes.
 
-    Checks settings, merchants file, ledger, disk, the modes of token files, the target, its clock against this machine's, the
+    Checks settings, merchants file, ledger, the modes of token files, the target, its clock against this machine's, the
     token source, and whether the platform accepts calls from this address (61004). Nothing is uploaded, and no link is
     requested.
 
@@ -93,12 +93,11 @@ def _print_results(console: Console, results: Sequence[tuple[DoctorCheck, Doctor
             table.add_column(no_wrap=True, width=width)
         table.add_column(overflow="fold")
         table.add_row(Styled(word, _GRADES[finding.grade][1]), label, sanitize(finding.seen.of(lang)))
-        # Commands follow on lines of their own, which can be copied.
-        fix, *commands = finding.fix.of(lang).split("\n") if finding.fix is not None else ("",)
-        if fix:
+        fix = finding.fix or NOTHING
+        if fix is not NOTHING:
             # A no-break space follows the arrow: Chinese text has no spaces, so all of it would move to the next line.
-            table.add_row("", "", f"→\u00a0{sanitize(fix)}")
+            table.add_row("", "", f"→\u00a0{sanitize(without_commands(fix, lang))}")
         console.print(table)
-        for command in commands:
+        for command in fix.commands():  # on lines of their own, to be copied
             console.print(command)
     console.print("")

@@ -15,12 +15,13 @@ from tcb_ops.features.doctor.checks import (
     check_ledger,
     check_merchants,
     check_secrets,
+    check_windows,
     grade_clock,
     probe_limited,
     run_checks,
     secret_paths,
+    windows_finding,
 )
-from tcb_ops.features.doctor.windows import check_windows, windows_finding
 from tcb_ops.i18n import Bilingual
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.settings import TokenSettings, load_settings

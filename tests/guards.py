@@ -1,0 +1,321 @@
+"""Takes guards out of a copy of the package, one at a time, and says which part of the suite finds it.
+
+    python tests/guards.py [--only TEXT] [--processes 2]
+
+Prints a line for each guard, and ends with exit code 1 if one was not found. A guard is a line or two without which a row, a file, a
+limit or a secret can be lost. test_guards.py holds that each of them is still where the table says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+SECONDS = 900
+"""A finder takes that long at most."""
+
+
+@dataclass(frozen=True)
+class Guard:
+    """Code that guards something, what replaces it, and where its absence is found."""
+
+    name: str
+    file: str
+    """Below tcb_ops."""
+    code: str
+    """Occurs once in the file."""
+    without: str
+    finder: str
+    tests: str = ""
+    """Of the finder: which, as pytest's -k selects them."""
+
+
+SIMULATION, MACHINE, CRASHES, FAILURES = "simulation", "state machine", "crash states", "I/O failures"
+FINDERS = {
+    SIMULATION: ("tests/simulated_runs.py", "--batch", "--runs", "1000"),
+    MACHINE: ("-m", "pytest", "tests/features/stored/test_whose_bytes.py"),
+    CRASHES: ("-m", "pytest", "tests/core/test_crash_states.py"),
+    FAILURES: ("-m", "pytest", "tests/core/test_io_errors.py"),
+}
+"""Commands of Python; any other finder is a file of tests."""
+
+GUARDS = (
+    Guard(
+        "no more calls than --concurrency",
+        "runs/engine.py",
+        "while len(self._tasks) < most and",
+        "while len(self._tasks) <= most and",
+        SIMULATION,
+    ),
+    Guard(
+        "at most 2 × concurrency rows uncommitted",
+        "runs/engine.py",
+        "return lost + self._kind.rows_per_call <= 2 * most or not lost",
+        "return True",
+        SIMULATION,
+    ),
+    Guard(
+        "no more calls in an environment than --per-env",
+        "runs/scheduler.py",
+        "return scope.in_flight >= scope.slowdown.limit",
+        "return scope.in_flight > scope.slowdown.limit",
+        SIMULATION,
+    ),
+    Guard(
+        "no call in an environment during its pause",
+        "runs/scheduler.py",
+        "max(env.slowdown.paused_until, app.slowdown.paused_until, app.next_call)",
+        "max(app.slowdown.paused_until, app.next_call)",
+        SIMULATION,
+    ),
+    Guard(
+        "no call of a merchant during its pause",
+        "runs/scheduler.py",
+        "max(env.slowdown.paused_until, app.slowdown.paused_until, app.next_call)",
+        "max(env.slowdown.paused_until, app.next_call)",
+        SIMULATION,
+    ),
+    Guard(
+        "--rate between two link calls of a merchant",
+        "runs/engine.py",
+        "app.next_call = max(now, app.next_call) + 1 / self._limits.rate",
+        "pass",
+        SIMULATION,
+    ),
+    Guard(
+        "--rate after a canary",
+        "runs/engine.py",
+        "await asyncio.sleep(1 / self._limits.rate)",
+        "pass",
+        SIMULATION,
+    ),
+    Guard(
+        "no more than --attempts",
+        "wechat/call_policy.py",
+        "attempts_left = used < limits.attempts",
+        "attempts_left = used <= limits.attempts",
+        SIMULATION,
+    ),
+    Guard(
+        "one new token a row",
+        "wechat/call_policy.py",
+        "case Decision.REFRESH if not counts.refreshed:",
+        "case Decision.REFRESH:",
+        SIMULATION,
+    ),
+    Guard(
+        "a breaker opens after three rows",
+        "runs/limits.py",
+        "return self.rows >= BREAKER_ROWS",
+        "return False",
+        SIMULATION,
+    ),
+    Guard(
+        "a breaker ends no row that is in flight",
+        "runs/outcome_handler.py",
+        "begun = tuple(row.line for task in lane.tasks for row in task.rows)",
+        "begun = ()",
+        SIMULATION,
+    ),
+    Guard(
+        "a resumed run renews links that have expired",
+        "runs/session.py",
+        "if context.resumed:",
+        "if False:",
+        SIMULATION,
+    ),
+    Guard(
+        "the store's checksum is compared",
+        "runs/calls.py",
+        'if verdict != "different" or self.context.settings.etag == "warn":',
+        "if True:",
+        SIMULATION,
+    ),
+    Guard(
+        "a call without an answer is tried again only where --attempts allow it",
+        "wechat/call_policy.py",
+        "case Decision.RETRY if attempts_left:",
+        "case Decision.RETRY:",
+        SIMULATION,
+    ),
+    Guard(
+        "an undo leaves files that were changed since",
+        "features/stored/calls.py",
+        "return detail(DetailCode.WRITTEN_SINCE, run=since) if since else None",
+        "return None",
+        MACHINE,
+    ),
+    Guard(
+        "an undo leaves bytes that are not the upload's",
+        "features/stored/files.py",
+        "if now != ours or not ours:",
+        "if False:",
+        MACHINE,
+    ),
+    Guard(
+        "a saved file that may be the upload's own is not restored",
+        "features/stored/files.py",
+        "return bool(self.md5) and self.md5 in {*uploaded, *self.sent}",
+        "return False",
+        MACHINE,
+    ),
+    Guard(
+        "a resumed upload saves what somebody changed meanwhile",
+        "features/stored/checked_upload.py",
+        "if saved is not None and not await self._changed_since(task, existing, saved, md5):",
+        "if saved is not None:",
+        MACHINE,
+    ),
+    Guard(
+        "a delete leaves files that runs did not upload",
+        "features/stored/calls.py",
+        'is_own = run.settings.get("foreign") or is_ours(history, self._undos)',
+        "is_own = True",
+        MACHINE,
+    ),
+    Guard(
+        "an MD5 is noted before its bytes are sent",
+        "features/stored/checked_upload.py",
+        "await asyncio.to_thread(self.backup.note_sent, row.line, md5)",
+        "pass",
+        MACHINE,
+    ),
+    Guard(
+        "a link is on the disk before its row is recorded",
+        "runs/links_file.py",
+        "self._file.flush()\n            os.fsync(self._file.fileno())\n        except OSError as error:\n            raise _trouble(self.part, error)",
+        "self._file.flush()\n        except OSError as error:\n            raise _trouble(self.part, error)",
+        CRASHES,
+        "links",
+    ),
+    Guard(
+        "the name of links.csv.part is on the disk",
+        "runs/links_file.py",
+        "sync_to_disk(self.part.parent)",
+        "pass",
+        CRASHES,
+        "links",
+    ),
+    Guard(
+        "the links are kept until the run is recorded as finished",
+        "runs/session.py",
+        "self.expired_links = self._links.finish(self._ledger, self._run, self._context.runtime.now())\n",
+        "self.expired_links = self._links.finish(self._ledger, self._run, self._context.runtime.now())\n"
+        "            self._links.discard()\n",
+        CRASHES,
+        "links",
+    ),
+    Guard(
+        "bytes are on the disk before the file that they replace is gone",
+        "resources.py",
+        "        sync_to_disk(part)\n",
+        "",
+        CRASHES,
+        "links or tokens",
+    ),
+    Guard(
+        "a saved file has its name on the disk before a record names it",
+        "features/stored/files.py",
+        "sync_to_disk(self.folder)  # before a record names it",
+        "pass",
+        CRASHES,
+        "backup",
+    ),
+    Guard(
+        "a saved file's bytes are on the disk",
+        "features/stored/files.py",
+        "                self._stream.flush()\n                os.fsync(self._stream.fileno())\n",
+        "                self._stream.flush()\n",
+        CRASHES,
+        "backup",
+    ),
+    Guard(
+        "links.csv.part does not outlive a run that could not begin",
+        "runs/links_file.py",
+        "self.discard()  # the run may be forgotten, and its part would be in the way of the next",
+        "pass",
+        FAILURES,
+        "links",
+    ),
+    Guard(
+        "a frozen process does not delete after its time",
+        "features/stored/calls.py",
+        "        self.lease.check()\n        answer = await self._ask_files(task, ids, self.wechat.delete)",
+        "        answer = await self._ask_files(task, ids, self.wechat.delete)",
+        "tests/features/stored/test_frozen.py",
+    ),
+    Guard(
+        "a saved file is compared with its ETag",
+        "features/stored/checked_upload.py",
+        "if answer.status != 200 or (MD5.fullmatch(etag) and etag != download.md5):",
+        "if answer.status != 200:",
+        "tests/features/stored/test_backup.py",
+    ),
+    Guard(
+        "a link goes to an allowed host only",
+        "wechat/responses.py",
+        "    unsafe = _check_origin(scheme, host, port, base, store_hosts)\n",
+        "    unsafe = None\n",
+        "tests/core/wechat",
+    ),
+)
+
+
+def found(guard: Guard) -> tuple[bool, float, str]:
+    """Take a guard out of a copy of the package; return whether its finder fails, the seconds, and the finder's output."""
+    with tempfile.TemporaryDirectory(prefix="tcb-ops-guard-") as made:
+        copy = Path(made)
+        shutil.copytree(ROOT / "tcb_ops", copy / "tcb_ops", ignore=shutil.ignore_patterns("__pycache__"))
+        for folder in ("data", "notebooks"):
+            (copy / folder).symlink_to(ROOT / folder)
+        file = copy / "tcb_ops" / guard.file
+        file.write_text(file.read_text(encoding="utf-8").replace(guard.code, guard.without), encoding="utf-8")
+        command = FINDERS.get(guard.finder, ("-m", "pytest", guard.finder))
+        if command[:2] == ("-m", "pytest"):
+            quietly = ("-x", "-q", "-p", "no:cacheprovider", "-m", "not soak", "--basetemp", made + "/tests")
+            command = (*command, *quietly, *(("-k", guard.tests) if guard.tests else ()))
+        began = time.monotonic()
+        done = subprocess.run(
+            [sys.executable, *command],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": made},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=SECONDS,
+        )
+        return done.returncode == 1, time.monotonic() - began, done.stdout + done.stderr
+
+
+def main() -> int:
+    """Take out the guards; return the exit code."""
+    parser = argparse.ArgumentParser(description="Takes guards out, one at a time.")
+    parser.add_argument("--only", default="", help="guards whose name has this text")
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    chosen = parser.parse_args()
+    guards = [guard for guard in GUARDS if chosen.only in guard.name]
+    missed = 0
+    with ThreadPoolExecutor(chosen.processes) as pool:
+        for guard, (is_found, seconds, output) in zip(guards, pool.map(found, guards), strict=True):
+            print(
+                f"{'found' if is_found else 'MISSED':6} {seconds:4.0f} s  {guard.name}  ({guard.finder})",
+                flush=True,
+            )
+            if not is_found:
+                missed += 1
+                print(output[-1500:])
+    print(f"{len(guards) - missed} of {len(guards)} found")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
