@@ -139,8 +139,7 @@ def _listed(
     from tcb_ops.lists.batch import Batch
 
     if not isinstance(source, Batch):
-        settings = settings_for(options)
-        return read_paths(source, merchants_for(merchants, options), root, settings=settings)
+        return read_paths(source, merchants_for(merchants, options), root, settings=settings_for(options))
     check_value("merchants", merchants, merchants == "", _("left out with a Batch, which has its merchants"))
     return source if root is None else source.check_files(root)
 

@@ -192,8 +192,7 @@ class RunCommand:
         """Write the rows with problems; return the fix-me CSV and its row count, or the list and 0 if no single row is wrong."""
         if not any(problem.skippable for problem in problems):
             return Path(source), 0
-        fix_me = self.listing.fix_me
-        dest = Path(fix_me) if fix_me else fixme_beside(Path(source))
+        dest = Path(self.listing.fix_me or fixme_beside(Path(source)))
         return dest, write_fixme(problems, dest, self.console.lang)
 
     def _show_refusal(self, error: InputError, root: str | None) -> None:

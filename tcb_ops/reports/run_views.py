@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from heapq import merge
 from itertools import groupby
@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from tcb_ops.details import Detail
-from tcb_ops.errors import RunNotFoundError
 from tcb_ops.model import Outcome, Reason, Row, RowEnd
 from tcb_ops.reports.summary import count_outcomes
 from tcb_ops.runs.histories import LaterChange, corrections_of, family_of
@@ -31,8 +30,7 @@ def merged_run(
     """
     original, *retries = family_of(ledger, run)
     if original.corrects:
-        with suppress(RunNotFoundError):  # deleted
-            original, *retries = family_of(ledger, ledger.run(original.corrects))
+        original, *retries = family_of(ledger, ledger.run(original.corrects))
     for correction in corrections_of(ledger, original):
         retries += family_of(ledger, correction)
     return RunView(ledger, original, sorted(retries, key=lambda retry: retry.number), only)

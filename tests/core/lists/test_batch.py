@@ -195,18 +195,6 @@ def test_the_rows_with_problems_stand_once_each_with_what_and_how(write, merchan
     assert second[6] == problems[2].fix.zh
 
 
-def test_a_fixed_file_can_be_read_back_in(write, merchants, tmp_path):
-    batch = read_paths(write(BAD_LIST), merchants, on_bad="skip")
-    write_fixme(batch.problems, tmp_path / "fix-me.csv")
-    text = (tmp_path / "fix-me.csv").read_text("utf-8-sig").replace("nope,/b", "books-77aa01,b")
-    again = read_paths(write(text, "fixed.csv"), merchants)
-    assert again.headers == batch.headers
-    assert [r.cells for r in again.rows()] == [
-        ("books-77aa01", "b.png", "=1+1"),
-        ("tea-1a2b3c", "好.png", "007"),
-    ]
-
-
 @pytest.mark.parametrize("text", ["env,path\n", "", "a,b\nc,d\n"], ids=["header only", "empty", "no column"])
 def test_problems_of_the_file_as_a_whole_give_no_fix_me_file(write, merchants, tmp_path, text):
     with pytest.raises(InputError) as raised:
