@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,6 @@ class ListReader(widgets.VBox):
         self._read_from: tuple[Path, int, int] | None = None
         """The file that was read: its path, its time of change, and its size."""
         self._problems: Sequence[Problem] = ()
-
         self._fitting = ""
         """The folder that has the files, where they are missing from the one that was picked."""
 
@@ -124,14 +124,10 @@ class ListReader(widgets.VBox):
             field.observe(lambda _: worker.guarded(check, line), "value")
             return field
 
-        def picker(label: Text, name: str, path: str) -> widgets.Combobox:
-            return check_on_change(
-                worker.field(widgets.Combobox, label, name, value=path, continuous_update=False)
-            )
-
-        self.paths = picker(_("Path list"), "op-list", paths)
-        self.root = picker(_("Local files"), "op-root", root or "")
-        self.root.placeholder = _("the list's own folder").of(self._lang)
+        beside = _("the list's own folder").of(self._lang)
+        picker = partial(worker.field, widgets.Combobox, continuous_update=False)
+        self.paths = check_on_change(picker(_("Path list"), "op-list", value=paths))
+        self.root = check_on_change(picker(_("Local files"), "op-root", value=root or "", placeholder=beside))
         show(self.root, shown=self._uploads)
         self.check = worker.button(_("Check"), "op-check", check, background=False, line=line)
         skip = _("continue without the rows that have problems")
@@ -151,18 +147,13 @@ class ListReader(widgets.VBox):
         parts = [self.paths, self.root, self.hidden, check_line, self.facts, self.problems, self.fixme]
         super().__init__(parts)
         self._clear()
-        self._offer_files()
-
-    def _offer_files(self) -> None:
-        """Offer what is there now: the lists and folders in the notebook's folder, and the lists in these."""
-        self.paths.options = pickable(Path(), LIST_ENDINGS, self._hidden)
-        self.root.options = pickable(Path(), ())
 
     def read(self) -> None:
         """Read and check the list that is picked. Raises TcbOpsError when it cannot be run."""
         self._clear()
         self._changed()
-        self._offer_files()
+        self.paths.options = pickable(Path(), LIST_ENDINGS, self._hidden)
+        self.root.options = pickable(Path(), ())
         source = self.paths.value.strip()
         if not source:
             self._say(_("Pick a path list: CSV, TSV or XLSX."))

@@ -64,4 +64,4 @@ class AuditPanel(RunForm):
         return facts, merchants
 
     def _start_run(self, options: StartOptions) -> RunHandle:
-        return start_audit(self.context.merchants, cluster=self.cluster(), **options)
+        return start_audit(self.context.merchants, cluster=self.monitor.cluster, **options)
