@@ -74,10 +74,8 @@ class PanelContext:
         count = len({merchant.appid for merchant in self.merchants})
         merchants = merchant_count(count)
         if self.simulated:
-            return _(
-                "simulator on this machine, sample data: {merchants}. Nothing reaches WeChat.",
-                merchants=merchants,
-            )
+            text = _("simulator on this machine, sample data: {merchants}. Nothing reaches WeChat.")
+            return text.format(merchants=merchants)
         where = with_found_file(verbatim(self.settings.api_base), self.settings.origin.found, SETTINGS_FILE)
         return _("{where}: {merchants}", where=where, merchants=merchants)
 

@@ -42,6 +42,7 @@ _WORDS: dict[str, Text] = COLUMNS | {
     "more": _("Show more merchants"),
     "row_title": pgettext("heading", "Rows"),
     "tabs": _("Parts of the run"),
+    "state": _("State"),
     "to_do": _("What to do"),
     "charts": _("Charts"),
     "files": _("Files"),

@@ -30,8 +30,6 @@ class RunForm(Panel):
     """A panel that starts runs of one kind."""
 
     kind: Kind
-    label: Text
-    """The label of the button that starts the run, while nothing is to be run."""
 
     def _start_run(self, options: StartOptions) -> RunHandle:
         raise NotImplementedError
@@ -42,7 +40,7 @@ class RunForm(Panel):
 
     def _label(self) -> Text:
         """Return the label of the button that starts the run: what it would run."""
-        return self.label
+        raise NotImplementedError
 
     def _input_parts(self) -> list[Any]:
         return []
@@ -56,7 +54,7 @@ class RunForm(Panel):
         """The state of what a run would work on; that of the run stands in the header."""
         inputs = self._input_parts()
         self.new = tick_box(_("start a new run, even if one of this list is unfinished"), "op-new", lang)
-        self.starter = ActionButton(worker, self.context, self.label, "op-run", self._run)
+        self.starter = ActionButton(worker, self.context, self._label(), "op-run", self._run)
         self.start = self.starter.button
         parts = [self.ready_line, *inputs, self.new]
         self.setup, actions = Menu(worker, _("New run"), "op-new-menu", parts), self.monitor.actions
@@ -117,6 +115,8 @@ class RunForm(Panel):
 class ListPanel(RunForm):
     """A panel whose run works on a list."""
 
+    label: Text
+    """The label of the button that starts the run, while there is no list."""
     label_of_list: Text
 
     def _label(self) -> Text:

@@ -160,6 +160,7 @@ class RunMonitor(widgets.VBox):
     def close_run(self) -> None:
         """Stop watching the run, which continues, and hold none of its data."""
         self._watch += 1
+        self._changed = self._ended = lambda: None
         self.run, self.state, self._handle = None, None, None
         self.grid.forget()
 
@@ -210,7 +211,7 @@ class RunMonitor(widgets.VBox):
     def _poll(self, run: Run, number: int) -> None:
         """Follow the ledger for as long as another process works on the run."""
         settings, due, pause = self._context.settings, 0.0, threading.Event()
-        meter = _meter(run)
+        meter = ProgressMeter(run.id, run.record.rows, run.outcomes)
         while number == self._watch:
             self._draw_bar(run, meter.at(time.monotonic(), run.outcomes))
             if time.monotonic() >= due:
@@ -250,12 +251,12 @@ class RunMonitor(widgets.VBox):
 
     def _draw_header(self, run: Run, state: RunState) -> None:
         show(self, shown=True)
-        live = self._context.live
-        self.head.value = render_header(run, state, self._lang, live=live)
+        self.head.value = render_header(run, state, self._lang, live=self._context.live)
 
     def _draw_bar(self, run: Run, now: Progress | None = None) -> None:
-        now, running = now or _meter(run).at(time.monotonic(), run.outcomes), not self.at_rest
-        self.bar.value = render_progress(now, run.record.kind, self._lang, running=running)
+        if now is None:
+            now = ProgressMeter(run.id, run.record.rows, run.outcomes).at(time.monotonic(), run.outcomes)
+        self.bar.value = render_progress(now, run.record.kind, self._lang, running=not self.at_rest)
 
     def _draw_grid(self, run: Run) -> float:
         """Draw the grid, and return the seconds until it may be drawn again."""
@@ -316,12 +317,9 @@ class RunMonitor(widgets.VBox):
 
     def _retry(self) -> None:
         if (run := self.run) is not None:
-            selected = self.retry.selected()
-            cluster = self._cluster_of(run)
-            self.start(
-                lambda options: api.start_retry(run.id, cluster=cluster, **selected, **options),
-                self.retry.action,
-            )
+            cluster, selected = self._cluster_of(run), self.retry.selected()
+            retry = partial(api.start_retry, run.id, cluster=cluster, **selected)
+            self.start(lambda options: retry(**options), self.retry.action)
 
     def _ask_why(self, code: str) -> None:
         """Ask WeChat about a row with a code, and show the verdict at the cause."""
@@ -337,10 +335,6 @@ class RunMonitor(widgets.VBox):
         run.keep_verdicts([verdict.to_json() | {"rows": rows.get(key, 0)} for key, verdict in verdicts])
         self._draw_grid(run)
         self._worker.say(*describe_end(run, None))
-
-
-def _meter(run: Run) -> ProgressMeter:
-    return ProgressMeter(run.id, run.record.rows, run.outcomes)
 
 
 class RetryMenu(Menu):

@@ -11,7 +11,6 @@ from tcb_ops.features.simulator import Fault
 from tcb_ops.i18n import NOTHING, Lang
 from tcb_ops.model import Merchant, Outcome, Reason
 from tcb_ops.panels.html import (
-    RunState,
     esc,
     merchant_lines,
     render_merchants,

@@ -19,7 +19,7 @@ from tcb_ops.start import StartOptions
 class AuditPanel(RunForm):
     """Audits all merchants."""
 
-    kind, label = AUDIT, _("Audit")
+    kind = AUDIT
     title = _("Errcode audit")
 
     def _parts(self) -> list[Any]:
