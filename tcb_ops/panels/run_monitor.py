@@ -279,8 +279,7 @@ class RunMonitor(widgets.VBox):
         run, unfinished = self.run, self.state is RunState.UNFINISHED
         show(self.resume, shown=unfinished)
         if run is not None and unfinished:  # without a pending row, it lacks only its end
-            size = run.planned_bytes(PENDING)
-            self.resume.offer(run, scope_of_rows(run.tallies(), PENDING), size)
+            self.resume.offer(run, scope_of_rows(run.tallies(), PENDING), run.planned_bytes(PENDING))
         for menu in self._worker.menus:
             menu.show_run(run if self.at_rest else None)
         show(self.stop, shown=self.running)
