@@ -7,7 +7,7 @@ from typing import Any
 
 from tcb_ops.model import Outcome
 
-VERSION = 13
+VERSION = 14
 """The schema's version: a ledger of any other one is refused."""
 VERSION_TABLE = "tcb_ops"
 RUN_TABLES = ("rows", "envs", "exports", "partitions", "cluster_sessions")
@@ -159,7 +159,9 @@ SELECT runs.id AS run, runs.kind, runs.target, runs.list_name, runs.parent, {tim
         ELSE rows.outcome END AS code,
     rows.errmsg, rows.rid, rows.http_status, rows.attempts, rows.bytes, rows.md5,
     {time}rows.started_at{utc} AS started_at, {time}rows.ended_at{utc} AS ended_at,
-    rows.ended_at - rows.started_at AS seconds
+    rows.ended_at - rows.started_at AS seconds,
+    -- The list's own columns, as a JSON object; of two with one name, the first is read.
+    {list_columns} AS list_columns
 FROM rows
 JOIN runs ON runs.number = rows.run
 JOIN envs ON envs.run = rows.run AND envs.no = rows.place
@@ -169,8 +171,16 @@ _SQLITE = {
     "keyed": "WITHOUT ROWID",
     "time": "datetime(",
     "utc": ", 'unixepoch')",  # text
+    "list_columns": "(SELECT json_group_object(value, json_extract(rows.cells, fullkey)) FROM json_each(runs.headers))",
 }
-_POSTGRESQL = {"serial": "SERIAL PRIMARY KEY", "keyed": "", "time": "to_timestamp(", "utc": ")"}
+_POSTGRESQL = {
+    "serial": "SERIAL PRIMARY KEY",
+    "keyed": "",
+    "time": "to_timestamp(",
+    "utc": ")",
+    "list_columns": "(SELECT jsonb_object_agg(header, CAST(rows.cells AS json) ->> CAST(n - 1 AS INTEGER) ORDER BY n DESC) "
+    "FROM json_array_elements_text(CAST(runs.headers AS json)) WITH ORDINALITY AS headers (header, n))",
+}
 
 # Holders of advisory locks, by the pid of their connection's backend. Rows left by killed processes are harmless: only the
 # pid of a lock that is held is looked up.

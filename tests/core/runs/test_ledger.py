@@ -62,6 +62,12 @@ def test_a_planned_run_comes_back_as_it_was_given(ledger):
     assert ledger.counts(run) == {Outcome.PENDING: 2, Outcome.INVALID: 1}
 
 
+def test_the_view_has_the_lists_own_columns_and_the_first_of_two_with_one_name(ledger):
+    ledger.plan(new_run(headers=("sku", "", "备注", "", "sku")), [a_row(2)], PLACES)
+    [columns] = ledger.fetch("SELECT list_columns ->> 'sku', list_columns ->> '备注' FROM v_rows", ())
+    assert tuple(columns) == a_row(2).cells[::2]
+
+
 def test_a_rows_end_comes_back_as_it_was_recorded_and_meters_add_up(ledger):
     run = planned(ledger)
     both = detail(DetailCode.BOTH, first=detail(DetailCode.LINK_TOO_LONG), second="细节")
