@@ -203,7 +203,7 @@ class Run:
             for tally in (self.tallies() if tallies is None else tallies)
             if (not appid or tally.appid == appid)
             and (outcomes is None or tally.outcome in outcomes)
-            and _has_code(tally, code)
+            and has_code(tally, code)
         ]
         ends, environments = None, None
         if code is not None or outcomes is not None:
@@ -455,7 +455,8 @@ def environments_of(merchants: Iterable[Merchant]) -> frozenset[tuple[str, str]]
     return frozenset((merchant.appid, merchant.env) for merchant in merchants)
 
 
-def _has_code(tally: Tally, code: str | None) -> bool:
+def has_code(tally: Tally, code: str | None) -> bool:
+    """Return whether rows ended with a code; "" is any code, and None matches rows that succeeded, too."""
     if code is None:
         return True
     cause = why(tally.outcome, tally.reason, tally.errcode, tally.store_code)

@@ -28,6 +28,7 @@ JUPYTERLAB = (
     ("aria-allowed-attr", "jp-ToolbarButtonComponent"),  # aria-pressed on its toolbar buttons
     ("aria-input-field-name", "cm-content"),  # the editor of a cell has no name
     ("aria-required-children", "jp-WindowedPanel-viewport"),  # a feed whose cells are not articles
+    ("button-name", "jp-collapseHeadingButton"),  # it folds what is below a heading
     ("label-title-only", 'title="Name: '),  # the file's name in the title bar
     ("region", "jp-skiplink"),  # its links to parts of the page stand outside landmarks
 )

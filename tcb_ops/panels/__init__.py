@@ -49,15 +49,13 @@ def _open(panel: str, given: dict[str, Any]) -> Panel:
     from tcb_ops.panels import notebook_panels
     from tcb_ops.panels.panel import PanelOptions
 
-    texts = {}
-    for name, value in given.items():
-        text = os.fspath(value) if isinstance(value, os.PathLike) else value
-        if not (value is None or isinstance(text, str)):
+    texts = {name: value for name, value in given.items() if value is not None}
+    for name, value in texts.items():
+        texts[name] = os.fspath(value) if isinstance(value, os.PathLike) else value
+        if not isinstance(texts[name], str):
             raise UsageError(
                 _("{name} = {value!r}: write it as one text in quotation marks.", name=name, value=value)
             )
-        if value is not None:
-            texts[name] = text
     panel_class = getattr(notebook_panels, panel, None) or provided(panel)
     opened: Panel = panel_class(PanelOptions(**texts))
     return opened

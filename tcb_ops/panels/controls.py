@@ -38,7 +38,7 @@ from tcb_ops.settings import (
     set_default_settings,
     system_lang,
 )
-from tcb_ops.start import identified
+from tcb_ops.start import ResumeOptions, identified
 
 TARGETS = ("simulator", "live")
 
@@ -58,9 +58,10 @@ class PanelContext:
         """Whether the target is no simulator, so that a run has to be confirmed."""
         return not self.settings.simulated
 
-    def limits(self) -> RunLimits:
-        """Return a run's limits; waits are shorter on the simulator."""
-        return RunLimits(backoff=0.05, slow_wait=0.3, patience=10) if self.simulated else RunLimits()
+    def run_options(self) -> ResumeOptions:
+        """Return a run's settings and limits; waits are shorter on the simulator."""
+        limits = RunLimits(backoff=0.05, slow_wait=0.3, patience=10) if self.simulated else RunLimits()
+        return {"settings": self.settings, "limits": limits}
 
     def output_path(self, given: str, default: str) -> Path:
         """Return the path of a headless run's file: `given` or `default`, on the simulator beside its ledger."""
@@ -73,10 +74,8 @@ class PanelContext:
         count = len({merchant.appid for merchant in self.merchants})
         merchants = merchant_count(count)
         if self.simulated:
-            return _(
-                "simulator on this machine, sample data: {merchants}. Nothing reaches WeChat.",
-                merchants=merchants,
-            )
+            text = _("simulator on this machine, sample data: {merchants}. Nothing reaches WeChat.")
+            return text.format(merchants=merchants)
         where = with_found_file(verbatim(self.settings.api_base), self.settings.origin.found, SETTINGS_FILE)
         return _("{where}: {merchants}", where=where, merchants=merchants)
 
@@ -158,15 +157,11 @@ class Worker:
         self.menus: list[Menu] = []
         """The panel's menus."""
         self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._newest: threading.Thread | None = None
-        """The same thread, kept until `on_change` was called for its end."""
-        self._next: Callable[[], object] | None = None
-
-    @property
-    def busy(self) -> bool:
+        self.busy = False
         """Whether work is in progress."""
-        return self._thread is not None
+        self._thread: threading.Thread | None = None
+        """The newest thread. It ends when `on_change` was called for the end of its work."""
+        self._next: Callable[[], object] | None = None
 
     def say(self, text: Text, tone: str = "", *, line: widgets.HTML | None = None) -> None:
         """Show a message in the status line, or in another `line`; `tone` is "", good or bad."""
@@ -202,17 +197,18 @@ class Worker:
         """
         job = partial(self.guarded, action, line)
         with self._lock:
-            if self._thread is not None:
+            if self.busy:
                 self._next = job if waits else self._next
                 return
-            self._thread = threading.Thread(target=partial(self._do, job), name="tcb-ops-panel", daemon=True)
-            thread = self._newest = self._thread
+            self.busy = True
+            thread = threading.Thread(target=partial(self._do, job), name="tcb-ops-panel", daemon=True)
+            self._thread = thread
         self.guarded(self.on_change)
         thread.start()
 
     def settle(self, seconds: float = 600) -> None:
         """Wait until no work is in progress and the buttons show it."""
-        thread = self._newest
+        thread = self._thread
         if thread is not None:
             thread.join(seconds)
 
@@ -245,8 +241,7 @@ class Worker:
             doing()
             with self._lock:
                 doing, self._next = self._next, None
-                if doing is None:
-                    self._thread = None
+                self.busy = doing is not None
         self.guarded(self.on_change)
 
 
@@ -284,6 +279,12 @@ class Menu(widgets.VBox):
 
     def prepare(self) -> None:
         """Bring the parts up to date; called when somebody opens them."""
+
+    def show_run(self, run: Run | None) -> None:
+        """Offer what can be done with a run that no process works on; None: no such run is shown."""
+
+    def enable(self, *, busy: bool) -> None:
+        """Enable the buttons that may be pressed."""
 
     def _toggle(self) -> None:
         self.opened = not self.opened
@@ -397,11 +398,15 @@ class ExportMenu(Menu):
         self.show_run(None)
 
     def show_run(self, run: Run | None) -> None:
-        """Offer the export of a run; None hides it."""
+        """Offer the export of a run, and list the files of its report."""
         if run is None or self._run is None or run.id != self._run.id:
             self.files.value, self.line.value = report_links(run) if run is not None else "", ""
         self._run = run
         self.offer(shown=run is not None)
+
+    def enable(self, *, busy: bool) -> None:
+        """Enable the buttons that may be pressed."""
+        self.this.disabled = self.final.disabled = busy
 
     def export(self, run: Run, folder: Path, *, pdf: bool = False) -> Path:
         """Export to a folder, and list its files."""

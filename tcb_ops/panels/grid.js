@@ -164,7 +164,7 @@ function render({ model, el }) {
     codeChoice.replaceChildren(...options.map(([value, text]) => make("option", { value, text })));
     codeChoice.value = options.some(([value]) => value === code) ? code : "!";
     everybody.hidden = !only;
-    everybody.textContent = `${merchants.get(only)?.[NAME] || only} ✕`;
+    everybody.textContent = `✕ ${merchants.get(only)?.[NAME] || only}`;
   }
 
   function filter(appid, code) {

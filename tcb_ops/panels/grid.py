@@ -19,12 +19,7 @@ from tcb_ops.i18n import Text, _, in_python, pgettext
 from tcb_ops.kinds import is_provided
 from tcb_ops.model import Outcome
 from tcb_ops.panels.controls import Worker
-from tcb_ops.panels.html import (
-    COLUMNS,
-    MerchantLine,
-    merchant_lines,
-    render_causes,
-)
+from tcb_ops.panels.html import COLUMNS, MerchantLine, merchant_lines, render_causes
 from tcb_ops.reports.explanations import action_text, code_label, reason_text
 from tcb_ops.reports.formats.charts import draw, errcode_matrix, outcome_class
 from tcb_ops.reports.summary import CodeGroup, by_code, causes_of, most_first
@@ -47,6 +42,7 @@ _WORDS: dict[str, Text] = COLUMNS | {
     "more": _("Show more merchants"),
     "row_title": pgettext("heading", "Rows"),
     "tabs": _("Parts of the run"),
+    "state": _("State"),
     "to_do": _("What to do"),
     "charts": _("Charts"),
     "files": _("Files"),

@@ -128,23 +128,9 @@ STATES = {
 }
 
 
-def run_state(*, here: bool, held: bool, finished: bool) -> RunState:
-    """Return which process works on a run.
-
-    =========  ==========  ============  ==========
-    here       held        finished      state
-    =========  ==========  ============  ==========
-    yes        any         any           here
-    no         any         yes           finished
-    no         yes         no            elsewhere
-    no         no          no            unfinished
-    =========  ==========  ============  ==========
-    """
-    if here:
-        return RunState.HERE
-    if finished:
-        return RunState.FINISHED
-    return RunState.ELSEWHERE if held else RunState.UNFINISHED
+def rest_state(run: Run) -> RunState:
+    """Return the state of a run that no process works on."""
+    return RunState.UNFINISHED if run.record.finished_at is None else RunState.FINISHED
 
 
 def render_mark(lang: Lang, *, live: bool) -> str:
@@ -216,7 +202,7 @@ def render_runs(runs: Iterable[Run], here: Collection[str], lang: Lang, label: T
     lines = []
     for run in runs:
         record, counts = run.record, run.outcomes
-        state = run_state(here=run.id in here, held=False, finished=record.finished_at is not None)
+        state = RunState.HERE if run.id in here else rest_state(run)
         result = f'<div class="op-outcomes" aria-hidden="true">{_shares(counts)}</div>'
         link = render_run_link(run.id, render_moment(record.created_at, run.settings.zone))
         about = [_("about {run}", run=origin) for origin in origins_of(run)[:1]]

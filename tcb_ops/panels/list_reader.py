@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import ipywidgets as widgets
 
@@ -108,61 +108,36 @@ class ListReader(widgets.VBox):
         self._read_from: tuple[Path, int, int] | None = None
         """The file that was read: its path, its time of change, and its size."""
         self._problems: Sequence[Problem] = ()
-
         self._fitting = ""
         """The folder that has the files, where they are missing from the one that was picked."""
-
-        def check() -> None:
-            self._clear()  # immediately: the list that was read is no longer the selected one
-            self._changed()
-            worker.start(self.read, waits=True, line=line)
-
-        def use_folder() -> None:
-            self.root.value = self._fitting  # which checks the list
-
-        def check_on_change(field: Any) -> Any:
-            field.observe(lambda _: worker.guarded(check, line), "value")
-            return field
-
-        def picker(label: Text, name: str, path: str) -> widgets.Combobox:
-            return check_on_change(
-                worker.field(widgets.Combobox, label, name, value=path, continuous_update=False)
-            )
-
-        self.paths = picker(_("Path list"), "op-list", paths)
-        self.root = picker(_("Local files"), "op-root", root or "")
-        self.root.placeholder = _("the list's own folder").of(self._lang)
+        lang, beside = worker.lang, _("the list's own folder").of(worker.lang)
+        button = partial(worker.button, line=line)
+        picker = partial(worker.field, widgets.Combobox, continuous_update=False)
+        self.paths = picker(_("Path list"), "op-list", value=paths)
+        self.root = picker(_("Local files"), "op-root", value=root or "", placeholder=beside)
         show(self.root, shown=self._uploads)
-        self.check = worker.button(_("Check"), "op-check", check, background=False, line=line)
+        self.check = button(_("Check"), "op-check", self._check, background=False)
         skip = _("continue without the rows that have problems")
-        self.skip = check_on_change(tick_box(skip, "op-skip", self._lang, align_self="flex-start"))
+        self.skip = tick_box(skip, "op-skip", lang, align_self="flex-start")
         self.facts = html_area("op-read")
         self.problems = html_area("op-problems", "20rem")
-        self.fixme = worker.button(_("Write a fix-me CSV"), "op-fixme", self._write_fixme, line=line)
-        choices = [
-            ("—", None),
-            (_("include").of(self._lang), "all"),
-            (_("leave out").of(self._lang), "visible"),
-        ]
-        hidden = worker.field(widgets.Dropdown, _("Hidden rows"), "op-hidden-rows", "16rem", options=choices)
-        self.hidden = check_on_change(hidden)
-        self.fit = worker.button(NOTHING, "op-use-folder", use_folder, background=False, line=line)
+        self.fixme = button(_("Write a fix-me CSV"), "op-fixme", self._write_fixme)
+        choices = [("—", None), (_("include").of(lang), "all"), (_("leave out").of(lang), "visible")]
+        label = _("Hidden rows")
+        self.hidden = worker.field(widgets.Dropdown, label, "op-hidden-rows", "16rem", options=choices)
+        self.fit = button(NOTHING, "op-use-folder", self._use_folder, background=False)
+        for field in (self.paths, self.root, self.skip, self.hidden):
+            field.observe(lambda _: worker.guarded(self._check, line), "value")
         check_line = widgets.HBox([self.check, self.fit, self.skip])
         parts = [self.paths, self.root, self.hidden, check_line, self.facts, self.problems, self.fixme]
         super().__init__(parts)
-        self._clear()
-        self._offer_files()
-
-    def _offer_files(self) -> None:
-        """Offer what is there now: the lists and folders in the notebook's folder, and the lists in these."""
-        self.paths.options = pickable(Path(), LIST_ENDINGS, self._hidden)
-        self.root.options = pickable(Path(), ())
+        self._show(())
 
     def read(self) -> None:
         """Read and check the list that is picked. Raises TcbOpsError when it cannot be run."""
         self._clear()
-        self._changed()
-        self._offer_files()
+        self.paths.options = pickable(Path(), LIST_ENDINGS, self._hidden)
+        self.root.options = pickable(Path(), ())
         source = self.paths.value.strip()
         if not source:
             self._say(_("Pick a path list: CSV, TSV or XLSX."))
@@ -227,6 +202,14 @@ class ListReader(widgets.VBox):
         self.batch = None
         self._show(())
         self.facts.value = ""
+        self._changed()
+
+    def _check(self) -> None:
+        self._clear()  # immediately: the list that was read is no longer the selected one
+        self._worker.start(self.read, waits=True, line=self.line)
+
+    def _use_folder(self) -> None:
+        self.root.value = self._fitting  # which checks the list
 
     def _show(self, problems: Sequence[Problem]) -> None:
         self._problems = problems
@@ -244,14 +227,9 @@ class ListReader(widgets.VBox):
         written = write_fixme(self._problems, dest, self._lang)
         if not written:
             raise UsageError(_("These problems concern the file as a whole; there is no row to fix."))
-        self._say(
-            _(
-                "{rows} are in {dest}: fix them there, then pick that file.",
-                rows=row_count(written),
-                dest=dest,
-            ),
-            "good",
-        )
+        rows = row_count(written)
+        text = _("{rows} are in {dest}: fix them there, then pick that file.", rows=rows, dest=dest)
+        self._say(text, "good")
 
 
 def _stamp(file: Path) -> tuple[Path, int, int]:

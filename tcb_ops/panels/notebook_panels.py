@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import ipywidgets as widgets
 
@@ -18,27 +18,21 @@ from tcb_ops.lists.paths import read_paths
 from tcb_ops.panels.controls import ActionButton, Menu, html_area, show, tick_box
 from tcb_ops.panels.list_reader import ListReader
 from tcb_ops.panels.panel import Panel
-from tcb_ops.panels.run_monitor import STARTING
 from tcb_ops.preflight import facts_line
 from tcb_ops.resources import SAMPLE
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.list_kinds import LINKS, UPLOAD
 from tcb_ops.runs.progress import Progress
-from tcb_ops.start import StartOptions
+from tcb_ops.start import ResumeOptions, StartOptions
 
 
 class RunForm(Panel):
     """A panel that starts runs of one kind."""
 
     kind: Kind
-    label: Text
-    """The label of the button that starts the run, while nothing is to be run."""
 
     def _start_run(self, options: StartOptions) -> RunHandle:
         raise NotImplementedError
-
-    def _start_headless(self, options: StartOptions) -> RunHandle:
-        return self._start_run(options)
 
     def _facts(self) -> tuple[Text, int] | None:
         """Return what a run would reach, and the number of merchants; None where there is nothing to run."""
@@ -46,7 +40,7 @@ class RunForm(Panel):
 
     def _label(self) -> Text:
         """Return the label of the button that starts the run: what it would run."""
-        return self.label
+        raise NotImplementedError
 
     def _input_parts(self) -> list[Any]:
         return []
@@ -60,7 +54,7 @@ class RunForm(Panel):
         """The state of what a run would work on; that of the run stands in the header."""
         inputs = self._input_parts()
         self.new = tick_box(_("start a new run, even if one of this list is unfinished"), "op-new", lang)
-        self.starter = ActionButton(worker, self.context, self.label, "op-run", self._run)
+        self.starter = ActionButton(worker, self.context, self._label(), "op-run", self._run)
         self.start = self.starter.button
         parts = [self.ready_line, *inputs, self.new]
         self.setup, actions = Menu(worker, _("New run"), "op-new-menu", parts), self.monitor.actions
@@ -92,25 +86,19 @@ class RunForm(Panel):
 
     def _run(self) -> None:
         """Start a run of the list, or resume its unfinished one."""
-        self.monitor.check_idle()
-        self.starter.check()
-        self.worker.say(STARTING)
-        handle = self._start_run(
-            self._options() | {"limits": self.context.limits(), "new_run": self.new.value}
-        )
+        self.monitor.start(lambda options: self._start_run(self._options(options)), self.starter)
         self.new.value = False
         self.setup.opened = False
-        self.monitor.follow(handle)
         self._list_runs()
 
-    def _options(self) -> StartOptions:
-        context = self.context
-        return {"settings": context.settings, "note": self.given.note, "selection": context.selection}
+    def _options(self, options: ResumeOptions) -> StartOptions:
+        more = {"note": self.given.note, "selection": self.context.selection, "new_run": self.new.value}
+        return cast("StartOptions", options | more)
 
     def _work(self) -> Run:
         if self._facts() is None:
             self._prepare()
-        handle = self._start_headless(self._options() | {"limits": self.context.limits()})
+        handle = self._start_run(self._options(self.context.run_options()))
         self.setup.opened = False
 
         def follow(progress: Iterator[Progress]) -> None:
@@ -127,6 +115,8 @@ class RunForm(Panel):
 class ListPanel(RunForm):
     """A panel whose run works on a list."""
 
+    label: Text
+    """The label of the button that starts the run, while there is no list."""
     label_of_list: Text
 
     def _label(self) -> Text:
@@ -178,9 +168,9 @@ class LinksPanel(ListPanel):
     def _start_run(self, options: StartOptions) -> RunHandle:
         return api.start_links(self._batch(), out=Path(self.out.value), **options)
 
-    def _start_headless(self, options: StartOptions) -> RunHandle:
-        out = self.context.output_path(self.given.out, "links.csv")
-        return api.start_links(self._batch(), out=out, **options)
+    def _work(self) -> Run:
+        self.out.value = str(self.context.output_path(self.given.out, "links.csv"))
+        return super()._work()
 
 
 class UploadPanel(ListPanel):
@@ -192,30 +182,18 @@ class UploadPanel(ListPanel):
 
     def _parts(self) -> list[Any]:
         parts = super()._parts()
-        self.stored: Any = None
         if is_provided("stored_files"):
             self.stored = provided("stored_files")(self.worker, self.context, self.monitor)
         return parts
 
-    def _run_changed(self) -> None:
-        if self.stored is not None:
-            self.stored.offer_files()
-        super()._run_changed()
-
-    def _enable(self) -> None:
-        super()._enable()
-        if self.stored is not None:
-            self.stored.enable()
-
     def _start_run(self, options: StartOptions) -> RunHandle:
-        return api.start_upload(self._batch(), cluster=self.cluster(), **options)
+        return api.start_upload(self._batch(), cluster=self.monitor.cluster, **options)
 
 
 class RunPanel(Panel):
     """Shows any run, running here or elsewhere, interrupted, or finished, and exports it."""
 
     title = _("Run report")
-    starts_runs = False
 
     def _open(self) -> None:
         """Show the run that was asked for, and the others. On the simulator, make one where there is none."""
@@ -223,7 +201,7 @@ class RunPanel(Panel):
         if not self.runs.refresh() and self.context.simulated:
             self.worker.say(_("Preparing a simulated run to show …"))
             with read_paths(SAMPLE / "paths.csv", self.context.merchants, SAMPLE / "files") as batch:
-                api.upload(batch, settings=self.context.settings, limits=self.context.limits())
+                api.upload(batch, **self.context.run_options())
             self.runs.refresh()
         self.runs.choose(None)
         self.monitor.attach(self.given.run)

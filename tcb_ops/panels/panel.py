@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import ipywidgets as widgets
 
@@ -19,14 +19,7 @@ from tcb_ops.kinds import Kind
 from tcb_ops.lists.input_files import PROBLEMS_SHOWN, format_problem
 from tcb_ops.model import Outcome
 from tcb_ops.panels.controls import PanelContext, Worker, open_context, settings_lang
-from tcb_ops.panels.html import (
-    STYLE,
-    describe_result,
-    esc,
-    heading,
-    render_causes,
-    render_merchants,
-)
+from tcb_ops.panels.html import STYLE, describe_result, esc, heading, render_causes, render_merchants
 from tcb_ops.panels.list_reader import render_problems
 from tcb_ops.panels.run_monitor import RunBrowser, RunMonitor
 from tcb_ops.reports.summary import by_code
@@ -38,7 +31,6 @@ HEADLESS_OUT = "TCB_OPS_HEADLESS_OUT"
 """The folder of the reports of headless runs; each is under its run's id."""
 HEADLESS_RESULT = "TCB_OPS_HEADLESS_RESULT"
 """The file that the headless cell writes its result to, for `tcb-ops notebook`."""
-_Part = TypeVar("_Part")
 _BY_CELL: dict[str, Panel] = {}
 """The panel that each cell of the notebook shows, by the cell's id."""
 
@@ -65,9 +57,11 @@ class Panel:
     title: Text
     """The title of the panel and of its headless page."""
     kind: Kind | None = None
-    """The kind of the runs that it lists; None for all."""
-    starts_runs = True
-    """Whether a headless run starts one, and its exit code tells how it ended; else it shows one that there is."""
+    """The kind of the runs that it starts and lists; None: it starts none, and lists all."""
+    context: PanelContext
+    """The panel's target and settings."""
+    monitor: RunMonitor
+    """The part that shows a run."""
 
     def __init__(self, given: PanelOptions) -> None:
         languages = {str(lang) for lang in Lang}
@@ -76,30 +70,28 @@ class Panel:
         self.worker = Worker(self.lang)
         self.error: TcbOpsError | None = None
         """The error that kept the panel from opening."""
-        self._context: PanelContext | None = None
-        self._monitor: RunMonitor | None = None
         self.view = widgets.VBox([widgets.HTML(STYLE), self.worker.line]).add_class("op-panel")
         try:
             if given.lang not in {"", *languages}:
                 raise UsageError(_('lang = "{lang}": write "en" or "zh".', lang=given.lang))
-            self._context = open_context(given.target, given.where, self.lang)
-            self._monitor = RunMonitor(
+            self.context = open_context(given.target, given.where, self.lang)
+            self.monitor = RunMonitor(
                 self.worker,
-                self._context,
+                self.context,
                 report=given.report,
-                cluster=self.cluster,
+                cluster=given.cluster or None,
                 changed=self._run_changed,
                 ended=self._list_runs,
             )
             parts = self._parts()
-            self.runs = RunBrowser(self.worker, self._context, self.kind)
+            self.runs = RunBrowser(self.worker, self.context, self.kind)
         except TcbOpsError as error:
             self.error = error
             self.worker.report(error)
             return
-        menus, actions = self.worker.menus, self._monitor.actions
+        menus, actions = self.worker.menus, self.monitor.actions
         actions.children = (*actions.children, *(button for menu in menus for button in menu.buttons))
-        self.view.children = [self.view.children[0], self._monitor.header, *menus, *parts]
+        self.view.children = [self.view.children[0], self.monitor.header, *menus, *parts]
         self.worker.on_change = self._enable
         self.worker.start(self._open)
 
@@ -126,51 +118,34 @@ class Panel:
     def _work(self) -> Run:
         raise NotImplementedError
 
-    @property
-    def context(self) -> PanelContext:
-        """The panel's target and settings. Raises the error that kept it from opening."""
-        return self._opened(self._context)
-
-    @property
-    def monitor(self) -> RunMonitor:
-        """The part that shows a run. Raises the error that kept the panel from opening."""
-        return self._opened(self._monitor)
-
-    def _opened(self, part: _Part | None) -> _Part:
-        if part is None:
-            raise self.error or UsageError(_("The panel is not open."))
-        return part
-
-    def cluster(self) -> str | None:
-        """Return the cluster that the next run works on; None for this process."""
-        return self.given.cluster or None
-
     # --- what a notebook asks -----------------------------------------------------------------------------------
 
     @property
     def run(self) -> Run | None:
-        """The run that is shown."""
-        return self._monitor.run if self._monitor is not None else None
+        """The run that is shown; None also for a panel that could not be opened, or is closed."""
+        return self.monitor.run if self.error is None else None
 
     def settle(self, seconds: float = 600) -> None:
         """Wait until the panel is idle."""
         self.worker.settle(seconds)
-        if self._monitor is not None:
-            self._monitor.settle(seconds)
+        if self.error is None:
+            self.monitor.settle(seconds)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.run!r}>"
 
     def close(self) -> None:
         """Close the widgets and hold no run's data; a run that works continues."""
-        if self._monitor is not None:
-            self._monitor.close_run()
+        if self.error is None:
+            self.monitor.close_run()
+            self.error = UsageError(_("The panel is not open."))
+            del self.context
         for widget in [*_below(self.view)]:
             widget.close()
         # The notebook's Out holds every panel that was displayed: not its merchants, its list, its tables and their texts.
         self.view.children = ()
         self.worker.menus.clear()
-        self._context, self.worker.on_change = None, lambda: None
+        self.worker.on_change = lambda: None
         for name, part in [*vars(self).items()]:
             if isinstance(part, widgets.Widget) and part is not self.view:
                 setattr(self, name, None)
@@ -199,13 +174,14 @@ class Panel:
                 raise UsageError(
                     _("RUN_NOW = {wanted!r}: write True or False. Nothing was run.", wanted=wanted)
                 )
-            context = self.context
+            if self.error is not None:
+                raise self.error
             self.worker.settle()
-            shown = self.run if self.starts_runs else None
+            shown = self.run if self.kind is not None else None
             asked = wanted or os.environ.get(RUN_NOW) == "1"
-            if not asked and (not context.simulated or shown is not None):
+            if not asked and (not self.context.simulated or shown is not None):
                 text = _("Nothing was run: the target is live, and RUN_NOW is false.")
-                if shown is not None and context.simulated:
+                if shown is not None and self.context.simulated:
                     text = _("Nothing was run: the panel shows run {id}, and RUN_NOW is false.", id=shown.id)
                 self._write_result(None, 0, text)
                 return
@@ -215,7 +191,8 @@ class Panel:
         except TcbOpsError as error:
             problems = ""
             if isinstance(error, InputError):
-                _print_problems(error, self.lang)
+                for problem in islice(error.problems, PROBLEMS_SHOWN) if len(error.problems) > 1 else ():
+                    sys.stderr.write(f"{format_problem(error.source, problem).of(self.lang)}\n")
                 problems = render_problems(error.problems, self.lang)
             self._write_result(self.run, error.exit_code, error.text, page=problems)
             raise
@@ -226,7 +203,7 @@ class Panel:
             cell = f"<details><summary>{title}</summary>{page}</details>"
         display({"text/plain": repr(run), "text/html": cell}, raw=True)  # type: ignore[no-untyped-call]  # IPython's
         result = describe_result(run, self.monitor.expired_links)
-        exit_code = 1 if self.starts_runs and not run.succeeded else 0
+        exit_code = 1 if self.kind is not None and not run.succeeded else 0
         self._write_result(run, exit_code, result, folder, page=page)
 
     def _export(self, run: Run) -> Path:
@@ -288,12 +265,6 @@ def _below(widget: Any) -> Iterator[Any]:
         yield from _below(child)
     yield from (getattr(widget, part) for part in ("layout", "style") if hasattr(widget, part))
     yield widget
-
-
-def _print_problems(error: InputError, lang: Lang) -> None:
-    """Print a list's problems on stderr; the error itself contains a single one."""
-    for problem in islice(error.problems, PROBLEMS_SHOWN) if len(error.problems) > 1 else ():
-        sys.stderr.write(f"{format_problem(error.source, problem).of(lang)}\n")
 
 
 def in_jupyter_session() -> bool:

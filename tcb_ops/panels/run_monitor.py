@@ -22,15 +22,7 @@ from tcb_ops.i18n import Text, _, as_lines
 from tcb_ops.kinds import ANY_KIND, Kind, provided, row_count
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.model import Outcome
-from tcb_ops.panels.controls import (
-    ActionButton,
-    ExportMenu,
-    Menu,
-    PanelContext,
-    Worker,
-    html_area,
-    show,
-)
+from tcb_ops.panels.controls import ActionButton, ExportMenu, Menu, PanelContext, Worker, html_area, show
 from tcb_ops.panels.grid import RunGrid
 from tcb_ops.panels.html import (
     RunState,
@@ -40,14 +32,12 @@ from tcb_ops.panels.html import (
     render_mark,
     render_progress,
     render_runs,
+    rest_state,
     retry_helps,
-    run_state,
 )
 from tcb_ops.preflight import SendScope, scope_of_rows
-from tcb_ops.reports.explanations import why
-from tcb_ops.run import Run, RunHandle, find_handle
+from tcb_ops.run import Run, RunHandle, find_handle, has_code
 from tcb_ops.runs.progress import Progress, ProgressMeter
-from tcb_ops.runs.records import Tally
 from tcb_ops.start import ResumeOptions
 
 WATCH_EVERY = 0.2
@@ -58,8 +48,6 @@ READ_AGAIN = 2.0
 """Seconds until a ledger that could not be read is read again."""
 LISTED = 50
 """Runs in the table, the newest first."""
-STARTING = _("Starting …")
-"""Shown until the run is planned: a ledger that another process has locked is waited for."""
 PENDING = frozenset({Outcome.PENDING})
 RETRYABLE = frozenset({Outcome.REFUSED, Outcome.FAILED, Outcome.NOT_ATTEMPTED, Outcome.UNKNOWN})
 
@@ -86,14 +74,14 @@ class RunMonitor(widgets.VBox):
         context: PanelContext,
         *,
         report: str = "",
-        cluster: Callable[[], str | None],
+        cluster: str | None,
         changed: Callable[[], None],
         ended: Callable[[], None],
     ) -> None:
         """Show no run yet.
 
-        `cluster` returns what the panel's next run works on. `changed` is called when a run begins or ends, `ended` when one
-        ends, shown or not; from any thread.
+        `cluster` is what the panel's runs work on; None: this process. `changed` is called when a run begins or ends,
+        `ended` when one ends, shown or not; from any thread.
         """
         self._worker, self._context, self._lang = worker, context, worker.lang
         self.cluster = cluster
@@ -154,13 +142,12 @@ class RunMonitor(widgets.VBox):
         if here is not None:
             self.follow(here)
             return
-        finished = run.record.finished_at is not None
-        holder = None if finished else run.holder()
+        holder = run.holder() if run.record.finished_at is None else None
         self._handle = None
         self._watch += 1
         if holder is not None:
             self._worker.say(holder)
-            self._begin(run, run_state(here=False, held=True, finished=finished), partial(self._poll, run))
+            self._begin(run, RunState.ELSEWHERE, partial(self._poll, run))
         else:
             self._show_end(run)
 
@@ -173,6 +160,7 @@ class RunMonitor(widgets.VBox):
     def close_run(self) -> None:
         """Stop watching the run, which continues, and hold none of its data."""
         self._watch += 1
+        self._changed = self._ended = lambda: None
         self.run, self.state, self._handle = None, None, None
         self.grid.forget()
 
@@ -202,7 +190,7 @@ class RunMonitor(widgets.VBox):
         if number == self._watch:  # at once: a cluster takes a while to start
             due = time.monotonic() + self._try_grid(run)
             with suppress(TcbOpsError):  # which the grid has reported
-                self._draw_bar(run, _progress(run))
+                self._draw_bar(run)
         for now in handle.watch():
             if number == self._watch:
                 self._draw_bar(run, now)
@@ -223,7 +211,7 @@ class RunMonitor(widgets.VBox):
     def _poll(self, run: Run, number: int) -> None:
         """Follow the ledger for as long as another process works on the run."""
         settings, due, pause = self._context.settings, 0.0, threading.Event()
-        meter = _meter(run)
+        meter = ProgressMeter(run.id, run.record.rows, run.outcomes)
         while number == self._watch:
             self._draw_bar(run, meter.at(time.monotonic(), run.outcomes))
             if time.monotonic() >= due:
@@ -238,9 +226,8 @@ class RunMonitor(widgets.VBox):
     def _show_end(
         self, run: Run, error: TcbOpsError | None = None, expired_links: int = 0, warning: Text | None = None
     ) -> None:
-        self.run, self.expired_links = run, expired_links
-        self.state = run_state(here=False, held=False, finished=run.record.finished_at is not None)
-        self._draw_bar(run, _progress(run))
+        self.run, self.state, self.expired_links = run, rest_state(run), expired_links
+        self._draw_bar(run)
         self._draw_grid(run)
         self._draw_header(run, self.state)
         text, tone = describe_end(run, error, expired_links)
@@ -257,19 +244,19 @@ class RunMonitor(widgets.VBox):
         )
         self.bar.value = ""
         show(self, shown=False)
-        self.retry.show_run(None)
-        self.export.show_run(None)
+        for menu in self._worker.menus:
+            menu.show_run(None)
         for action in (self.stop, self.resume):
             show(action, shown=False)
 
     def _draw_header(self, run: Run, state: RunState) -> None:
         show(self, shown=True)
-        live = self._context.live
-        self.head.value = render_header(run, state, self._lang, live=live)
+        self.head.value = render_header(run, state, self._lang, live=self._context.live)
 
-    def _draw_bar(self, run: Run, now: Progress) -> None:
-        running = not self.at_rest
-        self.bar.value = render_progress(now, run.record.kind, self._lang, running=running)
+    def _draw_bar(self, run: Run, now: Progress | None = None) -> None:
+        if now is None:
+            now = ProgressMeter(run.id, run.record.rows, run.outcomes).at(time.monotonic(), run.outcomes)
+        self.bar.value = render_progress(now, run.record.kind, self._lang, running=not self.at_rest)
 
     def _draw_grid(self, run: Run) -> float:
         """Draw the grid, and return the seconds until it may be drawn again."""
@@ -288,49 +275,39 @@ class RunMonitor(widgets.VBox):
     # --- what can be done ---------------------------------------------------------------------------------------
 
     def _offer(self) -> None:
-        """Offer the rest of an unfinished run, or the rows of a finished one that did not succeed."""
-        run, state = self.run, self.state
-        unfinished = run if state is RunState.UNFINISHED else None
-        show(self.resume, shown=unfinished is not None)
-        if unfinished is not None:  # without a pending row, it lacks only its end
-            size = unfinished.planned_bytes(PENDING)
-            self.resume.offer(unfinished, scope_of_rows(unfinished.tallies(), PENDING), size)
-        # What is compared with the next run is not retried: that has all rows.
-        compared = run is not None and run.record.has_findings
-        self.retry.show_run(run if state is RunState.FINISHED and not compared else None)
-        self.export.show_run(run if self.at_rest else None)
+        """Offer the rest of an unfinished run, and what the menus can do with a run."""
+        run, unfinished = self.run, self.state is RunState.UNFINISHED
+        show(self.resume, shown=unfinished)
+        if run is not None and unfinished:  # without a pending row, it lacks only its end
+            self.resume.offer(run, scope_of_rows(run.tallies(), PENDING), run.planned_bytes(PENDING))
+        for menu in self._worker.menus:
+            menu.show_run(run if self.at_rest else None)
         show(self.stop, shown=self.running)
         self._changed()
 
     def enable(self) -> None:
         """Enable the buttons that may be pressed."""
         busy = self._worker.busy or self.running
-        other_open = any(menu.opened for menu in self._worker.menus if menu is not self.retry)
-        self.retry.button.button_style = "" if other_open else self.retry.tone
         self.resume.enable(busy=busy)
-        self.retry.action.enable(busy=busy)
-        self.export.this.disabled = self.export.final.disabled = busy
+        for menu in self._worker.menus:
+            menu.enable(busy=busy)
         self.stop.disabled = not self.running
 
-    def check_idle(self) -> None:
-        """Raise UsageError while a run is running here: one at a time."""
+    def start(self, begin: Callable[[ResumeOptions], RunHandle], action: ActionButton | None = None) -> None:
+        """Start a run and show it. Raises UsageError if one is running here or the confirmation is missing."""
         if self.running and self.run is not None:
             raise UsageError(
                 _("Run {id} is still running here: cancel it, or wait for its end.", id=self.run.id)
             )
-
-    def start(self, begin: Callable[[ResumeOptions], RunHandle], action: ActionButton | None = None) -> None:
-        """Start a run and show it, unless one is running here or its confirmation is missing."""
-        self.check_idle()
         if action is not None:
             action.check()
-        self._worker.say(STARTING)
-        context = self._context
-        self.follow(begin({"settings": context.settings, "limits": context.limits()}))
+        # A ledger that another process has locked is waited for.
+        self._worker.say(_("Starting …"))
+        self.follow(begin(self._context.run_options()))
 
     def _cluster_of(self, run: Run) -> str | None:
         """Return the cluster that works on the rest of a run; None for a kind that only this process can work on."""
-        return self.cluster() if run.record.kind.clustered else None
+        return self.cluster if run.record.kind.clustered else None
 
     def _resume(self) -> None:
         if (run := self.run) is not None:
@@ -339,12 +316,9 @@ class RunMonitor(widgets.VBox):
 
     def _retry(self) -> None:
         if (run := self.run) is not None:
-            selected = self.retry.selected()
-            cluster = self._cluster_of(run)
-            self.start(
-                lambda options: api.start_retry(run.id, cluster=cluster, **selected, **options),
-                self.retry.action,
-            )
+            cluster, selected = self._cluster_of(run), self.retry.selected()
+            retry = partial(api.start_retry, run.id, cluster=cluster, **selected)
+            self.start(lambda options: retry(**options), self.retry.action)
 
     def _ask_why(self, code: str) -> None:
         """Ask WeChat about a row with a code, and show the verdict at the cause."""
@@ -362,14 +336,6 @@ class RunMonitor(widgets.VBox):
         self._worker.say(*describe_end(run, None))
 
 
-def _meter(run: Run) -> ProgressMeter:
-    return ProgressMeter(run.id, run.record.rows, run.outcomes)
-
-
-def _progress(run: Run) -> Progress:
-    return _meter(run).at(time.monotonic(), run.outcomes)
-
-
 class RetryMenu(Menu):
     """Retries rows that did not succeed: all, those of a code or a merchant, or those that the tab Rows shows."""
 
@@ -385,8 +351,10 @@ class RetryMenu(Menu):
         super().__init__(worker, _("Retry"), "op-retry-menu", [self.choice, self.action])
 
     def show_run(self, run: Run | None) -> None:
-        """Offer a retry of a run's rows, if any did not succeed; None hides it."""
-        tallies = run.tallies() if run is not None else []
+        """Offer a retry of a finished run's rows, if any did not succeed."""
+        # What is compared with the next run is not retried: that has all rows.
+        done = run is not None and run.record.finished_at is not None and not run.record.has_findings
+        tallies = run.tallies() if run is not None and done else []
         self._tallies = [tally for tally in tallies if tally.outcome in RETRYABLE]
         self._run = run if self._tallies else None
         self.offer(shown=self._run is not None)
@@ -394,6 +362,12 @@ class RetryMenu(Menu):
         again = run is not None and bool(run.record.parent) and not any(o.succeeded for o in run.outcomes)
         helps = self._run is not None and retry_helps(self._grid.groups, again=again)
         self.tone = "primary" if helps else ""
+
+    def enable(self, *, busy: bool) -> None:
+        """Enable the button; the one that opens the box is blue where a retry is the next thing to do."""
+        other_open = any(menu.opened for menu in self._worker.menus if menu is not self)
+        self.button.button_style = "" if other_open else self.tone
+        self.action.enable(busy=busy)
 
     def selected(self) -> dict[str, Any]:
         """Return the rows that are chosen, as arguments of `start_retry`."""
@@ -439,17 +413,11 @@ class RetryMenu(Menu):
             keys = [(record.row.appid, record.row.env) for record in records]
             scope = SendScope(len(keys), len({key[0] for key in keys}), len(set(keys)))
         else:
-            scope = scope_of_rows(
-                [t for t in self._tallies if appid in {"", t.appid} and code in {"", _code_of(t)}], RETRYABLE
-            )
+            chosen = [t for t in self._tallies if appid in {"", t.appid} and has_code(t, code)]
+            scope = scope_of_rows(chosen, RETRYABLE)
         size = None if code or appid or path else run.planned_bytes(RETRYABLE)
         self.action.offer(run, scope, size)
         self.action.button.description = _("Retry {rows}", rows=row_count(scope.rows)).of(self._lang)
-
-
-def _code_of(tally: Tally) -> str:
-    cause = why(tally.outcome, tally.reason, tally.errcode, tally.store_code)
-    return cause.code if cause is not None else ""
 
 
 class RunBrowser(Menu):

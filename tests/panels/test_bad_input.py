@@ -54,6 +54,18 @@ def test_a_panel_that_is_closed_keeps_no_widget_and_no_data_and_is_freed(lab, pa
     assert freed() is None
 
 
+def test_a_run_that_goes_on_after_its_panel_is_closed_reports_nothing(open_lab, caplog):
+    lab = open_lab(faults=[Fault(delay=0.5)])
+    panel = lab.uploads()
+    panel.start.click()
+    panel.worker.settle()
+    run, watching = panel.run.id, panel.monitor._thread
+    panel.close()
+    watching.join()
+    assert tcb.open_run(run).succeeded
+    assert caplog.text == ""
+
+
 def page_of(panel, **more):
     """What the browser gets when it asks for the first page."""
     grid, sent = panel.monitor.grid, []

@@ -11,13 +11,11 @@ from tcb_ops.features.simulator import Fault
 from tcb_ops.i18n import NOTHING, Lang
 from tcb_ops.model import Merchant, Outcome, Reason
 from tcb_ops.panels.html import (
-    RunState,
     esc,
     merchant_lines,
     render_merchants,
     render_progress,
     retry_helps,
-    run_state,
 )
 from tcb_ops.panels.run_monitor import redraw_after
 from tcb_ops.reports.summary import CodeGroup
@@ -29,21 +27,6 @@ from tcb_ops.runs.records import Tally
 def tally(merchant, outcome, rows, **more):
     given = {"reason": None, "errcode": None, "store_code": ""} | more
     return Tally(f"wx-{merchant}", merchant, "env-1", outcome, rows=rows, **given)
-
-
-@pytest.mark.parametrize(
-    ("here", "held", "finished", "state"),
-    [
-        (True, False, False, RunState.HERE),
-        (True, True, True, RunState.HERE),
-        (False, True, True, RunState.FINISHED),
-        (False, False, True, RunState.FINISHED),
-        (False, True, False, RunState.ELSEWHERE),
-        (False, False, False, RunState.UNFINISHED),
-    ],
-)
-def test_who_works_on_a_run(here, held, finished, state):
-    assert run_state(here=here, held=held, finished=finished) is state
 
 
 def test_merchants_with_trouble_come_first_and_the_rest_by_name():

@@ -19,7 +19,7 @@ from tcb_ops.start import StartOptions
 class AuditPanel(RunForm):
     """Audits all merchants."""
 
-    kind, label = AUDIT, _("Audit")
+    kind = AUDIT
     title = _("Errcode audit")
 
     def _parts(self) -> list[Any]:
@@ -64,4 +64,4 @@ class AuditPanel(RunForm):
         return facts, merchants
 
     def _start_run(self, options: StartOptions) -> RunHandle:
-        return start_audit(self.context.merchants, cluster=self.cluster(), **options)
+        return start_audit(self.context.merchants, cluster=self.monitor.cluster, **options)

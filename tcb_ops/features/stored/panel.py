@@ -10,7 +10,6 @@ from tcb_ops.features.stored import api as stored
 from tcb_ops.i18n import _, as_sentences
 from tcb_ops.model import STORED_OUTCOMES
 from tcb_ops.panels.controls import ActionButton, Menu, PanelContext, Worker, html_area, show
-from tcb_ops.panels.html import RunState
 from tcb_ops.panels.run_monitor import RunMonitor
 from tcb_ops.preflight import scope_of_stored
 from tcb_ops.run import Run
@@ -37,40 +36,24 @@ class StoredFiles(Menu):
         self.choice.observe(lambda _: self.prepare(), "value")
         self._subject: str | None = None
         """The upload that is meant."""
-        self._shown: object = ()
-        """The run and the state that the parts were offered for."""
         parts = [self._look_line, self.choice, self.action]
         super().__init__(worker, label, "op-undo-menu", parts)
         self.buttons.insert(0, self.confirm)
-        self.offer_files()
+        self.show_run(None)
 
-    def offer_files(self) -> None:
-        """Offer what can be done about the files of the run that is shown, an upload or its confirmation."""
-        run = self._monitor.run
-        shown = (run.id if run is not None else "", self._monitor.state)
-        if shown == self._shown:
-            return
-        self._shown, self._subject = shown, self._upload()
+    def show_run(self, run: Run | None) -> None:
+        """Offer what can be done about the files of an upload or its confirmation."""
+        self._subject = _upload_of(run) if run is not None and run.record.finished_at is not None else None
         self.offer(shown=self._subject is not None)
         self.opened = False
         show(self.confirm, shown=self._subject is not None)
         self.action.ask(None, 0)
 
-    def enable(self) -> None:
+    def enable(self, *, busy: bool) -> None:
         """Enable the buttons that may be pressed."""
-        busy = self._worker.busy or self._monitor.running or self._subject is None
+        busy = busy or self._subject is None
         self.confirm.disabled = busy
         self.action.enable(busy=busy)
-
-    def _upload(self) -> str | None:
-        run = self._monitor.run
-        if run is None or self._monitor.state is not RunState.FINISHED:
-            return None
-        if run.record.kind.looks_at_store:
-            return next(iter(run.record.settings.get("of", ())), None)
-        if run.record.kind.sends_files and not STORED_OUTCOMES.isdisjoint(run.counts):
-            return run.with_retries()[0]
-        return None
 
     def prepare(self) -> None:
         """Count what would be undone or deleted, if the box is open."""
@@ -87,7 +70,6 @@ class StoredFiles(Menu):
         self._look_line.value = ""
         self.action.button.description = label.of(self._worker.lang)
         self.action.ask(facts, scope.merchants)
-        self.enable()
 
     def _opened(self) -> Run:
         if self._subject is None:
@@ -95,7 +77,7 @@ class StoredFiles(Menu):
         return api.open_run(self._subject, settings=self._context.settings)
 
     def _confirm(self) -> None:
-        run, cluster = self._opened(), self._monitor.cluster()
+        run, cluster = self._opened(), self._monitor.cluster
         merchants, selection = self._merchants, self._context.selection
         self._monitor.start(
             lambda options: stored.start_confirm(
@@ -109,3 +91,11 @@ class StoredFiles(Menu):
         self._monitor.start(
             lambda options: start(run, merchants=merchants, selection=selection, **options), self.action
         )
+
+
+def _upload_of(run: Run) -> str | None:
+    """Return the upload whose files a run is about, if it stored any."""
+    if run.record.kind.looks_at_store:
+        return next(iter(run.record.settings.get("of", ())), None)
+    stores = run.record.kind.sends_files and not STORED_OUTCOMES.isdisjoint(run.counts)
+    return run.with_retries()[0] if stores else None
