@@ -30,6 +30,7 @@ JUPYTERLAB = (
     ("aria-required-children", "jp-WindowedPanel-viewport"),  # a feed whose cells are not articles
     ("button-name", "jp-collapseHeadingButton"),  # it folds what is below a heading
     ("label-title-only", 'title="Name: '),  # the file's name in the title bar
+    ("scrollable-region-focusable", "cm-scroller"),  # the keyboard reaches the text in it
     ("region", "jp-skiplink"),  # its links to parts of the page stand outside landmarks
 )
 """Violations of JupyterLab itself: the rule, and what its element contains."""
