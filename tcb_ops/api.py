@@ -139,8 +139,7 @@ def _listed(
     from tcb_ops.lists.batch import Batch
 
     if not isinstance(source, Batch):
-        settings = settings_for(options)
-        return read_paths(source, merchants_for(merchants, options), root, settings=settings)
+        return read_paths(source, merchants_for(merchants, options), root, settings=settings_for(options))
     check_value("merchants", merchants, merchants == "", _("left out with a Batch, which has its merchants"))
     return source if root is None else source.check_files(root)
 
@@ -158,11 +157,13 @@ def start_links(
     It requests an upload link per row and writes the links to `out` (0600). Local files are not read. `batch`: from
     `read_paths`, or a DataFrame, which is read with `merchants` (by default the file of the settings).
     """
-    from tcb_ops.runs.plan import list_spec
+    from tcb_ops.runs.plan import correction, list_spec
 
     batch = _listed(batch, merchants, None, options)
-    selection = options.get("selection", "")
-    return start_run(lambda _: list_spec(batch, LINKS, selection), settings_for(options), options, out=out)
+    settings, spec = settings_for(options), list_spec(batch, LINKS, options.get("selection", ""))
+    return start_run(
+        lambda ledger: correction(spec, batch, ledger, settings.run_target), settings, options, out=out
+    )
 
 
 @checked
@@ -188,7 +189,7 @@ def start_upload(
     environments that go first; if one of their rows does not succeed, the run stops (CanaryError). `backup`: a folder;
     whatever is overwritten is saved in it first, so that `undo` can restore it.
     """
-    from tcb_ops.runs.plan import upload_spec
+    from tcb_ops.runs.plan import correction, upload_spec
 
     about: dict[str, str] = {}
     if backup is not None:
@@ -197,10 +198,10 @@ def start_upload(
     batch = _listed(batch, merchants, root, options)
     if batch.root is None:
         batch = batch.check_files(batch.source.parent)
-    selection = options.get("selection", "")
+    settings, spec = settings_for(options), upload_spec(batch, options.get("selection", ""), about)
     return start_run(
-        lambda _: upload_spec(batch, selection, about),
-        settings_for(options),
+        lambda ledger: correction(spec, batch, ledger, settings.run_target),
+        settings,
         options,
         out=report,
         cluster=cluster,

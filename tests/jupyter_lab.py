@@ -29,9 +29,11 @@ JUPYTERLAB = (
     ("aria-input-field-name", "cm-content"),  # the editor of a cell has no name
     ("aria-required-children", "jp-WindowedPanel-viewport"),  # a feed whose cells are not articles
     ("button-name", "jp-collapseHeadingButton"),  # it folds what is below a heading
+    ("image-alt", "data:image/png"),  # a cell's plot can have no text; the sentence below it says the same
     ("label-title-only", 'title="Name: '),  # the file's name in the title bar
     ("scrollable-region-focusable", "cm-scroller"),  # the keyboard reaches the text in it
     ("region", "jp-skiplink"),  # its links to parts of the page stand outside landmarks
+    ("scrollable-region-focusable", "cm-scroller"),  # the code of a cell that is wider than the page
 )
 """Violations of JupyterLab itself: the rule, and what its element contains."""
 READY = """async () => {

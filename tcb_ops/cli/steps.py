@@ -23,7 +23,7 @@ from tcb_ops.cli.options import CommonOptions, ListOptions, RunOptions, target_l
 from tcb_ops.errors import InputError, InterruptedRunError, StoppedError, TcbOpsError, UsageError
 from tcb_ops.formatting import format_duration, format_size, sanitize
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_lines, ngettext, pgettext
-from tcb_ops.kinds import ANY_KIND, Kind, load, provided
+from tcb_ops.kinds import ANY_KIND, Kind, load, provided, row_count
 from tcb_ops.lists.batch import Batch, fixme_beside, write_fixme
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.model import Listener, Outcome, Problem, Reason
@@ -192,8 +192,7 @@ class RunCommand:
         """Write the rows with problems; return the fix-me CSV and its row count, or the list and 0 if no single row is wrong."""
         if not any(problem.skippable for problem in problems):
             return Path(source), 0
-        fix_me = self.listing.fix_me
-        dest = Path(fix_me) if fix_me else fixme_beside(Path(source))
+        dest = Path(self.listing.fix_me or fixme_beside(Path(source)))
         return dest, write_fixme(problems, dest, self.console.lang)
 
     def _show_refusal(self, error: InputError, root: str | None) -> None:
@@ -392,6 +391,9 @@ class RunCommand:
                 rows=ngettext("{n:,} row", "{n:,} rows", total),
             )
         self.console.release(first=resumed)
+        if handle.record.corrects:
+            text = _("Corrects {rows} of run {id}, and counts in its report --final.")
+            self.console.info(text.format(rows=row_count(handle.record.rows), id=handle.record.corrects))
         try:
             handle.follow(lambda progress: self.console.follow(progress, handle.record.rows))
             return handle.wait()

@@ -44,7 +44,7 @@ PRAGMA cache_size = -4000;
 CREATE TABLE rows (
     line INTEGER PRIMARY KEY, env TEXT, path TEXT, appid TEXT, merchant TEXT, file TEXT, cells TEXT,
     size INTEGER, mtime_ns INTEGER, content_type TEXT, cache_control TEXT,
-    etag TEXT NOT NULL DEFAULT '', query TEXT
+    etag TEXT NOT NULL DEFAULT '', query TEXT, of_list TEXT, of_line INTEGER
 );
 CREATE TABLE problems (
     id INTEGER PRIMARY KEY, line INTEGER, header TEXT, message TEXT, fix_en TEXT, fix_zh TEXT, value TEXT,
@@ -54,7 +54,7 @@ CREATE INDEX problems_line ON problems (line);
 """
 _PROBLEM = "line, header, fix_en, fix_zh, value, skippable, message"
 _problem = attrgetter("line", "column", "fix.en", "fix.zh", "value", "skippable")
-_ROW = "line, env, path, appid, merchant, file, content_type, cache_control"
+_ROW = "line, env, path, appid, merchant, file, content_type, cache_control, of_list, of_line"
 _row = attrgetter(*_ROW.split(", "))
 _VALID = "NOT EXISTS (SELECT 1 FROM problems p WHERE p.line = rows.line)"
 EVERY_LINE = 1 << 62
@@ -65,7 +65,8 @@ _SEPARATOR = "\0"
 class Staging:
     """The rows and problems of a list on disk. Closed by `close`, on garbage collection, or at exit."""
 
-    def __init__(self) -> None:
+    def __init__(self, sha256: str) -> None:
+        self.sha256 = sha256
         self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._finalizer = weakref.finalize(self, self._db.close)
         for statement in _SCHEMA.split(";"):
@@ -80,7 +81,7 @@ class Staging:
     def add_rows(self, rows: Iterable[Row]) -> None:
         """Add rows with distinct line numbers."""
         self._put(
-            f"INSERT INTO rows ({_ROW}, cells, query) VALUES (?,?,?,?,?,?,?,?,?,?)",  # noqa: S608  own names
+            f"INSERT INTO rows ({_ROW}, cells, query) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",  # noqa: S608  own names
             ((*_row(r), _SEPARATOR.join(r.cells), r.query and r.query.reveal()) for r in rows),
         )
 
@@ -109,10 +110,16 @@ class Staging:
         for page in self._pages("file, query", "rows", "file <> ''"):
             yield [(line, file, None if query is None else Secret(query)) for line, file, query in page]
 
-    def queries(self) -> Iterator[tuple[int, Secret]]:
+    def queries(self, line: str = "line") -> Iterator[tuple[int, Secret]]:
         """Yield (line, query) of the rows whose file is a URL with a query, valid or not: a resumed run may have them."""
-        for page in self._pages("query", "rows", "query IS NOT NULL"):
-            yield from ((line, Secret(query)) for line, query in page)
+        for page in self._pages(f"{line}, query", "rows", "query IS NOT NULL"):
+            yield from ((number, Secret(query)) for _line, number, query in page)
+
+    def of_list(self) -> str:
+        """Return the SHA-256 of the list that a fix-me file took all rows from, each from another line; "" if there is none."""
+        counts = "COUNT(DISTINCT of_list), COUNT(DISTINCT NULLIF(of_line, 0)), MIN(of_list)"
+        lists, lines, first = self.query(f"SELECT {counts} FROM rows")[0]  # noqa: S608  own names
+        return str(first) if (lists, lines) == (1, self.count()) else ""
 
     def set_files(self, facts: Iterable[tuple[int | None, int | None, str, int]]) -> None:
         """Set (size, mtime_ns, etag, line) of rows."""
@@ -122,12 +129,12 @@ class Staging:
         """Yield all rows by line, those with a problem marked invalid; with `until`, only valid ones up to that line."""
         only, end = ("TRUE", EVERY_LINE) if until is None else (_VALID, until)
         columns = "env, path, appid, merchant, file, cells, size, mtime_ns, content_type, cache_control, etag"
-        for page in self._pages(columns, "rows", only, end):
+        for page in self._pages(f"{columns}, NULL, of_list, of_line", "rows", only, end):
             invalid = self._messages(page[0][0], page[-1][0])
-            for line, env, path, appid, merchant, file, cells, size, mtime_ns, *headers in page:
+            for line, env, path, appid, merchant, file, cells, size, mtime_ns, *rest in page:
                 target = line, env, path, appid, merchant, file
                 texts = tuple(cells.split(_SEPARATOR))
-                yield Row(*target, texts, size, mtime_ns, invalid.get(line), *headers)
+                yield Row(*target, texts, size, mtime_ns, invalid.get(line), *rest)
 
     def _pages(
         self, columns: str, source: str, only: str = "TRUE", until: int = EVERY_LINE
@@ -198,12 +205,13 @@ class Problems(Sequence[Problem]):
         """The number of rows that have problems."""
         return int(self._staging.query(f"SELECT COUNT(*) FROM rows WHERE NOT {_VALID}")[0][0])  # noqa: S608  own names
 
-    def by_row(self) -> Iterator[tuple[tuple[str, ...], list[Problem]]]:
-        """Yield (cells, problems) of every row that has problems, by line."""
-        for _other, group in groupby(self, key=lambda p: p.line):
+    def by_row(self) -> Iterator[tuple[tuple[str, ...], str, int, list[Problem]]]:
+        """Yield (cells, SHA-256 of the first list that it was in, line there, problems) of every row with problems, by line."""
+        query = "SELECT cells, IIF(of_line, of_list, ?), IIF(of_line, of_line, line) FROM rows WHERE line = ?"
+        for line, group in groupby(self, key=lambda p: p.line):
             problems = list(group)
-            for (cells,) in self._staging.query("SELECT cells FROM rows WHERE line = ?", (problems[0].line,)):
-                yield tuple(cells.split(_SEPARATOR)), problems
+            for cells, of_list, of_line in self._staging.query(query, (self._staging.sha256, line)):
+                yield tuple(cells.split(_SEPARATOR)), of_list, of_line, problems
 
     def _page(self, where: str, values: tuple[object, ...], limit: str) -> list[tuple[int, Problem]]:
         sql = f"SELECT id, {_PROBLEM} FROM problems {where} ORDER BY line, id {limit}"  # noqa: S608  own names
@@ -443,7 +451,7 @@ class Batch(Tabular):
 
 _FIXME = ".fix-me"
 """Between a list's name and the suffix of its fix-me file, or before the number of a further one."""
-_COLUMNS = ("tcb_line", "tcb_column", "tcb_problem", "tcb_fix")
+_COLUMNS = ("tcb_line", "tcb_column", "tcb_problem", "tcb_fix", "tcb_list")
 
 
 def is_fixme_of(source: str, name: str) -> bool:
@@ -462,7 +470,7 @@ def write_fixme(problems: Sequence[Problem], dest: str | Path, lang: Lang = Lang
     """Write the rows that have problems to a new file, and return their number; for 0 no file is written.
 
     `problems` are `Batch.problems` or those of an InputError. The list's own columns come first, then tcb_line,
-    tcb_column, tcb_problem and tcb_fix, which are ignored when the file is read as a list; each row is
+    tcb_column, tcb_problem, tcb_fix and tcb_list (its SHA-256), by which a run of the file knows what it corrects; each row is
     written once. Problems of the whole file have no row. Written for Excel, as a CSV or a workbook, by the ending of its name.
 
     Raises UsageError if `dest` exists or cannot be written.
@@ -472,12 +480,13 @@ def write_fixme(problems: Sequence[Problem], dest: str | Path, lang: Lang = Lang
     lines = (
         (
             *cells,
-            about[0].line,
+            line,
             "; ".join(dict.fromkeys(problem.column for problem in about if problem.column)),
             "; ".join(problem.message.of(lang) for problem in about),
             "; ".join(problem.fix.of(lang) for problem in about),
+            sha256,
         )
-        for cells, about in problems.by_row()
+        for cells, sha256, line, about in problems.by_row()
     )
     if rows := problems.rows:
         write_table(Path(dest), (*problems.headers, *_COLUMNS), lines, mask=str)

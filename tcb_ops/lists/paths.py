@@ -155,6 +155,9 @@ class RowValidator:
         )
         """The headers of columns that are only carried through."""
         self._positions, self._resolve = positions, resolve
+        names = [trim(header) for header in headers]
+        origin = ("tcb_list", "tcb_line")
+        self._origin = [names.index(name) for name in origin] if {*origin} <= {*names} else []
         self._counts: dict[str, tuple[int, int, str]] = {}
 
     def column(self, name: str) -> str:
@@ -197,6 +200,7 @@ class RowValidator:
                     env, appid, name = environment.env, environment.appid, environment.name
             if "path" not in bad and self._check_path(line, path, problems):
                 file = file or path.replace("\\", "/")
+        of_list, of_line = [trim(cells[i]) for i in self._origin] or ("", "")
         if self._exported:
             cells = [cells[i] for i in self._keep]
         self.rows += 1
@@ -211,6 +215,8 @@ class RowValidator:
             content_type=content_type,
             cache_control=cache_control,
             query=query,
+            of_list=of_list,
+            of_line=int(of_line) if of_line.isdecimal() and len(of_line) < 10 else 0,
         )
         return row, problems
 
@@ -323,8 +329,8 @@ def read_paths(
     name = str(source)
     map_file = path_map(file_map, root)
     list_columns = replace(LIST_COLUMNS, given=columns)
-    staging = Staging()
     with _open_table(source, list_columns, sheet, header_row, rows) as (table, encoding, size, sha256):
+        staging = Staging(sha256)
         positions = _find_columns(name, table, list_columns)
         validator = RowValidator(
             table.headers,

@@ -8,13 +8,14 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from heapq import merge
 from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Unpack
 
 from tcb_ops.details import Detail
 from tcb_ops.model import Outcome, Reason, Row, RowEnd
 from tcb_ops.reports.summary import count_outcomes
-from tcb_ops.runs.histories import LaterChange, family_of
+from tcb_ops.runs.histories import LaterChange, corrections_of, family_of
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import EnvRecord, RowFilter, RowRecord, RunRecord, Tally, TimelineBucket
 
@@ -24,10 +25,15 @@ def merged_run(
 ) -> RunView:
     """Merge the original of `run` (itself, unless it is a retry) with its retries (`report --final`).
 
-    `only`: the environments whose rows the view has, each as (appid, env); None for all.
+    The runs of its fix-me files count among its retries, and have it as their original. `only`: the environments whose rows
+    the view has, each as (appid, env); None for all.
     """
     original, *retries = family_of(ledger, run)
-    return RunView(ledger, original, retries, only)
+    if original.corrects:
+        original, *retries = family_of(ledger, ledger.run(original.corrects))
+    for correction in corrections_of(ledger, original):
+        retries += family_of(ledger, correction)
+    return RunView(ledger, original, sorted(retries, key=lambda retry: retry.number), only)
 
 
 def last_state(states: Sequence[RowRecord]) -> RowRecord:
@@ -66,6 +72,7 @@ class RunView:
         only: frozenset[tuple[str, str]] | None = None,
     ) -> None:
         self._reader, self._retries, self.only = reader, retries, only
+        self.unmerged = reader
         self._whole = not retries and only is None
         self.name: str = reader.name
         self.file: Path | None = reader.file
@@ -81,8 +88,10 @@ class RunView:
         return self._shown(run) if run.id == self.record.id else run
 
     def envs(self, run: RunRecord) -> list[EnvRecord]:
-        """List a run's environments without counting their rows."""
-        return [environment for environment in self._reader.envs(run) if self._shows(environment)]
+        """List a run's environments without counting their rows; of a merged run also those of its retries."""
+        members = (run, *self._retries) if run.id == self.record.id else (run,)
+        environments = {_key(each): each for member in members for each in self._reader.envs(member)}
+        return [environment for environment in environments.values() if self._shows(environment)]
 
     def rows(self, run: RunRecord, **filters: Unpack[RowFilter]) -> Iterator[RowRecord]:
         """Stream the rows in the order of the list, in constant memory; of a merged run in their last states."""
@@ -93,13 +102,8 @@ class RunView:
         states = []
         for each in (self.record, *self._retries):
             if environments is not None:
-                keys = {(environment.appid, environment.env) for environment in environments}
-                of_run = [
-                    environment
-                    for environment in self._reader.envs(each)
-                    if (environment.appid, environment.env) in keys
-                ]
-                filters["environments"] = of_run
+                keys = set(map(_key, environments))
+                filters["environments"] = [of for of in self._reader.envs(each) if _key(of) in keys]
             states.append(self._reader.rows(each, **filters))
         by_line = groupby(merge(*states, key=_line), key=_line)
         last = (last_state(list(of_a_line)) for _, of_a_line in by_line)
@@ -180,8 +184,10 @@ class RunView:
         )
 
     def _shows(self, part: EnvRecord | Row | Tally) -> bool:
-        return self.only is None or (part.appid, part.env) in self.only
+        return self.only is None or _key(part) in self.only
 
+
+_key = attrgetter("appid", "env")
 
 RunReader = LedgerReader | RunView
 """What reports read from: the ledger, or a view of one of its runs."""

@@ -224,6 +224,11 @@ def family_of(ledger: LedgerReader, run: RunRecord) -> list[RunRecord]:
     return [run, *ledger.retries(run)]
 
 
+def corrections_of(ledger: LedgerReader, run: RunRecord) -> list[RunRecord]:
+    """Return the runs of fix-me files with rows that `run` skipped as invalid, the newest first."""
+    return [other for other in ledger.runs(run.target, damaged=[]) if other.corrects == run.id]
+
+
 def later_changes(
     ledger: LedgerReader, run: RunRecord, only: Collection[tuple[str, str]] | None, *, sampled: bool
 ) -> list[LaterChange]:

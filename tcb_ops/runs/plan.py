@@ -19,6 +19,7 @@ from tcb_ops.kinds import Kind
 from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.model import Listener, Merchant, Outcome, Owner, Row
+from tcb_ops.runs.histories import corrections_of
 from tcb_ops.runs.ledger import Ledger, taken
 from tcb_ops.runs.links_file import check_columns
 from tcb_ops.runs.list_kinds import UPLOAD
@@ -378,6 +379,27 @@ def upload_spec(batch: Batch, selection: str, options: Mapping[str, str]) -> Run
     return replace(spec, options={**options, SIGNED: source}, queries=queries)
 
 
+def correction(spec: RunSpec, batch: Batch, ledger: LedgerReader, target: str) -> RunSpec:
+    """Return the spec with the rows' lines in the list that a fix-me file took them from, and the run that it corrects.
+
+    That is the newest finished run of the list, with the same kind, target and columns, which skipped these rows as invalid.
+    Without one, the spec is returned unchanged.
+    """
+    same = (spec.kind, batch.staging.of_list(), spec.headers)
+    for run in ledger.runs(target, damaged=[]) if same[1] else ():
+        if (run.kind, run.list_sha256, run.headers) != same or run.finished_at is None:
+            continue
+        skipped = {record.row.line for record in ledger.rows(run, outcomes=frozenset({Outcome.INVALID}))}
+        if all(row.of_line in skipped for row in spec.rows()):
+            return replace(
+                spec,
+                rows=lambda: (replace(row, line=row.of_line) for row in spec.rows()),
+                queries=spec.queries and SourceQueries(batch.staging.queries("of_line")),
+                options={**spec.options, "corrects": run.id},
+            )
+    return spec
+
+
 def check_retry(parent: RunRecord, settings: Settings) -> None:
     """Raise UsageError for a run that cannot be retried: it is unfinished, or its rows went to another target."""
     command = quoted(retry_command(settings, parent))
@@ -418,8 +440,9 @@ def retry_spec(
 ) -> RunSpec:
     """Return the spec of a retry: a finished run's refused, failed and not attempted rows of these merchants, codes and paths.
 
-    Rows that succeeded in an earlier retry are left out. The sizes and times of local files are read again: they may
-    have been fixed. Raises UsageError if no rows are left, or the run cannot be retried.
+    Rows that succeeded in an earlier retry are left out; if none are left, the run of its last fix-me file is retried. The
+    sizes and times of local files are read again: they may have been fixed. Raises UsageError if no rows are left, or the
+    run cannot be retried.
     """
     check_retry(parent, settings)
     root = Path(parent.root) if parent.root else None
@@ -440,34 +463,24 @@ def retry_spec(
         return of_merchants if root is None else as_they_are(of_merchants, root, inspect)
 
     of_rows = environments_of_rows(to_retry(), merchants)
-    environments = [
-        replace(environment, number=number)
-        for number, environment in enumerate(
-            environment for environment in of_rows if (environment.env, environment.appid) in selected
-        )
-    ]
+    retried = [of for of in of_rows if (of.env, of.appid) in selected]
+    environments = [replace(of, number=number) for number, of in enumerate(retried)]
     listed = {(merchant.env, merchant.appid) for merchant in merchants.whole}
     warning = None
-    if missing := [
-        environment for environment in of_rows if (environment.env, environment.appid) not in listed
-    ]:
+    if missing := [of for of in of_rows if (of.env, of.appid) not in listed]:
         warning = _(
             "run {id} has rows to retry, but {file} has no line for their merchants: {listed}.",
             id=parent.id,
             file=merchants.source or "merchants.csv",
-            listed=as_list(
-                (
-                    f"{environment.merchant} ({environment.appid}, {environment.env})"
-                    for environment in missing
-                ),
-                5,
-            ),
+            listed=as_list((f"{of.merchant} ({of.appid}, {of.env})" for of in missing), 5),
         )
     if not environments:
         if warning is not None:
             raise UsageError(
                 warning, _("Add these merchants, or give the run's merchants file with --merchants.")
             )
+        for last in corrections_of(ledger, parent)[:1]:
+            return retry_spec(ledger, last, merchants, settings, codes, selection, path)
         text = _("run {id} ({kind}) has nothing to retry: no row is left for it.")
         if selection or codes:
             text = _("run {id} has no such rows to retry: --errcode and --where leave none.")
@@ -522,14 +535,14 @@ def prunable(runs: Sequence[RunRecord], before: float) -> list[RunRecord]:
     the run                                                                prunable
     =====================================================================  ========
     is unfinished, or finished at `before` or later                        no
-    is retried, confirmed, deleted or undone by one that stays             no
-    retries, confirms, deletes or undoes one that stays                    no
+    is retried, corrected, confirmed, deleted or undone by one that stays  no
+    retries, corrects, confirms, deletes or undoes one that stays          no
     any other                                                              yes
     =====================================================================  ========
     """
     beside = defaultdict[str, set[str]](set)
     for run in runs:
-        for other in {run.parent, *run.settings.get("of", ())} - {""}:
+        for other in {run.parent, run.corrects, *run.settings.get("of", ())} - {""}:
             beside[run.id].add(other)
             beside[other].add(run.id)
     waiting = {run.id for run in runs if run.finished_at is None or run.finished_at >= before}

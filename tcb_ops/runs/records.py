@@ -66,6 +66,11 @@ class RunRecord(NewRun):
         return str(self.settings.get("selection", ""))
 
     @property
+    def corrects(self) -> str:
+        """The id of the run whose invalid rows it has, with the lines that they have there; empty for none."""
+        return str(self.settings.get("corrects", ""))
+
+    @property
     def simulated(self) -> bool:
         """Whether its target was a simulator, as the handshake found."""
         return SIMULATOR in {self.target, self.settings.get("listener")}

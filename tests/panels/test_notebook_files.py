@@ -99,7 +99,7 @@ def test_a_notebook_is_in_one_language_at_a_time(notebook, lang):
     cells = in_language(notebook, lang).cells
     assert all(cell.source for cell in cells)
     texts = [cell.source for cell in cells if cell.cell_type == "markdown"]
-    texts += [cell.source.partition("\n")[0] for cell in cells if cell.cell_type == "code"]
+    texts += [text for cell in cells if cell.cell_type == "code" for text in re.findall("# .*", cell.source)]
     assert [bool(re.search(r"[\u4e00-\u9fff]", text)) for text in texts] == [lang is Lang.ZH] * len(texts)
 
 

@@ -66,7 +66,7 @@ def _suggest_next(console: Console, run_id: str, settings: Settings, common: Com
     from tcb_ops.reports.summary import by_code, next_command
 
     run = api.open_run(run_id, settings=settings)
-    if not run.record.parent and (final := run.final()).record.retries:
+    if not (run.record.parent or run.record.corrects) and (final := run.final()).record.retries:
         run = final
     if (matching := common.matching(settings)) is not None:
         run = run.of_merchants(matching)

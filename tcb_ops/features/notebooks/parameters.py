@@ -48,19 +48,19 @@ def find_notebook(given: str) -> Path:
     )
 
 
-_HEADING = re.compile(r"(#+ (?:\d+ · )?)([^\u4e00-\u9fff]*) ([\u4e00-\u9fff].*)")
-"""A heading or a cell's name in English, then in Chinese."""
+_HEADING = re.compile(r"(#+ (?:\d+ · )?)([^\n\u4e00-\u9fff]*) ([\u4e00-\u9fff].*)")
+"""A heading or a comment in English, then in Chinese."""
 _CHINESE = re.compile(r"[\u4e00-\u9fff]")
 
 
 def in_language(content: Any, lang: Lang) -> Any:
-    """Return a copy of a bundled notebook whose headings, paragraphs and names of cells are in one language.
+    """Return a copy of a bundled notebook whose headings, paragraphs and comments are in one language.
 
     ====================================  ===================  ============
     in the notebook                       en                   zh
     ====================================  ===================  ============
     a heading: # 05 · Analysis 分析       # 05 · Analysis      # 05 · 分析
-    a cell's first line: # Panel 面板     # Panel              # 面板
+    a comment: # Panel 面板               # Panel              # 面板
     a paragraph that begins in Chinese    left out             stays
     any other paragraph                   stays                left out
     a block of code                       stays                stays
@@ -72,11 +72,9 @@ def in_language(content: Any, lang: Lang) -> Any:
     content["cells"] = [cell for cell in content["cells"] if other not in cell["metadata"].get("tags", ())]
     for cell in content["cells"]:
         source = cell["source"] if isinstance(cell["source"], str) else "".join(cell["source"])
-        first, newline, rest = source.partition("\n")
-        parts = [first + newline + rest] if cell["cell_type"] == "code" else source.split("\n\n")
+        parts = [source] if cell["cell_type"] == "code" else source.split("\n\n")
         parts = [
-            _HEADING.sub(lambda match: match[1] + match[2 if lang is Lang.EN else 3], part, count=1)
-            for part in parts
+            _HEADING.sub(lambda match: match[1] + match[2 if lang is Lang.EN else 3], part) for part in parts
         ]
         if cell["cell_type"] == "markdown":
             neutral = ("#", "```")

@@ -29,7 +29,7 @@ from tcb_ops.lists.workbook import LAST_COLUMN, Book, Sheet, area_of, letters
 from tcb_ops.model import Problem
 from tcb_ops.reports.explanations import MARK, why_of
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, own_values
-from tcb_ops.reports.run_views import RunReader
+from tcb_ops.reports.run_views import RunReader, RunView
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.records import RunRecord
 from tcb_ops.runs.verdicts import merchant_text
@@ -454,7 +454,8 @@ def find_list(book: Book, reader: RunReader, run: RunRecord) -> ListSheet:
     The ledger holds the list's contents, not its position, which depends on options. Of identical sheets, the one
     named by the options comes first, then visible ones.
     """
-    first = next(reader.rows(run), None)
+    unmerged = reader.unmerged if isinstance(reader, RunView) else reader  # it has no corrected rows
+    first = next(unmerged.rows(run), None)
     first_line, path = (first.row.line, first.row.path) if first is not None else (0, "")
     named = fold(str(run.settings.get("selection", "")))
     by_likeliness = sorted(

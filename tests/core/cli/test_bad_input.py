@@ -88,7 +88,7 @@ def test_the_first_fifty_problems_are_shown_and_all_are_in_the_fix_me_csv(open_c
     assert "\nand 70 more problems\n" in result.err
     fix_me = (cli.folder / "list.fix-me.csv").read_text(encoding="utf-8-sig").splitlines()
     assert len(fix_me) == 121
-    assert fix_me[0].startswith("env,path,备注,tcb_line,tcb_column,tcb_problem,tcb_fix")
+    assert fix_me[0].startswith("env,path,备注,tcb_line,tcb_column,tcb_problem,tcb_fix,tcb_list")
     fixed = "\r\n".join(line.replace(",/", ",") for line in fix_me)
     (cli.folder / "list.fix-me.csv").write_text(fixed, encoding="utf-8")
     assert cli("links", "list.fix-me.csv").code == 0

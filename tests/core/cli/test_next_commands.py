@@ -1,5 +1,6 @@
 """How commands end: with commands that work as they stand, from another folder, else with what to open."""
 
+import csv
 import html
 import os
 import re
@@ -16,6 +17,7 @@ from tcb_ops.cli.main import run as run_command
 from tcb_ops.features.simulator import Fault, FaultStep
 from tcb_ops.runs.next_commands import command, quoted
 from tcb_ops.settings import load_settings
+from tcb_ops.table_files import write_table
 
 pytestmark = pytest.mark.integration
 
@@ -309,7 +311,56 @@ def test_skipped_rows_end_with_the_command_for_the_fix_me_file(open_cli, kind):
     fix_me = cli.folder / "half.fix-me.csv"
     assert command[:3] == ["tcb-ops", kind, str(fix_me)]
     fix_me.write_text(fix_me.read_text(encoding="utf-8-sig").replace(",/a.png", ",a.png"), encoding="utf-8")
-    assert cli(*command[1:]).code == 0
+    corrected = cli(*command[1:])
+    assert (corrected.code, "Corrects 1 row of run" in corrected.err) == (0, kind != "check")
+
+
+def test_report_final_has_the_rows_of_corrected_fix_me_files(open_cli):
+    cli = open_cli(many(TEA, BOOKS, rows=1), [Fault(path="c.png", errcode=85088, calls=((1, 1),))])
+    rows = [("nobody", "/a.png", "0.bin"), (TEA.env, "b.png", "0.bin"), ("nobody", "/c.png", "0.bin")]
+    write_table(cli.folder / "half.xlsx", ("env", "path", "file"), rows)
+    skipping = ("--on-bad", "skip", "--root", "files")
+    assert cli("upload", "half.xlsx", *skipping).code == 1
+    first = cli.latest().id
+    fix_me, second = cli.folder / "half.fix-me.csv", cli.folder / "half.fix-me.fix-me.csv"
+    text = fix_me.read_text(encoding="utf-8-sig").replace("nobody", BOOKS.env)
+    fix_me.write_text(text.replace("/a.png", "a.png"), encoding="utf-8")
+    assert f"Corrects 2 rows of run {first}, and counts" in cli("upload", fix_me.name, *skipping).err
+    text = second.read_text(encoding="utf-8-sig").replace("/c.png", "c.png")
+    second.write_text(text, encoding="utf-8")
+    assert f"Corrects 1 row of run {first}, and counts" in cli("upload", second.name, "--root", "files").err
+    final = cli("report", "latest", "--final", "--json").json
+    assert (final["run"], final["counts"]) == (first, {"uploaded": 2, "refused": 1})
+    assert cli("retry", first).code == 0
+    assert cli("report", first, "--final", "--into", "half.xlsx", "--json").json["counts"] == {"uploaded": 3}
+    assert cli("report", first, "--final").code == 0
+    with (cli.folder / f"reports/{first}-final/results.csv").open(encoding="utf-8-sig", newline="") as lines:
+        ends = [(row["tcb_line"], row["tcb_env"], row["path"]) for row in csv.DictReader(lines)]
+    assert ends == [("2", BOOKS.env, "a.png"), ("3", TEA.env, "b.png"), ("4", BOOKS.env, "c.png")]
+
+
+@pytest.mark.parametrize(
+    ("first", "old", "new"),
+    [
+        ("check", "", ""),
+        ("upload", "tcb_list", "tcb_was"),
+        ("upload", ",3,path", ",2,path"),
+        ("upload", ",3,path", ",4,path"),
+        ("upload", "file,", "datei,"),
+    ],
+    ids=["no run", "no tcb_list", "a line twice", "a line that was sent", "another column"],
+)
+def test_a_fix_me_file_that_corrects_no_run_is_a_list_like_any_other(open_cli, first, old, new):
+    cli = open_cli(many(TEA, rows=1))
+    rows = [(TEA.env, "/a.png", "0.bin"), (TEA.env, "/b.png", "0.bin"), (TEA.env, "c.png", "0.bin")]
+    write_csv(cli.folder / "half.csv", ("env", "path", "file"), rows)
+    assert cli(first, "half.csv", "--on-bad", "skip", "--root", "files").code == 1
+    fix_me = cli.folder / "half.fix-me.csv"
+    text = fix_me.read_text(encoding="utf-8-sig").replace(",/", ",").replace(old, new)
+    fix_me.write_text(text, encoding="utf-8")
+    column = ("--column", "file=datei") if new == "datei," else ()
+    result = cli("upload", fix_me.name, "--root", "files", *column)
+    assert (result.code, "Corrects" in result.err) == (0, False)
 
 
 @pytest.mark.parametrize("kind", ["check", "links", "upload"])

@@ -187,23 +187,12 @@ def test_the_rows_with_problems_stand_once_each_with_what_and_how(write, merchan
         "tcb_column",
         "tcb_problem",
         "tcb_fix",
+        "tcb_list",
     ]
     assert first[:5] == ["nope", "/b.png", "'=1+1", "3", "环境ID; 上传路径"]
     assert first[5] == "; ".join(p.message.zh for p in problems[:2])
     assert second[:5] == ["tea-1a2b3c", "好.png", "007", "4", "上传路径"]
     assert second[6] == problems[2].fix.zh
-
-
-def test_a_fixed_file_can_be_read_back_in(write, merchants, tmp_path):
-    batch = read_paths(write(BAD_LIST), merchants, on_bad="skip")
-    write_fixme(batch.problems, tmp_path / "fix-me.csv")
-    text = (tmp_path / "fix-me.csv").read_text("utf-8-sig").replace("nope,/b", "books-77aa01,b")
-    again = read_paths(write(text, "fixed.csv"), merchants)
-    assert again.headers == batch.headers
-    assert [r.cells for r in again.rows()] == [
-        ("books-77aa01", "b.png", "=1+1"),
-        ("tea-1a2b3c", "好.png", "007"),
-    ]
 
 
 @pytest.mark.parametrize("text", ["env,path\n", "", "a,b\nc,d\n"], ids=["header only", "empty", "no column"])
