@@ -31,7 +31,6 @@ JUPYTERLAB = (
     ("button-name", "jp-collapseHeadingButton"),  # it folds what is below a heading
     ("image-alt", "data:image/png"),  # a cell's plot can have no text; the sentence below it says the same
     ("label-title-only", 'title="Name: '),  # the file's name in the title bar
-    ("scrollable-region-focusable", "cm-scroller"),  # the keyboard reaches the text in it
     ("region", "jp-skiplink"),  # its links to parts of the page stand outside landmarks
     ("scrollable-region-focusable", "cm-scroller"),  # the code of a cell that is wider than the page
 )
