@@ -1,4 +1,4 @@
-"""The ledger's tables, in SQL that SQLite and PostgreSQL share but for a few words."""
+"""The ledger's tables, in SQL that SQLite and PostgreSQL share; the few words that differ have placeholders."""
 
 from __future__ import annotations
 

@@ -28,8 +28,10 @@ ATTACHED = """selector => {
 """JupyterLab detaches cells that are out of view, and scrolls to the last cell that was run."""
 STAYS = """() => {
   const page = document.querySelector('.jp-WindowedPanel-outer'), header = document.querySelector('.op-header');
-  page.scrollTop = 900;
-  return !!header && Math.abs(header.getBoundingClientRect().top - page.getBoundingClientRect().top) < 3;
+  if (!header) return false;
+  const top = element => element.getBoundingClientRect().top - page.getBoundingClientRect().top;
+  page.scrollTop += top(header.closest('.op-panel')) + 150;
+  return Math.abs(top(header)) < 3;
 }"""
 """Again and again, because JupyterLab may still be about to scroll to the last cell that was run."""
 EXPORTED = (
