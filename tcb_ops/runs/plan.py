@@ -429,6 +429,11 @@ def check_retry(parent: RunRecord, settings: Settings) -> None:
     raise UsageError(problem)
 
 
+def _has_rows_to_retry(ledger: LedgerReader, run: RunRecord) -> bool:
+    succeeded = ledger.succeeded_since(run)
+    return any(record.row.line not in succeeded for record in ledger.rows(run, outcomes=Outcome.retriable()))
+
+
 def retry_spec(
     ledger: Ledger,
     parent: RunRecord,
@@ -440,7 +445,7 @@ def retry_spec(
 ) -> RunSpec:
     """Return the spec of a retry: a finished run's refused, failed and not attempted rows of these merchants, codes and paths.
 
-    Rows that succeeded in an earlier retry are left out; if none are left, the run of its last fix-me file is retried. The
+    Rows that succeeded in an earlier retry are left out; if none are left, the last run of a fix-me file of it that has some is retried. The
     sizes and times of local files are read again: they may have been fixed. Raises UsageError if no rows are left, or the
     run cannot be retried.
     """
@@ -479,8 +484,8 @@ def retry_spec(
             raise UsageError(
                 warning, _("Add these merchants, or give the run's merchants file with --merchants.")
             )
-        for last in corrections_of(ledger, parent)[:1]:
-            return retry_spec(ledger, last, merchants, settings, codes, selection, path)
+        for failing in filter(partial(_has_rows_to_retry, ledger), corrections_of(ledger, parent)):
+            return retry_spec(ledger, failing, merchants, settings, codes, selection, path)
         text = _("run {id} ({kind}) has nothing to retry: no row is left for it.")
         if selection or codes:
             text = _("run {id} has no such rows to retry: --errcode and --where leave none.")

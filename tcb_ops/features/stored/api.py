@@ -21,6 +21,7 @@ from tcb_ops.features.stored.specs import (
 from tcb_ops.i18n import Text, _
 from tcb_ops.lists.batch import Batch
 from tcb_ops.run import Run, RunHandle
+from tcb_ops.runs.histories import corrections_of
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.list_kinds import UPLOAD
 from tcb_ops.runs.plan import RunSpec
@@ -195,6 +196,11 @@ def upload_of(run: str | Run, settings: Settings, parameter: str = "run") -> Run
             _("Give its target with --target."),
         )
     return subject
+
+
+def corrections(upload: RunRecord, settings: Settings) -> list[str]:
+    """Return the ids of the uploads of an upload's corrected fix-me files, the newest first: each is undone by itself."""
+    return [run.id for run in corrections_of(ledger_with_runs(settings), upload)]
 
 
 confirm = blocking(start_confirm)

@@ -27,7 +27,7 @@ from tcb_ops.cli.options import (
 from tcb_ops.errors import UsageError
 from tcb_ops.features.stored import StoredReason
 from tcb_ops.features.stored.kinds import CONFIRM, DELETE, UNDO
-from tcb_ops.i18n import Text, _, as_lines, ngettext
+from tcb_ops.i18n import Text, _, as_lines, as_list, ngettext
 from tcb_ops.kinds import Kind
 from tcb_ops.model import SIMULATOR, Outcome
 from tcb_ops.runs.list_kinds import UPLOAD
@@ -349,6 +349,9 @@ def _upload(command: RunCommand, run: str) -> str:
     command.console.lead(
         _("{kind} {id} ({list_name})", kind=upload.kind, id=upload.id, list_name=upload.list_name)
     )
+    if corrections := stored.corrections(upload, command.settings):
+        text = _("Its corrected rows are in uploads of their own, which this command leaves out: {ids}.")
+        command.console.warn(text.format(ids=as_list(corrections, 5)))
     return upload.id
 
 

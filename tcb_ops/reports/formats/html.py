@@ -98,6 +98,8 @@ def page(
     drawing = draw(reader.timeline(run))
     findings = run.kind.findings(reader, summary, changes, settings) if run.has_findings else None
     templates = environment(settings.lang, settings.timezone)
+    codes = {cause.code for cause in summary.causes}  # others have been solved by a retry
+    verdicts = map(read_verdict, run.settings.get(VERDICTS, ()))
     values = {
         "html_lang": "zh-CN" if settings.lang == "zh" else "en",
         "heading": run.kind.report_title,
@@ -126,7 +128,7 @@ def page(
         "fixed_list": quoted(fixed_list(settings, run)),
         "named": NAMED,
         "changed": CHANGED,
-        "verdicts": [*filter(None, map(read_verdict, run.settings.get(VERDICTS, ())))],
+        "verdicts": [verdict for verdict in verdicts if verdict is not None and verdict.code in codes],
         "matrix": errcode_matrix(summary.causes),
         "findings": findings,
         "sections": [] if findings is None or findings.stopped is not None else findings.sections(),

@@ -316,7 +316,7 @@ def test_skipped_rows_end_with_the_command_for_the_fix_me_file(open_cli, kind):
 
 
 def test_report_final_has_the_rows_of_corrected_fix_me_files(open_cli):
-    cli = open_cli(many(TEA, BOOKS, rows=1), [Fault(path="c.png", errcode=85088, calls=((1, 1),))])
+    cli = open_cli(many(TEA, BOOKS, rows=1), [Fault(path="a.png", errcode=85088, calls=((1, 1),))])
     rows = [("nobody", "/a.png", "0.bin"), (TEA.env, "b.png", "0.bin"), ("nobody", "/c.png", "0.bin")]
     write_table(cli.folder / "half.xlsx", ("env", "path", "file"), rows)
     skipping = ("--on-bad", "skip", "--root", "files")
@@ -326,6 +326,7 @@ def test_report_final_has_the_rows_of_corrected_fix_me_files(open_cli):
     text = fix_me.read_text(encoding="utf-8-sig").replace("nobody", BOOKS.env)
     fix_me.write_text(text.replace("/a.png", "a.png"), encoding="utf-8")
     assert f"Corrects 2 rows of run {first}, and counts" in cli("upload", fix_me.name, *skipping).err
+    correcting = cli.latest().id
     text = second.read_text(encoding="utf-8-sig").replace("/c.png", "c.png")
     second.write_text(text, encoding="utf-8")
     assert f"Corrects 1 row of run {first}, and counts" in cli("upload", second.name, "--root", "files").err
@@ -337,6 +338,8 @@ def test_report_final_has_the_rows_of_corrected_fix_me_files(open_cli):
     with (cli.folder / f"reports/{first}-final/results.csv").open(encoding="utf-8-sig", newline="") as lines:
         ends = [(row["tcb_line"], row["tcb_env"], row["path"]) for row in csv.DictReader(lines)]
     assert ends == [("2", BOOKS.env, "a.png"), ("3", TEA.env, "b.png"), ("4", BOOKS.env, "c.png")]
+    undone = cli("undo", first, "--yes", "--json")
+    assert (undone.json["counts"], correcting in undone.err) == ({"deleted": 1}, True)
 
 
 @pytest.mark.parametrize(
