@@ -42,7 +42,10 @@ if TYPE_CHECKING:
     from tcb_ops.start import StartOptions
 
 
-FOR_USERS = "id counts succeeded stopped results failed errcodes causes timeline links changes audit retry final report export write_into"
+FOR_USERS = (
+    "id counts succeeded stopped results failed errcodes causes why timeline links changes audit retry final report export "
+    "to_parquet write_into"
+)
 """The names of a Run that are for users, and so for completion; the front ends use more."""
 
 
