@@ -72,7 +72,6 @@ BOUNDS = {
         scenario_of(0).rows,
         simulated_runs.MOST_SESSIONS,
         len(guards.GUARDS),
-        *Counter(guard.finder if guard.finder in guards.FINDERS else "" for guard in guards.GUARDS).values(),
     ),
 }
 """Numbers of the code that a page states."""

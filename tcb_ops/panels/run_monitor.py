@@ -391,7 +391,7 @@ class RetryMenu(Menu):
             return
         code, appid, path = self._grid.shown
         choices: list[tuple[Text, tuple[str, str, str]]] = [(_("all that did not succeed"), ("", "", ""))]
-        if appid or path:
+        if (appid or path) and appid in {"", *self._grid.lines}:  # a filter outlives the run it was set for
             label = _("the rows shown under Rows")
             if not (code or path):
                 label = _("merchant {name}", name=f"{self._grid.lines[appid][1]} ({appid})")

@@ -174,6 +174,23 @@ def test_what_is_retried_can_be_chosen(open_lab, assert_complete, choice, rows):
     assert (final / "manifest.json").is_file()
 
 
+def test_a_retry_is_shown_under_the_filter_of_a_merchant_that_it_has_not(open_lab):
+    faults = [Fault(env=BOOKS.env, errcode=85088), Fault(env=TEA.env, path="*/1.png", errcode=40097)]
+    panel = open_lab(faults=faults).uploads()
+    press(panel)
+    parent, retry = panel.run, panel.monitor.retry
+    panel.monitor.grid.read({"code": "", "appid": TEA.appid, "path": ""})
+    press(panel, retry.button)
+    (retry.choice.label,) = (
+        label for label, _value in retry.choice.options if label.startswith("code 85088")
+    )
+    press(panel, retry.action.button)
+    assert panel.run.record.parent == parent.id
+    assert "refused" in panel.run.counts
+    assert panel.monitor.run is panel.run
+    assert [value for _label, value in retry.choice.options] == [("", "", ""), ("85088", "", "")]
+
+
 def test_wechat_is_asked_about_a_cause(open_lab, read):
     panel = open_lab(faults=[Fault(env=BOOKS.env, errcode=85088)]).uploads()
     press(panel)
