@@ -42,9 +42,9 @@ class Guard:
 SIMULATION, MACHINE, CRASHES, FAILURES = "simulation", "state machine", "crash states", "I/O failures"
 FINDERS = {
     SIMULATION: ("tests/simulated_runs.py", "--batch", "--runs", "1000"),
-    MACHINE: ("-m", "pytest", "tests/features/stored/test_whose_bytes.py"),
-    CRASHES: ("-m", "pytest", "tests/core/test_crash_states.py"),
-    FAILURES: ("-m", "pytest", "tests/core/test_io_errors.py"),
+    MACHINE: ("-P", "-m", "pytest", "tests/features/stored/test_whose_bytes.py"),
+    CRASHES: ("-P", "-m", "pytest", "tests/core/test_crash_states.py"),
+    FAILURES: ("-P", "-m", "pytest", "tests/core/test_io_errors.py"),
 }
 """Commands of Python; any other finder is a file of tests."""
 
@@ -279,8 +279,8 @@ def found(guard: Guard) -> tuple[bool, float, str]:
             (copy / folder).symlink_to(ROOT / folder)
         file = copy / "tcb_ops" / guard.file
         file.write_text(file.read_text(encoding="utf-8").replace(guard.code, guard.without), encoding="utf-8")
-        command = FINDERS.get(guard.finder, ("-m", "pytest", guard.finder))
-        if command[:2] == ("-m", "pytest"):
+        command = FINDERS.get(guard.finder, ("-P", "-m", "pytest", guard.finder))
+        if command[1:3] == ("-m", "pytest"):
             quietly = ("-x", "-q", "-p", "no:cacheprovider", "-m", "not soak", "--basetemp", made + "/tests")
             command = (*command, *quietly, *(("-k", guard.tests) if guard.tests else ()))
         began = time.monotonic()
