@@ -1,4 +1,4 @@
-"""Takes guards out of a copy of the package, one at a time, and says which part of the suite finds it.
+"""Takes guards out of a copy of the package, one at a time, and says whether its part of the suite finds it.
 
     python tests/guards.py [--only TEXT] [--processes 2]
 

@@ -232,7 +232,7 @@ def _put(part: Path, dest: Path) -> None:
 
     Windows lets nobody rename a folder while a file of it is open, or a terminal is in it. An open file is noticed before
     anything changes. A kill or a power cut leaves the old report or the new one complete; while files are replaced, the new
-    one is still complete in `part`.
+    one is still complete in `part`. An error in between leaves files of both, which the next export replaces.
     """
     if not dest.exists() or not any(dest.iterdir()):
         if dest.exists():
