@@ -35,6 +35,8 @@ from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.responses import (
     ApiError,
     AuthorizerInfo,
+    AuthorizerPage,
+    CloudEnvironment,
     InvalidResponse,
     Quota,
     ReceivedRequest,
@@ -98,8 +100,7 @@ def _issue_of(failure: CallFailure, owner: Owner) -> Issue:
 
 
 _DEAD_TOKEN = _("Its token was refused, and the token source returned the same token again.")
-_REFUSED = frozenset({Reason.DEAD_TOKEN, "40001", "40014", "42001"})
-COMPONENT_CODES = _REFUSED | {Reason.NO_TOKEN, "48001", "61014"}
+COMPONENT_CODES = frozenset({Reason.DEAD_TOKEN, Reason.NO_TOKEN, "40001", "40014", "42001", "48001", "61014"})
 """Issues of the token itself. With the component token they concern no merchant."""
 
 
@@ -126,20 +127,35 @@ class Probes:
     answers: dict[str, Answers] = field(default_factory=dict)
     locks: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
 
-    async def account(self, appid: str, owner: Owner = Owner.MERCHANT) -> Answers:
+    async def account(
+        self,
+        appid: str,
+        owner: Owner = Owner.MERCHANT,
+        environments: tuple[CloudEnvironment, ...] | None = None,
+        quota: Quota | Issue | None = None,
+    ) -> Answers:
         """Ask about an account: its environments, its link calls of today, and what it granted to the platform.
 
-        An account of the platform's own needs no grant. Without a working token there is nothing else to ask.
+        What is given has been asked already. An account of the platform's own needs no grant. Without a working token there
+        is nothing else to ask.
         """
         if not appid:
             return Answers(NEEDS_COMPONENT)
-        environments = await self._ask(appid, appid, partial(self.client.environments, owner=owner), owner)
-        quota, info = None, None
-        if not isinstance(environments, Issue) or environments.errcode is not None:
-            quota = await self._ask(appid, appid, partial(self.client.quota, owner=owner), owner)
-        if owner is Owner.MERCHANT:
-            info = await self.grants(appid)
-        return Answers(environments, quota, info, clock=self.client.clock_offset)
+        listed = await self.environments(appid, owner) if environments is None else environments
+        if quota is None and (not isinstance(listed, Issue) or listed.errcode is not None):
+            quota = await self.quota(appid, owner)
+        info = await self.grants(appid) if owner is Owner.MERCHANT else None
+        return Answers(listed, quota, info, clock=self.client.clock_offset)
+
+    async def environments(
+        self, appid: str, owner: Owner = Owner.MERCHANT
+    ) -> tuple[CloudEnvironment, ...] | Issue:
+        """Ask for an account's environments."""
+        return await self._ask(appid, appid, partial(self.client.environments, owner=owner), owner)
+
+    async def quota(self, appid: str, owner: Owner = Owner.MERCHANT) -> Quota | Issue:
+        """Ask how many link calls an account has left today."""
+        return await self._ask(appid, appid, partial(self.client.quota, owner=owner), owner)
 
     async def about(self, facts: Facts, now: float) -> Facts:
         """Add the answers about a line's account, asked once; of a row, also what the platform received in its call.
@@ -190,6 +206,12 @@ class Probes:
             self.component_issue = info = of_the_component(info)
         return info
 
+    async def authorizers(self, offset: int) -> AuthorizerPage | Issue:
+        """Ask who has authorized the platform, a page from `offset`."""
+        request = partial(self.client.authorizers, offset=offset)
+        page = await self._ask(self.component, self.component, request, Owner.MERCHANT)
+        return of_the_component(page) if isinstance(page, Issue) else page
+
     async def _ask(
         self,
         about: str,
@@ -227,12 +249,9 @@ NEEDS_COMPONENT = Issue(
 
 def of_the_component(issue: Issue) -> Issue:
     """Return an issue of the component token with the action for that token, not for a merchant's."""
-    if issue.code in _REFUSED:
-        return replace(issue, action=presumed_verdict("component").action)
-    if issue.code not in COMPONENT_CODES or issue.code == Reason.NO_TOKEN:
+    if issue.code not in COMPONENT_CODES - {Reason.NO_TOKEN}:
         return issue
-    action = _("Make sure that component_appid is the third-party platform's own appid.")
-    return replace(issue, action=action)
+    return replace(issue, action=presumed_verdict("component").action)
 
 
 async def map_concurrently(
@@ -304,7 +323,7 @@ async def calls_left(appids: Sequence[str], settings: Settings) -> dict[str, int
     Raises what concerns every merchant, see `ask`.
     """
     async with open_client(settings, limits=CallLimits(attempts=1)) as (client, caller):
-        quotas = await asyncio.gather(*(ask(caller, appid, client.quota) for appid in appids))
+        quotas = await asyncio.gather(*map(Probes(caller, client, "").quota, appids))
     found = zip(appids, quotas, strict=True)
     return {appid: q.left for appid, q in found if isinstance(q, Quota) and q.left is not None}
 

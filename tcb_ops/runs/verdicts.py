@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from enum import Enum
 from functools import cache
 from typing import Any, TypeVar
 
@@ -29,48 +29,21 @@ VERDICTS = "verdicts"
 """The name under which a run keeps its verdicts among its settings."""
 SKEWED = 300
 """Clock difference in seconds that makes links and tokens expire early: links last about 15 minutes."""
-_ENDED = frozenset(
-    [
-        "halted",
-        "unavailable",
-        "ip_not_registered",
-        "ticket",
-        "token_source",
-        "token_stale",
-        "no_token",
-        "no_cloud",
-        "unreachable",
-        "wechat_busy",
-    ]
-)
-"""Causes of rows that are over once getenvinfo answers with the environment's status NORMAL."""
 _PLATFORM_CODES = frozenset({"61004", "61005", "61006", "40125", "61011"})
 
 
-class Actor(StrEnum):
-    """Who must act."""
+class Actor(Enum):
+    """Who must act: as a string the name, in small letters."""
 
-    YOU = "you"
-    MERCHANT = "merchant"
-    ADMINISTRATOR = "administrator"
+    YOU = _("you")
+    MERCHANT = _("the merchant")
+    ADMINISTRATOR = _("your platform's administrator")
     """Of the third-party platform, on open.weixin.qq.com."""
-    WECHAT = "wechat"
-    NOBODY = "nobody"
-    """It passes by itself."""
+    WECHAT = _("WeChat")
+    NOBODY = _("nobody, it passes")
 
-    @property
-    def label(self) -> Text:
-        """The actor in a few words."""
-        return _ACTORS[self]
-
-
-_ACTORS = {
-    Actor.YOU: _("you"),
-    Actor.MERCHANT: _("the merchant"),
-    Actor.ADMINISTRATOR: _("your platform's administrator"),
-    Actor.WECHAT: _("WeChat"),
-    Actor.NOBODY: _("nobody, it passes"),
-}
+    def __str__(self) -> str:
+        return self.name.lower()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,16 +61,6 @@ class Issue:
     def errcode(self) -> int | None:
         """The code as a number, if it is an errcode."""
         return int(self.code) if ERRCODE.fullmatch(self.code) else None
-
-    def as_dict(self, lang: Lang) -> dict[str, Any]:
-        """Return all fields, for JSON and data frames."""
-        return {
-            "code": self.code,
-            "errcode": self.errcode,
-            "meaning": self.meaning.of(lang),
-            "action": self.action.of(lang),
-            "errmsg": self.errmsg,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,40 +134,8 @@ def appids_by_env(merchants: Iterable[Merchant]) -> Mapping[str, Collection[str]
 def cause_of(facts: Facts) -> str:
     """Return the cause that the facts show, by its name in verdicts.csv; empty if nothing is wrong.
 
-    `now` is what getenvinfo answers, `rows` the code of the rows; both suggest a cause (verdicts.csv). The first line that
+    `now` is what getenvinfo answers, `rows` the code of the rows; both suggest a cause. The first line of the table that
     fits is the answer.
-
-    =========================================================  ==================
-    facts                                                      cause
-    =========================================================  ==================
-    now: no such host; the proxy fails; no TLS; no answer      name_not_resolved, proxy, no_tls, unreachable
-    now: 61004 …, through a proxy                              ip_of_proxy
-    now: 61004 …, 61005 …, no token for anybody                itself
-    now fails, and quota/get says 76022                        token_wrong_kind
-    it lists environments of another merchant only             token_of_another
-    rows or now: a refused token or an expired link, and the
-    clocks differ by more than five minutes                    clock
-    the platform's own: its token is refused, its set missing  component_token
-    the platform's own: its calls are used up                  component_quota
-    authorizer_info says 61003                                 revoked
-    61003, but authorizer_info knows the merchant              other_platform, passed if now works
-    set 49 waits for confirmation                              set_unconfirmed
-    set 49 is not granted                                      set_missing
-    a set is missing, but it is granted and now works          passed
-    a set is missing, but it is granted                        set_unpublished
-    a set is missing, neither info nor quota answers           permission_unclear
-    the environment is HALTED                                  halted
-    it has another status, but not NORMAL                      unavailable
-    no calls are left today                                    quota_used
-    rows failed, it is not listed, and also another merchant's env_of_another
-    it is not listed                                           env_gone
-    rows: 45009, and calls are left; -501005 …, and NORMAL     passed
-    rows: -601012 …, and it is listed as NORMAL                env_refused
-    rows: a token, a set or 云开发 was missing, and now works  passed
-    now: WeChat is busy                                        wechat_fails
-    rows: something else                                       what rows suggest
-    now: something else                                        what now suggests
-    =========================================================  ==================
     """
     answers, listed, status = facts.answers, facts.listed, facts.status
     failed = answers.environments if isinstance(answers.environments, Issue) else None
@@ -246,7 +177,7 @@ def cause_of(facts: Facts) -> str:
         ("env_gone", absent),
         ("passed", rows == "quota_used" and left is not None),
         ("env_refused", works and rows == "env_gone"),
-        ("passed", works and rows in _ENDED),
+        ("passed", works and bool(rows) and "environments" in _causes()[rows].proof),
         ("wechat_fails", presumed_now == "wechat_busy"),
         (rows, True),
     )
@@ -281,7 +212,7 @@ class Verdict:
     @property
     def who_acts(self) -> Text:
         """Who must act; `probably` without proof."""
-        return self.who.label if self.proven else _("probably {who}", who=self.who.label)
+        return self.who.value if self.proven else _("probably {who}", who=self.who.value)
 
     def lines(self, most: int | None = None) -> list[Text]:
         """Return the evidence, at most so many lines of it, and without proof why there is none."""
@@ -298,7 +229,12 @@ class Verdict:
 
     def as_dict(self, lang: Lang) -> dict[str, Any]:
         """Return all fields, for JSON and data frames."""
-        return Issue(self.code, self.meaning, self.action, self.errmsg).as_dict(lang) | {
+        return {
+            "code": self.code,
+            "errcode": int(self.code) if ERRCODE.fullmatch(self.code) else None,
+            "meaning": self.meaning.of(lang),
+            "action": self.action.of(lang),
+            "errmsg": self.errmsg,
             "cause": self.cause,
             "who": str(self.who),
             "proven": self.proven,
@@ -353,17 +289,11 @@ def read_verdict(line: Mapping[str, Any]) -> Verdict | None:
     return replace(_verdict(cause, line["code"], facts, None), evidence=evidence, not_asked=not_asked)
 
 
-def presumed_verdict(code: str, owner: Owner = Owner.MERCHANT) -> Verdict:
+def presumed_verdict(code: str, appid: str = "", merchant: str = "", env: str = "") -> Verdict:
     """Return what a code alone suggests, without a question to WeChat."""
-    facts = Facts(merchant=Merchant("", "", "", owner=owner), code=code)
-    return _verdict(_causes()[presumed(code)], code, facts, None)
-
-
-def merchant_text(code: str, appid: str, merchant: str, env: str) -> Text | None:
-    """Return what to tell a merchant about a code that it must solve; None for other codes."""
-    owner = Owner.PLATFORM if code.endswith(" (component)") else Owner.MERCHANT
+    owner = Owner.PLATFORM if code.endswith(COMPONENT_MARK) else Owner.MERCHANT
     facts = Facts(merchant=Merchant(appid, merchant, env, owner=owner), code=code)
-    return _verdict(_causes()[presumed(code)], code, facts, None).message
+    return _verdict(_causes()[presumed(code)], code, facts, None)
 
 
 def presumed(code: str) -> str:
@@ -392,7 +322,7 @@ def _causes() -> Mapping[str, _Cause]:
     return {
         line["cause"]: _Cause(
             line["cause"],
-            Actor(line["who"]),
+            Actor[line["who"].upper()],
             tuple(line["proof"].split()),
             tuple(code.replace("_(", " (") for code in line["codes"].split()),
             *(text(line, name) for name in ("meaning", "action", "message")),

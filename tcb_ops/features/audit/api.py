@@ -17,8 +17,8 @@ from tcb_ops.features.audit.notifications import (
     deliver,
     is_due,
     message_about,
-    notify_test,
     receivers,
+    test_message,
 )
 from tcb_ops.features.audit.result import AuditResult, KnownFailure, read_known
 from tcb_ops.i18n import Text, _
@@ -104,13 +104,14 @@ def notify(
     settings = settings_for(options, run)
     if isinstance(run, str):
         check_value("run", run, is_run_name(run), _("a Run, a run's id, or None"))
-    if not settings.section("notify"):
+    named = list(zip(receivers(settings), settings.section("notify"), strict=True))
+    if not named:
         raise SettingsError(
             _("No receivers are configured."),
             _('Add a [[notify]] section to tcb-ops.toml, for example with kind = "wecom".'),
         )
     if run is None:
-        return notify_test(settings)
+        return [deliver(name, to, *test_message(settings), settings) for name, to in named]
     ledger = ledger_with_runs(settings)
     record = newest_audit(settings) if run == "latest" else find_run(run, settings).record
     if record is None:
@@ -121,15 +122,14 @@ def notify(
             _("Run the same audit again to finish it."),
         )
 
-    named = list(zip(receivers(settings), settings.section("notify"), strict=True))
     # Compared with the last audit of which each was told, so that what was not delivered is news again.
     results = {name: audited(Run(ledger, record, settings), name) for name, _to in named}
-    due = {name for name, to in named if is_due(to.on, results[name])}
-    waiting = {*record.undelivered, *(set() if on_demand else due)}
+    due = {name for name, to in named if on_demand or is_due(to.on, results[name])}
+    waiting = set(record.undelivered) | (set() if on_demand else due)
     _note_undelivered(ledger, record, waiting)
     deliveries = []
     for name, to in named:
-        if not on_demand and name not in due:
+        if name not in due:
             deliveries.append(Notification(name, sent=False, detail=_("not sent: nothing is new"), due=False))
             continue
         deliveries.append(deliver(name, to, *message_about(results[name], settings), settings))

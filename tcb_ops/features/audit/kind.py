@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from tcb_ops.errcodes import Decision, errcode, store_code
 from tcb_ops.errors import OutageError, PlatformStopError, TcbOpsError, TokenSourceError
 from tcb_ops.features.audit import HEALTHY, NOT_ASKED, REFUSED_TOKENS, UNHEALTHY
-from tcb_ops.i18n import Text, _, as_list, ngettext
-from tcb_ops.kinds import Kind, environment_count
+from tcb_ops.i18n import Text, _, as_list
+from tcb_ops.kinds import Kind, counted_rows, environment_count
 from tcb_ops.model import Outcome, Reason, Row, RowEnd
 from tcb_ops.runs.next_commands import audit_again, retry
 from tcb_ops.runs.stop_errors import stop_reason
@@ -102,30 +102,10 @@ class AuditKind(Kind):
         return environment_count(count)
 
     def verdict(self, counts: Mapping[Outcome, int], *, finished: bool) -> Text:
-        """Return how many environments are healthy, and the others by outcome; or how many were checked."""
-        total = sum(counts.values())
-        healthy = sum(rows for outcome, rows in counts.items() if outcome.succeeded)
-        environments = environment_count(total)
-        if not finished:
-            pending = counts.get(Outcome.PENDING, 0)
-            return _(
-                "Unfinished: {total:,} of {environments} were checked ({good:,} healthy), {pending:,} pending.",
-                total=total - pending,
-                environments=environments,
-                good=healthy,
-                pending=pending,
-            )
-        if healthy == total > 0:
-            return _("All is well: {environments}, all healthy.", environments=environments)
-        listed = as_list(
-            ngettext("{n:,} is {outcome}", "{n:,} are {outcome}", rows, outcome=outcome.label)
-            for outcome, rows in counts.items()
-            if not outcome.succeeded
-        )
-        text = _("{good:,} of {environments} are healthy, {listed}.")
-        if 1 in {healthy, total}:
-            text = _("{good:,} of {environments} is healthy, {listed}.")
-        return text.format(good=healthy, environments=environments, listed=listed)
+        """Return the number of environments, and by outcome."""
+        environments, listed = environment_count(sum(counts.values())), as_list(counted_rows(counts))
+        text = _("{environments}: {listed}.") if finished else _("Unfinished, {environments}: {listed}.")
+        return text.format(environments=environments, listed=listed)
 
     def next_step(
         self, settings: Settings, run: RunRecord, actions: Sequence[NextAction]

@@ -23,6 +23,7 @@ from shutil import which
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import TcbOpsError, TransportError
 from tcb_ops.features.audit.result import AuditResult
 from tcb_ops.features.audit.settings import NotifySettings
@@ -141,7 +142,7 @@ def entry_line(line: FindingLine, lang: Lang) -> str:
     remark = line.remark.of(lang) if line.remark is not None else ""
     cause = label if label == line.code else f"{line.code} {label}".strip()
     if line.code:
-        cause = f"{cause} → {presumed_verdict(line.code).who.label.of(lang)}"
+        cause = f"{cause} → {presumed_verdict(line.code).who.value.of(lang)}"
     texts = [(line.name, LONGEST_NAME), (line.env, LONGEST_NAME), (cause, LONGEST_REMARK)]
     texts += [(remark, LONGEST_REMARK), (line.note, LONGEST_NAME)]
     shown = (text if len(text) <= most else f"{text[: most - 1]}…" for text, most in texts if text)
@@ -198,16 +199,7 @@ def _digest(key: str, text: bytes) -> bytes:
 def refusal(kind: str, response: HttpResponse) -> tuple[Text, int] | None:
     """Return why a message was not accepted, and the errcode (0 for none); None where it was.
 
-    ==========  ======  =====================================  ========
-    kind        status  body                                   accepted
-    ==========  ======  =====================================  ========
-    any         not 2xx any                                    no
-    a robot     2xx     errcode (Feishu: code, StatusCode) 0   yes
-    a robot     2xx     another errcode                        no
-    a robot     2xx     anything else, a web page              no
-    webhook     2xx     a web page                             no
-    webhook     2xx     anything else, nothing                 yes
-    ==========  ======  =====================================  ========
+    A robot accepts with a 2xx and the errcode 0 (Feishu: `code` or `StatusCode`), a webhook with any 2xx but a web page's.
     """
     if not 200 <= response.status < 300:
         return verbatim(f"HTTP {response.status}"), 0
@@ -218,9 +210,8 @@ def refusal(kind: str, response: HttpResponse) -> tuple[Text, int] | None:
         answer = json.loads(response.body)
     except (ValueError, RecursionError):
         return page
-    fields = ("code", "StatusCode") if kind == "feishu" else ("errcode",)
-    codes = [answer[name] for name in fields if name in answer] if isinstance(answer, dict) else []
-    code = codes[0] if codes else None
+    fields = answer if isinstance(answer, dict) else {}
+    code = fields.get("errcode", fields.get("code", fields.get("StatusCode")))
     if not isinstance(code, int):
         return page
     hint, number = _HINTS.get(code), verbatim(f"errcode {code}")
@@ -255,17 +246,9 @@ class _NotSentError(TcbOpsError):
 
 
 def is_due(on: str, result: AuditResult) -> bool:
-    """Return whether a receiver wants to hear of an audit.
+    """Return whether a receiver wants to hear of an audit; what is silenced counts for nothing.
 
-    =========  ===========================================
-    on         a message is sent
-    =========  ===========================================
-    always     always
-    change     something is new, has recovered, or stopped
-    failure    something is unhealthy, unknown, or stopped
-    =========  ===========================================
-
-    What is silenced counts for neither.
+    `always`; `change`: something is new, has recovered, or stopped; `failure`: something is unhealthy, unknown, or stopped.
     """
     if on == "always":
         return True
@@ -308,19 +291,16 @@ def message_about(result: AuditResult, settings: Settings) -> tuple[AuditMessage
     return audit_message(result, report, manifest_sha256, settings.lang), payload
 
 
-def notify_test(settings: Settings) -> list[Notification]:
-    """Send a test message to every receiver. Blocks; raises nothing for what fails."""
-    simulated = identified(settings).simulated
-    payload = {"test": True, "target": settings.run_target, "simulated": simulated}
-    title = _("tcb-ops: test message").of(settings.lang)
-    sentence = _("The message of the nightly audit will arrive here.").of(settings.lang)
-    message = AuditMessage(
-        title, (f"{MARK} · {title}" if simulated else title, sentence), (), (), settings.lang
+def test_message(settings: Settings) -> tuple[AuditMessage, dict[str, Any]]:
+    """Return a message that only shows that messages arrive."""
+    simulated, lang = identified(settings).simulated, settings.lang
+    title = _("tcb-ops: test message").of(lang)
+    head = (
+        f"{MARK} · {title}" if simulated else title,
+        _("The message of the nightly audit will arrive here.").of(lang),
     )
-    return [
-        deliver(name, to, message, payload, settings)
-        for name, to in zip(receivers(settings), settings.section("notify"), strict=True)
-    ]
+    payload = {"test": True, "target": settings.run_target, "simulated": simulated}
+    return AuditMessage(title, head, (), (), lang), payload
 
 
 def deliver(
@@ -349,9 +329,6 @@ def deliver(
     return Notification(name, sent=False, detail=reason)
 
 
-# --- robots and webhooks ---------------------------------------------------------------------------------------
-
-
 def check_receiver(to: NotifySettings, settings: Settings) -> tuple[str, str]:
     """Return a receiver's address and key, if it has any. Raises TcbOpsError if one cannot be read, or a program found."""
     url = secret = ""
@@ -369,17 +346,17 @@ def check_receiver(to: NotifySettings, settings: Settings) -> tuple[str, str]:
 def _post(to: NotifySettings, message: AuditMessage, payload: Mapping[str, Any], settings: Settings) -> None:
     url, secret = check_receiver(to, settings)
     request, body = robot_request(to.kind, url, secret, message, payload, time.time())
-    response = submit_coroutine(_send(request, body)).result()
+
+    async def send() -> HttpResponse:
+        async with Transport(connections=1, timeouts=TIMEOUTS) as transport:
+            return await transport.send(request, body)
+
+    response = submit_coroutine(send()).result()
     if (refused := refusal(to.kind, response)) is not None:
         reason, code = refused
         error = _NotSentError(reason)
         error.wait = BUSY_WAIT if code in BUSY else 0.0 if response.status >= 500 else None
         raise error
-
-
-async def _send(request: HttpRequest, body: bytes) -> HttpResponse:
-    async with Transport(connections=1, timeouts=TIMEOUTS) as transport:
-        return await transport.send(request, body)
 
 
 def _secret_of(variable: str, file: Path | None, what: str) -> str:
@@ -397,33 +374,21 @@ def _check_url(url: str, settings: Settings) -> None:
         host, usable = "", False
     local = is_loopback(host) and settings.on_loopback
     if not usable or not host or (parts.scheme != "https" and not (parts.scheme == "http" and local)):
-        raise _NotSentError(
-            _(
-                "its address is not a plain https address (http only reaches this machine, under a simulated target)"
-            )
-        )
-
-
-# --- commands --------------------------------------------------------------------------------------------------
+        text = _("its address is not a plain https address (http: only this machine, as a simulated target)")
+        raise _NotSentError(text)
 
 
 def _run_command(command: Sequence[str], body: bytes) -> None:
     """Run a program with the message as JSON on its stdin; what it prints is not kept: it may be a key."""
+    no, seconds = subprocess.DEVNULL, COMMAND_SECONDS
     try:
-        ended = subprocess.run(  # noqa: S603  the operator's own program, without a shell
-            command,
-            input=body,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            timeout=COMMAND_SECONDS,
-            check=False,
-        )
+        ended = subprocess.run(command, input=body, stdout=no, stderr=no, timeout=seconds, check=False)  # noqa: S603  the operator's own program, without a shell
     except subprocess.TimeoutExpired:
-        raise _NotSentError(
-            _("the program did not finish within {seconds:g} s", seconds=COMMAND_SECONDS)
-        ) from None
+        reason: Text = detail(DetailCode.NO_OUTPUT, command_seconds=seconds)
     except (OSError, ValueError) as error:
-        reason = system_reason(error)
-        raise _NotSentError(_("the program cannot be started ({why})", why=reason)) from None
-    if ended.returncode:
-        raise _NotSentError(_("the program ended with exit code {code}", code=ended.returncode))
+        reason = detail(DetailCode.NOT_STARTED, why=system_reason(error))
+    else:
+        if not ended.returncode:
+            return
+        reason = detail(DetailCode.EXIT_CODE, code=ended.returncode)
+    raise _NotSentError(_("the program {reason}", reason=reason))

@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from tcb_ops.errcodes import all_reasons, explain
 from tcb_ops.errors import UsageError
@@ -141,14 +141,11 @@ class Finding:
     @property
     def line(self) -> FindingLine:
         """The environment as it is listed."""
-        cause, remark = self.cause, None
-        if self.known is not None:
-            remark = _until(self.known)
-        elif self.before not in {"", cause.code}:
-            remark = _("was {before}", before=self.before)
-        return FindingLine(
-            cause.merchant, cause.env, cause.code, remark, self.known.note if self.known else ""
-        )
+        cause, known = self.cause, self.known
+        remark = _("was {before}", before=self.before) if self.before not in {"", cause.code} else None
+        if known is not None:
+            remark = _until(known)
+        return FindingLine(cause.merchant, cause.env, cause.code, remark, known.note if known else "")
 
     def to_json(self, lang: Lang) -> dict[str, Any]:
         """Return the object for `--json`, a webhook or a command."""
@@ -165,19 +162,15 @@ class Finding:
         return finding
 
 
-@dataclass(frozen=True, slots=True)
-class LinkCalls:
-    """A merchant's link calls of the day."""
+class LinkCalls(NamedTuple):
+    """A merchant's link calls of the day, as the audit keeps them."""
 
-    appid: str
-    merchant: str
-    used: int
+    left: int
+    """Until midnight in Beijing."""
     limit: int
-
-    @property
-    def left(self) -> int:
-        """The calls that are left until midnight in Beijing."""
-        return max(0, self.limit - self.used)
+    used: int
+    merchant: str
+    appid: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +260,7 @@ class AuditResult(Tabular):
             },
             "recovered": [{name: getattr(line, name) for name in about} for line in self.recovered],
             "expired": [line.to_json() for line in self.expired],
-            "fewest_link_calls": asdict(calls) if calls is not None else None,
+            "fewest_link_calls": calls._asdict() if calls is not None else None,
             "not_checked": dict(self.not_checked),
         }
 
@@ -282,21 +275,6 @@ class AuditResult(Tabular):
 
     def news(self) -> list[FindingSection]:
         """Return the environments that a message names: those of which something is new."""
-        return self._sections([finding for finding in self.unknown if finding.is_new])
-
-    def sections(self) -> list[FindingSection]:
-        """Return the environments that are not healthy or have recovered, the most urgent first."""
-        expired = [
-            FindingLine(line.appid, line.env, line.cause, _until(line), line.note) for line in self.expired
-        ]
-        more = [
-            _section(_("Still broken"), self.still),
-            FindingSection(_("Silenced by known.csv"), [finding.line for finding in self.silenced]),
-            FindingSection(_("Expired in known.csv: remove these lines, or give them a new date"), expired),
-        ]
-        return self._sections(self.unknown) + [section for section in more if section.lines]
-
-    def _sections(self, unknown: Sequence[Finding]) -> list[FindingSection]:
         recovered = [
             FindingLine(line.merchant, line.env, "", _("was {before}", before=line.before))
             for line in self.recovered
@@ -304,9 +282,22 @@ class AuditResult(Tabular):
         sections = [
             _section(_("Newly broken"), self.new),
             FindingSection(_("Recovered"), recovered),
-            _section(_("Unknown"), unknown),
+            _section(_("Unknown"), [finding for finding in self.unknown if finding.is_new]),
         ]
         return [section for section in sections if section.lines]
+
+    def sections(self) -> list[FindingSection]:
+        """Return the environments that are not healthy or have recovered, the most urgent first."""
+        expired = [
+            FindingLine(line.appid, line.env, line.cause, _until(line), line.note) for line in self.expired
+        ]
+        more = [
+            _section(_("Still unknown"), [finding for finding in self.unknown if not finding.is_new]),
+            _section(_("Still broken"), self.still),
+            FindingSection(_("Silenced by known.csv"), [finding.line for finding in self.silenced]),
+            FindingSection(_("Expired in known.csv: remove these lines, or give them a new date"), expired),
+        ]
+        return [*self.news(), *(section for section in more if section.lines)]
 
     def notes(self) -> Iterator[Text]:
         """Yield notes on what an audit was compared with, and what it could not check."""
@@ -387,17 +378,13 @@ def audit_result(
 
 def _healthy_details(reader: RunReader, run: RunRecord) -> tuple[dict[str, int], LinkCalls | None]:
     """Return in how many healthy environments each check could not be made, and the fewest link calls left."""
-    not_checked: Counter[str] = Counter()
-    fewest: LinkCalls | None = None
+    not_checked, calls = Counter[str](), list[LinkCalls]()
     for record in reader.rows(run, outcomes=frozenset({HEALTHY})):
-        detail = record.end.detail
-        if detail is None:
+        if (detail := record.end.detail) is None:
             continue
         if detail.code is AuditCode.NOT_CHECKED:
             not_checked.update(str(detail.params["checks"]).split(", "))
         used, limit = detail.params.get("used"), detail.params.get("limit")
         if isinstance(used, int) and isinstance(limit, int):
-            calls = LinkCalls(record.row.appid, record.row.merchant, used, limit)
-            if fewest is None or calls.left < fewest.left:
-                fewest = calls
-    return dict(not_checked), fewest
+            calls.append(LinkCalls(max(0, limit - used), limit, used, record.row.merchant, record.row.appid))
+    return dict(not_checked), min(calls, default=None)

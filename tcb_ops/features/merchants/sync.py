@@ -11,13 +11,12 @@ import io
 import re
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from tcb_ops.details import merged
 from tcb_ops.errors import BrokenTableError, PlatformStopError, SettingsError, StoppedError
@@ -30,20 +29,12 @@ from tcb_ops.lists.table import MERCHANT_COLUMNS, Table, read_table
 from tcb_ops.model import Merchant, Owner
 from tcb_ops.resources import replacing, system_reason
 from tcb_ops.runs.loop import submit_coroutine
-from tcb_ops.runs.single_calls import (
-    AT_ONCE,
-    COMPONENT_CODES,
-    ask,
-    ignore,
-    map_concurrently,
-    of_the_component,
-)
+from tcb_ops.runs.single_calls import AT_ONCE, COMPONENT_CODES, Probes, ignore, map_concurrently
 from tcb_ops.runs.verdicts import Issue, presumed
 from tcb_ops.settings import Settings
 from tcb_ops.wechat import open_client
-from tcb_ops.wechat.call_policy import Caller, CallLimits
-from tcb_ops.wechat.client import PlatformClient
-from tcb_ops.wechat.responses import AuthorizerInfo, CloudEnvironment
+from tcb_ops.wechat.call_policy import CallLimits
+from tcb_ops.wechat.responses import CloudEnvironment
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -61,11 +52,8 @@ class Authorizer:
     @property
     def listed(self) -> tuple[str, ...]:
         """Its environments' ids; none if they could not be read."""
-        return (
-            ()
-            if isinstance(self.environments, Issue)
-            else tuple(environment.env for environment in self.environments)
-        )
+        environments = () if isinstance(self.environments, Issue) else self.environments
+        return tuple(environment.env for environment in environments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,40 +161,32 @@ def _named(line: Merchant) -> bool:
     return line.name != line.appid
 
 
-class _Change(NamedTuple):
-    key: str
-    """In the JSON."""
-    head: Text
-    counted: Text | None
-    """The number of lines in the summary; None if the file does not change."""
-    action: Text | None
-    merchants: Sequence[Merchant]
+_KINDS = (
+    ("added", _("added"), None),
+    ("left", _("no longer authorized (status=left)"), None),
+    ("returned", _("authorized again (status cleared)"), None),
+    ("named", _("named (the appid served as the name)"), None),
+    (
+        "env_gone",
+        _("environments that the platform does not list any more"),
+        _("Remove the lines if they are gone for good."),
+    ),
+    (
+        "without_env",
+        _("authorized, but without an environment yet"),
+        _("Create an environment with tcb/createenvandresource, then sync again."),
+    ),
+)
+"""The kinds of changes: key in the JSON, title, what to do. Those that change nothing in the file come last."""
+_IN_FILE = 4
+"""Kinds that change the file."""
 
 
-def _kinds(lines: Sequence[Merchant], changes: Changes) -> list[_Change]:
-    """Return the kinds of changes with the merchants concerned; those that require action come last."""
+def _concerned(lines: Sequence[Merchant], changes: Changes) -> list[Sequence[Merchant]]:
+    """Return the merchants that each kind of change concerns."""
     named = [replace(lines[index], name=name) for index, name in changes.names]
-    returned, left = ([lines[index] for index in each] for each in (changes.returned, changes.left))
-    return [
-        _Change("added", _("added"), _("{count:,} added"), None, changes.added),
-        _Change("left", _("no longer authorized, status=left"), _("{count:,} left"), None, left),
-        _Change("returned", _("authorized again, status cleared"), _("{count:,} returned"), None, returned),
-        _Change("named", _("named, where the appid served as the name"), _("{count:,} named"), None, named),
-        _Change(
-            "env_gone",
-            _("environments that the platform does not list any more"),
-            None,
-            _("Remove the lines if they are gone for good."),
-            changes.gone,
-        ),
-        _Change(
-            "without_env",
-            _("authorized, but without an environment yet"),
-            None,
-            _("Create an environment with tcb/createenvandresource, then sync again."),
-            changes.without_env,
-        ),
-    ]
+    left, returned = ([lines[index] for index in each] for each in (changes.left, changes.returned))
+    return [changes.added, left, returned, named, changes.gone, changes.without_env]
 
 
 def draw_changes(lines: Sequence[Merchant], changes: Changes, lang: Lang) -> Iterator[RenderableType]:
@@ -214,39 +194,38 @@ def draw_changes(lines: Sequence[Merchant], changes: Changes, lang: Lang) -> Ite
     from tcb_ops.reports.findings import FindingLine, FindingSection
     from tcb_ops.reports.formats.terminal import render_sections
 
-    kinds = [(kind.head, kind.action, list(kind.merchants)) for kind in _kinds(lines, changes)]
+    def section(title: Text, action: Text | None, concerned: Iterable[Merchant]) -> FindingSection:
+        listed = [FindingLine(f"{each.name} ({each.appid})", each.env, "") for each in concerned]
+        return FindingSection(title, listed, action=action)
+
+    kinds = zip(_KINDS, _concerned(lines, changes), strict=True)
+    sections = [section(title, action, concerned) for (_key, title, action), concerned in kinds]
     by_code: defaultdict[str, list[tuple[Merchant, Issue]]] = defaultdict(list)
     for merchant, issue in changes.issues:
         by_code[issue.code].append((merchant, issue))
     for code, members in by_code.items():
-        meaning, actions = members[0][1].meaning, merged(issue.action for _merchant, issue in members)
-        head = _("environments could not be listed, {code}: {meaning}", code=code, meaning=meaning)
-        kinds.append((head, actions[0], [merchant for merchant, _issue in members]))
-    sections = [
-        FindingSection(
-            head,
-            [FindingLine(f"{each.name} ({each.appid})", each.env, "") for each in concerned],
-            action=action,
-        )
-        for head, action, concerned in kinds
-        if concerned
-    ]
-    yield from render_sections(sections, lang, "--json", most=10)
+        title = _("environments could not be listed, {code}: {meaning}")
+        (action, *_more) = merged(issue.action for _merchant, issue in members)
+        merchants = (merchant for merchant, _issue in members)
+        sections.append(section(title.format(code=code, meaning=members[0][1].meaning), action, merchants))
+    yield from render_sections([each for each in sections if each.lines], lang, "--json", most=10)
 
 
 def total(file: str, lines: Sequence[Merchant], changes: Changes, *, written: bool) -> Text:
     """Return a summary in one sentence."""
     after = ngettext("{n:,} line", "{n:,} lines", len(lines) + len(changes.added))
-    facts = as_facts(
-        kind.counted.format(count=len(kind.merchants))
-        for kind in _kinds(lines, changes)
-        if kind.counted and kind.merchants
-    )
     if not changes.writes:
         return _("{file}: {lines}, nothing to change.", file=file, lines=after)
-    if written:
-        return _("{file}: {lines}, {facts}.", file=file, lines=after, facts=facts)
-    return _("{file} would have {lines}: {facts}. Nothing was written.", file=file, lines=after, facts=facts)
+    kinds = list(zip(_KINDS, _concerned(lines, changes), strict=True))[:_IN_FILE]
+    facts = as_facts(
+        _("{count:,} {change}", count=len(concerned), change=title)
+        for (_key, title, _action), concerned in kinds
+        if concerned
+    )
+    text = _("{file}: {lines}, {facts}.")
+    if not written:
+        text = _("{file} would have {lines}: {facts}. Nothing was written.")
+    return text.format(file=file, lines=after, facts=facts)
 
 
 def facts_of(lines: Sequence[Merchant], changes: Changes, lang: Lang) -> dict[str, Any]:
@@ -255,10 +234,16 @@ def facts_of(lines: Sequence[Merchant], changes: Changes, lang: Lang) -> dict[st
     def who(merchant: Merchant) -> dict[str, str]:
         return {"appid": merchant.appid, "merchant": merchant.name, "env": merchant.env}
 
+    kinds = zip(_KINDS, _concerned(lines, changes), strict=True)
     return {
         "lines": len(lines) + len(changes.added),
-        **{kind.key: list(map(who, kind.merchants)) for kind in _kinds(lines, changes)},
-        "not_read": [who(merchant) | issue.as_dict(lang) for merchant, issue in changes.issues],
+        **{key: list(map(who, concerned)) for (key, _title, _action), concerned in kinds},
+        "not_read": [
+            who(merchant)
+            | {"code": issue.code, "errcode": issue.errcode, "errmsg": issue.errmsg}
+            | {"meaning": issue.meaning.of(lang), "action": issue.action.of(lang)}
+            for merchant, issue in changes.issues
+        ],
     }
 
 
@@ -396,31 +381,30 @@ def begin_sync(
         component = settings.tokens.component_appid
         async with open_client(settings, connections=2 * AT_ONCE, limits=limits, notify=notify) as opened:
             client, caller = opened
-            appids = await _list(caller, client, component)
+            probes = Probes(caller, client, component)
+            appids = await _list(probes)
             asked_for = [appid for appid in appids if only is None or appid in only]
 
             async def about(appid: str) -> Authorizer:
-                info: AuthorizerInfo | Issue = await ask(
-                    caller, component, partial(client.authorizer, appid=appid)
-                )
+                info = await probes.grants(appid)
                 if isinstance(info, Issue) and info.code in COMPONENT_CODES:
                     raise _stop(component, info)
                 name = "" if isinstance(info, Issue) else info.name
-                return Authorizer(appid, name, await ask(caller, appid, client.environments))
+                return Authorizer(appid, name, await probes.environments(appid))
 
             return Authorized(frozenset(appids), tuple(await map_concurrently(asked_for, about)))
 
     return submit_coroutine(sync())
 
 
-async def _list(caller: Caller, client: PlatformClient, component: str) -> list[str]:
+async def _list(probes: Probes) -> list[str]:
     """Return every appid once, in the platform's order."""
     appids: dict[str, None] = {}
     offset, total = 0, 1
     while offset < total:
-        page = await ask(caller, component, partial(client.authorizers, offset=offset))
+        page = await probes.authorizers(offset)
         if isinstance(page, Issue):
-            raise _stop(component, page)
+            raise _stop(probes.component, page)
         offset, total = offset + len(page.appids), page.total
         appids |= dict.fromkeys(page.appids)
         if not page.appids:
@@ -432,14 +416,13 @@ async def _list(caller: Caller, client: PlatformClient, component: str) -> list[
                 "component_appid {component}, and run the same command again.",
                 merchants=ngettext("{n:,} merchant", "{n:,} merchants", total),
                 count=len(appids),
-                component=component,
+                component=probes.component,
             )
         )
     return list(appids)
 
 
 def _stop(component: str, issue: Issue) -> PlatformStopError:
-    issue = of_the_component(issue)
     return PlatformStopError(
         _(
             "The merchants cannot be listed with the component token (component_appid {component}): {code}, {meaning} "

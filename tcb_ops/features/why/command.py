@@ -54,7 +54,7 @@ def why(subject: str, record: str | None, *, every: bool, common: CommonOptions)
         console.print(_("Nothing is wrong."))
         return 0
     actors = dict.fromkeys(each.verdict.who for each in diagnoses)
-    who = as_list(actor.label for actor in actors)
+    who = as_list(actor.value for actor in actors)
     count = ngettext("{n:,} cause", "{n:,} causes", len(diagnoses))
     console.print(_("{count}. Who must act: {who}.", count=count, who=who))
     return 1

@@ -140,7 +140,7 @@ EXPECTED = {
 def test_each_environment_is_healthy_unhealthy_or_unknown_with_its_cause(open_workspace, assert_complete):
     workspace = open_fleet(open_workspace)
     run = audit(workspace)
-    assert run.audit().fewest_link_calls == LinkCalls("wx00", "商户 0", 20, 50)
+    assert run.audit().fewest_link_calls == LinkCalls(30, 50, 20, "商户 0", "wx00")
     assert assert_complete(run, 12) == {"healthy": 3, "unhealthy": 7, "unknown": 2}
     assert ends(run) == EXPECTED
     assert not workspace.sim.stats["store_calls"]

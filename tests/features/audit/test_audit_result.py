@@ -150,8 +150,8 @@ def test_a_clock_set_back_leaves_the_order_of_the_audits(open_workspace, monkeyp
 @pytest.mark.parametrize(
     ("counts", "finished", "result"),
     [
-        ({HEALTHY: 1, UNHEALTHY: 2, Outcome.UNKNOWN: 1}, True, "1 of 4 environments is healthy, 2 are unhealthy, 1 is unknown."),
-        ({HEALTHY: 8, UNHEALTHY: 2, Outcome.PENDING: 2}, False, "Unfinished: 10 of 12 environments were checked (8 healthy), 2 pending."),
+        ({HEALTHY: 1, UNHEALTHY: 2, Outcome.UNKNOWN: 1}, True, "4 environments: 1 healthy, 2 unhealthy, 1 unknown."),
+        ({HEALTHY: 8, UNHEALTHY: 2, Outcome.PENDING: 2}, False, "Unfinished, 12 environments: 8 healthy, 2 unhealthy, 2 pending."),
     ],
 )  # fmt: skip
 def test_the_verdict_is_a_sentence(counts, finished, result):

@@ -18,7 +18,7 @@ from tcb_ops.features.simulator import EnvStatus, Fault, FaultStep, SimulatedAcc
 from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.model import Merchant, Owner
 from tcb_ops.runs.single_calls import AT_ONCE, map_concurrently, of_the_component
-from tcb_ops.runs.verdicts import Answers, Facts, Issue, presumed_verdict
+from tcb_ops.runs.verdicts import Actor, Answers, Facts, Issue, presumed_verdict
 from tcb_ops.wechat.call_policy import CallLimits
 from tcb_ops.wechat.responses import AuthorizerInfo, CloudEnvironment, Quota
 
@@ -101,7 +101,7 @@ def test_a_shared_environment_has_the_status_that_its_owner_is_told(status):
 @pytest.mark.parametrize("code", ["48001", "61007", "61003"])
 def test_an_environment_of_the_platforms_own_never_lacks_a_permission_set(code):
     state = judged(OWN, issue(code), None, NO_SET)
-    assert state.verdict.who == "you"
+    assert state.verdict.who is Actor.YOU
     well = judged(OWN, (CloudEnvironment("own-1", "NORMAL"),), None, NO_SET)
     assert well.works
 
@@ -241,7 +241,7 @@ def test_a_quota_of_the_platforms_own_is_said_to_be_the_platforms(open_token_ser
     faults = [Fault(step=FaultStep.DESCRIBE_ENVS, errcode=45009)] if met == "refused" else []
     token_server = open_token_server([TEA, OWN], accounts=used_up, faults=faults)
     (state,) = merchant_states(token_server.settings, [OWN], limits=QUICK)
-    assert (state.verdict.cause, state.verdict.who) == ("component_quota", "administrator")
+    assert (state.verdict.cause, state.verdict.who) == ("component_quota", Actor.ADMINISTRATOR)
     assert "/componenttcb/uploadfile" in state.verdict.action.en
 
 

@@ -173,7 +173,7 @@ def test_a_token_source_that_refuses_is_ours(open_token_server, typed):
     hangs = replace(server.settings.tokens, source="command", command=("false",))
     settings = replace(server.settings, tokens=hangs)
     diagnoses = tcb_why("tea-1", settings)
-    assert [(each.verdict.cause, each.verdict.who) for each in diagnoses] == [("no_token", "you")]
+    assert [(each.verdict.cause, str(each.verdict.who)) for each in diagnoses] == [("no_token", "you")]
 
 
 def tcb_why(subject, settings, **options):
