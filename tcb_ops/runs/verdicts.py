@@ -13,7 +13,7 @@ from enum import Enum
 from functools import cache
 from typing import Any, TypeVar
 
-from tcb_ops.details import DetailCode, as_detail, merged
+from tcb_ops.details import DetailCode, as_detail
 from tcb_ops.errcodes import COMPONENT_MARK, ERRCODE, all_reasons, catalogue_lines, entry_of
 from tcb_ops.i18n import Bilingual, Lang, Text, _, as_clauses, as_list
 from tcb_ops.model import Merchant, Owner, Reason
@@ -259,18 +259,11 @@ def verdict_of(facts: Facts) -> Verdict | None:
 
 
 def grouped(members: Iterable[tuple[Verdict, Member]]) -> list[tuple[Verdict, list[Member]]]:
-    """Group by code and cause, the largest group first; its first verdict stands for it, with up to five appids."""
-    groups: defaultdict[tuple[str, str], list[tuple[Verdict, Member]]] = defaultdict(list)
+    """Group by code and cause, the largest group first; its first verdict stands for it."""
+    groups: dict[tuple[str, str], tuple[Verdict, list[Member]]] = {}
     for verdict, member in members:
-        groups[verdict.code, verdict.cause].append((verdict, member))
-    shared = [
-        (
-            replace(group[0][0], action=merged(verdict.action for verdict, _member in group)[0]),
-            [member for _verdict, member in group],
-        )
-        for group in groups.values()
-    ]
-    return sorted(shared, key=lambda each: -len(each[1]))
+        groups.setdefault((verdict.code, verdict.cause), (verdict, []))[1].append(member)
+    return sorted(groups.values(), key=lambda group: -len(group[1]))
 
 
 def read_verdict(line: Mapping[str, Any]) -> Verdict | None:

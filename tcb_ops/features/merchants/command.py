@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from tcb_ops.cli import Command, Commands, Group
-from tcb_ops.cli.console import Console
 from tcb_ops.cli.options import (
     CommonOptions,
     settings_options,
@@ -16,11 +14,6 @@ from tcb_ops.cli.options import (
 )
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import _
-
-if TYPE_CHECKING:
-    from concurrent.futures import Future
-
-Result = TypeVar("Result")
 
 
 @click.command(cls=Command, usual="out dry-run target where json")
@@ -38,7 +31,7 @@ def sync(out: str | None, dry_run: bool, *, common: CommonOptions) -> int:
     nothing was written.
     """
     from tcb_ops.features.merchants.sync import (
-        begin_sync,
+        ask_authorizers,
         decide,
         draw_changes,
         edit_merchants,
@@ -56,7 +49,8 @@ def sync(out: str | None, dry_run: bool, *, common: CommonOptions) -> int:
     only = {m.appid for m in common.read_merchants(settings)} if common.where else None
     with common.open_target(console, settings) as settings:
         console.release()
-        authorized = _wait(console, begin_sync(settings, only=only, notify=console.info))
+        with console.waiting(_("asking the platform")):
+            authorized = ask_authorizers(settings, only=only, notify=console.info)
     changes = decide(lines, authorized, settings.tokens.component_appid, only)
     writes = not dry_run and (changes.writes or bool(out) or not editor.exists)
     if writes:
@@ -83,7 +77,7 @@ def check(out: Path | None, *, common: CommonOptions) -> int:
 
     Exit codes: 0 all are ready · 1 some are not · 3 the platform refuses all calls, or no host could be reached.
     """
-    from tcb_ops.features.merchants.check import begin_check, draw_states, verdict
+    from tcb_ops.features.merchants.check import check_lines, draw_states, verdict
     from tcb_ops.table_files import table_file
 
     settings, console = common.start()
@@ -92,7 +86,8 @@ def check(out: Path | None, *, common: CommonOptions) -> int:
     lines = common.read_merchants(settings)
     with common.open_target(console, settings) as settings:
         console.release()
-        states = _wait(console, begin_check(settings, lines, notify=console.info))
+        with console.waiting(_("asking the platform")):
+            states = check_lines(settings, lines, notify=console.info)
     if out:
         states.write(out, settings.lang)
     works = sum(state.works for state in states)
@@ -118,15 +113,6 @@ def check(out: Path | None, *, common: CommonOptions) -> int:
     if out:
         console.info(_("All lines: {out}", out=out))
     return 1 if cannot else 0
-
-
-def _wait(console: Console, work: Future[Result]) -> Result:
-    """Wait for the platform's answers. Ctrl-C cancels the calls; nothing has been written by then."""
-    with console.waiting(_("asking the platform")):
-        try:
-            return work.result()
-        finally:
-            work.cancel()
 
 
 @click.group(cls=Group, commands=Commands([f"{__name__}:check", f"{__name__}:sync"]))

@@ -12,7 +12,6 @@ import re
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,7 +27,7 @@ from tcb_ops.lists.merchants import EMPTY_FILE, read_merchants
 from tcb_ops.lists.table import MERCHANT_COLUMNS, Table, read_table
 from tcb_ops.model import Merchant, Owner
 from tcb_ops.resources import replacing, system_reason
-from tcb_ops.runs.loop import submit_coroutine
+from tcb_ops.runs.loop import result_of, submit_coroutine
 from tcb_ops.runs.single_calls import AT_ONCE, COMPONENT_CODES, Probes, ignore, map_concurrently
 from tcb_ops.runs.verdicts import Issue, presumed
 from tcb_ops.settings import Settings
@@ -355,19 +354,17 @@ def write_merchants(dest: Path, content: bytes, before: bytes | None) -> None:
 # --- who authorizes the platform ------------------------------------------------------------------------------------
 
 
-def begin_sync(
+def ask_authorizers(
     settings: Settings,
     *,
     only: Collection[str] | None = None,
     limits: CallLimits = STANDARD,
     notify: Callable[[Text], None] = ignore,
-) -> Future[Authorized]:
-    """Start to query who authorizes the platform; the future returns them. Cancelling it ends the calls.
+) -> Authorized:
+    """Ask who authorizes the platform. With `only`, environments are requested for these appids only.
 
-    With `only`, environments are requested for these appids only. `limits` and `notify` are begin_check's.
-
-    Raises SettingsError without a component_appid. The future raises PlatformStopError if the list is refused,
-    OutageError if no host could be reached, StoppedError if the list is incomplete.
+    Raises SettingsError without a component_appid, PlatformStopError if the list is refused, OutageError if no host could
+    be reached, StoppedError if the list is incomplete.
     """
     if not settings.tokens.component_appid:
         raise SettingsError(
@@ -394,7 +391,7 @@ def begin_sync(
 
             return Authorized(frozenset(appids), tuple(await map_concurrently(asked_for, about)))
 
-    return submit_coroutine(sync())
+    return result_of(submit_coroutine(sync()))
 
 
 async def _list(probes: Probes) -> list[str]:

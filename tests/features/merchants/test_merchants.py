@@ -13,7 +13,7 @@ from token_server import COMPONENT
 import tcb_ops as tcb
 from tcb_ops.errcodes import errcode
 from tcb_ops.errors import OutageError, PlatformStopError
-from tcb_ops.features.merchants.check import MerchantState, MerchantStates, begin_check, draw_states, state_of
+from tcb_ops.features.merchants.check import MerchantState, MerchantStates, check_lines, draw_states, state_of
 from tcb_ops.features.simulator import EnvStatus, Fault, FaultStep, SimulatedAccount, SimulatedEnvironment
 from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.model import Merchant, Owner
@@ -182,7 +182,7 @@ QUICK = CallLimits(attempts=2, backoff=0.01, slow_wait=0.01)
 
 
 def merchant_states(settings, merchants, **given):
-    return begin_check(settings, merchants, **given).result()
+    return check_lines(settings, merchants, **given)
 
 
 def codes(states):
@@ -247,7 +247,7 @@ def test_a_quota_of_the_platforms_own_is_said_to_be_the_platforms(open_token_ser
 
 def test_without_a_component_token_all_but_the_permission_sets_is_seen(open_token_server):
     token_server = open_token_server([TEA, OWN], accounts=[SimulatedAccount("wxtea", permissions=(18,))])
-    checked = begin_check(token_server.with_options(component_appid=""), [TEA, OWN], limits=QUICK).result()
+    checked = check_lines(token_server.with_options(component_appid=""), [TEA, OWN], limits=QUICK)
     tea, own = checked
     assert code_of(tea) == "61007"
     assert code_of(own) == "no_token"
@@ -263,7 +263,7 @@ def test_a_component_token_that_does_not_serve_is_no_merchants_trouble(open_toke
         token_server.keep_tokens("wxtea", "wxbooks")
     else:
         token_server.sim.rotate(COMPONENT.appid)
-    checked = begin_check(token_server.settings, [TEA, BOOKS], limits=QUICK).result()
+    checked = check_lines(token_server.settings, [TEA, BOOKS], limits=QUICK)
     assert all(state.works for state in checked)
     assert "component token does not work" in checked.note.en
 

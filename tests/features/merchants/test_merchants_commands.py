@@ -132,7 +132,10 @@ def test_a_dry_run_and_another_file_leave_the_merchants_file(open_token_server, 
     token_server = open_token_server([TEA])
     token_server.file.write_bytes(b"appid,name,env\nwxgone,x,e-1\n")
     code, out, _ = tcb_ops("merchants", "sync", "--dry-run")
-    assert (code, "would have 2 lines: 1 added, 1 no longer authorized (status=left). Nothing was written." in out) == (0, True)
+    assert (
+        code,
+        "would have 2 lines: 1 added, 1 no longer authorized (status=left). Nothing was written." in out,
+    ) == (0, True)
     assert tcb_ops("merchants", "sync", "--out", "new.csv")[0] == 0
     assert (token_server.folder / "new.csv").read_text("utf-8") == (
         "appid,name,env,status\nwxgone,x,e-1,left\nwxtea,茶语小铺,tea-1,\n"

@@ -14,7 +14,7 @@ from tcb_ops.features.merchants.sync import (
     Authorized,
     Authorizer,
     Changes,
-    begin_sync,
+    ask_authorizers,
     decide,
     edit_merchants,
     write_merchants,
@@ -134,7 +134,7 @@ QUICK = CallLimits(attempts=2, backoff=0.01, slow_wait=0.01)
 
 def test_who_is_looked_at_may_be_narrowed_but_who_is_there_is_known(open_token_server):
     token_server = open_token_server([TEA, BOOKS])
-    found = begin_sync(token_server.settings, only={"wxtea"}).result()
+    found = ask_authorizers(token_server.settings, only={"wxtea"})
     assert found.appids == {"wxtea", "wxbooks"}
     assert [(one.appid, one.name, [e.env for e in one.environments]) for one in found.authorizers] == [
         ("wxtea", "茶语小铺", ["tea-1"])
@@ -152,7 +152,7 @@ def test_a_list_that_is_short_of_its_own_total_is_no_list(open_token_server, lis
         answer = json.dumps({"total_count": 3, "list": listed}).encode()
         async with Server(always(answer)) as server:
             settings = replace(token_server.settings, api_base=server.base)
-            return await asyncio.wrap_future(begin_sync(settings, limits=QUICK))
+            return await asyncio.to_thread(ask_authorizers, settings, limits=QUICK)
 
     with pytest.raises(StoppedError, match="3 merchants have authorized it, but listed"):
         asyncio.run(sync())
@@ -161,7 +161,7 @@ def test_a_list_that_is_short_of_its_own_total_is_no_list(open_token_server, lis
 def test_a_component_token_that_dies_on_the_way_stops_the_sync(open_token_server):
     token_server = open_token_server([TEA, BOOKS], [Fault(step=FaultStep.AUTHORIZER_INFO, errcode=42001)])
     with pytest.raises(PlatformStopError, match=COMPONENT.appid):
-        begin_sync(token_server.settings, limits=QUICK).result()
+        ask_authorizers(token_server.settings, limits=QUICK)
 
 
 def test_a_code_that_nobody_knows_stops_the_sync_with_the_platform_s_own_words(open_token_server):
@@ -169,7 +169,7 @@ def test_a_code_that_nobody_knows_stops_the_sync_with_the_platform_s_own_words(o
         [TEA], [Fault(step=FaultStep.AUTHORIZER_LIST, errcode=12345, errmsg="no such thing")]
     )
     with pytest.raises(PlatformStopError) as caught:
-        begin_sync(token_server.settings, limits=QUICK).result()
+        ask_authorizers(token_server.settings, limits=QUICK)
     assert f"(component_appid {COMPONENT.appid}): 12345, " in caught.value.text.en
     assert "no such thing" in caught.value.text.en
 
@@ -180,7 +180,7 @@ def test_a_merchant_that_is_revoked_meanwhile_is_its_own_trouble(open_token_serv
         for step in (FaultStep.AUTHORIZER_INFO, FaultStep.ENV_INFO)
     ]
     token_server = open_token_server([TEA, BOOKS], faults)
-    books, tea = begin_sync(token_server.settings, limits=QUICK).result().authorizers
+    books, tea = ask_authorizers(token_server.settings, limits=QUICK).authorizers
     assert (books.name, len(books.environments)) == ("城南书店", 1)
     assert isinstance(tea.environments, Issue)
     assert (tea.name, tea.environments.code) == ("", "61003")

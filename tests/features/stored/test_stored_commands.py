@@ -48,7 +48,7 @@ def test_an_upload_says_whether_it_was_confirmed_or_undone(open_cli):
     assert (found["kind"], found["confirmed"]["counts"]) == ("upload", {"present": 30})
     assert cli("report", found["run"]).code == 0
     page = cli.folder / "reports" / found["run"] / "report.html"
-    assert "Confirmed: all 30 files are there" in page.read_text(encoding="utf-8")
+    assert "looked for the files: 30 present." in page.read_text(encoding="utf-8")
     assert cli("undo", found["run"]).code == 0
     undo, mark = cli.latest().id, f"The files of this upload were undone by run {cli.latest().id} on "
     shown = cli("show", found["run"])
