@@ -44,7 +44,7 @@ from tcb_ops.wechat.responses import (
 )
 from tcb_ops.wechat.transport import uses_proxy
 
-AT_ONCE = 32
+AT_ONCE = 64
 """Accounts asked about at the same time."""
 ONCE = CallLimits(attempts=1)
 
@@ -166,7 +166,9 @@ class Probes:
         async with self.locks[appid]:
             if appid not in self.answers:
                 try:
-                    self.answers[appid] = await self.account(appid, facts.merchant.owner)
+                    self.answers[appid] = await self.account(
+                        appid, facts.merchant.owner, quota=facts.answers.quota
+                    )
                 except _CONCERNS_ALL as error:
                     if self.stops:
                         raise
@@ -292,7 +294,7 @@ async def ask_about(
     `merchants`: the whole file, since merchants may share an environment. `stops`: raise what concerns every merchant (see
     `ask`), else that is the answer. `notify`: called for a pause that the platform asks for.
     """
-    async with open_client(settings, connections=2 * AT_ONCE, limits=limits, notify=notify) as (
+    async with open_client(settings, connections=AT_ONCE, limits=limits, notify=notify) as (
         client,
         caller,
     ):

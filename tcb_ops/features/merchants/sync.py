@@ -376,7 +376,7 @@ def ask_authorizers(
 
     async def sync() -> Authorized:
         component = settings.tokens.component_appid
-        async with open_client(settings, connections=2 * AT_ONCE, limits=limits, notify=notify) as opened:
+        async with open_client(settings, connections=AT_ONCE, limits=limits, notify=notify) as opened:
             client, caller = opened
             probes = Probes(caller, client, component)
             appids = await _list(probes)

@@ -243,7 +243,7 @@ def test_troubles_that_differ_but_in_the_merchant_stand_once(open_token_server, 
     token_server.keep_tokens(COMPONENT.appid)
     _, out, _ = tcb_ops("merchants", "check")
     assert "no_token · 2 lines" in out
-    assert "has no token for wxtea, wxbooks: it needs a line per appid." in out
+    assert "has no token for wxtea: it needs a line per appid." in out
 
 
 @pytest.mark.kill
