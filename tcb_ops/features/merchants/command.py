@@ -59,7 +59,7 @@ def sync(out: str | None, dry_run: bool, *, common: CommonOptions) -> int:
         about = {"merchants": str(dest), "written": writes, "authorized": len(authorized.appids)}
         console.json(about | facts_of(lines, changes, settings.lang))
     else:
-        for part in draw_changes(lines, changes, console.lang):
+        for part in draw_changes(changes, console.lang):
             console.print(part)
         console.print(total(str(dest), lines, changes, written=not dry_run))
     return 1 if changes.unread else 0

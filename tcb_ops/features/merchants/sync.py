@@ -66,14 +66,14 @@ class Authorized:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """Changes of the merchants file, and what else was found. Integers are indexes of the file's lines."""
+    """Changes of the merchants file, and what else was found."""
 
     added: tuple[Merchant, ...] = ()
-    left: tuple[int, ...] = ()
-    returned: tuple[int, ...] = ()
-    names: tuple[tuple[int, str], ...] = ()
+    left: tuple[Merchant, ...] = ()
+    returned: tuple[Merchant, ...] = ()
+    named: tuple[Merchant, ...] = ()
     """Lines whose name was only the appid, with their new name."""
-    gone: tuple[Merchant, ...] = ()
+    env_gone: tuple[Merchant, ...] = ()
     """Lines whose environment the platform no longer lists; they are not changed."""
     without_env: tuple[Merchant, ...] = ()
     """Merchants that authorize the platform, with no line in the file and no environment for one."""
@@ -83,7 +83,7 @@ class Changes:
     @property
     def writes(self) -> bool:
         """Whether the file changes."""
-        return bool(self.added or self.left or self.returned or self.names)
+        return bool(self.added or self.left or self.returned or self.named)
 
     @property
     def unread(self) -> bool:
@@ -130,23 +130,23 @@ def decide(
     authorizers = {authorizer.appid: authorizer for authorizer in authorized.authorizers}
     listed = {env for authorizer in authorized.authorizers for env in authorizer.listed}
     stay = authorized.appids | {component_appid}
-    merchants = [(n, line) for n, line in enumerate(lines) if line.owner is Owner.MERCHANT]
+    merchants = [line for line in lines if line.owner is Owner.MERCHANT]
     return Changes(
         tuple(added),
         tuple(
-            index
-            for index, line in enumerate(lines)
+            line
+            for line in lines
             if not line.left and line.appid not in stay and (only is None or line.appid in only)
         ),
-        tuple(index for index, line in enumerate(lines) if line.left and line.appid in authorizers),
+        tuple(line for line in lines if line.left and line.appid in authorizers),
         tuple(
-            (index, name_of[line.appid])
-            for index, line in merchants
+            replace(line, name=name_of[line.appid])
+            for line in merchants
             if not _named(line) and name_of.get(line.appid, line.appid) != line.appid
         ),
         tuple(
             line
-            for _index, line in merchants
+            for line in merchants
             if line.appid in authorizers
             and not isinstance(authorizers[line.appid].environments, Issue)
             and line.env not in listed
@@ -160,54 +160,49 @@ def _named(line: Merchant) -> bool:
     return line.name != line.appid
 
 
-_KINDS = (
-    ("added", _("added"), None),
-    ("left", _("no longer authorized (status=left)"), None),
-    ("returned", _("authorized again (status cleared)"), None),
-    ("named", _("named (the appid served as the name)"), None),
-    (
-        "env_gone",
-        _("environments that the platform does not list any more"),
-        _("Remove the lines if they are gone for good."),
-    ),
-    (
-        "without_env",
-        _("authorized, but without an environment yet"),
-        _("Create an environment with tcb/createenvandresource, then sync again."),
-    ),
-)
-"""The kinds of changes: key in the JSON, title, what to do. Those that change nothing in the file come last."""
-_IN_FILE = 4
-"""Kinds that change the file."""
+_IN_FILE = {
+    "added": _("added"),
+    "left": _("no longer authorized (status=left)"),
+    "returned": _("authorized again (status cleared)"),
+    "named": _("named (the appid served as the name)"),
+}
+"""What changes in the file: the titles of the fields of Changes."""
+_BESIDE = {
+    "env_gone": _("environments that the platform does not list any more"),
+    "without_env": _("authorized, but without an environment yet"),
+}
+_ACTIONS = {
+    "env_gone": _("Remove the lines if they are gone for good."),
+    "without_env": _("Create an environment with tcb/createenvandresource, then sync again."),
+}
 
 
-def _concerned(lines: Sequence[Merchant], changes: Changes) -> list[Sequence[Merchant]]:
-    """Return the merchants that each kind of change concerns."""
-    named = [replace(lines[index], name=name) for index, name in changes.names]
-    left, returned = ([lines[index] for index in each] for each in (changes.left, changes.returned))
-    return [changes.added, left, returned, named, changes.gone, changes.without_env]
-
-
-def draw_changes(lines: Sequence[Merchant], changes: Changes, lang: Lang) -> Iterator[RenderableType]:
+def draw_changes(changes: Changes, lang: Lang) -> Iterator[RenderableType]:
     """Render what changed, kind by kind; those that require action come last."""
     from tcb_ops.reports.findings import FindingLine, FindingSection
     from tcb_ops.reports.formats.terminal import render_sections
 
-    def section(title: Text, action: Text | None, concerned: Iterable[Merchant]) -> FindingSection:
-        listed = [FindingLine(f"{each.name} ({each.appid})", each.env, "") for each in concerned]
-        return FindingSection(title, listed, action=action)
-
-    kinds = zip(_KINDS, _concerned(lines, changes), strict=True)
-    sections = [section(title, action, concerned) for (_key, title, action), concerned in kinds]
+    kinds = [
+        (title, _ACTIONS.get(kind), getattr(changes, kind)) for kind, title in (_IN_FILE | _BESIDE).items()
+    ]
     by_code: defaultdict[str, list[tuple[Merchant, Issue]]] = defaultdict(list)
     for merchant, issue in changes.issues:
         by_code[issue.code].append((merchant, issue))
     for code, members in by_code.items():
         title = _("environments could not be listed, {code}: {meaning}")
         (action, *_more) = merged(issue.action for _merchant, issue in members)
-        merchants = (merchant for merchant, _issue in members)
-        sections.append(section(title.format(code=code, meaning=members[0][1].meaning), action, merchants))
-    yield from render_sections([each for each in sections if each.lines], lang, "--json", most=10)
+        merchants = [merchant for merchant, _issue in members]
+        kinds.append((title.format(code=code, meaning=members[0][1].meaning), action, merchants))
+    sections = [
+        FindingSection(
+            title,
+            [FindingLine(f"{each.name} ({each.appid})", each.env, "") for each in merchants],
+            action=action,
+        )
+        for title, action, merchants in kinds
+        if merchants
+    ]
+    yield from render_sections(sections, lang, "--json", most=10)
 
 
 def total(file: str, lines: Sequence[Merchant], changes: Changes, *, written: bool) -> Text:
@@ -215,11 +210,9 @@ def total(file: str, lines: Sequence[Merchant], changes: Changes, *, written: bo
     after = ngettext("{n:,} line", "{n:,} lines", len(lines) + len(changes.added))
     if not changes.writes:
         return _("{file}: {lines}, nothing to change.", file=file, lines=after)
-    kinds = list(zip(_KINDS, _concerned(lines, changes), strict=True))[:_IN_FILE]
+    counts = {title: len(getattr(changes, kind)) for kind, title in _IN_FILE.items()}
     facts = as_facts(
-        _("{count:,} {change}", count=len(concerned), change=title)
-        for (_key, title, _action), concerned in kinds
-        if concerned
+        _("{count:,} {change}", count=count, change=title) for title, count in counts.items() if count
     )
     text = _("{file}: {lines}, {facts}.")
     if not written:
@@ -233,10 +226,9 @@ def facts_of(lines: Sequence[Merchant], changes: Changes, lang: Lang) -> dict[st
     def who(merchant: Merchant) -> dict[str, str]:
         return {"appid": merchant.appid, "merchant": merchant.name, "env": merchant.env}
 
-    kinds = zip(_KINDS, _concerned(lines, changes), strict=True)
     return {
         "lines": len(lines) + len(changes.added),
-        **{key: list(map(who, concerned)) for (key, _title, _action), concerned in kinds},
+        **{kind: list(map(who, getattr(changes, kind))) for kind in _IN_FILE | _BESIDE},
         "not_read": [
             who(merchant)
             | {"code": issue.code, "errcode": issue.errcode, "errmsg": issue.errmsg}
@@ -266,11 +258,17 @@ class MerchantsEditor:
     """Canonical name → column index."""
 
     def edited(self, changes: Changes) -> bytes:
-        """Return the file's bytes with these changes, whose indexes are those of `merchants`."""
+        """Return the file's bytes with these changes."""
         columns, width = dict(self.columns), len(self.table.headers)
-        statuses = dict.fromkeys(changes.left, "left") | dict.fromkeys(changes.returned, "")
-        names, header = dict(changes.names), dict[str, str]()
-        if statuses and "status" not in columns:
+        values = defaultdict[tuple[str, str], dict[str, str]](dict)
+        header = dict[str, str]()
+        for line in changes.left:
+            values[line.appid, line.env]["status"] = "left"
+        for line in changes.returned:
+            values[line.appid, line.env]["status"] = ""
+        for line in changes.named:
+            values[line.appid, line.env]["name"] = guard(line.name)
+        if (changes.left or changes.returned) and "status" not in columns:
             columns["status"], width = width, width + 1
             header["status"] = "status" if self.table.headers[columns["env"]].isascii() else "状态"
         line_end = re.search(r"\r\n|[\r\n]", self.text)
@@ -285,16 +283,15 @@ class MerchantsEditor:
             writer.writerow(cells)
 
         records = csv.reader(io.StringIO(self.text, newline=""), delimiter=delimiter, strict=True)
-        index = 0
+        lines = iter(self.merchants)
         for number, cells in enumerate(records, 1):
             if number < self.table.header_line or not any(map(trim, cells)):
                 writer.writerow(cells)
             elif number == self.table.header_line:
                 write(cells, header)
             else:
-                changed = {"name": guard(names[index])} if index in names else {}
-                write(cells, changed | ({"status": statuses[index]} if index in statuses else {}))
-                index += 1
+                line = next(lines)
+                write(cells, values[line.appid, line.env])
         for merchant in changes.added:
             write([], {"appid": merchant.appid, "name": guard(merchant.name), "env": merchant.env})
         return self.bom + out.getvalue().encode(self.codec)

@@ -64,24 +64,24 @@ DECISIONS = {
     ),
     "nothing new": ([line(), line(env="e-2", default=True)], [one("wx1", "e-2", "e-1")], Changes()),
     "stays": ([line(), OTHER_LINE], [SHOP, OTHER], Changes()),
-    "gone": ([line(), OTHER_LINE], [OTHER], Changes(left=(0,))),
-    "back": ([line(left=True), OTHER_LINE], [SHOP, OTHER], Changes(returned=(0,))),
+    "gone": ([line(), OTHER_LINE], [OTHER], Changes(left=(line(),))),
+    "back": ([line(left=True), OTHER_LINE], [SHOP, OTHER], Changes(returned=(line(left=True),))),
     "still gone": ([line(left=True), OTHER_LINE], [OTHER], Changes()),
     "lines of the platform's own appid never leave but those of a merchant do": (
         [own("p-1", "wxcomp"), own("p-2", "wxgone"), own("p-3"), line()],
         [SHOP],
-        Changes(left=(1,)),
+        Changes(left=(own("p-2", "wxgone"),)),
     ),
     "a name that was but the appid is replaced": (
         [line(name="wx1"), line(env="e-2", name="wx1")],
         [TWO],
-        Changes(names=((0, "茶语小铺"), (1, "茶语小铺"))),
+        Changes(named=(line(), line(env="e-2"))),
     ),
     "where there is one": ([line(name="wx1")], [one("wx1", "e-1", name="")], Changes()),
     "environments that are gone are told and stay": (
         [line(), line(env="old")],
         [HALTED],
-        Changes(gone=(line(env="old"),)),
+        Changes(env_gone=(line(env="old"),)),
     ),
     "one that another merchant shares is not gone": (
         [line(), line("wx2", "e-1", "别家")],
@@ -93,13 +93,17 @@ DECISIONS = {
         [SHOP, NO_ENV],
         Changes(without_env=(line("wx2", "", "别家"),)),
     ),
-    "but where its line says so: gone": ([OTHER_LINE], [NO_ENV], Changes(gone=(OTHER_LINE,))),
+    "but where its line says so: gone": ([OTHER_LINE], [NO_ENV], Changes(env_gone=(OTHER_LINE,))),
     "the platform's environment keeps its name and gives it to nobody": (
         [own("p-1"), own("p-2", name="wx1")],
         [SHOP],
         Changes(added=(line(),)),
     ),
-    "and returns": ([own("p-1", left=True), line()], [SHOP], Changes(returned=(0,))),
+    "and returns": (
+        [own("p-1", left=True), line()],
+        [SHOP],
+        Changes(returned=(own("p-1", left=True),)),
+    ),
     **{
         f"{issue.code} keeps the merchant's lines": (
             [line(), OTHER_LINE],
@@ -119,12 +123,12 @@ def test_what_a_sync_changes(lines, authorizers, changes):
 def test_narrowed_only_whom_it_concerns_changes():
     lines = [line(), OTHER_LINE, line("wx3", "y", "三家")]
     changes = decide(lines, here(one("wx1", "e-1", "e-9"), appids=["wx9"]), only={"wx1", "wx2"})
-    assert ([m.env for m in changes.added], changes.left) == (["e-9"], (1,))
+    assert ([m.env for m in changes.added], changes.left) == (["e-9"], (OTHER_LINE,))
 
 
 def test_what_writes_and_what_could_not_be_read():
     assert [Changes(issues=((line(), issue),)).unread for issue in (NO_CLOUD, NO_TOKEN)] == [False, True]
-    assert (Changes(gone=(line(),)).writes, Changes(left=(0,)).writes) == (False, True)
+    assert (Changes(env_gone=(line(),)).writes, Changes(left=(line(),)).writes) == (False, True)
 
 
 TEA = Merchant("wxtea", "茶语小铺", "tea-1")
@@ -246,7 +250,7 @@ def test_a_line_more_is_all_that_is_added(file, text, codec, end):
 @pytest.mark.parametrize(("text", "codec", "end"), FILES.values(), ids=FILES)
 def test_only_the_status_of_the_lines_named_changes(file, text, codec, end):
     editor = written(file, text, codec)
-    file.write_bytes(editor.edited(Changes(left=(0,), returned=(1,))))
+    file.write_bytes(editor.edited(Changes(left=editor.merchants[:1], returned=editor.merchants[1:])))
     after = read_merchants(file)
     assert [m.left for m in after] == [True, False]
     status = len(editor.merchants[0].columns) - 1
@@ -255,30 +259,34 @@ def test_only_the_status_of_the_lines_named_changes(file, text, codec, end):
         assert before.columns[status][0] == now.columns[status][0]
 
 
+OF_TEA = Merchant("wx1", "茶语小铺", "tea-1")
 EDITS = {
     "a status column comes with the first line that needs one": (
         "appid,name,env,区域\r\nwx1,茶语小铺,tea-1,华东\r\n\r\nwx2,书店,books-1\r\n",
-        Changes(left=(1,), added=(NEW,)),
+        Changes(left=(Merchant("wx2", "书店", "books-1"),), added=(NEW,)),
         "appid,name,env,区域,status\r\nwx1,茶语小铺,tea-1,华东,\r\n\r\nwx2,书店,books-1,,left\r\nwx9,新茶铺,new-1a2b3c,,\r\n",
     ),
     "it takes the place of an empty header": (
         "小程序ID,名称,环境ID,,\nwx1,茶语小铺,tea-1,,\n",
-        Changes(left=(0,)),
+        Changes(left=(OF_TEA,)),
         "小程序ID,名称,环境ID,状态,\nwx1,茶语小铺,tea-1,left,\n",
     ),
     "a name is put in where the appid stood": (
         "appid,name,env\nwx1,wx1,tea-1\nwx2,书店,books-1\n",
-        Changes(names=((0, '茶,"语"'),)),
+        Changes(named=(replace(OF_TEA, name='茶,"语"'),)),
         'appid,name,env\nwx1,"茶,""语""",tea-1\nwx2,书店,books-1\n',
     ),
     "a name that a spreadsheet would run is made inert": (
         "appid,name,env\nwx2,wx2,books-1\n",
-        Changes(names=((0, "@书店"),), added=(Merchant("wx1", "=cmd|' /C calc'!A0", "e-1"),)),
+        Changes(
+            named=(Merchant("wx2", "@书店", "books-1"),),
+            added=(Merchant("wx1", "=cmd|' /C calc'!A0", "e-1"),),
+        ),
         "appid,name,env\nwx2,'@书店,books-1\nwx1,'=cmd|' /C calc'!A0,e-1\n",
     ),
     "a cell is quoted where CSV needs it": (
         'appid,name,env,备注,status\nwx1,5" 屏店,tea-1,"007",',
-        Changes(left=(0,)),
+        Changes(left=(OF_TEA,)),
         'appid,name,env,备注,status\nwx1,"5"" 屏店",tea-1,007,left\n',
     ),
 }
