@@ -255,7 +255,7 @@ def verdict_of(facts: Facts) -> Verdict | None:
     if not facts.code and (issue is not None or cause.codes):
         told = issue is not None and (presumed(issue.code) == name or not cause.codes)
         code = issue.code if issue is not None and told else cause.codes[0]
-    return _verdict(cause, code, facts, issue if issue is not None and issue.code == code else None)
+    return _verdict(name, code, facts, issue if issue is not None and issue.code == code else None)
 
 
 def grouped(members: Iterable[tuple[Verdict, Member]]) -> list[tuple[Verdict, list[Member]]]:
@@ -268,25 +268,22 @@ def grouped(members: Iterable[tuple[Verdict, Member]]) -> list[tuple[Verdict, li
 
 def read_verdict(line: Mapping[str, Any]) -> Verdict | None:
     """Return a verdict as a ledger keeps it; None for one of a cause that is not known here."""
-    cause = _causes().get(line["cause"])
-    if cause is None:
+    if line["cause"] not in _causes():
         return None
-    facts = Facts(
-        merchant=Merchant(**line["merchant"] | {"owner": Owner(line["merchant"]["owner"])}),
-        code=line["code"],
-        errmsg=line["errmsg"],
-    )
+    merchant = Merchant(**line["merchant"] | {"owner": Owner(line["merchant"]["owner"])})
+    facts = Facts(merchant=merchant, code=line["code"], errmsg=line["errmsg"])
     evidence, not_asked = (
         tuple(Bilingual(*pair) for pair in line[name]) for name in ("evidence", "not_asked")
     )
-    return replace(_verdict(cause, line["code"], facts, None), evidence=evidence, not_asked=not_asked)
+    verdict = _verdict(line["cause"], line["code"], facts)
+    return replace(verdict, evidence=evidence, not_asked=not_asked)
 
 
 def presumed_verdict(code: str, appid: str = "", merchant: str = "", env: str = "") -> Verdict:
     """Return what a code alone suggests, without a question to WeChat."""
     owner = Owner.PLATFORM if code.endswith(COMPONENT_MARK) else Owner.MERCHANT
     facts = Facts(merchant=Merchant(appid, merchant, env, owner=owner), code=code)
-    return _verdict(_causes()[presumed(code)], code, facts, None)
+    return _verdict(presumed(code), code, facts)
 
 
 def presumed(code: str) -> str:
@@ -297,28 +294,23 @@ def presumed(code: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Cause:
-    name: str
     who: Actor
     proof: tuple[str, ...]
     """Names of the answers that prove it; `never`: no interface tells."""
     codes: tuple[str, ...]
-    meaning: Text
-    action: Text
-    message: Text
+    texts: Mapping[str, Text]
+    """`meaning`, `action` and `message`; empty where there is none."""
 
 
 @cache
 def _causes() -> Mapping[str, _Cause]:
-    def text(line: Mapping[str, str], name: str) -> Text:
-        return Bilingual(line[f"{name}_en"], line[f"{name}_zh"])
-
+    names = ("meaning", "action", "message")
     return {
         line["cause"]: _Cause(
-            line["cause"],
             Actor[line["who"].upper()],
             tuple(line["proof"].split()),
             tuple(code.replace("_(", " (") for code in line["codes"].split()),
-            *(text(line, name) for name in ("meaning", "action", "message")),
+            {name: Bilingual(line[f"{name}_en"], line[f"{name}_zh"]) for name in names},
         )
         for line in catalogue_lines("verdicts.csv")
     }
@@ -326,34 +318,31 @@ def _causes() -> Mapping[str, _Cause]:
 
 @cache
 def _cause_by_code() -> Mapping[str, str]:
-    return {code: cause.name for cause in _causes().values() for code in cause.codes}
+    return {code: name for name, cause in _causes().items() for code in cause.codes}
 
 
-def _verdict(cause: _Cause, code: str, facts: Facts, issue: Issue | None) -> Verdict:
-    owner = Owner.PLATFORM if facts.own or facts.about_component else Owner.MERCHANT
+def _verdict(name: str, code: str, facts: Facts, issue: Issue | None = None) -> Verdict:
+    cause, owner = _causes()[name], Owner.PLATFORM if facts.own or facts.about_component else Owner.MERCHANT
     who = Actor.ADMINISTRATOR if facts.own and cause.who is Actor.MERCHANT else cause.who
     values = {
         "appid": facts.merchant.appid or "–",
         "merchant": redact(facts.merchant.name) or "–",
         "env": facts.merchant.env or "–",
     }
-    texts = issue or all_reasons().get(code) or entry_of(code, owner)
-
-    def filled(text: Text, other: Text | None = None) -> Text:
-        if not text.en:
-            return other or text
-        return Bilingual(text.en.format_map(values), text.zh.format_map(values))
-
+    known = issue or all_reasons().get(code) or entry_of(code, owner)
+    meaning, action, message = (
+        Bilingual(text.en.format_map(values), text.zh.format_map(values)) for text in cause.texts.values()
+    )
     return Verdict(
-        cause.name,
+        name,
         code,
         who,
-        filled(cause.meaning, texts.meaning),
-        filled(cause.action, texts.action),
+        meaning if meaning.en else known.meaning,
+        action if action.en else known.action,
         facts.merchant,
         tuple(_evidence(cause, facts))[:3],
         tuple(_missing_proof(cause, facts)),
-        filled(cause.message) if who is Actor.MERCHANT and cause.message.en else None,
+        message if who is Actor.MERCHANT and message.en else None,
         facts.errmsg or (issue.errmsg if issue else ""),
     )
 

@@ -125,10 +125,7 @@ def audit_message(result: AuditResult, report: str, manifest_sha256: str, lang: 
         for section in result.news():
             rows.append((f"{section.title.of(lang)} · {len(section.lines):,}", False))
             rows += [(entry_line(line, lang), True) for line in section.lines]
-    if result.previous is not None:
-        head.append(_("Compared with audit {id}.", id=result.previous.id).of(lang))
-    elif result.stopped is None:
-        head.append(_("There is no earlier audit to compare with: everything counts as new.").of(lang))
+    head.append(next(iter(result.notes())).of(lang))
     tail = [_("Report: {report}", report=report).of(lang)] if report else []
     if manifest_sha256:
         tail.append(f"manifest sha256: {manifest_sha256}")

@@ -11,7 +11,7 @@ import io
 import re
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -262,10 +262,8 @@ class MerchantsEditor:
         columns, width = dict(self.columns), len(self.table.headers)
         values = defaultdict[tuple[str, str], dict[str, str]](dict)
         header = dict[str, str]()
-        for line in changes.left:
-            values[line.appid, line.env]["status"] = "left"
-        for line in changes.returned:
-            values[line.appid, line.env]["status"] = ""
+        for status, lines in (("left", changes.left), ("", changes.returned)):
+            values |= {(line.appid, line.env): {"status": status} for line in lines}
         for line in changes.named:
             values[line.appid, line.env]["name"] = guard(line.name)
         if (changes.left or changes.returned) and "status" not in columns:
@@ -283,15 +281,15 @@ class MerchantsEditor:
             writer.writerow(cells)
 
         records = csv.reader(io.StringIO(self.text, newline=""), delimiter=delimiter, strict=True)
-        lines = iter(self.merchants)
+        merchants = iter(self.merchants)
         for number, cells in enumerate(records, 1):
             if number < self.table.header_line or not any(map(trim, cells)):
                 writer.writerow(cells)
             elif number == self.table.header_line:
                 write(cells, header)
             else:
-                line = next(lines)
-                write(cells, values[line.appid, line.env])
+                merchant = next(merchants)
+                write(cells, values[merchant.appid, merchant.env])
         for merchant in changes.added:
             write([], {"appid": merchant.appid, "name": guard(merchant.name), "env": merchant.env})
         return self.bom + out.getvalue().encode(self.codec)
