@@ -81,8 +81,8 @@ class AuditMessage:
 
     title: str
     head: tuple[str, ...]
-    rows: tuple[tuple[str, bool], ...]
-    """Each line, and whether it is an environment (else the title of those below it)."""
+    rows: tuple[str, ...]
+    """The environments, below the titles of their sections."""
     tail: tuple[str, ...]
     lang: Lang
 
@@ -98,13 +98,9 @@ class AuditMessage:
         return self._text(fitting) if fitting >= 0 else cut("\n".join([*self.head, *self.tail]), most)
 
     def _text(self, rows: int) -> str:
-        """Return the message with its first rows, without a title below which nothing is left."""
-        while rows and not self.rows[rows - 1][1]:
-            rows -= 1
-        left_out = sum(is_environment for _line, is_environment in self.rows[rows:])
-        more = ngettext("… and {n:,} more environment", "… and {n:,} more environments", left_out)
-        lines = [line for line, _is_environment in self.rows[:rows]]
-        return "\n".join([*self.head, *lines, *([more.of(self.lang)] if left_out else []), *self.tail])
+        hidden = len(self.rows) - rows
+        more = ngettext("… and {n:,} more line", "… and {n:,} more lines", hidden).of(self.lang)
+        return "\n".join([*self.head, *self.rows[:rows], *([more] if hidden else []), *self.tail])
 
 
 def cut(text: str, most: int) -> str:
@@ -116,15 +112,15 @@ def audit_message(result: AuditResult, report: str, manifest_sha256: str, lang: 
     """Write the message about an audit; `report` is its page or folder, empty where there is none."""
     title = _("Audit {id}", id=result.run.id).of(lang)
     head = [f"{MARK} · {title}" if result.run.simulated else title]
-    rows: list[tuple[str, bool]] = []
+    rows: list[str] = []
     if result.stopped is not None:
         head.append(_plain(result.stopped.of(lang)))
         head.append(_("It affects every merchant; the audit was stopped.").of(lang))
     else:
         head.append(result.summary().of(lang))
         for section in result.news():
-            rows.append((f"{section.title.of(lang)} · {len(section.lines):,}", False))
-            rows += [(entry_line(line, lang), True) for line in section.lines]
+            rows.append(f"{section.title.of(lang)} · {len(section.lines):,}")
+            rows += [entry_line(line, lang) for line in section.lines]
     head.append(next(iter(result.notes())).of(lang))
     tail = [_("Report: {report}", report=report).of(lang)] if report else []
     if manifest_sha256:

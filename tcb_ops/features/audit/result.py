@@ -7,7 +7,7 @@ reported without an alarm until a date, because somebody is dealing with them.
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -34,7 +34,6 @@ from tcb_ops.settings import Settings
 
 _STORE_CODE = re.compile(r"[A-Z][a-z]+([A-Z][A-Za-z0-9]*)+")
 """What a code of the store looks like, such as NoSuchThing."""
-_DATE = re.compile(r"(\d{4})\D(\d{1,2})\D(\d{1,2})\D?")
 _NOT_CHECKED = {
     PERMISSIONS: _(
         "Permission sets were not checked in {count:,} of {environments}. That needs the component token: set "
@@ -116,10 +115,9 @@ def _cause(text: str) -> str | None:
 
 
 def _day(text: str) -> date | None:
-    parts = _DATE.fullmatch(text)
     try:
-        return date(*map(int, parts.groups())) if parts else None
-    except ValueError:
+        return date(*map(int, re.findall(r"\d+", text)))
+    except (OverflowError, TypeError, ValueError):
         return None
 
 
@@ -333,47 +331,42 @@ def audit_result(
     A failure is new with another cause than before, or if the previous audit silenced it.
     """
     run, previous = summary.run, changes.older if changes is not None else None
-    audits = [run] if previous is None else [run, previous]
-    known = {audit.number: kept_with_run(audit.settings) for audit in audits}
-    days = {audit.number: datetime.fromtimestamp(audit.created_at, settings.zone).date() for audit in audits}
-
-    def silencer(audit: RunRecord, cause: Cause, code: str) -> KnownFailure | None:
-        day = days[audit.number]
-        lines = (line for line in known[audit.number] if line.silences(cause.appid, cause.env, code, day))
-        return next(lines, None)
-
+    day = datetime.fromtimestamp(run.created_at, settings.zone).date()
     was_broken = {
         (line.env, line.appid): line.before
         for line in (changes.lines if changes is not None else ())
         if line.after and line.change is not Change.NEWLY_BROKEN
     }
-    new, still, unknown, silenced = list[Finding](), list[Finding](), list[Finding](), list[Finding]()
+    findings: defaultdict[str, list[Finding]] = defaultdict(list)
     for cause in summary.causes:
         if not {UNHEALTHY, Outcome.UNKNOWN} & cause.outcomes.keys():
             continue
         before = was_broken.get((cause.env, cause.appid), "")
-        was_silenced = bool(previous and before and silencer(previous, cause, before))
-        is_new = before != cause.code or was_silenced
-        finding = Finding(cause, before, is_new=is_new, known=silencer(run, cause, cause.code))
-        if finding.known is not None:
-            silenced.append(finding)
-        elif UNHEALTHY in cause.outcomes:
-            (new if is_new else still).append(finding)
-        else:
-            unknown.append(finding)
+        known = _silencer(run, cause, cause.code, settings)
+        was_silenced = previous is not None and before and _silencer(previous, cause, before, settings)
+        is_new = before != cause.code or bool(was_silenced)
+        state = "unknown" if UNHEALTHY not in cause.outcomes else "new" if is_new else "still"
+        finding = Finding(cause, before, is_new=is_new, known=known)
+        findings["silenced" if known is not None else state].append(finding)
+    not_checked, fewest = _healthy_details(reader, run)
     return AuditResult(
         run,
         previous,
-        summary.total,
-        summary.counts.get(HEALTHY, 0),
-        tuple(new),
-        tuple(still),
-        tuple(changes.of(Change.FIXED)) if changes is not None else (),
-        tuple(unknown),
-        tuple(silenced),
-        tuple(line for line in known[run.number] if line.until < days[run.number]),
-        *_healthy_details(reader, run),
+        environments=summary.total,
+        healthy=summary.counts.get(HEALTHY, 0),
+        **{name: tuple(findings[name]) for name in ("new", "still", "unknown", "silenced")},
+        recovered=tuple(changes.of(Change.FIXED)) if changes is not None else (),
+        expired=tuple(line for line in kept_with_run(run.settings) if line.until < day),
+        not_checked=not_checked,
+        fewest_link_calls=fewest,
     )
+
+
+def _silencer(audit: RunRecord, cause: Cause, code: str, settings: Settings) -> KnownFailure | None:
+    """Return the line of known.csv by which an audit silenced a failure."""
+    day = datetime.fromtimestamp(audit.created_at, settings.zone).date()
+    lines = kept_with_run(audit.settings)
+    return next((line for line in lines if line.silences(cause.appid, cause.env, code, day)), None)
 
 
 def _healthy_details(reader: RunReader, run: RunRecord) -> tuple[dict[str, int], LinkCalls | None]:
