@@ -63,40 +63,35 @@ async def ask(
     request: Callable[[Secret], Awaitable[Answer | ApiError | InvalidResponse]],
     owner: Owner = Owner.MERCHANT,
 ) -> Answer | Issue:
-    """Make one call for an account; return its result, or the issue that prevents it.
-
-    Raises PlatformStopError for a refusal that concerns every merchant, OutageError if no host could be reached, and
-    the token source's errors that concern every merchant.
-    """
+    """Make one call for an account; return its result, or the issue that prevents it."""
     try:
         result = await caller.call(appid, request)
     except TokenError as error:
         if error.transient and not caller.source_answered:
-            raise TokenSourceError(error.text) from None
+            return _no_tokens(TokenSourceError(error.text))
         return Issue(Reason.NO_TOKEN, _("There is no token for it."), error.text)
+    except (PlatformStopError, TokenSourceError) as error:
+        return _no_tokens(error)
     if not isinstance(result, CallFailure):
         return result
     answer = result.answer
-    if isinstance(answer, ApiError) and result.step is NextStep.STOP_RUN:
-        raise refused_platform(answer.errcode, answer.errmsg)
-    if isinstance(answer, TransportError) and result.unreachable:
-        raise OutageError(answer.text)
-    return _issue_of(result, owner)
-
-
-def _issue_of(failure: CallFailure, owner: Owner) -> Issue:
-    answer = failure.answer
-    if failure.step is NextStep.REFRESH:
+    if result.step is NextStep.REFRESH:
         renewal = presumed_verdict("component" if owner is Owner.PLATFORM else Reason.DEAD_TOKEN)
         return Issue(Reason.DEAD_TOKEN, _DEAD_TOKEN, renewal.action, getattr(answer, "errmsg", ""))
     if isinstance(answer, ApiError):
-        entry = errcode(answer.errcode, owner)
-        return Issue(str(answer.errcode), entry.meaning, entry.action, answer.errmsg)
-    return Issue(
-        Reason.NO_ANSWER,
-        answer.why if isinstance(answer, InvalidResponse) else answer.text,
-        _("Check the network and any proxy on the way, then run the check again."),
-    )
+        code, errmsg, entry = answer.errcode, answer.errmsg, errcode(answer.errcode, owner)
+        stop = refused_platform(code, errmsg) if result.step is NextStep.STOP_RUN else None
+        return Issue(str(code), entry.meaning, entry.action, errmsg, stop)
+    why = answer.why if isinstance(answer, InvalidResponse) else answer.text
+    action = _("Check the network and any proxy on the way, then run the check again.")
+    return Issue(Reason.NO_ANSWER, why, action, stop=OutageError(why) if result.unreachable else None)
+
+
+def _no_tokens(error: StoppedError) -> Issue:
+    """Return the issue of a token source that has no token for anybody; it may name an errcode."""
+    told = error.reason.params if error.reason is not None else {}
+    code, errmsg = str(told.get("errcode", NO_TOKENS)), str(told.get("errmsg", ""))
+    return Issue(code, error.problem, error.fix or error.problem, errmsg, error)
 
 
 _DEAD_TOKEN = _("Its token was refused, and the token source returned the same token again.")
@@ -112,14 +107,14 @@ RID_SECONDS = 7 * 86_400
 
 @dataclass(slots=True)
 class Probes:
-    """The questions to the platform about accounts. Each raises what concerns every merchant, see `ask`."""
+    """The questions to the platform about accounts."""
 
     caller: Caller
     client: PlatformClient
     component: str
     """The platform's own appid; empty if it is not known."""
     stops: bool = True
-    """Whether `about`, too, raises what concerns every merchant; else that is the answer."""
+    """Whether an issue that concerns every merchant is raised; else it is the answer, like any other."""
     component_issue: Issue | None = None
     """Why the component token does not work, once that is known."""
     calls: Counter[str] = field(default_factory=Counter)
@@ -142,6 +137,8 @@ class Probes:
         if not appid:
             return Answers(NEEDS_COMPONENT)
         listed = await self.environments(appid, owner) if environments is None else environments
+        if isinstance(listed, Issue) and listed.stop is not None:
+            return Answers(listed)
         if quota is None and (not isinstance(listed, Issue) or listed.errcode is not None):
             quota = await self.quota(appid, owner)
         info = await self.grants(appid) if owner is Owner.MERCHANT else None
@@ -165,14 +162,8 @@ class Probes:
         appid = self.component if facts.own else facts.merchant.appid
         async with self.locks[appid]:
             if appid not in self.answers:
-                try:
-                    self.answers[appid] = await self.account(
-                        appid, facts.merchant.owner, quota=facts.answers.quota
-                    )
-                except _CONCERNS_ALL as error:
-                    if self.stops:
-                        raise
-                    self.answers[appid] = Answers(_issue_of_stop(error))
+                owner, quota = facts.merchant.owner, facts.answers.quota
+                self.answers[appid] = await self.account(appid, owner, quota=quota)
         request = facts.answers.request
         if facts.code and request is None:
             request = await self._received(appid, facts, now)
@@ -189,12 +180,8 @@ class Probes:
         caller = appid if accepted else self.component
         if not caller or self.calls[appid] >= MOST_CALLS:
             return None
-        try:
-            return await self._ask(
-                appid, caller, partial(self.client.received, rid=facts.rid), Owner.MERCHANT
-            )
-        except _CONCERNS_ALL as error:
-            return _issue_of_stop(error)
+        request = partial(self.client.received, rid=facts.rid)
+        return await self._ask(appid, caller, request, Owner.MERCHANT)
 
     async def grants(self, appid: str) -> AuthorizerInfo | Issue:
         """Ask which permission sets a merchant granted; the component token's own issue is asked for once."""
@@ -225,19 +212,10 @@ class Probes:
             self.calls[about] += 1
             return await request(token)
 
-        return await ask(self.caller, appid, counted, owner)
-
-
-_CONCERNS_ALL = (PlatformStopError, OutageError, TokenSourceError)
-
-
-def _issue_of_stop(error: StoppedError) -> Issue:
-    """Return what concerns every merchant as an issue of the account that was asked about."""
-    if isinstance(error, PlatformStopError) and error.reason is not None:
-        code, errmsg = str(error.reason.params["errcode"]), str(error.reason.params["errmsg"])
-        return Issue(code, error.problem, error.fix or error.problem, errmsg)
-    code = Reason.NO_ANSWER if isinstance(error, OutageError) else NO_TOKENS
-    return Issue(code, error.problem, error.fix or error.problem)
+        answer = await ask(self.caller, appid, counted, owner)
+        if self.stops and isinstance(answer, Issue) and answer.stop is not None:
+            raise answer.stop
+        return answer
 
 
 _NO_RID = Issue("no_rid", _("the rows have no rid"), NOTHING)
@@ -291,8 +269,8 @@ async def ask_about(
 ) -> list[Facts]:
     """Ask WeChat about lines of the merchants file, or rows; return each with the answers, in their order.
 
-    `merchants`: the whole file, since merchants may share an environment. `stops`: raise what concerns every merchant (see
-    `ask`), else that is the answer. `notify`: called for a pause that the platform asks for.
+    `merchants`: the whole file, since merchants may share an environment. `stops`: raise what concerns every merchant, else
+    that is the answer. `notify`: called for a pause that the platform asks for.
     """
     async with open_client(settings, connections=AT_ONCE, limits=limits, notify=notify) as (
         client,
@@ -322,7 +300,7 @@ def merchant_of(env: str, appid: str | None, merchants: Merchants) -> Merchant:
 async def calls_left(appids: Sequence[str], settings: Settings) -> dict[str, int]:
     """Ask how many link calls each merchant has left today; those of whom the platform tells no limit are left out.
 
-    Raises what concerns every merchant, see `ask`.
+    Raises what concerns every merchant.
     """
     async with open_client(settings, limits=CallLimits(attempts=1)) as (client, caller):
         quotas = await asyncio.gather(*map(Probes(caller, client, "").quota, appids))

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from tcb_ops.details import DetailCode, as_detail
 from tcb_ops.errcodes import COMPONENT_MARK, ERRCODE, all_reasons, catalogue_lines, entry_of
+from tcb_ops.errors import StoppedError
 from tcb_ops.i18n import Bilingual, Lang, Text, _, as_clauses, as_list
 from tcb_ops.model import Merchant, Owner, Reason
 from tcb_ops.secrets import redact
@@ -56,6 +57,8 @@ class Issue:
     action: Text
     errmsg: str = ""
     """As sent by the platform."""
+    stop: StoppedError | None = None
+    """The error that stops what is under way, where it concerns every merchant."""
 
     @property
     def errcode(self) -> int | None:

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from tcb_ops.details import Detail, detail
 from tcb_ops.errcodes import Decision, errcode
-from tcb_ops.errors import OutageError, TransportError
+from tcb_ops.errors import OutageError, TokenSourceError, TransportError
 from tcb_ops.features.audit import REFUSED_TOKENS, UNHEALTHY, AuditCode
 from tcb_ops.model import Merchant, Owner, Reason, RowEnd
 from tcb_ops.runs.calls import CallContext, Calls, FailedAttempt, SomeEnds
@@ -109,7 +109,7 @@ class AuditCalls(Calls):
                 return environments
             self._probes.caller.tokens[appid] = task.token
             answers = Answers(environments)
-            with suppress(OutageError):  # the call for the link tells
+            with suppress(OutageError, TokenSourceError):  # the call for the link tells
                 answers = await self._probes.account(appid, owner, environments)
             info = answers.info
             if isinstance(info, Issue) and (info.errcode in REFUSED_TOKENS or info.code == Reason.DEAD_TOKEN):

@@ -63,16 +63,6 @@ _ACTED_ON = str.maketrans("<>@", "＜＞＠")
 """Signs that robots act on in a text, as Feishu does on `<at user_id="all">`, and their full-width forms."""
 _ADDRESS = re.compile(r":(?=//)|(?<=\w)\.(?=[^\W\d_]{2})|(?<=\d)\.(?=\d+\.\d)")
 """The signs by which chat programs find an address, with or without `https://`, and make a link of it."""
-_HINTS: Mapping[int, Text] = {
-    93000: _("the robot's key is not valid: create its address again"),
-    45009: _("too many messages: 20 a minute are allowed"),
-    310000: _("the robot's security settings refuse it: check keyword, signature and IP addresses"),
-    300001: _("the robot's access_token is not valid"),
-    19001: _("the robot's address is not valid"),
-    19021: _("the signature is wrong, or this machine's clock"),
-    19022: _("this machine's address is not allowed"),
-    19024: _("the robot asks for a keyword that the message lacks"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,9 +197,7 @@ def refusal(kind: str, response: HttpResponse) -> tuple[Text, int] | None:
     code = fields.get("errcode", fields.get("code", fields.get("StatusCode")))
     if not isinstance(code, int):
         return page
-    hint, number = _HINTS.get(code), verbatim(f"errcode {code}")
-    text = number if hint is None else _("errcode {code}: {hint}", code=code, hint=hint)
-    return (text, code) if code else None
+    return (verbatim(f"errcode {code}"), code) if code else None
 
 
 # --- sending ---------------------------------------------------------------------------------------------------

@@ -142,7 +142,7 @@ class Finding:
         cause, known = self.cause, self.known
         remark = _("was {before}", before=self.before) if self.before not in {"", cause.code} else None
         if known is not None:
-            remark = _until(known)
+            remark = _("until {day}", day=known.until.isoformat())
         return FindingLine(cause.merchant, cause.env, cause.code, remark, known.note if known else "")
 
     def to_json(self, lang: Lang) -> dict[str, Any]:
@@ -188,8 +188,6 @@ class AuditResult(Tabular):
     recovered: tuple[DiffLine, ...]
     unknown: tuple[Finding, ...]
     silenced: tuple[Finding, ...]
-    expired: tuple[KnownFailure, ...]
-    """Lines of known.csv whose date has passed."""
     not_checked: Mapping[str, int]
     """Environments for which a check could not be made, by check (`quota`, `permissions`)."""
     fewest_link_calls: LinkCalls | None = None
@@ -226,7 +224,7 @@ class AuditResult(Tabular):
 
     def counts(self) -> dict[str, int]:
         """Return the number of environments by list, zeros included."""
-        names = ("new", "recovered", "still", "unknown", "silenced", "expired")
+        names = ("new", "recovered", "still", "unknown", "silenced")
         return {name: len(getattr(self, name)) for name in names} | {"healthy": self.healthy}
 
     def _table(self, lang: Lang) -> Lines:
@@ -257,7 +255,6 @@ class AuditResult(Tabular):
                 for name in ("new", "still", "unknown", "silenced")
             },
             "recovered": [{name: getattr(line, name) for name in about} for line in self.recovered],
-            "expired": [line.to_json() for line in self.expired],
             "fewest_link_calls": calls._asdict() if calls is not None else None,
             "not_checked": dict(self.not_checked),
         }
@@ -286,14 +283,10 @@ class AuditResult(Tabular):
 
     def sections(self) -> list[FindingSection]:
         """Return the environments that are not healthy or have recovered, the most urgent first."""
-        expired = [
-            FindingLine(line.appid, line.env, line.cause, _until(line), line.note) for line in self.expired
-        ]
         more = [
             _section(_("Still unknown"), [finding for finding in self.unknown if not finding.is_new]),
             _section(_("Still broken"), self.still),
             FindingSection(_("Silenced by known.csv"), [finding.line for finding in self.silenced]),
-            FindingSection(_("Expired in known.csv: remove these lines, or give them a new date"), expired),
         ]
         return [*self.news(), *(section for section in more if section.lines)]
 
@@ -319,10 +312,6 @@ def _section(title: Text, findings: Sequence[Finding]) -> FindingSection:
     return FindingSection(title, [each.line for each in findings], [each.cause for each in findings])
 
 
-def _until(known: KnownFailure) -> Text:
-    return _("until {day}", day=known.until.isoformat())
-
-
 def audit_result(
     reader: RunReader, summary: RunSummary, changes: Diff | None, settings: Settings
 ) -> AuditResult:
@@ -331,7 +320,6 @@ def audit_result(
     A failure is new with another cause than before, or if the previous audit silenced it.
     """
     run, previous = summary.run, changes.older if changes is not None else None
-    day = datetime.fromtimestamp(run.created_at, settings.zone).date()
     was_broken = {
         (line.env, line.appid): line.before
         for line in (changes.lines if changes is not None else ())
@@ -356,7 +344,6 @@ def audit_result(
         healthy=summary.counts.get(HEALTHY, 0),
         **{name: tuple(findings[name]) for name in ("new", "still", "unknown", "silenced")},
         recovered=tuple(changes.of(Change.FIXED)) if changes is not None else (),
-        expired=tuple(line for line in kept_with_run(run.settings) if line.until < day),
         not_checked=not_checked,
         fewest_link_calls=fewest,
     )
