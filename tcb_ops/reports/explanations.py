@@ -191,21 +191,24 @@ def confirmation_text(run: str, counts: Mapping[Outcome, int]) -> Text:
 
 def change_lines(changes: Sequence[LaterChange], zone: tzinfo) -> list[Text]:
     """Say which later runs undid, deleted or overwrote files of an upload, and when; a sentence for each."""
-    lines = []
-    for change in changes:
-        moment = datetime.fromtimestamp(change.at, zone).isoformat(" ", "minutes")[:16]
-        text = _("The files of this upload were {changed} by run {run} on {at}.")
-        if change.files != change.of:
-            text = _("{files:,} of {total:,} files of this upload were {changed} by run {run} on {at}.")
-        values = {"changed": change.kind.changed, "run": change.run, "at": moment}
-        lines.append(text.format(files=change.files, total=change.of, **values))
-    return lines
+    text = _("{files:,} of {total:,} files of this upload were {changed} by run {run} on {at}.")
+    return [
+        text.format(
+            files=change.files,
+            total=change.of,
+            changed=change.kind.changed,
+            run=change.run,
+            at=datetime.fromtimestamp(change.at, zone).isoformat(" ", "minutes")[:16],
+        )
+        for change in changes
+    ]
 
 
 def change_mark(changes: Sequence[LaterChange]) -> Text:
     """Name what the later runs did to files of an upload: `undone by 20261129-101500-k7q2`."""
-    marks = []
-    for change in changes:
-        text = _("{changed} by {run}") if change.files == change.of else _("partly {changed} by {run}")
-        marks.append(text.format(changed=change.kind.changed, run=change.run))
+    all_of, some_of = _("{changed} by {run}"), _("partly {changed} by {run}")
+    marks = [
+        (all_of if change.files == change.of else some_of).format(changed=change.kind.changed, run=change.run)
+        for change in changes
+    ]
     return Joined(tuple(marks), verbatim(", "))

@@ -43,12 +43,12 @@ def _show(console: Console, deliveries: Iterable[Notification]) -> None:
 
 def announce(run: Run, console: Console) -> list[dict[str, Any]]:
     """Send the message about a finished audit to receivers whose `on` applies; return the deliveries for `--json`."""
-    from tcb_ops.features.audit import api
+    from tcb_ops.features.audit import notifications
 
     if not (run.settings.section("notify") and run.record.has_findings):
         return []
     with console.waiting(_("Sending the message about this audit")):
-        deliveries = api.notify(run.id, on_demand=False, settings=run.settings)
+        deliveries = notifications.notify(run.id, on_demand=False, settings=run.settings)
     _show(console, deliveries)
     return [delivery.to_json(console.lang) for delivery in deliveries]
 
@@ -62,10 +62,10 @@ def notify(run: str, *, test: bool, common: CommonOptions) -> int:
 
     Exit code 0 when every receiver accepted it, 1 when one did not.
     """
-    from tcb_ops.features.audit import api
+    from tcb_ops.features.audit import notifications
 
     settings, console = common.start()
-    deliveries = api.notify(None if test else run, settings=settings)
+    deliveries = notifications.notify(None if test else run, settings=settings)
     if common.json:
         console.json({"notifications": [delivery.to_json(console.lang) for delivery in deliveries]})
     _show(console, deliveries)

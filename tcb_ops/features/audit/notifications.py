@@ -15,16 +15,19 @@ import subprocess
 import time
 from bisect import bisect
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import which
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 from urllib.parse import quote, urlsplit
 
+from tcb_ops.arguments import checked
 from tcb_ops.details import DetailCode, detail
-from tcb_ops.errors import TcbOpsError, TransportError
+from tcb_ops.errors import SettingsError, StoppedError, TcbOpsError, TransportError, UsageError, check_value
+from tcb_ops.features.audit.api import audited, newest_audit
+from tcb_ops.features.audit.kind import AUDIT
 from tcb_ops.features.audit.result import AuditResult
 from tcb_ops.features.audit.settings import NotifySettings
 from tcb_ops.formatting import sanitize
@@ -34,13 +37,18 @@ from tcb_ops.reports.explanations import MARK, code_label
 from tcb_ops.reports.export import MANIFEST, PAGE, fingerprint
 from tcb_ops.reports.findings import FindingLine
 from tcb_ops.resources import system_reason
+from tcb_ops.run import Run
 from tcb_ops.runs.loop import submit_coroutine
 from tcb_ops.runs.verdicts import presumed_verdict
 from tcb_ops.settings import Settings
-from tcb_ops.start import identified
+from tcb_ops.start import TargetOptions, find_run, identified, is_run_name, ledger_with_runs, settings_for
 from tcb_ops.wechat.responses import HttpResponse
 from tcb_ops.wechat.tokens.command import Credential
 from tcb_ops.wechat.transport import HttpRequest, Timeouts, Transport
+
+if TYPE_CHECKING:
+    from tcb_ops.runs.ledger import Ledger
+    from tcb_ops.runs.records import RunRecord
 
 LONGEST_NAME = 40
 """Characters of a name, an environment or a note."""
@@ -373,3 +381,75 @@ def _run_command(command: Sequence[str], body: bytes) -> None:
             return
         reason = detail(DetailCode.EXIT_CODE, code=ended.returncode)
     raise _NotSentError(_("the program {reason}", reason=reason))
+
+
+# --- who is told ----------------------------------------------------------------------------------------------
+
+
+@checked
+def notify(
+    run: str | Run | None = "latest",
+    *,
+    on_demand: bool = True,
+    **options: Unpack[TargetOptions],
+) -> list[Notification]:
+    """Send the message about a finished audit to every `[[notify]]` of the settings; return the deliveries.
+
+    `run`: a Run, an id, a prefix or `latest` (the newest finished audit that is no retry); None sends a test message. `on_demand`
+    False: only to receivers whose `on` applies. A failed delivery raises no error.
+    """
+    settings = settings_for(options, run)
+    if isinstance(run, str):
+        check_value("run", run, is_run_name(run), _("a Run, a run's id, or None"))
+    named = list(zip(receivers(settings), settings.section("notify"), strict=True))
+    if not named:
+        raise SettingsError(
+            _("No receivers are configured."),
+            _('Add a [[notify]] section to tcb-ops.toml, for example with kind = "wecom".'),
+        )
+    if run is None:
+        return [deliver(name, to, *test_message(settings), settings) for name, to in named]
+    ledger = ledger_with_runs(settings)
+    record = newest_audit(settings) if run == "latest" else find_run(run, settings).record
+    if record is None:
+        raise UsageError(_("No audit of {target} has finished yet.", target=settings.run_target))
+    if record.kind is AUDIT and record.finished_at is None:
+        raise UsageError(
+            _("audit {id} is not finished: there is no result to send yet.", id=record.id),
+            _("Run the same audit again to finish it."),
+        )
+
+    # Compared with the last audit of which each was told, so that what was not delivered is news again.
+    results = {name: audited(Run(ledger, record, settings), name) for name, _to in named}
+    due = {name for name, to in named if on_demand or is_due(to.on, results[name])}
+    waiting = set(record.undelivered) | (set() if on_demand else due)
+    _note_undelivered(ledger, record, waiting)
+    deliveries = []
+    for name, to in named:
+        if name not in due:
+            deliveries.append(Notification(name, sent=False, detail=_("not sent: nothing is new"), due=False))
+            continue
+        deliveries.append(deliver(name, to, *message_about(results[name], settings), settings))
+        if deliveries[-1].sent and name in waiting:
+            waiting.remove(name)
+            _note_undelivered(ledger, record, waiting)
+    return deliveries
+
+
+def _note_undelivered(ledger: Ledger, audit: RunRecord, receivers: Collection[str]) -> None:
+    with suppress(StoppedError):  # a ledger that cannot be written keeps nobody from being told
+        ledger.note_undelivered(audit, receivers)
+
+
+def receiver_problems(settings: Settings) -> list[Text]:
+    """Return which receivers cannot be reached with what is here, and which did not get the last audit's message."""
+    problems, named = list[Text](), zip(receivers(settings), settings.section("notify"), strict=True)
+    for name, to in named:
+        try:
+            check_receiver(to, settings)
+        except TcbOpsError as error:
+            problems.append(_("{receiver}: {detail}", receiver=name, detail=error.text))
+    if (record := newest_audit(settings)) is not None:
+        text = _("{receiver}: it did not get the message about {run}")
+        problems += [text.format(receiver=name, run=record.id) for name in record.undelivered]
+    return problems

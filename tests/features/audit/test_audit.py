@@ -40,8 +40,6 @@ FLEET = [Merchant(f"wx{n:02}", f"商户 {n}", f"env-{n:02}-a1b2c3") for n in ran
         (RowEnd(1, Outcome.NOT_ATTEMPTED, Reason.NO_TOKEN, errcode=45011), "unknown"),
         (RowEnd(1, Outcome.FAILED, Reason.NO_ANSWER), "unknown"),
         (RowEnd(1, Outcome.FAILED, Reason.BAD_LINK), "unhealthy"),
-        (RowEnd(1, Outcome.FAILED, Reason.STORE_REFUSED, store_code="PaymentRequired"), "unhealthy"),
-        (RowEnd(1, Outcome.FAILED, Reason.STORE_REFUSED, store_code="SlowDown"), "unknown"),
         (RowEnd(1, Outcome.UNKNOWN, Reason.NO_TOKEN), "unknown"),
         (RowEnd(1, UNHEALTHY, Reason.HALTED), "unhealthy"),
     ],
