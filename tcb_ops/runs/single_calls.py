@@ -319,21 +319,15 @@ async def request_link(merchant: Merchant, path: str, settings: Settings) -> Lin
         result: Link | UnsafeLink | CallFailure = await caller.call(
             appid, lambda token: client.upload_link(merchant.env, path, token, merchant.owner)
         )
-    answer = result.answer if isinstance(result, CallFailure) else result
-    if isinstance(answer, Link):
-        return answer
-    if isinstance(answer, TransportError):
-        raise answer
-    if not isinstance(answer, ApiError):  # no usable link
-        raise TransportError(TransportFault.GARBAGE, answer.why)
-    entry = errcode(answer.errcode, merchant.owner)
-    raise RefusedError(
-        _(
-            "errcode {errcode} {errmsg}: {meaning}",
-            errcode=answer.errcode,
-            errmsg=answer.errmsg,
-            meaning=entry.meaning,
-        ),
-        answer.errcode,
-        fix=entry.action,
-    )
+    match result.answer if isinstance(result, CallFailure) else result:
+        case Link() as link:
+            return link
+        case TransportError() as error:
+            raise error
+        case ApiError(errcode=code, errmsg=errmsg):
+            entry = errcode(code, merchant.owner)
+            text = _("errcode {errcode} {errmsg}: {meaning}")
+            text = text.format(errcode=code, errmsg=errmsg, meaning=entry.meaning)
+            raise RefusedError(text, code, fix=entry.action)
+        case unusable:
+            raise TransportError(TransportFault.GARBAGE, unusable.why)

@@ -22,7 +22,6 @@ from tcb_ops.cli.options import (
 )
 from tcb_ops.formatting import shown
 from tcb_ops.i18n import _
-from tcb_ops.model import SIMULATOR
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
@@ -125,23 +124,23 @@ def watch_audits(console: Console, settings: Settings, common: CommonOptions, se
     from tcb_ops.features.audit.api import newest_audit
 
     latest = newest_audit(settings, common.selection())
-    ended = latest.finished_at if latest is not None else None
-    fresh = is_fresh(ended, time.time(), seconds) and latest is not None and latest.stopped is None
+    ended, stopped = (latest.finished_at, latest.stopped) if latest is not None else (None, None)
+    fresh = is_fresh(ended, time.time(), seconds) and stopped is None
+    run = latest.id if latest is not None else None
     if common.json:
-        console.json({"stale": not fresh, "run": latest.id if latest is not None else None})
+        console.json({"stale": not fresh, "run": run})
     which = _("of all merchants")  # the audits looked at are those narrowed by the same --where
     if common.where:
         given = " ".join(f"--where {shown(item)}" for item in sorted(common.where))
         which = _("with {options}", options=given)
-    if latest is None or ended is None:
-        target = _("the simulator") if settings.run_target == SIMULATOR else settings.run_target
-        console.warn(_("No audit of {target} ({which}) has finished yet.", target=target, which=which))
-        return 1
     text = _("The latest audit ({which}), {id}, finished at {when}.")
-    if latest.stopped is not None:
+    if ended is None:
+        text = _("No audit of {target} ({which}) has finished yet.")
+    elif stopped is not None:
         text = _("The latest audit ({which}), {id}, was stopped at {when} before it was complete.")
-    when = datetime.fromtimestamp(ended, settings.zone).isoformat(" ", "minutes")
-    (console.info if fresh else console.warn)(text.format(id=latest.id, which=which, when=when))
+    when = datetime.fromtimestamp(ended or 0, settings.zone).isoformat(" ", "minutes")
+    told = text.format(id=run, which=which, when=when, target=settings.run_target)
+    (console.info if fresh else console.warn)(told)
     return 0 if fresh else 1
 
 

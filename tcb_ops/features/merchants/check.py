@@ -12,7 +12,7 @@ from tcb_ops.arguments import checked
 from tcb_ops.errors import check_value
 from tcb_ops.formatting import sanitize
 from tcb_ops.frames import Lines, Tabular
-from tcb_ops.i18n import Lang, Text, _, ngettext
+from tcb_ops.i18n import Lang, Text, _, as_facts, as_sentences, ngettext
 from tcb_ops.model import Merchant
 from tcb_ops.runs.loop import result_of, submit_coroutine
 from tcb_ops.runs.single_calls import COMPONENT_CODES, NEEDS_COMPONENT, Progress, ask_about, ignore
@@ -137,22 +137,22 @@ def verdict(states: Sequence[MerchantState]) -> Text:
     """Return one sentence: how many lines are ready, and which of them has the fewest calls left."""
     works = [state for state in states if state.works]
     left = sum(state.merchant.left for state in states)
-    bad = len(states) - len(works) - left
-    sentence = _(
-        "{works:,} of {lines} ready, {bad:,} not ready", works=len(works), lines=_lines(len(states)), bad=bad
-    )
-    if left:
-        sentence = _("{sentence}, {left:,} of merchants that have left", sentence=sentence, left=left)
+    facts = [
+        _("{works:,} of {lines} ready", works=len(works), lines=_lines(len(states))),
+        _("{bad:,} not ready", bad=len(states) - len(works) - left),
+        *([_("{left:,} of merchants that have left", left=left)] if left else []),
+    ]
+    sentences = [_("{facts}.", facts=as_facts(facts))]
     limited = [(s.quota.left, s.merchant.name) for s in works if s.quota and s.quota.left is not None]
     if limited:
         least, name = min(limited)
-        sentence = _(
-            "{sentence}. Fewest calls left today: {least:,} ({name})",
-            sentence=sentence,
-            least=least,
-            name=sanitize(name),
-        )
-    return _("{sentence}.", sentence=sentence)
+        text = _("Fewest calls left today: {least:,} ({name}).", least=least, name=sanitize(name))
+        sentences.append(text)
+    return as_sentences(sentences)
+
+
+_QUOTA, _VERDICT = ("daily_limit", "used", "remain"), ("code", "who", "meaning", "action", "errmsg")
+_COLUMNS = ("appid", "merchant", "env", "owner", "left", "works", "env_status", *_QUOTA, *_VERDICT)
 
 
 class MerchantStates(list[MerchantState], Tabular):
@@ -165,13 +165,10 @@ class MerchantStates(list[MerchantState], Tabular):
         lines = []
         for state in self:
             facts = state.as_dict(lang)
-            quota = facts.pop("quota") or {}
-            issue: dict[str, Any] = next(iter(facts.pop("troubles")), {})
-            facts |= {name: quota.get(name) for name in ("daily_limit", "used", "remain")}
-            facts |= {name: issue.get(name) or "" for name in ("code", "who", "meaning", "action", "errmsg")}
-            lines.append(facts)
-        names = list(lines[0]) if lines else ["appid", "merchant", "env"]
-        return Lines(verdict(self), names, (tuple(facts.values()) for facts in lines), len(lines))
+            issue = dict.fromkeys(_VERDICT, "") | next(iter(facts["troubles"]), {})
+            facts |= dict.fromkeys(_QUOTA) | (facts["quota"] or {}) | {name: issue[name] for name in _VERDICT}
+            lines.append([facts[name] for name in _COLUMNS])
+        return Lines(verdict(self), _COLUMNS, lines, len(lines))
 
     def write(self, dest: Path, lang: Lang) -> None:
         """Write a line per state, as CSV or as a workbook, instead of an earlier file. Raises UsageError."""
