@@ -34,8 +34,9 @@ def sync(out: str | None, dry_run: bool, *, common: CommonOptions) -> int:
         ask_authorizers,
         decide,
         draw_changes,
-        edit_merchants,
+        edited,
         facts_of,
+        read_for_sync,
         total,
         write_merchants,
     )
@@ -44,17 +45,17 @@ def sync(out: str | None, dry_run: bool, *, common: CommonOptions) -> int:
     dest = Path(out) if out else settings.merchants
     if out and dest.exists():
         raise UsageError(_("{out} already exists: choose another name", out=out))
-    editor = edit_merchants(settings.merchants)
-    lines = editor.merchants
+    exists = settings.merchants.exists()
+    content, lines = read_for_sync(settings.merchants)
     only = {m.appid for m in common.read_merchants(settings)} if common.where else None
     with common.open_target(console, settings) as settings:
         console.release()
         with console.waiting(_("asking the platform")):
             authorized = ask_authorizers(settings, only=only, notify=console.info)
     changes = decide(lines, authorized, settings.tokens.component_appid, only)
-    writes = not dry_run and (changes.writes or bool(out) or not editor.exists)
+    writes = not dry_run and (changes.writes or bool(out) or not exists)
     if writes:
-        write_merchants(dest, editor.edited(changes), editor.content if editor.exists and not out else None)
+        write_merchants(dest, edited(content, lines, changes), content if exists and not out else None)
     if common.json:
         about = {"merchants": str(dest), "written": writes, "authorized": len(authorized.appids)}
         console.json(about | facts_of(lines, changes, settings.lang))

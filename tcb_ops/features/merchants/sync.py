@@ -12,19 +12,18 @@ import re
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from tcb_ops.details import merged
-from tcb_ops.errors import BrokenTableError, PlatformStopError, SettingsError, StoppedError
+from tcb_ops.errors import PlatformStopError, SettingsError, StoppedError
 from tcb_ops.features.merchants.check import STANDARD
 from tcb_ops.formatting import guard, trim
 from tcb_ops.i18n import Lang, Text, _, as_facts, ngettext
 from tcb_ops.lists.input_files import decode, open_bytes, readable
 from tcb_ops.lists.merchants import EMPTY_FILE, read_merchants
-from tcb_ops.lists.table import MERCHANT_COLUMNS, Table, read_table
+from tcb_ops.lists.table import MERCHANT_COLUMNS, read_table
 from tcb_ops.model import Merchant, Owner
 from tcb_ops.resources import replacing, system_reason
 from tcb_ops.runs.loop import result_of, submit_coroutine
@@ -241,82 +240,69 @@ def facts_of(lines: Sequence[Merchant], changes: Changes, lang: Lang) -> dict[st
 # --- editing -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class MerchantsEditor:
-    """The content of a merchants file, with the details needed to write it again."""
-
-    merchants: tuple[Merchant, ...]
-    """In the order of the file."""
-    content: bytes = field(repr=False)
-    """The original bytes; a header if the file does not exist."""
-    exists: bool
-    bom: bytes
-    text: str = field(repr=False)
-    codec: str
-    table: Table
-    columns: Mapping[str, int]
-    """Canonical name → column index."""
-
-    def edited(self, changes: Changes) -> bytes:
-        """Return the file's bytes with these changes."""
-        columns, width = dict(self.columns), len(self.table.headers)
-        values = defaultdict[tuple[str, str], dict[str, str]](dict)
-        header = dict[str, str]()
-        for status, lines in (("left", changes.left), ("", changes.returned)):
-            values |= {(line.appid, line.env): {"status": status} for line in lines}
-        for line in changes.named:
-            values[line.appid, line.env]["name"] = guard(line.name)
-        if (changes.left or changes.returned) and "status" not in columns:
-            columns["status"], width = width, width + 1
-            header["status"] = "status" if self.table.headers[columns["env"]].isascii() else "状态"
-        line_end = re.search(r"\r\n|[\r\n]", self.text)
-        out = io.StringIO(newline="")
-        delimiter = self.table.delimiter
-        writer = csv.writer(out, delimiter=delimiter, lineterminator=line_end[0] if line_end else "\r\n")
-
-        def write(cells: list[str], values: Mapping[str, str]) -> None:
-            cells += [""] * (width - len(cells))
-            for name, value in values.items():
-                cells[columns[name]] = value
-            writer.writerow(cells)
-
-        records = csv.reader(io.StringIO(self.text, newline=""), delimiter=delimiter, strict=True)
-        merchants = iter(self.merchants)
-        for number, cells in enumerate(records, 1):
-            if number < self.table.header_line or not any(map(trim, cells)):
-                writer.writerow(cells)
-            elif number == self.table.header_line:
-                write(cells, header)
-            else:
-                merchant = next(merchants)
-                write(cells, values[merchant.appid, merchant.env])
-        for merchant in changes.added:
-            write([], {"appid": merchant.appid, "name": guard(merchant.name), "env": merchant.env})
-        return self.bom + out.getvalue().encode(self.codec)
-
-
-def edit_merchants(file: Path) -> MerchantsEditor:
-    """Read a merchants file for editing; a missing one has just the header, as `init` writes it.
+def read_for_sync(file: Path) -> tuple[bytes, tuple[Merchant, ...]]:
+    """Return the bytes and the lines of a merchants file; of a missing one, the header that `init` writes.
 
     Raises InputError with all problems of the file.
     """
-    exists, content = file.exists(), EMPTY_FILE
-    if exists:
+    content = EMPTY_FILE
+    if file.exists():
         with open_bytes(file) as raw:
             content = raw.read()
+    text, _codec = _decoded(content, file)
+    with readable(file):
+        table = read_table(io.StringIO(text, newline=""), MERCHANT_COLUMNS.rate)
+        empty = not any(any(map(trim, cells)) for _line, cells in table.rows)
+    _columns, problems = MERCHANT_COLUMNS.find(table.headers, table.header_line)
+    return content, () if empty and not problems else tuple(read_merchants(file))
+
+
+def _decoded(content: bytes, file: Path) -> tuple[str, str]:
     decoded = decode(io.BytesIO(content), str(file))
-    codec, text = cast("TextIO", decoded.text).encoding, decoded.text.read()
+    return decoded.text.read(), cast("TextIO", decoded.text).encoding
+
+
+def edited(content: bytes, merchants: Sequence[Merchant], changes: Changes) -> bytes:
+    """Return the bytes of a merchants file, whose lines are `merchants`, with these changes."""
+    text, codec = _decoded(content, Path())
     plain = text.encode(codec)
     bom = content.removesuffix(plain) if content.endswith(plain) else b""
-    lines = io.StringIO(text, newline="")
-    with readable(file):
-        table = read_table(lines, MERCHANT_COLUMNS.rate)
-    columns, problems = MERCHANT_COLUMNS.find(table.headers, table.header_line)
-    empty = False
-    with suppress(BrokenTableError):  # which read_merchants reports
-        empty = not problems and not any(any(map(trim, cells)) for _line, cells in table.rows)
-    merchants = () if empty else tuple(read_merchants(file))
-    return MerchantsEditor(merchants, content, exists, bom, text, codec, table, columns)
+    table = read_table(io.StringIO(text, newline=""), MERCHANT_COLUMNS.rate)
+    found, _problems = MERCHANT_COLUMNS.find(table.headers, table.header_line)
+    columns, width = dict(found), len(table.headers)
+    values = defaultdict[tuple[str, str], dict[str, str]](dict)
+    header = dict[str, str]()
+    for status, lines in (("left", changes.left), ("", changes.returned)):
+        values |= {(line.appid, line.env): {"status": status} for line in lines}
+    for line in changes.named:
+        values[line.appid, line.env]["name"] = guard(line.name)
+    if (changes.left or changes.returned) and "status" not in columns:
+        columns["status"], width = width, width + 1
+        header["status"] = "status" if table.headers[columns["env"]].isascii() else "状态"
+    line_end = re.search(r"\r\n|[\r\n]", text)
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, delimiter=table.delimiter, lineterminator=line_end[0] if line_end else "\r\n")
+
+    def write(cells: list[str], values: Mapping[str, str]) -> None:
+        cells += [""] * (width - len(cells))
+        for name, value in values.items():
+            cells[columns[name]] = value
+        writer.writerow(cells)
+
+    in_order = iter(merchants)
+    for number, cells in enumerate(
+        csv.reader(io.StringIO(text, newline=""), delimiter=table.delimiter, strict=True), 1
+    ):
+        if number < table.header_line or not any(map(trim, cells)):
+            writer.writerow(cells)
+        elif number == table.header_line:
+            write(cells, header)
+        else:
+            merchant = next(in_order)
+            write(cells, values[merchant.appid, merchant.env])
+    for merchant in changes.added:
+        write([], {"appid": merchant.appid, "name": guard(merchant.name), "env": merchant.env})
+    return bom + out.getvalue().encode(codec)
 
 
 def write_merchants(dest: Path, content: bytes, before: bytes | None) -> None:

@@ -16,7 +16,8 @@ from tcb_ops.features.merchants.sync import (
     Changes,
     ask_authorizers,
     decide,
-    edit_merchants,
+    edited,
+    read_for_sync,
     write_merchants,
 )
 from tcb_ops.features.simulator import Fault, FaultStep
@@ -227,20 +228,20 @@ def file(tmp_path):
 
 def written(file, text, codec="utf-8"):
     file.write_bytes(text.encode(codec))
-    return edit_merchants(file)
+    return read_for_sync(file)
 
 
 @pytest.mark.parametrize(("text", "codec", "end"), FILES.values(), ids=FILES)
 def test_nothing_changed_is_the_same_bytes(file, text, codec, end):
-    editor = written(file, text, codec)
-    assert editor.edited(Changes()) == file.read_bytes()
-    assert [m.left for m in editor.merchants] == [False, True]
+    content, lines = written(file, text, codec)
+    assert edited(content, lines, Changes()) == file.read_bytes()
+    assert [m.left for m in lines] == [False, True]
 
 
 @pytest.mark.parametrize(("text", "codec", "end"), FILES.values(), ids=FILES)
 def test_a_line_more_is_all_that_is_added(file, text, codec, end):
-    editor = written(file, text, codec)
-    more = editor.edited(Changes(added=(NEW,)))
+    content, lines = written(file, text, codec)
+    more = edited(content, lines, Changes(added=(NEW,)))
     assert more.startswith(text.encode(codec))
     assert more.decode(codec).endswith(end)
     file.write_bytes(more)
@@ -249,12 +250,12 @@ def test_a_line_more_is_all_that_is_added(file, text, codec, end):
 
 @pytest.mark.parametrize(("text", "codec", "end"), FILES.values(), ids=FILES)
 def test_only_the_status_of_the_lines_named_changes(file, text, codec, end):
-    editor = written(file, text, codec)
-    file.write_bytes(editor.edited(Changes(left=editor.merchants[:1], returned=editor.merchants[1:])))
+    content, lines = written(file, text, codec)
+    file.write_bytes(edited(content, lines, Changes(left=lines[:1], returned=lines[1:])))
     after = read_merchants(file)
     assert [m.left for m in after] == [True, False]
-    status = len(editor.merchants[0].columns) - 1
-    for before, now in zip(editor.merchants, after, strict=True):
+    status = len(lines[0].columns) - 1
+    for before, now in zip(lines, after, strict=True):
         assert before.columns[:status] == now.columns[:status]
         assert before.columns[status][0] == now.columns[status][0]
 
@@ -294,13 +295,12 @@ EDITS = {
 
 @pytest.mark.parametrize(("text", "changes", "result"), EDITS.values(), ids=EDITS)
 def test_what_changes_in_a_file(file, text, changes, result):
-    assert written(file, text).edited(changes).decode() == result
+    assert edited(*written(file, text), changes).decode() == result
 
 
 def test_a_file_that_is_not_there_begins_as_init_makes_it(file):
-    editor = edit_merchants(file)
-    assert not editor.exists
-    made = editor.edited(Changes(added=(NEW,)))
+    content, lines = read_for_sync(file)
+    made = edited(content, lines, Changes(added=(NEW,)))
     assert made == "appid,name,env,default,owner,status\r\nwx9,新茶铺,new-1a2b3c,,,\r\n".encode("utf-8-sig")
 
 
