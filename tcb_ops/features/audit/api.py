@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -47,7 +48,7 @@ def start_audit(
     previous one.
     """
     listed, settings = merchants_for(merchants, options), settings_for(options)
-    failures = [line.to_json() for line in known_failures(known, settings)]
+    failures = [asdict(line) for line in known_failures(known, settings)]
     about: dict[str, object] = {"known": failures}
     if known is not None:
         about["known_file"] = str(Path(known).absolute())

@@ -56,26 +56,14 @@ class KnownFailure:
     env: str
     cause: str
     """As errcodes.csv has it: an errcode, a code of the store, or a reason such as `halted`."""
-    until: date
-    """The last day on which it is silenced."""
+    until: str
+    """The last day on which it is silenced, as in ISO 8601."""
     note: str = ""
 
-    def to_json(self) -> dict[str, str]:
-        """Return the line as a run keeps it."""
-        return {name: str(getattr(self, name)) for name in ("appid", "env", "cause", "until", "note")}
-
-    def silences(self, appid: str, env: str, cause: str, day: date) -> bool:
+    def silences(self, appid: str, env: str, cause: str, day: str) -> bool:
         """Return whether it silences a failure on a day: until its last day, that day included."""
         of_it = self.cause == cause and self.appid in {"", appid} and self.env in {"", env}
         return of_it and self.until >= day
-
-
-def kept_with_run(settings: dict[str, Any]) -> tuple[KnownFailure, ...]:
-    """Return the lines that an audit kept among its settings when it began; none where it kept none."""
-    return tuple(
-        KnownFailure(**line | {"until": date.fromisoformat(line["until"])})
-        for line in settings.get("known", ())
-    )
 
 
 def read_known(file: Path) -> tuple[KnownFailure, ...]:
@@ -91,34 +79,34 @@ def _read(lines: Iterable[Line], problems: list[Problem]) -> Iterator[KnownFailu
             message = _("neither an appid nor an environment is given")
             faults.append(line.problem(message, _("fill in one of them")))
         cause, until = _cause(line.value("cause")), _day(line.value("until"))
-        if cause is None:
+        if not cause:
             message = _("'{cause}' is not a cause", cause=shown(line.value("cause")))
             fix = _("write the code as errcodes.csv of the report has it, e.g. 85088 or halted")
             faults.append(line.problem(message, fix, "cause"))
-        if until is None:
+        if not until:
             message = _("'{until}' is not a date", until=shown(line.value("until")))
             fix = _("write the last day on which it is silenced, e.g. 2026-12-31")
             faults.append(line.problem(message, fix, "until"))
         problems += faults
-        if cause is not None and until is not None and not faults:
+        if not faults:
             yield KnownFailure(appid, env, cause, until, line.value("note"))
 
 
-def _cause(text: str) -> str | None:
-    """Return an errcode, a reason or a store's code, which may be new, in the form of errcodes.csv; None for anything else."""
+def _cause(text: str) -> str:
+    """Return an errcode, a reason or a store's code, which may be new, in the form of errcodes.csv; empty for anything else."""
     if text.lower() in all_reasons():
         return text.lower()
     try:
         return str(explain(text).code)
     except UsageError:
-        return text if _STORE_CODE.fullmatch(text) else None
+        return text if _STORE_CODE.fullmatch(text) else ""
 
 
-def _day(text: str) -> date | None:
+def _day(text: str) -> str:
     try:
-        return date(*map(int, re.findall(r"\d+", text)))
+        return date(*map(int, re.findall(r"\d+", text))).isoformat()
     except (OverflowError, TypeError, ValueError):
-        return None
+        return ""
 
 
 # --- the result --------------------------------------------------------------------------------------------------
@@ -142,7 +130,7 @@ class Finding:
         cause, known = self.cause, self.known
         remark = _("was {before}", before=self.before) if self.before not in {"", cause.code} else None
         if known is not None:
-            remark = _("until {day}", day=known.until.isoformat())
+            remark = _("until {day}", day=known.until)
         return FindingLine(cause.merchant, cause.env, cause.code, remark, known.note if known else "")
 
     def to_json(self, lang: Lang) -> dict[str, Any]:
@@ -156,7 +144,7 @@ class Finding:
             "new": self.is_new,
         }
         if self.known is not None:
-            finding |= {"until": self.known.until.isoformat(), "note": self.known.note}
+            finding |= {"until": self.known.until, "note": self.known.note}
         return finding
 
 
@@ -351,8 +339,8 @@ def audit_result(
 
 def _silencer(audit: RunRecord, cause: Cause, code: str, settings: Settings) -> KnownFailure | None:
     """Return the line of known.csv by which an audit silenced a failure."""
-    day = datetime.fromtimestamp(audit.created_at, settings.zone).date()
-    lines = kept_with_run(audit.settings)
+    day = datetime.fromtimestamp(audit.created_at, settings.zone).date().isoformat()
+    lines = (KnownFailure(**line) for line in audit.settings.get("known", ()))
     return next((line for line in lines if line.silences(cause.appid, cause.env, code, day)), None)
 
 

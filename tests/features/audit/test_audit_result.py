@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
-from datetime import date
 
 import pytest
 from workspace import BOOKS, QUICK, TEA, TEA_TEST
@@ -17,7 +16,7 @@ from tcb_ops.features.audit.result import KnownFailure, read_known
 from tcb_ops.features.simulator import EnvStatus, Fault, FaultStep, Reset
 from tcb_ops.model import Merchant, Outcome
 
-DAY = date(2026, 11, 27)
+DAY = "2026-11-27"
 
 
 def test_a_file_from_excel_is_read(tmp_path):
@@ -25,8 +24,8 @@ def test_a_file_from_excel_is_read(tmp_path):
     text = "环境ID,原因,截止日期,备注\r\nnoodle-prod-18b8ff,85088,2026/12/1,已联系商户\r\n\r\ntea-1a2b3c,HALTED,2026年11月30日,\r\n"
     file.write_bytes(text.encode("gb18030"))
     assert read_known(file) == (
-        KnownFailure("", "noodle-prod-18b8ff", "85088", date(2026, 12, 1), "已联系商户"),
-        KnownFailure("", "tea-1a2b3c", "halted", date(2026, 11, 30), ""),
+        KnownFailure("", "noodle-prod-18b8ff", "85088", "2026-12-01", "已联系商户"),
+        KnownFailure("", "tea-1a2b3c", "halted", "2026-11-30", ""),
     )
 
 
@@ -65,8 +64,8 @@ def test_which_causes_a_line_can_have(tmp_path, text, cause):
     [
         (KnownFailure("", "env-a", "85088", DAY), True),
         (KnownFailure("wxtea", "", "85088", DAY), True),
-        (KnownFailure("wxtea", "env-a", "85088", date(2027, 1, 1)), True),
-        (KnownFailure("", "env-a", "85088", date(2026, 11, 26)), False),
+        (KnownFailure("wxtea", "env-a", "85088", "2027-01-01"), True),
+        (KnownFailure("", "env-a", "85088", "2026-11-26"), False),
         (KnownFailure("", "env-a", "45009", DAY), False),
         (KnownFailure("", "env-b", "85088", DAY), False),
         (KnownFailure("wxbooks", "env-a", "85088", DAY), False),
