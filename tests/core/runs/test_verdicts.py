@@ -87,6 +87,11 @@ TABLE = [
     ("40097", listed(), LEFT, SET, {}, "row_wrong"),
     ("", refused("48004"), None, SET, {}, "account_restricted"),
     ("-12345", listed(), LEFT, SET, {}, "unknown"),
+    ("", refused("dead_token"), None, None, {}, "token_stale"),
+    ("", refused("61003"), None, None, {"merchant": OWN}, "component_token"),
+    ("", listed("FROZEN"), None, None, {}, "unavailable"),
+    ("", listed(), None, refused("no_answer"), {}, ""),
+    ("", listed(), None, AuthorizerInfo("茶", frozenset({64})), {}, ""),
     ("", listed(), LEFT, SET, {}, ""),
 ]
 
