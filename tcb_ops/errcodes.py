@@ -120,11 +120,9 @@ def _by_itself() -> dict[tuple[str, str], Text]:
 def all_errcodes() -> tuple[CodeEntry, ...]:
     """Return all errcodes: first the table of the interface's own page, in its order, then by family."""
     return tuple(
-        CodeEntry(
+        _entry(
+            line,
             code=int(line["errcode"]),
-            name=line["name"],
-            label=Bilingual(line["name"].replace("_", " "), line["name_zh"]),
-            **_entry(line),
             read_errmsg=line["errmsg"] == "read",
             core=line["core"] == "yes",
             source=line["source"],
@@ -137,12 +135,7 @@ def all_errcodes() -> tuple[CodeEntry, ...]:
 def all_store_codes() -> tuple[CodeEntry, ...]:
     """Return all store codes: first those that a new link fixes, then temporary ones, then those that people fix."""
     return tuple(
-        CodeEntry(
-            code=line["code"],
-            http_status=int(line["http_status"]),
-            label=Bilingual("", line["name_zh"]),
-            **_entry(line),
-        )
+        _entry(line, code=line["code"], http_status=int(line["http_status"]))
         for line in catalogue_lines("storecodes.csv")
     )
 
@@ -262,8 +255,11 @@ def _meaning(line: dict[str, str]) -> dict[str, Any]:
     return {name: Bilingual(line[f"{name}_en"], line[f"{name}_zh"]) for name in ("meaning", "action")}
 
 
-def _entry(line: dict[str, str]) -> dict[str, Any]:
-    return _meaning(line) | {"decision": Decision(line["decision"]), "scope": Scope(line["scope"])}
+def _entry(line: dict[str, str], **more: Any) -> CodeEntry:
+    name = line.get("name", "")
+    label = Bilingual(name.replace("_", " "), line["name_zh"])
+    decision, scope = Decision(line["decision"]), Scope(line["scope"])
+    return CodeEntry(name=name, label=label, decision=decision, scope=scope, **_meaning(line), **more)
 
 
 def catalogue_lines(name: str) -> list[dict[str, str]]:

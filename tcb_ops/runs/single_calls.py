@@ -57,41 +57,25 @@ def ignore(*_: object) -> None:
     """Do nothing: the default for `progress` and `notify`."""
 
 
-async def ask(
-    caller: Caller,
-    appid: str,
-    request: Callable[[Secret], Awaitable[Answer | ApiError | InvalidResponse]],
-    owner: Owner = Owner.MERCHANT,
-) -> Answer | Issue:
-    """Make one call for an account; return its result, or the issue that prevents it."""
-    try:
-        result = await caller.call(appid, request)
-    except TokenError as error:
-        if error.transient and not caller.source_answered:
-            return _no_tokens(TokenSourceError(error.text))
-        return Issue(Reason.NO_TOKEN, _("There is no token for it."), error.text)
-    except (PlatformStopError, TokenSourceError) as error:
-        return _no_tokens(error)
-    if not isinstance(result, CallFailure):
-        return result
-    answer = result.answer
-    if result.step is NextStep.REFRESH:
-        renewal = presumed_verdict("component" if owner is Owner.PLATFORM else Reason.DEAD_TOKEN)
-        return Issue(Reason.DEAD_TOKEN, _DEAD_TOKEN, renewal.action, getattr(answer, "errmsg", ""))
-    if isinstance(answer, ApiError):
-        code, errmsg, entry = answer.errcode, answer.errmsg, errcode(answer.errcode, owner)
-        stop = refused_platform(code, errmsg) if result.step is NextStep.STOP_RUN else None
-        return Issue(str(code), entry.meaning, entry.action, errmsg, stop)
-    why = answer.why if isinstance(answer, InvalidResponse) else answer.text
-    action = _("Check the network and any proxy on the way, then run the check again.")
-    return Issue(Reason.NO_ANSWER, why, action, stop=OutageError(why) if result.unreachable else None)
-
-
 def _no_tokens(error: StoppedError) -> Issue:
     """Return the issue of a token source that has no token for anybody; it may name an errcode."""
     told = error.reason.params if error.reason is not None else {}
     code, errmsg = str(told.get("errcode", NO_TOKENS)), str(told.get("errmsg", ""))
     return Issue(code, error.problem, error.fix or error.problem, errmsg, error)
+
+
+def _issue_of(failure: CallFailure, owner: Owner) -> Issue:
+    answer = failure.answer
+    if failure.step is NextStep.REFRESH:
+        renewal = presumed_verdict("component" if owner is Owner.PLATFORM else Reason.DEAD_TOKEN)
+        return Issue(Reason.DEAD_TOKEN, _DEAD_TOKEN, renewal.action, getattr(answer, "errmsg", ""))
+    if isinstance(answer, ApiError):
+        code, errmsg, entry = answer.errcode, answer.errmsg, errcode(answer.errcode, owner)
+        stop = refused_platform(code, errmsg) if failure.step is NextStep.STOP_RUN else None
+        return Issue(str(code), entry.meaning, entry.action, errmsg, stop)
+    why = answer.why if isinstance(answer, InvalidResponse) else answer.text
+    action = _("Check the network and any proxy on the way, then run the check again.")
+    return Issue(Reason.NO_ANSWER, why, action, stop=OutageError(why) if failure.unreachable else None)
 
 
 _DEAD_TOKEN = _("Its token was refused, and the token source returned the same token again.")
@@ -181,7 +165,7 @@ class Probes:
         if not caller or self.calls[appid] >= MOST_CALLS:
             return None
         request = partial(self.client.received, rid=facts.rid)
-        return await self._ask(appid, caller, request, Owner.MERCHANT)
+        return await self._ask(appid, caller, request)
 
     async def grants(self, appid: str) -> AuthorizerInfo | Issue:
         """Ask which permission sets a merchant granted; the component token's own issue is asked for once."""
@@ -190,32 +174,44 @@ class Probes:
         if self.component_issue is not None:
             return self.component_issue
         request = partial(self.client.authorizer, appid=appid)
-        info = await self._ask(appid, self.component, request, Owner.MERCHANT)
+        info = await self._ask(appid, self.component, request)
         if isinstance(info, Issue) and info.code in COMPONENT_CODES:
-            self.component_issue = info = of_the_component(info)
+            self.component_issue = info
         return info
 
     async def authorizers(self, offset: int) -> AuthorizerPage | Issue:
         """Ask who has authorized the platform, a page from `offset`."""
         request = partial(self.client.authorizers, offset=offset)
-        page = await self._ask(self.component, self.component, request, Owner.MERCHANT)
-        return of_the_component(page) if isinstance(page, Issue) else page
+        return await self._ask(self.component, self.component, request)
 
     async def _ask(
         self,
         about: str,
         appid: str,
         request: Callable[[Secret], Awaitable[Answer | ApiError | InvalidResponse]],
-        owner: Owner,
+        owner: Owner = Owner.MERCHANT,
     ) -> Answer | Issue:
+        """Make one call with an appid's token; return its result, or the issue that prevents it."""
+
         async def counted(token: Secret) -> Answer | ApiError | InvalidResponse:
             self.calls[about] += 1
             return await request(token)
 
-        answer = await ask(self.caller, appid, counted, owner)
-        if self.stops and isinstance(answer, Issue) and answer.stop is not None:
-            raise answer.stop
-        return answer
+        try:
+            result = await self.caller.call(appid, counted)
+        except TokenError as error:
+            issue = Issue(Reason.NO_TOKEN, _("There is no token for it."), error.text)
+            if error.transient and not self.caller.source_answered:
+                issue = _no_tokens(TokenSourceError(error.text))
+        except (PlatformStopError, TokenSourceError) as error:
+            issue = _no_tokens(error)
+        else:
+            if not isinstance(result, CallFailure):
+                return result
+            issue = _issue_of(result, owner)
+        if self.stops and issue.stop is not None:
+            raise issue.stop
+        return of_the_component(issue) if appid == self.component else issue
 
 
 _NO_RID = Issue("no_rid", _("the rows have no rid"), NOTHING)

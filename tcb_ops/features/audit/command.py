@@ -125,7 +125,8 @@ def watch_audits(console: Console, settings: Settings, common: CommonOptions, se
 
     latest = newest_audit(settings, common.selection())
     ended, stopped = (latest.finished_at, latest.stopped) if latest is not None else (None, None)
-    fresh = is_fresh(ended, time.time(), seconds) and stopped is None
+    # One of the future is not recent, as after the clock was set back.
+    fresh = ended is not None and abs(time.time() - ended) <= seconds and stopped is None
     run = latest.id if latest is not None else None
     if common.json:
         console.json({"stale": not fresh, "run": run})
@@ -142,8 +143,3 @@ def watch_audits(console: Console, settings: Settings, common: CommonOptions, se
     told = text.format(id=run, which=which, when=when, target=settings.run_target)
     (console.info if fresh else console.warn)(told)
     return 0 if fresh else 1
-
-
-def is_fresh(ended: float | None, now: float, seconds: float) -> bool:
-    """Return whether the latest audit is recent enough; one of the future is not, as after the clock was set back."""
-    return ended is not None and abs(now - ended) <= seconds
