@@ -27,7 +27,7 @@ from tcb_ops.i18n import NOTHING, Text, _
 from tcb_ops.lists.merchants import Merchants, Unresolved, resolve
 from tcb_ops.model import Link, Merchant, Owner, Reason, Secret
 from tcb_ops.runs.stop_errors import NO_COMPONENT, refused_platform
-from tcb_ops.runs.verdicts import NO_TOKENS, Answers, Facts, Issue, appids_by_env, presumed, presumed_verdict
+from tcb_ops.runs.verdicts import NO_TOKENS, Answers, Facts, Issue, presumed, presumed_verdict
 from tcb_ops.settings import Settings
 from tcb_ops.wechat import open_client
 from tcb_ops.wechat.call_policy import Caller, CallFailure, CallLimits, NextStep
@@ -274,7 +274,13 @@ async def ask_about(
     ):
         probes, now = Probes(caller, client, settings.tokens.component_appid, stops), time.time()
         answered = await map_concurrently(questions, lambda facts: probes.about(facts, now), progress)
-    appids, proxied, statuses = appids_by_env(merchants), uses_proxy(settings.api_base), dict[str, str]()
+    appids, proxied, statuses = (
+        defaultdict[str, set[str]](set),
+        uses_proxy(settings.api_base),
+        dict[str, str](),
+    )
+    for line in merchants:
+        appids[line.env].add(line.appid)
     for facts in answered:
         statuses |= facts.listed or {}
     return [

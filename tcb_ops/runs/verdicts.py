@@ -6,7 +6,6 @@ verdicts.csv has the causes: who must act, which facts prove one, the codes that
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -124,14 +123,6 @@ class Facts:
         """The environment's status, as the account or another one is told; empty if nobody lists it."""
         own = (self.listed or {}).get(self.merchant.env, "")
         return own or ("" if self.listed is None else self.elsewhere.get(self.merchant.env, ""))
-
-
-def appids_by_env(merchants: Iterable[Merchant]) -> Mapping[str, Collection[str]]:
-    """Return for each environment of the merchants file the appids that have a line with it."""
-    appids: defaultdict[str, set[str]] = defaultdict(set)
-    for line in merchants:
-        appids[line.env].add(line.appid)
-    return appids
 
 
 def cause_of(facts: Facts) -> str:
@@ -252,13 +243,13 @@ def verdict_of(facts: Facts) -> Verdict | None:
     name = cause_of(facts)
     if not name:
         return None
-    cause, environments = _causes()[name], facts.answers.environments
-    issue = environments if isinstance(environments, Issue) else None
-    code = facts.code or name
-    if not facts.code and (issue is not None or cause.codes):
-        told = issue is not None and (presumed(issue.code) == name or not cause.codes)
-        code = issue.code if issue is not None and told else cause.codes[0]
-    return _verdict(name, code, facts, issue if issue is not None and issue.code == code else None)
+    codes, issue = _causes()[name].codes, facts.answers.environments
+    code = facts.code or (codes or (name,))[0]
+    if not isinstance(issue, Issue):
+        return _verdict(name, code, facts)
+    if not facts.code and (presumed(issue.code) == name or not codes):
+        code = issue.code
+    return _verdict(name, code, facts, issue if issue.code == code else None)
 
 
 def grouped(members: Iterable[tuple[Verdict, Member]]) -> list[tuple[Verdict, list[Member]]]:

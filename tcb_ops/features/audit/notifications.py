@@ -57,14 +57,10 @@ LONGEST_LINE = 400
 """Bytes of a line above or below the environments: the report's path may be long."""
 LIMITS: Mapping[str, int] = {"wecom": 2048, "feishu": 20_000, "dingtalk": 20_000}
 """Bytes of a request that a robot takes; WeCom counts its text only."""
-BUSY = frozenset({45009, 130101, 9499, 11232})
-"""Codes that mean: too many messages, try again in a minute."""
 TIMEOUTS = Timeouts(connect=5, answer=10)
 """Seconds: an audit does not wait for a robot that hangs."""
 RETRY_WAITS = (1.0, 5.0)
 """Seconds before each further try."""
-BUSY_WAIT = 60.0
-"""Seconds before the next try where a robot has had too many messages."""
 COMMAND_SECONDS = 30.0
 
 _ACTED_ON = str.maketrans("<>@", "＜＞＠")
@@ -187,14 +183,14 @@ def _digest(key: str, text: bytes) -> bytes:
     return hmac.new(key.encode(), text, hashlib.sha256).digest()
 
 
-def refusal(kind: str, response: HttpResponse) -> tuple[Text, int] | None:
-    """Return why a message was not accepted, and the errcode (0 for none); None where it was.
+def refusal(kind: str, response: HttpResponse) -> Text | None:
+    """Return why a message was not accepted; None where it was.
 
     A robot accepts with a 2xx and the errcode 0 (Feishu: `code` or `StatusCode`), a webhook with any 2xx but a web page's.
     """
     if not 200 <= response.status < 300:
-        return verbatim(f"HTTP {response.status}"), 0
-    page = _("it answered with something other than a robot's JSON: check the address"), 0
+        return verbatim(f"HTTP {response.status}")
+    page = _("it answered with something other than a robot's JSON: check the address")
     if kind == "webhook":
         return page if response.body.lstrip().startswith(b"<") else None
     try:
@@ -205,7 +201,7 @@ def refusal(kind: str, response: HttpResponse) -> tuple[Text, int] | None:
     code = fields.get("errcode", fields.get("code", fields.get("StatusCode")))
     if not isinstance(code, int):
         return page
-    return (verbatim(f"errcode {code}"), code) if code else None
+    return verbatim(f"errcode {code}") if code else None
 
 
 # --- sending ---------------------------------------------------------------------------------------------------
@@ -230,8 +226,8 @@ class Notification:
 
 
 class _NotSentError(TcbOpsError):
-    wait: float | None = None
-    """The least seconds before another try; None: it would end in the same way."""
+    again: bool = False
+    """Whether another try may end differently."""
 
 
 def is_due(on: str, result: AuditResult) -> bool:
@@ -305,10 +301,9 @@ def deliver(
                 _post(to, message, payload, settings)
         except TcbOpsError as error:
             reason = error.text
-            again = 0.0 if isinstance(error, TransportError) else getattr(error, "wait", None)
-            if wait is None or again is None:
+            if wait is None or not getattr(error, "again", isinstance(error, TransportError)):
                 break
-            time.sleep(max(wait, again))
+            time.sleep(wait)
         except Exception as error:  # noqa: BLE001  no receiver keeps the others, or the verdict, from being told
             # Its text may hold an address.
             reason = _("unexpected error ({error})", error=type(error).__name__)
@@ -341,10 +336,9 @@ def _post(to: NotifySettings, message: AuditMessage, payload: Mapping[str, Any],
             return await transport.send(request, body)
 
     response = submit_coroutine(send()).result()
-    if (refused := refusal(to.kind, response)) is not None:
-        reason, code = refused
+    if (reason := refusal(to.kind, response)) is not None:
         error = _NotSentError(reason)
-        error.wait = BUSY_WAIT if code in BUSY else 0.0 if response.status >= 500 else None
+        error.again = response.status >= 500
         raise error
 
 

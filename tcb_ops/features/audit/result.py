@@ -14,8 +14,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-from tcb_ops.errcodes import all_reasons, explain
-from tcb_ops.errors import UsageError
+from tcb_ops.errcodes import ERRCODE, all_reasons
 from tcb_ops.features.audit import HEALTHY, UNHEALTHY, AuditCode
 from tcb_ops.features.audit.calls import PERMISSIONS, QUOTA
 from tcb_ops.formatting import shown
@@ -32,8 +31,6 @@ from tcb_ops.runs.records import RunRecord
 from tcb_ops.runs.stop_errors import stop_text
 from tcb_ops.settings import Settings
 
-_STORE_CODE = re.compile(r"[A-Z][a-z]+([A-Z][A-Za-z0-9]*)+")
-"""What a code of the store looks like, such as NoSuchThing."""
 _NOT_CHECKED = {
     PERMISSIONS: _(
         "Permission sets were not checked in {count:,} of {environments}. That needs the component token: set "
@@ -55,7 +52,7 @@ class KnownFailure:
     appid: str
     env: str
     cause: str
-    """As errcodes.csv has it: an errcode, a code of the store, or a reason such as `halted`."""
+    """As errcodes.csv has it: an errcode, or a reason such as `halted`."""
     until: str
     """The last day on which it is silenced, as in ISO 8601."""
     note: str = ""
@@ -93,13 +90,9 @@ def _read(lines: Iterable[Line], problems: list[Problem]) -> Iterator[KnownFailu
 
 
 def _cause(text: str) -> str:
-    """Return an errcode, a reason or a store's code, which may be new, in the form of errcodes.csv; empty for anything else."""
-    if text.lower() in all_reasons():
-        return text.lower()
-    try:
-        return str(explain(text).code)
-    except UsageError:
-        return text if _STORE_CODE.fullmatch(text) else ""
+    """Return an errcode or a reason in the form of errcodes.csv; empty for anything else."""
+    reason = text.lower() if text.lower() in all_reasons() else ""
+    return text if ERRCODE.fullmatch(text) else reason
 
 
 def _day(text: str) -> str:

@@ -31,7 +31,6 @@ BROKEN = (Fault(env=BOOKS.env, errcode=85088),)
 @pytest.fixture(autouse=True)
 def _short(monkeypatch):
     monkeypatch.setattr(send, "RETRY_WAITS", (0.0,))
-    monkeypatch.setattr(send, "BUSY_WAIT", 0.0)
     monkeypatch.setattr(send, "TIMEOUTS", Timeouts(connect=2, answer=0.3))
 
 
@@ -136,12 +135,6 @@ def test_robots_that_refuse_hang_or_answer_with_a_page_are_never_reported_as_sen
     shown = json.dumps([one.to_json(Lang.EN) for one in found]) + repr(found)
     assert KEY[:12] not in shown
     assert "practice-secret" not in shown
-
-
-def test_a_busy_robot_is_asked_again(open_workspace, monkeypatch):
-    workspace = open_workspace([], BROKEN)
-    (found,) = told(workspace, monkeypatch, [{"robot": "wecom/busy"}])
-    assert (found.sent, workspace.sim.robots.requests) == (True, 2)
 
 
 def test_the_message_says_what_is_new_and_where_the_report_is(open_workspace, monkeypatch):
