@@ -48,12 +48,12 @@ CREATE TABLE rows (
 );
 CREATE TABLE problems (
     id INTEGER PRIMARY KEY, line INTEGER, header TEXT, message TEXT, fix_en TEXT, fix_zh TEXT, value TEXT,
-    skippable INTEGER, of_file INTEGER
+    skippable INTEGER, answer TEXT, of_file INTEGER
 );
 CREATE INDEX problems_line ON problems (line);
 """
-_PROBLEM = "line, header, fix_en, fix_zh, value, skippable, message"
-_problem = attrgetter("line", "column", "fix.en", "fix.zh", "value", "skippable")
+_PROBLEM = "line, header, fix_en, fix_zh, value, skippable, answer, message"
+_problem = attrgetter("line", "column", "fix.en", "fix.zh", "value", "skippable", "answer")
 _ROW = "line, env, path, appid, merchant, file, content_type, cache_control, origin, of_line"
 _row = attrgetter(*_ROW.split(", "))
 _VALID = "NOT EXISTS (SELECT 1 FROM problems p WHERE p.line = rows.line)"
@@ -88,7 +88,7 @@ class Staging:
     def add_problems(self, problems: Iterable[Problem], *, file_problem: bool = False) -> None:
         """Add problems; `file_problem` marks those of a check of files, which the next check removes."""
         self._put(
-            f"INSERT INTO problems ({_PROBLEM}, of_file) VALUES (?,?,?,?,?,?,?,{int(file_problem)})",  # noqa: S608  own names
+            f"INSERT INTO problems ({_PROBLEM}, of_file) VALUES (?,?,?,?,?,?,?,?,{int(file_problem)})",  # noqa: S608  own names
             ((*_problem(p), stored(as_detail(p.message))) for p in problems),
         )
 
@@ -216,8 +216,13 @@ class Problems(Sequence[Problem]):
     def _page(self, where: str, values: tuple[object, ...], limit: str) -> list[tuple[int, Problem]]:
         sql = f"SELECT id, {_PROBLEM} FROM problems {where} ORDER BY line, id {limit}"  # noqa: S608  own names
         return [
-            (number, Problem(line, column, _message(message), Bilingual(en, zh), value, bool(skippable)))
-            for number, line, column, en, zh, value, skippable, message in self._staging.query(sql, values)
+            (
+                number,
+                Problem(line, column, _message(message), Bilingual(en, zh), value, bool(skippable), answer),
+            )
+            for number, line, column, en, zh, value, skippable, answer, message in self._staging.query(
+                sql, values
+            )
         ]
 
 

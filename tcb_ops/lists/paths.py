@@ -352,9 +352,10 @@ def read_paths(
     )
     problems = Problems(staging, validator.headers)
     decided = _decided(name, table, positions, validator)
-    if broken or (on_bad == "refuse" and problems and root is None):
+    on_bad = "refuse" if broken else on_bad
+    if on_bad == "refuse" and problems and root is None:
         raise input_error(name, problems, decided)
-    if not validator.rows:
+    if not validator.rows and not broken:
         raise UsageError(
             _(
                 "{name}: --where excludes every row ({rows}).",

@@ -457,11 +457,11 @@ def test_a_forgotten_root_is_said_once_and_found(open_cli, kind):
     assert (again.code, again.json["rows"]) == (0, 60)
 
 
-def test_a_run_with_skipped_and_refused_rows_suggests_one_command(open_cli):
+def test_a_run_with_skipped_and_refused_rows_suggests_the_fix_me_file_then_the_retry(open_cli):
     cli = open_cli(many(TEA, rows=2), [Fault(path="b.png", errcode=85088)])
     rows = [(TEA.env, "/a.png", "0.bin"), (TEA.env, "b.png", "1.bin")]
     write_csv(cli.folder / "half.csv", ("env", "path", "file"), rows)
     result = cli("upload", "half.csv", "--on-bad", "skip", "--root", "files")
-    (line,) = suggested(result.err)
-    assert shlex.split(line)[:2] == ["tcb-ops", "retry"]
+    commands = [shlex.split(line)[1:3] for line in suggested(result.err)]
+    assert commands == [["upload", str(cli.folder / "half.fix-me.csv")], ["retry", cli.latest().id]]
     assert "half.fix-me.csv has the 1 skipped row." in result.err
