@@ -334,7 +334,7 @@ def load_settings(config: str | Path | None = None, options: Mapping[str, Any] |
     folder that others may have written.
     """
     file = settings_file(config)
-    named_by = "--config" if config is not None else CONFIG if os.environ.get(CONFIG) else ""
+    named_by: Text | str = _("--config") if config is not None else CONFIG if os.environ.get(CONFIG) else ""
     text, writers = _read(file, named_by)
     in_file = {} if text is None else _in_folder(file.parent, _by_key(parse_toml(text, file)))
     given = _by_key({name: value for name, value in (options or {}).items() if value is not None})
@@ -512,7 +512,7 @@ def is_practising() -> bool:
     return _practice is not None
 
 
-def _read(file: Path, named_by: str) -> tuple[str | None, Trust | None]:
+def _read(file: Path, named_by: Text | str) -> tuple[str | None, Trust | None]:
     """Read the file; return its text, None if it is missing, and who may have written it, None if it was named.
 
     `named_by`: the source of its name, empty if the file may be missing.

@@ -41,6 +41,7 @@ from tcb_ops.reports.summary import by_code, next_command
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.next_commands import command, quoted
+from tcb_ops.runs.plan import rest_to_retry
 from tcb_ops.runs.stop_errors import not_listening
 from tcb_ops.runs.url_files import SourceInspector
 from tcb_ops.settings import Settings, without_dots
@@ -429,7 +430,10 @@ class RunCommand:
         groups = by_code(summary.causes)
         if console.fix_me is not None:
             groups = [group for group in groups if group.code != Reason.INVALID]
-        console.suggest_one(next_command(self.settings, run.record, groups))
+        console.suggest_one(
+            next_command(self.settings, run.record, groups)
+            or rest_to_retry(ledger_with_runs(self.settings), run.record, self.settings)
+        )
         target, shown = target_line(self.settings), page or where.absolute()
         console.link(_("{at} · run {id}: {where}", at=target, id=run.id, where=shown), shown)
         if not as_json:  # last: an interrupt here loses a message, nothing else

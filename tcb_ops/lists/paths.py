@@ -156,7 +156,7 @@ class RowValidator:
         """The headers of columns that are only carried through."""
         self._positions, self._resolve = positions, resolve
         names = [trim(header) for header in headers]
-        origin = ("tcb_list", "tcb_line")
+        origin = ("tcb_list" if "tcb_list" in names else "tcb_ended_at", "tcb_line")
         self._origin = [names.index(name) for name in origin] if {*origin} <= {*names} else []
         self._counts: dict[str, tuple[int, int, str]] = {}
 
@@ -200,7 +200,7 @@ class RowValidator:
                     env, appid, name = environment.env, environment.appid, environment.name
             if "path" not in bad and self._check_path(line, path, problems):
                 file = file or path.replace("\\", "/")
-        of_list, of_line = [trim(cells[i]) for i in self._origin] or ("", "")
+        origin, of_line = [trim(cells[i]) for i in self._origin] or ("", "")
         if self._exported:
             cells = [cells[i] for i in self._keep]
         self.rows += 1
@@ -215,7 +215,7 @@ class RowValidator:
             content_type=content_type,
             cache_control=cache_control,
             query=query,
-            of_list=of_list,
+            origin=origin,
             of_line=int(of_line) if of_line.isdecimal() and len(of_line) < 10 else 0,
         )
         return row, problems
@@ -352,9 +352,10 @@ def read_paths(
     )
     problems = Problems(staging, validator.headers)
     decided = _decided(name, table, positions, validator)
-    if broken or (on_bad == "refuse" and problems and root is None):
+    on_bad = "refuse" if broken else on_bad
+    if on_bad == "refuse" and problems and root is None:
         raise input_error(name, problems, decided)
-    if not validator.rows:
+    if not validator.rows and not broken:
         raise UsageError(
             _(
                 "{name}: --where excludes every row ({rows}).",

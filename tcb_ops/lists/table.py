@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
@@ -393,7 +393,7 @@ def read_workbook(
     one visible sheet has every needed column              this sheet
     none has, one visible sheet is not empty               this sheet, so that its own problems are reported
     several have, or none and several are not empty        problem that lists them and suggests --sheet
-    hidden rows below the header, no --rows                problem that counts them
+    hidden rows below the header, no --rows                without them; at the end, problem that counts them
     the same, --rows all / visible                         all rows / without them
     =====================================================  =======================================================
 
@@ -404,16 +404,21 @@ def read_workbook(
     layout = _("XLSX, sheet '{name}'", name=shown(chosen.name))
     records = ((row.line, row.cells) for row in book.rows(chosen) if rows != "visible" or not row.hidden)
     table = find_header(records, rate, header_line, layout=layout)
-    hidden_lines = [line for line in book.survey(chosen).hidden if line > table.header_line]
-    if hidden_lines and rows is None:
-        message = _(
-            "hidden rows: {hidden_rows:,}, the first is row {first_hidden}",
-            hidden_rows=len(hidden_lines),
-            first_hidden=hidden_lines[0],
-        )
-        fix = _("include them with --rows all, exclude them with --rows visible, or unhide or delete them")
-        raise BrokenTableError(file_problem(message, fix, answer="rows"))
-    return replace(table, rows=_with_merges(table.rows, book.merges(chosen), len(table.headers)))
+    hidden = {line for line in book.survey(chosen).hidden if line > table.header_line}
+    below = _visible(table.rows, hidden) if hidden and rows is None else table.rows
+    return replace(table, rows=_with_merges(below, book.merges(chosen), len(table.headers)))
+
+
+def _visible(records: Iterable[Record], hidden: Collection[int]) -> Iterator[Record]:
+    """Yield the records that are not hidden. Raises BrokenTableError at the end: whether the others count is not known."""
+    yield from (record for record in records if record[0] not in hidden)
+    message = _(
+        "hidden rows: {hidden_rows:,}, the first is row {first_hidden}",
+        hidden_rows=len(hidden),
+        first_hidden=min(hidden),
+    )
+    fix = _("include them with --rows all, exclude them with --rows visible, or unhide or delete them")
+    raise BrokenTableError(file_problem(message, fix, answer="rows"))
 
 
 def list_sheet(book: Book, rate: Rate, name: str = "") -> Sheet:

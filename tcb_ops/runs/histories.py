@@ -225,8 +225,18 @@ def family_of(ledger: LedgerReader, run: RunRecord) -> list[RunRecord]:
 
 
 def corrections_of(ledger: LedgerReader, run: RunRecord) -> list[RunRecord]:
-    """Return the runs of fix-me files with rows that `run` skipped as invalid, the newest first."""
+    """Return the runs of corrected fix-me files and failed.csv of `run` and its retries, the newest first."""
     return [other for other in ledger.runs(run.target, damaged=[]) if other.corrects == run.id]
+
+
+def merged_runs(ledger: LedgerReader, run: RunRecord) -> list[RunRecord]:
+    """Return the original of a run, or of the one that it corrects; then its retries and corrections, the oldest first."""
+    original, *retries = family_of(ledger, run)
+    if original.corrects:
+        original, *retries = family_of(ledger, ledger.run(original.corrects))
+    for correction in corrections_of(ledger, original):
+        retries += family_of(ledger, correction)
+    return [original, *sorted(retries, key=lambda retry: retry.number)]
 
 
 def later_changes(

@@ -132,7 +132,8 @@ def history(
         try:
             last = datetime.fromisoformat(until)
         except ValueError:
-            raise ArgumentError("until", until, _("today or a date such as 2026-10-30")) from None
+            valid = _("today or a date such as 2026-10-30")
+            raise ArgumentError("until", until, valid, shown=True) from None
         now = last.replace(tzinfo=settings.zone).timestamp()
     ledger, target = existing_ledger(settings), settings.run_target
     return count_codes(ledger, target, kind_named(kind), settings, days=days, now=now)

@@ -482,10 +482,12 @@ def _upload(command: RunCommand, run: str) -> str:
     from tcb_ops.features.stored import api as stored
 
     upload = stored.upload_of(run, command.settings)
-    command.console.lead(
-        _("{kind} {id} ({list_name})", kind=upload.kind, id=upload.id, list_name=upload.list_name)
-    )
-    if corrections := stored.corrections(upload, command.settings):
+    retries, corrections = stored.retries_and_corrections(upload, command.settings)
+    lead = _("{kind} {id} ({list_name})", kind=upload.kind, id=upload.id, list_name=upload.list_name)
+    if retries:
+        lead = _("{upload} with its retries: {ids}", upload=lead, ids=as_list(retries, 5))
+    command.console.lead(lead)
+    if corrections:
         text = _("Its corrected rows are in uploads of their own, which this command leaves out: {ids}.")
         command.console.warn(text.format(ids=as_list(corrections, 5)))
     return upload.id
