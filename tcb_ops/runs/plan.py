@@ -29,7 +29,7 @@ from tcb_ops.runs.next_commands import resume as resume_command
 from tcb_ops.runs.next_commands import retry as retry_command
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import EnvRecord, NewRun, RowRecord, RunRecord, resumed_within
-from tcb_ops.runs.url_files import SourceInspector, SourceQueries, as_they_are
+from tcb_ops.runs.url_files import SourceQueries, as_they_are, source_check
 from tcb_ops.settings import Settings
 
 _digits = partial(secrets.token_hex, 2)
@@ -496,7 +496,7 @@ def retry_spec(
             if not codes or any(c in codes for c in (str(end.errcode), end.store_code, end.reason)):
                 yield record.row
 
-    inspect = SourceInspector(lambda: settings)
+    inspect = source_check(lambda: settings)
 
     def rows() -> Iterator[Row]:
         of_merchants = (row for row in to_retry() if (row.env, row.appid) in selected)

@@ -27,6 +27,7 @@ COMMANDS = {
     "notebooks": ("notebook", "lab"),
     "postgres": ("runs --ledger postgresql+psycopg://x@127.0.0.1/t",),
     "simulator": ("simulate", "demo", "upload list.csv --root files --target simulator"),
+    "sources": (),
     "stored": ("confirm", "delete", "list", "sync", "undo"),
     "why": ("why", "why latest"),
     "workbooks": ("report --into list.xlsx",),
