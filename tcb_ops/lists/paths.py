@@ -20,6 +20,7 @@ from tcb_ops.errors import BrokenTableError, UsageError
 from tcb_ops.formatting import EDGE, shown, trim, unguard
 from tcb_ops.i18n import Text, _, ngettext
 from tcb_ops.lists.batch import Batch, OnBad, Problems, Staging
+from tcb_ops.lists.cells import CellKind, NonTextCell, non_text_problem, not_computed
 from tcb_ops.lists.input_files import (
     input_error,
     refused,
@@ -27,7 +28,6 @@ from tcb_ops.lists.input_files import (
 from tcb_ops.lists.merchants import Merchants, Resolve, Unresolved, cached_resolve
 from tcb_ops.lists.row_files import SourceCheck, conceal, concealed, path_map, refuse_sources, split_source
 from tcb_ops.lists.table import LIST_COLUMNS, Columns, Rows, Table, open_table
-from tcb_ops.lists.workbook import CellKind, NonTextCell, non_text_problem, not_computed
 from tcb_ops.model import Problem, Row, Secret, is_source
 
 # --- paths and headers ---------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ COMMANDS = {
     "sources": (),
     "stored": ("confirm", "delete", "list", "sync", "undo"),
     "why": ("why", "why latest"),
-    "workbooks": ("report --into list.xlsx",),
+    "workbooks": ("report --into list.xlsx", "check list.xlsx"),
 }
 """The commands of each feature that can be deleted, and of others the options that it brings."""
 IP_NOT_REGISTERED, NO_PERMISSION = 61004, 48001

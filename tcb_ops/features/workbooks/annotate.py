@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.errors import StoppedError, UsageError
+from tcb_ops.features.workbooks.book import LAST_COLUMN, Book, Sheet, area_of, letters
+from tcb_ops.features.workbooks.sheets import list_sheet, read_workbook
 from tcb_ops.formatting import fold, shown, trim, unguard
 from tcb_ops.i18n import Lang, Text, _, pgettext, verbatim
 from tcb_ops.lists.input_files import digest, is_workbook, open_bytes, readable
-from tcb_ops.lists.table import LIST_COLUMNS, list_sheet, read_workbook
-from tcb_ops.lists.workbook import LAST_COLUMN, Book, Sheet, area_of, letters
+from tcb_ops.lists.table import LIST_COLUMNS
 from tcb_ops.model import Problem
 from tcb_ops.reports.explanations import MARK, why_of
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, own_values
