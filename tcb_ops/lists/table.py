@@ -42,7 +42,6 @@ def _known(**names: str) -> Known:
 
 
 def _plain(header: str) -> str:
-    """Normalize a header for comparison: folded, without spaces, `_` and `-`."""
     return re.sub(r"[\s_\-]+", "", fold(header))
 
 
@@ -372,7 +371,6 @@ def read_lines(
 
 
 def _lines(table: Table, positions: Mapping[str, int], problems: list[Problem]) -> Iterator[Line]:
-    """Yield the lines that are not blank; cells of these columns that are no text in a workbook are problems."""
     headers = tuple(map(trim, table.headers))
     for number, cells in table.rows:
         trimmed = [trim(cell) for cell in cells]

@@ -155,7 +155,6 @@ def _warn(text: Text, settings: Settings) -> None:
 def _write(
     snapshot: RunReader, run: RunRecord, folder: Path, settings: Settings, now: float
 ) -> dict[str, Any]:
-    """Write what a report shows; return the manifest without the files."""
     texts = RowTexts(snapshot, run, settings.lang, settings.zone)
     write_lines(texts.head, texts, folder / RESULTS, folder / FAILED)
     if texts.hidden:

@@ -300,7 +300,6 @@ class UploadCalls(Calls):
 
     @asynccontextmanager
     async def _opened(self, row: Row) -> AsyncIterator[Body]:
-        """Open the file of a row. Raises as `open_file` and SourceClient do."""
         if is_source(row.file):
             queries = self.context.queries
             url = queries.whole(row) if queries is not None else whole_source(row.file, None)
@@ -316,7 +315,6 @@ class UploadCalls(Calls):
                 yield file
 
     async def _hash(self, row: Row) -> str:
-        """Return the MD5 of a row's file. Raises as `_opened` does."""
         if is_source(row.file):
             async with self._opened(row) as body:
                 async for _chunk in body.chunks():
@@ -331,7 +329,6 @@ class UploadCalls(Calls):
 
     @staticmethod
     def _planned(row: Row) -> tuple[str, int, int]:
-        """Return what identifies the bytes of a row's local file."""
         return row.file, row.size or 0, row.mtime_ns or 0
 
     def _unusable(self, task: Task, error: FileChangedError | FileUnreadableError) -> RowEnd:

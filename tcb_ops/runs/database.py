@@ -158,7 +158,6 @@ def _open_database(where: str) -> tuple[Database, Path | None]:
 
 
 def _postgresql(where: str, name: str) -> Database:
-    """Return a database in PostgreSQL. Raises UsageError without the driver, or for a URL that it cannot read."""
     try:
         postgresql = provided("postgresql")
     except ImportError:

@@ -216,7 +216,6 @@ def _refuse_beside(
 
 
 def _same_work(ledger: Ledger, work: RunSpec, settings: Settings, now: float) -> RunRecord | None:
-    """Return the newest run of the same work that may be resumed."""
     for run in ledger.unfinished(work.kind, settings.run_target, work.list_sha256, work.root_name):
         same_part = (run.selection, run.parent) == (work.selection, work.parent)
         if same_part and run.may_be_resumed(now) and run.id not in _undone_uploads(ledger, settings):
@@ -265,7 +264,6 @@ def _refuse_other_backup(run: RunRecord, work: RunSpec) -> None:
 
 
 def _named_run(run: RunRecord, work: RunSpec, settings: Settings) -> RunRecord:
-    """Return a run given with `--resume`. Raises UsageError if this command line describes another run."""
     wrong: Text | None = None
     if run.kind != work.kind or run.target != settings.run_target:
         wrong = _("it is {kind} to {target}", kind=run.kind, target=run.target)

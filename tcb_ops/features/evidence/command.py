@@ -61,7 +61,6 @@ def diff(older: str, newer: str, out: Path | None, *, common: CommonOptions) -> 
 
 
 def _suggest_next(console: Console, run_id: str, settings: Settings, common: CommonOptions) -> None:
-    """Suggest the command for the rows of a run that neither it nor its retries completed, narrowed by `--where`."""
     from tcb_ops import api
     from tcb_ops.reports.summary import by_code, next_command
 

@@ -40,7 +40,6 @@ def _garbage(value: object) -> bool:
 
 
 def _calls(value: object) -> tuple[tuple[int, int], ...]:
-    """Return the ranges of 2, [1, 3] or "1-3"."""
     return tuple(_range(entry) for entry in (value if isinstance(value, list) and value else [value]))
 
 

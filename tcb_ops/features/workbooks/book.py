@@ -368,7 +368,6 @@ class Book:
 
 
 def _sheets(package: zipfile.ZipFile) -> list[Sheet]:
-    """Return the sheets of a workbook that have cells, in its order. Raises BrokenTableError."""
     parts: dict[str, str] = {}
     sheets: list[Sheet] = []
 
@@ -389,7 +388,6 @@ def _sheets(package: zipfile.ZipFile) -> list[Sheet]:
 
 
 def _mark(cells: list[str], line: int, survey: Survey) -> None:
-    """Mark the formulas and errors of a row."""
     errors, formulas = survey.errors.get(line, {}), survey.formulas.get(line, {})
     columns = errors.keys() | formulas.keys()
     cells.extend([""] * (max(columns) - len(cells)))

@@ -168,7 +168,6 @@ def _is_path(value: object) -> bool:
 
 
 def _whose(action: NextAction, lang: Lang) -> str:
-    """Return a text such as `3 merchants · once per merchant`."""
     merchants, envs = len(action.group.merchants), len(action.group.envs)
     parts = [merchant_count(merchants)]
     if envs != merchants or action.per is Per.ENV:

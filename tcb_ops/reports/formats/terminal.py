@@ -341,7 +341,6 @@ def _run_cells(run: RunRecord, counts: Mapping[Outcome, int]) -> list[str]:
 
 
 def _list_and_note(run: RunRecord, mark: Text | None, settings: Settings, lang: Lang) -> list[str]:
-    """Return a run's mark, list and note, whether it is a retry, and its target if it is not the present one."""
     marked = mark.of(lang) if mark is not None else ""
     retry = _("retry").of(lang) if run.parent else ""
     elsewhere = run.target not in {settings.run_target, SIMULATOR}
@@ -350,6 +349,5 @@ def _list_and_note(run: RunRecord, mark: Text | None, settings: Settings, lang: 
 
 
 def _fit(parts: Sequence[str], width: int) -> str:
-    """Join texts within `width` cells, the longest ones shortened."""
     table = AlignedTable([parts], elastic=frozenset(range(len(parts))), gap=3)
     return " · ".join(map(shorten, parts, table.widths(width)))
