@@ -383,7 +383,9 @@ def test_rows_corrected_in_pandas_count_in_the_final_report(open_cli):
     corrected = tcb.upload(failed, root="files", settings=run.settings)
     assert (corrected.counts, corrected.record.corrects) == ({"uploaded": 1}, run.id)
     assert list(run.final().results(["path", "tcb_line"])["path"])[1] == "banner/right.png"
-    failed["tcb_ended_at"] += pd.Timedelta(1, "s")
+    failed.to_excel("failed-fixed.xlsx", index=False)  # its times are cells of whole seconds
+    assert f"Corrects 1 row of run {run.id}" in cli("upload", "failed-fixed.xlsx", "--root", "files").err
+    failed["tcb_ended_at"] += pd.Timedelta(5, "s")
     assert not tcb.upload(failed, root="files", settings=run.settings).record.corrects
 
 
