@@ -363,6 +363,7 @@ def test_a_corrected_failed_csv_counts_in_the_final_report_and_its_old_rows_are_
     correcting = cli("upload", "failed-fixed.csv", "--root", "files")
     assert f"Corrects 3 rows of run {first}, and counts in its report --final." in correcting.err
     correction = cli.latest().id
+    assert "correction · failed-fixed.csv" in cli("runs").out
     final = cli("report", first, "--final", "--json").json
     assert (final["run"], final["counts"]) == (first, {"uploaded": 2, "refused": 2})
     (line,) = suggested(correcting.err)
