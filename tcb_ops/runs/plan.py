@@ -530,9 +530,11 @@ def retry_spec(
         text = _("run {id} ({kind}) has nothing to retry: no row is left for it.")
         if selection or codes:
             text = _("run {id} has no such rows to retry: --errcode and --where leave none.")
-        listing = quoted(of_run(settings, parent, "errcodes"))
+        listing = _("To list its rows:"), of_run(settings, parent, "errcodes")
+        purpose, words = rest_to_retry(ledger, parent, settings) or listing
         raise UsageError(
-            text.format(id=parent.id, kind=parent.kind), _("To list its rows:\n{command}", command=listing)
+            text.format(id=parent.id, kind=parent.kind),
+            _("{text}\n{line}", text=purpose, line=quoted(words)),
         )
     return replace(
         resume_spec(parent),

@@ -401,6 +401,7 @@ def test_the_retry_of_a_run_is_suggested_until_its_corrections_have_succeeded_to
     assert cli("upload", fix_me.name, "--root", "files").code == 1
     (again,) = suggested(cli("retry", first).err)
     assert shlex.split(again)[:3] == ["tcb-ops", "retry", first]
+    assert suggested(cli("retry", "latest").err) == [again]  # nothing of the latest run is left
     done = cli(*shlex.split(again)[1:])
     assert (done.code, suggested(done.err)) == (0, [])
     assert cli("report", first, "--final", "--json").json["counts"] == {"uploaded": 2}
