@@ -25,8 +25,9 @@ COMMANDS = {
     "evidence": ("diff latest latest", "diff", "verify again", "verify"),
     "merchants": ("merchants check", "merchants"),
     "notebooks": ("notebook", "lab"),
+    "postgres": ("runs --ledger postgresql+psycopg://x@127.0.0.1/t",),
     "simulator": ("simulate", "demo", "upload list.csv --root files --target simulator"),
-    "stored": ("confirm", "delete", "sync", "undo"),
+    "stored": ("confirm", "delete", "list", "sync", "undo"),
     "why": ("why", "why latest"),
     "workbooks": ("report --into list.xlsx",),
 }

@@ -19,6 +19,7 @@ from tcb_ops.details import DetailCode, as_detail, detail
 from tcb_ops.errcodes import Decision, Scope, errcode
 from tcb_ops.errors import TransportError
 from tcb_ops.features.stored import StoredOutcome, StoredReason
+from tcb_ops.features.stored.client import NOT_THERE, FileClient, FileStatus
 from tcb_ops.features.stored.files import (
     NOT_CERTAIN,
     Backup,
@@ -46,9 +47,7 @@ from tcb_ops.runs.records import EarlierUpload
 from tcb_ops.runs.scheduler import Task
 from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError
 from tcb_ops.wechat.responses import (
-    NOT_THERE,
     ApiError,
-    FileStatus,
     HttpResponse,
     InvalidResponse,
     UnsafeLink,
@@ -89,7 +88,8 @@ class StoredCalls(UploadCalls):
 
     def __init__(self, context: CallContext) -> None:
         super().__init__(context)
-        run, chosen, limits = context.run, context.run.settings, context.limits
+        run, chosen, limits, settings = context.run, context.run.settings, context.limits, context.settings
+        self.file_client = FileClient(context.transport, settings.api_base, store_hosts=settings.store_hosts)
         self.content = bool(chosen.get("content"))
         """Whether bytes are compared."""
         self.subject: tuple[str, ...] = tuple(chosen.get("of", ()))
@@ -148,12 +148,12 @@ class StoredCalls(UploadCalls):
         None if the file is missing. `end`: of its row, so far.
         """
         async with self.gate:
-            answer = await self._ask_store(task, end, self.wechat.look(url, past_caches=past_caches))
+            answer = await self._ask_store(task, end, self.file_client.look(url, past_caches=past_caches))
             etag = bare_etag(answer)
             if answer.status == 416 or (answer.status in GOOD and not ETAG.fullmatch(etag)):
                 download = Download(None)
                 headers = PAST_CACHES if past_caches else {}
-                fetching = self.wechat.fetch(url, headers=headers, sink=download.write)
+                fetching = self.file_client.fetch(url, headers=headers, sink=download.write)
                 answer = await self._ask_store(task, end, fetching)
                 etag = download.md5
         if answer.status == 404:
@@ -183,13 +183,15 @@ class StoredCalls(UploadCalls):
     async def _delete_files(self, task: Task) -> list[RowEnd | FailedAttempt]:
         ids = await self._file_ids(task)
         self.lease.check()
-        answer = await self._ask_files(task, ids, self.wechat.delete)
+        answer = await self._ask_files(task, ids, self.file_client.delete)
         gone = [line for line, file in answer.items() if file.status == NOT_THERE]
         second: dict[int, FileStatus] = {}
         unanswered: RowEnd | FailedAttempt | None = None
         if gone:
             try:
-                second = await self._ask_files(task, {line: ids[line] for line in gone}, self.wechat.locate)
+                second = await self._ask_files(
+                    task, {line: ids[line] for line in gone}, self.file_client.locate
+                )
             except EarlyEndError as error:
                 unanswered = error.result
         results: list[RowEnd | FailedAttempt] = []
@@ -207,7 +209,7 @@ class StoredCalls(UploadCalls):
         return results
 
     async def _locate(self, task: Task) -> dict[int, FileStatus]:
-        return await self._ask_files(task, await self._file_ids(task), self.wechat.locate)
+        return await self._ask_files(task, await self._file_ids(task), self.file_client.locate)
 
     async def _ask_files(
         self, task: Task, ids: Mapping[int, str], request: AskFiles

@@ -15,12 +15,12 @@ from typing import Any
 from tcb_ops.errors import UsageError
 from tcb_ops.features.stored.files import KnownFiles, uploads_of_list, was_uploaded_last_by
 from tcb_ops.features.stored.queries import paths_stored
+from tcb_ops.features.stored.scan import PathTemplate, ScannedFiles, scan, select_targets, write_list
 from tcb_ops.features.stored.specs import LISTED
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Text, _, as_lines, ngettext
 from tcb_ops.kinds import environment_count
 from tcb_ops.lists.batch import Batch
-from tcb_ops.lists.generate import PathTemplate, ScannedFiles, scan, select_targets, write_list
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.lists.row_files import content_type_of
