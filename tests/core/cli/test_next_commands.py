@@ -172,25 +172,6 @@ def test_a_run_of_another_kind_is_refused_with_the_command_that_resumes_it(open_
     assert execute(line, "--json").json["run"] == run
 
 
-def test_a_diff_ends_with_the_command_for_what_the_newer_run_and_its_retries_left(open_cli, execute):
-    faults = [
-        Fault(env=TEA.env, path="banner/0.png", errcode=85088, calls=((2, 2),)),
-        Fault(env=BOOKS.env, path="banner/0.png", errcode=85088, calls=((2, 3),)),
-    ]
-    cli = open_cli(many(TEA, BOOKS, rows=2), faults)
-    older, newer = (cli.upload("--json", "--new-run").json["run"] for _ in range(2))
-    compared = cli("diff", older, newer)
-    assert compared.code == 1
-    assert "run 2 rows again" in compared.err
-    (line,) = suggested(cli("diff", older, newer, "--where", f"env={BOOKS.env}").err)
-    assert shlex.split(line)[:3] == ["tcb-ops", "retry", newer]
-    assert execute(line, "--json").json["counts"] == {"refused": 1}
-    assert suggested(compared.err) == [line.partition(" --where")[0]]
-    assert execute(*suggested(compared.err), "--json").json["counts"] == {"uploaded": 2}
-    assert suggested(cli("diff", older, newer).err) == []
-    assert suggested(cli("diff", newer, older).err) == []
-
-
 def test_a_stopped_audit_suggests_another_with_its_options(open_cli, execute):
     cli = open_cli([], [Fault(env="*", step=FaultStep.ENV_INFO, errcode=61004, calls=((1, 1),))])
     (cli.folder / "mine.csv").write_text("env,cause,until\n", encoding="utf-8")
