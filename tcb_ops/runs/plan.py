@@ -393,11 +393,12 @@ def correction(spec: RunSpec, batch: Batch, ledger: LedgerReader, settings: Sett
                 (record.row.line, origin)
                 for record in ledger.rows(run, outcomes=frozenset({Outcome.INVALID}))
             }
-        elif isinstance(origin, int) and run.created_at * 1000 <= origin + 1 <= run.finished_at * 1000 + 2:
+        elif isinstance(origin, int) and run.created_at - 1 <= origin <= run.finished_at + 1:
             failing = {
-                (record.row.line, round(record.end.ended_at * 1000) if record.end.ended_at else "")
+                (record.row.line, time)
                 for member in merged_runs(ledger, run)
                 for record in ledger.rows(member, outcomes=frozenset(Outcome.all()) - Outcome.successes())
+                for time in _seconds(record.end.ended_at)
             }
         else:
             continue
@@ -411,13 +412,18 @@ def correction(spec: RunSpec, batch: Batch, ledger: LedgerReader, settings: Sett
     return spec
 
 
+def _seconds(time: float | None) -> tuple[str | int, ...]:
+    """Return what a file may say of a time: the second, the next one where it was rounded up; nothing for None."""
+    return ("",) if time is None else (int(time), int(time) + 1)
+
+
 def _origin(text: str, settings: Settings) -> str | int:
-    """Return the time that a text is, in milliseconds, or the text; pandas' times are in the settings' time zone."""
+    """Return the second that a text is the time of, else the text; times of pandas are in the settings' time zone."""
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
         return text
-    return round((time if time.tzinfo else time.replace(tzinfo=settings.zone)).timestamp() * 1000)
+    return int((time if time.tzinfo else time.replace(tzinfo=settings.zone)).timestamp())
 
 
 def check_retry(parent: RunRecord, settings: Settings) -> None:
@@ -522,9 +528,11 @@ def retry_spec(
         text = _("run {id} ({kind}) has nothing to retry: no row is left for it.")
         if selection or codes:
             text = _("run {id} has no such rows to retry: --errcode and --where leave none.")
-        listing = quoted(of_run(settings, parent, "errcodes"))
+        listing = _("To list its rows:"), of_run(settings, parent, "errcodes")
+        purpose, words = rest_to_retry(ledger, parent, settings) or listing
         raise UsageError(
-            text.format(id=parent.id, kind=parent.kind), _("To list its rows:\n{command}", command=listing)
+            text.format(id=parent.id, kind=parent.kind),
+            _("{text}\n{line}", text=purpose, line=quoted(words)),
         )
     return replace(
         resume_spec(parent),
