@@ -9,7 +9,7 @@ from workspace import BOOKS, TEA, many
 
 from tcb_ops import panels
 from tcb_ops.errors import UsageError
-from tcb_ops.features.simulator import Fault
+from tcb_ops.features.simulator.faults import Fault
 from tcb_ops.panels.html import RunState
 
 pytestmark = pytest.mark.integration
