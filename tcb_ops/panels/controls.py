@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 from unicodedata import normalize
 
@@ -146,6 +148,35 @@ def show(widget: Any, *, shown: bool) -> None:
     widget.layout.display = "" if shown else "none"
 
 
+_idle_threads: deque[SimpleQueue[Callable[[], None]]] = deque()
+
+
+def in_thread(job: Callable[[], None]) -> threading.Event:
+    """Do a job in a daemon thread; return what is set at its end.
+
+    A thread is used again: the memory that the allocator keeps for each new one would add up over a day's runs.
+    """
+    ended = threading.Event()
+    try:
+        jobs = _idle_threads.pop()
+    except IndexError:
+        jobs = SimpleQueue()
+        threading.Thread(target=_serve, args=(jobs,), name="tcb-ops-panel", daemon=True).start()
+
+    def do() -> None:
+        job()
+        _idle_threads.append(jobs)
+        ended.set()
+
+    jobs.put(do)
+    return ended
+
+
+def _serve(jobs: SimpleQueue[Callable[[], None]]) -> None:
+    while True:
+        jobs.get()()
+
+
 class Worker:
     """A panel's status line, and the thread that does one thing at a time."""
 
@@ -159,8 +190,9 @@ class Worker:
         self._lock = threading.Lock()
         self.busy = False
         """Whether work is in progress."""
-        self._thread: threading.Thread | None = None
-        """The newest thread. It ends when `on_change` was called for the end of its work."""
+        self._ended = threading.Event()
+        """Of the newest work: set when `on_change` was called for its end."""
+        self._ended.set()
         self._next: Callable[[], object] | None = None
 
     def say(self, text: Text, tone: str = "", *, line: widgets.HTML | None = None) -> None:
@@ -201,16 +233,12 @@ class Worker:
                 self._next = job if waits else self._next
                 return
             self.busy = True
-            thread = threading.Thread(target=partial(self._do, job), name="tcb-ops-panel", daemon=True)
-            self._thread = thread
         self.guarded(self.on_change)
-        thread.start()
+        self._ended = in_thread(partial(self._do, job))
 
     def settle(self, seconds: float = 600) -> None:
         """Wait until no work is in progress and the buttons show it."""
-        thread = self._thread
-        if thread is not None:
-            thread.join(seconds)
+        self._ended.wait(seconds)
 
     def button(
         self,

@@ -2,7 +2,7 @@
 // All text is set as textContent; the HTML of causes and charts comes from Python, which escapes it.
 
 const PAGE = 50; // merchants that are drawn at a time
-const [APPID, NAME, ROWS, GOOD, BAD, TODO, CODES, SHARES] = [0, 1, 2, 3, 4, 5, 6, 7];
+const [APPID, NAME, ROWS, GOOD, BAD, TODO, CODES, SHARES, ENVS] = [0, 1, 2, 3, 4, 5, 6, 7, 8];
 const AGES = [[60, "second", 1], [3600, "minute", 60], [86400, "hour", 3600], [Infinity, "day", 86400]];
 const KEYS = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1, Home: -Infinity, End: Infinity };
 
@@ -38,7 +38,7 @@ function moved(event, items) {
 }
 
 function render({ model, el }) {
-  const words = model.get("words");
+  const words = { ...model.get("words") };
   const relative = new Intl.RelativeTimeFormat(words.lang, { numeric: "auto" });
   const panelOf = () => el.closest(".op-panel");
   let dead = false;
@@ -71,7 +71,7 @@ function render({ model, el }) {
   const more = make("button", { type: "button", class: "op-more", text: words.more, onclick: () => { shown += 100; draw(); } });
   const scroller = make("div", { class: "op-scroll op-merchants-scroll", tabindex: "0", role: "region", "aria-label": words.merchants },
     make("table", { class: "op-table op-by-merchant", "aria-label": words.merchants }, make("thead", {}, headRow), body), more);
-  const HEADS = [["merchant", NAME], ["rows", ROWS], ["progress", null], ["good", GOOD], ["bad", BAD], ["todo", TODO], ["why", null]];
+  const HEADS = [["merchant", NAME], ["units", ROWS], ["progress", null], ["good", GOOD], ["bad", BAD], ["todo", TODO], ["why", null]];
   const heads = HEADS.map(([word, column]) => {
     const cell = make("th", { scope: "col", class: column >= ROWS ? "op-num" : "" });
     if (column === null) cell.textContent = words[word];
@@ -82,7 +82,7 @@ function render({ model, el }) {
     headRow.append(cell);
     return [cell, column];
   });
-  const FITS = { all: () => true, failed: (line) => line[BAD] > 0, open: (line) => line[TODO] > 0, done: (line) => !line[BAD] && !line[TODO] };
+  const FITS = { all: () => true, bad: (line) => line[BAD] > 0, open: (line) => line[TODO] > 0, good: (line) => !line[BAD] && !line[TODO] };
   const chipButtons = Object.keys(FITS).map((name) => {
     const button = make("button", { type: "button", class: "op-chip", onclick: () => { chip = name; shown = PAGE; draw(); } });
     chips.append(button);
@@ -114,7 +114,7 @@ function render({ model, el }) {
     const text = search.value.trim().toLowerCase();
     const every = [...merchants.values()];
     for (const [name, button] of chipButtons) {
-      const label = words[name === "open" && !running ? "left" : name]; // nobody works on a run that was cut off
+      const label = words[name === "open" && !running ? "todo" : name]; // nobody works on a run that was cut off
       button.textContent = `${label} ${number(every.filter(FITS[name]).length)}`;
       button.setAttribute("aria-pressed", String(name === chip));
     }
@@ -122,7 +122,7 @@ function render({ model, el }) {
       if (column === sort.by) cell.setAttribute("aria-sort", sort.down ? "descending" : "ascending");
       else cell.removeAttribute("aria-sort");
     }
-    const fitting = every.filter((line) => FITS[chip](line) && (!text || line[NAME].toLowerCase().includes(text) || line[APPID].toLowerCase().includes(text)));
+    const fitting = every.filter((line) => FITS[chip](line) && (!text || [NAME, APPID, ENVS].some((at) => line[at].toLowerCase().includes(text))));
     const way = sort.down ? -1 : 1;
     fitting.sort((a, b) => {
       const [x, y] = [a[sort.by], b[sort.by]];
@@ -147,8 +147,8 @@ function render({ model, el }) {
   const pathSearch = make("input", { type: "search", placeholder: words.path_search, "aria-label": words.path_search, class: "op-search" });
   const rowBody = make("tbody");
   const rowHeads = ["line", "merchant", "env", "path", "outcome", "why"].map((word) => make("th", { scope: "col", text: words[word] }));
-  const rowTable = make("div", { class: "op-scroll op-rows-scroll", tabindex: "0", role: "region", "aria-label": words.row_title },
-    make("table", { class: "op-table op-rows", "aria-label": words.row_title }, make("thead", {}, make("tr", {}, ...rowHeads)), rowBody));
+  const rowTable = make("div", { class: "op-scroll op-rows-scroll", tabindex: "0", role: "region", "aria-label": words.units },
+    make("table", { class: "op-table op-rows", "aria-label": words.units }, make("thead", {}, make("tr", {}, ...rowHeads)), rowBody));
   const status = make("span", { role: "status", class: "op-quiet op-row-status" });
   const previous = make("button", { type: "button", class: "op-chip", text: words.previous, onclick: () => { pages.pop(); ask(); } });
   const next = make("button", { type: "button", class: "op-chip op-next-page", text: words.next, onclick: () => { pages.push(answer.rows.at(-1).line); ask(); } });
@@ -160,7 +160,7 @@ function render({ model, el }) {
 
   function drawChoices() {
     const code = codeChoice.value;
-    const options = [["!", words.not_succeeded], ["all", words.every_row], ...codes.map(([each, label, rows]) => [`=${each}`, `${label} · ${number(rows)}`])];
+    const options = [["!", words.bad], ["all", words.all], ...codes.map(([each, label, rows]) => [`=${each}`, `${label} · ${number(rows)}`])];
     codeChoice.replaceChildren(...options.map(([value, text]) => make("option", { value, text })));
     codeChoice.value = options.some(([value]) => value === code) ? code : "!";
     everybody.hidden = !only;
@@ -212,7 +212,7 @@ function render({ model, el }) {
     rove(linesOf(rowBody));
     const count = answer.rows.length;
     const total = answer.total === null ? "" : ` / ${number(answer.total)}`;
-    status.textContent = count ? `${number(count)}${total} · ${words.line} ${number(answer.rows[0].line)}–${number(answer.rows.at(-1).line)}` : words.no_rows;
+    status.textContent = count ? `${number(count)}${total} · ${words.line} ${number(answer.rows[0].line)}–${number(answer.rows.at(-1).line)}` : words.none;
     previous.disabled = pages.length < 2;
     next.disabled = !answer.more;
     rowTable.scrollTop = 0;
@@ -225,12 +225,12 @@ function render({ model, el }) {
   const PARTS = {
     todo: [words.to_do, causeArea],
     merchants: [words.merchants, make("div", { class: "op-tools" }, search, chips), none, scroller, keys()],
-    rows: [words.row_title, make("div", { class: "op-tools op-row-tools" }, codeChoice, pathSearch, everybody), rowTable, make("div", { class: "op-tools" }, previous, next, status), keys()],
+    rows: [words.units, make("div", { class: "op-tools op-row-tools" }, codeChoice, pathSearch, everybody), rowTable, make("div", { class: "op-tools" }, previous, next, status), keys()],
     charts: [words.charts, chartArea],
     files: [words.files, make("p", { class: "op-quiet op-no-files", text: words.no_files })],
   };
   const tabs = Object.entries(PARTS).map(([name, [label, ...parts]]) => [
-    make("button", { type: "button", role: "tab", "data-tab": name, text: label, onclick: () => { chosen = true; openTab(name); panelOf().scrollIntoView({ block: "start" }); } }),
+    make("button", { type: "button", role: "tab", "data-tab": name, "data-head": name === "rows" && "units", text: label, onclick: () => { chosen = true; openTab(name); panelOf().scrollIntoView({ block: "start" }); } }),
     make("section", { role: "tabpanel", "aria-label": label, class: `op-part-${name}` }, ...parts),
   ]);
   let chosen = false; // a tab was chosen by hand
@@ -313,7 +313,13 @@ function render({ model, el }) {
       if (time.textContent !== text) time.textContent = text;
     }
   }
-  const timer = setInterval(() => { if (dead) disable(); else { keepFocus(); keepInView(); showAges(); } }, 250);
+  let looked = performance.now(); // when Python was last asked what other processes have changed; 0 while it has not answered
+  function look() {
+    if (running || !looked || performance.now() - looked < 10000 || !el.checkVisibility() || document.hidden) return;
+    looked = 0;
+    send({ ask: "look" });
+  }
+  const timer = setInterval(() => { if (dead) disable(); else { keepFocus(); keepInView(); showAges(); look(); } }, 250);
 
   // A kernel that was restarted or killed knows nothing of this panel.
   function die() {
@@ -334,6 +340,7 @@ function render({ model, el }) {
   kernel?.statusChanged?.connect(heard);
 
   function receive(message) {
+    if (message.looked || message.failed) looked = performance.now();
     if (message.rows) {
       if (message.id !== asked) return;
       answer = message.rows;
@@ -345,7 +352,8 @@ function render({ model, el }) {
     } else if (message.lines) {
       const other = message.run !== run;
       const turned = other || message.running !== running;
-      for (const head of headRow.querySelectorAll("[data-head]")) head.textContent = message[head.dataset.head] ?? head.textContent;
+      Object.assign(words, message.words);
+      for (const head of el.querySelectorAll("[data-head]")) head.textContent = words[head.dataset.head];
       if (message.full) {
         merchants.clear();
         if (other) drawnLines.clear();
