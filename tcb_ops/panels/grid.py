@@ -84,7 +84,7 @@ class RunGrid(anywidget.AnyWidget):
         self.forget()
         words = {name: text.of(worker.lang) for name, text in _WORDS.items()}
         if sample:
-            words["dead"] = _("The kernel was restarted. Run all cells again: the sample begins anew.").of(
+            words["dead"] = _("The kernel was restarted. Run all cells again: the sample starts over.").of(
                 worker.lang
             )
         super().__init__(words=words | {"lang": str(worker.lang)})

@@ -174,6 +174,7 @@ class RunMonitor(widgets.VBox):
         except RunNotFoundError:
             self.run = None
             self._show_none()
+            self._ended()
             raise
         if self._drawn != (run.record.finished_at, run.mark):
             self.attach(run.id)
