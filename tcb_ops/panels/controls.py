@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 from unicodedata import normalize
 
@@ -31,6 +29,7 @@ from tcb_ops.preflight import SendScope
 from tcb_ops.reports.explanations import MARK
 from tcb_ops.run import Run
 from tcb_ops.runs.limits import RunLimits
+from tcb_ops.runs.loop import in_thread
 from tcb_ops.runs.next_commands import quoted
 from tcb_ops.settings import (
     SETTINGS_FILE,
@@ -146,35 +145,6 @@ def tick_box(label: Text, name: str, lang: Lang, **layout: str) -> widgets.Check
 def show(widget: Any, *, shown: bool) -> None:
     """Show a widget, or hide it."""
     widget.layout.display = "" if shown else "none"
-
-
-_idle_threads: deque[SimpleQueue[Callable[[], None]]] = deque()
-
-
-def in_thread(job: Callable[[], None]) -> threading.Event:
-    """Do a job in a daemon thread; return what is set at its end.
-
-    A thread is used again: the memory that the allocator keeps for each new one would add up over a day's runs.
-    """
-    ended = threading.Event()
-    try:
-        jobs = _idle_threads.pop()
-    except IndexError:
-        jobs = SimpleQueue()
-        threading.Thread(target=_serve, args=(jobs,), name="tcb-ops-panel", daemon=True).start()
-
-    def do() -> None:
-        job()
-        _idle_threads.append(jobs)
-        ended.set()
-
-    jobs.put(do)
-    return ended
-
-
-def _serve(jobs: SimpleQueue[Callable[[], None]]) -> None:
-    while True:
-        jobs.get()()
 
 
 class Worker:
