@@ -21,7 +21,7 @@ from tcb_ops.errors import TcbOpsError, UsageError
 from tcb_ops.formatting import format_size
 from tcb_ops.found_settings import with_found_file
 from tcb_ops.i18n import Lang, Text, _, as_facts, in_python, ngettext, pgettext, verbatim
-from tcb_ops.kinds import environment_count, merchant_count, provided, row_count
+from tcb_ops.kinds import environment_count, is_provided, merchant_count, provided, row_count
 from tcb_ops.lists.merchants import Merchants, read_merchants
 from tcb_ops.panels.files import file_links, report_links
 from tcb_ops.panels.html import message
@@ -415,7 +415,6 @@ class ExportMenu(Menu):
         return folder
 
     def _export(self, *, final: bool = False) -> None:
-        from tcb_ops.reports.formats.html import find_chromium
 
         if (run := self._run) is None:
             raise UsageError(_("There is no run to export yet."))
@@ -424,7 +423,7 @@ class ExportMenu(Menu):
         chosen = run.final() if final else run
         name = f"{chosen.id}-final" if final else run.id
         folder = Path(self._report) if self._report and not final else Path("reports") / name
-        self.export(chosen, folder, pdf=find_chromium() is not None)
+        self.export(chosen, folder, pdf=is_provided("chromium") and provided("chromium")() is not None)
         self._run = run
         done = _("Run {id} was exported to {folder}.", id=chosen.id, folder=folder)
         self._worker.say(done, "good", line=self.line)

@@ -131,7 +131,6 @@ class RunSession:
             self._links.discard()
 
     def _early_end(self, error: TcbOpsError) -> TcbOpsError:
-        """Record why the session ended, if the ledger is writable; return the error with the next commands."""
         if isinstance(error, InterruptedRunError):
             error.exit_code = self._exit_code
         with suppress(LedgerError):
@@ -176,7 +175,6 @@ class RunSession:
 
 
 def _with_next(error: TcbOpsError, run: RunRecord, settings: Settings) -> TcbOpsError:
-    """Add to an error that stopped a run its id, its target, and the command that resumes it."""
     target = settings.target_label
     lines: list[object] = [error.text]
     if isinstance(error, CanaryError):

@@ -135,7 +135,6 @@ def demo(lang: str | None) -> int:
 
 
 def _keep_ledger(folder: Path, home: Path, settings: Settings) -> None:
-    """Copy the demo's ledger into the report folder, with a settings file that refers to it."""
     import shutil
 
     home.mkdir()

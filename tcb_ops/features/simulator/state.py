@@ -261,8 +261,6 @@ UPLOADS = {"/tcb/uploadfile": Wants.MERCHANTS, "/componenttcb/uploadfile": Wants
 
 @dataclass(slots=True)
 class _RefreshToken:
-    """A merchant's newest refresh token, and during the overlap the one before it."""
-
     newest: str
     before: str = ""
     until: float = 0.0

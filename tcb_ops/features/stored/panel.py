@@ -96,7 +96,6 @@ class StoredFiles(Menu):
 
 
 def _upload_of(run: Run) -> str | None:
-    """Return the upload whose files a run is about, if it stored any."""
     if run.record.kind.looks_at_store:
         return next(iter(run.record.settings.get("of", ())), None)
     stores = run.record.kind.sends_files and not STORED_OUTCOMES.isdisjoint(run.counts)

@@ -301,7 +301,6 @@ def delete_list_spec(
 
 
 def _is_unfinished(ledger: Ledger, spec: RunSpec, target: str) -> bool:
-    """Return whether there is an unfinished run that the same command resumes."""
     same = (spec.kind, spec.list_sha256, spec.selection, spec.parent)
     return any(
         run.finished_at is None and (run.kind, run.list_sha256, run.selection, run.parent) == same

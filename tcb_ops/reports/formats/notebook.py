@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.errcodes import ERRCODE
-from tcb_ops.errors import StoppedError, UsageError, check_value
+from tcb_ops.errors import ArgumentError, StoppedError, UsageError
 from tcb_ops.frames import INTS, LINES, TIMES, frame_of, frame_of_columns
 from tcb_ops.i18n import Lang, Text, _, as_list
 from tcb_ops.model import Outcome
@@ -73,8 +73,8 @@ def results_frame(
     chosen = list(range(len(names)))
     if columns is not None:
         columns = list(columns)
-        usable = bool(columns) and set(columns) <= set(names)
-        check_value("columns", columns, usable, _("names of {names}", names=as_list(names)))
+        if not columns or not set(columns) <= set(names):
+            raise ArgumentError("columns", columns, _("names of {names}", names=as_list(names)), shown=True)
         chosen = [number for name in columns for number in chosen if names[number] == name]
     in_order = sorted(set(chosen))
     headers = [names[number] for number in in_order if number < of_list]

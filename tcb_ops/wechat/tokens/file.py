@@ -91,7 +91,6 @@ class FileTokens:
         """Do nothing: no file is kept open."""
 
     def _read(self) -> None:
-        """Read the file if it has changed."""
         try:
             now = self._file.stat()
             if not stat.S_ISREG(now.st_mode):
@@ -120,7 +119,6 @@ class FileTokens:
         self._seen = stamp
 
     def _parse(self, reader: _csv.Reader) -> tuple[dict[str, Token], dict[str, Text]]:
-        """Parse the lines into tokens and problems, by appid. Raises SettingsError if the file is unusable."""
         header = [name.strip().lower() for name in next(reader, [])]
         missing = [name for name in ("appid", "access_token") if name not in header]
         if missing:
@@ -154,7 +152,6 @@ class FileTokens:
 
 
 def _token_of(token: str, expires_at: str) -> Token | Text:
-    """Return the token in a line's cells, or what is wrong with them."""
     if not is_token(token):
         return detail(DetailCode.NO_TOKEN, longest_token=LONGEST_TOKEN)
     try:

@@ -73,6 +73,14 @@ def test_a_merchant_an_environment_or_a_row_is_asked_about(open_token_server, ty
     assert cause["message"].startswith("茶语小铺")
 
 
+def test_rows_that_a_retry_has_completed_are_not_asked_about(open_token_server):
+    server = open_token_server([TEA], [Fault(errcode=85088, calls=((1, 1),))])
+    run = failed_run(server, [TEA])
+    assert repr(run.why()).startswith("85088 · 1 row · ")
+    assert run.retry(merchants=server.file, out=server.folder / "more.csv", limits=QUICK).succeeded
+    assert str(run.why()) == "Nothing is wrong."
+
+
 def test_where_nothing_is_wrong_it_is_said(open_token_server, typed):
     server = open_token_server([TEA])
     failed_run(server, [TEA])
