@@ -118,10 +118,7 @@ function render({ model, el }) {
       button.textContent = `${label} ${number(every.filter(FITS[name]).length)}`;
       button.setAttribute("aria-pressed", String(name === chip));
     }
-    for (const [cell, column] of heads) {
-      if (column === sort.by) cell.setAttribute("aria-sort", sort.down ? "descending" : "ascending");
-      else cell.removeAttribute("aria-sort");
-    }
+    for (const [cell, column] of heads) cell.ariaSort = column !== sort.by ? null : sort.down ? "descending" : "ascending";
     const fitting = every.filter((line) => FITS[chip](line) && (!text || [NAME, APPID, ENVS].some((at) => line[at].toLowerCase().includes(text))));
     const way = sort.down ? -1 : 1;
     fitting.sort((a, b) => {
@@ -155,8 +152,7 @@ function render({ model, el }) {
   codeChoice.addEventListener("change", () => first());
   pathSearch.addEventListener("change", () => first());
 
-  // null is all rows, "" all that did not succeed
-  const codeOf = () => (codeChoice.value === "all" ? null : codeChoice.value.slice(1)); // "" for "!", a code for "=CODE"
+  const codeOf = () => (codeChoice.value === "all" ? null : codeChoice.value.slice(1)); // "" (did not succeed) for "!", a code for "=CODE"
 
   function drawChoices() {
     const code = codeChoice.value;
@@ -309,14 +305,13 @@ function render({ model, el }) {
       time.title ||= time.textContent;
       const age = Math.max(0, Date.now() / 1000 - time.dataset.at);
       const [, unit, seconds] = AGES.find(([most]) => age < most);
-      const text = relative.format(-Math.floor(age / seconds), unit);
-      if (time.textContent !== text) time.textContent = text;
+      time.textContent = relative.format(-Math.floor(age / seconds), unit);
     }
   }
-  let looked = performance.now(); // when Python was last asked what other processes have changed; 0 while it has not answered
+  let looked = performance.now(); // when Python was last asked what other processes have changed
   function look() {
-    if (running || !looked || performance.now() - looked < 10000 || !el.checkVisibility() || document.hidden) return;
-    looked = 0;
+    if (running || performance.now() - looked < 10000 || !el.checkVisibility() || document.hidden) return;
+    looked = performance.now();
     send({ ask: "look" });
   }
   const timer = setInterval(() => { if (dead) disable(); else { keepFocus(); keepInView(); showAges(); look(); } }, 250);
@@ -340,7 +335,6 @@ function render({ model, el }) {
   kernel?.statusChanged?.connect(heard);
 
   function receive(message) {
-    if (message.looked || message.failed) looked = performance.now();
     if (message.rows) {
       if (message.id !== asked) return;
       answer = message.rows;
@@ -354,10 +348,8 @@ function render({ model, el }) {
       const turned = other || message.running !== running;
       Object.assign(words, message.words);
       for (const head of el.querySelectorAll("[data-head]")) head.textContent = words[head.dataset.head];
-      if (message.full) {
-        merchants.clear();
-        if (other) drawnLines.clear();
-      }
+      if (message.full) merchants.clear();
+      if (other) drawnLines.clear();
       for (const line of message.lines) merchants.set(line[APPID], line);
       run = message.run;
       running = message.running;

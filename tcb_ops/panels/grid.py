@@ -171,7 +171,6 @@ class RunGrid(anywidget.AnyWidget):
                 self._publish(list(self.lines.values()), full=True)
             elif message.get("ask") == "look":
                 self._look()
-                self.send({"looked": True})
             elif message.get("ask") == "rows":
                 self.send({"rows": self.read(message), "id": message.get("id")})
             elif message.get("ask") in self._clicks:
