@@ -29,6 +29,7 @@ from tcb_ops.preflight import SendScope
 from tcb_ops.reports.explanations import MARK
 from tcb_ops.run import Run
 from tcb_ops.runs.limits import RunLimits
+from tcb_ops.runs.loop import in_thread
 from tcb_ops.runs.next_commands import quoted
 from tcb_ops.settings import (
     SETTINGS_FILE,
@@ -159,8 +160,9 @@ class Worker:
         self._lock = threading.Lock()
         self.busy = False
         """Whether work is in progress."""
-        self._thread: threading.Thread | None = None
-        """The newest thread. It ends when `on_change` was called for the end of its work."""
+        self._ended = threading.Event()
+        """Of the newest work: set when `on_change` was called for its end."""
+        self._ended.set()
         self._next: Callable[[], object] | None = None
 
     def say(self, text: Text, tone: str = "", *, line: widgets.HTML | None = None) -> None:
@@ -201,16 +203,12 @@ class Worker:
                 self._next = job if waits else self._next
                 return
             self.busy = True
-            thread = threading.Thread(target=partial(self._do, job), name="tcb-ops-panel", daemon=True)
-            self._thread = thread
         self.guarded(self.on_change)
-        thread.start()
+        self._ended = in_thread(partial(self._do, job))
 
     def settle(self, seconds: float = 600) -> None:
         """Wait until no work is in progress and the buttons show it."""
-        thread = self._thread
-        if thread is not None:
-            thread.join(seconds)
+        self._ended.wait(seconds)
 
     def button(
         self,

@@ -26,7 +26,7 @@ from tcb_ops.settings import Settings
 from tcb_ops.wechat.transport import Transport
 
 MANY = 10_000
-"""Rows from which on freeing what a session kept is worth a pass of the garbage collector."""
+"""Rows from which on freeing what a session kept is worth a full pass of the garbage collector."""
 
 
 class RunSession:
@@ -151,9 +151,8 @@ class RunSession:
             if self._links is not None:
                 self._links.close()
             self._engine = None
-            # Its parts refer to one another: this frees them before a report is written.
-            if self._run.rows >= MANY:
-                gc.collect()
+            # Its parts refer to one another: this frees them, and their connections, before a report is written.
+            gc.collect(2 if self._run.rows >= MANY else 1)
             with self._news:
                 self._ended = True
                 self._news.notify_all()

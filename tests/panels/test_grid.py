@@ -62,7 +62,7 @@ def test_a_retry_is_the_next_step_only_where_it_can_help(codes, again, helps):
 
 def test_what_came_from_outside_is_inert():
     evil = "<img src=x onerror=alert(1)>\x1b[31m"
-    drawn = render_merchants([tally(evil, Outcome.UPLOADED, 1)], Lang.EN, "Rows")
+    drawn = render_merchants([tally(evil, Outcome.UPLOADED, 1)], UPLOAD, Lang.EN, "Rows")
     assert "<img" not in drawn
     assert "\x1b" not in drawn
     assert esc("\"'<>&") == "&quot;&#x27;&lt;&gt;&amp;"
