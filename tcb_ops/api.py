@@ -103,7 +103,7 @@ def read_paths(
 
     """
     from tcb_ops.lists import paths as path_list
-    from tcb_ops.runs.url_files import SourceInspector
+    from tcb_ops.runs.url_files import source_check
 
     check_count("header_row", header_row)
     if options:
@@ -125,7 +125,7 @@ def read_paths(
             header_row=header_row,
             rows=rows,
             file_map=file_map,
-            sources=SourceInspector(lambda: settings_for(options)),
+            sources=source_check(lambda: settings_for(options)),
         )
 
 
@@ -161,9 +161,7 @@ def start_links(
 
     batch = _listed(batch, merchants, None, options)
     settings, spec = settings_for(options), list_spec(batch, LINKS, options.get("selection", ""))
-    return start_run(
-        lambda ledger: correction(spec, batch, ledger, settings.run_target), settings, options, out=out
-    )
+    return start_run(lambda ledger: correction(spec, batch, ledger, settings), settings, options, out=out)
 
 
 @checked
@@ -200,7 +198,7 @@ def start_upload(
         batch = batch.check_files(batch.source.parent)
     settings, spec = settings_for(options), upload_spec(batch, options.get("selection", ""), about)
     return start_run(
-        lambda ledger: correction(spec, batch, ledger, settings.run_target),
+        lambda ledger: correction(spec, batch, ledger, settings),
         settings,
         options,
         out=report,

@@ -255,7 +255,7 @@ class DetailCode(DetailCodes):
     SOURCE_REFUSED = _("{url} cannot be read (HTTP {status})")
     SOURCE_REDIRECT = _("{url} redirects to another address (HTTP {status}), which is not followed")
     SOURCE_BUSY = _("{url} returned HTTP {status}; trying again later may help")
-    SOURCE_ENDLESS = _("{url} sent more than 5 GB ({most:,} bytes), the most that a form upload takes")
+    SOURCE_NO_LENGTH = _("{url} is sent without Content-Length, which the store needs first")
     SOURCE_ENCODED = _("{url} is sent with Content-Encoding, so these are not the file's own bytes")
 
 
@@ -329,8 +329,6 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=
 
 
 class _Stored(msgspec.Struct):
-    """A Detail in the ledger."""
-
     code: str
     params: dict[str, str | int | float | _Stored]
 

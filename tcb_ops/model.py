@@ -274,10 +274,10 @@ class Row:
     """For a URL, its strong ETag when planned, with quotes; empty if it had none."""
     query: Secret | None = field(default=None, repr=False)
     """For a URL with a query, what follows the `?`. It may contain a signature: no ledger and no report has it."""
-    of_list: str = ""
-    """For a row of a fix-me file, the SHA-256 of the list that it was taken from; not in the ledger."""
+    origin: str = ""
+    """Of a fix-me file, the SHA-256 of the list that has the row; of a failed.csv, when the row ended; not in the ledger."""
     of_line: int = 0
-    """Its line in that list; 0 for a row of any other file."""
+    """Its line in the list; 0 for a row of any other file."""
 
 
 @dataclass(frozen=True, slots=True)

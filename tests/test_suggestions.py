@@ -46,27 +46,28 @@ def suggested_on(page):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("where", ["terminal", "report"])
 @pytest.mark.parametrize("name", PAGES)
-def test_every_suggested_command_works_in_a_fresh_shell_from_another_folder(name, where, tmp_path):
+def test_every_suggested_command_works_in_a_fresh_shell_from_another_folder(name, tmp_path):
     folder, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
     folder.mkdir()
     elsewhere.mkdir()
-    reports, tried = set(), 0
+    reports, tried = set(), set()
     for block in blocks((ROOT / name).read_text(encoding="utf-8")):
         for command in commands(block) if block.kind == "console" else ():
             line = re.sub(r"^tcb-ops ", f"{PROGRAM} ", command.line)
             output = shell(line, folder, may_be_refused=True)  # a suggestion may have done it already
-            suggestions = suggested(output) if where == "terminal" else []
-            for page in set(folder.rglob("report.html")) - reports if where == "report" else ():
+            suggestions = suggested(output)
+            for page in set(folder.rglob("report.html")) - reports:
                 shutil.copy(page.with_name("failed.csv"), elsewhere / "failed-fixed.csv")
                 suggestions += suggested_on(page)
-            for suggestion in suggestions:
-                assert suggestion.startswith(f"{PROGRAM} ")
-                shell(suggestion, elsewhere)
-                tried += 1
+            for suggestion in dict.fromkeys(suggestions):
+                program, *what = suggestion.split(" ")[:3]
+                assert program == str(PROGRAM)
+                # The page says again what the terminal said, in other words: a second retry has nothing to do.
+                shell(suggestion, elsewhere, may_be_refused=tuple(what) in tried)
+                tried.add(tuple(what))
             reports = set(folder.rglob("report.html"))
-    assert tried >= 1
+    assert tried
 
 
 @pytest.mark.slow

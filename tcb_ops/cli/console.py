@@ -127,9 +127,7 @@ class Console:
         chosen = next(filter(None, commands), None)
         if self.fix_me is not None:
             where, purpose, words = self.fix_me
-            if chosen is not None:
-                self.info(where)
-            chosen = chosen or (as_sentences((where, purpose)), words)
+            self.suggest(as_sentences((where, purpose)), words)
         if chosen is not None:
             self.suggest(*chosen)
 

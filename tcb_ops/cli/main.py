@@ -63,7 +63,7 @@ _SECTIONS = {
 _CORE_COMMANDS = {
     "run": "runs:check runs:links runs:upload runs:retry",
     "inspect": "inspect:runs inspect:show inspect:errcodes inspect:report inspect:open_ inspect:explain",
-    "setup": "generate:init generate:list_ inspect:prune completion:completion",
+    "setup": "init:init inspect:prune completion:completion",
 }
 
 

@@ -44,17 +44,17 @@ PRAGMA cache_size = -4000;
 CREATE TABLE rows (
     line INTEGER PRIMARY KEY, env TEXT, path TEXT, appid TEXT, merchant TEXT, file TEXT, cells TEXT,
     size INTEGER, mtime_ns INTEGER, content_type TEXT, cache_control TEXT,
-    etag TEXT NOT NULL DEFAULT '', query TEXT, of_list TEXT, of_line INTEGER
+    etag TEXT NOT NULL DEFAULT '', query TEXT, origin TEXT, of_line INTEGER
 );
 CREATE TABLE problems (
     id INTEGER PRIMARY KEY, line INTEGER, header TEXT, message TEXT, fix_en TEXT, fix_zh TEXT, value TEXT,
-    skippable INTEGER, of_file INTEGER
+    skippable INTEGER, answer TEXT, of_file INTEGER
 );
 CREATE INDEX problems_line ON problems (line);
 """
-_PROBLEM = "line, header, fix_en, fix_zh, value, skippable, message"
-_problem = attrgetter("line", "column", "fix.en", "fix.zh", "value", "skippable")
-_ROW = "line, env, path, appid, merchant, file, content_type, cache_control, of_list, of_line"
+_PROBLEM = "line, header, fix_en, fix_zh, value, skippable, answer, message"
+_problem = attrgetter("line", "column", "fix.en", "fix.zh", "value", "skippable", "answer")
+_ROW = "line, env, path, appid, merchant, file, content_type, cache_control, origin, of_line"
 _row = attrgetter(*_ROW.split(", "))
 _VALID = "NOT EXISTS (SELECT 1 FROM problems p WHERE p.line = rows.line)"
 EVERY_LINE = 1 << 62
@@ -88,7 +88,7 @@ class Staging:
     def add_problems(self, problems: Iterable[Problem], *, file_problem: bool = False) -> None:
         """Add problems; `file_problem` marks those of a check of files, which the next check removes."""
         self._put(
-            f"INSERT INTO problems ({_PROBLEM}, of_file) VALUES (?,?,?,?,?,?,?,{int(file_problem)})",  # noqa: S608  own names
+            f"INSERT INTO problems ({_PROBLEM}, of_file) VALUES (?,?,?,?,?,?,?,?,{int(file_problem)})",  # noqa: S608  own names
             ((*_problem(p), stored(as_detail(p.message))) for p in problems),
         )
 
@@ -115,11 +115,11 @@ class Staging:
         for page in self._pages(f"{line}, query", "rows", "query IS NOT NULL"):
             yield from ((number, Secret(query)) for _line, number, query in page)
 
-    def of_list(self) -> str:
-        """Return the SHA-256 of the list that a fix-me file took all rows from, each from another line; "" if there is none."""
-        counts = "COUNT(DISTINCT of_list), COUNT(DISTINCT NULLIF(of_line, 0)), MIN(of_list)"
-        lists, lines, first = self.query(f"SELECT {counts} FROM rows")[0]  # noqa: S608  own names
-        return str(first) if (lists, lines) == (1, self.count()) else ""
+    def origin(self) -> str:
+        """Return the origin of a row, if all rows say from which line they are, each from another; "" if not."""
+        counts = "COUNT(DISTINCT NULLIF(of_line, 0)), MAX(origin)"
+        lines, last = self.query(f"SELECT {counts} FROM rows")[0]  # noqa: S608  own names
+        return str(last) if lines == self.count() else ""
 
     def set_files(self, facts: Iterable[tuple[int | None, int | None, str, int]]) -> None:
         """Set (size, mtime_ns, etag, line) of rows."""
@@ -129,7 +129,7 @@ class Staging:
         """Yield all rows by line, those with a problem marked invalid; with `until`, only valid ones up to that line."""
         only, end = ("TRUE", EVERY_LINE) if until is None else (_VALID, until)
         columns = "env, path, appid, merchant, file, cells, size, mtime_ns, content_type, cache_control, etag"
-        for page in self._pages(f"{columns}, NULL, of_list, of_line", "rows", only, end):
+        for page in self._pages(f"{columns}, NULL, origin, of_line", "rows", only, end):
             invalid = self._messages(page[0][0], page[-1][0])
             for line, env, path, appid, merchant, file, cells, size, mtime_ns, *rest in page:
                 target = line, env, path, appid, merchant, file
@@ -206,18 +206,23 @@ class Problems(Sequence[Problem]):
         return int(self._staging.query(f"SELECT COUNT(*) FROM rows WHERE NOT {_VALID}")[0][0])  # noqa: S608  own names
 
     def by_row(self) -> Iterator[tuple[tuple[str, ...], str, int, list[Problem]]]:
-        """Yield (cells, SHA-256 of the first list that it was in, line there, problems) of every row with problems, by line."""
-        query = "SELECT cells, IIF(of_line, of_list, ?), IIF(of_line, of_line, line) FROM rows WHERE line = ?"
+        """Yield (cells, its origin, or the list's SHA-256, its line there, problems) of every row with problems, by line."""
+        query = "SELECT cells, IIF(of_line, origin, ?), IIF(of_line, of_line, line) FROM rows WHERE line = ?"
         for line, group in groupby(self, key=lambda p: p.line):
             problems = list(group)
-            for cells, of_list, of_line in self._staging.query(query, (self._staging.sha256, line)):
-                yield tuple(cells.split(_SEPARATOR)), of_list, of_line, problems
+            for cells, origin, of_line in self._staging.query(query, (self._staging.sha256, line)):
+                yield tuple(cells.split(_SEPARATOR)), origin, of_line, problems
 
     def _page(self, where: str, values: tuple[object, ...], limit: str) -> list[tuple[int, Problem]]:
         sql = f"SELECT id, {_PROBLEM} FROM problems {where} ORDER BY line, id {limit}"  # noqa: S608  own names
         return [
-            (number, Problem(line, column, _message(message), Bilingual(en, zh), value, bool(skippable)))
-            for number, line, column, en, zh, value, skippable, message in self._staging.query(sql, values)
+            (
+                number,
+                Problem(line, column, _message(message), Bilingual(en, zh), value, bool(skippable), answer),
+            )
+            for number, line, column, en, zh, value, skippable, answer, message in self._staging.query(
+                sql, values
+            )
         ]
 
 
@@ -228,7 +233,6 @@ def _message(value: str) -> Detail:
 
 
 def _run(call: Callable[[], _T]) -> _T:
-    """Run an SQLite call. Raises UsageError for its errors."""
     with suppress(sqlite3.Error):
         return call()
     raise UsageError(
@@ -326,7 +330,6 @@ class Batch(Tabular):
         return int(totals[0][0] or 0) if totals else 0
 
     def _select(self, columns: str, rest: str = "") -> list[Any]:
-        """Select columns or aggregates from the valid rows; `rest` groups, sorts or limits them."""
         return self.staging.query(
             f"SELECT {columns} FROM rows WHERE line <= ? AND {_VALID} {rest}",  # noqa: S608  own names
             (EVERY_LINE if self.until is None else self.until,),

@@ -25,12 +25,12 @@ import msgspec
 
 from tcb_ops.errors import LedgerDamagedError, LedgerError, StoppedError, UsageError
 from tcb_ops.i18n import Text, _
-from tcb_ops.kinds import row_count
+from tcb_ops.kinds import provided, row_count
 from tcb_ops.model import SIMULATOR
 from tcb_ops.reports.comparisons import Diff, compare
 from tcb_ops.reports.explanations import MARK
 from tcb_ops.reports.formats.csv import RowTexts, write_errcodes, write_lines
-from tcb_ops.reports.formats.html import add_pdf, page
+from tcb_ops.reports.formats.html import page
 from tcb_ops.reports.formats.xlsx import write_workbook
 from tcb_ops.reports.run_views import RunReader
 from tcb_ops.reports.summary import RunSummary
@@ -111,8 +111,10 @@ def export(
             part.mkdir()
             with (reader or ledger).snapshot() as snapshot:
                 content = _write(snapshot, snapshot.run(run.id), part, settings, now)
-            if (pdf or settings.report.pdf) and (warning := add_pdf(part / PAGE, part / PDF)) is not None:
-                _warn(warning, settings)
+            if pdf or settings.report.pdf:
+                warning = provided("pdf")(part / PAGE, part / PDF)
+                if warning is not None:
+                    _warn(warning, settings)
             _complete(part, content, run)
             check_destination(dest, run.id, replace=replace)  # a file may have been put there meanwhile
             # Recorded before the report appears: after a kill in between, verify would not recognise it.
@@ -155,7 +157,6 @@ def _warn(text: Text, settings: Settings) -> None:
 def _write(
     snapshot: RunReader, run: RunRecord, folder: Path, settings: Settings, now: float
 ) -> dict[str, Any]:
-    """Write what a report shows; return the manifest without the files."""
     texts = RowTexts(snapshot, run, settings.lang, settings.zone)
     write_lines(texts.head, texts, folder / RESULTS, folder / FAILED)
     if texts.hidden:

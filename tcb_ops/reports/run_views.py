@@ -15,7 +15,7 @@ from typing import Any, Unpack
 from tcb_ops.details import Detail
 from tcb_ops.model import Outcome, Reason, Row, RowEnd
 from tcb_ops.reports.summary import count_outcomes
-from tcb_ops.runs.histories import LaterChange, corrections_of, family_of
+from tcb_ops.runs.histories import LaterChange, merged_runs
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import EnvRecord, RowFilter, RowRecord, RunRecord, Tally, TimelineBucket
 
@@ -25,15 +25,11 @@ def merged_run(
 ) -> RunView:
     """Merge the original of `run` (itself, unless it is a retry) with its retries (`report --final`).
 
-    The runs of its fix-me files count among its retries, and have it as their original. `only`: the environments whose rows
+    Its corrections count among its retries, and have it as their original. `only`: the environments whose rows
     the view has, each as (appid, env); None for all.
     """
-    original, *retries = family_of(ledger, run)
-    if original.corrects:
-        original, *retries = family_of(ledger, ledger.run(original.corrects))
-    for correction in corrections_of(ledger, original):
-        retries += family_of(ledger, correction)
-    return RunView(ledger, original, sorted(retries, key=lambda retry: retry.number), only)
+    original, *retries = merged_runs(ledger, run)
+    return RunView(ledger, original, retries, only)
 
 
 def last_state(states: Sequence[RowRecord]) -> RowRecord:

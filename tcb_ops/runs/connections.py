@@ -1,4 +1,4 @@
-"""The connections to a ledger's database, and what its driver's errors mean: in SQLite here, in PostgreSQL in `postgres`.
+"""The connections to a ledger's database, and what its driver's errors mean: in SQLite here, in PostgreSQL in the feature `postgres`.
 
 Each query is written once, with `?` for its values; what the databases write differently is here. A connection commits each
 statement by itself until one begins a transaction.
@@ -9,12 +9,13 @@ from __future__ import annotations
 import logging
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
+from tcb_ops.errors import TcbOpsError
 from tcb_ops.i18n import Text, _, as_list, as_sentences
 
 Connection = sqlite3.Connection
@@ -184,6 +185,10 @@ class Database:
     def reason(self, error: Exception) -> str:
         """Return the message of an error on one line, without a full stop."""
         return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+
+    def advisory_lock(self, _name: str, _trouble: Callable[[Exception], TcbOpsError]) -> Any:
+        """Return a lock in the database; None for SQLite, which has none."""
+        return None
 
     def lock_holders(self) -> list[Text]:
         """Return who works on the ledger's tables; empty for SQLite, which does not know."""

@@ -12,20 +12,18 @@ import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from tcb_ops.errors import LedgerDamagedError, LedgerError, StoppedError, TcbOpsError, UsageError
 from tcb_ops.i18n import Text, _, verbatim
+from tcb_ops.kinds import provided
 from tcb_ops.resources import exhausted, raise_if_exhausted, system_reason
 from tcb_ops.runs import schema
 from tcb_ops.runs.connections import Connection, Database, DatabaseFault, locked
 from tcb_ops.runs.locks import lock_folder
 from tcb_ops.runs.records import RUN_COLUMNS, RunRecord, StoredRun, read_run
 from tcb_ops.settings import shown_url
-
-if TYPE_CHECKING:
-    from tcb_ops.runs.postgres import AdvisoryLock
 
 _NETWORK = {
     "nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "fuse.sshfs", "fuse.s3fs", "lustre",
@@ -53,13 +51,9 @@ class LedgerConnection:
         """What SQL the database writes differently."""
         return self._database
 
-    def advisory_lock(self, name: str) -> AdvisoryLock | None:
+    def advisory_lock(self, name: str) -> Any:
         """Return a lock in the database; None for an SQLite file, which has lock files beside it."""
-        if self.file is not None:
-            return None
-        from tcb_ops.runs.postgres import AdvisoryLock
-
-        return AdvisoryLock(self._database, name, self._trouble)
+        return self._database.advisory_lock(name, self._trouble)
 
     def fetch(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
         """Return the records of a query with `?` for its values. A feature calls it within `reading`."""
@@ -164,15 +158,15 @@ def _open_database(where: str) -> tuple[Database, Path | None]:
 
 
 def _postgresql(where: str, name: str) -> Database:
-    """Return a database in PostgreSQL. Raises UsageError without the driver, or for a URL that it cannot read."""
     try:
-        from tcb_ops.runs.postgres import PostgreSQL
+        postgresql = provided("postgresql")
     except ImportError:
         raise not_a_ledger(name, _("its database driver is not installed")) from None
     try:
-        return PostgreSQL(where.replace(f"{_DRIVER}:", "postgresql:", 1), name)
-    except PostgreSQL.errors:
+        database: Database = postgresql(where.replace(f"{_DRIVER}:", "postgresql:", 1), name)
+    except postgresql.errors:
         raise _unreadable() from None
+    return database
 
 
 _DRIVER = "postgresql+psycopg"

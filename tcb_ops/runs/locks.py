@@ -126,7 +126,7 @@ def working(ledger: LedgerConnection, run_id: str) -> str:
     from filelock import FileLock, Timeout
 
     if (lock := ledger.advisory_lock(run_id)) is not None:
-        who = lock.holder()
+        who: str = lock.holder()
         return "" if who == process_identity() else who
     assert ledger.file is not None  # noqa: S101  every other ledger has advisory locks
     folder = lock_folder(ledger.file)

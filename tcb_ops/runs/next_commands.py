@@ -103,7 +103,6 @@ def list_of(run: RunRecord) -> list[str]:
 
 
 def _selected(run: RunRecord, *only: str) -> list[str]:
-    """Return the options that selected a run's rows; all, or `only` those with these names."""
     parts = [part.split(" ", 1) for part in run.selection.split("; ") if " " in part]
     return [word for name, value in parts if not only or name in only for word in (f"--{name}", value)]
 
@@ -130,11 +129,16 @@ def fixed_list(settings: Settings, run: RunRecord) -> list[str]:
 
 def after_list(settings: Settings, run: RunRecord, actions: Sequence[NextAction]) -> tuple[Text, list[str]]:
     """Return what follows a run of a list: a corrected copy where only the list's own values are wrong, else a retry."""
-    count = row_count(sum(action.group.rows for action in actions))
-    if all(action.in_list for action in actions):
-        purpose = _("Correct {rows} in a copy of the list, failed-fixed.csv, then run:", rows=count)
-        return purpose, fixed_list(settings, run)
-    return _("When the causes are fixed, run {rows} again:", rows=count), retry(settings, run)
+    count = sum(action.group.rows for action in actions)
+    if not all(action.in_list for action in actions):
+        return retry_of(settings, run, count)
+    purpose = _("Correct {rows} in a copy of failed.csv, failed-fixed.csv, then run:", rows=row_count(count))
+    return purpose, fixed_list(settings, run)
+
+
+def retry_of(settings: Settings, run: RunRecord, count: int) -> tuple[Text, list[str]]:
+    """Return the retry of a run, for this number of rows."""
+    return _("When the causes are fixed, run {rows} again:", rows=row_count(count)), retry(settings, run)
 
 
 def install(extra: str = "") -> str:
@@ -164,7 +168,6 @@ def _pace(run: RunRecord) -> list[str]:
 
 
 def _shared(settings: Settings, target: str) -> list[tuple[str, str]]:
-    """Return the options, with their values, for the same target, ledger, merchants, tokens and language in any folder."""
     origin, options = settings.origin, list[tuple[str, str]]()
     from_file = origin.from_file
     if origin.file is not None:

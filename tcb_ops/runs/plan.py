@@ -19,17 +19,17 @@ from tcb_ops.kinds import Kind
 from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.model import Listener, Merchant, Outcome, Owner, Row
-from tcb_ops.runs.histories import corrections_of
+from tcb_ops.runs.histories import corrections_of, merged_runs
 from tcb_ops.runs.ledger import Ledger, taken
 from tcb_ops.runs.links_file import check_columns
-from tcb_ops.runs.list_kinds import UPLOAD
+from tcb_ops.runs.list_kinds import UPLOAD, ListKind
 from tcb_ops.runs.locks import host_name, operator_name
-from tcb_ops.runs.next_commands import SIGNED, of_run, quoted
+from tcb_ops.runs.next_commands import SIGNED, of_run, quoted, retry_of
 from tcb_ops.runs.next_commands import resume as resume_command
 from tcb_ops.runs.next_commands import retry as retry_command
 from tcb_ops.runs.reader import LedgerReader
-from tcb_ops.runs.records import EnvRecord, NewRun, RunRecord, resumed_within
-from tcb_ops.runs.url_files import SourceInspector, SourceQueries, as_they_are
+from tcb_ops.runs.records import EnvRecord, NewRun, RowRecord, RunRecord, resumed_within
+from tcb_ops.runs.url_files import SourceQueries, as_they_are, source_check
 from tcb_ops.settings import Settings
 
 _digits = partial(secrets.token_hex, 2)
@@ -216,7 +216,6 @@ def _refuse_beside(
 
 
 def _same_work(ledger: Ledger, work: RunSpec, settings: Settings, now: float) -> RunRecord | None:
-    """Return the newest run of the same work that may be resumed."""
     for run in ledger.unfinished(work.kind, settings.run_target, work.list_sha256, work.root_name):
         same_part = (run.selection, run.parent) == (work.selection, work.parent)
         if same_part and run.may_be_resumed(now) and run.id not in _undone_uploads(ledger, settings):
@@ -265,7 +264,6 @@ def _refuse_other_backup(run: RunRecord, work: RunSpec) -> None:
 
 
 def _named_run(run: RunRecord, work: RunSpec, settings: Settings) -> RunRecord:
-    """Return a run given with `--resume`. Raises UsageError if this command line describes another run."""
     wrong: Text | None = None
     if run.kind != work.kind or run.target != settings.run_target:
         wrong = _("it is {kind} to {target}", kind=run.kind, target=run.target)
@@ -379,25 +377,53 @@ def upload_spec(batch: Batch, selection: str, options: Mapping[str, str]) -> Run
     return replace(spec, options={**options, SIGNED: source}, queries=queries)
 
 
-def correction(spec: RunSpec, batch: Batch, ledger: LedgerReader, target: str) -> RunSpec:
-    """Return the spec with the rows' lines in the list that a fix-me file took them from, and the run that it corrects.
+def correction(spec: RunSpec, batch: Batch, ledger: LedgerReader, settings: Settings) -> RunSpec:
+    """Return the spec of a corrected fix-me file or failed.csv with the rows' lines in their list, and the run that it corrects.
 
-    That is the newest finished run of the list, with the same kind, target and columns, which skipped these rows as invalid.
-    Without one, the spec is returned unchanged.
+    That is the original of the newest finished run of the same kind, target and columns which skipped these rows as invalid,
+    or with whose retries and corrections they did not succeed, at the times that failed.csv has. Without one, the spec is
+    returned unchanged.
     """
-    same = (spec.kind, batch.staging.of_list(), spec.headers)
-    for run in ledger.runs(target, damaged=[]) if same[1] else ():
-        if (run.kind, run.list_sha256, run.headers) != same or run.finished_at is None:
+    origin = _origin(batch.staging.origin(), settings)
+    for run in ledger.runs(settings.run_target, damaged=[]) if origin else ():
+        if (run.kind, run.headers) != (spec.kind, spec.headers) or run.finished_at is None:
             continue
-        skipped = {record.row.line for record in ledger.rows(run, outcomes=frozenset({Outcome.INVALID}))}
-        if all(row.of_line in skipped for row in spec.rows()):
+        if origin == run.list_sha256:
+            failing: set[tuple[int, str | int]] = {
+                (record.row.line, origin)
+                for record in ledger.rows(run, outcomes=frozenset({Outcome.INVALID}))
+            }
+        elif isinstance(origin, int) and run.created_at - 1 <= origin <= run.finished_at + 1:
+            failing = {
+                (record.row.line, time)
+                for member in merged_runs(ledger, run)
+                for record in ledger.rows(member, outcomes=frozenset(Outcome.all()) - Outcome.successes())
+                for time in _seconds(record.end.ended_at)
+            }
+        else:
+            continue
+        if all((row.of_line, _origin(row.origin, settings)) in failing for row in spec.rows()):
             return replace(
                 spec,
                 rows=lambda: (replace(row, line=row.of_line) for row in spec.rows()),
                 queries=spec.queries and SourceQueries(batch.staging.queries("of_line")),
-                options={**spec.options, "corrects": run.id},
+                options={**spec.options, "corrects": merged_runs(ledger, run)[0].id},
             )
     return spec
+
+
+def _seconds(time: float | None) -> tuple[str | int, ...]:
+    """Return what a file may say of a time: the second, the next one where it was rounded up; nothing for None."""
+    return ("",) if time is None else (int(time), int(time) + 1)
+
+
+def _origin(text: str, settings: Settings) -> str | int:
+    """Return the second that a text is the time of, else the text; times of pandas are in the settings' time zone."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    return int((time if time.tzinfo else time.replace(tzinfo=settings.zone)).timestamp())
 
 
 def check_retry(parent: RunRecord, settings: Settings) -> None:
@@ -429,9 +455,24 @@ def check_retry(parent: RunRecord, settings: Settings) -> None:
     raise UsageError(problem)
 
 
-def _has_rows_to_retry(ledger: LedgerReader, run: RunRecord) -> bool:
-    succeeded = ledger.succeeded_since(run)
-    return any(record.row.line not in succeeded for record in ledger.rows(run, outcomes=Outcome.retriable()))
+def _to_retry(ledger: LedgerReader, run: RunRecord, path: str = "") -> Iterator[RowRecord]:
+    """Stream a run's rows that did not succeed, nor in an earlier retry, and that no newer correction has."""
+    elsewhere = ledger.succeeded_since(run)
+    for correction in corrections_of(ledger, merged_runs(ledger, run)[0]):
+        if correction.number > run.number:
+            elsewhere.update(record.row.line for record in ledger.rows(correction))
+    records = ledger.rows(run, outcomes=Outcome.retriable(), path=path)
+    return (record for record in records if record.row.line not in elsewhere)
+
+
+def rest_to_retry(ledger: LedgerReader, run: RunRecord, settings: Settings) -> tuple[Text, list[str]] | None:
+    """Return the retry of what is left of the original of a retry or correction, and of its other corrections; None without any."""
+    if not isinstance(run.kind, ListKind) or not (run.parent or run.corrects):
+        return None
+    original = merged_runs(ledger, run)[0]
+    subjects = (original, *corrections_of(ledger, original))
+    count = sum(1 for subject in subjects for _row in _to_retry(ledger, subject))
+    return retry_of(settings, original, count) if count else None
 
 
 def retry_spec(
@@ -445,23 +486,21 @@ def retry_spec(
 ) -> RunSpec:
     """Return the spec of a retry: a finished run's refused, failed and not attempted rows of these merchants, codes and paths.
 
-    Rows that succeeded in an earlier retry are left out; if none are left, the last run of a fix-me file of it that has some is retried. The
-    sizes and times of local files are read again: they may have been fixed. Raises UsageError if no rows are left, or the
-    run cannot be retried.
+    Rows that succeeded in an earlier retry, or are corrected, are left out; if none are left, its newest correction that has
+    some is retried. The sizes and times of local files are read again: they may have been fixed. Raises UsageError if no
+    rows are left, or the run cannot be retried.
     """
     check_retry(parent, settings)
     root = Path(parent.root) if parent.root else None
     selected = {(merchant.env, merchant.appid) for merchant in merchants}
-    succeeded = ledger.succeeded_since(parent)
 
     def to_retry() -> Iterator[Row]:
-        for record in ledger.rows(parent, outcomes=Outcome.retriable(), path=path):
+        for record in _to_retry(ledger, parent, path):
             end = record.end
-            of_code = not codes or any(c in codes for c in (str(end.errcode), end.store_code, end.reason))
-            if of_code and record.row.line not in succeeded:
+            if not codes or any(c in codes for c in (str(end.errcode), end.store_code, end.reason)):
                 yield record.row
 
-    inspect = SourceInspector(lambda: settings)
+    inspect = source_check(lambda: settings)
 
     def rows() -> Iterator[Row]:
         of_merchants = (row for row in to_retry() if (row.env, row.appid) in selected)
@@ -484,14 +523,16 @@ def retry_spec(
             raise UsageError(
                 warning, _("Add these merchants, or give the run's merchants file with --merchants.")
             )
-        for failing in filter(partial(_has_rows_to_retry, ledger), corrections_of(ledger, parent)):
+        for failing in filter(lambda each: any(_to_retry(ledger, each)), corrections_of(ledger, parent)):
             return retry_spec(ledger, failing, merchants, settings, codes, selection, path)
         text = _("run {id} ({kind}) has nothing to retry: no row is left for it.")
         if selection or codes:
             text = _("run {id} has no such rows to retry: --errcode and --where leave none.")
-        listing = quoted(of_run(settings, parent, "errcodes"))
+        listing = _("To list its rows:"), of_run(settings, parent, "errcodes")
+        purpose, words = rest_to_retry(ledger, parent, settings) or listing
         raise UsageError(
-            text.format(id=parent.id, kind=parent.kind), _("To list its rows:\n{command}", command=listing)
+            text.format(id=parent.id, kind=parent.kind),
+            _("{text}\n{line}", text=purpose, line=quoted(words)),
         )
     return replace(
         resume_spec(parent),

@@ -67,7 +67,7 @@ class RunRecord(NewRun):
 
     @property
     def corrects(self) -> str:
-        """The id of the run whose invalid rows it has, with the lines that they have there; empty for none."""
+        """The id of the run whose rows it has corrected, with the lines that they have there; empty for none."""
         return str(self.settings.get("corrects", ""))
 
     @property

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import aclosing
-from functools import lru_cache, partial
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -20,18 +19,15 @@ from tcb_ops.wechat.responses import (
     AuthorizerInfo,
     AuthorizerPage,
     CloudEnvironment,
-    FileStatus,
     HttpResponse,
     InvalidResponse,
     Quota,
     ReceivedRequest,
     UnsafeLink,
-    check_host,
     clock_offset,
     read_authorizer,
     read_authorizers,
     read_environments,
-    read_files,
     read_link,
     read_quota,
     read_request,
@@ -41,13 +37,8 @@ from tcb_ops.wechat.transport import HttpRequest, Transport
 
 AUTHORIZERS_PER_PAGE = 500
 """The maximum per response of api_get_authorizer_list."""
-DOWNLOAD_HOSTS = (".tcb.qcloud.la",)
-"""Download hosts besides COS's own domains: `<bucket>.tcb.qcloud.la`."""
-
-DOWNLOAD_SECONDS = 600
-"""Seconds that a download URL is valid."""
-
-_INTERFACES = {Owner.MERCHANT: "tcb", Owner.PLATFORM: "componenttcb"}
+INTERFACES = {Owner.MERCHANT: "tcb", Owner.PLATFORM: "componenttcb"}
+"""The beginnings of the interfaces' names, by the owner of the environment."""
 _REQUESTS_KEPT = 2048
 """Requests without a body, with their tokens, to cache: one per active merchant."""
 _HEADERS = {"Content-Type": "application/json"}
@@ -124,7 +115,7 @@ class PlatformClient:
         """Request the upload link for `path` in `env` (getUploadTcbFileLink)."""
         # Encoding two strings is faster than encoding a dict, for which json builds an encoder on every call.
         body = f'{{"env":{_encode(env)},"path":{_encode(path)}}}'
-        response = await self._post(f"{_INTERFACES[owner]}/uploadfile", body, token)
+        response = await self._post(f"{INTERFACES[owner]}/uploadfile", body, token)
         payload = read_response(response, (token,))
         if not isinstance(payload, dict):
             return payload
@@ -149,63 +140,9 @@ class PlatformClient:
 
     async def quota(self, token: Secret, owner: Owner = Owner.MERCHANT) -> Quota | ApiError | InvalidResponse:
         """Return today's quota of upload link calls."""
-        counted = {"cgi_path": f"/{_INTERFACES[owner]}/uploadfile"}
+        counted = {"cgi_path": f"/{INTERFACES[owner]}/uploadfile"}
         return await self._ask("cgi-bin/openapi/quota/get", counted, token, read_quota)
 
     async def received(self, token: Secret, rid: str) -> ReceivedRequest | ApiError | InvalidResponse:
         """Return what the platform received in a call of the last seven days, by its rid (openapi/rid/get)."""
         return await self._ask("cgi-bin/openapi/rid/get", {"rid": rid}, token, read_request)
-
-    async def locate(
-        self,
-        env: str,
-        file_ids: Sequence[str],
-        token: Secret,
-        owner: Owner = Owner.MERCHANT,
-    ) -> dict[str, FileStatus] | ApiError | InvalidResponse:
-        """Return the download URLs of up to 50 files of an environment, by file_id, as far as the response has them."""
-        files = [{"fileid": file_id, "max_age": DOWNLOAD_SECONDS} for file_id in file_ids]
-        body = {"env": env, "file_list": files}
-        read = partial(read_files, field="file_list", file_ids=file_ids, token=token)
-        return await self._ask(f"{_INTERFACES[owner]}/batchdownloadfile", body, token, read)
-
-    async def delete(
-        self, env: str, file_ids: Sequence[str], token: Secret, owner: Owner = Owner.MERCHANT
-    ) -> dict[str, FileStatus] | ApiError | InvalidResponse:
-        """Delete up to 50 files of an environment; return their results by file_id, as far as the response has them."""
-        body = {"env": env, "fileid_list": list(file_ids)}
-        read = partial(read_files, field="delete_list", file_ids=file_ids, token=token)
-        return await self._ask(f"{_INTERFACES[owner]}/batchdeletefile", body, token, read)
-
-    async def fetch(
-        self,
-        url: Secret,
-        *,
-        headers: Mapping[str, str] = {},
-        sink: Callable[[bytes], object] | None = None,
-    ) -> HttpResponse | UnsafeLink:
-        """Download a file; a response of any status is returned.
-
-        The URL must be https and lead to COS, or be a loopback URL of a loopback target. `sink` takes the bytes of a 2xx
-        response as they arrive, until it returns False; without it the file has up to 1 MiB.
-        """
-        address = url.reveal()
-        unsafe = check_host(address, self._base, (*DOWNLOAD_HOSTS, *self._store_hosts))
-        if unsafe is not None:
-            return UnsafeLink(unsafe)
-        async with self._transport.open(HttpRequest("GET", address, headers)) as answer:
-            if sink is None or answer.status >= 300:
-                return HttpResponse(answer.status, answer.headers, await answer.read())
-            async with aclosing(answer.chunks()) as chunks:
-                async for chunk in chunks:
-                    if sink(chunk) is False:
-                        break
-            return HttpResponse(answer.status, answer.headers, b"")
-
-    async def look(self, url: Secret, *, past_caches: bool = False) -> HttpResponse | UnsafeLink:
-        """Fetch a file's first byte, for the headers that come with it; the body is not kept.
-
-        `past_caches`: ask for the store's own answer.
-        """
-        headers = {"Range": "bytes=0-0"} | ({"Cache-Control": "no-cache"} if past_caches else {})
-        return await self.fetch(url, headers=headers, sink=lambda _chunk: False)

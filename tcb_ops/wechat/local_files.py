@@ -70,7 +70,7 @@ class FileBody(Body):
     streams: ClassVar[int] = 0
     """Bodies whose chunks are being sent in this process."""
 
-    def __init__(self, path: Path | str, fd: int, size: int, mtime_ns: int, known_md5: str = "") -> None:
+    def __init__(self, path: Path, fd: int, size: int, mtime_ns: int, known_md5: str = "") -> None:
         super().__init__(size)
         self.path = path
         self._plan = (size, mtime_ns)
@@ -169,7 +169,7 @@ class FileBody(Body):
         return self._hash.hexdigest() if self._hash is not None else self._known_md5
 
 
-def _check(path: Path | str, fd: int, plan: tuple[int, int]) -> FileChangedError | FileUnreadableError | None:
+def _check(path: Path, fd: int, plan: tuple[int, int]) -> FileChangedError | FileUnreadableError | None:
     """Return the error if an open file differs from its plan (size, mtime_ns)."""
     now = os.fstat(fd)
     if not stat.S_ISREG(now.st_mode):
@@ -181,7 +181,7 @@ def _changed(path: Path | str) -> FileChangedError:
     return FileChangedError(detail(DetailCode.FILE_CHANGED, file=str(path)))
 
 
-def _unreadable(path: Path | str, error: OSError | ValueError) -> FileUnreadableError | ResourceLimitError:
+def _unreadable(path: Path, error: OSError | ValueError) -> FileUnreadableError | ResourceLimitError:
     if (shortage := exhausted(error)) is not None:
         return shortage
     reason = as_detail(system_reason(error))

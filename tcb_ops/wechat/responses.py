@@ -7,12 +7,12 @@ checked before use.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
-from urllib.parse import unquote, unquote_to_bytes, urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from tcb_ops.details import DetailCode, as_detail, detail
 from tcb_ops.formatting import trim
@@ -23,8 +23,6 @@ from tcb_ops.wechat.tokens import read_object
 
 PERMISSIONS = frozenset({49, 64})
 """The permission sets that include tcb/uploadfile; one is enough. 49 is 小程序云开发管理; only older pages list 64."""
-NOT_THERE = -503003
-"""A file's status when it does not exist."""
 STORE_HOSTS = (".myqcloud.com", ".tencentcos.cn")
 """COS's own domains: `cos.<region>.myqcloud.com`, and the newer `cos.<region>.tencentcos.cn`."""
 GATEWAY = ".api.tcloudbasegateway.com"
@@ -33,7 +31,7 @@ GATEWAY = ".api.tcloudbasegateway.com"
 """
 
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-_LONGEST_ERRMSG = 1000
+LONGEST_ERRMSG = 1000
 _LONGEST_NAME = 200
 _LONGEST_FIELD = 16 * 1024
 """Maximum characters of a link's field; the longest, an encoded URL, has about 3,000."""
@@ -186,18 +184,6 @@ class ReceivedRequest:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class FileStatus:
-    """The result for one stored file. An errcode of 0 for the whole response can hide an error of one file."""
-
-    file_id: str
-    status: int
-    """0 for success, else the file's errcode."""
-    errmsg: str
-    url: Secret
-    """The download URL; empty if there is none, and after a delete."""
-
-
 def read_response(
     response: HttpResponse, secrets: Iterable[Secret]
 ) -> dict[str, Any] | ApiError | InvalidResponse:
@@ -259,7 +245,7 @@ def _errmsg(errmsg: object, secrets: Iterable[Secret]) -> tuple[str, str]:
     else:
         text = text[:rid_at].rstrip(" ,")
         rid = rid if redact(rid, secrets) == rid else ""
-    return redact(text[:LONGEST_TEXT], secrets)[:_LONGEST_ERRMSG], rid
+    return redact(text[:LONGEST_TEXT], secrets)[:LONGEST_ERRMSG], rid
 
 
 def missing_field(fields: str, status: int = 200) -> InvalidResponse:
@@ -269,7 +255,7 @@ def missing_field(fields: str, status: int = 200) -> InvalidResponse:
 
 def read_authorizers(payload: dict[str, Any]) -> AuthorizerPage | InvalidResponse:
     """Read a page of api_get_authorizer_list, without its refresh tokens."""
-    total, listed = _count(payload.get("total_count")), _objects(payload.get("list"))
+    total, listed = count_in(payload.get("total_count")), objects_in(payload.get("list"))
     if total is None or listed is None:
         return missing_field("total_count, list")
     return AuthorizerPage(
@@ -283,9 +269,9 @@ def read_authorizer(payload: dict[str, Any]) -> AuthorizerInfo | InvalidResponse
     if not isinstance(info, dict) or not isinstance(granted, dict):
         return missing_field("authorizer_info, authorization_info")
     sets: dict[int, bool] = {}
-    for entry in _objects(granted.get("func_info")) or ():
+    for entry in objects_in(granted.get("func_info")) or ():
         scope, confirmed = entry.get("funcscope_category"), entry.get("confirm_info")
-        number = _count(scope.get("id")) if isinstance(scope, dict) else None
+        number = count_in(scope.get("id")) if isinstance(scope, dict) else None
         if number is not None:
             flags = confirmed if isinstance(confirmed, dict) else {}
             sets[number] = bool(flags.get("need_confirm")) and not flags.get("already_confirm")
@@ -295,7 +281,7 @@ def read_authorizer(payload: dict[str, Any]) -> AuthorizerInfo | InvalidResponse
 
 def read_environments(payload: dict[str, Any]) -> tuple[CloudEnvironment, ...] | InvalidResponse:
     """Read the response of getenvinfo or describeenvs."""
-    listed = _objects(payload.get("info_list"))
+    listed = objects_in(payload.get("info_list"))
     if listed is None:
         return missing_field("info_list")
     environments = {
@@ -311,7 +297,7 @@ def read_quota(payload: dict[str, Any]) -> Quota | InvalidResponse:
     quota = payload.get("quota")
     if not isinstance(quota, dict):
         return missing_field("quota")
-    limit, used, remain = (_count(quota.get(name)) for name in ("daily_limit", "used", "remain"))
+    limit, used, remain = (count_in(quota.get(name)) for name in ("daily_limit", "used", "remain"))
     if limit is None or used is None or remain is None:
         return missing_field("daily_limit, used, remain")
     return Quota(limit, used, remain)
@@ -320,16 +306,16 @@ def read_quota(payload: dict[str, Any]) -> Quota | InvalidResponse:
 def read_request(payload: dict[str, Any]) -> ReceivedRequest | InvalidResponse:
     """Read the response of openapi/rid/get; of texts that may hold secrets only names and an address are kept."""
     request = payload.get("request")
-    if not isinstance(request, dict) or _count(request.get("invoke_time")) is None:
+    if not isinstance(request, dict) or count_in(request.get("invoke_time")) is None:
         return missing_field("request")
-    interface, _mark, query = _text(request.get("request_url")).partition("?")
+    interface, _mark, query = text_in(request.get("request_url")).partition("?")
     parameters = {part.partition("=")[0] for part in query.split("&") if part.partition("=")[2]}
     path = urlsplit(interface).path if "://" in interface else interface
-    names = read_object(_text(request.get("request_body")).encode())
-    address = _text(request.get("client_ip"))
+    names = read_object(text_in(request.get("request_body")).encode())
+    address = text_in(request.get("client_ip"))
     return ReceivedRequest(
         float(request["invoke_time"]),
-        _count(request.get("cost_in_ms")) or 0,
+        count_in(request.get("cost_in_ms")) or 0,
         path[:_LONGEST_NAME] if _INTERFACE.fullmatch(path) else "",
         bool(parameters & {"access_token", "component_access_token"}),
         tuple(name for name in names if _NAME.fullmatch(name))[:10],
@@ -349,61 +335,23 @@ def clock_offset(date: str, began_at: float, seconds: float) -> float | None:
     return None
 
 
-def read_files(
-    payload: dict[str, Any], field: str, file_ids: Sequence[str], token: Secret
-) -> dict[str, FileStatus] | InvalidResponse:
-    """Return the results of the requested files, by file_id.
-
-    Files that the response omits or contradicts itself about, or whose URL leads to another file, are missing from the
-    result; other files are ignored. A response without any of the requested files is invalid.
-    """
-    requested, files, ambiguous = set(file_ids), dict[str, FileStatus](), set[str]()
-    for entry in _objects(payload.get(field)) or ():
-        file_id, status = entry.get("fileid"), _count(entry.get("status"))
-        if not isinstance(file_id, str) or file_id not in requested or status is None:
-            continue
-        file = FileStatus(
-            file_id,
-            status,
-            redact(_text(entry.get("errmsg"))[:LONGEST_TEXT], (token,))[:_LONGEST_ERRMSG],
-            Secret(_text(entry.get("download_url"))),
-        )
-        if (url := file.url.reveal()) and not _leads_to(url, file_id):
-            ambiguous.add(file_id)
-        if file_id in files and files[file_id] != file:
-            ambiguous.add(file_id)
-        files[file_id] = file
-    clear = {file_id: file for file_id, file in files.items() if file_id not in ambiguous}
-    if not clear:
-        problem = detail(DetailCode.PLATFORM_FILES, field=field)
-        return InvalidResponse(200, problem, retryable=True)
-    return clear
-
-
-def _leads_to(url: str, file_id: str) -> bool:
-    """Return whether a download URL is that of a file (`cloud://env.bucket/key`): its path is the key, or bucket and key."""
-    path = unquote_to_bytes(url.partition("://")[2].partition("/")[2].partition("?")[0])
-    env_and_bucket, _slash, key = file_id.partition("://")[2].partition("/")
-    bucket = env_and_bucket.partition(".")[2]
-    return path in {form.encode() for name in (key, unquote(key)) for form in (name, f"{bucket}/{name}")}
-
-
-def _objects(value: object) -> list[dict[str, Any]] | None:
+def objects_in(value: object) -> list[dict[str, Any]] | None:
+    """Return the objects of a list; None for anything else."""
     return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else None
 
 
-def _count(value: object) -> int | None:
+def count_in(value: object) -> int | None:
     """Return an integer; None for anything else, booleans included."""
     return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 53 else None
 
 
-def _text(value: object) -> str:
+def text_in(value: object) -> str:
+    """Return a text on one line, empty for anything else."""
     return UNPRINTABLE.sub(" ", value) if isinstance(value, str) else ""
 
 
 def _name(value: object) -> str:
-    """Return a name on one line, trimmed; empty if it consists of blanks and zero-width spaces."""
-    return trim(_text(value))[:_LONGEST_NAME]
+    return trim(text_in(value))[:_LONGEST_NAME]
 
 
 # --- links ----------------------------------------------------------------------------------------------------------
@@ -445,7 +393,6 @@ def read_link(
 
 
 def _field(value: object) -> str:
-    """Return a field's text; empty if it is not a string or has control characters."""
     if isinstance(value, str) and (value.isprintable() or not UNPRINTABLE.search(value)):
         return value
     return ""
@@ -515,7 +462,6 @@ def _check_origin(scheme: str, host: str, port: str | None, base: str, hosts: tu
 
 
 def _split(url: str) -> tuple[str, str, str | None, str] | None:
-    """Return a link's scheme, host, port and request target; None if it is not an address of http or https."""
     parts = _ADDRESS.fullmatch(url)
     return (parts[1], parts[2].strip("[]").lower(), parts[3], parts[4]) if parts is not None else None
 

@@ -34,7 +34,6 @@ from tcb_ops.kinds import environment_count, is_provided, merchant_count, provid
 from tcb_ops.lists.input_files import format_problem
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.model import Merchant, Owner
-from tcb_ops.reports.formats.html import find_chromium
 from tcb_ops.resources import others_may_read, restricting, system_reason
 from tcb_ops.runs.database import on_network
 from tcb_ops.runs.loop import submit_coroutine
@@ -361,7 +360,8 @@ def check_windows(settings: Settings) -> DoctorFinding:
     on = ""
     if ledger is not None:
         on = "network" if on_network(ledger) else "cloud" if any(map(ledger.is_relative_to, clouds)) else ""
-    return windows_finding(locale.getencoding(), on, find_chromium(), long_paths=_long_paths())
+    browser = provided("chromium")() if is_provided("chromium") else None
+    return windows_finding(locale.getencoding(), on, browser, long_paths=_long_paths())
 
 
 def windows_finding(

@@ -96,7 +96,6 @@ class History:
         return frame_of(names, map(attrgetter(*names), self.lines), timezone=self.settings.timezone)
 
     def _repr_html_(self) -> str:
-        """Draw the codes by day, and list the merchants that had codes on most days."""
         macros = environment(self.settings.lang).from_string(_TEMPLATE).module
         svg = macros.chart(self.kind.label, [day.isoformat() for day in self.days], *_chart(self))
         return str(macros.history_card(svg, self.merchants(), LINES))
@@ -132,7 +131,8 @@ def history(
         try:
             last = datetime.fromisoformat(until)
         except ValueError:
-            raise ArgumentError("until", until, _("today or a date such as 2026-10-30")) from None
+            valid = _("today or a date such as 2026-10-30")
+            raise ArgumentError("until", until, valid, shown=True) from None
         now = last.replace(tzinfo=settings.zone).timestamp()
     ledger, target = existing_ledger(settings), settings.run_target
     return count_codes(ledger, target, kind_named(kind), settings, days=days, now=now)
@@ -176,7 +176,6 @@ _LEFT, _TOP, _WIDTH, _HEIGHT = 62, 20, 650, 130
 
 
 def _chart(history: History) -> tuple[list[dict[str, Any]], int, list[tuple[str, str, int]]]:
-    """Return the bars, the largest sum of a day, and the legend."""
     codes = history.codes()
     shown = [(code_colour(code), code, rows) for code, rows in codes[:_CODES]]
     if other_codes := codes[_CODES:]:

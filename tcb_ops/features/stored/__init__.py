@@ -1,4 +1,4 @@
-"""Files that are stored already: confirm, delete, undo and its backup, sync."""
+"""Files of folders, and files that are stored already: list, sync; confirm, delete, undo and its backup."""
 
 from tcb_ops.i18n import _, pgettext
 from tcb_ops.kinds import Feature
@@ -49,9 +49,10 @@ FEATURE = Feature(
         "undo": "tcb_ops.features.stored.kinds:UNDO",
     },
     commands={
+        "setup": ["tcb_ops.features.stored.command:list_"],
         "stored": [
             f"tcb_ops.features.stored.command:{name}" for name in ("sync", "confirm", "undo", "delete")
-        ]
+        ],
     },
     provides={
         "backed_up_calls": "tcb_ops.features.stored.checked_upload:CheckedUploadCalls",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from tcb_ops.arguments import checked
-from tcb_ops.errors import RunNotFoundError, UsageError
+from tcb_ops.errors import UsageError
 from tcb_ops.features.stored.specs import (
     UndoScope,
     confirm_list_spec,
@@ -21,7 +21,7 @@ from tcb_ops.features.stored.specs import (
 from tcb_ops.i18n import Text, _
 from tcb_ops.lists.batch import Batch
 from tcb_ops.run import Run, RunHandle
-from tcb_ops.runs.histories import corrections_of
+from tcb_ops.runs.histories import corrections_of, family_of
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.list_kinds import UPLOAD
 from tcb_ops.runs.plan import RunSpec
@@ -54,7 +54,7 @@ def start_confirm(
 ) -> RunHandle:
     """Start to confirm that stored files are there, or resume the unfinished run.
 
-    `what`: an upload run (`latest`: the latest upload, its retries included), or a list from `read_paths`. `content`: compare
+    `what`: an upload run (`latest`: that of the latest upload or retry), its retries included, or a list from `read_paths`. `content`: compare
     each file's checksum with that of the bytes that were uploaded, with one request to its download link. `merchants`: only
     their rows.
     """
@@ -134,8 +134,8 @@ def start_undo(
 ) -> RunHandle:
     """Start to undo an upload, or resume the unfinished run: restore what it overwrote, delete what it added. It does not ask.
 
-    A file that somebody else has changed since is not touched (`conflict`). `run`: an upload run (`latest`: the latest upload,
-    its retries included). `merchants`: only their rows.
+    A file that somebody else has changed since is not touched (`conflict`). `run`: an upload run (`latest`: that of the
+    latest upload or retry), its retries included. `merchants`: only their rows.
     """
     settings, only = settings_for(options, run), selected_merchants(merchants)
     return start_undo_of(run, settings, options, only=only, out=report)
@@ -176,16 +176,9 @@ def overwritten(batch: Batch, *, settings: Settings) -> int:
 
 
 def upload_of(run: str | Run, settings: Settings, parameter: str = "run") -> RunRecord:
-    """Return the upload that is meant: of `latest` the newest one, of its retries their original. Raises UsageError."""
-    target = settings.run_target
-    if isinstance(run, str) and run == "latest":
-        ledger = ledger_with_runs(settings)
-        if (newest := ledger.newest(UPLOAD, target)) is None:
-            raise RunNotFoundError(
-                _("{name} has no upload to {target} yet.", name=ledger.name, target=target)
-            )
-        return newest
-    subject = find_run(run, settings, parameter).record
+    """Return the upload that is meant; where `latest` is a retry, the one that it belongs to. Raises UsageError."""
+    target, is_latest = settings.run_target, isinstance(run, str) and run == "latest"
+    subject = find_run(run, settings, parameter, UPLOAD if is_latest else None).record
     if subject.kind is not UPLOAD:
         text = _("run {id} is a run of {kind}: only an upload has stored files.")
         raise UsageError(text.format(id=subject.id, kind=subject.kind))
@@ -195,12 +188,13 @@ def upload_of(run: str | Run, settings: Settings, parameter: str = "run") -> Run
             text.format(id=subject.id, target=subject.target, run_target=target),
             _("Give its target with --target."),
         )
-    return subject
+    return family_of(ledger_with_runs(settings), subject)[0] if is_latest else subject
 
 
-def corrections(upload: RunRecord, settings: Settings) -> list[str]:
-    """Return the ids of the uploads of an upload's corrected fix-me files, the newest first: each is undone by itself."""
-    return [run.id for run in corrections_of(ledger_with_runs(settings), upload)]
+def retries_and_corrections(upload: RunRecord, settings: Settings) -> tuple[list[str], list[str]]:
+    """Return the ids of an upload's retries, which belong to it, and of its corrections, of which each is undone by itself."""
+    ledger = ledger_with_runs(settings)
+    return [run.id for run in ledger.retries(upload)], [run.id for run in corrections_of(ledger, upload)]
 
 
 confirm = blocking(start_confirm)

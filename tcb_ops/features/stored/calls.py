@@ -19,6 +19,7 @@ from tcb_ops.details import DetailCode, as_detail, detail
 from tcb_ops.errcodes import Decision, Scope, errcode
 from tcb_ops.errors import TransportError
 from tcb_ops.features.stored import StoredOutcome, StoredReason
+from tcb_ops.features.stored.client import NOT_THERE, FileClient, FileStatus
 from tcb_ops.features.stored.files import (
     NOT_CERTAIN,
     Backup,
@@ -46,9 +47,7 @@ from tcb_ops.runs.records import EarlierUpload
 from tcb_ops.runs.scheduler import Task
 from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError
 from tcb_ops.wechat.responses import (
-    NOT_THERE,
     ApiError,
-    FileStatus,
     HttpResponse,
     InvalidResponse,
     UnsafeLink,
@@ -89,7 +88,8 @@ class StoredCalls(UploadCalls):
 
     def __init__(self, context: CallContext) -> None:
         super().__init__(context)
-        run, chosen, limits = context.run, context.run.settings, context.limits
+        run, chosen, limits, settings = context.run, context.run.settings, context.limits, context.settings
+        self.file_client = FileClient(context.transport, settings.api_base, store_hosts=settings.store_hosts)
         self.content = bool(chosen.get("content"))
         """Whether bytes are compared."""
         self.subject: tuple[str, ...] = tuple(chosen.get("of", ()))
@@ -148,12 +148,12 @@ class StoredCalls(UploadCalls):
         None if the file is missing. `end`: of its row, so far.
         """
         async with self.gate:
-            answer = await self._ask_store(task, end, self.wechat.look(url, past_caches=past_caches))
+            answer = await self._ask_store(task, end, self.file_client.look(url, past_caches=past_caches))
             etag = bare_etag(answer)
             if answer.status == 416 or (answer.status in GOOD and not ETAG.fullmatch(etag)):
                 download = Download(None)
                 headers = PAST_CACHES if past_caches else {}
-                fetching = self.wechat.fetch(url, headers=headers, sink=download.write)
+                fetching = self.file_client.fetch(url, headers=headers, sink=download.write)
                 answer = await self._ask_store(task, end, fetching)
                 etag = download.md5
         if answer.status == 404:
@@ -163,11 +163,9 @@ class StoredCalls(UploadCalls):
         return etag
 
     async def _etag_there(self, task: Task, file: FileStatus) -> str:
-        """Return the ETag of a file that was located, empty where it is gone after all."""
         return await self._etag(task, self._end(task, Outcome.FAILED), file.url, past_caches=True) or ""
 
     async def _md5_of_local(self, task: Task) -> str:
-        """Return the MD5 of what a row sends."""
         try:
             return await self._hash(task.row)
         except (FileChangedError, FileUnreadableError) as error:
@@ -183,13 +181,15 @@ class StoredCalls(UploadCalls):
     async def _delete_files(self, task: Task) -> list[RowEnd | FailedAttempt]:
         ids = await self._file_ids(task)
         self.lease.check()
-        answer = await self._ask_files(task, ids, self.wechat.delete)
+        answer = await self._ask_files(task, ids, self.file_client.delete)
         gone = [line for line, file in answer.items() if file.status == NOT_THERE]
         second: dict[int, FileStatus] = {}
         unanswered: RowEnd | FailedAttempt | None = None
         if gone:
             try:
-                second = await self._ask_files(task, {line: ids[line] for line in gone}, self.wechat.locate)
+                second = await self._ask_files(
+                    task, {line: ids[line] for line in gone}, self.file_client.locate
+                )
             except EarlyEndError as error:
                 unanswered = error.result
         results: list[RowEnd | FailedAttempt] = []
@@ -207,12 +207,11 @@ class StoredCalls(UploadCalls):
         return results
 
     async def _locate(self, task: Task) -> dict[int, FileStatus]:
-        return await self._ask_files(task, await self._file_ids(task), self.wechat.locate)
+        return await self._ask_files(task, await self._file_ids(task), self.file_client.locate)
 
     async def _ask_files(
         self, task: Task, ids: Mapping[int, str], request: AskFiles
     ) -> dict[int, FileStatus]:
-        """Ask about files, or have them deleted; their statuses by row."""
         file_ids = list(dict.fromkeys(ids.values()))
         files = await self._ask(task, request(task.row.env, file_ids, task.token, task.lane.owner))
         if isinstance(files, FailedAttempt):
@@ -240,7 +239,6 @@ class StoredCalls(UploadCalls):
     # --- what the ledger knows --------------------------------------------------------------------------------------
 
     async def _read_histories(self, task: Task) -> None:
-        """Read what runs did at the paths of a call, which are of one environment."""
         run, keys = self.context.run, [(row.env, row.path) for row in task.rows]
         written = await asyncio.to_thread(self.context.ledger.written, run.target, run.number, keys)
         task.histories = defaultdict(list, {path: history for (_env, path), history in written.items()})
@@ -371,7 +369,6 @@ class ConfirmCalls(StoredCalls):
         )
 
     async def _older(self, task: Task, row: Row, earlier: EarlierUpload) -> set[str]:
-        """Return the MD5s of what was at a row's path before `known`."""
         history = task.histories[row.path]
         older = {entry.md5 for entry in history[: history.index(earlier)]}
         with suppress(BackupError):
@@ -402,7 +399,6 @@ class DeleteCalls(ConfirmCalls):
 
 
 def _unless_same(end: RowEnd | FailedAttempt) -> RowEnd | FailedAttempt | None:
-    """Return how a row of a delete ends whose file was compared with what was uploaded; None where it is the same."""
     if isinstance(end, FailedAttempt):
         return end
     if end.outcome is StoredOutcome.PRESENT:
@@ -459,7 +455,6 @@ class UndoCalls(StoredCalls):
                 return await self._take_back(task, before, sent)
 
     async def _now(self, task: Task) -> str:
-        """Return the MD5 of what is at a row's path, empty where nothing is."""
         file = (await self._locate(task)).get(task.row.line)
         if file is not None and file.status == NOT_THERE:
             return ""
@@ -499,7 +494,6 @@ class UndoCalls(StoredCalls):
         )
 
     async def _record_of(self, task: Task) -> SavedFile | None:
-        """Return what was saved for a row of an undo; ends the row if the record cannot be used."""
         row = task.row
         try:
             saved = await self._saved(row)

@@ -15,11 +15,11 @@ from tcb_ops.features.stored.calls import (
     bare_etag,
     prefix_of,
 )
+from tcb_ops.features.stored.client import NOT_THERE, FileStatus
 from tcb_ops.features.stored.files import Backup, BackupError, Download, SavedFile
 from tcb_ops.model import Link, Outcome, Row, RowEnd, is_source
 from tcb_ops.runs.calls import FailedAttempt, SomeEnds, UploadCalls
 from tcb_ops.runs.scheduler import Task
-from tcb_ops.wechat.responses import NOT_THERE, FileStatus
 
 
 class CheckedUploadCalls(StoredCalls):
@@ -46,7 +46,7 @@ class CheckedUploadCalls(StoredCalls):
         ids = {row.line: f"{prefix_of(link.file_id, row.env)}/{row.path}"}
         while not saved_here:
             saved = await self._saved(row)
-            file = (await self._ask_files(task, ids, self.wechat.locate)).get(row.line)
+            file = (await self._ask_files(task, ids, self.file_client.locate)).get(row.line)
             if file is None or file.status not in {0, NOT_THERE}:
                 raise EarlyEndError(self._file_refused(task, row, file))
             existing = file if not file.status else None
@@ -90,7 +90,7 @@ class CheckedUploadCalls(StoredCalls):
         try:
             if download.error is not None:
                 raise download.error
-            fetching = self.wechat.fetch(file.url, headers=PAST_CACHES, sink=download.write)
+            fetching = self.file_client.fetch(file.url, headers=PAST_CACHES, sink=download.write)
             try:
                 answer = await self._ask_store(task, self._end(task, Outcome.FAILED), fetching)
             finally:

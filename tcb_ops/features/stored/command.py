@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from tcb_ops.cli import Command
-from tcb_ops.cli.generate import own_files, print_left_out
+from tcb_ops.cli.console import show_problems
 from tcb_ops.cli.options import (
+    CommonOptions,
     ScanOptions,
     cluster_option,
     common_options,
@@ -21,19 +24,24 @@ from tcb_ops.cli.options import (
     report_options,
     resume_options,
     scan_options,
+    settings_options,
     target_line,
     yes_option,
 )
-from tcb_ops.errors import UsageError
+from tcb_ops.errors import InputError, UsageError
 from tcb_ops.features.stored import StoredReason
 from tcb_ops.features.stored.kinds import CONFIRM, DELETE, UNDO
+from tcb_ops.formatting import format_size
 from tcb_ops.i18n import Text, _, as_lines, as_list, ngettext
 from tcb_ops.kinds import Kind
-from tcb_ops.model import SIMULATOR, Outcome
+from tcb_ops.model import SIMULATOR, Outcome, file_problem
 from tcb_ops.runs.list_kinds import UPLOAD
+from tcb_ops.settings import Settings, settings_file
 
 if TYPE_CHECKING:
+    from tcb_ops.cli.console import Console
     from tcb_ops.cli.steps import RunCommand
+    from tcb_ops.features.stored.scan import ScannedFiles
     from tcb_ops.features.stored.sync import SyncPlan
     from tcb_ops.lists.batch import Batch
     from tcb_ops.preflight import SendScope
@@ -146,6 +154,134 @@ def undo(command: RunCommand, run: str) -> int:
         return _finish(command, handle)
 
 
+@click.command("list", cls=Command, usual="to path include exclude out root where json")
+@click.argument("source")
+@scan_options(
+    "The cloud path, e.g. 'banner/{date}/{name}'. Fields: {name} {stem} {ext} {dir} {rel} {date} {merchant} "
+    "{appid} {env}."
+)
+@click.option(
+    "--out",
+    default="list.csv",
+    show_default=True,
+    metavar="FILE.csv|.xlsx",
+    help="The list; never overwritten.",
+)
+@click.option(
+    "--root",
+    metavar="DIR",
+    help="Where the list's file column starts from. [default: the list's folder, else SOURCE]",
+)
+@settings_options("target", "merchants", "tokens", "ledger", "where", "json")
+def list_(
+    source: str,
+    out: str,
+    root: str | None,
+    *,
+    scanning: ScanOptions,
+    common: CommonOptions,
+) -> int:
+    """Make a path list of a file or a folder.
+
+    A row per file and environment. Nothing is sent: check the list, then run check and upload with it.
+
+    Hidden and temporary files (.DS_Store, Thumbs.db, ~$…) and tcb-ops's own are left out, and counted.
+    """
+    from tcb_ops.features.stored.scan import PathTemplate, default_root, scan, select_targets, write_list
+    from tcb_ops.lists.paths import read_paths
+    from tcb_ops.runs.next_commands import command
+    from tcb_ops.table_files import table_file
+
+    settings, console = common.start()
+    dest = table_file(out)
+    today = datetime.now(settings.zone).date().isoformat()
+    fields = PathTemplate(scanning.template, today)
+    merchants = common.read_merchants(settings)
+    targets = select_targets(merchants, scanning.to)
+    scanned = scan(
+        Path(source), include=scanning.include, exclude=scanning.exclude, own=own_files(common, settings)
+    )
+    base = default_root(scanned.folder, dest, Path(root) if root is not None else None)
+    write_list(scanned, targets, fields, dest, base)
+    try:
+        batch = read_paths(dest, merchants, base)
+    except InputError as error:
+        dest.unlink()
+        unique = {(problem.value, problem.message.en): problem for problem in error.problems}
+        problems = [
+            file_problem(_("{name}: {message}", name=problem.value, message=problem.message), problem.fix)
+            for problem in unique.values()
+        ]
+        show_problems(console, str(scanned.folder), problems)
+        text = _("No list was written: rename these files, or change --path; {{rel}} keeps all apart.")
+        console.warn(text)
+        refused = InputError(text, str(scanned.folder), problems)
+        refused.shown = True
+        raise refused from None
+    print_left_out(console, scanned)
+    counts = {
+        "rows": batch.valid,
+        "files": len(scanned.files),
+        "envs": batch.envs,
+        "merchants": batch.merchants_count,
+        "bytes": batch.total_bytes,
+    }
+    if common.json:
+        left_out = {"junk": scanned.junk, "own": scanned.own, "excluded": scanned.excluded}
+        console.json({"list": str(dest), "root": str(base)} | counts | {"left_out": left_out})
+        return 0
+    console.print(
+        _(
+            "{dest}: {rows}, {files} for {environments} of {merchants}, {size}",
+            dest=dest,
+            rows=ngettext("{n:,} row", "{n:,} rows", counts["rows"]),
+            files=ngettext("{n:,} file", "{n:,} files", counts["files"]),
+            environments=ngettext("{n:,} environment", "{n:,} environments", counts["envs"]),
+            merchants=ngettext("{n:,} merchant", "{n:,} merchants", counts["merchants"]),
+            size=format_size(counts["bytes"]),
+        )
+    )
+    console.suggest(
+        _("Check it, then run:")
+        if settings.on_loopback
+        else _("Check it, then upload it (LIVE; to rehearse, add --target simulator):"),
+        command(settings, "upload", str(dest.absolute()), "--root", str(base.absolute())),
+    )
+    return 0
+
+
+def own_files(common: CommonOptions, settings: Settings) -> frozenset[str]:
+    """Return the real paths of tcb-ops's own files, which must never be uploaded."""
+    links = ("links.csv", "links.csv.part", "links.retry.csv", "links.retry.csv.part")
+    tokens = settings.tokens
+    named: list[str | Path] = [
+        settings_file(common.config),
+        settings.merchants,
+        settings.reports,
+        tokens.file,
+        tokens.store,
+        *links,
+    ]
+    named += [
+        value.removeprefix("file:") for value in (tokens.secret, tokens.ticket) if value.startswith("file:")
+    ]
+    if "://" not in settings.ledger:
+        real = os.path.realpath(settings.ledger)
+        named += [real + tail for tail in ("", "-wal", "-shm", "-journal", "-locks")]
+    return frozenset(os.path.realpath(name) for name in named)
+
+
+def print_left_out(console: Console, scanned: ScannedFiles) -> None:
+    """Print how many files a scan left out, and why."""
+    for count, what in (
+        (scanned.junk, _("hidden or temporary")),
+        (scanned.own, _("tcb-ops's own")),
+        (scanned.excluded, _("by --include and --exclude")),
+    ):
+        if count:
+            console.info(_("Skipped, {what}: {count:,}", what=what, count=count))
+
+
 @click.command(cls=Command, usual="to delete confirm dry-run yes target where json")
 @click.argument("folder", metavar="DIR")
 @scan_options(
@@ -222,7 +358,6 @@ def sync(command: RunCommand, folder: str, *, deletes: bool, confirms: bool, sca
 def _delete_gone(
     command: RunCommand, plan: SyncPlan, run: Run, options: StartOptions, *, content: bool
 ) -> tuple[Run | None, bool]:
-    """Delete what is gone from the folder, after its upload `run`; return the run, and whether everything is deleted."""
     from tcb_ops.features.stored import api as stored
 
     # A file that was renamed is not deleted before it is there under its new name.
@@ -259,7 +394,6 @@ def _delete_gone(
 
 
 def _rehearse(command: RunCommand, plan: SyncPlan, *, deletes: bool, confirms: bool) -> int:
-    """Print what a synchronization would send and delete; return the exit code."""
     console, settings = command.console, command.settings
     if deletes and plan.gone is not None:
         unless_changed = _("--delete would delete them, except those that somebody else has changed.")
@@ -278,7 +412,6 @@ def _rehearse(command: RunCommand, plan: SyncPlan, *, deletes: bool, confirms: b
 
 
 def _planned(command: RunCommand, folder: str, scanning: ScanOptions) -> SyncPlan:
-    """Plan a synchronization. Raises InputError if the folder holds files that cannot be listed."""
     from tcb_ops.features.stored.sync import plan_sync
 
     console, settings = command.console, command.settings
@@ -299,7 +432,6 @@ def _planned(command: RunCommand, folder: str, scanning: ScanOptions) -> SyncPla
 
 
 def _gone_in_json(plan: SyncPlan, deleted: Run | None) -> dict[str, object]:
-    """Return the count of files that are gone from the folder, and the run that deleted them."""
     return {
         "gone": {
             "rows": plan.gone.count if plan.gone is not None else 0,
@@ -333,7 +465,6 @@ def _finish(command: RunCommand, handle: RunHandle) -> int:
 
 @contextmanager
 def _subject(command: RunCommand, what: str) -> Iterator[tuple[str | Batch, str]]:
-    """Return the run that is named, or read the list; and what distinguishes it from other parts of the same."""
     if Path(what).suffix.lower() not in {".csv", ".tsv", ".txt", ".xlsx"} and not Path(what).is_file():
         yield _upload(command, what), command.common.selection()
         return
@@ -346,10 +477,12 @@ def _upload(command: RunCommand, run: str) -> str:
     from tcb_ops.features.stored import api as stored
 
     upload = stored.upload_of(run, command.settings)
-    command.console.lead(
-        _("{kind} {id} ({list_name})", kind=upload.kind, id=upload.id, list_name=upload.list_name)
-    )
-    if corrections := stored.corrections(upload, command.settings):
+    retries, corrections = stored.retries_and_corrections(upload, command.settings)
+    lead = _("{kind} {id} ({list_name})", kind=upload.kind, id=upload.id, list_name=upload.list_name)
+    if retries:
+        lead = _("{upload} with its retries: {ids}", upload=lead, ids=as_list(retries, 5))
+    command.console.lead(lead)
+    if corrections:
         text = _("Its corrected rows are in uploads of their own, which this command leaves out: {ids}.")
         command.console.warn(text.format(ids=as_list(corrections, 5)))
     return upload.id
@@ -366,7 +499,6 @@ def _scope(spec: RunSpec) -> SendScope:
 
 
 def _ask(command: RunCommand, kind: Kind, scope: SendScope, what: Text) -> None:
-    """Show what is about to change, and ask where the target is live."""
     if command.settings.simulated:
         command.console.info(what)
     command.ask_confirmation(kind, scope, what)

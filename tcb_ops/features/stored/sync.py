@@ -15,12 +15,12 @@ from typing import Any
 from tcb_ops.errors import UsageError
 from tcb_ops.features.stored.files import KnownFiles, uploads_of_list, was_uploaded_last_by
 from tcb_ops.features.stored.queries import paths_stored
+from tcb_ops.features.stored.scan import PathTemplate, ScannedFiles, scan, select_targets, write_list
 from tcb_ops.features.stored.specs import LISTED
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Text, _, as_lines, ngettext
 from tcb_ops.kinds import environment_count
 from tcb_ops.lists.batch import Batch
-from tcb_ops.lists.generate import PathTemplate, ScannedFiles, scan, select_targets, write_list
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.lists.row_files import content_type_of
@@ -152,7 +152,6 @@ def plan_sync(
 
 
 def _written(dest: Path, rows: Iterable[Row], merchants: Merchants, root: Path | None = None) -> Batch | None:
-    """Write rows as a list and read it; None if there are none."""
     lines = ((row.env, row.appid, row.path, row.file) for row in rows)
     first = next(lines, None)
     if first is None:

@@ -11,8 +11,9 @@ from typing import Any, Unpack
 from tcb_ops.arguments import checked
 from tcb_ops.errcodes import COMPONENT_MARK
 from tcb_ops.errors import RunNotFoundError, UsageError
-from tcb_ops.frames import Lines, Tabular
-from tcb_ops.i18n import Lang, _, as_list
+from tcb_ops.frames import Lines, Tabular, settings_lang
+from tcb_ops.i18n import Lang, _, as_list, as_sentences
+from tcb_ops.kinds import row_count
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.model import Merchant, Outcome, Owner, Reason
 from tcb_ops.reports.explanations import why_of
@@ -78,7 +79,16 @@ _COLUMNS = (
 
 
 class Diagnoses(list[Diagnosis], Tabular):
-    """The causes of a run, most rows first; `frame` has a line for each."""
+    """The causes of a run, most rows first; `frame` and `print` have a line for each."""
+
+    def __repr__(self) -> str:
+        lang = settings_lang()
+        lines = (
+            f"{each.verdict.code} · {row_count(each.sample.rows).of(lang)} · {each.verdict.who.label.of(lang)} · "
+            f"{as_sentences((each.verdict.meaning, each.verdict.action)).of(lang)}"
+            for each in self
+        )
+        return "\n".join(lines) or _("Nothing is wrong.").of(lang)
 
     def _table(self, lang: Lang) -> Lines:
         lines = []
@@ -93,7 +103,8 @@ class Diagnoses(list[Diagnosis], Tabular):
 def why(subject: str | Run = "latest", *, every: bool = False, **options: Unpack[TargetOptions]) -> Diagnoses:
     """Ask WeChat why rows did not succeed, and return who must act.
 
-    `subject`: a run (its id, `latest`, or RUN:LINE for one row), an environment, an appid or a merchant's name.
+    `subject`: a run (its id, `latest`, or RUN:LINE for one row), an environment, an appid or a merchant's name. Rows that
+    retries or corrections of a run have completed are left out.
     `every`: ask about every merchant of each cause instead of one. At most five calls for each; nothing is changed.
     Verdicts of a run are kept in its ledger for its report. Raises UsageError, also for a run of another target.
     """
@@ -135,6 +146,8 @@ def subject_of(
         raise UsageError(text, missing.text if missing is not None else None)
     if run is None:
         return None, [Sample(Facts(merchant=each), (each.name,)) for each in lines], merchants
+    if not (line or run.record.parent or run.record.corrects):
+        run = run.final()
     run = run if only is None else run.of_merchants(only)
     return run, list(_samples(run, line, merchants, settings, every=every)), merchants
 

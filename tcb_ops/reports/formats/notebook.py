@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.errcodes import ERRCODE
-from tcb_ops.errors import StoppedError, UsageError, check_value
+from tcb_ops.errors import ArgumentError, StoppedError, UsageError
 from tcb_ops.frames import INTS, LINES, TIMES, frame_of, frame_of_columns
 from tcb_ops.i18n import Lang, Text, _, as_list
 from tcb_ops.model import Outcome
@@ -73,8 +73,8 @@ def results_frame(
     chosen = list(range(len(names)))
     if columns is not None:
         columns = list(columns)
-        usable = bool(columns) and set(columns) <= set(names)
-        check_value("columns", columns, usable, _("names of {names}", names=as_list(names)))
+        if not columns or not set(columns) <= set(names):
+            raise ArgumentError("columns", columns, _("names of {names}", names=as_list(names)), shown=True)
         chosen = [number for name in columns for number in chosen if names[number] == name]
     in_order = sorted(set(chosen))
     headers = [names[number] for number in in_order if number < of_list]
@@ -93,9 +93,11 @@ def write_parquet(reader: RunReader, run: RunRecord, dest: Path, settings: Setti
     """Write a run's rows in the order of the list, with the columns of results.csv; return the file.
 
     Columns of the list are text, times are timestamps with the settings' time zone. A duplicate header becomes
-    `name_2`. The file appears when it is complete. Raises UsageError without pyarrow, StoppedError if the file cannot
-    be written.
+    `name_2`. The file appears when it is complete. Raises UsageError without pyarrow, and if a file of another format is
+    there; StoppedError if the file cannot be written.
     """
+    if dest.is_file() and not _is_parquet(dest):
+        raise UsageError(_("{dest} already exists: check it, or choose another name", dest=dest))
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -127,6 +129,11 @@ def write_parquet(reader: RunReader, run: RunRecord, dest: Path, settings: Setti
             _("Choose another file."),
         ) from None
     return dest
+
+
+def _is_parquet(file: Path) -> bool:
+    with file.open("rb") as stream:
+        return stream.read(4) == b"PAR1"
 
 
 def _microseconds(column: Iterable[float | None]) -> list[int | None]:

@@ -150,10 +150,15 @@ def test_a_workbook_is_uploaded_and_its_rows_keep_their_numbers(cli, folder):
         [TEA.env, "a.png", "D:\\素材\\a.png"],
         [BOOKS.env, "b.png", "d:/素材/春/b.png"],
     ]
-    sheet(cli.folder / "list.xlsx", rows, hidden=[3])
-    refused = cli("upload", "list.xlsx", "--map", "D:\\素材=素材", "--lang", "en")
+    wrong = [[TEA.env, "/c.png", "D:\\素材\\a.png"], [TEA.env, "d.png", "D:\\素材\\nowhere.png"]]
+    sheet(cli.folder / "list.xlsx", [*rows, *wrong], hidden=[3])
+    refused = cli(
+        "upload", "list.xlsx", "--map", "D:\\素材=素材", "--lang", "en", "--on-bad", "skip", "--json"
+    )
     assert (refused.code, cli.calls) == (2, 0)
     assert "list.xlsx: hidden rows: 1, the first is row 4" in refused.err
+    assert [problem["line"] for problem in refused.json["problems"]] == [0, 5, 6]
+    sheet(cli.folder / "list.xlsx", rows, hidden=[3])
     result = cli("upload", "list.xlsx", "--map", "D:\\素材=素材", "--rows", "all", "--json")
     assert cli.assert_complete(result.json, 2) == {"uploaded": 2}
     assert [record.row.line for record in cli.latest().rows()] == [3, 4]

@@ -9,12 +9,14 @@ import signal
 from contextlib import chdir
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from command_line import Result, ended
 from workspace import BOOKS, TEA, TEA_TEST, many, write_csv
 
+import tcb_ops as tcb
 from tcb_ops.cli.main import run as run_command
-from tcb_ops.features.simulator import Fault, FaultStep
+from tcb_ops.features.simulator.faults import Fault, FaultStep
 from tcb_ops.runs.next_commands import command, quoted
 from tcb_ops.settings import load_settings
 from tcb_ops.table_files import write_table
@@ -170,25 +172,6 @@ def test_a_run_of_another_kind_is_refused_with_the_command_that_resumes_it(open_
     assert execute(line, "--json").json["run"] == run
 
 
-def test_a_diff_ends_with_the_command_for_what_the_newer_run_and_its_retries_left(open_cli, execute):
-    faults = [
-        Fault(env=TEA.env, path="banner/0.png", errcode=85088, calls=((2, 2),)),
-        Fault(env=BOOKS.env, path="banner/0.png", errcode=85088, calls=((2, 3),)),
-    ]
-    cli = open_cli(many(TEA, BOOKS, rows=2), faults)
-    older, newer = (cli.upload("--json", "--new-run").json["run"] for _ in range(2))
-    compared = cli("diff", older, newer)
-    assert compared.code == 1
-    assert "run 2 rows again" in compared.err
-    (line,) = suggested(cli("diff", older, newer, "--where", f"env={BOOKS.env}").err)
-    assert shlex.split(line)[:3] == ["tcb-ops", "retry", newer]
-    assert execute(line, "--json").json["counts"] == {"refused": 1}
-    assert suggested(compared.err) == [line.partition(" --where")[0]]
-    assert execute(*suggested(compared.err), "--json").json["counts"] == {"uploaded": 2}
-    assert suggested(cli("diff", older, newer).err) == []
-    assert suggested(cli("diff", newer, older).err) == []
-
-
 def test_a_stopped_audit_suggests_another_with_its_options(open_cli, execute):
     cli = open_cli([], [Fault(env="*", step=FaultStep.ENV_INFO, errcode=61004, calls=((1, 1),))])
     (cli.folder / "mine.csv").write_text("env,cause,until\n", encoding="utf-8")
@@ -342,6 +325,69 @@ def test_report_final_has_the_rows_of_corrected_fix_me_files(open_cli):
     assert (undone.json["counts"], correcting in undone.err) == ({"deleted": 1}, True)
 
 
+def test_a_corrected_failed_csv_counts_in_the_final_report_and_its_old_rows_are_not_retried(open_cli):
+    cli = open_cli(
+        many(TEA, rows=1),
+        [
+            Fault(path="wrong.png", errcode=40097),
+            Fault(path="right.png", errcode=85088, calls=((1, 1),)),
+            Fault(path="later.png", errcode=85088, calls=((1, 2),)),
+        ],
+    )
+    rows = [(TEA.env, path, "0.bin") for path in ("good.png", "wrong.png", "later.png", "/bad.png")]
+    write_csv(cli.folder / "half.csv", ("env", "path", "file"), rows)
+    assert cli("upload", "half.csv", "--root", "files", "--on-bad", "skip").code == 1
+    first = cli.latest().id
+    failed = cli.folder / f"reports/{first}/failed.csv"
+    text = failed.read_text(encoding="utf-8-sig").replace(",wrong.png", ",right.png").replace("/bad", "bad")
+    (cli.folder / "failed-fixed.csv").write_text(text, encoding="utf-8")
+    correcting = cli("upload", "failed-fixed.csv", "--root", "files")
+    assert f"Corrects 3 rows of run {first}, and counts in its report --final." in correcting.err
+    correction = cli.latest().id
+    assert "correction · failed-fixed.csv" in cli("runs").out
+    final = cli("report", first, "--final", "--json").json
+    assert (final["run"], final["counts"]) == (first, {"uploaded": 2, "refused": 2})
+    (line,) = suggested(correcting.err)
+    assert shlex.split(line)[:3] == ["tcb-ops", "retry", correction]
+    retried = cli("retry", first)  # the first run's own rows are corrected: these of the correction are left
+    assert (retried.code, cli.latest().record.parent, suggested(retried.err)) == (0, correction, [])
+    final = cli("report", first, "--final", "--json").json
+    assert final["counts"] == {"uploaded": 4}
+    assert "nothing to retry" in cli("retry", first).err
+
+
+def test_rows_corrected_in_pandas_count_in_the_final_report(open_cli):
+    cli = open_cli(many(TEA, rows=3), [Fault(path="banner/1.png", errcode=40097)])
+    assert cli.upload().code == 1
+    run = cli.latest()
+    failed = run.failed()
+    failed["path"] = "banner/right.png"
+    corrected = tcb.upload(failed, root="files", settings=run.settings)
+    assert (corrected.counts, corrected.record.corrects) == ({"uploaded": 1}, run.id)
+    assert list(run.final().results(["path", "tcb_line"])["path"])[1] == "banner/right.png"
+    failed.to_excel("failed-fixed.xlsx", index=False)  # its times are cells of whole seconds
+    assert f"Corrects 1 row of run {run.id}" in cli("upload", "failed-fixed.xlsx", "--root", "files").err
+    failed["tcb_ended_at"] += pd.Timedelta(5, "s")
+    assert not tcb.upload(failed, root="files", settings=run.settings).record.corrects
+
+
+def test_the_retry_of_a_run_is_suggested_until_its_corrections_have_succeeded_too(open_cli):
+    paths = ("a.png", "b.png")
+    cli = open_cli(many(TEA, rows=1), [Fault(path=p, errcode=85088, calls=((1, 1),)) for p in paths])
+    rows = [(TEA.env, "/a.png", "0.bin"), (TEA.env, "b.png", "0.bin")]
+    write_csv(cli.folder / "half.csv", ("env", "path", "file"), rows)
+    assert cli("upload", "half.csv", "--on-bad", "skip", "--root", "files").code == 1
+    first, fix_me = cli.latest().id, cli.folder / "half.fix-me.csv"
+    fix_me.write_text(fix_me.read_text(encoding="utf-8-sig").replace("/a", "a"), encoding="utf-8")
+    assert cli("upload", fix_me.name, "--root", "files").code == 1
+    (again,) = suggested(cli("retry", first).err)
+    assert shlex.split(again)[:3] == ["tcb-ops", "retry", first]
+    assert suggested(cli("retry", "latest").err) == [again]  # nothing of the latest run is left
+    done = cli(*shlex.split(again)[1:])
+    assert (done.code, suggested(done.err)) == (0, [])
+    assert cli("report", first, "--final", "--json").json["counts"] == {"uploaded": 2}
+
+
 @pytest.mark.parametrize(
     ("first", "old", "new"),
     [
@@ -396,11 +442,11 @@ def test_a_forgotten_root_is_said_once_and_found(open_cli, kind):
     assert (again.code, again.json["rows"]) == (0, 60)
 
 
-def test_a_run_with_skipped_and_refused_rows_suggests_one_command(open_cli):
+def test_a_run_with_skipped_and_refused_rows_suggests_the_fix_me_file_then_the_retry(open_cli):
     cli = open_cli(many(TEA, rows=2), [Fault(path="b.png", errcode=85088)])
     rows = [(TEA.env, "/a.png", "0.bin"), (TEA.env, "b.png", "1.bin")]
     write_csv(cli.folder / "half.csv", ("env", "path", "file"), rows)
     result = cli("upload", "half.csv", "--on-bad", "skip", "--root", "files")
-    (line,) = suggested(result.err)
-    assert shlex.split(line)[:2] == ["tcb-ops", "retry"]
+    commands = [shlex.split(line)[1:3] for line in suggested(result.err)]
+    assert commands == [["upload", str(cli.folder / "half.fix-me.csv")], ["retry", cli.latest().id]]
     assert "half.fix-me.csv has the 1 skipped row." in result.err

@@ -4,15 +4,15 @@ import pytest
 from rigged_simulator import Simulator
 from scripted import Server
 
-from tcb_ops.features.simulator import Component
+from tcb_ops.features.simulator.faults import Component
 from tcb_ops.features.stored import StoredOutcome, StoredReason
+from tcb_ops.features.stored.client import NOT_THERE, FileClient, FileStatus, read_files
 from tcb_ops.features.stored.files import UndoStep, confirm_outcome, may_be_stored, undo_step
 from tcb_ops.model import Merchant, Outcome, Owner, Reason, Secret
 from tcb_ops.runs.records import may_have_stored
-from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.cos import post_object
 from tcb_ops.wechat.local_files import open_file
-from tcb_ops.wechat.responses import NOT_THERE, ApiError, FileStatus, InvalidResponse, UnsafeLink, read_files
+from tcb_ops.wechat.responses import ApiError, InvalidResponse, UnsafeLink
 from tcb_ops.wechat.transport import Transport
 
 OURS, OTHER, OLD = "0" * 32, "1" * 32, "2" * 32
@@ -138,7 +138,7 @@ def test_an_object_is_located_fetched_and_deleted(run, platform, tmp_path, where
 
     async def all_of_it():
         async with Transport(connections=2) as transport:
-            client = PlatformClient(transport, platform.base)
+            client = FileClient(transport, platform.base)
             link = await client.upload_link(where.env, path, token, where.owner)
             await post_object(
                 transport, link, path, open_file(tmp_path / "f", stat.st_size, stat.st_mtime_ns)
@@ -180,7 +180,7 @@ def test_nothing_is_fetched_from_where_no_store_is(run, url):
     async def fetch():
         base = "https://api.weixin.qq.com"
         async with CountingTransport(connections=1) as transport:
-            result = await PlatformClient(transport, base).fetch(Secret(url))
+            result = await FileClient(transport, base).fetch(Secret(url))
             return result, transport.sent
 
     result, sent = run(fetch())
@@ -238,7 +238,7 @@ def test_an_answer_may_end_with_its_connection(run, status, length, to_sink):
     async def fetched():
         taken = bytearray()
         async with Server(closes) as server, Transport(connections=1) as transport:
-            client = PlatformClient(transport, server.base)
+            client = FileClient(transport, server.base)
             answer = await client.fetch(Secret(f"{server.base}/a"), sink=taken.extend if to_sink else None)
         return answer.status, answer.body + taken
 

@@ -14,8 +14,8 @@ from workspace import BOOKS, QUICK, TEA, many
 import tcb_ops as tcb
 from tcb_ops.api import prune
 from tcb_ops.errors import UsageError
-from tcb_ops.features.simulator import Fault, FaultStep, Reset
-from tcb_ops.features.stored.api import undo_scope
+from tcb_ops.features.simulator.faults import Fault, FaultStep, Reset
+from tcb_ops.features.stored.api import undo_scope, upload_of
 from tcb_ops.model import Merchant
 from tcb_ops.runs.limits import RunLimits
 
@@ -88,6 +88,19 @@ def test_an_undo_brings_back_every_byte(open_workspace, tmp_path):
     assert undone.counts == {"deleted": 8, "restored": 4}
     assert stored(workspace) == before
     assert undone.record.settings["undoes"] == run.id
+
+
+def test_latest_is_the_upload_to_which_the_latest_run_belongs(open_workspace):
+    workspace = open_workspace(
+        many(TEA, rows=2), [Fault(path="banner/1.png", errcode=85088, calls=((1, 1),))]
+    )
+    first = upload(workspace)
+    upload_other(workspace, TEA.env, "other.png")
+    assert upload_of("latest", workspace.settings).id != first.id
+    retried = retry(workspace, first)
+    assert upload_of("latest", workspace.settings).id == first.id
+    assert undo(workspace).record.settings["of"] == [first.id, retried.id]
+    assert list(stored(workspace)) == [(TEA.env, "other.png")]
 
 
 def test_what_somebody_else_changed_is_a_conflict_and_stays(open_workspace, tmp_path):

@@ -11,7 +11,13 @@ from workspace import QUICK, write_csv
 
 import tcb_ops as tcb
 from tcb_ops.cli.main import run as run_command
-from tcb_ops.features.simulator import EnvStatus, Fault, FaultStep, SimulatedAccount, SimulatedEnvironment
+from tcb_ops.features.simulator.faults import (
+    EnvStatus,
+    Fault,
+    FaultStep,
+    SimulatedAccount,
+    SimulatedEnvironment,
+)
 from tcb_ops.features.why import api
 from tcb_ops.model import Merchant
 from tcb_ops.runs import single_calls
@@ -71,6 +77,14 @@ def test_a_merchant_an_environment_or_a_row_is_asked_about(open_token_server, ty
     (cause,) = json.loads(out)["causes"]
     assert (code, cause["code"], cause["who"], cause["proven"]) == (1, "61007", "merchant", True)
     assert cause["message"].startswith("茶语小铺")
+
+
+def test_rows_that_a_retry_has_completed_are_not_asked_about(open_token_server):
+    server = open_token_server([TEA], [Fault(errcode=85088, calls=((1, 1),))])
+    run = failed_run(server, [TEA])
+    assert repr(run.why()).startswith("85088 · 1 row · ")
+    assert run.retry(merchants=server.file, out=server.folder / "more.csv", limits=QUICK).succeeded
+    assert str(run.why()) == "Nothing is wrong."
 
 
 def test_where_nothing_is_wrong_it_is_said(open_token_server, typed):

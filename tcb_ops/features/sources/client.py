@@ -6,20 +6,16 @@ is asked and what answers mean is decided by `source_problem` and `read_status`,
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import os
 import re
-import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 
 from tcb_ops.details import Detail, DetailCode, detail
 from tcb_ops.errors import TcbOpsError, TransportError, TransportFault
 from tcb_ops.model import Secret, SourceFile, in_object_store, is_loopback
-from tcb_ops.resources import exhausted, system_reason
 from tcb_ops.secrets import MASK
-from tcb_ops.wechat.local_files import Body, FileBody, FileChangedError, FileUnreadableError
+from tcb_ops.wechat.local_files import Body, FileChangedError, FileUnreadableError
 from tcb_ops.wechat.transport import HttpRequest, Incoming, Transport
 
 _URL = re.compile(
@@ -29,10 +25,6 @@ _ETAG = re.compile(r'"[\x21\x23-\x7e]{1,256}"')
 _RANGE = re.compile(r"bytes 0-0/([0-9]{1,15})")
 _SMALL = 256 * 1024
 """Bytes of a file that is read as a whole before it is sent."""
-SPOOLED_FREELY = 16 * 1024 * 1024
-"""Bytes of a file of unknown size that any number of rows may keep in temporary files at once. A larger one waits for its
-turn, so that a run's temporary files hold at most this for each row in flight, and one file of the largest size.
-"""
 
 
 class SourceRefusedError(FileUnreadableError):
@@ -120,8 +112,6 @@ class SourceClient:
 
     def __init__(self, transport: Transport, hosts: tuple[str, ...], *, loopback: bool, most: int) -> None:
         self._transport, self._hosts, self._loopback, self._most = transport, hosts, loopback, most
-        self._large = asyncio.Lock()
-        """Held while a large file of unknown size is in a temporary file."""
 
     async def look(self, url: Secret, shown: str) -> SourceFile:
         """Return a file's size and ETag, by a HEAD request; where that is not allowed, by a GET of its first byte.
@@ -145,37 +135,22 @@ class SourceClient:
 
     @asynccontextmanager
     async def opened(self, url: Secret, shown: str, size: int | None, etag: str) -> AsyncIterator[Body]:
-        """Request a file and give its bytes; in a temporary file if its size is not known.
+        """Request a file and give its bytes.
 
-        `size`, `etag`: as planned. A file that differs raises FileChangedError, here or when it is read.
+        `size`, `etag`: as planned. A file that differs raises FileChangedError, here or when it is read. The store needs the
+        length first: without it SourceRefusedError.
         """
-        async with AsyncExitStack() as stack:
-            body = await self._opened(stack, url, shown, size, etag, SPOOLED_FREELY)
-            if body is None:
-                await stack.aclose()
-                await stack.enter_async_context(self._large)
-                body = await self._opened(stack, url, shown, size, etag, self._most)
-            if body is None:
-                raise SourceRefusedError(detail(DetailCode.SOURCE_ENDLESS, url=shown, most=self._most))
+        async with self._asked("GET", url, shown, {"If-Match": etag} if etag else {}) as answer:
+            _check_status(answer, shown)
+            now = self._facts(answer, shown)
+            if (size is not None and now.size not in {None, size}) or (etag and now.etag not in {"", etag}):
+                raise _changed(shown)
+            if now.size is None:
+                raise SourceRefusedError(detail(DetailCode.SOURCE_NO_LENGTH, url=shown))
+            body = SourceBody(answer, now.size, shown)
+            if now.size <= _SMALL:
+                await body.load()
             yield body
-
-    async def _opened(
-        self, stack: AsyncExitStack, url: Secret, shown: str, size: int | None, etag: str, most: int
-    ) -> Body | None:
-        """Request a file and return its bytes, until the stack ends; None if its size is unknown and above `most`."""
-        asked = self._asked("GET", url, shown, {"If-Match": etag} if etag else {})
-        answer = await stack.enter_async_context(asked)
-        _check_status(answer, shown)
-        now = self._facts(answer, shown)
-        if (size is not None and now.size not in {None, size}) or (etag and now.etag not in {"", etag}):
-            raise _changed(shown)
-        if now.size is None:
-            spooled = await _spool(answer, shown, size, most)
-            return None if spooled is None else stack.enter_context(spooled)
-        body = SourceBody(answer, now.size, shown)
-        if now.size <= _SMALL:
-            await body.load()
-        return body
 
     @asynccontextmanager
     async def _asked(
@@ -252,35 +227,3 @@ def _etag(answer: Incoming) -> str:
     """Return a strong ETag; a weak one does not say that the bytes are the same."""
     etag = answer.headers.get("ETag", "").strip()
     return etag if _ETAG.fullmatch(etag) else ""
-
-
-async def _spool(answer: Incoming, shown: str, size: int | None, most: int) -> FileBody | None:
-    """Write a body whose size is not known to an unnamed temporary file; None if it has more than `most` bytes."""
-    digest, received = hashlib.md5(usedforsecurity=False), 0
-    with _spooling():
-        file = tempfile.TemporaryFile()  # noqa: SIM115  closed by the next block
-    with file:
-        async for chunk in answer.chunks():
-            received += len(chunk)
-            if received > most:
-                return None
-            digest.update(chunk)
-            with _spooling():
-                file.write(chunk)
-        with _spooling():
-            file.flush()
-            file.seek(0)
-        if size is not None and received != size:
-            raise _changed(shown)
-        fd = os.dup(file.fileno())
-        return FileBody(shown, fd, received, os.fstat(fd).st_mtime_ns, digest.hexdigest())
-
-
-@contextmanager
-def _spooling() -> Iterator[None]:
-    """Raise what a run or a row ends with if the temporary file cannot be made, written or read."""
-    try:
-        yield
-    except OSError as error:
-        reason = detail(DetailCode.BACKUP_ACCESS, file=tempfile.gettempdir(), why=system_reason(error))
-        raise (exhausted(error) or SourceRefusedError(reason)) from None

@@ -6,21 +6,36 @@ from dataclasses import replace
 import openpyxl
 import pytest
 
+from tcb_ops.cli.init import list_template
 from tcb_ops.errors import InputError, UsageError
-from tcb_ops.i18n import Lang
-from tcb_ops.lists.generate import (
+from tcb_ops.features.stored.scan import (
     FIELDS,
     PathTemplate,
     default_root,
     is_included,
-    list_template,
     scan,
     select_targets,
     write_list,
 )
+from tcb_ops.i18n import Lang
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.model import Merchant
+
+
+@pytest.fixture
+def merchants():
+    east, north = ({"columns": (("region", region),)} for region in ("华东", "华北"))
+    lines = (
+        Merchant("wxtea", "茶语小铺", "tea-1a2b3c", default=True, **east),
+        Merchant("wxtea", "茶语小铺", "tea-test-9f", **east),
+        Merchant("wxbooks", "城南书店", "books-77aa01", **north),
+        Merchant("wxnoodle", "老街面馆", "shared-5e6f", **north),
+        Merchant("wxsoup", "Soup & Co", "shared-5e6f", **east),
+        Merchant("wxbakery", "麦田烘焙", "bakery-a", **east),
+        Merchant("wxbakery", "麦田烘焙", "bakery-b", **east),
+    )
+    return Merchants(lines, "merchants.csv")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Responses that are read while something else is sent, and files of unknown size."""
+"""Responses that are read while something else is sent, and sources that are slow."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -6,10 +6,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 from source_server import Sources
 
-from tcb_ops.details import DetailCode
 from tcb_ops.errors import TransportError, TransportFault
+from tcb_ops.features.sources.client import SourceClient
 from tcb_ops.model import Secret
-from tcb_ops.wechat.remote_files import SPOOLED_FREELY, SourceClient, SourceRefusedError
 from tcb_ops.wechat.transport import HttpRequest, Timeouts, Transport
 
 BIG = bytes(2_000_000)
@@ -28,12 +27,10 @@ def test_what_is_read_leaves_connections_to_what_is_sent():
         assert asyncio.run(both(sources.serve("/a", BIG), other.serve("/b", b""))) == len(BIG)
 
 
-def with_client(
-    use: Callable[[SourceClient], Awaitable[None]], timeouts: Timeouts, most: int = 1 << 30
-) -> None:
+def with_client(use: Callable[[SourceClient], Awaitable[None]], timeouts: Timeouts) -> None:
     async def run() -> None:
         async with Transport(connections=9, timeouts=timeouts) as transport:
-            await use(SourceClient(transport, ("127.0.0.1",), loopback=True, most=most))
+            await use(SourceClient(transport, ("127.0.0.1",), loopback=True, most=1 << 30))
 
     asyncio.run(run())
 
@@ -66,42 +63,3 @@ def test_a_source_that_waits_for_the_store_is_not_slow():
     with Sources() as sources:
         url = sources.serve("/a", BIG)
         with_client(read, Timeouts(connect=0.1, answer=0.1, slowest=1 << 40))
-
-
-@pytest.mark.integration
-def test_only_one_large_file_of_unknown_size_is_in_a_temporary_file():
-    async def read(client: SourceClient) -> None:
-        async def opened(url: str) -> int:
-            async with client.opened(Secret(url), "x", None, "") as body:
-                return body.size
-
-        async with client.opened(Secret(large[0]), "x", None, "") as body:
-            assert body.size == SPOOLED_FREELY + 1
-            waiting = asyncio.create_task(opened(large[1]))
-            while not sources.sent["/1"]:
-                assert await opened(small) == 1  # these do not wait
-            for _ in range(20):
-                assert await opened(small) == 1
-            assert sources.asked["GET", "/1"] == 1
-        assert await waiting == SPOOLED_FREELY + 1
-        assert sources.asked["GET", "/1"] == 2  # nothing of it was kept while it waited
-
-    with Sources() as sources:
-        content = bytes(SPOOLED_FREELY + 1)
-        large = [sources.serve(f"/{n}", content, chunked=True) for n in range(2)]
-        small = sources.serve("/small", b"x", chunked=True)
-        with_client(read, Timeouts())
-
-
-@pytest.mark.integration
-def test_a_body_without_end_is_refused_and_leaves_the_turn_to_others():
-    async def read(client: SourceClient) -> None:
-        for _ in range(2):
-            with pytest.raises(SourceRefusedError) as caught:
-                async with client.opened(Secret(url), "x", None, ""):
-                    pass
-            assert caught.value.detail.code is DetailCode.SOURCE_ENDLESS
-
-    with Sources() as sources:
-        url = sources.serve("/a", bytes(SPOOLED_FREELY + 1), chunked=True)
-        with_client(read, Timeouts(), most=SPOOLED_FREELY)

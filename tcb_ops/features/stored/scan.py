@@ -1,8 +1,7 @@
-"""Generation of path lists: scan a folder, select target environments, and write a row for each pair. List templates."""
+"""Generation of path lists: scan a folder, select target environments, and write a row for each pair."""
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import stat
@@ -14,7 +13,7 @@ from string import Formatter
 
 from tcb_ops.errors import UsageError
 from tcb_ops.formatting import guard, shown, trim
-from tcb_ops.i18n import Lang, _, pgettext
+from tcb_ops.i18n import _
 from tcb_ops.lists.merchants import Merchants, Unresolved, list_lines, resolve
 from tcb_ops.model import Merchant
 from tcb_ops.resources import nearest_path, system_reason
@@ -195,7 +194,6 @@ def _one(merchants: Merchants, name: str) -> Merchant:
 
 
 def _all(merchants: Merchants, name: str) -> list[Merchant]:
-    """Return the only or default line of each merchant (`all`) or environment (`all-envs`)."""
     groups: dict[str, list[Merchant]] = {}
     for line in merchants:
         if not line.left:
@@ -249,7 +247,6 @@ class PathTemplate:
 
 
 def _fields_of(text: str) -> set[str]:
-    """Return the fields of a template. Raises UsageError if it is not one."""
     try:
         parsed = [field for field in Formatter().parse(text) if field[1] is not None]
     except ValueError:
@@ -332,23 +329,3 @@ def _relative_to_root(scanned: ScannedFiles, root: Path) -> list[str]:
 def _version(file: Path) -> tuple[str, str]:
     facts = file.stat()
     return str(facts.st_size), str(facts.st_mtime_ns)
-
-
-# --- the template ---------------------------------------------------------------------------------------------------
-
-
-def list_template(lang: Lang) -> bytes:
-    """Return a workbook for a path list whose columns are text: 007 and 1E5 stay as typed."""
-    import xlsxwriter
-
-    out = io.BytesIO()
-    with xlsxwriter.Workbook(out, {"in_memory": True}) as book:
-        text = book.add_format({"num_format": "@"})
-        bold = book.add_format({"num_format": "@", "bold": True, "bottom": 1})
-        sheet = book.add_worksheet(_("list").of(lang))
-        sheet.set_column("A:A", 24, text)
-        sheet.set_column("B:C", 44, text)
-        heads = [_("merchant"), pgettext("column", "path"), pgettext("column", "file")]
-        sheet.write_row(0, 0, [head.of(lang) for head in heads], bold)
-        sheet.freeze_panes(1, 0)
-    return out.getvalue()

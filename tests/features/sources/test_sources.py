@@ -18,12 +18,12 @@ import tcb_ops as tcb
 from tcb_ops.cli.main import run as run_command
 from tcb_ops.details import DetailCode
 from tcb_ops.errors import InputError, UsageError
+from tcb_ops.features.sources import inspector
+from tcb_ops.features.sources.client import read_status, source_problem
 from tcb_ops.lists.batch import Batch
 from tcb_ops.model import Reason
 from tcb_ops.run import Run
-from tcb_ops.runs import url_files
 from tcb_ops.settings import Settings, load_settings
-from tcb_ops.wechat.remote_files import read_status, source_problem
 
 pytestmark = pytest.mark.integration
 
@@ -169,7 +169,7 @@ def test_the_extension_of_the_url_decides_the_type_where_the_path_has_none(web):
     ],
 )
 def test_a_url_that_cannot_be_sent_is_a_problem_of_its_row(web, how, code, monkeypatch):
-    monkeypatch.setattr(url_files, "TRY_AGAIN", (0, 0))
+    monkeypatch.setattr(inspector, "TRY_AGAIN", (0, 0))
     good, bad = web.sources.serve("/good", b"x"), web.sources.serve("/bad", b"x", **how)
     with pytest.raises(InputError) as caught:
         web.read(good, bad)
@@ -209,8 +209,8 @@ def test_without_the_setting_no_url_is_read(open_workspace):
 
 
 def test_a_host_that_cannot_be_reached_is_tried_for_one_url(web, monkeypatch):
-    monkeypatch.setattr(url_files, "TRY_AGAIN", (0, 0))
-    monkeypatch.setattr(url_files, "AT_ONCE", 1)
+    monkeypatch.setattr(inspector, "TRY_AGAIN", (0, 0))
+    monkeypatch.setattr(inspector, "AT_ONCE", 1)
     gone = free_port()
     urls = [f"http://127.0.0.1:{gone}/{n}" for n in range(50)]
     batch = web.read(*urls, on_bad="skip")
@@ -233,14 +233,11 @@ def test_a_server_without_head_is_asked_for_a_byte(web):
 # --- when it is sent ---------------------------------------------------------------------------------------------------
 
 
-def test_a_body_of_unknown_length_is_sent_from_a_temporary_file(web):
-    urls = [web.sources.serve(f"/{n}", body, chunked=True) for n, body in enumerate([b"", b"x", BIG])]
-    batch = web.read(*urls)
-    assert [row.size for row in batch.rows()] == [None, None, None]
-    run = web.upload(batch)
-    assert ended(run) == [("uploaded", "")] * 3
-    assert [web.stored(n) for n in range(3)] == [b"", b"x", BIG]
-    assert [record.end.bytes for record in run.rows()] == [0, 1, len(BIG)]
+def test_a_body_of_unknown_length_is_not_sent(web):
+    run = web.upload(web.read(*(web.sources.serve(f"/{n}", b"x" * n, chunked=True) for n in range(2))))
+    assert ended(run) == [("failed", "file_unreadable")] * 2
+    assert {record.end.detail.code for record in run.rows()} == {DetailCode.SOURCE_NO_LENGTH}
+    assert web.stored(1) is None
 
 
 @pytest.mark.parametrize("content", [b"small", BIG], ids=["small", "big"])
@@ -251,7 +248,7 @@ def test_a_body_of_unknown_length_is_sent_from_a_temporary_file(web):
         ({"content": b"longer than before"}, Reason.FILE_CHANGED),
         ({"content": b"other", "careless": True}, Reason.FILE_CHANGED),
         ({"content": b"longer than before", "careless": True, "etag": ""}, Reason.FILE_CHANGED),
-        ({"content": b"longer", "careless": True, "etag": "", "chunked": True}, Reason.FILE_CHANGED),
+        ({"content": b"longer", "careless": True, "etag": "", "chunked": True}, Reason.FILE_UNREADABLE),
         ({"status": {"GET": 404}}, Reason.FILE_UNREADABLE),
         ({"status": {"GET": 403}}, Reason.FILE_UNREADABLE),
         ({"status": {"GET": 302}, "location": "https://example.com/a"}, Reason.SOURCE_REDIRECT),
@@ -290,7 +287,7 @@ def test_a_length_that_is_a_lie_from_the_beginning_is_no_success(web, content, b
 
 
 def test_certificates_are_checked(web, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(url_files, "TRY_AGAIN", (0,))
+    monkeypatch.setattr(inspector, "TRY_AGAIN", (0,))
     both = tmp_path / "both.pem"
     words = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=a"
     words += f" -addext subjectAltName=IP:127.0.0.1 -keyout {both} -out {tmp_path / 'cert.pem'}"
@@ -334,17 +331,16 @@ def test_unchanged_rows_are_known_by_their_etag_else_by_their_bytes(web):
         web.sources.serve("/tagged", b"tagged"),
         web.sources.serve("/plain", b"plain", etag=""),
         web.sources.serve("/weak", b"weak", etag='W/"1"'),
-        web.sources.serve("/chunked", b"chunked", etag="", chunked=True),
         web.sources.serve("/new", b"old"),
     ]
     web.upload(web.read(*urls))
     web.sources.asked.clear()
     web.sources.serve("/new", b"new")
     run = web.upload(web.read(*urls), skip_unchanged=True, new_run=True)
-    assert ended(run) == [*[("unchanged", "")] * 4, ("uploaded", "")]
+    assert ended(run) == [*[("unchanged", "")] * 3, ("uploaded", "")]
     assert web.sources.asked["GET", "/tagged"] == 0
     assert web.sources.asked["GET", "/plain"] == 1
-    assert web.stored(4) == b"new"
+    assert web.stored(3) == b"new"
 
 
 # --- queries are secrets ------------------------------------------------------------------------------------------------

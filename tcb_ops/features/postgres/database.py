@@ -114,6 +114,10 @@ class PostgreSQL(Database):
         message = error.diag.message_primary if isinstance(error, psycopg.Error) else None
         return super().reason(Exception(message) if message else error)
 
+    def advisory_lock(self, name: str, trouble: Callable[[Exception], TcbOpsError]) -> AdvisoryLock:
+        """Return a lock in the database."""
+        return AdvisoryLock(self, name, trouble)
+
     def lock_holders(self) -> list[Text]:
         """Return who works on the ledger's tables."""
         with suppress(psycopg.Error), self.connection() as connection:
