@@ -84,7 +84,7 @@ class Diagnoses(list[Diagnosis], Tabular):
     def __repr__(self) -> str:
         lang = settings_lang()
         lines = (
-            f"{each.verdict.code} · {row_count(each.sample.rows).of(lang)} · {each.verdict.who.label.of(lang)} · "
+            f"{each.verdict.code} · {row_count(each.rows).of(lang)} · {each.verdict.who.value.of(lang)} · "
             f"{as_sentences((each.verdict.meaning, each.verdict.action)).of(lang)}"
             for each in self
         )
