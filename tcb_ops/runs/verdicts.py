@@ -404,6 +404,10 @@ def _missing_proof(cause: _Cause, facts: Facts) -> Iterator[Text]:
         answer = getattr(facts.answers, name, None)
         if name == "never":
             yield _("no interface tells this")
+            silent = {asked: getattr(facts.answers, asked) for asked in ("environments", "request")}
+            for asked, issue in silent.items():
+                if isinstance(issue, Issue) and (asked == "request" or issue.errcode is None):
+                    yield _("{interface}: {said}", interface=_ASKED[asked], said=_said(issue, facts))
         elif answer is None and not (name == "info" and facts.own):
             yield _("{interface} was not asked", interface=_ASKED.get(name, name))
         elif isinstance(answer, Issue) and name != "environments" and answer.code not in {"61003", "76022"}:

@@ -152,14 +152,14 @@ def sample_of(end):
 
 
 RIDS = {
-    "old": ({"ended_at": 1.0}, "old_rid", 0),
-    "missing": ({"rid": ""}, "no_rid", 0),
-    "unknown to the platform": ({"rid": "11111111-22222222-33333333"}, "76001", 1),
+    "old": ({"ended_at": 1.0}, "old_rid", 0, "older than seven days"),
+    "missing": ({"rid": ""}, "no_rid", 0, "the rows have no rid"),
+    "unknown to the platform": ({"rid": "11111111-22222222-33333333"}, "76001", 1, "76001"),
 }
 
 
-@pytest.mark.parametrize(("change", "code", "calls"), RIDS.values(), ids=RIDS)
-def test_a_rid_that_cannot_be_looked_up_is_said(open_token_server, change, code, calls):
+@pytest.mark.parametrize(("change", "code", "calls", "says"), RIDS.values(), ids=RIDS)
+def test_a_rid_that_cannot_be_looked_up_is_said(open_token_server, change, code, calls, says):
     server = open_token_server([TEA], [Fault(appid="*", errcode=-12345)])
     run = failed_run(server, [TEA])
     ((record,), _count) = run.page(code="-12345")
@@ -169,6 +169,7 @@ def test_a_rid_that_cannot_be_looked_up_is_said(open_token_server, change, code,
     assert isinstance(diagnosis.facts.answers.request, Issue)
     assert (diagnosis.facts.answers.request.code, server.sim.stats["rid"]) == (code, calls)
     assert not diagnosis.verdict.proven
+    assert says in diagnosis.verdict.lines()[-1].en
 
 
 def test_a_rid_of_another_account_is_refused_by_the_platform(open_token_server):
