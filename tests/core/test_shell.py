@@ -51,7 +51,7 @@ def test_quotes_that_do_not_match_are_an_error(windows):
         shell.split('token "wx1', windows=windows)
 
 
-@pytest.mark.posix
+@pytest.mark.posix("file modes")
 def test_who_else_may_read_a_file_and_what_restricts_it(tmp_path):
     file = tmp_path / "tokens of the shop.csv"
     file.touch(mode=0o600)

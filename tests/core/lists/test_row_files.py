@@ -60,7 +60,7 @@ def unusable(root, file):
     return result.message.en, result.fix.en
 
 
-@pytest.mark.posix
+@pytest.mark.posix("special files")
 @pytest.mark.parametrize(
     ("file", "says"),
     [
@@ -79,7 +79,7 @@ def test_an_unusable_file_is_reported_with_the_reason(root, file, says):
     assert says in unusable(root, file.replace("{root}", str(root)))[0]
 
 
-@pytest.mark.posix
+@pytest.mark.posix("links")
 def test_links_are_resolved_before_a_file_counts_as_inside(root):
     (root / "out.png").symlink_to(root.parent / "outside.png")
     (root / "in.png").symlink_to(root / "a.png")
@@ -93,7 +93,7 @@ def test_links_are_resolved_before_a_file_counts_as_inside(root):
     assert isinstance(LocalFiles(root).inspect("in.png"), LocalFile)
 
 
-@pytest.mark.posix
+@pytest.mark.posix("special files")
 def test_special_files_are_refused(root):
     os.mkfifo(root / "pipe")
     with socket.socket(socket.AF_UNIX) as unix:
@@ -128,7 +128,7 @@ def test_a_root_that_is_not_there_is_a_problem_of_the_whole(root):
         assert (problem.line, problem.skippable) == (0, False)
 
 
-@pytest.mark.posix
+@pytest.mark.posix("file names")
 def test_a_missing_file_is_said_to_be_and_that_case_matters(root):
     for file in ("A.PNG", "Banner/none.png", "a.png/x"):
         assert "upper and lower case" in unusable(root, file)[1]
