@@ -21,7 +21,7 @@ from tcb_ops.errors import UsageError
 from tcb_ops.formatting import shown
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Problem, Secret, SourceFile, file_problem, in_object_store, is_source
-from tcb_ops.resources import nearest_path, system_reason
+from tcb_ops.resources import nearest_path, path_too_long, system_reason
 from tcb_ops.secrets import MASK
 
 MAX_FILE_BYTES = 5 * 1024**3
@@ -83,10 +83,10 @@ class LocalFiles:
                 real = os.path.realpath(real)
                 facts = os.stat(real)  # noqa: PTH116  as above
             readable = os.access(real, os.R_OK)
-        except (FileNotFoundError, NotADirectoryError):
-            fix = _("check the name (upper and lower case and Unicode form matter) and --root")
-            return UnusableFile(detail(DetailCode.NO_FILE, name=shown(file)), fix, missing=True)
         except (OSError, ValueError) as error:
+            if isinstance(error, FileNotFoundError | NotADirectoryError) and not path_too_long(error):
+                fix = _("check the name (upper and lower case and Unicode form matter) and --root")
+                return UnusableFile(detail(DetailCode.NO_FILE, name=shown(file)), fix, missing=True)
             message = detail(DetailCode.NOT_INSPECTED, file=shown(file), why=system_reason(error))
             return UnusableFile(message, _("check its name and permissions"))
         if not real.startswith(self._inside):
