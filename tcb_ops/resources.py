@@ -45,7 +45,9 @@ _WINDOWS_REASONS = {
     32: _("another program, such as Excel, is using it: close it there"),  # ERROR_SHARING_VIOLATION
     33: _("another program, such as Excel, is using it: close it there"),  # ERROR_LOCK_VIOLATION
     123: _("Windows does not allow such a name"),  # ERROR_INVALID_NAME
-    206: _("the name is too long"),  # ERROR_FILENAME_EXCED_RANGE
+    206: _(
+        "the path is too long: shorten it, or turn on long paths in Windows"
+    ),  # ERROR_FILENAME_EXCED_RANGE
 }
 """By Windows' own code, where errno says less (EACCES, EINVAL, ENOENT)."""
 
@@ -55,11 +57,8 @@ def system_reason(error: OSError | ValueError) -> Text:
     if not isinstance(error, OSError):
         return _("not a usable file name")
     code = error.errno or 0
-    if path_too_long(error):
-        return _(
-            "its path has more than 259 characters, and Windows does not allow that unless long paths are on"
-        )
-    if (reason := _WINDOWS_REASONS.get(getattr(error, "winerror", None) or 0)) is not None:
+    windows = 206 if path_too_long(error) else getattr(error, "winerror", None) or 0
+    if (reason := _WINDOWS_REASONS.get(windows)) is not None:
         return reason
     return _REASONS.get(code) or _("system error {code}", code=code)
 

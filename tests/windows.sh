@@ -46,7 +46,7 @@ fi
 if ! cmp -s installed.txt <(cat "$repository/constraints.txt" "$repository/tests/windows-constraints.txt"); then
     rm -rf site
     grep -v '^numpy==' "$repository/constraints.txt" >constraints.txt
-    "${pip[@]}" install --platform win_amd64 --python-version 3.13 --implementation cp --only-binary :all: --no-deps --target site \
+    "${pip[@]}" install --no-compile --platform win_amd64 --python-version 3.13 --implementation cp --only-binary :all: --no-deps --target site \
         -c constraints.txt -r "$repository/tests/windows-constraints.txt"
     cat "$repository/constraints.txt" "$repository/tests/windows-constraints.txt" >installed.txt
 fi
