@@ -45,9 +45,7 @@ _WINDOWS_REASONS = {
     32: _("another program, such as Excel, is using it: close it there"),  # ERROR_SHARING_VIOLATION
     33: _("another program, such as Excel, is using it: close it there"),  # ERROR_LOCK_VIOLATION
     123: _("Windows does not allow such a name"),  # ERROR_INVALID_NAME
-    206: _(
-        "the path is too long: shorten it, or turn on long paths in Windows"
-    ),  # ERROR_FILENAME_EXCED_RANGE
+    206: _("the path is too long for Windows: shorten it"),  # ERROR_FILENAME_EXCED_RANGE
 }
 """By Windows' own code, where errno says less (EACCES, EINVAL, ENOENT)."""
 
