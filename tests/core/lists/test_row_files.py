@@ -27,6 +27,7 @@ from tcb_ops.lists.row_files import (
     whole_source,
 )
 from tcb_ops.model import Merchant, Secret, SourceFile, is_source
+from tcb_ops.shell import quote
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -138,7 +139,7 @@ def test_a_file_named_on_windows_gets_the_map_option_suggested(root):
     for file in ("D:/素材/春.png", "//nas/public/春.png"):
         message, fix = unusable(root, file)
         assert "not relative" in message
-        assert f"--map '{file.rpartition('/')[0]}=FOLDER'" in fix
+        assert f"--map {quote(file.rpartition('/')[0] + '=FOLDER')}" in fix
 
 
 @pytest.fixture
@@ -194,7 +195,7 @@ def test_a_list_from_windows_finds_its_files(write, merchants, data):
     assert row.cells[2] == "D:\\素材\\春\\a.png"
     with pytest.raises(InputError) as raised:
         read_paths(path, merchants, data)
-    assert "--map 'D:/素材/春=FOLDER'" in raised.value.problems[0].fix.en
+    assert f"--map {quote('D:/素材/春=FOLDER')}" in raised.value.problems[0].fix.en
 
 
 def test_a_mapped_file_cannot_leave_the_root(write, merchants, data):
