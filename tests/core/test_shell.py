@@ -83,3 +83,9 @@ def test_windows_own_code_says_more_than_errno(winerror, name, message):
     error = PermissionError(13, "", name)
     error.winerror = winerror
     assert resources.system_reason(error).en.startswith(message)
+
+
+def test_a_folder_in_a_files_place_is_named_on_windows(tmp_path, monkeypatch):
+    monkeypatch.setattr(shell, "WINDOWS", True)
+    for path, message in ((tmp_path, "it is a folder"), (tmp_path / "missing", "no permission")):
+        assert resources.system_reason(PermissionError(13, "", str(path))).en == message
