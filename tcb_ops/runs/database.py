@@ -112,7 +112,9 @@ class LedgerConnection:
         )
         if fault is DatabaseFault.UNREACHABLE:
             text = _("the ledger {name} cannot be reached: {why}. What was committed is safe.")
-            fix = _("When its database is back, run the same command again: the run resumes where it stopped.")
+            fix = _(
+                "When its database is back, run the same command again: the run resumes where it stopped."
+            )
         return LedgerError(text.format(name=self.name, why=cause), fix)
 
 
