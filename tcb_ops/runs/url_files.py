@@ -6,6 +6,7 @@ import sqlite3
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import cache
 from itertools import islice
 from pathlib import Path
 
@@ -19,8 +20,10 @@ _PAGE = 2_000
 
 def source_check(settings: Callable[[], Settings]) -> SourceCheck:
     """Return what looks at URLs, with these settings where there is one to look at; without the feature, they are refused."""
-    check: SourceCheck = provided("source_check")(settings) if is_provided("source_check") else refuse_sources
-    return check
+    if not is_provided("source_check"):
+        return refuse_sources
+    loaded = cache(lambda: provided("source_check")(settings))  # it loads the HTTP library
+    return lambda urls: loaded()(urls)  # noqa: PLW0108  not before there is a URL
 
 
 class SourceQueries:
@@ -47,7 +50,8 @@ def as_they_are(rows: Iterable[Row], root: Path, inspect: SourceCheck) -> Iterat
     """Yield rows with their files' current sizes and versions. A missing file is reported when it is to be sent."""
     stream = iter(rows)
     while page := list(islice(stream, _PAGE)):
-        facts = inspect([*dict.fromkeys(Secret(row.file) for row in page if is_source(row.file))])
+        urls = [*dict.fromkeys(Secret(row.file) for row in page if is_source(row.file))]
+        facts = inspect(urls) if urls else {}
         for row in page:
             if not is_source(row.file):
                 yield _as_it_is(row, root)

@@ -21,7 +21,7 @@ from workspace import write_csv
 
 from tcb_ops.features.notebooks.parameters import NOTEBOOKS
 from tcb_ops.features.pdf.printing import find_chromium
-from tcb_ops.features.simulator import Fault, Faults
+from tcb_ops.features.simulator.faults import Fault, Faults
 from tcb_ops.model import Merchant
 
 if TYPE_CHECKING:

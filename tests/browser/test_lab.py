@@ -10,7 +10,7 @@ import pytest
 from jupyter_lab import RUN_ALL
 
 from tcb_ops.features.notebooks.parameters import notebook_names
-from tcb_ops.features.simulator import Fault
+from tcb_ops.features.simulator.faults import Fault
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 

@@ -14,7 +14,7 @@ from workspace import BOOKS, TEA, many
 
 import tcb_ops as tcb
 from tcb_ops.cli.main import run
-from tcb_ops.features.simulator import Fault
+from tcb_ops.features.simulator.faults import Fault
 
 PACKAGE = Path(tcb.__file__).parent
 COMMANDS = {

@@ -16,7 +16,7 @@ from workspace import BOOKS, TEA
 
 import tcb_ops as tcb
 from tcb_ops import api
-from tcb_ops.features.simulator import Fault
+from tcb_ops.features.simulator.faults import Fault
 from tcb_ops.panels.html import RunState
 from tcb_ops.run import find_handle
 

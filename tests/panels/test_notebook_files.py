@@ -13,7 +13,7 @@ from workspace import BOOKS, TEA
 import tcb_ops as tcb
 from tcb_ops import panels
 from tcb_ops.features.notebooks.parameters import in_language
-from tcb_ops.features.simulator import Fault
+from tcb_ops.features.simulator.faults import Fault
 from tcb_ops.i18n import Lang
 
 FOLDER = Path(__file__).parent.parent.parent / "notebooks"

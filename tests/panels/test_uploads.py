@@ -11,7 +11,7 @@ from panel_lab import press
 from workspace import BOOKS, TEA, many
 
 import tcb_ops as tcb
-from tcb_ops.features.simulator import Fault
+from tcb_ops.features.simulator.faults import Fault
 from tcb_ops.panels.html import RunState
 from tcb_ops.run import RunHandle
 

@@ -7,7 +7,7 @@ import asyncio
 import csv
 import stat
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -77,6 +77,11 @@ class FileTokens:
         if problem is not None:
             raise TokenError(problem, transient=transient)
         raise TokenError.of(appid, detail(DetailCode.TOKEN_MISSING, file=self._file))
+
+    def tokens(self) -> Mapping[str, Token]:
+        """Return the tokens by appid, the same mapping until the file changes. Raises SettingsError if it is unusable."""
+        self._read()
+        return self._tokens
 
     def expired(self) -> list[str]:
         """Return the appids whose tokens have expired by the file."""

@@ -1,7 +1,7 @@
 import pytest
 
 from tcb_ops.errors import SettingsError
-from tcb_ops.features.simulator import (
+from tcb_ops.features.simulator.faults import (
     Component,
     EnvStatus,
     Etag,
