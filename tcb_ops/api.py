@@ -103,7 +103,7 @@ def read_paths(
 
     """
     from tcb_ops.lists import paths as path_list
-    from tcb_ops.runs.url_files import SourceInspector
+    from tcb_ops.runs.url_files import source_check
 
     check_count("header_row", header_row)
     if options:
@@ -125,7 +125,7 @@ def read_paths(
             header_row=header_row,
             rows=rows,
             file_map=file_map,
-            sources=SourceInspector(lambda: settings_for(options)),
+            sources=source_check(lambda: settings_for(options)),
         )
 
 

@@ -175,7 +175,6 @@ def _is_text(value: Any) -> bool:
 
 
 def _alternatives(kind: Any) -> list[Any]:
-    """Return the types of a union; text stands for a path where a path is one of them."""
     args = get_args(kind)
     return [alternative for alternative in args if not (alternative is str and Path in args)]
 

@@ -329,8 +329,6 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=
 
 
 class _Stored(msgspec.Struct):
-    """A Detail in the ledger."""
-
     code: str
     params: dict[str, str | int | float | _Stored]
 

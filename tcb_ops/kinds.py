@@ -102,6 +102,8 @@ class Kind(str):
     good_label: ClassVar[Text] = _("Succeeded")
     bad_label: ClassVar[Text] = _("Did not succeed")
     """The heads of columns that count the rows that succeeded, and those that did not."""
+    rows_label: ClassVar[Text] = pgettext("heading", "Rows")
+    """The head of what counts its rows."""
     calls_at: ClassVar[str]
     """Where the function stands (see `load`) that takes a CallContext and returns the Calls of its rows."""
     rows_per_call: ClassVar[int] = 1

@@ -441,7 +441,8 @@ class Run:
     def to_parquet(self, dest: str | Path) -> Path:
         """Write every row to a Parquet file, with the columns of results.csv; return the file.
 
-        Needs pyarrow, the extra `analysis`. Raises UsageError without it, StoppedError where the file cannot be written.
+        An earlier Parquet file is replaced. Needs pyarrow, the extra `analysis`. Raises UsageError without it, and where another
+        file is at `dest`; StoppedError where the file cannot be written.
         """
         from tcb_ops.reports.formats.notebook import write_parquet
 

@@ -17,7 +17,6 @@ from tcb_ops.values import InvalidValueError
 
 
 def _matching(pattern: str, rule: Text) -> Callable[[Any], Any]:
-    """Return the rule that a value, or each one of a list, matches a pattern as a whole."""
 
     def checked(value: Any) -> Any:
         for item in value if isinstance(value, tuple) else (value,):
@@ -64,7 +63,6 @@ def _url(value: str) -> SplitResult | None:
 
 
 def _is_host(host: str) -> bool:
-    """Return whether a host is an address, or a name that IDNA can encode."""
     try:
         name = host.encode("idna").decode("ascii")
     except UnicodeError:

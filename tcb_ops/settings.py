@@ -369,7 +369,6 @@ def _by_key(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _sections(by_key: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the sections of checked settings, by name; a tuple of those that may be repeated."""
     sections: dict[str, Any] = {}
     for name, model in section_models().items():
         values = {key.removeprefix(f"{name}."): by_key[key] for key in by_key if key.startswith(f"{name}.")}
@@ -413,7 +412,6 @@ def _one_target(layer: _Layer) -> tuple[dict[str, Any], str]:
 
 
 def _checked(key: str, value: Any) -> Any:
-    """Return a setting in its own type. Raises InvalidValueError, MistakesError for a repeated section."""
     if (setting := setting_values().get(key)) is not None:
         return setting.convert(value, strict=False)
     model = section_models().get(key)
@@ -431,7 +429,6 @@ def _checked(key: str, value: Any) -> Any:
 
 
 def _environment() -> dict[str, Any]:
-    """Return what the TCB_OPS_… variables give. A list is JSON, or words as a shell reads them."""
     variables = {name.upper(): value for name, value in os.environ.items()}
     return {
         key: _words(value) if get_origin(setting.kind) is tuple else value
@@ -448,12 +445,10 @@ def _words(value: str) -> list[str] | str:
 
 
 def _variable(key: str) -> str:
-    """Return the variable of a setting: TCB_OPS_TOKENS__URL for `tokens.url`."""
     return PREFIX + key.upper().replace(".", "__")
 
 
 def _unknown_variables() -> dict[str, Text]:
-    """Return what is wrong with TCB_OPS_… variables that are no settings, by their names."""
     names = {CONFIG, *map(_variable, setting_values())}
     others = sorted(name.upper() for name in os.environ if name.upper().startswith(PREFIX))
     return {

@@ -21,9 +21,9 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import tcb_ops as tcb
-from tcb_ops.features.simulator import Fault, Faults, Simulator
-from tcb_ops.features.simulator.faults import FaultStep
+from tcb_ops.features.simulator.faults import Fault, Faults, FaultStep
 from tcb_ops.features.simulator.sample import MERCHANTS, SAMPLE
+from tcb_ops.features.simulator.server import Simulator
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.model import SIMULATOR
 from tcb_ops.settings import Settings, load_settings

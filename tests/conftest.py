@@ -29,14 +29,14 @@ from workspace import (
     write_csv,
 )
 
-from tcb_ops.features.simulator import Faults
+from tcb_ops.features.simulator.faults import Faults
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.settings import load_settings, set_default_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from tcb_ops.features.simulator import Fault
+    from tcb_ops.features.simulator.faults import Fault
     from tcb_ops.model import Merchant
     from tcb_ops.run import Run
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from rigged_simulator import Simulator
 
-from tcb_ops.features.simulator import Reset
+from tcb_ops.features.simulator.faults import Reset
 from tcb_ops.features.simulator.state import Request, Response
 
 

@@ -257,8 +257,8 @@ GUARDS = (
     Guard(
         "a frozen process does not delete after its time",
         "features/stored/calls.py",
-        "        self.lease.check()\n        answer = await self._ask_files(task, ids, self.wechat.delete)",
-        "        answer = await self._ask_files(task, ids, self.wechat.delete)",
+        "        self.lease.check()\n        answer = await self._ask_files(task, ids, self.file_client.delete)",
+        "        answer = await self._ask_files(task, ids, self.file_client.delete)",
         "tests/features/cluster/test_lease.py",
     ),
     Guard(

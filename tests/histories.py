@@ -16,7 +16,7 @@ from rigged_simulator import Simulator
 from workspace import BOOKS, QUICK, TEA, TEA_TEST, write_csv
 
 import tcb_ops as tcb
-from tcb_ops.features.simulator import Fault, Faults
+from tcb_ops.features.simulator.faults import Fault, Faults
 from tcb_ops.model import Merchant
 
 HISTORIES = Path(__file__).with_name("histories")

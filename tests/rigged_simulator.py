@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from tcb_ops.features.simulator import EnvStatus, Fault, Faults, SimulatedAccount, SimulatedEnvironment
-from tcb_ops.features.simulator import Simulator as PlainSimulator
+from tcb_ops.features.simulator.faults import EnvStatus, Fault, Faults, SimulatedAccount, SimulatedEnvironment
+from tcb_ops.features.simulator.server import Simulator as PlainSimulator
 from tcb_ops.features.simulator.signing import bucket_of
 from tcb_ops.features.simulator.state import NEVER, SimulatedObject, _RefreshToken
 

@@ -18,8 +18,9 @@ from urllib.parse import unquote
 from aiohttp import web
 from rigged_simulator import Simulator
 
-from tcb_ops.features.simulator import FaultStep, Request, Response, SimulatedObject
+from tcb_ops.features.simulator.faults import FaultStep
 from tcb_ops.features.simulator.signing import bucket_of
+from tcb_ops.features.simulator.state import Request, Response, SimulatedObject
 
 ROBOT_PATH = "/robot/"
 """The beginning of a robot's address: `BASE/robot/KIND/BEHAVIOUR?…`, with KIND wecom, feishu, dingtalk or webhook."""

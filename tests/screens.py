@@ -27,10 +27,11 @@ from jupyter_lab import Opened, lab_server, launch, opened_page
 from playwright.sync_api import Browser, sync_playwright
 
 from tcb_ops.features.notebooks.parameters import notebook_names
-from tcb_ops.features.simulator import Fault, Faults, Simulator
+from tcb_ops.features.pdf.printing import find_chromium
+from tcb_ops.features.simulator.faults import Fault, Faults
+from tcb_ops.features.simulator.server import Simulator
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Merchant
-from tcb_ops.reports.formats.html import find_chromium
 
 SCREENS = Path(__file__).parents[1] / "docs" / "screens"
 GIVEN = {"paths": "data/paths.csv", "root": "data/files"}

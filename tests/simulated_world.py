@@ -17,8 +17,7 @@ from simulated_time import SimulatedLoop
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.errcodes import all_errcodes, all_store_codes
 from tcb_ops.errors import TokenError, TransportError, TransportFault
-from tcb_ops.features.simulator import Fault, Faults
-from tcb_ops.features.simulator.faults import Etag, FaultStep, Reset
+from tcb_ops.features.simulator.faults import Etag, Fault, Faults, FaultStep, Reset
 from tcb_ops.features.simulator.signing import bucket_of
 from tcb_ops.features.simulator.state import Request
 from tcb_ops.model import Merchant, Secret

@@ -6,7 +6,7 @@ import pytest
 from workspace import QUICK, write_csv
 
 import tcb_ops as tcb
-from tcb_ops.features.simulator import Fault
+from tcb_ops.features.simulator.faults import Fault
 
 
 def upload(workspace, **options):

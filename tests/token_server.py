@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rigged_simulator import Simulator
 from workspace import write_csv
 
-from tcb_ops.features.simulator import Component, Faults
+from tcb_ops.features.simulator.faults import Component, Faults
 from tcb_ops.settings import Settings, load_settings
 
 if TYPE_CHECKING:

@@ -237,5 +237,8 @@ def retry(command: RunCommand, run: str, codes: tuple[str, ...], kind: str | Non
             later = _("The other rows are retried now. When the file has these merchants:")
             again = quoted(retry_command(command.settings, record))
             command.console.warn(as_lines((as_sentences((handle.warning, later)), again)))
+        if handle.record.parent != record.id:
+            text = _("No row of its own is left: these are those of its correction {id}.")
+            command.console.info(text.format(id=handle.record.parent))
         done = command.follow(handle)
         return command.end(done, Path(done.record.report)) if is_links else command.report(done)

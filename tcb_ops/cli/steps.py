@@ -41,9 +41,8 @@ from tcb_ops.reports.summary import by_code, next_command
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.next_commands import command, quoted
-from tcb_ops.runs.plan import rest_to_retry
 from tcb_ops.runs.stop_errors import not_listening
-from tcb_ops.runs.url_files import SourceInspector
+from tcb_ops.runs.url_files import source_check
 from tcb_ops.settings import Settings, without_dots
 from tcb_ops.start import StartOptions, ledger_with_runs
 
@@ -138,7 +137,7 @@ class RunCommand:
                 header_row=listing.header_row or 0,
                 rows=listing.rows,
                 file_map=listing.maps,
-                sources=SourceInspector(lambda: settings),
+                sources=source_check(lambda: settings),
                 guessed=guessed,
             )
         except InputError as error:
@@ -419,6 +418,8 @@ class RunCommand:
 
     def end(self, run: Run, where: Path, *, page: Path | None = None, fail_on: str = "any") -> int:
         """Print how a run ended, the next command if anything is left to do, and a link; return the exit code."""
+        from tcb_ops.runs.plan import rest_to_retry
+
         console, as_json = self.console, self.common.json
         run.refresh()
         sent: list[dict[str, Any]] = []

@@ -233,7 +233,6 @@ def _message(value: str) -> Detail:
 
 
 def _run(call: Callable[[], _T]) -> _T:
-    """Run an SQLite call. Raises UsageError for its errors."""
     with suppress(sqlite3.Error):
         return call()
     raise UsageError(
@@ -331,7 +330,6 @@ class Batch(Tabular):
         return int(totals[0][0] or 0) if totals else 0
 
     def _select(self, columns: str, rest: str = "") -> list[Any]:
-        """Select columns or aggregates from the valid rows; `rest` groups, sorts or limits them."""
         return self.staging.query(
             f"SELECT {columns} FROM rows WHERE line <= ? AND {_VALID} {rest}",  # noqa: S608  own names
             (EVERY_LINE if self.until is None else self.until,),

@@ -20,6 +20,7 @@ from tcb_ops.errors import BrokenTableError, UsageError
 from tcb_ops.formatting import EDGE, shown, trim, unguard
 from tcb_ops.i18n import Text, _, ngettext
 from tcb_ops.lists.batch import Batch, OnBad, Problems, Staging
+from tcb_ops.lists.cells import CellKind, NonTextCell, non_text_problem, not_computed
 from tcb_ops.lists.input_files import (
     input_error,
     refused,
@@ -27,7 +28,6 @@ from tcb_ops.lists.input_files import (
 from tcb_ops.lists.merchants import Merchants, Resolve, Unresolved, cached_resolve
 from tcb_ops.lists.row_files import SourceCheck, conceal, concealed, path_map, refuse_sources, split_source
 from tcb_ops.lists.table import LIST_COLUMNS, Columns, Rows, Table, open_table
-from tcb_ops.lists.workbook import CellKind, NonTextCell, non_text_problem, not_computed
 from tcb_ops.model import Problem, Row, Secret, is_source
 
 # --- paths and headers ---------------------------------------------------------------------------------------------
@@ -98,7 +98,6 @@ def _control_problem(value: str, code: DetailCode = DetailCode.VALUE_CONTROL) ->
 
 
 def _content_type_problem(value: str) -> tuple[Text, Text] | None:
-    """Return (problem, fix) of an object's content type; None if it is `type/subtype`, with any parameters."""
     if (problem := _control_problem(value)) or _MEDIA_TYPE.fullmatch(value):
         return problem
     fix = _("write one such as image/png, or leave it empty: the extension of the path then decides")
@@ -221,7 +220,6 @@ class RowValidator:
         return row, problems
 
     def _file_of(self, cells: list[str], file: str) -> tuple[list[str], str, Secret | None]:
-        """Return the cells and the file without the query of a URL, and the query."""
         if not is_source(file):
             return cells, self._map_file(file.replace("\\", "/")) if file else "", None
         name, query = split_source(file)
@@ -255,7 +253,6 @@ class RowValidator:
     def _object_header(
         self, line: int, cells: list[str], name: str, check: _Check, bad: dict[str, Problem]
     ) -> str:
-        """Return the row's value of a header that the object is stored with; "" for none."""
         value = self._value(line, cells, name, bad)
         if value and (wrong := check(value)):
             bad[name] = Problem(line, self._names[name], *wrong, shown(value))
@@ -266,7 +263,6 @@ class RowValidator:
         self._counts[kind] = (times + 1, first, first_example)
 
     def _fitted(self, line: int, cells: list[str], problems: list[Problem]) -> list[str]:
-        """Cut or extend the cells to the width of the header."""
         if extra := [cell for cell in concealed(cells[self._width :]) if trim(cell)]:
             if self._sheet:
                 self._warn("beyond", line, shown(extra[0], 40))
@@ -417,7 +413,6 @@ def _find_columns(name: str, table: Table, columns: Columns) -> dict[str, int]:
 
 
 def _stage(table: Table, validator: RowValidator, staging: Staging) -> Problem | None:
-    """Store every row. Return the problem if the table could not be read to its end."""
     rows: list[Row] = []
     problems: list[Problem] = []
     broken = None

@@ -1,4 +1,4 @@
-"""Tables: the header, the meaning of its columns, and the rows below it; in delimited text and in workbooks (.xlsx, .xlsm).
+"""Tables: the header, the meaning of its columns, and the rows below it; in delimited text, and in what a feature reads.
 
 Row numbers are those of a spreadsheet: each record is one row, blank ones included, even if its cells contain line
 breaks.
@@ -9,19 +9,20 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from operator import itemgetter
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Literal, NamedTuple, TypeAlias, TypeVar
 
 from tcb_ops.errors import BrokenTableError, UsageError
 from tcb_ops.formatting import fold, shown, trim
 from tcb_ops.i18n import Text, _
+from tcb_ops.kinds import is_provided, provided
+from tcb_ops.lists.cells import NonTextCell, non_text_problem, not_computed
 from tcb_ops.lists.input_files import CHANGED, decode, digest, input_error, is_workbook, open_bytes, readable
-from tcb_ops.lists.workbook import Area, Book, CellKind, NonTextCell, Sheet, non_text_problem, not_computed
 from tcb_ops.model import Problem, file_problem
 
 _T = TypeVar("_T")
@@ -41,7 +42,6 @@ def _known(**names: str) -> Known:
 
 
 def _plain(header: str) -> str:
-    """Normalize a header for comparison: folded, without spaces, `_` and `-`."""
     return re.sub(r"[\s_\-]+", "", fold(header))
 
 
@@ -111,7 +111,7 @@ class Columns:
                     "--column {ours}={header}: there is no such column; the header has {listed}",
                     ours=name,
                     header=shown(header, 40),
-                    listed=_listed(trimmed),
+                    listed=quoted_names(trimmed),
                 )
                 problems.append(file_problem(message, _("choose one of these"), line=line))
         taken = set(positions.values())
@@ -123,7 +123,9 @@ class Columns:
                 positions[name] = matches[0]
             # Duplicate names are reported separately.
             if len(distinct := list(dict.fromkeys(trimmed[i] for i in matches))) > 1:
-                message = _("several columns match {ours}: {listed}", ours=name, listed=_listed(distinct))
+                message = _(
+                    "several columns match {ours}: {listed}", ours=name, listed=quoted_names(distinct)
+                )
                 fix = _(
                     "select the right one with --column {ours}={headers}, or rename the others",
                     ours=name,
@@ -138,7 +140,9 @@ class Columns:
 
     def _missing(self, group: Sequence[str], headers: Sequence[str], line: int) -> Problem:
         message = _(
-            "no column for {wanted}; the header has {there}", wanted=" / ".join(group), there=_listed(headers)
+            "no column for {wanted}; the header has {there}",
+            wanted=" / ".join(group),
+            there=quoted_names(headers),
         )
         if len(headers) == 1 and "，" in headers[0]:
             fix = _("the header is separated by full-width commas (，); use plain commas")
@@ -186,7 +190,8 @@ KNOWN_COLUMNS = Columns(
 )
 
 
-def _listed(names: Iterable[str]) -> str:
+def quoted_names(names: Iterable[str]) -> str:
+    """Return names as a list in quotation marks."""
     return ", ".join(f"'{shown(name, 40)}'" for name in names)
 
 
@@ -194,6 +199,7 @@ def _listed(names: Iterable[str]) -> str:
 
 Rate: TypeAlias = Callable[[Sequence[str]], Rating]
 Record: TypeAlias = tuple[int, list[str]]
+Rows: TypeAlias = Literal["all", "visible"]
 
 HEAD_ROWS = 20
 """The header is searched for in so many rows that are not blank; titles may precede it."""
@@ -326,9 +332,11 @@ def open_table(
     """
     name = str(source)
     with open_bytes(source) as raw:
-        if is_workbook(raw):
+        if is_workbook(raw) and is_provided("read_workbook"):
             with readable(name):
-                table = read_workbook(raw, rate, sheet=sheet, header_line=header_line, rows=rows)
+                table: Table = provided("read_workbook")(
+                    raw, rate, sheet=sheet, header_line=header_line, rows=rows
+                )
             yield table, table.layout.en, *digest(raw)
             return
         if sheet:
@@ -363,7 +371,6 @@ def read_lines(
 
 
 def _lines(table: Table, positions: Mapping[str, int], problems: list[Problem]) -> Iterator[Line]:
-    """Yield the lines that are not blank; cells of these columns that are no text in a workbook are problems."""
     headers = tuple(map(trim, table.headers))
     for number, cells in table.rows:
         trimmed = [trim(cell) for cell in cells]
@@ -374,98 +381,3 @@ def _lines(table: Table, positions: Mapping[str, int], problems: list[Problem]) 
                 if isinstance(cell, NonTextCell):
                     problems.append(line.problem(*non_text_problem(cell), name))
             yield line
-
-
-# --- workbooks -----------------------------------------------------------------------------------------------------
-
-Rows: TypeAlias = Literal["all", "visible"]
-
-
-def read_workbook(
-    raw: BinaryIO, rate: Rate, *, sheet: str = "", header_line: int = 0, rows: Rows | None = None
-) -> Table:
-    """Read a sheet of an open workbook as a table; `sheet` "" and `header_line` 0 detect them.
-
-    =====================================================  =======================================================
-    the workbook                                           result
-    =====================================================  =======================================================
-    --sheet NAME                                           this sheet, hidden or not; problem if it does not exist
-    one visible sheet has every needed column              this sheet
-    none has, one visible sheet is not empty               this sheet, so that its own problems are reported
-    several have, or none and several are not empty        problem that lists them and suggests --sheet
-    hidden rows below the header, no --rows                without them; at the end, problem that counts them
-    the same, --rows all / visible                         all rows / without them
-    =====================================================  =======================================================
-
-    Raises BrokenTableError if it is not a readable workbook, or the sheet or its rows are ambiguous.
-    """
-    book = Book(raw)
-    chosen = list_sheet(book, rate, sheet)
-    layout = _("XLSX, sheet '{name}'", name=shown(chosen.name))
-    records = ((row.line, row.cells) for row in book.rows(chosen) if rows != "visible" or not row.hidden)
-    table = find_header(records, rate, header_line, layout=layout)
-    hidden = {line for line in book.survey(chosen).hidden if line > table.header_line}
-    below = _visible(table.rows, hidden) if hidden and rows is None else table.rows
-    return replace(table, rows=_with_merges(below, book.merges(chosen), len(table.headers)))
-
-
-def _visible(records: Iterable[Record], hidden: Collection[int]) -> Iterator[Record]:
-    """Yield the records that are not hidden. Raises BrokenTableError at the end: whether the others count is not known."""
-    yield from (record for record in records if record[0] not in hidden)
-    message = _(
-        "hidden rows: {hidden_rows:,}, the first is row {first_hidden}",
-        hidden_rows=len(hidden),
-        first_hidden=min(hidden),
-    )
-    fix = _("include them with --rows all, exclude them with --rows visible, or unhide or delete them")
-    raise BrokenTableError(file_problem(message, fix, answer="rows"))
-
-
-def list_sheet(book: Book, rate: Rate, name: str = "") -> Sheet:
-    """Return the sheet with the list, by the table of `read_workbook`. Raises BrokenTableError."""
-    return _named(book.sheets, name) if name else _detected(book, rate)
-
-
-def _named(sheets: Sequence[Sheet], name: str) -> Sheet:
-    named = [s for s in sheets if s.name == name] or [s for s in sheets if fold(s.name) == fold(name)]
-    if len(named) == 1:
-        return named[0]
-    message = _(
-        "--sheet {name}: there is no such sheet; there are {listed}",
-        name=shown(name, 40),
-        listed=_listed(sheet.name for sheet in sheets),
-    )
-    raise BrokenTableError(file_problem(message, _("choose one of these")))
-
-
-def _detected(book: Book, rate: Rate) -> Sheet:
-    heads = {sheet: [*islice(book.rows(sheet), HEAD_ROWS)] for sheet in book.sheets if not sheet.hidden}
-    used = [sheet for sheet, head in heads.items() if head]
-    lists = [sheet for sheet in used if any(rate(row.cells).complete for row in heads[sheet])]
-    candidates = lists or used or book.sheets
-    if len(candidates) == 1:
-        return candidates[0]
-    names = [sheet.name for sheet in candidates]
-    message = _("several sheets might be the list: {listed}", listed=_listed(names))
-    fix = _(
-        "select the right one with --sheet '{first}', and its columns with --column path=HEADER if they have other names",
-        first=shown(names[0], 40),
-    )
-    raise BrokenTableError(file_problem(message, fix))
-
-
-def _with_merges(rows: Iterator[Record], merges: Sequence[Area], width: int) -> Iterator[Record]:
-    """Mark the cells covered by a merged cell. Rows and merges are sorted, so one pass is enough."""
-    index, active = 0, list[Area]()
-    for line, cells in rows:
-        while index < len(merges) and merges[index].top <= line:
-            active.append(merges[index])
-            index += 1
-        if active:
-            active = [merge for merge in active if merge.bottom >= line]
-            for merge in active:
-                for column in range(merge.left, min(merge.right, width) + 1):
-                    cells.extend([""] * (column - len(cells)))
-                    if (line, column) != (merge.top, merge.left):
-                        cells[column - 1] = NonTextCell("", CellKind.MERGED, merge.ref)
-        yield line, cells

@@ -21,7 +21,7 @@ from tcb_ops.errors import TcbOpsError, UsageError
 from tcb_ops.formatting import format_size
 from tcb_ops.found_settings import with_found_file
 from tcb_ops.i18n import Lang, Text, _, as_facts, in_python, ngettext, pgettext, verbatim
-from tcb_ops.kinds import environment_count, merchant_count, provided, row_count
+from tcb_ops.kinds import environment_count, is_provided, merchant_count, provided, row_count
 from tcb_ops.lists.merchants import Merchants, read_merchants
 from tcb_ops.panels.files import file_links, report_links
 from tcb_ops.panels.html import message
@@ -29,6 +29,7 @@ from tcb_ops.preflight import SendScope
 from tcb_ops.reports.explanations import MARK
 from tcb_ops.run import Run
 from tcb_ops.runs.limits import RunLimits
+from tcb_ops.runs.loop import in_thread
 from tcb_ops.runs.next_commands import quoted
 from tcb_ops.settings import (
     SETTINGS_FILE,
@@ -159,8 +160,9 @@ class Worker:
         self._lock = threading.Lock()
         self.busy = False
         """Whether work is in progress."""
-        self._thread: threading.Thread | None = None
-        """The newest thread. It ends when `on_change` was called for the end of its work."""
+        self._ended = threading.Event()
+        """Of the newest work: set when `on_change` was called for its end."""
+        self._ended.set()
         self._next: Callable[[], object] | None = None
 
     def say(self, text: Text, tone: str = "", *, line: widgets.HTML | None = None) -> None:
@@ -201,16 +203,12 @@ class Worker:
                 self._next = job if waits else self._next
                 return
             self.busy = True
-            thread = threading.Thread(target=partial(self._do, job), name="tcb-ops-panel", daemon=True)
-            self._thread = thread
         self.guarded(self.on_change)
-        thread.start()
+        self._ended = in_thread(partial(self._do, job))
 
     def settle(self, seconds: float = 600) -> None:
         """Wait until no work is in progress and the buttons show it."""
-        thread = self._thread
-        if thread is not None:
-            thread.join(seconds)
+        self._ended.wait(seconds)
 
     def button(
         self,
@@ -417,7 +415,6 @@ class ExportMenu(Menu):
         return folder
 
     def _export(self, *, final: bool = False) -> None:
-        from tcb_ops.reports.formats.html import find_chromium
 
         if (run := self._run) is None:
             raise UsageError(_("There is no run to export yet."))
@@ -426,7 +423,7 @@ class ExportMenu(Menu):
         chosen = run.final() if final else run
         name = f"{chosen.id}-final" if final else run.id
         folder = Path(self._report) if self._report and not final else Path("reports") / name
-        self.export(chosen, folder, pdf=find_chromium() is not None)
+        self.export(chosen, folder, pdf=is_provided("chromium") and provided("chromium")() is not None)
         self._run = run
         done = _("Run {id} was exported to {folder}.", id=chosen.id, folder=folder)
         self._worker.say(done, "good", line=self.line)

@@ -2,7 +2,7 @@
 // All text is set as textContent; the HTML of causes and charts comes from Python, which escapes it.
 
 const PAGE = 50; // merchants that are drawn at a time
-const [APPID, NAME, ROWS, GOOD, BAD, TODO, CODES, SHARES] = [0, 1, 2, 3, 4, 5, 6, 7];
+const [APPID, NAME, ROWS, GOOD, BAD, TODO, CODES, SHARES, ENVS] = [0, 1, 2, 3, 4, 5, 6, 7, 8];
 const AGES = [[60, "second", 1], [3600, "minute", 60], [86400, "hour", 3600], [Infinity, "day", 86400]];
 const KEYS = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1, Home: -Infinity, End: Infinity };
 
@@ -38,7 +38,7 @@ function moved(event, items) {
 }
 
 function render({ model, el }) {
-  const words = model.get("words");
+  const words = { ...model.get("words") };
   const relative = new Intl.RelativeTimeFormat(words.lang, { numeric: "auto" });
   const panelOf = () => el.closest(".op-panel");
   let dead = false;
@@ -71,7 +71,7 @@ function render({ model, el }) {
   const more = make("button", { type: "button", class: "op-more", text: words.more, onclick: () => { shown += 100; draw(); } });
   const scroller = make("div", { class: "op-scroll op-merchants-scroll", tabindex: "0", role: "region", "aria-label": words.merchants },
     make("table", { class: "op-table op-by-merchant", "aria-label": words.merchants }, make("thead", {}, headRow), body), more);
-  const HEADS = [["merchant", NAME], ["rows", ROWS], ["progress", null], ["good", GOOD], ["bad", BAD], ["todo", TODO], ["why", null]];
+  const HEADS = [["merchant", NAME], ["units", ROWS], ["progress", null], ["good", GOOD], ["bad", BAD], ["todo", TODO], ["why", null]];
   const heads = HEADS.map(([word, column]) => {
     const cell = make("th", { scope: "col", class: column >= ROWS ? "op-num" : "" });
     if (column === null) cell.textContent = words[word];
@@ -82,7 +82,7 @@ function render({ model, el }) {
     headRow.append(cell);
     return [cell, column];
   });
-  const FITS = { all: () => true, failed: (line) => line[BAD] > 0, open: (line) => line[TODO] > 0, done: (line) => !line[BAD] && !line[TODO] };
+  const FITS = { all: () => true, bad: (line) => line[BAD] > 0, open: (line) => line[TODO] > 0, good: (line) => !line[BAD] && !line[TODO] };
   const chipButtons = Object.keys(FITS).map((name) => {
     const button = make("button", { type: "button", class: "op-chip", onclick: () => { chip = name; shown = PAGE; draw(); } });
     chips.append(button);
@@ -114,15 +114,12 @@ function render({ model, el }) {
     const text = search.value.trim().toLowerCase();
     const every = [...merchants.values()];
     for (const [name, button] of chipButtons) {
-      const label = words[name === "open" && !running ? "left" : name]; // nobody works on a run that was cut off
+      const label = words[name === "open" && !running ? "todo" : name]; // nobody works on a run that was cut off
       button.textContent = `${label} ${number(every.filter(FITS[name]).length)}`;
       button.setAttribute("aria-pressed", String(name === chip));
     }
-    for (const [cell, column] of heads) {
-      if (column === sort.by) cell.setAttribute("aria-sort", sort.down ? "descending" : "ascending");
-      else cell.removeAttribute("aria-sort");
-    }
-    const fitting = every.filter((line) => FITS[chip](line) && (!text || line[NAME].toLowerCase().includes(text) || line[APPID].toLowerCase().includes(text)));
+    for (const [cell, column] of heads) cell.ariaSort = column !== sort.by ? null : sort.down ? "descending" : "ascending";
+    const fitting = every.filter((line) => FITS[chip](line) && (!text || [NAME, APPID, ENVS].some((at) => line[at].toLowerCase().includes(text))));
     const way = sort.down ? -1 : 1;
     fitting.sort((a, b) => {
       const [x, y] = [a[sort.by], b[sort.by]];
@@ -147,20 +144,19 @@ function render({ model, el }) {
   const pathSearch = make("input", { type: "search", placeholder: words.path_search, "aria-label": words.path_search, class: "op-search" });
   const rowBody = make("tbody");
   const rowHeads = ["line", "merchant", "env", "path", "outcome", "why"].map((word) => make("th", { scope: "col", text: words[word] }));
-  const rowTable = make("div", { class: "op-scroll op-rows-scroll", tabindex: "0", role: "region", "aria-label": words.row_title },
-    make("table", { class: "op-table op-rows", "aria-label": words.row_title }, make("thead", {}, make("tr", {}, ...rowHeads)), rowBody));
+  const rowTable = make("div", { class: "op-scroll op-rows-scroll", tabindex: "0", role: "region", "aria-label": words.units },
+    make("table", { class: "op-table op-rows", "aria-label": words.units }, make("thead", {}, make("tr", {}, ...rowHeads)), rowBody));
   const status = make("span", { role: "status", class: "op-quiet op-row-status" });
   const previous = make("button", { type: "button", class: "op-chip", text: words.previous, onclick: () => { pages.pop(); ask(); } });
   const next = make("button", { type: "button", class: "op-chip op-next-page", text: words.next, onclick: () => { pages.push(answer.rows.at(-1).line); ask(); } });
   codeChoice.addEventListener("change", () => first());
   pathSearch.addEventListener("change", () => first());
 
-  // null is all rows, "" all that did not succeed
-  const codeOf = () => (codeChoice.value === "all" ? null : codeChoice.value.slice(1)); // "" for "!", a code for "=CODE"
+  const codeOf = () => (codeChoice.value === "all" ? null : codeChoice.value.slice(1)); // "" (did not succeed) for "!", a code for "=CODE"
 
   function drawChoices() {
     const code = codeChoice.value;
-    const options = [["!", words.not_succeeded], ["all", words.every_row], ...codes.map(([each, label, rows]) => [`=${each}`, `${label} · ${number(rows)}`])];
+    const options = [["!", words.bad], ["all", words.all], ...codes.map(([each, label, rows]) => [`=${each}`, `${label} · ${number(rows)}`])];
     codeChoice.replaceChildren(...options.map(([value, text]) => make("option", { value, text })));
     codeChoice.value = options.some(([value]) => value === code) ? code : "!";
     everybody.hidden = !only;
@@ -212,7 +208,7 @@ function render({ model, el }) {
     rove(linesOf(rowBody));
     const count = answer.rows.length;
     const total = answer.total === null ? "" : ` / ${number(answer.total)}`;
-    status.textContent = count ? `${number(count)}${total} · ${words.line} ${number(answer.rows[0].line)}–${number(answer.rows.at(-1).line)}` : words.no_rows;
+    status.textContent = count ? `${number(count)}${total} · ${words.line} ${number(answer.rows[0].line)}–${number(answer.rows.at(-1).line)}` : words.none;
     previous.disabled = pages.length < 2;
     next.disabled = !answer.more;
     rowTable.scrollTop = 0;
@@ -225,12 +221,12 @@ function render({ model, el }) {
   const PARTS = {
     todo: [words.to_do, causeArea],
     merchants: [words.merchants, make("div", { class: "op-tools" }, search, chips), none, scroller, keys()],
-    rows: [words.row_title, make("div", { class: "op-tools op-row-tools" }, codeChoice, pathSearch, everybody), rowTable, make("div", { class: "op-tools" }, previous, next, status), keys()],
+    rows: [words.units, make("div", { class: "op-tools op-row-tools" }, codeChoice, pathSearch, everybody), rowTable, make("div", { class: "op-tools" }, previous, next, status), keys()],
     charts: [words.charts, chartArea],
     files: [words.files, make("p", { class: "op-quiet op-no-files", text: words.no_files })],
   };
   const tabs = Object.entries(PARTS).map(([name, [label, ...parts]]) => [
-    make("button", { type: "button", role: "tab", "data-tab": name, text: label, onclick: () => { chosen = true; openTab(name); panelOf().scrollIntoView({ block: "start" }); } }),
+    make("button", { type: "button", role: "tab", "data-tab": name, "data-head": name === "rows" && "units", text: label, onclick: () => { chosen = true; openTab(name); panelOf().scrollIntoView({ block: "start" }); } }),
     make("section", { role: "tabpanel", "aria-label": label, class: `op-part-${name}` }, ...parts),
   ]);
   let chosen = false; // a tab was chosen by hand
@@ -309,11 +305,16 @@ function render({ model, el }) {
       time.title ||= time.textContent;
       const age = Math.max(0, Date.now() / 1000 - time.dataset.at);
       const [, unit, seconds] = AGES.find(([most]) => age < most);
-      const text = relative.format(-Math.floor(age / seconds), unit);
-      if (time.textContent !== text) time.textContent = text;
+      time.textContent = relative.format(-Math.floor(age / seconds), unit);
     }
   }
-  const timer = setInterval(() => { if (dead) disable(); else { keepFocus(); keepInView(); showAges(); } }, 250);
+  let looked = performance.now(); // when Python was last asked what other processes have changed
+  function look() {
+    if (running || performance.now() - looked < 10000 || !el.checkVisibility() || document.hidden) return;
+    looked = performance.now();
+    send({ ask: "look" });
+  }
+  const timer = setInterval(() => { if (dead) disable(); else { keepFocus(); keepInView(); showAges(); look(); } }, 250);
 
   // A kernel that was restarted or killed knows nothing of this panel.
   function die() {
@@ -345,11 +346,10 @@ function render({ model, el }) {
     } else if (message.lines) {
       const other = message.run !== run;
       const turned = other || message.running !== running;
-      for (const head of headRow.querySelectorAll("[data-head]")) head.textContent = message[head.dataset.head] ?? head.textContent;
-      if (message.full) {
-        merchants.clear();
-        if (other) drawnLines.clear();
-      }
+      Object.assign(words, message.words);
+      for (const head of el.querySelectorAll("[data-head]")) head.textContent = words[head.dataset.head];
+      if (message.full) merchants.clear();
+      if (other) drawnLines.clear();
       for (const line of message.lines) merchants.set(line[APPID], line);
       run = message.run;
       running = message.running;

@@ -16,10 +16,10 @@ import anywidget
 import traitlets
 
 from tcb_ops.i18n import Text, _, in_python, pgettext
-from tcb_ops.kinds import is_provided
+from tcb_ops.kinds import Kind, is_provided
 from tcb_ops.model import Outcome
 from tcb_ops.panels.controls import Worker
-from tcb_ops.panels.html import COLUMNS, MerchantLine, merchant_lines, render_causes
+from tcb_ops.panels.html import MerchantLine, merchant_lines, render_causes
 from tcb_ops.reports.explanations import action_text, code_label, reason_text
 from tcb_ops.reports.formats.charts import draw, errcode_matrix, outcome_class
 from tcb_ops.reports.summary import CodeGroup, by_code, causes_of, most_first
@@ -30,40 +30,42 @@ from tcb_ops.secrets import redact
 
 PAGE = 100
 """Rows of a page."""
-_WORDS: dict[str, Text] = COLUMNS | {
+_WORDS: dict[str, Text] = {
+    "merchant": _("Merchant"),
+    "progress": _("Progress"),
+    "units": Kind.rows_label,
+    "good": Kind.good_label,
+    "bad": Kind.bad_label,
+    "todo": pgettext("column", "Pending"),
+    "why": _("Why"),
+    "env": _("Environment"),
+    "code": _("Code"),
     "merchants": pgettext("heading", "Merchants"),
-    "search": _("Search merchants"),
-    "all": pgettext("merchants", "all"),
-    "failed": pgettext("merchants", "not succeeded"),
-    "open": pgettext("merchants", "working or paused"),
-    "left": pgettext("merchants", "pending"),
-    "done": pgettext("merchants", "succeeded"),
-    "none": _("No merchant matches."),
+    "search": _("Search merchants, environments"),
+    "all": pgettext("merchants", "All"),
+    "open": pgettext("merchants", "Working or paused"),
+    "none": _("Nothing matches."),
     "more": _("Show more merchants"),
-    "row_title": pgettext("heading", "Rows"),
     "tabs": _("Parts of the run"),
     "state": _("State"),
     "to_do": _("What to do"),
     "charts": _("Charts"),
     "files": _("Files"),
-    "nothing_to_do": _("There is nothing to do: no row is left without success."),
+    "nothing_to_do": _("There is nothing to do."),
     "no_charts": _("There is nothing to draw yet."),
     "no_files": _("This run was not exported here yet: press Export."),
     "line": _("Line"),
     "path": _("Path"),
     "outcome": _("Outcome"),
     "path_search": _("Search paths"),
-    "every_row": _("all rows"),
-    "not_succeeded": _("all that did not succeed"),
     "clear": _("Clear filters"),
     "next": _("Next page"),
     "previous": _("Previous page"),
-    "no_rows": _("No row matches."),
     "loading": _("Loading …"),
     "unread": _("The rows could not be read."),
     "keys": _("A click or Enter opens a line; the arrow keys lead from one to the next."),
-    "lost": _("The kernel does not respond. Run the panel's cell again."),
-    "dead": _("The kernel was restarted. Run the cell again: nothing is lost."),
+    "lost": _("The kernel does not respond. Wait, or run all cells again."),
+    "dead": _("The kernel was restarted. Run all cells again: nothing is lost."),
 }
 
 
@@ -73,13 +75,18 @@ class RunGrid(anywidget.AnyWidget):
     _esm = (files("tcb_ops.panels") / "grid.js").read_text(encoding="utf-8")
     words = traitlets.Dict().tag(sync=True)
 
-    def __init__(self, worker: Worker) -> None:
-        self._worker, self._lang = worker, worker.lang
+    def __init__(self, worker: Worker, *, sample: bool, look: Callable[[], None]) -> None:
+        """`sample`: the run's ledger ends with the kernel. `look` shows what other processes have changed."""
+        self._worker, self._lang, self._look = worker, worker.lang, look
         self._zone: Any = None
         self._running = False
         self._clicks: dict[str, Callable[[str], None]] = {}
         self.forget()
         words = {name: text.of(worker.lang) for name, text in _WORDS.items()}
+        if sample:
+            words["dead"] = _("The kernel was restarted. Run all cells again: the sample starts over.").of(
+                worker.lang
+            )
         super().__init__(words=words | {"lang": str(worker.lang)})
         self.add_class("op-grid")
         self.on_msg(self._answer)
@@ -126,8 +133,8 @@ class RunGrid(anywidget.AnyWidget):
         causes = causes_of(tallies)
         matrix, groups = errcode_matrix(causes), by_code([c for c in causes if c.code != Outcome.PENDING])
         self.lines, self.groups = drawn, groups
-        asks = is_provided("Run.why") and not running
-        self.causes = render_causes(groups, self.verdicts, self._lang, asks=asks) if groups else ""
+        asks, kind = is_provided("Run.why") and not running, run.record.kind
+        self.causes = render_causes(groups, self.verdicts, kind, self._lang, asks=asks) if groups else ""
         self._codes = [
             (group.code, f"{group.code} {code_label(group.code).of(self._lang)}".rstrip(), group.rows)
             for group in groups
@@ -162,6 +169,8 @@ class RunGrid(anywidget.AnyWidget):
         try:
             if message.get("ask") == "all":
                 self._publish(list(self.lines.values()), full=True)
+            elif message.get("ask") == "look":
+                self._look()
             elif message.get("ask") == "rows":
                 self.send({"rows": self.read(message), "id": message.get("id")})
             elif message.get("ask") in self._clicks:
@@ -178,7 +187,8 @@ class RunGrid(anywidget.AnyWidget):
         about: dict[str, Any] = {"run": run.id if run is not None else "", "running": self._running}
         if full and run is not None:
             kind = run.record.kind
-            about |= {"good": kind.good_label.of(self._lang), "bad": kind.bad_label.of(self._lang)}
+            labels = {"good": kind.good_label, "bad": kind.bad_label, "units": kind.rows_label}
+            about["words"] = {name: label.of(self._lang) for name, label in labels.items()}
         self.send(about | {"full": full, "lines": list(lines)} | changed)
 
     def _row(self, record: RowRecord) -> dict[str, Any]:
@@ -209,4 +219,4 @@ def _line(line: MerchantLine) -> list[Any]:
     codes = most_first(line.codes)[:3]
     shares = [(name, line.shares[name]) for name in ("good", "bad", "failed", "skip")]
     counts = (line.shares.total(), line.shares["good"], line.bad, line.shares["pending"])
-    return [line.appid, line.merchant, *counts, codes, shares]
+    return [line.appid, line.merchant, *counts, codes, shares, " ".join(sorted(line.envs))]

@@ -37,18 +37,6 @@ CAUSES = 12
 LINES = 500
 """Most lines of a DataFrame in a notebook; the rest is counted."""
 STYLE = f"<style>{(files(__package__) / 'styles.css').read_text(encoding='utf-8')}</style>"
-COLUMNS: dict[str, Text] = {
-    "merchant": _("Merchant"),
-    "rows": _("Rows"),
-    "progress": _("Progress"),
-    "good": _("Succeeded"),
-    "bad": _("Did not succeed"),
-    "todo": pgettext("column", "Pending"),
-    "why": _("Why"),
-    "env": _("Environment"),
-    "code": _("Code"),
-}
-"""The heads of the tables of merchants and rows."""
 _CLASSES = {"n": ' class="op-num"', "s": ' class="op-short"', "t": "", "h": ""}
 
 
@@ -312,6 +300,7 @@ class MerchantLine:
     shares: Counter[str] = field(default_factory=Counter)
     """Rows by the class of their outcome's colour; good: succeeded, pending: not ended, all others did not succeed."""
     codes: Counter[str] = field(default_factory=Counter)
+    envs: set[str] = field(default_factory=set)
 
     @property
     def bad(self) -> int:
@@ -325,16 +314,17 @@ def merchant_lines(tallies: Iterable[Tally]) -> list[MerchantLine]:
     for tally in tallies:
         line = lines.setdefault(tally.appid, MerchantLine(tally.appid, tally.merchant))
         line.shares[outcome_class(tally.outcome)] += tally.rows
+        line.envs.add(tally.env)
         code = why(tally.outcome, tally.reason, tally.errcode, tally.store_code)
         if code is not None and tally.outcome is not Outcome.PENDING:
             line.codes[code.code] += tally.rows
     return sorted(lines.values(), key=lambda line: (-line.bad, line.merchant, line.appid))
 
 
-def render_merchants(tallies: Iterable[Tally], lang: Lang, label: str) -> str:
+def render_merchants(tallies: Iterable[Tally], kind: Kind, lang: Lang, label: str) -> str:
     """Draw how each merchant's rows ended."""
-    heads = [COLUMNS[name] for name in ("merchant", "rows", "good", "bad", "todo", "why")]
-    lines = merchant_lines(tallies)
+    counts = (kind.rows_label, kind.good_label, kind.bad_label, pgettext("column", "Pending"))
+    heads, lines = (_("Merchant"), *counts, _("Why")), merchant_lines(tallies)
     rows = [
         (m.merchant, m.shares.total(), m.shares["good"], m.bad, m.shares["pending"], ", ".join(m.codes))
         for m in lines[:LINES]
@@ -366,22 +356,22 @@ def retry_helps(groups: Sequence[CodeGroup], *, again: bool) -> bool:
 
 
 def render_causes(
-    groups: Sequence[CodeGroup], verdicts: Mapping[str, Verdict], lang: Lang, *, asks: bool
+    groups: Sequence[CodeGroup], verdicts: Mapping[str, Verdict], kind: Kind, lang: Lang, *, asks: bool
 ) -> str:
     """Draw the causes: what each means, what to do, whom it concerns, and its verdict; `asks`: whether WeChat can be asked."""
-    drawn = [_cause(group, verdicts.get(group.code), lang, asks=asks) for group in groups]
+    drawn = [_cause(group, verdicts.get(group.code), kind, lang, asks=asks) for group in groups]
     rest = len(drawn) - CAUSES
     more = ngettext("… and {n:,} more cause", "… and {n:,} more causes", rest).of(lang)
     folded = f"<details><summary>{esc(more)}</summary><ul>{''.join(drawn[CAUSES:])}</ul></details>"
     return f'<ul class="op-by-code">{"".join(drawn[:CAUSES])}</ul>{folded * (rest > 0)}'
 
 
-def _cause(group: CodeGroup, verdict: Verdict | None, lang: Lang, *, asks: bool) -> str:
+def _cause(group: CodeGroup, verdict: Verdict | None, kind: Kind, lang: Lang, *, asks: bool) -> str:
     code = esc(group.code)
     merchants = as_list((share.merchant for share in group.merchants), NAMED)
     figures = _(
         "{rows}, {merchants}: {names}",
-        rows=row_count(group.rows),
+        rows=kind.unit_count(group.rows),
         merchants=merchant_count(len(group.merchants)),
         names=merchants,
     )

@@ -22,7 +22,7 @@ from tcb_ops.panels.controls import PanelContext, Worker, html_area, show, tick_
 from tcb_ops.panels.html import esc, heading, table
 from tcb_ops.preflight import facts_line, replaced
 from tcb_ops.resources import SAMPLE, nearest_path
-from tcb_ops.runs.url_files import SourceInspector
+from tcb_ops.runs.url_files import source_check
 
 LIST_ENDINGS = (".csv", ".tsv", ".xlsx")
 SHOWN = 200
@@ -152,7 +152,7 @@ class ListReader(widgets.VBox):
                 root,
                 on_bad="skip" if self.skip.value else "refuse",
                 rows=self.hidden.value,
-                sources=SourceInspector(lambda: self._context.settings),
+                sources=source_check(lambda: self._context.settings),
             )
         except InputError as error:
             self._show(error.problems)

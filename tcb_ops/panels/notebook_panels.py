@@ -62,10 +62,10 @@ class RunForm(Panel):
         return super()._parts()
 
     def _open(self) -> None:
-        """Check the list, and show the newest run, finished or not."""
+        """Check the list, and show the newest run of the panel's kind, finished or not."""
         self.worker.guarded(self._prepare, self.ready_line)
         self.setup.opened = True
-        runs = self.runs.refresh()
+        runs = [run for run in self.runs.refresh() if run.record.kind is self.kind]
         self.runs.choose(None)
         if runs:
             self.setup.opened = False

@@ -14,7 +14,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from tcb_ops.errors import InputError, TcbOpsError, UsageError
-from tcb_ops.i18n import Lang, Text, _
+from tcb_ops.i18n import Lang, Text, _, pgettext
 from tcb_ops.kinds import Kind
 from tcb_ops.lists.input_files import PROBLEMS_SHOWN, format_problem
 from tcb_ops.model import Outcome
@@ -220,9 +220,13 @@ class Panel:
         """Return what a page shows of a headless run (HTML): the causes, what to do, every merchant."""
         causes = [cause for cause in run.overview().causes if cause.code != Outcome.PENDING]
         head = heading(_("What to do").of(self.lang))
-        codes = head + render_causes(by_code(causes), {}, self.lang, asks=False) if causes else ""
-        title = _("Rows by merchant").of(self.lang)
-        drawn = render_merchants(run.tallies(), self.lang, title)
+        codes = (
+            head + render_causes(by_code(causes), {}, run.record.kind, self.lang, asks=False)
+            if causes
+            else ""
+        )
+        title = pgettext("heading", "Merchants").of(self.lang)
+        drawn = render_merchants(run.tallies(), run.record.kind, self.lang, title)
         return f'<div class="op-result">{STYLE}{codes}{heading(title)}{drawn}</div>'
 
     def _write_result(

@@ -17,7 +17,7 @@ import ipywidgets as widgets
 
 from tcb_ops import api
 from tcb_ops.errcodes import COMPONENT_MARK
-from tcb_ops.errors import TcbOpsError, UsageError
+from tcb_ops.errors import RunNotFoundError, TcbOpsError, UsageError
 from tcb_ops.i18n import Text, _, as_lines
 from tcb_ops.kinds import ANY_KIND, Kind, provided, row_count
 from tcb_ops.lists.merchants import Merchants
@@ -37,6 +37,7 @@ from tcb_ops.panels.html import (
 )
 from tcb_ops.preflight import SendScope, scope_of_rows
 from tcb_ops.run import Run, RunHandle, find_handle, has_code
+from tcb_ops.runs.loop import in_thread
 from tcb_ops.runs.progress import Progress, ProgressMeter
 from tcb_ops.start import ResumeOptions
 
@@ -91,11 +92,15 @@ class RunMonitor(widgets.VBox):
         self.expired_links = 0
         """Links of the run that is shown that had expired by its end, where it ended here."""
         self._handle: RunHandle | None = None
-        self._thread: threading.Thread | None = None
+        self._watched = threading.Event()
+        """Set when the newest watching thread has shown the end."""
+        self._watched.set()
+        self._drawn: tuple[float | None, Text | None] = None, None
+        """When the run that is shown at rest had finished, and its mark."""
         self._watch = 0
         """The number of the newest watching thread: older ones stop."""
         self.head, self.bar = html_area("op-head"), html_area("op-progress")
-        self.grid = RunGrid(worker)
+        self.grid = RunGrid(worker, sample=context.simulated, look=self._look)
         self.grid.on_click("open", self.attach)
         self.grid.on_click("why", self._ask_why)
         self.resume = ActionButton(worker, context, _("Resume"), "op-resume", self._resume)
@@ -151,11 +156,24 @@ class RunMonitor(widgets.VBox):
         else:
             self._show_end(run)
 
+    def _look(self) -> None:
+        """Show the run again if another process has finished, undone or removed it. Raises RunNotFoundError."""
+        run = self.run
+        if run is None or not self.at_rest or self._worker.busy:
+            return
+        try:
+            run.refresh()
+        except RunNotFoundError:
+            self.run = None
+            self._show_none()
+            self._ended()
+            raise
+        if self._drawn != (run.record.finished_at, run.mark):
+            self.attach(run.id)
+
     def settle(self, seconds: float = 600) -> None:
         """Wait until the run that is shown has ended and its end is shown."""
-        thread = self._thread
-        if thread is not None:
-            thread.join(seconds)
+        self._watched.wait(seconds)
 
     def close_run(self) -> None:
         """Stop watching the run, which continues, and hold none of its data."""
@@ -181,8 +199,7 @@ class RunMonitor(widgets.VBox):
 
         self._draw_header(run, state)
         self._offer()
-        self._thread = threading.Thread(target=guarded, name="tcb-ops-watch", daemon=True)
-        self._thread.start()
+        self._watched = in_thread(guarded)
 
     def _follow(self, handle: RunHandle, run: Run, number: int) -> None:
         """Show what was committed until the run ends, then end it."""
@@ -227,6 +244,7 @@ class RunMonitor(widgets.VBox):
         self, run: Run, error: TcbOpsError | None = None, expired_links: int = 0, warning: Text | None = None
     ) -> None:
         self.run, self.state, self.expired_links = run, rest_state(run), expired_links
+        self._drawn = (run.record.finished_at, run.mark)
         self._draw_bar(run)
         self._draw_grid(run)
         self._draw_header(run, self.state)
@@ -289,6 +307,8 @@ class RunMonitor(widgets.VBox):
         """Enable the buttons that may be pressed."""
         busy = self._worker.busy or self.running
         self.resume.enable(busy=busy)
+        # The blue button is the next thing to do: in a box that is open, it is the box's.
+        self.resume.button.button_style = "" if any(m.opened for m in self._worker.menus) else "primary"
         for menu in self._worker.menus:
             menu.enable(busy=busy)
         self.stop.disabled = not self.running
@@ -439,12 +459,18 @@ class RunBrowser(Menu):
             runs = [
                 run
                 for run in api.runs(settings=settings, damaged=[])
-                if run.record.target == settings.run_target and self._kind in {None, run.record.kind}
+                if run.record.target == settings.run_target and self._lists(run)
             ][:LISTED]
             self.ids = [run.id for run in runs]
             here = {run.id for run in runs if find_handle(run.id) is not None}
             self._drawn = render_runs(runs, here, self._lang, _("Earlier runs"))
         return runs
+
+    def _lists(self, run: Run) -> bool:
+        """Return whether a run is of the kind, or is about an upload where the kind is."""
+        if self._kind in {None, run.record.kind}:
+            return True
+        return self._kind is not None and self._kind.sends_files and bool(run.record.settings.get("of"))
 
     def choose(self, run: Run | None) -> None:
         """Show the runs as they were read, and mark the one that the panel shows."""

@@ -277,7 +277,6 @@ def diff_verdict(diff: Diff) -> Text:
 def _merged(
     older: Iterable[Any], newer: Iterable[Any]
 ) -> Iterator[tuple[tuple[str, str], State | None, State | None]]:
-    """Merge two streams ordered by environment, appid and path; yield (env, appid) and a row's state in each."""
     for (env, appid, _path), entries in groupby(merge(_once(older, 0), _once(newer, 1)), itemgetter(0)):
         states: list[State | None] = [None, None]
         for _key, which, state in entries:

@@ -249,7 +249,6 @@ class RunSummary:
         ]
 
     def _listed(self, name: str, code_of: Callable[[Tally], object]) -> list[dict[str, Any]]:
-        """Count the rows with a code by merchant, environment and code, most rows first."""
         counted: Counter[tuple[Any, ...]] = Counter()
         for tally in self.tallies:
             if code := code_of(tally):

@@ -24,14 +24,13 @@ from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.records import EarlierUpload, RunRecord
 from tcb_ops.runs.runtime import Runtime
 from tcb_ops.runs.scheduler import Task
-from tcb_ops.runs.url_files import SourceQueries, source_client
+from tcb_ops.runs.url_files import SourceQueries
 from tcb_ops.secrets import MASK
 from tcb_ops.settings import Settings
 from tcb_ops.wechat.call_policy import Caller, classify
 from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.cos import StoredObject, Unconfirmed, etag_verdict, post_object
 from tcb_ops.wechat.local_files import Body, FileChangedError, FileUnreadableError, hash_file, open_file
-from tcb_ops.wechat.remote_files import SourceRefusedError
 from tcb_ops.wechat.responses import ApiError, InvalidResponse, UnsafeLink
 from tcb_ops.wechat.tokens import TokenSource
 from tcb_ops.wechat.transport import Transport
@@ -247,8 +246,6 @@ class UploadCalls(Calls):
 
     def __init__(self, context: CallContext) -> None:
         super().__init__(context)
-        self.sources = source_client(context.transport, context.settings)
-        """For files that are sent from URLs."""
         self.digests: dict[tuple[str, int, int], str] = {}
         """MD5 of files by (name, size, mtime): one file for 400 environments is hashed once."""
 
@@ -303,11 +300,11 @@ class UploadCalls(Calls):
 
     @asynccontextmanager
     async def _opened(self, row: Row) -> AsyncIterator[Body]:
-        """Open the file of a row. Raises as `open_file` and SourceClient do."""
         if is_source(row.file):
             queries = self.context.queries
             url = queries.whole(row) if queries is not None else whole_source(row.file, None)
-            async with self.sources.opened(url, row.file, row.size, row.etag) as body:
+            sources = provided("source_client")(self.context.transport, self.context.settings)
+            async with sources.opened(url, row.file, row.size, row.etag) as body:
                 yield body
         else:
             planned = self._planned(row)
@@ -318,7 +315,6 @@ class UploadCalls(Calls):
                 yield file
 
     async def _hash(self, row: Row) -> str:
-        """Return the MD5 of a row's file. Raises as `_opened` does."""
         if is_source(row.file):
             async with self._opened(row) as body:
                 async for _chunk in body.chunks():
@@ -333,12 +329,11 @@ class UploadCalls(Calls):
 
     @staticmethod
     def _planned(row: Row) -> tuple[str, int, int]:
-        """Return what identifies the bytes of a row's local file."""
         return row.file, row.size or 0, row.mtime_ns or 0
 
     def _unusable(self, task: Task, error: FileChangedError | FileUnreadableError) -> RowEnd:
         reason = Reason.FILE_CHANGED if isinstance(error, FileChangedError) else Reason.FILE_UNREADABLE
-        if isinstance(error, SourceRefusedError) and error.detail.code is DetailCode.SOURCE_REDIRECT:
+        if as_detail(error.text).code is DetailCode.SOURCE_REDIRECT:
             reason = Reason.SOURCE_REDIRECT
         return self._end(task, Outcome.FAILED, reason, error.text)
 

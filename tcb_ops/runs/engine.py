@@ -169,7 +169,6 @@ class Engine:
         return self._context.ledger.environments(self._run), self._context.ledger.counts(self._run)
 
     async def _check_canary(self) -> None:
-        """Schedule the other environments, or stop the run if a row of the canary did not succeed."""
         tallies = await self._loop.run_in_executor(
             self._reader_thread, self._context.ledger.tallies, self._run
         )
@@ -184,7 +183,6 @@ class Engine:
             self._schedule(self._after_canary)
 
     def _schedule(self, environments: Iterable[EnvRecord]) -> None:
-        """Have the pending rows of these environments worked on, but of merchants that have left."""
         pending = [record for record in environments if record.pending]
         self._scheduler.come([record for record in pending if not record.left])
         for environment in pending:
@@ -218,7 +216,6 @@ class Engine:
             await asyncio.sleep(LOCK_CHECK_EVERY if lease is None else lease / 4)
 
     async def _count_down(self) -> None:
-        """Show each second of a delay, in which no row may end, and its end."""
         delayed = False
         while True:
             await asyncio.sleep(1)
@@ -318,7 +315,6 @@ class Engine:
     # --- one row ------------------------------------------------------------------------------------------------
 
     async def _work_on(self, task: Task) -> None:
-        """Make a row's calls until it ends or has to wait."""
         began, rows = self._clock(), len(task.rows)
         if task.started_at is None:
             task.started_at = self._context.runtime.now()

@@ -130,7 +130,6 @@ class HistoryReader(LedgerConnection):
         return path
 
     def _pruned(self, target: str, keys: Sequence[tuple[str, str]]) -> list[tuple[Any, ...]]:
-        """Return what is kept of pruned runs at (env, path), as (env, then _FILE)."""
         environments, paths = list({env for env, _path in keys}), list({path for _env, path in keys})
         query = f"""
             SELECT env, {", ".join(_FILE)} FROM pruned_files
@@ -166,7 +165,6 @@ class HistoryReader(LedgerConnection):
         target: str,
         values: Sequence[int | str],
     ) -> Sequence[Any]:
-        """Read the rows of a target at some (env, path) that fulfil a condition, with its values."""
         environments, paths = list({env for env, _path in keys}), list({path for _env, path in keys})
         # `CROSS JOIN` has SQLite take the tables in this order: a path may be in every environment.
         query = f"""
@@ -313,7 +311,6 @@ def _undone_by(run: Any) -> list[str] | None:
 
 
 def _later_runs(ledger: LedgerReader, family: Sequence[RunRecord], target: str) -> list[Any]:
-    """Return the later runs, of no retry, that write to an environment of the run."""
     first = family[0].number
     condition = f"""number > ? AND number NOT IN ({sql_list(member.number for member in family)}) AND target = ?
         AND kind IN ({sql_list(kind for kind in all_kinds() if kind.replacing)})

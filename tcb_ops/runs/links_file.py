@@ -37,8 +37,6 @@ _LONGEST_LINE = 1_000_000
 
 
 class _Returned:
-    """A file for csv.writer that makes `writerow` return the text."""
-
     write = staticmethod(str)
 
 

@@ -103,7 +103,6 @@ def list_of(run: RunRecord) -> list[str]:
 
 
 def _selected(run: RunRecord, *only: str) -> list[str]:
-    """Return the options that selected a run's rows; all, or `only` those with these names."""
     parts = [part.split(" ", 1) for part in run.selection.split("; ") if " " in part]
     return [word for name, value in parts if not only or name in only for word in (f"--{name}", value)]
 
@@ -169,7 +168,6 @@ def _pace(run: RunRecord) -> list[str]:
 
 
 def _shared(settings: Settings, target: str) -> list[tuple[str, str]]:
-    """Return the options, with their values, for the same target, ledger, merchants, tokens and language in any folder."""
     origin, options = settings.origin, list[tuple[str, str]]()
     from_file = origin.from_file
     if origin.file is not None:

@@ -29,7 +29,7 @@ from tcb_ops.runs.next_commands import resume as resume_command
 from tcb_ops.runs.next_commands import retry as retry_command
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import EnvRecord, NewRun, RowRecord, RunRecord, resumed_within
-from tcb_ops.runs.url_files import SourceInspector, SourceQueries, as_they_are
+from tcb_ops.runs.url_files import SourceQueries, as_they_are, source_check
 from tcb_ops.settings import Settings
 
 _digits = partial(secrets.token_hex, 2)
@@ -216,7 +216,6 @@ def _refuse_beside(
 
 
 def _same_work(ledger: Ledger, work: RunSpec, settings: Settings, now: float) -> RunRecord | None:
-    """Return the newest run of the same work that may be resumed."""
     for run in ledger.unfinished(work.kind, settings.run_target, work.list_sha256, work.root_name):
         same_part = (run.selection, run.parent) == (work.selection, work.parent)
         if same_part and run.may_be_resumed(now) and run.id not in _undone_uploads(ledger, settings):
@@ -265,7 +264,6 @@ def _refuse_other_backup(run: RunRecord, work: RunSpec) -> None:
 
 
 def _named_run(run: RunRecord, work: RunSpec, settings: Settings) -> RunRecord:
-    """Return a run given with `--resume`. Raises UsageError if this command line describes another run."""
     wrong: Text | None = None
     if run.kind != work.kind or run.target != settings.run_target:
         wrong = _("it is {kind} to {target}", kind=run.kind, target=run.target)
@@ -395,11 +393,12 @@ def correction(spec: RunSpec, batch: Batch, ledger: LedgerReader, settings: Sett
                 (record.row.line, origin)
                 for record in ledger.rows(run, outcomes=frozenset({Outcome.INVALID}))
             }
-        elif isinstance(origin, int) and run.created_at * 1000 <= origin + 1 <= run.finished_at * 1000 + 2:
+        elif isinstance(origin, int) and run.created_at - 1 <= origin <= run.finished_at + 1:
             failing = {
-                (record.row.line, round(record.end.ended_at * 1000) if record.end.ended_at else "")
+                (record.row.line, time)
                 for member in merged_runs(ledger, run)
                 for record in ledger.rows(member, outcomes=frozenset(Outcome.all()) - Outcome.successes())
+                for time in _seconds(record.end.ended_at)
             }
         else:
             continue
@@ -413,13 +412,18 @@ def correction(spec: RunSpec, batch: Batch, ledger: LedgerReader, settings: Sett
     return spec
 
 
+def _seconds(time: float | None) -> tuple[str | int, ...]:
+    """Return what a file may say of a time: the second, the next one where it was rounded up; nothing for None."""
+    return ("",) if time is None else (int(time), int(time) + 1)
+
+
 def _origin(text: str, settings: Settings) -> str | int:
-    """Return the time that a text is, in milliseconds, or the text; pandas' times are in the settings' time zone."""
+    """Return the second that a text is the time of, else the text; times of pandas are in the settings' time zone."""
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
         return text
-    return round((time if time.tzinfo else time.replace(tzinfo=settings.zone)).timestamp() * 1000)
+    return int((time if time.tzinfo else time.replace(tzinfo=settings.zone)).timestamp())
 
 
 def check_retry(parent: RunRecord, settings: Settings) -> None:
@@ -496,7 +500,7 @@ def retry_spec(
             if not codes or any(c in codes for c in (str(end.errcode), end.store_code, end.reason)):
                 yield record.row
 
-    inspect = SourceInspector(lambda: settings)
+    inspect = source_check(lambda: settings)
 
     def rows() -> Iterator[Row]:
         of_merchants = (row for row in to_retry() if (row.env, row.appid) in selected)
@@ -524,9 +528,11 @@ def retry_spec(
         text = _("run {id} ({kind}) has nothing to retry: no row is left for it.")
         if selection or codes:
             text = _("run {id} has no such rows to retry: --errcode and --where leave none.")
-        listing = quoted(of_run(settings, parent, "errcodes"))
+        listing = _("To list its rows:"), of_run(settings, parent, "errcodes")
+        purpose, words = rest_to_retry(ledger, parent, settings) or listing
         raise UsageError(
-            text.format(id=parent.id, kind=parent.kind), _("To list its rows:\n{command}", command=listing)
+            text.format(id=parent.id, kind=parent.kind),
+            _("{text}\n{line}", text=purpose, line=quoted(words)),
         )
     return replace(
         resume_spec(parent),

@@ -434,7 +434,6 @@ class LedgerReader(HistoryReader):
 
 
 def _condition(filters: RowFilter, environments: Mapping[int, EnvRecord]) -> tuple[str, list[Any]]:
-    """Return a filter's further conditions, each after AND, with their values."""
     conditions: list[str] = []
     values: list[Any] = []
     if (outcomes := filters.get("outcomes")) is not None:
@@ -468,12 +467,10 @@ _LIKE = "LIKE ? ESCAPE '/'"
 
 
 def _like(text: str) -> str:
-    """Return the pattern that is the text itself."""
     return re.sub("[/%_]", r"/\g<0>", text)
 
 
 def _among(column: str, numbers: Sequence[int] | None) -> str:
-    """Return the condition that a column is one of some numbers; nothing for None."""
     return "" if numbers is None else f"AND {column} IN ({', '.join(map(str, numbers)) or 'NULL'})"
 
 

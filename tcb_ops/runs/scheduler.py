@@ -383,7 +383,6 @@ class Scheduler:
             self.enqueue(lane)
 
     def _from(self, lane: Lane, now: float) -> Task | None:
-        """Return the next row of a lane; None if there is none, or the lane has to wait."""
         env, app = lane.env, lane.app
         self._want_rows(lane)
         if lane.end_as is not None:

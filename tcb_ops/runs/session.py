@@ -26,7 +26,7 @@ from tcb_ops.settings import Settings
 from tcb_ops.wechat.transport import Transport
 
 MANY = 10_000
-"""Rows from which on freeing what a session kept is worth a pass of the garbage collector."""
+"""Rows from which on freeing what a session kept is worth a full pass of the garbage collector."""
 
 
 class RunSession:
@@ -131,7 +131,6 @@ class RunSession:
             self._links.discard()
 
     def _early_end(self, error: TcbOpsError) -> TcbOpsError:
-        """Record why the session ended, if the ledger is writable; return the error with the next commands."""
         if isinstance(error, InterruptedRunError):
             error.exit_code = self._exit_code
         with suppress(LedgerError):
@@ -152,9 +151,8 @@ class RunSession:
             if self._links is not None:
                 self._links.close()
             self._engine = None
-            # Its parts refer to one another: this frees them before a report is written.
-            if self._run.rows >= MANY:
-                gc.collect()
+            # Its parts refer to one another: this frees them, and their connections, before a report is written.
+            gc.collect(2 if self._run.rows >= MANY else 1)
             with self._news:
                 self._ended = True
                 self._news.notify_all()
@@ -177,7 +175,6 @@ class RunSession:
 
 
 def _with_next(error: TcbOpsError, run: RunRecord, settings: Settings) -> TcbOpsError:
-    """Add to an error that stopped a run its id, its target, and the command that resumes it."""
     target = settings.target_label
     lines: list[object] = [error.text]
     if isinstance(error, CanaryError):

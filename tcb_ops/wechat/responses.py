@@ -351,7 +351,6 @@ def text_in(value: object) -> str:
 
 
 def _name(value: object) -> str:
-    """Return a name on one line, trimmed; empty if it consists of blanks and zero-width spaces."""
     return trim(text_in(value))[:_LONGEST_NAME]
 
 
@@ -394,7 +393,6 @@ def read_link(
 
 
 def _field(value: object) -> str:
-    """Return a field's text; empty if it is not a string or has control characters."""
     if isinstance(value, str) and (value.isprintable() or not UNPRINTABLE.search(value)):
         return value
     return ""
@@ -464,7 +462,6 @@ def _check_origin(scheme: str, host: str, port: str | None, base: str, hosts: tu
 
 
 def _split(url: str) -> tuple[str, str, str | None, str] | None:
-    """Return a link's scheme, host, port and request target; None if it is not an address of http or https."""
     parts = _ADDRESS.fullmatch(url)
     return (parts[1], parts[2].strip("[]").lower(), parts[3], parts[4]) if parts is not None else None
 

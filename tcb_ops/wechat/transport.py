@@ -381,7 +381,6 @@ async def _answer(
     data: bytes | AsyncIterator[bytes] | None,
     timeout: aiohttp.ClientTimeout | None = None,  # noqa: ASYNC109  in place of the session's
 ) -> HttpResponse:
-    """Send a request and read its answer. Raises TransportError if it is larger than LARGEST_ANSWER."""
     response = await session.request(
         request.method,
         request.address,

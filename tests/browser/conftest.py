@@ -20,9 +20,9 @@ from rigged_simulator import Simulator
 from workspace import write_csv
 
 from tcb_ops.features.notebooks.parameters import NOTEBOOKS
-from tcb_ops.features.simulator import Fault, Faults
+from tcb_ops.features.pdf.printing import find_chromium
+from tcb_ops.features.simulator.faults import Fault, Faults
 from tcb_ops.model import Merchant
-from tcb_ops.reports.formats.html import find_chromium
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

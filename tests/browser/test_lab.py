@@ -10,7 +10,7 @@ import pytest
 from jupyter_lab import RUN_ALL
 
 from tcb_ops.features.notebooks.parameters import notebook_names
-from tcb_ops.features.simulator import Fault
+from tcb_ops.features.simulator.faults import Fault
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
@@ -287,7 +287,7 @@ def test_a_run_is_watched_cancelled_gone_on_with_retried_and_exported(lab, open_
         assert workspace.links < 300
         at = notebook.page.evaluate("() => document.querySelector('.op-panel progress').value")
         notebook.until(FURTHER, at)
-        assert "working or paused" in notebook.text(".op-chips")
+        assert "Working or paused" in notebook.text(".op-chips")
         notebook.shot("running")
         assert_accessible(notebook)
 
@@ -297,7 +297,7 @@ def test_a_run_is_watched_cancelled_gone_on_with_retried_and_exported(lab, open_
         assert 0 < run.counts["pending"] < 300
         notebook.until(STATUS, "Cancelled.")
         notebook.click("[data-tab=merchants]")
-        notebook.until("() => document.querySelector('.op-panel .op-chips').innerText.includes('pending')")
+        notebook.until("() => document.querySelector('.op-panel .op-chips').innerText.includes('Pending')")
         notebook.shot("cancelled")
         assert_accessible(notebook)
         workspace.sim.play([])
@@ -377,7 +377,9 @@ def test_a_panel_whose_kernel_was_killed_says_so_and_offers_nothing(lab, open_la
         notebook.page.wait_for_selector(".op-panel .op-run:not([disabled])")
         (workspace.folder / "go").touch()
         notebook.page.wait_for_selector(".op-panel.op-dead")
-        assert "The kernel was restarted. Run the cell again: nothing is lost." in notebook.text(".op-header")
+        assert "The kernel was restarted. Run all cells again: nothing is lost." in notebook.text(
+            ".op-header"
+        )
         notebook.until(
             "() => !document.querySelector('.op-panel :is(button, input, select):not([disabled])')"
         )

@@ -14,7 +14,7 @@ from workspace import BOOKS, TEA, many
 
 import tcb_ops as tcb
 from tcb_ops.cli.main import run
-from tcb_ops.features.simulator import Fault
+from tcb_ops.features.simulator.faults import Fault
 
 PACKAGE = Path(tcb.__file__).parent
 COMMANDS = {
@@ -25,11 +25,13 @@ COMMANDS = {
     "evidence": ("diff latest latest", "diff", "verify again", "verify"),
     "merchants": ("merchants check", "merchants"),
     "notebooks": ("notebook", "lab"),
+    "pdf": ("report --pdf",),
     "postgres": ("runs --ledger postgresql+psycopg://x@127.0.0.1/t",),
     "simulator": ("simulate", "demo", "upload list.csv --root files --target simulator"),
+    "sources": (),
     "stored": ("confirm", "delete", "list", "sync", "undo"),
     "why": ("why", "why latest"),
-    "workbooks": ("report --into list.xlsx",),
+    "workbooks": ("report --into list.xlsx", "check list.xlsx"),
 }
 """The commands of each feature that can be deleted, and of others the options that it brings."""
 IP_NOT_REGISTERED, NO_PERMISSION = 61004, 48001

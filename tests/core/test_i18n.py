@@ -109,10 +109,10 @@ def test_one_message_is_shown_in_each_language_with_what_it_holds():
     assert (listed.en, listed.zh) == ("a, b and 2 more", "a, b 和另外 2 个".replace(", ", "、"))
     facts = as_facts([ngettext("{n:,} merchant", "{n:,} merchants", 2), "{}"])
     assert (facts.en, facts.zh) == ("2 merchants, {}", "2 个商户，{}")
-    sentences = as_sentences([_("No row matches."), _("No row matches.")])
+    sentences = as_sentences([_("Nothing matches."), _("Nothing matches.")])
     assert (str(sentences), sentences.of(Lang.ZH)) == (
-        "No row matches. No row matches.",
-        "没有符合的行。没有符合的行。",
+        "Nothing matches. Nothing matches.",
+        "没有匹配的内容。没有匹配的内容。",
     )
 
 

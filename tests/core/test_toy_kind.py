@@ -12,7 +12,7 @@ import pytest
 from workspace import BOOKS, TEA, many
 
 import tcb_ops as tcb
-from tcb_ops.features.simulator import SimulatedEnvironment
+from tcb_ops.features.simulator.faults import SimulatedEnvironment
 
 TOY = Path(__file__).parents[1] / "toy" / "look"
 

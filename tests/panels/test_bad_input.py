@@ -16,7 +16,7 @@ from workspace import BOOKS, TEA
 
 import tcb_ops as tcb
 from tcb_ops import api
-from tcb_ops.features.simulator import Fault
+from tcb_ops.features.simulator.faults import Fault
 from tcb_ops.panels.html import RunState
 from tcb_ops.run import find_handle
 
@@ -59,9 +59,9 @@ def test_a_run_that_goes_on_after_its_panel_is_closed_reports_nothing(open_lab, 
     panel = lab.uploads()
     panel.start.click()
     panel.worker.settle()
-    run, watching = panel.run.id, panel.monitor._thread
+    run, watching = panel.run.id, panel.monitor._watched
     panel.close()
-    watching.join()
+    assert watching.wait(240)
     assert tcb.open_run(run).succeeded
     assert caplog.text == ""
 

@@ -179,7 +179,7 @@ def test_another_list_asks_again(open_lab):
 def test_resuming_and_retrying_are_confirmed_too(open_lab, read, cut_off, button):
     from workspace import TEA, many
 
-    from tcb_ops.features.simulator import Fault
+    from tcb_ops.features.simulator.faults import Fault
 
     refused, slow = Fault(path="banner/3.png", errcode=40097), Fault(delay=1.0)
     lab = open_lab(many(TEA, rows=20), [refused, slow] if cut_off else [refused])

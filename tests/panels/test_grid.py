@@ -7,7 +7,7 @@ from panel_lab import press
 from workspace import BOOKS, TEA, many
 
 from tcb_ops.features.audit.kind import AUDIT
-from tcb_ops.features.simulator import Fault
+from tcb_ops.features.simulator.faults import Fault
 from tcb_ops.i18n import NOTHING, Lang
 from tcb_ops.model import Merchant, Outcome, Reason
 from tcb_ops.panels.html import (
@@ -62,7 +62,7 @@ def test_a_retry_is_the_next_step_only_where_it_can_help(codes, again, helps):
 
 def test_what_came_from_outside_is_inert():
     evil = "<img src=x onerror=alert(1)>\x1b[31m"
-    drawn = render_merchants([tally(evil, Outcome.UPLOADED, 1)], Lang.EN, "Rows")
+    drawn = render_merchants([tally(evil, Outcome.UPLOADED, 1)], UPLOAD, Lang.EN, "Rows")
     assert "<img" not in drawn
     assert "\x1b" not in drawn
     assert esc("\"'<>&") == "&quot;&#x27;&lt;&gt;&amp;"

@@ -13,7 +13,7 @@ from workspace import BOOKS, TEA
 import tcb_ops as tcb
 from tcb_ops import panels
 from tcb_ops.features.notebooks.parameters import in_language
-from tcb_ops.features.simulator import Fault
+from tcb_ops.features.simulator.faults import Fault
 from tcb_ops.i18n import Lang
 
 FOLDER = Path(__file__).parent.parent.parent / "notebooks"
@@ -230,6 +230,6 @@ def test_the_headless_cell_shows_the_run_s_rows_and_causes(open_lab, monkeypatch
     panel = open_lab(faults=[Fault(env=BOOKS.env, errcode=85088)]).uploads(lang="zh")
     panel.run_now(wanted=True)
     (page,) = shown
-    assert "<h2>各商户的数据行</h2>" in page
+    assert "<h2>各商户</h2>" in page
     assert '<td>城南书店</td><td class="op-num">10</td>' in page
     assert 'data-code="85088"' in page

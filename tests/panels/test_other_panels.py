@@ -1,15 +1,17 @@
 """Links, audits and reports, by their buttons."""
 
 import stat
+from functools import partial
 from pathlib import Path
 
 import pytest
 from panel_lab import press
 from workspace import BOOKS, TEA, many
 
+import tcb_ops as tcb
 from tcb_ops import panels
 from tcb_ops.errors import UsageError
-from tcb_ops.features.simulator import Fault
+from tcb_ops.features.simulator.faults import Fault
 from tcb_ops.panels.html import RunState
 
 pytestmark = pytest.mark.integration
@@ -73,6 +75,8 @@ def test_an_audit_asks_once_per_environment_and_shows_what_changed(open_lab, rea
     assert "newly broken 1" in read(panel.changed)
     page = panel._page(panel.run)
     assert "newly broken 1" in page
+    assert "Merchant Environments Healthy Unhealthy or unknown Pending Why" in read(page)
+    assert "1 environment, 1 merchant: 城南书店" in read(panel.monitor.grid.causes)
     assert "<svg" in page  # the errcodes by day
     assert panel.monitor.retry.button.layout.display == "none"  # the next audit asks everybody
 
@@ -93,6 +97,24 @@ def test_a_run_is_chosen_looked_at_and_exported(open_lab):
     assert panel.monitor.state is RunState.FINISHED
     panel.run_now(wanted=True)
     assert (lab.workspace.folder / "reports" / uploads.run.id / "manifest.json").exists()
+
+
+def test_what_another_process_does_to_the_run_is_shown_and_its_runs_are_listed(open_lab, read):
+    lab = open_lab()
+    panel = lab.uploads()
+    press(panel)
+    upload, look = panel.run, partial(panel.monitor.grid._answer, None, {"ask": "look"}, [])
+    undo = tcb.undo(upload.id)
+    look()
+    assert f"undone by run {undo.id}" in read(panel.monitor.head)
+    assert panel.runs.ids == [undo.id, upload.id]
+    assert lab.uploads().run.id == upload.id  # the newest of the panel's kind
+    for run in (undo, upload):
+        run._ledger.prune(run.record)
+    look()
+    assert panel.run is None
+    assert f"no run '{upload.id}'" in read(panel.worker.line)
+    assert panel.monitor.export.button.layout.display == "none"
 
 
 def test_a_ledger_that_is_not_there_is_reported_and_not_made_by_looking(open_lab, read):
@@ -119,9 +141,9 @@ def test_a_run_that_ends_while_another_is_shown_is_listed_as_it_is(open_lab, rea
     panel = lab.uploads()
     panel.start.click()
     panel.worker.settle()
-    second, thread = panel.run.id, panel.monitor._thread
+    second, watched = panel.run.id, panel.monitor._watched
     panel.monitor.attach(audits.run.id)
-    thread.join(240)
+    assert watched.wait(240)
     assert panel.run.id == audits.run.id
     assert second in panel.runs.ids
     assert "Upload of list.csv, 10 rows finished" in read(panel.runs.table)

@@ -12,7 +12,7 @@ from panel_lab import press
 from workspace import BOOKS, QUICK
 
 import tcb_ops as tcb
-from tcb_ops.features.simulator import Fault
+from tcb_ops.features.simulator.faults import Fault
 from tcb_ops.features.simulator.sample import FILES, MERCHANTS, PATHS, sample_simulator
 from tcb_ops.panels.controls import ExportMenu
 from tcb_ops.panels.html import RunState

@@ -11,7 +11,7 @@ from panel_lab import press
 from workspace import BOOKS, TEA, many
 
 import tcb_ops as tcb
-from tcb_ops.features.simulator import Fault
+from tcb_ops.features.simulator.faults import Fault
 from tcb_ops.panels.html import RunState
 from tcb_ops.run import RunHandle
 
@@ -87,6 +87,11 @@ def test_cancel_ends_tidily_and_resume_does_the_rest_without_the_list(
     assert assert_complete(panel.run, 60)["pending"] > 0
     (lab.workspace.folder / "list.csv").unlink()
     first = panel.run.id
+    tones = []
+    for _ in range(2):  # one blue button at a time
+        press(panel, panel.setup.button)
+        tones.append((panel.monitor.resume.button.button_style, hidden(panel.starter)))
+    assert tones == [("", False), ("primary", True)]
     lab.workspace.sim.play([])
     press(panel, panel.monitor.resume.button)
     assert panel.run.id == first

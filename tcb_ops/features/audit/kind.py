@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tcb_ops.errcodes import Decision, errcode, store_code
 from tcb_ops.errors import OutageError, PlatformStopError, TcbOpsError, TokenSourceError
 from tcb_ops.features.audit import HEALTHY, NOT_ASKED, REFUSED_TOKENS, UNHEALTHY
-from tcb_ops.i18n import Text, _, as_list, ngettext
+from tcb_ops.i18n import Text, _, as_list, ngettext, pgettext
 from tcb_ops.kinds import Kind, environment_count
 from tcb_ops.model import Outcome, Reason, Row, RowEnd
 from tcb_ops.runs.next_commands import audit_again, retry
@@ -43,7 +43,8 @@ class AuditKind(Kind):
     label = _("audit")
     report_title = _("Audit report")
     done = _("healthy")
-    good_label, bad_label = _("Healthy"), _("Not healthy")
+    good_label, bad_label = _("Healthy"), _("Unhealthy or unknown")
+    rows_label = pgettext("heading", "Environments")
     renewed_after = 23 * 3600.0
     clustered = surveys = True
     has_list = False

@@ -208,7 +208,6 @@ def _client_class() -> type[Client]:
 
 
 def _not_connected(address: str, error: BaseException) -> UsageError:
-    """Return the error for a scheduler that cannot be reached, or what listens at its address is none."""
     reason = sanitize(str(error.__cause__ or error)) or type(error).__name__
     return UsageError(
         _("The scheduler {address} cannot be reached ({why}).", address=address, why=reason),

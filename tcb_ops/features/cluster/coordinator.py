@@ -256,7 +256,6 @@ class Coordinator:
             raise stopped(CanaryError, DetailCode.CANARY, rows=rows)
 
     def _work_through(self, environments: Sequence[EnvRecord]) -> None:
-        """Have workers work on the pending rows of these environments. Raises what stopped them."""
         limits = self._context.limits
         most = partition_count(
             sum(environment.pending > 0 for environment in environments),

@@ -390,7 +390,6 @@ class PartitionLedger(Ledger):
             yield connection
 
     def _record(self) -> tuple[str, int, str]:
-        """Return the partition's environments, its fence, and who has claimed it."""
         record: tuple[str, int, str]
         (record,) = self.fetch(f"SELECT envs, fence, workers FROM partitions WHERE {_OWN}", self._own)
         return record

@@ -118,8 +118,6 @@ class _NoAnswerError(Exception):
 
 
 class _WithoutToken:
-    """The source for api_component_token, which is called without a token."""
-
     async def token(self, appid: str, refused: Secret | None = None) -> Token:
         return Token(Secret(""))
 
@@ -434,7 +432,6 @@ class ComponentTokens:
 
 
 def _for_all(refused: _RefusedError) -> TokenSourceError:
-    """Return the error for a refusal that stops every merchant."""
     interface, error = refused.interface, refused.error
     # From api_component_token, 40001 means the AppSecret (errcode table of the component_access_token page).
     wrong_secret = interface == COMPONENT_TOKEN and error.errcode == 40001

@@ -234,7 +234,6 @@ class _Record(msgspec.Struct):
 
 
 def _read_record(content: bytes, appid: str) -> StoredToken | None:
-    """Return the tokens in a file; None if it is not a valid record of this appid."""
     try:
         record = msgspec.json.decode(content, type=_Record)
     except (msgspec.DecodeError, UnicodeDecodeError):  # its text may quote a token

@@ -23,7 +23,6 @@ from tcb_ops.kinds import is_provided, provided
 from tcb_ops.lists.input_files import format_problem
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.model import Merchant, Owner
-from tcb_ops.reports.formats.html import find_chromium
 from tcb_ops.resources import others_may_read, restricting, system_reason
 from tcb_ops.runs.database import on_network
 from tcb_ops.runs.loop import submit_coroutine
@@ -365,7 +364,7 @@ def check_windows(settings: Settings) -> DoctorFinding:
         long_paths=_long_paths(),
         remote=ledger is not None and on_network(ledger),
         synced=[folder for name, folder in os.environ.items() if name.upper().startswith("ONEDRIVE")],
-        browser=find_chromium(),
+        browser=provided("chromium")() if is_provided("chromium") else None,
     )
 
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import click
 
 from tcb_ops.cli import Command
-from tcb_ops.cli.console import Console
 from tcb_ops.cli.options import CommonOptions, reader_options, settings_options, table_option
 from tcb_ops.errors import TcbOpsError, UsageError
 from tcb_ops.formatting import sanitize
@@ -55,24 +54,7 @@ def diff(older: str, newer: str, out: Path | None, *, common: CommonOptions) -> 
     for run in (comparison.older, comparison.newer):
         if run.finished_at is None:
             console.warn(_("Run {id} is unfinished: its pending rows are not compared.", id=run.id))
-    if comparison.newer.finished_at is not None and any(line.after for line in comparison.lines):
-        _suggest_next(console, comparison.newer.id, settings, common)
     return 1 if comparison.broken else 0
-
-
-def _suggest_next(console: Console, run_id: str, settings: Settings, common: CommonOptions) -> None:
-    """Suggest the command for the rows of a run that neither it nor its retries completed, narrowed by `--where`."""
-    from tcb_ops import api
-    from tcb_ops.reports.summary import by_code, next_command
-
-    run = api.open_run(run_id, settings=settings)
-    if not (run.record.parent or run.record.corrects) and (final := run.final()).record.retries:
-        run = final
-    if (matching := common.matching(settings)) is not None:
-        run = run.of_merchants(matching)
-    command = next_command(settings, run.record, by_code(run.overview().causes))
-    if command is not None:
-        console.suggest(command[0], [*command[1], *common.where_words()])
 
 
 @click.command(cls=Command, usual="ledger json")

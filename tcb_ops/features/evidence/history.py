@@ -96,7 +96,6 @@ class History:
         return frame_of(names, map(attrgetter(*names), self.lines), timezone=self.settings.timezone)
 
     def _repr_html_(self) -> str:
-        """Draw the codes by day, and list the merchants that had codes on most days."""
         macros = environment(self.settings.lang).from_string(_TEMPLATE).module
         svg = macros.chart(self.kind.label, [day.isoformat() for day in self.days], *_chart(self))
         return str(macros.history_card(svg, self.merchants(), LINES))
@@ -177,7 +176,6 @@ _LEFT, _TOP, _WIDTH, _HEIGHT = 62, 20, 650, 130
 
 
 def _chart(history: History) -> tuple[list[dict[str, Any]], int, list[tuple[str, str, int]]]:
-    """Return the bars, the largest sum of a day, and the legend."""
     codes = history.codes()
     shown = [(code_colour(code), code, rows) for code, rows in codes[:_CODES]]
     if other_codes := codes[_CODES:]:

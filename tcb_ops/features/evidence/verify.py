@@ -376,7 +376,6 @@ def _same_as(texts: RowTexts, folder: Path) -> set[str]:
 
 
 def _compare(file: Path, records: Iterable[RowRecord], texts: RowTexts) -> Text | None:
-    """Return the first line of results.csv or failed.csv that differs from the ledger, or why it cannot be read."""
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
             return _first_difference(file.name, records, texts, csv.reader(stream))

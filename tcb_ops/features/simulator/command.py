@@ -24,7 +24,7 @@ from tcb_ops.model import SIMULATOR
 from tcb_ops.settings import LEDGER_FILE, SETTINGS_FILE, Settings
 
 if TYPE_CHECKING:
-    from tcb_ops.features.simulator import Simulator
+    from tcb_ops.features.simulator.server import Simulator
 
 
 @click.command(cls=Command, usual="merchants tokens port faults store config")
@@ -40,7 +40,8 @@ def simulate(port: int, faults: str | None, store: str | None, *, common: Common
     """
     import secrets
 
-    from tcb_ops.features.simulator import Component, Faults, Simulator, load_faults, serve
+    from tcb_ops.features.simulator.faults import Component, Faults, load_faults
+    from tcb_ops.features.simulator.server import Simulator, serve
 
     settings, console = common.start()
     rehearsal = settings.section("simulator")
@@ -135,7 +136,6 @@ def demo(lang: str | None) -> int:
 
 
 def _keep_ledger(folder: Path, home: Path, settings: Settings) -> None:
-    """Copy the demo's ledger into the report folder, with a settings file that refers to it."""
     import shutil
 
     home.mkdir()

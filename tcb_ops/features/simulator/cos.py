@@ -146,7 +146,6 @@ class CosStore:
         self._record(bucket, path)
 
     def _keep(self, data: memoryview, bucket: str, path: str) -> None:
-        """Keep an object's bytes. Raises OSError if the folder cannot hold it beside the others."""
         if self._directory is not None:
             file = object_file(self._directory, bucket, path)
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -222,7 +221,6 @@ class CosStore:
 
 
 def _split(target: str) -> tuple[str, str, str]:
-    """Return bucket, decoded path and query of a request target; an empty path if it is not UTF-8."""
     resource, _, query = target.partition("?")
     bucket, _, rest = resource[1:].partition("/")
     try:
@@ -232,7 +230,6 @@ def _split(target: str) -> tuple[str, str, str]:
 
 
 def _plain(text: str) -> str:
-    """Remove characters that XML 1.0 does not allow."""
     return "".join(char for char in text if char >= " " or char in "\t\n\r")
 
 
@@ -391,7 +388,6 @@ LONGEST_NAME = 200
 
 
 def _kept_objects(directory: Path) -> dict[tuple[str, str], SimulatedObject]:
-    """Return the objects in a folder that an earlier simulator filled."""
     objects: dict[tuple[str, str], SimulatedObject] = {}
     with suppress(FileNotFoundError), (directory / INDEX).open(encoding="utf-8") as index:
         for line in index:

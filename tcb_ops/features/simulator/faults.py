@@ -7,7 +7,7 @@ implies how each row ends at any concurrency. The first entry that matches a cal
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -40,7 +40,6 @@ def _garbage(value: object) -> bool:
 
 
 def _calls(value: object) -> tuple[tuple[int, int], ...]:
-    """Return the ranges of 2, [1, 3] or "1-3"."""
     return tuple(_range(entry) for entry in (value if isinstance(value, list) and value else [value]))
 
 
@@ -272,18 +271,11 @@ _TABLES: dict[str, tuple[type, Text]] = {
 _NO_PLAN = _(
     "a fault plan contains [[fault]], [[account]] and [[environment]] entries, one [component], and nothing else"
 )
-_LINK_ONLY = ("lifetime", "other_env")
-_ANSWERS = ("errcode", "code", "status", "reset", "body", *_LINK_ONLY, "etag", "delay")
-_STORE_ONLY = ("code", "etag")
-_NOT_STORE = ("errcode", "body", *_LINK_ONLY)
 
 
 def load_faults(path: Path) -> Faults:
     """Read a fault plan. Raises SettingsError with the file, the entry's number, the field and what is valid."""
-    raw = read_toml(path)
-    mistake, tables = _read_tables(raw)
-    if mistake is None:
-        mistake = next((_at(*contradiction) for contradiction in _contradictions(raw)), None)
+    mistake, tables = _read_tables(read_toml(path))
     if mistake is not None:
         raise SettingsError(_("{path}: {mistake}.", path=path, mistake=mistake))
     component = next(iter(tables["component"]), None)
@@ -302,37 +294,11 @@ def _read_tables(raw: Mapping[str, Any]) -> tuple[Text | None, dict[str, list[An
                 return _NO_PLAN, tables
             converted, wrong = check(model, entry, partial(_unknown, model), strict=True)
             for key, reason in wrong.items():
-                return _at(table, number, _("{key} {why}", key=key, why=reason)), tables
+                entry_name = _TABLES[table][1].format(number=number)
+                return _("{entry}: {key} {why}", entry=entry_name, key=key, why=reason), tables
             tables[table].append(model(**converted))
     return None, tables
 
 
-def _at(table: str, number: int, wrong: Text) -> Text:
-    return _("{entry}: {wrong}", entry=_TABLES[table][1].format(number=number), wrong=wrong)
-
-
 def _unknown(model: type, _name: str, _value: object) -> Text:
     return _("does not exist; the names are {names}", names=as_list(values_of(model)))
-
-
-def _contradictions(raw: dict[str, Any]) -> Iterator[tuple[str, int, Text]]:
-    """Yield mistakes across several values: fields that cannot be combined."""
-    for number, entry in enumerate(raw.get("fault", ()), 1):
-        for wrong in _wrong_fault(entry):
-            yield "fault", number, wrong
-    component = raw.get("component", {})
-    if ("secret" in component) != ("ticket" in component):
-        wrong = _("secret and ticket must be given together; omit both if tokens come from --tokens")
-        yield "component", 1, wrong
-
-
-def _wrong_fault(entry: dict[str, Any]) -> Iterator[Text]:
-    step = entry.get("step", FaultStep.LINK)
-    foreign: tuple[str, ...] = _NOT_STORE if step == FaultStep.STORE else _STORE_ONLY
-    if step not in {FaultStep.STORE, FaultStep.LINK}:
-        foreign += _LINK_ONLY
-    for key in foreign:
-        if key in entry:
-            yield _('{key} cannot be used with step = "{step}"', key=key, step=step)
-    if not entry.keys() & _ANSWERS:
-        yield _("specify the fault: one of {answers}", answers=as_list(_ANSWERS))

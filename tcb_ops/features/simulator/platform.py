@@ -203,7 +203,6 @@ class Platform:
         return refused or (0 if self._accounts.spend(appid, route) else 45009)
 
     def _link(self, appid: str, asked: Fields) -> Fields:
-        """Answer uploadfile; `lifetime` and perhaps another `env` come from a fault."""
         env, path, lifetime = asked["env"], asked["path"], asked["lifetime"]
         lifetime, bucket = self._link_lifetime if lifetime is None else lifetime, bucket_of(env)
         url = link_url(self.base, bucket, path)
@@ -219,7 +218,6 @@ class Platform:
         return Response(200, body, dict(_JSON))
 
     def _issue(self, _appid: str, asked: Fields) -> Answer:
-        """Answer api_component_token: 41004 without a secret, 40125 for a wrong one, then the ticket's refusal."""
         component, secret = self._accounts.component, asked.get("component_appsecret")
         if not secret:
             return 41004
@@ -232,7 +230,6 @@ class Platform:
         return {"component_access_token": token, "expires_in": component.token_lifetime}
 
     def _refresh(self, _appid: str, asked: Fields) -> Answer:
-        """Answer api_authorizer_token: 61003 without an authorization, 61023 for a wrong refresh token."""
         appid, token = str(asked.get("authorizer_appid")), str(asked.get("authorizer_refresh_token"))
         given = self._accounts.refresh(appid, token)
         if isinstance(given, int):
@@ -244,7 +241,6 @@ class Platform:
         }
 
     def _list(self, _appid: str, asked: Fields) -> Answer:
-        """Answer api_get_authorizer_list: 40097 for an invalid page."""
         offset, count = asked.get("offset"), asked.get("count")
         if type(offset) is not int or type(count) is not int or offset < 0 or not 1 <= count <= PAGE:
             return 40097
@@ -259,7 +255,6 @@ class Platform:
         return {"total_count": len(authorizers), "list": listed}
 
     def _info(self, _appid: str, asked: Fields) -> Answer:
-        """Answer api_get_authorizer_info: 61003 without an authorization."""
         appid = str(asked.get("authorizer_appid"))
         if not self._accounts.is_authorizer(appid):
             return 61003
@@ -284,7 +279,6 @@ class Platform:
         }
 
     def _env_info(self, appid: str, asked: Fields) -> Answer:
-        """Answer getenvinfo: 85088 if 云开发 is not open, -601012 for another account's environment."""
         if not self._accounts.account(appid).cloud:
             return 85088
         env, envs = asked.get("env"), self._envs(appid)
@@ -314,7 +308,6 @@ class Platform:
         ]
 
     def _quota(self, appid: str, asked: Fields) -> Answer:
-        """Answer openapi/quota/get; a limit of 0 means none."""
         path = asked.get("cgi_path")
         if path is None or path == "":
             return 40101
@@ -335,7 +328,6 @@ class Platform:
         }
 
     def _received(self, appid: str, asked: Fields) -> Answer:
-        """Answer openapi/rid/get: 76001 for a rid that is not known, 76003 for one of another account."""
         request = self._refused.get(str(asked.get("rid")))
         if request is None:
             return 76001
@@ -382,7 +374,6 @@ class Platform:
         return self._accounts.env_refusal(appid, env) or file_ids
 
     def _find(self, env: str, file_id: str) -> tuple[int, str, str]:
-        """Return a file's own status, bucket and path."""
         parts = _FILE_ID.fullmatch(file_id)
         if parts is None:
             return -503003, "", ""

@@ -13,7 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from tcb_ops.errors import UsageError
-from tcb_ops.features.simulator import Simulator, load_faults
+from tcb_ops.features.simulator.faults import load_faults
+from tcb_ops.features.simulator.server import Simulator
 from tcb_ops.features.simulator.target import write_tokens
 from tcb_ops.i18n import Lang, _, as_list
 from tcb_ops.lists.merchants import read_merchants

@@ -6,7 +6,6 @@ SimulatorState has counters, objects and recorded calls; Accounts has tokens, ti
 from __future__ import annotations
 
 import asyncio
-import csv
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,9 +27,9 @@ from tcb_ops.features.simulator.faults import (
     SimulatedAccount,
     SimulatedEnvironment,
 )
-from tcb_ops.i18n import _
 from tcb_ops.model import Merchant, Owner
-from tcb_ops.resources import system_reason
+from tcb_ops.wechat.tokens import Token
+from tcb_ops.wechat.tokens.file import FileTokens
 
 
 class Request(NamedTuple):
@@ -184,13 +183,13 @@ class Tokens:
     """
 
     def __init__(self, source: Mapping[str, str] | Path) -> None:
-        self._file = source if isinstance(source, Path) else None
-        self._file_version = (0, 0)
+        self._file = FileTokens(source) if isinstance(source, Path) else None
+        self._in_file: Mapping[str, Token] = {}
         self._issued = 0
         self._tokens: dict[str, _AccessToken] = {}
-        if isinstance(source, Path):
-            self._read(source)
-        else:
+        if self._file is not None:
+            self._read(self._file)
+        elif not isinstance(source, Path):
             self._tokens = {token: _AccessToken(appid) for appid, token in source.items()}
 
     def owner(self, token: str, now: float) -> str | int:
@@ -222,29 +221,17 @@ class Tokens:
         self._issued += 1
         return f"{self._issued}_{hashlib.sha256(f'{appid}/{self._issued}'.encode()).hexdigest()}"
 
-    def _read(self, file: Path) -> None:
-        try:
-            stat = file.stat()
-            version = (stat.st_mtime_ns, stat.st_size)
-            if version == self._file_version:
-                return
-            with file.open(encoding="utf-8-sig", newline="") as lines:
-                rows = list(csv.DictReader(lines, strict=True))
-            tokens = {row["access_token"].strip(): _AccessToken(row["appid"].strip()) for row in rows}
-        except (OSError, ValueError, KeyError, AttributeError, csv.Error) as error:
-            reason = (
-                system_reason(error) if isinstance(error, OSError) else _("it is not such a CSV in UTF-8")
-            )
-            raise SettingsError(
-                _("token file {file} cannot be read ({why}).", file=file, why=reason),
-                _("Its first line must be appid,access_token; each line below it has both."),
-            ) from None
+    def _read(self, file: FileTokens) -> None:
+        in_file = file.tokens()
+        if in_file is self._in_file:
+            return
+        tokens = {token.value.reveal(): _AccessToken(appid) for appid, token in in_file.items()}
         for token, record in self._tokens.items():
             if record.issued:
                 tokens[token] = record
             elif token in tokens:
                 tokens[token].replaced = record.replaced
-        self._tokens, self._file_version = tokens, version
+        self._tokens, self._in_file = tokens, in_file
 
 
 class Wants(Enum):
@@ -261,8 +248,6 @@ UPLOADS = {"/tcb/uploadfile": Wants.MERCHANTS, "/componenttcb/uploadfile": Wants
 
 @dataclass(slots=True)
 class _RefreshToken:
-    """A merchant's newest refresh token, and during the overlap the one before it."""
-
     newest: str
     before: str = ""
     until: float = 0.0

@@ -163,11 +163,9 @@ class StoredCalls(UploadCalls):
         return etag
 
     async def _etag_there(self, task: Task, file: FileStatus) -> str:
-        """Return the ETag of a file that was located, empty where it is gone after all."""
         return await self._etag(task, self._end(task, Outcome.FAILED), file.url, past_caches=True) or ""
 
     async def _md5_of_local(self, task: Task) -> str:
-        """Return the MD5 of what a row sends."""
         try:
             return await self._hash(task.row)
         except (FileChangedError, FileUnreadableError) as error:
@@ -214,7 +212,6 @@ class StoredCalls(UploadCalls):
     async def _ask_files(
         self, task: Task, ids: Mapping[int, str], request: AskFiles
     ) -> dict[int, FileStatus]:
-        """Ask about files, or have them deleted; their statuses by row."""
         file_ids = list(dict.fromkeys(ids.values()))
         files = await self._ask(task, request(task.row.env, file_ids, task.token, task.lane.owner))
         if isinstance(files, FailedAttempt):
@@ -242,7 +239,6 @@ class StoredCalls(UploadCalls):
     # --- what the ledger knows --------------------------------------------------------------------------------------
 
     async def _read_histories(self, task: Task) -> None:
-        """Read what runs did at the paths of a call, which are of one environment."""
         run, keys = self.context.run, [(row.env, row.path) for row in task.rows]
         written = await asyncio.to_thread(self.context.ledger.written, run.target, run.number, keys)
         task.histories = defaultdict(list, {path: history for (_env, path), history in written.items()})
@@ -373,7 +369,6 @@ class ConfirmCalls(StoredCalls):
         )
 
     async def _older(self, task: Task, row: Row, earlier: EarlierUpload) -> set[str]:
-        """Return the MD5s of what was at a row's path before `known`."""
         history = task.histories[row.path]
         older = {entry.md5 for entry in history[: history.index(earlier)]}
         with suppress(BackupError):
@@ -404,7 +399,6 @@ class DeleteCalls(ConfirmCalls):
 
 
 def _unless_same(end: RowEnd | FailedAttempt) -> RowEnd | FailedAttempt | None:
-    """Return how a row of a delete ends whose file was compared with what was uploaded; None where it is the same."""
     if isinstance(end, FailedAttempt):
         return end
     if end.outcome is StoredOutcome.PRESENT:
@@ -461,7 +455,6 @@ class UndoCalls(StoredCalls):
                 return await self._take_back(task, before, sent)
 
     async def _now(self, task: Task) -> str:
-        """Return the MD5 of what is at a row's path, empty where nothing is."""
         file = (await self._locate(task)).get(task.row.line)
         if file is not None and file.status == NOT_THERE:
             return ""
@@ -501,7 +494,6 @@ class UndoCalls(StoredCalls):
         )
 
     async def _record_of(self, task: Task) -> SavedFile | None:
-        """Return what was saved for a row of an undo; ends the row if the record cannot be used."""
         row = task.row
         try:
             saved = await self._saved(row)

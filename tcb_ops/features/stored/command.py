@@ -358,7 +358,6 @@ def sync(command: RunCommand, folder: str, *, deletes: bool, confirms: bool, sca
 def _delete_gone(
     command: RunCommand, plan: SyncPlan, run: Run, options: StartOptions, *, content: bool
 ) -> tuple[Run | None, bool]:
-    """Delete what is gone from the folder, after its upload `run`; return the run, and whether everything is deleted."""
     from tcb_ops.features.stored import api as stored
 
     # A file that was renamed is not deleted before it is there under its new name.
@@ -395,7 +394,6 @@ def _delete_gone(
 
 
 def _rehearse(command: RunCommand, plan: SyncPlan, *, deletes: bool, confirms: bool) -> int:
-    """Print what a synchronization would send and delete; return the exit code."""
     console, settings = command.console, command.settings
     if deletes and plan.gone is not None:
         unless_changed = _("--delete would delete them, except those that somebody else has changed.")
@@ -414,7 +412,6 @@ def _rehearse(command: RunCommand, plan: SyncPlan, *, deletes: bool, confirms: b
 
 
 def _planned(command: RunCommand, folder: str, scanning: ScanOptions) -> SyncPlan:
-    """Plan a synchronization. Raises InputError if the folder holds files that cannot be listed."""
     from tcb_ops.features.stored.sync import plan_sync
 
     console, settings = command.console, command.settings
@@ -435,7 +432,6 @@ def _planned(command: RunCommand, folder: str, scanning: ScanOptions) -> SyncPla
 
 
 def _gone_in_json(plan: SyncPlan, deleted: Run | None) -> dict[str, object]:
-    """Return the count of files that are gone from the folder, and the run that deleted them."""
     return {
         "gone": {
             "rows": plan.gone.count if plan.gone is not None else 0,
@@ -469,7 +465,6 @@ def _finish(command: RunCommand, handle: RunHandle) -> int:
 
 @contextmanager
 def _subject(command: RunCommand, what: str) -> Iterator[tuple[str | Batch, str]]:
-    """Return the run that is named, or read the list; and what distinguishes it from other parts of the same."""
     if Path(what).suffix.lower() not in {".csv", ".tsv", ".txt", ".xlsx"} and not Path(what).is_file():
         yield _upload(command, what), command.common.selection()
         return
@@ -504,7 +499,6 @@ def _scope(spec: RunSpec) -> SendScope:
 
 
 def _ask(command: RunCommand, kind: Kind, scope: SendScope, what: Text) -> None:
-    """Show what is about to change, and ask where the target is live."""
     if command.settings.simulated:
         command.console.info(what)
     command.ask_confirmation(kind, scope, what)

@@ -449,7 +449,6 @@ def _open(file: Path, flags: int) -> int:
 
 
 def _write(file: Path, saved: SavedFile) -> None:
-    """Write a record, on the disk. Raises FileExistsError if there is such a file, and OSError."""
     record = asdict(saved)
     del record["version"]  # the file's name says it
     with os.fdopen(_open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as out:

@@ -23,8 +23,6 @@ FILES_PER_CALL = 50
 
 
 class _StoredKind(Kind):
-    """What the three have in common."""
-
     has_list = False
     _outcomes: Mapping[Outcome, Outcome] = {}
     """The kind's own outcomes in place of those of a call."""

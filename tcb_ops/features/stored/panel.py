@@ -7,7 +7,7 @@ import ipywidgets as widgets
 from tcb_ops import api
 from tcb_ops.errors import UsageError
 from tcb_ops.features.stored import api as stored
-from tcb_ops.i18n import _, as_sentences
+from tcb_ops.i18n import _, as_lines
 from tcb_ops.model import STORED_OUTCOMES
 from tcb_ops.panels.controls import ActionButton, Menu, PanelContext, Worker, html_area, show
 from tcb_ops.panels.run_monitor import RunMonitor
@@ -15,8 +15,10 @@ from tcb_ops.preflight import scope_of_stored
 from tcb_ops.run import Run
 
 _CHOICES = {
-    "undo": _("Undo: put back what the upload replaced, where a backup has it, and delete what it added"),
-    "delete": _("Delete: remove the upload's files, and put nothing back"),
+    "undo": _(
+        "Undo the upload: delete the files that it added; put back those that it replaced, if a backup has them"
+    ),
+    "delete": _("Delete the upload's files: remove all of them, and put nothing back"),
 }
 
 
@@ -66,7 +68,7 @@ class StoredFiles(Menu):
         facts, label = _("To be deleted: {text}", text=scope.text), _("Delete its files")
         if self.choice.value == "undo":
             undone = stored.undo_scope(run, merchants=only, settings=self._context.settings)
-            facts, label = as_sentences((undone.text, _("{text}.", text=scope.text))), _("Undo the upload")
+            facts, label = as_lines((scope.text, undone.text)), _("Undo the upload")
         self._look_line.value = ""
         self.action.button.description = label.of(self._worker.lang)
         self.action.ask(facts, scope.merchants)
@@ -94,7 +96,6 @@ class StoredFiles(Menu):
 
 
 def _upload_of(run: Run) -> str | None:
-    """Return the upload whose files a run is about, if it stored any."""
     if run.record.kind.looks_at_store:
         return next(iter(run.record.settings.get("of", ())), None)
     stores = run.record.kind.sends_files and not STORED_OUTCOMES.isdisjoint(run.counts)

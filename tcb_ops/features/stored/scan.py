@@ -194,7 +194,6 @@ def _one(merchants: Merchants, name: str) -> Merchant:
 
 
 def _all(merchants: Merchants, name: str) -> list[Merchant]:
-    """Return the only or default line of each merchant (`all`) or environment (`all-envs`)."""
     groups: dict[str, list[Merchant]] = {}
     for line in merchants:
         if not line.left:
@@ -248,7 +247,6 @@ class PathTemplate:
 
 
 def _fields_of(text: str) -> set[str]:
-    """Return the fields of a template. Raises UsageError if it is not one."""
     try:
         parsed = [field for field in Formatter().parse(text) if field[1] is not None]
     except ValueError:

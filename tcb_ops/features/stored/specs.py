@@ -64,15 +64,21 @@ class UndoPreview(StrEnum):
 _UNDO_TEXTS = {
     UndoPreview.RESTORED: _("{files} will be restored from the backup."),
     UndoPreview.DELETED: _("{files} will be deleted: nothing was there before."),
-    UndoPreview.UNCERTAIN: _("{files} may be the upload's: the store will be asked."),
+    UndoPreview.UNCERTAIN: _(
+        "{files}: it is not known whether they are the upload's. The store will be asked."
+    ),
     UndoPreview.LEFT: _("{files} will not be touched: nothing of the upload is there."),
-    UndoPreview.NOT_UNDOABLE: _("{files} cannot be undone; `show` says why, row by row."),
+    UndoPreview.NOT_UNDOABLE: _(
+        "{files} cannot be undone, and will not be touched: the undo says why, row by row."
+    ),
 }
 _WITHOUT_BACKUP = {
     UndoPreview.DELETED: _(
         "{files} will be deleted. Without a backup it is not known whether another tool had files there."
     ),
-    UndoPreview.UNCERTAIN: _("{files} may be the upload's. Without a backup they are not touched."),
+    UndoPreview.UNCERTAIN: _(
+        "{files}: it is not known whether they are the upload's. Without a backup they are not touched."
+    ),
 }
 
 
@@ -295,7 +301,6 @@ def delete_list_spec(
 
 
 def _is_unfinished(ledger: Ledger, spec: RunSpec, target: str) -> bool:
-    """Return whether there is an unfinished run that the same command resumes."""
     same = (spec.kind, spec.list_sha256, spec.selection, spec.parent)
     return any(
         run.finished_at is None and (run.kind, run.list_sha256, run.selection, run.parent) == same

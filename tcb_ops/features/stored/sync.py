@@ -152,7 +152,6 @@ def plan_sync(
 
 
 def _written(dest: Path, rows: Iterable[Row], merchants: Merchants, root: Path | None = None) -> Batch | None:
-    """Write rows as a list and read it; None if there are none."""
     lines = ((row.env, row.appid, row.path, row.file) for row in rows)
     first = next(lines, None)
     if first is None:

@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.errors import StoppedError, UsageError
+from tcb_ops.features.workbooks.book import LAST_COLUMN, Book, Sheet, area_of, letters
+from tcb_ops.features.workbooks.sheets import list_sheet, read_workbook
 from tcb_ops.formatting import fold, shown, trim, unguard
 from tcb_ops.i18n import Lang, Text, _, pgettext, verbatim
 from tcb_ops.lists.input_files import digest, is_workbook, open_bytes, readable
-from tcb_ops.lists.table import LIST_COLUMNS, list_sheet, read_workbook
-from tcb_ops.lists.workbook import LAST_COLUMN, Book, Sheet, area_of, letters
+from tcb_ops.lists.table import LIST_COLUMNS
 from tcb_ops.model import Problem
 from tcb_ops.reports.explanations import MARK, why_of
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, own_values
@@ -212,7 +213,6 @@ def split_workbook(
 def _new_columns(
     sheet: Worksheet, listed: ListSheet, run: RunRecord, lang: Lang
 ) -> tuple[int, tuple[str, ...]]:
-    """Return the first new column, right of all used ones, and names that the list does not have."""
     held = (cell.column for row in sheet.iter_rows() for cell in row if cell.value is not None)
     merged = (area.max_col for area in sheet.merged_cells.ranges)
     used = max(chain(held, merged), default=0)
@@ -303,7 +303,6 @@ def _append(
     headers: Sequence[str],
     texts: Iterator[tuple[int, Sequence[str]]],
 ) -> None:
-    """Write the new columns into the sheet. They look like the path's cells."""
     for line, values in chain([(listed.header_line, headers)], texts):
         style = sheet.cell(line, listed.path)._style  # noqa: SLF001  the public way copies six objects per cell
         for column, text in enumerate(values, first):
@@ -352,7 +351,6 @@ def _set_widths(sheet: Worksheet, first: int) -> None:
 def _groups(
     sheet: Worksheet, listed: ListSheet, reader: RunReader, run: RunRecord, name: str
 ) -> dict[str, list[int]]:
-    """Return a column's values in order of appearance, each with its lines."""
     column = next(
         (number for number, header in enumerate(listed.headers, 1) if fold(header) == fold(name)), 0
     )

@@ -134,7 +134,6 @@ def row_values(records: Iterable[RowRecord], settings: Settings) -> Iterator[Seq
 
 
 def _as_stored(record: RowRecord) -> tuple[Any, ...]:
-    """Return a row as the ledger stores it, with its environment in place of its number."""
     row, cells = record.row, msgspec.json.encode(record.row.cells).decode()
     return (
         None, row.line, (row.merchant, row.appid, row.env), row.path, row.file, row.size, row.mtime_ns, cells,
@@ -192,7 +191,6 @@ def _words(
     http_status: int | None,
     store_code: str,
 ) -> tuple[str, str]:
-    """Return the values of WORDS."""
     end = RowEnd(
         0,
         Outcome(outcome),
@@ -271,14 +269,12 @@ class RowTexts:
         return self._mask(plain), plain
 
     def _rows(self, batch: ResultColumns, times: list[list[int | None]]) -> list[tuple[Any, ...]]:
-        """Return the cells of each row."""
         values = [*batch.results[:-2], *([*map(self._iso, column)] for column in times)]
         for column in _TEXTS:
             values[column] = _guarded(values[column])
         return list(zip(*map(_guarded, zip(*batch.cells, strict=True)), *values, strict=True))
 
     def _lines(self, rows: Sequence[Sequence[Any]]) -> list[str]:
-        """Return rows as lines of CSV, without secrets and control characters."""
         self._written.clear()
         self._write(rows)
         lines = self._written.copy()
@@ -304,7 +300,6 @@ def _milliseconds(times: Iterable[float | None]) -> list[int | None]:
 
 
 def _digested(batch: ResultColumns, times: list[list[int | None]]) -> list[tuple[Any, ...]]:
-    """Return the rows' part of the digest's input."""
     _run, lines, _number, paths, files, sizes, _mtime, _cells, outcomes, reasons, details, *ends = (
         batch.stored
     )
@@ -331,13 +326,10 @@ def _guarded(texts: Sequence[str]) -> Sequence[str]:
 
 
 def _as_texts(cells: Iterable[Any]) -> list[str]:
-    """Return cells as texts, without control characters."""
     return ["" if cell is None else picture_controls(str(cell)) for cell in cells]
 
 
 class _Lines:
-    """A stream that keeps each line that is written."""
-
     def __init__(self, lines: list[str]) -> None:
         self.write = lines.append
 

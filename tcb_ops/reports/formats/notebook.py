@@ -93,9 +93,11 @@ def write_parquet(reader: RunReader, run: RunRecord, dest: Path, settings: Setti
     """Write a run's rows in the order of the list, with the columns of results.csv; return the file.
 
     Columns of the list are text, times are timestamps with the settings' time zone. A duplicate header becomes
-    `name_2`. The file appears when it is complete. Raises UsageError without pyarrow, StoppedError if the file cannot
-    be written.
+    `name_2`. The file appears when it is complete. Raises UsageError without pyarrow, and if a file of another format is
+    there; StoppedError if the file cannot be written.
     """
+    if dest.is_file() and not _is_parquet(dest):
+        raise UsageError(_("{dest} already exists: check it, or choose another name", dest=dest))
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -127,6 +129,11 @@ def write_parquet(reader: RunReader, run: RunRecord, dest: Path, settings: Setti
             _("Choose another file."),
         ) from None
     return dest
+
+
+def _is_parquet(file: Path) -> bool:
+    with file.open("rb") as stream:
+        return stream.read(4) == b"PAR1"
 
 
 def _microseconds(column: Iterable[float | None]) -> list[int | None]:

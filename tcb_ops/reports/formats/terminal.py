@@ -12,7 +12,7 @@ from rich.cells import cell_len
 
 from tcb_ops.errcodes import all_reasons
 from tcb_ops.formatting import sanitize, shorten, wrap
-from tcb_ops.i18n import Lang, Text, _, as_list, ngettext
+from tcb_ops.i18n import NOTHING, Lang, Text, _, as_list, ngettext
 from tcb_ops.kinds import MissingKind, row_count
 from tcb_ops.model import SIMULATOR, Outcome, Reason
 from tcb_ops.reports.explanations import code_label, reason_text, why
@@ -341,15 +341,13 @@ def _run_cells(run: RunRecord, counts: Mapping[Outcome, int]) -> list[str]:
 
 
 def _list_and_note(run: RunRecord, mark: Text | None, settings: Settings, lang: Lang) -> list[str]:
-    """Return a run's mark, list and note, whether it is a retry, and its target if it is not the present one."""
     marked = mark.of(lang) if mark is not None else ""
-    retry = _("retry").of(lang) if run.parent else ""
+    retry = (_("retry") if run.parent else _("correction") if run.corrects else NOTHING).of(lang)
     elsewhere = run.target not in {settings.run_target, SIMULATOR}
     target = f"→ {run.target.partition('://')[2] or run.target}" if elsewhere else ""
     return list(filter(None, (marked, retry, sanitize(run.list_name), sanitize(run.note), target)))
 
 
 def _fit(parts: Sequence[str], width: int) -> str:
-    """Join texts within `width` cells, the longest ones shortened."""
     table = AlignedTable([parts], elastic=frozenset(range(len(parts))), gap=3)
     return " · ".join(map(shorten, parts, table.widths(width)))

@@ -61,8 +61,6 @@ def write_workbook(
 
 
 class _Report:
-    """Writer of the sheets, one after the other."""
-
     def __init__(
         self, book: Any, reader: RunReader, summary: RunSummary, settings: Settings, now: float
     ) -> None:
@@ -122,7 +120,6 @@ class _Report:
             self._put(sheet, line, 1, redact(value), self._plain)
 
     def _draw_outcomes(self, sheet: Worksheet) -> None:
-        """Draw the rows by outcome beside their table, in the colours of report.html."""
         counts, name = self._summary.counts, sheet.get_name()
         chart = self._book.add_chart({"type": "bar"})
         chart.add_series(

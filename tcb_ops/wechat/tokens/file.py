@@ -7,7 +7,7 @@ import asyncio
 import csv
 import stat
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -78,6 +78,11 @@ class FileTokens:
             raise TokenError(problem, transient=transient)
         raise TokenError.of(appid, detail(DetailCode.TOKEN_MISSING, file=self._file))
 
+    def tokens(self) -> Mapping[str, Token]:
+        """Return the tokens by appid, the same mapping until the file changes. Raises SettingsError if it is unusable."""
+        self._read()
+        return self._tokens
+
     def expired(self) -> list[str]:
         """Return the appids whose tokens have expired by the file."""
         now = self._clock()
@@ -91,7 +96,6 @@ class FileTokens:
         """Do nothing: no file is kept open."""
 
     def _read(self) -> None:
-        """Read the file if it has changed."""
         try:
             now = self._file.stat()
             if not stat.S_ISREG(now.st_mode):
@@ -120,7 +124,6 @@ class FileTokens:
         self._seen = stamp
 
     def _parse(self, reader: _csv.Reader) -> tuple[dict[str, Token], dict[str, Text]]:
-        """Parse the lines into tokens and problems, by appid. Raises SettingsError if the file is unusable."""
         header = [name.strip().lower() for name in next(reader, [])]
         missing = [name for name in ("appid", "access_token") if name not in header]
         if missing:
@@ -154,7 +157,6 @@ class FileTokens:
 
 
 def _token_of(token: str, expires_at: str) -> Token | Text:
-    """Return the token in a line's cells, or what is wrong with them."""
     if not is_token(token):
         return detail(DetailCode.NO_TOKEN, longest_token=LONGEST_TOKEN)
     try:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from workspace import BOOKS, TEA, many
 
-from tcb_ops.features.simulator import Fault, FaultStep, SimulatedAccount
+from tcb_ops.features.simulator.faults import Fault, FaultStep, SimulatedAccount
 from tcb_ops.model import Merchant
 
 DOCS = Path(__file__).parents[3] / "docs"

@@ -11,7 +11,7 @@ import openpyxl
 import pytest
 from workspace import BOOKS, TEA, many
 
-from tcb_ops.features.simulator import Fault
+from tcb_ops.features.simulator.faults import Fault
 
 pytestmark = pytest.mark.integration
 

@@ -14,7 +14,7 @@ from tcb_ops import errors
 from tcb_ops.cli.console import Console
 from tcb_ops.cli.main import cli as commands
 from tcb_ops.cli.main import end_with
-from tcb_ops.features.simulator import Fault
+from tcb_ops.features.simulator.faults import Fault
 from tcb_ops.i18n import CommandText, Lang, _
 from tcb_ops.model import Problem
 

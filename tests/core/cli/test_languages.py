@@ -8,8 +8,7 @@ from workspace import BOOKS, TEA, TEA_TEST, many, write_csv
 
 from tcb_ops import i18n
 from tcb_ops.cli.main import cli, run
-from tcb_ops.features.simulator import Fault
-from tcb_ops.features.simulator.faults import FaultStep
+from tcb_ops.features.simulator.faults import Fault, FaultStep
 
 TROUBLE = [
     Fault(env=TEA.env, path="banner/1.png", errcode=40097),

@@ -15,7 +15,7 @@ import pytest
 import xlsxwriter
 from workspace import BOOKS, TEA, write_csv
 
-from tcb_ops.features.simulator import Fault
+from tcb_ops.features.simulator.faults import Fault
 
 pytestmark = pytest.mark.integration
 

@@ -16,7 +16,7 @@ from workspace import BOOKS, TEA, TEA_TEST, many, write_csv
 
 import tcb_ops as tcb
 from tcb_ops.cli.main import run as run_command
-from tcb_ops.features.simulator import Fault, FaultStep
+from tcb_ops.features.simulator.faults import Fault, FaultStep
 from tcb_ops.runs.next_commands import command, quoted
 from tcb_ops.settings import load_settings
 from tcb_ops.table_files import write_table
@@ -170,25 +170,6 @@ def test_a_run_of_another_kind_is_refused_with_the_command_that_resumes_it(open_
     (line,) = suggested(refused.err)
     assert line.startswith(f"tcb-ops links --resume {run} ")
     assert execute(line, "--json").json["run"] == run
-
-
-def test_a_diff_ends_with_the_command_for_what_the_newer_run_and_its_retries_left(open_cli, execute):
-    faults = [
-        Fault(env=TEA.env, path="banner/0.png", errcode=85088, calls=((2, 2),)),
-        Fault(env=BOOKS.env, path="banner/0.png", errcode=85088, calls=((2, 3),)),
-    ]
-    cli = open_cli(many(TEA, BOOKS, rows=2), faults)
-    older, newer = (cli.upload("--json", "--new-run").json["run"] for _ in range(2))
-    compared = cli("diff", older, newer)
-    assert compared.code == 1
-    assert "run 2 rows again" in compared.err
-    (line,) = suggested(cli("diff", older, newer, "--where", f"env={BOOKS.env}").err)
-    assert shlex.split(line)[:3] == ["tcb-ops", "retry", newer]
-    assert execute(line, "--json").json["counts"] == {"refused": 1}
-    assert suggested(compared.err) == [line.partition(" --where")[0]]
-    assert execute(*suggested(compared.err), "--json").json["counts"] == {"uploaded": 2}
-    assert suggested(cli("diff", older, newer).err) == []
-    assert suggested(cli("diff", newer, older).err) == []
 
 
 def test_a_stopped_audit_suggests_another_with_its_options(open_cli, execute):
@@ -363,6 +344,7 @@ def test_a_corrected_failed_csv_counts_in_the_final_report_and_its_old_rows_are_
     correcting = cli("upload", "failed-fixed.csv", "--root", "files")
     assert f"Corrects 3 rows of run {first}, and counts in its report --final." in correcting.err
     correction = cli.latest().id
+    assert "correction · failed-fixed.csv" in cli("runs").out
     final = cli("report", first, "--final", "--json").json
     assert (final["run"], final["counts"]) == (first, {"uploaded": 2, "refused": 2})
     (line,) = suggested(correcting.err)
@@ -383,7 +365,9 @@ def test_rows_corrected_in_pandas_count_in_the_final_report(open_cli):
     corrected = tcb.upload(failed, root="files", settings=run.settings)
     assert (corrected.counts, corrected.record.corrects) == ({"uploaded": 1}, run.id)
     assert list(run.final().results(["path", "tcb_line"])["path"])[1] == "banner/right.png"
-    failed["tcb_ended_at"] += pd.Timedelta(1, "s")
+    failed.to_excel("failed-fixed.xlsx", index=False)  # its times are cells of whole seconds
+    assert f"Corrects 1 row of run {run.id}" in cli("upload", "failed-fixed.xlsx", "--root", "files").err
+    failed["tcb_ended_at"] += pd.Timedelta(5, "s")
     assert not tcb.upload(failed, root="files", settings=run.settings).record.corrects
 
 
@@ -398,6 +382,7 @@ def test_the_retry_of_a_run_is_suggested_until_its_corrections_have_succeeded_to
     assert cli("upload", fix_me.name, "--root", "files").code == 1
     (again,) = suggested(cli("retry", first).err)
     assert shlex.split(again)[:3] == ["tcb-ops", "retry", first]
+    assert suggested(cli("retry", "latest").err) == [again]  # nothing of the latest run is left
     done = cli(*shlex.split(again)[1:])
     assert (done.code, suggested(done.err)) == (0, [])
     assert cli("report", first, "--final", "--json").json["counts"] == {"uploaded": 2}

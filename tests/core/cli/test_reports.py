@@ -8,7 +8,7 @@ import pytest
 from free_ports import free_port
 from workspace import BOOKS, TEA, TEA_TEST, many
 
-from tcb_ops.features.simulator import Fault
+from tcb_ops.features.simulator.faults import Fault
 from tcb_ops.model import Merchant
 
 pytestmark = pytest.mark.integration

@@ -12,7 +12,7 @@ from free_ports import free_port
 from workspace import BOOKS, TEA, TEA_TEST, many
 
 import tcb_ops as tcb
-from tcb_ops.features.simulator import Fault
+from tcb_ops.features.simulator.faults import Fault
 from tcb_ops.run import find_handle
 
 pytestmark = pytest.mark.integration

@@ -13,7 +13,7 @@ from workspace import TEA, many
 
 from tcb_ops.cli import completion
 from tcb_ops.cli.main import cli, run
-from tcb_ops.features.simulator import Fault
+from tcb_ops.features.simulator.faults import Fault
 from tcb_ops.kinds import all_kinds
 from tcb_ops.runs.next_commands import _NOT_TAKEN
 

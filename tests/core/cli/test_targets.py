@@ -7,7 +7,8 @@ from rigged_simulator import Simulator
 from workspace import BOOKS, TEA, TEA_TEST, many
 
 import tcb_ops as tcb
-from tcb_ops.features.simulator import Fault, Request, Response
+from tcb_ops.features.simulator.faults import Fault
+from tcb_ops.features.simulator.state import Request, Response
 from tcb_ops.wechat import handshake
 
 pytestmark = pytest.mark.integration

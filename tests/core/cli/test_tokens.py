@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 from workspace import BOOKS, TEA, TEA_TEST, many
 
-from tcb_ops.features.simulator import Component, Fault
-from tcb_ops.features.simulator.faults import Etag, FaultStep, Reset
+from tcb_ops.features.simulator.faults import Component, Etag, Fault, FaultStep, Reset
 from tcb_ops.model import Merchant, Owner
 
 pytestmark = pytest.mark.integration

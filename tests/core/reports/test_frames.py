@@ -5,7 +5,7 @@ from collections import Counter
 import pandas as pd
 import pytest
 
-from tcb_ops.errors import ArgumentError, LedgerDamagedError, StoppedError
+from tcb_ops.errors import ArgumentError, LedgerDamagedError, StoppedError, UsageError
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS
@@ -205,6 +205,11 @@ def test_it_has_every_row_with_its_types(a_run, tmp_path):
     outcomes = [str(record.end.outcome) for record in reported.ledger.rows(reported.run)]
     assert table["tcb_outcome"].to_pylist() == outcomes
     assert [path.name for path in tmp_path.glob("run.parquet*")] == ["run.parquet"]
+    write_parquet(reported.ledger, reported.run, file, Settings())  # it replaces its own
+    file.write_text("somebody's list", encoding="utf-8")
+    with pytest.raises(UsageError):
+        write_parquet(reported.ledger, reported.run, file, Settings())
+    assert file.read_text(encoding="utf-8") == "somebody's list"
 
 
 def test_a_file_that_cannot_be_written_is_reported(a_run, tmp_path):

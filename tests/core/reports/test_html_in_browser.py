@@ -14,9 +14,9 @@ import pytest
 from workspace import store_says
 
 from tcb_ops.errors import StoppedError
+from tcb_ops.features.pdf.printing import CHROMIUM, find_chromium, write_pdf
 from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.model import Outcome, Reason, RowEnd
-from tcb_ops.reports.formats.html import CHROMIUM, find_chromium, write_pdf
 from tcb_ops.reports.formats.html import page as page_of
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.runs.records import EnvRecord

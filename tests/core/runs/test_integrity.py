@@ -16,7 +16,7 @@ from workspace import BOOKS, QUICK, TEA, TEA_TEST, Workspace, many
 import tcb_ops as tcb
 from tcb_ops.cli.main import run as run_command
 from tcb_ops.errors import LedgerDamagedError, LedgerError
-from tcb_ops.features.simulator import Fault
+from tcb_ops.features.simulator.faults import Fault
 from tcb_ops.runs import connections
 from tcb_ops.runs.ledger import Ledger
 

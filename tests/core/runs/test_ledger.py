@@ -30,7 +30,7 @@ from tcb_ops.errors import (
     TokenSourceError,
     UsageError,
 )
-from tcb_ops.features.simulator import Fault
+from tcb_ops.features.simulator.faults import Fault
 from tcb_ops.i18n import Bilingual
 from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.runs.ledger import Ledger

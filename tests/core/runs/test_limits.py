@@ -13,7 +13,7 @@ from rigged_simulator import Simulator
 from workspace import BOOKS, TEA, TEA_TEST, many
 
 import tcb_ops as tcb
-from tcb_ops.features.simulator import Fault, FaultStep
+from tcb_ops.features.simulator.faults import Fault, FaultStep
 from tcb_ops.features.simulator.state import SimulatorState
 from tcb_ops.model import Merchant
 from tcb_ops.runs import loop

@@ -13,7 +13,7 @@ from workspace import TEA, many
 
 import tcb_ops as tcb
 from tcb_ops.errors import UsageError
-from tcb_ops.features.simulator import Fault
+from tcb_ops.features.simulator.faults import Fault
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.locks import hold, host_name, operator_name, planning, process_identity, working

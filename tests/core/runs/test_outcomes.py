@@ -13,7 +13,7 @@ from tables import table
 from workspace import BOOKS, QUICK, TEA, TEA_TEST, Workspace, many
 
 import tcb_ops as tcb
-from tcb_ops.features.simulator import Etag, Fault, FaultStep, Reset
+from tcb_ops.features.simulator.faults import Etag, Fault, FaultStep, Reset
 from tcb_ops.model import Merchant, Outcome, Reason, RowEnd, Secret
 from tcb_ops.run import Run
 from tcb_ops.runs.limits import RunLimits

@@ -15,7 +15,7 @@ from workspace import BOOKS, QUICK, TEA, TEA_TEST, AssertComplete, Workspace, ca
 
 import tcb_ops as tcb
 from tcb_ops.errors import OutageError, PlatformStopError
-from tcb_ops.features.simulator import Fault, FaultStep
+from tcb_ops.features.simulator.faults import Fault, FaultStep
 from tcb_ops.model import Merchant, Outcome
 from tcb_ops.run import Run
 from tcb_ops.runs import scheduler

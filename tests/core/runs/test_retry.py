@@ -7,7 +7,7 @@ from free_ports import free_port
 from workspace import BOOKS, QUICK, TEA, TEA_TEST
 
 import tcb_ops as tcb
-from tcb_ops.features.simulator import Fault, FaultStep
+from tcb_ops.features.simulator.faults import Fault, FaultStep
 
 pytestmark = pytest.mark.integration
 
@@ -21,7 +21,7 @@ def reopened(workspace, faults=()):
     """The shop's platform with other faults, on the same port."""
     from rigged_simulator import Simulator
 
-    from tcb_ops.features.simulator import Faults
+    from tcb_ops.features.simulator.faults import Faults
 
     tokens = {merchant.appid: f"token-of-{merchant.appid}" for merchant in workspace.merchants}
     workspace.sim.__exit__(None, None, None)

@@ -13,7 +13,7 @@ from workspace import BOOKS, QUICK, TEA, TEA_TEST, Workspace, many
 
 import tcb_ops as tcb
 from tcb_ops.errors import OutageError, TokenSourceError
-from tcb_ops.features.simulator import Component, Fault, FaultStep
+from tcb_ops.features.simulator.faults import Component, Fault, FaultStep
 from tcb_ops.model import Merchant, Outcome, Owner
 from tcb_ops.reports.summary import Per, by_code, next_actions
 from tcb_ops.runs import engine

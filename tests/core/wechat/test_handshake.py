@@ -8,7 +8,7 @@ import time
 import pytest
 from scripted import Connection, Server, always
 
-from tcb_ops.features.simulator import Simulator
+from tcb_ops.features.simulator.server import Simulator
 from tcb_ops.model import Listener
 from tcb_ops.wechat.handshake import answer, listener_at
 

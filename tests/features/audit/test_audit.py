@@ -8,7 +8,7 @@ from tcb_ops.features.audit import UNHEALTHY
 from tcb_ops.features.audit.calls import deciding
 from tcb_ops.features.audit.kind import AUDIT
 from tcb_ops.features.audit.result import LinkCalls
-from tcb_ops.features.simulator import (
+from tcb_ops.features.simulator.faults import (
     Component,
     EnvStatus,
     Fault,

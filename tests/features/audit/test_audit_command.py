@@ -11,7 +11,7 @@ from workspace import QUICK as LIMITS
 
 import tcb_ops as tcb
 from tcb_ops.features.audit.command import is_fresh
-from tcb_ops.features.simulator import Fault, FaultStep
+from tcb_ops.features.simulator.faults import Fault, FaultStep
 
 BROKEN = [Fault(env=BOOKS.env, errcode=85088)]
 QUICK = ("--backoff", "0.01", "--slow-wait", "0.05", "--patience", "10")

@@ -14,7 +14,7 @@ from tcb_ops.errors import InputError
 from tcb_ops.features.audit import HEALTHY, UNHEALTHY
 from tcb_ops.features.audit.kind import AUDIT
 from tcb_ops.features.audit.result import KnownFailure, read_known
-from tcb_ops.features.simulator import EnvStatus, Fault, FaultStep, Reset
+from tcb_ops.features.simulator.faults import EnvStatus, Fault, FaultStep, Reset
 from tcb_ops.model import Merchant, Outcome
 
 DAY = date(2026, 11, 27)

@@ -18,7 +18,7 @@ from tcb_ops.features.audit.notifications import (
     refusal,
     robot_request,
 )
-from tcb_ops.features.simulator import Fault
+from tcb_ops.features.simulator.faults import Fault
 from tcb_ops.i18n import Lang, verbatim
 from tcb_ops.reports.findings import FindingLine
 from tcb_ops.wechat.responses import HttpResponse

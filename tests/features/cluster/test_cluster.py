@@ -39,7 +39,7 @@ from tcb_ops.features.cluster.task import (
     ask_to_stop,
     fence_workers,
 )
-from tcb_ops.features.simulator import Fault
+from tcb_ops.features.simulator.faults import Fault
 from tcb_ops.model import Merchant, Outcome, RowEnd
 from tcb_ops.runs import ledger
 from tcb_ops.runs.limits import RunLimits

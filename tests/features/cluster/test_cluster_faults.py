@@ -19,7 +19,7 @@ from workspace import AssertComplete, Workspace, many
 import tcb_ops as tcb
 from tcb_ops.errors import LedgerError, StoppedError, UsageError
 from tcb_ops.features.cluster.coordinator import CoordinatorLedger
-from tcb_ops.features.simulator import Fault, FaultStep
+from tcb_ops.features.simulator.faults import Fault, FaultStep
 from tcb_ops.model import Merchant
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.settings import Settings

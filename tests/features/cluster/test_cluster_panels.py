@@ -11,7 +11,7 @@ from workspace import BOOKS, TEA, many
 import tcb_ops as tcb
 from tcb_ops.features.cluster import client as cluster
 from tcb_ops.features.cluster.coordinator import CoordinatorLedger
-from tcb_ops.features.simulator import Fault
+from tcb_ops.features.simulator.faults import Fault
 from tcb_ops.panels.html import RunState
 
 

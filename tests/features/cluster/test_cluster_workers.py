@@ -19,7 +19,7 @@ from tcb_ops.errors import StoppedError, TokenSourceError, UsageError
 from tcb_ops.features.cluster import client as of_cluster
 from tcb_ops.features.cluster.coordinator import CoordinatorLedger
 from tcb_ops.features.cluster.task import RELEASED
-from tcb_ops.features.simulator import Fault
+from tcb_ops.features.simulator.faults import Fault
 from tcb_ops.model import Merchant
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.locks import host_name

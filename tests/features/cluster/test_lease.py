@@ -14,7 +14,7 @@ import tcb_ops as tcb
 from tcb_ops.errors import InterruptedRunError
 from tcb_ops.features.cluster.coordinator import CoordinatorLedger
 from tcb_ops.features.cluster.task import LEASE, SILENT_AFTER, FencedError, PartitionLedger, _Work
-from tcb_ops.features.simulator import Fault, FaultStep
+from tcb_ops.features.simulator.faults import Fault, FaultStep
 from tcb_ops.runs import engine
 from tcb_ops.runs.calls import RunContext
 from tcb_ops.runs.limits import RunLimits

@@ -21,8 +21,7 @@ from tcb_ops.errors import SettingsError, TcbOpsError, TokenError, TokenSourceEr
 from tcb_ops.features.component import store as store_module
 from tcb_ops.features.component.source import MOST_REFUSED, ComponentTokens, ErrorScope, error_scope
 from tcb_ops.features.component.store import StoredToken, TokenStore
-from tcb_ops.features.simulator import Component, Fault, Faults, FaultStep
-from tcb_ops.features.simulator.faults import Reset
+from tcb_ops.features.simulator.faults import Component, Fault, Faults, FaultStep, Reset
 from tcb_ops.model import Merchant, Secret
 from tcb_ops.settings import Settings, TokenSettings
 from tcb_ops.wechat import open_source

@@ -20,7 +20,7 @@ from rigged_simulator import Simulator
 from scripted import Connection, Server, length_in
 from token_worker import settings_for
 
-from tcb_ops.features.simulator import Component
+from tcb_ops.features.simulator.faults import Component
 from tcb_ops.model import Merchant
 from tcb_ops.wechat import open_source
 from tcb_ops.wechat.client import PlatformClient

@@ -7,7 +7,7 @@ import pytest
 from workspace import BOOKS, TEA, TEA_TEST, many
 
 import tcb_ops as tcb
-from tcb_ops.features.simulator import Fault
+from tcb_ops.features.simulator.faults import Fault
 
 pytestmark = pytest.mark.integration
 

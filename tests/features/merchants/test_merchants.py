@@ -14,7 +14,13 @@ import tcb_ops as tcb
 from tcb_ops.errcodes import errcode
 from tcb_ops.errors import OutageError, PlatformStopError
 from tcb_ops.features.merchants.check import MerchantState, MerchantStates, begin_check, draw_states, state_of
-from tcb_ops.features.simulator import EnvStatus, Fault, FaultStep, SimulatedAccount, SimulatedEnvironment
+from tcb_ops.features.simulator.faults import (
+    EnvStatus,
+    Fault,
+    FaultStep,
+    SimulatedAccount,
+    SimulatedEnvironment,
+)
 from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.model import Merchant, Owner
 from tcb_ops.runs.single_calls import AT_ONCE, map_concurrently, of_the_component

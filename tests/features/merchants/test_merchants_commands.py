@@ -12,7 +12,13 @@ import pytest
 from token_server import COMPONENT, SECRETS
 
 from tcb_ops.cli.main import run as run_command
-from tcb_ops.features.simulator import EnvStatus, Fault, FaultStep, SimulatedAccount, SimulatedEnvironment
+from tcb_ops.features.simulator.faults import (
+    EnvStatus,
+    Fault,
+    FaultStep,
+    SimulatedAccount,
+    SimulatedEnvironment,
+)
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.model import Merchant, Owner
 

@@ -19,7 +19,7 @@ from tcb_ops.features.merchants.sync import (
     edit_merchants,
     write_merchants,
 )
-from tcb_ops.features.simulator import Fault, FaultStep
+from tcb_ops.features.simulator.faults import Fault, FaultStep
 from tcb_ops.i18n import Bilingual
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.model import Merchant, Owner

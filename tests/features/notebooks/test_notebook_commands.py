@@ -17,7 +17,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from workspace import BOOKS, TEA, many
 
 from tcb_ops.features.notebooks.parameters import notebook_names
-from tcb_ops.features.simulator import Fault
+from tcb_ops.features.simulator.faults import Fault
 
 PARAMETERS = '# Parameters\ntext = "a"  # any text\nrows = 3\nlang = "en"'
 WORK = """\

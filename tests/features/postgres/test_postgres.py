@@ -22,7 +22,7 @@ from workspace import BOOKS, QUICK, TEA, TEA_TEST, Workspace, many
 import tcb_ops as tcb
 from tcb_ops.api import prune
 from tcb_ops.errors import LedgerError, UsageError
-from tcb_ops.features.simulator import Fault
+from tcb_ops.features.simulator.faults import Fault
 from tcb_ops.runs import connections, engine
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.locks import hold, host_name, planning, process_identity

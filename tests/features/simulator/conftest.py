@@ -5,7 +5,7 @@ import httpx
 import pytest
 from rigged_simulator import Simulator
 
-from tcb_ops.features.simulator import Component
+from tcb_ops.features.simulator.faults import Component
 from tcb_ops.model import Merchant
 
 ENV = "shop-a-1f2e3d"

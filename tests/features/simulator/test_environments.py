@@ -2,7 +2,7 @@
 
 import pytest
 
-from tcb_ops.features.simulator import EnvStatus, SimulatedAccount, SimulatedEnvironment
+from tcb_ops.features.simulator.faults import EnvStatus, SimulatedAccount, SimulatedEnvironment
 from tcb_ops.model import Merchant, Owner
 
 SHOP, BOOKS, PLATFORM = "wx0000000000000001", "wx0000000000000002", "wxcccccccccccccccc"

@@ -9,7 +9,8 @@ import pytest
 from features.simulator.conftest import Talk
 from rigged_simulator import Simulator
 
-from tcb_ops.features.simulator import Call, Fault, Faults, FaultStep, Request, Reset
+from tcb_ops.features.simulator.faults import Fault, Faults, FaultStep, Reset
+from tcb_ops.features.simulator.state import Call, Request
 from tcb_ops.model import Merchant
 
 ENV, BUCKET, APPID, TOKEN = (

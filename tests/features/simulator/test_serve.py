@@ -8,7 +8,8 @@ import pytest
 from free_ports import free_port
 
 from tcb_ops.errors import UsageError
-from tcb_ops.features.simulator import Fault, Faults, Simulator, serve
+from tcb_ops.features.simulator.faults import Fault, Faults
+from tcb_ops.features.simulator.server import Simulator, serve
 from tcb_ops.model import Merchant
 
 MERCHANTS = (Merchant("wx1", "梧桐花店", "shop-a-1f2e3d"),)

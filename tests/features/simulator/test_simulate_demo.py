@@ -18,8 +18,8 @@ from workspace import BOOKS, TEA, many
 
 import tcb_ops
 from tcb_ops.cli.main import run
-from tcb_ops.features.simulator import load_faults
 from tcb_ops.features.simulator.cos import INDEX
+from tcb_ops.features.simulator.faults import load_faults
 from tcb_ops.features.simulator.sample import FAULTS, MERCHANTS
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.model import Outcome
@@ -80,7 +80,7 @@ def test_simulate_needs_no_tokens_where_its_plan_plays_the_platform(open_cli):
     (cli.folder / "tokens.csv").unlink()
     result = cli("simulate", "--merchants", "merchants.csv")
     assert (result.code, result.out) == (2, "")
-    assert "tokens.csv cannot be read" in result.err
+    assert "tokens.csv: cannot be read" in result.err
     platform = '[component]\nappid = "wxc"\nsecret = "practice-secret"\nticket = "practice-ticket"\n'
     (cli.folder / "faults.toml").write_text(platform, "utf-8")
     words = ("simulate", "--merchants", "merchants.csv", "--port", "0", "--faults", "faults.toml")

@@ -10,8 +10,9 @@ import httpx
 import pytest
 from qcloud_cos.cos_exception import digest_xml
 
-from tcb_ops.features.simulator import Etag, Fault, Faults, FaultStep, Reset, SimulatedObject
 from tcb_ops.features.simulator.cos import FORM_HEAD, INDEX, boundary_of, read_form
+from tcb_ops.features.simulator.faults import Etag, Fault, Faults, FaultStep, Reset
+from tcb_ops.features.simulator.state import SimulatedObject
 
 FILE = b"\r\n--b0undar\r\n--\r\n\x00\xff--b0undary" * 40
 BODY = (

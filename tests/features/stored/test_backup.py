@@ -11,7 +11,7 @@ from workspace import QUICK, TEA, many
 
 import tcb_ops as tcb
 from tcb_ops.errors import InterruptedRunError
-from tcb_ops.features.simulator import Fault, FaultStep, Reset
+from tcb_ops.features.simulator.faults import Fault, FaultStep, Reset
 from tcb_ops.features.stored.files import Backup, BackupError, Download, SavedFile
 from tcb_ops.model import Reason
 

@@ -10,7 +10,7 @@ from workspace import BOOKS, QUICK, TEA, many
 
 import tcb_ops as tcb
 from tcb_ops.errors import UsageError
-from tcb_ops.features.simulator import Fault, FaultStep, Reset
+from tcb_ops.features.simulator.faults import Fault, FaultStep, Reset
 from tcb_ops.features.stored import StoredReason
 from tcb_ops.model import Outcome
 from tcb_ops.runs.limits import RunLimits

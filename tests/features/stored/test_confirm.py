@@ -8,7 +8,7 @@ from workspace import BOOKS, QUICK, TEA, TEA_TEST, many, write_csv
 
 import tcb_ops as tcb
 from tcb_ops.errors import UsageError
-from tcb_ops.features.simulator import Fault, FaultStep, Reset
+from tcb_ops.features.simulator.faults import Fault, FaultStep, Reset
 from tcb_ops.features.stored.kinds import DELETE, UNDO
 from tcb_ops.model import Merchant, Outcome, Owner, Reason
 from tcb_ops.runs.list_kinds import UPLOAD

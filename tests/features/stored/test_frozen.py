@@ -13,7 +13,7 @@ from workspace import many
 
 import tcb_ops as tcb
 from tcb_ops.features.cluster.task import LEASE
-from tcb_ops.features.simulator import Fault, FaultStep
+from tcb_ops.features.simulator.faults import Fault, FaultStep
 from tcb_ops.model import Merchant
 from tcb_ops.runs.limits import RunLimits
 

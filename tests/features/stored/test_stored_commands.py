@@ -8,7 +8,7 @@ import pytest
 from workspace import TEA, many
 
 import tcb_ops as tcb
-from tcb_ops.features.simulator import Fault, FaultStep
+from tcb_ops.features.simulator.faults import Fault, FaultStep
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -4,7 +4,7 @@ import pytest
 from rigged_simulator import Simulator
 from scripted import Server
 
-from tcb_ops.features.simulator import Component
+from tcb_ops.features.simulator.faults import Component
 from tcb_ops.features.stored import StoredOutcome, StoredReason
 from tcb_ops.features.stored.client import NOT_THERE, FileClient, FileStatus, read_files
 from tcb_ops.features.stored.files import UndoStep, confirm_outcome, may_be_stored, undo_step

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tcb_ops.features.simulator import Fault
+from tcb_ops.features.simulator.faults import Fault
 from tcb_ops.features.stored.kinds import CONFIRM
 
 pytestmark = pytest.mark.integration

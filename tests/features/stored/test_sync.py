@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import tcb_ops as tcb
-from tcb_ops.features.simulator import Fault, FaultStep, Reset
+from tcb_ops.features.simulator.faults import Fault, FaultStep, Reset
 from tcb_ops.features.stored.api import start_delete_of
 
 if TYPE_CHECKING:

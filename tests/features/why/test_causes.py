@@ -13,7 +13,13 @@ from token_server import COMPONENT, SECRETS, TokenServer
 from workspace import QUICK, write_csv
 
 import tcb_ops as tcb
-from tcb_ops.features.simulator import EnvStatus, Fault, FaultStep, SimulatedAccount, SimulatedEnvironment
+from tcb_ops.features.simulator.faults import (
+    EnvStatus,
+    Fault,
+    FaultStep,
+    SimulatedAccount,
+    SimulatedEnvironment,
+)
 from tcb_ops.model import Merchant, Owner
 
 TEA = Merchant("wxtea", "茶语小铺", "tea-1")

@@ -12,7 +12,13 @@ from workspace import QUICK, write_csv
 
 import tcb_ops as tcb
 from tcb_ops.cli.main import run as run_command
-from tcb_ops.features.simulator import EnvStatus, Fault, FaultStep, SimulatedAccount, SimulatedEnvironment
+from tcb_ops.features.simulator.faults import (
+    EnvStatus,
+    Fault,
+    FaultStep,
+    SimulatedAccount,
+    SimulatedEnvironment,
+)
 from tcb_ops.features.why import api
 from tcb_ops.model import Merchant
 from tcb_ops.runs import single_calls

@@ -16,8 +16,8 @@ from workspace import store_says
 from tcb_ops.errors import InputError, StoppedError, UsageError
 from tcb_ops.features.workbooks import annotate as into
 from tcb_ops.features.workbooks.annotate import split_workbook, write_into
+from tcb_ops.features.workbooks.book import Book
 from tcb_ops.i18n import Lang
-from tcb_ops.lists.workbook import Book
 from tcb_ops.model import Outcome, Reason, RowEnd
 
 OURS = ("结果", "原因", "怎么办", "file_id", "给商户的话")

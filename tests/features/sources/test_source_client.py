@@ -7,8 +7,8 @@ import pytest
 from source_server import Sources
 
 from tcb_ops.errors import TransportError, TransportFault
+from tcb_ops.features.sources.client import SourceClient
 from tcb_ops.model import Secret
-from tcb_ops.wechat.remote_files import SourceClient
 from tcb_ops.wechat.transport import HttpRequest, Timeouts, Transport
 
 BIG = bytes(2_000_000)

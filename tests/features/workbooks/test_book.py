@@ -12,11 +12,12 @@ import pytest
 import xlsxwriter
 
 from tcb_ops.errors import InputError
+from tcb_ops.features.workbooks.book import Book, displayed
 from tcb_ops.lists.batch import write_fixme
+from tcb_ops.lists.cells import CellKind, NonTextCell
 from tcb_ops.lists.paths import read_paths
-from tcb_ops.lists.workbook import Book, CellKind, NonTextCell, displayed
 
-CORPUS = Path(__file__).parent / "corpus"
+CORPUS = Path(__file__).parents[2] / "core" / "lists" / "corpus"
 KINDS = {
     "n": {CellKind.NUMBER},
     "d": {CellKind.DATE},

@@ -8,7 +8,7 @@ import pytest
 
 from tcb_ops.errors import UsageError
 from tcb_ops.features.evidence.verify import check_report
-from tcb_ops.reports.formats.html import CHROMIUM, find_chromium, write_pdf
+from tcb_ops.features.pdf.printing import CHROMIUM, find_chromium, write_pdf
 
 STAND_IN = """#!/bin/sh
 for word in "$@"; do case $word in --print-to-pdf=*) target=${word#--print-to-pdf=};; esac; done

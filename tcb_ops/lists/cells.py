@@ -1,0 +1,72 @@
+"""Cells of a workbook that are not text, and what is wrong with them in a list."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Self
+
+from tcb_ops.details import DetailCode, detail
+from tcb_ops.formatting import shown
+from tcb_ops.i18n import Text, _
+
+
+class CellKind(StrEnum):
+    """The kind of a cell that is not text.
+
+    None is allowed in env, path and file: a number has lost leading zeros and digits beyond the fifteenth, a date may
+    have been typed as `1-2`, and a formula's value may change when the workbook is opened.
+    """
+
+    NUMBER = "number"
+    DATE = "date"
+    BOOLEAN = "boolean"
+    ERROR = "error"
+    """#N/A and similar."""
+    FORMULA = "formula"
+    NOT_COMPUTED = "not_computed"
+    """A formula without a stored value: a program wrote it, and no spreadsheet has opened it since."""
+    MERGED = "merged"
+    """Covered by a merged cell, which has the value."""
+
+
+class NonTextCell(str):
+    """The displayed text of a cell that is not text."""
+
+    __slots__ = ("kind", "ref")
+
+    kind: CellKind
+    ref: str
+    """The cell's reference, such as B7; for MERGED that of the cell with the value."""
+
+    def __new__(cls, text: str, kind: CellKind, ref: str) -> Self:
+        """Create the text with its kind and reference."""
+        self = super().__new__(cls, text)
+        self.kind, self.ref = kind, ref
+        return self
+
+
+def not_computed(cells: Iterable[str]) -> bool:
+    """Return whether a seemingly blank row has a formula without a stored value."""
+    return any(isinstance(cell, NonTextCell) and cell.kind is CellKind.NOT_COMPUTED for cell in cells)
+
+
+def non_text_problem(cell: NonTextCell) -> tuple[Text, Text]:
+    """Return (message, fix) for a cell in a text-only column."""
+    code, fix = _PROBLEMS[cell.kind]
+    return detail(code, ref=cell.ref, value=shown(cell, 40)), fix
+
+
+_AS_TEXT = _("format the column as Text, then type the value again (or begin it with ')")
+_PROBLEMS = {
+    CellKind.NUMBER: (DetailCode.CELL_NUMBER, _AS_TEXT),
+    CellKind.DATE: (DetailCode.CELL_DATE, _AS_TEXT),
+    CellKind.BOOLEAN: (DetailCode.CELL_BOOLEAN, _AS_TEXT),
+    CellKind.ERROR: (DetailCode.CELL_ERROR, _("write the value itself")),
+    CellKind.FORMULA: (DetailCode.CELL_FORMULA, _("copy the column and paste it over itself as values")),
+    CellKind.NOT_COMPUTED: (
+        DetailCode.CELL_NOT_COMPUTED,
+        _("open the workbook, copy the column and paste it over itself as values"),
+    ),
+    CellKind.MERGED: (DetailCode.CELL_MERGED, _("unmerge the cells and fill in every row")),
+}
