@@ -76,6 +76,7 @@ def test_the_merchants_file_is_counted_or_its_problems_shown(tmp_path):
     assert (bad.grade, bad.seen.en.count("merchants.csv:")) == (Grade.BAD, 3)
 
 
+@pytest.mark.posix("file modes")
 @pytest.mark.parametrize(
     ("base", "mode", "grade"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 
 import pytest
@@ -185,7 +186,9 @@ def test_a_rid_of_another_account_is_refused_by_the_platform(open_token_server):
 def test_a_token_source_that_refuses_is_ours(open_token_server, typed):
     server = open_token_server([TEA])
     failed_run(server, [TEA])
-    hangs = replace(server.settings.tokens, source="command", command=("false",))
+    hangs = replace(
+        server.settings.tokens, source="command", command=(sys.executable, "-c", "raise SystemExit(1)")
+    )
     settings = replace(server.settings, tokens=hangs)
     diagnoses = tcb_why("tea-1", settings)
     assert [(each.verdict.cause, str(each.verdict.who)) for each in diagnoses] == [("no_token", "you")]
