@@ -15,7 +15,7 @@ from tcb_ops.frames import Lines, Tabular
 from tcb_ops.i18n import Lang, Text, _, as_facts, as_sentences, ngettext
 from tcb_ops.model import Merchant
 from tcb_ops.runs.loop import result_of, submit_coroutine
-from tcb_ops.runs.single_calls import COMPONENT_CODES, NEEDS_COMPONENT, Progress, ask_about, ignore
+from tcb_ops.runs.single_calls import COMPONENT_CODES, Progress, ask_about, ignore
 from tcb_ops.runs.verdicts import Facts, Issue, Verdict, grouped, verdict_of
 from tcb_ops.settings import Settings
 from tcb_ops.start import TargetOptions, merchants_for, opened_target, settings_for
@@ -91,14 +91,9 @@ def check_lines(
     infos = (facts.answers.info for facts in answered)
     issue = next((i for i in infos if isinstance(i, Issue) and i.code in COMPONENT_CODES), None)
     if issue is not None:
-        reason = issue.meaning
-        if issue is not NEEDS_COMPONENT:
-            reason = _("the component token does not work: {meaning}", meaning=reason)
-        states.note = _NOT_CHECKED.format(meaning=reason, action=issue.action)
+        text = _("Permission sets were not checked with the component token: {meaning} {action}")
+        states.note = text.format(meaning=issue.meaning, action=issue.action)
     return states
-
-
-_NOT_CHECKED = _("Permission sets were not checked: {meaning}. {action}")
 
 
 @checked
