@@ -25,7 +25,7 @@ from urllib.parse import quote, urlsplit
 
 from tcb_ops.arguments import checked
 from tcb_ops.details import DetailCode, detail
-from tcb_ops.errors import SettingsError, StoppedError, TcbOpsError, TransportError, UsageError, check_value
+from tcb_ops.errors import SettingsError, TcbOpsError, TransportError, TransportFault, UsageError, check_value
 from tcb_ops.features.audit.api import audited, newest_audit
 from tcb_ops.features.audit.kind import AUDIT
 from tcb_ops.features.audit.result import AuditResult
@@ -226,8 +226,7 @@ class Notification:
 
 
 class _NotSentError(TcbOpsError):
-    again: bool = False
-    """Whether another try may end differently."""
+    """What another try would not change."""
 
 
 def is_due(on: str, result: AuditResult) -> bool:
@@ -299,7 +298,7 @@ def deliver(
                 _post(to, message, payload, settings)
         except TcbOpsError as error:
             reason = error.text
-            if wait is None or not getattr(error, "again", isinstance(error, TransportError)):
+            if wait is None or not isinstance(error, TransportError):
                 break
             time.sleep(wait)
         except Exception as error:  # noqa: BLE001  no receiver keeps the others, or the verdict, from being told
@@ -335,9 +334,9 @@ def _post(to: NotifySettings, message: AuditMessage, payload: Mapping[str, Any],
 
     response = submit_coroutine(send()).result()
     if (reason := refusal(to.kind, response)) is not None:
-        error = _NotSentError(reason)
-        error.again = response.status >= 500
-        raise error
+        if response.status >= 500:
+            raise TransportError(TransportFault.GARBAGE, reason)
+        raise _NotSentError(reason)
 
 
 def _secret_of(variable: str, file: Path | None, what: str) -> str:
@@ -429,7 +428,7 @@ def notify(
 
 
 def _note_undelivered(ledger: Ledger, audit: RunRecord, receivers: Collection[str]) -> None:
-    with suppress(StoppedError):  # a ledger that cannot be written keeps nobody from being told
+    with suppress(TcbOpsError):  # a ledger that cannot be written keeps nobody from being told
         ledger.note_undelivered(audit, receivers)
 
 

@@ -132,8 +132,9 @@ def verdict(states: Sequence[MerchantState]) -> Text:
     """Return one sentence: how many lines are ready, and which of them has the fewest calls left."""
     works = [state for state in states if state.works]
     left = sum(state.merchant.left for state in states)
+    lines = ngettext("{n:,} line", "{n:,} lines", len(states))
     facts = [
-        _("{works:,} of {lines} ready", works=len(works), lines=_lines(len(states))),
+        _("{works:,} of {lines} ready", works=len(works), lines=lines),
         _("{bad:,} not ready", bad=len(states) - len(works) - left),
         *([_("{left:,} of merchants that have left", left=left)] if left else []),
     ]
@@ -170,7 +171,3 @@ class MerchantStates(list[MerchantState], Tabular):
         words, table = {True: "yes", False: "no"}, self._table(lang)
         lines = ([words[cell] if isinstance(cell, bool) else cell for cell in line] for line in table.lines)
         write_table(dest, table.names, lines, replace=True)
-
-
-def _lines(count: int) -> Text:
-    return ngettext("{n:,} line", "{n:,} lines", count)

@@ -158,12 +158,8 @@ def _samples(
     """Yield what to ask about a run: a merchant of each code, or every one; or a row. Raises UsageError."""
     target = run.record.target
     if target != settings.run_target:
-        text = _(
-            "run {id} was sent to {target}, not to {asked}.",
-            id=run.id,
-            target=target,
-            asked=settings.run_target,
-        )
+        text = _("run {id} was sent to {target}, not to {asked}.")
+        text = text.format(id=run.id, target=target, asked=settings.run_target)
         raise UsageError(text, _("Ask its own target: --target {target}", target=target))
     records: list[tuple[str, RowRecord, int, tuple[str, ...]]]
     in_file = {(each.appid, each.env): each for each in merchants}
