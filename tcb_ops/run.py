@@ -444,10 +444,9 @@ class Run:
         An earlier Parquet file is replaced. Needs pyarrow, the extra `analysis`. Raises UsageError without it, and where another
         file is at `dest`; StoppedError where the file cannot be written.
         """
-        from tcb_ops.reports.formats.notebook import write_parquet
-
         with self._reader.snapshot() as snapshot:
-            return write_parquet(snapshot, self.record, Path(dest), self._settings)
+            written: Path = provided("Run.to_parquet")(snapshot, self.record, Path(dest), self._settings)
+        return written
 
     def overview(self) -> RunSummary:
         """Return the run's current summary, with one query: counts, causes and merchants that agree with one another."""

@@ -337,8 +337,13 @@ class RunMonitor(widgets.VBox):
         for diagnosis in provided("Run.why")(row, settings=self._context.settings):
             self.grid.verdicts[code] = diagnosis.verdict
         rows = {group.code: group.rows for group in self.grid.groups}
-        verdicts = self.grid.verdicts.items()
-        run.keep_verdicts([verdict.to_json() | {"rows": rows.get(key, 0)} for key, verdict in verdicts])
+        earlier = {line["code"]: line for line in run.kept_verdicts()}
+        run.keep_verdicts(
+            [
+                earlier.get(key, {}) | verdict.to_json() | {"rows": rows.get(key, 0)}
+                for key, verdict in self.grid.verdicts.items()
+            ]
+        )
         self._draw_grid(run)
         self._worker.say(*describe_end(run, None))
 
