@@ -112,8 +112,7 @@ def audit(
             **command.options,
         )
         del merchants  # of a large fleet, some MiB less while the report is written
-        run = command.follow(handle)
-        return command.report(run, fail_on)
+        return command.report(handle, fail_on)
 
 
 def watch_audits(console: Console, settings: Settings, common: CommonOptions, seconds: float) -> int:
