@@ -25,6 +25,7 @@ COMMANDS = {
     "evidence": ("diff latest latest", "diff", "verify again", "verify"),
     "merchants": ("merchants check", "merchants"),
     "notebooks": ("notebook", "lab"),
+    "parquet": ("report --parquet rows.parquet",),
     "pdf": ("report --pdf",),
     "postgres": ("runs --ledger postgresql+psycopg://x@127.0.0.1/t",),
     "simulator": ("simulate", "demo", "upload list.csv --root files --target simulator"),

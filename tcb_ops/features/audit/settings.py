@@ -38,7 +38,5 @@ class NotifySettings(Section):
         """Return what is missing for its kind."""
         if self.kind == "command":
             return {} if self.command else {"kind": _('"command" needs command, a program and its arguments')}
-        if bool(self.url_env) != bool(self.url_file):
-            return {}
-        needs = _('"{kind}" needs url_env (the name of a variable) or url_file, one of them', kind=self.kind)
-        return {"kind": needs}
+        text = _('"{kind}" needs url_env (the name of a variable) or url_file, one of them')
+        return {} if bool(self.url_env) != bool(self.url_file) else {"kind": text.format(kind=self.kind)}

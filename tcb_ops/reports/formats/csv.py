@@ -360,7 +360,7 @@ def write_errcodes(causes: Sequence[Cause], file: Path, lang: Lang) -> None:
         write = csv.writer(stream).writerow
         write(columns)
         for line in lines:
-            write([*map(errcode_cell, line)])
+            write([guard(masked(value)) if isinstance(value, str) else str(value) for value in line])
 
 
 def errcode_table(causes: Sequence[Cause], lang: Lang) -> tuple[list[str], Iterator[Sequence[str | int]]]:
@@ -377,11 +377,6 @@ def errcode_table(causes: Sequence[Cause], lang: Lang) -> tuple[list[str], Itera
         return [cause.appid, cause.merchant, cause.env, cause.code, *texts, cause.rows, *counts]
 
     return [*ERRCODE_COLUMNS, *map(str, outcomes)], map(line, causes)
-
-
-def errcode_cell(value: str | int) -> str:
-    """Return a value of errcodes.csv as its cell."""
-    return guard(masked(value)) if isinstance(value, str) else str(value)
 
 
 def _new(file: Path) -> Any:
