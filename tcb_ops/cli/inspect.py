@@ -74,23 +74,16 @@ def show(
     rows = chosen.rows(line=line, merchant=merchant, path=path)
     some = list(islice(rows, ROWS_SHOWN))
     if not some:
-        raise UsageError(
-            _(
-                "run {id} has no such row; --line takes the line of the row in the list's file, --merchant a name or appid.",
-                id=chosen.id,
-            )
-        )
+        text = _("run {id} has no such row.").format(id=chosen.id)
+        fix = _("--line takes the line of the row in the list's file, --merchant a name or appid.")
+        raise UsageError(text, fix)
     if common.json:
         console.json({"run": chosen.id, "rows": [_row(record, settings, settings.lang) for record in some]})
     else:
         _print_rows(console, some, settings)
     if next(rows, None) is not None:
-        console.warn(
-            _(
-                "Only the first {rows_shown} are shown; results.csv of the report has all.",
-                rows_shown=ROWS_SHOWN,
-            )
-        )
+        text = _("Only the first {rows_shown} are shown; results.csv of the report has all.")
+        console.warn(text.format(rows_shown=ROWS_SHOWN))
     return 0
 
 
@@ -225,13 +218,10 @@ def report(
 
     def show(written: Path) -> None:
         if chosen_run.record.finished_at is None:
-            console.warn(
-                _(
-                    "Run {id} is unfinished: this shows it as of {as_of}. Write it again when the run has ended.",
-                    id=chosen_run.id,
-                    as_of=as_of,
-                )
+            text = _(
+                "Run {id} is unfinished: this shows it as of {as_of}. Write it again when the run has ended."
             )
+            console.warn(text.format(id=chosen_run.id, as_of=as_of))
         if common.json:
             console.json(chosen_run.summary() | ({"into": str(written)} if into is not None else {}))
         else:
