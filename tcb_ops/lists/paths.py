@@ -155,6 +155,7 @@ class RowValidator:
         """The headers of columns that are only carried through."""
         self._positions, self._resolve = positions, resolve
         names = [trim(header) for header in headers]
+        self.exported = frozenset(name for name in names if name.startswith(ADDED))
         origin = ("tcb_list" if "tcb_list" in names else "tcb_ended_at", "tcb_line")
         self._origin = [names.index(name) for name in origin] if {*origin} <= {*names} else []
         self._counts: dict[str, tuple[int, int, str]] = {}
@@ -376,6 +377,7 @@ def read_paths(
         file_column=validator.column("file"),
         sources=sources,
         unused=validator.unused,
+        exported=validator.exported,
     )
     return batch if root is None else batch.check_files(root, guessed=guessed)
 

@@ -19,6 +19,7 @@ from tcb_ops.kinds import Kind
 from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.model import Listener, Merchant, Outcome, Owner, Row
+from tcb_ops.runs.corrections import corrected_run
 from tcb_ops.runs.histories import corrections_of, merged_runs
 from tcb_ops.runs.ledger import Ledger, taken
 from tcb_ops.runs.links_file import check_columns
@@ -338,7 +339,7 @@ class RunSpec:
     """The options that determine the part of the list (`--where`, `--limit`, `--column`, `--errcode`)."""
     parent: str = ""
     warning: Text | None = None
-    """Rows that are left out although they were asked for."""
+    """Rows that are left out although they were asked for, or a list that looks like a correction and is none."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """What else the run needs to know: which run it is about, where it saves files. Kept in its settings."""
     queries: SourceQueries | None = None
@@ -380,50 +381,17 @@ def upload_spec(batch: Batch, selection: str, options: Mapping[str, str]) -> Run
 def correction(spec: RunSpec, batch: Batch, ledger: LedgerReader, settings: Settings) -> RunSpec:
     """Return the spec of a corrected fix-me file or failed.csv with the rows' lines in their list, and the run that it corrects.
 
-    That is the original of the newest finished run of the same kind, target and columns which skipped these rows as invalid,
-    or with whose retries and corrections they did not succeed, at the times that failed.csv has. Without one, the spec is
-    returned unchanged.
+    The spec of any other list is returned unchanged, with a warning if it has the columns of such a file.
     """
-    origin = _origin(batch.staging.origin(), settings)
-    for run in ledger.runs(settings.run_target, damaged=[]) if origin else ():
-        if (run.kind, run.headers) != (spec.kind, spec.headers) or run.finished_at is None:
-            continue
-        if origin == run.list_sha256:
-            failing: set[tuple[int, str | int]] = {
-                (record.row.line, origin)
-                for record in ledger.rows(run, outcomes=frozenset({Outcome.INVALID}))
-            }
-        elif isinstance(origin, int) and run.created_at - 1 <= origin <= run.finished_at + 1:
-            failing = {
-                (record.row.line, time)
-                for member in merged_runs(ledger, run)
-                for record in ledger.rows(member, outcomes=frozenset(Outcome.all()) - Outcome.successes())
-                for time in _seconds(record.end.ended_at)
-            }
-        else:
-            continue
-        if all((row.of_line, _origin(row.origin, settings)) in failing for row in spec.rows()):
-            return replace(
-                spec,
-                rows=lambda: (replace(row, line=row.of_line) for row in spec.rows()),
-                queries=spec.queries and SourceQueries(batch.staging.queries("of_line")),
-                options={**spec.options, "corrects": merged_runs(ledger, run)[0].id},
-            )
-    return spec
-
-
-def _seconds(time: float | None) -> tuple[str | int, ...]:
-    """Return what a file may say of a time: the second, the next one where it was rounded up; nothing for None."""
-    return ("",) if time is None else (int(time), int(time) + 1)
-
-
-def _origin(text: str, settings: Settings) -> str | int:
-    """Return the second that a text is the time of, else the text; times of pandas are in the settings' time zone."""
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        return text
-    return int((time if time.tzinfo else time.replace(tzinfo=settings.zone)).timestamp())
+    corrected = corrected_run(batch, spec.kind, ledger, settings)
+    if not isinstance(corrected, RunRecord):
+        return replace(spec, warning=corrected)
+    return replace(
+        spec,
+        rows=lambda: (replace(row, line=row.of_line) for row in spec.rows()),
+        queries=spec.queries and SourceQueries(batch.staging.queries("of_line")),
+        options={**spec.options, "corrects": corrected.id},
+    )
 
 
 def check_retry(parent: RunRecord, settings: Settings) -> None:

@@ -27,7 +27,7 @@ from tcb_ops.formatting import fold, shown, trim, unguard
 from tcb_ops.i18n import Lang, Text, _, pgettext, verbatim
 from tcb_ops.lists.input_files import digest, is_workbook, open_bytes, readable
 from tcb_ops.lists.table import LIST_COLUMNS
-from tcb_ops.model import Problem
+from tcb_ops.model import STORED_OUTCOMES, Problem
 from tcb_ops.reports.explanations import MARK, why_of
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, own_values
 from tcb_ops.reports.run_views import RunReader, RunView
@@ -236,13 +236,20 @@ def _new_columns(
 
 
 def _texts(reader: RunReader, run: RunRecord, lang: Lang) -> Iterator[tuple[int, Sequence[str]]]:
+    changed = reader.changed_lines(run)
     for record in reader.rows(run):
         values = dict(zip(RESULT_COLUMNS, own_values(record, lang), strict=True))
         texts = (values["tcb_reason"], values["tcb_action"], values["tcb_file_id"])
         row, cause = record.row, why_of(record.end)
         told = merchant_text(cause.code, row.appid, row.merchant, row.env) if cause is not None else None
         message = told.of(lang) if told is not None else ""
-        yield row.line, (record.end.outcome.label.of(lang), *texts, message)
+        result = record.end.outcome.label
+        if record.end.outcome in STORED_OUTCOMES and row.line in changed:
+            kind, later_run = changed[row.line]
+            result = _("{outcome}, then {changed} by run {run}").format(
+                outcome=result, changed=kind.changed, run=later_run
+            )
+        yield row.line, (result.of(lang), *texts, message)
 
 
 # --- a copy of the whole --------------------------------------------------------------------------------------------
