@@ -247,7 +247,7 @@ def _run(call: Callable[[], _T]) -> _T:
 # --- the batch ------------------------------------------------------------------------------------------------------
 
 OnBad: TypeAlias = Literal["refuse", "skip"]
-_LOOKED_AT = 200
+LOOKED_AT = 200
 """Rows in which names of files are looked for."""
 
 
@@ -420,7 +420,7 @@ class Batch(Tabular):
         """Return which column that is not used holds names of files that exist, going by the first rows."""
         times = Counter(
             header
-            for row in islice(self.rows(), _LOOKED_AT)
+            for row in islice(self.rows(), LOOKED_AT)
             for header, cell in zip(map(trim, self.headers), row.cells, strict=False)
             if header in self.unused
             and trim(cell)

@@ -44,16 +44,17 @@ def corrected_run(
         return None
     text, row = batch.staging.origin()
     origin = _origin(text, settings)
-    reasons = [why] if (why := _unusable(batch.exported, row)) is not None else []
+    reason = _unusable(batch.exported, row)
+    reasons = [reason] if reason is not None else []
     if ledger is not None and not reasons:
         runs = [run for run in ledger.runs(settings.run_target, damaged=[]) if _may_have(origin, run)]
         of_lists = [run for run in runs if isinstance(run.kind, ListKind)]
         for run in of_lists:
             if run.kind == (kind or run.kind):
-                why = _mismatch(batch, origin, ledger, run, settings)
-                if why is None:
+                reason = _mismatch(batch, origin, ledger, run, settings)
+                if reason is None:
                     return merged_runs(ledger, run)[0]
-                reasons.append(why)
+                reasons.append(reason)
         if runs and not of_lists:
             return None
     reasons.append(_("no finished run of this ledger and target has its rows"))

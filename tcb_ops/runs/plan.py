@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -15,7 +15,7 @@ from typing import Any
 
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Text, _, as_list
-from tcb_ops.kinds import Kind
+from tcb_ops.kinds import Kind, counted, row_count
 from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.model import Listener, Merchant, Outcome, Owner, Row
@@ -25,7 +25,7 @@ from tcb_ops.runs.ledger import Ledger, taken
 from tcb_ops.runs.links_file import check_columns
 from tcb_ops.runs.list_kinds import UPLOAD, ListKind
 from tcb_ops.runs.locks import host_name, operator_name
-from tcb_ops.runs.next_commands import SIGNED, of_run, quoted, retry_of
+from tcb_ops.runs.next_commands import SIGNED, of_run, quoted
 from tcb_ops.runs.next_commands import resume as resume_command
 from tcb_ops.runs.next_commands import retry as retry_command
 from tcb_ops.runs.reader import LedgerReader
@@ -423,24 +423,46 @@ def check_retry(parent: RunRecord, settings: Settings) -> None:
     raise UsageError(problem)
 
 
-def _to_retry(ledger: LedgerReader, run: RunRecord, path: str = "") -> Iterator[RowRecord]:
-    """Stream a run's rows that did not succeed, nor in an earlier retry, and that no newer correction has."""
+def _to_retry(
+    ledger: LedgerReader, run: RunRecord, path: str = "", *, invalid: bool = False
+) -> Iterator[RowRecord]:
+    """Stream a run's rows that did not succeed, nor in an earlier retry, and that no newer correction has.
+
+    `invalid`: also those that were skipped, which no retry runs again.
+    """
     elsewhere = ledger.succeeded_since(run)
     for correction in corrections_of(ledger, merged_runs(ledger, run)[0]):
         if correction.number > run.number:
             elsewhere.update(record.row.line for record in ledger.rows(correction))
-    records = ledger.rows(run, outcomes=Outcome.retriable(), path=path)
+    outcomes = Outcome.retriable() | ({Outcome.INVALID} if invalid else set())
+    records = ledger.rows(run, outcomes=outcomes, path=path)
     return (record for record in records if record.row.line not in elsewhere)
 
 
 def rest_to_retry(ledger: LedgerReader, run: RunRecord, settings: Settings) -> tuple[Text, list[str]] | None:
-    """Return the retry of what is left of the original of a retry or correction, and of its other corrections; None without any."""
+    """Return the retry of what is left of the original of a retry or correction, and of its other corrections; None without any.
+
+    Where only skipped rows are left, it is the report that has them.
+    """
     if not isinstance(run.kind, ListKind) or not (run.parent or run.corrects):
         return None
     original = merged_runs(ledger, run)[0]
     subjects = (original, *corrections_of(ledger, original))
-    count = sum(1 for subject in subjects for _row in _to_retry(ledger, subject))
-    return retry_of(settings, original, count) if count else None
+    remaining = Counter(
+        record.end.outcome for subject in subjects for record in _to_retry(ledger, subject, invalid=True)
+    )
+    if not remaining:
+        return None
+    values = {"id": original.id, "counts": as_list(counted(Outcome.in_order(remaining)))}
+    if not (count := remaining.total() - remaining[Outcome.INVALID]):
+        text = _(
+            "Left of run {id}: {counts}. To write them, with what is wrong, to a new failed.csv:", **values
+        )
+        return text, of_run(settings, original, "report", "--final")
+    text = _(
+        "Left of run {id}: {counts}. Their causes: tcb-ops errcodes {id}. When they are fixed, run {rows} again:"
+    )
+    return text.format(**values, rows=row_count(count)), retry_command(settings, original)
 
 
 def retry_spec(
@@ -462,9 +484,12 @@ def retry_spec(
     root = Path(parent.root) if parent.root else None
     selected = {(merchant.env, merchant.appid) for merchant in merchants}
 
+    codes_left = set[str]()
+
     def to_retry() -> Iterator[Row]:
         for record in _to_retry(ledger, parent, path):
             end = record.end
+            codes_left.add(str(end.errcode or end.store_code or end.reason))
             if not codes or any(c in codes for c in (str(end.errcode), end.store_code, end.reason)):
                 yield record.row
 
@@ -494,12 +519,14 @@ def retry_spec(
         for failing in filter(lambda each: any(_to_retry(ledger, each)), corrections_of(ledger, parent)):
             return retry_spec(ledger, failing, merchants, settings, codes, selection, path)
         text = _("run {id} ({kind}) has nothing to retry: no row is left for it.")
-        if selection or codes:
-            text = _("run {id} has no such rows to retry: --errcode and --where leave none.")
+        if codes_left and (selection or codes):
+            text = _(
+                "run {id} has no such rows to retry: --errcode and --where leave none. Their codes: {codes}."
+            )
         listing = _("To list its rows:"), of_run(settings, parent, "errcodes")
         purpose, words = rest_to_retry(ledger, parent, settings) or listing
         raise UsageError(
-            text.format(id=parent.id, kind=parent.kind),
+            text.format(id=parent.id, kind=parent.kind, codes=as_list(sorted(codes_left), 5)),
             _("{text}\n{line}", text=purpose, line=quoted(words)),
         )
     return replace(

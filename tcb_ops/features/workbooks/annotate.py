@@ -145,6 +145,8 @@ def mark_workbook(
         cell.fill = fill
         said = [cell.comment.text] if cell.comment is not None else []
         text = _("{message} — {fix}", message=problem.message, fix=problem.fix).of(lang)
+        if cell.coordinate != (own := f"{letters(column)}{place[0]}"):
+            text = f"{own}: {text}"
         cell.comment = Comment("\n".join([*said, as_text(text)]), "tcb-ops", height=120, width=300)
     numbers = ("", *(f" {number}" for number in range(2, 10_000)))
     copies = (
@@ -185,12 +187,12 @@ def split_workbook(
     """
     with open_original(run, original) as book:
         dest = dest or original.with_name(f"{original.stem} {_ADDED.of(lang)}")
-        _free(dest)
         with readable(original):
             listed = find_list(book, reader, run)
         sheet = _load(original, data_only=True)[listed.sheet.name]
         first, headers = _new_columns(sheet, listed, run, lang)
         lines_of = _groups(sheet, listed, reader, run, column)
+        _free(dest)
         texts = dict(_texts(reader, run, lang)) | {listed.header_line: headers}
         with _new(dest) as part:
             part.mkdir()
