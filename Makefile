@@ -7,7 +7,7 @@
 #   make shuffle   everything, in random order; pytest says the seed: ARGS='--randomly-seed=1' repeats it
 #   make clocks    everything at six times of day, in random order; an hour, and it needs a C compiler
 #   make soak      the long seeded rounds; SECONDS=28800 plays simulated runs for a night
-#   make windows   the quick tests and the main job on Windows' Python under Wine; as root it installs Debian's wine
+#   make windows   most quick tests and the main job on Windows' Python under Wine; as root it installs Debian's wine
 #   make wheel     a wheel with data, notebooks and translations, for `uv tool install`: dist/
 #   make coverage  the quick and the integration tests, measured: fails below 94 % of the lines
 #   make messages  the catalogue of Chinese messages, up to date with the code and compiled

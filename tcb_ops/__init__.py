@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from tcb_ops.errors import SettingsError as SettingsError, StoppedError as StoppedError
     from tcb_ops.errors import TcbOpsError as TcbOpsError, TokenError as TokenError
     from tcb_ops.errors import TransportError as TransportError, UsageError as UsageError
-    from tcb_ops.features.audit.api import audit as audit, notify as notify, start_audit as start_audit
+    from tcb_ops.features.audit.api import audit as audit, start_audit as start_audit
+    from tcb_ops.features.audit.notifications import notify as notify
     from tcb_ops.features.evidence.history import History as History, history as history
     from tcb_ops.features.evidence.verify import verify as verify
     from tcb_ops.features.merchants.check import check_merchants as check_merchants
@@ -65,7 +66,8 @@ _PUBLIC = {
         "ArgumentError CanaryError InputError InterruptedRunError RefusedError RunNotFoundError "
         "SettingsError StoppedError TcbOpsError TokenError TransportError UsageError"
     ),
-    "features.audit.api": "audit notify start_audit",
+    "features.audit.api": "audit start_audit",
+    "features.audit.notifications": "notify",
     "features.evidence.history": "History history",
     "features.evidence.verify": "verify",
     "features.merchants.check": "check_merchants",

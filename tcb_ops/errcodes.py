@@ -18,7 +18,7 @@ from enum import StrEnum
 from functools import cache
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 from tcb_ops.arguments import checked
 from tcb_ops.errors import UsageError
@@ -64,57 +64,39 @@ class Scope(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CodeEntry(Tabular):
-    """What the catalogue knows of a code."""
+class ReasonTexts:
+    """The texts of a reason without a code of its own, or of a pending row."""
 
     label: Text
     """A few words for narrow columns; empty where the code is enough."""
     meaning: Text
     action: Text
     """What the operator does about it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodeEntry(ReasonTexts, Tabular):
+    """What the catalogue knows of an errcode of the platform, or an error code of the store (COS)."""
+
+    code: int | str
+    """A store's: the `<Code>` of its XML response; empty if it had none, such as a gateway's error page."""
     decision: Decision
     scope: Scope
     known: bool = True
+    name: str = ""
+    """An errcode's stable identifier."""
+    read_errmsg: bool = False
+    """Whether the action refers to the platform's own errmsg, which is then shown beside it."""
+    core: bool = False
+    """Whether the table on getUploadTcbFileLink's own page has it."""
+    source: str = ""
+    """The document that lists an errcode."""
+    http_status: int = 0
+    """The usual status of a store's code; of an unknown one the status received, 0 for none."""
 
     def _table(self, _lang: Lang) -> Lines:
         names = ("code", "known", "meaning", "action", "decision", "scope")
-        line = attrgetter(*names)(self)
-        return Lines(verbatim(str(line[0])), names, [line], 1)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Errcode(CodeEntry):
-    """An errcode of the platform."""
-
-    code: int
-    name: str
-    """A stable identifier; `unknown` if the catalogue has no such code."""
-    read_errmsg: bool
-    """Whether the action refers to the platform's own errmsg, which is then shown beside it."""
-    core: bool
-    """Whether the table on getUploadTcbFileLink's own page has it."""
-    source: str
-    """The document that lists the code."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoreCode(CodeEntry):
-    """An error code of the store (COS): the `<Code>` of its XML response."""
-
-    code: str
-    """Empty if the response had none, such as a gateway's error page."""
-    http_status: int
-    """The code's usual status; for an unknown code the one received, 0 for none."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReasonTexts:
-    """The texts of a reason without a code of its own, or of a pending row."""
-
-    label: Text
-    """A few words for narrow columns."""
-    meaning: Text
-    action: Text
+        return Lines(verbatim(str(self.code)), names, [attrgetter(*names)(self)], 1)
 
 
 # AccessDenied shows only in its message that the link has expired: "Request has expired" (cos-php-sdk-v5 PR 153),
@@ -135,14 +117,12 @@ def _by_itself() -> dict[tuple[str, str], Text]:
 
 
 @cache
-def all_errcodes() -> tuple[Errcode, ...]:
+def all_errcodes() -> tuple[CodeEntry, ...]:
     """Return all errcodes: first the table of the interface's own page, in its order, then by family."""
     return tuple(
-        Errcode(
+        _entry(
+            line,
             code=int(line["errcode"]),
-            name=line["name"],
-            label=Bilingual(line["name"].replace("_", " "), line["name_zh"]),
-            **_entry(line),
             read_errmsg=line["errmsg"] == "read",
             core=line["core"] == "yes",
             source=line["source"],
@@ -152,15 +132,10 @@ def all_errcodes() -> tuple[Errcode, ...]:
 
 
 @cache
-def all_store_codes() -> tuple[StoreCode, ...]:
+def all_store_codes() -> tuple[CodeEntry, ...]:
     """Return all store codes: first those that a new link fixes, then temporary ones, then those that people fix."""
     return tuple(
-        StoreCode(
-            code=line["code"],
-            http_status=int(line["http_status"]),
-            label=Bilingual("", line["name_zh"]),
-            **_entry(line),
-        )
+        _entry(line, code=line["code"], http_status=int(line["http_status"]))
         for line in catalogue_lines("storecodes.csv")
     )
 
@@ -170,13 +145,13 @@ def all_reasons() -> dict[str, ReasonTexts]:
     """Return the texts of each reason (`model.Reason`) and of `pending`."""
     tables = ["reasons.csv", *filter(None, (feature.reasons for feature in features().values()))]
     return {
-        line["reason"]: ReasonTexts(Bilingual(line["label_en"], line["label_zh"]), **_meaning(line))
+        line["reason"]: ReasonTexts(label=Bilingual(line["label_en"], line["label_zh"]), **_meaning(line))
         for table in tables
         for line in catalogue_lines(table)
     }
 
 
-def errcode(code: int, owner: Owner = Owner.MERCHANT) -> Errcode:
+def errcode(code: int, owner: Owner = Owner.MERCHANT) -> CodeEntry:
     """Return the catalogue's entry; for an unknown code, one with `known=False` that is not retried.
 
     In an environment of the platform's own no merchant is asked and no permission set granted: there the texts are about
@@ -184,22 +159,19 @@ def errcode(code: int, owner: Owner = Owner.MERCHANT) -> Errcode:
     """
     if (entry := _by_errcode(owner).get(code)) is not None:
         return entry
-    return Errcode(
+    return CodeEntry(
         code=code,
-        name="unknown",
         label=_("unknown"),
         meaning=_("{code} is not in the catalogue.", code=code),
         action=_("Read errmsg, and look up its rid with openapi/rid/get (kept for 7 days)."),
         decision=Decision.FIX,
         scope=Scope.ROW,
         read_errmsg=True,
-        core=False,
-        source="",
         known=False,
     )
 
 
-def store_code(code: str, message: str = "", http_status: int = 0) -> StoreCode:
+def store_code(code: str, message: str = "", http_status: int = 0) -> CodeEntry:
     """Return the catalogue's entry for an error response of the store.
 
     ==================================  ==========================  ========================
@@ -218,7 +190,7 @@ def store_code(code: str, message: str = "", http_status: int = 0) -> StoreCode:
     if entry is not None:
         return entry
     named = code or f"HTTP {http_status}"
-    return StoreCode(
+    return CodeEntry(
         code=code,
         http_status=http_status,
         label=NOTHING,
@@ -230,14 +202,14 @@ def store_code(code: str, message: str = "", http_status: int = 0) -> StoreCode:
     )
 
 
-def entry_of(code: str, owner: Owner = Owner.MERCHANT) -> Errcode | StoreCode:
+def entry_of(code: str, owner: Owner = Owner.MERCHANT) -> CodeEntry:
     """Return the entry of an errcode or a store's code as the report's errcodes.csv lists it."""
     number = code.removesuffix(COMPONENT_MARK)
     return errcode(int(number), owner) if ERRCODE.fullmatch(number) else store_code(code)
 
 
 @checked
-def explain(code: int | str) -> Errcode | StoreCode:
+def explain(code: SupportsIndex | str) -> CodeEntry:
     """Return the entry of a code as an operator types it: 85088, "-501001", "SlowDown" (in any case).
 
     A whole number always has an entry (`known=False` if the catalogue lacks it). Anything else that is not a code of the
@@ -250,7 +222,7 @@ def explain(code: int | str) -> Errcode | StoreCode:
         return errcode(int(text))
     except ValueError:
         pass
-    names = {entry.code.lower(): entry.code for entry in all_store_codes()}
+    names = {str(entry.code).lower(): str(entry.code) for entry in all_store_codes()}
     if text.lower() in names:
         return store_code(names[text.lower()])
     near = [names[match] for match in get_close_matches(text.lower(), names)] or ["85088", "SlowDown"]
@@ -264,7 +236,7 @@ def explain(code: int | str) -> Errcode | StoreCode:
 
 
 @cache
-def _by_errcode(owner: Owner) -> dict[int, Errcode]:
+def _by_errcode(owner: Owner) -> dict[int | str, CodeEntry]:
     """Return the entries by errcode; some have other texts in an environment of the platform's own."""
     entries = {entry.code: entry for entry in all_errcodes()}
     if owner is Owner.PLATFORM:
@@ -275,7 +247,7 @@ def _by_errcode(owner: Owner) -> dict[int, Errcode]:
 
 
 @cache
-def _by_store_code() -> dict[str, StoreCode]:
+def _by_store_code() -> dict[int | str, CodeEntry]:
     return {entry.code: entry for entry in all_store_codes()}
 
 
@@ -283,8 +255,11 @@ def _meaning(line: dict[str, str]) -> dict[str, Any]:
     return {name: Bilingual(line[f"{name}_en"], line[f"{name}_zh"]) for name in ("meaning", "action")}
 
 
-def _entry(line: dict[str, str]) -> dict[str, Any]:
-    return _meaning(line) | {"decision": Decision(line["decision"]), "scope": Scope(line["scope"])}
+def _entry(line: dict[str, str], **more: Any) -> CodeEntry:
+    name = line.get("name", "")
+    label = Bilingual(name.replace("_", " "), line["name_zh"])
+    decision, scope = Decision(line["decision"]), Scope(line["scope"])
+    return CodeEntry(name=name, label=label, decision=decision, scope=scope, **_meaning(line), **more)
 
 
 def catalogue_lines(name: str) -> list[dict[str, str]]:

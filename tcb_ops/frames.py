@@ -114,7 +114,7 @@ def frame_of_columns(
             seconds = np.floor(np.nan_to_num(times))
             microseconds = seconds * 1e6 + np.round((np.nan_to_num(times) - seconds) * 1e6)
             moments = microseconds.astype("datetime64[us]")
-            moments[np.isnan(times)] = np.datetime64("NaT")
+            moments[np.isnan(times)] = np.datetime64("NaT", "us")
             index = pd.DatetimeIndex(moments, tz="UTC")
             return index.tz_convert(timezone).tz_localize(None)
         if name == "day":

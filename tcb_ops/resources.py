@@ -41,10 +41,11 @@ _REASONS = {
     errno.EADDRNOTAVAIL: _("this machine does not have that address"),
 }
 _WINDOWS_REASONS = {
+    6: _("Windows reserves that name for a device"),  # ERROR_INVALID_HANDLE
     32: _("another program, such as Excel, is using it: close it there"),  # ERROR_SHARING_VIOLATION
     33: _("another program, such as Excel, is using it: close it there"),  # ERROR_LOCK_VIOLATION
     123: _("Windows does not allow such a name"),  # ERROR_INVALID_NAME
-    206: _("the name is too long"),  # ERROR_FILENAME_EXCED_RANGE
+    206: _("the path is too long for Windows: shorten it"),  # ERROR_FILENAME_EXCED_RANGE
 }
 """By Windows' own code, where errno says less (EACCES, EINVAL, ENOENT)."""
 
@@ -54,9 +55,22 @@ def system_reason(error: OSError | ValueError) -> Text:
     if not isinstance(error, OSError):
         return _("not a usable file name")
     code = error.errno or 0
-    if (reason := _WINDOWS_REASONS.get(getattr(error, "winerror", None) or 0)) is not None:
+    windows = 206 if path_too_long(error) else getattr(error, "winerror", None) or 0
+    if code == errno.EACCES and shell.WINDOWS:
+        with suppress(
+            OSError
+        ):  # Windows has no code for a folder in a file's place; one that is listed is permitted
+            os.scandir(error.filename2 or error.filename or "").close()
+            code = errno.EISDIR
+    if (reason := _WINDOWS_REASONS.get(windows)) is not None:
         return reason
     return _REASONS.get(code) or _("system error {code}", code=code)
+
+
+def path_too_long(error: OSError | ValueError) -> bool:
+    """Return whether Windows says "not found" because a path is too long. Where long paths are on, it may be just missing."""
+    missing = getattr(error, "winerror", None) in {2, 3}  # ERROR_FILE_NOT_FOUND, ERROR_PATH_NOT_FOUND
+    return missing and len(os.path.abspath(getattr(error, "filename", ""))) > 259  # noqa: PTH100  keeps the name as it is
 
 
 def others_may_read(path: Path, *, windows: bool = shell.WINDOWS) -> bool:
@@ -199,7 +213,7 @@ def _replace(part: Path, dest: Path) -> None:
     try:
         part.replace(dest)
     except PermissionError as error:
-        if os.name != "nt":
+        if os.name != "nt" or dest.is_dir():
             raise
         raise OSError(errno.EBUSY, "") from error  # Windows replaces no file that a program has open
 

@@ -41,7 +41,7 @@ from simulated_world import (
     scenario_of,
 )
 
-from tcb_ops.errcodes import Decision, Errcode, Scope, StoreCode, errcode, store_code
+from tcb_ops.errcodes import CodeEntry, Decision, Scope, errcode, store_code
 from tcb_ops.errors import InterruptedRunError, LedgerError, StoppedError, TransportError, TransportFault
 from tcb_ops.features.simulator.signing import bucket_of
 from tcb_ops.kinds import kind_named
@@ -223,7 +223,7 @@ class Oracle(Watch):
             self._failed(line, entry.decision)
             self._slowed(entry, env, appid)
 
-    def _slowed(self, entry: Errcode | StoreCode, env: str, appid: str) -> None:
+    def _slowed(self, entry: CodeEntry, env: str, appid: str) -> None:
         """Note the pause that an answer asks for."""
         if entry.decision is Decision.SLOW and entry.scope in {Scope.ENV, Scope.APPID}:
             scope = env if entry.scope is Scope.ENV else appid

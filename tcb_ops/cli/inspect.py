@@ -302,7 +302,7 @@ def explain(code: str, *, common: CommonOptions) -> int:
 
     An errcode (85088, -501001) or one of the store's (SlowDown).
     """
-    from tcb_ops.errcodes import COMPONENT_MARK, Errcode, all_reasons, describe, errcode
+    from tcb_ops.errcodes import COMPONENT_MARK, all_reasons, describe, errcode
     from tcb_ops.errcodes import explain as look_up
     from tcb_ops.reports.explanations import ETAG_MISMATCH
     from tcb_ops.runs.verdicts import presumed_verdict
@@ -318,9 +318,7 @@ def explain(code: str, *, common: CommonOptions) -> int:
         entry = errcode(int(number), Owner.PLATFORM) if of_component else look_up(code)
         meaning, action, itself = entry.meaning, entry.action, describe(entry.decision, entry.scope)
         facts = {"code": entry.code, "known": entry.known, "decision": entry.decision, "scope": entry.scope}
-        name = str(entry.code)
-        if isinstance(entry, Errcode):
-            name, source = f"{entry.code} {entry.name}" if entry.known else "", entry.source
+        name, source = f"{entry.code} {entry.name}".rstrip() if entry.known else "", entry.source
     presumed = presumed_verdict(str(facts["code"]))
     if common.json:
         texts_shown = {"meaning": meaning.of(console.lang), "action": action.of(console.lang)}

@@ -157,7 +157,7 @@ def upload(
             handle = command.resume(
                 UPLOAD, command.listing.root, skip_unchanged=skip_unchanged, canary=canary or 0
             )
-            return command.report(command.follow(handle))
+            return command.report(handle)
         settings = command.settings
         root = command.listing.root or str(Path(paths).parent)
         others = ["--backup", str(Path(backup).absolute())] if backup is not None else []
@@ -180,7 +180,7 @@ def upload(
                 cluster=command.which.cluster,
                 **command.options,
             )
-            return command.report(command.follow(handle))
+            return command.report(handle)
 
 
 @click.command(cls=Command, usual="errcode out yes resume target where json")
@@ -243,5 +243,7 @@ def retry(command: RunCommand, run: str, codes: tuple[str, ...], kind: str | Non
         if handle.record.parent != record.id:
             text = _("No row of its own is left: these are those of its correction {id}.")
             command.console.info(text.format(id=handle.record.parent))
+        if not is_links:
+            return command.report(handle)
         done = command.follow(handle)
-        return command.end(done, Path(done.record.report)) if is_links else command.report(done)
+        return command.end(done, Path(done.record.report))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -393,8 +393,11 @@ class RunCommand:
                 return Run(ledger, newest, self.settings)
         return api.open_run(name, kind=ANY_KIND, settings=self.settings)
 
-    def follow(self, handle: RunHandle) -> Run:
-        """Show a run's progress until its end and return it; with --json, print its summary even if it ends early."""
+    def follow(self, handle: RunHandle, then: Callable[[Run], object] | None = None) -> Run:
+        """Show a run's progress until its end and return it; with --json, print its summary even if it ends early.
+
+        `then`: as in `RunHandle.wait`.
+        """
         resumed = None
         if handle.resumed:
             total = handle.record.rows
@@ -407,25 +410,30 @@ class RunCommand:
         self.console.release(first=resumed)
         try:
             handle.follow(lambda progress: self.console.follow(progress, handle.record.rows))
-            return handle.wait()
+            return handle.wait(then)
         except (StoppedError, InterruptedRunError) as error:
             if self.common.json:
                 error.summary = handle.so_far().summary()
             raise
 
-    def report(self, run: Run, fail_on: str = "any") -> int:
-        """Write a finished run's report folder and print how it ended; return the exit code."""
+    def report(self, handle: RunHandle, fail_on: str = "any") -> int:
+        """Show a run's progress, write its report folder, and print how it ended; return the exit code."""
+        return self.end_reported(self.follow(handle, self.export), fail_on)
+
+    def end_reported(self, run: Run, fail_on: str = "any") -> int:
+        """Print how a run ended whose report is written; return the exit code."""
         from tcb_ops.reports.export import PAGE
 
         folder = self.folder(run.id)
+        return self.end(run, folder, page=Path(without_dots(folder / PAGE)), fail_on=fail_on)
+
+    def export(self, run: Run) -> None:
+        """Write a finished run's report folder."""
         try:
-            run.export(folder, pdf=self.which.pdf)
-        except StoppedError as error:
-            if self.common.json:
-                error.summary = run.summary()
+            run.export(self.folder(run.id), pdf=self.which.pdf)
+        except StoppedError:
             _announce(run, self.console)  # even without a report
             raise
-        return self.end(run, folder, page=Path(without_dots(folder / PAGE)), fail_on=fail_on)
 
     def end(self, run: Run, where: Path, *, page: Path | None = None, fail_on: str = "any") -> int:
         """Print how a run ended, the next command if anything is left to do, and a link; return the exit code."""

@@ -21,8 +21,9 @@ from tcb_ops.errors import UsageError
 from tcb_ops.formatting import shown
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Problem, Secret, SourceFile, file_problem, in_object_store, is_source
-from tcb_ops.resources import nearest_path, system_reason
+from tcb_ops.resources import nearest_path, path_too_long, system_reason
 from tcb_ops.secrets import MASK
+from tcb_ops.shell import quote
 
 MAX_FILE_BYTES = 5 * 1024**3
 """The limit of POST Object (cloud.tencent.com/document/product/436/14690)."""
@@ -68,11 +69,9 @@ class LocalFiles:
     def _inspect(self, file: str) -> LocalFile | UnusableFile:
         """Inspect a file, given relative to the root with forward slashes. Links are resolved."""
         if os.path.isabs(file) or ntpath.splitdrive(file)[0]:  # noqa: PTH117  as above
-            folder = shown(file.rpartition("/")[0] or "/")
             fix = _(
-                "write it relative to the root, e.g. banner/a.png, or map its folder to one here: --map "
-                "'{folder}=FOLDER'",
-                folder=folder,
+                "write it relative to the root, e.g. banner/a.png, or map its folder to one here: --map {mapping}",
+                mapping=quote(f"{shown(file.rpartition('/')[0] or '/')}=FOLDER"),
             )
             return UnusableFile(detail(DetailCode.NOT_RELATIVE, file=shown(file)), fix)
         folder, name = os.path.split(os.path.join(self._root, file))  # noqa: PTH118  as above
@@ -83,10 +82,10 @@ class LocalFiles:
                 real = os.path.realpath(real)
                 facts = os.stat(real)  # noqa: PTH116  as above
             readable = os.access(real, os.R_OK)
-        except (FileNotFoundError, NotADirectoryError):
-            fix = _("check the name (upper and lower case and Unicode form matter) and --root")
-            return UnusableFile(detail(DetailCode.NO_FILE, name=shown(file)), fix, missing=True)
         except (OSError, ValueError) as error:
+            if isinstance(error, FileNotFoundError | NotADirectoryError) and not path_too_long(error):
+                fix = _("check the name (upper and lower case and Unicode form matter) and --root")
+                return UnusableFile(detail(DetailCode.NO_FILE, name=shown(file)), fix, missing=True)
             message = detail(DetailCode.NOT_INSPECTED, file=shown(file), why=system_reason(error))
             return UnusableFile(message, _("check its name and permissions"))
         if not real.startswith(self._inside):

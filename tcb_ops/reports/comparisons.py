@@ -211,7 +211,11 @@ def compare(
     What is unknown to the older run is compared with its last known state.
     `only`: the environments, as (appid, env), whose rows are compared; None for all.
     """
-    _refuse_incomparable(older, newer)
+    if (older.target, older.kind) != (newer.target, newer.kind):
+        text = _(
+            "{older} and {newer} are not runs of the same kind and target.", older=older.id, newer=newer.id
+        )
+        raise UsageError(text, _("`tcb-ops runs` lists the kind and target of each run."))
     counts = dict.fromkeys(Change, 0)
     counted: Counter[tuple[Change, tuple[str, str], State | None, State | None]] = Counter()
     became = cache(change)
@@ -301,14 +305,6 @@ def _code(state: State | None) -> str:
     outcome, reason, errcode, store_code = state
     cause = why(Outcome(outcome), Reason(reason) if reason else None, errcode, store_code)
     return "" if cause is None else cause.code
-
-
-def _refuse_incomparable(older: RunRecord, newer: RunRecord) -> None:
-    if (older.target, older.kind) != (newer.target, newer.kind):
-        text = _(
-            "{older} and {newer} are not runs of the same kind and target.", older=older.id, newer=newer.id
-        )
-        raise UsageError(text, _("`tcb-ops runs` lists the kind and target of each run."))
 
 
 def _about(run: RunRecord, settings: Settings) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from tcb_ops.details import Detail, detail
 from tcb_ops.errcodes import COMPONENT_MARK, Decision, all_reasons, entry_of
 from tcb_ops.errcodes import errcode as errcode_entry
 from tcb_ops.errcodes import store_code as store_code_entry
-from tcb_ops.i18n import NOTHING, Joined, Text, _, as_list, as_sentences, ngettext, verbatim
+from tcb_ops.i18n import NOTHING, Joined, Text, _, as_list, as_sentences, verbatim
 from tcb_ops.kinds import counted, counted_rows
 from tcb_ops.model import Outcome, Owner, Reason, RowEnd
 from tcb_ops.secrets import redact
@@ -186,36 +186,22 @@ def counts_line(counts: Mapping[Outcome, int]) -> Text:
 
 def confirmation_text(run: str, counts: Mapping[Outcome, int]) -> Text:
     """Say how many rows of an upload a run has confirmed."""
-    rows = sum(counts.values())
-    confirmed = sum(count for outcome, count in counts.items() if outcome.succeeded)
-    if confirmed == rows:
-        return ngettext(
-            "Confirmed: the file is there (run {run}).",
-            "Confirmed: all {n:,} files are there (run {run}).",
-            rows,
-            run=run,
-        )
-    bad: dict[Outcome, int] = {outcome: count for outcome, count in counts.items() if not outcome.succeeded}
-    return _(
-        "Confirmed: {there:,} of {files} are there; {bad} (run {run}).",
-        there=confirmed,
-        files=ngettext("{n:,} file", "{n:,} files", rows),
-        bad=as_list(counted_rows(bad)),
-        run=run,
-    )
+    return _("Run {run} looked for the files: {counts}.", run=run, counts=as_list(counted_rows(counts)))
 
 
 def change_lines(changes: Sequence[LaterChange], zone: tzinfo) -> list[Text]:
     """Say which later runs undid, deleted or overwrote files of an upload, and when; a sentence for each."""
-    lines = []
-    for change in changes:
-        moment = datetime.fromtimestamp(change.at, zone).isoformat(" ", "minutes")[:16]
-        text = _("The files of this upload were {changed} by run {run} on {at}.")
-        if change.files != change.of:
-            text = _("{files:,} of {total:,} files of this upload were {changed} by run {run} on {at}.")
-        values = {"changed": change.kind.changed, "run": change.run, "at": moment}
-        lines.append(text.format(files=change.files, total=change.of, **values))
-    return lines
+    text = _("{files:,} of {total:,} files of this upload were {changed} by run {run} on {at}.")
+    return [
+        text.format(
+            files=change.files,
+            total=change.of,
+            changed=change.kind.changed,
+            run=change.run,
+            at=datetime.fromtimestamp(change.at, zone).isoformat(" ", "minutes")[:16],
+        )
+        for change in changes
+    ]
 
 
 def change_mark(changes: Sequence[LaterChange]) -> Text:

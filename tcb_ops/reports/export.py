@@ -36,12 +36,12 @@ from tcb_ops.reports.run_views import RunReader
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.resources import make_folder, sync_to_disk, system_reason
 from tcb_ops.runs.ledger import Ledger
-from tcb_ops.runs.next_commands import of_run, quoted
+from tcb_ops.runs.next_commands import command, of_run, quoted
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import RunRecord
 from tcb_ops.runs.verdicts import VERDICTS
 from tcb_ops.secrets import MASK, find_leak, masked
-from tcb_ops.settings import Settings
+from tcb_ops.settings import Settings, without_dots
 
 RESULTS, FAILED, ERRCODES, PAGE = "results.csv", "failed.csv", "errcodes.csv", "report.html"
 WORKBOOK, PDF = "report.xlsx", "report.pdf"
@@ -118,9 +118,8 @@ def export(
             _complete(part, content, run)
             check_destination(dest, run.id, replace=replace)  # a file may have been put there meanwhile
             # Recorded before the report appears: after a kill in between, verify would not recognise it.
-            is_recorded = _record(
-                ledger.note_export, run, str(fingerprint(part / MANIFEST)["sha256"]), settings
-            )
+            digest = str(fingerprint(part / MANIFEST)["sha256"])
+            is_recorded = _record(ledger.note_export, run, digest, dest, settings)
             _put(part, real)
     except OSError as error:
         trouble, file = system_reason(error), Path(error.filename or "")
@@ -135,17 +134,23 @@ def export(
             _("Free disk space or choose another folder, then export it again:\n{again}", again=again),
         )
     if is_recorded and not run.environments:  # the ledger records only reports of the whole run
-        _record(ledger.note_report, run, str(real), settings)
+        _record(ledger.note_report, run, str(real), dest, settings)
     return dest
 
 
-def _record(record: Callable[[RunRecord, str], None], run: RunRecord, value: str, settings: Settings) -> bool:
+def _record(
+    record: Callable[[RunRecord, str], None], run: RunRecord, value: str, dest: Path, settings: Settings
+) -> bool:
     """Record something of the export in the ledger; return whether that worked. An auditor's copy may be read-only."""
     try:
         record(run, value)
     except LedgerError as error:
-        text = _("the report is complete, but its export could not be recorded in the ledger: {text}")
-        _warn(text.format(text=error.text), settings)
+        again = command(settings, "report", run.id, "--out", without_dots(dest), target=run.target)
+        text = _(
+            "the report is complete, but its export could not be recorded in the ledger, so `verify` does not know it: {text} "
+            "Once the ledger can be written, export it again:\n{again}"
+        )
+        _warn(text.format(text=error.problem, again=quoted(again)), settings)
         return False
     return True
 

@@ -17,7 +17,7 @@ from tcb_ops.i18n import Joined, Lang, Text, verbatim
 from tcb_ops.model import Outcome, Reason
 from tcb_ops.reports.explanations import ETAG_MISMATCH, source_message, why
 from tcb_ops.runs.records import RowRecord, RunRecord, Tally
-from tcb_ops.runs.verdicts import merchant_text
+from tcb_ops.runs.verdicts import presumed_verdict
 from tcb_ops.secrets import redact
 
 if TYPE_CHECKING:
@@ -241,7 +241,7 @@ class RunSummary:
     def messages(self, lang: Lang) -> list[dict[str, str]]:
         """Return what to tell each merchant that must act about its codes."""
         about = ("code", "appid", "merchant", "env", "message")
-        texts = [(c, merchant_text(c.code, c.appid, c.merchant, c.env)) for c in self.causes]
+        texts = [(c, presumed_verdict(c.code, c.appid, c.merchant, c.env).message) for c in self.causes]
         return [
             dict(zip(about, (c.code, c.appid, c.merchant, c.env, text.of(lang)), strict=True))
             for c, text in texts

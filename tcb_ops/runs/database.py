@@ -106,16 +106,16 @@ class LedgerConnection:
             return self._damaged(verbatim(cause))
         if fault is DatabaseFault.LOCKED:
             return LedgerError(locked(self.name, self._database.lock_holders()))
-        text = _(
-            "the ledger {name} cannot be used: {why}. What was committed is safe. Free space or fix "
-            "the access, then run the same command again: the run resumes where it stopped."
+        text = _("the ledger {name} cannot be used: {why}. What was committed is safe.")
+        fix = _(
+            "Free space or fix the access, then run the same command again: the run resumes where it stopped."
         )
         if fault is DatabaseFault.UNREACHABLE:
-            text = _(
-                "the ledger {name} cannot be reached: {why}. What was committed is safe. When its database is back, "
-                "run the same command again: the run resumes where it stopped."
+            text = _("the ledger {name} cannot be reached: {why}. What was committed is safe.")
+            fix = _(
+                "When its database is back, run the same command again: the run resumes where it stopped."
             )
-        return LedgerError(text.format(name=self.name, why=cause))
+        return LedgerError(text.format(name=self.name, why=cause), fix)
 
 
 def _open_database(where: str) -> tuple[Database, Path | None]:

@@ -519,9 +519,9 @@ def retry_spec(
         for failing in filter(lambda each: any(_to_retry(ledger, each)), corrections_of(ledger, parent)):
             return retry_spec(ledger, failing, merchants, settings, codes, selection, path)
         text = _("run {id} ({kind}) has nothing to retry: no row is left for it.")
-        if codes_left and (selection or codes):
+        if codes_left and (selection or codes or path):
             text = _(
-                "run {id} has no such rows to retry: --errcode and --where leave none. Their codes: {codes}."
+                "run {id} has no such rows to retry: the chosen codes, merchants and paths leave none. Its codes: {codes}."
             )
         listing = _("To list its rows:"), of_run(settings, parent, "errcodes")
         purpose, words = rest_to_retry(ledger, parent, settings) or listing

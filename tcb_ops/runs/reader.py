@@ -322,7 +322,7 @@ class LedgerReader(HistoryReader):
                         environment.appid,
                         environment.merchant,
                         environment.env,
-                        _outcome(run, outcome),
+                        Outcome(outcome) if isinstance(run.kind, MissingKind) else OUTCOMES[outcome],
                         Reason(reason) if reason else None,
                         errcode,
                         store_code,
@@ -484,10 +484,6 @@ def _like(text: str) -> str:
 
 def _among(column: str, numbers: Sequence[int] | None) -> str:
     return "" if numbers is None else f"AND {column} IN ({', '.join(map(str, numbers)) or 'NULL'})"
-
-
-def _outcome(run: RunRecord, name: str) -> Outcome:
-    return Outcome(name) if isinstance(run.kind, MissingKind) else OUTCOMES[name]
 
 
 def _summed_up() -> str:

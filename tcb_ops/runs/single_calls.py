@@ -27,7 +27,7 @@ from tcb_ops.i18n import NOTHING, Text, _
 from tcb_ops.lists.merchants import Merchants, Unresolved, resolve
 from tcb_ops.model import Link, Merchant, Owner, Reason, Secret
 from tcb_ops.runs.stop_errors import NO_COMPONENT, refused_platform
-from tcb_ops.runs.verdicts import NO_TOKENS, Answers, Facts, Issue, appids_by_env, presumed, presumed_verdict
+from tcb_ops.runs.verdicts import NO_TOKENS, Answers, Facts, Issue, presumed, presumed_verdict
 from tcb_ops.settings import Settings
 from tcb_ops.wechat import open_client
 from tcb_ops.wechat.call_policy import Caller, CallFailure, CallLimits, NextStep
@@ -35,6 +35,8 @@ from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.responses import (
     ApiError,
     AuthorizerInfo,
+    AuthorizerPage,
+    CloudEnvironment,
     InvalidResponse,
     Quota,
     ReceivedRequest,
@@ -42,7 +44,7 @@ from tcb_ops.wechat.responses import (
 )
 from tcb_ops.wechat.transport import uses_proxy
 
-AT_ONCE = 32
+AT_ONCE = 64
 """Accounts asked about at the same time."""
 ONCE = CallLimits(attempts=1)
 
@@ -55,31 +57,11 @@ def ignore(*_: object) -> None:
     """Do nothing: the default for `progress` and `notify`."""
 
 
-async def ask(
-    caller: Caller,
-    appid: str,
-    request: Callable[[Secret], Awaitable[Answer | ApiError | InvalidResponse]],
-    owner: Owner = Owner.MERCHANT,
-) -> Answer | Issue:
-    """Make one call for an account; return its result, or the issue that prevents it.
-
-    Raises PlatformStopError for a refusal that concerns every merchant, OutageError if no host could be reached, and
-    the token source's errors that concern every merchant.
-    """
-    try:
-        result = await caller.call(appid, request)
-    except TokenError as error:
-        if error.transient and not caller.source_answered:
-            raise TokenSourceError(error.text) from None
-        return Issue(Reason.NO_TOKEN, _("There is no token for it."), error.text)
-    if not isinstance(result, CallFailure):
-        return result
-    answer = result.answer
-    if isinstance(answer, ApiError) and result.step is NextStep.STOP_RUN:
-        raise refused_platform(answer.errcode, answer.errmsg)
-    if isinstance(answer, TransportError) and result.unreachable:
-        raise OutageError(answer.text)
-    return _issue_of(result, owner)
+def _no_tokens(error: StoppedError) -> Issue:
+    """Return the issue of a token source that has no token for anybody; it may name an errcode."""
+    told = error.reason.params if error.reason is not None else {}
+    code, errmsg = str(told.get("errcode", NO_TOKENS)), str(told.get("errmsg", ""))
+    return Issue(code, error.problem, error.fix or error.problem, errmsg, error)
 
 
 def _issue_of(failure: CallFailure, owner: Owner) -> Issue:
@@ -88,18 +70,16 @@ def _issue_of(failure: CallFailure, owner: Owner) -> Issue:
         renewal = presumed_verdict("component" if owner is Owner.PLATFORM else Reason.DEAD_TOKEN)
         return Issue(Reason.DEAD_TOKEN, _DEAD_TOKEN, renewal.action, getattr(answer, "errmsg", ""))
     if isinstance(answer, ApiError):
-        entry = errcode(answer.errcode, owner)
-        return Issue(str(answer.errcode), entry.meaning, entry.action, answer.errmsg)
-    return Issue(
-        Reason.NO_ANSWER,
-        answer.why if isinstance(answer, InvalidResponse) else answer.text,
-        _("Check the network and any proxy on the way, then run the check again."),
-    )
+        code, errmsg, entry = answer.errcode, answer.errmsg, errcode(answer.errcode, owner)
+        stop = refused_platform(code, errmsg) if failure.step is NextStep.STOP_RUN else None
+        return Issue(str(code), entry.meaning, entry.action, errmsg, stop)
+    why = answer.why if isinstance(answer, InvalidResponse) else answer.text
+    action = _("Check the network and any proxy on the way, then run the check again.")
+    return Issue(Reason.NO_ANSWER, why, action, stop=OutageError(why) if failure.unreachable else None)
 
 
 _DEAD_TOKEN = _("Its token was refused, and the token source returned the same token again.")
-_REFUSED = frozenset({Reason.DEAD_TOKEN, "40001", "40014", "42001"})
-COMPONENT_CODES = _REFUSED | {Reason.NO_TOKEN, "48001", "61014"}
+COMPONENT_CODES = frozenset({Reason.DEAD_TOKEN, Reason.NO_TOKEN, "40001", "40014", "42001", "48001", "61014"})
 """Issues of the token itself. With the component token they concern no merchant."""
 
 
@@ -111,14 +91,14 @@ RID_SECONDS = 7 * 86_400
 
 @dataclass(slots=True)
 class Probes:
-    """The questions to the platform about accounts. Each raises what concerns every merchant, see `ask`."""
+    """The questions to the platform about accounts."""
 
     caller: Caller
     client: PlatformClient
     component: str
     """The platform's own appid; empty if it is not known."""
     stops: bool = True
-    """Whether `about`, too, raises what concerns every merchant; else that is the answer."""
+    """Whether an issue that concerns every merchant is raised; else it is the answer, like any other."""
     component_issue: Issue | None = None
     """Why the component token does not work, once that is known."""
     calls: Counter[str] = field(default_factory=Counter)
@@ -126,20 +106,37 @@ class Probes:
     answers: dict[str, Answers] = field(default_factory=dict)
     locks: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
 
-    async def account(self, appid: str, owner: Owner = Owner.MERCHANT) -> Answers:
+    async def account(
+        self,
+        appid: str,
+        owner: Owner = Owner.MERCHANT,
+        environments: tuple[CloudEnvironment, ...] | None = None,
+        quota: Quota | Issue | None = None,
+    ) -> Answers:
         """Ask about an account: its environments, its link calls of today, and what it granted to the platform.
 
-        An account of the platform's own needs no grant. Without a working token there is nothing else to ask.
+        What is given has been asked already. An account of the platform's own needs no grant. Without a working token there
+        is nothing else to ask.
         """
         if not appid:
             return Answers(NEEDS_COMPONENT)
-        environments = await self._ask(appid, appid, partial(self.client.environments, owner=owner), owner)
-        quota, info = None, None
-        if not isinstance(environments, Issue) or environments.errcode is not None:
-            quota = await self._ask(appid, appid, partial(self.client.quota, owner=owner), owner)
-        if owner is Owner.MERCHANT:
-            info = await self.grants(appid)
-        return Answers(environments, quota, info, clock=self.client.clock_offset)
+        listed = await self.environments(appid, owner) if environments is None else environments
+        if isinstance(listed, Issue) and listed.stop is not None:
+            return Answers(listed)
+        if quota is None and (not isinstance(listed, Issue) or listed.errcode is not None):
+            quota = await self.quota(appid, owner)
+        info = await self.grants(appid) if owner is Owner.MERCHANT else None
+        return Answers(listed, quota, info, clock=self.client.clock_offset)
+
+    async def environments(
+        self, appid: str, owner: Owner = Owner.MERCHANT
+    ) -> tuple[CloudEnvironment, ...] | Issue:
+        """Ask for an account's environments."""
+        return await self._ask(appid, appid, partial(self.client.environments, owner=owner), owner)
+
+    async def quota(self, appid: str, owner: Owner = Owner.MERCHANT) -> Quota | Issue:
+        """Ask how many link calls an account has left today."""
+        return await self._ask(appid, appid, partial(self.client.quota, owner=owner), owner)
 
     async def about(self, facts: Facts, now: float) -> Facts:
         """Add the answers about a line's account, asked once; of a row, also what the platform received in its call.
@@ -149,12 +146,8 @@ class Probes:
         appid = self.component if facts.own else facts.merchant.appid
         async with self.locks[appid]:
             if appid not in self.answers:
-                try:
-                    self.answers[appid] = await self.account(appid, facts.merchant.owner)
-                except _CONCERNS_ALL as error:
-                    if self.stops:
-                        raise
-                    self.answers[appid] = Answers(_issue_of_stop(error))
+                owner, quota = facts.merchant.owner, facts.answers.quota
+                self.answers[appid] = await self.account(appid, owner, quota=quota)
         request = facts.answers.request
         if facts.code and request is None:
             request = await self._received(appid, facts, now)
@@ -171,12 +164,8 @@ class Probes:
         caller = appid if accepted else self.component
         if not caller or self.calls[appid] >= MOST_CALLS:
             return None
-        try:
-            return await self._ask(
-                appid, caller, partial(self.client.received, rid=facts.rid), Owner.MERCHANT
-            )
-        except _CONCERNS_ALL as error:
-            return _issue_of_stop(error)
+        request = partial(self.client.received, rid=facts.rid)
+        return await self._ask(appid, caller, request)
 
     async def grants(self, appid: str) -> AuthorizerInfo | Issue:
         """Ask which permission sets a merchant granted; the component token's own issue is asked for once."""
@@ -185,35 +174,44 @@ class Probes:
         if self.component_issue is not None:
             return self.component_issue
         request = partial(self.client.authorizer, appid=appid)
-        info = await self._ask(appid, self.component, request, Owner.MERCHANT)
+        info = await self._ask(appid, self.component, request)
         if isinstance(info, Issue) and info.code in COMPONENT_CODES:
-            self.component_issue = info = of_the_component(info)
+            self.component_issue = info
         return info
+
+    async def authorizers(self, offset: int) -> AuthorizerPage | Issue:
+        """Ask who has authorized the platform, a page from `offset`."""
+        request = partial(self.client.authorizers, offset=offset)
+        return await self._ask(self.component, self.component, request)
 
     async def _ask(
         self,
         about: str,
         appid: str,
         request: Callable[[Secret], Awaitable[Answer | ApiError | InvalidResponse]],
-        owner: Owner,
+        owner: Owner = Owner.MERCHANT,
     ) -> Answer | Issue:
+        """Make one call with an appid's token; return its result, or the issue that prevents it."""
+
         async def counted(token: Secret) -> Answer | ApiError | InvalidResponse:
             self.calls[about] += 1
             return await request(token)
 
-        return await ask(self.caller, appid, counted, owner)
-
-
-_CONCERNS_ALL = (PlatformStopError, OutageError, TokenSourceError)
-
-
-def _issue_of_stop(error: StoppedError) -> Issue:
-    """Return what concerns every merchant as an issue of the account that was asked about."""
-    if isinstance(error, PlatformStopError) and error.reason is not None:
-        code, errmsg = str(error.reason.params["errcode"]), str(error.reason.params["errmsg"])
-        return Issue(code, error.problem, error.fix or error.problem, errmsg)
-    code = Reason.NO_ANSWER if isinstance(error, OutageError) else NO_TOKENS
-    return Issue(code, error.problem, error.fix or error.problem)
+        try:
+            result = await self.caller.call(appid, counted)
+        except TokenError as error:
+            issue = Issue(Reason.NO_TOKEN, _("There is no token for it."), error.text)
+            if error.transient and not self.caller.source_answered:
+                issue = _no_tokens(TokenSourceError(error.text))
+        except (PlatformStopError, TokenSourceError) as error:
+            issue = _no_tokens(error)
+        else:
+            if not isinstance(result, CallFailure):
+                return result
+            issue = _issue_of(result, owner)
+        if self.stops and issue.stop is not None:
+            raise issue.stop
+        return of_the_component(issue) if appid == self.component else issue
 
 
 _NO_RID = Issue("no_rid", _("the rows have no rid"), NOTHING)
@@ -227,12 +225,9 @@ NEEDS_COMPONENT = Issue(
 
 def of_the_component(issue: Issue) -> Issue:
     """Return an issue of the component token with the action for that token, not for a merchant's."""
-    if issue.code in _REFUSED:
-        return replace(issue, action=presumed_verdict("component").action)
-    if issue.code not in COMPONENT_CODES or issue.code == Reason.NO_TOKEN:
+    if issue.code not in COMPONENT_CODES - {Reason.NO_TOKEN}:
         return issue
-    action = _("Make sure that component_appid is the third-party platform's own appid.")
-    return replace(issue, action=action)
+    return replace(issue, action=presumed_verdict("component").action)
 
 
 async def map_concurrently(
@@ -270,16 +265,22 @@ async def ask_about(
 ) -> list[Facts]:
     """Ask WeChat about lines of the merchants file, or rows; return each with the answers, in their order.
 
-    `merchants`: the whole file, since merchants may share an environment. `stops`: raise what concerns every merchant (see
-    `ask`), else that is the answer. `notify`: called for a pause that the platform asks for.
+    `merchants`: the whole file, since merchants may share an environment. `stops`: raise what concerns every merchant, else
+    that is the answer. `notify`: called for a pause that the platform asks for.
     """
-    async with open_client(settings, connections=2 * AT_ONCE, limits=limits, notify=notify) as (
+    async with open_client(settings, connections=AT_ONCE, limits=limits, notify=notify) as (
         client,
         caller,
     ):
         probes, now = Probes(caller, client, settings.tokens.component_appid, stops), time.time()
         answered = await map_concurrently(questions, lambda facts: probes.about(facts, now), progress)
-    appids, proxied, statuses = appids_by_env(merchants), uses_proxy(settings.api_base), dict[str, str]()
+    appids, proxied, statuses = (
+        defaultdict[str, set[str]](set),
+        uses_proxy(settings.api_base),
+        dict[str, str](),
+    )
+    for line in merchants:
+        appids[line.env].add(line.appid)
     for facts in answered:
         statuses |= facts.listed or {}
     return [
@@ -301,10 +302,10 @@ def merchant_of(env: str, appid: str | None, merchants: Merchants) -> Merchant:
 async def calls_left(appids: Sequence[str], settings: Settings) -> dict[str, int]:
     """Ask how many link calls each merchant has left today; those of whom the platform tells no limit are left out.
 
-    Raises what concerns every merchant, see `ask`.
+    Raises what concerns every merchant.
     """
     async with open_client(settings, limits=CallLimits(attempts=1)) as (client, caller):
-        quotas = await asyncio.gather(*(ask(caller, appid, client.quota) for appid in appids))
+        quotas = await asyncio.gather(*map(Probes(caller, client, "").quota, appids))
     found = zip(appids, quotas, strict=True)
     return {appid: q.left for appid, q in found if isinstance(q, Quota) and q.left is not None}
 
@@ -320,21 +321,15 @@ async def request_link(merchant: Merchant, path: str, settings: Settings) -> Lin
         result: Link | UnsafeLink | CallFailure = await caller.call(
             appid, lambda token: client.upload_link(merchant.env, path, token, merchant.owner)
         )
-    answer = result.answer if isinstance(result, CallFailure) else result
-    if isinstance(answer, Link):
-        return answer
-    if isinstance(answer, TransportError):
-        raise answer
-    if not isinstance(answer, ApiError):  # no usable link
-        raise TransportError(TransportFault.GARBAGE, answer.why)
-    entry = errcode(answer.errcode, merchant.owner)
-    raise RefusedError(
-        _(
-            "errcode {errcode} {errmsg}: {meaning}",
-            errcode=answer.errcode,
-            errmsg=answer.errmsg,
-            meaning=entry.meaning,
-        ),
-        answer.errcode,
-        fix=entry.action,
-    )
+    match result.answer if isinstance(result, CallFailure) else result:
+        case Link() as link:
+            return link
+        case TransportError() as error:
+            raise error
+        case ApiError(errcode=code, errmsg=errmsg):
+            entry = errcode(code, merchant.owner)
+            text = _("errcode {errcode} {errmsg}: {meaning}")
+            text = text.format(errcode=code, errmsg=errmsg, meaning=entry.meaning)
+            raise RefusedError(text, code, fix=entry.action)
+        case unusable:
+            raise TransportError(TransportFault.GARBAGE, unusable.why)

@@ -6,15 +6,15 @@ verdicts.csv has the causes: who must act, which facts prove one, the codes that
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from enum import Enum
 from functools import cache
 from typing import Any, TypeVar
 
-from tcb_ops.details import DetailCode, as_detail, merged
+from tcb_ops.details import DetailCode, as_detail
 from tcb_ops.errcodes import COMPONENT_MARK, ERRCODE, all_reasons, catalogue_lines, entry_of
+from tcb_ops.errors import StoppedError
 from tcb_ops.i18n import Bilingual, Lang, Text, _, as_clauses, as_list
 from tcb_ops.model import Merchant, Owner, Reason
 from tcb_ops.secrets import redact
@@ -29,48 +29,21 @@ VERDICTS = "verdicts"
 """The name under which a run keeps its verdicts among its settings."""
 SKEWED = 300
 """Clock difference in seconds that makes links and tokens expire early: links last about 15 minutes."""
-_ENDED = frozenset(
-    [
-        "halted",
-        "unavailable",
-        "ip_not_registered",
-        "ticket",
-        "token_source",
-        "token_stale",
-        "no_token",
-        "no_cloud",
-        "unreachable",
-        "wechat_busy",
-    ]
-)
-"""Causes of rows that are over once getenvinfo answers with the environment's status NORMAL."""
 _PLATFORM_CODES = frozenset({"61004", "61005", "61006", "40125", "61011"})
 
 
-class Actor(StrEnum):
-    """Who must act."""
+class Actor(Enum):
+    """Who must act: as a string the name, in small letters."""
 
-    YOU = "you"
-    MERCHANT = "merchant"
-    ADMINISTRATOR = "administrator"
+    YOU = _("you")
+    MERCHANT = _("the merchant")
+    ADMINISTRATOR = _("your platform's administrator")
     """Of the third-party platform, on open.weixin.qq.com."""
-    WECHAT = "wechat"
-    NOBODY = "nobody"
-    """It passes by itself."""
+    WECHAT = _("WeChat")
+    NOBODY = _("nobody, it passes")
 
-    @property
-    def label(self) -> Text:
-        """The actor in a few words."""
-        return _ACTORS[self]
-
-
-_ACTORS = {
-    Actor.YOU: _("you"),
-    Actor.MERCHANT: _("the merchant"),
-    Actor.ADMINISTRATOR: _("your platform's administrator"),
-    Actor.WECHAT: _("WeChat"),
-    Actor.NOBODY: _("nobody, it passes"),
-}
+    def __str__(self) -> str:
+        return self.name.lower()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,21 +56,13 @@ class Issue:
     action: Text
     errmsg: str = ""
     """As sent by the platform."""
+    stop: StoppedError | None = None
+    """The error that stops what is under way, where it concerns every merchant."""
 
     @property
     def errcode(self) -> int | None:
         """The code as a number, if it is an errcode."""
         return int(self.code) if ERRCODE.fullmatch(self.code) else None
-
-    def as_dict(self, lang: Lang) -> dict[str, Any]:
-        """Return all fields, for JSON and data frames."""
-        return {
-            "code": self.code,
-            "errcode": self.errcode,
-            "meaning": self.meaning.of(lang),
-            "action": self.action.of(lang),
-            "errmsg": self.errmsg,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,51 +125,11 @@ class Facts:
         return own or ("" if self.listed is None else self.elsewhere.get(self.merchant.env, ""))
 
 
-def appids_by_env(merchants: Iterable[Merchant]) -> Mapping[str, Collection[str]]:
-    """Return for each environment of the merchants file the appids that have a line with it."""
-    appids: defaultdict[str, set[str]] = defaultdict(set)
-    for line in merchants:
-        appids[line.env].add(line.appid)
-    return appids
-
-
 def cause_of(facts: Facts) -> str:
     """Return the cause that the facts show, by its name in verdicts.csv; empty if nothing is wrong.
 
-    `now` is what getenvinfo answers, `rows` the code of the rows; both suggest a cause (verdicts.csv). The first line that
+    `now` is what getenvinfo answers, `rows` the code of the rows; both suggest a cause. The first line of the table that
     fits is the answer.
-
-    =========================================================  ==================
-    facts                                                      cause
-    =========================================================  ==================
-    now: no such host; the proxy fails; no TLS; no answer      name_not_resolved, proxy, no_tls, unreachable
-    now: 61004 …, through a proxy                              ip_of_proxy
-    now: 61004 …, 61005 …, no token for anybody                itself
-    now fails, and quota/get says 76022                        token_wrong_kind
-    it lists environments of another merchant only             token_of_another
-    rows or now: a refused token or an expired link, and the
-    clocks differ by more than five minutes                    clock
-    the platform's own: its token is refused, its set missing  component_token
-    the platform's own: its calls are used up                  component_quota
-    authorizer_info says 61003                                 revoked
-    61003, but authorizer_info knows the merchant              other_platform, passed if now works
-    set 49 waits for confirmation                              set_unconfirmed
-    set 49 is not granted                                      set_missing
-    a set is missing, but it is granted and now works          passed
-    a set is missing, but it is granted                        set_unpublished
-    a set is missing, neither info nor quota answers           permission_unclear
-    the environment is HALTED                                  halted
-    it has another status, but not NORMAL                      unavailable
-    no calls are left today                                    quota_used
-    rows failed, it is not listed, and also another merchant's env_of_another
-    it is not listed                                           env_gone
-    rows: 45009, and calls are left; -501005 …, and NORMAL     passed
-    rows: -601012 …, and it is listed as NORMAL                env_refused
-    rows: a token, a set or 云开发 was missing, and now works  passed
-    now: WeChat is busy                                        wechat_fails
-    rows: something else                                       what rows suggest
-    now: something else                                        what now suggests
-    =========================================================  ==================
     """
     answers, listed, status = facts.answers, facts.listed, facts.status
     failed = answers.environments if isinstance(answers.environments, Issue) else None
@@ -246,7 +171,7 @@ def cause_of(facts: Facts) -> str:
         ("env_gone", absent),
         ("passed", rows == "quota_used" and left is not None),
         ("env_refused", works and rows == "env_gone"),
-        ("passed", works and rows in _ENDED),
+        ("passed", works and bool(rows) and "environments" in _causes()[rows].proof),
         ("wechat_fails", presumed_now == "wechat_busy"),
         (rows, True),
     )
@@ -281,7 +206,7 @@ class Verdict:
     @property
     def who_acts(self) -> Text:
         """Who must act; `probably` without proof."""
-        return self.who.label if self.proven else _("probably {who}", who=self.who.label)
+        return self.who.value if self.proven else _("probably {who}", who=self.who.value)
 
     def lines(self, most: int | None = None) -> list[Text]:
         """Return the evidence, at most so many lines of it, and without proof why there is none."""
@@ -291,14 +216,18 @@ class Verdict:
 
     def to_json(self) -> dict[str, Any]:
         """Return what a ledger keeps: the code, whom it is about, and the lines in both languages."""
-        asked = self.merchant
-        about = {"appid": asked.appid, "name": asked.name, "env": asked.env, "owner": str(asked.owner)}
+        about = {name: str(getattr(self.merchant, name)) for name in ("appid", "name", "env", "owner")}
         lines = {name: [[t.en, t.zh] for t in getattr(self, name)] for name in ("evidence", "not_asked")}
         return {"cause": self.cause, "code": self.code, "errmsg": self.errmsg, "merchant": about} | lines
 
     def as_dict(self, lang: Lang) -> dict[str, Any]:
         """Return all fields, for JSON and data frames."""
-        return Issue(self.code, self.meaning, self.action, self.errmsg).as_dict(lang) | {
+        return {
+            "code": self.code,
+            "errcode": int(self.code) if ERRCODE.fullmatch(self.code) else None,
+            "meaning": self.meaning.of(lang),
+            "action": self.action.of(lang),
+            "errmsg": self.errmsg,
             "cause": self.cause,
             "who": str(self.who),
             "proven": self.proven,
@@ -313,57 +242,41 @@ def verdict_of(facts: Facts) -> Verdict | None:
     name = cause_of(facts)
     if not name:
         return None
-    cause, environments = _causes()[name], facts.answers.environments
-    issue = environments if isinstance(environments, Issue) else None
-    code = facts.code or name
-    if not facts.code and (issue is not None or cause.codes):
-        told = issue is not None and (presumed(issue.code) == name or not cause.codes)
-        code = issue.code if issue is not None and told else cause.codes[0]
-    return _verdict(cause, code, facts, issue if issue is not None and issue.code == code else None)
+    codes, issue = _causes()[name].codes, facts.answers.environments
+    code = facts.code or (codes or (name,))[0]
+    if not isinstance(issue, Issue):
+        return _verdict(name, code, facts)
+    if not facts.code and (presumed(issue.code) == name or not codes):
+        code = issue.code
+    return _verdict(name, code, facts, issue if issue.code == code else None)
 
 
 def grouped(members: Iterable[tuple[Verdict, Member]]) -> list[tuple[Verdict, list[Member]]]:
-    """Group by code and cause, the largest group first; its first verdict stands for it, with up to five appids."""
-    groups: defaultdict[tuple[str, str], list[tuple[Verdict, Member]]] = defaultdict(list)
+    """Group by code and cause, the largest group first; its first verdict stands for it."""
+    groups: dict[tuple[str, str], tuple[Verdict, list[Member]]] = {}
     for verdict, member in members:
-        groups[verdict.code, verdict.cause].append((verdict, member))
-    shared = [
-        (
-            replace(group[0][0], action=merged(verdict.action for verdict, _member in group)[0]),
-            [member for _verdict, member in group],
-        )
-        for group in groups.values()
-    ]
-    return sorted(shared, key=lambda each: -len(each[1]))
+        groups.setdefault((verdict.code, verdict.cause), (verdict, []))[1].append(member)
+    return sorted(groups.values(), key=lambda group: -len(group[1]))
 
 
 def read_verdict(line: Mapping[str, Any]) -> Verdict | None:
     """Return a verdict as a ledger keeps it; None for one of a cause that is not known here."""
-    cause = _causes().get(line["cause"])
-    if cause is None:
+    if line["cause"] not in _causes():
         return None
-    facts = Facts(
-        merchant=Merchant(**line["merchant"] | {"owner": Owner(line["merchant"]["owner"])}),
-        code=line["code"],
-        errmsg=line["errmsg"],
-    )
+    merchant = Merchant(**line["merchant"] | {"owner": Owner(line["merchant"]["owner"])})
+    facts = Facts(merchant=merchant, code=line["code"], errmsg=line["errmsg"])
     evidence, not_asked = (
         tuple(Bilingual(*pair) for pair in line[name]) for name in ("evidence", "not_asked")
     )
-    return replace(_verdict(cause, line["code"], facts, None), evidence=evidence, not_asked=not_asked)
+    verdict = _verdict(line["cause"], line["code"], facts)
+    return replace(verdict, evidence=evidence, not_asked=not_asked)
 
 
-def presumed_verdict(code: str, owner: Owner = Owner.MERCHANT) -> Verdict:
+def presumed_verdict(code: str, appid: str = "", merchant: str = "", env: str = "") -> Verdict:
     """Return what a code alone suggests, without a question to WeChat."""
-    facts = Facts(merchant=Merchant("", "", "", owner=owner), code=code)
-    return _verdict(_causes()[presumed(code)], code, facts, None)
-
-
-def merchant_text(code: str, appid: str, merchant: str, env: str) -> Text | None:
-    """Return what to tell a merchant about a code that it must solve; None for other codes."""
-    owner = Owner.PLATFORM if code.endswith(" (component)") else Owner.MERCHANT
+    owner = Owner.PLATFORM if code.endswith(COMPONENT_MARK) else Owner.MERCHANT
     facts = Facts(merchant=Merchant(appid, merchant, env, owner=owner), code=code)
-    return _verdict(_causes()[presumed(code)], code, facts, None).message
+    return _verdict(presumed(code), code, facts)
 
 
 def presumed(code: str) -> str:
@@ -374,28 +287,23 @@ def presumed(code: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Cause:
-    name: str
     who: Actor
     proof: tuple[str, ...]
     """Names of the answers that prove it; `never`: no interface tells."""
     codes: tuple[str, ...]
-    meaning: Text
-    action: Text
-    message: Text
+    texts: Mapping[str, Text]
+    """`meaning`, `action` and `message`; empty where there is none."""
 
 
 @cache
 def _causes() -> Mapping[str, _Cause]:
-    def text(line: Mapping[str, str], name: str) -> Text:
-        return Bilingual(line[f"{name}_en"], line[f"{name}_zh"])
-
+    names = ("meaning", "action", "message")
     return {
         line["cause"]: _Cause(
-            line["cause"],
-            Actor(line["who"]),
+            Actor[line["who"].upper()],
             tuple(line["proof"].split()),
             tuple(code.replace("_(", " (") for code in line["codes"].split()),
-            *(text(line, name) for name in ("meaning", "action", "message")),
+            {name: Bilingual(line[f"{name}_en"], line[f"{name}_zh"]) for name in names},
         )
         for line in catalogue_lines("verdicts.csv")
     }
@@ -403,34 +311,31 @@ def _causes() -> Mapping[str, _Cause]:
 
 @cache
 def _cause_by_code() -> Mapping[str, str]:
-    return {code: cause.name for cause in _causes().values() for code in cause.codes}
+    return {code: name for name, cause in _causes().items() for code in cause.codes}
 
 
-def _verdict(cause: _Cause, code: str, facts: Facts, issue: Issue | None) -> Verdict:
-    owner = Owner.PLATFORM if facts.own or facts.about_component else Owner.MERCHANT
+def _verdict(name: str, code: str, facts: Facts, issue: Issue | None = None) -> Verdict:
+    cause, owner = _causes()[name], Owner.PLATFORM if facts.own or facts.about_component else Owner.MERCHANT
     who = Actor.ADMINISTRATOR if facts.own and cause.who is Actor.MERCHANT else cause.who
     values = {
         "appid": facts.merchant.appid or "–",
         "merchant": redact(facts.merchant.name) or "–",
         "env": facts.merchant.env or "–",
     }
-    texts = issue or all_reasons().get(code) or entry_of(code, owner)
-
-    def filled(text: Text, other: Text | None = None) -> Text:
-        if not text.en:
-            return other or text
-        return Bilingual(text.en.format_map(values), text.zh.format_map(values))
-
+    known = issue or all_reasons().get(code) or entry_of(code, owner)
+    meaning, action, message = (
+        Bilingual(text.en.format_map(values), text.zh.format_map(values)) for text in cause.texts.values()
+    )
     return Verdict(
-        cause.name,
+        name,
         code,
         who,
-        filled(cause.meaning, texts.meaning),
-        filled(cause.action, texts.action),
+        meaning if meaning.en else known.meaning,
+        action if action.en else known.action,
         facts.merchant,
         tuple(_evidence(cause, facts))[:3],
         tuple(_missing_proof(cause, facts)),
-        filled(cause.message) if who is Actor.MERCHANT and cause.message.en else None,
+        message if who is Actor.MERCHANT and message.en else None,
         facts.errmsg or (issue.errmsg if issue else ""),
     )
 
@@ -451,14 +356,14 @@ def _evidence(cause: _Cause, facts: Facts) -> Iterator[Text]:
     if "never" in cause.proof and facts.errmsg:
         yield _("errmsg: {errmsg}, rid: {rid}", errmsg=facts.errmsg, rid=facts.rid or "–")
     first = ("request",) if "never" in cause.proof else ()
-    for name in dict.fromkeys((*cause.proof, *first, "environments", "info", "quota", "request")):
+    for name in dict.fromkeys((*cause.proof, *first, "environments", "info")):
         answer = getattr(facts.answers, name, None)
         if answer is None or (isinstance(answer, Issue) and answer.errcode is None):
             continue
-        if name in {"quota", "request"} and name not in (*cause.proof, *first):
-            continue
-        said = clock_text(answer) if name == "clock" else _said(answer, facts)
-        yield said if name == "clock" else _("{interface}: {said}", interface=_ASKED[name], said=said)
+        if name == "clock":
+            yield clock_text(answer)
+        else:
+            yield _("{interface}: {said}", interface=_ASKED[name], said=_said(answer, facts))
 
 
 def _said(answer: object, facts: Facts) -> Text:
@@ -487,9 +392,10 @@ def _said(answer: object, facts: Facts) -> Text:
 
 def clock_text(offset: float) -> Text:
     """Say how far this machine's clock is from the target's, which is `offset` seconds ahead of it."""
+    text = _("this machine's clock is {seconds:,.0f} s ahead of the target's")
     if offset > 0:
-        return _("this machine's clock is {seconds:,.0f} s behind the target's", seconds=offset)
-    return _("this machine's clock is {seconds:,.0f} s ahead of the target's", seconds=-offset)
+        text = _("this machine's clock is {seconds:,.0f} s behind the target's")
+    return text.format(seconds=abs(offset))
 
 
 def _missing_proof(cause: _Cause, facts: Facts) -> Iterator[Text]:
@@ -498,6 +404,10 @@ def _missing_proof(cause: _Cause, facts: Facts) -> Iterator[Text]:
         answer = getattr(facts.answers, name, None)
         if name == "never":
             yield _("no interface tells this")
+            silent = {asked: getattr(facts.answers, asked) for asked in ("environments", "request")}
+            for asked, issue in silent.items():
+                if isinstance(issue, Issue) and (asked == "request" or issue.errcode is None):
+                    yield _("{interface}: {said}", interface=_ASKED[asked], said=_said(issue, facts))
         elif answer is None and not (name == "info" and facts.own):
             yield _("{interface} was not asked", interface=_ASKED.get(name, name))
         elif isinstance(answer, Issue) and name != "environments" and answer.code not in {"61003", "76022"}:

@@ -701,6 +701,7 @@ METHODS: dict[str, tuple[Callable[[tcb.Run], Any], str]] = {
 }
 
 
+@pytest.mark.posix("file names")
 def test_a_wrong_value_for_a_method_is_named(batch: tcb.Batch) -> None:
     handle = tcb.start_upload(batch, limits=QUICK)
     with pytest.raises(tcb.UsageError, match="seconds"):

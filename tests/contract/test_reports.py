@@ -110,6 +110,7 @@ def test_verify_finds_a_report_as_it_was_written_and_each_change(mixed: Operator
     assert mixed("verify", str(mixed.folder)).code == 2
 
 
+@pytest.mark.posix("file modes")
 def test_links_are_in_one_file_that_nobody_else_can_read(mixed: Operator) -> None:
     done = mixed.links("--out", "mine.csv", "--json")
     assert (done.code, done.json["counts"]) == (1, {"linked": 5, "refused": 4, "not_attempted": 6})

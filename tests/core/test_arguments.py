@@ -31,7 +31,7 @@ def taken(
     return "taken"
 
 
-@pytest.mark.posix
+@pytest.mark.posix("file names")
 @pytest.mark.parametrize(
     ("parameter", "fits", "other"),
     [

@@ -25,6 +25,7 @@ COMMANDS = {
     "evidence": ("diff latest latest", "diff", "verify again", "verify"),
     "merchants": ("merchants check", "merchants"),
     "notebooks": ("notebook", "lab"),
+    "parquet": ("report --parquet rows.parquet",),
     "pdf": ("report --pdf",),
     "postgres": ("runs --ledger postgresql+psycopg://x@127.0.0.1/t",),
     "simulator": ("simulate", "demo", "upload list.csv --root files --target simulator"),
@@ -149,7 +150,7 @@ def test_a_run_of_a_missing_feature_is_listed_with_its_counts_and_nothing_else_i
 CONTRIBUTING = PACKAGE.parent / "CONTRIBUTING.md"
 
 
-@pytest.mark.posix
+@pytest.mark.posix("checkout")
 def test_the_reading_order_of_the_core_names_files_with_their_numbers_of_lines():
     def measured(line):
         lines = sum(len((PACKAGE / file).read_text("utf-8").splitlines()) for file in names(line))

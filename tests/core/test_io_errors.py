@@ -138,13 +138,14 @@ class Commands:
         ended = self.send(call=call, number=number, error=error)
         if ended["made"][call] < number:  # the order of calls differs from run to run
             return
-        if ended["code"]:
+        to_export = "\ntcb-ops report " in ended["stderr"]  # all is done, but for the report
+        if ended["code"] or to_export:
             assert ended["stderr"].strip(), "it ends without a message"
             assert ended["code"] != 2 or not self.sent(), (
                 "something was sent, and the exit code says otherwise"
             )
             recorded, before = self.recorded(), len(self.sent())
-            if "\ntcb-ops report " in ended["stderr"]:  # all is done, but for the report
+            if to_export:
                 again = self.run("report", "latest", "--out", str(self.work / "report"))
             elif ended["code"] == 1 and self.kind == "upload":  # finished: its rows are retried
                 again = self.run("retry", "latest", "--out", str(self.work / "retried"), *QUICK)

@@ -65,7 +65,7 @@ def test_no_message_quotes_the_system_which_speaks_english_only():
     assert [file.name for file in package.rglob("*.py") if "strerror" in file.read_text("utf-8")] == []
 
 
-@pytest.mark.posix
+@pytest.mark.posix("file modes")
 @pytest.mark.parametrize("private", [False, True])
 def test_a_file_is_replaced_whole_over_what_a_kill_left(tmp_path, private):
     dest, left = tmp_path / "a.csv", tmp_path / ".a.csv.part"
@@ -80,7 +80,7 @@ def test_a_file_is_replaced_whole_over_what_a_kill_left(tmp_path, private):
     assert [file.name for file in tmp_path.iterdir()] == ["a.csv"]
 
 
-@pytest.mark.posix
+@pytest.mark.posix("links")
 def test_a_link_in_the_place_of_the_new_file_is_refused(tmp_path):
     dest, other = tmp_path / "a.csv", tmp_path / "other.csv"
     other.write_text("other")
@@ -91,7 +91,7 @@ def test_a_link_in_the_place_of_the_new_file_is_refused(tmp_path):
     assert not dest.exists()
 
 
-@pytest.mark.posix
+@pytest.mark.posix("file modes")
 def test_what_another_user_left_in_the_place_of_the_new_file_is_replaced(tmp_path):
     left = tmp_path / ".a.csv.part"
     left.touch(mode=0o400)

@@ -369,7 +369,7 @@ def test_a_pace_is_a_finite_number(name, value):
         RunLimits(**{name: value})
 
 
-@pytest.mark.posix
+@pytest.mark.posix("file names")
 def test_paths_of_the_token_sources_are_relative_to_the_files_folder(monkeypatch):
     write(
         '[tokens]\nstore = "mine.tokens"\nsecret = "file: key"\nticket = "command:get-ticket --now"\n',

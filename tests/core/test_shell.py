@@ -51,7 +51,7 @@ def test_quotes_that_do_not_match_are_an_error(windows):
         shell.split('token "wx1', windows=windows)
 
 
-@pytest.mark.posix
+@pytest.mark.posix("file modes")
 def test_who_else_may_read_a_file_and_what_restricts_it(tmp_path):
     file = tmp_path / "tokens of the shop.csv"
     file.touch(mode=0o600)
@@ -66,17 +66,51 @@ def test_who_else_may_read_a_file_and_what_restricts_it(tmp_path):
 
 
 @table(
-    "winerror, message",
+    "winerror, name, message",
     {
-        "open-in-excel": (32, "another program, such as Excel, is using it: close it there"),
-        "locked": (33, "another program, such as Excel, is using it: close it there"),
-        "name": (123, "Windows does not allow such a name"),
-        "long-name": (206, "the name is too long"),
-        "access-denied": (5, "no permission"),
-        "not-on-windows": (None, "no permission"),
+        "open-in-excel": (32, "a", "another program, such as Excel, is using it: close it there"),
+        "locked": (33, "a", "another program, such as Excel, is using it: close it there"),
+        "name": (123, "a?", "Windows does not allow such a name"),
+        "device": (6, "CON", "Windows reserves that name for a device"),
+        "long-name": (206, "a", "the path is too long"),
+        "long-path": (3, f"/{'a' * 300}", "the path is too long"),
+        "short-path": (3, "/a", "no permission"),
+        "access-denied": (5, "a", "no permission"),
+        "not-on-windows": (None, f"/{'a' * 300}", "no permission"),
     },
 )
-def test_windows_own_code_says_more_than_errno(winerror, message):
-    error = PermissionError(13, "")
+def test_windows_own_code_says_more_than_errno(winerror, name, message):
+    error = PermissionError(13, "", name)
     error.winerror = winerror
-    assert resources.system_reason(error).en == message
+    assert resources.system_reason(error).en.startswith(message)
+
+
+def test_a_folder_in_a_files_place_is_named_on_windows(tmp_path, monkeypatch):
+    monkeypatch.setattr(shell, "WINDOWS", True)
+    for path, message in ((tmp_path, "it is a folder"), (tmp_path / "missing", "no permission")):
+        assert resources.system_reason(PermissionError(13, "", str(path))).en == message
+
+
+@table(
+    "command, call",
+    {
+        "resume": (
+            "tcb-ops upload --resume 20261201-010203-abcd --root /a",
+            "tcb_ops.resume('20261201-010203-abcd')",
+        ),
+        "retry": (
+            "/opt/bin/tcb-ops retry 20261201-010203-abcd --rate 5",
+            "tcb_ops.retry('20261201-010203-abcd')",
+        ),
+        "target": (
+            "tcb-ops retry 1201-abcd --target simulator",
+            "tcb_ops.retry('1201-abcd', target='simulator')",
+        ),
+        "report": ("tcb-ops report 1201-abcd", "tcb_ops.open_run('1201-abcd').report()"),
+        "no-run": ("tcb-ops runs --config /a/tcb-ops.toml", "tcb_ops.runs()"),
+        "a-command-without-a-call": ("tcb-ops doctor", "tcb-ops doctor"),
+        "another-program": ("pip install pyarrow", "pip install pyarrow"),
+    },
+)
+def test_an_error_in_python_suggests_a_call(command, call):
+    assert shell.as_call(command) == call

@@ -19,7 +19,7 @@ FEATURE = Feature(
     },
     provides={
         "Run.audit": "tcb_ops.features.audit.api:audited",
-        "doctor.notify": "tcb_ops.features.audit.api:receiver_problems",
+        "doctor.notify": "tcb_ops.features.audit.notifications:receiver_problems",
         "panels.audit_errcodes": "tcb_ops.features.audit.panel:AuditPanel",
         "runs --stale": "tcb_ops.features.audit.command:watch_audits",
     },

@@ -7,36 +7,34 @@ upload link, unless the other responses have decided already: an environment tha
 
 from __future__ import annotations
 
-import asyncio
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import replace
 
 from tcb_ops.details import Detail, detail
-from tcb_ops.errcodes import Decision, Scope, errcode
+from tcb_ops.errcodes import Decision, errcode
 from tcb_ops.errors import OutageError, TokenSourceError, TransportError
 from tcb_ops.features.audit import REFUSED_TOKENS, UNHEALTHY, AuditCode
 from tcb_ops.model import Merchant, Owner, Reason, RowEnd
 from tcb_ops.runs.calls import CallContext, Calls, FailedAttempt, SomeEnds
 from tcb_ops.runs.scheduler import Task
 from tcb_ops.runs.single_calls import Probes
-from tcb_ops.runs.stop_errors import refused_component, refused_platform
+from tcb_ops.runs.stop_errors import refused_component
 from tcb_ops.runs.verdicts import Answers, Facts, Issue, Verdict, verdict_of
-from tcb_ops.wechat.call_policy import classify
-from tcb_ops.wechat.responses import PERMISSIONS as PERMISSION_SETS
-from tcb_ops.wechat.responses import ApiError, AuthorizerInfo, InvalidResponse, Quota
+from tcb_ops.wechat.call_policy import Caller, classify
+from tcb_ops.wechat.responses import ApiError, InvalidResponse, Quota
 
 QUOTA, PERMISSIONS = "quota", "permissions"
 """Checks that may be left out, by their names in the ledger."""
-_NEEDS_NONE = AuthorizerInfo("", PERMISSION_SETS)
-"""What stands for the grants of an environment of the platform's own."""
 _DECIDING = frozenset({"set_missing", "halted", "unavailable", "quota_used", "component_quota"})
 """The causes for which no link is requested."""
 
 
-def healthy_detail(answers: Answers) -> Detail | None:
+def healthy_detail(facts: Facts) -> Detail | None:
     """Return what the ledger keeps about a healthy environment; None if there is nothing to keep."""
-    asked = {QUOTA: answers.quota, PERMISSIONS: answers.info}
+    quota, info = facts.answers.quota, facts.answers.info
+    asked = {QUOTA: quota} if facts.own else {QUOTA: quota, PERMISSIONS: info}
     not_checked = [name for name, answer in asked.items() if answer is None or isinstance(answer, Issue)]
-    figures = answers.quota.figures if isinstance(answers.quota, Quota) else None
+    figures = quota.figures if isinstance(quota, Quota) else None
     used, limit = (figures["used"], figures["daily_limit"]) if figures else ("–", "–")
     if not_checked:
         return detail(AuditCode.NOT_CHECKED, checks=", ".join(not_checked), used=used, limit=limit)
@@ -53,25 +51,20 @@ def deciding(facts: Facts) -> Verdict | None:
     return verdict if verdict is not None and verdict.cause in _DECIDING else None
 
 
-@dataclass(slots=True)
-class _Account:
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    answer: Answers | ApiError | None = None
-    """What it answered for good; None before that."""
-
-
 class AuditCalls(Calls):
     """The calls of an audit. An environment that its account's answers have decided gets no link."""
 
     def __init__(self, context: CallContext) -> None:
         super().__init__(context)
-        self._accounts: dict[tuple[str, Owner], _Account] = {}
-        appid = context.settings.tokens.component_appid
-        self._probes = Probes(self.component, self.wechat, appid) if self.component is not None else None
+        caller, component = Caller(context.tokens, context.limits), context.settings.tokens.component_appid
+        caller.source_answered = True  # the engine has the merchants' tokens from it
+        self._probes = Probes(caller, self.wechat, component)
+        self._answered: dict[tuple[str, Owner], Answers | ApiError] = {}
+        """What accounts answered for good."""
 
     def forget(self, appid: str, owner: Owner) -> None:
         """Forget what was found about an account of which no environment is left."""
-        self._accounts.pop((appid, owner), None)
+        self._answered.pop((appid, owner), None)
 
     async def advance(self, task: Task) -> RowEnd | FailedAttempt | SomeEnds:
         """Make the calls of an environment until it ends or one fails."""
@@ -93,9 +86,7 @@ class AuditCalls(Calls):
         link = await self._current_link(task)
         if isinstance(link, FailedAttempt):
             return link
-        return replace(self._linked(task, link), detail=healthy_detail(answers))
-
-    # --- the account ----------------------------------------------------------------------------------------------
+        return replace(self._linked(task, link), detail=healthy_detail(facts))
 
     async def _answers(self, task: Task) -> Answers | ApiError | InvalidResponse:
         """Return what an account answered, asked once, however many of its environments wait for it.
@@ -103,10 +94,9 @@ class AuditCalls(Calls):
         A permanent refusal is kept, too. Raises TransportError, and PlatformStopError for a refused component token.
         """
         appid, owner = task.lane.app.appid, task.lane.owner
-        account = self._accounts.setdefault((appid, owner), _Account())
-        async with account.lock:
-            if account.answer is not None:
-                return account.answer
+        async with self._probes.locks[appid]:
+            if (answered := self._answered.get((appid, owner))) is not None:
+                return answered
             environments = await self.wechat.environments(task.token, owner)
             self.last_answer = self.clock()
             task.counts.calls += 1
@@ -115,32 +105,14 @@ class AuditCalls(Calls):
             if isinstance(environments, ApiError):
                 decision, _scope = classify(environments)
                 if decision in {Decision.STOP, Decision.FIX} and errcode(environments.errcode).known:
-                    account.answer = environments
+                    self._answered[appid, owner] = environments
                 return environments
-            links = await self._link_calls(task)
-            task.counts.calls += 1
-            info = await self._grants(appid) if owner is not Owner.PLATFORM else _NEEDS_NONE
-            account.answer = Answers(environments, links, info)
-            return account.answer
-
-    async def _link_calls(self, task: Task) -> Quota | None:
-        """Return today's link calls; None if they could not be checked."""
-        try:
-            quota = await self.wechat.quota(task.token, task.lane.owner)
-        except TransportError:
-            return None
-        if isinstance(quota, ApiError) and classify(quota) == (Decision.STOP, Scope.PLATFORM):
-            raise refused_platform(quota.errcode, quota.errmsg)
-        return None if isinstance(quota, ApiError | InvalidResponse) else quota
-
-    async def _grants(self, appid: str) -> AuthorizerInfo | Issue | None:
-        """Return which permission sets a merchant granted; None if that could not be asked."""
-        if self._probes is None:
-            return None
-        try:
-            info = await self._probes.grants(appid)
-        except (OutageError, TokenSourceError):
-            return None
-        if isinstance(info, Issue) and (info.errcode in REFUSED_TOKENS or info.code == Reason.DEAD_TOKEN):
-            raise refused_component(self._probes.component, info.errcode or 40001, info.errmsg)
-        return info
+            self._probes.caller.tokens[appid] = task.token
+            answers = Answers(environments)
+            with suppress(OutageError, TokenSourceError):  # the call for the link tells
+                answers = await self._probes.account(appid, owner, environments)
+            info = answers.info
+            if isinstance(info, Issue) and (info.errcode in REFUSED_TOKENS or info.code == Reason.DEAD_TOKEN):
+                raise refused_component(self._probes.component, info.errcode or 40001, info.errmsg)
+            self._answered[appid, owner] = answers
+            return answers

@@ -22,7 +22,6 @@ from tcb_ops.cli.options import (
 )
 from tcb_ops.formatting import shown
 from tcb_ops.i18n import _
-from tcb_ops.model import SIMULATOR
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
@@ -43,12 +42,12 @@ def _show(console: Console, deliveries: Iterable[Notification]) -> None:
 
 def announce(run: Run, console: Console) -> list[dict[str, Any]]:
     """Send the message about a finished audit to receivers whose `on` applies; return the deliveries for `--json`."""
-    from tcb_ops.features.audit import api
+    from tcb_ops.features.audit import notifications
 
     if not (run.settings.section("notify") and run.record.has_findings):
         return []
     with console.waiting(_("Sending the message about this audit")):
-        deliveries = api.notify(run.id, on_demand=False, settings=run.settings)
+        deliveries = notifications.notify(run.id, on_demand=False, settings=run.settings)
     _show(console, deliveries)
     return [delivery.to_json(console.lang) for delivery in deliveries]
 
@@ -62,10 +61,10 @@ def notify(run: str, *, test: bool, common: CommonOptions) -> int:
 
     Exit code 0 when every receiver accepted it, 1 when one did not.
     """
-    from tcb_ops.features.audit import api
+    from tcb_ops.features.audit import notifications
 
     settings, console = common.start()
-    deliveries = api.notify(None if test else run, settings=settings)
+    deliveries = notifications.notify(None if test else run, settings=settings)
     if common.json:
         console.json({"notifications": [delivery.to_json(console.lang) for delivery in deliveries]})
     _show(console, deliveries)
@@ -113,8 +112,7 @@ def audit(
             **command.options,
         )
         del merchants  # of a large fleet, some MiB less while the report is written
-        run = command.follow(handle)
-        return command.report(run, fail_on)
+        return command.report(handle, fail_on)
 
 
 def watch_audits(console: Console, settings: Settings, common: CommonOptions, seconds: float) -> int:
@@ -125,26 +123,23 @@ def watch_audits(console: Console, settings: Settings, common: CommonOptions, se
     from tcb_ops.features.audit.api import newest_audit
 
     latest = newest_audit(settings, common.selection())
-    ended = latest.finished_at if latest is not None else None
-    fresh = is_fresh(ended, time.time(), seconds) and latest is not None and latest.stopped is None
+    ended, stopped, run = None, None, None
+    if latest is not None:
+        ended, stopped, run = latest.finished_at, latest.stopped, latest.id
+    # One of the future is not recent, as after the clock was set back.
+    fresh = ended is not None and abs(time.time() - ended) <= seconds and stopped is None
     if common.json:
-        console.json({"stale": not fresh, "run": latest.id if latest is not None else None})
+        console.json({"stale": not fresh, "run": run})
     which = _("of all merchants")  # the audits looked at are those narrowed by the same --where
     if common.where:
         given = " ".join(f"--where {shown(item)}" for item in sorted(common.where))
         which = _("with {options}", options=given)
-    if latest is None or ended is None:
-        target = _("the simulator") if settings.run_target == SIMULATOR else settings.run_target
-        console.warn(_("No audit of {target} ({which}) has finished yet.", target=target, which=which))
-        return 1
     text = _("The latest audit ({which}), {id}, finished at {when}.")
-    if latest.stopped is not None:
+    if ended is None:
+        text = _("No audit of {target} ({which}) has finished yet.")
+    elif stopped is not None:
         text = _("The latest audit ({which}), {id}, was stopped at {when} before it was complete.")
-    when = datetime.fromtimestamp(ended, settings.zone).isoformat(" ", "minutes")
-    (console.info if fresh else console.warn)(text.format(id=latest.id, which=which, when=when))
+    when = datetime.fromtimestamp(ended or 0, settings.zone).isoformat(" ", "minutes")
+    told = text.format(id=run, which=which, when=when, target=settings.run_target)
+    (console.info if fresh else console.warn)(told)
     return 0 if fresh else 1
-
-
-def is_fresh(ended: float | None, now: float, seconds: float) -> bool:
-    """Return whether the latest audit is recent enough; one of the future is not, as after the clock was set back."""
-    return ended is not None and abs(now - ended) <= seconds

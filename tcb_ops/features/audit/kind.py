@@ -7,14 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tcb_ops.errcodes import Decision, errcode, store_code
 from tcb_ops.errors import OutageError, PlatformStopError, TcbOpsError, TokenSourceError
 from tcb_ops.features.audit import HEALTHY, NOT_ASKED, REFUSED_TOKENS, UNHEALTHY
-from tcb_ops.i18n import Text, _, as_list, ngettext, pgettext
-from tcb_ops.kinds import Kind, environment_count
+from tcb_ops.i18n import Text, _, as_list, pgettext
+from tcb_ops.kinds import Kind, counted_rows, environment_count
 from tcb_ops.model import Outcome, Reason, Row, RowEnd
 from tcb_ops.runs.next_commands import audit_again, retry
 from tcb_ops.runs.stop_errors import stop_reason
+from tcb_ops.runs.verdicts import presumed
 
 if TYPE_CHECKING:
     from tcb_ops.features.audit.result import AuditResult
@@ -30,8 +30,8 @@ PROBE = "tcb-ops/probe.txt"
 """The cloud path that an audit requests links for."""
 _OF_EVERYBODY = (OutageError, PlatformStopError, TokenSourceError)
 """Problems that affect every merchant, not this machine."""
-_NO_VERDICT = {Reason.NO_ANSWER, NOT_ASKED}
-_FOR_LATER = {Decision.RETRY, Decision.RETRY_ONCE, Decision.SLOW}
+_UNKNOWN = {"wechat_busy", "too_fast", "unreachable"}
+"""Causes that say nothing about an environment."""
 
 
 class AuditKind(Kind):
@@ -58,10 +58,8 @@ class AuditKind(Kind):
         the row                                                      becomes
         ===========================================================  =========
         linked, uploaded                                             healthy
-        an errcode or a store's code to retry or slow down for       unknown
-        any other errcode, also of rows stopped by a breaker         unhealthy
-        no response; not checked                                     unknown
-        anything else: no token, a store that refuses                unhealthy
+        not checked; WeChat is busy, or did not answer               unknown
+        anything else: an errcode, no token, a link that is unsafe   unhealthy
         healthy, unhealthy, unknown, invalid                         unchanged
         ===========================================================  =========
         """
@@ -69,13 +67,8 @@ class AuditKind(Kind):
             return end
         if end.outcome in {Outcome.LINKED, Outcome.UPLOADED}:
             return replace(end, outcome=HEALTHY)
-        unknown = end.reason in _NO_VERDICT
-        if end.reason is Reason.DEAD_TOKEN:
-            unknown = False
-        elif end.errcode:
-            unknown = errcode(end.errcode).decision in _FOR_LATER
-        elif end.store_code:
-            unknown = store_code(end.store_code, "", end.http_status or 0).decision in _FOR_LATER
+        cause = presumed(str(end.errcode or end.reason))
+        unknown = end.reason is NOT_ASKED or cause in _UNKNOWN
         return replace(end, outcome=Outcome.UNKNOWN if unknown else UNHEALTHY)
 
     def stops_run(self, end: RowEnd) -> bool:
@@ -103,30 +96,10 @@ class AuditKind(Kind):
         return environment_count(count)
 
     def verdict(self, counts: Mapping[Outcome, int], *, finished: bool) -> Text:
-        """Return how many environments are healthy, and the others by outcome; or how many were checked."""
-        total = sum(counts.values())
-        healthy = sum(rows for outcome, rows in counts.items() if outcome.succeeded)
-        environments = environment_count(total)
-        if not finished:
-            pending = counts.get(Outcome.PENDING, 0)
-            return _(
-                "Unfinished: {total:,} of {environments} were checked ({good:,} healthy), {pending:,} pending.",
-                total=total - pending,
-                environments=environments,
-                good=healthy,
-                pending=pending,
-            )
-        if healthy == total > 0:
-            return _("All is well: {environments}, all healthy.", environments=environments)
-        listed = as_list(
-            ngettext("{n:,} is {outcome}", "{n:,} are {outcome}", rows, outcome=outcome.label)
-            for outcome, rows in counts.items()
-            if not outcome.succeeded
-        )
-        text = _("{good:,} of {environments} are healthy, {listed}.")
-        if 1 in {healthy, total}:
-            text = _("{good:,} of {environments} is healthy, {listed}.")
-        return text.format(good=healthy, environments=environments, listed=listed)
+        """Return the number of environments, and by outcome."""
+        environments, listed = environment_count(sum(counts.values())), as_list(counted_rows(counts))
+        text = _("{environments}: {listed}.") if finished else _("Unfinished, {environments}: {listed}.")
+        return text.format(environments=environments, listed=listed)
 
     def next_step(
         self, settings: Settings, run: RunRecord, actions: Sequence[NextAction]

@@ -15,15 +15,19 @@ import subprocess
 import time
 from bisect import bisect
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import which
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 from urllib.parse import quote, urlsplit
 
-from tcb_ops.errors import TcbOpsError, TransportError
+from tcb_ops.arguments import checked
+from tcb_ops.details import DetailCode, detail
+from tcb_ops.errors import SettingsError, TcbOpsError, TransportError, TransportFault, UsageError, check_value
+from tcb_ops.features.audit.api import audited, newest_audit
+from tcb_ops.features.audit.kind import AUDIT
 from tcb_ops.features.audit.result import AuditResult
 from tcb_ops.features.audit.settings import NotifySettings
 from tcb_ops.formatting import sanitize
@@ -33,13 +37,18 @@ from tcb_ops.reports.explanations import MARK, code_label
 from tcb_ops.reports.export import MANIFEST, PAGE, fingerprint
 from tcb_ops.reports.findings import FindingLine
 from tcb_ops.resources import system_reason
+from tcb_ops.run import Run
 from tcb_ops.runs.loop import submit_coroutine
 from tcb_ops.runs.verdicts import presumed_verdict
 from tcb_ops.settings import Settings
-from tcb_ops.start import identified
+from tcb_ops.start import TargetOptions, find_run, identified, is_run_name, ledger_with_runs, settings_for
 from tcb_ops.wechat.responses import HttpResponse
 from tcb_ops.wechat.tokens.command import Credential
 from tcb_ops.wechat.transport import HttpRequest, Timeouts, Transport
+
+if TYPE_CHECKING:
+    from tcb_ops.runs.ledger import Ledger
+    from tcb_ops.runs.records import RunRecord
 
 LONGEST_NAME = 40
 """Characters of a name, an environment or a note."""
@@ -48,30 +57,16 @@ LONGEST_LINE = 400
 """Bytes of a line above or below the environments: the report's path may be long."""
 LIMITS: Mapping[str, int] = {"wecom": 2048, "feishu": 20_000, "dingtalk": 20_000}
 """Bytes of a request that a robot takes; WeCom counts its text only."""
-BUSY = frozenset({45009, 130101, 9499, 11232})
-"""Codes that mean: too many messages, try again in a minute."""
 TIMEOUTS = Timeouts(connect=5, answer=10)
 """Seconds: an audit does not wait for a robot that hangs."""
 RETRY_WAITS = (1.0, 5.0)
 """Seconds before each further try."""
-BUSY_WAIT = 60.0
-"""Seconds before the next try where a robot has had too many messages."""
 COMMAND_SECONDS = 30.0
 
 _ACTED_ON = str.maketrans("<>@", "＜＞＠")
 """Signs that robots act on in a text, as Feishu does on `<at user_id="all">`, and their full-width forms."""
 _ADDRESS = re.compile(r":(?=//)|(?<=\w)\.(?=[^\W\d_]{2})|(?<=\d)\.(?=\d+\.\d)")
 """The signs by which chat programs find an address, with or without `https://`, and make a link of it."""
-_HINTS: Mapping[int, Text] = {
-    93000: _("the robot's key is not valid: create its address again"),
-    45009: _("too many messages: 20 a minute are allowed"),
-    310000: _("the robot's security settings refuse it: check keyword, signature and IP addresses"),
-    300001: _("the robot's access_token is not valid"),
-    19001: _("the robot's address is not valid"),
-    19021: _("the signature is wrong, or this machine's clock"),
-    19022: _("this machine's address is not allowed"),
-    19024: _("the robot asks for a keyword that the message lacks"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +75,8 @@ class AuditMessage:
 
     title: str
     head: tuple[str, ...]
-    rows: tuple[tuple[str, bool], ...]
-    """Each line, and whether it is an environment (else the title of those below it)."""
+    rows: tuple[str, ...]
+    """The environments, below the titles of their sections."""
     tail: tuple[str, ...]
     lang: Lang
 
@@ -97,13 +92,9 @@ class AuditMessage:
         return self._text(fitting) if fitting >= 0 else cut("\n".join([*self.head, *self.tail]), most)
 
     def _text(self, rows: int) -> str:
-        """Return the message with its first rows, without a title below which nothing is left."""
-        while rows and not self.rows[rows - 1][1]:
-            rows -= 1
-        left_out = sum(is_environment for _line, is_environment in self.rows[rows:])
-        more = ngettext("… and {n:,} more environment", "… and {n:,} more environments", left_out)
-        lines = [line for line, _is_environment in self.rows[:rows]]
-        return "\n".join([*self.head, *lines, *([more.of(self.lang)] if left_out else []), *self.tail])
+        hidden = len(self.rows) - rows
+        more = ngettext("… and {n:,} more line", "… and {n:,} more lines", hidden).of(self.lang)
+        return "\n".join([*self.head, *self.rows[:rows], *([more] if hidden else []), *self.tail])
 
 
 def cut(text: str, most: int) -> str:
@@ -115,19 +106,16 @@ def audit_message(result: AuditResult, report: str, manifest_sha256: str, lang: 
     """Write the message about an audit; `report` is its page or folder, empty where there is none."""
     title = _("Audit {id}", id=result.run.id).of(lang)
     head = [f"{MARK} · {title}" if result.run.simulated else title]
-    rows: list[tuple[str, bool]] = []
+    rows: list[str] = []
     if result.stopped is not None:
         head.append(_plain(result.stopped.of(lang)))
         head.append(_("It affects every merchant; the audit was stopped.").of(lang))
     else:
         head.append(result.summary().of(lang))
         for section in result.news():
-            rows.append((f"{section.title.of(lang)} · {len(section.lines):,}", False))
-            rows += [(entry_line(line, lang), True) for line in section.lines]
-    if result.previous is not None:
-        head.append(_("Compared with audit {id}.", id=result.previous.id).of(lang))
-    elif result.stopped is None:
-        head.append(_("There is no earlier audit to compare with: everything counts as new.").of(lang))
+            rows.append(f"{section.title.of(lang)} · {len(section.lines):,}")
+            rows += [entry_line(line, lang) for line in section.lines]
+    head.append(next(iter(result.notes())).of(lang))
     tail = [_("Report: {report}", report=report).of(lang)] if report else []
     if manifest_sha256:
         tail.append(f"manifest sha256: {manifest_sha256}")
@@ -141,7 +129,7 @@ def entry_line(line: FindingLine, lang: Lang) -> str:
     remark = line.remark.of(lang) if line.remark is not None else ""
     cause = label if label == line.code else f"{line.code} {label}".strip()
     if line.code:
-        cause = f"{cause} → {presumed_verdict(line.code).who.label.of(lang)}"
+        cause = f"{cause} → {presumed_verdict(line.code).who.value.of(lang)}"
     texts = [(line.name, LONGEST_NAME), (line.env, LONGEST_NAME), (cause, LONGEST_REMARK)]
     texts += [(remark, LONGEST_REMARK), (line.note, LONGEST_NAME)]
     shown = (text if len(text) <= most else f"{text[: most - 1]}…" for text, most in texts if text)
@@ -195,37 +183,25 @@ def _digest(key: str, text: bytes) -> bytes:
     return hmac.new(key.encode(), text, hashlib.sha256).digest()
 
 
-def refusal(kind: str, response: HttpResponse) -> tuple[Text, int] | None:
-    """Return why a message was not accepted, and the errcode (0 for none); None where it was.
+def refusal(kind: str, response: HttpResponse) -> Text | None:
+    """Return why a message was not accepted; None where it was.
 
-    ==========  ======  =====================================  ========
-    kind        status  body                                   accepted
-    ==========  ======  =====================================  ========
-    any         not 2xx any                                    no
-    a robot     2xx     errcode (Feishu: code, StatusCode) 0   yes
-    a robot     2xx     another errcode                        no
-    a robot     2xx     anything else, a web page              no
-    webhook     2xx     a web page                             no
-    webhook     2xx     anything else, nothing                 yes
-    ==========  ======  =====================================  ========
+    A robot accepts with a 2xx and the errcode 0 (Feishu: `code` or `StatusCode`), a webhook with any 2xx but a web page's.
     """
     if not 200 <= response.status < 300:
-        return verbatim(f"HTTP {response.status}"), 0
-    page = _("it answered with something other than a robot's JSON: check the address"), 0
+        return verbatim(f"HTTP {response.status}")
+    page = _("it answered with something other than a robot's JSON: check the address")
     if kind == "webhook":
         return page if response.body.lstrip().startswith(b"<") else None
     try:
         answer = json.loads(response.body)
     except (ValueError, RecursionError):
         return page
-    fields = ("code", "StatusCode") if kind == "feishu" else ("errcode",)
-    codes = [answer[name] for name in fields if name in answer] if isinstance(answer, dict) else []
-    code = codes[0] if codes else None
+    fields = answer if isinstance(answer, dict) else {}
+    code = fields.get("errcode", fields.get("code", fields.get("StatusCode")))
     if not isinstance(code, int):
         return page
-    hint, number = _HINTS.get(code), verbatim(f"errcode {code}")
-    text = number if hint is None else _("errcode {code}: {hint}", code=code, hint=hint)
-    return (text, code) if code else None
+    return verbatim(f"errcode {code}") if code else None
 
 
 # --- sending ---------------------------------------------------------------------------------------------------
@@ -250,39 +226,28 @@ class Notification:
 
 
 class _NotSentError(TcbOpsError):
-    wait: float | None = None
-    """The least seconds before another try; None: it would end in the same way."""
+    """What another try would not change."""
 
 
 def is_due(on: str, result: AuditResult) -> bool:
-    """Return whether a receiver wants to hear of an audit.
+    """Return whether a receiver wants to hear of an audit; what is silenced counts for nothing.
 
-    =========  ===========================================
-    on         a message is sent
-    =========  ===========================================
-    always     always
-    change     something is new, has recovered, or stopped
-    failure    something is unhealthy, unknown, or stopped
-    =========  ===========================================
-
-    What is silenced counts for neither.
+    `always`; `change`: something is new, has recovered, or stopped; `failure`: something is unhealthy, unknown, or stopped.
     """
     if on == "always":
         return True
     return result.changed if on == "change" else result.exit_code() != 0
 
 
-def receivers(settings: Settings) -> list[str]:
-    """Return a name for each `[[notify]]`: its kind, and the file, variable or program that is named there; no secret."""
-    names, times = list[str](), Counter[str]()
+def receivers(settings: Settings) -> dict[str, NotifySettings]:
+    """Return each `[[notify]]` by a name: its kind, and the file, variable or program that is named there; no secret."""
+    named, times = dict[str, NotifySettings](), Counter[str]()
     for to in settings.section("notify"):
-        address = (
-            Path(to.command[0]).name if to.kind == "command" else to.url_env or Path(to.url_file or "").name
-        )
-        name = f"{to.kind} {address}"
+        place = to.url_env or Path(to.url_file or "").name
+        name = f"{to.kind} {Path(to.command[0]).name if to.kind == 'command' else place}"
         times[name] += 1
-        names.append(f"{name} {times[name]}" if times[name] > 1 else name)
-    return names
+        named[f"{name} {times[name]}" if times[name] > 1 else name] = to
+    return named
 
 
 def message_about(result: AuditResult, settings: Settings) -> tuple[AuditMessage, dict[str, Any]]:
@@ -308,19 +273,16 @@ def message_about(result: AuditResult, settings: Settings) -> tuple[AuditMessage
     return audit_message(result, report, manifest_sha256, settings.lang), payload
 
 
-def notify_test(settings: Settings) -> list[Notification]:
-    """Send a test message to every receiver. Blocks; raises nothing for what fails."""
-    simulated = identified(settings).simulated
-    payload = {"test": True, "target": settings.run_target, "simulated": simulated}
-    title = _("tcb-ops: test message").of(settings.lang)
-    sentence = _("The message of the nightly audit will arrive here.").of(settings.lang)
-    message = AuditMessage(
-        title, (f"{MARK} · {title}" if simulated else title, sentence), (), (), settings.lang
+def test_message(settings: Settings) -> tuple[AuditMessage, dict[str, Any]]:
+    """Return a message that only shows that messages arrive."""
+    simulated, lang = identified(settings).simulated, settings.lang
+    title = _("tcb-ops: test message").of(lang)
+    head = (
+        f"{MARK} · {title}" if simulated else title,
+        _("The message of the nightly audit will arrive here.").of(lang),
     )
-    return [
-        deliver(name, to, message, payload, settings)
-        for name, to in zip(receivers(settings), settings.section("notify"), strict=True)
-    ]
+    payload = {"test": True, "target": settings.run_target, "simulated": simulated}
+    return AuditMessage(title, head, (), (), lang), payload
 
 
 def deliver(
@@ -336,10 +298,9 @@ def deliver(
                 _post(to, message, payload, settings)
         except TcbOpsError as error:
             reason = error.text
-            again = 0.0 if isinstance(error, TransportError) else getattr(error, "wait", None)
-            if wait is None or again is None:
+            if wait is None or not isinstance(error, TransportError):
                 break
-            time.sleep(max(wait, again))
+            time.sleep(wait)
         except Exception as error:  # noqa: BLE001  no receiver keeps the others, or the verdict, from being told
             # Its text may hold an address.
             reason = _("unexpected error ({error})", error=type(error).__name__)
@@ -347,9 +308,6 @@ def deliver(
         else:
             return Notification(name, sent=True, detail=_("accepted"))
     return Notification(name, sent=False, detail=reason)
-
-
-# --- robots and webhooks ---------------------------------------------------------------------------------------
 
 
 def check_receiver(to: NotifySettings, settings: Settings) -> tuple[str, str]:
@@ -369,17 +327,16 @@ def check_receiver(to: NotifySettings, settings: Settings) -> tuple[str, str]:
 def _post(to: NotifySettings, message: AuditMessage, payload: Mapping[str, Any], settings: Settings) -> None:
     url, secret = check_receiver(to, settings)
     request, body = robot_request(to.kind, url, secret, message, payload, time.time())
-    response = submit_coroutine(_send(request, body)).result()
-    if (refused := refusal(to.kind, response)) is not None:
-        reason, code = refused
-        error = _NotSentError(reason)
-        error.wait = BUSY_WAIT if code in BUSY else 0.0 if response.status >= 500 else None
-        raise error
 
+    async def send() -> HttpResponse:
+        async with Transport(connections=1, timeouts=TIMEOUTS) as transport:
+            return await transport.send(request, body)
 
-async def _send(request: HttpRequest, body: bytes) -> HttpResponse:
-    async with Transport(connections=1, timeouts=TIMEOUTS) as transport:
-        return await transport.send(request, body)
+    response = submit_coroutine(send()).result()
+    if (reason := refusal(to.kind, response)) is not None:
+        if response.status >= 500:
+            raise TransportError(TransportFault.GARBAGE, reason)
+        raise _NotSentError(reason)
 
 
 def _secret_of(variable: str, file: Path | None, what: str) -> str:
@@ -397,33 +354,93 @@ def _check_url(url: str, settings: Settings) -> None:
         host, usable = "", False
     local = is_loopback(host) and settings.on_loopback
     if not usable or not host or (parts.scheme != "https" and not (parts.scheme == "http" and local)):
-        raise _NotSentError(
-            _(
-                "its address is not a plain https address (http only reaches this machine, under a simulated target)"
-            )
-        )
-
-
-# --- commands --------------------------------------------------------------------------------------------------
+        text = _("its address is not a plain https address (http: only this machine, as a simulated target)")
+        raise _NotSentError(text)
 
 
 def _run_command(command: Sequence[str], body: bytes) -> None:
     """Run a program with the message as JSON on its stdin; what it prints is not kept: it may be a key."""
+    no, seconds = subprocess.DEVNULL, COMMAND_SECONDS
     try:
-        ended = subprocess.run(  # noqa: S603  the operator's own program, without a shell
-            command,
-            input=body,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            timeout=COMMAND_SECONDS,
-            check=False,
-        )
+        ended = subprocess.run(command, input=body, stdout=no, stderr=no, timeout=seconds, check=False)  # noqa: S603  the operator's own program, without a shell
     except subprocess.TimeoutExpired:
-        raise _NotSentError(
-            _("the program did not finish within {seconds:g} s", seconds=COMMAND_SECONDS)
-        ) from None
+        reason: Text = detail(DetailCode.NO_OUTPUT, command_seconds=seconds)
     except (OSError, ValueError) as error:
-        reason = system_reason(error)
-        raise _NotSentError(_("the program cannot be started ({why})", why=reason)) from None
-    if ended.returncode:
-        raise _NotSentError(_("the program ended with exit code {code}", code=ended.returncode))
+        reason = detail(DetailCode.NOT_STARTED, why=system_reason(error))
+    else:
+        if not ended.returncode:
+            return
+        reason = detail(DetailCode.EXIT_CODE, code=ended.returncode)
+    raise _NotSentError(_("the program {reason}", reason=reason))
+
+
+# --- who is told ----------------------------------------------------------------------------------------------
+
+
+@checked
+def notify(
+    run: str | Run | None = "latest",
+    *,
+    on_demand: bool = True,
+    **options: Unpack[TargetOptions],
+) -> list[Notification]:
+    """Send the message about a finished audit to every `[[notify]]` of the settings; return the deliveries.
+
+    `run`: a Run, an id, a prefix or `latest` (the newest finished audit that is no retry); None sends a test message. `on_demand`
+    False: only to receivers whose `on` applies. A failed delivery raises no error.
+    """
+    settings = settings_for(options, run)
+    if isinstance(run, str):
+        check_value("run", run, is_run_name(run), _("a Run, a run's id, or None"))
+    named = receivers(settings)
+    if not named:
+        raise SettingsError(
+            _("No receivers are configured."),
+            _('Add a [[notify]] section to tcb-ops.toml, for example with kind = "wecom".'),
+        )
+    if run is None:
+        return [deliver(name, to, *test_message(settings), settings) for name, to in named.items()]
+    ledger = ledger_with_runs(settings)
+    record = newest_audit(settings) if run == "latest" else find_run(run, settings).record
+    if record is None:
+        raise UsageError(_("No audit of {target} has finished yet.", target=settings.run_target))
+    if record.kind is AUDIT and record.finished_at is None:
+        raise UsageError(
+            _("audit {id} is not finished: there is no result to send yet.", id=record.id),
+            _("Run the same audit again to finish it."),
+        )
+
+    # Compared with the last audit of which each was told, so that what was not delivered is news again.
+    results = {name: audited(Run(ledger, record, settings), name) for name in named}
+    due = {name for name, to in named.items() if on_demand or is_due(to.on, results[name])}
+    waiting = set(record.undelivered) | (set() if on_demand else due)
+    _note_undelivered(ledger, record, waiting)
+    deliveries = []
+    for name, to in named.items():
+        if name not in due:
+            deliveries.append(Notification(name, sent=False, detail=_("not sent: nothing is new"), due=False))
+            continue
+        deliveries.append(deliver(name, to, *message_about(results[name], settings), settings))
+        if deliveries[-1].sent and name in waiting:
+            waiting.remove(name)
+            _note_undelivered(ledger, record, waiting)
+    return deliveries
+
+
+def _note_undelivered(ledger: Ledger, audit: RunRecord, receivers: Collection[str]) -> None:
+    with suppress(TcbOpsError):  # a ledger that cannot be written keeps nobody from being told
+        ledger.note_undelivered(audit, receivers)
+
+
+def receiver_problems(settings: Settings) -> list[Text]:
+    """Return which receivers cannot be reached with what is here, and which did not get the last audit's message."""
+    problems = list[Text]()
+    for name, to in receivers(settings).items():
+        try:
+            check_receiver(to, settings)
+        except TcbOpsError as error:
+            problems.append(_("{receiver}: {detail}", receiver=name, detail=error.text))
+    if (record := newest_audit(settings)) is not None:
+        text = _("{receiver}: it did not get the message about {run}")
+        problems += [text.format(receiver=name, run=record.id) for name in record.undelivered]
+    return problems

@@ -7,15 +7,14 @@ reported without an alarm until a date, because somebody is dealing with them.
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
-from tcb_ops.errcodes import all_reasons, explain
-from tcb_ops.errors import UsageError
+from tcb_ops.errcodes import ERRCODE, all_reasons
 from tcb_ops.features.audit import HEALTHY, UNHEALTHY, AuditCode
 from tcb_ops.features.audit.calls import PERMISSIONS, QUOTA
 from tcb_ops.formatting import shown
@@ -32,9 +31,6 @@ from tcb_ops.runs.records import RunRecord
 from tcb_ops.runs.stop_errors import stop_text
 from tcb_ops.settings import Settings
 
-_STORE_CODE = re.compile(r"[A-Z][a-z]+([A-Z][A-Za-z0-9]*)+")
-"""What a code of the store looks like, such as NoSuchThing."""
-_DATE = re.compile(r"(\d{4})\D(\d{1,2})\D(\d{1,2})\D?")
 _NOT_CHECKED = {
     PERMISSIONS: _(
         "Permission sets were not checked in {count:,} of {environments}. That needs the component token: set "
@@ -56,27 +52,15 @@ class KnownFailure:
     appid: str
     env: str
     cause: str
-    """As errcodes.csv has it: an errcode, a code of the store, or a reason such as `halted`."""
-    until: date
-    """The last day on which it is silenced."""
+    """As errcodes.csv has it: an errcode, or a reason such as `halted`."""
+    until: str
+    """The last day on which it is silenced, as in ISO 8601."""
     note: str = ""
 
-    def to_json(self) -> dict[str, str]:
-        """Return the line as a run keeps it."""
-        return {name: str(getattr(self, name)) for name in ("appid", "env", "cause", "until", "note")}
-
-    def silences(self, appid: str, env: str, cause: str, day: date) -> bool:
+    def silences(self, appid: str, env: str, cause: str, day: str) -> bool:
         """Return whether it silences a failure on a day: until its last day, that day included."""
         of_it = self.cause == cause and self.appid in {"", appid} and self.env in {"", env}
         return of_it and self.until >= day
-
-
-def kept_with_run(settings: dict[str, Any]) -> tuple[KnownFailure, ...]:
-    """Return the lines that an audit kept among its settings when it began; none where it kept none."""
-    return tuple(
-        KnownFailure(**line | {"until": date.fromisoformat(line["until"])})
-        for line in settings.get("known", ())
-    )
 
 
 def read_known(file: Path) -> tuple[KnownFailure, ...]:
@@ -92,35 +76,30 @@ def _read(lines: Iterable[Line], problems: list[Problem]) -> Iterator[KnownFailu
             message = _("neither an appid nor an environment is given")
             faults.append(line.problem(message, _("fill in one of them")))
         cause, until = _cause(line.value("cause")), _day(line.value("until"))
-        if cause is None:
+        if not cause:
             message = _("'{cause}' is not a cause", cause=shown(line.value("cause")))
             fix = _("write the code as errcodes.csv of the report has it, e.g. 85088 or halted")
             faults.append(line.problem(message, fix, "cause"))
-        if until is None:
+        if not until:
             message = _("'{until}' is not a date", until=shown(line.value("until")))
             fix = _("write the last day on which it is silenced, e.g. 2026-12-31")
             faults.append(line.problem(message, fix, "until"))
         problems += faults
-        if cause is not None and until is not None and not faults:
+        if not faults:
             yield KnownFailure(appid, env, cause, until, line.value("note"))
 
 
-def _cause(text: str) -> str | None:
-    """Return an errcode, a reason or a store's code, which may be new, in the form of errcodes.csv; None for anything else."""
-    if text.lower() in all_reasons():
-        return text.lower()
-    try:
-        return str(explain(text).code)
-    except UsageError:
-        return text if _STORE_CODE.fullmatch(text) else None
+def _cause(text: str) -> str:
+    """Return an errcode or a reason in the form of errcodes.csv; empty for anything else."""
+    reason = text.lower() if text.lower() in all_reasons() else ""
+    return text if ERRCODE.fullmatch(text) else reason
 
 
-def _day(text: str) -> date | None:
-    parts = _DATE.fullmatch(text)
+def _day(text: str) -> str:
     try:
-        return date(*map(int, parts.groups())) if parts else None
-    except ValueError:
-        return None
+        return date(*map(int, re.findall(r"\d+", text))).isoformat()
+    except (OverflowError, TypeError, ValueError):
+        return ""
 
 
 # --- the result --------------------------------------------------------------------------------------------------
@@ -141,14 +120,11 @@ class Finding:
     @property
     def line(self) -> FindingLine:
         """The environment as it is listed."""
-        cause, remark = self.cause, None
-        if self.known is not None:
-            remark = _until(self.known)
-        elif self.before not in {"", cause.code}:
-            remark = _("was {before}", before=self.before)
-        return FindingLine(
-            cause.merchant, cause.env, cause.code, remark, self.known.note if self.known else ""
-        )
+        cause, known = self.cause, self.known
+        remark = _("was {before}", before=self.before) if self.before not in {"", cause.code} else None
+        if known is not None:
+            remark = _("until {day}", day=known.until)
+        return FindingLine(cause.merchant, cause.env, cause.code, remark, known.note if known else "")
 
     def to_json(self, lang: Lang) -> dict[str, Any]:
         """Return the object for `--json`, a webhook or a command."""
@@ -161,23 +137,8 @@ class Finding:
             "new": self.is_new,
         }
         if self.known is not None:
-            finding |= {"until": self.known.until.isoformat(), "note": self.known.note}
+            finding |= {"until": self.known.until, "note": self.known.note}
         return finding
-
-
-@dataclass(frozen=True, slots=True)
-class LinkCalls:
-    """A merchant's link calls of the day."""
-
-    appid: str
-    merchant: str
-    used: int
-    limit: int
-
-    @property
-    def left(self) -> int:
-        """The calls that are left until midnight in Beijing."""
-        return max(0, self.limit - self.used)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,11 +158,9 @@ class AuditResult(Tabular):
     recovered: tuple[DiffLine, ...]
     unknown: tuple[Finding, ...]
     silenced: tuple[Finding, ...]
-    expired: tuple[KnownFailure, ...]
-    """Lines of known.csv whose date has passed."""
     not_checked: Mapping[str, int]
     """Environments for which a check could not be made, by check (`quota`, `permissions`)."""
-    fewest_link_calls: LinkCalls | None = None
+    fewest_link_calls: dict[str, Any] | None = None
     """Those of the healthy environment with the fewest calls left; None if no limit is known."""
 
     @property
@@ -235,7 +194,7 @@ class AuditResult(Tabular):
 
     def counts(self) -> dict[str, int]:
         """Return the number of environments by list, zeros included."""
-        names = ("new", "recovered", "still", "unknown", "silenced", "expired")
+        names = ("new", "recovered", "still", "unknown", "silenced")
         return {name: len(getattr(self, name)) for name in names} | {"healthy": self.healthy}
 
     def _table(self, lang: Lang) -> Lines:
@@ -256,7 +215,6 @@ class AuditResult(Tabular):
     def to_json(self, lang: Lang) -> dict[str, Any]:
         """Return the object under `audit` in `--json`."""
         about = ("appid", "merchant", "env", "before")
-        calls = self.fewest_link_calls
         return {
             "previous": self.previous.id if self.previous is not None else None,
             "stopped": self.stopped.of(lang) if self.stopped is not None else None,
@@ -266,8 +224,7 @@ class AuditResult(Tabular):
                 for name in ("new", "still", "unknown", "silenced")
             },
             "recovered": [{name: getattr(line, name) for name in about} for line in self.recovered],
-            "expired": [line.to_json() for line in self.expired],
-            "fewest_link_calls": asdict(calls) if calls is not None else None,
+            "fewest_link_calls": self.fewest_link_calls,
             "not_checked": dict(self.not_checked),
         }
 
@@ -282,21 +239,6 @@ class AuditResult(Tabular):
 
     def news(self) -> list[FindingSection]:
         """Return the environments that a message names: those of which something is new."""
-        return self._sections([finding for finding in self.unknown if finding.is_new])
-
-    def sections(self) -> list[FindingSection]:
-        """Return the environments that are not healthy or have recovered, the most urgent first."""
-        expired = [
-            FindingLine(line.appid, line.env, line.cause, _until(line), line.note) for line in self.expired
-        ]
-        more = [
-            _section(_("Still broken"), self.still),
-            FindingSection(_("Silenced by known.csv"), [finding.line for finding in self.silenced]),
-            FindingSection(_("Expired in known.csv: remove these lines, or give them a new date"), expired),
-        ]
-        return self._sections(self.unknown) + [section for section in more if section.lines]
-
-    def _sections(self, unknown: Sequence[Finding]) -> list[FindingSection]:
         recovered = [
             FindingLine(line.merchant, line.env, "", _("was {before}", before=line.before))
             for line in self.recovered
@@ -304,9 +246,18 @@ class AuditResult(Tabular):
         sections = [
             _section(_("Newly broken"), self.new),
             FindingSection(_("Recovered"), recovered),
-            _section(_("Unknown"), unknown),
+            _section(_("Unknown"), [finding for finding in self.unknown if finding.is_new]),
         ]
         return [section for section in sections if section.lines]
+
+    def sections(self) -> list[FindingSection]:
+        """Return the environments that are not healthy or have recovered, the most urgent first."""
+        more = [
+            _section(_("Still unknown"), [finding for finding in self.unknown if not finding.is_new]),
+            _section(_("Still broken"), self.still),
+            FindingSection(_("Silenced by known.csv"), [finding.line for finding in self.silenced]),
+        ]
+        return [*self.news(), *(section for section in more if section.lines)]
 
     def notes(self) -> Iterator[Text]:
         """Yield notes on what an audit was compared with, and what it could not check."""
@@ -317,21 +268,13 @@ class AuditResult(Tabular):
             yield _("Compared with audit {id}.", id=self.previous.id)
         for check, count in self.not_checked.items():
             yield _NOT_CHECKED[check].format(count=count, environments=environments)
-        if (calls := self.fewest_link_calls) is not None:
-            yield _(
-                "Fewest link calls left today: {left:,} of {limit:,} ({merchant}).",
-                left=calls.left,
-                limit=calls.limit,
-                merchant=calls.merchant,
-            )
+        if self.fewest_link_calls is not None:
+            text = _("Fewest link calls left today: {left:,} of {limit:,} ({merchant}).")
+            yield text.format(**self.fewest_link_calls)
 
 
 def _section(title: Text, findings: Sequence[Finding]) -> FindingSection:
     return FindingSection(title, [each.line for each in findings], [each.cause for each in findings])
-
-
-def _until(known: KnownFailure) -> Text:
-    return _("until {day}", day=known.until.isoformat())
 
 
 def audit_result(
@@ -342,62 +285,53 @@ def audit_result(
     A failure is new with another cause than before, or if the previous audit silenced it.
     """
     run, previous = summary.run, changes.older if changes is not None else None
-    audits = [run] if previous is None else [run, previous]
-    known = {audit.number: kept_with_run(audit.settings) for audit in audits}
-    days = {audit.number: datetime.fromtimestamp(audit.created_at, settings.zone).date() for audit in audits}
-
-    def silencer(audit: RunRecord, cause: Cause, code: str) -> KnownFailure | None:
-        day = days[audit.number]
-        lines = (line for line in known[audit.number] if line.silences(cause.appid, cause.env, code, day))
-        return next(lines, None)
-
     was_broken = {
         (line.env, line.appid): line.before
         for line in (changes.lines if changes is not None else ())
         if line.after and line.change is not Change.NEWLY_BROKEN
     }
-    new, still, unknown, silenced = list[Finding](), list[Finding](), list[Finding](), list[Finding]()
+    findings: defaultdict[str, list[Finding]] = defaultdict(list)
     for cause in summary.causes:
         if not {UNHEALTHY, Outcome.UNKNOWN} & cause.outcomes.keys():
             continue
         before = was_broken.get((cause.env, cause.appid), "")
-        was_silenced = bool(previous and before and silencer(previous, cause, before))
-        is_new = before != cause.code or was_silenced
-        finding = Finding(cause, before, is_new=is_new, known=silencer(run, cause, cause.code))
-        if finding.known is not None:
-            silenced.append(finding)
-        elif UNHEALTHY in cause.outcomes:
-            (new if is_new else still).append(finding)
-        else:
-            unknown.append(finding)
+        known = _silencer(run, cause, cause.code, settings)
+        was_silenced = previous is not None and before and _silencer(previous, cause, before, settings)
+        is_new = before != cause.code or bool(was_silenced)
+        state = "unknown" if UNHEALTHY not in cause.outcomes else "new" if is_new else "still"
+        finding = Finding(cause, before, is_new=is_new, known=known)
+        findings["silenced" if known is not None else state].append(finding)
+    not_checked, fewest = _healthy_details(reader, run)
     return AuditResult(
         run,
         previous,
-        summary.total,
-        summary.counts.get(HEALTHY, 0),
-        tuple(new),
-        tuple(still),
-        tuple(changes.of(Change.FIXED)) if changes is not None else (),
-        tuple(unknown),
-        tuple(silenced),
-        tuple(line for line in known[run.number] if line.until < days[run.number]),
-        *_healthy_details(reader, run),
+        environments=summary.total,
+        healthy=summary.counts.get(HEALTHY, 0),
+        **{name: tuple(findings[name]) for name in ("new", "still", "unknown", "silenced")},
+        recovered=tuple(changes.of(Change.FIXED)) if changes is not None else (),
+        not_checked=not_checked,
+        fewest_link_calls=fewest,
     )
 
 
-def _healthy_details(reader: RunReader, run: RunRecord) -> tuple[dict[str, int], LinkCalls | None]:
+def _silencer(audit: RunRecord, cause: Cause, code: str, settings: Settings) -> KnownFailure | None:
+    """Return the line of known.csv by which an audit silenced a failure."""
+    day = datetime.fromtimestamp(audit.created_at, settings.zone).date().isoformat()
+    lines = (KnownFailure(**line) for line in audit.settings.get("known", ()))
+    return next((line for line in lines if line.silences(cause.appid, cause.env, code, day)), None)
+
+
+def _healthy_details(reader: RunReader, run: RunRecord) -> tuple[dict[str, int], dict[str, Any] | None]:
     """Return in how many healthy environments each check could not be made, and the fewest link calls left."""
-    not_checked: Counter[str] = Counter()
-    fewest: LinkCalls | None = None
+    not_checked, calls = Counter[str](), list[tuple[int, int, int, str, str]]()
     for record in reader.rows(run, outcomes=frozenset({HEALTHY})):
-        detail = record.end.detail
-        if detail is None:
+        if (detail := record.end.detail) is None:
             continue
         if detail.code is AuditCode.NOT_CHECKED:
             not_checked.update(str(detail.params["checks"]).split(", "))
         used, limit = detail.params.get("used"), detail.params.get("limit")
         if isinstance(used, int) and isinstance(limit, int):
-            calls = LinkCalls(record.row.appid, record.row.merchant, used, limit)
-            if fewest is None or calls.left < fewest.left:
-                fewest = calls
-    return dict(not_checked), fewest
+            row = record.row
+            calls.append((max(0, limit - used), limit, used, row.merchant, row.appid))
+    names = ("left", "limit", "used", "merchant", "appid")
+    return dict(not_checked), dict(zip(names, min(calls), strict=True)) if calls else None

@@ -37,11 +37,6 @@ class NotifySettings(Section):
     def lacks(self) -> Text | None:
         """Return what is missing for its kind."""
         if self.kind == "command":
-            if not self.command:
-                return _('kind = "command" needs command, a program and its arguments')
-        elif bool(self.url_env) == bool(self.url_file):
-            return _(
-                'kind = "{kind}" needs url_env (the name of a variable) or url_file, one of them',
-                kind=self.kind,
-            )
-        return None
+            return None if self.command else _('kind = "command" needs command, a program and its arguments')
+        text = _('kind = "{kind}" needs url_env (the name of a variable) or url_file, one of them')
+        return None if bool(self.url_env) != bool(self.url_file) else text.format(kind=self.kind)

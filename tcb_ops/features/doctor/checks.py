@@ -18,8 +18,19 @@ from pathlib import Path
 from typing import Any
 
 from tcb_ops.errors import InputError, SettingsError, TcbOpsError, TransportError, TransportFault
-from tcb_ops.i18n import CommandText, Text, _, as_clauses, as_lines, as_list, ngettext, pgettext, verbatim
-from tcb_ops.kinds import is_provided, provided
+from tcb_ops.i18n import (
+    CommandText,
+    Text,
+    _,
+    as_clauses,
+    as_facts,
+    as_lines,
+    as_list,
+    ngettext,
+    pgettext,
+    verbatim,
+)
+from tcb_ops.kinds import environment_count, is_provided, merchant_count, provided
 from tcb_ops.lists.input_files import format_problem
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.model import Merchant, Owner
@@ -34,8 +45,8 @@ from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.responses import ApiError, InvalidResponse
 from tcb_ops.wechat.transport import Timeouts, Transport
 
-SECONDS, REMOTE_SECONDS, TOTAL_SECONDS = 6.0, 18.0, 27.0
-"""Time limits of a check, of one over the network, and of all together."""
+SECONDS, TOTAL_SECONDS = 18.0, 27.0
+"""Time limits of a check, and of all together."""
 QUICK = Timeouts(connect=4, answer=4)
 """Short, because a user is waiting."""
 NOTED = 60
@@ -80,8 +91,6 @@ class DoctorCheck:
     """What to do if it does not pass."""
     needs: tuple[str, ...] = ()
     """The checks without which there is nothing to look at."""
-    seconds: float = SECONDS
-    """Its time limit."""
 
 
 def all_checks(
@@ -97,36 +106,36 @@ def all_checks(
     if os.name == "nt":
         checks.append(DoctorCheck("windows", verbatim("Windows"), partial(check_windows, settings)))
 
-    fix_file = _("Fix the file: no run starts while any of its lines has a problem.")
-    fix_ledger = _("Fix that, or choose another ledger with --ledger.")
-    fix_source = _("Fix the token source ([tokens] in the settings).")
     fix_network = _(
         "Check api_base, the network, the firewall, any proxy on the way, and the files that SSL_CERT_FILE and "
         "SSL_CERT_DIR name; then run doctor again."
     )
-    remote = partial(DoctorCheck, seconds=REMOTE_SECONDS)
     checks += [
         DoctorCheck(
             "merchants",
             pgettext("check", "merchants"),
             partial(check_merchants, settings, where),
-            fix_file,
+            _("Fix the file: no run starts while any of its lines has a problem."),
         ),
-        DoctorCheck("ledger", _("ledger"), partial(check_ledger, settings), fix_ledger),
+        DoctorCheck(
+            "ledger",
+            _("ledger"),
+            partial(check_ledger, settings),
+            _("Fix that, or choose another ledger with --ledger."),
+        ),
         DoctorCheck("secrets", _("secrets"), partial(check_secrets, settings)),
-        remote("target", pgettext("check", "target"), partial(check_target, settings), fix_network),
-        remote(
+        DoctorCheck("target", pgettext("check", "target"), partial(check_target, settings), fix_network),
+        DoctorCheck(
             "tokens",
             _("token source"),
-            lambda: call_with_token(settings, _present_merchants(settings, where)),
-            fix_source,
+            partial(call_with_token, settings, where),
+            _("Fix the token source ([tokens] in the settings)."),
             ("target",),
         ),
     ]
     if is_provided("doctor.notify") and settings.section("notify"):
-        checks.append(
-            DoctorCheck("notify", _("messages"), partial(check_notify, settings), needs=("ledger",))
-        )
+        notify = partial(check_notify, settings)
+        checks.append(DoctorCheck("notify", _("messages"), notify, needs=("ledger",)))
     return checks
 
 
@@ -136,7 +145,7 @@ def run_checks(checks: Sequence[DoctorCheck]) -> Iterator[tuple[DoctorCheck, Doc
     passed: set[str] = set()
     for check in checks:
         if passed.issuperset(check.needs):
-            finding = probe_limited(check, max(0.5, min(check.seconds, end - time.monotonic())))
+            finding = probe_limited(check, max(0.5, min(SECONDS, end - time.monotonic())))
         else:
             finding = DoctorFinding(Grade.SKIPPED, _("not checked, because a check above did not pass"))
         if finding.grade in {Grade.OK, Grade.WARNING}:
@@ -161,9 +170,8 @@ def probe_limited(check: DoctorCheck, seconds: float) -> DoctorFinding:
     thread.join(seconds)
     if findings:
         return findings[0]
-    observation = _("did not finish within {seconds:.0f} s", seconds=seconds)
     fix = _("A name server, a disk or a program does not answer. Fix that, then run doctor again.")
-    return DoctorFinding(Grade.BAD, observation, fix)
+    return DoctorFinding(Grade.BAD, _("did not finish within {seconds:.0f} s", seconds=seconds), fix)
 
 
 def _from_error(error: Exception) -> DoctorFinding:
@@ -173,26 +181,18 @@ def _from_error(error: Exception) -> DoctorFinding:
         reason = system_reason(error)
         observation = _("{file}: {why}", file=error.filename, why=reason) if error.filename else reason
         return DoctorFinding(Grade.BAD, observation)
-    observation = _("the check itself failed ({kind})", kind=type(error).__name__)
-    return DoctorFinding(Grade.BAD, observation, _("Please report it: this is a bug in tcb-ops."))
+    text = _("the check itself failed ({kind})", kind=type(error).__name__)
+    return DoctorFinding(Grade.BAD, text, _("Please report it: this is a bug in tcb-ops."))
 
 
 # --- the machine and the files ----------------------------------------------------------------------------------------
 
 
-def _present_merchants(settings: Settings, where: Sequence[str]) -> list[Merchant]:
-    """Return the merchants that have not left; none where the file cannot be read, which its own check reports."""
-    with suppress(TcbOpsError, OSError):
-        return [merchant for merchant in read_merchants(settings.merchants, where) if not merchant.left]
-    return []
-
-
 def check_python() -> DoctorFinding:
     """Name the versions, for a report of a bug."""
     machine = f"{platform.system()} {platform.machine()}".strip()
-    return DoctorFinding(
-        Grade.OK, verbatim(f"{platform.python_version()} ({machine}), tcb-ops {version('tcb-ops')}")
-    )
+    text = f"{platform.python_version()} ({machine}), tcb-ops {version('tcb-ops')}"
+    return DoctorFinding(Grade.OK, verbatim(text))
 
 
 def check_settings(settings: Settings | SettingsError, config: str | None) -> DoctorFinding:
@@ -201,11 +201,10 @@ def check_settings(settings: Settings | SettingsError, config: str | None) -> Do
         fix = _("Fix it; `tcb-ops init` in an empty folder writes a file with every setting.")
         return DoctorFinding(Grade.BAD, settings.problem, settings.fix or fix)
     file = settings_file(config)
+    text = _("no {file} here: defaults, TCB_OPS_… variables and options apply")
     if file.exists():
-        return DoctorFinding(Grade.OK, _("{file} is valid", file=file))
-    return DoctorFinding(
-        Grade.OK, _("no {file} here: defaults, TCB_OPS_… variables and options apply", file=file)
-    )
+        text = _("{file} is valid")
+    return DoctorFinding(Grade.OK, text.format(file=file))
 
 
 def check_merchants(settings: Settings, where: Sequence[str]) -> DoctorFinding:
@@ -221,37 +220,33 @@ def check_merchants(settings: Settings, where: Sequence[str]) -> DoctorFinding:
         merchants = read_merchants(file, where)
     except InputError as error:
         listed = as_clauses(format_problem(file.name, problem) for problem in error.problems[:3])
-        count = len(error.problems)
-        observation = ngettext("{n:,} problem: {listed}", "{n:,} problems: {listed}", count, listed=listed)
-        return DoctorFinding(Grade.BAD, observation)
-    appids = len({merchant.appid for merchant in merchants})
-    observation = _(
-        "{file}: {lines}, {mini_programs}, {environments}",
-        file=file,
-        lines=ngettext("{n:,} line", "{n:,} lines", len(merchants)),
-        mini_programs=ngettext("{n:,} mini program", "{n:,} mini programs", appids),
-        environments=ngettext("{n:,} environment", "{n:,} environments", len(merchants.envs)),
+        text = ngettext(
+            "{n:,} problem: {listed}", "{n:,} problems: {listed}", len(error.problems), listed=listed
+        )
+        return DoctorFinding(Grade.BAD, text)
+    lines = ngettext("{n:,} line", "{n:,} lines", len(merchants))
+    counts = (
+        lines,
+        merchant_count(len({line.appid for line in merchants})),
+        environment_count(len(merchants.envs)),
     )
-    return DoctorFinding(Grade.OK, observation)
+    return DoctorFinding(Grade.OK, _("{file}: {counts}", file=file, counts=as_facts(counts)))
 
 
 def check_ledger(settings: Settings) -> DoctorFinding:
     """Check that the ledger can be opened and written. A missing file is not created."""
+    from tcb_ops.runs.database import not_a_ledger
     from tcb_ops.runs.ledger import Ledger
 
-    if "://" not in settings.ledger:
-        from tcb_ops.runs.database import not_a_ledger
-
-        file = Path(settings.ledger)
-        folder = file.resolve().parent
-        if not folder.is_dir():
-            raise not_a_ledger(str(file), _("the folder {folder} does not exist", folder=folder))
+    file = Path(settings.ledger)
+    folder = file.resolve().parent
+    if "://" not in settings.ledger and folder.is_dir():
         for path in (folder, file):
             if path.exists() and not os.access(path, os.W_OK):
                 raise not_a_ledger(str(file), _("{folder} cannot be written", folder=path))
         if not file.exists():
-            observation = _("{file} does not exist yet: the first run creates it", file=file)
-            return DoctorFinding(Grade.OK, observation)
+            text = _("{file} does not exist yet: the first run creates it", file=file)
+            return DoctorFinding(Grade.OK, text)
     ledger = Ledger(settings.ledger)
     ledger.close()
     return DoctorFinding(Grade.OK, verbatim(ledger.name))
@@ -266,9 +261,8 @@ def check_secrets(settings: Settings) -> DoctorFinding:
     if not readable:
         return DoctorFinding(Grade.OK, _("{named}: readable only by you", named=as_list(paths)))
     observation = _("others on this machine may read {named}", named=as_list(readable, most=3))
-    fix = as_lines(
-        (_("Restrict them to yourself:"), *(CommandText(restricting(path.absolute())) for path in readable))
-    )
+    commands = (CommandText(restricting(path.absolute())) for path in readable)
+    fix = as_lines((_("Restrict them to yourself:"), *commands))
     # The simulator's tokens give access to nothing.
     return DoctorFinding(Grade.WARNING if settings.on_loopback else Grade.BAD, observation, fix)
 
@@ -316,13 +310,11 @@ def check_target(settings: Settings) -> DoctorFinding:
             return answer, time.perf_counter() - began, client.clock_offset or 0.0
 
     answer, seconds, offset = submit_coroutine(call()).result()
+    base = settings.api_base
     if isinstance(answer, InvalidResponse):
-        invalid = _("{api_base}: {why}", api_base=settings.api_base, why=answer.why)
-        raise TransportError(TransportFault.GARBAGE, invalid)
-    observation = _(
-        "{api_base} responded as expected in {ms:.0f} ms", api_base=settings.api_base, ms=seconds * 1000
-    )
-    return grade_clock(offset) or DoctorFinding(Grade.OK, observation)
+        raise TransportError(TransportFault.GARBAGE, _("{api_base}: {why}", api_base=base, why=answer.why))
+    text = _("{api_base} responded as expected in {ms:.0f} ms", api_base=base, ms=seconds * 1000)
+    return grade_clock(offset) or DoctorFinding(Grade.OK, text)
 
 
 def grade_clock(offset: float) -> DoctorFinding | None:
@@ -333,21 +325,23 @@ def grade_clock(offset: float) -> DoctorFinding | None:
     return DoctorFinding(grade, clock_text(offset), presumed_verdict("RequestTimeTooSkewed").action)
 
 
-def call_with_token(settings: Settings, merchants: Sequence[Merchant]) -> DoctorFinding:
+def call_with_token(settings: Settings, where: Sequence[str]) -> DoctorFinding:
     """Check that the token source has a token, and that the target accepts calls from this machine with it.
 
     Asks about the first merchant, as `why` does. Blocks. Raises SettingsError.
     """
-    if not merchants:
+    lines: list[Merchant] = []
+    with suppress(TcbOpsError, OSError):  # a file that cannot be read is reported by its own check
+        lines = [line for line in read_merchants(settings.merchants, where) if not line.left]
+    if not lines:
         return DoctorFinding(Grade.SKIPPED, _("no merchant to request a token for"))
-    merchant = next((m for m in merchants if m.owner is Owner.MERCHANT), merchants[0])
-    (facts,) = submit_coroutine(ask_about([Facts(merchant=merchant)], merchants, settings)).result()
+    merchant = next((line for line in lines if line.owner is Owner.MERCHANT), lines[0])
+    (facts,) = submit_coroutine(ask_about([Facts(merchant=merchant)], lines, settings)).result()
     verdict = verdict_of(facts)
     label = f"{merchant.name} ({merchant.appid})"
     if verdict is None:
-        return DoctorFinding(
-            Grade.OK, _("calls from this machine are accepted (asked about {label})", label=label)
-        )
+        text = _("calls from this machine are accepted (asked about {label})", label=label)
+        return DoctorFinding(Grade.OK, text)
     observation = _("{label}: {code}, {meaning}", label=label, code=verdict.code, meaning=verdict.meaning)
     if verdict.who in {Actor.YOU, Actor.ADMINISTRATOR}:
         return DoctorFinding(Grade.BAD, observation, verdict.action)
@@ -358,40 +352,31 @@ def call_with_token(settings: Settings, merchants: Sequence[Merchant]) -> Doctor
 def check_windows(settings: Settings) -> DoctorFinding:
     """Look at this laptop. Raises OSError."""
     ledger = None if "://" in settings.ledger else Path(settings.ledger).resolve().parent
-    return windows_finding(
-        locale.getencoding(),
-        ledger,
-        long_paths=_long_paths(),
-        remote=ledger is not None and on_network(ledger),
-        synced=[folder for name, folder in os.environ.items() if name.upper().startswith("ONEDRIVE")],
-        browser=provided("chromium")() if is_provided("chromium") else None,
-    )
+    clouds = [folder for name, folder in os.environ.items() if name.upper().startswith("ONEDRIVE") and folder]
+    on = ""
+    if ledger is not None:
+        on = "network" if on_network(ledger) else "cloud" if any(map(ledger.is_relative_to, clouds)) else ""
+    browser = provided("chromium")() if is_provided("chromium") else None
+    return windows_finding(locale.getencoding(), on, browser, long_paths=_long_paths())
 
 
 def windows_finding(
-    code_page: str,
-    ledger: Path | None,
-    *,
-    long_paths: bool,
-    remote: bool,
-    synced: list[str],
-    browser: str | None,
+    code_page: str, ledger_on: str, browser: str | None, *, long_paths: bool
 ) -> DoctorFinding:
     """Judge what was seen: a ledger on a network drive is refused by every run, one in OneDrive and short paths are a warning.
 
-    `ledger`: its folder, None for PostgreSQL. `synced`: OneDrive's folders. `browser`: the program that prints report.pdf.
+    `ledger_on`: `network`, `cloud`, or empty. `browser`: the program that prints report.pdf.
     """
-    is_synced = ledger is not None and any(ledger.is_relative_to(folder) for folder in synced if folder)
-    observations = [_("code page {code_page}", code_page=code_page)]
-    observations.append(_("long paths allowed") if long_paths else _("paths of at most 260 characters"))
-    observations.append(
+    observations = [
+        _("code page {code_page}", code_page=code_page),
+        _("long paths allowed") if long_paths else _("paths of at most 260 characters"),
         _("{browser} prints report.pdf", browser=Path(browser).name)
         if browser
-        else _("no Edge or Chrome was found")
-    )
+        else _("no Edge or Chrome was found"),
+    ]
     fixes: list[Text] = []
-    if is_synced or remote:
-        place = _("OneDrive") if is_synced else _("a network drive")
+    if ledger_on:
+        place = _("OneDrive") if ledger_on == "cloud" else _("a network drive")
         observations.append(_("the ledger is on {place}", place=place))
         fixes.append(
             _(
@@ -399,13 +384,9 @@ def windows_finding(
             )
         )
     if not long_paths:
-        fixes.append(
-            _(
-                "For longer paths set LongPathsEnabled to 1 in HKLM\\{key}, as an administrator.",
-                key=LONG_PATHS,
-            )
-        )
-    grade = Grade.BAD if remote else Grade.WARNING if fixes else Grade.OK
+        text = _("For longer paths set LongPathsEnabled to 1 in HKLM\\{key}, as an administrator.")
+        fixes.append(text.format(key=LONG_PATHS))
+    grade = Grade.BAD if ledger_on == "network" else Grade.WARNING if fixes else Grade.OK
     return DoctorFinding(grade, as_clauses(observations), as_clauses(fixes) if fixes else None)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -13,10 +12,10 @@ from tcb_ops.arguments import checked
 from tcb_ops.errors import check_value
 from tcb_ops.formatting import sanitize
 from tcb_ops.frames import Lines, Tabular
-from tcb_ops.i18n import Lang, Text, _, ngettext
+from tcb_ops.i18n import Lang, Text, _, as_facts, as_sentences, ngettext
 from tcb_ops.model import Merchant
-from tcb_ops.runs.loop import submit_coroutine
-from tcb_ops.runs.single_calls import COMPONENT_CODES, NEEDS_COMPONENT, Progress, ask_about, ignore
+from tcb_ops.runs.loop import result_of, submit_coroutine
+from tcb_ops.runs.single_calls import COMPONENT_CODES, Progress, ask_about, ignore
 from tcb_ops.runs.verdicts import Facts, Issue, Verdict, grouped, verdict_of
 from tcb_ops.settings import Settings
 from tcb_ops.start import TargetOptions, merchants_for, opened_target, settings_for
@@ -70,40 +69,31 @@ def state_of(facts: Facts) -> MerchantState:
     )
 
 
-def begin_check(
+def check_lines(
     settings: Settings,
     merchants: Sequence[Merchant],
     *,
     limits: CallLimits = STANDARD,
     progress: Progress = ignore,
     notify: Callable[[Text], None] = ignore,
-) -> Future[MerchantStates]:
-    """Start to check every line that has not left; the future returns their states. Cancelling it ends the calls.
+) -> MerchantStates:
+    """Check every line that has not left; `progress` is called on the private loop's thread.
 
-    The future raises SettingsError, PlatformStopError (61004 and the like), OutageError (no host could be reached).
-    `progress`: called with the lines done and their number, on the private loop's thread.
+    Raises SettingsError, PlatformStopError (61004 and the like), OutageError (no host could be reached).
     """
-
-    async def check() -> MerchantStates:
-        questions = [Facts(merchant=line) for line in merchants if not line.left]
-        answered = await ask_about(
-            questions, merchants, settings, limits=limits, stops=True, progress=progress, notify=notify
-        )
-        facts_of = iter(answered)
-        states = MerchantStates(MerchantState(m) if m.left else state_of(next(facts_of)) for m in merchants)
-        infos = (facts.answers.info for facts in answered)
-        issue = next((i for i in infos if isinstance(i, Issue) and i.code in COMPONENT_CODES), None)
-        if issue is not None:
-            reason = issue.meaning
-            if issue is not NEEDS_COMPONENT:
-                reason = _("the component token does not work: {meaning}", meaning=reason)
-            states.note = _NOT_CHECKED.format(meaning=reason, action=issue.action)
-        return states
-
-    return submit_coroutine(check())
-
-
-_NOT_CHECKED = _("Permission sets were not checked: {meaning}. {action}")
+    questions = [Facts(merchant=line) for line in merchants if not line.left]
+    asking = ask_about(
+        questions, merchants, settings, limits=limits, stops=True, progress=progress, notify=notify
+    )
+    answered = result_of(submit_coroutine(asking))
+    facts_of = iter(answered)
+    states = MerchantStates(MerchantState(m) if m.left else state_of(next(facts_of)) for m in merchants)
+    infos = (facts.answers.info for facts in answered)
+    issue = next((i for i in infos if isinstance(i, Issue) and i.code in COMPONENT_CODES), None)
+    if issue is not None:
+        text = _("Permission sets were not checked with the component token: {meaning} {action}")
+        states.note = text.format(meaning=issue.meaning, action=issue.action)
+    return states
 
 
 @checked
@@ -124,7 +114,7 @@ def check_merchants(
     usable = all(isinstance(line, Merchant) for line in lines)
     check_value("merchants", merchants, usable, _("Merchants, a list of Merchant, or the path of their file"))
     with opened_target(settings, lambda: lines) as opened:
-        return begin_check(opened, lines, progress=progress or ignore).result()
+        return check_lines(opened, lines, progress=progress or ignore)
 
 
 # --- display -------------------------------------------------------------------------------------------------------
@@ -142,22 +132,23 @@ def verdict(states: Sequence[MerchantState]) -> Text:
     """Return one sentence: how many lines are ready, and which of them has the fewest calls left."""
     works = [state for state in states if state.works]
     left = sum(state.merchant.left for state in states)
-    bad = len(states) - len(works) - left
-    sentence = _(
-        "{works:,} of {lines} ready, {bad:,} not ready", works=len(works), lines=_lines(len(states)), bad=bad
-    )
-    if left:
-        sentence = _("{sentence}, {left:,} of merchants that have left", sentence=sentence, left=left)
+    lines = ngettext("{n:,} line", "{n:,} lines", len(states))
+    facts = [
+        _("{works:,} of {lines} ready", works=len(works), lines=lines),
+        _("{bad:,} not ready", bad=len(states) - len(works) - left),
+        *([_("{left:,} of merchants that have left", left=left)] if left else []),
+    ]
+    sentences = [_("{facts}.", facts=as_facts(facts))]
     limited = [(s.quota.left, s.merchant.name) for s in works if s.quota and s.quota.left is not None]
     if limited:
         least, name = min(limited)
-        sentence = _(
-            "{sentence}. Fewest calls left today: {least:,} ({name})",
-            sentence=sentence,
-            least=least,
-            name=sanitize(name),
-        )
-    return _("{sentence}.", sentence=sentence)
+        text = _("Fewest calls left today: {least:,} ({name}).", least=least, name=sanitize(name))
+        sentences.append(text)
+    return as_sentences(sentences)
+
+
+_QUOTA, _VERDICT = ("daily_limit", "used", "remain"), ("code", "who", "meaning", "action", "errmsg")
+_COLUMNS = ("appid", "merchant", "env", "owner", "left", "works", "env_status", *_QUOTA, *_VERDICT)
 
 
 class MerchantStates(list[MerchantState], Tabular):
@@ -170,20 +161,13 @@ class MerchantStates(list[MerchantState], Tabular):
         lines = []
         for state in self:
             facts = state.as_dict(lang)
-            quota = facts.pop("quota") or {}
-            issue: dict[str, Any] = next(iter(facts.pop("troubles")), {})
-            facts |= {name: quota.get(name) for name in ("daily_limit", "used", "remain")}
-            facts |= {name: issue.get(name) or "" for name in ("code", "who", "meaning", "action", "errmsg")}
-            lines.append(facts)
-        names = list(lines[0]) if lines else ["appid", "merchant", "env"]
-        return Lines(verdict(self), names, (tuple(facts.values()) for facts in lines), len(lines))
+            issue = dict.fromkeys(_VERDICT, "") | next(iter(facts["troubles"]), {})
+            facts |= dict.fromkeys(_QUOTA) | (facts["quota"] or {}) | {name: issue[name] for name in _VERDICT}
+            lines.append([facts[name] for name in _COLUMNS])
+        return Lines(verdict(self), _COLUMNS, lines, len(lines))
 
     def write(self, dest: Path, lang: Lang) -> None:
         """Write a line per state, as CSV or as a workbook, instead of an earlier file. Raises UsageError."""
         words, table = {True: "yes", False: "no"}, self._table(lang)
         lines = ([words[cell] if isinstance(cell, bool) else cell for cell in line] for line in table.lines)
         write_table(dest, table.names, lines, replace=True)
-
-
-def _lines(count: int) -> Text:
-    return ngettext("{n:,} line", "{n:,} lines", count)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from tcb_ops.cli import Command, Commands, Group
-from tcb_ops.cli.console import Console
 from tcb_ops.cli.options import (
     CommonOptions,
     settings_options,
@@ -16,11 +14,6 @@ from tcb_ops.cli.options import (
 )
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import _
-
-if TYPE_CHECKING:
-    from concurrent.futures import Future
-
-Result = TypeVar("Result")
 
 
 @click.command(cls=Command, usual="out dry-run target where json")
@@ -38,11 +31,12 @@ def sync(out: str | None, dry_run: bool, *, common: CommonOptions) -> int:
     nothing was written.
     """
     from tcb_ops.features.merchants.sync import (
-        begin_sync,
+        ask_authorizers,
         decide,
         draw_changes,
-        edit_merchants,
+        edited,
         facts_of,
+        read_for_sync,
         total,
         write_merchants,
     )
@@ -51,21 +45,22 @@ def sync(out: str | None, dry_run: bool, *, common: CommonOptions) -> int:
     dest = Path(out) if out else settings.merchants
     if out and dest.exists():
         raise UsageError(_("{out} already exists: choose another name", out=out))
-    editor = edit_merchants(settings.merchants)
-    lines = editor.merchants
+    exists = settings.merchants.exists()
+    content, lines = read_for_sync(settings.merchants)
     only = {m.appid for m in common.read_merchants(settings)} if common.where else None
     with common.open_target(console, settings) as settings:
         console.release()
-        authorized = _wait(console, begin_sync(settings, only=only, notify=console.info))
+        with console.waiting(_("asking the platform")):
+            authorized = ask_authorizers(settings, only=only, notify=console.info)
     changes = decide(lines, authorized, settings.tokens.component_appid, only)
-    writes = not dry_run and (changes.writes or bool(out) or not editor.exists)
+    writes = not dry_run and (changes.writes or bool(out) or not exists)
     if writes:
-        write_merchants(dest, editor.edited(changes), editor.content if editor.exists and not out else None)
+        write_merchants(dest, edited(content, lines, changes), content if exists and not out else None)
     if common.json:
         about = {"merchants": str(dest), "written": writes, "authorized": len(authorized.appids)}
         console.json(about | facts_of(lines, changes, settings.lang))
     else:
-        for part in draw_changes(lines, changes, console.lang):
+        for part in draw_changes(changes, console.lang):
             console.print(part)
         console.print(total(str(dest), lines, changes, written=not dry_run))
     return 1 if changes.unread else 0
@@ -83,7 +78,7 @@ def check(out: Path | None, *, common: CommonOptions) -> int:
 
     Exit codes: 0 all are ready · 1 some are not · 3 the platform refuses all calls, or no host could be reached.
     """
-    from tcb_ops.features.merchants.check import begin_check, draw_states, verdict
+    from tcb_ops.features.merchants.check import check_lines, draw_states, verdict
     from tcb_ops.table_files import table_file
 
     settings, console = common.start()
@@ -92,7 +87,8 @@ def check(out: Path | None, *, common: CommonOptions) -> int:
     lines = common.read_merchants(settings)
     with common.open_target(console, settings) as settings:
         console.release()
-        states = _wait(console, begin_check(settings, lines, notify=console.info))
+        with console.waiting(_("asking the platform")):
+            states = check_lines(settings, lines, notify=console.info)
     if out:
         states.write(out, settings.lang)
     works = sum(state.works for state in states)
@@ -118,15 +114,6 @@ def check(out: Path | None, *, common: CommonOptions) -> int:
     if out:
         console.info(_("All lines: {out}", out=out))
     return 1 if cannot else 0
-
-
-def _wait(console: Console, work: Future[Result]) -> Result:
-    """Wait for the platform's answers. Ctrl-C cancels the calls; nothing has been written by then."""
-    with console.waiting(_("asking the platform")):
-        try:
-            return work.result()
-        finally:
-            work.cancel()
 
 
 @click.group(cls=Group, commands=Commands([f"{__name__}:check", f"{__name__}:sync"]))

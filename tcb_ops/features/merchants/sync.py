@@ -12,38 +12,27 @@ import re
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from tcb_ops.details import merged
-from tcb_ops.errors import BrokenTableError, PlatformStopError, SettingsError, StoppedError
+from tcb_ops.errors import PlatformStopError, SettingsError, StoppedError
 from tcb_ops.features.merchants.check import STANDARD
 from tcb_ops.formatting import guard, trim
 from tcb_ops.i18n import Lang, Text, _, as_facts, ngettext
 from tcb_ops.lists.input_files import decode, open_bytes, readable
 from tcb_ops.lists.merchants import EMPTY_FILE, read_merchants
-from tcb_ops.lists.table import MERCHANT_COLUMNS, Table, read_table
+from tcb_ops.lists.table import MERCHANT_COLUMNS, read_table
 from tcb_ops.model import Merchant, Owner
 from tcb_ops.resources import replacing, system_reason
-from tcb_ops.runs.loop import submit_coroutine
-from tcb_ops.runs.single_calls import (
-    AT_ONCE,
-    COMPONENT_CODES,
-    ask,
-    ignore,
-    map_concurrently,
-    of_the_component,
-)
+from tcb_ops.runs.loop import result_of, submit_coroutine
+from tcb_ops.runs.single_calls import AT_ONCE, COMPONENT_CODES, Probes, ignore, map_concurrently
 from tcb_ops.runs.verdicts import Issue, presumed
 from tcb_ops.settings import Settings
 from tcb_ops.wechat import open_client
-from tcb_ops.wechat.call_policy import Caller, CallLimits
-from tcb_ops.wechat.client import PlatformClient
-from tcb_ops.wechat.responses import AuthorizerInfo, CloudEnvironment
+from tcb_ops.wechat.call_policy import CallLimits
+from tcb_ops.wechat.responses import CloudEnvironment
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -61,11 +50,8 @@ class Authorizer:
     @property
     def listed(self) -> tuple[str, ...]:
         """Its environments' ids; none if they could not be read."""
-        return (
-            ()
-            if isinstance(self.environments, Issue)
-            else tuple(environment.env for environment in self.environments)
-        )
+        environments = () if isinstance(self.environments, Issue) else self.environments
+        return tuple(environment.env for environment in environments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +65,14 @@ class Authorized:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """Changes of the merchants file, and what else was found. Integers are indexes of the file's lines."""
+    """Changes of the merchants file, and what else was found."""
 
     added: tuple[Merchant, ...] = ()
-    left: tuple[int, ...] = ()
-    returned: tuple[int, ...] = ()
-    names: tuple[tuple[int, str], ...] = ()
+    left: tuple[Merchant, ...] = ()
+    returned: tuple[Merchant, ...] = ()
+    named: tuple[Merchant, ...] = ()
     """Lines whose name was only the appid, with their new name."""
-    gone: tuple[Merchant, ...] = ()
+    env_gone: tuple[Merchant, ...] = ()
     """Lines whose environment the platform no longer lists; they are not changed."""
     without_env: tuple[Merchant, ...] = ()
     """Merchants that authorize the platform, with no line in the file and no environment for one."""
@@ -96,7 +82,7 @@ class Changes:
     @property
     def writes(self) -> bool:
         """Whether the file changes."""
-        return bool(self.added or self.left or self.returned or self.names)
+        return bool(self.added or self.left or self.returned or self.named)
 
     @property
     def unread(self) -> bool:
@@ -126,7 +112,9 @@ def decide(
     appid; never as a default.
     """
     name_of = {
-        line.appid: line.name for line in reversed(lines) if line.owner is Owner.MERCHANT and _named(line)
+        line.appid: line.name
+        for line in reversed(lines)
+        if line.owner is Owner.MERCHANT and line.name != line.appid
     }
     for authorizer in authorized.authorizers:
         name_of.setdefault(authorizer.appid, authorizer.name or authorizer.appid)
@@ -143,23 +131,23 @@ def decide(
     authorizers = {authorizer.appid: authorizer for authorizer in authorized.authorizers}
     listed = {env for authorizer in authorized.authorizers for env in authorizer.listed}
     stay = authorized.appids | {component_appid}
-    merchants = [(n, line) for n, line in enumerate(lines) if line.owner is Owner.MERCHANT]
+    merchants = [line for line in lines if line.owner is Owner.MERCHANT]
     return Changes(
         tuple(added),
         tuple(
-            index
-            for index, line in enumerate(lines)
+            line
+            for line in lines
             if not line.left and line.appid not in stay and (only is None or line.appid in only)
         ),
-        tuple(index for index, line in enumerate(lines) if line.left and line.appid in authorizers),
+        tuple(line for line in lines if line.left and line.appid in authorizers),
         tuple(
-            (index, name_of[line.appid])
-            for index, line in merchants
-            if not _named(line) and name_of.get(line.appid, line.appid) != line.appid
+            replace(line, name=name_of[line.appid])
+            for line in merchants
+            if line.name == line.appid and name_of.get(line.appid, line.appid) != line.appid
         ),
         tuple(
             line
-            for _index, line in merchants
+            for line in merchants
             if line.appid in authorizers
             and not isinstance(authorizers[line.appid].environments, Issue)
             and line.env not in listed
@@ -169,67 +157,47 @@ def decide(
     )
 
 
-def _named(line: Merchant) -> bool:
-    return line.name != line.appid
+_IN_FILE = {
+    "added": _("added"),
+    "left": _("no longer authorized (status=left)"),
+    "returned": _("authorized again (status cleared)"),
+    "named": _("named (the appid served as the name)"),
+}
+"""What changes in the file: the titles of the fields of Changes."""
+_BESIDE = {
+    "env_gone": _("environments that the platform does not list any more"),
+    "without_env": _("authorized, but without an environment yet"),
+}
+_ACTIONS = {
+    "env_gone": _("Remove the lines if they are gone for good."),
+    "without_env": _("Create an environment with tcb/createenvandresource, then sync again."),
+}
 
 
-class _Change(NamedTuple):
-    key: str
-    """In the JSON."""
-    head: Text
-    counted: Text | None
-    """The number of lines in the summary; None if the file does not change."""
-    action: Text | None
-    merchants: Sequence[Merchant]
-
-
-def _kinds(lines: Sequence[Merchant], changes: Changes) -> list[_Change]:
-    """Return the kinds of changes with the merchants concerned; those that require action come last."""
-    named = [replace(lines[index], name=name) for index, name in changes.names]
-    returned, left = ([lines[index] for index in each] for each in (changes.returned, changes.left))
-    return [
-        _Change("added", _("added"), _("{count:,} added"), None, changes.added),
-        _Change("left", _("no longer authorized, status=left"), _("{count:,} left"), None, left),
-        _Change("returned", _("authorized again, status cleared"), _("{count:,} returned"), None, returned),
-        _Change("named", _("named, where the appid served as the name"), _("{count:,} named"), None, named),
-        _Change(
-            "env_gone",
-            _("environments that the platform does not list any more"),
-            None,
-            _("Remove the lines if they are gone for good."),
-            changes.gone,
-        ),
-        _Change(
-            "without_env",
-            _("authorized, but without an environment yet"),
-            None,
-            _("Create an environment with tcb/createenvandresource, then sync again."),
-            changes.without_env,
-        ),
-    ]
-
-
-def draw_changes(lines: Sequence[Merchant], changes: Changes, lang: Lang) -> Iterator[RenderableType]:
+def draw_changes(changes: Changes, lang: Lang) -> Iterator[RenderableType]:
     """Render what changed, kind by kind; those that require action come last."""
     from tcb_ops.reports.findings import FindingLine, FindingSection
     from tcb_ops.reports.formats.terminal import render_sections
 
-    kinds = [(kind.head, kind.action, list(kind.merchants)) for kind in _kinds(lines, changes)]
+    kinds = [
+        (title, _ACTIONS.get(kind), getattr(changes, kind)) for kind, title in (_IN_FILE | _BESIDE).items()
+    ]
     by_code: defaultdict[str, list[tuple[Merchant, Issue]]] = defaultdict(list)
     for merchant, issue in changes.issues:
         by_code[issue.code].append((merchant, issue))
     for code, members in by_code.items():
-        meaning, actions = members[0][1].meaning, merged(issue.action for _merchant, issue in members)
-        head = _("environments could not be listed, {code}: {meaning}", code=code, meaning=meaning)
-        kinds.append((head, actions[0], [merchant for merchant, _issue in members]))
+        title = _("environments could not be listed, {code}: {meaning}")
+        (action, *_more) = merged(issue.action for _merchant, issue in members)
+        merchants = [merchant for merchant, _issue in members]
+        kinds.append((title.format(code=code, meaning=members[0][1].meaning), action, merchants))
     sections = [
         FindingSection(
-            head,
-            [FindingLine(f"{each.name} ({each.appid})", each.env, "") for each in concerned],
+            title,
+            [FindingLine(f"{each.name} ({each.appid})", each.env, "") for each in merchants],
             action=action,
         )
-        for head, action, concerned in kinds
-        if concerned
+        for title, action, merchants in kinds
+        if merchants
     ]
     yield from render_sections(sections, lang, "--json", most=10)
 
@@ -237,16 +205,16 @@ def draw_changes(lines: Sequence[Merchant], changes: Changes, lang: Lang) -> Ite
 def total(file: str, lines: Sequence[Merchant], changes: Changes, *, written: bool) -> Text:
     """Return a summary in one sentence."""
     after = ngettext("{n:,} line", "{n:,} lines", len(lines) + len(changes.added))
-    facts = as_facts(
-        kind.counted.format(count=len(kind.merchants))
-        for kind in _kinds(lines, changes)
-        if kind.counted and kind.merchants
-    )
     if not changes.writes:
         return _("{file}: {lines}, nothing to change.", file=file, lines=after)
-    if written:
-        return _("{file}: {lines}, {facts}.", file=file, lines=after, facts=facts)
-    return _("{file} would have {lines}: {facts}. Nothing was written.", file=file, lines=after, facts=facts)
+    counts = {title: len(getattr(changes, kind)) for kind, title in _IN_FILE.items()}
+    facts = as_facts(
+        _("{count:,} {change}", count=count, change=title) for title, count in counts.items() if count
+    )
+    text = _("{file}: {lines}, {facts}.")
+    if not written:
+        text = _("{file} would have {lines}: {facts}. Nothing was written.")
+    return text.format(file=file, lines=after, facts=facts)
 
 
 def facts_of(lines: Sequence[Merchant], changes: Changes, lang: Lang) -> dict[str, Any]:
@@ -257,87 +225,82 @@ def facts_of(lines: Sequence[Merchant], changes: Changes, lang: Lang) -> dict[st
 
     return {
         "lines": len(lines) + len(changes.added),
-        **{kind.key: list(map(who, kind.merchants)) for kind in _kinds(lines, changes)},
-        "not_read": [who(merchant) | issue.as_dict(lang) for merchant, issue in changes.issues],
+        **{kind: list(map(who, getattr(changes, kind))) for kind in _IN_FILE | _BESIDE},
+        "not_read": [
+            who(merchant)
+            | {"code": issue.code, "errcode": issue.errcode, "errmsg": issue.errmsg}
+            | {"meaning": issue.meaning.of(lang), "action": issue.action.of(lang)}
+            for merchant, issue in changes.issues
+        ],
     }
 
 
 # --- editing -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class MerchantsEditor:
-    """The content of a merchants file, with the details needed to write it again."""
-
-    merchants: tuple[Merchant, ...]
-    """In the order of the file."""
-    content: bytes = field(repr=False)
-    """The original bytes; a header if the file does not exist."""
-    exists: bool
-    bom: bytes
-    text: str = field(repr=False)
-    codec: str
-    table: Table
-    columns: Mapping[str, int]
-    """Canonical name → column index."""
-
-    def edited(self, changes: Changes) -> bytes:
-        """Return the file's bytes with these changes, whose indexes are those of `merchants`."""
-        columns, width = dict(self.columns), len(self.table.headers)
-        statuses = dict.fromkeys(changes.left, "left") | dict.fromkeys(changes.returned, "")
-        names, header = dict(changes.names), dict[str, str]()
-        if statuses and "status" not in columns:
-            columns["status"], width = width, width + 1
-            header["status"] = "status" if self.table.headers[columns["env"]].isascii() else "状态"
-        line_end = re.search(r"\r\n|[\r\n]", self.text)
-        out = io.StringIO(newline="")
-        delimiter = self.table.delimiter
-        writer = csv.writer(out, delimiter=delimiter, lineterminator=line_end[0] if line_end else "\r\n")
-
-        def write(cells: list[str], values: Mapping[str, str]) -> None:
-            cells += [""] * (width - len(cells))
-            for name, value in values.items():
-                cells[columns[name]] = value
-            writer.writerow(cells)
-
-        records = csv.reader(io.StringIO(self.text, newline=""), delimiter=delimiter, strict=True)
-        index = 0
-        for number, cells in enumerate(records, 1):
-            if number < self.table.header_line or not any(map(trim, cells)):
-                writer.writerow(cells)
-            elif number == self.table.header_line:
-                write(cells, header)
-            else:
-                changed = {"name": guard(names[index])} if index in names else {}
-                write(cells, changed | ({"status": statuses[index]} if index in statuses else {}))
-                index += 1
-        for merchant in changes.added:
-            write([], {"appid": merchant.appid, "name": guard(merchant.name), "env": merchant.env})
-        return self.bom + out.getvalue().encode(self.codec)
-
-
-def edit_merchants(file: Path) -> MerchantsEditor:
-    """Read a merchants file for editing; a missing one has just the header, as `init` writes it.
+def read_for_sync(file: Path) -> tuple[bytes, tuple[Merchant, ...]]:
+    """Return the bytes and the lines of a merchants file; of a missing one, the header that `init` writes.
 
     Raises InputError with all problems of the file.
     """
-    exists, content = file.exists(), EMPTY_FILE
-    if exists:
+    content = EMPTY_FILE
+    if file.exists():
         with open_bytes(file) as raw:
             content = raw.read()
+    text, _codec = _decoded(content, file)
+    with readable(file):
+        table = read_table(io.StringIO(text, newline=""), MERCHANT_COLUMNS.rate)
+        empty = not any(any(map(trim, cells)) for _line, cells in table.rows)
+    _columns, problems = MERCHANT_COLUMNS.find(table.headers, table.header_line)
+    return content, () if empty and not problems else tuple(read_merchants(file))
+
+
+def _decoded(content: bytes, file: Path) -> tuple[str, str]:
     decoded = decode(io.BytesIO(content), str(file))
-    codec, text = cast("TextIO", decoded.text).encoding, decoded.text.read()
+    return decoded.text.read(), cast("TextIO", decoded.text).encoding
+
+
+def edited(content: bytes, merchants: Sequence[Merchant], changes: Changes) -> bytes:
+    """Return the bytes of a merchants file, whose lines are `merchants`, with these changes."""
+    text, codec = _decoded(content, Path())
     plain = text.encode(codec)
     bom = content.removesuffix(plain) if content.endswith(plain) else b""
-    lines = io.StringIO(text, newline="")
-    with readable(file):
-        table = read_table(lines, MERCHANT_COLUMNS.rate)
-    columns, problems = MERCHANT_COLUMNS.find(table.headers, table.header_line)
-    empty = False
-    with suppress(BrokenTableError):  # which read_merchants reports
-        empty = not problems and not any(any(map(trim, cells)) for _line, cells in table.rows)
-    merchants = () if empty else tuple(read_merchants(file))
-    return MerchantsEditor(merchants, content, exists, bom, text, codec, table, columns)
+    table = read_table(io.StringIO(text, newline=""), MERCHANT_COLUMNS.rate)
+    found, _problems = MERCHANT_COLUMNS.find(table.headers, table.header_line)
+    columns, width = dict(found), len(table.headers)
+    values = defaultdict[tuple[str, str], dict[str, str]](dict)
+    header = dict[str, str]()
+    for status, lines in (("left", changes.left), ("", changes.returned)):
+        values |= {(line.appid, line.env): {"status": status} for line in lines}
+    for line in changes.named:
+        values[line.appid, line.env]["name"] = guard(line.name)
+    if (changes.left or changes.returned) and "status" not in columns:
+        columns["status"], width = width, width + 1
+        header["status"] = "status" if table.headers[columns["env"]].isascii() else "状态"
+    line_end = re.search(r"\r\n|[\r\n]", text)
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, delimiter=table.delimiter, lineterminator=line_end[0] if line_end else "\r\n")
+
+    def write(cells: list[str], values: Mapping[str, str]) -> None:
+        cells += [""] * (width - len(cells))
+        for name, value in values.items():
+            cells[columns[name]] = value
+        writer.writerow(cells)
+
+    in_order = iter(merchants)
+    for number, cells in enumerate(
+        csv.reader(io.StringIO(text, newline=""), delimiter=table.delimiter, strict=True), 1
+    ):
+        if number < table.header_line or not any(map(trim, cells)):
+            writer.writerow(cells)
+        elif number == table.header_line:
+            write(cells, header)
+        else:
+            merchant = next(in_order)
+            write(cells, values[merchant.appid, merchant.env])
+    for merchant in changes.added:
+        write([], {"appid": merchant.appid, "name": guard(merchant.name), "env": merchant.env})
+    return bom + out.getvalue().encode(codec)
 
 
 def write_merchants(dest: Path, content: bytes, before: bytes | None) -> None:
@@ -370,57 +333,52 @@ def write_merchants(dest: Path, content: bytes, before: bytes | None) -> None:
 # --- who authorizes the platform ------------------------------------------------------------------------------------
 
 
-def begin_sync(
+def ask_authorizers(
     settings: Settings,
     *,
     only: Collection[str] | None = None,
     limits: CallLimits = STANDARD,
     notify: Callable[[Text], None] = ignore,
-) -> Future[Authorized]:
-    """Start to query who authorizes the platform; the future returns them. Cancelling it ends the calls.
+) -> Authorized:
+    """Ask who authorizes the platform. With `only`, environments are requested for these appids only.
 
-    With `only`, environments are requested for these appids only. `limits` and `notify` are begin_check's.
-
-    Raises SettingsError without a component_appid. The future raises PlatformStopError if the list is refused,
-    OutageError if no host could be reached, StoppedError if the list is incomplete.
+    Raises SettingsError without a component_appid, PlatformStopError if the list is refused, OutageError if no host could
+    be reached, StoppedError if the list is incomplete.
     """
     if not settings.tokens.component_appid:
-        raise SettingsError(
-            _(
-                "merchants sync needs the component token: set component_appid under [tokens] in "
-                "tcb-ops.toml, and make sure that the token source can provide that appid's token."
-            )
+        text = _(
+            "merchants sync needs the component token: set tokens.component_appid, and let the source give it."
         )
+        raise SettingsError(text)
 
     async def sync() -> Authorized:
         component = settings.tokens.component_appid
-        async with open_client(settings, connections=2 * AT_ONCE, limits=limits, notify=notify) as opened:
+        async with open_client(settings, connections=AT_ONCE, limits=limits, notify=notify) as opened:
             client, caller = opened
-            appids = await _list(caller, client, component)
+            probes = Probes(caller, client, component)
+            appids = await _list(probes)
             asked_for = [appid for appid in appids if only is None or appid in only]
 
             async def about(appid: str) -> Authorizer:
-                info: AuthorizerInfo | Issue = await ask(
-                    caller, component, partial(client.authorizer, appid=appid)
-                )
+                info = await probes.grants(appid)
                 if isinstance(info, Issue) and info.code in COMPONENT_CODES:
                     raise _stop(component, info)
                 name = "" if isinstance(info, Issue) else info.name
-                return Authorizer(appid, name, await ask(caller, appid, client.environments))
+                return Authorizer(appid, name, await probes.environments(appid))
 
             return Authorized(frozenset(appids), tuple(await map_concurrently(asked_for, about)))
 
-    return submit_coroutine(sync())
+    return result_of(submit_coroutine(sync()))
 
 
-async def _list(caller: Caller, client: PlatformClient, component: str) -> list[str]:
+async def _list(probes: Probes) -> list[str]:
     """Return every appid once, in the platform's order."""
     appids: dict[str, None] = {}
     offset, total = 0, 1
     while offset < total:
-        page = await ask(caller, component, partial(client.authorizers, offset=offset))
+        page = await probes.authorizers(offset)
         if isinstance(page, Issue):
-            raise _stop(component, page)
+            raise _stop(probes.component, page)
         offset, total = offset + len(page.appids), page.total
         appids |= dict.fromkeys(page.appids)
         if not page.appids:
@@ -432,14 +390,13 @@ async def _list(caller: Caller, client: PlatformClient, component: str) -> list[
                 "component_appid {component}, and run the same command again.",
                 merchants=ngettext("{n:,} merchant", "{n:,} merchants", total),
                 count=len(appids),
-                component=component,
+                component=probes.component,
             )
         )
     return list(appids)
 
 
 def _stop(component: str, issue: Issue) -> PlatformStopError:
-    issue = of_the_component(issue)
     return PlatformStopError(
         _(
             "The merchants cannot be listed with the component token (component_appid {component}): {code}, {meaning} "

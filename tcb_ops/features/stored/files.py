@@ -26,6 +26,7 @@ import re
 import secrets
 import sqlite3
 import stat
+import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -280,6 +281,7 @@ class KnownFiles(Generic[Verdict]):
         """
         self._rows = rows
         self._staged = sqlite3.connect("", check_same_thread=False)
+        weakref.finalize(self, self._staged.close)
         self._staged.execute(
             "CREATE TABLE paths (line INTEGER PRIMARY KEY, env TEXT, path TEXT, verdict TEXT)"
         )

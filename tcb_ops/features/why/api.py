@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Unpack
 
 from tcb_ops.arguments import checked
@@ -14,17 +15,19 @@ from tcb_ops.frames import Lines, Tabular, settings_lang
 from tcb_ops.i18n import Lang, _, as_list, as_sentences
 from tcb_ops.kinds import row_count
 from tcb_ops.lists.merchants import read_merchants
-from tcb_ops.model import Merchant, Outcome, Reason
+from tcb_ops.model import Merchant, Outcome, Owner, Reason
 from tcb_ops.reports.explanations import why_of
 from tcb_ops.run import Run
-from tcb_ops.runs.loop import submit_coroutine
+from tcb_ops.runs.loop import result_of, submit_coroutine
 from tcb_ops.runs.records import RowRecord
 from tcb_ops.runs.single_calls import ask_about
 from tcb_ops.runs.verdicts import Answers, Facts, Verdict, grouped, verdict_of
 from tcb_ops.settings import Settings
 from tcb_ops.start import TargetOptions, find_run, opened_target, settings_for
-from tcb_ops.wechat.responses import ReceivedRequest
+from tcb_ops.wechat.responses import Quota, ReceivedRequest
 
+QUOTA_SECONDS = 300
+"""For which the answer about a merchant's quota is not asked for again."""
 _UNSENT = frozenset({Outcome.PENDING})
 _SKIPPED = frozenset({str(Outcome.PENDING), str(Reason.MERCHANT_LEFT)})
 """Codes about which there is nothing to ask."""
@@ -40,23 +43,28 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Diagnosis:
+class Diagnosis(Sample):
     """A cause: the verdict about a sample, with what WeChat answered, and for how many rows and merchants it stands."""
 
-    verdict: Verdict
-    sample: Sample
+    verdict: Verdict = field(kw_only=True)
 
     def as_dict(self, lang: Lang) -> dict[str, Any]:
         """Return all fields, for JSON and data frames."""
-        facts, rows, merchants = self.sample.facts, self.sample.rows, len(self.sample.names)
-        line, about = facts.merchant, {"rows": rows, "merchants": merchants, "rid": facts.rid}
-        about |= {"appid": line.appid, "merchant": line.name, "env": line.env}
-        return about | self.verdict.as_dict(lang)
+        line = self.facts.merchant
+        return {
+            "rows": self.rows,
+            "merchants": len(self.names),
+            "rid": self.facts.rid,
+            "appid": line.appid,
+            "merchant": line.name,
+            "env": line.env,
+            **self.verdict.as_dict(lang),
+        }
 
     def redacted(self) -> dict[str, Any]:
         """Return what can be handed on, also as a fault of a simulator: no names, tokens, links and contents."""
         names = ("rows", "rid", "code", "errcode", "errmsg", "cause", "who", "proven", "not_asked")
-        about, request = self.as_dict(Lang.EN), self.sample.facts.answers.request
+        about, request = self.as_dict(Lang.EN), self.facts.answers.request
         fault = {"env": "*", "errcode": about["errcode"], "errmsg": about["errmsg"] or about["code"]}
         return {name: about[name] for name in names} | {
             "received": asdict(request) if isinstance(request, ReceivedRequest) else None,
@@ -76,7 +84,7 @@ class Diagnoses(list[Diagnosis], Tabular):
     def __repr__(self) -> str:
         lang = settings_lang()
         lines = (
-            f"{each.verdict.code} · {row_count(each.sample.rows).of(lang)} · {each.verdict.who.label.of(lang)} · "
+            f"{each.verdict.code} · {row_count(each.rows).of(lang)} · {each.verdict.who.value.of(lang)} · "
             f"{as_sentences((each.verdict.meaning, each.verdict.action)).of(lang)}"
             for each in self
         )
@@ -150,12 +158,8 @@ def _samples(
     """Yield what to ask about a run: a merchant of each code, or every one; or a row. Raises UsageError."""
     target = run.record.target
     if target != settings.run_target:
-        text = _(
-            "run {id} was sent to {target}, not to {asked}.",
-            id=run.id,
-            target=target,
-            asked=settings.run_target,
-        )
+        text = _("run {id} was sent to {target}, not to {asked}.")
+        text = text.format(id=run.id, target=target, asked=settings.run_target)
         raise UsageError(text, _("Ask its own target: --target {target}", target=target))
     records: list[tuple[str, RowRecord, int, tuple[str, ...]]]
     in_file = {(each.appid, each.env): each for each in merchants}
@@ -179,18 +183,21 @@ def _samples(
             (group.code, record, rows, tuple(each.merchant for each in stands_for))
             for group, share in shares
             for rows, stands_for in [(share.rows, [share]) if every else (group.rows, group.merchants)]
-            for record in run.page(code=group.code, appid=share.appid, limit=1, tallies=tallies)[0]
+            for its in [[tally for tally in tallies if tally.appid == share.appid]]
+            for record in run.page(code=group.code, appid=share.appid, limit=1, tallies=its)[0]
         ]
-    received = {
-        line["rid"]: ReceivedRequest(**line["received"] | {"fields": tuple(line["received"]["fields"])})
-        for line in run.kept_verdicts()
-        if line.get("received")
-    }
+    received, quotas = _kept_answers(run)
     for code, record, rows, names in records:
         row, end = record.row, record.end
+        merchant = in_file.get((row.appid, row.env)) or Merchant(row.appid, row.merchant, row.env)
+        answers = Answers()
+        if (request := received.get(end.rid)) is not None:
+            answers = Answers(request=ReceivedRequest(**request | {"fields": tuple(request["fields"])}))
+        if row.appid in quotas and merchant.owner is Owner.MERCHANT:
+            answers = replace(answers, quota=Quota(**quotas[row.appid]["quota"]))
         facts = Facts(
-            merchant=in_file.get((row.appid, row.env)) or Merchant(row.appid, row.merchant, row.env),
-            answers=Answers(request=received.get(end.rid)),
+            merchant=merchant,
+            answers=answers,
             code=code.removesuffix(COMPONENT_MARK),
             about_component=code.endswith(COMPONENT_MARK),
             errmsg=end.errmsg,
@@ -203,35 +210,54 @@ def _samples(
 def diagnose(
     run: Run | None, samples: Sequence[Sample], merchants: Sequence[Merchant], settings: Settings
 ) -> Diagnoses:
-    """Ask an opened target about the samples and judge its answers; verdicts about a run are kept in its ledger."""
+    """Ask an opened target about the samples and judge its answers; what was found of a run is kept in its ledger."""
     questions = [sample.facts for sample in samples]
-    answered = submit_coroutine(ask_about(questions, merchants, settings)).result()
+    answered = result_of(submit_coroutine(ask_about(questions, merchants, settings)))
     judged = zip(samples, map(verdict_of, answered), answered, strict=True)
     diagnoses = Diagnoses()
     for verdict, members in grouped(
         (verdict, replace(sample, facts=facts)) for sample, verdict, facts in judged if verdict is not None
     ):
         names = dict.fromkeys(name for sample in members for name in sample.names)
-        total = replace(members[0], names=tuple(names), rows=sum(sample.rows for sample in members))
-        diagnoses.append(Diagnosis(verdict, total))
-    diagnoses.sort(key=lambda each: (-each.sample.rows, each.verdict.code))
+        rows = sum(sample.rows for sample in members)
+        diagnoses.append(Diagnosis(members[0].facts, tuple(names), rows, verdict=verdict))
+    diagnoses.sort(key=lambda each: (-each.rows, each.verdict.code))
     if run is not None:
-        _keep(run, diagnoses)
+        _keep(run, diagnoses, answered)
     return diagnoses
 
 
-def _keep(run: Run, diagnoses: Sequence[Diagnosis]) -> None:
-    """Keep the verdicts in the run's ledger; an earlier one about more rows of a code stays."""
+# --- what the ledger keeps ---------------------------------------------------------------------------------------
+
+
+def _keep(run: Run, diagnoses: Sequence[Diagnosis], answered: Sequence[Facts]) -> None:
+    """Keep the verdicts in the run's ledger; an earlier one about more rows of a code stays. With the first, the answers."""
     earlier, rows = run.kept_verdicts(), Counter[str]()
     for line in earlier:
         rows[line["code"]] += line["rows"]
     for each in diagnoses:
-        rows[each.verdict.code] -= each.sample.rows
+        rows[each.verdict.code] -= each.rows
     lines = [line for line in earlier if rows[line["code"]] > 0]
-    for each in diagnoses:
-        if rows[each.verdict.code] <= 0:
-            facts, request = each.sample.facts, each.sample.facts.answers.request
-            received = asdict(request) if isinstance(request, ReceivedRequest) else None
-            about = {"rows": each.sample.rows, "rid": facts.rid, "received": received}
-            lines.append(each.verdict.to_json() | about)
+    lines += [
+        each.verdict.to_json() | {"rows": each.rows} for each in diagnoses if rows[each.verdict.code] <= 0
+    ]
+    received, quotas = _kept_answers(run)
+    for facts in answered:
+        request, quota = facts.answers.request, facts.answers.quota
+        if isinstance(request, ReceivedRequest):
+            received[facts.rid] = asdict(request)
+        if isinstance(quota, Quota) and not facts.own:
+            quotas.setdefault(facts.merchant.appid, {"at": time.time(), "quota": asdict(quota)})
+    if lines:
+        lines[0] |= {"received": received, "quotas": quotas}
     run.keep_verdicts(lines)
+
+
+def _kept_answers(run: Run) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+    """Return what was received, by rid; and the quotas of the last QUOTA_SECONDS with the times of the answers, by appid."""
+    received, quotas = dict[str, dict[str, Any]](), dict[str, dict[str, Any]]()
+    for line in run.kept_verdicts():
+        received |= line.get("received", {})
+        quotas |= line.get("quotas", {})
+    now = time.time()
+    return received, {appid: told for appid, told in quotas.items() if 0 <= now - told["at"] < QUOTA_SECONDS}

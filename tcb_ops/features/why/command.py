@@ -47,14 +47,14 @@ def why(subject: str, record: str | None, *, every: bool, common: CommonOptions)
     if run is not None:
         kind, name = run.record.kind, run.record.list_name
         console.info(_("Run {id} · {kind} · {list_name}", id=run.id, kind=kind, list_name=name))
-    shown = [(each.verdict, each.sample.names, each.sample.rows) for each in diagnoses]
+    shown = [(each.verdict, each.names, each.rows) for each in diagnoses]
     for part in render_verdicts(shown, console.lang):
         console.print(part)
     if not diagnoses:
         console.print(_("Nothing is wrong."))
         return 0
     actors = dict.fromkeys(each.verdict.who for each in diagnoses)
-    who = as_list(actor.label for actor in actors)
+    who = as_list(actor.value for actor in actors)
     count = ngettext("{n:,} cause", "{n:,} causes", len(diagnoses))
     console.print(_("{count}. Who must act: {who}.", count=count, who=who))
     return 1

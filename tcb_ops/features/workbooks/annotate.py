@@ -33,7 +33,7 @@ from tcb_ops.reports.formats.csv import RESULT_COLUMNS, own_values
 from tcb_ops.reports.run_views import RunReader, RunView
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.records import RunRecord
-from tcb_ops.runs.verdicts import merchant_text
+from tcb_ops.runs.verdicts import presumed_verdict
 from tcb_ops.table_files import LONGEST, NOT_XML, Tables, new_workbook
 
 if TYPE_CHECKING:
@@ -243,8 +243,10 @@ def _texts(reader: RunReader, run: RunRecord, lang: Lang) -> Iterator[tuple[int,
         values = dict(zip(RESULT_COLUMNS, own_values(record, lang), strict=True))
         texts = (values["tcb_reason"], values["tcb_action"], values["tcb_file_id"])
         row, cause = record.row, why_of(record.end)
-        told = merchant_text(cause.code, row.appid, row.merchant, row.env) if cause is not None else None
-        message = told.of(lang) if told is not None else ""
+        verdict = (
+            presumed_verdict(cause.code, row.appid, row.merchant, row.env) if cause is not None else None
+        )
+        message = verdict.message.of(lang) if verdict is not None and verdict.message is not None else ""
         result = record.end.outcome.label
         if record.end.outcome in STORED_OUTCOMES and row.line in changed:
             kind, later_run = changed[row.line]

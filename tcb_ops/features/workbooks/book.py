@@ -142,10 +142,6 @@ def _parse(
         raise _damaged(part) from None
 
 
-def _is_true(value: str | None) -> bool:
-    return value in {"1", "true"}
-
-
 # --- references -----------------------------------------------------------------------------------------------------
 
 _COLUMN = re.compile("[A-Z]{1,3}")
@@ -269,7 +265,7 @@ class _Surveyor:
             raise ValueError(line)
         self._line, self._digits, self._column = line, str(line), 0
         # A row of height 0 is invisible, too. A filter hides the rows that do not match.
-        self._hidden = _is_true(attributes.get("hidden")) or attributes.get("ht") == "0"
+        self._hidden = attributes.get("hidden") in {"1", "true"} or attributes.get("ht") == "0"
 
     def _begin_value(self) -> None:
         line = self._line

@@ -30,7 +30,7 @@ from tcb_ops.reports.run_views import RunReader
 from tcb_ops.reports.summary import Cause
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import RowRecord, RunRecord, end_values
-from tcb_ops.runs.verdicts import merchant_text
+from tcb_ops.runs.verdicts import presumed_verdict
 from tcb_ops.secrets import masked, redact
 from tcb_ops.settings import Settings
 
@@ -361,7 +361,7 @@ def write_errcodes(causes: Sequence[Cause], file: Path, lang: Lang) -> None:
         write = csv.writer(stream).writerow
         write(columns)
         for line in lines:
-            write([*map(errcode_cell, line)])
+            write([guard(masked(value)) if isinstance(value, str) else str(value) for value in line])
 
 
 def errcode_table(
@@ -375,7 +375,7 @@ def errcode_table(
     outcomes = (*_OF_UPLOADS, *(outcome for outcome in Outcome.all() if outcome in other_outcomes))
 
     def line(cause: Cause) -> list[str | int]:
-        told = merchant_text(cause.code, cause.appid, cause.merchant, cause.env) if texts else None
+        told = presumed_verdict(cause.code, cause.appid, cause.merchant, cause.env).message if texts else None
         counts = (cause.outcomes.get(outcome, 0) for outcome in outcomes)
         facts = (
             cause.appid,
@@ -388,11 +388,6 @@ def errcode_table(
         return [*facts, cause.rows, *counts, *([told.of(lang) if told is not None else ""] if texts else [])]
 
     return [*ERRCODE_COLUMNS, *map(str, outcomes), *(["message"] if texts else [])], map(line, causes)
-
-
-def errcode_cell(value: str | int) -> str:
-    """Return a value of errcodes.csv as its cell."""
-    return guard(masked(value)) if isinstance(value, str) else str(value)
 
 
 def _new(file: Path) -> Any:

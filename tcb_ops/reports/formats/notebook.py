@@ -1,12 +1,8 @@
-"""Runs for analysis: DataFrames, a Parquet file, and HTML for notebooks, which the engine escapes.
-
-Only this module loads pyarrow, when it is needed.
-"""
+"""Runs for analysis: DataFrames, and HTML for notebooks, which the engine escapes."""
 
 from __future__ import annotations
 
 import csv
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime, tzinfo
 from operator import attrgetter
@@ -14,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.errcodes import ERRCODE
-from tcb_ops.errors import ArgumentError, StoppedError, UsageError
-from tcb_ops.frames import INTS, LINES, TIMES, frame_of, frame_of_columns
+from tcb_ops.errors import ArgumentError, UsageError
+from tcb_ops.frames import LINES, frame_of, frame_of_columns
 from tcb_ops.i18n import Lang, Text, _, as_list
 from tcb_ops.model import Outcome
 from tcb_ops.reports.explanations import change_lines
@@ -24,12 +20,9 @@ from tcb_ops.reports.formats.csv import RESULT_COLUMNS, result_batches
 from tcb_ops.reports.formats.templates import environment
 from tcb_ops.reports.run_views import RunReader
 from tcb_ops.reports.summary import RunSummary
-from tcb_ops.resources import replacing, system_reason
 from tcb_ops.runs.links_file import LINK_COLUMNS
-from tcb_ops.runs.next_commands import install
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import RunRecord
-from tcb_ops.secrets import masked
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
@@ -42,8 +35,6 @@ _OF_TIMELINES = {outcome for outcome in Outcome.all() if outcome.order <= Outcom
 """Outcomes that have a column in every timeline."""
 _GROUP = 2_000
 """Rows of a run converted at a time, so that little is held twice."""
-_ROW_GROUP = 20_000
-"""Rows per row group of a Parquet file, so that memory does not grow with the run."""
 
 
 def results_frame(
@@ -87,57 +78,6 @@ def results_frame(
         values = [every_column[number] for number in in_order]
         parts.append(frame_of_columns(own, values, settings.timezone, headers))
     return pd.concat(parts, ignore_index=True).iloc[:, [in_order.index(number) for number in chosen]]
-
-
-def write_parquet(reader: RunReader, run: RunRecord, dest: Path, settings: Settings) -> Path:
-    """Write a run's rows in the order of the list, with the columns of results.csv; return the file.
-
-    Columns of the list are text, times are timestamps with the settings' time zone. A duplicate header becomes
-    `name_2`. The file appears when it is complete. Raises UsageError without pyarrow, and if a file of another format is
-    there; StoppedError if the file cannot be written.
-    """
-    if dest.is_file() and not _is_parquet(dest):
-        raise UsageError(_("{dest} already exists: check it, or choose another name", dest=dest))
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ModuleNotFoundError:
-        raise UsageError(
-            _("Parquet needs pyarrow. Install it:\n{command}", command=install("analysis"))
-        ) from None
-    moment = pa.timestamp("us", tz=settings.timezone)
-    kinds = dict.fromkeys(INTS, pa.int64()) | dict.fromkeys(TIMES, moment)
-    names: list[str] = []
-    times: Counter[str] = Counter()
-    for name in (*map(masked, run.headers), *RESULT_COLUMNS):
-        times[name] += 1
-        names.append(name if times[name] == 1 else f"{name}_{times[name]}")
-    types = [pa.string()] * len(run.headers) + [kinds.get(name, pa.string()) for name in RESULT_COLUMNS]
-    schema = pa.schema(list(zip(names, types, strict=True)))
-    try:
-        with replacing(dest) as part, pq.ParquetWriter(part, schema, compression="zstd") as writer:
-            for batch in result_batches(reader, run, settings.lang, size=_ROW_GROUP):
-                cells = [[*map(masked, column)] for column in zip(*batch.cells, strict=True)]
-                arrays = [
-                    pa.array(_microseconds(column) if kind is moment else column, kind)
-                    for column, kind in zip([*cells, *batch.results], types, strict=True)
-                ]
-                writer.write_batch(pa.record_batch(arrays, schema=schema))
-    except OSError as error:
-        raise StoppedError(
-            _("{dest} cannot be written: {why}.", dest=dest, why=system_reason(error)),
-            _("Choose another file."),
-        ) from None
-    return dest
-
-
-def _is_parquet(file: Path) -> bool:
-    with file.open("rb") as stream:
-        return stream.read(4) == b"PAR1"
-
-
-def _microseconds(column: Iterable[float | None]) -> list[int | None]:
-    return [None if moment is None else int(moment * 1_000_000) for moment in column]
 
 
 def links_frame(ledger: LedgerReader, run: RunRecord, settings: Settings, reader: RunReader) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from tcb_ops.kinds import MissingKind, row_count
 from tcb_ops.model import SIMULATOR, Outcome, Reason
 from tcb_ops.reports.explanations import code_label, reason_text, why
 from tcb_ops.reports.summary import CodeGroup, MerchantShare, by_code
-from tcb_ops.runs.verdicts import merchant_text
+from tcb_ops.runs.verdicts import presumed_verdict
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
@@ -68,8 +68,8 @@ def render_errcodes(
             drawn.append(wrapped(sanitize(group.detail.of(lang)), more=2, style="italic"))
         drawn.append(AlignedTable(lines, frozenset({2}), frozenset({0}), 3, indent=indent + 2))
         first = group.merchants[0]
-        message = merchant_text(group.code, first.appid, first.merchant, first.envs[0]) if texts else None
-        if message is not None:
+        message = presumed_verdict(group.code, first.appid, first.merchant, first.envs[0]).message
+        if message is not None and texts:
             text = _("Text for the merchant: {text}", text=message)
             drawn.append(wrapped(sanitize(text.of(lang)), more=2, style="italic"))
         drawn.append("")

@@ -108,10 +108,6 @@ class ServiceTokens:
             return error
 
 
-def _may_pass(status: int) -> bool:
-    return status >= 500 or status in {408, 429}
-
-
 def read_service_response(response: HttpResponse, appid: str, host: str, now: float) -> Token:
     """Return the token in a response of the token server.
 
@@ -144,6 +140,5 @@ def read_service_response(response: HttpResponse, appid: str, host: str, now: fl
         reason = detail(DetailCode.ANSWERED_REDIRECT, status=status)
     else:
         reason = detail(DetailCode.ANSWERED_STATUS, status=status)
-    raise TokenError.of(
-        appid, detail(DetailCode.SERVICE_NO_TOKEN, host=host, why=reason), transient=_may_pass(status)
-    )
+    may_pass = status >= 500 or status in {408, 429}
+    raise TokenError.of(appid, detail(DetailCode.SERVICE_NO_TOKEN, host=host, why=reason), transient=may_pass)

@@ -111,7 +111,6 @@ def test_a_webhook_gets_the_object_that_is_documented(cli):
         "unknown",
         "silenced",
         "recovered",
-        "expired",
         "fewest_link_calls",
         "not_checked",
     ):

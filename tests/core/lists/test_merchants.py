@@ -3,7 +3,7 @@
 import pytest
 
 from tcb_ops.errors import InputError
-from tcb_ops.features.merchants.sync import edit_merchants
+from tcb_ops.features.merchants.sync import read_for_sync
 from tcb_ops.lists.merchants import Merchants, Unresolved, cached_resolve, read_merchants, resolve
 from tcb_ops.model import Merchant, Owner
 
@@ -142,7 +142,7 @@ def test_where_knows_our_names_of_chinese_columns(write):
         pytest.param('appid,name,env\nwxtea,"茶"语,tea-1\n', 2, id="a quote that closes too early"),
     ],
 )
-@pytest.mark.parametrize("read", [read_merchants, edit_merchants])
+@pytest.mark.parametrize("read", [read_merchants, read_for_sync])
 def test_an_open_quote_is_reported_with_file_and_line(write, read, text, line):
     with pytest.raises(InputError) as raised:
         read(write(text, "m.csv"))

@@ -27,6 +27,7 @@ from tcb_ops.lists.row_files import (
     whole_source,
 )
 from tcb_ops.model import Merchant, Secret, SourceFile, is_source
+from tcb_ops.shell import quote
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,7 +61,7 @@ def unusable(root, file):
     return result.message.en, result.fix.en
 
 
-@pytest.mark.posix
+@pytest.mark.posix("special files")
 @pytest.mark.parametrize(
     ("file", "says"),
     [
@@ -79,7 +80,7 @@ def test_an_unusable_file_is_reported_with_the_reason(root, file, says):
     assert says in unusable(root, file.replace("{root}", str(root)))[0]
 
 
-@pytest.mark.posix
+@pytest.mark.posix("links")
 def test_links_are_resolved_before_a_file_counts_as_inside(root):
     (root / "out.png").symlink_to(root.parent / "outside.png")
     (root / "in.png").symlink_to(root / "a.png")
@@ -93,7 +94,7 @@ def test_links_are_resolved_before_a_file_counts_as_inside(root):
     assert isinstance(LocalFiles(root).inspect("in.png"), LocalFile)
 
 
-@pytest.mark.posix
+@pytest.mark.posix("special files")
 def test_special_files_are_refused(root):
     os.mkfifo(root / "pipe")
     with socket.socket(socket.AF_UNIX) as unix:
@@ -128,7 +129,7 @@ def test_a_root_that_is_not_there_is_a_problem_of_the_whole(root):
         assert (problem.line, problem.skippable) == (0, False)
 
 
-@pytest.mark.posix
+@pytest.mark.posix("file names")
 def test_a_missing_file_is_said_to_be_and_that_case_matters(root):
     for file in ("A.PNG", "Banner/none.png", "a.png/x"):
         assert "upper and lower case" in unusable(root, file)[1]
@@ -138,7 +139,7 @@ def test_a_file_named_on_windows_gets_the_map_option_suggested(root):
     for file in ("D:/素材/春.png", "//nas/public/春.png"):
         message, fix = unusable(root, file)
         assert "not relative" in message
-        assert f"--map '{file.rpartition('/')[0]}=FOLDER'" in fix
+        assert f"--map {quote(file.rpartition('/')[0] + '=FOLDER')}" in fix
 
 
 @pytest.fixture
@@ -194,7 +195,7 @@ def test_a_list_from_windows_finds_its_files(write, merchants, data):
     assert row.cells[2] == "D:\\素材\\春\\a.png"
     with pytest.raises(InputError) as raised:
         read_paths(path, merchants, data)
-    assert "--map 'D:/素材/春=FOLDER'" in raised.value.problems[0].fix.en
+    assert f"--map {quote('D:/素材/春=FOLDER')}" in raised.value.problems[0].fix.en
 
 
 def test_a_mapped_file_cannot_leave_the_root(write, merchants, data):

@@ -214,5 +214,5 @@ def test_the_verdict(counts, finished, result):
 
 @pytest.mark.parametrize("kind", all_kinds())
 def test_every_kind_of_run_has_a_verdict(kind):
-    all_good = "All is well: 7 environments" if kind is AUDIT else "All 7 rows succeeded: "
+    all_good = "7 environments: 7 linked." if kind is AUDIT else "All 7 rows succeeded: "
     assert all_good in kind.verdict({Outcome.LINKED: 7}, finished=True).en

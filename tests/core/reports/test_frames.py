@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from tcb_ops.errors import ArgumentError, LedgerDamagedError, StoppedError, UsageError
+from tcb_ops.features.parquet.writer import write_parquet
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS
@@ -15,7 +16,6 @@ from tcb_ops.reports.formats.notebook import (
     results_frame,
     run_html,
     timeline_frame,
-    write_parquet,
 )
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.runs.records import EnvRecord

@@ -359,7 +359,7 @@ def test_a_place_where_no_ledger_can_be_is_refused(tmp_path, monkeypatch, where,
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.posix
+@pytest.mark.posix("file modes")
 def test_a_ledger_is_made_for_its_owner_alone(tmp_path):
     before = os.umask(0)
     try:

@@ -94,7 +94,7 @@ def test_the_finished_file_is_the_list_in_its_order_with_the_interfaces_columns(
     assert not links.dest.read_bytes().startswith(b"\xef\xbb\xbf")
 
 
-@pytest.mark.posix
+@pytest.mark.posix("file modes")
 def test_both_files_are_their_owners_alone(sqlite_ledger, run, links):
     before = os.umask(0)
     try:
@@ -122,7 +122,9 @@ def test_the_first_line_is_on_the_disk_before_a_link_is_written(links, monkeypat
     assert sizes[0] == len("# run-1\n"), "else only later records might survive, and belong to nobody"
 
 
-@pytest.mark.parametrize(("name", "cut"), [("3", 1), ("3", 5), ("3", 40), ("x" * 100_000, 10)])
+@pytest.mark.parametrize(
+    ("name", "cut"), [("3", 1), ("3", 5), ("3", 40), ("x" * 100_000, 10)], ids=["1", "5", "40", "long"]
+)
 def test_a_torn_line_is_cut_whole_and_its_row_is_lost(links, name, cut):
     links.append([linked(2)])
     good = links.part.read_bytes()
@@ -174,7 +176,7 @@ def test_a_list_must_not_have_a_column_of_ours(name):
     check_columns(["env", "path", f"{name}s", "备注", "tcb_errcode"])
 
 
-@pytest.mark.posix
+@pytest.mark.posix("syncing of folders")
 def test_a_power_cut_at_no_moment_loses_a_link_that_the_ledger_has(open_workspace, monkeypatch):
     """Nothing is relied on that was not synced: file before ledger, bytes before name, name before `finished`, all before the part goes."""
     workspace = open_workspace(many(TEA, BOOKS, rows=20))

@@ -64,7 +64,7 @@ def test_a_run_can_be_held_again_and_again_and_is_exclusive_within_a_process(led
             pass
 
 
-@pytest.mark.posix
+@pytest.mark.posix("inodes")
 def test_letting_go_leaves_the_lock_file_that_others_may_have_open(sqlite_ledger):
     lock = sqlite_ledger.file.with_name("ledger.db-locks") / "run-1.lock"
     with hold(sqlite_ledger, "run-1"):
@@ -95,7 +95,7 @@ def test_a_run_that_differs_only_in_its_root_is_refused_while_the_other_is_worke
 # --- the folder of an SQLite ledger's locks -----------------------------------------------------------------------
 
 
-@pytest.mark.posix
+@pytest.mark.posix("links")
 def test_what_another_made_where_the_locks_belong_is_refused_and_not_followed(sqlite_ledger, tmp_path):
     locks, elsewhere = tmp_path / "ledger.db-locks", tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -123,7 +123,7 @@ def test_another_users_folder_of_locks_is_refused(sqlite_ledger, tmp_path):
         pass
 
 
-@pytest.mark.posix
+@pytest.mark.posix("links")
 def test_a_link_in_place_of_the_holders_name_is_not_written_through(sqlite_ledger, tmp_path):
     victim, locks = tmp_path / "victim", tmp_path / "ledger.db-locks"
     victim.write_text("mine")
@@ -138,7 +138,7 @@ def test_a_link_in_place_of_the_holders_name_is_not_written_through(sqlite_ledge
     assert not (tmp_path / "made").exists()
 
 
-@pytest.mark.posix
+@pytest.mark.posix("links")
 def test_two_names_of_one_ledger_share_its_locks(sqlite_ledger, tmp_path):
     (tmp_path / "other.db").symlink_to(tmp_path / "ledger.db")
     with (

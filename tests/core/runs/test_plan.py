@@ -117,7 +117,7 @@ def change(workspace: Workspace, what: str) -> None:
             (workspace.folder / "files").symlink_to(workspace.folder / "elsewhere")
 
 
-@pytest.mark.posix
+@pytest.mark.posix("links")
 @pytest.mark.parametrize("changed", ["list", "root", "part"])
 def test_a_changed_list_root_or_part_is_another_run(workspace, changed):
     run = stopped(workspace, **({"selection": "--where region=华东"} if changed == "part" else {}))
@@ -135,7 +135,7 @@ def test_another_target_is_another_run(workspace):
     assert len(ids(workspace)) == 2
 
 
-@pytest.mark.posix
+@pytest.mark.posix("links")
 @pytest.mark.parametrize(
     ("changed", "why"),
     [

@@ -87,6 +87,11 @@ TABLE = [
     ("40097", listed(), LEFT, SET, {}, "row_wrong"),
     ("", refused("48004"), None, SET, {}, "account_restricted"),
     ("-12345", listed(), LEFT, SET, {}, "unknown"),
+    ("", refused("dead_token"), None, None, {}, "token_stale"),
+    ("", refused("61003"), None, None, {"merchant": OWN}, "component_token"),
+    ("", listed("FROZEN"), None, None, {}, "unavailable"),
+    ("", listed(), None, refused("no_answer"), {}, ""),
+    ("", listed(), None, AuthorizerInfo("茶", frozenset({64})), {}, ""),
     ("", listed(), LEFT, SET, {}, ""),
 ]
 
@@ -112,7 +117,7 @@ def test_every_code_of_the_catalogues_suggests_one_cause_and_every_cause_has_tex
     known = {str(entry.code) for entry in all_errcodes()} - {"0"}
     known |= {entry.code for entry in all_store_codes()} | set(all_reasons())
     assert known - set(codes) == set()
-    assert {line["who"] for line in causes.values()} == set(Actor)
+    assert {line["who"] for line in causes.values()} == set(map(str, Actor))
     for line in causes.values():
         assert bool(line["meaning_en"]) == bool(line["meaning_zh"])
         assert bool(line["message_en"]) == bool(line["message_zh"]) == (line["who"] == "merchant")
@@ -131,4 +136,4 @@ def test_a_code_alone_proves_nothing_where_facts_could():
     assert presumed("61007") == "set_missing"
     assert (presumed_verdict("61007").who, presumed_verdict("61007").proven) == (Actor.MERCHANT, False)
     assert presumed_verdict("40097").proven
-    assert presumed_verdict("-501005", Owner.PLATFORM).who is Actor.ADMINISTRATOR
+    assert verdict_of(Facts(merchant=OWN, code="-501005")).who is Actor.ADMINISTRATOR

@@ -38,6 +38,7 @@ def test_a_digest_that_is_known_is_not_computed_again(tmp_path):
         assert body.md5 == "d" * 32  # what was given, whatever the bytes are: nothing was hashed
 
 
+@pytest.mark.posix("links")
 @pytest.mark.parametrize("swapped", ["file", "folder"])
 def test_a_file_that_became_a_link_out_of_the_root_is_a_changed_one(tmp_path, swapped):
     root, outside = tmp_path / "root", tmp_path / "outside"

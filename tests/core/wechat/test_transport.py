@@ -332,6 +332,7 @@ def test_a_post_that_may_have_arrived_is_not_sent_twice_by_the_library(run):
     assert run(reset()) == 1
 
 
+@pytest.mark.posix("megabytes through Wine's sockets take minutes on a busy machine")
 def test_an_answer_that_comes_before_the_body_was_read_ends_the_sending(run):
     async def refuses_early(connection: Connection) -> None:
         await connection.head()

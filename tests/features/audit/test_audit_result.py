@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
-from datetime import date
 
 import pytest
 from workspace import BOOKS, QUICK, TEA, TEA_TEST
@@ -17,7 +16,7 @@ from tcb_ops.features.audit.result import KnownFailure, read_known
 from tcb_ops.features.simulator.faults import EnvStatus, Fault, FaultStep, Reset
 from tcb_ops.model import Merchant, Outcome
 
-DAY = date(2026, 11, 27)
+DAY = "2026-11-27"
 
 
 def test_a_file_from_excel_is_read(tmp_path):
@@ -25,8 +24,8 @@ def test_a_file_from_excel_is_read(tmp_path):
     text = "环境ID,原因,截止日期,备注\r\nnoodle-prod-18b8ff,85088,2026/12/1,已联系商户\r\n\r\ntea-1a2b3c,HALTED,2026年11月30日,\r\n"
     file.write_bytes(text.encode("gb18030"))
     assert read_known(file) == (
-        KnownFailure("", "noodle-prod-18b8ff", "85088", date(2026, 12, 1), "已联系商户"),
-        KnownFailure("", "tea-1a2b3c", "halted", date(2026, 11, 30), ""),
+        KnownFailure("", "noodle-prod-18b8ff", "85088", "2026-12-01", "已联系商户"),
+        KnownFailure("", "tea-1a2b3c", "halted", "2026-11-30", ""),
     )
 
 
@@ -43,8 +42,7 @@ def test_a_file_without_its_columns_is_refused(tmp_path):
         ("85088", "85088"),
         ("99999999", "99999999"),
         ("Halted", "halted"),
-        ("accessdenied", "AccessDenied"),
-        ("NoSuchThing", "NoSuchThing"),
+        ("AccessDenied", None),
         ("nope", None),
         ("Nope", None),
         ("no such thing", None),
@@ -65,8 +63,8 @@ def test_which_causes_a_line_can_have(tmp_path, text, cause):
     [
         (KnownFailure("", "env-a", "85088", DAY), True),
         (KnownFailure("wxtea", "", "85088", DAY), True),
-        (KnownFailure("wxtea", "env-a", "85088", date(2027, 1, 1)), True),
-        (KnownFailure("", "env-a", "85088", date(2026, 11, 26)), False),
+        (KnownFailure("wxtea", "env-a", "85088", "2027-01-01"), True),
+        (KnownFailure("", "env-a", "85088", "2026-11-26"), False),
         (KnownFailure("", "env-a", "45009", DAY), False),
         (KnownFailure("", "env-b", "85088", DAY), False),
         (KnownFailure("wxbooks", "env-a", "85088", DAY), False),
@@ -134,7 +132,6 @@ def test_a_known_failure_is_silenced_until_its_date_and_new_again_after_it(open_
     known.write_text(f"env,cause,until,note\n{BOOKS.env},85088,2001-12-31,asked\n", encoding="utf-8")
     after = audited(workspace, broken, known=known)
     assert envs(after.new) == [(BOOKS.env, "85088")]
-    assert [line.env for line in after.expired] == [BOOKS.env]
 
 
 def test_a_clock_set_back_leaves_the_order_of_the_audits(open_workspace, monkeypatch):
@@ -150,8 +147,8 @@ def test_a_clock_set_back_leaves_the_order_of_the_audits(open_workspace, monkeyp
 @pytest.mark.parametrize(
     ("counts", "finished", "result"),
     [
-        ({HEALTHY: 1, UNHEALTHY: 2, Outcome.UNKNOWN: 1}, True, "1 of 4 environments is healthy, 2 are unhealthy, 1 is unknown."),
-        ({HEALTHY: 8, UNHEALTHY: 2, Outcome.PENDING: 2}, False, "Unfinished: 10 of 12 environments were checked (8 healthy), 2 pending."),
+        ({HEALTHY: 1, UNHEALTHY: 2, Outcome.UNKNOWN: 1}, True, "4 environments: 1 healthy, 2 unhealthy, 1 unknown."),
+        ({HEALTHY: 8, UNHEALTHY: 2, Outcome.PENDING: 2}, False, "Unfinished, 12 environments: 8 healthy, 2 unhealthy, 2 pending."),
     ],
 )  # fmt: skip
 def test_the_verdict_is_a_sentence(counts, finished, result):
@@ -237,7 +234,7 @@ def play(open_workspace, tmp_path, merchants, nights, seed):
             assert len(message.encode()) <= 4096
             assert f"newly broken {len(new)} · recovered {len(recovered)} " in message
             shown = {env for env in new | recovered if env in message}
-            assert shown == new | recovered or "more environment" in message
+            assert shown == new | recovered or " more line" in message
         before = now
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ ENDLESS = json.dumps(
 )
 NEWER = json.dumps({"schema": 2, "component_appid": "wxplatform", "api_base": BASE}).encode()
 
-posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")
+posix = pytest.mark.posix("file modes")
 
 
 @pytest.fixture
@@ -89,6 +88,7 @@ def test_a_pipe_in_the_store_is_refused_since_reading_it_would_never_end(folder,
         opened(folder)
 
 
+@pytest.mark.posix("file modes")
 @pytest.mark.parametrize("which", [".", "wx1.json", IDENTITY])
 @pytest.mark.parametrize("mode", [0o040, 0o004])
 def test_a_store_that_others_may_read_is_refused_with_the_fix(folder, which, mode):

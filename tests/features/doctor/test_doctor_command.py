@@ -71,6 +71,7 @@ ORDER = (
 )
 
 
+@pytest.mark.posix("Windows has a further check")
 def test_all_checks_pass_and_nothing_is_uploaded_or_made(open_token_server, checks, doctor, tmp_path):
     token_server = open_token_server()
     before = sorted(file.name for file in tmp_path.iterdir())
@@ -211,6 +212,7 @@ def test_each_failed_check_has_its_fix(open_token_server, checks, ail, check, gr
     assert others == set()
 
 
+@pytest.mark.posix("file modes")
 @pytest.mark.parametrize("lang", ["en", "zh"])
 def test_a_command_is_on_a_line_of_its_own_however_narrow_the_screen(
     open_token_server, doctor, monkeypatch, lang

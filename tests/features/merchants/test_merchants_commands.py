@@ -85,8 +85,8 @@ def test_what_is_the_operators_own_stays_and_what_is_the_platforms_comes(open_to
     assert token_server.file.read_bytes().decode("gb18030") == "\r\n".join([head, *own, *new_lines, ""])
     for result in (
         "added · 2",
-        "authorized again, status cleared · 1",
-        "no longer authorized, status=left · 1",
+        "authorized again (status cleared) · 1",
+        "no longer authorized (status=left) · 1",
         "environments that the platform does not list any more · 1",
         "85088",
     ):
@@ -138,7 +138,10 @@ def test_a_dry_run_and_another_file_leave_the_merchants_file(open_token_server, 
     token_server = open_token_server([TEA])
     token_server.file.write_bytes(b"appid,name,env\nwxgone,x,e-1\n")
     code, out, _ = tcb_ops("merchants", "sync", "--dry-run")
-    assert (code, "would have 2 lines: 1 added, 1 left. Nothing was written." in out) == (0, True)
+    assert (
+        code,
+        "would have 2 lines: 1 added, 1 no longer authorized (status=left). Nothing was written." in out,
+    ) == (0, True)
     assert tcb_ops("merchants", "sync", "--out", "new.csv")[0] == 0
     assert (token_server.folder / "new.csv").read_text("utf-8") == (
         "appid,name,env,status\nwxgone,x,e-1,left\nwxtea,茶语小铺,tea-1,\n"
@@ -246,7 +249,7 @@ def test_troubles_that_differ_but_in_the_merchant_stand_once(open_token_server, 
     token_server.keep_tokens(COMPONENT.appid)
     _, out, _ = tcb_ops("merchants", "check")
     assert "no_token · 2 lines" in out
-    assert "has no token for wxtea, wxbooks: it needs a line per appid." in out
+    assert "has no token for wxtea: it needs a line per appid." in out
 
 
 @pytest.mark.kill

@@ -51,7 +51,7 @@ FOUND = {
 }
 
 
-@pytest.mark.posix
+@pytest.mark.posix("shell programs")
 @pytest.mark.parametrize(("named", "there", "found"), FOUND.values(), ids=FOUND)
 def test_which_chromium_is_taken(tmp_path, monkeypatch, named, there, found):
     for name in there:
@@ -64,7 +64,7 @@ def test_which_chromium_is_taken(tmp_path, monkeypatch, named, there, found):
     assert find_chromium() == (str(tmp_path / found) if found else None)
 
 
-@pytest.mark.posix
+@pytest.mark.posix("shell programs")
 def test_the_browser_gets_no_network_no_secret_and_no_home(tmp_path, page, monkeypatch, program):
     monkeypatch.setenv("TCB_OPS_TOKENS__FILE", "a-secret-place")
     program(PRINTS)
@@ -88,7 +88,7 @@ FAILING = {
 }
 
 
-@pytest.mark.posix
+@pytest.mark.posix("shell programs")
 @pytest.mark.parametrize(("lines", "reason"), FAILING.values(), ids=FAILING)
 def test_a_browser_that_fails_leaves_nothing_and_says_why(tmp_path, page, program, lines, reason):
     program(*lines)
@@ -117,7 +117,7 @@ def test_without_a_request_no_browser_is_started_or_missed(a_run, tmp_path, prog
     assert "report.pdf" not in (dest / "report.html").read_text(encoding="utf-8") + caplog.text
 
 
-@pytest.mark.posix
+@pytest.mark.posix("shell programs")
 def test_a_file_that_was_put_into_the_folder_meanwhile_stays(a_run, tmp_path, program):
     reported, dest = a_run(), tmp_path / "out"
     reported.export(dest)
@@ -127,7 +127,7 @@ def test_a_file_that_was_put_into_the_folder_meanwhile_stays(a_run, tmp_path, pr
     assert (dest / "notes.txt").exists()
 
 
-@pytest.mark.posix
+@pytest.mark.posix("shell programs")
 def test_a_pdf_is_part_of_the_report_and_of_its_manifest(a_run, tmp_path, program):
     program(PRINTS)
     reported = a_run()

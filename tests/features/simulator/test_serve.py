@@ -83,7 +83,7 @@ def test_it_stops_in_time_although_an_answer_is_held_back(start):
         assert time.monotonic() - began < 30
 
 
-@pytest.mark.posix
+@pytest.mark.posix("signals")
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_serve_runs_until_it_is_told_to_stop_and_gives_the_signals_back(name):
     number = getattr(signal, name)

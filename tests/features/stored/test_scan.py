@@ -59,7 +59,7 @@ def tree(tmp_path):
     return source
 
 
-@pytest.mark.posix
+@pytest.mark.posix("special files")
 def test_a_folder_gives_all_files_below_it_but_what_nobody_means(tree):
     (tree / "linked").symlink_to(tree / "春", target_is_directory=True)
     found = scan(tree)
@@ -72,7 +72,7 @@ def test_a_file_gives_itself(tree):
     assert (found.folder, found.files) == (tree / "春", ("a.png",))
 
 
-@pytest.mark.posix
+@pytest.mark.posix("file names")
 def test_tokens_and_the_ledger_are_never_taken(tree):
     locks = tree / "ledger-locks"
     locks.mkdir()
@@ -285,7 +285,7 @@ def test_cells_that_a_spreadsheet_would_run_come_back_as_they_were(folder):
     assert "=1+1.png" in [row.path for row in batch.rows()]
 
 
-@pytest.mark.posix
+@pytest.mark.posix("file names")
 @pytest.mark.parametrize("name", ["b.png ", "a\\b.png", "a\udcff.png"])
 def test_a_name_that_a_list_cannot_have_is_refused(folder, name):
     (folder / name).write_bytes(b"x")

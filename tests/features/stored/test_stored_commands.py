@@ -48,9 +48,9 @@ def test_an_upload_says_whether_it_was_confirmed_or_undone(open_cli):
     assert (found["kind"], found["confirmed"]["counts"]) == ("upload", {"present": 30})
     assert cli("report", found["run"]).code == 0
     page = cli.folder / "reports" / found["run"] / "report.html"
-    assert "Confirmed: all 30 files are there" in page.read_text(encoding="utf-8")
+    assert "looked for the files: 30 present." in page.read_text(encoding="utf-8")
     assert cli("undo", found["run"]).code == 0
-    undo, mark = cli.latest().id, f"The files of this upload were undone by run {cli.latest().id} on "
+    undo, mark = cli.latest().id, f" files of this upload were undone by run {cli.latest().id} on "
     shown = cli("show", found["run"])
     assert (shown.code, mark in shown.out, "Confirmed" in shown.out) == (0, True, False)
     (changed,) = cli("show", found["run"], "--json").json["changed_by"]
@@ -178,7 +178,7 @@ def test_a_confirmation_says_what_it_leaves_out_and_what_was_undone(open_cli, wa
     assert cli("undo").code == 0
     again = cli("undo")
     assert "30 files will not be touched: nothing of the upload is there" in again.err
-    assert "The files of this upload were undone by run " in cli("confirm").err
+    assert " files of this upload were undone by run " in cli("confirm").err
 
 
 @pytest.mark.parametrize(

@@ -69,8 +69,8 @@ def test_undo_and_delete_need_the_number_of_merchants(open_lab, read, action):
     assert lab.workspace.sim.objects == {}
     assert hidden(panel.stored.button)
     done = {
-        "undo": "The files of this upload were undone",
-        "delete": "The files of this upload were deleted",
+        "undo": " files of this upload were undone",
+        "delete": " files of this upload were deleted",
     }[action]
     upload = panel.run.record.settings["of"][0]
     assert f"About the upload {upload} ." in read(panel.monitor.head)
