@@ -98,7 +98,7 @@ class CommonOptions:
 
     config: str | None = _given("Settings file. [default: tcb-ops.toml here, if there]", metavar="FILE")
     target: str | None = _given(
-        "Where calls go. [default: the target of the settings]",
+        "Where calls go. [default: as the settings say]",
         metavar="simulator|URL",
     )
     api_base: str | None = _given("The same as --target URL.", metavar="URL", hidden=True)
