@@ -25,6 +25,7 @@ from tcb_ops.errors import LedgerDamagedError, UsageError
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_list, as_sentences, ngettext, pgettext, verbatim
 from tcb_ops.kinds import is_provided, provided
 from tcb_ops.model import Owner, Reason
+from tcb_ops.secrets import masked
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
@@ -370,7 +371,8 @@ def _row(record: RowRecord, settings: Settings, lang: Lang) -> dict[str, Any]:
     clock = Clock(settings.zone)
     values = dict(zip(RESULT_COLUMNS, own_values(record, lang), strict=True))
     times = {name: clock.iso(values[name]) or None for name in ("tcb_started_at", "tcb_ended_at")}
-    return {"path": record.row.path, "file": record.row.file} | values | times
+    shown = {"path": record.row.path, "file": record.row.file} | values | times
+    return {name: masked(value) if isinstance(value, str) else value for name, value in shown.items()}
 
 
 @click.command(cls=Command, usual="stale target where json note")

@@ -31,6 +31,7 @@ from tcb_ops.runs.next_commands import retry as retry_command
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import EnvRecord, NewRun, RowRecord, RunRecord, resumed_within
 from tcb_ops.runs.url_files import SourceQueries, as_they_are, source_check
+from tcb_ops.secrets import masked
 from tcb_ops.settings import Settings
 
 _digits = partial(secrets.token_hex, 2)
@@ -141,7 +142,7 @@ def plan(
             **options,
             **own,
         },
-        note="".join(letter if letter.isprintable() else " " for letter in note),
+        note=masked("".join(letter if letter.isprintable() else " " for letter in note)),
         operator=operator_name(),
         host=host_name(),
         out=str(out) if out is not None else "",
