@@ -43,7 +43,7 @@ from tcb_ops.runs.verdicts import presumed_verdict
 from tcb_ops.settings import Settings
 from tcb_ops.start import TargetOptions, find_run, identified, is_run_name, ledger_with_runs, settings_for
 from tcb_ops.wechat.responses import HttpResponse
-from tcb_ops.wechat.tokens.command import Credential
+from tcb_ops.wechat.tokens.command import Credential, in_folder
 from tcb_ops.wechat.transport import HttpRequest, Timeouts, Transport
 
 if TYPE_CHECKING:
@@ -293,7 +293,7 @@ def deliver(
     for wait in (*RETRY_WAITS, None):
         try:
             if to.kind == "command":
-                _run_command(to.command, _with_text(message, payload))
+                _run_command(to.command, _with_text(message, payload), settings.folder_of("notify"))
             else:
                 _post(to, message, payload, settings)
         except TcbOpsError as error:
@@ -314,8 +314,9 @@ def check_receiver(to: NotifySettings, settings: Settings) -> tuple[str, str]:
     """Return a receiver's address and key, if it has any. Raises TcbOpsError if one cannot be read, or a program found."""
     url = secret = ""
     if to.kind == "command":
-        if which(to.command[0]) is None:
-            raise _NotSentError(_("there is no program {program}", program=to.command[0]))
+        program = in_folder(to.command, settings.folder_of("notify"))[0]
+        if which(program) is None:
+            raise _NotSentError(_("there is no program {program}", program=program))
         return url, secret
     url = _secret_of(to.url_env, to.url_file, "url")
     if to.secret_env or to.secret_file:
@@ -358,11 +359,14 @@ def _check_url(url: str, settings: Settings) -> None:
         raise _NotSentError(text)
 
 
-def _run_command(command: Sequence[str], body: bytes) -> None:
+def _run_command(command: Sequence[str], body: bytes, folder: Path | None) -> None:
     """Run a program with the message as JSON on its stdin; what it prints is not kept: it may be a key."""
     no, seconds = subprocess.DEVNULL, COMMAND_SECONDS
     try:
-        ended = subprocess.run(command, input=body, stdout=no, stderr=no, timeout=seconds, check=False)  # noqa: S603  the operator's own program, without a shell
+        words = in_folder(command, folder)
+        ended = subprocess.run(  # noqa: S603  the operator's own program, without a shell
+            words, cwd=folder, input=body, stdout=no, stderr=no, timeout=seconds, check=False
+        )
     except subprocess.TimeoutExpired:
         reason: Text = detail(DetailCode.NO_OUTPUT, command_seconds=seconds)
     except (OSError, ValueError) as error:
