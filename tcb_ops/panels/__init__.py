@@ -39,9 +39,7 @@ if TYPE_CHECKING:
     from tcb_ops.panels.panel import Panel
     from tcb_ops.settings import Settings
 
-__all__ = [
-    "Panel", "attach", "audit_errcodes", "export_report", "generate_links", "run_uploads", "use_ledger"
-]  # fmt: skip
+__all__ = ["attach", "audit_errcodes", "export_report", "generate_links", "run_uploads", "use_ledger"]
 
 
 def _open(panel: str, given: dict[str, Any]) -> Panel:
@@ -114,12 +112,3 @@ def use_ledger(ledger: str = "", lang: str = "") -> Settings:
     settings: Settings = provided("analysis")(ledger, lang)
     set_default_settings(settings)
     return settings
-
-
-def __getattr__(name: str) -> object:
-    """Load the class of the panels on first use."""
-    if name != "Panel":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from tcb_ops.panels.panel import Panel
-
-    return Panel

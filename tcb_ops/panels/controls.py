@@ -41,8 +41,6 @@ from tcb_ops.settings import (
 )
 from tcb_ops.start import ResumeOptions, identified
 
-TARGETS = ("simulator", "live")
-
 
 @dataclass(frozen=True, slots=True)
 class PanelContext:
@@ -101,7 +99,7 @@ def open_context(target: str, where: str, lang: Lang) -> PanelContext:
 
     """
     target = target or ("simulator" if is_practising() else "live")
-    if target not in TARGETS:
+    if target not in {"simulator", "live"}:
         text = _(
             'target = "{target}": write "simulator" to practise or "live" for the target of tcb-ops.toml.'
         )

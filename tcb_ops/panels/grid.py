@@ -6,7 +6,7 @@ The browser holds the merchants. Rows are read from the ledger in pages, when th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from importlib.resources import files
@@ -75,12 +75,22 @@ class RunGrid(anywidget.AnyWidget):
     _esm = (files("tcb_ops.panels") / "grid.js").read_text(encoding="utf-8")
     words = traitlets.Dict().tag(sync=True)
 
-    def __init__(self, worker: Worker, *, sample: bool, look: Callable[[], None]) -> None:
-        """`sample`: the run's ledger ends with the kernel. `look` shows what other processes have changed."""
-        self._worker, self._lang, self._look = worker, worker.lang, look
+    def __init__(
+        self,
+        worker: Worker,
+        look: Callable[[], None],
+        clicks: Mapping[str, Callable[[str], None]],
+        *,
+        sample: bool,
+    ) -> None:
+        """`sample`: the run's ledger ends with the kernel.
+
+        `look` shows what other processes have changed. `clicks`: by NAME, what a click on something with the attribute
+        `data-NAME` does in the background, with its value.
+        """
+        self._worker, self._lang, self._look, self._clicks = worker, worker.lang, look, clicks
         self._zone: Any = None
         self._running = False
-        self._clicks: dict[str, Callable[[str], None]] = {}
         self.forget()
         words = {name: text.of(worker.lang) for name, text in _WORDS.items()}
         if sample:
@@ -90,14 +100,6 @@ class RunGrid(anywidget.AnyWidget):
         super().__init__(words=words | {"lang": str(worker.lang)})
         self.add_class("op-grid")
         self.on_msg(self._answer)
-
-    def on_click(self, name: str, action: Callable[[str], None]) -> None:
-        """Do `action` in the background when something with the attribute `data-NAME` is clicked, with its value."""
-        self._clicks[name] = action
-
-    def open_tab(self, name: str) -> None:
-        """Open a tab: todo, merchants, rows, charts or files."""
-        self.send({"tab": name})
 
     def forget(self) -> None:
         """Show no run, and hold none."""

@@ -194,7 +194,7 @@ def render_runs(runs: Iterable[Run], here: Collection[str], lang: Lang, label: T
         result = f'<div class="op-outcomes" aria-hidden="true">{_shares(counts)}</div>'
         link = render_run_link(run.id, render_moment(record.created_at, run.settings.zone))
         about = [_("about {run}", run=origin) for origin in origins_of(run)[:1]]
-        about += [run.mark] if run.mark is not None else []
+        about += [mark] if (mark := run.mark) is not None else []
         about += [verbatim(record.note)] if record.note else []
         counted = f"{result}{esc(counts_line(counts).of(lang))}"
         lines.append(

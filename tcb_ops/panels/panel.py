@@ -129,7 +129,7 @@ class Panel:
         """Wait until the panel is idle."""
         self.worker.settle(seconds)
         if self.error is None:
-            self.monitor.settle(seconds)
+            self.monitor.watched.wait(seconds)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.run!r}>"
@@ -187,7 +187,7 @@ class Panel:
                 return
             run = self._work()
             folder = self._export(run)
-            self.monitor.settle()
+            self.monitor.watched.wait()
         except TcbOpsError as error:
             problems = ""
             if isinstance(error, InputError):

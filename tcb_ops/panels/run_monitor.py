@@ -44,22 +44,11 @@ from tcb_ops.start import ResumeOptions
 WATCH_EVERY = 0.2
 """Seconds between two updates from a run of this process."""
 POLL_EVERY = 1.0
-"""Seconds between two updates from a run of another process."""
-READ_AGAIN = 2.0
-"""Seconds until a ledger that could not be read is read again."""
+"""Seconds between two updates from a run of another process, or until a ledger that could not be read is read again."""
 LISTED = 50
 """Runs in the table, the newest first."""
 PENDING = frozenset({Outcome.PENDING})
 RETRYABLE = frozenset({Outcome.REFUSED, Outcome.FAILED, Outcome.NOT_ATTEMPTED, Outcome.UNKNOWN})
-
-
-def redraw_after(cost: float, merchants: int) -> float:
-    """Return the seconds until the merchants are drawn again, from what it cost and their number.
-
-    10 merchants are drawn 4 times a second, 300 about once. Where the ledger takes long to count (a million rows), drawing
-    takes a tenth of the time at most.
-    """
-    return max(0.25 + merchants / 500, 10 * cost)
 
 
 class RunMonitor(widgets.VBox):
@@ -92,20 +81,19 @@ class RunMonitor(widgets.VBox):
         self.expired_links = 0
         """Links of the run that is shown that had expired by its end, where it ended here."""
         self._handle: RunHandle | None = None
-        self._watched = threading.Event()
-        """Set when the newest watching thread has shown the end."""
-        self._watched.set()
+        self.watched = threading.Event()
+        """Set when the end of the run is shown that was shown last."""
+        self.watched.set()
         self._drawn: tuple[float | None, Text | None] = None, None
         """When the run that is shown at rest had finished, and its mark."""
         self._watch = 0
         """The number of the newest watching thread: older ones stop."""
         self.head, self.bar = html_area("op-head"), html_area("op-progress")
-        self.grid = RunGrid(worker, sample=context.simulated, look=self._look)
-        self.grid.on_click("open", self.attach)
-        self.grid.on_click("why", self._ask_why)
+        clicks = {"open": self.attach, "why": self._ask_why}
+        self.grid = RunGrid(worker, self._look, clicks, sample=context.simulated)
         self.resume = ActionButton(worker, context, _("Resume"), "op-resume", self._resume)
         self.retry = RetryMenu(worker, context, self.grid, self._retry)
-        self.export = ExportMenu(worker, report, partial(self.grid.open_tab, "files"))
+        self.export = ExportMenu(worker, report, partial(self.grid.send, {"tab": "files"}))
         self.stop = worker.button(_("Cancel"), "op-cancel", self.cancel, background=False, disabled=True)
         self.actions = widgets.HBox([self.stop, self.resume]).add_class("op-actions")
         self.header = widgets.VBox([self.head, worker.line, self.bar, self.actions]).add_class("op-header")
@@ -171,10 +159,6 @@ class RunMonitor(widgets.VBox):
         if self._drawn != (run.record.finished_at, run.mark):
             self.attach(run.id)
 
-    def settle(self, seconds: float = 600) -> None:
-        """Wait until the run that is shown has ended and its end is shown."""
-        self._watched.wait(seconds)
-
     def close_run(self) -> None:
         """Stop watching the run, which continues, and hold none of its data."""
         self._watch += 1
@@ -199,7 +183,7 @@ class RunMonitor(widgets.VBox):
 
         self._draw_header(run, state)
         self._offer()
-        self._watched = in_thread(guarded)
+        self.watched = in_thread(guarded)
 
     def _follow(self, handle: RunHandle, run: Run, number: int) -> None:
         """Show what was committed until the run ends, then end it."""
@@ -277,10 +261,13 @@ class RunMonitor(widgets.VBox):
         self.bar.value = render_progress(now, run.record.kind, self._lang, running=not self.at_rest)
 
     def _draw_grid(self, run: Run) -> float:
-        """Draw the grid, and return the seconds until it may be drawn again."""
+        """Draw the grid; return the seconds until it is drawn again.
+
+        10 merchants are drawn 4 times a second, 300 about once; drawing takes a tenth of the time at most.
+        """
         began = time.monotonic()
         merchants = self.grid.show(run, running=not self.at_rest)
-        return redraw_after(time.monotonic() - began, merchants)
+        return max(0.25 + merchants / 500, 10 * (time.monotonic() - began))
 
     def _try_grid(self, run: Run) -> float:
         """Draw the grid of a run that is running here; one that cannot be read now is still watched, to its end."""
@@ -288,7 +275,7 @@ class RunMonitor(widgets.VBox):
             return self._draw_grid(run)
         except TcbOpsError as error:
             self._worker.report(error)
-            return READ_AGAIN
+            return POLL_EVERY
 
     # --- what can be done ---------------------------------------------------------------------------------------
 
@@ -390,8 +377,7 @@ class RetryMenu(Menu):
 
     def enable(self, *, busy: bool) -> None:
         """Enable the button; the one that opens the box is blue where a retry is the next thing to do."""
-        other_open = any(menu.opened for menu in self._worker.menus if menu is not self)
-        self.button.button_style = "" if other_open else self.tone
+        self.button.button_style = "" if any(m.opened for m in self._worker.menus) else self.tone
         self.action.enable(busy=busy)
 
     def selected(self) -> dict[str, Any]:
@@ -460,22 +446,18 @@ class RunBrowser(Menu):
     def refresh(self) -> list[Run]:
         """Read the runs again; return them, the newest first."""
         settings = self._context.settings
+        of_uploads = self._kind is not None and self._kind.sends_files  # with what confirmed or undid them
         with self._one_at_a_time:  # otherwise an older state of the runs could replace a newer one
             runs = [
                 run
                 for run in api.runs(settings=settings, damaged=[])
-                if run.record.target == settings.run_target and self._lists(run)
+                if run.record.target == settings.run_target
+                and (self._kind in {None, run.record.kind} or (of_uploads and run.record.settings.get("of")))
             ][:LISTED]
             self.ids = [run.id for run in runs]
             here = {run.id for run in runs if find_handle(run.id) is not None}
             self._drawn = render_runs(runs, here, self._lang, _("Earlier runs"))
         return runs
-
-    def _lists(self, run: Run) -> bool:
-        """Return whether a run is of the kind, or is about an upload where the kind is."""
-        if self._kind in {None, run.record.kind}:
-            return True
-        return self._kind is not None and self._kind.sends_files and bool(run.record.settings.get("of"))
 
     def choose(self, run: Run | None) -> None:
         """Show the runs as they were read, and mark the one that the panel shows."""

@@ -59,7 +59,7 @@ def test_a_run_that_goes_on_after_its_panel_is_closed_reports_nothing(open_lab, 
     panel = lab.uploads()
     panel.start.click()
     panel.worker.settle()
-    run, watching = panel.run.id, panel.monitor._watched
+    run, watching = panel.run.id, panel.monitor.watched
     panel.close()
     assert watching.wait(240)
     assert tcb.open_run(run).succeeded

@@ -17,7 +17,6 @@ from tcb_ops.panels.html import (
     render_progress,
     retry_helps,
 )
-from tcb_ops.panels.run_monitor import redraw_after
 from tcb_ops.reports.summary import CodeGroup
 from tcb_ops.runs.list_kinds import UPLOAD
 from tcb_ops.runs.progress import Progress
@@ -66,12 +65,6 @@ def test_what_came_from_outside_is_inert():
     assert "<img" not in drawn
     assert "\x1b" not in drawn
     assert esc("\"'<>&") == "&quot;&#x27;&lt;&gt;&amp;"
-
-
-def test_the_grid_is_drawn_less_often_the_longer_it_takes():
-    assert redraw_after(0.0, 0) == 0.25
-    assert redraw_after(0.01, 300) < 1
-    assert redraw_after(2.0, 300) == 20
 
 
 def test_progress_is_a_bar_that_is_read_out_with_rate_and_time_left(read):

@@ -141,7 +141,7 @@ def test_a_run_that_ends_while_another_is_shown_is_listed_as_it_is(open_lab, rea
     panel = lab.uploads()
     panel.start.click()
     panel.worker.settle()
-    second, watched = panel.run.id, panel.monitor._watched
+    second, watched = panel.run.id, panel.monitor.watched
     panel.monitor.attach(audits.run.id)
     assert watched.wait(240)
     assert panel.run.id == audits.run.id
