@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack, cast
+from typing import TYPE_CHECKING, SupportsIndex, Unpack, cast
 
 from tcb_ops.arguments import checked
 from tcb_ops.errors import LedgerDamagedError, UsageError, check_count, check_value
@@ -186,6 +186,8 @@ def start_upload(
     `skip_unchanged`: rows whose bytes an earlier run of this target stored end as unchanged. `canary`: the number of
     environments that go first; if one of their rows does not succeed, the run stops (CanaryError). `backup`: a folder;
     whatever is overwritten is saved in it first, so that `undo` can restore it.
+    `report`: the folder of the report. `upload` writes it at the end; after `start_upload` export the run there: until then the same
+    call resumes it.
     """
     from tcb_ops.runs.plan import correction, upload_spec
 
@@ -213,7 +215,7 @@ def start_retry(
     run: str | Run = "latest",
     merchants: Merchants | str | Path = "",
     *,
-    codes: Sequence[str | int] = (),
+    codes: Sequence[str | SupportsIndex] = (),
     path: str = "",
     out: str | Path | None = None,
     cluster: str | None = None,
@@ -226,7 +228,7 @@ def start_retry(
     `run`: a Run, an id, an unambiguous prefix, or `latest`. `merchants`: from `read_merchants`, or the file; by default the file of
     the settings; rows of others are left out. `codes`: only rows that ended with one of these errcodes, store codes or
     reasons. `path`: only rows whose cloud path contains this. `out`: for a links run, the file
-    of its links (links.retry.csv); for any other, the report's folder.
+    of its links (links.retry.csv); for any other, the report's folder, which `retry` writes at the end.
     """
     from tcb_ops.runs.plan import retry_spec
 
@@ -358,7 +360,7 @@ def diff(
 ) -> Diff:
     """Compare two runs of one kind and target: newly broken, fixed, still broken, by merchant and cause.
 
-    Each is a Run, an id, a prefix or `latest`; `merchants`: only their rows are compared. Raises RunNotFoundError, and
+    They are compared in the order in which they began. Each is a Run, an id, a prefix or `latest`; `merchants`: only their rows are compared. Raises RunNotFoundError, and
     UsageError if the runs cannot be compared.
     """
     settings = settings_for(options, newer)

@@ -14,7 +14,7 @@ from functools import cache, wraps
 from importlib import import_module
 from inspect import Parameter, Signature, signature, unwrap
 from pathlib import Path
-from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal, ParamSpec, SupportsIndex, TypeVar, Union, get_args, get_origin
 
 from tcb_ops.errors import ArgumentError
 from tcb_ops.i18n import Joined, Text, _, verbatim
@@ -119,6 +119,7 @@ def _fits(value: Any, kind: Any) -> bool:
     bool, Literal, an enum  their own
     Outcome                 those of the core and the features
     int, float              numbers of at most 18 digits; no bool, no infinity
+    SupportsIndex           whole numbers, those of numpy too
     str                     text that can be written as UTF-8, without NUL
     Path, with or           a path, as str or PathLike, that this system can have
     without str
@@ -197,6 +198,7 @@ _RULES: dict[Any, Callable[[Any], bool]] = {
     float: _is_number,
     str: _is_text,
     Path: _is_path,
+    SupportsIndex: lambda value: isinstance(value, SupportsIndex) and not isinstance(value, bool),
 }
 
 

@@ -18,7 +18,7 @@ from enum import StrEnum
 from functools import cache
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 from tcb_ops.arguments import checked
 from tcb_ops.errors import UsageError
@@ -209,7 +209,7 @@ def entry_of(code: str, owner: Owner = Owner.MERCHANT) -> CodeEntry:
 
 
 @checked
-def explain(code: int | str) -> CodeEntry:
+def explain(code: SupportsIndex | str) -> CodeEntry:
     """Return the entry of a code as an operator types it: 85088, "-501001", "SlowDown" (in any case).
 
     A whole number always has an entry (`known=False` if the catalogue lacks it). Anything else that is not a code of the

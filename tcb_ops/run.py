@@ -531,16 +531,19 @@ class RunHandle:
         if (session := self._session) is not None:
             session.cancel()
 
-    def wait(self) -> Run:
+    def wait(self, then: Callable[[Run], object] | None = None) -> Run:
         """Wait for the run's end. Raises StoppedError, or InterruptedRunError after `cancel` or Ctrl-C.
 
-        Several threads may wait: one ends the run, and all get the same result.
+        Several threads may wait: one ends the run, and all get the same result. `then`: called with the run while no other
+        process can take it, such as to export it.
         """
         with self._waiting:
             if self._ended is None:
                 try:
                     with self._held, ctrl_c_raises():
                         self._ended = self._session.wait() if self._session is not None else self.record
+                        if then is not None:
+                            then(Run(self._ledger, self._ended, self._settings))
                 except TcbOpsError as error:
                     self._ended = error
                 finally:

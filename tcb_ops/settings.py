@@ -1,7 +1,7 @@
 """Settings: `tcb-ops.toml`, overridden by `TCB_OPS_…` variables, overridden by options.
 
 The variable of a nested setting has two underscores: `TCB_OPS_TOKENS__SOURCE`. Paths in the file are relative to the
-file's folder, paths in variables and options to the working folder.
+file's folder, which its commands run in; those in variables and options to the working folder.
 """
 
 from __future__ import annotations
@@ -73,9 +73,12 @@ class Section:
     def __init__(self, **values: Any) -> None:
         """Take settings by name; the others have their defaults. Raises SettingsError with every mistake."""
         converted, mistakes = check(type(self), values, self._unknown, strict=False)
+        self._set({**values, **converted})
+        required = {name for name, value in values_of(type(self)).items() if value.required}
+        if not required & mistakes.keys():
+            mistakes |= self.lacks()
         if mistakes:
             raise MistakesError(mistakes)
-        self._set(converted)
 
     @classmethod
     def _unknown(cls, name: str, _value: object) -> Text:
@@ -93,9 +96,9 @@ class Section:
             default = make() if setting.default is MISSING and make is not MISSING else setting.default
             self.__dict__[setting.name] = values.get(setting.name, default)  # frozen: not by assignment
 
-    def lacks(self) -> Text | None:
-        """Return what is missing for the values that are given; None if nothing is."""
-        return None
+    def lacks(self) -> Mapping[str, Text]:
+        """Return what is missing for the values that are given, by the name of the setting that needs it."""
+        return {}
 
 
 @dataclass(frozen=True, init=False)
@@ -152,6 +155,8 @@ class Origin:
     """
     overridden: frozenset[str] = frozenset()
     """Settings given by an option or a variable."""
+    folder: Path | None = None
+    """The file's folder, absolute: where its commands run; None without a settings file."""
     found: Trust | None = None
     """Who may have written a file that was found in the working folder; None if it was named by --config or a variable."""
 
@@ -237,6 +242,10 @@ class Settings(Section):
         if "://" not in self.ledger:
             return without_dots(self.ledger)
         return "" if holds_password(self.ledger) else self.ledger
+
+    def folder_of(self, setting: str) -> Path | None:
+        """Return the folder that a setting's command runs in: the settings file's; None for the working folder."""
+        return None if setting in self.origin.overridden else self.origin.folder
 
     def kept_in(self, file: Path) -> Settings:
         """Return the same settings as read from a settings file that will be written to `file`."""
@@ -344,7 +353,8 @@ def load_settings(config: str | Path | None = None, options: Mapping[str, Any] |
     variables = _environment()
     combined = _combined([of_file, _Layer(variables, _variable), _Layer(given, str)], _unknown_variables())
     path = Path(os.path.realpath(file)) if text is not None else None
-    origin = Origin(path, _one_target(of_file)[0], frozenset(given) | variables.keys(), writers)
+    folder = file.absolute().parent if text is not None else None
+    origin = Origin(path, _one_target(of_file)[0], frozenset(given) | variables.keys(), folder, writers)
     return Settings(**combined, origin=origin)
 
 
@@ -386,7 +396,7 @@ def _combined(layers: Sequence[_Layer], mistakes: Mapping[str, Text] = {}) -> di
             try:
                 combined[key] = _checked(key, value)
             except MistakesError as error:  # of repeated sections
-                wrong |= {layer.shown(f"{key}.{name}"): text for name, text in error.mistakes.items()}
+                wrong |= {layer.shown(name): text for name, text in error.mistakes.items()}
             except InvalidValueError as error:
                 wrong[layer.shown(target_name if key == "api_base" else key)] = error.text
     if wrong or mistakes:
@@ -421,10 +431,14 @@ def _checked(key: str, value: Any) -> Any:
         raise InvalidValueError(_("must be a section that begins with [{name}]", name=key))
     if not isinstance(value, list | tuple) or not all(isinstance(entry, Mapping | model) for entry in value):
         raise InvalidValueError(_("must be sections that begin with [[{name}]]", name=key))
-    entries = [entry if isinstance(entry, model) else model(**entry) for entry in value]
-    for entry in entries:
-        if (lacking := entry.lacks()) is not None:
-            raise InvalidValueError(lacking)
+    entries, wrong = list[Section](), dict[str, Text]()
+    for number, entry in enumerate(value, 1):
+        try:
+            entries.append(entry if isinstance(entry, model) else model(**entry))
+        except MistakesError as error:
+            wrong |= {f"{key}[{number}].{name}": text for name, text in error.mistakes.items()}
+    if wrong:
+        raise MistakesError(wrong)
     return tuple(entries)
 
 

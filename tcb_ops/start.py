@@ -241,19 +241,28 @@ class StartOptions(ResumeOptions, total=False):
 
 
 def blocking(start: Callable[_P, RunHandle]) -> Callable[_P, Run]:
-    """Return a function that starts a run and waits for its end; it takes the arguments of `start`."""
+    """Return a function that starts a run, waits for its end and writes its report; it takes the arguments of `start`."""
     begin: Callable[_P, RunHandle] = unwrap(start)
     name = start.__name__.removeprefix("start_")
 
     @wraps(begin)
     def call(*args: _P.args, **options: _P.kwargs) -> Run:
-        return begin(*args, **options).wait()
+        from tcb_ops.reports.export import check_destination
+
+        if isinstance(report := options.get("report"), str | PathLike):
+            check_destination(Path(report))
+        return begin(*args, **options).wait(_write_report)
 
     call.__name__ = call.__qualname__ = name
     call.__annotations__ = begin.__annotations__ | {"return": "Run"}
     text = cleandoc(start.__doc__ or "").replace("Start a", "Run a", 1)
     call.__doc__ = f"{text}\n\nReturns the Run when it has ended; `{start.__name__}` returns at once."
     return checked(call)
+
+
+def _write_report(run: Run) -> None:
+    if (out := run.record.out) and not run.record.kind.writes_links:
+        run.report(None if Path(out) == run.settings.reports.absolute() else out)
 
 
 def start_run(

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from contextvars import Context
 
-MOST_TURNS = 30_000
-"""Turns of the loop after which a run counts as endless."""
+MOST_TURNS = 100_000
+"""Turns of the loop after which a run counts as endless. Two outages that are probed twenty times a second take 40,000."""
 
 
 class KilledError(BaseException):

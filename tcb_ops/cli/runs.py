@@ -52,6 +52,7 @@ def check(command: RunCommand, paths: str, *, mark: bool) -> int:
             console.json(facts(batch))
         else:
             console.print(facts_line(batch))
+        command.show_correction(batch)
         if batch.unused:
             console.info(
                 _("Columns that are only carried through: {columns}.", columns=as_list(batch.unused))
@@ -91,6 +92,7 @@ def links(command: RunCommand, paths: str | None) -> int:
             with command.read_list(paths, root=None) as batch:
                 if command.which.dry_run:
                     return command.dry_run(batch, uploads=False)
+                command.show_correction(batch, LINKS)
                 handle = api.start_links(
                     batch,
                     out=Path(command.which.out or "links.csv").absolute(),
@@ -155,7 +157,7 @@ def upload(
             handle = command.resume(
                 UPLOAD, command.listing.root, skip_unchanged=skip_unchanged, canary=canary or 0
             )
-            return command.report(command.follow(handle))
+            return command.report(handle)
         settings = command.settings
         root = command.listing.root or str(Path(paths).parent)
         others = ["--backup", str(Path(backup).absolute())] if backup is not None else []
@@ -163,6 +165,7 @@ def upload(
             if command.which.dry_run:
                 return command.dry_run(batch, uploads=True)
             command.check_folder()
+            command.show_correction(batch, UPLOAD)
             fresh = not skip_unchanged and command.which.resume is None
             if fresh and (stored := replaced(batch, settings)) is not None:
                 hint = _("--skip-unchanged leaves out files with the same bytes.")
@@ -177,7 +180,7 @@ def upload(
                 cluster=command.which.cluster,
                 **command.options,
             )
-            return command.report(command.follow(handle))
+            return command.report(handle)
 
 
 @click.command(cls=Command, usual="errcode out yes resume target where json")
@@ -240,5 +243,7 @@ def retry(command: RunCommand, run: str, codes: tuple[str, ...], kind: str | Non
         if handle.record.parent != record.id:
             text = _("No row of its own is left: these are those of its correction {id}.")
             command.console.info(text.format(id=handle.record.parent))
+        if not is_links:
+            return command.report(handle)
         done = command.follow(handle)
-        return command.end(done, Path(done.record.report)) if is_links else command.report(done)
+        return command.end(done, Path(done.record.report))

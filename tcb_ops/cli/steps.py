@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -40,11 +40,12 @@ from tcb_ops.preflight import (
 from tcb_ops.reports.summary import by_code, next_command
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.limits import RunLimits
+from tcb_ops.runs.list_kinds import LINKS, UPLOAD
 from tcb_ops.runs.next_commands import command, quoted
 from tcb_ops.runs.stop_errors import not_listening
 from tcb_ops.runs.url_files import source_check
 from tcb_ops.settings import Settings, without_dots
-from tcb_ops.start import StartOptions, ledger_with_runs
+from tcb_ops.start import StartOptions, existing_ledger, ledger_with_runs
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -176,6 +177,18 @@ class RunCommand:
             )
         return batch.limited(self.which.limit) if self.which.limit else batch
 
+    def show_correction(self, batch: Batch, kind: Kind | None = None) -> None:
+        """Say which run the list corrects, or warn if it looks like a correction and is none."""
+        from tcb_ops.runs.corrections import corrected_run
+
+        ledger = existing_ledger(self.settings) if batch.exported else None
+        corrected = corrected_run(batch, kind, ledger, self.settings)
+        if isinstance(corrected, Text):
+            self.console.warn(corrected)
+        elif corrected is not None:
+            text = _("Corrects {rows} of run {id}, and counts in its report --final.")
+            self.console.info(text.format(rows=row_count(batch.count), id=corrected.id))
+
     def _mark(self, source: str, problems: Sequence[Problem]) -> None:
         """Mark the problems in a copy of the list's workbook; nothing where the file as a whole cannot be read."""
         if any(problem.line for problem in problems):
@@ -260,6 +273,7 @@ class RunCommand:
         """Print what a run would send, per merchant: calls, bytes, and the least time; return the exit code."""
         console, settings, limits = self.console, self.settings, self.limits
         console.release()
+        self.show_correction(batch, UPLOAD if uploads else LINKS)
         merchants, seconds = estimates(batch, uploads=uploads), seconds_at_rate(batch, limits)
         calls = sum(merchant.calls for merchant in merchants)
         if self.common.json:
@@ -379,8 +393,11 @@ class RunCommand:
                 return Run(ledger, newest, self.settings)
         return api.open_run(name, kind=ANY_KIND, settings=self.settings)
 
-    def follow(self, handle: RunHandle) -> Run:
-        """Show a run's progress until its end and return it; with --json, print its summary even if it ends early."""
+    def follow(self, handle: RunHandle, then: Callable[[Run], object] | None = None) -> Run:
+        """Show a run's progress until its end and return it; with --json, print its summary even if it ends early.
+
+        `then`: as in `RunHandle.wait`.
+        """
         resumed = None
         if handle.resumed:
             total = handle.record.rows
@@ -391,30 +408,32 @@ class RunCommand:
                 rows=ngettext("{n:,} row", "{n:,} rows", total),
             )
         self.console.release(first=resumed)
-        if handle.record.corrects:
-            text = _("Corrects {rows} of run {id}, and counts in its report --final.")
-            self.console.info(text.format(rows=row_count(handle.record.rows), id=handle.record.corrects))
         try:
             handle.follow(lambda progress: self.console.follow(progress, handle.record.rows))
-            return handle.wait()
+            return handle.wait(then)
         except (StoppedError, InterruptedRunError) as error:
             if self.common.json:
                 error.summary = handle.so_far().summary()
             raise
 
-    def report(self, run: Run, fail_on: str = "any") -> int:
-        """Write a finished run's report folder and print how it ended; return the exit code."""
+    def report(self, handle: RunHandle, fail_on: str = "any") -> int:
+        """Show a run's progress, write its report folder, and print how it ended; return the exit code."""
+        return self.end_reported(self.follow(handle, self.export), fail_on)
+
+    def end_reported(self, run: Run, fail_on: str = "any") -> int:
+        """Print how a run ended whose report is written; return the exit code."""
         from tcb_ops.reports.export import PAGE
 
         folder = self.folder(run.id)
+        return self.end(run, folder, page=Path(without_dots(folder / PAGE)), fail_on=fail_on)
+
+    def export(self, run: Run) -> None:
+        """Write a finished run's report folder."""
         try:
-            run.export(folder, pdf=self.which.pdf)
-        except StoppedError as error:
-            if self.common.json:
-                error.summary = run.summary()
+            run.export(self.folder(run.id), pdf=self.which.pdf)
+        except StoppedError:
             _announce(run, self.console)  # even without a report
             raise
-        return self.end(run, folder, page=Path(without_dots(folder / PAGE)), fail_on=fail_on)
 
     def end(self, run: Run, where: Path, *, page: Path | None = None, fail_on: str = "any") -> int:
         """Print how a run ended, the next command if anything is left to do, and a link; return the exit code."""

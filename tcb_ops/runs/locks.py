@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import TcbOpsError, UsageError
 from tcb_ops.i18n import NOTHING, Text, _
 from tcb_ops.resources import raise_if_exhausted, system_reason
@@ -67,9 +68,7 @@ def hold(ledger: LedgerConnection, run_id: str) -> Iterator[Callable[[], None]]:
     """
 
     def busy(who: str) -> Text:
-        return _(
-            "run {run_id} is being worked on by {who}. Wait for it, or stop it there.", run_id=run_id, who=who
-        )
+        return detail(DetailCode.RUN_IN_USE, run_id=run_id, who=who)
 
     with _exclusive(ledger, run_id, 0, busy) as still_held:
         if ledger.file is None:

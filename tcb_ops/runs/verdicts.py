@@ -216,8 +216,7 @@ class Verdict:
 
     def to_json(self) -> dict[str, Any]:
         """Return what a ledger keeps: the code, whom it is about, and the lines in both languages."""
-        asked = self.merchant
-        about = {"appid": asked.appid, "name": asked.name, "env": asked.env, "owner": str(asked.owner)}
+        about = {name: str(getattr(self.merchant, name)) for name in ("appid", "name", "env", "owner")}
         lines = {name: [[t.en, t.zh] for t in getattr(self, name)] for name in ("evidence", "not_asked")}
         return {"cause": self.cause, "code": self.code, "errmsg": self.errmsg, "merchant": about} | lines
 
@@ -357,14 +356,14 @@ def _evidence(cause: _Cause, facts: Facts) -> Iterator[Text]:
     if "never" in cause.proof and facts.errmsg:
         yield _("errmsg: {errmsg}, rid: {rid}", errmsg=facts.errmsg, rid=facts.rid or "–")
     first = ("request",) if "never" in cause.proof else ()
-    for name in dict.fromkeys((*cause.proof, *first, "environments", "info", "quota", "request")):
+    for name in dict.fromkeys((*cause.proof, *first, "environments", "info")):
         answer = getattr(facts.answers, name, None)
         if answer is None or (isinstance(answer, Issue) and answer.errcode is None):
             continue
-        if name in {"quota", "request"} and name not in (*cause.proof, *first):
-            continue
-        said = clock_text(answer) if name == "clock" else _said(answer, facts)
-        yield said if name == "clock" else _("{interface}: {said}", interface=_ASKED[name], said=said)
+        if name == "clock":
+            yield clock_text(answer)
+        else:
+            yield _("{interface}: {said}", interface=_ASKED[name], said=_said(answer, facts))
 
 
 def _said(answer: object, facts: Facts) -> Text:
@@ -393,9 +392,10 @@ def _said(answer: object, facts: Facts) -> Text:
 
 def clock_text(offset: float) -> Text:
     """Say how far this machine's clock is from the target's, which is `offset` seconds ahead of it."""
+    text = _("this machine's clock is {seconds:,.0f} s ahead of the target's")
     if offset > 0:
-        return _("this machine's clock is {seconds:,.0f} s behind the target's", seconds=offset)
-    return _("this machine's clock is {seconds:,.0f} s ahead of the target's", seconds=-offset)
+        text = _("this machine's clock is {seconds:,.0f} s behind the target's")
+    return text.format(seconds=abs(offset))
 
 
 def _missing_proof(cause: _Cause, facts: Facts) -> Iterator[Text]:

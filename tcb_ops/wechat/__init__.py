@@ -54,7 +54,7 @@ def open_source(settings: Settings) -> TokenSource:
         case "command":
             from tcb_ops.wechat.tokens.command import CommandTokens
 
-            return CommandTokens(tokens.command)
+            return CommandTokens(tokens.command, settings.folder_of("tokens.command"))
         case "service":
             from tcb_ops.wechat.tokens.service import ServiceTokens
 

@@ -163,10 +163,10 @@ def test_a_good_api_base_is_kept_without_its_last_slash(base, kept, loopback):
         pytest.param('etag = "fail"\n\nlang = zh\n[tokens]', "3: this is not TOML", id="no-quotes"),
         pytest.param('lang = "zh"\n[tokens\n', "2: this is not TOML", id="open-bracket"),
         pytest.param("lang = [", "1: this is not TOML", id="not-closed"),
-        pytest.param('[[notify]]\nkind = "x"', 'notify.kind: must be "wecom" or', id="repeated-section"),
+        pytest.param('[[notify]]\nkind = "x"', 'notify[1].kind: must be "wecom" or', id="repeated-section"),
         pytest.param(
             '[[notify]]\nkind = "command"\ncommand = ["a"]\n[[notify]]\nto = "x"',
-            "notify.kind: is missing…notify.to: there is no such setting",
+            "notify[2].to: there is no such setting…notify[2].kind: is missing",
             id="second-of-a-repeated-section",
         ),
         pytest.param(
@@ -185,6 +185,21 @@ def test_a_wrong_setting_is_named_with_file_and_what_is_expected(text, where):
     assert [part for part in parts if part not in problem.en] == [], problem.en
     assert problem.zh.startswith("tcb-ops.toml")
     assert not re.search(r"[a-z]+ [a-z]+ [a-z]+", problem.zh), problem.zh
+
+
+def test_the_mistakes_of_repeated_sections_are_reported_in_one_pass_with_their_numbers():
+    wecom = '[[notify]]\nkind = "wecom"\n'
+    write(f'lang = "de"\n{wecom}on = "never"\n{wecom}url_file = 5\n[[notify]]\nkind = "command"\nto = "x"')
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert re.findall(r"tcb-ops.toml: ([^:]+): (.+?) ", caught.value.text.en) == [
+        ("lang", "must"),
+        ("notify[1].on", "must"),
+        ("notify[1].kind", '"wecom"'),
+        ("notify[2].url_file", "must"),
+        ("notify[3].to", "there"),
+        ("notify[3].kind", '"command"'),
+    ]
 
 
 def test_all_mistakes_are_reported_in_one_pass(monkeypatch):

@@ -46,6 +46,8 @@ def start_audit(
 
     `known`: the file of known failures; None: the settings' own, if it exists. `Run.audit()` compares the audit with the
     previous one.
+    `report`: the folder of the report. `audit` writes it at the end; after `start_audit` export the run there: until then the same
+    call resumes it.
     """
     listed, settings = merchants_for(merchants, options), settings_for(options)
     failures = [asdict(line) for line in known_failures(known, settings)]

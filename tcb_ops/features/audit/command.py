@@ -112,8 +112,7 @@ def audit(
             **command.options,
         )
         del merchants  # of a large fleet, some MiB less while the report is written
-        run = command.follow(handle)
-        return command.report(run, fail_on)
+        return command.report(handle, fail_on)
 
 
 def watch_audits(console: Console, settings: Settings, common: CommonOptions, seconds: float) -> int:
@@ -124,10 +123,11 @@ def watch_audits(console: Console, settings: Settings, common: CommonOptions, se
     from tcb_ops.features.audit.api import newest_audit
 
     latest = newest_audit(settings, common.selection())
-    ended, stopped = (latest.finished_at, latest.stopped) if latest is not None else (None, None)
+    ended, stopped, run = None, None, None
+    if latest is not None:
+        ended, stopped, run = latest.finished_at, latest.stopped, latest.id
     # One of the future is not recent, as after the clock was set back.
     fresh = ended is not None and abs(time.time() - ended) <= seconds and stopped is None
-    run = latest.id if latest is not None else None
     if common.json:
         console.json({"stale": not fresh, "run": run})
     which = _("of all merchants")  # the audits looked at are those narrowed by the same --where

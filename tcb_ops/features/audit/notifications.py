@@ -25,7 +25,7 @@ from urllib.parse import quote, urlsplit
 
 from tcb_ops.arguments import checked
 from tcb_ops.details import DetailCode, detail
-from tcb_ops.errors import SettingsError, StoppedError, TcbOpsError, TransportError, UsageError, check_value
+from tcb_ops.errors import SettingsError, TcbOpsError, TransportError, TransportFault, UsageError, check_value
 from tcb_ops.features.audit.api import audited, newest_audit
 from tcb_ops.features.audit.kind import AUDIT
 from tcb_ops.features.audit.result import AuditResult
@@ -43,7 +43,7 @@ from tcb_ops.runs.verdicts import presumed_verdict
 from tcb_ops.settings import Settings
 from tcb_ops.start import TargetOptions, find_run, identified, is_run_name, ledger_with_runs, settings_for
 from tcb_ops.wechat.responses import HttpResponse
-from tcb_ops.wechat.tokens.command import Credential
+from tcb_ops.wechat.tokens.command import Credential, in_folder
 from tcb_ops.wechat.transport import HttpRequest, Timeouts, Transport
 
 if TYPE_CHECKING:
@@ -226,8 +226,7 @@ class Notification:
 
 
 class _NotSentError(TcbOpsError):
-    again: bool = False
-    """Whether another try may end differently."""
+    """What another try would not change."""
 
 
 def is_due(on: str, result: AuditResult) -> bool:
@@ -240,17 +239,15 @@ def is_due(on: str, result: AuditResult) -> bool:
     return result.changed if on == "change" else result.exit_code() != 0
 
 
-def receivers(settings: Settings) -> list[str]:
-    """Return a name for each `[[notify]]`: its kind, and the file, variable or program that is named there; no secret."""
-    names, times = list[str](), Counter[str]()
+def receivers(settings: Settings) -> dict[str, NotifySettings]:
+    """Return each `[[notify]]` by a name: its kind, and the file, variable or program that is named there; no secret."""
+    named, times = dict[str, NotifySettings](), Counter[str]()
     for to in settings.section("notify"):
-        address = (
-            Path(to.command[0]).name if to.kind == "command" else to.url_env or Path(to.url_file or "").name
-        )
-        name = f"{to.kind} {address}"
+        place = to.url_env or Path(to.url_file or "").name
+        name = f"{to.kind} {Path(to.command[0]).name if to.kind == 'command' else place}"
         times[name] += 1
-        names.append(f"{name} {times[name]}" if times[name] > 1 else name)
-    return names
+        named[f"{name} {times[name]}" if times[name] > 1 else name] = to
+    return named
 
 
 def message_about(result: AuditResult, settings: Settings) -> tuple[AuditMessage, dict[str, Any]]:
@@ -296,12 +293,12 @@ def deliver(
     for wait in (*RETRY_WAITS, None):
         try:
             if to.kind == "command":
-                _run_command(to.command, _with_text(message, payload))
+                _run_command(to.command, _with_text(message, payload), settings.folder_of("notify"))
             else:
                 _post(to, message, payload, settings)
         except TcbOpsError as error:
             reason = error.text
-            if wait is None or not getattr(error, "again", isinstance(error, TransportError)):
+            if wait is None or not isinstance(error, TransportError):
                 break
             time.sleep(wait)
         except Exception as error:  # noqa: BLE001  no receiver keeps the others, or the verdict, from being told
@@ -317,8 +314,9 @@ def check_receiver(to: NotifySettings, settings: Settings) -> tuple[str, str]:
     """Return a receiver's address and key, if it has any. Raises TcbOpsError if one cannot be read, or a program found."""
     url = secret = ""
     if to.kind == "command":
-        if which(to.command[0]) is None:
-            raise _NotSentError(_("there is no program {program}", program=to.command[0]))
+        program = in_folder(to.command, settings.folder_of("notify"))[0]
+        if which(program) is None:
+            raise _NotSentError(_("there is no program {program}", program=program))
         return url, secret
     url = _secret_of(to.url_env, to.url_file, "url")
     if to.secret_env or to.secret_file:
@@ -337,9 +335,9 @@ def _post(to: NotifySettings, message: AuditMessage, payload: Mapping[str, Any],
 
     response = submit_coroutine(send()).result()
     if (reason := refusal(to.kind, response)) is not None:
-        error = _NotSentError(reason)
-        error.again = response.status >= 500
-        raise error
+        if response.status >= 500:
+            raise TransportError(TransportFault.GARBAGE, reason)
+        raise _NotSentError(reason)
 
 
 def _secret_of(variable: str, file: Path | None, what: str) -> str:
@@ -361,11 +359,14 @@ def _check_url(url: str, settings: Settings) -> None:
         raise _NotSentError(text)
 
 
-def _run_command(command: Sequence[str], body: bytes) -> None:
+def _run_command(command: Sequence[str], body: bytes, folder: Path | None) -> None:
     """Run a program with the message as JSON on its stdin; what it prints is not kept: it may be a key."""
     no, seconds = subprocess.DEVNULL, COMMAND_SECONDS
     try:
-        ended = subprocess.run(command, input=body, stdout=no, stderr=no, timeout=seconds, check=False)  # noqa: S603  the operator's own program, without a shell
+        words = in_folder(command, folder)
+        ended = subprocess.run(  # noqa: S603  the operator's own program, without a shell
+            words, cwd=folder, input=body, stdout=no, stderr=no, timeout=seconds, check=False
+        )
     except subprocess.TimeoutExpired:
         reason: Text = detail(DetailCode.NO_OUTPUT, command_seconds=seconds)
     except (OSError, ValueError) as error:
@@ -395,14 +396,14 @@ def notify(
     settings = settings_for(options, run)
     if isinstance(run, str):
         check_value("run", run, is_run_name(run), _("a Run, a run's id, or None"))
-    named = list(zip(receivers(settings), settings.section("notify"), strict=True))
+    named = receivers(settings)
     if not named:
         raise SettingsError(
             _("No receivers are configured."),
             _('Add a [[notify]] section to tcb-ops.toml, for example with kind = "wecom".'),
         )
     if run is None:
-        return [deliver(name, to, *test_message(settings), settings) for name, to in named]
+        return [deliver(name, to, *test_message(settings), settings) for name, to in named.items()]
     ledger = ledger_with_runs(settings)
     record = newest_audit(settings) if run == "latest" else find_run(run, settings).record
     if record is None:
@@ -414,12 +415,12 @@ def notify(
         )
 
     # Compared with the last audit of which each was told, so that what was not delivered is news again.
-    results = {name: audited(Run(ledger, record, settings), name) for name, _to in named}
-    due = {name for name, to in named if on_demand or is_due(to.on, results[name])}
+    results = {name: audited(Run(ledger, record, settings), name) for name in named}
+    due = {name for name, to in named.items() if on_demand or is_due(to.on, results[name])}
     waiting = set(record.undelivered) | (set() if on_demand else due)
     _note_undelivered(ledger, record, waiting)
     deliveries = []
-    for name, to in named:
+    for name, to in named.items():
         if name not in due:
             deliveries.append(Notification(name, sent=False, detail=_("not sent: nothing is new"), due=False))
             continue
@@ -431,14 +432,14 @@ def notify(
 
 
 def _note_undelivered(ledger: Ledger, audit: RunRecord, receivers: Collection[str]) -> None:
-    with suppress(StoppedError):  # a ledger that cannot be written keeps nobody from being told
+    with suppress(TcbOpsError):  # a ledger that cannot be written keeps nobody from being told
         ledger.note_undelivered(audit, receivers)
 
 
 def receiver_problems(settings: Settings) -> list[Text]:
     """Return which receivers cannot be reached with what is here, and which did not get the last audit's message."""
-    problems, named = list[Text](), zip(receivers(settings), settings.section("notify"), strict=True)
-    for name, to in named:
+    problems = list[Text]()
+    for name, to in receivers(settings).items():
         try:
             check_receiver(to, settings)
         except TcbOpsError as error:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from tcb_ops.errcodes import ERRCODE, all_reasons
 from tcb_ops.features.audit import HEALTHY, UNHEALTHY, AuditCode
@@ -141,17 +141,6 @@ class Finding:
         return finding
 
 
-class LinkCalls(NamedTuple):
-    """A merchant's link calls of the day, as the audit keeps them."""
-
-    left: int
-    """Until midnight in Beijing."""
-    limit: int
-    used: int
-    merchant: str
-    appid: str
-
-
 @dataclass(frozen=True, slots=True)
 class AuditResult(Tabular):
     """An audit and its changes since the previous one. Every environment that is not healthy is in exactly one list."""
@@ -171,7 +160,7 @@ class AuditResult(Tabular):
     silenced: tuple[Finding, ...]
     not_checked: Mapping[str, int]
     """Environments for which a check could not be made, by check (`quota`, `permissions`)."""
-    fewest_link_calls: LinkCalls | None = None
+    fewest_link_calls: dict[str, Any] | None = None
     """Those of the healthy environment with the fewest calls left; None if no limit is known."""
 
     @property
@@ -226,7 +215,6 @@ class AuditResult(Tabular):
     def to_json(self, lang: Lang) -> dict[str, Any]:
         """Return the object under `audit` in `--json`."""
         about = ("appid", "merchant", "env", "before")
-        calls = self.fewest_link_calls
         return {
             "previous": self.previous.id if self.previous is not None else None,
             "stopped": self.stopped.of(lang) if self.stopped is not None else None,
@@ -236,7 +224,7 @@ class AuditResult(Tabular):
                 for name in ("new", "still", "unknown", "silenced")
             },
             "recovered": [{name: getattr(line, name) for name in about} for line in self.recovered],
-            "fewest_link_calls": calls._asdict() if calls is not None else None,
+            "fewest_link_calls": self.fewest_link_calls,
             "not_checked": dict(self.not_checked),
         }
 
@@ -280,13 +268,9 @@ class AuditResult(Tabular):
             yield _("Compared with audit {id}.", id=self.previous.id)
         for check, count in self.not_checked.items():
             yield _NOT_CHECKED[check].format(count=count, environments=environments)
-        if (calls := self.fewest_link_calls) is not None:
-            yield _(
-                "Fewest link calls left today: {left:,} of {limit:,} ({merchant}).",
-                left=calls.left,
-                limit=calls.limit,
-                merchant=calls.merchant,
-            )
+        if self.fewest_link_calls is not None:
+            text = _("Fewest link calls left today: {left:,} of {limit:,} ({merchant}).")
+            yield text.format(**self.fewest_link_calls)
 
 
 def _section(title: Text, findings: Sequence[Finding]) -> FindingSection:
@@ -337,9 +321,9 @@ def _silencer(audit: RunRecord, cause: Cause, code: str, settings: Settings) -> 
     return next((line for line in lines if line.silences(cause.appid, cause.env, code, day)), None)
 
 
-def _healthy_details(reader: RunReader, run: RunRecord) -> tuple[dict[str, int], LinkCalls | None]:
+def _healthy_details(reader: RunReader, run: RunRecord) -> tuple[dict[str, int], dict[str, Any] | None]:
     """Return in how many healthy environments each check could not be made, and the fewest link calls left."""
-    not_checked, calls = Counter[str](), list[LinkCalls]()
+    not_checked, calls = Counter[str](), list[tuple[int, int, int, str, str]]()
     for record in reader.rows(run, outcomes=frozenset({HEALTHY})):
         if (detail := record.end.detail) is None:
             continue
@@ -347,5 +331,7 @@ def _healthy_details(reader: RunReader, run: RunRecord) -> tuple[dict[str, int],
             not_checked.update(str(detail.params["checks"]).split(", "))
         used, limit = detail.params.get("used"), detail.params.get("limit")
         if isinstance(used, int) and isinstance(limit, int):
-            calls.append(LinkCalls(max(0, limit - used), limit, used, record.row.merchant, record.row.appid))
-    return dict(not_checked), min(calls, default=None)
+            row = record.row
+            calls.append((max(0, limit - used), limit, used, row.merchant, row.appid))
+    names = ("left", "limit", "used", "merchant", "appid")
+    return dict(not_checked), dict(zip(names, min(calls), strict=True)) if calls else None

@@ -34,14 +34,9 @@ class NotifySettings(Section):
     command: tuple[str, ...] = field(default=(), repr=False)
     """Kind `command`: a program and its arguments. It reads JSON on stdin."""
 
-    def lacks(self) -> Text | None:
+    def lacks(self) -> dict[str, Text]:
         """Return what is missing for its kind."""
         if self.kind == "command":
-            if not self.command:
-                return _('kind = "command" needs command, a program and its arguments')
-        elif bool(self.url_env) == bool(self.url_file):
-            return _(
-                'kind = "{kind}" needs url_env (the name of a variable) or url_file, one of them',
-                kind=self.kind,
-            )
-        return None
+            return {} if self.command else {"kind": _('"command" needs command, a program and its arguments')}
+        text = _('"{kind}" needs url_env (the name of a variable) or url_file, one of them')
+        return {} if bool(self.url_env) != bool(self.url_file) else {"kind": text.format(kind=self.kind)}

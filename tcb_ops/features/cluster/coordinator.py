@@ -160,7 +160,8 @@ def settings_for_workers(settings: Settings) -> Settings:
             source=tokens.source, component_appid=tokens.component_appid, **(needed | paths)
         ),
         sections={},
-        origin=Origin(),  # it has the settings file's values, with the ledger's URL
+        # The settings' own origin has the settings file's values, with the ledger's URL.
+        origin=Origin(folder=settings.folder_of("tokens.command")),
     )
 
 

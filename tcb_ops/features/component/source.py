@@ -464,7 +464,7 @@ def component_tokens(settings: Settings) -> ComponentTokens:
         raise SettingsError(
             _("tokens.component_appid is missing: it is the platform's own appid on open.weixin.qq.com.")
         )
-    secret = Credential.named("tokens.secret", tokens.secret)
-    ticket = Credential.named("tokens.ticket", tokens.ticket)
+    secret = Credential.named("tokens.secret", tokens.secret, settings.folder_of("tokens.secret"))
+    ticket = Credential.named("tokens.ticket", tokens.ticket, settings.folder_of("tokens.ticket"))
     store = TokenStore(tokens.store, tokens.component_appid, settings.api_base)
     return ComponentTokens(tokens.component_appid, secret, ticket, store, settings.api_base)

@@ -170,9 +170,8 @@ def probe_limited(check: DoctorCheck, seconds: float) -> DoctorFinding:
     thread.join(seconds)
     if findings:
         return findings[0]
-    observation = _("did not finish within {seconds:.0f} s", seconds=seconds)
     fix = _("A name server, a disk or a program does not answer. Fix that, then run doctor again.")
-    return DoctorFinding(Grade.BAD, observation, fix)
+    return DoctorFinding(Grade.BAD, _("did not finish within {seconds:.0f} s", seconds=seconds), fix)
 
 
 def _from_error(error: Exception) -> DoctorFinding:
@@ -182,8 +181,8 @@ def _from_error(error: Exception) -> DoctorFinding:
         reason = system_reason(error)
         observation = _("{file}: {why}", file=error.filename, why=reason) if error.filename else reason
         return DoctorFinding(Grade.BAD, observation)
-    observation = _("the check itself failed ({kind})", kind=type(error).__name__)
-    return DoctorFinding(Grade.BAD, observation, _("Please report it: this is a bug in tcb-ops."))
+    text = _("the check itself failed ({kind})", kind=type(error).__name__)
+    return DoctorFinding(Grade.BAD, text, _("Please report it: this is a bug in tcb-ops."))
 
 
 # --- the machine and the files ----------------------------------------------------------------------------------------
@@ -262,9 +261,8 @@ def check_secrets(settings: Settings) -> DoctorFinding:
     if not readable:
         return DoctorFinding(Grade.OK, _("{named}: readable only by you", named=as_list(paths)))
     observation = _("others on this machine may read {named}", named=as_list(readable, most=3))
-    fix = as_lines(
-        (_("Restrict them to yourself:"), *(CommandText(restricting(path.absolute())) for path in readable))
-    )
+    commands = (CommandText(restricting(path.absolute())) for path in readable)
+    fix = as_lines((_("Restrict them to yourself:"), *commands))
     # The simulator's tokens give access to nothing.
     return DoctorFinding(Grade.WARNING if settings.on_loopback else Grade.BAD, observation, fix)
 
@@ -312,13 +310,11 @@ def check_target(settings: Settings) -> DoctorFinding:
             return answer, time.perf_counter() - began, client.clock_offset or 0.0
 
     answer, seconds, offset = submit_coroutine(call()).result()
+    base = settings.api_base
     if isinstance(answer, InvalidResponse):
-        invalid = _("{api_base}: {why}", api_base=settings.api_base, why=answer.why)
-        raise TransportError(TransportFault.GARBAGE, invalid)
-    observation = _(
-        "{api_base} responded as expected in {ms:.0f} ms", api_base=settings.api_base, ms=seconds * 1000
-    )
-    return grade_clock(offset) or DoctorFinding(Grade.OK, observation)
+        raise TransportError(TransportFault.GARBAGE, _("{api_base}: {why}", api_base=base, why=answer.why))
+    text = _("{api_base} responded as expected in {ms:.0f} ms", api_base=base, ms=seconds * 1000)
+    return grade_clock(offset) or DoctorFinding(Grade.OK, text)
 
 
 def grade_clock(offset: float) -> DoctorFinding | None:
@@ -344,8 +340,10 @@ def call_with_token(settings: Settings, where: Sequence[str]) -> DoctorFinding:
     verdict = verdict_of(facts)
     label = f"{merchant.name} ({merchant.appid})"
     if verdict is None:
-        text = _("calls from this machine are accepted (asked about {label})", label=label)
-        return DoctorFinding(Grade.OK, text)
+        text = _(
+            "calls from this machine are accepted (asked about {label} only; `tcb-ops merchants check` asks about all)"
+        )
+        return DoctorFinding(Grade.OK, text.format(label=label))
     observation = _("{label}: {code}, {meaning}", label=label, code=verdict.code, meaning=verdict.meaning)
     if verdict.who in {Actor.YOU, Actor.ADMINISTRATOR}:
         return DoctorFinding(Grade.BAD, observation, verdict.action)

@@ -60,10 +60,8 @@ def doctor(*, common: CommonOptions) -> int:
     if not common.json:
         _print_results(console, results)
         noted = ngettext("{n:,} warning", "{n:,} warnings", warnings)
-        if bad:
-            console.print(_("Checks failed: {bad}, {noted}. Fix them from the top.", bad=bad, noted=noted))
-        else:
-            console.print(_("All checks passed, {noted}.", noted=noted))
+        text = _("Checks failed: {bad}, {noted}. Fix them from the top.")
+        console.print((text if bad else _("All checks passed, {noted}.")).format(bad=bad, noted=noted))
         return 1 if bad else 0
     target = settings.run_target if isinstance(settings, Settings) else None
     checks = [

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from tcb_ops.runs.reader import LedgerReader
 
+_MOST_DAYS = 36_500
 DAYS = 30
 
 
@@ -125,15 +126,15 @@ def history(
     """
     settings = settings_for(options)
     check_count("days", days, least=1)
+    check_value("days", days, days <= _MOST_DAYS, _("at most {most:,}", most=_MOST_DAYS))
     check_value("kind", kind, kind in kind_names(), as_list(kind_names()))
     now = time.time()
     if until != "today":
         try:
-            last = datetime.fromisoformat(until)
-        except ValueError:
+            now = datetime.fromisoformat(until).replace(tzinfo=settings.zone).timestamp()
+        except (ValueError, OverflowError):
             valid = _("today or a date such as 2026-10-30")
             raise ArgumentError("until", until, valid, shown=True) from None
-        now = last.replace(tzinfo=settings.zone).timestamp()
     ledger, target = existing_ledger(settings), settings.run_target
     return count_codes(ledger, target, kind_named(kind), settings, days=days, now=now)
 

@@ -15,7 +15,7 @@ from tcb_ops.frames import Lines, Tabular
 from tcb_ops.i18n import Lang, Text, _, as_facts, as_sentences, ngettext
 from tcb_ops.model import Merchant
 from tcb_ops.runs.loop import result_of, submit_coroutine
-from tcb_ops.runs.single_calls import COMPONENT_CODES, NEEDS_COMPONENT, Progress, ask_about, ignore
+from tcb_ops.runs.single_calls import COMPONENT_CODES, Progress, ask_about, ignore
 from tcb_ops.runs.verdicts import Facts, Issue, Verdict, grouped, verdict_of
 from tcb_ops.settings import Settings
 from tcb_ops.start import TargetOptions, merchants_for, opened_target, settings_for
@@ -91,14 +91,9 @@ def check_lines(
     infos = (facts.answers.info for facts in answered)
     issue = next((i for i in infos if isinstance(i, Issue) and i.code in COMPONENT_CODES), None)
     if issue is not None:
-        reason = issue.meaning
-        if issue is not NEEDS_COMPONENT:
-            reason = _("the component token does not work: {meaning}", meaning=reason)
-        states.note = _NOT_CHECKED.format(meaning=reason, action=issue.action)
+        text = _("Permission sets were not checked. {action} Reason: {meaning}")
+        states.note = text.format(meaning=issue.meaning, action=issue.action)
     return states
-
-
-_NOT_CHECKED = _("Permission sets were not checked: {meaning}. {action}")
 
 
 @checked
@@ -137,8 +132,9 @@ def verdict(states: Sequence[MerchantState]) -> Text:
     """Return one sentence: how many lines are ready, and which of them has the fewest calls left."""
     works = [state for state in states if state.works]
     left = sum(state.merchant.left for state in states)
+    lines = ngettext("{n:,} line", "{n:,} lines", len(states))
     facts = [
-        _("{works:,} of {lines} ready", works=len(works), lines=_lines(len(states))),
+        _("{works:,} of {lines} ready", works=len(works), lines=lines),
         _("{bad:,} not ready", bad=len(states) - len(works) - left),
         *([_("{left:,} of merchants that have left", left=left)] if left else []),
     ]
@@ -175,7 +171,3 @@ class MerchantStates(list[MerchantState], Tabular):
         words, table = {True: "yes", False: "no"}, self._table(lang)
         lines = ([words[cell] if isinstance(cell, bool) else cell for cell in line] for line in table.lines)
         write_table(dest, table.names, lines, replace=True)
-
-
-def _lines(count: int) -> Text:
-    return ngettext("{n:,} line", "{n:,} lines", count)

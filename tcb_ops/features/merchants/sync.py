@@ -112,7 +112,9 @@ def decide(
     appid; never as a default.
     """
     name_of = {
-        line.appid: line.name for line in reversed(lines) if line.owner is Owner.MERCHANT and _named(line)
+        line.appid: line.name
+        for line in reversed(lines)
+        if line.owner is Owner.MERCHANT and line.name != line.appid
     }
     for authorizer in authorized.authorizers:
         name_of.setdefault(authorizer.appid, authorizer.name or authorizer.appid)
@@ -141,7 +143,7 @@ def decide(
         tuple(
             replace(line, name=name_of[line.appid])
             for line in merchants
-            if not _named(line) and name_of.get(line.appid, line.appid) != line.appid
+            if line.name == line.appid and name_of.get(line.appid, line.appid) != line.appid
         ),
         tuple(
             line
@@ -153,10 +155,6 @@ def decide(
         tuple(without_env),
         tuple(issues),
     )
-
-
-def _named(line: Merchant) -> bool:
-    return line.name != line.appid
 
 
 _IN_FILE = {
@@ -348,12 +346,10 @@ def ask_authorizers(
     be reached, StoppedError if the list is incomplete.
     """
     if not settings.tokens.component_appid:
-        raise SettingsError(
-            _(
-                "merchants sync needs the component token: set component_appid under [tokens] in "
-                "tcb-ops.toml, and make sure that the token source can provide that appid's token."
-            )
+        text = _(
+            "merchants sync needs the component token: set tokens.component_appid, and let the source give it."
         )
+        raise SettingsError(text)
 
     async def sync() -> Authorized:
         component = settings.tokens.component_appid

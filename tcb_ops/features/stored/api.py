@@ -57,6 +57,8 @@ def start_confirm(
     `what`: an upload run (`latest`: that of the latest upload or retry), its retries included, or a list from `read_paths`. `content`: compare
     each file's checksum with that of the bytes that were uploaded, with one request to its download link. `merchants`: only
     their rows.
+    `report`: the folder of the report. `confirm` writes it at the end; after `start_confirm` export the run there: until then the same
+    call resumes it.
     """
     settings, only = settings_for(options, what), selected_merchants(merchants)
     subject = what if isinstance(what, Batch) else upload_of(what, settings, "what")
@@ -85,6 +87,8 @@ def start_delete(
     `what`: an upload run, whose files are deleted, or a list from `read_paths`. `foreign`: delete also files that no run of
     this ledger uploaded; without it they are a UsageError. `content`: of a list, compare each file's checksum with that of the
     bytes that were uploaded first, and leave what differs: its row ends as failed. `merchants`: only their rows.
+    `report`: the folder of the report. `delete` writes it at the end; after `start_delete` export the run there: until then the same
+    call resumes it.
     """
     settings, only = settings_for(options, what), selected_merchants(merchants)
     return start_delete_of(what, settings, options, only=only, foreign=foreign, content=content, out=report)
@@ -136,6 +140,8 @@ def start_undo(
 
     A file that somebody else has changed since is not touched (`conflict`). `run`: an upload run (`latest`: that of the
     latest upload or retry), its retries included. `merchants`: only their rows.
+    `report`: the folder of the report. `undo` writes it at the end; after `start_undo` export the run there: until then the same
+    call resumes it.
     """
     settings, only = settings_for(options, run), selected_merchants(merchants)
     return start_undo_of(run, settings, options, only=only, out=report)

@@ -345,14 +345,15 @@ def sync(command: RunCommand, folder: str, *, deletes: bool, confirms: bool, sca
             scope = scope_of_list(plan.gone)
             _ask(command, DELETE, scope, _("To be deleted: {text}", text=scope.text))
         run = command.follow(
-            api.start_upload(plan.batch, skip_unchanged=True, report=command.reports, **command.options)
+            api.start_upload(plan.batch, skip_unchanged=True, report=command.reports, **command.options),
+            command.export,
         )
         deleted = None
         if deletes and plan.gone is not None:
             deleted, complete = _delete_gone(command, plan, run, fresh, content=confirms)
             code |= not complete
         console.json_extra = _gone_in_json(plan, deleted)
-        return max(code, command.report(run))
+        return max(code, command.end_reported(run))
 
 
 def _delete_gone(
@@ -460,7 +461,7 @@ def _opened(command: RunCommand) -> Iterator[None]:
 def _finish(command: RunCommand, handle: RunHandle) -> int:
     if handle.warning is not None:
         command.console.warn(handle.warning)
-    return command.report(command.follow(handle))
+    return command.report(handle)
 
 
 @contextmanager

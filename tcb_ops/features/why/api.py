@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Unpack
@@ -19,7 +19,7 @@ from tcb_ops.model import Merchant, Outcome, Owner, Reason
 from tcb_ops.reports.explanations import why_of
 from tcb_ops.run import Run
 from tcb_ops.runs.loop import result_of, submit_coroutine
-from tcb_ops.runs.records import RowRecord, Tally
+from tcb_ops.runs.records import RowRecord
 from tcb_ops.runs.single_calls import ask_about
 from tcb_ops.runs.verdicts import Answers, Facts, Verdict, grouped, verdict_of
 from tcb_ops.settings import Settings
@@ -158,12 +158,8 @@ def _samples(
     """Yield what to ask about a run: a merchant of each code, or every one; or a row. Raises UsageError."""
     target = run.record.target
     if target != settings.run_target:
-        text = _(
-            "run {id} was sent to {target}, not to {asked}.",
-            id=run.id,
-            target=target,
-            asked=settings.run_target,
-        )
+        text = _("run {id} was sent to {target}, not to {asked}.")
+        text = text.format(id=run.id, target=target, asked=settings.run_target)
         raise UsageError(text, _("Ask its own target: --target {target}", target=target))
     records: list[tuple[str, RowRecord, int, tuple[str, ...]]]
     in_file = {(each.appid, each.env): each for each in merchants}
@@ -181,18 +177,14 @@ def _samples(
             yield Sample(
                 Facts(merchant=merchant, code=str(code)), (merchant.name,), run.outcomes[Outcome.PENDING]
             )
-        tallies_of: defaultdict[str, list[Tally]] = defaultdict(list)
-        for tally in tallies:
-            tallies_of[tally.appid].append(tally)
         asked = [group for group in run.overview().codes if group.code not in _SKIPPED]
         shares = [(group, share) for group in asked for share in group.merchants[: None if every else 1]]
         records = [
             (group.code, record, rows, tuple(each.merchant for each in stands_for))
             for group, share in shares
             for rows, stands_for in [(share.rows, [share]) if every else (group.rows, group.merchants)]
-            for record in run.page(
-                code=group.code, appid=share.appid, limit=1, tallies=tallies_of[share.appid]
-            )[0]
+            for its in [[tally for tally in tallies if tally.appid == share.appid]]
+            for record in run.page(code=group.code, appid=share.appid, limit=1, tallies=its)[0]
         ]
     received, quotas = _kept_answers(run)
     for code, record, rows, names in records:

@@ -18,6 +18,7 @@ from tcb_ops.model import SIMULATOR, Outcome, Reason
 from tcb_ops.reports.explanations import code_label, reason_text, why
 from tcb_ops.reports.summary import CodeGroup, MerchantShare, by_code
 from tcb_ops.runs.verdicts import presumed_verdict
+from tcb_ops.secrets import masked
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
@@ -188,7 +189,11 @@ def render_verdicts(
             yield Wrapped(f"  {sanitize(text.of(lang))}", style="italic")
         yield ""
     if not full:
-        yield Wrapped(_("Texts for merchants, and more evidence: --json, or one merchant by name.").of(lang))
+        yield Wrapped(
+            _(
+                "Texts for merchants, and more evidence: --json, or one merchant, as in `tcb-ops why NAME`."
+            ).of(lang)
+        )
 
 
 def room(console: Console) -> int:
@@ -289,7 +294,7 @@ def render_rows(shown: Sequence[RowRecord], lang: Lang) -> Iterator[RenderableTy
             # Each invalid row may have broken a different rule.
             meaning = reason_text(end) if end.reason is Reason.INVALID else cause.meaning
             causes[code, sanitize(meaning.of(lang)), sanitize(cause.action.of(lang))] = None
-        texts = (sanitize(row.merchant), sanitize(row.env), sanitize(row.path))
+        texts = (sanitize(row.merchant), sanitize(row.env), sanitize(masked(row.path)))
         lines.append([f"{row.line}", *texts, end.outcome.label.of(lang), code])
     yield AlignedTable(lines, numbers=frozenset({0}), elastic=frozenset({1, 2, 3}))
     for named, means, todo in causes:

@@ -51,12 +51,22 @@ class NoOutput:
     """The program did not complete, so another attempt may succeed."""
 
 
-def run_program(words: Sequence[str], environment: Mapping[str, str], running: Running) -> bytes | NoOutput:
-    """Run a program and return its output, or why there is none. Lists it in `running` meanwhile. Blocks."""
+def in_folder(command: Sequence[str], folder: Path | None) -> list[str]:
+    """Return a command whose program, if it is a relative path, is in `folder`; None: the working folder."""
+    program, *arguments = command
+    has_folder = os.path.dirname(program)  # noqa: PTH120  Path drops the folder of ./program
+    return [str(folder / program) if folder and has_folder else program, *arguments]
+
+
+def run_program(
+    words: Sequence[str], environment: Mapping[str, str], running: Running, folder: Path | None = None
+) -> bytes | NoOutput:
+    """Run a program in a folder and return its output, or why there is none. Lists it in `running` meanwhile. Blocks."""
     end = time.monotonic() + COMMAND_SECONDS
     try:
         program = subprocess.Popen(  # noqa: S603  the operator's own program, an argument list, no shell
-            words,
+            in_folder(words, folder),
+            cwd=folder,
             bufsize=0,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -122,14 +132,15 @@ class CommandTokens:
     `{appid}` in an argument is replaced; without it, the appid is added as the last argument. The program's
     environment has TCB_OPS_APPID and, after a refusal, TCB_OPS_REFUSED (the first 12 hex digits of the refused
     token's SHA-256). It prints `{"access_token": "…", "expires_in": 7200}` (or `expires_at`, Unix seconds) and exits
-    with 0.
+    with 0. It runs in `folder`; None: the working folder.
     """
 
-    def __init__(self, command: tuple[str, ...]) -> None:
+    def __init__(self, command: tuple[str, ...], folder: Path | None = None) -> None:
         if not command:
             raise SettingsError(
                 _('tokens.command is empty: give the program, e.g. command = ["get-token", "{{appid}}"].')
             )
+        self._folder = folder
         self._command = command if any("{appid}" in word for word in command) else (*command, "{appid}")
         self._running: Running = set()
         self._room = asyncio.Semaphore(PROGRAMS_AT_ONCE)
@@ -160,14 +171,14 @@ class CommandTokens:
         if refused is not None:
             environment["TCB_OPS_REFUSED"] = token_fingerprint(refused)
         words = [word.replace("{appid}", appid) for word in self._command]
-        printed = run_program(words, environment, self._running)
+        printed = run_program(words, environment, self._running, self._folder)
         if not isinstance(printed, NoOutput):
             # The output is never shown: it may be the token.
             read = read_token(printed, time.time())
             if isinstance(read, Token):
                 return read
             printed = NoOutput(detail(DetailCode.PRINTED, read=read), transient=False)
-        program, reason = self._command[0], printed.reason
+        program, reason = in_folder(self._command, self._folder)[0], printed.reason
         raise TokenError.of(
             appid,
             detail(DetailCode.TOKEN_PROGRAM, program=program, reason=reason),
@@ -183,10 +194,12 @@ class Credential:
     """Its name, such as `tokens.secret`, for messages."""
     kind: str
     where: str
+    folder: Path | None = None
+    """Where a program runs; None: the working folder."""
     _running: Running = field(default_factory=set, repr=False, compare=False)
 
     @classmethod
-    def named(cls, setting: str, value: str) -> Credential:
+    def named(cls, setting: str, value: str, folder: Path | None = None) -> Credential:
         """Parse a setting. Raises SettingsError if it is empty or its variable or file does not exist."""
         kind, _colon, where = (part.strip() for part in value.partition(":"))
         if not where:
@@ -196,7 +209,7 @@ class Credential:
                     setting=setting,
                 )
             )
-        credential = cls(setting, kind, where)
+        credential = cls(setting, kind, where, folder)
         if kind != "command":  # a program may be slow, so it runs only when its secret is needed
             credential._read()
         return credential
@@ -233,7 +246,7 @@ class Credential:
                     raise self._bad(_("is not a regular file"))
                 return opened.read(LONGEST_TOKEN * 2).decode("utf-8-sig", "replace")
         try:
-            printed = run_program(shell.split(self.where), os.environ, self._running)
+            printed = run_program(shell.split(self.where), os.environ, self._running, self.folder)
         except ValueError:
             printed = NoOutput(_("cannot be started (its quotes do not match)"))
         if isinstance(printed, NoOutput):

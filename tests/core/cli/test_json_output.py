@@ -4,6 +4,7 @@ import inspect
 import json
 from importlib.resources import files
 from itertools import product
+from pathlib import Path
 
 import click
 import pytest
@@ -17,7 +18,9 @@ from tcb_ops.cli.main import end_with
 from tcb_ops.features.simulator.faults import Fault
 from tcb_ops.i18n import CommandText, Lang, _
 from tcb_ops.model import Problem
+from tcb_ops.wechat.transport import _FAILURES
 
+DOCS = Path(__file__).parents[3] / "docs"
 SCHEMA = json.loads(files("tcb_ops").joinpath("cli", "output.schema.json").read_text("utf-8"))
 OUTPUT = Draft202012Validator(SCHEMA)
 
@@ -114,6 +117,10 @@ def test_codes_are_of_classes_and_never_two_the_same():
         "ledger_damaged",
         "outage",
     } < set(codes)
+    stated = (DOCS / "en" / "reference" / "files.md").read_text(encoding="utf-8")
+    documented = {"run_in_use", *(error for _code, error, _words in ANSWERS)}
+    documented |= {str(code) for _fault, code in _FAILURES.values()}
+    assert {code for code in documented if f"`{code}`" not in stated} == set()
     described = inspect.getdoc(errors)
     assert all(kind.__name__ in described for kind in kinds())
 

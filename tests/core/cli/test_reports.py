@@ -195,6 +195,17 @@ def test_runs_show_a_run_and_its_rows(open_cli):
     assert (none.code, none.out) == (2, "")
 
 
+def test_a_token_in_a_path_is_shown_as_masked(open_cli):
+    cli = open_cli(many(TEA, rows=1))
+    rows = "".join(f"{TEA.env},a/{number}-access_token=practice-token\n" for number in (1, 2))
+    (cli.folder / "list.csv").write_text(f"env,path\n{rows}", encoding="utf-8")
+    assert cli("links", "list.csv").code == 0
+    for words in (("--line", "2"), ("--line", "2", "--json"), ("--merchant", TEA.name)):
+        shown = cli("show", *words).out
+        assert "1-access_token=•••" in shown
+        assert "practice" not in shown
+
+
 def test_latest_is_the_latest_of_this_target(open_cli):
     cli = open_cli(many(TEA, rows=2))
     run = cli.upload("--json").json["run"]

@@ -372,6 +372,24 @@ def test_a_run_that_lacks_but_its_report_is_not_sent_again(open_workspace, asser
     assert assert_complete(again, 30) == {"uploaded": 30}
 
 
+def test_a_call_that_waits_writes_the_report_before_another_can_take_the_run(open_workspace, tmp_path):
+    workspace = open_workspace()
+    options = {"settings": workspace.settings, "limits": QUICK}
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    (taken / "mine.txt").touch()
+    with pytest.raises(tcb.UsageError, match="cannot be the report folder"):
+        tcb.upload(workspace.read(), report=taken, **options)
+    assert not workspace.sim.calls
+    first = tcb.upload(workspace.read(), report=tmp_path / "report", **options)
+    assert tcb.verify(tmp_path / "report", settings=workspace.settings).good
+    assert tcb.upload(workspace.read(), **options).id != first.id
+    held = []
+    handle = tcb.start_upload(workspace.read(), new_run=True, report=tmp_path / "later", **options)
+    handle.wait(lambda run: held.append(run.holder()))
+    assert held != [None]
+
+
 @pytest.mark.slow
 def test_of_two_commands_on_one_list_at_once_one_works_and_one_is_told(open_workspace, wait_for):
     workspace = open_workspace(many(TEA, rows=40), [Fault(delay=3.0)])

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import os
+import re
 import sys
 import time
 import tracemalloc
@@ -16,11 +17,11 @@ from tables import table
 from tcb_ops.errors import ResourceLimitError, SettingsError, TokenError
 from tcb_ops.features.component.store import TokenStore
 from tcb_ops.model import Secret
-from tcb_ops.settings import Settings, TokenSettings
+from tcb_ops.settings import Settings, TokenSettings, load_settings
 from tcb_ops.wechat import open_source
 from tcb_ops.wechat.tokens import Token, TokenSource
 from tcb_ops.wechat.tokens import command as module
-from tcb_ops.wechat.tokens.command import CommandTokens
+from tcb_ops.wechat.tokens.command import CommandTokens, Credential
 from tcb_ops.wechat.tokens.file import FileTokens
 from tcb_ops.wechat.tokens.service import ServiceTokens
 from tcb_ops.wechat.transport import Transport
@@ -382,6 +383,30 @@ def test_the_settings_name_the_source(file):
     assert isinstance(source_of(file=file), FileTokens)
     assert isinstance(source_of(source="command", command=("x",)), CommandTokens)
     assert isinstance(source_of(source="service", url="https://tokens.example/{appid}"), ServiceTokens)
+
+
+@pytest.mark.posix("scripts")
+def test_a_command_of_the_settings_file_runs_in_the_files_folder_and_one_of_a_variable_here(
+    run, tmp_path, monkeypatch
+):
+    for name in ("conf", "here"):
+        script = tmp_path / name / "get-token"
+        script.parent.mkdir()
+        script.write_text('#!/bin/sh\nprintf \'{"access_token": "%s"}\' $(cat token)\n', encoding="utf-8")
+        script.chmod(0o700)
+        (script.parent / "token").write_text(name, encoding="utf-8")
+    text = '[tokens]\nsource = "command"\ncommand = ["./get-token"]\n'
+    file = write(tmp_path / "conf" / "tcb-ops.toml", text)
+    monkeypatch.chdir(tmp_path / "here")
+    for config in (file, "../conf/tcb-ops.toml"):
+        assert ask(run, open_source(load_settings(config))).value == Secret("conf")
+    credential = Credential.named("tokens.secret", "command:./get-token", load_settings(file).origin.folder)
+    assert "conf" in run(credential.read()).reveal()
+    (tmp_path / "conf" / "get-token").unlink()
+    with pytest.raises(TokenError, match=re.escape(f"{tmp_path}/conf/get-token cannot be started")):
+        ask(run, open_source(load_settings(file)))
+    monkeypatch.setenv("TCB_OPS_TOKENS__COMMAND", "./get-token")
+    assert ask(run, open_source(load_settings(file))).value == Secret("here")
 
 
 def test_a_command_that_is_not_named_is_found_at_once():

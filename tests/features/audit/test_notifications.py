@@ -180,6 +180,22 @@ def test_a_command_gets_json_and_an_address_comes_from_a_file(open_workspace, mo
     assert json.loads(workspace.sim.robots.messages[0].text)["counts"] == payload["counts"]
 
 
+@pytest.mark.posix("scripts")
+def test_a_command_is_looked_for_in_the_settings_files_folder_and_runs_there(tmp_path, monkeypatch):
+    script = tmp_path / "conf" / "notify.sh"
+    script.parent.mkdir()
+    script.write_text("#!/bin/sh\ncat >got.json\n", encoding="utf-8")
+    file = script.with_name("tcb-ops.toml")
+    file.write_text('[[notify]]\nkind = "command"\ncommand = ["./notify.sh"]\n', encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    settings = tcb.load_settings(file)
+    assert [str(problem) for problem in send.receiver_problems(settings)]
+    script.chmod(0o700)
+    assert not send.receiver_problems(settings)
+    assert [delivery.sent for delivery in tcb.notify(None, settings=settings)] == [True]
+    assert json.loads(script.with_name("got.json").read_text("utf-8"))["test"]
+
+
 def test_http_reaches_this_machine_alone_and_under_a_simulated_target_alone(open_workspace, monkeypatch):
     workspace = open_workspace([], BROKEN)
     monkeypatch.setenv("AWAY", "http://robots.example.com/send?key=x")

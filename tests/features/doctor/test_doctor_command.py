@@ -82,6 +82,7 @@ def test_all_checks_pass_and_nothing_is_uploaded_or_made(open_token_server, chec
     assert sorted(file.name for file in tmp_path.iterdir()) == before
     assert token_server.sim.stats["link_calls"] == token_server.sim.stats["store_calls"] == 0
     assert token_server.sim.stats["quota"] == 1
+    assert "`tcb-ops merchants check` asks about all" in found["tokens"]["seen"]
     code, out, err = doctor()
     assert (code, err) == (0, f"SIMULATED {token_server.sim.base} · tcb-ops.toml\n")
     assert "All checks passed" in out
