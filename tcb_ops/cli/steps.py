@@ -273,7 +273,6 @@ class RunCommand:
         """Print what a run would send, per merchant: calls, bytes, and the least time; return the exit code."""
         console, settings, limits = self.console, self.settings, self.limits
         console.release()
-        self.show_correction(batch, UPLOAD if uploads else LINKS)
         merchants, seconds = estimates(batch, uploads=uploads), seconds_at_rate(batch, limits)
         calls = sum(merchant.calls for merchant in merchants)
         if self.common.json:
@@ -292,6 +291,7 @@ class RunCommand:
             counted = ngettext("{n:,} call", "{n:,} calls", calls)
             console.print(text.format(calls=counted, api_base=settings.api_base, store=store))
             console.print(_("Nothing was sent."))
+        self.show_correction(batch, UPLOAD if uploads else LINKS)
         console.suggest_one()
         console.info(target_line(settings))
         return 0

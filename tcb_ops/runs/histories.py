@@ -296,13 +296,10 @@ def later_changes(
 def changed_lines(ledger: LedgerReader, members: Sequence[RunRecord]) -> dict[int, tuple[Kind, str]]:
     """Return by line of the list the kind and the id of the later run that last changed its file; see `later_changes`."""
     by_number, statements = _changes(ledger, members, None, sampled=False)
-    ids = {number: (kind_named(run.kind), str(run.id)) for number, run in by_number.items()}
-    return {
-        line: ids[number]
-        for statement in statements
-        for number, line in ledger.fetch(statement, ())
-        if number
-    }
+    # A newer member has stored the file of the same line again.
+    newest = {line: number for statement in statements for number, line in ledger.fetch(statement, ())}
+    runs = {number: (kind_named(run.kind), str(run.id)) for number, run in by_number.items()}
+    return {line: runs[number] for line, number in newest.items() if number}
 
 
 def _changes(

@@ -148,7 +148,12 @@ def test_the_copy_and_the_screen_say_what_was_undone_since(open_cli, workbook):
     assert column(cli.folder / "a.xlsx", "E")[1:] == lines
     assert cli("report", first, "--into", workbook.name, "--split-by", "负责人", "--out", "b").code == 0
     assert column(cli.folder / "b/清单 王芳.xlsx", "E")[1:] == lines[:6]
-    assert f"The files of this upload were undone by run {undos[1]}" in cli("report", first).err
+    assert f"files of this upload were undone by run {undos[1]}" in cli("report", first).err
+    text = text.replace("banner/2.png", "banner/1.png")  # which the undo has deleted
+    (cli.folder / "fixed.csv").write_text(text, encoding="utf-8")
+    assert cli("upload", "fixed.csv", "--root", "files").code == 0
+    assert cli("report", first, "--final", "--into", workbook.name, "--out", "c.xlsx").code == 0
+    assert column(cli.folder / "c.xlsx", "E")[7] == "uploaded"
 
 
 def test_split_by_gives_each_their_rows(open_cli, workbook):
