@@ -13,6 +13,7 @@ from tcb_ops.cli import Command
 from tcb_ops.cli.console import Console, show_causes, show_run
 from tcb_ops.cli.options import (
     DURATION,
+    NO_SETTINGS_FILE,
     CommonOptions,
     kind_option,
     pdf_option,
@@ -21,7 +22,7 @@ from tcb_ops.cli.options import (
     table_option,
 )
 from tcb_ops.errors import LedgerDamagedError, UsageError
-from tcb_ops.i18n import NOTHING, Lang, Text, _, as_list, ngettext, pgettext, verbatim
+from tcb_ops.i18n import NOTHING, Lang, Text, _, as_list, as_sentences, ngettext, pgettext, verbatim
 from tcb_ops.kinds import is_provided, provided
 from tcb_ops.model import Owner, Reason
 from tcb_ops.secrets import masked
@@ -74,9 +75,11 @@ def show(
     rows = chosen.rows(line=line, merchant=merchant, path=path)
     some = list(islice(rows, ROWS_SHOWN))
     if not some:
-        text = _("run {id} has no such row.").format(id=chosen.id)
-        fix = _("--line takes the line of the row in the list's file, --merchant a name or appid.")
-        raise UsageError(text, fix)
+        text = _(
+            "run {id} has no such row; --line takes the line of the row in the list's file, --merchant a name or appid. Its "
+            "merchants are: {names}."
+        )
+        raise UsageError(text.format(id=chosen.id, names=as_list(chosen.merchants_like(merchant), 5)))
     if common.json:
         console.json({"run": chosen.id, "rows": [_row(record, settings, settings.lang) for record in some]})
     else:
@@ -121,7 +124,7 @@ def _selected(run: Run, settings: Settings, common: CommonOptions) -> Run:
 
 @click.command(cls=Command, usual="out kind target where json")
 @click.argument("run", default="latest")
-@table_option("Write all lines, as in errcodes.csv.")
+@table_option("Write all lines of errcodes.csv, with the texts for merchants.")
 @kind_option
 @reader_options
 def errcodes(run: str, out: Path | None, kind: str | None, *, common: CommonOptions) -> int:
@@ -129,13 +132,15 @@ def errcodes(run: str, out: Path | None, kind: str | None, *, common: CommonOpti
 
     By merchant and environment, with a text for the merchant where it must act; `--json` gives the numbers, and each text.
     """
+    from tcb_ops.runs.next_commands import of_run
+
     settings, console = common.start()
     chosen = _open(run, kind, settings, common)
     if out is not None:
         from tcb_ops.reports.formats.csv import errcode_table
         from tcb_ops.table_files import write_table
 
-        write_table(out, *errcode_table(chosen.overview().causes, console.lang))
+        write_table(out, *errcode_table(chosen.overview().causes, console.lang, texts=True))
         console.info(_("All lines: {out}", out=out))
     if common.json:
         summary = chosen.summary()
@@ -154,6 +159,9 @@ def errcodes(run: str, out: Path | None, kind: str | None, *, common: CommonOpti
     rows = ngettext("{n:,} row", "{n:,} rows", sum(counts.values()))
     console.info(_("{head} · {bad:,} of {rows} did not succeed", head=head, bad=bad, rows=rows))
     show_causes(console, chosen, overview, texts=True)
+    if out is None and len(overview.messages(console.lang)) > 1:
+        words = of_run(settings, record, "errcodes", "--out", "texts.xlsx")
+        console.suggest(_("report.xlsx has the text for each merchant. To write them alone:"), words)
     return 0
 
 
@@ -211,9 +219,8 @@ def report(
     console.info(_("{kind} {id} ({list_name})", kind=record.kind, id=record.id, list_name=record.list_name))
     if final:
         chosen_run = chosen_run.final()
-        retries = ", ".join(chosen_run.record.retries) or _("none")
-        console.info(_("Run {id} with its retries: {retries}.", id=chosen_run.id, retries=retries))
     chosen_run = _selected(chosen_run, settings, common)
+    _show_state(console, chosen_run, final=final)
     as_of = datetime.now(settings.zone).isoformat(" ", "seconds")
 
     def show(written: Path) -> None:
@@ -238,6 +245,18 @@ def report(
     folder = Path(out) if out else settings.reports / name
     show(chosen_run.export(folder, pdf=pdf))
     return 0
+
+
+def _show_state(console: Console, run: Run, *, final: bool) -> None:
+    """Print the counts of a run with its retries, and which later runs changed its files."""
+    from tcb_ops.reports.explanations import change_lines, counts_line
+
+    if final:
+        ids = ", ".join(run.record.retries) or _("none")
+        text = _("Run {id} with its retries and corrections ({ids}): {counts}")
+        console.info(text.format(id=run.id, ids=ids, counts=counts_line(run.outcomes)))
+    for line in change_lines(run.changed_by, run.settings.zone):
+        console.warn(line)
 
 
 @click.command("open", cls=Command, usual="print kind target")
@@ -408,7 +427,8 @@ def _list_runs(console: Console, settings: Settings, common: CommonOptions) -> i
     elif runs or any((common.where, common.target, common.api_base, common.note)):
         console.info(_("No run in {ledger_name} matches.", ledger_name=settings.ledger_name))
     else:
-        console.info(_("No runs in {ledger_name} yet.", ledger_name=settings.ledger_name))
+        text = _("No runs in {ledger_name} yet.", ledger_name=settings.ledger_name)
+        console.info(text if settings.origin.file is not None else as_sentences((text, NO_SETTINGS_FILE)))
     for damage in damaged:
         console.warn(damage.text)
     return damaged[0].exit_code if damaged else 0

@@ -98,7 +98,7 @@ class CommonOptions:
 
     config: str | None = _given("Settings file. [default: tcb-ops.toml here, if there]", metavar="FILE")
     target: str | None = _given(
-        "Where calls go. [default: https://api.weixin.qq.com]",
+        "Where calls go. [default: as the settings say]",
         metavar="simulator|URL",
     )
     api_base: str | None = _given("The same as --target URL.", metavar="URL", hidden=True)
@@ -177,10 +177,7 @@ class CommonOptions:
                 "choose another with --merchants."
             )
             if settings.origin.file is None:
-                fix = _(
-                    "There is no tcb-ops.toml here either: change to the folder that has it, or create a new one "
-                    "with `tcb-ops init`."
-                )
+                fix = NO_SETTINGS_FILE
             raise UsageError(_("{file}: there is no such file.", file=file), fix)
         return read_merchants(file, self.where)
 
@@ -200,6 +197,11 @@ class CommonOptions:
     def selection(self) -> str:
         """Return a text that distinguishes runs over different merchants."""
         return "; ".join(f"where {item}" for item in sorted(self.where))
+
+
+NO_SETTINGS_FILE = _(
+    "There is no tcb-ops.toml here: change to the folder that has it, or create a new one with `tcb-ops init`."
+)
 
 
 def _warn_about_tokens(console: Console, settings: Settings) -> None:

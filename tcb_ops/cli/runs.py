@@ -52,6 +52,7 @@ def check(command: RunCommand, paths: str, *, mark: bool) -> int:
             console.json(facts(batch))
         else:
             console.print(facts_line(batch))
+        command.show_correction(batch)
         if batch.unused:
             console.info(
                 _("Columns that are only carried through: {columns}.", columns=as_list(batch.unused))
@@ -91,6 +92,7 @@ def links(command: RunCommand, paths: str | None) -> int:
             with command.read_list(paths, root=None) as batch:
                 if command.which.dry_run:
                     return command.dry_run(batch, uploads=False)
+                command.show_correction(batch, LINKS)
                 handle = api.start_links(
                     batch,
                     out=Path(command.which.out or "links.csv").absolute(),
@@ -163,6 +165,7 @@ def upload(
             if command.which.dry_run:
                 return command.dry_run(batch, uploads=True)
             command.check_folder()
+            command.show_correction(batch, UPLOAD)
             fresh = not skip_unchanged and command.which.resume is None
             if fresh and (stored := replaced(batch, settings)) is not None:
                 hint = _("--skip-unchanged leaves out files with the same bytes.")

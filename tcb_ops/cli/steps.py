@@ -40,11 +40,12 @@ from tcb_ops.preflight import (
 from tcb_ops.reports.summary import by_code, next_command
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.limits import RunLimits
+from tcb_ops.runs.list_kinds import LINKS, UPLOAD
 from tcb_ops.runs.next_commands import command, quoted
 from tcb_ops.runs.stop_errors import not_listening
 from tcb_ops.runs.url_files import source_check
 from tcb_ops.settings import Settings, without_dots
-from tcb_ops.start import StartOptions, ledger_with_runs
+from tcb_ops.start import StartOptions, existing_ledger, ledger_with_runs
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -176,6 +177,18 @@ class RunCommand:
             )
         return batch.limited(self.which.limit) if self.which.limit else batch
 
+    def show_correction(self, batch: Batch, kind: Kind | None = None) -> None:
+        """Say which run the list corrects, or warn if it looks like a correction and is none."""
+        from tcb_ops.runs.corrections import corrected_run
+
+        ledger = existing_ledger(self.settings) if batch.exported else None
+        corrected = corrected_run(batch, kind, ledger, self.settings)
+        if isinstance(corrected, Text):
+            self.console.warn(corrected)
+        elif corrected is not None:
+            text = _("Corrects {rows} of run {id}, and counts in its report --final.")
+            self.console.info(text.format(rows=row_count(batch.count), id=corrected.id))
+
     def _mark(self, source: str, problems: Sequence[Problem]) -> None:
         """Mark the problems in a copy of the list's workbook; nothing where the file as a whole cannot be read."""
         if any(problem.line for problem in problems):
@@ -278,6 +291,7 @@ class RunCommand:
             counted = ngettext("{n:,} call", "{n:,} calls", calls)
             console.print(text.format(calls=counted, api_base=settings.api_base, store=store))
             console.print(_("Nothing was sent."))
+        self.show_correction(batch, UPLOAD if uploads else LINKS)
         console.suggest_one()
         console.info(target_line(settings))
         return 0
@@ -394,9 +408,6 @@ class RunCommand:
                 rows=ngettext("{n:,} row", "{n:,} rows", total),
             )
         self.console.release(first=resumed)
-        if handle.record.corrects:
-            text = _("Corrects {rows} of run {id}, and counts in its report --final.")
-            self.console.info(text.format(rows=row_count(handle.record.rows), id=handle.record.corrects))
         try:
             handle.follow(lambda progress: self.console.follow(progress, handle.record.rows))
             return handle.wait(then)

@@ -115,11 +115,12 @@ class Staging:
         for page in self._pages(f"{line}, query", "rows", "query IS NOT NULL"):
             yield from ((number, Secret(query)) for _line, number, query in page)
 
-    def origin(self) -> str:
-        """Return the origin of a row, if all rows say from which line they are, each from another; "" if not."""
-        counts = "COUNT(DISTINCT NULLIF(of_line, 0)), MAX(origin)"
-        lines, last = self.query(f"SELECT {counts} FROM rows")[0]  # noqa: S608  own names
-        return str(last) if lines == self.count() else ""
+    def origin(self) -> tuple[str, int | None]:
+        """Return the origin of a row, and the first row that does not say from which line it is, or as an earlier one."""
+        firsts = "SELECT *, MIN(line) OVER (PARTITION BY of_line) AS first FROM rows"
+        line = "MIN(CASE WHEN of_line = 0 OR line > first THEN line END)"
+        origin, row = self.query(f"SELECT MAX(origin), {line} FROM ({firsts})")[0]  # noqa: S608  own names
+        return str(origin), row
 
     def set_files(self, facts: Iterable[tuple[int | None, int | None, str, int]]) -> None:
         """Set (size, mtime_ns, etag, line) of rows."""
@@ -246,7 +247,7 @@ def _run(call: Callable[[], _T]) -> _T:
 # --- the batch ------------------------------------------------------------------------------------------------------
 
 OnBad: TypeAlias = Literal["refuse", "skip"]
-_LOOKED_AT = 200
+LOOKED_AT = 200
 """Rows in which names of files are looked for."""
 
 
@@ -280,6 +281,8 @@ class Batch(Tabular):
     """The header named in problems of local files."""
     unused: tuple[str, ...] = ()
     """The headers of columns that are only carried through."""
+    exported: frozenset[str] = frozenset()
+    """The headers that begin with `tcb_`."""
     sources: SourceCheck = field(default=refuse_sources, repr=False)
     """Looks at files that are URLs."""
     until: int | None = field(default=None, repr=False)
@@ -417,7 +420,7 @@ class Batch(Tabular):
         """Return which column that is not used holds names of files that exist, going by the first rows."""
         times = Counter(
             header
-            for row in islice(self.rows(), _LOOKED_AT)
+            for row in islice(self.rows(), LOOKED_AT)
             for header, cell in zip(map(trim, self.headers), row.cells, strict=False)
             if header in self.unused
             and trim(cell)

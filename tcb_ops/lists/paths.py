@@ -9,9 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from typing import TypeAlias
 
@@ -19,7 +22,7 @@ from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import BrokenTableError, UsageError
 from tcb_ops.formatting import EDGE, shown, trim, unguard
 from tcb_ops.i18n import Text, _, ngettext
-from tcb_ops.lists.batch import Batch, OnBad, Problems, Staging
+from tcb_ops.lists.batch import LOOKED_AT, Batch, OnBad, Problems, Staging
 from tcb_ops.lists.cells import CellKind, NonTextCell, non_text_problem, not_computed
 from tcb_ops.lists.input_files import (
     input_error,
@@ -155,6 +158,7 @@ class RowValidator:
         """The headers of columns that are only carried through."""
         self._positions, self._resolve = positions, resolve
         names = [trim(header) for header in headers]
+        self.exported = frozenset(name for name in names if name.startswith(ADDED))
         origin = ("tcb_list" if "tcb_list" in names else "tcb_ended_at", "tcb_line")
         self._origin = [names.index(name) for name in origin] if {*origin} <= {*names} else []
         self._counts: dict[str, tuple[int, int, str]] = {}
@@ -327,7 +331,7 @@ def read_paths(
     list_columns = replace(LIST_COLUMNS, given=columns)
     with _open_table(source, list_columns, sheet, header_row, rows) as (table, encoding, size, sha256):
         staging = Staging(sha256)
-        positions = _find_columns(name, table, list_columns)
+        positions = _find_columns(name, table, list_columns, merchants)
         validator = RowValidator(
             table.headers,
             positions,
@@ -376,6 +380,7 @@ def read_paths(
         file_column=validator.column("file"),
         sources=sources,
         unused=validator.unused,
+        exported=validator.exported,
     )
     return batch if root is None else batch.check_files(root, guessed=guessed)
 
@@ -402,14 +407,35 @@ def _open_table(
         yield opened
 
 
-def _find_columns(name: str, table: Table, columns: Columns) -> dict[str, int]:
+def _find_columns(name: str, table: Table, columns: Columns, merchants: Merchants) -> dict[str, int]:
     if not table.headers:
         fix = _("export the list again; it needs a header and rows")
         raise refused(name, _("the file contains only blank lines"), fix)
     positions, problems = columns.find(table.headers, table.header_line)
     if problems:
-        raise input_error(name, problems)
+        error = input_error(name, problems)
+        if positions.keys().isdisjoint({"env", "merchant"}):
+            error.advice = _target_column(table, merchants)
+        raise error
     return positions
+
+
+def _target_column(table: Table, merchants: Merchants) -> Text | None:
+    """Return which column holds names of merchants, or environments, going by the first rows."""
+    times = Counter[tuple[str, str]]()
+    with suppress(BrokenTableError):  # the list is refused in any case
+        for _line, cells in islice(table.rows, LOOKED_AT):
+            for header, cell in zip(map(trim, table.headers), map(trim, cells), strict=False):
+                if header and cell:
+                    times["merchant", header] += bool(merchants.resolve(cell))
+                    times["env", header] += bool(merchants.for_env(cell))
+    (meaning, header), count = max(times.items(), key=itemgetter(1), default=(("", ""), 0))
+    if not count:
+        return None
+    text = _("Column '{name}' has names of merchants: use --column merchant={name}")
+    if meaning == "env":
+        text = _("Column '{name}' has environments: use --column env={name}")
+    return text.format(name=header)
 
 
 def _stage(table: Table, validator: RowValidator, staging: Staging) -> Problem | None:

@@ -148,6 +148,8 @@ class Columns:
             fix = _("the header is separated by full-width commas (，); use plain commas")
         elif self.mappable:
             fix = _("add it, or say which column it is with --column {group}=HEADER", group=group[0])
+            if not self.rate(headers).known:
+                fix = _("{fix}, or which row has the names with --header-row N", fix=fix)
         else:
             fix = _("add the column")
         return file_problem(message, fix, line=line)
@@ -225,8 +227,8 @@ def find_header(
 ) -> Table:
     """Find the header among the first records; return it with the rows below.
 
-    It is the first record with all needed columns, else the first one with the most known names. A given
-    `header_line` is used as it is; BrokenTableError if it is blank.
+    It is the first record with all needed columns, else the first one with the most known names; without any, the first one
+    with more than one cell, which is no title. A given `header_line` is used as it is; BrokenTableError if it is blank.
     """
     head: list[Record] = []
     for line, cells in records:
@@ -240,7 +242,9 @@ def find_header(
         raise BrokenTableError(file_problem(message, fix, line=header_line))
     if not head:
         return Table((), 0, records, layout, delimiter)
-    row = max(range(len(head)), key=lambda i: (rate(head[i][1]), -i))
+    row = max(
+        range(len(head)), key=lambda i: (rate(head[i][1]), sum(map(bool, map(trim, head[i][1]))) > 1, -i)
+    )
     line, cells = head[row]
     headers = [str(cell) for cell in cells]
     while not trim(headers[-1]):

@@ -338,12 +338,9 @@ class RunMonitor(widgets.VBox):
             self.grid.verdicts[code] = diagnosis.verdict
         rows = {group.code: group.rows for group in self.grid.groups}
         earlier = {line["code"]: line for line in run.kept_verdicts()}
-        run.keep_verdicts(
-            [
-                earlier.get(key, {}) | verdict.to_json() | {"rows": rows.get(key, 0)}
-                for key, verdict in self.grid.verdicts.items()
-            ]
-        )
+        verdicts = self.grid.verdicts.items()
+        lines = {key: verdict.to_json() | {"rows": rows.get(key, 0)} for key, verdict in verdicts}
+        run.keep_verdicts([earlier.get(key, {}) | line for key, line in lines.items()])
         self._draw_grid(run)
         self._worker.say(*describe_end(run, None))
 

@@ -205,10 +205,8 @@ def change_lines(changes: Sequence[LaterChange], zone: tzinfo) -> list[Text]:
 
 
 def change_mark(changes: Sequence[LaterChange]) -> Text:
-    """Name what the later runs did to files of an upload: `undone by 20261129-101500-k7q2`."""
-    all_of, some_of = _("{changed} by {run}"), _("partly {changed} by {run}")
-    marks = [
-        (all_of if change.files == change.of else some_of).format(changed=change.kind.changed, run=change.run)
-        for change in changes
-    ]
-    return Joined(tuple(marks), verbatim(", "))
+    """Name what the newest later run did to files of an upload: `undone by 20261129-101500-k7q2`; count the others."""
+    change, *others = changes
+    text = _("{changed} by {run}") if change.files == change.of else _("partly {changed} by {run}")
+    mark = text.format(changed=change.kind.changed, run=change.run)
+    return _("{mark}, {n:,} more", mark=mark, n=len(others)) if others else mark

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from functools import partial
 from heapq import merge
 from itertools import groupby
 from operator import attrgetter
@@ -13,9 +14,10 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from tcb_ops.details import Detail
+from tcb_ops.kinds import Kind
 from tcb_ops.model import Outcome, Reason, Row, RowEnd
 from tcb_ops.reports.summary import count_outcomes
-from tcb_ops.runs.histories import LaterChange, merged_runs
+from tcb_ops.runs.histories import LaterChange, columns_of, merged_runs
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import EnvRecord, RowFilter, RowRecord, RunRecord, Tally, TimelineBucket
 
@@ -91,7 +93,7 @@ class RunView:
 
     def rows(self, run: RunRecord, **filters: Unpack[RowFilter]) -> Iterator[RowRecord]:
         """Stream the rows in the order of the list, in constant memory; of a merged run in their last states."""
-        if run.id != self.record.id or not self._retries:
+        if not self._members(run):
             return (record for record in self._reader.rows(run, **filters) if self._shows(record.row))
         outcomes, ends = filters.pop("outcomes", None), filters.pop("ends", None)
         environments = filters.pop("environments", None)
@@ -100,7 +102,10 @@ class RunView:
             if environments is not None:
                 keys = set(map(_key, environments))
                 filters["environments"] = [of for of in self._reader.envs(each) if _key(of) in keys]
-            states.append(self._reader.rows(each, **filters))
+            records = self._reader.rows(each, **filters)
+            if each.headers != run.headers:
+                records = map(partial(_with_columns, columns=columns_of(run.headers, each.headers)), records)
+            states.append(records)
         by_line = groupby(merge(*states, key=_line), key=_line)
         last = (last_state(list(of_a_line)) for _, of_a_line in by_line)
         return (
@@ -140,12 +145,25 @@ class RunView:
         return sum(record.row.size or 0 for record in self.rows(run, outcomes=outcomes))
 
     def later_changes(
-        self, run: RunRecord, only: Collection[tuple[str, str]] | None = None, *, sampled: bool = False
+        self,
+        run: RunRecord,
+        only: Collection[tuple[str, str]] | None = None,
+        *,
+        sampled: bool = False,
+        members: Sequence[RunRecord] = (),
     ) -> list[LaterChange]:
         """Find the later runs that undid, deleted or overwrote files of an upload, of the view's environments."""
         if self.only is not None:
             only = self.only if only is None else self.only.intersection(only)
-        return self._reader.later_changes(run, only, sampled=sampled)
+        return self._reader.later_changes(run, only, sampled=sampled, members=members or self._members(run))
+
+    def changed_lines(self, run: RunRecord, members: Sequence[RunRecord] = ()) -> dict[int, tuple[Kind, str]]:
+        """Return which later run last changed the file of a line, by its kind and id."""
+        return self._reader.changed_lines(run, members or self._members(run))
+
+    def _members(self, run: RunRecord) -> list[RunRecord]:
+        """Return the runs that are merged; none if this is another run, or nothing is merged."""
+        return [self.record, *self._retries] if self._retries and run.id == self.record.id else []
 
     def confirmation(self, run: RunRecord, after: int = 0) -> tuple[str, dict[Outcome, int]] | None:
         """Find the newest finished run that confirmed an upload; it counts all rows, so that a selection has none."""
@@ -187,6 +205,11 @@ _key = attrgetter("appid", "env")
 
 RunReader = LedgerReader | RunView
 """What reports read from: the ledger, or a view of one of its runs."""
+
+
+def _with_columns(record: RowRecord, columns: Sequence[int]) -> RowRecord:
+    cells = record.row.cells
+    return replace(record, row=replace(record.row, cells=tuple(cells[column] for column in columns)))
 
 
 def _state(end: RowEnd) -> tuple[Outcome, str, int | None, str]:

@@ -227,6 +227,21 @@ def corrections_of(ledger: LedgerReader, run: RunRecord) -> list[RunRecord]:
     return [other for other in ledger.runs(run.target, damaged=[]) if other.corrects == run.id]
 
 
+def columns_of(headers: Sequence[str], others: Sequence[str]) -> list[int]:
+    """Return where each of a run's headers is among those of another one, which may have more columns.
+
+    Raises ValueError with a header that is not there.
+    """
+    rest: list[str | None] = list(others)
+    columns = []
+    for header in headers:
+        if header not in rest:
+            raise ValueError(header)
+        columns.append(rest.index(header))
+        rest[columns[-1]] = None
+    return columns
+
+
 def merged_runs(ledger: LedgerReader, run: RunRecord) -> list[RunRecord]:
     """Return the original of a run, or of the one that it corrects; then its retries and corrections, the oldest first."""
     original, *retries = family_of(ledger, run)
@@ -238,9 +253,13 @@ def merged_runs(ledger: LedgerReader, run: RunRecord) -> list[RunRecord]:
 
 
 def later_changes(
-    ledger: LedgerReader, run: RunRecord, only: Collection[tuple[str, str]] | None, *, sampled: bool
+    ledger: LedgerReader,
+    members: Sequence[RunRecord],
+    only: Collection[tuple[str, str]] | None,
+    *,
+    sampled: bool,
 ) -> list[LaterChange]:
-    """Find the later runs that last changed files of an upload and its retries, the newest first.
+    """Find the later runs that last changed files of an upload, its retries and corrections, the newest first.
 
     ====================================================  ==============
     the newest later run that changed a path              the file is
@@ -252,42 +271,14 @@ def later_changes(
     an upload that was undone, and the undo               look before it
     ====================================================  ==============
 
-    `only`: environments as (appid, env); None for all. `sampled`: look at some rows of a few environments only, for a list
-    of runs. Where no later run wrote to these environments, rows are not read.
+    `members`: of these runs, the oldest first. `only`: environments as (appid, env); None for all. `sampled`: look at some
+    rows of a few environments only, for a list of runs. Where no later run wrote to these environments, rows are not read.
     """
-    if not run.kind.sends_files:
-        return []
-    family = family_of(ledger, run)
-    later = {record.id: record for record in _later_runs(ledger, family, run.target)}
-    family_ids = {member.id for member in family}
-    cancelled = {
-        later[undo].number: [later[upload].number for upload in uploads if upload in later]
-        for undo in later
-        if (uploads := _undone_by(later[undo])) is not None and family_ids.isdisjoint(uploads)
-    }
-    by_number = {record.number: record for record in later.values() if record.number not in cancelled}
-    if not by_number:
-        return []
-    changed, files = Counter[int](), 0
-    for member in family:
-        places = [
-            environment.number
-            for environment in ledger.envs(member)
-            if only is None or (environment.appid, environment.env) in only
-        ]
-        lines = _sampled_lines(ledger, member, by_number, places) if sampled else None
-        statement = _newest_changes(
-            member,
-            by_number.values(),
-            cancelled,
-            None if only is None else places,
-            lines,
-            ledger.dialect.index_hint.format("rows_by_path"),
-        )
-        for number, count in ledger.fetch(statement, ()):
-            files += count
-            if number:
-                changed[number] += count
+    by_number, statements = _changes(ledger, members, only, sampled=sampled)
+    changed = Counter[int]()
+    for statement in statements:
+        query = f"SELECT number, COUNT(*) FROM ({statement}) AS changes GROUP BY number"
+        changed.update(dict(ledger.fetch(query, ())))
     return [
         LaterChange(
             kind_named(by_number[number].kind),
@@ -295,10 +286,58 @@ def later_changes(
             number,
             by_number[number].finished_at or by_number[number].created_at,
             changed[number],
-            files,
+            changed.total(),
         )
         for number in sorted(changed, reverse=True)
+        if number
     ]
+
+
+def changed_lines(ledger: LedgerReader, members: Sequence[RunRecord]) -> dict[int, tuple[Kind, str]]:
+    """Return by line of the list the kind and the id of the later run that last changed its file; see `later_changes`."""
+    by_number, statements = _changes(ledger, members, None, sampled=False)
+    # A newer member has stored the file of the same line again.
+    newest = {line: number for statement in statements for number, line in ledger.fetch(statement, ())}
+    runs = {number: (kind_named(run.kind), str(run.id)) for number, run in by_number.items()}
+    return {line: runs[number] for line, number in newest.items() if number}
+
+
+def _changes(
+    ledger: LedgerReader,
+    members: Sequence[RunRecord],
+    only: Collection[tuple[str, str]] | None,
+    *,
+    sampled: bool,
+) -> tuple[dict[int, Any], list[str]]:
+    """Return the later runs by their numbers, and a SELECT for each member, as `_newest_changes` composes it."""
+    if not members[0].kind.sends_files:
+        return {}, []
+    later = {record.id: record for record in _later_runs(ledger, members)}
+    member_ids = {member.id for member in members}
+    cancelled = {
+        later[undo].number: [later[upload].number for upload in uploads if upload in later]
+        for undo in later
+        if (uploads := _undone_by(later[undo])) is not None and member_ids.isdisjoint(uploads)
+    }
+    by_number = {record.number: record for record in later.values() if record.number not in cancelled}
+    statements = []
+    for member in members if by_number else ():
+        places = [
+            environment.number
+            for environment in ledger.envs(member)
+            if only is None or (environment.appid, environment.env) in only
+        ]
+        statements.append(
+            _newest_changes(
+                member,
+                by_number.values(),
+                cancelled,
+                None if only is None else places,
+                _sampled_lines(ledger, member, by_number, places) if sampled else None,
+                ledger.dialect.index_hint.format("rows_by_path"),
+            )
+        )
+    return by_number, statements
 
 
 def _undone_by(run: Any) -> list[str] | None:
@@ -310,12 +349,12 @@ def _undone_by(run: Any) -> list[str] | None:
         return None
 
 
-def _later_runs(ledger: LedgerReader, family: Sequence[RunRecord], target: str) -> list[Any]:
-    first = family[0].number
-    condition = f"""number > ? AND number NOT IN ({sql_list(member.number for member in family)}) AND target = ?
+def _later_runs(ledger: LedgerReader, members: Sequence[RunRecord]) -> list[Any]:
+    first, numbers = members[0], sql_list(member.number for member in members)
+    condition = f"""number > ? AND number NOT IN ({numbers}) AND target = ?
         AND kind IN ({sql_list(kind for kind in all_kinds() if kind.replacing)})
-        AND number IN (SELECT run FROM envs WHERE run > ? AND env IN (SELECT env FROM envs WHERE run = ?))"""
-    return ledger.stored_runs(condition, (first, target, first, first))
+        AND number IN (SELECT run FROM envs WHERE run > ? AND env IN (SELECT env FROM envs WHERE run IN ({numbers})))"""
+    return ledger.stored_runs(condition, (first.number, first.target, first.number))
 
 
 def _sampled_lines(
@@ -343,7 +382,7 @@ def _newest_changes(
     lines: list[int] | None,
     by_index: str,
 ) -> str:
-    """Compose the SELECT of (number of the later run that last changed the path, or 0; files) of a run's files.
+    """Compose the SELECT of (number of the later run that last changed the path, or 0; line) of a run's files.
 
     `cancelled`: undos of other uploads, each with the runs whose changes they took back. `places`, `lines`: which of the run's
     environments and rows; None for all.
@@ -366,13 +405,11 @@ def _newest_changes(
     selected = "" if places is None else f"AND own.place IN ({sql_list(places)}) "
     selected += "" if lines is None else f"AND own.line IN ({sql_list(lines)})"
     return f"""
-        SELECT number, COUNT(*) FROM (
-            SELECT COALESCE((
-                SELECT later.run FROM envs AS later_env CROSS JOIN rows AS later {by_index}
-                WHERE later_env.env = own_env.env AND later_env.run IN ({sql_list(later_run.number for later_run in later)})
-                AND later.run = later_env.run AND later.place = later_env.no AND later.path = own.path
-                AND later.{STORED} AND ({" OR ".join(changes)}) {" ".join(conditions)}
-                ORDER BY later_env.run DESC LIMIT 1), 0) AS number
-            FROM rows AS own JOIN envs AS own_env ON own_env.run = own.run AND own_env.no = own.place
-            WHERE own.run = {run.number} AND own.outcome IN ({sql_list(STORED_OUTCOMES)}) {selected}
-        ) AS changes GROUP BY number"""
+        SELECT COALESCE((
+            SELECT later.run FROM envs AS later_env CROSS JOIN rows AS later {by_index}
+            WHERE later_env.env = own_env.env AND later_env.run IN ({sql_list(later_run.number for later_run in later)})
+            AND later.run = later_env.run AND later.place = later_env.no AND later.path = own.path
+            AND later.run > own.run AND later.{STORED} AND ({" OR ".join(changes)}) {" ".join(conditions)}
+            ORDER BY later_env.run DESC LIMIT 1), 0) AS number, own.line
+        FROM rows AS own JOIN envs AS own_env ON own_env.run = own.run AND own_env.no = own.place
+        WHERE own.run = {run.number} AND own.outcome IN ({sql_list(STORED_OUTCOMES)}) {selected}"""

@@ -129,16 +129,11 @@ def fixed_list(settings: Settings, run: RunRecord) -> list[str]:
 
 def after_list(settings: Settings, run: RunRecord, actions: Sequence[NextAction]) -> tuple[Text, list[str]]:
     """Return what follows a run of a list: a corrected copy where only the list's own values are wrong, else a retry."""
-    count = sum(action.group.rows for action in actions)
+    rows = row_count(sum(action.group.rows for action in actions))
     if not all(action.in_list for action in actions):
-        return retry_of(settings, run, count)
-    purpose = _("Correct {rows} in a copy of failed.csv, failed-fixed.csv, then run:", rows=row_count(count))
+        return _("When the causes are fixed, run {rows} again:", rows=rows), retry(settings, run)
+    purpose = _("Correct {rows} in a copy of failed.csv, failed-fixed.csv, then run:", rows=rows)
     return purpose, fixed_list(settings, run)
-
-
-def retry_of(settings: Settings, run: RunRecord, count: int) -> tuple[Text, list[str]]:
-    """Return the retry of a run, for this number of rows."""
-    return _("When the causes are fixed, run {rows} again:", rows=row_count(count)), retry(settings, run)
 
 
 def install(extra: str = "") -> str:

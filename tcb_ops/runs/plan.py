@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -15,16 +15,17 @@ from typing import Any
 
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Text, _, as_list
-from tcb_ops.kinds import Kind
+from tcb_ops.kinds import Kind, counted, row_count
 from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.model import Listener, Merchant, Outcome, Owner, Row
+from tcb_ops.runs.corrections import corrected_run
 from tcb_ops.runs.histories import corrections_of, merged_runs
 from tcb_ops.runs.ledger import Ledger, taken
 from tcb_ops.runs.links_file import check_columns
 from tcb_ops.runs.list_kinds import UPLOAD, ListKind
 from tcb_ops.runs.locks import host_name, operator_name
-from tcb_ops.runs.next_commands import SIGNED, of_run, quoted, retry_of
+from tcb_ops.runs.next_commands import SIGNED, of_run, quoted
 from tcb_ops.runs.next_commands import resume as resume_command
 from tcb_ops.runs.next_commands import retry as retry_command
 from tcb_ops.runs.reader import LedgerReader
@@ -335,7 +336,7 @@ class RunSpec:
     """The options that determine the part of the list (`--where`, `--limit`, `--column`, `--errcode`)."""
     parent: str = ""
     warning: Text | None = None
-    """Rows that are left out although they were asked for."""
+    """Rows that are left out although they were asked for, or a list that looks like a correction and is none."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """What else the run needs to know: which run it is about, where it saves files. Kept in its settings."""
     queries: SourceQueries | None = None
@@ -377,50 +378,17 @@ def upload_spec(batch: Batch, selection: str, options: Mapping[str, str]) -> Run
 def correction(spec: RunSpec, batch: Batch, ledger: LedgerReader, settings: Settings) -> RunSpec:
     """Return the spec of a corrected fix-me file or failed.csv with the rows' lines in their list, and the run that it corrects.
 
-    That is the original of the newest finished run of the same kind, target and columns which skipped these rows as invalid,
-    or with whose retries and corrections they did not succeed, at the times that failed.csv has. Without one, the spec is
-    returned unchanged.
+    The spec of any other list is returned unchanged, with a warning if it has the columns of such a file.
     """
-    origin = _origin(batch.staging.origin(), settings)
-    for run in ledger.runs(settings.run_target, damaged=[]) if origin else ():
-        if (run.kind, run.headers) != (spec.kind, spec.headers) or run.finished_at is None:
-            continue
-        if origin == run.list_sha256:
-            failing: set[tuple[int, str | int]] = {
-                (record.row.line, origin)
-                for record in ledger.rows(run, outcomes=frozenset({Outcome.INVALID}))
-            }
-        elif isinstance(origin, int) and run.created_at - 1 <= origin <= run.finished_at + 1:
-            failing = {
-                (record.row.line, time)
-                for member in merged_runs(ledger, run)
-                for record in ledger.rows(member, outcomes=frozenset(Outcome.all()) - Outcome.successes())
-                for time in _seconds(record.end.ended_at)
-            }
-        else:
-            continue
-        if all((row.of_line, _origin(row.origin, settings)) in failing for row in spec.rows()):
-            return replace(
-                spec,
-                rows=lambda: (replace(row, line=row.of_line) for row in spec.rows()),
-                queries=spec.queries and SourceQueries(batch.staging.queries("of_line")),
-                options={**spec.options, "corrects": merged_runs(ledger, run)[0].id},
-            )
-    return spec
-
-
-def _seconds(time: float | None) -> tuple[str | int, ...]:
-    """Return what a file may say of a time: the second, the next one where it was rounded up; nothing for None."""
-    return ("",) if time is None else (int(time), int(time) + 1)
-
-
-def _origin(text: str, settings: Settings) -> str | int:
-    """Return the second that a text is the time of, else the text; times of pandas are in the settings' time zone."""
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        return text
-    return int((time if time.tzinfo else time.replace(tzinfo=settings.zone)).timestamp())
+    corrected = corrected_run(batch, spec.kind, ledger, settings)
+    if not isinstance(corrected, RunRecord):
+        return replace(spec, warning=corrected)
+    return replace(
+        spec,
+        rows=lambda: (replace(row, line=row.of_line) for row in spec.rows()),
+        queries=spec.queries and SourceQueries(batch.staging.queries("of_line")),
+        options={**spec.options, "corrects": corrected.id},
+    )
 
 
 def check_retry(parent: RunRecord, settings: Settings) -> None:
@@ -452,24 +420,46 @@ def check_retry(parent: RunRecord, settings: Settings) -> None:
     raise UsageError(problem)
 
 
-def _to_retry(ledger: LedgerReader, run: RunRecord, path: str = "") -> Iterator[RowRecord]:
-    """Stream a run's rows that did not succeed, nor in an earlier retry, and that no newer correction has."""
+def _to_retry(
+    ledger: LedgerReader, run: RunRecord, path: str = "", *, invalid: bool = False
+) -> Iterator[RowRecord]:
+    """Stream a run's rows that did not succeed, nor in an earlier retry, and that no newer correction has.
+
+    `invalid`: also those that were skipped, which no retry runs again.
+    """
     elsewhere = ledger.succeeded_since(run)
     for correction in corrections_of(ledger, merged_runs(ledger, run)[0]):
         if correction.number > run.number:
             elsewhere.update(record.row.line for record in ledger.rows(correction))
-    records = ledger.rows(run, outcomes=Outcome.retriable(), path=path)
+    outcomes = Outcome.retriable() | ({Outcome.INVALID} if invalid else set())
+    records = ledger.rows(run, outcomes=outcomes, path=path)
     return (record for record in records if record.row.line not in elsewhere)
 
 
 def rest_to_retry(ledger: LedgerReader, run: RunRecord, settings: Settings) -> tuple[Text, list[str]] | None:
-    """Return the retry of what is left of the original of a retry or correction, and of its other corrections; None without any."""
+    """Return the retry of what is left of the original of a retry or correction, and of its other corrections; None without any.
+
+    Where only skipped rows are left, it is the report that has them.
+    """
     if not isinstance(run.kind, ListKind) or not (run.parent or run.corrects):
         return None
     original = merged_runs(ledger, run)[0]
     subjects = (original, *corrections_of(ledger, original))
-    count = sum(1 for subject in subjects for _row in _to_retry(ledger, subject))
-    return retry_of(settings, original, count) if count else None
+    remaining = Counter(
+        record.end.outcome for subject in subjects for record in _to_retry(ledger, subject, invalid=True)
+    )
+    if not remaining:
+        return None
+    values = {"id": original.id, "counts": as_list(counted(Outcome.in_order(remaining)))}
+    if not (count := remaining.total() - remaining[Outcome.INVALID]):
+        text = _(
+            "Left of run {id}: {counts}. To write them, with what is wrong, to a new failed.csv:", **values
+        )
+        return text, of_run(settings, original, "report", "--final")
+    text = _(
+        "Left of run {id}: {counts}. Their causes: tcb-ops errcodes {id}. When they are fixed, run {rows} again:"
+    )
+    return text.format(**values, rows=row_count(count)), retry_command(settings, original)
 
 
 def retry_spec(
@@ -491,9 +481,12 @@ def retry_spec(
     root = Path(parent.root) if parent.root else None
     selected = {(merchant.env, merchant.appid) for merchant in merchants}
 
+    codes_left = set[str]()
+
     def to_retry() -> Iterator[Row]:
         for record in _to_retry(ledger, parent, path):
             end = record.end
+            codes_left.add(str(end.errcode or end.store_code or end.reason))
             if not codes or any(c in codes for c in (str(end.errcode), end.store_code, end.reason)):
                 yield record.row
 
@@ -523,12 +516,14 @@ def retry_spec(
         for failing in filter(lambda each: any(_to_retry(ledger, each)), corrections_of(ledger, parent)):
             return retry_spec(ledger, failing, merchants, settings, codes, selection, path)
         text = _("run {id} ({kind}) has nothing to retry: no row is left for it.")
-        if selection or codes or path:
-            text = _("run {id} has no such rows to retry: the chosen codes, merchants and paths leave none.")
+        if codes_left and (selection or codes or path):
+            text = _(
+                "run {id} has no such rows to retry: the chosen codes, merchants and paths leave none. Its codes: {codes}."
+            )
         listing = _("To list its rows:"), of_run(settings, parent, "errcodes")
         purpose, words = rest_to_retry(ledger, parent, settings) or listing
         raise UsageError(
-            text.format(id=parent.id, kind=parent.kind),
+            text.format(id=parent.id, kind=parent.kind, codes=as_list(sorted(codes_left), 5)),
             _("{text}\n{line}", text=purpose, line=quoted(words)),
         )
     return replace(

@@ -22,7 +22,7 @@ from tcb_ops.i18n import _, as_list
 from tcb_ops.kinds import Kind, MissingKind, all_kinds, row_count
 from tcb_ops.model import Outcome, Reason, Row
 from tcb_ops.runs.connections import BATCH
-from tcb_ops.runs.histories import HistoryReader, LaterChange, later_changes
+from tcb_ops.runs.histories import HistoryReader, LaterChange, changed_lines, family_of, later_changes
 from tcb_ops.runs.locks import working
 from tcb_ops.runs.records import (
     OUTCOMES,
@@ -404,10 +404,22 @@ class LedgerReader(HistoryReader):
         return None
 
     def later_changes(
-        self, run: RunRecord, only: Collection[tuple[str, str]] | None = None, *, sampled: bool = False
+        self,
+        run: RunRecord,
+        only: Collection[tuple[str, str]] | None = None,
+        *,
+        sampled: bool = False,
+        members: Sequence[RunRecord] = (),
     ) -> list[LaterChange]:
-        """Find the later runs that undid, deleted or overwrote files of an upload; see `runs.later_changes`."""
-        return later_changes(self, run, only, sampled=sampled)
+        """Find the later runs that undid, deleted or overwrote files of an upload; see `runs.later_changes`.
+
+        `members`: of these runs; without any, of the run and its retries.
+        """
+        return later_changes(self, members or family_of(self, run), only, sampled=sampled)
+
+    def changed_lines(self, run: RunRecord, members: Sequence[RunRecord] = ()) -> dict[int, tuple[Kind, str]]:
+        """Return which later run last changed the file of a line; see `later_changes`, and `runs.changed_lines`."""
+        return changed_lines(self, members or family_of(self, run))
 
     def confirmation(self, run: RunRecord, after: int = 0) -> tuple[str, dict[Outcome, int]] | None:
         """Find the newest finished run that confirmed an upload; return its id and its rows by outcome.

@@ -236,7 +236,7 @@ def is_due(on: str, result: AuditResult) -> bool:
     """
     if on == "always":
         return True
-    return result.changed if on == "change" else result.exit_code() != 0
+    return bool(result.run.stopped or result.news()) if on == "change" else result.exit_code() != 0
 
 
 def receivers(settings: Settings) -> dict[str, NotifySettings]:

@@ -168,11 +168,6 @@ class AuditResult(Tabular):
         """The problem affecting every merchant that stopped the audit, if any."""
         return stop_text(self.run.stopped) if self.run.stopped is not None else None
 
-    @property
-    def changed(self) -> bool:
-        """Whether something is newly broken, recovered or newly unknown, or the audit was stopped."""
-        return self.run.stopped is not None or bool(self.news())
-
     def exit_code(self, fail_on: str = "any") -> int:
         """Return the exit code of the command; `fail_on` is `any`, `new` or `none`.
 

@@ -27,7 +27,7 @@ from tcb_ops.formatting import fold, shown, trim, unguard
 from tcb_ops.i18n import Lang, Text, _, pgettext, verbatim
 from tcb_ops.lists.input_files import digest, is_workbook, open_bytes, readable
 from tcb_ops.lists.table import LIST_COLUMNS
-from tcb_ops.model import Problem
+from tcb_ops.model import STORED_OUTCOMES, Problem
 from tcb_ops.reports.explanations import MARK, why_of
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, own_values
 from tcb_ops.reports.run_views import RunReader, RunView
@@ -145,6 +145,8 @@ def mark_workbook(
         cell.fill = fill
         said = [cell.comment.text] if cell.comment is not None else []
         text = _("{message} — {fix}", message=problem.message, fix=problem.fix).of(lang)
+        if cell.coordinate != (own := f"{letters(column)}{place[0]}"):
+            text = f"{own}: {text}"
         cell.comment = Comment("\n".join([*said, as_text(text)]), "tcb-ops", height=120, width=300)
     numbers = ("", *(f" {number}" for number in range(2, 10_000)))
     copies = (
@@ -185,12 +187,12 @@ def split_workbook(
     """
     with open_original(run, original) as book:
         dest = dest or original.with_name(f"{original.stem} {_ADDED.of(lang)}")
-        _free(dest)
         with readable(original):
             listed = find_list(book, reader, run)
         sheet = _load(original, data_only=True)[listed.sheet.name]
         first, headers = _new_columns(sheet, listed, run, lang)
         lines_of = _groups(sheet, listed, reader, run, column)
+        _free(dest)
         texts = dict(_texts(reader, run, lang)) | {listed.header_line: headers}
         with _new(dest) as part:
             part.mkdir()
@@ -236,6 +238,7 @@ def _new_columns(
 
 
 def _texts(reader: RunReader, run: RunRecord, lang: Lang) -> Iterator[tuple[int, Sequence[str]]]:
+    changed = reader.changed_lines(run)
     for record in reader.rows(run):
         values = dict(zip(RESULT_COLUMNS, own_values(record, lang), strict=True))
         texts = (values["tcb_reason"], values["tcb_action"], values["tcb_file_id"])
@@ -244,7 +247,13 @@ def _texts(reader: RunReader, run: RunRecord, lang: Lang) -> Iterator[tuple[int,
             presumed_verdict(cause.code, row.appid, row.merchant, row.env) if cause is not None else None
         )
         message = verdict.message.of(lang) if verdict is not None and verdict.message is not None else ""
-        yield row.line, (record.end.outcome.label.of(lang), *texts, message)
+        result = record.end.outcome.label
+        if record.end.outcome in STORED_OUTCOMES and row.line in changed:
+            kind, later_run = changed[row.line]
+            result = _("{outcome}, then {changed} by run {run}").format(
+                outcome=result, changed=kind.changed, run=later_run
+            )
+        yield row.line, (result.of(lang), *texts, message)
 
 
 # --- a copy of the whole --------------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ from tcb_ops.reports.run_views import RunReader
 from tcb_ops.reports.summary import Cause
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import RowRecord, RunRecord, end_values
+from tcb_ops.runs.verdicts import presumed_verdict
 from tcb_ops.secrets import masked, redact
 from tcb_ops.settings import Settings
 
@@ -363,20 +364,30 @@ def write_errcodes(causes: Sequence[Cause], file: Path, lang: Lang) -> None:
             write([guard(masked(value)) if isinstance(value, str) else str(value) for value in line])
 
 
-def errcode_table(causes: Sequence[Cause], lang: Lang) -> tuple[list[str], Iterator[Sequence[str | int]]]:
+def errcode_table(
+    causes: Sequence[Cause], lang: Lang, *, texts: bool = False
+) -> tuple[list[str], Iterator[Sequence[str | int]]]:
     """Return the columns and lines of errcodes.csv: a line per merchant, environment and code, with its rows by outcome.
 
-    The outcomes are always those of uploads, others where a cause has them.
+    The outcomes are always those of uploads, others where a cause has them. `texts`: last, what to tell the merchant.
     """
     other_outcomes = {outcome for cause in causes for outcome in cause.outcomes}.difference(_OF_UPLOADS)
     outcomes = (*_OF_UPLOADS, *(outcome for outcome in Outcome.all() if outcome in other_outcomes))
 
     def line(cause: Cause) -> list[str | int]:
-        texts = (cause.meaning.of(lang), cause.action.of(lang))
+        told = presumed_verdict(cause.code, cause.appid, cause.merchant, cause.env).message if texts else None
         counts = (cause.outcomes.get(outcome, 0) for outcome in outcomes)
-        return [cause.appid, cause.merchant, cause.env, cause.code, *texts, cause.rows, *counts]
+        facts = (
+            cause.appid,
+            cause.merchant,
+            cause.env,
+            cause.code,
+            cause.meaning.of(lang),
+            cause.action.of(lang),
+        )
+        return [*facts, cause.rows, *counts, *([told.of(lang) if told is not None else ""] if texts else [])]
 
-    return [*ERRCODE_COLUMNS, *map(str, outcomes)], map(line, causes)
+    return [*ERRCODE_COLUMNS, *map(str, outcomes), *(["message"] if texts else [])], map(line, causes)
 
 
 def _new(file: Path) -> Any:

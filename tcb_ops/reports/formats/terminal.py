@@ -189,7 +189,11 @@ def render_verdicts(
             yield Wrapped(f"  {sanitize(text.of(lang))}", style="italic")
         yield ""
     if not full:
-        yield Wrapped(_("Texts for merchants, and more evidence: --json, or one merchant by name.").of(lang))
+        yield Wrapped(
+            _(
+                "Texts for merchants, and more evidence: --json, or one merchant, as in `tcb-ops why NAME`."
+            ).of(lang)
+        )
 
 
 def room(console: Console) -> int:

@@ -75,8 +75,11 @@ class _Report:
 
     def write(self, title: str) -> None:
         self._write_summary(title)
-        heads, lines = errcode_table(self._summary.causes, self._lang)
-        self._table("errcodes", heads, lines, "errcodes.csv", wrapped={4, 5}, total=len(self._summary.causes))
+        heads, lines = errcode_table(self._summary.causes, self._lang, texts=True)
+        wrapped = {4, 5, len(heads) - 1}
+        self._table(
+            "errcodes", heads, lines, "errcodes.csv", wrapped=wrapped, total=len(self._summary.causes)
+        )
         names = (*self._run.headers, *RESULT_COLUMNS)
         total, bad = self._summary.total, self._summary.not_succeeded
         # Queried only if there are any: in a large run without failures, the query would read every row.

@@ -190,10 +190,12 @@ def test_a_retry_says_which_run_it_is_of_and_is_shown_as_one(open_cli):
     assert "retry · list.csv" in cli("runs").out
     assert f", a retry of {first} · upload to" in cli("show").out
     assert [one["parent"] for one in cli("runs", "--json").json["runs"]] == [first, ""]
-    assert (
-        "选定的错误码、商户和路径下没有剩余的行"
-        in cli("retry", first, "--errcode", "12345", "--lang", "zh").err
-    )
+    nothing = cli("retry", first, "--errcode", "12345", "--lang", "zh").err
+    assert "选定的错误码、商户和路径下没有剩余的行。其代码有：40097" in nothing
+    nobody = cli("show", first, "--merchant", TEA.name[:-1]).err
+    assert f"Its merchants are: {TEA.name}." in nobody
+    assert cli("errcodes", first, "--out", "texts.csv").code == 0
+    assert (cli.folder / "texts.csv").read_text(encoding="utf-8-sig").splitlines()[0].endswith(",message")
 
 
 @pytest.mark.parametrize("kind", ["links", "upload"])

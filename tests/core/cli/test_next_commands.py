@@ -340,10 +340,16 @@ def test_a_corrected_failed_csv_counts_in_the_final_report_and_its_old_rows_are_
     first = cli.latest().id
     failed = cli.folder / f"reports/{first}/failed.csv"
     text = failed.read_text(encoding="utf-8-sig").replace(",wrong.png", ",right.png").replace("/bad", "bad")
+    head, *lines = text.splitlines()
+    text = "\n".join([f"asked,{head}", *(f"Li,{line}" for line in lines)])  # an operator's own column
     (cli.folder / "failed-fixed.csv").write_text(text, encoding="utf-8")
-    correcting = cli("upload", "failed-fixed.csv", "--root", "files")
-    assert f"Corrects 3 rows of run {first}, and counts in its report --final." in correcting.err
+    for words in (("check",), ("upload", "--dry-run"), ("upload",)):
+        correcting = cli(*words, "failed-fixed.csv", "--root", "files")
+        assert f"Corrects 3 rows of run {first}, and counts in its report --final." in correcting.err
     correction = cli.latest().id
+    assert list(cli.latest().results(["asked"])["asked"]) == ["Li"] * 3
+    results = tcb.open_run(first, settings=cli.latest().settings).final().results()
+    assert (list(results)[:3], results["path"][1]) == (["env", "path", "file"], "right.png")
     assert "correction · failed-fixed.csv" in cli("runs").out
     final = cli("report", first, "--final", "--json").json
     assert (final["run"], final["counts"]) == (first, {"uploaded": 2, "refused": 2})
@@ -380,7 +386,9 @@ def test_the_retry_of_a_run_is_suggested_until_its_corrections_have_succeeded_to
     first, fix_me = cli.latest().id, cli.folder / "half.fix-me.csv"
     fix_me.write_text(fix_me.read_text(encoding="utf-8-sig").replace("/a", "a"), encoding="utf-8")
     assert cli("upload", fix_me.name, "--root", "files").code == 1
-    (again,) = suggested(cli("retry", first).err)
+    retried = cli("retry", first)
+    assert f"Left of run {first}: 1 refused. Their causes: tcb-ops errcodes {first}." in retried.err
+    (again,) = suggested(retried.err)
     assert shlex.split(again)[:3] == ["tcb-ops", "retry", first]
     assert suggested(cli("retry", "latest").err) == [again]  # nothing of the latest run is left
     done = cli(*shlex.split(again)[1:])
@@ -389,17 +397,18 @@ def test_the_retry_of_a_run_is_suggested_until_its_corrections_have_succeeded_to
 
 
 @pytest.mark.parametrize(
-    ("first", "old", "new"),
+    ("first", "old", "new", "reason"),
     [
-        ("check", "", ""),
-        ("upload", "tcb_list", "tcb_was"),
-        ("upload", ",3,path", ",2,path"),
-        ("upload", ",3,path", ",4,path"),
-        ("upload", "file,", "datei,"),
+        ("check", "", "", "no finished run"),
+        ("upload", "tcb_list", "tcb_was", "it lacks the column tcb_list"),
+        ("upload", "tcb_line", "tcb_was", "it lacks the column tcb_line"),
+        ("upload", ",3,path", ",2,path", "its line 3 has the tcb_line of another row"),
+        ("upload", ",3,path", ",4,path", "its line 3 is of no row that failed"),
+        ("upload", "file,", "datei,", "it lacks the column file"),
     ],
-    ids=["no run", "no tcb_list", "a line twice", "a line that was sent", "another column"],
+    ids=["no run", "no tcb_list", "no tcb_line", "a line twice", "a line that was sent", "another column"],
 )
-def test_a_fix_me_file_that_corrects_no_run_is_a_list_like_any_other(open_cli, first, old, new):
+def test_a_fix_me_file_that_corrects_no_run_is_a_list_like_any_other(open_cli, first, old, new, reason):
     cli = open_cli(many(TEA, rows=1))
     rows = [(TEA.env, "/a.png", "0.bin"), (TEA.env, "/b.png", "0.bin"), (TEA.env, "c.png", "0.bin")]
     write_csv(cli.folder / "half.csv", ("env", "path", "file"), rows)
@@ -408,8 +417,25 @@ def test_a_fix_me_file_that_corrects_no_run_is_a_list_like_any_other(open_cli, f
     text = fix_me.read_text(encoding="utf-8-sig").replace(",/", ",").replace(old, new)
     fix_me.write_text(text, encoding="utf-8")
     column = ("--column", "file=datei") if new == "datei," else ()
-    result = cli("upload", fix_me.name, "--root", "files", *column)
-    assert (result.code, "Corrects" in result.err) == (0, False)
+    for words in (("check",), ("upload", "--dry-run"), ("upload",)):
+        result = cli(*words, fix_me.name, "--root", "files", *column)
+        assert (result.code, "Corrects" in result.err) == (0, False)
+        assert f"half.fix-me.csv corrects no earlier run: {reason}" in result.err
+
+
+def test_rows_that_are_still_invalid_are_said_at_the_end_of_a_correction(open_cli):
+    cli = open_cli(many(TEA, rows=1))
+    rows = [(TEA.env, "/a.png", "0.bin"), (TEA.env, "/b.png", "0.bin")]
+    write_csv(cli.folder / "half.csv", ("env", "path", "file"), rows)
+    assert cli("upload", "half.csv", "--on-bad", "skip", "--root", "files").code == 1
+    first, fix_me = cli.latest().id, cli.folder / "half.fix-me.csv"
+    text = fix_me.read_text(encoding="utf-8-sig").replace("/a", "a")
+    (cli.folder / "one.csv").write_text("".join(text.splitlines(keepends=True)[:2]), encoding="utf-8")
+    result = cli("upload", "one.csv", "--root", "files")
+    assert f"Left of run {first}: 1 invalid." in result.err
+    (line,) = suggested(result.err)
+    assert cli(*shlex.split(line)[1:]).code == 0
+    assert "/b.png" in (cli.folder / f"reports/{first}-final/failed.csv").read_text(encoding="utf-8-sig")
 
 
 @pytest.mark.parametrize("kind", ["check", "links", "upload"])

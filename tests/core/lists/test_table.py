@@ -14,6 +14,8 @@ import pytest
 from tcb_ops.errors import BrokenTableError, InputError
 from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.lists.input_files import decode, format_problem, open_bytes
+from tcb_ops.lists.merchants import read_merchants
+from tcb_ops.lists.paths import read_paths
 from tcb_ops.lists.table import LIST_COLUMNS, MERCHANT_COLUMNS, Rating, read_table
 from tcb_ops.model import Problem
 
@@ -183,6 +185,16 @@ def test_a_header_means_one_thing_only():
     for columns in (LIST_COLUMNS, MERCHANT_COLUMNS):
         names = [n for theirs in columns.known.values() for n in theirs]
         assert len(names) == len(set(names))
+
+
+def test_without_known_names_a_title_is_no_header(tmp_path):
+    (tmp_path / "m.csv").write_text("appid,name,env\nwxtea,茶语,tea-prod\n", encoding="utf-8")
+    (tmp_path / "p.csv").write_text("十一月,,\n客户名,位置,图\n茶语,a.png,a.png\n", encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        read_paths(tmp_path / "p.csv", read_merchants(tmp_path / "m.csv"))
+    assert [problem.line for problem in caught.value.problems] == [2, 2]
+    assert "--header-row" in caught.value.problems[0].fix.en
+    assert "use --column merchant=客户名" in str(caught.value.advice)
 
 
 def test_a_missing_column_says_what_is_there_and_how_to_map_it():

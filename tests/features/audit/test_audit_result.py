@@ -92,7 +92,7 @@ def test_what_newly_broke_recovered_and_is_still_broken(open_workspace):
     assert envs(found.still) == [(BOOKS.env, "85088")]
     assert [(line.env, line.before) for line in found.recovered] == [(TEA.env, "85088")]
     quiet = audited(workspace, [Fault(env=BOOKS.env, errcode=85088), Fault(env=TEA_TEST.env, errcode=48001)])
-    assert (quiet.new, quiet.recovered, quiet.changed) == ((), (), False)
+    assert (quiet.new, quiet.recovered, quiet.news()) == ((), (), [])
     assert [quiet.exit_code(on) for on in ("any", "new", "none")] == [1, 0, 0]
 
 

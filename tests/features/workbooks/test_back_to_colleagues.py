@@ -130,6 +130,32 @@ def test_into_with_final_shows_what_retries_have_fixed(open_cli, workbook):
     assert column(cli.folder / "b.xlsx", "E")[1:] == [None] * 6 + ["uploaded", None], "the retry's own rows"
 
 
+def test_the_copy_and_the_screen_say_what_was_undone_since(open_cli, workbook):
+    cli = open_cli(ROWS, [ILL])
+    assert cli("upload", workbook.name, "--root", "files").code == 1
+    first = cli.latest().id
+    text = (cli.folder / f"reports/{first}/failed.csv").read_text(encoding="utf-8-sig")
+    (cli.folder / "fixed.csv").write_text(text.replace("banner/2.png", "right.png"), encoding="utf-8")
+    assert cli("upload", "fixed.csv", "--root", "files").code == 0
+    correction = cli.latest().id
+    undos = [cli("undo", run, "--yes", "--json").json["run"] for run in (correction, first)]
+    result = cli("report", first, "--final", "--into", workbook.name, "--out", "a.xlsx")
+    assert f"7 of 8 files of this upload were undone by run {undos[1]}" in result.err
+    assert f"1 of 8 files of this upload were undone by run {undos[0]}" in result.err
+    assert f"with its retries and corrections ({correction}): 8 uploaded" in result.err
+    lines = [f"uploaded, then undone by run {undos[1]}"] * 8
+    lines[6] = lines[6].replace(undos[1], undos[0])
+    assert column(cli.folder / "a.xlsx", "E")[1:] == lines
+    assert cli("report", first, "--into", workbook.name, "--split-by", "负责人", "--out", "b").code == 0
+    assert column(cli.folder / "b/清单 王芳.xlsx", "E")[1:] == lines[:6]
+    assert f"files of this upload were undone by run {undos[1]}" in cli("report", first).err
+    text = text.replace("banner/2.png", "banner/1.png")  # which the undo has deleted
+    (cli.folder / "fixed.csv").write_text(text, encoding="utf-8")
+    assert cli("upload", "fixed.csv", "--root", "files").code == 0
+    assert cli("report", first, "--final", "--into", workbook.name, "--out", "c.xlsx").code == 0
+    assert column(cli.folder / "c.xlsx", "E")[7] == "uploaded"
+
+
 def test_split_by_gives_each_their_rows(open_cli, workbook):
     cli = open_cli(ROWS, [ILL])
     assert cli("upload", workbook.name, "--root", "files").code == 1
@@ -146,7 +172,7 @@ def test_split_by_gives_each_their_rows(open_cli, workbook):
 
 REFUSED = {
     "split alone": (("--split-by", "负责人"), "give both"),
-    "unknown column": (("--into", "清单.xlsx", "--split-by", "谁"), "'负责人'"),
+    "unknown column": (("--into", "清单.xlsx", "--split-by", "谁", "--out", "files"), "'负责人'"),
     "csv": (("--into", "list.csv"), "needs the workbook"),
     "missing": (("--into", "nowhere.xlsx"), "no such file"),
     "another": (("--into", "other.xlsx"), "content differs"),

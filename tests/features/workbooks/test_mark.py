@@ -58,7 +58,9 @@ def test_a_cell_below_a_merged_one_is_marked_at_the_top(cli, workbook):
     book.active.merge_cells("A2:A3")
     book.save(workbook)
     assert cli("check", workbook.name, "--mark").code == 2
-    assert set(marked(cli.folder / "清单 marked.xlsx")) == {"A2", "B2"}
+    comments = marked(cli.folder / "清单 marked.xlsx")
+    assert set(comments) == {"A2", "B2"}
+    assert comments["A2"].splitlines()[-1].startswith("A3: the cell is merged with A2,")
 
 
 @pytest.mark.parametrize("why", ["protected", "open", "text"])
