@@ -85,9 +85,8 @@ class Section:
         """Return the message for a setting that does not exist, with its other names."""
         for each in values_of(cls):
             if each == f"{name}_file":
-                return _(
-                    "a secret is not written here: write {name}, and the value into that file", name=each
-                )
+                text = _("a secret is not written here: write {name}, and the value into that file")
+                return text.format(name=each)
         return _("there is no such setting; the names are {names}", names=as_list(values_of(cls)))
 
     def _set(self, values: Mapping[str, Any]) -> None:

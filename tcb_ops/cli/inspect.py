@@ -85,12 +85,8 @@ def show(
     else:
         _print_rows(console, some, settings)
     if next(rows, None) is not None:
-        console.warn(
-            _(
-                "Only the first {rows_shown} are shown; results.csv of the report has all.",
-                rows_shown=ROWS_SHOWN,
-            )
-        )
+        text = _("Only the first {rows_shown} are shown; results.csv of the report has all.")
+        console.warn(text.format(rows_shown=ROWS_SHOWN))
     return 0
 
 
@@ -229,13 +225,10 @@ def report(
 
     def show(written: Path) -> None:
         if chosen_run.record.finished_at is None:
-            console.warn(
-                _(
-                    "Run {id} is unfinished: this shows it as of {as_of}. Write it again when the run has ended.",
-                    id=chosen_run.id,
-                    as_of=as_of,
-                )
+            text = _(
+                "Run {id} is unfinished: this shows it as of {as_of}. Write it again when the run has ended."
             )
+            console.warn(text.format(id=chosen_run.id, as_of=as_of))
         if common.json:
             console.json(chosen_run.summary() | ({"into": str(written)} if into is not None else {}))
         else:

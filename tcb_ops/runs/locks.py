@@ -50,11 +50,8 @@ def planning(ledger: LedgerConnection) -> Iterator[Callable[[], None]]:
 
     Yields a function that raises LedgerError if the lock is lost. Raises UsageError if another process keeps it.
     """
-    busy = _(
-        "another command has been planning a run in {name} for {planning_seconds} s. Try again later.",
-        name=ledger.name,
-        planning_seconds=PLANNING_SECONDS,
-    )
+    text = _("another command has been planning a run in {name} for {planning_seconds} s. Try again later.")
+    busy = text.format(name=ledger.name, planning_seconds=PLANNING_SECONDS)
     with _exclusive(ledger, "planning", PLANNING_SECONDS, lambda _who: busy) as still_held:
         yield still_held
 
@@ -66,11 +63,8 @@ def hold(ledger: LedgerConnection, run_id: str) -> Iterator[Callable[[], None]]:
     Yields a function that raises LedgerError if the lock is lost: PostgreSQL releases it when the connection ends, and
     another process may then work on the run.
     """
-
-    def busy(who: str) -> Text:
-        return detail(DetailCode.RUN_IN_USE, run_id=run_id, who=who)
-
-    with _exclusive(ledger, run_id, 0, busy) as still_held:
+    busy = detail(DetailCode.RUN_IN_USE, run_id=run_id)
+    with _exclusive(ledger, run_id, 0, lambda who: busy.format(who=who)) as still_held:
         if ledger.file is None:
             yield still_held
             return

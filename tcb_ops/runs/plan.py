@@ -111,15 +111,11 @@ def plan(
     if unfinished and choice is Choice.ASK and not may_resume(unfinished.id, unfinished.created_at):
         started = datetime.fromtimestamp(unfinished.created_at, settings.zone).isoformat(" ", "minutes")
         again = quoted(resume_command(settings, unfinished))
-        raise UsageError(
-            _(
-                "run {id} of this list, started {started}, is unfinished and over a day old. --new-run "
-                "starts another. To resume it:\n{again}",
-                id=unfinished.id,
-                started=started,
-                again=again,
-            )
+        text = _(
+            "run {id} of this list, started {started}, is unfinished and over a day old. --new-run "
+            "starts another. To resume it:\n{again}"
         )
+        raise UsageError(text.format(id=unfinished.id, started=started, again=again))
     if unfinished and choice is not Choice.NEW:
         return _resumed(ledger, unfinished, work, settings)
     new_id = new_run_id(ledger, datetime.fromtimestamp(now, settings.zone))

@@ -103,7 +103,6 @@ def test_the_language_is_the_systems_unless_it_is_set(monkeypatch, spoken, lang)
         "https://api.weixin.qq.com/?access_token=hunter2",
         "https://api.weixin.qq.com/#x",
         "https://api.weixin.qq.com?",
-        "https://:hunter2@api.weixin.qq.com",
         "https://[hunter2",
         "https://api.weixin.qq.com:99999",
         "https://api.weixin.qq.com:0",
@@ -112,7 +111,6 @@ def test_the_language_is_the_systems_unless_it_is_set(monkeypatch, spoken, lang)
         "https://api.weixin.qq.com\n",
         "https://api.weixin\x00.qq.com",
         f"https://{'h' * 64}.com",
-        "https://a..b",
         "https://a,b",
         "",
     ],
@@ -154,10 +152,8 @@ def test_a_good_api_base_is_kept_without_its_last_slash(base, kept, loopback):
         pytest.param('timezone = "Mars/Base"', "timezone: must be a time zone", id="no-time-zone"),
         pytest.param('lang = "de"', 'lang: must be "en" or "zh"', id="no-language"),
         pytest.param('confirm_over = "5 or so"', "confirm_over: must be a whole number", id="no-number"),
-        pytest.param('etag = "ignore"', 'etag: must be "fail" or "warn"', id="no-such-choice"),
         pytest.param("store_hosts = 5", "store_hosts: must be a list of texts", id="number-for-a-list"),
         pytest.param("merchants = 5", "merchants: must be a path in quotes", id="number-for-a-path"),
-        pytest.param("ledger = 5", "ledger: must be text in quotes", id="number-for-a-text"),
         pytest.param("[tokens]\nsole_owner = 5", "tokens.sole_owner: must be true or false", id="no-boolean"),
         pytest.param("x = = 1", "1: this is not TOML", id="no-toml"),
         pytest.param('etag = "fail"\n\nlang = zh\n[tokens]', "3: this is not TOML", id="no-quotes"),
@@ -326,17 +322,14 @@ def test_a_wrong_target_of_the_environment_is_reported_once(monkeypatch, read, a
     )
 
 
-def test_a_file_that_is_named_must_be_there():
-    with pytest.raises(SettingsError, match=r"nope\.toml: no such settings file"):
-        load_settings("nope.toml")
-
-
 def test_a_variable_names_the_file_as_the_option_does(monkeypatch):
     write("confirm_over = 1")
     write("confirm_over = 2", "other.toml")
     monkeypatch.setenv("TCB_OPS_CONFIG", "other.toml")
     assert load_settings().confirm_over == 2
     assert load_settings("tcb-ops.toml").confirm_over == 1
+    with pytest.raises(SettingsError, match=r"nope\.toml: no such settings file. Check config"):
+        load_settings("nope.toml")
     monkeypatch.setenv("TCB_OPS_CONFIG", "nope.toml")
     with pytest.raises(SettingsError, match=r"nope\.toml: no such settings file. Check TCB_OPS_CONFIG"):
         load_settings()
@@ -401,9 +394,7 @@ def test_paths_of_the_token_sources_are_relative_to_the_files_folder(monkeypatch
     ("name", "value", "why"),
     [
         ("url", "tokens.example/{appid}", "must look like https"),
-        ("url", "ftp://tokens.example/{appid}", "must look like https"),
         ("url", "https://me:PrAcTiCe@tokens.example/{appid}", "must look like https"),
-        ("url", "https://tokens.example:0/{appid}", "must look like https"),
         ("url", "https://tokens.example/{appid} ", "must look like https"),
         ("url", "https://tokens.example/{appid}#PrAcTiCe", "must look like https"),
         ("url", "https://tokens.example/PrAcTiCe", "no {appid} after its host"),

@@ -340,9 +340,7 @@ def call_with_token(settings: Settings, where: Sequence[str]) -> DoctorFinding:
     verdict = verdict_of(facts)
     label = f"{merchant.name} ({merchant.appid})"
     if verdict is None:
-        text = _(
-            "calls from this machine are accepted (asked about {label} only; `tcb-ops merchants check` asks about all)"
-        )
+        text = _("calls are accepted (asked about {label} only; `tcb-ops merchants check` asks about all)")
         return DoctorFinding(Grade.OK, text.format(label=label))
     observation = _("{label}: {code}, {meaning}", label=label, code=verdict.code, meaning=verdict.meaning)
     if verdict.who in {Actor.YOU, Actor.ADMINISTRATOR}:

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 def diff(older: str, newer: str, out: Path | None, *, common: CommonOptions) -> int:
     """Compare two runs: newly broken, fixed, still broken.
 
-    Compared in the order in which they began. Rows are matched by environment, appid and cloud path. Exit code 1 when rows
-    failed in the newer run that succeeded in the older one, or were not in it; else 0.
+    Compared in the order in which they began. Rows are matched by environment, appid and cloud path. Exit code 1
+    when rows failed in the newer run that succeeded in the older one, or were not in it; else 0.
     """
     from tcb_ops import api
     from tcb_ops.reports.comparisons import diff_verdict

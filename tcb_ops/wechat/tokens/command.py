@@ -179,11 +179,8 @@ class CommandTokens:
                 return read
             printed = NoOutput(detail(DetailCode.PRINTED, read=read), transient=False)
         program, reason = in_folder(self._command, self._folder)[0], printed.reason
-        raise TokenError.of(
-            appid,
-            detail(DetailCode.TOKEN_PROGRAM, program=program, reason=reason),
-            transient=printed.transient,
-        )
+        text = detail(DetailCode.TOKEN_PROGRAM, program=program, reason=reason)
+        raise TokenError.of(appid, text, transient=printed.transient)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,12 +200,10 @@ class Credential:
         """Parse a setting. Raises SettingsError if it is empty or its variable or file does not exist."""
         kind, _colon, where = (part.strip() for part in value.partition(":"))
         if not where:
-            raise SettingsError(
-                _(
-                    "{setting} is missing: say where the secret is, as env:NAME, file:PATH or command:PROGRAM.",
-                    setting=setting,
-                )
+            text = _(
+                "{setting} is missing: say where the secret is, as env:NAME, file:PATH or command:PROGRAM."
             )
+            raise SettingsError(text.format(setting=setting))
         credential = cls(setting, kind, where, folder)
         if kind != "command":  # a program may be slow, so it runs only when its secret is needed
             credential._read()

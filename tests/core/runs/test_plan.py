@@ -173,9 +173,7 @@ def test_a_token_file_that_cannot_be_read_is_found_before_anything_is_planned(wo
 
 
 def test_a_runs_settings_say_how_it_was_told_to_work_without_secrets_of_the_note(workspace):
-    run = stopped(
-        workspace, note="see access_token=practice-token-of-tea", limits=tcb.RunLimits(concurrency=3)
-    )
+    run = stopped(workspace, note="see access_token=practice-token")
     assert run.record.note == "see access_token=•••"
     run = stopped(workspace, note="每周", new_run=True, limits=tcb.RunLimits(concurrency=3))
     assert (run.record.note, run.record.list_name, run.record.kind) == ("每周", "list.csv", "upload")
