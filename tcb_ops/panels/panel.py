@@ -219,14 +219,12 @@ class Panel:
     def _page(self, run: Run) -> str:
         """Return what a page shows of a headless run (HTML): the causes, what to do, every merchant."""
         causes = [cause for cause in run.overview().causes if cause.code != Outcome.PENDING]
-        head = heading(_("What to do").of(self.lang))
-        codes = (
-            head + render_causes(by_code(causes), {}, run.record.kind, self.lang, asks=False)
-            if causes
-            else ""
-        )
+        kind, codes = run.record.kind, ""
+        if causes:
+            codes = heading(_("What to do").of(self.lang))
+            codes += render_causes(by_code(causes), {}, kind, self.lang, asks=False)
         title = pgettext("heading", "Merchants").of(self.lang)
-        drawn = render_merchants(run.tallies(), run.record.kind, self.lang, title)
+        drawn = render_merchants(run.tallies(), kind, self.lang, title)
         return f'<div class="op-result">{STYLE}{codes}{heading(title)}{drawn}</div>'
 
     def _write_result(
