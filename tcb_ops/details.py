@@ -60,7 +60,6 @@ class DetailCode(DetailCodes):
     )
     CANARY = _("Rows of the first environments that did not succeed: {rows:,}. The run stops here.")
     NO_TOKENS = _("{last} The run stops; unfinished rows stay pending.")
-    RUN_IN_USE = _("run {run_id} is being worked on by {who}. Wait for it, or stop it there.")
     # how a row ended
     UNCHANGED_SINCE = _("Unchanged since run {run}, not re-checked.")
     ETAG_DIFFERS = _("The store has {etag}; {md5} was sent.")

@@ -230,7 +230,7 @@ def corrections_of(ledger: LedgerReader, run: RunRecord) -> list[RunRecord]:
 def columns_of(headers: Sequence[str], others: Sequence[str]) -> list[int]:
     """Return where each of a run's headers is among those of another one, which may have more columns.
 
-    Raises ValueError with a header that is not there.
+    Raises ValueError with the first missing header.
     """
     rest: list[str | None] = list(others)
     columns = []

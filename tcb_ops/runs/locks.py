@@ -14,7 +14,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import TcbOpsError, UsageError
 from tcb_ops.i18n import NOTHING, Text, _
 from tcb_ops.resources import raise_if_exhausted, system_reason
@@ -63,7 +62,7 @@ def hold(ledger: LedgerConnection, run_id: str) -> Iterator[Callable[[], None]]:
     Yields a function that raises LedgerError if the lock is lost: PostgreSQL releases it when the connection ends, and
     another process may then work on the run.
     """
-    busy = detail(DetailCode.RUN_IN_USE, run_id=run_id)
+    busy = _("run {run_id} is being worked on by {who}. Wait for it, or stop it there.", run_id=run_id)
     with _exclusive(ledger, run_id, 0, lambda who: busy.format(who=who)) as still_held:
         if ledger.file is None:
             yield still_held

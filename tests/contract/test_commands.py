@@ -146,7 +146,7 @@ def test_a_run_that_a_process_works_on_is_refused_to_another(operator: Operator)
         wait_for(lambda: "pending" in _counts(operator))
         refused = operator(*words)
         process.kill()
-    assert (refused.code, refused.json["error"]["code"]) == (2, "run_in_use")
+    assert (refused.code, refused.json["error"]["code"]) == (2, "usage")
     assert str(process.pid) in refused.err
 
 
