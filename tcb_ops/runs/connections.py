@@ -113,7 +113,8 @@ class Database:
     def open(self) -> Connection:
         """Open a connection, which the caller closes."""
         connection = sqlite3.connect(
-            self._place,
+            f"{Path(self._place).as_uri()}?mode=rw",  # a file that was removed meanwhile is not made anew
+            uri=True,
             timeout=LOCKED_SECONDS,
             isolation_level=None,
             check_same_thread=False,

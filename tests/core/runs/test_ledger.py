@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -492,6 +492,19 @@ def test_a_ledger_in_use_by_another_writer_is_waited_for(sqlite_ledger, wait_for
         other.rollback()
         writing.join(240)
     assert ledger.counts(run) == {Outcome.UPLOADED: 1, Outcome.PENDING: 9}
+
+
+def test_a_ledger_that_was_removed_is_not_made_anew_by_whoever_reads_it(sqlite_ledger):
+    sqlite_ledger.runs()
+    with ExitStack() as stack:
+        for _ in range(2):  # one more than is idle
+            stack.enter_context(sqlite_ledger.snapshot())
+        for file in sqlite_ledger.file.parent.glob("ledger.db*"):
+            if file.is_file():
+                file.unlink()
+        with pytest.raises(StoppedError):
+            stack.enter_context(sqlite_ledger.snapshot())
+    assert not sqlite_ledger.file.exists()
 
 
 def test_a_run_of_links_has_no_headers(ledger):
