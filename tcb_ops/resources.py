@@ -226,3 +226,10 @@ def bundled(inside: str, beside: str) -> Path:
 
 SAMPLE = bundled("data", "data")
 """The sample: merchants, lists, files, a fault plan, a ledger."""
+
+
+def sample_folder() -> Path:
+    """Return the sample's copy in the working folder, which an operator may have changed, or else the packaged sample."""
+    copied = Path("data")
+    names = ("merchants.csv", "paths.csv", "files")
+    return copied if all((copied / name).exists() for name in names) else SAMPLE

@@ -262,6 +262,21 @@ class Settings(Section):
         return SIMULATOR in {self.target, self.listener}
 
     @property
+    def is_rehearsal(self) -> bool:
+        """Whether a settings file makes its folder a rehearsal, as `init --practice` does.
+
+        ================  ========================  ======
+        the file's        in the end, by variables  result
+        own target        and options
+        ================  ========================  ======
+        simulator         simulator                 True
+        simulator         another                   False
+        another, no file  simulator                 False
+        ================  ========================  ======
+        """
+        return {self.target, self.origin.from_file.get("target")} == {SIMULATOR}
+
+    @property
     def target_label(self) -> str:
         """The target for display, as LIVE or SIMULATED with its address."""
         return f"{'SIMULATED' if self.simulated else 'LIVE'} {self.api_base}"

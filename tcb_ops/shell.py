@@ -49,6 +49,7 @@ _CALLS = {
     "runs": "tcb_ops.runs()",
     "show": "tcb_ops.open_run({arguments})",
     "errcodes": "tcb_ops.errcodes({arguments})",
+    "resume": "tcb_ops.resume({arguments})",
     "retry": "tcb_ops.retry({arguments})",
     "report": "tcb_ops.open_run({arguments}).report()",
 }
@@ -61,13 +62,13 @@ def as_call(command: str) -> str:
     tcb-ops upload … --resume ID              tcb_ops.resume('ID')
     tcb-ops runs, errcodes ID, retry ID, …    tcb_ops.runs(), …
     tcb-ops retry ID --target URL             tcb_ops.retry('ID', target='URL')
-    any other                                 as it is
+    any other, such as a resume with a list   as it is
     ========================================  ===============================
     """
     words = split(command)
-    given = {word: after for word, after in pairwise(words) if word in {"--resume", "--target"}}
-    _program, verb, run, *_options = *words, "", ""
-    target = f", target={given['--target']!r}" if "--target" in given else ""
-    if "--resume" in given:
-        return f"tcb_ops.resume({given['--resume']!r}{target})"
-    return _CALLS[verb].format(arguments=f"{run!r}{target}") if verb in _CALLS else command
+    options = dict(pairwise(words))
+    _program, verb, run, *_rest = *words, "", ""
+    if run == "--resume":
+        verb, run = "resume", options[run]
+    named = [f"{name}={options[f'--{name}']!r}" for name in ("target", "cluster") if f"--{name}" in options]
+    return _CALLS[verb].format(arguments=", ".join([repr(run), *named])) if verb in _CALLS else command

@@ -179,10 +179,11 @@ class RunCommand:
 
     def show_correction(self, batch: Batch, kind: Kind | None = None) -> None:
         """Say which run the list corrects, or warn if it looks like a correction and is none."""
+        if not batch.exported:
+            return
         from tcb_ops.runs.corrections import corrected_run
 
-        ledger = existing_ledger(self.settings) if batch.exported else None
-        corrected = corrected_run(batch, kind, ledger, self.settings)
+        corrected = corrected_run(batch, kind, existing_ledger(self.settings), self.settings)
         if isinstance(corrected, Text):
             self.console.warn(corrected)
         elif corrected is not None:

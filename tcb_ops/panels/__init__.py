@@ -7,8 +7,8 @@
     panels.run_uploads(target="live", paths="paths.csv", root="files")   # as a cell's last line
     panels.attach("latest")                                              # a run that is running, or was cut off
 
-`target`: "simulator" (the embedded one, sample data, no credentials) or "live" (what tcb-ops.toml says). Calls such as
-`tcb.open_run()` that name no settings use those of the panel that was opened last. `lang`: en or zh; "" is that of the
+`target`: "simulator" (the embedded one, no credentials: with the working folder's settings if tcb-ops.toml itself says
+`target = "simulator"`, else with sample data) or "live" (what tcb-ops.toml says). Calls such as `tcb.open_run()` that name no settings use those of the panel that was opened last. `lang`: en or zh; "" is that of the
 settings. `where`: `column=value` items of the merchants file, semicolons between them. `cluster`: workers of Dask that
 share the work (local:2, or a scheduler's URL); "": this process does it.
 """

@@ -44,11 +44,12 @@ from tcb_ops.start import ResumeOptions, identified
 
 @dataclass(frozen=True, slots=True)
 class PanelContext:
-    """Settings, merchants, and whether the target is the embedded simulator."""
+    """Settings and merchants; whether the target given is "simulator", and whether that is the sample, not a rehearsal."""
 
     settings: Settings
     merchants: Merchants
     simulated: bool
+    sample: bool
     selection: str
     """The selected part of the merchants, as runs record it."""
 
@@ -58,21 +59,20 @@ class PanelContext:
         return not self.settings.simulated
 
     def run_options(self) -> ResumeOptions:
-        """Return a run's settings and limits; waits are shorter on the simulator."""
-        limits = RunLimits(backoff=0.05, slow_wait=0.3, patience=10) if self.simulated else RunLimits()
+        """Return a run's settings and limits; waits are shorter with the sample."""
+        limits = RunLimits(backoff=0.05, slow_wait=0.3, patience=10) if self.sample else RunLimits()
         return {"settings": self.settings, "limits": limits}
 
     def output_path(self, given: str, default: str) -> Path:
-        """Return the path of a headless run's file: `given` or `default`, on the simulator beside its ledger."""
-        if given or not self.simulated:
+        """Return the path of a headless run's file: `given` or `default`, with the sample beside its ledger."""
+        if given or not self.sample:
             return Path(given or default)
         return Path(self.settings.ledger).parent / default
 
     def describe_target(self) -> Text:
         """Return the target of this panel's calls, in one line."""
-        count = len({merchant.appid for merchant in self.merchants})
-        merchants = merchant_count(count)
-        if self.simulated:
+        merchants = merchant_count(len({merchant.appid for merchant in self.merchants}))
+        if self.sample:
             text = _("simulator on this machine, sample data: {merchants}. Nothing reaches WeChat.")
             return text.format(merchants=merchants)
         where = with_found_file(verbatim(self.settings.api_base), self.settings.origin.found, SETTINGS_FILE)
@@ -93,7 +93,7 @@ def open_context(target: str, where: str, lang: Lang) -> PanelContext:
     Calls of the library that name no settings use this panel's from now on.
 
     Args:
-        target: simulator, live, or "" for that of the panel that was opened last.
+        target: simulator (the working folder's rehearsal, or the sample), live, or "" for that of the panel opened last.
         where: `column=value` items of the merchants file, semicolons between them.
         lang: the language of messages.
 
@@ -104,8 +104,9 @@ def open_context(target: str, where: str, lang: Lang) -> PanelContext:
             'target = "{target}": write "simulator" to practise or "live" for the target of tcb-ops.toml.'
         )
         raise UsageError(text.format(target=target))
-    simulated = target == "simulator"
-    settings = provided("practice")(lang) if simulated else identified(load_settings(options={"lang": lang}))
+    simulated, own = target == "simulator", load_settings(options={"lang": lang})
+    sample = simulated and not own.is_rehearsal
+    settings = provided("practice")(lang) if sample else identified(own)
     set_default_settings(settings if simulated else None)
     if not simulated and settings.origin.file is None and not settings.merchants.exists():
         folder = Path.cwd()
@@ -120,7 +121,7 @@ def open_context(target: str, where: str, lang: Lang) -> PanelContext:
         )
     items = [item.strip() for item in where.split(";") if item.strip()]
     selection = "; ".join(f"where {item}" for item in sorted(items))
-    return PanelContext(settings, read_merchants(settings.merchants, items), simulated, selection)
+    return PanelContext(settings, read_merchants(settings.merchants, items), simulated, sample, selection)
 
 
 _LOG = logging.getLogger("tcb_ops.panels")

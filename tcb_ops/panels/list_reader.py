@@ -21,7 +21,7 @@ from tcb_ops.model import Problem
 from tcb_ops.panels.controls import PanelContext, Worker, html_area, show, tick_box
 from tcb_ops.panels.html import esc, heading, table
 from tcb_ops.preflight import facts_line, replaced
-from tcb_ops.resources import SAMPLE, nearest_path
+from tcb_ops.resources import nearest_path, sample_folder
 from tcb_ops.runs.url_files import source_check
 
 LIST_ENDINGS = (".csv", ".tsv", ".xlsx")
@@ -97,11 +97,10 @@ class ListReader(widgets.VBox):
         self.line = line
         self._worker, self._context, self._lang, self._changed = worker, context, worker.lang, changed
         self._uploads = root is not None
-        if not paths and context.simulated:
-            # The copies beside the notebook, which an operator may have changed, come before the packaged sample.
-            copied = Path("data/paths.csv").is_file() and Path("data/files").is_dir()
-            paths = "data/paths.csv" if copied else str(SAMPLE / "paths.csv")
-            root = ("data/files" if copied else str(SAMPLE / "files")) if root == "" else root
+        folder = sample_folder() if context.sample else Path()
+        if not paths and context.simulated and (folder / "paths.csv").is_file():
+            paths = str(folder / "paths.csv")
+            root = str(folder / "files") if root == "" and (folder / "files").is_dir() else root
         secrets = (context.settings.merchants, context.settings.tokens.file)
         self._hidden = frozenset(Path(file).resolve() for file in secrets if file)
         self.batch: Batch | None = None

@@ -19,7 +19,7 @@ from tcb_ops.panels.controls import ActionButton, Menu, html_area, show, tick_bo
 from tcb_ops.panels.list_reader import ListReader
 from tcb_ops.panels.panel import Panel
 from tcb_ops.preflight import facts_line
-from tcb_ops.resources import SAMPLE
+from tcb_ops.resources import sample_folder
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.list_kinds import LINKS, UPLOAD
 from tcb_ops.runs.progress import Progress
@@ -196,11 +196,12 @@ class RunPanel(Panel):
     title = _("Run report")
 
     def _open(self) -> None:
-        """Show the run that was asked for, and the others. On the simulator, make one where there is none."""
+        """Show the run that was asked for, and the others. With the sample, make one where there is none."""
         self.runs.opened = True
-        if not self.runs.refresh() and self.context.simulated:
+        if not self.runs.refresh() and self.context.sample:
             self.worker.say(_("Preparing a simulated run to show …"))
-            with read_paths(SAMPLE / "paths.csv", self.context.merchants, SAMPLE / "files") as batch:
+            folder = sample_folder()
+            with read_paths(folder / "paths.csv", self.context.merchants, folder / "files") as batch:
                 api.upload(batch, **self.context.run_options())
             self.runs.refresh()
         self.runs.choose(None)

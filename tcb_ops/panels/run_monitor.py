@@ -90,7 +90,7 @@ class RunMonitor(widgets.VBox):
         """The number of the newest watching thread: older ones stop."""
         self.head, self.bar = html_area("op-head"), html_area("op-progress")
         clicks = {"open": self.attach, "why": self._ask_why}
-        self.grid = RunGrid(worker, self._look, clicks, sample=context.simulated)
+        self.grid = RunGrid(worker, self._look, clicks, sample=context.sample)
         self.resume = ActionButton(worker, context, _("Resume"), "op-resume", self._resume)
         self.retry = RetryMenu(worker, context, self.grid, self._retry)
         self.export = ExportMenu(worker, report, partial(self.grid.send, {"tab": "files"}))

@@ -98,8 +98,6 @@ class Diff:
     lines: tuple[DiffLine, ...]
     """By change, then most rows first."""
     settings: Settings
-    swapped: bool = False
-    """Whether the later run was given first."""
 
     @property
     def broken(self) -> bool:
@@ -208,7 +206,7 @@ def compare(
     settings: Settings,
     only: frozenset[tuple[str, str]] | None = None,
 ) -> Diff:
-    """Compare two runs, in the order in which they began. Raises UsageError if their kinds or targets differ.
+    """Compare two runs. Raises UsageError if their kinds or targets differ.
 
     What is unknown to the older run is compared with its last known state.
     `only`: the environments, as (appid, env), whose rows are compared; None for all.
@@ -218,8 +216,6 @@ def compare(
             "{older} and {newer} are not runs of the same kind and target.", older=older.id, newer=newer.id
         )
         raise UsageError(text, _("`tcb-ops runs` lists the kind and target of each run."))
-    if swapped := older.number > newer.number:
-        older, newer = newer, older
     counts = dict.fromkeys(Change, 0)
     counted: Counter[tuple[Change, tuple[str, str], State | None, State | None]] = Counter()
     became = cache(change)
@@ -252,7 +248,7 @@ def compare(
             order.index(line.change), -line.rows, line.after, line.before, line.merchant, line.env, line.appid
         )
     )  # fmt: skip
-    return Diff(older, newer, counts, tuple(listed), settings, swapped)
+    return Diff(older, newer, counts, tuple(listed), settings)
 
 
 def _known_before(ledger: LedgerReader, run: RunRecord) -> dict[Place, State]:

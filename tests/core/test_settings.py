@@ -432,3 +432,23 @@ def test_files_that_are_not_named_stand_beside_the_settings_file(tmp_path, monke
     assert (settings.ledger, settings.reports) == (str(home / "tcb-ops.db"), home / "reports")
     assert (settings.merchants, settings.tokens.file) == (home / "merchants.csv", home / "tokens.csv")
     assert settings.section("audit").known == home / "known.csv"
+
+
+@pytest.mark.parametrize(
+    ("of_file", "variable", "is_rehearsal"),
+    [
+        ("simulator", None, True),
+        ("simulator", "simulator", True),
+        ("simulator", "https://api.weixin.qq.com", False),
+        ("https://api.weixin.qq.com", "simulator", False),
+        (None, "simulator", False),
+        (None, None, False),
+    ],
+)
+def test_a_settings_file_makes_its_folder_a_rehearsal(tmp_path, monkeypatch, of_file, variable, is_rehearsal):
+    monkeypatch.chdir(tmp_path)
+    if of_file:
+        (tmp_path / "tcb-ops.toml").write_text(f'target = "{of_file}"\n', encoding="utf-8")
+    if variable:
+        monkeypatch.setenv("TCB_OPS_TARGET", variable)
+    assert load_settings().is_rehearsal is is_rehearsal

@@ -106,6 +106,14 @@ def test_a_folder_in_a_files_place_is_named_on_windows(tmp_path, monkeypatch):
             "tcb-ops retry 1201-abcd --target simulator",
             "tcb_ops.retry('1201-abcd', target='simulator')",
         ),
+        "cluster": (
+            "tcb-ops upload --resume 1201-abcd --cluster local:2 --target simulator",
+            "tcb_ops.resume('1201-abcd', target='simulator', cluster='local:2')",
+        ),
+        "a-resume-with-its-list": (
+            "tcb-ops upload list.csv --on-bad skip --resume 1201-abcd",
+            "tcb-ops upload list.csv --on-bad skip --resume 1201-abcd",
+        ),
         "report": ("tcb-ops report 1201-abcd", "tcb_ops.open_run('1201-abcd').report()"),
         "no-run": ("tcb-ops runs --config /a/tcb-ops.toml", "tcb_ops.runs()"),
         "a-command-without-a-call": ("tcb-ops doctor", "tcb-ops doctor"),

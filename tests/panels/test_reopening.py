@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -13,10 +14,11 @@ from workspace import BOOKS, QUICK
 
 import tcb_ops as tcb
 from tcb_ops.features.simulator.faults import Fault
-from tcb_ops.features.simulator.sample import FILES, MERCHANTS, PATHS, sample_simulator
+from tcb_ops.features.simulator.sample import FILES, MERCHANTS, PATHS, sample_simulator, write_practice
 from tcb_ops.panels.controls import ExportMenu
 from tcb_ops.panels.html import RunState
 from tcb_ops.panels.panel import in_jupyter_session
+from tcb_ops.resources import SAMPLE
 
 pytestmark = pytest.mark.integration
 
@@ -130,6 +132,71 @@ def test_below_a_practice_panel_the_librarys_calls_find_its_runs_and_below_a_liv
     assert found["all"] == [found["run"]]
     assert found["bad"]
     assert "does not exist" in found["live"]
+
+
+REHEARSE = """
+import json
+import tcb_ops as tcb
+from tcb_ops import panels
+panel = panels.run_uploads()
+panel.run_now(False)
+shown = panels.export_report()
+shown.settle()
+reader, context = panel.list_reader, panel.context
+print(json.dumps({
+    "list": [reader.paths.value, reader.root.value], "merchants": context.settings.merchants.name, "sample": context.sample,
+    "opened": tcb.open_run().id, "shown": [panel.run.id, shown.run.id], "runs": [run.id for run in tcb.runs()],
+    "rows": [panel.run.record.rows, panel.run.succeeded], "attached": panels.attach().context.sample,
+}))
+"""
+
+
+@pytest.mark.slow
+def test_a_rehearsals_notebooks_use_its_merchants_list_faults_store_and_ledger(tmp_path):
+    folder = tmp_path / "work"
+    folder.mkdir()
+    write_practice(folder, fresh=False)
+    first = practised(REHEARSE, tmp_path)
+    run = first["opened"]
+    assert first == {
+        "list": ["paths.csv", "files"],
+        "merchants": "merchants.csv",
+        "sample": False,
+        "opened": run,
+        "shown": [run, run],
+        "runs": [run],
+        "rows": [6, False],
+        "attached": False,
+    }
+    assert (folder / "tcb-ops.db").exists()
+    assert any((folder / "store").iterdir())
+    assert (folder / "reports" / run / "report.html").exists()
+    assert practised(REHEARSE, tmp_path) == first  # a restarted kernel shows the run, and starts none
+
+
+@pytest.mark.slow
+def test_a_merchant_added_to_the_copied_sample_is_practised_with(tmp_path):
+    shutil.copytree(SAMPLE, tmp_path / "work" / "data", ignore=shutil.ignore_patterns("practice", "*.db"))
+    found = practised(ADDED, tmp_path)
+    assert str(tmp_path / "work" / "data" / "merchants.csv") in found["refused"]
+    assert found["succeeded"]
+
+
+ADDED = """
+import json
+from pathlib import Path
+from tcb_ops import panels
+Path("new.csv").write_text("env,path\\nnew-1,logo.png\\n", encoding="utf-8")
+panel = panels.run_uploads(paths="new.csv", root=".")
+Path("logo.png").write_bytes(b"logo")
+panel.settle()
+refused = panel.list_reader.line.value
+with Path("data/merchants.csv").open("a", encoding="utf-8") as merchants:
+    merchants.write("wx00000000000000ff,New,new-1\\n")
+panel = panels.run_uploads(paths="new.csv", root=".")
+panel.run_now(False)
+print(json.dumps({"refused": refused, "succeeded": panel.run.succeeded}))
+"""
 
 
 def test_a_run_on_a_live_target_is_marked_in_the_header_that_stays(open_lab, read):

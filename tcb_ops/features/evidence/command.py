@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 def diff(older: str, newer: str, out: Path | None, *, common: CommonOptions) -> int:
     """Compare two runs: newly broken, fixed, still broken.
 
-    Compared in the order in which they began. Rows are matched by environment, appid and cloud path. Exit code 1
-    when rows failed in the newer run that succeeded in the older one, or were not in it; else 0.
+    The older run first. Rows are matched by environment, appid and cloud path. Exit code 1 when rows
+    failed in the newer run that succeeded in the older one, or were not in it; else 0.
     """
     from tcb_ops import api
     from tcb_ops.reports.comparisons import diff_verdict
@@ -39,9 +39,9 @@ def diff(older: str, newer: str, out: Path | None, *, common: CommonOptions) -> 
 
     settings, console = common.start()
     comparison = api.diff(older, newer, merchants=common.matching(settings), settings=settings)
-    if comparison.swapped:
-        text = _("{newer} is the later run, so the runs are compared in the order in which they began.")
-        console.warn(text.format(newer=comparison.newer.id))
+    if comparison.older.number > comparison.newer.number:
+        text = _("{id} is the later run: give the older one first, else what broke reads as fixed.")
+        console.warn(text.format(id=comparison.older.id))
     if out is not None:
         from tcb_ops.reports.comparisons import DIFF_COLUMNS
         from tcb_ops.table_files import write_table

@@ -125,12 +125,12 @@ def _check_target(
 ) -> Text | None:
     """Return the line that names the target; None for a notebook without the parameter `target`.
 
-    Raises UsageError for options of a live run if the notebook uses the embedded simulator.
+    Raises UsageError for options of a live run if the notebook uses the sample.
     """
     usual = {parameter.name: parameter.default for parameter in source.parameters}
     if "target" not in usual:
         return None
-    if taken.get("target", usual["target"]) != SIMULATOR:
+    if taken.get("target", usual["target"]) != SIMULATOR or settings.is_rehearsal:
         from tcb_ops.start import identified
 
         return first_line(identified(settings))

@@ -19,7 +19,7 @@ from tcb_ops.features.simulator.target import write_tokens
 from tcb_ops.i18n import Lang, _, as_list
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.model import SIMULATOR
-from tcb_ops.resources import SAMPLE
+from tcb_ops.resources import SAMPLE, sample_folder
 from tcb_ops.settings import LEDGER_FILE, SETTINGS_FILE, Settings, load_settings
 
 MERCHANTS = SAMPLE / "merchants.csv"
@@ -33,19 +33,21 @@ ANALYSIS = SAMPLE / "analysis.db"
 
 
 @contextmanager
-def sample_simulator(folder: Path, *, lang: str | None = None) -> Iterator[tuple[Settings, Simulator]]:
+def sample_simulator(
+    folder: Path, *, lang: str | None = None, merchants_file: Path = MERCHANTS
+) -> Iterator[tuple[Settings, Simulator]]:
     """Run the simulator with the sample's merchants and faults; yield its settings and itself.
 
     The ledger and the generated tokens are in `folder`.
     """
-    merchants, faults = read_merchants(MERCHANTS), load_faults(FAULTS)
+    merchants, faults = read_merchants(merchants_file), load_faults(FAULTS)
     tokens = {merchant.appid: secrets.token_hex(24) for merchant in merchants}
     file = folder / "tokens.csv"
     write_tokens(file, tokens)
     with Simulator(list(merchants), tokens, faults=faults) as simulator:
         options = {
             "api_base": simulator.base,
-            "merchants": MERCHANTS,
+            "merchants": merchants_file,
             "ledger": str(folder / LEDGER_FILE),
             "lang": lang,
             "tokens": {"source": "file", "file": file},
@@ -55,22 +57,27 @@ def sample_simulator(folder: Path, *, lang: str | None = None) -> Iterator[tuple
 
 
 _lock = threading.Lock()
-_practice: Settings | None = None
+_practices: dict[tuple[Path, bytes], Settings] = {}
+"""By the merchants file that the simulator serves, and its content."""
 
 
 def practice(lang: str | None = None) -> Settings:
     """Start the embedded simulator with the sample's merchants, once per process; return its settings.
 
-    Its ledger is deleted when the process ends.
+    The sample's copy in the working folder is used if there is one; after a change of its merchants, another simulator is
+    started. Its ledger is deleted when the process ends.
     """
-    global _practice
+    file = sample_folder().absolute() / MERCHANTS.name
+    served = file, file.read_bytes()
     with _lock:
-        if _practice is None:
+        if served not in _practices:
             stack = ExitStack()
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tcb-ops-practice-")))
-            _practice, _simulator = stack.enter_context(sample_simulator(folder, lang=lang))
+            sample = sample_simulator(folder, lang=lang, merchants_file=file)
+            _practices[served], _simulator = stack.enter_context(sample)
             atexit.register(stack.close)
-    return replace(_practice, lang=Lang(lang)) if lang else _practice
+    settings = _practices[served]
+    return replace(settings, lang=Lang(lang)) if lang else settings
 
 
 def write_practice(folder: Path, *, fresh: bool) -> list[Path]:

@@ -46,9 +46,10 @@ def test_an_old_report_is_still_genuine(command):
 
 
 def test_old_runs_are_compared_as_before(command):
-    code, out = command("diff", LINKS, LATER_LINKS, "--json")
+    code, out = command("diff", LATER_LINKS, LINKS, "--json")
     counts = json.loads(out)["counts"]
-    assert (code, counts["fixed"], counts["still_broken"], counts["still_good"]) == (0, 1, 4, 7)
+    assert (code, counts["newly_broken"], counts["still_broken"], counts["still_good"]) == (1, 1, 4, 7)
+    assert command("diff", LINKS, LATER_LINKS)[0] == 0
 
 
 def test_an_old_runs_errcodes_are_the_same(command):

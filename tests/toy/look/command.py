@@ -33,5 +33,4 @@ def start_look(batch: Batch, report=None, **options: Unpack[StartOptions]) -> Ru
 def look(command: RunCommand, paths: str) -> int:
     """Look whether the environments of a list are open."""
     with command.opened(), command.read_list(paths, root=None) as batch:
-        run = command.follow(start_look(batch, command.reports, **command.options))
-        return command.report(run)
+        return command.report(start_look(batch, command.reports, **command.options))
