@@ -343,7 +343,9 @@ def test_an_upload_is_confirmed_and_undone_once_the_number_of_merchants_is_typed
         notebook.page.wait_for_selector(".op-undo-confirm-count input", state="visible")
         notebook.until(IN_VIEW)
         notebook.shot("asked")
-        labels = [label.bounding_box() for label in notebook.page.locator(".op-menu label:has([type=radio])").all()]
+        labels = [
+            label.bounding_box() for label in notebook.page.locator(".op-menu label:has([type=radio])").all()
+        ]
         assert labels[0]["y"] + labels[0]["height"] <= labels[1]["y"]
         notebook.page.keyboard.press("Escape")
         notebook.page.wait_for_selector(".op-undo-confirm-count input", state="hidden")
