@@ -58,19 +58,13 @@ function render({ model, el }) {
   let shown = PAGE;
   let asked = 0;
   let pages = [-1]; // the line before each page, the current one last
-  let answer = null;
-  let causes = null;
-  let charts = null;
+  let answer, causes, charts;
 
   // --- merchants -------------------------------------------------------------------------------------------------
-  const search = make("input", { type: "search", placeholder: words.search, "aria-label": words.search, class: "op-search" });
-  const chips = make("div", { class: "op-chips", role: "group", "aria-label": words.state });
-  const headRow = make("tr");
+  const search = make("input", { type: "search", placeholder: words.search, "aria-label": words.search, class: "op-search", oninput: () => { shown = PAGE; draw(); } });
   const body = make("tbody");
   const none = make("p", { class: "op-quiet", role: "status" });
   const more = make("button", { type: "button", class: "op-more", text: words.more, onclick: () => { shown += 100; draw(); } });
-  const scroller = make("div", { class: "op-scroll op-merchants-scroll", tabindex: "0", role: "region", "aria-label": words.merchants },
-    make("table", { class: "op-table op-by-merchant", "aria-label": words.merchants }, make("thead", {}, headRow), body), more);
   const HEADS = [["merchant", NAME], ["units", ROWS], ["progress", null], ["good", GOOD], ["bad", BAD], ["todo", TODO], ["why", null]];
   const heads = HEADS.map(([word, column]) => {
     const cell = make("th", { scope: "col", class: column >= ROWS ? "op-num" : "" });
@@ -79,16 +73,13 @@ function render({ model, el }) {
       sort = { by: column, down: sort.by === column ? !sort.down : column >= ROWS };
       draw();
     } }));
-    headRow.append(cell);
     return [cell, column];
   });
+  const scroller = make("div", { class: "op-scroll op-merchants-scroll", tabindex: "0", role: "region", "aria-label": words.merchants },
+    make("table", { class: "op-table op-by-merchant", "aria-label": words.merchants }, make("thead", {}, make("tr", {}, ...heads.map(([cell]) => cell))), body), more);
   const FITS = { all: () => true, bad: (line) => line[BAD] > 0, open: (line) => line[TODO] > 0, good: (line) => !line[BAD] && !line[TODO] };
-  const chipButtons = Object.keys(FITS).map((name) => {
-    const button = make("button", { type: "button", class: "op-chip", onclick: () => { chip = name; shown = PAGE; draw(); } });
-    chips.append(button);
-    return [name, button];
-  });
-  search.addEventListener("input", () => { shown = PAGE; draw(); });
+  const chipButtons = Object.keys(FITS).map((name) => [name, make("button", { type: "button", class: "op-chip", onclick: () => { chip = name; shown = PAGE; draw(); } })]);
+  const chips = make("div", { class: "op-chips", role: "group", "aria-label": words.state }, ...chipButtons.map(([, button]) => button));
 
   const drawnLines = new Map(); // appid -> [line, row]: a line that has not changed keeps its row, and its focus
   function lineOf(line) {
@@ -138,10 +129,10 @@ function render({ model, el }) {
   }
 
   // --- rows ------------------------------------------------------------------------------------------------------
-  const codeChoice = make("select", { "aria-label": words.code });
+  const codeChoice = make("select", { "aria-label": words.code, onchange: () => first() });
   let only = ""; // the appid of the merchant whose rows are shown
   const everybody = make("button", { type: "button", class: "op-chip", title: words.clear, onclick: () => filter("", codeOf()) });
-  const pathSearch = make("input", { type: "search", placeholder: words.path_search, "aria-label": words.path_search, class: "op-search" });
+  const pathSearch = make("input", { type: "search", placeholder: words.path_search, "aria-label": words.path_search, class: "op-search", onchange: () => first() });
   const rowBody = make("tbody");
   const rowHeads = ["line", "merchant", "env", "path", "outcome", "why"].map((word) => make("th", { scope: "col", text: words[word] }));
   const rowTable = make("div", { class: "op-scroll op-rows-scroll", tabindex: "0", role: "region", "aria-label": words.units },
@@ -149,8 +140,6 @@ function render({ model, el }) {
   const status = make("span", { role: "status", class: "op-quiet op-row-status" });
   const previous = make("button", { type: "button", class: "op-chip", text: words.previous, onclick: () => { pages.pop(); ask(); } });
   const next = make("button", { type: "button", class: "op-chip op-next-page", text: words.next, onclick: () => { pages.push(answer.rows.at(-1).line); ask(); } });
-  codeChoice.addEventListener("change", () => first());
-  pathSearch.addEventListener("change", () => first());
 
   const codeOf = () => (codeChoice.value === "all" ? null : codeChoice.value.slice(1)); // "" (did not succeed) for "!", a code for "=CODE"
 
@@ -284,21 +273,31 @@ function render({ model, el }) {
     const button = event.target.closest?.(":is(.op-actions, .op-menu) button");
     const panel = event.target.closest?.(".op-panel");
     if (panel) { if (button) panel.dataset.pressed = "1"; else delete panel.dataset.pressed; }
-    const link = event.target.closest?.("[data-run]");
-    if (link && panel === panelOf()) send({ ask: "open", value: link.dataset.run });
+    const link = event.target.closest?.("[data-run], .op-run-table tr:has([data-run])");
+    if (link && panel === panelOf()) send({ ask: "open", value: (link.dataset.run ? link : link.querySelector("[data-run]")).dataset.run });
   };
   const listening = new AbortController();
-  const { signal } = listening;
-  document.addEventListener("click", panelPressed, { capture: true, signal });
-  // "Run all" ends with its last cell in view. Until somebody scrolls, types or clicks, the panel stays in view instead.
+  document.addEventListener("click", panelPressed, { capture: true, signal: listening.signal });
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape" || !panelOf()?.contains(event.target)) return;
+    [...panelOf().querySelectorAll(".op-actions button")].find((button) => button.textContent.endsWith("▴"))?.click();
+  }, { capture: true, signal: listening.signal });
+  // "Run all" ends with its last cell in view. Until somebody scrolls, types or clicks, the panel stays in view instead;
+  // then it is scrolled into view when a box opens, or says something else, out of view.
   let touched = false;
+  let said = ""; // the number of the box that is open, and its message
   const begun = performance.now();
-  for (const name of ["wheel", "keydown", "pointerdown", "touchstart"]) document.addEventListener(name, () => { touched = true; }, { capture: true, passive: true, signal });
+  for (const name of ["wheel", "keydown", "pointerdown", "touchstart"]) document.addEventListener(name, () => { touched = true; }, { capture: true, passive: true, signal: listening.signal });
   function keepInView() {
     const panel = panelOf();
-    if (touched || performance.now() - begun > 60000 || !panel || document.querySelector(".op-panel") !== panel) return;
-    const header = panel.querySelector(".op-header").getBoundingClientRect();
-    if (header.height && (isAbove() || header.bottom > window.innerHeight - 300)) panel.scrollIntoView({ block: "start" });
+    const boxes = [...(panel?.querySelectorAll(".op-menu") ?? [])];
+    const open = boxes.findIndex((box) => box.offsetParent);
+    const before = said;
+    said = `${open} ${boxes[open]?.querySelector(".op-message")?.textContent}`;
+    const isFirst = panel && performance.now() - begun < 60000 && document.querySelector(".op-panel") === panel;
+    if (touched ? open < 0 || said === before : !isFirst) return;
+    const { height, bottom } = (touched ? boxes[open] : panel.querySelector(".op-header")).getBoundingClientRect();
+    if (height && (isAbove() || bottom > window.innerHeight - (touched ? 0 : 300))) panel.scrollIntoView({ block: "start" });
   }
   function showAges() {
     for (const time of panelOf()?.querySelectorAll("time[data-at]") ?? []) {

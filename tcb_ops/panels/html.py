@@ -19,7 +19,7 @@ from tcb_ops.errors import InterruptedRunError, TcbOpsError
 from tcb_ops.formatting import format_duration
 from tcb_ops.i18n import Bilingual, Lang, Text, _, as_lines, as_list, in_python, ngettext, pgettext, verbatim
 from tcb_ops.kinds import Kind, merchant_count, row_count
-from tcb_ops.model import Outcome
+from tcb_ops.model import Outcome, Reason
 from tcb_ops.preflight import ran_out
 from tcb_ops.reports.explanations import MARK, change_lines, counts_line, why
 from tcb_ops.reports.formats.charts import outcome_class
@@ -368,12 +368,12 @@ def render_causes(
 
 def _cause(group: CodeGroup, verdict: Verdict | None, kind: Kind, lang: Lang, *, asks: bool) -> str:
     code = esc(group.code)
-    merchants = as_list((share.merchant for share in group.merchants), NAMED)
+    merchants = [share.merchant or share.appid or _("(no merchant)") for share in group.merchants]
     figures = _(
         "{rows}, {merchants}: {names}",
         rows=kind.unit_count(group.rows),
-        merchants=merchant_count(len(group.merchants)),
-        names=merchants,
+        merchants=merchant_count(len(merchants)),
+        names=as_list(merchants, NAMED),
     )
     meaning, action = in_python(group.meaning, lang), group.action if verdict is None else verdict.action
     lines = [f"<b>{esc(meaning)}</b>", f'<span class="op-quiet">{esc(figures.of(lang))}</span>']
@@ -385,7 +385,7 @@ def _cause(group: CodeGroup, verdict: Verdict | None, kind: Kind, lang: Lang, *,
         lines.append(f'<span class="op-quiet">{esc(group.detail.of(lang))}</span>')
     if verdict is not None:
         lines += [f'<span class="op-quiet">{esc(in_python(line, lang))}</span>' for line in verdict.lines()]
-    if asks:
+    if asks and group.code not in {*map(str, (*group.outcomes, Reason.MERCHANT_LEFT))}:
         label = esc(_("Ask WeChat why").of(lang))
         lines.append(f'<button type="button" class="op-chip" data-why="{code}">{label}</button>')
     name = f'<button type="button" class="op-link op-code" data-code="{code}">{code}</button>'

@@ -123,7 +123,7 @@ class ListPanel(RunForm):
         batch = self.list_reader.batch
         if batch is None:
             return self.label
-        return self.label_of_list.format(list_name=batch.source.name, rows=row_count(batch.count))
+        return self.label_of_list.format(list_name=batch.source.name, rows=row_count(batch.valid))
 
     def _input_parts(self) -> list[Any]:
         self.list_reader = ListReader(

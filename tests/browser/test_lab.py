@@ -39,6 +39,11 @@ EXPORTED = (
 )
 HEAD = "words => document.querySelector('.op-panel .op-head')?.innerText.includes(words)"
 STATUS = "words => document.querySelector('.op-panel .op-status')?.innerText.includes(words)"
+SCROLLED = "() => { document.querySelector('.op-panel .op-keys:last-child').scrollIntoView({block: 'end'}); }"
+IN_VIEW = """() => {
+  const box = [...document.querySelectorAll('.op-panel .op-menu')].find(each => each.offsetParent).getBoundingClientRect();
+  return box.top >= document.querySelector('.op-panel .op-header').getBoundingClientRect().bottom && box.top < window.innerHeight;
+}"""
 FOCUSED = "name => document.activeElement.closest('.' + name)"
 NUMBERED = """() => {
   const found = [...document.querySelectorAll('.op-panel :is(button, input, select, a[href], [role=button], [tabindex="0"])')]
@@ -332,9 +337,20 @@ def test_an_upload_is_confirmed_and_undone_once_the_number_of_merchants_is_typed
         notebook.until(STATUS, "All 300 rows succeeded")
         notebook.click(".op-confirm-files")
         notebook.until(STATUS, "All 300 rows succeeded: present.")
+        notebook.page.set_viewport_size({"width": 500, "height": 500})
+        notebook.page.evaluate(SCROLLED)
         notebook.click(".op-undo-menu")
         notebook.page.wait_for_selector(".op-undo-confirm-count input", state="visible")
+        notebook.until(IN_VIEW)
         notebook.shot("asked")
+        labels = [
+            label.bounding_box() for label in notebook.page.locator(".op-menu label:has([type=radio])").all()
+        ]
+        assert labels[0]["y"] + labels[0]["height"] <= labels[1]["y"]
+        notebook.page.keyboard.press("Escape")
+        notebook.page.wait_for_selector(".op-undo-confirm-count input", state="hidden")
+        notebook.click(".op-undo-menu")
+        notebook.page.wait_for_selector(".op-undo-confirm-count input", state="visible")
         assert_accessible(notebook)
         assert notebook.page.locator("button.op-undo").is_disabled()
         notebook.page.locator(".op-undo-confirm-count input").fill(str(len(workspace.run().by_merchant())))

@@ -245,8 +245,12 @@ def test_a_list_with_problems_is_refused_with_all_of_them_and_a_fixme(open_lab, 
     panel.list_reader.skip.value = True
     panel.settle()
     assert not panel.start.disabled
+    assert panel.start.description == "Upload list.csv (1 row)"
     press(panel)
     assert panel.run.counts == {"uploaded": 1, "invalid": 2}
+    causes = panel.monitor.grid.causes
+    assert "Ask WeChat why" not in causes
+    assert f"2 rows, 2 merchants: (no merchant), {TEA.name}" in read(causes)
 
 
 def test_a_wrong_folder_offers_the_one_with_the_files_and_its_problems_are_one_line(open_lab, read):

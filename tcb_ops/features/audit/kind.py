@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tcb_ops.errors import OutageError, PlatformStopError, TcbOpsError, TokenSourceError
 from tcb_ops.features.audit import HEALTHY, NOT_ASKED, REFUSED_TOKENS, UNHEALTHY
 from tcb_ops.i18n import Text, _, as_list, pgettext
-from tcb_ops.kinds import Kind, counted_rows, environment_count
+from tcb_ops.kinds import Kind, counted, environment_count
 from tcb_ops.model import Outcome, Reason, Row, RowEnd
 from tcb_ops.runs.next_commands import audit_again, retry
 from tcb_ops.runs.stop_errors import stop_reason
@@ -97,7 +97,7 @@ class AuditKind(Kind):
 
     def verdict(self, counts: Mapping[Outcome, int], *, finished: bool) -> Text:
         """Return the number of environments, and by outcome."""
-        environments, listed = environment_count(sum(counts.values())), as_list(counted_rows(counts))
+        environments, listed = environment_count(sum(counts.values())), as_list(counted(counts))
         text = _("{environments}: {listed}.") if finished else _("Unfinished, {environments}: {listed}.")
         return text.format(environments=environments, listed=listed)
 
