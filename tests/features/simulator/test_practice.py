@@ -31,11 +31,7 @@ def practice(tmp_path, monkeypatch, capsys):
 
 
 def counts(run_name="latest", kind=None):
-    opened = (
-        tcb.open_run(run_name)
-        if kind is None
-        else max((each for each in tcb.runs() if each.record.kind == kind), key=lambda each: each.id)
-    )
+    opened = tcb.open_run(run_name, kind=kind)
     return {str(outcome): rows for outcome, rows in opened.outcomes.items()}
 
 
