@@ -113,7 +113,7 @@ class Database:
     def open(self) -> Connection:
         """Open a connection, which the caller closes."""
         connection = sqlite3.connect(
-            f"{Path(self._place).as_uri()}?mode=rw",  # a file that was removed meanwhile is not made anew
+            f"{Path(self._place).as_uri()}?mode=rw",  # a file that was removed meanwhile is not created again
             uri=True,
             timeout=LOCKED_SECONDS,
             isolation_level=None,

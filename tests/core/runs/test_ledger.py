@@ -495,7 +495,7 @@ def test_a_ledger_in_use_by_another_writer_is_waited_for(sqlite_ledger, wait_for
 
 
 @pytest.mark.posix("removing files that are open")
-def test_a_ledger_that_was_removed_is_not_made_anew_by_whoever_reads_it(sqlite_ledger):
+def test_a_ledger_that_was_removed_is_not_created_again_by_whoever_reads_it(sqlite_ledger):
     sqlite_ledger.runs()
     with ExitStack() as stack:
         for _ in range(2):  # one more than is idle
