@@ -360,8 +360,8 @@ def diff(
 ) -> Diff:
     """Compare two runs of one kind and target: newly broken, fixed, still broken, by merchant and cause.
 
-    They are compared in the order in which they began. Each is a Run, an id, a prefix or `latest`; `merchants`: only their
-    rows are compared. Raises RunNotFoundError, and UsageError if the runs cannot be compared.
+    Each is a Run, an id, a prefix or `latest`; `merchants`: only their rows are compared. Raises RunNotFoundError, and
+    UsageError if the runs cannot be compared.
     """
     settings = settings_for(options, newer)
     before, after = (

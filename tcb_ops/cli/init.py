@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -17,9 +16,6 @@ from tcb_ops.i18n import Lang, _, pgettext
 from tcb_ops.kinds import provided
 from tcb_ops.resources import system_reason
 from tcb_ops.settings import SETTINGS_FILE
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command(cls=Command, usual="practice fresh lang")
