@@ -18,16 +18,15 @@ from contextlib import ExitStack
 from datetime import datetime, tzinfo
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import msgspec
 
 from tcb_ops.errors import LedgerDamagedError, LedgerError, StoppedError, UsageError
 from tcb_ops.i18n import Text, _
-from tcb_ops.kinds import provided, row_count
+from tcb_ops.kinds import is_provided, provided, row_count
 from tcb_ops.model import SIMULATOR
-from tcb_ops.reports.comparisons import Diff, compare
 from tcb_ops.reports.explanations import MARK
 from tcb_ops.reports.formats.csv import RowTexts, write_errcodes, write_lines
 from tcb_ops.reports.formats.html import page
@@ -42,6 +41,9 @@ from tcb_ops.runs.records import RunRecord
 from tcb_ops.runs.verdicts import VERDICTS
 from tcb_ops.secrets import MASK, find_leak, masked
 from tcb_ops.settings import Settings, without_dots
+
+if TYPE_CHECKING:
+    from tcb_ops.features.comparison.diffs import Diff
 
 RESULTS, FAILED, ERRCODES, PAGE = "results.csv", "failed.csv", "errcodes.csv", "report.html"
 WORKBOOK, PDF = "report.xlsx", "report.pdf"
@@ -222,15 +224,17 @@ def _complete(folder: Path, content: dict[str, Any], run: RunRecord) -> None:
 
 def _changes(snapshot: RunReader, run: RunRecord, settings: Settings) -> Diff | None:
     """Compare a survey with the one before it; if that one is damaged, log a warning and return None."""
-    if not (run.has_findings and isinstance(snapshot, LedgerReader)):  # a merged run is not compared
-        return None
+    if not (run.has_findings and isinstance(snapshot, LedgerReader) and is_provided("compare")):
+        return None  # a merged run is not compared
+    changes: Diff | None = None
     try:
         before = snapshot.previous(run)
-        return compare(snapshot, before, run, settings) if before is not None else None
+        if before is not None:
+            changes = provided("compare")(snapshot, before, run, settings)
     except LedgerDamagedError as error:
         text = _("the report of run {run} is complete, but was not compared with an earlier run: {text}")
         _warn(text.format(run=run.id, text=error.text), settings)
-        return None
+    return changes
 
 
 def _put(part: Path, dest: Path) -> None:

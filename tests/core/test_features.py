@@ -20,9 +20,10 @@ PACKAGE = Path(tcb.__file__).parent
 COMMANDS = {
     "audit": ("audit", "notify", "runs --stale 1h"),
     "cluster": ("retry --cluster local:2",),
+    "comparison": ("diff latest latest", "diff"),
     "component": (),
     "doctor": ("doctor",),
-    "evidence": ("diff latest latest", "diff", "verify again", "verify"),
+    "evidence": ("verify again", "verify"),
     "merchants": ("merchants check", "merchants"),
     "notebooks": ("notebook", "lab"),
     "parquet": ("report --parquet rows.parquet",),
