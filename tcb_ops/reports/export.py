@@ -30,7 +30,6 @@ from tcb_ops.model import SIMULATOR
 from tcb_ops.reports.explanations import MARK
 from tcb_ops.reports.formats.csv import RowTexts, write_errcodes, write_lines
 from tcb_ops.reports.formats.html import page
-from tcb_ops.reports.formats.xlsx import write_workbook
 from tcb_ops.reports.run_views import RunReader
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.resources import make_folder, sync_to_disk, system_reason
@@ -47,7 +46,7 @@ if TYPE_CHECKING:
 
 RESULTS, FAILED, ERRCODES, PAGE = "results.csv", "failed.csv", "errcodes.csv", "report.html"
 WORKBOOK, PDF = "report.xlsx", "report.pdf"
-ALWAYS = (RESULTS, FAILED, ERRCODES, PAGE, WORKBOOK)
+ALWAYS = (RESULTS, FAILED, ERRCODES, PAGE, *([WORKBOOK] if is_provided(WORKBOOK) else []))
 """The files of every report; others are the PDF, and the mark of a simulated run."""
 _LOG = logging.getLogger("tcb_ops.reports")
 DEMO_LEDGER = "ledger"
@@ -176,7 +175,8 @@ def _write(
         _warn(warning, settings)
     summary = RunSummary(snapshot, run)
     write_errcodes(summary.causes, folder / ERRCODES, settings.lang)
-    write_workbook(snapshot, summary, folder / WORKBOOK, settings, now=now)
+    if WORKBOOK in ALWAYS:
+        provided(WORKBOOK)(snapshot, summary, folder / WORKBOOK, settings, now=now)
     if run.simulated:
         mark = _(
             "Run {id} was a rehearsal: it went to a simulator on the same machine ({target}). Nothing reached "

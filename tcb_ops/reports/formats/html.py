@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from tcb_ops.i18n import Lang, _
-from tcb_ops.kinds import environment_count, merchant_count
+from tcb_ops.kinds import environment_count, is_provided, merchant_count
 from tcb_ops.model import Outcome
 from tcb_ops.reports.explanations import change_lines, confirmation_text
 from tcb_ops.reports.formats.charts import axis_format, draw, errcode_matrix
@@ -53,7 +53,7 @@ _HOW_OFTEN = {
     Per.NOBODY: _("nothing to do"),
 }
 
-FILES = ("report.xlsx", "results.csv", "failed.csv", "errcodes.csv")
+FILES = ("report.xlsx", "results.csv", "failed.csv", "errcodes.csv", "manifest.json")
 """The files beside the page that it links to."""
 PDF_MARK = "<!--pdf-->"
 """Where the link to report.pdf is added once that is printed: a page never links to a file that was not made."""
@@ -119,7 +119,7 @@ def page(
         "axis": axis_format(drawing, ZoneInfo(settings.timezone)) if drawing is not None else "",
         "merchants": len(summary.merchants),
         "omitted": max(0, len(summary.merchants) - DETAILED - LISTED),
-        "files": [*FILES, "manifest.json"],
+        "files": [name for name in FILES if name != "report.xlsx" or is_provided(name)],
         "pdf_mark": PDF_MARK,
         "script": SCRIPT,
         "script_hash": b64encode(sha256(SCRIPT.encode()).digest()).decode(),
