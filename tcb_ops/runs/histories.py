@@ -9,7 +9,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.errors import RunNotFoundError
-from tcb_ops.kinds import Kind, MissingKind, all_kinds, kind_named, kind_names
+from tcb_ops.kinds import Kind, all_kinds, kind_named, kind_names
 from tcb_ops.model import Outcome, Reason
 from tcb_ops.runs.database import LedgerConnection
 from tcb_ops.runs.records import EarlierUpload, EnvRecord, RunRecord, may_have_stored
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _CERTAIN = sql_list(outcome for outcome in Outcome.all() if outcome.stored)
 """The outcomes after which it is certain what is stored."""
-_FILE = {
+FILE = {
     "path": "rows.path",
     "ended_at": "COALESCE(rows.ended_at, runs.created_at)",
     "run": "runs.id",
@@ -35,12 +35,9 @@ _FILE = {
     "number": "runs.number",
 }
 """What is read of a row that stored a file: where and when, then the fields of an EarlierUpload, by their names, as SQL."""
-FILE_KEY = ("target", "env", "path")
-FILE_COLUMNS = ("target", "env", *_FILE)
-"""The columns of `pruned_files`."""
-_ENTRY = f"""envs.env, {", ".join(_FILE.values())}, rows.reason, rows.attempts,
+_ENTRY = f"""envs.env, {", ".join(FILE.values())}, rows.reason, rows.attempts,
     CASE WHEN rows.outcome = 'failed' THEN runs.settings ELSE '{{}}' END, runs.kind, runs.upload_calls"""
-"""An environment, _FILE, and what tells whether a failed row may have stored its file."""
+"""An environment, FILE, and what tells whether a failed row may have stored its file."""
 
 
 class HistoryReader(LedgerConnection):
@@ -128,29 +125,9 @@ class HistoryReader(LedgerConnection):
     def _pruned(self, target: str, keys: Sequence[tuple[str, str]]) -> list[tuple[Any, ...]]:
         environments, paths = list({env for env, _path in keys}), list({path for _env, path in keys})
         query = f"""
-            SELECT env, {", ".join(_FILE)} FROM pruned_files
+            SELECT env, {", ".join(FILE)} FROM pruned_files
             WHERE target = ? AND {any_of("env", environments)} AND {any_of("path", paths)}"""
         return self.fetch(query, (target, *environments, *paths))
-
-    def last_of_paths(self, run: RunRecord) -> str:
-        """Compose the SELECT of what a run last stored or found at each path, as `pruned_files` has it."""
-        # What a confirmation found, and what a failed row may have left, is not known.
-        not_known = run.kind.looks_at_store or isinstance(run.kind, MissingKind)
-        outcome = (
-            f"CASE WHEN rows.outcome = 'failed' OR {not_known} THEN '{Outcome.UNKNOWN}' ELSE rows.outcome END"
-        )
-        values = {"target": "runs.target", "env": "envs.env", **_FILE, "outcome": outcome}
-        sends = run.kind.sends_files
-        doubtful = (
-            "rows.attempts > 1" if sends and run.upload_calls else not sends
-        )  # a link is the first call
-        return f"""
-            SELECT {", ".join(FILE_COLUMNS)} FROM (
-                SELECT {", ".join(f"{values[name]} AS {name}" for name in FILE_COLUMNS)}, ROW_NUMBER() OVER (
-                    PARTITION BY envs.env, rows.path ORDER BY rows.ended_at DESC, rows.line DESC) AS nth
-                FROM rows JOIN envs ON envs.run = rows.run AND envs.no = rows.place JOIN runs ON runs.number = rows.run
-                WHERE rows.run = {run.number} AND rows.{STORED} AND (rows.outcome <> 'failed' OR {doubtful})
-            ) AS entries WHERE nth = 1"""
 
     def _at_paths(
         self,
