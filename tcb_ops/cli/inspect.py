@@ -22,8 +22,8 @@ from tcb_ops.cli.options import (
     table_option,
 )
 from tcb_ops.errors import LedgerDamagedError, UsageError
-from tcb_ops.i18n import NOTHING, Lang, Text, _, as_list, as_sentences, ngettext, pgettext
-from tcb_ops.kinds import is_provided, provided
+from tcb_ops.i18n import NOTHING, Lang, Text, _, as_list, as_sentences, pgettext
+from tcb_ops.kinds import is_provided, provided, row_count
 from tcb_ops.model import Owner, Reason
 from tcb_ops.secrets import masked
 from tcb_ops.settings import Settings
@@ -156,7 +156,7 @@ def errcodes(run: str, out: Path | None, kind: str | None, *, common: CommonOpti
     if not bad:
         console.print(_("{head} · nothing is wrong", head=head))
         return 0
-    rows = ngettext("{n:,} row", "{n:,} rows", sum(counts.values()))
+    rows = row_count(sum(counts.values()))
     console.info(_("{head} · {bad:,} of {rows} did not succeed", head=head, bad=bad, rows=rows))
     show_causes(console, chosen, overview, texts=True)
     if out is None and len(overview.messages(console.lang)) > 1:
@@ -349,7 +349,7 @@ def _head(run: Run, settings: Settings) -> Text:
         kind=record.kind,
         target=record.target,
         list_name=record.list_name,
-        rows=ngettext("{n:,} row", "{n:,} rows", record.rows),
+        rows=row_count(record.rows),
         begun=begun,
         operator=record.operator,
         host=record.host,
