@@ -87,7 +87,7 @@ def start_delete(
     ask: AskFirst | None = None,
     **options: Unpack[StartOptions],
 ) -> RunHandle:
-    """Start to delete stored files, or resume the unfinished run. It does not ask, but for `ask`.
+    """Start to delete stored files, or resume the unfinished run. Only `ask` asks.
 
     `what`: an upload run, whose files are deleted, or a list from `read_paths`. `foreign`: delete also files that no run of
     this ledger uploaded; without it they are a UsageError. `of_list`: delete of a list only what uploads of lists of this name
@@ -125,7 +125,7 @@ def start_undo(
 ) -> RunHandle:
     """Start to undo an upload, or resume the unfinished run: restore what it overwrote, delete what it added.
 
-    It does not ask, but for `ask`, as in `start_delete`.
+    Only `ask` asks, as in `start_delete`.
     A file that somebody else has changed since is not touched (`conflict`). `run`: an upload run (`latest`: that of the
     latest upload or retry), its retries included. `merchants`: only their rows.
     `report`: the folder of the report. `undo` writes it at the end; after `start_undo` export the run there: until then the same
