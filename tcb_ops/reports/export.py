@@ -18,19 +18,17 @@ from contextlib import ExitStack
 from datetime import datetime, tzinfo
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from tcb_ops.errors import LedgerDamagedError, LedgerError, StoppedError, UsageError
 from tcb_ops.i18n import Text, _
-from tcb_ops.kinds import provided, row_count
+from tcb_ops.kinds import is_provided, provided, row_count
 from tcb_ops.model import SIMULATOR
-from tcb_ops.reports.comparisons import Diff, compare
 from tcb_ops.reports.explanations import MARK
 from tcb_ops.reports.formats.csv import RowTexts, write_errcodes, write_lines
 from tcb_ops.reports.formats.html import page
-from tcb_ops.reports.formats.xlsx import write_workbook
 from tcb_ops.reports.run_views import RunReader
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.resources import make_folder, sync_to_disk, system_reason
@@ -42,9 +40,12 @@ from tcb_ops.runs.verdicts import VERDICTS
 from tcb_ops.secrets import MASK, find_leak, masked
 from tcb_ops.settings import Settings, without_dots
 
+if TYPE_CHECKING:
+    from tcb_ops.features.comparison.diffs import Diff
+
 RESULTS, FAILED, ERRCODES, PAGE = "results.csv", "failed.csv", "errcodes.csv", "report.html"
 WORKBOOK, PDF = "report.xlsx", "report.pdf"
-ALWAYS = (RESULTS, FAILED, ERRCODES, PAGE, WORKBOOK)
+ALWAYS = (RESULTS, FAILED, ERRCODES, PAGE, *([WORKBOOK] if is_provided(WORKBOOK) else []))
 """The files of every report; others are the PDF, and the mark of a simulated run."""
 _LOG = logging.getLogger("tcb_ops.reports")
 DEMO_LEDGER = "ledger"
@@ -173,7 +174,8 @@ def _write(
         _warn(warning, settings)
     summary = RunSummary(snapshot, run)
     write_errcodes(summary.causes, folder / ERRCODES, settings.lang)
-    write_workbook(snapshot, summary, folder / WORKBOOK, settings, now=now)
+    if WORKBOOK in ALWAYS:
+        provided(WORKBOOK)(snapshot, summary, folder / WORKBOOK, settings, now=now)
     if run.simulated:
         mark = _(
             "Run {id} was a rehearsal: it went to a simulator on the same machine ({target}). Nothing reached "
@@ -221,15 +223,17 @@ def _complete(folder: Path, content: dict[str, Any], run: RunRecord) -> None:
 
 def _changes(snapshot: RunReader, run: RunRecord, settings: Settings) -> Diff | None:
     """Compare a survey with the one before it; if that one is damaged, log a warning and return None."""
-    if not (run.has_findings and isinstance(snapshot, LedgerReader)):  # a merged run is not compared
-        return None
+    if not (run.has_findings and isinstance(snapshot, LedgerReader) and is_provided("compare")):
+        return None  # a merged run is not compared
+    changes: Diff | None = None
     try:
         before = snapshot.previous(run)
-        return compare(snapshot, before, run, settings) if before is not None else None
+        if before is not None:
+            changes = provided("compare")(snapshot, before, run, settings)
     except LedgerDamagedError as error:
         text = _("the report of run {run} is complete, but was not compared with an earlier run: {text}")
         _warn(text.format(run=run.id, text=error.text), settings)
-        return None
+    return changes
 
 
 def _put(part: Path, dest: Path) -> None:
