@@ -24,9 +24,10 @@ def embedded(settings: Settings, merchants: Callable[[], Iterable[Merchant]]) ->
     appids = dict.fromkeys([*(merchant.appid for merchant in served), component])
     tokens = {appid: secrets.token_hex(24) for appid in appids}
     platform = Component(component, secret=secrets.token_hex(16), ticket=secrets.token_hex(16))
+    faults = replace(faults, component=platform)
     with (
         tempfile.TemporaryDirectory(prefix="tcb-ops-simulator-") as folder,
-        Simulator(served, tokens, faults=faults, store=rehearsal.store, component=platform) as simulator,
+        Simulator(served, tokens, faults=faults, store=rehearsal.store) as simulator,
     ):
         file = Path(folder) / "tokens.csv"
         write_tokens(file, tokens)
