@@ -91,9 +91,8 @@ def demo(lang: str | None) -> int:
     check_destination(dest, replace=True)
     with (
         tempfile.TemporaryDirectory(prefix="tcb-ops-demo-") as folder,
-        sample_simulator(Path(folder), lang=lang) as sample,
+        sample_simulator(Path(folder), lang=lang) as settings,
     ):
-        settings, simulator = sample
         console = Console(settings.lang)
         merchants = tcb.read_merchants(settings.merchants)
         names = len({merchant.appid for merchant in merchants})
@@ -101,7 +100,7 @@ def demo(lang: str | None) -> int:
         console.info(
             _(
                 "1/4 The simulator is ready on {base}: {merchants}, {environments}.",
-                base=simulator.base,
+                base=settings.api_base,
                 merchants=ngettext("{n:,} merchant", "{n:,} merchants", names),
                 environments=ngettext("{n:,} environment", "{n:,} environments", len(merchants)),
             )
