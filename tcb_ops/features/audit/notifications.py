@@ -132,7 +132,7 @@ def entry_line(line: FindingLine, lang: Lang) -> str:
     remark = line.remark.of(lang) if line.remark is not None else ""
     cause = label if label == line.code else f"{line.code} {label}".strip()
     if line.code:
-        cause = f"{cause} → {presumed_verdict(line.code).who.value.of(lang)}"
+        cause = f"{cause} → {presumed_verdict(line.code).who_acts.of(lang)}"
     texts = [(line.name, LONGEST_NAME), (line.env, LONGEST_NAME), (cause, LONGEST_REMARK)]
     texts += [(remark, LONGEST_REMARK), (line.note, LONGEST_NAME)]
     shown = (text if len(text) <= most else f"{text[: most - 1]}…" for text, most in texts if text)

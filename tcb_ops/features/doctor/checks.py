@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tcb_ops.checks import DoctorCheck, DoctorFinding, Grade, secrets_check
+from tcb_ops.errcodes import ERRCODE
 from tcb_ops.errors import InputError, SettingsError, TcbOpsError, TransportError, TransportFault
 from tcb_ops.i18n import Text, _, as_clauses, as_facts, ngettext, pgettext, verbatim
 from tcb_ops.kinds import environment_count, features, load, merchant_count
@@ -245,7 +246,9 @@ def call_with_token(settings: Settings, where: Sequence[str]) -> DoctorFinding:
     label = f"{merchant.name} ({merchant.appid})"
     if verdict is None:
         return DoctorFinding(Grade.OK, _("calls are accepted (asked about {label} only)", label=label))
-    observation = _("{label}: {code}, {meaning}", label=label, code=verdict.code, meaning=verdict.meaning)
+    # A code of our own would say nothing more than its meaning.
+    text = _("{label}: {code}, {meaning}") if ERRCODE.fullmatch(verdict.code) else _("{label}: {meaning}")
+    observation = text.format(label=label, code=verdict.code, meaning=verdict.meaning)
     ours = verdict.who in {Actor.YOU, Actor.ADMINISTRATOR}
     return DoctorFinding(Grade.BAD if ours else Grade.WARNING, observation, verdict.action)
 

@@ -199,7 +199,7 @@ FAILED = {
     "ledger": (lambda server: (server.folder / "ledger.db").write_text("-" * 99), "ledger", "bad", "SQLite"),
     "revoked": (lambda server: server.sim.revoke("wxtea"), "tokens", "warning", "61003"),
     "robot": (lambda server: notify_by(server, "robot.txt"), "notify", "warning", "robot.txt cannot be read"),
-    "expired": (lambda server: server.sim.expire("wxtea"), "tokens", "bad", "dead_token"),
+    "expired": (lambda server: server.sim.expire("wxtea"), "tokens", "bad", "does not accept"),
 }
 
 
