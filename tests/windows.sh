@@ -78,7 +78,7 @@ python() {
     tail -n 6 "$folder/$1"
 }
 echo "make windows: prepared in $SECONDS s"
-python job.log 600 -X utf8 tests/windows_job.py "${KILLS:-3}"
-python tests.log 900 -X utf8 -m pytest -p no:cacheprovider -n "$(nproc)" --dist loadgroup --max-worker-restart 0 --timeout 120 --color=no \
+python job.log 1200 -X utf8 tests/windows_job.py "${KILLS:-3}"
+python tests.log 1800 -X utf8 -m pytest -p no:cacheprovider -n "$(nproc)" --dist loadgroup --max-worker-restart 0 --timeout 120 --color=no \
     --basetemp 'C:\users\tcb-tests' -m "$quick" "${tests[@]}"
 echo "make windows: passed in $SECONDS s"

@@ -170,7 +170,7 @@ def check_report(
     checks = [_check_file(folder, name, manifest) for name in manifest.files]
     copy = f"{MANIFEST}{COPY}"
     if (folder / copy).exists() and any(check.state is State.DIFFERS for check in checks):
-        text = _("a newer export did not end, and may have replaced some of the files. Export the report again.")
+        text = _("a newer export did not end and may have replaced some files. Export the report again.")
         checks.insert(0, _differs(copy, text))
     checks += _not_listed(folder, manifest)
     checks.append(_check_input(manifest, lists))
