@@ -55,13 +55,12 @@ rm -rf package
 "${pip[@]}" install --no-deps --target package "$repository"
 
 export WINEPREFIX=$folder/prefix WINEDEBUG=-all WINEDLLOVERRIDES=mscoree,mshtml= XDG_RUNTIME_DIR=$folder
-export LOCPATH=$folder LC_ALL=zh_CN.UTF-8
 unset DISPLAY "${!TCB_OPS_@}"  # without a display, Wine opens no windows
 trap 'timeout -k 5 20 wineserver -k >/dev/null 2>&1 || true' EXIT
 under_wine() {
     local log=$folder/$1 seconds=$2
     shift 2
-    if ! timeout -k 5 "$seconds" wine "$@" >"$log" 2>&1 </dev/null; then
+    if ! LOCPATH=$folder LC_ALL=zh_CN.UTF-8 timeout -k 5 "$seconds" wine "$@" >"$log" 2>&1 </dev/null; then
         tail -n 100 "$log" >&2
         echo "make windows: this failed, or took more than $seconds s: wine $* (output: $log)" >&2
         exit 1
