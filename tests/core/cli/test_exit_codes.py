@@ -126,7 +126,7 @@ def test_where_writes_a_report_of_matching_merchants_that_verify_recognises(open
         table.writerows(rows)
     changed = cli("verify", str(folder))
     assert changed.code == 1
-    assert "tcb_outcome" in changed.out
+    assert "results.csv" in changed.out
 
 
 def test_where_lists_the_runs_with_rows_of_matching_merchants_and_counts_those(open_cli):
