@@ -23,7 +23,7 @@ from tcb_ops.model import Outcome, Row, RowEnd
 
 if TYPE_CHECKING:
     from tcb_ops.errors import TcbOpsError
-    from tcb_ops.reports.comparisons import Diff
+    from tcb_ops.features.comparison.diffs import Diff
     from tcb_ops.reports.findings import Findings
     from tcb_ops.reports.run_views import RunReader
     from tcb_ops.reports.summary import NextAction, RunSummary

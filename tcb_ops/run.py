@@ -18,9 +18,8 @@ from tcb_ops.errors import (
     check_count,
 )
 from tcb_ops.i18n import Text, _
-from tcb_ops.kinds import load, provided
+from tcb_ops.kinds import is_provided, load, provided
 from tcb_ops.model import Merchant, Outcome
-from tcb_ops.reports.comparisons import Diff, compare
 from tcb_ops.reports.explanations import change_mark, why
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.runs.progress import Progress
@@ -32,6 +31,7 @@ from tcb_ops.signals import ctrl_c_raises
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tcb_ops.features.comparison.diffs import Diff
     from tcb_ops.lists.merchants import Merchants
     from tcb_ops.reports.findings import Findings
     from tcb_ops.reports.run_views import RunReader
@@ -302,7 +302,10 @@ class Run:
     def changes(self) -> Diff | None:
         """Return what changed since the previous finished run of the same kind, target, list and part; None without one."""
         before = self._reader.previous(self.record)
-        return None if before is None else compare(self._ledger, before, self.record, self._settings)
+        changes: Diff | None = None
+        if before is not None:
+            changes = provided("compare")(self._ledger, before, self.record, self._settings)
+        return changes
 
     def audit(self) -> Any:
         """Return what an audit found, an AuditResult: compared with the previous one of the same target and part.
@@ -341,8 +344,8 @@ class Run:
             # Damage to an earlier run does not concern this one.
             with suppress(LedgerDamagedError), self._ledger.snapshot() as ledger:
                 before = ledger.previous(ledger.run(self.id), receiver)
-                if before is not None:
-                    changes = compare(ledger, before, ledger.run(self.id), self._settings, only)
+                if before is not None and is_provided("compare"):
+                    changes = provided("compare")(ledger, before, ledger.run(self.id), self._settings, only)
             return record.kind.findings(snapshot, RunSummary(snapshot, record), changes, self._settings)
 
     def retry(

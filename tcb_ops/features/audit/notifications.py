@@ -46,7 +46,7 @@ from tcb_ops.runs.verdicts import presumed_verdict
 from tcb_ops.settings import Settings
 from tcb_ops.start import TargetOptions, find_run, identified, is_run_name, ledger_with_runs, settings_for
 from tcb_ops.wechat.responses import HttpResponse
-from tcb_ops.wechat.tokens.command import Credential, in_folder
+from tcb_ops.wechat.tokens.programs import Credential, in_folder
 from tcb_ops.wechat.transport import HttpRequest, Timeouts, Transport
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ from tcb_ops.wechat.call_policy import Caller, CallFailure, CallLimits
 from tcb_ops.wechat.client import AUTHORIZERS_PER_PAGE, PlatformClient
 from tcb_ops.wechat.responses import ApiError, InvalidResponse
 from tcb_ops.wechat.tokens import Token, TokenSource, finite, is_token
-from tcb_ops.wechat.tokens.command import Credential
+from tcb_ops.wechat.tokens.programs import Credential
 from tcb_ops.wechat.transport import Timeouts, Transport
 
 AT_ONCE = 128
