@@ -210,7 +210,9 @@ class Probes:
             issue = _issue_of(result, owner)
         if self.stops and issue.stop is not None:
             raise issue.stop
-        return of_the_component(issue) if appid == self.component else issue
+        if appid == self.component and issue.code in COMPONENT_CODES - {Reason.NO_TOKEN}:
+            return replace(issue, action=presumed_verdict("component").action)
+        return issue
 
 
 _NO_RID = Issue("no_rid", _("the rows have no rid"), NOTHING)
@@ -220,13 +222,6 @@ NEEDS_COMPONENT = Issue(
     _("that needs the component token, and no component_appid is set"),
     _("Set component_appid under [tokens], and make sure that the token source can provide its token."),
 )
-
-
-def of_the_component(issue: Issue) -> Issue:
-    """Return an issue of the component token with the action for that token, not for a merchant's."""
-    if issue.code not in COMPONENT_CODES - {Reason.NO_TOKEN}:
-        return issue
-    return replace(issue, action=presumed_verdict("component").action)
 
 
 async def map_concurrently(

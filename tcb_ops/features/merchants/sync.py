@@ -25,6 +25,7 @@ from tcb_ops.lists.input_files import decode, open_bytes, readable
 from tcb_ops.lists.merchants import EMPTY_FILE, read_merchants
 from tcb_ops.lists.table import MERCHANT_COLUMNS, read_table
 from tcb_ops.model import Merchant, Owner
+from tcb_ops.reports.findings import FindingLine, FindingSection
 from tcb_ops.resources import replacing, system_reason
 from tcb_ops.runs.loop import result_of, submit_coroutine
 from tcb_ops.runs.single_calls import AT_ONCE, COMPONENT_CODES, Probes, ignore, map_concurrently
@@ -176,30 +177,26 @@ _ACTIONS = {
 
 def draw_changes(changes: Changes, lang: Lang) -> Iterator[RenderableType]:
     """Render what changed, kind by kind; those that require action come last."""
-    from tcb_ops.reports.findings import FindingLine, FindingSection
     from tcb_ops.reports.formats.terminal import render_sections
 
-    kinds = [
-        (title, _ACTIONS.get(kind), getattr(changes, kind)) for kind, title in (_IN_FILE | _BESIDE).items()
+    sections = [
+        _section(title, getattr(changes, kind), _ACTIONS.get(kind))
+        for kind, title in (_IN_FILE | _BESIDE).items()
     ]
     by_code: defaultdict[str, list[tuple[Merchant, Issue]]] = defaultdict(list)
     for merchant, issue in changes.issues:
         by_code[issue.code].append((merchant, issue))
     for code, members in by_code.items():
         title = _("environments could not be listed, {code}: {meaning}")
+        title = title.format(code=code, meaning=members[0][1].meaning)
         (action, *_more) = merged(issue.action for _merchant, issue in members)
-        merchants = [merchant for merchant, _issue in members]
-        kinds.append((title.format(code=code, meaning=members[0][1].meaning), action, merchants))
-    sections = [
-        FindingSection(
-            title,
-            [FindingLine(f"{each.name} ({each.appid})", each.env, "") for each in merchants],
-            action=action,
-        )
-        for title, action, merchants in kinds
-        if merchants
-    ]
-    yield from render_sections(sections, lang, "--json", most=10)
+        sections.append(_section(title, [merchant for merchant, _issue in members], action))
+    yield from render_sections([section for section in sections if section.lines], lang, "--json", most=10)
+
+
+def _section(title: Text, merchants: Sequence[Merchant], action: Text | None) -> FindingSection:
+    lines = [FindingLine(f"{each.name} ({each.appid})", each.env, "") for each in merchants]
+    return FindingSection(title, lines, action=action)
 
 
 def total(file: str, lines: Sequence[Merchant], changes: Changes, *, written: bool) -> Text:
