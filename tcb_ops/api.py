@@ -18,8 +18,7 @@ from tcb_ops.errors import LedgerDamagedError, UsageError, check_count, check_va
 from tcb_ops.i18n import _, as_list
 from tcb_ops.kinds import ANY_KIND, kind_names, provided
 from tcb_ops.model import Link
-from tcb_ops.reports.comparisons import Diff, compare
-from tcb_ops.run import Run, RunHandle, environments_of
+from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.list_kinds import LINKS
 from tcb_ops.settings import Settings
 from tcb_ops.start import (
@@ -34,7 +33,6 @@ from tcb_ops.start import (
     naming,
     opened_target,
     rows_of_frame,
-    selected_merchants,
     settings_for,
     start_run,
 )
@@ -348,28 +346,6 @@ def prune(older_than: int, *, dry_run: bool = False, settings: Settings | None =
                 ledger.prune(run)
             ledger.compact()
     return removable
-
-
-@checked
-def diff(
-    older: str | Run,
-    newer: str | Run = "latest",
-    *,
-    merchants: Merchants | str | Path | None = None,
-    **options: Unpack[TargetOptions],
-) -> Diff:
-    """Compare two runs of one kind and target: newly broken, fixed, still broken, by merchant and cause.
-
-    Each is a Run, an id, a prefix or `latest`; `merchants`: only their rows are compared. Raises RunNotFoundError, and
-    UsageError if the runs cannot be compared.
-    """
-    settings = settings_for(options, newer)
-    before, after = (
-        find_run(run, settings, name).record for name, run in (("older", older), ("newer", newer))
-    )
-    selected = selected_merchants(merchants)
-    only = None if selected is None else environments_of(selected)
-    return compare(ledger_with_runs(settings), before, after, settings, only)
 
 
 @checked

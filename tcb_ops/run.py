@@ -18,9 +18,8 @@ from tcb_ops.errors import (
     check_count,
 )
 from tcb_ops.i18n import Text, _
-from tcb_ops.kinds import load, provided
+from tcb_ops.kinds import is_provided, load, provided
 from tcb_ops.model import Merchant, Outcome
-from tcb_ops.reports.comparisons import Diff, compare
 from tcb_ops.reports.explanations import change_mark, why
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.runs.progress import Progress
@@ -32,6 +31,7 @@ from tcb_ops.signals import ctrl_c_raises
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tcb_ops.features.comparison.diffs import Diff
     from tcb_ops.lists.merchants import Merchants
     from tcb_ops.reports.findings import Findings
     from tcb_ops.reports.run_views import RunReader
@@ -302,7 +302,10 @@ class Run:
     def changes(self) -> Diff | None:
         """Return what changed since the previous finished run of the same kind, target, list and part; None without one."""
         before = self._reader.previous(self.record)
-        return None if before is None else compare(self._ledger, before, self.record, self._settings)
+        changes: Diff | None = None
+        if before is not None:
+            changes = provided("compare")(self._ledger, before, self.record, self._settings)
+        return changes
 
     def audit(self) -> Any:
         """Return what an audit found, an AuditResult: compared with the previous one of the same target and part.
@@ -318,13 +321,13 @@ class Run:
         """
         return provided("Run.why")(self, every=every)
 
-    def kept_verdicts(self) -> list[dict[str, Any]]:
-        """Return the verdicts about this run that its ledger keeps."""
-        return list(self._ledger.run(self.id).settings.get(VERDICTS, ()))
+    def kept_answers(self) -> dict[str, Any]:
+        """Return what the ledger keeps of questions why rows of this run did not succeed: `verdicts`, and answers."""
+        return dict(self._ledger.run(self.id).settings.get(VERDICTS, {}))
 
-    def keep_verdicts(self, verdicts: list[dict[str, Any]]) -> None:
-        """Keep verdicts about this run in its ledger, instead of earlier ones."""
-        self._ledger.keep_verdicts(self.record, verdicts)
+    def keep_answers(self, **kept: Any) -> None:
+        """Keep verdicts or answers about this run in its ledger, instead of earlier ones of the same name."""
+        self._ledger.keep_answers(self.record, kept)
 
     def findings(self, receiver: str = "") -> Findings | None:
         """Return what the run found, compared with the previous one of the target and part; None for a kind without.
@@ -341,8 +344,8 @@ class Run:
             # Damage to an earlier run does not concern this one.
             with suppress(LedgerDamagedError), self._ledger.snapshot() as ledger:
                 before = ledger.previous(ledger.run(self.id), receiver)
-                if before is not None:
-                    changes = compare(ledger, before, ledger.run(self.id), self._settings, only)
+                if before is not None and is_provided("compare"):
+                    changes = provided("compare")(ledger, before, ledger.run(self.id), self._settings, only)
             return record.kind.findings(snapshot, RunSummary(snapshot, record), changes, self._settings)
 
     def retry(

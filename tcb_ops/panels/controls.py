@@ -414,7 +414,6 @@ class ExportMenu(Menu):
         return folder
 
     def _export(self, *, final: bool = False) -> None:
-
         if (run := self._run) is None:
             raise UsageError(_("There is no run to export yet."))
         self._worker.say(_("Exporting run {id} …", id=run.id), line=self.line)

@@ -27,9 +27,9 @@ def report_links(run: Run) -> str:
 
 
 def file_links(folder: Path) -> str:
-    """List a report folder's files; each is a link where the server of the notebook serves it."""
-    items = []
-    for file in sorted(file for file in folder.resolve().iterdir() if file.is_file()):
+    """Name a report folder and list its files; each is a link where the server of the notebook serves it."""
+    items, folder = [], folder.resolve()
+    for file in sorted(file for file in folder.iterdir() if file.is_file()):
         label, size = esc(file.name), esc(format_size(file.stat().st_size))
         if served := _served(file):
             address, path = served
@@ -38,7 +38,7 @@ def file_links(folder: Path) -> str:
                 how += _OPENED.format(esc(json.dumps({"path": path})))
             label = f"<a href='{esc(address)}' {how}>{label}</a>"
         items.append(f"<li>{label} <span class='op-quiet'>{size}</span></li>")
-    return f"<ul class='op-file-list'>{''.join(items)}</ul>"
+    return f"<p><code>{esc(folder)}</code></p><ul class='op-file-list'>{''.join(items)}</ul>"
 
 
 def _served(file: Path) -> tuple[str, str] | None:

@@ -21,7 +21,9 @@ function make(tag, options = {}, ...children) {
 
 const number = (value) => value.toLocaleString("en-US");
 
-// Of many lines or cells one is in the order of Tab; the arrow keys lead to the others.
+// Of these elements one of each kind is in the order of Tab; the arrow keys lead to the others.
+const GROUPS = [".op-chips button", ".op-sort", ".op-by-merchant .op-line", ".op-rows .op-line", "g[data-code]"];
+
 function rove(items) {
   const current = items.find((item) => item === document.activeElement) ?? items.find((item) => item.tabIndex === 0) ?? items[0];
   for (const item of items) item.tabIndex = item === current ? 0 : -1;
@@ -75,7 +77,7 @@ function render({ model, el }) {
     } }));
     return [cell, column];
   });
-  const scroller = make("div", { class: "op-scroll op-merchants-scroll", tabindex: "0", role: "region", "aria-label": words.merchants },
+  const scroller = make("div", { class: "op-scroll op-merchants-scroll", role: "region", "aria-label": words.merchants },
     make("table", { class: "op-table op-by-merchant", "aria-label": words.merchants }, make("thead", {}, make("tr", {}, ...heads.map(([cell]) => cell))), body), more);
   const FITS = { all: () => true, bad: (line) => line[BAD] > 0, open: (line) => line[TODO] > 0, good: (line) => !line[BAD] && !line[TODO] };
   const chipButtons = Object.keys(FITS).map((name) => [name, make("button", { type: "button", class: "op-chip", onclick: () => { chip = name; shown = PAGE; draw(); } })]);
@@ -123,7 +125,7 @@ function render({ model, el }) {
       body.replaceChildren(...rows);
       if (focused) rows.find((row) => row.dataset.appid === focused)?.focus({ preventScroll: true });
     }
-    rove(rows);
+    groups().forEach(rove);
     more.hidden = fitting.length <= shown;
     none.textContent = fitting.length ? "" : words.none;
   }
@@ -135,7 +137,7 @@ function render({ model, el }) {
   const pathSearch = make("input", { type: "search", placeholder: words.path_search, "aria-label": words.path_search, class: "op-search", onchange: () => first() });
   const rowBody = make("tbody");
   const rowHeads = ["line", "merchant", "env", "path", "outcome", "why"].map((word) => make("th", { scope: "col", text: words[word] }));
-  const rowTable = make("div", { class: "op-scroll op-rows-scroll", tabindex: "0", role: "region", "aria-label": words.units },
+  const rowTable = make("div", { class: "op-scroll op-rows-scroll", role: "region", "aria-label": words.units },
     make("table", { class: "op-table op-rows", "aria-label": words.units }, make("thead", {}, make("tr", {}, ...rowHeads)), rowBody));
   const status = make("span", { role: "status", class: "op-quiet op-row-status" });
   const previous = make("button", { type: "button", class: "op-chip", text: words.previous, onclick: () => { pages.pop(); ask(); } });
@@ -194,7 +196,7 @@ function render({ model, el }) {
 
   function drawRows() {
     rowBody.replaceChildren(...answer.rows.map(rowOf));
-    rove(linesOf(rowBody));
+    groups().forEach(rove);
     const count = answer.rows.length;
     const total = answer.total === null ? "" : ` / ${number(answer.total)}`;
     status.textContent = count ? `${number(count)}${total} · ${words.line} ${number(answer.rows[0].line)}–${number(answer.rows.at(-1).line)}` : words.none;
@@ -219,8 +221,7 @@ function render({ model, el }) {
     make("section", { role: "tabpanel", "aria-label": label, class: `op-part-${name}` }, ...parts),
   ]);
   let chosen = false; // a tab was chosen by hand
-  const linesOf = (table) => [...table.querySelectorAll(".op-line")];
-  const cells = () => [...chartArea.querySelectorAll("g[data-code]")];
+  const groups = () => GROUPS.map((group) => [...el.querySelectorAll(group)]);
   el.classList.add("op-grid-body");
   el.append(make("div", { class: "op-tabs", role: "tablist", "aria-label": words.tabs }, ...tabs.map(([tab]) => tab)), ...tabs.map(([, part]) => part));
 
@@ -249,7 +250,7 @@ function render({ model, el }) {
   el.addEventListener("keydown", (event) => {
     event.stopPropagation(); // JupyterLab has shortcuts of single keys, which are not meant while one types here
     moved(event, tabs.map(([tab]) => tab))?.click();
-    for (const items of [linesOf(body), linesOf(rowBody), cells()]) moved(event, items);
+    for (const items of groups()) moved(event, items);
     if (!["Enter", " "].includes(event.key) || !event.target.matches("[role=button], .op-line")) return;
     event.preventDefault();
     event.target.dispatchEvent(new MouseEvent("click", { bubbles: true }));
@@ -259,7 +260,7 @@ function render({ model, el }) {
     const at = [...area.querySelectorAll("[data-code]")].indexOf(document.activeElement);
     area.innerHTML = html;
     if (at >= 0) area.querySelectorAll("[data-code]")[at]?.focus({ preventScroll: true });
-    rove(cells());
+    groups().forEach(rove);
   }
 
   // The focus of a button that was disabled or hidden would be lost to the page.
@@ -350,8 +351,7 @@ function render({ model, el }) {
       if (message.full) merchants.clear();
       if (other) drawnLines.clear();
       for (const line of message.lines) merchants.set(line[APPID], line);
-      run = message.run;
-      running = message.running;
+      ({ run, running } = message);
       codes = message.codes ?? codes;
       draw();
       if (message.causes !== undefined && message.causes !== causes) { causes = message.causes; setHtml(causeArea, causes || `<p class="op-quiet">${words.nothing_to_do}</p>`); }

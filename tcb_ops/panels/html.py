@@ -142,8 +142,11 @@ def render_run_link(run: str, content: str = "") -> str:
 def run_title(run: Run) -> Text:
     """Return what a run is: `Upload of list.csv, 600 rows`."""
     record, label = run.record, run.record.kind.label
-    kind = Bilingual(label.of(Lang.EN).capitalize(), label.of(Lang.ZH))
     rows = record.kind.unit_count(record.rows)
+    if record.parent:
+        text = _("Retry of the {kind} of {list_name}, {rows}")
+        return text.format(kind=label, list_name=record.list_name, rows=rows)
+    kind = Bilingual(label.of(Lang.EN).capitalize(), label.of(Lang.ZH))
     return _("{kind} of {list_name}, {rows}", kind=kind, list_name=record.list_name, rows=rows)
 
 

@@ -120,7 +120,7 @@ class ListReader(widgets.VBox):
         self.skip = tick_box(skip, "op-skip", lang, align_self="flex-start")
         self.facts = html_area("op-read")
         self.problems = html_area("op-problems", "20rem")
-        self.fixme = button(_("Write a fix-me CSV"), "op-fixme", self._write_fixme)
+        self.fixme = button(_("Write these rows to a fix-me CSV"), "op-fixme", self._write_fixme)
         choices = [("—", None), (_("include").of(lang), "all"), (_("leave out").of(lang), "visible")]
         label = _("Hidden rows")
         self.hidden = worker.field(widgets.Dropdown, label, "op-hidden-rows", "16rem", options=choices)
@@ -136,13 +136,15 @@ class ListReader(widgets.VBox):
         """Read and check the list that is picked. Raises TcbOpsError when it cannot be run."""
         self._clear()
         self.paths.options = pickable(Path(), LIST_ENDINGS, self._hidden)
-        self.root.options = pickable(Path(), ())
         source = self.paths.value.strip()
+        beside = Path(source).parent
+        folders = [*pickable(Path(), ()), *(str(beside / name) for name in pickable(beside, ()))]
+        self.root.options = [*dict.fromkeys(folders)]
         if not source:
             self._say(_("Pick a path list: CSV, TSV or XLSX."))
             return
         self._say(_("Checking {source} …", source=source))
-        root = (self.root.value.strip() or str(Path(source).parent)) if self._uploads else None
+        root = (self.root.value.strip() or str(beside)) if self._uploads else None
         self._read_from = _stamp(Path(source))
         try:
             batch = read_paths(
@@ -154,11 +156,11 @@ class ListReader(widgets.VBox):
                 sources=source_check(lambda: self._context.settings),
             )
         except InputError as error:
-            self._show(error.problems)
+            self._show(error.problems, in_list=not error.all_missing)
             if root is not None and (error.all_missing or not Path(root).is_dir()):
-                folders = [str(Path(source).parent), *self.root.options]
-                near = nearest_path(Path(root), Path.is_dir) or ""
-                self._fitting = folder_with(error.problems, folders) if error.all_missing else str(near)
+                near = (nearest_path(path, Path.is_dir) for path in (Path(root), beside / Path(root).name))
+                fitting = folder_with(error.problems, (str(beside), *self.root.options))
+                self._fitting = fitting if error.all_missing else str(next(filter(None, near), ""))
                 self.fit.description = _("Use the folder {name}", name=self._fitting).of(self._lang)
                 show(self.fit, shown=bool(self._fitting))
             if error.problems[0].answer == "rows":
@@ -210,13 +212,14 @@ class ListReader(widgets.VBox):
     def _use_folder(self) -> None:
         self.root.value = self._fitting  # which checks the list
 
-    def _show(self, problems: Sequence[Problem]) -> None:
+    def _show(self, problems: Sequence[Problem], *, in_list: bool = True) -> None:
+        """Show problems; `in_list`: whether rows of the list are to be fixed, rather than the folder of the files."""
         self._problems = problems
         self.problems.value = render_problems(problems, self._lang)
         asks_rows = any(problem.answer == "rows" for problem in islice(problems, FEW))
         skippable = any(problem.skippable for problem in islice(problems, READ))
-        for part in (self.problems, self.fixme):
-            show(part, shown=bool(problems) and not asks_rows)
+        show(self.problems, shown=bool(problems) and not asks_rows)
+        show(self.fixme, shown=skippable and in_list)
         show(self.hidden, shown=asks_rows or self.hidden.value is not None)
         show(self.skip, shown=skippable or self.skip.value)
         show(self.fit, shown=False)
@@ -224,8 +227,6 @@ class ListReader(widgets.VBox):
     def _write_fixme(self) -> None:
         dest = fixme_beside(Path(self.paths.value.strip()))
         written = write_fixme(self._problems, dest, self._lang)
-        if not written:
-            raise UsageError(_("These problems concern the file as a whole; there is no row to fix."))
         rows = row_count(written)
         text = _("{rows} are in {dest}: fix them there, then pick that file.", rows=rows, dest=dest)
         self._say(text, "good")

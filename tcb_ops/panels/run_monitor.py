@@ -48,7 +48,6 @@ POLL_EVERY = 1.0
 LISTED = 50
 """Runs in the table, the newest first."""
 PENDING = frozenset({Outcome.PENDING})
-RETRYABLE = frozenset({Outcome.REFUSED, Outcome.FAILED, Outcome.NOT_ATTEMPTED, Outcome.UNKNOWN})
 
 
 class RunMonitor(widgets.VBox):
@@ -312,19 +311,15 @@ class RunMonitor(widgets.VBox):
         self._worker.say(_("Starting …"))
         self.follow(begin(self._context.run_options()))
 
-    def _cluster_of(self, run: Run) -> str | None:
-        """Return the cluster that works on the rest of a run; None for a kind that only this process can work on."""
-        return self.cluster if run.record.kind.clustered else None
-
     def _resume(self) -> None:
         if (run := self.run) is not None:
-            cluster = self._cluster_of(run)
+            cluster = self.cluster if run.record.kind.clustered else None
             self.start(lambda options: api.start_resume(run.id, cluster=cluster, **options), self.resume)
 
     def _retry(self) -> None:
         if (run := self.run) is not None:
-            cluster, selected = self._cluster_of(run), self.retry.selected()
-            retry = partial(api.start_retry, run.id, cluster=cluster, **selected)
+            cluster = self.cluster if run.record.kind.clustered else None
+            retry = partial(api.start_retry, run.id, cluster=cluster, **self.retry.selected())
             self.start(lambda options: retry(**options), self.retry.action)
 
     def _ask_why(self, code: str) -> None:
@@ -337,10 +332,8 @@ class RunMonitor(widgets.VBox):
         for diagnosis in provided("Run.why")(row, settings=self._context.settings):
             self.grid.verdicts[code] = diagnosis.verdict
         rows = {group.code: group.rows for group in self.grid.groups}
-        earlier = {line["code"]: line for line in run.kept_verdicts()}
         verdicts = self.grid.verdicts.items()
-        lines = {key: verdict.to_json() | {"rows": rows.get(key, 0)} for key, verdict in verdicts}
-        run.keep_verdicts([earlier.get(key, {}) | line for key, line in lines.items()])
+        run.keep_answers(verdicts=[v.to_json() | {"rows": rows.get(key, 0)} for key, v in verdicts])
         self._draw_grid(run)
         self._worker.say(*describe_end(run, None))
 
@@ -364,7 +357,7 @@ class RetryMenu(Menu):
         # What is compared with the next run is not retried: that has all rows.
         done = run is not None and run.record.finished_at is not None and not run.record.has_findings
         tallies = run.tallies() if run is not None and done else []
-        self._tallies = [tally for tally in tallies if tally.outcome in RETRYABLE]
+        self._tallies = [tally for tally in tallies if tally.outcome.retried]
         self._run = run if self._tallies else None
         self.offer(shown=self._run is not None)
         self.prepare()
@@ -415,15 +408,15 @@ class RetryMenu(Menu):
     def _ask(self) -> None:
         if (run := self._run) is None or self.choice.value is None:
             return
-        code, appid, path = self.choice.value
+        (code, appid, path), retried = self.choice.value, Outcome.retriable()
         if path:
-            records, _total = run.page(code=code, appid=appid, path=path, outcomes=RETRYABLE, limit=1_000_000)
+            records, _total = run.page(code=code, appid=appid, path=path, outcomes=retried, limit=1_000_000)
             keys = [(record.row.appid, record.row.env) for record in records]
             scope = SendScope(len(keys), len({key[0] for key in keys}), len(set(keys)))
         else:
             chosen = [t for t in self._tallies if appid in {"", t.appid} and has_code(t, code)]
-            scope = scope_of_rows(chosen, RETRYABLE)
-        size = None if code or appid or path else run.planned_bytes(RETRYABLE)
+            scope = scope_of_rows(chosen, retried)
+        size = None if code or appid or path else run.planned_bytes(retried)
         self.action.offer(run, scope, size)
         self.action.button.description = _("Retry {rows}", rows=row_count(scope.rows)).of(self._lang)
 

@@ -10,7 +10,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from enum import Enum, auto
 from pathlib import Path
 from typing import Any
@@ -213,20 +213,3 @@ def locked(name: str, by: Sequence[Text]) -> Text:
         "the same command again.",
         name=name,
     )
-
-
-_NEWEST = (
-    "SELECT id, kind, created_at, list_name FROM runs WHERE substr(id, 1, ?) = ? ORDER BY number DESC LIMIT ?"
-)
-
-
-def newest_runs(where: str, begins: str, limit: int) -> Sequence[Any]:
-    """Return (id, kind, time, list) of the newest runs whose id starts with `begins`, for shell completion.
-
-    Of an SQLite ledger only, which is not created. Raises the database's errors.
-    """
-    file = Path(where.removeprefix("sqlite:///")).absolute()
-    if not file.is_file():  # opening a pipe would wait for a writer
-        return []
-    with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=0.2)) as opened:
-        return opened.execute(_NEWEST, (len(begins), begins, limit)).fetchall()

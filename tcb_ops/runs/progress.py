@@ -85,4 +85,5 @@ class ProgressMeter:
 
 
 def _ended(counts: Mapping[Outcome, int]) -> dict[Outcome, int]:
-    return {outcome: rows for outcome, rows in counts.items() if rows and outcome is not Outcome.PENDING}
+    ordered = Outcome.in_order(counts).items()
+    return {outcome: rows for outcome, rows in ordered if outcome is not Outcome.PENDING}

@@ -19,7 +19,7 @@ from tcb_ops.panels.html import (
 )
 from tcb_ops.reports.summary import CodeGroup
 from tcb_ops.runs.list_kinds import UPLOAD
-from tcb_ops.runs.progress import Progress
+from tcb_ops.runs.progress import Progress, ProgressMeter
 from tcb_ops.runs.records import Tally
 
 
@@ -78,6 +78,9 @@ def test_progress_is_a_bar_that_is_read_out_with_rate_and_time_left(read):
     assert "· 0.3/s ·" in read(render_progress(slow, UPLOAD, Lang.EN, running=True))
     soon = Progress("r", 240, {Outcome.UPLOADED: 111}, 439.0, 0.3)
     assert "left" not in read(render_progress(soon, UPLOAD, Lang.EN, running=True))
+    ended = {Outcome.PENDING: 1, Outcome.REFUSED: 1, Outcome.UPLOADED: 3}  # as the rows ended
+    mixed = read(render_progress(ProgressMeter("r", 5, ended).at(0, ended), UPLOAD, Lang.EN, running=True))
+    assert "3 uploaded 1 refused" in mixed
     audit = render_progress(look, AUDIT, Lang.EN, running=True)
     assert "1,203 of 5,000 environments · 24% · 310/s" in read(audit)
 

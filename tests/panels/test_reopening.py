@@ -155,7 +155,7 @@ print(json.dumps({
 def test_a_rehearsals_notebooks_use_its_merchants_list_faults_store_and_ledger(tmp_path):
     folder = tmp_path / "work"
     folder.mkdir()
-    write_practice(folder, fresh=False)
+    write_practice(folder)
     first = practised(REHEARSE, tmp_path)
     run = first["opened"]
     assert first == {

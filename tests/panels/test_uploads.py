@@ -138,7 +138,7 @@ def test_a_new_run_does_not_show_the_rows_of_the_one_before(open_lab, read, wait
     panel.settle()
 
 
-def test_the_bad_rows_are_retried_as_a_run_of_their_own(open_lab, assert_complete):
+def test_the_bad_rows_are_retried_as_a_run_of_their_own(open_lab, read, assert_complete):
     lab = open_lab(faults=[Fault(env=TEA.env, path="banner/2.png", calls=((1, 1),), errcode=40097)])
     panel = lab.uploads()
     press(panel)
@@ -146,6 +146,7 @@ def test_the_bad_rows_are_retried_as_a_run_of_their_own(open_lab, assert_complet
     assert not hidden(panel.monitor.retry.button)
     press(panel, panel.monitor.retry.action.button)
     assert panel.run.record.parent == parent.id
+    assert "Retry of the upload of list.csv, " in read(panel.monitor.head)
     assert assert_complete(panel.run, 1) == {"uploaded": 1}
     assert hidden(panel.monitor.retry.button)  # nothing is left
 
@@ -217,6 +218,7 @@ def test_export_writes_the_folder_and_links_lead_to_its_files(open_lab, read):
     folder = lab.workspace.folder / "reports" / panel.run.id
     assert {"results.csv", "report.html", "manifest.json"} <= {file.name for file in folder.iterdir()}
     html = panel.monitor.export.files.value
+    assert f"<code>{folder}</code>" in html
     for file in folder.iterdir():
         if file.name.isascii():
             assert f"href='reports/{panel.run.id}/{file.name}'" in html
@@ -258,6 +260,7 @@ def test_a_wrong_folder_offers_the_one_with_the_files_and_its_problems_are_one_l
     (lab.workspace.folder / "other").mkdir()
     panel = lab.uploads(root="other")
     listed = panel.list_reader
+    assert hidden(listed.fixme), "no row of the list is wrong"
     assert "300 problems in the list" in read(listed.problems)
     assert listed.problems.value.count("<tr>") == 2
     assert "and 299 more like this" in read(listed.problems)
@@ -268,6 +271,22 @@ def test_a_wrong_folder_offers_the_one_with_the_files_and_its_problems_are_one_l
     panel.settle()
     assert "there is no folder file" in read(panel.ready_line)
     assert "--" not in read(panel.ready_line)
+    assert hidden(listed.fixme)
+
+
+@pytest.mark.parametrize("root", ["", "other", "file"])
+def test_a_folder_beside_the_list_is_offered_too(open_lab, root):
+    lab = open_lab(many(TEA, rows=3))
+    (lab.workspace.folder / "other").mkdir()
+    (data := lab.workspace.folder / "data").mkdir()
+    for name in ("files", "list.csv"):
+        (lab.workspace.folder / name).rename(data / name)
+    panel = lab.uploads("data/list.csv", root)
+    fitting = str(Path("data", "files"))
+    assert fitting in panel.list_reader.root.options
+    assert panel.list_reader.fit.description == f"Use the folder {fitting}"
+    press(panel, panel.list_reader.fit)
+    assert not panel.start.disabled
 
 
 def test_a_workbook_with_hidden_rows_asks_whether_they_are_read(open_lab, read):

@@ -20,7 +20,7 @@ from tcb_ops.i18n import Lang, _, as_list
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.model import SIMULATOR
 from tcb_ops.resources import SAMPLE, sample_folder
-from tcb_ops.settings import LEDGER_FILE, SETTINGS_FILE, Settings, load_settings
+from tcb_ops.settings import LEDGER_FILE, Settings, load_settings
 
 MERCHANTS = SAMPLE / "merchants.csv"
 PATHS = SAMPLE / "paths.csv"
@@ -80,40 +80,25 @@ def practice(lang: str | None = None) -> Settings:
     return replace(settings, lang=Lang(lang)) if lang else settings
 
 
-def write_practice(folder: Path, *, fresh: bool) -> list[Path]:
+def write_practice(folder: Path) -> list[Path]:
     """Make a folder a rehearsal: merchants, a list, its files, tokens, a fault plan, settings; return the new files.
 
-    Raises UsageError if one of them exists already. With `fresh`, for a folder that is such a rehearsal: the simulator's
-    store is emptied, and files that have been changed are renamed to `NAME.old`.
+    Raises UsageError if one of them, or the simulator's store, exists already.
     """
     sources = sorted(file for file in PRACTICE.rglob("*") if file.is_file())
     contents = {folder / file.relative_to(PRACTICE): file.read_bytes() for file in sources}
-    store = folder / "store"
-    existing = [file for file in (*contents, store) if file.exists()]
-    if fresh and (folder / SETTINGS_FILE).exists():
-        settings = load_settings(folder / SETTINGS_FILE)
-        if settings.target != SIMULATOR or settings.section("simulator").store != store:
-            raise UsageError(
-                _("{folder} is no rehearsal: its tcb-ops.toml names another target or store.", folder=folder)
-            )
-        shutil.rmtree(store, ignore_errors=True)
-        for file, content in contents.items():
-            if file.exists() and file.read_bytes() != content:
-                file.replace(file.with_name(f"{file.name}.old"))
-    elif existing:
+    if existing := [file for file in (*contents, folder / "store") if file.exists()]:
         raise UsageError(
             _(
-                "{files}: already there, and not overwritten. Nothing was written. Choose an empty folder; in a rehearsal, "
-                "--fresh begins again.",
+                "{files}: already there, and not overwritten. Nothing was written. Choose an empty folder.",
                 files=as_list(map(str, existing)),
             )
         )
-    new = [file for file in contents if not file.exists()]
-    for file in new:
+    for file, content in contents.items():
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch(mode=0o600)  # tokens are among them
-        file.write_bytes(contents[file])
-    return new
+        file.write_bytes(content)
+    return list(contents)
 
 
 def analysis_settings(ledger: str = "", lang: str | None = None) -> Settings:

@@ -377,7 +377,7 @@ class ConfirmCalls(StoredCalls):
         return older
 
 
-class DeleteCalls(ConfirmCalls):
+class DeleteCalls(StoredCalls):
     """Makes the calls of a delete."""
 
     async def _work(self, task: Task) -> list[RowEnd | FailedAttempt]:
@@ -388,26 +388,9 @@ class DeleteCalls(ConfirmCalls):
             else:  # another run has written to its path since
                 results.append(self._row_end(task, row, Outcome.FAILED, StoredReason.CONFLICT, changed))
         try:
-            if self.content and to_delete:
-                compared = await super()._work(replace(task, rows=to_delete))
-                judged = [(row, _unless_same(end)) for row, end in zip(to_delete, compared, strict=True)]
-                results += [end for _row, end in judged if end is not None]
-                to_delete = [row for row, end in judged if end is None]
             return results + await self._delete_files(replace(task, rows=to_delete)) if to_delete else results
         except EarlyEndError as error:
             return [*results, error.result]
-
-
-def _unless_same(end: RowEnd | FailedAttempt) -> RowEnd | FailedAttempt | None:
-    if isinstance(end, FailedAttempt):
-        return end
-    if end.outcome is StoredOutcome.PRESENT:
-        return None
-    if end.outcome is StoredOutcome.ABSENT:
-        return replace(end, outcome=StoredOutcome.ALREADY_GONE, reason=None)
-    if end.outcome is Outcome.UNKNOWN or end.outcome in _REASONS:
-        return replace(end, outcome=Outcome.FAILED, reason=StoredReason.CONFLICT)
-    return end
 
 
 class UndoCalls(StoredCalls):

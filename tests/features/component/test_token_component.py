@@ -28,7 +28,7 @@ from tcb_ops.wechat import open_source
 from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.responses import ApiError
 from tcb_ops.wechat.tokens import Token, TokenSource
-from tcb_ops.wechat.tokens.command import Credential
+from tcb_ops.wechat.tokens.programs import Credential
 from tcb_ops.wechat.transport import Transport
 
 PLATFORM, SECRET, TICKET = "wxplatform", "PrAcTiCe-app-secret", "ticket@@@PrAcTiCe"

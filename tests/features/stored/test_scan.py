@@ -6,8 +6,8 @@ from dataclasses import replace
 import openpyxl
 import pytest
 
-from tcb_ops.cli.init import list_template
 from tcb_ops.errors import InputError, UsageError
+from tcb_ops.features.setup.init import list_template
 from tcb_ops.features.stored.scan import (
     FIELDS,
     PathTemplate,

@@ -21,16 +21,16 @@ from workspace import store_says
 
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.features.audit import UNHEALTHY
+from tcb_ops.features.workbooks import report as workbook
+from tcb_ops.features.workbooks.report import write_workbook
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Outcome, Reason, RowEnd
-from tcb_ops.reports.formats import xlsx as workbook
 from tcb_ops.reports.formats.csv import (
     RESULT_COLUMNS,
     Clock,
     RowTexts,
     write_errcodes,
 )
-from tcb_ops.reports.formats.xlsx import write_workbook
 from tcb_ops.reports.run_views import RunView
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.runs.records import EnvRecord
