@@ -168,10 +168,9 @@ def lab(
     settings, console = common.start()
     if folder.startswith("-"):  # it stands behind the dashes: no DIR is given
         folder, arguments = ".", (folder, *arguments)
-    if not no_open:
-        _need("jupyterlab", "ipywidgets", "anywidget")
     workspace = Path(folder)
     if not no_open:
+        _need("jupyterlab", "ipywidgets", "anywidget")
         _check_folder(workspace)
     new, different = fill(workspace, Lang(settings.lang))
     for name in new:
