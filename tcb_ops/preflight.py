@@ -18,6 +18,7 @@ from tcb_ops.lists.batch import Batch
 from tcb_ops.model import Merchant, Outcome
 from tcb_ops.run import Run
 from tcb_ops.runs.limits import RunLimits
+from tcb_ops.runs.plan import RunSpec
 from tcb_ops.runs.records import Tally
 from tcb_ops.settings import Settings
 
@@ -138,6 +139,13 @@ def scope_of_list(batch: Batch) -> SendScope:
     """Return the scope of an upload of a list."""
     most = tuple((m.appid, m.merchant, m.rows) for m in estimates(batch, uploads=False)[:ASKED])
     return SendScope(batch.valid, batch.merchants_count, batch.envs, most)
+
+
+def scope_of_work(work: RunSpec) -> SendScope:
+    """Return the scope of a run that is to be planned."""
+    appids = {environment.appid for environment in work.environments}
+    rows = sum(not row.invalid for row in work.rows())
+    return SendScope(rows, len(appids), len(work.environments))
 
 
 def short_of_calls(scope: SendScope, left: Mapping[str, int]) -> Text | None:

@@ -8,7 +8,6 @@ import io
 import itertools
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import takewhile
@@ -78,15 +77,9 @@ class _TopGroup(Group):
         for section, heading in _SECTIONS.items():
             if not (commands := Commands(_references(section))):
                 continue
-            listed = map(translated, commands.values())
             formatter.write_heading(gettext.gettext(heading))
             with formatter.indentation():
-                formatter.write_dl(
-                    [
-                        (f"{command.name:<10}", command.get_short_help_str(formatter.width))
-                        for command in listed
-                    ]
-                )
+                formatter.write_dl([(f"{name:<10}", commands.short_help(name)) for name in commands])
 
 
 @click.group(
@@ -153,7 +146,9 @@ def run(arguments: Sequence[str]) -> int:
         return provided("completion")(cli) if is_provided("completion") else 0
     lang, Console.has_printed_json = Lang.EN, False
     try:
-        os.environ["LANGUAGE"] = lang = terminal_lang(_lang(arguments))
+        lang = terminal_lang(_lang(arguments))
+        # C: gettext looks for no catalogue at each message.
+        os.environ["LANGUAGE"] = "C" if lang is Lang.EN else lang
         translate_click(lang)
         result = translated(cli).main(list(arguments), prog_name="tcb-ops", standalone_mode=False)
     except click.exceptions.Exit as ended:
@@ -192,6 +187,8 @@ def _reported(error: BaseException, arguments: Sequence[str]) -> TcbOpsError:
         return _interrupted(signals.asked() or int(getattr(error.__cause__ or error, "exit_code", 130)))
     if not isinstance(error, OSError):
         if "--verbose" in arguments:
+            import traceback
+
             traceback.print_exception(error)
         text = _(
             "Internal error in tcb-ops ({kind}). What was committed is safe, and the same command resumes. Please "

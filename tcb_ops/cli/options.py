@@ -92,7 +92,7 @@ _GROUPS = {
 """The groups of the complete help, by the classes of options."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class CommonOptions:
     """The options that commands share. A command takes those that it uses."""
 
@@ -241,7 +241,7 @@ def target_line(settings: Settings) -> Text:
     return verbatim(label)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ListOptions:
     """Options that determine how a path list is read."""
 
@@ -306,7 +306,7 @@ class ListOptions:
         return ("sheet", self.sheet), ("header-row", self.header_row), ("rows", self.rows)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class RunOptions:
     """Options that determine which run is started or resumed, how, and where its report goes; few commands have all."""
 
@@ -327,7 +327,7 @@ def _limit(text: str, default: Any, kind: click.ParamType[Any], metavar: str = "
     return _given(text, default, type=kind, metavar=metavar, show_default=True)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class LimitOptions:
     """Options of a run's limits: the fields of RunLimits, which most commands do not load, with its defaults."""
 
@@ -356,7 +356,7 @@ class LimitOptions:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ScanOptions:
     """Options that make a list of a folder: which files, for whom, and where to."""
 

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 def verify(folder: str, *, common: CommonOptions) -> int:
     """Check that a report folder is what was exported.
 
-    Every file against manifest.json, the manifest and every row of the CSVs against the ledger, the list against its
-    SHA-256. DIR can also be the run. Names the file or the row that differs: exit code 1; 1 also if the ledger does not know the run. Nothing differs:
-    0, and what that proves. No report in DIR: 2. The ledger is damaged: 3.
+    Every file against manifest.json, the manifest against the ledger, the list against its SHA-256. DIR can also be the run.
+    Names each file that differs: exit code 1; 1 also if the ledger does not know the run. Nothing differs: 0, and what
+    that proves. No report in DIR: 2. The ledger is damaged: 3.
     """
     from tcb_ops.features.evidence.verify import verify as check
 

@@ -273,7 +273,7 @@ def delete_list_spec(
 ) -> tuple[RunSpec, Text | None]:
     """Return the rows of a list; and a list of the files that no run of the ledger uploaded, None where there are none.
 
-    `chosen`: `foreign`, `content` and `of_list`, which the run keeps. Raises UsageError for such files where `foreign` is not
+    `chosen`: `foreign` and `of_list`, which the run keeps. Raises UsageError for such files where `foreign` is not
     chosen. An unfinished delete of the same list was checked when it began, and is resumed: not with `new_run`.
     """
     spec = list_spec(batch, DELETE, options.get("selection", ""))
