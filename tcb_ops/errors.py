@@ -193,6 +193,8 @@ class InputError(UsageError, Tabular):
         self.all_missing = all_missing
         self.shown = False
         """Whether a screen has shown the problems."""
+        self.advice: Text | None = None
+        """If none of the files is there: which other column may name them."""
 
     def _table(self, lang: Lang) -> Lines:
         lines = (

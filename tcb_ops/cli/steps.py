@@ -220,6 +220,8 @@ class RunCommand:
             console.warn(text.format(rows=rows, root=Path(root or ".").absolute()))
         else:
             show_problems(console, error.source, error.problems)
+        if error.advice is not None:
+            console.warn(error.advice)
         # Missing files have one cause: no row to correct.
         if self.listing.fix_me or not error.all_missing:
             dest, written = self._write_fixme(error.source, error.problems)

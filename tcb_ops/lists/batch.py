@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import sqlite3
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import groupby
+from itertools import groupby, islice
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias, TypeVar, overload
@@ -20,7 +21,7 @@ from typing import Any, Literal, Self, TypeAlias, TypeVar, overload
 from tcb_ops.arguments import checked
 from tcb_ops.details import Detail, DetailCode, as_detail, detail, read_detail, stored
 from tcb_ops.errors import UsageError, check_count
-from tcb_ops.formatting import shown
+from tcb_ops.formatting import shown, trim
 from tcb_ops.frames import Lines, Tabular
 from tcb_ops.i18n import Bilingual, Lang, Text, _
 from tcb_ops.kinds import row_count
@@ -247,6 +248,8 @@ def _run(call: Callable[[], _T]) -> _T:
 # --- the batch ------------------------------------------------------------------------------------------------------
 
 OnBad: TypeAlias = Literal["refuse", "skip"]
+LOOKED_AT = 200
+"""Rows in which names of files are looked for."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -401,14 +404,35 @@ class Batch(Tabular):
             self.staging.set_files(facts)
             self.staging.add_problems(unusable, file_problem=True)
         none_there = 0 < missing == looked
+        advice = self._other_column(files) if none_there else None
         if guessed and none_there:
             self.staging.query("DELETE FROM problems WHERE of_file")
             missing = 0
         problems = self.problems
         if self.on_bad == "refuse" and problems:
             all_missing = missing == len(problems) == self.count
-            raise input_error(str(self.source), problems, self.decided, all_missing=all_missing)
-        return replace(self, root=None if guessed and none_there else Path(root))
+            error = input_error(str(self.source), problems, self.decided, all_missing=all_missing)
+            error.advice = advice
+            raise error
+        warnings = self.warnings if advice is None else (*self.warnings, advice)
+        return replace(self, root=None if guessed and none_there else Path(root), warnings=warnings)
+
+    def _other_column(self, files: LocalFiles) -> Text | None:
+        """Return which column that is not used holds names of files that exist, going by the first rows."""
+        times = Counter(
+            header
+            for row in islice(self.rows(), LOOKED_AT)
+            for header, cell in zip(map(trim, self.headers), row.cells, strict=False)
+            if header in self.unused
+            and trim(cell)
+            and not isinstance(files.inspect(trim(cell)), UnusableFile)
+        )
+        if not times:
+            return None
+        return _(
+            "Column '{name}' has names of files that exist: use --column file={name}",
+            name=max(times, key=times.__getitem__),
+        )
 
     def _table(self, _lang: Lang) -> Lines:
         wrong = {problem.line: (problem.message, problem.fix) for problem in self.problems}
