@@ -12,7 +12,7 @@ from pathlib import Path
 import ipywidgets as widgets
 
 from tcb_ops.errors import InputError, UsageError
-from tcb_ops.i18n import NOTHING, Lang, Text, _, as_sentences, in_python, ngettext
+from tcb_ops.i18n import NOTHING, Lang, Text, _, as_sentences, in_panel, ngettext
 from tcb_ops.kinds import row_count
 from tcb_ops.lists.batch import Batch, fixme_beside, write_fixme
 from tcb_ops.lists.input_files import PROBLEMS_SHOWN
@@ -21,7 +21,7 @@ from tcb_ops.model import Problem
 from tcb_ops.panels.controls import PanelContext, Worker, html_area, show, tick_box
 from tcb_ops.panels.html import esc, heading, table
 from tcb_ops.preflight import facts_line, replaced
-from tcb_ops.resources import nearest_path, sample_folder
+from tcb_ops.resources import sample_folder
 from tcb_ops.runs.url_files import source_check
 
 LIST_ENDINGS = (".csv", ".tsv", ".xlsx")
@@ -38,7 +38,7 @@ def render_problems(problems: Sequence[Problem], lang: Lang) -> str:
     heads = (_("Line"), _("Column"), _("What is wrong"), _("How to fix it"), _("Value"))
     groups: defaultdict[tuple[str, str], list[Problem]] = defaultdict(list)
     for problem in islice(problems, READ):
-        groups[problem.column, in_python(problem.fix, lang)].append(problem)
+        groups[problem.column, in_panel(problem.fix, lang)].append(problem)
     rows = []
     for (column, fix), alike in groups.items():
         size = len(alike) if len(alike) > FEW else 1
@@ -46,7 +46,7 @@ def render_problems(problems: Sequence[Problem], lang: Lang) -> str:
             more = "".join(f"<li>{p.line or ''} {esc(p.value)}</li>" for p in alike[1:size][:PROBLEMS_SHOWN])
             count = esc(_("and {more:,} more like this", more=size - 1).of(lang))
             folded = f"<details><summary>{count}</summary><ul>{more}</ul></details>" if more else ""
-            message = esc(in_python(first.message, lang))
+            message = esc(in_panel(first.message, lang))
             rows.append((first.line or "", column, message + folded, fix, first.value))
     title = ngettext("{n:,} problem in the list", "{n:,} problems in the list", len(problems)).of(lang)
     if len(rows) > PROBLEMS_SHOWN:
@@ -54,9 +54,8 @@ def render_problems(problems: Sequence[Problem], lang: Lang) -> str:
     return heading(title) + table(heads, rows[:PROBLEMS_SHOWN], "nshtt", lang, label=title)
 
 
-def folder_with(problems: Sequence[Problem], folders: Iterable[str]) -> str:
-    """Return the first of the folders that has the files that are missing, judged by the first ones; empty if none has."""
-    names = [problem.value for problem in islice(problems, FEW)]
+def folder_with(names: Sequence[str], folders: Iterable[str]) -> str:
+    """Return the first of the folders that has the files with these names; empty if none has."""
     return next((folder for folder in folders if all((Path(folder) / name).is_file() for name in names)), "")
 
 
@@ -158,9 +157,13 @@ class ListReader(widgets.VBox):
         except InputError as error:
             self._show(error.problems, in_list=not error.all_missing)
             if root is not None and (error.all_missing or not Path(root).is_dir()):
-                near = (nearest_path(path, Path.is_dir) for path in (Path(root), beside / Path(root).name))
-                fitting = folder_with(error.problems, (str(beside), *self.root.options))
-                self._fitting = fitting if error.all_missing else str(next(filter(None, near), ""))
+                names = [problem.value for problem in islice(error.problems, FEW)]
+                if not error.all_missing:  # the folder is not there
+                    with read_paths(
+                        source, self._context.merchants, on_bad="skip", rows=self.hidden.value
+                    ) as rows:
+                        names = [row.file for row in islice(rows.rows(), FEW)]
+                self._fitting = folder_with(names, (str(beside), *self.root.options))
                 self.fit.description = _("Use the folder {name}", name=self._fitting).of(self._lang)
                 show(self.fit, shown=bool(self._fitting))
             if error.problems[0].answer == "rows":
@@ -218,7 +221,8 @@ class ListReader(widgets.VBox):
         self.problems.value = render_problems(problems, self._lang)
         asks_rows = any(problem.answer == "rows" for problem in islice(problems, FEW))
         skippable = any(problem.skippable for problem in islice(problems, READ))
-        show(self.problems, shown=bool(problems) and not asks_rows)
+        in_rows = any(problem.line for problem in islice(problems, FEW))  # others the state of the list tells
+        show(self.problems, shown=in_rows and not asks_rows)
         show(self.fixme, shown=skippable and in_list)
         show(self.hidden, shown=asks_rows or self.hidden.value is not None)
         show(self.skip, shown=skippable or self.skip.value)

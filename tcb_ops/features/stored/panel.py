@@ -46,7 +46,7 @@ class StoredFiles(Menu):
     def show_run(self, run: Run | None) -> None:
         """Offer what can be done about the files of an upload or its confirmation."""
         self._subject = _upload_of(run) if run is not None and run.record.finished_at is not None else None
-        self.offer(shown=self._subject is not None)
+        self.offer(shown=self._subject is not None and not self._monitor.undone)
         self.opened = False
         show(self.confirm, shown=self._subject is not None)
         self.action.ask(None, 0)
@@ -69,6 +69,10 @@ class StoredFiles(Menu):
         if self.choice.value == "undo":
             undone = stored.undo_scope(run, merchants=only, settings=self._context.settings)
             facts, label = as_lines((scope.text, undone.text)), _("Undo the upload")
+            if undone.is_useless:
+                self.action.ask(None, 0)
+                self._worker.say(undone.text, "bad", line=self._look_line)
+                return
         self._look_line.value = ""
         self.action.button.description = label.of(self._worker.lang)
         self.action.ask(facts, scope.merchants)

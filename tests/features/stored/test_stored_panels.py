@@ -110,3 +110,50 @@ def test_nothing_is_offered_for_an_upload_that_stored_nothing(open_lab):
     panel = uploaded(open_lab(faults=[Fault(errcode=85088)]))
     assert hidden(panel.stored.confirm)
     assert hidden(panel.stored.button)
+
+
+def test_an_undo_that_would_change_nothing_says_why_and_is_not_offered(open_lab, read):
+    lab = open_lab()
+    first = uploaded(lab).run
+    panel = lab.uploads()
+    panel.new.value = True
+    panel.start.click()
+    panel.settle()
+    unfold(panel)
+    assert read(panel.stored._look_line) == (
+        "30 files cannot be undone, and will not be touched, such as that of line 2: "
+        f"Run {first.id} had uploaded the earlier version, and there is no backup of it."
+    )
+    assert hidden(panel.stored.action)
+    panel.stored.choice.value = "delete"
+    panel.settle()
+    assert not hidden(panel.stored.action)
+
+
+def test_of_an_upload_that_was_undone_neither_undo_nor_retry_is_the_next_step(open_lab, read):
+    lab = open_lab(
+        faults=[Fault(path="banner/2.png", errcode=40097), Fault(path="banner/3.png", errcode=40098)]
+    )
+    panel = uploaded(lab)
+    panel.monitor.export.this.click()
+    panel.settle()
+    assert panel.monitor.retry.tone == "primary"
+    panel.monitor.retry.action.button.click()  # stores nothing
+    panel.settle()
+    upload, retry = panel.run.record.parent, panel.run.id
+    panel.monitor.attach(upload)
+    unfold(panel)
+    panel.stored.action.count.value = "2"
+    panel.stored.action.button.click()
+    panel.settle()
+    undo = panel.run.id
+    panel.monitor.attach(retry)
+    panel.settle()
+    assert "undone" not in read(panel.monitor.head)
+    panel.monitor.attach(upload)
+    panel.settle()
+    assert f"undone by run {undo} on" in read(panel.monitor.head)
+    assert not panel.monitor.retry.tone
+    assert hidden(panel.stored.button)
+    assert f"exported before run {undo}, and do not mention it" in read(panel.monitor.export.files)
+    assert read(panel.runs.table).count("undone by") == 1
