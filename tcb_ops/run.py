@@ -321,13 +321,13 @@ class Run:
         """
         return provided("Run.why")(self, every=every)
 
-    def kept_verdicts(self) -> list[dict[str, Any]]:
-        """Return the verdicts about this run that its ledger keeps."""
-        return list(self._ledger.run(self.id).settings.get(VERDICTS, ()))
+    def kept_answers(self) -> dict[str, Any]:
+        """Return what the ledger keeps of questions why rows of this run did not succeed: `verdicts`, and answers."""
+        return dict(self._ledger.run(self.id).settings.get(VERDICTS, {}))
 
-    def keep_verdicts(self, verdicts: list[dict[str, Any]]) -> None:
-        """Keep verdicts about this run in its ledger, instead of earlier ones."""
-        self._ledger.keep_verdicts(self.record, verdicts)
+    def keep_answers(self, **kept: Any) -> None:
+        """Keep verdicts or answers about this run in its ledger, instead of earlier ones of the same name."""
+        self._ledger.keep_answers(self.record, kept)
 
     def findings(self, receiver: str = "") -> Findings | None:
         """Return what the run found, compared with the previous one of the target and part; None for a kind without.

@@ -43,7 +43,7 @@ class Guard:
 
 SIMULATION, CRASHES, FAILURES = "simulation", "crash states", "I/O failures"
 FINDERS = {
-    SIMULATION: ("tests/simulated_runs.py", "--batch", "--runs", "1000"),
+    SIMULATION: ("tests/simulated_runs.py", "--processes", "1", "--runs", "1000"),
     CRASHES: ("-P", "-m", "pytest", "tests/core/test_crash_states.py"),
     FAILURES: ("-P", "-m", "pytest", "tests/core/test_io_errors.py"),
 }

@@ -231,13 +231,14 @@ class Ledger(LedgerReader):
         with self.writing() as connection:
             _set(connection, run.number, undelivered="\n".join(sorted(receivers)))
 
-    def keep_verdicts(self, run: RunRecord, verdicts: Sequence[Mapping[str, Any]]) -> None:
-        """Keep what `why` found about a run among its settings, instead of earlier verdicts."""
+    def keep_answers(self, run: RunRecord, answers: Mapping[str, Any]) -> None:
+        """Keep what `why` found about a run among its settings, instead of earlier answers of the same names."""
         from tcb_ops.runs.verdicts import VERDICTS
 
         with self.writing() as connection:
-            settings = encoded_settings(self.run(run.id).settings | {VERDICTS: verdicts})
-            _set(connection, run.number, settings=settings)
+            settings = self.run(run.id).settings
+            settings |= {VERDICTS: settings.get(VERDICTS, {}) | answers}
+            _set(connection, run.number, settings=encoded_settings(settings))
 
     # --- the database -------------------------------------------------------------------------------------------
 

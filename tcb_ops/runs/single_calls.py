@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -200,7 +199,7 @@ class Probes:
         try:
             result = await self.caller.call(appid, counted)
         except TokenError as error:
-            issue = Issue(Reason.NO_TOKEN, _("There is no token for it."), error.text)
+            issue = Issue(Reason.NO_TOKEN, _("there is no token for it"), error.text)
             if error.transient and not self.caller.source_answered:
                 issue = _no_tokens(TokenSourceError(error.text))
         except (PlatformStopError, TokenSourceError) as error:
@@ -258,6 +257,7 @@ async def ask_about(
     merchants: Iterable[Merchant],
     settings: Settings,
     *,
+    now: float = 0.0,
     limits: CallLimits = ONCE,
     stops: bool = False,
     progress: Progress = ignore,
@@ -265,24 +265,20 @@ async def ask_about(
 ) -> list[Facts]:
     """Ask WeChat about lines of the merchants file, or rows; return each with the answers, in their order.
 
-    `merchants`: the whole file, since merchants may share an environment. `stops`: raise what concerns every merchant, else
-    that is the answer. `notify`: called for a pause that the platform asks for.
+    `merchants`: the whole file, since merchants may share an environment. `now`: Unix seconds, for the age of rows' rids.
+    `stops`: raise what concerns every merchant, else that is the answer. `notify`: called for a pause that the platform
+    asks for.
     """
-    async with open_client(settings, connections=AT_ONCE, limits=limits, notify=notify) as (
-        client,
-        caller,
-    ):
-        probes, now = Probes(caller, client, settings.tokens.component_appid, stops), time.time()
+    opening = open_client(settings, connections=AT_ONCE, limits=limits, notify=notify)
+    async with opening as (client, caller):
+        probes = Probes(caller, client, settings.tokens.component_appid, stops)
         answered = await map_concurrently(questions, lambda facts: probes.about(facts, now), progress)
-    appids, proxied, statuses = (
-        defaultdict[str, set[str]](set),
-        uses_proxy(settings.api_base),
-        dict[str, str](),
-    )
+    appids, statuses = defaultdict[str, set[str]](set), dict[str, str]()
     for line in merchants:
         appids[line.env].add(line.appid)
     for facts in answered:
         statuses |= facts.listed or {}
+    proxied = uses_proxy(settings.api_base)
     return [
         replace(facts, elsewhere={} if facts.own else statuses, appids=appids, proxied=proxied)
         for facts in answered

@@ -205,7 +205,7 @@ def test_a_component_token_that_does_not_serve_is_no_merchants_trouble(open_toke
         token_server.sim.rotate(COMPONENT.appid)
     checked = check_lines(token_server.settings, [TEA, BOOKS], limits=QUICK)
     assert all(state.works for state in checked)
-    assert "Permission sets were not checked. " in checked.note.en
+    assert "Permission sets were not checked: " in checked.note.en
 
 
 def test_a_shared_environment_is_what_its_owner_is_told(open_token_server):
