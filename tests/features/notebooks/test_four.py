@@ -78,9 +78,8 @@ PROGRAMS = {
 }
 
 
-@pytest.mark.parametrize(
-    "program", [PROGRAMS["papermill"], pytest.param(PROGRAMS["nbconvert"], marks=pytest.mark.soak)]
-)
+@pytest.mark.soak
+@pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)
 def test_other_programs_run_it_and_the_headless_cell_shows_the_run(tmp_path, program):
     file, out = NOTEBOOKS / f"{notebook_names()[0]}.ipynb", tmp_path / "out.ipynb"
     done = run_program(*(word.format(notebook=file, out=out) for word in program), folder=tmp_path)
