@@ -25,7 +25,7 @@ INTS = {
 """Columns of our own that are not text."""
 _DTYPES = dict.fromkeys(INTS, "Int64") | dict.fromkeys(("seconds", "rate"), "Float64")
 _YES_OR_NO = dict.fromkeys(
-    ("default", "left", "works", "token", "permission", "cloud", "known", "new"), "boolean"
+    ("default", "left", "works", "token", "permission", "cloud", "known", "new", "proven"), "boolean"
 )
 
 

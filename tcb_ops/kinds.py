@@ -51,6 +51,8 @@ class Feature:
     """What the core asks for by name, and works without: `provided` imports it."""
     reasons: str = ""
     """The table of the texts of its reasons, such as reasons.csv."""
+    checks: Sequence[str] = ()
+    """What returns a check of `doctor` for settings, `(Settings) -> DoctorCheck | None`; None where there is none to make."""
 
 
 @cache

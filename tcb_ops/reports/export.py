@@ -122,7 +122,7 @@ def export(
             is_recorded = _record(ledger.note_export, run, digest, dest, settings)
             _put(part, real)
     except OSError as error:
-        trouble, file = system_reason(error), Path(error.filename or "")
+        trouble, file = system_reason(error), Path(error.filename2 or error.filename or "")
     if trouble is not None:
         again = quoted(of_run(settings, run, "report"))
         raise StoppedError(
@@ -241,7 +241,8 @@ def _put(part: Path, dest: Path) -> None:
 
     Windows lets nobody rename a folder while a file of it is open, or a terminal is in it. An open file is noticed before
     anything changes. A kill or a power cut leaves the old report or the new one complete; while files are replaced, the new
-    one is still complete in `part`. An error in between leaves files of both, which the next export replaces.
+    one is still complete in `part`. An error in between leaves files of both, and a copy of the manifest, by which `verify`
+    knows it; the next export replaces them all.
     """
     if not dest.exists() or not any(dest.iterdir()):
         if dest.exists():
@@ -261,13 +262,14 @@ def _put(part: Path, dest: Path) -> None:
                 shutil.copyfileobj(source, target)
             sync_to_disk(copy)
         sync_to_disk(part.parent)
-        if DEMO_LEDGER in present:
-            shutil.rmtree(dest / DEMO_LEDGER)
-        for name in present & {PDF, f"{PDF}{COPY}", SIMULATED} - {*names}:
-            (dest / name).unlink()
-        for name in names:
-            (dest / f"{name}{COPY}").replace(dest / name)
-        sync_to_disk(dest)
+        stack.pop_all()  # from here on, what is left tells of the two reports
+    if DEMO_LEDGER in present:
+        shutil.rmtree(dest / DEMO_LEDGER)
+    for name in present & {PDF, f"{PDF}{COPY}", SIMULATED} - {*names}:
+        (dest / name).unlink()
+    for name in names:
+        (dest / f"{name}{COPY}").replace(dest / name)
+    sync_to_disk(dest)
 
 
 def _check(real: Path, dest: Path, run_id: str | None, *, replace: bool) -> None:

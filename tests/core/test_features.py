@@ -14,6 +14,7 @@ from workspace import BOOKS, TEA, many
 
 import tcb_ops as tcb
 from tcb_ops.cli.main import run
+from tcb_ops.features.doctor.checks import all_checks
 from tcb_ops.features.simulator.faults import Fault
 
 PACKAGE = Path(tcb.__file__).parent
@@ -29,6 +30,7 @@ COMMANDS = {
     "parquet": ("report --parquet rows.parquet",),
     "pdf": ("report --pdf",),
     "postgres": ("runs --ledger postgresql+psycopg://x@127.0.0.1/t",),
+    "prune": ("prune --older-than 9d", "prune"),
     "setup": ("init", "completion"),
     "simulator": ("simulate", "demo", "upload list.csv --root files --target simulator"),
     "sources": (),
@@ -149,6 +151,20 @@ def test_a_run_of_a_missing_feature_is_listed_with_its_counts_and_nothing_else_i
         settings.write('[audit]\nknown = "known.csv"\n')
     (result,) = execute("runs")
     assert (result.code, "audit" in result.err) == (2, True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("feature", "check"), [("pdf", "pdf"), ("component", "secrets")])
+def test_doctor_makes_a_features_check_while_the_feature_is_there(
+    feature, check, open_without, tmp_path, monkeypatch
+):
+    settings = 'api_base = "http://127.0.0.1:9"\n[tokens]\nsource = "component"\n'
+    (tmp_path / "tcb-ops.toml").write_text(settings, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    brought = {each.name for each in all_checks(tcb.load_settings(), None, ())}
+    (result,) = open_without(feature)("doctor --json")
+    left = {each["check"] for each in result.json["checks"]}
+    assert (brought - left, left - brought) == ({check}, set())
 
 
 CONTRIBUTING = PACKAGE.parent / "CONTRIBUTING.md"

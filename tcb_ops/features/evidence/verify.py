@@ -151,6 +151,10 @@ def check_report(
             _("Give the folder that `tcb-ops report` wrote."),
         )
     checks = [_check_file(folder, name, manifest) for name in manifest.files]
+    copy = f"{MANIFEST}{COPY}"
+    if (folder / copy).exists() and any(check.state is State.DIFFERS for check in checks):
+        text = _("a newer export did not end and may have replaced some files. Export the report again.")
+        checks.insert(0, _differs(copy, text))
     checks += _not_listed(folder, manifest)
     checks.append(_check_input(manifest, lists))
     checks += _check_ledger(folder, manifest, ledger, ledger_file)
@@ -186,7 +190,7 @@ def _not_listed(folder: Path, manifest: Manifest) -> Iterator[Check]:
         names = set()
     demo = {DEMO_LEDGER} if manifest.simulated else set()
     report = {*manifest.files, *always, MANIFEST}
-    copies = {f"{name}{COPY}" for name in report}  # by an export that was killed before it replaced a file
+    copies = {f"{name}{COPY}" for name in report}  # by an export that did not end
     extra = names - report - copies - demo - LEFT_BY_DESKTOPS
     for name in sorted(name for name in extra if not is_fixme_of(FAILED, name)):
         yield _differs(name, _("does not belong to the report: it was added later."))

@@ -26,7 +26,7 @@ from tcb_ops.reports.run_views import RunReader
 from tcb_ops.reports.summary import NextAction, Per, RunSummary, next_actions
 from tcb_ops.runs.next_commands import fixed_list, quoted, resume, retry
 from tcb_ops.runs.stop_errors import stop_text
-from tcb_ops.runs.verdicts import VERDICTS, read_verdict
+from tcb_ops.runs.verdicts import VERDICTS, kept_verdicts
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
@@ -82,7 +82,6 @@ def page(
     findings = run.kind.findings(reader, summary, changes, settings) if run.has_findings else None
     templates = environment(settings.lang, settings.timezone)
     codes = {cause.code for cause in summary.causes}  # others have been solved by a retry
-    verdicts = map(read_verdict, run.settings.get(VERDICTS, ()))
     values = {
         "html_lang": "zh-CN" if settings.lang == "zh" else "en",
         "heading": run.kind.report_title,
@@ -111,7 +110,7 @@ def page(
         "fixed_list": quoted(fixed_list(settings, run)),
         "named": NAMED,
         "changed": CHANGED,
-        "verdicts": [verdict for verdict in verdicts if verdict is not None and verdict.code in codes],
+        "verdicts": [verdict for verdict in kept_verdicts(run.settings) if verdict.code in codes],
         "matrix": errcode_matrix(summary.causes),
         "findings": findings,
         "sections": [] if findings is None or findings.stopped is not None else findings.sections(),
