@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -62,7 +61,7 @@ def _check_secrets(paths: Sequence[Path], settings: Settings) -> DoctorFinding:
     paths = [path for path in paths if path.exists()]
     if not paths:
         return DoctorFinding(Grade.SKIPPED, _("no files with secrets here"))
-    readable = [path for path in paths if _others_can_read(path)]
+    readable = [path for path in paths if any(map(others_may_read, (path, *path.glob("*"))))]
     if not readable:
         return DoctorFinding(Grade.OK, _("{named}: readable only by you", named=as_list(paths)))
     observation = _("others on this machine may read {named}", named=as_list(readable, most=3))
@@ -70,10 +69,3 @@ def _check_secrets(paths: Sequence[Path], settings: Settings) -> DoctorFinding:
     fix = as_lines((_("Restrict them to yourself:"), *commands))
     # The simulator's tokens give access to nothing.
     return DoctorFinding(Grade.WARNING if settings.on_loopback else Grade.BAD, observation, fix)
-
-
-def _others_can_read(path: Path) -> bool:
-    with suppress(OSError):
-        inside = [*path.iterdir()] if path.is_dir() else []
-        return any(map(others_may_read, (path, *inside)))
-    return False

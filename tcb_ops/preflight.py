@@ -13,7 +13,7 @@ from typing import Any
 
 from tcb_ops.formatting import format_size, sanitize
 from tcb_ops.i18n import Text, _, as_facts, as_list, ngettext
-from tcb_ops.kinds import is_provided, provided
+from tcb_ops.kinds import environment_count, is_provided, merchant_count, provided, row_count
 from tcb_ops.lists.batch import Batch
 from tcb_ops.model import Merchant, Outcome
 from tcb_ops.run import Run
@@ -78,15 +78,15 @@ def facts(batch: Batch) -> dict[str, Any]:
 def facts_line(batch: Batch) -> Text:
     """Return the facts in one line."""
     parts: list[object] = [
-        ngettext("{n:,} merchant", "{n:,} merchants", batch.merchants_count),
-        ngettext("{n:,} environment", "{n:,} environments", batch.envs),
+        merchant_count(batch.merchants_count),
+        environment_count(batch.envs),
     ]
     if batch.root is not None:
         parts.append(format_size(batch.total_bytes))
     line = _(
         "{valid:,} of {rows} valid: {facts}",
         valid=batch.valid,
-        rows=ngettext("{n:,} row", "{n:,} rows", batch.count),
+        rows=row_count(batch.count),
         facts=as_facts(parts),
     )
     departed = batch.by_departed_merchant()
@@ -129,9 +129,9 @@ class SendScope:
         """The figures as text."""
         return _(
             "{rows}: {merchants}, {environments}",
-            rows=ngettext("{n:,} row", "{n:,} rows", self.rows),
-            merchants=ngettext("{n:,} merchant", "{n:,} merchants", self.merchants),
-            environments=ngettext("{n:,} environment", "{n:,} environments", self.envs),
+            rows=row_count(self.rows),
+            merchants=merchant_count(self.merchants),
+            environments=environment_count(self.envs),
         )
 
 

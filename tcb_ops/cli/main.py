@@ -62,7 +62,6 @@ _SECTIONS = {
 _CORE_COMMANDS = {
     "run": "runs:check runs:links runs:upload runs:retry",
     "inspect": "inspect:runs inspect:show inspect:errcodes inspect:report inspect:open_ inspect:explain",
-    "setup": "inspect:prune",
 }
 
 

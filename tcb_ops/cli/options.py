@@ -190,10 +190,6 @@ class CommonOptions:
         if self.where:
             raise UsageError(reason)
 
-    def where_words(self) -> list[str]:
-        """Return `--where` as words of a suggested command."""
-        return [word for item in self.where for word in ("--where", item)]
-
     def selection(self) -> str:
         """Return a text that distinguishes runs over different merchants."""
         return "; ".join(f"where {item}" for item in sorted(self.where))

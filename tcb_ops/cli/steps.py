@@ -172,9 +172,7 @@ class RunCommand:
                     self._again(fix_me, None if guessed else root, [*others, *as_csv.words(self.common)]),
                 )
         if batch.left_out:
-            console.info(
-                _("{rows} excluded by --where", rows=ngettext("{n:,} row", "{n:,} rows", batch.left_out))
-            )
+            console.info(_("{rows} excluded by --where", rows=row_count(batch.left_out)))
         return batch.limited(self.which.limit) if self.which.limit else batch
 
     def show_correction(self, batch: Batch, kind: Kind | None = None) -> None:
@@ -215,7 +213,7 @@ class RunCommand:
             console.info(_("Read as {decided}", decided=error.decided))
         if error.all_missing and count > _FEW:
             show_problems(console, error.source, error.problems[:1])
-            rows = ngettext("{n:,} row", "{n:,} rows", count)
+            rows = row_count(count)
             text = _(
                 "The same for all {rows}: none of their files is below {root}. Choose their folder with --root."
             )
@@ -236,34 +234,14 @@ class RunCommand:
         console.warn(_("The list is refused: {problems}. Nothing was sent.", problems=problems))
 
     def _suggest_correction(self, error: InputError, root: str | None, others: Sequence[str]) -> None:
-        """Suggest the command to run when the list has been corrected, or with the folder of files that are all missing."""
-        if error.all_missing:
-            elsewhere = self.with_folder_of(error.problems[0].value, error.source, root or ".", others)
-            if elsewhere is None:
-                return
-            error.fix, command_again = elsewhere
-        elif any(problem.skippable for problem in error.problems):
-            options = [*others, *self.listing.words(self.common)]
-            error.fix = _("Correct the list, then run:")
-            command_again = self._again(Path(error.source).absolute(), root, options)
-        else:
+        """Suggest the command to run when the list has been corrected; not where only its files are elsewhere."""
+        if error.all_missing or not any(problem.skippable for problem in error.problems):
             return
+        options = [*others, *self.listing.words(self.common)]
+        error.fix = _("Correct the list, then run:")
+        command_again = self._again(Path(error.source).absolute(), root, options)
         error.text = as_lines((error.problem, error.fix, quoted(command_again)))
         self.console.suggest(error.fix, command_again)
-
-    def with_folder_of(
-        self, file: str, source: str, root: str, others: Sequence[str] = ()
-    ) -> tuple[Text, list[str]] | None:
-        """Return the command with the folder below the root that has a file of the list, if there is one such folder."""
-        folders = []
-        with suppress(OSError):
-            folders = [child for child in Path(root).iterdir() if (child / file).is_file()]
-        if len(folders) != 1:
-            return None
-        folder = folders[0].absolute()
-        options = [*others, *self.listing.words(self.common)]
-        text = _("There are files of these names in {folder}. If they are meant, run:", folder=folder)
-        return text, self._again(Path(source).absolute(), str(folder), options)
 
     def _again(self, source: Path, root: str | None, options: Sequence[str]) -> list[str]:
         name = click.get_current_context().command.name or ""
@@ -406,7 +384,7 @@ class RunCommand:
                 "Resuming run {id}: {done:,} of {rows} done. (--new-run starts a new run.)",
                 id=handle.id,
                 done=handle.done_before,
-                rows=ngettext("{n:,} row", "{n:,} rows", total),
+                rows=row_count(total),
             )
         self.console.release(first=resumed)
         try:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tcb_ops.errors import TcbOpsError
-from tcb_ops.i18n import Text, _, as_list, as_sentences
+from tcb_ops.i18n import Text, _, as_sentences
 
 Connection = sqlite3.Connection
 """A connection of either driver: what is used of sqlite3's, psycopg's has as well."""
@@ -169,7 +169,7 @@ class Database:
                     raise
                 if not warned:
                     wait = _("This command waits up to {seconds} s for it.", seconds=WAITING_SECONDS)
-                    _LOG.warning("%s", as_sentences((locked(self.name, ()), wait)))
+                    _LOG.warning("%s", as_sentences((locked(self.name), wait)))
                 warned = True
             else:
                 return
@@ -195,19 +195,9 @@ class Database:
         """Return a lock in the database; None for SQLite, which has none."""
         return None
 
-    def lock_holders(self) -> list[Text]:
-        """Return who works on the ledger's tables; empty for SQLite, which does not know."""
-        return []
 
-
-def locked(name: str, by: Sequence[Text]) -> Text:
-    """Return the message for a ledger that somebody else has locked, with who it is, where that is known."""
-    if by:
-        return _(
-            "the ledger {name} is locked by {holders}. Wait for it, or end it there; then run the same command again.",
-            name=name,
-            holders=as_list(by, 5),
-        )
+def locked(name: str) -> Text:
+    """Return the message for a ledger that somebody else has locked."""
     return _(
         "another program has locked the ledger {name}, such as a database browser or a backup. Close it there; then run "
         "the same command again.",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -564,29 +564,3 @@ def environments_of_rows(rows: Iterable[Row], accounts: Iterable[EnvRecord | Mer
             owner, has_left = facts.get(key, (Owner.MERCHANT, False))
             environments[key] = EnvRecord(len(environments), *key, row.merchant, owner, has_left)
     return list(environments.values())
-
-
-def prunable(runs: Sequence[RunRecord], before: float) -> list[RunRecord]:
-    """Return the runs that may be removed from a ledger, in their order; `before` is in Unix seconds.
-
-    =====================================================================  ========
-    the run                                                                prunable
-    =====================================================================  ========
-    is unfinished, or finished at `before` or later                        no
-    is retried, corrected, confirmed, deleted or undone by one that stays  no
-    retries, corrects, confirms, deletes or undoes one that stays          no
-    any other                                                              yes
-    =====================================================================  ========
-    """
-    beside = defaultdict[str, set[str]](set)
-    for run in runs:
-        for other in {run.parent, run.corrects, *run.settings.get("of", ())} - {""}:
-            beside[run.id].add(other)
-            beside[other].add(run.id)
-    waiting = {run.id for run in runs if run.finished_at is None or run.finished_at >= before}
-    staying = set[str]()
-    while waiting:
-        run_id = waiting.pop()
-        staying.add(run_id)
-        waiting |= beside[run_id] - staying
-    return [run for run in runs if run.id not in staying]

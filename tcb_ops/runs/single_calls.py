@@ -67,7 +67,8 @@ def _issue_of(failure: CallFailure, owner: Owner) -> Issue:
     answer = failure.answer
     if failure.step is NextStep.REFRESH:
         renewal = presumed_verdict("component" if owner is Owner.PLATFORM else Reason.DEAD_TOKEN)
-        return Issue(Reason.DEAD_TOKEN, _DEAD_TOKEN, renewal.action, getattr(answer, "errmsg", ""))
+        meaning = _("Its token was refused, and the token source returned the same token again.")
+        return Issue(Reason.DEAD_TOKEN, meaning, renewal.action, getattr(answer, "errmsg", ""))
     if isinstance(answer, ApiError):
         code, errmsg, entry = answer.errcode, answer.errmsg, errcode(answer.errcode, owner)
         stop = refused_platform(code, errmsg) if failure.step is NextStep.STOP_RUN else None
@@ -77,7 +78,6 @@ def _issue_of(failure: CallFailure, owner: Owner) -> Issue:
     return Issue(Reason.NO_ANSWER, why, action, stop=OutageError(why) if failure.unreachable else None)
 
 
-_DEAD_TOKEN = _("Its token was refused, and the token source returned the same token again.")
 COMPONENT_CODES = frozenset({Reason.DEAD_TOKEN, Reason.NO_TOKEN, "40001", "40014", "42001", "48001", "61014"})
 """Issues of the token itself. With the component token they concern no merchant."""
 
@@ -210,7 +210,9 @@ class Probes:
             issue = _issue_of(result, owner)
         if self.stops and issue.stop is not None:
             raise issue.stop
-        return of_the_component(issue) if appid == self.component else issue
+        if appid == self.component and issue.code in COMPONENT_CODES - {Reason.NO_TOKEN}:
+            return replace(issue, action=presumed_verdict("component").action)
+        return issue
 
 
 _NO_RID = Issue("no_rid", _("the rows have no rid"), NOTHING)
@@ -220,13 +222,6 @@ NEEDS_COMPONENT = Issue(
     _("that needs the component token, and no component_appid is set"),
     _("Set component_appid under [tokens], and make sure that the token source can provide its token."),
 )
-
-
-def of_the_component(issue: Issue) -> Issue:
-    """Return an issue of the component token with the action for that token, not for a merchant's."""
-    if issue.code not in COMPONENT_CODES - {Reason.NO_TOKEN}:
-        return issue
-    return replace(issue, action=presumed_verdict("component").action)
 
 
 async def map_concurrently(

@@ -64,6 +64,13 @@ class Issue:
         """The code as a number, if it is an errcode."""
         return int(self.code) if ERRCODE.fullmatch(self.code) else None
 
+    @property
+    def reason(self) -> Text:
+        """Why there is no answer, in a clause."""
+        if self.errcode is not None:
+            return _("{code}, {meaning}", code=self.code, meaning=self.errmsg or self.meaning)
+        return as_clauses((self.meaning, self.action)) if self.code == Reason.NO_TOKEN else self.meaning
+
 
 @dataclass(frozen=True, slots=True)
 class Answers:
@@ -389,12 +396,8 @@ def _evidence(cause: _Cause, facts: Facts) -> Iterator[Text]:
 def _said(answer: object, facts: Facts) -> Text:
     env = facts.merchant.env
     match answer:
-        case Issue(code=Reason.NO_TOKEN):
-            return as_clauses((answer.meaning, answer.action))
-        case Issue(errcode=None):
-            return answer.meaning
         case Issue():
-            return _("{code}, {meaning}", code=answer.code, meaning=answer.errmsg or answer.meaning)
+            return answer.reason
         case Quota(left=None):
             return _("no daily limit is told")
         case Quota():

@@ -146,7 +146,7 @@ class Scenario:
         """Write a state to the disk, and bring the platform to where it was then."""
         state.write(self.work)
         self.sim._state.objects.clear()
-        self.sim._state.calls.clear()
+        self.sim.calls.clear()
         self.prepare()
         for said in state.marks:
             if said.startswith("stored "):

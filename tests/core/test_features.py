@@ -30,6 +30,7 @@ COMMANDS = {
     "parquet": ("report --parquet rows.parquet",),
     "pdf": ("report --pdf",),
     "postgres": ("runs --ledger postgresql+psycopg://x@127.0.0.1/t",),
+    "prune": ("prune --older-than 9d", "prune"),
     "setup": ("init", "completion"),
     "simulator": ("simulate", "demo", "upload list.csv --root files --target simulator"),
     "sources": (),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import secrets
 import shutil
 import tempfile
 import threading
@@ -13,9 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from tcb_ops.errors import UsageError
-from tcb_ops.features.simulator.faults import load_faults
-from tcb_ops.features.simulator.server import Simulator
-from tcb_ops.features.simulator.target import write_tokens
+from tcb_ops.features.simulator.settings import SimulatorSettings
+from tcb_ops.features.simulator.target import embedded
 from tcb_ops.i18n import Lang, _, as_list
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.model import SIMULATOR
@@ -35,25 +33,18 @@ ANALYSIS = SAMPLE / "analysis.db"
 @contextmanager
 def sample_simulator(
     folder: Path, *, lang: str | None = None, merchants_file: Path = MERCHANTS
-) -> Iterator[tuple[Settings, Simulator]]:
-    """Run the simulator with the sample's merchants and faults; yield its settings and itself.
-
-    The ledger and the generated tokens are in `folder`.
-    """
-    merchants, faults = read_merchants(merchants_file), load_faults(FAULTS)
-    tokens = {merchant.appid: secrets.token_hex(24) for merchant in merchants}
-    file = folder / "tokens.csv"
-    write_tokens(file, tokens)
-    with Simulator(list(merchants), tokens, faults=faults) as simulator:
-        options = {
-            "api_base": simulator.base,
-            "merchants": merchants_file,
-            "ledger": str(folder / LEDGER_FILE),
-            "lang": lang,
-            "tokens": {"source": "file", "file": file},
-        }
-        # Runs refer to the embedded simulator, because its port changes.
-        yield replace(load_settings(options=options), target=SIMULATOR), simulator
+) -> Iterator[Settings]:
+    """Run the simulator with the sample's merchants and faults; yield its settings, whose ledger is in `folder`."""
+    options = {
+        "target": SIMULATOR,
+        "merchants": merchants_file,
+        "ledger": str(folder / LEDGER_FILE),
+        "lang": lang,
+    }
+    settings = load_settings(options=options)
+    sections = {**settings.sections, "simulator": SimulatorSettings(faults=FAULTS)}
+    with embedded(replace(settings, sections=sections), lambda: read_merchants(merchants_file)) as simulated:
+        yield simulated
 
 
 _lock = threading.Lock()
@@ -74,7 +65,7 @@ def practice(lang: str | None = None) -> Settings:
             stack = ExitStack()
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tcb-ops-practice-")))
             sample = sample_simulator(folder, lang=lang, merchants_file=file)
-            _practices[served], _simulator = stack.enter_context(sample)
+            _practices[served] = stack.enter_context(sample)
             atexit.register(stack.close)
     settings = _practices[served]
     return replace(settings, lang=Lang(lang)) if lang else settings

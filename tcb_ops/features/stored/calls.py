@@ -7,6 +7,7 @@ decided by the pure functions of `files`, which names the sources.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
@@ -24,7 +25,6 @@ from tcb_ops.features.stored.files import (
     NOT_CERTAIN,
     Backup,
     BackupError,
-    Download,
     SavedFile,
     UndoStep,
     confirm_outcome,
@@ -151,11 +151,11 @@ class StoredCalls(UploadCalls):
             answer = await self._ask_store(task, end, self.file_client.look(url, past_caches=past_caches))
             etag = bare_etag(answer)
             if answer.status == 416 or (answer.status in GOOD and not ETAG.fullmatch(etag)):
-                download = Download(None)
+                digest = hashlib.md5(usedforsecurity=False)
                 headers = PAST_CACHES if past_caches else {}
-                fetching = self.file_client.fetch(url, headers=headers, sink=download.write)
+                fetching = self.file_client.fetch(url, headers=headers, sink=digest.update)
                 answer = await self._ask_store(task, end, fetching)
-                etag = download.md5
+                etag = digest.hexdigest()
         if answer.status == 404:
             return None
         if answer.status not in GOOD:

@@ -145,7 +145,7 @@ def undo(command: RunCommand, run: str) -> int:
         return _finish(command, handle)
 
 
-@click.command("list", cls=Command, usual="to path include exclude out root where json")
+@click.command("list", cls=Command, usual="to path include exclude out where json")
 @click.argument("source")
 @scan_options(
     "The cloud path, e.g. 'banner/{date}/{name}'. Fields: {name} {stem} {ext} {dir} {rel} {date} {merchant} "
@@ -158,16 +158,10 @@ def undo(command: RunCommand, run: str) -> int:
     metavar="FILE.csv|.xlsx",
     help="The list; never overwritten.",
 )
-@click.option(
-    "--root",
-    metavar="DIR",
-    help="Where the list's file column starts from. [default: the list's folder, else SOURCE]",
-)
 @settings_options("target", "merchants", "tokens", "ledger", "where", "json")
 def list_(
     source: str,
     out: str,
-    root: str | None,
     *,
     scanning: ScanOptions,
     common: CommonOptions,
@@ -192,7 +186,7 @@ def list_(
     scanned = scan(
         Path(source), include=scanning.include, exclude=scanning.exclude, own=own_files(common, settings)
     )
-    base = default_root(scanned.folder, dest, Path(root) if root is not None else None)
+    base = default_root(scanned.folder, dest)
     write_list(scanned, targets, fields, dest, base)
     try:
         batch = read_paths(dest, merchants, base)

@@ -243,15 +243,15 @@ def diagnose(
 
 def _keep(run: Run, diagnoses: Sequence[Diagnosis], answered: Sequence[Facts], now: float) -> None:
     """Keep the verdicts in the run's ledger, and the answers; an earlier verdict about more rows of a code stays."""
-    earlier, rows = run.kept_answers().get("verdicts", ()), Counter[str]()
+    earlier = run.kept_answers().get("verdicts", [])
+    lines = [each.verdict.to_json() | {"rows": each.rows} for each in diagnoses]
+    more = Counter[str]()
     for line in earlier:
-        rows[line["code"]] += line["rows"]
-    for each in diagnoses:
-        rows[each.verdict.code] -= each.rows
-    lines = [line for line in earlier if rows[line["code"]] > 0]
-    lines += [
-        each.verdict.to_json() | {"rows": each.rows} for each in diagnoses if rows[each.verdict.code] <= 0
-    ]
+        more[line["code"]] += line["rows"]
+    for line in lines:
+        more[line["code"]] -= line["rows"]
+    verdicts = [line for line in earlier if more[line["code"]] > 0]
+    verdicts += [line for line in lines if more[line["code"]] <= 0]
     received, quotas = _kept_answers(run, now)
     for facts in answered:
         request, quota = facts.answers.request, facts.answers.quota
@@ -259,7 +259,7 @@ def _keep(run: Run, diagnoses: Sequence[Diagnosis], answered: Sequence[Facts], n
             received[facts.rid] = asdict(request)
         if isinstance(quota, Quota) and not facts.own:
             quotas.setdefault(facts.merchant.appid, {"at": now, "quota": asdict(quota)})
-    run.keep_answers(verdicts=lines, received=received, quotas=quotas)
+    run.keep_answers(verdicts=verdicts, received=received, quotas=quotas)
 
 
 def _kept_answers(run: Run, now: float) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:

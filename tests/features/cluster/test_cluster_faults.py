@@ -46,13 +46,13 @@ def cluster(tmp_path):
 @pytest.fixture
 def workspace(open_workspace):
     opened = open_workspace(many(*MERCHANTS, rows=ROWS), [Fault(delay=0.02)], merchants=MERCHANTS)
-    opened.sim._state.calls = TimedCalls()
+    opened.sim.calls = TimedCalls()
     return opened
 
 
 def assert_rate_held(workspace: Workspace) -> None:
     """Calls arrive later than they are sent, and bunched by up to two seconds on a busy machine; twice the rate is found."""
-    calls = workspace.sim._state.calls
+    calls = workspace.sim.calls
     by_env = defaultdict(list)
     for call, at in zip(calls, calls.at, strict=True):
         if call.step is FaultStep.LINK:

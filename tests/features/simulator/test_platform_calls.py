@@ -7,10 +7,10 @@ from urllib.parse import quote, unquote, urlsplit
 import httpx
 import pytest
 from features.simulator.conftest import Talk
-from rigged_simulator import Simulator
+from rigged_simulator import Call, Simulator
 
 from tcb_ops.features.simulator.faults import Fault, Faults, FaultStep, Reset
-from tcb_ops.features.simulator.state import Call, Request
+from tcb_ops.features.simulator.state import Request
 from tcb_ops.model import Merchant
 
 ENV, BUCKET, APPID, TOKEN = (
