@@ -156,6 +156,10 @@ class ListReader(widgets.VBox):
             )
         except InputError as error:
             self._show(error.problems, in_list=not error.all_missing)
+            if error.problems[0].answer == "rows":
+                message = error.problems[0].message
+                text = _("{source}: {message}. Choose whether they are read.", source=source, message=message)
+                raise InputError(text, source, error.problems) from error
             if root is not None and (error.all_missing or not Path(root).is_dir()):
                 names = [problem.value for problem in islice(error.problems, FEW)]
                 if not error.all_missing:  # the folder is not there
@@ -166,10 +170,6 @@ class ListReader(widgets.VBox):
                 self._fitting = folder_with(names, (str(beside), *self.root.options))
                 self.fit.description = _("Use the folder {name}", name=self._fitting).of(self._lang)
                 show(self.fit, shown=bool(self._fitting))
-            if error.problems[0].answer == "rows":
-                message = error.problems[0].message
-                text = _("{source}: {message}. Choose whether they are read.", source=source, message=message)
-                raise InputError(text, source, error.problems) from error
             if (count := len(error.problems)) == 1:
                 raise
             problems = ngettext("{n:,} problem", "{n:,} problems", count)

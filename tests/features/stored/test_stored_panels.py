@@ -1,5 +1,7 @@
 """What notebook 02 offers about an upload's files: confirm, undo, delete."""
 
+from pathlib import Path
+
 import pytest
 
 from tcb_ops.features.simulator.faults import Fault
@@ -157,3 +159,23 @@ def test_of_an_upload_that_was_undone_neither_undo_nor_retry_is_the_next_step(op
     assert hidden(panel.stored.button)
     assert f"exported before run {undo}, and do not mention it" in read(panel.monitor.export.files)
     assert read(panel.runs.table).count("undone by") == 1
+
+
+def test_a_new_run_with_a_backup_can_be_undone(open_lab, read):
+    lab = open_lab()
+    uploaded(lab)
+    before = {key: each.md5 for key, each in lab.workspace.sim.objects.items()}
+    for file in filter(Path.is_file, (lab.workspace.folder / "files").rglob("*")):
+        file.write_bytes(b"another version")
+    panel = lab.uploads()
+    panel.backup.value, panel.new.value = "backup", True
+    panel.start.click()
+    panel.settle()
+    assert (lab.workspace.folder / "backup").is_dir()
+    unfold(panel)
+    assert "30 files will be restored from the backup." in read(panel.stored.action.facts)
+    panel.stored.action.count.value = "2"
+    panel.stored.action.button.click()
+    panel.settle()
+    assert panel.run.counts == {"restored": 30}
+    assert {key: each.md5 for key, each in lab.workspace.sim.objects.items()} == before
