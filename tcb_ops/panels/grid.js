@@ -206,7 +206,7 @@ function render({ model, el }) {
   }
 
   // --- the tabs --------------------------------------------------------------------------------------------------
-  const causeArea = make("div", { class: "op-codes" });
+  const causeArea = make("div", { class: "op-codes op-scroll" });
   const chartArea = make("div", { class: "op-charts" });
   const keys = () => make("p", { class: "op-quiet op-keys", text: words.keys });
   const PARTS = {
