@@ -35,9 +35,9 @@ from tcb_ops.panels.html import (
     rest_state,
     retry_helps,
 )
+from tcb_ops.panels.threads import in_thread
 from tcb_ops.preflight import SendScope, scope_of_rows
 from tcb_ops.run import Run, RunHandle, find_handle, has_code
-from tcb_ops.runs.loop import in_thread
 from tcb_ops.runs.progress import Progress, ProgressMeter
 from tcb_ops.start import ResumeOptions
 
