@@ -21,7 +21,7 @@ TYPE_CHECKING = False  # for type checkers, which know the name: typing takes tw
 
 if TYPE_CHECKING:
     from tcb_ops.api import errcodes as errcodes, links as links, open_run as open_run
-    from tcb_ops.api import prune as prune, read_merchants as read_merchants, read_paths as read_paths
+    from tcb_ops.api import read_merchants as read_merchants, read_paths as read_paths
     from tcb_ops.api import resume as resume, retry as retry, runs as runs, start_links as start_links
     from tcb_ops.api import start_resume as start_resume, start_retry as start_retry
     from tcb_ops.api import start_upload as start_upload, upload as upload, upload_link as upload_link
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from tcb_ops.features.evidence.history import History as History, history as history
     from tcb_ops.features.evidence.verify import verify as verify
     from tcb_ops.features.merchants.check import check_merchants as check_merchants
+    from tcb_ops.features.prune.api import prune as prune
     from tcb_ops.features.stored.api import confirm as confirm, delete as delete
     from tcb_ops.features.stored.api import start_confirm as start_confirm, start_delete as start_delete
     from tcb_ops.features.stored.api import start_undo as start_undo, undo as undo
@@ -58,7 +59,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "api": (
-        "errcodes links open_run prune read_merchants read_paths "
+        "errcodes links open_run read_merchants read_paths "
         "resume retry runs start_links start_resume start_retry start_upload upload upload_link"
     ),
     "errcodes": "explain",
@@ -72,6 +73,7 @@ _PUBLIC = {
     "features.evidence.history": "History history",
     "features.evidence.verify": "verify",
     "features.merchants.check": "check_merchants",
+    "features.prune.api": "prune",
     "features.stored.api": "confirm delete start_confirm start_delete start_undo undo",
     "i18n": "Lang Text",
     "lists.batch": "Batch",

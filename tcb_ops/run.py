@@ -19,8 +19,8 @@ from tcb_ops.errors import (
 )
 from tcb_ops.i18n import Text, _
 from tcb_ops.kinds import is_provided, load, provided
-from tcb_ops.model import Merchant, Outcome
-from tcb_ops.reports.explanations import change_mark, why
+from tcb_ops.model import STORED_OUTCOMES, Merchant, Outcome
+from tcb_ops.reports.explanations import why
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.stop_errors import stop_text
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tcb_ops.features.comparison.diffs import Diff
+    from tcb_ops.features.stored.queries import LaterChange
     from tcb_ops.lists.merchants import Merchants
     from tcb_ops.reports.findings import Findings
     from tcb_ops.reports.run_views import RunReader
-    from tcb_ops.runs.histories import LaterChange
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.records import RowRecord, RunRecord, Tally, TimelineBucket
     from tcb_ops.runs.session import RunSession
@@ -101,18 +101,24 @@ class Run:
         return self.overview().confirmed
 
     @property
-    def changed_by(self) -> list[LaterChange]:
+    def changed_by(self) -> Sequence[LaterChange]:
         """The later runs that undid, deleted or overwrote files of this upload and its retries, the newest first."""
-        return self._reader.later_changes(self.record)
+        return self.overview().changed_by
 
     @property
     def mark(self) -> Text | None:
-        """Whether a later run has undone, deleted or overwritten files of this upload, in a few words for a list of runs.
-
-        Looks at some of the rows only; None if it finds nothing.
-        """
-        changes = self._reader.later_changes(self.record, sampled=True)
-        return change_mark(changes) if changes else None
+        """The newest run that undid or deleted files of this upload, in a few words for a list of runs; None without one."""
+        run = self._reader.taken_back_by(self.record)
+        if run is None:
+            return None
+        replaced = sum(
+            rows for outcome, rows in self._reader.counts(run).items() if outcome in run.kind.replacing
+        )
+        if not replaced:
+            return None
+        stored = sum(rows for outcome, rows in self.outcomes.items() if outcome in STORED_OUTCOMES)
+        text = _("{changed} by {run}") if replaced >= stored else _("partly {changed} by {run}")
+        return text.format(changed=run.kind.changed, run=run.id)
 
     def refresh(self) -> None:
         """Read the run's record again, which says where its report is."""

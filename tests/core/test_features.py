@@ -23,6 +23,7 @@ COMMANDS = {
     "cluster": ("retry --cluster local:2",),
     "comparison": ("diff latest latest", "diff"),
     "component": (),
+    "corrections": (),
     "doctor": ("doctor",),
     "evidence": ("verify again", "verify"),
     "merchants": ("merchants check", "merchants"),
@@ -30,12 +31,13 @@ COMMANDS = {
     "parquet": ("report --parquet rows.parquet",),
     "pdf": ("report --pdf",),
     "postgres": ("runs --ledger postgresql+psycopg://x@127.0.0.1/t",),
+    "prune": ("prune --older-than 9d", "prune"),
     "setup": ("init", "completion"),
     "simulator": ("simulate", "demo", "upload list.csv --root files --target simulator"),
     "sources": (),
     "stored": ("confirm", "delete", "list", "sync", "undo"),
     "tokens": (),
-    "why": ("why", "why latest"),
+    "why": ("why", "why latest", "explain 85088"),
     "workbooks": ("report --into list.xlsx", "check list.xlsx"),
 }
 """The commands of each feature that can be deleted, and of others the options that it brings."""

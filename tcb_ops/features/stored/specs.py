@@ -30,6 +30,7 @@ from tcb_ops.features.stored.files import (
     written_since,
 )
 from tcb_ops.features.stored.kinds import CONFIRM, DELETE, UNDO
+from tcb_ops.features.stored.queries import later_changes
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Text, _, as_lines, as_sentences, ngettext
 from tcb_ops.kinds import Kind
@@ -121,7 +122,7 @@ def confirm_spec(
         options,
     )
     environments = None if only is None else {(merchant.appid, merchant.env) for merchant in only}
-    warnings = change_lines(ledger.later_changes(subject, environments), zone)
+    warnings = change_lines(later_changes(ledger, subject, environments), zone)
     if pending := ledger.counts(subject).get(Outcome.PENDING, 0):
         text = ngettext(
             "{n:,} row of upload {id} is pending, and is not confirmed.",

@@ -24,6 +24,7 @@ from tcb_ops.features.workbooks.book import LAST_COLUMN, Book, Sheet, letters
 from tcb_ops.features.workbooks.sheets import list_sheet, read_workbook
 from tcb_ops.formatting import fold, shown, trim, unguard
 from tcb_ops.i18n import Lang, Text, _, pgettext, verbatim
+from tcb_ops.kinds import is_provided, provided
 from tcb_ops.lists.input_files import digest, is_workbook, open_bytes, readable
 from tcb_ops.lists.table import LIST_COLUMNS
 from tcb_ops.model import STORED_OUTCOMES, Problem
@@ -240,7 +241,7 @@ def _new_columns(
 
 
 def _texts(reader: RunReader, run: RunRecord, lang: Lang) -> Iterator[tuple[int, Sequence[str]]]:
-    changed = reader.changed_lines(run)
+    changed = provided("changed_lines")(reader, run) if is_provided("changed_lines") else {}
     for record in reader.rows(run):
         values = dict(zip(RESULT_COLUMNS, own_values(record, lang), strict=True))
         texts = (values["tcb_reason"], values["tcb_action"], values["tcb_file_id"])

@@ -20,8 +20,8 @@ from postgres import PASSWORD, Postgres
 from workspace import BOOKS, QUICK, TEA, TEA_TEST, Workspace, many
 
 import tcb_ops as tcb
-from tcb_ops.api import prune
 from tcb_ops.errors import LedgerError, UsageError
+from tcb_ops.features.prune.api import prune
 from tcb_ops.features.simulator.faults import Fault
 from tcb_ops.runs import connections, engine
 from tcb_ops.runs.ledger import Ledger
