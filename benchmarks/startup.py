@@ -32,7 +32,7 @@ TARGETS = {"tcb-ops --help": 9.0, "tcb-ops runs": 16.0, "tcb-ops show latest": 1
 
 def cpu(words: tuple[str, ...], folder: Path, **variables: str) -> float:
     """Return the CPU-seconds of a Python program."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith("TCB_OPS_")}
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("TCB_OPS_", "PYTHON"))}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     quiet = dict.fromkeys(("stdout", "stderr"), subprocess.DEVNULL)
     code = subprocess.run(

@@ -20,8 +20,8 @@ import sys
 TYPE_CHECKING = False  # for type checkers, which know the name: typing takes twice the time of a bare start
 
 if TYPE_CHECKING:
-    from tcb_ops.api import diff as diff, errcodes as errcodes, links as links, open_run as open_run
-    from tcb_ops.api import prune as prune, read_merchants as read_merchants, read_paths as read_paths
+    from tcb_ops.api import errcodes as errcodes, links as links, open_run as open_run
+    from tcb_ops.api import read_merchants as read_merchants, read_paths as read_paths
     from tcb_ops.api import resume as resume, retry as retry, runs as runs, start_links as start_links
     from tcb_ops.api import start_resume as start_resume, start_retry as start_retry
     from tcb_ops.api import start_upload as start_upload, upload as upload, upload_link as upload_link
@@ -34,9 +34,11 @@ if TYPE_CHECKING:
     from tcb_ops.errors import TransportError as TransportError, UsageError as UsageError
     from tcb_ops.features.audit.api import audit as audit, start_audit as start_audit
     from tcb_ops.features.audit.notifications import notify as notify
+    from tcb_ops.features.comparison.diffs import Diff as Diff, diff as diff
     from tcb_ops.features.evidence.history import History as History, history as history
     from tcb_ops.features.evidence.verify import verify as verify
     from tcb_ops.features.merchants.check import check_merchants as check_merchants
+    from tcb_ops.features.prune.api import prune as prune
     from tcb_ops.features.stored.api import confirm as confirm, delete as delete
     from tcb_ops.features.stored.api import start_confirm as start_confirm, start_delete as start_delete
     from tcb_ops.features.stored.api import start_undo as start_undo, undo as undo
@@ -46,7 +48,6 @@ if TYPE_CHECKING:
     from tcb_ops.kinds import Kind as Kind
     from tcb_ops.model import Link as Link, Merchant as Merchant, Outcome as Outcome, Problem as Problem
     from tcb_ops.model import Row as Row, Secret as Secret
-    from tcb_ops.reports.comparisons import Diff as Diff
     from tcb_ops.run import Run as Run, RunHandle as RunHandle
     from tcb_ops.runs.limits import RunLimits as RunLimits
     from tcb_ops.runs.progress import Progress as Progress
@@ -58,7 +59,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "api": (
-        "diff errcodes links open_run prune read_merchants read_paths "
+        "errcodes links open_run read_merchants read_paths "
         "resume retry runs start_links start_resume start_retry start_upload upload upload_link"
     ),
     "errcodes": "explain",
@@ -68,16 +69,17 @@ _PUBLIC = {
     ),
     "features.audit.api": "audit start_audit",
     "features.audit.notifications": "notify",
+    "features.comparison.diffs": "Diff diff",
     "features.evidence.history": "History history",
     "features.evidence.verify": "verify",
     "features.merchants.check": "check_merchants",
+    "features.prune.api": "prune",
     "features.stored.api": "confirm delete start_confirm start_delete start_undo undo",
     "i18n": "Lang Text",
     "lists.batch": "Batch",
     "lists.merchants": "Merchants",
     "kinds": "Kind",
     "model": "Link Merchant Outcome Problem Row Secret",
-    "reports.comparisons": "Diff",
     "run": "Run RunHandle",
     "runs.limits": "RunLimits",
     "runs.progress": "Progress",

@@ -7,7 +7,6 @@ UsageErrors: nothing was sent. Functions that start a run share the keywords of 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -18,8 +17,7 @@ from tcb_ops.errors import LedgerDamagedError, UsageError, check_count, check_va
 from tcb_ops.i18n import _, as_list
 from tcb_ops.kinds import ANY_KIND, kind_names, provided
 from tcb_ops.model import Link
-from tcb_ops.reports.comparisons import Diff, compare
-from tcb_ops.run import Run, RunHandle, environments_of
+from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.list_kinds import LINKS
 from tcb_ops.settings import Settings
 from tcb_ops.start import (
@@ -29,12 +27,10 @@ from tcb_ops.start import (
     blocking,
     existing_ledger,
     find_run,
-    ledger_with_runs,
     merchants_for,
     naming,
     opened_target,
     rows_of_frame,
-    selected_merchants,
     settings_for,
     start_run,
 )
@@ -46,10 +42,6 @@ if TYPE_CHECKING:
     from tcb_ops.lists.merchants import Merchants
     from tcb_ops.lists.paths import TextRows
     from tcb_ops.lists.table import Rows
-    from tcb_ops.runs.records import RunRecord
-
-SECONDS_PER_DAY = 86_400
-"""Seconds."""
 
 
 @checked
@@ -325,51 +317,6 @@ def runs(*, settings: Settings | None = None, damaged: list[LedgerDamagedError] 
     if damaged is None and errors:
         raise errors[0]
     return [Run(ledger, record, settings) for record in records]
-
-
-@checked
-def prune(older_than: int, *, dry_run: bool = False, settings: Settings | None = None) -> list[RunRecord]:
-    """Remove runs that finished more than `older_than` days ago from the ledger; return them, the newest first.
-
-    Runs that belong to a remaining one stay: its upload, its retries, and what confirmed, deleted or undid it. What a removed
-    run last stored at each path is kept for `undo` and `delete`. Reports are not touched. `dry_run`: nothing is removed.
-    """
-    from tcb_ops.runs.locks import planning
-    from tcb_ops.runs.plan import prunable
-
-    check_count("older_than", older_than, least=1)
-    ledger = ledger_with_runs(settings_for({"settings": settings}))
-    with planning(ledger):
-        removable = prunable(ledger.runs(), time.time() - older_than * SECONDS_PER_DAY)
-        if not dry_run and removable:
-            for run in reversed(
-                removable
-            ):  # the oldest first: of what was stored at a path, the newest is kept
-                ledger.prune(run)
-            ledger.compact()
-    return removable
-
-
-@checked
-def diff(
-    older: str | Run,
-    newer: str | Run = "latest",
-    *,
-    merchants: Merchants | str | Path | None = None,
-    **options: Unpack[TargetOptions],
-) -> Diff:
-    """Compare two runs of one kind and target: newly broken, fixed, still broken, by merchant and cause.
-
-    Each is a Run, an id, a prefix or `latest`; `merchants`: only their rows are compared. Raises RunNotFoundError, and
-    UsageError if the runs cannot be compared.
-    """
-    settings = settings_for(options, newer)
-    before, after = (
-        find_run(run, settings, name).record for name, run in (("older", older), ("newer", newer))
-    )
-    selected = selected_merchants(merchants)
-    only = None if selected is None else environments_of(selected)
-    return compare(ledger_with_runs(settings), before, after, settings, only)
 
 
 @checked

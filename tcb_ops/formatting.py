@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 
 def sanitize(text: str) -> str:
@@ -134,7 +134,9 @@ _OPENING, _CLOSING = "「『（《【“‘", r"」』）》】”’，。；�
 _PIECES = (
     rf"\s+|\[默认：[^\]\s]*\]?|[{_OPENING}]*(?:[^\s{_WIDE}{_OPENING}{_CLOSING}]+|[{_WIDE}]?)[{_CLOSING}]*"
 )
-"""A pattern that takes 2 ms to compile."""
+"""A pattern that takes 3 ms to compile."""
+_ASCII_PIECES = r"\s+|[^\s\]]*\]*"
+"""What it comes to for ASCII."""
 
 
 def wrap(text: str, width: int) -> str:
@@ -149,11 +151,15 @@ def wrap(text: str, width: int) -> str:
     报告文件夹。 [默认：reports]    18     报告文件夹。 / [默认：reports]
     ==============================  =====  ==================================
     """
-    from rich.cells import cell_len
+    cells: Callable[[str], int] = len
+    pieces = _ASCII_PIECES
+    if not text.isascii():
+        from rich.cells import cell_len
 
+        pieces, cells = _PIECES, cell_len
     broken, line, used = [], "", 0
-    for piece in filter(None, re.findall(_PIECES, text)):
-        size = cell_len(piece)
+    for piece in filter(None, re.findall(pieces, text)):
+        size = cells(piece)
         if used + size > width and line.strip():
             broken.append(line.rstrip())
             line, used = "", 0

@@ -13,8 +13,6 @@ from tcb_ops.errors import SettingsError
 from tcb_ops.i18n import Text, _
 
 ROOT = 0
-_LINKS = 40
-"""Symbolic links that are followed, as by Linux."""
 
 
 class Trust(StrEnum):
@@ -28,7 +26,7 @@ class Trust(StrEnum):
     """Its owner, who is neither this user nor root."""
 
 
-def trust(uid: int, file: os.stat_result, folder: os.stat_result, *, named: bool) -> Trust:
+def trust(uid: int, file: os.stat_result, folder: os.stat_result) -> Trust:
     """Return who may have written a settings file, by its owner and mode and by those of its folder.
 
     =========  ================  ==================  =========
@@ -44,16 +42,13 @@ def trust(uid: int, file: os.stat_result, folder: os.stat_result, *, named: bool
     another    its owner         everybody, sticky   STRANGER
     this user  everybody         its owner           EVERYBODY
     this user  its owner         everybody           EVERYBODY
-    any        any               any, named          OWN
     =========  ================  ==================  =========
 
-    In a sticky folder, only a file's owner can replace it. The mode of a symbolic link says nothing.
+    In a sticky folder, only a file's owner can replace it.
     """
-    if named:
-        return Trust.OWN
     if file.st_uid not in {uid, ROOT}:
         return Trust.STRANGER
-    writers = 0 if stat.S_ISLNK(file.st_mode) else file.st_mode
+    writers = file.st_mode
     if not folder.st_mode & stat.S_ISVTX:
         writers |= folder.st_mode
     if writers & stat.S_IWOTH:
@@ -64,47 +59,27 @@ def trust(uid: int, file: os.stat_result, folder: os.stat_result, *, named: bool
 def open_found(file: Path) -> tuple[int, Trust]:
     """Open a settings file that was found; return its descriptor, and who may have written it, OWN on Windows.
 
-    What is looked at is what is opened, even if another user exchanges files or links meanwhile: each part of the path is
-    opened from its folder, and every symbolic link counts like the file. Raises OSError if the file is missing or cannot
-    be opened, SettingsError if it is not a regular file, or if everybody or a stranger may have written it.
+    What is looked at is what is opened, even if another user exchanges files meanwhile. Raises OSError if the file is missing
+    or cannot be opened, SettingsError if it is not a regular file, or if everybody or a stranger may have written it.
     """
     if os.name == "nt":
         return os.open(file, os.O_RDONLY), Trust.OWN
-    descriptor, places = _open_parts(file)
     try:
-        results = {trust(os.geteuid(), entry, folder, named=False) for entry, folder in places}
-        _refuse(file, max(results, key=list(Trust).index), places[-1][0].st_mode)
+        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise _not_used(
+            _("{file} in the working folder is a link, so it is not used.", file=file), file
+        ) from None
+    try:
+        entry = os.fstat(descriptor)
+        writers = trust(os.geteuid(), entry, file.parent.stat())
+        _refuse(file, writers, entry.st_mode)
     except (OSError, SettingsError):
         os.close(descriptor)
         raise
-    return descriptor, max(results, key=list(Trust).index)
-
-
-def _open_parts(file: Path) -> tuple[int, list[tuple[os.stat_result, os.stat_result]]]:
-    """Open a file; return its descriptor, and each link on the way and the file, with the folder of each."""
-    search = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
-    folder = os.open(".", search)
-    try:
-        parts = list(reversed(file.parts))
-        places: list[tuple[os.stat_result, os.stat_result]] = []
-        while True:
-            name = parts.pop()
-            entry = os.stat(name, dir_fd=folder, follow_symlinks=False)
-            if stat.S_ISLNK(entry.st_mode):
-                if len(places) == _LINKS:
-                    raise OSError(errno.ELOOP, "too many symbolic links")
-                places.append((entry, os.fstat(folder)))
-                parts += reversed(Path(os.readlink(name, dir_fd=folder)).parts or ["."])
-            elif parts:
-                inner = os.open(name, search | os.O_NOFOLLOW, dir_fd=folder)
-                os.close(folder)
-                folder = inner
-            else:
-                flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
-                descriptor = os.open(name, flags, dir_fd=folder)
-                return descriptor, [*places, (os.fstat(descriptor), os.fstat(folder))]
-    finally:
-        os.close(folder)
+    return descriptor, writers
 
 
 def _refuse(file: Path, writers: Trust, mode: int) -> None:
@@ -123,12 +98,16 @@ def _refuse(file: Path, writers: Trust, mode: int) -> None:
             raise SettingsError(_("{file}: this is not a regular file but a pipe or a device.", file=file))
         case _:
             return
+    raise _not_used(problem, file)
+
+
+def _not_used(problem: Text, file: Path) -> SettingsError:
     fix = _(
         "Settings run programs and say where tokens are sent. If you have read the file and trust it, name it: --config "
         "{file}",
         file=shell.quote(str(file.absolute())),
     )
-    raise SettingsError(problem, fix)
+    return SettingsError(problem, fix)
 
 
 def with_found_file(target: Text, writers: Trust | None, file: str) -> Text:

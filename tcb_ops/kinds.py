@@ -23,7 +23,7 @@ from tcb_ops.model import Outcome, Row, RowEnd
 
 if TYPE_CHECKING:
     from tcb_ops.errors import TcbOpsError
-    from tcb_ops.reports.comparisons import Diff
+    from tcb_ops.features.comparison.diffs import Diff
     from tcb_ops.reports.findings import Findings
     from tcb_ops.reports.run_views import RunReader
     from tcb_ops.reports.summary import NextAction, RunSummary
@@ -51,6 +51,8 @@ class Feature:
     """What the core asks for by name, and works without: `provided` imports it."""
     reasons: str = ""
     """The table of the texts of its reasons, such as reasons.csv."""
+    checks: Sequence[str] = ()
+    """What returns a check of `doctor` for settings, `(Settings) -> DoctorCheck | None`; None where there is none to make."""
 
 
 @cache

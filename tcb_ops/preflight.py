@@ -6,18 +6,19 @@ Pure, except for `scope_of_stored`, which reads the ledger.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tcb_ops.formatting import format_size, sanitize
 from tcb_ops.i18n import Text, _, as_facts, as_list, ngettext
-from tcb_ops.kinds import is_provided, provided
+from tcb_ops.kinds import environment_count, is_provided, merchant_count, provided, row_count
 from tcb_ops.lists.batch import Batch
 from tcb_ops.model import Merchant, Outcome
 from tcb_ops.run import Run
 from tcb_ops.runs.limits import RunLimits
+from tcb_ops.runs.plan import RunSpec
 from tcb_ops.runs.records import Tally
 from tcb_ops.settings import Settings
 
@@ -77,15 +78,15 @@ def facts(batch: Batch) -> dict[str, Any]:
 def facts_line(batch: Batch) -> Text:
     """Return the facts in one line."""
     parts: list[object] = [
-        ngettext("{n:,} merchant", "{n:,} merchants", batch.merchants_count),
-        ngettext("{n:,} environment", "{n:,} environments", batch.envs),
+        merchant_count(batch.merchants_count),
+        environment_count(batch.envs),
     ]
     if batch.root is not None:
         parts.append(format_size(batch.total_bytes))
     line = _(
         "{valid:,} of {rows} valid: {facts}",
         valid=batch.valid,
-        rows=ngettext("{n:,} row", "{n:,} rows", batch.count),
+        rows=row_count(batch.count),
         facts=as_facts(parts),
     )
     departed = batch.by_departed_merchant()
@@ -128,9 +129,9 @@ class SendScope:
         """The figures as text."""
         return _(
             "{rows}: {merchants}, {environments}",
-            rows=ngettext("{n:,} row", "{n:,} rows", self.rows),
-            merchants=ngettext("{n:,} merchant", "{n:,} merchants", self.merchants),
-            environments=ngettext("{n:,} environment", "{n:,} environments", self.envs),
+            rows=row_count(self.rows),
+            merchants=merchant_count(self.merchants),
+            environments=environment_count(self.envs),
         )
 
 
@@ -140,22 +141,11 @@ def scope_of_list(batch: Batch) -> SendScope:
     return SendScope(batch.valid, batch.merchants_count, batch.envs, most)
 
 
-def short_of_calls(scope: SendScope, left: Mapping[str, int]) -> Text | None:
-    """Return a warning about merchants whose link calls of today are too few; None if they are enough, or not known."""
-    short = [
-        _(
-            "{merchant} ({left:,} left, {rows:,} needed)",
-            merchant=sanitize(name),
-            left=left[appid],
-            rows=calls,
-        )
-        for appid, name, calls in scope.most
-        if left.get(appid, calls) < calls
-    ]
-    if not short:
-        return None
-    text = _("Today's link calls are too few for {merchants}: their other rows would end with 45009.")
-    return text.format(merchants=as_list(short, most=3))
+def scope_of_work(work: RunSpec) -> SendScope:
+    """Return the scope of a run that is to be planned."""
+    appids = {environment.appid for environment in work.environments}
+    rows = sum(not row.invalid for row in work.rows())
+    return SendScope(rows, len(appids), len(work.environments))
 
 
 def scope_of_rows(tallies: Iterable[Tally], outcomes: frozenset[Outcome]) -> SendScope:

@@ -18,10 +18,9 @@ from tcb_ops.errors import (
     check_count,
 )
 from tcb_ops.i18n import Text, _
-from tcb_ops.kinds import load, provided
-from tcb_ops.model import Merchant, Outcome
-from tcb_ops.reports.comparisons import Diff, compare
-from tcb_ops.reports.explanations import change_mark, why
+from tcb_ops.kinds import is_provided, load, provided
+from tcb_ops.model import STORED_OUTCOMES, Merchant, Outcome
+from tcb_ops.reports.explanations import why
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.stop_errors import stop_text
@@ -32,10 +31,11 @@ from tcb_ops.signals import ctrl_c_raises
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tcb_ops.features.comparison.diffs import Diff
+    from tcb_ops.features.stored.queries import LaterChange
     from tcb_ops.lists.merchants import Merchants
     from tcb_ops.reports.findings import Findings
     from tcb_ops.reports.run_views import RunReader
-    from tcb_ops.runs.histories import LaterChange
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.records import RowRecord, RunRecord, Tally, TimelineBucket
     from tcb_ops.runs.session import RunSession
@@ -101,18 +101,24 @@ class Run:
         return self.overview().confirmed
 
     @property
-    def changed_by(self) -> list[LaterChange]:
+    def changed_by(self) -> Sequence[LaterChange]:
         """The later runs that undid, deleted or overwrote files of this upload and its retries, the newest first."""
-        return self._reader.later_changes(self.record)
+        return self.overview().changed_by
 
     @property
     def mark(self) -> Text | None:
-        """Whether a later run has undone, deleted or overwritten files of this upload, in a few words for a list of runs.
-
-        Looks at some of the rows only; None if it finds nothing.
-        """
-        changes = self._reader.later_changes(self.record, sampled=True)
-        return change_mark(changes) if changes else None
+        """The newest run that undid or deleted files of this upload, in a few words for a list of runs; None without one."""
+        run = self._reader.taken_back_by(self.record)
+        if run is None:
+            return None
+        replaced = sum(
+            rows for outcome, rows in self._reader.counts(run).items() if outcome in run.kind.replacing
+        )
+        if not replaced:
+            return None
+        stored = sum(rows for outcome, rows in self.outcomes.items() if outcome in STORED_OUTCOMES)
+        text = _("{changed} by {run}") if replaced >= stored else _("partly {changed} by {run}")
+        return text.format(changed=run.kind.changed, run=run.id)
 
     def refresh(self) -> None:
         """Read the run's record again, which says where its report is."""
@@ -302,7 +308,10 @@ class Run:
     def changes(self) -> Diff | None:
         """Return what changed since the previous finished run of the same kind, target, list and part; None without one."""
         before = self._reader.previous(self.record)
-        return None if before is None else compare(self._ledger, before, self.record, self._settings)
+        changes: Diff | None = None
+        if before is not None:
+            changes = provided("compare")(self._ledger, before, self.record, self._settings)
+        return changes
 
     def audit(self) -> Any:
         """Return what an audit found, an AuditResult: compared with the previous one of the same target and part.
@@ -318,13 +327,13 @@ class Run:
         """
         return provided("Run.why")(self, every=every)
 
-    def kept_verdicts(self) -> list[dict[str, Any]]:
-        """Return the verdicts about this run that its ledger keeps."""
-        return list(self._ledger.run(self.id).settings.get(VERDICTS, ()))
+    def kept_answers(self) -> dict[str, Any]:
+        """Return what the ledger keeps of questions why rows of this run did not succeed: `verdicts`, and answers."""
+        return dict(self._ledger.run(self.id).settings.get(VERDICTS, {}))
 
-    def keep_verdicts(self, verdicts: list[dict[str, Any]]) -> None:
-        """Keep verdicts about this run in its ledger, instead of earlier ones."""
-        self._ledger.keep_verdicts(self.record, verdicts)
+    def keep_answers(self, **kept: Any) -> None:
+        """Keep verdicts or answers about this run in its ledger, instead of earlier ones of the same name."""
+        self._ledger.keep_answers(self.record, kept)
 
     def findings(self, receiver: str = "") -> Findings | None:
         """Return what the run found, compared with the previous one of the target and part; None for a kind without.
@@ -341,8 +350,8 @@ class Run:
             # Damage to an earlier run does not concern this one.
             with suppress(LedgerDamagedError), self._ledger.snapshot() as ledger:
                 before = ledger.previous(ledger.run(self.id), receiver)
-                if before is not None:
-                    changes = compare(ledger, before, ledger.run(self.id), self._settings, only)
+                if before is not None and is_provided("compare"):
+                    changes = provided("compare")(ledger, before, ledger.run(self.id), self._settings, only)
             return record.kind.findings(snapshot, RunSummary(snapshot, record), changes, self._settings)
 
     def retry(

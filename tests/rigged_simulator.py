@@ -3,18 +3,68 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from tcb_ops.features.simulator.faults import EnvStatus, Fault, Faults, SimulatedAccount, SimulatedEnvironment
+from tcb_ops.features.simulator.faults import (
+    Component,
+    EnvStatus,
+    Fault,
+    Faults,
+    FaultStep,
+    SimulatedAccount,
+    SimulatedEnvironment,
+)
 from tcb_ops.features.simulator.server import Simulator as PlainSimulator
 from tcb_ops.features.simulator.signing import bucket_of
-from tcb_ops.features.simulator.state import NEVER, SimulatedObject, _RefreshToken
+from tcb_ops.features.simulator.state import NEVER, RefreshToken, SimulatedObject
+from tcb_ops.model import Merchant
+
+
+class Call(NamedTuple):
+    """A recorded call. `env` and `path` are empty if the request had none that could be read."""
+
+    step: FaultStep
+    env: str
+    path: str
 
 
 class Simulator(PlainSimulator):
-    """The simulator, whose state a test changes; methods may be called from any thread."""
+    """The simulator, whose state a test changes; methods may be called from any thread.
+
+    `record` keeps every call in `calls`. `component_appid` alone says which of the tokens is the component's.
+    """
+
+    def __init__(
+        self,
+        merchants: Sequence[Merchant],
+        tokens: Mapping[str, str] | Path,
+        *,
+        faults: Faults = Faults(),  # noqa: B008  frozen and empty
+        component: Component | None = None,
+        component_appid: str = "",
+        accounts: Sequence[SimulatedAccount] = (),
+        environments: Sequence[SimulatedEnvironment] = (),
+        record: bool = False,
+        **options: Any,
+    ) -> None:
+        faults = Faults(
+            faults.entries,
+            component or faults.component or Component(component_appid),
+            (*faults.accounts, *accounts),
+            (*faults.environments, *environments),
+        )
+        super().__init__(merchants, tokens, faults=faults, **options)
+        self.calls: list[Call] = []
+
+        def arrived(step: FaultStep, env: str, path: str) -> None:
+            type(self._state).arrived(self._state, step, env, path)
+            self.calls.append(Call(step, env, path))
+
+        if record:
+            self._state.arrived = arrived  # type: ignore[method-assign]
 
     def play(self, faults: Iterable[Fault], accounts: Iterable[SimulatedAccount] | None = None) -> None:
         """Inject these faults from now on, instead of the plan's. `accounts`: these, with the quotas of a new day."""
@@ -68,12 +118,12 @@ class Simulator(PlainSimulator):
 
     def refresh_token(self, appid: str) -> str:
         """Return a merchant's current refresh token."""
-        return self._accounts.refresh_token(appid)
+        return self._accounts.refresh_tokens[appid].newest
 
     def drop_refresh_token(self, appid: str, *, listed: bool = True) -> None:
         """Replace a merchant's refresh token (old ones: 61023); `listed`: whether api_get_authorizer_list has the new one."""
-        new = _RefreshToken(self._accounts._new(appid), listed=listed)
-        self._accounts._refresh_tokens[appid] = new
+        new = RefreshToken(self._accounts._new(appid), listed=listed)
+        self._accounts.refresh_tokens[appid] = new
 
     def set_status(self, env: str, status: EnvStatus) -> None:
         """Change an environment's status."""

@@ -1,7 +1,7 @@
 """Plays runs in simulated time and checks after each session what must hold, whatever happened.
 
-`python tests/simulated_runs.py --runs 2000 --seed 0` plays the seeds 0 to 1999 in processes of their own, prints each
-seed that violates something with the smallest scenario that still does, and ends with exit code 1 if there is one.
+`python tests/simulated_runs.py --runs 2000 --seed 0` plays the seeds 0 to 1999 in processes of their own, prints the first
+seed of each batch that violates something with the smallest scenario that still does, and ends with exit code 1 if there is one.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ import csv
 import gc
 import hashlib
 import logging
+import multiprocessing
 import os
 import re
 import shutil
 import sqlite3
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -57,6 +57,7 @@ from tcb_ops.wechat.responses import ApiError, HttpResponse, read_response
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from multiprocessing.connection import Connection as Pipe
 
     from tcb_ops.runs.connections import Connection
     from tcb_ops.runs.records import RunRecord
@@ -310,8 +311,8 @@ def rows_of(scenario: Scenario) -> tuple[Row, ...]:
 
 
 @cache
-def _template(kind: str, merchants: int, rows: int) -> sqlite3.Connection:
-    """Return a ledger with the planned run, to be copied: planning takes longer than the run."""
+def _template(kind: str, merchants: int, rows: int) -> dict[str, list[Any]]:
+    """Return the records of a ledger with the planned run, by table: planning takes longer than the run."""
     file = folder() / f"{kind}-{merchants}-{rows}.db"
     ledger = Ledger(str(file))
     environments = [
@@ -336,7 +337,21 @@ def _template(kind: str, merchants: int, rows: int) -> sqlite3.Connection:
     )
     ledger.plan(new, _rows(kind, merchants, rows), environments)
     ledger.close()
-    return sqlite3.connect(file)
+    with closing(sqlite3.connect(file)) as planned:
+        return {
+            f"{table} VALUES ({', '.join('?' * len(records[0]))})": records
+            for table in ("runs", "envs", "rows")
+            if (records := planned.execute(f"SELECT * FROM {table}").fetchall())
+        }
+
+
+def _plan(scenario: Scenario) -> None:
+    """Plan the scenario's run in the ledger in place of its runs; not by a copy, after which all is prepared again."""
+    with _database() as database:
+        for table in ("rows", "envs", "runs"):
+            database.execute(f"DELETE FROM {table}")
+        for values, records in _template(scenario.kind, scenario.merchants, scenario.rows).items():
+            database.executemany(f"INSERT INTO {values}", records)
 
 
 @cache
@@ -367,7 +382,7 @@ def play(scenario: Scenario) -> Counter[str]:
     for rest in folder().glob("links.csv*"):
         rest.unlink()
     ledger = _ledger()
-    _template(scenario.kind, scenario.merchants, scenario.rows).backup(_database())
+    _plan(scenario)
     world = World(scenario)
     oracle = ledger.oracle = Oracle(world)
     happened: Counter[str] = Counter(runs=1)
@@ -533,41 +548,31 @@ def shrunk(scenario: Scenario) -> Scenario:
     return scenario
 
 
-def play_seeds(first: int, runs: int) -> tuple[Counter[str], dict[int, str]]:
-    """Play seeds one after another; return what happened, and the violations by seed."""
+def play_seeds(first: int, runs: int) -> tuple[Counter[str], str]:
+    """Play seeds one after another until one violates something; return what happened, and the violation."""
     happened: Counter[str] = Counter()
-    violations: dict[int, str] = {}
     for seed in range(first, first + runs):
-        if len(violations) == MOST_VIOLATIONS:
-            break
         try:
             happened += play(scenario_of(seed))
         except Violation as error:
             happened["runs"] += 1
             smallest = shrunk(scenario_of(seed))
-            violations[seed] = f"{error}\n  {smallest}\n  {violation_of(smallest)}"
-    return happened, violations
+            return happened, f"seed {seed}: {error}\n  {smallest}\n  {violation_of(smallest)}"
+    return happened, ""
 
 
-MOST_VIOLATIONS = 3
-"""Violations after which a batch ends: one cause has many."""
 SOME = 250
 """Runs that `make test` plays."""
 BATCH = 1_000
 """Runs of one process: what killed sessions leave is kept until it ends."""
 
 
-def _batch(first: int, runs: int) -> int:
-    """Play a batch, print its results, and end without running anything of the killed sessions."""
+def _batch(first: int, runs: int, results: Pipe) -> None:
+    """Play a batch in a process of its own, which ends without running anything of the killed sessions."""
     logging.disable()
     gc.disable()
-    happened, violations = play_seeds(first, runs)
-    print(*(f"{name}={count}" for name, count in sorted(happened.items())), sep="\t")
-    for seed, what in violations.items():
-        print(f"seed {seed}: {what}")
-    sys.stdout.flush()
+    results.send(play_seeds(first, runs))
     shutil.rmtree(folder())
-    os._exit(1 if violations else 0)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -577,30 +582,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", type=int, default=SOME)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no batch after so many")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--batch", action="store_true", help="play them in this process")
     chosen = parser.parse_args(arguments)
-    if chosen.batch:
-        return _batch(chosen.seed, chosen.runs)
-    began, total, failed = time.monotonic(), Counter[str](), 0
+    began, total, failed = time.monotonic(), Counter[str](), False
     firsts = iter(range(chosen.seed, chosen.seed + chosen.runs, BATCH))
-    working: list[subprocess.Popen[str]] = []
+    working: list[Pipe] = []
+    fork = multiprocessing.get_context("fork")  # what is imported is imported once
     while True:
         while len(working) < chosen.processes and time.monotonic() - began < chosen.seconds:
             first = next(firsts, None)
             if first is None:
                 break
             runs = min(BATCH, chosen.seed + chosen.runs - first)
-            command = [sys.executable, __file__, "--batch", "--seed", str(first), "--runs", str(runs)]
-            working.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+            receiver, sender = fork.Pipe(duplex=False)
+            fork.Process(target=_batch, args=(first, runs, sender)).start()
+            sender.close()
+            working.append(receiver)
         if not working:
             break
-        done = working.pop(0)
-        output = (done.communicate()[0] or "").splitlines()
-        counts, _, rest = "\n".join(output).partition("\n")
-        total.update({n: int(c) for n, _, c in (pair.rpartition("=") for pair in counts.split("\t")) if n})
-        if done.returncode:
-            failed += 1
-            print(rest or f"a batch ended with exit code {done.returncode}")
+        try:
+            happened, violation = working.pop(0).recv()
+        except EOFError:  # it has printed why
+            happened, violation = Counter[str](), "a batch did not end"
+        total += happened
+        if violation:
+            failed = True
+            print(violation)
     seconds = time.monotonic() - began
     trace = total.pop("trace", 0)
     print(", ".join(f"{name} {count:,}" for name, count in sorted(total.items())))

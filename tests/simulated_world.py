@@ -132,7 +132,7 @@ def scenario_of(seed: int) -> Scenario:
     kind = rng.choice(["links", "upload"])
     merchants = rng.randint(1, len(MERCHANTS))
     trouble = rng.random()
-    return Scenario(
+    scenario = Scenario(
         seed,
         kind,
         merchants,
@@ -156,6 +156,9 @@ def scenario_of(seed: int) -> Scenario:
         twice=rng.choice([0.0, 0.0, 0.05]),
         full=(_full(rng),) if rng.random() < 0.1 else (),
     )
+    lasting = any(outage.ends - outage.begins > 1 for outage in scenario.outages)
+    # Without backoff an outage is probed twenty times a second: two thousand times the same, and a sixth of all time.
+    return replace(scenario, backoff=0.1) if lasting and not scenario.backoff else scenario
 
 
 def _fault(rng: Random) -> Fault:
@@ -355,8 +358,9 @@ class SimulatedTransport:
                 lost = world.scenario.chance("lost", *call) < world.scenario.lost
                 if not lost and response.reset is None:
                     assert isinstance(response.body, bytes)
-                    answered(HttpResponse(response.status, CIMultiDict(response.headers), response.body))
-                    return HttpResponse(response.status, CIMultiDict(response.headers), response.body)
+                    answer = HttpResponse(response.status, CIMultiDict(response.headers), response.body)
+                    answered(answer)
+                    return answer
                 fault = TransportFault.RESET
                 if lost and world.scenario.chance("never", *call) < 0.3:
                     await asyncio.sleep(NO_ANSWER_AFTER)

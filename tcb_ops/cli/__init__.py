@@ -5,8 +5,9 @@ from __future__ import annotations
 import gettext
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import copy
-from dataclasses import fields
-from functools import cache, partial
+from dataclasses import fields, is_dataclass
+from functools import cache
+from importlib.util import find_spec
 from inspect import cleandoc
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,6 @@ from tcb_ops.cli.options import (
     ListOptions,
     Option,
     RunOptions,
-    ScanOptions,
     common_options,
 )
 from tcb_ops.formatting import wrap
@@ -51,7 +51,7 @@ class _TwoHelps(click.Command):
 
 
 class Command(_TwoHelps):
-    """A command whose function gets its shared options as objects: for each parameter annotated with a class of `_KINDS`."""
+    """A command whose function gets its shared options as objects: a RunCommand, or a dataclass of options."""
 
     def __init__(self, *args: Any, usual: str = "", **attributes: Any) -> None:
         """Create a command; `usual`: the options of the short help, without hyphens."""
@@ -86,8 +86,13 @@ class Command(_TwoHelps):
         """Call the function."""
         assert self.callback is not None  # noqa: S101  a command without one does nothing
         values = dict(ctx.params)
-        kinds = {name: _KINDS.get(kind) for name, kind in self.callback.__annotations__.items()}
-        objects = {name: kind(values) for name, kind in kinds.items() if kind is not None}
+        objects = dict[str, object]()
+        for name, kind in self.callback.__annotations__.items():
+            options: Any = self.callback.__globals__.get(kind)
+            if kind == "RunCommand":
+                objects[name] = _run_command(values)
+            elif isinstance(options, type) and is_dataclass(options):
+                objects[name] = _taken(options, values)
         return ctx.invoke(self.callback, **values, **objects)
 
 
@@ -124,13 +129,6 @@ def _help_all() -> Option:
     return Option(["--help-all"], is_flag=True, expose_value=False, is_eager=True, callback=show, help=text)
 
 
-_KINDS: Mapping[str, Callable[[dict[str, Any]], object]] = {
-    **{kind.__name__: partial(_taken, kind) for kind in (CommonOptions, ScanOptions)},
-    "RunCommand": _run_command,
-}
-"""What a command's function may ask for, by the annotation of its parameter, and how it is made of the options' values."""
-
-
 class Commands(Mapping[str, click.Command]):
     """The commands of a group by name, each loaded when it is asked for.
 
@@ -149,6 +147,14 @@ class Commands(Mapping[str, click.Command]):
 
     def __len__(self) -> int:
         return len(self._places)
+
+    def short_help(self, name: str) -> str:
+        """Return a command's short help, translated: from its compiled function, as an import takes far longer."""
+        module, _colon, function = self._places[name].partition(":")
+        loader: Any = getattr(find_spec(module), "loader", None)
+        compiled = loader.get_code(module).co_consts
+        code = next(each for each in compiled if getattr(each, "co_name", "") == function)
+        return _short_help(paragraphs(code.co_consts[0]))
 
 
 class Group(_TwoHelps, click.Group):
@@ -229,6 +235,10 @@ def paragraphs(text: str) -> list[str]:
     return [" ".join(lines.split()) for lines in cleandoc(text).split("\n\n")] if text else []
 
 
+def _short_help(described: list[str]) -> str:
+    return gettext.gettext(described[0]).rstrip("。.") if described else ""
+
+
 def translated(command: click.Command) -> click.Command:
     """Return a copy of a command with its help in the language set by `translate_click`."""
     made = copy(command)
@@ -238,8 +248,8 @@ def translated(command: click.Command) -> click.Command:
     made.options_metavar = gettext.gettext(options)
     if isinstance(made, click.Group):
         made.subcommand_metavar = gettext.gettext(commands)
-    texts = [gettext.gettext(paragraph) for paragraph in paragraphs(command.help or "")]
-    made.help, made.short_help = "\n\n".join(texts), texts[0].rstrip("。.") if texts else None
+    described = paragraphs(command.help or "")
+    made.help, made.short_help = "\n\n".join(map(gettext.gettext, described)), _short_help(described)
     made.params = [copy(param) for param in command.params]
     for param in made.params:
         if isinstance(param, click.Option) and param.help:

@@ -1,4 +1,4 @@
-"""The commands about the ledger and its runs: runs, show, errcodes, report, explain, prune."""
+"""The commands about the ledger and its runs: runs, show, errcodes, report, open."""
 
 from __future__ import annotations
 
@@ -22,9 +22,8 @@ from tcb_ops.cli.options import (
     table_option,
 )
 from tcb_ops.errors import LedgerDamagedError, UsageError
-from tcb_ops.i18n import NOTHING, Lang, Text, _, as_list, as_sentences, ngettext, pgettext, verbatim
-from tcb_ops.kinds import is_provided, provided
-from tcb_ops.model import Owner, Reason
+from tcb_ops.i18n import NOTHING, Lang, Text, _, as_list, as_sentences, pgettext
+from tcb_ops.kinds import is_provided, provided, row_count
 from tcb_ops.secrets import masked
 from tcb_ops.settings import Settings
 
@@ -156,7 +155,7 @@ def errcodes(run: str, out: Path | None, kind: str | None, *, common: CommonOpti
     if not bad:
         console.print(_("{head} · nothing is wrong", head=head))
         return 0
-    rows = ngettext("{n:,} row", "{n:,} rows", sum(counts.values()))
+    rows = row_count(sum(counts.values()))
     console.info(_("{head} · {bad:,} of {rows} did not succeed", head=head, bad=bad, rows=rows))
     show_causes(console, chosen, overview, texts=True)
     if out is None and len(overview.messages(console.lang)) > 1:
@@ -288,47 +287,6 @@ def open_(run: str, kind: str | None, *, prints: bool, common: CommonOptions) ->
     return 0
 
 
-@click.command(cls=Command, context_settings={"ignore_unknown_options": True})
-@click.argument("code")
-@settings_options("json")
-def explain(code: str, *, common: CommonOptions) -> int:
-    """Explain what a code means and what to do.
-
-    An errcode (85088, -501001) or one of the store's (SlowDown).
-    """
-    from tcb_ops.errcodes import COMPONENT_MARK, all_reasons, describe, errcode
-    from tcb_ops.errcodes import explain as look_up
-    from tcb_ops.reports.explanations import ETAG_MISMATCH
-    from tcb_ops.runs.verdicts import presumed_verdict
-
-    _settings, console = common.start()
-    number = code.removesuffix(COMPONENT_MARK)
-    name, source, itself = "", "", None
-    if (reason := {ETAG_MISMATCH: str(Reason.ETAG_MISMATCH)}.get(code, code)) in Reason.all():
-        texts, name = all_reasons()[reason], reason
-        meaning, action, facts = texts.meaning, texts.action, dict[str, Any](code=reason)
-    else:
-        of_component = number != code and number.removeprefix("-").isdecimal()
-        entry = errcode(int(number), Owner.PLATFORM) if of_component else look_up(code)
-        meaning, action, itself = entry.meaning, entry.action, describe(entry.decision, entry.scope)
-        facts = {"code": entry.code, "known": entry.known, "decision": entry.decision, "scope": entry.scope}
-        name, source = f"{entry.code} {entry.name}".rstrip() if entry.known else "", entry.source
-    presumed = presumed_verdict(str(facts["code"]))
-    if common.json:
-        texts_shown = {"meaning": meaning.of(console.lang), "action": action.of(console.lang)}
-        console.json(facts | texts_shown | {"who": str(presumed.who)})
-        return 0
-    console.print(_("{name}: {meaning}", name=name, meaning=meaning) if name else meaning)
-    console.print(_("What to do: {action}", action=action))
-    if str(facts["code"]) != "0":
-        console.print(_("Who must act: {who}.", who=presumed.who_acts))
-    if itself is not None:
-        console.print(_("By itself, tcb-ops {itself}.", itself=itself))
-    if source:
-        console.print(_("Source: {source}", source=source))
-    return 0
-
-
 def _head(run: Run, settings: Settings) -> Text:
     from tcb_ops.runs.stop_errors import stop_text
 
@@ -349,7 +307,7 @@ def _head(run: Run, settings: Settings) -> Text:
         kind=record.kind,
         target=record.target,
         list_name=record.list_name,
-        rows=ngettext("{n:,} row", "{n:,} rows", record.rows),
+        rows=row_count(record.rows),
         begun=begun,
         operator=record.operator,
         host=record.host,
@@ -432,41 +390,6 @@ def _list_runs(console: Console, settings: Settings, common: CommonOptions) -> i
     for damage in damaged:
         console.warn(damage.text)
     return damaged[0].exit_code if damaged else 0
-
-
-@click.command(cls=Command, usual="older-than dry-run ledger json")
-@click.option("--older-than", required=True, metavar="DAYS", help="How old a run must be, such as 180d.")
-@click.option("--dry-run", is_flag=True, help="Show what would be removed; remove nothing.")
-@settings_options("ledger", "json")
-def prune(older_than: str, *, dry_run: bool, common: CommonOptions) -> int:
-    """Remove old runs from the ledger, and give the space back.
-
-    Unfinished runs stay, and those that belong to a run that stays: a retry, confirmation, deletion or undo, or its upload.
-    What a removed run last stored at each path is kept, so that undo and delete still know it. Reports are not touched.
-    """
-    from tcb_ops import api
-
-    settings, console = common.start()
-    days = older_than.removesuffix("d")
-    if not (days.isdecimal() and len(days) < 6 and int(days)):
-        raise UsageError(_("`prune` needs --older-than with a number of days, such as 180d."))
-    removed = api.prune(int(days), dry_run=dry_run, settings=settings)
-    if common.json:
-        console.json(
-            {"removed": [] if dry_run else [run.id for run in removed], "runs": [run.id for run in removed]}
-        )
-        return 0
-    for run in removed:
-        console.print(verbatim(f"{run.id}  {run.kind}  {run.rows:,}"))
-    counts = {
-        "runs": ngettext("{n:,} run", "{n:,} runs", len(removed)),
-        "rows": ngettext("{n:,} row", "{n:,} rows", sum(run.rows for run in removed)),
-        "ledger": settings.ledger_name,
-    }
-    done = _("{runs} with {rows} removed from {ledger}.", **counts)
-    planned = _("{runs} with {rows} would be removed from {ledger}.", **counts)
-    console.info(planned if dry_run else done)
-    return 0
 
 
 def _about(run: Run, settings: Settings) -> dict[str, Any]:

@@ -8,7 +8,6 @@ import io
 import itertools
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import takewhile
@@ -22,7 +21,7 @@ from tcb_ops.cli.console import Console, show_problems, wrapped
 from tcb_ops.errors import InputError, InterruptedRunError, TcbOpsError, UsageError, error_code
 from tcb_ops.formatting import lines
 from tcb_ops.i18n import N_, Lang, Text, _, as_lines, as_sentences, terminal_lang, translate_click, verbatim
-from tcb_ops.kinds import features
+from tcb_ops.kinds import features, is_provided, provided
 from tcb_ops.resources import exhausted, system_reason
 from tcb_ops.settings import load_settings, system_lang
 
@@ -62,8 +61,7 @@ _SECTIONS = {
 """The sections of the help, in the order of an operator's work."""
 _CORE_COMMANDS = {
     "run": "runs:check runs:links runs:upload runs:retry",
-    "inspect": "inspect:runs inspect:show inspect:errcodes inspect:report inspect:open_ inspect:explain",
-    "setup": "init:init inspect:prune completion:completion",
+    "inspect": "inspect:runs inspect:show inspect:errcodes inspect:report inspect:open_",
 }
 
 
@@ -79,15 +77,9 @@ class _TopGroup(Group):
         for section, heading in _SECTIONS.items():
             if not (commands := Commands(_references(section))):
                 continue
-            listed = map(translated, commands.values())
             formatter.write_heading(gettext.gettext(heading))
             with formatter.indentation():
-                formatter.write_dl(
-                    [
-                        (f"{command.name:<10}", command.get_short_help_str(formatter.width))
-                        for command in listed
-                    ]
-                )
+                formatter.write_dl([(f"{name:<10}", commands.short_help(name)) for name in commands])
 
 
 @click.group(
@@ -151,12 +143,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def run(arguments: Sequence[str]) -> int:
     """Run a command line and return the exit code. Exceptions are printed as messages."""
     if "_TCB_OPS_COMPLETE" in os.environ:
-        from tcb_ops.cli.completion import answer
-
-        return answer(cli)
+        return provided("completion")(cli) if is_provided("completion") else 0
     lang, Console.has_printed_json = Lang.EN, False
     try:
-        os.environ["LANGUAGE"] = lang = terminal_lang(_lang(arguments))
+        lang = terminal_lang(_lang(arguments))
+        # C: gettext looks for no catalogue at each message.
+        os.environ["LANGUAGE"] = "C" if lang is Lang.EN else lang
         translate_click(lang)
         result = translated(cli).main(list(arguments), prog_name="tcb-ops", standalone_mode=False)
     except click.exceptions.Exit as ended:
@@ -195,6 +187,8 @@ def _reported(error: BaseException, arguments: Sequence[str]) -> TcbOpsError:
         return _interrupted(signals.asked() or int(getattr(error.__cause__ or error, "exit_code", 130)))
     if not isinstance(error, OSError):
         if "--verbose" in arguments:
+            import traceback
+
             traceback.print_exception(error)
         text = _(
             "Internal error in tcb-ops ({kind}). What was committed is safe, and the same command resumes. Please "

@@ -57,14 +57,12 @@ def check(command: RunCommand, paths: str, *, mark: bool) -> int:
             console.info(
                 _("Columns that are only carried through: {columns}.", columns=as_list(batch.unused))
             )
-        elsewhere = None
         if batch.root is None:
-            elsewhere = command.with_folder_of(next(iter(batch.rows())).file, paths, root)
             text = _(
                 "None of the files is in {folder}, so files were not checked; --root DIR checks them as upload does."
             )
             console.info(text.format(folder=Path(root).absolute()))
-        console.suggest_one(elsewhere)
+        console.suggest_one()
         return 1 if batch.valid < batch.count else 0
 
 

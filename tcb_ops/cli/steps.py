@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -20,10 +19,10 @@ from tcb_ops.cli.console import (
     show_run,
 )
 from tcb_ops.cli.options import CommonOptions, ListOptions, RunOptions, target_line
-from tcb_ops.errors import InputError, InterruptedRunError, StoppedError, TcbOpsError, UsageError
+from tcb_ops.errors import InputError, InterruptedRunError, StoppedError, UsageError
 from tcb_ops.formatting import format_duration, format_size, sanitize
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_lines, ngettext, pgettext
-from tcb_ops.kinds import ANY_KIND, Kind, load, provided, row_count
+from tcb_ops.kinds import ANY_KIND, Kind, is_provided, load, provided, row_count
 from tcb_ops.lists.batch import Batch, fixme_beside, write_fixme
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.model import Listener, Outcome, Problem, Reason
@@ -35,7 +34,6 @@ from tcb_ops.preflight import (
     facts_line,
     scope_of_rows,
     seconds_at_rate,
-    short_of_calls,
 )
 from tcb_ops.reports.summary import by_code, next_command
 from tcb_ops.run import Run, RunHandle
@@ -50,7 +48,6 @@ from tcb_ops.start import StartOptions, existing_ledger, ledger_with_runs
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-QUOTA_SECONDS = 5.0
 _FEW = 3
 """Up to this many problems with missing files are listed one by one; more are summarized."""
 
@@ -172,18 +169,14 @@ class RunCommand:
                     self._again(fix_me, None if guessed else root, [*others, *as_csv.words(self.common)]),
                 )
         if batch.left_out:
-            console.info(
-                _("{rows} excluded by --where", rows=ngettext("{n:,} row", "{n:,} rows", batch.left_out))
-            )
+            console.info(_("{rows} excluded by --where", rows=row_count(batch.left_out)))
         return batch.limited(self.which.limit) if self.which.limit else batch
 
     def show_correction(self, batch: Batch, kind: Kind | None = None) -> None:
         """Say which run the list corrects, or warn if it looks like a correction and is none."""
-        if not batch.exported:
+        if not (batch.exported and is_provided("corrected_run")):
             return
-        from tcb_ops.runs.corrections import corrected_run
-
-        corrected = corrected_run(batch, kind, existing_ledger(self.settings), self.settings)
+        corrected = provided("corrected_run")(batch, kind, existing_ledger(self.settings), self.settings)
         if isinstance(corrected, Text):
             self.console.warn(corrected)
         elif corrected is not None:
@@ -215,7 +208,7 @@ class RunCommand:
             console.info(_("Read as {decided}", decided=error.decided))
         if error.all_missing and count > _FEW:
             show_problems(console, error.source, error.problems[:1])
-            rows = ngettext("{n:,} row", "{n:,} rows", count)
+            rows = row_count(count)
             text = _(
                 "The same for all {rows}: none of their files is below {root}. Choose their folder with --root."
             )
@@ -236,34 +229,14 @@ class RunCommand:
         console.warn(_("The list is refused: {problems}. Nothing was sent.", problems=problems))
 
     def _suggest_correction(self, error: InputError, root: str | None, others: Sequence[str]) -> None:
-        """Suggest the command to run when the list has been corrected, or with the folder of files that are all missing."""
-        if error.all_missing:
-            elsewhere = self.with_folder_of(error.problems[0].value, error.source, root or ".", others)
-            if elsewhere is None:
-                return
-            error.fix, command_again = elsewhere
-        elif any(problem.skippable for problem in error.problems):
-            options = [*others, *self.listing.words(self.common)]
-            error.fix = _("Correct the list, then run:")
-            command_again = self._again(Path(error.source).absolute(), root, options)
-        else:
+        """Suggest the command to run when the list has been corrected; not where only its files are elsewhere."""
+        if error.all_missing or not any(problem.skippable for problem in error.problems):
             return
+        options = [*others, *self.listing.words(self.common)]
+        error.fix = _("Correct the list, then run:")
+        command_again = self._again(Path(error.source).absolute(), root, options)
         error.text = as_lines((error.problem, error.fix, quoted(command_again)))
         self.console.suggest(error.fix, command_again)
-
-    def with_folder_of(
-        self, file: str, source: str, root: str, others: Sequence[str] = ()
-    ) -> tuple[Text, list[str]] | None:
-        """Return the command with the folder below the root that has a file of the list, if there is one such folder."""
-        folders = []
-        with suppress(OSError):
-            folders = [child for child in Path(root).iterdir() if (child / file).is_file()]
-        if len(folders) != 1:
-            return None
-        folder = folders[0].absolute()
-        options = [*others, *self.listing.words(self.common)]
-        text = _("There are files of these names in {folder}. If they are meant, run:", folder=folder)
-        return text, self._again(Path(source).absolute(), str(folder), options)
 
     def _again(self, source: Path, root: str | None, options: Sequence[str]) -> list[str]:
         name = click.get_current_context().command.name or ""
@@ -313,21 +286,10 @@ class RunCommand:
             self.console.release()
             if not sys.stdin.isatty():
                 raise UsageError(question, _("Without a terminal, this requires --yes."))
-            if (warning := self._short_of_calls(scope)) is not None:
-                self.console.warn(warning)
+            if is_provided("short_of_calls"):
+                provided("short_of_calls")(scope, self.settings, self.console)
             if not click.confirm(question.of(self.console.lang), err=True):
                 raise UsageError(_("Nothing was sent."))
-
-    def _short_of_calls(self, scope: SendScope) -> Text | None:
-        """Ask what link calls are left today, for some seconds at most; who cannot be asked does not delay the question."""
-        from tcb_ops.runs.loop import submit_coroutine
-        from tcb_ops.runs.single_calls import calls_left
-
-        appids = [appid for appid, _name, _calls in scope.most]
-        asking = asyncio.wait_for(calls_left(appids, self.settings), QUOTA_SECONDS)
-        with self.console.waiting(_("asking for today's link calls")), suppress(TcbOpsError, TimeoutError):
-            return short_of_calls(scope, submit_coroutine(asking).result())
-        return None
 
     def _may_resume(self, run_id: str, started: float) -> bool:
         """Ask whether to resume an unfinished run over a day old; without a terminal the answer is no."""
@@ -406,7 +368,7 @@ class RunCommand:
                 "Resuming run {id}: {done:,} of {rows} done. (--new-run starts a new run.)",
                 id=handle.id,
                 done=handle.done_before,
-                rows=ngettext("{n:,} row", "{n:,} rows", total),
+                rows=row_count(total),
             )
         self.console.release(first=resumed)
         try:
@@ -438,8 +400,6 @@ class RunCommand:
 
     def end(self, run: Run, where: Path, *, page: Path | None = None, fail_on: str = "any") -> int:
         """Print how a run ended, the next command if anything is left to do, and a link; return the exit code."""
-        from tcb_ops.runs.plan import rest_to_retry
-
         console, as_json = self.console, self.common.json
         run.refresh()
         sent: list[dict[str, Any]] = []
@@ -451,10 +411,11 @@ class RunCommand:
         groups = by_code(summary.causes)
         if console.fix_me is not None:
             groups = [group for group in groups if group.code != Reason.INVALID]
-        console.suggest_one(
-            next_command(self.settings, run.record, groups)
-            or rest_to_retry(ledger_with_runs(self.settings), run.record, self.settings)
-        )
+        following = next_command(self.settings, run.record, groups)
+        if following is None and is_provided("rest_to_retry"):
+            ledger = ledger_with_runs(self.settings)
+            following = provided("rest_to_retry")(ledger, run.record, self.settings)
+        console.suggest_one(following)
         target, shown = target_line(self.settings), page or where.absolute()
         console.link(_("{at} · run {id}: {where}", at=target, id=run.id, where=shown), shown)
         if not as_json:  # last: an interrupt here loses a message, nothing else

@@ -23,7 +23,8 @@ from tcb_ops.details import Detail, DetailCode, as_detail, detail, read_detail, 
 from tcb_ops.errors import UsageError, check_count
 from tcb_ops.formatting import shown, trim
 from tcb_ops.frames import Lines, Tabular
-from tcb_ops.i18n import Bilingual, Lang, Text, _, ngettext
+from tcb_ops.i18n import Bilingual, Lang, Text, _
+from tcb_ops.kinds import row_count
 from tcb_ops.lists.input_files import input_error
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.row_files import LocalFiles, SourceCheck, UnusableFile, refuse_sources, whole_source
@@ -290,7 +291,7 @@ class Batch(Tabular):
 
     def __repr__(self) -> str:
         files = f", files below {self.root}" if self.root is not None else ""
-        rows = ngettext("{n:,} row", "{n:,} rows", self.count)
+        rows = row_count(self.count)
         return f"<Batch {self.source}: {self.valid:,} of {rows} valid{files}>"
 
     @property

@@ -9,20 +9,18 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import islice
-from operator import itemgetter
 from pathlib import Path
 from typing import TypeAlias
 
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import BrokenTableError, UsageError
 from tcb_ops.formatting import EDGE, shown, trim, unguard
-from tcb_ops.i18n import Text, _, ngettext
-from tcb_ops.lists.batch import LOOKED_AT, Batch, OnBad, Problems, Staging
+from tcb_ops.i18n import Text, _
+from tcb_ops.kinds import row_count
+from tcb_ops.lists.batch import Batch, OnBad, Problems, Staging
 from tcb_ops.lists.cells import CellKind, NonTextCell, non_text_problem, not_computed
 from tcb_ops.lists.input_files import (
     input_error,
@@ -331,7 +329,7 @@ def read_paths(
     list_columns = replace(LIST_COLUMNS, given=columns)
     with _open_table(source, list_columns, sheet, header_row, rows) as (table, encoding, size, sha256):
         staging = Staging(sha256)
-        positions = _find_columns(name, table, list_columns, merchants)
+        positions = _find_columns(name, table, list_columns)
         validator = RowValidator(
             table.headers,
             positions,
@@ -360,7 +358,7 @@ def read_paths(
             _(
                 "{name}: --where excludes every row ({rows}).",
                 name=name,
-                rows=ngettext("{n:,} row", "{n:,} rows", validator.left_out),
+                rows=row_count(validator.left_out),
             )
         )
     batch = Batch(
@@ -407,35 +405,14 @@ def _open_table(
         yield opened
 
 
-def _find_columns(name: str, table: Table, columns: Columns, merchants: Merchants) -> dict[str, int]:
+def _find_columns(name: str, table: Table, columns: Columns) -> dict[str, int]:
     if not table.headers:
         fix = _("export the list again; it needs a header and rows")
         raise refused(name, _("the file contains only blank lines"), fix)
     positions, problems = columns.find(table.headers, table.header_line)
     if problems:
-        error = input_error(name, problems)
-        if positions.keys().isdisjoint({"env", "merchant"}):
-            error.advice = _target_column(table, merchants)
-        raise error
+        raise input_error(name, problems)
     return positions
-
-
-def _target_column(table: Table, merchants: Merchants) -> Text | None:
-    """Return which column holds names of merchants, or environments, going by the first rows."""
-    times = Counter[tuple[str, str]]()
-    with suppress(BrokenTableError):  # the list is refused in any case
-        for _line, cells in islice(table.rows, LOOKED_AT):
-            for header, cell in zip(map(trim, table.headers), map(trim, cells), strict=False):
-                if header and cell:
-                    times["merchant", header] += bool(merchants.resolve(cell))
-                    times["env", header] += bool(merchants.for_env(cell))
-    (meaning, header), count = max(times.items(), key=itemgetter(1), default=(("", ""), 0))
-    if not count:
-        return None
-    text = _("Column '{name}' has names of merchants: use --column merchant={name}")
-    if meaning == "env":
-        text = _("Column '{name}' has environments: use --column env={name}")
-    return text.format(name=header)
 
 
 def _stage(table: Table, validator: RowValidator, staging: Staging) -> Problem | None:
@@ -466,7 +443,7 @@ def _decided(source: str, table: Table, positions: Mapping[str, int], validator:
     layout = table.layout
     if table.header_line > 1:
         layout = _("{layout}, header in row {line}", layout=layout, line=table.header_line)
-    rows = ngettext("{n:,} row", "{n:,} rows", validator.rows)
+    rows = row_count(validator.rows)
     if validator.left_out:
         rows = _("{rows}, {out:,} more excluded by --where", rows=rows, out=validator.left_out)
     return _(

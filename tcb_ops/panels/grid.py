@@ -25,7 +25,7 @@ from tcb_ops.reports.formats.charts import draw, errcode_matrix, outcome_class
 from tcb_ops.reports.summary import CodeGroup, by_code, causes_of, most_first
 from tcb_ops.run import Run
 from tcb_ops.runs.records import RowRecord, Tally
-from tcb_ops.runs.verdicts import VERDICTS, Verdict, read_verdict
+from tcb_ops.runs.verdicts import Verdict, kept_verdicts
 from tcb_ops.secrets import redact
 
 PAGE = 100
@@ -125,8 +125,7 @@ class RunGrid(anywidget.AnyWidget):
 
         new = self._run is None or self._run.id != run.id or self._running != running
         if self._run is None or self._run.id != run.id:
-            kept = [read_verdict(line) for line in run.record.settings.get(VERDICTS, ())]
-            self.verdicts = {verdict.code: verdict for verdict in kept if verdict is not None}
+            self.verdicts = {verdict.code: verdict for verdict in kept_verdicts(run.record.settings)}
         self._run, self._running, self._zone = run, running, run.settings.zone
         self._tallies = tallies = run.tallies()
         lines = merchant_lines(tallies)

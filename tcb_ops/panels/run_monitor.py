@@ -35,9 +35,9 @@ from tcb_ops.panels.html import (
     rest_state,
     retry_helps,
 )
+from tcb_ops.panels.threads import in_thread
 from tcb_ops.preflight import SendScope, scope_of_rows
 from tcb_ops.run import Run, RunHandle, find_handle, has_code
-from tcb_ops.runs.loop import in_thread
 from tcb_ops.runs.progress import Progress, ProgressMeter
 from tcb_ops.start import ResumeOptions
 
@@ -332,10 +332,8 @@ class RunMonitor(widgets.VBox):
         for diagnosis in provided("Run.why")(row, settings=self._context.settings):
             self.grid.verdicts[code] = diagnosis.verdict
         rows = {group.code: group.rows for group in self.grid.groups}
-        earlier = {line["code"]: line for line in run.kept_verdicts()}
         verdicts = self.grid.verdicts.items()
-        lines = {key: verdict.to_json() | {"rows": rows.get(key, 0)} for key, verdict in verdicts}
-        run.keep_verdicts([earlier.get(key, {}) | line for key, line in lines.items()])
+        run.keep_answers(verdicts=[v.to_json() | {"rows": rows.get(key, 0)} for key, v in verdicts])
         self._draw_grid(run)
         self._worker.say(*describe_end(run, None))
 

@@ -21,7 +21,7 @@ from tcb_ops.model import Outcome, Owner, Reason, RowEnd
 from tcb_ops.secrets import redact
 
 if TYPE_CHECKING:
-    from tcb_ops.runs.histories import LaterChange
+    from tcb_ops.features.stored.queries import LaterChange
     from tcb_ops.runs.records import Tally
 
 MARK = "SIMULATED 演练"
@@ -202,11 +202,3 @@ def change_lines(changes: Sequence[LaterChange], zone: tzinfo) -> list[Text]:
         )
         for change in changes
     ]
-
-
-def change_mark(changes: Sequence[LaterChange]) -> Text:
-    """Name what the newest later run did to files of an upload: `undone by 20261129-101500-k7q2`; count the others."""
-    change, *others = changes
-    text = _("{changed} by {run}") if change.files == change.of else _("partly {changed} by {run}")
-    mark = text.format(changed=change.kind.changed, run=change.run)
-    return _("{mark}, {n:,} more", mark=mark, n=len(others)) if others else mark

@@ -18,20 +18,17 @@ from contextlib import ExitStack
 from datetime import datetime, tzinfo
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-from zoneinfo import ZoneInfo
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from tcb_ops.errors import LedgerDamagedError, LedgerError, StoppedError, UsageError
 from tcb_ops.i18n import Text, _
-from tcb_ops.kinds import provided, row_count
+from tcb_ops.kinds import is_provided, provided, row_count
 from tcb_ops.model import SIMULATOR
-from tcb_ops.reports.comparisons import Diff, compare
 from tcb_ops.reports.explanations import MARK
 from tcb_ops.reports.formats.csv import RowTexts, write_errcodes, write_lines
 from tcb_ops.reports.formats.html import page
-from tcb_ops.reports.formats.xlsx import write_workbook
 from tcb_ops.reports.run_views import RunReader
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.resources import make_folder, sync_to_disk, system_reason
@@ -43,9 +40,12 @@ from tcb_ops.runs.verdicts import VERDICTS
 from tcb_ops.secrets import MASK, find_leak, masked
 from tcb_ops.settings import Settings, without_dots
 
+if TYPE_CHECKING:
+    from tcb_ops.features.comparison.diffs import Diff
+
 RESULTS, FAILED, ERRCODES, PAGE = "results.csv", "failed.csv", "errcodes.csv", "report.html"
 WORKBOOK, PDF = "report.xlsx", "report.pdf"
-ALWAYS = (RESULTS, FAILED, ERRCODES, PAGE, WORKBOOK)
+ALWAYS = (RESULTS, FAILED, ERRCODES, PAGE, *([WORKBOOK] if is_provided(WORKBOOK) else []))
 """The files of every report; others are the PDF, and the mark of a simulated run."""
 _LOG = logging.getLogger("tcb_ops.reports")
 DEMO_LEDGER = "ledger"
@@ -122,7 +122,7 @@ def export(
             is_recorded = _record(ledger.note_export, run, digest, dest, settings)
             _put(part, real)
     except OSError as error:
-        trouble, file = system_reason(error), Path(error.filename or "")
+        trouble, file = system_reason(error), Path(error.filename2 or error.filename or "")
     if trouble is not None:
         again = quoted(of_run(settings, run, "report"))
         raise StoppedError(
@@ -174,7 +174,8 @@ def _write(
         _warn(warning, settings)
     summary = RunSummary(snapshot, run)
     write_errcodes(summary.causes, folder / ERRCODES, settings.lang)
-    write_workbook(snapshot, summary, folder / WORKBOOK, settings, now=now)
+    if WORKBOOK in ALWAYS:
+        provided(WORKBOOK)(snapshot, summary, folder / WORKBOOK, settings, now=now)
     if run.simulated:
         mark = _(
             "Run {id} was a rehearsal: it went to a simulator on the same machine ({target}). Nothing reached "
@@ -188,7 +189,7 @@ def _write(
     (folder / PAGE).write_text(masked(html), encoding="utf-8", newline="\n")
     return {
         "schema": SCHEMA,
-        **about(summary, settings.zone),
+        **_about(summary, settings.zone),
         "rows_digest": texts.hexdigest(),
         "files": {},
         "exported_at": _moment(now, settings.zone),
@@ -202,7 +203,7 @@ def _complete(folder: Path, content: dict[str, Any], run: RunRecord) -> None:
     """Write the manifest, and make sure that no file contains a secret and all are on the disk."""
     names = sorted(file.name for file in folder.iterdir())
     content["files"] = {name: fingerprint(folder / name) for name in names}
-    text = json.dumps(clean(content), ensure_ascii=False, indent=2) + "\n"
+    text = json.dumps(_clean(content), ensure_ascii=False, indent=2) + "\n"
     (folder / MANIFEST).write_text(text, encoding="utf-8", newline="\n")
     for name in (*names, MANIFEST):
         if leak := find_leak(folder / name):
@@ -222,15 +223,17 @@ def _complete(folder: Path, content: dict[str, Any], run: RunRecord) -> None:
 
 def _changes(snapshot: RunReader, run: RunRecord, settings: Settings) -> Diff | None:
     """Compare a survey with the one before it; if that one is damaged, log a warning and return None."""
-    if not (run.has_findings and isinstance(snapshot, LedgerReader)):  # a merged run is not compared
-        return None
+    if not (run.has_findings and isinstance(snapshot, LedgerReader) and is_provided("compare")):
+        return None  # a merged run is not compared
+    changes: Diff | None = None
     try:
         before = snapshot.previous(run)
-        return compare(snapshot, before, run, settings) if before is not None else None
+        if before is not None:
+            changes = provided("compare")(snapshot, before, run, settings)
     except LedgerDamagedError as error:
         text = _("the report of run {run} is complete, but was not compared with an earlier run: {text}")
         _warn(text.format(run=run.id, text=error.text), settings)
-        return None
+    return changes
 
 
 def _put(part: Path, dest: Path) -> None:
@@ -238,7 +241,8 @@ def _put(part: Path, dest: Path) -> None:
 
     Windows lets nobody rename a folder while a file of it is open, or a terminal is in it. An open file is noticed before
     anything changes. A kill or a power cut leaves the old report or the new one complete; while files are replaced, the new
-    one is still complete in `part`. An error in between leaves files of both, which the next export replaces.
+    one is still complete in `part`. An error in between leaves files of both, and a copy of the manifest, by which `verify`
+    knows it; the next export replaces them all.
     """
     if not dest.exists() or not any(dest.iterdir()):
         if dest.exists():
@@ -258,13 +262,14 @@ def _put(part: Path, dest: Path) -> None:
                 shutil.copyfileobj(source, target)
             sync_to_disk(copy)
         sync_to_disk(part.parent)
-        if DEMO_LEDGER in present:
-            shutil.rmtree(dest / DEMO_LEDGER)
-        for name in present & {PDF, f"{PDF}{COPY}", SIMULATED} - {*names}:
-            (dest / name).unlink()
-        for name in names:
-            (dest / f"{name}{COPY}").replace(dest / name)
-        sync_to_disk(dest)
+        stack.pop_all()  # from here on, what is left tells of the two reports
+    if DEMO_LEDGER in present:
+        shutil.rmtree(dest / DEMO_LEDGER)
+    for name in present & {PDF, f"{PDF}{COPY}", SIMULATED} - {*names}:
+        (dest / name).unlink()
+    for name in names:
+        (dest / f"{name}{COPY}").replace(dest / name)
+    sync_to_disk(dest)
 
 
 def _check(real: Path, dest: Path, run_id: str | None, *, replace: bool) -> None:
@@ -325,8 +330,6 @@ class Manifest(msgspec.Struct, frozen=True):
     root: str
     """Folder of the local files, which usually contains the list."""
     rows_digest: str
-    timezone: str
-    """Of its times."""
     finished_at: str | None
     exported_at: str
     retries: tuple[str, ...]
@@ -334,8 +337,6 @@ class Manifest(msgspec.Struct, frozen=True):
     """The environments selected with --where, as (appid, env); empty for all."""
     settings: dict[str, Any] = {}
     """Of the run."""
-    content: dict[str, Any] = {}
-    """The whole JSON object."""
 
     @property
     def simulated(self) -> bool:
@@ -343,8 +344,8 @@ class Manifest(msgspec.Struct, frozen=True):
         return SIMULATOR in (self.target, self.settings.get("listener"))
 
 
-def about(summary: RunSummary, zone: tzinfo) -> dict[str, Any]:
-    """Return the part of a manifest that can be compared with the ledger, secrets in the operator's texts not yet masked."""
+def _about(summary: RunSummary, zone: tzinfo) -> dict[str, Any]:
+    """Return a manifest's facts about the run, secrets in the operator's texts not yet masked."""
     run = summary.run
     return {
         "run": run.id,
@@ -372,29 +373,27 @@ def _moment(time: float | None, zone: tzinfo) -> str | None:
     return None if time is None else datetime.fromtimestamp(time, zone).isoformat(timespec="milliseconds")
 
 
-def clean(value: Any) -> Any:
+def _clean(value: Any) -> Any:
     """Return a value of the manifest with secrets masked in all its texts, nested ones included."""
     match value:
         case str():
             return masked(value)
         case dict():
-            return {name: clean(inner) for name, inner in value.items()}
+            return {name: _clean(inner) for name, inner in value.items()}
         case list() | tuple():
-            return [*map(clean, value)]
+            return [*map(_clean, value)]
     return value
 
 
 def read_manifest(folder: Path) -> Manifest | None:
     """Read a folder's manifest; None if it is missing or invalid. Never raises OSError."""
     try:
-        text = (folder / MANIFEST).read_bytes()
-        manifest = msgspec.json.decode(text, type=Manifest)
+        manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
         if any(name in {"", ".", ".."} or re.search(r"[/\\\0]", name) for name in manifest.files):
             return None  # a name that leads out of the folder
-        ZoneInfo(manifest.timezone)
-        return msgspec.structs.replace(manifest, content=json.loads(text))
-    except (OSError, ValueError, KeyError, RecursionError, msgspec.MsgspecError):
+    except (OSError, ValueError, RecursionError, msgspec.MsgspecError):
         return None
+    return manifest
 
 
 def fingerprint(file: Path) -> dict[str, str | int]:

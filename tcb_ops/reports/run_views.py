@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from tcb_ops.details import Detail
-from tcb_ops.kinds import Kind
 from tcb_ops.model import Outcome, Reason, Row, RowEnd
 from tcb_ops.reports.summary import count_outcomes
-from tcb_ops.runs.histories import LaterChange, columns_of, merged_runs
+from tcb_ops.runs.histories import columns_of, merged_runs
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import EnvRecord, RowFilter, RowRecord, RunRecord, Tally, TimelineBucket
 
@@ -71,6 +70,7 @@ class RunView:
     ) -> None:
         self._reader, self._retries, self.only = reader, retries, only
         self.unmerged = reader
+        self.ledger: LedgerReader = reader.ledger
         self._whole = not retries and only is None
         self.name: str = reader.name
         self.file: Path | None = reader.file
@@ -144,30 +144,17 @@ class RunView:
         """Sum up the sizes of the local files of the rows with these outcomes."""
         return sum(record.row.size or 0 for record in self.rows(run, outcomes=outcomes))
 
-    def later_changes(
-        self,
-        run: RunRecord,
-        only: Collection[tuple[str, str]] | None = None,
-        *,
-        sampled: bool = False,
-        members: Sequence[RunRecord] = (),
-    ) -> list[LaterChange]:
-        """Find the later runs that undid, deleted or overwrote files of an upload, of the view's environments."""
-        if self.only is not None:
-            only = self.only if only is None else self.only.intersection(only)
-        return self._reader.later_changes(run, only, sampled=sampled, members=members or self._members(run))
+    def members(self, run: RunRecord) -> list[RunRecord]:
+        """Return the runs whose rows are a run's, the oldest first: those that are merged, else it and its retries."""
+        return self._members(run) or self._reader.members(run)
 
-    def changed_lines(self, run: RunRecord, members: Sequence[RunRecord] = ()) -> dict[int, tuple[Kind, str]]:
-        """Return which later run last changed the file of a line, by its kind and id."""
-        return self._reader.changed_lines(run, members or self._members(run))
+    def taken_back_by(self, run: RunRecord) -> RunRecord | None:
+        """Find the newest run that took back files of an upload."""
+        return self._reader.taken_back_by(run)
 
     def _members(self, run: RunRecord) -> list[RunRecord]:
         """Return the runs that are merged; none if this is another run, or nothing is merged."""
         return [self.record, *self._retries] if self._retries and run.id == self.record.id else []
-
-    def confirmation(self, run: RunRecord, after: int = 0) -> tuple[str, dict[Outcome, int]] | None:
-        """Find the newest finished run that confirmed an upload; it counts all rows, so that a selection has none."""
-        return self._reader.confirmation(run, after) if self.only is None else None
 
     def timeline(self, run: RunRecord, buckets: int = 60) -> list[TimelineBucket]:
         """Return how rows ended over time; retries are too far from the run for one chart."""

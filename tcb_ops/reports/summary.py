@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tcb_ops.details import merged
 from tcb_ops.errcodes import Decision, Scope, entry_of
 from tcb_ops.i18n import Joined, Lang, Text, verbatim
+from tcb_ops.kinds import is_provided, provided
 from tcb_ops.model import Outcome, Reason
 from tcb_ops.reports.explanations import ETAG_MISMATCH, source_message, why
 from tcb_ops.runs.records import RowRecord, RunRecord, Tally
@@ -21,6 +22,7 @@ from tcb_ops.runs.verdicts import presumed_verdict
 from tcb_ops.secrets import redact
 
 if TYPE_CHECKING:
+    from tcb_ops.features.stored.queries import LaterChange
     from tcb_ops.reports.run_views import RunReader
     from tcb_ops.settings import Settings
 
@@ -122,11 +124,12 @@ class RunSummary:
     def __init__(self, reader: RunReader, run: RunRecord) -> None:
         """Sum up a run with one query, in constant memory, so that the counts agree with one another."""
         self.run = run
-        self.changed_by = reader.later_changes(run)
+        self.changed_by: Sequence[LaterChange] = ()
         """The later runs that undid, deleted or overwrote files of this upload, the newest first."""
-        newest = self.changed_by[0].number if self.changed_by else 0
-        self.confirmed = reader.confirmation(run, newest)
+        self.confirmed: tuple[str, dict[Outcome, int]] | None = None
         """The run that confirmed this upload, and its rows by outcome; None without one since the last change."""
+        if run.kind.sends_files and is_provided("after_upload"):
+            self.changed_by, self.confirmed = provided("after_upload")(reader, run)
         self.tallies: Sequence[Tally] = reader.tallies(run)
 
     @cached_property

@@ -10,13 +10,13 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
 from tcb_ops.errors import TcbOpsError
-from tcb_ops.i18n import Text, _, as_list, as_sentences
+from tcb_ops.i18n import Text, _, as_sentences
 
 Connection = sqlite3.Connection
 """A connection of either driver: what is used of sqlite3's, psycopg's has as well."""
@@ -169,7 +169,7 @@ class Database:
                     raise
                 if not warned:
                     wait = _("This command waits up to {seconds} s for it.", seconds=WAITING_SECONDS)
-                    _LOG.warning("%s", as_sentences((locked(self.name, ()), wait)))
+                    _LOG.warning("%s", as_sentences((locked(self.name), wait)))
                 warned = True
             else:
                 return
@@ -195,38 +195,11 @@ class Database:
         """Return a lock in the database; None for SQLite, which has none."""
         return None
 
-    def lock_holders(self) -> list[Text]:
-        """Return who works on the ledger's tables; empty for SQLite, which does not know."""
-        return []
 
-
-def locked(name: str, by: Sequence[Text]) -> Text:
-    """Return the message for a ledger that somebody else has locked, with who it is, where that is known."""
-    if by:
-        return _(
-            "the ledger {name} is locked by {holders}. Wait for it, or end it there; then run the same command again.",
-            name=name,
-            holders=as_list(by, 5),
-        )
+def locked(name: str) -> Text:
+    """Return the message for a ledger that somebody else has locked."""
     return _(
         "another program has locked the ledger {name}, such as a database browser or a backup. Close it there; then run "
         "the same command again.",
         name=name,
     )
-
-
-_NEWEST = (
-    "SELECT id, kind, created_at, list_name FROM runs WHERE substr(id, 1, ?) = ? ORDER BY number DESC LIMIT ?"
-)
-
-
-def newest_runs(where: str, begins: str, limit: int) -> Sequence[Any]:
-    """Return (id, kind, time, list) of the newest runs whose id starts with `begins`, for shell completion.
-
-    Of an SQLite ledger only, which is not created. Raises the database's errors.
-    """
-    file = Path(where.removeprefix("sqlite:///")).absolute()
-    if not file.is_file():  # opening a pipe would wait for a writer
-        return []
-    with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=0.2)) as opened:
-        return opened.execute(_NEWEST, (len(begins), begins, limit)).fetchall()

@@ -105,7 +105,7 @@ class LedgerConnection:
         if fault in {DatabaseFault.DAMAGED, DatabaseFault.NO_DATABASE}:
             return self._damaged(verbatim(cause))
         if fault is DatabaseFault.LOCKED:
-            return LedgerError(locked(self.name, self._database.lock_holders()))
+            return LedgerError(locked(self.name))
         text = _("the ledger {name} cannot be used: {why}. What was committed is safe.")
         fix = _(
             "Free space or fix the access, then run the same command again: the run resumes where it stopped."
@@ -136,7 +136,6 @@ def _open_database(where: str) -> tuple[Database, Path | None]:
         raise
     except database.errors as error:
         fault, cause = database.fault(error), database.reason(error)
-        holders = database.lock_holders() if fault is DatabaseFault.LOCKED else []
         database.close()
         raise_if_exhausted(error, unclear=True)
         if fault is DatabaseFault.NO_DATABASE:
@@ -144,7 +143,7 @@ def _open_database(where: str) -> tuple[Database, Path | None]:
         if fault is DatabaseFault.DAMAGED:
             raise damaged(name, verbatim(cause)) from None
         if fault is DatabaseFault.LOCKED:
-            raise UsageError(locked(name, holders)) from None
+            raise UsageError(locked(name)) from None
         advice = (
             None
             if file is not None

@@ -15,8 +15,8 @@ from tcb_ops.details import DetailCode, as_detail, detail
 from tcb_ops.errcodes import Decision, errcode
 from tcb_ops.errors import CanaryError, LedgerError, OutageError, TokenError, TokenSourceError, TransportError
 from tcb_ops.formatting import format_countdown
-from tcb_ops.i18n import NOTHING, Text, _, ngettext, verbatim
-from tcb_ops.kinds import load
+from tcb_ops.i18n import NOTHING, Text, _, verbatim
+from tcb_ops.kinds import environment_count, load
 from tcb_ops.model import Listener, Outcome, Reason, Row, RowEnd, Secret
 from tcb_ops.runs.calls import CallContext, Calls, RunContext, SomeEnds
 from tcb_ops.runs.limits import PROBE_PAUSE, Outage, after_canary, after_no_token
@@ -506,7 +506,7 @@ class Engine:
         paused, first, until = self._registry.pauses(now)
         if not paused:
             return None, None
-        environments = ngettext("{n:,} environment", "{n:,} environments", paused)
+        environments = environment_count(paused)
         who = verbatim(first) if paused == 1 else environments
         countdown = _("{environments} paused, {time}", environments=who, time=format_countdown(until - now))
         return _("{environments} paused: the platform asked to slow down", environments=who), countdown

@@ -1,20 +1,16 @@
-"""What runs did at paths of environments: stored, deleted, found, or may be about to.
-
-And what later runs did to the files of an upload: undone, deleted, overwritten. Every screen shows what `later_changes` finds.
-"""
+"""What runs did at paths of environments: stored, deleted, found, or may be about to. And which runs belong together."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.errors import RunNotFoundError
-from tcb_ops.kinds import Kind, MissingKind, all_kinds, kind_named, kind_names
-from tcb_ops.model import STORED_OUTCOMES, Outcome, Reason
+from tcb_ops.kinds import Kind, all_kinds, kind_named, kind_names
+from tcb_ops.model import Outcome, Reason
 from tcb_ops.runs.database import LedgerConnection
 from tcb_ops.runs.records import EarlierUpload, EnvRecord, RunRecord, may_have_stored
 from tcb_ops.runs.schema import STORED, any_of, sql_list
@@ -24,7 +20,7 @@ if TYPE_CHECKING:
 
 _CERTAIN = sql_list(outcome for outcome in Outcome.all() if outcome.stored)
 """The outcomes after which it is certain what is stored."""
-_FILE = {
+FILE = {
     "path": "rows.path",
     "ended_at": "COALESCE(rows.ended_at, runs.created_at)",
     "run": "runs.id",
@@ -39,12 +35,9 @@ _FILE = {
     "number": "runs.number",
 }
 """What is read of a row that stored a file: where and when, then the fields of an EarlierUpload, by their names, as SQL."""
-FILE_KEY = ("target", "env", "path")
-FILE_COLUMNS = ("target", "env", *_FILE)
-"""The columns of `pruned_files`."""
-_ENTRY = f"""envs.env, {", ".join(_FILE.values())}, rows.reason, rows.attempts,
+_ENTRY = f"""envs.env, {", ".join(FILE.values())}, rows.reason, rows.attempts,
     CASE WHEN rows.outcome = 'failed' THEN runs.settings ELSE '{{}}' END, runs.kind, runs.upload_calls"""
-"""An environment, _FILE, and what tells whether a failed row may have stored its file."""
+"""An environment, FILE, and what tells whether a failed row may have stored its file."""
 
 
 class HistoryReader(LedgerConnection):
@@ -132,29 +125,9 @@ class HistoryReader(LedgerConnection):
     def _pruned(self, target: str, keys: Sequence[tuple[str, str]]) -> list[tuple[Any, ...]]:
         environments, paths = list({env for env, _path in keys}), list({path for _env, path in keys})
         query = f"""
-            SELECT env, {", ".join(_FILE)} FROM pruned_files
+            SELECT env, {", ".join(FILE)} FROM pruned_files
             WHERE target = ? AND {any_of("env", environments)} AND {any_of("path", paths)}"""
         return self.fetch(query, (target, *environments, *paths))
-
-    def last_of_paths(self, run: RunRecord) -> str:
-        """Compose the SELECT of what a run last stored or found at each path, as `pruned_files` has it."""
-        # What a confirmation found, and what a failed row may have left, is not known.
-        not_known = run.kind.looks_at_store or isinstance(run.kind, MissingKind)
-        outcome = (
-            f"CASE WHEN rows.outcome = 'failed' OR {not_known} THEN '{Outcome.UNKNOWN}' ELSE rows.outcome END"
-        )
-        values = {"target": "runs.target", "env": "envs.env", **_FILE, "outcome": outcome}
-        sends = run.kind.sends_files
-        doubtful = (
-            "rows.attempts > 1" if sends and run.upload_calls else not sends
-        )  # a link is the first call
-        return f"""
-            SELECT {", ".join(FILE_COLUMNS)} FROM (
-                SELECT {", ".join(f"{values[name]} AS {name}" for name in FILE_COLUMNS)}, ROW_NUMBER() OVER (
-                    PARTITION BY envs.env, rows.path ORDER BY rows.ended_at DESC, rows.line DESC) AS nth
-                FROM rows JOIN envs ON envs.run = rows.run AND envs.no = rows.place JOIN runs ON runs.number = rows.run
-                WHERE rows.run = {run.number} AND rows.{STORED} AND (rows.outcome <> 'failed' OR {doubtful})
-            ) AS entries WHERE nth = 1"""
 
     def _at_paths(
         self,
@@ -190,26 +163,7 @@ def _in_doubt(reason: str, attempts: int, settings: str) -> bool:
         return True
 
 
-# --- what later runs changed ------------------------------------------------------------------------------------
-
-_SAMPLED_ENVIRONMENTS, _SAMPLED_ROWS = 3, 50
-"""What a list of runs looks at: environments of a run, and rows of each."""
-
-
-@dataclass(frozen=True, slots=True)
-class LaterChange:
-    """What a later run did to files of an upload and its retries."""
-
-    kind: Kind
-    """UNDO, DELETE, or UPLOAD, which overwrote them."""
-    run: str
-    number: int
-    """The later run's, which grows from run to run."""
-    at: float
-    """When that run ended or, unfinished, when it was created, in Unix seconds."""
-    files: int
-    of: int
-    """Files that the upload stored or left unchanged."""
+# --- runs that belong together -----------------------------------------------------------------------------------
 
 
 def family_of(ledger: LedgerReader, run: RunRecord) -> list[RunRecord]:
@@ -250,166 +204,3 @@ def merged_runs(ledger: LedgerReader, run: RunRecord) -> list[RunRecord]:
     for correction in corrections_of(ledger, original):
         retries += family_of(ledger, correction)
     return [original, *sorted(retries, key=lambda retry: retry.number)]
-
-
-def later_changes(
-    ledger: LedgerReader,
-    members: Sequence[RunRecord],
-    only: Collection[tuple[str, str]] | None,
-    *,
-    sampled: bool,
-) -> list[LaterChange]:
-    """Find the later runs that last changed files of an upload, its retries and corrections, the newest first.
-
-    ====================================================  ==============
-    the newest later run that changed a path              the file is
-    ====================================================  ==============
-    none                                                  as uploaded
-    an undo of this upload                                undone
-    a delete                                              deleted
-    an upload                                             overwritten
-    an upload that was undone, and the undo               look before it
-    ====================================================  ==============
-
-    `members`: of these runs, the oldest first. `only`: environments as (appid, env); None for all. `sampled`: look at some
-    rows of a few environments only, for a list of runs. Where no later run wrote to these environments, rows are not read.
-    """
-    by_number, statements = _changes(ledger, members, only, sampled=sampled)
-    changed = Counter[int]()
-    for statement in statements:
-        query = f"SELECT number, COUNT(*) FROM ({statement}) AS changes GROUP BY number"
-        changed.update(dict(ledger.fetch(query, ())))
-    return [
-        LaterChange(
-            kind_named(by_number[number].kind),
-            by_number[number].id,
-            number,
-            by_number[number].finished_at or by_number[number].created_at,
-            changed[number],
-            changed.total(),
-        )
-        for number in sorted(changed, reverse=True)
-        if number
-    ]
-
-
-def changed_lines(ledger: LedgerReader, members: Sequence[RunRecord]) -> dict[int, tuple[Kind, str]]:
-    """Return by line of the list the kind and the id of the later run that last changed its file; see `later_changes`."""
-    by_number, statements = _changes(ledger, members, None, sampled=False)
-    # A newer member has stored the file of the same line again.
-    newest = {line: number for statement in statements for number, line in ledger.fetch(statement, ())}
-    runs = {number: (kind_named(run.kind), str(run.id)) for number, run in by_number.items()}
-    return {line: runs[number] for line, number in newest.items() if number}
-
-
-def _changes(
-    ledger: LedgerReader,
-    members: Sequence[RunRecord],
-    only: Collection[tuple[str, str]] | None,
-    *,
-    sampled: bool,
-) -> tuple[dict[int, Any], list[str]]:
-    """Return the later runs by their numbers, and a SELECT for each member, as `_newest_changes` composes it."""
-    if not members[0].kind.sends_files:
-        return {}, []
-    later = {record.id: record for record in _later_runs(ledger, members)}
-    member_ids = {member.id for member in members}
-    cancelled = {
-        later[undo].number: [later[upload].number for upload in uploads if upload in later]
-        for undo in later
-        if (uploads := _undone_by(later[undo])) is not None and member_ids.isdisjoint(uploads)
-    }
-    by_number = {record.number: record for record in later.values() if record.number not in cancelled}
-    statements = []
-    for member in members if by_number else ():
-        places = [
-            environment.number
-            for environment in ledger.envs(member)
-            if only is None or (environment.appid, environment.env) in only
-        ]
-        statements.append(
-            _newest_changes(
-                member,
-                by_number.values(),
-                cancelled,
-                None if only is None else places,
-                _sampled_lines(ledger, member, by_number, places) if sampled else None,
-                ledger.dialect.index_hint.format("rows_by_path"),
-            )
-        )
-    return by_number, statements
-
-
-def _undone_by(run: Any) -> list[str] | None:
-    """Return the ids of the runs that an undo undoes; None for other runs, and for damaged records."""
-    try:
-        settings = json.loads(run.settings)
-        return list(map(str, settings["of"])) if "undoes" in settings else None
-    except (KeyError, TypeError, ValueError):
-        return None
-
-
-def _later_runs(ledger: LedgerReader, members: Sequence[RunRecord]) -> list[Any]:
-    first, numbers = members[0], sql_list(member.number for member in members)
-    condition = f"""number > ? AND number NOT IN ({numbers}) AND target = ?
-        AND kind IN ({sql_list(kind for kind in all_kinds() if kind.replacing)})
-        AND number IN (SELECT run FROM envs WHERE run > ? AND env IN (SELECT env FROM envs WHERE run IN ({numbers})))"""
-    return ledger.stored_runs(condition, (first.number, first.target, first.number))
-
-
-def _sampled_lines(
-    ledger: LedgerReader, run: RunRecord, later: Mapping[int, Any], places: Collection[int]
-) -> list[int]:
-    """Return lines of some of a run's environments, and of one of each undo and delete, which may be about a few only."""
-    taking_back = [number for number, record in later.items() if kind_named(record.kind).takes_back]
-    environments = [of for of in ledger.envs(run) if of.number in places]
-    step = max(1, (len(environments) - 1) // (_SAMPLED_ENVIRONMENTS - 1))
-    first = f"SELECT MIN(env) FROM envs WHERE run IN ({sql_list(taking_back)}) GROUP BY run"
-    names = {of.env for of in environments[::step]} | {env for (env,) in ledger.fetch(first)}
-    lines: list[int] = []
-    for environment in environments:
-        if environment.env in names:
-            query = f"SELECT line FROM rows WHERE run = ? AND place = ? ORDER BY line LIMIT {_SAMPLED_ROWS}"
-            lines += [line for (line,) in ledger.fetch(query, (run.number, environment.number))]
-    return lines
-
-
-def _newest_changes(
-    run: RunRecord,
-    later: Collection[Any],
-    cancelled: Mapping[int, list[int]],
-    places: list[int] | None,
-    lines: list[int] | None,
-    by_index: str,
-) -> str:
-    """Compose the SELECT of (number of the later run that last changed the path, or 0; line) of a run's files.
-
-    `cancelled`: undos of other uploads, each with the runs whose changes they took back. `places`, `lines`: which of the run's
-    environments and rows; None for all.
-    """
-    # After these, another file, or none, is at their paths …
-    changes = [
-        f"(later.run IN ({sql_list(numbers)}) AND later.outcome IN ({sql_list(kind.replacing)}))"
-        for kind in all_kinds()
-        if (numbers := [record.number for record in later if record.kind == kind])
-    ]
-    restoring = {outcome for kind in all_kinds() if kind.takes_back for outcome in kind.replacing}
-    # … unless an undo took them back.
-    conditions = [
-        f"""AND NOT (later.run IN ({sql_list(uploads)}) AND EXISTS (
-            SELECT 1 FROM rows AS undo
-            WHERE undo.run = {number} AND undo.line = later.line AND undo.outcome IN ({sql_list(restoring)})))"""
-        for number, uploads in cancelled.items()
-        if uploads
-    ]
-    selected = "" if places is None else f"AND own.place IN ({sql_list(places)}) "
-    selected += "" if lines is None else f"AND own.line IN ({sql_list(lines)})"
-    return f"""
-        SELECT COALESCE((
-            SELECT later.run FROM envs AS later_env CROSS JOIN rows AS later {by_index}
-            WHERE later_env.env = own_env.env AND later_env.run IN ({sql_list(later_run.number for later_run in later)})
-            AND later.run = later_env.run AND later.place = later_env.no AND later.path = own.path
-            AND later.run > own.run AND later.{STORED} AND ({" OR ".join(changes)}) {" ".join(conditions)}
-            ORDER BY later_env.run DESC LIMIT 1), 0) AS number, own.line
-        FROM rows AS own JOIN envs AS own_env ON own_env.run = own.run AND own_env.no = own.place
-        WHERE own.run = {run.number} AND own.outcome IN ({sql_list(STORED_OUTCOMES)}) {selected}"""

@@ -16,10 +16,9 @@ from typing import Any
 from tcb_ops.details import Detail, stored
 from tcb_ops.errors import LedgerError
 from tcb_ops.i18n import _, as_sentences, ngettext
-from tcb_ops.kinds import MissingKind, provided
+from tcb_ops.kinds import provided
 from tcb_ops.model import Outcome, Row, RowEnd
 from tcb_ops.runs.connections import Connection
-from tcb_ops.runs.histories import FILE_COLUMNS, FILE_KEY
 from tcb_ops.runs.locks import hold
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import (
@@ -179,25 +178,11 @@ class Ledger(LedgerReader):
     def forget(self, run: RunRecord) -> None:
         """Remove a run that was never started."""
         with self.writing() as connection:
-            self._remove(connection, run)
-
-    def prune(self, run: RunRecord) -> None:
-        """Remove an old run with all that belongs to it, except what it last stored or found at each path."""
-        with self.writing() as connection:
-            kind = run.kind
-            if kind.changes_store or kind.looks_at_store or isinstance(kind, MissingKind):
-                self._keep_files(connection, run)
-            self._remove(connection, run)
-
-    def _keep_files(self, connection: Connection, run: RunRecord) -> None:
-        """Keep what a run stored or found at its paths, unless something newer is kept there already."""
-        replaced = ", ".join(f"{name} = excluded.{name}" for name in FILE_COLUMNS if name not in FILE_KEY)
-        connection.execute(f"""
-            INSERT INTO pruned_files ({", ".join(FILE_COLUMNS)}) {self.last_of_paths(run)}
-            ON CONFLICT ({", ".join(FILE_KEY)}) DO UPDATE SET {replaced} WHERE excluded.ended_at >= pruned_files.ended_at""")
+            self.remove(connection, run)
 
     @staticmethod
-    def _remove(connection: Connection, run: RunRecord) -> None:
+    def remove(connection: Connection, run: RunRecord) -> None:
+        """Remove a run with all that belongs to it, within a transaction."""
         for table in RUN_TABLES:
             connection.execute(f"DELETE FROM {table} WHERE run = ?", (run.number,))
         connection.execute("DELETE FROM runs WHERE number = ?", (run.number,))
@@ -231,13 +216,14 @@ class Ledger(LedgerReader):
         with self.writing() as connection:
             _set(connection, run.number, undelivered="\n".join(sorted(receivers)))
 
-    def keep_verdicts(self, run: RunRecord, verdicts: Sequence[Mapping[str, Any]]) -> None:
-        """Keep what `why` found about a run among its settings, instead of earlier verdicts."""
+    def keep_answers(self, run: RunRecord, answers: Mapping[str, Any]) -> None:
+        """Keep what `why` found about a run among its settings, instead of earlier answers of the same names."""
         from tcb_ops.runs.verdicts import VERDICTS
 
         with self.writing() as connection:
-            settings = encoded_settings(self.run(run.id).settings | {VERDICTS: verdicts})
-            _set(connection, run.number, settings=settings)
+            settings = self.run(run.id).settings
+            settings |= {VERDICTS: settings.get(VERDICTS, {}) | answers}
+            _set(connection, run.number, settings=encoded_settings(settings))
 
     # --- the database -------------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from tcb_ops.i18n import _, as_list
 from tcb_ops.kinds import Kind, MissingKind, all_kinds, row_count
 from tcb_ops.model import Outcome, Reason, Row
 from tcb_ops.runs.connections import BATCH
-from tcb_ops.runs.histories import HistoryReader, LaterChange, changed_lines, family_of, later_changes
+from tcb_ops.runs.histories import HistoryReader, family_of
 from tcb_ops.runs.locks import working
 from tcb_ops.runs.records import (
     OUTCOMES,
@@ -403,46 +403,25 @@ class LedgerReader(HistoryReader):
                 return earlier
         return None
 
-    def later_changes(
-        self,
-        run: RunRecord,
-        only: Collection[tuple[str, str]] | None = None,
-        *,
-        sampled: bool = False,
-        members: Sequence[RunRecord] = (),
-    ) -> list[LaterChange]:
-        """Find the later runs that undid, deleted or overwrote files of an upload; see `runs.later_changes`.
+    # --- as a view shows a run (`reports.run_views`) ----------------------------------------------------------
 
-        `members`: of these runs; without any, of the run and its retries.
-        """
-        return later_changes(self, members or family_of(self, run), only, sampled=sampled)
+    only: frozenset[tuple[str, str]] | None = None
+    """The environments that are shown, as (appid, env): all."""
 
-    def changed_lines(self, run: RunRecord, members: Sequence[RunRecord] = ()) -> dict[int, tuple[Kind, str]]:
-        """Return which later run last changed the file of a line; see `later_changes`, and `runs.changed_lines`."""
-        return changed_lines(self, members or family_of(self, run))
+    @property
+    def ledger(self) -> LedgerReader:
+        """The ledger itself."""
+        return self
 
-    def confirmation(self, run: RunRecord, after: int = 0) -> tuple[str, dict[Outcome, int]] | None:
-        """Find the newest finished run that confirmed an upload; return its id and its rows by outcome.
+    def members(self, run: RunRecord) -> list[RunRecord]:
+        """Return the runs whose rows are a run's: its original and the retries, the oldest first."""
+        return family_of(self, run)
 
-        `after`: the number of the run that changed the upload's files last; a confirmation before it says nothing of them now, and
-        one that found them taken back confirms nothing.
-        """
-        if not run.kind.sends_files:
-            return None
-        condition = f"""kind IN ({sql_list(kind for kind in all_kinds() if kind.looks_at_store)})
-            AND list_sha256 = ? AND finished_at IS NOT NULL AND number > ?"""
-        for record in self.stored_runs(condition, (run.list_sha256, max(run.number, after))):
-            try:
-                confirmation = self._run(record)
-            except LedgerDamagedError as error:
-                _LOG.warning("%s", error.text)
-                continue
-            # One that is narrowed by --where says nothing of the others.
-            covers_all = confirmation.selection in {f"run {run.id}", f"run {run.id}; content"}
-            if covers_all and confirmation.settings.get("of", [""])[0] == run.id:
-                counts = self.counts(confirmation)
-                return None if any(outcome.taken_back for outcome in counts) else (confirmation.id, counts)
-        return None
+    def taken_back_by(self, run: RunRecord) -> RunRecord | None:
+        """Find the newest run that took back files of an upload or of its retry; what came of it stands in its rows."""
+        condition = f"kind IN ({sql_list(kind for kind in all_kinds() if kind.takes_back)}) AND number > ? AND settings LIKE ?"
+        records = self.stored_runs(condition, (run.number, f'%"of": [%"{run.id}"%]%'), limit=1)
+        return self._run(records[0]) if records else None
 
 
 def _condition(filters: RowFilter, environments: Mapping[int, EnvRecord]) -> tuple[str, list[Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -68,7 +67,8 @@ def _issue_of(failure: CallFailure, owner: Owner) -> Issue:
     answer = failure.answer
     if failure.step is NextStep.REFRESH:
         renewal = presumed_verdict("component" if owner is Owner.PLATFORM else Reason.DEAD_TOKEN)
-        return Issue(Reason.DEAD_TOKEN, _DEAD_TOKEN, renewal.action, getattr(answer, "errmsg", ""))
+        meaning = _("Its token was refused, and the token source returned the same token again.")
+        return Issue(Reason.DEAD_TOKEN, meaning, renewal.action, getattr(answer, "errmsg", ""))
     if isinstance(answer, ApiError):
         code, errmsg, entry = answer.errcode, answer.errmsg, errcode(answer.errcode, owner)
         stop = refused_platform(code, errmsg) if failure.step is NextStep.STOP_RUN else None
@@ -78,7 +78,6 @@ def _issue_of(failure: CallFailure, owner: Owner) -> Issue:
     return Issue(Reason.NO_ANSWER, why, action, stop=OutageError(why) if failure.unreachable else None)
 
 
-_DEAD_TOKEN = _("Its token was refused, and the token source returned the same token again.")
 COMPONENT_CODES = frozenset({Reason.DEAD_TOKEN, Reason.NO_TOKEN, "40001", "40014", "42001", "48001", "61014"})
 """Issues of the token itself. With the component token they concern no merchant."""
 
@@ -200,7 +199,7 @@ class Probes:
         try:
             result = await self.caller.call(appid, counted)
         except TokenError as error:
-            issue = Issue(Reason.NO_TOKEN, _("There is no token for it."), error.text)
+            issue = Issue(Reason.NO_TOKEN, _("there is no token for it"), error.text)
             if error.transient and not self.caller.source_answered:
                 issue = _no_tokens(TokenSourceError(error.text))
         except (PlatformStopError, TokenSourceError) as error:
@@ -211,7 +210,9 @@ class Probes:
             issue = _issue_of(result, owner)
         if self.stops and issue.stop is not None:
             raise issue.stop
-        return of_the_component(issue) if appid == self.component else issue
+        if appid == self.component and issue.code in COMPONENT_CODES - {Reason.NO_TOKEN}:
+            return replace(issue, action=presumed_verdict("component").action)
+        return issue
 
 
 _NO_RID = Issue("no_rid", _("the rows have no rid"), NOTHING)
@@ -221,13 +222,6 @@ NEEDS_COMPONENT = Issue(
     _("that needs the component token, and no component_appid is set"),
     _("Set component_appid under [tokens], and make sure that the token source can provide its token."),
 )
-
-
-def of_the_component(issue: Issue) -> Issue:
-    """Return an issue of the component token with the action for that token, not for a merchant's."""
-    if issue.code not in COMPONENT_CODES - {Reason.NO_TOKEN}:
-        return issue
-    return replace(issue, action=presumed_verdict("component").action)
 
 
 async def map_concurrently(
@@ -258,6 +252,7 @@ async def ask_about(
     merchants: Iterable[Merchant],
     settings: Settings,
     *,
+    now: float = 0.0,
     limits: CallLimits = ONCE,
     stops: bool = False,
     progress: Progress = ignore,
@@ -265,24 +260,20 @@ async def ask_about(
 ) -> list[Facts]:
     """Ask WeChat about lines of the merchants file, or rows; return each with the answers, in their order.
 
-    `merchants`: the whole file, since merchants may share an environment. `stops`: raise what concerns every merchant, else
-    that is the answer. `notify`: called for a pause that the platform asks for.
+    `merchants`: the whole file, since merchants may share an environment. `now`: Unix seconds, for the age of rows' rids.
+    `stops`: raise what concerns every merchant, else that is the answer. `notify`: called for a pause that the platform
+    asks for.
     """
-    async with open_client(settings, connections=AT_ONCE, limits=limits, notify=notify) as (
-        client,
-        caller,
-    ):
-        probes, now = Probes(caller, client, settings.tokens.component_appid, stops), time.time()
+    opening = open_client(settings, connections=AT_ONCE, limits=limits, notify=notify)
+    async with opening as (client, caller):
+        probes = Probes(caller, client, settings.tokens.component_appid, stops)
         answered = await map_concurrently(questions, lambda facts: probes.about(facts, now), progress)
-    appids, proxied, statuses = (
-        defaultdict[str, set[str]](set),
-        uses_proxy(settings.api_base),
-        dict[str, str](),
-    )
+    appids, statuses = defaultdict[str, set[str]](set), dict[str, str]()
     for line in merchants:
         appids[line.env].add(line.appid)
     for facts in answered:
         statuses |= facts.listed or {}
+    proxied = uses_proxy(settings.api_base)
     return [
         replace(facts, elsewhere={} if facts.own else statuses, appids=appids, proxied=proxied)
         for facts in answered

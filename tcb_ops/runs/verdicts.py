@@ -25,8 +25,8 @@ Member = TypeVar("Member")
 NORMAL, HALTED, NOT_LISTED = "NORMAL", "HALTED", "not_listed"
 NO_TOKENS = "no_tokens"
 """In place of a reason: the token source has no token for any merchant."""
-VERDICTS = "verdicts"
-"""The name under which a run keeps its verdicts among its settings."""
+VERDICTS = "why"
+"""The name under which a run keeps, among its settings, its `verdicts` and the answers that are not asked for again."""
 SKEWED = 300
 """Clock difference in seconds that makes links and tokens expire early: links last about 15 minutes."""
 _PLATFORM_CODES = frozenset({"61004", "61005", "61006", "40125", "61011"})
@@ -40,7 +40,7 @@ class Actor(Enum):
     ADMINISTRATOR = _("your platform's administrator")
     """Of the third-party platform, on open.weixin.qq.com."""
     WECHAT = _("WeChat")
-    NOBODY = _("nobody, it passes")
+    NOBODY = _("nobody (it passes)")
 
     def __str__(self) -> str:
         return self.name.lower()
@@ -63,6 +63,13 @@ class Issue:
     def errcode(self) -> int | None:
         """The code as a number, if it is an errcode."""
         return int(self.code) if ERRCODE.fullmatch(self.code) else None
+
+    @property
+    def reason(self) -> Text:
+        """Why there is no answer, in a clause."""
+        if self.errcode is not None:
+            return _("{code}, {meaning}", code=self.code, meaning=self.errmsg or self.meaning)
+        return as_clauses((self.meaning, self.action)) if self.code == Reason.NO_TOKEN else self.meaning
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +135,8 @@ class Facts:
 def cause_of(facts: Facts) -> str:
     """Return the cause that the facts show, by its name in verdicts.csv; empty if nothing is wrong.
 
-    `now` is what getenvinfo answers, `rows` the code of the rows; both suggest a cause. The first line of the table that
-    fits is the answer.
+    `now` is what getenvinfo answers, `rows` the code of the rows; both suggest a cause. If `now` does not explain the rows,
+    it is only the reason why their cause cannot be proven. The first line of the table that fits is the answer.
     """
     answers, listed, status = facts.answers, facts.listed, facts.status
     failed = answers.environments if isinstance(answers.environments, Issue) else None
@@ -137,10 +144,11 @@ def cause_of(facts: Facts) -> str:
     works = listed is not None
     presumed_now = presumed(now) if now else ""
     rows = presumed(facts.code) if facts.code else presumed_now
+    explains = failed is not None and _explains(failed, facts)
     missing = rows == "set_missing" or presumed_now == "set_missing"
     known = info if isinstance(info, AuthorizerInfo) and not facts.own else None
     left = quota.left if isinstance(quota, Quota) else None
-    fault = as_detail(failed.meaning).code if failed and now == Reason.NO_ANSWER else None
+    fault = as_detail(failed.meaning).code if failed and explains and now == Reason.NO_ANSWER else None
     early = {"token_stale", "link_expired", "clock"} & {rows, presumed_now}
     absent = works and not status
     table = (
@@ -148,8 +156,8 @@ def cause_of(facts: Facts) -> str:
         ("proxy", fault is DetailCode.PROXY),
         ("no_tls", fault is DetailCode.NO_TLS),
         ("unreachable", fault is not None),
-        ("ip_of_proxy", presumed_now == "ip_not_registered" and facts.proxied),
-        (presumed_now, now in _PLATFORM_CODES or now == NO_TOKENS),
+        ("ip_of_proxy", explains and presumed_now == "ip_not_registered" and facts.proxied),
+        (presumed_now, explains and (now in _PLATFORM_CODES or now == NO_TOKENS)),
         ("token_wrong_kind", not works and isinstance(quota, Issue) and quota.code == "76022"),
         ("token_of_another", absent and bool(listed) and all(map(facts.has_others, listed or ()))),
         ("clock", bool(early) and abs(answers.clock or 0) > SKEWED),
@@ -172,10 +180,18 @@ def cause_of(facts: Facts) -> str:
         ("passed", rows == "quota_used" and left is not None),
         ("env_refused", works and rows == "env_gone"),
         ("passed", works and bool(rows) and "environments" in _causes()[rows].proof),
-        ("wechat_fails", presumed_now == "wechat_busy"),
+        ("wechat_fails", explains and presumed_now == "wechat_busy"),
         (rows, True),
     )
     return next(cause for cause, fits in table if fits)
+
+
+def _explains(issue: Issue, facts: Facts) -> bool:
+    """Return whether an issue of getenvinfo can be what ended the rows; without rows it is what is wrong."""
+    if not facts.code:
+        return True
+    causes = {presumed(issue.code), presumed(facts.code)}
+    return len(causes) == 1 or causes == {"no_token", "token_source"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,10 +275,13 @@ def grouped(members: Iterable[tuple[Verdict, Member]]) -> list[tuple[Verdict, li
     return sorted(groups.values(), key=lambda group: -len(group[1]))
 
 
-def read_verdict(line: Mapping[str, Any]) -> Verdict | None:
-    """Return a verdict as a ledger keeps it; None for one of a cause that is not known here."""
-    if line["cause"] not in _causes():
-        return None
+def kept_verdicts(settings: Mapping[str, Any]) -> list[Verdict]:
+    """Return the verdicts that a ledger keeps among a run's settings, without those of causes that are not known here."""
+    lines = settings.get(VERDICTS, {}).get("verdicts", ())
+    return [_read_verdict(line) for line in lines if line["cause"] in _causes()]
+
+
+def _read_verdict(line: Mapping[str, Any]) -> Verdict:
     merchant = Merchant(**line["merchant"] | {"owner": Owner(line["merchant"]["owner"])})
     facts = Facts(merchant=merchant, code=line["code"], errmsg=line["errmsg"])
     evidence, not_asked = (
@@ -351,6 +370,14 @@ _ASKED = {
 """The interfaces that answer the questions, by the fields of Answers."""
 
 
+def _says(name: str, facts: Facts) -> bool:
+    """Return whether the answer to a question says something; another issue is only why nothing is said."""
+    answer = getattr(facts.answers, name, None)
+    if name == "environments" and isinstance(answer, Issue):
+        return _explains(answer, facts)
+    return answer is not None and (not isinstance(answer, Issue) or answer.code in {"61003", "76022"})
+
+
 def _evidence(cause: _Cause, facts: Facts) -> Iterator[Text]:
     """Yield what was answered, a line each: first what proves the cause."""
     if "never" in cause.proof and facts.errmsg:
@@ -358,9 +385,9 @@ def _evidence(cause: _Cause, facts: Facts) -> Iterator[Text]:
     first = ("request",) if "never" in cause.proof else ()
     for name in dict.fromkeys((*cause.proof, *first, "environments", "info")):
         answer = getattr(facts.answers, name, None)
-        if answer is None or (isinstance(answer, Issue) and answer.errcode is None):
+        if not _says(name, facts) or (isinstance(answer, Issue) and answer.errcode is None):
             continue
-        if name == "clock":
+        if isinstance(answer, int | float):
             yield clock_text(answer)
         else:
             yield _("{interface}: {said}", interface=_ASKED[name], said=_said(answer, facts))
@@ -369,10 +396,8 @@ def _evidence(cause: _Cause, facts: Facts) -> Iterator[Text]:
 def _said(answer: object, facts: Facts) -> Text:
     env = facts.merchant.env
     match answer:
-        case Issue(errcode=None):
-            return answer.meaning
         case Issue():
-            return _("{code}, {meaning}", code=answer.code, meaning=answer.errmsg or answer.meaning)
+            return answer.reason
         case Quota(left=None):
             return _("no daily limit is told")
         case Quota():
@@ -400,15 +425,17 @@ def clock_text(offset: float) -> Text:
 
 def _missing_proof(cause: _Cause, facts: Facts) -> Iterator[Text]:
     """Yield what would prove the cause and was not told, with the reason."""
-    for name in cause.proof:
-        answer = getattr(facts.answers, name, None)
-        if name == "never":
-            yield _("no interface tells this")
-            silent = {asked: getattr(facts.answers, asked) for asked in ("environments", "request")}
-            for asked, issue in silent.items():
-                if isinstance(issue, Issue) and (asked == "request" or issue.errcode is None):
-                    yield _("{interface}: {said}", interface=_ASKED[asked], said=_said(issue, facts))
-        elif answer is None and not (name == "info" and facts.own):
+    never, issues = "never" in cause.proof, dict[str, Issue]()
+    if never:
+        yield _("no interface tells this")
+    for name in ("environments", "request") if never else cause.proof:
+        asked = getattr(facts.answers, name) is not None
+        # Without an answer to getenvinfo nothing else is asked.
+        first = name if asked or not isinstance(facts.answers.environments, Issue) else "environments"
+        answer = getattr(facts.answers, first)
+        if isinstance(answer, Issue) and not _says(first, facts):
+            issues[first] = answer
+        elif answer is None and not never and not (name == "info" and facts.own):
             yield _("{interface} was not asked", interface=_ASKED.get(name, name))
-        elif isinstance(answer, Issue) and name != "environments" and answer.code not in {"61003", "76022"}:
-            yield _("{interface}: {said}", interface=_ASKED[name], said=_said(answer, facts))
+    for name, issue in issues.items():
+        yield _("{interface}: {said}", interface=_ASKED[name], said=_said(issue, facts))

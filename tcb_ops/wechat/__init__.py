@@ -50,19 +50,9 @@ async def open_client(
 def open_source(settings: Settings) -> TokenSource:
     """Create the token source named in the settings. Raises SettingsError if its settings are incomplete or invalid."""
     tokens = settings.tokens
-    match tokens.source:
-        case "command":
-            from tcb_ops.wechat.tokens.command import CommandTokens
+    if tokens.source == "file":
+        from tcb_ops.wechat.tokens.file import FileTokens
 
-            return CommandTokens(tokens.command, settings.folder_of("tokens.command"))
-        case "service":
-            from tcb_ops.wechat.tokens.service import ServiceTokens
-
-            return ServiceTokens.of(tokens)
-        case "file":
-            from tcb_ops.wechat.tokens.file import FileTokens
-
-            return FileTokens(tokens.file)
-        case name:
-            source: TokenSource = provided(name)(settings)
-            return source
+        return FileTokens(tokens.file)
+    source: TokenSource = provided(tokens.source)(settings)
+    return source

@@ -14,24 +14,30 @@ from workspace import BOOKS, TEA, many
 
 import tcb_ops as tcb
 from tcb_ops.cli.main import run
+from tcb_ops.features.doctor.checks import all_checks
 from tcb_ops.features.simulator.faults import Fault
 
 PACKAGE = Path(tcb.__file__).parent
 COMMANDS = {
     "audit": ("audit", "notify", "runs --stale 1h"),
     "cluster": ("retry --cluster local:2",),
+    "comparison": ("diff latest latest", "diff"),
     "component": (),
+    "corrections": (),
     "doctor": ("doctor",),
-    "evidence": ("diff latest latest", "diff", "verify again", "verify"),
+    "evidence": ("verify again", "verify"),
     "merchants": ("merchants check", "merchants"),
     "notebooks": ("notebook", "lab"),
     "parquet": ("report --parquet rows.parquet",),
     "pdf": ("report --pdf",),
     "postgres": ("runs --ledger postgresql+psycopg://x@127.0.0.1/t",),
+    "prune": ("prune --older-than 9d", "prune"),
+    "setup": ("init", "completion"),
     "simulator": ("simulate", "demo", "upload list.csv --root files --target simulator"),
     "sources": (),
     "stored": ("confirm", "delete", "list", "sync", "undo"),
-    "why": ("why", "why latest"),
+    "tokens": (),
+    "why": ("why", "why latest", "explain 85088"),
     "workbooks": ("report --into list.xlsx", "check list.xlsx"),
 }
 """The commands of each feature that can be deleted, and of others the options that it brings."""
@@ -112,7 +118,8 @@ def test_the_main_job_works_without_a_feature(feature, open_without, open_worksp
     assert [result.code for result in results] == [*job.values(), *(2 for _ in COMMANDS[feature])]
     assert (workspace.folder / "links.csv").read_text(encoding="utf-8").count("\n") == 1 + len(rows)
     assert '"refused": 1' in results[3].out
-    assert {"report.html", "results.csv", "errcodes.csv", "report.xlsx"} <= {
+    workbook = set() if feature == "workbooks" else {"report.xlsx"}
+    assert {"report.html", "results.csv", "errcodes.csv", *workbook} <= {
         file.name for file in (workspace.folder / "again").iterdir()
     }
     assert len(workspace.sim.objects) == len(rows)
@@ -145,6 +152,20 @@ def test_a_run_of_a_missing_feature_is_listed_with_its_counts_and_nothing_else_i
         settings.write('[audit]\nknown = "known.csv"\n')
     (result,) = execute("runs")
     assert (result.code, "audit" in result.err) == (2, True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("feature", "check"), [("pdf", "pdf"), ("component", "secrets")])
+def test_doctor_makes_a_features_check_while_the_feature_is_there(
+    feature, check, open_without, tmp_path, monkeypatch
+):
+    settings = 'api_base = "http://127.0.0.1:9"\n[tokens]\nsource = "component"\n'
+    (tmp_path / "tcb-ops.toml").write_text(settings, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    brought = {each.name for each in all_checks(tcb.load_settings(), None, ())}
+    (result,) = open_without(feature)("doctor --json")
+    left = {each["check"] for each in result.json["checks"]}
+    assert (brought - left, left - brought) == ({check}, set())
 
 
 CONTRIBUTING = PACKAGE.parent / "CONTRIBUTING.md"

@@ -116,7 +116,7 @@ class Commands:
         shutil.rmtree(self.work)
         self.work.mkdir()
         self.sim._state.objects.clear()
-        self.sim._state.calls.clear()
+        self.sim.calls.clear()
 
     def recorded(self) -> set[tuple[str, str]]:
         """Return the rows that an unfinished run has recorded as done."""

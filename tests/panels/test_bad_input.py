@@ -15,7 +15,6 @@ from panel_lab import press
 from workspace import BOOKS, TEA
 
 import tcb_ops as tcb
-from tcb_ops import api
 from tcb_ops.features.simulator.faults import Fault
 from tcb_ops.panels.html import RunState
 from tcb_ops.run import find_handle
@@ -146,7 +145,7 @@ def test_a_run_that_was_deleted_by_retention_is_reported(lab, panel, read):
     with closing(sqlite3.connect(lab.workspace.folder / "ledger.db")) as connection:
         connection.execute("UPDATE runs SET finished_at = 1")
         connection.commit()
-    assert [run.id for run in api.prune(30, settings=panel.context.settings)] == [panel.run.id]
+    assert [run.id for run in tcb.prune(30, settings=panel.context.settings)] == [panel.run.id]
     assert_usable(lab, panel, read, panel.run.id)
 
 

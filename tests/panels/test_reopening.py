@@ -155,7 +155,7 @@ print(json.dumps({
 def test_a_rehearsals_notebooks_use_its_merchants_list_faults_store_and_ledger(tmp_path):
     folder = tmp_path / "work"
     folder.mkdir()
-    write_practice(folder, fresh=False)
+    write_practice(folder)
     first = practised(REHEARSE, tmp_path)
     run = first["opened"]
     assert first == {
@@ -238,7 +238,7 @@ def test_what_a_user_looks_at_is_told_from_what_a_program_runs(monkeypatch, name
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory):
     """The settings of a simulator with the sample's merchants and fault plan."""
-    with sample_simulator(tmp_path_factory.mktemp("practice")) as (settings, _simulator):
+    with sample_simulator(tmp_path_factory.mktemp("practice")) as settings:
         yield settings
 
 

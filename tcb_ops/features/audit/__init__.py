@@ -19,11 +19,11 @@ FEATURE = Feature(
     },
     provides={
         "Run.audit": "tcb_ops.features.audit.api:audited",
-        "doctor.notify": "tcb_ops.features.audit.notifications:receiver_problems",
         "panels.audit_errcodes": "tcb_ops.features.audit.panel:AuditPanel",
         "runs --stale": "tcb_ops.features.audit.command:watch_audits",
     },
     reasons="features/audit/reasons.csv",
+    checks=["tcb_ops.features.audit.notifications:receivers_check"],
 )
 
 HEALTHY = Outcome.define("healthy", _("healthy"), 3, succeeded=True)

@@ -14,14 +14,7 @@ from tcb_ops.features.audit.result import AuditResult, KnownFailure, read_known
 from tcb_ops.i18n import _
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.settings import Settings
-from tcb_ops.start import (
-    StartOptions,
-    blocking,
-    merchants_for,
-    naming,
-    settings_for,
-    start_run,
-)
+from tcb_ops.start import StartOptions, blocking, merchants_for, naming, settings_for, start_run
 
 if TYPE_CHECKING:
     from tcb_ops.lists.merchants import Merchants

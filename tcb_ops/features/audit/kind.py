@@ -18,8 +18,8 @@ from tcb_ops.runs.verdicts import presumed
 
 if TYPE_CHECKING:
     from tcb_ops.features.audit.result import AuditResult
+    from tcb_ops.features.comparison.diffs import Diff
     from tcb_ops.lists.merchants import Merchants
-    from tcb_ops.reports.comparisons import Diff
     from tcb_ops.reports.run_views import RunReader
     from tcb_ops.reports.summary import NextAction, RunSummary
     from tcb_ops.runs.plan import RunSpec

@@ -18,12 +18,14 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from shutil import which
 from typing import TYPE_CHECKING, Any, Unpack
 from urllib.parse import quote, urlsplit
 
 from tcb_ops.arguments import checked
+from tcb_ops.checks import DoctorCheck, DoctorFinding, Grade
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import SettingsError, TcbOpsError, TransportError, TransportFault, UsageError, check_value
 from tcb_ops.features.audit.api import audited, newest_audit
@@ -31,19 +33,20 @@ from tcb_ops.features.audit.kind import AUDIT
 from tcb_ops.features.audit.result import AuditResult
 from tcb_ops.features.audit.settings import NotifySettings
 from tcb_ops.formatting import sanitize
-from tcb_ops.i18n import Lang, Text, _, ngettext, verbatim
+from tcb_ops.i18n import CommandText, Lang, Text, _, as_clauses, as_lines, ngettext, verbatim
 from tcb_ops.model import is_loopback
 from tcb_ops.reports.explanations import MARK, code_label
 from tcb_ops.reports.export import MANIFEST, PAGE, fingerprint
 from tcb_ops.reports.findings import FindingLine
 from tcb_ops.resources import system_reason
 from tcb_ops.run import Run
+from tcb_ops.runs import next_commands
 from tcb_ops.runs.loop import submit_coroutine
 from tcb_ops.runs.verdicts import presumed_verdict
 from tcb_ops.settings import Settings
 from tcb_ops.start import TargetOptions, find_run, identified, is_run_name, ledger_with_runs, settings_for
 from tcb_ops.wechat.responses import HttpResponse
-from tcb_ops.wechat.tokens.command import Credential, in_folder
+from tcb_ops.wechat.tokens.programs import Credential, in_folder
 from tcb_ops.wechat.transport import HttpRequest, Timeouts, Transport
 
 if TYPE_CHECKING:
@@ -129,7 +132,7 @@ def entry_line(line: FindingLine, lang: Lang) -> str:
     remark = line.remark.of(lang) if line.remark is not None else ""
     cause = label if label == line.code else f"{line.code} {label}".strip()
     if line.code:
-        cause = f"{cause} → {presumed_verdict(line.code).who.value.of(lang)}"
+        cause = f"{cause} → {presumed_verdict(line.code).who_acts.of(lang)}"
     texts = [(line.name, LONGEST_NAME), (line.env, LONGEST_NAME), (cause, LONGEST_REMARK)]
     texts += [(remark, LONGEST_REMARK), (line.note, LONGEST_NAME)]
     shown = (text if len(text) <= most else f"{text[: most - 1]}…" for text, most in texts if text)
@@ -436,10 +439,18 @@ def _note_undelivered(ledger: Ledger, audit: RunRecord, receivers: Collection[st
         ledger.note_undelivered(audit, receivers)
 
 
-def receiver_problems(settings: Settings) -> list[Text]:
-    """Return which receivers cannot be reached with what is here, and which did not get the last audit's message."""
-    problems = list[Text]()
-    for name, to in receivers(settings).items():
+def receivers_check(settings: Settings) -> DoctorCheck | None:
+    """Return the check that each receiver can be reached with what is here, and got the last audit's message."""
+    if not settings.section("notify"):
+        return None
+    test = CommandText(next_commands.quoted(next_commands.command(settings, "notify", "--test")))
+    fix = as_lines((_("Correct [[notify]] in the settings, then send a test message:"), test))
+    return DoctorCheck("notify", _("messages"), partial(_check_receivers, settings), fix, ("ledger",))
+
+
+def _check_receivers(settings: Settings) -> DoctorFinding:
+    named, problems = receivers(settings), list[Text]()
+    for name, to in named.items():
         try:
             check_receiver(to, settings)
         except TcbOpsError as error:
@@ -447,4 +458,6 @@ def receiver_problems(settings: Settings) -> list[Text]:
     if (record := newest_audit(settings)) is not None:
         text = _("{receiver}: it did not get the message about {run}")
         problems += [text.format(receiver=name, run=record.id) for name in record.undelivered]
-    return problems
+    if problems:
+        return DoctorFinding(Grade.WARNING, as_clauses(problems))
+    return DoctorFinding(Grade.OK, ngettext("{n:,} receiver", "{n:,} receivers", len(named)))

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tcb_ops.errcodes import ERRCODE, all_reasons
 from tcb_ops.features.audit import HEALTHY, UNHEALTHY, AuditCode
@@ -23,13 +23,15 @@ from tcb_ops.i18n import Lang, Text, _
 from tcb_ops.kinds import environment_count
 from tcb_ops.lists.table import KNOWN_COLUMNS, Line, read_lines
 from tcb_ops.model import Outcome, Problem
-from tcb_ops.reports.comparisons import Change, Diff, DiffLine
 from tcb_ops.reports.findings import FindingLine, FindingSection
 from tcb_ops.reports.run_views import RunReader
 from tcb_ops.reports.summary import Cause, RunSummary
 from tcb_ops.runs.records import RunRecord
 from tcb_ops.runs.stop_errors import stop_text
 from tcb_ops.settings import Settings
+
+if TYPE_CHECKING:
+    from tcb_ops.features.comparison.diffs import Diff, DiffLine
 
 _NOT_CHECKED = {
     PERMISSIONS: _(
@@ -283,7 +285,7 @@ def audit_result(
     was_broken = {
         (line.env, line.appid): line.before
         for line in (changes.lines if changes is not None else ())
-        if line.after and line.change is not Change.NEWLY_BROKEN
+        if line.after and line.change != "newly_broken"
     }
     findings: defaultdict[str, list[Finding]] = defaultdict(list)
     for cause in summary.causes:
@@ -303,7 +305,7 @@ def audit_result(
         environments=summary.total,
         healthy=summary.counts.get(HEALTHY, 0),
         **{name: tuple(findings[name]) for name in ("new", "still", "unknown", "silenced")},
-        recovered=tuple(changes.of(Change.FIXED)) if changes is not None else (),
+        recovered=changes.fixed if changes is not None else (),
         not_checked=not_checked,
         fewest_link_calls=fewest,
     )

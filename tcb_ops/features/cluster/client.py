@@ -6,10 +6,9 @@ import asyncio
 import logging
 import os
 import re
-import signal
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -22,6 +21,7 @@ from tcb_ops.model import is_loopback
 from tcb_ops.runs.database import ledger_file
 from tcb_ops.runs.next_commands import install
 from tcb_ops.settings import Settings, holds_password
+from tcb_ops.signals import handled
 
 if TYPE_CHECKING:
     from distributed import Client, LocalCluster
@@ -68,25 +68,14 @@ def opened_cluster(cluster: str, settings: Settings) -> Iterator[Client]:
             raise reason
         yield client
     finally:
-        with _ctrl_c_ignored():
+        # A signal would leave a cluster that is only half closed, and hide why the run ended.
+        is_main = threading.current_thread() is threading.main_thread()
+        with handled(lambda _number, _frame: None) if is_main else nullcontext():
             stack.close()
 
 
 def _not_installed() -> UsageError:
     return UsageError(_("A cluster needs Dask. Install it:\n{command}", command=install("cluster")))
-
-
-@contextmanager
-def _ctrl_c_ignored() -> Iterator[None]:
-    """Ignore Ctrl-C: it would leave a cluster that is only half closed, and hide why the run ended."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before or signal.default_int_handler)
 
 
 def check_cluster(cluster: str) -> None:

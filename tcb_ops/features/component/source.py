@@ -14,8 +14,10 @@ from collections.abc import Callable, Coroutine, Hashable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, TypeVar
 
+from tcb_ops.checks import DoctorCheck, secrets_check
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.errcodes import Decision, Scope, errcode
 from tcb_ops.errors import SettingsError, TokenError, TokenSourceError, TransportError, TransportFault
@@ -27,7 +29,7 @@ from tcb_ops.wechat.call_policy import Caller, CallFailure, CallLimits
 from tcb_ops.wechat.client import AUTHORIZERS_PER_PAGE, PlatformClient
 from tcb_ops.wechat.responses import ApiError, InvalidResponse
 from tcb_ops.wechat.tokens import Token, TokenSource, finite, is_token
-from tcb_ops.wechat.tokens.command import Credential
+from tcb_ops.wechat.tokens.programs import Credential
 from tcb_ops.wechat.transport import Timeouts, Transport
 
 AT_ONCE = 128
@@ -468,3 +470,12 @@ def component_tokens(settings: Settings) -> ComponentTokens:
     ticket = Credential.named("tokens.ticket", tokens.ticket, settings.folder_of("tokens.ticket"))
     store = TokenStore(tokens.store, tokens.component_appid, settings.api_base)
     return ComponentTokens(tokens.component_appid, secret, ticket, store, settings.api_base)
+
+
+def check_of_secrets(settings: Settings) -> DoctorCheck | None:
+    """Return the check of who may read the files of secret and ticket, and the store."""
+    tokens = settings.tokens
+    if tokens.source != "component":
+        return None
+    files = [place.partition(":")[2] for place in (tokens.secret, tokens.ticket) if place.startswith("file:")]
+    return secrets_check([*(Path(file.strip()) for file in files), tokens.store], settings)

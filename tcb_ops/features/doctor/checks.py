@@ -8,95 +8,46 @@ import platform
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from tcb_ops.checks import DoctorCheck, DoctorFinding, Grade, secrets_check
+from tcb_ops.errcodes import ERRCODE
 from tcb_ops.errors import InputError, SettingsError, TcbOpsError, TransportError, TransportFault
-from tcb_ops.i18n import (
-    CommandText,
-    Text,
-    _,
-    as_clauses,
-    as_facts,
-    as_lines,
-    as_list,
-    ngettext,
-    pgettext,
-    verbatim,
-)
-from tcb_ops.kinds import environment_count, is_provided, merchant_count, provided
+from tcb_ops.i18n import Text, _, as_clauses, as_facts, ngettext, pgettext, verbatim
+from tcb_ops.kinds import environment_count, features, load, merchant_count
 from tcb_ops.lists.input_files import format_problem
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.model import Merchant, Owner
-from tcb_ops.resources import others_may_read, restricting, system_reason
+from tcb_ops.resources import system_reason
 from tcb_ops.runs.database import on_network
 from tcb_ops.runs.loop import submit_coroutine
-from tcb_ops.runs.next_commands import command, quoted
 from tcb_ops.runs.single_calls import ask_about
 from tcb_ops.runs.verdicts import SKEWED, Actor, Facts, clock_text, presumed_verdict, verdict_of
-from tcb_ops.settings import Settings, TokenSettings, settings_file
+from tcb_ops.settings import Settings, settings_file
 from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.responses import ApiError, InvalidResponse
 from tcb_ops.wechat.transport import Timeouts, Transport
 
-SECONDS, TOTAL_SECONDS = 18.0, 27.0
-"""Time limits of a check, and of all together."""
+SECONDS = 18.0
+"""Time limit of a check."""
 QUICK = Timeouts(connect=4, answer=4)
 """Short, because a user is waiting."""
 NOTED = 60
 """Clock difference in seconds for a warning."""
 LONG_PATHS = r"SYSTEM\CurrentControlSet\Control\FileSystem"
 """The registry key of `LongPathsEnabled`."""
-_AGAIN = _("Fix that, then run doctor again.")
-
-
-class Grade(StrEnum):
-    """How a check ended."""
-
-    OK = "ok"
-    WARNING = "warning"
-    """Works, but needs attention."""
-    BAD = "bad"
-    """A run would fail."""
-    SKIPPED = "skipped"
-    """Not checked, or missing and not needed."""
-
-
-@dataclass(frozen=True, slots=True)
-class DoctorFinding:
-    """What a probe has found."""
-
-    grade: Grade
-    seen: Text
-    fix: Text | None = None
-    """What to do; None for the check's own, and where there is nothing to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class DoctorCheck:
-    """One line of the doctor's table."""
-
-    name: str
-    """The check's identifier, stable for `--json`."""
-    label: Text
-    probe: Callable[[], DoctorFinding]
-    """Looks; what does not work may also be raised. It may block, and is then abandoned."""
-    fix: Text = _AGAIN
-    """What to do if it does not pass."""
-    needs: tuple[str, ...] = ()
-    """The checks without which there is nothing to look at."""
 
 
 def all_checks(
     settings: Settings | SettingsError, config: str | None, where: Sequence[str]
 ) -> list[DoctorCheck]:
-    """Return the checks in order; with invalid settings only those that need none."""
+    """Return the checks in order, the features' own last; with invalid settings only those that need none."""
     checks = [
         DoctorCheck("python", verbatim("Python"), check_python),
         DoctorCheck("settings", _("settings"), partial(check_settings, settings, config)),
@@ -106,6 +57,7 @@ def all_checks(
     if os.name == "nt":
         checks.append(DoctorCheck("windows", verbatim("Windows"), partial(check_windows, settings)))
 
+    tokens = settings.tokens
     fix_network = _(
         "Check api_base, the network, the firewall, any proxy on the way, and the files that SSL_CERT_FILE and "
         "SSL_CERT_DIR name; then run doctor again."
@@ -123,7 +75,7 @@ def all_checks(
             partial(check_ledger, settings),
             _("Fix that, or choose another ledger with --ledger."),
         ),
-        DoctorCheck("secrets", _("secrets"), partial(check_secrets, settings)),
+        *([secrets_check([tokens.file], settings)] if tokens.source == "file" else []),
         DoctorCheck("target", pgettext("check", "target"), partial(check_target, settings), fix_network),
         DoctorCheck(
             "tokens",
@@ -133,19 +85,16 @@ def all_checks(
             ("target",),
         ),
     ]
-    if is_provided("doctor.notify") and settings.section("notify"):
-        notify = partial(check_notify, settings)
-        checks.append(DoctorCheck("notify", _("messages"), notify, needs=("ledger",)))
-    return checks
+    brought = (load(reference)(settings) for feature in features().values() for reference in feature.checks)
+    return [*checks, *filter(None, brought)]
 
 
 def run_checks(checks: Sequence[DoctorCheck]) -> Iterator[tuple[DoctorCheck, DoctorFinding]]:
-    """Yield each check with its finding. Blocks for at most about 27 seconds; raises nothing."""
-    end = time.monotonic() + TOTAL_SECONDS
+    """Yield each check with its finding. Each blocks for at most SECONDS; raises nothing."""
     passed: set[str] = set()
     for check in checks:
         if passed.issuperset(check.needs):
-            finding = probe_limited(check, max(0.5, min(SECONDS, end - time.monotonic())))
+            finding = probe_limited(check, SECONDS)
         else:
             finding = DoctorFinding(Grade.SKIPPED, _("not checked, because a check above did not pass"))
         if finding.grade in {Grade.OK, Grade.WARNING}:
@@ -211,10 +160,7 @@ def check_merchants(settings: Settings, where: Sequence[str]) -> DoctorFinding:
     """Check that the merchants file can be read, and count its contents."""
     file = settings.merchants
     if not file.exists():
-        fix = _(
-            "Create it: `tcb-ops init` writes a file to fill in, `tcb-ops merchants sync` gets it from the "
-            "platform."
-        )
+        fix = _("Create it: `tcb-ops init` in an empty folder writes a file to fill in.")
         return DoctorFinding(Grade.BAD, _("{file} does not exist", file=file), fix)
     try:
         merchants = read_merchants(file, where)
@@ -250,48 +196,6 @@ def check_ledger(settings: Settings) -> DoctorFinding:
     ledger = Ledger(settings.ledger)
     ledger.close()
     return DoctorFinding(Grade.OK, verbatim(ledger.name))
-
-
-def check_secrets(settings: Settings) -> DoctorFinding:
-    """Check that only their owner can read the files that hold secrets."""
-    paths = [path for path in secret_paths(settings.tokens) if path.exists()]
-    if not paths:
-        return DoctorFinding(Grade.SKIPPED, _("no files with secrets here"))
-    readable = [path for path in paths if _others_can_read(path)]
-    if not readable:
-        return DoctorFinding(Grade.OK, _("{named}: readable only by you", named=as_list(paths)))
-    observation = _("others on this machine may read {named}", named=as_list(readable, most=3))
-    commands = (CommandText(restricting(path.absolute())) for path in readable)
-    fix = as_lines((_("Restrict them to yourself:"), *commands))
-    # The simulator's tokens give access to nothing.
-    return DoctorFinding(Grade.WARNING if settings.on_loopback else Grade.BAD, observation, fix)
-
-
-def secret_paths(tokens: TokenSettings) -> list[Path]:
-    """Return the files and folders of the token source in use that hold tokens, secrets or tickets."""
-    if tokens.source == "component":
-        values = (tokens.secret, tokens.ticket)
-        files = [value.partition(":")[2].strip() for value in values if value.startswith("file:")]
-        return [*map(Path, files), tokens.store]
-    return [tokens.file] if tokens.source == "file" else []
-
-
-def _others_can_read(path: Path) -> bool:
-    with suppress(OSError):
-        inside = [*path.iterdir()] if path.is_dir() else []
-        return any(map(others_may_read, (path, *inside)))
-    return False
-
-
-def check_notify(settings: Settings) -> DoctorFinding:
-    """Check that each receiver of the audits' messages can be reached with what is here, and got the last one."""
-    problems: list[Text] = provided("doctor.notify")(settings)
-    if not problems:
-        receivers = len(settings.section("notify"))
-        return DoctorFinding(Grade.OK, ngettext("{n:,} receiver", "{n:,} receivers", receivers))
-    test = CommandText(quoted(command(settings, "notify", "--test")))
-    fix = as_lines((_("Correct [[notify]] in the settings, then send a test message:"), test))
-    return DoctorFinding(Grade.WARNING, as_clauses(problems), fix)
 
 
 # --- the target -------------------------------------------------------------------------------------------------------
@@ -340,13 +244,12 @@ def call_with_token(settings: Settings, where: Sequence[str]) -> DoctorFinding:
     verdict = verdict_of(facts)
     label = f"{merchant.name} ({merchant.appid})"
     if verdict is None:
-        text = _("calls are accepted (asked about {label} only; `tcb-ops merchants check` asks about all)")
-        return DoctorFinding(Grade.OK, text.format(label=label))
-    observation = _("{label}: {code}, {meaning}", label=label, code=verdict.code, meaning=verdict.meaning)
-    if verdict.who in {Actor.YOU, Actor.ADMINISTRATOR}:
-        return DoctorFinding(Grade.BAD, observation, verdict.action)
-    fix = _("{action} `tcb-ops merchants check` checks every merchant.", action=verdict.action)
-    return DoctorFinding(Grade.WARNING, observation, fix)
+        return DoctorFinding(Grade.OK, _("calls are accepted (asked about {label} only)", label=label))
+    # A code of our own would say nothing more than its meaning.
+    text = _("{label}: {code}, {meaning}") if ERRCODE.fullmatch(verdict.code) else _("{label}: {meaning}")
+    observation = text.format(label=label, code=verdict.code, meaning=verdict.meaning)
+    ours = verdict.who in {Actor.YOU, Actor.ADMINISTRATOR}
+    return DoctorFinding(Grade.BAD if ours else Grade.WARNING, observation, verdict.action)
 
 
 def check_windows(settings: Settings) -> DoctorFinding:
@@ -356,23 +259,17 @@ def check_windows(settings: Settings) -> DoctorFinding:
     on = ""
     if ledger is not None:
         on = "network" if on_network(ledger) else "cloud" if any(map(ledger.is_relative_to, clouds)) else ""
-    browser = provided("chromium")() if is_provided("chromium") else None
-    return windows_finding(locale.getencoding(), on, browser, long_paths=_long_paths())
+    return windows_finding(locale.getencoding(), on, long_paths=_long_paths())
 
 
-def windows_finding(
-    code_page: str, ledger_on: str, browser: str | None, *, long_paths: bool
-) -> DoctorFinding:
+def windows_finding(code_page: str, ledger_on: str, *, long_paths: bool) -> DoctorFinding:
     """Judge what was seen: a ledger on a network drive is refused by every run, one in OneDrive and short paths are a warning.
 
-    `ledger_on`: `network`, `cloud`, or empty. `browser`: the program that prints report.pdf.
+    `ledger_on`: `network`, `cloud`, or empty.
     """
     observations = [
         _("code page {code_page}", code_page=code_page),
         _("long paths allowed") if long_paths else _("paths of at most 260 characters"),
-        _("{browser} prints report.pdf", browser=Path(browser).name)
-        if browser
-        else _("no Edge or Chrome was found"),
     ]
     fixes: list[Text] = []
     if ledger_on:

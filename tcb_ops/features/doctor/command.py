@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
 
 import click
 
+from tcb_ops.checks import DoctorCheck, DoctorFinding, Grade
 from tcb_ops.cli import Command
 from tcb_ops.cli.console import Console
 from tcb_ops.cli.options import CommonOptions, settings_options
@@ -17,14 +17,11 @@ from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import NOTHING, Lang, _, ngettext, without_commands
 from tcb_ops.settings import Settings
 
-if TYPE_CHECKING:
-    from tcb_ops.features.doctor.checks import DoctorCheck, DoctorFinding
-
 _GRADES = {
-    "ok": (_("✓ ok"), "green"),
-    "warning": (_("! warning"), "yellow"),
-    "bad": (_("✗ FAILED"), "bold red"),
-    "skipped": (_("– not checked"), "dim"),
+    Grade.OK: (_("✓ ok"), "green"),
+    Grade.WARNING: (_("! warning"), "yellow"),
+    Grade.BAD: (_("✗ FAILED"), "bold red"),
+    Grade.SKIPPED: (_("– not checked"), "dim"),
 }
 
 
@@ -40,7 +37,7 @@ def doctor(*, common: CommonOptions) -> int:
     Exit codes: 0 all checks passed (warnings allowed) · 1 a check failed · 2 usage.
     """
     settings: Settings | SettingsError
-    from tcb_ops.features.doctor.checks import Grade, all_checks, run_checks  # loads the HTTP client
+    from tcb_ops.features.doctor.checks import all_checks, run_checks  # loads the HTTP client
 
     try:
         settings = common.settings()

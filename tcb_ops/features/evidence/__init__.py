@@ -3,8 +3,6 @@
 from tcb_ops.kinds import Feature
 
 FEATURE = Feature(
-    commands={
-        "inspect": ["tcb_ops.features.evidence.command:diff", "tcb_ops.features.evidence.command:verify"]
-    },
+    commands={"inspect": ["tcb_ops.features.evidence.command:verify"]},
     provides={"history": "tcb_ops.features.evidence.history:history"},
 )

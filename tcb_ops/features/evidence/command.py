@@ -1,16 +1,15 @@
-"""Commands that compare two runs and verify a report."""
+"""The command that verifies a report."""
 
 from __future__ import annotations
 
 from contextlib import suppress
-from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from tcb_ops.cli import Command
-from tcb_ops.cli.options import CommonOptions, reader_options, settings_options, table_option
+from tcb_ops.cli.options import CommonOptions, settings_options
 from tcb_ops.errors import TcbOpsError, UsageError
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Lang, Text, _, as_list, as_sentences, ngettext, pgettext
@@ -22,53 +21,15 @@ if TYPE_CHECKING:
     from tcb_ops.features.evidence.verify import Verification
 
 
-@click.command(cls=Command, usual="out target where json")
-@click.argument("older", metavar="OLDER")
-@click.argument("newer", metavar="NEWER")
-@table_option("Write all lines.")
-@reader_options
-def diff(older: str, newer: str, out: Path | None, *, common: CommonOptions) -> int:
-    """Compare two runs: newly broken, fixed, still broken.
-
-    The older run first. Rows are matched by environment, appid and cloud path. Exit code 1 when rows
-    failed in the newer run that succeeded in the older one, or were not in it; else 0.
-    """
-    from tcb_ops import api
-    from tcb_ops.reports.comparisons import diff_verdict
-    from tcb_ops.reports.formats.terminal import render_sections
-
-    settings, console = common.start()
-    comparison = api.diff(older, newer, merchants=common.matching(settings), settings=settings)
-    if comparison.older.number > comparison.newer.number:
-        text = _("{id} is the later run: give the older one first, else what broke reads as fixed.")
-        console.warn(text.format(id=comparison.older.id))
-    if out is not None:
-        from tcb_ops.reports.comparisons import DIFF_COLUMNS
-        from tcb_ops.table_files import write_table
-
-        write_table(out, DIFF_COLUMNS, map(attrgetter(*DIFF_COLUMNS), comparison.lines))
-        console.info(_("All lines: {out}", out=out))
-    if common.json:
-        console.json(comparison.to_json())
-    else:
-        for part in render_sections(comparison.sections(), console.lang, "--out FILE.xlsx"):
-            console.print(part)
-        console.print(diff_verdict(comparison))
-    for run in (comparison.older, comparison.newer):
-        if run.finished_at is None:
-            console.warn(_("Run {id} is unfinished: its pending rows are not compared.", id=run.id))
-    return 1 if comparison.broken else 0
-
-
 @click.command(cls=Command, usual="ledger json")
 @click.argument("folder", metavar="DIR")
 @settings_options("ledger", "json")
 def verify(folder: str, *, common: CommonOptions) -> int:
     """Check that a report folder is what was exported.
 
-    Every file against manifest.json, the manifest and every row of the CSVs against the ledger, the list against its
-    SHA-256. DIR can also be the run. Names the file or the row that differs: exit code 1; 1 also if the ledger does not know the run. Nothing differs:
-    0, and what that proves. No report in DIR: 2. The ledger is damaged: 3.
+    Every file against manifest.json, the manifest against the ledger, the list against its SHA-256. DIR can also be the run.
+    Names each file that differs: exit code 1; 1 also if the ledger does not know the run. Nothing differs: 0, and what
+    that proves. No report in DIR: 2. The ledger is damaged: 3.
     """
     from tcb_ops.features.evidence.verify import verify as check
 

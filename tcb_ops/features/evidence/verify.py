@@ -1,28 +1,26 @@
-"""Verification that a report is as exported and agrees with the ledger. Names the file, or the row, that differs.
+"""Verification that a report is as it was exported. Names each file that differs.
 
-Every file is compared with manifest.json, the manifest with the SHA-256 that the ledger recorded at the export, and
-every row of results.csv and failed.csv with the ledger. Without the ledger, a change to a file and to the manifest cannot be detected.
+Every file is compared with manifest.json, the manifest with the SHA-256 that the ledger recorded at the export, and the
+digest of the rows in the manifest with the ledger's rows. Without the ledger, a change to a file and to the manifest cannot
+be detected.
 """
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC
 from enum import StrEnum
-from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from tcb_ops.arguments import checked
 from tcb_ops.errors import LedgerDamagedError, RunNotFoundError, UsageError
 from tcb_ops.frames import Lines, Tabular
-from tcb_ops.i18n import Joined, Lang, Text, _, as_list, as_sentences, ngettext, verbatim
-from tcb_ops.kinds import row_count
+from tcb_ops.i18n import Lang, Text, _, as_list, ngettext, verbatim
 from tcb_ops.lists.batch import is_fixme_of
-from tcb_ops.model import Outcome
 from tcb_ops.reports.export import (
     ALWAYS,
     COPY,
@@ -30,21 +28,16 @@ from tcb_ops.reports.export import (
     FAILED,
     LEFT_BY_DESKTOPS,
     MANIFEST,
-    RESULTS,
     SIMULATED,
     Manifest,
-    about,
-    clean,
     fingerprint,
     read_manifest,
 )
-from tcb_ops.reports.formats.csv import WORDS, RowTexts
+from tcb_ops.reports.formats.csv import RowTexts
 from tcb_ops.reports.run_views import RunReader, RunView, merged_run
-from tcb_ops.reports.summary import RunSummary
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.reader import LedgerReader
-from tcb_ops.runs.records import RowRecord, RunRecord
-from tcb_ops.secrets import redact
+from tcb_ops.runs.records import RunRecord
 from tcb_ops.settings import LEDGER_FILE, Settings
 from tcb_ops.start import existing_ledger, settings_for
 
@@ -78,10 +71,6 @@ def _same(what: str, text: Text) -> Check:
 
 ROWS, INPUT = "rows", "input"
 LEDGER = "ledger"
-_CELL = 60
-"""Characters of a cell that a message shows."""
-_MISSING = object()
-"""Placeholder for a key that the manifest lacks; equal to no value of the ledger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +97,8 @@ class Verification(Tabular):
         same = {check.what for check in self.checks if check.state is State.SAME}
         if {ROWS, MANIFEST} <= same:
             return _(
-                "Every file is identical to the one exported with this ledger, and the CSVs agree with the ledger. "
+                "Every file is identical to the one exported with this ledger, and the ledger's rows are as they were. "
                 "Changes by someone who can also write to the ledger cannot be detected."
-            )
-        if ROWS in same:
-            return _(
-                "The CSVs and manifest.json agree with the ledger; explanatory texts are not compared. The ledger "
-                "has no record of this export, so errcodes.csv and report.html, .pdf and .xlsx were compared with "
-                "manifest.json only: a change to one of them and to the manifest cannot be detected."
             )
         return _(
             "The files were compared with manifest.json only: a change to a file and to the manifest cannot be "
@@ -168,6 +151,10 @@ def check_report(
             _("Give the folder that `tcb-ops report` wrote."),
         )
     checks = [_check_file(folder, name, manifest) for name in manifest.files]
+    copy = f"{MANIFEST}{COPY}"
+    if (folder / copy).exists() and any(check.state is State.DIFFERS for check in checks):
+        text = _("a newer export did not end and may have replaced some files. Export the report again.")
+        checks.insert(0, _differs(copy, text))
     checks += _not_listed(folder, manifest)
     checks.append(_check_input(manifest, lists))
     checks += _check_ledger(folder, manifest, ledger, ledger_file)
@@ -203,7 +190,7 @@ def _not_listed(folder: Path, manifest: Manifest) -> Iterator[Check]:
         names = set()
     demo = {DEMO_LEDGER} if manifest.simulated else set()
     report = {*manifest.files, *always, MANIFEST}
-    copies = {f"{name}{COPY}" for name in report}  # by an export that was killed before it replaced a file
+    copies = {f"{name}{COPY}" for name in report}  # by an export that did not end
     extra = names - report - copies - demo - LEFT_BY_DESKTOPS
     for name in sorted(name for name in extra if not is_fixme_of(FAILED, name)):
         yield _differs(name, _("does not belong to the report: it was added later."))
@@ -239,8 +226,8 @@ def _check_ledger(
     """Compare a report with the ledger. A damaged ledger is a difference: it proves nothing."""
     if ledger is None:
         text = _(
-            "the ledger {ledger} does not exist: neither the rows nor the facts about the run in manifest.json "
-            "were compared. Select the run's ledger with --ledger, or its settings file with --config.",
+            "the ledger {ledger} does not exist: neither manifest.json nor the rows were compared. Select the run's "
+            "ledger with --ledger, or its settings file with --config.",
             ledger=ledger_file,
         )
         yield Check(ROWS, State.NOT_CHECKED, text)
@@ -268,169 +255,32 @@ def _compare_with(ledger: LedgerReader, folder: Path, manifest: Manifest) -> Ite
         reader = RunView(reader, run, only=manifest.environments)
     with reader.snapshot() as snapshot:
         run = snapshot.run(run.id)
-        if manifest.retries == run.retries:
-            of_rows, as_exported = _check_rows(folder, manifest, snapshot, run)
+        of_rows = _check_rows(manifest, snapshot, run)
+        if fingerprint(folder / MANIFEST)["sha256"] in snapshot.exports(run):
+            yield _same(MANIFEST, _("was exported with this ledger"))
         else:
-            of_rows, as_exported = _check_retries(manifest, run), False
-        yield from _check_about(
-            folder, manifest, snapshot, RunSummary(snapshot, run), as_exported=as_exported
-        )
+            text = _("was not exported with this ledger: it was changed, or exported with another ledger.")
+            yield _differs(MANIFEST, text)
         yield of_rows
 
 
-def _check_retries(manifest: Manifest, run: RunRecord) -> Check:
+def _check_rows(manifest: Manifest, snapshot: RunReader, run: RunRecord) -> Check:
+    """Compare the ledger's rows with their digest in the manifest."""
     if more := ", ".join(name for name in run.retries if name not in manifest.retries):
         text = _("the run was retried after this report was written ({more}): export it again.", more=more)
-    else:
-        gone = ", ".join(name for name in manifest.retries if name not in run.retries)
+        return _differs(ROWS, text)
+    if gone := ", ".join(name for name in manifest.retries if name not in run.retries):
         text = _("the ledger has no retry {gone} of this run; the rows were not compared.", gone=gone)
-    return _differs(ROWS, text)
-
-
-def _check_about(
-    folder: Path, manifest: Manifest, snapshot: RunReader, summary: RunSummary, *, as_exported: bool
-) -> Iterator[Check]:
-    """Compare the manifest, and its facts about the run, with the ledger. A missing fact is a difference."""
-    run = summary.run
-    expected = {"mark": _MISSING} | about(summary, ZoneInfo(manifest.timezone))
-    same = fingerprint(folder / MANIFEST)["sha256"] in snapshot.exports(run)
-    if not as_exported:  # these change with the rows, which have a check of their own
-        for name in ("counts", "finished_at", "settings", "retries"):
-            del expected[name]
-    elif manifest.finished_at is None and (same or run.finished_at is None):
-        del expected["settings"]  # it may have been resumed with others
-        if same:
-            del expected["finished_at"]  # only its end may have been missing
-    differences = []
-    if wrong := [
-        name for name, value in expected.items() if manifest.content.get(name, _MISSING) != clean(value)
-    ]:
-        differences.append(_("disagrees with the ledger about the run: {names}.", names=", ".join(wrong)))
-    if not same:
-        differences.append(
-            _("was not exported with this ledger: it was changed, or exported with another ledger.")
-        )
-    if differences:
-        yield _differs(MANIFEST, Joined(tuple(differences), _("{one} It {next}", one="", next="")))
-    elif same:
-        yield _same(MANIFEST, _("was exported with this ledger"))
-
-
-def _check_rows(folder: Path, manifest: Manifest, snapshot: RunReader, run: RunRecord) -> tuple[Check, bool]:
-    """Compare every row of the three CSVs with the ledger; return also whether the ledger is as it was exported."""
-    lang = manifest.content.get("lang")
-    texts = RowTexts(snapshot, run, Lang.ZH if lang == Lang.ZH else Lang.EN, ZoneInfo(manifest.timezone))
-    same = _same_as(texts, folder)
-    as_exported = texts.hexdigest() == manifest.rows_digest
-    summary = RunSummary(snapshot, run)
-    wrong = [
-        _compare(folder / name, rows, texts)
-        for name, rows in (
-            (RESULTS, snapshot.rows(run)),
-            (FAILED, snapshot.rows(run, outcomes=frozenset(Outcome.all()) - Outcome.successes())),
-        )
-        if name not in same
-    ]
-    lines = [text for text in wrong if text is not None]
-    if not lines and as_exported:
-        text = _(
-            "all {rows} of results.csv, and the {bad:,} in failed.csv agree with the ledger",
-            rows=row_count(summary.total),
-            bad=summary.not_succeeded,
-        )
-        return _same(ROWS, text), True
-    if not lines:
-        lines = [_("No column of the CSVs differs.")]
-    if as_exported:
-        lines.append(_("The ledger has not changed since the export."))
-    elif manifest.finished_at is not None:
-        lines.append(_("The ledger's rows, or their digest in manifest.json, were changed after the export."))
-    else:
-        text = _(
-            "The run was unfinished when this report was written ({exported_at}) and has been resumed since: export it "
-            "again."
-        )
-        lines.append(text.format(exported_at=manifest.exported_at))
-    return _differs(ROWS, as_sentences(lines)), as_exported
-
-
-def _same_as(texts: RowTexts, folder: Path) -> set[str]:
-    """Return which of results.csv and failed.csv are identical to what would be exported now.
-
-    The others may still agree with the ledger: sentences of another version are not compared.
-    """
-    head = "\ufeff" + texts.head
-    with ExitStack() as stack:
-        files = {}
-        for name in (RESULTS, FAILED):
-            with suppress(OSError):
-                if (folder / name).is_file():  # opening a pipe might never end
-                    files[name] = stack.enter_context((folder / name).open("rb"))
-        same = set(files)
-        for written in chain(((head, head),), texts):
-            for name, text in zip((RESULTS, FAILED), written, strict=True):
-                expected = text.encode()
-                if name in same and files[name].read(len(expected)) != expected:
-                    same.discard(name)
-        return {name for name in same if not files[name].read(1)}
-
-
-def _compare(file: Path, records: Iterable[RowRecord], texts: RowTexts) -> Text | None:
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            return _first_difference(file.name, records, texts, csv.reader(stream))
-    except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
-        reason = system_reason(error) if isinstance(error, OSError) else verbatim(type(error).__name__)
-        return _("{name} cannot be read as CSV ({why}).", name=file.name, why=reason)
-
-
-def _first_difference(file: str, records: Iterable[RowRecord], texts: RowTexts, lines: Any) -> Text | None:
-    """Return the first difference of a CSV's lines.
-
-    Cells may be as the ledger has them, or masked. The two sentences are not compared: their wording changes with versions
-    and language.
-    """
-    columns = texts.names
-    words = slice(columns.index(WORDS[0]), columns.index(WORDS[0]) + 2)
-    if next(lines, []) != columns:
-        return _("The first line of {name} is not the report's header.", name=file)
-    for record, line in zip_longest(records, lines):
-        number = lines.line_num + (line is None)
-        if record is None:
-            return _(
-                "Line {line_num} of {name} is a row that, according to the ledger, does not belong there.",
-                line_num=number,
-                name=file,
-            )
-        where = _("the row of line {line} of the list ({path})", line=record.row.line, path=record.row.path)
-        if line is None:
-            return _("{name} lacks {where}.", name=file, where=where)
-        cells, plain = map(list, texts.cells(record))
-        cells[words] = plain[words] = line[words]
-        if line in (cells, plain):
-            continue
-        if len(line) != len(cells):
-            return _(
-                "Line {at} of {file}, {where}: the number of cells differs from the header.",
-                at=number,
-                file=file,
-                where=where,
-            )
-        name, here, recorded = next(
-            cell for cell in zip(columns, line, cells, strict=True) if cell[1] != cell[2]
-        )
-        return _(
-            "Line {at} of {file}, {where}: {name} is “{here}”, the ledger has “{there}”.",
-            at=number,
-            file=file,
-            where=where,
-            name=name,
-            here=_short(here),
-            there=_short(recorded),
-        )
-    return None
-
-
-def _short(cell: str) -> str:
-    shown = redact("".join(letter if letter.isprintable() else "�" for letter in cell))
-    return shown if len(shown) <= _CELL else f"{shown[:_CELL]}…"
+        return _differs(ROWS, text)
+    texts = RowTexts(snapshot, run, Lang.EN, UTC)  # neither is in the digest
+    deque(texts, maxlen=0)
+    if texts.hexdigest() == manifest.rows_digest:
+        return _same(ROWS, _("the ledger has them as they were exported"))
+    if manifest.finished_at is not None:
+        text = _("The ledger's rows, or their digest in manifest.json, were changed after the export.")
+        return _differs(ROWS, text)
+    text = _(
+        "The run was unfinished when this report was written ({exported_at}) and has been resumed since: export it "
+        "again."
+    )
+    return _differs(ROWS, text.format(exported_at=manifest.exported_at))

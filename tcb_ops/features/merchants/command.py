@@ -7,20 +7,14 @@ from pathlib import Path
 import click
 
 from tcb_ops.cli import Command, Commands, Group
-from tcb_ops.cli.options import (
-    CommonOptions,
-    settings_options,
-    table_option,
-)
-from tcb_ops.errors import UsageError
+from tcb_ops.cli.options import CommonOptions, settings_options, table_option
 from tcb_ops.i18n import _
 
 
-@click.command(cls=Command, usual="out dry-run target where json")
-@click.option("--out", metavar="FILE", help="Write to this new file instead of the merchants file.")
+@click.command(cls=Command, usual="dry-run target where json")
 @click.option("--dry-run", is_flag=True, help="Show what would change; write nothing.")
 @settings_options("target", "merchants", "tokens", "where", "json")
-def sync(out: str | None, dry_run: bool, *, common: CommonOptions) -> int:
+def sync(*, dry_run: bool, common: CommonOptions) -> int:
     """Bring the merchants file up to date with the platform.
 
     New merchants and environments are added at the end, those that are gone get status=left. Your own columns, rows,
@@ -30,39 +24,28 @@ def sync(out: str | None, dry_run: bool, *, common: CommonOptions) -> int:
     Exit codes: 0 done · 1 some merchants could not be asked · 3 the platform refuses all calls, or the disk failed:
     nothing was written.
     """
-    from tcb_ops.features.merchants.sync import (
-        ask_authorizers,
-        decide,
-        draw_changes,
-        edited,
-        facts_of,
-        read_for_sync,
-        total,
-        write_merchants,
-    )
+    from tcb_ops.features.merchants import sync as steps
 
     settings, console = common.start()
-    dest = Path(out) if out else settings.merchants
-    if out and dest.exists():
-        raise UsageError(_("{out} already exists: choose another name", out=out))
-    exists = settings.merchants.exists()
-    content, lines = read_for_sync(settings.merchants)
+    file = settings.merchants
+    exists = file.exists()
+    content, lines = steps.read_for_sync(file)
     only = {m.appid for m in common.read_merchants(settings)} if common.where else None
     with common.open_target(console, settings) as settings:
         console.release()
         with console.waiting(_("asking the platform")):
-            authorized = ask_authorizers(settings, only=only, notify=console.info)
-    changes = decide(lines, authorized, settings.tokens.component_appid, only)
-    writes = not dry_run and (changes.writes or bool(out) or not exists)
+            authorized = steps.ask_authorizers(settings, only=only, notify=console.info)
+    changes = steps.decide(lines, authorized, settings.tokens.component_appid, only)
+    writes = not dry_run and (changes.writes or not exists)
     if writes:
-        write_merchants(dest, edited(content, lines, changes), content if exists and not out else None)
+        steps.write_merchants(file, steps.edited(content, lines, changes), content if exists else None)
     if common.json:
-        about = {"merchants": str(dest), "written": writes, "authorized": len(authorized.appids)}
-        console.json(about | facts_of(lines, changes, settings.lang))
+        about = {"merchants": str(file), "written": writes, "authorized": len(authorized.appids)}
+        console.json(about | steps.facts_of(lines, changes, settings.lang))
     else:
-        for part in draw_changes(changes, console.lang):
+        for part in steps.draw_changes(changes, console.lang):
             console.print(part)
-        console.print(total(str(dest), lines, changes, written=not dry_run))
+        console.print(steps.total(str(file), lines, changes, written=not dry_run))
     return 1 if changes.unread else 0
 
 

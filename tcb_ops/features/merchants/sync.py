@@ -25,6 +25,7 @@ from tcb_ops.lists.input_files import decode, open_bytes, readable
 from tcb_ops.lists.merchants import EMPTY_FILE, read_merchants
 from tcb_ops.lists.table import MERCHANT_COLUMNS, read_table
 from tcb_ops.model import Merchant, Owner
+from tcb_ops.reports.findings import FindingLine, FindingSection
 from tcb_ops.resources import replacing, system_reason
 from tcb_ops.runs.loop import result_of, submit_coroutine
 from tcb_ops.runs.single_calls import AT_ONCE, COMPONENT_CODES, Probes, ignore, map_concurrently
@@ -70,8 +71,6 @@ class Changes:
     added: tuple[Merchant, ...] = ()
     left: tuple[Merchant, ...] = ()
     returned: tuple[Merchant, ...] = ()
-    named: tuple[Merchant, ...] = ()
-    """Lines whose name was only the appid, with their new name."""
     env_gone: tuple[Merchant, ...] = ()
     """Lines whose environment the platform no longer lists; they are not changed."""
     without_env: tuple[Merchant, ...] = ()
@@ -82,7 +81,7 @@ class Changes:
     @property
     def writes(self) -> bool:
         """Whether the file changes."""
-        return bool(self.added or self.left or self.returned or self.named)
+        return bool(self.added or self.left or self.returned)
 
     @property
     def unread(self) -> bool:
@@ -103,7 +102,6 @@ def decide(
     =====================================  ==============================================================
     its appid authorizes the platform      unchanged; `left` is cleared
     its appid does not                     `left`, except a line of the platform's own appid
-    its name is its appid                  the platform's name, once it is known
     its environment is not listed          unchanged; shown
     it is the platform's own               unchanged, except `left`
     =====================================  ==============================================================
@@ -111,11 +109,7 @@ def decide(
     An (appid, env) that is not in the file is added, with the file's name for that appid, else the platform's, else the
     appid; never as a default.
     """
-    name_of = {
-        line.appid: line.name
-        for line in reversed(lines)
-        if line.owner is Owner.MERCHANT and line.name != line.appid
-    }
+    name_of = {line.appid: line.name for line in reversed(lines) if line.owner is Owner.MERCHANT}
     for authorizer in authorized.authorizers:
         name_of.setdefault(authorizer.appid, authorizer.name or authorizer.appid)
     in_file, appids_in_file = {(line.appid, line.env) for line in lines}, {line.appid for line in lines}
@@ -141,11 +135,6 @@ def decide(
         ),
         tuple(line for line in lines if line.left and line.appid in authorizers),
         tuple(
-            replace(line, name=name_of[line.appid])
-            for line in merchants
-            if line.name == line.appid and name_of.get(line.appid, line.appid) != line.appid
-        ),
-        tuple(
             line
             for line in merchants
             if line.appid in authorizers
@@ -161,7 +150,6 @@ _IN_FILE = {
     "added": _("added"),
     "left": _("no longer authorized (status=left)"),
     "returned": _("authorized again (status cleared)"),
-    "named": _("named (the appid served as the name)"),
 }
 """What changes in the file: the titles of the fields of Changes."""
 _BESIDE = {
@@ -176,30 +164,26 @@ _ACTIONS = {
 
 def draw_changes(changes: Changes, lang: Lang) -> Iterator[RenderableType]:
     """Render what changed, kind by kind; those that require action come last."""
-    from tcb_ops.reports.findings import FindingLine, FindingSection
     from tcb_ops.reports.formats.terminal import render_sections
 
-    kinds = [
-        (title, _ACTIONS.get(kind), getattr(changes, kind)) for kind, title in (_IN_FILE | _BESIDE).items()
+    sections = [
+        _section(title, getattr(changes, kind), _ACTIONS.get(kind))
+        for kind, title in (_IN_FILE | _BESIDE).items()
     ]
     by_code: defaultdict[str, list[tuple[Merchant, Issue]]] = defaultdict(list)
     for merchant, issue in changes.issues:
         by_code[issue.code].append((merchant, issue))
     for code, members in by_code.items():
         title = _("environments could not be listed, {code}: {meaning}")
+        title = title.format(code=code, meaning=members[0][1].meaning)
         (action, *_more) = merged(issue.action for _merchant, issue in members)
-        merchants = [merchant for merchant, _issue in members]
-        kinds.append((title.format(code=code, meaning=members[0][1].meaning), action, merchants))
-    sections = [
-        FindingSection(
-            title,
-            [FindingLine(f"{each.name} ({each.appid})", each.env, "") for each in merchants],
-            action=action,
-        )
-        for title, action, merchants in kinds
-        if merchants
-    ]
-    yield from render_sections(sections, lang, "--json", most=10)
+        sections.append(_section(title, [merchant for merchant, _issue in members], action))
+    yield from render_sections([section for section in sections if section.lines], lang, "--json", most=10)
+
+
+def _section(title: Text, merchants: Sequence[Merchant], action: Text | None) -> FindingSection:
+    lines = [FindingLine(f"{each.name} ({each.appid})", each.env, "") for each in merchants]
+    return FindingSection(title, lines, action=action)
 
 
 def total(file: str, lines: Sequence[Merchant], changes: Changes, *, written: bool) -> Text:
@@ -268,12 +252,12 @@ def edited(content: bytes, merchants: Sequence[Merchant], changes: Changes) -> b
     table = read_table(io.StringIO(text, newline=""), MERCHANT_COLUMNS.rate)
     found, _problems = MERCHANT_COLUMNS.find(table.headers, table.header_line)
     columns, width = dict(found), len(table.headers)
-    values = defaultdict[tuple[str, str], dict[str, str]](dict)
     header = dict[str, str]()
-    for status, lines in (("left", changes.left), ("", changes.returned)):
-        values |= {(line.appid, line.env): {"status": status} for line in lines}
-    for line in changes.named:
-        values[line.appid, line.env]["name"] = guard(line.name)
+    statuses = {
+        (line.appid, line.env): {"status": status}
+        for status, lines in (("left", changes.left), ("", changes.returned))
+        for line in lines
+    }
     if (changes.left or changes.returned) and "status" not in columns:
         columns["status"], width = width, width + 1
         header["status"] = "status" if table.headers[columns["env"]].isascii() else "状态"
@@ -297,7 +281,7 @@ def edited(content: bytes, merchants: Sequence[Merchant], changes: Changes) -> b
             write(cells, header)
         else:
             merchant = next(in_order)
-            write(cells, values[merchant.appid, merchant.env])
+            write(cells, statuses.get((merchant.appid, merchant.env), {}))
     for merchant in changes.added:
         write([], {"appid": merchant.appid, "name": guard(merchant.name), "env": merchant.env})
     return bom + out.getvalue().encode(codec)

@@ -147,20 +147,7 @@ def _check_target(
     return _("SIMULATED: the sample's 12 merchants, not yours. For your own: -p target=live")
 
 
-class _Passing(Command):
-    """A command that passes the words after `--` to another program."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the words before `--`; those after it become `arguments`."""
-        dashes = args.index("--") if "--" in args else len(args)
-        rest = super().parse_args(ctx, args[:dashes])
-        if more := ctx.params["arguments"]:
-            raise UsageError(_("{more}: put options for JupyterLab after -- .", more=" ".join(more)))
-        ctx.params["arguments"] = tuple(args[dashes + 1 :])
-        return rest
-
-
-@click.command(cls=_Passing, usual="no-open no-browser lang")
+@click.command(cls=Command, usual="no-open no-browser lang")
 @click.argument("folder", metavar="[DIR]", default=".")
 @click.argument("arguments", metavar="[-- JUPYTERLAB OPTIONS]", nargs=-1, type=click.UNPROCESSED)
 @click.option("--no-open", is_flag=True, help="Only copy; start nothing.")
@@ -179,10 +166,11 @@ def lab(
     from tcb_ops.features.notebooks.parameters import fill
 
     settings, console = common.start()
-    if not no_open:
-        _need("jupyterlab", "ipywidgets", "anywidget")
+    if folder.startswith("-"):  # it stands behind the dashes: no DIR is given
+        folder, arguments = ".", (folder, *arguments)
     workspace = Path(folder)
     if not no_open:
+        _need("jupyterlab", "ipywidgets", "anywidget")
         _check_folder(workspace)
     new, different = fill(workspace, Lang(settings.lang))
     for name in new:

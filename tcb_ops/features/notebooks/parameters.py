@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
@@ -15,11 +14,13 @@ from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
-from tcb_ops.errors import UsageError
+from click import BadParameter
+from click.types import convert_type
+
+from tcb_ops.errors import UsageError, has_surrogates
 from tcb_ops.formatting import sanitize
-from tcb_ops.i18n import Lang, Text, _
+from tcb_ops.i18n import Lang, _
 from tcb_ops.resources import SAMPLE, bundled, replacing, system_reason
-from tcb_ops.wechat.tokens import finite
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -128,13 +129,6 @@ INJECTED = "injected-parameters"
 Value = str | bool | int | float
 """The types of a parameter."""
 _SECRET = re.compile(r"token|secret|passw|ticket|signature|credential|api_?key", re.IGNORECASE)
-_KINDS: dict[type, Text] = {bool: _("true or false"), int: _("a whole number"), float: _("a number")}
-_READ: dict[type, Callable[[str], Value]] = {
-    bool: lambda text: {"true": True, "false": False}[text.strip().lower()],
-    int: int,
-    float: lambda text: finite(float(text)),
-    str: str,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +161,7 @@ def take_parameters(parameters: Sequence[Parameter], given: Iterable[str], noteb
     default     given                value
     ==========  ===================  =======================
     "" (text)   ``007``              ``"007"``, unchanged
-    True        ``false``, ``True``  False, True
+    True        ``false``, ``1``     False, True
     8           ``007``, ``-3``      7, -3
     1.0         ``2``, ``0.5``       2.0, 0.5
     a list      anything             refused
@@ -189,9 +183,8 @@ def take_parameters(parameters: Sequence[Parameter], given: Iterable[str], noteb
                     name=sanitize(name),
                 )
             )
-        check_text("-p", word)
-        if not equals:
-            raise UsageError(_("-p {name}: write -p NAME=VALUE.", name=name))
+        if not equals or has_surrogates(word):
+            raise UsageError(_("-p {name}: write -p NAME=VALUE, in UTF-8.", name=sanitize(name)))
         if name not in by_name:
             names = ", ".join(by_name)
             raise UsageError(
@@ -206,21 +199,6 @@ def take_parameters(parameters: Sequence[Parameter], given: Iterable[str], noteb
     return taken
 
 
-def check_text(what: str, text: str) -> None:
-    """Raise UsageError for text that is not UTF-8 and cannot be stored in the executed notebook."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        shown = sanitize(text)
-        raise UsageError(
-            _(
-                "{what} {shown}: these bytes are not UTF-8 text. Use UTF-8; nothing was run.",
-                what=what,
-                shown=shown,
-            )
-        ) from None
-
-
 def _value(parameter: Parameter, text: str, notebook: str) -> Value:
     default = parameter.default
     if default is None:
@@ -233,18 +211,10 @@ def _value(parameter: Parameter, text: str, notebook: str) -> Value:
             )
         )
     try:
-        return _READ[type(default)](text)
-    except (KeyError, ValueError):
-        kind = _KINDS[type(default)]
-        raise UsageError(
-            _(
-                "-p {name}={text}: must be {kind}, like its default {default}.",
-                name=parameter.name,
-                text=text,
-                kind=kind,
-                default=default,
-            )
-        ) from None
+        value: Value = convert_type(type(default)).convert(text, None, None)
+    except BadParameter as error:
+        raise UsageError(_("-p {name}: {why}", name=parameter.name, why=error.message)) from None
+    return value
 
 
 # --- the notebook ------------------------------------------------------------------------------------------------
@@ -305,8 +275,6 @@ def with_values(source: Source, values: Mapping[str, Value], lang: Lang) -> Note
 
 def check_output(source: Source, out: Path) -> None:
     """Create the executed notebook's folder. Raises UsageError if it is not writable, or has another notebook of that name."""
-    check_text("--out", os.fspath(out.absolute()))
-    check_text("NAME", os.fspath(source.file))
     try:
         out.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out).close()

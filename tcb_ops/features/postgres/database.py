@@ -13,7 +13,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from tcb_ops.errors import LedgerError, TcbOpsError
-from tcb_ops.i18n import Text, _
+from tcb_ops.i18n import _
 from tcb_ops.runs import connections
 from tcb_ops.runs.connections import BATCH, Connection, Database, DatabaseFault
 
@@ -118,22 +118,6 @@ class PostgreSQL(Database):
         """Return a lock in the database."""
         return AdvisoryLock(self, name, trouble)
 
-    def lock_holders(self) -> list[Text]:
-        """Return who works on the ledger's tables."""
-        with suppress(psycopg.Error), self.connection() as connection:
-            sessions = connection.execute(_WORKING, (lock_key(connection, "schema"),))
-            return [
-                _(
-                    "{application} of user {user} at {host} (PID {pid})",
-                    application=application or "?",
-                    user=user or "?",
-                    host=host or "localhost",
-                    pid=pid,
-                )
-                for application, user, host, pid in sessions
-            ]
-        return []
-
 
 def _configure(connection: Any, values: Mapping[str, str]) -> None:
     """Set what this server can be told for the session."""
@@ -159,14 +143,6 @@ _GRANTED = f"""
 """
 _OURS = f"SELECT count(*) {_GRANTED} AND l.pid = pg_backend_pid()"
 _HOLDER = f"SELECT l.pid {_GRANTED}"
-_WORKING = f"""
-SELECT DISTINCT a.application_name, a.usename, a.client_addr, a.pid
-FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
-WHERE l.granted AND a.datname = current_database() AND a.pid <> pg_backend_pid()
-    AND (l.locktype = 'advisory' AND {_KEY} = ?
-        OR l.relation IN (SELECT oid FROM pg_class WHERE relnamespace = current_schema()::regnamespace))
-    AND a.state <> 'idle'
-"""
 
 
 def lock_key(connection: Connection, name: str) -> int:

@@ -15,7 +15,6 @@ from tcb_ops.cli.console import Console, show_run
 from tcb_ops.cli.options import (
     CommonOptions,
     lang_option,
-    port_option,
     settings_options,
     target_line,
 )
@@ -28,15 +27,22 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Command, usual="merchants tokens port faults store config")
-@port_option(8089)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    metavar="N",
+    default=8089,
+    show_default=True,
+    help="0 for any free one.",
+)
 @click.option("--faults", metavar="FILE", help="The fault plan: what goes wrong, and where (TOML).")
 @click.option("--store", metavar="DIR", help="Keep the uploaded files here.")
 @settings_options("merchants", "tokens")
 def simulate(port: int, faults: str | None, store: str | None, *, common: CommonOptions) -> int:
     """Serve a simulation of the platform and of COS.
 
-    For practice, on this machine only. Merchants, tokens, faults and store are those of the settings unless given. The token
-    file is read again when it changes. Press Ctrl-C to stop it.
+    For practice, on this machine only. Merchants, tokens, faults and store are those of the settings unless given. Press
+    Ctrl-C to stop it.
     """
     import secrets
 
@@ -47,17 +53,16 @@ def simulate(port: int, faults: str | None, store: str | None, *, common: Common
     rehearsal = settings.section("simulator")
     plan_file = Path(faults) if faults else rehearsal.faults
     plan = load_faults(plan_file) if plan_file is not None else Faults()
-    component, appid = plan.component, settings.tokens.component_appid
-    if component is None and appid:
-        component = Component(appid, secret=secrets.token_hex(16), ticket=secrets.token_hex(16))
-    tokens = settings.tokens.file
+    tokens, appid = settings.tokens.file, settings.tokens.component_appid
     no_file = common.tokens is None and not tokens.exists()
     issues_tokens = plan.component is not None and bool(plan.component.secret)
+    if plan.component is None and appid:
+        component = Component(appid, secret=secrets.token_hex(16), ticket=secrets.token_hex(16))
+        plan = replace(plan, component=component)
     simulator = Simulator(
         list(common.read_merchants(settings)),
         {} if issues_tokens and no_file else tokens,
         faults=plan,
-        component=component,
         store=Path(store) if store else rehearsal.store,
         port=port,
     )
@@ -92,9 +97,8 @@ def demo(lang: str | None) -> int:
     check_destination(dest, replace=True)
     with (
         tempfile.TemporaryDirectory(prefix="tcb-ops-demo-") as folder,
-        sample_simulator(Path(folder), lang=lang) as sample,
+        sample_simulator(Path(folder), lang=lang) as settings,
     ):
-        settings, simulator = sample
         console = Console(settings.lang)
         merchants = tcb.read_merchants(settings.merchants)
         names = len({merchant.appid for merchant in merchants})
@@ -102,7 +106,7 @@ def demo(lang: str | None) -> int:
         console.info(
             _(
                 "1/4 The simulator is ready on {base}: {merchants}, {environments}.",
-                base=simulator.base,
+                base=settings.api_base,
                 merchants=ngettext("{n:,} merchant", "{n:,} merchants", names),
                 environments=ngettext("{n:,} environment", "{n:,} environments", len(merchants)),
             )

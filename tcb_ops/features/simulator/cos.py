@@ -56,7 +56,6 @@ class CosRefusal:
     """Further XML elements, such as StringToSign or ServerTime."""
 
 
-_CONFLICT = CosRefusal(409, "PathConflict", "The object cannot stand beside those that are there.")
 _DENIED = CosRefusal(403, "AccessDenied", "Access Denied.")
 _TOO_LARGE = CosRefusal(
     400, "EntityTooLarge", "Your proposed upload exceeds the maximum allowed object size."
@@ -94,11 +93,7 @@ class CosStore:
         if refusal is not None or isinstance(form, CosRefusal):
             return self._refuse(request, refusal or _DENIED)
         with memoryview(request.body)[form.start : form.end] as data:
-            try:
-                self._keep(data, bucket, path)
-            except OSError:
-                # COS has no folders: a and a/b can be two objects there, but not two files here.
-                return self._refuse(request, _CONFLICT)
+            self._keep(data, bucket, path)
             md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
         headers = (form.fields.get("content-type", ""), form.fields.get("cache-control", ""))
         self._state.stored(bucket, path, SimulatedObject(form.end - form.start, md5, 1, *headers))
@@ -147,11 +142,9 @@ class CosStore:
 
     def _keep(self, data: memoryview, bucket: str, path: str) -> None:
         if self._directory is not None:
-            file = object_file(self._directory, bucket, path)
-            file.parent.mkdir(parents=True, exist_ok=True)
             fresh = self._directory / f".upload-{os.getpid()}"  # one that is being downloaded stays as it is
             fresh.write_bytes(data)
-            fresh.replace(file)
+            fresh.replace(object_file(self._directory, bucket, path))
             return
         self._small.pop((bucket, path), None)
         if len(data) <= SMALL:
@@ -183,8 +176,8 @@ class CosStore:
             return self._error(request, CosRefusal(404, "NoSuchKey", "The specified key does not exist."))
         self._state.stats["fetched"] += 1
         headers = self._headers() | {"Content-Type": stored.content_type or "application/octet-stream"}
-        if stored.etag:
-            headers["ETag"] = f'"{stored.etag}"'
+        if etag := stored.md5 if stored.own_etag is None else stored.own_etag:
+            headers["ETag"] = f'"{etag}"'
         if stored.cache_control:
             headers["Cache-Control"] = stored.cache_control
         if first and not stored.size:
@@ -375,16 +368,12 @@ def check_download(bucket: str, path: str, query: str, now: float) -> CosRefusal
 # --- the objects' bytes ---
 
 
-_AWKWARD = re.compile(r'[\x00-\x1f\x7f%<>:"\\|?*]|[. ](?=[. ]*$)')
-"""Dots and spaces at the end too: Windows drops them."""
 SMALL = 64 * 1024
 """Maximum size of an object kept in memory, in bytes; only without a folder."""
 LATEST = 64
 """Objects kept in memory, without a folder: enough to try an upload and fetch it again."""
 INDEX = ".objects"
 """The file of the folder with a line of JSON per change: bucket, key, and the object or null."""
-LONGEST_NAME = 200
-"""Maximum length of a file name, in bytes; file systems allow 255."""
 
 
 def _kept_objects(directory: Path) -> dict[tuple[str, str], SimulatedObject]:
@@ -400,23 +389,5 @@ def _kept_objects(directory: Path) -> dict[tuple[str, str], SimulatedObject]:
 
 
 def object_file(directory: Path, bucket: str, key: str) -> Path:
-    """Return an object's file, below `directory/bucket` for any key: what a file name must not contain is %-encoded.
-
-    ==================  =====================
-    key                 below the bucket
-    ==================  =====================
-    banner/海报 1.png   banner/海报 1.png
-    ../../etc/passwd    %2E%2E/%2E%2E/etc/passwd
-    /etc//passwd        %/etc/%/passwd
-    a:b?                a%3Ab%3F
-    a. (a dot last)     a%2E
-    ==================  =====================
-    """
-    return directory.joinpath(bucket, *(_name(segment) for segment in key.split("/")))
-
-
-def _name(segment: str) -> str:
-    name = _AWKWARD.sub(lambda match: f"%{ord(match[0]):02X}", segment) or "%"
-    if len(name.encode()) > LONGEST_NAME:
-        return f"{name[:40]}%{hashlib.sha256(segment.encode()).hexdigest()}"
-    return name
+    """Return an object's file. COS has no folders, and any text is a key: the name is a digest; the index has the key."""
+    return directory / hashlib.sha256(f"{bucket}/{key}".encode()).hexdigest()

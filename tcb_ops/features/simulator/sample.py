@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import secrets
 import shutil
 import tempfile
 import threading
@@ -13,14 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from tcb_ops.errors import UsageError
-from tcb_ops.features.simulator.faults import load_faults
-from tcb_ops.features.simulator.server import Simulator
-from tcb_ops.features.simulator.target import write_tokens
+from tcb_ops.features.simulator.settings import SimulatorSettings
+from tcb_ops.features.simulator.target import embedded
 from tcb_ops.i18n import Lang, _, as_list
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.model import SIMULATOR
 from tcb_ops.resources import SAMPLE, sample_folder
-from tcb_ops.settings import LEDGER_FILE, SETTINGS_FILE, Settings, load_settings
+from tcb_ops.settings import LEDGER_FILE, Settings, load_settings
 
 MERCHANTS = SAMPLE / "merchants.csv"
 PATHS = SAMPLE / "paths.csv"
@@ -35,25 +33,18 @@ ANALYSIS = SAMPLE / "analysis.db"
 @contextmanager
 def sample_simulator(
     folder: Path, *, lang: str | None = None, merchants_file: Path = MERCHANTS
-) -> Iterator[tuple[Settings, Simulator]]:
-    """Run the simulator with the sample's merchants and faults; yield its settings and itself.
-
-    The ledger and the generated tokens are in `folder`.
-    """
-    merchants, faults = read_merchants(merchants_file), load_faults(FAULTS)
-    tokens = {merchant.appid: secrets.token_hex(24) for merchant in merchants}
-    file = folder / "tokens.csv"
-    write_tokens(file, tokens)
-    with Simulator(list(merchants), tokens, faults=faults) as simulator:
-        options = {
-            "api_base": simulator.base,
-            "merchants": merchants_file,
-            "ledger": str(folder / LEDGER_FILE),
-            "lang": lang,
-            "tokens": {"source": "file", "file": file},
-        }
-        # Runs refer to the embedded simulator, because its port changes.
-        yield replace(load_settings(options=options), target=SIMULATOR), simulator
+) -> Iterator[Settings]:
+    """Run the simulator with the sample's merchants and faults; yield its settings, whose ledger is in `folder`."""
+    options = {
+        "target": SIMULATOR,
+        "merchants": merchants_file,
+        "ledger": str(folder / LEDGER_FILE),
+        "lang": lang,
+    }
+    settings = load_settings(options=options)
+    sections = {**settings.sections, "simulator": SimulatorSettings(faults=FAULTS)}
+    with embedded(replace(settings, sections=sections), lambda: read_merchants(merchants_file)) as simulated:
+        yield simulated
 
 
 _lock = threading.Lock()
@@ -74,46 +65,31 @@ def practice(lang: str | None = None) -> Settings:
             stack = ExitStack()
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tcb-ops-practice-")))
             sample = sample_simulator(folder, lang=lang, merchants_file=file)
-            _practices[served], _simulator = stack.enter_context(sample)
+            _practices[served] = stack.enter_context(sample)
             atexit.register(stack.close)
     settings = _practices[served]
     return replace(settings, lang=Lang(lang)) if lang else settings
 
 
-def write_practice(folder: Path, *, fresh: bool) -> list[Path]:
+def write_practice(folder: Path) -> list[Path]:
     """Make a folder a rehearsal: merchants, a list, its files, tokens, a fault plan, settings; return the new files.
 
-    Raises UsageError if one of them exists already. With `fresh`, for a folder that is such a rehearsal: the simulator's
-    store is emptied, and files that have been changed are renamed to `NAME.old`.
+    Raises UsageError if one of them, or the simulator's store, exists already.
     """
     sources = sorted(file for file in PRACTICE.rglob("*") if file.is_file())
     contents = {folder / file.relative_to(PRACTICE): file.read_bytes() for file in sources}
-    store = folder / "store"
-    existing = [file for file in (*contents, store) if file.exists()]
-    if fresh and (folder / SETTINGS_FILE).exists():
-        settings = load_settings(folder / SETTINGS_FILE)
-        if settings.target != SIMULATOR or settings.section("simulator").store != store:
-            raise UsageError(
-                _("{folder} is no rehearsal: its tcb-ops.toml names another target or store.", folder=folder)
-            )
-        shutil.rmtree(store, ignore_errors=True)
-        for file, content in contents.items():
-            if file.exists() and file.read_bytes() != content:
-                file.replace(file.with_name(f"{file.name}.old"))
-    elif existing:
+    if existing := [file for file in (*contents, folder / "store") if file.exists()]:
         raise UsageError(
             _(
-                "{files}: already there, and not overwritten. Nothing was written. Choose an empty folder; in a rehearsal, "
-                "--fresh begins again.",
+                "{files}: already there, and not overwritten. Nothing was written. Choose an empty folder.",
                 files=as_list(map(str, existing)),
             )
         )
-    new = [file for file in contents if not file.exists()]
-    for file in new:
+    for file, content in contents.items():
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch(mode=0o600)  # tokens are among them
-        file.write_bytes(contents[file])
-    return new
+        file.write_bytes(content)
+    return list(contents)
 
 
 def analysis_settings(ledger: str = "", lang: str | None = None) -> Settings:

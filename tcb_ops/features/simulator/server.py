@@ -27,17 +27,10 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from tcb_ops.errors import UsageError
 from tcb_ops.features.simulator.cos import CosStore
-from tcb_ops.features.simulator.faults import (
-    Component,
-    Faults,
-    Reset,
-    SimulatedAccount,
-    SimulatedEnvironment,
-)
+from tcb_ops.features.simulator.faults import Faults, Reset
 from tcb_ops.features.simulator.platform import Platform
 from tcb_ops.features.simulator.state import (
     Accounts,
-    Call,
     Request,
     Response,
     SimulatedObject,
@@ -66,11 +59,9 @@ _PLATFORM_ROUTES = ("/tcb/", "/componenttcb/", "/cgi-bin/")
 class Simulator:
     """The platform and COS on one port of 127.0.0.1, for exactly these merchants and tokens.
 
-    A context manager that listens inside its block. `tokens` is appid → token, or a CSV `appid,access_token[,expires_at]`
-    that is read again after changes. `store` is a folder for the objects' bytes; `record` keeps every call in memory.
-    `component` adds the interfaces that issue tokens; `component_appid` alone determines which of `tokens` is the
-    component's. `accounts` and `environments` are those with problems; the fault plan may have all three as well. Raises UsageError if the port is not available, SettingsError for
-    a bad token file.
+    A context manager that listens inside its block. `tokens` is appid → token, or a CSV `appid,access_token[,expires_at]`.
+    `faults` has the platform's own account, too, and merchants' accounts and environments with problems. `store` is a
+    folder for the objects' bytes. Raises UsageError if the port is not available, SettingsError for a bad token file.
     """
 
     def __init__(
@@ -83,24 +74,12 @@ class Simulator:
         port: int = 0,
         clock: Callable[[], float] = time.time,
         link_lifetime: int = 900,
-        record: bool = False,
-        component: Component | None = None,
-        component_appid: str = "",
-        accounts: Sequence[SimulatedAccount] = (),
-        environments: Sequence[SimulatedEnvironment] = (),
     ) -> None:
         self.port = port
         """0 for any free port; the actual one once it listens."""
-        self._state = SimulatorState(faults, clock, record=record)
+        self._state = SimulatorState(faults, clock)
         self._tokens = Tokens(tokens)
-        self._accounts = Accounts(
-            merchants,
-            self._tokens,
-            clock,
-            component or faults.component or Component(component_appid),
-            (*faults.accounts, *accounts),
-            (*faults.environments, *environments),
-        )
+        self._accounts = Accounts(merchants, self._tokens, clock, faults)
         self._store = CosStore(self._state, merchants, store)
         self._platform = Platform(self._state, self._accounts, self._store, link_lifetime)
         self._platform.base = self.base
@@ -130,11 +109,6 @@ class Simulator:
     def objects(self) -> dict[tuple[str, str], SimulatedObject]:
         """The stored objects so far: (bucket, key) → size, md5, times received."""
         return dict(self._state.objects)
-
-    @property
-    def calls(self) -> list[Call]:
-        """The calls in order of arrival, with `record=True`."""
-        return list(self._state.calls)
 
     def __enter__(self) -> Self:
         if not 0 <= self.port <= 65535:

@@ -9,14 +9,12 @@ import asyncio
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from mmap import mmap
 from pathlib import Path
 from typing import NamedTuple
 
-from tcb_ops.errors import SettingsError
 from tcb_ops.features.simulator.faults import (
     NO_FAULT,
     Component,
@@ -28,7 +26,6 @@ from tcb_ops.features.simulator.faults import (
     SimulatedEnvironment,
 )
 from tcb_ops.model import Merchant, Owner
-from tcb_ops.wechat.tokens import Token
 from tcb_ops.wechat.tokens.file import FileTokens
 
 
@@ -69,30 +66,15 @@ class SimulatedObject(NamedTuple):
     own_etag: str | None = None
     """The ETag where it is not the MD5, as of an object that was written in parts; empty for none."""
 
-    @property
-    def etag(self) -> str:
-        """The ETag, without quotes."""
-        return self.md5 if self.own_etag is None else self.own_etag
-
-
-class Call(NamedTuple):
-    """A recorded call. `env` and `path` are empty if the request had none that could be read."""
-
-    step: FaultStep
-    env: str
-    path: str
-
 
 class SimulatorState:
-    """A simulator's state. Memory grows with the number of objects, but not with calls, which are only counted by default."""
+    """A simulator's state. Memory grows with the number of objects, but not with calls, which are only counted."""
 
-    def __init__(self, faults: Faults, clock: Callable[[], float], *, record: bool) -> None:
+    def __init__(self, faults: Faults, clock: Callable[[], float]) -> None:
         self.clock = clock
         self.stats: Counter[str] = Counter()
         self.objects: dict[tuple[str, str], SimulatedObject] = {}
-        self.calls: list[Call] = []
         self._faults = faults
-        self._record = record
         self._plans: dict[tuple[str, str], Faults] = {}
         """The part of the plan for one merchant's environment, mostly empty."""
         self._counts: Counter[tuple[FaultStep, str, str]] = Counter()
@@ -135,11 +117,9 @@ class SimulatorState:
         if appid:
             self.stats[f"{step}:{appid}"] += 1
 
-    def arrived(self, step: FaultStep, env: str, path: str) -> None:
-        """Count a call, and record it."""
+    def arrived(self, step: FaultStep, _env: str, _path: str) -> None:
+        """Count a call. Environment and path are empty if the request had none that could be read."""
         self.stats[f"{step}_calls"] += 1
-        if self._record:
-            self.calls.append(Call(step, env, path))
 
     def answered(self, step: FaultStep, answer: int | str) -> None:
         """Count a response: an errcode, an HTTP status, or a fault instead, such as "reset" or "status 503"."""
@@ -172,31 +152,19 @@ class _AccessToken:
     """The time from which it is refused with 42001."""
     replaced: float = NEVER
     """The time from which it is refused with 40001, because a newer one was issued."""
-    issued: bool = False
-    """Whether `issue` created it, so that reading the file does not remove it."""
 
 
 class Tokens:
-    """The valid access tokens: a mapping appid → token, or a CSV `appid,access_token`, read again after changes.
-
-    If the file becomes unreadable or invalid, the tokens remain unchanged.
-    """
+    """The valid access tokens: those of a mapping appid → token, or of a CSV `appid,access_token`, and those that are issued."""
 
     def __init__(self, source: Mapping[str, str] | Path) -> None:
-        self._file = FileTokens(source) if isinstance(source, Path) else None
-        self._in_file: Mapping[str, Token] = {}
+        if isinstance(source, Path):
+            source = {appid: token.value.reveal() for appid, token in FileTokens(source).tokens().items()}
         self._issued = 0
-        self._tokens: dict[str, _AccessToken] = {}
-        if self._file is not None:
-            self._read(self._file)
-        elif not isinstance(source, Path):
-            self._tokens = {token: _AccessToken(appid) for appid, token in source.items()}
+        self._tokens = {token: _AccessToken(appid) for appid, token in source.items()}
 
     def owner(self, token: str, now: float) -> str | int:
         """Return the appid that a token belongs to, or the errcode that refuses it."""
-        if self._file is not None:
-            with suppress(SettingsError):
-                self._read(self._file)
         record = self._tokens.get(token)
         if record is None or now >= record.replaced:
             return 40001
@@ -214,24 +182,12 @@ class Tokens:
                 valid[old] = record
             if record.appid == appid:
                 record.replaced = min(record.replaced, now + overlap)
-        self._tokens = valid | {token: _AccessToken(appid, now + lifetime, issued=True)}
+        self._tokens = valid | {token: _AccessToken(appid, now + lifetime)}
         return token
 
     def _new(self, appid: str) -> str:
         self._issued += 1
         return f"{self._issued}_{hashlib.sha256(f'{appid}/{self._issued}'.encode()).hexdigest()}"
-
-    def _read(self, file: FileTokens) -> None:
-        in_file = file.tokens()
-        if in_file is self._in_file:
-            return
-        tokens = {token.value.reveal(): _AccessToken(appid) for appid, token in in_file.items()}
-        for token, record in self._tokens.items():
-            if record.issued:
-                tokens[token] = record
-            elif token in tokens:
-                tokens[token].replaced = record.replaced
-        self._tokens, self._in_file = tokens, in_file
 
 
 class Wants(Enum):
@@ -243,15 +199,15 @@ class Wants(Enum):
     EITHER = auto()
 
 
-UPLOADS = {"/tcb/uploadfile": Wants.MERCHANTS, "/componenttcb/uploadfile": Wants.COMPONENTS}
-
-
 @dataclass(slots=True)
-class _RefreshToken:
+class RefreshToken:
+    """The newest refresh token of a merchant, and the one before it, which works until a time."""
+
     newest: str
     before: str = ""
     until: float = 0.0
     listed: bool = True
+    """Whether api_get_authorizer_list has it: the platform may have lost it."""
 
 
 class Accounts:
@@ -262,11 +218,9 @@ class Accounts:
         merchants: Sequence[Merchant],
         tokens: Tokens,
         clock: Callable[[], float],
-        component: Component,
-        accounts: Iterable[SimulatedAccount],
-        environments: Iterable[SimulatedEnvironment],
+        faults: Faults,
     ) -> None:
-        self.component = component
+        self.component = component = faults.component or Component("")
         self.tokens = tokens
         self.clock = clock
         self.ip_refused = component.ip_refused
@@ -275,17 +229,15 @@ class Accounts:
         """Calls by (appid, interface path)."""
         self._accounts: dict[str, SimulatedAccount] = {}
         self._merchants = tuple(merchants)
-        self._environments = {environment.env: environment for environment in environments}
-        self.play(accounts)
+        self._environments = {environment.env: environment for environment in faults.environments}
+        self.play(faults.accounts)
         self._allowed = {(merchant.appid, merchant.env): merchant.owner for merchant in merchants}
         self._platforms = dict.fromkeys(m.env for m in merchants if m.owner is Owner.PLATFORM)
         self._ticket = component.ticket
         self._ticket_ends = clock() + component.ticket_lifetime
         self._made = 0
-        self._refresh_tokens = {
-            account.appid: _RefreshToken(
-                account.refresh_token or f"practice-refresh-token-of-{account.appid}"
-            )
+        self.refresh_tokens = {
+            account.appid: RefreshToken(account.refresh_token or f"practice-refresh-token-of-{account.appid}")
             for account in self._accounts.values()
         }
 
@@ -365,7 +317,7 @@ class Accounts:
         """Return an interface's daily limit for a caller; 0 for no limit."""
         if interface.startswith("/cgi-bin/openapi/"):
             return self.account(appid).question_limit
-        return self.account(appid).daily_limit if interface in UPLOADS else 0
+        return self.account(appid).daily_limit if interface.endswith("/uploadfile") else 0
 
     def ticket_refusal(self, ticket: str) -> int:
         """Return the errcode that refuses a component_verify_ticket, or 0."""
@@ -382,22 +334,17 @@ class Accounts:
         """Return (access token, refresh token), or the errcode that refuses the refresh."""
         if not self.is_authorizer(appid):
             return 61003
-        refresh_tokens, now = self._refresh_tokens[appid], self.clock()
+        refresh_tokens, now = self.refresh_tokens[appid], self.clock()
         if refresh_token != refresh_tokens.newest and (
             refresh_token != refresh_tokens.before or now >= refresh_tokens.until
         ):
             return 61023
         if self.component.rotate:
             until = now + self.component.overlap
-            refresh_tokens = self._refresh_tokens[appid] = _RefreshToken(
+            refresh_tokens = self.refresh_tokens[appid] = RefreshToken(
                 self._new(appid), refresh_tokens.newest, until
             )
         return self.issue(appid), refresh_tokens.newest
-
-    def refresh_token(self, appid: str, *, listed: bool = False) -> str:
-        """Return a merchant's current refresh token; with `listed`, empty if api_get_authorizer_list omits it."""
-        token = self._refresh_tokens[appid]
-        return token.newest if token.listed or not listed else ""
 
     def _environment(self, env: str) -> SimulatedEnvironment:
         return self._environments.get(env) or SimulatedEnvironment(env)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -24,18 +24,14 @@ def embedded(settings: Settings, merchants: Callable[[], Iterable[Merchant]]) ->
     appids = dict.fromkeys([*(merchant.appid for merchant in served), component])
     tokens = {appid: secrets.token_hex(24) for appid in appids}
     platform = Component(component, secret=secrets.token_hex(16), ticket=secrets.token_hex(16))
+    faults = replace(faults, component=platform)
     with (
         tempfile.TemporaryDirectory(prefix="tcb-ops-simulator-") as folder,
-        Simulator(served, tokens, faults=faults, store=rehearsal.store, component=platform) as simulator,
+        Simulator(served, tokens, faults=faults, store=rehearsal.store) as simulator,
     ):
         file = Path(folder) / "tokens.csv"
-        write_tokens(file, tokens)
+        file.touch(mode=0o600)
+        lines = ("appid,access_token", *map(",".join, tokens.items()))
+        file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         own = replace(settings.tokens, source="file", file=file, component_appid=component)
         yield replace(settings, api_base=simulator.base, tokens=own)
-
-
-def write_tokens(file: Path, tokens: Mapping[str, str]) -> None:
-    """Write a token file, appid → token, that only its owner may read."""
-    file.touch(mode=0o600)
-    lines = ("appid,access_token", *map(",".join, tokens.items()))
-    file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

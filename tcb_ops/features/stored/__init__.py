@@ -55,8 +55,10 @@ FEATURE = Feature(
         ],
     },
     provides={
+        "after_upload": "tcb_ops.features.stored.queries:after_upload",
         "backed_up_calls": "tcb_ops.features.stored.checked_upload:CheckedUploadCalls",
         "backup_folder": "tcb_ops.features.stored.files:check_folder",
+        "changed_lines": "tcb_ops.features.stored.queries:changed_lines",
         "overwritten": "tcb_ops.features.stored.api:overwritten",
         "stored_files": "tcb_ops.features.stored.panel:StoredFiles",
     },

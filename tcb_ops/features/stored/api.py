@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, TypeAlias, Unpack
 
 from tcb_ops.arguments import checked
 from tcb_ops.errors import UsageError
@@ -18,8 +18,9 @@ from tcb_ops.features.stored.specs import (
     scope_of_undo,
     undo_spec,
 )
-from tcb_ops.i18n import Text, _
+from tcb_ops.i18n import Text, _, as_lines
 from tcb_ops.lists.batch import Batch
+from tcb_ops.preflight import SendScope, scope_of_work
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.histories import corrections_of, family_of
 from tcb_ops.runs.ledger import Ledger
@@ -40,6 +41,9 @@ from tcb_ops.start import (
 if TYPE_CHECKING:
     from tcb_ops.lists.merchants import Merchants
     from tcb_ops.runs.records import RunRecord
+
+AskFirst: TypeAlias = Callable[[SendScope, Text], None]
+"""Is called with what would be changed, in figures and in words; raises where the answer is no."""
 
 
 @checked
@@ -77,55 +81,37 @@ def start_delete(
     what: str | Run | Batch,
     *,
     foreign: bool = False,
-    content: bool = False,
+    of_list: str = "",
     merchants: Merchants | str | Path | None = None,
     report: str | Path | None = None,
+    ask: AskFirst | None = None,
     **options: Unpack[StartOptions],
 ) -> RunHandle:
-    """Start to delete stored files, or resume the unfinished run. It does not ask.
+    """Start to delete stored files, or resume the unfinished run. Only `ask` asks.
 
     `what`: an upload run, whose files are deleted, or a list from `read_paths`. `foreign`: delete also files that no run of
-    this ledger uploaded; without it they are a UsageError. `content`: of a list, compare each file's checksum with that of the
-    bytes that were uploaded first, and leave what differs: its row ends as failed. `merchants`: only their rows.
+    this ledger uploaded; without it they are a UsageError. `of_list`: delete of a list only what uploads of lists of this name
+    uploaded last: the row of any other file ends as failed. `merchants`: only their rows. `ask`: called with what would be
+    deleted, before anything is planned; it raises where the answer is no.
     `report`: the folder of the report. `delete` writes it at the end; after `start_delete` export the run there: until then the same
     call resumes it.
     """
     settings, only = settings_for(options, what), selected_merchants(merchants)
-    return start_delete_of(what, settings, options, only=only, foreign=foreign, content=content, out=report)
-
-
-def start_delete_of(
-    what: str | Run | Batch,
-    settings: Settings,
-    options: StartOptions,
-    *,
-    only: Merchants | None = None,
-    foreign: bool = False,
-    content: bool = False,
-    of_list: str = "",
-    out: str | Path | None = None,
-    ask: Callable[[RunSpec, Text | None], None] | None = None,
-) -> RunHandle:
-    """Start a delete, as `start_delete` does, or resume the unfinished run.
-
-    `of_list`: the name of the list of a synchronization; what an upload of another list, or another tool's file restored by an
-    undo, has put there since is left: its row ends as failed. `ask`: called before anything is planned, with what is to be
-    deleted, and the files that no run of this ledger uploaded, if there are any; it raises where the answer is no.
-    """
     subject = what if isinstance(what, Batch) else upload_of(what, settings, "what")
 
     def work_of(ledger: Ledger) -> RunSpec:
         foreign_files: Text | None = None
         if isinstance(subject, Batch):
-            chosen = {"foreign": foreign, "content": content, "of_list": of_list}
+            chosen = {"foreign": foreign, "of_list": of_list}
             spec, foreign_files = delete_list_spec(ledger, subject, settings.run_target, options, chosen)
         else:
             spec = delete_spec(ledger, subject, only, options)
         if ask is not None:
-            ask(spec, foreign_files)
+            scope = scope_of_work(spec)
+            ask(scope, as_lines(filter(None, (foreign_files, _("To be deleted: {text}", text=scope.text)))))
         return spec
 
-    return start_run(work_of, settings, options, out=out)
+    return start_run(work_of, settings, options, out=report)
 
 
 @checked
@@ -134,38 +120,27 @@ def start_undo(
     *,
     merchants: Merchants | str | Path | None = None,
     report: str | Path | None = None,
+    ask: AskFirst | None = None,
     **options: Unpack[StartOptions],
 ) -> RunHandle:
-    """Start to undo an upload, or resume the unfinished run: restore what it overwrote, delete what it added. It does not ask.
+    """Start to undo an upload, or resume the unfinished run: restore what it overwrote, delete what it added.
 
+    Only `ask` asks, as in `start_delete`.
     A file that somebody else has changed since is not touched (`conflict`). `run`: an upload run (`latest`: that of the
     latest upload or retry), its retries included. `merchants`: only their rows.
     `report`: the folder of the report. `undo` writes it at the end; after `start_undo` export the run there: until then the same
     call resumes it.
     """
     settings, only = settings_for(options, run), selected_merchants(merchants)
-    return start_undo_of(run, settings, options, only=only, out=report)
-
-
-def start_undo_of(
-    run: str | Run,
-    settings: Settings,
-    options: StartOptions,
-    *,
-    only: Merchants | None = None,
-    out: str | Path | None = None,
-    ask: Callable[[RunSpec, UndoScope], None] | None = None,
-) -> RunHandle:
-    """Start an undo, as `start_undo` does. `ask`: called before anything is planned; it raises where the answer is no."""
     subject = upload_of(run, settings)
 
     def work_of(ledger: Ledger) -> RunSpec:
         spec, files = undo_spec(ledger, subject, only, options.get("selection", ""))
         if ask is not None:
-            ask(spec, scope_of_undo(spec, files))
+            ask(scope_of_work(spec), scope_of_undo(spec, files).text)
         return spec
 
-    return start_run(work_of, settings, options, out=out)
+    return start_run(work_of, settings, options, out=report)
 
 
 def undo_scope(

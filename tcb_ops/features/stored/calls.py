@@ -7,6 +7,7 @@ decided by the pure functions of `files`, which names the sources.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
@@ -24,7 +25,6 @@ from tcb_ops.features.stored.files import (
     NOT_CERTAIN,
     Backup,
     BackupError,
-    Download,
     SavedFile,
     UndoStep,
     confirm_outcome,
@@ -151,11 +151,11 @@ class StoredCalls(UploadCalls):
             answer = await self._ask_store(task, end, self.file_client.look(url, past_caches=past_caches))
             etag = bare_etag(answer)
             if answer.status == 416 or (answer.status in GOOD and not ETAG.fullmatch(etag)):
-                download = Download(None)
+                digest = hashlib.md5(usedforsecurity=False)
                 headers = PAST_CACHES if past_caches else {}
-                fetching = self.file_client.fetch(url, headers=headers, sink=download.write)
+                fetching = self.file_client.fetch(url, headers=headers, sink=digest.update)
                 answer = await self._ask_store(task, end, fetching)
-                etag = download.md5
+                etag = digest.hexdigest()
         if answer.status == 404:
             return None
         if answer.status not in GOOD:
@@ -377,7 +377,7 @@ class ConfirmCalls(StoredCalls):
         return older
 
 
-class DeleteCalls(ConfirmCalls):
+class DeleteCalls(StoredCalls):
     """Makes the calls of a delete."""
 
     async def _work(self, task: Task) -> list[RowEnd | FailedAttempt]:
@@ -388,26 +388,9 @@ class DeleteCalls(ConfirmCalls):
             else:  # another run has written to its path since
                 results.append(self._row_end(task, row, Outcome.FAILED, StoredReason.CONFLICT, changed))
         try:
-            if self.content and to_delete:
-                compared = await super()._work(replace(task, rows=to_delete))
-                judged = [(row, _unless_same(end)) for row, end in zip(to_delete, compared, strict=True)]
-                results += [end for _row, end in judged if end is not None]
-                to_delete = [row for row, end in judged if end is None]
             return results + await self._delete_files(replace(task, rows=to_delete)) if to_delete else results
         except EarlyEndError as error:
             return [*results, error.result]
-
-
-def _unless_same(end: RowEnd | FailedAttempt) -> RowEnd | FailedAttempt | None:
-    if isinstance(end, FailedAttempt):
-        return end
-    if end.outcome is StoredOutcome.PRESENT:
-        return None
-    if end.outcome is StoredOutcome.ABSENT:
-        return replace(end, outcome=StoredOutcome.ALREADY_GONE, reason=None)
-    if end.outcome is Outcome.UNKNOWN or end.outcome in _REASONS:
-        return replace(end, outcome=Outcome.FAILED, reason=StoredReason.CONFLICT)
-    return end
 
 
 class UndoCalls(StoredCalls):

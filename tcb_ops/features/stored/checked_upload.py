@@ -88,15 +88,11 @@ class CheckedUploadCalls(StoredCalls):
             return await asyncio.to_thread(self.backup.save, row.line, saved)
         download = await asyncio.to_thread(Download, self.backup.part(row.line))
         try:
-            if download.error is not None:
-                raise download.error
             fetching = self.file_client.fetch(file.url, headers=PAST_CACHES, sink=download.write)
             try:
                 answer = await self._ask_store(task, self._end(task, Outcome.FAILED), fetching)
             finally:
                 await asyncio.to_thread(download.close)
-            if download.error is not None:
-                raise download.error
             etag = bare_etag(answer)
             if answer.status != 200 or (MD5.fullmatch(etag) and etag != download.md5):
                 raise EarlyEndError(bad_status(self._end(task, Outcome.FAILED), answer))

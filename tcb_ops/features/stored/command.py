@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,6 @@ from tcb_ops.cli import Command
 from tcb_ops.cli.console import show_problems
 from tcb_ops.cli.options import (
     CommonOptions,
-    ScanOptions,
     cluster_option,
     common_options,
     limit_options,
@@ -23,18 +23,17 @@ from tcb_ops.cli.options import (
     new_run_options,
     report_options,
     resume_options,
-    scan_options,
     settings_options,
     target_line,
     yes_option,
 )
 from tcb_ops.errors import InputError, UsageError
-from tcb_ops.features.stored import StoredReason
 from tcb_ops.features.stored.kinds import CONFIRM, DELETE, UNDO
+from tcb_ops.features.stored.options import ScanOptions, scan_options
 from tcb_ops.formatting import format_size
 from tcb_ops.i18n import Text, _, as_lines, as_list, ngettext
 from tcb_ops.kinds import Kind
-from tcb_ops.model import SIMULATOR, Outcome, file_problem
+from tcb_ops.model import SIMULATOR, file_problem
 from tcb_ops.runs.list_kinds import UPLOAD
 from tcb_ops.settings import Settings, settings_file
 
@@ -46,8 +45,6 @@ if TYPE_CHECKING:
     from tcb_ops.lists.batch import Batch
     from tcb_ops.preflight import SendScope
     from tcb_ops.run import Run, RunHandle
-    from tcb_ops.runs.plan import RunSpec
-    from tcb_ops.start import StartOptions
 
 
 @click.command(cls=Command, usual="content out target where json")
@@ -101,11 +98,6 @@ def delete(command: RunCommand, what: str | None, *, foreign: bool) -> int:
     """
     from tcb_ops.features.stored import api as stored
 
-    def ask(spec: RunSpec, foreign_files: Text | None) -> None:
-        scope = _scope(spec)
-        to_delete = _("To be deleted: {text}", text=scope.text)
-        _ask(command, DELETE, scope, as_lines(filter(None, (foreign_files, to_delete))))
-
     with _opened(command):
         if command.which.resume is not None:
             return _finish(command, command.resume(DELETE))
@@ -113,14 +105,13 @@ def delete(command: RunCommand, what: str | None, *, foreign: bool) -> int:
             needs = _("`delete` needs a run or a list. For example:")
             raise UsageError(as_lines((needs, "tcb-ops delete latest")))
         with _subject(command, what) as (subject, selection):
-            handle = stored.start_delete_of(
+            handle = stored.start_delete(
                 subject,
-                command.settings,
-                command.options | {"selection": selection},
-                only=command.common.matching(command.settings),
                 foreign=foreign,
-                out=command.reports,
-                ask=ask,
+                merchants=command.common.matching(command.settings),
+                report=command.reports,
+                ask=partial(_ask, command, DELETE),
+                **command.options | {"selection": selection},
             )
             return _finish(command, handle)
 
@@ -143,18 +134,17 @@ def undo(command: RunCommand, run: str) -> int:
     with _opened(command):
         if command.which.resume is not None:
             return _finish(command, command.resume(UNDO))
-        handle = stored.start_undo_of(
+        handle = stored.start_undo(
             _upload(command, run),
-            command.settings,
-            command.options,
-            only=command.common.matching(command.settings),
-            out=command.reports,
-            ask=lambda spec, scope: _ask(command, UNDO, _scope(spec), scope.text),
+            merchants=command.common.matching(command.settings),
+            report=command.reports,
+            ask=partial(_ask, command, UNDO),
+            **command.options,
         )
         return _finish(command, handle)
 
 
-@click.command("list", cls=Command, usual="to path include exclude out root where json")
+@click.command("list", cls=Command, usual="to path include exclude out where json")
 @click.argument("source")
 @scan_options(
     "The cloud path, e.g. 'banner/{date}/{name}'. Fields: {name} {stem} {ext} {dir} {rel} {date} {merchant} "
@@ -167,16 +157,10 @@ def undo(command: RunCommand, run: str) -> int:
     metavar="FILE.csv|.xlsx",
     help="The list; never overwritten.",
 )
-@click.option(
-    "--root",
-    metavar="DIR",
-    help="Where the list's file column starts from. [default: the list's folder, else SOURCE]",
-)
 @settings_options("target", "merchants", "tokens", "ledger", "where", "json")
 def list_(
     source: str,
     out: str,
-    root: str | None,
     *,
     scanning: ScanOptions,
     common: CommonOptions,
@@ -201,7 +185,7 @@ def list_(
     scanned = scan(
         Path(source), include=scanning.include, exclude=scanning.exclude, own=own_files(common, settings)
     )
-    base = default_root(scanned.folder, dest, Path(root) if root is not None else None)
+    base = default_root(scanned.folder, dest)
     write_list(scanned, targets, fields, dest, base)
     try:
         batch = read_paths(dest, merchants, base)
@@ -282,59 +266,31 @@ def print_left_out(console: Console, scanned: ScannedFiles) -> None:
             console.info(_("Skipped, {what}: {count:,}", what=what, count=count))
 
 
-@click.command(cls=Command, usual="to delete confirm dry-run yes target where json")
+@click.command(cls=Command, usual="to delete dry-run yes target where json")
 @click.argument("folder", metavar="DIR")
 @scan_options(
     "The cloud path, e.g. 'banner/{name}'. Fields: {name} {stem} {ext} {dir} {rel} {merchant} {appid} {env}."
 )
 @click.option("--delete", "deletes", is_flag=True, help="Delete files that are no longer in DIR.")
-@click.option(
-    "--confirm", "confirms", is_flag=True, help="Ask the store first what it has; send what differs."
-)
 @new_run_options
 @report_options
 @yes_option
 @limit_options
 @common_options
-def sync(command: RunCommand, folder: str, *, deletes: bool, confirms: bool, scanning: ScanOptions) -> int:
+def sync(command: RunCommand, folder: str, *, deletes: bool, scanning: ScanOptions) -> int:
     """Upload what is new or changed in a folder.
 
-    Files are compared with what the ledger last uploaded, with --confirm also with the store. Files that are no longer in DIR are
-    listed. --delete deletes them, but only those that sync itself uploaded from DIR; a deletion cannot be undone. On a terminal a
-    live target always asks first.
+    Files are compared with what the ledger last uploaded and confirmed. Files that are no longer in DIR are listed. --delete
+    deletes them, but only those that sync itself uploaded from DIR; a deletion cannot be undone. On a terminal a live target
+    always asks first.
     """
     from tcb_ops import api
-    from tcb_ops.features.stored import api as stored
     from tcb_ops.preflight import facts_line, scope_of_list
 
     with _opened(command):
-        console, settings = command.console, command.settings
         plan = _planned(command, folder, scanning)
-        code = 0
-        # What is there, and what is gone, is determined each time: an interrupted run about it is not resumed.
-        fresh = command.options | {"new_run": True}
-        if confirms and stored.overwritten(plan.batch, settings=settings):
-            compared = command.follow(
-                stored.start_confirm(plan.batch, content=True, report=settings.reports, **fresh)
-            )
-            where = compared.export(settings.reports / compared.id)
-            console.info(_("Compared with the store: {folder}", folder=where))
-            unseen = sum(
-                tally.rows
-                for tally in compared.tallies()
-                if tally.outcome is Outcome.UNKNOWN and tally.reason is not StoredReason.NO_CHECKSUM
-            )
-            if unseen:
-                code = 1
-                console.warn(
-                    ngettext(
-                        "{n:,} file could not be compared with the store. It is judged by the ledger.",
-                        "{n:,} files could not be compared with the store. They are judged by the ledger.",
-                        unseen,
-                    )
-                )
         if command.which.dry_run:
-            return max(code, _rehearse(command, plan, deletes=deletes, confirms=confirms))
+            return _rehearse(command, plan, deletes=deletes)
         command.ask_confirmation(UPLOAD, scope_of_list(plan.batch), facts_line(plan.batch))
         if deletes and plan.loses_most and not command.which.yes:
             raise UsageError(
@@ -348,17 +304,14 @@ def sync(command: RunCommand, folder: str, *, deletes: bool, confirms: bool, sca
             api.start_upload(plan.batch, skip_unchanged=True, report=command.reports, **command.options),
             command.export,
         )
-        deleted = None
+        deleted, complete = None, True
         if deletes and plan.gone is not None:
-            deleted, complete = _delete_gone(command, plan, run, fresh, content=confirms)
-            code |= not complete
-        console.json_extra = _gone_in_json(plan, deleted)
-        return max(code, command.end_reported(run))
+            deleted, complete = _delete_gone(command, plan, run)
+        command.console.json_extra = _gone_in_json(plan, deleted)
+        return max(not complete, command.end_reported(run))
 
 
-def _delete_gone(
-    command: RunCommand, plan: SyncPlan, run: Run, options: StartOptions, *, content: bool
-) -> tuple[Run | None, bool]:
+def _delete_gone(command: RunCommand, plan: SyncPlan, run: Run) -> tuple[Run | None, bool]:
     from tcb_ops.features.stored import api as stored
 
     # A file that was renamed is not deleted before it is there under its new name.
@@ -366,17 +319,10 @@ def _delete_gone(
     deleted, complete, gone = None, not failed, plan.gone_from(failed)
     if gone is not None:
         try:
-            of_list = plan.batch.source.name
-            deleted = command.follow(
-                stored.start_delete_of(
-                    gone,
-                    command.settings,
-                    options,
-                    content=content,
-                    of_list=of_list,
-                    out=command.settings.reports,
-                )
-            )
+            # What is gone is determined each time: an interrupted run about it is not resumed.
+            options = command.options | {"new_run": True}
+            of_list, reports = plan.batch.source.name, command.settings.reports
+            deleted = command.follow(stored.start_delete(gone, of_list=of_list, report=reports, **options))
         except UsageError as error:  # beside an unfinished upload; this one's result is shown all the same
             command.console.warn(error.text)
             return None, False
@@ -394,11 +340,10 @@ def _delete_gone(
     return deleted, complete
 
 
-def _rehearse(command: RunCommand, plan: SyncPlan, *, deletes: bool, confirms: bool) -> int:
+def _rehearse(command: RunCommand, plan: SyncPlan, *, deletes: bool) -> int:
     console, settings = command.console, command.settings
     if deletes and plan.gone is not None:
-        unless_changed = _("--delete would delete them, except those that somebody else has changed.")
-        console.info(unless_changed if confirms else _("--delete would delete them."))
+        console.info(_("--delete would delete them."))
     console.json_extra = _gone_in_json(plan, None)
     changed = plan.changed(settings)
     if changed is not None:
@@ -487,16 +432,6 @@ def _upload(command: RunCommand, run: str) -> str:
         text = _("Its corrected rows are in uploads of their own, which this command leaves out: {ids}.")
         command.console.warn(text.format(ids=as_list(corrections, 5)))
     return upload.id
-
-
-def _scope(spec: RunSpec) -> SendScope:
-    from tcb_ops.preflight import SendScope
-
-    rows, appids = (
-        sum(not row.invalid for row in spec.rows()),
-        {environment.appid for environment in spec.environments},
-    )
-    return SendScope(rows, len(appids), len(spec.environments))
 
 
 def _ask(command: RunCommand, kind: Kind, scope: SendScope, what: Text) -> None:

@@ -28,13 +28,13 @@ import sqlite3
 import stat
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryFile
 from types import MappingProxyType
-from typing import IO, Generic, TypeAlias, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import TcbOpsError, UsageError
@@ -414,28 +414,26 @@ class Backup:
         """
         file, part = self.record(line, saved.version), self.part(line)
         try:
-            make_folder(self.folder, 0o700)
-            if file.exists():
-                return False
-            if written is not None and not self.data(line, saved.md5).exists():
-                written.replace(self.data(line, saved.md5))
-                sync_to_disk(self.folder)  # before a record names it
-            _write(part, saved)
-            try:
-                os.link(part, file)
-            except FileExistsError:
-                raise
-            except OSError:  # a file system without links
-                _write(file, saved)
-            sync_to_disk(self.folder)
-        except FileExistsError:
+            with _disk_errors(file), suppress(FileExistsError):
+                make_folder(self.folder, 0o700)
+                if file.exists():
+                    return False
+                if written is not None and not self.data(line, saved.md5).exists():
+                    written.replace(self.data(line, saved.md5))
+                    sync_to_disk(self.folder)  # before a record names it
+                _write(part, saved)
+                try:
+                    os.link(part, file)
+                except FileExistsError:
+                    raise
+                except OSError:  # a file system without links
+                    _write(file, saved)
+                sync_to_disk(self.folder)
+                return True
             return False
-        except OSError as error:
-            raise _backup_error(file, error) from None
         finally:
             with suppress(OSError):
                 part.unlink(missing_ok=True)
-        return True
 
     def note_sent(self, line: int, md5: str) -> None:
         """Add an MD5 to what a row may have sent: on the disk when this returns. Raises BackupError."""
@@ -459,48 +457,35 @@ def _write(file: Path, saved: SavedFile) -> None:
 
 def _read(file: Path) -> str | None:
     """Return the text of a small regular file of a backup; None where there is no file. Raises BackupError."""
-    try:
-        fd = _open(file, os.O_RDONLY)
+    with _disk_errors(file), suppress(UnicodeDecodeError):
+        try:
+            fd = _open(file, os.O_RDONLY)
+        except FileNotFoundError:
+            return None
         try:
             status = os.fstat(fd)
             if stat.S_ISREG(status.st_mode) and status.st_size <= _LARGEST_RECORD:
                 return os.read(fd, _LARGEST_RECORD).decode()
         finally:
             os.close(fd)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise _backup_error(file, error) from None
-    except UnicodeDecodeError:
-        pass
     raise BackupError(detail(DetailCode.BACKUP_DAMAGED, file=str(file)))
 
 
 class Download:
-    """The bytes of a file on their way to the disk, and their MD5. An error is kept: a sink must not raise."""
+    """The bytes of a file on their way to the disk, and their MD5. Raises BackupError."""
 
-    def __init__(self, file: Path | None) -> None:
+    def __init__(self, file: Path) -> None:
         self.file = file
-        """None: the bytes are hashed only."""
-        self.error: BackupError | None = None
         self._hash = hashlib.md5(usedforsecurity=False)
-        self._stream: IO[bytes] | None = None
-        if file is not None:
-            try:
-                make_folder(file.parent, 0o700)
-                self._stream = os.fdopen(_open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb")
-            except OSError as error:
-                self.error = _backup_error(file, error)
+        with _disk_errors(file):
+            make_folder(file.parent, 0o700)
+            self._stream = os.fdopen(_open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb")
 
-    def write(self, chunk: bytes) -> bool:
-        """Take the next bytes; False ends the download."""
+    def write(self, chunk: bytes) -> None:
+        """Take the next bytes."""
         self._hash.update(chunk)
-        try:
-            if self._stream is not None:
-                self._stream.write(chunk)
-        except OSError as error:
-            self.error = _backup_error(self.file, error)
-        return self.error is None
+        with _disk_errors(self.file):
+            self._stream.write(chunk)
 
     @property
     def md5(self) -> str:
@@ -509,21 +494,21 @@ class Download:
 
     def close(self) -> None:
         """Bring the bytes to the disk."""
-        if self._stream is None:
-            return
-        try:
-            with self._stream:
-                self._stream.flush()
-                os.fsync(self._stream.fileno())
-        except OSError as error:
-            self.error = self.error or _backup_error(self.file, error)
+        with _disk_errors(self.file), self._stream:
+            self._stream.flush()
+            os.fsync(self._stream.fileno())
 
     def discard(self) -> None:
         """Remove what was written and not kept."""
-        if self.file is not None:
-            with suppress(OSError):
-                self.file.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.file.unlink(missing_ok=True)
 
 
-def _backup_error(file: Path | None, error: OSError) -> BackupError:
-    return BackupError(detail(DetailCode.BACKUP_ACCESS, file=str(file), why=system_reason(error)))
+@contextmanager
+def _disk_errors(file: Path) -> Iterator[None]:
+    """Raise BackupError where the system refuses something about a file of a backup."""
+    try:
+        yield
+    except OSError as error:
+        reason = system_reason(error)
+        raise BackupError(detail(DetailCode.BACKUP_ACCESS, file=str(file), why=reason)) from None

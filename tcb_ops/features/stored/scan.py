@@ -260,13 +260,8 @@ def _fields_of(text: str) -> set[str]:
     return {str(field) for _literal, field, _spec, _conversion in parsed}
 
 
-def default_root(folder: Path, dest: Path, root: Path | None) -> Path:
-    """Return the folder for the list's `file` column: `root`, else the list's folder, else the source.
-
-    The list's folder is the default of `upload`; it is used if it contains all files.
-    """
-    if root is not None:
-        return root
+def default_root(folder: Path, dest: Path) -> Path:
+    """Return the folder for the list's `file` column: the list's own, the default of `upload`, if it has all files; else the source."""
     own = dest.absolute().parent
     return own if folder.resolve().is_relative_to(own.resolve()) else folder
 
@@ -288,7 +283,7 @@ def write_list(
     Its rows are not checked: read it with that root. It is CSV or a workbook. In a CSV, a cell that would run as a formula is
     guarded, and the list gets a column `tcb_guarded`, so that reading removes the guard.
 
-    Raises UsageError if files are outside the root or cannot be named in a list, or `dest` exists or cannot be written.
+    Raises UsageError if files cannot be named in a list, or `dest` exists or cannot be written. `root` has all files.
     """
     shared = len({target.env for target in targets}) < len({(t.env, t.appid) for t in targets})
     header = ["env", "merchant", "path", "file", *(["appid"] if shared else [])]
@@ -314,9 +309,6 @@ def write_list(
 
 def _relative_to_root(scanned: ScannedFiles, root: Path) -> list[str]:
     below = os.path.relpath(os.path.realpath(scanned.folder), os.path.realpath(root)).replace(os.sep, "/")
-    if below == ".." or below.startswith("../"):
-        folder, top = shown(str(scanned.folder)), shown(str(root))
-        raise UsageError(_("{folder} is not below --root {top}", folder=folder, top=top))
     for file in scanned.files:
         if "\\" in file or trim(file) != file or _NOT_TEXT.search(file):
             raise UsageError(

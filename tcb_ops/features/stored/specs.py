@@ -30,6 +30,7 @@ from tcb_ops.features.stored.files import (
     written_since,
 )
 from tcb_ops.features.stored.kinds import CONFIRM, DELETE, UNDO
+from tcb_ops.features.stored.queries import later_changes
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Text, _, as_lines, as_sentences, ngettext
 from tcb_ops.kinds import Kind
@@ -121,7 +122,7 @@ def confirm_spec(
         options,
     )
     environments = None if only is None else {(merchant.appid, merchant.env) for merchant in only}
-    warnings = change_lines(ledger.later_changes(subject, environments), zone)
+    warnings = change_lines(later_changes(ledger, subject, environments), zone)
     if pending := ledger.counts(subject).get(Outcome.PENDING, 0):
         text = ngettext(
             "{n:,} row of upload {id} is pending, and is not confirmed.",
@@ -272,7 +273,7 @@ def delete_list_spec(
 ) -> tuple[RunSpec, Text | None]:
     """Return the rows of a list; and a list of the files that no run of the ledger uploaded, None where there are none.
 
-    `chosen`: `foreign`, `content` and `of_list`, which the run keeps. Raises UsageError for such files where `foreign` is not
+    `chosen`: `foreign` and `of_list`, which the run keeps. Raises UsageError for such files where `foreign` is not
     chosen. An unfinished delete of the same list was checked when it began, and is resumed: not with `new_run`.
     """
     spec = list_spec(batch, DELETE, options.get("selection", ""))

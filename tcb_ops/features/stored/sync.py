@@ -187,5 +187,5 @@ def _gone(
             if path not in paths and not os.path.lexists(scanned.folder / file)
         ]
         if missing:
-            known_files = KnownFiles(ledger, partial(iter, missing), target, is_of_folder)
+            known_files = KnownFiles(ledger, partial(iter, missing), target, is_of_folder, confirmed=True)
             yield from (row for row, is_gone in known_files if is_gone)

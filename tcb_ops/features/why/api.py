@@ -12,7 +12,7 @@ from tcb_ops.arguments import checked
 from tcb_ops.errcodes import COMPONENT_MARK
 from tcb_ops.errors import RunNotFoundError, UsageError
 from tcb_ops.frames import Lines, Tabular, settings_lang
-from tcb_ops.i18n import Lang, _, as_list, as_sentences
+from tcb_ops.i18n import Lang, _, as_list
 from tcb_ops.kinds import row_count
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.model import Merchant, Outcome, Owner, Reason
@@ -73,19 +73,26 @@ class Diagnosis(Sample):
 
 
 _COLUMNS = (
-    *("rows", "code", "cause", "who", "meaning", "action", "evidence", "message"),
+    *("rows", "code", "cause", "who", "proven", "meaning", "action", "evidence", "message"),
     *("errmsg", "rid", "appid", "merchant", "env"),
 )
 
 
 class Diagnoses(list[Diagnosis], Tabular):
-    """The causes of a run, most rows first; `frame` and `print` have a line for each."""
+    """The causes of a run, most rows first: a line for each, also of the `frame`."""
 
     def __repr__(self) -> str:
         lang = settings_lang()
+        text = _("{code} · {rows} · {names}: {meaning} → {who}: {action}")
         lines = (
-            f"{each.verdict.code} · {row_count(each.rows).of(lang)} · {each.verdict.who.value.of(lang)} · "
-            f"{as_sentences((each.verdict.meaning, each.verdict.action)).of(lang)}"
+            text.format(
+                code=each.verdict.code,
+                rows=row_count(each.rows),
+                names=as_list(each.names, 3),
+                meaning=each.verdict.meaning,
+                who=each.verdict.who_acts,
+                action=each.verdict.action,
+            ).of(lang)
             for each in self
         )
         return "\n".join(lines) or _("Nothing is wrong.").of(lang)
@@ -109,17 +116,23 @@ def why(subject: str | Run = "latest", *, every: bool = False, **options: Unpack
     Verdicts of a run are kept in its ledger for its report. Raises UsageError, also for a run of another target.
     """
     settings = settings_for(options, subject)
-    run, samples, merchants = subject_of(subject, settings, every=every)
+    now = time.time()
+    run, samples, merchants = subject_of(subject, settings, now, every=every)
     with opened_target(settings, lambda: merchants) as opened:
-        return diagnose(run, samples, merchants, opened)
+        return diagnose(run, samples, merchants, opened, now)
 
 
 def subject_of(
-    subject: str | Run, settings: Settings, *, every: bool = False, only: Sequence[Merchant] | None = None
+    subject: str | Run,
+    settings: Settings,
+    now: float,
+    *,
+    every: bool = False,
+    only: Sequence[Merchant] | None = None,
 ) -> tuple[Run | None, list[Sample], list[Merchant]]:
     """Return the run, if it is one, what to ask about, and the merchants; `only`: a run is narrowed to these.
 
-    Raises UsageError if nothing fits, or several do.
+    `now`: Unix seconds. Raises UsageError if nothing fits, or several do.
     """
     merchants = list(read_merchants(settings.merchants)) if settings.merchants.exists() else []
     run: Run | None = subject if isinstance(subject, Run) else None
@@ -137,23 +150,21 @@ def subject_of(
     if len(hits) > 1:
         fix = _("Give a run's id, or an environment or appid that only one of them has.")
         raise UsageError(_("{subject} means several: {hits}.", subject=str(subject), hits=as_list(hits)), fix)
-    if missing is not None and not lines and subject == "latest":
-        raise UsageError(
-            missing.text, _("To ask about a merchant without a run, give its name, appid or env.")
-        )
-    if run is None and not lines:
+    if missing is not None and not lines:
         text = _("{subject} is no run, environment, appid or merchant's name.", subject=str(subject))
-        raise UsageError(text, missing.text if missing is not None else None)
+        if subject == "latest":
+            text = _("There is no run to ask about. To ask about a merchant, give its name, appid or env.")
+        raise UsageError(text, missing.text)
     if run is None:
         return None, [Sample(Facts(merchant=each), (each.name,)) for each in lines], merchants
     if not (line or run.record.parent or run.record.corrects):
         run = run.final()
     run = run if only is None else run.of_merchants(only)
-    return run, list(_samples(run, line, merchants, settings, every=every)), merchants
+    return run, list(_samples(run, line, merchants, settings, now, every=every)), merchants
 
 
 def _samples(
-    run: Run, line: int, merchants: Sequence[Merchant], settings: Settings, *, every: bool
+    run: Run, line: int, merchants: Sequence[Merchant], settings: Settings, now: float, *, every: bool
 ) -> Iterator[Sample]:
     """Yield what to ask about a run: a merchant of each code, or every one; or a row. Raises UsageError."""
     target = run.record.target
@@ -186,7 +197,7 @@ def _samples(
             for its in [[tally for tally in tallies if tally.appid == share.appid]]
             for record in run.page(code=group.code, appid=share.appid, limit=1, tallies=its)[0]
         ]
-    received, quotas = _kept_answers(run)
+    received, quotas = _kept_answers(run, now)
     for code, record, rows, names in records:
         row, end = record.row, record.end
         merchant = in_file.get((row.appid, row.env)) or Merchant(row.appid, row.merchant, row.env)
@@ -208,11 +219,11 @@ def _samples(
 
 
 def diagnose(
-    run: Run | None, samples: Sequence[Sample], merchants: Sequence[Merchant], settings: Settings
+    run: Run | None, samples: Sequence[Sample], merchants: Sequence[Merchant], settings: Settings, now: float
 ) -> Diagnoses:
     """Ask an opened target about the samples and judge its answers; what was found of a run is kept in its ledger."""
     questions = [sample.facts for sample in samples]
-    answered = result_of(submit_coroutine(ask_about(questions, merchants, settings)))
+    answered = result_of(submit_coroutine(ask_about(questions, merchants, settings, now=now)))
     judged = zip(samples, map(verdict_of, answered), answered, strict=True)
     diagnoses = Diagnoses()
     for verdict, members in grouped(
@@ -223,41 +234,37 @@ def diagnose(
         diagnoses.append(Diagnosis(members[0].facts, tuple(names), rows, verdict=verdict))
     diagnoses.sort(key=lambda each: (-each.rows, each.verdict.code))
     if run is not None:
-        _keep(run, diagnoses, answered)
+        _keep(run, diagnoses, answered, now)
     return diagnoses
 
 
 # --- what the ledger keeps ---------------------------------------------------------------------------------------
 
 
-def _keep(run: Run, diagnoses: Sequence[Diagnosis], answered: Sequence[Facts]) -> None:
-    """Keep the verdicts in the run's ledger; an earlier one about more rows of a code stays. With the first, the answers."""
-    earlier, rows = run.kept_verdicts(), Counter[str]()
+def _keep(run: Run, diagnoses: Sequence[Diagnosis], answered: Sequence[Facts], now: float) -> None:
+    """Keep the verdicts in the run's ledger, and the answers; an earlier verdict about more rows of a code stays."""
+    earlier = run.kept_answers().get("verdicts", [])
+    lines = [each.verdict.to_json() | {"rows": each.rows} for each in diagnoses]
+    more = Counter[str]()
     for line in earlier:
-        rows[line["code"]] += line["rows"]
-    for each in diagnoses:
-        rows[each.verdict.code] -= each.rows
-    lines = [line for line in earlier if rows[line["code"]] > 0]
-    lines += [
-        each.verdict.to_json() | {"rows": each.rows} for each in diagnoses if rows[each.verdict.code] <= 0
-    ]
-    received, quotas = _kept_answers(run)
+        more[line["code"]] += line["rows"]
+    for line in lines:
+        more[line["code"]] -= line["rows"]
+    verdicts = [line for line in earlier if more[line["code"]] > 0]
+    verdicts += [line for line in lines if more[line["code"]] <= 0]
+    received, quotas = _kept_answers(run, now)
     for facts in answered:
         request, quota = facts.answers.request, facts.answers.quota
         if isinstance(request, ReceivedRequest):
             received[facts.rid] = asdict(request)
         if isinstance(quota, Quota) and not facts.own:
-            quotas.setdefault(facts.merchant.appid, {"at": time.time(), "quota": asdict(quota)})
-    if lines:
-        lines[0] |= {"received": received, "quotas": quotas}
-    run.keep_verdicts(lines)
+            quotas.setdefault(facts.merchant.appid, {"at": now, "quota": asdict(quota)})
+    run.keep_answers(verdicts=verdicts, received=received, quotas=quotas)
 
 
-def _kept_answers(run: Run) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+def _kept_answers(run: Run, now: float) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
     """Return what was received, by rid; and the quotas of the last QUOTA_SECONDS with the times of the answers, by appid."""
-    received, quotas = dict[str, dict[str, Any]](), dict[str, dict[str, Any]]()
-    for line in run.kept_verdicts():
-        received |= line.get("received", {})
-        quotas |= line.get("quotas", {})
-    now = time.time()
-    return received, {appid: told for appid, told in quotas.items() if 0 <= now - told["at"] < QUOTA_SECONDS}
+    kept = run.kept_answers()
+    quotas = kept.get("quotas", {}).items()
+    recent = {appid: told for appid, told in quotas if 0 <= now - told["at"] < QUOTA_SECONDS}
+    return kept.get("received", {}), recent

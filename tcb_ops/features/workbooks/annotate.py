@@ -8,30 +8,30 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
-import shutil
 import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from copy import copy
 from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.errors import StoppedError, UsageError
-from tcb_ops.features.workbooks.book import LAST_COLUMN, Book, Sheet, area_of, letters
+from tcb_ops.features.workbooks.book import LAST_COLUMN, Book, Sheet, letters
 from tcb_ops.features.workbooks.sheets import list_sheet, read_workbook
 from tcb_ops.formatting import fold, shown, trim, unguard
 from tcb_ops.i18n import Lang, Text, _, pgettext, verbatim
+from tcb_ops.kinds import is_provided, provided
 from tcb_ops.lists.input_files import digest, is_workbook, open_bytes, readable
 from tcb_ops.lists.table import LIST_COLUMNS
 from tcb_ops.model import STORED_OUTCOMES, Problem
 from tcb_ops.reports.explanations import MARK, why_of
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, own_values
 from tcb_ops.reports.run_views import RunReader, RunView
-from tcb_ops.resources import system_reason
+from tcb_ops.resources import replacing, sync_to_disk, system_reason
 from tcb_ops.runs.records import RunRecord
 from tcb_ops.runs.verdicts import presumed_verdict
 from tcb_ops.table_files import LONGEST, NOT_XML, Tables, new_workbook
@@ -87,7 +87,7 @@ def write_into(
         first, headers = _new_columns(sheet, listed, run, lang)
         _warn_of_lacking(original, dest, warn)
         _append(sheet, listed, first, headers, _texts(reader, run, lang))
-        with _new(dest) as part:
+        with _disk_errors(dest), replacing(dest) as part:
             _save(workbook, part)
     return dest
 
@@ -155,7 +155,7 @@ def mark_workbook(
     )
     dest = next(copy for copy in copies if not os.path.lexists(copy))
     _warn_of_lacking(original, dest, warn)
-    with _new(dest) as part:
+    with _disk_errors(dest), replacing(dest) as part:
         _save(workbook, part)
     return dest
 
@@ -194,7 +194,8 @@ def split_workbook(
         lines_of = _groups(sheet, listed, reader, run, column)
         _free(dest)
         texts = dict(_texts(reader, run, lang)) | {listed.header_line: headers}
-        with _new(dest) as part:
+        with _disk_errors(dest), TemporaryDirectory(dir=dest.parent, prefix=".tcb-ops-") as scratch:
+            part = Path(scratch) / dest.name
             part.mkdir()
             names = _file_names(original.stem, list(lines_of), lang)
             title = _NOT_IN_SHEET_NAMES.sub("_", sheet.title)[:31].strip("'") or None
@@ -209,6 +210,8 @@ def split_workbook(
                         for line in (listed.header_line, *lines)
                     )
                     Tables(divided, str).write(copied, head, rows)
+                sync_to_disk(part / name)
+            part.rename(dest)
     return dest
 
 
@@ -238,7 +241,7 @@ def _new_columns(
 
 
 def _texts(reader: RunReader, run: RunRecord, lang: Lang) -> Iterator[tuple[int, Sequence[str]]]:
-    changed = reader.changed_lines(run)
+    changed = provided("changed_lines")(reader, run) if is_provided("changed_lines") else {}
     for record in reader.rows(run):
         values = dict(zip(RESULT_COLUMNS, own_values(record, lang), strict=True))
         texts = (values["tcb_reason"], values["tcb_action"], values["tcb_file_id"])
@@ -314,6 +317,8 @@ def _append(
     headers: Sequence[str],
     texts: Iterator[tuple[int, Sequence[str]]],
 ) -> None:
+    from openpyxl.worksheet.cell_range import CellRange
+
     for line, values in chain([(listed.header_line, headers)], texts):
         style = sheet.cell(line, listed.path)._style  # noqa: SLF001  the public way copies six objects per cell
         for column, text in enumerate(values, first):
@@ -325,13 +330,14 @@ def _append(
     last = first + len(headers) - 1
     _set_widths(sheet, first)
     # Otherwise sorting would separate rows from their results.
-    area = area_of(sheet.auto_filter.ref) if sheet.auto_filter.ref else None
-    if area is not None and area.top == listed.header_line:
-        sheet.auto_filter.ref = str(area._replace(right=max(area.right, last)))
+    if sheet.auto_filter.ref and (area := CellRange(sheet.auto_filter.ref)).min_row == listed.header_line:
+        area.expand(right=max(0, last - area.max_col))
+        sheet.auto_filter.ref = area.coord
     for table in sheet.tables.values():
-        area = area_of(table.ref)
-        if (area.top, area.right + 1) == (listed.header_line, first) and table.headerRowCount != 0:
-            _extend_table(table, str(area._replace(right=last)), headers)
+        area = CellRange(table.ref)
+        if (area.min_row, area.max_col + 1) == (listed.header_line, first) and table.headerRowCount != 0:
+            area.expand(right=len(headers))
+            _extend_table(table, area.coord, headers)
 
 
 def _extend_table(table: Any, ref: str, headers: Sequence[str]) -> None:
@@ -503,27 +509,12 @@ def _free(dest: Path) -> None:
 
 
 @contextmanager
-def _new(dest: Path) -> Iterator[Path]:
-    """Yield a temporary path, which is renamed to `dest` at the end, or removed after an error."""
-    part = dest.with_name(f".{dest.name[:_LONGEST_NAME]}.part-{secrets.token_hex(4)}")
+def _disk_errors(dest: Path) -> Iterator[None]:
+    """Raise StoppedError where the disk fails."""
     try:
-        yield part
-        for file in part.iterdir() if part.is_dir() else (part,):
-            with file.open("rb+") as stream:
-                os.fsync(stream.fileno())
-        _free(dest)
-        part.rename(dest)
+        yield
     except OSError as error:
-        reason = system_reason(error)
-    else:
-        return
-    finally:
-        if part.is_dir():
-            shutil.rmtree(part, ignore_errors=True)
-        else:
-            with suppress(OSError):  # it may not exist, as on a full disk
-                part.unlink()
-    raise StoppedError(
-        _("{dest} could not be written: {why}.", dest=dest, why=reason),
-        _("Free disk space, or choose another location with --out."),
-    )
+        raise StoppedError(
+            _("{dest} could not be written: {why}.", dest=dest, why=system_reason(error)),
+            _("Free disk space, or choose another location with --out."),
+        ) from None

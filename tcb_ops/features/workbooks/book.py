@@ -145,7 +145,6 @@ def _parse(
 # --- references -----------------------------------------------------------------------------------------------------
 
 _COLUMN = re.compile("[A-Z]{1,3}")
-_REF = re.compile(r"\$?([A-Z]{1,3})\$?([0-9]{1,7})")
 
 
 class Area(NamedTuple):
@@ -160,9 +159,6 @@ class Area(NamedTuple):
     def ref(self) -> str:
         """The first cell, such as B7; in merged cells it has the value."""
         return f"{letters(self.left)}{self.top}"
-
-    def __str__(self) -> str:
-        return f"{self.ref}:{letters(self.right)}{self.bottom}"
 
 
 @cache
@@ -182,15 +178,6 @@ def letters(column: int) -> str:
         column, rest = divmod(column - 1, 26)
         name = chr(65 + rest) + name
     return name
-
-
-def area_of(ref: str) -> Area:
-    """Parse A1:B2, or A1 for a single cell. Raises ValueError."""
-    corners = [_REF.fullmatch(end) for end in ref.split(":")]
-    cells = [(_column_number(corner[1]), int(corner[2])) for corner in corners if corner is not None]
-    if len(cells) != len(corners) or len(cells) > 2:
-        raise ValueError(ref)
-    return Area(cells[0][1], cells[0][0], cells[-1][1], cells[-1][0])
 
 
 # --- the pass over a sheet ------------------------------------------------------------------------------------------

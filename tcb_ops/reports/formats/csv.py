@@ -41,8 +41,6 @@ RESULT_COLUMNS = (
     CONTENT_TYPE, "tcb_started_at", "tcb_ended_at",
 )  # fmt: skip
 """The columns of results.csv and failed.csv after the input's own; their order is part of the contract."""
-WORDS = ("tcb_reason", "tcb_action")
-"""Those of them that contain sentences; they are adjacent."""
 NUMBERS = {"tcb_line", "tcb_errcode", "tcb_http_status", "tcb_attempts", "tcb_bytes"}
 TIMES = {"tcb_started_at", "tcb_ended_at"}
 _TEXTS = [number for number, name in enumerate(RESULT_COLUMNS) if name not in NUMBERS | TIMES]
@@ -237,8 +235,8 @@ class RowTexts:
         self._sha256, self._between = hashlib.sha256(), b"["
         self._written: list[str] = []
         self._write = csv.writer(_Lines(self._written)).writerows
-        self.names = [guard(masked(name)) for name in (*run.headers, *RESULT_COLUMNS)]
-        self.head = self._lines([self.names])[0]
+        names = [guard(masked(name)) for name in (*run.headers, *RESULT_COLUMNS)]
+        self.head = self._lines([names])[0]
         """The first line of results.csv and failed.csv."""
         self.hidden = 0
         """Number of rows so far in which a possible secret was masked."""
@@ -261,13 +259,6 @@ class RowTexts:
         complete = self._sha256.copy()
         complete.update(b"]" if self._between == b"," else b"[]")
         return complete.hexdigest()
-
-    def cells(self, record: RowRecord) -> tuple[list[str], list[str]]:
-        """Return a row's cells as they are written, and before possible secrets in them were masked."""
-        batch = _by_column([_as_stored(record)], {}, self._lang, with_cells=True)
-        (row,) = self._rows(batch, [_milliseconds(column) for column in batch.results[-2:]])
-        plain = _as_texts(row)
-        return self._mask(plain), plain
 
     def _rows(self, batch: ResultColumns, times: list[list[int | None]]) -> list[tuple[Any, ...]]:
         values = [*batch.results[:-2], *([*map(self._iso, column)] for column in times)]

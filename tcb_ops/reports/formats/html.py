@@ -13,12 +13,12 @@ from base64 import b64encode
 from collections.abc import Mapping
 from hashlib import sha256
 from importlib.resources import files
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from tcb_ops.i18n import Lang, _
-from tcb_ops.kinds import environment_count, merchant_count
+from tcb_ops.kinds import environment_count, is_provided, merchant_count
 from tcb_ops.model import Outcome
-from tcb_ops.reports.comparisons import Diff
 from tcb_ops.reports.explanations import change_lines, confirmation_text
 from tcb_ops.reports.formats.charts import axis_format, draw, errcode_matrix
 from tcb_ops.reports.formats.templates import environment
@@ -26,8 +26,11 @@ from tcb_ops.reports.run_views import RunReader
 from tcb_ops.reports.summary import NextAction, Per, RunSummary, next_actions
 from tcb_ops.runs.next_commands import fixed_list, quoted, resume, retry
 from tcb_ops.runs.stop_errors import stop_text
-from tcb_ops.runs.verdicts import VERDICTS, read_verdict
+from tcb_ops.runs.verdicts import VERDICTS, kept_verdicts
 from tcb_ops.settings import Settings
+
+if TYPE_CHECKING:
+    from tcb_ops.features.comparison.diffs import Diff
 
 CAUSES = 12
 """Causes under "what to do next" that are in view; the others are folded."""
@@ -50,7 +53,7 @@ _HOW_OFTEN = {
     Per.NOBODY: _("nothing to do"),
 }
 
-FILES = ("report.xlsx", "results.csv", "failed.csv", "errcodes.csv")
+FILES = ("report.xlsx", "results.csv", "failed.csv", "errcodes.csv", "manifest.json")
 """The files beside the page that it links to."""
 PDF_MARK = "<!--pdf-->"
 """Where the link to report.pdf is added once that is printed: a page never links to a file that was not made."""
@@ -79,7 +82,6 @@ def page(
     findings = run.kind.findings(reader, summary, changes, settings) if run.has_findings else None
     templates = environment(settings.lang, settings.timezone)
     codes = {cause.code for cause in summary.causes}  # others have been solved by a retry
-    verdicts = map(read_verdict, run.settings.get(VERDICTS, ()))
     values = {
         "html_lang": "zh-CN" if settings.lang == "zh" else "en",
         "heading": run.kind.report_title,
@@ -108,7 +110,7 @@ def page(
         "fixed_list": quoted(fixed_list(settings, run)),
         "named": NAMED,
         "changed": CHANGED,
-        "verdicts": [verdict for verdict in verdicts if verdict is not None and verdict.code in codes],
+        "verdicts": [verdict for verdict in kept_verdicts(run.settings) if verdict.code in codes],
         "matrix": errcode_matrix(summary.causes),
         "findings": findings,
         "sections": [] if findings is None or findings.stopped is not None else findings.sections(),
@@ -116,7 +118,7 @@ def page(
         "axis": axis_format(drawing, ZoneInfo(settings.timezone)) if drawing is not None else "",
         "merchants": len(summary.merchants),
         "omitted": max(0, len(summary.merchants) - DETAILED - LISTED),
-        "files": [*FILES, "manifest.json"],
+        "files": [name for name in FILES if name != "report.xlsx" or is_provided(name)],
         "pdf_mark": PDF_MARK,
         "script": SCRIPT,
         "script_hash": b64encode(sha256(SCRIPT.encode()).digest()).decode(),

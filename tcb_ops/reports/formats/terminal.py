@@ -176,7 +176,8 @@ def render_verdicts(
     full = len(verdicts) <= FULL_VERDICTS
     for verdict, names, rows in verdicts:
         count = row_count(rows) if rows else ngettext("{n:,} line", "{n:,} lines", len(names))
-        head = [sanitize(verdict.code), count.of(lang), as_list(map(sanitize, names), 3).of(lang)]
+        listed = as_list(dict.fromkeys(map(sanitize, names)), 3)
+        head = [sanitize(verdict.code), count.of(lang), listed.of(lang)]
         yield Wrapped(" · ".join(head), bold=len(head[0]))
         yield Wrapped(sanitize(verdict.meaning.of(lang)))
         who = verdict.who_acts.of(lang)

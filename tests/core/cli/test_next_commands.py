@@ -81,17 +81,6 @@ def test_an_interrupted_upload_is_resumed(open_cli, wait_for, execute, elsewhere
     assert list(elsewhere.iterdir()) == []
 
 
-@pytest.mark.kill
-def test_interrupted_links_are_resumed_into_their_own_file(open_cli, wait_for, execute):
-    cli = open_cli(many(TEA, rows=40), [Fault(delay=0.1)])
-    with cli.process("links", "list.csv", "--concurrency", "4", "--json") as process:
-        wait_for(lambda: cli.workspace.sim.stats["link:0"] >= 5)
-        result = stopped(process, signal.SIGTERM)
-    (line,) = suggested(result.err)
-    again = execute(line, "--json")
-    assert (again.code, again.json["report"]) == (0, str(cli.folder / "links.csv"))
-
-
 @pytest.mark.parametrize("options", [False, True])
 def test_failed_rows_are_retried_as_the_page_says(open_cli, execute, options):
     cli = open_cli(many(TEA, BOOKS, rows=3), [Fault(env=TEA.env, errcode=85088, calls=((1, 1),))])
@@ -453,19 +442,14 @@ def test_a_refused_list_ends_with_the_command_for_the_corrected_list(open_cli, k
     assert cli(*command[1:]).code == 0
 
 
-@pytest.mark.parametrize("kind", ["check", "upload"])
-def test_a_forgotten_root_is_said_once_and_found(open_cli, kind):
+def test_a_forgotten_root_is_said_once(open_cli):
     cli = open_cli(many(TEA, BOOKS, rows=60))
-    result = cli(kind, "list.csv", "--where", f"appid={TEA.appid}")
-    if kind == "upload":
-        assert result.code == 2
-        assert result.err.count("there is no file") == 1
-        assert f"The same for all 60 rows: none of their files is below {cli.folder}." in result.err
-        assert not list(cli.folder.glob("*fix-me*"))
-    (line,) = suggested(result.err)
-    assert f"--root {cli.folder / 'files'}" in line
-    again = cli(*shlex.split(line)[1:], "--json")
-    assert (again.code, again.json["rows"]) == (0, 60)
+    result = cli("upload", "list.csv", "--where", f"appid={TEA.appid}")
+    assert result.code == 2
+    assert result.err.count("there is no file") == 1
+    assert f"The same for all 60 rows: none of their files is below {cli.folder}." in result.err
+    assert "--root" in result.err
+    assert not list(cli.folder.glob("*fix-me*"))
 
 
 def test_a_run_with_skipped_and_refused_rows_suggests_the_fix_me_file_then_the_retry(open_cli):

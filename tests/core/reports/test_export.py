@@ -256,6 +256,30 @@ def test_an_open_file_is_noticed_before_anything_of_the_old_report_changes(a_run
     assert [name for name in names(tmp_path) if name.startswith("out")] == ["out"]
 
 
+def test_a_file_that_is_opened_while_others_are_replaced_is_named_and_so_is_the_mixed_report(
+    a_run, tmp_path, monkeypatch
+):
+    reported = a_run()
+    reported.export(tmp_path / "out", lang=Lang.ZH)
+    replace_file = Path.replace
+
+    def refuse_open(file: Path, to: Path) -> Path:
+        if to.name == "results.csv":
+            raise PermissionError(errno.EACCES, "open in Excel", str(file), None, str(to))
+        return replace_file(file, to)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", refuse_open)
+        with pytest.raises(StoppedError, match=r"results\.csv: "):
+            reported.export(tmp_path / "out")
+    checks = check_report(tmp_path / "out", reported.ledger).checks
+    assert "a newer export did not end" in checks[0].text.en
+    assert "report.html" in {check.what for check in checks if check.state == "differs"}
+    reported.export(tmp_path / "out")
+    assert check_report(tmp_path / "out", reported.ledger).good
+    assert names(tmp_path / "out") == FILES
+
+
 def test_files_are_replaced_one_by_one_and_the_manifest_last(a_run, tmp_path, monkeypatch):
     reported = a_run()
     folder = reported.export(tmp_path / "out").stat().st_ino

@@ -10,14 +10,15 @@ from tcb_ops.errcodes import all_errcodes, all_reasons, all_store_codes, catalog
 from tcb_ops.i18n import Lang, verbatim
 from tcb_ops.model import Merchant, Owner
 from tcb_ops.runs.verdicts import (
+    VERDICTS,
     Actor,
     Answers,
     Facts,
     Issue,
     cause_of,
+    kept_verdicts,
     presumed,
     presumed_verdict,
-    read_verdict,
     verdict_of,
 )
 from tcb_ops.wechat.responses import AuthorizerInfo, CloudEnvironment, Quota
@@ -45,14 +46,19 @@ LEFT, NONE_LEFT, UNLIMITED = Quota(5, 1, 4), Quota(5, 5, 0), Quota(0, 0, 0)
 
 TABLE = [
     # rows, environments, quota, info, other facts → cause
-    ("-1", no_answer(DetailCode.NO_SUCH_HOST), None, None, {}, "name_not_resolved"),
-    ("-1", no_answer(DetailCode.PROXY), None, None, {}, "proxy"),
-    ("-1", no_answer(DetailCode.NO_TLS), None, None, {}, "no_tls"),
+    ("no_answer", no_answer(DetailCode.NO_SUCH_HOST), None, None, {}, "name_not_resolved"),
+    ("no_answer", no_answer(DetailCode.PROXY), None, None, {}, "proxy"),
+    ("no_answer", no_answer(DetailCode.NO_TLS), None, None, {}, "no_tls"),
     ("", no_answer(DetailCode.SILENT), None, None, {}, "unreachable"),
     ("", refused("61004"), None, None, {"proxied": True}, "ip_of_proxy"),
     ("", refused("61004"), None, None, {}, "ip_not_registered"),
-    ("61003", refused("61005"), None, None, {}, "ticket"),
+    ("61005", refused("61006"), None, None, {}, "ticket"),
     ("", refused("no_tokens"), None, None, {}, "token_source"),
+    ("no_token", refused("no_tokens"), None, None, {}, "token_source"),
+    ("-601012", refused("no_tokens"), None, None, {}, "env_gone"),
+    ("85088", no_answer(DetailCode.NO_SUCH_HOST), None, None, {}, "no_cloud"),
+    ("61007", refused("61004"), None, None, {"proxied": True}, "permission_unclear"),
+    ("40097", refused("-1"), None, None, {}, "row_wrong"),
     ("48001", refused("48001"), refused("76022"), SET, {}, "token_wrong_kind"),
     ("", listed(), refused("76022"), SET, {}, ""),
     ("-601012", listed(env="books-1"), None, SET, {"appids": OTHERS}, "token_of_another"),
@@ -96,6 +102,10 @@ TABLE = [
 ]
 
 
+def read(line):
+    return kept_verdicts({VERDICTS: {"verdicts": [line]}})
+
+
 @pytest.mark.parametrize(("rows", "environments", "quota", "info", "others", "cause"), TABLE)
 def test_the_truth_table(rows, environments, quota, info, others, cause):
     others = dict(others)
@@ -107,7 +117,7 @@ def test_the_truth_table(rows, environments, quota, info, others, cause):
     if verdict is not None:
         assert verdict.meaning.en
         assert verdict.action.zh
-        assert read_verdict(verdict.to_json()) is not None
+        assert len(read(verdict.to_json())) == 1
 
 
 def test_every_code_of_the_catalogues_suggests_one_cause_and_every_cause_has_texts():
@@ -127,9 +137,29 @@ def test_a_text_for_a_merchant_takes_any_name_and_a_verdict_survives_the_ledger(
     facts = Facts(merchant=TEA, code="-501005", answers=Answers(listed("HALTED"), None, SET))
     verdict = verdict_of(facts)
     assert verdict.message.en.startswith("茶{env}<b>: your cloud environment tea-1 is suspended")
-    again = read_verdict(json.loads(json.dumps(verdict.to_json())))
+    (again,) = read(json.loads(json.dumps(verdict.to_json())))
     assert [again.as_dict(lang) for lang in Lang] == [verdict.as_dict(lang) for lang in Lang]
-    assert read_verdict(verdict.to_json() | {"cause": "of a newer version"}) is None
+    assert read(verdict.to_json() | {"cause": "of a newer version"}) == []
+
+
+UNPROVEN = [
+    (refused("no_tokens", verbatim("the server says 403")), "tcb/getenvinfo: the server says 403"),
+    (refused("no_token"), "tcb/getenvinfo: m; do"),
+    (refused("40001"), "tcb/getenvinfo: 40001, m"),
+]
+
+
+@pytest.mark.parametrize(("issue", "reason"), UNPROVEN)
+def test_what_cannot_be_asked_is_said_and_is_not_the_cause_of_rows_that_ended_otherwise(issue, reason):
+    verdict = verdict_of(Facts(merchant=TEA, code="-601012", answers=Answers(issue)))
+    assert (verdict.cause, verdict.evidence) == ("env_gone", ())
+    assert [line.en for line in verdict.lines()] == [f"Not proven: {reason}"]
+
+
+def test_an_answer_that_proves_nothing_is_said_once():
+    answers = Answers(listed(), refused("48001"), SET)
+    lines = [line.en for line in verdict_of(Facts(merchant=TEA, code="45009", answers=answers)).lines()]
+    assert [line for line in lines if "quota" in line] == ["Not proven: openapi/quota/get: 48001, m"]
 
 
 def test_a_code_alone_proves_nothing_where_facts_could():

@@ -10,6 +10,7 @@ from workspace import BOOKS, QUICK
 
 import tcb_ops as tcb
 import tcb_ops.features.audit.notifications as send
+from tcb_ops.checks import Grade
 from tcb_ops.features.audit.notifications import (
     LIMITS,
     AuditMessage,
@@ -189,9 +190,9 @@ def test_a_command_is_looked_for_in_the_settings_files_folder_and_runs_there(tmp
     file.write_text('[[notify]]\nkind = "command"\ncommand = ["./notify.sh"]\n', encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     settings = tcb.load_settings(file)
-    assert [str(problem) for problem in send.receiver_problems(settings)]
+    assert send.receivers_check(settings).probe().grade is Grade.WARNING
     script.chmod(0o700)
-    assert not send.receiver_problems(settings)
+    assert send.receivers_check(settings).probe().grade is Grade.OK
     assert [delivery.sent for delivery in tcb.notify(None, settings=settings)] == [True]
     assert json.loads(script.with_name("got.json").read_text("utf-8"))["test"]
 

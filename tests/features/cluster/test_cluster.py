@@ -331,7 +331,7 @@ def test_the_merchants_of_a_killed_worker_continue_on_another(
     open_workspace, assert_complete, wait_for, place
 ):
     workspace = open_workspace(many(*MERCHANTS, rows=40), [Fault(delay=1.0)], merchants=MERCHANTS)
-    workspace.sim._state.calls = calls = TimedCalls()
+    workspace.sim.calls = calls = TimedCalls()
     settings = workspace.with_options(ledger=place)
     running = tcb.start_upload(workspace.read(), cluster="local:2", settings=settings, limits=LIMITS)
     wait_for(lambda: workspace.sim.stats["stored"] >= 20 and len(workers_of(running)) == 2)

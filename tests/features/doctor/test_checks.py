@@ -6,28 +6,30 @@ from contextlib import closing
 
 import pytest
 
+from tcb_ops.checks import DoctorCheck, DoctorFinding, Grade
 from tcb_ops.errors import SettingsError, TcbOpsError
 from tcb_ops.features.doctor.checks import (
-    DoctorCheck,
-    DoctorFinding,
-    Grade,
+    all_checks,
     check_ledger,
     check_merchants,
-    check_secrets,
     check_windows,
     grade_clock,
     probe_limited,
     run_checks,
-    secret_paths,
     windows_finding,
 )
 from tcb_ops.i18n import Bilingual
 from tcb_ops.runs.ledger import Ledger
-from tcb_ops.settings import TokenSettings, load_settings
+from tcb_ops.settings import load_settings
 
 
 def settings(**options):
     return load_settings(options={"api_base": "https://api.weixin.qq.com"} | options)
+
+
+def check_secrets(given):
+    (check,) = (check for check in all_checks(given, None, ()) if check.name == "secrets")
+    return check.probe()
 
 
 def test_a_ledger_that_is_not_there_is_not_made(tmp_path):
@@ -98,16 +100,22 @@ def test_who_may_read_a_token_file(tmp_path, base, mode, grade):
         assert found.fix.commands() == [f"chmod 600 {file}"]
 
 
-def test_files_that_hold_secrets_are_those_of_the_source_in_use(tmp_path):
+@pytest.mark.posix("file modes")
+def test_the_store_of_the_component_source_is_checked_and_nothing_of_a_source_that_keeps_nothing(tmp_path):
     named = {"secret": f"file:{tmp_path / 'secret'}", "ticket": "env:TICKET", "store": tmp_path / "store"}
-    assert secret_paths(TokenSettings(source="component", **named)) == [tmp_path / "secret", named["store"]]
-    assert secret_paths(TokenSettings(source="command")) == []
     (tmp_path / "store").mkdir(mode=0o700)
-    kept = tmp_path / "store" / "wx1.json"
-    kept.write_text("{}")
-    kept.chmod(0o644)
-    found = check_secrets(settings(tokens={"source": "component", **named}))
-    assert (found.grade, str(named["store"]) in found.seen.en) == (Grade.BAD, True)
+    stored = tmp_path / "store" / "wx1.json"
+    stored.write_text("{}")
+    stored.chmod(0o644)
+    given = settings(tokens={"source": "component", **named})
+    finding = check_secrets(given)
+    assert (finding.grade, str(named["store"]) in finding.seen.en) == (Grade.BAD, True)
+    (tmp_path / "secret").write_text("s")
+    stored.chmod(0o600)
+    (tmp_path / "secret").chmod(0o600)
+    assert check_secrets(given).seen.en == f"{tmp_path / 'secret'}, {named['store']}: readable only by you"
+    source = {"source": "command", "command": ["true"]}
+    assert "secrets" not in {check.name for check in all_checks(settings(tokens=source), None, ())}
 
 
 LABEL, FIX = Bilingual("Clock", "时钟"), Bilingual("Fix the clock.", "请修正时钟。")
@@ -194,15 +202,13 @@ def test_the_clock(offset, grade):
     assert (found and found.grade) == grade
 
 
-LAPTOP = {"ledger_on": "", "browser": "/edge/msedge", "long_paths": True}
+LAPTOP = {"ledger_on": "", "long_paths": True}
 
 
 @pytest.mark.parametrize(
     ("differs", "grade", "says", "fixes"),
     [
         ({}, Grade.OK, "code page cp936", None),
-        ({}, Grade.OK, "msedge prints report.pdf", None),
-        ({"browser": None}, Grade.OK, "no Edge or Chrome was found", None),
         ({"long_paths": False}, Grade.WARNING, "260 characters", "LongPathsEnabled"),
         ({"ledger_on": "cloud"}, Grade.WARNING, "the ledger is on OneDrive", "--ledger"),
         ({"ledger_on": "network"}, Grade.BAD, "the ledger is on a network drive", "--ledger"),

@@ -22,8 +22,8 @@ from tcb_ops.features.simulator.faults import (
 )
 from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.model import Merchant, Owner
-from tcb_ops.runs.single_calls import AT_ONCE, map_concurrently, of_the_component
-from tcb_ops.runs.verdicts import Actor, Answers, Facts, Issue, presumed_verdict
+from tcb_ops.runs.single_calls import AT_ONCE, map_concurrently
+from tcb_ops.runs.verdicts import Actor, Answers, Facts, presumed_verdict
 from tcb_ops.wechat.call_policy import CallLimits
 from tcb_ops.wechat.responses import AuthorizerInfo, CloudEnvironment, Quota
 
@@ -105,15 +105,6 @@ def test_where_no_limit_is_known_no_figure_is_told(tmp_path):
     with (tmp_path / "s.csv").open(encoding="utf-8-sig", newline="") as file:
         (line,) = csv.DictReader(file)
     assert [line[name] for name in ("daily_limit", "used", "remain")] == ["", "", ""]
-
-
-@pytest.mark.parametrize(
-    ("code", "says"),
-    [("dead_token", "refresh the component token"), ("61014", "own appid"), ("no_token", "do"), ("-1", "do")],
-)
-def test_what_to_do_about_a_component_token_is_not_what_a_merchant_does(code, says):
-    reported = of_the_component(Issue(code, Bilingual("m", "含"), Bilingual("do", "做")))
-    assert says in reported.action.en
 
 
 TEA_TEST = Merchant("wxtea", "茶语小铺", "tea-2")
@@ -205,7 +196,8 @@ def test_a_component_token_that_does_not_serve_is_no_merchants_trouble(open_toke
         token_server.sim.rotate(COMPONENT.appid)
     checked = check_lines(token_server.settings, [TEA, BOOKS], limits=QUICK)
     assert all(state.works for state in checked)
-    assert "Permission sets were not checked. " in checked.note.en
+    assert "Permission sets were not checked: " in checked.note.en
+    assert ("refresh the component token" in checked.note.en) == (ill == "refused")
 
 
 def test_a_shared_environment_is_what_its_owner_is_told(open_token_server):

@@ -73,12 +73,6 @@ DECISIONS = {
         [SHOP],
         Changes(left=(own("p-2", "wxgone"),)),
     ),
-    "a name that was but the appid is replaced": (
-        [line(name="wx1"), line(env="e-2", name="wx1")],
-        [TWO],
-        Changes(named=(line(), line(env="e-2"))),
-    ),
-    "where there is one": ([line(name="wx1")], [one("wx1", "e-1", name="")], Changes()),
     "environments that are gone are told and stay": (
         [line(), line(env="old")],
         [HALTED],
@@ -272,18 +266,10 @@ EDITS = {
         Changes(left=(OF_TEA,)),
         "小程序ID,名称,环境ID,状态,\nwx1,茶语小铺,tea-1,left,\n",
     ),
-    "a name is put in where the appid stood": (
-        "appid,name,env\nwx1,wx1,tea-1\nwx2,书店,books-1\n",
-        Changes(named=(replace(OF_TEA, name='茶,"语"'),)),
-        'appid,name,env\nwx1,"茶,""语""",tea-1\nwx2,书店,books-1\n',
-    ),
     "a name that a spreadsheet would run is made inert": (
-        "appid,name,env\nwx2,wx2,books-1\n",
-        Changes(
-            named=(Merchant("wx2", "@书店", "books-1"),),
-            added=(Merchant("wx1", "=cmd|' /C calc'!A0", "e-1"),),
-        ),
-        "appid,name,env\nwx2,'@书店,books-1\nwx1,'=cmd|' /C calc'!A0,e-1\n",
+        "appid,name,env\nwx2,书店,books-1\n",
+        Changes(added=(Merchant("wx1", "=cmd|' /C calc'!A0", "e-1"),)),
+        "appid,name,env\nwx2,书店,books-1\nwx1,'=cmd|' /C calc'!A0,e-1\n",
     ),
     "a cell is quoted where CSV needs it": (
         'appid,name,env,备注,status\nwx1,5" 屏店,tea-1,"007",',

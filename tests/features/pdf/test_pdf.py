@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from tcb_ops.checks import Grade
 from tcb_ops.errors import UsageError
 from tcb_ops.features.evidence.verify import check_report
-from tcb_ops.features.pdf.printing import CHROMIUM, find_chromium, write_pdf
+from tcb_ops.features.pdf.printing import CHROMIUM, browser_check, find_chromium, write_pdf
+from tcb_ops.settings import load_settings
 
 STAND_IN = """#!/bin/sh
 for word in "$@"; do case $word in --print-to-pdf=*) target=${word#--print-to-pdf=};; esac; done
@@ -62,6 +64,18 @@ def test_which_chromium_is_taken(tmp_path, monkeypatch, named, there, found):
     if named is not None:
         monkeypatch.setenv(CHROMIUM, named.format(folder=tmp_path))
     assert find_chromium() == (str(tmp_path / found) if found else None)
+
+
+@pytest.mark.posix("shell programs")
+def test_doctor_says_which_browser_prints_and_warns_where_none_does_and_the_settings_want_one(
+    program, monkeypatch
+):
+    program(PRINTS)
+    check = browser_check(load_settings())
+    assert (check.probe().grade, check.probe().seen.en) == (Grade.OK, "chromium prints it")
+    monkeypatch.setenv(CHROMIUM, "")
+    assert check.probe().grade is Grade.SKIPPED
+    assert browser_check(load_settings(options={"report": {"pdf": True}})).probe().grade is Grade.WARNING
 
 
 @pytest.mark.posix("shell programs")

@@ -1,6 +1,5 @@
 """The tokens that calls are made with, and the interfaces that give them: shapes, refusals, overlaps on an injected clock."""
 
-import os
 from dataclasses import replace
 
 import httpx
@@ -12,37 +11,12 @@ from tcb_ops.features.simulator.state import Tokens
 from tcb_ops.model import Merchant
 
 
-def write(file, text, mtime):
-    file.write_text(text, encoding="utf-8")
-    os.utime(file, (mtime, mtime))
-
-
 def test_a_token_is_its_appids_until_it_is_rotated_or_expires():
     tokens = Tokens({"wx1": "one", "wx2": "two"})
     second, third = (tokens.issue("wx1", 0, lifetime=60, overlap=0) for _ in range(2))
     assert [tokens.owner(token, 0) for token in ("one", second, third, "two")] == [40001, 40001, "wx1", "wx2"]
     assert [tokens.owner(third, 60), tokens.owner("two", 60)] == [42001, "wx2"]
     assert tokens.owner(tokens.issue("wx1", 60, lifetime=60, overlap=0), 60) == "wx1"
-
-
-def test_a_file_is_read_again_when_it_has_changed(tmp_path):
-    file = tmp_path / "tokens.csv"
-    write(file, "\ufeffappid,access_token\nwx1,one\n", 1000)
-    tokens = Tokens(file)
-    assert tokens.owner("one", 0) == "wx1"
-    write(file, "appid,access_token\nwx1,two\n", 2000)
-    assert [tokens.owner("one", 0), tokens.owner("two", 0)] == [40001, "wx1"]
-
-
-@pytest.mark.parametrize("half", ["appid,access_tok\nwx1", "appid,access_token\nwx1\n"], ids=["head", "cell"])
-def test_a_file_half_written_leaves_the_tokens_as_they_were(tmp_path, half):
-    file = tmp_path / "tokens.csv"
-    write(file, "appid,access_token\nwx1,one\n", 1000)
-    tokens = Tokens(file)
-    write(file, half, 2000)
-    assert tokens.owner("one", 0) == "wx1"
-    file.unlink()
-    assert tokens.owner("one", 0) == "wx1"
 
 
 def test_of_issued_tokens_the_newest_works_and_for_the_overlap_the_one_before():
@@ -53,16 +27,6 @@ def test_of_issued_tokens_the_newest_works_and_for_the_overlap_the_one_before():
     assert [tokens.owner(token, 399) for token in given] == [40001, "wx1", "wx1", "wx2"]
     assert [tokens.owner(token, 400) for token in given] == [40001, 40001, "wx1", "wx2"]
     assert [tokens.owner(token, 7300) for token in given] == [40001, 40001, 42001, "wx2"]
-
-
-def test_an_issued_token_outlives_a_change_of_the_file(tmp_path):
-    file = tmp_path / "tokens.csv"
-    write(file, "appid,access_token\nwx1,one\n", 1000)
-    tokens = Tokens(file)
-    issued = tokens.issue("wx1", now=0, lifetime=7200, overlap=300)
-    write(file, "appid,access_token\nwx1,two\n", 2000)
-    assert [tokens.owner(token, 0) for token in ("one", "two", issued)] == [40001, "wx1", "wx1"]
-    assert tokens.owner(issued, 7200) == 42001
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ import pytest
 import tcb_ops as tcb
 from tcb_ops.cli.main import run
 from tcb_ops.features.simulator.sample import MERCHANTS, PRACTICE
-from tcb_ops.settings import load_settings
 
 UPLOAD = ("upload", "paths.csv", "--root", "files", "--json")
 
@@ -65,37 +64,13 @@ def test_what_one_command_uploads_the_next_ones_find(practice):
     assert counts(kind="confirm") == {"present": 6}
     assert practice("undo")[0] == 0
     assert counts(kind="undo") == {"deleted": 6}
-    assert practice("sync", "files", "--to", "all", "--confirm")[0] == 0
-    assert practice("init", "--practice", ".", "--fresh")[0] == 0
-    assert practice("confirm", "latest")[0] == 1
-    assert counts(kind="confirm") == {"absent": 4, "unknown": 2}  # the fault plan is back, too
+    assert practice("sync", "files", "--to", "all")[0] == 0
+    assert practice("confirm", "latest")[0] == 0
 
 
 def test_files_of_somebody_are_named_and_nothing_is_written(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("merchants.csv").write_text("mine\n", "utf-8")
-    for words in ((), ("--fresh",)):
-        assert run(["init", "--practice", ".", *words, "--lang", "en"]) == 2
-        assert "merchants.csv: already there, and not overwritten" in capsys.readouterr().err
-        assert [file.name for file in tmp_path.iterdir()] == ["merchants.csv"]
-
-
-def test_fresh_keeps_what_was_changed_and_touches_no_live_folder(practice):
-    Path("faults.toml").write_text("# mine\n", "utf-8")
-    Path("tcb-ops.db").write_text("a ledger", "utf-8")
-    assert practice("init", "--practice", ".", "--fresh")[0] == 0
-    assert Path("faults.toml").read_bytes() == (PRACTICE / "faults.toml").read_bytes()
-    assert Path("faults.toml.old").read_text(encoding="utf-8") == "# mine\n"
-    assert Path("tcb-ops.db").read_text(encoding="utf-8") == "a ledger"
-    settings = Path("tcb-ops.toml")
-    settings.write_text(settings.read_text(encoding="utf-8").replace('target = "simulator"', ""), "utf-8")
-    Path("store").mkdir()
-    code, _, err = practice("init", "--practice", ".", "--fresh")
-    assert code == 2
-    assert "no rehearsal" in err
-    assert Path("store").is_dir()
-    assert load_settings().run_target == "https://api.weixin.qq.com"
-
-
-def test_fresh_without_practice_is_refused(practice):
-    assert practice("init", ".", "--fresh")[0] == 2
+    assert run(["init", "--practice", ".", "--lang", "en"]) == 2
+    assert "merchants.csv: already there, and not overwritten" in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir()] == ["merchants.csv"]

@@ -193,7 +193,7 @@ def test_of_an_upload_and_what_takes_its_paths_back_one_is_refused_or_the_upload
             [
                 lambda first=first: tcb.undo(first, **options),
                 lambda first=first: tcb.delete(first, **options),
-                lambda batch=batch: tcb.delete(batch, new_run=True, content=True, **options),
+                lambda batch=batch: tcb.delete(batch, new_run=True, **options),
             ]
         )
         with ThreadPoolExecutor(2) as threads:

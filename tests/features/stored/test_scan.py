@@ -6,8 +6,8 @@ from dataclasses import replace
 import openpyxl
 import pytest
 
-from tcb_ops.cli.init import list_template
 from tcb_ops.errors import InputError, UsageError
+from tcb_ops.features.setup.init import list_template
 from tcb_ops.features.stored.scan import (
     FIELDS,
     PathTemplate,
@@ -212,10 +212,10 @@ def folder(tmp_path):
     return source
 
 
-def make(folder, targets, template="{rel}", root=None):
+def make(folder, targets, template="{rel}"):
     """Write list.csv beside the folder, and read it as `check` does."""
     scanned, dest = scan(folder), folder.parent / "list.csv"
-    base = default_root(scanned.folder, dest, root)
+    base = default_root(scanned.folder, dest)
     write_list(scanned, targets, PathTemplate(template, TODAY), dest, base)
     return read_paths(dest, Merchants(targets), base)
 
@@ -263,12 +263,8 @@ def test_the_list_has_a_row_per_environment_and_file_and_passes_check(folder):
     assert batch.warnings == ()
 
 
-def test_files_are_written_from_the_root_on(folder, tmp_path):
-    assert [row.file for row in make(folder, [TEA], root=folder).rows()] == ["README", "a.png", "春/b.tar.gz"]
-    (tmp_path / "here").mkdir()
-    assert default_root(folder, tmp_path / "here" / "list.csv", None) == folder
-    with pytest.raises(UsageError, match="is not below root"):
-        make(folder, [TEA], root=tmp_path / "here")
+def test_files_are_written_from_the_source_on_where_the_list_is_elsewhere(folder, tmp_path):
+    assert default_root(folder, tmp_path / "here" / "list.csv") == folder
 
 
 def test_a_shared_environment_gets_an_appid_and_may_not_be_written_twice(folder):
@@ -280,7 +276,7 @@ def test_a_shared_environment_gets_an_appid_and_may_not_be_written_twice(folder)
 
 def test_cells_that_a_spreadsheet_would_run_come_back_as_they_were(folder):
     (folder / "=1+1.png").write_bytes(b"x")
-    batch = make(folder, [Merchant("wx1", "@home", "e")], root=folder)
+    batch = make(folder, [Merchant("wx1", "@home", "e")])
     assert "'=1+1.png" in (folder.parent / "list.csv").read_text("utf-8-sig")
     assert "=1+1.png" in [row.path for row in batch.rows()]
 

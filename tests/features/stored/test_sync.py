@@ -9,7 +9,6 @@ import pytest
 
 import tcb_ops as tcb
 from tcb_ops.features.simulator.faults import Fault, FaultStep, Reset
-from tcb_ops.features.stored.api import start_delete_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -119,9 +118,8 @@ def test_what_another_upload_has_put_there_since_it_looked_is_not_deleted(open_c
     assert cli("upload", "other.csv", "--root", "files", *PACE).code == 0
     gone = cli.folder / "gone.csv"
     gone.write_text("env,path\ntea-1a2b3c,menu/tea.json\ntea-1a2b3c,banner.svg\n", encoding="utf-8")
-    settings = cli.workspace.settings
     batch = tcb.read_paths(gone, cli.workspace.merchants)
-    run = start_delete_of(batch, settings, {}, of_list=synced).wait()
+    run = tcb.delete(batch, settings=cli.workspace.settings, of_list=synced)
     assert [(str(one.end.outcome), str(one.end.reason or "")) for one in run.rows()] == [
         ("failed", "conflict"),
         ("deleted", ""),
@@ -129,18 +127,14 @@ def test_what_another_upload_has_put_there_since_it_looked_is_not_deleted(open_c
     assert stored(cli)["tea-1a2b3c", "menu/tea.json"] == md5((cli.folder / "files" / "0.bin").read_bytes())
 
 
-def test_what_somebody_else_has_put_there_is_not_deleted_with_confirm(open_cli, photos):
+def test_what_a_confirmation_has_found_changed_is_not_deleted(open_cli, photos):
     cli = open_cli()
     sync(cli)
     env = "tea-1a2b3c"
     cli.workspace.sim.put(env, "menu/tea.json", b"theirs")
+    assert cli("confirm", "--content").code == 1
     (photos / "menu" / "tea.json").unlink()
-    words = ("--to", "all-envs", "--delete", "--confirm", "--yes", "--json")
-    rehearsal = cli("sync", "photos", *words, *PACE, "--dry-run")
-    assert "--delete would delete them, except those that somebody else has changed." in rehearsal.err
-    result = cli("sync", "photos", *words, *PACE)
-    assert result.code == 1, result.err
-    assert result.json["gone"]["counts"] == {"deleted": 2, "failed": 1}
+    assert sync(cli, "--delete")["gone"]["counts"] == {"deleted": 2}
     assert stored(cli)[env, "menu/tea.json"] == md5(b"theirs")
 
 
@@ -155,14 +149,15 @@ def test_excluded_files_and_environments_are_not_gone(open_cli, photos):
     assert ("tea-1a2b3c", "menu/tea.json") in stored(cli)
 
 
-def test_what_the_store_has_lost_is_sent_again_with_confirm(open_cli, photos):
+def test_what_a_confirmation_misses_is_sent_again(open_cli, photos):
     cli = open_cli()
-    assert sync(cli, "--confirm")["counts"] == {"uploaded": 6}
+    sync(cli)
     cli.workspace.sim.remove("tea-1a2b3c", "banner.svg")
     assert sync(cli)["counts"] == {"unchanged": 6}
-    assert sync(cli, "--confirm")["counts"] == {"uploaded": 1, "unchanged": 5}
+    assert cli("confirm", "--content").code == 1
+    assert sync(cli, "--dry-run")["rows"] == 1
+    assert sync(cli)["counts"] == {"uploaded": 1, "unchanged": 5}
     assert len(stored(cli)) == 6
-    assert sync(cli, "--confirm")["counts"] == {"unchanged": 6}
 
 
 @pytest.mark.kill
@@ -324,18 +319,6 @@ def test_a_file_or_a_missing_folder_is_refused(open_cli, photos):
     assert "there is no such file or folder" in missing.err
 
 
-def test_a_dry_run_with_confirm_asks_the_store_and_sends_nothing(open_cli, photos):
-    cli = open_cli()
-    sync(cli)
-    cli.workspace.sim.remove(cli.workspace.merchants[0].env, "banner.svg")
-    before = cli.workspace.sim.stats["stored"]
-    assert sync(cli, "--dry-run")["rows"] == 0
-    found = sync(cli, "--dry-run", "--confirm")
-    assert found["rows"] == 1
-    assert cli.workspace.sim.stats["stored"] == before
-    assert sync(cli, "--confirm")["counts"]["uploaded"] == 1
-
-
 def test_a_deletion_that_failed_is_tried_again(open_cli, photos):
     cli = open_cli()
     sync(cli)
@@ -346,12 +329,3 @@ def test_a_deletion_that_failed_is_tried_again(open_cli, photos):
     cli.workspace.sim.play([])
     assert cli(*words).code == 0
     assert paths(cli) == {"banner.svg"}
-
-
-def test_a_comparison_without_an_answer_is_no_success(open_cli, photos):
-    cli = open_cli()
-    sync(cli)
-    cli.workspace.sim.play([Fault(step=FaultStep.DOWNLOAD, errcode=48001)])
-    result = cli("sync", "photos", "--to", "all-envs", *PACE, "--confirm")
-    assert result.code == 1
-    assert "6 files could not be compared with the store." in result.err

@@ -28,8 +28,9 @@ from hypothesis.stateful import (
 from workspace import BOOKS, TEA, options_for, write_csv
 
 import tcb_ops as tcb
-from tcb_ops.api import prune, start_links, start_resume, start_retry, start_upload
+from tcb_ops.api import start_links, start_resume, start_retry, start_upload
 from tcb_ops.errors import InterruptedRunError, UsageError
+from tcb_ops.features.prune.api import prune
 from tcb_ops.features.simulator.faults import Fault, FaultStep, Reset
 from tcb_ops.features.simulator.signing import bucket_of
 from tcb_ops.features.stored import StoredOutcome
@@ -273,12 +274,7 @@ class WhoseBytes(RuleBasedStateMachine):
             return
         gone = plan.gone_from(())
         if gone is not None:
-            self.remove(
-                partial(start_delete, gone, new_run=True, content=confirms, **self.common),
-                kill,
-                None,
-                of_sync=confirms,
-            )
+            self.remove(partial(start_delete, gone, new_run=True, **self.common), kill, None)
 
     @precondition(lambda self: self.uploads)
     @rule(age=ages, links=st.booleans())
@@ -444,7 +440,7 @@ class WhoseBytes(RuleBasedStateMachine):
         assert same, "an undo stores nothing but what was there before the upload"
         self.truth[place] = Stored(written.md5, same[-1].owner)
 
-    def remove(self, start, kill, upload, *, of_sync=False):
+    def remove(self, start, kill, upload):
         """Delete files of an upload or of a list, and check that they were what could be deleted."""
         before, ended = self.objects(), self.ended()
         run = self.work(start, kill)
@@ -458,9 +454,6 @@ class WhoseBytes(RuleBasedStateMachine):
             owner = self.truth[place].owner
             if upload is not None and owner != STRANGER:
                 assert owner == upload.id, "a delete leaves what other runs have put there since"
-            if of_sync:
-                syncs = {one.id: one for one in self.all_uploads if one.is_sync}
-                assert owner in syncs, "a sync deletes only what a sync has uploaded"
             assert self.last_change.get(place) not in {"", STRANGER}, (
                 "only what a run has uploaded is deleted"
             )

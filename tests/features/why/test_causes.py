@@ -221,6 +221,17 @@ PLANTED = {
     "an environment that is gone": Planted(
         "-601012", "env_gone", "you", environments=(SimulatedEnvironment("tea-1", foreign=True),)
     ),
+    "an environment that is gone, and no token any more": Planted(
+        "-601012", "env_gone", "you", refused(-601012), then=lambda w: w.keep(wxtea=""), proven=False
+    ),
+    "no set, and an address that is not registered any more": Planted(
+        "61007",
+        "permission_unclear",
+        "you",
+        accounts=(NO_SET,),
+        then=lambda w: w.sim.refuse_ip(),
+        proven=False,
+    ),
     "an environment of another merchant": Planted(
         "-601012", "env_of_another", "you", refused(-601012), line=SHARED
     ),
@@ -300,6 +311,7 @@ def test_a_planted_cause_is_named_with_at_most_five_calls(open_token_server, pla
     assert asked["link_calls"] == 0
     assert (verdict.message is not None) == (planted.who == "merchant")
     assert verdict.evidence or verdict.errmsg or verdict.code in {"no_answer", "no_token"}
+    assert verdict.proven or verdict.lines()[-1].en.startswith("Not proven: ")
     told = repr(diagnosis.as_dict("en")) + repr(diagnosis.redacted()) + repr(verdict.to_json())
     assert not [secret for secret in SECRETS if secret in told]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -142,9 +143,9 @@ def test_a_rid_is_looked_up_once_and_a_row_leaves_the_verdicts_about_its_run(ope
     (again,) = run.why()
     assert (server.sim.stats["rid"], first.rows) == (1, 2)
     assert again.facts.answers.request == first.facts.answers.request
-    before = run.kept_verdicts()
+    before = run.kept_answers()["verdicts"]
     assert typed("why", f"{run.id}:3", "--quiet")[0] == 1
-    assert run.kept_verdicts() == before
+    assert run.kept_answers()["verdicts"] == before
 
 
 def sample_of(end):
@@ -166,7 +167,7 @@ def test_a_rid_that_cannot_be_looked_up_is_said(open_token_server, change, code,
     ((record,), _count) = run.page(code="-12345")
     end = replace(record.end, **change)
     sample = sample_of(end)
-    (diagnosis,) = api.diagnose(None, [sample], [TEA], server.settings)
+    (diagnosis,) = api.diagnose(None, [sample], [TEA], server.settings, time.time())
     assert isinstance(diagnosis.facts.answers.request, Issue)
     assert (diagnosis.facts.answers.request.code, server.sim.stats["rid"]) == (code, calls)
     assert not diagnosis.verdict.proven
@@ -179,7 +180,7 @@ def test_a_rid_of_another_account_is_refused_by_the_platform(open_token_server):
     records, _count = run.page(code="-12345")
     ends = {record.row.env: record.end for record in records}
     sample = sample_of(ends["books-1"])
-    (diagnosis,) = api.diagnose(None, [sample], [TEA], server.settings)
+    (diagnosis,) = api.diagnose(None, [sample], [TEA], server.settings, time.time())
     assert diagnosis.facts.answers.request.code == "76003"
 
 
@@ -192,6 +193,19 @@ def test_a_token_source_that_refuses_is_ours(open_token_server, typed):
     settings = replace(server.settings, tokens=hangs)
     diagnoses = tcb_why("tea-1", settings)
     assert [(each.verdict.cause, str(each.verdict.who)) for each in diagnoses] == [("no_token", "you")]
+
+
+def test_a_token_source_that_refuses_hides_no_cause_of_a_run(open_token_server):
+    server = open_token_server([TEA], [Fault(appid="*", errcode=-601012)])
+    run = failed_run(server, [TEA])
+    fails = replace(
+        server.settings.tokens, source="command", command=(sys.executable, "-c", "raise SystemExit(1)")
+    )
+    (diagnosis,) = run.with_settings(replace(server.settings, tokens=fails)).why()
+    (line,) = diagnosis.verdict.lines()
+    assert (diagnosis.verdict.code, diagnosis.verdict.cause) == ("-601012", "env_gone")
+    assert line.en.startswith("Not proven: tcb/getenvinfo: ")
+    assert "ended with exit code 1" in line.en
 
 
 def tcb_why(subject, settings, **options):
@@ -227,7 +241,7 @@ def test_400_merchants_with_six_causes_are_one_screen_in_a_few_calls(open_token_
     code, out, _ = typed("why")
     asked = server.sim.stats - before
     assert code == 1
-    assert out.endswith("6 causes. Who must act: the merchant, nobody, it passes, WeChat.\n")
+    assert out.endswith("6 causes. Who must act: the merchant, nobody (it passes), WeChat.\n")
     assert "30 rows · 商户000号, 商户001号, 商户002号 and 27 more" in out
     assert len(out.splitlines()) <= 50
     assert sum(asked[step] for step in ("env_info", "quota", "authorizer_info", "rid")) <= 6 * 5

@@ -1,4 +1,4 @@
-"""`source = "command"`: an operator's program that prints tokens; and secrets named in a setting.
+"""An operator's programs that print a secret, and secrets named in a setting.
 
 Programs run without a shell and with a deadline, and are killed with their children. Their stderr is not read, since
 it may contain a secret.
@@ -13,7 +13,6 @@ import stat
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,18 +22,15 @@ from typing import IO
 
 from tcb_ops import shell
 from tcb_ops.details import DetailCode, detail
-from tcb_ops.errors import SettingsError, TokenError
+from tcb_ops.errors import SettingsError
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Secret
 from tcb_ops.resources import raise_if_exhausted, system_reason
-from tcb_ops.wechat.tokens import LONGEST_TOKEN, Token, read_token, token_fingerprint
+from tcb_ops.wechat.tokens import LONGEST_TOKEN
 
 LARGEST_OUTPUT = 64 * 1024
 """Bytes, as for a token server's response."""
 COMMAND_SECONDS = 30
-PROGRAMS_AT_ONCE = 8
-MAKES_ROOM_AFTER = 2.0
-"""Seconds after which a running program no longer counts towards PROGRAMS_AT_ONCE: some may hang."""
 _CANNOT_BE_RUN = {126, 127}
 """A shell's exit codes for a program that is not executable, and for one that is missing."""
 
@@ -124,63 +120,6 @@ def kill(program: subprocess.Popen[bytes]) -> None:
             os.killpg(program.pid, signal.SIGKILL)
         else:
             program.kill()
-
-
-class CommandTokens:
-    """The token source for `source = "command"`: a program that prints a token as JSON.
-
-    `{appid}` in an argument is replaced; without it, the appid is added as the last argument. The program's
-    environment has TCB_OPS_APPID and, after a refusal, TCB_OPS_REFUSED (the first 12 hex digits of the refused
-    token's SHA-256). It prints `{"access_token": "…", "expires_in": 7200}` (or `expires_at`, Unix seconds) and exits
-    with 0. It runs in `folder`; None: the working folder.
-    """
-
-    def __init__(self, command: tuple[str, ...], folder: Path | None = None) -> None:
-        if not command:
-            raise SettingsError(
-                _('tokens.command is empty: give the program, e.g. command = ["get-token", "{{appid}}"].')
-            )
-        self._folder = folder
-        self._command = command if any("{appid}" in word for word in command) else (*command, "{appid}")
-        self._running: Running = set()
-        self._room = asyncio.Semaphore(PROGRAMS_AT_ONCE)
-        # The maximum running at once if all of them hang.
-        most = int(PROGRAMS_AT_ONCE * COMMAND_SECONDS / MAKES_ROOM_AFTER)
-        self._threads = ThreadPoolExecutor(most, thread_name_prefix="tcb-ops-token")
-
-    async def token(self, appid: str, refused: Secret | None = None) -> Token:
-        """Run the program for one appid."""
-        loop = asyncio.get_running_loop()
-        async with self._room:
-            run = loop.run_in_executor(self._threads, self._run, appid, refused)
-            try:
-                await asyncio.wait([run], timeout=MAKES_ROOM_AFTER)
-            except asyncio.CancelledError:
-                run.cancel()
-                raise
-        return await run
-
-    async def aclose(self) -> None:
-        """Kill running programs: Ctrl-C does not reach their sessions, and this process would wait for them."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        for program in tuple(self._running):
-            kill(program)
-
-    def _run(self, appid: str, refused: Secret | None) -> Token:
-        environment = {**os.environ, "TCB_OPS_APPID": appid}
-        if refused is not None:
-            environment["TCB_OPS_REFUSED"] = token_fingerprint(refused)
-        words = [word.replace("{appid}", appid) for word in self._command]
-        printed = run_program(words, environment, self._running, self._folder)
-        if not isinstance(printed, NoOutput):
-            # The output is never shown: it may be the token.
-            read = read_token(printed, time.time())
-            if isinstance(read, Token):
-                return read
-            printed = NoOutput(detail(DetailCode.PRINTED, read=read), transient=False)
-        program, reason = in_folder(self._command, self._folder)[0], printed.reason
-        text = detail(DetailCode.TOKEN_PROGRAM, program=program, reason=reason)
-        raise TokenError.of(appid, text, transient=printed.transient)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,19 +15,25 @@ from functools import cache, lru_cache
 from heapq import merge
 from itertools import groupby
 from operator import attrgetter, itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
+from tcb_ops.arguments import checked
 from tcb_ops.errors import UsageError
 from tcb_ops.frames import frame_of
 from tcb_ops.i18n import Joined, Text, _, verbatim
 from tcb_ops.model import Outcome, Reason
 from tcb_ops.reports.explanations import why
 from tcb_ops.reports.findings import FindingLine, FindingSection
+from tcb_ops.run import Run, environments_of
 from tcb_ops.settings import Settings
+from tcb_ops.start import TargetOptions, find_run, ledger_with_runs, selected_merchants, settings_for
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
 
+    from tcb_ops.lists.merchants import Merchants
     from tcb_ops.runs.reader import LedgerReader
     from tcb_ops.runs.records import RunRecord
 
@@ -106,6 +112,11 @@ class Diff:
             line.change is Change.NEWLY_BROKEN or (line.change is Change.ONLY_IN_NEWER and line.after)
             for line in self.lines
         )
+
+    @property
+    def fixed(self) -> tuple[DiffLine, ...]:
+        """The lines of what was fixed."""
+        return tuple(self.of(Change.FIXED))
 
     def of(self, change: Change) -> list[DiffLine]:
         """Return the lines of one change, most rows first."""
@@ -296,6 +307,28 @@ def _once(records: Iterable[Any], which: int) -> Iterator[tuple[tuple[str, str, 
         if key != last:
             last = key
             yield key, which, record[3:]
+
+
+@checked
+def diff(
+    older: str | Run,
+    newer: str | Run = "latest",
+    *,
+    merchants: Merchants | str | Path | None = None,
+    **options: Unpack[TargetOptions],
+) -> Diff:
+    """Compare two runs of one kind and target: newly broken, fixed, still broken, by merchant and cause.
+
+    Each is a Run, an id, a prefix or `latest`; `merchants`: only their rows are compared. Raises RunNotFoundError, and
+    UsageError if the runs cannot be compared.
+    """
+    settings = settings_for(options, newer)
+    before, after = (
+        find_run(run, settings, name).record for name, run in (("older", older), ("newer", newer))
+    )
+    selected = selected_merchants(merchants)
+    only = None if selected is None else environments_of(selected)
+    return compare(ledger_with_runs(settings), before, after, settings, only)
 
 
 @lru_cache(maxsize=4096)

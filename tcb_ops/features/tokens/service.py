@@ -12,7 +12,7 @@ from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import SettingsError, TokenError, TokenSourceError, TransportError, TransportFault
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Secret
-from tcb_ops.settings import TokenSettings
+from tcb_ops.settings import Settings
 from tcb_ops.wechat.responses import HttpResponse
 from tcb_ops.wechat.tokens import Token, read_token, token_fingerprint
 from tcb_ops.wechat.transport import HttpRequest, Timeouts, Transport
@@ -22,6 +22,32 @@ AT_ONCE = 64
 TIMEOUTS = Timeouts(connect=4, answer=6)
 LARGEST_ANSWER = 64 * 1024
 REFUSED_HEADER = "X-Tcb-Refused"
+
+
+def service_tokens(settings: Settings) -> ServiceTokens:
+    """Return the token source of the settings. Raises SettingsError that names a missing one."""
+    tokens = settings.tokens
+    if not tokens.url:
+        raise SettingsError(
+            _(
+                "tokens.url is missing: set it to the address of the token server, e.g. "
+                '"https://tokens.example.com/{{appid}}".'
+            )
+        )
+    headers = {}
+    if tokens.auth_env:
+        value = os.environ.get(tokens.auth_env, "").strip()
+        if not value or not value.isascii() or not value.isprintable():
+            raise SettingsError(
+                _(
+                    "the environment variable {auth_env} (tokens.auth_env) is not set, or is not a valid "
+                    "header value: it must contain the value that the token server expects in {auth_header}.",
+                    auth_env=tokens.auth_env,
+                    auth_header=tokens.auth_header,
+                )
+            )
+        headers[tokens.auth_header] = Secret(value)
+    return ServiceTokens(tokens.url, headers)
 
 
 class ServiceTokens:
@@ -48,31 +74,6 @@ class ServiceTokens:
         self._host = urlsplit(url).netloc
         self._transport: Transport | None = None
         self._room = asyncio.Semaphore(AT_ONCE)
-
-    @classmethod
-    def of(cls, settings: TokenSettings) -> ServiceTokens:
-        """Create it from the settings. Raises SettingsError that names a missing one."""
-        if not settings.url:
-            raise SettingsError(
-                _(
-                    "tokens.url is missing: set it to the address of the token server, e.g. "
-                    '"https://tokens.example.com/{{appid}}".'
-                )
-            )
-        headers = {}
-        if settings.auth_env:
-            value = os.environ.get(settings.auth_env, "").strip()
-            if not value or not value.isascii() or not value.isprintable():
-                raise SettingsError(
-                    _(
-                        "the environment variable {auth_env} (tokens.auth_env) is not set, or is not a valid "
-                        "header value: it must contain the value that the token server expects in {auth_header}.",
-                        auth_env=settings.auth_env,
-                        auth_header=settings.auth_header,
-                    )
-                )
-            headers[settings.auth_header] = Secret(value)
-        return cls(settings.url, headers)
 
     async def token(self, appid: str, refused: Secret | None = None) -> Token:
         """Request the token; the caller decides whether to try again."""

@@ -18,18 +18,15 @@ from tcb_ops.resources import system_reason
 from tcb_ops.settings import SETTINGS_FILE
 
 
-@click.command(cls=Command, usual="practice fresh lang")
+@click.command(cls=Command, usual="practice lang")
 @click.argument("folder", metavar="[DIR]", default=".")
 @click.option(
     "--practice",
     is_flag=True,
     help="A rehearsal instead: sample merchants, a list, its files; the target is the simulator.",
 )
-@click.option(
-    "--fresh", is_flag=True, help="With --practice: begin the rehearsal in DIR again; its ledger stays."
-)
 @lang_option
-def init(folder: str, *, practice: bool, fresh: bool, common: CommonOptions) -> int:
+def init(folder: str, *, practice: bool, common: CommonOptions) -> int:
     """Write settings, a merchants file and a list template.
 
     tcb-ops.toml, merchants.csv and list-template.xlsx; existing files are not overwritten.
@@ -41,9 +38,7 @@ def init(folder: str, *, practice: bool, fresh: bool, common: CommonOptions) -> 
     target = Path(folder)
     config = target / SETTINGS_FILE
     if practice:
-        return _practise(target, common, fresh=fresh)
-    if fresh:
-        raise UsageError(_("--fresh begins a rehearsal again: give --practice, too."))
+        return _practise(target, common)
     settings, console = replace(common, config=str(config) if config.exists() else None).start()
     _write_new(console, config, (files("tcb_ops") / "starter.toml").read_bytes())
     _write_new(console, target / "merchants.csv", EMPTY_FILE)
@@ -57,12 +52,12 @@ def init(folder: str, *, practice: bool, fresh: bool, common: CommonOptions) -> 
     return 0
 
 
-def _practise(folder: Path, common: CommonOptions, *, fresh: bool) -> int:
+def _practise(folder: Path, common: CommonOptions) -> int:
     """Write what a rehearsal needs into a folder, and suggest its first upload."""
     from tcb_ops.runs.next_commands import command
 
     try:
-        written = provided("init --practice")(folder, fresh=fresh)
+        written = provided("init --practice")(folder)
     except OSError as error:
         file, reason = error.filename or folder, system_reason(error)
         raise UsageError(_("{file} cannot be written ({why})", file=file, why=reason)) from None

@@ -1,0 +1,61 @@
+"""The public function: prune."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+
+from tcb_ops.arguments import checked
+from tcb_ops.errors import check_count
+from tcb_ops.features.prune import queries
+from tcb_ops.runs.locks import planning
+from tcb_ops.runs.records import RunRecord
+from tcb_ops.settings import Settings
+from tcb_ops.start import ledger_with_runs, settings_for
+
+SECONDS_PER_DAY = 86_400
+
+
+@checked
+def prune(older_than: int, *, dry_run: bool = False, settings: Settings | None = None) -> list[RunRecord]:
+    """Remove runs that finished more than `older_than` days ago from the ledger; return them, the newest first.
+
+    Runs that belong to a remaining one stay: its upload, its retries, and what confirmed, deleted or undid it. What a removed
+    run last stored at each path is kept for `undo` and `delete`. Reports are not touched. `dry_run`: nothing is removed.
+    """
+    check_count("older_than", older_than, least=1)
+    ledger = ledger_with_runs(settings_for({"settings": settings}))
+    with planning(ledger):
+        removable = prunable(ledger.runs(), time.time() - older_than * SECONDS_PER_DAY)
+        if not dry_run and removable:
+            for run in reversed(removable):  # of what was stored at a path, the newest is kept
+                queries.prune(ledger, run)
+            ledger.compact()
+    return removable
+
+
+def prunable(runs: Sequence[RunRecord], before: float) -> list[RunRecord]:
+    """Return the runs that may be removed from a ledger, in their order; `before` is in Unix seconds.
+
+    =====================================================================  ========
+    the run                                                                prunable
+    =====================================================================  ========
+    is unfinished, or finished at `before` or later                        no
+    is retried, corrected, confirmed, deleted or undone by one that stays  no
+    retries, corrects, confirms, deletes or undoes one that stays          no
+    any other                                                              yes
+    =====================================================================  ========
+    """
+    beside = defaultdict[str, set[str]](set)
+    for run in runs:
+        for other in {run.parent, run.corrects, *run.settings.get("of", ())} - {""}:
+            beside[run.id].add(other)
+            beside[other].add(run.id)
+    waiting = {run.id for run in runs if run.finished_at is None or run.finished_at >= before}
+    staying = set[str]()
+    while waiting:
+        run_id = waiting.pop()
+        staying.add(run_id)
+        waiting |= beside[run_id] - staying
+    return [run for run in runs if run.id not in staying]
