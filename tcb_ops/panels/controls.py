@@ -347,8 +347,8 @@ class ActionButton(widgets.VBox):
 
     def offer(self, run: Run, scope: SendScope, size: int | None = None) -> None:
         """Show the button for these rows of a run; `size`: the bytes of their files."""
-        sized = run.record.kind.sends_files and self._context.live and size is not None
-        self.ask(as_facts((scope.text, format_size(size))) if sized else scope.text, scope.merchants)
+        sized = [format_size(size)] if run.record.kind.sends_files and size is not None else []
+        self.ask(as_facts((scope.text, *sized)), scope.merchants)
 
     def ask(self, facts: Text | None, merchants: int) -> None:
         """Show the button and ask for a confirmation of these facts; None hides it."""

@@ -28,9 +28,7 @@ def report_links(run: Run, lang: Lang) -> str:
     if manifest is None or manifest.run != run.id:
         return ""
     since = [c.run for c in run.changed_by if c.at > datetime.fromisoformat(manifest.exported_at).timestamp()]
-    text = _(
-        "These files were exported before run {run}, and do not mention it: export again.", run=as_list(since)
-    )
+    text = _("Exported before run {run}, which is not in these files: export again.", run=as_list(since))
     return f"<p>{esc(text.of(lang))}</p>" * bool(since) + file_links(folder)
 
 
@@ -80,10 +78,8 @@ def _server(file: Path) -> tuple[str, Path] | None:
     for record in Path(jupyter_runtime_dir()).glob("jpserver-*.json"):
         with suppress(OSError, ValueError, KeyError, TypeError):
             server = json.loads(record.read_text(encoding="utf-8"))
-            root, is_parent = (
-                Path(server["root_dir"]).resolve(),
-                str(server["pid"]) == os.environ.get("JPY_PARENT_PID"),
-            )
+            root = Path(server["root_dir"]).resolve()
+            is_parent = str(server["pid"]) == os.environ.get("JPY_PARENT_PID")
             if file.is_relative_to(root):
                 servers.append((is_parent, record.stat().st_mtime, f"{server['base_url']}files/", root))
     return max(servers)[2:] if servers else None

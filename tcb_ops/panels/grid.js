@@ -277,8 +277,7 @@ function render({ model, el }) {
     if (link && panel === panelOf()) send({ ask: "open", value: (link.dataset.run ? link : link.querySelector("[data-run]")).dataset.run });
   };
   const listening = new AbortController();
-  // JupyterLab has shortcuts of single keys, such as the deletion of the cell, which are not meant for a panel in focus.
-  const shield = (event) => { if (event.key === "Enter" || !(event.ctrlKey || event.metaKey)) event.stopPropagation(); };
+  const shield = (event) => { if (event.key === "Enter" || !(event.ctrlKey || event.metaKey)) event.stopPropagation(); }; // single keys are JupyterLab's shortcuts
   document.addEventListener("click", panelPressed, { capture: true, signal: listening.signal });
   document.addEventListener("keydown", (event) => {
     if (event.key !== "Escape" || !panelOf()?.contains(event.target)) return;

@@ -218,8 +218,7 @@ def render_progress(now: Progress, kind: Kind, lang: Lang, *, running: bool) -> 
         rate = f"{now.rate:,.0f}" if now.rate >= 10 else f"{round(now.rate, 1):g}"
         parts.append(_("{rate}/s", rate=rate).of(lang))
         if now.seconds_left is not None and now.seconds_left >= 1:  # below, rows may be waiting for a retry
-            remaining = format_duration(now.seconds_left)
-            parts.append(_("{left} left", left=remaining).of(lang))
+            parts.append(_("{left} left", left=format_duration(now.seconds_left)).of(lang))
     label = _("Rows that have ended").of(lang)
     # A screen reader reads the element; the bar of outcomes is for eyes.
     bar = (
@@ -274,8 +273,7 @@ def describe_result(run: Run, expired_links: int = 0) -> Text:
     """Describe how a run's rows ended, and how many of its links had expired by its end."""
     record = run.record
     result = record.kind.verdict(run.outcomes, finished=record.finished_at is not None)
-    late = ran_out(expired_links, record.report)
-    return as_lines([result, late]) if late is not None else result
+    return as_lines(filter(None, (result, ran_out(expired_links, record.report))))
 
 
 def _describe_stop(run: Run, error: TcbOpsError | None) -> Text:

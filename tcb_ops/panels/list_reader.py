@@ -11,9 +11,9 @@ from pathlib import Path
 import ipywidgets as widgets
 
 from tcb_ops.errors import InputError, UsageError
-from tcb_ops.i18n import NOTHING, Lang, Text, _, as_sentences, in_panel, ngettext
+from tcb_ops.i18n import NOTHING, Lang, _, as_sentences, in_panel, ngettext
 from tcb_ops.kinds import row_count
-from tcb_ops.lists.batch import Batch, fixme_beside, write_fixme
+from tcb_ops.lists.batch import Batch, OnBad, fixme_beside, write_fixme
 from tcb_ops.lists.input_files import PROBLEMS_SHOWN
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.model import Problem
@@ -100,8 +100,6 @@ class ListReader(widgets.VBox):
         self._read_from: tuple[Path, int, int] | None = None
         """The file that was read: its path, its time of change, and its size."""
         self._problems: Sequence[Problem] = ()
-        self._fitting = ""
-        """The folder that has the files, where they are missing from the one that was picked."""
         lang, beside = worker.lang, _("the list's own folder").of(worker.lang)
         button = partial(worker.button, line=line)
         picker = partial(worker.field, widgets.Combobox, continuous_update=False)
@@ -134,20 +132,15 @@ class ListReader(widgets.VBox):
         folders = [*pickable(Path(), ()), *(str(beside / name) for name in pickable(beside, ()))]
         self.root.options = [*dict.fromkeys(folders)]
         if not source:
-            self._say(_("Pick a path list: CSV, TSV or XLSX."))
+            self._worker.say(_("Pick a path list: CSV, TSV or XLSX."), line=self.line)
             return
-        self._say(_("Checking {source} …", source=source))
+        self._worker.say(_("Checking {source} …", source=source), line=self.line)
         root = (self.root.value.strip() or str(beside)) if self._uploads else None
         self._read_from = _stamp(Path(source))
+        read = partial(read_paths, source, self._context.merchants, rows=self.hidden.value)
+        on_bad: OnBad = "skip" if self.skip.value else "refuse"
         try:
-            batch = read_paths(
-                source,
-                self._context.merchants,
-                root,
-                on_bad="skip" if self.skip.value else "refuse",
-                rows=self.hidden.value,
-                sources=source_check(lambda: self._context.settings),
-            )
+            batch = read(root, on_bad=on_bad, sources=source_check(lambda: self._context.settings))
         except InputError as error:
             self._show(error.problems, in_list=not error.all_missing)
             if error.problems[0].answer == "rows":
@@ -157,13 +150,11 @@ class ListReader(widgets.VBox):
             if root is not None and (error.all_missing or not Path(root).is_dir()):
                 names = [problem.value for problem in islice(error.problems, FEW)]
                 if not error.all_missing:  # the folder is not there
-                    with read_paths(
-                        source, self._context.merchants, on_bad="skip", rows=self.hidden.value
-                    ) as rows:
+                    with read(on_bad="skip") as rows:
                         names = [row.file for row in islice(rows.rows(), FEW)]
-                self._fitting = folder_with(names, (str(beside), *self.root.options))
-                self.fit.description = _("Use the folder {name}", name=self._fitting).of(self._lang)
-                show(self.fit, shown=bool(self._fitting))
+                fitting = self.fit.tooltip = folder_with(names, (str(beside), *self.root.options))
+                self.fit.description = _("Use the folder {name}", name=fitting).of(self._lang)
+                show(self.fit, shown=bool(fitting))
             if (count := len(error.problems)) == 1:
                 raise
             problems = ngettext("{n:,} problem", "{n:,} problems", count)
@@ -180,7 +171,7 @@ class ListReader(widgets.VBox):
         stored = replaced(batch, self._context.settings) if self._uploads else None
         if stored is not None:
             ready = as_sentences((ready, stored))
-        self._say(ready, "good")
+        self._worker.say(ready, "good", line=self.line)
         self._changed()
 
     def read_if_changed(self) -> None:
@@ -193,9 +184,6 @@ class ListReader(widgets.VBox):
             _("{name} was changed after it was checked. It was checked again; nothing was sent.", name=name)
         )
 
-    def _say(self, text: Text, tone: str = "") -> None:
-        self._worker.say(text, tone, line=self.line)
-
     def _clear(self) -> None:
         self.batch = None
         self._show(())
@@ -207,7 +195,7 @@ class ListReader(widgets.VBox):
         self._worker.start(self.read, waits=True, line=self.line)
 
     def _use_folder(self) -> None:
-        self.root.value = self._fitting  # which checks the list
+        self.root.value = self.fit.tooltip  # which checks the list
 
     def _show(self, problems: Sequence[Problem], *, in_list: bool = True) -> None:
         """Show problems; `in_list`: whether rows of the list are to be fixed, rather than the folder of the files."""
@@ -227,7 +215,7 @@ class ListReader(widgets.VBox):
         written = write_fixme(self._problems, dest, self._lang)
         rows = row_count(written)
         text = _("{rows} are in {dest}: fix them there, then pick that file.", rows=rows, dest=dest)
-        self._say(text, "good")
+        self._worker.say(text, "good", line=self.line)
 
 
 def _stamp(file: Path) -> tuple[Path, int, int]:

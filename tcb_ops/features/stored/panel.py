@@ -71,8 +71,7 @@ class StoredFiles(Menu):
             facts, label = as_lines((scope.text, undone.text)), _("Undo the upload")
             if undone.is_useless:
                 self.action.ask(None, 0)
-                self._worker.say(undone.text, "bad", line=self._look_line)
-                return
+                raise UsageError(undone.text)
         self._look_line.value = ""
         self.action.button.description = label.of(self._worker.lang)
         self.action.ask(facts, scope.merchants)

@@ -157,7 +157,7 @@ def test_of_an_upload_that_was_undone_neither_undo_nor_retry_is_the_next_step(op
     assert f"undone by run {undo} on" in read(panel.monitor.head)
     assert not panel.monitor.retry.tone
     assert hidden(panel.stored.button)
-    assert f"exported before run {undo}, and do not mention it" in read(panel.monitor.export.files)
+    assert f"Exported before run {undo}, which is not in these files" in read(panel.monitor.export.files)
     assert read(panel.runs.table).count("undone by") == 1
 
 
