@@ -136,7 +136,7 @@ def render_moment(seconds: float, zone: tzinfo, *, age: bool = False) -> str:
 
 def render_run_link(run: str, content: str = "") -> str:
     """Draw a button that shows a run; `content`: HTML, by default the run's id."""
-    return f'<button type="button" class="op-link" data-run="{esc(run)}">{content or esc(run)}</button>'
+    return f'<button type="button" class="op-link" title="{esc(run)}" data-run="{esc(run)}">{content or esc(run)}</button>'
 
 
 def run_title(run: Run) -> Text:
