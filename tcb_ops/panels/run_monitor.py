@@ -35,9 +35,9 @@ from tcb_ops.panels.html import (
     rest_state,
     retry_helps,
 )
+from tcb_ops.panels.threads import in_thread
 from tcb_ops.preflight import SendScope, scope_of_rows
 from tcb_ops.run import Run, RunHandle, find_handle, has_code
-from tcb_ops.runs.loop import in_thread
 from tcb_ops.runs.progress import Progress, ProgressMeter
 from tcb_ops.start import ResumeOptions
 
@@ -233,8 +233,8 @@ class RunMonitor(widgets.VBox):
         self._draw_header(run, self.state)
         text, tone = describe_end(run, error, expired_links)
         self._worker.say(text if warning is None else as_lines((text, warning)), tone)
-        self._ended()
         self._offer()
+        self._ended()
 
     def _show_none(self) -> None:
         """Show the target, and no run: there is none, or it cannot be read."""
@@ -262,11 +262,11 @@ class RunMonitor(widgets.VBox):
     def _draw_grid(self, run: Run) -> float:
         """Draw the grid; return the seconds until it is drawn again.
 
-        10 merchants are drawn 4 times a second, 300 about once; drawing takes a tenth of the time at most.
+        10 merchants are drawn 4 times a second, 1,500 and more every 3 s; drawing takes a tenth of the time at most.
         """
         began = time.monotonic()
         merchants = self.grid.show(run, running=not self.at_rest)
-        return max(0.25 + merchants / 500, 10 * (time.monotonic() - began))
+        return max(0.25 + min(merchants, 1500) / 500, 10 * (time.monotonic() - began))
 
     def _try_grid(self, run: Run) -> float:
         """Draw the grid of a run that is running here; one that cannot be read now is still watched, to its end."""
