@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tcb_ops.formatting import format_size, sanitize
 from tcb_ops.i18n import Text, _, as_facts, as_list, ngettext
@@ -18,9 +18,11 @@ from tcb_ops.lists.batch import Batch
 from tcb_ops.model import Merchant, Outcome
 from tcb_ops.run import Run
 from tcb_ops.runs.limits import RunLimits
-from tcb_ops.runs.plan import RunSpec
 from tcb_ops.runs.records import Tally
 from tcb_ops.settings import Settings
+
+if TYPE_CHECKING:
+    from tcb_ops.runs.plan import RunSpec
 
 RETRIED = frozenset({Outcome.REFUSED, Outcome.FAILED, Outcome.NOT_ATTEMPTED})
 """The outcomes that `retry` runs again."""
