@@ -48,6 +48,8 @@ POLL_EVERY = 1.0
 LISTED = 50
 """Runs in the table, the newest first."""
 PENDING = frozenset({Outcome.PENDING})
+UNDER_ROWS = "rows"
+"""The choice of the rows that match the filter of the tab Rows; others are a code, or "" for all."""
 
 
 class RunMonitor(widgets.VBox):
@@ -346,6 +348,7 @@ class RetryMenu(Menu):
     ) -> None:
         """`retry` starts the retry of `selected`."""
         self._context, self._grid = context, grid
+        grid.on_filter = lambda: worker.guarded(self.prepare) if self.opened else None
         self._run: Run | None = None
         self.choice = worker.field(widgets.Dropdown, _("Which rows"), "op-retry-rows")
         self.choice.observe(lambda _: worker.guarded(self._ask), "value")
@@ -359,6 +362,7 @@ class RetryMenu(Menu):
         tallies = run.tallies() if run is not None and done else []
         self._tallies = [tally for tally in tallies if tally.outcome.retried]
         self._run = run if self._tallies else None
+        self.choice.options = ()
         self.offer(shown=self._run is not None)
         self.prepare()
         again = run is not None and bool(run.record.parent) and not any(o.succeeded for o in run.outcomes)
@@ -372,7 +376,7 @@ class RetryMenu(Menu):
 
     def selected(self) -> dict[str, Any]:
         """Return the rows that are chosen, as arguments of `start_retry`."""
-        code, appid, path = self.choice.value or ("", "", "")
+        code, appid, path = self._chosen()
         merchants, selection = self._context.merchants, self._context.selection
         words = [selection, f"errcode {code}" * bool(code), f"where appid={appid}" * bool(appid)]
         if appid:
@@ -386,37 +390,44 @@ class RetryMenu(Menu):
         }
 
     def prepare(self) -> None:
-        """List what can be retried, and the filter of the tab Rows as it is now."""
+        """List what can be retried, and what matches the filter of the tab Rows now; what was chosen stays chosen."""
         if self._run is None:
             self.choice.options = ()
             return
-        code, appid, path = self._grid.shown
-        choices: list[tuple[Text, tuple[str, str, str]]] = [(_("all that did not succeed"), ("", "", ""))]
-        if (appid or path) and appid in {"", *self._grid.lines}:  # a filter outlives the run it was set for
-            label = _("the rows shown under Rows")
-            if not (code or path):
+        chosen, (code, appid, path) = self.choice.value, self._grid.shown
+        choices = [(_("all that did not succeed"), "")]
+        if code or appid or path:
+            self._matching = self._scope(self._run, code, appid, path)
+            rows = row_count(self._matching.rows)
+            label = _("all that match under Rows and did not succeed: {rows}", rows=rows)
+            if appid in self._grid.lines and not (code or path):
                 label = _("merchant {name}", name=f"{self._grid.lines[appid][1]} ({appid})")
-            choices.append((label, (code, appid, path)))
-        choices += [
-            (_("code {code}: {rows}", code=group.code, rows=row_count(group.rows)), (group.code, "", ""))
-            for group in self._grid.groups
-        ]
+            choices.append((label, UNDER_ROWS))
+        for group in self._grid.groups:
+            choices.append((_("code {code}: {rows}", code=group.code, rows=row_count(group.rows)), group.code))
         self.choice.options = [(label.of(self._lang), value) for label, value in choices]
-        self.choice.index = 0
+        self.choice.index = next((at for at, (_label, value) in enumerate(choices) if value == chosen), 0)
         self._ask()
+
+    def _chosen(self) -> tuple[str, str, str]:
+        """Return the code, the appid and the part of a path of the rows that are chosen."""
+        return self._grid.shown if self.choice.value == UNDER_ROWS else (self.choice.value or "", "", "")
+
+    def _scope(self, run: Run, code: str, appid: str, path: str) -> SendScope:
+        retried = Outcome.retriable()
+        if path:
+            records, _total = run.page(code=code, appid=appid, path=path, outcomes=retried, limit=1_000_000)
+            keys = [(record.row.appid, record.row.env) for record in records]
+            return SendScope(len(keys), len({key[0] for key in keys}), len(set(keys)))
+        chosen = [t for t in self._tallies if appid in {"", t.appid} and has_code(t, code)]
+        return scope_of_rows(chosen, retried)
 
     def _ask(self) -> None:
         if (run := self._run) is None or self.choice.value is None:
             return
-        (code, appid, path), retried = self.choice.value, Outcome.retriable()
-        if path:
-            records, _total = run.page(code=code, appid=appid, path=path, outcomes=retried, limit=1_000_000)
-            keys = [(record.row.appid, record.row.env) for record in records]
-            scope = SendScope(len(keys), len({key[0] for key in keys}), len(set(keys)))
-        else:
-            chosen = [t for t in self._tallies if appid in {"", t.appid} and has_code(t, code)]
-            scope = scope_of_rows(chosen, retried)
-        size = None if code or appid or path else run.planned_bytes(retried)
+        code, appid, path = self._chosen()
+        scope = self._matching if self.choice.value == UNDER_ROWS else self._scope(run, code, appid, path)
+        size = None if code or appid or path else run.planned_bytes(Outcome.retriable())
         self.action.offer(run, scope, size)
         self.action.button.description = _("Retry {rows}", rows=row_count(scope.rows)).of(self._lang)
 
