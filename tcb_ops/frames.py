@@ -91,19 +91,20 @@ def frame_of(
     """Return a frame of lines, whose Texts are in this language; `options` are those of `frame_of_columns`."""
     texts = ([cell.of(lang) if isinstance(cell, Text) else cell for cell in line] for line in lines)
     columns = list(zip(*texts, strict=True)) or [()] * (len(names) + len(options.get("headers", ())))
-    return frame_of_columns(names, columns, **options)
+    return frame_of_columns(names, [columns], **options)
 
 
 def frame_of_columns(
     names: Sequence[str],
-    columns: Iterable[Sequence[Any]],
+    batches: Iterable[Sequence[Sequence[Any]]],
     timezone: str = "",
     headers: Sequence[str] = (),
     dtypes: Mapping[str, str] = {},
 ) -> pd.DataFrame:
     """Return a frame of our own columns, after those of a list, as text. By position: a list may have duplicate headers.
 
-    `timezone`: of times, which are Unix seconds. `dtypes`: of further columns that are not text.
+    `batches`: the columns of some lines each; at least one. `timezone`: of times, which are Unix seconds. `dtypes`: of
+    further columns that are not text.
     """
     import numpy as np
     import pandas as pd
@@ -124,8 +125,13 @@ def frame_of_columns(
         return pd.array(np.array(column, stored), dtype=kind)
 
     kinds = (*[""] * len(headers), *names)
-    arrays = (array(name, column) for name, column in zip(kinds, columns, strict=True))
-    frame = pd.DataFrame(dict(enumerate(arrays)))
+    parts: list[list[Any]] = [[] for _kind in kinds]
+    for columns in batches:
+        for part, name, column in zip(parts, kinds, columns, strict=True):
+            part.append(pd.Series(array(name, column)))
+    for number, part in enumerate(parts):  # a column at a time: little is held twice
+        parts[number] = part if len(part) == 1 else [pd.concat(part, ignore_index=True)]
+    frame = pd.DataFrame({number: column for number, (column,) in enumerate(parts)}, copy=False)
     frame.columns = pd.Index([*headers, *names], dtype="object" if headers else None)
     if timezone:
         frame.attrs["timezone"] = timezone

@@ -6,7 +6,7 @@ Pure, except for `scope_of_stored`, which reads the ledger.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,24 +146,6 @@ def scope_of_work(work: RunSpec) -> SendScope:
     appids = {environment.appid for environment in work.environments}
     rows = sum(not row.invalid for row in work.rows())
     return SendScope(rows, len(appids), len(work.environments))
-
-
-def short_of_calls(scope: SendScope, left: Mapping[str, int]) -> Text | None:
-    """Return a warning about merchants whose link calls of today are too few; None if they are enough, or not known."""
-    short = [
-        _(
-            "{merchant} ({left:,} left, {rows:,} needed)",
-            merchant=sanitize(name),
-            left=left[appid],
-            rows=calls,
-        )
-        for appid, name, calls in scope.most
-        if left.get(appid, calls) < calls
-    ]
-    if not short:
-        return None
-    text = _("Today's link calls are too few for {merchants}: their other rows would end with 45009.")
-    return text.format(merchants=as_list(short, most=3))
 
 
 def scope_of_rows(tallies: Iterable[Tally], outcomes: frozenset[Outcome]) -> SendScope:

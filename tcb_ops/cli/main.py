@@ -61,7 +61,7 @@ _SECTIONS = {
 """The sections of the help, in the order of an operator's work."""
 _CORE_COMMANDS = {
     "run": "runs:check runs:links runs:upload runs:retry",
-    "inspect": "inspect:runs inspect:show inspect:errcodes inspect:report inspect:open_ inspect:explain",
+    "inspect": "inspect:runs inspect:show inspect:errcodes inspect:report inspect:open_",
 }
 
 

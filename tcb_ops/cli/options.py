@@ -36,7 +36,7 @@ class Option(click.Option):
         self.group = group
 
 
-def _given(text: str, default: Any = None, *, name: str = "", **attributes: Any) -> Any:
+def given(text: str, default: Any = None, *, name: str = "", **attributes: Any) -> Any:
     """Return a field that an option gives, with the option's help; its name is the field's, unless another is given.
 
     With a tuple as the default the option is repeatable, with False it is a flag.
@@ -50,7 +50,7 @@ def _given(text: str, default: Any = None, *, name: str = "", **attributes: Any)
     return field(default=default, metadata={"option": name, "attributes": attributes | {"help": text}})
 
 
-def _options(kind: type[DataclassInstance], *names: str, **helps: str) -> Callable[[Function], Function]:
+def options_of(kind: type[DataclassInstance], *names: str, **helps: str) -> Callable[[Function], Function]:
     """Return a decorator that adds the options of some fields, or all, to a command; `helps`: other texts than theirs."""
     chosen = [option for option in fields(kind) if option.name in names or not names]
 
@@ -96,23 +96,21 @@ _GROUPS = {
 class CommonOptions:
     """The options that commands share. A command takes those that it uses."""
 
-    config: str | None = _given("Settings file. [default: tcb-ops.toml here, if there]", metavar="FILE")
-    target: str | None = _given(
+    config: str | None = given("Settings file. [default: tcb-ops.toml here, if there]", metavar="FILE")
+    target: str | None = given(
         "Where calls go. [default: as the settings say]",
         metavar="simulator|URL",
     )
-    api_base: str | None = _given("The same as --target URL.", metavar="URL", hidden=True)
-    merchants: str | None = _given("Merchants file. [default: merchants.csv]", metavar="FILE")
-    tokens: str | None = _given("Token file: appid,access_token[,expires_at].", metavar="FILE")
-    ledger: str | None = _given("The ledger. [default: tcb-ops.db]", metavar="FILE|URL")
-    where: tuple[str, ...] = _given("Only matching merchants. Repeatable.", (), metavar="COLUMN=VALUE")
-    json: bool = _given("Print one JSON object on stdout.", default=False)
-    lang: str | None = _given("Language of messages and reports.", type=click.Choice(["zh", "en"]))
-    note: str = _given(
-        "Kept with the run; `runs` lists only runs whose note contains it.", "", metavar="TEXT"
-    )
-    quiet: bool = _given("Print only the result, errors and warnings.", default=False)
-    verbose: bool = _given(
+    api_base: str | None = given("The same as --target URL.", metavar="URL", hidden=True)
+    merchants: str | None = given("Merchants file. [default: merchants.csv]", metavar="FILE")
+    tokens: str | None = given("Token file: appid,access_token[,expires_at].", metavar="FILE")
+    ledger: str | None = given("The ledger. [default: tcb-ops.db]", metavar="FILE|URL")
+    where: tuple[str, ...] = given("Only matching merchants. Repeatable.", (), metavar="COLUMN=VALUE")
+    json: bool = given("Print one JSON object on stdout.", default=False)
+    lang: str | None = given("Language of messages and reports.", type=click.Choice(["zh", "en"]))
+    note: str = given("Kept with the run; `runs` lists only runs whose note contains it.", "", metavar="TEXT")
+    quiet: bool = given("Print only the result, errors and warnings.", default=False)
+    verbose: bool = given(
         "Show the stack trace of an internal error; with --json, the progress as JSON lines.", default=False
     )
 
@@ -245,35 +243,35 @@ def target_line(settings: Settings) -> Text:
 class ListOptions:
     """Options that determine how a path list is read."""
 
-    column: tuple[str, ...] = _given(
+    column: tuple[str, ...] = given(
         "Which header means env, merchant, path, file or appid. Repeatable.", (), metavar="NAME=HEADER"
     )
-    sheet: str = _given("The workbook's sheet. [default: the one that fits]", "", metavar="NAME")
-    header_row: int | None = _given(
+    sheet: str = given("The workbook's sheet. [default: the one that fits]", "", metavar="NAME")
+    header_row: int | None = given(
         "The row of the column names. [default: found; titles above it are skipped]",
         type=click.IntRange(min=1),
         metavar="N",
     )
-    rows: Literal["all", "visible"] | None = _given(
+    rows: Literal["all", "visible"] | None = given(
         "Whether a sheet's hidden and filtered rows count. [default: they refuse the list]",
         type=click.Choice(["all", "visible"]),
     )
-    maps: tuple[str, ...] = _given(
+    maps: tuple[str, ...] = given(
         r"Where a folder of another machine is on this one, e.g. 'D:\素材=/data/素材'. Repeatable.",
         (),
         name="map",
         metavar="THERE=HERE",
     )
-    on_bad: Literal["refuse", "skip"] = _given(
+    on_bad: Literal["refuse", "skip"] = given(
         "Refuse a list that has problems, or continue without those rows.",
         "refuse",
         type=click.Choice(["refuse", "skip"]),
         show_default=True,
     )
-    fix_me: str | None = _given(
+    fix_me: str | None = given(
         "Where the rows with problems go, as CSV. [default: beside the list]", metavar="FILE"
     )
-    root: str | None = _given("The folder of the local files. [default: the list's folder]", metavar="DIR")
+    root: str | None = given("The folder of the local files. [default: the list's folder]", metavar="DIR")
 
     def columns(self) -> dict[str, str]:
         """Return the `--column NAME=HEADER` options as a dict. Raises UsageError for a malformed one."""
@@ -310,21 +308,21 @@ class ListOptions:
 class RunOptions:
     """Options that determine which run is started or resumed, how, and where its report goes; few commands have all."""
 
-    out: str | None = _given("The report folder. [default: reports/RUN]", metavar="DIR")
-    pdf: bool = _given("Also write report.pdf, printed by a Chromium or Edge of this machine.", default=False)
-    yes: bool = _given("Do not ask before files on a live target are changed.", default=False)
-    cluster: str | None = _given(
+    out: str | None = given("The report folder. [default: reports/RUN]", metavar="DIR")
+    pdf: bool = given("Also write report.pdf, printed by a Chromium or Edge of this machine.", default=False)
+    yes: bool = given("Do not ask before files on a live target are changed.", default=False)
+    cluster: str | None = given(
         "Share the work among N processes of this machine, or the workers of a Dask scheduler (tls://HOST:PORT).",
         metavar="local:N|URL",
     )
-    dry_run: bool = _given("Show what would be sent; send nothing.", default=False)
-    limit: int | None = _given("Only the first N valid rows.", type=click.IntRange(min=1), metavar="N")
-    new_run: bool = _given("Start a new run even if there is one to resume.", default=False)
-    resume: str | None = _given("Resume this unfinished run.", metavar="RUN")
+    dry_run: bool = given("Show what would be sent; send nothing.", default=False)
+    limit: int | None = given("Only the first N valid rows.", type=click.IntRange(min=1), metavar="N")
+    new_run: bool = given("Start a new run even if there is one to resume.", default=False)
+    resume: str | None = given("Resume this unfinished run.", metavar="RUN")
 
 
 def _limit(text: str, default: Any, kind: click.ParamType[Any], metavar: str = "SECONDS") -> Any:
-    return _given(text, default, type=kind, metavar=metavar, show_default=True)
+    return given(text, default, type=kind, metavar=metavar, show_default=True)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -356,30 +354,14 @@ class LimitOptions:
     )
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class ScanOptions:
-    """Options that make a list of a folder: which files, for whom, and where to."""
-
-    to: tuple[str, ...] = _given(
-        "An env, a merchant's name or appid; all: every merchant's default environment; all-envs: every "
-        "environment. --where narrows the last two. Repeatable.",
-        (),
-        required=True,
-        metavar="WHOM",
-    )
-    template: str = _given("The cloud path.", "{rel}", name="path", show_default=True, metavar="TEMPLATE")
-    include: tuple[str, ...] = _given("Only such files, e.g. '*.png'. Repeatable.", (), metavar="GLOB")
-    exclude: tuple[str, ...] = _given("Exclude such files, e.g. '旧/*'. Repeatable.", (), metavar="GLOB")
-
-
-common_options = _options(CommonOptions)
-lang_option = _options(CommonOptions, "lang")
+common_options = options_of(CommonOptions)
+lang_option = options_of(CommonOptions, "lang")
 
 
 def settings_options(*uses: str) -> Callable[[Function], Function]:
     """Return the options of a command that reads the settings, with those of the shared ones that it `uses`."""
     target = ("target", "api_base") if "target" in uses else ()
-    return _options(CommonOptions, "config", "lang", "quiet", "verbose", *target, *uses)
+    return options_of(CommonOptions, "config", "lang", "quiet", "verbose", *target, *uses)
 
 
 kind_option = click.option(
@@ -389,31 +371,18 @@ kind_option = click.option(
     help="The kind of run that `latest` is, or any. [default: links, upload or audit]",
 )
 reader_options = settings_options("target", "merchants", "ledger", "where", "json")
-list_options = _options(ListOptions)
-report_options = _options(RunOptions, "out", "pdf")
-pdf_option = _options(RunOptions, "pdf")
-yes_option = _options(RunOptions, "yes")
-upload_yes_option = _options(RunOptions, "yes", yes="Do not ask before uploading to a live target.")
-cluster_option = _options(RunOptions, "cluster")
-new_run_options = _options(RunOptions, "dry_run", "new_run")
-resume_options = _options(RunOptions, "new_run", "resume")
-run_options = _options(RunOptions, "dry_run", "limit", "new_run", "resume")
-limit_options = _options(LimitOptions)
+list_options = options_of(ListOptions)
+report_options = options_of(RunOptions, "out", "pdf")
+pdf_option = options_of(RunOptions, "pdf")
+yes_option = options_of(RunOptions, "yes")
+upload_yes_option = options_of(RunOptions, "yes", yes="Do not ask before uploading to a live target.")
+cluster_option = options_of(RunOptions, "cluster")
+new_run_options = options_of(RunOptions, "dry_run", "new_run")
+resume_options = options_of(RunOptions, "new_run", "resume")
+run_options = options_of(RunOptions, "dry_run", "limit", "new_run", "resume")
+limit_options = options_of(LimitOptions)
 
 
 def table_option(text: str) -> Callable[[Function], Function]:
     """Return the option of a command that can write its result as a table."""
     return click.option("--out", type=click.Path(path_type=Path), metavar="FILE.xlsx|.csv", help=text)
-
-
-def port_option(default: int) -> Callable[[Function], Function]:
-    """Return the option of a command that listens on a port."""
-    kind = click.IntRange(0, 65535)
-    return click.option(
-        "--port", type=kind, metavar="N", default=default, show_default=True, help="0 for any free one."
-    )
-
-
-def scan_options(path_help: str) -> Callable[[Function], Function]:
-    """Return the options of a command that scans a folder; `path_help`: the help of --path."""
-    return _options(ScanOptions, template=path_help)

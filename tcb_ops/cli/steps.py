@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -20,10 +19,10 @@ from tcb_ops.cli.console import (
     show_run,
 )
 from tcb_ops.cli.options import CommonOptions, ListOptions, RunOptions, target_line
-from tcb_ops.errors import InputError, InterruptedRunError, StoppedError, TcbOpsError, UsageError
+from tcb_ops.errors import InputError, InterruptedRunError, StoppedError, UsageError
 from tcb_ops.formatting import format_duration, format_size, sanitize
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_lines, ngettext, pgettext
-from tcb_ops.kinds import ANY_KIND, Kind, load, provided, row_count
+from tcb_ops.kinds import ANY_KIND, Kind, is_provided, load, provided, row_count
 from tcb_ops.lists.batch import Batch, fixme_beside, write_fixme
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.model import Listener, Outcome, Problem, Reason
@@ -35,7 +34,6 @@ from tcb_ops.preflight import (
     facts_line,
     scope_of_rows,
     seconds_at_rate,
-    short_of_calls,
 )
 from tcb_ops.reports.summary import by_code, next_command
 from tcb_ops.run import Run, RunHandle
@@ -50,7 +48,6 @@ from tcb_ops.start import StartOptions, existing_ledger, ledger_with_runs
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-QUOTA_SECONDS = 5.0
 _FEW = 3
 """Up to this many problems with missing files are listed one by one; more are summarized."""
 
@@ -177,11 +174,9 @@ class RunCommand:
 
     def show_correction(self, batch: Batch, kind: Kind | None = None) -> None:
         """Say which run the list corrects, or warn if it looks like a correction and is none."""
-        if not batch.exported:
+        if not (batch.exported and is_provided("corrected_run")):
             return
-        from tcb_ops.runs.corrections import corrected_run
-
-        corrected = corrected_run(batch, kind, existing_ledger(self.settings), self.settings)
+        corrected = provided("corrected_run")(batch, kind, existing_ledger(self.settings), self.settings)
         if isinstance(corrected, Text):
             self.console.warn(corrected)
         elif corrected is not None:
@@ -291,21 +286,10 @@ class RunCommand:
             self.console.release()
             if not sys.stdin.isatty():
                 raise UsageError(question, _("Without a terminal, this requires --yes."))
-            if (warning := self._short_of_calls(scope)) is not None:
-                self.console.warn(warning)
+            if is_provided("short_of_calls"):
+                provided("short_of_calls")(scope, self.settings, self.console)
             if not click.confirm(question.of(self.console.lang), err=True):
                 raise UsageError(_("Nothing was sent."))
-
-    def _short_of_calls(self, scope: SendScope) -> Text | None:
-        """Ask what link calls are left today, for some seconds at most; who cannot be asked does not delay the question."""
-        from tcb_ops.runs.loop import submit_coroutine
-        from tcb_ops.runs.single_calls import calls_left
-
-        appids = [appid for appid, _name, _calls in scope.most]
-        asking = asyncio.wait_for(calls_left(appids, self.settings), QUOTA_SECONDS)
-        with self.console.waiting(_("asking for today's link calls")), suppress(TcbOpsError, TimeoutError):
-            return short_of_calls(scope, submit_coroutine(asking).result())
-        return None
 
     def _may_resume(self, run_id: str, started: float) -> bool:
         """Ask whether to resume an unfinished run over a day old; without a terminal the answer is no."""
@@ -416,8 +400,6 @@ class RunCommand:
 
     def end(self, run: Run, where: Path, *, page: Path | None = None, fail_on: str = "any") -> int:
         """Print how a run ended, the next command if anything is left to do, and a link; return the exit code."""
-        from tcb_ops.runs.plan import rest_to_retry
-
         console, as_json = self.console, self.common.json
         run.refresh()
         sent: list[dict[str, Any]] = []
@@ -429,10 +411,11 @@ class RunCommand:
         groups = by_code(summary.causes)
         if console.fix_me is not None:
             groups = [group for group in groups if group.code != Reason.INVALID]
-        console.suggest_one(
-            next_command(self.settings, run.record, groups)
-            or rest_to_retry(ledger_with_runs(self.settings), run.record, self.settings)
-        )
+        following = next_command(self.settings, run.record, groups)
+        if following is None and is_provided("rest_to_retry"):
+            ledger = ledger_with_runs(self.settings)
+            following = provided("rest_to_retry")(ledger, run.record, self.settings)
+        console.suggest_one(following)
         target, shown = target_line(self.settings), page or where.absolute()
         console.link(_("{at} · run {id}: {where}", at=target, id=run.id, where=shown), shown)
         if not as_json:  # last: an interrupt here loses a message, nothing else

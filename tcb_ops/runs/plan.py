@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -15,15 +14,14 @@ from typing import Any
 
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Text, _, as_list
-from tcb_ops.kinds import Kind, counted, row_count
+from tcb_ops.kinds import Kind, is_provided, provided
 from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.model import Listener, Merchant, Outcome, Owner, Row
-from tcb_ops.runs.corrections import corrected_run
 from tcb_ops.runs.histories import corrections_of, merged_runs
 from tcb_ops.runs.ledger import Ledger, taken
 from tcb_ops.runs.links_file import check_columns
-from tcb_ops.runs.list_kinds import UPLOAD, ListKind
+from tcb_ops.runs.list_kinds import UPLOAD
 from tcb_ops.runs.locks import host_name, operator_name
 from tcb_ops.runs.next_commands import SIGNED, of_run, quoted
 from tcb_ops.runs.next_commands import resume as resume_command
@@ -376,19 +374,11 @@ def upload_spec(batch: Batch, selection: str, options: Mapping[str, str]) -> Run
 
 
 def correction(spec: RunSpec, batch: Batch, ledger: LedgerReader, settings: Settings) -> RunSpec:
-    """Return the spec of a corrected fix-me file or failed.csv with the rows' lines in their list, and the run that it corrects.
-
-    The spec of any other list is returned unchanged, with a warning if it has the columns of such a file.
-    """
-    corrected = corrected_run(batch, spec.kind, ledger, settings)
-    if not isinstance(corrected, RunRecord):
-        return replace(spec, warning=corrected)
-    return replace(
-        spec,
-        rows=lambda: (replace(row, line=row.of_line) for row in spec.rows()),
-        queries=spec.queries and SourceQueries(batch.staging.queries("of_line")),
-        options={**spec.options, "corrects": corrected.id},
-    )
+    """Return the spec of a corrected list as the run that it corrects has its rows; that of any other list unchanged."""
+    if not (batch.exported and is_provided("corrected_spec")):
+        return spec
+    corrected: RunSpec = provided("corrected_spec")(spec, batch, ledger, settings)
+    return corrected
 
 
 def check_retry(parent: RunRecord, settings: Settings) -> None:
@@ -420,7 +410,7 @@ def check_retry(parent: RunRecord, settings: Settings) -> None:
     raise UsageError(problem)
 
 
-def _to_retry(
+def rows_to_retry(
     ledger: LedgerReader, run: RunRecord, path: str = "", *, invalid: bool = False
 ) -> Iterator[RowRecord]:
     """Stream a run's rows that did not succeed, nor in an earlier retry, and that no newer correction has.
@@ -434,32 +424,6 @@ def _to_retry(
     outcomes = Outcome.retriable() | ({Outcome.INVALID} if invalid else set())
     records = ledger.rows(run, outcomes=outcomes, path=path)
     return (record for record in records if record.row.line not in elsewhere)
-
-
-def rest_to_retry(ledger: LedgerReader, run: RunRecord, settings: Settings) -> tuple[Text, list[str]] | None:
-    """Return the retry of what is left of the original of a retry or correction, and of its other corrections; None without any.
-
-    Where only skipped rows are left, it is the report that has them.
-    """
-    if not isinstance(run.kind, ListKind) or not (run.parent or run.corrects):
-        return None
-    original = merged_runs(ledger, run)[0]
-    subjects = (original, *corrections_of(ledger, original))
-    remaining = Counter(
-        record.end.outcome for subject in subjects for record in _to_retry(ledger, subject, invalid=True)
-    )
-    if not remaining:
-        return None
-    values = {"id": original.id, "counts": as_list(counted(Outcome.in_order(remaining)))}
-    if not (count := remaining.total() - remaining[Outcome.INVALID]):
-        text = _(
-            "Left of run {id}: {counts}. To write them, with what is wrong, to a new failed.csv:", **values
-        )
-        return text, of_run(settings, original, "report", "--final")
-    text = _(
-        "Left of run {id}: {counts}. Their causes: tcb-ops errcodes {id}. When they are fixed, run {rows} again:"
-    )
-    return text.format(**values, rows=row_count(count)), retry_command(settings, original)
 
 
 def retry_spec(
@@ -484,7 +448,7 @@ def retry_spec(
     codes_left = set[str]()
 
     def to_retry() -> Iterator[Row]:
-        for record in _to_retry(ledger, parent, path):
+        for record in rows_to_retry(ledger, parent, path):
             end = record.end
             codes_left.add(str(end.errcode or end.store_code or end.reason))
             if not codes or any(c in codes for c in (str(end.errcode), end.store_code, end.reason)):
@@ -513,7 +477,7 @@ def retry_spec(
             raise UsageError(
                 warning, _("Add these merchants, or give the run's merchants file with --merchants.")
             )
-        for failing in filter(lambda each: any(_to_retry(ledger, each)), corrections_of(ledger, parent)):
+        for failing in filter(lambda each: any(rows_to_retry(ledger, each)), corrections_of(ledger, parent)):
             return retry_spec(ledger, failing, merchants, settings, codes, selection, path)
         text = _("run {id} ({kind}) has nothing to retry: no row is left for it.")
         if codes_left and (selection or codes or path):
@@ -521,7 +485,8 @@ def retry_spec(
                 "run {id} has no such rows to retry: the chosen codes, merchants and paths leave none. Its codes: {codes}."
             )
         listing = _("To list its rows:"), of_run(settings, parent, "errcodes")
-        purpose, words = rest_to_retry(ledger, parent, settings) or listing
+        rest = provided("rest_to_retry")(ledger, parent, settings) if is_provided("rest_to_retry") else None
+        purpose, words = rest or listing
         raise UsageError(
             text.format(id=parent.id, kind=parent.kind, codes=as_list(sorted(codes_left), 5)),
             _("{text}\n{line}", text=purpose, line=quoted(words)),

@@ -3,7 +3,7 @@
 import pytest
 from jupyter_lab import Opened, voila_server
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("voila")]
+pytestmark = [pytest.mark.browser, pytest.mark.soak, pytest.mark.xdist_group("voila")]
 STATUS = "words => document.querySelector('.op-panel .op-status')?.innerText.includes(words)"
 
 

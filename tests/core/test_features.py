@@ -23,6 +23,7 @@ COMMANDS = {
     "cluster": ("retry --cluster local:2",),
     "comparison": ("diff latest latest", "diff"),
     "component": (),
+    "corrections": (),
     "doctor": ("doctor",),
     "evidence": ("verify again", "verify"),
     "merchants": ("merchants check", "merchants"),
@@ -36,7 +37,7 @@ COMMANDS = {
     "sources": (),
     "stored": ("confirm", "delete", "list", "sync", "undo"),
     "tokens": (),
-    "why": ("why", "why latest"),
+    "why": ("why", "why latest", "explain 85088"),
     "workbooks": ("report --into list.xlsx", "check list.xlsx"),
 }
 """The commands of each feature that can be deleted, and of others the options that it brings."""

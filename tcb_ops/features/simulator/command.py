@@ -15,7 +15,6 @@ from tcb_ops.cli.console import Console, show_run
 from tcb_ops.cli.options import (
     CommonOptions,
     lang_option,
-    port_option,
     settings_options,
     target_line,
 )
@@ -28,7 +27,14 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Command, usual="merchants tokens port faults store config")
-@port_option(8089)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    metavar="N",
+    default=8089,
+    show_default=True,
+    help="0 for any free one.",
+)
 @click.option("--faults", metavar="FILE", help="The fault plan: what goes wrong, and where (TOML).")
 @click.option("--store", metavar="DIR", help="Keep the uploaded files here.")
 @settings_options("merchants", "tokens")

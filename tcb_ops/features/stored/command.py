@@ -16,7 +16,6 @@ from tcb_ops.cli import Command
 from tcb_ops.cli.console import show_problems
 from tcb_ops.cli.options import (
     CommonOptions,
-    ScanOptions,
     cluster_option,
     common_options,
     limit_options,
@@ -24,13 +23,13 @@ from tcb_ops.cli.options import (
     new_run_options,
     report_options,
     resume_options,
-    scan_options,
     settings_options,
     target_line,
     yes_option,
 )
 from tcb_ops.errors import InputError, UsageError
 from tcb_ops.features.stored.kinds import CONFIRM, DELETE, UNDO
+from tcb_ops.features.stored.options import ScanOptions, scan_options
 from tcb_ops.formatting import format_size
 from tcb_ops.i18n import Text, _, as_lines, as_list, ngettext
 from tcb_ops.kinds import Kind

@@ -1,8 +1,8 @@
-"""Why rows did not succeed: ask WeChat about a sample of each cause, and say who must act."""
+"""Why rows did not succeed: ask WeChat about a sample of each cause, say who must act, and what a code means."""
 
 from tcb_ops.kinds import Feature
 
 FEATURE = Feature(
-    commands={"inspect": ["tcb_ops.features.why.command:why"]},
+    commands={"inspect": ["tcb_ops.features.why.command:why", "tcb_ops.features.why.explain:explain"]},
     provides={"Run.why": "tcb_ops.features.why.api:why"},
 )

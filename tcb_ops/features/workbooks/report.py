@@ -23,7 +23,7 @@ from tcb_ops.table_files import Tables, new_workbook
 if TYPE_CHECKING:
     from xlsxwriter.worksheet import Worksheet
 
-MOST_ROWS = 2_000
+MOST_ROWS = 1_000
 """Maximum rows of a sheet, for which nobody has to wait. results.csv and failed.csv have every row."""
 
 _SHEETS = {

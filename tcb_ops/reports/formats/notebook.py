@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, tzinfo
 from operator import attrgetter
 from pathlib import Path
@@ -58,8 +58,6 @@ def results_frame(
 
     Texts are in the settings' language. Cells are as in the list, without the apostrophe that the CSV files add.
     """
-    import pandas as pd
-
     names, of_list = [*run.headers, *RESULT_COLUMNS], len(run.headers)
     chosen = list(range(len(names)))
     if columns is not None:
@@ -70,14 +68,18 @@ def results_frame(
     in_order = sorted(set(chosen))
     headers = [names[number] for number in in_order if number < of_list]
     own = [names[number] for number in in_order if number >= of_list]
-    parts = [frame_of_columns(own, [()] * len(in_order), settings.timezone, headers)]
-    batches = result_batches(reader, run, settings.lang, outcomes, size=_GROUP, with_cells=bool(headers))
-    for batch in batches:
-        cells = list(zip(*batch.cells, strict=True)) if headers else [()] * of_list
-        every_column = [*cells, *batch.results]
-        values = [every_column[number] for number in in_order]
-        parts.append(frame_of_columns(own, values, settings.timezone, headers))
-    return pd.concat(parts, ignore_index=True).iloc[:, [in_order.index(number) for number in chosen]]
+
+    def every_batch() -> Iterator[list[Sequence[Any]]]:
+        yield [()] * len(in_order)
+        batches = result_batches(reader, run, settings.lang, outcomes, size=_GROUP, with_cells=bool(headers))
+        for batch in batches:
+            cells = list(zip(*batch.cells, strict=True)) if headers else [()] * of_list
+            every_column = [*cells, *batch.results]
+            yield [every_column[number] for number in in_order]
+
+    frame = frame_of_columns(own, every_batch(), settings.timezone, headers)
+    # Else they are in order already, and this would copy them all.
+    return frame if chosen == in_order else frame.iloc[:, [in_order.index(number) for number in chosen]]
 
 
 def links_frame(ledger: LedgerReader, run: RunRecord, settings: Settings, reader: RunReader) -> pd.DataFrame:
@@ -116,7 +118,7 @@ def links_frame(ledger: LedgerReader, run: RunRecord, settings: Settings, reader
     values[expires] = [
         datetime.fromisoformat(expiry).timestamp() if expiry else None for expiry in values[expires]
     ]
-    return frame_of_columns(LINK_COLUMNS, values, settings.timezone, head[: len(run.headers)])
+    return frame_of_columns(LINK_COLUMNS, [values], settings.timezone, head[: len(run.headers)])
 
 
 def errcodes_frame(summary: RunSummary) -> pd.DataFrame:

@@ -44,7 +44,7 @@ def test_who_may_have_written_a_file(owner, mode, folder, result):
 
 
 def test_root_trusts_its_own_files_only():
-    assert trust(ROOT, entry(OTHER, 0o100600), entry(ROOT, 0o755), named=False) is Trust.STRANGER
+    assert trust(ROOT, entry(OTHER, 0o100600), entry(ROOT, 0o755)) is Trust.STRANGER
 
 
 def commands(group, *before):

@@ -81,17 +81,6 @@ def test_an_interrupted_upload_is_resumed(open_cli, wait_for, execute, elsewhere
     assert list(elsewhere.iterdir()) == []
 
 
-@pytest.mark.kill
-def test_interrupted_links_are_resumed_into_their_own_file(open_cli, wait_for, execute):
-    cli = open_cli(many(TEA, rows=40), [Fault(delay=0.1)])
-    with cli.process("links", "list.csv", "--concurrency", "4", "--json") as process:
-        wait_for(lambda: cli.workspace.sim.stats["link:0"] >= 5)
-        result = stopped(process, signal.SIGTERM)
-    (line,) = suggested(result.err)
-    again = execute(line, "--json")
-    assert (again.code, again.json["report"]) == (0, str(cli.folder / "links.csv"))
-
-
 @pytest.mark.parametrize("options", [False, True])
 def test_failed_rows_are_retried_as_the_page_says(open_cli, execute, options):
     cli = open_cli(many(TEA, BOOKS, rows=3), [Fault(env=TEA.env, errcode=85088, calls=((1, 1),))])

@@ -74,6 +74,10 @@ def test_a_signal_ends_a_run_tidily_and_the_same_command_goes_on(open_cli, wait_
     found = json.loads(out)
     assert 0 < cli.assert_complete(found, 180)["pending"] < 180
     assert f"To resume run {found['run']} (SIMULATED {cli.workspace.sim.base}):" in err
+    assert "Unfinished:" in cli("show").out
+    listed = cli("runs", "--json").json["runs"]
+    assert [(one["run"], one["finished"]) for one in listed] == [(found["run"], False)]
+    assert cli("report").code == 0, "what there is can be looked at"
     done = 180 - found["counts"]["pending"]
     result = cli(*words(kind, *FEW))
     first = result.err.splitlines()[0]
@@ -83,19 +87,6 @@ def test_a_signal_ends_a_run_tidily_and_the_same_command_goes_on(open_cli, wait_
     assert result.json["run"] == found["run"]
     assert_all_done(cli, kind, result)
     assert cli.workspace.sim.stats[counter(kind)] <= 180 + 2 * 8
-
-
-@pytest.mark.kill
-def test_a_run_that_was_stopped_says_so_where_runs_are_shown(open_cli, wait_for):
-    cli = open_cli(ROWS, HELD)
-    _, out, _ = stop_in_mid_run(cli, "upload", signal.SIGINT, wait_for)
-    run = json.loads(out)["run"]
-    assert "unfinished" in cli("show").out
-    assert "Unfinished:" in cli("show").out
-    listed = cli("runs", "--json").json["runs"]
-    assert [(one["run"], one["finished"]) for one in listed] == [(run, False)]
-    report = cli("report")
-    assert report.code == 0, "what there is can be looked at"
 
 
 @pytest.fixture

@@ -17,9 +17,7 @@ import ledgers
 import pytest
 from ledgers import PLACES, TARGET, a_row, new_run, planned
 from tables import table
-from workspace import BOOKS, TEA, many
 
-import tcb_ops as tcb
 from tcb_ops.details import DetailCode, as_detail, detail
 from tcb_ops.errors import (
     LedgerDamagedError,
@@ -30,7 +28,6 @@ from tcb_ops.errors import (
     TokenSourceError,
     UsageError,
 )
-from tcb_ops.features.simulator.faults import Fault
 from tcb_ops.i18n import Bilingual
 from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.runs.ledger import Ledger
@@ -428,50 +425,6 @@ def test_a_process_killed_while_planning_leaves_no_half_run(tmp_path):
     with closing(Ledger(str(file))) as ledger:
         assert ledger.runs() == []
         assert planned(ledger).rows == 10
-
-
-FULL = """
-import resource, sys
-from pathlib import Path
-import tcb_ops as tcb
-kind, folder, base = sys.argv[1:]
-settings = tcb.load_settings(options={
-    "api_base": base, "ledger": folder + "/ledger.db", "lang": "en",
-    "tokens": {"source": "file", "file": folder + "/tokens.csv"},
-})
-batch = tcb.read_paths(folder + "/list.csv", tcb.read_merchants(folder + "/merchants.csv"), folder + "/files")
-options = {"settings": settings, "limits": tcb.RunLimits(concurrency=8)}
-if kind == "links":
-    going = tcb.start_links(batch, out=folder + "/links.csv", **options)
-else:
-    going = tcb.start_upload(batch, **options)
-size = (Path(folder) / "ledger.db-wal").stat().st_size
-resource.setrlimit(resource.RLIMIT_FSIZE, (size + 120_000, resource.RLIM_INFINITY))
-try:
-    going.wait()
-except tcb.StoppedError as error:
-    print(error, file=sys.stderr)
-    sys.exit(error.exit_code)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["links", "upload"])
-def test_a_full_disk_stops_the_run_and_with_space_it_goes_on(open_workspace, assert_complete, kind):
-    workspace = open_workspace(many(TEA, BOOKS, rows=150), [Fault(delay=0.01)])
-    argv = [sys.executable, "-c", FULL, kind, str(workspace.folder), workspace.sim.base]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 3, done.stderr
-    assert "run the same command again" in done.stderr
-    assert "Traceback" not in done.stderr
-    before = tcb.open_run(settings=workspace.settings)
-    assert 0 < assert_complete(before, 300)["pending"] < 300
-    if kind == "links":
-        run = tcb.links(workspace.read(), settings=workspace.settings, out=workspace.folder / "links.csv")
-    else:
-        run = tcb.upload(workspace.read(), settings=workspace.settings)
-    assert run.id == before.id
-    assert assert_complete(run, 300) == {"linked" if kind == "links" else "uploaded": 300}
 
 
 def test_a_ledger_in_use_by_another_writer_is_waited_for(sqlite_ledger, wait_for):

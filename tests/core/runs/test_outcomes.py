@@ -394,18 +394,6 @@ def test_a_merchant_that_left_is_not_attempted(open_workspace, assert_complete):
 # --- links ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("hours", [-1, 1])
-def test_a_clock_that_is_wrong_here_does_no_harm(open_workspace, assert_complete, hours):
-    workspace = open_workspace(
-        many(TEA, rows=10),
-        [Fault(step=STORE, status=503, calls=ONCE)],
-        clock=lambda: time.time() + hours * 3600,
-    )
-    run = upload(workspace)
-    assert assert_complete(run, 10) == {"uploaded": 10}
-    assert workspace.sim.stats["store_calls"] == 20
-
-
 def test_a_link_that_ran_out_while_its_row_waited_is_asked_for_again(open_workspace, assert_complete):
     workspace = open_workspace(ONE, [Fault(step=STORE, code="SlowDown", calls=ONCE)], link_lifetime=1)
     run = upload(workspace, RunLimits(slow_wait=0.05))

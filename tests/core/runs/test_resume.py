@@ -125,13 +125,6 @@ def test_a_cancelled_run_leaves_its_rows_pending_and_goes_on(open_workspace, ass
     assert again <= 150 + 2 * FEW.concurrency
 
 
-def test_a_run_cancelled_before_its_first_call_goes_on(open_workspace, assert_complete):
-    workspace = open_workspace(many(TEA, rows=20), HELD)
-    working = start(workspace, "upload")
-    cancel(working)
-    assert_all_done(workspace, start(workspace, "upload").wait(), "upload", assert_complete, 20)
-
-
 @pytest.mark.kill
 @pytest.mark.parametrize("kind", ["links", "upload"])
 def test_a_killed_run_goes_on_and_does_every_row_once(open_workspace, assert_complete, wait_for, kind):
@@ -149,20 +142,6 @@ def test_a_killed_run_goes_on_and_does_every_row_once(open_workspace, assert_com
     assert (going.resumed, going.id) == (True, before.id)
     assert_all_done(workspace, going.wait(), kind, assert_complete, 300)
     assert workspace.sim.stats[counter] <= 300 + 2 * FEW.concurrency
-
-
-@pytest.mark.kill
-def test_ctrl_c_in_a_process_ends_the_run_tidily(open_workspace, wait_for):
-    workspace = open_workspace(many(TEA, rows=200), HELD)
-    with started(workspace, concurrency=4) as process:
-        begin(process)
-        wait_for(lambda: workspace.sim.stats.get("stored", 0) >= 20)
-        process.send_signal(signal.SIGINT)
-        _, result = process.communicate(timeout=240)
-    assert "InterruptedRunError" in result
-    counts = latest(workspace).counts
-    assert counts["uploaded"] + counts["pending"] == 200
-    assert counts["uploaded"] == workspace.sim.stats["stored"], "calls in flight had a moment to end"
 
 
 # --- stopped --------------------------------------------------------------------------------------------------------
@@ -206,36 +185,6 @@ def test_a_target_that_is_away_stops_the_run_and_no_attempt_is_counted(open_work
         assert assert_complete(run, 20) == {"uploaded": 20}
         assert sim.stats["link_calls"] == 20
     assert {record.end.attempts for record in run.rows()} == {2}
-
-
-def test_a_target_that_comes_back_in_time_is_found_again(open_workspace, assert_complete, wait_for):
-    workspace = open_workspace(many(TEA, BOOKS, rows=100), HELD, port=free_port())
-    looks: list[Progress] = []
-    pace = RunLimits(concurrency=8, backoff=0.02, patience=30)
-    working = start(workspace, "upload", pace, progress=looks.append)
-    wait_for(lambda: workspace.sim.stats.get("stored", 0) >= 40)
-    workspace.sim.__exit__(None, None, None)
-    wait_for(lambda: any(look.note and "cannot be reached" in look.note.en for look in looks))
-    workspace.sim.__enter__()
-    assert assert_complete(working.wait(), 200) == {"uploaded": 200}
-    assert looks[-1].note is None
-
-
-@pytest.mark.parametrize("loss", ["links that ran out", "part file"])
-def test_links_that_are_lost_before_going_on_are_asked_for_again(
-    open_workspace, assert_complete, wait_for, loss
-):
-    ran_out = [Fault(lifetime=0, path="banner/?.png", calls=((1, 1),))] if loss != "part file" else []
-    workspace = open_workspace(many(TEA, rows=60), [*ran_out, *HELD])
-    working = start(workspace, "links")
-    wait_for(lambda: workspace.sim.stats.get("link:0", 0) >= 30)
-    cancel(working)
-    if loss == "part file":
-        (workspace.folder / "links.csv.part").unlink()
-    going = start(workspace, "links")
-    assert_all_done(workspace, going.wait(), "links", assert_complete, 60)
-    assert going.expired_links == 0
-    assert workspace.sim.stats["link:0"] >= 70
 
 
 # --- from wherever it is called ---------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted import LOOPS, Run, no_more_files
+from scripted import LOOPS, ask, no_more_files, shown
 from tables import table
 
 from tcb_ops.errors import ResourceLimitError, SettingsError, TokenError
@@ -15,7 +15,7 @@ from tcb_ops.features.component.store import TokenStore
 from tcb_ops.model import Secret
 from tcb_ops.settings import Settings, TokenSettings
 from tcb_ops.wechat import open_source
-from tcb_ops.wechat.tokens import Token, TokenSource
+from tcb_ops.wechat.tokens import Token
 from tcb_ops.wechat.tokens.file import FileTokens
 
 SECRET = "SeCrEt+token/42="
@@ -37,24 +37,6 @@ def write(file: Path, text: str, encoding: str = "utf-8") -> Path:
 @pytest.fixture
 def file(tmp_path):
     return write(tmp_path / "tokens.csv", f"appid,access_token\nwx1,{SECRET}\nwx2,other\n")
-
-
-def ask(run: Run, source: TokenSource, appid: str = "wx1", refused: Secret | None = None) -> Token:
-    async def asked() -> Token:
-        try:
-            return await source.token(appid, refused)
-        finally:
-            await source.aclose()
-
-    token: Token = run(asked())
-    return token
-
-
-def shown(error: SettingsError | TokenError) -> str:
-    """Everything that a log or a screen could show of an error."""
-    return f"{error!r} {error.text.en} {error.text.zh} {error.__cause__!r}" + (
-        "" if error.__suppress_context__ else repr(error.__context__)
-    )
 
 
 class Pauses:

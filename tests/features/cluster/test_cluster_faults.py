@@ -1,6 +1,5 @@
-"""Seeded rounds of three workers on a shared ledger, with kills, freezes and lost connections at random moments."""
+"""Seeded rounds of three workers on a shared ledger, with kills, freezes and lost connections, by `make soak`."""
 
-import os
 import random
 import signal
 import subprocess
@@ -8,17 +7,16 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 import pytest
-from dask_cluster import Cluster, TimedCalls, claims
+from dask_cluster import Cluster, TimedCalls
 from postgres import Postgres
 from workspace import AssertComplete, Workspace, many
 
 import tcb_ops as tcb
 from tcb_ops.errors import LedgerError, StoppedError, UsageError
-from tcb_ops.features.cluster.coordinator import CoordinatorLedger
 from tcb_ops.features.simulator.faults import Fault, FaultStep
 from tcb_ops.model import Merchant
 from tcb_ops.runs.limits import RunLimits
@@ -52,16 +50,6 @@ def workspace(open_workspace):
     return opened
 
 
-def claims_of(settings: Settings, run: tcb.RunHandle) -> list[list[str]]:
-    time.sleep(0.3)  # the simulator and the starting process are in this one
-    with closing(CoordinatorLedger(settings.ledger)) as ledger:
-        return claims(ledger, run.record)
-
-
-def pid(worker: str) -> int:
-    return int(worker.rpartition("/")[2])
-
-
 def assert_rate_held(workspace: Workspace) -> None:
     """Calls arrive later than they are sent, and bunched by up to two seconds on a busy machine; twice the rate is found."""
     calls = workspace.sim.calls
@@ -83,26 +71,6 @@ def assert_each_once(
     stored = Counter(bucket for bucket, _key in workspace.sim.objects)
     assert set(stored.values()) == {ROWS}
     assert rows <= workspace.sim.stats["stored"] <= rows + faults * 2 * LIMITS.concurrency
-
-
-@pytest.mark.soak
-def test_a_frozen_worker_is_fenced_and_its_merchants_continue(
-    workspace, assert_complete, wait_for, cluster, postgres, database
-):
-    settings = workspace.with_options(ledger=postgres.url(database))
-    running = tcb.start_upload(workspace.read(), cluster=cluster.address, settings=settings, limits=LIMITS)
-    wait_for(lambda: sum(map(bool, claims_of(settings, running))) >= 3)
-    frozen = next(one[-1] for one in claims_of(settings, running) if one)
-    os.kill(pid(frozen), signal.SIGSTOP)
-    began = time.monotonic()
-    wait_for(lambda: any(one[:1] == [frozen] and len(one) > 1 for one in claims_of(settings, running)))
-    assert time.monotonic() - began < 90
-    assert not all(claims_of(settings, running)), "before partitions that nobody has begun"
-    time.sleep(3)
-    os.kill(pid(frozen), signal.SIGCONT)
-    run = running.wait()
-    assert_each_once(workspace, assert_complete, run, 1)
-    assert_rate_held(workspace)
 
 
 @contextmanager
@@ -132,8 +100,8 @@ def started_by_another_process(
         process.wait()
 
 
-@pytest.mark.kill
-@pytest.mark.parametrize("ledger", ["postgres", pytest.param("sqlite", marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize("ledger", ["postgres", "sqlite"])
 def test_without_a_cluster_a_run_waits_for_the_workers_of_a_killed_starting_process(
     ledger, workspace, assert_complete, wait_for, cluster, postgres, database
 ):
@@ -225,8 +193,8 @@ def play(workspace: Workspace, cluster: Cluster, settings: Settings, faults: Fau
     pytest.fail("the run did not end")
 
 
-@pytest.mark.kill
-@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.soak) for n in range(1, 100))])
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(100))
 def test_no_row_is_lost_or_counted_twice_whatever_fails(
     seed, workspace, assert_complete, cluster, postgres, database
 ):

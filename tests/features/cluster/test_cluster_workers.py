@@ -28,10 +28,6 @@ MERCHANTS = [Merchant(f"wx{n}", f"商户 {n}", f"env-{n}-1a2b3c") for n in range
 LIMITS = RunLimits(concurrency=4, per_env=4, backoff=0.01, slow_wait=0.05, patience=20)
 ELSEWHERE = "import socket; socket.gethostname = lambda: 'ops-9'"
 """A worker that this makes believe that it is on another machine."""
-OTHER_VERSION = """import importlib.metadata as metadata
-real = metadata.version
-metadata.version = lambda name: "9.9.9" if name.startswith("tcb") else real(name)"""
-"""A worker on which this has been run has another version of tcb-ops."""
 
 
 @pytest.fixture
@@ -192,16 +188,6 @@ def test_a_worker_that_does_not_see_the_ledger_creates_none(tmp_path):
     assert "does not see the ledger" in str(error)
     assert "is on" in str(_unfit(replace(assignment, host="ops-9")))
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.soak
-def test_a_worker_with_another_version_of_tcb_ops_sends_nothing(open_workspace, scheduler):
-    workspace = workspace_of(open_workspace)
-    scheduler.start_worker(OTHER_VERSION)
-    scheduler.wait_for_workers(1)
-    with pytest.raises(StoppedError, match=r"Worker \S+: it has tcb-ops 9\.9\.9, the starting process"):
-        tcb.upload(workspace.read(), cluster=scheduler.address, settings=workspace.settings, limits=LIMITS)
-    assert workspace.sim.stats["link_calls"] == 0
 
 
 @pytest.mark.integration

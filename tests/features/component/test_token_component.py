@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 from rigged_simulator import Simulator
-from scripted import Connection, Run, Server, always
+from scripted import Connection, Run, Server, always, shown
 from tables import table
 
 from tcb_ops.errcodes import errcode
-from tcb_ops.errors import SettingsError, TcbOpsError, TokenError, TokenSourceError
+from tcb_ops.errors import SettingsError, TokenError, TokenSourceError
 from tcb_ops.features.component import store as store_module
 from tcb_ops.features.component.source import MOST_REFUSED, ComponentTokens, ErrorScope, error_scope
 from tcb_ops.features.component.store import StoredToken, TokenStore
@@ -112,12 +112,6 @@ def ask(run: Run, source: TokenSource, appid: str = "wx0", refused: Secret | Non
 
     value: Secret = run(asked())
     return value
-
-
-def shown(error: TcbOpsError) -> str:
-    """Everything that a log or a screen could show of an error."""
-    chain = [error, error.__cause__, error.__context__]
-    return " ".join(f"{one!r}" for one in chain) + error.text.en + error.text.zh
 
 
 # --- what it gives --------------------------------------------------------------------------------------------------------

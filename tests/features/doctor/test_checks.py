@@ -100,6 +100,7 @@ def test_who_may_read_a_token_file(tmp_path, base, mode, grade):
         assert found.fix.commands() == [f"chmod 600 {file}"]
 
 
+@pytest.mark.posix("file modes")
 def test_the_store_of_the_component_source_is_checked_and_nothing_of_a_source_that_keeps_nothing(tmp_path):
     named = {"secret": f"file:{tmp_path / 'secret'}", "ticket": "env:TICKET", "store": tmp_path / "store"}
     (tmp_path / "store").mkdir(mode=0o700)

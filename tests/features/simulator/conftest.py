@@ -1,4 +1,5 @@
 import json
+import os
 from contextlib import ExitStack
 
 import httpx
@@ -21,6 +22,8 @@ MERCHANTS = (
 )
 COMPONENT = Component("wxcccccccccccccccc", "practice-secret", "practice-ticket")
 TOKENS = {APPID: TOKEN, OTHER_APPID: "token-of-b"}
+RESET_ERRORS = (httpx.ReadError, *((httpx.RemoteProtocolError,) if os.name == "nt" else ()))
+"""What a client may see of a reset. On Windows, asyncio shuts the connection down before it resets it."""
 
 Part = tuple[str, bytes]
 

@@ -6,7 +6,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 import httpx
 import pytest
-from features.simulator.conftest import Talk
+from features.simulator.conftest import RESET_ERRORS, Talk
 from rigged_simulator import Call, Simulator
 
 from tcb_ops.features.simulator.faults import Fault, Faults, FaultStep, Reset
@@ -138,7 +138,7 @@ def test_calls_that_the_platform_refuses_do_not_count_for_a_fault(start):
 
 
 def test_a_reset_breaks_the_connection_before_an_answer(start):
-    with pytest.raises(httpx.ReadError):
+    with pytest.raises(RESET_ERRORS):
         faulty(start, reset=Reset.BEFORE).ask()
 
 

@@ -8,6 +8,7 @@ from xml.etree import ElementTree as ET
 
 import httpx
 import pytest
+from features.simulator.conftest import RESET_ERRORS
 from qcloud_cos.cos_exception import digest_xml
 
 from tcb_ops.features.simulator.cos import FORM_HEAD, INDEX, boundary_of, read_form
@@ -322,7 +323,7 @@ def test_a_planned_store_code_comes_in_the_stores_shape(start, fault, status, co
 
 def test_a_reset_before_the_answer_stores_nothing(start):
     talk = faulty(start, reset=Reset.BEFORE)
-    with pytest.raises(httpx.ReadError):
+    with pytest.raises(RESET_ERRORS):
         talk.upload()
     assert talk.sim.objects == {}
     assert talk.sim.stats["store:reset"] == 1

@@ -79,15 +79,9 @@ def assert_all_restored(workspace, settings, run, before):
     assert (len(lost), dict(undone.counts)) == (0, {"restored": len(before)})
 
 
-def rounds(suite):
-    """So many seeds for the suite, and those up to 20 for `make soak`."""
-    soak = (pytest.param(seed, marks=pytest.mark.soak) for seed in range(suite, 20))
-    return pytest.mark.parametrize("seed", [*range(suite), *soak])
-
-
-@pytest.mark.kill
-@pytest.mark.parametrize("where", ["sqlite", pytest.param("postgres", marks=pytest.mark.soak)])
-@rounds(1)
+@pytest.mark.soak
+@pytest.mark.parametrize("where", ["sqlite", "postgres"])
+@pytest.mark.parametrize("seed", range(20))
 def test_a_frozen_worker_spoils_no_original(
     seed, where, request, open_workspace, assert_complete, wait_for, tmp_path
 ):
@@ -124,7 +118,7 @@ def test_a_frozen_worker_spoils_no_original(
 
 
 @pytest.mark.kill
-@rounds(1)
+@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.soak) for n in range(1, 20))])
 def test_a_frozen_process_on_postgresql_spoils_no_original(
     seed, postgres, database, open_workspace, assert_complete, wait_for, tmp_path
 ):

@@ -24,12 +24,9 @@ pytestmark = pytest.mark.integration
 OTHER = "1" * 32
 
 
-@pytest.mark.kill
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("count", "rows", "kills"),
-    [(5, 40, 1), pytest.param(100, 20, 3, marks=[pytest.mark.soak, pytest.mark.timeout(900)])],
-)
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("count", "rows", "kills"), [(5, 40, 1), (100, 20, 3)])
 def test_a_round_trip_that_is_killed_at_each_step_loses_nothing(open_workspace, tmp_path, count, rows, kills):
     envs = [Merchant(f"wx{n:02d}", f"商户 {n}", f"env-{n:02d}") for n in range(count)]
     workspace = open_workspace(many(*envs, rows=rows), merchants=envs, store=tmp_path / "store")

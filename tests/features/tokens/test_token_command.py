@@ -9,7 +9,7 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from scripted import LOOPS, Run, no_more_files
+from scripted import LOOPS, ask, no_more_files, shown
 from tables import table
 
 from tcb_ops.errors import ResourceLimitError, SettingsError, TokenError
@@ -29,24 +29,6 @@ SECRET = "SeCrEt+token/42="
 @pytest.fixture(params=LOOPS)
 def loop(request):
     return str(request.param)
-
-
-def ask(run: Run, source: TokenSource, appid: str = "wx1", refused: Secret | None = None) -> Token:
-    async def asked() -> Token:
-        try:
-            return await source.token(appid, refused)
-        finally:
-            await source.aclose()
-
-    token: Token = run(asked())
-    return token
-
-
-def shown(error: SettingsError | TokenError) -> str:
-    """Everything that a log or a screen could show of an error."""
-    return f"{error!r} {error.text.en} {error.text.zh} {error.__cause__!r}" + (
-        "" if error.__suppress_context__ else repr(error.__context__)
-    )
 
 
 def program(code: str, *arguments: str) -> CommandTokens:

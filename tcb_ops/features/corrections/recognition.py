@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 from tcb_ops.i18n import Text, _
@@ -10,8 +11,10 @@ from tcb_ops.lists.batch import Batch
 from tcb_ops.model import Outcome
 from tcb_ops.runs.histories import columns_of, merged_runs
 from tcb_ops.runs.list_kinds import ListKind
+from tcb_ops.runs.plan import RunSpec
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import RunRecord
+from tcb_ops.runs.url_files import SourceQueries
 from tcb_ops.settings import Settings
 
 _ORIGINS = frozenset({"tcb_ended_at", "tcb_list"})
@@ -63,6 +66,22 @@ def corrected_run(
         "only values in a copy of its failed.csv or fix-me file; columns may be added.",
         list_name=batch.source.name,
         why=reasons[0],
+    )
+
+
+def corrected_spec(spec: RunSpec, batch: Batch, ledger: LedgerReader, settings: Settings) -> RunSpec:
+    """Return the spec of a corrected fix-me file or failed.csv with the rows' lines in their list, and the run that it corrects.
+
+    The spec of any other list is returned unchanged, with a warning if it has the columns of such a file.
+    """
+    corrected = corrected_run(batch, spec.kind, ledger, settings)
+    if not isinstance(corrected, RunRecord):
+        return replace(spec, warning=corrected)
+    return replace(
+        spec,
+        rows=lambda: (replace(row, line=row.of_line) for row in spec.rows()),
+        queries=spec.queries and SourceQueries(batch.staging.queries("of_line")),
+        options={**spec.options, "corrects": corrected.id},
     )
 
 
