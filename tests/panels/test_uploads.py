@@ -138,6 +138,22 @@ def test_a_new_run_does_not_show_the_rows_of_the_one_before(open_lab, read, wait
     panel.settle()
 
 
+def test_the_merchants_are_as_new_as_the_header_also_while_the_run_waits(open_lab, wait_for):
+    lab = open_lab(many(TEA, rows=200), [Fault(path="banner/99.png", delay=60)])
+    panel = lab.uploads()
+    panel.start.click()
+    wait_for(lambda: "199 of 200 rows" in panel.monitor.bar.value)
+    wait_for(lambda: panel.monitor.grid.lines[TEA.appid][2:5] == [200, 199, 0])
+    press(panel, panel.monitor.stop)
+
+
+def test_waiting_for_the_run_does_not_count_as_drawing(open_lab):
+    panel = open_lab().uploads()
+    press(panel)
+    panel.monitor.grid.send = lambda _message: threading.Event().wait(0.5)
+    assert panel.monitor._draw_grid(panel.run) < 2
+
+
 def test_the_bad_rows_are_retried_as_a_run_of_their_own(open_lab, read, assert_complete):
     lab = open_lab(faults=[Fault(env=TEA.env, path="banner/2.png", calls=((1, 1),), errcode=40097)])
     panel = lab.uploads()
