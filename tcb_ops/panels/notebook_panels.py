@@ -18,10 +18,11 @@ from tcb_ops.lists.paths import read_paths
 from tcb_ops.panels.controls import ActionButton, Menu, html_area, show, tick_box
 from tcb_ops.panels.list_reader import ListReader
 from tcb_ops.panels.panel import Panel
-from tcb_ops.preflight import facts_line
+from tcb_ops.preflight import facts_line, unfinished_run
 from tcb_ops.resources import sample_folder
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.list_kinds import LINKS, UPLOAD
+from tcb_ops.runs.plan import RunSpec, list_spec
 from tcb_ops.runs.progress import Progress
 from tcb_ops.start import ResumeOptions, StartOptions
 
@@ -42,6 +43,10 @@ class RunForm(Panel):
         """Return the label of the button that starts the run: what it would run."""
         raise NotImplementedError
 
+    def _spec(self) -> RunSpec:
+        """Return the work of the run that would be started."""
+        raise NotImplementedError
+
     def _input_parts(self) -> list[Any]:
         return []
 
@@ -53,7 +58,10 @@ class RunForm(Panel):
         self.ready_line = html_area("op-ready")
         """The state of what a run would work on; that of the run stands in the header."""
         inputs = self._input_parts()
+        self.unfinished: Run | None = None
+        """The unfinished run of the same work."""
         self.new = tick_box(_("start a new run, even if one of this list is unfinished"), "op-new", lang)
+        self.new.observe(lambda _: worker.guarded(self._changed), "value")
         self.starter = ActionButton(worker, self.context, self._label(), "op-run", self._run)
         self.start = self.starter.button
         parts = [self.ready_line, *inputs, self.new]
@@ -75,25 +83,33 @@ class RunForm(Panel):
         monitor = self.monitor
         self.starter.enable(busy=self._facts() is None or self.worker.busy or monitor.running)
         show(self.starter, shown=not monitor.running and (monitor.state is None or self.setup.opened))
-        self.start.description = self._label().of(self.lang)
-        monitor.enable()
+        show(self.new, shown=self.unfinished is not None)
+        monitor.enable(starts=self.setup.opened)
+
+    def _list_runs(self) -> None:
+        super()._list_runs()
+        self._changed()
 
     def _changed(self) -> None:
-        """Ask for confirmation again: another list would be run."""
+        """Name what would be run, and ask for its confirmation again."""
         facts, merchants = self._facts() or (None, 0)
-        self.starter.ask(facts, merchants)
+        self.unfinished = unfinished_run(self._spec(), self.context.settings) if facts is not None else None
+        self.starter.ask(facts, merchants, self._label())
+        if self.unfinished is not None and not self.new.value:
+            self.starter.offer_rest(self.unfinished)
         self._enable()
 
     def _run(self) -> None:
         """Start a run of the list, or resume its unfinished one."""
-        self.monitor.start(lambda options: self._start_run(self._options(options)), self.starter)
+        rest = self.unfinished.id if self.unfinished is not None and not self.new.value else None
+        self.monitor.start(lambda options: self._start_run(self._options(options, rest)), self.starter)
         self.new.value = False
         self.setup.opened = False
         self._list_runs()
 
-    def _options(self, options: ResumeOptions) -> StartOptions:
+    def _options(self, options: ResumeOptions, resume: str | None = None) -> StartOptions:
         more = {"note": self.given.note, "selection": self.context.selection, "new_run": self.new.value}
-        return cast("StartOptions", options | more)
+        return cast("StartOptions", options | more | {"resume": resume})
 
     def _work(self) -> Run:
         if self._facts() is None:
@@ -138,6 +154,9 @@ class ListPanel(RunForm):
 
     def _prepare(self) -> None:
         self.list_reader.read()
+
+    def _spec(self) -> RunSpec:
+        return list_spec(self._batch(), self.kind, self.context.selection)
 
     def _facts(self) -> tuple[Text, int] | None:
         batch = self.list_reader.batch

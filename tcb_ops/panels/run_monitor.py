@@ -45,7 +45,6 @@ POLL_EVERY = 1.0
 """Least seconds between two updates from a run of another process, or until a ledger that could not be read is read again."""
 LISTED = 50
 """Runs in the table, the newest first."""
-PENDING = frozenset({Outcome.PENDING})
 UNDER_ROWS = "rows"
 """The choice of the rows that match the filter of the tab Rows; others are a code, or "" for all."""
 
@@ -278,18 +277,18 @@ class RunMonitor(widgets.VBox):
 
     def _offer(self) -> None:
         """Offer the rest of an unfinished run, and what the menus can do with a run."""
-        run, unfinished = self.run, self.state is RunState.UNFINISHED
-        show(self.resume, shown=unfinished)
-        if run is not None and unfinished:  # without a pending row, it lacks only its end
-            self.resume.offer(run, scope_of_rows(run.tallies(), PENDING), run.planned_bytes(PENDING))
+        run = self.run
+        if run is not None and self.state is RunState.UNFINISHED:
+            self.resume.offer_rest(run)
         for menu in self._worker.menus:
             menu.show_run(run if self.at_rest else None)
         show(self.stop, shown=self.running)
         self._changed()
 
-    def enable(self) -> None:
-        """Enable the buttons that may be pressed."""
+    def enable(self, *, starts: bool = False) -> None:
+        """Enable the buttons that may be pressed; `starts`: another button starts or resumes a run."""
         busy = self._worker.busy or self.running
+        show(self.resume, shown=self.state is RunState.UNFINISHED and not starts)
         self.resume.enable(busy=busy)
         # The blue button is the next thing to do: in a box that is open, it is the box's.
         self.resume.button.button_style = "" if any(m.opened for m in self._worker.menus) else "primary"
@@ -344,7 +343,7 @@ class RetryMenu(Menu):
     ) -> None:
         """`retry` starts the retry of `selected`."""
         self._context, self._grid = context, grid
-        grid.on_filter = lambda: worker.guarded(self.prepare) if self.opened else None
+        grid.on_filter = lambda: worker.guarded(self.prepare)
         self._run: Run | None = None
         self.choice = worker.field(widgets.Dropdown, _("Which rows"), "op-retry-rows")
         self.choice.observe(lambda _: worker.guarded(self._ask), "value")
@@ -399,8 +398,8 @@ class RetryMenu(Menu):
             if appid in self._grid.lines and not (code or path):
                 label = _("merchant {name}", name=f"{self._grid.lines[appid][1]} ({appid})")
             choices.append((label, UNDER_ROWS))
-        for group in self._grid.groups:
-            choices.append((_("code {code}: {rows}", code=group.code, rows=row_count(group.rows)), group.code))
+        groups = self._grid.groups
+        choices += [(_("code {code}: {rows}", code=g.code, rows=row_count(g.rows)), g.code) for g in groups]
         self.choice.options = [(label.of(self._lang), value) for label, value in choices]
         self.choice.index = next((at for at, (_label, value) in enumerate(choices) if value == chosen), 0)
         self._ask()
@@ -424,8 +423,7 @@ class RetryMenu(Menu):
         code, appid, path = self._chosen()
         scope = self._matching if self.choice.value == UNDER_ROWS else self._scope(run, code, appid, path)
         size = None if code or appid or path else run.planned_bytes(Outcome.retriable())
-        self.action.offer(run, scope, size)
-        self.action.button.description = _("Retry {rows}", rows=row_count(scope.rows)).of(self._lang)
+        self.action.offer(run, scope, _("Retry {rows}", rows=row_count(scope.rows)), size)
 
 
 class RunBrowser(Menu):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tcb_ops.features.audit.api import start_audit
-from tcb_ops.features.audit.kind import AUDIT
+from tcb_ops.features.audit.kind import AUDIT, audit_spec
 from tcb_ops.i18n import Text, _
 from tcb_ops.kinds import environment_count, is_provided, merchant_count, provided
 from tcb_ops.panels.controls import html_area
@@ -13,6 +13,7 @@ from tcb_ops.panels.html import heading
 from tcb_ops.panels.notebook_panels import RunForm
 from tcb_ops.reports.formats.notebook import findings_html
 from tcb_ops.run import Run, RunHandle
+from tcb_ops.runs.plan import RunSpec
 from tcb_ops.start import StartOptions
 
 
@@ -47,6 +48,9 @@ class AuditPanel(RunForm):
 
     def _label(self) -> Text:
         return _("Audit {environments}", environments=environment_count(len(self.context.merchants)))
+
+    def _spec(self) -> RunSpec:
+        return audit_spec(self.context.merchants, self.context.selection, {})
 
     def _prepare(self) -> None:
         facts, _merchants = self._facts()

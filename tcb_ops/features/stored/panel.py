@@ -7,7 +7,7 @@ import ipywidgets as widgets
 from tcb_ops import api
 from tcb_ops.errors import UsageError
 from tcb_ops.features.stored import api as stored
-from tcb_ops.i18n import _, as_lines
+from tcb_ops.i18n import NOTHING, _, as_lines
 from tcb_ops.model import STORED_OUTCOMES
 from tcb_ops.panels.controls import ActionButton, Menu, PanelContext, Worker, html_area, show
 from tcb_ops.panels.run_monitor import RunMonitor
@@ -49,7 +49,7 @@ class StoredFiles(Menu):
         self.offer(shown=self._subject is not None)
         self.opened = False
         show(self.confirm, shown=self._subject is not None)
-        self.action.ask(None, 0)
+        self.action.ask(None, 0, NOTHING)
 
     def enable(self, *, busy: bool) -> None:
         """Enable the buttons that may be pressed."""
@@ -70,8 +70,7 @@ class StoredFiles(Menu):
             undone = stored.undo_scope(run, merchants=only, settings=self._context.settings)
             facts, label = as_lines((scope.text, undone.text)), _("Undo the upload")
         self._look_line.value = ""
-        self.action.button.description = label.of(self._worker.lang)
-        self.action.ask(facts, scope.merchants)
+        self.action.ask(facts, scope.merchants, label)
 
     def _opened(self) -> Run:
         if self._subject is None:
