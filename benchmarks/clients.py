@@ -12,20 +12,24 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 import resource
 import sys
 import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+COLLECT = (10_000, 20, 50)
+"""The thresholds of the garbage collector in runs of tcb-ops (runs/loop.py)."""
 AT_ONCE = 64
-"""Calls in flight, for every client."""
+"""Calls in flight, for every client but those with fewer threads."""
 
 RunSpec = tuple[str, Path, Path]
 """Base URL, folder, list."""
@@ -55,8 +59,8 @@ def write_links(folder: str, links: list[dict[str, Any]]) -> None:
 # --- tcb_ops ------------------------------------------------------------------------------------------------------
 
 
-def tcb_whole(kind: str) -> Callable[[RunSpec], int]:
-    """Return `tcb_ops.links` or `tcb_ops.upload` as used by an operator: list, ledger, links.csv."""
+def tcb_whole(kind: str, ledger: str = "") -> Callable[[RunSpec], int]:
+    """Return `tcb_ops.links` or `tcb_ops.upload` as used by an operator: list, ledger, links.csv; `ledger`: a URL."""
 
     import tcb_ops as tcb
     import tcb_ops.api
@@ -70,7 +74,7 @@ def tcb_whole(kind: str) -> Callable[[RunSpec], int]:
             settings = tcb.Settings(
                 api_base=base,
                 merchants=folder / "merchants.csv",
-                ledger=str(Path(own, "ledger.db")),
+                ledger=ledger or str(Path(own, "ledger.db")),
                 tokens=TokenSettings(file=folder / "tokens.csv"),
             )
             merchants = tcb.read_merchants(settings.merchants)
@@ -113,9 +117,14 @@ def tcb_calls() -> Callable[[RunSpec], int]:
 # --- the clients to compare with ----------------------------------------------------------------------------------
 
 
-def bare_aiohttp() -> Callable[[RunSpec], int]:
-    """Return the minimum of a client: post, read, json.loads, append."""
+def bare_aiohttp(*collect: int) -> Callable[[RunSpec], int]:
+    """Return the minimum of a client: post, read, json.loads, append. `collect`: thresholds of the garbage collector."""
+    import gc
+
     import aiohttp
+
+    if collect:
+        gc.set_threshold(*collect)
 
     async def work(given: RunSpec) -> int:
         rows, tokens = iter(rows_of(given)), tokens_of(given)
@@ -135,8 +144,8 @@ def bare_aiohttp() -> Callable[[RunSpec], int]:
     return on_uvloop(work)
 
 
-def requests_links() -> Callable[[RunSpec], int]:
-    """Return a typical operator's script: requests, 64 threads, a session per thread, a CSV at the end."""
+def requests_links(at_once: int) -> Callable[[RunSpec], int]:
+    """Return a typical operator's script: requests, threads, a session per thread, a CSV at the end."""
     import requests
 
     mine = threading.local()
@@ -149,7 +158,7 @@ def requests_links() -> Callable[[RunSpec], int]:
                 mine.session = requests.Session()
             return requests_link(mine.session, given[0], tokens[row["env"]], row)
 
-        with tempfile.TemporaryDirectory(dir=given[1]) as own, ThreadPoolExecutor(AT_ONCE) as threads:
+        with tempfile.TemporaryDirectory(dir=given[1]) as own, ThreadPoolExecutor(at_once) as threads:
             links = list(threads.map(ask, rows_of(given)))
             write_links(own, links)
         return sum(link["errcode"] == 0 for link in links)
@@ -157,7 +166,7 @@ def requests_links() -> Callable[[RunSpec], int]:
     return work
 
 
-def requests_upload() -> Callable[[RunSpec], int]:
+def requests_upload(at_once: int) -> Callable[[RunSpec], int]:
     """Return the same script for uploads: link, MD5, form post, comparison of the ETag."""
     import requests
 
@@ -183,7 +192,7 @@ def requests_upload() -> Callable[[RunSpec], int]:
             )
             return answer.status_code in {200, 201, 204} and answer.headers["ETag"].strip('"') == md5
 
-        with ThreadPoolExecutor(AT_ONCE) as threads:
+        with ThreadPoolExecutor(at_once) as threads:
             return sum(threads.map(send, rows_of(given)))
 
     return work
@@ -213,12 +222,15 @@ def on_uvloop(work: Callable[[RunSpec], Coroutine[None, None, int]]) -> Callable
 
 CONTENDERS: dict[str, Callable[[], Callable[[RunSpec], int]]] = {
     "tcb-links": lambda: tcb_whole("links"),
+    "tcb-links-postgres": lambda: tcb_whole("links", os.environ["BENCH_POSTGRES"]),
     "tcb-calls": tcb_calls,
     "tcb-upload": lambda: tcb_whole("upload"),
     "aiohttp-links": bare_aiohttp,
-    "requests-links": requests_links,
-    "requests-upload": requests_upload,
+    "aiohttp-links-gc": lambda: bare_aiohttp(*COLLECT),
 }
+for at_once in (8, 16, 64):
+    CONTENDERS[f"requests-links-{at_once}"] = partial(requests_links, at_once)
+    CONTENDERS[f"requests-upload-{at_once}"] = partial(requests_upload, at_once)
 
 
 def main(name: str, base: str, folder: str, paths: str) -> None:

@@ -1,4 +1,4 @@
-"""Measure what `--cluster local:2` gains over one process, for uploads of 4 KB files to 40 merchants.
+"""Measure what `--cluster local:2` gains over one process, for uploads of different 4 KB files to 200 merchants.
 
     python benchmarks/cluster.py [--rows 8000] [--rounds 3]
 
@@ -27,7 +27,7 @@ import run
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 HEADING = "## Two workers on one machine"
-MERCHANTS = 40
+MERCHANTS = 200
 LATENCIES = (100, 0)
 """Milliseconds."""
 TARGET = 1.6
@@ -35,18 +35,20 @@ TARGET = 1.6
 
 
 def prepare(folder: Path, rows: int) -> None:
-    """Write merchants, tokens, a list, and one file of 4 KB, which every row uploads."""
-    content = os.urandom(4096)
-    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    """Write merchants, tokens, a list, and a file of 4 KB for each row."""
     (folder / "files").mkdir()
-    (folder / "files" / "a.bin").write_bytes(content)
+    md5s = []
+    for n in range(rows):
+        content = os.urandom(4096)
+        (folder / "files" / f"{n}.bin").write_bytes(content)
+        md5s.append(hashlib.md5(content, usedforsecurity=False).hexdigest())
     names = range(MERCHANTS)
     tables = {
         "merchants.csv": [("appid", "name", "env"), *((f"wx{n:04}", f"商户 {n}", f"bench-{n:03}") for n in names)],
         "tokens.csv": [("appid", "access_token"), *((f"wx{n:04}", f"{n:05}{'a' * 130}") for n in names)],
         "list.csv": [
             ("env", "path", "file"),
-            *((f"bench-{n % MERCHANTS:03}", f"assets/{n:06}/{md5}.png", "a.bin") for n in range(rows)),
+            *((f"bench-{n % MERCHANTS:03}", f"assets/{n:06}/{md5}.png", f"{n}.bin") for n, md5 in enumerate(md5s)),
         ],
     }  # fmt: skip
     for name, lines in tables.items():
@@ -60,7 +62,7 @@ def upload(base: str, folder: Path, rows: int, *words: str) -> tuple[float, floa
     ledger.unlink(missing_ok=True)
     command = [
         sys.executable, "-m", "tcb_ops", "upload", "list.csv", "--root", "files", "--target", base, "--merchants",
-        "merchants.csv", "--tokens", "tokens.csv", "--ledger", "ledger.db", "--quiet", *words,
+        "merchants.csv", "--tokens", "tokens.csv", "--ledger", "ledger.db", "--quiet", "--yes", *words,
     ]  # fmt: skip
     began = time.perf_counter()
     done = subprocess.run(command, cwd=folder, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)

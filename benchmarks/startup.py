@@ -14,6 +14,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -25,8 +26,15 @@ COMMANDS = {
     "tcb-ops show latest": ("-m", "tcb_ops", "show", "latest"),
     "tcb-ops explain 85088": ("-m", "tcb_ops", "explain", "85088"),
     "completion of a command": ("-m", "tcb_ops"),
+    "tcb-ops upload of one 4 KB file": ("-m", "tcb_ops", "upload", "list.csv", "--yes", "--ledger", "one.db"),
+    "tcb-ops demo": ("-m", "tcb_ops", "demo"),
 }
-TARGETS = {"tcb-ops --help": 9.0, "tcb-ops runs": 16.0, "tcb-ops show latest": 18.0}
+TARGETS = {
+    "tcb-ops --help": 9.0,
+    "tcb-ops runs": 16.0,
+    "tcb-ops show latest": 18.0,
+    "tcb-ops upload of one 4 KB file": 60.0,
+}
 """Times a bare start, at most."""
 
 
@@ -43,15 +51,21 @@ def cpu(words: tuple[str, ...], folder: Path, **variables: str) -> float:
     return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
-def figures(rounds: int = 9) -> dict[str, tuple[float, float | None]]:
-    """Return each figure: the ratio to a bare start, and its target."""
+Figures = dict[str, tuple[float, float, float | None]]
+"""By name: CPU-seconds, those ÷ a bare start's, and what that may be at most."""
+
+
+def figures(rounds: int = 9) -> Figures:
     import reports
+    import run
 
     from tcb_ops.runs.ledger import Ledger
 
-    found: dict[str, list[float]] = {name: [] for name in COMMANDS}
-    with tempfile.TemporaryDirectory(prefix="tcb-ops-startup-") as temporary:
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in COMMANDS}
+    with tempfile.TemporaryDirectory(prefix="tcb-ops-startup-") as temporary, run.lean_server() as base:
         folder = Path(temporary)
+        run.prepare(folder, replace(run.NOTHING, small=1, big_file=1))
+        (folder / "small.csv").rename(folder / "list.csv")
         ledger = Ledger(str(folder / "tcb-ops.db"))
         for number in range(3):
             reports.build(ledger, f"run-{number}", 300, ill=number, begun=reports.BEGUN + number)
@@ -60,21 +74,38 @@ def figures(rounds: int = 9) -> dict[str, tuple[float, float | None]]:
         for turn in range(rounds + 1):
             bare = cpu(BARE, folder)
             for name, command in COMMANDS.items():
-                ratio = cpu(command, folder, **(words if name.startswith("completion") else {})) / bare
+                if name == "tcb-ops demo" and turn > 2:  # it takes seconds
+                    continue
+                to_server = ("--target", base, "--root", "files") if "--yes" in command else ()
+                variables = words if name.startswith("completion") else {}
+                seconds = cpu((*command, *to_server), folder, **variables)
                 if turn:  # the first one compiles
-                    found[name].append(ratio)
-    return {name: (median(ratios), TARGETS.get(name)) for name, ratios in found.items()}
+                    found[name].append((seconds, seconds / bare))
+    used, ratios = (
+        {name: median(pair[number] for pair in pairs) for name, pairs in found.items()} for number in (0, 1)
+    )
+    return {name: (used[name], ratios[name], TARGETS.get(name)) for name in COMMANDS}
+
+
+def table(found: Figures) -> str:
+    lines = [
+        "## Start-up and whole commands",
+        "",
+        "| | CPU-seconds | ÷ `python -c pass` | target |",
+        "|---|---:|---:|---:|",
+    ]
+    for name, (seconds, ratio, target) in found.items():
+        most = "" if target is None else f"≤ {target:.0f}"
+        lines.append(f"| {name} | {seconds:.2f} | {ratio:.1f} | {most} |")
+    return "\n".join(lines)
 
 
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--rounds", type=int, default=9)
-    kept = True
-    print("| | ÷ `python -c pass` | target |\n|---|---:|---:|")
-    for name, (ratio, target) in figures(options.parse_args().rounds).items():
-        kept = kept and (target is None or ratio <= target)
-        print(f"| {name} | {ratio:.1f} | {'' if target is None else f'≤ {target:.0f}'} |")
-    return 0 if kept else 1
+    found = figures(options.parse_args().rounds)
+    print(table(found))
+    return int(any(target is not None and ratio > target for _seconds, ratio, target in found.values()))
 
 
 if __name__ == "__main__":

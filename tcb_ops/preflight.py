@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tcb_ops.formatting import format_size, sanitize
 from tcb_ops.i18n import Text, _, as_facts, as_list, ngettext
@@ -19,10 +19,12 @@ from tcb_ops.lists.batch import Batch
 from tcb_ops.model import Merchant, Outcome
 from tcb_ops.run import Run
 from tcb_ops.runs.limits import RunLimits
-from tcb_ops.runs.plan import Choice, RunSpec, choose, same_work
 from tcb_ops.runs.records import Tally
 from tcb_ops.settings import Settings
 from tcb_ops.start import existing_ledger
+
+if TYPE_CHECKING:
+    from tcb_ops.runs.plan import RunSpec
 
 RETRIED = frozenset({Outcome.REFUSED, Outcome.FAILED, Outcome.NOT_ATTEMPTED})
 """The outcomes that `retry` runs again."""
@@ -162,6 +164,8 @@ def scope_of_rows(tallies: Iterable[Tally], outcomes: frozenset[Outcome]) -> Sen
 
 def unfinished_run(work: RunSpec, settings: Settings) -> Run | None:
     """Return the run that a start of this work would resume, or, if that is over a day old, ask about; None without one."""
+    from tcb_ops.runs.plan import Choice, choose, same_work
+
     now, ledger = time.time(), existing_ledger(settings)
     record = same_work(ledger, work, settings, now) if ledger is not None else None
     if ledger is None or record is None or record.finished_at is not None:

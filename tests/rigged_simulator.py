@@ -19,7 +19,7 @@ from tcb_ops.features.simulator.faults import (
 )
 from tcb_ops.features.simulator.server import Simulator as PlainSimulator
 from tcb_ops.features.simulator.signing import bucket_of
-from tcb_ops.features.simulator.state import NEVER, SimulatedObject, _RefreshToken
+from tcb_ops.features.simulator.state import NEVER, RefreshToken, SimulatedObject
 from tcb_ops.model import Merchant
 
 
@@ -118,12 +118,12 @@ class Simulator(PlainSimulator):
 
     def refresh_token(self, appid: str) -> str:
         """Return a merchant's current refresh token."""
-        return self._accounts.refresh_token(appid)
+        return self._accounts.refresh_tokens[appid].newest
 
     def drop_refresh_token(self, appid: str, *, listed: bool = True) -> None:
         """Replace a merchant's refresh token (old ones: 61023); `listed`: whether api_get_authorizer_list has the new one."""
-        new = _RefreshToken(self._accounts._new(appid), listed=listed)
-        self._accounts._refresh_tokens[appid] = new
+        new = RefreshToken(self._accounts._new(appid), listed=listed)
+        self._accounts.refresh_tokens[appid] = new
 
     def set_status(self, env: str, status: EnvStatus) -> None:
         """Change an environment's status."""

@@ -26,11 +26,11 @@ from tcb_ops.lists.merchants import Merchants, read_merchants
 from tcb_ops.model import Outcome
 from tcb_ops.panels.files import file_links, report_links
 from tcb_ops.panels.html import message
+from tcb_ops.panels.threads import in_thread
 from tcb_ops.preflight import SendScope, scope_of_rows
 from tcb_ops.reports.explanations import MARK
 from tcb_ops.run import Run
 from tcb_ops.runs.limits import RunLimits
-from tcb_ops.runs.loop import in_thread
 from tcb_ops.runs.next_commands import quoted
 from tcb_ops.settings import (
     SETTINGS_FILE,

@@ -212,7 +212,7 @@ function render({ model, el }) {
   }
 
   // --- the tabs --------------------------------------------------------------------------------------------------
-  const causeArea = make("div", { class: "op-codes" });
+  const causeArea = make("div", { class: "op-codes op-scroll" });
   const chartArea = make("div", { class: "op-charts" });
   const keys = () => make("p", { class: "op-quiet op-keys", text: words.keys });
   const PARTS = {
@@ -318,9 +318,10 @@ function render({ model, el }) {
   }
   let looked = performance.now(); // when Python was last asked what other processes have changed
   function look() {
-    if (running || performance.now() - looked < 10000 || !el.checkVisibility() || document.hidden) return;
+    if (performance.now() - looked < 10000 || !el.checkVisibility() || document.hidden) return;
     looked = performance.now();
-    send({ ask: "look" });
+    if (kernel?.connectionStatus === "disconnected") kernel.reconnect().catch(() => {}); // JupyterLab gives up after minutes
+    else if (!running) send({ ask: "look" });
   }
   const timer = setInterval(() => { if (dead) disable(); else { keepFocus(); keepInView(); showAges(); look(); } }, 250);
 
@@ -356,8 +357,8 @@ function render({ model, el }) {
       const turned = other || message.running !== running;
       Object.assign(words, message.words);
       for (const head of el.querySelectorAll("[data-head]")) head.textContent = words[head.dataset.head];
-      if (message.full) merchants.clear();
-      if (other) { drawnLines.clear(); search.value = ""; chip = "all"; chosen = false; }
+      if (message.full) for (const drawn of [merchants, drawnLines]) drawn.clear();
+      if (other) { search.value = ""; chip = "all"; chosen = false; }
       for (const line of message.lines) merchants.set(line[APPID], line);
       ({ run, running } = message);
       codes = message.codes ?? codes;

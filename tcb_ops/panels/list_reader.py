@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -65,19 +64,14 @@ def pickable(folder: Path, endings: tuple[str, ...], hidden: frozenset[Path] = f
 
     At most `SHOWN` of them, relative to the folder; names that begin with a dot and the files in `hidden` are left out.
     """
-    folders = [folder, *_visible(folder, Path.is_dir)]
-    if not endings:
-        return [path.relative_to(folder).as_posix() for path in folders[1:]][:SHOWN]
-    files = [
-        file for each in folders for file in _visible(each, Path.is_file) if file.resolve() not in hidden
-    ]
-    return [f.relative_to(folder).as_posix() for f in files if f.name.lower().endswith(endings)][:SHOWN]
-
-
-def _visible(folder: Path, is_wanted: Callable[[Path], bool]) -> list[Path]:
-    with suppress(OSError):
-        return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and is_wanted(path))
-    return []
+    paths = sorted(folder.glob("[!.]*"))
+    if endings:
+        paths += sorted(folder.glob("[!.]*/[!.]*"))
+        files = [path for path in paths if path.name.lower().endswith(endings) and path.is_file()]
+        paths = [file for file in files if file.resolve() not in hidden]
+    else:
+        paths = [path for path in paths if path.is_dir()]
+    return [path.relative_to(folder).as_posix() for path in paths[:SHOWN]]
 
 
 class ListReader(widgets.VBox):

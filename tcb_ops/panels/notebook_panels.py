@@ -80,11 +80,12 @@ class RunForm(Panel):
             self.monitor.attach(runs[0].id)
 
     def _enable(self) -> None:
-        monitor = self.monitor
-        self.starter.enable(busy=self._facts() is None or self.worker.busy or monitor.running)
-        show(self.starter, shown=not monitor.running and (monitor.state is None or self.setup.opened))
+        monitor, ready = self.monitor, self._facts() is not None
+        self.starter.enable(busy=not ready or self.worker.busy or monitor.running)
+        is_next = ready and not monitor.running and (monitor.state is None or self.setup.opened)
+        show(self.starter, shown=is_next)
         show(self.new, shown=self.unfinished is not None)
-        monitor.enable(starts=self.setup.opened)
+        monitor.enable(starts=is_next)
 
     def _list_runs(self) -> None:
         super()._list_runs()
@@ -132,14 +133,12 @@ class ListPanel(RunForm):
     """A panel whose run works on a list."""
 
     label: Text
-    """The label of the button that starts the run, while there is no list."""
-    label_of_list: Text
 
     def _label(self) -> Text:
         batch = self.list_reader.batch
         if batch is None:
-            return self.label
-        return self.label_of_list.format(list_name=batch.source.name, rows=row_count(batch.valid))
+            return self.title
+        return self.label.format(list_name=batch.source.name, rows=row_count(batch.valid))
 
     def _input_parts(self) -> list[Any]:
         self.list_reader = ListReader(
@@ -175,8 +174,7 @@ class ListPanel(RunForm):
 class LinksPanel(ListPanel):
     """Checks a list and issues its links."""
 
-    kind, label = LINKS, _("Issue links")
-    label_of_list = _("Issue links for {list_name} ({rows})")
+    kind, label = LINKS, _("Issue links for {list_name} ({rows})")
     title = _("Upload links")
 
     def _input_parts(self) -> list[Any]:
@@ -195,8 +193,7 @@ class LinksPanel(ListPanel):
 class UploadPanel(ListPanel):
     """Checks a list and its files and uploads them."""
 
-    kind, label = UPLOAD, _("Upload")
-    label_of_list = _("Upload {list_name} ({rows})")
+    kind, label = UPLOAD, _("Upload {list_name} ({rows})")
     title = _("Uploads")
 
     def _parts(self) -> list[Any]:

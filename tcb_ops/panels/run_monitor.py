@@ -35,9 +35,9 @@ from tcb_ops.panels.html import (
     rest_state,
     retry_helps,
 )
+from tcb_ops.panels.threads import in_thread
 from tcb_ops.preflight import SendScope, scope_of_rows
 from tcb_ops.run import Run, RunHandle, find_handle, has_code
-from tcb_ops.runs.loop import in_thread
 from tcb_ops.runs.progress import Progress, ProgressMeter
 from tcb_ops.start import ResumeOptions
 
@@ -229,8 +229,8 @@ class RunMonitor(widgets.VBox):
         self._draw_header(run, self.state)
         text, tone = describe_end(run, error, expired_links)
         self._worker.say(text if warning is None else as_lines((text, warning)), tone)
-        self._ended()
         self._offer()
+        self._ended()
 
     def _show_none(self) -> None:
         """Show the target, and no run: there is none, or it cannot be read."""

@@ -11,11 +11,9 @@ import gc
 import os
 import sys
 import threading
-from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from tcb_ops.resources import raise_if_exhausted
@@ -79,35 +77,6 @@ def cancel_all() -> None:
 
     with suppress(TimeoutError):  # a loop that is stuck ends with the process
         asyncio.run_coroutine_threadsafe(end(), _loop).result(LET_END + 1)
-
-
-_idle_threads: deque[SimpleQueue[Callable[[], None]]] = deque()
-
-
-def in_thread(job: Callable[[], None]) -> threading.Event:
-    """Do a job in a daemon thread; return what is set at its end.
-
-    A thread is used again: the memory that the allocator keeps for each new one would add up over a day's runs.
-    """
-    ended = threading.Event()
-    try:
-        jobs = _idle_threads.pop()
-    except IndexError:
-        jobs = SimpleQueue()
-        threading.Thread(target=_serve, args=(jobs,), name="tcb-ops-panel", daemon=True).start()
-
-    def do() -> None:
-        job()
-        _idle_threads.append(jobs)
-        ended.set()
-
-    jobs.put(do)
-    return ended
-
-
-def _serve(jobs: SimpleQueue[Callable[[], None]]) -> None:
-    while True:
-        jobs.get()()
 
 
 def _running() -> asyncio.AbstractEventLoop:

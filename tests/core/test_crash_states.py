@@ -30,7 +30,7 @@ from tcb_ops.errors import TcbOpsError
 from tcb_ops.features.component.store import TokenStore
 from tcb_ops.features.simulator.faults import Component
 from tcb_ops.features.simulator.signing import bucket_of
-from tcb_ops.features.simulator.state import _RefreshToken
+from tcb_ops.features.simulator.state import RefreshToken
 from tcb_ops.model import Merchant, Outcome
 from tcb_ops.wechat import open_source
 
@@ -369,7 +369,7 @@ class Rotation(Scenario):
             tokens = [first, first, *issued.get(appid, [])]
             shown = f"token {appid}" in state.marks
             # What was stored once is the only place: the platform's list need not have it.
-            self.sim._accounts._refresh_tokens[appid] = _RefreshToken(
+            self.sim._accounts.refresh_tokens[appid] = RefreshToken(
                 tokens[-1], tokens[-2], float("inf"), listed=not shown
             )
             stored = TokenStore(store, PLATFORM, self.sim.base).read(appid)

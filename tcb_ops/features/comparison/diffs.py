@@ -15,6 +15,7 @@ from functools import cache, lru_cache
 from heapq import merge
 from itertools import groupby
 from operator import attrgetter, itemgetter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from tcb_ops.arguments import checked
@@ -29,8 +30,6 @@ from tcb_ops.settings import Settings
 from tcb_ops.start import TargetOptions, find_run, ledger_with_runs, selected_merchants, settings_for
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import pandas as pd
 
     from tcb_ops.lists.merchants import Merchants

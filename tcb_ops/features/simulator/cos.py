@@ -176,8 +176,8 @@ class CosStore:
             return self._error(request, CosRefusal(404, "NoSuchKey", "The specified key does not exist."))
         self._state.stats["fetched"] += 1
         headers = self._headers() | {"Content-Type": stored.content_type or "application/octet-stream"}
-        if stored.etag:
-            headers["ETag"] = f'"{stored.etag}"'
+        if etag := stored.md5 if stored.own_etag is None else stored.own_etag:
+            headers["ETag"] = f'"{etag}"'
         if stored.cache_control:
             headers["Cache-Control"] = stored.cache_control
         if first and not stored.size:

@@ -54,12 +54,6 @@ def _range(value: object) -> tuple[int, int]:
     return low, high
 
 
-def _errcode(value: object) -> int:
-    if type(value) is not int or value == 0 or abs(value) > 9_999_999:
-        raise ValueError
-    return value
-
-
 Words = Annotated[str, Meta(min_length=1), _("must be non-empty text")]
 """A value of the plan. The Text in its annotation describes valid values, for the message about an invalid one."""
 Id = Annotated[
@@ -137,14 +131,8 @@ class Fault:
         _('counts from 1: write 2, [1, 3] or "1-3"'),
     ] = ()
     """Ranges of call numbers, inclusive, counted from 1; empty means every call."""
-    errcode: (
-        Annotated[
-            int,
-            Raw(_errcode),
-            _("must be a whole number from -9999999 to 9999999 other than 0, which is not a fault"),
-        ]
-        | None
-    ) = None
+    errcode: Annotated[int, Meta(ge=-9_999_999, le=9_999_999)] | None = None
+    """0: success, without what belongs to it."""
     errmsg: Words = ""
     code: Words = ""
     status: Annotated[int, Meta(ge=300, le=599)] | None = None

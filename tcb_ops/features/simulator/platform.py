@@ -248,9 +248,9 @@ class Platform:
         listed = []
         for account in authorizers[offset : offset + count]:
             entry: Fields = {"authorizer_appid": account.appid}
-            refresh_token = self._accounts.refresh_token(account.appid, listed=True)
-            if refresh_token:  # the platform omits the key if it has lost the token
-                entry["refresh_token"] = refresh_token
+            token = self._accounts.refresh_tokens[account.appid]
+            if token.listed:
+                entry["refresh_token"] = token.newest
             listed.append(entry | {"auth_time": self._accounts.began})
         return {"total_count": len(authorizers), "list": listed}
 

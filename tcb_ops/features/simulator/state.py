@@ -66,11 +66,6 @@ class SimulatedObject(NamedTuple):
     own_etag: str | None = None
     """The ETag where it is not the MD5, as of an object that was written in parts; empty for none."""
 
-    @property
-    def etag(self) -> str:
-        """The ETag, without quotes."""
-        return self.md5 if self.own_etag is None else self.own_etag
-
 
 class SimulatorState:
     """A simulator's state. Memory grows with the number of objects, but not with calls, which are only counted."""
@@ -204,15 +199,15 @@ class Wants(Enum):
     EITHER = auto()
 
 
-UPLOADS = {"/tcb/uploadfile": Wants.MERCHANTS, "/componenttcb/uploadfile": Wants.COMPONENTS}
-
-
 @dataclass(slots=True)
-class _RefreshToken:
+class RefreshToken:
+    """The newest refresh token of a merchant, and the one before it, which works until a time."""
+
     newest: str
     before: str = ""
     until: float = 0.0
     listed: bool = True
+    """Whether api_get_authorizer_list has it: the platform may have lost it."""
 
 
 class Accounts:
@@ -241,10 +236,8 @@ class Accounts:
         self._ticket = component.ticket
         self._ticket_ends = clock() + component.ticket_lifetime
         self._made = 0
-        self._refresh_tokens = {
-            account.appid: _RefreshToken(
-                account.refresh_token or f"practice-refresh-token-of-{account.appid}"
-            )
+        self.refresh_tokens = {
+            account.appid: RefreshToken(account.refresh_token or f"practice-refresh-token-of-{account.appid}")
             for account in self._accounts.values()
         }
 
@@ -324,7 +317,7 @@ class Accounts:
         """Return an interface's daily limit for a caller; 0 for no limit."""
         if interface.startswith("/cgi-bin/openapi/"):
             return self.account(appid).question_limit
-        return self.account(appid).daily_limit if interface in UPLOADS else 0
+        return self.account(appid).daily_limit if interface.endswith("/uploadfile") else 0
 
     def ticket_refusal(self, ticket: str) -> int:
         """Return the errcode that refuses a component_verify_ticket, or 0."""
@@ -341,22 +334,17 @@ class Accounts:
         """Return (access token, refresh token), or the errcode that refuses the refresh."""
         if not self.is_authorizer(appid):
             return 61003
-        refresh_tokens, now = self._refresh_tokens[appid], self.clock()
+        refresh_tokens, now = self.refresh_tokens[appid], self.clock()
         if refresh_token != refresh_tokens.newest and (
             refresh_token != refresh_tokens.before or now >= refresh_tokens.until
         ):
             return 61023
         if self.component.rotate:
             until = now + self.component.overlap
-            refresh_tokens = self._refresh_tokens[appid] = _RefreshToken(
+            refresh_tokens = self.refresh_tokens[appid] = RefreshToken(
                 self._new(appid), refresh_tokens.newest, until
             )
         return self.issue(appid), refresh_tokens.newest
-
-    def refresh_token(self, appid: str, *, listed: bool = False) -> str:
-        """Return a merchant's current refresh token; with `listed`, empty if api_get_authorizer_list omits it."""
-        token = self._refresh_tokens[appid]
-        return token.newest if token.listed or not listed else ""
 
     def _environment(self, env: str) -> SimulatedEnvironment:
         return self._environments.get(env) or SimulatedEnvironment(env)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime, tzinfo
 from operator import attrgetter
 from pathlib import Path
@@ -232,7 +233,8 @@ def heat_map(matrix: ErrcodeMatrix, lang: Lang) -> str:
 
     Cells have `data-appid` and `data-code`, and are buttons for keyboards and screen readers.
     """
-    return str(_macros(lang).heat_map(matrix))
+    shown = replace(matrix, lines=tuple(line for line in matrix.lines if any(line.cells)))
+    return str(_macros(lang).heat_map(shown))
 
 
 def timeline_svg(drawing: Drawing, lang: Lang, zone: tzinfo) -> str:

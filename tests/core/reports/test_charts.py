@@ -56,6 +56,13 @@ def test_the_heat_map_has_a_button_per_cell_and_escapes_names():
     assert cells[0].get("aria-label") == f"{evil}, 85088: 12 rows"
 
 
+def test_the_heat_map_has_no_empty_line_and_says_that_there_are_more_codes():
+    drawn = heat_map(matrix([tally(at, 1000 + at, 1) for at in range(36)]), Lang.EN)
+    labels = [text for text in ET.fromstring(f"<div>{drawn}</div>").iter("text") if text.get("x") == "0"]
+    assert len(labels) == drawn.count("<g ") > 0
+    assert f"the {len(labels)} merchants and {len(labels)} codes with the most rows" in drawn
+
+
 def tally(at, code, rows, outcome=Outcome.REFUSED):
     return Tally(f"wx{at}", f"商户{at}", f"env{at}", outcome, Reason.REFUSED, code, "", rows)
 
