@@ -91,7 +91,7 @@ class RunGrid(anywidget.AnyWidget):
         self._worker, self._lang, self._look, self._clicks = worker, worker.lang, look, clicks
         self._zone: Any = None
         self._running = False
-        self.on_filter: Callable[[], None] = lambda: None
+        self.on_filter: Callable[[], object] = lambda: None
         """Called when the tab Rows is filtered otherwise, before it has its rows."""
         self.forget()
         words = {name: text.of(worker.lang) for name, text in _WORDS.items()}

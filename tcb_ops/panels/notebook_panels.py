@@ -11,7 +11,7 @@ import ipywidgets as widgets
 
 from tcb_ops import api
 from tcb_ops.errors import UsageError
-from tcb_ops.i18n import Text, _
+from tcb_ops.i18n import NOTHING, Text, _
 from tcb_ops.kinds import Kind, is_provided, provided, row_count
 from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.paths import read_paths
@@ -35,16 +35,8 @@ class RunForm(Panel):
     def _start_run(self, options: StartOptions) -> RunHandle:
         raise NotImplementedError
 
-    def _facts(self) -> tuple[Text, int] | None:
-        """Return what a run would reach, and the number of merchants; None where there is nothing to run."""
-        raise NotImplementedError
-
-    def _label(self) -> Text:
-        """Return the label of the button that starts the run: what it would run."""
-        raise NotImplementedError
-
-    def _spec(self) -> RunSpec:
-        """Return the work of the run that would be started."""
+    def _facts(self) -> tuple[Text, int, Text, RunSpec] | None:
+        """Return what a run would reach, the number of merchants, the button's label, and the work; None without any."""
         raise NotImplementedError
 
     def _input_parts(self) -> list[Any]:
@@ -58,11 +50,11 @@ class RunForm(Panel):
         self.ready_line = html_area("op-ready")
         """The state of what a run would work on; that of the run stands in the header."""
         inputs = self._input_parts()
-        self.unfinished: Run | None = None
-        """The unfinished run of the same work."""
+        self.ready, self.unfinished = False, cast("Run | None", None)
+        """Whether there is something to run; the unfinished run of it."""
         self.new = tick_box(_("start a new run, even if one of this list is unfinished"), "op-new", lang)
         self.new.observe(lambda _: worker.guarded(self._changed), "value")
-        self.starter = ActionButton(worker, self.context, self._label(), "op-run", self._run)
+        self.starter = ActionButton(worker, self.context, NOTHING, "op-run", self._run)
         self.start = self.starter.button
         parts = [self.ready_line, *inputs, self.new]
         self.setup, actions = Menu(worker, _("New run"), "op-new-menu", parts), self.monitor.actions
@@ -80,9 +72,9 @@ class RunForm(Panel):
             self.monitor.attach(runs[0].id)
 
     def _enable(self) -> None:
-        monitor, ready = self.monitor, self._facts() is not None
-        self.starter.enable(busy=not ready or self.worker.busy or monitor.running)
-        is_next = ready and not monitor.running and (monitor.state is None or self.setup.opened)
+        monitor = self.monitor
+        self.starter.enable(busy=not self.ready or self.worker.busy or monitor.running)
+        is_next = self.ready and not monitor.running and (monitor.state is None or self.setup.opened)
         show(self.starter, shown=is_next)
         show(self.new, shown=self.unfinished is not None)
         monitor.enable(starts=is_next)
@@ -93,9 +85,10 @@ class RunForm(Panel):
 
     def _changed(self) -> None:
         """Name what would be run, and ask for its confirmation again."""
-        facts, merchants = self._facts() or (None, 0)
-        self.unfinished = unfinished_run(self._spec(), self.context.settings) if facts is not None else None
-        self.starter.ask(facts, merchants, self._label())
+        facts, merchants, label, work = self._facts() or (None, 0, NOTHING, None)
+        self.ready = work is not None
+        self.unfinished = unfinished_run(work, self.context.settings) if work is not None else None
+        self.starter.ask(facts, merchants, label)
         if self.unfinished is not None and not self.new.value:
             self.starter.offer_rest(self.unfinished)
         self._enable()
@@ -113,7 +106,7 @@ class RunForm(Panel):
         return cast("StartOptions", options | more | {"resume": resume})
 
     def _work(self) -> Run:
-        if self._facts() is None:
+        if not self.ready:
             self._prepare()
         handle = self._start_run(self._options(self.context.run_options()))
         self.setup.opened = False
@@ -134,12 +127,6 @@ class ListPanel(RunForm):
 
     label: Text
 
-    def _label(self) -> Text:
-        batch = self.list_reader.batch
-        if batch is None:
-            return self.title
-        return self.label.format(list_name=batch.source.name, rows=row_count(batch.valid))
-
     def _input_parts(self) -> list[Any]:
         self.list_reader = ListReader(
             self.worker,
@@ -154,12 +141,12 @@ class ListPanel(RunForm):
     def _prepare(self) -> None:
         self.list_reader.read()
 
-    def _spec(self) -> RunSpec:
-        return list_spec(self._batch(), self.kind, self.context.selection)
-
-    def _facts(self) -> tuple[Text, int] | None:
-        batch = self.list_reader.batch
-        return (facts_line(batch), batch.merchants_count) if batch is not None else None
+    def _facts(self) -> tuple[Text, int, Text, RunSpec] | None:
+        if (batch := self.list_reader.batch) is None:
+            return None
+        label = self.label.format(list_name=batch.source.name, rows=row_count(batch.valid))
+        work = list_spec(batch, self.kind, self.context.selection)
+        return facts_line(batch), batch.merchants_count, label, work
 
     def _run(self) -> None:
         self.list_reader.read_if_changed()

@@ -186,14 +186,14 @@ class RunMonitor(widgets.VBox):
     def _follow(self, handle: RunHandle, run: Run, number: int) -> None:
         """Show what was committed until the run ends, then end it."""
         if number == self._watch:  # at once: a cluster takes a while to start
-            self._try_grid(run)
+            self._draw_grid(run)
             with suppress(TcbOpsError):  # which the grid has reported
                 self._draw_bar(run)
         for now in handle.watch():
             pause = POLL_EVERY
             if number == self._watch:  # both: the next news may come late
                 self._draw_bar(run, now)
-                pause = self._try_grid(run)
+                pause = self._draw_grid(run)
             handle.ended_within(pause)
         error: TcbOpsError | None = None
         try:
@@ -243,8 +243,6 @@ class RunMonitor(widgets.VBox):
         show(self, shown=False)
         for menu in self._worker.menus:
             menu.show_run(None)
-        for action in (self.stop, self.resume):
-            show(action, shown=False)
 
     def _draw_header(self, run: Run, state: RunState) -> None:
         show(self, shown=True)
@@ -259,19 +257,15 @@ class RunMonitor(widgets.VBox):
         """Draw the grid; return the seconds until it is drawn again.
 
         10 merchants are drawn 4 times a second, 400 about once; drawing takes a tenth of a processor at most. What it waits
-        for the run, which works in the same process, does not count.
+        for the run, which works in the same process, does not count. A run that cannot be read now is still watched.
         """
         began = time.thread_time()
-        merchants = self.grid.show(run, running=not self.at_rest)
-        return max(0.25 + min(merchants, 500) / 500, 10 * (time.thread_time() - began))
-
-    def _try_grid(self, run: Run) -> float:
-        """Draw the grid of a run that is running here; one that cannot be read now is still watched, to its end."""
         try:
-            return self._draw_grid(run)
+            merchants = self.grid.show(run, running=not self.at_rest)
         except TcbOpsError as error:
             self._worker.report(error)
             return POLL_EVERY
+        return max(0.25 + min(merchants, 500) / 500, 10 * (time.thread_time() - began))
 
     # --- what can be done ---------------------------------------------------------------------------------------
 
@@ -282,7 +276,6 @@ class RunMonitor(widgets.VBox):
             self.resume.offer_rest(run)
         for menu in self._worker.menus:
             menu.show_run(run if self.at_rest else None)
-        show(self.stop, shown=self.running)
         self._changed()
 
     def enable(self, *, starts: bool = False) -> None:
@@ -295,6 +288,7 @@ class RunMonitor(widgets.VBox):
         for menu in self._worker.menus:
             menu.enable(busy=busy)
         self.stop.disabled = not self.running
+        show(self.stop, shown=self.running)
 
     def start(self, begin: Callable[[ResumeOptions], RunHandle], action: ActionButton | None = None) -> None:
         """Start a run and show it. Raises UsageError if one is running here or the confirmation is missing."""
@@ -309,15 +303,15 @@ class RunMonitor(widgets.VBox):
         self.follow(begin(self._context.run_options()))
 
     def _resume(self) -> None:
-        if (run := self.run) is not None:
-            cluster = self.cluster if run.record.kind.clustered else None
-            self.start(lambda options: api.start_resume(run.id, cluster=cluster, **options), self.resume)
+        self._continue(api.start_resume, self.resume)
 
     def _retry(self) -> None:
+        self._continue(partial(api.start_retry, **self.retry.selected()), self.retry.action)
+
+    def _continue(self, begin: Callable[..., RunHandle], action: ActionButton) -> None:
         if (run := self.run) is not None:
             cluster = self.cluster if run.record.kind.clustered else None
-            retry = partial(api.start_retry, run.id, cluster=cluster, **self.retry.selected())
-            self.start(lambda options: retry(**options), self.retry.action)
+            self.start(lambda options: begin(run.id, cluster=cluster, **options), action)
 
     def _ask_why(self, code: str) -> None:
         """Ask WeChat about a row with a code, and show the verdict at the cause."""
@@ -343,7 +337,7 @@ class RetryMenu(Menu):
     ) -> None:
         """`retry` starts the retry of `selected`."""
         self._context, self._grid = context, grid
-        grid.on_filter = lambda: worker.guarded(self.prepare)
+        grid.on_filter = lambda: self.opened and worker.guarded(self.prepare)
         self._run: Run | None = None
         self.choice = worker.field(widgets.Dropdown, _("Which rows"), "op-retry-rows")
         self.choice.observe(lambda _: worker.guarded(self._ask), "value")

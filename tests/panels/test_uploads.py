@@ -90,8 +90,10 @@ def test_cancel_ends_tidily_and_resume_does_the_rest_without_the_list(
     tones = []
     for _ in range(2):  # one blue button at a time
         press(panel, panel.setup.button)
-        tones.append((panel.monitor.resume.button.button_style, hidden(panel.starter)))
-    assert tones == [("", False), ("primary", True)]
+        tones.append(
+            (panel.monitor.resume.button.button_style, hidden(panel.monitor.resume), hidden(panel.starter))
+        )
+    assert tones == [("", True, False), ("primary", False, True)]
     lab.workspace.sim.play([])
     press(panel, panel.monitor.resume.button)
     assert panel.run.id == first
@@ -100,20 +102,50 @@ def test_cancel_ends_tidily_and_resume_does_the_rest_without_the_list(
     assert hidden(panel.monitor.resume)
 
 
-def test_run_resumes_an_unfinished_run_of_the_same_list_unless_a_new_run_is_asked_for(
+def test_run_resumes_an_unfinished_run_of_the_same_list_unless_a_new_run_is_asked_for_and_says_so(
     open_lab, read, wait_for
 ):
     lab = open_lab(many(TEA, rows=40), SLOW)
     panel = lab.uploads()
     for new in (False, False, True):
         before = panel.run
+        assert hidden(panel.new) is (before is None)
         panel.new.value = new
+        label = "Upload list.csv (40 rows)"
+        if before is not None and not new:
+            label = f"Resume: {before.counts['pending']} of 40 rows pending"
+            assert panel.monitor.resume.button.description == label
+        assert panel.start.description == label
         panel.start.click()
         panel.worker.settle()
         assert panel.monitor.running
         assert (before is not None and panel.run.id == before.id) is (before is not None and not new)
         assert ("Resuming run" in read(panel.worker.line)) is (before is not None and not new)
         press(panel, panel.monitor.stop)
+
+
+def test_an_unfinished_run_that_is_not_shown_is_resumed_by_name_too(open_lab):
+    lab = open_lab(many(TEA, rows=20), SLOW)
+    first = Path("list.csv").read_text(encoding="utf-8").splitlines()[:2]
+    Path("other.csv").write_text("\n".join(first), encoding="utf-8")
+    panel = lab.uploads()
+    panel.start.click()
+    panel.worker.settle()
+    press(panel, panel.monitor.stop)
+    unfinished, pending = panel.run, panel.run.counts["pending"]
+    panel.list_reader.paths.value = "other.csv"
+    panel.settle()
+    assert panel.start.description == "Upload other.csv (1 row)"
+    assert hidden(panel.new)
+    press(panel)
+    assert panel.run.id != unfinished.id
+    panel.list_reader.paths.value = "list.csv"
+    panel.settle()
+    assert panel.start.description == f"Resume: {pending} of 20 rows pending"
+    press(panel)
+    assert panel.run.id == unfinished.id
+    assert hidden(panel.new)
+    assert panel.start.description == "Upload list.csv (20 rows)"
 
 
 def test_a_new_run_does_not_show_the_rows_of_the_one_before(open_lab, read, wait_for, monkeypatch):

@@ -46,26 +46,21 @@ class AuditPanel(RunForm):
             page += heading(_("Errcodes by day").of(self.lang)) + days._repr_html_()
         return page
 
-    def _label(self) -> Text:
-        return _("Audit {environments}", environments=environment_count(len(self.context.merchants)))
-
-    def _spec(self) -> RunSpec:
-        return audit_spec(self.context.merchants, self.context.selection, {})
-
     def _prepare(self) -> None:
-        facts, _merchants = self._facts()
+        facts, *_more = self._facts()
         self._changed()
         self.worker.say(_("Ready. {facts}.", facts=facts), "good", line=self.ready_line)
 
-    def _facts(self) -> tuple[Text, int]:
+    def _facts(self) -> tuple[Text, int, Text, RunSpec]:
         lines = self.context.merchants
+        work = audit_spec(lines, self.context.selection, {})
         merchants = len({merchant.appid for merchant in lines})
         facts = _(
             "{merchants}, {environments}, one call each; no file is sent",
             merchants=merchant_count(merchants),
             environments=environment_count(len(lines)),
         )
-        return facts, merchants
+        return facts, merchants, _("Audit {environments}", environments=environment_count(len(lines))), work
 
     def _start_run(self, options: StartOptions) -> RunHandle:
         return start_audit(self.context.merchants, cluster=self.monitor.cluster, **options)
