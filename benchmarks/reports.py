@@ -45,6 +45,8 @@ STEPS = {
 }
 RATIOS = {("export", "plain"): 2.2, ("results", "frame"): 1.2, ("verify", "export"): 0.7}
 """CPU of the one step ÷ CPU of the other, at most."""
+JUDGED_FROM = 100_000
+"""Rows from which these are judged: what a report costs at least weighs little then."""
 HELD_TO = {"export": 40.0, "json": 40.0, "verify": 60.0, "diff": 20.0}
 """Maximum seconds, for a million rows."""
 PEAK = 300.0
@@ -277,7 +279,7 @@ def section(found: Measured, rows: int, bytes_out: int, title: str = TITLE) -> s
     lines += [
         f"CPU of {name} ÷ {other}: {cpu_ratio(found, name, other):.2f} (held to {most})."
         for (name, other), most in RATIOS.items()
-        if name in found
+        if name in found and rows >= JUDGED_FROM
     ]
     return f"{title}\n\n" + "\n".join(lines)
 

@@ -40,7 +40,11 @@ TARGETS = {
 
 def cpu(words: tuple[str, ...], folder: Path, **variables: str) -> float:
     """Return the CPU-seconds of a Python program."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("TCB_OPS_", "PYTHON"))}
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("TCB_OPS_", "PYTHON", "SSL_"))
+    }
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     quiet = dict.fromkeys(("stdout", "stderr"), subprocess.DEVNULL)
     code = subprocess.run(

@@ -128,7 +128,8 @@ class Joined(Text):
         return _commands(self.parts)
 
 
-_FOR_PYTHON: ContextVar[bool] = ContextVar("_FOR_PYTHON", default=False)
+_FOR_PYTHON: ContextVar[Mapping[str, str] | None] = ContextVar("_FOR_PYTHON", default=None)
+"""The names that a message gives to options, beside those of the parameters; None: the options are named."""
 _NO_COMMANDS: ContextVar[bool] = ContextVar("_NO_COMMANDS", default=False)
 _COLUMN_OPTION = re.compile(r"--column ([^\s=]+)=([^\s,;:]+)")
 _OPTION = re.compile(r"`tcb-ops [^`]*`|--([a-z][a-z-]+)(?: (all|visible|skip|simulator|\{target\}))?")
@@ -137,7 +138,7 @@ _PARAMETERS |= {name: f"{name.replace('-', '_')}=True" for name in ("foreign", "
 """Parameters whose options have other names or no value."""
 
 
-def in_python(text: Text, lang: Lang) -> str:
+def in_python(text: Text, lang: Lang, fields: Mapping[str, str] = {}) -> str:
     """Return a text in one language whose messages name parameters, not options; its values and commands are as they are.
 
     ======================  ============================
@@ -149,11 +150,16 @@ def in_python(text: Text, lang: Lang) -> str:
     --column path=云端路径  columns={'path': '云端路径'}
     ======================  ============================
     """
-    before = _FOR_PYTHON.set(True)
+    before = _FOR_PYTHON.set(fields)
     try:
         return text.of(lang)
     finally:
         _FOR_PYTHON.reset(before)
+
+
+def in_panel(text: Text, lang: Lang) -> str:
+    """Return a text in one language as a panel shows it: it names the panel's fields, and where there is none, parameters."""
+    return in_python(text, lang, {"root": f"“{_('Local files').of(lang)}”"})
 
 
 def without_commands(text: Text, lang: Lang) -> str:
@@ -166,7 +172,7 @@ def without_commands(text: Text, lang: Lang) -> str:
 
 
 def _named(text: str, left: str, right: str) -> str:
-    if not _FOR_PYTHON.get():
+    if _FOR_PYTHON.get() is None:
         return text
     return _OPTION.sub(_parameter, _COLUMN_OPTION.sub(rf"columns={left}'\1': '\2'{right}", text))
 
@@ -174,6 +180,8 @@ def _named(text: str, left: str, right: str) -> str:
 def _parameter(option: re.Match[str]) -> str:
     if option[1] is None:  # a command, to be typed as it is
         return option[0]
+    if field := (_FOR_PYTHON.get() or {}).get(option[1]):
+        return field
     name = _PARAMETERS.get(option[1], option[1].replace("-", "_"))
     return f"{name}='{option[2]}'" if option[2] else name
 

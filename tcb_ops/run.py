@@ -117,6 +117,8 @@ class Run:
         if not replaced:
             return None
         stored = sum(rows for outcome, rows in self.outcomes.items() if outcome in STORED_OUTCOMES)
+        if self.record.parent and not stored:
+            return None
         text = _("{changed} by {run}") if replaced >= stored else _("partly {changed} by {run}")
         return text.format(changed=run.kind.changed, run=run.id)
 

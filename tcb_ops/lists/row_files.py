@@ -61,16 +61,16 @@ class LocalFiles:
         """Return the problem if the root folder does not exist."""
         if os.path.isdir(self._root):  # noqa: PTH112  strings: a Path is slower than the stat itself
             return None
-        fix = _("give the folder that contains the files with --root")
+        fix = _("choose the folder that contains the files as --root")
         if near := nearest_path(Path(self._name), Path.is_dir):
-            fix = _("did you mean --root {near}?", near=shown(str(near)))
+            fix = _("did you mean {near} (--root)?", near=shown(str(near)))
         return file_problem(_("there is no folder {root} (--root)", root=shown(self._name)), fix)
 
     def _inspect(self, file: str) -> LocalFile | UnusableFile:
         """Inspect a file, given relative to the root with forward slashes. Links are resolved."""
         if os.path.isabs(file) or ntpath.splitdrive(file)[0]:  # noqa: PTH117  as above
             fix = _(
-                "write it relative to the root, e.g. banner/a.png, or map its folder to one here: --map {mapping}",
+                "write it relative to the folder of local files, e.g. banner/a.png, or map its folder to one here: --map {mapping}",
                 mapping=quote(f"{shown(file.rpartition('/')[0] or '/')}=FOLDER"),
             )
             return UnusableFile(detail(DetailCode.NOT_RELATIVE, file=shown(file)), fix)
@@ -89,7 +89,7 @@ class LocalFiles:
             message = detail(DetailCode.NOT_INSPECTED, file=shown(file), why=system_reason(error))
             return UnusableFile(message, _("check its name and permissions"))
         if not real.startswith(self._inside):
-            fix = _("copy it below the root, or choose a --root that contains all files")
+            fix = _("copy it into the folder of local files, or choose one that contains all files: --root")
             return UnusableFile(detail(DetailCode.OUTSIDE, file=shown(file)), fix)
         return _judge(file, facts, readable=readable)
 

@@ -20,8 +20,8 @@ import ipywidgets as widgets
 from tcb_ops.errors import TcbOpsError, UsageError
 from tcb_ops.formatting import format_size
 from tcb_ops.found_settings import with_found_file
-from tcb_ops.i18n import Lang, Text, _, as_facts, in_python, ngettext, pgettext, verbatim
-from tcb_ops.kinds import environment_count, is_provided, merchant_count, provided, row_count
+from tcb_ops.i18n import NOTHING, Lang, Text, _, as_facts, in_panel, pgettext, verbatim
+from tcb_ops.kinds import is_provided, merchant_count, provided
 from tcb_ops.lists.merchants import Merchants, read_merchants
 from tcb_ops.model import Outcome
 from tcb_ops.panels.files import file_links, report_links
@@ -167,7 +167,7 @@ class Worker:
 
     def say(self, text: Text, tone: str = "", *, line: widgets.HTML | None = None) -> None:
         """Show a message in the status line, or in another `line`; `tone` is "", good or bad."""
-        (line or self.line).value = message(in_python(text, self.lang), tone, text.commands())
+        (line or self.line).value = message(in_panel(text, self.lang), tone, text.commands())
 
     def report(self, error: Exception, line: widgets.HTML | None = None) -> None:
         """Show an error in the status line, or in another `line`."""
@@ -355,16 +355,10 @@ class ActionButton(widgets.VBox):
 
     def offer(self, run: Run, scope: SendScope, label: Text, size: int | None = None) -> None:
         """Show the button for these rows of a run; `size`: the bytes of their files."""
-        sends = run.record.kind.sends_files and self._context.live
-        parts: list[object] = [
-            ngettext("{n:,} file", "{n:,} files", scope.rows) if sends else row_count(scope.rows),
-            merchant_count(scope.merchants),
-            environment_count(scope.envs),
-            *([format_size(size)] if sends and size is not None else []),
-        ]
-        self.ask(as_facts(parts), scope.merchants, label)
+        sized = [format_size(size)] if run.record.kind.sends_files and size is not None else []
+        self.ask(as_facts((scope.text, *sized)), scope.merchants, label)
 
-    def ask(self, facts: Text | None, merchants: int, label: Text) -> None:
+    def ask(self, facts: Text | None, merchants: int, label: Text = NOTHING) -> None:
         """Show the button and ask for a confirmation of these facts; None hides it."""
         self._merchants, self.count.value, self.button.description = merchants, "", label.of(self._lang)
         show(self, shown=facts is not None)
@@ -377,7 +371,7 @@ class ActionButton(widgets.VBox):
                 facts=facts,
                 merchants=merchants,
             )
-            self.facts.value = message(in_python(asked, self._lang), "bad")
+            self.facts.value = message(in_panel(asked, self._lang), "bad")
 
     def enable(self, *, busy: bool) -> None:
         """Enable the button unless the panel is busy or the confirmation is missing."""
@@ -405,7 +399,7 @@ class ExportMenu(Menu):
     def show_run(self, run: Run | None) -> None:
         """Offer the export of a run, and list the files of its report."""
         if run is None or self._run is None or run.id != self._run.id:
-            self.files.value, self.line.value = report_links(run) if run is not None else "", ""
+            self.files.value, self.line.value = report_links(run, self._lang) if run is not None else "", ""
         self._run = run
         self.offer(shown=run is not None)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote
 
 from tcb_ops.formatting import format_size
+from tcb_ops.i18n import Lang, _, as_list
 from tcb_ops.panels.html import esc
 from tcb_ops.reports.export import read_manifest
 from tcb_ops.run import Run
@@ -19,11 +21,15 @@ _OPENED = " data-commandlinker-command='docmanager:open' data-commandlinker-args
 """Has JupyterLab and Notebook 7 open a file in its viewer; elsewhere the link is followed."""
 
 
-def report_links(run: Run) -> str:
-    """List the files of a run's report, if it has one."""
+def report_links(run: Run, lang: Lang) -> str:
+    """List the files of a run's report, if it has one, and say if they are older than a change of the run's files."""
     folder = Path(run.record.report or "-")
     manifest = read_manifest(folder)
-    return file_links(folder) if manifest is not None and manifest.run == run.id else ""
+    if manifest is None or manifest.run != run.id:
+        return ""
+    since = [c.run for c in run.changed_by if c.at > datetime.fromisoformat(manifest.exported_at).timestamp()]
+    text = _("Exported before run {run}, which is not in these files: export again.", run=as_list(since))
+    return f"<p>{esc(text.of(lang))}</p>" * bool(since) + file_links(folder)
 
 
 def file_links(folder: Path) -> str:
@@ -72,10 +78,8 @@ def _server(file: Path) -> tuple[str, Path] | None:
     for record in Path(jupyter_runtime_dir()).glob("jpserver-*.json"):
         with suppress(OSError, ValueError, KeyError, TypeError):
             server = json.loads(record.read_text(encoding="utf-8"))
-            root, is_parent = (
-                Path(server["root_dir"]).resolve(),
-                str(server["pid"]) == os.environ.get("JPY_PARENT_PID"),
-            )
+            root = Path(server["root_dir"]).resolve()
+            is_parent = str(server["pid"]) == os.environ.get("JPY_PARENT_PID")
             if file.is_relative_to(root):
                 servers.append((is_parent, record.stat().st_mtime, f"{server['base_url']}files/", root))
     return max(servers)[2:] if servers else None

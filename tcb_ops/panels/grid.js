@@ -254,7 +254,6 @@ function render({ model, el }) {
     filter(cell.dataset.appid ?? "", cell.dataset.code === "all" ? null : cell.dataset.code);
   });
   el.addEventListener("keydown", (event) => {
-    event.stopPropagation(); // JupyterLab has shortcuts of single keys, which are not meant while one types here
     moved(event, tabs.map(([tab]) => tab))?.click();
     for (const items of groups()) moved(event, items);
     if (!["Enter", " "].includes(event.key) || !event.target.matches("[role=button], .op-line")) return;
@@ -286,6 +285,7 @@ function render({ model, el }) {
     if (link && panel === panelOf()) send({ ask: "open", value: (link.dataset.run ? link : link.querySelector("[data-run]")).dataset.run });
   };
   const listening = new AbortController();
+  const shield = (event) => { if (event.key === "Enter" || !(event.ctrlKey || event.metaKey)) event.stopPropagation(); }; // single keys are JupyterLab's shortcuts
   document.addEventListener("click", panelPressed, { capture: true, signal: listening.signal });
   document.addEventListener("keydown", (event) => {
     if (event.key !== "Escape" || !panelOf()?.contains(event.target)) return;
@@ -323,7 +323,7 @@ function render({ model, el }) {
     if (kernel?.connectionStatus === "disconnected") kernel.reconnect().catch(() => {}); // JupyterLab gives up after minutes
     else if (!running) send({ ask: "look" });
   }
-  const timer = setInterval(() => { if (dead) disable(); else { keepFocus(); keepInView(); showAges(); look(); } }, 250);
+  const timer = setInterval(() => { panelOf()?.addEventListener("keydown", shield, { signal: listening.signal }); if (dead) disable(); else { keepFocus(); keepInView(); showAges(); look(); } }, 250);
 
   // A kernel that was restarted or killed knows nothing of this panel.
   function die() {

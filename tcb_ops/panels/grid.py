@@ -15,7 +15,7 @@ from typing import Any
 import anywidget
 import traitlets
 
-from tcb_ops.i18n import Text, _, in_python, pgettext
+from tcb_ops.i18n import Text, _, in_panel, pgettext
 from tcb_ops.kinds import Kind, is_provided
 from tcb_ops.model import Outcome
 from tcb_ops.panels.controls import Worker
@@ -201,8 +201,8 @@ class RunGrid(anywidget.AnyWidget):
         row, end, lang = record.row, record.end, self._lang
         ended = datetime.fromtimestamp(end.ended_at, self._zone) if end.ended_at else None
         facts: list[tuple[Text, Any]] = [
-            (_("Why"), in_python(reason_text(end), lang)),
-            (_("What to do"), in_python(action_text(end), lang)),
+            (_("Why"), in_panel(reason_text(end), lang)),
+            (_("What to do"), in_panel(action_text(end), lang)),
             (_("errmsg"), redact(end.errmsg)),
             (_("rid"), redact(end.rid)),
             (_("Local file"), row.file),
@@ -215,7 +215,7 @@ class RunGrid(anywidget.AnyWidget):
         return {name: getattr(row, name) for name in ("line", "merchant", "appid", "env", "path")} | {
             "outcome": end.outcome.label.of(lang),
             "css": outcome_class(end.outcome),
-            "why": in_python(reason_text(end), lang),
+            "why": in_panel(reason_text(end), lang),
             "facts": [(name.of(lang), str(value)) for name, value in facts if value not in {None, ""}],
         }
 

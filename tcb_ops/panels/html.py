@@ -17,13 +17,13 @@ from tcb_ops.details import DetailCode
 from tcb_ops.errcodes import COMPONENT_MARK
 from tcb_ops.errors import InterruptedRunError, TcbOpsError
 from tcb_ops.formatting import format_duration
-from tcb_ops.i18n import Bilingual, Lang, Text, _, as_lines, as_list, in_python, ngettext, pgettext, verbatim
+from tcb_ops.i18n import Bilingual, Lang, Text, _, as_lines, as_list, in_panel, ngettext, pgettext, verbatim
 from tcb_ops.kinds import Kind, merchant_count, row_count
 from tcb_ops.model import Outcome, Reason
 from tcb_ops.preflight import ran_out
 from tcb_ops.reports.explanations import MARK, change_lines, counts_line, why
 from tcb_ops.reports.formats.charts import outcome_class
-from tcb_ops.reports.summary import CodeGroup, next_actions
+from tcb_ops.reports.summary import CodeGroup, RunSummary, next_actions
 from tcb_ops.run import Run
 from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.records import Tally
@@ -136,7 +136,7 @@ def render_moment(seconds: float, zone: tzinfo, *, age: bool = False) -> str:
 
 def render_run_link(run: str, content: str = "") -> str:
     """Draw a button that shows a run; `content`: HTML, by default the run's id."""
-    return f'<button type="button" class="op-link" data-run="{esc(run)}">{content or esc(run)}</button>'
+    return f'<button type="button" class="op-link" title="{esc(run)}" data-run="{esc(run)}">{content or esc(run)}</button>'
 
 
 def run_title(run: Run) -> Text:
@@ -156,7 +156,7 @@ def origins_of(run: Run) -> list[str]:
     return [record.parent] if record.parent else list(map(str, record.settings.get("of", ())))
 
 
-def render_header(run: Run, state: RunState, lang: Lang, *, live: bool) -> str:
+def render_header(run: Run, summary: RunSummary, state: RunState, lang: Lang, *, live: bool) -> str:
     """Draw what a run is, its state and age, the run that it is about, and the later runs that changed its files."""
     record, zone = run.record, run.settings.zone
     ended = record.finished_at if state is RunState.FINISHED else None
@@ -172,7 +172,7 @@ def render_header(run: Run, state: RunState, lang: Lang, *, live: bool) -> str:
         lines.append((text.format(id=original, succeeded=succeeded, rows=row_count(rows)), original))
     elif origins := origins_of(run):
         lines.append((_("About the upload {run}.", run=origins[0]), origins[0]))
-    changes = run.changed_by
+    changes = summary.changed_by
     sentences = change_lines(changes, zone)
     lines += [(line, change.run) for line, change in zip(sentences, changes, strict=True)]
     linked = "".join(
@@ -218,8 +218,7 @@ def render_progress(now: Progress, kind: Kind, lang: Lang, *, running: bool) -> 
         rate = f"{now.rate:,.0f}" if now.rate >= 10 else f"{round(now.rate, 1):g}"
         parts.append(_("{rate}/s", rate=rate).of(lang))
         if now.seconds_left is not None and now.seconds_left >= 1:  # below, rows may be waiting for a retry
-            remaining = format_duration(now.seconds_left)
-            parts.append(_("{left} left", left=remaining).of(lang))
+            parts.append(_("{left} left", left=format_duration(now.seconds_left)).of(lang))
     label = _("Rows that have ended").of(lang)
     # A screen reader reads the element; the bar of outcomes is for eyes.
     bar = (
@@ -274,8 +273,7 @@ def describe_result(run: Run, expired_links: int = 0) -> Text:
     """Describe how a run's rows ended, and how many of its links had expired by its end."""
     record = run.record
     result = record.kind.verdict(run.outcomes, finished=record.finished_at is not None)
-    late = ran_out(expired_links, record.report)
-    return as_lines([result, late]) if late is not None else result
+    return as_lines(filter(None, (result, ran_out(expired_links, record.report))))
 
 
 def _describe_stop(run: Run, error: TcbOpsError | None) -> Text:
@@ -378,16 +376,19 @@ def _cause(group: CodeGroup, verdict: Verdict | None, kind: Kind, lang: Lang, *,
         merchants=merchant_count(len(merchants)),
         names=as_list(merchants, NAMED),
     )
-    meaning, action = in_python(group.meaning, lang), group.action if verdict is None else verdict.action
+    meaning, action = in_panel(group.meaning, lang), group.action if verdict is None else verdict.action
     lines = [f"<b>{esc(meaning)}</b>", f'<span class="op-quiet">{esc(figures.of(lang))}</span>']
     if verdict is not None:
         acts = _("Who must act: {who}", who=verdict.who_acts)
         lines.append(f"<b>{esc(acts.of(lang))}</b>")
-    lines.append(esc(in_python(action, lang)))
+    lines.append(esc(in_panel(action, lang)))
     if group.detail is not None:
         lines.append(f'<span class="op-quiet">{esc(group.detail.of(lang))}</span>')
     if verdict is not None:
-        lines += [f'<span class="op-quiet">{esc(in_python(line, lang))}</span>' for line in verdict.lines()]
+        lines += [f'<span class="op-quiet">{esc(in_panel(line, lang))}</span>' for line in verdict.lines()]
+        if verdict.message is not None:
+            told = _("Text for the merchant: {text}", text=verdict.message)
+            lines.append(f'<span class="op-letter">{esc(told.of(lang))}</span>')
     if asks and group.code not in {*map(str, (*group.outcomes, Reason.MERCHANT_LEFT))}:
         label = esc(_("Ask WeChat why").of(lang))
         lines.append(f'<button type="button" class="op-chip" data-why="{code}">{label}</button>')

@@ -11,16 +11,16 @@ from pathlib import Path
 import ipywidgets as widgets
 
 from tcb_ops.errors import InputError, UsageError
-from tcb_ops.i18n import NOTHING, Lang, Text, _, as_sentences, in_python, ngettext
+from tcb_ops.i18n import NOTHING, Lang, _, as_sentences, in_panel, ngettext
 from tcb_ops.kinds import row_count
-from tcb_ops.lists.batch import Batch, fixme_beside, write_fixme
+from tcb_ops.lists.batch import Batch, OnBad, fixme_beside, write_fixme
 from tcb_ops.lists.input_files import PROBLEMS_SHOWN
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.model import Problem
 from tcb_ops.panels.controls import PanelContext, Worker, html_area, show, tick_box
 from tcb_ops.panels.html import esc, heading, table
 from tcb_ops.preflight import facts_line, replaced
-from tcb_ops.resources import nearest_path, sample_folder
+from tcb_ops.resources import sample_folder
 from tcb_ops.runs.url_files import source_check
 
 LIST_ENDINGS = (".csv", ".tsv", ".xlsx")
@@ -37,7 +37,7 @@ def render_problems(problems: Sequence[Problem], lang: Lang) -> str:
     heads = (_("Line"), _("Column"), _("What is wrong"), _("How to fix it"), _("Value"))
     groups: defaultdict[tuple[str, str], list[Problem]] = defaultdict(list)
     for problem in islice(problems, READ):
-        groups[problem.column, in_python(problem.fix, lang)].append(problem)
+        groups[problem.column, in_panel(problem.fix, lang)].append(problem)
     rows = []
     for (column, fix), alike in groups.items():
         size = len(alike) if len(alike) > FEW else 1
@@ -45,7 +45,7 @@ def render_problems(problems: Sequence[Problem], lang: Lang) -> str:
             more = "".join(f"<li>{p.line or ''} {esc(p.value)}</li>" for p in alike[1:size][:PROBLEMS_SHOWN])
             count = esc(_("and {more:,} more like this", more=size - 1).of(lang))
             folded = f"<details><summary>{count}</summary><ul>{more}</ul></details>" if more else ""
-            message = esc(in_python(first.message, lang))
+            message = esc(in_panel(first.message, lang))
             rows.append((first.line or "", column, message + folded, fix, first.value))
     title = ngettext("{n:,} problem in the list", "{n:,} problems in the list", len(problems)).of(lang)
     if len(rows) > PROBLEMS_SHOWN:
@@ -53,9 +53,8 @@ def render_problems(problems: Sequence[Problem], lang: Lang) -> str:
     return heading(title) + table(heads, rows[:PROBLEMS_SHOWN], "nshtt", lang, label=title)
 
 
-def folder_with(problems: Sequence[Problem], folders: Iterable[str]) -> str:
-    """Return the first of the folders that has the files that are missing, judged by the first ones; empty if none has."""
-    names = [problem.value for problem in islice(problems, FEW)]
+def folder_with(names: Sequence[str], folders: Iterable[str]) -> str:
+    """Return the first of the folders that has the files with these names; empty if none has."""
     return next((folder for folder in folders if all((Path(folder) / name).is_file() for name in names)), "")
 
 
@@ -101,8 +100,6 @@ class ListReader(widgets.VBox):
         self._read_from: tuple[Path, int, int] | None = None
         """The file that was read: its path, its time of change, and its size."""
         self._problems: Sequence[Problem] = ()
-        self._fitting = ""
-        """The folder that has the files, where they are missing from the one that was picked."""
         lang, beside = worker.lang, _("the list's own folder").of(worker.lang)
         button = partial(worker.button, line=line)
         picker = partial(worker.field, widgets.Combobox, continuous_update=False)
@@ -135,32 +132,29 @@ class ListReader(widgets.VBox):
         folders = [*pickable(Path(), ()), *(str(beside / name) for name in pickable(beside, ()))]
         self.root.options = [*dict.fromkeys(folders)]
         if not source:
-            self._say(_("Pick a path list: CSV, TSV or XLSX."))
+            self._worker.say(_("Pick a path list: CSV, TSV or XLSX."), line=self.line)
             return
-        self._say(_("Checking {source} …", source=source))
+        self._worker.say(_("Checking {source} …", source=source), line=self.line)
         root = (self.root.value.strip() or str(beside)) if self._uploads else None
         self._read_from = _stamp(Path(source))
+        read = partial(read_paths, source, self._context.merchants, rows=self.hidden.value)
+        on_bad: OnBad = "skip" if self.skip.value else "refuse"
         try:
-            batch = read_paths(
-                source,
-                self._context.merchants,
-                root,
-                on_bad="skip" if self.skip.value else "refuse",
-                rows=self.hidden.value,
-                sources=source_check(lambda: self._context.settings),
-            )
+            batch = read(root, on_bad=on_bad, sources=source_check(lambda: self._context.settings))
         except InputError as error:
             self._show(error.problems, in_list=not error.all_missing)
-            if root is not None and (error.all_missing or not Path(root).is_dir()):
-                near = (nearest_path(path, Path.is_dir) for path in (Path(root), beside / Path(root).name))
-                fitting = folder_with(error.problems, (str(beside), *self.root.options))
-                self._fitting = fitting if error.all_missing else str(next(filter(None, near), ""))
-                self.fit.description = _("Use the folder {name}", name=self._fitting).of(self._lang)
-                show(self.fit, shown=bool(self._fitting))
             if error.problems[0].answer == "rows":
                 message = error.problems[0].message
                 text = _("{source}: {message}. Choose whether they are read.", source=source, message=message)
                 raise InputError(text, source, error.problems) from error
+            if root is not None and (error.all_missing or not Path(root).is_dir()):
+                names = [problem.value for problem in islice(error.problems, FEW)]
+                if not error.all_missing:  # the folder is not there
+                    with read(on_bad="skip") as rows:
+                        names = [row.file for row in islice(rows.rows(), FEW)]
+                fitting = self.fit.tooltip = folder_with(names, (str(beside), *self.root.options))
+                self.fit.description = _("Use the folder {name}", name=fitting).of(self._lang)
+                show(self.fit, shown=bool(fitting))
             if (count := len(error.problems)) == 1:
                 raise
             problems = ngettext("{n:,} problem", "{n:,} problems", count)
@@ -177,7 +171,7 @@ class ListReader(widgets.VBox):
         stored = replaced(batch, self._context.settings) if self._uploads else None
         if stored is not None:
             ready = as_sentences((ready, stored))
-        self._say(ready, "good")
+        self._worker.say(ready, "good", line=self.line)
         self._changed()
 
     def read_if_changed(self) -> None:
@@ -190,9 +184,6 @@ class ListReader(widgets.VBox):
             _("{name} was changed after it was checked. It was checked again; nothing was sent.", name=name)
         )
 
-    def _say(self, text: Text, tone: str = "") -> None:
-        self._worker.say(text, tone, line=self.line)
-
     def _clear(self) -> None:
         self.batch = None
         self._show(())
@@ -204,7 +195,7 @@ class ListReader(widgets.VBox):
         self._worker.start(self.read, waits=True, line=self.line)
 
     def _use_folder(self) -> None:
-        self.root.value = self._fitting  # which checks the list
+        self.root.value = self.fit.tooltip  # which checks the list
 
     def _show(self, problems: Sequence[Problem], *, in_list: bool = True) -> None:
         """Show problems; `in_list`: whether rows of the list are to be fixed, rather than the folder of the files."""
@@ -212,7 +203,8 @@ class ListReader(widgets.VBox):
         self.problems.value = render_problems(problems, self._lang)
         asks_rows = any(problem.answer == "rows" for problem in islice(problems, FEW))
         skippable = any(problem.skippable for problem in islice(problems, READ))
-        show(self.problems, shown=bool(problems) and not asks_rows)
+        in_rows = any(problem.line for problem in islice(problems, FEW))  # others the state of the list tells
+        show(self.problems, shown=in_rows and not asks_rows)
         show(self.fixme, shown=skippable and in_list)
         show(self.hidden, shown=asks_rows or self.hidden.value is not None)
         show(self.skip, shown=skippable or self.skip.value)
@@ -223,7 +215,7 @@ class ListReader(widgets.VBox):
         written = write_fixme(self._problems, dest, self._lang)
         rows = row_count(written)
         text = _("{rows} are in {dest}: fix them there, then pick that file.", rows=rows, dest=dest)
-        self._say(text, "good")
+        self._worker.say(text, "good", line=self.line)
 
 
 def _stamp(file: Path) -> tuple[Path, int, int]:

@@ -189,8 +189,15 @@ class UploadPanel(ListPanel):
             self.stored = provided("stored_files")(self.worker, self.context, self.monitor)
         return parts
 
+    def _input_parts(self) -> list[Any]:
+        none = _("none: files that it replaces cannot be put back").of(self.lang)
+        self.backup = self.worker.field(widgets.Text, _("Backup folder"), "op-backup", placeholder=none)
+        show(self.backup, shown=is_provided("backup_folder"))
+        return [*super()._input_parts(), self.backup]
+
     def _start_run(self, options: StartOptions) -> RunHandle:
-        return api.start_upload(self._batch(), cluster=self.monitor.cluster, **options)
+        backup = self.backup.value.strip() or None
+        return api.start_upload(self._batch(), cluster=self.monitor.cluster, backup=backup, **options)
 
 
 class RunPanel(Panel):

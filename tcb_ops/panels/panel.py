@@ -228,13 +228,7 @@ class Panel:
         return f'<div class="op-result">{STYLE}{codes}{heading(title)}{drawn}</div>'
 
     def _write_result(
-        self,
-        run: Run | None,
-        exit_code: int,
-        text: Text,
-        report: Path | None = None,
-        *,
-        page: str = "",
+        self, run: Run | None, exit_code: int, text: Text, report: Path | None = None, *, page: str = ""
     ) -> None:
         """Write the headless cell's result for `tcb-ops notebook`, atomically."""
         file = os.environ.get(HEADLESS_RESULT)

@@ -78,6 +78,8 @@ class RunMonitor(widgets.VBox):
         self.state: RunState | None = None
         self.expired_links = 0
         """Links of the run that is shown that had expired by its end, where it ended here."""
+        self.undone = False
+        """Whether later runs took back all files of the run that is shown, and of its retries."""
         self._handle: RunHandle | None = None
         self.watched = threading.Event()
         """Set when the end of the run is shown that was shown last."""
@@ -246,7 +248,9 @@ class RunMonitor(widgets.VBox):
 
     def _draw_header(self, run: Run, state: RunState) -> None:
         show(self, shown=True)
-        self.head.value = render_header(run, state, self._lang, live=self._context.live)
+        summary = run.overview()
+        self.undone = summary.is_undone
+        self.head.value = render_header(run, summary, state, self._lang, live=self._context.live)
 
     def _draw_bar(self, run: Run, now: Progress | None = None) -> None:
         if now is None:
@@ -276,6 +280,8 @@ class RunMonitor(widgets.VBox):
             self.resume.offer_rest(run)
         for menu in self._worker.menus:
             menu.show_run(run if self.at_rest else None)
+        if self.undone:  # what it lacks is no longer wanted
+            self.retry.tone = ""
         self._changed()
 
     def enable(self, *, starts: bool = False) -> None:

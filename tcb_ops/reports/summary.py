@@ -132,6 +132,12 @@ class RunSummary:
             self.changed_by, self.confirmed = provided("after_upload")(reader, run)
         self.tallies: Sequence[Tally] = reader.tallies(run)
 
+    @property
+    def is_undone(self) -> bool:
+        """Whether later runs took back all files of an upload and its retries."""
+        undone = sum(change.files for change in self.changed_by if change.kind.takes_back)
+        return bool(self.changed_by) and undone >= self.changed_by[0].of
+
     @cached_property
     def counts(self) -> dict[Outcome, int]:
         """Rows by outcome, without zeros, in the order of the outcomes."""

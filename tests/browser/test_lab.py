@@ -194,6 +194,10 @@ def test_every_control_is_reached_and_pressed_by_keyboard_alone(lab, open_lab_wo
             "name => document.querySelector('.op-row-tools .op-chip').innerText.includes(name)", chosen
         )
         notebook.page.locator(".op-panel .op-new-menu").focus()
+        cells = notebook.page.locator(".jp-Cell").count()
+        for key in "dda":  # JupyterLab's shortcuts: delete the cell, add one
+            press(key)
+        assert notebook.page.locator(".jp-Cell").count() == cells
         press("Enter")
         notebook.page.wait_for_selector(".op-panel .op-list input")
         assert_reached_by_keyboard(notebook)

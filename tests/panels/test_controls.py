@@ -197,7 +197,7 @@ def test_resuming_and_retrying_are_confirmed_too(open_lab, read, cut_off, button
     act = offer.button
     assert offer.confirmation.layout.display == ""
     files, size = panel.run.counts.get("pending", 1), len("tea-1a2b3c/banner/3.png")
-    assert f"{files} file{'s' * (files > 1)}, 1 merchant, 1 environment, " in read(offer.facts)
+    assert f"{files} row{'s' * (files > 1)}: 1 merchant, 1 environment, " in read(offer.facts)
     if not cut_off:
         assert f"1 environment, {size} B" in read(offer.facts)
     assert act.disabled

@@ -11,7 +11,7 @@ from panel_lab import press
 from workspace import BOOKS, TEA, many
 
 import tcb_ops as tcb
-from tcb_ops.features.simulator.faults import Fault
+from tcb_ops.features.simulator.faults import Fault, FaultStep
 from tcb_ops.panels.html import RunState
 from tcb_ops.run import RunHandle
 
@@ -276,15 +276,20 @@ def test_a_retry_is_shown_under_the_filter_of_a_merchant_that_it_has_not(open_la
 
 
 def test_wechat_is_asked_about_a_cause(open_lab, read):
-    panel = open_lab(faults=[Fault(env=BOOKS.env, errcode=85088)]).uploads()
+    closed = [Fault(env=BOOKS.env, errcode=85088), Fault(errcode=85088, step=FaultStep.ENV_INFO)]
+    panel = open_lab(faults=closed).uploads()
     press(panel)
     grid = panel.monitor.grid
     assert "Ask WeChat why" in grid.causes
+    assert "Text for the merchant" not in grid.causes
     grid._answer(grid, {"ask": "why", "value": "85088"}, [])
     panel.settle()
     assert "Who must act: " in read(grid.causes)
     assert "20 of 30 rows succeeded" in read(panel.worker.line)
-    assert "Who must act: " in read(panel.monitor.grid.causes)
+    shown = read(grid.causes)
+    (verdict,) = grid.verdicts.values()
+    assert "Who must act: the merchant" in shown
+    assert shown.index(verdict.evidence[-1].en) < shown.index(f"Text for the merchant: {verdict.message}")
 
 
 def test_export_writes_the_folder_and_links_lead_to_its_files(open_lab, read):
@@ -340,16 +345,22 @@ def test_a_wrong_folder_offers_the_one_with_the_files_and_its_problems_are_one_l
     listed = panel.list_reader
     assert hidden(listed.fixme), "no row of the list is wrong"
     assert "300 problems in the list" in read(listed.problems)
+    assert "there is no file 0.bin in the folder of local files" in read(listed.problems)
+    assert "Unicode form matter) and “Local files”" in read(listed.problems)
     assert listed.problems.value.count("<tr>") == 2
     assert "and 299 more like this" in read(listed.problems)
     assert listed.fit.description == "Use the folder files"
     press(panel, listed.fit)
     assert read(panel.ready_line).startswith("Ready. 300 of 300 rows valid")
-    panel.list_reader.root.value = "file"
-    panel.settle()
-    assert "there is no folder file" in read(panel.ready_line)
-    assert "--" not in read(panel.ready_line)
-    assert hidden(listed.fixme)
+    for missing in ("file", "nope"):
+        listed.root.value = missing
+        panel.settle()
+        assert f"there is no folder {missing} (“Local files”)" in read(panel.ready_line)
+        assert "root" not in read(panel.ready_line)
+        assert hidden(listed.problems), "it stands above"
+        assert hidden(listed.fixme)
+        assert listed.fit.description == "Use the folder files"
+        assert not hidden(listed.fit)
 
 
 @pytest.mark.parametrize("root", ["", "other", "file"])

@@ -81,22 +81,37 @@ def start_delete(
     what: str | Run | Batch,
     *,
     foreign: bool = False,
-    of_list: str = "",
     merchants: Merchants | str | Path | None = None,
     report: str | Path | None = None,
-    ask: AskFirst | None = None,
     **options: Unpack[StartOptions],
 ) -> RunHandle:
-    """Start to delete stored files, or resume the unfinished run. Only `ask` asks.
+    """Start to delete stored files, or resume the unfinished run. It does not ask.
 
     `what`: an upload run, whose files are deleted, or a list from `read_paths`. `foreign`: delete also files that no run of
-    this ledger uploaded; without it they are a UsageError. `of_list`: delete of a list only what uploads of lists of this name
-    uploaded last: the row of any other file ends as failed. `merchants`: only their rows. `ask`: called with what would be
-    deleted, before anything is planned; it raises where the answer is no.
+    this ledger uploaded; without it they are a UsageError. `merchants`: only their rows.
     `report`: the folder of the report. `delete` writes it at the end; after `start_delete` export the run there: until then the same
     call resumes it.
     """
     settings, only = settings_for(options, what), selected_merchants(merchants)
+    return start_delete_of(what, settings, options, only=only, foreign=foreign, out=report)
+
+
+def start_delete_of(
+    what: str | Run | Batch,
+    settings: Settings,
+    options: StartOptions,
+    *,
+    only: Merchants | None = None,
+    foreign: bool = False,
+    of_list: str = "",
+    out: str | Path | None = None,
+    ask: AskFirst | None = None,
+) -> RunHandle:
+    """Start a delete, as `start_delete` does, or resume the unfinished run.
+
+    `of_list`: delete of a list only what uploads of lists of this name uploaded last: the row of any other file ends as failed.
+    `ask`: called with what would be deleted, before anything is planned; it raises where the answer is no.
+    """
     subject = what if isinstance(what, Batch) else upload_of(what, settings, "what")
 
     def work_of(ledger: Ledger) -> RunSpec:
@@ -111,7 +126,7 @@ def start_delete(
             ask(scope, as_lines(filter(None, (foreign_files, _("To be deleted: {text}", text=scope.text)))))
         return spec
 
-    return start_run(work_of, settings, options, out=report)
+    return start_run(work_of, settings, options, out=out)
 
 
 @checked
@@ -120,18 +135,29 @@ def start_undo(
     *,
     merchants: Merchants | str | Path | None = None,
     report: str | Path | None = None,
-    ask: AskFirst | None = None,
     **options: Unpack[StartOptions],
 ) -> RunHandle:
-    """Start to undo an upload, or resume the unfinished run: restore what it overwrote, delete what it added.
+    """Start to undo an upload, or resume the unfinished run: restore what it overwrote, delete what it added. It does not ask.
 
-    Only `ask` asks, as in `start_delete`.
     A file that somebody else has changed since is not touched (`conflict`). `run`: an upload run (`latest`: that of the
     latest upload or retry), its retries included. `merchants`: only their rows.
     `report`: the folder of the report. `undo` writes it at the end; after `start_undo` export the run there: until then the same
     call resumes it.
     """
     settings, only = settings_for(options, run), selected_merchants(merchants)
+    return start_undo_of(run, settings, options, only=only, out=report)
+
+
+def start_undo_of(
+    run: str | Run,
+    settings: Settings,
+    options: StartOptions,
+    *,
+    only: Merchants | None = None,
+    out: str | Path | None = None,
+    ask: AskFirst | None = None,
+) -> RunHandle:
+    """Start an undo, as `start_undo` does. `ask`: as in `start_delete_of`."""
     subject = upload_of(run, settings)
 
     def work_of(ledger: Ledger) -> RunSpec:
@@ -140,7 +166,7 @@ def start_undo(
             ask(scope_of_work(spec), scope_of_undo(spec, files).text)
         return spec
 
-    return start_run(work_of, settings, options, out=report)
+    return start_run(work_of, settings, options, out=out)
 
 
 def undo_scope(

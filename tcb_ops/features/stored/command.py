@@ -105,13 +105,14 @@ def delete(command: RunCommand, what: str | None, *, foreign: bool) -> int:
             needs = _("`delete` needs a run or a list. For example:")
             raise UsageError(as_lines((needs, "tcb-ops delete latest")))
         with _subject(command, what) as (subject, selection):
-            handle = stored.start_delete(
+            handle = stored.start_delete_of(
                 subject,
+                command.settings,
+                command.options | {"selection": selection},
+                only=command.common.matching(command.settings),
                 foreign=foreign,
-                merchants=command.common.matching(command.settings),
-                report=command.reports,
+                out=command.reports,
                 ask=partial(_ask, command, DELETE),
-                **command.options | {"selection": selection},
             )
             return _finish(command, handle)
 
@@ -134,12 +135,13 @@ def undo(command: RunCommand, run: str) -> int:
     with _opened(command):
         if command.which.resume is not None:
             return _finish(command, command.resume(UNDO))
-        handle = stored.start_undo(
+        handle = stored.start_undo_of(
             _upload(command, run),
-            merchants=command.common.matching(command.settings),
-            report=command.reports,
+            command.settings,
+            command.options,
+            only=command.common.matching(command.settings),
+            out=command.reports,
             ask=partial(_ask, command, UNDO),
-            **command.options,
         )
         return _finish(command, handle)
 
@@ -322,7 +324,9 @@ def _delete_gone(command: RunCommand, plan: SyncPlan, run: Run) -> tuple[Run | N
             # What is gone is determined each time: an interrupted run about it is not resumed.
             options = command.options | {"new_run": True}
             of_list, reports = plan.batch.source.name, command.settings.reports
-            deleted = command.follow(stored.start_delete(gone, of_list=of_list, report=reports, **options))
+            deleted = command.follow(
+                stored.start_delete_of(gone, command.settings, options, of_list=of_list, out=reports)
+            )
         except UsageError as error:  # beside an unfinished upload; this one's result is shown all the same
             command.console.warn(error.text)
             return None, False

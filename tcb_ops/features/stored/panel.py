@@ -7,7 +7,7 @@ import ipywidgets as widgets
 from tcb_ops import api
 from tcb_ops.errors import UsageError
 from tcb_ops.features.stored import api as stored
-from tcb_ops.i18n import NOTHING, _, as_lines
+from tcb_ops.i18n import _, as_lines
 from tcb_ops.model import STORED_OUTCOMES
 from tcb_ops.panels.controls import ActionButton, Menu, PanelContext, Worker, html_area, show
 from tcb_ops.panels.run_monitor import RunMonitor
@@ -46,10 +46,10 @@ class StoredFiles(Menu):
     def show_run(self, run: Run | None) -> None:
         """Offer what can be done about the files of an upload or its confirmation."""
         self._subject = _upload_of(run) if run is not None and run.record.finished_at is not None else None
-        self.offer(shown=self._subject is not None)
+        self.offer(shown=self._subject is not None and not self._monitor.undone)
         self.opened = False
         show(self.confirm, shown=self._subject is not None)
-        self.action.ask(None, 0, NOTHING)
+        self.action.ask(None, 0)
 
     def enable(self, *, busy: bool) -> None:
         """Enable the buttons that may be pressed."""
@@ -69,6 +69,9 @@ class StoredFiles(Menu):
         if self.choice.value == "undo":
             undone = stored.undo_scope(run, merchants=only, settings=self._context.settings)
             facts, label = as_lines((scope.text, undone.text)), _("Undo the upload")
+            if undone.is_useless:
+                self.action.ask(None, 0)
+                raise UsageError(undone.text)
         self._look_line.value = ""
         self.action.ask(facts, scope.merchants, label)
 

@@ -44,7 +44,9 @@ class LaterChange:
 
 def after_upload(reader: RunReader, run: RunRecord) -> tuple[list[LaterChange], Confirmation | None]:
     """Return the later runs that changed files of an upload, and the newest confirmation since, if all rows are shown."""
-    changes = later_changes(reader, run)
+    # The files of a retry that stored none are the upload's: nothing of its own was changed.
+    stored = not run.parent or not STORED_OUTCOMES.isdisjoint(reader.counts(run))
+    changes = later_changes(reader, run) if stored else []
     if reader.only is not None:
         return changes, None
     return changes, _confirmation(reader.ledger, run, changes[0].number if changes else 0)

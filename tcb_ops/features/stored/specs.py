@@ -70,7 +70,7 @@ _UNDO_TEXTS = {
     ),
     UndoPreview.LEFT: _("{files} will not be touched: nothing of the upload is there."),
     UndoPreview.NOT_UNDOABLE: _(
-        "{files} cannot be undone, and will not be touched: the undo says why, row by row."
+        "{files} cannot be undone, and will not be touched, such as that of line {line}: {why}"
     ),
 }
 _WITHOUT_BACKUP = {
@@ -90,13 +90,21 @@ class UndoScope:
     counts: Mapping[UndoPreview, int]
     """Rows, without zeros."""
     with_backup: bool
+    example: Row | None
+    """The first that cannot be undone."""
+
+    @property
+    def is_useless(self) -> bool:
+        """Whether the undo would change no file."""
+        return self.counts.keys() <= {UndoPreview.LEFT, UndoPreview.NOT_UNDOABLE}
 
     @property
     def text(self) -> Text:
         """The figures in words."""
         texts = _UNDO_TEXTS | ({} if self.with_backup else _WITHOUT_BACKUP)
+        about = {"line": self.example.line, "why": self.example.invalid} if self.example is not None else {}
         return as_sentences(
-            text.format(files=ngettext("{n:,} file", "{n:,} files", self.counts[preview]))
+            text.format(files=ngettext("{n:,} file", "{n:,} files", self.counts[preview]), **about)
             for preview, text in texts.items()
             if preview in self.counts
         )
@@ -176,8 +184,12 @@ def delete_spec(ledger: Ledger, subject: RunRecord, only: Merchants | None, opti
 
 def scope_of_undo(spec: RunSpec, files: Callable[[], Iterator[tuple[Row, UndoPreview]]]) -> UndoScope:
     """Count what an undo would do; both are as `undo_spec` returns them."""
-    counts = Counter(preview for _row, preview in files())
-    return UndoScope(counts, with_backup=bool(spec.options["backup"]))
+    counts, example = Counter[UndoPreview](), None
+    for row, preview in files():
+        counts[preview] += 1
+        if preview is UndoPreview.NOT_UNDOABLE:
+            example = example or row
+    return UndoScope(counts, with_backup=bool(spec.options["backup"]), example=example)
 
 
 def undo_spec(

@@ -50,7 +50,7 @@ def test_a_bad_file_refuses_the_list_or_makes_its_row_invalid(write, merchants, 
     batch = read_paths(path, merchants, root, on_bad="skip")
     assert [r.invalid and r.invalid.en for r in batch.rows()] == [
         None,
-        "there is no file gone.png below the root",
+        "there is no file gone.png in the folder of local files",
         None,
     ]
     assert batch.total_bytes == 6

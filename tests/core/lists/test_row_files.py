@@ -69,9 +69,13 @@ def unusable(root, file):
         pytest.param("a.png/b.png", "there is no file", id="below a file"),
         pytest.param("目录", "is a folder", id="folder"),
         pytest.param("目录/", "is a folder", id="folder with a slash"),
-        pytest.param("../outside.png", "outside the root", id="outside by dots"),
-        pytest.param("../root-of-another/x.png", "outside the root", id="a folder whose name begins alike"),
-        pytest.param("..", "outside the root", id="the folder above"),
+        pytest.param("../outside.png", "outside the folder of local files", id="outside by dots"),
+        pytest.param(
+            "../root-of-another/x.png",
+            "outside the folder of local files",
+            id="a folder whose name begins alike",
+        ),
+        pytest.param("..", "outside the folder of local files", id="the folder above"),
         pytest.param("x" * 300, "cannot be inspected", id="a name too long"),
         pytest.param("{root}/a.png", "not relative", id="absolute, though inside the root"),
     ],
@@ -87,8 +91,8 @@ def test_links_are_resolved_before_a_file_counts_as_inside(root):
     (root / "away").symlink_to(root.parent, target_is_directory=True)
     (root / "loop.png").symlink_to(root / "loop.png")
     (root / "dangling.png").symlink_to(root / "gone.png")
-    assert "outside the root" in unusable(root, "out.png")[0]
-    assert "outside the root" in unusable(root, "away/outside.png")[0]
+    assert "outside the folder of local files" in unusable(root, "out.png")[0]
+    assert "outside the folder of local files" in unusable(root, "away/outside.png")[0]
     assert "cannot be inspected" in unusable(root, "loop.png")[0]
     assert "there is no file" in unusable(root, "dangling.png")[0]
     assert isinstance(LocalFiles(root).inspect("in.png"), LocalFile)
@@ -201,7 +205,7 @@ def test_a_list_from_windows_finds_its_files(write, merchants, data):
 def test_a_mapped_file_cannot_leave_the_root(write, merchants, data):
     (data.parent / "x.png").write_bytes(b"x")
     path = write("env,path,file\ntea-1a2b3c,a.png,D:\\素材\\..\\..\\x.png\n")
-    with pytest.raises(InputError, match="outside the root"):
+    with pytest.raises(InputError, match="outside the folder of local files"):
         read_paths(path, merchants, data, file_map=["D:\\素材=素材"])
 
 

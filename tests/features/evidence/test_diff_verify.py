@@ -95,7 +95,6 @@ def test_a_report_is_verified_then_tampered_with_then_not(two_runs):
     bad = cli("verify", "newer")
     assert bad.code == 1
     assert re.search(r"DIFFERS +results\.csv +was changed after the export", bad.out)
-    assert "Line 4 of results.csv, the row of line 4 of the list (banner/2.png)" in " ".join(bad.out.split())
 
 
 def test_without_its_ledger_a_report_is_verified_as_far_as_it_goes_and_none_is_made(two_runs):

@@ -1,5 +1,7 @@
 """What notebook 02 offers about an upload's files: confirm, undo, delete."""
 
+from pathlib import Path
+
 import pytest
 
 from tcb_ops.features.simulator.faults import Fault
@@ -110,3 +112,70 @@ def test_nothing_is_offered_for_an_upload_that_stored_nothing(open_lab):
     panel = uploaded(open_lab(faults=[Fault(errcode=85088)]))
     assert hidden(panel.stored.confirm)
     assert hidden(panel.stored.button)
+
+
+def test_an_undo_that_would_change_nothing_says_why_and_is_not_offered(open_lab, read):
+    lab = open_lab()
+    first = uploaded(lab).run
+    panel = lab.uploads()
+    panel.new.value = True
+    panel.start.click()
+    panel.settle()
+    unfold(panel)
+    assert read(panel.stored._look_line) == (
+        "30 files cannot be undone, and will not be touched, such as that of line 2: "
+        f"Run {first.id} had uploaded the earlier version, and there is no backup of it."
+    )
+    assert hidden(panel.stored.action)
+    panel.stored.choice.value = "delete"
+    panel.settle()
+    assert not hidden(panel.stored.action)
+
+
+def test_of_an_upload_that_was_undone_neither_undo_nor_retry_is_the_next_step(open_lab, read):
+    lab = open_lab(
+        faults=[Fault(path="banner/2.png", errcode=40097), Fault(path="banner/3.png", errcode=40098)]
+    )
+    panel = uploaded(lab)
+    panel.monitor.export.this.click()
+    panel.settle()
+    assert panel.monitor.retry.tone == "primary"
+    panel.monitor.retry.action.button.click()  # stores nothing
+    panel.settle()
+    upload, retry = panel.run.record.parent, panel.run.id
+    panel.monitor.attach(upload)
+    unfold(panel)
+    panel.stored.action.count.value = "2"
+    panel.stored.action.button.click()
+    panel.settle()
+    undo = panel.run.id
+    panel.monitor.attach(retry)
+    panel.settle()
+    assert "undone" not in read(panel.monitor.head)
+    panel.monitor.attach(upload)
+    panel.settle()
+    assert f"undone by run {undo} on" in read(panel.monitor.head)
+    assert not panel.monitor.retry.tone
+    assert hidden(panel.stored.button)
+    assert f"Exported before run {undo}, which is not in these files" in read(panel.monitor.export.files)
+    assert read(panel.runs.table).count("undone by") == 1
+
+
+def test_a_new_run_with_a_backup_can_be_undone(open_lab, read):
+    lab = open_lab()
+    uploaded(lab)
+    before = {key: each.md5 for key, each in lab.workspace.sim.objects.items()}
+    for file in filter(Path.is_file, (lab.workspace.folder / "files").rglob("*")):
+        file.write_bytes(b"another version")
+    panel = lab.uploads()
+    panel.backup.value, panel.new.value = "backup", True
+    panel.start.click()
+    panel.settle()
+    assert (lab.workspace.folder / "backup").is_dir()
+    unfold(panel)
+    assert "30 files will be restored from the backup." in read(panel.stored.action.facts)
+    panel.stored.action.count.value = "2"
+    panel.stored.action.button.click()
+    panel.settle()
+    assert panel.run.counts == {"restored": 30}
+    assert {key: each.md5 for key, each in lab.workspace.sim.objects.items()} == before

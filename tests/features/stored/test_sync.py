@@ -9,6 +9,7 @@ import pytest
 
 import tcb_ops as tcb
 from tcb_ops.features.simulator.faults import Fault, FaultStep, Reset
+from tcb_ops.features.stored.api import start_delete_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -119,7 +120,7 @@ def test_what_another_upload_has_put_there_since_it_looked_is_not_deleted(open_c
     gone = cli.folder / "gone.csv"
     gone.write_text("env,path\ntea-1a2b3c,menu/tea.json\ntea-1a2b3c,banner.svg\n", encoding="utf-8")
     batch = tcb.read_paths(gone, cli.workspace.merchants)
-    run = tcb.delete(batch, settings=cli.workspace.settings, of_list=synced)
+    run = start_delete_of(batch, cli.workspace.settings, {}, of_list=synced).wait()
     assert [(str(one.end.outcome), str(one.end.reason or "")) for one in run.rows()] == [
         ("failed", "conflict"),
         ("deleted", ""),
