@@ -80,18 +80,20 @@ class RunForm(Panel):
         monitor.enable(starts=is_next)
 
     def _list_runs(self) -> None:
-        super()._list_runs()
         self._changed()
+        super()._list_runs()
 
     def _changed(self) -> None:
         """Name what would be run, and ask for its confirmation again."""
         facts, merchants, label, work = self._facts() or (None, 0, NOTHING, None)
-        self.ready = work is not None
-        self.unfinished = unfinished_run(work, self.context.settings) if work is not None else None
+        self.ready, self.unfinished = work is not None, None
         self.starter.ask(facts, merchants, label)
-        if self.unfinished is not None and not self.new.value:
-            self.starter.offer_rest(self.unfinished)
         self._enable()
+        if work is not None and (rest := unfinished_run(work, self.context.settings)) is not None:
+            self.unfinished = rest
+            if not self.new.value:
+                self.starter.offer_rest(rest)
+            self._enable()
 
     def _run(self) -> None:
         """Start a run of the list, or resume its unfinished one."""
@@ -99,7 +101,6 @@ class RunForm(Panel):
         self.monitor.start(lambda options: self._start_run(self._options(options, rest)), self.starter)
         self.new.value = False
         self.setup.opened = False
-        self._list_runs()
 
     def _options(self, options: ResumeOptions, resume: str | None = None) -> StartOptions:
         more = {"note": self.given.note, "selection": self.context.selection, "new_run": self.new.value}
@@ -116,10 +117,7 @@ class RunForm(Panel):
             deque(progress, maxlen=0)
 
         handle.follow(follow)  # Ctrl-C in there cancels the run, tidily
-        try:
-            return handle.wait()
-        finally:
-            self._list_runs()
+        return handle.wait()
 
 
 class ListPanel(RunForm):

@@ -64,16 +64,15 @@ class RunMonitor(widgets.VBox):
         report: str = "",
         cluster: str | None,
         changed: Callable[[], None],
-        ended: Callable[[], None],
     ) -> None:
         """Show no run yet.
 
-        `cluster` is what the panel's runs work on; None: this process. `changed` is called when a run begins or ends,
-        `ended` when one ends, shown or not; from any thread.
+        `cluster` is what the panel's runs work on; None: this process. `changed` is called when a run begins or ends, shown
+        or not; from any thread.
         """
         self._worker, self._context, self._lang = worker, context, worker.lang
         self.cluster = cluster
-        self._changed, self._ended = changed, ended
+        self._changed = changed
         self.run: Run | None = None
         self.state: RunState | None = None
         self.expired_links = 0
@@ -154,7 +153,7 @@ class RunMonitor(widgets.VBox):
         except RunNotFoundError:
             self.run = None
             self._show_none()
-            self._ended()
+            self._changed()
             raise
         if self._drawn != (run.record.finished_at, run.mark):
             self.attach(run.id)
@@ -162,7 +161,7 @@ class RunMonitor(widgets.VBox):
     def close_run(self) -> None:
         """Stop watching the run, which continues, and hold none of its data."""
         self._watch += 1
-        self._changed = self._ended = lambda: None
+        self._changed = lambda: None
         self.run, self.state, self._handle = None, None, None
         self.grid.forget()
 
@@ -179,7 +178,7 @@ class RunMonitor(widgets.VBox):
                 if number == self._watch:
                     self._show_none()
                 self._worker.report(error)
-            self._worker.guarded(self._changed)
+                self._worker.guarded(self._changed)
 
         self._draw_header(run, state)
         self._offer()
@@ -206,7 +205,7 @@ class RunMonitor(widgets.VBox):
             self._handle = None
             self._show_end(run, error, handle.expired_links, handle.warning)
         else:
-            self._ended()
+            self._changed()
 
     def _poll(self, run: Run, number: int) -> None:
         """Follow the ledger for as long as another process works on the run."""
@@ -232,7 +231,6 @@ class RunMonitor(widgets.VBox):
         text, tone = describe_end(run, error, expired_links)
         self._worker.say(text if warning is None else as_lines((text, warning)), tone)
         self._offer()
-        self._ended()
 
     def _show_none(self) -> None:
         """Show the target, and no run: there is none, or it cannot be read."""
@@ -387,7 +385,6 @@ class RetryMenu(Menu):
     def prepare(self) -> None:
         """List what can be retried, and what matches the filter of the tab Rows now; what was chosen stays chosen."""
         if self._run is None:
-            self.choice.options = ()
             return
         chosen, (code, appid, path) = self.choice.value, self._grid.shown
         choices = [(_("all that did not succeed"), "")]
