@@ -196,7 +196,7 @@ def test_every_control_is_reached_and_pressed_by_keyboard_alone(lab, open_lab_wo
         )
         notebook.page.locator(".op-panel .op-new-menu").focus()
         cells = notebook.page.locator(".jp-Cell").count()
-        for key in "dda":  # JupyterLab's shortcuts: delete the cell, add one
+        for key in "dd":  # JupyterLab's shortcut that deletes the cell
             press(key)
         assert notebook.page.locator(".jp-Cell").count() == cells
         press("Enter")
