@@ -240,7 +240,7 @@ def test_a_question_warns_of_too_few_link_calls(open_cli, on_terminal):
             typed.wait_for("[y/N]: ")
             typed.type("n\n")
             assert typed.end()[0] == 2
-        assert (server.stats["quota"], server.calls) == (1, []), "nothing was sent"
+        assert (server.stats["quota"], server.stats["link_calls"]) == (1, 0), "nothing was sent"
 
 
 @pytest.mark.kill
