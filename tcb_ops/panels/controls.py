@@ -20,13 +20,14 @@ import ipywidgets as widgets
 from tcb_ops.errors import TcbOpsError, UsageError
 from tcb_ops.formatting import format_size
 from tcb_ops.found_settings import with_found_file
-from tcb_ops.i18n import Lang, Text, _, as_facts, in_panel, pgettext, verbatim
+from tcb_ops.i18n import NOTHING, Lang, Text, _, as_facts, in_panel, pgettext, verbatim
 from tcb_ops.kinds import is_provided, merchant_count, provided
 from tcb_ops.lists.merchants import Merchants, read_merchants
+from tcb_ops.model import Outcome
 from tcb_ops.panels.files import file_links, report_links
 from tcb_ops.panels.html import message
 from tcb_ops.panels.threads import in_thread
-from tcb_ops.preflight import SendScope
+from tcb_ops.preflight import SendScope, scope_of_rows
 from tcb_ops.reports.explanations import MARK
 from tcb_ops.run import Run
 from tcb_ops.runs.limits import RunLimits
@@ -328,7 +329,7 @@ class ActionButton(widgets.VBox):
         self.confirmation = widgets.VBox([self.facts, self.count])
         self.button = worker.button(label, name, action, button_style=style)
         super().__init__([self.confirmation, self.button])
-        self.ask(None, 0)
+        self.ask(None, 0, label)
 
     @property
     def _asks(self) -> bool:
@@ -345,14 +346,21 @@ class ActionButton(widgets.VBox):
             text = _("Type the number of merchants ({merchants}) first. Nothing was sent.")
             raise UsageError(text.format(merchants=self._merchants))
 
-    def offer(self, run: Run, scope: SendScope, size: int | None = None) -> None:
+    def offer_rest(self, run: Run) -> None:
+        """Show the button for the pending rows of an unfinished run; one without any lacks only its end."""
+        pending = frozenset({Outcome.PENDING})
+        scope, rows = scope_of_rows(run.tallies(), pending), run.record.kind.unit_count(run.record.rows)
+        label = _("Resume: {pending:,} of {rows} pending", pending=scope.rows, rows=rows)
+        self.offer(run, scope, label, run.planned_bytes(pending))
+
+    def offer(self, run: Run, scope: SendScope, label: Text, size: int | None = None) -> None:
         """Show the button for these rows of a run; `size`: the bytes of their files."""
         sized = [format_size(size)] if run.record.kind.sends_files and size is not None else []
-        self.ask(as_facts((scope.text, *sized)), scope.merchants)
+        self.ask(as_facts((scope.text, *sized)), scope.merchants, label)
 
-    def ask(self, facts: Text | None, merchants: int) -> None:
+    def ask(self, facts: Text | None, merchants: int, label: Text = NOTHING) -> None:
         """Show the button and ask for a confirmation of these facts; None hides it."""
-        self._merchants, self.count.value = merchants, ""
+        self._merchants, self.count.value, self.button.description = merchants, "", label.of(self._lang)
         show(self, shown=facts is not None)
         show(self.confirmation, shown=self._asks and facts is not None)
         if facts is not None and self._asks:

@@ -105,14 +105,14 @@ function render({ model, el }) {
 
   function draw() {
     const text = search.value.trim().toLowerCase();
-    const every = [...merchants.values()];
+    const every = [...merchants.values()].filter((line) => !text || [NAME, APPID, ENVS].some((at) => line[at].toLowerCase().includes(text)));
     for (const [name, button] of chipButtons) {
       const label = words[name === "open" && !running ? "todo" : name]; // nobody works on a run that was cut off
       button.textContent = `${label} ${number(every.filter(FITS[name]).length)}`;
       button.setAttribute("aria-pressed", String(name === chip));
     }
     for (const [cell, column] of heads) cell.ariaSort = column !== sort.by ? null : sort.down ? "descending" : "ascending";
-    const fitting = every.filter((line) => FITS[chip](line) && (!text || [NAME, APPID, ENVS].some((at) => line[at].toLowerCase().includes(text))));
+    const fitting = every.filter(FITS[chip]);
     const way = sort.down ? -1 : 1;
     fitting.sort((a, b) => {
       const [x, y] = [a[sort.by], b[sort.by]];
@@ -134,7 +134,13 @@ function render({ model, el }) {
   const codeChoice = make("select", { "aria-label": words.code, onchange: () => first() });
   let only = ""; // the appid of the merchant whose rows are shown
   const everybody = make("button", { type: "button", class: "op-chip", title: words.clear, onclick: () => filter("", codeOf()) });
-  const pathSearch = make("input", { type: "search", placeholder: words.path_search, "aria-label": words.path_search, class: "op-search", onchange: () => first() });
+  const pathSearch = make("input", { type: "search", placeholder: words.path_search, "aria-label": words.path_search, class: "op-search", oninput: () => {
+    asked += 1;
+    status.textContent = words.loading;
+    clearTimeout(typing);
+    typing = setTimeout(first, 250);
+  } });
+  let typing;
   const rowBody = make("tbody");
   const rowHeads = ["line", "merchant", "env", "path", "outcome", "why"].map((word) => make("th", { scope: "col", text: words[word] }));
   const rowTable = make("div", { class: "op-scroll op-rows-scroll", role: "region", "aria-label": words.units },
@@ -272,6 +278,8 @@ function render({ model, el }) {
   const panelPressed = (event) => {
     const button = event.target.closest?.(":is(.op-actions, .op-menu) button");
     const panel = event.target.closest?.(".op-panel");
+    // A retry of what matches a filter sends what is shown: not while that is being read.
+    if (panel === panelOf() && event.target.closest?.(".op-retry") && status.textContent === words.loading) event.stopPropagation();
     if (panel) { if (button) panel.dataset.pressed = "1"; else delete panel.dataset.pressed; }
     const link = event.target.closest?.("[data-run], .op-run-table tr:has([data-run])");
     if (link && panel === panelOf()) send({ ask: "open", value: (link.dataset.run ? link : link.querySelector("[data-run]")).dataset.run });
@@ -350,6 +358,7 @@ function render({ model, el }) {
       Object.assign(words, message.words);
       for (const head of el.querySelectorAll("[data-head]")) head.textContent = words[head.dataset.head];
       if (message.full) for (const drawn of [merchants, drawnLines]) drawn.clear();
+      if (other) { search.value = ""; chip = "all"; chosen = false; }
       for (const line of message.lines) merchants.set(line[APPID], line);
       ({ run, running } = message);
       codes = message.codes ?? codes;
@@ -357,7 +366,6 @@ function render({ model, el }) {
       if (message.causes !== undefined && message.causes !== causes) { causes = message.causes; setHtml(causeArea, causes || `<p class="op-quiet">${words.nothing_to_do}</p>`); }
       if (message.charts !== undefined && message.charts !== charts) { charts = message.charts; setHtml(chartArea, charts || `<p class="op-quiet">${words.no_charts}</p>`); }
       if (!el.querySelector(".op-part-rows").contains(document.activeElement)) drawChoices();
-      if (other) chosen = false;
       if (turned && !chosen) {
         pathSearch.value = only = "";
         codeChoice.value = causes && !running ? "!" : "all";

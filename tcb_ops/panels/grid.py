@@ -91,6 +91,8 @@ class RunGrid(anywidget.AnyWidget):
         self._worker, self._lang, self._look, self._clicks = worker, worker.lang, look, clicks
         self._zone: Any = None
         self._running = False
+        self.on_filter: Callable[[], object] = lambda: None
+        """Called when the tab Rows is filtered otherwise, before it has its rows."""
         self.forget()
         words = {name: text.of(worker.lang) for name, text in _WORDS.items()}
         if sample:
@@ -126,6 +128,7 @@ class RunGrid(anywidget.AnyWidget):
         new = self._run is None or self._run.id != run.id or self._running != running
         if self._run is None or self._run.id != run.id:
             self.verdicts = {verdict.code: verdict for verdict in kept_verdicts(run.record.settings)}
+            self.shown = ("", "", "")
         self._run, self._running, self._zone = run, running, run.settings.zone
         self._tallies = tallies = run.tallies()
         lines = merchant_lines(tallies)
@@ -152,8 +155,10 @@ class RunGrid(anywidget.AnyWidget):
         run = self._run
         if run is None:
             return {"rows": [], "total": 0, "more": False}
-        path = wanted.get("path") or ""
+        path, before = wanted.get("path") or "", self.shown
         self.shown = (wanted.get("code") or "", wanted.get("appid") or "", path)
+        if self.shown != before:
+            self.on_filter()
         records, total = run.page(
             code=wanted.get("code"),
             appid=self.shown[1],

@@ -11,17 +11,18 @@ import ipywidgets as widgets
 
 from tcb_ops import api
 from tcb_ops.errors import UsageError
-from tcb_ops.i18n import Text, _
+from tcb_ops.i18n import NOTHING, Text, _
 from tcb_ops.kinds import Kind, is_provided, provided, row_count
 from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.panels.controls import ActionButton, Menu, html_area, show, tick_box
 from tcb_ops.panels.list_reader import ListReader
 from tcb_ops.panels.panel import Panel
-from tcb_ops.preflight import facts_line
+from tcb_ops.preflight import facts_line, unfinished_run
 from tcb_ops.resources import sample_folder
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.list_kinds import LINKS, UPLOAD
+from tcb_ops.runs.plan import RunSpec, list_spec
 from tcb_ops.runs.progress import Progress
 from tcb_ops.start import ResumeOptions, StartOptions
 
@@ -34,12 +35,8 @@ class RunForm(Panel):
     def _start_run(self, options: StartOptions) -> RunHandle:
         raise NotImplementedError
 
-    def _facts(self) -> tuple[Text, int] | None:
-        """Return what a run would reach, and the number of merchants; None where there is nothing to run."""
-        raise NotImplementedError
-
-    def _label(self) -> Text:
-        """Return the label of the button that starts the run: what it would run."""
+    def _facts(self) -> tuple[Text, int, Text, RunSpec] | None:
+        """Return what a run would reach, the number of merchants, the button's label, and the work; None without any."""
         raise NotImplementedError
 
     def _input_parts(self) -> list[Any]:
@@ -53,8 +50,11 @@ class RunForm(Panel):
         self.ready_line = html_area("op-ready")
         """The state of what a run would work on; that of the run stands in the header."""
         inputs = self._input_parts()
+        self.ready, self.unfinished = False, cast("Run | None", None)
+        """Whether there is something to run; the unfinished run of it."""
         self.new = tick_box(_("start a new run, even if one of this list is unfinished"), "op-new", lang)
-        self.starter = ActionButton(worker, self.context, self._label(), "op-run", self._run)
+        self.new.observe(lambda _: worker.guarded(self._changed), "value")
+        self.starter = ActionButton(worker, self.context, NOTHING, "op-run", self._run)
         self.start = self.starter.button
         parts = [self.ready_line, *inputs, self.new]
         self.setup, actions = Menu(worker, _("New run"), "op-new-menu", parts), self.monitor.actions
@@ -72,32 +72,42 @@ class RunForm(Panel):
             self.monitor.attach(runs[0].id)
 
     def _enable(self) -> None:
-        monitor, ready = self.monitor, self._facts() is not None
-        self.starter.enable(busy=not ready or self.worker.busy or monitor.running)
-        is_next = monitor.state is None or self.setup.opened
-        show(self.starter, shown=ready and is_next and not monitor.running)
-        self.start.description = self._label().of(self.lang)
-        monitor.enable()
+        monitor = self.monitor
+        self.starter.enable(busy=not self.ready or self.worker.busy or monitor.running)
+        is_next = self.ready and not monitor.running and (monitor.state is None or self.setup.opened)
+        show(self.starter, shown=is_next)
+        show(self.new, shown=self.unfinished is not None)
+        monitor.enable(starts=is_next)
+
+    def _list_runs(self) -> None:
+        self._changed()
+        super()._list_runs()
 
     def _changed(self) -> None:
-        """Ask for confirmation again: another list would be run."""
-        facts, merchants = self._facts() or (None, 0)
-        self.starter.ask(facts, merchants)
+        """Name what would be run, and ask for its confirmation again."""
+        facts, merchants, label, work = self._facts() or (None, 0, NOTHING, None)
+        self.ready, self.unfinished = work is not None, None
+        self.starter.ask(facts, merchants, label)
         self._enable()
+        if work is not None and (rest := unfinished_run(work, self.context.settings)) is not None:
+            self.unfinished = rest
+            if not self.new.value:
+                self.starter.offer_rest(rest)
+            self._enable()
 
     def _run(self) -> None:
         """Start a run of the list, or resume its unfinished one."""
-        self.monitor.start(lambda options: self._start_run(self._options(options)), self.starter)
+        rest = self.unfinished.id if self.unfinished is not None and not self.new.value else None
+        self.monitor.start(lambda options: self._start_run(self._options(options, rest)), self.starter)
         self.new.value = False
         self.setup.opened = False
-        self._list_runs()
 
-    def _options(self, options: ResumeOptions) -> StartOptions:
+    def _options(self, options: ResumeOptions, resume: str | None = None) -> StartOptions:
         more = {"note": self.given.note, "selection": self.context.selection, "new_run": self.new.value}
-        return cast("StartOptions", options | more)
+        return cast("StartOptions", options | more | {"resume": resume})
 
     def _work(self) -> Run:
-        if self._facts() is None:
+        if not self.ready:
             self._prepare()
         handle = self._start_run(self._options(self.context.run_options()))
         self.setup.opened = False
@@ -107,22 +117,13 @@ class RunForm(Panel):
             deque(progress, maxlen=0)
 
         handle.follow(follow)  # Ctrl-C in there cancels the run, tidily
-        try:
-            return handle.wait()
-        finally:
-            self._list_runs()
+        return handle.wait()
 
 
 class ListPanel(RunForm):
     """A panel whose run works on a list."""
 
     label: Text
-
-    def _label(self) -> Text:
-        batch = self.list_reader.batch
-        if batch is None:
-            return self.title
-        return self.label.format(list_name=batch.source.name, rows=row_count(batch.valid))
 
     def _input_parts(self) -> list[Any]:
         self.list_reader = ListReader(
@@ -138,9 +139,12 @@ class ListPanel(RunForm):
     def _prepare(self) -> None:
         self.list_reader.read()
 
-    def _facts(self) -> tuple[Text, int] | None:
-        batch = self.list_reader.batch
-        return (facts_line(batch), batch.merchants_count) if batch is not None else None
+    def _facts(self) -> tuple[Text, int, Text, RunSpec] | None:
+        if (batch := self.list_reader.batch) is None:
+            return None
+        label = self.label.format(list_name=batch.source.name, rows=row_count(batch.valid))
+        work = list_spec(batch, self.kind, self.context.selection)
+        return facts_line(batch), batch.merchants_count, label, work
 
     def _run(self) -> None:
         self.list_reader.read_if_changed()

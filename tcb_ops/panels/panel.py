@@ -80,8 +80,7 @@ class Panel:
                 self.context,
                 report=given.report,
                 cluster=given.cluster or None,
-                changed=self._run_changed,
-                ended=self._list_runs,
+                changed=self._list_runs,
             )
             parts = self._parts()
             self.runs = RunBrowser(self.worker, self.context, self.kind)
@@ -105,12 +104,9 @@ class Panel:
         """Prepare the panel, in the background."""
 
     def _list_runs(self) -> None:
+        self._enable()
         self.runs.refresh()
         self.runs.choose(self.run)
-
-    def _run_changed(self) -> None:
-        self.runs.choose(self.run)
-        self._enable()
 
     def _enable(self) -> None:
         self.monitor.enable()

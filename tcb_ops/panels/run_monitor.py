@@ -41,13 +41,12 @@ from tcb_ops.run import Run, RunHandle, find_handle, has_code
 from tcb_ops.runs.progress import Progress, ProgressMeter
 from tcb_ops.start import ResumeOptions
 
-WATCH_EVERY = 0.2
-"""Seconds between two updates from a run of this process."""
 POLL_EVERY = 1.0
-"""Seconds between two updates from a run of another process, or until a ledger that could not be read is read again."""
+"""Least seconds between two updates from a run of another process, or until a ledger that could not be read is read again."""
 LISTED = 50
 """Runs in the table, the newest first."""
-PENDING = frozenset({Outcome.PENDING})
+UNDER_ROWS = "rows"
+"""The choice of the rows that match the filter of the tab Rows; others are a code, or "" for all."""
 
 
 class RunMonitor(widgets.VBox):
@@ -65,16 +64,15 @@ class RunMonitor(widgets.VBox):
         report: str = "",
         cluster: str | None,
         changed: Callable[[], None],
-        ended: Callable[[], None],
     ) -> None:
         """Show no run yet.
 
-        `cluster` is what the panel's runs work on; None: this process. `changed` is called when a run begins or ends,
-        `ended` when one ends, shown or not; from any thread.
+        `cluster` is what the panel's runs work on; None: this process. `changed` is called when a run begins or ends, shown
+        or not; from any thread.
         """
         self._worker, self._context, self._lang = worker, context, worker.lang
         self.cluster = cluster
-        self._changed, self._ended = changed, ended
+        self._changed = changed
         self.run: Run | None = None
         self.state: RunState | None = None
         self.expired_links = 0
@@ -155,7 +153,7 @@ class RunMonitor(widgets.VBox):
         except RunNotFoundError:
             self.run = None
             self._show_none()
-            self._ended()
+            self._changed()
             raise
         if self._drawn != (run.record.finished_at, run.mark):
             self.attach(run.id)
@@ -163,7 +161,7 @@ class RunMonitor(widgets.VBox):
     def close_run(self) -> None:
         """Stop watching the run, which continues, and hold none of its data."""
         self._watch += 1
-        self._changed = self._ended = lambda: None
+        self._changed = lambda: None
         self.run, self.state, self._handle = None, None, None
         self.grid.forget()
 
@@ -180,7 +178,7 @@ class RunMonitor(widgets.VBox):
                 if number == self._watch:
                     self._show_none()
                 self._worker.report(error)
-            self._worker.guarded(self._changed)
+                self._worker.guarded(self._changed)
 
         self._draw_header(run, state)
         self._offer()
@@ -188,17 +186,16 @@ class RunMonitor(widgets.VBox):
 
     def _follow(self, handle: RunHandle, run: Run, number: int) -> None:
         """Show what was committed until the run ends, then end it."""
-        due = 0.0
         if number == self._watch:  # at once: a cluster takes a while to start
-            due = time.monotonic() + self._try_grid(run)
+            self._draw_grid(run)
             with suppress(TcbOpsError):  # which the grid has reported
                 self._draw_bar(run)
         for now in handle.watch():
-            if number == self._watch:
+            pause = POLL_EVERY
+            if number == self._watch:  # both: the next news may come late
                 self._draw_bar(run, now)
-                if time.monotonic() >= due:
-                    due = time.monotonic() + self._try_grid(run)
-            handle.ended_within(WATCH_EVERY)
+                pause = self._draw_grid(run)
+            handle.ended_within(pause)
         error: TcbOpsError | None = None
         try:
             run = handle.wait()
@@ -208,17 +205,15 @@ class RunMonitor(widgets.VBox):
             self._handle = None
             self._show_end(run, error, handle.expired_links, handle.warning)
         else:
-            self._ended()
+            self._changed()
 
     def _poll(self, run: Run, number: int) -> None:
         """Follow the ledger for as long as another process works on the run."""
-        settings, due, pause = self._context.settings, 0.0, threading.Event()
+        settings, pause = self._context.settings, threading.Event()
         meter = ProgressMeter(run.id, run.record.rows, run.outcomes)
         while number == self._watch:
             self._draw_bar(run, meter.at(time.monotonic(), run.outcomes))
-            if time.monotonic() >= due:
-                due = time.monotonic() + self._draw_grid(run)
-            pause.wait(POLL_EVERY)
+            pause.wait(max(POLL_EVERY, self._draw_grid(run)))
             if run.holder() is None and number == self._watch:
                 self._show_end(api.open_run(run.id, settings=settings))
                 return
@@ -236,7 +231,6 @@ class RunMonitor(widgets.VBox):
         text, tone = describe_end(run, error, expired_links)
         self._worker.say(text if warning is None else as_lines((text, warning)), tone)
         self._offer()
-        self._ended()
 
     def _show_none(self) -> None:
         """Show the target, and no run: there is none, or it cannot be read."""
@@ -249,8 +243,6 @@ class RunMonitor(widgets.VBox):
         show(self, shown=False)
         for menu in self._worker.menus:
             menu.show_run(None)
-        for action in (self.stop, self.resume):
-            show(action, shown=False)
 
     def _draw_header(self, run: Run, state: RunState) -> None:
         show(self, shown=True)
@@ -266,44 +258,41 @@ class RunMonitor(widgets.VBox):
     def _draw_grid(self, run: Run) -> float:
         """Draw the grid; return the seconds until it is drawn again.
 
-        10 merchants are drawn 4 times a second, 1,500 and more every 3 s; drawing takes a tenth of the time at most.
+        10 merchants are drawn 4 times a second, 400 about once; drawing takes a tenth of a processor at most. What it waits
+        for the run, which works in the same process, does not count. A run that cannot be read now is still watched.
         """
-        began = time.monotonic()
-        merchants = self.grid.show(run, running=not self.at_rest)
-        return max(0.25 + min(merchants, 1500) / 500, 10 * (time.monotonic() - began))
-
-    def _try_grid(self, run: Run) -> float:
-        """Draw the grid of a run that is running here; one that cannot be read now is still watched, to its end."""
+        began = time.thread_time()
         try:
-            return self._draw_grid(run)
+            merchants = self.grid.show(run, running=not self.at_rest)
         except TcbOpsError as error:
             self._worker.report(error)
             return POLL_EVERY
+        return max(0.25 + min(merchants, 500) / 500, 10 * (time.thread_time() - began))
 
     # --- what can be done ---------------------------------------------------------------------------------------
 
     def _offer(self) -> None:
         """Offer the rest of an unfinished run, and what the menus can do with a run."""
-        run, unfinished = self.run, self.state is RunState.UNFINISHED
-        show(self.resume, shown=unfinished)
-        if run is not None and unfinished:  # without a pending row, it lacks only its end
-            self.resume.offer(run, scope_of_rows(run.tallies(), PENDING), run.planned_bytes(PENDING))
+        run = self.run
+        if run is not None and self.state is RunState.UNFINISHED:
+            self.resume.offer_rest(run)
         for menu in self._worker.menus:
             menu.show_run(run if self.at_rest else None)
         if self.undone:  # what it lacks is no longer wanted
             self.retry.tone = ""
-        show(self.stop, shown=self.running)
         self._changed()
 
-    def enable(self) -> None:
-        """Enable the buttons that may be pressed."""
+    def enable(self, *, starts: bool = False) -> None:
+        """Enable the buttons that may be pressed; `starts`: another button starts or resumes a run."""
         busy = self._worker.busy or self.running
+        show(self.resume, shown=self.state is RunState.UNFINISHED and not starts)
         self.resume.enable(busy=busy)
         # The blue button is the next thing to do: in a box that is open, it is the box's.
         self.resume.button.button_style = "" if any(m.opened for m in self._worker.menus) else "primary"
         for menu in self._worker.menus:
             menu.enable(busy=busy)
         self.stop.disabled = not self.running
+        show(self.stop, shown=self.running)
 
     def start(self, begin: Callable[[ResumeOptions], RunHandle], action: ActionButton | None = None) -> None:
         """Start a run and show it. Raises UsageError if one is running here or the confirmation is missing."""
@@ -318,15 +307,15 @@ class RunMonitor(widgets.VBox):
         self.follow(begin(self._context.run_options()))
 
     def _resume(self) -> None:
-        if (run := self.run) is not None:
-            cluster = self.cluster if run.record.kind.clustered else None
-            self.start(lambda options: api.start_resume(run.id, cluster=cluster, **options), self.resume)
+        self._continue(api.start_resume, self.resume)
 
     def _retry(self) -> None:
+        self._continue(partial(api.start_retry, **self.retry.selected()), self.retry.action)
+
+    def _continue(self, begin: Callable[..., RunHandle], action: ActionButton) -> None:
         if (run := self.run) is not None:
             cluster = self.cluster if run.record.kind.clustered else None
-            retry = partial(api.start_retry, run.id, cluster=cluster, **self.retry.selected())
-            self.start(lambda options: retry(**options), self.retry.action)
+            self.start(lambda options: begin(run.id, cluster=cluster, **options), action)
 
     def _ask_why(self, code: str) -> None:
         """Ask WeChat about a row with a code, and show the verdict at the cause."""
@@ -352,6 +341,7 @@ class RetryMenu(Menu):
     ) -> None:
         """`retry` starts the retry of `selected`."""
         self._context, self._grid = context, grid
+        grid.on_filter = lambda: self.opened and worker.guarded(self.prepare)
         self._run: Run | None = None
         self.choice = worker.field(widgets.Dropdown, _("Which rows"), "op-retry-rows")
         self.choice.observe(lambda _: worker.guarded(self._ask), "value")
@@ -365,6 +355,7 @@ class RetryMenu(Menu):
         tallies = run.tallies() if run is not None and done else []
         self._tallies = [tally for tally in tallies if tally.outcome.retried]
         self._run = run if self._tallies else None
+        self.choice.options = ()
         self.offer(shown=self._run is not None)
         self.prepare()
         again = run is not None and bool(run.record.parent) and not any(o.succeeded for o in run.outcomes)
@@ -378,7 +369,7 @@ class RetryMenu(Menu):
 
     def selected(self) -> dict[str, Any]:
         """Return the rows that are chosen, as arguments of `start_retry`."""
-        code, appid, path = self.choice.value or ("", "", "")
+        code, appid, path = self._chosen()
         merchants, selection = self._context.merchants, self._context.selection
         words = [selection, f"errcode {code}" * bool(code), f"where appid={appid}" * bool(appid)]
         if appid:
@@ -392,39 +383,44 @@ class RetryMenu(Menu):
         }
 
     def prepare(self) -> None:
-        """List what can be retried, and the filter of the tab Rows as it is now."""
+        """List what can be retried, and what matches the filter of the tab Rows now; what was chosen stays chosen."""
         if self._run is None:
-            self.choice.options = ()
             return
-        code, appid, path = self._grid.shown
-        choices: list[tuple[Text, tuple[str, str, str]]] = [(_("all that did not succeed"), ("", "", ""))]
-        if (appid or path) and appid in {"", *self._grid.lines}:  # a filter outlives the run it was set for
-            label = _("the rows shown under Rows")
-            if not (code or path):
+        chosen, (code, appid, path) = self.choice.value, self._grid.shown
+        choices = [(_("all that did not succeed"), "")]
+        if code or appid or path:
+            self._matching = self._scope(self._run, code, appid, path)
+            rows = row_count(self._matching.rows)
+            label = _("all that match under Rows and did not succeed: {rows}", rows=rows)
+            if appid in self._grid.lines and not (code or path):
                 label = _("merchant {name}", name=f"{self._grid.lines[appid][1]} ({appid})")
-            choices.append((label, (code, appid, path)))
-        choices += [
-            (_("code {code}: {rows}", code=group.code, rows=row_count(group.rows)), (group.code, "", ""))
-            for group in self._grid.groups
-        ]
+            choices.append((label, UNDER_ROWS))
+        groups = self._grid.groups
+        choices += [(_("code {code}: {rows}", code=g.code, rows=row_count(g.rows)), g.code) for g in groups]
         self.choice.options = [(label.of(self._lang), value) for label, value in choices]
-        self.choice.index = 0
+        self.choice.index = next((at for at, (_label, value) in enumerate(choices) if value == chosen), 0)
         self._ask()
+
+    def _chosen(self) -> tuple[str, str, str]:
+        """Return the code, the appid and the part of a path of the rows that are chosen."""
+        return self._grid.shown if self.choice.value == UNDER_ROWS else (self.choice.value or "", "", "")
+
+    def _scope(self, run: Run, code: str, appid: str, path: str) -> SendScope:
+        retried = Outcome.retriable()
+        if path:
+            records, _total = run.page(code=code, appid=appid, path=path, outcomes=retried, limit=1_000_000)
+            keys = [(record.row.appid, record.row.env) for record in records]
+            return SendScope(len(keys), len({key[0] for key in keys}), len(set(keys)))
+        chosen = [t for t in self._tallies if appid in {"", t.appid} and has_code(t, code)]
+        return scope_of_rows(chosen, retried)
 
     def _ask(self) -> None:
         if (run := self._run) is None or self.choice.value is None:
             return
-        (code, appid, path), retried = self.choice.value, Outcome.retriable()
-        if path:
-            records, _total = run.page(code=code, appid=appid, path=path, outcomes=retried, limit=1_000_000)
-            keys = [(record.row.appid, record.row.env) for record in records]
-            scope = SendScope(len(keys), len({key[0] for key in keys}), len(set(keys)))
-        else:
-            chosen = [t for t in self._tallies if appid in {"", t.appid} and has_code(t, code)]
-            scope = scope_of_rows(chosen, retried)
-        size = None if code or appid or path else run.planned_bytes(retried)
-        self.action.offer(run, scope, size)
-        self.action.button.description = _("Retry {rows}", rows=row_count(scope.rows)).of(self._lang)
+        code, appid, path = self._chosen()
+        scope = self._matching if self.choice.value == UNDER_ROWS else self._scope(run, code, appid, path)
+        size = None if code or appid or path else run.planned_bytes(Outcome.retriable())
+        self.action.offer(run, scope, _("Retry {rows}", rows=row_count(scope.rows)), size)
 
 
 class RunBrowser(Menu):

@@ -104,7 +104,7 @@ def plan(
         return _resumed(ledger, _named_run(run, work, settings), work, settings)
     if not new_run:
         _refuse_another_root(ledger, work, settings)
-    unfinished = _same_work(ledger, work, settings, now)
+    unfinished = same_work(ledger, work, settings, now)
     choice = choose(unfinished.created_at if unfinished else None, now, work.kind, new_run=new_run)
     if unfinished and choice is Choice.ASK and not may_resume(unfinished.id, unfinished.created_at):
         started = datetime.fromtimestamp(unfinished.created_at, settings.zone).isoformat(" ", "minutes")
@@ -211,7 +211,8 @@ def _refuse_beside(
             )
 
 
-def _same_work(ledger: Ledger, work: RunSpec, settings: Settings, now: float) -> RunRecord | None:
+def same_work(ledger: Ledger, work: RunSpec, settings: Settings, now: float) -> RunRecord | None:
+    """Return the newest unfinished run of the same work; None without one."""
     for run in ledger.unfinished(work.kind, settings.run_target, work.list_sha256, work.root_name):
         same_part = (run.selection, run.parent) == (work.selection, work.parent)
         if same_part and run.may_be_resumed(now) and run.id not in _undone_uploads(ledger, settings):

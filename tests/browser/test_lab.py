@@ -39,6 +39,7 @@ EXPORTED = (
 )
 HEAD = "words => document.querySelector('.op-panel .op-head')?.innerText.includes(words)"
 STATUS = "words => document.querySelector('.op-panel .op-status')?.innerText.includes(words)"
+RETRIES = "words => document.querySelector('.op-panel button.op-retry')?.innerText === words"
 SCROLLED = "() => { document.querySelector('.op-panel .op-keys:last-child').scrollIntoView({block: 'end'}); }"
 IN_VIEW = """() => {
   const box = [...document.querySelectorAll('.op-panel .op-menu')].find(each => each.offsetParent).getBoundingClientRect();
@@ -316,9 +317,28 @@ def test_a_run_is_watched_cancelled_gone_on_with_retried_and_exported(lab, open_
         assert workspace.run().id == run.id
         assert workspace.run().counts == {"uploaded": 299, "refused": 1}
 
+        notebook.click("[data-tab=merchants]")
+        notebook.page.fill(".op-panel .op-part-merchants .op-search", "第000")
+        counts = " ".join(notebook.text(".op-chips").split())
+        assert counts == "All 1 Did not succeed 0 Pending 0 Succeeded 1"
+        notebook.click("[data-tab=rows]")
         notebook.click(".op-retry-menu")
-        notebook.click(".op-retry")
+        search = notebook.page.locator(".op-panel .op-part-rows .op-search")
+        search.fill("/8.")  # as typed, without Enter
+        notebook.until("() => document.querySelectorAll('.op-retry-rows option').length === 3")
+        notebook.page.select_option(".op-panel .op-retry-rows select", index=1)
+        notebook.until(RETRIES, "Retry 0 rows")
+        search.fill("/7.")
+        notebook.page.locator(".op-panel button.op-retry").dispatch_event(
+            "click"
+        )  # of rows that are not shown yet
+        notebook.until(RETRIES, "Retry 1 row")
+        assert "299 of 300 rows succeeded" in notebook.text(".op-status")
+        notebook.click("button.op-retry")
         notebook.until(STATUS, "The only row succeeded")
+        assert search.input_value() == ""
+        notebook.click("[data-tab=merchants]")
+        assert notebook.page.input_value(".op-panel .op-part-merchants .op-search") == ""
         assert workspace.run().record.parent == run.id
         assert workspace.run().counts == {"uploaded": 1}
 

@@ -90,8 +90,10 @@ def test_cancel_ends_tidily_and_resume_does_the_rest_without_the_list(
     tones = []
     for _ in range(2):  # one blue button at a time
         press(panel, panel.setup.button)
-        tones.append((panel.monitor.resume.button.button_style, hidden(panel.starter)))
-    assert tones == [("", False), ("primary", True)]
+        tones.append(
+            (panel.monitor.resume.button.button_style, hidden(panel.monitor.resume), hidden(panel.starter))
+        )
+    assert tones == [("", True, False), ("primary", False, True)]
     lab.workspace.sim.play([])
     press(panel, panel.monitor.resume.button)
     assert panel.run.id == first
@@ -100,20 +102,50 @@ def test_cancel_ends_tidily_and_resume_does_the_rest_without_the_list(
     assert hidden(panel.monitor.resume)
 
 
-def test_run_resumes_an_unfinished_run_of_the_same_list_unless_a_new_run_is_asked_for(
+def test_run_resumes_an_unfinished_run_of_the_same_list_unless_a_new_run_is_asked_for_and_says_so(
     open_lab, read, wait_for
 ):
     lab = open_lab(many(TEA, rows=40), SLOW)
     panel = lab.uploads()
     for new in (False, False, True):
         before = panel.run
+        assert hidden(panel.new) is (before is None)
         panel.new.value = new
+        label = "Upload list.csv (40 rows)"
+        if before is not None and not new:
+            label = f"Resume: {before.counts['pending']} of 40 rows pending"
+            assert panel.monitor.resume.button.description == label
+        assert panel.start.description == label
         panel.start.click()
         panel.worker.settle()
         assert panel.monitor.running
         assert (before is not None and panel.run.id == before.id) is (before is not None and not new)
         assert ("Resuming run" in read(panel.worker.line)) is (before is not None and not new)
         press(panel, panel.monitor.stop)
+
+
+def test_an_unfinished_run_that_is_not_shown_is_resumed_by_name_too(open_lab):
+    lab = open_lab(many(TEA, rows=20), SLOW)
+    first = Path("list.csv").read_text(encoding="utf-8").splitlines()[:2]
+    Path("other.csv").write_text("\n".join(first), encoding="utf-8")
+    panel = lab.uploads()
+    panel.start.click()
+    panel.worker.settle()
+    press(panel, panel.monitor.stop)
+    unfinished, pending = panel.run, panel.run.counts["pending"]
+    panel.list_reader.paths.value = "other.csv"
+    panel.settle()
+    assert panel.start.description == "Upload other.csv (1 row)"
+    assert hidden(panel.new)
+    press(panel)
+    assert panel.run.id != unfinished.id
+    panel.list_reader.paths.value = "list.csv"
+    panel.settle()
+    assert panel.start.description == f"Resume: {pending} of 20 rows pending"
+    press(panel)
+    assert panel.run.id == unfinished.id
+    assert hidden(panel.new)
+    assert panel.start.description == "Upload list.csv (20 rows)"
 
 
 def test_a_new_run_does_not_show_the_rows_of_the_one_before(open_lab, read, wait_for, monkeypatch):
@@ -138,6 +170,22 @@ def test_a_new_run_does_not_show_the_rows_of_the_one_before(open_lab, read, wait
     panel.settle()
 
 
+def test_the_merchants_are_as_new_as_the_header_also_while_the_run_waits(open_lab, wait_for):
+    lab = open_lab(many(TEA, rows=200), [Fault(path="banner/99.png", delay=60)])
+    panel = lab.uploads()
+    panel.start.click()
+    wait_for(lambda: "199 of 200 rows" in panel.monitor.bar.value)
+    wait_for(lambda: panel.monitor.grid.lines[TEA.appid][2:5] == [200, 199, 0])
+    press(panel, panel.monitor.stop)
+
+
+def test_waiting_for_the_run_does_not_count_as_drawing(open_lab):
+    panel = open_lab().uploads()
+    press(panel)
+    panel.monitor.grid.send = lambda _message: threading.Event().wait(0.5)
+    assert panel.monitor._draw_grid(panel.run) < 2
+
+
 def test_the_bad_rows_are_retried_as_a_run_of_their_own(open_lab, read, assert_complete):
     lab = open_lab(faults=[Fault(env=TEA.env, path="banner/2.png", calls=((1, 1),), errcode=40097)])
     panel = lab.uploads()
@@ -157,7 +205,7 @@ def test_the_bad_rows_are_retried_as_a_run_of_their_own(open_lab, read, assert_c
         ("code 85088: 10 rows", 10),
         ("code 40097: 2 rows", 2),
         ("merchant 茶语小铺 (wxtea)", 2),
-        ("the rows shown", 1),
+        ("all that match under Rows and did not succeed: 1 row", 1),
     ],
 )
 def test_what_is_retried_can_be_chosen(open_lab, assert_complete, choice, rows):
@@ -166,7 +214,7 @@ def test_what_is_retried_can_be_chosen(open_lab, assert_complete, choice, rows):
     panel = lab.uploads()
     press(panel)
     failed = sum(panel.run.counts.values()) - panel.run.counts["uploaded"]
-    panel.monitor.grid.read({"code": "", "appid": TEA.appid, "path": "/1." * (choice == "the rows shown")})
+    panel.monitor.grid.read({"code": "", "appid": TEA.appid, "path": "/1." * ("match" in choice)})
     press(panel, panel.monitor.retry.button)
     retry = panel.monitor.retry
     assert retry.action.button.description == f"Retry {failed} rows"
@@ -178,6 +226,36 @@ def test_what_is_retried_can_be_chosen(open_lab, assert_complete, choice, rows):
     press(panel, panel.monitor.export.final)
     final = lab.workspace.folder / "reports" / f"{panel.run.record.parent}-final"
     assert (final / "manifest.json").is_file()
+
+
+def test_what_is_retried_follows_the_filter_of_the_rows_while_the_box_is_open(open_lab, assert_complete):
+    faults = [Fault(env=BOOKS.env, errcode=85088), Fault(env=TEA.env, path="*/[12].png", errcode=40097)]
+    lab = open_lab(faults=faults)
+    panel = lab.uploads()
+    press(panel)
+    grid, retry = panel.monitor.grid, panel.monitor.retry
+    press(panel, retry.button)
+
+    def filtered(**wanted):
+        grid._answer(grid, {"ask": "rows", **wanted}, [])
+        return retry.choice.label, retry.action.button.description
+
+    label = "all that match under Rows and did not succeed: "
+    assert filtered(path="/1.") == ("all that did not succeed", "Retry 12 rows")
+    retry.choice.index = 1
+    assert retry.choice.label == f"{label}2 rows"
+    assert filtered(path="/2.", code="40097") == (f"{label}1 row", "Retry 1 row")
+    assert filtered(path="no such path") == (f"{label}0 rows", "Retry 0 rows")
+    assert filtered(code="40097") == (f"{label}2 rows", "Retry 2 rows")
+    assert filtered() == ("all that did not succeed", "Retry 12 rows")
+    retry.choice.index = 1
+    assert filtered(path="/2.") == ("code 85088: 10 rows", "Retry 10 rows")
+    retry.choice.index = 1
+    assert filtered(path="/1.", appid=TEA.appid) == (f"{label}1 row", "Retry 1 row")
+    lab.workspace.sim.play([])
+    press(panel, retry.action.button)
+    assert assert_complete(panel.run, 1) == {"uploaded": 1}
+    assert [record.row.path for record in panel.run.rows()] == ["banner/1.png"]
 
 
 def test_a_retry_is_shown_under_the_filter_of_a_merchant_that_it_has_not(open_lab):
@@ -194,7 +272,7 @@ def test_a_retry_is_shown_under_the_filter_of_a_merchant_that_it_has_not(open_la
     assert panel.run.record.parent == parent.id
     assert "refused" in panel.run.counts
     assert panel.monitor.run is panel.run
-    assert [value for _label, value in retry.choice.options] == [("", "", ""), ("85088", "", "")]
+    assert [value for _label, value in retry.choice.options] == ["", "85088"], "no filter outlives its run"
 
 
 def test_wechat_is_asked_about_a_cause(open_lab, read):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tcb_ops.features.audit.api import start_audit
-from tcb_ops.features.audit.kind import AUDIT
+from tcb_ops.features.audit.kind import AUDIT, audit_spec
 from tcb_ops.i18n import Text, _
 from tcb_ops.kinds import environment_count, is_provided, merchant_count, provided
 from tcb_ops.panels.controls import html_area
@@ -13,6 +13,7 @@ from tcb_ops.panels.html import heading
 from tcb_ops.panels.notebook_panels import RunForm
 from tcb_ops.reports.formats.notebook import findings_html
 from tcb_ops.run import Run, RunHandle
+from tcb_ops.runs.plan import RunSpec
 from tcb_ops.start import StartOptions
 
 
@@ -45,23 +46,21 @@ class AuditPanel(RunForm):
             page += heading(_("Errcodes by day").of(self.lang)) + days._repr_html_()
         return page
 
-    def _label(self) -> Text:
-        return _("Audit {environments}", environments=environment_count(len(self.context.merchants)))
-
     def _prepare(self) -> None:
-        facts, _merchants = self._facts()
+        facts, *_more = self._facts()
         self._changed()
         self.worker.say(_("Ready. {facts}.", facts=facts), "good", line=self.ready_line)
 
-    def _facts(self) -> tuple[Text, int]:
+    def _facts(self) -> tuple[Text, int, Text, RunSpec]:
         lines = self.context.merchants
+        work = audit_spec(lines, self.context.selection, {})
         merchants = len({merchant.appid for merchant in lines})
         facts = _(
             "{merchants}, {environments}, one call each; no file is sent",
             merchants=merchant_count(merchants),
             environments=environment_count(len(lines)),
         )
-        return facts, merchants
+        return facts, merchants, _("Audit {environments}", environments=environment_count(len(lines))), work
 
     def _start_run(self, options: StartOptions) -> RunHandle:
         return start_audit(self.context.merchants, cluster=self.monitor.cluster, **options)

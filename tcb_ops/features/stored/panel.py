@@ -73,8 +73,7 @@ class StoredFiles(Menu):
                 self.action.ask(None, 0)
                 raise UsageError(undone.text)
         self._look_line.value = ""
-        self.action.button.description = label.of(self._worker.lang)
-        self.action.ask(facts, scope.merchants)
+        self.action.ask(facts, scope.merchants, label)
 
     def _opened(self) -> Run:
         if self._subject is None:
