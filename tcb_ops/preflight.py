@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unicodedata import normalize
 
 from tcb_ops.formatting import format_size, sanitize
 from tcb_ops.i18n import Text, _, as_facts, as_list, ngettext
@@ -25,10 +26,6 @@ from tcb_ops.start import existing_ledger
 
 if TYPE_CHECKING:
     from tcb_ops.runs.plan import RunSpec
-
-RETRIED = frozenset({Outcome.REFUSED, Outcome.FAILED, Outcome.NOT_ATTEMPTED})
-"""The outcomes that `retry` runs again."""
-
 
 ASKED = 50
 """Merchants about whose link calls the question before an upload asks: those with the most rows."""
@@ -137,6 +134,20 @@ class SendScope:
             merchants=merchant_count(self.merchants),
             environments=environment_count(self.envs),
         )
+
+
+def is_confirmed(typed: str, merchants: int, *, asked: bool) -> bool:
+    """Decide whether a run may start.
+
+    ==================  ==============================  ==========
+    confirmation        typed                           may start
+    ==================  ==============================  ==========
+    not asked for       anything                        yes
+    asked for           the number, full width or not   yes
+    asked for           anything else                   no
+    ==================  ==============================  ==========
+    """
+    return not asked or normalize("NFKC", typed).strip().replace(",", "") == str(merchants)
 
 
 def scope_of_list(batch: Batch) -> SendScope:

@@ -32,12 +32,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tcb_ops.features.comparison.diffs import Diff
-    from tcb_ops.features.stored.queries import LaterChange
     from tcb_ops.lists.merchants import Merchants
     from tcb_ops.reports.findings import Findings
     from tcb_ops.reports.run_views import RunReader
     from tcb_ops.runs.ledger import Ledger
-    from tcb_ops.runs.records import RowRecord, RunRecord, Tally, TimelineBucket
+    from tcb_ops.runs.records import LaterChange, RowRecord, RunRecord, Tally, TimelineBucket
     from tcb_ops.runs.session import RunSession
     from tcb_ops.start import StartOptions
 

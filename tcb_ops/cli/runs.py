@@ -204,7 +204,8 @@ def retry(command: RunCommand, run: str, codes: tuple[str, ...], kind: str | Non
     Runs its refused, failed and not attempted rows as a run of their own; --errcode and --where narrow it.
     """
     from tcb_ops import api
-    from tcb_ops.preflight import RETRIED, scope_of_rows
+    from tcb_ops.model import Outcome
+    from tcb_ops.preflight import scope_of_rows
     from tcb_ops.runs.plan import check_retry
     from tcb_ops.start import find_run
 
@@ -220,7 +221,7 @@ def retry(command: RunCommand, run: str, codes: tuple[str, ...], kind: str | Non
         )
         command.console.lead(retrying)
         if record.kind.changes_store:
-            scope = scope_of_rows(parent.tallies(), RETRIED)
+            scope = scope_of_rows(parent.tallies(), Outcome.retriable())
             command.ask_confirmation(record.kind, scope, _("At most {text}", text=scope.text))
         words = [*(f"errcode {code}" for code in sorted(codes)), command.selection]
         handle = api.start_retry(

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
-from unicodedata import normalize
 
 import ipywidgets as widgets
 
@@ -26,8 +27,7 @@ from tcb_ops.lists.merchants import Merchants, read_merchants
 from tcb_ops.model import Outcome
 from tcb_ops.panels.files import file_links, report_links
 from tcb_ops.panels.html import message
-from tcb_ops.panels.threads import in_thread
-from tcb_ops.preflight import SendScope, scope_of_rows
+from tcb_ops.preflight import SendScope, is_confirmed, scope_of_rows
 from tcb_ops.reports.explanations import MARK
 from tcb_ops.run import Run
 from tcb_ops.runs.limits import RunLimits
@@ -126,6 +126,33 @@ def open_context(target: str, where: str, lang: Lang) -> PanelContext:
 
 
 _LOG = logging.getLogger("tcb_ops.panels")
+_idle_threads: deque[SimpleQueue[Callable[[], None]]] = deque()
+
+
+def in_thread(job: Callable[[], None]) -> threading.Event:
+    """Do a job in a daemon thread; return what is set at its end.
+
+    A thread is used again: the memory that the allocator keeps for each new one would add up over a day's runs.
+    """
+    ended = threading.Event()
+    try:
+        jobs = _idle_threads.pop()
+    except IndexError:
+        jobs = SimpleQueue()
+        threading.Thread(target=_serve, args=(jobs,), name="tcb-ops-panel", daemon=True).start()
+
+    def do() -> None:
+        job()
+        _idle_threads.append(jobs)
+        ended.set()
+
+    jobs.put(do)
+    return ended
+
+
+def _serve(jobs: SimpleQueue[Callable[[], None]]) -> None:
+    while True:
+        jobs.get()()
 
 
 def html_area(name: str, height: str = "") -> widgets.HTML:
@@ -289,20 +316,6 @@ class Menu(widgets.VBox):
         if self.opened:
             self.prepare()
         self._worker.on_change()
-
-
-def is_confirmed(typed: str, merchants: int, *, asked: bool) -> bool:
-    """Decide whether a run may start.
-
-    ==================  ==============================  ==========
-    confirmation        typed                           may start
-    ==================  ==============================  ==========
-    not asked for       anything                        yes
-    asked for           the number, full width or not   yes
-    asked for           anything else                   no
-    ==================  ==============================  ==========
-    """
-    return not asked or normalize("NFKC", typed).strip().replace(",", "") == str(merchants)
 
 
 class ActionButton(widgets.VBox):

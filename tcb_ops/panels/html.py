@@ -14,7 +14,6 @@ from html import escape
 from importlib.resources import files
 
 from tcb_ops.details import DetailCode
-from tcb_ops.errcodes import COMPONENT_MARK
 from tcb_ops.errors import InterruptedRunError, TcbOpsError
 from tcb_ops.formatting import format_duration
 from tcb_ops.i18n import Bilingual, Lang, Text, _, as_lines, as_list, in_panel, ngettext, pgettext, verbatim
@@ -23,12 +22,12 @@ from tcb_ops.model import Outcome, Reason
 from tcb_ops.preflight import ran_out
 from tcb_ops.reports.explanations import MARK, change_lines, counts_line, why
 from tcb_ops.reports.formats.charts import outcome_class
-from tcb_ops.reports.summary import CodeGroup, RunSummary, next_actions
+from tcb_ops.reports.summary import CodeGroup, RunSummary
 from tcb_ops.run import Run
 from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.records import Tally
 from tcb_ops.runs.stop_errors import stop_text
-from tcb_ops.runs.verdicts import Actor, Verdict, presumed_verdict
+from tcb_ops.runs.verdicts import Verdict
 
 NAMED = 4
 """Merchants named beside a code."""
@@ -336,24 +335,6 @@ def render_merchants(tallies: Iterable[Tally], kind: Kind, lang: Lang, label: st
 
 
 # --- causes and tables ----------------------------------------------------------------------------------------------
-
-
-def retry_helps(groups: Sequence[CodeGroup], *, again: bool) -> bool:
-    """Decide whether a retry is the next thing to do.
-
-    ====================================================  ====================================  =====
-    causes                                                the run is a retry without a success  helps
-    ====================================================  ====================================  =====
-    each is in the list's own values                      any                                   no
-    each is for the merchant, or is in the list           yes                                   no
-    anything else                                         any                                   yes
-    ====================================================  ====================================  =====
-    """
-    in_list = {action.group.code for action in next_actions(groups) if action.in_list}
-    others = [group.code for group in groups if group.code not in in_list]
-    return not all(
-        again and presumed_verdict(code.removesuffix(COMPONENT_MARK)).who is Actor.MERCHANT for code in others
-    )
 
 
 def render_causes(

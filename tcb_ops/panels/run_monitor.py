@@ -22,7 +22,16 @@ from tcb_ops.i18n import Text, _, as_lines
 from tcb_ops.kinds import ANY_KIND, Kind, provided, row_count
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.model import Outcome
-from tcb_ops.panels.controls import ActionButton, ExportMenu, Menu, PanelContext, Worker, html_area, show
+from tcb_ops.panels.controls import (
+    ActionButton,
+    ExportMenu,
+    Menu,
+    PanelContext,
+    Worker,
+    html_area,
+    in_thread,
+    show,
+)
 from tcb_ops.panels.grid import RunGrid
 from tcb_ops.panels.html import (
     RunState,
@@ -33,10 +42,9 @@ from tcb_ops.panels.html import (
     render_progress,
     render_runs,
     rest_state,
-    retry_helps,
 )
-from tcb_ops.panels.threads import in_thread
 from tcb_ops.preflight import SendScope, scope_of_rows
+from tcb_ops.reports.summary import retry_helps
 from tcb_ops.run import Run, RunHandle, find_handle, has_code
 from tcb_ops.runs.progress import Progress, ProgressMeter
 from tcb_ops.start import ResumeOptions

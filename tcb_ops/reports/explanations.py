@@ -21,8 +21,7 @@ from tcb_ops.model import Outcome, Owner, Reason, RowEnd
 from tcb_ops.secrets import redact
 
 if TYPE_CHECKING:
-    from tcb_ops.features.stored.queries import LaterChange
-    from tcb_ops.runs.records import Tally
+    from tcb_ops.runs.records import LaterChange, Tally
 
 MARK = "SIMULATED 演练"
 """Marks what is about a loopback target."""

@@ -12,17 +12,16 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tcb_ops.details import merged
-from tcb_ops.errcodes import Decision, Scope, entry_of
+from tcb_ops.errcodes import COMPONENT_MARK, Decision, Scope, entry_of
 from tcb_ops.i18n import Joined, Lang, Text, verbatim
 from tcb_ops.kinds import is_provided, provided
 from tcb_ops.model import Outcome, Reason
 from tcb_ops.reports.explanations import ETAG_MISMATCH, source_message, why
-from tcb_ops.runs.records import RowRecord, RunRecord, Tally
-from tcb_ops.runs.verdicts import presumed_verdict
+from tcb_ops.runs.records import LaterChange, RowRecord, RunRecord, Tally
+from tcb_ops.runs.verdicts import Actor, presumed_verdict
 from tcb_ops.secrets import redact
 
 if TYPE_CHECKING:
-    from tcb_ops.features.stored.queries import LaterChange
     from tcb_ops.reports.run_views import RunReader
     from tcb_ops.settings import Settings
 
@@ -420,6 +419,24 @@ def next_actions(groups: Iterable[CodeGroup]) -> list[NextAction]:
             -action.group.rows,
             action.group.code,
         ),
+    )
+
+
+def retry_helps(groups: Sequence[CodeGroup], *, again: bool) -> bool:
+    """Decide whether a retry is the next thing to do.
+
+    ====================================================  ====================================  =====
+    causes                                                the run is a retry without a success  helps
+    ====================================================  ====================================  =====
+    each is in the list's own values                      any                                   no
+    each is for the merchant, or is in the list           yes                                   no
+    anything else                                         any                                   yes
+    ====================================================  ====================================  =====
+    """
+    in_list = {action.group.code for action in next_actions(groups) if action.in_list}
+    others = [group.code for group in groups if group.code not in in_list]
+    return not all(
+        again and presumed_verdict(code.removesuffix(COMPONENT_MARK)).who is Actor.MERCHANT for code in others
     )
 
 

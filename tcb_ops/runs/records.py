@@ -87,6 +87,22 @@ class RunRecord(NewRun):
         return self.out != "" and self.report == "" and now - self.created_at < resumed_within(self.kind)
 
 
+@dataclass(frozen=True, slots=True)
+class LaterChange:
+    """What a later run did to files of an upload and its retries."""
+
+    kind: Kind
+    """UNDO, DELETE, or UPLOAD, which overwrote them."""
+    run: str
+    number: int
+    """The later run's, which grows from run to run."""
+    at: float
+    """When that run ended or, unfinished, when it was created, in Unix seconds."""
+    files: int
+    of: int
+    """Files that the upload stored or left unchanged."""
+
+
 def resumed_within(kind: Kind) -> float:
     """Return the age in seconds below which an unfinished run is resumed by the same command."""
     return kind.renewed_after or 24 * 3600.0

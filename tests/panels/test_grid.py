@@ -15,9 +15,8 @@ from tcb_ops.panels.html import (
     merchant_lines,
     render_merchants,
     render_progress,
-    retry_helps,
 )
-from tcb_ops.reports.summary import CodeGroup
+from tcb_ops.reports.summary import CodeGroup, retry_helps
 from tcb_ops.runs.list_kinds import UPLOAD
 from tcb_ops.runs.progress import Progress, ProgressMeter
 from tcb_ops.runs.records import Tally

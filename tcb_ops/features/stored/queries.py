@@ -9,7 +9,6 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from tcb_ops.errors import LedgerDamagedError
@@ -17,29 +16,13 @@ from tcb_ops.kinds import Kind, all_kinds, kind_named
 from tcb_ops.model import STORED_OUTCOMES, Outcome
 from tcb_ops.reports.run_views import RunReader
 from tcb_ops.runs.reader import LedgerReader
-from tcb_ops.runs.records import RunRecord
+from tcb_ops.runs.records import LaterChange, RunRecord
 from tcb_ops.runs.schema import STORED, sql_list
 
 _LOG = logging.getLogger("tcb_ops.runs")
 
 Confirmation: TypeAlias = tuple[str, dict[Outcome, int]]
 """The id of a run that confirmed an upload, and its rows by outcome."""
-
-
-@dataclass(frozen=True, slots=True)
-class LaterChange:
-    """What a later run did to files of an upload and its retries."""
-
-    kind: Kind
-    """UNDO, DELETE, or UPLOAD, which overwrote them."""
-    run: str
-    number: int
-    """The later run's, which grows from run to run."""
-    at: float
-    """When that run ended or, unfinished, when it was created, in Unix seconds."""
-    files: int
-    of: int
-    """Files that the upload stored or left unchanged."""
 
 
 def after_upload(reader: RunReader, run: RunRecord) -> tuple[list[LaterChange], Confirmation | None]:
