@@ -108,12 +108,14 @@ class Run:
     @property
     def mark(self) -> Text | None:
         """The newest run that undid or deleted files of this upload, in a few words for a list of runs; None without one."""
-        run = self._reader.taken_back_by(self.record)
-        if run is None:
+        try:
+            run = self._reader.taken_back_by(self.record)
+            if run is None:
+                return None
+            ended = self._reader.counts(run)
+        except LedgerDamagedError:  # damage to that run does not concern this one
             return None
-        replaced = sum(
-            rows for outcome, rows in self._reader.counts(run).items() if outcome in run.kind.replacing
-        )
+        replaced = sum(rows for outcome, rows in ended.items() if outcome in run.kind.replacing)
         if not replaced:
             return None
         stored = sum(rows for outcome, rows in self.outcomes.items() if outcome in STORED_OUTCOMES)

@@ -265,7 +265,7 @@ def _put(part: Path, dest: Path) -> None:
         stack.pop_all()  # from here on, what is left tells of the two reports
     if DEMO_LEDGER in present:
         shutil.rmtree(dest / DEMO_LEDGER)
-    for name in present & {PDF, f"{PDF}{COPY}", SIMULATED} - {*names}:
+    for name in present & {WORKBOOK, PDF, f"{PDF}{COPY}", SIMULATED} - {*names}:
         (dest / name).unlink()
     for name in names:
         (dest / f"{name}{COPY}").replace(dest / name)
@@ -288,7 +288,7 @@ def _check(real: Path, dest: Path, run_id: str | None, *, replace: bool) -> None
         raise _refused(dest, _("it is not empty and contains no report"))
     if manifest.run != run_id and not replace:
         raise _refused(dest, _("it contains the report of run {run}", run=manifest.run))
-    replaced = {MANIFEST, *manifest.files, PDF, SIMULATED}
+    replaced = {MANIFEST, *manifest.files, WORKBOOK, PDF, SIMULATED}
     replaced |= {f"{name}{COPY}" for name in replaced}
     if replace and manifest.simulated:
         replaced.add(DEMO_LEDGER)

@@ -275,6 +275,11 @@ def with_values(source: Source, values: Mapping[str, Value], lang: Lang) -> Note
 
 def check_output(source: Source, out: Path) -> None:
     """Create the executed notebook's folder. Raises UsageError if it is not writable, or has another notebook of that name."""
+    for what, path in (("--out", out.absolute()), ("NAME", source.file)):
+        if has_surrogates(str(path)):  # it cannot be stored in the executed notebook
+            raise UsageError(
+                _("{what} {path}: write it in UTF-8. Nothing was run.", what=what, path=sanitize(str(path)))
+            )
     try:
         out.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out).close()

@@ -36,6 +36,7 @@ from tcb_ops.features.simulator.signing import (
 )
 from tcb_ops.features.simulator.state import Request, Response, SimulatedObject, SimulatorState
 from tcb_ops.model import Merchant
+from tcb_ops.resources import system_reason
 
 MAX_OBJECT = 5 * 1024**3
 """Maximum size of an object in a POST, in bytes (436/14690)."""
@@ -92,12 +93,16 @@ class CosStore:
         refusal = _planned(fault) or (checked if isinstance(checked, CosRefusal) else None)
         if refusal is not None or isinstance(form, CosRefusal):
             return self._refuse(request, refusal or _DENIED)
-        with memoryview(request.body)[form.start : form.end] as data:
-            self._keep(data, bucket, path)
-            md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
         headers = (form.fields.get("content-type", ""), form.fields.get("cache-control", ""))
-        self._state.stored(bucket, path, SimulatedObject(form.end - form.start, md5, 1, *headers))
-        self._record(bucket, path)
+        try:
+            with memoryview(request.body)[form.start : form.end] as data:
+                self._keep(data, bucket, path)
+                md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
+            self._state.stored(bucket, path, SimulatedObject(form.end - form.start, md5, 1, *headers))
+            self._record(bucket, path)
+        except OSError as error:
+            reason = f"The folder of the simulator's store: {system_reason(error).en}."
+            return self._refuse(request, CosRefusal(500, "InternalError", reason))
         self._state.answered(FaultStep.STORE, 204)
         location = f"http://{request.headers.get('Host', '')}/{bucket}/{quote(path, safe='/-_.~')}"
         response = Response(204, headers=self._headers() | {"Location": location, "Content-Length": "0"})

@@ -87,7 +87,7 @@ def write_into(
         first, headers = _new_columns(sheet, listed, run, lang)
         _warn_of_lacking(original, dest, warn)
         _append(sheet, listed, first, headers, _texts(reader, run, lang))
-        with _disk_errors(dest), replacing(dest) as part:
+        with _new(dest) as part:
             _save(workbook, part)
     return dest
 
@@ -155,7 +155,7 @@ def mark_workbook(
     )
     dest = next(copy for copy in copies if not os.path.lexists(copy))
     _warn_of_lacking(original, dest, warn)
-    with _disk_errors(dest), replacing(dest) as part:
+    with _new(dest) as part:
         _save(workbook, part)
     return dest
 
@@ -506,6 +506,14 @@ def _free(dest: Path) -> None:
     if not dest.parent.is_dir():
         what = _("{dest}: there is no folder {parent}.", dest=dest, parent=dest.parent)
         raise UsageError(what, _("Create it, or choose another location with --out."))
+
+
+@contextmanager
+def _new(dest: Path) -> Iterator[Path]:
+    """Yield an empty file that becomes `dest` at the end. Raises UsageError if somebody has made one of that name meanwhile."""
+    with _disk_errors(dest), replacing(dest) as part:
+        yield part
+        _free(dest)
 
 
 @contextmanager

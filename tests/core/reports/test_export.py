@@ -24,6 +24,7 @@ from tcb_ops.errors import StoppedError, UsageError
 from tcb_ops.features.evidence.verify import check_report
 from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.model import Outcome, Reason, RowEnd
+from tcb_ops.reports import export
 from tcb_ops.reports.export import check_destination
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.records import Usage
@@ -137,6 +138,17 @@ def test_a_report_of_another_run_gives_way_only_when_told(a_run, tmp_path):
     assert contents(tmp_path / "out") == before
     other.export(tmp_path / "out", replace=True)
     assert manifest(tmp_path / "out")["run"] == "20251126-090000-zzzz"
+
+
+def test_a_report_without_a_workbook_replaces_one_with_it(a_run, tmp_path, monkeypatch):
+    reported = a_run()
+    reported.export(tmp_path / "out")
+    with monkeypatch.context() as patch:  # as without the feature
+        patch.setattr(export, "ALWAYS", tuple(name for name in export.ALWAYS if name != "report.xlsx"))
+        reported.export(tmp_path / "out")
+    assert names(tmp_path / "out") == [name for name in FILES if name != "report.xlsx"]
+    reported.export(tmp_path / "out")
+    assert names(tmp_path / "out") == FILES
 
 
 def _folder_of_photos(dest):

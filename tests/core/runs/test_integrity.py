@@ -218,6 +218,16 @@ def test_one_damaged_run_does_not_hide_the_others(used, damage):
     assert code in {0, 1}, told
 
 
+def test_a_damaged_undo_does_not_hide_its_upload(used):
+    workspace = used(3)
+    ledger = workspace.folder / "ledger.db"
+    newer, older = tcb.runs(settings=workspace.settings)
+    settings = json.dumps({"of": [older.id]})
+    sql(ledger, f"UPDATE runs SET kind = 'undo', settings = '{settings}', stopped = '{{' WHERE number = 2")
+    code, out, told = command(workspace, ledger, "runs")
+    assert (code, older.id in out, newer.id in told) == (3, True, True)
+
+
 def test_rows_with_an_outcome_that_nobody_wrote_are_no_success(used):
     workspace = used(3)
     ledger = workspace.folder / "ledger.db"

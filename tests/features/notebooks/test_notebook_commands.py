@@ -226,14 +226,14 @@ def test_a_live_notebook_that_is_told_not_to_run_does_not_and_says_so(open_cli):
 
 @pytest.mark.parametrize(
     "words",
-    [("-p", "text=\udcff", "--out", "out"), ("-p", "te\udcffxt=a", "--out", "out")],
-    ids=["a value", "a name"],
+    [("-p", "text=\udcff", "--out", "out"), ("-p", "te\udcffxt=a", "--out", "out"), ("--out", "out\udcff")],
+    ids=["a value", "a name", "a folder"],
 )
 def test_bytes_that_are_no_text_are_refused_before_anything_runs(open_cli, words):
     cli = open_cli()
     result = cli("notebook", keep(cli.folder, WORK), *words)
     assert result.code == 2
-    assert "write -p NAME=VALUE, in UTF-8" in result.err
+    assert "in UTF-8" in result.err
     assert cli.calls == 0
     assert not (cli.folder / "out").exists()
 

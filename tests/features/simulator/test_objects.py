@@ -42,6 +42,14 @@ def test_a_file_can_be_fetched_and_deleted(start, tmp_path, keep):
     assert "<Code>NoSuchKey</Code>" in gone.text
 
 
+def test_a_folder_that_cannot_be_written_is_an_answer_and_no_stack_trace(start, tmp_path, caplog):
+    talk = start(store=tmp_path / "kept")
+    (tmp_path / "kept").rmdir()
+    refused = talk.upload(PATH)
+    assert (refused.status_code, talk.sim.objects, caplog.messages) == (500, {}, [])
+    assert "<Message>The folder of the simulator's store: " in refused.text
+
+
 @pytest.mark.parametrize("keep", [True, False], ids=["in a folder", "in memory"])
 def test_an_object_is_served_with_the_headers_of_its_form(start, tmp_path, keep):
     talk = start(store=tmp_path / "kept" if keep else None)

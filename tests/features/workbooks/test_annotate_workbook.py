@@ -394,6 +394,20 @@ def test_nothing_is_overwritten(tmp_path, sent):
         into_copy(run, file, tmp_path / "nowhere" / "a.xlsx")
 
 
+def test_a_file_that_somebody_makes_meanwhile_is_not_overwritten(tmp_path, sent, monkeypatch):
+    file, dest = full_workbook(tmp_path / "清单.xlsx"), tmp_path / "copy.xlsx"
+    run, save = sent(file), into._save
+
+    def save_late(workbook, part):
+        save(workbook, part)
+        dest.write_bytes(b"mine")
+
+    monkeypatch.setattr(into, "_save", save_late)
+    with pytest.raises(UsageError, match="already exists, and is not overwritten"):
+        into_copy(run, file, dest)
+    assert (dest.read_bytes(), sorted(path.name for path in tmp_path.glob("*.part"))) == (b"mine", [])
+
+
 @pytest.mark.integration
 @pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning"
