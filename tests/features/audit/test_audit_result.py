@@ -137,7 +137,7 @@ def test_a_known_failure_is_silenced_until_its_date_and_new_again_after_it(open_
 def test_a_clock_set_back_leaves_the_order_of_the_audits(open_workspace, monkeypatch):
     workspace = open_workspace([])
     first = audited(workspace, [Fault(env=BOOKS.env, errcode=85088)])
-    monkeypatch.setattr("tcb_ops.api.time.time", lambda: first.run.created_at - 86_400)
+    monkeypatch.setattr("tcb_ops.start.time.time", lambda: first.run.created_at - 86_400)
     found = audited(workspace, [Fault(env=BOOKS.env, errcode=85088)])
     assert found.previous is not None
     assert found.previous.id == first.run.id
