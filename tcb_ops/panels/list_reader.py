@@ -149,7 +149,7 @@ class ListReader(widgets.VBox):
                 raise InputError(text, source, error.problems) from error
             if root is not None and (error.all_missing or not Path(root).is_dir()):
                 names = [problem.value for problem in islice(error.problems, FEW)]
-                if not error.all_missing:  # the folder is not there
+                if not error.all_missing:  # there is no such folder
                     with read(on_bad="skip") as rows:
                         names = [row.file for row in islice(rows.rows(), FEW)]
                 fitting = self.fit.tooltip = folder_with(names, (str(beside), *self.root.options))

@@ -148,8 +148,8 @@ class RunView:
         """Return the runs whose rows are a run's, the oldest first: those that are merged, else it and its retries."""
         return self._members(run) or self._reader.members(run)
 
-    def taken_back_by(self, run: RunRecord) -> RunRecord | None:
-        """Find the newest run that took back files of an upload."""
+    def taken_back_by(self, run: RunRecord) -> list[RunRecord]:
+        """Return the runs that took back files of an upload, the newest first."""
         return self._reader.taken_back_by(run)
 
     def _members(self, run: RunRecord) -> list[RunRecord]:

@@ -10,7 +10,7 @@ import logging
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import replace
 from itertools import pairwise
@@ -417,11 +417,17 @@ class LedgerReader(HistoryReader):
         """Return the runs whose rows are a run's: its original and the retries, the oldest first."""
         return family_of(self, run)
 
-    def taken_back_by(self, run: RunRecord) -> RunRecord | None:
-        """Find the newest run that took back files of an upload or of its retry; what came of it stands in its rows."""
+    def taken_back_by(self, run: RunRecord) -> list[RunRecord]:
+        """Return the runs that took back files of an upload or of its retry, the newest first, without damaged ones.
+
+        What came of it stands in their rows.
+        """
         condition = f"kind IN ({sql_list(kind for kind in all_kinds() if kind.takes_back)}) AND number > ? AND settings LIKE ?"
-        records = self.stored_runs(condition, (run.number, f'%"of": [%"{run.id}"%]%'), limit=1)
-        return self._run(records[0]) if records else None
+        taking_back = list[RunRecord]()
+        for record in self.stored_runs(condition, (run.number, f'%"of": [%"{run.id}"%]%')):
+            with suppress(LedgerDamagedError):
+                taking_back.append(self._run(record))
+        return taking_back
 
 
 def _condition(filters: RowFilter, environments: Mapping[int, EnvRecord]) -> tuple[str, list[Any]]:

@@ -225,6 +225,8 @@ def test_each_later_change_of_an_uploads_files_is_named(open_workspace, where, r
     assert changes(second) == [(UNDO, undone.id, 20, 20)]
     assert first.outcomes == {Outcome.UPLOADED: 20}
     assert tcb.confirm(second, content=True, **options).counts == {"undone": 20}
+    assert tcb.undo(second, new_run=True, **options).counts == {"left": 20}
+    assert str(second.mark) == f"undone by {undone.id}", "the undo after it changed nothing"
     # What the second overwrote is back; what was deleted before is still deleted.
     assert changes(first) == [(DELETE, deleted.id, 10, 20)]
     assert str(first.mark) == f"partly deleted by {deleted.id}"
