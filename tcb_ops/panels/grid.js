@@ -134,13 +134,7 @@ function render({ model, el }) {
   const codeChoice = make("select", { "aria-label": words.code, onchange: () => first() });
   let only = ""; // the appid of the merchant whose rows are shown
   const everybody = make("button", { type: "button", class: "op-chip", title: words.clear, onclick: () => filter("", codeOf()) });
-  const pathSearch = make("input", { type: "search", placeholder: words.path_search, "aria-label": words.path_search, class: "op-search", oninput: () => {
-    asked += 1;
-    status.textContent = words.loading;
-    clearTimeout(typing);
-    typing = setTimeout(first, 250);
-  } });
-  let typing;
+  const pathSearch = make("input", { type: "search", placeholder: words.path_search, "aria-label": words.path_search, class: "op-search", oninput: () => first(false, 250) });
   const rowBody = make("tbody");
   const rowHeads = ["line", "merchant", "env", "path", "outcome", "why"].map((word) => make("th", { scope: "col", text: words[word] }));
   const rowTable = make("div", { class: "op-scroll op-rows-scroll", role: "region", "aria-label": words.units },
@@ -168,16 +162,15 @@ function render({ model, el }) {
     openTab("rows").focus();
   }
 
-  function first(auto = false) {
-    pages = [-1];
-    ask(auto);
-  }
+  const first = (auto = false, delay = 0) => { pages = [-1]; ask(auto, delay); };
 
-  function ask(auto = false) {
+  // Of several that wait, the last is sent.
+  function ask(auto = false, delay = 0) {
     const mine = (asked += 1);
     status.textContent = words.loading;
     setTimeout(() => { if (mine === asked && status.textContent === words.loading) status.textContent = words.lost; }, 20000);
-    send({ ask: "rows", code: codeOf(), appid: only, path: pathSearch.value.trim(), after: pages.at(-1), id: mine, auto });
+    const given = { ask: "rows", id: mine, auto, code: codeOf(), appid: only, path: pathSearch.value.trim(), after: pages.at(-1) };
+    setTimeout(() => { if (mine === asked) send(given); }, delay);
   }
 
   function detailsOf(row) {

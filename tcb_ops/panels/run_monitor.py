@@ -429,6 +429,7 @@ class RetryMenu(Menu):
         scope = self._matching if self.choice.value == UNDER_ROWS else self._scope(run, code, appid, path)
         size = None if code or appid or path else run.planned_bytes(Outcome.retriable())
         self.action.offer(run, scope, _("Retry {rows}", rows=row_count(scope.rows)), size)
+        show(self.action, shown=scope.rows > 0)
 
 
 class RunBrowser(Menu):

@@ -246,6 +246,7 @@ def test_what_is_retried_follows_the_filter_of_the_rows_while_the_box_is_open(op
     assert retry.choice.label == f"{label}2 rows"
     assert filtered(path="/2.", code="40097") == (f"{label}1 row", "Retry 1 row")
     assert filtered(path="no such path") == (f"{label}0 rows", "Retry 0 rows")
+    assert retry.action.layout.display == "none", "there is nothing to retry"
     assert filtered(code="40097") == (f"{label}2 rows", "Retry 2 rows")
     assert filtered() == ("all that did not succeed", "Retry 12 rows")
     retry.choice.index = 1
