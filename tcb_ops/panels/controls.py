@@ -363,7 +363,8 @@ class ActionButton(widgets.VBox):
         """Show the button for the pending rows of an unfinished run; one without any lacks only its end."""
         pending = frozenset({Outcome.PENDING})
         scope, rows = scope_of_rows(run.tallies(), pending), run.record.kind.unit_count(run.record.rows)
-        label = _("Resume: {pending:,} of {rows} pending", pending=scope.rows, rows=rows)
+        label = _("Resume {list_name}: {pending:,} of {rows} pending")
+        label = label.format(list_name=run.record.list_name, pending=scope.rows, rows=rows)
         self.offer(run, scope, label, run.planned_bytes(pending))
 
     def offer(self, run: Run, scope: SendScope, label: Text, size: int | None = None) -> None:

@@ -62,14 +62,14 @@ class RunForm(Panel):
         return super()._parts()
 
     def _open(self) -> None:
-        """Check the list, and show the newest run of the panel's kind, finished or not."""
+        """Check the list, and show its unfinished run, else the newest of the panel's kind."""
         self.worker.guarded(self._prepare, self.ready_line)
         self.setup.opened = True
         runs = [run for run in self.runs.refresh() if run.record.kind is self.kind]
         self.runs.choose(None)
         if runs:
             self.setup.opened = False
-            self.monitor.attach(runs[0].id)
+            self.monitor.attach((self.unfinished or runs[0]).id)
 
     def _enable(self) -> None:
         monitor = self.monitor

@@ -396,10 +396,10 @@ class RetryMenu(Menu):
             return
         chosen, (code, appid, path) = self.choice.value, self._grid.shown
         choices = [(_("all that did not succeed"), "")]
-        if code or appid or path:
+        if code or appid or path or chosen == UNDER_ROWS:  # between two words of a search there is no filter
             self._matching = self._scope(self._run, code, appid, path)
-            rows = row_count(self._matching.rows)
-            label = _("all that match under Rows and did not succeed: {rows}", rows=rows)
+            label = _("all that match under Rows and did not succeed: {rows}")
+            label = label.format(rows=row_count(self._matching.rows))
             if appid in self._grid.lines and not (code or path):
                 label = _("merchant {name}", name=f"{self._grid.lines[appid][1]} ({appid})")
             choices.append((label, UNDER_ROWS))

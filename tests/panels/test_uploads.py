@@ -113,7 +113,7 @@ def test_run_resumes_an_unfinished_run_of_the_same_list_unless_a_new_run_is_aske
         panel.new.value = new
         label = "Upload list.csv (40 rows)"
         if before is not None and not new:
-            label = f"Resume: {before.counts['pending']} of 40 rows pending"
+            label = f"Resume list.csv: {before.counts['pending']} of 40 rows pending"
             assert panel.monitor.resume.button.description == label
         assert panel.start.description == label
         panel.start.click()
@@ -139,9 +139,10 @@ def test_an_unfinished_run_that_is_not_shown_is_resumed_by_name_too(open_lab):
     assert hidden(panel.new)
     press(panel)
     assert panel.run.id != unfinished.id
+    assert lab.uploads().run.id == unfinished.id, "a panel opens with the unfinished run of its list"
     panel.list_reader.paths.value = "list.csv"
     panel.settle()
-    assert panel.start.description == f"Resume: {pending} of 20 rows pending"
+    assert panel.start.description == f"Resume list.csv: {pending} of 20 rows pending"
     press(panel)
     assert panel.run.id == unfinished.id
     assert hidden(panel.new)
@@ -248,8 +249,8 @@ def test_what_is_retried_follows_the_filter_of_the_rows_while_the_box_is_open(op
     assert filtered(path="no such path") == (f"{label}0 rows", "Retry 0 rows")
     assert retry.action.layout.display == "none", "there is nothing to retry"
     assert filtered(code="40097") == (f"{label}2 rows", "Retry 2 rows")
-    assert filtered() == ("all that did not succeed", "Retry 12 rows")
-    retry.choice.index = 1
+    assert filtered() == (f"{label}12 rows", "Retry 12 rows"), "the next word is still to be typed"
+    retry.choice.value = "85088"
     assert filtered(path="/2.") == ("code 85088: 10 rows", "Retry 10 rows")
     retry.choice.index = 1
     assert filtered(path="/1.", appid=TEA.appid) == (f"{label}1 row", "Retry 1 row")
@@ -337,6 +338,10 @@ def test_a_list_with_problems_is_refused_with_all_of_them_and_a_fixme(open_lab, 
     causes = panel.monitor.grid.causes
     assert "Ask WeChat why" not in causes
     assert f"2 rows, 2 merchants: (no merchant), {TEA.name}" in read(causes)
+    (lab.workspace.folder / "list.csv").rename(lab.workspace.folder / "second.csv")
+    panel.list_reader.paths.value = "second.csv"
+    panel.settle()
+    assert panel.start.disabled, "another list is not continued without its bad rows unless that is said"
 
 
 def test_a_wrong_folder_offers_the_one_with_the_files_and_its_problems_are_one_line(open_lab, read):

@@ -54,13 +54,10 @@ class AuditPanel(RunForm):
     def _facts(self) -> tuple[Text, int, Text, RunSpec]:
         lines = self.context.merchants
         work = audit_spec(lines, self.context.selection, {})
-        merchants = len({merchant.appid for merchant in lines})
-        facts = _(
-            "{merchants}, {environments}, one call each; no file is sent",
-            merchants=merchant_count(merchants),
-            environments=environment_count(len(lines)),
-        )
-        return facts, merchants, _("Audit {environments}", environments=environment_count(len(lines))), work
+        merchants, environments = len({line.appid for line in lines}), environment_count(len(lines))
+        facts = _("{merchants}, {environments}, one call each; no file is sent")
+        facts = facts.format(merchants=merchant_count(merchants), environments=environments)
+        return facts, merchants, _("Audit {environments}", environments=environments), work
 
     def _start_run(self, options: StartOptions) -> RunHandle:
         return start_audit(self.context.merchants, cluster=self.monitor.cluster, **options)

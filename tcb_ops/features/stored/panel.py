@@ -47,7 +47,7 @@ class StoredFiles(Menu):
         """Offer what can be done about the files of an upload or its confirmation."""
         self._subject = _upload_of(run) if run is not None and run.record.finished_at is not None else None
         self.offer(shown=self._subject is not None and not self._monitor.undone)
-        self.opened = False
+        self.opened, self.choice.value = False, "undo"
         show(self.confirm, shown=self._subject is not None)
         self.action.ask(None, 0)
 

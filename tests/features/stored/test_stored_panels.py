@@ -70,6 +70,7 @@ def test_undo_and_delete_need_the_number_of_merchants(open_lab, read, action):
     assert panel.run.counts == {"deleted": 30}
     assert lab.workspace.sim.objects == {}
     assert hidden(panel.stored.button)
+    assert panel.stored.choice.value == "undo", "delete is to be chosen for each run"
     done = {
         "undo": " files of this upload were undone",
         "delete": " files of this upload were deleted",
