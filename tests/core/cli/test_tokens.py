@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tables import table
 from workspace import BOOKS, TEA, TEA_TEST, many
 
 from tcb_ops.features.simulator.faults import Component, Etag, Fault, FaultStep, Reset
@@ -321,20 +322,16 @@ def test_a_platform_that_refreshes_by_itself_from_the_settings_file(open_platfor
     assert (cli.workspace.sim.stats - before)["component_token"] == 0
 
 
-@pytest.mark.parametrize(
-    ("tokens", "problem"),
-    [
-        pytest.param([WHOLE[0], *WHOLE[2:]], "needs sole_owner = true", id="not-sole"),
-        pytest.param([WHOLE[0], *WHOLE[1:3], WHOLE[4]], "tokens.secret is missing", id="no-secret"),
-        pytest.param([*WHOLE[:4], 'ticket = "file:none.txt"'], "none.txt cannot be read", id="no-ticket"),
-        pytest.param(
-            [*WHOLE[:3], 'secret = "PrAcTiCe-app-secret"', WHOLE[4]], "not contain the secret", id="literal"
-        ),
-        pytest.param(['source = "service"'], "tokens.url is missing", id="no-url"),
-        pytest.param(
-            ['source = "service"', 'url = "http://tokens.example/{appid}"'], "must be https", id="http"
-        ),
-    ],
+@table(
+    "tokens, problem",
+    {
+        "not-sole": ([WHOLE[0], *WHOLE[2:]], "needs sole_owner = true"),
+        "no-secret": ([WHOLE[0], *WHOLE[1:3], WHOLE[4]], "tokens.secret is missing"),
+        "no-ticket": ([*WHOLE[:4], 'ticket = "file:none.txt"'], "none.txt cannot be read"),
+        "literal": ([*WHOLE[:3], 'secret = "PrAcTiCe-app-secret"', WHOLE[4]], "not contain the secret"),
+        "no-url": (['source = "service"'], "tokens.url is missing"),
+        "http": (['source = "service"', 'url = "http://tokens.example/{appid}"'], "must be https"),
+    },
 )
 def test_a_source_that_cannot_work_is_exit_2_before_anything_is_sent(open_platform, tokens, problem):
     cli = open_platform(*tokens)
