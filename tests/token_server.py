@@ -66,19 +66,6 @@ def open_token_server(tmp_path, monkeypatch):
             tokens = {appid: f"token-of-{appid}" for appid in appids}
             given = {"component": COMPONENT} | options
             sim = stack.enter_context(Simulator(known, tokens, faults=Faults(tuple(faults)), **given))
-            settings = {
-                "api_base": sim.base,
-                "merchants": tmp_path / "merchants.csv",
-                "ledger": str(tmp_path / "ledger.db"),
-                "lang": "en",
-                "tokens": {
-                    "source": "file",
-                    "file": tmp_path / "tokens.csv",
-                    "component_appid": COMPONENT.appid,
-                },
-            }
-            token_server = TokenServer(tmp_path, sim, load_settings(options=settings))
-            token_server.keep_tokens(*appids)
             config = (
                 f'api_base = "{sim.base}"',
                 'merchants = "merchants.csv"',
@@ -90,6 +77,8 @@ def open_token_server(tmp_path, monkeypatch):
                 f'component_appid = "{COMPONENT.appid}"',
             )
             (tmp_path / "tcb-ops.toml").write_text("\n".join(config), encoding="utf-8")
+            token_server = TokenServer(tmp_path, sim, load_settings(tmp_path / "tcb-ops.toml"))
+            token_server.keep_tokens(*appids)
             return token_server
 
         yield opened

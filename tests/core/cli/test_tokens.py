@@ -75,23 +75,25 @@ def loud(cli, *words, act=None):
     return process.returncode, out, err
 
 
+SOON_VERBOSE = ("--backoff", "0.01", "--attempts", "2", "--verbose")
+
+
 def upload(*more):
-    return (
-        "upload",
-        "list.csv",
-        "--root",
-        "files",
-        "--backoff",
-        "0.01",
-        "--attempts",
-        "2",
-        "--verbose",
-        *more,
-    )
+    return ("upload", "list.csv", "--root", "files", *SOON_VERBOSE, *more)
 
 
 def links(*more):
-    return ("links", "list.csv", "--backoff", "0.01", "--attempts", "2", "--verbose", *more)
+    return ("links", "list.csv", *SOON_VERBOSE, *more)
+
+
+def assert_trace_of(cli, defect):
+    """Run `links` with a defect made on purpose, which --verbose shows the trace of; return stdout and stderr."""
+    broken = LOUD.replace("from tcb_ops.cli", f"{defect}; from tcb_ops.cli")
+    with cli.spawn([sys.executable, "-c", broken, *links()]) as process:
+        out, err = process.communicate(timeout=240)
+    assert process.returncode == 3
+    assert "TypeError" in err
+    return out, err
 
 
 @pytest.fixture
@@ -145,15 +147,8 @@ def test_when_the_token_is_refused_or_the_platform_is_away(cli):
 
 @pytest.mark.slow
 def test_when_the_program_itself_breaks(cli):
-    """A defect made on purpose, deep in a call: --verbose shows its trace, and that holds no secret."""
-    broken = LOUD.replace(
-        "from tcb_ops.cli",
-        "import tcb_ops.wechat.responses as w; w.read_object = None; from tcb_ops.cli",
-    )
-    with cli.spawn([sys.executable, "-c", broken, *links()]) as process:
-        out, err = process.communicate(timeout=240)
-    assert process.returncode == 3
-    assert "TypeError" in err
+    """The defect is deep in a call, and its trace holds no secret."""
+    out, err = assert_trace_of(cli, "import tcb_ops.wechat.responses as w; w.read_object = None")
     assert_kept(cli, out, err)
 
 
@@ -261,17 +256,10 @@ def test_the_platforms_own_secrets_when_refused_or_killed(platforms_desk, wait_f
 
 @pytest.mark.slow
 def test_the_platforms_own_secrets_when_the_program_breaks_in_a_refresh(platforms_desk):
-    """A defect made on purpose beneath the refresh: --verbose shows its trace, and that holds no secret."""
-    cli = platforms_desk
-    broken = LOUD.replace(
-        "from tcb_ops.cli",
-        "import tcb_ops.features.component.source as i; i.is_token = None; from tcb_ops.cli",
-    )
-    with cli.spawn([sys.executable, "-c", broken, *links()]) as process:
-        out, err = process.communicate(timeout=240)
-    assert process.returncode == 3
-    assert "TypeError" in err
-    assert_planted_kept(cli, {PLATFORM.secret, PLATFORM.ticket}, out, err)
+    """The defect is beneath the refresh, and its trace holds no secret."""
+    defect = "import tcb_ops.features.component.source as i; i.is_token = None"
+    out, err = assert_trace_of(platforms_desk, defect)
+    assert_planted_kept(platforms_desk, {PLATFORM.secret, PLATFORM.ticket}, out, err)
 
 
 @pytest.mark.parametrize("port", ["closed", "open"])
