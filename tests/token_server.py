@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from rigged_simulator import Simulator
-from workspace import write_csv
+from workspace import write_csv, write_settings
 
 from tcb_ops.cli.main import run as run_command
 from tcb_ops.features.simulator.faults import Component, Faults
@@ -66,18 +66,9 @@ def open_token_server(tmp_path, monkeypatch):
             tokens = {appid: f"token-of-{appid}" for appid in appids}
             given = {"component": COMPONENT} | options
             sim = stack.enter_context(Simulator(known, tokens, faults=Faults(tuple(faults)), **given))
-            config = (
-                f'api_base = "{sim.base}"',
-                'merchants = "merchants.csv"',
-                'ledger = "ledger.db"',
-                'lang = "en"',
-                "[tokens]",
-                'source = "file"',
-                'file = "tokens.csv"',
-                f'component_appid = "{COMPONENT.appid}"',
-            )
-            (tmp_path / "tcb-ops.toml").write_text("\n".join(config), encoding="utf-8")
-            token_server = TokenServer(tmp_path, sim, load_settings(tmp_path / "tcb-ops.toml"))
+            component = f'component_appid = "{COMPONENT.appid}"'
+            file = write_settings(tmp_path, sim.base, component, lang="en")
+            token_server = TokenServer(tmp_path, sim, load_settings(file))
             token_server.keep_tokens(*appids)
             return token_server
 

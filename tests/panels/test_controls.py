@@ -198,8 +198,7 @@ def test_resuming_and_retrying_are_confirmed_too(open_lab, read, cut_off, button
     if not cut_off:
         assert f"1 environment, {size} B" in read(offer.facts)
     assert act.disabled
-    act.click()
-    panel.settle()
+    press(panel, act)
     assert "Type the number of merchants (1) first" in read(panel.worker.line)
     offer.count.value = "1"
     assert not act.disabled
