@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from workspace import write_settings
 
 import tcb_ops as tcb
 from tcb_ops.cli.main import run as run_command
@@ -150,16 +151,7 @@ def open_cli(
 
     def opened(*rows: Any, lang: str = "en", **options: Any) -> CommandLine:
         workspace = open_workspace(*rows, **options)
-        settings = (
-            f'api_base = "{workspace.sim.base}"',
-            'merchants = "merchants.csv"',
-            'ledger = "ledger.db"',
-            f'lang = "{lang}"',
-            "[tokens]",
-            'source = "file"',
-            'file = "tokens.csv"',
-        )
-        (workspace.folder / "tcb-ops.toml").write_text("\n".join(settings), encoding="utf-8")
+        write_settings(workspace.folder, workspace.sim.base, lang=lang)
         monkeypatch.chdir(workspace.folder)
         return CommandLine(workspace, capsys)
 

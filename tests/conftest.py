@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from tcb_ops.run import Run
 
 
-pytest_plugins = ["command_line", "event_loops", "ledgers", "reported_runs"]
+pytest_plugins = ["command_line", "event_loops", "ledgers", "reported_runs", "token_server"]
 
 TERMINAL = ("COLUMNS", "LINES", "TERM", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
 """The variables of the terminal that rich and click read."""

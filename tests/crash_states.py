@@ -35,6 +35,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
+import pytest
+
 RECORD = struct.Struct("=2Ii5Iq")
 """`struct record` of crash.c."""
 CREATED, EMPTIED, IS_FOLDER = 1, 2, 4
@@ -44,8 +46,11 @@ MARK = "!"
 """The kind of a record that says what had happened by then, on the screen or elsewhere."""
 CHOICES = ("none", "random", "names", "prefix", "none", "data", "random", "all")
 """How is chosen what survives of what was not synced, in turn; none of it, which is the likeliest, twice."""
-PRELOADS = sys.platform == "linux" and shutil.which("cc") is not None
-"""Whether the log can be written here."""
+NEEDS_PRELOADING = pytest.mark.skipif(
+    sys.platform != "linux" or shutil.which("cc") is None,
+    reason="needs Linux and a C compiler, cc: it preloads a library",
+)
+"""Skips what writes the log where it cannot be written."""
 
 
 def build(folder: Path) -> Path:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
 import pytest
+from workspace import write_settings
 
 from tcb_ops import panels
 
@@ -82,15 +83,7 @@ def open_lab(open_workspace: OpenWorkspace, monkeypatch: pytest.MonkeyPatch) -> 
 
     def opened(*rows: Any, **options: Any) -> Lab:
         workspace = open_workspace(*rows, **options)
-        settings = (
-            f'api_base = "{workspace.sim.base}"',
-            'merchants = "merchants.csv"',
-            'ledger = "ledger.db"',
-            "[tokens]",
-            'source = "file"',
-            'file = "tokens.csv"',
-        )
-        (workspace.folder / "tcb-ops.toml").write_text("\n".join(settings), encoding="utf-8")
+        write_settings(workspace.folder, workspace.sim.base)
         monkeypatch.chdir(workspace.folder)
         labs.append(Lab(workspace))
         return labs[-1]

@@ -32,29 +32,16 @@ PLACES = (
 NOW = 1_764_036_000.0
 """When they are exported."""
 
+NO_PRIVILEGE = RowEnd(
+    0, Outcome.REFUSED, Reason.REFUSED, errcode=85088, errmsg="no qbase privilege", http_status=200
+)
 EVERY_END = (
     RowEnd(0, Outcome.UPLOADED, errcode=0, errmsg="ok", http_status=204, attempts=2, bytes=5, md5="ab" * 16),
     RowEnd(0, Outcome.UPLOADED, Reason.UNVERIFIED, errcode=0, http_status=200, attempts=2),
     RowEnd(0, Outcome.LINKED, errcode=0, errmsg="ok", attempts=1),
     RowEnd(0, Outcome.UNCHANGED, detail=detail(DetailCode.UNCHANGED_SINCE, run="20250101-abcd")),
-    RowEnd(
-        0,
-        Outcome.REFUSED,
-        Reason.REFUSED,
-        errcode=85088,
-        errmsg="no qbase privilege",
-        rid="1-2-3",
-        http_status=200,
-    ),
-    RowEnd(
-        0,
-        Outcome.REFUSED,
-        Reason.REFUSED,
-        errcode=85088,
-        errmsg="no qbase privilege",
-        rid="1-2-4",
-        http_status=200,
-    ),
+    replace(NO_PRIVILEGE, rid="1-2-3"),
+    replace(NO_PRIVILEGE, rid="1-2-4"),
     RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=987654, errmsg="what is this", http_status=200),
     RowEnd(
         0, Outcome.REFUSED, Reason.DEAD_TOKEN, errcode=40001, errmsg="invalid credential", http_status=200
@@ -155,13 +142,8 @@ def a_run(tmp_path: Path) -> Iterator[Callable[..., Reported]]:
                     Row(at + 2, place.env, name, place.appid, place.merchant, name, filled, 5, 1, invalid)
                 )
             run = ledger.plan(new, planned, places)
-            open_or_invalid = {
-                Outcome.PENDING,
-                Outcome.INVALID,
-            }  # an invalid row has ended when it is planned
-            done = [
-                replace(end, line=at + 2) for at, end in enumerate(ends) if end.outcome not in open_or_invalid
-            ]
+            left_out = {Outcome.PENDING, Outcome.INVALID}  # an invalid row has ended when it is planned
+            done = [replace(end, line=at + 2) for at, end in enumerate(ends) if end.outcome not in left_out]
             ledger.record(run, done, Usage(12.3456, 7, 5))
             if finished:
                 ledger.finish(run, 1_764_035_000.5)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import pytest
 from rigged_simulator import Simulator
-from workspace import write_csv
+from workspace import write_csv, write_settings
 
+from tcb_ops.cli.main import run as run_command
 from tcb_ops.features.simulator.faults import Component, Faults
 from tcb_ops.settings import Settings, load_settings
 
@@ -52,38 +54,38 @@ class TokenServer:
             return list(csv.DictReader(file))
 
 
-OpenTokenServer = Callable[..., TokenServer]
+@pytest.fixture
+def open_token_server(tmp_path, monkeypatch):
+    """The function `open_token_server(merchants, faults, …)`; other options go to the simulator."""
+    monkeypatch.chdir(tmp_path)
+    with ExitStack() as stack:
+
+        def opened(merchants, faults=(), **options):
+            known = list(merchants)
+            appids = dict.fromkeys([*(one.appid for one in known), COMPONENT.appid])
+            tokens = {appid: f"token-of-{appid}" for appid in appids}
+            given = {"component": COMPONENT} | options
+            sim = stack.enter_context(Simulator(known, tokens, faults=Faults(tuple(faults)), **given))
+            component = f'component_appid = "{COMPONENT.appid}"'
+            file = write_settings(tmp_path, sim.base, component, lang="en")
+            token_server = TokenServer(tmp_path, sim, load_settings(file))
+            token_server.keep_tokens(*appids)
+            return token_server
+
+        yield opened
 
 
-def token_server_opener(stack, folder):
-    """Return the function `open_token_server(merchants, faults, …)`; other options go to the simulator."""
+@pytest.fixture
+def type_command(capsys):
+    """Run a command in this process: exit code, stdout, stderr; neither shows a trace or a secret."""
 
-    def opened(merchants, faults=(), **options):
-        known = list(merchants)
-        appids = dict.fromkeys([*(one.appid for one in known), COMPONENT.appid])
-        tokens = {appid: f"token-of-{appid}" for appid in appids}
-        given = {"component": COMPONENT} | options
-        sim = stack.enter_context(Simulator(known, tokens, faults=Faults(tuple(faults)), **given))
-        settings = {
-            "api_base": sim.base,
-            "merchants": folder / "merchants.csv",
-            "ledger": str(folder / "ledger.db"),
-            "lang": "en",
-            "tokens": {"source": "file", "file": folder / "tokens.csv", "component_appid": COMPONENT.appid},
-        }
-        token_server = TokenServer(folder, sim, load_settings(options=settings))
-        token_server.keep_tokens(*appids)
-        config = (
-            f'api_base = "{sim.base}"',
-            'merchants = "merchants.csv"',
-            'ledger = "ledger.db"',
-            'lang = "en"',
-            "[tokens]",
-            'source = "file"',
-            'file = "tokens.csv"',
-            f'component_appid = "{COMPONENT.appid}"',
-        )
-        (folder / "tcb-ops.toml").write_text("\n".join(config), encoding="utf-8")
-        return token_server
+    def typed(*words):
+        capsys.readouterr()
+        code = run_command(words)
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err, err
+        assert "Internal error" not in out + err, err
+        assert not [secret for secret in SECRETS if secret in out + err]
+        return code, out, err
 
-    return opened
+    return typed

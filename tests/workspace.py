@@ -103,6 +103,22 @@ def options_for(folder: Path, sim: SimulatorWithRobots) -> dict[str, Any]:
     }
 
 
+def write_settings(folder: Path, base: str, *of_tokens: str, lang: str = "") -> Path:
+    """Write the settings file of a folder with a merchants file and a token file."""
+    settings = (
+        f'api_base = "{base}"',
+        'merchants = "merchants.csv"',
+        'ledger = "ledger.db"',
+        *((f'lang = "{lang}"',) if lang else ()),
+        "[tokens]",
+        'source = "file"',
+        'file = "tokens.csv"',
+        *of_tokens,
+    )
+    (folder / "tcb-ops.toml").write_text("\n".join((*settings, "")), encoding="utf-8")
+    return folder / "tcb-ops.toml"
+
+
 def store_says(message: str) -> Detail:
     """Return the detail of a row that the store refused."""
     return detail(DetailCode.STORE_MESSAGE, message=message)

@@ -37,12 +37,7 @@ from tcb_ops.wechat import open_source
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        not crash_states.PRELOADS, reason="needs Linux and a C compiler, cc: it preloads a library"
-    ),
-]
+pytestmark = [pytest.mark.slow, crash_states.NEEDS_PRELOADING]
 
 LIMITS = ("--concurrency", "8", "--per-env", "4", "--backoff", "0.01")
 MERCHANTS = [TEA, TEA_TEST, BOOKS, Merchant("wxfruit", "果园", "fruit-5e")]

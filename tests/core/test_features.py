@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from command_line import Result
-from workspace import BOOKS, TEA, many
+from workspace import BOOKS, TEA, many, write_settings
 
 import tcb_ops as tcb
 from tcb_ops.cli.main import run
@@ -87,11 +87,6 @@ def open_without(tmp_path):
         return execute
 
     return copied
-
-
-def write_settings(folder, base):
-    settings = f'api_base = "{base}"\nledger = "ledger.db"\n[tokens]\nfile = "tokens.csv"\n'
-    (folder / "tcb-ops.toml").write_text(settings, encoding="utf-8")
 
 
 @pytest.mark.slow

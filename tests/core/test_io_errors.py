@@ -23,12 +23,7 @@ from workspace import BOOKS, TEA, write_csv
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        not crash_states.PRELOADS, reason="needs Linux and a C compiler, cc: it preloads a library"
-    ),
-]
+pytestmark = [pytest.mark.slow, crash_states.NEEDS_PRELOADING]
 
 ROWS = [
     (TEA.env, "a.png"),

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from tables import table
 
 from tcb_ops.errors import ArgumentError, SettingsError
 from tcb_ops.i18n import Lang
@@ -66,13 +67,12 @@ def test_paths_of_the_file_are_relative_to_its_folder_and_others_to_the_working_
     assert load_settings(file, {"ledger": "there.db"}).ledger == "there.db"
 
 
-@pytest.mark.parametrize(
-    ("value", "words"),
-    [
-        ("get-token --appid {appid} 'a b'", ("get-token", "--appid", "{appid}", "a b")),
-        ('["get-token", "{appid}"]', ("get-token", "{appid}")),
-    ],
-    ids=["words", "json"],
+@table(
+    "value, words",
+    {
+        "words": ("get-token --appid {appid} 'a b'", ("get-token", "--appid", "{appid}", "a b")),
+        "json": ('["get-token", "{appid}"]', ("get-token", "{appid}")),
+    },
 )
 def test_a_list_from_the_environment_is_json_or_words(monkeypatch, value, words):
     monkeypatch.setenv("TCB_OPS_TOKENS__COMMAND", value)
@@ -137,38 +137,31 @@ def test_a_good_api_base_is_kept_without_its_last_slash(base, kept, loopback):
     assert (settings.api_base, settings.on_loopback) == (kept, loopback)
 
 
-@pytest.mark.parametrize(
-    ("text", "where"),
-    [
-        pytest.param('colour = "red"', "colour: there is no such setting; the names are api", id="unknown"),
-        pytest.param('lang = "zh"\nlegder = "x"', "legder: … (did you mean ledger", id="mistyped"),
-        pytest.param("[tokens]\nfiel = 1", "tokens.fiel: … (did you mean tokens.file", id="mistyped-nested"),
-        pytest.param('auth_env = "K"', "auth_env: … (did you mean tokens.auth_env", id="wrong-section"),
-        pytest.param(
-            '\n# x\n[tokens]\nfile = "a"\nsource = "magic"',
-            'tokens.source: must be "file" or',
-            id="source",
-        ),
-        pytest.param('timezone = "Mars/Base"', "timezone: must be a time zone", id="no-time-zone"),
-        pytest.param('lang = "de"', 'lang: must be "en" or "zh"', id="no-language"),
-        pytest.param('confirm_over = "5 or so"', "confirm_over: must be a whole number", id="no-number"),
-        pytest.param("store_hosts = 5", "store_hosts: must be a list of texts", id="number-for-a-list"),
-        pytest.param("merchants = 5", "merchants: must be a path in quotes", id="number-for-a-path"),
-        pytest.param("[tokens]\nsole_owner = 5", "tokens.sole_owner: must be true or false", id="no-boolean"),
-        pytest.param("x = = 1", "1: this is not TOML", id="no-toml"),
-        pytest.param('etag = "fail"\n\nlang = zh\n[tokens]', "3: this is not TOML", id="no-quotes"),
-        pytest.param('lang = "zh"\n[tokens\n', "2: this is not TOML", id="open-bracket"),
-        pytest.param("lang = [", "1: this is not TOML", id="not-closed"),
-        pytest.param('[[notify]]\nkind = "x"', 'notify[1].kind: must be "wecom" or', id="repeated-section"),
-        pytest.param(
+@table(
+    "text, where",
+    {
+        "unknown": ('colour = "red"', "colour: there is no such setting; the names are api"),
+        "mistyped": ('lang = "zh"\nlegder = "x"', "legder: … (did you mean ledger"),
+        "mistyped-nested": ("[tokens]\nfiel = 1", "tokens.fiel: … (did you mean tokens.file"),
+        "wrong-section": ('auth_env = "K"', "auth_env: … (did you mean tokens.auth_env"),
+        "source": ('\n# x\n[tokens]\nfile = "a"\nsource = "magic"', 'tokens.source: must be "file" or'),
+        "no-time-zone": ('timezone = "Mars/Base"', "timezone: must be a time zone"),
+        "no-language": ('lang = "de"', 'lang: must be "en" or "zh"'),
+        "no-number": ('confirm_over = "5 or so"', "confirm_over: must be a whole number"),
+        "number-for-a-list": ("store_hosts = 5", "store_hosts: must be a list of texts"),
+        "number-for-a-path": ("merchants = 5", "merchants: must be a path in quotes"),
+        "no-boolean": ("[tokens]\nsole_owner = 5", "tokens.sole_owner: must be true or false"),
+        "no-toml": ("x = = 1", "1: this is not TOML"),
+        "no-quotes": ('etag = "fail"\n\nlang = zh\n[tokens]', "3: this is not TOML"),
+        "open-bracket": ('lang = "zh"\n[tokens\n', "2: this is not TOML"),
+        "not-closed": ("lang = [", "1: this is not TOML"),
+        "repeated-section": ('[[notify]]\nkind = "x"', 'notify[1].kind: must be "wecom" or'),
+        "second-of-a-repeated-section": (
             '[[notify]]\nkind = "command"\ncommand = ["a"]\n[[notify]]\nto = "x"',
             "notify[2].to: there is no such setting…notify[2].kind: is missing",
-            id="second-of-a-repeated-section",
         ),
-        pytest.param(
-            "[backup]\nx = 1", "backup: the feature with this section is not installed", id="no-feature"
-        ),
-    ],
+        "no-feature": ("[backup]\nx = 1", "backup: the feature with this section is not installed"),
+    },
 )
 def test_a_wrong_setting_is_named_with_file_and_what_is_expected(text, where):
     write(text)
@@ -340,7 +333,13 @@ def test_a_settings_file_with_a_byte_order_mark_is_read():
     assert load_settings().lang is Lang.ZH
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"lang = '\xc4\xe3'"], ids=["utf-16", "gbk"])
+@table(
+    "content",
+    {
+        "utf-16": b"\xff\xfe\x00",
+        "gbk": b"lang = '\xc4\xe3'",
+    },
+)
 def test_a_settings_file_in_another_encoding_is_said(content):
     Path("tcb-ops.toml").write_bytes(content)
     with pytest.raises(SettingsError, match=r"tcb-ops\.toml"):

@@ -9,6 +9,7 @@ import threading
 
 import pytest
 from panel_lab import press
+from tables import table
 
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Bilingual, CommandText, Lang, as_lines
@@ -106,30 +107,19 @@ def test_the_panels_load_nothing_of_the_command_line():
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize(
-    ("typed", "merchants", "asked", "may"),
-    [
-        ("", 12, False, True),
-        ("12", 12, True, True),
-        (" 12 ", 12, True, True),
-        ("1,200", 1200, True, True),
-        ("１，２００", 1200, True, True),
-        ("", 12, True, False),
-        ("13", 12, True, False),
-        ("twelve", 12, True, False),
-        ("012", 12, True, False),
-    ],
-    ids=[
-        "not asked",
-        "the number",
-        "spaces",
-        "thousands",
-        "full width",
-        "nothing",
-        "another",
-        "a word",
-        "not as shown",
-    ],
+@table(
+    "typed, merchants, asked, may",
+    {
+        "not asked": ("", 12, False, True),
+        "the number": ("12", 12, True, True),
+        "spaces": (" 12 ", 12, True, True),
+        "thousands": ("1,200", 1200, True, True),
+        "full width": ("１，２００", 1200, True, True),
+        "nothing": ("", 12, True, False),
+        "another": ("13", 12, True, False),
+        "a word": ("twelve", 12, True, False),
+        "not as shown": ("012", 12, True, False),
+    },
 )
 def test_a_run_may_begin(typed, merchants, asked, may):
     assert is_confirmed(typed, merchants, asked=asked) is may
@@ -176,7 +166,13 @@ def test_another_list_asks_again(open_lab):
     assert panel.start.disabled
 
 
-@pytest.mark.parametrize(("cut_off", "button"), [(True, "resume"), (False, "retry")], ids=["resume", "retry"])
+@table(
+    "cut_off, button",
+    {
+        "resume": (True, "resume"),
+        "retry": (False, "retry"),
+    },
+)
 def test_resuming_and_retrying_are_confirmed_too(open_lab, read, cut_off, button):
     from workspace import TEA, many
 
@@ -202,8 +198,7 @@ def test_resuming_and_retrying_are_confirmed_too(open_lab, read, cut_off, button
     if not cut_off:
         assert f"1 environment, {size} B" in read(offer.facts)
     assert act.disabled
-    act.click()
-    panel.settle()
+    press(panel, act)
     assert "Type the number of merchants (1) first" in read(panel.worker.line)
     offer.count.value = "1"
     assert not act.disabled

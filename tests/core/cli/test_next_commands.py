@@ -88,16 +88,8 @@ def test_failed_rows_are_retried_as_the_page_says(open_cli, execute, options):
     if options:  # no settings file: every path is an option, and one of them has a space in it
         (cli.folder / "tcb-ops.toml").unlink()
         (cli.folder / "my tokens.csv").write_bytes((cli.folder / "tokens.csv").read_bytes())
-        words = (
-            "--ledger",
-            "mine.db",
-            "--tokens",
-            "my tokens.csv",
-            "--target",
-            cli.workspace.sim.base,
-            "--lang",
-            "en",
-        )
+        target = ("--target", cli.workspace.sim.base)
+        words = ("--ledger", "mine.db", "--tokens", "my tokens.csv", *target, "--lang", "en")
     result = cli.upload("--json", *words)
     assert result.code == 1
     retry, *_ = on_page(Path(result.json["report"]))
@@ -105,12 +97,8 @@ def test_failed_rows_are_retried_as_the_page_says(open_cli, execute, options):
     again = execute(retry, "--json")
     assert (again.code, again.json["counts"]) == (0, {"uploaded": 3})
     for name in ("show", "errcodes"):
-        settings = (
-            load_settings(options={"ledger": "mine.db", "api_base": cli.workspace.sim.base})
-            if options
-            else None
-        )
-        line = quoted(command(settings or load_settings(), name, result.json["run"]))
+        given = {"ledger": "mine.db", "api_base": cli.workspace.sim.base} if options else {}
+        line = quoted(command(load_settings(options=given), name, result.json["run"]))
         assert execute(line).code in {0, 1}
 
 
@@ -179,19 +167,8 @@ def test_a_stopped_audit_suggests_another_with_its_options(open_cli, execute):
 def test_a_simulated_run_is_found_and_resumed_by_what_it_suggests(open_cli, execute, wait_for):
     cli = open_cli(many(TEA, rows=100))
     (cli.folder / "tcb-ops.toml").unlink()
-    words = (
-        "upload",
-        "list.csv",
-        "--root",
-        "files",
-        "--target",
-        "simulator",
-        "--concurrency",
-        "1",
-        "--rate",
-        "60",
-    )
-    with cli.process(*words) as process:
+    words = ("--target", "simulator", "--concurrency", "1", "--rate", "60")
+    with cli.process("upload", "list.csv", "--root", "files", *words) as process:
         wait_for(lambda: '"uploaded"' in cli("show", "--target", "simulator", "--json").out)
         result = stopped(process, signal.SIGINT)
     assert result.code == 130

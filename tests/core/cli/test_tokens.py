@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tables import table
 from workspace import BOOKS, TEA, TEA_TEST, many
 
 from tcb_ops.features.simulator.faults import Component, Etag, Fault, FaultStep, Reset
@@ -74,23 +75,25 @@ def loud(cli, *words, act=None):
     return process.returncode, out, err
 
 
+SOON_VERBOSE = ("--backoff", "0.01", "--attempts", "2", "--verbose")
+
+
 def upload(*more):
-    return (
-        "upload",
-        "list.csv",
-        "--root",
-        "files",
-        "--backoff",
-        "0.01",
-        "--attempts",
-        "2",
-        "--verbose",
-        *more,
-    )
+    return ("upload", "list.csv", "--root", "files", *SOON_VERBOSE, *more)
 
 
 def links(*more):
-    return ("links", "list.csv", "--backoff", "0.01", "--attempts", "2", "--verbose", *more)
+    return ("links", "list.csv", *SOON_VERBOSE, *more)
+
+
+def assert_trace_of(cli, defect):
+    """Run `links` with a defect made on purpose, which --verbose shows the trace of; return stdout and stderr."""
+    broken = LOUD.replace("from tcb_ops.cli", f"{defect}; from tcb_ops.cli")
+    with cli.spawn([sys.executable, "-c", broken, *links()]) as process:
+        out, err = process.communicate(timeout=240)
+    assert process.returncode == 3
+    assert "TypeError" in err
+    return out, err
 
 
 @pytest.fixture
@@ -144,15 +147,8 @@ def test_when_the_token_is_refused_or_the_platform_is_away(cli):
 
 @pytest.mark.slow
 def test_when_the_program_itself_breaks(cli):
-    """A defect made on purpose, deep in a call: --verbose shows its trace, and that holds no secret."""
-    broken = LOUD.replace(
-        "from tcb_ops.cli",
-        "import tcb_ops.wechat.responses as w; w.read_object = None; from tcb_ops.cli",
-    )
-    with cli.spawn([sys.executable, "-c", broken, *links()]) as process:
-        out, err = process.communicate(timeout=240)
-    assert process.returncode == 3
-    assert "TypeError" in err
+    """The defect is deep in a call, and its trace holds no secret."""
+    out, err = assert_trace_of(cli, "import tcb_ops.wechat.responses as w; w.read_object = None")
     assert_kept(cli, out, err)
 
 
@@ -260,17 +256,10 @@ def test_the_platforms_own_secrets_when_refused_or_killed(platforms_desk, wait_f
 
 @pytest.mark.slow
 def test_the_platforms_own_secrets_when_the_program_breaks_in_a_refresh(platforms_desk):
-    """A defect made on purpose beneath the refresh: --verbose shows its trace, and that holds no secret."""
-    cli = platforms_desk
-    broken = LOUD.replace(
-        "from tcb_ops.cli",
-        "import tcb_ops.features.component.source as i; i.is_token = None; from tcb_ops.cli",
-    )
-    with cli.spawn([sys.executable, "-c", broken, *links()]) as process:
-        out, err = process.communicate(timeout=240)
-    assert process.returncode == 3
-    assert "TypeError" in err
-    assert_planted_kept(cli, {PLATFORM.secret, PLATFORM.ticket}, out, err)
+    """The defect is beneath the refresh, and its trace holds no secret."""
+    defect = "import tcb_ops.features.component.source as i; i.is_token = None"
+    out, err = assert_trace_of(platforms_desk, defect)
+    assert_planted_kept(platforms_desk, {PLATFORM.secret, PLATFORM.ticket}, out, err)
 
 
 @pytest.mark.parametrize("port", ["closed", "open"])
@@ -321,20 +310,16 @@ def test_a_platform_that_refreshes_by_itself_from_the_settings_file(open_platfor
     assert (cli.workspace.sim.stats - before)["component_token"] == 0
 
 
-@pytest.mark.parametrize(
-    ("tokens", "problem"),
-    [
-        pytest.param([WHOLE[0], *WHOLE[2:]], "needs sole_owner = true", id="not-sole"),
-        pytest.param([WHOLE[0], *WHOLE[1:3], WHOLE[4]], "tokens.secret is missing", id="no-secret"),
-        pytest.param([*WHOLE[:4], 'ticket = "file:none.txt"'], "none.txt cannot be read", id="no-ticket"),
-        pytest.param(
-            [*WHOLE[:3], 'secret = "PrAcTiCe-app-secret"', WHOLE[4]], "not contain the secret", id="literal"
-        ),
-        pytest.param(['source = "service"'], "tokens.url is missing", id="no-url"),
-        pytest.param(
-            ['source = "service"', 'url = "http://tokens.example/{appid}"'], "must be https", id="http"
-        ),
-    ],
+@table(
+    "tokens, problem",
+    {
+        "not-sole": ([WHOLE[0], *WHOLE[2:]], "needs sole_owner = true"),
+        "no-secret": ([WHOLE[0], *WHOLE[1:3], WHOLE[4]], "tokens.secret is missing"),
+        "no-ticket": ([*WHOLE[:4], 'ticket = "file:none.txt"'], "none.txt cannot be read"),
+        "literal": ([*WHOLE[:3], 'secret = "PrAcTiCe-app-secret"', WHOLE[4]], "not contain the secret"),
+        "no-url": (['source = "service"'], "tokens.url is missing"),
+        "http": (['source = "service"', 'url = "http://tokens.example/{appid}"'], "must be https"),
+    },
 )
 def test_a_source_that_cannot_work_is_exit_2_before_anything_is_sent(open_platform, tokens, problem):
     cli = open_platform(*tokens)

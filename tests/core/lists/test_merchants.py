@@ -1,6 +1,7 @@
 """The merchants file: reading, and which of its lines a row means."""
 
 import pytest
+from tables import table
 
 from tcb_ops.errors import InputError
 from tcb_ops.features.merchants.sync import read_for_sync
@@ -65,41 +66,31 @@ def test_a_merchant_is_found_by_name_or_appid_whatever_width_and_case(write):
     assert merchants.for_env("nowhere") == ()
 
 
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        pytest.param("appid,name\nwxtea,茶语\n", [(1, "", "no column for env")], id="a missing column"),
-        pytest.param(
-            "a,b\n1,2\n", [(1, "", "for appid"), (1, "", "for name"), (1, "", "for env")], id="all missing"
-        ),
-        pytest.param("appid,name,env\n", [(0, "", "no merchant below")], id="header only"),
-        pytest.param(
+@table(
+    "text, says",
+    {
+        "a missing column": ("appid,name\nwxtea,茶语\n", [(1, "", "no column for env")]),
+        "all missing": ("a,b\n1,2\n", [(1, "", "for appid"), (1, "", "for name"), (1, "", "for env")]),
+        "header only": ("appid,name,env\n", [(0, "", "no merchant below")]),
+        "empty cells": (
             "appid,name,env\n,茶语,\nwxtea,,e\n",
             [(2, "appid", "empty"), (2, "env", "empty"), (3, "name", "empty")],
-            id="empty cells",
         ),
-        pytest.param(
+        "the same line twice": (
             "appid,name,env\nwxtea,茶语,e\nwxtea,茶,e\n",
             [(3, "env", "is already in line 2")],
-            id="the same line twice",
         ),
-        pytest.param(
+        "unknown words": (
             "appid,name,env,default,owner,status\nwxtea,茶语,e,maybe,nobody,ill\n",
             [(2, "default", "'maybe'"), (2, "owner", "'nobody'"), (2, "status", "'ill'")],
-            id="unknown words",
         ),
-        pytest.param(
+        "two defaults": (
             "appid,name,env,default\nwxtea,茶语,e,yes\nwxtea,茶语,f,yes\n",
             [(3, "default", "is already set in line 2")],
-            id="two defaults",
         ),
-        pytest.param("appid,name,env\na,b,c,d\n", [(2, "", "4 cells")], id="too many cells"),
-        pytest.param(
-            'appid,name,env\n,b,c\n"a,b\n',
-            [(2, "appid", "empty"), (3, "", "never closes")],
-            id="a broken quote",
-        ),
-    ],
+        "too many cells": ("appid,name,env\na,b,c,d\n", [(2, "", "4 cells")]),
+        "a broken quote": ('appid,name,env\n,b,c\n"a,b\n', [(2, "appid", "empty"), (3, "", "never closes")]),
+    },
 )
 def test_all_problems_of_a_merchants_file_are_reported_in_one_pass(write, text, says):
     with pytest.raises(InputError) as raised:
@@ -112,15 +103,15 @@ def test_all_problems_of_a_merchants_file_are_reported_in_one_pass(write, text, 
     assert raised.value.source.endswith("m.csv")
 
 
-@pytest.mark.parametrize(
-    ("where", "envs"),
-    [
-        pytest.param(["region=华东"], ["tea-1", "tea-2"], id="a column of their own"),
-        pytest.param(["Region = 华东 "], ["tea-1", "tea-2"], id="case and spaces"),
-        pytest.param(["region=华东", "env=tea-2"], ["tea-2"], id="both must fit"),
-        pytest.param(["env=tea-1", "env=books-1"], ["tea-1", "books-1"], id="one column twice: either"),
-        pytest.param(["default="], ["tea-2", "books-1"], id="an empty value"),
-    ],
+@table(
+    "where, envs",
+    {
+        "a column of their own": (["region=华东"], ["tea-1", "tea-2"]),
+        "case and spaces": (["Region = 华东 "], ["tea-1", "tea-2"]),
+        "both must fit": (["region=华东", "env=tea-2"], ["tea-2"]),
+        "one column twice: either": (["env=tea-1", "env=books-1"], ["tea-1", "books-1"]),
+        "an empty value": (["default="], ["tea-2", "books-1"]),
+    },
 )
 def test_where_narrows_and_the_whole_file_stays_at_hand(write, where, envs):
     merchants = read_merchants(write(FULL, "m.csv"), where)
@@ -135,12 +126,12 @@ def test_where_knows_our_names_of_chinese_columns(write):
     assert [m.env for m in read_merchants(path, ["商户=茶语"])] == ["tea-1"]
 
 
-@pytest.mark.parametrize(
-    ("text", "line"),
-    [
-        pytest.param('appid,name,env\n"wxtea,茶语,tea-1\nwxb,书店,b-1\n', 2, id="the first row"),
-        pytest.param('appid,name,env\nwxtea,"茶"语,tea-1\n', 2, id="a quote that closes too early"),
-    ],
+@table(
+    "text, line",
+    {
+        "the first row": ('appid,name,env\n"wxtea,茶语,tea-1\nwxb,书店,b-1\n', 2),
+        "a quote that closes too early": ('appid,name,env\nwxtea,"茶"语,tea-1\n', 2),
+    },
 )
 @pytest.mark.parametrize("read", [read_merchants, read_for_sync])
 def test_an_open_quote_is_reported_with_file_and_line(write, read, text, line):
@@ -168,49 +159,35 @@ def answer(found):
             return f"{appid} {env}"
 
 
-@pytest.mark.parametrize(
-    ("env", "merchant", "appid", "expected"),
-    [
-        pytest.param("books-77aa01", "", "", "wxbooks books-77aa01", id="one of E"),
-        pytest.param(
+@table(
+    "env, merchant, appid, expected",
+    {
+        "one of E": ("books-77aa01", "", "", "wxbooks books-77aa01"),
+        "one of E, a merchant that means nothing": (
             "books-77aa01",
             "whoever",
             "",
             "merchant: 'whoever' is not a merchant of this row's environment",
-            id="one of E, a merchant that means nothing",
         ),
-        pytest.param("shared-5e6f", "", "wxsoup", "wxsoup shared-5e6f", id="shared, appid says who"),
-        pytest.param("shared-5e6f", "soup & CO", "", "wxsoup shared-5e6f", id="shared, merchant says who"),
-        pytest.param("shared-5e6f", "", "", "env: several merchants share", id="shared, nobody says who"),
-        pytest.param(
+        "shared, appid says who": ("shared-5e6f", "", "wxsoup", "wxsoup shared-5e6f"),
+        "shared, merchant says who": ("shared-5e6f", "soup & CO", "", "wxsoup shared-5e6f"),
+        "shared, nobody says who": ("shared-5e6f", "", "", "env: several merchants share"),
+        "shared, a merchant from elsewhere": (
             "shared-5e6f",
             "茶语小铺",
             "",
             "merchant: '茶语小铺' is not a merchant of this row's environment",
-            id="shared, a merchant from elsewhere",
         ),
-        pytest.param(
-            "books-77aa01", "", "wxtea", "appid: 'wxtea' is not a merchant", id="an appid from elsewhere"
-        ),
-        pytest.param(
-            "nowhere", "", "", "env: the merchants file has no environment 'nowhere'", id="unknown env"
-        ),
-        pytest.param(
-            "nowhere",
-            "茶语小铺",
-            "",
-            "env: the merchants file has no",
-            id="unknown env beside a known merchant",
-        ),
-        pytest.param("", "城南书店", "", "wxbooks books-77aa01", id="one of M by name"),
-        pytest.param("", "WXBOOKS", "", "wxbooks books-77aa01", id="one of M by appid"),
-        pytest.param("", "茶语小铺", "", "wxtea tea-1a2b3c", id="several of M, one the default"),
-        pytest.param("", "麦田烘焙", "", "merchant: this merchant has several", id="several of M"),
-        pytest.param(
-            "", "谁", "", "merchant: the merchants file has no name or appid '谁'", id="unknown merchant"
-        ),
-        pytest.param("", "", "wxtea", "env: the environment is empty", id="empty"),
-    ],
+        "an appid from elsewhere": ("books-77aa01", "", "wxtea", "appid: 'wxtea' is not a merchant"),
+        "unknown env": ("nowhere", "", "", "env: the merchants file has no environment 'nowhere'"),
+        "unknown env beside a known merchant": ("nowhere", "茶语小铺", "", "env: the merchants file has no"),
+        "one of M by name": ("", "城南书店", "", "wxbooks books-77aa01"),
+        "one of M by appid": ("", "WXBOOKS", "", "wxbooks books-77aa01"),
+        "several of M, one the default": ("", "茶语小铺", "", "wxtea tea-1a2b3c"),
+        "several of M": ("", "麦田烘焙", "", "merchant: this merchant has several"),
+        "unknown merchant": ("", "谁", "", "merchant: the merchants file has no name or appid '谁'"),
+        "empty": ("", "", "wxtea", "env: the environment is empty"),
+    },
 )
 def test_who_serves_a_row(merchants, env, merchant, appid, expected):
     assert answer(resolve(merchants, env, merchant, appid, no_names)).startswith(expected)
@@ -221,17 +198,17 @@ def test_a_default_line_says_who_calls_for_a_shared_environment(merchants):
     assert answer(resolve(shared, "shared-5e6f", "", "", no_names)) == "wxmain shared-5e6f"
 
 
-@pytest.mark.parametrize(
-    ("env", "merchant", "appid", "expected"),
-    [
-        pytest.param("tea-1a2b3c", "", "", "wxtea tea-1a2b3c", id="stays"),
-        pytest.param("books-77aa01", "", "", "left out", id="narrowed away"),
-        pytest.param("", "城南书店", "", "left out", id="narrowed away by name"),
-        pytest.param("shared-5e6f", "", "wxnoodle", "left out", id="the other one of a shared env"),
-        pytest.param("shared-5e6f", "", "", "env: several", id="who calls does not depend on the narrowing"),
-        pytest.param("books-77aa01", "", "wxtea", "left out", id="a fault of a row that is not asked for"),
-        pytest.param("nowhere", "", "", "env: the merchants file has no", id="absent from the whole file"),
-    ],
+@table(
+    "env, merchant, appid, expected",
+    {
+        "stays": ("tea-1a2b3c", "", "", "wxtea tea-1a2b3c"),
+        "narrowed away": ("books-77aa01", "", "", "left out"),
+        "narrowed away by name": ("", "城南书店", "", "left out"),
+        "the other one of a shared env": ("shared-5e6f", "", "wxnoodle", "left out"),
+        "who calls does not depend on the narrowing": ("shared-5e6f", "", "", "env: several"),
+        "a fault of a row that is not asked for": ("books-77aa01", "", "wxtea", "left out"),
+        "absent from the whole file": ("nowhere", "", "", "env: the merchants file has no"),
+    },
 )
 def test_rows_of_merchants_narrowed_away_are_left_out(merchants, env, merchant, appid, expected):
     east = Merchants([m for m in merchants if ("region", "华东") in m.columns], "merchants.csv", merchants)

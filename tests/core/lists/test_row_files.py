@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tables import table
 
 from tcb_ops.details import DetailCode
 from tcb_ops.errors import InputError, UsageError
@@ -62,23 +63,19 @@ def unusable(root, file):
 
 
 @pytest.mark.posix("special files")
-@pytest.mark.parametrize(
-    ("file", "says"),
-    [
-        pytest.param("none.png", "there is no file none.png", id="missing"),
-        pytest.param("a.png/b.png", "there is no file", id="below a file"),
-        pytest.param("目录", "is a folder", id="folder"),
-        pytest.param("目录/", "is a folder", id="folder with a slash"),
-        pytest.param("../outside.png", "outside the folder of local files", id="outside by dots"),
-        pytest.param(
-            "../root-of-another/x.png",
-            "outside the folder of local files",
-            id="a folder whose name begins alike",
-        ),
-        pytest.param("..", "outside the folder of local files", id="the folder above"),
-        pytest.param("x" * 300, "cannot be inspected", id="a name too long"),
-        pytest.param("{root}/a.png", "not relative", id="absolute, though inside the root"),
-    ],
+@table(
+    "file, says",
+    {
+        "missing": ("none.png", "there is no file none.png"),
+        "below a file": ("a.png/b.png", "there is no file"),
+        "folder": ("目录", "is a folder"),
+        "folder with a slash": ("目录/", "is a folder"),
+        "outside by dots": ("../outside.png", "outside the folder of local files"),
+        "a folder whose name begins alike": ("../root-of-another/x.png", "outside the folder of local files"),
+        "the folder above": ("..", "outside the folder of local files"),
+        "a name too long": ("x" * 300, "cannot be inspected"),
+        "absolute, though inside the root": ("{root}/a.png", "not relative"),
+    },
 )
 def test_an_unusable_file_is_reported_with_the_reason(root, file, says):
     assert says in unusable(root, file.replace("{root}", str(root)))[0]
@@ -154,22 +151,20 @@ def data(tmp_path):
     return tmp_path / "data"
 
 
-@pytest.mark.parametrize(
-    ("items", "root", "file", "gives"),
-    [
-        pytest.param(["D:\\素材={data}/素材"], "", "D:/素材/春/a.png", "素材/春/a.png", id="absolute target"),
-        pytest.param(["D:\\素材={data}/素材"], "素材", "d:/素材/a.png", "a.png", id="the target is the root"),
-        pytest.param(["d:/素材\\=."], "", "D:/素材/a.png", "a.png", id="the root, by a dot"),
-        pytest.param(["D:=素材"], "", "D:/春/a.png", "素材/春/a.png", id="a whole drive"),
-        pytest.param(["\\\\nas\\Public=素材"], "", "//NAS/public/a.png", "素材/a.png", id="a share"),
-        pytest.param(["D:\\素材=素材"], "", "D:/素材2/a.png", "D:/素材2/a.png", id="begins alike"),
-        pytest.param(["D:\\素材=素材"], "", "a.png", "a.png", id="relative already"),
-        pytest.param(
-            ["D:\\=.", "D:\\素材\\春=素材/春"], "", "D:/素材/春/a", "素材/春/a", id="the longest counts"
-        ),
-        pytest.param(["D:\\素材=素材"], "", "D:/素材//a.png", "素材/a.png", id="a slash too many"),
-        pytest.param([], "", "D:/a.png", "D:/a.png", id="none"),
-    ],
+@table(
+    "items, root, file, gives",
+    {
+        "absolute target": (["D:\\素材={data}/素材"], "", "D:/素材/春/a.png", "素材/春/a.png"),
+        "the target is the root": (["D:\\素材={data}/素材"], "素材", "d:/素材/a.png", "a.png"),
+        "the root, by a dot": (["d:/素材\\=."], "", "D:/素材/a.png", "a.png"),
+        "a whole drive": (["D:=素材"], "", "D:/春/a.png", "素材/春/a.png"),
+        "a share": (["\\\\nas\\Public=素材"], "", "//NAS/public/a.png", "素材/a.png"),
+        "begins alike": (["D:\\素材=素材"], "", "D:/素材2/a.png", "D:/素材2/a.png"),
+        "relative already": (["D:\\素材=素材"], "", "a.png", "a.png"),
+        "the longest counts": (["D:\\=.", "D:\\素材\\春=素材/春"], "", "D:/素材/春/a", "素材/春/a"),
+        "a slash too many": (["D:\\素材=素材"], "", "D:/素材//a.png", "素材/a.png"),
+        "none": ([], "", "D:/a.png", "D:/a.png"),
+    },
 )
 def test_a_file_of_another_machine_is_found_below_the_root(data, items, root, file, gives):
     assert path_map([item.format(data=data) for item in items], data / root)(file) == gives

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
+from tables import table
 
 from tcb_ops.errors import BrokenTableError, InputError
 from tcb_ops.i18n import Bilingual, Lang
@@ -30,18 +31,14 @@ def open_text(source):
 CHINESE = "环境ID,上传路径\r\ntea-1a2b3c,海报/春季.png\r\n"
 
 
-@pytest.mark.parametrize(
-    ("data", "encoding", "text"),
-    [
-        pytest.param(
-            "環境\U00020000".encode("gb18030"), "GB18030", "環境\U00020000", id="gb18030 four bytes"
-        ),
-        pytest.param(
-            b"\x84\x31\x95\x33" + "环境".encode("gb18030"), "GB18030 (BOM)", "环境", id="gb18030 with bom"
-        ),
-        pytest.param(b"\xfe\xff" + CHINESE.encode("utf-16-be"), "UTF-16", CHINESE, id="utf-16 big endian"),
-        pytest.param(b"\xef\xbb\xbfa", "UTF-8 (BOM)", "a", id="shorter than any magic number"),
-    ],
+@table(
+    "data, encoding, text",
+    {
+        "gb18030 four bytes": ("環境\U00020000".encode("gb18030"), "GB18030", "環境\U00020000"),
+        "gb18030 with bom": (b"\x84\x31\x95\x33" + "环境".encode("gb18030"), "GB18030 (BOM)", "环境"),
+        "utf-16 big endian": (b"\xfe\xff" + CHINESE.encode("utf-16-be"), "UTF-16", CHINESE),
+        "shorter than any magic number": (b"\xef\xbb\xbfa", "UTF-8 (BOM)", "a"),
+    },
 )
 def test_the_encoding_is_bom_then_utf8_then_gb18030(write, data, encoding, text):
     with open_text(write(data)) as decoded:
@@ -58,18 +55,18 @@ def test_a_character_cut_by_the_reading_chunk_is_whole(write):
                 assert decoded.text.read() == text
 
 
-@pytest.mark.parametrize(
-    ("data", "line", "says"),
-    [
-        pytest.param(b"\xef\xbb\xbf", 0, "empty", id="only a bom"),
-        pytest.param(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1\x00", 0, "workbook", id="xls"),
-        pytest.param("env\npath".encode("utf-16-le"), 1, "NUL", id="utf-16 without bom"),
-        pytest.param(b"\xef\xbb\xbfenv\n" + "环境".encode("gbk"), 2, "UTF-8 (BOM)", id="the bom lies"),
-        pytest.param(b"env\n\xe7", 2, "UTF-8, GB18030", id="cut in the middle of a character"),
-        pytest.param(b"\xff\xfee\x00n", 1, "UTF-16", id="utf-16 cut in half"),
-        pytest.param("\ufeffenv\na\0b".encode("utf-16-le"), 2, "NUL", id="a NUL character in utf-16"),
-        pytest.param(b"x" * (17 << 20), 0, "16 MiB", id="one endless line"),
-    ],
+@table(
+    "data, line, says",
+    {
+        "only a bom": (b"\xef\xbb\xbf", 0, "empty"),
+        "xls": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1\x00", 0, "workbook"),
+        "utf-16 without bom": ("env\npath".encode("utf-16-le"), 1, "NUL"),
+        "the bom lies": (b"\xef\xbb\xbfenv\n" + "环境".encode("gbk"), 2, "UTF-8 (BOM)"),
+        "cut in the middle of a character": (b"env\n\xe7", 2, "UTF-8, GB18030"),
+        "utf-16 cut in half": (b"\xff\xfee\x00n", 1, "UTF-16"),
+        "a NUL character in utf-16": ("\ufeffenv\na\0b".encode("utf-16-le"), 2, "NUL"),
+        "one endless line": (b"x" * (17 << 20), 0, "16 MiB"),
+    },
 )
 def test_what_is_no_text_is_refused_naming_the_line(write, data, line, says):
     with pytest.raises(InputError) as raised, open_text(write(data)):
@@ -215,59 +212,53 @@ def table_of(text):
     return read_table(io.StringIO(text, newline=""), known)
 
 
-@pytest.mark.parametrize(
-    ("text", "delimiter", "headers"),
-    [
-        pytest.param("env,path\n", ",", ("env", "path"), id="comma"),
-        pytest.param("env;path;a,b\n", ";", ("env", "path", "a,b"), id="semicolon beside a comma"),
-        pytest.param("env\tpath\n", "\t", ("env", "path"), id="tab"),
-        pytest.param("env|path\n", "|", ("env", "path"), id="bar"),
-        pytest.param(
-            '"env";"pa,th,x"\n', ";", ("env", "pa,th,x"), id="delimiters inside quotes do not count"
-        ),
-        pytest.param("x;y;z\n", ";", ("x", "y", "z"), id="no name known: the one that parts most"),
-        pytest.param("env，path\n", ",", ("env，path",), id="the full-width comma parts nothing"),
-        pytest.param("\n\n,,\nenv,path\n", ",", ("env", "path"), id="blank lines above"),
-        pytest.param("env,path,,\n", ",", ("env", "path"), id="empty headers at the end"),
-        pytest.param('env,"two\nlines"\n', ",", ("env", "two\nlines"), id="a line break in a header"),
-        pytest.param("\n \n", ",", (), id="blank"),
-    ],
+@table(
+    "text, delimiter, headers",
+    {
+        "comma": ("env,path\n", ",", ("env", "path")),
+        "semicolon beside a comma": ("env;path;a,b\n", ";", ("env", "path", "a,b")),
+        "tab": ("env\tpath\n", "\t", ("env", "path")),
+        "bar": ("env|path\n", "|", ("env", "path")),
+        "delimiters inside quotes do not count": ('"env";"pa,th,x"\n', ";", ("env", "pa,th,x")),
+        "no name known: the one that parts most": ("x;y;z\n", ";", ("x", "y", "z")),
+        "the full-width comma parts nothing": ("env，path\n", ",", ("env，path",)),
+        "blank lines above": ("\n\n,,\nenv,path\n", ",", ("env", "path")),
+        "empty headers at the end": ("env,path,,\n", ",", ("env", "path")),
+        "a line break in a header": ('env,"two\nlines"\n', ",", ("env", "two\nlines")),
+        "blank": ("\n \n", ",", ()),
+    },
 )
 def test_the_delimiter_is_the_one_whose_header_is_known(text, delimiter, headers):
     table = table_of(text)
     assert (table.delimiter, table.headers) == (delimiter, headers)
 
 
-@pytest.mark.parametrize(
-    ("body", "rows"),
-    [
-        pytest.param("a,b\nc,d\n", [(2, ["a", "b"]), (3, ["c", "d"])], id="LF"),
-        pytest.param("a,b\r\nc,d\r\n", [(2, ["a", "b"]), (3, ["c", "d"])], id="CRLF"),
-        pytest.param("a,b\rc,d\r", [(2, ["a", "b"]), (3, ["c", "d"])], id="CR"),
-        pytest.param("a,b", [(2, ["a", "b"])], id="no line end at the end"),
-        pytest.param("\n\na,b\n\n", [(4, ["a", "b"])], id="blank lines count"),
-        pytest.param(
-            '"a\nb\r\nc",d\ne,f\n',
-            [(2, ["a\nb\r\nc", "d"]), (3, ["e", "f"])],
-            id="breaks in quotes count once",
-        ),
-        pytest.param('"a ""b"" c",d\n', [(2, ['a "b" c', "d"])], id="doubled quotes"),
-        pytest.param('5" screen,d\n', [(2, ['5" screen', "d"])], id="a quote within a plain cell"),
-        pytest.param("007,1E5\n", [(2, ["007", "1E5"])], id="numbers are text"),
-    ],
+@table(
+    "body, rows",
+    {
+        "LF": ("a,b\nc,d\n", [(2, ["a", "b"]), (3, ["c", "d"])]),
+        "CRLF": ("a,b\r\nc,d\r\n", [(2, ["a", "b"]), (3, ["c", "d"])]),
+        "CR": ("a,b\rc,d\r", [(2, ["a", "b"]), (3, ["c", "d"])]),
+        "no line end at the end": ("a,b", [(2, ["a", "b"])]),
+        "blank lines count": ("\n\na,b\n\n", [(4, ["a", "b"])]),
+        "breaks in quotes count once": ('"a\nb\r\nc",d\ne,f\n', [(2, ["a\nb\r\nc", "d"]), (3, ["e", "f"])]),
+        "doubled quotes": ('"a ""b"" c",d\n', [(2, ['a "b" c', "d"])]),
+        "a quote within a plain cell": ('5" screen,d\n', [(2, ['5" screen', "d"])]),
+        "numbers are text": ("007,1E5\n", [(2, ["007", "1E5"])]),
+    },
 )
 def test_lines_are_numbered_as_a_spreadsheet_numbers_them(body, rows):
     assert list(table_of("env,path\n" + body).rows) == rows
 
 
-@pytest.mark.parametrize(
-    ("body", "line", "says"),
-    [
-        pytest.param('a,b\n"c,d\ne,f\n', 3, "never closes", id="never closed"),
-        pytest.param('"a\nb",c\nd,"e\n', 3, "never closes", id="never closed, behind a quoted break"),
-        pytest.param('a,"b" c\n', 2, "middle of a cell", id="closed too early"),
-        pytest.param("a," + "x" * 200_000 + "\n", 2, "never closes", id="too long"),
-    ],
+@table(
+    "body, line, says",
+    {
+        "never closed": ('a,b\n"c,d\ne,f\n', 3, "never closes"),
+        "never closed, behind a quoted break": ('"a\nb",c\nd,"e\n', 3, "never closes"),
+        "closed too early": ('a,"b" c\n', 2, "middle of a cell"),
+        "too long": ("a," + "x" * 200_000 + "\n", 2, "never closes"),
+    },
 )
 def test_broken_quoting_is_a_problem_of_the_file_naming_the_line(body, line, says):
     with pytest.raises(BrokenTableError) as raised:

@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 
 import pytest
+from tables import table
 from workspace import store_says
 
 from tcb_ops.details import DetailCode, as_detail, detail
@@ -66,67 +67,51 @@ def test_every_reason_and_outcome_is_among_the_ends_tested(every_end):
     assert {end.outcome for end in ends} == set(Outcome.all())
 
 
-@pytest.mark.parametrize(
-    ("end", "code"),
-    [
-        pytest.param(RowEnd(2, Outcome.UPLOADED, errcode=0), None, id="good"),
-        pytest.param(RowEnd(2, Outcome.UPLOADED, Reason.UNVERIFIED), None, id="good-unverified"),
-        pytest.param(RowEnd(2, Outcome.PENDING), "pending", id="pending"),
-        pytest.param(RowEnd(2, Outcome.REFUSED, Reason.REFUSED, errcode=-1), "-1", id="errcode"),
-        pytest.param(RowEnd(2, Outcome.REFUSED, Reason.DEAD_TOKEN, errcode=40001), "40001", id="dead-token"),
-        pytest.param(RowEnd(2, Outcome.NOT_ATTEMPTED, Reason.BREAKER, errcode=85088), "85088", id="breaker"),
-        pytest.param(
-            RowEnd(2, Outcome.REFUSED, Reason.COMPONENT, errcode=61007),
-            "61007 (component)",
-            id="component-token",
-        ),
-        pytest.param(
-            RowEnd(2, Outcome.NOT_ATTEMPTED, Reason.COMPONENT, errcode=-501005),
-            "-501005",
-            id="own-environment",
-        ),
-        pytest.param(
-            RowEnd(2, Outcome.FAILED, Reason.STORE_REFUSED, store_code="SlowDown"), "SlowDown", id="store"
-        ),
-        pytest.param(
-            RowEnd(2, Outcome.FAILED, Reason.STORE_REFUSED, http_status=502),
-            "store_refused",
-            id="store-no-code",
-        ),
-        pytest.param(
+@table(
+    "end, code",
+    {
+        "good": (RowEnd(2, Outcome.UPLOADED, errcode=0), None),
+        "good-unverified": (RowEnd(2, Outcome.UPLOADED, Reason.UNVERIFIED), None),
+        "pending": (RowEnd(2, Outcome.PENDING), "pending"),
+        "errcode": (RowEnd(2, Outcome.REFUSED, Reason.REFUSED, errcode=-1), "-1"),
+        "dead-token": (RowEnd(2, Outcome.REFUSED, Reason.DEAD_TOKEN, errcode=40001), "40001"),
+        "breaker": (RowEnd(2, Outcome.NOT_ATTEMPTED, Reason.BREAKER, errcode=85088), "85088"),
+        "component-token": (RowEnd(2, Outcome.REFUSED, Reason.COMPONENT, errcode=61007), "61007 (component)"),
+        "own-environment": (RowEnd(2, Outcome.NOT_ATTEMPTED, Reason.COMPONENT, errcode=-501005), "-501005"),
+        "store": (RowEnd(2, Outcome.FAILED, Reason.STORE_REFUSED, store_code="SlowDown"), "SlowDown"),
+        "store-no-code": (RowEnd(2, Outcome.FAILED, Reason.STORE_REFUSED, http_status=502), "store_refused"),
+        "other-bytes-stored": (
             RowEnd(2, Outcome.FAILED, Reason.ETAG_MISMATCH, errcode=0, store_code="ETagMismatch"),
             "ETagMismatch",
-            id="other-bytes-stored",
         ),
-        pytest.param(RowEnd(2, Outcome.FAILED, Reason.NO_ANSWER, errcode=0), "no_answer", id="no-answer"),
-        pytest.param(RowEnd(2, Outcome.INVALID), "invalid", id="no-reason-noted"),
-    ],
+        "no-answer": (RowEnd(2, Outcome.FAILED, Reason.NO_ANSWER, errcode=0), "no_answer"),
+        "no-reason-noted": (RowEnd(2, Outcome.INVALID), "invalid"),
+    },
 )
 def test_the_code_an_end_is_tabulated_under(end, code):
     found = why(end.outcome, end.reason, end.errcode, end.store_code, http_status=end.http_status)
     assert (found.code if found else None) == code
 
 
-@pytest.mark.parametrize(
-    ("end", "reason"),
-    [
-        pytest.param(
+@table(
+    "end, reason",
+    {
+        "errcode": (
             RowEnd(2, Outcome.REFUSED, Reason.REFUSED, errcode=85088),
             f"85088: {errcode(85088).meaning.en}",
-            id="errcode",
         ),
-        pytest.param(
+        "breaker-of-the-component-token": (
             RowEnd(2, Outcome.NOT_ATTEMPTED, Reason.COMPONENT, errcode=61007),
-            "Not attempted: three rows in succession ended with 61007 (component). "
-            f"{errcode(61007, Owner.PLATFORM).meaning.en}",
-            id="breaker-of-the-component-token",
+            (
+                "Not attempted: three rows in succession ended with 61007 (component). "
+                f"{errcode(61007, Owner.PLATFORM).meaning.en}"
+            ),
         ),
-        pytest.param(
+        "out-of-patience": (
             RowEnd(2, Outcome.NOT_ATTEMPTED, Reason.BREAKER, errcode=45011),
             f"Not attempted: 45011 persisted for longer than --patience. {errcode(45011).meaning.en}",
-            id="out-of-patience",
         ),
-        pytest.param(
+        "the-store's-message-sharpens-its-code": (
             RowEnd(
                 2,
                 Outcome.FAILED,
@@ -136,14 +121,12 @@ def test_the_code_an_end_is_tabulated_under(end, code):
                 http_status=403,
             ),
             f"AccessDenied: {store_code('RequestExpired').meaning.en} The store's message: “Request has expired”",
-            id="the-store's-message-sharpens-its-code",
         ),
-        pytest.param(
+        "dead-token": (
             RowEnd(2, Outcome.REFUSED, Reason.DEAD_TOKEN, errcode=40001),
             "40001: The platform refused the token, and the token source gave the same one again.",
-            id="dead-token",
         ),
-        pytest.param(
+        "invalid": (
             RowEnd(
                 2,
                 Outcome.INVALID,
@@ -151,15 +134,13 @@ def test_the_code_an_end_is_tabulated_under(end, code):
                 as_detail(Bilingual("path starts with /", "路径以 / 开头")),
             ),
             "Skipped as bad input. path starts with /",
-            id="invalid",
         ),
-        pytest.param(
+        "unchanged": (
             RowEnd(2, Outcome.UNCHANGED, detail=detail(DetailCode.UNCHANGED_SINCE, run="run-1")),
             "Unchanged since run run-1, not re-checked.",
-            id="unchanged",
         ),
-        pytest.param(RowEnd(2, Outcome.UPLOADED), "", id="good"),
-    ],
+        "good": (RowEnd(2, Outcome.UPLOADED), ""),
+    },
 )
 def test_the_reason_of_an_end(end, reason):
     assert reason_text(end).en == reason
@@ -177,36 +158,32 @@ def test_counts_stand_on_one_line_without_zeros():
     assert counts_line(counts).zh == "已上传 1,412 · 被拒绝 12"
 
 
-@pytest.mark.parametrize(
-    ("counts", "finished", "result"),
-    [
-        pytest.param({}, True, "The run has no rows.", id="none"),
-        pytest.param({Outcome.UPLOADED: 1200}, True, "All 1,200 rows succeeded: uploaded.", id="all-good"),
-        pytest.param(
+@table(
+    "counts, finished, result",
+    {
+        "none": ({}, True, "The run has no rows."),
+        "all-good": ({Outcome.UPLOADED: 1200}, True, "All 1,200 rows succeeded: uploaded."),
+        "some-unchanged": (
             {Outcome.UPLOADED: 3, Outcome.UNCHANGED: 11},
             True,
             "All 14 rows succeeded: 3 uploaded, 11 unchanged and not sent again.",
-            id="some-unchanged",
         ),
-        pytest.param(
+        "all-unchanged": (
             {Outcome.UNCHANGED: 14},
             True,
             "All 14 rows succeeded: unchanged, nothing sent again.",
-            id="all-unchanged",
         ),
-        pytest.param(
+        "some-not": (
             {Outcome.UPLOADED: 5, Outcome.REFUSED: 2, Outcome.NOT_ATTEMPTED: 1},
             True,
             "5 of 8 rows succeeded, 3 did not: 2 refused, 1 not attempted.",
-            id="some-not",
         ),
-        pytest.param(
+        "unfinished": (
             {Outcome.UPLOADED: 5, Outcome.REFUSED: 2, Outcome.PENDING: 3},
             False,
             "Unfinished: 7 of 10 rows have ended (5 succeeded), 3 pending.",
-            id="unfinished",
         ),
-    ],
+    },
 )
 def test_the_verdict(counts, finished, result):
     assert UPLOAD.verdict(counts, finished=finished).en == result

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tables import table
 from workspace import store_says
 
 from tcb_ops.details import DetailCode, detail
@@ -151,38 +152,21 @@ def test_a_report_without_a_workbook_replaces_one_with_it(a_run, tmp_path, monke
     assert names(tmp_path / "out") == FILES
 
 
-def _folder_of_photos(dest):
-    dest.mkdir()
-    (dest / "photo.jpg").write_bytes(b"mine")
-
-
-def _a_file(dest):
-    dest.write_bytes(b"mine")
-
-
-def _another_program_s_manifest(dest):
-    dest.mkdir()
-    (dest / "manifest.json").write_text('{"name": "app"}', encoding="utf-8")
-
-
-def _a_broken_manifest(dest):
-    dest.mkdir()
-    (dest / "manifest.json").write_bytes(b"\xff{")
-
-
-def _a_nested_folder(dest):
-    (dest / "results.csv").mkdir(parents=True)
-
-
 @pytest.mark.parametrize("replace_it", [False, True], ids=["", "replace"])
-@pytest.mark.parametrize(
-    "put",
-    [_folder_of_photos, _a_file, _another_program_s_manifest, _a_broken_manifest, _a_nested_folder],
-    ids=lambda put: put.__name__.strip("_"),
+@table(
+    "file, content",
+    {
+        "folder_of_photos": ("out/photo.jpg", b"mine"),
+        "a_file": ("out", b"mine"),
+        "another_program_s_manifest": ("out/manifest.json", b'{"name": "app"}'),
+        "a_broken_manifest": ("out/manifest.json", b"\xff{"),
+        "a_nested_folder": ("out/results.csv/other", b""),
+    },
 )
-def test_anything_else_is_named_and_not_touched(a_run, tmp_path, put, replace_it):
+def test_anything_else_is_named_and_not_touched(a_run, tmp_path, file, content, replace_it):
     dest = tmp_path / "out"
-    put(dest)
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).write_bytes(content)
     before = contents(tmp_path / "out") if dest.is_dir() else dest.read_bytes()
     reported = a_run()
     with pytest.raises(UsageError) as refused:
@@ -375,34 +359,24 @@ def test_a_report_that_is_seen_is_one_that_the_ledger_knows(a_run, tmp_path):
     assert check_report(tmp_path / "out", reported.ledger).good
 
 
-@pytest.mark.parametrize(
-    ("about", "shown"),
-    [
-        ({"cells": ("access_token=80_AbCdEfGhIjKl", "{path}")}, "access_token=•••,"),
-        ({"cells": ("https://x.example/?q-ak=AKIDabcdefgh&a=1", "{path}")}, "?q-ak=•••&a=1,"),
-        ({"cells": ('{"x-cos-security-token": "AbCdEfGhIj"}', "{path}")}, 'token"": ""•••""}"'),
-        ({"path": "a/access_token%3D80_AbCdEfGhIjKl"}, "a/access_token%3D•••,"),
-        ({"headers": ("refresh_token=80_AbCdEfGhIjKl", "path")}, "refresh_token=•••,"),
-        ({"note": "q-signature=0123456789abcdef"}, "q-signature=•••"),
-        ({"note": "ticket@@@AbCdEfGhIjKl"}, "ticket@@@•••"),
-        ({"settings": {"columns": {"path": "access_token=80_AbCdEfGhIjKl"}}}, "access_token=•••"),
-        ({"cells": ("Access_Token: 80_AbCdEfGhIjKl", "{path}")}, "Access_Token: •••,"),
-        ({"cells": ("?Q-AK%3dAKIDabcdefgh", "{path}")}, "?Q-AK%3d•••,"),
-        ({"note": "ACCESS_TOKEN=80_AbCdEfGhIjKl"}, "ACCESS_TOKEN=•••"),
-    ],
-    ids=[
-        "token",
-        "key-id",
-        "security-token",
-        "path",
-        "header",
-        "signature",
-        "ticket",
-        "setting",
-        "Title_Case",
-        "capitals",
-        "capitals in the note",
-    ],
+@table(
+    "about, shown",
+    {
+        "token": ({"cells": ("access_token=80_AbCdEfGhIjKl", "{path}")}, "access_token=•••,"),
+        "key-id": ({"cells": ("https://x.example/?q-ak=AKIDabcdefgh&a=1", "{path}")}, "?q-ak=•••&a=1,"),
+        "security-token": (
+            {"cells": ('{"x-cos-security-token": "AbCdEfGhIj"}', "{path}")},
+            'token"": ""•••""}"',
+        ),
+        "path": ({"path": "a/access_token%3D80_AbCdEfGhIjKl"}, "a/access_token%3D•••,"),
+        "header": ({"headers": ("refresh_token=80_AbCdEfGhIjKl", "path")}, "refresh_token=•••,"),
+        "signature": ({"note": "q-signature=0123456789abcdef"}, "q-signature=•••"),
+        "ticket": ({"note": "ticket@@@AbCdEfGhIjKl"}, "ticket@@@•••"),
+        "setting": ({"settings": {"columns": {"path": "access_token=80_AbCdEfGhIjKl"}}}, "access_token=•••"),
+        "Title_Case": ({"cells": ("Access_Token: 80_AbCdEfGhIjKl", "{path}")}, "Access_Token: •••,"),
+        "capitals": ({"cells": ("?Q-AK%3dAKIDabcdefgh", "{path}")}, "?Q-AK%3d•••,"),
+        "capitals in the note": ({"note": "ACCESS_TOKEN=80_AbCdEfGhIjKl"}, "ACCESS_TOKEN=•••"),
+    },
 )
 def test_a_secret_among_the_operator_s_own_texts_is_masked_and_keeps_no_report_back(
     a_run, tmp_path, caplog, about, shown

@@ -11,6 +11,7 @@ from typing import Any
 
 import openpyxl
 import pytest
+from tables import table
 
 from tcb_ops.details import as_detail, detail
 from tcb_ops.features.audit import UNHEALTHY, AuditCode
@@ -48,28 +49,18 @@ def outcomes(run):
     return [str(record.end.outcome) for record in run.rows()]
 
 
-@pytest.mark.parametrize(
-    ("states", "last"),
-    [
-        ([UPLOADED], 0),
-        ([FAILED, REFUSED], 1),
-        ([FAILED, UPLOADED], 1),
-        ([FAILED, PENDING], 0),
-        ([FAILED, UPLOADED, REFUSED], 1),
-        ([FAILED, REFUSED, PENDING], 1),
-        ([PENDING], 0),
-        ([INVALID], 0),
-    ],
-    ids=[
-        "good",
-        "still bad",
-        "fixed",
-        "retry unfinished",
-        "good stays",
-        "second unfinished",
-        "pending",
-        "invalid",
-    ],
+@table(
+    "states, last",
+    {
+        "good": ([UPLOADED], 0),
+        "still bad": ([FAILED, REFUSED], 1),
+        "fixed": ([FAILED, UPLOADED], 1),
+        "retry unfinished": ([FAILED, PENDING], 0),
+        "good stays": ([FAILED, UPLOADED, REFUSED], 1),
+        "second unfinished": ([FAILED, REFUSED, PENDING], 1),
+        "pending": ([PENDING], 0),
+        "invalid": ([INVALID], 0),
+    },
 )
 def test_the_last_state_of_a_row(states, last):
     row = Row(2, "env", "a.png", "wx", "m", "a.png", ())

@@ -19,59 +19,33 @@ from tcb_ops.runs.limits import (
 from tcb_ops.wechat.call_policy import LONGEST_BACKOFF, AttemptCounts, NextStep, backoff_wait, next_step
 
 PACE = RunLimits(attempts=4, backoff=1.0, slow_wait=60.0, patience=300.0)
+FRESH, REFRESHED = AttemptCounts(), AttemptCounts(refreshed=True)
+RETRIED, RELINKED = AttemptCounts(retried_once=True), AttemptCounts(relinked=True)
 
 
 @table(
     "decision, scope, tries, used, patient, step",
     {
-        "good": (Decision.GOOD, Scope.ROW, AttemptCounts(), 1, True, NextStep.END),
-        "stop-everybody": (Decision.STOP, Scope.PLATFORM, AttemptCounts(), 1, True, NextStep.STOP_RUN),
-        "stop-merchant": (Decision.STOP, Scope.APPID, AttemptCounts(), 1, True, NextStep.END),
-        "stop-env": (Decision.STOP, Scope.ENV, AttemptCounts(), 1, True, NextStep.END),
-        "fix": (Decision.FIX, Scope.ROW, AttemptCounts(), 1, True, NextStep.END),
-        "first-refusal": (Decision.REFRESH, Scope.APPID, AttemptCounts(), 1, True, NextStep.REFRESH),
-        "refresh-is-no-attempt": (Decision.REFRESH, Scope.APPID, AttemptCounts(), 9, True, NextStep.REFRESH),
-        "refused-again": (
-            Decision.REFRESH,
-            Scope.APPID,
-            AttemptCounts(refreshed=True),
-            1,
-            True,
-            NextStep.END,
-        ),
-        "slow-is-no-attempt": (Decision.SLOW, Scope.APPID, AttemptCounts(), 9, True, NextStep.SLOW),
-        "slow-for-too-long": (Decision.SLOW, Scope.ENV, AttemptCounts(), 1, False, NextStep.END),
-        "retry": (Decision.RETRY, Scope.ROW, AttemptCounts(), 3, True, NextStep.RETRY),
-        "attempts-used-up": (Decision.RETRY, Scope.ROW, AttemptCounts(), 4, True, NextStep.END),
-        "once": (Decision.RETRY_ONCE, Scope.ROW, AttemptCounts(), 1, True, NextStep.RETRY),
-        "not-twice": (
-            Decision.RETRY_ONCE,
-            Scope.ROW,
-            AttemptCounts(retried_once=True),
-            2,
-            True,
-            NextStep.END,
-        ),
-        "once-but-used-up": (Decision.RETRY_ONCE, Scope.ROW, AttemptCounts(), 4, True, NextStep.END),
-        "new-link-again": (
-            Decision.NEW_LINK,
-            Scope.ROW,
-            AttemptCounts(relinked=True),
-            3,
-            True,
-            NextStep.RELINK,
-        ),
-        "new-link-used-up": (Decision.NEW_LINK, Scope.ROW, AttemptCounts(), 4, True, NextStep.END),
-        "new-link-once": (Decision.NEW_LINK_ONCE, Scope.ENV, AttemptCounts(), 1, True, NextStep.RELINK),
-        "new-link-not-twice": (
-            Decision.NEW_LINK_ONCE,
-            Scope.ENV,
-            AttemptCounts(relinked=True),
-            2,
-            True,
-            NextStep.END,
-        ),
-        "new-link-once-used-up": (Decision.NEW_LINK_ONCE, Scope.ENV, AttemptCounts(), 4, True, NextStep.END),
+        "good": (Decision.GOOD, Scope.ROW, FRESH, 1, True, NextStep.END),
+        "stop-everybody": (Decision.STOP, Scope.PLATFORM, FRESH, 1, True, NextStep.STOP_RUN),
+        "stop-merchant": (Decision.STOP, Scope.APPID, FRESH, 1, True, NextStep.END),
+        "stop-env": (Decision.STOP, Scope.ENV, FRESH, 1, True, NextStep.END),
+        "fix": (Decision.FIX, Scope.ROW, FRESH, 1, True, NextStep.END),
+        "first-refusal": (Decision.REFRESH, Scope.APPID, FRESH, 1, True, NextStep.REFRESH),
+        "refresh-is-no-attempt": (Decision.REFRESH, Scope.APPID, FRESH, 9, True, NextStep.REFRESH),
+        "refused-again": (Decision.REFRESH, Scope.APPID, REFRESHED, 1, True, NextStep.END),
+        "slow-is-no-attempt": (Decision.SLOW, Scope.APPID, FRESH, 9, True, NextStep.SLOW),
+        "slow-for-too-long": (Decision.SLOW, Scope.ENV, FRESH, 1, False, NextStep.END),
+        "retry": (Decision.RETRY, Scope.ROW, FRESH, 3, True, NextStep.RETRY),
+        "attempts-used-up": (Decision.RETRY, Scope.ROW, FRESH, 4, True, NextStep.END),
+        "once": (Decision.RETRY_ONCE, Scope.ROW, FRESH, 1, True, NextStep.RETRY),
+        "not-twice": (Decision.RETRY_ONCE, Scope.ROW, RETRIED, 2, True, NextStep.END),
+        "once-but-used-up": (Decision.RETRY_ONCE, Scope.ROW, FRESH, 4, True, NextStep.END),
+        "new-link-again": (Decision.NEW_LINK, Scope.ROW, RELINKED, 3, True, NextStep.RELINK),
+        "new-link-used-up": (Decision.NEW_LINK, Scope.ROW, FRESH, 4, True, NextStep.END),
+        "new-link-once": (Decision.NEW_LINK_ONCE, Scope.ENV, FRESH, 1, True, NextStep.RELINK),
+        "new-link-not-twice": (Decision.NEW_LINK_ONCE, Scope.ENV, RELINKED, 2, True, NextStep.END),
+        "new-link-once-used-up": (Decision.NEW_LINK_ONCE, Scope.ENV, FRESH, 4, True, NextStep.END),
     },
 )
 def test_a_refusal_leads_to_the_step_in_the_table(decision, scope, tries, used, patient, step):
@@ -81,7 +55,7 @@ def test_a_refusal_leads_to_the_step_in_the_table(decision, scope, tries, used, 
 def test_every_decision_has_a_step():
     for decision in Decision:
         for scope in Scope:
-            assert next_step(decision, scope, AttemptCounts(), 1, PACE, patient=True) in NextStep
+            assert next_step(decision, scope, FRESH, 1, PACE, patient=True) in NextStep
 
 
 @pytest.mark.parametrize(

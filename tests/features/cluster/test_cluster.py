@@ -19,6 +19,7 @@ import pytest
 import yaml
 from dask_cluster import TimedCalls, claims
 from ledgers import new_run, planned
+from tables import table
 from workspace import cancel, many
 
 import tcb_ops as tcb
@@ -60,17 +61,16 @@ def env(number: int, appid: str, name: str, pending: int, owner: str = "merchant
     return EnvRecord(number, name, appid, appid, owner, left=False, rows=pending, pending=pending)
 
 
-@pytest.mark.parametrize(
-    ("environments", "most", "groups"),
-    [
-        ([("a", "1", 9), ("b", "2", 5), ("c", "3", 4)], 2, [[0], [1, 2]]),
-        ([("a", "1", 9), ("a", "2", 5), ("c", "3", 4)], 2, [[0, 1], [2]]),
-        ([("a", "1", 9), ("b", "1", 5), ("c", "3", 4)], 2, [[0, 1], [2]]),
-        ([("a", "1", 0), ("b", "2", 5)], 2, [[1]]),
-        ([("a", "1", 9), ("b", "2", 5)], 20, [[0], [1]]),
-        ([], 2, []),
-    ],
-    ids=["balanced", "an appid", "an environment", "done", "few merchants", "nothing"],
+@table(
+    "environments, most, groups",
+    {
+        "balanced": ([("a", "1", 9), ("b", "2", 5), ("c", "3", 4)], 2, [[0], [1, 2]]),
+        "an appid": ([("a", "1", 9), ("a", "2", 5), ("c", "3", 4)], 2, [[0, 1], [2]]),
+        "an environment": ([("a", "1", 9), ("b", "1", 5), ("c", "3", 4)], 2, [[0, 1], [2]]),
+        "done": ([("a", "1", 0), ("b", "2", 5)], 2, [[1]]),
+        "few merchants": ([("a", "1", 9), ("b", "2", 5)], 20, [[0], [1]]),
+        "nothing": ([], 2, []),
+    },
 )
 def test_what_shares_a_limit_is_in_one_partition(environments, most, groups):
     found = divide([env(n, *one) for n, one in enumerate(environments)], most)
@@ -427,18 +427,17 @@ def test_what_is_no_cluster_is_refused(open_workspace, cluster):
     assert not workspace.sim.stats.get("link_calls")
 
 
-@pytest.mark.parametrize(
-    ("cluster", "accepted", "why"),
-    [
-        ("tcp://127.0.0.1:9", ["tcp://127.0.0.1:9"], "cannot be reached"),
-        (
+@table(
+    "cluster, accepted, why",
+    {
+        "not there": ("tcp://127.0.0.1:9", ["tcp://127.0.0.1:9"], "cannot be reached"),
+        "not encrypted, on this machine": (
             "tcp://127.0.0.1:9",
             ["tcp://127.0.0.1:8"],
             r'TLS.+unencrypted_schedulers = \["tcp://127.0.0.1:9"\]',
         ),
-        ("tcp://192.0.2.1:8786", [], "TLS"),
-    ],
-    ids=["not there", "not encrypted, on this machine", "not encrypted, elsewhere"],
+        "not encrypted, elsewhere": ("tcp://192.0.2.1:8786", [], "TLS"),
+    },
 )
 def test_a_scheduler_that_is_not_there_or_not_encrypted_is_refused(
     open_workspace, monkeypatch, cluster, accepted, why
@@ -452,17 +451,16 @@ def test_a_scheduler_that_is_not_there_or_not_encrypted_is_refused(
     assert tcb.runs(settings=settings) == []
 
 
-@pytest.mark.parametrize(
-    ("options", "why"),
-    [
-        ({}, "An SQLite ledger cannot be shared"),
-        (
+@table(
+    "options, why",
+    {
+        "SQLite": ({}, "An SQLite ledger cannot be shared"),
+        "component": (
             {"ledger": "postgresql+psycopg://x@db/t", "tokens": {"source": "component"}},
             "stay on one machine.+token server of your own",
         ),
-        ({"ledger": "postgresql+psycopg://x@db/t"}, "cannot reach a target on this machine"),
-    ],
-    ids=["SQLite", "component", "simulator"],
+        "simulator": ({"ledger": "postgresql+psycopg://x@db/t"}, "cannot reach a target on this machine"),
+    },
 )
 def test_what_remote_workers_cannot_use_is_refused(open_workspace, options, why):
     workspace = open_workspace(many(*MERCHANTS, rows=1), merchants=MERCHANTS)

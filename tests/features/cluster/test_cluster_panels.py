@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from dask_cluster import claims
+from panel_lab import press
 from workspace import BOOKS, TEA, many
 
 import tcb_ops as tcb
@@ -21,15 +22,13 @@ def test_a_run_on_a_cluster_is_cancelled_and_resumed_here(open_lab, read, wait_f
     panel = lab.uploads(cluster="local:2")
     panel.start.click()
     wait_for(lambda: lab.workspace.sim.stats["stored"] >= 5)
-    panel.monitor.stop.click()
-    panel.settle()
+    press(panel, panel.monitor.stop)
     assert panel.monitor.state is RunState.UNFINISHED
     assert read(panel.worker.line).startswith("Cancelled. Unfinished:")
     assert assert_complete(panel.run, 80)["pending"] > 0
     lab.workspace.sim.play([])
     again = lab.attach()
-    again.monitor.resume.button.click()
-    again.settle()
+    press(again, again.monitor.resume.button)
     assert assert_complete(again.run, 80) == {"uploaded": 80}
     assert lab.workspace.sim.stats["stored"] == 80
 
@@ -90,8 +89,7 @@ def test_a_cluster_that_cannot_be_used_is_a_message_and_nothing_is_sent(
     if given is not None:
         given(monkeypatch)
     panel = lab.uploads(cluster=cluster_name)
-    panel.start.click()
-    panel.settle()
+    press(panel)
     assert shown in read(panel.worker.line)
     assert not panel.start.disabled
     assert tcb.runs(settings=panel.context.settings) == []

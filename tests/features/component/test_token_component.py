@@ -540,17 +540,16 @@ def test_nonsense_for_one_merchant_is_its_own_trouble(run, open_cli):
     assert run(cli.works(ask(run, cli.source(), "wx1")))
 
 
-@pytest.mark.parametrize(
+@table(
     "body",
-    [
-        b"<html>",
-        b'{"component_access_token":5,"expires_in":7200}',
-        b'{"component_access_token":"a\\nb","expires_in":7200}',
-        b'{"component_access_token":"PrAcTiCe","expires_in":"soon"}',
-        b'{"component_access_token":"PrAcTiCe","expires_in":1e999}',
-        b'{"expires_in":7200}',
-    ],
-    ids=["page", "number", "line-break", "no-time", "no-end", "no-token"],
+    {
+        "page": b"<html>",
+        "number": b'{"component_access_token":5,"expires_in":7200}',
+        "line-break": b'{"component_access_token":"a\\nb","expires_in":7200}',
+        "no-time": b'{"component_access_token":"PrAcTiCe","expires_in":"soon"}',
+        "no-end": b'{"component_access_token":"PrAcTiCe","expires_in":1e999}',
+        "no-token": b'{"expires_in":7200}',
+    },
 )
 def test_nonsense_instead_of_a_component_token_is_everybodys(run, cli, body):
     why = r"api_component_token at 127\.0\.0\.1:[0-9]+ gave no usable response"

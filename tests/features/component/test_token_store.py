@@ -101,17 +101,16 @@ def test_a_store_that_others_may_read_is_refused_with_the_fix(folder, which, mod
     assert caught.value.exit_code == 2
 
 
-@pytest.mark.parametrize(
-    ("component", "base", "why"),
-    [
-        ("wxother", BASE, "belongs to another platform.*component_appid"),
-        (
+@table(
+    "component, base, why",
+    {
+        "component": ("wxother", BASE, "belongs to another platform.*component_appid"),
+        "api-base": (
             "wxplatform",
             "http://127.0.0.1:1",
             "belongs to another platform.*api_base",
         ),
-    ],
-    ids=["component", "api-base"],
+    },
 )
 def test_another_platforms_store_is_refused(folder, component, base, why):
     opened(folder)

@@ -5,6 +5,7 @@ import threading
 from contextlib import closing
 
 import pytest
+from tables import table
 
 from tcb_ops.checks import DoctorCheck, DoctorFinding, Grade
 from tcb_ops.errors import SettingsError, TcbOpsError
@@ -46,15 +47,14 @@ def other_program(file):
         connection.execute("CREATE TABLE notes (text)")
 
 
-@pytest.mark.parametrize(
-    ("make", "seen"),
-    [
-        (other_program, "another program's database"),
-        (lambda file: file.write_text("no database at all " * 10), "not an SQLite file"),
-        (lambda file: file.mkdir(), "it is a folder"),
-        (lambda file: file.parent.rename(file.parent.parent / "moved"), "does not exist"),
-    ],
-    ids=["another program's", "no database", "a folder", "no folder"],
+@table(
+    "make, seen",
+    {
+        "another program's": (other_program, "another program's database"),
+        "no database": (lambda file: file.write_text("no database at all " * 10), "not an SQLite file"),
+        "a folder": (lambda file: file.mkdir(), "it is a folder"),
+        "no folder": (lambda file: file.parent.rename(file.parent.parent / "moved"), "does not exist"),
+    },
 )
 def test_what_is_no_ledger_is_said(tmp_path, make, seen):
     folder = tmp_path / "work"
@@ -79,15 +79,14 @@ def test_the_merchants_file_is_counted_or_its_problems_shown(tmp_path):
 
 
 @pytest.mark.posix("file modes")
-@pytest.mark.parametrize(
-    ("base", "mode", "grade"),
-    [
-        ("https://api.weixin.qq.com", 0o600, Grade.OK),
-        ("https://api.weixin.qq.com", 0o640, Grade.BAD),
-        ("https://api.weixin.qq.com", 0o604, Grade.BAD),
-        ("http://127.0.0.1:1", 0o644, Grade.WARNING),
-    ],
-    ids=["own", "group", "others", "a rehearsal's"],
+@table(
+    "base, mode, grade",
+    {
+        "own": ("https://api.weixin.qq.com", 0o600, Grade.OK),
+        "group": ("https://api.weixin.qq.com", 0o640, Grade.BAD),
+        "others": ("https://api.weixin.qq.com", 0o604, Grade.BAD),
+        "a rehearsal's": ("http://127.0.0.1:1", 0o644, Grade.WARNING),
+    },
 )
 def test_who_may_read_a_token_file(tmp_path, base, mode, grade):
     file = tmp_path / "tokens.csv"

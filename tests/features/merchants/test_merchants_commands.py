@@ -9,9 +9,8 @@ import subprocess
 import sys
 
 import pytest
-from token_server import COMPONENT, SECRETS
+from token_server import COMPONENT
 
-from tcb_ops.cli.main import run as run_command
 from tcb_ops.features.simulator.faults import (
     EnvStatus,
     Fault,
@@ -28,22 +27,9 @@ BOOKS = Merchant("wxbooks", "城南书店", "books-1")
 OWN = Merchant(COMPONENT.appid, "平台", "own-1", owner=Owner.PLATFORM)
 
 
-@pytest.fixture
-def tcb_ops(capsys):
-    def typed(*words):
-        capsys.readouterr()
-        code = run_command(words)
-        result = capsys.readouterr()
-        assert "defect" not in result.err, result.err
-        assert not [secret for secret in SECRETS if secret in result.out + result.err]
-        return code, result.out, result.err
-
-    return typed
-
-
-def test_a_first_sync_makes_the_file_and_a_second_changes_nothing(open_token_server, tcb_ops):
+def test_a_first_sync_makes_the_file_and_a_second_changes_nothing(open_token_server, type_command):
     token_server = open_token_server([TEA, TEA_TEST, BOOKS])
-    code, out, _ = tcb_ops("merchants", "sync")
+    code, out, _ = type_command("merchants", "sync")
     assert code == 0
     assert [(m.appid, m.name, m.env, m.default) for m in read_merchants(token_server.file)] == [
         (m.appid, m.name, m.env, False) for m in (BOOKS, TEA, TEA_TEST)
@@ -51,11 +37,11 @@ def test_a_first_sync_makes_the_file_and_a_second_changes_nothing(open_token_ser
     assert "added · 3" in out
     assert "merchants.csv: 3 lines, 3 added." in out
     made = token_server.file.read_bytes()
-    assert tcb_ops("merchants", "sync")[:2] == (0, "merchants.csv: 3 lines, nothing to change.\n")
+    assert type_command("merchants", "sync")[:2] == (0, "merchants.csv: 3 lines, nothing to change.\n")
     assert token_server.file.read_bytes() == made
 
 
-def test_what_is_the_operators_own_stays_and_what_is_the_platforms_comes(open_token_server, tcb_ops):
+def test_what_is_the_operators_own_stays_and_what_is_the_platforms_comes(open_token_server, type_command):
     gone = Merchant("wxgone", "旧店", "gone-1")
     back = Merchant("wxback", "回来的店", "back-1")
     new = Merchant("wxnew", "新店", "new-1")
@@ -78,7 +64,7 @@ def test_what_is_the_operators_own_stays_and_what_is_the_platforms_comes(open_to
         f"{COMPONENT.appid},平台,own-1,,,,",
     ]
     token_server.file.write_bytes("\r\n".join([head, *own, ""]).encode("gb18030"))
-    code, out, _ = tcb_ops("merchants", "sync")
+    code, out, _ = type_command("merchants", "sync")
     assert code == 0
     own[1], own[3] = "wxgone,旧店,gone-1,华东,,left,007", "wxback,回来的店,back-1,华南,,,"
     new_lines = ["wxnew,新店,new-1,,,,", "wxtea,我的茶铺,tea-2,,,,"]
@@ -95,34 +81,34 @@ def test_what_is_the_operators_own_stays_and_what_is_the_platforms_comes(open_to
     assert gone.env in token_server.file.read_text("gb18030")
 
 
-def test_a_merchant_leaves_and_returns(open_token_server, tcb_ops):
+def test_a_merchant_leaves_and_returns(open_token_server, type_command):
     token_server = open_token_server([TEA, BOOKS])
-    assert tcb_ops("merchants", "sync")[0] == 0
+    assert type_command("merchants", "sync")[0] == 0
     token_server.sim.revoke("wxtea")
-    assert json.loads(tcb_ops("merchants", "sync", "--json")[1])["left"] == [
+    assert json.loads(type_command("merchants", "sync", "--json")[1])["left"] == [
         {"appid": "wxtea", "merchant": "茶语小铺", "env": "tea-1"}
     ]
     assert {m.appid: m.left for m in read_merchants(token_server.file)} == {"wxtea": True, "wxbooks": False}
     token_server.sim.authorize("wxtea")
-    found = json.loads(tcb_ops("merchants", "sync", "--json")[1])
+    found = json.loads(type_command("merchants", "sync", "--json")[1])
     assert ([one["appid"] for one in found["returned"]], found["left"]) == (["wxtea"], [])
     assert [m.left for m in read_merchants(token_server.file)] == [False, False]
 
 
 @pytest.mark.integration
-def test_300_merchants_are_synced_and_checked_in_seconds_and_summed_up(open_token_server, tcb_ops):
+def test_300_merchants_are_synced_and_checked_in_seconds_and_summed_up(open_token_server, type_command):
     many = [Merchant(f"wx{n:03}", f"商户{n:03}号", f"env-{n:03}") for n in range(300)]
     ill = [SimulatedAccount(f"wx{n:03}", permissions=(18,)) for n in range(50)]
     token_server = open_token_server(
         many, accounts=[*ill, SimulatedAccount("wx299", daily_limit=100, used=93)]
     )
-    code, out, _ = tcb_ops("merchants", "sync")
+    code, out, _ = type_command("merchants", "sync")
     assert (code, len(token_server.lines())) == (0, 250)
     assert out.count("\n") < 40
     assert re.search("… and 240 more +--json", out)
     with token_server.file.open("a", encoding="utf-8") as file:
         file.writelines(f"wx{n:03},商户{n:03}号,env-{n:03},,,\r\n" for n in range(50))
-    code, out, err = tcb_ops("merchants", "check", "--out", "all.csv")
+    code, out, err = type_command("merchants", "check", "--out", "all.csv")
     assert code == 1
     assert "61007 · 50 lines" in out
     assert "250 of 300 lines ready, 50 not ready. Fewest calls left today: 7 (商户299号)." in out
@@ -134,10 +120,10 @@ def test_300_merchants_are_synced_and_checked_in_seconds_and_summed_up(open_toke
     assert token_server.sim.stats["env_info"] == 600
 
 
-def test_a_dry_run_leaves_the_merchants_file(open_token_server, tcb_ops):
+def test_a_dry_run_leaves_the_merchants_file(open_token_server, type_command):
     token_server = open_token_server([TEA])
     token_server.file.write_bytes(b"appid,name,env\nwxgone,x,e-1\n")
-    code, out, _ = tcb_ops("merchants", "sync", "--dry-run")
+    code, out, _ = type_command("merchants", "sync", "--dry-run")
     assert (
         code,
         "would have 2 lines: 1 added, 1 no longer authorized (status=left). Nothing was written." in out,
@@ -145,12 +131,12 @@ def test_a_dry_run_leaves_the_merchants_file(open_token_server, tcb_ops):
     assert token_server.file.read_bytes() == b"appid,name,env\nwxgone,x,e-1\n"
 
 
-def test_narrowed_by_where_only_those_merchants_change(open_token_server, tcb_ops):
+def test_narrowed_by_where_only_those_merchants_change(open_token_server, type_command):
     token_server = open_token_server([TEA, TEA_TEST, BOOKS])
     token_server.file.write_text(
         "appid,name,env,region\nwxtea,茶语小铺,tea-1,华东\nwxgone,旧店,gone-1,华北\n", encoding="utf-8"
     )
-    assert tcb_ops("merchants", "sync", "--where", "region=华东")[0] == 0
+    assert type_command("merchants", "sync", "--where", "region=华东")[0] == 0
     assert [(m.appid, m.env, m.left) for m in read_merchants(token_server.file)] == [
         ("wxtea", "tea-1", False),
         ("wxgone", "gone-1", False),
@@ -158,14 +144,14 @@ def test_narrowed_by_where_only_those_merchants_change(open_token_server, tcb_op
     ]
 
 
-def test_one_merchants_trouble_does_not_stop_the_others(open_token_server, tcb_ops):
+def test_one_merchants_trouble_does_not_stop_the_others(open_token_server, type_command):
     token_server = open_token_server(
         [TEA, BOOKS, Merchant("wxset", "无权限", "set-1"), Merchant("wxno", "无令牌", "no-1")],
         [Fault(appid="wxtea", step=FaultStep.AUTHORIZER_INFO, errcode=61003)],
         accounts=[SimulatedAccount("wxset", permissions=(18,))],
     )
     token_server.keep_tokens("wxtea", "wxbooks", "wxset", COMPONENT.appid)
-    code, out, _ = tcb_ops("merchants", "sync", "--json")
+    code, out, _ = type_command("merchants", "sync", "--json")
     found = json.loads(out)
     assert (code, found["authorized"]) == (1, 4)
     assert [(one["merchant"], one["env"]) for one in found["added"]] == [
@@ -174,36 +160,36 @@ def test_one_merchants_trouble_does_not_stop_the_others(open_token_server, tcb_o
     ]
     assert {one["appid"]: one["code"] for one in found["not_read"]} == {"wxset": "61007", "wxno": "no_token"}
     token_server.keep_tokens("wxtea", "wxbooks", "wxset", "wxno", COMPONENT.appid)
-    assert tcb_ops("merchants", "sync")[0] == 0
+    assert type_command("merchants", "sync")[0] == 0
 
 
-def test_what_is_missing_or_stops_everybody_is_one_message(open_token_server, tcb_ops, monkeypatch):
+def test_what_is_missing_or_stops_everybody_is_one_message(open_token_server, type_command, monkeypatch):
     token_server = open_token_server([TEA])
     token_server.file.write_bytes(b"appid,name,env\nwxtea,x,tea-1\n")
     token_server.keep_tokens("wxtea")
-    code, _, err = tcb_ops("merchants", "sync")
+    code, _, err = type_command("merchants", "sync")
     assert (code, "component_appid wxcomponent" in err) == (3, True)
     token_server.keep_tokens("wxtea", COMPONENT.appid)
     token_server.sim.refuse_ip()
     for command in ("sync", "check"):
-        code, out, err = tcb_ops("merchants", command)
+        code, out, err = type_command("merchants", command)
         target, message = err.splitlines()
         assert (code, out, target.split()[0], "61004" in message) == (3, "", "SIMULATED", True)
     monkeypatch.setenv("TCB_OPS_TOKENS__COMPONENT_APPID", "")
-    code, _, err = tcb_ops("merchants", "sync")
+    code, _, err = type_command("merchants", "sync")
     assert (code, "component_appid" in err) == (2, True)
     assert token_server.file.read_bytes() == b"appid,name,env\nwxtea,x,tea-1\n"
 
 
-def test_a_list_that_is_not_whole_changes_nothing(open_token_server, tcb_ops):
+def test_a_list_that_is_not_whole_changes_nothing(open_token_server, type_command):
     token_server = open_token_server([], accounts=[])
     token_server.file.write_bytes(b"appid,name,env\nwxtea,x,tea-1\n")
-    code, _, err = tcb_ops("merchants", "sync")
+    code, _, err = type_command("merchants", "sync")
     assert (code, "0 merchants have authorized it" in err) == (3, True)
     assert token_server.file.read_bytes() == b"appid,name,env\nwxtea,x,tea-1\n"
 
 
-def test_check_shows_every_line_and_sums_up_in_json(open_token_server, tcb_ops):
+def test_check_shows_every_line_and_sums_up_in_json(open_token_server, type_command):
     token_server = open_token_server(
         [TEA, BOOKS, OWN], accounts=[SimulatedAccount("wxtea", daily_limit=10, used=4)]
     )
@@ -211,13 +197,13 @@ def test_check_shows_every_line_and_sums_up_in_json(open_token_server, tcb_ops):
         f"appid,name,env,owner,status\nwxtea,茶语小铺,tea-1,,\nwxbooks,城南书店,books-1,,left\n{COMPONENT.appid},平台,own-1,platform,\n",
         encoding="utf-8",
     )
-    code, out, err = tcb_ops("merchants", "check")
+    code, out, err = type_command("merchants", "check")
     assert (code, err) == (0, f"SIMULATED {token_server.sim.base} · tcb-ops.toml\n")
     assert (
         "2 of 3 lines ready, 0 not ready, 1 of merchants that have left. Fewest calls left today: 6 (茶语小铺)."
         in out
     )
-    found = json.loads(tcb_ops("merchants", "check", "--json")[1])
+    found = json.loads(type_command("merchants", "check", "--json")[1])
     assert [found[name] for name in ("lines", "works", "cannot", "left", "note")] == [3, 2, 0, 1, None]
     tea, books, own = found["states"]
     assert tea["quota"] == {"daily_limit": 10, "used": 4, "remain": 6}
@@ -225,23 +211,23 @@ def test_check_shows_every_line_and_sums_up_in_json(open_token_server, tcb_ops):
     assert (own["owner"], own["works"]) == ("platform", True)
 
 
-def test_check_narrowed_to_one(open_token_server, tcb_ops):
+def test_check_narrowed_to_one(open_token_server, type_command):
     token_server = open_token_server([TEA, BOOKS], accounts=[SimulatedAccount("wxtea", cloud=False)])
     token_server.file.write_text(
         "appid,name,env\nwxtea,茶语小铺,tea-1\nwxbooks,城南书店,books-1\n", encoding="utf-8"
     )
-    code, out, _ = tcb_ops("merchants", "check", "--where", "appid=wxtea")
+    code, out, _ = type_command("merchants", "check", "--where", "appid=wxtea")
     assert (code, "0 of 1 line" in out, "85088" in out) == (1, True, True)
     assert token_server.sim.stats["env_info:wxbooks"] == 0
 
 
-def test_troubles_that_differ_but_in_the_merchant_stand_once(open_token_server, tcb_ops):
+def test_troubles_that_differ_but_in_the_merchant_stand_once(open_token_server, type_command):
     token_server = open_token_server([TEA, BOOKS])
     token_server.file.write_text(
         "appid,name,env\nwxtea,茶语小铺,tea-1\nwxbooks,城南书店,books-1\n", encoding="utf-8"
     )
     token_server.keep_tokens(COMPONENT.appid)
-    _, out, _ = tcb_ops("merchants", "check")
+    _, out, _ = type_command("merchants", "check")
     assert "no_token · 2 lines" in out
     assert "has no token for wxtea: it needs a line per appid." in out
 

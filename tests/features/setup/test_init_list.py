@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import xlsxwriter
+from tables import table
 from workspace import BOOKS, TEA, TEA_TEST
 
 from tcb_ops.cli.options import CommonOptions, ListOptions
@@ -100,21 +101,15 @@ def test_to_and_where_aim(cli, folder):
     ]
 
 
-@pytest.mark.parametrize(
-    ("words", "says"),
-    [
-        pytest.param(["--to", "无名"], "no name or appid '无名'", id="nobody"),
-        pytest.param(
-            ["--to", BOOKS.env, "--path", "x.png"],
-            "x.png: the same environment and path",
-            id="one path for two",
-        ),
-        pytest.param(["--to", BOOKS.env, "--path", "/{rel}"], "the path begins with /", id="a bad path"),
-        pytest.param(
-            ["--to", BOOKS.env, "--out", "merchants.csv"], "already exists", id="a file that is there"
-        ),
-        pytest.param([], "--to", id="nobody at all"),
-    ],
+@table(
+    "words, says",
+    {
+        "nobody": (["--to", "无名"], "no name or appid '无名'"),
+        "one path for two": (["--to", BOOKS.env, "--path", "x.png"], "x.png: the same environment and path"),
+        "a bad path": (["--to", BOOKS.env, "--path", "/{rel}"], "the path begins with /"),
+        "a file that is there": (["--to", BOOKS.env, "--out", "merchants.csv"], "already exists"),
+        "nobody at all": ([], "--to"),
+    },
 )
 def test_a_list_that_cannot_be_aimed_is_not_written(cli, folder, words, says):
     result = cli("list", "素材", *words, "--lang", "en")

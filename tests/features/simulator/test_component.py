@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import httpx
 import pytest
+from tables import table
 
 from tcb_ops.errors import SettingsError
 from tcb_ops.features.simulator.faults import Component, Fault, Faults, FaultStep, Reset, SimulatedAccount
@@ -29,14 +30,13 @@ def test_of_issued_tokens_the_newest_works_and_for_the_overlap_the_one_before():
     assert [tokens.owner(token, 7300) for token in given] == [40001, 40001, 42001, "wx2"]
 
 
-@pytest.mark.parametrize(
+@table(
     "text",
-    [
-        b"appid,token\nwx1,one\n",
-        b"\xff\xfe",
-        b'appid,access_token\n"wx1,one\n',
-    ],
-    ids=["other column", "encoding", "an open quote"],
+    {
+        "other column": b"appid,token\nwx1,one\n",
+        "encoding": b"\xff\xfe",
+        "an open quote": b'appid,access_token\n"wx1,one\n',
+    },
 )
 def test_a_bad_file_is_refused_at_the_start_without_its_tokens(tmp_path, text):
     file = tmp_path / "tokens.csv"
@@ -123,15 +123,14 @@ def test_a_merchants_tokens_are_given_for_its_refresh_token(platform):
     )
 
 
-@pytest.mark.parametrize(
-    ("appid", "refresh_token", "errcode"),
-    [
-        (APPID, "another", 61023),
-        (APPID, f"practice-refresh-token-of-{OTHER}", 61023),
-        (STRANGER, FIRST, 61003),
-        (COMPONENT.appid, FIRST, 61003),
-    ],
-    ids=["unknown", "of another merchant", "never authorized", "the component itself"],
+@table(
+    "appid, refresh_token, errcode",
+    {
+        "unknown": (APPID, "another", 61023),
+        "of another merchant": (APPID, f"practice-refresh-token-of-{OTHER}", 61023),
+        "never authorized": (STRANGER, FIRST, 61003),
+        "the component itself": (COMPONENT.appid, FIRST, 61003),
+    },
 )
 def test_a_refresh_with_the_wrong_token_or_merchant_is_refused(platform, appid, refresh_token, errcode):
     talk = platform()

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from panel_lab import press
 
 from tcb_ops.features.simulator.faults import Fault
 from tcb_ops.features.stored.kinds import CONFIRM
@@ -16,27 +17,28 @@ def hidden(widget):
 
 def uploaded(lab, **options):
     panel = lab.uploads(**options)
-    panel.start.click()
-    panel.settle()
+    press(panel)
     return panel
 
 
 def unfold(panel, action="undo"):
     panel.stored.choice.value = action
-    panel.stored.button.click()
-    panel.settle()
+    press(panel, panel.stored.button)
+
+
+def confirm(panel, merchants=2):
+    panel.stored.action.count.value = str(merchants)
+    press(panel, panel.stored.action.button)
 
 
 def test_an_upload_is_confirmed_by_a_click(open_lab, read, assert_complete):
     lab = open_lab()
     panel = lab.uploads()
     assert hidden(panel.stored.confirm)
-    panel.start.click()
-    panel.settle()
+    press(panel)
     assert not hidden(panel.stored.confirm)
     lab.workspace.sim.remove(lab.workspace.merchants[0].env, "banner/1.png")
-    panel.stored.confirm.click()
-    panel.settle()
+    press(panel, panel.stored.confirm)
     assert panel.run.record.kind is CONFIRM
     assert assert_complete(panel.run, 30) == {"present": 29, "absent": 1}
     assert "29 of 30 rows succeeded, 1 did not: 1 absent." in read(panel.worker.line)
@@ -64,8 +66,7 @@ def test_undo_and_delete_need_the_number_of_merchants(open_lab, read, action):
     assert len(lab.workspace.sim.objects) == 30
     offer.count.value = "2"
     assert not button.disabled
-    button.click()
-    panel.settle()
+    press(panel, button)
     assert panel.run.record.kind == action
     assert panel.run.counts == {"deleted": 30}
     assert lab.workspace.sim.objects == {}
@@ -83,16 +84,12 @@ def test_undo_and_delete_need_the_number_of_merchants(open_lab, read, action):
 def test_what_is_confirmed_and_undone_includes_the_retries(open_lab):
     lab = open_lab(faults=[Fault(path="banner/2.png", calls=((1, 1),), errcode=40097)])
     panel = uploaded(lab)
-    panel.monitor.retry.action.button.click()
-    panel.settle()
+    press(panel, panel.monitor.retry.action.button)
     assert panel.run.record.parent
-    panel.stored.confirm.click()
-    panel.settle()
+    press(panel, panel.stored.confirm)
     assert panel.run.counts == {"present": 30}
     unfold(panel)
-    panel.stored.action.count.value = "2"
-    panel.stored.action.button.click()
-    panel.settle()
+    confirm(panel)
     assert panel.run.counts == {"deleted": 30}
 
 
@@ -102,9 +99,7 @@ def test_where_narrows_what_is_deleted(open_lab, read):
     panel = lab.uploads(where="name=城南书店")
     unfold(panel, "delete")
     assert "10 rows: 1 merchant, 1 environment" in read(panel.stored.action.facts)
-    panel.stored.action.count.value = "1"
-    panel.stored.action.button.click()
-    panel.settle()
+    confirm(panel, merchants=1)
     assert panel.run.counts == {"deleted": 10}
     assert len(lab.workspace.sim.objects) == 20
 
@@ -120,8 +115,7 @@ def test_an_undo_that_would_change_nothing_says_why_and_is_not_offered(open_lab,
     first = uploaded(lab).run
     panel = lab.uploads()
     panel.new.value = True
-    panel.start.click()
-    panel.settle()
+    press(panel)
     unfold(panel)
     assert read(panel.stored._look_line) == (
         "30 files cannot be undone, and will not be touched, such as that of line 2: "
@@ -138,17 +132,14 @@ def test_of_an_upload_that_was_undone_neither_undo_nor_retry_is_the_next_step(op
         faults=[Fault(path="banner/2.png", errcode=40097), Fault(path="banner/3.png", errcode=40098)]
     )
     panel = uploaded(lab)
-    panel.monitor.export.this.click()
-    panel.settle()
+    press(panel, panel.monitor.export.this)
     assert panel.monitor.retry.tone == "primary"
     panel.monitor.retry.action.button.click()  # stores nothing
     panel.settle()
     upload, retry = panel.run.record.parent, panel.run.id
     panel.monitor.attach(upload)
     unfold(panel)
-    panel.stored.action.count.value = "2"
-    panel.stored.action.button.click()
-    panel.settle()
+    confirm(panel)
     undo = panel.run.id
     panel.monitor.attach(retry)
     panel.settle()
@@ -170,13 +161,10 @@ def test_a_new_run_with_a_backup_can_be_undone(open_lab, read):
         file.write_bytes(b"another version")
     panel = lab.uploads()
     panel.backup.value, panel.new.value = "backup", True
-    panel.start.click()
-    panel.settle()
+    press(panel)
     assert (lab.workspace.folder / "backup").is_dir()
     unfold(panel)
     assert "30 files will be restored from the backup." in read(panel.stored.action.facts)
-    panel.stored.action.count.value = "2"
-    panel.stored.action.button.click()
-    panel.settle()
+    confirm(panel)
     assert panel.run.counts == {"restored": 30}
     assert {key: each.md5 for key, each in lab.workspace.sim.objects.items()} == before

@@ -29,6 +29,8 @@ SHARED = Merchant("wxtea", "茶语小铺", "books-1")
 QUESTIONS = ("env_info", "describe_envs", "quota", "authorizer_info", "rid")
 NO_SET = SimulatedAccount("wxtea", permissions=(18,))
 WELL = SimulatedAccount("wxtea")
+USED_UP, NO_CLOUD = replace(WELL, daily_limit=5, used=5), replace(WELL, cloud=False)
+UNCONFIRMED = replace(WELL, unconfirmed=True)
 
 
 def refused(code: int, *steps: FaultStep) -> tuple[Fault, ...]:
@@ -54,6 +56,12 @@ class World:
 
     def revoke(self) -> None:
         self.sim.revoke("wxtea")
+
+    def expire(self) -> None:
+        self.sim.expire("wxtea")
+
+    def refuse_ip(self) -> None:
+        self.sim.refuse_ip()
 
     def without_component(self) -> None:
         self.settings = self.server.with_options(component_appid="")
@@ -97,7 +105,7 @@ PLANTED = {
         "40001", "revoked", "merchant", before=all_of(World.rotate, World.revoke)
     ),
     "a token that our clock calls expired": Planted(
-        "42001", "clock", "you", before=lambda w: w.sim.expire("wxtea"), then=CLOCK_WRONG
+        "42001", "clock", "you", before=World.expire, then=CLOCK_WRONG
     ),
     "a component token that is old": Planted(
         "40001", "component_token", "you", before=lambda w: w.sim.rotate(COMPONENT.appid), line=OWN
@@ -109,13 +117,9 @@ PLANTED = {
         before=all_of(World.rotate, lambda w: w.sim.rotate(COMPONENT.appid)),
         proven=False,
     ),
-    "an expired token": Planted("42001", "token_stale", "you", before=lambda w: w.sim.expire("wxtea")),
+    "an expired token": Planted("42001", "token_stale", "you", before=World.expire),
     "an expired token, renewed since": Planted(
-        "42001",
-        "passed",
-        "nobody",
-        before=lambda w: w.sim.expire("wxtea"),
-        then=lambda w: w.keep(wxtea=w.sim.rotate("wxtea")),
+        "42001", "passed", "nobody", before=World.expire, then=lambda w: w.keep(wxtea=w.sim.rotate("wxtea"))
     ),
     "half a token": Planted("40014", "token_stale", "you", refused(40014, INFO)),
     "a component token for a merchant": Planted(
@@ -149,28 +153,22 @@ PLANTED = {
         "61007", "set_unpublished", "administrator", refused(61007, INFO), proven=False
     ),
     "a set that we have not confirmed": Planted(
-        "61016", "set_unconfirmed", "administrator", accounts=(replace(WELL, unconfirmed=True),)
+        "61016", "set_unconfirmed", "administrator", accounts=(UNCONFIRMED,)
     ),
     "61007 for a set that we have not confirmed": Planted(
-        "61007",
-        "set_unconfirmed",
-        "administrator",
-        refused(61007),
-        then=change(accounts=(replace(WELL, unconfirmed=True),)),
+        "61007", "set_unconfirmed", "administrator", refused(61007), then=change(accounts=(UNCONFIRMED,))
     ),
     "revoked": Planted("61003", "revoked", "merchant", before=World.revoke),
     "a token of another platform": Planted("61003", "other_platform", "you", refused(61003, INFO)),
     "revoked, authorized since": Planted(
         "61003", "passed", "nobody", before=World.revoke, then=lambda w: w.sim.authorize("wxtea")
     ),
-    "no calls left": Planted(
-        "45009", "quota_used", "nobody", accounts=(replace(WELL, daily_limit=5, used=5),)
-    ),
+    "no calls left": Planted("45009", "quota_used", "nobody", accounts=(USED_UP,)),
     "no calls left yesterday": Planted(
         "45009",
         "passed",
         "nobody",
-        accounts=(replace(WELL, daily_limit=5, used=5),),
+        accounts=(USED_UP,),
         then=change(accounts=(replace(WELL, daily_limit=5),)),
     ),
     "no calls of the platform left": Planted(
@@ -184,18 +182,14 @@ PLANTED = {
         "45009", "quota_used", "nobody", refused(45009) + refused(48001, QUOTA)[1:], proven=False
     ),
     "an address that is not registered": Planted(
-        "61004", "ip_not_registered", "administrator", before=lambda w: w.sim.refuse_ip()
+        "61004", "ip_not_registered", "administrator", before=World.refuse_ip
     ),
     "an address that is registered since": Planted(
-        "61004",
-        "passed",
-        "nobody",
-        before=lambda w: w.sim.refuse_ip(),
-        then=lambda w: w.sim.refuse_ip(refused=False),
+        "61004", "passed", "nobody", before=World.refuse_ip, then=lambda w: w.sim.refuse_ip(refused=False)
     ),
-    "no 云开发": Planted("85088", "no_cloud", "merchant", accounts=(replace(WELL, cloud=False),)),
+    "no 云开发": Planted("85088", "no_cloud", "merchant", accounts=(NO_CLOUD,)),
     "云开发, opened since": Planted(
-        "85088", "passed", "nobody", accounts=(replace(WELL, cloud=False),), then=change(accounts=(WELL,))
+        "85088", "passed", "nobody", accounts=(NO_CLOUD,), then=change(accounts=(WELL,))
     ),
     "halted": Planted("-501005", "halted", "merchant", environments=(HALTED,)),
     "halted, and ours": Planted(
@@ -225,12 +219,7 @@ PLANTED = {
         "-601012", "env_gone", "you", refused(-601012), then=lambda w: w.keep(wxtea=""), proven=False
     ),
     "no set, and an address that is not registered any more": Planted(
-        "61007",
-        "permission_unclear",
-        "you",
-        accounts=(NO_SET,),
-        then=lambda w: w.sim.refuse_ip(),
-        proven=False,
+        "61007", "permission_unclear", "you", accounts=(NO_SET,), then=World.refuse_ip, proven=False
     ),
     "an environment of another merchant": Planted(
         "-601012", "env_of_another", "you", refused(-601012), line=SHARED

@@ -12,7 +12,6 @@ from token_server import COMPONENT, SECRETS
 from workspace import QUICK, write_csv
 
 import tcb_ops as tcb
-from tcb_ops.cli.main import run as run_command
 from tcb_ops.features.simulator.faults import (
     EnvStatus,
     Fault,
@@ -30,19 +29,6 @@ BOOKS = Merchant("wxbooks", "城南书店", "books-1")
 NO_SET = SimulatedAccount("wxtea", permissions=(18,))
 
 
-@pytest.fixture
-def typed(capsys):
-    def command(*words):
-        capsys.readouterr()
-        code = run_command(words)
-        result = capsys.readouterr()
-        assert "Internal error" not in result.err, result.err
-        assert not [secret for secret in SECRETS if secret in result.out + result.err]
-        return code, result.out, result.err
-
-    return command
-
-
 def failed_run(server, lines):
     write_csv(server.file, ("appid", "name", "env"), ((one.appid, one.name, one.env) for one in lines))
     rows = ((one.env, one.appid, "a.png") for one in lines)
@@ -52,11 +38,11 @@ def failed_run(server, lines):
     return tcb.links(batch, out=server.folder / "links.csv", settings=server.settings, limits=limits)
 
 
-def test_a_run_is_asked_about_by_cause_and_its_report_shows_who_must_act(open_token_server, typed):
+def test_a_run_is_asked_about_by_cause_and_its_report_shows_who_must_act(open_token_server, type_command):
     server = open_token_server([TEA, BOOKS], accounts=[NO_SET])
     run = failed_run(server, [TEA, BOOKS])
     before = run.export("before")
-    code, out, err = typed("why")
+    code, out, err = type_command("why")
     assert code == 1
     assert err.splitlines()[0] == f"SIMULATED {server.sim.base} · tcb-ops.toml"
     assert "61007 · 1 row · 茶语小铺" in out
@@ -72,10 +58,10 @@ def test_a_run_is_asked_about_by_cause_and_its_report_shows_who_must_act(open_to
 
 
 @pytest.mark.parametrize("subject", ["茶语小铺", "wxtea", "tea-1", "latest:2"])
-def test_a_merchant_an_environment_or_a_row_is_asked_about(open_token_server, typed, subject):
+def test_a_merchant_an_environment_or_a_row_is_asked_about(open_token_server, type_command, subject):
     server = open_token_server([TEA, BOOKS], accounts=[NO_SET])
     failed_run(server, [TEA, BOOKS])
-    code, out, _ = typed("why", subject, "--json")
+    code, out, _ = type_command("why", subject, "--json")
     (cause,) = json.loads(out)["causes"]
     assert (code, cause["code"], cause["who"], cause["proven"]) == (1, "61007", "merchant", True)
     assert cause["message"].startswith("茶语小铺")
@@ -89,41 +75,41 @@ def test_rows_that_a_retry_has_completed_are_not_asked_about(open_token_server):
     assert str(run.why()) == "Nothing is wrong."
 
 
-def test_where_nothing_is_wrong_it_is_said(open_token_server, typed):
+def test_where_nothing_is_wrong_it_is_said(open_token_server, type_command):
     server = open_token_server([TEA])
     failed_run(server, [TEA])
-    assert typed("why", "tea-1")[:2] == (0, "Nothing is wrong.\n")
-    assert typed("why")[:2] == (0, "Nothing is wrong.\n")
+    assert type_command("why", "tea-1")[:2] == (0, "Nothing is wrong.\n")
+    assert type_command("why")[:2] == (0, "Nothing is wrong.\n")
 
 
-def test_two_hits_and_none_are_refused_and_nothing_is_asked(open_token_server, typed):
+def test_two_hits_and_none_are_refused_and_nothing_is_asked(open_token_server, type_command):
     twin = Merchant("wxtwin", "茶语小铺", "twin-1")
     server = open_token_server([TEA, twin])
     failed_run(server, [TEA, twin])
     before = server.sim.stats
-    code, _, err = typed("why", "茶语小铺")
+    code, _, err = type_command("why", "茶语小铺")
     assert (code, "茶语小铺 (wxtea)" in err, "茶语小铺 (wxtwin)" in err) == (2, True, True)
-    code, _, err = typed("why", "nobody")
+    code, _, err = type_command("why", "nobody")
     assert (code, "no run, environment, appid or merchant's name" in err) == (2, True)
-    code, _, err = typed("why", "latest:99")
+    code, _, err = type_command("why", "latest:99")
     assert (code, "no line 99" in err) == (2, True)
     assert server.sim.stats == before
 
 
-def test_a_run_of_a_simulator_is_not_asked_about_at_the_live_platform(open_token_server, typed):
+def test_a_run_of_a_simulator_is_not_asked_about_at_the_live_platform(open_token_server, type_command):
     server = open_token_server([TEA], accounts=[NO_SET])
     run = failed_run(server, [TEA])
-    code, out, err = typed("why", run.id, "--target", "https://api.weixin.qq.com")
+    code, out, err = type_command("why", run.id, "--target", "https://api.weixin.qq.com")
     assert (code, out, f"--target {server.sim.base}" in err) == (2, "", True)
     live = replace(server.settings, api_base="https://api.weixin.qq.com")
     with pytest.raises(tcb.UsageError, match="was sent to"):
         run.with_settings(live).why()
 
 
-def test_what_is_handed_on_has_no_names_tokens_or_links(open_token_server, typed):
+def test_what_is_handed_on_has_no_names_tokens_or_links(open_token_server, type_command):
     server = open_token_server([TEA], [Fault(appid="*", errcode=-12345, errmsg="what is this")])
     failed_run(server, [TEA])
-    assert typed("why", "--record", "record.json")[0] == 1
+    assert type_command("why", "--record", "record.json")[0] == 1
     text = (server.folder / "record.json").read_text(encoding="utf-8")
     (cause,) = json.loads(text)["causes"]
     assert (cause["errcode"], cause["errmsg"], cause["who"]) == (-12345, "what is this", "wechat")
@@ -132,11 +118,11 @@ def test_what_is_handed_on_has_no_names_tokens_or_links(open_token_server, typed
     assert cause["received"]["fields"] == ["env", "path"]
     assert cause["fault"] == {"env": "*", "errcode": -12345, "errmsg": "what is this"}
     assert not [secret for secret in (*SECRETS, "茶语小铺") if secret in text]
-    code, _, err = typed("why", "--record", "record.json")
+    code, _, err = type_command("why", "--record", "record.json")
     assert (code, "already exists" in err) == (2, True)
 
 
-def test_a_rid_is_looked_up_once_and_a_row_leaves_the_verdicts_about_its_run(open_token_server, typed):
+def test_a_rid_is_looked_up_once_and_a_row_leaves_the_verdicts_about_its_run(open_token_server, type_command):
     server = open_token_server([TEA, BOOKS], [Fault(appid="*", errcode=-12345)])
     run = failed_run(server, [TEA, BOOKS])
     (first,) = run.why()
@@ -144,7 +130,7 @@ def test_a_rid_is_looked_up_once_and_a_row_leaves_the_verdicts_about_its_run(ope
     assert (server.sim.stats["rid"], first.rows) == (1, 2)
     assert again.facts.answers.request == first.facts.answers.request
     before = run.kept_answers()["verdicts"]
-    assert typed("why", f"{run.id}:3", "--quiet")[0] == 1
+    assert type_command("why", f"{run.id}:3", "--quiet")[0] == 1
     assert run.kept_answers()["verdicts"] == before
 
 
@@ -184,7 +170,7 @@ def test_a_rid_of_another_account_is_refused_by_the_platform(open_token_server):
     assert diagnosis.facts.answers.request.code == "76003"
 
 
-def test_a_token_source_that_refuses_is_ours(open_token_server, typed):
+def test_a_token_source_that_refuses_is_ours(open_token_server, type_command):
     server = open_token_server([TEA])
     failed_run(server, [TEA])
     hangs = replace(
@@ -235,10 +221,10 @@ def fleet(open_token_server, **options):
 
 
 @pytest.mark.integration
-def test_400_merchants_with_six_causes_are_one_screen_in_a_few_calls(open_token_server, typed):
+def test_400_merchants_with_six_causes_are_one_screen_in_a_few_calls(open_token_server, type_command):
     server, run = fleet(open_token_server)
     before = server.sim.stats
-    code, out, _ = typed("why")
+    code, out, _ = type_command("why")
     asked = server.sim.stats - before
     assert code == 1
     assert out.endswith("6 causes. Who must act: the merchant, nobody (it passes), WeChat.\n")
