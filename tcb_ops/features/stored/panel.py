@@ -68,6 +68,7 @@ class StoredFiles(Menu):
         facts, label = _("To be deleted: {text}", text=scope.text), _("Delete its files")
         if self.choice.value == "undo":
             undone = stored.undo_scope(run, merchants=only, settings=self._context.settings)
+            scope = undone.reach
             facts, label = as_lines((scope.text, undone.text)), _("Undo the upload")
             if undone.is_useless:
                 self.action.ask(None, 0)

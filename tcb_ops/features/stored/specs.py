@@ -37,6 +37,7 @@ from tcb_ops.kinds import Kind
 from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.model import STORED_OUTCOMES, Outcome, Row
+from tcb_ops.preflight import SendScope
 from tcb_ops.reports.explanations import change_lines
 from tcb_ops.runs.ledger import Ledger, taken
 from tcb_ops.runs.list_kinds import UPLOAD
@@ -92,11 +93,13 @@ class UndoScope:
     with_backup: bool
     example: Row | None
     """The first that cannot be undone."""
+    reach: SendScope
+    """The rows whose files may change."""
 
     @property
     def is_useless(self) -> bool:
         """Whether the undo would change no file."""
-        return self.counts.keys() <= {UndoPreview.LEFT, UndoPreview.NOT_UNDOABLE}
+        return not self.reach.rows
 
     @property
     def text(self) -> Text:
@@ -184,12 +187,15 @@ def delete_spec(ledger: Ledger, subject: RunRecord, only: Merchants | None, opti
 
 def scope_of_undo(spec: RunSpec, files: Callable[[], Iterator[tuple[Row, UndoPreview]]]) -> UndoScope:
     """Count what an undo would do; both are as `undo_spec` returns them."""
-    counts, example = Counter[UndoPreview](), None
+    counts, rows, example = Counter[UndoPreview](), Counter[tuple[str, str]](), None
     for row, preview in files():
         counts[preview] += 1
         if preview is UndoPreview.NOT_UNDOABLE:
             example = example or row
-    return UndoScope(counts, with_backup=bool(spec.options["backup"]), example=example)
+        elif preview is not UndoPreview.LEFT:
+            rows[row.appid, row.env] += 1
+    reach = SendScope(rows.total(), len({appid for appid, _env in rows}), len(rows))
+    return UndoScope(counts, with_backup=bool(spec.options["backup"]), example=example, reach=reach)
 
 
 def undo_spec(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from panel_lab import press
+from workspace import BOOKS
 
 from tcb_ops.features.simulator.faults import Fault
 from tcb_ops.features.stored.kinds import CONFIRM
@@ -125,6 +126,20 @@ def test_an_undo_that_would_change_nothing_says_why_and_is_not_offered(open_lab,
     panel.stored.choice.value = "delete"
     panel.settle()
     assert not hidden(panel.stored.action)
+
+
+def test_an_undo_asks_for_the_merchants_whose_files_it_may_change(open_lab, read):
+    lab = open_lab(faults=[Fault(env=BOOKS.env, errcode=85088)])
+    uploaded(lab)
+    lab.workspace.sim.play([])
+    panel = uploaded(lab)
+    unfold(panel)
+    facts = read(panel.stored.action.facts)
+    assert "10 rows: 1 merchant, 1 environment" in facts
+    assert "10 files will be deleted" in facts
+    assert "20 files cannot be undone" in facts
+    confirm(panel, merchants=1)
+    assert panel.run.counts == {"deleted": 10, "not_undoable": 20}
 
 
 def test_of_an_upload_that_was_undone_neither_undo_nor_retry_is_the_next_step(open_lab, read):
