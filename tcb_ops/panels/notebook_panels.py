@@ -134,6 +134,7 @@ class ListPanel(RunForm):
             line=self.ready_line,
             changed=self._changed,
         )
+        self.list_reader.paths.observe(lambda _: setattr(self.new, "value", False), "value")
         return [self.list_reader]
 
     def _prepare(self) -> None:

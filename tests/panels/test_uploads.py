@@ -137,7 +137,9 @@ def test_an_unfinished_run_that_is_not_shown_is_resumed_by_name_too(open_lab):
     panel.settle()
     assert panel.start.description == "Upload other.csv (1 row)"
     assert hidden(panel.new)
+    panel.new.value = True
     press(panel)
+    panel.new.value = True  # meant for other.csv
     assert panel.run.id != unfinished.id
     assert lab.uploads().run.id == unfinished.id, "a panel opens with the unfinished run of its list"
     panel.list_reader.paths.value = "list.csv"
