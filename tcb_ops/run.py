@@ -107,18 +107,18 @@ class Run:
     @property
     def mark(self) -> Text | None:
         """The newest run that undid or deleted files of this upload, in a few words for a list of runs; None without one."""
-        newest, replaced = None, 0
+        newest, most_rows = None, 0
         for run in self._reader.taken_back_by(self.record):
             with suppress(LedgerDamagedError):  # damage to that run does not concern this one
                 counts = self._reader.counts(run)
                 if rows := sum(counts.get(outcome, 0) for outcome in run.kind.replacing):
-                    newest, replaced = newest or run, max(replaced, rows)
+                    newest, most_rows = newest or run, max(most_rows, rows)
         if newest is None:
             return None
         stored = sum(rows for outcome, rows in self.outcomes.items() if outcome in STORED_OUTCOMES)
         if self.record.parent and not stored:
             return None
-        text = _("{changed} by {run}") if replaced >= stored else _("partly {changed} by {run}")
+        text = _("{changed} by {run}") if most_rows >= stored else _("partly {changed} by {run}")
         return text.format(changed=newest.kind.changed, run=newest.id)
 
     def refresh(self) -> None:

@@ -370,8 +370,8 @@ _ASKED = {
 """The interfaces that answer the questions, by the fields of Answers."""
 
 
-def _says(name: str, facts: Facts) -> bool:
-    """Return whether the answer to a question says something; another issue is only why nothing is said."""
+def _is_evidence(name: str, facts: Facts) -> bool:
+    """Return whether the answer to a question is evidence. An issue that cannot explain the rows is not."""
     answer = getattr(facts.answers, name, None)
     if name == "environments" and isinstance(answer, Issue):
         return _explains(answer, facts)
@@ -385,7 +385,7 @@ def _evidence(cause: _Cause, facts: Facts) -> Iterator[Text]:
     first = ("request",) if "never" in cause.proof else ()
     for name in dict.fromkeys((*cause.proof, *first, "environments", "info")):
         answer = getattr(facts.answers, name, None)
-        if not _says(name, facts) or (isinstance(answer, Issue) and answer.errcode is None):
+        if not _is_evidence(name, facts) or (isinstance(answer, Issue) and answer.errcode is None):
             continue
         if isinstance(answer, int | float):
             yield clock_text(answer)
@@ -433,7 +433,7 @@ def _missing_proof(cause: _Cause, facts: Facts) -> Iterator[Text]:
         # Without an answer to getenvinfo nothing else is asked.
         first = name if asked or not isinstance(facts.answers.environments, Issue) else "environments"
         answer = getattr(facts.answers, first)
-        if isinstance(answer, Issue) and not _says(first, facts):
+        if isinstance(answer, Issue) and not _is_evidence(first, facts):
             issues[first] = answer
         elif answer is None and not never and not (name == "info" and facts.own):
             yield _("{interface} was not asked", interface=_ASKED.get(name, name))
