@@ -412,9 +412,6 @@ class RunCommand:
         if console.fix_me is not None:
             groups = [group for group in groups if group.code != Reason.INVALID]
         following = next_command(self.settings, run.record, groups)
-        if following is None and is_provided("rest_to_retry"):
-            ledger = ledger_with_runs(self.settings)
-            following = provided("rest_to_retry")(ledger, run.record, self.settings)
         console.suggest_one(following)
         target, shown = target_line(self.settings), page or where.absolute()
         console.link(_("{at} · run {id}: {where}", at=target, id=run.id, where=shown), shown)

@@ -142,7 +142,10 @@ def test_a_good_api_base_is_kept_without_its_last_slash(base, kept, loopback):
     {
         "unknown": ('colour = "red"', "colour: there is no such setting; the names are api"),
         "mistyped": ('lang = "zh"\nlegder = "x"', "legder: there is no such setting…, ledger, "),
-        "mistyped-nested": ("[tokens]\nfiel = 1", "tokens.fiel: … the names are tokens.source, tokens.file, "),
+        "mistyped-nested": (
+            "[tokens]\nfiel = 1",
+            "tokens.fiel: … the names are tokens.source, tokens.file, ",
+        ),
         "wrong-section": ('auth_env = "K"', "auth_env: …, tokens"),
         "source": ('\n# x\n[tokens]\nfile = "a"\nsource = "magic"', 'tokens.source: must be "file" or'),
         "no-time-zone": ('timezone = "Mars/Base"', "timezone: must be a time zone"),
