@@ -53,6 +53,8 @@ class Feature:
     """The table of the texts of its reasons, such as reasons.csv."""
     checks: Sequence[str] = ()
     """What returns a check of `doctor` for settings, `(Settings) -> DoctorCheck | None`; None where there is none to make."""
+    needs: Sequence[str] = ()
+    """The features that it imports; without one of them it is not there."""
 
 
 @cache
@@ -61,7 +63,8 @@ def features() -> Mapping[str, Feature]:
     from tcb_ops import features as package
 
     names = sorted(module.name for module in iter_modules(package.__path__))
-    return {name: import_module(f"{package.__name__}.{name}").FEATURE for name in names}
+    present = {name: import_module(f"{package.__name__}.{name}").FEATURE for name in names}
+    return {name: feature for name, feature in present.items() if present.keys() >= set(feature.needs)}
 
 
 def load(reference: str) -> Any:

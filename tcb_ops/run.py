@@ -23,8 +23,8 @@ from tcb_ops.model import STORED_OUTCOMES, Merchant, Outcome
 from tcb_ops.reports.explanations import why
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.runs.progress import Progress
+from tcb_ops.runs.records import ANSWERS
 from tcb_ops.runs.stop_errors import stop_text
-from tcb_ops.runs.verdicts import VERDICTS
 from tcb_ops.settings import Settings
 from tcb_ops.signals import ctrl_c_raises
 
@@ -330,7 +330,7 @@ class Run:
 
     def kept_answers(self) -> dict[str, Any]:
         """Return what the ledger keeps of questions why rows of this run did not succeed: `verdicts`, and answers."""
-        return dict(self._ledger.run(self.id).settings.get(VERDICTS, {}))
+        return dict(self._ledger.run(self.id).settings.get(ANSWERS, {}))
 
     def keep_answers(self, **kept: Any) -> None:
         """Keep verdicts or answers about this run in its ledger, instead of earlier ones of the same name."""

@@ -35,8 +35,7 @@ from tcb_ops.resources import make_folder, sync_to_disk, system_reason
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.next_commands import command, of_run, quoted
 from tcb_ops.runs.reader import LedgerReader
-from tcb_ops.runs.records import RunRecord
-from tcb_ops.runs.verdicts import VERDICTS
+from tcb_ops.runs.records import ANSWERS, RunRecord
 from tcb_ops.secrets import MASK, find_leak, masked
 from tcb_ops.settings import Settings, without_dots
 
@@ -365,7 +364,7 @@ def _about(summary: RunSummary, zone: tzinfo) -> dict[str, Any]:
         "root": run.root,
         "created_at": _moment(run.created_at, zone),
         "finished_at": _moment(run.finished_at, zone),
-        "settings": {name: value for name, value in run.settings.items() if name != VERDICTS},
+        "settings": {name: value for name, value in run.settings.items() if name != ANSWERS},
     }
 
 

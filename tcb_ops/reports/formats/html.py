@@ -19,14 +19,14 @@ from zoneinfo import ZoneInfo
 from tcb_ops.i18n import Lang, _
 from tcb_ops.kinds import environment_count, is_provided, merchant_count
 from tcb_ops.model import Outcome
-from tcb_ops.reports.explanations import change_lines, confirmation_text
+from tcb_ops.reports.explanations import change_lines, confirmation_text, kept_verdicts
 from tcb_ops.reports.formats.charts import axis_format, draw, errcode_matrix
 from tcb_ops.reports.formats.templates import environment
 from tcb_ops.reports.run_views import RunReader
 from tcb_ops.reports.summary import NextAction, Per, RunSummary, next_actions
 from tcb_ops.runs.next_commands import fixed_list, quoted, resume, retry
+from tcb_ops.runs.records import ANSWERS
 from tcb_ops.runs.stop_errors import stop_text
-from tcb_ops.runs.verdicts import VERDICTS, kept_verdicts
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def page(
         "fixed_list": quoted(fixed_list(settings, run)),
         "named": NAMED,
         "changed": CHANGED,
-        "verdicts": [verdict for verdict in kept_verdicts(run.settings) if verdict.code in codes],
+        "verdicts": [verdict for verdict in kept_verdicts(run) if verdict.code in codes],
         "matrix": errcode_matrix(summary.causes),
         "findings": findings,
         "sections": [] if findings is None or findings.stopped is not None else findings.sections(),
@@ -129,7 +129,7 @@ def page(
                 _is_path(value),
             )
             for name, value in run.settings.items()
-            if value != "" and name != VERDICTS
+            if value != "" and name != ANSWERS
         ),
         "versions": versions,
     }
