@@ -23,7 +23,6 @@ from tcb_ops.model import Outcome, Row, RowEnd
 
 if TYPE_CHECKING:
     from tcb_ops.errors import TcbOpsError
-    from tcb_ops.features.comparison.diffs import Diff
     from tcb_ops.reports.findings import Findings
     from tcb_ops.reports.run_views import RunReader
     from tcb_ops.reports.summary import NextAction, RunSummary
@@ -175,11 +174,12 @@ class Kind(str):
     # --- reports and what follows ---------------------------------------------------------------------------------
 
     def findings(
-        self, reader: RunReader, summary: RunSummary, changes: Diff | None, settings: Settings
+        self, reader: RunReader, summary: RunSummary, settings: Settings, receiver: str = ""
     ) -> Findings | None:
-        """Return what a run found, as sections of its report; `changes`: since the run before, None if there is none.
+        """Return what a run found, as sections of its report.
 
-        Asked for finished runs, except retries, of kinds that survey.
+        Asked for finished runs, except retries, of kinds that survey. `receiver`: of messages; what is new is what it was
+        not told.
         """
         return None
 

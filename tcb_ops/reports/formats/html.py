@@ -13,7 +13,6 @@ from base64 import b64encode
 from collections.abc import Mapping
 from hashlib import sha256
 from importlib.resources import files
-from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from tcb_ops.i18n import Lang, _
@@ -28,9 +27,6 @@ from tcb_ops.runs.next_commands import fixed_list, quoted, resume, retry
 from tcb_ops.runs.records import ANSWERS
 from tcb_ops.runs.stop_errors import stop_text
 from tcb_ops.settings import Settings
-
-if TYPE_CHECKING:
-    from tcb_ops.features.comparison.diffs import Diff
 
 CAUSES = 12
 """Causes under "what to do next" that are in view; the others are folded."""
@@ -68,18 +64,14 @@ def page(
     versions: Mapping[str, str],
     *,
     now: float,
-    changes: Diff | None = None,
 ) -> str:
-    """Return the report of a run as HTML, in the settings' language and time zone.
-
-    `changes`: since the run before, for kinds that survey.
-    """
+    """Return the report of a run as HTML, in the settings' language and time zone."""
     run, counts = summary.run, summary.counts
     bad = sum(merchant.not_succeeded > 0 for merchant in summary.merchants)
     actions = next_actions(summary.codes)
     state = "good" if all(outcome.succeeded for outcome in counts) else "bad"
     drawing = draw(reader.timeline(run))
-    findings = run.kind.findings(reader, summary, changes, settings) if run.has_findings else None
+    findings = run.kind.findings(reader, summary, settings) if run.has_findings else None
     templates = environment(settings.lang, settings.timezone)
     codes = {cause.code for cause in summary.causes}  # others have been solved by a retry
     values = {
