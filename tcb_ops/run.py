@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
     from tcb_ops.lists.merchants import Merchants
     from tcb_ops.reports.findings import Findings
-    from tcb_ops.reports.run_views import RunReader
     from tcb_ops.runs.ledger import Ledger
+    from tcb_ops.runs.reader import LedgerReader
     from tcb_ops.runs.records import LaterChange, RowRecord, RunRecord, Tally, TimelineBucket
     from tcb_ops.runs.session import RunSession
     from tcb_ops.start import StartOptions
@@ -51,11 +51,11 @@ class Run:
     """A run in the ledger, finished or not."""
 
     def __init__(
-        self, ledger: Ledger, record: RunRecord, settings: Settings, reader: RunReader | None = None
+        self, ledger: Ledger, record: RunRecord, settings: Settings, reader: LedgerReader | None = None
     ) -> None:
         """`reader`: the source of the run's rows, if it is not the ledger itself."""
         self._ledger, self.record, self._settings = ledger, record, settings
-        self._reader: RunReader = reader or ledger
+        self._reader: LedgerReader = reader or ledger
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{outcome} {rows:,}" for outcome, rows in self.counts.items())
@@ -152,9 +152,8 @@ class Run:
     @checked
     def of_merchants(self, merchants: Iterable[Merchant]) -> Run:
         """Return the same run with only the rows of these lines of the merchants file."""
-        from tcb_ops.reports.run_views import RunView
-
-        selected = RunView(self._reader, self._reader.run(self.id), only=environments_of(merchants))
+        only = environments_of(merchants)
+        selected = provided("run_view")(self._reader, self._reader.run(self.id), only=only)
         return Run(self._ledger, selected.record, self._settings, selected)
 
     def close(self) -> None:
@@ -357,9 +356,7 @@ class Run:
 
     def final(self) -> Run:
         """Return the run with the last state of each row after its retries; for a retry, its original run."""
-        from tcb_ops.reports.run_views import merged_run
-
-        merged = merged_run(self._ledger, self.record, self._only)
+        merged = provided("merged_run")(self._ledger, self.record, self._reader.only)
         return Run(self._ledger, merged.record, self._settings, merged)
 
     def with_retries(self) -> tuple[str, int, int]:
@@ -367,20 +364,16 @@ class Run:
 
         Counted from sums, without reading rows; of a run that is no retry, the run itself is the original.
         """
-        from tcb_ops.reports.run_views import RunView
         from tcb_ops.runs.histories import family_of
 
         original, *retries = family_of(self._ledger, self.record)
-        reader = self._ledger if self._only is None else RunView(self._ledger, original, only=self._only)
+        only, reader = self._reader.only, self._ledger
+        if only is not None:
+            reader = provided("run_view")(self._ledger, original, only=only)
         planned = reader.counts(original)
         counts = [planned, *(reader.counts(retry) for retry in retries)]
         succeeded = sum(rows for counted in counts for outcome, rows in counted.items() if outcome.succeeded)
         return original.id, succeeded, sum(planned.values())
-
-    @property
-    def _only(self) -> frozenset[tuple[str, str]] | None:
-        """The environments that the run is narrowed to, as (appid, env); None for all."""
-        return getattr(self._reader, "only", None)
 
     @checked
     def write_into(

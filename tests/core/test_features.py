@@ -39,6 +39,7 @@ COMMANDS = {
     "sources": (),
     "stored": ("confirm", "delete", "list", "sync", "undo"),
     "tokens": (),
+    "views": ("report latest --final",),
     "why": ("why", "why latest", "explain 85088"),
     "workbooks": ("report --into list.xlsx", "check list.xlsx"),
 }

@@ -24,8 +24,8 @@ from tcb_ops.kinds import environment_count
 from tcb_ops.lists.table import APPID_NAMES, ENV_NAMES, Columns, Line, named_columns, read_lines
 from tcb_ops.model import Outcome, Problem
 from tcb_ops.reports.findings import FindingLine, FindingSection
-from tcb_ops.reports.run_views import RunReader
 from tcb_ops.reports.summary import Cause, RunSummary
+from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import RunRecord
 from tcb_ops.runs.stop_errors import stop_text
 from tcb_ops.settings import Settings
@@ -294,7 +294,7 @@ def _section(title: Text, findings: Sequence[Finding]) -> FindingSection:
 
 
 def audit_result(
-    reader: RunReader,
+    reader: LedgerReader,
     summary: RunSummary,
     changes: Diff | None,
     settings: Settings,
@@ -342,7 +342,7 @@ def _silencer(audit: RunRecord, cause: Cause, code: str, settings: Settings) -> 
     return next((line for line in lines if line.silences(cause.appid, cause.env, code, day)), None)
 
 
-def _healthy_details(reader: RunReader, run: RunRecord) -> tuple[dict[str, int], dict[str, Any] | None]:
+def _healthy_details(reader: LedgerReader, run: RunRecord) -> tuple[dict[str, int], dict[str, Any] | None]:
     """Return in how many healthy environments each check could not be made, and the fewest link calls left."""
     not_checked, calls = Counter[str](), list[tuple[int, int, int, str, str]]()
     for record in reader.rows(run, outcomes=frozenset({HEALTHY})):

@@ -19,7 +19,6 @@ from tcb_ops.reports.explanations import change_lines
 from tcb_ops.reports.formats.charts import Drawing, ErrcodeMatrix, axis_format
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, result_batches
 from tcb_ops.reports.formats.templates import environment
-from tcb_ops.reports.run_views import RunReader
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.runs.links_file import LINK_COLUMNS
 from tcb_ops.runs.reader import LedgerReader
@@ -39,7 +38,7 @@ _GROUP = 2_000
 
 
 def results_frame(
-    reader: RunReader,
+    reader: LedgerReader,
     run: RunRecord,
     settings: Settings,
     outcomes: frozenset[Outcome] | None = None,
@@ -83,7 +82,9 @@ def results_frame(
     return frame if chosen == in_order else frame.iloc[:, [in_order.index(number) for number in chosen]]
 
 
-def links_frame(ledger: LedgerReader, run: RunRecord, settings: Settings, reader: RunReader) -> pd.DataFrame:
+def links_frame(
+    ledger: LedgerReader, run: RunRecord, settings: Settings, reader: LedgerReader
+) -> pd.DataFrame:
     """Return the rows of a finished links run's links.csv: errcode Int64, expires_at datetime64, all others string.
 
     Only the rows that `reader` has, if it is not the ledger itself. Raises UsageError if the file is missing, or now contains another run's links.
@@ -173,7 +174,7 @@ def merchants_frame(summary: RunSummary) -> pd.DataFrame:
     return frame_of(names, lines)
 
 
-def timeline_frame(reader: RunReader, run: RunRecord, settings: Settings) -> pd.DataFrame:
+def timeline_frame(reader: LedgerReader, run: RunRecord, settings: Settings) -> pd.DataFrame:
     """Return the run over time: a line per interval, oldest first; none if no row has ended.
 
     ==============================================================================  ============================
