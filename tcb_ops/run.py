@@ -252,53 +252,47 @@ class Run:
 
         `columns`: only these, in this order, which takes less time and memory. Raises ArgumentError for an unknown one.
         """
-        from tcb_ops.reports.formats.notebook import results_frame
-
-        return results_frame(self._reader, self.record, self._settings, columns=columns)
+        frame: pd.DataFrame = provided("Run.results")(
+            self._reader, self.record, self._settings, columns=columns
+        )
+        return frame
 
     def failed(self) -> pd.DataFrame:
         """Return the rows that did not succeed, including pending ones: `results()` as in failed.csv."""
-        from tcb_ops.reports.formats.notebook import results_frame
-
-        return results_frame(
-            self._reader, self.record, self._settings, frozenset(Outcome.all()) - Outcome.successes()
-        )
+        others = frozenset(Outcome.all()) - Outcome.successes()
+        frame: pd.DataFrame = provided("Run.results")(self._reader, self.record, self._settings, others)
+        return frame
 
     def links(self) -> pd.DataFrame:
         """Return the rows of a links run with the columns of links.csv. The links are secrets: do not display them.
 
         Raises UsageError if the run has no links.csv.
         """
-        from tcb_ops.reports.formats.notebook import links_frame
-
         record = self._ledger.run(self.id)
         if not record.kind.writes_links or record.finished_at is None:
             raise UsageError(_("run {id} has no links.csv: only a finished links run has one.", id=record.id))
-        return links_frame(self._ledger, record, self._settings, self._reader)
+        frame: pd.DataFrame = provided("Run.links")(self._ledger, record, self._settings, self._reader)
+        return frame
 
     def errcodes(self) -> pd.DataFrame:
         """Return how many rows did not succeed, by merchant (appid, env) × code, as in errcodes.csv."""
-        from tcb_ops.reports.formats.notebook import errcodes_frame
-
-        return errcodes_frame(self.overview())
+        frame: pd.DataFrame = provided("Run.errcodes")(self.overview())
+        return frame
 
     def causes(self) -> pd.DataFrame:
         """Return what went wrong and what to do: a line per code, merchant and environment, most rows first."""
-        from tcb_ops.reports.formats.notebook import causes_frame
-
-        return causes_frame(self.overview(), self._settings)
+        frame: pd.DataFrame = provided("Run.causes")(self.overview(), self._settings)
+        return frame
 
     def by_merchant(self) -> pd.DataFrame:
         """Return how many rows each merchant has, and how many succeeded, did not succeed, are pending."""
-        from tcb_ops.reports.formats.notebook import merchants_frame
-
-        return merchants_frame(self.overview())
+        frame: pd.DataFrame = provided("Run.by_merchant")(self.overview())
+        return frame
 
     def timeline(self) -> pd.DataFrame:
         """Return how rows ended over the run's time: a line per interval, oldest first."""
-        from tcb_ops.reports.formats.notebook import timeline_frame
-
-        return timeline_frame(self._reader, self.record, self._settings)
+        frame: pd.DataFrame = provided("Run.timeline")(self._reader, self.record, self._settings)
+        return frame
 
     def timeline_buckets(self) -> list[TimelineBucket]:
         """Return how rows ended over the run's time, as values without pandas."""

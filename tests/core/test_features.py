@@ -27,6 +27,7 @@ COMMANDS = {
     "diagnosis": ("audit", "doctor", "merchants check", "why latest", "merchants", "notify", "why"),
     "doctor": ("doctor",),
     "evidence": ("verify again", "verify"),
+    "frames": (),
     "merchants": ("merchants check", "merchants"),
     "notebooks": ("notebook", "lab"),
     "parquet": ("report --parquet rows.parquet",),
