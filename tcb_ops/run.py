@@ -310,7 +310,7 @@ class Run:
         before = self._reader.previous(self.record)
         if before is None:
             return None
-        return provided("compare")(self._ledger, before, self.record, self._settings)
+        return provided("Run.changes")(self._ledger, before, self.record, self._settings)
 
     def audit(self) -> Any:
         """Return what an audit found, an AuditResult: compared with the previous one of the same target and part.

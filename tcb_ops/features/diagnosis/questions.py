@@ -18,7 +18,15 @@ from tcb_ops.errors import (
     TokenError,
     TokenSourceError,
 )
-from tcb_ops.features.diagnosis.verdicts import NO_TOKENS, Answers, Facts, Issue, presumed, presumed_verdict
+from tcb_ops.features.diagnosis.verdicts import (
+    NEEDS_COMPONENT,
+    NO_TOKENS,
+    Answers,
+    Facts,
+    Issue,
+    presumed,
+    presumed_verdict,
+)
 from tcb_ops.i18n import NOTHING, Text, _
 from tcb_ops.model import Merchant, Owner, Reason, Secret
 from tcb_ops.runs.stop_errors import refused_platform
@@ -211,11 +219,6 @@ class Probes:
 
 _NO_RID = Issue("no_rid", _("the rows have no rid"), NOTHING)
 _OLD_RID = Issue("old_rid", _("the rid is older than seven days"), NOTHING)
-NEEDS_COMPONENT = Issue(
-    Reason.NO_TOKEN,
-    _("that needs the component token, and no component_appid is set"),
-    _("Set component_appid under [tokens], and make sure that the token source can provide its token."),
-)
 
 
 async def map_concurrently(

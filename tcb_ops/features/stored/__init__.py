@@ -62,4 +62,5 @@ FEATURE = Feature(
         "overwritten": "tcb_ops.features.stored.api:overwritten",
         "stored_files": "tcb_ops.features.stored.panel:StoredFiles",
     },
+    reasons="features/stored/reasons.csv",
 )
