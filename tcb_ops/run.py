@@ -18,20 +18,19 @@ from tcb_ops.errors import (
     check_count,
 )
 from tcb_ops.i18n import Text, _
-from tcb_ops.kinds import is_provided, load, provided
+from tcb_ops.kinds import load, provided
 from tcb_ops.model import STORED_OUTCOMES, Merchant, Outcome
 from tcb_ops.reports.explanations import why
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.runs.progress import Progress
+from tcb_ops.runs.records import ANSWERS
 from tcb_ops.runs.stop_errors import stop_text
-from tcb_ops.runs.verdicts import VERDICTS
 from tcb_ops.settings import Settings
 from tcb_ops.signals import ctrl_c_raises
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tcb_ops.features.comparison.diffs import Diff
     from tcb_ops.lists.merchants import Merchants
     from tcb_ops.reports.findings import Findings
     from tcb_ops.reports.run_views import RunReader
@@ -311,13 +310,12 @@ class Run:
         """Return how rows ended over the run's time, as values without pandas."""
         return self._reader.timeline(self.record)
 
-    def changes(self) -> Diff | None:
-        """Return what changed since the previous finished run of the same kind, target, list and part; None without one."""
+    def changes(self) -> Any:
+        """Return what changed since the previous finished run of the same kind, target, list and part, a Diff; None without one."""
         before = self._reader.previous(self.record)
-        changes: Diff | None = None
-        if before is not None:
-            changes = provided("compare")(self._ledger, before, self.record, self._settings)
-        return changes
+        if before is None:
+            return None
+        return provided("compare")(self._ledger, before, self.record, self._settings)
 
     def audit(self) -> Any:
         """Return what an audit found, an AuditResult: compared with the previous one of the same target and part.
@@ -335,7 +333,7 @@ class Run:
 
     def kept_answers(self) -> dict[str, Any]:
         """Return what the ledger keeps of questions why rows of this run did not succeed: `verdicts`, and answers."""
-        return dict(self._ledger.run(self.id).settings.get(VERDICTS, {}))
+        return dict(self._ledger.run(self.id).settings.get(ANSWERS, {}))
 
     def keep_answers(self, **kept: Any) -> None:
         """Keep verdicts or answers about this run in its ledger, instead of earlier ones of the same name."""
@@ -346,19 +344,9 @@ class Run:
 
         `receiver`: of messages; compared with the last run of which it was told.
         """
-        record = self._reader.run(self.id)
-        changes, only = None, None
-        if self._reader is not self._ledger:
-            only = frozenset(
-                (environment.appid, environment.env) for environment in self._reader.envs(record)
-            )
-        with self._reader.snapshot() as snapshot:
-            # Damage to an earlier run does not concern this one.
-            with suppress(LedgerDamagedError), self._ledger.snapshot() as ledger:
-                before = ledger.previous(ledger.run(self.id), receiver)
-                if before is not None and is_provided("compare"):
-                    changes = provided("compare")(ledger, before, ledger.run(self.id), self._settings, only)
-            return record.kind.findings(snapshot, RunSummary(snapshot, record), changes, self._settings)
+        with self._reader.snapshot() as reader:
+            summary = RunSummary(reader, reader.run(self.id))
+            return summary.run.kind.findings(reader, summary, self._settings, receiver)
 
     def retry(
         self,

@@ -12,6 +12,7 @@ from datetime import datetime, tzinfo
 from enum import StrEnum
 from html import escape
 from importlib.resources import files
+from typing import Any
 
 from tcb_ops.details import DetailCode
 from tcb_ops.errors import InterruptedRunError, TcbOpsError
@@ -27,7 +28,6 @@ from tcb_ops.run import Run
 from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.records import Tally
 from tcb_ops.runs.stop_errors import stop_text
-from tcb_ops.runs.verdicts import Verdict
 
 NAMED = 4
 """Merchants named beside a code."""
@@ -333,7 +333,7 @@ def render_merchants(tallies: Iterable[Tally], kind: Kind, lang: Lang, label: st
 
 
 def render_causes(
-    groups: Sequence[CodeGroup], verdicts: Mapping[str, Verdict], kind: Kind, lang: Lang, *, asks: bool
+    groups: Sequence[CodeGroup], verdicts: Mapping[str, Any], kind: Kind, lang: Lang, *, asks: bool
 ) -> str:
     """Draw the causes: what each means, what to do, whom it concerns, and its verdict; `asks`: whether WeChat can be asked."""
     drawn = [_cause(group, verdicts.get(group.code), kind, lang, asks=asks) for group in groups]
@@ -343,7 +343,7 @@ def render_causes(
     return f'<ul class="op-by-code">{"".join(drawn[:CAUSES])}</ul>{folded * (rest > 0)}'
 
 
-def _cause(group: CodeGroup, verdict: Verdict | None, kind: Kind, lang: Lang, *, asks: bool) -> str:
+def _cause(group: CodeGroup, verdict: Any, kind: Kind, lang: Lang, *, asks: bool) -> str:
     code = esc(group.code)
     merchants = [share.merchant or share.appid or _("(no merchant)") for share in group.merchants]
     figures = _(

@@ -164,6 +164,8 @@ class AuditResult(Tabular):
     """Environments for which a check could not be made, by check (`quota`, `permissions`)."""
     fewest_link_calls: dict[str, Any] | None = None
     """Those of the healthy environment with the fewest calls left; None if no limit is known."""
+    damage: Text | None = None
+    """Why an earlier audit could not be read; None if it could."""
 
     @property
     def stopped(self) -> Text | None:
@@ -259,7 +261,12 @@ class AuditResult(Tabular):
     def notes(self) -> Iterator[Text]:
         """Yield notes on what an audit was compared with, and what it could not check."""
         environments = environment_count(self.environments)
-        if self.previous is None:
+        if self.damage is not None:
+            yield _(
+                "Not compared with an earlier audit, so everything that is broken counts as new: {text}",
+                text=self.damage,
+            )
+        elif self.previous is None:
             yield _("There is no earlier audit to compare with: everything that is broken counts as new.")
         else:
             yield _("Compared with audit {id}.", id=self.previous.id)
@@ -275,9 +282,13 @@ def _section(title: Text, findings: Sequence[Finding]) -> FindingSection:
 
 
 def audit_result(
-    reader: RunReader, summary: RunSummary, changes: Diff | None, settings: Settings
+    reader: RunReader,
+    summary: RunSummary,
+    changes: Diff | None,
+    settings: Settings,
+    damage: Text | None = None,
 ) -> AuditResult:
-    """Classify what is unhealthy or unknown; `changes`: since the previous audit, None if there is none.
+    """Classify what is unhealthy or unknown; `changes`: since the previous audit, None if there is none, or `damage` to it.
 
     A failure is new with another cause than before, or if the previous audit silenced it.
     """
@@ -308,6 +319,7 @@ def audit_result(
         recovered=changes.fixed if changes is not None else (),
         not_checked=not_checked,
         fewest_link_calls=fewest,
+        damage=damage,
     )
 
 

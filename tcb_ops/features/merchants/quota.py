@@ -7,11 +7,11 @@ from contextlib import suppress
 
 from tcb_ops.cli.console import Console
 from tcb_ops.errors import TcbOpsError
+from tcb_ops.features.diagnosis.questions import calls_left
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import _, as_list
 from tcb_ops.preflight import SendScope
 from tcb_ops.runs.loop import submit_coroutine
-from tcb_ops.runs.single_calls import calls_left
 from tcb_ops.settings import Settings
 
 QUOTA_SECONDS = 5.0

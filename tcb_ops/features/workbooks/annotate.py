@@ -28,12 +28,11 @@ from tcb_ops.kinds import is_provided, provided
 from tcb_ops.lists.input_files import digest, is_workbook, open_bytes, readable
 from tcb_ops.lists.table import LIST_COLUMNS
 from tcb_ops.model import STORED_OUTCOMES, Problem
-from tcb_ops.reports.explanations import MARK, why_of
+from tcb_ops.reports.explanations import MARK, merchant_text, why_of
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, own_values
 from tcb_ops.reports.run_views import RunReader, RunView
 from tcb_ops.resources import replacing, sync_to_disk, system_reason
 from tcb_ops.runs.records import RunRecord
-from tcb_ops.runs.verdicts import presumed_verdict
 from tcb_ops.table_files import LONGEST, NOT_XML, Tables, new_workbook
 
 if TYPE_CHECKING:
@@ -246,10 +245,8 @@ def _texts(reader: RunReader, run: RunRecord, lang: Lang) -> Iterator[tuple[int,
         values = dict(zip(RESULT_COLUMNS, own_values(record, lang), strict=True))
         texts = (values["tcb_reason"], values["tcb_action"], values["tcb_file_id"])
         row, cause = record.row, why_of(record.end)
-        verdict = (
-            presumed_verdict(cause.code, row.appid, row.merchant, row.env) if cause is not None else None
-        )
-        message = verdict.message.of(lang) if verdict is not None and verdict.message is not None else ""
+        told = None if cause is None else merchant_text(cause.code, row.appid, row.merchant, row.env)
+        message = "" if told is None else told.of(lang)
         result = record.end.outcome.label
         if record.end.outcome in STORED_OUTCOMES and row.line in changed:
             kind, later_run = changed[row.line]

@@ -25,12 +25,11 @@ from tcb_ops.details import DetailCode, read_detail, stored
 from tcb_ops.formatting import RISKY, guard, picture_controls
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Outcome, Reason, RowEnd
-from tcb_ops.reports.explanations import action_text, reason_text
+from tcb_ops.reports.explanations import action_text, merchant_text, reason_text
 from tcb_ops.reports.run_views import RunReader
 from tcb_ops.reports.summary import Cause
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import RowRecord, RunRecord, end_values
-from tcb_ops.runs.verdicts import presumed_verdict
 from tcb_ops.secrets import masked, redact
 from tcb_ops.settings import Settings
 
@@ -366,7 +365,7 @@ def errcode_table(
     outcomes = (*_OF_UPLOADS, *(outcome for outcome in Outcome.all() if outcome in other_outcomes))
 
     def line(cause: Cause) -> list[str | int]:
-        told = presumed_verdict(cause.code, cause.appid, cause.merchant, cause.env).message if texts else None
+        told = merchant_text(cause.code, cause.appid, cause.merchant, cause.env) if texts else None
         counts = (cause.outcomes.get(outcome, 0) for outcome in outcomes)
         facts = (
             cause.appid,

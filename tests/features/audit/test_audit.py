@@ -7,6 +7,7 @@ import tcb_ops as tcb
 from tcb_ops.features.audit import UNHEALTHY
 from tcb_ops.features.audit.calls import deciding
 from tcb_ops.features.audit.kind import AUDIT
+from tcb_ops.features.diagnosis.verdicts import Answers, Facts
 from tcb_ops.features.simulator.faults import (
     Component,
     EnvStatus,
@@ -17,7 +18,6 @@ from tcb_ops.features.simulator.faults import (
     SimulatedEnvironment,
 )
 from tcb_ops.model import Merchant, Outcome, Owner, Reason, RowEnd
-from tcb_ops.runs.verdicts import Answers, Facts
 from tcb_ops.wechat.responses import AuthorizerInfo, CloudEnvironment, Quota
 
 PLATFORM = Component("wxplatform", secret="practice-secret", ticket="practice-ticket")
