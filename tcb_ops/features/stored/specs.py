@@ -95,6 +95,8 @@ class UndoScope:
     """The first that cannot be undone."""
     reach: SendScope
     """The rows whose files may change."""
+    warning: Text | None
+    """What is not known of the upload's other rows."""
 
     @property
     def is_useless(self) -> bool:
@@ -195,7 +197,8 @@ def scope_of_undo(spec: RunSpec, files: Callable[[], Iterator[tuple[Row, UndoPre
         elif preview is not UndoPreview.LEFT:
             rows[row.appid, row.env] += 1
     reach = SendScope(rows.total(), len({appid for appid, _env in rows}), len(rows))
-    return UndoScope(counts, with_backup=bool(spec.options["backup"]), example=example, reach=reach)
+    with_backup = bool(spec.options["backup"])
+    return UndoScope(counts, with_backup=with_backup, example=example, reach=reach, warning=spec.warning)
 
 
 def undo_spec(
