@@ -140,6 +140,11 @@ class Run:
         return all(outcome.succeeded for outcome in self.outcomes)
 
     @property
+    def resumable(self) -> bool:
+        """Whether the run is unfinished, and no later run took back its files: such a run is not resumed."""
+        return self.record.finished_at is None and not self._reader.taken_back_by(self.record)
+
+    @property
     def stopped(self) -> Text | None:
         """Why the run stopped early. After a stopped audit, environments not checked are unknown."""
         return stop_text(self.record.stopped) if self.record.stopped is not None else None
@@ -303,7 +308,7 @@ class Run:
         before = self._reader.previous(self.record)
         if before is None:
             return None
-        return provided("compare")(self._ledger, before, self.record, self._settings)
+        return provided("Run.changes")(self._ledger, before, self.record, self._settings)
 
     def audit(self) -> Any:
         """Return what an audit found, an AuditResult: compared with the previous one of the same target and part.

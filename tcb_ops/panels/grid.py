@@ -95,9 +95,8 @@ class RunGrid(anywidget.AnyWidget):
         self.forget()
         words = {name: text.of(worker.lang) for name, text in _WORDS.items()}
         if sample:
-            words["dead"] = _("The kernel was restarted. Run all cells again: the sample starts over.").of(
-                worker.lang
-            )
+            again = _("The kernel was restarted. Run all cells again: the sample starts over.")
+            words["dead"] = again.of(worker.lang)
         super().__init__(words=words | {"lang": str(worker.lang)})
         self.add_class("op-grid")
         self.on_msg(self._answer)

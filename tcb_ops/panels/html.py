@@ -251,19 +251,14 @@ def describe_end(run: Run, error: TcbOpsError | None, expired_links: int = 0) ->
     if record.finished_at is None:
         reason = _describe_stop(run, error)
         tone = "" if error is None or isinstance(error, InterruptedRunError) else "bad"
-        return _(
-            "{reason} {result} Resume completes the rest; finished rows are not sent again.",
-            reason=reason,
-            result=result,
-        ), tone
+        rest = _("Its files were undone or deleted, so it is not resumed: New run uploads the list again.")
+        if run.resumable:
+            rest = _("Resume completes the rest; finished rows are not sent again.")
+        return _("{reason} {result} {rest}", reason=reason, result=result, rest=rest), tone
     lines = [result] if error is None else [error.text, result]
     if record.kind.writes_links and record.report:
-        lines.append(
-            _(
-                "The links are in {report}, which only you can read; they expire after about 15 minutes.",
-                report=record.report,
-            )
-        )
+        text = _("The links are in {report}, which only you can read; they expire after about 15 minutes.")
+        lines.append(text.format(report=record.report))
     good = run.succeeded and error is None and not expired_links
     return as_lines(lines), "good" if good else "bad"
 

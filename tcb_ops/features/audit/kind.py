@@ -91,9 +91,9 @@ class AuditKind(Kind):
         run, changes, damage = summary.run, None, None
         try:
             before = reader.ledger.previous(run, receiver)
-            if before is not None and is_provided("compare"):
+            if before is not None and is_provided("Run.changes"):
                 only = getattr(reader, "only", None)
-                changes = provided("compare")(reader.ledger, before, run, settings, only)
+                changes = provided("Run.changes")(reader.ledger, before, run, settings, only)
         except LedgerDamagedError as error:
             damage = error.text
         return audit_result(reader, summary, changes, settings, damage)
