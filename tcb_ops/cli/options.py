@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gettext
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
@@ -63,23 +61,6 @@ def options_of(kind: type[DataclassInstance], *names: str, **helps: str) -> Call
         return function
 
     return decorate
-
-
-class _Duration(click.ParamType[float]):
-    """A duration such as 90s, 10m or 26h, in seconds."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return the seconds."""
-        parts = re.fullmatch("(0)|([0-9]+)([smh])", str(value).strip().lower())
-        if parts is None:
-            message = N_("'{value}' is not a time. Write a number and s, m or h: 90s, 10m, 26h.")
-            raise click.BadParameter(gettext.gettext(message).format(value=value), ctx, param)
-        return 0.0 if parts[1] else float(parts[2]) * {"s": 1, "m": 60, "h": 3600}[parts[3]]
-
-
-DURATION = _Duration()
 
 
 _GROUPS = {
