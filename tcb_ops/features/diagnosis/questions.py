@@ -18,7 +18,15 @@ from tcb_ops.errors import (
     TokenError,
     TokenSourceError,
 )
-from tcb_ops.features.diagnosis.verdicts import NO_TOKENS, Answers, Facts, Issue, presumed, presumed_verdict
+from tcb_ops.features.diagnosis.verdicts import (
+    NEEDS_COMPONENT,
+    NO_TOKENS,
+    Answers,
+    Facts,
+    Issue,
+    presumed,
+    presumed_verdict,
+)
 from tcb_ops.i18n import NOTHING, Text, _
 from tcb_ops.model import Merchant, Owner, Reason, Secret
 from tcb_ops.runs.stop_errors import refused_platform
@@ -211,11 +219,6 @@ class Probes:
 
 _NO_RID = Issue("no_rid", _("the rows have no rid"), NOTHING)
 _OLD_RID = Issue("old_rid", _("the rid is older than seven days"), NOTHING)
-NEEDS_COMPONENT = Issue(
-    Reason.NO_TOKEN,
-    _("that needs the component token, and no component_appid is set"),
-    _("Set component_appid under [tokens], and make sure that the token source can provide its token."),
-)
 
 
 async def map_concurrently(
@@ -272,14 +275,3 @@ async def ask_about(
         replace(facts, elsewhere={} if facts.own else statuses, appids=appids, proxied=proxied)
         for facts in answered
     ]
-
-
-async def calls_left(appids: Sequence[str], settings: Settings) -> dict[str, int]:
-    """Ask how many link calls each merchant has left today; those of whom the platform tells no limit are left out.
-
-    Raises what concerns every merchant.
-    """
-    async with open_client(settings, limits=CallLimits(attempts=1)) as (client, caller):
-        quotas = await asyncio.gather(*map(Probes(caller, client, "").quota, appids))
-    found = zip(appids, quotas, strict=True)
-    return {appid: q.left for appid, q in found if isinstance(q, Quota) and q.left is not None}

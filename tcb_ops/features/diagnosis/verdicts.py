@@ -68,7 +68,16 @@ class Issue:
         """Why there is no answer, in a clause."""
         if self.errcode is not None:
             return _("{code}, {meaning}", code=self.code, meaning=self.errmsg or self.meaning)
-        return as_clauses((self.meaning, self.action)) if self.code == Reason.NO_TOKEN else self.meaning
+        # The text of a token source, in place of an action, is a clause.
+        from_source = self.code == Reason.NO_TOKEN and self is not NEEDS_COMPONENT
+        return as_clauses((self.meaning, self.action)) if from_source else self.meaning
+
+
+NEEDS_COMPONENT = Issue(
+    Reason.NO_TOKEN,
+    _("that needs the component token, and no component_appid is set"),
+    _("Set component_appid under [tokens], and make sure that the token source can provide its token."),
+)
 
 
 @dataclass(frozen=True, slots=True)

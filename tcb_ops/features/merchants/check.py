@@ -91,7 +91,7 @@ def check_lines(
     infos = (facts.answers.info for facts in answered)
     issue = next((i for i in infos if isinstance(i, Issue) and i.code in COMPONENT_CODES), None)
     if issue is not None:
-        text = _("Permission sets were not checked: {action} Reason: {meaning}")
+        text = _("Permission sets were not checked. {action} Reason: {meaning}")
         states.note = text.format(meaning=issue.meaning, action=issue.action)
     return states
 

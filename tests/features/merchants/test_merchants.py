@@ -196,7 +196,7 @@ def test_a_component_token_that_does_not_serve_is_no_merchants_trouble(open_toke
         token_server.sim.rotate(COMPONENT.appid)
     checked = check_lines(token_server.settings, [TEA, BOOKS], limits=QUICK)
     assert all(state.works for state in checked)
-    assert "Permission sets were not checked: " in checked.note.en
+    assert "Permission sets were not checked. " in checked.note.en
     assert ("refresh the component token" in checked.note.en) == (ill == "refused")
 
 

@@ -31,7 +31,7 @@ class LookCalls(Calls):
         if isinstance(answer, FailedAttempt):
             return answer
         is_open = any((one.env, one.status) == (task.row.env, "NORMAL") for one in answer)
-        return self._end(task, OPEN) if is_open else self._end(task, SHUT, Reason.HALTED)
+        return self._end(task, OPEN) if is_open else self._end(task, SHUT, Reason.REFUSED)
 
 
 @dataclass(frozen=True)
