@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from tcb_ops.api import read_merchants as read_merchants, read_paths as read_paths
     from tcb_ops.api import resume as resume, retry as retry, runs as runs, start_links as start_links
     from tcb_ops.api import start_resume as start_resume, start_retry as start_retry
-    from tcb_ops.api import start_upload as start_upload, upload as upload, upload_link as upload_link
-    from tcb_ops.errcodes import explain as explain
+    from tcb_ops.api import start_upload as start_upload, upload as upload
     from tcb_ops.errors import ArgumentError as ArgumentError, CanaryError as CanaryError
     from tcb_ops.errors import InputError as InputError, InterruptedRunError as InterruptedRunError
     from tcb_ops.errors import RefusedError as RefusedError, RunNotFoundError as RunNotFoundError
@@ -42,6 +41,8 @@ if TYPE_CHECKING:
     from tcb_ops.features.stored.api import confirm as confirm, delete as delete
     from tcb_ops.features.stored.api import start_confirm as start_confirm, start_delete as start_delete
     from tcb_ops.features.stored.api import start_undo as start_undo, undo as undo
+    from tcb_ops.features.single_link.api import upload_link as upload_link
+    from tcb_ops.features.why.codes import explain as explain
     from tcb_ops.i18n import Lang as Lang, Text as Text
     from tcb_ops.lists.batch import Batch as Batch
     from tcb_ops.lists.merchants import Merchants as Merchants
@@ -60,9 +61,8 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "api": (
         "errcodes links open_run read_merchants read_paths "
-        "resume retry runs start_links start_resume start_retry start_upload upload upload_link"
+        "resume retry runs start_links start_resume start_retry start_upload upload"
     ),
-    "errcodes": "explain",
     "errors": (
         "ArgumentError CanaryError InputError InterruptedRunError RefusedError RunNotFoundError "
         "SettingsError StoppedError TcbOpsError TokenError TransportError UsageError"
@@ -75,6 +75,8 @@ _PUBLIC = {
     "features.merchants.check": "check_merchants",
     "features.prune.api": "prune",
     "features.stored.api": "confirm delete start_confirm start_delete start_undo undo",
+    "features.single_link.api": "upload_link",
+    "features.why.codes": "explain",
     "i18n": "Lang Text",
     "lists.batch": "Batch",
     "lists.merchants": "Merchants",

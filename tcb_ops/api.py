@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, SupportsIndex, Unpack, cast
 
 from tcb_ops.arguments import checked
-from tcb_ops.errors import LedgerDamagedError, UsageError, check_count, check_value
+from tcb_ops.errors import LedgerDamagedError, check_count, check_value
 from tcb_ops.i18n import _, as_list
 from tcb_ops.kinds import ANY_KIND, kind_names, provided
-from tcb_ops.model import Link
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.list_kinds import LINKS
 from tcb_ops.settings import Settings
@@ -29,7 +28,6 @@ from tcb_ops.start import (
     find_run,
     merchants_for,
     naming,
-    opened_target,
     rows_of_frame,
     settings_for,
     start_run,
@@ -317,24 +315,3 @@ def runs(*, settings: Settings | None = None, damaged: list[LedgerDamagedError] 
     if damaged is None and errors:
         raise errors[0]
     return [Run(ledger, record, settings) for record in records]
-
-
-@checked
-def upload_link(env: str, path: str, *, appid: str | None = None, **options: Unpack[TargetOptions]) -> Link:
-    """Request one upload link, for ad-hoc work. Only `.reveal()` shows its secret parts.
-
-    `appid` is needed if several merchants share the environment. Raises UsageError (unknown env, bad path),
-    TokenError, TransportError, RefusedError (the platform's errcode).
-    """
-    from tcb_ops.lists import merchants as merchants_file
-    from tcb_ops.lists.paths import path_problem
-    from tcb_ops.runs.loop import result_of, submit_coroutine
-    from tcb_ops.runs.single_calls import merchant_of, request_link
-
-    settings = settings_for(options)
-    if (problem := path_problem(path)) is not None:
-        raise UsageError(_("path: {wrong}.", wrong=problem[0]))
-    merchants = merchants_file.read_merchants(settings.merchants)
-    merchant = merchant_of(env, appid, merchants)
-    with opened_target(settings, lambda: merchants) as opened:
-        return result_of(submit_coroutine(request_link(merchant, path, opened)))

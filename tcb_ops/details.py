@@ -71,46 +71,14 @@ class DetailCode(DetailCodes):
     COMPONENT_TOKEN = _(
         "The component token of {appid} was refused with errcode {errcode} ({errmsg}), which affects every merchant."
     )
-    BACKUP_ACCESS = _("{file} cannot be written or read ({why}).")
-    BACKUP_DAMAGED = _("{file} in the backup is missing or damaged.")
-    DOWNLOAD_STATUS = _("The store returned HTTP {status} for the download link.")
-    FILE_LEFT_OUT = _("The platform's response does not mention this file; trying again may help.")
-    NO_BACKUP = _("Run {run} had uploaded the earlier version, and there is no backup of it.")
-    NOT_KNOWN_WHOSE = _(
-        "The upload got no answer for this file, and there is no backup: whether the file that is there is the upload's or "
-        "somebody else's is not known."
-    )
-    SAVED_AS_SENT = _(
-        "The saved file has the same bytes as the file that the upload sent, so it may not be what was there before."
-    )
-    WRITTEN_SINCE = _("Run {run} has uploaded to this path, or deleted its file, since.")
-    NOT_UPLOADED_HERE = _("No run of this ledger uploaded the file that is there.")
     # why there is no token
     NO_ACCESS_TOKEN = _("content without an access_token of at most {longest_token} characters")
     NO_EXPIRY = _("an invalid expiry time")
-    TOO_MUCH = _("more than 64 KB")
     NOT_STARTED = _("cannot be started ({why})")
     PRINTED_TOO_MUCH = _("printed more than 64 KB")
     NO_OUTPUT = _("did not finish within {command_seconds:g} s")
     ENDED_BY_SIGNAL = _("was ended by signal {value}")
     EXIT_CODE = _("ended with exit code {code}")
-    PRINTED = _("printed {read}")
-    TOKEN_PROGRAM = _("the token program {program} {reason} for {appid}: run it by hand to see why.")
-    COMPONENT_SILENT = _("api_component_token at {host} gave no usable response. {why}")
-    REFRESH_REFUSED = _("the token of {appid} cannot be refreshed: errcode {answer}.")
-    REFRESH_SILENT = _(
-        "the token of {appid} cannot be refreshed now: {interface} gave no usable response. {why}"
-    )
-    NOT_AUTHORIZED = _(
-        "{appid} needs a new authorization. api_get_authorizer_list has no refresh token for it."
-    )
-    AUTHORIZATION_OVER = _(
-        "{appid} needs a new authorization: its refresh token is refused and api_get_authorizer_list has no other."
-    )
-    LIST_LACKS = _("It lacks list or total_count.")
-    LIST_SHORT = _("It listed {seen:,} of {total:,} merchants.")
-    COMPONENT_REFUSED = _("{interface} returned errcode {errcode} ({errmsg}), which affects every merchant.")
-    LACKS_EXPIRY = _("It lacks {name} or expires_in.")
     TOKEN_MISSING = _("{file} has no token for {appid}: it needs a line per appid.")
     NOT_A_FILE = _("cannot be read (not a regular file)")
     OVER_16_MB = _("is larger than 16 MB")
@@ -126,28 +94,6 @@ class DetailCode(DetailCodes):
         "the access_token is empty, longer than {longest_token} characters, or has characters that no token has"
     )
     EXPIRES_AT = _("expires_at is neither Unix seconds nor ISO 8601")
-    SERVICE_AWAY = _("the token server {host} cannot be reached. {why}")
-    SERVICE_SILENT = _("the token server {host} did not respond for {appid}. {why}")
-    SERVICE_CREDENTIALS = _(
-        "the token server {host} rejected the credentials (HTTP {status}): check the environment variable that tokens.auth_env names, and tokens.auth_header."
-    )
-    ANSWERED_WITH = _("returned {read}: it should be JSON with access_token and expires_in")
-    ANSWERED_404 = _("does not know this merchant (HTTP 404): add it there")
-    ANSWERED_REDIRECT = _(
-        "returned a redirect (HTTP {status}), which is not followed: set tokens.url to the final address"
-    )
-    ANSWERED_STATUS = _("returned HTTP {status}: see its own log")
-    SERVICE_NO_TOKEN = _("no token for {appid}: the token server {host} {why}.")
-    NO_RECORD = _("is not a token record")
-    TOKEN_RECORD = _("{file} {reason}: delete it, and the refresh token is looked up again.")
-    TOKEN_LOCKED = _(
-        "other processes have kept {appid}'s token locked for {longest_hold:g} s: the platform answers them slowly, or one of them hangs."
-    )
-    NO_APPID = _("{appid} is not an appid: correct it in the merchants file.")
-    TOKEN_STORE = _(
-        "token store: {path}: {why}. Without it, tokens cannot be refreshed safely: check the disk and its "
-        "permissions."
-    )
     SOURCE_SILENT = _("the token source did not respond for {appid} within {seconds:.0f} s.")
     NO_COMPONENT = _(
         "This environment is the platform's own (owner = platform) and is served with the component token: set tokens.component_appid in the settings."
@@ -170,7 +116,6 @@ class DetailCode(DetailCodes):
         "The platform returned HTTP {status} with something other than the expected JSON; trying again may help."
     )
     PLATFORM_LACKS = _("The platform's response lacks {fields}; trying again may help.")
-    PLATFORM_FILES = _("The platform's response does not list every file in {field}; trying again may help.")
     # a link that must not be used
     LINK_TOO_LONG = _(
         "A field of the link is longer than 16 KB, so nothing was sent: check any gateway in between."

@@ -1,9 +1,9 @@
 """The errcode catalogue: what each code means, what the operator does, what tcb-ops does by itself.
 
-Five tables beside this file contain it: errcodes.csv (the platform's errcodes), componentcodes.csv (other texts for some
-of them in an environment of the platform's own), storecodes.csv (COS's error codes), reasons.csv (why a row ended
-without one; a feature may have such a table, too) and decisions.csv (what tcb-ops does by itself). Code, reports and documentation read the same lines. An unknown code is shown as received and not retried,
-except a 5xx of the store.
+Four tables beside this file contain it: errcodes.csv (the platform's errcodes), componentcodes.csv (other texts for some
+of them in an environment of the platform's own), storecodes.csv (COS's error codes) and reasons.csv (why a row ended
+without one; a feature may have such a table, too). Code, reports and documentation read the same lines. An unknown code
+is shown as received and not retried, except a 5xx of the store.
 
 If a code may concern one merchant or all, the table has the narrower scope: too narrow costs three calls per merchant,
 too wide keeps ready merchants from being served. So 40164, 45035 and 89503 (the whitelist of the account whose token is
@@ -18,13 +18,10 @@ from enum import StrEnum
 from functools import cache
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, SupportsIndex
+from typing import Any
 
-from tcb_ops.arguments import checked
-from tcb_ops.errors import UsageError
-from tcb_ops.formatting import shown
 from tcb_ops.frames import Lines, Tabular
-from tcb_ops.i18n import NOTHING, Bilingual, Lang, Text, _, as_list, verbatim
+from tcb_ops.i18n import NOTHING, Bilingual, Lang, Text, _, verbatim
 from tcb_ops.kinds import features
 from tcb_ops.model import Owner
 
@@ -102,18 +99,6 @@ class CodeEntry(ReasonTexts, Tabular):
 # AccessDenied shows only in its message that the link has expired: "Request has expired" (cos-php-sdk-v5 PR 153),
 # "You post object request has been expired" (COS, POST Object exceptions, 436/56215).
 _RAN_OUT = re.compile(r"request has (been )?expired", re.IGNORECASE)
-
-
-def describe(decision: Decision, scope: Scope) -> Text:
-    """Return what tcb-ops does by itself, as a short phrase. Raises KeyError for an invalid pair."""
-    return _by_itself()[decision, scope]
-
-
-@cache
-def _by_itself() -> dict[tuple[str, str], Text]:
-    """Return all valid pairs; any other pair in the tables is a mistake."""
-    lines = catalogue_lines("decisions.csv")
-    return {(line["decision"], line["scope"]): Bilingual(line["text_en"], line["text_zh"]) for line in lines}
 
 
 @cache
@@ -206,33 +191,6 @@ def entry_of(code: str, owner: Owner = Owner.MERCHANT) -> CodeEntry:
     """Return the entry of an errcode or a store's code as the report's errcodes.csv lists it."""
     number = code.removesuffix(COMPONENT_MARK)
     return errcode(int(number), owner) if ERRCODE.fullmatch(number) else store_code(code)
-
-
-@checked
-def explain(code: SupportsIndex | str) -> CodeEntry:
-    """Return the entry of a code as an operator types it: 85088, "-501001", "SlowDown" (in any case).
-
-    A whole number always has an entry (`known=False` if the catalogue lacks it). Anything else that is not a code of the
-    store raises UsageError, with similar codes.
-    """
-    from difflib import get_close_matches
-
-    text = str(code).strip()
-    try:
-        return errcode(int(text))
-    except ValueError:
-        pass
-    names = {str(entry.code).lower(): str(entry.code) for entry in all_store_codes()}
-    if text.lower() in names:
-        return store_code(names[text.lower()])
-    near = [names[match] for match in get_close_matches(text.lower(), names)] or ["85088", "SlowDown"]
-    raise UsageError(
-        _(
-            "“{code}” is neither an errcode nor a code of the store. Give one such as {near}.",
-            code=shown(text, 40),
-            near=as_list(near),
-        )
-    )
 
 
 @cache

@@ -103,7 +103,7 @@ def frame_of_columns(
 ) -> pd.DataFrame:
     """Return a frame of our own columns, after those of a list, as text. By position: a list may have duplicate headers.
 
-    `batches`: the columns of some lines each; at least one. `timezone`: of times, which are Unix seconds. `dtypes`: of
+    `batches`: the columns of some lines each. `timezone`: of times, which are Unix seconds. `dtypes`: of
     further columns that are not text.
     """
     import pandas as pd

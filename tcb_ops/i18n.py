@@ -159,7 +159,8 @@ def in_python(text: Text, lang: Lang, fields: Mapping[str, str] = {}) -> str:
 
 def in_panel(text: Text, lang: Lang) -> str:
     """Return a text in one language as a panel shows it: it names the panel's fields, and where there is none, parameters."""
-    return in_python(text, lang, {"root": f"“{_('Local files').of(lang)}”"})
+    fields = {"root": _("Local files"), "backup": _("Backup folder"), "new-run": _("New run")}
+    return in_python(text, lang, {name: f"“{label.of(lang)}”" for name, label in fields.items()})
 
 
 def without_commands(text: Text, lang: Lang) -> str:

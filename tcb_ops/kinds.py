@@ -23,10 +23,9 @@ from tcb_ops.model import Outcome, Row, RowEnd
 
 if TYPE_CHECKING:
     from tcb_ops.errors import TcbOpsError
-    from tcb_ops.features.comparison.diffs import Diff
     from tcb_ops.reports.findings import Findings
-    from tcb_ops.reports.run_views import RunReader
     from tcb_ops.reports.summary import NextAction, RunSummary
+    from tcb_ops.runs.reader import LedgerReader
     from tcb_ops.runs.records import RunRecord
     from tcb_ops.settings import Settings
 
@@ -53,6 +52,8 @@ class Feature:
     """The table of the texts of its reasons, such as reasons.csv."""
     checks: Sequence[str] = ()
     """What returns a check of `doctor` for settings, `(Settings) -> DoctorCheck | None`; None where there is none to make."""
+    needs: Sequence[str] = ()
+    """The features that it imports; without one of them it is not there."""
 
 
 @cache
@@ -61,7 +62,8 @@ def features() -> Mapping[str, Feature]:
     from tcb_ops import features as package
 
     names = sorted(module.name for module in iter_modules(package.__path__))
-    return {name: import_module(f"{package.__name__}.{name}").FEATURE for name in names}
+    present = {name: import_module(f"{package.__name__}.{name}").FEATURE for name in names}
+    return {name: feature for name, feature in present.items() if present.keys() >= set(feature.needs)}
 
 
 def load(reference: str) -> Any:
@@ -172,11 +174,12 @@ class Kind(str):
     # --- reports and what follows ---------------------------------------------------------------------------------
 
     def findings(
-        self, reader: RunReader, summary: RunSummary, changes: Diff | None, settings: Settings
+        self, reader: LedgerReader, summary: RunSummary, settings: Settings, receiver: str = ""
     ) -> Findings | None:
-        """Return what a run found, as sections of its report; `changes`: since the run before, None if there is none.
+        """Return what a run found, as sections of its report.
 
-        Asked for finished runs, except retries, of kinds that survey.
+        Asked for finished runs, except retries, of kinds that survey. `receiver`: of messages; what is new is what it was
+        not told.
         """
         return None
 

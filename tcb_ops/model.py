@@ -199,10 +199,6 @@ class Reason(Term):
     ETAG_MISMATCH: ClassVar[Reason]
     INVALID: ClassVar[Reason]
     """Invalid input; the row's detail names the rule."""
-    HALTED: ClassVar[Reason]
-    """The environment's status in getenvinfo."""
-    UNAVAILABLE: ClassVar[Reason]
-    """Any other status than NORMAL; in the row's detail."""
     UNVERIFIED: ClassVar[Reason]
     """Succeeded, but the store's ETag is not an MD5, so the content was not compared."""
 
@@ -218,8 +214,6 @@ for _name in Reason.__annotations__:
     if _name.isupper():
         setattr(Reason, _name, Reason.register(_name.lower()))
 Reason.define("no_token", explained=True)
-Reason.define("halted", of_environment=True)
-Reason.define("unavailable", explained=True, of_environment=True)
 
 
 class Owner(StrEnum):

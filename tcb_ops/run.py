@@ -18,24 +18,23 @@ from tcb_ops.errors import (
     check_count,
 )
 from tcb_ops.i18n import Text, _
-from tcb_ops.kinds import is_provided, load, provided
+from tcb_ops.kinds import load, provided
 from tcb_ops.model import STORED_OUTCOMES, Merchant, Outcome
 from tcb_ops.reports.explanations import why
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.runs.progress import Progress
+from tcb_ops.runs.records import ANSWERS
 from tcb_ops.runs.stop_errors import stop_text
-from tcb_ops.runs.verdicts import VERDICTS
 from tcb_ops.settings import Settings
 from tcb_ops.signals import ctrl_c_raises
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tcb_ops.features.comparison.diffs import Diff
     from tcb_ops.lists.merchants import Merchants
     from tcb_ops.reports.findings import Findings
-    from tcb_ops.reports.run_views import RunReader
     from tcb_ops.runs.ledger import Ledger
+    from tcb_ops.runs.reader import LedgerReader
     from tcb_ops.runs.records import LaterChange, RowRecord, RunRecord, Tally, TimelineBucket
     from tcb_ops.runs.session import RunSession
     from tcb_ops.start import StartOptions
@@ -52,11 +51,11 @@ class Run:
     """A run in the ledger, finished or not."""
 
     def __init__(
-        self, ledger: Ledger, record: RunRecord, settings: Settings, reader: RunReader | None = None
+        self, ledger: Ledger, record: RunRecord, settings: Settings, reader: LedgerReader | None = None
     ) -> None:
         """`reader`: the source of the run's rows, if it is not the ledger itself."""
         self._ledger, self.record, self._settings = ledger, record, settings
-        self._reader: RunReader = reader or ledger
+        self._reader: LedgerReader = reader or ledger
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{outcome} {rows:,}" for outcome, rows in self.counts.items())
@@ -141,6 +140,11 @@ class Run:
         return all(outcome.succeeded for outcome in self.outcomes)
 
     @property
+    def resumable(self) -> bool:
+        """Whether the run is unfinished, and no later run took back its files: such a run is not resumed."""
+        return self.record.finished_at is None and not self._reader.taken_back_by(self.record)
+
+    @property
     def stopped(self) -> Text | None:
         """Why the run stopped early. After a stopped audit, environments not checked are unknown."""
         return stop_text(self.record.stopped) if self.record.stopped is not None else None
@@ -153,9 +157,8 @@ class Run:
     @checked
     def of_merchants(self, merchants: Iterable[Merchant]) -> Run:
         """Return the same run with only the rows of these lines of the merchants file."""
-        from tcb_ops.reports.run_views import RunView
-
-        selected = RunView(self._reader, self._reader.run(self.id), only=environments_of(merchants))
+        only = environments_of(merchants)
+        selected = provided("run_view")(self._reader, self._reader.run(self.id), only=only)
         return Run(self._ledger, selected.record, self._settings, selected)
 
     def close(self) -> None:
@@ -254,65 +257,58 @@ class Run:
 
         `columns`: only these, in this order, which takes less time and memory. Raises ArgumentError for an unknown one.
         """
-        from tcb_ops.reports.formats.notebook import results_frame
-
-        return results_frame(self._reader, self.record, self._settings, columns=columns)
+        frame: pd.DataFrame = provided("Run.results")(
+            self._reader, self.record, self._settings, columns=columns
+        )
+        return frame
 
     def failed(self) -> pd.DataFrame:
         """Return the rows that did not succeed, including pending ones: `results()` as in failed.csv."""
-        from tcb_ops.reports.formats.notebook import results_frame
-
-        return results_frame(
-            self._reader, self.record, self._settings, frozenset(Outcome.all()) - Outcome.successes()
-        )
+        others = frozenset(Outcome.all()) - Outcome.successes()
+        frame: pd.DataFrame = provided("Run.results")(self._reader, self.record, self._settings, others)
+        return frame
 
     def links(self) -> pd.DataFrame:
         """Return the rows of a links run with the columns of links.csv. The links are secrets: do not display them.
 
         Raises UsageError if the run has no links.csv.
         """
-        from tcb_ops.reports.formats.notebook import links_frame
-
         record = self._ledger.run(self.id)
         if not record.kind.writes_links or record.finished_at is None:
             raise UsageError(_("run {id} has no links.csv: only a finished links run has one.", id=record.id))
-        return links_frame(self._ledger, record, self._settings, self._reader)
+        frame: pd.DataFrame = provided("Run.links")(self._ledger, record, self._settings, self._reader)
+        return frame
 
     def errcodes(self) -> pd.DataFrame:
         """Return how many rows did not succeed, by merchant (appid, env) × code, as in errcodes.csv."""
-        from tcb_ops.reports.formats.notebook import errcodes_frame
-
-        return errcodes_frame(self.overview())
+        frame: pd.DataFrame = provided("Run.errcodes")(self.overview())
+        return frame
 
     def causes(self) -> pd.DataFrame:
         """Return what went wrong and what to do: a line per code, merchant and environment, most rows first."""
-        from tcb_ops.reports.formats.notebook import causes_frame
-
-        return causes_frame(self.overview(), self._settings)
+        frame: pd.DataFrame = provided("Run.causes")(self.overview(), self._settings)
+        return frame
 
     def by_merchant(self) -> pd.DataFrame:
         """Return how many rows each merchant has, and how many succeeded, did not succeed, are pending."""
-        from tcb_ops.reports.formats.notebook import merchants_frame
-
-        return merchants_frame(self.overview())
+        frame: pd.DataFrame = provided("Run.by_merchant")(self.overview())
+        return frame
 
     def timeline(self) -> pd.DataFrame:
         """Return how rows ended over the run's time: a line per interval, oldest first."""
-        from tcb_ops.reports.formats.notebook import timeline_frame
-
-        return timeline_frame(self._reader, self.record, self._settings)
+        frame: pd.DataFrame = provided("Run.timeline")(self._reader, self.record, self._settings)
+        return frame
 
     def timeline_buckets(self) -> list[TimelineBucket]:
         """Return how rows ended over the run's time, as values without pandas."""
         return self._reader.timeline(self.record)
 
-    def changes(self) -> Diff | None:
-        """Return what changed since the previous finished run of the same kind, target, list and part; None without one."""
+    def changes(self) -> Any:
+        """Return what changed since the previous finished run of the same kind, target, list and part, a Diff; None without one."""
         before = self._reader.previous(self.record)
-        changes: Diff | None = None
-        if before is not None:
-            changes = provided("compare")(self._ledger, before, self.record, self._settings)
-        return changes
+        if before is None:
+            return None
+        return provided("Run.changes")(self._ledger, before, self.record, self._settings)
 
     def audit(self) -> Any:
         """Return what an audit found, an AuditResult: compared with the previous one of the same target and part.
@@ -330,7 +326,7 @@ class Run:
 
     def kept_answers(self) -> dict[str, Any]:
         """Return what the ledger keeps of questions why rows of this run did not succeed: `verdicts`, and answers."""
-        return dict(self._ledger.run(self.id).settings.get(VERDICTS, {}))
+        return dict(self._ledger.run(self.id).settings.get(ANSWERS, {}))
 
     def keep_answers(self, **kept: Any) -> None:
         """Keep verdicts or answers about this run in its ledger, instead of earlier ones of the same name."""
@@ -341,19 +337,9 @@ class Run:
 
         `receiver`: of messages; compared with the last run of which it was told.
         """
-        record = self._reader.run(self.id)
-        changes, only = None, None
-        if self._reader is not self._ledger:
-            only = frozenset(
-                (environment.appid, environment.env) for environment in self._reader.envs(record)
-            )
-        with self._reader.snapshot() as snapshot:
-            # Damage to an earlier run does not concern this one.
-            with suppress(LedgerDamagedError), self._ledger.snapshot() as ledger:
-                before = ledger.previous(ledger.run(self.id), receiver)
-                if before is not None and is_provided("compare"):
-                    changes = provided("compare")(ledger, before, ledger.run(self.id), self._settings, only)
-            return record.kind.findings(snapshot, RunSummary(snapshot, record), changes, self._settings)
+        with self._reader.snapshot() as reader:
+            summary = RunSummary(reader, reader.run(self.id))
+            return summary.run.kind.findings(reader, summary, self._settings, receiver)
 
     def retry(
         self,
@@ -369,9 +355,7 @@ class Run:
 
     def final(self) -> Run:
         """Return the run with the last state of each row after its retries; for a retry, its original run."""
-        from tcb_ops.reports.run_views import merged_run
-
-        merged = merged_run(self._ledger, self.record, self._only)
+        merged = provided("merged_run")(self._ledger, self.record, self._reader.only)
         return Run(self._ledger, merged.record, self._settings, merged)
 
     def with_retries(self) -> tuple[str, int, int]:
@@ -379,20 +363,16 @@ class Run:
 
         Counted from sums, without reading rows; of a run that is no retry, the run itself is the original.
         """
-        from tcb_ops.reports.run_views import RunView
         from tcb_ops.runs.histories import family_of
 
         original, *retries = family_of(self._ledger, self.record)
-        reader = self._ledger if self._only is None else RunView(self._ledger, original, only=self._only)
+        only, reader = self._reader.only, self._ledger
+        if only is not None:
+            reader = provided("run_view")(self._ledger, original, only=only)
         planned = reader.counts(original)
         counts = [planned, *(reader.counts(retry) for retry in retries)]
         succeeded = sum(rows for counted in counts for outcome, rows in counted.items() if outcome.succeeded)
         return original.id, succeeded, sum(planned.values())
-
-    @property
-    def _only(self) -> frozenset[tuple[str, str]] | None:
-        """The environments that the run is narrowed to, as (appid, env); None for all."""
-        return getattr(self._reader, "only", None)
 
     @checked
     def write_into(

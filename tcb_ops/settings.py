@@ -25,7 +25,6 @@ from tcb_ops.found_settings import Trust, open_found
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_lines, as_list
 from tcb_ops.kinds import features, load
 from tcb_ops.model import SIMULATOR, Listener, Problem, is_loopback
-from tcb_ops.resources import nearest_path
 from tcb_ops.toml_file import cannot_be_read, parse_toml, read_text
 from tcb_ops.values import InvalidValueError, Value, check, values_of
 
@@ -503,17 +502,13 @@ def setting_values() -> Mapping[str, Value]:
 
 
 def _unknown(key: str, value: object) -> Text:
-    """Return the message for an unknown setting, with the most similar name, which may be in another section."""
-    from difflib import get_close_matches
-
-    section, _dot, name = key.rpartition(".")
-    siblings = [each for each in setting_values() if each.startswith(f"{section}.") or not section]
-    names = {each.rpartition(".")[2]: each for each in (*reversed(list(setting_values())), *siblings)}
-    if near := get_close_matches(name, names, n=1):
-        return _("there is no such setting (did you mean {places}?)", places=names[near[0]])
+    """Return the message for an unknown setting, with the names that are beside it: of settings, and of sections."""
+    section, dot, _name = key.rpartition(".")
     if isinstance(value, Mapping | list):
         return _("the feature with this section is not installed; remove it")
-    return _("there is no such setting; the names are {names}", names=as_list(siblings))
+    siblings = [each for each in setting_values() if each.startswith(f"{section}{dot}")]
+    names = dict.fromkeys(each if section else each.partition(".")[0] for each in siblings)
+    return _("there is no such setting; the names are {names}", names=as_list(names))
 
 
 _practice: Settings | None = None
@@ -550,10 +545,9 @@ def _read(file: Path, named_by: Text | str) -> tuple[str | None, Trust | None]:
         return read_text(descriptor, file), writers
     if file.exists():
         return read_text(file, file), None
-    problem = _("{file}: no such settings file.", file=file)
-    if near := nearest_path(file, lambda path: path.suffix == ".toml"):
-        raise SettingsError(problem, _("Did you mean {near}?", near=near))
-    raise SettingsError(problem, _("Check {named_by}.", named_by=named_by))
+    raise SettingsError(
+        _("{file}: no such settings file.", file=file), _("Check {named_by}.", named_by=named_by)
+    )
 
 
 def _in_folder(folder: Path, by_key: Mapping[str, Any]) -> dict[str, Any]:

@@ -151,7 +151,7 @@ GUARDS = (
     Guard(
         "an undo leaves files that were changed since",
         "features/stored/calls.py",
-        "return detail(DetailCode.WRITTEN_SINCE, run=since) if since else None",
+        "return detail(StoredCode.WRITTEN_SINCE, run=since) if since else None",
         "return None",
         "tests/features/stored/test_confirm.py",
         "retried_delete_leaves",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import tcb_ops
-from tcb_ops.details import DetailCode
+from tcb_ops.details import _CODES, DetailCode
 from tcb_ops.i18n import Lang, Message
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def test_no_code_searches_compares_or_splits_messages() -> None:
 
 
 def test_every_reason_has_one_message_in_both_languages_with_the_same_parameters() -> None:
-    for code in set(DetailCode) - {DetailCode.TEXT}:
+    for code in set(_CODES.values()) - {DetailCode.TEXT}:
         message = code.value
         assert isinstance(message, Message)
         names = {name for _, name, _, _ in Formatter().parse(message.msgid) if name}

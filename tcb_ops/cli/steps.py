@@ -286,8 +286,6 @@ class RunCommand:
             self.console.release()
             if not sys.stdin.isatty():
                 raise UsageError(question, _("Without a terminal, this requires --yes."))
-            if scope.most and is_provided("short_of_calls"):  # undo and delete request no links
-                provided("short_of_calls")(scope, self.settings, self.console)
             if not click.confirm(question.of(self.console.lang), err=True):
                 raise UsageError(_("Nothing was sent."))
 
@@ -412,9 +410,10 @@ class RunCommand:
         if console.fix_me is not None:
             groups = [group for group in groups if group.code != Reason.INVALID]
         following = next_command(self.settings, run.record, groups)
-        if following is None and is_provided("rest_to_retry"):
-            ledger = ledger_with_runs(self.settings)
-            following = provided("rest_to_retry")(ledger, run.record, self.settings)
+        if run.record.parent:
+            original, succeeded, rows = run.with_retries()
+            text = _("Retry of {id}: with its retries, {succeeded:,} of {rows} have succeeded.")
+            console.info(text.format(id=original, succeeded=succeeded, rows=row_count(rows)))
         console.suggest_one(following)
         target, shown = target_line(self.settings), page or where.absolute()
         console.link(_("{at} · run {id}: {where}", at=target, id=run.id, where=shown), shown)

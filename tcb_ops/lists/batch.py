@@ -116,12 +116,11 @@ class Staging:
         for page in self._pages(f"{line}, query", "rows", "query IS NOT NULL"):
             yield from ((number, Secret(query)) for _line, number, query in page)
 
-    def origin(self) -> tuple[str, int | None]:
-        """Return the origin of a row, and the first row that does not say from which line it is, or as an earlier one."""
-        firsts = "SELECT *, MIN(line) OVER (PARTITION BY of_line) AS first FROM rows"
-        line = "MIN(CASE WHEN of_line = 0 OR line > first THEN line END)"
-        origin, row = self.query(f"SELECT MAX(origin), {line} FROM ({firsts})")[0]  # noqa: S608  own names
-        return str(origin), row
+    def origin(self) -> tuple[str, bool]:
+        """Return the origin of a row, and whether each row says from which line it is, none as another one."""
+        different = "MIN(of_line) > 0 AND COUNT(*) = COUNT(DISTINCT of_line)"
+        origin, is_clear = self.query(f"SELECT MAX(origin), {different} FROM rows")[0]  # noqa: S608  own names
+        return str(origin), bool(is_clear)
 
     def set_files(self, facts: Iterable[tuple[int | None, int | None, str, int]]) -> None:
         """Set (size, mtime_ns, etag, line) of rows."""

@@ -333,7 +333,8 @@ class ActionButton(widgets.VBox):
         style: str = "primary",
     ) -> None:
         """`name` is the button's class. Unless `always`, only a live target is confirmed."""
-        self._lang, self._context, self._always, self._merchants = worker.lang, context, always, 0
+        self._lang, self._context, self._merchants = worker.lang, context, 0
+        self._asks = always or context.live
         self.facts = html_area(f"{name}-confirm")
         self.count = worker.field(
             widgets.Text, _("Merchants"), f"{name}-confirm-count", "16rem", continuous_update=True
@@ -343,10 +344,6 @@ class ActionButton(widgets.VBox):
         self.button = worker.button(label, name, action, button_style=style)
         super().__init__([self.confirmation, self.button])
         self.ask(None, 0, label)
-
-    @property
-    def _asks(self) -> bool:
-        return self._always or self._context.live
 
     @property
     def confirmed(self) -> bool:

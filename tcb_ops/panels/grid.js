@@ -58,7 +58,7 @@ function render({ model, el }) {
   let sort = { by: BAD, down: true };
   let chip = "all";
   let shown = PAGE;
-  let asked = 0;
+  let [asked, answered] = [0, 0]; // the numbers of requests for rows
   let pages = [-1]; // the line before each page, the current one last
   let answer, causes, charts;
 
@@ -168,7 +168,7 @@ function render({ model, el }) {
   function ask(auto = false, delay = 0) {
     const mine = (asked += 1);
     status.textContent = words.loading;
-    setTimeout(() => { if (mine === asked && status.textContent === words.loading) status.textContent = words.lost; }, 20000);
+    setTimeout(() => { if (mine === asked && mine !== answered) status.textContent = words.lost; }, 20000);
     const given = { ask: "rows", id: mine, auto, code: codeOf(), appid: only, path: pathSearch.value.trim(), after: pages.at(-1) };
     setTimeout(() => { if (mine === asked) send(given); }, delay);
   }
@@ -216,10 +216,11 @@ function render({ model, el }) {
     files: [words.files, make("p", { class: "op-quiet op-no-files", text: words.no_files })],
   };
   const tabs = Object.entries(PARTS).map(([name, [label, ...parts]]) => [
-    make("button", { type: "button", role: "tab", "data-tab": name, "data-head": name === "rows" && "units", text: label, onclick: () => { chosen = true; openTab(name); panelOf().scrollIntoView({ block: "start" }); } }),
+    make("button", { type: "button", role: "tab", "data-tab": name, "data-head": name === "rows" && "units", text: label, onclick: () => { openTab(name); panelOf().scrollIntoView({ block: "start" }); } }),
     make("section", { role: "tabpanel", "aria-label": label, class: `op-part-${name}` }, ...parts),
   ]);
-  let chosen = false; // a tab was chosen by hand
+  let chosen = false; // somebody works in a tab: none opens by itself
+  for (const name of ["pointerdown", "keydown"]) el.addEventListener(name, () => { chosen = true; });
   const groups = () => GROUPS.map((group) => [...el.querySelectorAll(group)]);
   el.classList.add("op-grid-body");
   el.append(make("div", { class: "op-tabs", role: "tablist", "aria-label": words.tabs }, ...tabs.map(([tab]) => tab)), ...tabs.map(([, part]) => part));
@@ -243,7 +244,6 @@ function render({ model, el }) {
     const cause = event.target.closest("[data-why]");
     if (cause) send({ ask: "why", value: cause.dataset.why });
     if (!cell) return;
-    chosen = true;
     filter(cell.dataset.appid ?? "", cell.dataset.code === "all" ? null : cell.dataset.code);
   });
   el.addEventListener("keydown", (event) => {
@@ -272,7 +272,7 @@ function render({ model, el }) {
     const button = event.target.closest?.(":is(.op-actions, .op-menu) button");
     const panel = event.target.closest?.(".op-panel");
     // A retry of what matches a filter sends what is shown: not while that is being read.
-    if (panel === panelOf() && event.target.closest?.(".op-retry") && status.textContent === words.loading) event.stopPropagation();
+    if (panel === panelOf() && event.target.closest?.(".op-retry") && asked !== answered) event.stopPropagation();
     if (panel) { if (button) panel.dataset.pressed = "1"; else delete panel.dataset.pressed; }
     const link = event.target.closest?.("[data-run], .op-run-table tr:has([data-run])");
     if (link && panel === panelOf()) send({ ask: "open", value: (link.dataset.run ? link : link.querySelector("[data-run]")).dataset.run });
@@ -316,7 +316,7 @@ function render({ model, el }) {
     if (kernel?.connectionStatus === "disconnected") kernel.reconnect().catch(() => {}); // JupyterLab gives up after minutes
     else if (!running) send({ ask: "look" });
   }
-  const timer = setInterval(() => { panelOf()?.addEventListener("keydown", shield, { signal: listening.signal }); if (dead) disable(); else { keepFocus(); keepInView(); showAges(); look(); } }, 250);
+  const timer = setInterval(() => { panelOf()?.addEventListener("keydown", shield, { signal: listening.signal }); if (dead) disable(); else { panelOf()?.setAttribute("tabindex", "-1"); keepFocus(); keepInView(); showAges(); look(); } }, 250);
 
   // A kernel that was restarted or killed knows nothing of this panel.
   function die() {
@@ -337,12 +337,12 @@ function render({ model, el }) {
   kernel?.statusChanged?.connect(heard);
 
   function receive(message) {
-    if (message.rows) {
+    if (message.rows || message.failed) {
       if (message.id !== asked) return;
-      answer = message.rows;
-      drawRows();
-    } else if (message.failed && message.id === asked) {
-      status.textContent = words.unread;
+      answered = asked;
+      answer = message.rows ?? answer;
+      if (message.rows) drawRows();
+      else status.textContent = words.unread;
     } else if (message.tab) {
       openTab(message.tab);
     } else if (message.lines) {

@@ -20,12 +20,11 @@ from tcb_ops.kinds import Kind, is_provided
 from tcb_ops.model import Outcome
 from tcb_ops.panels.controls import Worker
 from tcb_ops.panels.html import MerchantLine, merchant_lines, render_causes
-from tcb_ops.reports.explanations import action_text, code_label, reason_text
+from tcb_ops.reports.explanations import action_text, code_label, kept_verdicts, reason_text
 from tcb_ops.reports.formats.charts import draw, errcode_matrix, outcome_class
 from tcb_ops.reports.summary import CodeGroup, by_code, causes_of, most_first
 from tcb_ops.run import Run
 from tcb_ops.runs.records import RowRecord, Tally
-from tcb_ops.runs.verdicts import Verdict, kept_verdicts
 from tcb_ops.secrets import redact
 
 PAGE = 100
@@ -96,9 +95,8 @@ class RunGrid(anywidget.AnyWidget):
         self.forget()
         words = {name: text.of(worker.lang) for name, text in _WORDS.items()}
         if sample:
-            words["dead"] = _("The kernel was restarted. Run all cells again: the sample starts over.").of(
-                worker.lang
-            )
+            again = _("The kernel was restarted. Run all cells again: the sample starts over.")
+            words["dead"] = again.of(worker.lang)
         super().__init__(words=words | {"lang": str(worker.lang)})
         self.add_class("op-grid")
         self.on_msg(self._answer)
@@ -111,8 +109,8 @@ class RunGrid(anywidget.AnyWidget):
         """The merchants as the browser has them, by appid."""
         self.groups: list[CodeGroup] = []
         """The causes, most rows first."""
-        self.verdicts: dict[str, Verdict] = {}
-        """By code, what WeChat was asked about."""
+        self.verdicts: dict[str, Any] = {}
+        """By code, what WeChat was asked about, as `kept_verdicts` returns it."""
         self.shown = ("", "", "")
         """The code ("" for all), the appid and the part of a path by which rows are filtered."""
         self.causes = self._charts = ""
@@ -127,7 +125,7 @@ class RunGrid(anywidget.AnyWidget):
 
         new = self._run is None or self._run.id != run.id or self._running != running
         if self._run is None or self._run.id != run.id:
-            self.verdicts = {verdict.code: verdict for verdict in kept_verdicts(run.record.settings)}
+            self.verdicts = {verdict.code: verdict for verdict in kept_verdicts(run.record)}
             self.shown = ("", "", "")
         self._run, self._running, self._zone = run, running, run.settings.zone
         self._tallies = tallies = run.tallies()

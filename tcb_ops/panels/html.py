@@ -12,6 +12,7 @@ from datetime import datetime, tzinfo
 from enum import StrEnum
 from html import escape
 from importlib.resources import files
+from typing import Any
 
 from tcb_ops.details import DetailCode
 from tcb_ops.errors import InterruptedRunError, TcbOpsError
@@ -27,7 +28,6 @@ from tcb_ops.run import Run
 from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.records import Tally
 from tcb_ops.runs.stop_errors import stop_text
-from tcb_ops.runs.verdicts import Verdict
 
 NAMED = 4
 """Merchants named beside a code."""
@@ -251,19 +251,14 @@ def describe_end(run: Run, error: TcbOpsError | None, expired_links: int = 0) ->
     if record.finished_at is None:
         reason = _describe_stop(run, error)
         tone = "" if error is None or isinstance(error, InterruptedRunError) else "bad"
-        return _(
-            "{reason} {result} Resume completes the rest; finished rows are not sent again.",
-            reason=reason,
-            result=result,
-        ), tone
+        rest = _("Its files were undone or deleted, so it is not resumed: New run uploads the list again.")
+        if run.resumable:
+            rest = _("Resume completes the rest; finished rows are not sent again.")
+        return _("{reason} {result} {rest}", reason=reason, result=result, rest=rest), tone
     lines = [result] if error is None else [error.text, result]
     if record.kind.writes_links and record.report:
-        lines.append(
-            _(
-                "The links are in {report}, which only you can read; they expire after about 15 minutes.",
-                report=record.report,
-            )
-        )
+        text = _("The links are in {report}, which only you can read; they expire after about 15 minutes.")
+        lines.append(text.format(report=record.report))
     good = run.succeeded and error is None and not expired_links
     return as_lines(lines), "good" if good else "bad"
 
@@ -338,7 +333,7 @@ def render_merchants(tallies: Iterable[Tally], kind: Kind, lang: Lang, label: st
 
 
 def render_causes(
-    groups: Sequence[CodeGroup], verdicts: Mapping[str, Verdict], kind: Kind, lang: Lang, *, asks: bool
+    groups: Sequence[CodeGroup], verdicts: Mapping[str, Any], kind: Kind, lang: Lang, *, asks: bool
 ) -> str:
     """Draw the causes: what each means, what to do, whom it concerns, and its verdict; `asks`: whether WeChat can be asked."""
     drawn = [_cause(group, verdicts.get(group.code), kind, lang, asks=asks) for group in groups]
@@ -348,7 +343,7 @@ def render_causes(
     return f'<ul class="op-by-code">{"".join(drawn[:CAUSES])}</ul>{folded * (rest > 0)}'
 
 
-def _cause(group: CodeGroup, verdict: Verdict | None, kind: Kind, lang: Lang, *, asks: bool) -> str:
+def _cause(group: CodeGroup, verdict: Any, kind: Kind, lang: Lang, *, asks: bool) -> str:
     code = esc(group.code)
     merchants = [share.merchant or share.appid or _("(no merchant)") for share in group.merchants]
     figures = _(

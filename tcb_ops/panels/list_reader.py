@@ -116,9 +116,8 @@ class ListReader(widgets.VBox):
         label = _("Hidden rows")
         self.hidden = worker.field(widgets.Dropdown, label, "op-hidden-rows", "16rem", options=choices)
         self.fit = button(NOTHING, "op-use-folder", self._use_folder, background=False)
-        self.paths.observe(
-            lambda _: setattr(self.skip, "value", False), "value"
-        )  # it was said of another list
+        # It was said of another list.
+        self.paths.observe(lambda _: setattr(self.skip, "value", False), "value")
         for field in (self.paths, self.root, self.skip, self.hidden):
             field.observe(lambda _: worker.guarded(self._check, line), "value")
         check_line = widgets.HBox([self.check, self.fit, self.skip])

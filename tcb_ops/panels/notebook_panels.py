@@ -194,6 +194,12 @@ class UploadPanel(ListPanel):
         show(self.backup, shown=is_provided("backup_folder"))
         return [*super()._input_parts(), self.backup]
 
+    def _changed(self) -> None:
+        super()._changed()
+        if self.unfinished is not None and not self.new.value:
+            folder = self.unfinished.record.settings.get("backup")
+            self.backup.value = str(Path(folder).parent) if folder else ""
+
     def _start_run(self, options: StartOptions) -> RunHandle:
         backup = self.backup.value.strip() or None
         return api.start_upload(self._batch(), cluster=self.monitor.cluster, backup=backup, **options)

@@ -14,7 +14,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from tcb_ops.errors import InputError, TcbOpsError, UsageError
-from tcb_ops.i18n import Lang, Text, _, pgettext
+from tcb_ops.i18n import Lang, Text, _, in_panel, pgettext
 from tcb_ops.kinds import Kind
 from tcb_ops.lists.input_files import PROBLEMS_SHOWN, format_problem
 from tcb_ops.model import Outcome
@@ -177,8 +177,9 @@ class Panel:
             asked = wanted or os.environ.get(RUN_NOW) == "1"
             if not asked and (not self.context.simulated or shown is not None):
                 text = _("Nothing was run: the target is live, and RUN_NOW is false.")
-                if shown is not None and self.context.simulated:
+                if shown is not None:
                     text = _("Nothing was run: the panel shows run {id}, and RUN_NOW is false.", id=shown.id)
+                print(in_panel(text, self.lang))  # noqa: T201  the cell's output
                 self._write_result(None, 0, text)
                 return
             run = self._work()
@@ -204,12 +205,11 @@ class Panel:
 
     def _export(self, run: Run) -> Path:
         out, default = os.environ.get(HEADLESS_OUT), f"reports/{run.id}"
+        # In a Jupyter session it goes below the notebook: the server opens links to no other files.
+        given = self.given.report or (default if in_jupyter_session() else "")
+        folder = self.context.output_path(given, default)
         if out and not self.given.report:
             folder = Path(out) / run.id
-        else:
-            # In a Jupyter session it goes below the notebook: the server opens links to no other files.
-            given = self.given.report or (default if in_jupyter_session() else "")
-            folder = self.context.output_path(given, default)
         return self.monitor.export.export(run, folder)
 
     def _page(self, run: Run) -> str:

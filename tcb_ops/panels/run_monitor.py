@@ -87,6 +87,7 @@ class RunMonitor(widgets.VBox):
         """Links of the run that is shown that had expired by its end, where it ended here."""
         self.undone = False
         """Whether later runs took back all files of the run that is shown, and of its retries."""
+        self._resumable = False
         self._handle: RunHandle | None = None
         self.watched = threading.Event()
         """Set when the end of the run is shown that was shown last."""
@@ -283,6 +284,7 @@ class RunMonitor(widgets.VBox):
         """Offer the rest of an unfinished run, and what the menus can do with a run."""
         run = self.run
         if run is not None and self.state is RunState.UNFINISHED:
+            self._resumable = run.resumable
             self.resume.offer_rest(run)
         for menu in self._worker.menus:
             menu.show_run(run if self.at_rest else None)
@@ -293,7 +295,7 @@ class RunMonitor(widgets.VBox):
     def enable(self, *, starts: bool = False) -> None:
         """Enable the buttons that may be pressed; `starts`: another button starts or resumes a run."""
         busy = self._worker.busy or self.running
-        show(self.resume, shown=self.state is RunState.UNFINISHED and not starts)
+        show(self.resume, shown=self.state is RunState.UNFINISHED and self._resumable and not starts)
         self.resume.enable(busy=busy)
         # The blue button is the next thing to do: in a box that is open, it is the box's.
         self.resume.button.button_style = "" if any(m.opened for m in self._worker.menus) else "primary"

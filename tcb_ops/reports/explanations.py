@@ -9,19 +9,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, tzinfo
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tcb_ops.details import Detail, detail
 from tcb_ops.errcodes import COMPONENT_MARK, Decision, all_reasons, entry_of
 from tcb_ops.errcodes import errcode as errcode_entry
 from tcb_ops.errcodes import store_code as store_code_entry
 from tcb_ops.i18n import NOTHING, Joined, Text, _, as_list, as_sentences, verbatim
-from tcb_ops.kinds import counted, counted_rows
+from tcb_ops.kinds import counted, counted_rows, is_provided, provided
 from tcb_ops.model import Outcome, Owner, Reason, RowEnd
 from tcb_ops.secrets import redact
 
 if TYPE_CHECKING:
-    from tcb_ops.runs.records import LaterChange, Tally
+    from tcb_ops.runs.records import LaterChange, RunRecord, Tally
 
 MARK = "SIMULATED 演练"
 """Marks what is about a loopback target."""
@@ -166,6 +166,19 @@ def code_label(code: str) -> Text:
     """Return a short label for such a code; empty if the code is clear without one."""
     texts = all_reasons().get(Reason.ETAG_MISMATCH if code == ETAG_MISMATCH else code)
     return texts.label if texts is not None else entry_of(code).label
+
+
+def merchant_text(code: str, appid: str = "", merchant: str = "", env: str = "") -> Text | None:
+    """Return what to tell a merchant that must act about a code; None where it need not, or no feature has the texts."""
+    text: Text | None = None
+    if is_provided("merchant_text"):
+        text = provided("merchant_text")(code, appid, merchant, env)
+    return text
+
+
+def kept_verdicts(run: RunRecord) -> list[Any]:
+    """Return what WeChat answered about codes of a run: each has `code`, `who_acts`, `meaning`, `action`, `message`, `lines()`."""
+    return [*provided("kept_verdicts")(run.settings)] if is_provided("kept_verdicts") else []
 
 
 def source_message(group: Tally, cause: Why) -> Text | None:

@@ -18,30 +18,25 @@ from contextlib import ExitStack
 from datetime import datetime, tzinfo
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
-from tcb_ops.errors import LedgerDamagedError, LedgerError, StoppedError, UsageError
+from tcb_ops.errors import LedgerError, StoppedError, UsageError
 from tcb_ops.i18n import Text, _
 from tcb_ops.kinds import is_provided, provided, row_count
 from tcb_ops.model import SIMULATOR
 from tcb_ops.reports.explanations import MARK
 from tcb_ops.reports.formats.csv import RowTexts, write_errcodes, write_lines
 from tcb_ops.reports.formats.html import page
-from tcb_ops.reports.run_views import RunReader
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.resources import make_folder, sync_to_disk, system_reason
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.next_commands import command, of_run, quoted
 from tcb_ops.runs.reader import LedgerReader
-from tcb_ops.runs.records import RunRecord
-from tcb_ops.runs.verdicts import VERDICTS
+from tcb_ops.runs.records import ANSWERS, RunRecord
 from tcb_ops.secrets import MASK, find_leak, masked
 from tcb_ops.settings import Settings, without_dots
-
-if TYPE_CHECKING:
-    from tcb_ops.features.comparison.diffs import Diff
 
 RESULTS, FAILED, ERRCODES, PAGE = "results.csv", "failed.csv", "errcodes.csv", "report.html"
 WORKBOOK, PDF = "report.xlsx", "report.pdf"
@@ -90,7 +85,7 @@ def export(
     *,
     now: float,
     replace: bool = False,
-    reader: RunReader | None = None,
+    reader: LedgerReader | None = None,
     pdf: bool = False,
 ) -> Path:
     """Write a run's report to the folder `dest`, from a snapshot of the ledger; return the folder.
@@ -160,7 +155,7 @@ def _warn(text: Text, settings: Settings) -> None:
 
 
 def _write(
-    snapshot: RunReader, run: RunRecord, folder: Path, settings: Settings, now: float
+    snapshot: LedgerReader, run: RunRecord, folder: Path, settings: Settings, now: float
 ) -> dict[str, Any]:
     texts = RowTexts(snapshot, run, settings.lang, settings.zone)
     write_lines(texts.head, texts, folder / RESULTS, folder / FAILED)
@@ -184,8 +179,7 @@ def _write(
             target=run.target,
         )
         (folder / SIMULATED).write_text(f"{mark.zh}\n{mark.en}\n", encoding="utf-8", newline="\n")
-    changes = _changes(snapshot, run, settings)
-    html = page(snapshot, summary, settings, versions(), now=now, changes=changes)
+    html = page(snapshot, summary, settings, versions(), now=now)
     (folder / PAGE).write_text(masked(html), encoding="utf-8", newline="\n")
     return {
         "schema": SCHEMA,
@@ -219,21 +213,6 @@ def _complete(folder: Path, content: dict[str, Any], run: RunRecord) -> None:
             )
         sync_to_disk(folder / name)
     sync_to_disk(folder)
-
-
-def _changes(snapshot: RunReader, run: RunRecord, settings: Settings) -> Diff | None:
-    """Compare a survey with the one before it; if that one is damaged, log a warning and return None."""
-    if not (run.has_findings and isinstance(snapshot, LedgerReader) and is_provided("compare")):
-        return None  # a merged run is not compared
-    changes: Diff | None = None
-    try:
-        before = snapshot.previous(run)
-        if before is not None:
-            changes = provided("compare")(snapshot, before, run, settings)
-    except LedgerDamagedError as error:
-        text = _("the report of run {run} is complete, but was not compared with an earlier run: {text}")
-        _warn(text.format(run=run.id, text=error.text), settings)
-    return changes
 
 
 def _put(part: Path, dest: Path) -> None:
@@ -365,7 +344,7 @@ def _about(summary: RunSummary, zone: tzinfo) -> dict[str, Any]:
         "root": run.root,
         "created_at": _moment(run.created_at, zone),
         "finished_at": _moment(run.finished_at, zone),
-        "settings": {name: value for name, value in run.settings.items() if name != VERDICTS},
+        "settings": {name: value for name, value in run.settings.items() if name != ANSWERS},
     }
 
 

@@ -16,13 +16,12 @@ from tcb_ops.errcodes import COMPONENT_MARK, Decision, Scope, entry_of
 from tcb_ops.i18n import Joined, Lang, Text, verbatim
 from tcb_ops.kinds import is_provided, provided
 from tcb_ops.model import Outcome, Reason
-from tcb_ops.reports.explanations import ETAG_MISMATCH, source_message, why
+from tcb_ops.reports.explanations import ETAG_MISMATCH, merchant_text, source_message, why
 from tcb_ops.runs.records import LaterChange, RowRecord, RunRecord, Tally
-from tcb_ops.runs.verdicts import Actor, presumed_verdict
 from tcb_ops.secrets import redact
 
 if TYPE_CHECKING:
-    from tcb_ops.reports.run_views import RunReader
+    from tcb_ops.runs.reader import LedgerReader
     from tcb_ops.settings import Settings
 
 _Key = TypeVar("_Key", int, str, tuple[Any, ...])
@@ -120,7 +119,7 @@ class MerchantSummary:
 class RunSummary:
     """A run's counts, causes, merchants and totals at one moment."""
 
-    def __init__(self, reader: RunReader, run: RunRecord) -> None:
+    def __init__(self, reader: LedgerReader, run: RunRecord) -> None:
         """Sum up a run with one query, in constant memory, so that the counts agree with one another."""
         self.run = run
         self.changed_by: Sequence[LaterChange] = ()
@@ -180,7 +179,7 @@ class RunSummary:
         return {name for name, merchants in names.items() if name and merchants > 1}
 
     def with_first_rows(
-        self, merchants: Iterable[MerchantSummary], reader: RunReader
+        self, merchants: Iterable[MerchantSummary], reader: LedgerReader
     ) -> Iterator[MerchantSummary]:
         """Add to each merchant its first rows that did not succeed, read from the ledger on demand."""
         merchants = list(merchants)
@@ -249,7 +248,7 @@ class RunSummary:
     def messages(self, lang: Lang) -> list[dict[str, str]]:
         """Return what to tell each merchant that must act about its codes."""
         about = ("code", "appid", "merchant", "env", "message")
-        texts = [(c, presumed_verdict(c.code, c.appid, c.merchant, c.env).message) for c in self.causes]
+        texts = [(c, merchant_text(c.code, c.appid, c.merchant, c.env)) for c in self.causes]
         return [
             dict(zip(about, (c.code, c.appid, c.merchant, c.env, text.of(lang)), strict=True))
             for c, text in texts
@@ -435,9 +434,7 @@ def retry_helps(groups: Sequence[CodeGroup], *, again: bool) -> bool:
     """
     in_list = {action.group.code for action in next_actions(groups) if action.in_list}
     others = [group.code for group in groups if group.code not in in_list]
-    return not all(
-        again and presumed_verdict(code.removesuffix(COMPONENT_MARK)).who is Actor.MERCHANT for code in others
-    )
+    return not all(again and merchant_text(code.removesuffix(COMPONENT_MARK)) is not None for code in others)
 
 
 def per(code: str, token: Reason | None = None) -> Per:

@@ -22,6 +22,7 @@ from tcb_ops.runs.connections import Connection
 from tcb_ops.runs.locks import hold
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import (
+    ANSWERS,
     END_COLUMNS,
     PLAN_COLUMNS,
     EnvRecord,
@@ -217,12 +218,10 @@ class Ledger(LedgerReader):
             _set(connection, run.number, undelivered="\n".join(sorted(receivers)))
 
     def keep_answers(self, run: RunRecord, answers: Mapping[str, Any]) -> None:
-        """Keep what `why` found about a run among its settings, instead of earlier answers of the same names."""
-        from tcb_ops.runs.verdicts import VERDICTS
-
+        """Keep what was asked about a run among its settings, instead of earlier answers of the same names."""
         with self.writing() as connection:
             settings = self.run(run.id).settings
-            settings |= {VERDICTS: settings.get(VERDICTS, {}) | answers}
+            settings |= {ANSWERS: settings.get(ANSWERS, {}) | answers}
             _set(connection, run.number, settings=encoded_settings(settings))
 
     # --- the database -------------------------------------------------------------------------------------------

@@ -411,19 +411,13 @@ def check_retry(parent: RunRecord, settings: Settings) -> None:
     raise UsageError(problem)
 
 
-def rows_to_retry(
-    ledger: LedgerReader, run: RunRecord, path: str = "", *, invalid: bool = False
-) -> Iterator[RowRecord]:
-    """Stream a run's rows that did not succeed, nor in an earlier retry, and that no newer correction has.
-
-    `invalid`: also those that were skipped, which no retry runs again.
-    """
+def rows_to_retry(ledger: LedgerReader, run: RunRecord, path: str = "") -> Iterator[RowRecord]:
+    """Stream a run's rows that did not succeed, nor in an earlier retry, and that no newer correction has."""
     elsewhere = ledger.succeeded_since(run)
     for correction in corrections_of(ledger, merged_runs(ledger, run)[0]):
         if correction.number > run.number:
             elsewhere.update(record.row.line for record in ledger.rows(correction))
-    outcomes = Outcome.retriable() | ({Outcome.INVALID} if invalid else set())
-    records = ledger.rows(run, outcomes=outcomes, path=path)
+    records = ledger.rows(run, outcomes=Outcome.retriable(), path=path)
     return (record for record in records if record.row.line not in elsewhere)
 
 
@@ -485,12 +479,10 @@ def retry_spec(
             text = _(
                 "run {id} has no such rows to retry: the chosen codes, merchants and paths leave none. Its codes: {codes}."
             )
-        listing = _("To list its rows:"), of_run(settings, parent, "errcodes")
-        rest = provided("rest_to_retry")(ledger, parent, settings) if is_provided("rest_to_retry") else None
-        purpose, words = rest or listing
+        listing = quoted(of_run(settings, parent, "errcodes"))
         raise UsageError(
             text.format(id=parent.id, kind=parent.kind, codes=as_list(sorted(codes_left), 5)),
-            _("{text}\n{line}", text=purpose, line=quoted(words)),
+            _("To list its rows:\n{listing}", listing=listing),
         )
     return replace(
         resume_spec(parent),

@@ -13,6 +13,9 @@ from tcb_ops.details import Detail, as_detail, read_detail, stored
 from tcb_ops.kinds import Kind, features, kind_named
 from tcb_ops.model import SIMULATOR, Outcome, Owner, Reason, Row, RowEnd
 
+ANSWERS = "why"
+"""The name under which a run keeps, among its settings, what was asked about it: verdicts, and the platform's answers."""
+
 
 @dataclass(frozen=True, slots=True)
 class NewRun:

@@ -45,6 +45,10 @@ IN_VIEW = """() => {
   const box = [...document.querySelectorAll('.op-panel .op-menu')].find(each => each.offsetParent).getBoundingClientRect();
   return box.top >= document.querySelector('.op-panel .op-header').getBoundingClientRect().bottom && box.top < window.innerHeight;
 }"""
+FITS = """() => {
+  const table = document.querySelector('.op-panel .op-merchants-scroll');
+  return table.scrollWidth <= table.clientWidth;
+}"""
 FOCUSED = "name => document.activeElement.closest('.' + name)"
 NUMBERED = """() => {
   const found = [...document.querySelectorAll('.op-panel :is(button, input, select, a[href], [role=button], [tabindex="0"])')]
@@ -194,11 +198,13 @@ def test_every_control_is_reached_and_pressed_by_keyboard_alone(lab, open_lab_wo
         notebook.until(
             "name => document.querySelector('.op-row-tools .op-chip').innerText.includes(name)", chosen
         )
-        notebook.page.locator(".op-panel .op-new-menu").focus()
         cells = notebook.page.locator(".jp-Cell").count()
-        for key in "dd":  # JupyterLab's shortcut that deletes the cell
-            press(key)
-        assert notebook.page.locator(".jp-Cell").count() == cells
+        for part in (".op-figures", ".op-new-menu"):  # text, which takes no focus by itself, and a button
+            notebook.click(part)
+            for key in "dd":  # JupyterLab's shortcut that deletes the cell
+                press(key)
+            assert notebook.page.locator(".jp-Cell").count() == cells, part
+        press("Enter")
         press("Enter")
         notebook.page.wait_for_selector(".op-panel .op-list input")
         assert_reached_by_keyboard(notebook)
@@ -300,15 +306,21 @@ def test_a_run_is_watched_cancelled_gone_on_with_retried_and_exported(lab, open_
         notebook.shot("running")
         assert_accessible(notebook)
 
+        notebook.click(".op-part-merchants .op-search")
         notebook.click(".op-cancel")
         notebook.until(HEAD, "unfinished")
         run = workspace.run()
         assert 0 < run.counts["pending"] < 300
-        notebook.until(STATUS, "Cancelled.")
-        notebook.click("[data-tab=merchants]")
+        notebook.until(STATUS, "Cancelled.")  # whoever works in a tab stays there
         notebook.until("() => document.querySelector('.op-panel .op-chips').innerText.includes('Pending')")
         notebook.shot("cancelled")
         assert_accessible(notebook)
+        notebook.page.set_viewport_size({"width": 500, "height": 900})
+        heads = notebook.page.locator(".op-panel .op-by-merchant th:visible").all_inner_texts()
+        assert heads == ["Merchant", "Succeeded", "Did not succeed", "Pending"]
+        assert notebook.page.evaluate(FITS)
+        notebook.shot("narrow")
+        notebook.page.set_viewport_size({"width": 1280, "height": 1400})
         workspace.sim.play([])
 
         notebook.click(".op-resume")

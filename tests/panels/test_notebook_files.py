@@ -143,12 +143,15 @@ def result(monkeypatch, tmp_path):
     [(False, "", False), (True, "", True), (False, "1", True), (False, "0", False)],
     ids=["nobody asks", "the parameter", "the variable", "the variable says no"],
 )
-def test_a_live_target_is_worked_on_only_when_that_is_asked(open_lab, monkeypatch, wanted, variable, works):
+def test_a_live_target_is_worked_on_only_when_that_is_asked(
+    open_lab, monkeypatch, capsys, wanted, variable, works
+):
     lab = open_lab()
     if variable:
         monkeypatch.setenv("TCB_OPS_RUN_NOW", variable)
     panel = lab.uploads()
     panel.run_now(wanted)
+    assert ("Nothing was run" in capsys.readouterr().out) is not works
     assert (lab.sent > 0) is works
     assert (panel.run is not None) is works
 

@@ -24,6 +24,7 @@ FEATURE = Feature(
     },
     reasons="features/audit/reasons.csv",
     checks=["tcb_ops.features.audit.notifications:receivers_check"],
+    needs=["diagnosis"],
 )
 
 HEALTHY = Outcome.define("healthy", _("healthy"), 3, succeeded=True)
@@ -31,6 +32,10 @@ UNHEALTHY = Outcome.define("unhealthy", _("unhealthy"), 23, retried=True)
 
 NOT_ASKED = Reason.define("not_asked", explained=True)
 """A problem that affects every merchant stopped the audit first; it is in the row's detail."""
+HALTED = Reason.define("halted", of_environment=True)
+"""The environment's status in getenvinfo."""
+UNAVAILABLE = Reason.define("unavailable", explained=True, of_environment=True)
+"""Any other status than NORMAL; in the row's detail."""
 
 REFUSED_TOKENS = frozenset({40001, 40014, 42001})
 """Errcodes for a refused token. For the component token, they affect every merchant."""

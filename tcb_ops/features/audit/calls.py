@@ -13,13 +13,13 @@ from dataclasses import replace
 from tcb_ops.details import Detail, detail
 from tcb_ops.errcodes import Decision, errcode
 from tcb_ops.errors import OutageError, TokenSourceError, TransportError
-from tcb_ops.features.audit import REFUSED_TOKENS, UNHEALTHY, AuditCode
+from tcb_ops.features.audit import REFUSED_TOKENS, UNAVAILABLE, UNHEALTHY, AuditCode
+from tcb_ops.features.diagnosis.questions import Probes
+from tcb_ops.features.diagnosis.verdicts import Answers, Facts, Issue, Verdict, verdict_of
 from tcb_ops.model import Merchant, Owner, Reason, RowEnd
 from tcb_ops.runs.calls import CallContext, Calls, FailedAttempt, SomeEnds
 from tcb_ops.runs.scheduler import Task
-from tcb_ops.runs.single_calls import Probes
 from tcb_ops.runs.stop_errors import refused_component
-from tcb_ops.runs.verdicts import Answers, Facts, Issue, Verdict, verdict_of
 from tcb_ops.wechat.call_policy import Caller, classify
 from tcb_ops.wechat.responses import ApiError, InvalidResponse, Quota
 
@@ -79,9 +79,7 @@ class AuditCalls(Calls):
             code, _space, _component = verdict.code.partition(" ")
             if code.isdigit():
                 return self._end(task, UNHEALTHY, Reason.REFUSED, errcode=int(code))
-            unusual = (
-                detail(AuditCode.ENV_STATUS, status=facts.status) if code == Reason.UNAVAILABLE else None
-            )
+            unusual = detail(AuditCode.ENV_STATUS, status=facts.status) if code == UNAVAILABLE else None
             return self._end(task, UNHEALTHY, Reason(code), unusual)
         link = await self._current_link(task)
         if isinstance(link, FailedAttempt):

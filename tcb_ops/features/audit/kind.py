@@ -7,22 +7,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tcb_ops.errors import OutageError, PlatformStopError, TcbOpsError, TokenSourceError
+from tcb_ops.errors import LedgerDamagedError, OutageError, PlatformStopError, TcbOpsError, TokenSourceError
 from tcb_ops.features.audit import HEALTHY, NOT_ASKED, REFUSED_TOKENS, UNHEALTHY
+from tcb_ops.features.diagnosis.verdicts import presumed
 from tcb_ops.i18n import Text, _, as_list, pgettext
-from tcb_ops.kinds import Kind, counted, environment_count
+from tcb_ops.kinds import Kind, counted, environment_count, is_provided, provided
 from tcb_ops.model import Outcome, Reason, Row, RowEnd
 from tcb_ops.runs.next_commands import audit_again, retry
 from tcb_ops.runs.stop_errors import stop_reason
-from tcb_ops.runs.verdicts import presumed
 
 if TYPE_CHECKING:
     from tcb_ops.features.audit.result import AuditResult
-    from tcb_ops.features.comparison.diffs import Diff
     from tcb_ops.lists.merchants import Merchants
-    from tcb_ops.reports.run_views import RunReader
     from tcb_ops.reports.summary import NextAction, RunSummary
     from tcb_ops.runs.plan import RunSpec
+    from tcb_ops.runs.reader import LedgerReader
     from tcb_ops.runs.records import RunRecord
     from tcb_ops.settings import Settings
 
@@ -84,12 +83,20 @@ class AuditKind(Kind):
         return RowEnd(0, Outcome.UNKNOWN, NOT_ASKED, reason, errcode=code if isinstance(code, int) else None)
 
     def findings(
-        self, reader: RunReader, summary: RunSummary, changes: Diff | None, settings: Settings
+        self, reader: LedgerReader, summary: RunSummary, settings: Settings, receiver: str = ""
     ) -> AuditResult:
-        """Return what changed since the previous audit."""
+        """Return what changed since the previous audit; damage to that one does not concern this one, and is a note."""
         from tcb_ops.features.audit.result import audit_result
 
-        return audit_result(reader, summary, changes, settings)
+        run, changes, damage = summary.run, None, None
+        try:
+            before = reader.ledger.previous(run, receiver)
+            if before is not None and is_provided("Run.changes"):
+                only = getattr(reader, "only", None)
+                changes = provided("Run.changes")(reader.ledger, before, run, settings, only)
+        except LedgerDamagedError as error:
+            damage = error.text
+        return audit_result(reader, summary, changes, settings, damage)
 
     def unit_count(self, count: int) -> Text:
         """Return `28 environments`."""

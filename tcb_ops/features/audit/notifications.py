@@ -32,6 +32,7 @@ from tcb_ops.features.audit.api import audited, newest_audit
 from tcb_ops.features.audit.kind import AUDIT
 from tcb_ops.features.audit.result import AuditResult
 from tcb_ops.features.audit.settings import NotifySettings
+from tcb_ops.features.diagnosis.verdicts import presumed_verdict
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import CommandText, Lang, Text, _, as_clauses, as_lines, ngettext, verbatim
 from tcb_ops.model import is_loopback
@@ -42,7 +43,6 @@ from tcb_ops.resources import system_reason
 from tcb_ops.run import Run
 from tcb_ops.runs import next_commands
 from tcb_ops.runs.loop import submit_coroutine
-from tcb_ops.runs.verdicts import presumed_verdict
 from tcb_ops.settings import Settings
 from tcb_ops.start import TargetOptions, find_run, identified, is_run_name, ledger_with_runs, settings_for
 from tcb_ops.wechat.responses import HttpResponse

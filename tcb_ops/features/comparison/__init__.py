@@ -4,5 +4,5 @@ from tcb_ops.kinds import Feature
 
 FEATURE = Feature(
     commands={"inspect": ["tcb_ops.features.comparison.command:diff"]},
-    provides={"compare": "tcb_ops.features.comparison.diffs:compare"},
+    provides={"Run.changes": "tcb_ops.features.comparison.diffs:compare"},
 )

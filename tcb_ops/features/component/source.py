@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tcb_ops.checks import DoctorCheck, secrets_check
-from tcb_ops.details import DetailCode, detail
+from tcb_ops.details import detail
 from tcb_ops.errcodes import Decision, Scope, errcode
 from tcb_ops.errors import SettingsError, TokenError, TokenSourceError, TransportError, TransportFault
+from tcb_ops.features.component import ComponentCode
 from tcb_ops.features.component.store import StoredToken, TokenStore
 from tcb_ops.i18n import Text, _, as_sentences
 from tcb_ops.model import Secret
@@ -268,7 +269,7 @@ class ComponentTokens:
         except _NoAnswerError as failure:
             host = self._base.partition("://")[2].partition("/")[0]
             raise TokenSourceError(
-                detail(DetailCode.COMPONENT_SILENT, host=host, why=failure.why), transient=True
+                detail(ComponentCode.COMPONENT_SILENT, host=host, why=failure.why), transient=True
             ) from None
 
     async def _ask_component_token(self, secret: Secret, ticket: Secret) -> StoredToken:
@@ -293,13 +294,13 @@ class ComponentTokens:
             error = refused.error
             answer = f"{error.errcode} {error.errmsg}".rstrip()
             raise TokenError.of(
-                appid, detail(DetailCode.REFRESH_REFUSED, answer=answer), error.errcode
+                appid, detail(ComponentCode.REFRESH_REFUSED, answer=answer), error.errcode
             ) from None
         except _NoAnswerError as failure:
             interface, reason = failure.interface, failure.why
             raise TokenError.of(
                 appid,
-                detail(DetailCode.REFRESH_SILENT, interface=interface, why=reason),
+                detail(ComponentCode.REFRESH_SILENT, interface=interface, why=reason),
                 transient=failure.transient,
             ) from None
 
@@ -310,7 +311,7 @@ class ComponentTokens:
         """
         refresh = (stored.refresh if stored is not None else None) or await self._look_up(appid)
         if refresh is None:
-            raise TokenError.of(appid, detail(DetailCode.NOT_AUTHORIZED), 61003)
+            raise TokenError.of(appid, detail(ComponentCode.NOT_AUTHORIZED), 61003)
         tried: set[Secret] = set()
         code, since = 0, _EVER  # first any cached list, then one requested after the refusal
         for wait in (0.0, 0.0, ROTATION_WAIT):
@@ -331,7 +332,7 @@ class ComponentTokens:
                 if refused.scope is not ErrorScope.REFRESH_TOKEN:
                     raise
                 code = refused.error.errcode
-        raise TokenError.of(appid, detail(DetailCode.AUTHORIZATION_OVER), code)
+        raise TokenError.of(appid, detail(ComponentCode.AUTHORIZATION_OVER), code)
 
     async def _use_refresh_token(self, appid: str, refresh: Secret) -> StoredToken:
         body = {"authorizer_appid": appid, "authorizer_refresh_token": refresh.reveal()}
@@ -368,7 +369,7 @@ class ComponentTokens:
             payload = await self._call(LIST, {"offset": read, "count": AUTHORIZERS_PER_PAGE})
             listed, count = payload.get("list"), payload.get("total_count")
             if not isinstance(listed, list) or not isinstance(count, int):
-                raise _NoAnswerError(LIST, detail(DetailCode.LIST_LACKS))
+                raise _NoAnswerError(LIST, detail(ComponentCode.LIST_LACKS))
             for entry in listed:  # its refresh token may be absent or empty
                 if isinstance(entry, dict) and is_token(entry.get("refresh_token")):
                     refresh_tokens[str(entry.get("authorizer_appid"))] = Secret(entry["refresh_token"])
@@ -382,7 +383,7 @@ class ComponentTokens:
         )
         self._list_short = None
         if read < total:
-            self._list_short = detail(DetailCode.LIST_SHORT, seen=read, total=total)
+            self._list_short = detail(ComponentCode.LIST_SHORT, seen=read, total=total)
 
     async def _call(
         self,
@@ -429,7 +430,7 @@ class ComponentTokens:
         with suppress(TypeError, ValueError, OverflowError):
             life = finite(float(payload.get("expires_in", 7200)))
         if not is_token(value) or life is None:
-            raise _NoAnswerError(interface, detail(DetailCode.LACKS_EXPIRY, name=name))
+            raise _NoAnswerError(interface, detail(ComponentCode.LACKS_EXPIRY, name=name))
         return StoredToken(Secret(value), refresh, now + life * RENEW_FROM, now + life)
 
 
@@ -439,7 +440,7 @@ def _for_all(refused: _RefusedError) -> TokenSourceError:
     wrong_secret = interface == COMPONENT_TOKEN and error.errcode == 40001
     entry = errcode(40125 if wrong_secret else error.errcode)
     reason = detail(
-        DetailCode.COMPONENT_REFUSED,
+        ComponentCode.COMPONENT_REFUSED,
         interface=interface,
         errcode=error.errcode,
         errmsg=error.errmsg or "-",

@@ -21,6 +21,7 @@ from filelock import AsyncFileLock, FileLock, Timeout
 
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import SettingsError, TokenError, TokenSourceError
+from tcb_ops.features.component import ComponentCode
 from tcb_ops.formatting import shown
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Secret
@@ -106,8 +107,8 @@ class TokenStore:
         else:
             if stored is not None:
                 return stored
-            reason = detail(DetailCode.NO_RECORD)
-        raise TokenError(detail(DetailCode.TOKEN_RECORD, file=file, reason=reason))
+            reason = detail(ComponentCode.NO_RECORD)
+        raise TokenError(detail(ComponentCode.TOKEN_RECORD, file=file, reason=reason))
 
     def write(self, appid: str, token: StoredToken) -> None:
         """Store an appid's tokens. The caller holds its lock. Raises TokenSourceError if the file cannot be written."""
@@ -144,7 +145,9 @@ class TokenStore:
         try:
             await lock.acquire()
         except Timeout:
-            raise TokenError.of(appid, detail(DetailCode.TOKEN_LOCKED, longest_hold=LONGEST_HOLD)) from None
+            raise TokenError.of(
+                appid, detail(ComponentCode.TOKEN_LOCKED, longest_hold=LONGEST_HOLD)
+            ) from None
         except (OSError, NotImplementedError) as error:
             raise_if_exhausted(error)
             reason = system_reason(error) if isinstance(error, OSError) else _("it cannot be locked")
@@ -208,14 +211,14 @@ class TokenStore:
 
     def _file(self, appid: str) -> Path:
         if not _APPID.fullmatch(appid):
-            raise TokenError(detail(DetailCode.NO_APPID, appid=shown(appid)))
+            raise TokenError(detail(ComponentCode.NO_APPID, appid=shown(appid)))
         return self._folder / f"{appid}.json"
 
     def _bad(self, reason: Text) -> SettingsError:
         return SettingsError(_("token store {folder} {why} (tokens.store).", folder=self._folder, why=reason))
 
     def _unusable(self, path: Path, reason: Text) -> TokenSourceError:
-        return TokenSourceError(detail(DetailCode.TOKEN_STORE, path=path, why=reason))
+        return TokenSourceError(detail(ComponentCode.TOKEN_STORE, path=path, why=reason))
 
 
 def _replace(file: Path, record: object) -> None:

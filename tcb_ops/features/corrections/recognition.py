@@ -17,10 +17,8 @@ from tcb_ops.runs.records import RunRecord
 from tcb_ops.runs.url_files import SourceQueries
 from tcb_ops.settings import Settings
 
-_ORIGINS = frozenset({"tcb_ended_at", "tcb_list"})
-"""The columns that tell the run of a row: failed.csv has the one, a fix-me file the other."""
-_COLUMNS = _ORIGINS | {"tcb_outcome", "tcb_column"}
-"""Columns by which either file is recognised."""
+_COLUMNS = frozenset({"tcb_ended_at", "tcb_list", "tcb_outcome", "tcb_column"})
+"""Columns by which a failed.csv or a fix-me file is recognised."""
 
 
 def corrected_run(
@@ -31,41 +29,31 @@ def corrected_run(
     It is the original of the newest finished run of the kind (None: of links or upload) and target which skipped these rows as
     invalid, or with whose retries and corrections they did not succeed, at the times that failed.csv has.
 
-    =================================================  ================
-    the list                                           result
-    =================================================  ================
-    has no such columns, or is of a run without list   None
-    lacks tcb_line, or both tcb_ended_at and tcb_list  the column
-    has a row twice, or one without tcb_line           the row
-    is of no finished run                              no such run
-    lacks a column of the run's list                   the column
-    has a row that succeeded, or is of another time    the row
-    any other, also with more columns                  the run
-    =================================================  ================
+    ===================================================================  =========
+    the list                                                             result
+    ===================================================================  =========
+    has no such columns, or is of a run without list                     None
+    lacks tcb_line, both tcb_ended_at and tcb_list, or the list's        a warning
+    has a row twice, one of no finished run, or one that has succeeded   a warning
+    any other, also with more columns                                    the run
+    ===================================================================  =========
     """
     if batch.exported.isdisjoint(_COLUMNS):
         return None
-    text, row = batch.staging.origin()
-    origin = _origin(text, settings)
-    reason = _unusable(batch.exported, row)
-    reasons = [reason] if reason is not None else []
-    if ledger is not None and not reasons:
+    text, is_clear = batch.staging.origin()
+    origin, of_lists = _origin(text, settings), list[RunRecord]()
+    if ledger is not None and is_clear:
         runs = [run for run in ledger.runs(settings.run_target, damaged=[]) if _may_have(origin, run)]
         of_lists = [run for run in runs if isinstance(run.kind, ListKind)]
         for run in of_lists:
-            if run.kind == (kind or run.kind):
-                reason = _mismatch(batch, origin, ledger, run, settings)
-                if reason is None:
-                    return merged_runs(ledger, run)[0]
-                reasons.append(reason)
+            if run.kind == (kind or run.kind) and _corrects(batch, origin, ledger, run, settings):
+                return merged_runs(ledger, run)[0]
         if runs and not of_lists:
             return None
-    reasons.append(_("no finished run of this ledger and target has its rows"))
     return _(
-        "{list_name} corrects no earlier run: {why}. A retry of that run would send its old rows again. To correct it, change "
-        "only values in a copy of its failed.csv or fix-me file; columns may be added.",
+        "{list_name} corrects no earlier run: a retry of that run would send its old rows again. To correct it, change only "
+        "values in a copy of its failed.csv or fix-me file, and keep the tcb_ columns; columns may be added.",
         list_name=batch.source.name,
-        why=reasons[0],
     )
 
 
@@ -85,19 +73,6 @@ def corrected_spec(spec: RunSpec, batch: Batch, ledger: LedgerReader, settings: 
     )
 
 
-def _unusable(exported: frozenset[str], row: int | None) -> Text | None:
-    """Say what the columns lack, or what is wrong with the row in this line of the file."""
-    if "tcb_line" not in exported:
-        return _lacking("tcb_line")
-    if exported.isdisjoint(_ORIGINS):
-        return _lacking("tcb_list" if "tcb_column" in exported else "tcb_ended_at")
-    return None if row is None else _("its line {line} has the tcb_line of another row, or none", line=row)
-
-
-def _lacking(name: object) -> Text:
-    return _("it lacks the column {name}", name=name)
-
-
 def _may_have(origin: str | int, run: RunRecord) -> bool:
     if run.finished_at is None:
         return False
@@ -105,14 +80,14 @@ def _may_have(origin: str | int, run: RunRecord) -> bool:
     return in_time or origin == run.list_sha256
 
 
-def _mismatch(
+def _corrects(
     batch: Batch, origin: str | int, ledger: LedgerReader, run: RunRecord, settings: Settings
-) -> Text | None:
-    """Return why a list does not correct a run; None if it does."""
+) -> bool:
+    """Return whether every row of a list is one of a run that was skipped, or did not succeed."""
     try:
         columns_of(run.headers, batch.headers)
-    except ValueError as error:
-        return _lacking(error)
+    except ValueError:
+        return False
     if origin == run.list_sha256:
         invalid = ledger.rows(run, outcomes=frozenset({Outcome.INVALID}))
         failing: set[tuple[int, str | int]] = {(record.row.line, origin) for record in invalid}
@@ -123,11 +98,7 @@ def _mismatch(
             for record in ledger.rows(member, outcomes=frozenset(Outcome.all()) - Outcome.successes())
             for time in _seconds(record.end.ended_at)
         }
-    for row in batch.rows():
-        if (row.of_line, _origin(row.origin, settings)) not in failing:
-            text = _("its line {line} is of no row that failed or was skipped in run {id}")
-            return text.format(line=row.line, id=run.id)
-    return None
+    return all((row.of_line, _origin(row.origin, settings)) in failing for row in batch.rows())
 
 
 def _seconds(time: float | None) -> tuple[str | int, ...]:

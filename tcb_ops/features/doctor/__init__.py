@@ -4,4 +4,5 @@ from tcb_ops.kinds import Feature
 
 FEATURE = Feature(
     commands={"setup": ["tcb_ops.features.doctor.command:doctor"]},
+    needs=["diagnosis"],
 )

@@ -19,6 +19,8 @@ from typing import Any
 from tcb_ops.checks import DoctorCheck, DoctorFinding, Grade, secrets_check
 from tcb_ops.errcodes import ERRCODE
 from tcb_ops.errors import InputError, SettingsError, TcbOpsError, TransportError, TransportFault
+from tcb_ops.features.diagnosis.questions import ask_about
+from tcb_ops.features.diagnosis.verdicts import SKEWED, Actor, Facts, clock_text, presumed_verdict, verdict_of
 from tcb_ops.i18n import Text, _, as_clauses, as_facts, ngettext, pgettext, verbatim
 from tcb_ops.kinds import environment_count, features, load, merchant_count
 from tcb_ops.lists.input_files import format_problem
@@ -27,8 +29,6 @@ from tcb_ops.model import Merchant, Owner
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.database import on_network
 from tcb_ops.runs.loop import submit_coroutine
-from tcb_ops.runs.single_calls import ask_about
-from tcb_ops.runs.verdicts import SKEWED, Actor, Facts, clock_text, presumed_verdict, verdict_of
 from tcb_ops.settings import Settings, settings_file
 from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.responses import ApiError, InvalidResponse

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from tcb_ops.arguments import checked
 from tcb_ops.errors import check_value
+from tcb_ops.features.diagnosis.questions import COMPONENT_CODES, Progress, ask_about, ignore
+from tcb_ops.features.diagnosis.verdicts import Facts, Issue, Verdict, grouped, verdict_of
 from tcb_ops.formatting import sanitize
 from tcb_ops.frames import Lines, Tabular
 from tcb_ops.i18n import Lang, Text, _, as_facts, as_sentences, ngettext
 from tcb_ops.model import Merchant
 from tcb_ops.runs.loop import result_of, submit_coroutine
-from tcb_ops.runs.single_calls import COMPONENT_CODES, Progress, ask_about, ignore
-from tcb_ops.runs.verdicts import Facts, Issue, Verdict, grouped, verdict_of
 from tcb_ops.settings import Settings
 from tcb_ops.start import TargetOptions, merchants_for, opened_target, settings_for
 from tcb_ops.table_files import write_table
@@ -91,7 +91,7 @@ def check_lines(
     infos = (facts.answers.info for facts in answered)
     issue = next((i for i in infos if isinstance(i, Issue) and i.code in COMPONENT_CODES), None)
     if issue is not None:
-        text = _("Permission sets were not checked: {action} Reason: {meaning}")
+        text = _("Permission sets were not checked. {action} Reason: {meaning}")
         states.note = text.format(meaning=issue.meaning, action=issue.action)
     return states
 
@@ -122,7 +122,7 @@ def check_merchants(
 
 def draw_states(states: Sequence[MerchantState], lang: Lang) -> Iterator[RenderableType]:
     """Render why lines are not ready: each cause once, the most frequent first."""
-    from tcb_ops.reports.formats.terminal import render_verdicts
+    from tcb_ops.features.diagnosis.terminal import render_verdicts
 
     groups = grouped((each.verdict, each.merchant.name) for each in states if each.verdict is not None)
     yield from render_verdicts([(verdict, names, 0) for verdict, names in groups], lang)

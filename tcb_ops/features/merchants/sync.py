@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from tcb_ops.details import merged
 from tcb_ops.errors import PlatformStopError, SettingsError, StoppedError
+from tcb_ops.features.diagnosis.questions import AT_ONCE, COMPONENT_CODES, Probes, ignore, map_concurrently
+from tcb_ops.features.diagnosis.verdicts import Issue, presumed
 from tcb_ops.features.merchants.check import STANDARD
 from tcb_ops.formatting import guard, trim
 from tcb_ops.i18n import Lang, Text, _, as_facts, ngettext
@@ -28,8 +30,6 @@ from tcb_ops.model import Merchant, Owner
 from tcb_ops.reports.findings import FindingLine, FindingSection
 from tcb_ops.resources import replacing, system_reason
 from tcb_ops.runs.loop import result_of, submit_coroutine
-from tcb_ops.runs.single_calls import AT_ONCE, COMPONENT_CODES, Probes, ignore, map_concurrently
-from tcb_ops.runs.verdicts import Issue, presumed
 from tcb_ops.settings import Settings
 from tcb_ops.wechat import open_client
 from tcb_ops.wechat.call_policy import CallLimits

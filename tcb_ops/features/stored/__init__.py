@@ -1,5 +1,8 @@
 """Files of folders, and files that are stored already: list, sync; confirm, delete, undo and its backup."""
 
+from enum import unique
+
+from tcb_ops.details import DetailCodes
 from tcb_ops.i18n import _, pgettext
 from tcb_ops.kinds import Feature
 from tcb_ops.model import Outcome, Reason
@@ -42,6 +45,27 @@ class StoredReason:
     NO_CHECKSUM = Reason.register("no_checksum")
 
 
+@unique
+class StoredCode(DetailCodes):
+    """The codes of stored files."""
+
+    BACKUP_ACCESS = _("{file} cannot be written or read ({why}).")
+    BACKUP_DAMAGED = _("{file} in the backup is missing or damaged.")
+    DOWNLOAD_STATUS = _("The store returned HTTP {status} for the download link.")
+    FILE_LEFT_OUT = _("The platform's response does not mention this file; trying again may help.")
+    NO_BACKUP = _("Run {run} had uploaded the earlier version, and there is no backup of it.")
+    NOT_KNOWN_WHOSE = _(
+        "The upload got no answer for this file, and there is no backup: whether the file that is there is the upload's or "
+        "somebody else's is not known."
+    )
+    SAVED_AS_SENT = _(
+        "The saved file has the same bytes as the file that the upload sent, so it may not be what was there before."
+    )
+    WRITTEN_SINCE = _("Run {run} has uploaded to this path, or deleted its file, since.")
+    NOT_UPLOADED_HERE = _("No run of this ledger uploaded the file that is there.")
+    PLATFORM_FILES = _("The platform's response does not list every file in {field}; trying again may help.")
+
+
 FEATURE = Feature(
     kinds={
         "confirm": "tcb_ops.features.stored.kinds:CONFIRM",
@@ -62,4 +86,5 @@ FEATURE = Feature(
         "overwritten": "tcb_ops.features.stored.api:overwritten",
         "stored_files": "tcb_ops.features.stored.panel:StoredFiles",
     },
+    reasons="features/stored/reasons.csv",
 )

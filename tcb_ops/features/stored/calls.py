@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 from tcb_ops.details import DetailCode, as_detail, detail
 from tcb_ops.errcodes import Decision, Scope, errcode
 from tcb_ops.errors import TransportError
-from tcb_ops.features.stored import StoredOutcome, StoredReason
+from tcb_ops.features.stored import StoredCode, StoredOutcome, StoredReason
 from tcb_ops.features.stored.client import NOT_THERE, FileClient, FileStatus
 from tcb_ops.features.stored.files import (
     NOT_CERTAIN,
@@ -131,7 +131,7 @@ class StoredCalls(UploadCalls):
     def _file_refused(self, task: Task, row: Row, file: FileStatus | None) -> RowEnd | FailedAttempt:
         """Return what a file's own status leads to; one that was left out is asked for again."""
         if file is None:
-            left_out = detail(DetailCode.FILE_LEFT_OUT)
+            left_out = detail(StoredCode.FILE_LEFT_OUT)
             end = self._row_end(task, row, Outcome.FAILED, Reason.NO_ANSWER, left_out)
             return FailedAttempt(end, Decision.RETRY, Scope.ROW, "link")
         end = replace(
@@ -254,7 +254,7 @@ class StoredCalls(UploadCalls):
             of_upload, number = {*self.subject, *self._taken_back_by}, self._of_upload[0].number
             doubtful = run.kind is DELETE
             since = written_since(history, of_upload, number, self._undos, doubtful=doubtful, sent=sent)
-            return detail(DetailCode.WRITTEN_SINCE, run=since) if since else None
+            return detail(StoredCode.WRITTEN_SINCE, run=since) if since else None
         if self._uploads_of_list is not None:
             is_own = was_uploaded_last_by(history, self._uploads_of_list)
         else:
@@ -263,8 +263,8 @@ class StoredCalls(UploadCalls):
             return None
         changes = [entry.run for entry in history if entry.outcome is not Outcome.FAILED]
         if changes:
-            return detail(DetailCode.WRITTEN_SINCE, run=changes[-1])
-        return detail(DetailCode.NOT_UPLOADED_HERE)
+            return detail(StoredCode.WRITTEN_SINCE, run=changes[-1])
+        return detail(StoredCode.NOT_UPLOADED_HERE)
 
     def _known(self, task: Task, row: Row) -> EarlierUpload | None:
         """Return what was put at a row's path, by the runs that are meant; None where that is not certain."""
@@ -405,7 +405,7 @@ class UndoCalls(StoredCalls):
         if (changed := self._not_ours(task, row, sent)) is not None:  # written after this run was planned
             return self._not_undoable(task, changed)
         if saved is not None and saved.may_be_ours(uploaded_md5s(task.histories[row.path], self.subject)):
-            return self._not_undoable(task, detail(DetailCode.SAVED_AS_SENT))
+            return self._not_undoable(task, detail(StoredCode.SAVED_AS_SENT))
         before = saved.md5 if saved is not None and row.file else None
         now = await self._now(task)
         if saved is not None and before and saved.has(now):
@@ -431,7 +431,7 @@ class UndoCalls(StoredCalls):
                     return done
                 return replace(self._end(task, StoredOutcome.LEFT), md5=now, file_id=file_id)
             case UndoStep.NOT_KNOWN:
-                return self._not_undoable(task, detail(DetailCode.NOT_KNOWN_WHOSE))
+                return self._not_undoable(task, detail(StoredCode.NOT_KNOWN_WHOSE))
             case UndoStep.CONFLICT:
                 return replace(done, outcome=StoredOutcome.CONFLICT, reason=StoredReason.CONFLICT, md5=now)
             case UndoStep.DELETE | UndoStep.RESTORE:
@@ -487,7 +487,7 @@ class UndoCalls(StoredCalls):
         return saved
 
     def _backup_damaged(self, task: Task, reason: Text | None = None) -> EarlyEndError:
-        reason = reason or detail(DetailCode.BACKUP_DAMAGED, file=task.row.file)
+        reason = reason or detail(StoredCode.BACKUP_DAMAGED, file=task.row.file)
         return EarlyEndError(self._end(task, Outcome.FAILED, StoredReason.BACKUP_DAMAGED, reason))
 
     def _not_undoable(self, task: Task, reason: Text) -> RowEnd:
@@ -510,7 +510,7 @@ def bare_etag(answer: HttpResponse) -> str:
 
 def bad_status(end: RowEnd, answer: HttpResponse) -> FailedAttempt:
     """Return the attempt that a status of the store ended: a link may have expired, but no redirect is followed."""
-    reason = detail(DetailCode.DOWNLOAD_STATUS, status=answer.status)
+    reason = detail(StoredCode.DOWNLOAD_STATUS, status=answer.status)
     end = replace(
         end, outcome=Outcome.FAILED, reason=Reason.NO_ANSWER, detail=reason, http_status=answer.status
     )

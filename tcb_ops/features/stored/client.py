@@ -9,7 +9,8 @@ from functools import partial
 from typing import Any
 from urllib.parse import unquote, unquote_to_bytes
 
-from tcb_ops.details import DetailCode, detail
+from tcb_ops.details import detail
+from tcb_ops.features.stored import StoredCode
 from tcb_ops.model import Owner, Secret
 from tcb_ops.secrets import LONGEST_TEXT, redact
 from tcb_ops.wechat.client import INTERFACES, PlatformClient
@@ -131,7 +132,7 @@ def read_files(
         files[file_id] = file
     clear = {file_id: file for file_id, file in files.items() if file_id not in ambiguous}
     if not clear:
-        problem = detail(DetailCode.PLATFORM_FILES, field=field)
+        problem = detail(StoredCode.PLATFORM_FILES, field=field)
         return InvalidResponse(200, problem, retryable=True)
     return clear
 

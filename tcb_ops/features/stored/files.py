@@ -36,9 +36,9 @@ from tempfile import TemporaryFile
 from types import MappingProxyType
 from typing import Generic, TypeAlias, TypeVar
 
-from tcb_ops.details import DetailCode, detail
+from tcb_ops.details import detail
 from tcb_ops.errors import TcbOpsError, UsageError
-from tcb_ops.features.stored import StoredOutcome
+from tcb_ops.features.stored import StoredCode, StoredOutcome
 from tcb_ops.features.stored.kinds import UNDO
 from tcb_ops.i18n import _
 from tcb_ops.kinds import Kind
@@ -403,7 +403,7 @@ class Backup:
                 texts = {name: str(record[name]) for name in fields}
                 saved = SavedFile(**texts, sent=(), version=version)
             except (KeyError, TypeError, ValueError, RecursionError):
-                raise BackupError(detail(DetailCode.BACKUP_DAMAGED, file=str(file))) from None
+                raise BackupError(detail(StoredCode.BACKUP_DAMAGED, file=str(file))) from None
             version += 1
         return None if saved is None else replace(saved, sent=tuple(sent))
 
@@ -468,7 +468,7 @@ def _read(file: Path) -> str | None:
                 return os.read(fd, _LARGEST_RECORD).decode()
         finally:
             os.close(fd)
-    raise BackupError(detail(DetailCode.BACKUP_DAMAGED, file=str(file)))
+    raise BackupError(detail(StoredCode.BACKUP_DAMAGED, file=str(file)))
 
 
 class Download:
@@ -511,4 +511,4 @@ def _disk_errors(file: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = system_reason(error)
-        raise BackupError(detail(DetailCode.BACKUP_ACCESS, file=str(file), why=reason)) from None
+        raise BackupError(detail(StoredCode.BACKUP_ACCESS, file=str(file), why=reason)) from None

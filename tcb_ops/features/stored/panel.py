@@ -45,7 +45,7 @@ class StoredFiles(Menu):
 
     def show_run(self, run: Run | None) -> None:
         """Offer what can be done about the files of an upload or its confirmation."""
-        self._subject = _upload_of(run) if run is not None and run.record.finished_at is not None else None
+        self._subject = _upload_of(run) if run is not None else None
         self.offer(shown=self._subject is not None and not self._monitor.undone)
         self.opened, self.choice.value = False, "undo"
         show(self.confirm, shown=self._subject is not None)
@@ -69,7 +69,8 @@ class StoredFiles(Menu):
         if self.choice.value == "undo":
             undone = stored.undo_scope(run, merchants=only, settings=self._context.settings)
             scope = undone.reach
-            facts, label = as_lines((scope.text, undone.text)), _("Undo the upload")
+            parts, label = (scope.text, undone.text, undone.warning), _("Undo the upload")
+            facts = as_lines(filter(None, parts))
             if undone.is_useless:
                 self.action.ask(None, 0)
                 raise UsageError(undone.text)

@@ -12,9 +12,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tcb_ops.details import DetailCode, detail
+from tcb_ops.details import detail
 from tcb_ops.errors import UsageError
-from tcb_ops.features.stored import StoredOutcome
+from tcb_ops.features.stored import StoredCode, StoredOutcome
 from tcb_ops.features.stored.files import (
     NOT_CERTAIN,
     Backup,
@@ -95,6 +95,8 @@ class UndoScope:
     """The first that cannot be undone."""
     reach: SendScope
     """The rows whose files may change."""
+    warning: Text | None
+    """What is not known of the upload's other rows."""
 
     @property
     def is_useless(self) -> bool:
@@ -195,7 +197,8 @@ def scope_of_undo(spec: RunSpec, files: Callable[[], Iterator[tuple[Row, UndoPre
         elif preview is not UndoPreview.LEFT:
             rows[row.appid, row.env] += 1
     reach = SendScope(rows.total(), len({appid for appid, _env in rows}), len(rows))
-    return UndoScope(counts, with_backup=bool(spec.options["backup"]), example=example, reach=reach)
+    with_backup = bool(spec.options["backup"])
+    return UndoScope(counts, with_backup=with_backup, example=example, reach=reach, warning=spec.warning)
 
 
 def undo_spec(
@@ -393,17 +396,17 @@ def _undone(row: Row, since: str, before_run: str, uploaded: Collection[str], ba
     """
     bare = replace(row, file="", size=None, mtime_ns=None)
     if since:
-        return replace(bare, invalid=detail(DetailCode.WRITTEN_SINCE, run=since))
+        return replace(bare, invalid=detail(StoredCode.WRITTEN_SINCE, run=since))
     if backup is None:
-        return replace(bare, invalid=detail(DetailCode.NO_BACKUP, run=before_run)) if before_run else bare
+        return replace(bare, invalid=detail(StoredCode.NO_BACKUP, run=before_run)) if before_run else bare
     try:
         saved = backup.read(row.line)
     except BackupError as error:
         return replace(bare, invalid=error.text)
     if saved is None or (saved.env, saved.path) != (row.env, row.path):  # not known what was there
-        return replace(bare, invalid=detail(DetailCode.BACKUP_DAMAGED, file=str(backup.record(row.line))))
+        return replace(bare, invalid=detail(StoredCode.BACKUP_DAMAGED, file=str(backup.record(row.line))))
     if saved.may_be_ours(uploaded):
-        return replace(bare, invalid=detail(DetailCode.SAVED_AS_SENT))
+        return replace(bare, invalid=detail(StoredCode.SAVED_AS_SENT))
     if not saved.md5:
         return bare
     data = backup.data(row.line, saved.md5)

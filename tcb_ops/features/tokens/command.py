@@ -8,8 +8,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tcb_ops.details import DetailCode, detail
+from tcb_ops.details import detail
 from tcb_ops.errors import SettingsError, TokenError
+from tcb_ops.features.tokens import TokenCode
 from tcb_ops.i18n import _
 from tcb_ops.model import Secret
 from tcb_ops.settings import Settings
@@ -77,7 +78,7 @@ class CommandTokens:
             read = read_token(printed, time.time())
             if isinstance(read, Token):
                 return read
-            printed = NoOutput(detail(DetailCode.PRINTED, read=read), transient=False)
+            printed = NoOutput(detail(TokenCode.PRINTED, read=read), transient=False)
         program, reason = in_folder(self._command, self._folder)[0], printed.reason
-        text = detail(DetailCode.TOKEN_PROGRAM, program=program, reason=reason)
+        text = detail(TokenCode.TOKEN_PROGRAM, program=program, reason=reason)
         raise TokenError.of(appid, text, transient=printed.transient)

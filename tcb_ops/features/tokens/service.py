@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable, Mapping
 from urllib.parse import quote, urlsplit
 
-from tcb_ops.details import DetailCode, detail
+from tcb_ops.details import detail
 from tcb_ops.errors import SettingsError, TokenError, TokenSourceError, TransportError, TransportFault
+from tcb_ops.features.tokens import TokenCode
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Secret
 from tcb_ops.settings import Settings
@@ -84,10 +85,10 @@ class ServiceTokens:
         reason = response.text
         if response.fault is TransportFault.UNREACHABLE:
             raise TokenSourceError(
-                detail(DetailCode.SERVICE_AWAY, host=self._host, why=reason), transient=True
+                detail(TokenCode.SERVICE_AWAY, host=self._host, why=reason), transient=True
             )
         raise TokenError.of(
-            appid, detail(DetailCode.SERVICE_SILENT, host=self._host, why=reason), transient=True
+            appid, detail(TokenCode.SERVICE_SILENT, host=self._host, why=reason), transient=True
         )
 
     async def aclose(self) -> None:
@@ -126,20 +127,20 @@ def read_service_response(response: HttpResponse, appid: str, host: str, now: fl
     """
     status = response.status
     if status in {401, 403}:
-        raise TokenSourceError(detail(DetailCode.SERVICE_CREDENTIALS, host=host, status=status))
+        raise TokenSourceError(detail(TokenCode.SERVICE_CREDENTIALS, host=host, status=status))
     if 200 <= status < 300:
-        read: Text = detail(DetailCode.TOO_MUCH)
+        read: Text = detail(TokenCode.TOO_MUCH)
         if len(response.body) <= LARGEST_ANSWER:
             token = read_token(response.body, now)
             if isinstance(token, Token):
                 return token
             read = token
-        reason = detail(DetailCode.ANSWERED_WITH, read=read)
+        reason = detail(TokenCode.ANSWERED_WITH, read=read)
     elif status == 404:
-        reason = detail(DetailCode.ANSWERED_404)
+        reason = detail(TokenCode.ANSWERED_404)
     elif 300 <= status < 400:
-        reason = detail(DetailCode.ANSWERED_REDIRECT, status=status)
+        reason = detail(TokenCode.ANSWERED_REDIRECT, status=status)
     else:
-        reason = detail(DetailCode.ANSWERED_STATUS, status=status)
+        reason = detail(TokenCode.ANSWERED_STATUS, status=status)
     may_pass = status >= 500 or status in {408, 429}
-    raise TokenError.of(appid, detail(DetailCode.SERVICE_NO_TOKEN, host=host, why=reason), transient=may_pass)
+    raise TokenError.of(appid, detail(TokenCode.SERVICE_NO_TOKEN, host=host, why=reason), transient=may_pass)

@@ -5,4 +5,5 @@ from tcb_ops.kinds import Feature
 FEATURE = Feature(
     commands={"inspect": ["tcb_ops.features.why.command:why", "tcb_ops.features.why.explain:explain"]},
     provides={"Run.why": "tcb_ops.features.why.api:why"},
+    needs=["diagnosis"],
 )

@@ -11,6 +11,8 @@ from typing import Any, Unpack
 from tcb_ops.arguments import checked
 from tcb_ops.errcodes import COMPONENT_MARK
 from tcb_ops.errors import RunNotFoundError, UsageError
+from tcb_ops.features.diagnosis.questions import ask_about
+from tcb_ops.features.diagnosis.verdicts import Answers, Facts, Verdict, grouped, verdict_of
 from tcb_ops.frames import Lines, Tabular, settings_lang
 from tcb_ops.i18n import Lang, _, as_list
 from tcb_ops.kinds import row_count
@@ -20,8 +22,6 @@ from tcb_ops.reports.explanations import why_of
 from tcb_ops.run import Run
 from tcb_ops.runs.loop import result_of, submit_coroutine
 from tcb_ops.runs.records import RowRecord
-from tcb_ops.runs.single_calls import ask_about
-from tcb_ops.runs.verdicts import Answers, Facts, Verdict, grouped, verdict_of
 from tcb_ops.settings import Settings
 from tcb_ops.start import TargetOptions, find_run, opened_target, settings_for
 from tcb_ops.wechat.responses import Quota, ReceivedRequest

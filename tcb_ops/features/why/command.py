@@ -27,8 +27,8 @@ def why(subject: str, record: str | None, *, every: bool, common: CommonOptions)
 
     Exit codes: 0 nothing is wrong · 1 causes were found · 2 usage.
     """
+    from tcb_ops.features.diagnosis.terminal import render_verdicts
     from tcb_ops.features.why.api import diagnose, subject_of
-    from tcb_ops.reports.formats.terminal import render_verdicts
 
     settings, console = common.start()
     if record is not None and Path(record).exists():

@@ -20,10 +20,11 @@ def explain(code: str, *, common: CommonOptions) -> int:
 
     An errcode (85088, -501001) or one of the store's (SlowDown).
     """
-    from tcb_ops.errcodes import COMPONENT_MARK, all_reasons, describe, errcode
-    from tcb_ops.errcodes import explain as look_up
+    from tcb_ops.errcodes import COMPONENT_MARK, all_reasons, errcode
+    from tcb_ops.features.diagnosis.verdicts import presumed_verdict
+    from tcb_ops.features.why.codes import describe
+    from tcb_ops.features.why.codes import explain as look_up
     from tcb_ops.reports.explanations import ETAG_MISMATCH
-    from tcb_ops.runs.verdicts import presumed_verdict
 
     _settings, console = common.start()
     number = code.removesuffix(COMPONENT_MARK)

@@ -25,12 +25,10 @@ from tcb_ops.details import DetailCode, read_detail, stored
 from tcb_ops.formatting import RISKY, guard, picture_controls
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Outcome, Reason, RowEnd
-from tcb_ops.reports.explanations import action_text, reason_text
-from tcb_ops.reports.run_views import RunReader
+from tcb_ops.reports.explanations import action_text, merchant_text, reason_text
 from tcb_ops.reports.summary import Cause
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import RowRecord, RunRecord, end_values
-from tcb_ops.runs.verdicts import presumed_verdict
 from tcb_ops.secrets import masked, redact
 from tcb_ops.settings import Settings
 
@@ -93,7 +91,7 @@ class ResultColumns(NamedTuple):
 
 
 def result_batches(
-    reader: RunReader,
+    reader: LedgerReader,
     run: RunRecord,
     lang: Lang,
     outcomes: frozenset[Outcome] | None = None,
@@ -102,7 +100,7 @@ def result_batches(
     with_cells: bool = True,
 ) -> Iterator[ResultColumns]:
     """Yield a run's rows with these outcomes (None: all) in the order of the list. Raises LedgerDamagedError."""
-    if isinstance(reader, LedgerReader):
+    if reader.ledger is reader:
         records: Iterator[Any] = chain.from_iterable(reader.records(run, outcomes))
         environments: dict[Any, Any] = {
             environment.number: (environment.merchant, environment.appid, environment.env)
@@ -234,7 +232,7 @@ class RowTexts:
     only the message, for `text` with the same sentence in both languages only that sentence.
     """
 
-    def __init__(self, reader: RunReader, run: RunRecord, lang: Lang, zone: tzinfo) -> None:
+    def __init__(self, reader: LedgerReader, run: RunRecord, lang: Lang, zone: tzinfo) -> None:
         self._reader, self._run, self._lang, self._iso = reader, run, lang, Clock(zone).of_milliseconds
         self._sha256, self._between = hashlib.sha256(), b"["
         self._written: list[str] = []
@@ -370,7 +368,7 @@ def errcode_table(
     outcomes = (*_OF_UPLOADS, *(outcome for outcome in Outcome.all() if outcome in other_outcomes))
 
     def line(cause: Cause) -> list[str | int]:
-        told = presumed_verdict(cause.code, cause.appid, cause.merchant, cause.env).message if texts else None
+        told = merchant_text(cause.code, cause.appid, cause.merchant, cause.env) if texts else None
         counts = (cause.outcomes.get(outcome, 0) for outcome in outcomes)
         facts = (
             cause.appid,

@@ -13,24 +13,20 @@ from base64 import b64encode
 from collections.abc import Mapping
 from hashlib import sha256
 from importlib.resources import files
-from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from tcb_ops.i18n import Lang, _
 from tcb_ops.kinds import environment_count, is_provided, merchant_count
 from tcb_ops.model import Outcome
-from tcb_ops.reports.explanations import change_lines, confirmation_text
+from tcb_ops.reports.explanations import change_lines, confirmation_text, kept_verdicts
 from tcb_ops.reports.formats.charts import axis_format, draw, errcode_matrix
 from tcb_ops.reports.formats.templates import environment
-from tcb_ops.reports.run_views import RunReader
 from tcb_ops.reports.summary import NextAction, Per, RunSummary, next_actions
 from tcb_ops.runs.next_commands import fixed_list, quoted, resume, retry
+from tcb_ops.runs.reader import LedgerReader
+from tcb_ops.runs.records import ANSWERS
 from tcb_ops.runs.stop_errors import stop_text
-from tcb_ops.runs.verdicts import VERDICTS, kept_verdicts
 from tcb_ops.settings import Settings
-
-if TYPE_CHECKING:
-    from tcb_ops.features.comparison.diffs import Diff
 
 CAUSES = 12
 """Causes under "what to do next" that are in view; the others are folded."""
@@ -62,24 +58,20 @@ SCRIPT = (files("tcb_ops.reports") / "templates" / "report.js").read_text(encodi
 
 
 def page(
-    reader: RunReader,
+    reader: LedgerReader,
     summary: RunSummary,
     settings: Settings,
     versions: Mapping[str, str],
     *,
     now: float,
-    changes: Diff | None = None,
 ) -> str:
-    """Return the report of a run as HTML, in the settings' language and time zone.
-
-    `changes`: since the run before, for kinds that survey.
-    """
+    """Return the report of a run as HTML, in the settings' language and time zone."""
     run, counts = summary.run, summary.counts
     bad = sum(merchant.not_succeeded > 0 for merchant in summary.merchants)
     actions = next_actions(summary.codes)
     state = "good" if all(outcome.succeeded for outcome in counts) else "bad"
     drawing = draw(reader.timeline(run))
-    findings = run.kind.findings(reader, summary, changes, settings) if run.has_findings else None
+    findings = run.kind.findings(reader, summary, settings) if run.has_findings else None
     templates = environment(settings.lang, settings.timezone)
     codes = {cause.code for cause in summary.causes}  # others have been solved by a retry
     values = {
@@ -110,7 +102,7 @@ def page(
         "fixed_list": quoted(fixed_list(settings, run)),
         "named": NAMED,
         "changed": CHANGED,
-        "verdicts": [verdict for verdict in kept_verdicts(run.settings) if verdict.code in codes],
+        "verdicts": [verdict for verdict in kept_verdicts(run) if verdict.code in codes],
         "matrix": errcode_matrix(summary.causes),
         "findings": findings,
         "sections": [] if findings is None or findings.stopped is not None else findings.sections(),
@@ -129,7 +121,7 @@ def page(
                 _is_path(value),
             )
             for name, value in run.settings.items()
-            if value != "" and name != VERDICTS
+            if value != "" and name != ANSWERS
         ),
         "versions": versions,
     }

@@ -12,12 +12,11 @@ from rich.cells import cell_len
 
 from tcb_ops.errcodes import all_reasons
 from tcb_ops.formatting import sanitize, shorten, wrap
-from tcb_ops.i18n import NOTHING, Lang, Text, _, as_list, ngettext
+from tcb_ops.i18n import NOTHING, Lang, Text, _, ngettext
 from tcb_ops.kinds import MissingKind, row_count
 from tcb_ops.model import SIMULATOR, Outcome, Reason
-from tcb_ops.reports.explanations import code_label, reason_text, why
+from tcb_ops.reports.explanations import code_label, merchant_text, reason_text, why
 from tcb_ops.reports.summary import CodeGroup, MerchantShare, by_code
-from tcb_ops.runs.verdicts import presumed_verdict
 from tcb_ops.secrets import masked
 from tcb_ops.settings import Settings
 
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
     from tcb_ops.reports.findings import FindingLine, Findings, FindingSection
     from tcb_ops.runs.records import RowRecord, RunRecord
-    from tcb_ops.runs.verdicts import Verdict
 
 MOST_CODES = 20
 """Codes shown per run."""
@@ -69,7 +67,7 @@ def render_errcodes(
             drawn.append(wrapped(sanitize(group.detail.of(lang)), more=2, style="italic"))
         drawn.append(AlignedTable(lines, frozenset({2}), frozenset({0}), 3, indent=indent + 2))
         first = group.merchants[0]
-        message = presumed_verdict(group.code, first.appid, first.merchant, first.envs[0]).message
+        message = merchant_text(group.code, first.appid, first.merchant, first.envs[0])
         if message is not None and texts:
             text = _("Text for the merchant: {text}", text=message)
             drawn.append(wrapped(sanitize(text.of(lang)), more=2, style="italic"))
@@ -163,38 +161,6 @@ def _finding_lines(lines: Sequence[FindingLine], lang: Lang, rest: str, most: in
     filled = [column for column in range(6) if any(line[column] for line in cells)]
     drawn = [[sanitize(line[column]) for column in filled] for line in cells]
     return AlignedTable(drawn, elastic=frozenset(range(len(filled))), gap=3, head=False, indent=2)
-
-
-FULL_VERDICTS = 3
-"""Causes shown with all their evidence and the text for the merchant; of more, so that they fit a screen, without."""
-
-
-def render_verdicts(
-    verdicts: Sequence[tuple[Verdict, Sequence[str], int]], lang: Lang
-) -> Iterator[RenderableType]:
-    """Render causes, each with the names of its merchants and the number of its rows: who must act, what, and why."""
-    full = len(verdicts) <= FULL_VERDICTS
-    for verdict, names, rows in verdicts:
-        count = row_count(rows) if rows else ngettext("{n:,} line", "{n:,} lines", len(names))
-        listed = as_list(dict.fromkeys(map(sanitize, names)), 3)
-        head = [sanitize(verdict.code), count.of(lang), listed.of(lang)]
-        yield Wrapped(" · ".join(head), bold=len(head[0]))
-        yield Wrapped(sanitize(verdict.meaning.of(lang)))
-        who = verdict.who_acts.of(lang)
-        what = _("→ {who}: {action}", who=who, action=verdict.action).of(lang)
-        yield Wrapped(sanitize(what), bold=len(who) + 2)
-        for line in verdict.lines(None if full else 1):
-            yield Wrapped(f"  {sanitize(line.of(lang))}", style="dim")
-        if verdict.message is not None and full:
-            text = _("Text for the merchant: {text}", text=verdict.message)
-            yield Wrapped(f"  {sanitize(text.of(lang))}", style="italic")
-        yield ""
-    if not full:
-        yield Wrapped(
-            _(
-                "Texts for merchants, and more evidence: --json, or one merchant, as in `tcb-ops why NAME`."
-            ).of(lang)
-        )
 
 
 def room(console: Console) -> int:

@@ -343,38 +343,19 @@ def test_rows_corrected_in_pandas_count_in_the_final_report(open_cli):
     assert not tcb.upload(failed, root="files", settings=run.settings).record.corrects
 
 
-def test_the_retry_of_a_run_is_suggested_until_its_corrections_have_succeeded_too(open_cli):
-    paths = ("a.png", "b.png")
-    cli = open_cli(many(TEA, rows=1), [Fault(path=p, errcode=85088, calls=((1, 1),)) for p in paths])
-    rows = [(TEA.env, "/a.png", "0.bin"), (TEA.env, "b.png", "0.bin")]
-    write_csv(cli.folder / "half.csv", ("env", "path", "file"), rows)
-    assert cli("upload", "half.csv", "--on-bad", "skip", "--root", "files").code == 1
-    first, fix_me = cli.latest().id, cli.folder / "half.fix-me.csv"
-    fix_me.write_text(fix_me.read_text(encoding="utf-8-sig").replace("/a", "a"), encoding="utf-8")
-    assert cli("upload", fix_me.name, "--root", "files").code == 1
-    retried = cli("retry", first)
-    assert f"Left of run {first}: 1 refused. Their causes: tcb-ops errcodes {first}." in retried.err
-    (again,) = suggested(retried.err)
-    assert shlex.split(again)[:3] == ["tcb-ops", "retry", first]
-    assert suggested(cli("retry", "latest").err) == [again]  # nothing of the latest run is left
-    done = cli(*shlex.split(again)[1:])
-    assert (done.code, suggested(done.err)) == (0, [])
-    assert cli("report", first, "--final", "--json").json["counts"] == {"uploaded": 2}
-
-
 @pytest.mark.parametrize(
-    ("first", "old", "new", "reason"),
+    ("first", "old", "new"),
     [
-        ("check", "", "", "no finished run"),
-        ("upload", "tcb_list", "tcb_was", "it lacks the column tcb_list"),
-        ("upload", "tcb_line", "tcb_was", "it lacks the column tcb_line"),
-        ("upload", ",3,path", ",2,path", "its line 3 has the tcb_line of another row"),
-        ("upload", ",3,path", ",4,path", "its line 3 is of no row that failed"),
-        ("upload", "file,", "datei,", "it lacks the column file"),
+        ("check", "", ""),
+        ("upload", "tcb_list", "tcb_was"),
+        ("upload", "tcb_line", "tcb_was"),
+        ("upload", ",3,path", ",2,path"),
+        ("upload", ",3,path", ",4,path"),
+        ("upload", "file,", "datei,"),
     ],
     ids=["no run", "no tcb_list", "no tcb_line", "a line twice", "a line that was sent", "another column"],
 )
-def test_a_fix_me_file_that_corrects_no_run_is_a_list_like_any_other(open_cli, first, old, new, reason):
+def test_a_fix_me_file_that_corrects_no_run_is_a_list_like_any_other(open_cli, first, old, new):
     cli = open_cli(many(TEA, rows=1))
     rows = [(TEA.env, "/a.png", "0.bin"), (TEA.env, "/b.png", "0.bin"), (TEA.env, "c.png", "0.bin")]
     write_csv(cli.folder / "half.csv", ("env", "path", "file"), rows)
@@ -386,22 +367,7 @@ def test_a_fix_me_file_that_corrects_no_run_is_a_list_like_any_other(open_cli, f
     for words in (("check",), ("upload", "--dry-run"), ("upload",)):
         result = cli(*words, fix_me.name, "--root", "files", *column)
         assert (result.code, "Corrects" in result.err) == (0, False)
-        assert f"half.fix-me.csv corrects no earlier run: {reason}" in result.err
-
-
-def test_rows_that_are_still_invalid_are_said_at_the_end_of_a_correction(open_cli):
-    cli = open_cli(many(TEA, rows=1))
-    rows = [(TEA.env, "/a.png", "0.bin"), (TEA.env, "/b.png", "0.bin")]
-    write_csv(cli.folder / "half.csv", ("env", "path", "file"), rows)
-    assert cli("upload", "half.csv", "--on-bad", "skip", "--root", "files").code == 1
-    first, fix_me = cli.latest().id, cli.folder / "half.fix-me.csv"
-    text = fix_me.read_text(encoding="utf-8-sig").replace("/a", "a")
-    (cli.folder / "one.csv").write_text("".join(text.splitlines(keepends=True)[:2]), encoding="utf-8")
-    result = cli("upload", "one.csv", "--root", "files")
-    assert f"Left of run {first}: 1 invalid." in result.err
-    (line,) = suggested(result.err)
-    assert cli(*shlex.split(line)[1:]).code == 0
-    assert "/b.png" in (cli.folder / f"reports/{first}-final/failed.csv").read_text(encoding="utf-8-sig")
+        assert "half.fix-me.csv corrects no earlier run: " in result.err
 
 
 @pytest.mark.parametrize("kind", ["check", "links", "upload"])

@@ -9,7 +9,7 @@ from workspace import store_says
 
 from tcb_ops.details import DetailCode, as_detail, detail
 from tcb_ops.errcodes import errcode, store_code
-from tcb_ops.features.audit import HEALTHY, NOT_ASKED, UNHEALTHY, AuditCode
+from tcb_ops.features.audit import HALTED, HEALTHY, NOT_ASKED, UNAVAILABLE, UNHEALTHY, AuditCode
 from tcb_ops.features.audit.kind import AUDIT
 from tcb_ops.features.stored import StoredOutcome, StoredReason
 from tcb_ops.i18n import Bilingual
@@ -35,8 +35,8 @@ def test_every_end_that_is_not_plainly_good_says_why_and_what_to_do(every_end):
 
 AUDIT_ENDS = (
     RowEnd(0, HEALTHY, errcode=0),
-    RowEnd(0, UNHEALTHY, Reason.HALTED),
-    RowEnd(0, UNHEALTHY, Reason.UNAVAILABLE, detail(AuditCode.ENV_STATUS, status="UNAVAILABLE")),
+    RowEnd(0, UNHEALTHY, HALTED),
+    RowEnd(0, UNHEALTHY, UNAVAILABLE, detail(AuditCode.ENV_STATUS, status="UNAVAILABLE")),
     RowEnd(0, Outcome.UNKNOWN, NOT_ASKED),
 )
 STORED_ENDS = (

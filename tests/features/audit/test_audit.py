@@ -4,9 +4,10 @@ import pytest
 from workspace import BOOKS, QUICK, TEA
 
 import tcb_ops as tcb
-from tcb_ops.features.audit import UNHEALTHY
+from tcb_ops.features.audit import HALTED, UNHEALTHY
 from tcb_ops.features.audit.calls import deciding
 from tcb_ops.features.audit.kind import AUDIT
+from tcb_ops.features.diagnosis.verdicts import Answers, Facts
 from tcb_ops.features.simulator.faults import (
     Component,
     EnvStatus,
@@ -17,7 +18,6 @@ from tcb_ops.features.simulator.faults import (
     SimulatedEnvironment,
 )
 from tcb_ops.model import Merchant, Outcome, Owner, Reason, RowEnd
-from tcb_ops.runs.verdicts import Answers, Facts
 from tcb_ops.wechat.responses import AuthorizerInfo, CloudEnvironment, Quota
 
 PLATFORM = Component("wxplatform", secret="practice-secret", ticket="practice-ticket")
@@ -40,7 +40,7 @@ FLEET = [Merchant(f"wx{n:02}", f"商户 {n}", f"env-{n:02}-a1b2c3") for n in ran
         (RowEnd(1, Outcome.FAILED, Reason.NO_ANSWER), "unknown"),
         (RowEnd(1, Outcome.FAILED, Reason.BAD_LINK), "unhealthy"),
         (RowEnd(1, Outcome.UNKNOWN, Reason.NO_TOKEN), "unknown"),
-        (RowEnd(1, UNHEALTHY, Reason.HALTED), "unhealthy"),
+        (RowEnd(1, UNHEALTHY, HALTED), "unhealthy"),
     ],
 )
 def test_how_an_environment_is_judged(end, becomes):

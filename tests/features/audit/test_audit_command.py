@@ -33,6 +33,17 @@ def test_fail_on_and_known_decide_the_exit_code(open_cli):
     assert [one["env"] for one in silenced.json["audit"]["silenced"]] == [BOOKS.env]
 
 
+def test_damage_to_the_audit_before_is_said_and_does_not_concern_this_one(open_cli):
+    cli = open_cli([], BROKEN)
+    cli("audit", *QUICK)
+    with closing(sqlite3.connect(cli.folder / "ledger.db")) as ledger, ledger:
+        ledger.execute("DELETE FROM rows")
+    result = cli("audit", *QUICK, "--fail-on", "new", "--out", "today")
+    assert result.code == 1
+    assert "Not compared with an earlier audit" in result.out
+    assert "Not compared with an earlier audit" in (cli.folder / "today" / "report.html").read_text("utf-8")
+
+
 def test_a_bad_known_file_and_bad_values_send_nothing(open_cli):
     cli = open_cli([])
     lines = ("env,cause,until", "x,nope,soon", f"{BOOKS.env},85088,2026-02-30", ",85088,2026-01-01", "")

@@ -12,6 +12,8 @@ from token_server import COMPONENT
 
 import tcb_ops as tcb
 from tcb_ops.errors import OutageError, PlatformStopError
+from tcb_ops.features.diagnosis.questions import AT_ONCE, map_concurrently
+from tcb_ops.features.diagnosis.verdicts import Actor, Answers, Facts, presumed_verdict
 from tcb_ops.features.merchants.check import MerchantState, MerchantStates, check_lines, draw_states, state_of
 from tcb_ops.features.simulator.faults import (
     EnvStatus,
@@ -22,8 +24,6 @@ from tcb_ops.features.simulator.faults import (
 )
 from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.model import Merchant, Owner
-from tcb_ops.runs.single_calls import AT_ONCE, map_concurrently
-from tcb_ops.runs.verdicts import Actor, Answers, Facts, presumed_verdict
 from tcb_ops.wechat.call_policy import CallLimits
 from tcb_ops.wechat.responses import AuthorizerInfo, CloudEnvironment, Quota
 
@@ -196,7 +196,7 @@ def test_a_component_token_that_does_not_serve_is_no_merchants_trouble(open_toke
         token_server.sim.rotate(COMPONENT.appid)
     checked = check_lines(token_server.settings, [TEA, BOOKS], limits=QUICK)
     assert all(state.works for state in checked)
-    assert "Permission sets were not checked: " in checked.note.en
+    assert "Permission sets were not checked. " in checked.note.en
     assert ("refresh the component token" in checked.note.en) == (ill == "refused")
 
 

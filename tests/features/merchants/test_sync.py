@@ -10,6 +10,7 @@ from scripted import Server, always
 from token_server import COMPONENT
 
 from tcb_ops.errors import InputError, PlatformStopError, StoppedError
+from tcb_ops.features.diagnosis.questions import Issue
 from tcb_ops.features.merchants.sync import (
     Authorized,
     Authorizer,
@@ -24,7 +25,6 @@ from tcb_ops.features.simulator.faults import Fault, FaultStep
 from tcb_ops.i18n import Bilingual
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.model import Merchant, Owner
-from tcb_ops.runs.single_calls import Issue
 from tcb_ops.wechat.call_policy import CallLimits
 from tcb_ops.wechat.responses import CloudEnvironment
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from panel_lab import press
-from workspace import BOOKS
+from workspace import BOOKS, TEA, many
 
 from tcb_ops.features.simulator.faults import Fault
 from tcb_ops.features.stored.kinds import CONFIRM
@@ -44,6 +44,31 @@ def test_an_upload_is_confirmed_by_a_click(open_lab, read, assert_complete):
     assert assert_complete(panel.run, 30) == {"present": 29, "absent": 1}
     assert "29 of 30 rows succeeded, 1 did not: 1 absent." in read(panel.worker.line)
     assert not hidden(panel.stored.confirm)  # again, once the cause is fixed
+
+
+@pytest.mark.parametrize("backup", ["", "backup"])
+def test_a_cancelled_upload_is_undone_and_then_not_resumed(open_lab, read, wait_for, backup):
+    lab = open_lab(many(TEA, rows=60), [Fault(path="banner/[1-5]?.png", delay=30)])
+    panel = lab.uploads()
+    panel.backup.value = backup
+    panel.start.click()
+    wait_for(lambda: panel.run is not None and panel.run.counts.get("uploaded") == 10)
+    press(panel, panel.monitor.stop)
+    upload, other = panel.run.id, lab.uploads()
+    assert other.backup.value == (str(lab.workspace.folder / backup) if backup else "")
+    unfold(panel)
+    facts = read(panel.stored.action.facts)
+    assert ("Whether they were sent is not known, and they are not undone" in facts) is not backup
+    confirm(panel, merchants=1)
+    assert panel.run.counts["deleted"] == 10
+    panel.monitor.attach(upload)
+    panel.settle()
+    assert hidden(panel.monitor.resume)
+    assert hidden(panel.stored.button)
+    assert "so it is not resumed: New run uploads the list again." in read(panel.worker.line)
+    assert panel.start.description == "Upload list.csv (60 rows)"
+    press(other, other.monitor.resume.button)  # which was there before the undo
+    assert "Upload its list again with “New run”." in read(other.worker.line)
 
 
 @pytest.mark.parametrize("action", ["undo", "delete"])

@@ -12,6 +12,8 @@ from token_server import COMPONENT, SECRETS
 from workspace import QUICK, write_csv
 
 import tcb_ops as tcb
+from tcb_ops.features.diagnosis import questions
+from tcb_ops.features.diagnosis.verdicts import Facts, Issue
 from tcb_ops.features.simulator.faults import (
     EnvStatus,
     Fault,
@@ -21,8 +23,6 @@ from tcb_ops.features.simulator.faults import (
 )
 from tcb_ops.features.why import api
 from tcb_ops.model import Merchant
-from tcb_ops.runs import single_calls
-from tcb_ops.runs.verdicts import Facts, Issue
 
 TEA = Merchant("wxtea", "茶语小铺", "tea-1")
 BOOKS = Merchant("wxbooks", "城南书店", "books-1")
@@ -250,4 +250,4 @@ def test_the_quota_of_the_questions_is_never_exceeded(open_token_server, monkeyp
     run.why()
     assert (server.sim.stats["quota"], server.sim.stats["rid"]) == (2, 1)
     assert server.sim.stats["quota:45009"] == server.sim.stats["rid:45009"] == 0
-    assert single_calls.MOST_CALLS == 5
+    assert questions.MOST_CALLS == 5

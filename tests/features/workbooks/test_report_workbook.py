@@ -20,6 +20,7 @@ from workspace import store_says
 
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.features.audit import UNHEALTHY
+from tcb_ops.features.views.run_view import RunView
 from tcb_ops.features.workbooks import report as workbook
 from tcb_ops.features.workbooks.report import write_workbook
 from tcb_ops.i18n import Lang
@@ -30,7 +31,6 @@ from tcb_ops.reports.formats.csv import (
     RowTexts,
     write_errcodes,
 )
-from tcb_ops.reports.run_views import RunView
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.runs.records import EnvRecord
 from tcb_ops.table_files import CUT, LONGEST, Tables, new_workbook

@@ -20,7 +20,7 @@ class LookKind(ListKind):
     def end_of(self, end):
         return replace(end, outcome=SHUT) if end.outcome is Outcome.REFUSED else end
 
-    def findings(self, reader, summary, changes, settings):
+    def findings(self, reader, summary, settings, receiver=""):
         rows = reader.rows(summary.run, outcomes=frozenset({SHUT}))
         return Looked([FindingLine(r.row.merchant, r.row.env, r.end.errmsg or "-") for r in rows])
 
@@ -31,7 +31,7 @@ class LookCalls(Calls):
         if isinstance(answer, FailedAttempt):
             return answer
         is_open = any((one.env, one.status) == (task.row.env, "NORMAL") for one in answer)
-        return self._end(task, OPEN) if is_open else self._end(task, SHUT, Reason.HALTED)
+        return self._end(task, OPEN) if is_open else self._end(task, SHUT, Reason.REFUSED)
 
 
 @dataclass(frozen=True)

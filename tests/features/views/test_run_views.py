@@ -14,11 +14,11 @@ import pytest
 from tables import table
 
 from tcb_ops.details import as_detail, detail
-from tcb_ops.features.audit import UNHEALTHY, AuditCode
+from tcb_ops.features.audit import UNAVAILABLE, UNHEALTHY, AuditCode
+from tcb_ops.features.views.run_view import last_state, merged_run
 from tcb_ops.i18n import Bilingual
 from tcb_ops.model import Merchant, Outcome, Reason, Row, RowEnd
 from tcb_ops.reports.export import export
-from tcb_ops.reports.run_views import last_state, merged_run
 from tcb_ops.run import Run
 from tcb_ops.runs.records import NewRun, RowRecord, Usage
 
@@ -202,7 +202,7 @@ METHODS: dict[str, tuple[Callable[[Run], Any], Callable[[list[RowRecord]], Any]]
                 one.row.env,
                 one.end.outcome,
                 one.end.errcode,
-                one.end.detail if one.end.reason is Reason.UNAVAILABLE else None,
+                one.end.detail if one.end.reason is UNAVAILABLE else None,
             )
             for one in rows
         ),
@@ -235,7 +235,7 @@ METHODS: dict[str, tuple[Callable[[Run], Any], Callable[[list[RowRecord]], Any]]
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("view", ["merchants", "final", "merchants of final", "final of merchants"])
 def test_every_method_of_a_view_returns_what_a_filter_of_the_results_does(a_run, in_english, view, method):
-    stopped = RowEnd(0, UNHEALTHY, Reason.UNAVAILABLE, detail(AuditCode.ENV_STATUS, status="ISOLATE"))
+    stopped = RowEnd(0, UNHEALTHY, UNAVAILABLE, detail(AuditCode.ENV_STATUS, status="ISOLATE"))
     reported = a_run([UPLOADED, REFUSED, FAILED, REFUSED, stopped, INVALID, REFUSED, UPLOADED])
     retry(reported, reported.run, {3: UPLOADED, 4: REFUSED, 6: stopped, 7: stopped, 8: UPLOADED}, "retry-1")
     run = Run(reported.ledger, reported.run, in_english)

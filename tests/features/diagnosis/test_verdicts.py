@@ -7,10 +7,7 @@ import pytest
 
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.errcodes import all_errcodes, all_reasons, all_store_codes, catalogue_lines
-from tcb_ops.i18n import Lang, verbatim
-from tcb_ops.model import Merchant, Owner
-from tcb_ops.runs.verdicts import (
-    VERDICTS,
+from tcb_ops.features.diagnosis.verdicts import (
     Actor,
     Answers,
     Facts,
@@ -21,6 +18,9 @@ from tcb_ops.runs.verdicts import (
     presumed_verdict,
     verdict_of,
 )
+from tcb_ops.i18n import Lang, verbatim
+from tcb_ops.model import Merchant, Owner
+from tcb_ops.runs.records import ANSWERS
 from tcb_ops.wechat.responses import AuthorizerInfo, CloudEnvironment, Quota
 
 TEA, OWN = Merchant("wxtea", "茶{env}<b>", "tea-1"), Merchant("wxp", "平台", "own-1", owner=Owner.PLATFORM)
@@ -103,7 +103,7 @@ TABLE = [
 
 
 def read(line):
-    return kept_verdicts({VERDICTS: {"verdicts": [line]}})
+    return kept_verdicts({ANSWERS: {"verdicts": [line]}})
 
 
 @pytest.mark.parametrize(("rows", "environments", "quota", "info", "others", "cause"), TABLE)
@@ -121,7 +121,7 @@ def test_the_truth_table(rows, environments, quota, info, others, cause):
 
 
 def test_every_code_of_the_catalogues_suggests_one_cause_and_every_cause_has_texts():
-    causes = {line["cause"]: line for line in catalogue_lines("verdicts.csv")}
+    causes = {line["cause"]: line for line in catalogue_lines("features/diagnosis/verdicts.csv")}
     codes = Counter(code for line in causes.values() for code in line["codes"].split())
     assert [code for code, times in codes.items() if times > 1] == []
     known = {str(entry.code) for entry in all_errcodes()} - {"0"}

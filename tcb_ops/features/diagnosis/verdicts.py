@@ -17,6 +17,7 @@ from tcb_ops.errcodes import COMPONENT_MARK, ERRCODE, all_reasons, catalogue_lin
 from tcb_ops.errors import StoppedError
 from tcb_ops.i18n import Bilingual, Lang, Text, _, as_clauses, as_list
 from tcb_ops.model import Merchant, Owner, Reason
+from tcb_ops.runs.records import ANSWERS
 from tcb_ops.secrets import redact
 from tcb_ops.wechat.responses import AuthorizerInfo, CloudEnvironment, Quota, ReceivedRequest
 
@@ -25,8 +26,6 @@ Member = TypeVar("Member")
 NORMAL, HALTED, NOT_LISTED = "NORMAL", "HALTED", "not_listed"
 NO_TOKENS = "no_tokens"
 """In place of a reason: the token source has no token for any merchant."""
-VERDICTS = "why"
-"""The name under which a run keeps, among its settings, its `verdicts` and the answers that are not asked for again."""
 SKEWED = 300
 """Clock difference in seconds that makes links and tokens expire early: links last about 15 minutes."""
 _PLATFORM_CODES = frozenset({"61004", "61005", "61006", "40125", "61011"})
@@ -69,7 +68,16 @@ class Issue:
         """Why there is no answer, in a clause."""
         if self.errcode is not None:
             return _("{code}, {meaning}", code=self.code, meaning=self.errmsg or self.meaning)
-        return as_clauses((self.meaning, self.action)) if self.code == Reason.NO_TOKEN else self.meaning
+        # The text of a token source, in place of an action, is a clause.
+        from_source = self.code == Reason.NO_TOKEN and self is not NEEDS_COMPONENT
+        return as_clauses((self.meaning, self.action)) if from_source else self.meaning
+
+
+NEEDS_COMPONENT = Issue(
+    Reason.NO_TOKEN,
+    _("that needs the component token, and no component_appid is set"),
+    _("Set component_appid under [tokens], and make sure that the token source can provide its token."),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +285,7 @@ def grouped(members: Iterable[tuple[Verdict, Member]]) -> list[tuple[Verdict, li
 
 def kept_verdicts(settings: Mapping[str, Any]) -> list[Verdict]:
     """Return the verdicts that a ledger keeps among a run's settings, without those of causes that are not known here."""
-    lines = settings.get(VERDICTS, {}).get("verdicts", ())
+    lines = settings.get(ANSWERS, {}).get("verdicts", ())
     return [_read_verdict(line) for line in lines if line["cause"] in _causes()]
 
 
@@ -296,6 +304,11 @@ def presumed_verdict(code: str, appid: str = "", merchant: str = "", env: str = 
     owner = Owner.PLATFORM if code.endswith(COMPONENT_MARK) else Owner.MERCHANT
     facts = Facts(merchant=Merchant(appid, merchant, env, owner=owner), code=code)
     return _verdict(presumed(code), code, facts)
+
+
+def merchant_text(code: str, appid: str = "", merchant: str = "", env: str = "") -> Text | None:
+    """Return what to tell a merchant that must act, as a code suggests; None where it need not."""
+    return presumed_verdict(code, appid, merchant, env).message
 
 
 def presumed(code: str) -> str:
@@ -324,7 +337,7 @@ def _causes() -> Mapping[str, _Cause]:
             tuple(code.replace("_(", " (") for code in line["codes"].split()),
             {name: Bilingual(line[f"{name}_en"], line[f"{name}_zh"]) for name in names},
         )
-        for line in catalogue_lines("verdicts.csv")
+        for line in catalogue_lines("features/diagnosis/verdicts.csv")
     }
 
 

@@ -1,4 +1,4 @@
-"""Single calls for an account, outside of runs and ledgers: questions to the platform, and an upload link for ad-hoc work."""
+"""The questions to WeChat about accounts and rows, outside of runs and ledgers; `verdicts` says what follows from the answers."""
 
 from __future__ import annotations
 
@@ -14,19 +14,22 @@ from tcb_ops.errcodes import errcode
 from tcb_ops.errors import (
     OutageError,
     PlatformStopError,
-    RefusedError,
     StoppedError,
     TokenError,
     TokenSourceError,
-    TransportError,
-    TransportFault,
-    UsageError,
+)
+from tcb_ops.features.diagnosis.verdicts import (
+    NEEDS_COMPONENT,
+    NO_TOKENS,
+    Answers,
+    Facts,
+    Issue,
+    presumed,
+    presumed_verdict,
 )
 from tcb_ops.i18n import NOTHING, Text, _
-from tcb_ops.lists.merchants import Merchants, Unresolved, resolve
-from tcb_ops.model import Link, Merchant, Owner, Reason, Secret
-from tcb_ops.runs.stop_errors import NO_COMPONENT, refused_platform
-from tcb_ops.runs.verdicts import NO_TOKENS, Answers, Facts, Issue, presumed, presumed_verdict
+from tcb_ops.model import Merchant, Owner, Reason, Secret
+from tcb_ops.runs.stop_errors import refused_platform
 from tcb_ops.settings import Settings
 from tcb_ops.wechat import open_client
 from tcb_ops.wechat.call_policy import Caller, CallFailure, CallLimits, NextStep
@@ -39,7 +42,6 @@ from tcb_ops.wechat.responses import (
     InvalidResponse,
     Quota,
     ReceivedRequest,
-    UnsafeLink,
 )
 from tcb_ops.wechat.transport import uses_proxy
 
@@ -217,11 +219,6 @@ class Probes:
 
 _NO_RID = Issue("no_rid", _("the rows have no rid"), NOTHING)
 _OLD_RID = Issue("old_rid", _("the rid is older than seven days"), NOTHING)
-NEEDS_COMPONENT = Issue(
-    Reason.NO_TOKEN,
-    _("that needs the component token, and no component_appid is set"),
-    _("Set component_appid under [tokens], and make sure that the token source can provide its token."),
-)
 
 
 async def map_concurrently(
@@ -278,49 +275,3 @@ async def ask_about(
         replace(facts, elsewhere={} if facts.own else statuses, appids=appids, proxied=proxied)
         for facts in answered
     ]
-
-
-def merchant_of(env: str, appid: str | None, merchants: Merchants) -> Merchant:
-    """Return the merchant with this environment, by the rules for a row of a list. Raises UsageError."""
-    merchant = resolve(merchants, env, "", appid or "")
-    assert merchant is not None  # noqa: S101  only --where leaves lines out
-    if isinstance(merchant, Unresolved):
-        name, message, fix = merchant.column, merchant.message, merchant.fix
-        raise UsageError(_("{name}: {message}; {fix}.", name=name, message=message, fix=fix))
-    return merchant
-
-
-async def calls_left(appids: Sequence[str], settings: Settings) -> dict[str, int]:
-    """Ask how many link calls each merchant has left today; those of whom the platform tells no limit are left out.
-
-    Raises what concerns every merchant.
-    """
-    async with open_client(settings, limits=CallLimits(attempts=1)) as (client, caller):
-        quotas = await asyncio.gather(*map(Probes(caller, client, "").quota, appids))
-    found = zip(appids, quotas, strict=True)
-    return {appid: q.left for appid, q in found if isinstance(q, Quota) and q.left is not None}
-
-
-async def request_link(merchant: Merchant, path: str, settings: Settings) -> Link:
-    """Request an upload link. Raises TokenError, TransportError, RefusedError."""
-    appid = merchant.appid
-    if merchant.owner is Owner.PLATFORM:
-        appid = settings.tokens.component_appid
-        if not appid:
-            raise TokenError(NO_COMPONENT)
-    async with open_client(settings) as (client, caller):
-        result: Link | UnsafeLink | CallFailure = await caller.call(
-            appid, lambda token: client.upload_link(merchant.env, path, token, merchant.owner)
-        )
-    match result.answer if isinstance(result, CallFailure) else result:
-        case Link() as link:
-            return link
-        case TransportError() as error:
-            raise error
-        case ApiError(errcode=code, errmsg=errmsg):
-            entry = errcode(code, merchant.owner)
-            text = _("errcode {errcode} {errmsg}: {meaning}")
-            text = text.format(errcode=code, errmsg=errmsg, meaning=entry.meaning)
-            raise RefusedError(text, code, fix=entry.action)
-        case unusable:
-            raise TransportError(TransportFault.GARBAGE, unusable.why)

@@ -1,0 +1,51 @@
+"""What is known of a code, and what tcb-ops does about it by itself."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import SupportsIndex
+
+from tcb_ops.arguments import checked
+from tcb_ops.errcodes import CodeEntry, Decision, Scope, all_store_codes, catalogue_lines, errcode, store_code
+from tcb_ops.errors import UsageError
+from tcb_ops.formatting import shown
+from tcb_ops.i18n import Bilingual, Text, _, as_list
+
+
+@checked
+def explain(code: SupportsIndex | str) -> CodeEntry:
+    """Return the entry of a code as an operator types it: 85088, "-501001", "SlowDown" (in any case).
+
+    A whole number always has an entry (`known=False` if the catalogue lacks it). Anything else that is not a code of the
+    store raises UsageError, with similar codes.
+    """
+    from difflib import get_close_matches
+
+    text = str(code).strip()
+    try:
+        return errcode(int(text))
+    except ValueError:
+        pass
+    names = {str(entry.code).lower(): str(entry.code) for entry in all_store_codes()}
+    if text.lower() in names:
+        return store_code(names[text.lower()])
+    near = [names[match] for match in get_close_matches(text.lower(), names)] or ["85088", "SlowDown"]
+    raise UsageError(
+        _(
+            "“{code}” is neither an errcode nor a code of the store. Give one such as {near}.",
+            code=shown(text, 40),
+            near=as_list(near),
+        )
+    )
+
+
+def describe(decision: Decision, scope: Scope) -> Text:
+    """Return what tcb-ops does by itself, as a short phrase. Raises KeyError for an invalid pair."""
+    return _by_itself()[decision, scope]
+
+
+@cache
+def _by_itself() -> dict[tuple[str, str], Text]:
+    """Return all valid pairs; any other pair in the tables is a mistake."""
+    lines = catalogue_lines("features/why/decisions.csv")
+    return {(line["decision"], line["scope"]): Bilingual(line["text_en"], line["text_zh"]) for line in lines}
