@@ -24,8 +24,8 @@ from tcb_ops.model import Outcome, Row, RowEnd
 if TYPE_CHECKING:
     from tcb_ops.errors import TcbOpsError
     from tcb_ops.reports.findings import Findings
-    from tcb_ops.reports.run_views import RunReader
     from tcb_ops.reports.summary import NextAction, RunSummary
+    from tcb_ops.runs.reader import LedgerReader
     from tcb_ops.runs.records import RunRecord
     from tcb_ops.settings import Settings
 
@@ -174,7 +174,7 @@ class Kind(str):
     # --- reports and what follows ---------------------------------------------------------------------------------
 
     def findings(
-        self, reader: RunReader, summary: RunSummary, settings: Settings, receiver: str = ""
+        self, reader: LedgerReader, summary: RunSummary, settings: Settings, receiver: str = ""
     ) -> Findings | None:
         """Return what a run found, as sections of its report.
 

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
     from tcb_ops.lists.merchants import Merchants
     from tcb_ops.reports.findings import Findings
-    from tcb_ops.reports.run_views import RunReader
     from tcb_ops.runs.ledger import Ledger
+    from tcb_ops.runs.reader import LedgerReader
     from tcb_ops.runs.records import LaterChange, RowRecord, RunRecord, Tally, TimelineBucket
     from tcb_ops.runs.session import RunSession
     from tcb_ops.start import StartOptions
@@ -51,11 +51,11 @@ class Run:
     """A run in the ledger, finished or not."""
 
     def __init__(
-        self, ledger: Ledger, record: RunRecord, settings: Settings, reader: RunReader | None = None
+        self, ledger: Ledger, record: RunRecord, settings: Settings, reader: LedgerReader | None = None
     ) -> None:
         """`reader`: the source of the run's rows, if it is not the ledger itself."""
         self._ledger, self.record, self._settings = ledger, record, settings
-        self._reader: RunReader = reader or ledger
+        self._reader: LedgerReader = reader or ledger
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{outcome} {rows:,}" for outcome, rows in self.counts.items())
@@ -157,9 +157,8 @@ class Run:
     @checked
     def of_merchants(self, merchants: Iterable[Merchant]) -> Run:
         """Return the same run with only the rows of these lines of the merchants file."""
-        from tcb_ops.reports.run_views import RunView
-
-        selected = RunView(self._reader, self._reader.run(self.id), only=environments_of(merchants))
+        only = environments_of(merchants)
+        selected = provided("run_view")(self._reader, self._reader.run(self.id), only=only)
         return Run(self._ledger, selected.record, self._settings, selected)
 
     def close(self) -> None:
@@ -258,53 +257,47 @@ class Run:
 
         `columns`: only these, in this order, which takes less time and memory. Raises ArgumentError for an unknown one.
         """
-        from tcb_ops.reports.formats.notebook import results_frame
-
-        return results_frame(self._reader, self.record, self._settings, columns=columns)
+        frame: pd.DataFrame = provided("Run.results")(
+            self._reader, self.record, self._settings, columns=columns
+        )
+        return frame
 
     def failed(self) -> pd.DataFrame:
         """Return the rows that did not succeed, including pending ones: `results()` as in failed.csv."""
-        from tcb_ops.reports.formats.notebook import results_frame
-
-        return results_frame(
-            self._reader, self.record, self._settings, frozenset(Outcome.all()) - Outcome.successes()
-        )
+        others = frozenset(Outcome.all()) - Outcome.successes()
+        frame: pd.DataFrame = provided("Run.results")(self._reader, self.record, self._settings, others)
+        return frame
 
     def links(self) -> pd.DataFrame:
         """Return the rows of a links run with the columns of links.csv. The links are secrets: do not display them.
 
         Raises UsageError if the run has no links.csv.
         """
-        from tcb_ops.reports.formats.notebook import links_frame
-
         record = self._ledger.run(self.id)
         if not record.kind.writes_links or record.finished_at is None:
             raise UsageError(_("run {id} has no links.csv: only a finished links run has one.", id=record.id))
-        return links_frame(self._ledger, record, self._settings, self._reader)
+        frame: pd.DataFrame = provided("Run.links")(self._ledger, record, self._settings, self._reader)
+        return frame
 
     def errcodes(self) -> pd.DataFrame:
         """Return how many rows did not succeed, by merchant (appid, env) × code, as in errcodes.csv."""
-        from tcb_ops.reports.formats.notebook import errcodes_frame
-
-        return errcodes_frame(self.overview())
+        frame: pd.DataFrame = provided("Run.errcodes")(self.overview())
+        return frame
 
     def causes(self) -> pd.DataFrame:
         """Return what went wrong and what to do: a line per code, merchant and environment, most rows first."""
-        from tcb_ops.reports.formats.notebook import causes_frame
-
-        return causes_frame(self.overview(), self._settings)
+        frame: pd.DataFrame = provided("Run.causes")(self.overview(), self._settings)
+        return frame
 
     def by_merchant(self) -> pd.DataFrame:
         """Return how many rows each merchant has, and how many succeeded, did not succeed, are pending."""
-        from tcb_ops.reports.formats.notebook import merchants_frame
-
-        return merchants_frame(self.overview())
+        frame: pd.DataFrame = provided("Run.by_merchant")(self.overview())
+        return frame
 
     def timeline(self) -> pd.DataFrame:
         """Return how rows ended over the run's time: a line per interval, oldest first."""
-        from tcb_ops.reports.formats.notebook import timeline_frame
-
-        return timeline_frame(self._reader, self.record, self._settings)
+        frame: pd.DataFrame = provided("Run.timeline")(self._reader, self.record, self._settings)
+        return frame
 
     def timeline_buckets(self) -> list[TimelineBucket]:
         """Return how rows ended over the run's time, as values without pandas."""
@@ -362,9 +355,7 @@ class Run:
 
     def final(self) -> Run:
         """Return the run with the last state of each row after its retries; for a retry, its original run."""
-        from tcb_ops.reports.run_views import merged_run
-
-        merged = merged_run(self._ledger, self.record, self._only)
+        merged = provided("merged_run")(self._ledger, self.record, self._reader.only)
         return Run(self._ledger, merged.record, self._settings, merged)
 
     def with_retries(self) -> tuple[str, int, int]:
@@ -372,20 +363,16 @@ class Run:
 
         Counted from sums, without reading rows; of a run that is no retry, the run itself is the original.
         """
-        from tcb_ops.reports.run_views import RunView
         from tcb_ops.runs.histories import family_of
 
         original, *retries = family_of(self._ledger, self.record)
-        reader = self._ledger if self._only is None else RunView(self._ledger, original, only=self._only)
+        only, reader = self._reader.only, self._ledger
+        if only is not None:
+            reader = provided("run_view")(self._ledger, original, only=only)
         planned = reader.counts(original)
         counts = [planned, *(reader.counts(retry) for retry in retries)]
         succeeded = sum(rows for counted in counts for outcome, rows in counted.items() if outcome.succeeded)
         return original.id, succeeded, sum(planned.values())
-
-    @property
-    def _only(self) -> frozenset[tuple[str, str]] | None:
-        """The environments that the run is narrowed to, as (appid, env); None for all."""
-        return getattr(self._reader, "only", None)
 
     @checked
     def write_into(

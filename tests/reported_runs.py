@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from tcb_ops.reports.run_views import RunReader
+    from tcb_ops.runs.reader import LedgerReader
 
 PLACES = (
     EnvRecord(0, "prod-1a2b", "wxaaaa", "晨光文具", "merchant", left=False),
@@ -92,7 +92,7 @@ class Reported:
 
     ledger: Ledger
     run: RunRecord
-    reader: RunReader | None = None
+    reader: LedgerReader | None = None
     """What is exported, where that is not the ledger itself."""
 
     def export(self, dest: Path, *, lang: Lang = Lang.EN, **options: Any) -> Path:

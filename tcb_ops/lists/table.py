@@ -32,12 +32,13 @@ _T = TypeVar("_T")
 Known: TypeAlias = Mapping[str, frozenset[str]]
 """Canonical column name → the headers that mean it, normalized by `_plain`."""
 
-_ENV = "env envid environment environmentid cloudenv 环境 环境id 云环境 云环境id 云开发环境 云开发环境id 环境编号"
-_APPID = "appid authorizerappid 小程序 小程序id 小程序appid 授权方appid 商户appid"
+ENV_NAMES = "env envid environment environmentid cloudenv 环境 环境id 云环境 云环境id 云开发环境 云开发环境id 环境编号"
+APPID_NAMES = "appid authorizerappid 小程序 小程序id 小程序appid 授权方appid 商户appid"
 _NAMES = "merchant merchantname shop shopname 商户 商户名 商户名称 商家 商家名称 店铺 店铺名 店铺名称"
 
 
-def _known(**names: str) -> Known:
+def named_columns(**names: str) -> Known:
+    """Return columns by canonical name, each with the headers that mean it, separated by spaces."""
     return {name: frozenset(headers.split()) for name, headers in names.items()}
 
 
@@ -156,38 +157,27 @@ class Columns:
 
 
 LIST_COLUMNS = Columns(
-    _known(
-        env=_ENV,
+    named_columns(
+        env=ENV_NAMES,
         merchant=_NAMES,
         path="path cloudpath uploadpath 路径 上传路径 云端路径 云路径 云存储路径 目标路径 云端文件路径",
         file="file localfile localpath 文件 本地文件 本地路径 本地文件路径",
-        appid=_APPID,
+        appid=APPID_NAMES,
         content_type="contenttype mimetype mime类型 内容类型 媒体类型",
         cache_control="cachecontrol 缓存控制 缓存策略",
     ),
     needed=(("env", "merchant"), ("path",)),
 )
 MERCHANT_COLUMNS = Columns(
-    _known(
-        appid=_APPID,
+    named_columns(
+        appid=APPID_NAMES,
         name=f"name 名称 小程序名称 {_NAMES}",
-        env=_ENV,
+        env=ENV_NAMES,
         default="default 默认 默认环境 是否默认",
         owner="owner 负责方 归属 归属方 环境归属 所属方",
         status="status 状态 商户状态 授权状态",
     ),
     needed=(("appid",), ("name",), ("env",)),
-    mappable=False,
-)
-KNOWN_COLUMNS = Columns(
-    _known(
-        appid=_APPID,
-        env=_ENV,
-        cause="cause code errcode 原因 错误码 代码",
-        until="until 截止 截止日期 到期 到期日",
-        note="note 备注 说明",
-    ),
-    needed=(("appid", "env"), ("cause",), ("until",)),
     mappable=False,
 )
 

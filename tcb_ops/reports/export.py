@@ -29,11 +29,11 @@ from tcb_ops.model import SIMULATOR
 from tcb_ops.reports.explanations import MARK
 from tcb_ops.reports.formats.csv import RowTexts, write_errcodes, write_lines
 from tcb_ops.reports.formats.html import page
-from tcb_ops.reports.run_views import RunReader
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.resources import make_folder, sync_to_disk, system_reason
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.next_commands import command, of_run, quoted
+from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import ANSWERS, RunRecord
 from tcb_ops.secrets import MASK, find_leak, masked
 from tcb_ops.settings import Settings, without_dots
@@ -85,7 +85,7 @@ def export(
     *,
     now: float,
     replace: bool = False,
-    reader: RunReader | None = None,
+    reader: LedgerReader | None = None,
     pdf: bool = False,
 ) -> Path:
     """Write a run's report to the folder `dest`, from a snapshot of the ledger; return the folder.
@@ -155,7 +155,7 @@ def _warn(text: Text, settings: Settings) -> None:
 
 
 def _write(
-    snapshot: RunReader, run: RunRecord, folder: Path, settings: Settings, now: float
+    snapshot: LedgerReader, run: RunRecord, folder: Path, settings: Settings, now: float
 ) -> dict[str, Any]:
     texts = RowTexts(snapshot, run, settings.lang, settings.zone)
     write_lines(texts.head, texts, folder / RESULTS, folder / FAILED)

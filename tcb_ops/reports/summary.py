@@ -21,7 +21,7 @@ from tcb_ops.runs.records import LaterChange, RowRecord, RunRecord, Tally
 from tcb_ops.secrets import redact
 
 if TYPE_CHECKING:
-    from tcb_ops.reports.run_views import RunReader
+    from tcb_ops.runs.reader import LedgerReader
     from tcb_ops.settings import Settings
 
 _Key = TypeVar("_Key", int, str, tuple[Any, ...])
@@ -119,7 +119,7 @@ class MerchantSummary:
 class RunSummary:
     """A run's counts, causes, merchants and totals at one moment."""
 
-    def __init__(self, reader: RunReader, run: RunRecord) -> None:
+    def __init__(self, reader: LedgerReader, run: RunRecord) -> None:
         """Sum up a run with one query, in constant memory, so that the counts agree with one another."""
         self.run = run
         self.changed_by: Sequence[LaterChange] = ()
@@ -179,7 +179,7 @@ class RunSummary:
         return {name for name, merchants in names.items() if name and merchants > 1}
 
     def with_first_rows(
-        self, merchants: Iterable[MerchantSummary], reader: RunReader
+        self, merchants: Iterable[MerchantSummary], reader: LedgerReader
     ) -> Iterator[MerchantSummary]:
         """Add to each merchant its first rows that did not succeed, read from the ledger on demand."""
         merchants = list(merchants)

@@ -403,7 +403,7 @@ class LedgerReader(HistoryReader):
                 return earlier
         return None
 
-    # --- as a view shows a run (`reports.run_views`) ----------------------------------------------------------
+    # --- what a view of a run overrides (`features/views`) -----------------------------------------------------
 
     only: frozenset[tuple[str, str]] | None = None
     """The environments that are shown, as (appid, env): all."""
@@ -411,6 +411,11 @@ class LedgerReader(HistoryReader):
     @property
     def ledger(self) -> LedgerReader:
         """The ledger itself."""
+        return self
+
+    @property
+    def unmerged(self) -> LedgerReader:
+        """What a merged run reads from."""
         return self
 
     def members(self, run: RunRecord) -> list[RunRecord]:

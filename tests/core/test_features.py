@@ -27,6 +27,7 @@ COMMANDS = {
     "diagnosis": ("audit", "doctor", "merchants check", "why latest", "merchants", "notify", "why"),
     "doctor": ("doctor",),
     "evidence": ("verify again", "verify"),
+    "frames": (),
     "merchants": ("merchants check", "merchants"),
     "notebooks": ("notebook", "lab"),
     "parquet": ("report --parquet rows.parquet",),
@@ -39,6 +40,7 @@ COMMANDS = {
     "sources": (),
     "stored": ("confirm", "delete", "list", "sync", "undo"),
     "tokens": (),
+    "views": ("report latest --final",),
     "why": ("why", "why latest", "explain 85088"),
     "workbooks": ("report --into list.xlsx", "check list.xlsx"),
 }

@@ -19,9 +19,9 @@ from tcb_ops.runs.stop_errors import stop_reason
 if TYPE_CHECKING:
     from tcb_ops.features.audit.result import AuditResult
     from tcb_ops.lists.merchants import Merchants
-    from tcb_ops.reports.run_views import RunReader
     from tcb_ops.reports.summary import NextAction, RunSummary
     from tcb_ops.runs.plan import RunSpec
+    from tcb_ops.runs.reader import LedgerReader
     from tcb_ops.runs.records import RunRecord
     from tcb_ops.settings import Settings
 
@@ -83,7 +83,7 @@ class AuditKind(Kind):
         return RowEnd(0, Outcome.UNKNOWN, NOT_ASKED, reason, errcode=code if isinstance(code, int) else None)
 
     def findings(
-        self, reader: RunReader, summary: RunSummary, settings: Settings, receiver: str = ""
+        self, reader: LedgerReader, summary: RunSummary, settings: Settings, receiver: str = ""
     ) -> AuditResult:
         """Return what changed since the previous audit; damage to that one does not concern this one, and is a note."""
         from tcb_ops.features.audit.result import audit_result

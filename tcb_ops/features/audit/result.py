@@ -21,11 +21,11 @@ from tcb_ops.formatting import shown
 from tcb_ops.frames import Lines, Tabular, settings_lang
 from tcb_ops.i18n import Lang, Text, _
 from tcb_ops.kinds import environment_count
-from tcb_ops.lists.table import KNOWN_COLUMNS, Line, read_lines
+from tcb_ops.lists.table import APPID_NAMES, ENV_NAMES, Columns, Line, named_columns, read_lines
 from tcb_ops.model import Outcome, Problem
 from tcb_ops.reports.findings import FindingLine, FindingSection
-from tcb_ops.reports.run_views import RunReader
 from tcb_ops.reports.summary import Cause, RunSummary
+from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import RunRecord
 from tcb_ops.runs.stop_errors import stop_text
 from tcb_ops.settings import Settings
@@ -45,6 +45,18 @@ _NOT_CHECKED = {
 
 
 # --- known.csv ----------------------------------------------------------------------------------------------
+
+_KNOWN_COLUMNS = Columns(
+    named_columns(
+        appid=APPID_NAMES,
+        env=ENV_NAMES,
+        cause="cause code errcode 原因 错误码 代码",
+        until="until 截止 截止日期 到期 到期日",
+        note="note 备注 说明",
+    ),
+    needed=(("appid", "env"), ("cause",), ("until",)),
+    mappable=False,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +79,7 @@ class KnownFailure:
 
 def read_known(file: Path) -> tuple[KnownFailure, ...]:
     """Read known.csv (encodings and delimiters as for lists). Raises InputError with all problems of the file."""
-    return tuple(read_lines(file, KNOWN_COLUMNS, _read)[0])
+    return tuple(read_lines(file, _KNOWN_COLUMNS, _read)[0])
 
 
 def _read(lines: Iterable[Line], problems: list[Problem]) -> Iterator[KnownFailure]:
@@ -282,7 +294,7 @@ def _section(title: Text, findings: Sequence[Finding]) -> FindingSection:
 
 
 def audit_result(
-    reader: RunReader,
+    reader: LedgerReader,
     summary: RunSummary,
     changes: Diff | None,
     settings: Settings,
@@ -330,7 +342,7 @@ def _silencer(audit: RunRecord, cause: Cause, code: str, settings: Settings) -> 
     return next((line for line in lines if line.silences(cause.appid, cause.env, code, day)), None)
 
 
-def _healthy_details(reader: RunReader, run: RunRecord) -> tuple[dict[str, int], dict[str, Any] | None]:
+def _healthy_details(reader: LedgerReader, run: RunRecord) -> tuple[dict[str, int], dict[str, Any] | None]:
     """Return in how many healthy environments each check could not be made, and the fewest link calls left."""
     not_checked, calls = Counter[str](), list[tuple[int, int, int, str, str]]()
     for record in reader.rows(run, outcomes=frozenset({HEALTHY})):

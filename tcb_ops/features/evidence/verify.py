@@ -20,6 +20,7 @@ from tcb_ops.arguments import checked
 from tcb_ops.errors import LedgerDamagedError, RunNotFoundError, UsageError
 from tcb_ops.frames import Lines, Tabular
 from tcb_ops.i18n import Lang, Text, _, as_list, ngettext, verbatim
+from tcb_ops.kinds import provided
 from tcb_ops.lists.batch import is_fixme_of
 from tcb_ops.reports.export import (
     ALWAYS,
@@ -34,7 +35,6 @@ from tcb_ops.reports.export import (
     read_manifest,
 )
 from tcb_ops.reports.formats.csv import RowTexts
-from tcb_ops.reports.run_views import RunReader, RunView, merged_run
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import RunRecord
@@ -250,9 +250,9 @@ def _compare_with(ledger: LedgerReader, folder: Path, manifest: Manifest) -> Ite
         )
         yield Check(ROWS, State.UNKNOWN, text)
         return
-    reader: RunReader = merged_run(ledger, run) if manifest.retries else ledger
+    reader: LedgerReader = provided("merged_run")(ledger, run) if manifest.retries else ledger
     if manifest.environments:
-        reader = RunView(reader, run, only=manifest.environments)
+        reader = provided("run_view")(reader, run, only=manifest.environments)
     with reader.snapshot() as snapshot:
         run = snapshot.run(run.id)
         of_rows = _check_rows(manifest, snapshot, run)
@@ -264,7 +264,7 @@ def _compare_with(ledger: LedgerReader, folder: Path, manifest: Manifest) -> Ite
         yield of_rows
 
 
-def _check_rows(manifest: Manifest, snapshot: RunReader, run: RunRecord) -> Check:
+def _check_rows(manifest: Manifest, snapshot: LedgerReader, run: RunRecord) -> Check:
     """Compare the ledger's rows with their digest in the manifest."""
     if more := ", ".join(name for name in run.retries if name not in manifest.retries):
         text = _("the run was retried after this report was written ({more}): export it again.", more=more)

@@ -10,9 +10,9 @@ from tcb_ops.errors import StoppedError, UsageError
 from tcb_ops.frames import INTS, TIMES
 from tcb_ops.i18n import _
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, result_batches
-from tcb_ops.reports.run_views import RunReader
 from tcb_ops.resources import replacing, system_reason
 from tcb_ops.runs.next_commands import install
+from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import RunRecord
 from tcb_ops.secrets import masked
 from tcb_ops.settings import Settings
@@ -21,7 +21,7 @@ _ROW_GROUP = 20_000
 """Rows per row group of a Parquet file, so that memory does not grow with the run."""
 
 
-def write_parquet(reader: RunReader, run: RunRecord, dest: Path, settings: Settings) -> Path:
+def write_parquet(reader: LedgerReader, run: RunRecord, dest: Path, settings: Settings) -> Path:
     """Write a run's rows in the order of the list, with the columns of results.csv; return the file.
 
     Columns of the list are text, times are timestamps with the settings' time zone. A duplicate header becomes

@@ -14,7 +14,6 @@ from typing import Any, TypeAlias
 from tcb_ops.errors import LedgerDamagedError
 from tcb_ops.kinds import Kind, all_kinds, kind_named
 from tcb_ops.model import STORED_OUTCOMES, Outcome
-from tcb_ops.reports.run_views import RunReader
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import LaterChange, RunRecord
 from tcb_ops.runs.schema import STORED, sql_list
@@ -25,7 +24,7 @@ Confirmation: TypeAlias = tuple[str, dict[Outcome, int]]
 """The id of a run that confirmed an upload, and its rows by outcome."""
 
 
-def after_upload(reader: RunReader, run: RunRecord) -> tuple[list[LaterChange], Confirmation | None]:
+def after_upload(reader: LedgerReader, run: RunRecord) -> tuple[list[LaterChange], Confirmation | None]:
     """Return the later runs that changed files of an upload, and the newest confirmation since, if all rows are shown."""
     # The files of a retry that stored none are the upload's: nothing of its own was changed.
     stored = not run.parent or not STORED_OUTCOMES.isdisjoint(reader.counts(run))
@@ -36,7 +35,7 @@ def after_upload(reader: RunReader, run: RunRecord) -> tuple[list[LaterChange], 
 
 
 def later_changes(
-    reader: RunReader, run: RunRecord, only: Collection[tuple[str, str]] | None = None
+    reader: LedgerReader, run: RunRecord, only: Collection[tuple[str, str]] | None = None
 ) -> list[LaterChange]:
     """Find the later runs that last changed files of an upload, its retries and corrections, the newest first.
 
@@ -72,7 +71,7 @@ def later_changes(
     ]
 
 
-def changed_lines(reader: RunReader, run: RunRecord) -> dict[int, tuple[Kind, str]]:
+def changed_lines(reader: LedgerReader, run: RunRecord) -> dict[int, tuple[Kind, str]]:
     """Return by line of the list the kind and the id of the later run that last changed its file; see `later_changes`."""
     by_number, statements = _changes(reader, run, None)
     # A newer member has stored the file of the same line again.
@@ -82,7 +81,7 @@ def changed_lines(reader: RunReader, run: RunRecord) -> dict[int, tuple[Kind, st
 
 
 def _changes(
-    reader: RunReader, run: RunRecord, only: Collection[tuple[str, str]] | None
+    reader: LedgerReader, run: RunRecord, only: Collection[tuple[str, str]] | None
 ) -> tuple[dict[int, Any], list[str]]:
     """Return the later runs by their numbers, and a SELECT for each run that is shown, as `_newest_changes` composes it."""
     ledger, members = reader.ledger, reader.members(run)

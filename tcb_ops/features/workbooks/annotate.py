@@ -30,8 +30,8 @@ from tcb_ops.lists.table import LIST_COLUMNS
 from tcb_ops.model import STORED_OUTCOMES, Problem
 from tcb_ops.reports.explanations import MARK, merchant_text, why_of
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, own_values
-from tcb_ops.reports.run_views import RunReader, RunView
 from tcb_ops.resources import replacing, sync_to_disk, system_reason
+from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import RunRecord
 from tcb_ops.table_files import LONGEST, NOT_XML, Tables, new_workbook
 
@@ -53,7 +53,7 @@ _LONGEST_NAME = 40
 
 
 def write_into(
-    reader: RunReader,
+    reader: LedgerReader,
     run: RunRecord,
     original: Path,
     dest: Path | None,
@@ -178,7 +178,7 @@ def _warn_of_lacking(original: Path, dest: Path, warn: Callable[[Text], None] | 
 
 
 def split_workbook(
-    reader: RunReader, run: RunRecord, original: Path, dest: Path | None, lang: Lang, column: str
+    reader: LedgerReader, run: RunRecord, original: Path, dest: Path | None, lang: Lang, column: str
 ) -> Path:
     """Write a workbook per value of a column to the new folder `dest`, each with the run's rows of that value; return it.
 
@@ -239,7 +239,7 @@ def _new_columns(
     return used + 1, tuple(headers)
 
 
-def _texts(reader: RunReader, run: RunRecord, lang: Lang) -> Iterator[tuple[int, Sequence[str]]]:
+def _texts(reader: LedgerReader, run: RunRecord, lang: Lang) -> Iterator[tuple[int, Sequence[str]]]:
     changed = provided("changed_lines")(reader, run) if is_provided("changed_lines") else {}
     for record in reader.rows(run):
         values = dict(zip(RESULT_COLUMNS, own_values(record, lang), strict=True))
@@ -363,7 +363,7 @@ def _set_widths(sheet: Worksheet, first: int) -> None:
 
 
 def _groups(
-    sheet: Worksheet, listed: ListSheet, reader: RunReader, run: RunRecord, name: str
+    sheet: Worksheet, listed: ListSheet, reader: LedgerReader, run: RunRecord, name: str
 ) -> dict[str, list[int]]:
     column = next(
         (number for number, header in enumerate(listed.headers, 1) if fold(header) == fold(name)), 0
@@ -460,13 +460,13 @@ def open_original(run: RunRecord, original: Path) -> Iterator[Book]:
         yield book
 
 
-def find_list(book: Book, reader: RunReader, run: RunRecord) -> ListSheet:
+def find_list(book: Book, reader: LedgerReader, run: RunRecord) -> ListSheet:
     """Find the sheet and the header of the run's list, by its headers and the path of its first row.
 
     The ledger holds the list's contents, not its position, which depends on options. Of identical sheets, the one
     named by the options comes first, then visible ones.
     """
-    unmerged = reader.unmerged if isinstance(reader, RunView) else reader  # it has no corrected rows
+    unmerged = reader.unmerged  # it has no corrected rows
     first = next(unmerged.rows(run), None)
     first_line, path = (first.row.line, first.row.path) if first is not None else (0, "")
     named = fold(str(run.settings.get("selection", "")))

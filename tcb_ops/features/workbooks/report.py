@@ -13,8 +13,8 @@ from tcb_ops.kinds import row_count
 from tcb_ops.model import Outcome
 from tcb_ops.reports.explanations import MARK, change_lines
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, errcode_table, row_values
-from tcb_ops.reports.run_views import RunReader
 from tcb_ops.reports.summary import RunSummary
+from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import RunRecord
 from tcb_ops.secrets import redact
 from tcb_ops.settings import Settings
@@ -35,14 +35,14 @@ _SHEETS = {
 
 
 def write_workbook(
-    reader: RunReader, summary: RunSummary, file: Path, settings: Settings, *, now: float
+    reader: LedgerReader, summary: RunSummary, file: Path, settings: Settings, *, now: float
 ) -> None:
     """Write report.xlsx: summary, errcodes, the rows that did not succeed, all rows.
 
     `now` is Unix seconds. Raises OSError; `file` must not exist yet.
     """
     title = _title(summary.run).of(settings.lang)
-    with new_workbook(file) as book:
+    with new_workbook(file, in_memory=True) as book:
         moment = datetime.fromtimestamp(now, settings.zone)
         book.set_properties({"title": f"{title} {summary.run.id}", "created": moment.replace(tzinfo=None)})
         _Report(book, reader, summary, settings, now).write(title)
@@ -50,7 +50,7 @@ def write_workbook(
 
 class _Report:
     def __init__(
-        self, book: Any, reader: RunReader, summary: RunSummary, settings: Settings, now: float
+        self, book: Any, reader: LedgerReader, summary: RunSummary, settings: Settings, now: float
     ) -> None:
         self._book, self._reader, self._settings = book, reader, settings
         self._summary, self._run = summary, summary.run

@@ -26,7 +26,6 @@ from tcb_ops.formatting import RISKY, guard, picture_controls
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.reports.explanations import action_text, merchant_text, reason_text
-from tcb_ops.reports.run_views import RunReader
 from tcb_ops.reports.summary import Cause
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import RowRecord, RunRecord, end_values
@@ -92,7 +91,7 @@ class ResultColumns(NamedTuple):
 
 
 def result_batches(
-    reader: RunReader,
+    reader: LedgerReader,
     run: RunRecord,
     lang: Lang,
     outcomes: frozenset[Outcome] | None = None,
@@ -101,7 +100,7 @@ def result_batches(
     with_cells: bool = True,
 ) -> Iterator[ResultColumns]:
     """Yield a run's rows with these outcomes (None: all) in the order of the list. Raises LedgerDamagedError."""
-    if isinstance(reader, LedgerReader):
+    if reader.ledger is reader:
         records: Iterator[Any] = chain.from_iterable(reader.records(run, outcomes))
         environments: dict[Any, Any] = {
             environment.number: (environment.merchant, environment.appid, environment.env)
@@ -125,10 +124,14 @@ def own_values(record: RowRecord, lang: Lang) -> tuple[Any, ...]:
 
 def row_values(records: Iterable[RowRecord], settings: Settings) -> Iterator[Sequence[Any]]:
     """Yield the cells of rows as in results.csv, unguarded: numbers as numbers, times as ISO 8601."""
-    iso = Clock(settings.zone).iso
-    for record in records:
-        *values, started, ended = own_values(record, settings.lang)
-        yield (*record.row.cells, *values, iso(started), iso(ended))
+    iso, records = Clock(settings.zone).iso, iter(records)
+    while batch := list(islice(records, _BATCH)):
+        *columns, started, ended = _by_column(
+            [*map(_as_stored, batch)], {}, settings.lang, with_cells=False
+        ).results
+        times = ([*map(iso, moments)] for moments in (started, ended))
+        for record, *values in zip(batch, *columns, *times, strict=True):
+            yield (*record.row.cells, *values)
 
 
 def _as_stored(record: RowRecord) -> tuple[Any, ...]:
@@ -229,7 +232,7 @@ class RowTexts:
     only the message, for `text` with the same sentence in both languages only that sentence.
     """
 
-    def __init__(self, reader: RunReader, run: RunRecord, lang: Lang, zone: tzinfo) -> None:
+    def __init__(self, reader: LedgerReader, run: RunRecord, lang: Lang, zone: tzinfo) -> None:
         self._reader, self._run, self._lang, self._iso = reader, run, lang, Clock(zone).of_milliseconds
         self._sha256, self._between = hashlib.sha256(), b"["
         self._written: list[str] = []

@@ -21,9 +21,9 @@ from tcb_ops.model import Outcome
 from tcb_ops.reports.explanations import change_lines, confirmation_text, kept_verdicts
 from tcb_ops.reports.formats.charts import axis_format, draw, errcode_matrix
 from tcb_ops.reports.formats.templates import environment
-from tcb_ops.reports.run_views import RunReader
 from tcb_ops.reports.summary import NextAction, Per, RunSummary, next_actions
 from tcb_ops.runs.next_commands import fixed_list, quoted, resume, retry
+from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import ANSWERS
 from tcb_ops.runs.stop_errors import stop_text
 from tcb_ops.settings import Settings
@@ -58,7 +58,7 @@ SCRIPT = (files("tcb_ops.reports") / "templates" / "report.js").read_text(encodi
 
 
 def page(
-    reader: RunReader,
+    reader: LedgerReader,
     summary: RunSummary,
     settings: Settings,
     versions: Mapping[str, str],

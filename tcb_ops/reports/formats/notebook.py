@@ -1,206 +1,23 @@
-"""Runs for analysis: DataFrames, and HTML for notebooks, which the engine escapes."""
+"""Runs as HTML for notebooks, which the engine escapes."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, tzinfo
-from operator import attrgetter
-from pathlib import Path
+from datetime import tzinfo
 from typing import TYPE_CHECKING, Any
 
-from tcb_ops.errcodes import ERRCODE
-from tcb_ops.errors import ArgumentError, UsageError
-from tcb_ops.frames import LINES, frame_of, frame_of_columns
-from tcb_ops.i18n import Lang, Text, _, as_list
+from tcb_ops.frames import LINES
+from tcb_ops.i18n import Lang, Text
 from tcb_ops.model import Outcome
 from tcb_ops.reports.explanations import change_lines
 from tcb_ops.reports.formats.charts import Drawing, ErrcodeMatrix, axis_format
-from tcb_ops.reports.formats.csv import RESULT_COLUMNS, result_batches
 from tcb_ops.reports.formats.templates import environment
-from tcb_ops.reports.run_views import RunReader
 from tcb_ops.reports.summary import RunSummary
-from tcb_ops.runs.links_file import LINK_COLUMNS
-from tcb_ops.runs.reader import LedgerReader
-from tcb_ops.runs.records import RunRecord
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from tcb_ops.reports.findings import Findings, FindingSection
-
-
-_OF_TIMELINES = {outcome for outcome in Outcome.all() if outcome.order <= Outcome.UNKNOWN.order}
-"""Outcomes that have a column in every timeline."""
-_GROUP = 2_000
-"""Rows of a run converted at a time, so that little is held twice."""
-
-
-def results_frame(
-    reader: RunReader,
-    run: RunRecord,
-    settings: Settings,
-    outcomes: frozenset[Outcome] | None = None,
-    columns: Iterable[str] | None = None,
-) -> pd.DataFrame:
-    """Return a run's rows with these outcomes (None: all), in the order of the list, with the columns of results.csv.
-
-    `columns`: only those, in this order; a name that the list has twice stands for both. Raises ArgumentError for another name.
-
-    ===========================================================================  ===========================
-    columns                                                                      dtype
-    ===========================================================================  ===========================
-    the input's own, and text                                                    string (empty, never NA)
-    tcb_line, tcb_errcode, tcb_http_status, tcb_attempts, tcb_bytes              Int64
-    tcb_started_at, tcb_ended_at                                                 datetime64
-    ===========================================================================  ===========================
-
-    Texts are in the settings' language. Cells are as in the list, without the apostrophe that the CSV files add.
-    """
-    names, of_list = [*run.headers, *RESULT_COLUMNS], len(run.headers)
-    chosen = list(range(len(names)))
-    if columns is not None:
-        columns = list(columns)
-        if not columns or not set(columns) <= set(names):
-            raise ArgumentError("columns", columns, _("names of {names}", names=as_list(names)), shown=True)
-        chosen = [number for name in columns for number in chosen if names[number] == name]
-    in_order = sorted(set(chosen))
-    headers = [names[number] for number in in_order if number < of_list]
-    own = [names[number] for number in in_order if number >= of_list]
-
-    def every_batch() -> Iterator[list[Sequence[Any]]]:
-        yield [()] * len(in_order)
-        batches = result_batches(reader, run, settings.lang, outcomes, size=_GROUP, with_cells=bool(headers))
-        for batch in batches:
-            cells = list(zip(*batch.cells, strict=True)) if headers else [()] * of_list
-            every_column = [*cells, *batch.results]
-            yield [every_column[number] for number in in_order]
-
-    frame = frame_of_columns(own, every_batch(), settings.timezone, headers)
-    # Else they are in order already, and this would copy them all.
-    return frame if chosen == in_order else frame.iloc[:, [in_order.index(number) for number in chosen]]
-
-
-def links_frame(ledger: LedgerReader, run: RunRecord, settings: Settings, reader: RunReader) -> pd.DataFrame:
-    """Return the rows of a finished links run's links.csv: errcode Int64, expires_at datetime64, all others string.
-
-    Only the rows that `reader` has, if it is not the ledger itself. Raises UsageError if the file is missing, or now contains another run's links.
-    """
-    file = Path(run.report)
-    try:
-        with file.open(encoding="utf-8", newline="") as stream:
-            head, *lines = csv.reader(stream)
-    except (OSError, ValueError, csv.Error):
-        raise UsageError(
-            _("{file} cannot be read: the links of run {id} are lost.", file=file, id=run.id),
-            _("Issue them again."),
-        ) from None
-    newer = [other.id for other in ledger.runs() if other.report == run.report and other.number > run.number]
-    columns = (*run.headers, *LINK_COLUMNS)
-    if newer or len(lines) != run.rows or any(len(line) != len(columns) for line in (head, *lines)):
-        by = newer[-1] if newer else "?"
-        raise UsageError(
-            _(
-                "{file} now contains the links of another run ({by}), not those of {id}.",
-                file=file,
-                by=by,
-                id=run.id,
-            )
-        )
-    if reader is not ledger:
-        selected = {record.row.line for record in reader.rows(run)}
-        in_order = zip(ledger.listed(run), lines, strict=True)
-        lines = [cells for (line, *_rest), cells in in_order if line in selected]
-    values: list[list[Any]] = [[cells[number] for cells in lines] for number in range(len(columns))]
-    errcode, expires = (len(run.headers) + LINK_COLUMNS.index(name) for name in ("errcode", "expires_at"))
-    values[errcode] = [int(code) if code else None for code in values[errcode]]
-    values[expires] = [
-        datetime.fromisoformat(expiry).timestamp() if expiry else None for expiry in values[expires]
-    ]
-    return frame_of_columns(LINK_COLUMNS, [values], settings.timezone, head[: len(run.headers)])
-
-
-def errcodes_frame(summary: RunSummary) -> pd.DataFrame:
-    """Count the rows that did not succeed by merchant and code.
-
-    Index merchant, appid, env; a column per code, Int64. The codes are those of errcodes.csv: errcodes as
-    numbers, others (`AccessDenied`, `no_token`, `pending`, …) as text.
-
-    Merchants and codes are ordered by their largest number. If all rows succeeded, the frame is empty, with the
-    same index names.
-    """
-    names = ("merchant", "appid", "env", "rows")
-    errcodes = frame_of(names, map(attrgetter(*names), summary.causes))
-    errcodes["errcode"] = [
-        int(cause.code) if ERRCODE.fullmatch(cause.code) else cause.code for cause in summary.causes
-    ]
-    frame = errcodes.pivot_table(
-        index=[*names[:3]], columns="errcode", values="rows", aggfunc="sum", fill_value=0, sort=False
-    )
-    return frame.astype("Int64")
-
-
-def causes_frame(summary: RunSummary, settings: Settings) -> pd.DataFrame:
-    """Return the causes: a line per code, merchant and environment, most rows first, as in errcodes.csv.
-
-    =======================================================  ======
-    columns                                                  dtype
-    =======================================================  ======
-    code, merchant, appid, env                               string
-    rows                                                     Int64
-    meaning, action (in the settings' language)              string
-    =======================================================  ======
-    """
-    names = ("code", "merchant", "appid", "env", "rows", "meaning", "action")
-    return frame_of(names, map(attrgetter(*names), summary.causes), settings.lang)
-
-
-def merchants_frame(summary: RunSummary) -> pd.DataFrame:
-    """Return how merchants' rows ended: a line per merchant, ordered by name.
-
-    merchant, appid (string); rows, succeeded, not_succeeded, pending (Int64): rows is the sum of the other three.
-    """
-    names = ("merchant", "appid", "rows", "succeeded", "not_succeeded", "pending")
-    lines = []
-    for merchant in sorted(summary.merchants, key=lambda merchant: (merchant.merchant, merchant.appid)):
-        pending = merchant.outcomes.get(Outcome.PENDING, 0)
-        good = merchant.rows - merchant.not_succeeded - pending
-        lines.append(
-            (merchant.merchant, merchant.appid, merchant.rows, good, merchant.not_succeeded, pending)
-        )
-    return frame_of(names, lines)
-
-
-def timeline_frame(reader: RunReader, run: RunRecord, settings: Settings) -> pd.DataFrame:
-    """Return the run over time: a line per interval, oldest first; none if no row has ended.
-
-    ==============================================================================  ============================
-    columns                                                                         dtype
-    ==============================================================================  ============================
-    at: start of the interval                                                       datetime64
-    seconds: its length                                                             Float64
-    linked, uploaded, … unknown: rows that ended, by outcome                        Int64
-    ended: their sum                                                                Int64
-    rate: ended ÷ seconds                                                           Float64
-    ==============================================================================  ============================
-
-    Invalid rows are not included.
-    """
-    moments = reader.timeline(run)
-    seen = {outcome for moment in moments for outcome in moment.outcomes}
-    kinds = (_OF_TIMELINES | seen) - {Outcome.INVALID, Outcome.PENDING}
-    outcomes = [outcome for outcome in Outcome.all() if outcome in kinds]
-    lines = []
-    for moment in moments:
-        ended, seconds = sum(moment.outcomes.values()), moment.until - moment.at
-        counts = (moment.outcomes.get(outcome, 0) for outcome in outcomes)
-        lines.append((moment.at, seconds, *counts, ended, ended / seconds))
-    names = ("at", "seconds", *map(str, outcomes), "ended", "rate")
-    return frame_of(
-        names, lines, timezone=settings.timezone, dtypes=dict.fromkeys(map(str, outcomes), "Int64")
-    )
 
 
 def run_html(summary: RunSummary, settings: Settings) -> str:

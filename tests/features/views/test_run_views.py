@@ -15,10 +15,10 @@ from tables import table
 
 from tcb_ops.details import as_detail, detail
 from tcb_ops.features.audit import UNAVAILABLE, UNHEALTHY, AuditCode
+from tcb_ops.features.views.run_view import last_state, merged_run
 from tcb_ops.i18n import Bilingual
 from tcb_ops.model import Merchant, Outcome, Reason, Row, RowEnd
 from tcb_ops.reports.export import export
-from tcb_ops.reports.run_views import last_state, merged_run
 from tcb_ops.run import Run
 from tcb_ops.runs.records import NewRun, RowRecord, Usage
 

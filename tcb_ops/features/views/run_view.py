@@ -1,19 +1,19 @@
-"""Read-only views of a run that reports read like the ledger: some of its rows, and the run merged with its retries."""
+"""Views of a run that reports read like the ledger: some of its rows, and the run merged with its retries."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from heapq import merge
 from itertools import groupby
 from operator import attrgetter
-from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Self, Unpack
 
 from tcb_ops.details import Detail
+from tcb_ops.kinds import Kind
 from tcb_ops.model import Outcome, Reason, Row, RowEnd
 from tcb_ops.reports.summary import count_outcomes
 from tcb_ops.runs.histories import columns_of, merged_runs
@@ -54,8 +54,8 @@ def last_state(states: Sequence[RowRecord]) -> RowRecord:
     return (good or ended or states)[-1]
 
 
-class RunView:
-    """Reads one run's rows like the ledger: their last states after `retries`, those of the environments in `only` (`--where`).
+class RunView(LedgerReader):
+    """Reads one run's rows as from the ledger: their last states after `retries`, those of the environments in `only` (`--where`).
 
     `only` has each as (appid, env); None for all. Other runs are read unchanged, except for `only`. What the ledger has only
     of a whole single run (timeline, workers) is that of the view if it is one.
@@ -63,32 +63,36 @@ class RunView:
 
     def __init__(
         self,
-        reader: RunReader,
+        reader: LedgerReader,
         run: RunRecord,
         retries: Sequence[RunRecord] = (),
         only: frozenset[tuple[str, str]] | None = None,
     ) -> None:
+        vars(self).update(vars(reader))  # the same connections
         self._reader, self._retries, self.only = reader, retries, only
-        self.unmerged = reader
-        self.ledger: LedgerReader = reader.ledger
         self._whole = not retries and only is None
-        self.name: str = reader.name
-        self.file: Path | None = reader.file
-        self.exports: Callable[[RunRecord], set[str]] = reader.exports
-        self.worked_on_by: Callable[[RunRecord], str] = reader.worked_on_by
-        self.reading: Callable[[RunRecord], AbstractContextManager[None]] = reader.reading
         self.record = self._shown(run)
         """The run as the view shows it; its field `rows` counts the whole run."""
 
-    def run(self, name: str, target: str | None = None) -> RunRecord:
+    @property
+    def ledger(self) -> LedgerReader:
+        """The ledger itself."""
+        return self._reader.ledger
+
+    @property
+    def unmerged(self) -> LedgerReader:
+        """What the view reads from."""
+        return self._reader
+
+    def run(self, name: str, target: str | None = None, kinds: Collection[Kind] | None = None) -> RunRecord:
         """Find a run, as the ledger does."""
-        run = self._reader.run(name, target)
+        run = self._reader.run(name, target, kinds)
         return self._shown(run) if run.id == self.record.id else run
 
-    def envs(self, run: RunRecord) -> list[EnvRecord]:
+    def envs(self, run: RunRecord, only: Sequence[int] | None = None) -> list[EnvRecord]:
         """List a run's environments without counting their rows; of a merged run also those of its retries."""
         members = (run, *self._retries) if run.id == self.record.id else (run,)
-        environments = {_key(each): each for member in members for each in self._reader.envs(member)}
+        environments = {_key(each): each for member in members for each in self._reader.envs(member, only)}
         return [environment for environment in environments.values() if self._shows(environment)]
 
     def rows(self, run: RunRecord, **filters: Unpack[RowFilter]) -> Iterator[RowRecord]:
@@ -148,10 +152,6 @@ class RunView:
         """Return the runs whose rows are a run's, the oldest first: those that are merged, else it and its retries."""
         return self._members(run) or self._reader.members(run)
 
-    def taken_back_by(self, run: RunRecord) -> list[RunRecord]:
-        """Return the runs that took back files of an upload, the newest first."""
-        return self._reader.taken_back_by(run)
-
     def _members(self, run: RunRecord) -> list[RunRecord]:
         """Return the runs that are merged; none if this is another run, or nothing is merged."""
         return [self.record, *self._retries] if self._retries and run.id == self.record.id else []
@@ -160,16 +160,16 @@ class RunView:
         """Return how rows ended over time; retries are too far from the run for one chart."""
         return self._reader.timeline(run, buckets) if self._whole else []
 
-    def previous(self, run: RunRecord) -> RunRecord | None:  # noqa: ARG002
+    def previous(self, run: RunRecord, receiver: str = "") -> RunRecord | None:
         """Return None: only whole single runs are compared with earlier ones."""
         return None
 
     @contextmanager
-    def snapshot(self) -> Iterator[RunView]:
+    def snapshot(self) -> Iterator[Self]:
         """Open a consistent snapshot, which later writes do not change."""
         with self._reader.snapshot() as reader:
             retries = [reader.run(retry.id) for retry in self._retries]
-            yield RunView(reader, reader.run(self.record.id), retries, self.only)
+            yield type(self)(reader, reader.run(self.record.id), retries, self.only)
 
     def _shown(self, run: RunRecord) -> RunRecord:
         family = (run, *self._retries)
@@ -189,9 +189,6 @@ class RunView:
 
 
 _key = attrgetter("appid", "env")
-
-RunReader = LedgerReader | RunView
-"""What reports read from: the ledger, or a view of one of its runs."""
 
 
 def _with_columns(record: RowRecord, columns: Sequence[int]) -> RowRecord:
