@@ -38,7 +38,7 @@ STEPS = {
     "json": "`--json`",
     "frame": "pandas.read_sql_query: the columns of `results()` that are stored",
     "results": "`run.results()`",
-    "verify": "`verify`, every row compared with the ledger",
+    "verify": "`verify`: every file compared with manifest.json, the rows with the ledger, by a digest",
     "diff": "`diff` of two such runs",
     "errcodes": "the errcode table",
     "command": "`tcb-ops errcodes`, the whole command",
