@@ -7,7 +7,7 @@ from typing import Any
 
 from tcb_ops.model import Outcome
 
-VERSION = 14
+VERSION = 15
 """The schema's version: a ledger of any other one is refused."""
 VERSION_TABLE = "tcb_ops"
 RUN_TABLES = ("rows", "envs", "exports", "partitions", "cluster_sessions")
@@ -67,6 +67,8 @@ CREATE TABLE envs (
 ) {keyed};
 CREATE INDEX envs_by_env ON envs (env);
 
+-- In SQLite by rowid: in a table ordered by its key, each page of the tree holds whole rows, and so few that the tree is deep.
+-- `room`: spaces while a row is pending, as many as its end will take, so that its page is not split when the end is written.
 CREATE TABLE rows (
     run INTEGER NOT NULL REFERENCES runs (number),
     line INTEGER NOT NULL,
@@ -93,8 +95,9 @@ CREATE TABLE rows (
     content_type TEXT,
     cache_control TEXT,
     etag TEXT,
+    room TEXT,
     PRIMARY KEY (run, line)
-) {keyed};
+);
 CREATE INDEX rows_by_path ON rows (run, place, path) WHERE {stored};
 CREATE INDEX rows_by_place ON rows (run, place, line);
 

@@ -112,20 +112,20 @@ class Probes:
         appid: str,
         owner: Owner = Owner.MERCHANT,
         environments: tuple[CloudEnvironment, ...] | None = None,
-        quota: Quota | Issue | None = None,
     ) -> Answers:
         """Ask about an account: its environments, its link calls of today, and what it granted to the platform.
 
-        What is given has been asked already. An account of the platform's own needs no grant. Without a working token there
-        is nothing else to ask.
+        `environments`: if they have been asked for already. An account of the platform's own needs no grant. Without a
+        working token there is nothing else to ask.
         """
         if not appid:
             return Answers(NEEDS_COMPONENT)
         listed = await self.environments(appid, owner) if environments is None else environments
         if isinstance(listed, Issue) and listed.stop is not None:
             return Answers(listed)
-        if quota is None and (not isinstance(listed, Issue) or listed.errcode is not None):
-            quota = await self.quota(appid, owner)
+        quota: Quota | Issue | None = None
+        if not isinstance(listed, Issue) or listed.errcode is not None:
+            quota = await self._ask(appid, appid, partial(self.client.quota, owner=owner), owner)
         info = await self.grants(appid) if owner is Owner.MERCHANT else None
         return Answers(listed, quota, info, clock=self.client.clock_offset)
 
@@ -135,10 +135,6 @@ class Probes:
         """Ask for an account's environments."""
         return await self._ask(appid, appid, partial(self.client.environments, owner=owner), owner)
 
-    async def quota(self, appid: str, owner: Owner = Owner.MERCHANT) -> Quota | Issue:
-        """Ask how many link calls an account has left today."""
-        return await self._ask(appid, appid, partial(self.client.quota, owner=owner), owner)
-
     async def about(self, facts: Facts, now: float) -> Facts:
         """Add the answers about a line's account, asked once; of a row, also what the platform received in its call.
 
@@ -147,8 +143,7 @@ class Probes:
         appid = self.component if facts.own else facts.merchant.appid
         async with self.locks[appid]:
             if appid not in self.answers:
-                owner, quota = facts.merchant.owner, facts.answers.quota
-                self.answers[appid] = await self.account(appid, owner, quota=quota)
+                self.answers[appid] = await self.account(appid, facts.merchant.owner)
         request = facts.answers.request
         if facts.code and request is None:
             request = await self._received(appid, facts, now)

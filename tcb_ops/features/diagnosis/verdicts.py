@@ -23,7 +23,7 @@ from tcb_ops.wechat.responses import AuthorizerInfo, CloudEnvironment, Quota, Re
 
 Member = TypeVar("Member")
 
-NORMAL, HALTED, NOT_LISTED = "NORMAL", "HALTED", "not_listed"
+NORMAL, HALTED = "NORMAL", "HALTED"
 NO_TOKENS = "no_tokens"
 """In place of a reason: the token source has no token for any merchant."""
 SKEWED = 300
