@@ -109,10 +109,8 @@ def frame_of_columns(
     import pandas as pd
 
     kinds = {**_DTYPES, "day": "day"} | (dict.fromkeys(TIMES, timezone) if timezone else {}) | dict(dtypes)
-    own = [
-        *(_Column("string") for _header in headers),
-        *(_Column(kinds.get(name, "string")) for name in names),
-    ]
+    own = [_Column("string") for _header in headers]
+    own += [_Column(kinds.get(name, "string")) for name in names]
     for batch in batches:
         for column, cells in zip(own, batch, strict=True):
             column.add(cells)
@@ -172,8 +170,5 @@ class _Column:
         numbers = np.frombuffer(self._cells)
         if self._kind in {"Int64", "Float64"}:
             return pd.array(numbers, dtype=self._kind)
-        seconds = np.floor(np.nan_to_num(numbers))
-        microseconds = seconds * 1e6 + np.round((np.nan_to_num(numbers) - seconds) * 1e6)
-        moments = microseconds.astype("datetime64[us]")
-        moments[np.isnan(numbers)] = np.datetime64("NaT", "us")
+        moments = np.round(numbers * 1e6).astype("datetime64[us]")  # nan becomes NaT
         return pd.DatetimeIndex(moments, tz="UTC").tz_convert(self._kind).tz_localize(None)

@@ -280,7 +280,8 @@ def _describe_stop(run: Run, error: TcbOpsError | None) -> Text:
     if isinstance(error, InterruptedRunError):
         return _("Cancelled.")
     if error is not None:
-        return _("{text}\n", text=error.text)
+        # Its text ends with the command that resumes the run.
+        return _("{text}\n", text=as_lines(filter(None, (error.problem, error.fix))))
     if stopped is None:
         return _("It ended unexpectedly.")
     if stopped.code is DetailCode.INTERRUPTED:
