@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import os
 import re
 import sys
 import tempfile
@@ -397,7 +398,7 @@ def main() -> int:
     for name, value in found.items():
         unit, limit = LIMITS[name]
         lines.append(f"| {name} | {value:,.1f} {unit} | {f'≤ {limit:g} {unit}' if limit else ''} |")
-    table = "\n".join(lines)
+    table = "\n".join([*lines, "", f"Load {os.getloadavg()[0]:.1f}."])
     print(table)
     results = HERE / "RESULTS.md"
     text = results.read_text(encoding="utf-8")

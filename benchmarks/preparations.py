@@ -19,7 +19,7 @@ from datetime import UTC
 from itertools import count
 from pathlib import Path
 
-from tcb_ops import read_merchants, read_paths
+from tcb_ops import load_settings, read_merchants, read_paths
 from tcb_ops.features.stored.specs import (
     confirm_spec,
     delete_spec,
@@ -27,6 +27,7 @@ from tcb_ops.features.stored.specs import (
     scope_of_undo,
     undo_spec,
 )
+from tcb_ops.features.stored.sync import SyncPlan, plan_sync
 from tcb_ops.model import Outcome, RowEnd
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.list_kinds import UPLOAD
@@ -37,7 +38,7 @@ TARGET = "http://127.0.0.1:1"
 MOST = 1.5
 """CPU in the order of files ÷ in that of environments."""
 BATCH = 1_000
-STEPS = ("upload", "confirm", "delete", "undo", "plan", "skip_unchanged")
+STEPS = ("upload", "confirm", "sync", "delete", "undo", "plan", "skip_unchanged")
 """In this order: what is planned last keeps the others from being deleted."""
 
 
@@ -52,13 +53,17 @@ class Prepared:
             merchants,
             [("appid", "name", "env"), *((f"wx{n:05}", f"商户 {n}", env) for n, env in enumerate(names))],
         )
-        (folder / "a.txt").write_text("content", encoding="utf-8")
-        pairs = [(env, f"p/{n}.txt") for n in range(rows // environments) for env in names]
-        _write(
-            folder / "list.csv",
-            [("env", "path", "file"), *((*pair, "a.txt") for pair in (pairs if by_file else sorted(pairs)))],
-        )
-        self.batch = read_paths(folder / "list.csv", read_merchants(merchants), root=folder)
+        self.folder = folder / "files"
+        self.folder.mkdir()
+        for n in range(rows // environments):
+            (self.folder / f"{n}.txt").write_text("content", encoding="utf-8")
+        lines = [(env, f"p/{n}.txt", f"{n}.txt") for n in range(rows // environments) for env in names]
+        _write(folder / "list.csv", [("env", "path", "file"), *(lines if by_file else sorted(lines))])
+        self.batch = read_paths(folder / "list.csv", read_merchants(merchants), root=self.folder)
+        places = {"ledger": str(folder / "ledger.db"), "reports": str(folder), "target": TARGET}
+        self.settings = load_settings(options=places)
+        self.list_name = self._synced().batch.source.name
+        (self.folder / "0.txt").unlink()  # gone for `sync`
         self.ledger = Ledger(str(folder / "ledger.db"))
         self._numbers = count()
         for number in range(runs + 1):
@@ -66,7 +71,7 @@ class Prepared:
 
     def _upload(self, number: int) -> RunRecord:
         new = NewRun(
-            f"20261101-{number:06}-aaaa", UPLOAD, TARGET, "list.csv", self.batch.sha256, 1, self.batch.headers,
+            f"20261101-{number:06}-aaaa", UPLOAD, TARGET, self.list_name, self.batch.sha256, 1, self.batch.headers,
             "", {}, "", "", "", "", 1.8e9 + number,
         )  # fmt: skip
         environments = environments_of_rows(self.batch.first_rows(), self.batch.merchants)
@@ -84,10 +89,22 @@ class Prepared:
         self.ledger.finish(run, at + 1)
         return self.ledger.run(run.id)
 
+    def _synced(self) -> SyncPlan:
+        return plan_sync(
+            str(self.folder), ["all"], merchants=self.batch.merchants, path="p/{name}", include=(), exclude=(),
+            own=frozenset(), settings=self.settings,
+        )  # fmt: skip
+
+    def sync(self) -> None:
+        """Scan the folder, find the files that are gone from it, and those that differ from what is stored."""
+        plan = self._synced()
+        assert plan.gone is not None
+        plan.changed(self.settings)
+
     def plan(self) -> None:
         """Write the rows of a new run, as links and uploads begin."""
         new = NewRun(
-            f"20261102-{next(self._numbers):06}-bbbb", UPLOAD, TARGET, "list.csv", self.batch.sha256, 1,
+            f"20261102-{next(self._numbers):06}-bbbb", UPLOAD, TARGET, self.list_name, self.batch.sha256, 1,
             self.batch.headers, "", {}, "", "", "", "", 1.9e9,
         )  # fmt: skip
         environments = environments_of_rows(self.batch.first_rows(), self.batch.merchants)

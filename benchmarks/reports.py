@@ -38,7 +38,7 @@ STEPS = {
     "json": "`--json`",
     "frame": "pandas.read_sql_query: the columns of `results()` that are stored",
     "results": "`run.results()`",
-    "verify": "`verify`, every row compared with the ledger",
+    "verify": "`verify`: every file compared with manifest.json, the rows with the ledger, by a digest",
     "diff": "`diff` of two such runs",
     "errcodes": "the errcode table",
     "command": "`tcb-ops errcodes`, the whole command",
@@ -91,7 +91,7 @@ def ends(count: int, *, ill: int) -> Iterator[RowEnd]:
             merchant = number % MERCHANTS
             yield RowEnd(
                 number + 2, Outcome.UPLOADED, None, None, 0, "ok", "", 204, "", 2, 40_960, f"{number:032x}",
-                f"cloud://env-{merchant:03}-1a2b3c.6d7a-env-{merchant:03}-1a2b3c-1300000000/campaign/{number}.png",
+                f"cloud://env-{merchant:03}-1a2b3c.6d7a-env-{merchant:03}-1a2b3c-1300000000/campaign/2026-11/{number // MERCHANTS:05}/横幅-{number}.png",
                 at, at + 0.25,
             )  # fmt: skip
 

@@ -502,7 +502,7 @@ def figures(
         Figure(f"environments of {ENVS} in the first tenth of the calls", grown.seen, "≥", ENVS / 2),
         *(
             Figure(f"CPU of {name} ÷ bare start", value, "≤", target)
-            for name, (_seconds, value, target) in started.items()
+            for name, (_seconds, _used, value, target) in started.items()
             if target is not None
         ),
     )

@@ -124,7 +124,7 @@ def main() -> int:
         f"| {name} | " + " | ".join(f"{one[name]:,.0f}" for one in found) + " |"
         for name in list(found[0])[1:]
     ]
-    table = "\n".join(lines)
+    table = "\n".join([*lines, "", f"Load {os.getloadavg()[0]:.1f}."])
     print(table)
     results = Path(__file__).with_name("RESULTS.md")
     kept = results.read_text(encoding="utf-8")

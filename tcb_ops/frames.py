@@ -103,36 +103,72 @@ def frame_of_columns(
 ) -> pd.DataFrame:
     """Return a frame of our own columns, after those of a list, as text. By position: a list may have duplicate headers.
 
-    `batches`: the columns of some lines each; at least one. `timezone`: of times, which are Unix seconds. `dtypes`: of
+    `batches`: the columns of some lines each. `timezone`: of times, which are Unix seconds. `dtypes`: of
     further columns that are not text.
     """
-    import numpy as np
     import pandas as pd
 
-    def array(name: str, column: Sequence[Any]) -> Any:
-        if name in TIMES and timezone:
-            times = np.array(column, "float64")
-            seconds = np.floor(np.nan_to_num(times))
-            microseconds = seconds * 1e6 + np.round((np.nan_to_num(times) - seconds) * 1e6)
-            moments = microseconds.astype("datetime64[us]")
-            moments[np.isnan(times)] = np.datetime64("NaT", "us")
-            index = pd.DatetimeIndex(moments, tz="UTC")
-            return index.tz_convert(timezone).tz_localize(None)
-        if name == "day":
-            return pd.DatetimeIndex(list(column), dtype="datetime64[s]")
-        kind: Any = dtypes.get(name) or _DTYPES.get(name, "string")
-        stored = "object" if kind in {"string", "boolean"} else "float64"
-        return pd.array(np.array(column, stored), dtype=kind)
-
-    kinds = (*[""] * len(headers), *names)
-    parts: list[list[Any]] = [[] for _kind in kinds]
-    for columns in batches:
-        for part, name, column in zip(parts, kinds, columns, strict=True):
-            part.append(pd.Series(array(name, column)))
-    for number, part in enumerate(parts):  # a column at a time: little is held twice
-        parts[number] = part if len(part) == 1 else [pd.concat(part, ignore_index=True)]
-    frame = pd.DataFrame({number: column for number, (column,) in enumerate(parts)}, copy=False)
+    kinds = {**_DTYPES, "day": "day"} | (dict.fromkeys(TIMES, timezone) if timezone else {}) | dict(dtypes)
+    own = [_Column("string") for _header in headers]
+    own += [_Column(kinds.get(name, "string")) for name in names]
+    for batch in batches:
+        for column, cells in zip(own, batch, strict=True):
+            column.add(cells)
+    arrays: dict[int, Any] = {}
+    while own:  # a column at a time: little is held twice
+        arrays[len(arrays)] = own.pop(0).array()
+    frame = pd.DataFrame(arrays, copy=False)
     frame.columns = pd.Index([*headers, *names], dtype="object" if headers else None)
     if timezone:
         frame.attrs["timezone"] = timezone
     return frame
+
+
+class _Column:
+    """A column of a frame, which grows in little memory.
+
+    `kind`: the dtype; or "day", or a time zone for Unix seconds.
+    """
+
+    def __init__(self, kind: str) -> None:
+        import pandas as pd
+
+        self._kind: Any = kind
+        self._arrow = kind == "string" and pd.StringDtype().storage == "pyarrow"
+        self._is_object = kind in {"string", "boolean", "day"}
+        self._cells: Any = [] if self._is_object else bytearray()
+
+    def add(self, cells: Sequence[Any]) -> None:
+        """Add cells: texts, numbers, yes or no; None for none."""
+        if self._arrow:
+            import pyarrow as pa
+
+            if not {*map(type, cells)} <= {str}:
+                cells = [None if cell is None else str(cell) for cell in cells]
+            # In Arrow's default pool, up to half of such small blocks is never used.
+            self._cells.append(pa.array(cells, pa.large_string(), memory_pool=pa.system_memory_pool()))
+        elif self._is_object:
+            self._cells.extend(cells)
+        else:
+            import numpy as np
+
+            self._cells += np.array(cells, "float64").tobytes()
+
+    def array(self) -> Any:
+        """Return the column as pandas has it."""
+        import numpy as np
+        import pandas as pd
+
+        if self._arrow:
+            import pyarrow as pa
+
+            return pd.array(pa.chunked_array(self._cells, pa.large_string()), dtype=self._kind)
+        if self._kind == "day":
+            return pd.DatetimeIndex(self._cells, dtype="datetime64[s]")
+        if self._is_object:
+            return pd.array(np.array(self._cells, "object"), dtype=self._kind)
+        numbers = np.frombuffer(self._cells)
+        if self._kind in {"Int64", "Float64"}:
+            return pd.array(numbers, dtype=self._kind)
+        moments = np.round(numbers * 1e6).astype("datetime64[us]")  # nan becomes NaT
+        return pd.DatetimeIndex(moments, tz="UTC").tz_convert(self._kind).tz_localize(None)

@@ -82,9 +82,13 @@ def write_table(
 
 
 @contextmanager
-def new_workbook(file: Path) -> Iterator[Any]:
-    """Yield a workbook of XlsxWriter whose rows are written in order; it is in the file at the end. Raises OSError."""
-    options = {"constant_memory": True, "default_date_format": "yyyy-mm-dd hh:mm"}
+def new_workbook(file: Path, *, in_memory: bool = False) -> Iterator[Any]:
+    """Yield a workbook of XlsxWriter; it is in the file at the end. Raises OSError.
+
+    `in_memory`: quicker for a few thousand rows; else their number does not matter, and they are written in order.
+    """
+    mode = "in_memory" if in_memory else "constant_memory"
+    options = {mode: True, "default_date_format": "yyyy-mm-dd hh:mm"}
     from xlsxwriter import Workbook
 
     packed = BytesIO()  # after an error, XlsxWriter would write to a file again and print a trace
@@ -94,7 +98,7 @@ def new_workbook(file: Path) -> Iterator[Any]:
             yield book
             book.close()
         finally:
-            for sheet in book.worksheets():  # they would stay open after a full disk
+            for sheet in () if in_memory else book.worksheets():  # they would stay open after a full disk
                 with suppress(OSError):
                     sheet.row_data_fh.close()
     file.write_bytes(packed.getbuffer())

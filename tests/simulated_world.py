@@ -286,9 +286,9 @@ class World:
         else:
             self.tokens[change.appid] = self.simulator.rotate(change.appid)
 
-    async def pause(self, *about: object) -> None:
+    async def pause(self, *about: object, most: float = float("inf")) -> None:
         """Let a part of a call's time pass."""
-        await asyncio.sleep(self.scenario.slowest * self.scenario.chance("seconds", *about) ** 3)
+        await asyncio.sleep(min(most, self.scenario.slowest) * self.scenario.chance("seconds", *about) ** 3)
 
 
 @dataclass(frozen=True)
@@ -301,7 +301,8 @@ class SimulatedTokens:
         world = self.world
         world.calls += 1
         call = world.calls
-        await world.pause("token", call)
+        # A source that often takes longer than the run's patience would end session after session.
+        await world.pause("token", call, most=world.scenario.patience / 4)
         if world.scenario.chance("token fails", call) < world.scenario.token_failures:
             raise TokenError.of(appid, detail(DetailCode.SOURCE_SILENT, seconds=1), transient=True)
         if refused is not None and refused.reveal() == world.tokens[appid]:

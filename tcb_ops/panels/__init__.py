@@ -51,9 +51,8 @@ def _open(panel: str, given: dict[str, Any]) -> Panel:
     for name, value in texts.items():
         texts[name] = os.fspath(value) if isinstance(value, os.PathLike) else value
         if not isinstance(texts[name], str):
-            raise UsageError(
-                _("{name} = {value!r}: write it as one text in quotation marks.", name=name, value=value)
-            )
+            text = _("{name} = {value!r}: write it as one text in quotation marks.")
+            raise UsageError(text.format(name=name, value=value))
     panel_class = getattr(notebook_panels, panel, None) or provided(panel)
     opened: Panel = panel_class(PanelOptions(**texts))
     return opened

@@ -52,9 +52,7 @@ function render({ model, el }) {
     }
   }
   const merchants = new Map();
-  let run = "";
-  let running = false;
-  let codes = [];
+  let [run, running, codes] = ["", false, []];
   let sort = { by: BAD, down: true };
   let chip = "all";
   let shown = PAGE;
@@ -265,6 +263,8 @@ function render({ model, el }) {
   function keepFocus() {
     const panel = panelOf();
     const active = document.activeElement;
+    for (const text of panel?.querySelectorAll(".op-header .op-message") ?? []) text.tabIndex = text.scrollHeight > text.clientHeight + 1 ? 0 : -1; // the keyboard scrolls it
+    if (panel) panel.tabIndex = -1; // a click on its text puts the focus into it
     const lost = active === document.body || (panel?.contains(active) && (active.disabled || !active.offsetParent));
     if (lost && panel?.dataset.pressed) [...panel.querySelectorAll(".op-actions :is(.op-run, .op-cancel, .op-resume, .op-retry-menu, .op-export-menu):not([disabled])")].find((button) => button.offsetParent)?.focus({ preventScroll: true });
   }
@@ -316,7 +316,7 @@ function render({ model, el }) {
     if (kernel?.connectionStatus === "disconnected") kernel.reconnect().catch(() => {}); // JupyterLab gives up after minutes
     else if (!running) send({ ask: "look" });
   }
-  const timer = setInterval(() => { panelOf()?.addEventListener("keydown", shield, { signal: listening.signal }); if (dead) disable(); else { panelOf()?.setAttribute("tabindex", "-1"); keepFocus(); keepInView(); showAges(); look(); } }, 250);
+  const timer = setInterval(() => { panelOf()?.addEventListener("keydown", shield, { signal: listening.signal }); if (dead) disable(); else { keepFocus(); keepInView(); showAges(); look(); } }, 250);
 
   // A kernel that was restarted or killed knows nothing of this panel.
   function die() {

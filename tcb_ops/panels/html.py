@@ -21,7 +21,7 @@ from tcb_ops.i18n import Bilingual, Lang, Text, _, as_lines, as_list, in_panel, 
 from tcb_ops.kinds import Kind, merchant_count, row_count
 from tcb_ops.model import Outcome, Reason
 from tcb_ops.preflight import ran_out
-from tcb_ops.reports.explanations import MARK, change_lines, counts_line, why
+from tcb_ops.reports.explanations import MARK, change_lines, confirmation_text, counts_line, why
 from tcb_ops.reports.formats.charts import outcome_class
 from tcb_ops.reports.summary import CodeGroup, RunSummary
 from tcb_ops.run import Run
@@ -173,6 +173,8 @@ def render_header(run: Run, summary: RunSummary, state: RunState, lang: Lang, *,
         lines.append((_("About the upload {run}.", run=origins[0]), origins[0]))
     changes = summary.changed_by
     sentences = change_lines(changes, zone)
+    if summary.confirmed is not None:
+        lines.append((confirmation_text(*summary.confirmed), summary.confirmed[0]))
     lines += [(line, change.run) for line, change in zip(sentences, changes, strict=True)]
     linked = "".join(
         f'<p class="op-lineage">{esc(line.of(lang)).replace(run_id, render_run_link(run_id))}</p>'
@@ -186,9 +188,11 @@ def render_header(run: Run, summary: RunSummary, state: RunState, lang: Lang, *,
     return f'<div class="op-title">{title}{quiet}</div>{linked}'
 
 
-def render_runs(runs: Iterable[Run], here: Collection[str], lang: Lang, label: Text) -> str:
+def render_runs(runs: Sequence[Run], here: Collection[str], lang: Lang, label: Text) -> str:
     """Draw runs as a table; `here`: the ids of those that this process works on."""
     heads = (_("Begun"), _("What it was"), _("State"), _("Result"), _("Note"))
+    checks = [run for run in reversed(runs) if run.record.kind.looks_at_store and run.record.finished_at]
+    checked = {origin: run.id for run in checks for origin in origins_of(run)}
     lines = []
     for run in runs:
         record, counts = run.record, run.outcomes
@@ -196,6 +200,7 @@ def render_runs(runs: Iterable[Run], here: Collection[str], lang: Lang, label: T
         result = f'<div class="op-outcomes" aria-hidden="true">{_shares(counts)}</div>'
         link = render_run_link(run.id, render_moment(record.created_at, run.settings.zone))
         about = [_("about {run}", run=origin) for origin in origins_of(run)[:1]]
+        about += [_("checked by {run}", run=checked[run.id])] if run.id in checked else []
         about += [mark] if (mark := run.mark) is not None else []
         about += [verbatim(record.note)] if record.note else []
         counted = f"{result}{esc(counts_line(counts).of(lang))}"
@@ -275,7 +280,8 @@ def _describe_stop(run: Run, error: TcbOpsError | None) -> Text:
     if isinstance(error, InterruptedRunError):
         return _("Cancelled.")
     if error is not None:
-        return _("{text}\n", text=error.text)
+        # Its text ends with the command that resumes the run.
+        return _("{text}\n", text=as_lines(filter(None, (error.problem, error.fix))))
     if stopped is None:
         return _("It ended unexpectedly.")
     if stopped.code is DetailCode.INTERRUPTED:

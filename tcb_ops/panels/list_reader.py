@@ -160,10 +160,9 @@ class ListReader(widgets.VBox):
             if (count := len(error.problems)) == 1:
                 raise
             problems = ngettext("{n:,} problem", "{n:,} problems", count)
-            refused = _(
-                "{source} is refused: it has {problems}. Nothing was sent.", source=source, problems=problems
-            )
-            raise InputError(refused, source, error.problems) from error
+            text = _("{source} is refused: it has {problems}. Nothing was sent.")
+            text = text.format(source=source, problems=problems)
+            raise InputError(text, source, error.problems) from error
         self.batch = batch
         self._show(batch.problems)
         self.facts.value = "".join(
@@ -182,9 +181,8 @@ class ListReader(widgets.VBox):
             return
         name = self._read_from[0]
         self._worker.guarded(self.read, self.line)
-        raise UsageError(
-            _("{name} was changed after it was checked. It was checked again; nothing was sent.", name=name)
-        )
+        text = _("{name} was changed after it was checked. It was checked again; nothing was sent.")
+        raise UsageError(text.format(name=name))
 
     def _clear(self) -> None:
         self.batch = None

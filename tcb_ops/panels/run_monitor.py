@@ -307,9 +307,8 @@ class RunMonitor(widgets.VBox):
     def start(self, begin: Callable[[ResumeOptions], RunHandle], action: ActionButton | None = None) -> None:
         """Start a run and show it. Raises UsageError if one is running here or the confirmation is missing."""
         if self.running and self.run is not None:
-            raise UsageError(
-                _("Run {id} is still running here: cancel it, or wait for its end.", id=self.run.id)
-            )
+            text = _("Run {id} is still running here: cancel it, or wait for its end.")
+            raise UsageError(text.format(id=self.run.id))
         if action is not None:
             action.check()
         # A ledger that another process has locked is waited for.

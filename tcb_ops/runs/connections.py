@@ -72,6 +72,8 @@ class Database:
     """Follows a column to be ordered by code point, whatever the database's locale."""
     whole = "CAST({} AS INTEGER)"
     """A positive number rounded down."""
+    splits_pages = True
+    """Whether a record that grows may split its page."""
     index_hint = "INDEXED BY {}"
     """Follows a table whose index must be used: without statistics SQLite would read whole runs instead."""
 

@@ -7,9 +7,10 @@ SQLite by default, PostgreSQL by URL. No token, signature or link is ever writte
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from copy import copy
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -42,7 +43,7 @@ IDLE_SECONDS = 5
 """Seconds after which PostgreSQL ends a writing transaction in which nothing happens: a process that was frozen in a commit
 would block all others, whose rows it has locked."""
 
-_END = f"UPDATE rows SET {', '.join(f'{name} = ?' for name in END_COLUMNS)} WHERE run = ?"
+_END = f"UPDATE rows SET {', '.join(f'{name} = ?' for name in END_COLUMNS)}, room = NULL WHERE run = ?"
 _RECORD = f"{_END} AND line = ? AND outcome = 'pending'"
 _REOPEN = f"{_END} AND line = ? AND outcome <> 'pending'"
 _SPEND = """UPDATE runs SET seconds = seconds + ?, link_calls = link_calls + ?, upload_calls = upload_calls + ?
@@ -98,7 +99,8 @@ class Ledger(LedgerReader):
                 connection.cursor().executemany(_PLAN_ENV, records)
             count = 0
             stream = iter(planned)
-            while batch := [plan_values(number, row, number_of, new.kind) for row in islice(stream, BATCH)]:
+            to_values = partial(plan_values, number, number_of, new.kind, self._database.splits_pages)
+            while batch := list(map(to_values, islice(stream, BATCH))):
                 connection.cursor().executemany(_PLAN, batch)
                 count += len(batch)
             _set(connection, number, rows=count)
@@ -120,9 +122,10 @@ class Ledger(LedgerReader):
             done = 0
             if ends:
                 values = [(*end_values(end), run.number, end.line) for end in ends]
-                cursor = connection.cursor()
-                cursor.executemany(_RECORD, values)
-                done = cursor.rowcount
+                # Closed before its connection is used again: its statement is cached for all cursors of the connection.
+                with closing(connection.cursor()) as cursor:
+                    cursor.executemany(_RECORD, values)
+                    done = cursor.rowcount
             spent = usage.seconds, usage.link_calls, usage.upload_calls, run.number
             connection.execute(_SPEND, spent)
         if done != len(ends):

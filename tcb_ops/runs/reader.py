@@ -368,24 +368,6 @@ class LedgerReader(HistoryReader):
 
     # --- across runs --------------------------------------------------------------------------------------------
 
-    def by_path(self, run: RunRecord) -> Iterator[Any]:
-        """Stream (env, appid, path, outcome, reason, errcode, store_code) of a run's rows, ordered by the first three.
-
-        Of rows that share all three, invalid ones come last. The order is by code point, whatever the database's locale.
-        """
-        keys = ("envs.env", "envs.appid", "rows.path")
-        ordered = ", ".join(f"{key}{self.dialect.by_code_point}" for key in keys)
-        query = f"""
-            SELECT {", ".join(keys)}, rows.outcome, rows.reason, rows.errcode, rows.store_code FROM rows
-            JOIN envs ON envs.run = rows.run AND envs.no = rows.place WHERE rows.run = ?
-            ORDER BY {ordered}, rows.outcome = 'invalid', rows.line"""
-        count = 0
-        with self.reading(run):
-            for record in self.stream(query, (run.number,)):
-                count += 1
-                yield record
-        self.check_rows(run, count)
-
     def previous(self, run: RunRecord, receiver: str = "") -> RunRecord | None:
         """Find the last finished run before this one with the same selection, for comparison; None for a retry.
 

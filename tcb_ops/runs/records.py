@@ -232,9 +232,13 @@ END_COLUMNS = tuple(name for name in RowEnd.__dataclass_fields__ if name not in 
 """Columns written when a row ends, named like the fields of RowEnd."""
 PLAN_COLUMNS = (
     "run", "line", "place", "path", "file", "size", "mtime_ns", "cells", "outcome", "reason", "detail",
-    "content_type", "cache_control", "etag",
+    "content_type", "cache_control", "etag", "room",
 )  # fmt: skip
 """Columns written when a run is planned."""
+END_BYTES = 46
+"""Bytes that a row's end takes in the ledger, besides the environment and path in its file id."""
+FILE_BYTES = 38
+"""Further ones, of the MD5 and size of a file that was sent."""
 _plain = attrgetter(*END_COLUMNS[3:])
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -248,7 +252,7 @@ def end_values(end: RowEnd) -> tuple[Any, ...]:
 
 
 def plan_values(
-    number: int, row: Row, number_of: Mapping[tuple[str, str], int], kind: Kind
+    number: int, number_of: Mapping[tuple[str, str], int], kind: Kind, with_room: bool, row: Row
 ) -> tuple[Any, ...]:
     """Return a planned row as the values of PLAN_COLUMNS; for an upload, with the object's headers."""
     content_type, cache_control = kind.stored_headers(row)
@@ -257,9 +261,15 @@ def plan_values(
         skipped = str.__str__(kind.end_of(RowEnd(row.line, Outcome.INVALID)).outcome)
         state = (skipped, skipped, stored(as_detail(row.invalid)))
     env_number, cells = number_of[row.env, row.appid], _encode(row.cells)
+    # A file id is cloud://ENV.4hex-ENV-APPID/PATH (domain.md, 1.1).
+    room = (
+        END_BYTES + FILE_BYTES * kind.sends_files + 2 * len(row.env) + len(row.path.encode())
+        if with_room
+        else 0
+    )
     return (
         number, row.line, env_number, row.path, row.file, row.size, row.mtime_ns, cells, *state,
-        content_type, cache_control, row.etag or None,
+        content_type, cache_control, row.etag or None, " " * room or None,
     )  # fmt: skip
 
 

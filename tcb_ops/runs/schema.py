@@ -7,21 +7,16 @@ from typing import Any
 
 from tcb_ops.model import Outcome
 
-VERSION = 14
+VERSION = 15
 """The schema's version: a ledger of any other one is refused."""
 VERSION_TABLE = "tcb_ops"
 RUN_TABLES = ("rows", "envs", "exports", "partitions", "cluster_sessions")
 """Tables whose records belong to runs: `run` has the run's number."""
 
-STORED = (
-    "outcome NOT IN ('pending', 'linked', 'refused', 'not_attempted', 'invalid', 'unknown', 'present', 'stale', 'undone', 'left', "
-    "'conflict', 'not_undoable', 'healthy', 'unhealthy')"
-)
-"""Selects rows that show, or put in doubt, what is stored at a path, also those with an outcome that is not known.
-
-The index and its query must use the same text.
-"""
-
+_NOT_STORED = (
+    "pending", "linked", "refused", "not_attempted", "invalid", "unknown", "present", "stale", "undone", "left", "conflict",
+    "not_undoable", "healthy", "unhealthy",
+)  # fmt: skip
 _SCHEMA = """
 -- One row: the ledger's version, which is read at each start.
 CREATE TABLE tcb_ops (version INTEGER NOT NULL PRIMARY KEY);
@@ -67,6 +62,8 @@ CREATE TABLE envs (
 ) {keyed};
 CREATE INDEX envs_by_env ON envs (env);
 
+-- In SQLite by rowid: in a table ordered by its key, each page of the tree holds whole rows, and so few that the tree is deep.
+-- `room`: spaces while a row is pending, as many as its end will take, so that its page is not split when the end is written.
 CREATE TABLE rows (
     run INTEGER NOT NULL REFERENCES runs (number),
     line INTEGER NOT NULL,
@@ -93,8 +90,9 @@ CREATE TABLE rows (
     content_type TEXT,
     cache_control TEXT,
     etag TEXT,
+    room TEXT,
     PRIMARY KEY (run, line)
-) {keyed};
+);
 CREATE INDEX rows_by_path ON rows (run, place, path) WHERE {stored};
 CREATE INDEX rows_by_place ON rows (run, place, line);
 
@@ -192,11 +190,20 @@ def statements(*, sqlite: bool) -> list[str]:
     schema = _SCHEMA if sqlite else f"{_HOLDERS};\n{_SCHEMA}"
     filled = schema.format(
         text="TEXT DEFAULT '' NOT NULL",
-        stored=STORED,
+        stored=stored(),
         without_code=sql_list(sorted(Outcome.successes() | {Outcome.PENDING})),
         **(_SQLITE if sqlite else _POSTGRESQL),
     )
     return filled.split(";\n")
+
+
+def stored(table: str = "") -> str:
+    """Return the condition on rows that show, or put in doubt, what is stored at a path, unknown outcomes included.
+
+    `table`: `rows.`, in a query. The index has the same condition. `NOT IN` would cost more than the rest of a commit: SQLite
+    makes a table of its names for each row.
+    """
+    return " AND ".join(f"{table}outcome <> '{outcome}'" for outcome in _NOT_STORED)
 
 
 def sql_list(values: Iterable[int | str]) -> str:

@@ -45,6 +45,10 @@ IN_VIEW = """() => {
   const box = [...document.querySelectorAll('.op-panel .op-menu')].find(each => each.offsetParent).getBoundingClientRect();
   return box.top >= document.querySelector('.op-panel .op-header').getBoundingClientRect().bottom && box.top < window.innerHeight;
 }"""
+SCROLLS = """() => {
+  const message = document.querySelector('.op-panel .op-status .op-message');
+  return message.scrollHeight > message.clientHeight + 1 && message.tabIndex === 0;
+}"""
 FITS = """() => {
   const table = document.querySelector('.op-panel .op-merchants-scroll');
   return table.scrollWidth <= table.clientWidth;
@@ -320,6 +324,9 @@ def test_a_run_is_watched_cancelled_gone_on_with_retried_and_exported(lab, open_
         assert heads == ["Merchant", "Succeeded", "Did not succeed", "Pending"]
         assert notebook.page.evaluate(FITS)
         notebook.shot("narrow")
+        notebook.page.set_viewport_size({"width": 340, "height": 900})
+        notebook.until(SCROLLS)  # by keyboard, too
+        assert notebook.violations() == []
         notebook.page.set_viewport_size({"width": 1280, "height": 1400})
         workspace.sim.play([])
 

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ import tcb_ops as tcb
 from tcb_ops.cli.main import run
 from tcb_ops.features.doctor.checks import all_checks
 from tcb_ops.features.simulator.faults import Fault
+from tcb_ops.kinds import features
 
 PACKAGE = Path(tcb.__file__).parent
 COMMANDS = {
@@ -126,6 +128,17 @@ def test_the_main_job_works_without_a_feature(feature, open_without, open_worksp
     listed = {line.split(maxsplit=1)[0] for line in results[len(job) - 1].out.splitlines() if line}
     assert "upload" in listed
     assert not set(COMMANDS[feature]) & listed
+
+
+@pytest.mark.posix("checkout")
+def test_a_feature_that_may_import_another_says_that_it_needs_it():
+    contracts = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
+    (allowed,) = (contract["ignore_imports"] for contract in contracts if contract["type"] == "independence")
+    # Checks for doctor are loaded by doctor alone, which is not there without diagnosis.
+    imports = {tuple(re.findall(r"features\.(\w+)", line)) for line in allowed if ".checks -> " not in line}
+    assert imports == {(name, other) for name, feature in features().items() for other in feature.needs}
 
 
 @pytest.mark.slow

@@ -189,8 +189,9 @@ def test_resuming_and_retrying_are_confirmed_too(open_lab, read, cut_off, button
     monitor = panel.monitor
     # The same run, as if it were live.
     panel.context.settings.__dict__.update(api_base="https://api.weixin.qq.com", listener=None)
-    monitor._offer()
     offer = monitor.resume if button == "resume" else monitor.retry.action
+    offer._asks = True
+    monitor._offer()
     act = offer.button
     assert offer.confirmation.layout.display == ""
     files, size = panel.run.counts.get("pending", 1), len("tea-1a2b3c/banner/3.png")

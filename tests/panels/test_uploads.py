@@ -124,6 +124,16 @@ def test_run_resumes_an_unfinished_run_of_the_same_list_unless_a_new_run_is_aske
         press(panel, panel.monitor.stop)
 
 
+def test_a_run_that_the_platform_stops_says_why_and_names_the_button_that_resumes_it(open_lab, read):
+    lab = open_lab(many(TEA, rows=5), [Fault(errcode=61004)])
+    panel = lab.uploads()
+    press(panel)
+    shown = read(panel.worker.line)
+    assert shown.startswith("errcode 61004")
+    assert "Resume completes the rest" in shown
+    assert "tcb-ops" not in shown, "a command"
+
+
 def test_an_unfinished_run_that_is_not_shown_is_resumed_by_name_too(open_lab):
     lab = open_lab(many(TEA, rows=20), SLOW)
     first = Path("list.csv").read_text(encoding="utf-8").splitlines()[:2]

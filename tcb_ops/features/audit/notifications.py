@@ -25,13 +25,13 @@ from typing import TYPE_CHECKING, Any, Unpack
 from urllib.parse import quote, urlsplit
 
 from tcb_ops.arguments import checked
-from tcb_ops.checks import DoctorCheck, DoctorFinding, Grade
 from tcb_ops.details import detail
 from tcb_ops.errors import SettingsError, TcbOpsError, TransportError, TransportFault, UsageError, check_value
 from tcb_ops.features.audit.api import audited, newest_audit
 from tcb_ops.features.audit.kind import AUDIT
 from tcb_ops.features.audit.result import AuditResult
 from tcb_ops.features.audit.settings import NotifySettings
+from tcb_ops.features.diagnosis.checks import DoctorCheck, DoctorFinding, Grade
 from tcb_ops.features.diagnosis.verdicts import presumed_verdict
 from tcb_ops.features.programs import ProgramCode
 from tcb_ops.features.programs.credentials import Credential, in_folder

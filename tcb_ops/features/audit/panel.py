@@ -7,7 +7,7 @@ from typing import Any
 from tcb_ops.features.audit.api import start_audit
 from tcb_ops.features.audit.kind import AUDIT, audit_spec
 from tcb_ops.i18n import Text, _
-from tcb_ops.kinds import environment_count, merchant_count
+from tcb_ops.kinds import environment_count, is_provided, merchant_count, provided
 from tcb_ops.panels.controls import html_area
 from tcb_ops.panels.html import heading
 from tcb_ops.panels.notebook_panels import RunForm
@@ -40,7 +40,11 @@ class AuditPanel(RunForm):
         return heading(_("Since the previous audit").of(self.lang)) + findings_html(result, self.lang)
 
     def _page(self, run: Run) -> str:
-        return f"{self._render_changes(run)}{super()._page(run)}"
+        page = f"{self._render_changes(run)}{super()._page(run)}"
+        if is_provided("history"):
+            days = provided("history")(kind=self.kind, settings=self.context.settings)
+            page += heading(_("Errcodes by day").of(self.lang)) + days._repr_html_()
+        return page
 
     def _prepare(self) -> None:
         facts, *_more = self._facts()

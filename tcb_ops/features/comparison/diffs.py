@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from tcb_ops.arguments import checked
 from tcb_ops.errors import UsageError
+from tcb_ops.features.comparison.queries import rows_by_path
 from tcb_ops.frames import frame_of
 from tcb_ops.i18n import Joined, Text, _, verbatim
 from tcb_ops.model import Outcome, Reason
@@ -230,7 +231,7 @@ def compare(
     counted: Counter[tuple[Change, tuple[str, str], State | None, State | None]] = Counter()
     became = cache(change)
     known_before = _known_before(ledger, older) if older.kind.surveys else {}
-    for environment, before, after in _merged(ledger.by_path(older), ledger.by_path(newer)):
+    for environment, before, after in _merged(rows_by_path(ledger, older), rows_by_path(ledger, newer)):
         if only is not None and environment[::-1] not in only:
             continue
         if before is not None and before[0] == Outcome.UNKNOWN:
@@ -264,12 +265,12 @@ def compare(
 def _known_before(ledger: LedgerReader, run: RunRecord) -> dict[Place, State]:
     """Return the last known states of what is unknown to an audit, from at most EARLIER_RUNS before it."""
     unknown = {
-        (env, appid) for env, appid, _path, *state in ledger.by_path(run) if state[0] == Outcome.UNKNOWN
+        (env, appid) for env, appid, _path, *state in rows_by_path(ledger, run) if state[0] == Outcome.UNKNOWN
     }
     states: dict[Place, State] = {}
     earlier, searched = ledger.previous(run), 0
     while unknown and earlier is not None and searched < EARLIER_RUNS:
-        for env, appid, _path, outcome, *more in ledger.by_path(earlier):
+        for env, appid, _path, outcome, *more in rows_by_path(ledger, earlier):
             if (env, appid) in unknown and outcome != Outcome.UNKNOWN:
                 states[env, appid] = (outcome, *more)
                 unknown.discard((env, appid))

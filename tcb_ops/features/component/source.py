@@ -14,10 +14,8 @@ from collections.abc import Callable, Coroutine, Hashable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from enum import StrEnum
-from pathlib import Path
 from typing import Any, TypeVar
 
-from tcb_ops.checks import DoctorCheck, secrets_check
 from tcb_ops.details import detail
 from tcb_ops.errcodes import Decision, Scope, errcode
 from tcb_ops.errors import SettingsError, TokenError, TokenSourceError, TransportError, TransportFault
@@ -471,12 +469,3 @@ def component_tokens(settings: Settings) -> ComponentTokens:
     ticket = Credential.named("tokens.ticket", tokens.ticket, settings.folder_of("tokens.ticket"))
     store = TokenStore(tokens.store, tokens.component_appid, settings.api_base)
     return ComponentTokens(tokens.component_appid, secret, ticket, store, settings.api_base)
-
-
-def check_of_secrets(settings: Settings) -> DoctorCheck | None:
-    """Return the check of who may read the files of secret and ticket, and the store."""
-    tokens = settings.tokens
-    if tokens.source != "component":
-        return None
-    files = [place.partition(":")[2] for place in (tokens.secret, tokens.ticket) if place.startswith("file:")]
-    return secrets_check([*(Path(file.strip()) for file in files), tokens.store], settings)

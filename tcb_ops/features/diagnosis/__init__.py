@@ -1,4 +1,7 @@
-"""What keeps a merchant or its rows from succeeding: questions to WeChat, the verdict on its answers, and who must act."""
+"""What keeps a merchant or its rows from succeeding: questions to WeChat, the verdict on its answers, and who must act.
+
+And what a check of `doctor` is, for the features that bring one.
+"""
 
 from tcb_ops.kinds import Feature
 

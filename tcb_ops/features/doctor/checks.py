@@ -16,9 +16,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tcb_ops.checks import DoctorCheck, DoctorFinding, Grade, secrets_check
 from tcb_ops.errcodes import ERRCODE
 from tcb_ops.errors import InputError, SettingsError, TcbOpsError, TransportError, TransportFault
+from tcb_ops.features.diagnosis.checks import DoctorCheck, DoctorFinding, Grade, secrets_check
 from tcb_ops.features.diagnosis.questions import ask_about
 from tcb_ops.features.diagnosis.verdicts import SKEWED, Actor, Facts, clock_text, presumed_verdict, verdict_of
 from tcb_ops.i18n import Text, _, as_clauses, as_facts, ngettext, pgettext, verbatim

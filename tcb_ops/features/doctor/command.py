@@ -8,11 +8,11 @@ from contextlib import ExitStack
 
 import click
 
-from tcb_ops.checks import DoctorCheck, DoctorFinding, Grade
 from tcb_ops.cli import Command
 from tcb_ops.cli.console import Console
 from tcb_ops.cli.options import CommonOptions, settings_options
 from tcb_ops.errors import SettingsError
+from tcb_ops.features.diagnosis.checks import DoctorCheck, DoctorFinding, Grade
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import NOTHING, Lang, _, ngettext, without_commands
 from tcb_ops.settings import Settings

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 _OF_TIMELINES = {outcome for outcome in Outcome.all() if outcome.order <= Outcome.UNKNOWN.order}
 """Outcomes that have a column in every timeline."""
-_GROUP = 2_000
-"""Rows of a run converted at a time, so that little is held twice."""
 
 
 def results_frame(
@@ -64,8 +62,7 @@ def results_frame(
     own = [names[number] for number in in_order if number >= of_list]
 
     def every_batch() -> Iterator[list[Sequence[Any]]]:
-        yield [()] * len(in_order)
-        batches = result_batches(reader, run, settings.lang, outcomes, size=_GROUP, with_cells=bool(headers))
+        batches = result_batches(reader, run, settings.lang, outcomes, with_cells=bool(headers))
         for batch in batches:
             cells = list(zip(*batch.cells, strict=True)) if headers else [()] * of_list
             every_column = [*cells, *batch.results]

@@ -7,5 +7,5 @@ FEATURE = Feature(
         "chromium": "tcb_ops.features.pdf.printing:find_chromium",
         "pdf": "tcb_ops.features.pdf.printing:add_pdf",
     },
-    checks=["tcb_ops.features.pdf.printing:browser_check"],
+    checks=["tcb_ops.features.pdf.checks:browser_check"],
 )

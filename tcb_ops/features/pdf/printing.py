@@ -9,11 +9,9 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from tcb_ops.checks import DoctorCheck, DoctorFinding, Grade
-from tcb_ops.i18n import Text, _, verbatim
+from tcb_ops.i18n import Text, _
 from tcb_ops.reports.formats.html import PDF_MARK
 from tcb_ops.resources import system_reason
-from tcb_ops.settings import Settings
 
 CHROMIUM = "TCB_OPS_CHROMIUM"
 """The environment variable that names the browser; empty for none."""
@@ -46,19 +44,6 @@ def find_chromium() -> str | None:
         [os.environ.get("PATH", os.defpath), *map(os.path.expandvars, _BROWSER_FOLDERS)]
     )
     return next((program for name in names if name and (program := shutil.which(name, path=folders))), None)
-
-
-def browser_check(settings: Settings) -> DoctorCheck:
-    """Return the check whether a browser is found; without one a report.pdf that the settings ask for is not written."""
-
-    def look() -> DoctorFinding:
-        if (program := find_chromium()) is not None:
-            return DoctorFinding(Grade.OK, _("{browser} prints it", browser=Path(program).name))
-        grade = Grade.WARNING if settings.report.pdf else Grade.SKIPPED
-        return DoctorFinding(grade, _("no Edge or Chrome was found"))
-
-    fix = _("Install Edge or Chrome, or name one in {variable}.", variable=CHROMIUM)
-    return DoctorCheck("pdf", verbatim("report.pdf"), look, fix)
 
 
 def write_pdf(page: Path, pdf: Path, *, timeout: float = 60) -> Text | None:

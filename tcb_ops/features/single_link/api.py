@@ -8,7 +8,7 @@ from tcb_ops.arguments import checked
 from tcb_ops.errcodes import errcode
 from tcb_ops.errors import RefusedError, TokenError, TransportError, TransportFault, UsageError
 from tcb_ops.i18n import _
-from tcb_ops.lists.merchants import Merchants, Unresolved, read_merchants, resolve
+from tcb_ops.lists.merchants import Unresolved, read_merchants, resolve
 from tcb_ops.lists.paths import path_problem
 from tcb_ops.model import Link, Merchant, Owner
 from tcb_ops.runs.loop import result_of, submit_coroutine
@@ -31,19 +31,13 @@ def upload_link(env: str, path: str, *, appid: str | None = None, **options: Unp
     if (problem := path_problem(path)) is not None:
         raise UsageError(_("path: {wrong}.", wrong=problem[0]))
     merchants = read_merchants(settings.merchants)
-    merchant = _merchant_of(env, appid, merchants)
-    with opened_target(settings, lambda: merchants) as opened:
-        return result_of(submit_coroutine(_request_link(merchant, path, opened)))
-
-
-def _merchant_of(env: str, appid: str | None, merchants: Merchants) -> Merchant:
-    """Return the merchant with this environment, by the rules for a row of a list. Raises UsageError."""
     merchant = resolve(merchants, env, "", appid or "")
     assert merchant is not None  # noqa: S101  only --where leaves lines out
     if isinstance(merchant, Unresolved):
         name, message, fix = merchant.column, merchant.message, merchant.fix
         raise UsageError(_("{name}: {message}; {fix}.", name=name, message=message, fix=fix))
-    return merchant
+    with opened_target(settings, lambda: merchants) as opened:
+        return result_of(submit_coroutine(_request_link(merchant, path, opened)))
 
 
 async def _request_link(merchant: Merchant, path: str, settings: Settings) -> Link:

@@ -48,7 +48,7 @@ from tcb_ops.runs.list_kinds import UPLOAD
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import EarlierUpload, RunRecord
 
-_CHUNK = 500
+_CHUNK = 1_000
 """Paths that the ledger is asked about at once."""
 Undos: TypeAlias = Mapping[str, frozenset[str]]
 """Undos, each with the runs that it undoes."""

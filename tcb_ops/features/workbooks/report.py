@@ -42,7 +42,7 @@ def write_workbook(
     `now` is Unix seconds. Raises OSError; `file` must not exist yet.
     """
     title = _title(summary.run).of(settings.lang)
-    with new_workbook(file) as book:
+    with new_workbook(file, in_memory=True) as book:
         moment = datetime.fromtimestamp(now, settings.zone)
         book.set_properties({"title": f"{title} {summary.run.id}", "created": moment.replace(tzinfo=None)})
         _Report(book, reader, summary, settings, now).write(title)

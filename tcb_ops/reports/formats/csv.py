@@ -124,10 +124,14 @@ def own_values(record: RowRecord, lang: Lang) -> tuple[Any, ...]:
 
 def row_values(records: Iterable[RowRecord], settings: Settings) -> Iterator[Sequence[Any]]:
     """Yield the cells of rows as in results.csv, unguarded: numbers as numbers, times as ISO 8601."""
-    iso = Clock(settings.zone).iso
-    for record in records:
-        *values, started, ended = own_values(record, settings.lang)
-        yield (*record.row.cells, *values, iso(started), iso(ended))
+    iso, records = Clock(settings.zone).iso, iter(records)
+    while batch := list(islice(records, _BATCH)):
+        *columns, started, ended = _by_column(
+            [*map(_as_stored, batch)], {}, settings.lang, with_cells=False
+        ).results
+        times = ([*map(iso, moments)] for moments in (started, ended))
+        for record, *values in zip(batch, *columns, *times, strict=True):
+            yield (*record.row.cells, *values)
 
 
 def _as_stored(record: RowRecord) -> tuple[Any, ...]:

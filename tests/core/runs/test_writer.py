@@ -1,8 +1,11 @@
 """Ends are committed in groups, and a group never waits longer than it has to."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import cast
 
 from ledgers import planned
 from tables import table
@@ -11,7 +14,7 @@ from tcb_ops.model import Outcome, RowEnd
 from tcb_ops.runs import writer
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.list_kinds import LINKS
-from tcb_ops.runs.records import Usage
+from tcb_ops.runs.records import RunRecord, Usage
 from tcb_ops.runs.writer import LedgerWriter
 
 END = [RowEnd(line, Outcome.LINKED, errcode=0) for line in range(2, 12)]
@@ -64,12 +67,36 @@ def closed(written: LedgerWriter) -> None:
     written.close()
 
 
+def others_during_a_slow_commit(written: LedgerWriter) -> None:
+    loop, ledger, added = asyncio.get_running_loop(), written.ledger, threading.Event()
+
+    def add_others() -> None:
+        for end in END[1:]:
+            written.add(end)
+        added.set()
+
+    def record(run: RunRecord, ends: list[RowEnd], usage: Usage) -> None:
+        loop.call_soon_threadsafe(add_others)
+        assert added.wait(240)
+        written.ledger = ledger
+        ledger.record(run, ends, usage)
+
+    written.ledger = cast("Ledger", SimpleNamespace(record=record))
+    last_in_flight(written)
+
+
 @table(
     "feed, linger, enough, committed",
     {
         "ends wait for others": (each_in_a_turn_of_its_own, LONG, 4, [4]),
         "too few wait no longer than the limit": (one, 0.01, 64, [1]),
         "nothing in flight, no wait": (last_in_flight, LONG, 64, [1]),
+        "whatever ends while the disk is slow is in the next commit": (
+            others_during_a_slow_commit,
+            LONG,
+            4,
+            [1, 9],
+        ),
         "a closed writer commits what is left": (closed, LONG, 64, [1]),
     },
 )

@@ -10,7 +10,6 @@ from workspace import BOOKS, QUICK
 
 import tcb_ops as tcb
 import tcb_ops.features.audit.notifications as send
-from tcb_ops.checks import Grade
 from tcb_ops.features.audit.notifications import (
     LIMITS,
     AuditMessage,
@@ -19,6 +18,7 @@ from tcb_ops.features.audit.notifications import (
     refusal,
     robot_request,
 )
+from tcb_ops.features.diagnosis.checks import Grade
 from tcb_ops.features.simulator.faults import Fault
 from tcb_ops.i18n import Lang, verbatim
 from tcb_ops.reports.findings import FindingLine

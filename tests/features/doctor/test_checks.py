@@ -7,8 +7,8 @@ from contextlib import closing
 import pytest
 from tables import table
 
-from tcb_ops.checks import DoctorCheck, DoctorFinding, Grade
 from tcb_ops.errors import SettingsError, TcbOpsError
+from tcb_ops.features.diagnosis.checks import DoctorCheck, DoctorFinding, Grade
 from tcb_ops.features.doctor.checks import (
     all_checks,
     check_ledger,

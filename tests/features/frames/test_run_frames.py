@@ -6,7 +6,13 @@ import pandas as pd
 import pytest
 
 from tcb_ops.errors import ArgumentError, LedgerDamagedError, StoppedError, UsageError
-from tcb_ops.features.frames.run_frames import causes_frame, errcodes_frame, results_frame, timeline_frame
+from tcb_ops.features.frames.run_frames import (
+    causes_frame,
+    errcodes_frame,
+    merchants_frame,
+    results_frame,
+    timeline_frame,
+)
 from tcb_ops.features.parquet.writer import write_parquet
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Outcome, Reason, RowEnd
@@ -59,6 +65,15 @@ def test_results_have_only_the_columns_that_are_asked_for(a_run, every_end, in_e
         with pytest.raises(ArgumentError, match="columns") as refused:
             results_frame(reported.ledger, reported.run, in_english, columns=wrong)
         assert "tcb_outcome" in refused.value.valid.en
+
+
+def test_without_pyarrow_the_results_are_the_same(a_run, every_end, in_english):
+    reported = a_run(every_end, finished=False)
+    complete = results_frame(reported.ledger, reported.run, in_english)
+    with pd.option_context("mode.string_storage", "python"):
+        plain = results_frame(reported.ledger, reported.run, in_english)
+    assert plain["path"].dtype.storage == "python"
+    pd.testing.assert_frame_equal(plain, complete, check_dtype=False)
 
 
 def test_a_column_that_the_list_has_twice_is_given_twice(a_run, every_end, in_english):
@@ -205,6 +220,20 @@ def test_it_has_every_row_with_its_types(a_run, tmp_path):
     with pytest.raises(UsageError):
         write_parquet(reported.ledger, reported.run, file, Settings())
     assert file.read_text(encoding="utf-8") == "somebody's list"
+
+
+def test_a_run_without_rows_has_empty_frames_and_an_empty_file_of_the_same_columns(
+    a_run, in_english, tmp_path
+):
+    schemas = []
+    for ends, run_id in (([RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=85088)], "one"), ([], "none")):
+        reported = a_run(ends, id=run_id)
+        summary = RunSummary(reported.ledger, reported.run)
+        file = write_parquet(reported.ledger, reported.run, tmp_path / f"{run_id}.parquet", in_english)
+        frames = causes_frame(summary, in_english), merchants_frame(summary)
+        assert [pq.read_table(file).num_rows, len(frames[0])] == [len(ends)] * 2
+        schemas.append((pq.read_schema(file), *map(dtypes, frames)))
+    assert schemas[0] == schemas[1]
 
 
 def test_a_file_that_cannot_be_written_is_reported(a_run, tmp_path):

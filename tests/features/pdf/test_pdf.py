@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tcb_ops.checks import Grade
 from tcb_ops.errors import UsageError
+from tcb_ops.features.diagnosis.checks import Grade
 from tcb_ops.features.evidence.verify import check_report
-from tcb_ops.features.pdf.printing import CHROMIUM, browser_check, find_chromium, write_pdf
+from tcb_ops.features.pdf.checks import browser_check
+from tcb_ops.features.pdf.printing import CHROMIUM, find_chromium, write_pdf
 from tcb_ops.settings import load_settings
 
 STAND_IN = """#!/bin/sh

@@ -44,6 +44,10 @@ def test_an_upload_is_confirmed_by_a_click(open_lab, read, assert_complete):
     assert assert_complete(panel.run, 30) == {"present": 29, "absent": 1}
     assert "29 of 30 rows succeeded, 1 did not: 1 absent." in read(panel.worker.line)
     assert not hidden(panel.stored.confirm)  # again, once the cause is fixed
+    check, upload = panel.run.id, panel.run.record.settings["of"][0]
+    assert read(panel.runs.table).count(f"checked by {check}") == 1
+    panel.monitor.attach(upload)
+    assert f"Run {check} looked for the files: 29 present, 1 absent." in read(panel.monitor.head)
 
 
 @pytest.mark.parametrize("backup", ["", "backup"])
