@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import fields, is_dataclass
 from functools import cache
+from importlib.util import find_spec
 from inspect import cleandoc
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
@@ -148,8 +149,12 @@ class Commands(Mapping[str, click.Command]):
         return len(self._places)
 
     def short_help(self, name: str) -> str:
-        """Return a command's short help, translated."""
-        return _short_help(paragraphs(self[name].help or ""))
+        """Return a command's short help, translated: from its compiled function, as an import takes far longer."""
+        module, _colon, function = self._places[name].partition(":")
+        loader: Any = getattr(find_spec(module), "loader", None)
+        compiled = loader.get_code(module).co_consts
+        code = next(each for each in compiled if getattr(each, "co_name", "") == function)
+        return _short_help(paragraphs(code.co_consts[0]))
 
 
 class Group(_TwoHelps, click.Group):

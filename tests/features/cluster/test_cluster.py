@@ -367,7 +367,7 @@ def test_a_cancelled_run_stops_its_workers_and_is_resumed(open_workspace, assert
     running.cancel()
     with pytest.raises(tcb.InterruptedRunError) as caught:
         running.wait()
-    assert "--cluster local:2" in str(caught.value)
+    assert "cluster='local:2'" in str(caught.value)
     counts = assert_complete(tcb.open_run(running.id, settings=settings), 240)
     assert 0 < counts["pending"] < 240
     assert workspace.sim.stats["stored"] == counts["uploaded"], "what was in flight was recorded"
