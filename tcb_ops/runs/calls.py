@@ -27,7 +27,7 @@ from tcb_ops.runs.scheduler import Task
 from tcb_ops.runs.url_files import SourceQueries
 from tcb_ops.secrets import MASK
 from tcb_ops.settings import Settings
-from tcb_ops.wechat.call_policy import Caller, classify
+from tcb_ops.wechat.call_policy import classify
 from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.cos import StoredObject, Unconfirmed, etag_verdict, post_object
 from tcb_ops.wechat.local_files import Body, FileChangedError, FileUnreadableError, hash_file, open_file
@@ -130,17 +130,13 @@ class Calls:
     """The calls for the rows of a run, and their counts. These are a link's; other kinds add their own."""
 
     def __init__(self, context: CallContext) -> None:
-        settings, component = context.settings, context.settings.tokens.component_appid
+        settings = context.settings
         self.context, self.lease = context, context.checked
         self.clock = asyncio.get_running_loop().time
         """Monotonic seconds."""
         self.now = context.runtime.now
         """Unix seconds."""
-        self.wechat = PlatformClient(
-            context.transport, settings.api_base, component_appid=component, store_hosts=settings.store_hosts
-        )
-        self.component = Caller(context.tokens, context.limits) if component else None
-        """Makes calls with the component token; None if the settings name no component."""
+        self.wechat = PlatformClient(context.transport, settings.api_base, store_hosts=settings.store_hosts)
         self.link_calls = 0
         self.upload_calls = 0
         self.last_answer = float("-inf")

@@ -36,12 +36,7 @@ async def open_client(
     source = open_source(settings)
     try:
         async with Transport(connections=connections, timeouts=timeouts or STANDARD) as transport:
-            client = PlatformClient(
-                transport,
-                settings.api_base,
-                component_appid=settings.tokens.component_appid,
-                store_hosts=settings.store_hosts,
-            )
+            client = PlatformClient(transport, settings.api_base, store_hosts=settings.store_hosts)
             yield client, Caller(source, limits or CallLimits(), notify=notify)
     finally:
         await source.aclose()

@@ -16,21 +16,11 @@ from urllib.parse import quote
 from tcb_ops.model import Link, Owner, Secret
 from tcb_ops.wechat.responses import (
     ApiError,
-    AuthorizerInfo,
-    AuthorizerPage,
-    CloudEnvironment,
     HttpResponse,
     InvalidResponse,
-    Quota,
-    ReceivedRequest,
     UnsafeLink,
     clock_offset,
-    read_authorizer,
-    read_authorizers,
-    read_environments,
     read_link,
-    read_quota,
-    read_request,
     read_response,
 )
 from tcb_ops.wechat.transport import HttpRequest, Transport
@@ -55,17 +45,13 @@ class PlatformClient:
     Args:
         transport: sends the requests.
         base: the target, e.g. `https://api.weixin.qq.com`, optionally with a path.
-        component_appid: the platform's own appid, for the authorizer calls.
         store_hosts: allowed hosts for links, besides COS's own; a leading dot allows subdomains.
 
     """
 
-    def __init__(
-        self, transport: Transport, base: str, *, component_appid: str = "", store_hosts: tuple[str, ...] = ()
-    ) -> None:
+    def __init__(self, transport: Transport, base: str, *, store_hosts: tuple[str, ...] = ()) -> None:
         self._transport = transport
         self._base = base.rstrip("/")
-        self._component_appid = component_appid
         self._store_hosts = store_hosts
         self.clock_offset: float | None = None
         """Seconds that the target's clock was ahead of this machine's at the last call, except one for a link."""
@@ -103,9 +89,10 @@ class PlatformClient:
         self.clock_offset = clock_offset(response.headers.get("date", ""), began_at, seconds)
         return read_response(response, (*secrets, *((token,) if token is not None else ())))
 
-    async def _ask(
+    async def ask(
         self, interface: str, body: Mapping[str, Any], token: Secret, read: Callable[[dict[str, Any]], Answer]
     ) -> Answer | ApiError | InvalidResponse:
+        """Call an interface, and return what `read` makes of the response's object."""
         payload = await self.call(interface, body, token)
         return read(payload) if isinstance(payload, dict) else payload
 
@@ -120,29 +107,3 @@ class PlatformClient:
         if not isinstance(payload, dict):
             return payload
         return read_link(payload, response.status, env, path, self._base, self._store_hosts)
-
-    async def authorizers(self, token: Secret, offset: int) -> AuthorizerPage | ApiError | InvalidResponse:
-        """List up to 500 authorizers of the platform from `offset`. Needs the component token."""
-        body = {"component_appid": self._component_appid, "offset": offset, "count": AUTHORIZERS_PER_PAGE}
-        return await self._ask("cgi-bin/component/api_get_authorizer_list", body, token, read_authorizers)
-
-    async def authorizer(self, token: Secret, appid: str) -> AuthorizerInfo | ApiError | InvalidResponse:
-        """Return a mini program's name and permission sets. Needs the component token."""
-        body = {"component_appid": self._component_appid, "authorizer_appid": appid}
-        return await self._ask("cgi-bin/component/api_get_authorizer_info", body, token, read_authorizer)
-
-    async def environments(
-        self, token: Secret, owner: Owner = Owner.MERCHANT
-    ) -> tuple[CloudEnvironment, ...] | ApiError | InvalidResponse:
-        """List the environments of the token's mini program, or with the component token those of the platform."""
-        interface = "tcb/getenvinfo" if owner is Owner.MERCHANT else "componenttcb/describeenvs"
-        return await self._ask(interface, {}, token, read_environments)
-
-    async def quota(self, token: Secret, owner: Owner = Owner.MERCHANT) -> Quota | ApiError | InvalidResponse:
-        """Return today's quota of upload link calls."""
-        counted = {"cgi_path": f"/{INTERFACES[owner]}/uploadfile"}
-        return await self._ask("cgi-bin/openapi/quota/get", counted, token, read_quota)
-
-    async def received(self, token: Secret, rid: str) -> ReceivedRequest | ApiError | InvalidResponse:
-        """Return what the platform received in a call of the last seven days, by its rid (openapi/rid/get)."""
-        return await self._ask("cgi-bin/openapi/rid/get", {"rid": rid}, token, read_request)

@@ -12,17 +12,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import unquote_to_bytes
 
 from tcb_ops.details import DetailCode, as_detail, detail
-from tcb_ops.formatting import trim
-from tcb_ops.i18n import Text, _
+from tcb_ops.i18n import Text
 from tcb_ops.model import Link, Reason, Secret, is_loopback
 from tcb_ops.secrets import LONGEST_TEXT, redact
 from tcb_ops.wechat.tokens import read_object
 
-PERMISSIONS = frozenset({49, 64})
-"""The permission sets that include tcb/uploadfile; one is enough. 49 is 小程序云开发管理; only older pages list 64."""
 STORE_HOSTS = (".myqcloud.com", ".tencentcos.cn")
 """COS's own domains: `cos.<region>.myqcloud.com`, and the newer `cos.<region>.tencentcos.cn`."""
 GATEWAY = ".api.tcloudbasegateway.com"
@@ -32,17 +29,12 @@ GATEWAY = ".api.tcloudbasegateway.com"
 
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 LONGEST_ERRMSG = 1000
-_LONGEST_NAME = 200
 _LONGEST_FIELD = 16 * 1024
 """Maximum characters of a link's field; the longest, an encoded URL, has about 3,000."""
 _RID_WITHIN = 200
 """Characters at the end of an errmsg that are searched for the rid."""
 _RID = re.compile(r"[0-9A-Za-z-]{1,64}")
 _ERRCODE = re.compile(r"-?[0-9]{1,9}")
-
-_INTERFACE = re.compile(r"/?[a-z_/-]+")
-_NAME = re.compile(r"[a-z_]{1,40}")
-_IP = re.compile(r"[0-9A-Fa-f.:]{2,45}")
 
 _LATEST = 253_402_214_400
 """9999-12-31 UTC: within the calendar in every time zone."""
@@ -95,93 +87,6 @@ class UnsafeLink:
     def reason(self) -> Reason:
         """The reason of a row that ends with it."""
         return Reason.PG_MODE if as_detail(self.why).code is DetailCode.LINK_GATEWAY else Reason.BAD_LINK
-
-
-@dataclass(frozen=True, slots=True)
-class AuthorizerPage:
-    """A page of the list of authorizers."""
-
-    total: int
-    """Of all pages."""
-    appids: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class AuthorizerInfo:
-    """A mini program that authorized the platform."""
-
-    name: str
-    """Its display name; may be empty."""
-    permissions: frozenset[int]
-    """The permission sets that it granted."""
-    unconfirmed: bool = False
-    """Whether those for upload links wait for the platform's confirmation (confirm_info of func_info)."""
-
-    @property
-    def may_upload(self) -> bool:
-        """Whether they include one for upload links."""
-        return bool(self.permissions & PERMISSIONS)
-
-
-@dataclass(frozen=True, slots=True)
-class CloudEnvironment:
-    """A cloud environment of a mini program or of the platform."""
-
-    env: str
-    status: str
-    """NORMAL, HALTED (unpaid, over quota or banned) or UNAVAILABLE."""
-
-
-@dataclass(frozen=True, slots=True)
-class Quota:
-    """Calls of one interface per day, midnight to midnight in Beijing."""
-
-    daily_limit: int
-    """0 if unknown."""
-    used: int
-    remain: int
-
-    @property
-    def left(self) -> int | None:
-        """Calls left today; None if the limit is unknown."""
-        return max(0, self.remain) if self.daily_limit > 0 else None
-
-    @property
-    def figures(self) -> dict[str, int] | None:
-        """The three fields by name; None if the limit is unknown, since then none of them is meaningful."""
-        if self.daily_limit <= 0:
-            return None
-        return {"daily_limit": self.daily_limit, "used": self.used, "remain": self.remain}
-
-
-@dataclass(frozen=True, slots=True)
-class ReceivedRequest:
-    """What the platform received in a call, without tokens and contents."""
-
-    at: float
-    """Unix seconds."""
-    milliseconds: int
-    """Until it was answered."""
-    interface: str
-    """Path without the query, such as `/tcb/uploadfile`."""
-    token: bool
-    """Whether a token was in the query."""
-    fields: tuple[str, ...]
-    """The names in the body's object; none if it was empty or no JSON object."""
-    address: str
-    """The IP address that the call came from; empty if it is not told."""
-
-    @property
-    def text(self) -> Text:
-        """Say what was received."""
-        text = _("{interface} from {address}, answered in {ms:,} ms; token: {token}; body: {fields}")
-        return text.format(
-            interface=self.interface or "–",
-            address=self.address or "–",
-            ms=self.milliseconds,
-            token=_("yes") if self.token else _("NO"),
-            fields=", ".join(self.fields) or _("none"),
-        )
 
 
 def read_response(
@@ -253,76 +158,6 @@ def missing_field(fields: str, status: int = 200) -> InvalidResponse:
     return InvalidResponse(status, detail(DetailCode.PLATFORM_LACKS, fields=fields), retryable=True)
 
 
-def read_authorizers(payload: dict[str, Any]) -> AuthorizerPage | InvalidResponse:
-    """Read a page of api_get_authorizer_list, without its refresh tokens."""
-    total, listed = count_in(payload.get("total_count")), objects_in(payload.get("list"))
-    if total is None or listed is None:
-        return missing_field("total_count, list")
-    return AuthorizerPage(
-        total, tuple(filter(None, (_name(entry.get("authorizer_appid")) for entry in listed)))
-    )
-
-
-def read_authorizer(payload: dict[str, Any]) -> AuthorizerInfo | InvalidResponse:
-    """Read the response of api_get_authorizer_info."""
-    info, granted = payload.get("authorizer_info"), payload.get("authorization_info")
-    if not isinstance(info, dict) or not isinstance(granted, dict):
-        return missing_field("authorizer_info, authorization_info")
-    sets: dict[int, bool] = {}
-    for entry in objects_in(granted.get("func_info")) or ():
-        scope, confirmed = entry.get("funcscope_category"), entry.get("confirm_info")
-        number = count_in(scope.get("id")) if isinstance(scope, dict) else None
-        if number is not None:
-            flags = confirmed if isinstance(confirmed, dict) else {}
-            sets[number] = bool(flags.get("need_confirm")) and not flags.get("already_confirm")
-    waits = [sets[number] for number in PERMISSIONS & sets.keys()]
-    return AuthorizerInfo(_name(info.get("nick_name")), frozenset(sets), all(waits) and bool(waits))
-
-
-def read_environments(payload: dict[str, Any]) -> tuple[CloudEnvironment, ...] | InvalidResponse:
-    """Read the response of getenvinfo or describeenvs."""
-    listed = objects_in(payload.get("info_list"))
-    if listed is None:
-        return missing_field("info_list")
-    environments = {
-        env: CloudEnvironment(env, _name(entry.get("status")))
-        for entry in listed
-        if (env := _name(entry.get("env")))
-    }
-    return tuple(environments.values())
-
-
-def read_quota(payload: dict[str, Any]) -> Quota | InvalidResponse:
-    """Read the response of openapi/quota/get."""
-    quota = payload.get("quota")
-    if not isinstance(quota, dict):
-        return missing_field("quota")
-    limit, used, remain = (count_in(quota.get(name)) for name in ("daily_limit", "used", "remain"))
-    if limit is None or used is None or remain is None:
-        return missing_field("daily_limit, used, remain")
-    return Quota(limit, used, remain)
-
-
-def read_request(payload: dict[str, Any]) -> ReceivedRequest | InvalidResponse:
-    """Read the response of openapi/rid/get; of texts that may hold secrets only names and an address are kept."""
-    request = payload.get("request")
-    if not isinstance(request, dict) or count_in(request.get("invoke_time")) is None:
-        return missing_field("request")
-    interface, _mark, query = text_in(request.get("request_url")).partition("?")
-    parameters = {part.partition("=")[0] for part in query.split("&") if part.partition("=")[2]}
-    path = urlsplit(interface).path if "://" in interface else interface
-    names = read_object(text_in(request.get("request_body")).encode())
-    address = text_in(request.get("client_ip"))
-    return ReceivedRequest(
-        float(request["invoke_time"]),
-        count_in(request.get("cost_in_ms")) or 0,
-        path[:_LONGEST_NAME] if _INTERFACE.fullmatch(path) else "",
-        bool(parameters & {"access_token", "component_access_token"}),
-        tuple(name for name in names if _NAME.fullmatch(name))[:10],
-        address if _IP.fullmatch(address) else "",
-    )
-
-
 def clock_offset(date: str, began_at: float, seconds: float) -> float | None:
     """Return the seconds that a server's clock is ahead of this machine's; None without a usable Date.
 
@@ -348,10 +183,6 @@ def count_in(value: object) -> int | None:
 def text_in(value: object) -> str:
     """Return a text on one line, empty for anything else."""
     return UNPRINTABLE.sub(" ", value) if isinstance(value, str) else ""
-
-
-def _name(value: object) -> str:
-    return trim(text_in(value))[:_LONGEST_NAME]
 
 
 # --- links ----------------------------------------------------------------------------------------------------------

@@ -14,6 +14,8 @@ from tcb_ops.details import Detail, detail
 from tcb_ops.errcodes import Decision, errcode
 from tcb_ops.errors import OutageError, TokenSourceError, TransportError
 from tcb_ops.features.audit import REFUSED_TOKENS, UNAVAILABLE, UNHEALTHY, AuditCode
+from tcb_ops.features.diagnosis import interfaces
+from tcb_ops.features.diagnosis.interfaces import Quota
 from tcb_ops.features.diagnosis.questions import Probes
 from tcb_ops.features.diagnosis.verdicts import Answers, Facts, Issue, Verdict, verdict_of
 from tcb_ops.model import Merchant, Owner, Reason, RowEnd
@@ -21,7 +23,7 @@ from tcb_ops.runs.calls import CallContext, Calls, FailedAttempt, SomeEnds
 from tcb_ops.runs.scheduler import Task
 from tcb_ops.runs.stop_errors import refused_component
 from tcb_ops.wechat.call_policy import Caller, classify
-from tcb_ops.wechat.responses import ApiError, InvalidResponse, Quota
+from tcb_ops.wechat.responses import ApiError, InvalidResponse
 
 QUOTA, PERMISSIONS = "quota", "permissions"
 """Checks that may be left out, by their names in the ledger."""
@@ -95,7 +97,7 @@ class AuditCalls(Calls):
         async with self._probes.locks[appid]:
             if (answered := self._answered.get((appid, owner))) is not None:
                 return answered
-            environments = await self.wechat.environments(task.token, owner)
+            environments = await interfaces.environments(self.wechat, task.token, owner)
             self.last_answer = self.clock()
             task.counts.calls += 1
             if isinstance(environments, InvalidResponse):

@@ -18,6 +18,14 @@ from tcb_ops.errors import (
     TokenError,
     TokenSourceError,
 )
+from tcb_ops.features.diagnosis import interfaces
+from tcb_ops.features.diagnosis.interfaces import (
+    AuthorizerInfo,
+    AuthorizerPage,
+    CloudEnvironment,
+    Quota,
+    ReceivedRequest,
+)
 from tcb_ops.features.diagnosis.verdicts import (
     NEEDS_COMPONENT,
     NO_TOKENS,
@@ -34,15 +42,7 @@ from tcb_ops.settings import Settings
 from tcb_ops.wechat import open_client
 from tcb_ops.wechat.call_policy import Caller, CallFailure, CallLimits, NextStep
 from tcb_ops.wechat.client import PlatformClient
-from tcb_ops.wechat.responses import (
-    ApiError,
-    AuthorizerInfo,
-    AuthorizerPage,
-    CloudEnvironment,
-    InvalidResponse,
-    Quota,
-    ReceivedRequest,
-)
+from tcb_ops.wechat.responses import ApiError, InvalidResponse
 from tcb_ops.wechat.transport import uses_proxy
 
 AT_ONCE = 64
@@ -125,7 +125,7 @@ class Probes:
             return Answers(listed)
         quota: Quota | Issue | None = None
         if not isinstance(listed, Issue) or listed.errcode is not None:
-            quota = await self._ask(appid, appid, partial(self.client.quota, owner=owner), owner)
+            quota = await self._ask(appid, appid, partial(interfaces.quota, self.client, owner=owner), owner)
         info = await self.grants(appid) if owner is Owner.MERCHANT else None
         return Answers(listed, quota, info, clock=self.client.clock_offset)
 
@@ -133,7 +133,9 @@ class Probes:
         self, appid: str, owner: Owner = Owner.MERCHANT
     ) -> tuple[CloudEnvironment, ...] | Issue:
         """Ask for an account's environments."""
-        return await self._ask(appid, appid, partial(self.client.environments, owner=owner), owner)
+        return await self._ask(
+            appid, appid, partial(interfaces.environments, self.client, owner=owner), owner
+        )
 
     async def about(self, facts: Facts, now: float) -> Facts:
         """Add the answers about a line's account, asked once; of a row, also what the platform received in its call.
@@ -160,7 +162,7 @@ class Probes:
         caller = appid if accepted else self.component
         if not caller or self.calls[appid] >= MOST_CALLS:
             return None
-        request = partial(self.client.received, rid=facts.rid)
+        request = partial(interfaces.received, self.client, rid=facts.rid)
         return await self._ask(appid, caller, request)
 
     async def grants(self, appid: str) -> AuthorizerInfo | Issue:
@@ -169,7 +171,7 @@ class Probes:
             return NEEDS_COMPONENT
         if self.component_issue is not None:
             return self.component_issue
-        request = partial(self.client.authorizer, appid=appid)
+        request = partial(interfaces.authorizer, self.client, component=self.component, appid=appid)
         info = await self._ask(appid, self.component, request)
         if isinstance(info, Issue) and info.code in COMPONENT_CODES:
             self.component_issue = info
@@ -177,7 +179,7 @@ class Probes:
 
     async def authorizers(self, offset: int) -> AuthorizerPage | Issue:
         """Ask who has authorized the platform, a page from `offset`."""
-        request = partial(self.client.authorizers, offset=offset)
+        request = partial(interfaces.authorizers, self.client, component=self.component, offset=offset)
         return await self._ask(self.component, self.component, request)
 
     async def _ask(

@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 from tcb_ops.details import DetailCode, as_detail
 from tcb_ops.errcodes import COMPONENT_MARK, ERRCODE, all_reasons, catalogue_lines, entry_of
 from tcb_ops.errors import StoppedError
+from tcb_ops.features.diagnosis.interfaces import AuthorizerInfo, CloudEnvironment, Quota, ReceivedRequest
 from tcb_ops.i18n import Bilingual, Lang, Text, _, as_clauses, as_list
 from tcb_ops.model import Merchant, Owner, Reason
 from tcb_ops.runs.records import ANSWERS
 from tcb_ops.secrets import redact
-from tcb_ops.wechat.responses import AuthorizerInfo, CloudEnvironment, Quota, ReceivedRequest
 
 Member = TypeVar("Member")
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from tcb_ops.arguments import checked
 from tcb_ops.errors import check_value
+from tcb_ops.features.diagnosis.interfaces import Quota
 from tcb_ops.features.diagnosis.questions import COMPONENT_CODES, Progress, ask_about, ignore
 from tcb_ops.features.diagnosis.verdicts import Facts, Issue, Verdict, grouped, verdict_of
 from tcb_ops.formatting import sanitize
@@ -21,7 +22,6 @@ from tcb_ops.settings import Settings
 from tcb_ops.start import TargetOptions, merchants_for, opened_target, settings_for
 from tcb_ops.table_files import write_table
 from tcb_ops.wechat.call_policy import CallLimits
-from tcb_ops.wechat.responses import Quota
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

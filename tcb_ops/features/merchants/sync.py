@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from tcb_ops.details import merged
 from tcb_ops.errors import PlatformStopError, SettingsError, StoppedError
+from tcb_ops.features.diagnosis.interfaces import CloudEnvironment
 from tcb_ops.features.diagnosis.questions import AT_ONCE, COMPONENT_CODES, Probes, ignore, map_concurrently
 from tcb_ops.features.diagnosis.verdicts import Issue, presumed
 from tcb_ops.features.merchants.check import STANDARD
@@ -33,7 +34,6 @@ from tcb_ops.runs.loop import result_of, submit_coroutine
 from tcb_ops.settings import Settings
 from tcb_ops.wechat import open_client
 from tcb_ops.wechat.call_policy import CallLimits
-from tcb_ops.wechat.responses import CloudEnvironment
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

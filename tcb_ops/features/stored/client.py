@@ -62,7 +62,7 @@ class FileClient(PlatformClient):
         files = [{"fileid": file_id, "max_age": DOWNLOAD_SECONDS} for file_id in file_ids]
         body = {"env": env, "file_list": files}
         read = partial(read_files, field="file_list", file_ids=file_ids, token=token)
-        return await self._ask(f"{INTERFACES[owner]}/batchdownloadfile", body, token, read)
+        return await self.ask(f"{INTERFACES[owner]}/batchdownloadfile", body, token, read)
 
     async def delete(
         self, env: str, file_ids: Sequence[str], token: Secret, owner: Owner = Owner.MERCHANT
@@ -70,7 +70,7 @@ class FileClient(PlatformClient):
         """Delete up to 50 files of an environment; return their results by file_id, as far as the response has them."""
         body = {"env": env, "fileid_list": list(file_ids)}
         read = partial(read_files, field="delete_list", file_ids=file_ids, token=token)
-        return await self._ask(f"{INTERFACES[owner]}/batchdeletefile", body, token, read)
+        return await self.ask(f"{INTERFACES[owner]}/batchdeletefile", body, token, read)
 
     async def fetch(
         self,

@@ -11,6 +11,7 @@ from typing import Any, Unpack
 from tcb_ops.arguments import checked
 from tcb_ops.errcodes import COMPONENT_MARK
 from tcb_ops.errors import RunNotFoundError, UsageError
+from tcb_ops.features.diagnosis.interfaces import ReceivedRequest
 from tcb_ops.features.diagnosis.questions import ask_about
 from tcb_ops.features.diagnosis.verdicts import Answers, Facts, Verdict, grouped, verdict_of
 from tcb_ops.frames import Lines, Tabular, settings_lang
@@ -24,7 +25,6 @@ from tcb_ops.runs.loop import result_of, submit_coroutine
 from tcb_ops.runs.records import RowRecord
 from tcb_ops.settings import Settings
 from tcb_ops.start import TargetOptions, find_run, opened_target, settings_for
-from tcb_ops.wechat.responses import ReceivedRequest
 
 _UNSENT = frozenset({Outcome.PENDING})
 _SKIPPED = frozenset({str(Outcome.PENDING), str(Reason.MERCHANT_LEFT)})

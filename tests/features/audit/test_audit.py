@@ -7,6 +7,7 @@ import tcb_ops as tcb
 from tcb_ops.features.audit import HALTED, UNHEALTHY
 from tcb_ops.features.audit.calls import deciding
 from tcb_ops.features.audit.kind import AUDIT
+from tcb_ops.features.diagnosis.interfaces import AuthorizerInfo, CloudEnvironment, Quota
 from tcb_ops.features.diagnosis.verdicts import Answers, Facts
 from tcb_ops.features.simulator.faults import (
     Component,
@@ -18,7 +19,6 @@ from tcb_ops.features.simulator.faults import (
     SimulatedEnvironment,
 )
 from tcb_ops.model import Merchant, Outcome, Owner, Reason, RowEnd
-from tcb_ops.wechat.responses import AuthorizerInfo, CloudEnvironment, Quota
 
 PLATFORM = Component("wxplatform", secret="practice-secret", ticket="practice-ticket")
 FLEET = [Merchant(f"wx{n:02}", f"商户 {n}", f"env-{n:02}-a1b2c3") for n in range(12)]

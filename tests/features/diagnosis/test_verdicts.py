@@ -7,6 +7,7 @@ import pytest
 
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.errcodes import all_errcodes, all_reasons, all_store_codes, catalogue_lines
+from tcb_ops.features.diagnosis.interfaces import AuthorizerInfo, CloudEnvironment, Quota
 from tcb_ops.features.diagnosis.verdicts import (
     Actor,
     Answers,
@@ -21,7 +22,6 @@ from tcb_ops.features.diagnosis.verdicts import (
 from tcb_ops.i18n import Lang, verbatim
 from tcb_ops.model import Merchant, Owner
 from tcb_ops.runs.records import ANSWERS
-from tcb_ops.wechat.responses import AuthorizerInfo, CloudEnvironment, Quota
 
 TEA, OWN = Merchant("wxtea", "茶{env}<b>", "tea-1"), Merchant("wxp", "平台", "own-1", owner=Owner.PLATFORM)
 

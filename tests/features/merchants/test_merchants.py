@@ -12,6 +12,7 @@ from token_server import COMPONENT
 
 import tcb_ops as tcb
 from tcb_ops.errors import OutageError, PlatformStopError
+from tcb_ops.features.diagnosis.interfaces import AuthorizerInfo, CloudEnvironment, Quota
 from tcb_ops.features.diagnosis.questions import AT_ONCE, map_concurrently
 from tcb_ops.features.diagnosis.verdicts import Actor, Answers, Facts, presumed_verdict
 from tcb_ops.features.merchants.check import MerchantState, MerchantStates, check_lines, draw_states, state_of
@@ -25,7 +26,6 @@ from tcb_ops.features.simulator.faults import (
 from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.model import Merchant, Owner
 from tcb_ops.wechat.call_policy import CallLimits
-from tcb_ops.wechat.responses import AuthorizerInfo, CloudEnvironment, Quota
 
 TEA = Merchant("wxtea", "茶语小铺", "tea-1")
 OWN = Merchant("wxtea", "平台", "own-1", owner=Owner.PLATFORM)

@@ -10,6 +10,7 @@ from scripted import Server, always
 from token_server import COMPONENT
 
 from tcb_ops.errors import InputError, PlatformStopError, StoppedError
+from tcb_ops.features.diagnosis.interfaces import CloudEnvironment
 from tcb_ops.features.diagnosis.questions import Issue
 from tcb_ops.features.merchants.sync import (
     Authorized,
@@ -26,7 +27,6 @@ from tcb_ops.i18n import Bilingual
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.model import Merchant, Owner
 from tcb_ops.wechat.call_policy import CallLimits
-from tcb_ops.wechat.responses import CloudEnvironment
 
 NO_CLOUD = Issue("85088", Bilingual("no", "无"), Bilingual("open it", "开通"))
 NO_TOKEN = Issue("no_token", Bilingual("no", "无"), Bilingual("give one", "给一个"))

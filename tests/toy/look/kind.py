@@ -27,10 +27,10 @@ class LookKind(ListKind):
 
 class LookCalls(Calls):
     async def advance(self, task):
-        answer = await self._ask(task, self.wechat.environments(task.token, task.lane.owner))
+        answer = await self._ask(task, self.wechat.call("tcb/getenvinfo", {}, task.token))
         if isinstance(answer, FailedAttempt):
             return answer
-        is_open = any((one.env, one.status) == (task.row.env, "NORMAL") for one in answer)
+        is_open = any((env["env"], env["status"]) == (task.row.env, "NORMAL") for env in answer["info_list"])
         return self._end(task, OPEN) if is_open else self._end(task, SHUT, Reason.REFUSED)
 
 
