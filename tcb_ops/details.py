@@ -74,11 +74,6 @@ class DetailCode(DetailCodes):
     # why there is no token
     NO_ACCESS_TOKEN = _("content without an access_token of at most {longest_token} characters")
     NO_EXPIRY = _("an invalid expiry time")
-    NOT_STARTED = _("cannot be started ({why})")
-    PRINTED_TOO_MUCH = _("printed more than 64 KB")
-    NO_OUTPUT = _("did not finish within {command_seconds:g} s")
-    ENDED_BY_SIGNAL = _("was ended by signal {value}")
-    EXIT_CODE = _("ended with exit code {code}")
     TOKEN_MISSING = _("{file} has no token for {appid}: it needs a line per appid.")
     NOT_A_FILE = _("cannot be read (not a regular file)")
     OVER_16_MB = _("is larger than 16 MB")
@@ -181,13 +176,6 @@ class DetailCode(DetailCodes):
     NOT_INSPECTED = _("{file} cannot be inspected ({why})")
     NOT_RELATIVE = _("{file} is not relative to the folder of local files")
     OUTSIDE = _("{file} is outside the folder of local files (links resolved)")
-    CELL_NUMBER = _("cell {ref} is a number ({value}), not text")
-    CELL_DATE = _("cell {ref} is a date or time ({value}), not text")
-    CELL_BOOLEAN = _("cell {ref} is a Boolean ({value}), not text")
-    CELL_ERROR = _("cell {ref} contains the error {value}")
-    CELL_FORMULA = _("cell {ref} contains a formula (it shows '{value}')")
-    CELL_NOT_COMPUTED = _("cell {ref} contains a formula whose value is not in the file")
-    CELL_MERGED = _("the cell is merged with {ref}, so it has no value of its own")
     DUPLICATE = _("the same environment and path as in line {first}")
     # what is wrong with a URL that a file is sent from
     SOURCE_ADDRESS = _(

@@ -21,7 +21,7 @@ from tcb_ops import setting_rules as rules
 from tcb_ops import shell
 from tcb_ops.arguments import checked
 from tcb_ops.errors import SettingsError
-from tcb_ops.found_settings import Trust, open_found
+from tcb_ops.found_settings import open_found
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_lines, as_list
 from tcb_ops.kinds import features, load
 from tcb_ops.model import SIMULATOR, Listener, Problem, is_loopback
@@ -155,8 +155,8 @@ class Origin:
     """Settings given by an option or a variable."""
     folder: Path | None = None
     """The file's folder, absolute: where its commands run; None without a settings file."""
-    found: Trust | None = None
-    """Who may have written a file that was found in the working folder; None if it was named by --config or a variable."""
+    found: bool = False
+    """Whether the file was found in the working folder, and not named by --config or a variable."""
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -357,7 +357,7 @@ def load_settings(config: str | Path | None = None, options: Mapping[str, Any] |
     """
     file = settings_file(config)
     named_by: Text | str = _("--config") if config is not None else CONFIG if os.environ.get(CONFIG) else ""
-    text, writers = _read(file, named_by)
+    text = _read(file, named_by)
     in_file = {} if text is None else _in_folder(file.parent, _by_key(parse_toml(text, file)))
     given = _by_key({name: value for name, value in (options or {}).items() if value is not None})
     if given.get("target") == "":
@@ -367,7 +367,13 @@ def load_settings(config: str | Path | None = None, options: Mapping[str, Any] |
     combined = _combined([of_file, _Layer(variables, _variable), _Layer(given, str)], _unknown_variables())
     path = Path(os.path.realpath(file)) if text is not None else None
     folder = file.absolute().parent if text is not None else None
-    origin = Origin(path, _one_target(of_file)[0], frozenset(given) | variables.keys(), folder, writers)
+    origin = Origin(
+        path,
+        _one_target(of_file)[0],
+        frozenset(given) | variables.keys(),
+        folder,
+        text is not None and not named_by,
+    )
     return Settings(**combined, origin=origin)
 
 
@@ -530,21 +536,20 @@ def is_practising() -> bool:
     return _practice is not None
 
 
-def _read(file: Path, named_by: Text | str) -> tuple[str | None, Trust | None]:
-    """Read the file; return its text, None if it is missing, and who may have written it, None if it was named.
+def _read(file: Path, named_by: Text | str) -> str | None:
+    """Read the file; return its text, None if it is missing.
 
     `named_by`: the source of its name, empty if the file may be missing.
     """
     if not named_by:
         try:
-            descriptor, writers = open_found(file)
+            return read_text(open_found(file), file)
         except FileNotFoundError:
-            return None, None
+            return None
         except OSError as error:
             raise cannot_be_read(file, error) from None
-        return read_text(descriptor, file), writers
     if file.exists():
-        return read_text(file, file), None
+        return read_text(file, file)
     raise SettingsError(
         _("{file}: no such settings file.", file=file), _("Check {named_by}.", named_by=named_by)
     )

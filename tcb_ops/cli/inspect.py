@@ -12,7 +12,6 @@ import click
 from tcb_ops.cli import Command
 from tcb_ops.cli.console import Console, show_causes, show_run
 from tcb_ops.cli.options import (
-    DURATION,
     NO_SETTINGS_FILE,
     CommonOptions,
     kind_option,
@@ -329,13 +328,12 @@ def _row(record: RowRecord, settings: Settings, lang: Lang) -> dict[str, Any]:
 @click.command(cls=Command, usual="stale target where json note")
 @click.option(
     "--stale",
-    type=DURATION,
     metavar="TIME",
     hidden=not is_provided("runs --stale"),
     help="List nothing: exit code 1 if no audit of the target has finished within this time (e.g. 26h).",
 )
 @settings_options("target", "merchants", "ledger", "where", "json", "note")
-def runs(stale: float | None, *, common: CommonOptions) -> int:
+def runs(stale: str | None, *, common: CommonOptions) -> int:
     """List the runs, the newest first.
 
     --note TEXT: only runs whose note contains it. --target: only runs of that target. --where: only runs with rows of

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gettext
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
@@ -14,7 +12,6 @@ import click
 
 from tcb_ops.cli.console import Console
 from tcb_ops.errors import TcbOpsError, UsageError
-from tcb_ops.found_settings import with_found_file
 from tcb_ops.i18n import N_, Text, _, as_list, verbatim
 from tcb_ops.kinds import ANY_KIND, kind_names
 from tcb_ops.resources import others_may_read, restricting
@@ -65,23 +62,6 @@ def options_of(kind: type[DataclassInstance], *names: str, **helps: str) -> Call
     return decorate
 
 
-class _Duration(click.ParamType[float]):
-    """A duration such as 90s, 10m or 26h, in seconds."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return the seconds."""
-        parts = re.fullmatch("(0)|([0-9]+)([smh])", str(value).strip().lower())
-        if parts is None:
-            message = N_("'{value}' is not a time. Write a number and s, m or h: 90s, 10m, 26h.")
-            raise click.BadParameter(gettext.gettext(message).format(value=value), ctx, param)
-        return 0.0 if parts[1] else float(parts[2]) * {"s": 1, "m": 60, "h": 3600}[parts[3]]
-
-
-DURATION = _Duration()
-
-
 _GROUPS = {
     "ScanOptions": N_("Files"),
     "ListOptions": N_("List"),
@@ -110,9 +90,7 @@ class CommonOptions:
     lang: str | None = given("Language of messages and reports.", type=click.Choice(["zh", "en"]))
     note: str = given("Kept with the run; `runs` lists only runs whose note contains it.", "", metavar="TEXT")
     quiet: bool = given("Print only the result, errors and warnings.", default=False)
-    verbose: bool = given(
-        "Show the stack trace of an internal error; with --json, the progress as JSON lines.", default=False
-    )
+    verbose: bool = given("Show the stack trace of an internal error.", default=False)
 
     def overrides(self) -> dict[str, str | None]:
         """Return the settings that these options override, except the tokens."""
@@ -130,12 +108,7 @@ class CommonOptions:
     def start(self) -> tuple[Settings, Console]:
         """Return the settings and the console."""
         settings = self.settings()
-        console = Console(
-            settings.lang,
-            quiet=self.quiet,
-            verbose=self.verbose,
-            progress_as_json=self.json and self.verbose,
-        )
+        console = Console(settings.lang, quiet=self.quiet, verbose=self.verbose)
         if self.ledger and holds_password(self.ledger):
             console.warn(
                 _(
@@ -228,7 +201,8 @@ def _warn_about_tokens(console: Console, settings: Settings) -> None:
 
 def first_line(settings: Settings) -> Text:
     """Return the line that names the target, and the settings file if it was found in the working folder."""
-    return with_found_file(target_line(settings), settings.origin.found, SETTINGS_FILE)
+    line = target_line(settings)
+    return _("{target} · {file}", target=line, file=SETTINGS_FILE) if settings.origin.found else line
 
 
 def target_line(settings: Settings) -> Text:

@@ -121,7 +121,7 @@ class RunCommand:
         """Read the list and print what was detected. If it is refused, print its problems, write the fix-me CSV, and exit 2.
 
         `others`: the command's options that are not about the list, for suggestions. `guessed`: the root is a guess; if none
-        of the files is below it, they are not checked. `mark`: a copy of the workbook shows the problems.
+        of the first files is below it, they are not checked. `mark`: a copy of the workbook shows the problems.
         """
         console, settings, listing = self.console, self.settings, self.listing
         try:
@@ -416,7 +416,7 @@ class RunCommand:
             console.info(text.format(id=original, succeeded=succeeded, rows=row_count(rows)))
         console.suggest_one(following)
         target, shown = target_line(self.settings), page or where.absolute()
-        console.link(_("{at} · run {id}: {where}", at=target, id=run.id, where=shown), shown)
+        console.info(_("{at} · run {id}: {where}", at=target, id=run.id, where=shown))
         if not as_json:  # last: an interrupt here loses a message, nothing else
             _announce(run, console)
         return code

@@ -21,14 +21,13 @@ from tcb_ops.formatting import EDGE, shown, trim, unguard
 from tcb_ops.i18n import Text, _
 from tcb_ops.kinds import row_count
 from tcb_ops.lists.batch import Batch, OnBad, Problems, Staging
-from tcb_ops.lists.cells import CellKind, NonTextCell, non_text_problem, not_computed
 from tcb_ops.lists.input_files import (
     input_error,
     refused,
 )
 from tcb_ops.lists.merchants import Merchants, Resolve, Unresolved, cached_resolve
 from tcb_ops.lists.row_files import SourceCheck, conceal, concealed, path_map, refuse_sources, split_source
-from tcb_ops.lists.table import LIST_COLUMNS, Columns, Rows, Table, open_table
+from tcb_ops.lists.table import LIST_COLUMNS, Columns, NonTextCell, Rows, Table, not_computed, open_table
 from tcb_ops.model import Problem, Row, Secret, is_source
 
 # --- paths and headers ---------------------------------------------------------------------------------------------
@@ -119,8 +118,6 @@ def not_advised(path: str) -> str:
 
 _TARGET = frozenset({"env", "merchant", "appid"})
 _TEXT_ONLY = frozenset({"env", "path", "file"})
-_ALLOWED = frozenset({CellKind.NUMBER, CellKind.DATE, CellKind.BOOLEAN})
-"""Allowed in merchant and appid: the displayed value is looked up in the merchants file, so it is unambiguous."""
 ADDED = "tcb_"
 """The prefix of the columns that tcb-ops adds to its exports; reading ignores them."""
 
@@ -239,8 +236,8 @@ class RowValidator:
         if position is None:
             return ""
         cell = cells[position]
-        if isinstance(cell, NonTextCell) and (name in _TEXT_ONLY or cell.kind not in _ALLOWED):
-            bad[name] = Problem(line, self._names[name], *non_text_problem(cell), shown(cell))
+        if isinstance(cell, NonTextCell) and (name in _TEXT_ONLY or not cell.is_clear):
+            bad[name] = Problem(line, self._names[name], *cell.problem, shown(cell))
         return cell.strip(EDGE)
 
     def _check_path(self, line: int, path: str, problems: list[Problem]) -> bool:

@@ -21,7 +21,6 @@ from tcb_ops.errors import BrokenTableError, UsageError
 from tcb_ops.formatting import fold, shown, trim
 from tcb_ops.i18n import Text, _
 from tcb_ops.kinds import is_provided, provided
-from tcb_ops.lists.cells import NonTextCell, non_text_problem, not_computed
 from tcb_ops.lists.input_files import CHANGED, decode, digest, input_error, is_workbook, open_bytes, readable
 from tcb_ops.model import Problem, file_problem
 
@@ -185,6 +184,38 @@ MERCHANT_COLUMNS = Columns(
 def quoted_names(names: Iterable[str]) -> str:
     """Return names as a list in quotation marks."""
     return ", ".join(f"'{shown(name, 40)}'" for name in names)
+
+
+# --- cells ----------------------------------------------------------------------------------------------------------
+
+
+class NonTextCell(str):
+    """The displayed text of a workbook's cell that is not text; what reads workbooks derives its cells from it.
+
+    Env, path and file must be text: a number has lost leading zeros, and a formula's value may change.
+    """
+
+    __slots__ = ()
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the displayed text is the value, so that it may name a merchant."""
+        raise NotImplementedError
+
+    @property
+    def is_computed(self) -> bool:
+        """Whether the file has the cell's value."""
+        raise NotImplementedError
+
+    @property
+    def problem(self) -> tuple[Text, Text]:
+        """The (message, fix) of the cell in a text-only column."""
+        raise NotImplementedError
+
+
+def not_computed(cells: Iterable[str]) -> bool:
+    """Return whether a seemingly blank row has a formula without a stored value."""
+    return any(isinstance(cell, NonTextCell) and not cell.is_computed for cell in cells)
 
 
 # --- rows -----------------------------------------------------------------------------------------------------------
@@ -373,5 +404,5 @@ def _lines(table: Table, positions: Mapping[str, int], problems: list[Problem]) 
             for name, position in positions.items():
                 cell = cells[position] if position < len(cells) else ""
                 if isinstance(cell, NonTextCell):
-                    problems.append(line.problem(*non_text_problem(cell), name))
+                    problems.append(line.problem(*cell.problem, name))
             yield line

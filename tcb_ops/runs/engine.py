@@ -236,10 +236,10 @@ class Engine:
             self._wake.clear()
             now = self._clock()
             if self._lease.holds:
-                if self._outage.since is None:
-                    self._begin_ready(now)
-                else:
+                if self._outage.since is not None:
                     self._probe(now)
+                while len(self._tasks) < self._limits.concurrency and (task := self._next(now)) is not None:
+                    self._start(self._work(task), self._tasks)
                 self._start_background()
             is_busy = self._tasks or self._background or self._held_tasks or self._writer.busy
             if not is_busy and self._scheduler.is_done:
@@ -249,22 +249,20 @@ class Engine:
             self._set_timer(now)
             await self._wake.wait()
 
-    def _begin_ready(self, now: float) -> None:
-        """Begin rows while fewer than `concurrency` are in flight, and a kill could lose fewer than twice as many."""
-        most = self._limits.concurrency
-        while len(self._tasks) < most and self._may_begin_more(most):
+    def _next(self, now: float) -> Task | None:
+        """Begin the next row, if one may begin: a kill would lose at most 2 × concurrency rows, or those of one call."""
+        if self._error is not None or self._outage.since is not None or not self._lease.holds:
+            return None
+        most, rows_per_call = 2 * self._limits.concurrency, self._kind.rows_per_call
+        while (lost := self._rows_in_flight + self._writer.uncommitted) + rows_per_call <= most or not lost:
             task = self._scheduler.take(now)
             if task is None:
-                return
-            if task.lane.end_as is not None:
-                self._outcomes.ended(task, closed_end(task, task.lane.end_as, self._context.runtime.now()))
-                continue
-            self._begin(task, now)
-
-    def _may_begin_more(self, most: int) -> bool:
-        """Return whether one more call may begin: a kill loses the ends of at most 2 × concurrency rows, or of one call."""
-        lost = self._rows_in_flight + self._writer.uncommitted
-        return lost + self._kind.rows_per_call <= 2 * most or not lost
+                return None
+            if task.lane.end_as is None:
+                self._begin(task, now)
+                return task
+            self._outcomes.ended(task, closed_end(task, task.lane.end_as, self._context.runtime.now()))
+        return None
 
     def _begin(self, task: Task, now: float) -> None:
         app = task.lane.app
@@ -274,7 +272,6 @@ class Engine:
         if self._limits.rate and (task.link is None or now >= task.link_until):
             app.next_call = max(now, app.next_call) + 1 / self._limits.rate
         self._rows_in_flight += len(task.rows)
-        self._start(self._work_on(task), self._tasks)
 
     def _start(self, work: Coroutine[None, None, None], among: set[asyncio.Task[None]]) -> None:
         started = self._loop.create_task(work)
@@ -313,6 +310,17 @@ class Engine:
                 self._start(self._ask_token(app), self._background)
 
     # --- one row ------------------------------------------------------------------------------------------------
+
+    async def _work(self, first: Task) -> None:
+        """Work on rows, one after the other, while there is one to begin: an asyncio task for each costs more."""
+        task: Task | None = first
+        while task is not None:
+            await self._work_on(task)
+            task, scheduler = self._next(self._clock()), self._scheduler
+            others_may_begin = len(self._tasks) < self._limits.concurrency
+            has_timer = scheduler.next_timer() is not None
+            if others_may_begin or has_timer or scheduler.needs_refill or scheduler.tokenless:
+                self._wake.set()
 
     async def _work_on(self, task: Task) -> None:
         began, rows = self._clock(), len(task.rows)
@@ -471,7 +479,9 @@ class Engine:
         """Try one held row at a time during an outage; stop the run when patience runs out."""
         self._stop_after_outage(now)
         if self._error is None and now >= self._outage.probe_at and self._held_tasks and not self._tasks:
-            self._begin(self._held_tasks.pop(0), now)
+            held = self._held_tasks.pop(0)
+            self._begin(held, now)
+            self._start(self._work(held), self._tasks)
 
     def _outage_ended(self) -> None:
         self._outage.ended()

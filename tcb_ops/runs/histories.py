@@ -13,7 +13,7 @@ from tcb_ops.kinds import Kind, all_kinds, kind_named, kind_names
 from tcb_ops.model import Outcome, Reason
 from tcb_ops.runs.database import LedgerConnection
 from tcb_ops.runs.records import EarlierUpload, EnvRecord, RunRecord, may_have_stored
-from tcb_ops.runs.schema import STORED, any_of, sql_list
+from tcb_ops.runs.schema import any_of, sql_list, stored
 
 if TYPE_CHECKING:
     from tcb_ops.runs.reader import LedgerReader
@@ -92,7 +92,7 @@ class HistoryReader(LedgerConnection):
             kind_names(),
             Outcome.all(),
         )
-        condition = f"runs.number <> ? AND runs.kind NOT IN ({sql_list(not_writing)}) AND rows.{STORED}"
+        condition = f"runs.number <> ? AND runs.kind NOT IN ({sql_list(not_writing)}) AND {stored('rows.')}"
         entries = self._pruned(target, keys)
         for *file, outcome, number, reason, attempts, settings, kind, calls in self._at_paths(
             _ENTRY, "rows_by_path", condition, keys, target, [leave_out]

@@ -80,7 +80,7 @@ def resume(settings: Settings, run: RunRecord, *, canary: bool = True) -> list[s
     words += ["--cluster", str(run.settings["cluster"])] if run.settings.get("cluster") else []
     if run.out and run.out != str(Path(settings.reports).absolute()):
         words += ["--out", without_dots(run.out)]
-    return command(settings, *words, *_pace(run), target=run.target)
+    return command(settings, *words, *pace(run), target=run.target)
 
 
 def upload_options(run: RunRecord) -> list[str]:
@@ -89,20 +89,13 @@ def upload_options(run: RunRecord) -> list[str]:
     return ["--backup", without_dots(Path(backup).parent)] if backup else []
 
 
-def audit_again(settings: Settings, run: RunRecord) -> list[str]:
-    """Compose the command for another audit of the same environments, after one that was stopped."""
-    how = run.settings
-    words = ["audit", *_selected(run)]
-    words += ["--known", str(how["known_file"])] if how.get("known_file") else []
-    return command(settings, *words, *_pace(run), target=run.target)
-
-
 def list_of(run: RunRecord) -> list[str]:
     """Return the list of a run whose URLs are not kept, and the options that it was read with."""
-    return [str(run.settings[SIGNED] or "LIST"), *_selected(run)]  # a placeholder, if it was no file
+    return [str(run.settings[SIGNED] or "LIST"), *selected(run)]  # a placeholder, if it was no file
 
 
-def _selected(run: RunRecord, *only: str) -> list[str]:
+def selected(run: RunRecord, *only: str) -> list[str]:
+    """Return the options that selected the rows of a run, or `only` those of these names."""
     parts = [part.split(" ", 1) for part in run.selection.split("; ") if " " in part]
     return [word for name, value in parts if not only or name in only for word in (f"--{name}", value)]
 
@@ -115,15 +108,15 @@ def retry(settings: Settings, run: RunRecord) -> list[str]:
     if SIGNED in run.settings:
         words = [*list_of(run), "--root", without_dots(run.root), *upload_options(run)]
         words += ["--on-bad", "skip", "--skip-unchanged", "--new-run"]
-        return command(settings, str(run.kind), *words, *_pace(run), target=run.target)
-    return command(settings, "retry", run.id, *_pace(run), target=run.target)
+        return command(settings, str(run.kind), *words, *pace(run), target=run.target)
+    return command(settings, "retry", run.id, *pace(run), target=run.target)
 
 
 def fixed_list(settings: Settings, run: RunRecord) -> list[str]:
     """Compose the command that runs a corrected copy of a run's failed.csv; `failed-fixed.csv` is a placeholder for it."""
     words = ["--root", without_dots(run.root)] if run.root else []
-    words += _selected(run, "column", "map")
-    words += [*upload_options(run), *_pace(run)]
+    words += selected(run, "column", "map")
+    words += [*upload_options(run), *pace(run)]
     return command(settings, str(run.kind), "failed-fixed.csv", *words, target=run.target)
 
 
@@ -149,7 +142,8 @@ def quoted(words: Sequence[str]) -> CommandText:
     return CommandText(shell.join(words))
 
 
-def _pace(run: RunRecord) -> list[str]:
+def pace(run: RunRecord) -> list[str]:
+    """Return the limits of a run that differ from the defaults, as options."""
     from tcb_ops.runs.limits import RunLimits
 
     usual = asdict(RunLimits())

@@ -13,15 +13,10 @@ VERSION_TABLE = "tcb_ops"
 RUN_TABLES = ("rows", "envs", "exports", "partitions", "cluster_sessions")
 """Tables whose records belong to runs: `run` has the run's number."""
 
-STORED = (
-    "outcome NOT IN ('pending', 'linked', 'refused', 'not_attempted', 'invalid', 'unknown', 'present', 'stale', 'undone', 'left', "
-    "'conflict', 'not_undoable', 'healthy', 'unhealthy')"
-)
-"""Selects rows that show, or put in doubt, what is stored at a path, also those with an outcome that is not known.
-
-The index and its query must use the same text.
-"""
-
+_NOT_STORED = (
+    "pending", "linked", "refused", "not_attempted", "invalid", "unknown", "present", "stale", "undone", "left", "conflict",
+    "not_undoable", "healthy", "unhealthy",
+)  # fmt: skip
 _SCHEMA = """
 -- One row: the ledger's version, which is read at each start.
 CREATE TABLE tcb_ops (version INTEGER NOT NULL PRIMARY KEY);
@@ -195,11 +190,20 @@ def statements(*, sqlite: bool) -> list[str]:
     schema = _SCHEMA if sqlite else f"{_HOLDERS};\n{_SCHEMA}"
     filled = schema.format(
         text="TEXT DEFAULT '' NOT NULL",
-        stored=STORED,
+        stored=stored(),
         without_code=sql_list(sorted(Outcome.successes() | {Outcome.PENDING})),
         **(_SQLITE if sqlite else _POSTGRESQL),
     )
     return filled.split(";\n")
+
+
+def stored(table: str = "") -> str:
+    """Return the condition on rows that show, or put in doubt, what is stored at a path, unknown outcomes included.
+
+    `table`: `rows.`, in a query. The index has the same condition. `NOT IN` would cost more than the rest of a commit: SQLite
+    makes a table of its names for each row.
+    """
+    return " AND ".join(f"{table}outcome <> '{outcome}'" for outcome in _NOT_STORED)
 
 
 def sql_list(values: Iterable[int | str]) -> str:

@@ -35,6 +35,7 @@ COMMANDS = {
     "parquet": ("report --parquet rows.parquet",),
     "pdf": ("report --pdf",),
     "postgres": ("runs --ledger postgresql+psycopg://x@127.0.0.1/t",),
+    "programs": ("audit", "notify"),
     "prune": ("prune --older-than 9d", "prune"),
     "setup": ("init", "completion"),
     "simulator": ("simulate", "demo", "upload list.csv --root files --target simulator"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable
 from datetime import datetime
@@ -20,6 +21,7 @@ from tcb_ops.cli.options import (
     resume_options,
     settings_options,
 )
+from tcb_ops.errors import UsageError
 from tcb_ops.formatting import shown
 from tcb_ops.i18n import _
 from tcb_ops.settings import Settings
@@ -115,13 +117,18 @@ def audit(
         return command.report(handle, fail_on)
 
 
-def watch_audits(console: Console, settings: Settings, common: CommonOptions, seconds: float) -> int:
-    """Print whether a complete audit of the target and --where finished recently; return the exit code.
+def watch_audits(console: Console, settings: Settings, common: CommonOptions, within: str) -> int:
+    """Print whether a complete audit of the target and --where finished `within` a time; return the exit code.
 
     A retry asks about a part only, and does not count.
     """
     from tcb_ops.features.audit.api import newest_audit
 
+    parts = re.fullmatch("([0-9]+)([smh])", within.strip().lower())
+    if parts is None:
+        text = _("'{value}' is not a time. Write a number and s, m or h: 90s, 10m, 26h.")
+        raise UsageError(text.format(value=within))
+    seconds = float(parts[1]) * {"s": 1, "m": 60, "h": 3600}[parts[2]]
     latest = newest_audit(settings, common.selection())
     ended, stopped, run = None, None, None
     if latest is not None:

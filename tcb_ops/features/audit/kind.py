@@ -13,7 +13,7 @@ from tcb_ops.features.diagnosis.verdicts import presumed
 from tcb_ops.i18n import Text, _, as_list, pgettext
 from tcb_ops.kinds import Kind, counted, environment_count, is_provided, provided
 from tcb_ops.model import Outcome, Reason, Row, RowEnd
-from tcb_ops.runs.next_commands import audit_again, retry
+from tcb_ops.runs.next_commands import command, pace, retry, selected
 from tcb_ops.runs.stop_errors import stop_reason
 
 if TYPE_CHECKING:
@@ -114,10 +114,17 @@ class AuditKind(Kind):
         """Return another audit after one that was stopped, else a retry."""
         if run.stopped is not None and not run.parent:
             # A retry is no audit of its own, with which the next one could be compared.
-            return _("When that is fixed, audit again:"), audit_again(settings, run)
+            return _("When that is fixed, audit again:"), _audit_again(settings, run)
         count = environment_count(sum(action.group.rows for action in actions))
         purpose = _("When the causes are fixed, check {environments} again:", environments=count)
         return purpose, retry(settings, run)
+
+
+def _audit_again(settings: Settings, run: RunRecord) -> list[str]:
+    """Compose the command for another audit of the same environments."""
+    words = ["audit", *selected(run)]
+    words += ["--known", str(run.settings["known_file"])] if run.settings.get("known_file") else []
+    return command(settings, *words, *pace(run), target=run.target)
 
 
 def audit_spec(merchants: Merchants, selection: str, options: Mapping[str, Any]) -> RunSpec:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from urllib.parse import quote, urlsplit
 
 from tcb_ops.arguments import checked
-from tcb_ops.details import DetailCode, detail
+from tcb_ops.details import detail
 from tcb_ops.errors import SettingsError, TcbOpsError, TransportError, TransportFault, UsageError, check_value
 from tcb_ops.features.audit.api import audited, newest_audit
 from tcb_ops.features.audit.kind import AUDIT
@@ -33,6 +33,8 @@ from tcb_ops.features.audit.result import AuditResult
 from tcb_ops.features.audit.settings import NotifySettings
 from tcb_ops.features.diagnosis.checks import DoctorCheck, DoctorFinding, Grade
 from tcb_ops.features.diagnosis.verdicts import presumed_verdict
+from tcb_ops.features.programs import ProgramCode
+from tcb_ops.features.programs.credentials import Credential, in_folder
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import CommandText, Lang, Text, _, as_clauses, as_lines, ngettext, verbatim
 from tcb_ops.model import is_loopback
@@ -46,7 +48,6 @@ from tcb_ops.runs.loop import submit_coroutine
 from tcb_ops.settings import Settings
 from tcb_ops.start import TargetOptions, find_run, identified, is_run_name, ledger_with_runs, settings_for
 from tcb_ops.wechat.responses import HttpResponse
-from tcb_ops.wechat.tokens.programs import Credential, in_folder
 from tcb_ops.wechat.transport import HttpRequest, Timeouts, Transport
 
 if TYPE_CHECKING:
@@ -371,13 +372,13 @@ def _run_command(command: Sequence[str], body: bytes, folder: Path | None) -> No
             words, cwd=folder, input=body, stdout=no, stderr=no, timeout=seconds, check=False
         )
     except subprocess.TimeoutExpired:
-        reason: Text = detail(DetailCode.NO_OUTPUT, command_seconds=seconds)
+        reason: Text = detail(ProgramCode.NO_OUTPUT, command_seconds=seconds)
     except (OSError, ValueError) as error:
-        reason = detail(DetailCode.NOT_STARTED, why=system_reason(error))
+        reason = detail(ProgramCode.NOT_STARTED, why=system_reason(error))
     else:
         if not ended.returncode:
             return
-        reason = detail(DetailCode.EXIT_CODE, code=ended.returncode)
+        reason = detail(ProgramCode.EXIT_CODE, code=ended.returncode)
     raise _NotSentError(_("the program {reason}", reason=reason))
 
 

@@ -21,6 +21,7 @@ from tcb_ops.errcodes import Decision, Scope, errcode
 from tcb_ops.errors import SettingsError, TokenError, TokenSourceError, TransportError, TransportFault
 from tcb_ops.features.component import ComponentCode
 from tcb_ops.features.component.store import StoredToken, TokenStore
+from tcb_ops.features.programs.credentials import Credential
 from tcb_ops.i18n import Text, _, as_sentences
 from tcb_ops.model import Secret
 from tcb_ops.settings import Settings
@@ -28,7 +29,6 @@ from tcb_ops.wechat.call_policy import Caller, CallFailure, CallLimits
 from tcb_ops.wechat.client import AUTHORIZERS_PER_PAGE, PlatformClient
 from tcb_ops.wechat.responses import ApiError, InvalidResponse
 from tcb_ops.wechat.tokens import Token, TokenSource, finite, is_token
-from tcb_ops.wechat.tokens.programs import Credential
 from tcb_ops.wechat.transport import Timeouts, Transport
 
 AT_ONCE = 128

@@ -7,7 +7,7 @@ from tcb_ops.model import Outcome
 from tcb_ops.runs.histories import FILE
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.records import RunRecord
-from tcb_ops.runs.schema import STORED
+from tcb_ops.runs.schema import stored
 
 KEY = ("target", "env", "path")
 COLUMNS = ("target", "env", *FILE)
@@ -44,5 +44,5 @@ def _last_of_paths(run: RunRecord) -> str:
             SELECT {", ".join(f"{values[name]} AS {name}" for name in COLUMNS)}, ROW_NUMBER() OVER (
                 PARTITION BY envs.env, rows.path ORDER BY rows.ended_at DESC, rows.line DESC) AS nth
             FROM rows JOIN envs ON envs.run = rows.run AND envs.no = rows.place JOIN runs ON runs.number = rows.run
-            WHERE rows.run = {run.number} AND rows.{STORED} AND (rows.outcome <> 'failed' OR {doubtful})
+            WHERE rows.run = {run.number} AND {stored("rows.")} AND (rows.outcome <> 'failed' OR {doubtful})
         ) AS entries WHERE nth = 1"""

@@ -16,7 +16,7 @@ from tcb_ops.kinds import Kind, all_kinds, kind_named
 from tcb_ops.model import STORED_OUTCOMES, Outcome
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import LaterChange, RunRecord
-from tcb_ops.runs.schema import STORED, sql_list
+from tcb_ops.runs.schema import sql_list, stored
 
 _LOG = logging.getLogger("tcb_ops.runs")
 
@@ -164,7 +164,7 @@ def _newest_changes(
             SELECT later.run FROM envs AS later_env CROSS JOIN rows AS later {by_index}
             WHERE later_env.env = own_env.env AND later_env.run IN ({sql_list(later_run.number for later_run in later)})
             AND later.run = later_env.run AND later.place = later_env.no AND later.path = own.path
-            AND later.run > own.run AND later.{STORED} AND ({" OR ".join(changes)}) {" ".join(conditions)}
+            AND later.run > own.run AND {stored("later.")} AND ({" OR ".join(changes)}) {" ".join(conditions)}
             ORDER BY later_env.run DESC LIMIT 1), 0) AS number, own.line
         FROM rows AS own JOIN envs AS own_env ON own_env.run = own.run AND own_env.no = own.place
         WHERE own.run = {run.number} AND own.outcome IN ({sql_list(STORED_OUTCOMES)}) {selected}"""

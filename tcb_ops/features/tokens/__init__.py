@@ -33,4 +33,5 @@ FEATURE = Feature(
         "command": "tcb_ops.features.tokens.command:command_tokens",
         "service": "tcb_ops.features.tokens.service:service_tokens",
     },
+    needs=["programs"],
 )

@@ -10,12 +10,19 @@ from pathlib import Path
 
 from tcb_ops.details import detail
 from tcb_ops.errors import SettingsError, TokenError
+from tcb_ops.features.programs.credentials import (
+    COMMAND_SECONDS,
+    NoOutput,
+    Running,
+    in_folder,
+    kill,
+    run_program,
+)
 from tcb_ops.features.tokens import TokenCode
 from tcb_ops.i18n import _
 from tcb_ops.model import Secret
 from tcb_ops.settings import Settings
 from tcb_ops.wechat.tokens import Token, read_token, token_fingerprint
-from tcb_ops.wechat.tokens.programs import COMMAND_SECONDS, NoOutput, Running, in_folder, kill, run_program
 
 PROGRAMS_AT_ONCE = 8
 MAKES_ROOM_AFTER = 2.0

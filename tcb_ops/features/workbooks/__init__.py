@@ -1,6 +1,24 @@
 """Workbooks: lists in them, report.xlsx, results or problems in a colleague's own one, results in one per person."""
 
+from enum import unique
+
+from tcb_ops.details import DetailCodes
+from tcb_ops.i18n import _
 from tcb_ops.kinds import Feature
+
+
+@unique
+class CellCode(DetailCodes):
+    """The codes of cells that are not text."""
+
+    CELL_NUMBER = _("cell {ref} is a number ({value}), not text")
+    CELL_DATE = _("cell {ref} is a date or time ({value}), not text")
+    CELL_BOOLEAN = _("cell {ref} is a Boolean ({value}), not text")
+    CELL_ERROR = _("cell {ref} contains the error {value}")
+    CELL_FORMULA = _("cell {ref} contains a formula (it shows '{value}')")
+    CELL_NOT_COMPUTED = _("cell {ref} contains a formula whose value is not in the file")
+    CELL_MERGED = _("the cell is merged with {ref}, so it has no value of its own")
+
 
 FEATURE = Feature(
     provides={

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeAlias
 from xml.parsers import expat
 
 from tcb_ops.errors import BrokenTableError
+from tcb_ops.features.workbooks.cells import CellKind, SheetCell
 from tcb_ops.formatting import shown
 from tcb_ops.i18n import _
-from tcb_ops.lists.cells import CellKind, NonTextCell, not_computed
+from tcb_ops.lists.table import not_computed
 from tcb_ops.model import file_problem
 
 if TYPE_CHECKING:
@@ -283,7 +284,7 @@ class SheetRow(NamedTuple):
     line: int
     hidden: bool
     cells: list[str]
-    """Cells that are not text are NonTextCells."""
+    """Cells that are not text are SheetCells."""
 
 
 class Book:
@@ -330,7 +331,7 @@ class Book:
         rows = chain(values.iter_rows() if values.start else (), repeat([]))
         for line, row in zip(range(1, last + 1), rows, strict=False):
             cells = margin + [
-                value if type(value) is str else NonTextCell(*displayed(value), f"{letters(column)}{line}")
+                value if type(value) is str else SheetCell(*displayed(value), f"{letters(column)}{line}")
                 for column, value in enumerate(row, len(margin) + 1)
             ]
             if line in survey.formulas or line in survey.errors:
@@ -379,4 +380,4 @@ def _mark(cells: list[str], line: int, survey: Survey) -> None:
         kind = CellKind.FORMULA if column in formulas else CellKind.ERROR
         if column in formulas and not text and not formulas[column]:
             kind = CellKind.NOT_COMPUTED
-        cells[column - 1] = NonTextCell(text, kind, f"{letters(column)}{line}")
+        cells[column - 1] = SheetCell(text, kind, f"{letters(column)}{line}")

@@ -9,9 +9,9 @@ from typing import BinaryIO
 
 from tcb_ops.errors import BrokenTableError
 from tcb_ops.features.workbooks.book import Area, Book, Sheet
+from tcb_ops.features.workbooks.cells import CellKind, SheetCell
 from tcb_ops.formatting import fold, shown
 from tcb_ops.i18n import _
-from tcb_ops.lists.cells import CellKind, NonTextCell
 from tcb_ops.lists.table import HEAD_ROWS, Rate, Record, Rows, Table, find_header, quoted_names
 from tcb_ops.model import file_problem
 
@@ -102,5 +102,5 @@ def _with_merges(rows: Iterator[Record], merges: Sequence[Area], width: int) -> 
                 for column in range(merge.left, min(merge.right, width) + 1):
                     cells.extend([""] * (column - len(cells)))
                     if (line, column) != (merge.top, merge.left):
-                        cells[column - 1] = NonTextCell("", CellKind.MERGED, merge.ref)
+                        cells[column - 1] = SheetCell("", CellKind.MERGED, merge.ref)
         yield line, cells

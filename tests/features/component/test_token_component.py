@@ -21,6 +21,7 @@ from tcb_ops.errors import SettingsError, TokenError, TokenSourceError
 from tcb_ops.features.component import store as store_module
 from tcb_ops.features.component.source import MOST_REFUSED, ComponentTokens, ErrorScope, error_scope
 from tcb_ops.features.component.store import StoredToken, TokenStore
+from tcb_ops.features.programs.credentials import Credential
 from tcb_ops.features.simulator.faults import Component, Fault, Faults, FaultStep, Reset
 from tcb_ops.model import Merchant, Secret
 from tcb_ops.settings import Settings, TokenSettings
@@ -28,7 +29,6 @@ from tcb_ops.wechat import open_source
 from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.responses import ApiError
 from tcb_ops.wechat.tokens import Token, TokenSource
-from tcb_ops.wechat.tokens.programs import Credential
 from tcb_ops.wechat.transport import Transport
 
 PLATFORM, SECRET, TICKET = "wxplatform", "PrAcTiCe-app-secret", "ticket@@@PrAcTiCe"

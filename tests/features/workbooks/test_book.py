@@ -13,8 +13,8 @@ import xlsxwriter
 
 from tcb_ops.errors import InputError
 from tcb_ops.features.workbooks.book import Book, displayed
+from tcb_ops.features.workbooks.cells import CellKind, SheetCell
 from tcb_ops.lists.batch import write_fixme
-from tcb_ops.lists.cells import CellKind, NonTextCell
 from tcb_ops.lists.paths import read_paths
 
 CORPUS = Path(__file__).parents[2] / "core" / "lists" / "corpus"
@@ -75,7 +75,7 @@ def test_another_reader_sees_the_same_cells(name):
         assert row.hidden == sheet.row_dimensions[row.line].hidden
         for column, value in enumerate(row.cells, 1):
             cell = sheet.cell(row.line, column)
-            if isinstance(value, NonTextCell):
+            if isinstance(value, SheetCell):
                 assert value.kind in KINDS[cell.data_type]
                 assert value.ref == cell.coordinate
             else:

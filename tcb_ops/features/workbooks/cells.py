@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from enum import StrEnum
 from typing import Self
 
-from tcb_ops.details import DetailCode, detail
+from tcb_ops.details import detail
+from tcb_ops.features.workbooks import CellCode
 from tcb_ops.formatting import shown
 from tcb_ops.i18n import Text, _
+from tcb_ops.lists.table import NonTextCell
 
 
 class CellKind(StrEnum):
@@ -30,8 +31,8 @@ class CellKind(StrEnum):
     """Covered by a merged cell, which has the value."""
 
 
-class NonTextCell(str):
-    """The displayed text of a cell that is not text."""
+class SheetCell(NonTextCell):
+    """A cell of a sheet that is not text."""
 
     __slots__ = ("kind", "ref")
 
@@ -45,28 +46,33 @@ class NonTextCell(str):
         self.kind, self.ref = kind, ref
         return self
 
+    @property
+    def is_clear(self) -> bool:
+        """Whether the displayed text is the value."""
+        return self.kind in {CellKind.NUMBER, CellKind.DATE, CellKind.BOOLEAN}
 
-def not_computed(cells: Iterable[str]) -> bool:
-    """Return whether a seemingly blank row has a formula without a stored value."""
-    return any(isinstance(cell, NonTextCell) and cell.kind is CellKind.NOT_COMPUTED for cell in cells)
+    @property
+    def is_computed(self) -> bool:
+        """Whether the file has the cell's value."""
+        return self.kind is not CellKind.NOT_COMPUTED
 
-
-def non_text_problem(cell: NonTextCell) -> tuple[Text, Text]:
-    """Return (message, fix) for a cell in a text-only column."""
-    code, fix = _PROBLEMS[cell.kind]
-    return detail(code, ref=cell.ref, value=shown(cell, 40)), fix
+    @property
+    def problem(self) -> tuple[Text, Text]:
+        """The (message, fix) of the cell in a text-only column."""
+        code, fix = _PROBLEMS[self.kind]
+        return detail(code, ref=self.ref, value=shown(self, 40)), fix
 
 
 _AS_TEXT = _("format the column as Text, then type the value again (or begin it with ')")
 _PROBLEMS = {
-    CellKind.NUMBER: (DetailCode.CELL_NUMBER, _AS_TEXT),
-    CellKind.DATE: (DetailCode.CELL_DATE, _AS_TEXT),
-    CellKind.BOOLEAN: (DetailCode.CELL_BOOLEAN, _AS_TEXT),
-    CellKind.ERROR: (DetailCode.CELL_ERROR, _("write the value itself")),
-    CellKind.FORMULA: (DetailCode.CELL_FORMULA, _("copy the column and paste it over itself as values")),
+    CellKind.NUMBER: (CellCode.CELL_NUMBER, _AS_TEXT),
+    CellKind.DATE: (CellCode.CELL_DATE, _AS_TEXT),
+    CellKind.BOOLEAN: (CellCode.CELL_BOOLEAN, _AS_TEXT),
+    CellKind.ERROR: (CellCode.CELL_ERROR, _("write the value itself")),
+    CellKind.FORMULA: (CellCode.CELL_FORMULA, _("copy the column and paste it over itself as values")),
     CellKind.NOT_COMPUTED: (
-        DetailCode.CELL_NOT_COMPUTED,
+        CellCode.CELL_NOT_COMPUTED,
         _("open the workbook, copy the column and paste it over itself as values"),
     ),
-    CellKind.MERGED: (DetailCode.CELL_MERGED, _("unmerge the cells and fill in every row")),
+    CellKind.MERGED: (CellCode.CELL_MERGED, _("unmerge the cells and fill in every row")),
 }

@@ -21,8 +21,9 @@ from threading import Thread
 from typing import IO
 
 from tcb_ops import shell
-from tcb_ops.details import DetailCode, detail
+from tcb_ops.details import detail
 from tcb_ops.errors import SettingsError
+from tcb_ops.features.programs import ProgramCode
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Secret
 from tcb_ops.resources import raise_if_exhausted, system_reason
@@ -72,7 +73,7 @@ def run_program(
         )
     except (OSError, ValueError) as error:
         raise_if_exhausted(error)
-        return NoOutput(detail(DetailCode.NOT_STARTED, why=system_reason(error)))
+        return NoOutput(detail(ProgramCode.NOT_STARTED, why=system_reason(error)))
     running.add(program)
     try:
         return _output(program, end)
@@ -95,12 +96,12 @@ def _output(program: subprocess.Popen[bytes], end: float) -> bytes | NoOutput:
         kill(program)
         program.wait()
         if too_much:
-            return NoOutput(detail(DetailCode.PRINTED_TOO_MUCH), transient=False)
-        return NoOutput(detail(DetailCode.NO_OUTPUT, command_seconds=COMMAND_SECONDS))
+            return NoOutput(detail(ProgramCode.PRINTED_TOO_MUCH), transient=False)
+        return NoOutput(detail(ProgramCode.NO_OUTPUT, command_seconds=COMMAND_SECONDS))
     if code < 0:
-        return NoOutput(detail(DetailCode.ENDED_BY_SIGNAL, value=-code))
+        return NoOutput(detail(ProgramCode.ENDED_BY_SIGNAL, value=-code))
     if code:
-        reason = detail(DetailCode.EXIT_CODE, code=code)
+        reason = detail(ProgramCode.EXIT_CODE, code=code)
         return NoOutput(reason, transient=code in _CANNOT_BE_RUN)
     return text
 
