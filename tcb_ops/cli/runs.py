@@ -41,7 +41,7 @@ def check(command: RunCommand, paths: str, *, mark: bool) -> int:
 
     Each with line, column and fix. Nothing is sent.
 
-    Local files are checked as upload does, unless there is no --root and none of them is in the list's folder.
+    Local files are checked as upload does, unless there is no --root and none of the first is in the list's folder.
     """
     from tcb_ops.preflight import facts, facts_line
 
@@ -59,7 +59,7 @@ def check(command: RunCommand, paths: str, *, mark: bool) -> int:
             )
         if batch.root is None:
             text = _(
-                "None of the files is in {folder}, so files were not checked; --root DIR checks them as upload does."
+                "None of the first files is in {folder}, so files were not checked; --root DIR checks them as upload does."
             )
             console.info(text.format(folder=Path(root).absolute()))
         console.suggest_one()

@@ -121,7 +121,7 @@ class RunCommand:
         """Read the list and print what was detected. If it is refused, print its problems, write the fix-me CSV, and exit 2.
 
         `others`: the command's options that are not about the list, for suggestions. `guessed`: the root is a guess; if none
-        of the files is below it, they are not checked. `mark`: a copy of the workbook shows the problems.
+        of the first files is below it, they are not checked. `mark`: a copy of the workbook shows the problems.
         """
         console, settings, listing = self.console, self.settings, self.listing
         try:

@@ -376,8 +376,8 @@ class Batch(Tabular):
     def check_files(self, root: str | Path, *, guessed: bool = False) -> Batch:
         """Check the file of every row, below `root` or at its URL: add its size and version, or its problem.
 
-        `guessed`: whether the root is a guess: if none of the files is below it, they are not checked. Raises InputError with
-        all problems of the list if the root does not exist, or if any row has a problem and bad rows are not skipped.
+        `guessed`: whether the root is a guess: if none of the first files is below it, they are not checked. Raises InputError
+        with all problems of the list if the root does not exist, or if any row has a problem and bad rows are not skipped.
         """
         files = LocalFiles(Path(root))
         self.staging.query("DELETE FROM problems WHERE of_file")
@@ -400,12 +400,13 @@ class Batch(Tabular):
                         unusable.append(Problem(line, self.file_column, message, fix, shown(file)))
                     case local:
                         facts.append((local.size, local.mtime_ns, "", line))
+            if guessed and missing == looked:
+                break
             self.staging.set_files(facts)
             self.staging.add_problems(unusable, file_problem=True)
         none_there = 0 < missing == looked
         advice = self._other_column(files) if none_there else None
         if guessed and none_there:
-            self.staging.query("DELETE FROM problems WHERE of_file")
             missing = 0
         problems = self.problems
         if self.on_bad == "refuse" and problems:

@@ -308,6 +308,8 @@ def test_the_summary_adds_up_and_names_the_run(a_run, every_end, in_english, tmp
     assert result["target"] == "https://api.weixin.qq.com"
     assert result["SHA-256 of the list"] == "ab" * 32
     assert book["summary"]["B4"].alignment.horizontal == "right"
+    (chart,) = book["summary"]._charts
+    assert chart.series[0].val.numRef.f == f"summary!$B$5:$B${4 + len({end.outcome for end in every_end})}"
     assert result["as of"] == "2025-11-25 10:00:00+08:00 Asia/Shanghai"
     assert book.properties.title == "Upload report 20251125-093000-k7q2"
     assert book.properties.created == datetime(2025, 11, 25, 10, tzinfo=None)  # noqa: DTZ001  a workbook has no zone
