@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tcb_ops.features.workbooks.tables import Tables, new_workbook
 from tcb_ops.i18n import Joined, Lang, Text, _, pgettext, verbatim
 from tcb_ops.kinds import row_count
 from tcb_ops.model import Outcome
@@ -19,7 +20,6 @@ from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import RunRecord
 from tcb_ops.secrets import redact
 from tcb_ops.settings import Settings
-from tcb_ops.table_files import Tables, new_workbook
 
 if TYPE_CHECKING:
     from xlsxwriter.worksheet import Worksheet

@@ -23,6 +23,7 @@ from tcb_ops.features.audit import UNHEALTHY
 from tcb_ops.features.views.run_view import RunView
 from tcb_ops.features.workbooks import report as workbook
 from tcb_ops.features.workbooks.report import write_workbook
+from tcb_ops.features.workbooks.tables import CUT, LONGEST, Tables, new_workbook
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.reports.formats.csv import (
@@ -33,7 +34,6 @@ from tcb_ops.reports.formats.csv import (
 )
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.runs.records import EnvRecord
-from tcb_ops.table_files import CUT, LONGEST, Tables, new_workbook
 
 
 def table(file):
