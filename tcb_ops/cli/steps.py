@@ -418,7 +418,7 @@ class RunCommand:
             console.info(text.format(id=original, succeeded=succeeded, rows=row_count(rows)))
         console.suggest_one(following)
         target, shown = target_line(self.settings), page or where.absolute()
-        console.info(_("{at} · run {id}: {where}", at=target, id=run.id, where=shown))
+        console.link(_("{at} · run {id}: {where}", at=target, id=run.id, where=shown), shown)
         if not as_json:  # last: an interrupt here loses a message, nothing else
             _announce(run, console)
         return code
