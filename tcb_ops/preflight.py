@@ -27,6 +27,9 @@ from tcb_ops.start import existing_ledger
 if TYPE_CHECKING:
     from tcb_ops.runs.plan import RunSpec
 
+ASKED = 50
+"""Merchants about whose link calls the question before an upload asks: those with the most rows."""
+
 
 def seconds_at_rate(batch: Batch, limits: RunLimits) -> float:
     """Return the least seconds that the busiest appid needs at the configured rate."""
@@ -105,6 +108,8 @@ class SendScope:
     rows: int
     merchants: int
     envs: int
+    most: tuple[tuple[str, str, int], ...] = ()
+    """Those with the most link calls to make: appid, name, calls."""
 
     def needs_confirmation(self, settings: Settings, *, can_ask: bool) -> bool:
         """Return whether an operator must confirm before anything is uploaded.
@@ -147,7 +152,8 @@ def is_confirmed(typed: str, merchants: int, *, asked: bool) -> bool:
 
 def scope_of_list(batch: Batch) -> SendScope:
     """Return the scope of an upload of a list."""
-    return SendScope(batch.valid, batch.merchants_count, batch.envs)
+    most = tuple((m.appid, m.merchant, m.rows) for m in estimates(batch, uploads=False)[:ASKED])
+    return SendScope(batch.valid, batch.merchants_count, batch.envs, most)
 
 
 def scope_of_work(work: RunSpec) -> SendScope:

@@ -286,6 +286,8 @@ class RunCommand:
             self.console.release()
             if not sys.stdin.isatty():
                 raise UsageError(question, _("Without a terminal, this requires --yes."))
+            if scope.most and is_provided("short_of_calls"):  # undo and delete request no links
+                provided("short_of_calls")(scope, self.settings, self.console)
             if not click.confirm(question.of(self.console.lang), err=True):
                 raise UsageError(_("Nothing was sent."))
 
