@@ -37,6 +37,7 @@ from tcb_ops.details import Detail, DetailCode
 from tcb_ops.frames import Lines, Tabular
 from tcb_ops.i18n import NOTHING, Lang, Text, _, in_python, verbatim, without_commands
 from tcb_ops.model import Problem
+from tcb_ops.shell import as_call
 
 
 class BrokenTableError(Exception):
@@ -99,14 +100,21 @@ class TcbOpsError(Exception):
         return {**self.summary, "error": error, "problems": problems}
 
     def __str__(self) -> str:
-        return in_python(self.text, Lang.EN)
+        return self._in_python(Lang.EN)
+
+    def _in_python(self, lang: Lang) -> str:
+        """Return the text for a program: with parameters instead of options, and calls instead of commands where there are any."""
+        text = in_python(self.text, lang)
+        for command in self.text.commands():
+            text = text.replace(command, as_call(command))
+        return text
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Let an error pass from one process to another, whatever the arguments of its class."""
         return type(self).__new__, (type(self), *self.args), self.__dict__
 
     def _render_traceback_(self) -> list[str]:
-        return [in_python(self.text, lang) for lang in Lang]
+        return [self._in_python(Lang.EN), self._in_python(Lang.ZH)]
 
 
 class UsageError(TcbOpsError):

@@ -19,7 +19,8 @@ class Trust(StrEnum):
     """Who may have written a settings file."""
 
     OWN = "own"
-    """This user or root, or the members of a group."""
+    GROUP = "group"
+    """Also the members of a group."""
     EVERYBODY = "everybody"
     STRANGER = "stranger"
     """Its owner, who is neither this user nor root."""
@@ -34,7 +35,9 @@ def trust(uid: int, file: os.stat_result, folder: os.stat_result) -> Trust:
     this user  its owner         its owner           OWN
     root       its owner         its owner           OWN
     this user  its owner         everybody, sticky   OWN
-    this user  its group         its group           OWN
+    this user  its group         its owner           GROUP
+    this user  its owner         its group           GROUP
+    this user  its owner         its group, sticky   OWN
     another    its owner         its owner           STRANGER
     another    its owner         everybody, sticky   STRANGER
     this user  everybody         its owner           EVERYBODY
@@ -48,17 +51,19 @@ def trust(uid: int, file: os.stat_result, folder: os.stat_result) -> Trust:
     writers = file.st_mode
     if not folder.st_mode & stat.S_ISVTX:
         writers |= folder.st_mode
-    return Trust.EVERYBODY if writers & stat.S_IWOTH else Trust.OWN
+    if writers & stat.S_IWOTH:
+        return Trust.EVERYBODY
+    return Trust.GROUP if writers & stat.S_IWGRP else Trust.OWN
 
 
-def open_found(file: Path) -> int:
-    """Open a settings file that was found; return its descriptor.
+def open_found(file: Path) -> tuple[int, Trust]:
+    """Open a settings file that was found; return its descriptor, and who may have written it, OWN on Windows.
 
     What is looked at is what is opened, even if another user exchanges files meanwhile. Raises OSError if the file is missing
     or cannot be opened, SettingsError if it is not a regular file, or if everybody or a stranger may have written it.
     """
     if os.name == "nt":
-        return os.open(file, os.O_RDONLY)
+        return os.open(file, os.O_RDONLY), Trust.OWN
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
@@ -69,11 +74,12 @@ def open_found(file: Path) -> int:
         ) from None
     try:
         entry = os.fstat(descriptor)
-        _refuse(file, trust(os.geteuid(), entry, file.parent.stat()), entry.st_mode)
+        writers = trust(os.geteuid(), entry, file.parent.stat())
+        _refuse(file, writers, entry.st_mode)
     except (OSError, SettingsError):
         os.close(descriptor)
         raise
-    return descriptor
+    return descriptor, writers
 
 
 def _refuse(file: Path, writers: Trust, mode: int) -> None:
@@ -102,3 +108,12 @@ def _not_used(problem: Text, file: Path) -> SettingsError:
         file=shell.quote(str(file.absolute())),
     )
     return SettingsError(problem, fix)
+
+
+def with_found_file(target: Text, writers: Trust | None, file: str) -> Text:
+    """Return the line that names the target, with the settings file if it was found; `writers` None: it was not."""
+    if writers is None:
+        return target
+    if writers is Trust.GROUP:
+        return _("{target} · {file}, which a group can change", target=target, file=file)
+    return _("{target} · {file}", target=target, file=file)

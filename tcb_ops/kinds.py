@@ -53,7 +53,7 @@ class Feature:
     checks: Sequence[str] = ()
     """What returns a check of `doctor` for settings, `(Settings) -> DoctorCheck | None`; None where there is none to make."""
     needs: Sequence[str] = ()
-    """The features that it imports; without one of them it is not there."""
+    """The features that it imports; without one of them it is missing too."""
 
 
 @cache

@@ -1,7 +1,11 @@
-"""What a run would do, before anything is sent: rows, bytes, calls, time, warnings."""
+"""What a run would do, before anything is sent: rows, bytes, calls, time, warnings.
+
+Pure, except for `unfinished_run` and `scope_of_stored`, which read the ledger.
+"""
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,13 +17,18 @@ from tcb_ops.formatting import format_size, sanitize
 from tcb_ops.i18n import Text, _, as_facts, as_list, ngettext
 from tcb_ops.kinds import environment_count, is_provided, merchant_count, provided, row_count
 from tcb_ops.lists.batch import Batch
-from tcb_ops.model import Outcome
+from tcb_ops.model import Merchant, Outcome
+from tcb_ops.run import Run
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.records import Tally
 from tcb_ops.settings import Settings
+from tcb_ops.start import existing_ledger
 
 if TYPE_CHECKING:
     from tcb_ops.runs.plan import RunSpec
+
+ASKED = 50
+"""Merchants about whose link calls the question before an upload asks: those with the most rows."""
 
 
 def seconds_at_rate(batch: Batch, limits: RunLimits) -> float:
@@ -99,6 +108,8 @@ class SendScope:
     rows: int
     merchants: int
     envs: int
+    most: tuple[tuple[str, str, int], ...] = ()
+    """Those with the most link calls to make: appid, name, calls."""
 
     def needs_confirmation(self, settings: Settings, *, can_ask: bool) -> bool:
         """Return whether an operator must confirm before anything is uploaded.
@@ -141,7 +152,8 @@ def is_confirmed(typed: str, merchants: int, *, asked: bool) -> bool:
 
 def scope_of_list(batch: Batch) -> SendScope:
     """Return the scope of an upload of a list."""
-    return SendScope(batch.valid, batch.merchants_count, batch.envs)
+    most = tuple((m.appid, m.merchant, m.rows) for m in estimates(batch, uploads=False)[:ASKED])
+    return SendScope(batch.valid, batch.merchants_count, batch.envs, most)
 
 
 def scope_of_work(work: RunSpec) -> SendScope:
@@ -159,6 +171,25 @@ def scope_of_rows(tallies: Iterable[Tally], outcomes: frozenset[Outcome]) -> Sen
         len({tally.appid for tally in counted}),
         len({(tally.appid, tally.env) for tally in counted}),
     )
+
+
+def unfinished_run(work: RunSpec, settings: Settings) -> Run | None:
+    """Return the run that a start of this work would resume, or, if that is over a day old, ask about; None without one."""
+    from tcb_ops.runs.plan import Choice, choose, same_work
+
+    now, ledger = time.time(), existing_ledger(settings)
+    record = same_work(ledger, work, settings, now) if ledger is not None else None
+    if ledger is None or record is None or record.finished_at is not None:
+        return None
+    is_new = choose(record.created_at, now, work.kind, new_run=False) is Choice.NEW
+    return None if is_new else Run(ledger, record, settings)
+
+
+def scope_of_stored(run: Run, only: Iterable[Merchant] | None) -> SendScope:
+    """Return the scope of a change of the files that an upload has stored, its retries included; `only`: of these merchants."""
+    final = run.final()
+    narrowed = final if only is None else final.of_merchants(only)
+    return scope_of_rows(narrowed.tallies(), frozenset({Outcome.UPLOADED}))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,14 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from getpass import getuser
 from pathlib import Path
 
 from tcb_ops import shell
 from tcb_ops.errors import ResourceLimitError
+from tcb_ops.formatting import fold
 from tcb_ops.i18n import Text, _
 
 _DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
@@ -88,6 +89,17 @@ def restricting(path: Path, *, windows: bool = shell.WINDOWS) -> str:
         inherited = "(OI)(CI)" if path.is_dir() else ""
         return shell.join(["icacls", str(path), "/inheritance:r", "/grant:r", f"{getuser()}:{inherited}F"])
     return shell.join(["chmod", *(["-R", "go-rwx"] if path.is_dir() else ["600"]), str(path)])
+
+
+def nearest_path(missing: Path, fits: Callable[[Path], bool] = Path.is_file) -> Path | None:
+    """Return the path beside a missing one with the most similar name, ignoring extensions; None without one."""
+    from difflib import get_close_matches
+
+    by_name: dict[str, Path] = {}
+    with suppress(OSError):
+        by_name = {fold(path.stem): path for path in sorted(missing.parent.iterdir()) if fits(path)}
+    near = get_close_matches(fold(missing.stem), by_name, n=1)
+    return by_name[near[0]] if near else None
 
 
 def exhausted(error: BaseException, *, unclear: bool = False) -> ResourceLimitError | None:

@@ -12,7 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 from msgspec import Meta
 
 from tcb_ops.i18n import Text, _
-from tcb_ops.model import is_loopback
+from tcb_ops.model import SIMULATOR, is_loopback
 from tcb_ops.values import InvalidValueError
 
 
@@ -31,12 +31,25 @@ def api_base(value: str) -> str:
     """Check the URL that calls go to; it has no last slash."""
     parts = _url(value)
     if parts is None or "?" in value or not _is_host(parts.hostname or ""):
-        raise InvalidValueError(_("must be `simulator`, or look like https://api.weixin.qq.com"))
+        rule = _("must be `simulator`, or look like https://api.weixin.qq.com")
+        near = _nearest_target(value)
+        raise InvalidValueError(_("{rule} (did you mean {near}?)", rule=rule, near=near) if near else rule)
     if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
         raise InvalidValueError(
             _("must be https: the URL contains tokens (http is only for a simulator on this machine)")
         )
     return value.rstrip("/")
+
+
+def _nearest_target(value: str) -> str:
+    """Return the target that was probably meant: `simulator`, or a host with its scheme; empty if there is none."""
+    from difflib import get_close_matches
+
+    if get_close_matches(value.lower(), [SIMULATOR]):
+        return SIMULATOR
+    scheme = "http" if is_loopback(value.partition(":")[0]) else "https"
+    is_host = re.fullmatch(r"localhost|[\w-]+([.][\w-]+)*:[0-9]+|[\w-]+([.][\w-]+)+", value, re.ASCII)
+    return f"{scheme}://{value}" if is_host else ""
 
 
 def _url(value: str) -> SplitResult | None:

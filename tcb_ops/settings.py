@@ -21,10 +21,11 @@ from tcb_ops import setting_rules as rules
 from tcb_ops import shell
 from tcb_ops.arguments import checked
 from tcb_ops.errors import SettingsError
-from tcb_ops.found_settings import open_found
+from tcb_ops.found_settings import Trust, open_found
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_lines, as_list
 from tcb_ops.kinds import features, load
 from tcb_ops.model import SIMULATOR, Listener, Problem, is_loopback
+from tcb_ops.resources import nearest_path
 from tcb_ops.toml_file import cannot_be_read, parse_toml, read_text
 from tcb_ops.values import InvalidValueError, Value, check, values_of
 
@@ -155,8 +156,8 @@ class Origin:
     """Settings given by an option or a variable."""
     folder: Path | None = None
     """The file's folder, absolute: where its commands run; None without a settings file."""
-    found: bool = False
-    """Whether the file was found in the working folder, and not named by --config or a variable."""
+    found: Trust | None = None
+    """Who may have written a file that was found in the working folder; None if it was named by --config or a variable."""
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -357,7 +358,7 @@ def load_settings(config: str | Path | None = None, options: Mapping[str, Any] |
     """
     file = settings_file(config)
     named_by: Text | str = _("--config") if config is not None else CONFIG if os.environ.get(CONFIG) else ""
-    text = _read(file, named_by)
+    text, writers = _read(file, named_by)
     in_file = {} if text is None else _in_folder(file.parent, _by_key(parse_toml(text, file)))
     given = _by_key({name: value for name, value in (options or {}).items() if value is not None})
     if given.get("target") == "":
@@ -367,13 +368,7 @@ def load_settings(config: str | Path | None = None, options: Mapping[str, Any] |
     combined = _combined([of_file, _Layer(variables, _variable), _Layer(given, str)], _unknown_variables())
     path = Path(os.path.realpath(file)) if text is not None else None
     folder = file.absolute().parent if text is not None else None
-    origin = Origin(
-        path,
-        _one_target(of_file)[0],
-        frozenset(given) | variables.keys(),
-        folder,
-        text is not None and not named_by,
-    )
+    origin = Origin(path, _one_target(of_file)[0], frozenset(given) | variables.keys(), folder, writers)
     return Settings(**combined, origin=origin)
 
 
@@ -508,13 +503,17 @@ def setting_values() -> Mapping[str, Value]:
 
 
 def _unknown(key: str, value: object) -> Text:
-    """Return the message for an unknown setting, with the names that are beside it: of settings, and of sections."""
-    section, dot, _name = key.rpartition(".")
+    """Return the message for an unknown setting, with the most similar name, which may be in another section."""
+    from difflib import get_close_matches
+
+    section, _dot, name = key.rpartition(".")
+    siblings = [each for each in setting_values() if each.startswith(f"{section}.") or not section]
+    names = {each.rpartition(".")[2]: each for each in (*reversed(list(setting_values())), *siblings)}
+    if near := get_close_matches(name, names, n=1):
+        return _("there is no such setting (did you mean {places}?)", places=names[near[0]])
     if isinstance(value, Mapping | list):
         return _("the feature with this section is not installed; remove it")
-    siblings = [each for each in setting_values() if each.startswith(f"{section}{dot}")]
-    names = dict.fromkeys(each if section else each.partition(".")[0] for each in siblings)
-    return _("there is no such setting; the names are {names}", names=as_list(names))
+    return _("there is no such setting; the names are {names}", names=as_list(siblings))
 
 
 _practice: Settings | None = None
@@ -536,23 +535,25 @@ def is_practising() -> bool:
     return _practice is not None
 
 
-def _read(file: Path, named_by: Text | str) -> str | None:
-    """Read the file; return its text, None if it is missing.
+def _read(file: Path, named_by: Text | str) -> tuple[str | None, Trust | None]:
+    """Read the file; return its text, None if it is missing, and who may have written it, None if it was named.
 
     `named_by`: the source of its name, empty if the file may be missing.
     """
     if not named_by:
         try:
-            return read_text(open_found(file), file)
+            descriptor, writers = open_found(file)
         except FileNotFoundError:
-            return None
+            return None, None
         except OSError as error:
             raise cannot_be_read(file, error) from None
+        return read_text(descriptor, file), writers
     if file.exists():
-        return read_text(file, file)
-    raise SettingsError(
-        _("{file}: no such settings file.", file=file), _("Check {named_by}.", named_by=named_by)
-    )
+        return read_text(file, file), None
+    problem = _("{file}: no such settings file.", file=file)
+    if near := nearest_path(file, lambda path: path.suffix == ".toml"):
+        raise SettingsError(problem, _("Did you mean {near}?", near=near))
+    raise SettingsError(problem, _("Check {named_by}.", named_by=named_by))
 
 
 def _in_folder(folder: Path, by_key: Mapping[str, Any]) -> dict[str, Any]:

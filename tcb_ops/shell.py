@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 from collections.abc import Sequence
+from itertools import pairwise
 
 WINDOWS = os.name == "nt"
 
@@ -42,3 +43,32 @@ def split(command: str, *, windows: bool = WINDOWS) -> list[str]:
     if windows:
         lexer.escape = ""
     return list(lexer)
+
+
+_CALLS = {
+    "runs": "tcb_ops.runs()",
+    "show": "tcb_ops.open_run({arguments})",
+    "errcodes": "tcb_ops.errcodes({arguments})",
+    "resume": "tcb_ops.resume({arguments})",
+    "retry": "tcb_ops.retry({arguments})",
+    "report": "tcb_ops.open_run({arguments}).report()",
+}
+
+
+def as_call(command: str) -> str:
+    """Return the call of Python that does the same as a suggested command; the command where there is none.
+
+    ========================================  ===============================
+    tcb-ops upload … --resume ID              tcb_ops.resume('ID')
+    tcb-ops runs, errcodes ID, retry ID, …    tcb_ops.runs(), …
+    tcb-ops retry ID --target URL             tcb_ops.retry('ID', target='URL')
+    any other, such as a resume with a list   as it is
+    ========================================  ===============================
+    """
+    words = split(command)
+    options = dict(pairwise(words))
+    _program, verb, run, *_rest = *words, "", ""
+    if run == "--resume":
+        verb, run = "resume", options[run]
+    named = [f"{name}={options[f'--{name}']!r}" for name in ("target", "cluster") if f"--{name}" in options]
+    return _CALLS[verb].format(arguments=", ".join([repr(run), *named])) if verb in _CALLS else command

@@ -70,20 +70,24 @@ class Value:
                 kind = Annotated[(self.kind, *limits)] if limits else self.kind
                 value = msgspec.convert(value, kind, strict=strict, dec_hook=lambda path, text: path(text))
         except (ValueError, TypeError):
-            raise InvalidValueError(self.valid()) from None
+            raise InvalidValueError(self.valid(value)) from None
         for note in self.notes:
             if callable(note):
                 value = note(value)
         return value
 
-    def valid(self) -> Text:
-        """Return what is valid."""
+    def valid(self, value: object = None) -> Text:
+        """Return what is valid, with the name that `value` may have meant."""
         if note := next((note for note in self.notes if isinstance(note, Text)), None):
             return note
         if get_origin(self.kind) is Literal or issubclass(get_origin(self.kind) or self.kind, StrEnum):
             choices = [str(choice) for choice in get_args(self.kind) or self.kind if choice]
             either = _("{one} or {next}", one="", next="")
             listed = Joined(tuple(f'"{choice}"' for choice in choices), either)
+            from difflib import get_close_matches
+
+            if near := get_close_matches(str(value), choices, n=1):
+                return _("must be {choices} (did you mean “{near}”?)", choices=listed, near=near[0])
             return _("must be {choices}", choices=listed)
         limits = next((note for note in self.notes if isinstance(note, msgspec.Meta)), None)
         if limits is not None and limits.le is not None:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tcb_ops.errors import has_surrogates
@@ -47,8 +48,11 @@ class Console:
     has_printed_json: ClassVar[bool] = False
     """Whether the command has printed its object: an error after it is told on stderr alone."""
 
-    def __init__(self, lang: Lang, *, quiet: bool = False, verbose: bool = False) -> None:
+    def __init__(
+        self, lang: Lang, *, quiet: bool = False, verbose: bool = False, progress_as_json: bool = False
+    ) -> None:
         self.lang, self.quiet, self.verbose = terminal_lang(lang), quiet, verbose
+        self.progress_as_json = progress_as_json
         self.fix_me: tuple[Text, Text, Sequence[str]] | None = None
         """Where the list's skipped rows are, what to do with them, and the command to run then."""
         self.json_extra: dict[str, object] = {}
@@ -99,6 +103,17 @@ class Console:
     def warn(self, text: Text) -> None:
         """Print a warning on stderr, even with --quiet."""
         self._message(text)
+
+    def link(self, text: Text, page: Path) -> None:
+        """Print a message, except with --quiet; on a terminal a click on the page's path opens it."""
+        if self.quiet or not self.err.is_terminal:
+            self.info(text)
+            return
+        from rich.text import Text as RichText
+
+        message = RichText(wrapped(lines(text.of(self.lang)), self.err))
+        message.highlight_words([str(page)], style=f"link {page.as_uri()}")
+        self.err.print(message)
 
     def suggest(self, text: Text, command: Sequence[str]) -> None:
         """Print a message, and on a line of its own the command to run next."""
@@ -160,7 +175,10 @@ class Console:
 
     def follow(self, progress: Iterator[Progress], total: int) -> None:
         """Show a run's progress until it ends: a bar on a terminal, otherwise a line every few seconds if it has changed."""
-        if self.quiet:
+        if self.progress_as_json:
+            for now in progress:
+                self.err.print(json.dumps({"progress": now.to_json(self.lang)}))
+        elif self.quiet:
             for _now in progress:
                 pass
         elif self.err.is_terminal:

@@ -12,6 +12,7 @@ import click
 
 from tcb_ops.cli.console import Console
 from tcb_ops.errors import TcbOpsError, UsageError
+from tcb_ops.found_settings import with_found_file
 from tcb_ops.i18n import N_, Text, _, as_list, verbatim
 from tcb_ops.kinds import ANY_KIND, kind_names
 from tcb_ops.resources import others_may_read, restricting
@@ -90,7 +91,9 @@ class CommonOptions:
     lang: str | None = given("Language of messages and reports.", type=click.Choice(["zh", "en"]))
     note: str = given("Kept with the run; `runs` lists only runs whose note contains it.", "", metavar="TEXT")
     quiet: bool = given("Print only the result, errors and warnings.", default=False)
-    verbose: bool = given("Show the stack trace of an internal error.", default=False)
+    verbose: bool = given(
+        "Show the stack trace of an internal error; with --json, the progress as JSON lines.", default=False
+    )
 
     def overrides(self) -> dict[str, str | None]:
         """Return the settings that these options override, except the tokens."""
@@ -108,7 +111,12 @@ class CommonOptions:
     def start(self) -> tuple[Settings, Console]:
         """Return the settings and the console."""
         settings = self.settings()
-        console = Console(settings.lang, quiet=self.quiet, verbose=self.verbose)
+        console = Console(
+            settings.lang,
+            quiet=self.quiet,
+            verbose=self.verbose,
+            progress_as_json=self.json and self.verbose,
+        )
         if self.ledger and holds_password(self.ledger):
             console.warn(
                 _(
@@ -201,8 +209,7 @@ def _warn_about_tokens(console: Console, settings: Settings) -> None:
 
 def first_line(settings: Settings) -> Text:
     """Return the line that names the target, and the settings file if it was found in the working folder."""
-    line = target_line(settings)
-    return _("{target} · {file}", target=line, file=SETTINGS_FILE) if settings.origin.found else line
+    return with_found_file(target_line(settings), settings.origin.found, SETTINGS_FILE)
 
 
 def target_line(settings: Settings) -> Text:

@@ -286,6 +286,8 @@ class RunCommand:
             self.console.release()
             if not sys.stdin.isatty():
                 raise UsageError(question, _("Without a terminal, this requires --yes."))
+            if scope.most and is_provided("short_of_calls"):  # undo and delete request no links
+                provided("short_of_calls")(scope, self.settings, self.console)
             if not click.confirm(question.of(self.console.lang), err=True):
                 raise UsageError(_("Nothing was sent."))
 
@@ -416,7 +418,7 @@ class RunCommand:
             console.info(text.format(id=original, succeeded=succeeded, rows=row_count(rows)))
         console.suggest_one(following)
         target, shown = target_line(self.settings), page or where.absolute()
-        console.info(_("{at} · run {id}: {where}", at=target, id=run.id, where=shown))
+        console.link(_("{at} · run {id}: {where}", at=target, id=run.id, where=shown), shown)
         if not as_json:  # last: an interrupt here loses a message, nothing else
             _announce(run, console)
         return code

@@ -26,9 +26,10 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 from tcb_ops.errors import BrokenTableError, InputError
+from tcb_ops.formatting import shown
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Problem, file_problem
-from tcb_ops.resources import raise_if_exhausted, system_reason
+from tcb_ops.resources import nearest_path, raise_if_exhausted, system_reason
 
 # --- messages about problems ---------------------------------------------------------------------------------------
 
@@ -177,7 +178,7 @@ def open_bytes(source: str | Path) -> Iterator[BinaryIO]:
             raise refused(name, message, _GIVE_A_LIST)
         raw = path.open("rb")
     except (FileNotFoundError, NotADirectoryError):
-        failed = _missing(name)
+        failed = _missing(name, path)
     except (OSError, ValueError) as error:
         raise_if_exhausted(error)
         message = _("the file cannot be read ({why})", why=system_reason(error))
@@ -218,8 +219,14 @@ _GIVE_A_LIST = _("give the path of a CSV, TSV or XLSX file")
 _URL = re.compile("[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
-def _missing(name: str) -> InputError:
+def _missing(name: str, path: Path) -> InputError:
     if _URL.match(name):
         name = re.sub(r"(?<=/)[^/]*@|\?.*", "", name)  # both may contain a password
         return refused(name, _("this is a URL, not a file"), _("download it first, then give the file"))
-    return refused(name, _("there is no such file"), _("check the name and the folder"))
+    fix = _("check the name and the folder")
+    if near := nearest_path(path, lambda other: other.suffix.lower() in _LISTS and other != path):
+        fix = _("did you mean {meant}?", meant=shown(str(near)))
+    return refused(name, _("there is no such file"), fix)
+
+
+_LISTS = {".csv", ".tsv", ".xlsx", ".xlsm"}

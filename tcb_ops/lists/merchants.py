@@ -18,6 +18,7 @@ from tcb_ops.i18n import Joined, Lang, Text, _, ngettext, verbatim
 from tcb_ops.lists.input_files import refused
 from tcb_ops.lists.table import MERCHANT_COLUMNS, Line, read_lines
 from tcb_ops.model import Merchant, Owner, Problem
+from tcb_ops.resources import SAMPLE
 
 _T = TypeVar("_T")
 
@@ -333,6 +334,8 @@ def _unknown(column: Column, value: str, merchants: Merchants, near: Near) -> Un
         like = ", ".join(near(value, [*names]))
         message = detail(DetailCode.MERCHANT_UNKNOWN, name=name)
     file: Text | str = merchants.source or "merchants.csv"
+    if Path(merchants.source).parent == SAMPLE:  # the program's own folder
+        file = _("the merchants.csv of a rehearsal (tcb-ops init --practice DIR)")
     fix = _("check it, or add it to {file}", file=file)
     if like:
         fix = _("did you mean {like}? Otherwise add it to {file}", like=like, file=file)

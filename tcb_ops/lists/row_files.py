@@ -21,7 +21,7 @@ from tcb_ops.errors import UsageError
 from tcb_ops.formatting import shown
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Problem, Secret, SourceFile, file_problem, in_object_store, is_source
-from tcb_ops.resources import path_too_long, system_reason
+from tcb_ops.resources import nearest_path, path_too_long, system_reason
 from tcb_ops.secrets import MASK
 from tcb_ops.shell import quote
 
@@ -62,6 +62,8 @@ class LocalFiles:
         if os.path.isdir(self._root):  # noqa: PTH112  strings: a Path is slower than the stat itself
             return None
         fix = _("choose the folder that contains the files as --root")
+        if near := nearest_path(Path(self._name), Path.is_dir):
+            fix = _("did you mean {near} (--root)?", near=shown(str(near)))
         return file_problem(_("there is no folder {root} (--root)", root=shown(self._name)), fix)
 
     def _inspect(self, file: str) -> LocalFile | UnusableFile:

@@ -20,6 +20,7 @@ import ipywidgets as widgets
 
 from tcb_ops.errors import TcbOpsError, UsageError
 from tcb_ops.formatting import format_size
+from tcb_ops.found_settings import with_found_file
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_facts, in_panel, pgettext, verbatim
 from tcb_ops.kinds import is_provided, merchant_count, provided
 from tcb_ops.lists.merchants import Merchants, read_merchants
@@ -75,9 +76,7 @@ class PanelContext:
         if self.sample:
             text = _("simulator on this machine, sample data: {merchants}. Nothing reaches WeChat.")
             return text.format(merchants=merchants)
-        where: Text | str = self.settings.api_base
-        if self.settings.origin.found:
-            where = _("{target} · {file}", target=where, file=SETTINGS_FILE)
+        where = with_found_file(verbatim(self.settings.api_base), self.settings.origin.found, SETTINGS_FILE)
         return _("{where}: {merchants}", where=where, merchants=merchants)
 
 

@@ -171,8 +171,8 @@ def code_label(code: str) -> Text:
 def merchant_text(code: str, appid: str = "", merchant: str = "", env: str = "") -> Text | None:
     """Return what to tell a merchant that must act about a code; None where it need not, or no feature has the texts."""
     text: Text | None = None
-    if is_provided("merchant_text"):
-        text = provided("merchant_text")(code, appid, merchant, env)
+    if is_provided("presumed_verdict"):
+        text = provided("presumed_verdict")(code, appid, merchant, env).message
     return text
 
 

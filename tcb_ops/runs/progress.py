@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import Lang, Text
 from tcb_ops.model import Outcome
 
 WINDOW = 30.0
@@ -37,6 +38,18 @@ class Progress:
     def done(self) -> int:
         """Rows that have ended."""
         return sum(self.counts.values())
+
+    def to_json(self, lang: Lang) -> dict[str, Any]:
+        """Return the snapshot as `--json` with `--verbose` prints it."""
+        return {
+            "run": self.run,
+            "rows": self.total,
+            "done": self.done,
+            "counts": dict(self.counts),
+            "rate": round(self.rate, 1),
+            "seconds_left": None if self.seconds_left is None else round(self.seconds_left, 1),
+            "note": "" if self.note is None else self.note.of(lang),
+        }
 
 
 class ProgressMeter:

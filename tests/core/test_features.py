@@ -45,7 +45,7 @@ COMMANDS = {
     "tokens": (),
     "views": ("report latest --final",),
     "why": ("why", "why latest", "explain 85088"),
-    "workbooks": ("report --into list.xlsx", "check list.xlsx"),
+    "workbooks": ("report --into list.xlsx", "check list.xlsx", "errcodes --out errcodes.xlsx"),
 }
 """The commands of each feature that can be deleted, and of others the options that it brings."""
 IP_NOT_REGISTERED, NO_PERMISSION = 61004, 48001

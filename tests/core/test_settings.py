@@ -141,12 +141,9 @@ def test_a_good_api_base_is_kept_without_its_last_slash(base, kept, loopback):
     "text, where",
     {
         "unknown": ('colour = "red"', "colour: there is no such setting; the names are api"),
-        "mistyped": ('lang = "zh"\nlegder = "x"', "legder: there is no such setting…, ledger, "),
-        "mistyped-nested": (
-            "[tokens]\nfiel = 1",
-            "tokens.fiel: … the names are tokens.source, tokens.file, ",
-        ),
-        "wrong-section": ('auth_env = "K"', "auth_env: …, tokens"),
+        "mistyped": ('lang = "zh"\nlegder = "x"', "legder: … (did you mean ledger"),
+        "mistyped-nested": ("[tokens]\nfiel = 1", "tokens.fiel: … (did you mean tokens.file"),
+        "wrong-section": ('auth_env = "K"', "auth_env: … (did you mean tokens.auth_env"),
         "source": ('\n# x\n[tokens]\nfile = "a"\nsource = "magic"', 'tokens.source: must be "file" or'),
         "no-time-zone": ('timezone = "Mars/Base"', "timezone: must be a time zone"),
         "no-language": ('lang = "de"', 'lang: must be "en" or "zh"'),
@@ -209,6 +206,8 @@ def test_all_mistakes_are_reported_in_one_pass(monkeypatch):
         "TCB_OPS_CONFIRM_OVER",
         "TCB_OPS_MERCHANT",
     ]
+    assert "(did you mean ledger?).\n" in text.en
+    assert "（是否想写“ledger”？）。\n" in text.zh
     assert "hunter2" not in text.en + text.zh
 
 

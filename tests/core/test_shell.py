@@ -89,3 +89,36 @@ def test_a_folder_in_a_files_place_is_named_on_windows(tmp_path, monkeypatch):
     monkeypatch.setattr(shell, "WINDOWS", True)
     for path, message in ((tmp_path, "it is a folder"), (tmp_path / "missing", "no permission")):
         assert resources.system_reason(PermissionError(13, "", str(path))).en == message
+
+
+@table(
+    "command, call",
+    {
+        "resume": (
+            "tcb-ops upload --resume 20261201-010203-abcd --root /a",
+            "tcb_ops.resume('20261201-010203-abcd')",
+        ),
+        "retry": (
+            "/opt/bin/tcb-ops retry 20261201-010203-abcd --rate 5",
+            "tcb_ops.retry('20261201-010203-abcd')",
+        ),
+        "target": (
+            "tcb-ops retry 1201-abcd --target simulator",
+            "tcb_ops.retry('1201-abcd', target='simulator')",
+        ),
+        "cluster": (
+            "tcb-ops upload --resume 1201-abcd --cluster local:2 --target simulator",
+            "tcb_ops.resume('1201-abcd', target='simulator', cluster='local:2')",
+        ),
+        "a-resume-with-its-list": (
+            "tcb-ops upload list.csv --on-bad skip --resume 1201-abcd",
+            "tcb-ops upload list.csv --on-bad skip --resume 1201-abcd",
+        ),
+        "report": ("tcb-ops report 1201-abcd", "tcb_ops.open_run('1201-abcd').report()"),
+        "no-run": ("tcb-ops runs --config /a/tcb-ops.toml", "tcb_ops.runs()"),
+        "a-command-without-a-call": ("tcb-ops doctor", "tcb-ops doctor"),
+        "another-program": ("pip install pyarrow", "pip install pyarrow"),
+    },
+)
+def test_an_error_in_python_suggests_a_call(command, call):
+    assert shell.as_call(command) == call

@@ -78,7 +78,7 @@ def test_an_audit_asks_once_per_environment_and_shows_what_changed(open_lab, rea
     assert "newly broken 1" in page
     assert "Merchant Environments Healthy Unhealthy or unknown Pending Why" in read(page)
     assert "1 environment, 1 merchant: 城南书店" in read(panel.monitor.grid.causes)
-    assert "85088" in page.partition("Errcodes by day")[2]
+    assert "<svg" in page  # the errcodes by day
     assert panel.monitor.retry.button.layout.display == "none"  # the next audit asks everybody
 
 

@@ -7,7 +7,7 @@ from tcb_ops.kinds import Feature
 
 FEATURE = Feature(
     provides={
-        "merchant_text": "tcb_ops.features.diagnosis.verdicts:merchant_text",
+        "presumed_verdict": "tcb_ops.features.diagnosis.verdicts:presumed_verdict",
         "kept_verdicts": "tcb_ops.features.diagnosis.verdicts:kept_verdicts",
     },
 )

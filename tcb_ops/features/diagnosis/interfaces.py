@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tcb_ops.formatting import trim
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Owner, Secret
-from tcb_ops.wechat.client import AUTHORIZERS_PER_PAGE, INTERFACES, PlatformClient
 from tcb_ops.wechat.responses import (
     ApiError,
     InvalidResponse,
@@ -20,6 +19,9 @@ from tcb_ops.wechat.responses import (
     text_in,
 )
 from tcb_ops.wechat.tokens import read_object
+
+if TYPE_CHECKING:
+    from tcb_ops.wechat.client import PlatformClient  # loads the HTTP client, which a verdict does not need
 
 PERMISSIONS = frozenset({49, 64})
 """The permission sets that include tcb/uploadfile; one is enough. 49 is 小程序云开发管理; only older pages list 64."""
@@ -120,6 +122,8 @@ async def authorizers(
     client: PlatformClient, token: Secret, component: str, offset: int
 ) -> AuthorizerPage | ApiError | InvalidResponse:
     """List up to 500 authorizers of the platform from `offset`. Needs the token of the component, by its appid."""
+    from tcb_ops.wechat.client import AUTHORIZERS_PER_PAGE
+
     body = {"component_appid": component, "offset": offset, "count": AUTHORIZERS_PER_PAGE}
     return await client.ask("cgi-bin/component/api_get_authorizer_list", body, token, read_authorizers)
 
@@ -144,6 +148,8 @@ async def quota(
     client: PlatformClient, token: Secret, owner: Owner = Owner.MERCHANT
 ) -> Quota | ApiError | InvalidResponse:
     """Return today's quota of upload link calls."""
+    from tcb_ops.wechat.client import INTERFACES
+
     counted = {"cgi_path": f"/{INTERFACES[owner]}/uploadfile"}
     return await client.ask("cgi-bin/openapi/quota/get", counted, token, read_quota)
 

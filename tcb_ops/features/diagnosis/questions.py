@@ -112,20 +112,20 @@ class Probes:
         appid: str,
         owner: Owner = Owner.MERCHANT,
         environments: tuple[CloudEnvironment, ...] | None = None,
+        quota: Quota | Issue | None = None,
     ) -> Answers:
         """Ask about an account: its environments, its link calls of today, and what it granted to the platform.
 
-        `environments`: if they have been asked for already. An account of the platform's own needs no grant. Without a
-        working token there is nothing else to ask.
+        What is given has been asked already. An account of the platform's own needs no grant. Without a working token there
+        is nothing else to ask.
         """
         if not appid:
             return Answers(NEEDS_COMPONENT)
         listed = await self.environments(appid, owner) if environments is None else environments
         if isinstance(listed, Issue) and listed.stop is not None:
             return Answers(listed)
-        quota: Quota | Issue | None = None
-        if not isinstance(listed, Issue) or listed.errcode is not None:
-            quota = await self._ask(appid, appid, partial(interfaces.quota, self.client, owner=owner), owner)
+        if quota is None and (not isinstance(listed, Issue) or listed.errcode is not None):
+            quota = await self.quota(appid, owner)
         info = await self.grants(appid) if owner is Owner.MERCHANT else None
         return Answers(listed, quota, info, clock=self.client.clock_offset)
 
@@ -137,6 +137,10 @@ class Probes:
             appid, appid, partial(interfaces.environments, self.client, owner=owner), owner
         )
 
+    async def quota(self, appid: str, owner: Owner = Owner.MERCHANT) -> Quota | Issue:
+        """Ask how many link calls an account has left today."""
+        return await self._ask(appid, appid, partial(interfaces.quota, self.client, owner=owner), owner)
+
     async def about(self, facts: Facts, now: float) -> Facts:
         """Add the answers about a line's account, asked once; of a row, also what the platform received in its call.
 
@@ -145,7 +149,8 @@ class Probes:
         appid = self.component if facts.own else facts.merchant.appid
         async with self.locks[appid]:
             if appid not in self.answers:
-                self.answers[appid] = await self.account(appid, facts.merchant.owner)
+                owner, quota = facts.merchant.owner, facts.answers.quota
+                self.answers[appid] = await self.account(appid, owner, quota=quota)
         request = facts.answers.request
         if facts.code and request is None:
             request = await self._received(appid, facts, now)
@@ -272,3 +277,14 @@ async def ask_about(
         replace(facts, elsewhere={} if facts.own else statuses, appids=appids, proxied=proxied)
         for facts in answered
     ]
+
+
+async def calls_left(appids: Sequence[str], settings: Settings) -> dict[str, int]:
+    """Ask how many link calls each merchant has left today; those of whom the platform tells no limit are left out.
+
+    Raises what concerns every merchant.
+    """
+    async with open_client(settings, limits=CallLimits(attempts=1)) as (client, caller):
+        quotas = await asyncio.gather(*map(Probes(caller, client, "").quota, appids))
+    found = zip(appids, quotas, strict=True)
+    return {appid: q.left for appid, q in found if isinstance(q, Quota) and q.left is not None}

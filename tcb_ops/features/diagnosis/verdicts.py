@@ -306,11 +306,6 @@ def presumed_verdict(code: str, appid: str = "", merchant: str = "", env: str = 
     return _verdict(presumed(code), code, facts)
 
 
-def merchant_text(code: str, appid: str = "", merchant: str = "", env: str = "") -> Text | None:
-    """Return what to tell a merchant that must act, as a code suggests; None where it need not."""
-    return presumed_verdict(code, appid, merchant, env).message
-
-
 def presumed(code: str) -> str:
     """Return the cause that a code suggests."""
     causes = _cause_by_code()

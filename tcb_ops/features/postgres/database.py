@@ -50,7 +50,7 @@ class PostgreSQL(Database):
     snapshot = "BEGIN ISOLATION LEVEL REPEATABLE READ"
     by_code_point = ' COLLATE "C"'
     whole = "CAST(FLOOR({}) AS INTEGER)"
-    splits_pages = False  # a changed record is written anew
+    splits_pages = False  # a changed record is written again
     index_hint = ""
 
     def __init__(self, url: str, name: str) -> None:

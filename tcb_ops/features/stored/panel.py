@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import ipywidgets as widgets
 
 from tcb_ops import api
 from tcb_ops.errors import UsageError
 from tcb_ops.features.stored import api as stored
 from tcb_ops.i18n import _, as_lines
-from tcb_ops.model import STORED_OUTCOMES, Merchant, Outcome
+from tcb_ops.model import STORED_OUTCOMES
 from tcb_ops.panels.controls import ActionButton, Menu, PanelContext, Worker, html_area, show
 from tcb_ops.panels.run_monitor import RunMonitor
-from tcb_ops.preflight import SendScope, scope_of_rows
+from tcb_ops.preflight import scope_of_stored
 from tcb_ops.run import Run
 
 _CHOICES = {
@@ -66,7 +64,7 @@ class StoredFiles(Menu):
 
     def _look(self) -> None:
         run, only = self._opened(), self._merchants
-        scope = _scope_of_stored(run, only)
+        scope = scope_of_stored(run, only)
         facts, label = _("To be deleted: {text}", text=scope.text), _("Delete its files")
         if self.choice.value == "undo":
             undone = stored.undo_scope(run, merchants=only, settings=self._context.settings)
@@ -106,10 +104,3 @@ def _upload_of(run: Run) -> str | None:
         return next(iter(run.record.settings.get("of", ())), None)
     stores = run.record.kind.sends_files and not STORED_OUTCOMES.isdisjoint(run.counts)
     return run.with_retries()[0] if stores else None
-
-
-def _scope_of_stored(run: Run, only: Iterable[Merchant] | None) -> SendScope:
-    """Return the scope of a change of the files that an upload has stored, its retries included; `only`: of these merchants."""
-    final = run.final()
-    narrowed = final if only is None else final.of_merchants(only)
-    return scope_of_rows(narrowed.tallies(), frozenset({Outcome.UPLOADED}))

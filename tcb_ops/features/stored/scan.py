@@ -16,7 +16,7 @@ from tcb_ops.formatting import guard, shown, trim
 from tcb_ops.i18n import _
 from tcb_ops.lists.merchants import Merchants, Unresolved, list_lines, resolve
 from tcb_ops.model import Merchant
-from tcb_ops.resources import system_reason
+from tcb_ops.resources import nearest_path, system_reason
 from tcb_ops.table_files import write_table
 
 # --- the files ------------------------------------------------------------------------------------------------------
@@ -64,7 +64,9 @@ def scan(
     folder = source if source.is_dir() else source.parent
     if not source.exists():
         name = shown(str(source))
-        raise UsageError(_("{name}: there is no such file or folder.", name=name), _("Check the path."))
+        near = nearest_path(source, Path.exists)
+        fix = _("Did you mean {near}?", near=near) if near else _("Check the path.")
+        raise UsageError(_("{name}: there is no such file or folder.", name=name), fix)
     junk = own_files = excluded = 0
     files, own_folders = list[str](), tuple(f"{path}{os.sep}" for path in own)
     for file in _walk(folder, "") if source.is_dir() else [source.name]:

@@ -11,14 +11,14 @@ from typing import Any, Unpack
 from tcb_ops.arguments import checked
 from tcb_ops.errcodes import COMPONENT_MARK
 from tcb_ops.errors import RunNotFoundError, UsageError
-from tcb_ops.features.diagnosis.interfaces import ReceivedRequest
+from tcb_ops.features.diagnosis.interfaces import Quota, ReceivedRequest
 from tcb_ops.features.diagnosis.questions import ask_about
 from tcb_ops.features.diagnosis.verdicts import Answers, Facts, Verdict, grouped, verdict_of
 from tcb_ops.frames import Lines, Tabular, settings_lang
 from tcb_ops.i18n import Lang, _, as_list
 from tcb_ops.kinds import row_count
 from tcb_ops.lists.merchants import read_merchants
-from tcb_ops.model import Merchant, Outcome, Reason
+from tcb_ops.model import Merchant, Outcome, Owner, Reason
 from tcb_ops.reports.explanations import why_of
 from tcb_ops.run import Run
 from tcb_ops.runs.loop import result_of, submit_coroutine
@@ -26,6 +26,8 @@ from tcb_ops.runs.records import RowRecord
 from tcb_ops.settings import Settings
 from tcb_ops.start import TargetOptions, find_run, opened_target, settings_for
 
+QUOTA_SECONDS = 300
+"""For which the answer about a merchant's quota is not asked for again."""
 _UNSENT = frozenset({Outcome.PENDING})
 _SKIPPED = frozenset({str(Outcome.PENDING), str(Reason.MERCHANT_LEFT)})
 """Codes about which there is nothing to ask."""
@@ -114,21 +116,23 @@ def why(subject: str | Run = "latest", *, every: bool = False, **options: Unpack
     Verdicts of a run are kept in its ledger for its report. Raises UsageError, also for a run of another target.
     """
     settings = settings_for(options, subject)
-    run, samples, merchants = subject_of(subject, settings, every=every)
+    now = time.time()
+    run, samples, merchants = subject_of(subject, settings, now, every=every)
     with opened_target(settings, lambda: merchants) as opened:
-        return diagnose(run, samples, merchants, opened, time.time())
+        return diagnose(run, samples, merchants, opened, now)
 
 
 def subject_of(
     subject: str | Run,
     settings: Settings,
+    now: float,
     *,
     every: bool = False,
     only: Sequence[Merchant] | None = None,
 ) -> tuple[Run | None, list[Sample], list[Merchant]]:
     """Return the run, if it is one, what to ask about, and the merchants; `only`: a run is narrowed to these.
 
-    Raises UsageError if nothing fits, or several do.
+    `now`: Unix seconds. Raises UsageError if nothing fits, or several do.
     """
     merchants = list(read_merchants(settings.merchants)) if settings.merchants.exists() else []
     run: Run | None = subject if isinstance(subject, Run) else None
@@ -156,11 +160,11 @@ def subject_of(
     if not (line or run.record.parent or run.record.corrects):
         run = run.final()
     run = run if only is None else run.of_merchants(only)
-    return run, list(_samples(run, line, merchants, settings, every=every)), merchants
+    return run, list(_samples(run, line, merchants, settings, now, every=every)), merchants
 
 
 def _samples(
-    run: Run, line: int, merchants: Sequence[Merchant], settings: Settings, *, every: bool
+    run: Run, line: int, merchants: Sequence[Merchant], settings: Settings, now: float, *, every: bool
 ) -> Iterator[Sample]:
     """Yield what to ask about a run: a merchant of each code, or every one; or a row. Raises UsageError."""
     target = run.record.target
@@ -193,13 +197,15 @@ def _samples(
             for its in [[tally for tally in tallies if tally.appid == share.appid]]
             for record in run.page(code=group.code, appid=share.appid, limit=1, tallies=its)[0]
         ]
-    received = run.kept_answers().get("received", {})
+    received, quotas = _kept_answers(run, now)
     for code, record, rows, names in records:
         row, end = record.row, record.end
         merchant = in_file.get((row.appid, row.env)) or Merchant(row.appid, row.merchant, row.env)
         answers = Answers()
         if (request := received.get(end.rid)) is not None:
             answers = Answers(request=ReceivedRequest(**request | {"fields": tuple(request["fields"])}))
+        if row.appid in quotas and merchant.owner is Owner.MERCHANT:
+            answers = replace(answers, quota=Quota(**quotas[row.appid]["quota"]))
         facts = Facts(
             merchant=merchant,
             answers=answers,
@@ -228,17 +234,16 @@ def diagnose(
         diagnoses.append(Diagnosis(members[0].facts, tuple(names), rows, verdict=verdict))
     diagnoses.sort(key=lambda each: (-each.rows, each.verdict.code))
     if run is not None:
-        _keep(run, diagnoses, answered)
+        _keep(run, diagnoses, answered, now)
     return diagnoses
 
 
 # --- what the ledger keeps ---------------------------------------------------------------------------------------
 
 
-def _keep(run: Run, diagnoses: Sequence[Diagnosis], answered: Sequence[Facts]) -> None:
-    """Keep the verdicts in the run's ledger, and what was received; an earlier verdict about more rows of a code stays."""
-    kept_answers = run.kept_answers()
-    earlier = kept_answers.get("verdicts", [])
+def _keep(run: Run, diagnoses: Sequence[Diagnosis], answered: Sequence[Facts], now: float) -> None:
+    """Keep the verdicts in the run's ledger, and the answers; an earlier verdict about more rows of a code stays."""
+    earlier = run.kept_answers().get("verdicts", [])
     lines = [each.verdict.to_json() | {"rows": each.rows} for each in diagnoses]
     more = Counter[str]()
     for line in earlier:
@@ -247,9 +252,19 @@ def _keep(run: Run, diagnoses: Sequence[Diagnosis], answered: Sequence[Facts]) -
         more[line["code"]] -= line["rows"]
     verdicts = [line for line in earlier if more[line["code"]] > 0]
     verdicts += [line for line in lines if more[line["code"]] <= 0]
-    received = {
-        facts.rid: asdict(request)
-        for facts in answered
-        if isinstance(request := facts.answers.request, ReceivedRequest)
-    }
-    run.keep_answers(verdicts=verdicts, received=kept_answers.get("received", {}) | received)
+    received, quotas = _kept_answers(run, now)
+    for facts in answered:
+        request, quota = facts.answers.request, facts.answers.quota
+        if isinstance(request, ReceivedRequest):
+            received[facts.rid] = asdict(request)
+        if isinstance(quota, Quota) and not facts.own:
+            quotas.setdefault(facts.merchant.appid, {"at": now, "quota": asdict(quota)})
+    run.keep_answers(verdicts=verdicts, received=received, quotas=quotas)
+
+
+def _kept_answers(run: Run, now: float) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+    """Return what was received, by rid; and the quotas of the last QUOTA_SECONDS with the times of the answers, by appid."""
+    kept = run.kept_answers()
+    quotas = kept.get("quotas", {}).items()
+    recent = {appid: told for appid, told in quotas if 0 <= now - told["at"] < QUOTA_SECONDS}
+    return kept.get("received", {}), recent

@@ -24,6 +24,7 @@ FEATURE = Feature(
     provides={
         "read_workbook": "tcb_ops.features.workbooks.sheets:read_workbook",
         "mark_workbook": "tcb_ops.features.workbooks.annotate:mark_workbook",
+        "table.xlsx": "tcb_ops.features.workbooks.tables:write_book",
         "report.xlsx": "tcb_ops.features.workbooks.report:write_workbook",
         "split_workbook": "tcb_ops.features.workbooks.annotate:split_workbook",
         "write_into": "tcb_ops.features.workbooks.annotate:write_into",

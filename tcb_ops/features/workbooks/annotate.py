@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from tcb_ops.errors import StoppedError, UsageError
 from tcb_ops.features.workbooks.book import LAST_COLUMN, Book, Sheet, letters
 from tcb_ops.features.workbooks.sheets import list_sheet, read_workbook
+from tcb_ops.features.workbooks.tables import LONGEST, NOT_XML, Tables, new_workbook
 from tcb_ops.formatting import fold, shown, trim, unguard
 from tcb_ops.i18n import Lang, Text, _, pgettext, verbatim
 from tcb_ops.kinds import is_provided, provided
@@ -33,7 +34,6 @@ from tcb_ops.reports.formats.csv import RESULT_COLUMNS, own_values
 from tcb_ops.resources import replacing, sync_to_disk, system_reason
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import RunRecord
-from tcb_ops.table_files import LONGEST, NOT_XML, Tables, new_workbook
 
 if TYPE_CHECKING:
     from openpyxl import Workbook

@@ -8,23 +8,35 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tcb_ops.features.workbooks.tables import Tables, new_workbook
 from tcb_ops.i18n import Joined, Lang, Text, _, pgettext, verbatim
 from tcb_ops.kinds import row_count
 from tcb_ops.model import Outcome
 from tcb_ops.reports.explanations import MARK, change_lines
+from tcb_ops.reports.formats.charts import outcome_class
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, errcode_table, row_values
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import RunRecord
 from tcb_ops.secrets import redact
 from tcb_ops.settings import Settings
-from tcb_ops.table_files import Tables, new_workbook
 
 if TYPE_CHECKING:
     from xlsxwriter.worksheet import Worksheet
 
 MOST_ROWS = 1_000
 """Maximum rows of a sheet, for which nobody has to wait. results.csv and failed.csv have every row."""
+
+_CHART_ROWS = 12
+"""Rows of the sheet that the chart is high."""
+_FILLS = {
+    "good": "#4A9A70",
+    "bad": "#C8503A",
+    "failed": "#7F3B5C",
+    "skip": "#D0A04A",
+    "pending": "#A9B3AD",
+}
+"""Colours by the class of an outcome, as report.css has them."""
 
 _SHEETS = {
     "summary": _("summary"),
@@ -104,9 +116,31 @@ class _Report:
         line = 4 + len(counts)
         self._put(sheet, line, 0, pgettext("sum", "all rows").of(lang), self._head)
         self._put(sheet, line, 1, total, number)
-        for line, (name, value) in enumerate(self._particulars(), line + 2):  # noqa: B020
+        if total:
+            self._draw_outcomes(sheet)
+        for line, (name, value) in enumerate(self._particulars(), max(line + 2, 4 + _CHART_ROWS)):  # noqa: B020
             self._put(sheet, line, 0, name.of(lang), self._head)
             self._put(sheet, line, 1, redact(value), self._plain)
+
+    def _draw_outcomes(self, sheet: Worksheet) -> None:
+        counts, name = self._summary.counts, sheet.get_name()
+        chart = self._book.add_chart({"type": "bar"})
+        chart.add_series(
+            {
+                "categories": [name, 4, 0, 3 + len(counts), 0],
+                "values": [name, 4, 1, 3 + len(counts), 1],
+                "points": [{"fill": {"color": _FILLS[outcome_class(outcome)]}} for outcome in counts],
+                "data_labels": {"value": True},
+                "gap": 40,
+            }
+        )
+        title = _("How the rows ended").of(self._lang)
+        chart.set_title({"name": title, "name_font": {"size": 11}})
+        chart.set_legend({"none": True})
+        chart.set_x_axis({"visible": False, "major_gridlines": {"visible": False}})
+        chart.set_y_axis({"reverse": True, "line": {"none": True}, "major_tick_mark": "none"})
+        chart.set_size({"width": 560, "height": 20 * _CHART_ROWS})
+        sheet.insert_chart(3, 4, chart, {"description": title})
 
     def _particulars(self) -> Iterator[tuple[Text, str]]:
         run = self._run

@@ -44,9 +44,12 @@ def test_a_bad_list_is_refused_whole_with_line_and_fix(open_cli, name, command):
 
 def test_what_is_given_in_place_of_a_list_is_named_with_what_to_do(open_cli):
     cli = open_cli(many(TEA, rows=1))
+    (cli.folder / "周五").mkdir()
+    (cli.folder / "周五" / "a.csv").write_bytes(b"x")
     (cli.folder / "gone.csv").symlink_to("nowhere")
     told = {
         "没有.csv": "没有.csv: there is no such file — check the name and the folder",
+        "周五/A1.CSV": "周五/A1.CSV: there is no such file — did you mean 周五/a.csv?",
         "": "'': the file name is empty",
         "gone.csv": "gone.csv: there is no such file — check the name",
         "https://op:s3cr3t@h.example/a.csv?sign=s3cr3t": (

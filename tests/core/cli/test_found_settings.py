@@ -30,7 +30,9 @@ def entry(owner, mode):
         (UID, 0o100644, 0o755, Trust.OWN),
         (ROOT, 0o100644, 0o755, Trust.OWN),
         (UID, 0o100644, 0o1777, Trust.OWN),
-        (UID, 0o100664, 0o775, Trust.OWN),
+        (UID, 0o100664, 0o755, Trust.GROUP),
+        (UID, 0o100644, 0o775, Trust.GROUP),
+        (UID, 0o100644, 0o1775, Trust.OWN),
         (OTHER, 0o100644, 0o755, Trust.STRANGER),
         (OTHER, 0o100644, 0o1777, Trust.STRANGER),
         (UID, 0o100646, 0o755, Trust.EVERYBODY),
@@ -107,6 +109,8 @@ def test_python_refuses_it_and_the_first_line_names_what_was_found(open_cli, mon
     file = cli.folder / "tcb-ops.toml"
     words = ("merchants", "check")
     assert cli(*words).err.startswith(f"SIMULATED {cli.workspace.sim.base} · tcb-ops.toml\n")
+    file.chmod(0o664)
+    assert ", which a group can change" in cli(*words).err.splitlines()[0]
     assert cli(*words, "--config", str(file)).err.startswith(f"SIMULATED {cli.workspace.sim.base}\n")
     file.chmod(0o646)
     with pytest.raises(SettingsError, match="every user"):

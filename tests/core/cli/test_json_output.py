@@ -199,3 +199,11 @@ def test_what_commands_print_is_as_the_schema_has_it(open_cli):
         ("report", run),
     ):
         valid(valid(cli(*words, "--json").json), "run")
+
+
+def test_progress_comes_as_lines_of_json_with_verbose(open_cli):
+    result = open_cli(many(TEA, rows=3)).upload("--json", "--verbose")
+    assert valid(result.json, "run")["counts"] == {"uploaded": 3}
+    lines = [json.loads(line) for line in result.err.splitlines() if line.startswith("{")]
+    assert [valid(line, "progress")["progress"]["rows"] for line in lines] == [3] * len(lines)
+    assert lines[-1]["progress"]["counts"] == {"uploaded": 3}

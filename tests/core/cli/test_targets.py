@@ -241,3 +241,22 @@ def test_nobody_is_asked_about_a_target_where_nothing_listens(tunnel, monkeypatc
     stopped = cli.upload("--json", "--target", server.base)
     assert (stopped.code, stopped.json["error"]["code"]) == (3, "not_listening")
     assert cli("runs", "--json").json == {"runs": []}
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("simulater", "simulator"),
+        ("Simulator", "simulator"),
+        ("localhost:8771", "http://localhost:8771"),
+        ("127.0.0.1:8089", "http://127.0.0.1:8089"),
+        ("api.weixin.qq.com", "https://api.weixin.qq.com"),
+        ("weixin", None),
+        ("hush.example/?token=hush", None),
+    ],
+)
+def test_a_mistyped_target_is_answered_with_the_one_that_was_meant(open_cli, typed, meant):
+    refused = open_cli(many(TEA, rows=1)).upload("--target", typed)
+    assert refused.code == 2
+    assert (f"did you mean {meant}?" in refused.err) == (meant is not None), refused.err
+    assert "hush" not in refused.err

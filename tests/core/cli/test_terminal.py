@@ -18,10 +18,13 @@ from workspace import BOOKS, TEA, many
 from tcb_ops.cli import console
 from tcb_ops.cli.console import progress_line
 from tcb_ops.features.audit import HEALTHY
-from tcb_ops.features.simulator.faults import Fault
+from tcb_ops.features.simulator.faults import Fault, Faults, SimulatedAccount
+from tcb_ops.features.simulator.server import Simulator
+from tcb_ops.features.simulator.state import Response
 from tcb_ops.i18n import Bilingual, Lang, verbatim
 from tcb_ops.model import Merchant, Outcome
 from tcb_ops.runs.progress import Progress
+from tcb_ops.wechat import handshake
 
 HELD = [Fault(delay=0.02)]
 SIX = tuple(Merchant(f"wx{n}", f"商户{n}", f"env-{n}") for n in range(6))
@@ -218,6 +221,26 @@ def test_live_environments_are_asked_about(open_cli, on_terminal, merchants, ask
         assert typed.end()[0] == code
     assert typed.seen.startswith("LIVE https://api.example.invalid · tcb-ops.toml\r\n")
     assert ("Nothing was sent." in typed.seen) == (answer == "n")
+
+
+class Platform(Simulator):
+    """One that does not say that it is a simulator."""
+
+    async def handle(self, request):
+        return Response(404) if request.target == handshake.PATH else await super().handle(request)
+
+
+@pytest.mark.slow
+def test_a_question_warns_of_too_few_link_calls(open_cli, on_terminal):
+    cli, faults = open_cli(many(TEA, rows=3)), Faults(accounts=(SimulatedAccount(TEA.appid, daily_limit=1),))
+    with Platform([TEA], {TEA.appid: "token-of-wxtea"}, faults=faults) as server:
+        words = ("upload", "list.csv", "--root", "files", "--target", server.base)
+        with on_terminal(cli, *words) as typed:
+            typed.wait_for(f"too few for {TEA.name} (1 left, 3 needed)")
+            typed.wait_for("[y/N]: ")
+            typed.type("n\n")
+            assert typed.end()[0] == 2
+        assert (server.stats["quota"], server.stats["link_calls"]) == (1, 0), "nothing was sent"
 
 
 @pytest.mark.kill

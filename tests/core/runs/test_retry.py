@@ -213,7 +213,7 @@ def test_a_retry_goes_to_the_target_of_its_run_or_nowhere(open_workspace):
     run = workspace.upload()
     elsewhere = workspace.with_options(api_base="https://api.weixin.qq.com")
     with pytest.raises(
-        tcb.UsageError, match=rf"(?s)went to {workspace.sim.base}, and now .* --target {workspace.sim.base}"
+        tcb.UsageError, match=rf"(?s)went to {workspace.sim.base}, and now .* target='{workspace.sim.base}'"
     ):
         tcb.retry(run.id, workspace.merchants, settings=elsewhere)
     assert [one.id for one in tcb.runs(settings=workspace.settings)] == [run.id]

@@ -1,13 +1,15 @@
 """Errcodes by day: each row on the day on which it ended, in the settings' zone."""
 
+import re
 import sqlite3
 from contextlib import closing
 from datetime import UTC, date, datetime
+from xml.etree import ElementTree as ET
 
 import pandas as pd
 import pytest
 
-from tcb_ops.features.evidence.history import count_codes
+from tcb_ops.features.evidence.history import MerchantHistory, count_codes
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.runs.list_kinds import LINKS, UPLOAD
@@ -58,7 +60,26 @@ def test_every_run_of_the_target_and_kind_counts_and_no_other(a_run):
     assert [(x.day, x.merchant, x.appid, x.code, x.rows) for x in found.lines] == [
         (date(2025, 11, 25), "晨光文具", "wxaaaa", "85088", 2)
     ]
-    assert "upload, 7 days: 2 rows with an errcode, 0 rows with a code of the store" in repr(found)
+    assert found.codes() == [("85088", (0, 0, 0, 0, 0, 0, 2))]
+    assert "upload, 7 days: 2 rows with an errcode, 0 rows with a code of the store, 1 merchant" in repr(
+        found
+    )
+    assert found.merchants() == [MerchantHistory("晨光文具", "wxaaaa", 1, date(2025, 11, 25), 2, ("85088",))]
+
+
+def test_merchants_with_most_days_come_first_each_with_its_last_day_and_its_codes(a_run):
+    names = {0: "few", 1: "often"}
+    places = [EnvRecord(at, f"e{at}", f"wx{at}", name, "merchant", left=False) for at, name in names.items()]
+    ends = [refused("2025-11-25T01:00:00+00:00", -1)] * 8  # of both, in turns
+    ends[1:4:2] = [refused("2025-11-23T01:00:00+00:00", 61007)] * 2
+    ends[5] = refused("2025-11-24T01:00:00+00:00", 61007)
+    found = count_codes(
+        a_run(ends, places=places).ledger, TARGET, UPLOAD, in_zone("UTC"), days=7, now=NOW
+    ).merchants()
+    assert found == [
+        MerchantHistory("often", "wx1", 3, date(2025, 11, 25), 4, ("61007", "-1")),
+        MerchantHistory("few", "wx0", 1, date(2025, 11, 25), 4, ("-1",)),
+    ]
 
 
 def test_rows_count_under_the_code_of_the_store_or_of_the_breaker_and_successes_under_none(a_run):
@@ -67,9 +88,7 @@ def test_rows_count_under_the_code_of_the_store_or_of_the_breaker_and_successes_
     good = RowEnd(0, Outcome.UPLOADED, Reason.UNVERIFIED, errcode=0, store_code="ETagMismatch")
     reported = a_run([skipped, denied, denied, good])
     found = count_codes(reported.ledger, TARGET, UPLOAD, in_zone("Asia/Shanghai"), days=2, now=NOW)
-    assert sorted((line.code, line.rows) for line in found.lines) == [
-        ("85088", 1), ("AccessDenied", 1), ("AccessDenied", 1),
-    ]  # fmt: skip
+    assert [(code, sum(rows)) for code, rows in found.codes()] == [("AccessDenied", 2), ("85088", 1)]
 
 
 def test_the_frame_has_its_dtypes_with_rows_and_without(a_run):
@@ -84,6 +103,26 @@ def test_the_frame_has_its_dtypes_with_rows_and_without(a_run):
     assert str(empty["day"].dtype) == "datetime64[s]"
     assert empty.empty
     assert frame["day"].iloc[0] == pd.Timestamp("2025-11-25")
+
+
+def test_what_is_left_out_is_counted_without_any_code(a_run):
+    places = [EnvRecord(n, f"shop-{n}", f"wx{n}", f"店{n}", "merchant", left=False) for n in range(15)]
+    reported = a_run([refused("2025-11-25T01:00:00+00:00")] * 15, places=places)
+    html = count_codes(reported.ledger, TARGET, UPLOAD, in_zone("UTC"), days=7, now=NOW)._repr_html_()
+    assert "… and 3 more merchants<" in html
+    assert "frame" not in html
+
+
+@pytest.mark.parametrize("codes", [0, 3, 9])
+def test_the_drawing_is_xml_with_a_text_alternative(a_run, codes):
+    reported = a_run([refused("2025-11-25T01:00:00+00:00", -501000 - n) for n in range(codes)])
+    found = count_codes(reported.ledger, TARGET, UPLOAD, in_zone("UTC"), days=30, now=NOW)
+    svg = ET.fromstring(re.search("<svg.*</svg>", found._repr_html_(), re.DOTALL)[0])
+    assert (svg.tag, svg.attrib["role"]) == ("svg", "img")
+    assert "2025-11-25" in svg.find("title").text
+    bars = [rect for rect in svg.iter("rect") if rect.find("title") is not None]
+    assert len(bars) == min(codes, 7)
+    assert all(float(bar.attrib["y"]) >= 0 for bar in bars)
 
 
 def test_a_notebook_shows_it_with_every_text_escaped(a_run):

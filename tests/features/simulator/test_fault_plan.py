@@ -52,7 +52,7 @@ def test_an_entry_is_read(tmp_path, text, wanted):
     [
         ('env = ""\nerrcode = 1', "env must be non-empty text"),
         ('env = "a"\nerrcod = 1', "errcod does not exist"),
-        ('env = "a"\nstep = "stroe"\ndelay = 1', 'step must be "link" or "store" or'),
+        ('env = "a"\nstep = "stroe"\ndelay = 1', "(did you mean “store”?)"),
         ('env = "a"\nerrcode = "85088"', "whole number"),
         ('env = "a"\nstatus = 200', "from 300 to 599"),
         ('env = "a"\nreset = "end"', 'true or "middle"'),

@@ -239,12 +239,15 @@ def test_400_merchants_with_six_causes_are_one_screen_in_a_few_calls(open_token_
     }
 
 
-def test_the_quota_of_the_questions_is_not_exceeded(open_token_server):
+def test_the_quota_of_the_questions_is_never_exceeded(open_token_server, monkeypatch):
     limited = [replace(NO_SET, question_limit=2), SimulatedAccount(COMPONENT.appid, question_limit=2)]
     server = open_token_server([TEA, BOOKS], accounts=limited)
     run = failed_run(server, [TEA, BOOKS])
     first, again = run.why()[0], run.why()[0]
-    assert first.facts.answers.request == again.facts.answers.request
+    assert first.facts.answers.quota == again.facts.answers.quota
+    assert server.sim.stats["quota"] == server.sim.stats["rid"] == 1
+    monkeypatch.setattr(api, "QUOTA_SECONDS", 0)
+    run.why()
     assert (server.sim.stats["quota"], server.sim.stats["rid"]) == (2, 1)
     assert server.sim.stats["quota:45009"] == server.sim.stats["rid:45009"] == 0
     assert questions.MOST_CALLS == 5

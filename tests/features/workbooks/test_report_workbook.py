@@ -23,6 +23,7 @@ from tcb_ops.features.audit import UNHEALTHY
 from tcb_ops.features.views.run_view import RunView
 from tcb_ops.features.workbooks import report as workbook
 from tcb_ops.features.workbooks.report import write_workbook
+from tcb_ops.features.workbooks.tables import CUT, LONGEST, Tables, new_workbook
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.reports.formats.csv import (
@@ -33,7 +34,6 @@ from tcb_ops.reports.formats.csv import (
 )
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.runs.records import EnvRecord
-from tcb_ops.table_files import CUT, LONGEST, Tables, new_workbook
 
 
 def table(file):
@@ -308,6 +308,8 @@ def test_the_summary_adds_up_and_names_the_run(a_run, every_end, in_english, tmp
     assert result["target"] == "https://api.weixin.qq.com"
     assert result["SHA-256 of the list"] == "ab" * 32
     assert book["summary"]["B4"].alignment.horizontal == "right"
+    (chart,) = book["summary"]._charts
+    assert chart.series[0].val.numRef.f == f"summary!$B$5:$B${4 + len({end.outcome for end in every_end})}"
     assert result["as of"] == "2025-11-25 10:00:00+08:00 Asia/Shanghai"
     assert book.properties.title == "Upload report 20251125-093000-k7q2"
     assert book.properties.created == datetime(2025, 11, 25, 10, tzinfo=None)  # noqa: DTZ001  a workbook has no zone
