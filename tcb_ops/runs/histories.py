@@ -144,7 +144,10 @@ class HistoryReader(LedgerConnection):
             SELECT {columns} FROM envs CROSS JOIN runs CROSS JOIN rows {self.dialect.index_hint.format(index)}
             WHERE {any_of("envs.env", environments)} AND runs.number = envs.run AND runs.target = ?
             AND rows.run = envs.run AND rows.place = envs.no AND {any_of("rows.path", paths)} AND {condition}"""
-        return self.fetch(query, (*environments, target, *paths, *values))
+        with self._connection() as connection:
+            if self.file is not None:  # SQLite: the rows of one path are on as many pages as it has runs
+                connection.execute("PRAGMA cache_size = -8000")
+            return connection.execute(query, (*environments, target, *paths, *values)).fetchall()
 
 
 def _kinds_that_do_not_write(*, confirmed: bool = False) -> list[Kind]:

@@ -12,6 +12,7 @@ from tables import table
 
 from tcb_ops.details import DetailCode
 from tcb_ops.errors import InputError, UsageError
+from tcb_ops.lists import batch as list_batch
 from tcb_ops.lists import row_files
 from tcb_ops.lists.batch import write_fixme
 from tcb_ops.lists.merchants import Merchants
@@ -207,6 +208,25 @@ def test_a_mapped_file_cannot_leave_the_root(write, merchants, data):
 def test_without_a_root_files_are_left_as_they_are(write, merchants):
     (row,) = read_paths(write(LIST), merchants, file_map=["D:\\素材=/nowhere"]).rows()
     assert row.file == "D:/素材/春/a.png"
+
+
+@table(
+    "there, problems",
+    {
+        "first": ("a.png", 2),
+        "on the first page": ("b.png", 2),
+        "later": ("c.png", None),
+        "none": ("d.png", None),
+    },
+)
+def test_a_guessed_root_counts_if_one_of_the_first_files_is_there(
+    write, merchants, data, monkeypatch, there, problems
+):
+    monkeypatch.setattr(list_batch, "_PAGE", 2)
+    (data / there).write_bytes(b"x")
+    rows = "".join(f"tea-1a2b3c,{name}.png\n" for name in "abc")
+    batch = read_paths(write(f"env,path\n{rows}"), merchants, data, guessed=True, on_bad="skip")
+    assert (batch.root, len(batch.problems)) == ((None, 0) if problems is None else (data, problems))
 
 
 KNOWN = Merchants((Merchant("wxtea", "茶语小铺", "tea-1a2b3c"),))
