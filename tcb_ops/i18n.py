@@ -159,8 +159,10 @@ def in_python(text: Text, lang: Lang, fields: Mapping[str, str] = {}) -> str:
 
 def in_panel(text: Text, lang: Lang) -> str:
     """Return a text in one language as a panel shows it: it names the panel's fields, and where there is none, parameters."""
-    fields = {"root": _("Local files"), "backup": _("Backup folder"), "new-run": _("New run")}
-    return in_python(text, lang, {name: f"“{label.of(lang)}”" for name, label in fields.items()})
+    labels = {"root": _("Local files"), "backup": _("Backup folder"), "new-run": _("New run")}
+    fields = {name: f"“{label.of(lang)}”" for name, label in labels.items()}
+    column = _("the header “{column}” in the list", column=r"\1").of(lang)
+    return in_python(text, lang, fields | {"column": column})
 
 
 def without_commands(text: Text, lang: Lang) -> str:
@@ -173,9 +175,10 @@ def without_commands(text: Text, lang: Lang) -> str:
 
 
 def _named(text: str, left: str, right: str) -> str:
-    if _FOR_PYTHON.get() is None:
+    if (fields := _FOR_PYTHON.get()) is None:
         return text
-    return _OPTION.sub(_parameter, _COLUMN_OPTION.sub(rf"columns={left}'\1': '\2'{right}", text))
+    column = fields.get("column", rf"columns={left}'\1': '\2'{right}")
+    return _OPTION.sub(_parameter, _COLUMN_OPTION.sub(column, text))
 
 
 def _parameter(option: re.Match[str]) -> str:

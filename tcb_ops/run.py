@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from itertools import islice
@@ -23,7 +24,7 @@ from tcb_ops.model import STORED_OUTCOMES, Merchant, Outcome
 from tcb_ops.reports.explanations import why
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.runs.progress import Progress
-from tcb_ops.runs.records import ANSWERS
+from tcb_ops.runs.records import ANSWERS, Tally
 from tcb_ops.runs.stop_errors import stop_text
 from tcb_ops.settings import Settings
 from tcb_ops.signals import ctrl_c_raises
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from tcb_ops.reports.findings import Findings
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.reader import LedgerReader
-    from tcb_ops.runs.records import LaterChange, RowRecord, RunRecord, Tally, TimelineBucket
+    from tcb_ops.runs.records import LaterChange, RowRecord, RunRecord, TimelineBucket
     from tcb_ops.runs.session import RunSession
     from tcb_ops.start import StartOptions
 
@@ -172,6 +173,19 @@ class Run:
     def tallies(self) -> list[Tally]:
         """Return current rows by merchant, environment, outcome and code, with one query of the ledger."""
         return self._reader.tallies(self._reader.run(self.id))
+
+    def tallies_to_retry(self, path: str = "") -> list[Tally]:
+        """Return rows that a retry would send, counted as in `tallies`; `path`: only with this part of a path."""
+        from tcb_ops.runs.plan import lines_done_later, rows_to_retry
+
+        if not path and not lines_done_later(self._ledger, self.record):
+            return [tally for tally in self.tallies() if tally.outcome.retried]
+        rows: Counter[tuple[str, str, str, Outcome, Any, Any, str]] = Counter()
+        for record in rows_to_retry(self._ledger, self.record, path):
+            row, end = record.row, record.end
+            merchant = row.appid, row.merchant, row.env
+            rows[*merchant, end.outcome, end.reason, end.errcode, end.store_code] += 1
+        return [Tally(*key, count) for key, count in rows.items()]
 
     @checked
     def planned_bytes(self, outcomes: frozenset[Outcome]) -> int:

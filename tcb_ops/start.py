@@ -186,9 +186,7 @@ def find_run(run: str | Run, settings: Settings, parameter: str = "run", kind: s
         record = ledger.run(name, settings.run_target, kinds)
     except RunNotFoundError as error:
         listing = quoted(command(settings, "runs"))
-        raise RunNotFoundError(
-            _("{text}\nTo list the runs:\n{listing}", text=error.text, listing=listing)
-        ) from None
+        raise RunNotFoundError(error.text, _("To list the runs:\n{listing}", listing=listing)) from None
     if isinstance(record.kind, MissingKind):
         raise MissingFeatureError(record.kind)
     return Run(ledger, record, settings)

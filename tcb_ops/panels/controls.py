@@ -110,14 +110,13 @@ def open_context(target: str, where: str, lang: Lang) -> PanelContext:
     settings = provided("practice")(lang) if sample else identified(own)
     set_default_settings(settings if simulated else None)
     if not simulated and settings.origin.file is None and not settings.merchants.exists():
-        folder = Path.cwd()
         raise UsageError(
             _(
                 'target = "live": there is no {file}, which says where the merchants, the tokens and the ledger are. '
                 "Put yours into the notebook's folder, or create one in a terminal, fill it in, and run the panel's cell "
                 "again:\n{command}",
-                file=folder / SETTINGS_FILE,
-                command=quoted(("tcb-ops", "init", str(folder))),
+                file=Path.cwd() / SETTINGS_FILE,
+                command=quoted(("tcb-ops", "init", str(Path.cwd()))),
             )
         )
     items = [item.strip() for item in where.split(";") if item.strip()]
@@ -184,6 +183,8 @@ class Worker:
         """Called when work begins or ends or something is typed, to enable and disable buttons."""
         self.menus: list[Menu] = []
         """The panel's menus."""
+        self.standing = ""
+        """What the status line says of the run, without what an action said."""
         self._lock = threading.Lock()
         self.busy = False
         """Whether work is in progress."""
@@ -192,14 +193,22 @@ class Worker:
         self._ended.set()
         self._next: Callable[[], object] | None = None
 
-    def say(self, text: Text, tone: str = "", *, line: widgets.HTML | None = None) -> None:
-        """Show a message in the status line, or in another `line`; `tone` is "", good or bad."""
-        (line or self.line).value = message(in_panel(text, self.lang), tone, text.commands())
+    def say(
+        self, text: Text, tone: str = "", *, line: widgets.HTML | None = None, stays: bool = False
+    ) -> None:
+        """Show a message in the status line, or in another `line`; `tone` is "", good or bad.
+
+        What `stays` is what the run comes to: the next action restores it.
+        """
+        with self._lock:
+            (line or self.line).value = value = message(in_panel(text, self.lang), tone, text.commands())
+            self.standing = value if stays else self.standing
 
     def report(self, error: Exception, line: widgets.HTML | None = None) -> None:
-        """Show an error in the status line, or in another `line`."""
+        """Show an error in the status line, or in another `line`, without a fix that is a command to type."""
         if isinstance(error, TcbOpsError):
-            self.say(error.text, "bad", line=line)
+            typed = error.fix is not None and error.fix.commands()
+            self.say(error.problem if typed else error.text, "bad", line=line)
             return
         _LOG.error("a defect in a panel", exc_info=error)
         text = _(
@@ -229,7 +238,7 @@ class Worker:
             if self.busy:
                 self._next = job if waits else self._next
                 return
-            self.busy = True
+            self.busy, self.line.value = True, self.standing
         self.guarded(self.on_change)
         self._ended = in_thread(partial(self._do, job))
 
@@ -313,6 +322,7 @@ class Menu(widgets.VBox):
 
     def _toggle(self) -> None:
         self.opened = not self.opened
+        self._worker.line.value = self._worker.standing
         if self.opened:
             self.prepare()
         self._worker.on_change()
@@ -432,8 +442,8 @@ class ExportMenu(Menu):
         self._worker.say(_("Exporting run {id} …", id=run.id), line=self.line)
         self._exported()
         chosen = run.final() if final else run
-        name = f"{chosen.id}-final" if final else run.id
-        folder = Path(self._report) if self._report and not final else Path("reports") / name
+        default = f"reports/{chosen.id}{'-final' * final}"
+        folder = Path(default if final else self._report or default)
         self.export(chosen, folder, pdf=is_provided("chromium") and provided("chromium")() is not None)
         self._run = run
         done = _("Run {id} was exported to {folder}.", id=chosen.id, folder=folder)

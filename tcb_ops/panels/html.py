@@ -165,9 +165,12 @@ def render_header(run: Run, summary: RunSummary, state: RunState, lang: Lang, *,
     about = esc(text.format(**values).of(lang)).replace("\n", when)
     origin = esc(f"{record.id} · {record.target} · {record.operator}@{record.host}")
     lines = []
-    if record.parent:
-        original, succeeded, rows = run.with_retries()
-        text = _("Retry of {id}: with its retries, {succeeded:,} of {rows} have succeeded.")
+    original, succeeded, rows = run.with_retries()
+    own = sum(count for outcome, count in run.outcomes.items() if outcome.succeeded)
+    if record.parent or (succeeded != own and not summary.is_undone):
+        text = _("With its retries, {succeeded:,} of {rows} have succeeded.")
+        if record.parent:
+            text = _("Retry of {id}: with its retries, {succeeded:,} of {rows} have succeeded.")
         lines.append((text.format(id=original, succeeded=succeeded, rows=row_count(rows)), original))
     elif origins := origins_of(run):
         lines.append((_("About the upload {run}.", run=origins[0]), origins[0]))

@@ -212,15 +212,11 @@ class ListReader(widgets.VBox):
 
     def _write_fixme(self) -> None:
         dest = fixme_beside(Path(self.paths.value.strip()))
-        written = write_fixme(self._problems, dest, self._lang)
-        rows = row_count(written)
+        rows = row_count(write_fixme(self._problems, dest, self._lang))
         text = _("{rows} are in {dest}: fix them there, then pick that file.", rows=rows, dest=dest)
         self._worker.say(text, "good", line=self.line)
 
 
 def _stamp(file: Path) -> tuple[Path, int, int]:
-    try:
-        stat = file.stat()
-    except OSError:
-        return file, 0, 0
-    return file, stat.st_mtime_ns, stat.st_size
+    stat = file.stat() if file.is_file() else None
+    return (file, stat.st_mtime_ns, stat.st_size) if stat is not None else (file, 0, 0)

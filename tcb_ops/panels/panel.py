@@ -193,11 +193,10 @@ class Panel:
                 problems = render_problems(error.problems, self.lang)
             self._write_result(self.run, error.exit_code, error.text, page=problems)
             raise
-        page = self._page(run)
-        cell = page
+        cell = page = self._page(run)
         if in_jupyter_session():  # the panel shows the same
-            title = esc(_("Result of the unattended run").of(self.lang))
-            cell = f"<details><summary>{title}</summary>{page}</details>"
+            title = _("Result of the unattended run").of(self.lang)
+            cell = f"<details><summary>{esc(title)}</summary>{page}</details>"
         display({"text/plain": repr(run), "text/html": cell}, raw=True)  # type: ignore[no-untyped-call]  # IPython's
         result = describe_result(run, self.monitor.expired_links)
         exit_code = 1 if self.kind is not None and not run.succeeded else 0

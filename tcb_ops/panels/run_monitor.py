@@ -18,7 +18,7 @@ import ipywidgets as widgets
 from tcb_ops import api
 from tcb_ops.errcodes import COMPONENT_MARK
 from tcb_ops.errors import RunNotFoundError, TcbOpsError, UsageError
-from tcb_ops.i18n import Text, _, as_lines
+from tcb_ops.i18n import NOTHING, Text, _, as_lines
 from tcb_ops.kinds import ANY_KIND, Kind, provided, row_count
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.model import Outcome
@@ -44,7 +44,7 @@ from tcb_ops.panels.html import (
     rest_state,
 )
 from tcb_ops.preflight import SendScope, scope_of_rows
-from tcb_ops.reports.summary import retry_helps
+from tcb_ops.reports.summary import by_code, causes_of, retry_helps
 from tcb_ops.run import Run, RunHandle, find_handle, has_code
 from tcb_ops.runs.progress import Progress, ProgressMeter
 from tcb_ops.start import ResumeOptions
@@ -122,7 +122,7 @@ class RunMonitor(widgets.VBox):
     def cancel(self) -> None:
         """End the run tidily; calls in flight have a moment."""
         if self._handle is not None:
-            self._worker.say(_("Cancelling: waiting for calls in flight …"))
+            self._worker.say(_("Cancelling: waiting for calls in flight …"), stays=True)
             self._handle.cancel()
 
     def follow(self, handle: RunHandle) -> None:
@@ -132,13 +132,12 @@ class RunMonitor(widgets.VBox):
         if handle.resumed:
             text = _("Resuming run {id}: {done:,} of {rows} are done.")
             begun = text.format(id=handle.id, done=handle.done_before, rows=row_count(handle.record.rows))
-        self._worker.say(begun)
+        self._worker.say(begun, stays=True)
         self._begin(run, RunState.HERE, partial(self._follow, handle, run))
 
     def attach(self, run_id: str) -> None:
         """Show a run: running here or elsewhere, interrupted, or finished. Raises RunNotFoundError."""
-        settings = self._context.settings
-        run = api.open_run(run_id, kind=ANY_KIND, settings=settings)
+        run = api.open_run(run_id, kind=ANY_KIND, settings=self._context.settings)
         here = find_handle(run.id)
         if here is not None:
             self.follow(here)
@@ -147,7 +146,7 @@ class RunMonitor(widgets.VBox):
         self._handle = None
         self._watch += 1
         if holder is not None:
-            self._worker.say(holder)
+            self._worker.say(holder, stays=True)
             self._begin(run, RunState.ELSEWHERE, partial(self._poll, run))
         else:
             self._show_end(run)
@@ -218,13 +217,12 @@ class RunMonitor(widgets.VBox):
 
     def _poll(self, run: Run, number: int) -> None:
         """Follow the ledger for as long as another process works on the run."""
-        settings, pause = self._context.settings, threading.Event()
         meter = ProgressMeter(run.id, run.record.rows, run.outcomes)
         while number == self._watch:
             self._draw_bar(run, meter.at(time.monotonic(), run.outcomes))
-            pause.wait(max(POLL_EVERY, self._draw_grid(run)))
+            time.sleep(max(POLL_EVERY, self._draw_grid(run)))
             if run.holder() is None and number == self._watch:
-                self._show_end(api.open_run(run.id, settings=settings))
+                self._show_end(api.open_run(run.id, settings=self._context.settings))
                 return
 
     # --- what is shown ------------------------------------------------------------------------------------------
@@ -238,12 +236,13 @@ class RunMonitor(widgets.VBox):
         self._draw_grid(run)
         self._draw_header(run, self.state)
         text, tone = describe_end(run, error, expired_links)
-        self._worker.say(text if warning is None else as_lines((text, warning)), tone)
+        self._worker.say(text if warning is None else as_lines((text, warning)), tone, stays=True)
         self._offer()
 
     def _show_none(self) -> None:
         """Show the target, and no run: there is none, or it cannot be read."""
         self.state, self._handle = None, None
+        self._worker.say(NOTHING, stays=True)
         self.head.value = (
             f'<div class="op-title">{render_mark(self._lang, live=self._context.live)}'
             f'<span class="op-quiet">{esc(self._context.describe_target().of(self._lang))}</span></div>'
@@ -307,13 +306,19 @@ class RunMonitor(widgets.VBox):
     def start(self, begin: Callable[[ResumeOptions], RunHandle], action: ActionButton | None = None) -> None:
         """Start a run and show it. Raises UsageError if one is running here or the confirmation is missing."""
         if self.running and self.run is not None:
-            text = _("Run {id} is still running here: cancel it, or wait for its end.")
-            raise UsageError(text.format(id=self.run.id))
+            text = _("Run {id} is still running here: cancel it, or wait for its end.", id=self.run.id)
+            raise UsageError(text)
         if action is not None:
             action.check()
         # A ledger that another process has locked is waited for.
         self._worker.say(_("Starting …"))
-        self.follow(begin(self._context.run_options()))
+        try:
+            handle = begin(self._context.run_options())
+        except TcbOpsError:
+            if self.run is not None and self.state is RunState.UNFINISHED:
+                self.attach(self.run.id)  # another process may work on it by now
+            raise
+        self.follow(handle)
 
     def _resume(self) -> None:
         self._continue(api.start_resume, self.resume)
@@ -332,14 +337,15 @@ class RunMonitor(widgets.VBox):
             return
         self._worker.say(_("Asking WeChat about {code} …", code=code))
         records, _total = run.page(code=code, limit=1)
-        row = f"{run.id}:{records[0].row.line}"
-        for diagnosis in provided("Run.why")(row, settings=self._context.settings):
+        for diagnosis in provided("Run.why")(
+            f"{run.id}:{records[0].row.line}", settings=self._context.settings
+        ):
             self.grid.verdicts[code] = diagnosis.verdict
         rows = {group.code: group.rows for group in self.grid.groups}
         verdicts = self.grid.verdicts.items()
         run.keep_answers(verdicts=[v.to_json() | {"rows": rows.get(key, 0)} for key, v in verdicts])
         self._draw_grid(run)
-        self._worker.say(*describe_end(run, None))
+        self._worker.say(*describe_end(run, None), stays=True)
 
 
 class RetryMenu(Menu):
@@ -361,15 +367,14 @@ class RetryMenu(Menu):
         """Offer a retry of a finished run's rows, if any did not succeed."""
         # What is compared with the next run is not retried: that has all rows.
         done = run is not None and run.record.finished_at is not None and not run.record.has_findings
-        tallies = run.tallies() if run is not None and done else []
-        self._tallies = [tally for tally in tallies if tally.outcome.retried]
+        self._tallies = run.tallies_to_retry() if run is not None and done else []
+        self._groups = by_code(causes_of(self._tallies))
         self._run = run if self._tallies else None
         self.choice.options = ()
         self.offer(shown=self._run is not None)
         self.prepare()
         again = run is not None and bool(run.record.parent) and not any(o.succeeded for o in run.outcomes)
-        helps = self._run is not None and retry_helps(self._grid.groups, again=again)
-        self.tone = "primary" if helps else ""
+        self.tone = "primary" if self._run is not None and retry_helps(self._groups, again=again) else ""
 
     def enable(self, *, busy: bool) -> None:
         """Enable the button; the one that opens the box is blue where a retry is the next thing to do."""
@@ -398,14 +403,13 @@ class RetryMenu(Menu):
         chosen, (code, appid, path) = self.choice.value, self._grid.shown
         choices = [(_("all that did not succeed"), "")]
         if code or appid or path or chosen == UNDER_ROWS:  # between two words of a search there is no filter
-            self._matching = self._scope(self._run, code, appid, path)
-            label = _("all that match under Rows and did not succeed: {rows}")
-            label = label.format(rows=row_count(self._matching.rows))
+            matching = row_count(self._scope(self._run, code, appid, path).rows)
+            label = _("all that match under Rows and did not succeed: {rows}").format(rows=matching)
             if appid in self._grid.lines and not (code or path):
                 label = _("merchant {name}", name=f"{self._grid.lines[appid][1]} ({appid})")
             choices.append((label, UNDER_ROWS))
-        groups = self._grid.groups
-        choices += [(_("code {code}: {rows}", code=g.code, rows=row_count(g.rows)), g.code) for g in groups]
+        coded = _("code {code}: {rows}")
+        choices += [(coded.format(code=g.code, rows=row_count(g.rows)), g.code) for g in self._groups]
         self.choice.options = [(label.of(self._lang), value) for label, value in choices]
         self.choice.index = next((at for at, (_label, value) in enumerate(choices) if value == chosen), 0)
         self._ask()
@@ -415,20 +419,16 @@ class RetryMenu(Menu):
         return self._grid.shown if self.choice.value == UNDER_ROWS else (self.choice.value or "", "", "")
 
     def _scope(self, run: Run, code: str, appid: str, path: str) -> SendScope:
-        retried = Outcome.retriable()
-        if path:
-            records, _total = run.page(code=code, appid=appid, path=path, outcomes=retried, limit=1_000_000)
-            keys = [(record.row.appid, record.row.env) for record in records]
-            return SendScope(len(keys), len({key[0] for key in keys}), len(set(keys)))
-        chosen = [t for t in self._tallies if appid in {"", t.appid} and has_code(t, code)]
-        return scope_of_rows(chosen, retried)
+        tallies = run.tallies_to_retry(path) if path else self._tallies
+        chosen = [t for t in tallies if appid in {"", t.appid} and has_code(t, code)]
+        return scope_of_rows(chosen, Outcome.retriable())
 
     def _ask(self) -> None:
         if (run := self._run) is None or self.choice.value is None:
             return
-        code, appid, path = self._chosen()
-        scope = self._matching if self.choice.value == UNDER_ROWS else self._scope(run, code, appid, path)
-        size = None if code or appid or path else run.planned_bytes(Outcome.retriable())
+        scope = self._scope(run, *self._chosen())
+        every = scope.rows == sum(count for outcome, count in run.outcomes.items() if outcome.retried)
+        size = run.planned_bytes(Outcome.retriable()) if every else None
         self.action.offer(run, scope, _("Retry {rows}", rows=row_count(scope.rows)), size)
         show(self.action, shown=scope.rows > 0)
 

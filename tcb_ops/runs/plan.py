@@ -411,12 +411,18 @@ def check_retry(parent: RunRecord, settings: Settings) -> None:
     raise UsageError(problem)
 
 
-def rows_to_retry(ledger: LedgerReader, run: RunRecord, path: str = "") -> Iterator[RowRecord]:
-    """Stream a run's rows that did not succeed, nor in an earlier retry, and that no newer correction has."""
+def lines_done_later(ledger: LedgerReader, run: RunRecord) -> set[int]:
+    """Return a run's lines that have succeeded in a retry, or that a newer correction has."""
     elsewhere = ledger.succeeded_since(run)
     for correction in corrections_of(ledger, merged_runs(ledger, run)[0]):
         if correction.number > run.number:
             elsewhere.update(record.row.line for record in ledger.rows(correction))
+    return elsewhere
+
+
+def rows_to_retry(ledger: LedgerReader, run: RunRecord, path: str = "") -> Iterator[RowRecord]:
+    """Stream a run's rows that did not succeed, nor in an earlier retry, and that no newer correction has."""
+    elsewhere = lines_done_later(ledger, run)
     records = ledger.rows(run, outcomes=Outcome.retriable(), path=path)
     return (record for record in records if record.row.line not in elsewhere)
 

@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 from panel_lab import press
@@ -240,3 +241,14 @@ def test_a_suggested_command_is_shown_as_it_stands_in_an_element_of_its_own():
     shown = worker.line.value
     assert "<code>tcb-ops upload --resume r --root &#x27;/a &lt;b&gt;&#x27; --ledger /l</code>" in shown
     assert "\ntcb-ops is not a command here<" in shown
+
+
+def test_a_missing_column_is_fixed_in_the_list_where_the_panel_has_no_field_for_it(open_lab, read):
+    lab = open_lab()
+    Path("list.csv").write_text(
+        Path("list.csv").read_text(encoding="utf-8").replace("path", "target"), encoding="utf-8"
+    )
+    panel = lab.links()
+    said = read(panel.list_reader.line)
+    assert "say which column it is with the header “path” in the list" in said
+    assert "columns=" not in said

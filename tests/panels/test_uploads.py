@@ -210,6 +210,41 @@ def test_the_bad_rows_are_retried_as_a_run_of_their_own(open_lab, read, assert_c
     assert "Retry of the upload of list.csv, " in read(panel.monitor.head)
     assert assert_complete(panel.run, 1) == {"uploaded": 1}
     assert hidden(panel.monitor.retry.button)  # nothing is left
+    panel.monitor.attach(parent.id)
+    assert "With its retries, 30 of 30 rows have succeeded." in read(panel.monitor.head)
+    assert hidden(panel.monitor.retry.button)
+
+
+def test_an_upload_offers_the_rows_that_its_retries_have_not_done(open_lab, read):
+    once = Fault(env=TEA.env, path="*/[12].png", calls=((1, 1),), errcode=40097)
+    lab = open_lab(faults=[Fault(env=BOOKS.env, errcode=85088), once])
+    panel, other = lab.uploads(), lab.uploads()
+    press(panel)
+    parent, retry = panel.run, panel.monitor.retry
+    other.monitor.attach(parent.id)
+    press(panel, retry.action.button)
+    panel.monitor.attach(parent.id)
+    rows = sum(tally.rows for tally in parent.tallies_to_retry())
+    press(panel, retry.button)
+    assert retry.action.button.description == f"Retry {rows} rows"
+    assert [value for _label, value in retry.choice.options] == ["", "85088"]
+    assert f"With its retries, {30 - rows} of 30 rows have succeeded." in read(panel.monitor.head)
+    assert rows == 10
+
+
+def test_an_error_goes_when_the_next_action_begins_and_names_no_command(open_lab, read):
+    once = Fault(env=TEA.env, path="banner/2.png", calls=((1, 1),), errcode=40097)
+    lab = open_lab(faults=[once])
+    panel, stale = lab.uploads(), lab.uploads()
+    press(panel)
+    stale.monitor.attach(panel.run.id)
+    result = read(stale.worker.line)
+    press(panel, panel.monitor.retry.action.button)
+    press(stale, stale.monitor.retry.action.button)
+    assert "has nothing to retry" in read(stale.worker.line)
+    assert "tcb-ops" not in read(stale.worker.line)
+    press(stale, stale.monitor.export.button)
+    assert read(stale.worker.line) == result
 
 
 @pytest.mark.parametrize(
@@ -495,6 +530,20 @@ def test_a_run_of_another_process_is_followed_its_holder_named_and_its_end_seen(
             other.kill()
     panel.settle()
     assert panel.run.holder() is None
+    assert panel.monitor.state is RunState.UNFINISHED
+    stored = lab.workspace.sim.stats["stored"]
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as other:
+        try:
+            wait_for(lambda: lab.workspace.sim.stats["stored"] > stored)
+            panel.monitor.resume.button.click()
+            panel.worker.settle()
+            assert "is being worked on by" in read(panel.worker.line)
+            assert panel.monitor.state is RunState.ELSEWHERE, "what refused the resume is followed"
+            other.send_signal(signal.SIGINT)
+            assert other.wait(240) == 130
+        finally:
+            other.kill()
+    panel.settle()
     assert panel.monitor.state is RunState.UNFINISHED
     lab.workspace.sim.play([])
     press(panel, panel.monitor.resume.button)

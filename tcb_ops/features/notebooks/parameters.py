@@ -121,7 +121,11 @@ def _copied(file: Path, lang: Lang) -> bytes:
     content = file.read_bytes()
     if file.suffix != ".ipynb":
         return content
-    return (json.dumps(in_language(json.loads(content), lang), ensure_ascii=False, indent=1) + "\n").encode()
+    notebook = in_language(json.loads(content), lang)
+    for cell in notebook["cells"]:  # the panel's language is that of the headings
+        if "parameters" in cell["metadata"].get("tags", ()):
+            cell["source"] = cell["source"].replace('lang = ""', f'lang = "{lang}"')
+    return (json.dumps(notebook, ensure_ascii=False, indent=1) + "\n").encode()
 
 
 INJECTED = "injected-parameters"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import ipywidgets as widgets
 
 from tcb_ops import api
@@ -12,7 +15,7 @@ from tcb_ops.model import STORED_OUTCOMES
 from tcb_ops.panels.controls import ActionButton, Menu, PanelContext, Worker, html_area, show
 from tcb_ops.panels.run_monitor import RunMonitor
 from tcb_ops.preflight import scope_of_stored
-from tcb_ops.run import Run
+from tcb_ops.run import Run, RunHandle
 
 _CHOICES = {
     "undo": _(
@@ -38,8 +41,7 @@ class StoredFiles(Menu):
         self.choice.observe(lambda _: self.prepare(), "value")
         self._subject: str | None = None
         """The upload that is meant."""
-        parts = [self._look_line, self.choice, self.action]
-        super().__init__(worker, label, "op-undo-menu", parts)
+        super().__init__(worker, label, "op-undo-menu", [self._look_line, self.choice, self.action])
         self.buttons.insert(0, self.confirm)
         self.show_run(None)
 
@@ -78,25 +80,17 @@ class StoredFiles(Menu):
         self.action.ask(facts, scope.merchants, label)
 
     def _opened(self) -> Run:
-        if self._subject is None:
-            raise UsageError(_("There is no upload to undo, delete or confirm."))
-        return api.open_run(self._subject, settings=self._context.settings)
+        return api.open_run(self._subject or "", settings=self._context.settings)
 
     def _confirm(self) -> None:
-        run, cluster = self._opened(), self._monitor.cluster
-        merchants, selection = self._merchants, self._context.selection
-        self._monitor.start(
-            lambda options: stored.start_confirm(
-                run, content=True, merchants=merchants, selection=selection, cluster=cluster, **options
-            )
-        )
+        self._start(partial(stored.start_confirm, content=True, cluster=self._monitor.cluster))
 
     def _act(self) -> None:
-        run, merchants, selection = self._opened(), self._merchants, self._context.selection
-        start = stored.start_undo if self.choice.value == "undo" else stored.start_delete
-        self._monitor.start(
-            lambda options: start(run, merchants=merchants, selection=selection, **options), self.action
-        )
+        self._start(stored.start_undo if self.choice.value == "undo" else stored.start_delete, self.action)
+
+    def _start(self, begin: Callable[..., RunHandle], action: ActionButton | None = None) -> None:
+        begin = partial(begin, self._opened(), merchants=self._merchants, selection=self._context.selection)
+        self._monitor.start(lambda options: begin(**options), action)
 
 
 def _upload_of(run: Run) -> str | None:

@@ -17,7 +17,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from tables import table
 from workspace import BOOKS, TEA, many
 
-from tcb_ops.features.notebooks.parameters import notebook_names
+from tcb_ops.features.notebooks.parameters import notebook_names, open_notebook
 from tcb_ops.features.simulator.faults import Fault
 
 PARAMETERS = '# Parameters\ntext = "a"  # any text\nrows = 3\nlang = "en"'
@@ -317,6 +317,16 @@ def test_lab_copies_and_says_what_it_kept(open_cli):
     assert (again.code, again.out) == (0, "")
     assert f"{own.name}: not overwritten; it differs" in again.err
     assert own.read_text(encoding="utf-8") == "mine"
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_the_copies_panels_speak_the_language_of_the_copies(open_cli, lang):
+    cli = open_cli()
+    assert cli("lab", "work", "--no-open", "--lang", lang).code == 0
+    for file in (cli.folder / "work").glob("*.ipynb"):
+        (parameter,) = (p for p in open_notebook(file).parameters if p.name == "lang")
+        assert parameter.default == lang
+    assert "differs" not in cli("lab", "work", "--no-open").err
 
 
 def test_lab_into_a_folder_that_cannot_be_is_said(open_cli):
