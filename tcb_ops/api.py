@@ -223,8 +223,8 @@ def start_retry(
     from tcb_ops.runs.plan import retry_spec
 
     settings = settings_for(options, run)
-    listed, only = merchants_for(merchants, {"settings": settings}), {str(code) for code in codes}
     parent = find_run(run, settings).record
+    listed, only = merchants_for(merchants, {"settings": settings}), {str(code) for code in codes}
     if out is None and parent.kind.writes_links:
         out = "links.retry.csv"
     selection = options.get("selection", "")

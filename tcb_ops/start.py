@@ -171,12 +171,17 @@ def is_run_name(name: str) -> bool:
 def find_run(run: str | Run, settings: Settings, parameter: str = "run", kind: str | None = None) -> Run:
     """Return a run as it is in the ledger now; the error for a missing run also shows how to list the runs.
 
-    `run`: a Run, or as RUN on the command line. `kind`: of which `latest` is one, or `any`; None: one of the kinds with `main`.
+    `run`: a whole Run, or as RUN on the command line. `kind`: of which `latest` is one, or `any`; None: one of the kinds with `main`.
     """
     from tcb_ops.runs.next_commands import command, quoted
 
     usable = isinstance(run, Run) or is_run_name(run)
     check_value(parameter, run, usable, _("a Run, or the id of a run, or latest"))
+    if isinstance(run, Run) and run.record.environments:  # a call for some rows must not act on all
+        raise UsageError(
+            _("run {id} has only the rows of some merchants here, and the call takes whole runs.", id=run.id),
+            _("Pass the run itself, and name the merchants with merchants=."),
+        )
     ledger = ledger_with_runs(settings)
     name = run.id if isinstance(run, Run) else _run_of_report(run)
     kinds = None

@@ -53,15 +53,15 @@ GUARDS = (
     Guard(
         "no more calls than --concurrency",
         "runs/engine.py",
-        "while len(self._tasks) < most and",
-        "while len(self._tasks) <= most and",
+        "while len(self._tasks) < self._limits.concurrency and",
+        "while len(self._tasks) <= self._limits.concurrency and",
         SIMULATION,
     ),
     Guard(
         "at most 2 × concurrency rows uncommitted",
         "runs/engine.py",
-        "return lost + self._kind.rows_per_call <= 2 * most or not lost",
-        "return True",
+        "+ rows_per_call <= most or not lost:",
+        "+ rows_per_call <= most or True:",
         SIMULATION,
     ),
     Guard(

@@ -264,7 +264,7 @@ def plan_values(
     # A file id is cloud://ENV.4hex-ENV-APPID/PATH (domain.md, 1.1).
     room = (
         END_BYTES + FILE_BYTES * kind.sends_files + 2 * len(row.env) + len(row.path.encode())
-        if with_room
+        if with_room and not row.invalid
         else 0
     )
     return (

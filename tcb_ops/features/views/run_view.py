@@ -171,6 +171,12 @@ class RunView(LedgerReader):
             retries = [reader.run(retry.id) for retry in self._retries]
             yield type(self)(reader, reader.run(self.record.id), retries, self.only)
 
+    def _of_whole_runs(self, *_arguments: object) -> Any:
+        """Refuse what the ledger tells of all rows of a run: here it would be those of others, too."""
+        raise NotImplementedError
+
+    records = listed = linked = pending = environments = check = _of_whole_runs  # type: ignore[assignment]
+
     def _shown(self, run: RunRecord) -> RunRecord:
         family = (run, *self._retries)
         ends = [each.finished_at for each in family if each.finished_at is not None]
