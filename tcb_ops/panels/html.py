@@ -166,8 +166,7 @@ def render_header(run: Run, summary: RunSummary, state: RunState, lang: Lang, *,
     origin = esc(f"{record.id} · {record.target} · {record.operator}@{record.host}")
     lines = []
     original, succeeded, rows = run.with_retries()
-    own = sum(count for outcome, count in run.outcomes.items() if outcome.succeeded)
-    if record.parent or (succeeded != own and not summary.is_undone):
+    if record.parent or (rows - succeeded != summary.not_succeeded and not summary.is_undone):
         text = _("With its retries, {succeeded:,} of {rows} have succeeded.")
         if record.parent:
             text = _("Retry of {id}: with its retries, {succeeded:,} of {rows} have succeeded.")

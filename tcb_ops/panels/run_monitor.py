@@ -138,8 +138,7 @@ class RunMonitor(widgets.VBox):
     def attach(self, run_id: str) -> None:
         """Show a run: running here or elsewhere, interrupted, or finished. Raises RunNotFoundError."""
         run = api.open_run(run_id, kind=ANY_KIND, settings=self._context.settings)
-        here = find_handle(run.id)
-        if here is not None:
+        if (here := find_handle(run.id)) is not None:
             self.follow(here)
             return
         holder = run.holder() if run.record.finished_at is None else None
