@@ -184,7 +184,8 @@ class Run:
         for record in rows_to_retry(self._ledger, self.record, path):
             row, end = record.row, record.end
             merchant = row.appid, row.merchant, row.env
-            rows[*merchant, end.outcome, end.reason, end.errcode, end.store_code] += 1
+            if self._reader.only is None or (row.appid, row.env) in self._reader.only:
+                rows[*merchant, end.outcome, end.reason, end.errcode, end.store_code] += 1
         return [Tally(*key, count) for key, count in rows.items()]
 
     @checked

@@ -208,6 +208,10 @@ METHODS: dict[str, tuple[Callable[[Run], Any], Callable[[list[RowRecord]], Any]]
             for one in rows
         ),
     ),
+    "merchants to retry": (
+        lambda run: {tally.merchant for tally in run.tallies_to_retry()},
+        lambda rows: {one.row.merchant for one in rows if one.end.outcome in BAD},
+    ),
     "causes": (
         lambda run: sum(cause.rows for cause in run.overview().causes),
         lambda rows: sum(one.end.outcome in BAD for one in rows),
