@@ -56,8 +56,7 @@ function render({ model, el }) {
   let sort = { by: BAD, down: true };
   let chip = "all";
   let shown = PAGE;
-  let [asked, answered] = [0, 0]; // the numbers of requests for rows
-  let pages = [-1]; // the line before each page, the current one last
+  let [asked, pages] = [0, [-1]]; // the number of the newest request for rows; the line before each page, the current one last
   let answer, causes, charts;
 
   // --- merchants -------------------------------------------------------------------------------------------------
@@ -166,7 +165,8 @@ function render({ model, el }) {
   function ask(auto = false, delay = 0) {
     const mine = (asked += 1);
     status.textContent = words.loading;
-    setTimeout(() => { if (mine === asked && mine !== answered) status.textContent = words.lost; }, 20000);
+    rowTable.ariaBusy = "true";
+    setTimeout(() => { if (mine === asked && rowTable.ariaBusy === "true") status.textContent = words.lost; }, 20000);
     const given = { ask: "rows", id: mine, auto, code: codeOf(), appid: only, path: pathSearch.value.trim(), after: pages.at(-1) };
     setTimeout(() => { if (mine === asked) send(given); }, delay);
   }
@@ -271,8 +271,8 @@ function render({ model, el }) {
   const panelPressed = (event) => {
     const button = event.target.closest?.(":is(.op-actions, .op-menu) button");
     const panel = event.target.closest?.(".op-panel");
-    // A retry of what matches a filter sends what is shown: not while that is being read.
-    if (panel === panelOf() && event.target.closest?.(".op-retry") && asked !== answered) event.stopPropagation();
+    // A retry of what matches a filter sends what is shown: while that is being read, the button is dimmed.
+    if (panel === panelOf() && event.target.closest?.(".op-retry") && rowTable.ariaBusy === "true") event.stopPropagation();
     if (panel) { if (button) panel.dataset.pressed = "1"; else delete panel.dataset.pressed; }
     const link = event.target.closest?.("[data-run], .op-run-table tr:has([data-run])");
     if (link && panel === panelOf()) send({ ask: "open", value: (link.dataset.run ? link : link.querySelector("[data-run]")).dataset.run });
@@ -339,7 +339,7 @@ function render({ model, el }) {
   function receive(message) {
     if (message.rows || message.failed) {
       if (message.id !== asked) return;
-      answered = asked;
+      rowTable.ariaBusy = "false";
       answer = message.rows ?? answer;
       if (message.rows) drawRows();
       else status.textContent = words.unread;

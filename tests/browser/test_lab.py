@@ -49,6 +49,10 @@ SCROLLS = """() => {
   const message = document.querySelector('.op-panel .op-status .op-message');
   return message.scrollHeight > message.clientHeight + 1 && message.tabIndex === 0;
 }"""
+HEADS = """heads => {
+  const shown = [...document.querySelectorAll('.op-panel .op-by-merchant th')].filter(each => each.offsetParent);
+  return shown.map(each => each.innerText).join() === heads.join();
+}"""
 FITS = """() => {
   const table = document.querySelector('.op-panel .op-merchants-scroll');
   return table.scrollWidth <= table.clientWidth;
@@ -320,8 +324,7 @@ def test_a_run_is_watched_cancelled_gone_on_with_retried_and_exported(lab, open_
         notebook.shot("cancelled")
         assert_accessible(notebook)
         notebook.page.set_viewport_size({"width": 500, "height": 900})
-        heads = notebook.page.locator(".op-panel .op-by-merchant th:visible").all_inner_texts()
-        assert heads == ["Merchant", "Succeeded", "Did not succeed", "Pending"]
+        notebook.until(HEADS, ["Merchant", "Succeeded", "Did not succeed", "Pending"])
         assert notebook.page.evaluate(FITS)
         notebook.shot("narrow")
         notebook.page.set_viewport_size({"width": 340, "height": 900})
