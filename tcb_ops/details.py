@@ -72,8 +72,6 @@ class DetailCode(DetailCodes):
         "The component token of {appid} was refused with errcode {errcode} ({errmsg}), which affects every merchant."
     )
     # why there is no token
-    NO_ACCESS_TOKEN = _("content without an access_token of at most {longest_token} characters")
-    NO_EXPIRY = _("an invalid expiry time")
     TOKEN_MISSING = _("{file} has no token for {appid}: it needs a line per appid.")
     NOT_A_FILE = _("cannot be read (not a regular file)")
     OVER_16_MB = _("is larger than 16 MB")

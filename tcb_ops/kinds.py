@@ -63,7 +63,9 @@ def features() -> Mapping[str, Feature]:
 
     names = sorted(module.name for module in iter_modules(package.__path__))
     present = {name: import_module(f"{package.__name__}.{name}").FEATURE for name in names}
-    return {name: feature for name, feature in present.items() if present.keys() >= set(feature.needs)}
+    while missing := [name for name, feature in present.items() if not present.keys() >= set(feature.needs)]:
+        present = {name: feature for name, feature in present.items() if name not in missing}
+    return present
 
 
 def load(reference: str) -> Any:

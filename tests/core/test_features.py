@@ -39,7 +39,7 @@ COMMANDS = {
     "prune": ("prune --older-than 9d", "prune"),
     "setup": ("init", "completion"),
     "simulator": ("simulate", "demo", "upload list.csv --root files --target simulator"),
-    "single_link": (),
+    "single_calls": ("audit", "doctor", "merchants check", "why latest", "merchants", "notify", "why"),
     "sources": (),
     "stored": ("confirm", "delete", "list", "sync", "undo"),
     "tokens": (),

@@ -24,7 +24,7 @@ FEATURE = Feature(
     },
     reasons="features/audit/reasons.csv",
     checks=["tcb_ops.features.audit.notifications:receivers_check"],
-    needs=["diagnosis", "programs"],
+    needs=["diagnosis", "programs", "single_calls"],
 )
 
 HEALTHY = Outcome.define("healthy", _("healthy"), 3, succeeded=True)

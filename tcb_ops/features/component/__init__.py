@@ -41,5 +41,5 @@ class ComponentCode(DetailCodes):
 FEATURE = Feature(
     provides={"component": "tcb_ops.features.component.source:component_tokens"},
     checks=["tcb_ops.features.component.checks:check_of_secrets"],
-    needs=["programs"],
+    needs=["programs", "single_calls"],
 )

@@ -10,4 +10,5 @@ FEATURE = Feature(
         "presumed_verdict": "tcb_ops.features.diagnosis.verdicts:presumed_verdict",
         "kept_verdicts": "tcb_ops.features.diagnosis.verdicts:kept_verdicts",
     },
+    needs=["single_calls"],
 )

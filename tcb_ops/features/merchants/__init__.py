@@ -5,5 +5,5 @@ from tcb_ops.kinds import Feature
 FEATURE = Feature(
     commands={"setup": ["tcb_ops.features.merchants.command:merchants"]},
     provides={"short_of_calls": "tcb_ops.features.merchants.quota:warn_of_few_calls"},
-    needs=["diagnosis"],
+    needs=["diagnosis", "single_calls"],
 )

@@ -22,6 +22,7 @@ from tcb_ops.features.diagnosis.interfaces import CloudEnvironment
 from tcb_ops.features.diagnosis.questions import AT_ONCE, COMPONENT_CODES, Probes, ignore, map_concurrently
 from tcb_ops.features.diagnosis.verdicts import Issue, presumed
 from tcb_ops.features.merchants.check import STANDARD
+from tcb_ops.features.single_calls.caller import open_client
 from tcb_ops.formatting import guard, trim
 from tcb_ops.i18n import Lang, Text, _, as_facts, ngettext
 from tcb_ops.lists.input_files import decode, open_bytes, readable
@@ -32,7 +33,6 @@ from tcb_ops.reports.findings import FindingLine, FindingSection
 from tcb_ops.resources import replacing, system_reason
 from tcb_ops.runs.loop import result_of, submit_coroutine
 from tcb_ops.settings import Settings
-from tcb_ops.wechat import open_client
 from tcb_ops.wechat.call_policy import CallLimits
 
 if TYPE_CHECKING:

@@ -11,6 +11,8 @@ from tcb_ops.kinds import Feature
 class TokenCode(DetailCodes):
     """The codes of programs and servers that give tokens."""
 
+    NO_ACCESS_TOKEN = _("content without an access_token of at most {longest_token} characters")
+    NO_EXPIRY = _("an invalid expiry time")
     TOO_MUCH = _("more than 64 KB")
     PRINTED = _("printed {read}")
     TOKEN_PROGRAM = _("the token program {program} {reason} for {appid}: run it by hand to see why.")

@@ -19,10 +19,11 @@ from tcb_ops.features.programs.credentials import (
     run_program,
 )
 from tcb_ops.features.tokens import TokenCode
+from tcb_ops.features.tokens.answers import read_token, token_fingerprint
 from tcb_ops.i18n import _
 from tcb_ops.model import Secret
 from tcb_ops.settings import Settings
-from tcb_ops.wechat.tokens import Token, read_token, token_fingerprint
+from tcb_ops.wechat.tokens import Token
 
 PROGRAMS_AT_ONCE = 8
 MAKES_ROOM_AFTER = 2.0

@@ -11,11 +11,12 @@ from urllib.parse import quote, urlsplit
 from tcb_ops.details import detail
 from tcb_ops.errors import SettingsError, TokenError, TokenSourceError, TransportError, TransportFault
 from tcb_ops.features.tokens import TokenCode
+from tcb_ops.features.tokens.answers import read_token, token_fingerprint
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Secret
 from tcb_ops.settings import Settings
 from tcb_ops.wechat.responses import HttpResponse
-from tcb_ops.wechat.tokens import Token, read_token, token_fingerprint
+from tcb_ops.wechat.tokens import Token
 from tcb_ops.wechat.transport import HttpRequest, Timeouts, Transport
 
 AT_ONCE = 64

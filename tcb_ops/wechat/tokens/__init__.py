@@ -7,17 +7,13 @@ stores tokens on disk; no source logs anything.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeGuard
 
 import msgspec
 
-from tcb_ops.details import DetailCode, detail
-from tcb_ops.i18n import Text
 from tcb_ops.model import Secret
 
 _decode = msgspec.json.Decoder().decode
@@ -51,26 +47,6 @@ class TokenSource(Protocol):
         """Close threads, files and connections."""
 
 
-def token_fingerprint(refused: Secret) -> str:
-    """Return the first 12 hex digits of a token's SHA-256, which identify a refused token to a source."""
-    return hashlib.sha256(refused.reveal().encode()).hexdigest()[:12]
-
-
-def read_token(answer: bytes, now: float) -> Token | Text:
-    """Read a token from `{"access_token": "…", "expires_in": 7200}` (or `expires_at`, Unix seconds).
-
-    If it is invalid, return a noun phrase that describes it and quotes nothing, since the text may contain the token.
-    """
-    payload = read_object(answer)
-    value = payload.get("access_token")
-    if not is_token(value):
-        return detail(DetailCode.NO_ACCESS_TOKEN, longest_token=LONGEST_TOKEN)
-    try:
-        return Token(Secret(value), _end(payload, now))
-    except (ValueError, OverflowError):
-        return detail(DetailCode.NO_EXPIRY)
-
-
 def is_token(value: object) -> TypeGuard[str]:
     """Return whether a value is a valid token: printable ASCII of limited length."""
     return (
@@ -90,14 +66,6 @@ def read_object(text: bytes) -> dict[str, Any]:
         except (ValueError, RecursionError):
             return {}
     return payload if isinstance(payload, dict) else {}
-
-
-def _end(answer: Mapping[str, Any], now: float) -> float | None:
-    for key, start in (("expires_at", 0.0), ("expires_in", now)):
-        value = answer.get(key)
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return finite(start + value)
-    return None
 
 
 def finite(moment: float) -> float:

@@ -7,6 +7,7 @@ from typing import Unpack
 from tcb_ops.arguments import checked
 from tcb_ops.errcodes import errcode
 from tcb_ops.errors import RefusedError, TokenError, TransportError, TransportFault, UsageError
+from tcb_ops.features.single_calls.caller import CallFailure, open_client
 from tcb_ops.i18n import _
 from tcb_ops.lists.merchants import Unresolved, read_merchants, resolve
 from tcb_ops.lists.paths import path_problem
@@ -15,8 +16,6 @@ from tcb_ops.runs.loop import result_of, submit_coroutine
 from tcb_ops.runs.stop_errors import NO_COMPONENT
 from tcb_ops.settings import Settings
 from tcb_ops.start import TargetOptions, opened_target, settings_for
-from tcb_ops.wechat import open_client
-from tcb_ops.wechat.call_policy import CallFailure
 from tcb_ops.wechat.responses import ApiError, UnsafeLink
 
 

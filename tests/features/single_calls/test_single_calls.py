@@ -8,9 +8,10 @@ from workspace import TEA, many
 import tcb_ops as tcb
 from tcb_ops.errors import TokenError, TransportError, TransportFault
 from tcb_ops.features.simulator.faults import Fault
+from tcb_ops.features.single_calls.caller import Caller, CallFailure
 from tcb_ops.i18n import Bilingual, Text
 from tcb_ops.model import Secret
-from tcb_ops.wechat.call_policy import Caller, CallFailure, CallLimits, NextStep
+from tcb_ops.wechat.call_policy import CallLimits, NextStep
 from tcb_ops.wechat.responses import ApiError, InvalidResponse
 from tcb_ops.wechat.tokens import Token
 
