@@ -68,9 +68,6 @@ class DetailCode(DetailCodes):
         "{file} is not a regular file (a folder, a device, a pipe): only files can be uploaded."
     )
     FILE_UNREADABLE = _("{file} cannot be read ({why}): check that it exists and that you may read it.")
-    COMPONENT_TOKEN = _(
-        "The component token of {appid} was refused with errcode {errcode} ({errmsg}), which affects every merchant."
-    )
     # why there is no token
     TOKEN_MISSING = _("{file} has no token for {appid}: it needs a line per appid.")
     NOT_A_FILE = _("cannot be read (not a regular file)")

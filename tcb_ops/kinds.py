@@ -165,9 +165,9 @@ class Kind(str):
         """Return a row's end, as `Calls` gave it or as it was planned, in terms of this kind."""
         return end
 
-    def stops_run(self, end: RowEnd) -> bool:
-        """Return whether a row's end affects every merchant, so that the run stops."""
-        return False
+    def stop_error(self, end: RowEnd, appid: str) -> TcbOpsError | None:
+        """Return the error that stops the run, if a row's end affects every merchant."""
+        return None
 
     def end_when_stopped(self, error: TcbOpsError) -> RowEnd | None:
         """Return how the pending rows end if an error stops the run; None: they stay pending and the run is unfinished."""

@@ -113,15 +113,6 @@ class HistoryReader(LedgerConnection):
             written.setdefault(key, []).extend(entry for entry in pending if entry.number > newest)
         return written
 
-    def pending_in_both(self, number: int, other: int) -> str | None:
-        """Return a path at which rows of two runs, given by their numbers, are pending; None without any."""
-        pending = """
-            SELECT envs.env, rows.path FROM rows JOIN envs ON envs.run = rows.run AND envs.no = rows.place
-            WHERE rows.run = ? AND rows.outcome = 'pending'"""
-        query = f"SELECT MIN(path) FROM ({pending} INTERSECT {pending}) AS shared"
-        path: str | None = self.fetch(query, (number, other))[0][0]
-        return path
-
     def _pruned(self, target: str, keys: Sequence[tuple[str, str]]) -> list[tuple[Any, ...]]:
         environments, paths = list({env for env, _path in keys}), list({path for _env, path in keys})
         query = f"""

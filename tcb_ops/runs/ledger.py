@@ -215,11 +215,6 @@ class Ledger(LedgerReader):
             _set(connection, run.number, settings=run_values(replace(run, settings=settings))["settings"])
         return self.run(run.id)
 
-    def note_undelivered(self, run: RunRecord, receivers: Iterable[str]) -> None:
-        """Record to which receivers an audit's message has not been delivered."""
-        with self.writing() as connection:
-            _set(connection, run.number, undelivered="\n".join(sorted(receivers)))
-
     def keep_answers(self, run: RunRecord, answers: Mapping[str, Any]) -> None:
         """Keep what was asked about a run among its settings, instead of earlier answers of the same names."""
         with self.writing() as connection:

@@ -18,7 +18,7 @@ from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.records import EnvRecord
 from tcb_ops.runs.runtime import Runtime
 from tcb_ops.runs.scheduler import AppState, Lane, Scheduler, ScopeState, Task
-from tcb_ops.runs.stop_errors import refused_component, refused_platform
+from tcb_ops.runs.stop_errors import refused_platform
 from tcb_ops.runs.writer import Closing, LedgerWriter
 from tcb_ops.wechat.call_policy import NextStep, backoff_wait, next_step
 from tcb_ops.wechat.tokens import Token
@@ -75,8 +75,8 @@ class OutcomeHandler:
     def ended(self, task: Task, end: RowEnd, attempt: FailedAttempt | None = None) -> None:
         """Handle the end of a task's rows: release it, queue them for the writer, count them for the breakers."""
         self.scheduler.release(task)
-        if self.kind.stops_run(end):
-            self.stop(refused_component(task.lane.app.appid, end.errcode or 0, end.errmsg))
+        if (error := self.kind.stop_error(end, task.lane.app.appid)) is not None:
+            self.stop(error)
             return
         end = self.kind.end_of(end)
         ends = [end if end.line == row.line else replace(end, line=row.line) for row in task.rows]

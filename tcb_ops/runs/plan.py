@@ -96,7 +96,7 @@ def plan(
         latest = resume == "latest"
         newest = ledger.newest(work.kind, settings.run_target, work.parent) if latest else None
         run = newest or ledger.run(resume, settings.run_target)
-        if run.id in _undone_uploads(ledger, settings):
+        if run.id in undone_uploads(ledger, settings):
             raise UsageError(
                 _("run {id} cannot be resumed: it was undone, or its files were deleted.", id=run.id),
                 _("Upload its list again with --new-run."),
@@ -143,11 +143,9 @@ def plan(
         created_at=now,
         parent=work.parent,
     )
-    for upload in map(ledger.run, own.get("of", ()) if work.kind.takes_back else ()):
-        if upload.finished_at is None:  # it may have been resumed since the rows were looked up
-            with taken(ledger, upload):
-                pass
-    check = partial(_refuse_beside, kind=work.kind, options=own, settings=settings)
+    check: Callable[[LedgerReader, int], None] | None = None
+    if work.kind.changes_store and is_provided("check_beside"):
+        check = provided("check_beside")(ledger, work.kind, own, settings)
     return Planned(ledger.plan(new, work.rows(), work.environments, check), resumed=False)
 
 
@@ -172,55 +170,16 @@ def _resumed(ledger: Ledger, run: RunRecord, work: RunSpec, settings: Settings) 
     return Planned(run, resumed=True)
 
 
-def _refuse_beside(
-    ledger: LedgerReader, number: int, kind: Kind, options: Mapping[str, Any], settings: Settings
-) -> None:
-    """Raise UsageError if rows of an unfinished run are pending at paths at which rows of the run with this number are.
-
-    ============  =========================================================================
-    kind          unfinished runs
-    ============  =========================================================================
-    upload        those that take back what uploads have stored: undos, deletes
-    undo, delete  uploads, but those that it takes back, and those that are never resumed,
-                  since they were undone or deleted
-    any other     none
-    ============  =========================================================================
-
-    Under the planning lock, of two that are planned at once the second finds the first one's rows.
-    """
-    if not kind.changes_store:
-        return
-    passed_over = set[str]()
-    if kind.takes_back:
-        passed_over = {*options.get("of", ()), *_undone_uploads(ledger, settings)}
-    for run in ledger.runs(settings.run_target, damaged=[]):
-        other = run.kind.changes_store and run.kind.takes_back != kind.takes_back
-        if not other or run.finished_at is not None or run.id in passed_over:
-            continue
-        if (path := ledger.pending_in_both(number, run.number)) is not None:
-            raise UsageError(
-                _(
-                    "run {id} ({kind}) is unfinished, with rows pending at paths of this {own_kind}, such as {path}. Nothing "
-                    "was sent. Wait until it has ended. If nobody works on it, resume it first:\n{command}",
-                    id=run.id,
-                    kind=run.kind,
-                    own_kind=kind,
-                    path=path,
-                    command=quoted(resume_command(settings, run)),
-                )
-            )
-
-
 def same_work(ledger: Ledger, work: RunSpec, settings: Settings, now: float) -> RunRecord | None:
     """Return the newest unfinished run of the same work; None without one."""
     for run in ledger.unfinished(work.kind, settings.run_target, work.list_sha256, work.root_name):
         same_part = (run.selection, run.parent) == (work.selection, work.parent)
-        if same_part and run.may_be_resumed(now) and run.id not in _undone_uploads(ledger, settings):
+        if same_part and run.may_be_resumed(now) and run.id not in undone_uploads(ledger, settings):
             return run
     return None
 
 
-def _undone_uploads(ledger: LedgerReader, settings: Settings) -> set[str]:
+def undone_uploads(ledger: LedgerReader, settings: Settings) -> set[str]:
     """Return the uploads that were undone or deleted: their rows no longer are what the ledger says."""
     runs = ledger.runs(settings.run_target, damaged=[])  # damage of another run keeps nobody from this one
     return {upload for run in runs if run.kind.takes_back for upload in run.settings.get("of", ())}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from tcb_ops.details import Detail, DetailCode, as_detail, detail
+from tcb_ops.details import Detail, DetailCode, DetailCodes, as_detail, detail
 from tcb_ops.errcodes import errcode
 from tcb_ops.errors import (
     InterruptedRunError,
@@ -29,7 +29,7 @@ def stop_text(reason: Detail) -> Text:
     code = reason.params.get("known_as", reason.params.get("errcode"))
     if not isinstance(code, int):
         return reason
-    owner = Owner.PLATFORM if reason.code is DetailCode.COMPONENT_TOKEN else Owner.MERCHANT
+    owner = Owner.PLATFORM if reason.params.get("owner") == Owner.PLATFORM else Owner.MERCHANT
     entry = errcode(code, owner)
     return as_sentences((reason, entry.meaning, entry.action))
 
@@ -39,7 +39,7 @@ def stop_reason(error: TcbOpsError) -> Detail:
     return error.reason or as_detail(error.text)
 
 
-def stopped(kind: type[Error], code: DetailCode, **params: Any) -> Error:
+def stopped(kind: type[Error], code: DetailCodes, **params: Any) -> Error:
     """Return the error for a run that stops early, with the reason that the ledger records."""
     reason = detail(code, **params)
     error = kind(stop_text(reason))
@@ -59,13 +59,6 @@ def refused_platform(code: int, errmsg: str) -> PlatformStopError:
     error = PlatformStopError(as_sentences((reason, entry.meaning)), entry.action)
     error.reason, error.code = reason, str(reason.code)
     return error
-
-
-def refused_component(appid: str, code: int, errmsg: str) -> PlatformStopError:
-    """Return the error for an audit whose component token the platform refuses, even a new one."""
-    return stopped(
-        PlatformStopError, DetailCode.COMPONENT_TOKEN, appid=appid, errcode=code, errmsg=errmsg or "-"
-    )
 
 
 def no_tokens(error: TokenSourceError, *, pending: bool) -> TokenSourceError:

@@ -18,7 +18,6 @@ ARGUMENT_ERRORS = frozenset({"40097", "40101", "-501007", "-601002"})
 """Errcodes that say that a value is wrong, or that there are too many: a call for several is halved."""
 
 
-
 @dataclass(frozen=True, slots=True)
 class CallLimits:
     """Limits on attempts and waiting times. The defaults are those of the command line."""

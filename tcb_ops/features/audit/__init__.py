@@ -45,6 +45,9 @@ REFUSED_TOKENS = frozenset({40001, 40014, 42001})
 class AuditCode(DetailCodes):
     """The codes of audits."""
 
+    COMPONENT_TOKEN = _(
+        "The component token of {appid} was refused with errcode {errcode} ({errmsg}), which affects every merchant."
+    )
     ENV_STATUS = _("Its status is {status}.")
     NOT_CHECKED = _("Not checked: {checks}.")
     LINK_CALLS = _("Link calls today: {used} of {limit}.")

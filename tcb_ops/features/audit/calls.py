@@ -14,6 +14,7 @@ from tcb_ops.details import Detail, detail
 from tcb_ops.errcodes import Decision, errcode
 from tcb_ops.errors import OutageError, TokenSourceError, TransportError
 from tcb_ops.features.audit import REFUSED_TOKENS, UNAVAILABLE, UNHEALTHY, AuditCode
+from tcb_ops.features.audit.kind import refused_component
 from tcb_ops.features.diagnosis import interfaces
 from tcb_ops.features.diagnosis.interfaces import Quota
 from tcb_ops.features.diagnosis.questions import Probes
@@ -22,7 +23,6 @@ from tcb_ops.features.single_calls.caller import Caller
 from tcb_ops.model import Merchant, Owner, Reason, RowEnd
 from tcb_ops.runs.calls import CallContext, Calls, FailedAttempt, SomeEnds
 from tcb_ops.runs.scheduler import Task
-from tcb_ops.runs.stop_errors import refused_component
 from tcb_ops.wechat.call_policy import classify
 from tcb_ops.wechat.responses import ApiError, InvalidResponse
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.errors import LedgerDamagedError, OutageError, PlatformStopError, TcbOpsError, TokenSourceError
-from tcb_ops.features.audit import HEALTHY, NOT_ASKED, REFUSED_TOKENS, UNHEALTHY
+from tcb_ops.features.audit import HEALTHY, NOT_ASKED, REFUSED_TOKENS, UNHEALTHY, AuditCode
 from tcb_ops.features.diagnosis.verdicts import presumed
 from tcb_ops.i18n import Text, _, as_list, pgettext
 from tcb_ops.kinds import Kind, counted, environment_count, is_provided, provided
-from tcb_ops.model import Outcome, Reason, Row, RowEnd
+from tcb_ops.model import Outcome, Owner, Reason, Row, RowEnd
 from tcb_ops.runs.next_commands import command, pace, retry, selected
-from tcb_ops.runs.stop_errors import stop_reason
+from tcb_ops.runs.stop_errors import stop_reason, stopped
 
 if TYPE_CHECKING:
     from tcb_ops.features.audit.result import AuditResult
@@ -31,6 +31,12 @@ _OF_EVERYBODY = (OutageError, PlatformStopError, TokenSourceError)
 """Problems that affect every merchant, not this machine."""
 _UNKNOWN = {"wechat_busy", "too_fast", "unreachable"}
 """Causes that say nothing about an environment."""
+
+
+def refused_component(appid: str, code: int, errmsg: str) -> PlatformStopError:
+    """Return the error for an audit whose component token the platform refuses, even a new one."""
+    facts = {"appid": appid, "errcode": code, "errmsg": errmsg or "-", "owner": Owner.PLATFORM}
+    return stopped(PlatformStopError, AuditCode.COMPONENT_TOKEN, **facts)
 
 
 class AuditKind(Kind):
@@ -70,9 +76,10 @@ class AuditKind(Kind):
         unknown = end.reason is NOT_ASKED or cause in _UNKNOWN
         return replace(end, outcome=Outcome.UNKNOWN if unknown else UNHEALTHY)
 
-    def stops_run(self, end: RowEnd) -> bool:
-        """Return whether the component token was refused, which affects every merchant."""
-        return end.reason is Reason.COMPONENT and end.errcode in REFUSED_TOKENS
+    def stop_error(self, end: RowEnd, appid: str) -> TcbOpsError | None:
+        """Return the error for a refused component token, which affects every merchant."""
+        refused = end.reason is Reason.COMPONENT and end.errcode in REFUSED_TOKENS
+        return refused_component(appid, end.errcode or 0, end.errmsg) if refused else None
 
     def end_when_stopped(self, error: TcbOpsError) -> RowEnd | None:
         """Return how environments end that were not reached because of a problem that affects every merchant."""

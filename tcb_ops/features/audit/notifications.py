@@ -422,7 +422,7 @@ def notify(
     results = {name: audited(Run(ledger, record, settings), name) for name in named}
     due = {name for name, to in named.items() if on_demand or is_due(to.on, results[name])}
     waiting = set(record.undelivered) | (set() if on_demand else due)
-    _note_undelivered(ledger, record, waiting)
+    note_undelivered(ledger, record, waiting)
     deliveries = []
     for name, to in named.items():
         if name not in due:
@@ -431,13 +431,15 @@ def notify(
         deliveries.append(deliver(name, to, *message_about(results[name], settings), settings))
         if deliveries[-1].sent and name in waiting:
             waiting.remove(name)
-            _note_undelivered(ledger, record, waiting)
+            note_undelivered(ledger, record, waiting)
     return deliveries
 
 
-def _note_undelivered(ledger: Ledger, audit: RunRecord, receivers: Collection[str]) -> None:
-    with suppress(TcbOpsError):  # a ledger that cannot be written keeps nobody from being told
-        ledger.note_undelivered(audit, receivers)
+def note_undelivered(ledger: Ledger, audit: RunRecord, receivers: Collection[str]) -> None:
+    """Record to which receivers the message has not been delivered; a ledger that cannot be written keeps nobody from being told."""
+    with suppress(TcbOpsError), ledger.writing() as connection:
+        statement = "UPDATE runs SET undelivered = ? WHERE number = ?"
+        connection.execute(statement, ("\n".join(sorted(receivers)), audit.number))
 
 
 def receivers_check(settings: Settings) -> DoctorCheck | None:

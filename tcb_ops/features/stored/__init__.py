@@ -83,6 +83,7 @@ FEATURE = Feature(
         "backed_up_calls": "tcb_ops.features.stored.checked_upload:CheckedUploadCalls",
         "backup_folder": "tcb_ops.features.stored.files:check_folder",
         "changed_lines": "tcb_ops.features.stored.queries:changed_lines",
+        "check_beside": "tcb_ops.features.stored.beside:check_beside",
         "overwritten": "tcb_ops.features.stored.api:overwritten",
         "stored_files": "tcb_ops.features.stored.panel:StoredFiles",
     },

@@ -205,3 +205,13 @@ def paths_stored(
         WHERE envs.env = ? AND envs.appid = ? AND rows.run IN ({numbers}) AND rows.outcome = 'uploaded'
         ORDER BY rows.path"""
     return ledger.fetch(query, (env, appid))
+
+
+def pending_in_both(reader: LedgerReader, number: int, other: int) -> str | None:
+    """Return a path at which rows of two runs, given by their numbers, are pending; None without any."""
+    pending = """
+        SELECT envs.env, rows.path FROM rows JOIN envs ON envs.run = rows.run AND envs.no = rows.place
+        WHERE rows.run = ? AND rows.outcome = 'pending'"""
+    query = f"SELECT MIN(path) FROM ({pending} INTERSECT {pending}) AS shared"
+    path: str | None = reader.fetch(query, (number, other))[0][0]
+    return path

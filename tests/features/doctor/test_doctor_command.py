@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 import tcb_ops as tcb
+from tcb_ops.features.audit.notifications import note_undelivered
 from tcb_ops.model import Merchant
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.settings import load_settings
@@ -218,7 +219,7 @@ def test_a_robot_that_did_not_get_the_last_message_is_named(open_token_server, c
     assert checks()[1]["notify"]["grade"] == "ok"
     run = tcb.audit(settings=load_settings())
     ledger = Ledger(str(server.folder / "ledger.db"))
-    ledger.note_undelivered(run.record, ["wecom robot.txt"])
+    note_undelivered(ledger, run.record, ["wecom robot.txt"])
     ledger.close()
     notified = checks()[1]["notify"]
     assert (notified["grade"], run.id in notified["seen"]) == ("warning", True)
