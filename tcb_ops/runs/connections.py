@@ -74,6 +74,8 @@ class Database:
     """A positive number rounded down."""
     splits_pages = True
     """Whether a record that grows may split its page."""
+    advice: Text | None = None
+    """What to check if it cannot be opened, where that may help; None: choose another one."""
     index_hint = "INDEXED BY {}"
     """Follows a table whose index must be used: without statistics SQLite would read whole runs instead."""
 

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from tcb_ops.errors import LedgerDamagedError, LedgerError, StoppedError, TcbOpsError, UsageError
 from tcb_ops.i18n import Text, _, verbatim
@@ -128,7 +127,10 @@ def _open_database(where: str) -> tuple[Database, Path | None]:
         _prepare_file(file)
         database = Database(str(file.absolute()), name)
     else:
-        database = _postgresql(where, name)
+        try:
+            database = provided("postgresql")(where, name)
+        except ImportError:
+            raise not_a_ledger(name, _("its database driver is not installed")) from None
     try:
         _open_schema(database, sqlite=file is not None)
     except TcbOpsError:
@@ -144,31 +146,8 @@ def _open_database(where: str) -> tuple[Database, Path | None]:
             raise damaged(name, verbatim(cause)) from None
         if fault is DatabaseFault.LOCKED:
             raise UsageError(locked(name)) from None
-        advice = (
-            None
-            if file is not None
-            else _(
-                "Check that the server runs at this host and port, that the database exists, that the role may connect to it "
-                "and has the privileges of a user of the ledger, and its password in PGPASSWORD or ~/.pgpass."
-            )
-        )
-        raise not_a_ledger(name, _("it cannot be opened ({why})", why=cause), advice) from None
+        raise not_a_ledger(name, _("it cannot be opened ({why})", why=cause), database.advice) from None
     return database, file
-
-
-def _postgresql(where: str, name: str) -> Database:
-    try:
-        postgresql = provided("postgresql")
-    except ImportError:
-        raise not_a_ledger(name, _("its database driver is not installed")) from None
-    try:
-        database: Database = postgresql(where.replace(f"{_DRIVER}:", "postgresql:", 1), name)
-    except postgresql.errors:
-        raise _unreadable() from None
-    return database
-
-
-_DRIVER = "postgresql+psycopg"
 
 
 def ledger_file(where: str) -> Path | None:
@@ -178,25 +157,14 @@ def ledger_file(where: str) -> Path | None:
         raise not_a_ledger(repr(where), _("a ledger in a file needs the name of the file"))
     if "://" not in where:
         return Path(where)
-    # The driver would take a part of it as the host.
-    if where.count("@") > 1 or "@" in where.partition("?")[2]:
-        raise not_a_ledger(name, _("an @ in a name or password must be written as %40"))
     scheme, _separator, rest = where.partition("://")
     if scheme == "sqlite" and len(rest) > 1 and rest.startswith("/") and "?" not in rest:
         return Path(rest[1:])
-    if scheme not in {"postgresql", _DRIVER}:
+    if scheme not in {"postgresql", "postgresql+psycopg"}:
         raise not_a_ledger(
             name, _("a ledger is an SQLite file or a PostgreSQL database (postgresql+psycopg://…)")
         )
-    try:
-        _port = urlsplit(where).port
-    except ValueError:  # such as a port that is not a number, which the driver's message would show
-        raise _unreadable() from None
     return None
-
-
-def _unreadable() -> UsageError:
-    return not_a_ledger("the ledger's URL", _("it cannot be read as a database URL"))
 
 
 def _open_schema(database: Database, *, sqlite: bool) -> None:

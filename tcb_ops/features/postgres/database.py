@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import count
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -16,6 +17,7 @@ from tcb_ops.errors import LedgerError, TcbOpsError
 from tcb_ops.i18n import _
 from tcb_ops.runs import connections
 from tcb_ops.runs.connections import BATCH, Connection, Database, DatabaseFault
+from tcb_ops.runs.database import not_a_ledger
 
 SCHEMA_SECONDS = 10
 """Seconds that creating PostgreSQL's tables waits for a lock, since all others wait behind it."""
@@ -52,11 +54,23 @@ class PostgreSQL(Database):
     whole = "CAST(FLOOR({}) AS INTEGER)"
     splits_pages = False  # a changed record is written again
     index_hint = ""
+    advice = _(
+        "Check that the server runs at this host and port, that the database exists, that the role may connect to it "
+        "and has the privileges of a user of the ledger, and its password in PGPASSWORD or ~/.pgpass."
+    )
 
-    def __init__(self, url: str, name: str) -> None:
-        """Raise psycopg.Error if the URL cannot be read."""
+    def __init__(self, where: str, name: str) -> None:
+        """Raise UsageError if the URL cannot be read."""
+        url = where.replace("postgresql+psycopg:", "postgresql:", 1)
         super().__init__(url, name)
-        self._parameters: dict[str, Any] = _LIBPQ | conninfo_to_dict(url)
+        # The driver would take a part of it as the host.
+        if where.count("@") > 1 or "@" in where.partition("?")[2]:
+            raise not_a_ledger(name, _("an @ in a name or password must be written as %40"))
+        try:
+            _port = urlsplit(where).port  # the driver's message would show one that is not a number
+            self._parameters: dict[str, Any] = _LIBPQ | conninfo_to_dict(url)
+        except (ValueError, psycopg.Error):
+            raise not_a_ledger("the ledger's URL", _("it cannot be read as a database URL")) from None
 
     def open(self) -> Connection:
         """Open a connection. The server keeps an idle one, whatever is set for the role."""
