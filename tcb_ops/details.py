@@ -173,18 +173,8 @@ class DetailCode(DetailCodes):
     OUTSIDE = _("{file} is outside the folder of local files (links resolved)")
     DUPLICATE = _("the same environment and path as in line {first}")
     # what is wrong with a URL that a file is sent from
-    SOURCE_ADDRESS = _(
-        "{url} is not an address that files are read from: https without a user name, spaces or #"
-    )
     SOURCE_STORE = _("{url} is an object of a store, which tcb-ops cannot ask for it")
     SOURCE_HOST = _("{host} is not one of the source_hosts, so nothing was requested from it")
-    SOURCE_MASKED = _("the query of {url} is masked, as in every report")
-    SOURCE_GONE = _("there is no file at {url} (HTTP {status})")
-    SOURCE_REFUSED = _("{url} cannot be read (HTTP {status})")
-    SOURCE_REDIRECT = _("{url} redirects to another address (HTTP {status}), which is not followed")
-    SOURCE_BUSY = _("{url} returned HTTP {status}; trying again later may help")
-    SOURCE_NO_LENGTH = _("{url} is sent without Content-Length, which the store needs first")
-    SOURCE_ENCODED = _("{url} is sent with Content-Encoding, so these are not the file's own bytes")
 
 
 @dataclass(frozen=True, slots=True)

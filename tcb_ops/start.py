@@ -346,7 +346,7 @@ def start_run(
                     skip_unchanged=skip_unchanged,
                     canary=canary,
                     runner=runner,
-                    queries=work.queries,
+                    urls=work.urls,
                     resumed=planned.resumed,
                     check_lock=check_lock,
                     may_discard=lambda other: _is_abandoned(ledger, other, new_run=new_run),

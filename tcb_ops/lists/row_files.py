@@ -239,13 +239,7 @@ def refuse_sources(urls: Sequence[Secret]) -> dict[Secret, SourceFile | Unusable
 
 
 SOURCE_FIXES: dict[DetailCodes, Text] = {
-    DetailCode.SOURCE_ADDRESS: _("correct the URL"),
     DetailCode.SOURCE_HOST: _("add the host to source_hosts in tcb-ops.toml, or correct the URL"),
-    DetailCode.SOURCE_MASKED: _("copy the URL from the original list"),
-    DetailCode.SOURCE_GONE: _("correct the URL"),
-    DetailCode.SOURCE_REFUSED: _("check who may read it; a signed URL may have expired"),
-    DetailCode.SOURCE_REDIRECT: _("write the address that it leads to"),
-    DetailCode.SOURCE_ENCODED: _("have it sent without Content-Encoding, or download it and give the file"),
     DetailCode.SOURCE_STORE: _(
         "presign the objects with your store's own tools, and put the https URLs in `file`"
     ),

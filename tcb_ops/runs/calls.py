@@ -15,8 +15,7 @@ from tcb_ops.errcodes import Decision, Scope, store_code
 from tcb_ops.errors import TransportError, TransportFault
 from tcb_ops.i18n import Text
 from tcb_ops.kinds import provided
-from tcb_ops.lists.row_files import whole_source
-from tcb_ops.model import Link, Outcome, Owner, Reason, Row, RowEnd, is_source
+from tcb_ops.model import Link, Outcome, Owner, Reason, Row, RowEnd, Secret, is_source
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.limits import LINK_MARGIN, RunLimits
 from tcb_ops.runs.locks import Lease
@@ -24,7 +23,6 @@ from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.records import EarlierUpload, RunRecord
 from tcb_ops.runs.runtime import Runtime
 from tcb_ops.runs.scheduler import Task
-from tcb_ops.runs.url_files import SourceQueries
 from tcb_ops.secrets import MASK
 from tcb_ops.settings import Settings
 from tcb_ops.wechat.call_policy import classify
@@ -98,8 +96,8 @@ class RunContext:
     """Makes what has the run worked on by other processes; None: this one works on it."""
     lease: float | None = None
     """Seconds after a successful lock check in which rows may begin and have effects; None for those of a lock."""
-    queries: SourceQueries | None = None
-    """Of files that are sent from URLs."""
+    urls: Callable[[Row], Secret] | None = None
+    """Returns the whole URL that a row's file is sent from; None if no URL has a query."""
     resumed: bool = False
     """Whether an earlier session may have worked on the run."""
 
@@ -297,10 +295,7 @@ class UploadCalls(Calls):
     @asynccontextmanager
     async def _opened(self, row: Row) -> AsyncIterator[Body]:
         if is_source(row.file):
-            queries = self.context.queries
-            url = queries.whole(row) if queries is not None else whole_source(row.file, None)
-            sources = provided("source_client")(self.context.transport, self.context.settings)
-            async with sources.opened(url, row.file, row.size, row.etag) as body:
+            async with provided("source_body")(self.context, row) as body:
                 yield body
         else:
             planned = self._planned(row)
@@ -328,10 +323,7 @@ class UploadCalls(Calls):
         return row.file, row.size or 0, row.mtime_ns or 0
 
     def _unusable(self, task: Task, error: FileChangedError | FileUnreadableError) -> RowEnd:
-        reason = Reason.FILE_CHANGED if isinstance(error, FileChangedError) else Reason.FILE_UNREADABLE
-        if as_detail(error.text).code is DetailCode.SOURCE_REDIRECT:
-            reason = Reason.SOURCE_REDIRECT
-        return self._end(task, Outcome.FAILED, reason, error.text)
+        return self._end(task, Outcome.FAILED, error.of_row, error.text)
 
     async def _unchanged(self, task: Task, earlier: EarlierUpload) -> RowEnd | None:
         """Return the end of a row whose bytes and headers are stored already; None if they differ or are unreadable."""

@@ -17,7 +17,7 @@ from tcb_ops.i18n import Text, _, as_list
 from tcb_ops.kinds import Kind, is_provided, provided
 from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.merchants import Merchants
-from tcb_ops.model import Listener, Merchant, Outcome, Owner, Row
+from tcb_ops.model import Listener, Merchant, Outcome, Owner, Row, Secret
 from tcb_ops.runs.histories import corrections_of, merged_runs
 from tcb_ops.runs.ledger import Ledger, taken
 from tcb_ops.runs.links_file import check_columns
@@ -28,7 +28,7 @@ from tcb_ops.runs.next_commands import resume as resume_command
 from tcb_ops.runs.next_commands import retry as retry_command
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import EnvRecord, NewRun, RowRecord, RunRecord, resumed_within
-from tcb_ops.runs.url_files import SourceQueries, as_they_are, source_check
+from tcb_ops.runs.url_files import as_they_are, source_check
 from tcb_ops.secrets import masked
 from tcb_ops.settings import Settings
 
@@ -297,8 +297,8 @@ class RunSpec:
     """Rows that are left out although they were asked for, or a list that looks like a correction and is none."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """What else the run needs to know: which run it is about, where it saves files. Kept in its settings."""
-    queries: SourceQueries | None = None
-    """Of the URLs that have any; only this process has them."""
+    urls: Callable[[Row], Secret] | None = None
+    """Returns a row's whole URL, where some have a query; only this process has them."""
 
     @property
     def root_name(self) -> str:
@@ -325,12 +325,13 @@ def list_spec(batch: Batch, kind: Kind, selection: str = "") -> RunSpec:
 
 def upload_spec(batch: Batch, selection: str, options: Mapping[str, str]) -> RunSpec:
     """Return the spec of an upload of a checked list."""
-    spec, queries = list_spec(batch, UPLOAD, selection), SourceQueries(batch.staging.queries())
+    spec = list_spec(batch, UPLOAD, selection)
+    urls = provided("source_urls")(batch.staging.queries()) if is_provided("source_urls") else None
     options = {**spec.options, **options}
-    if not queries:
+    if urls is None:
         return replace(spec, options=options)
     source = str(batch.source.absolute()) if batch.source.is_file() else ""
-    return replace(spec, options={**options, SIGNED: source}, queries=queries)
+    return replace(spec, options={**options, SIGNED: source}, urls=urls)
 
 
 def correction(spec: RunSpec, batch: Batch, ledger: LedgerReader, settings: Settings) -> RunSpec:

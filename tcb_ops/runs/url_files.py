@@ -1,9 +1,7 @@
-"""Files from URLs in runs: looked at before the run is planned; their queries kept while this process works on it."""
+"""Files as they are when a run is planned: local ones, and those that are sent from URLs."""
 
 from __future__ import annotations
 
-import sqlite3
-import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cache
@@ -11,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from tcb_ops.kinds import is_provided, provided
-from tcb_ops.lists.row_files import SourceCheck, refuse_sources, whole_source
+from tcb_ops.lists.row_files import SourceCheck, refuse_sources
 from tcb_ops.model import Row, Secret, SourceFile, is_source
 from tcb_ops.settings import Settings
 
@@ -24,26 +22,6 @@ def source_check(settings: Callable[[], Settings]) -> SourceCheck:
         return refuse_sources
     loaded = cache(lambda: provided("source_check")(settings))  # it loads the HTTP library
     return lambda urls: loaded()(urls)  # noqa: PLW0108  not before there is a URL
-
-
-class SourceQueries:
-    """The queries of a run's URLs by line, in an unnamed temporary file if they are many, until the process ends."""
-
-    def __init__(self, queries: Iterable[tuple[int, Secret]]) -> None:
-        self._queries = sqlite3.connect("", check_same_thread=False)
-        weakref.finalize(self, self._queries.close)
-        self._queries.execute("CREATE TABLE queries (line INTEGER PRIMARY KEY, query TEXT)")
-        self._queries.executemany(
-            "INSERT INTO queries VALUES (?, ?)", ((line, query.reveal()) for line, query in queries)
-        )
-
-    def __bool__(self) -> bool:
-        return self._queries.execute("SELECT 1 FROM queries LIMIT 1").fetchone() is not None
-
-    def whole(self, row: Row) -> Secret:
-        """Return a row's URL with its query."""
-        record = self._queries.execute("SELECT query FROM queries WHERE line = ?", (row.line,)).fetchone()
-        return whole_source(row.file, Secret(record[0]) if record else None)
 
 
 def as_they_are(rows: Iterable[Row], root: Path, inspect: SourceCheck) -> Iterator[Row]:

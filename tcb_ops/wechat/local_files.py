@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Self
 
 from tcb_ops.details import DetailCode, as_detail, detail
 from tcb_ops.errors import ResourceLimitError, TcbOpsError
+from tcb_ops.model import Reason
 from tcb_ops.resources import exhausted, system_reason
 
 _SMALL = 1024 * 1024 - 64 * 1024
@@ -36,9 +37,13 @@ _CHUNK_OF_MANY = 256 * 1024
 class FileChangedError(TcbOpsError):
     """The local file differs from the plan, before or during the upload."""
 
+    of_row = Reason.FILE_CHANGED
+
 
 class FileUnreadableError(TcbOpsError):
-    """The local file cannot be read, or is not a regular file."""
+    """The local file cannot be read, or is not a regular file. `of_row`: the reason of the row that ends with it."""
+
+    of_row = Reason.FILE_UNREADABLE
 
 
 class Body:

@@ -12,9 +12,8 @@ from dataclasses import replace
 
 from tcb_ops.details import Detail, detail
 from tcb_ops.errcodes import Decision, errcode
-from tcb_ops.errors import OutageError, TokenSourceError, TransportError
+from tcb_ops.errors import OutageError, PlatformStopError, TokenSourceError, TransportError
 from tcb_ops.features.audit import REFUSED_TOKENS, UNAVAILABLE, UNHEALTHY, AuditCode
-from tcb_ops.features.audit.kind import refused_component
 from tcb_ops.features.diagnosis import interfaces
 from tcb_ops.features.diagnosis.interfaces import Quota
 from tcb_ops.features.diagnosis.questions import Probes
@@ -23,6 +22,7 @@ from tcb_ops.features.single_calls.caller import Caller
 from tcb_ops.model import Merchant, Owner, Reason, RowEnd
 from tcb_ops.runs.calls import CallContext, Calls, FailedAttempt, SomeEnds
 from tcb_ops.runs.scheduler import Task
+from tcb_ops.runs.stop_errors import stopped
 from tcb_ops.wechat.call_policy import classify
 from tcb_ops.wechat.responses import ApiError, InvalidResponse
 
@@ -52,6 +52,12 @@ def deciding(facts: Facts) -> Verdict | None:
     """
     verdict = verdict_of(facts)
     return verdict if verdict is not None and verdict.cause in _DECIDING else None
+
+
+def refused_component(appid: str, code: int, errmsg: str) -> PlatformStopError:
+    """Return the error for an audit whose component token the platform refuses, even a new one."""
+    facts = {"appid": appid, "errcode": code, "errmsg": errmsg or "-", "owner": Owner.PLATFORM}
+    return stopped(PlatformStopError, AuditCode.COMPONENT_TOKEN, **facts)
 
 
 class AuditCalls(Calls):

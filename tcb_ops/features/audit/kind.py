@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.errors import LedgerDamagedError, OutageError, PlatformStopError, TcbOpsError, TokenSourceError
-from tcb_ops.features.audit import HEALTHY, NOT_ASKED, REFUSED_TOKENS, UNHEALTHY, AuditCode
+from tcb_ops.features.audit import HEALTHY, NOT_ASKED, REFUSED_TOKENS, UNHEALTHY
 from tcb_ops.features.diagnosis.verdicts import presumed
 from tcb_ops.i18n import Text, _, as_list, pgettext
 from tcb_ops.kinds import Kind, counted, environment_count, is_provided, provided
-from tcb_ops.model import Outcome, Owner, Reason, Row, RowEnd
+from tcb_ops.model import Outcome, Reason, Row, RowEnd
 from tcb_ops.runs.next_commands import command, pace, retry, selected
-from tcb_ops.runs.stop_errors import stop_reason, stopped
+from tcb_ops.runs.stop_errors import stop_reason
 
 if TYPE_CHECKING:
     from tcb_ops.features.audit.result import AuditResult
@@ -31,12 +31,6 @@ _OF_EVERYBODY = (OutageError, PlatformStopError, TokenSourceError)
 """Problems that affect every merchant, not this machine."""
 _UNKNOWN = {"wechat_busy", "too_fast", "unreachable"}
 """Causes that say nothing about an environment."""
-
-
-def refused_component(appid: str, code: int, errmsg: str) -> PlatformStopError:
-    """Return the error for an audit whose component token the platform refuses, even a new one."""
-    facts = {"appid": appid, "errcode": code, "errmsg": errmsg or "-", "owner": Owner.PLATFORM}
-    return stopped(PlatformStopError, AuditCode.COMPONENT_TOKEN, **facts)
 
 
 class AuditKind(Kind):
@@ -78,6 +72,8 @@ class AuditKind(Kind):
 
     def stop_error(self, end: RowEnd, appid: str) -> TcbOpsError | None:
         """Return the error for a refused component token, which affects every merchant."""
+        from tcb_ops.features.audit.calls import refused_component
+
         refused = end.reason is Reason.COMPONENT and end.errcode in REFUSED_TOKENS
         return refused_component(appid, end.errcode or 0, end.errmsg) if refused else None
 

@@ -26,7 +26,6 @@ from tcb_ops.signals import handled
 if TYPE_CHECKING:
     from distributed import Client, LocalCluster
 
-    from tcb_ops.runs.url_files import SourceQueries
 
 _LOCAL = r"local:([1-9][0-9]{0,2})"
 
@@ -85,9 +84,9 @@ def check_cluster(cluster: str) -> None:
         raise ArgumentError("cluster", cluster, valid, shown=True)
 
 
-def check_kind(kind: Kind, queries: SourceQueries | None) -> None:
+def check_kind(kind: Kind, *, with_queries: bool) -> None:
     """Raise UsageError for a run whose secrets stay on one machine: links in a file, the queries of URLs."""
-    if queries is not None:
+    if with_queries:
         raise UsageError(
             _(
                 "the list has URLs with a query, which may be a signature and never leaves this process, so a "

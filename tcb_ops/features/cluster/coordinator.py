@@ -64,7 +64,7 @@ TRIES = 3
 @contextmanager
 def opened_runner(cluster: str, settings: Settings, work: RunSpec) -> Iterator[MakeRunner]:
     """Open a cluster for a run; yield what makes its runner. Raises UsageError."""
-    check_kind(work.kind, work.queries)
+    check_kind(work.kind, with_queries=work.urls is not None)
     with opened_cluster(cluster, settings) as client:
         yield partial(Coordinator, client)
 

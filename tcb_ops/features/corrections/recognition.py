@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from tcb_ops.i18n import Text, _
-from tcb_ops.kinds import Kind
+from tcb_ops.kinds import Kind, provided
 from tcb_ops.lists.batch import Batch
 from tcb_ops.model import Outcome
 from tcb_ops.runs.histories import columns_of, merged_runs
@@ -14,7 +14,6 @@ from tcb_ops.runs.list_kinds import ListKind
 from tcb_ops.runs.plan import RunSpec
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import RunRecord
-from tcb_ops.runs.url_files import SourceQueries
 from tcb_ops.settings import Settings
 
 _COLUMNS = frozenset({"tcb_ended_at", "tcb_list", "tcb_outcome", "tcb_column"})
@@ -68,7 +67,7 @@ def corrected_spec(spec: RunSpec, batch: Batch, ledger: LedgerReader, settings: 
     return replace(
         spec,
         rows=lambda: (replace(row, line=row.of_line) for row in spec.rows()),
-        queries=spec.queries and SourceQueries(batch.staging.queries("of_line")),
+        urls=spec.urls and provided("source_urls")(batch.staging.queries("of_line")),
         options={**spec.options, "corrects": corrected.id},
     )
 

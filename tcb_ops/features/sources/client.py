@@ -11,10 +11,13 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-from tcb_ops.details import Detail, DetailCode, detail
+from tcb_ops.details import Detail, DetailCode, DetailCodes, detail
 from tcb_ops.errors import TcbOpsError, TransportError, TransportFault
-from tcb_ops.model import Secret, SourceFile, in_object_store, is_loopback
+from tcb_ops.features.sources import SourceCode
+from tcb_ops.lists.row_files import MAX_FILE_BYTES
+from tcb_ops.model import Reason, Secret, SourceFile, in_object_store, is_loopback
 from tcb_ops.secrets import MASK
+from tcb_ops.settings import Settings
 from tcb_ops.wechat.local_files import Body, FileChangedError, FileUnreadableError
 from tcb_ops.wechat.transport import HttpRequest, Incoming, Transport
 
@@ -33,6 +36,8 @@ class SourceRefusedError(FileUnreadableError):
     def __init__(self, problem: Detail) -> None:
         super().__init__(problem)
         self.detail = problem
+        if problem.code is SourceCode.SOURCE_REDIRECT:
+            self.of_row = Reason.SOURCE_REDIRECT
 
 
 def source_problem(url: str, shown: str, hosts: tuple[str, ...], *, loopback: bool) -> Detail | None:
@@ -57,9 +62,9 @@ def source_problem(url: str, shown: str, hosts: tuple[str, ...], *, loopback: bo
         return detail(DetailCode.SOURCE_STORE, url=shown)
     address = _URL.fullmatch(url)
     if MASK in url and "@" not in shown:
-        return detail(DetailCode.SOURCE_MASKED, url=shown)
+        return detail(SourceCode.SOURCE_MASKED, url=shown)
     if address is None:
-        return detail(DetailCode.SOURCE_ADDRESS, url=shown)
+        return detail(SourceCode.SOURCE_ADDRESS, url=shown)
     host = address["host"].strip("[]").lower()
     allowed = any(
         host.endswith(name[1:].lower()) if name.startswith("*.") else host == name.lower() for name in hosts
@@ -67,11 +72,11 @@ def source_problem(url: str, shown: str, hosts: tuple[str, ...], *, loopback: bo
     if not allowed or (is_loopback(host) and not loopback):
         return detail(DetailCode.SOURCE_HOST, host=host)
     if address["scheme"].lower() == "http" and not is_loopback(host):
-        return detail(DetailCode.SOURCE_ADDRESS, url=shown)
+        return detail(SourceCode.SOURCE_ADDRESS, url=shown)
     return None
 
 
-def read_status(status: int) -> DetailCode | None:
+def read_status(status: int) -> DetailCodes | None:
     """Return what is wrong if a source's server answers with a status; None if it gives the file.
 
     =====================  ===============
@@ -85,18 +90,18 @@ def read_status(status: int) -> DetailCode | None:
     any other              SOURCE_REFUSED
     =====================  ===============
     """
-    texts = {
+    texts: dict[int, DetailCodes | None] = {
         200: None,
         412: DetailCode.FILE_CHANGED,
-        404: DetailCode.SOURCE_GONE,
-        410: DetailCode.SOURCE_GONE,
+        404: SourceCode.SOURCE_GONE,
+        410: SourceCode.SOURCE_GONE,
     }
     if status in texts:
         return texts[status]
     if 300 <= status < 400:
-        return DetailCode.SOURCE_REDIRECT
+        return SourceCode.SOURCE_REDIRECT
     busy = status in {408, 425, 429} or status >= 500
-    return DetailCode.SOURCE_BUSY if busy else DetailCode.SOURCE_REFUSED
+    return SourceCode.SOURCE_BUSY if busy else SourceCode.SOURCE_REFUSED
 
 
 class SourceClient:
@@ -146,7 +151,7 @@ class SourceClient:
             if (size is not None and now.size not in {None, size}) or (etag and now.etag not in {"", etag}):
                 raise _changed(shown)
             if now.size is None:
-                raise SourceRefusedError(detail(DetailCode.SOURCE_NO_LENGTH, url=shown))
+                raise SourceRefusedError(detail(SourceCode.SOURCE_NO_LENGTH, url=shown))
             body = SourceBody(answer, now.size, shown)
             if now.size <= _SMALL:
                 await body.load()
@@ -164,7 +169,7 @@ class SourceClient:
 
     def _facts(self, answer: Incoming, shown: str) -> SourceFile:
         if answer.headers.get("Content-Encoding", "identity").lower() != "identity":
-            raise SourceRefusedError(detail(DetailCode.SOURCE_ENCODED, url=shown))
+            raise SourceRefusedError(detail(SourceCode.SOURCE_ENCODED, url=shown))
         length = answer.headers.get("Content-Length", "")
         size = int(length) if re.fullmatch("[0-9]{1,15}", length) else None
         return self._checked(SourceFile(size, _etag(answer)), shown)
@@ -214,7 +219,7 @@ def _check_status(answer: Incoming, shown: str) -> None:
     if code is DetailCode.FILE_CHANGED:
         raise _changed(shown)
     problem = detail(code, url=shown, status=answer.status)
-    if code is DetailCode.SOURCE_BUSY:
+    if code is SourceCode.SOURCE_BUSY:
         raise TransportError(TransportFault.GARBAGE, problem)
     raise SourceRefusedError(problem)
 
@@ -227,3 +232,8 @@ def _etag(answer: Incoming) -> str:
     """Return a strong ETag; a weak one does not say that the bytes are the same."""
     etag = answer.headers.get("ETag", "").strip()
     return etag if _ETAG.fullmatch(etag) else ""
+
+
+def source_client(transport: Transport, settings: Settings) -> SourceClient:
+    """Return the client for the URLs that the settings allow."""
+    return SourceClient(transport, settings.source_hosts, loopback=settings.on_loopback, most=MAX_FILE_BYTES)

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 
 from tcb_ops.details import Detail, DetailCode, as_detail, detail
 from tcb_ops.errors import TransportError, TransportFault
-from tcb_ops.features.sources.client import SourceClient, SourceRefusedError
+from tcb_ops.features.sources import SourceCode
+from tcb_ops.features.sources.client import SourceClient, SourceRefusedError, source_client
 from tcb_ops.i18n import _
-from tcb_ops.lists.row_files import MAX_FILE_BYTES, SOURCE_FIXES, UnusableFile, split_source
+from tcb_ops.lists.row_files import SOURCE_FIXES, UnusableFile, split_source
 from tcb_ops.model import Secret, SourceFile
 from tcb_ops.runs.loop import submit_coroutine
 from tcb_ops.settings import Settings
@@ -23,9 +24,16 @@ _KNOWN = 16_384
 """URLs whose facts are kept."""
 
 
-def source_client(transport: Transport, settings: Settings) -> SourceClient:
-    """Return the client for the URLs that the settings allow."""
-    return SourceClient(transport, settings.source_hosts, loopback=settings.on_loopback, most=MAX_FILE_BYTES)
+FIXES = {
+    **SOURCE_FIXES,
+    SourceCode.SOURCE_ADDRESS: _("correct the URL"),
+    SourceCode.SOURCE_MASKED: _("copy the URL from the original list"),
+    SourceCode.SOURCE_GONE: _("correct the URL"),
+    SourceCode.SOURCE_REFUSED: _("check who may read it; a signed URL may have expired"),
+    SourceCode.SOURCE_REDIRECT: _("write the address that it leads to"),
+    SourceCode.SOURCE_ENCODED: _("have it sent without Content-Encoding, or download it and give the file"),
+}
+"""What to do about a URL that cannot be used."""
 
 
 class SourceInspector:
@@ -78,7 +86,7 @@ class SourceInspector:
                 try:
                     return await client.look(url, shown)
                 except SourceRefusedError as error:
-                    return UnusableFile(error.detail, SOURCE_FIXES[error.detail.code])
+                    return UnusableFile(error.detail, FIXES[error.detail.code])
                 except TransportError as error:
                     problem, away = as_detail(error.text), error.fault is TransportFault.UNREACHABLE
             if problem is not None and away:

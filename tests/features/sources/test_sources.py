@@ -18,7 +18,7 @@ import tcb_ops as tcb
 from tcb_ops.cli.main import run as run_command
 from tcb_ops.details import DetailCode
 from tcb_ops.errors import InputError, UsageError
-from tcb_ops.features.sources import inspector
+from tcb_ops.features.sources import SourceCode, inspector
 from tcb_ops.features.sources.client import read_status, source_problem
 from tcb_ops.lists.batch import Batch
 from tcb_ops.model import Reason
@@ -100,15 +100,15 @@ def codes(batch: Batch) -> list[DetailCode]:
         ("http://127.0.0.1:8000/x.png", "127.0.0.1", False, DetailCode.SOURCE_HOST),
         ("https://127.0.0.1/x.png", "127.0.0.1", False, DetailCode.SOURCE_HOST),
         ("http://127.0.0.1/x.png", "a.com", True, DetailCode.SOURCE_HOST),
-        ("http://a.com/x.png", "a.com", True, DetailCode.SOURCE_ADDRESS),
-        ("ftp://a.com/x.png", "a.com", False, DetailCode.SOURCE_ADDRESS),
-        ("file:///etc/passwd", "a.com", False, DetailCode.SOURCE_ADDRESS),
-        ("https://me:pw@a.com/x.png", "a.com", False, DetailCode.SOURCE_ADDRESS),
-        ("https://a.com\\@b.com/x", "a.com b.com", False, DetailCode.SOURCE_ADDRESS),
-        ("https://a.com/x.png#top", "a.com", False, DetailCode.SOURCE_ADDRESS),
-        ("https://a.com/x y.png", "a.com", False, DetailCode.SOURCE_ADDRESS),
-        ("https://a.com/x\r\nHost: b.com", "a.com", False, DetailCode.SOURCE_ADDRESS),
-        ("https://a.com/x.png?•••", "a.com", False, DetailCode.SOURCE_MASKED),
+        ("http://a.com/x.png", "a.com", True, SourceCode.SOURCE_ADDRESS),
+        ("ftp://a.com/x.png", "a.com", False, SourceCode.SOURCE_ADDRESS),
+        ("file:///etc/passwd", "a.com", False, SourceCode.SOURCE_ADDRESS),
+        ("https://me:pw@a.com/x.png", "a.com", False, SourceCode.SOURCE_ADDRESS),
+        ("https://a.com\\@b.com/x", "a.com b.com", False, SourceCode.SOURCE_ADDRESS),
+        ("https://a.com/x.png#top", "a.com", False, SourceCode.SOURCE_ADDRESS),
+        ("https://a.com/x y.png", "a.com", False, SourceCode.SOURCE_ADDRESS),
+        ("https://a.com/x\r\nHost: b.com", "a.com", False, SourceCode.SOURCE_ADDRESS),
+        ("https://a.com/x.png?•••", "a.com", False, SourceCode.SOURCE_MASKED),
     ],
 )
 def test_which_urls_are_asked(url, hosts, loopback, code):
@@ -119,11 +119,11 @@ def test_which_urls_are_asked(url, hosts, loopback, code):
 def test_what_a_status_means():
     meant = {
         None: (200,),
-        DetailCode.SOURCE_REFUSED: (206, 401),
-        DetailCode.SOURCE_REDIRECT: (302, 304),
-        DetailCode.SOURCE_GONE: (404, 410),
+        SourceCode.SOURCE_REFUSED: (206, 401),
+        SourceCode.SOURCE_REDIRECT: (302, 304),
+        SourceCode.SOURCE_GONE: (404, 410),
         DetailCode.FILE_CHANGED: (412,),
-        DetailCode.SOURCE_BUSY: (429, 500, 503),
+        SourceCode.SOURCE_BUSY: (429, 500, 503),
     }
     assert [(code, *map(read_status, statuses)) for code, statuses in meant.items()] == [
         (code,) * (1 + len(statuses)) for code, statuses in meant.items()
@@ -158,12 +158,12 @@ def test_the_extension_of_the_url_decides_the_type_where_the_path_has_none(web):
 @pytest.mark.parametrize(
     ("how", "code"),
     [
-        ({"status": {"HEAD": 404}}, DetailCode.SOURCE_GONE),
-        ({"status": {"HEAD": 410}}, DetailCode.SOURCE_GONE),
-        ({"status": {"HEAD": 403, "RANGE": 403}}, DetailCode.SOURCE_REFUSED),
-        ({"status": {"HEAD": 302}, "location": "https://example.com/a"}, DetailCode.SOURCE_REDIRECT),
-        ({"status": {"HEAD": 302}}, DetailCode.SOURCE_REDIRECT),
-        ({"headers": {"Content-Encoding": "gzip"}}, DetailCode.SOURCE_ENCODED),
+        ({"status": {"HEAD": 404}}, SourceCode.SOURCE_GONE),
+        ({"status": {"HEAD": 410}}, SourceCode.SOURCE_GONE),
+        ({"status": {"HEAD": 403, "RANGE": 403}}, SourceCode.SOURCE_REFUSED),
+        ({"status": {"HEAD": 302}, "location": "https://example.com/a"}, SourceCode.SOURCE_REDIRECT),
+        ({"status": {"HEAD": 302}}, SourceCode.SOURCE_REDIRECT),
+        ({"headers": {"Content-Encoding": "gzip"}}, SourceCode.SOURCE_ENCODED),
         ({"told": 6 * 1024**3}, DetailCode.FILE_LARGE),
         ({"status": {"HEAD": 503}}, DetailCode.NOT_INSPECTED),
     ],
@@ -177,7 +177,7 @@ def test_a_url_that_cannot_be_sent_is_a_problem_of_its_row(web, how, code, monke
     batch = web.read(good, bad, on_bad="skip")
     assert codes(batch) == [code]
     assert ended(web.upload(batch)) == [("uploaded", ""), ("invalid", "invalid")]
-    assert ("GET", "/bad") not in web.sources.asked or code is DetailCode.SOURCE_REFUSED
+    assert ("GET", "/bad") not in web.sources.asked or code is SourceCode.SOURCE_REFUSED
 
 
 def test_a_host_that_is_not_allowed_is_not_asked(web):
@@ -185,7 +185,7 @@ def test_a_host_that_is_not_allowed_is_not_asked(web):
         url = other.serve("/a", b"x").replace("127.0.0.1", "localhost")
         redirected = web.sources.serve("/b", b"x", status={"HEAD": 302, "GET": 302}, location=url)
         batch = web.read(url, redirected, on_bad="skip")
-        assert codes(batch) == [DetailCode.SOURCE_HOST, DetailCode.SOURCE_REDIRECT]
+        assert codes(batch) == [DetailCode.SOURCE_HOST, SourceCode.SOURCE_REDIRECT]
         assert "source_hosts" in batch.problems[0].message.en
         # The settings of the run decide again: those of the list may have been others.
         listed = web.settings
@@ -236,7 +236,7 @@ def test_a_server_without_head_is_asked_for_a_byte(web):
 def test_a_body_of_unknown_length_is_not_sent(web):
     run = web.upload(web.read(*(web.sources.serve(f"/{n}", b"x" * n, chunked=True) for n in range(2))))
     assert ended(run) == [("failed", "file_unreadable")] * 2
-    assert {record.end.detail.code for record in run.rows()} == {DetailCode.SOURCE_NO_LENGTH}
+    assert {record.end.detail.code for record in run.rows()} == {SourceCode.SOURCE_NO_LENGTH}
     assert web.stored(1) is None
 
 
@@ -406,7 +406,7 @@ def test_a_failed_csv_with_masked_urls_is_refused(web):
     failed = web.workspace.folder / "report" / "failed.csv"
     with pytest.raises(InputError) as caught:
         tcb.read_paths(failed, web.workspace.merchants, web.workspace.folder, settings=web.settings)
-    assert [problem.message.code for problem in caught.value.problems] == [DetailCode.SOURCE_MASKED]
+    assert [problem.message.code for problem in caught.value.problems] == [SourceCode.SOURCE_MASKED]
 
 
 def test_a_run_with_queries_needs_its_list_again(web):
