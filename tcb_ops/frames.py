@@ -1,32 +1,15 @@
-"""Results as DataFrames, and as short tables in notebooks. Only this module loads pandas, when it is needed.
-
-Times in frames are naive, in the time zone that `attrs["timezone"]` names: `to_excel` refuses times with a zone.
-"""
+"""Results that are tables; a feature makes DataFrames of them, and cards for notebooks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from importlib import import_module
-from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tcb_ops.i18n import Lang, Text, ngettext
+from tcb_ops.i18n import Lang, Text
 
 if TYPE_CHECKING:
     import pandas as pd
-
-LINES = 12
-"""Lines shown per table; the others are counted."""
-TIMES = {"tcb_started_at", "tcb_ended_at", "expires_at", "at"}
-INTS = {
-    "tcb_line", "tcb_errcode", "tcb_http_status", "tcb_attempts", "tcb_bytes", "errcode", "rows", "succeeded",
-    "not_succeeded", "pending", "ended", "line", "http_status", "daily_limit", "used", "remain",
-}  # fmt: skip
-"""Columns of our own that are not text."""
-_DTYPES = dict.fromkeys(INTS, "Int64") | dict.fromkeys(("seconds", "rate"), "Float64")
-_YES_OR_NO = dict.fromkeys(
-    ("default", "left", "works", "token", "permission", "cloud", "known", "new", "proven"), "boolean"
-)
 
 
 class Lines(NamedTuple):
@@ -51,28 +34,21 @@ class Tabular:
     def frame(self) -> pd.DataFrame:
         """Return the table as a DataFrame: texts (string, in the settings' language), numbers (Int64), yes or no (boolean)."""
         lang = settings_lang()
-        table = self._table(lang)
-        return frame_of(table.names, table.lines, lang, headers=table.headers, dtypes=_YES_OR_NO)
-
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        lang = settings_lang()
-        caption, names, lines, total, headers = self._table(lang)
-        rows = "".join(_row(line, "td", lang) for line in islice(lines, LINES))
-        more = ngettext("… and {n:,} more line", "… and {n:,} more lines", total - LINES).of(lang)
-        return (
-            f"<div><p>{escape(caption.of(lang))}</p><table><thead>{_row((*headers, *names), 'th', lang)}</thead>"
-            f"<tbody>{rows}</tbody></table>{f'<p>{more}</p>' if total > LINES else ''}</div>"
+        frame: pd.DataFrame = import_module("tcb_ops.kinds").provided("Tabular.frame")(
+            self._table(lang), lang
         )
+        return frame
+
+    def _repr_html_(self) -> str | None:
+        lang = settings_lang()
+        return card("table_html", self._table(lang), lang)
 
 
-def _row(cells: Iterable[Any], tag: str, lang: Lang) -> str:
-    from html import escape
-
-    texts = (cell.of(lang) if isinstance(cell, Text) else "" if cell is None else str(cell) for cell in cells)
-    start, end = f'<{tag} style="text-align:left;vertical-align:top">', f"</{tag}>"
-    return f"<tr>{''.join(f'{start}{escape(text)}{end}' for text in texts)}</tr>"
+def card(name: str, *values: Any) -> str | None:
+    """Return a result as HTML for a notebook; None where the feature that draws it is missing: its repr is shown then."""
+    kinds = import_module("tcb_ops.kinds")
+    html: str | None = kinds.provided(name)(*values) if kinds.is_provided(name) else None
+    return html
 
 
 def settings_lang() -> Lang:
@@ -83,92 +59,3 @@ def settings_lang() -> Lang:
     except import_module("tcb_ops.errors").TcbOpsError:
         return Lang.EN
     return lang
-
-
-def frame_of(
-    names: Sequence[str], lines: Iterable[Sequence[Any]], lang: Lang = Lang.EN, **options: Any
-) -> pd.DataFrame:
-    """Return a frame of lines, whose Texts are in this language; `options` are those of `frame_of_columns`."""
-    texts = ([cell.of(lang) if isinstance(cell, Text) else cell for cell in line] for line in lines)
-    columns = list(zip(*texts, strict=True)) or [()] * (len(names) + len(options.get("headers", ())))
-    return frame_of_columns(names, [columns], **options)
-
-
-def frame_of_columns(
-    names: Sequence[str],
-    batches: Iterable[Sequence[Sequence[Any]]],
-    timezone: str = "",
-    headers: Sequence[str] = (),
-    dtypes: Mapping[str, str] = {},
-) -> pd.DataFrame:
-    """Return a frame of our own columns, after those of a list, as text. By position: a list may have duplicate headers.
-
-    `batches`: the columns of some lines each. `timezone`: of times, which are Unix seconds. `dtypes`: of
-    further columns that are not text.
-    """
-    import pandas as pd
-
-    kinds = {**_DTYPES, "day": "day"} | (dict.fromkeys(TIMES, timezone) if timezone else {}) | dict(dtypes)
-    own = [_Column("string") for _header in headers]
-    own += [_Column(kinds.get(name, "string")) for name in names]
-    for batch in batches:
-        for column, cells in zip(own, batch, strict=True):
-            column.add(cells)
-    arrays: dict[int, Any] = {}
-    while own:  # a column at a time: little is held twice
-        arrays[len(arrays)] = own.pop(0).array()
-    frame = pd.DataFrame(arrays, copy=False)
-    frame.columns = pd.Index([*headers, *names], dtype="object" if headers else None)
-    if timezone:
-        frame.attrs["timezone"] = timezone
-    return frame
-
-
-class _Column:
-    """A column of a frame, which grows in little memory.
-
-    `kind`: the dtype; or "day", or a time zone for Unix seconds.
-    """
-
-    def __init__(self, kind: str) -> None:
-        import pandas as pd
-
-        self._kind: Any = kind
-        self._arrow = kind == "string" and pd.StringDtype().storage == "pyarrow"
-        self._is_object = kind in {"string", "boolean", "day"}
-        self._cells: Any = [] if self._is_object else bytearray()
-
-    def add(self, cells: Sequence[Any]) -> None:
-        """Add cells: texts, numbers, yes or no; None for none."""
-        if self._arrow:
-            import pyarrow as pa
-
-            if not {*map(type, cells)} <= {str}:
-                cells = [None if cell is None else str(cell) for cell in cells]
-            # In Arrow's default pool, up to half of such small blocks is never used.
-            self._cells.append(pa.array(cells, pa.large_string(), memory_pool=pa.system_memory_pool()))
-        elif self._is_object:
-            self._cells.extend(cells)
-        else:
-            import numpy as np
-
-            self._cells += np.array(cells, "float64").tobytes()
-
-    def array(self) -> Any:
-        """Return the column as pandas has it."""
-        import numpy as np
-        import pandas as pd
-
-        if self._arrow:
-            import pyarrow as pa
-
-            return pd.array(pa.chunked_array(self._cells, pa.large_string()), dtype=self._kind)
-        if self._kind == "day":
-            return pd.DatetimeIndex(self._cells, dtype="datetime64[s]")
-        if self._is_object:
-            return pd.array(np.array(self._cells, "object"), dtype=self._kind)
-        numbers = np.frombuffer(self._cells)
-        if self._kind in {"Int64", "Float64"}:
-            return pd.array(numbers, dtype=self._kind)
-        moments = np.round(numbers * 1e6).astype("datetime64[us]")  # nan becomes NaT
-        return pd.DatetimeIndex(moments, tz="UTC").tz_convert(self._kind).tz_localize(None)

@@ -18,6 +18,7 @@ from tcb_ops.errors import (
     UsageError,
     check_count,
 )
+from tcb_ops.frames import card
 from tcb_ops.i18n import Text, _
 from tcb_ops.kinds import load, provided
 from tcb_ops.model import STORED_OUTCOMES, Merchant, Outcome
@@ -66,10 +67,8 @@ class Run:
     def __dir__(self) -> list[str]:
         return FOR_USERS.split()
 
-    def _repr_html_(self) -> str:
-        from tcb_ops.reports.formats.notebook import run_html
-
-        return run_html(self.overview(), self._settings)
+    def _repr_html_(self) -> str | None:
+        return card("run_html", self.overview(), self._settings)
 
     @property
     def id(self) -> str:

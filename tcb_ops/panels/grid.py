@@ -16,12 +16,12 @@ import anywidget
 import traitlets
 
 from tcb_ops.i18n import Text, _, in_panel, pgettext
-from tcb_ops.kinds import Kind, is_provided
+from tcb_ops.kinds import Kind, is_provided, provided
 from tcb_ops.model import Outcome
 from tcb_ops.panels.controls import Worker
 from tcb_ops.panels.html import MerchantLine, merchant_lines, render_causes
 from tcb_ops.reports.explanations import action_text, code_label, kept_verdicts, reason_text
-from tcb_ops.reports.formats.charts import draw, errcode_matrix, outcome_class
+from tcb_ops.reports.formats.templates import outcome_class
 from tcb_ops.reports.summary import CodeGroup, by_code, causes_of, most_first
 from tcb_ops.run import Run
 from tcb_ops.runs.records import RowRecord, Tally
@@ -121,8 +121,6 @@ class RunGrid(anywidget.AnyWidget):
 
     def show(self, run: Run, *, running: bool) -> int:
         """Show a run as the ledger has it now; return the number of its merchants."""
-        from tcb_ops.reports.formats.notebook import heat_map, timeline_svg
-
         new = self._run is None or self._run.id != run.id or self._running != running
         if self._run is None or self._run.id != run.id:
             self.verdicts = {verdict.code: verdict for verdict in kept_verdicts(run.record)}
@@ -133,7 +131,7 @@ class RunGrid(anywidget.AnyWidget):
         drawn = {line.appid: _line(line) for line in lines}
         changed = [line for appid, line in drawn.items() if new or self.lines.get(appid) != line]
         causes = causes_of(tallies)
-        matrix, groups = errcode_matrix(causes), by_code([c for c in causes if c.code != Outcome.PENDING])
+        groups = by_code([c for c in causes if c.code != Outcome.PENDING])
         self.lines, self.groups = drawn, groups
         asks, kind = is_provided("Run.why") and not running, run.record.kind
         self.causes = render_causes(groups, self.verdicts, kind, self._lang, asks=asks) if groups else ""
@@ -141,10 +139,9 @@ class RunGrid(anywidget.AnyWidget):
             (group.code, f"{group.code} {code_label(group.code).of(self._lang)}".rstrip(), group.rows)
             for group in groups
         ]
-        drawing = draw(run.timeline_buckets())
-        self._charts = (heat_map(matrix, self._lang) if matrix else "") + (
-            timeline_svg(drawing, self._lang, self._zone) if drawing else ""
-        )
+        if is_provided("charts"):
+            charts = provided("charts")(causes, run.timeline_buckets(), self._zone)
+            self._charts = charts.html(self._lang)
         self._publish(changed, full=new)
         return len(lines)
 

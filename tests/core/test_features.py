@@ -22,6 +22,7 @@ from tcb_ops.kinds import features
 PACKAGE = Path(tcb.__file__).parent
 COMMANDS = {
     "audit": ("audit", "notify", "runs --stale 1h"),
+    "charts": (),
     "cluster": ("retry --cluster local:2",),
     "comparison": ("diff latest latest", "diff"),
     "component": (),

@@ -6,12 +6,12 @@ from typing import Any
 
 from tcb_ops.features.audit.api import start_audit
 from tcb_ops.features.audit.kind import AUDIT, audit_spec
+from tcb_ops.frames import card
 from tcb_ops.i18n import Text, _
 from tcb_ops.kinds import environment_count, is_provided, merchant_count, provided
 from tcb_ops.panels.controls import html_area
 from tcb_ops.panels.html import heading
 from tcb_ops.panels.notebook_panels import RunForm
-from tcb_ops.reports.formats.notebook import findings_html
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.plan import RunSpec
 from tcb_ops.start import StartOptions
@@ -35,9 +35,8 @@ class AuditPanel(RunForm):
 
     def _render_changes(self, run: Run) -> str:
         result = run.audit()
-        if result.previous is None:
-            return ""
-        return heading(_("Since the previous audit").of(self.lang)) + findings_html(result, self.lang)
+        changes = card("findings_html", result, self.lang) if result.previous is not None else None
+        return heading(_("Since the previous audit").of(self.lang)) + changes if changes else ""
 
     def _page(self, run: Run) -> str:
         page = f"{self._render_changes(run)}{super()._page(run)}"

@@ -18,7 +18,7 @@ from tcb_ops.errcodes import ERRCODE, all_reasons
 from tcb_ops.features.audit import HEALTHY, UNHEALTHY, AuditCode
 from tcb_ops.features.audit.calls import PERMISSIONS, QUOTA
 from tcb_ops.formatting import shown
-from tcb_ops.frames import Lines, Tabular, settings_lang
+from tcb_ops.frames import Lines, Tabular, card, settings_lang
 from tcb_ops.i18n import Lang, Text, _
 from tcb_ops.kinds import environment_count
 from tcb_ops.lists.table import APPID_NAMES, ENV_NAMES, Columns, Line, named_columns, read_lines
@@ -218,10 +218,8 @@ class AuditResult(Tabular):
         ]
         return Lines(self.summary(), names, lines, len(lines))
 
-    def _repr_html_(self) -> str:
-        from tcb_ops.reports.formats.notebook import findings_html
-
-        return findings_html(self, settings_lang())
+    def _repr_html_(self) -> str | None:
+        return card("findings_html", self, settings_lang())
 
     def to_json(self, lang: Lang) -> dict[str, Any]:
         """Return the object under `audit` in `--json`."""

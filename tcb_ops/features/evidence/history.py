@@ -13,11 +13,9 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from tcb_ops.arguments import checked
 from tcb_ops.errors import ArgumentError, check_count, check_value
-from tcb_ops.frames import LINES, frame_of
 from tcb_ops.i18n import _, as_list, ngettext
-from tcb_ops.kinds import Kind, kind_named, kind_names, merchant_count, row_count
-from tcb_ops.reports.formats.charts import code_colour
-from tcb_ops.reports.formats.templates import environment
+from tcb_ops.kinds import Kind, kind_named, kind_names, merchant_count, provided, row_count
+from tcb_ops.reports.formats.templates import code_colour, environment
 from tcb_ops.reports.summary import most_first
 from tcb_ops.secrets import redact
 from tcb_ops.settings import Settings
@@ -94,12 +92,14 @@ class History:
     def frame(self) -> pd.DataFrame:
         """Return a DataFrame: day (datetime64[s]), merchant, appid, code (string), rows (Int64)."""
         names = ("day", "merchant", "appid", "code", "rows")
-        return frame_of(names, map(attrgetter(*names), self.lines), timezone=self.settings.timezone)
+        lines, zone = map(attrgetter(*names), self.lines), self.settings.timezone
+        frame: pd.DataFrame = provided("frame_of")(names, lines, timezone=zone)
+        return frame
 
     def _repr_html_(self) -> str:
         macros = environment(self.settings.lang).from_string(_TEMPLATE).module
         svg = macros.chart(self.kind.label, [day.isoformat() for day in self.days], *_chart(self))
-        return str(macros.history_card(svg, self.merchants(), LINES))
+        return str(macros.history_card(svg, self.merchants(), _LISTED))
 
     def __repr__(self) -> str:
         merchants = len({line.appid for line in self.lines})
@@ -168,6 +168,8 @@ def count_codes(
 
 
 _TEMPLATE = (files("tcb_ops.features.evidence") / "history.html.j2").read_text(encoding="utf-8")
+_LISTED = 12
+"""Merchants in the card; the others are counted."""
 _CODES = 6
 """Codes with a bar of their own; the others are summed up."""
 _GREY = "#8a8f98"

@@ -1,9 +1,15 @@
-"""Runs as DataFrames."""
+"""Runs, lists and other results in notebooks: as DataFrames, and as cards."""
 
 from tcb_ops.kinds import Feature
 
 FEATURE = Feature(
     provides={
+        "table_html": "tcb_ops.features.frames.cards:table_html",
+        "findings_html": "tcb_ops.features.frames.cards:findings_html",
+        "sections_html": "tcb_ops.features.frames.cards:sections_html",
+        "run_html": "tcb_ops.features.frames.cards:run_html",
+        "Tabular.frame": "tcb_ops.features.frames.frame:table_frame",
+        "frame_of": "tcb_ops.features.frames.frame:frame_of",
         "Run.results": "tcb_ops.features.frames.run_frames:results_frame",
         "Run.links": "tcb_ops.features.frames.run_frames:links_frame",
         "Run.errcodes": "tcb_ops.features.frames.run_frames:errcodes_frame",

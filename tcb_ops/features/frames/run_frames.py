@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tcb_ops.errcodes import ERRCODE
 from tcb_ops.errors import ArgumentError, UsageError
-from tcb_ops.frames import frame_of, frame_of_columns
+from tcb_ops.features.frames.frame import frame_of, frame_of_columns
 from tcb_ops.i18n import _, as_list
 from tcb_ops.model import Outcome
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, result_batches

@@ -7,9 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tcb_ops.errors import StoppedError, UsageError
-from tcb_ops.frames import INTS, TIMES
 from tcb_ops.i18n import _
-from tcb_ops.reports.formats.csv import RESULT_COLUMNS, result_batches
+from tcb_ops.reports.formats.csv import NUMBERS, RESULT_COLUMNS, TIMES, result_batches
 from tcb_ops.resources import replacing, system_reason
 from tcb_ops.runs.next_commands import install
 from tcb_ops.runs.reader import LedgerReader
@@ -38,7 +37,7 @@ def write_parquet(reader: LedgerReader, run: RunRecord, dest: Path, settings: Se
             _("Parquet needs pyarrow. Install it:\n{command}", command=install("analysis"))
         ) from None
     moment = pa.timestamp("us", tz=settings.timezone)
-    kinds = dict.fromkeys(INTS, pa.int64()) | dict.fromkeys(TIMES, moment)
+    kinds = dict.fromkeys(NUMBERS, pa.int64()) | dict.fromkeys(TIMES, moment)
     names: list[str] = []
     times: Counter[str] = Counter()
     for name in (*map(masked, run.headers), *RESULT_COLUMNS):

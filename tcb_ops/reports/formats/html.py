@@ -13,13 +13,11 @@ from base64 import b64encode
 from collections.abc import Mapping
 from hashlib import sha256
 from importlib.resources import files
-from zoneinfo import ZoneInfo
 
 from tcb_ops.i18n import Lang, _
-from tcb_ops.kinds import environment_count, is_provided, merchant_count
+from tcb_ops.kinds import environment_count, is_provided, merchant_count, provided
 from tcb_ops.model import Outcome
 from tcb_ops.reports.explanations import change_lines, confirmation_text, kept_verdicts
-from tcb_ops.reports.formats.charts import axis_format, draw, errcode_matrix
 from tcb_ops.reports.formats.templates import environment
 from tcb_ops.reports.summary import NextAction, Per, RunSummary, next_actions
 from tcb_ops.runs.next_commands import fixed_list, quoted, resume, retry
@@ -70,8 +68,10 @@ def page(
     bad = sum(merchant.not_succeeded > 0 for merchant in summary.merchants)
     actions = next_actions(summary.codes)
     state = "good" if all(outcome.succeeded for outcome in counts) else "bad"
-    drawing = draw(reader.timeline(run))
     findings = run.kind.findings(reader, summary, settings) if run.has_findings else None
+    charts = None
+    if is_provided("charts"):
+        charts = provided("charts")(summary.causes, reader.timeline(run), settings.zone)
     templates = environment(settings.lang, settings.timezone)
     codes = {cause.code for cause in summary.causes}  # others have been solved by a retry
     values = {
@@ -103,11 +103,9 @@ def page(
         "named": NAMED,
         "changed": CHANGED,
         "verdicts": [verdict for verdict in kept_verdicts(run) if verdict.code in codes],
-        "matrix": errcode_matrix(summary.causes),
+        "charts": charts,
         "findings": findings,
         "sections": [] if findings is None or findings.stopped is not None else findings.sections(),
-        "drawing": drawing,
-        "axis": axis_format(drawing, ZoneInfo(settings.timezone)) if drawing is not None else "",
         "merchants": len(summary.merchants),
         "omitted": max(0, len(summary.merchants) - DETAILED - LISTED),
         "files": [name for name in FILES if name != "report.xlsx" or is_provided(name)],

@@ -1,4 +1,4 @@
-"""The templates of the report's page, of cards and tables: what they can call."""
+"""The templates of the report's page, and of what features draw: what they can call, and the colours of outcomes and errcodes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import datetime
 from functools import cache
 from typing import Any
+from zlib import crc32
 from zoneinfo import ZoneInfo
 
 from tcb_ops.formatting import shorten
@@ -14,13 +15,27 @@ from tcb_ops.i18n import Lang, Text, _, ngettext, pgettext
 from tcb_ops.kinds import row_count
 from tcb_ops.model import Outcome, Reason
 from tcb_ops.reports.explanations import code_label, reason_text
-from tcb_ops.reports.formats.charts import (
-    code_colour,
-    format_rate,
-    outcome_class,
-    shade,
-)
 from tcb_ops.secrets import redact
+
+_CLASSES = {
+    Outcome.PENDING: "pending",
+    Outcome.NOT_ATTEMPTED: "skip",
+    Outcome.UNKNOWN: "skip",
+    Outcome.FAILED: "failed",
+}
+_SALT = 226
+"""Chosen so that the 18 most frequent codes have different colours."""
+
+
+def outcome_class(outcome: Outcome) -> str:
+    """Return the CSS class of an outcome's colour: good, bad, failed, skip or pending."""
+    return "good" if outcome.succeeded else _CLASSES.get(outcome, "bad")
+
+
+def code_colour(code: str) -> str:
+    """Return the colour of a code, the same in every chart: one of 36 from blue to violet: no outcome has such a colour."""
+    number = crc32(f"{_SALT}{code}".encode())
+    return f"hsl({number % 9 * 15 + 180} 60% {(36, 44, 52, 60)[number // 9 % 4]}%)"
 
 
 @cache  # compiling the templates takes longer than the rest of a small report
@@ -48,7 +63,6 @@ def environment(lang: Lang, timezone: str = "UTC") -> Any:
         "text": lambda text: text.of(lang),
         "moment": lambda moment: f"{local(moment).isoformat(sep=' ', timespec='seconds')} {timezone}",
         "clock": lambda moment, form: local(moment).strftime(form),
-        "rate": format_rate,
         "short": shorten,
         "breaks": _breaks,
     }
@@ -56,7 +70,6 @@ def environment(lang: Lang, timezone: str = "UTC") -> Any:
         "_": translated(_),
         "ngettext": translated(ngettext),
         "pgettext": translated(pgettext),
-        "shade": shade,
         "outcomes": {outcome: outcome.label for outcome in Outcome.all()},
         "reason_text": reason_text,
         "reasons": {*Reason.all(), Outcome.PENDING},

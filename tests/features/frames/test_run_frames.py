@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from tcb_ops.errors import ArgumentError, LedgerDamagedError, StoppedError, UsageError
+from tcb_ops.features.frames.cards import run_html
 from tcb_ops.features.frames.run_frames import (
     causes_frame,
     errcodes_frame,
@@ -17,7 +18,6 @@ from tcb_ops.features.parquet.writer import write_parquet
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS
-from tcb_ops.reports.formats.notebook import run_html
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.runs.records import EnvRecord
 from tcb_ops.settings import Settings

@@ -1,23 +1,24 @@
-"""Runs as HTML for notebooks, which the engine escapes."""
+"""Results as HTML for notebooks, which the engine escapes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from datetime import tzinfo
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from tcb_ops.frames import LINES
+from tcb_ops.frames import Lines
 from tcb_ops.i18n import Lang, Text
 from tcb_ops.model import Outcome
 from tcb_ops.reports.explanations import change_lines
-from tcb_ops.reports.formats.charts import Drawing, ErrcodeMatrix, axis_format
 from tcb_ops.reports.formats.templates import environment
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
     from tcb_ops.reports.findings import Findings, FindingSection
+
+_SHOWN = 12
+"""Lines shown per table; the others are counted."""
 
 
 def run_html(summary: RunSummary, settings: Settings) -> str:
@@ -35,7 +36,7 @@ def sections_html(
     verdict: Text, sections: Sequence[FindingSection], lang: Lang, notes: Sequence[Text] = ()
 ) -> str:
     """Render what was found or has changed, a small table per section."""
-    return str(_macros(lang).sections_card(verdict, sections, notes, LINES))
+    return str(_macros(lang).sections_card(verdict, sections, notes, _SHOWN))
 
 
 def findings_html(findings: Findings, lang: Lang) -> str:
@@ -45,19 +46,15 @@ def findings_html(findings: Findings, lang: Lang) -> str:
     return sections_html(findings.summary(), findings.sections(), lang, list(findings.notes()))
 
 
-def heat_map(matrix: ErrcodeMatrix, lang: Lang) -> str:
-    """Draw the rows that did not succeed by merchant and code; darker cells have more.
-
-    Cells have `data-appid` and `data-code`, and are buttons for keyboards and screen readers.
-    """
-    shown = replace(matrix, lines=tuple(line for line in matrix.lines if any(line.cells)))
-    return str(_macros(lang).heat_map(shown))
-
-
-def timeline_svg(drawing: Drawing, lang: Lang, zone: tzinfo) -> str:
-    """Draw how rows ended over time, with times and the highest rate."""
-    return str(_macros(lang, str(zone)).timeline(drawing, axis_format(drawing, zone)))
+def table_html(table: Lines, lang: Lang) -> str:
+    """Render the first lines of a table."""
+    lines = [
+        [cell.of(lang) if isinstance(cell, Text) else "" if cell is None else cell for cell in line]
+        for line in islice(table.lines, _SHOWN)
+    ]
+    heads = (*table.headers, *table.names)
+    return str(_macros(lang).lines_card(table.caption, heads, lines, table.total - _SHOWN))
 
 
-def _macros(lang: Lang, timezone: str = "UTC") -> Any:
-    return environment(lang, timezone).get_template("notebook.html.j2").module
+def _macros(lang: Lang) -> Any:
+    return environment(lang).get_template("notebook.html.j2").module

@@ -1,43 +1,27 @@
-"""What charts show, and the colours of outcomes and errcodes, for reports, panels and notebooks."""
+"""What charts show: merchants by errcode, and rows over time. The report's page and a notebook draw the same."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, tzinfo
-from zlib import crc32
+from functools import cache
+from importlib.resources import files
+from typing import Any, NamedTuple
 
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import Lang, Text
 from tcb_ops.model import Outcome
+from tcb_ops.reports.formats.templates import environment
 from tcb_ops.reports.summary import Cause, most_first
 from tcb_ops.runs.records import TimelineBucket
 
 MATRIX_MERCHANTS, MATRIX_CODES = 60, 12
 """Lines and columns of the errcode matrix; the rest is summed up."""
 SHADES = 5
-_CLASSES = {
-    Outcome.PENDING: "pending",
-    Outcome.NOT_ATTEMPTED: "skip",
-    Outcome.UNKNOWN: "skip",
-    Outcome.FAILED: "failed",
-}
 WIDTH, HEIGHT = 600, 100
 """Size of the drawing over time in its own units: it is stretched to the page."""
-_SALT = 226
-"""Chosen so that the 18 most frequent codes have different colours."""
-
-
-def outcome_class(outcome: Outcome) -> str:
-    """Return the CSS class of an outcome's colour: good, bad, failed, skip or pending."""
-    return "good" if outcome.succeeded else _CLASSES.get(outcome, "bad")
-
-
-def code_colour(code: str) -> str:
-    """Return the colour of a code, the same in every chart: one of 36 from blue to violet: no outcome has such a colour."""
-    number = crc32(f"{_SALT}{code}".encode())
-    return f"hsl({number % 9 * 15 + 180} 60% {(36, 44, 52, 60)[number // 9 % 4]}%)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +55,25 @@ class ErrcodeMatrix:
     """Number of codes without a column."""
     most: int
     """The largest number in a merchant's cell."""
+
+    def shade(self, rows: int) -> int:
+        """Return a cell's shade on a logarithmic scale, so that 3 rows beside 30,000 are still visible.
+
+        ======  ======  ======
+        rows    most    shade
+        ======  ======  ======
+        0       any     0
+        1       1       5
+        1       100     1
+        10      100     3
+        100     100     5
+        ======  ======  ======
+        """
+        if not rows:
+            return 0
+        if self.most <= 1:
+            return SHADES
+        return 1 + round((SHADES - 1) * math.log(rows) / math.log(self.most))
 
 
 def errcode_matrix(causes: Iterable[Cause]) -> ErrcodeMatrix | None:
@@ -108,37 +111,6 @@ def errcode_matrix(causes: Iterable[Cause]) -> ErrcodeMatrix | None:
     )
 
 
-def shade(rows: int, most: int) -> int:
-    """Return a matrix cell's shade on a logarithmic scale, so that 3 rows beside 30,000 are still visible.
-
-    ======  ======  ======
-    rows    most    shade
-    ======  ======  ======
-    0       any     0
-    1       1       5
-    1       100     1
-    10      100     3
-    100     100     5
-    ======  ======  ======
-    """
-    if not rows:
-        return 0
-    if most <= 1:
-        return SHADES
-    return 1 + round((SHADES - 1) * math.log(rows) / math.log(most))
-
-
-def axis_format(drawing: Drawing, zone: tzinfo) -> str:
-    """Return the format of times in a drawing: with the date if the run passed midnight."""
-    days = {datetime.fromtimestamp(moment, zone).date() for moment in (drawing.began, drawing.ended)}
-    return "%m-%d %H:%M" if len(days) > 1 else "%H:%M:%S"
-
-
-def format_rate(rows_a_second: float) -> str:
-    """Return a rate with one decimal below 10."""
-    return f"{rows_a_second:,.0f}" if rows_a_second >= 10 else f"{rows_a_second:.1f}"
-
-
 @dataclass(frozen=True, slots=True)
 class Drawing:
     """Rows over time as SVG paths: a stack of good, not attempted and bad rows per interval."""
@@ -151,12 +123,14 @@ class Drawing:
     began: float
     ended: float
     """Unix seconds."""
-    peak: float
+    axis: str
+    """The format of times: with the date if the run passed midnight."""
+    peak: str
     """Most rows per second of any interval."""
-    mean: float
+    mean: str
 
 
-def draw(moments: Sequence[TimelineBucket]) -> Drawing | None:
+def draw(moments: Sequence[TimelineBucket], zone: tzinfo) -> Drawing | None:
     """Draw the timeline; None if no row has ended."""
     if not moments:
         return None
@@ -174,20 +148,57 @@ def draw(moments: Sequence[TimelineBucket]) -> Drawing | None:
                 )
                 bottom -= high
     good, skipped, bad = (sum(part) for part in zip(*stacks, strict=True))
-    span = moments[-1].until - moments[0].at
+    began, ended = moments[0].at, moments[-1].until
+    days = {datetime.fromtimestamp(moment, zone).date() for moment in (began, ended)}
     return Drawing(
         good="".join(paths[0]),
         skipped="".join(paths[1]),
         bad="".join(paths[2]),
         sums=(good, skipped, bad),
-        began=moments[0].at,
-        ended=moments[-1].until,
-        peak=most / (moments[0].until - moments[0].at),
-        mean=(good + skipped + bad) / span,
+        began=began,
+        ended=ended,
+        axis="%m-%d %H:%M" if len(days) > 1 else "%H:%M:%S",
+        peak=_rate(most / (moments[0].until - began)),
+        mean=_rate((good + skipped + bad) / (ended - began)),
     )
+
+
+def _rate(rows_a_second: float) -> str:
+    return f"{rows_a_second:,.0f}" if rows_a_second >= 10 else f"{rows_a_second:.1f}"
 
 
 def _stack(outcomes: Mapping[Outcome, int]) -> tuple[int, int, int]:
     good = sum(rows for outcome, rows in outcomes.items() if outcome.succeeded)
     skipped = outcomes.get(Outcome.NOT_ATTEMPTED, 0)
     return good, skipped, sum(outcomes.values()) - good - skipped
+
+
+class Charts(NamedTuple):
+    """The charts of a run."""
+
+    matrix: ErrcodeMatrix | None
+    drawing: Drawing | None
+    zone: tzinfo
+
+    def html(self, lang: Lang) -> str:
+        """Draw the charts for a panel, in one language; empty without any.
+
+        Cells of the matrix are the darker, the more rows they have; they have `data-appid` and `data-code`, and are buttons for
+        keyboards and screen readers.
+        """
+        macros, drawn = _macros(lang, str(self.zone)), ""
+        if self.matrix is not None:
+            lines = tuple(line for line in self.matrix.lines if any(line.cells))
+            drawn += macros.heat_map(replace(self.matrix, lines=lines))
+        return f"{drawn}{macros.timeline(self.drawing) if self.drawing is not None else ''}"
+
+
+def charts_of(causes: Iterable[Cause], moments: Sequence[TimelineBucket], zone: tzinfo) -> Charts:
+    """Return the charts of a run, from why its rows did not succeed and how they ended over time."""
+    return Charts(errcode_matrix(causes), draw(moments, zone), zone)
+
+
+@cache
+def _macros(lang: Lang, timezone: str) -> Any:
+    template = files("tcb_ops.features.charts") / "charts.html.j2"
+    return environment(lang, timezone).from_string(template.read_text(encoding="utf-8")).module
