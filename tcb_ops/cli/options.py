@@ -14,7 +14,7 @@ from tcb_ops.cli.console import Console
 from tcb_ops.errors import TcbOpsError, UsageError
 from tcb_ops.found_settings import with_found_file
 from tcb_ops.i18n import N_, Text, _, as_list, verbatim
-from tcb_ops.kinds import ANY_KIND, kind_names
+from tcb_ops.kinds import ANY_KIND, is_provided, kind_names
 from tcb_ops.resources import others_may_read, restricting
 from tcb_ops.settings import SETTINGS_FILE, Settings, holds_password, load_settings
 
@@ -241,6 +241,7 @@ class ListOptions:
         r"Where a folder of another machine is on this one, e.g. 'D:\素材=/data/素材'. Repeatable.",
         (),
         name="map",
+        hidden=not is_provided("file_map"),
         metavar="THERE=HERE",
     )
     on_bad: Literal["refuse", "skip"] = given(
@@ -250,7 +251,9 @@ class ListOptions:
         show_default=True,
     )
     fix_me: str | None = given(
-        "Where the rows with problems go, as CSV. [default: beside the list]", metavar="FILE"
+        "Where the rows with problems go, as CSV. [default: beside the list]",
+        metavar="FILE",
+        hidden=not is_provided("write_fixme"),
     )
     root: str | None = given("The folder of the local files. [default: the list's folder]", metavar="DIR")
 

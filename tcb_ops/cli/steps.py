@@ -23,7 +23,7 @@ from tcb_ops.errors import InputError, InterruptedRunError, StoppedError, UsageE
 from tcb_ops.formatting import format_duration, format_size, sanitize
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_lines, ngettext, pgettext
 from tcb_ops.kinds import ANY_KIND, Kind, is_provided, load, provided, row_count
-from tcb_ops.lists.batch import Batch, fixme_beside, write_fixme
+from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.model import Listener, Outcome, Problem, Reason
 from tcb_ops.preflight import (
@@ -197,10 +197,12 @@ class RunCommand:
 
     def _write_fixme(self, source: str, problems: Sequence[Problem]) -> tuple[Path, int]:
         """Write the rows with problems; return the fix-me CSV and its row count, or the list and 0 if no single row is wrong."""
-        if not any(problem.skippable for problem in problems):
+        dest = Path(self.listing.fix_me) if self.listing.fix_me else None
+        wanted = dest is not None or is_provided("write_fixme")
+        if not wanted or not any(problem.skippable for problem in problems):
             return Path(source), 0
-        dest = Path(self.listing.fix_me or fixme_beside(Path(source)))
-        return dest, write_fixme(problems, dest, self.console.lang)
+        written: tuple[Path, int] = provided("write_fixme")(problems, Path(source), self.console.lang, dest)
+        return written
 
     def _show_refusal(self, error: InputError, root: str | None) -> None:
         console, count = self.console, len(error.problems)

@@ -1,4 +1,4 @@
-"""The checked rows of a list and their problems: a batch, and the fix-me CSV.
+"""The checked rows of a list and their problems: a batch.
 
 They are on disk, so that memory does not grow with the list: in an unnamed temporary SQLite database in the temporary
 folder, with mode 0600, which no other process can open and which disappears with its connection, even after a kill.
@@ -6,7 +6,6 @@ folder, with mode 0600, which no other process can open and which disappears wit
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import weakref
 from collections import Counter
@@ -29,7 +28,6 @@ from tcb_ops.lists.input_files import input_error
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.row_files import LocalFiles, SourceCheck, UnusableFile, refuse_sources, whole_source
 from tcb_ops.model import Merchant, Problem, Row, Secret, SourceFile, is_source
-from tcb_ops.table_files import write_table
 
 # --- rows and problems on disk -------------------------------------------------------------------------------------
 
@@ -452,49 +450,3 @@ class Batch(Tabular):
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-# --- the fix-me CSV -------------------------------------------------------------------------------------------------
-
-_FIXME = ".fix-me"
-"""Between a list's name and the suffix of its fix-me file, or before the number of a further one."""
-_COLUMNS = ("tcb_line", "tcb_column", "tcb_problem", "tcb_fix", "tcb_list")
-
-
-def is_fixme_of(source: str, name: str) -> bool:
-    """Return whether a file's name is that of a list's fix-me file."""
-    return name.startswith(f"{Path(source).stem}{_FIXME}") and name.endswith(".csv")
-
-
-def fixme_beside(source: Path) -> Path:
-    """Return a new name for the fix-me file beside the list: an earlier one may have been edited."""
-    numbers = ("", *(f"-{n}" for n in range(2, 10_000)))
-    names = (Path(f"{source.with_suffix('')}{_FIXME}{number}.csv") for number in numbers)
-    return next(name for name in names if not os.path.lexists(name))
-
-
-def write_fixme(problems: Sequence[Problem], dest: str | Path, lang: Lang = Lang.EN) -> int:
-    """Write the rows that have problems to a new file, and return their number; for 0 no file is written.
-
-    `problems` are `Batch.problems` or those of an InputError. The list's own columns come first, then tcb_line,
-    tcb_column, tcb_problem, tcb_fix and tcb_list (its SHA-256), by which a run of the file knows what it corrects; each row is
-    written once. Problems of the whole file have no row. Written for Excel, as a CSV or a workbook, by the ending of its name.
-
-    Raises UsageError if `dest` exists or cannot be written.
-    """
-    if not isinstance(problems, Problems):
-        return 0
-    lines = (
-        (
-            *cells,
-            line,
-            "; ".join(dict.fromkeys(problem.column for problem in about if problem.column)),
-            "; ".join(problem.message.of(lang) for problem in about),
-            "; ".join(problem.fix.of(lang) for problem in about),
-            sha256,
-        )
-        for cells, sha256, line, about in problems.by_row()
-    )
-    if rows := problems.rows:
-        write_table(Path(dest), (*problems.headers, *_COLUMNS), lines, mask=str)
-    return rows

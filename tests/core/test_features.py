@@ -26,11 +26,12 @@ COMMANDS = {
     "cluster": ("retry --cluster local:2",),
     "comparison": ("diff latest latest", "diff"),
     "component": (),
-    "corrections": (),
+    "corrections": ("check bad.csv --fix-me wrong.csv",),
     "diagnosis": ("audit", "doctor", "merchants check", "why latest", "merchants", "notify", "why"),
     "doctor": ("doctor",),
     "evidence": ("verify again", "verify"),
     "frames": (),
+    "maps": ("check list.csv --map D:=files",),
     "merchants": ("merchants check", "merchants"),
     "notebooks": ("notebook", "lab"),
     "parquet": ("report --parquet rows.parquet",),
@@ -108,6 +109,7 @@ def test_the_main_job_works_without_a_feature(feature, open_without, open_worksp
     ]
     workspace = open_workspace(rows, faults, merchants=[TEA, BOOKS])
     write_settings(workspace.folder, workspace.sim.base)
+    (workspace.folder / "bad.csv").write_text("env,path\nnowhere,/a.png\n", encoding="utf-8")
     job = {
         "check list.csv --root files": 0,
         "links list.csv --root files": 0,

@@ -1,9 +1,10 @@
-"""Corrected lists: which run a fix-me file or failed.csv corrects."""
+"""Corrected lists: the fix-me file, and which run such a file or failed.csv corrects."""
 
 from tcb_ops.kinds import Feature
 
 FEATURE = Feature(
     provides={
+        "write_fixme": "tcb_ops.features.corrections.fix_me:write_fixme",
         "corrected_run": "tcb_ops.features.corrections.recognition:corrected_run",
         "corrected_spec": "tcb_ops.features.corrections.recognition:corrected_spec",
     },

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tcb_ops.errors import InputError, UsageError
+from tcb_ops.features.corrections.fix_me import write_fixme
 from tcb_ops.i18n import Lang
-from tcb_ops.lists.batch import write_fixme
 from tcb_ops.lists.paths import read_paths
 
 
@@ -177,8 +177,8 @@ def test_the_rows_with_problems_stand_once_each_with_what_and_how(write, merchan
     with pytest.raises(InputError) as raised:
         read_paths(write(BAD_LIST), merchants)
     problems = raised.value.problems
-    assert write_fixme(problems, tmp_path / "fix-me.csv", Lang.ZH) == 2
-    header, first, second = read(tmp_path / "fix-me.csv")
+    assert write_fixme(problems, tmp_path / "list.csv", Lang.ZH) == (tmp_path / "list.fix-me.csv", 2)
+    header, first, second = read(tmp_path / "list.fix-me.csv")
     assert header == [
         "环境ID",
         "上传路径",
@@ -199,11 +199,11 @@ def test_the_rows_with_problems_stand_once_each_with_what_and_how(write, merchan
 def test_problems_of_the_file_as_a_whole_give_no_fix_me_file(write, merchants, tmp_path, text):
     with pytest.raises(InputError) as raised:
         read_paths(write(text), merchants)
-    assert write_fixme(raised.value.problems, tmp_path / "fix-me.csv") == 0
-    assert not (tmp_path / "fix-me.csv").exists()
+    dest, rows = write_fixme(raised.value.problems, tmp_path / "list.csv", Lang.EN)
+    assert (rows, dest.exists()) == (0, False)
 
 
 def test_a_file_that_cannot_be_written_is_reported(write, merchants, tmp_path):
     problems = read_paths(write(BAD_LIST), merchants, on_bad="skip").problems
     with pytest.raises(UsageError, match="cannot be written"):
-        write_fixme(problems, tmp_path / "nowhere/fix-me.csv")
+        write_fixme(problems, tmp_path / "list.csv", Lang.EN, tmp_path / "nowhere/fix-me.csv")

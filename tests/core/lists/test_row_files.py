@@ -12,9 +12,11 @@ from tables import table
 
 from tcb_ops.details import DetailCode
 from tcb_ops.errors import InputError, UsageError
+from tcb_ops.features.corrections.fix_me import write_fixme
+from tcb_ops.features.maps.maps import path_map
+from tcb_ops.i18n import Lang
 from tcb_ops.lists import batch as list_batch
 from tcb_ops.lists import row_files
-from tcb_ops.lists.batch import write_fixme
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.lists.row_files import (
@@ -24,7 +26,6 @@ from tcb_ops.lists.row_files import (
     UnusableFile,
     concealed,
     content_type_of,
-    path_map,
     split_source,
     whole_source,
 )
@@ -330,7 +331,7 @@ def test_a_list_keeps_facts_of_urls_and_other_columns_as_they_are(tmp_path):
 def test_a_row_that_is_shifted_shows_no_query(tmp_path):
     lines = [("tea-1a2b3c", "a.png", "x", "y", SIGNED), ("tea-1a2b3c", "b.png", "x", SIGNED, "y")]
     with read_paths(listed(tmp_path, *lines), KNOWN, on_bad="skip") as batch:
-        write_fixme(batch.problems, tmp_path / "fix-me.csv")
+        write_fixme(batch.problems, batch.source, Lang.EN, tmp_path / "fix-me.csv")
         shown = "".join(p.message.en + p.value for p in batch.problems)
         assert "0123456789abcdef" not in shown + (tmp_path / "fix-me.csv").read_text("utf-8")
         assert [p.message.code for p in batch.problems] == [DetailCode.CELLS_BEYOND] * 2

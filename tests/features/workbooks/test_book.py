@@ -12,9 +12,10 @@ import pytest
 import xlsxwriter
 
 from tcb_ops.errors import InputError
+from tcb_ops.features.corrections.fix_me import write_fixme
 from tcb_ops.features.workbooks.book import Book, displayed
 from tcb_ops.features.workbooks.cells import CellKind, SheetCell
-from tcb_ops.lists.batch import write_fixme
+from tcb_ops.i18n import Lang
 from tcb_ops.lists.paths import read_paths
 
 CORPUS = Path(__file__).parents[2] / "core" / "lists" / "corpus"
@@ -123,7 +124,7 @@ def test_three_bad_rows_among_five_thousand_are_found_and_can_be_fixed(tmp_path,
     rows[17][1], rows[2500][0], rows[5000][1] = 20260101, "nope", "a/0.png"
     batch = read_paths(made(tmp_path / "l.xlsx", rows), merchants, on_bad="skip")
     assert [p.line for p in batch.problems] == [18, 2501, 5001]
-    assert write_fixme(batch.problems, tmp_path / "fix-me.csv") == 3
+    assert write_fixme(batch.problems, batch.source, Lang.EN, tmp_path / "fix-me.csv")[1] == 3
     with (tmp_path / "fix-me.csv").open(encoding="utf-8-sig", newline="") as file:
         first = next(iter(csv.DictReader(file)))
     assert (first["path"], first["tcb_line"], first["说明"]) == ("20260101", "18", "16")
