@@ -1,39 +1,22 @@
-"""What a run would do, before anything is sent: rows, bytes, calls, time, warnings.
-
-Pure, except for `unfinished_run` and `scope_of_stored`, which read the ledger.
-"""
+"""What a run would do, before anything is sent: rows, bytes, warnings. Pure."""
 
 from __future__ import annotations
 
-import time
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from unicodedata import normalize
+from typing import Any
 
 from tcb_ops.formatting import format_size, sanitize
 from tcb_ops.i18n import Text, _, as_facts, as_list, ngettext
 from tcb_ops.kinds import environment_count, is_provided, merchant_count, provided, row_count
 from tcb_ops.lists.batch import Batch
-from tcb_ops.model import Merchant, Outcome
-from tcb_ops.run import Run
-from tcb_ops.runs.limits import RunLimits
+from tcb_ops.model import Outcome
 from tcb_ops.runs.records import Tally
 from tcb_ops.settings import Settings
-from tcb_ops.start import existing_ledger
-
-if TYPE_CHECKING:
-    from tcb_ops.runs.plan import RunSpec
 
 ASKED = 50
 """Merchants about whose link calls the question before an upload asks: those with the most rows."""
-
-
-def seconds_at_rate(batch: Batch, limits: RunLimits) -> float:
-    """Return the least seconds that the busiest appid needs at the configured rate."""
-    return batch.most_rows_of_an_appid / limits.rate if limits.rate else 0.0
 
 
 def ran_out(links: int, out: Path | str) -> Text | None:
@@ -136,31 +119,10 @@ class SendScope:
         )
 
 
-def is_confirmed(typed: str, merchants: int, *, asked: bool) -> bool:
-    """Decide whether a run may start.
-
-    ==================  ==============================  ==========
-    confirmation        typed                           may start
-    ==================  ==============================  ==========
-    not asked for       anything                        yes
-    asked for           the number, full width or not   yes
-    asked for           anything else                   no
-    ==================  ==============================  ==========
-    """
-    return not asked or normalize("NFKC", typed).strip().replace(",", "") == str(merchants)
-
-
 def scope_of_list(batch: Batch) -> SendScope:
     """Return the scope of an upload of a list."""
-    most = tuple((m.appid, m.merchant, m.rows) for m in estimates(batch, uploads=False)[:ASKED])
+    most = tuple((appid, merchant, rows) for appid, merchant, _, rows, _ in batch.by_merchant()[:ASKED])
     return SendScope(batch.valid, batch.merchants_count, batch.envs, most)
-
-
-def scope_of_work(work: RunSpec) -> SendScope:
-    """Return the scope of a run that is to be planned."""
-    appids = {environment.appid for environment in work.environments}
-    rows = sum(not row.invalid for row in work.rows())
-    return SendScope(rows, len(appids), len(work.environments))
 
 
 def scope_of_rows(tallies: Iterable[Tally], outcomes: frozenset[Outcome]) -> SendScope:
@@ -171,46 +133,3 @@ def scope_of_rows(tallies: Iterable[Tally], outcomes: frozenset[Outcome]) -> Sen
         len({tally.appid for tally in counted}),
         len({(tally.appid, tally.env) for tally in counted}),
     )
-
-
-def unfinished_run(work: RunSpec, settings: Settings) -> Run | None:
-    """Return the run that a start of this work would resume, or, if that is over a day old, ask about; None without one."""
-    from tcb_ops.runs.plan import Choice, choose, same_work
-
-    now, ledger = time.time(), existing_ledger(settings)
-    record = same_work(ledger, work, settings, now) if ledger is not None else None
-    if ledger is None or record is None or record.finished_at is not None:
-        return None
-    is_new = choose(record.created_at, now, work.kind, new_run=False) is Choice.NEW
-    return None if is_new else Run(ledger, record, settings)
-
-
-def scope_of_stored(run: Run, only: Iterable[Merchant] | None) -> SendScope:
-    """Return the scope of a change of the files that an upload has stored, its retries included; `only`: of these merchants."""
-    final = run.final()
-    narrowed = final if only is None else final.of_merchants(only)
-    return scope_of_rows(narrowed.tallies(), frozenset({Outcome.UPLOADED}))
-
-
-@dataclass(frozen=True, slots=True)
-class MerchantEstimate:
-    """One merchant's part of what a run of a list would send."""
-
-    appid: str
-    merchant: str
-    envs: int
-    rows: int
-    calls: int
-    """To the platform and to the store; none for an environment that has left."""
-    bytes: int
-
-
-def estimates(batch: Batch, *, uploads: bool) -> list[MerchantEstimate]:
-    """Count by merchant what a run of a list would send, most rows first."""
-    departed = Counter[str]()
-    for merchant, count in batch.by_departed_merchant():
-        departed[merchant.appid] += count
-    return [
-        MerchantEstimate(appid, name, envs, rows, (rows - departed[appid]) * (1 + uploads), size)
-        for appid, name, envs, rows, size in batch.by_merchant()
-    ]

@@ -43,7 +43,7 @@ _OTHER_VARIABLES = re.compile("CHROMIUM|RUN_NOW|HEADLESS_OUT|HEADLESS_RESULT|APP
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
-_HARMLESS = {"host", "port", "sslmode", "sslrootcert", "service", "options", "connect_timeout"}
+HARMLESS = {"host", "port", "sslmode", "sslrootcert", "service", "options", "connect_timeout"}
 """Query parameters of a database URL that contain no password."""
 
 
@@ -246,11 +246,6 @@ class Settings(Section):
         """Return the folder that a setting's command runs in: the settings file's; None for the working folder."""
         return None if setting in self.origin.overridden else self.origin.folder
 
-    def kept_in(self, file: Path) -> Settings:
-        """Return the same settings as read from a settings file that will be written to `file`."""
-        values = {"target": self.target, "merchants": self.merchants, "ledger": self.ledger}
-        return replace(self, origin=Origin(file, values, self.origin.overridden & {"lang"}))
-
     @property
     def run_target(self) -> str:
         """The target as stored with runs: the API base, or `simulator` for the embedded one, whose port changes."""
@@ -294,7 +289,7 @@ def without_dots(path: str | Path) -> str:
     return normal if os.path.realpath(normal) == os.path.realpath(absolute) else absolute
 
 
-def _url_parts(where: str) -> tuple[str, str, str, str]:
+def url_parts(where: str) -> tuple[str, str, str, str]:
     """Split a database URL into scheme with ://, account, host with path, and query; a file has no scheme."""
     scheme, separator, rest = where.partition("://")
     beside, _mark, query = rest.partition("?")
@@ -309,7 +304,7 @@ def shown_url(where: str, *, role: bool = True) -> str:
 
     If these cannot be separated from the rest (an @ after a ?), only the scheme is left.
     """
-    scheme, account, host, query = _url_parts(where)
+    scheme, account, host, query = url_parts(where)
     if not scheme:
         return where
     user = account.partition(":")[0]
@@ -319,19 +314,9 @@ def shown_url(where: str, *, role: bool = True) -> str:
 
 def holds_password(where: str) -> bool:
     """Return whether a ledger's URL may contain a password: after the user, or in an unknown query parameter."""
-    scheme, account, _host, query = _url_parts(where)
+    scheme, account, _host, query = url_parts(where)
     names = {part.partition("=")[0] for part in query.split("&") if part}
-    return bool(scheme) and ("@" in query or ":" in account or not names <= _HARMLESS)
-
-
-def without_password(where: str) -> str:
-    """Return a ledger's URL without the parts that may contain a password: drivers also find one in the environment."""
-    scheme, account, host, query = _url_parts(where)
-    if not scheme:
-        return where
-    user = f"{account.partition(':')[0]}@" if account else ""
-    harmless = "&".join(part for part in query.split("&") if part.partition("=")[0] in _HARMLESS)
-    return f"{scheme}{user}{host}{'?' if harmless else ''}{harmless}"
+    return bool(scheme) and ("@" in query or ":" in account or not names <= HARMLESS)
 
 
 def settings_file(config: str | Path | None = None) -> Path:

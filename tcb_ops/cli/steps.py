@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,25 +20,15 @@ from tcb_ops.cli.console import (
 )
 from tcb_ops.cli.options import CommonOptions, ListOptions, RunOptions, target_line
 from tcb_ops.errors import InputError, InterruptedRunError, StoppedError, UsageError
-from tcb_ops.formatting import format_duration, format_size, sanitize
-from tcb_ops.i18n import NOTHING, Lang, Text, _, as_lines, ngettext, pgettext
+from tcb_ops.i18n import Text, _, as_lines, ngettext
 from tcb_ops.kinds import ANY_KIND, Kind, is_provided, load, provided, row_count
 from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.model import Listener, Outcome, Problem, Reason
-from tcb_ops.preflight import (
-    MerchantEstimate,
-    SendScope,
-    estimates,
-    facts,
-    facts_line,
-    scope_of_rows,
-    seconds_at_rate,
-)
+from tcb_ops.preflight import SendScope, scope_of_rows
 from tcb_ops.reports.summary import by_code, next_command
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.limits import RunLimits
-from tcb_ops.runs.list_kinds import LINKS, UPLOAD
 from tcb_ops.runs.next_commands import command, quoted
 from tcb_ops.runs.stop_errors import not_listening
 from tcb_ops.runs.url_files import source_check
@@ -46,7 +36,7 @@ from tcb_ops.settings import Settings, without_dots
 from tcb_ops.start import StartOptions, existing_ledger, ledger_with_runs
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    pass
 
 _FEW = 3
 """Up to this many problems with missing files are listed one by one; more are summarized."""
@@ -246,31 +236,9 @@ class RunCommand:
         return command(self.settings, name, str(source.absolute()), *root_option, *options)
 
     def dry_run(self, batch: Batch, *, uploads: bool) -> int:
-        """Print what a run would send, per merchant: calls, bytes, and the least time; return the exit code."""
-        console, settings, limits = self.console, self.settings, self.limits
-        console.release()
-        merchants, seconds = estimates(batch, uploads=uploads), seconds_at_rate(batch, limits)
-        calls = sum(merchant.calls for merchant in merchants)
-        if self.common.json:
-            by_merchant = [asdict(merchant) for merchant in merchants]
-            console.json(
-                facts(batch) | {"calls": calls, "seconds_at_rate": seconds, "by_merchant": by_merchant}
-            )
-        else:
-            console.print(_table(merchants, console.lang, uploads=uploads))
-            console.print(facts_line(batch))
-            if seconds:
-                text = _("At {rate:g} link calls/s per appid this takes at least {least}.")
-                console.print(text.format(rate=limits.rate, least=format_duration(seconds)))
-            text = _("The run would make {calls} to {api_base}{store}.")
-            store = _(" and its store") if uploads else NOTHING
-            counted = ngettext("{n:,} call", "{n:,} calls", calls)
-            console.print(text.format(calls=counted, api_base=settings.api_base, store=store))
-            console.print(_("Nothing was sent."))
-        self.show_correction(batch, UPLOAD if uploads else LINKS)
-        console.suggest_one()
-        console.info(target_line(settings))
-        return 0
+        """Print what a run would send; return the exit code."""
+        code: int = provided("dry_run")(self, batch, uploads=uploads)
+        return code
 
     def ask_confirmation(self, kind: Kind, scope: SendScope, what: Text) -> None:
         """Show what would change on a live target, and ask. Raises UsageError for a no, or without a terminal or --yes.
@@ -430,16 +398,3 @@ def _announce(run: Run, console: Console) -> list[dict[str, Any]]:
     """Tell others of a finished run, for kinds that do; return what became of it, for `--json`."""
     reference = run.record.kind.announce
     return load(reference)(run, console) if reference else []
-
-
-def _table(merchants: Sequence[MerchantEstimate], lang: Lang, *, uploads: bool) -> RenderableType:
-    """Return the dry run's table. On a narrow screen the merchants' names are shortened, not the figures."""
-    from tcb_ops.reports.formats.terminal import AlignedTable
-
-    heads = (_("merchant"), _("envs"), _("rows"), pgettext("made", "calls"), _("bytes"))
-    lines = [[head.of(lang) for head in heads]]
-    for merchant in merchants:
-        counts = (f"{count:,}" for count in (merchant.envs, merchant.rows, merchant.calls))
-        size = format_size(merchant.bytes) if uploads else "–"
-        lines.append([sanitize(merchant.merchant), *counts, size])
-    return AlignedTable(lines, numbers=frozenset(range(1, len(heads))), elastic=frozenset({0}))

@@ -29,6 +29,7 @@ COMMANDS = {
     "corrections": ("check bad.csv --fix-me wrong.csv",),
     "diagnosis": ("audit", "doctor", "merchants check", "why latest", "merchants", "notify", "why"),
     "doctor": ("doctor",),
+    "dry_run": ("upload list.csv --root files --dry-run --new-run",),
     "evidence": ("verify again", "verify"),
     "frames": (),
     "maps": ("check list.csv --map D:=files",),

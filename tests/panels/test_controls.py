@@ -14,9 +14,8 @@ from tables import table
 
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Bilingual, CommandText, Lang, as_lines
-from tcb_ops.panels.controls import Worker
+from tcb_ops.panels.controls import Worker, is_confirmed
 from tcb_ops.panels.list_reader import LIST_ENDINGS, SHOWN, pickable
-from tcb_ops.preflight import is_confirmed
 from tcb_ops.runs.next_commands import install
 
 pytestmark = pytest.mark.integration

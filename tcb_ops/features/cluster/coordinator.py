@@ -43,7 +43,7 @@ from tcb_ops.runs.plan import RunSpec
 from tcb_ops.runs.progress import Progress, ProgressMeter
 from tcb_ops.runs.records import EnvRecord, RunRecord, Usage
 from tcb_ops.runs.stop_errors import interrupted, stopped
-from tcb_ops.settings import LEDGER_FILE, Origin, Settings, TokenSettings, without_password
+from tcb_ops.settings import HARMLESS, LEDGER_FILE, Origin, Settings, TokenSettings, url_parts
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -408,3 +408,13 @@ class Coordinator:
             note = _("{address} has no worker: waiting for one, for at most {seconds:g} s.")
             note = note.format(address=self._address, seconds=self._context.limits.patience)
         self._show_progress(self._meter.at(began, counts, note, away=self._waiting))
+
+
+def without_password(where: str) -> str:
+    """Return a ledger's URL without the parts that may contain a password: drivers also find one in the environment."""
+    scheme, account, host, query = url_parts(where)
+    if not scheme:
+        return where
+    user = f"{account.partition(':')[0]}@" if account else ""
+    harmless = "&".join(part for part in query.split("&") if part.partition("=")[0] in HARMLESS)
+    return f"{scheme}{user}{host}{'?' if harmless else ''}{harmless}"

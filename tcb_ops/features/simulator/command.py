@@ -20,7 +20,7 @@ from tcb_ops.cli.options import (
 )
 from tcb_ops.i18n import _, ngettext
 from tcb_ops.model import SIMULATOR
-from tcb_ops.settings import LEDGER_FILE, SETTINGS_FILE, Settings
+from tcb_ops.settings import LEDGER_FILE, SETTINGS_FILE, Origin, Settings
 
 if TYPE_CHECKING:
     from tcb_ops.features.simulator.server import Simulator
@@ -119,7 +119,10 @@ def demo(lang: str | None) -> int:
             console.info(_("3/4 Links: {outcomes}", outcomes=counts_line(linked.outcomes)))
             run = tcb.upload(batch, settings=settings, limits=limits, note="demo")
             console.info(_("4/4 Uploads: {outcomes}", outcomes=counts_line(run.outcomes)))
-            settings_text = replace(settings, ledger=str(home / LEDGER_FILE)).kept_in(home / SETTINGS_FILE)
+            ledger = str(home / LEDGER_FILE)
+            values = {"target": settings.target, "merchants": settings.merchants, "ledger": ledger}
+            origin = Origin(home / SETTINGS_FILE, values, settings.origin.overridden & {"lang"})
+            settings_text = replace(settings, ledger=ledger, origin=origin)
             show_run(console, run, as_json=False)
             run.with_settings(settings_text).export(dest, replace=True)
         linked.close()

@@ -20,7 +20,7 @@ from tcb_ops.features.stored.specs import (
 )
 from tcb_ops.i18n import Text, _, as_lines
 from tcb_ops.lists.batch import Batch
-from tcb_ops.preflight import SendScope, scope_of_work
+from tcb_ops.preflight import SendScope
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.histories import corrections_of, family_of
 from tcb_ops.runs.ledger import Ledger
@@ -122,7 +122,7 @@ def start_delete_of(
         else:
             spec = delete_spec(ledger, subject, only, options)
         if ask is not None:
-            scope = scope_of_work(spec)
+            scope = _scope_of(spec)
             ask(scope, as_lines(filter(None, (foreign_files, _("To be deleted: {text}", text=scope.text)))))
         return spec
 
@@ -163,7 +163,7 @@ def start_undo_of(
     def work_of(ledger: Ledger) -> RunSpec:
         spec, files = undo_spec(ledger, subject, only, options.get("selection", ""))
         if ask is not None:
-            ask(scope_of_work(spec), scope_of_undo(spec, files).text)
+            ask(_scope_of(spec), scope_of_undo(spec, files).text)
         return spec
 
     return start_run(work_of, settings, options, out=out)
@@ -207,3 +207,10 @@ def retries_and_corrections(upload: RunRecord, settings: Settings) -> tuple[list
 confirm = blocking(start_confirm)
 delete = blocking(start_delete)
 undo = blocking(start_undo)
+
+
+def _scope_of(work: RunSpec) -> SendScope:
+    """Return the scope of a run that is to be planned."""
+    appids = {environment.appid for environment in work.environments}
+    rows = sum(not row.invalid for row in work.rows())
+    return SendScope(rows, len(appids), len(work.environments))

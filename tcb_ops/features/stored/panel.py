@@ -11,10 +11,10 @@ from tcb_ops import api
 from tcb_ops.errors import UsageError
 from tcb_ops.features.stored import api as stored
 from tcb_ops.i18n import _, as_lines
-from tcb_ops.model import STORED_OUTCOMES
+from tcb_ops.model import STORED_OUTCOMES, Outcome
 from tcb_ops.panels.controls import ActionButton, Menu, PanelContext, Worker, html_area, show
 from tcb_ops.panels.run_monitor import RunMonitor
-from tcb_ops.preflight import scope_of_stored
+from tcb_ops.preflight import scope_of_rows
 from tcb_ops.run import Run, RunHandle
 
 _CHOICES = {
@@ -66,7 +66,9 @@ class StoredFiles(Menu):
 
     def _look(self) -> None:
         run, only = self._opened(), self._merchants
-        scope = scope_of_stored(run, only)
+        final = run.final()
+        stored_by = final if only is None else final.of_merchants(only)
+        scope = scope_of_rows(stored_by.tallies(), frozenset({Outcome.UPLOADED}))
         facts, label = _("To be deleted: {text}", text=scope.text), _("Delete its files")
         if self.choice.value == "undo":
             undone = stored.undo_scope(run, merchants=only, settings=self._context.settings)

@@ -30,6 +30,7 @@ from tcb_ops.features.cluster.coordinator import (
     CoordinatorLedger,
     divide,
     partition_count,
+    without_password,
 )
 from tcb_ops.features.cluster.task import (
     HAND_OVER,
@@ -46,7 +47,6 @@ from tcb_ops.runs import ledger
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.locks import host_name
 from tcb_ops.runs.records import EnvRecord, Usage
-from tcb_ops.settings import without_password
 
 pytestmark = pytest.mark.integration
 
