@@ -21,7 +21,7 @@ from tcb_ops.kinds import provided
 from tcb_ops.model import Outcome, Row, RowEnd
 from tcb_ops.runs.connections import Connection
 from tcb_ops.runs.locks import hold
-from tcb_ops.runs.reader import LedgerReader
+from tcb_ops.runs.reader import SUMS, LedgerReader
 from tcb_ops.runs.records import (
     ANSWERS,
     END_COLUMNS,
@@ -167,6 +167,8 @@ class Ledger(LedgerReader):
             if rest is not None:
                 end = end_values(replace(rest, ended_at=ended_at))
                 connection.execute(f"{_END} AND outcome = 'pending'", (*end, run.number))
+            connection.execute("DELETE FROM sums WHERE run = ?", (run.number,))
+            connection.execute(f"INSERT INTO sums {SUMS}", (run.number,))
             _set(connection, run.number, finished_at=ended_at, stopped=stopped)
             if self.file is not None:
                 connection.execute("PRAGMA shrink_memory")  # the pages that it keeps: 2 MB

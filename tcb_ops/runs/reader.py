@@ -304,8 +304,10 @@ class LedgerReader(HistoryReader):
     def counts(self, run: RunRecord) -> dict[Outcome, int]:
         """Count rows by outcome, pending included, without zeros."""
         query = "SELECT outcome, COUNT(*) FROM rows WHERE run = ? GROUP BY outcome"
+        if run.finished_at is not None:
+            query = "SELECT outcome, SUM(rows) FROM sums WHERE run = ? GROUP BY outcome"
         counts = {Outcome(outcome): int(count) for outcome, count in self.fetch(query, (run.number,))}
-        self.check_rows(run, sum(counts.values()))
+        self._check_sums(run, sum(counts.values()))
         return Outcome.in_order(counts)
 
     def tallies(self, run: RunRecord) -> list[Tally]:
@@ -313,8 +315,9 @@ class LedgerReader(HistoryReader):
         by_number = {environment.number: environment for environment in self.envs(run)}
         tallies = []
         with self.reading(run):
-            for number, outcome, reason, errcode, store_code, count, message in self.stream(
-                _summed_up(), (run.number,)
+            sums = SUMS if run.finished_at is None else "SELECT * FROM sums WHERE run = ?"
+            for _, number, outcome, reason, errcode, store_code, count, message in self.stream(
+                sums, (run.number,)
             ):
                 environment = by_number[number]
                 tallies.append(
@@ -330,7 +333,7 @@ class LedgerReader(HistoryReader):
                         *(("", read_detail(message)) if Reason(reason).explained else (message,)),
                     )
                 )
-        self.check_rows(run, sum(tally.rows for tally in tallies))
+        self._check_sums(run, sum(tally.rows for tally in tallies))
         return sorted(tallies, key=lambda t: (-t.rows, t.merchant, t.env, t.outcome, t.errcode or 0))
 
     def planned_bytes(self, run: RunRecord, outcomes: frozenset[Outcome]) -> int:
@@ -359,6 +362,11 @@ class LedgerReader(HistoryReader):
             outcomes[min(int(number), buckets - 1)][Outcome(outcome)] += int(count)
         starts = [began + number * width for number in range(buckets + 1)]
         return [TimelineBucket(*pair, outcomes[number]) for number, pair in enumerate(pairwise(starts))]
+
+    def _check_sums(self, run: RunRecord, count: int) -> None:
+        self.check_rows(run, count)
+        if run.finished_at is not None:  # its sums were stored, and do not tell whether its rows are there
+            self.check_rows(run, self.fetch("SELECT COUNT(*) FROM rows WHERE run = ?", (run.number,))[0][0])
 
     def check_rows(self, run: RunRecord, count: int) -> None:
         """Raise LedgerDamagedError if the number of rows that were read is not the planned one."""
@@ -458,11 +466,10 @@ def _among(column: str, numbers: Sequence[int] | None) -> str:
     return "" if numbers is None else f"AND {column} IN ({', '.join(map(str, numbers)) or 'NULL'})"
 
 
-def _summed_up() -> str:
-    """Compose the SELECT of (environment, outcome, reason, errcode, store_code, rows, message) of the rows of a run."""
-    keys = "place, outcome, reason, errcode, store_code"
-    return f"""
-        SELECT {keys}, COUNT(*), MAX(CASE
-            WHEN reason IN ({sql_list(reason for reason in Reason.all() if reason.explained)}) THEN detail
-            WHEN reason IN ({sql_list((Reason.REFUSED, Reason.COMPONENT))}) THEN errmsg ELSE '' END)
-        FROM rows WHERE run = ? GROUP BY {keys}"""
+_SUMMED = "run, place, outcome, reason, errcode, store_code"
+SUMS = f"""
+    SELECT {_SUMMED}, COUNT(*), MAX(CASE
+        WHEN reason IN ({sql_list(reason for reason in Reason.all() if reason.explained)}) THEN detail
+        WHEN reason IN ({sql_list((Reason.REFUSED, Reason.COMPONENT))}) THEN errmsg ELSE '' END)
+    FROM rows WHERE run = ? GROUP BY {_SUMMED}"""
+"""The records of the table sums, computed from the rows of a run."""

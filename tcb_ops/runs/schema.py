@@ -7,10 +7,10 @@ from typing import Any
 
 from tcb_ops.model import Outcome
 
-VERSION = 15
+VERSION = 16
 """The schema's version: a ledger of any other one is refused."""
 VERSION_TABLE = "tcb_ops"
-RUN_TABLES = ("rows", "envs", "exports", "partitions", "cluster_sessions")
+RUN_TABLES = ("rows", "sums", "envs", "exports", "partitions", "cluster_sessions")
 """Tables whose records belong to runs: `run` has the run's number."""
 
 _NOT_STORED = (
@@ -95,6 +95,19 @@ CREATE TABLE rows (
 );
 CREATE INDEX rows_by_path ON rows (run, place, path) WHERE {stored};
 CREATE INDEX rows_by_place ON rows (run, place, line);
+
+-- A finished run's rows by environment, outcome and code: its errcode table is there without reading the rows.
+CREATE TABLE sums (
+    run INTEGER NOT NULL REFERENCES runs (number),
+    place INTEGER NOT NULL,
+    outcome TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    errcode INTEGER,
+    store_code TEXT NOT NULL,
+    rows INTEGER NOT NULL,
+    message TEXT NOT NULL
+);
+CREATE INDEX sums_by_run ON sums (run);
 
 -- SHA-256 of the manifest.json of every report of a run, by which `verify` recognises genuine reports.
 CREATE TABLE exports (

@@ -2,11 +2,13 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 from histories import HISTORIES, KEPT, WHOLE
 
 from tcb_ops.cli.main import run as run_command
+from tcb_ops.runs.ledger import Ledger
 
 REPORTS = sorted(folder for folder in HISTORIES.iterdir() if folder.is_dir())
 IDS = [json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["run"] for folder in REPORTS]
@@ -50,6 +52,14 @@ def test_old_runs_are_compared_as_before(command):
     counts = json.loads(out)["counts"]
     assert (code, counts["newly_broken"], counts["still_broken"], counts["still_good"]) == (1, 1, 4, 7)
     assert command("diff", LINKS, LATER_LINKS)[0] == 0
+
+
+@pytest.mark.parametrize("run", IDS)
+def test_the_sums_that_a_run_was_finished_with_are_those_of_its_rows(tmp_path, run):
+    ledger = Ledger(shutil.copy(HISTORIES / "ledger.db", tmp_path))
+    record = ledger.run(run)
+    assert record.finished_at is not None
+    assert ledger.tallies(record) == ledger.tallies(replace(record, finished_at=None)) != []
 
 
 def test_an_old_runs_errcodes_are_the_same(command):

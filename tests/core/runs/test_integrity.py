@@ -231,8 +231,9 @@ def test_a_damaged_undo_does_not_hide_its_upload(used):
 def test_rows_with_an_outcome_that_nobody_wrote_are_no_success(used):
     workspace = used(3)
     ledger = workspace.folder / "ledger.db"
-    sql(ledger, "UPDATE rows SET outcome = 'gone' WHERE run = 2 AND outcome = 'uploaded'")
-    for name in ("show", "errcodes"):
+    for table in ("rows", "sums"):
+        sql(ledger, f"UPDATE {table} SET outcome = 'gone' WHERE run = 2 AND outcome = 'uploaded'")
+    for name in ("show", "errcodes", "report"):
         code, out, told = command(workspace, ledger, name, "--json")
         assert (code, json.loads(out)["error"]["code"], "damaged" in told) == (3, "ledger_damaged", True), (
             told
