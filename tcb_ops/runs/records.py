@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from operator import attrgetter
 from typing import Any, TypedDict
 
+import msgspec
+
 from tcb_ops.details import Detail, as_detail, read_detail, stored
 from tcb_ops.kinds import Kind, features, kind_named
 from tcb_ops.model import SIMULATOR, Outcome, Owner, Reason, Row, RowEnd
@@ -240,7 +242,6 @@ END_BYTES = 46
 FILE_BYTES = 38
 """Further ones, of the MD5 and size of a file that was sent."""
 _plain = attrgetter(*END_COLUMNS[3:])
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def end_values(end: RowEnd) -> tuple[Any, ...]:
@@ -260,7 +261,7 @@ def plan_values(
     if row.invalid:
         skipped = str.__str__(kind.end_of(RowEnd(row.line, Outcome.INVALID)).outcome)
         state = (skipped, skipped, stored(as_detail(row.invalid)))
-    env_number, cells = number_of[row.env, row.appid], _encode(row.cells)
+    env_number, cells = number_of[row.env, row.appid], _encode(row.cells).decode()
     # A file id is cloud://ENV.4hex-ENV-APPID/PATH (domain.md, 1.1).
     room = (
         END_BYTES + FILE_BYTES * kind.sends_files + 2 * len(row.env) + len(row.path.encode())
@@ -274,7 +275,8 @@ def plan_values(
 
 
 # Rows are read by position in the table (schema.py): by name, a report of a million rows takes a third longer.
-_decode = json.JSONDecoder().raw_decode
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(tuple[str, ...]).decode
 features()  # they register the outcomes and reasons that a ledger may hold
 OUTCOMES = {str(outcome): outcome for outcome in Outcome.all()}
 """The outcomes that are known here, by their names."""
@@ -318,7 +320,7 @@ def read_env(record: Any) -> EnvRecord:
 
 def read_cells(value: str) -> tuple[str, ...]:
     """Parse a JSON list of strings. Raises ValueError for a damaged one."""
-    return tuple(_decode(value)[0])
+    return _decode(value)
 
 
 RUN_COLUMNS = tuple(
