@@ -106,4 +106,4 @@ class PlatformClient:
         payload = read_response(response, (token,))
         if not isinstance(payload, dict):
             return payload
-        return read_link(payload, response.status, env, path, self._base, self._store_hosts)
+        return read_link(payload, response, env, path, self._base, self._store_hosts)

@@ -30,6 +30,8 @@ GOOD: dict[str, Any] = {
     "file_id": FILE_ID,
     "cos_file_id": "HDze32/qZENCwWi5+N5akg==",
 }
+PLAIN = {"url": "https://a.test/b", "file_id": "cloud://b"}
+"""With them, a response is printable ASCII without an escape."""
 
 
 async def asked(
@@ -185,6 +187,13 @@ def test_an_address_that_cannot_be_written_is_a_transport_error_without_the_toke
         "no cos_file_id": ("200 OK", without("cos_file_id"), True),
         "url is a number": ("200 OK", answer(url=7), True),
         "a line break in a field": ("200 OK", answer(token="a\r\nb"), True),
+        "a line break as it stands": (
+            "200 OK",
+            answer(token="LINE", **PLAIN).replace(b"LINE", b"a\nb"),
+            True,
+        ),
+        "a delete character": ("200 OK", answer(token="DEL", **PLAIN).replace(b"DEL", b"\x7f"), True),
+        "a C1 character": ("200 OK", answer(token="C1", **PLAIN).replace(b"C1", b"\xc2\x85"), True),
         "half a surrogate in a field": ("200 OK", answer(url="https://\ud800"), True),
     },
 )
