@@ -10,13 +10,15 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
 from tcb_ops.errors import TcbOpsError
 from tcb_ops.i18n import Text, _, as_sentences
+from tcb_ops.model import RowEnd
+from tcb_ops.runs.records import WRITE_END, end_values
 
 Connection = sqlite3.Connection
 """A connection of either driver: what is used of sqlite3's, psycopg's has as well."""
@@ -177,6 +179,17 @@ class Database:
                 warned = True
             else:
                 return
+
+    def planned(self, connection: Connection) -> None:
+        """Prepare the database for the rows of a new run, in the transaction that has written them."""
+
+    def record(self, connection: Connection, run: int, ends: Sequence[RowEnd]) -> int:
+        """Write the ends of pending rows of a run, by its number; return how many rows were pending."""
+        values = [(*end_values(end), run, end.line) for end in ends]
+        # Closed before its connection is used again: its statement is cached for all cursors of the connection.
+        with closing(connection.cursor()) as cursor:
+            cursor.executemany(f"{WRITE_END} AND line = ? AND outcome = 'pending'", values)
+            return int(cursor.rowcount)
 
     def stream(self, connection: Connection, query: str, values: Sequence[Any]) -> Iterator[Any]:
         """Stream the records of a query, read in batches."""

@@ -7,7 +7,7 @@ SQLite by default, PostgreSQL by URL. No token, signature or link is ever writte
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -24,8 +24,8 @@ from tcb_ops.runs.locks import hold
 from tcb_ops.runs.reader import SUMS, LedgerReader
 from tcb_ops.runs.records import (
     ANSWERS,
-    END_COLUMNS,
     PLAN_COLUMNS,
+    WRITE_END,
     EnvRecord,
     NewRun,
     RunRecord,
@@ -43,9 +43,7 @@ IDLE_SECONDS = 5
 """Seconds after which PostgreSQL ends a writing transaction in which nothing happens: a process that was frozen in a commit
 would block all others, whose rows it has locked."""
 
-_END = f"UPDATE rows SET {', '.join(f'{name} = ?' for name in END_COLUMNS)}, room = NULL WHERE run = ?"
-_RECORD = f"{_END} AND line = ? AND outcome = 'pending'"
-_REOPEN = f"{_END} AND line = ? AND outcome <> 'pending'"
+_REOPEN = f"{WRITE_END} AND line = ? AND outcome <> 'pending'"
 _SPEND = """UPDATE runs SET seconds = seconds + ?, link_calls = link_calls + ?, upload_calls = upload_calls + ?
     WHERE number = ?"""
 _PLAN = f"INSERT INTO rows ({', '.join(PLAN_COLUMNS)}) VALUES ({', '.join('?' * len(PLAN_COLUMNS))})"
@@ -104,6 +102,7 @@ class Ledger(LedgerReader):
                 connection.cursor().executemany(_PLAN, batch)
                 count += len(batch)
             _set(connection, number, rows=count)
+            self._database.planned(connection)
             if check is not None:
                 reader = copy(self)
                 reader._held = connection  # noqa: SLF001  its own copy
@@ -119,13 +118,7 @@ class Ledger(LedgerReader):
         number, or LedgerDamagedError if rows are lost.
         """
         with self.writing() as connection:
-            done = 0
-            if ends:
-                values = [(*end_values(end), run.number, end.line) for end in ends]
-                # Closed before its connection is used again: its statement is cached for all cursors of the connection.
-                with closing(connection.cursor()) as cursor:
-                    cursor.executemany(_RECORD, values)
-                    done = cursor.rowcount
+            done = self._database.record(connection, run.number, ends) if ends else 0
             spent = usage.seconds, usage.link_calls, usage.upload_calls, run.number
             connection.execute(_SPEND, spent)
         if done != len(ends):
@@ -144,7 +137,7 @@ class Ledger(LedgerReader):
         others = f"AND line NOT IN ({sql_list(lines)})" if lines else ""
         with self.writing() as connection:
             done = connection.execute(
-                f"{_END} AND place = ? AND outcome = 'pending' {others}",
+                f"{WRITE_END} AND place = ? AND outcome = 'pending' {others}",
                 (*end_values(end), run.number, environment.number),
             )
         return done.rowcount
@@ -166,7 +159,7 @@ class Ledger(LedgerReader):
         with self.writing() as connection:
             if rest is not None:
                 end = end_values(replace(rest, ended_at=ended_at))
-                connection.execute(f"{_END} AND outcome = 'pending'", (*end, run.number))
+                connection.execute(f"{WRITE_END} AND outcome = 'pending'", (*end, run.number))
             connection.execute("DELETE FROM sums WHERE run = ?", (run.number,))
             connection.execute(f"INSERT INTO sums {SUMS}", (run.number,))
             _set(connection, run.number, finished_at=ended_at, stopped=stopped)

@@ -232,6 +232,7 @@ class TimelineBucket:
 
 END_COLUMNS = tuple(name for name in RowEnd.__dataclass_fields__ if name not in {"line", "link"})
 """Columns written when a row ends, named like the fields of RowEnd."""
+WRITE_END = f"UPDATE rows SET {', '.join(f'{name} = ?' for name in END_COLUMNS)}, room = NULL WHERE run = ?"
 PLAN_COLUMNS = (
     "run", "line", "place", "path", "file", "size", "mtime_ns", "cells", "outcome", "reason", "detail",
     "content_type", "cache_control", "etag", "room",

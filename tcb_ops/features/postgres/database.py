@@ -10,14 +10,17 @@ from itertools import count
 from typing import Any, cast
 from urllib.parse import urlsplit
 
+import msgspec
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from tcb_ops.errors import LedgerError, TcbOpsError
 from tcb_ops.i18n import _
+from tcb_ops.model import RowEnd
 from tcb_ops.runs import connections
 from tcb_ops.runs.connections import BATCH, Connection, Database, DatabaseFault
 from tcb_ops.runs.database import not_a_ledger
+from tcb_ops.runs.records import END_COLUMNS, end_values
 
 SCHEMA_SECONDS = 10
 """Seconds that creating PostgreSQL's tables waits for a lock, since all others wait behind it."""
@@ -33,6 +36,10 @@ _LIBPQ = {
 _LOCK_TIMEOUT = "55P03"
 """SQLSTATE of a lock that another session kept for longer than lock_timeout."""
 _STREAMS = count()
+_RECORD = f"""UPDATE rows SET {", ".join(f"{name} = new.{name}" for name in END_COLUMNS)}
+    FROM json_populate_recordset(NULL::rows, ?) AS new
+    WHERE rows.run = ? AND rows.line = ANY(?) AND rows.line = new.line AND rows.outcome = 'pending'"""
+"""The lines are listed, too: they lead the server to the rows by the key."""
 
 
 class _Cursor(psycopg.Cursor[Any]):
@@ -98,6 +105,17 @@ class PostgreSQL(Database):
         """Begin a transaction that writes, in which nothing may happen for `idle` seconds (0: for ever)."""
         connection.execute(f"BEGIN; SET LOCAL idle_in_transaction_session_timeout = '{idle}s'")
 
+    def planned(self, connection: Connection) -> None:
+        """Have the server count the rows of a new run: without statistics it would read all of them at each commit."""
+        connection.execute("ANALYZE rows")
+
+    def record(self, connection: Connection, run: int, ends: Sequence[RowEnd]) -> int:
+        """Write the ends of pending rows of a run in one statement; return how many rows were pending."""
+        columns = ("line", *END_COLUMNS)
+        listed = [dict(zip(columns, (end.line, *end_values(end)), strict=True)) for end in ends]
+        values = msgspec.json.encode(listed).decode(), run, [end.line for end in ends]
+        return connection.execute(_RECORD, values).rowcount
+
     def stream(self, connection: Connection, query: str, values: Sequence[Any]) -> Iterator[Any]:
         """Stream the records of a query, read in batches."""
         server = cast("psycopg.Connection[Any]", connection)
@@ -156,7 +174,6 @@ _GRANTED = f"""
     FROM pg_locks l JOIN pg_database d ON d.oid = l.database
     WHERE d.datname = current_database() AND l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND {_KEY} = ?
 """
-_OURS = f"SELECT count(*) {_GRANTED} AND l.pid = pg_backend_pid()"
 _HOLDER = f"SELECT l.pid {_GRANTED}"
 
 
@@ -173,7 +190,7 @@ class AdvisoryLock:
     def __init__(self, database: Database, name: str, trouble: Callable[[Exception], TcbOpsError]) -> None:
         self._database, self._name, self._trouble = database, name, trouble
         self._connection: Connection | None = None
-        self._key = 0
+        self._key = self._pid = 0
         self._turn = threading.Lock()  # `check` is called from two threads: after commits, and periodically
 
     def acquire(self, who: str) -> bool:
@@ -195,7 +212,8 @@ class AdvisoryLock:
             if (connection := self._connection) is None:
                 return  # released by this process meanwhile
             with suppress(psycopg.Error):  # the driver's text does not help the user
-                if connection.execute(_OURS, (self._key,)).fetchone() != (0,):
+                # The server keeps the lock for as long as the connection has its backend.
+                if connection.execute("SELECT pg_backend_pid()").fetchone() == (self._pid,):
                     return
         raise LedgerError(
             _(
@@ -230,6 +248,7 @@ class AdvisoryLock:
     def _connect(self, who: str) -> Connection:
         connection = self._connection = self._database.open()
         self._key = lock_key(connection, self._name)
+        (self._pid,) = connection.execute("SELECT pg_backend_pid()").fetchone()
         _configure(connection, _SESSION)
         # Written before the lock is taken, so that a refused process always finds it.
         connection.execute(
