@@ -171,8 +171,7 @@ def store_code(code: str, message: str = "", http_status: int = 0) -> CodeEntry:
     """
     if code == "AccessDenied" and _RAN_OUT.search(message):
         code = "RequestExpired"
-    entry = _by_store_code().get(code)
-    if entry is not None:
+    if (entry := next((each for each in all_store_codes() if each.code == code), None)) is not None:
         return entry
     named = code or f"HTTP {http_status}"
     return CodeEntry(
@@ -202,11 +201,6 @@ def _by_errcode(owner: Owner) -> dict[int | str, CodeEntry]:
             code = int(line["errcode"])
             entries[code] = replace(entries[code], **_meaning(line))
     return entries
-
-
-@cache
-def _by_store_code() -> dict[int | str, CodeEntry]:
-    return {entry.code: entry for entry in all_store_codes()}
 
 
 def _meaning(line: dict[str, str]) -> dict[str, Any]:

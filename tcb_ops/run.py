@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from tcb_ops.reports.findings import Findings
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.reader import LedgerReader
-    from tcb_ops.runs.records import LaterChange, RowRecord, RunRecord, TimelineBucket
+    from tcb_ops.runs.records import RowRecord, RunRecord, TimelineBucket
     from tcb_ops.runs.session import RunSession
     from tcb_ops.start import StartOptions
 
@@ -89,19 +89,6 @@ class Run:
     def outcomes(self) -> dict[Outcome, int]:
         """The same as `counts`, keyed by Outcome."""
         return self._reader.counts(self.record)
-
-    @property
-    def confirmed(self) -> tuple[str, dict[Outcome, int]] | None:
-        """The newest finished run that confirmed this upload: its id, and how its rows ended.
-
-        None without one, and after a later run has undone, deleted or overwritten files of it.
-        """
-        return self.overview().confirmed
-
-    @property
-    def changed_by(self) -> Sequence[LaterChange]:
-        """The later runs that undid, deleted or overwrote files of this upload and its retries, the newest first."""
-        return self.overview().changed_by
 
     @property
     def mark(self) -> Text | None:

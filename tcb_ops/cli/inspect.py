@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -253,7 +254,7 @@ def _show_state(console: Console, run: Run, *, final: bool) -> None:
         ids = ", ".join(run.record.retries) or _("none")
         text = _("Run {id} with its retries and corrections ({ids}): {counts}")
         console.info(text.format(id=run.id, ids=ids, counts=counts_line(run.outcomes)))
-    for line in change_lines(run.changed_by, run.settings.zone):
+    for line in change_lines(run.overview().changed_by, run.settings.zone):
         console.warn(line)
 
 
@@ -316,12 +317,12 @@ def _head(run: Run, settings: Settings) -> Text:
 
 
 def _row(record: RowRecord, settings: Settings, lang: Lang) -> dict[str, Any]:
-    from tcb_ops.reports.formats.csv import RESULT_COLUMNS, Clock, own_values
+    from tcb_ops.reports.formats.csv import RESULT_COLUMNS, TIMES, row_values
 
-    clock = Clock(settings.zone)
-    values = dict(zip(RESULT_COLUMNS, own_values(record, lang), strict=True))
-    times = {name: clock.iso(values[name]) or None for name in ("tcb_started_at", "tcb_ended_at")}
-    shown = {"path": record.row.path, "file": record.row.file} | values | times
+    (cells,) = row_values([record], replace(settings, lang=lang))
+    values = dict(zip(RESULT_COLUMNS, cells[len(record.row.cells) :], strict=True))
+    shown = {"path": record.row.path, "file": record.row.file} | values
+    shown |= {name: None for name in TIMES if not values[name]}
     return {name: masked(value) if isinstance(value, str) else value for name, value in shown.items()}
 
 

@@ -96,23 +96,20 @@ class Staging:
 
         Rows with a problem are skipped: their env or path may be wrong.
         """
-        self.query(
-            "CREATE TABLE repeats AS SELECT line, first, path FROM (SELECT line, path, "  # noqa: S608  own names
-            f"MIN(line) OVER (PARTITION BY env, path) AS first FROM rows WHERE {_VALID}) WHERE line > first"
-        )
-        self.query("CREATE INDEX repeats_line ON repeats (line)")
-        for page in self._pages("first, path", "repeats"):
+        first = f"MIN(line) OVER (PARTITION BY env, path) AS first FROM rows WHERE {_VALID}"
+        sql = f"SELECT line, first, path FROM (SELECT line, path, {first}) WHERE line > first ORDER BY line"  # noqa: S608  own names
+        for page in self.pages(sql):
             yield from page
 
     def files(self) -> Iterator[list[tuple[int, str, Secret | None]]]:
         """Yield pages of (line, file, its query) of the rows that have a file, by line."""
-        for page in self._pages("file, query", "rows", "file <> ''"):
+        for page in self.pages("SELECT line, file, query FROM rows WHERE file <> '' ORDER BY line"):
             yield [(line, file, None if query is None else Secret(query)) for line, file, query in page]
 
     def queries(self, line: str = "line") -> Iterator[tuple[int, Secret]]:
         """Yield (line, query) of the rows whose file is a URL with a query, valid or not: a resumed run may have them."""
-        for page in self._pages(f"{line}, query", "rows", "query IS NOT NULL"):
-            yield from ((number, Secret(query)) for _line, number, query in page)
+        for page in self.pages(f"SELECT {line}, query FROM rows WHERE query IS NOT NULL ORDER BY line"):  # noqa: S608  own names
+            yield from ((number, Secret(query)) for number, query in page)
 
     def origin(self) -> tuple[str, bool]:
         """Return the origin of a row, and whether each row says from which line it is, none as another one."""
@@ -126,27 +123,23 @@ class Staging:
 
     def rows(self, until: int | None = None) -> Iterator[Row]:
         """Yield all rows by line, those with a problem marked invalid; with `until`, only valid ones up to that line."""
-        only, end = ("TRUE", EVERY_LINE) if until is None else (_VALID, until)
-        columns = "env, path, appid, merchant, file, cells, size, mtime_ns, content_type, cache_control, etag"
-        for page in self._pages(f"{columns}, NULL, origin, of_line", "rows", only, end):
+        only = "TRUE" if until is None else f"line <= {until} AND {_VALID}"
+        columns = (
+            "line, env, path, appid, merchant, file, cells, size, mtime_ns, content_type, cache_control, etag"
+        )
+        sql = f"SELECT {columns}, NULL, origin, of_line FROM rows WHERE {only} ORDER BY line"  # noqa: S608  own names
+        for page in self.pages(sql):
             invalid = self._messages(page[0][0], page[-1][0])
             for line, env, path, appid, merchant, file, cells, size, mtime_ns, *rest in page:
                 target = line, env, path, appid, merchant, file
                 texts = tuple(cells.split(_SEPARATOR))
                 yield Row(*target, texts, size, mtime_ns, invalid.get(line), *rest)
 
-    def _pages(
-        self, columns: str, source: str, only: str = "TRUE", until: int = EVERY_LINE
-    ) -> Iterator[list[Any]]:
-        """Yield pages of (line, *columns) of the rows up to a line that meet a condition, by line."""
-        last = 0
-        while page := self.query(
-            f"SELECT line, {columns} FROM {source} "  # noqa: S608  own names
-            f"WHERE line > ? AND line <= ? AND {only} ORDER BY line LIMIT ?",
-            (last, until, _PAGE),
-        ):
+    def pages(self, sql: str) -> Iterator[list[Any]]:
+        """Run a query and yield pages of its rows."""
+        cursor = _run(lambda: self._db.execute(sql))
+        while page := _run(lambda: cursor.fetchmany(_PAGE)):
             yield page
-            last = page[-1][0]
 
     def count(self) -> int:
         """Count the rows, those with a problem included."""
@@ -190,14 +183,10 @@ class Problems(Sequence[Problem]):
         numbers = range(len(self))[index]
         if isinstance(numbers, range):
             return [self[number] for number in numbers]
-        return self._page("", (), f"LIMIT 1 OFFSET {numbers}")[0][1]
+        return next(self._read(f"LIMIT 1 OFFSET {numbers}"))
 
     def __iter__(self) -> Iterator[Problem]:
-        line, last = -1, -1
-        while page := self._page("WHERE (line, id) > (?, ?)", (line, last), f"LIMIT {_PAGE}"):
-            for last, problem in page:  # noqa: B007  where the next page begins
-                yield problem
-            line = page[-1][1].line
+        return self._read()
 
     @property
     def rows(self) -> int:
@@ -212,17 +201,11 @@ class Problems(Sequence[Problem]):
             for cells, origin, of_line in self._staging.query(query, (self._staging.sha256, line)):
                 yield tuple(cells.split(_SEPARATOR)), origin, of_line, problems
 
-    def _page(self, where: str, values: tuple[object, ...], limit: str) -> list[tuple[int, Problem]]:
-        sql = f"SELECT id, {_PROBLEM} FROM problems {where} ORDER BY line, id {limit}"  # noqa: S608  own names
-        return [
-            (
-                number,
-                Problem(line, column, _message(message), Bilingual(en, zh), value, bool(skippable), answer),
-            )
-            for number, line, column, en, zh, value, skippable, answer, message in self._staging.query(
-                sql, values
-            )
-        ]
+    def _read(self, limit: str = "") -> Iterator[Problem]:
+        for page in self._staging.pages(f"SELECT {_PROBLEM} FROM problems ORDER BY line, id {limit}"):  # noqa: S608  own names
+            for line, column, en, zh, value, skippable, answer, message in page:
+                fix = Bilingual(en, zh)
+                yield Problem(line, column, _message(message), fix, value, bool(skippable), answer)
 
 
 def _message(value: str) -> Detail:

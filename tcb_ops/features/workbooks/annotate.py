@@ -29,11 +29,11 @@ from tcb_ops.kinds import is_provided, provided
 from tcb_ops.lists.input_files import digest, is_workbook, open_bytes, readable
 from tcb_ops.lists.table import LIST_COLUMNS
 from tcb_ops.model import STORED_OUTCOMES, Problem
-from tcb_ops.reports.explanations import MARK, merchant_text, why_of
-from tcb_ops.reports.formats.csv import RESULT_COLUMNS, own_values
+from tcb_ops.reports.explanations import MARK, action_text, merchant_text, reason_text, why_of
 from tcb_ops.resources import replacing, sync_to_disk, system_reason
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import RunRecord
+from tcb_ops.secrets import redact
 
 if TYPE_CHECKING:
     from openpyxl import Workbook
@@ -242,13 +242,12 @@ def _new_columns(
 def _texts(reader: LedgerReader, run: RunRecord, lang: Lang) -> Iterator[tuple[int, Sequence[str]]]:
     changed = provided("changed_lines")(reader, run) if is_provided("changed_lines") else {}
     for record in reader.rows(run):
-        values = dict(zip(RESULT_COLUMNS, own_values(record, lang), strict=True))
-        texts = (values["tcb_reason"], values["tcb_action"], values["tcb_file_id"])
-        row, cause = record.row, why_of(record.end)
+        row, end, cause = record.row, record.end, why_of(record.end)
+        texts = (reason_text(end).of(lang), action_text(end).of(lang), redact(end.file_id))
         told = None if cause is None else merchant_text(cause.code, row.appid, row.merchant, row.env)
         message = "" if told is None else told.of(lang)
-        result = record.end.outcome.label
-        if record.end.outcome in STORED_OUTCOMES and row.line in changed:
+        result = end.outcome.label
+        if end.outcome in STORED_OUTCOMES and row.line in changed:
             kind, later_run = changed[row.line]
             result = _("{outcome}, then {changed} by run {run}").format(
                 outcome=result, changed=kind.changed, run=later_run

@@ -114,14 +114,6 @@ def result_batches(
         yield columns
 
 
-def own_values(record: RowRecord, lang: Lang) -> tuple[Any, ...]:
-    """Return the values of RESULT_COLUMNS: text, int or None, and Unix seconds for the two times.
-
-    Text from outside is redacted.
-    """
-    return tuple(column[0] for column in _by_column([_as_stored(record)], {}, lang, with_cells=False).results)
-
-
 def row_values(records: Iterable[RowRecord], settings: Settings) -> Iterator[Sequence[Any]]:
     """Yield the cells of rows as in results.csv, unguarded: numbers as numbers, times as ISO 8601."""
     iso, records = Clock(settings.zone).iso, iter(records)

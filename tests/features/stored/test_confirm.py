@@ -194,7 +194,7 @@ def test_links_and_tokens_stay_secret(open_workspace, tmp_path):
 
 
 def changes(run):
-    return [(change.kind, change.run, change.files, change.of) for change in run.changed_by]
+    return [(change.kind, change.run, change.files, change.of) for change in run.overview().changed_by]
 
 
 @pytest.mark.parametrize("where", ["sqlite", "postgresql"])
@@ -207,13 +207,13 @@ def test_each_later_change_of_an_uploads_files_is_named(open_workspace, where, r
     options = {"settings": settings, "limits": QUICK}
     first = tcb.upload(workspace.read(), **options)
     assert tcb.confirm(first, content=True, **options).counts == {"present": 20}
-    assert (changes(first), first.confirmed is not None, first.mark) == ([], True, None)
+    assert (changes(first), first.overview().confirmed is not None, first.mark) == ([], True, None)
 
     file = workspace.folder / "merchants.csv"
     books, tea = (tcb.read_merchants(file, [f"env={one.env}"]) for one in (BOOKS, TEA))
     deleted = tcb.delete(first, merchants=books, **options)
     assert changes(first) == [(DELETE, deleted.id, 10, 20)]
-    assert first.confirmed is None
+    assert first.overview().confirmed is None
     assert changes(first.of_merchants(books)) == [(DELETE, deleted.id, 10, 10)]
     assert changes(first.of_merchants(tea)) == []
 
