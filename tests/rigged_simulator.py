@@ -122,7 +122,7 @@ class Simulator(PlainSimulator):
 
     def drop_refresh_token(self, appid: str, *, listed: bool = True) -> None:
         """Replace a merchant's refresh token (old ones: 61023); `listed`: whether api_get_authorizer_list has the new one."""
-        new = RefreshToken(self._accounts._new(appid), listed=listed)
+        new = RefreshToken(self._accounts.tokens.new_value(appid), listed=listed)
         self._accounts.refresh_tokens[appid] = new
 
     def set_status(self, env: str, status: EnvStatus) -> None:
@@ -132,6 +132,6 @@ class Simulator(PlainSimulator):
     def new_ticket(self) -> str:
         """Return a new component_verify_ticket; the earlier ones are refused with 61006."""
         accounts = self._accounts
-        accounts._ticket = accounts._new("ticket")
+        accounts._ticket = accounts.tokens.new_value("ticket")
         accounts._ticket_ends = accounts.clock() + accounts.component.ticket_lifetime
         return accounts._ticket

@@ -180,7 +180,7 @@ def _fault(rng: Random) -> Fault:
             "step": rng.choice([FaultStep.LINK, FaultStep.STORE]),
             "status": rng.choice([302, 429, 503]),
         },
-        lambda: {"garbage": True},
+        lambda: {"body": "garbage"},
         lambda: {"lifetime": rng.choice([0, 1, 8])},
         lambda: {"other_env": rng.choice(MERCHANTS).env},
         lambda: {"step": FaultStep.STORE, "etag": rng.choice(list(Etag))},

@@ -79,12 +79,10 @@ class TokenStore:
             self._open(identity)
         except OSError as error:
             raise_if_exhausted(error)
-            raise self._bad(
-                _(
-                    "cannot be used ({why}): you must be able to read and write it, and its disk needs free space",
-                    why=system_reason(error),
-                )
-            ) from None
+            text = _(
+                "cannot be used ({why}): you must be able to read and write it, and its disk needs free space"
+            )
+            raise self._bad(text.format(why=system_reason(error))) from None
 
     def read(self, appid: str) -> StoredToken | None:
         """Return the stored tokens of an appid; None if there are none.
@@ -189,25 +187,17 @@ class TokenStore:
                 _("contains {name}, which is neither a file nor a folder: remove it", name=path.name)
             )
         if mode & 0o077:
-            raise self._bad(
-                _(
-                    "may be read by others on this machine ({name}: {stat}): chmod -R go-rwx {folder}",
-                    name=path.name,
-                    stat=stat.filemode(mode),
-                    folder=self._folder,
-                )
-            )
+            text = _("may be read by others on this machine ({name}: {stat}): chmod -R go-rwx {folder}")
+            raise self._bad(text.format(name=path.name, stat=stat.filemode(mode), folder=self._folder))
 
     def _check_identity(self, identity: dict[str, object]) -> None:
         stored = read_object((self._folder / IDENTITY).read_bytes()[:LARGEST_FILE])
         if wrong := [name for name, value in identity.items() if stored.get(name) != value]:
-            raise self._bad(
-                _(
-                    "belongs to another platform, or another version wrote it (_platform.json: {names}): choose another "
-                    "folder",
-                    names=", ".join(wrong),
-                )
+            text = _(
+                "belongs to another platform, or another version wrote it (_platform.json: {names}): choose another "
+                "folder"
             )
+            raise self._bad(text.format(names=", ".join(wrong)))
 
     def _file(self, appid: str) -> Path:
         if not _APPID.fullmatch(appid):

@@ -242,11 +242,8 @@ def _compare_with(ledger: LedgerReader, folder: Path, manifest: Manifest) -> Ite
     with suppress(RunNotFoundError):
         run = ledger.run(manifest.run)
     if run is None or run.id != manifest.run:  # it may be the beginning of another's id
-        text = _(
-            "{name} does not know run {run}. If the run is in another ledger, select it with --ledger.",
-            name=ledger.name,
-            run=manifest.run,
-        )
+        text = _("{name} does not know run {run}. If the run is in another ledger, select it with --ledger.")
+        text = text.format(name=ledger.name, run=manifest.run)
         yield Check(ROWS, State.UNKNOWN, text)
         return
     reader: LedgerReader = provided("merged_run")(ledger, run) if manifest.retries else ledger

@@ -93,14 +93,8 @@ def links_frame(
     columns = (*run.headers, *LINK_COLUMNS)
     if newer or len(lines) != run.rows or any(len(line) != len(columns) for line in (head, *lines)):
         by = newer[-1] if newer else "?"
-        raise UsageError(
-            _(
-                "{file} now contains the links of another run ({by}), not those of {id}.",
-                file=file,
-                by=by,
-                id=run.id,
-            )
-        )
+        text = _("{file} now contains the links of another run ({by}), not those of {id}.")
+        raise UsageError(text.format(file=file, by=by, id=run.id))
     if reader is not ledger:
         selected = {record.row.line for record in reader.rows(run)}
         in_order = zip(ledger.listed(run), lines, strict=True)

@@ -299,12 +299,10 @@ def write_merchants(dest: Path, content: bytes, before: bytes | None) -> None:
                 shutil.copymode(real, part)
             part.write_bytes(content)
             if (real.read_bytes() if real.exists() else None) != before:
-                raise StoppedError(
-                    _(
-                        "{dest} changed while the merchants were queried, so it was not written: run the same command again.",
-                        dest=dest,
-                    )
+                text = _(
+                    "{dest} changed while the merchants were queried, so it was not written: run the same command again."
                 )
+                raise StoppedError(text.format(dest=dest))
     except OSError as error:
         failed = _(
             "{dest} cannot be written ({why}) and is unchanged. Fix this, then run the same command again.",

@@ -136,14 +136,11 @@ def _check_target(
         return first_line(identified(settings))
     for name in ("target", "api_base", "merchants", "tokens", "ledger"):
         if getattr(common, name) and (name, common.target) != ("target", SIMULATOR):
-            raise UsageError(
-                _(
-                    "{option} is for a live run, but {name} uses the embedded simulator: add -p "
-                    "target=live. Nothing was run.",
-                    option=f"--{name.replace('_', '-')}",
-                    name=source.name,
-                )
+            text = _(
+                "{option} is for a live run, but {name} uses the embedded simulator: add -p "
+                "target=live. Nothing was run."
             )
+            raise UsageError(text.format(option=f"--{name.replace('_', '-')}", name=source.name))
     return _("SIMULATED: the sample's 12 merchants, not yours. For your own: -p target=live")
 
 
@@ -177,13 +174,11 @@ def lab(
         if name.endswith(".ipynb"):
             console.print(str(workspace / name))
     for name in different:
-        console.info(
-            _(
-                "{workspace}: not overwritten; it differs from this version's. Rename it and run lab again to get "
-                "this version's.",
-                workspace=workspace / name,
-            )
+        text = _(
+            "{workspace}: not overwritten; it differs from this version's. Rename it and run lab again to get "
+            "this version's."
         )
+        console.info(text.format(workspace=workspace / name))
     if no_open:
         return 0
     # -P: a jupyterlab.py in the working folder, which may be another user's, is not the one that is meant.
@@ -214,13 +209,11 @@ def _check_folder(folder: Path) -> None:
         return
     status = folder.stat()
     if status.st_mode & 0o002 or status.st_uid not in {os.getuid(), 0}:
-        raise UsageError(
-            _(
-                "{folder} belongs to another user, or everybody can write to it: a notebook would run modules that others have put "
-                "there. Use a folder of your own.",
-                folder=folder.absolute(),
-            )
+        text = _(
+            "{folder} belongs to another user, or everybody can write to it: a notebook would run modules that others have put "
+            "there. Use a folder of your own."
         )
+        raise UsageError(text.format(folder=folder.absolute()))
 
 
 def _need(*libraries: str) -> None:
@@ -232,10 +225,5 @@ def _need(*libraries: str) -> None:
     missing = [library for library in libraries if find_spec(library) is None]
     if missing:
         names, command = ", ".join(missing), install("lab")
-        raise UsageError(
-            _(
-                "Notebooks need {names}. Install them, then run the same command again:\n{command}",
-                names=names,
-                command=command,
-            )
-        )
+        text = _("Notebooks need {names}. Install them, then run the same command again:\n{command}")
+        raise UsageError(text.format(names=names, command=command))

@@ -150,13 +150,8 @@ def _end(
     if failed is not None:
         cell, output = failed
         what = f"{output.ename}: {output.evalue}".removesuffix(": ").partition("\n")[0].rstrip(".")
-        return code, _(
-            "{name}: the cell “{cell}” failed with {what}. The stack trace is in {file}.",
-            name=name,
-            cell=cell,
-            what=what,
-            file=out / f"{name}.ipynb",
-        )
+        text = _("{name}: the cell “{cell}” failed with {what}. The stack trace is in {file}.")
+        return code, text.format(name=name, cell=cell, what=what, file=out / f"{name}.ipynb")
     return code, None
 
 

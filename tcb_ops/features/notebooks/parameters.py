@@ -298,9 +298,7 @@ def check_output(source: Source, out: Path) -> None:
     with suppress(UsageError):
         if not dest.samefile(source.file) and "tcb_ops" in open_notebook(dest).content.metadata:
             return
-    raise UsageError(
-        _(
-            "{dest} already exists and was not written by this command. Choose another --out; nothing was run.",
-            dest=dest,
-        )
+    text = _(
+        "{dest} already exists and was not written by this command. Choose another --out; nothing was run."
     )
+    raise UsageError(text.format(dest=dest))

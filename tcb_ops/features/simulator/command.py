@@ -129,16 +129,12 @@ def demo(lang: str | None) -> int:
         run.close()
         _keep_ledger(Path(folder), home, settings_text)
     took, again = time.monotonic() - started, quoted(of_run(settings_text, run.record, "retry"))
-    console.print(
-        _(
-            "The report is in {dest}: open report.html. ({took:.1f} s; SIMULATED, nothing left this "
-            "machine.)\nNext, run again what did not succeed; this time the simulator injects no faults:\n"
-            "{again}",
-            dest=dest,
-            took=took,
-            again=again,
-        )
+    text = _(
+        "The report is in {dest}: open report.html. ({took:.1f} s; SIMULATED, nothing left this "
+        "machine.)\nNext, run again what did not succeed; this time the simulator injects no faults:\n"
+        "{again}"
     )
+    console.print(text.format(dest=dest, took=took, again=again))
     return 0
 
 

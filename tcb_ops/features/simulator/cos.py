@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from mmap import mmap
 from pathlib import Path
-from urllib.parse import parse_qs, quote, unquote_to_bytes
+from urllib.parse import parse_qs, unquote_to_bytes
 from xml.sax.saxutils import escape
 
 from tcb_ops.errcodes import store_code
@@ -30,6 +30,7 @@ from tcb_ops.features.simulator.signing import (
     http_string,
     is_seconds,
     link_token,
+    link_url,
     read_authorization,
     signature,
     string_to_sign,
@@ -104,7 +105,7 @@ class CosStore:
             reason = f"The folder of the simulator's store: {system_reason(error).en}."
             return self._refuse(request, CosRefusal(500, "InternalError", reason))
         self._state.answered(FaultStep.STORE, 204)
-        location = f"http://{request.headers.get('Host', '')}/{bucket}/{quote(path, safe='/-_.~')}"
+        location = link_url(f"http://{request.headers.get('Host', '')}", bucket, path)
         response = Response(204, headers=self._headers() | {"Location": location, "Content-Length": "0"})
         if etag := _etag(md5, fault):
             response.headers["ETag"] = f'"{etag}"'
@@ -249,15 +250,8 @@ def _planned(fault: Fault) -> CosRefusal | None:
 
 
 def _etag(md5: str, fault: Fault) -> str:
-    match fault.etag:
-        case Etag.WRONG:
-            return hashlib.md5(md5.encode(), usedforsecurity=False).hexdigest()
-        case Etag.OPAQUE:
-            return f"{md5}-1"
-        case Etag.MISSING:
-            return ""
-        case None:
-            return md5
+    wrong = hashlib.md5(md5.encode(), usedforsecurity=False).hexdigest()
+    return {None: md5, Etag.WRONG: wrong, Etag.OPAQUE: f"{md5}-1", Etag.MISSING: ""}[fault.etag]
 
 
 # --- forms and links ---

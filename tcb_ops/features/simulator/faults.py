@@ -7,13 +7,12 @@ implies how each row ends at any concurrency. The first entry that matches a cal
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
@@ -31,12 +30,6 @@ def _reset(value: object) -> Reset:
     if value != Reset.MIDDLE:
         raise ValueError
     return Reset.MIDDLE
-
-
-def _garbage(value: object) -> bool:
-    if value != "garbage":
-        raise ValueError
-    return True
 
 
 def _calls(value: object) -> tuple[tuple[int, int], ...]:
@@ -137,7 +130,7 @@ class Fault:
     code: Words = ""
     status: Annotated[int, Meta(ge=300, le=599)] | None = None
     reset: Annotated[Reset, Raw(_reset), _('must be true or "middle"')] | None = None
-    garbage: Annotated[bool, Named("body"), Raw(_garbage), _('must be "garbage"')] = False
+    body: Literal["", "garbage"] = ""
     lifetime: DaySeconds | None = None
     """Of the link, in seconds."""
     other_env: Id = ""
@@ -263,29 +256,26 @@ _NO_PLAN = _(
 
 def load_faults(path: Path) -> Faults:
     """Read a fault plan. Raises SettingsError with the file, the entry's number, the field and what is valid."""
-    mistake, tables = _read_tables(read_toml(path))
-    if mistake is not None:
-        raise SettingsError(_("{path}: {mistake}.", path=path, mistake=mistake))
+    tables: dict[str, list[Any]] = {name: [] for name in _TABLES}
+    for table, value in read_toml(path).items():
+        entries = value if isinstance(value, list) else [value]
+        if table not in _TABLES or isinstance(value, list) == (table == "component"):
+            raise _invalid(path, _NO_PLAN)
+        model, name = _TABLES[table]
+        for number, entry in enumerate(entries, 1):
+            if not isinstance(entry, dict):
+                raise _invalid(path, _NO_PLAN)
+            converted, wrong = check(model, entry, partial(_unknown, model), strict=True)
+            for key, reason in wrong.items():  # without the value, which may be a secret
+                entry_name = name.format(number=number)
+                raise _invalid(path, _("{entry}: {key} {why}", entry=entry_name, key=key, why=reason))
+            tables[table].append(model(**converted))
     component = next(iter(tables["component"]), None)
     return Faults(tuple(tables["fault"]), component, tuple(tables["account"]), tuple(tables["environment"]))
 
 
-def _read_tables(raw: Mapping[str, Any]) -> tuple[Text | None, dict[str, list[Any]]]:
-    """Return the first invalid value, without the value, which may be a secret; and the entries of each table."""
-    tables: dict[str, list[Any]] = {name: [] for name in _TABLES}
-    for table, value in raw.items():
-        if table not in _TABLES or isinstance(value, list) == (table == "component"):
-            return _NO_PLAN, tables
-        for number, entry in enumerate(value if isinstance(value, list) else [value], 1):
-            model = _TABLES[table][0]
-            if not isinstance(entry, dict):
-                return _NO_PLAN, tables
-            converted, wrong = check(model, entry, partial(_unknown, model), strict=True)
-            for key, reason in wrong.items():
-                entry_name = _TABLES[table][1].format(number=number)
-                return _("{entry}: {key} {why}", entry=entry_name, key=key, why=reason), tables
-            tables[table].append(model(**converted))
-    return None, tables
+def _invalid(path: Path, mistake: Text) -> SettingsError:
+    return SettingsError(_("{path}: {mistake}.", path=path, mistake=mistake))
 
 
 def _unknown(model: type, _name: str, _value: object) -> Text:

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote_plus
 
 from tcb_ops.errcodes import errcode
+from tcb_ops.errors import has_surrogates
 from tcb_ops.features.simulator.cos import CosStore
 from tcb_ops.features.simulator.faults import FaultStep
-from tcb_ops.features.simulator.signing import bucket_of, download_url, issue, link_url
+from tcb_ops.features.simulator.signing import bucket_of, download_url, issue
 from tcb_ops.features.simulator.state import Accounts, Request, Response, SimulatorState, Wants
 
 LONGEST_PATH = 850
@@ -88,30 +89,28 @@ class Platform:
         self._link_lifetime = link_lifetime
         self._refused: dict[str, Fields] = {}
         """What was received in the latest calls that were refused, by rid."""
-        merchants, components = Wants.MERCHANTS, Wants.COMPONENTS
-        interfaces: dict[str, tuple[FaultStep, Wants, Callable[[str, Fields], Answer]]] = {
-            "tcb/uploadfile": (FaultStep.LINK, merchants, self._link),
-            "componenttcb/uploadfile": (FaultStep.LINK, components, self._link),
-            "tcb/getenvinfo": (FaultStep.ENV_INFO, merchants, self._env_info),
-            "tcb/batchdownloadfile": (FaultStep.DOWNLOAD, merchants, self._download),
-            "tcb/batchdeletefile": (FaultStep.DELETE, merchants, self._delete),
-            "componenttcb/describeenvs": (FaultStep.DESCRIBE_ENVS, components, self._own_envs),
-            "componenttcb/batchdownloadfile": (FaultStep.DOWNLOAD, components, self._download),
-            "componenttcb/batchdeletefile": (FaultStep.DELETE, components, self._delete),
-            "cgi-bin/openapi/quota/get": (FaultStep.QUOTA, Wants.EITHER, self._quota),
-            "cgi-bin/openapi/rid/get": (FaultStep.RID, Wants.EITHER, self._received),
+        merchants, components, prefix = Wants.MERCHANTS, Wants.COMPONENTS, "/cgi-bin/component/api_"
+        self._interfaces = {
+            "/tcb/uploadfile": _Interface(FaultStep.LINK, merchants, self._link),
+            "/componenttcb/uploadfile": _Interface(FaultStep.LINK, components, self._link),
+            "/tcb/getenvinfo": _Interface(FaultStep.ENV_INFO, merchants, self._env_info),
+            "/tcb/batchdownloadfile": _Interface(FaultStep.DOWNLOAD, merchants, self._download),
+            "/tcb/batchdeletefile": _Interface(FaultStep.DELETE, merchants, self._delete),
+            "/componenttcb/describeenvs": _Interface(FaultStep.DESCRIBE_ENVS, components, self._own_envs),
+            "/componenttcb/batchdownloadfile": _Interface(FaultStep.DOWNLOAD, components, self._download),
+            "/componenttcb/batchdeletefile": _Interface(FaultStep.DELETE, components, self._delete),
+            "/cgi-bin/openapi/quota/get": _Interface(FaultStep.QUOTA, Wants.EITHER, self._quota),
+            "/cgi-bin/openapi/rid/get": _Interface(FaultStep.RID, Wants.EITHER, self._received),
         }
         if accounts.component.secret:
-            interfaces |= {
-                f"cgi-bin/component/{name}": (step, wants, answer)
-                for name, step, wants, answer in (
-                    ("api_component_token", FaultStep.COMPONENT_TOKEN, Wants.NOBODYS, self._issue),
-                    ("api_authorizer_token", FaultStep.AUTHORIZER_TOKEN, components, self._refresh),
-                    ("api_get_authorizer_list", FaultStep.AUTHORIZER_LIST, components, self._list),
-                    ("api_get_authorizer_info", FaultStep.AUTHORIZER_INFO, components, self._info),
-                )
+            self._interfaces |= {
+                f"{prefix}component_token": _Interface(FaultStep.COMPONENT_TOKEN, Wants.NOBODYS, self._issue),
+                f"{prefix}authorizer_token": _Interface(
+                    FaultStep.AUTHORIZER_TOKEN, components, self._refresh
+                ),
+                f"{prefix}get_authorizer_list": _Interface(FaultStep.AUTHORIZER_LIST, components, self._list),
+                f"{prefix}get_authorizer_info": _Interface(FaultStep.AUTHORIZER_INFO, components, self._info),
             }
-        self._interfaces = {f"/{path}": _Interface(*parts) for path, parts in interfaces.items()}
 
     async def handle(self, request: Request) -> Response:
         """Respond to a call, and remember what it was if it is refused."""
@@ -203,10 +202,8 @@ class Platform:
         return refused or (0 if self._accounts.spend(appid, route) else 45009)
 
     def _link(self, appid: str, asked: Fields) -> Fields:
-        env, path, lifetime = asked["env"], asked["path"], asked["lifetime"]
-        lifetime, bucket = self._link_lifetime if lifetime is None else lifetime, bucket_of(env)
-        url = link_url(self.base, bucket, path)
-        return issue(url, env, bucket, path, appid, int(self._accounts.clock()), lifetime)
+        lifetime = self._link_lifetime if asked["lifetime"] is None else asked["lifetime"]
+        return issue(self.base, asked["env"], asked["path"], appid, int(self._accounts.clock()), lifetime)
 
     def _give(self, step: FaultStep, answer: Answer, errmsg: str = "") -> Response:
         """Count an answer, and return it: HTTP 200 with a JSON body; for an errcode `{"errcode":…,"errmsg":"… rid: …"}`."""
@@ -367,9 +364,9 @@ class Platform:
         env, file_ids = asked.get("env"), asked.get(key)
         if not env or not file_ids:
             return 40101
-        if not isinstance(env, str) or not isinstance(file_ids, list) or len(file_ids) > FILES_PER_CALL:
+        if not isinstance(env, str) or not isinstance(file_ids, list):
             return 40097
-        if not all(isinstance(each, kind) for each in file_ids):
+        if len(file_ids) > FILES_PER_CALL or not all(isinstance(each, kind) for each in file_ids):
             return 40097
         return self._accounts.env_refusal(appid, env) or file_ids
 
@@ -388,10 +385,8 @@ def _text(value: object) -> str:
 
 def path_allowed(path: str) -> bool:
     """Return whether a path follows the naming rules: no leading slash, no `//`, at most 850 bytes."""
-    try:
-        return not path.startswith("/") and "//" not in path and 0 < len(path.encode()) <= LONGEST_PATH
-    except UnicodeEncodeError:  # half a surrogate pair
-        return False
+    follows = not path.startswith("/") and "//" not in path and not has_surrogates(path)
+    return follows and 0 < len(path.encode()) <= LONGEST_PATH
 
 
 def token_of(query: str) -> str:

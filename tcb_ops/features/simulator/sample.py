@@ -79,12 +79,8 @@ def write_practice(folder: Path) -> list[Path]:
     sources = sorted(file for file in PRACTICE.rglob("*") if file.is_file())
     contents = {folder / file.relative_to(PRACTICE): file.read_bytes() for file in sources}
     if existing := [file for file in (*contents, folder / "store") if file.exists()]:
-        raise UsageError(
-            _(
-                "{files}: already there, and not overwritten. Nothing was written. Choose an empty folder.",
-                files=as_list(map(str, existing)),
-            )
-        )
+        text = _("{files}: already there, and not overwritten. Nothing was written. Choose an empty folder.")
+        raise UsageError(text.format(files=as_list(map(str, existing))))
     for file, content in contents.items():
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch(mode=0o600)  # tokens are among them

@@ -111,8 +111,6 @@ class Simulator:
         return dict(self._state.objects)
 
     def __enter__(self) -> Self:
-        if not 0 <= self.port <= 65535:
-            raise UsageError(_no_port(self.port, OSError(errno.EINVAL, "not from 0 to 65535")))
         if self._store_directory is not None:
             self._store_directory.mkdir(parents=True, exist_ok=True)
         self._listens.clear()
@@ -265,8 +263,5 @@ def _no_port(port: int, error: OSError) -> Text:
             "Port {port} is in use by another program: choose another with --port, or 0 for any free one.",
             port=port,
         )
-    return _(
-        "Port {port} cannot be opened on 127.0.0.1 ({why}): choose another with --port.",
-        port=port,
-        why=system_reason(error),
-    )
+    text = _("Port {port} cannot be opened on 127.0.0.1 ({why}): choose another with --port.")
+    return text.format(port=port, why=system_reason(error))

@@ -26,7 +26,6 @@ class Authorization(NamedTuple):
     secret_id: str
     key_time: str
     """`start;end` in Unix seconds, as in the string."""
-    start: int
     end: int
     signature: str
 
@@ -69,9 +68,7 @@ def read_authorization(text: str) -> Authorization | None:
         return None
     if parts.get("q-key-time") != parts["q-sign-time"]:
         return None
-    return Authorization(
-        parts.get("q-ak", ""), parts["q-sign-time"], int(start), int(end), parts.get("q-signature", "")
-    )
+    return Authorization(parts.get("q-ak", ""), parts["q-sign-time"], int(end), parts.get("q-signature", ""))
 
 
 def is_seconds(text: str) -> bool:
@@ -93,15 +90,13 @@ def link_url(base: str, bucket: str, path: str) -> str:
     return f"{base}/{bucket}/{quote(path, safe='/-_.~')}"
 
 
-def issue(
-    url: str, env: str, bucket: str, path: str, appid: str, start: int, lifetime: int
-) -> dict[str, str | int]:
+def issue(base: str, env: str, path: str, appid: str, start: int, lifetime: int) -> dict[str, str | int]:
     """Return the response of getUploadTcbFileLink. `start` is in Unix seconds, `lifetime` in seconds."""
-    key_time = f"{start};{start + lifetime}"
+    bucket, key_time = bucket_of(env), f"{start};{start + lifetime}"
     return {
         "errcode": 0,
         "errmsg": "ok",
-        "url": url,
+        "url": link_url(base, bucket, path),
         "token": link_token(bucket, path, key_time, appid),
         "authorization": authorization(SECRET_ID, SECRET_KEY, key_time, "post", f"/{bucket}/{path}"),
         "file_id": f"cloud://{env}.{bucket}/{path}",

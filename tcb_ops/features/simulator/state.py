@@ -94,7 +94,7 @@ class SimulatorState:
             page = f"{title}<body><center><h1>{fault.status}</h1></center></body></html>\r\n"
             name, response.body = f"status {fault.status}", page.encode()
             response.headers["Content-Type"] = "text/html"
-        elif fault.garbage:
+        elif fault.body:
             name, response.body = "garbage", b"<<< no JSON"
             response.headers["Content-Type"] = "application/json"
         if not name:
@@ -175,7 +175,7 @@ class Tokens:
 
         Its latest token remains valid for another `overlap` seconds; older ones are refused with 40001 immediately.
         """
-        token = self._new(appid)
+        token = self.new_value(appid)
         valid = {}
         for old, record in list(self._tokens.items()):
             if record.appid != appid or record.replaced == NEVER:
@@ -185,7 +185,8 @@ class Tokens:
         self._tokens = valid | {token: _AccessToken(appid, now + lifetime)}
         return token
 
-    def _new(self, appid: str) -> str:
+    def new_value(self, appid: str) -> str:
+        """Return a value that no other token has, also for a refresh token."""
         self._issued += 1
         return f"{self._issued}_{hashlib.sha256(f'{appid}/{self._issued}'.encode()).hexdigest()}"
 
@@ -235,7 +236,6 @@ class Accounts:
         self._platforms = dict.fromkeys(m.env for m in merchants if m.owner is Owner.PLATFORM)
         self._ticket = component.ticket
         self._ticket_ends = clock() + component.ticket_lifetime
-        self._made = 0
         self.refresh_tokens = {
             account.appid: RefreshToken(account.refresh_token or f"practice-refresh-token-of-{account.appid}")
             for account in self._accounts.values()
@@ -342,13 +342,9 @@ class Accounts:
         if self.component.rotate:
             until = now + self.component.overlap
             refresh_tokens = self.refresh_tokens[appid] = RefreshToken(
-                self._new(appid), refresh_tokens.newest, until
+                self.tokens.new_value(appid), refresh_tokens.newest, until
             )
         return self.issue(appid), refresh_tokens.newest
 
     def _environment(self, env: str) -> SimulatedEnvironment:
         return self._environments.get(env) or SimulatedEnvironment(env)
-
-    def _new(self, whose: str) -> str:
-        self._made += 1
-        return f"practice-{self._made}-{hashlib.sha256(f'{whose}/{self._made}'.encode()).hexdigest()}"

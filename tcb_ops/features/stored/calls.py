@@ -148,11 +148,13 @@ class StoredCalls(UploadCalls):
         None if the file is missing. `end`: of its row, so far.
         """
         async with self.gate:
-            answer = await self._ask_store(task, end, self.file_client.look(url, past_caches=past_caches))
+            headers = PAST_CACHES if past_caches else {}
+            first_byte = {"Range": "bytes=0-0"} | headers  # for the headers that come with it
+            looking = self.file_client.fetch(url, headers=first_byte, sink=lambda _chunk: False)
+            answer = await self._ask_store(task, end, looking)
             etag = bare_etag(answer)
             if answer.status == 416 or (answer.status in GOOD and not ETAG.fullmatch(etag)):
                 digest = hashlib.md5(usedforsecurity=False)
-                headers = PAST_CACHES if past_caches else {}
                 fetching = self.file_client.fetch(url, headers=headers, sink=digest.update)
                 answer = await self._ask_store(task, end, fetching)
                 etag = digest.hexdigest()
@@ -266,14 +268,6 @@ class StoredCalls(UploadCalls):
             return detail(StoredCode.WRITTEN_SINCE, run=changes[-1])
         return detail(StoredCode.NOT_UPLOADED_HERE)
 
-    def _known(self, task: Task, row: Row) -> EarlierUpload | None:
-        """Return what was put at a row's path, by the runs that are meant; None where that is not certain."""
-        return stored_by(task.histories[row.path], self.subject)
-
-    def _is_undone(self, task: Task, row: Row) -> bool:
-        """Return whether a run (of a confirm: an undo) has taken the upload's file back before."""
-        return is_undone(task.histories[row.path], self._taken_back_by)
-
     async def _file_ids(self, task: Task) -> dict[int, str]:
         """Return the file_ids of a task's rows: as the ledger has them, else made of the environment's bucket."""
         lane = task.lane
@@ -322,7 +316,8 @@ class ConfirmCalls(StoredCalls):
         return list(await asyncio.gather(*map(result_of, task.rows)))
 
     async def _confirm_row(self, task: Task, row: Row, file: FileStatus | None) -> RowEnd:
-        earlier, left_by_undo = self._known(task, row), self._left_by_undo(task, row)
+        earlier = stored_by(task.histories[row.path], self.subject)
+        left_by_undo = self._left_by_undo(task.histories[row.path])
         if file is not None and file.status == NOT_THERE:
             if left_by_undo == "":
                 return self._row_end(task, row, StoredOutcome.UNDONE, file_id=file.file_id)
@@ -336,15 +331,16 @@ class ConfirmCalls(StoredCalls):
             etag = await self._etag(task, end, file.url, past_caches=True)
             if (etag or "") == left_by_undo:
                 return replace(end, outcome=StoredOutcome.UNDONE, md5=left_by_undo, bytes=None)
-        return (
-            await self._compare(task, row, end, file.url) if self.content or left_by_undo is not None else end
-        )
-
-    async def _compare(self, task: Task, row: Row, end: RowEnd, url: Secret) -> RowEnd:
-        """Compare a file's ETag with the MD5 that was uploaded; past the caches where it differs."""
-        earlier = self._known(task, row)
+        elif not self.content:
+            return end
         if earlier is None:
             return replace(end, outcome=Outcome.UNKNOWN, reason=StoredReason.NO_CHECKSUM)
+        return await self._compare(task, row, end, file.url, earlier)
+
+    async def _compare(
+        self, task: Task, row: Row, end: RowEnd, url: Secret, earlier: EarlierUpload
+    ) -> RowEnd:
+        """Compare a file's ETag with the MD5 that was uploaded; past the caches where it differs."""
         first = await self._etag(task, end, url)
         if first == earlier.md5:
             return replace(end, md5=earlier.md5)
@@ -359,14 +355,12 @@ class ConfirmCalls(StoredCalls):
         )
         return replace(end, outcome=outcome, reason=_REASONS[outcome], detail=differs, md5=earlier.md5)
 
-    def _left_by_undo(self, task: Task, row: Row) -> str | None:
-        """Return the MD5 of what an undo left at a row's path, empty for nothing; None unless one has taken the upload back."""
-        if not self._is_undone(task, row):
+    def _left_by_undo(self, history: Sequence[EarlierUpload]) -> str | None:
+        """Return the MD5 of what an undo left at a path, empty for nothing; None unless one has taken the upload back."""
+        if not is_undone(history, self._taken_back_by):
             return None
         by_undo = {StoredOutcome.RESTORED, StoredOutcome.DELETED}
-        return next(
-            (entry.md5 for entry in reversed(task.histories[row.path]) if entry.outcome in by_undo), None
-        )
+        return next((entry.md5 for entry in reversed(history) if entry.outcome in by_undo), None)
 
     async def _older(self, task: Task, row: Row, earlier: EarlierUpload) -> set[str]:
         history = task.histories[row.path]
@@ -400,11 +394,12 @@ class UndoCalls(StoredCalls):
         return [await self._undo(task)]
 
     async def _undo(self, task: Task) -> RowEnd | FailedAttempt:
-        row, earlier, saved = task.row, self._known(task, task.row), await self._record_of(task)
+        row, history, saved = task.row, task.histories[task.row.path], await self._record_of(task)
+        earlier, undone = stored_by(history, self.subject), is_undone(history, self._taken_back_by)
         sent = saved.sent if saved is not None else ()
         if (changed := self._not_ours(task, row, sent)) is not None:  # written after this run was planned
             return self._not_undoable(task, changed)
-        if saved is not None and saved.may_be_ours(uploaded_md5s(task.histories[row.path], self.subject)):
+        if saved is not None and saved.may_be_ours(uploaded_md5s(history, self.subject)):
             return self._not_undoable(task, detail(StoredCode.SAVED_AS_SENT))
         before = saved.md5 if saved is not None and row.file else None
         now = await self._now(task)
@@ -413,7 +408,6 @@ class UndoCalls(StoredCalls):
         done = self._end(task, StoredOutcome.DELETED if before is None else StoredOutcome.RESTORED)
         file_id = earlier.file_id if earlier is not None else ""
         done = replace(done, md5=before or "", bytes=row.size if before else None, file_id=file_id)
-        undone = self._is_undone(task, row)
         if earlier is not None or undone:
             own_md5 = earlier.md5 if earlier is not None and not undone else ""
         else:

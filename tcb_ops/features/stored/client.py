@@ -97,14 +97,6 @@ class FileClient(PlatformClient):
                         break
             return HttpResponse(answer.status, answer.headers, b"")
 
-    async def look(self, url: Secret, *, past_caches: bool = False) -> HttpResponse | UnsafeLink:
-        """Fetch a file's first byte, for the headers that come with it; the body is not kept.
-
-        `past_caches`: ask for the store's own answer.
-        """
-        headers = {"Range": "bytes=0-0"} | ({"Cache-Control": "no-cache"} if past_caches else {})
-        return await self.fetch(url, headers=headers, sink=lambda _chunk: False)
-
 
 def read_files(
     payload: dict[str, Any], field: str, file_ids: Sequence[str], token: Secret

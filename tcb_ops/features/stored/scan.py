@@ -82,16 +82,11 @@ def scan(
     if files:
         return ScannedFiles(folder, tuple(sorted(files)), junk, own_files, excluded)
     name = shown(str(source))
-    raise UsageError(
-        _(
-            "{source}: no file remains (hidden or temporary: {junk:,}; tcb-ops's own: {ours:,}; excluded by "
-            "--include and --exclude: {excluded:,})",
-            source=name,
-            junk=junk,
-            ours=own_files,
-            excluded=excluded,
-        )
+    text = _(
+        "{source}: no file remains (hidden or temporary: {junk:,}; tcb-ops's own: {ours:,}; excluded by "
+        "--include and --exclude: {excluded:,})"
     )
+    raise UsageError(text.format(source=name, junk=junk, ours=own_files, excluded=excluded))
 
 
 def _holds_secrets(file: Path) -> bool:

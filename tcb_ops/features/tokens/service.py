@@ -40,14 +40,11 @@ def service_tokens(settings: Settings) -> ServiceTokens:
     if tokens.auth_env:
         value = os.environ.get(tokens.auth_env, "").strip()
         if not value or not value.isascii() or not value.isprintable():
-            raise SettingsError(
-                _(
-                    "the environment variable {auth_env} (tokens.auth_env) is not set, or is not a valid "
-                    "header value: it must contain the value that the token server expects in {auth_header}.",
-                    auth_env=tokens.auth_env,
-                    auth_header=tokens.auth_header,
-                )
+            text = _(
+                "the environment variable {auth_env} (tokens.auth_env) is not set, or is not a valid "
+                "header value: it must contain the value that the token server expects in {auth_header}."
             )
+            raise SettingsError(text.format(auth_env=tokens.auth_env, auth_header=tokens.auth_header))
         headers[tokens.auth_header] = Secret(value)
     return ServiceTokens(tokens.url, headers)
 

@@ -17,6 +17,7 @@ class CellCode(DetailCodes):
     CELL_ERROR = _("cell {ref} contains the error {value}")
     CELL_FORMULA = _("cell {ref} contains a formula (it shows '{value}')")
     CELL_NOT_COMPUTED = _("cell {ref} contains a formula whose value is not in the file")
+    """A program wrote it, and no spreadsheet has opened it since."""
     CELL_MERGED = _("the cell is merged with {ref}, so it has no value of its own")
 
 

@@ -70,14 +70,8 @@ def write_into(
     with open_original(run, original) as book:
         dest = dest or original.with_name(f"{original.stem} {_ADDED.of(lang)}{suffix}")
         if dest.suffix.lower() != suffix.lower():
-            raise UsageError(
-                _(
-                    "{dest}: the copy is a workbook like {name}, so its name must end in {suffix}.",
-                    dest=dest,
-                    name=original.name,
-                    suffix=suffix,
-                )
-            )
+            text = _("{dest}: the copy is a workbook like {name}, so its name must end in {suffix}.")
+            raise UsageError(text.format(dest=dest, name=original.name, suffix=suffix))
         _free(dest)
         with readable(original):
             listed = find_list(book, reader, run)
@@ -283,21 +277,16 @@ def _load(original: Path, **options: bool) -> Workbook:
             warnings.simplefilter("ignore")  # they say in English only what is not copied
             workbook = load_workbook(original, **options)
     except Exception as error:  # noqa: BLE001  openpyxl raises whatever an unusual part leads to
-        reason = type(error).__name__
-    else:
-        for chartsheet in workbook.chartsheets:
-            workbook.remove(chartsheet)
-        for sheet in workbook.worksheets:
-            sheet._charts, sheet._images = [], []  # noqa: SLF001  there is no other access
-        return workbook
-    raise UsageError(
-        _(
+        text = _(
             "{name} cannot be copied: it is not as Excel or WPS writes a workbook ({reason}). The report's results.csv has "
-            "every row: tcb-ops report",
-            name=original.name,
-            reason=reason,
+            "every row: tcb-ops report"
         )
-    )
+        raise UsageError(text.format(name=original.name, reason=type(error).__name__)) from None
+    for chartsheet in workbook.chartsheets:
+        workbook.remove(chartsheet)
+    for sheet in workbook.worksheets:
+        sheet._charts, sheet._images = [], []  # noqa: SLF001  there is no other access
+    return workbook
 
 
 def as_text(text: str) -> str:
@@ -369,13 +358,8 @@ def _groups(
     )
     if not column or not name:
         headers = ", ".join(f"'{shown(header, 40)}'" for header in listed.headers if header)
-        raise UsageError(
-            _(
-                "--split-by {wanted}: the list has no such column; it has {listed}.",
-                wanted=shown(name, 40),
-                listed=headers,
-            )
-        )
+        text = _("--split-by {wanted}: the list has no such column; it has {listed}.")
+        raise UsageError(text.format(wanted=shown(name, 40), listed=headers))
     top_of: dict[int, int] = {}
     for area in sheet.merged_cells.ranges:
         if area.min_col <= column <= area.max_col:
@@ -385,14 +369,9 @@ def _groups(
         value = sheet.cell(top_of.get(record.row.line, record.row.line), column).value
         lines_of.setdefault("" if value is None else trim(str(value)), []).append(record.row.line)
         if len(lines_of) > MOST_COPIES:
-            raise UsageError(
-                _(
-                    "column '{name}' has more than {most_copies} values.",
-                    name=shown(name, 40),
-                    most_copies=MOST_COPIES,
-                ),
-                _("Split by a column with fewer values."),
-            )
+            text = _("column '{name}' has more than {most_copies} values.")
+            text = text.format(name=shown(name, 40), most_copies=MOST_COPIES)
+            raise UsageError(text, _("Split by a column with fewer values."))
     return lines_of
 
 
@@ -436,26 +415,17 @@ def open_original(run: RunRecord, original: Path) -> Iterator[Book]:
     """Open the run's own workbook. Raises UsageError if it is another file, or has changed."""
     with open_bytes(original) as raw:
         if not is_workbook(raw):
-            raise UsageError(
-                _(
-                    "--into needs the workbook (.xlsx) that was the run's list; {original} is not a workbook. The "
-                    "report's results.csv has every row of the list: tcb-ops report {id}",
-                    original=original,
-                    id=run.id,
-                )
+            text = _(
+                "--into needs the workbook (.xlsx) that was the run's list; {original} is not a workbook. The "
+                "report's results.csv has every row of the list: tcb-ops report {id}"
             )
+            raise UsageError(text.format(original=original, id=run.id))
         with readable(original):
             book = Book(raw)  # a password and an old format have messages of their own
         if digest(raw)[1] != run.list_sha256:
-            raise UsageError(
-                _(
-                    "{original} is not the list of run {id} ({list_name}): its content differs.",
-                    original=original,
-                    id=run.id,
-                    list_name=run.list_name,
-                ),
-                _("If it was saved again since, name the file as it was then."),
-            )
+            text = _("{original} is not the list of run {id} ({list_name}): its content differs.")
+            text = text.format(original=original, id=run.id, list_name=run.list_name)
+            raise UsageError(text, _("If it was saved again since, name the file as it was then."))
         yield book
 
 
@@ -484,12 +454,8 @@ def find_list(book: Book, reader: LedgerReader, run: RunRecord) -> ListSheet:
                 return ListSheet(sheet, *header, cells.index(path) + 1)
             else:
                 break
-    raise UsageError(
-        _(
-            "the rows of run {id} are not in this workbook: was it read by a tcb-ops of another version?",
-            id=run.id,
-        )
-    )
+    text = _("the rows of run {id} are not in this workbook: was it read by a tcb-ops of another version?")
+    raise UsageError(text.format(id=run.id))
 
 
 # --- the disk -------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from functools import cache
 from itertools import chain, repeat
@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeAlias
 from xml.parsers import expat
 
 from tcb_ops.errors import BrokenTableError
-from tcb_ops.features.workbooks.cells import CellKind, SheetCell
+from tcb_ops.features.workbooks import CellCode
+from tcb_ops.features.workbooks.cells import SheetCell
 from tcb_ops.formatting import shown
 from tcb_ops.i18n import _
 from tcb_ops.lists.table import not_computed
@@ -34,22 +35,22 @@ if TYPE_CHECKING:
 _Value: TypeAlias = "float | bool | str | time | date | datetime | timedelta"
 
 
-def displayed(value: _Value) -> tuple[str, CellKind]:
+def displayed(value: _Value) -> tuple[str, CellCode]:
     """Return the text and kind of a value that is not text: 12 for 12.0, 0.1 for 0.10000000000000001 (15 digits)."""
     match value:
         case bool():
-            return str(value).upper(), CellKind.BOOLEAN
+            return str(value).upper(), CellCode.CELL_BOOLEAN
         case float() | int():
             is_whole = float(value).is_integer() and abs(value) < 1e21
-            return str(int(value)) if is_whole else format(value, ".15g").upper(), CellKind.NUMBER
+            return str(int(value)) if is_whole else format(value, ".15g").upper(), CellCode.CELL_NUMBER
         case timedelta():
             minutes, seconds = divmod(round(value.total_seconds()), 60)
-            return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}", CellKind.DATE
+            return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}", CellCode.CELL_DATE
         case datetime():
             moment = value.replace(microsecond=0) + timedelta(seconds=round(value.microsecond / 1e6))
             day = moment.date().isoformat()
-            return day if moment.time() == time.min else moment.isoformat(" "), CellKind.DATE
-    return str(value), CellKind.DATE
+            return day if moment.time() == time.min else moment.isoformat(" "), CellCode.CELL_DATE
+    return str(value), CellCode.CELL_DATE
 
 
 # --- the file -------------------------------------------------------------------------------------------------------
@@ -184,38 +185,31 @@ def letters(column: int) -> str:
 # --- the pass over a sheet ------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
+def _too_large(line: int) -> BrokenTableError:
+    message = _(
+        "the sheet is too large to read as a workbook (limits: rows {most_rows:,}, cells {most_cells:,})",
+        most_rows=MOST_ROWS,
+        most_cells=_MOST_CELLS,
+    )
+    fix = _("save it as 'CSV UTF-8 (comma delimited)' and use that file")
+    return BrokenTableError(file_problem(message, fix, line=line))
+
+
 class Survey:
-    """What a sheet's XML tells beside the values."""
+    """What a sheet's XML tells beside the values. Its handlers are called for every element, so speed matters."""
 
-    hidden: list[int] = field(default_factory=list)
-    """The lines of hidden rows with a value."""
-    formulas: dict[int, dict[int, bool]] = field(default_factory=dict)
-    """Line → column → whether the stored value is a text, which may be empty."""
-    errors: dict[int, dict[int, str]] = field(default_factory=dict)
-    """Line → column → the error's text, such as #N/A."""
-
-
-class SheetTooLargeError(BrokenTableError):
-    """The sheet has more rows or cells than are read from a workbook."""
-
-    def __init__(self, line: int) -> None:
-        message = _(
-            "the sheet is too large to read as a workbook (limits: rows {most_rows:,}, cells {most_cells:,})",
-            most_rows=MOST_ROWS,
-            most_cells=_MOST_CELLS,
-        )
-        fix = _("save it as 'CSV UTF-8 (comma delimited)' and use that file")
-        super().__init__(file_problem(message, fix, line=line))
-
-
-class _Surveyor:
-    """Parser handlers that fill a Survey. Called for every element, so speed matters."""
-
-    __slots__ = ("_cell", "_column", "_digits", "_error", "_hidden", "_last_column", "_line", "survey")
+    __slots__ = (
+        *("hidden", "formulas", "errors"),
+        *("_cell", "_column", "_digits", "_error", "_hidden", "_last_column", "_line"),
+    )
 
     def __init__(self) -> None:
-        self.survey = Survey()
+        self.hidden: list[int] = []
+        """The lines of hidden rows with a value."""
+        self.formulas: dict[int, dict[int, bool]] = {}
+        """Line → column → whether the stored value is a text, which may be empty."""
+        self.errors: dict[int, dict[int, str]] = {}
+        """Line → column → the error's text, such as #N/A."""
         self._line = self._column = self._last_column = 0
         self._digits, self._hidden = "0", False
         self._cell: _Attributes = {}
@@ -239,7 +233,7 @@ class _Surveyor:
         elif name == "row":
             self._begin_row(attributes)
         elif name == "f":
-            formulas = self.survey.formulas.setdefault(self._line, {})
+            formulas = self.formulas.setdefault(self._line, {})
             formulas[self._column] = self._cell.get("t") == "str"
 
     def text(self, characters: str) -> None:
@@ -259,11 +253,11 @@ class _Surveyor:
         line = self._line
         self._last_column = max(self._last_column, self._column)
         if line > MOST_ROWS or line * self._last_column > _MOST_CELLS:
-            raise SheetTooLargeError(line)
-        if self._hidden and self.survey.hidden[-1:] != [line]:
-            self.survey.hidden.append(line)
+            raise _too_large(line)
+        if self._hidden and self.hidden[-1:] != [line]:
+            self.hidden.append(line)
         if self._cell.get("t") == "e":
-            self._error = self.survey.errors.setdefault(line, {})
+            self._error = self.errors.setdefault(line, {})
 
 
 # --- workbooks ------------------------------------------------------------------------------------------------------
@@ -309,9 +303,9 @@ class Book:
         Raises BrokenTableError if the part is not a sheet, is too large, or its rows or cells are out of order.
         """
         if sheet.part not in self._surveys:
-            surveyor = _Surveyor()
-            _parse(self._package, sheet.part, surveyor.start, surveyor.text)
-            self._surveys[sheet.part] = surveyor.survey
+            survey = Survey()
+            _parse(self._package, sheet.part, survey.start, survey.text)
+            self._surveys[sheet.part] = survey
         return self._surveys[sheet.part]
 
     def merges(self, sheet: Sheet) -> list[Area]:
@@ -377,7 +371,7 @@ def _mark(cells: list[str], line: int, survey: Survey) -> None:
     cells.extend([""] * (max(columns) - len(cells)))
     for column in columns:
         text = errors.get(column, "").strip() or str(cells[column - 1])
-        kind = CellKind.FORMULA if column in formulas else CellKind.ERROR
+        kind = CellCode.CELL_FORMULA if column in formulas else CellCode.CELL_ERROR
         if column in formulas and not text and not formulas[column]:
-            kind = CellKind.NOT_COMPUTED
+            kind = CellCode.CELL_NOT_COMPUTED
         cells[column - 1] = SheetCell(text, kind, f"{letters(column)}{line}")

@@ -178,12 +178,8 @@ class _Report:
         sheet = self._sheet(name)
         top = 0
         if total > MOST_ROWS:
-            left_out = _(
-                "The first {most_rows:,} of {rows}. All of them are in {elsewhere}.",
-                most_rows=MOST_ROWS,
-                rows=row_count(total),
-                elsewhere=elsewhere,
-            )
+            left_out = _("The first {most_rows:,} of {rows}. All of them are in {elsewhere}.")
+            left_out = left_out.format(most_rows=MOST_ROWS, rows=row_count(total), elsewhere=elsewhere)
             self._put(sheet, 0, 0, left_out.of(self._lang), self._note)
             top = 1
         self._tables.write(sheet, heads, islice(lines, MOST_ROWS), top=top, wrapped=wrapped)

@@ -8,8 +8,9 @@ from itertools import islice
 from typing import BinaryIO
 
 from tcb_ops.errors import BrokenTableError
+from tcb_ops.features.workbooks import CellCode
 from tcb_ops.features.workbooks.book import Area, Book, Sheet
-from tcb_ops.features.workbooks.cells import CellKind, SheetCell
+from tcb_ops.features.workbooks.cells import SheetCell
 from tcb_ops.formatting import fold, shown
 from tcb_ops.i18n import _
 from tcb_ops.lists.table import HEAD_ROWS, Rate, Record, Rows, Table, find_header, quoted_names
@@ -47,21 +48,17 @@ def read_workbook(
 def _visible(records: Iterable[Record], hidden: Collection[int]) -> Iterator[Record]:
     """Yield the records that are not hidden. Raises BrokenTableError at the end: whether the others count is not known."""
     yield from (record for record in records if record[0] not in hidden)
-    message = _(
-        "hidden rows: {hidden_rows:,}, the first is row {first_hidden}",
-        hidden_rows=len(hidden),
-        first_hidden=min(hidden),
-    )
+    message = _("hidden rows: {hidden_rows:,}, the first is row {first_hidden}")
+    message = message.format(hidden_rows=len(hidden), first_hidden=min(hidden))
     fix = _("include them with --rows all, exclude them with --rows visible, or unhide or delete them")
     raise BrokenTableError(file_problem(message, fix, answer="rows"))
 
 
 def list_sheet(book: Book, rate: Rate, name: str = "") -> Sheet:
     """Return the sheet with the list, by the table of `read_workbook`. Raises BrokenTableError."""
-    return _named(book.sheets, name) if name else _detected(book, rate)
-
-
-def _named(sheets: Sequence[Sheet], name: str) -> Sheet:
+    if not name:
+        return _detected(book, rate)
+    sheets = book.sheets
     named = [s for s in sheets if s.name == name] or [s for s in sheets if fold(s.name) == fold(name)]
     if len(named) == 1:
         return named[0]
@@ -102,5 +99,5 @@ def _with_merges(rows: Iterator[Record], merges: Sequence[Area], width: int) -> 
                 for column in range(merge.left, min(merge.right, width) + 1):
                     cells.extend([""] * (column - len(cells)))
                     if (line, column) != (merge.top, merge.left):
-                        cells[column - 1] = SheetCell("", CellKind.MERGED, merge.ref)
+                        cells[column - 1] = SheetCell("", CellCode.CELL_MERGED, merge.ref)
         yield line, cells

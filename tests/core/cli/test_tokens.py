@@ -27,7 +27,7 @@ TROUBLE = [
     Fault(env=TEA.env, path="banner/1.png", errcode=40001),
     Fault(env=TEA.env, path="banner/2.png", status=502),
     Fault(env=TEA.env, path="banner/3.png", reset=Reset.MIDDLE),
-    Fault(env=TEA.env, path="banner/4.png", garbage=True),
+    Fault(env=TEA.env, path="banner/4.png", body="garbage"),
     Fault(env=TEA_TEST.env, path="banner/1.png", step=FaultStep.STORE, code="SignatureDoesNotMatch"),
     Fault(env=TEA_TEST.env, path="banner/2.png", step=FaultStep.STORE, etag=Etag.WRONG),
     Fault(env=TEA_TEST.env, path="banner/3.png", step=FaultStep.STORE, reset=Reset.BEFORE),

@@ -121,7 +121,7 @@ def test_good_rows_are_linked_and_no_file_is_looked_at(open_workspace, assert_co
         "gateway-page": (Fault(status=502, calls=THRICE), "uploaded", None, 4, 1),
         "gateway-page-always": (Fault(status=502), "failed", Reason.NO_ANSWER, 4, 0),
         "wrong-address": (Fault(status=404), "failed", Reason.NO_ANSWER, 1, 0),
-        "garbage": (Fault(garbage=True), "failed", Reason.NO_ANSWER, 4, 0),
+        "garbage": (Fault(body="garbage"), "failed", Reason.NO_ANSWER, 4, 0),
         "reset": (Fault(reset=Reset.BEFORE, calls=ONCE), "uploaded", None, 2, 1),
         "reset-within": (Fault(reset=Reset.MIDDLE), "failed", Reason.NO_ANSWER, 4, 0),
         "store-503": (Fault(step=STORE, status=503, calls=ONCE), "uploaded", None, 1, 2),

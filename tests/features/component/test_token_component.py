@@ -534,7 +534,7 @@ def test_a_credential_that_is_gone_in_mid_run_is_said(run, cli):
 
 
 def test_nonsense_for_one_merchant_is_its_own_trouble(run, open_cli):
-    cli = open_cli(Fault(appid="wx0", step=FaultStep.AUTHORIZER_TOKEN, garbage=True))
+    cli = open_cli(Fault(appid="wx0", step=FaultStep.AUTHORIZER_TOKEN, body="garbage"))
     with pytest.raises(TokenError, match="wx0 cannot be refreshed now"):
         ask(run, cli.source())
     assert run(cli.works(ask(run, cli.source(), "wx1")))

@@ -32,7 +32,7 @@ def plan(tmp_path, text):
         ),
         ('env = "a"\nreset = true', Fault("a", reset=Reset.BEFORE)),
         ('env = "a"\nreset = "middle"', Fault("a", reset=Reset.MIDDLE)),
-        ('env = "a"\nbody = "garbage"', Fault("a", garbage=True)),
+        ('env = "a"\nbody = "garbage"', Fault("a", body="garbage")),
         ('env = "a"\nother_env = "b-1"', Fault("a", other_env="b-1")),
         (
             'env = "a"\nstep = "store"\netag = "opaque"\ndelay = 1',

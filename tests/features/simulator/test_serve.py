@@ -7,7 +7,6 @@ import time
 import pytest
 from free_ports import free_port
 
-from tcb_ops.errors import UsageError
 from tcb_ops.features.simulator.faults import Fault, Faults
 from tcb_ops.features.simulator.server import Simulator, serve
 from tcb_ops.model import Merchant
@@ -37,11 +36,6 @@ def test_it_can_come_back_on_the_same_port_and_know_its_own_links(start):
     again = start(port=port)
     assert again.sim.port == port
     assert again.post(link["url"], again.form(again.parts(link))).status_code == 204
-
-
-def test_a_port_that_is_none_is_named():
-    with pytest.raises(UsageError, match="Port 70000"):
-        Simulator(MERCHANTS, TOKENS, port=70000).__enter__()
 
 
 def test_what_is_no_http_is_refused_and_not_logged(start, caplog):

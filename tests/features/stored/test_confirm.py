@@ -141,7 +141,7 @@ def test_a_call_that_is_too_large_is_halved(open_workspace):
         ({"errcode": -1, "calls": ((1, 1),)}, "present"),
         ({"reset": Reset.BEFORE, "calls": ((1, 1),)}, "present"),
         ({"status": 502, "calls": ((1, 1),)}, "present"),
-        ({"garbage": True}, "unknown"),
+        ({"body": "garbage"}, "unknown"),
         ({"errcode": 48001}, "unknown"),
         ({"errcode": -601002}, "unknown"),  # of each file
     ],

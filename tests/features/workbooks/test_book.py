@@ -13,17 +13,18 @@ import xlsxwriter
 
 from tcb_ops.errors import InputError
 from tcb_ops.features.corrections.fix_me import write_fixme
+from tcb_ops.features.workbooks import CellCode
 from tcb_ops.features.workbooks.book import Book, displayed
-from tcb_ops.features.workbooks.cells import CellKind, SheetCell
+from tcb_ops.features.workbooks.cells import SheetCell
 from tcb_ops.i18n import Lang
 from tcb_ops.lists.paths import read_paths
 
 CORPUS = Path(__file__).parents[2] / "core" / "lists" / "corpus"
 KINDS = {
-    "n": {CellKind.NUMBER},
-    "d": {CellKind.DATE},
-    "b": {CellKind.BOOLEAN},
-    "f": {CellKind.FORMULA, CellKind.NOT_COMPUTED},
+    "n": {CellCode.CELL_NUMBER},
+    "d": {CellCode.CELL_DATE},
+    "b": {CellCode.CELL_BOOLEAN},
+    "f": {CellCode.CELL_FORMULA, CellCode.CELL_NOT_COMPUTED},
 }
 
 
