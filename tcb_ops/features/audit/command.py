@@ -130,17 +130,15 @@ def watch_audits(console: Console, settings: Settings, common: CommonOptions, wi
         raise UsageError(text.format(value=within))
     seconds = float(parts[1]) * {"s": 1, "m": 60, "h": 3600}[parts[2]]
     latest = newest_audit(settings, common.selection())
-    ended, stopped, run = None, None, None
-    if latest is not None:
-        ended, stopped, run = latest.finished_at, latest.stopped, latest.id
+    ended, stopped = (latest.finished_at, latest.stopped) if latest is not None else (None, None)
+    run = latest.id if latest is not None else None
     # One of the future is not recent, as after the clock was set back.
     fresh = ended is not None and abs(time.time() - ended) <= seconds and stopped is None
     if common.json:
         console.json({"stale": not fresh, "run": run})
-    which = _("of all merchants")  # the audits looked at are those narrowed by the same --where
-    if common.where:
-        given = " ".join(f"--where {shown(item)}" for item in sorted(common.where))
-        which = _("with {options}", options=given)
+    given = " ".join(f"--where {shown(item)}" for item in sorted(common.where))
+    # The audits looked at are those narrowed by the same --where.
+    which = _("with {options}", options=given) if given else _("of all merchants")
     text = _("The latest audit ({which}), {id}, finished at {when}.")
     if ended is None:
         text = _("No audit of {target} ({which}) has finished yet.")

@@ -339,9 +339,8 @@ def _post(to: NotifySettings, message: AuditMessage, payload: Mapping[str, Any],
 
     response = submit_coroutine(send()).result()
     if (reason := refusal(to.kind, response)) is not None:
-        if response.status >= 500:
-            raise TransportError(TransportFault.GARBAGE, reason)
-        raise _NotSentError(reason)
+        busy = response.status >= 500
+        raise TransportError(TransportFault.GARBAGE, reason) if busy else _NotSentError(reason)
 
 
 def _secret_of(variable: str, file: Path | None, what: str) -> str:

@@ -303,10 +303,9 @@ def audit_result(
     A failure is new with another cause than before, or if the previous audit silenced it.
     """
     run, previous = summary.run, changes.older if changes is not None else None
+    lines = changes.lines if changes is not None else ()
     was_broken = {
-        (line.env, line.appid): line.before
-        for line in (changes.lines if changes is not None else ())
-        if line.after and line.change != "newly_broken"
+        (line.env, line.appid): line.before for line in lines if line.after and line.change != "newly_broken"
     }
     findings: defaultdict[str, list[Finding]] = defaultdict(list)
     for cause in summary.causes:
@@ -326,7 +325,7 @@ def audit_result(
         environments=summary.total,
         healthy=summary.counts.get(HEALTHY, 0),
         **{name: tuple(findings[name]) for name in ("new", "still", "unknown", "silenced")},
-        recovered=changes.fixed if changes is not None else (),
+        recovered=tuple(line for line in lines if line.change == "fixed"),
         not_checked=not_checked,
         fewest_link_calls=fewest,
         damage=damage,

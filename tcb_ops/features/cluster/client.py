@@ -44,9 +44,8 @@ def opened_cluster(cluster: str, settings: Settings) -> Iterator[Client]:
     `cluster`: `local:N`, or the URL of a scheduler. Raises UsageError if it cannot work on a run.
     """
     if os.name == "nt":
-        raise UsageError(
-            _("A cluster has not been tried on Windows: run without --cluster, or on Linux or macOS.")
-        )
+        text = _("A cluster has not been tried on Windows: run without --cluster, or on Linux or macOS.")
+        raise UsageError(text)
     try:
         from distributed import utils
     except ModuleNotFoundError:
@@ -60,10 +59,8 @@ def opened_cluster(cluster: str, settings: Settings) -> Iterator[Client]:
         else:
             client = _connected(cluster, settings, stack)
         address = client.scheduler.address
-        if (
-            not is_loopback(urlsplit(address).hostname or "")
-            and (reason := only_here(settings, address)) is not None
-        ):
+        reason = None if is_loopback(urlsplit(address).hostname or "") else only_here(settings, address)
+        if reason is not None:
             raise reason
         yield client
     finally:
@@ -87,18 +84,16 @@ def check_cluster(cluster: str) -> None:
 def check_kind(kind: Kind, *, with_queries: bool) -> None:
     """Raise UsageError for a run whose secrets stay on one machine: links in a file, the queries of URLs."""
     if with_queries:
-        raise UsageError(
-            _(
-                "the list has URLs with a query, which may be a signature and never leaves this process, so a "
-                "cluster cannot work on it. Omit --cluster."
-            )
+        text = _(
+            "the list has URLs with a query, which may be a signature and never leaves this process, so a "
+            "cluster cannot work on it. Omit --cluster."
         )
+        raise UsageError(text)
     if kind.writes_links:
-        raise UsageError(
-            _(
-                "Links are written to one file on this machine, so no cluster can work on them. Omit --cluster."
-            )
+        text = _(
+            "Links are written to one file on this machine, so no cluster can work on them. Omit --cluster."
         )
+        raise UsageError(text)
 
 
 def _local(workers: int, settings: Settings, stack: ExitStack) -> Client:
@@ -136,14 +131,12 @@ def _local(workers: int, settings: Settings, stack: ExitStack) -> Client:
                 env=secret,
             )
         except RuntimeError as error:
-            raise UsageError(
-                _(
-                    "The workers of {cluster} do not start ({why}). In a script, the call must stand below "
-                    '`if __name__ == "__main__":`, because each worker imports the script.',
-                    cluster=f"local:{workers}",
-                    why=str(error) or type(error).__name__,
-                )
-            ) from None
+            text = _(
+                "The workers of {cluster} do not start ({why}). In a script, the call must stand below "
+                '`if __name__ == "__main__":`, because each worker imports the script.'
+            )
+            reason = str(error) or type(error).__name__
+            raise UsageError(text.format(cluster=f"local:{workers}", why=reason)) from None
     stack.callback(_close_local, local)
     return stack.enter_context(Client(local, set_as_default=False))
 
@@ -155,7 +148,6 @@ def _close_local(local: LocalCluster) -> None:
 
 
 def _connected(address: str, settings: Settings, stack: ExitStack) -> Client:
-
     if urlsplit(address).scheme != "tls" and address not in settings.unencrypted_schedulers:
         raise UsageError(
             _(

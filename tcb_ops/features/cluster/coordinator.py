@@ -24,12 +24,7 @@ from uuid import uuid4
 
 from tcb_ops.details import DetailCode
 from tcb_ops.errors import CanaryError, LedgerError, StoppedError, TcbOpsError
-from tcb_ops.features.cluster.client import (
-    check_kind,
-    only_here,
-    opened_cluster,
-    workers_of,
-)
+from tcb_ops.features.cluster.client import check_kind, only_here, opened_cluster, workers_of
 from tcb_ops.features.cluster.task import BEAT_SECONDS, Assignment, TaskEnd, packed
 from tcb_ops.i18n import _
 from tcb_ops.model import Outcome, Owner

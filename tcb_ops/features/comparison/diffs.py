@@ -114,11 +114,6 @@ class Diff:
             for line in self.lines
         )
 
-    @property
-    def fixed(self) -> tuple[DiffLine, ...]:
-        """The lines of what was fixed."""
-        return tuple(self.of(Change.FIXED))
-
     def of(self, change: Change) -> list[DiffLine]:
         """Return the lines of one change, most rows first."""
         return [line for line in self.lines if line.change is change]
@@ -128,9 +123,7 @@ class Diff:
         listed = (
             (change, [line for line in self.of(change) if line.before or line.after]) for change in _LISTED
         )
-        return [
-            FindingSection(_title(change), [*map(_finding_line, lines)]) for change, lines in listed if lines
-        ]
+        return [FindingSection(_title(change), [*map(_listed, lines)]) for change, lines in listed if lines]
 
     def __repr__(self) -> str:
         changes = ", ".join(f"{change} {rows:,}" for change, rows in self.counts.items() if rows)
@@ -204,7 +197,7 @@ def _title(change: Change) -> Text:
     return _("{changes}, did not succeed", changes=title) if change is Change.ONLY_IN_NEWER else title
 
 
-def _finding_line(line: DiffLine) -> FindingLine:
+def _listed(line: DiffLine) -> FindingLine:
     before = None if line.change is Change.ONLY_IN_NEWER else line.before
     return FindingLine(
         line.merchant, line.env, line.after, appid=line.appid, rows=line.rows, before=(before,)
@@ -255,11 +248,8 @@ def compare(
         DiffLine(what, appid, names[env, appid], env, before, after, rows)
         for (what, env, appid, before, after), rows in lines.items()
     ]
-    listed.sort(
-        key=lambda line: (
-            order.index(line.change), -line.rows, line.after, line.before, line.merchant, line.env, line.appid
-        )
-    )  # fmt: skip
+    listed.sort(key=attrgetter("after", "before", "merchant", "env", "appid"))
+    listed.sort(key=lambda line: (order.index(line.change), -line.rows))
     return Diff(older, newer, counts, tuple(listed), settings)
 
 

@@ -225,14 +225,11 @@ class ComponentTokens:
         own = appid == self._component_appid  # never queued behind merchants that wait for it
         async with nullcontext() if own else self._room, self._store.hold(appid):
             stored, now = self._store.read(appid), self._clock()
-            if stored is not None and (
-                stored.serves(refused, now) or not self._may_refresh(appid, refused, now)
-            ):
+            if stored and (stored.serves(refused, now) or not self._may_refresh(appid, refused, now)):
                 return stored.token
+            fetching = self._fetch_component_token() if own else self._fetch_authorizer_token(appid, stored)
             try:
-                fresh = await (
-                    self._fetch_component_token() if own else self._fetch_authorizer_token(appid, stored)
-                )
+                fresh = await fetching
             except (TokenError, TokenSourceError, TransportError):
                 if stored is None or not stored.alive(refused, now):
                     raise
@@ -267,9 +264,8 @@ class ComponentTokens:
             raise _for_all(refused) from None
         except _NoAnswerError as failure:
             host = self._base.partition("://")[2].partition("/")[0]
-            raise TokenSourceError(
-                detail(ComponentCode.COMPONENT_SILENT, host=host, why=failure.why), transient=True
-            ) from None
+            silent = detail(ComponentCode.COMPONENT_SILENT, host=host, why=failure.why)
+            raise TokenSourceError(silent, transient=True) from None
 
     async def _ask_component_token(self, secret: Secret, ticket: Secret) -> StoredToken:
         body = {"component_appsecret": secret.reveal(), "component_verify_ticket": ticket.reveal()}
@@ -291,17 +287,11 @@ class ComponentTokens:
             return await self._try_refresh_tokens(appid, stored)
         except _RefusedError as refused:
             error = refused.error
-            answer = f"{error.errcode} {error.errmsg}".rstrip()
-            raise TokenError.of(
-                appid, detail(ComponentCode.REFRESH_REFUSED, answer=answer), error.errcode
-            ) from None
+            reason = detail(ComponentCode.REFRESH_REFUSED, answer=f"{error.errcode} {error.errmsg}".rstrip())
+            raise TokenError.of(appid, reason, error.errcode) from None
         except _NoAnswerError as failure:
-            interface, reason = failure.interface, failure.why
-            raise TokenError.of(
-                appid,
-                detail(ComponentCode.REFRESH_SILENT, interface=interface, why=reason),
-                transient=failure.transient,
-            ) from None
+            reason = detail(ComponentCode.REFRESH_SILENT, interface=failure.interface, why=failure.why)
+            raise TokenError.of(appid, reason, transient=failure.transient) from None
 
     async def _try_refresh_tokens(self, appid: str, stored: StoredToken | None) -> StoredToken:
         """Try the stored refresh token; after a refusal a newer one, and once more after a short wait.
@@ -375,12 +365,8 @@ class ComponentTokens:
             read, total = read + len(listed), count
             if not listed or read >= total:
                 break
-        self._list, self._list_until, self._list_asked_at = (
-            refresh_tokens,
-            self._clock() + LIST_KEPT,
-            asked_at,
-        )
-        self._list_short = None
+        self._list, self._list_asked_at, self._list_short = refresh_tokens, asked_at, None
+        self._list_until = self._clock() + LIST_KEPT
         if read < total:
             self._list_short = detail(ComponentCode.LIST_SHORT, seen=read, total=total)
 
@@ -454,18 +440,16 @@ def component_tokens(settings: Settings) -> ComponentTokens:
     """Create the token source that the settings name. Raises SettingsError for a missing or invalid one."""
     tokens = settings.tokens
     if not tokens.sole_owner:
-        raise SettingsError(
-            _(
-                'tokens.source = "component" needs sole_owner = true: a second program that refreshes the same '
-                "tokens invalidates those of the first within five minutes. If your backend already refreshes "
-                'them, use source = "service" or "command" to get them from it; set sole_owner = true only if '
-                "no other program refreshes them."
-            )
+        text = _(
+            'tokens.source = "component" needs sole_owner = true: a second program that refreshes the same '
+            "tokens invalidates those of the first within five minutes. If your backend already refreshes "
+            'them, use source = "service" or "command" to get them from it; set sole_owner = true only if '
+            "no other program refreshes them."
         )
+        raise SettingsError(text)
     if not tokens.component_appid:
-        raise SettingsError(
-            _("tokens.component_appid is missing: it is the platform's own appid on open.weixin.qq.com.")
-        )
+        text = _("tokens.component_appid is missing: it is the platform's own appid on open.weixin.qq.com.")
+        raise SettingsError(text)
     secret = Credential.named("tokens.secret", tokens.secret, settings.folder_of("tokens.secret"))
     ticket = Credential.named("tokens.ticket", tokens.ticket, settings.folder_of("tokens.ticket"))
     store = TokenStore(tokens.store, tokens.component_appid, settings.api_base)

@@ -110,14 +110,8 @@ class TokenStore:
 
     def write(self, appid: str, token: StoredToken) -> None:
         """Store an appid's tokens. The caller holds its lock. Raises TokenSourceError if the file cannot be written."""
-        record = _Record(
-            1,
-            appid,
-            token.access.reveal() if token.access else "",
-            token.expires_at,
-            token.renew_at,
-            token.refresh.reveal() if token.refresh else "",
-        )
+        access, refresh = (secret.reveal() if secret else "" for secret in (token.access, token.refresh))
+        record = _Record(1, appid, access, token.expires_at, token.renew_at, refresh)
         file = self._file(appid)
         try:
             _replace(file, record)
@@ -143,9 +137,8 @@ class TokenStore:
         try:
             await lock.acquire()
         except Timeout:
-            raise TokenError.of(
-                appid, detail(ComponentCode.TOKEN_LOCKED, longest_hold=LONGEST_HOLD)
-            ) from None
+            locked = detail(ComponentCode.TOKEN_LOCKED, longest_hold=LONGEST_HOLD)
+            raise TokenError.of(appid, locked) from None
         except (OSError, NotImplementedError) as error:
             raise_if_exhausted(error)
             reason = system_reason(error) if isinstance(error, OSError) else _("it cannot be locked")
@@ -183,9 +176,8 @@ class TokenStore:
         except FileNotFoundError:  # a temporary file that has been renamed
             return
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # reading a pipe would block
-            raise self._bad(
-                _("contains {name}, which is neither a file nor a folder: remove it", name=path.name)
-            )
+            text = _("contains {name}, which is neither a file nor a folder: remove it")
+            raise self._bad(text.format(name=path.name))
         if mode & 0o077:
             text = _("may be read by others on this machine ({name}: {stat}): chmod -R go-rwx {folder}")
             raise self._bad(text.format(name=path.name, stat=stat.filemode(mode), folder=self._folder))
@@ -231,9 +223,8 @@ def _read_record(content: bytes, appid: str) -> StoredToken | None:
         record = msgspec.json.decode(content, type=_Record)
     except (msgspec.DecodeError, UnicodeDecodeError):  # its text may quote a token
         return None
-    access, refresh = (Secret(text) if text else None for text in (record.access_token, record.refresh_token))
-    if record.appid != appid or not all(
-        secret is None or is_token(secret.reveal()) for secret in (access, refresh)
-    ):
+    texts = (record.access_token, record.refresh_token)
+    if record.appid != appid or not all(not text or is_token(text) for text in texts):
         return None
+    access, refresh = (Secret(text) if text else None for text in texts)
     return StoredToken(access, refresh, record.renew_at, record.expires_at)

@@ -169,9 +169,8 @@ def read_authorizers(payload: dict[str, Any]) -> AuthorizerPage | InvalidRespons
     total, listed = count_in(payload.get("total_count")), objects_in(payload.get("list"))
     if total is None or listed is None:
         return missing_field("total_count, list")
-    return AuthorizerPage(
-        total, tuple(filter(None, (_name(entry.get("authorizer_appid")) for entry in listed)))
-    )
+    appids = (_name(entry.get("authorizer_appid")) for entry in listed)
+    return AuthorizerPage(total, tuple(filter(None, appids)))
 
 
 def read_authorizer(payload: dict[str, Any]) -> AuthorizerInfo | InvalidResponse:

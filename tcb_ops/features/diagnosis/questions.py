@@ -11,13 +11,7 @@ from itertools import count
 from typing import TypeVar
 
 from tcb_ops.errcodes import errcode
-from tcb_ops.errors import (
-    OutageError,
-    PlatformStopError,
-    StoppedError,
-    TokenError,
-    TokenSourceError,
-)
+from tcb_ops.errors import OutageError, PlatformStopError, StoppedError, TokenError, TokenSourceError
 from tcb_ops.features.diagnosis import interfaces
 from tcb_ops.features.diagnosis.interfaces import (
     AuthorizerInfo,
@@ -133,9 +127,8 @@ class Probes:
         self, appid: str, owner: Owner = Owner.MERCHANT
     ) -> tuple[CloudEnvironment, ...] | Issue:
         """Ask for an account's environments."""
-        return await self._ask(
-            appid, appid, partial(interfaces.environments, self.client, owner=owner), owner
-        )
+        request = partial(interfaces.environments, self.client, owner=owner)
+        return await self._ask(appid, appid, request, owner)
 
     async def quota(self, appid: str, owner: Owner = Owner.MERCHANT) -> Quota | Issue:
         """Ask how many link calls an account has left today."""
@@ -284,7 +277,7 @@ async def calls_left(appids: Sequence[str], settings: Settings) -> dict[str, int
 
     Raises what concerns every merchant.
     """
-    async with open_client(settings, limits=CallLimits(attempts=1)) as (client, caller):
+    async with open_client(settings, limits=ONCE) as (client, caller):
         quotas = await asyncio.gather(*map(Probes(caller, client, "").quota, appids))
     found = zip(appids, quotas, strict=True)
     return {appid: q.left for appid, q in found if isinstance(q, Quota) and q.left is not None}

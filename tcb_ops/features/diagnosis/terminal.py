@@ -39,8 +39,5 @@ def render_verdicts(
             yield Wrapped(f"  {sanitize(text.of(lang))}", style="italic")
         yield ""
     if not full:
-        yield Wrapped(
-            _(
-                "Texts for merchants, and more evidence: --json, or one merchant, as in `tcb-ops why NAME`."
-            ).of(lang)
-        )
+        more = _("Texts for merchants, and more evidence: --json, or one merchant, as in `tcb-ops why NAME`.")
+        yield Wrapped(more.of(lang))

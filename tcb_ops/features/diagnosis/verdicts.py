@@ -292,11 +292,9 @@ def kept_verdicts(settings: Mapping[str, Any]) -> list[Verdict]:
 def _read_verdict(line: Mapping[str, Any]) -> Verdict:
     merchant = Merchant(**line["merchant"] | {"owner": Owner(line["merchant"]["owner"])})
     facts = Facts(merchant=merchant, code=line["code"], errmsg=line["errmsg"])
-    evidence, not_asked = (
-        tuple(Bilingual(*pair) for pair in line[name]) for name in ("evidence", "not_asked")
-    )
+    texts = [tuple(Bilingual(*pair) for pair in line[name]) for name in ("evidence", "not_asked")]
     verdict = _verdict(line["cause"], line["code"], facts)
-    return replace(verdict, evidence=evidence, not_asked=not_asked)
+    return replace(verdict, evidence=texts[0], not_asked=texts[1])
 
 
 def presumed_verdict(code: str, appid: str = "", merchant: str = "", env: str = "") -> Verdict:
@@ -344,11 +342,8 @@ def _cause_by_code() -> Mapping[str, str]:
 def _verdict(name: str, code: str, facts: Facts, issue: Issue | None = None) -> Verdict:
     cause, owner = _causes()[name], Owner.PLATFORM if facts.own or facts.about_component else Owner.MERCHANT
     who = Actor.ADMINISTRATOR if facts.own and cause.who is Actor.MERCHANT else cause.who
-    values = {
-        "appid": facts.merchant.appid or "–",
-        "merchant": redact(facts.merchant.name) or "–",
-        "env": facts.merchant.env or "–",
-    }
+    line = facts.merchant
+    values = {"appid": line.appid or "–", "merchant": redact(line.name) or "–", "env": line.env or "–"}
     known = issue or all_reasons().get(code) or entry_of(code, owner)
     meaning, action, message = (
         Bilingual(text.en.format_map(values), text.zh.format_map(values)) for text in cause.texts.values()

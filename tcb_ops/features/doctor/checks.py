@@ -171,12 +171,9 @@ def check_merchants(settings: Settings, where: Sequence[str]) -> DoctorFinding:
         )
         return DoctorFinding(Grade.BAD, text)
     lines = ngettext("{n:,} line", "{n:,} lines", len(merchants))
-    counts = (
-        lines,
-        merchant_count(len({line.appid for line in merchants})),
-        environment_count(len(merchants.envs)),
-    )
-    return DoctorFinding(Grade.OK, _("{file}: {counts}", file=file, counts=as_facts(counts)))
+    names = merchant_count(len({line.appid for line in merchants}))
+    counts = as_facts((lines, names, environment_count(len(merchants.envs))))
+    return DoctorFinding(Grade.OK, _("{file}: {counts}", file=file, counts=counts))
 
 
 def check_ledger(settings: Settings) -> DoctorFinding:
@@ -275,11 +272,10 @@ def windows_finding(code_page: str, ledger_on: str, *, long_paths: bool) -> Doct
     if ledger_on:
         place = _("OneDrive") if ledger_on == "cloud" else _("a network drive")
         observations.append(_("the ledger is on {place}", place=place))
-        fixes.append(
-            _(
-                "Keep the ledger in a local folder that is not synchronised: ledger = … in the settings, or --ledger."
-            )
+        text = _(
+            "Keep the ledger in a local folder that is not synchronised: ledger = … in the settings, or --ledger."
         )
+        fixes.append(text)
     if not long_paths:
         text = _("For longer paths set LongPathsEnabled to 1 in HKLM\\{key}, as an administrator.")
         fixes.append(text.format(key=LONG_PATHS))

@@ -52,9 +52,8 @@ def _report_of(run: str, settings: Settings) -> str:
         report = api.open_run(run, settings=settings).record.report
         if Path(report).is_dir():
             return report
-    raise UsageError(
-        _("There is no folder {folder}.", folder=run), _("Give the folder that `tcb-ops report` wrote.")
-    )
+    fix = _("Give the folder that `tcb-ops report` wrote.")
+    raise UsageError(_("There is no folder {folder}.", folder=run), fix)
 
 
 _MARKS = {"same": _("same"), "differs": _("DIFFERS"), "unknown": pgettext("check", "unknown")}
@@ -67,11 +66,9 @@ def _checks_table(verification: Verification, lang: Lang) -> Table:
     columns = (Column(no_wrap=True), Column(no_wrap=True), Column(overflow="fold"))
     table = Table.grid(*columns, padding=(0, 2, 0, 0))
     for check in verification.checks:
-        mark = _MARKS.get(check.state, _("not checked"))
+        mark, style = _MARKS.get(check.state, _("not checked")), "bold" if check.state == "differs" else ""
         cells = (mark.of(lang), check.what, check.text.of(lang))
-        table.add_row(
-            *(Styled(sanitize(cell)) for cell in cells), style="bold" if check.state == "differs" else ""
-        )
+        table.add_row(*(Styled(sanitize(cell)) for cell in cells), style=style)
     return table
 
 

@@ -104,16 +104,15 @@ class History:
     def __repr__(self) -> str:
         merchants = len({line.appid for line in self.lines})
         errcodes = sum(line.rows for line in self.lines if line.code.lstrip("-").isdigit())
-        return str(
-            _(
-                "<History of {kind}, {days}: {errcodes} with an errcode, {stored} with a code of the store, {merchants}>",
-                kind=str(self.kind),
-                days=ngettext("{n:,} day", "{n:,} days", len(self.days)),
-                errcodes=row_count(errcodes),
-                stored=row_count(sum(line.rows for line in self.lines) - errcodes),
-                merchants=merchant_count(merchants),
-            )
+        text = _(
+            "<History of {kind}, {days}: {errcodes} with an errcode, {stored} with a code of the store, {merchants}>",
+            kind=str(self.kind),
+            days=ngettext("{n:,} day", "{n:,} days", len(self.days)),
+            errcodes=row_count(errcodes),
+            stored=row_count(sum(line.rows for line in self.lines) - errcodes),
+            merchants=merchant_count(merchants),
         )
+        return str(text)
 
 
 @checked

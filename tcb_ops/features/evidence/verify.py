@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC
 from enum import StrEnum
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,21 +56,13 @@ class State(StrEnum):
 class Check:
     """A check of a file (by its name), `input` (the list), `rows` (against the ledger), or `ledger` (readable)."""
 
-    what: str
     state: State
+    what: str
     text: Text
 
 
-def _differs(what: str, text: Text) -> Check:
-    return Check(what, State.DIFFERS, text)
-
-
-def _same(what: str, text: Text) -> Check:
-    return Check(what, State.SAME, text)
-
-
-ROWS, INPUT = "rows", "input"
-LEDGER = "ledger"
+_differs, _same = partial(Check, State.DIFFERS), partial(Check, State.SAME)
+ROWS, INPUT, LEDGER = "rows", "input", "ledger"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,10 +138,8 @@ def check_report(
     """
     manifest = read_manifest(folder)
     if manifest is None:
-        raise UsageError(
-            _("{folder} contains no tcb-ops report: manifest.json is missing or invalid.", folder=folder),
-            _("Give the folder that `tcb-ops report` wrote."),
-        )
+        text = _("{folder} contains no tcb-ops report: manifest.json is missing or invalid.", folder=folder)
+        raise UsageError(text, _("Give the folder that `tcb-ops report` wrote."))
     checks = [_check_file(folder, name, manifest) for name in manifest.files]
     copy = f"{MANIFEST}{COPY}"
     if (folder / copy).exists() and any(check.state is State.DIFFERS for check in checks):
@@ -212,7 +203,7 @@ def _check_input(manifest: Manifest, lists: Sequence[Path]) -> Check:
             list_sha256=manifest.input.sha256[:12],
             folders=as_list(dict.fromkeys(str(folder.absolute()) for folder in folders)),
         )
-        return Check(INPUT, State.NOT_CHECKED, text)
+        return Check(State.NOT_CHECKED, INPUT, text)
     return _differs(INPUT, _("{there} is not the same as when the run read it.", there=other))
 
 
@@ -229,7 +220,7 @@ def _check_ledger(
             "ledger with --ledger, or its settings file with --config.",
             ledger=ledger_file,
         )
-        yield Check(ROWS, State.NOT_CHECKED, text)
+        yield Check(State.NOT_CHECKED, ROWS, text)
         return
     try:
         yield from _compare_with(ledger, folder, manifest)
@@ -244,7 +235,7 @@ def _compare_with(ledger: LedgerReader, folder: Path, manifest: Manifest) -> Ite
     if run is None or run.id != manifest.run:  # it may be the beginning of another's id
         text = _("{name} does not know run {run}. If the run is in another ledger, select it with --ledger.")
         text = text.format(name=ledger.name, run=manifest.run)
-        yield Check(ROWS, State.UNKNOWN, text)
+        yield Check(State.UNKNOWN, ROWS, text)
         return
     reader: LedgerReader = provided("merged_run")(ledger, run) if manifest.retries else ledger
     if manifest.environments:
@@ -272,11 +263,10 @@ def _check_rows(manifest: Manifest, snapshot: LedgerReader, run: RunRecord) -> C
     deque(texts, maxlen=0)
     if texts.hexdigest() == manifest.rows_digest:
         return _same(ROWS, _("the ledger has them as they were exported"))
-    if manifest.finished_at is not None:
-        text = _("The ledger's rows, or their digest in manifest.json, were changed after the export.")
-        return _differs(ROWS, text)
-    text = _(
-        "The run was unfinished when this report was written ({exported_at}) and has been resumed since: export it "
-        "again."
-    )
+    text = _("The ledger's rows, or their digest in manifest.json, were changed after the export.")
+    if manifest.finished_at is None:
+        text = _(
+            "The run was unfinished when this report was written ({exported_at}) and has been resumed since: export it "
+            "again."
+        )
     return _differs(ROWS, text.format(exported_at=manifest.exported_at))

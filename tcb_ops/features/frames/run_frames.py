@@ -85,10 +85,8 @@ def links_frame(
         with file.open(encoding="utf-8", newline="") as stream:
             head, *lines = csv.reader(stream)
     except (OSError, ValueError, csv.Error):
-        raise UsageError(
-            _("{file} cannot be read: the links of run {id} are lost.", file=file, id=run.id),
-            _("Issue them again."),
-        ) from None
+        text = _("{file} cannot be read: the links of run {id} are lost.", file=file, id=run.id)
+        raise UsageError(text, _("Issue them again.")) from None
     newer = [other.id for other in ledger.runs() if other.report == run.report and other.number > run.number]
     columns = (*run.headers, *LINK_COLUMNS)
     if newer or len(lines) != run.rows or any(len(line) != len(columns) for line in (head, *lines)):
@@ -102,9 +100,8 @@ def links_frame(
     values: list[list[Any]] = [[cells[number] for cells in lines] for number in range(len(columns))]
     errcode, expires = (len(run.headers) + LINK_COLUMNS.index(name) for name in ("errcode", "expires_at"))
     values[errcode] = [int(code) if code else None for code in values[errcode]]
-    values[expires] = [
-        datetime.fromisoformat(expiry).timestamp() if expiry else None for expiry in values[expires]
-    ]
+    times = values[expires]
+    values[expires] = [datetime.fromisoformat(time).timestamp() if time else None for time in times]
     return frame_of_columns(LINK_COLUMNS, [values], settings.timezone, head[: len(run.headers)])
 
 
@@ -119,9 +116,8 @@ def errcodes_frame(summary: RunSummary) -> pd.DataFrame:
     """
     names = ("merchant", "appid", "env", "rows")
     errcodes = frame_of(names, map(attrgetter(*names), summary.causes))
-    errcodes["errcode"] = [
-        int(cause.code) if ERRCODE.fullmatch(cause.code) else cause.code for cause in summary.causes
-    ]
+    codes = (cause.code for cause in summary.causes)
+    errcodes["errcode"] = [int(code) if ERRCODE.fullmatch(code) else code for code in codes]
     frame = errcodes.pivot_table(
         index=[*names[:3]], columns="errcode", values="rows", aggfunc="sum", fill_value=0, sort=False
     )
@@ -150,12 +146,9 @@ def merchants_frame(summary: RunSummary) -> pd.DataFrame:
     """
     names = ("merchant", "appid", "rows", "succeeded", "not_succeeded", "pending")
     lines = []
-    for merchant in sorted(summary.merchants, key=lambda merchant: (merchant.merchant, merchant.appid)):
-        pending = merchant.outcomes.get(Outcome.PENDING, 0)
-        good = merchant.rows - merchant.not_succeeded - pending
-        lines.append(
-            (merchant.merchant, merchant.appid, merchant.rows, good, merchant.not_succeeded, pending)
-        )
+    for merchant in sorted(summary.merchants, key=attrgetter("merchant", "appid")):
+        rows, bad, pending = merchant.rows, merchant.not_succeeded, merchant.outcomes.get(Outcome.PENDING, 0)
+        lines.append((merchant.merchant, merchant.appid, rows, rows - bad - pending, bad, pending))
     return frame_of(names, lines)
 
 
@@ -184,6 +177,5 @@ def timeline_frame(reader: LedgerReader, run: RunRecord, settings: Settings) -> 
         counts = (moment.outcomes.get(outcome, 0) for outcome in outcomes)
         lines.append((moment.at, seconds, *counts, ended, ended / seconds))
     names = ("at", "seconds", *map(str, outcomes), "ended", "rate")
-    return frame_of(
-        names, lines, timezone=settings.timezone, dtypes=dict.fromkeys(map(str, outcomes), "Int64")
-    )
+    dtypes = dict.fromkeys(map(str, outcomes), "Int64")
+    return frame_of(names, lines, timezone=settings.timezone, dtypes=dtypes)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any, Unpack
 
 from tcb_ops.arguments import checked
 from tcb_ops.errors import check_value
 from tcb_ops.features.diagnosis.interfaces import Quota
 from tcb_ops.features.diagnosis.questions import COMPONENT_CODES, Progress, ask_about, ignore
-from tcb_ops.features.diagnosis.verdicts import Facts, Issue, Verdict, grouped, verdict_of
+from tcb_ops.features.diagnosis.verdicts import Facts, Issue, Verdict, verdict_of
 from tcb_ops.formatting import sanitize
 from tcb_ops.frames import Lines, Tabular
 from tcb_ops.i18n import Lang, Text, _, as_facts, as_sentences, ngettext
@@ -22,9 +22,6 @@ from tcb_ops.settings import Settings
 from tcb_ops.start import TargetOptions, merchants_for, opened_target, settings_for
 from tcb_ops.table_files import write_table
 from tcb_ops.wechat.call_policy import CallLimits
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 STANDARD = CallLimits()
 
@@ -120,14 +117,6 @@ def check_merchants(
 # --- display -------------------------------------------------------------------------------------------------------
 
 
-def draw_states(states: Sequence[MerchantState], lang: Lang) -> Iterator[RenderableType]:
-    """Render why lines are not ready: each cause once, the most frequent first."""
-    from tcb_ops.features.diagnosis.terminal import render_verdicts
-
-    groups = grouped((each.verdict, each.merchant.name) for each in states if each.verdict is not None)
-    yield from render_verdicts([(verdict, names, 0) for verdict, names in groups], lang)
-
-
 def verdict(states: Sequence[MerchantState]) -> Text:
     """Return one sentence: how many lines are ready, and which of them has the fewest calls left."""
     works = [state for state in states if state.works]
@@ -139,11 +128,9 @@ def verdict(states: Sequence[MerchantState]) -> Text:
         *([_("{left:,} of merchants that have left", left=left)] if left else []),
     ]
     sentences = [_("{facts}.", facts=as_facts(facts))]
-    limited = [(s.quota.left, s.merchant.name) for s in works if s.quota and s.quota.left is not None]
-    if limited:
+    if limited := [(s.quota.left, s.merchant.name) for s in works if s.quota and s.quota.left is not None]:
         least, name = min(limited)
-        text = _("Fewest calls left today: {least:,} ({name}).", least=least, name=sanitize(name))
-        sentences.append(text)
+        sentences.append(_("Fewest calls left today: {least:,} ({name}).", least=least, name=sanitize(name)))
     return as_sentences(sentences)
 
 

@@ -61,7 +61,9 @@ def check(out: Path | None, *, common: CommonOptions) -> int:
 
     Exit codes: 0 all are ready · 1 some are not · 3 the platform refuses all calls, or no host could be reached.
     """
-    from tcb_ops.features.merchants.check import check_lines, draw_states, verdict
+    from tcb_ops.features.diagnosis.terminal import render_verdicts
+    from tcb_ops.features.diagnosis.verdicts import grouped
+    from tcb_ops.features.merchants.check import check_lines, verdict
     from tcb_ops.table_files import table_file
 
     settings, console = common.start()
@@ -89,7 +91,8 @@ def check(out: Path | None, *, common: CommonOptions) -> int:
             }
         )
     else:
-        for part in draw_states(states, console.lang):
+        groups = grouped((each.verdict, each.merchant.name) for each in states if each.verdict is not None)
+        for part in render_verdicts([(cause, names, 0) for cause, names in groups], console.lang):
             console.print(part)
         console.print(verdict(states))
     if states.note:

@@ -25,13 +25,9 @@ def warn_of_few_calls(scope: SendScope, settings: Settings, console: Console) ->
     left: dict[str, int] = {}
     with console.waiting(_("asking for today's link calls")), suppress(TcbOpsError, TimeoutError):
         left = submit_coroutine(asking).result()
+    text = _("{merchant} ({left:,} left, {rows:,} needed)")
     short = [
-        _(
-            "{merchant} ({left:,} left, {rows:,} needed)",
-            merchant=sanitize(name),
-            left=left[appid],
-            rows=calls,
-        )
+        text.format(merchant=sanitize(name), left=left[appid], rows=calls)
         for appid, name, calls in scope.most
         if left.get(appid, calls) < calls
     ]

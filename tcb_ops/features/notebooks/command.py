@@ -12,12 +12,7 @@ import click
 
 from tcb_ops.cli import Command
 from tcb_ops.cli.console import Console
-from tcb_ops.cli.options import (
-    CommonOptions,
-    common_options,
-    first_line,
-    lang_option,
-)
+from tcb_ops.cli.options import CommonOptions, common_options, first_line, lang_option
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Lang, Text, _
 from tcb_ops.model import SIMULATOR
@@ -87,23 +82,14 @@ def notebook(name: str, parameters: tuple[str, ...], out: str, *, common: Common
 def _show(console: Console, ended: Executed, *, as_json: bool) -> None:
     if ended.text is not None and ended.exit_code > 1:
         console.warn(_("tcb-ops: {text}", text=ended.text))
-    elif ended.text is not None and as_json:
-        console.info(ended.text)
+    elif ended.text is not None:
+        (console.info if as_json else console.print)(ended.text)
     if as_json:
-        console.json(
-            {
-                "notebook": str(ended.notebook),
-                "page": str(ended.page),
-                "run": ended.run,
-                "report": ended.report,
-                "exit_code": ended.exit_code,
-            }
-        )
-    else:
-        if ended.text is not None and ended.exit_code <= 1:
-            console.print(ended.text)
-        for path in filter(None, (ended.notebook, ended.page, ended.report)):
-            console.print(str(path))
+        files = {"notebook": str(ended.notebook), "page": str(ended.page)}
+        console.json(files | {"run": ended.run, "report": ended.report, "exit_code": ended.exit_code})
+        return
+    for path in filter(None, (ended.notebook, ended.page, ended.report)):
+        console.print(str(path))
 
 
 def _environment(common: CommonOptions) -> dict[str, str]:
@@ -186,10 +172,7 @@ def lab(
     if no_browser:
         words.append("--no-browser")
     # Without JupyterLab's question about its news; a user's own configuration is not touched.
-    path = [
-        str(Path(__file__).with_name("jupyter")),
-        os.environ.get("JUPYTER_CONFIG_PATH", ""),
-    ]
+    path = [str(Path(__file__).with_name("jupyter")), os.environ.get("JUPYTER_CONFIG_PATH", "")]
     env = os.environ | {"JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, path))}
     # Each panel works in a thread, and glibc would keep what up to 16 of them have freed: 9 MiB each.
     env.setdefault("MALLOC_ARENA_MAX", "2")

@@ -42,11 +42,8 @@ def find_notebook(given: str) -> Path:
         return NOTEBOOKS / f"{fitting[0]}.ipynb"
     if given.endswith(".ipynb") and Path(given).is_file():
         return Path(given)
-    names_listed = ", ".join(names)
-    raise UsageError(
-        _("{wanted}: no such notebook.", wanted=given),
-        _("There are {names}; for one of your own, give its path (….ipynb).", names=names_listed),
-    )
+    fix = _("There are {names}; for one of your own, give its path (….ipynb).", names=", ".join(names))
+    raise UsageError(_("{wanted}: no such notebook.", wanted=given), fix)
 
 
 _HEADING = re.compile(r"(#+ (?:\d+ · )?)([^\n\u4e00-\u9fff]*) ([\u4e00-\u9fff].*)")
@@ -180,25 +177,16 @@ def take_parameters(parameters: Sequence[Parameter], given: Iterable[str], noteb
         name, equals, text = word.partition("=")
         name = name.strip()
         if _SECRET.search(name):
-            raise UsageError(
-                _(
-                    "-p {name}: secrets cannot be notebook parameters, because the executed notebook contains its "
-                    "parameters. Put the secret into the settings file, an environment variable or the token file.",
-                    name=sanitize(name),
-                )
+            refused = _(
+                "-p {name}: secrets cannot be notebook parameters, because the executed notebook contains its "
+                "parameters. Put the secret into the settings file, an environment variable or the token file."
             )
+            raise UsageError(refused.format(name=sanitize(name)))
         if not equals or has_surrogates(word):
             raise UsageError(_("-p {name}: write -p NAME=VALUE, in UTF-8.", name=sanitize(name)))
         if name not in by_name:
-            names = ", ".join(by_name)
-            raise UsageError(
-                _(
-                    "{notebook} has no parameter {name}. Its parameters: {names}",
-                    notebook=notebook,
-                    name=name,
-                    names=names,
-                )
-            )
+            refused = _("{notebook} has no parameter {name}. Its parameters: {names}")
+            raise UsageError(refused.format(notebook=notebook, name=name, names=", ".join(by_name)))
         taken[name] = _value(by_name[name], text, notebook)
     return taken
 
@@ -206,14 +194,10 @@ def take_parameters(parameters: Sequence[Parameter], given: Iterable[str], noteb
 def _value(parameter: Parameter, text: str, notebook: str) -> Value:
     default = parameter.default
     if default is None:
-        raise UsageError(
-            _(
-                "-p {name}: its value in {notebook} is neither text nor a number; set it in a copy of the "
-                "notebook.",
-                name=parameter.name,
-                notebook=notebook,
-            )
+        refused = _(
+            "-p {name}: its value in {notebook} is neither text nor a number; set it in a copy of the notebook."
         )
+        raise UsageError(refused.format(name=parameter.name, notebook=notebook))
     try:
         value: Value = convert_type(type(default)).convert(text, None, None)
     except BadParameter as error:
@@ -281,17 +265,14 @@ def check_output(source: Source, out: Path) -> None:
     """Create the executed notebook's folder. Raises UsageError if it is not writable, or has another notebook of that name."""
     for what, path in (("--out", out.absolute()), ("NAME", source.file)):
         if has_surrogates(str(path)):  # it cannot be stored in the executed notebook
-            raise UsageError(
-                _("{what} {path}: write it in UTF-8. Nothing was run.", what=what, path=sanitize(str(path)))
-            )
+            text = _("{what} {path}: write it in UTF-8. Nothing was run.")
+            raise UsageError(text.format(what=what, path=sanitize(str(path))))
     try:
         out.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out).close()
     except OSError as error:
-        reason = system_reason(error)
-        raise UsageError(
-            _("--out {out}: {why}. Choose another folder; nothing was run.", out=out, why=reason)
-        ) from None
+        text = _("--out {out}: {why}. Choose another folder; nothing was run.")
+        raise UsageError(text.format(out=out, why=system_reason(error))) from None
     dest = out / f"{source.name}.ipynb"
     if not dest.exists():
         return

@@ -33,9 +33,8 @@ def write_parquet(reader: LedgerReader, run: RunRecord, dest: Path, settings: Se
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ModuleNotFoundError:
-        raise UsageError(
-            _("Parquet needs pyarrow. Install it:\n{command}", command=install("analysis"))
-        ) from None
+        text = _("Parquet needs pyarrow. Install it:\n{command}", command=install("analysis"))
+        raise UsageError(text) from None
     moment = pa.timestamp("us", tz=settings.timezone)
     kinds = dict.fromkeys(NUMBERS, pa.int64()) | dict.fromkeys(TIMES, moment)
     names: list[str] = []
@@ -55,10 +54,8 @@ def write_parquet(reader: LedgerReader, run: RunRecord, dest: Path, settings: Se
                 ]
                 writer.write_batch(pa.record_batch(arrays, schema=schema))
     except OSError as error:
-        raise StoppedError(
-            _("{dest} cannot be written: {why}.", dest=dest, why=system_reason(error)),
-            _("Choose another file."),
-        ) from None
+        text = _("{dest} cannot be written: {why}.", dest=dest, why=system_reason(error))
+        raise StoppedError(text, _("Choose another file.")) from None
     return dest
 
 

@@ -167,9 +167,10 @@ class Credential:
         else:
             if text and len(text) <= LONGEST_TOKEN and text.isascii() and text.isprintable():
                 return Secret(text)
-            problem = self._bad(
+            reason = (
                 _("contains characters that no secret or ticket has") if text else _("is empty or not set")
             )
+            problem = self._bad(reason)
         raise problem
 
     def _text(self) -> str:

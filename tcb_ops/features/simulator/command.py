@@ -12,13 +12,9 @@ import click
 
 from tcb_ops.cli import Command
 from tcb_ops.cli.console import Console, show_run
-from tcb_ops.cli.options import (
-    CommonOptions,
-    lang_option,
-    settings_options,
-    target_line,
-)
-from tcb_ops.i18n import _, ngettext
+from tcb_ops.cli.options import CommonOptions, lang_option, settings_options, target_line
+from tcb_ops.i18n import _
+from tcb_ops.kinds import environment_count, merchant_count
 from tcb_ops.model import SIMULATOR
 from tcb_ops.settings import LEDGER_FILE, SETTINGS_FILE, Origin, Settings
 
@@ -69,9 +65,8 @@ def simulate(port: int, faults: str | None, store: str | None, *, common: Common
 
     def ready(listening: Simulator) -> None:
         console.print(listening.base)
-        console.info(
-            _("The simulator is ready: use --target {base}. Press Ctrl-C to stop it.", base=listening.base)
-        )
+        text = _("The simulator is ready: use --target {base}. Press Ctrl-C to stop it.")
+        console.info(text.format(base=listening.base))
 
     serve(simulator, ready)
     return 0
@@ -101,16 +96,11 @@ def demo(lang: str | None) -> int:
     ):
         console = Console(settings.lang)
         merchants = tcb.read_merchants(settings.merchants)
-        names = len({merchant.appid for merchant in merchants})
+        names = merchant_count(len({merchant.appid for merchant in merchants}))
         console.info(target_line(settings))
-        console.info(
-            _(
-                "1/4 The simulator is ready on {base}: {merchants}, {environments}.",
-                base=settings.api_base,
-                merchants=ngettext("{n:,} merchant", "{n:,} merchants", names),
-                environments=ngettext("{n:,} environment", "{n:,} environments", len(merchants)),
-            )
-        )
+        text = _("1/4 The simulator is ready on {base}: {merchants}, {environments}.")
+        environments = environment_count(len(merchants))
+        console.info(text.format(base=settings.api_base, merchants=names, environments=environments))
         # What takes a real run a minute must not hold up somebody who looks at it for the first time.
         limits = tcb.RunLimits(backoff=0.05, slow_wait=0.3, patience=10.0)
         with tcb.read_paths(PATHS, merchants, FILES) as batch:

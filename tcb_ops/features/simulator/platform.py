@@ -77,11 +77,7 @@ class Platform:
     """The interfaces of the API base."""
 
     def __init__(
-        self,
-        state: SimulatorState,
-        accounts: Accounts,
-        store: CosStore,
-        link_lifetime: int,
+        self, state: SimulatorState, accounts: Accounts, store: CosStore, link_lifetime: int
     ) -> None:
         self.base = ""
         """`http://127.0.0.1:PORT`, set when it listens."""

@@ -90,14 +90,13 @@ def read_status(status: int) -> DetailCodes | None:
     any other              SOURCE_REFUSED
     =====================  ===============
     """
-    texts: dict[int, DetailCodes | None] = {
-        200: None,
-        412: DetailCode.FILE_CHANGED,
-        404: SourceCode.SOURCE_GONE,
-        410: SourceCode.SOURCE_GONE,
-    }
-    if status in texts:
-        return texts[status]
+    match status:
+        case 200:
+            return None
+        case 412:
+            return DetailCode.FILE_CHANGED
+        case 404 | 410:
+            return SourceCode.SOURCE_GONE
     if 300 <= status < 400:
         return SourceCode.SOURCE_REDIRECT
     busy = status in {408, 425, 429} or status >= 500
@@ -154,7 +153,7 @@ class SourceClient:
                 raise SourceRefusedError(detail(SourceCode.SOURCE_NO_LENGTH, url=shown))
             body = SourceBody(answer, now.size, shown)
             if now.size <= _SMALL:
-                await body.load()
+                body.content = b"".join([chunk async for chunk in body.chunks()])
             yield body
 
     @asynccontextmanager
@@ -188,10 +187,6 @@ class SourceBody(Body):
     def __init__(self, answer: Incoming, size: int, shown: str) -> None:
         super().__init__(size)
         self._answer, self._shown = answer, shown
-
-    async def load(self) -> None:
-        """Read the file into `content`; raises as `chunks` does."""
-        self.content = b"".join([chunk async for chunk in self.chunks()])
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yield the file's bytes. Raises FileChangedError and TransportError, which are also kept in `error`."""

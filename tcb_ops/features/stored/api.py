@@ -184,17 +184,15 @@ def overwritten(batch: Batch, *, settings: Settings) -> int:
 
 def upload_of(run: str | Run, settings: Settings, parameter: str = "run") -> RunRecord:
     """Return the upload that is meant; where `latest` is a retry, the one that it belongs to. Raises UsageError."""
-    target, is_latest = settings.run_target, isinstance(run, str) and run == "latest"
+    target, is_latest = settings.run_target, run == "latest"
     subject = find_run(run, settings, parameter, UPLOAD if is_latest else None).record
     if subject.kind is not UPLOAD:
         text = _("run {id} is a run of {kind}: only an upload has stored files.")
         raise UsageError(text.format(id=subject.id, kind=subject.kind))
     if subject.target != target:
         text = _("run {id} went to {target}, and now the target is {run_target}.")
-        raise UsageError(
-            text.format(id=subject.id, target=subject.target, run_target=target),
-            _("Give its target with --target."),
-        )
+        text = text.format(id=subject.id, target=subject.target, run_target=target)
+        raise UsageError(text, _("Give its target with --target."))
     return family_of(ledger_with_runs(settings), subject)[0] if is_latest else subject
 
 

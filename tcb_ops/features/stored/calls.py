@@ -46,12 +46,7 @@ from tcb_ops.runs.calls import CallContext, FailedAttempt, SomeEnds, UploadCalls
 from tcb_ops.runs.records import EarlierUpload
 from tcb_ops.runs.scheduler import Task
 from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError
-from tcb_ops.wechat.responses import (
-    ApiError,
-    HttpResponse,
-    InvalidResponse,
-    UnsafeLink,
-)
+from tcb_ops.wechat.responses import ApiError, HttpResponse, InvalidResponse, UnsafeLink
 
 GOES_AGAIN = frozenset({Decision.RETRY, Decision.RETRY_ONCE, Decision.SLOW, Decision.REFRESH})
 GONE = frozenset({StoredOutcome.DELETED, StoredOutcome.ALREADY_GONE})
@@ -99,9 +94,8 @@ class StoredCalls(UploadCalls):
         self._uploads_of_list: set[str] | None = None
         """Of a delete: the runs whose files may be deleted; None for any run of this ledger."""
         if of_list := chosen.get("of_list"):
-            self._uploads_of_list = {
-                upload.id for upload in uploads_of_list(context.ledger, run.target, of_list)
-            }
+            uploads = uploads_of_list(context.ledger, run.target, of_list)
+            self._uploads_of_list = {upload.id for upload in uploads}
         took_back = UNDO if run.kind is CONFIRM else run.kind
         about = runs_about(context.ledger, self._of_upload[0], took_back) if self._of_upload else []
         self._taken_back_by = {other.id for other in about}
@@ -189,9 +183,8 @@ class StoredCalls(UploadCalls):
         unanswered: RowEnd | FailedAttempt | None = None
         if gone:
             try:
-                second = await self._ask_files(
-                    task, {line: ids[line] for line in gone}, self.file_client.locate
-                )
+                ids_of_gone = {line: ids[line] for line in gone}
+                second = await self._ask_files(task, ids_of_gone, self.file_client.locate)
             except EarlyEndError as error:
                 unanswered = error.result
         results: list[RowEnd | FailedAttempt] = []
@@ -350,9 +343,8 @@ class ConfirmCalls(StoredCalls):
         outcome = StoredOutcome.STALE
         if etag != earlier.md5:
             outcome = confirm_outcome(etag, earlier.md5, await self._older(task, row, earlier))
-        differs = detail(
-            DetailCode.ETAG_DIFFERS, etag=first if etag == earlier.md5 else etag, md5=earlier.md5
-        )
+        other = first if etag == earlier.md5 else etag
+        differs = detail(DetailCode.ETAG_DIFFERS, etag=other, md5=earlier.md5)
         return replace(end, outcome=outcome, reason=_REASONS[outcome], detail=differs, md5=earlier.md5)
 
     def _left_by_undo(self, history: Sequence[EarlierUpload]) -> str | None:
@@ -412,11 +404,8 @@ class UndoCalls(StoredCalls):
             own_md5 = earlier.md5 if earlier is not None and not undone else ""
         else:
             own_md5 = now if now in sent else min(sent, default="")
-        same_headers = (
-            earlier is not None
-            and saved is not None
-            and (earlier.content_type, earlier.cache_control) == (saved.content_type, saved.cache_control)
-        )
+        headers = [(file.content_type, file.cache_control) for file in (earlier, saved) if file is not None]
+        same_headers = len(headers) == 2 and headers[0] == headers[1]
         certain = earlier is not None or saved is not None
         match undo_step(now or None, own_md5, before, certain=certain, same_headers=same_headers):
             case UndoStep.NOTHING:
@@ -461,14 +450,9 @@ class UndoCalls(StoredCalls):
 
     def _may_have_acted(self, task: Task) -> bool:
         """Return whether this undo may have taken the file back already, or another one whose answer was lost."""
-        return (
-            self.context.resumed
-            or self.context.run.parent != ""
-            or any(
-                entry.run in self._taken_back_by and entry.outcome in NOT_CERTAIN
-                for entry in task.histories[task.row.path]
-            )
-        )
+        by_undos = (e for e in task.histories[task.row.path] if e.run in self._taken_back_by)
+        interrupted = any(entry.outcome in NOT_CERTAIN for entry in by_undos)
+        return self.context.resumed or self.context.run.parent != "" or interrupted
 
     async def _record_of(self, task: Task) -> SavedFile | None:
         row = task.row
@@ -505,8 +489,7 @@ def bare_etag(answer: HttpResponse) -> str:
 def bad_status(end: RowEnd, answer: HttpResponse) -> FailedAttempt:
     """Return the attempt that a status of the store ended: a link may have expired, but no redirect is followed."""
     reason = detail(StoredCode.DOWNLOAD_STATUS, status=answer.status)
-    end = replace(
-        end, outcome=Outcome.FAILED, reason=Reason.NO_ANSWER, detail=reason, http_status=answer.status
-    )
+    end = replace(end, outcome=Outcome.FAILED, reason=Reason.NO_ANSWER, detail=reason)
+    end = replace(end, http_status=answer.status)
     redirected = 300 <= answer.status < 400
     return FailedAttempt(end, Decision.FIX if redirected else Decision.RETRY, Scope.ROW, "store")

@@ -32,7 +32,7 @@ from tcb_ops.features.stored.kinds import CONFIRM, DELETE, UNDO
 from tcb_ops.features.stored.options import ScanOptions, scan_options
 from tcb_ops.formatting import format_size
 from tcb_ops.i18n import Text, _, as_lines, as_list, ngettext
-from tcb_ops.kinds import Kind
+from tcb_ops.kinds import Kind, environment_count, merchant_count, row_count
 from tcb_ops.model import SIMULATOR, file_problem
 from tcb_ops.runs.list_kinds import UPLOAD
 from tcb_ops.settings import Settings, settings_file
@@ -160,13 +160,7 @@ def undo(command: RunCommand, run: str) -> int:
     help="The list; never overwritten.",
 )
 @settings_options("target", "merchants", "tokens", "ledger", "where", "json")
-def list_(
-    source: str,
-    out: str,
-    *,
-    scanning: ScanOptions,
-    common: CommonOptions,
-) -> int:
+def list_(source: str, out: str, *, scanning: ScanOptions, common: CommonOptions) -> int:
     """Make a path list of a file or a folder.
 
     A row per file and environment. Nothing is sent: check the list, then run check and upload with it.
@@ -205,26 +199,22 @@ def list_(
         refused.shown = True
         raise refused from None
     print_left_out(console, scanned)
-    counts = {
-        "rows": batch.valid,
-        "files": len(scanned.files),
-        "envs": batch.envs,
-        "merchants": batch.merchants_count,
-        "bytes": batch.total_bytes,
-    }
+    files = len(scanned.files)
     if common.json:
         left_out = {"junk": scanned.junk, "own": scanned.own, "excluded": scanned.excluded}
-        console.json({"list": str(dest), "root": str(base)} | counts | {"left_out": left_out})
+        counts = {"rows": batch.valid, "files": files, "envs": batch.envs, "merchants": batch.merchants_count}
+        about = {"list": str(dest), "root": str(base)} | counts
+        console.json(about | {"bytes": batch.total_bytes, "left_out": left_out})
         return 0
     console.print(
         _(
             "{dest}: {rows}, {files} for {environments} of {merchants}, {size}",
             dest=dest,
-            rows=ngettext("{n:,} row", "{n:,} rows", counts["rows"]),
-            files=ngettext("{n:,} file", "{n:,} files", counts["files"]),
-            environments=ngettext("{n:,} environment", "{n:,} environments", counts["envs"]),
-            merchants=ngettext("{n:,} merchant", "{n:,} merchants", counts["merchants"]),
-            size=format_size(counts["bytes"]),
+            rows=row_count(batch.valid),
+            files=ngettext("{n:,} file", "{n:,} files", files),
+            environments=environment_count(batch.envs),
+            merchants=merchant_count(batch.merchants_count),
+            size=format_size(batch.total_bytes),
         )
     )
     console.suggest(
@@ -238,23 +228,16 @@ def list_(
 
 def own_files(common: CommonOptions, settings: Settings) -> frozenset[str]:
     """Return the real paths of tcb-ops's own files, which must never be uploaded."""
-    links = ("links.csv", "links.csv.part", "links.retry.csv", "links.retry.csv.part")
     tokens = settings.tokens
-    named: list[str | Path] = [
-        settings_file(common.config),
-        settings.merchants,
-        settings.reports,
-        tokens.file,
-        tokens.store,
-        *links,
-    ]
+    named = ["links.csv", "links.csv.part", "links.retry.csv", "links.retry.csv.part"]
     named += [
         value.removeprefix("file:") for value in (tokens.secret, tokens.ticket) if value.startswith("file:")
     ]
+    files = (settings_file(common.config), settings.merchants, settings.reports, tokens.file, tokens.store)
     if "://" not in settings.ledger:
         real = os.path.realpath(settings.ledger)
         named += [real + tail for tail in ("", "-wal", "-shm", "-journal", "-locks")]
-    return frozenset(os.path.realpath(name) for name in named)
+    return frozenset(os.path.realpath(name) for name in (*named, *map(str, files)))
 
 
 def print_left_out(console: Console, scanned: ScannedFiles) -> None:
@@ -336,11 +319,10 @@ def _delete_gone(command: RunCommand, plan: SyncPlan, run: Run) -> tuple[Run | N
         text = _("Files no longer in the folder, run {run}: {ended}", run=deleted.id, ended=ended)
         (command.console.info if command.common.json else command.console.print)(text)
     if failed:
-        command.console.warn(
-            _(
-                "Where an upload did not succeed, nothing was deleted. Correct it, then run the same command again."
-            )
+        text = _(
+            "Where an upload did not succeed, nothing was deleted. Correct it, then run the same command again."
         )
+        command.console.warn(text)
     return deleted, complete
 
 
@@ -355,8 +337,8 @@ def _rehearse(command: RunCommand, plan: SyncPlan, *, deletes: bool) -> int:
     if command.common.json:
         console.json({"rows": 0, "calls": 0})
     else:
-        rows = ngettext("{n:,} row", "{n:,} rows", plan.batch.valid)
-        console.print(_("Nothing would be sent: {rows}, all unchanged.", rows=rows))
+        text = _("Nothing would be sent: {rows}, all unchanged.")
+        console.print(text.format(rows=row_count(plan.batch.valid)))
     console.info(target_line(settings))
     return 0
 
@@ -382,13 +364,9 @@ def _planned(command: RunCommand, folder: str, scanning: ScanOptions) -> SyncPla
 
 
 def _gone_in_json(plan: SyncPlan, deleted: Run | None) -> dict[str, object]:
-    return {
-        "gone": {
-            "rows": plan.gone.count if plan.gone is not None else 0,
-            "run": deleted.id if deleted is not None else None,
-            "counts": dict(deleted.counts) if deleted is not None else {},
-        }
-    }
+    rows = plan.gone.count if plan.gone is not None else 0
+    ended = (None, {}) if deleted is None else (deleted.id, dict(deleted.counts))
+    return {"gone": {"rows": rows, "run": ended[0], "counts": ended[1]}}
 
 
 @contextmanager
@@ -398,12 +376,11 @@ def _opened(command: RunCommand) -> Iterator[None]:
     with command.opened():
         keeps_files = getattr(command.settings.sections.get(SIMULATOR), "store", None) is not None
         if command.settings.run_target == SIMULATOR and not keeps_files:
-            command.console.info(
-                _(
-                    "The embedded simulator starts without files each time. To find those of an earlier command, give it a "
-                    "store under [simulator] in tcb-ops.toml, as `tcb-ops init --practice` does."
-                )
+            text = _(
+                "The embedded simulator starts without files each time. To find those of an earlier command, give it a "
+                "store under [simulator] in tcb-ops.toml, as `tcb-ops init --practice` does."
             )
+            command.console.info(text)
         yield
 
 

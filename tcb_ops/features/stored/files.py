@@ -176,9 +176,8 @@ def written_since(
         return ""
     last, uploads = changes[-1], [entry for entry in changes if entry.outcome is Outcome.UPLOADED]
     uploaded = [entry.md5 for entry in uploads if entry.run in of_upload][-1:]
-    restored = last.outcome is StoredOutcome.RESTORED and undos.get(last.run, frozenset()).isdisjoint(
-        of_upload
-    )
+    undoes_others = undos.get(last.run, frozenset()).isdisjoint(of_upload)
+    restored = last.outcome is StoredOutcome.RESTORED and undoes_others
     return "" if restored and last.md5 in {*uploaded, *sent} else last.run
 
 
@@ -282,13 +281,10 @@ class KnownFiles(Generic[Verdict]):
         self._rows = rows
         self._staged = sqlite3.connect("", check_same_thread=False)
         weakref.finalize(self, self._staged.close)
-        self._staged.execute(
-            "CREATE TABLE paths (line INTEGER PRIMARY KEY, env TEXT, path TEXT, verdict TEXT)"
-        )
-        self._staged.executemany(
-            "INSERT INTO paths VALUES (?, ?, ?, NULL)",
-            ((row.line, row.env, row.path) for row in rows() if not row.invalid),
-        )
+        table = "CREATE TABLE paths (line INTEGER PRIMARY KEY, env TEXT, path TEXT, verdict TEXT)"
+        self._staged.execute(table)
+        valid = ((row.line, row.env, row.path) for row in rows() if not row.invalid)
+        self._staged.executemany("INSERT INTO paths VALUES (?, ?, ?, NULL)", valid)
         sorted_paths = self._staged.execute("SELECT env, path, line FROM paths ORDER BY env, path")
         while some := sorted_paths.fetchmany(_CHUNK):
             keys = [(env, path) for env, path, _line in some]
@@ -355,9 +351,8 @@ def check_folder(folder: Path) -> None:
     except FileExistsError:
         raise UsageError(_("{folder} is not a folder.", folder=folder)) from None
     except OSError as error:
-        raise UsageError(
-            _("backups cannot be written to {folder}: {why}.", folder=folder, why=system_reason(error)),
-        ) from None
+        text = _("backups cannot be written to {folder}: {why}.")
+        raise UsageError(text.format(folder=folder, why=system_reason(error))) from None
 
 
 class Backup:

@@ -131,8 +131,8 @@ def _walk(folder: Path, prefix: str) -> Iterator[str]:
         with os.scandir(folder) as listing:
             entries = sorted(listing, key=lambda entry: entry.name)
     except OSError as error:
-        name, reason = shown(str(folder)), system_reason(error)
-        raise UsageError(_("{name} cannot be read ({why})", name=name, why=reason)) from None
+        text = _("{name} cannot be read ({why})")
+        raise UsageError(text.format(name=shown(str(folder)), why=system_reason(error))) from None
     for entry in entries:
         name = f"{prefix}{entry.name}"
         attributes = getattr(entry.stat(follow_symlinks=False), "st_file_attributes", 0)
@@ -248,10 +248,8 @@ def _fields_of(text: str) -> set[str]:
         parsed = [("", None, "", None)]
     if any(field not in FIELDS or spec or conversion for _literal, field, spec, conversion in parsed):
         fields = " ".join(f"{{{field}}}" for field in FIELDS)
-        problem = _(
-            "--path {text}: the fields in braces must be of {fields}", text=shown(text), fields=fields
-        )
-        raise UsageError(problem)
+        problem = _("--path {text}: the fields in braces must be of {fields}")
+        raise UsageError(problem.format(text=shown(text), fields=fields))
     return {str(field) for _literal, field, _spec, _conversion in parsed}
 
 
@@ -289,15 +287,15 @@ def write_list(
         for target in targets:
             own = [target.appid] if shared else []
             for path, file in zip(template.paths(scanned.files, target), files, strict=True):
-                yield [target.env, target.name, path, file, *own, *facts[file]]
+                facts = [str(stats[file].st_size), str(stats[file].st_mtime_ns)] if versions else []
+                yield [target.env, target.name, path, file, *own, *facts]
 
     try:
-        facts = {file: _version(root / file) if versions else () for file in files}
+        stats = {file: (root / file).stat() for file in files} if versions else {}
     except OSError as error:
         failed = _("{dest} cannot be written ({why})", dest=dest, why=system_reason(error))
         raise UsageError(failed) from None
-    as_csv = dest.suffix.lower() == ".csv"
-    if as_csv and any(cell != guard(cell) for row in rows() for cell in row):
+    if dest.suffix.lower() == ".csv" and any(cell != guard(cell) for row in rows() for cell in row):
         header.append("tcb_guarded")
     write_table(dest, header, rows(), replace=versions, mask=str)
 
@@ -311,8 +309,3 @@ def _relative_to_root(scanned: ScannedFiles, root: Path) -> list[str]:
                 _("Rename it without backslashes and without spaces at its ends, in readable characters."),
             )
     return list(scanned.files) if below == "." else [f"{below}/{file}" for file in scanned.files]
-
-
-def _version(file: Path) -> tuple[str, str]:
-    facts = file.stat()
-    return str(facts.st_size), str(facts.st_mtime_ns)

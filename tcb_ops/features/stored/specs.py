@@ -163,18 +163,18 @@ def delete_spec(ledger: Ledger, subject: RunRecord, only: Merchants | None, opti
     undos = undone_uploads(ledger, subject.target)
     of_upload = frozenset(spec.options["of"])
 
-    def is_deleted(_line: int, history: Sequence[EarlierUpload]) -> bool:
+    def changed_by(_line: int, history: Sequence[EarlierUpload]) -> str:
         # A delete of these files that failed, or was interrupted, has left them there.
         counted = [entry for entry in history if entry.outcome not in NOT_CERTAIN or entry.run not in deletes]
-        return not written_since(counted, of_upload, subject.number, undos, doubtful=True)
+        return written_since(counted, of_upload, subject.number, undos, doubtful=True)
 
-    known_files = KnownFiles(ledger, spec.rows, subject.target, is_deleted)
-    left_out = sum(not deleted for _row, deleted in known_files)
+    known_files = KnownFiles(ledger, spec.rows, subject.target, changed_by)
+    left_out = sum(bool(since) for _row, since in known_files)
     if not left_out:
         return spec
 
     def rows() -> Iterator[Row]:
-        return (row for row, deleted in known_files if deleted)
+        return (row for row, since in known_files if not since)
 
     environments = environments_of_rows(rows(), spec.environments)
     text = ngettext(
@@ -261,8 +261,11 @@ def undo_spec(
             preview = UndoPreview.LEFT
         elif stored_by(history, of_upload) is not None and line not in conflicts:
             preview = None  # it is there: the backup decides
-        restored = bool(history) and history[-1].outcome is StoredOutcome.RESTORED
-        sent = _sent(backup, line) if backup is not None and restored else ()
+        saved = None
+        if backup is not None and history and history[-1].outcome is StoredOutcome.RESTORED:
+            with suppress(BackupError):
+                saved = backup.read(line)
+        sent = saved.sent if saved is not None else ()
         return (
             written_since(history, of_upload | taken_back_by, subject.number, sent=sent),
             "" if before is None else before.run,
@@ -278,9 +281,8 @@ def undo_spec(
             by_backup = UndoPreview.RESTORED if row.file else UndoPreview.DELETED
             yield row, UndoPreview.NOT_UNDOABLE if row.invalid else UndoPreview(preview or by_backup)
 
-    root = backup.folder if backup is not None else None
-    spec = replace(spec, root=root, warning=warning, rows=lambda: (row for row, _preview in files()))
-    return spec, files
+    root, rows = backup.folder if backup is not None else None, lambda: (row for row, _preview in files())
+    return replace(spec, root=root, warning=warning, rows=rows), files
 
 
 def confirm_list_spec(batch: Batch, selection: str, *, content: bool) -> RunSpec:
@@ -316,9 +318,8 @@ def delete_list_spec(
     more = [_("and {n:,} more", n=rest)] if rest else []
     listed = as_lines([head, *(f"{sanitize(row.env)}  {sanitize(row.path)}" for row in first), *more])
     if not chosen["foreign"]:
-        raise UsageError(
-            as_lines((listed, _("Nothing was deleted."))), _("To delete them as well: --foreign")
-        )
+        refused = as_lines((listed, _("Nothing was deleted.")))
+        raise UsageError(refused, _("To delete them as well: --foreign"))
     return spec, listed
 
 
@@ -335,9 +336,8 @@ def overwritten_rows(ledger: Ledger, batch: Batch, target: str) -> int:
 
     The newest upload of the list does not count if it is unfinished: it may be resumed.
     """
-    runs = ledger.runs(target, damaged=[])
-    same = (run for run in runs if run.kind is UPLOAD and run.list_sha256 == batch.sha256)
-    newest = next(same, None)
+    runs = (run for run in ledger.runs(target, damaged=[]) if run.list_sha256 == batch.sha256)
+    newest = next((run for run in runs if run.kind is UPLOAD), None)
     own = newest.number if newest is not None and newest.finished_at is None else -1
     undos = undone_uploads(ledger, target)
     known_files = KnownFiles(ledger, batch.rows, target, lambda _line, history: is_ours(history, undos), own)
@@ -422,13 +422,6 @@ def _undone(row: Row, since: str, before_run: str, uploaded: Collection[str], ba
         content_type=saved.content_type,
         cache_control=saved.cache_control,
     )
-
-
-def _sent(backup: Backup, line: int) -> Collection[str]:
-    with suppress(BackupError):
-        saved = backup.read(line)
-        return saved.sent if saved is not None else ()
-    return ()
 
 
 def _stored_before(written: Sequence[EarlierUpload]) -> EarlierUpload | None:

@@ -123,14 +123,11 @@ def plan_sync(
     `exclude` are those of `tcb-ops list`; `own`: real paths of files to leave out. Raises InputError, UsageError.
     """
     if Path(folder).exists() and not Path(folder).is_dir():
-        raise UsageError(
-            _("{folder} is not a folder.", folder=folder),
-            _("`tcb-ops list` makes a list of a single file; upload that list."),
-        )
+        fix = _("`tcb-ops list` makes a list of a single file; upload that list.")
+        raise UsageError(_("{folder} is not a folder.", folder=folder), fix)
     ledger = existing_ledger(settings)
-    for run in [] if ledger is None else ledger.runs(damaged=[]):
-        if backup := run.settings.get("backup"):
-            own |= {os.path.realpath(str(backup))}
+    runs = [] if ledger is None else ledger.runs(damaged=[])
+    own |= {os.path.realpath(str(run.settings["backup"])) for run in runs if run.settings.get("backup")}
     scanned = scan(Path(folder), include=include, exclude=exclude, own=own)
     targets, template = select_targets(merchants, to), PathTemplate(path, "")
     if template.dated:

@@ -46,9 +46,8 @@ class CommandTokens:
 
     def __init__(self, command: tuple[str, ...], folder: Path | None = None) -> None:
         if not command:
-            raise SettingsError(
-                _('tokens.command is empty: give the program, e.g. command = ["get-token", "{{appid}}"].')
-            )
+            text = _('tokens.command is empty: give the program, e.g. command = ["get-token", "{{appid}}"].')
+            raise SettingsError(text)
         self._folder = folder
         self._command = command if any("{appid}" in word for word in command) else (*command, "{appid}")
         self._running: Running = set()

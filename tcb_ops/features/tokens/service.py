@@ -30,12 +30,11 @@ def service_tokens(settings: Settings) -> ServiceTokens:
     """Return the token source of the settings. Raises SettingsError that names a missing one."""
     tokens = settings.tokens
     if not tokens.url:
-        raise SettingsError(
-            _(
-                "tokens.url is missing: set it to the address of the token server, e.g. "
-                '"https://tokens.example.com/{{appid}}".'
-            )
+        text = _(
+            "tokens.url is missing: set it to the address of the token server, e.g. "
+            '"https://tokens.example.com/{{appid}}".'
         )
+        raise SettingsError(text)
     headers = {}
     if tokens.auth_env:
         value = os.environ.get(tokens.auth_env, "").strip()
@@ -80,14 +79,11 @@ class ServiceTokens:
             response = await self._ask(appid, refused)
         if not isinstance(response, TransportError):
             return read_service_response(response, appid, self._host, self._clock())
-        reason = response.text
         if response.fault is TransportFault.UNREACHABLE:
-            raise TokenSourceError(
-                detail(TokenCode.SERVICE_AWAY, host=self._host, why=reason), transient=True
-            )
-        raise TokenError.of(
-            appid, detail(TokenCode.SERVICE_SILENT, host=self._host, why=reason), transient=True
-        )
+            away = detail(TokenCode.SERVICE_AWAY, host=self._host, why=response.text)
+            raise TokenSourceError(away, transient=True)
+        silent = detail(TokenCode.SERVICE_SILENT, host=self._host, why=response.text)
+        raise TokenError.of(appid, silent, transient=True)
 
     async def aclose(self) -> None:
         """Close the connections."""

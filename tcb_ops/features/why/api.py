@@ -183,11 +183,9 @@ def _samples(
     else:
         unsent, tallies = next(run.rows(outcomes=_UNSENT), None), run.tallies()
         if run.record.stopped is not None and unsent is not None:
-            code = run.record.stopped.params.get("errcode", "")
             merchant = Merchant(unsent.row.appid, unsent.row.merchant, unsent.row.env)
-            yield Sample(
-                Facts(merchant=merchant, code=str(code)), (merchant.name,), run.outcomes[Outcome.PENDING]
-            )
+            facts = Facts(merchant=merchant, code=str(run.record.stopped.params.get("errcode", "")))
+            yield Sample(facts, (merchant.name,), run.outcomes[Outcome.PENDING])
         asked = [group for group in run.overview().codes if group.code not in _SKIPPED]
         shares = [(group, share) for group in asked for share in group.merchants[: None if every else 1]]
         records = [

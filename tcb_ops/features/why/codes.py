@@ -30,13 +30,8 @@ def explain(code: SupportsIndex | str) -> CodeEntry:
     if text.lower() in names:
         return store_code(names[text.lower()])
     near = [names[match] for match in get_close_matches(text.lower(), names)] or ["85088", "SlowDown"]
-    raise UsageError(
-        _(
-            "“{code}” is neither an errcode nor a code of the store. Give one such as {near}.",
-            code=shown(text, 40),
-            near=as_list(near),
-        )
-    )
+    refused = _("“{code}” is neither an errcode nor a code of the store. Give one such as {near}.")
+    raise UsageError(refused.format(code=shown(text, 40), near=as_list(near)))
 
 
 def describe(decision: Decision, scope: Scope) -> Text:

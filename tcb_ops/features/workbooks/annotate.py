@@ -105,9 +105,8 @@ def mark_workbook(
 
     for lock in (f"~${original.name}", f".~lock.{original.name}#"):
         if original.with_name(lock).exists():
-            what = _(
-                "{name} is open in another program (its file {lock} is there).", name=original.name, lock=lock
-            )
+            what = _("{name} is open in another program (its file {lock} is there).")
+            what = what.format(name=original.name, lock=lock)
             raise UsageError(what, _("Save and close it there, then run the same command again."))
     rate = replace(LIST_COLUMNS, given=columns).rate
     with open_bytes(original) as raw, readable(original):
@@ -121,15 +120,10 @@ def mark_workbook(
     drawn = workbook[name]
     if drawn.protection.sheet:
         what = _("sheet '{name}' of {original} is protected.", name=shown(name, 40), original=original.name)
-        raise UsageError(
-            what, _("Unprotect it (Review > Unprotect Sheet), save it, and run the same command again.")
-        )
-    tops = {
-        cell: area.coord.split(":")[0]
-        for area in drawn.merged_cells.ranges
-        for row in area.rows
-        for cell in row
-    }
+        fix = _("Unprotect it (Review > Unprotect Sheet), save it, and run the same command again.")
+        raise UsageError(what, fix)
+    areas = drawn.merged_cells.ranges
+    tops = {cell: area.coord.split(":")[0] for area in areas for row in area.rows for cell in row}
     fill = PatternFill("solid", fgColor="FFC7CE")
     for problem in problems:
         column = headers.index(problem.column) + 1 if problem.column in headers else 1
@@ -141,11 +135,8 @@ def mark_workbook(
         if cell.coordinate != (own := f"{letters(column)}{place[0]}"):
             text = f"{own}: {text}"
         cell.comment = Comment("\n".join([*said, as_text(text)]), "tcb-ops", height=120, width=300)
-    numbers = ("", *(f" {number}" for number in range(2, 10_000)))
-    copies = (
-        original.with_name(f"{original.stem} {_MARKED.of(lang)}{number}{original.suffix}")
-        for number in numbers
-    )
+    stem, suffix = f"{original.stem} {_MARKED.of(lang)}", original.suffix
+    copies = (original.with_name(f"{stem}{n}{suffix}") for n in chain([""], map(" {}".format, count(2))))
     dest = next(copy for copy in copies if not os.path.lexists(copy))
     _warn_of_lacking(original, dest, warn)
     with _new(dest) as part:
@@ -215,14 +206,11 @@ def _new_columns(
     merged = (area.max_col for area in sheet.merged_cells.ranges)
     used = max(chain(held, merged), default=0)
     if used + len(COLUMNS) > LAST_COLUMN:
-        raise UsageError(
-            _(
-                "sheet '{name}' has no room for {columns} more columns: its last columns are in use. The "
-                "report's results.csv has every row: tcb-ops report",
-                name=shown(listed.sheet.name, 40),
-                columns=len(COLUMNS),
-            )
+        full = _(
+            "sheet '{name}' has no room for {columns} more columns: its last columns are in use. The "
+            "report's results.csv has every row: tcb-ops report"
         )
+        raise UsageError(full.format(name=shown(listed.sheet.name, 40), columns=len(COLUMNS)))
     taken = {fold(header) for header in listed.headers}
     headers = []
     for text in COLUMNS:
@@ -243,9 +231,8 @@ def _texts(reader: LedgerReader, run: RunRecord, lang: Lang) -> Iterator[tuple[i
         result = end.outcome.label
         if end.outcome in STORED_OUTCOMES and row.line in changed:
             kind, later_run = changed[row.line]
-            result = _("{outcome}, then {changed} by run {run}").format(
-                outcome=result, changed=kind.changed, run=later_run
-            )
+            text = _("{outcome}, then {changed} by run {run}")
+            result = text.format(outcome=result, changed=kind.changed, run=later_run)
         yield row.line, (result.of(lang), *texts, message)
 
 
@@ -253,17 +240,9 @@ def _texts(reader: LedgerReader, run: RunRecord, lang: Lang) -> Iterator[tuple[i
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f]")
 _ESCAPED = re.compile("_(?=x[0-9A-Fa-f]{4}_)")
-_NOT_COPIED = tuple(
-    f"xl/{part}"
-    for part in (
-        "media/",
-        "charts/",
-        "chartsheets/",
-        "drawings/drawing",
-        "embeddings/",
-        "slicers/",
-        "ctrlProps/",
-    )
+_NOT_COPIED = (
+    *("xl/media/", "xl/charts/", "xl/chartsheets/", "xl/drawings/drawing"),
+    *("xl/embeddings/", "xl/slicers/", "xl/ctrlProps/"),
 )
 """Parts of a workbook that openpyxl does not write, or not as they were."""
 

@@ -17,7 +17,7 @@ from tcb_ops.reports.formats.csv import RESULT_COLUMNS, errcode_table, row_value
 from tcb_ops.reports.formats.templates import outcome_class
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.runs.reader import LedgerReader
-from tcb_ops.runs.records import RunRecord
+from tcb_ops.runs.records import RowRecord, RunRecord
 from tcb_ops.secrets import redact
 from tcb_ops.settings import Settings
 
@@ -29,13 +29,7 @@ MOST_ROWS = 1_000
 
 _CHART_ROWS = 12
 """Rows of the sheet that the chart is high."""
-_FILLS = {
-    "good": "#4A9A70",
-    "bad": "#C8503A",
-    "failed": "#7F3B5C",
-    "skip": "#D0A04A",
-    "pending": "#A9B3AD",
-}
+_FILLS = {"good": "#4A9A70", "bad": "#C8503A", "failed": "#7F3B5C", "skip": "#D0A04A", "pending": "#A9B3AD"}
 """Colours by the class of an outcome, as report.css has them."""
 
 _SHEETS = {
@@ -75,27 +69,18 @@ class _Report:
 
     def write(self, title: str) -> None:
         self._write_summary(title)
-        heads, lines = errcode_table(self._summary.causes, self._lang, texts=True)
+        causes, bad = self._summary.causes, self._summary.not_succeeded
+        heads, lines = errcode_table(causes, self._lang, texts=True)
         wrapped = {4, 5, len(heads) - 1}
-        self._table(
-            "errcodes", heads, lines, "errcodes.csv", wrapped=wrapped, total=len(self._summary.causes)
-        )
+        self._table("errcodes", heads, lines, "errcodes.csv", wrapped=wrapped, total=len(causes))
         names = (*self._run.headers, *RESULT_COLUMNS)
-        total, bad = self._summary.total, self._summary.not_succeeded
-        # Queried only if there are any: in a large run without failures, the query would read every row.
-        not_good = (
-            self._reader.rows(self._run, outcomes=frozenset(Outcome.all()) - Outcome.successes())
-            if bad
-            else iter(())
-        )
+        not_good: Iterator[RowRecord] = iter(())
+        if bad:  # in a large run without failures, the query would read every row
+            outcomes = frozenset(Outcome.all()) - Outcome.successes()
+            not_good = self._reader.rows(self._run, outcomes=outcomes)
         self._table("bad", names, row_values(not_good, self._settings), "failed.csv", total=bad)
-        self._table(
-            "rows",
-            names,
-            row_values(self._reader.rows(self._run), self._settings),
-            "results.csv",
-            total=total,
-        )
+        rows = row_values(self._reader.rows(self._run), self._settings)
+        self._table("rows", names, rows, "results.csv", total=self._summary.total)
 
     def _write_summary(self, title: str) -> None:
         counts, total, run, lang = self._summary.counts, self._summary.total, self._run, self._lang

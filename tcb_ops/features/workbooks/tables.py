@@ -104,9 +104,8 @@ class Tables:
         numbers = set[int]()
         for values in measured:
             for column, value in enumerate(values):
-                widths[column] = max(
-                    widths[column], cell_len(str("" if value is None else value)[:_WIDEST]) + 1
-                )
+                shown = str("" if value is None else value)[:_WIDEST]
+                widths[column] = max(widths[column], cell_len(shown) + 1)
                 if not (value is None or isinstance(value, str)):
                     numbers.add(column)
         for column, head in enumerate(heads):

@@ -14,8 +14,9 @@ import tcb_ops as tcb
 from tcb_ops.errors import OutageError, PlatformStopError
 from tcb_ops.features.diagnosis.interfaces import AuthorizerInfo, CloudEnvironment, Quota
 from tcb_ops.features.diagnosis.questions import AT_ONCE, map_concurrently
-from tcb_ops.features.diagnosis.verdicts import Actor, Answers, Facts, presumed_verdict
-from tcb_ops.features.merchants.check import MerchantState, MerchantStates, check_lines, draw_states, state_of
+from tcb_ops.features.diagnosis.terminal import render_verdicts
+from tcb_ops.features.diagnosis.verdicts import Actor, Answers, Facts, grouped, presumed_verdict
+from tcb_ops.features.merchants.check import MerchantState, MerchantStates, check_lines, state_of
 from tcb_ops.features.simulator.faults import (
     EnvStatus,
     Fault,
@@ -60,7 +61,8 @@ def drawn(states, width=80, lang=Lang.EN):
     console = Console(
         file=io.StringIO(), width=width, force_terminal=True, color_system=None, highlight=False
     )
-    for part in draw_states(states, lang):
+    groups = grouped((each.verdict, each.merchant.name) for each in states if each.verdict is not None)
+    for part in render_verdicts([(verdict, names, 0) for verdict, names in groups], lang):
         console.print(part)
     return console.file.getvalue()
 
