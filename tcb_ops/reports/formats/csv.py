@@ -294,15 +294,12 @@ def _digested(batch: ResultColumns, times: list[list[int | None]]) -> list[tuple
     columns = (
         lines, envs, appids, merchants, paths, files, sizes, batch.cells, outcomes, reasons, texts, *ends[:9], *times,
     )  # fmt: skip
-    content_types, cache_controls = ends[11:13]
     rows = list(zip(*columns, strict=True))
-    if not any(content_types) and not any(cache_controls):
+    headers = [[text or "" for text in column] for column in ends[11:13]]
+    if not any(map(any, headers)):
         return rows
-    headers = zip(content_types, cache_controls, strict=True)
-    return [
-        (*row, *(header or "" for header in pair)) if any(pair) else row
-        for row, pair in zip(rows, headers, strict=True)
-    ]
+    longer = zip(rows, zip(*headers, strict=True), *headers, strict=True)
+    return [(*row, *pair) if first or second else row for row, pair, first, second in longer]
 
 
 def _guarded(texts: Sequence[str]) -> Sequence[str]:
