@@ -167,7 +167,8 @@ def _words(kind: Any) -> tuple[str, ...]:
     return tuple(map(str, kind)) if isinstance(kind, EnumType) else ()
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Return whether a value is a number of at most 18 digits; booleans are none."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST
 
 
@@ -194,8 +195,8 @@ def _is_path(value: Any) -> bool:
 
 _RULES: dict[Any, Callable[[Any], bool]] = {
     Any: lambda _value: True,
-    int: lambda value: isinstance(value, int) and _is_number(value),
-    float: _is_number,
+    int: lambda value: isinstance(value, int) and is_number(value),
+    float: is_number,
     str: _is_text,
     Path: _is_path,
     SupportsIndex: lambda value: isinstance(value, SupportsIndex) and not isinstance(value, bool),

@@ -238,11 +238,6 @@ def stored(reason: Detail | None) -> str:
     return "" if reason is None else _encode(_plain(reason))
 
 
-def read_detail(value: str) -> Detail | None:
-    """Return the Detail of a value from `stored`. Raises KeyError, TypeError or ValueError for a damaged value."""
-    return _parsed(value) if value else None
-
-
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
 
 
@@ -252,7 +247,10 @@ class _Stored(msgspec.Struct):
 
 
 @lru_cache(maxsize=1024)  # most rows of a run share a few
-def _parsed(value: str) -> Detail:
+def read_detail(value: str) -> Detail | None:
+    """Return the Detail of a value from `stored`. Raises KeyError, TypeError or ValueError for a damaged value."""
+    if not value:
+        return None
     try:
         return _from_stored(msgspec.json.decode(value, type=_Stored))
     except RecursionError:

@@ -273,8 +273,12 @@ def _kind_references() -> Mapping[str, str]:
 @cache
 def kind_named(name: str) -> Kind:
     """Return the kind that the ledger knows by this name."""
-    reference = _kind_references().get(name)
-    kind: Kind = _missing(name) if reference is None else load(reference)
+    if (reference := _kind_references().get(name)) is None:
+        label = verbatim(name)
+        values = {"name": name, "label": label, "report_title": label, "done": label, "__slots__": ()}
+        missing: Kind = type("MissingKind", (MissingKind,), values)()
+        return missing
+    kind: Kind = load(reference)
     return kind
 
 
@@ -286,13 +290,6 @@ def all_kinds() -> list[Kind]:
 def kind_names() -> list[str]:
     """Return the names of the kinds that there are."""
     return list(_kind_references())
-
-
-def _missing(name: str) -> Kind:
-    label = verbatim(name)
-    values = {"name": name, "label": label, "report_title": label, "done": label, "__slots__": ()}
-    kind: Kind = type("MissingKind", (MissingKind,), values)()
-    return kind
 
 
 def counted(counts: Mapping[Outcome, int]) -> list[Text]:

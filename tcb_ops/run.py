@@ -113,13 +113,9 @@ class Run:
 
     def holder(self) -> Text | None:
         """Return who works on the run; None if nobody does. Takes the run's lock for a moment to find out."""
-        from tcb_ops.runs.locks import hold, planning
+        from tcb_ops.runs.locks import working
 
-        try:
-            with planning(self._ledger), hold(self._ledger, self.id):  # who plans a run waits meanwhile
-                return None
-        except UsageError as error:
-            return error.text
+        return working(self._ledger, self.id)
 
     @property
     def succeeded(self) -> bool:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import isfinite
 from typing import TYPE_CHECKING
 
+from tcb_ops.arguments import is_number
 from tcb_ops.errors import check_count, check_value
 from tcb_ops.i18n import _
 from tcb_ops.wechat.call_policy import CallLimits, NextStep, backoff_wait
@@ -46,13 +46,9 @@ class RunLimits(CallLimits):
             check_count(name, getattr(self, name), least=1)
         for name in ("backoff", "slow_wait", "patience"):
             value = getattr(self, name)
-            check_value(name, value, _is_number(value) and value >= 0, _("seconds, 0 or more"))
-        usable = self.rate is None or (_is_number(self.rate) and self.rate > 0)
+            check_value(name, value, is_number(value) and value >= 0, _("seconds, 0 or more"))
+        usable = self.rate is None or (is_number(self.rate) and self.rate > 0)
         check_value("rate", self.rate, usable, _("link calls a second, more than 0, or None"))
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
 
 
 def after_no_token(

@@ -70,18 +70,16 @@ def check_destination(dest: Path) -> None:
                 dest=dest,
             )
         )
+    head = b""
     try:
-        status = dest.lstat()
-        head = b""
-        if stat.S_ISREG(status.st_mode):  # to open a pipe would wait for its writer
+        if stat.S_ISREG(dest.lstat().st_mode):  # to open a pipe would wait for its writer
             with dest.open("rb") as file:
                 head = file.readline(1_000_000)
     except FileNotFoundError:
         if dest.parent.is_dir():
             return
-        head = b""
     except OSError:
-        head = b""
+        pass
     if not head.rstrip(b"\r\n").endswith(",".join(LINK_COLUMNS).encode()):
         raise UsageError(
             _(

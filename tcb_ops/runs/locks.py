@@ -37,6 +37,10 @@ def host_name() -> str:
     return socket.gethostname()
 
 
+class HeldError(UsageError):
+    """Another process, or another session of this one, has a lock. The message names it."""
+
+
 PLANNING_SECONDS = 300
 """Seconds that a command waits for another one's planning: a million rows take about ten."""
 POLL_SECONDS = 0.05
@@ -83,7 +87,7 @@ def hold(ledger: LedgerConnection, run_id: str) -> Iterator[Callable[[], None]]:
 def _exclusive(
     ledger: LedgerConnection, name: str, seconds: float, busy: Callable[[str], Text]
 ) -> Iterator[Callable[[], None]]:
-    """Hold a lock, taken within some seconds. Raises UsageError with `busy` of the holder if another process keeps it."""
+    """Hold a lock, taken within some seconds. Raises HeldError with `busy` of the holder if another process keeps it."""
     from filelock import FileLock, Timeout
 
     if (advisory := ledger.advisory_lock(name)) is not None:
@@ -91,7 +95,7 @@ def _exclusive(
         try:
             while not advisory.acquire(process_identity()):
                 if (who := advisory.holder()) and time.monotonic() >= end:
-                    raise UsageError(busy(who))
+                    raise HeldError(busy(who))
                 time.sleep(POLL_SECONDS)  # without a holder, the lock was released in between
             yield advisory.check
         finally:
@@ -104,7 +108,7 @@ def _exclusive(
     try:
         lock.acquire(timeout=seconds)
     except Timeout:
-        raise UsageError(busy(_holder(folder / f"{name}.holder") or "?")) from None
+        raise HeldError(busy(_holder(folder / f"{name}.holder") or "?")) from None
     except OSError as error:
         raise _unwritable(folder, error) from None
     try:
@@ -113,26 +117,15 @@ def _exclusive(
         lock.release()
 
 
-def working(ledger: LedgerConnection, run_id: str) -> str:
-    """Return who else is working on a run, as far as can be determined here; empty if nobody is."""
-    from filelock import FileLock, Timeout
-
-    if (lock := ledger.advisory_lock(run_id)) is not None:
-        who: str = lock.holder()
-        return "" if who == process_identity() else who
-    assert ledger.file is not None  # noqa: S101  every other ledger has advisory locks
-    folder = lock_folder(ledger.file)
+def working(ledger: LedgerConnection, run_id: str) -> Text | None:
+    """Return what says who works on a run; None if nobody does, or it cannot be told here. Takes the lock for a moment."""
     try:
-        who = _holder(folder / f"{run_id}.holder")
-        if who in {"", process_identity()}:
-            return ""
-        # Under the planning lock, so that this test cannot block a process that is starting work on the run.
-        with planning(ledger), FileLock(folder / f"{run_id}.lock").acquire(timeout=0):
-            return ""  # the holder was killed
-    except Timeout:
-        return who
-    except (OSError, NotImplementedError, UsageError):
-        return ""
+        with planning(ledger), hold(ledger, run_id):  # who plans a run waits meanwhile
+            return None
+    except HeldError as error:
+        return error.text
+    except UsageError:
+        return None
 
 
 def _holder(file: Path) -> str:

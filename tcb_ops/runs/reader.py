@@ -18,7 +18,7 @@ from typing import Any, Self, Unpack
 
 from tcb_ops.details import read_detail
 from tcb_ops.errors import LedgerDamagedError, RunNotFoundError
-from tcb_ops.i18n import _, as_list
+from tcb_ops.i18n import Text, _, as_list
 from tcb_ops.kinds import Kind, MissingKind, all_kinds, row_count
 from tcb_ops.model import Outcome, Reason, Row
 from tcb_ops.runs.connections import BATCH
@@ -50,8 +50,8 @@ _ENDING = 4
 class LedgerReader(HistoryReader):
     """An open ledger for reading. Errors of the database are raised as LedgerError."""
 
-    def worked_on_by(self, run: RunRecord) -> str:
-        """Return who else is working on a run, as far as can be determined here; empty if nobody is."""
+    def worked_on_by(self, run: RunRecord) -> Text | None:
+        """Return what says who works on a run; None if nobody does, or it cannot be told here."""
         return working(self, run.id)
 
     # --- a run ---------------------------------------------------------------------------------------------

@@ -17,14 +17,6 @@ from tcb_ops.runs.loop import submit_coroutine
 from tcb_ops.wechat.transport import Transport
 
 
-def _one_thread(name: str) -> Executor:
-    return ThreadPoolExecutor(1, thread_name_prefix=f"tcb-ops-{name}")
-
-
-def _transport(connections: int) -> AbstractAsyncContextManager[Transport]:
-    return Transport(connections=connections)
-
-
 @dataclass(frozen=True, slots=True)
 class Runtime:
     """The surroundings of a session. The monotonic clock is the event loop's own."""
@@ -33,9 +25,11 @@ class Runtime:
     """Unix seconds."""
     chance: Callable[[], float] = random.random
     """A number from 0 up to 1, for the jitter of waits."""
-    executor: Callable[[str], Executor] = _one_thread
+    executor: Callable[[str], Executor] = lambda name: ThreadPoolExecutor(1, f"tcb-ops-{name}")
     """Returns a thread for the blocking work of this name, in order."""
-    transport: Callable[[int], AbstractAsyncContextManager[Transport]] = _transport
+    transport: Callable[[int], AbstractAsyncContextManager[Transport]] = lambda most: Transport(
+        connections=most
+    )
     """Opens so many connections."""
     submit: Callable[[Coroutine[Any, Any, Any]], Future[Any]] = submit_coroutine
     """Starts a coroutine on the event loop of sessions."""

@@ -87,7 +87,7 @@ def page(
         "confirmed": None if summary.confirmed is None else confirmation_text(*summary.confirmed),
         "state": state if run.finished_at is not None else "unfinished",
         "now": now,
-        "holder": "" if run.finished_at is not None else reader.worked_on_by(run),
+        "holder": None if run.finished_at is not None else reader.worked_on_by(run),
         "resume": quoted(
             resume(settings, run, canary=counts.keys() <= Outcome.successes() | {Outcome.PENDING})
         ),

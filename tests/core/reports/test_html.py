@@ -260,7 +260,7 @@ def test_while_somebody_works_on_the_run_it_says_to_wait(a_run, tmp_path):
     with lock.acquire():
         held, _ = page_of(reported, tmp_path / "held")
     killed, _ = page_of(reported, tmp_path / "killed")
-    assert "wang.wu@ops-2, process 7 is working on it at this moment" in held.text
+    assert "is being worked on by wang.wu@ops-2, process 7. Wait for it" in held.text
     assert "Wait for the run to end." in held.text
     assert "To resume it:" not in held.text
     assert "wang.wu" not in killed.text
