@@ -208,13 +208,6 @@ class LedgerReader(HistoryReader):
         if every_row:
             self.check_rows(run, count)
 
-    def linked(self, run: RunRecord) -> Iterator[int]:
-        """Stream the lines of a run's linked rows in the order of the list."""
-        query = "SELECT run, line FROM rows WHERE run = ? AND line > ? AND outcome = 'linked' ORDER BY line LIMIT ?"
-        read = lambda last: self.fetch(query, (run.number, last, BATCH))  # noqa: E731
-        for batch in self._in_order(run, read, every_row=False):
-            yield from (line for _run, line in batch)
-
     def listed(self, run: RunRecord) -> Iterator[tuple[int, tuple[str, ...], str, int | None, str]]:
         """Stream (line, cells, outcome, errcode, errmsg) of a run's rows in the order of the list, for links.csv."""
         query = (

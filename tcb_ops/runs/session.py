@@ -52,7 +52,8 @@ class RunSession:
             )
             self._links.open(context.may_discard)
             if context.resumed:  # links that are missing from the part, or have expired, are requested again
-                linked = self._ledger.linked(self._run)
+                records = self._ledger.records(self._run, frozenset({Outcome.LINKED}))
+                linked = (record[1] for batch in records for record in batch)
                 self._ledger.reopen(self._run, self._links.lost(linked, self._context.runtime.now()))
         done = self._ledger.counts(self._run)
         self.done_before = sum(rows for outcome, rows in done.items() if outcome is not Outcome.PENDING)
