@@ -52,12 +52,6 @@ def test_a_refusal_leads_to_the_step_in_the_table(decision, scope, tries, used, 
     assert next_step(decision, scope, tries, used, PACE, patient=patient) is step
 
 
-def test_every_decision_has_a_step():
-    for decision in Decision:
-        for scope in Scope:
-            assert next_step(decision, scope, FRESH, 1, PACE, patient=True) in NextStep
-
-
 @pytest.mark.parametrize(
     ("used", "chance", "seconds"),
     [

@@ -1,6 +1,5 @@
 """Which row is next: fair over environments, never over a limit, and nothing lost."""
 
-import random
 from collections import Counter
 
 import pytest
@@ -166,20 +165,6 @@ def test_a_waiting_lane_that_is_enqueued_again_has_one_timer(by):
     assert floor.take(90.0) is not None
 
 
-def test_the_rate_of_a_merchant_is_kept_over_its_environments():
-    floor = Floor(5, 5, shared=True)
-    app = floor.lanes[0].app
-    taken: list[float] = []
-    now = 0.0
-    while (task := floor.take(now)) or floor.scheduler.next_timer() is not None:
-        if task is None:
-            now = floor.scheduler.next_timer() or now
-            continue
-        app.next_call = max(now, app.next_call) + 0.5  # as the engine does at 2 calls a second
-        taken.append(now)
-    assert taken == [0.5 * n for n in range(10)]
-
-
 def test_a_closed_lane_hands_out_only_rows_that_had_begun():
     floor = Floor(40, per_env=3)
     first, second, third = floor.take_all()
@@ -248,53 +233,6 @@ def test_a_token_is_requested_again_when_its_time_has_come():
     assert floor.take(now=99.0) is not None
     assert floor.take(now=100.0) is None
     assert list(floor.scheduler.tokenless) == [app]
-
-
-@pytest.mark.parametrize("seed", range(12))
-def test_whatever_happens_limits_hold_and_every_row_ends_once(seed):
-    chance = random.Random(seed)
-    per_env, room = chance.choice([1, 3, 8]), chance.choice([2, 16, 64])
-    floor = Floor(
-        *[chance.randrange(1, 160) for _ in range(6)],
-        per_env=per_env,
-        per_app=chance.choice([2, 64]),
-        shared=chance.random() < 0.5,
-    )
-    in_hand: list[Task] = []
-    waiting: set[int] = set()
-    begun: Counter[int] = Counter()
-    ended: Counter[int] = Counter()
-    now = 0.0
-    for _ in range(100_000):
-        now += chance.random()
-        if len(in_hand) < room and (task := floor.take(now)) is not None:
-            begun[task.row.line] += task.row.line not in waiting
-            waiting.discard(task.row.line)
-            in_hand.append(task)
-            for lane in floor.lanes:
-                assert lane.env.in_flight <= per_env
-                assert lane.app.in_flight <= lane.app.slowdown.full
-        elif in_hand:
-            task = in_hand.pop(chance.randrange(len(in_hand)))
-            match chance.randrange(8):
-                case 0:
-                    floor.scheduler.wait(task, now + chance.random() * 5)
-                    waiting.add(task.row.line)
-                case 1:
-                    task.lane.env.slowdown.slow_down(now, RunLimits(slow_wait=3.0))
-                    floor.scheduler.again(task)
-                    waiting.add(task.row.line)
-                case _:
-                    floor.scheduler.release(task)
-                    task.lane.env.slowdown.row_good()
-                    ended[task.row.line] += 1
-        elif (strike := floor.scheduler.next_timer()) is not None:
-            now = max(now, strike)
-        elif all(lane.is_done for lane in floor.lanes):
-            break
-    lines = {row.line for rows in floor.ledger.values() for row in rows}
-    assert begun == ended == Counter(dict.fromkeys(lines, 1))
-    assert all(lane.env.in_flight == lane.app.in_flight == 0 for lane in floor.lanes)
 
 
 def test_own_environments_share_the_components_account_apart_from_its_merchants():
