@@ -34,14 +34,17 @@ class Tabular:
     def frame(self) -> pd.DataFrame:
         """Return the table as a DataFrame: texts (string, in the settings' language), numbers (Int64), yes or no (boolean)."""
         lang = settings_lang()
-        frame: pd.DataFrame = import_module("tcb_ops.kinds").provided("Tabular.frame")(
-            self._table(lang), lang
-        )
-        return frame
+        return frame_by("Tabular.frame", self._table(lang), lang)
 
     def _repr_html_(self) -> str | None:
         lang = settings_lang()
         return card("table_html", self._table(lang), lang)
+
+
+def frame_by(name: str, *values: Any, **options: Any) -> pd.DataFrame:
+    """Return a DataFrame that a feature makes. Raises MissingFeatureError without it."""
+    frame: pd.DataFrame = import_module("tcb_ops.kinds").provided(name)(*values, **options)
+    return frame
 
 
 def card(name: str, *values: Any) -> str | None:
@@ -52,10 +55,13 @@ def card(name: str, *values: Any) -> str | None:
 
 
 def settings_lang() -> Lang:
-    """Return the language of the settings; by name, because they stand above what has tables, such as an InputError."""
+    """Return the language of the settings; where they cannot be read, that of the system.
+
+    By name, because they stand above what has tables, such as an InputError.
+    """
     settings = import_module("tcb_ops.settings")
     try:
         lang: Lang = settings.default_settings().lang
     except import_module("tcb_ops.errors").TcbOpsError:
-        return Lang.EN
+        lang = settings.system_lang()
     return lang

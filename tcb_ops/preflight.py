@@ -61,10 +61,7 @@ def facts(batch: Batch) -> dict[str, Any]:
 
 def facts_line(batch: Batch) -> Text:
     """Return the facts in one line."""
-    parts: list[object] = [
-        merchant_count(batch.merchants_count),
-        environment_count(batch.envs),
-    ]
+    parts: list[object] = [merchant_count(batch.merchants_count), environment_count(batch.envs)]
     if batch.root is not None:
         parts.append(format_size(batch.total_bytes))
     line = _(

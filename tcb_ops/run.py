@@ -18,7 +18,7 @@ from tcb_ops.errors import (
     UsageError,
     check_count,
 )
-from tcb_ops.frames import card
+from tcb_ops.frames import card, frame_by
 from tcb_ops.i18n import Text, _
 from tcb_ops.kinds import load, provided
 from tcb_ops.model import STORED_OUTCOMES, Merchant, Outcome
@@ -193,7 +193,6 @@ class Run:
         *,
         code: str | None = None,
         appid: str = "",
-        outcomes: frozenset[Outcome] | None = None,
         path: str = "",
         after_line: int = -1,
         limit: int = 100,
@@ -211,12 +210,10 @@ class Run:
         tallies = [
             tally
             for tally in (self.tallies() if tallies is None else tallies)
-            if (not appid or tally.appid == appid)
-            and (outcomes is None or tally.outcome in outcomes)
-            and has_code(tally, code)
+            if (not appid or tally.appid == appid) and has_code(tally, code)
         ]
         ends, environments = None, None
-        if code is not None or outcomes is not None:
+        if code is not None:
             ends = {(tally.outcome, tally.reason or "", tally.errcode, tally.store_code) for tally in tallies}
         if appid:
             keys = {(tally.appid, tally.env) for tally in tallies}
@@ -254,16 +251,12 @@ class Run:
 
         `columns`: only these, in this order, which takes less time and memory. Raises ArgumentError for an unknown one.
         """
-        frame: pd.DataFrame = provided("Run.results")(
-            self._reader, self.record, self._settings, columns=columns
-        )
-        return frame
+        return frame_by("Run.results", self._reader, self.record, self._settings, columns=columns)
 
     def failed(self) -> pd.DataFrame:
         """Return the rows that did not succeed, including pending ones: `results()` as in failed.csv."""
         others = frozenset(Outcome.all()) - Outcome.successes()
-        frame: pd.DataFrame = provided("Run.results")(self._reader, self.record, self._settings, others)
-        return frame
+        return frame_by("Run.results", self._reader, self.record, self._settings, others)
 
     def links(self) -> pd.DataFrame:
         """Return the rows of a links run with the columns of links.csv. The links are secrets: do not display them.
@@ -273,28 +266,23 @@ class Run:
         record = self._ledger.run(self.id)
         if not record.kind.writes_links or record.finished_at is None:
             raise UsageError(_("run {id} has no links.csv: only a finished links run has one.", id=record.id))
-        frame: pd.DataFrame = provided("Run.links")(self._ledger, record, self._settings, self._reader)
-        return frame
+        return frame_by("Run.links", self._ledger, record, self._settings, self._reader)
 
     def errcodes(self) -> pd.DataFrame:
         """Return how many rows did not succeed, by merchant (appid, env) × code, as in errcodes.csv."""
-        frame: pd.DataFrame = provided("Run.errcodes")(self.overview())
-        return frame
+        return frame_by("Run.errcodes", self.overview())
 
     def causes(self) -> pd.DataFrame:
         """Return what went wrong and what to do: a line per code, merchant and environment, most rows first."""
-        frame: pd.DataFrame = provided("Run.causes")(self.overview(), self._settings)
-        return frame
+        return frame_by("Run.causes", self.overview(), self._settings)
 
     def by_merchant(self) -> pd.DataFrame:
         """Return how many rows each merchant has, and how many succeeded, did not succeed, are pending."""
-        frame: pd.DataFrame = provided("Run.by_merchant")(self.overview())
-        return frame
+        return frame_by("Run.by_merchant", self.overview())
 
     def timeline(self) -> pd.DataFrame:
         """Return how rows ended over the run's time: a line per interval, oldest first."""
-        frame: pd.DataFrame = provided("Run.timeline")(self._reader, self.record, self._settings)
-        return frame
+        return frame_by("Run.timeline", self._reader, self.record, self._settings)
 
     def timeline_buckets(self) -> list[TimelineBucket]:
         """Return how rows ended over the run's time, as values without pandas."""

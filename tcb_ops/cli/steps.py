@@ -33,7 +33,7 @@ from tcb_ops.runs.next_commands import command, quoted
 from tcb_ops.runs.stop_errors import not_listening
 from tcb_ops.runs.url_files import source_check
 from tcb_ops.settings import Settings, without_dots
-from tcb_ops.start import StartOptions, existing_ledger, ledger_with_runs
+from tcb_ops.start import StartOptions, existing_ledger
 
 if TYPE_CHECKING:
     pass
@@ -294,7 +294,8 @@ class RunCommand:
         self.common.refuse_where(
             _("A run is resumed with the merchants that it was started with: omit --where.")
         )
-        run = self._run_to_resume(which.resume, kind)
+        latest_of = kind if which.resume == "latest" else ANY_KIND
+        run = api.open_run(which.resume, kind=latest_of, settings=settings)
         record = run.record
         wrong: Text | None = None
         if record.kind is not kind or record.parent:
@@ -317,14 +318,6 @@ class RunCommand:
             skip_unchanged=skip_unchanged,
             canary=canary,
         )
-
-    def _run_to_resume(self, name: str, kind: Kind) -> Run:
-        """Open the run that is to be resumed; `latest` is the newest one of this kind. Raises RunNotFoundError."""
-        if name == "latest":
-            ledger = ledger_with_runs(self.settings)
-            if (newest := ledger.newest(kind, self.settings.run_target)) is not None:
-                return Run(ledger, newest, self.settings)
-        return api.open_run(name, kind=ANY_KIND, settings=self.settings)
 
     def follow(self, handle: RunHandle, then: Callable[[Run], object] | None = None) -> Run:
         """Show a run's progress until its end and return it; with --json, print its summary even if it ends early.

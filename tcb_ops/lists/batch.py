@@ -300,18 +300,12 @@ class Batch(Tabular):
         return self._number("COUNT(DISTINCT appid)")
 
     @property
-    def most_rows_of_an_appid(self) -> int:
-        """The largest number of valid rows of one mini program; `--rate` applies to each appid."""
-        return self._number("COUNT(*) n", "GROUP BY appid ORDER BY n DESC LIMIT 1")
-
-    @property
     def total_bytes(self) -> int:
         """Bytes of the valid rows' local files; 0 if they were not checked."""
         return self._number("SUM(size)")
 
-    def _number(self, aggregate: str, rest: str = "") -> int:
-        totals = self._select(aggregate, rest)
-        return int(totals[0][0] or 0) if totals else 0
+    def _number(self, aggregate: str) -> int:
+        return int(self._select(aggregate)[0][0] or 0)
 
     def _select(self, columns: str, rest: str = "") -> list[Any]:
         return self.staging.query(
@@ -324,10 +318,6 @@ class Batch(Tabular):
         columns = "appid, merchant, COUNT(DISTINCT env), COUNT(*) n, COALESCE(SUM(size), 0)"
         return self._select(columns, "GROUP BY appid, merchant ORDER BY n DESC, merchant")
 
-    def by_environment(self) -> list[tuple[str, str, int]]:
-        """Return (appid, env, rows) of the valid rows."""
-        return self._select("appid, env, COUNT(*)", "GROUP BY appid, env")
-
     def first_rows(self) -> list[Row]:
         """Return who and where of the first row of each environment, invalid ones included, in the order of the file."""
         valid = "" if self.until is None else f"WHERE line <= {self.until} AND {_VALID}"
@@ -338,8 +328,8 @@ class Batch(Tabular):
     def by_departed_merchant(self) -> list[tuple[Merchant, int]]:
         """Return (line of the merchants file, valid rows) of merchants that have left; these rows are not attempted."""
         departed = {(m.appid, m.env): m for m in self.merchants.whole if m.left}
-        counts = {(appid, env): rows for appid, env, rows in self.by_environment()}
-        return [(departed[key], rows) for key, rows in counts.items() if key in departed]
+        counts = self._select("appid, env, COUNT(*)", "GROUP BY appid, env")
+        return [(departed[appid, env], rows) for appid, env, rows in counts if (appid, env) in departed]
 
     def rows(self) -> Iterator[Row]:
         """Yield the rows in the order of the file; those with a problem have `invalid` set."""

@@ -39,7 +39,6 @@ from tcb_ops.settings import (
     is_practising,
     load_settings,
     set_default_settings,
-    system_lang,
 )
 from tcb_ops.start import ResumeOptions, identified
 
@@ -79,14 +78,6 @@ class PanelContext:
             return text.format(merchants=merchants)
         where = with_found_file(verbatim(self.settings.api_base), self.settings.origin.found, SETTINGS_FILE)
         return _("{where}: {merchants}", where=where, merchants=merchants)
-
-
-def settings_lang() -> Lang:
-    """Return the language of the settings; where they cannot be read, that of the system."""
-    try:
-        return load_settings().lang
-    except TcbOpsError:
-        return system_lang()
 
 
 def open_context(target: str, where: str, lang: Lang) -> PanelContext:

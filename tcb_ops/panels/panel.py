@@ -14,11 +14,12 @@ from typing import Any
 import ipywidgets as widgets
 
 from tcb_ops.errors import InputError, TcbOpsError, UsageError
+from tcb_ops.frames import settings_lang
 from tcb_ops.i18n import Lang, Text, _, in_panel, pgettext
 from tcb_ops.kinds import Kind
 from tcb_ops.lists.input_files import PROBLEMS_SHOWN, format_problem
 from tcb_ops.model import Outcome
-from tcb_ops.panels.controls import PanelContext, Worker, open_context, settings_lang
+from tcb_ops.panels.controls import PanelContext, Worker, open_context
 from tcb_ops.panels.html import STYLE, describe_result, esc, heading, render_causes, render_merchants
 from tcb_ops.panels.list_reader import render_problems
 from tcb_ops.panels.run_monitor import RunBrowser, RunMonitor

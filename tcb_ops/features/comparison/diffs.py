@@ -21,9 +21,8 @@ from typing import TYPE_CHECKING, Any, Unpack
 from tcb_ops.arguments import checked
 from tcb_ops.errors import UsageError
 from tcb_ops.features.comparison.queries import rows_by_path
-from tcb_ops.frames import card
+from tcb_ops.frames import card, frame_by
 from tcb_ops.i18n import Joined, Text, _, verbatim
-from tcb_ops.kinds import provided
 from tcb_ops.model import Outcome, Reason
 from tcb_ops.reports.explanations import why
 from tcb_ops.reports.findings import FindingLine, FindingSection
@@ -132,8 +131,7 @@ class Diff:
     def frame(self) -> pd.DataFrame:
         """Return the lines as a DataFrame: change, merchant, appid, env, before, after (string), rows (Int64)."""
         lines = map(attrgetter(*DIFF_COLUMNS), self.lines)
-        frame: pd.DataFrame = provided("frame_of")(DIFF_COLUMNS, lines)
-        return frame
+        return frame_by("frame_of", DIFF_COLUMNS, lines)
 
     def _repr_html_(self) -> str | None:
         return card("sections_html", diff_verdict(self), self.sections(), self.settings.lang)

@@ -13,7 +13,6 @@ from tcb_ops.i18n import NOTHING, Lang, _, ngettext, pgettext
 from tcb_ops.lists.batch import Batch
 from tcb_ops.preflight import facts, facts_line
 from tcb_ops.reports.formats.terminal import AlignedTable
-from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.list_kinds import LINKS, UPLOAD
 
 
@@ -21,7 +20,10 @@ def dry_run(command: RunCommand, batch: Batch, *, uploads: bool) -> int:
     """Print what a run would send, per merchant: calls, bytes, and the least time; return the exit code."""
     console, settings, limits = command.console, command.settings, command.limits
     console.release()
-    merchants, seconds = estimates(batch, uploads=uploads), _seconds_at_rate(batch, limits)
+    merchants, of_appid = estimates(batch, uploads=uploads), Counter[str]()
+    for merchant in merchants:  # --rate applies to each appid
+        of_appid[merchant.appid] += merchant.rows
+    seconds = max(of_appid.values(), default=0) / limits.rate if limits.rate else 0.0
     calls = sum(merchant.calls for merchant in merchants)
     if command.common.json:
         by_merchant = [asdict(merchant) for merchant in merchants]
@@ -52,11 +54,6 @@ def _table(merchants: Sequence[MerchantEstimate], lang: Lang, *, uploads: bool) 
         size = format_size(merchant.bytes) if uploads else "–"
         lines.append([sanitize(merchant.merchant), *counts, size])
     return AlignedTable(lines, numbers=frozenset(range(1, len(heads))), elastic=frozenset({0}))
-
-
-def _seconds_at_rate(batch: Batch, limits: RunLimits) -> float:
-    """Return the least seconds that the busiest appid needs at the configured rate."""
-    return batch.most_rows_of_an_appid / limits.rate if limits.rate else 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from tcb_ops.arguments import checked
 from tcb_ops.errors import ArgumentError, check_count, check_value
+from tcb_ops.frames import frame_by
 from tcb_ops.i18n import _, as_list, ngettext
-from tcb_ops.kinds import Kind, kind_named, kind_names, merchant_count, provided, row_count
+from tcb_ops.kinds import Kind, kind_named, kind_names, merchant_count, row_count
 from tcb_ops.reports.formats.templates import code_colour, environment
 from tcb_ops.reports.summary import most_first
 from tcb_ops.secrets import redact
@@ -93,8 +94,7 @@ class History:
         """Return a DataFrame: day (datetime64[s]), merchant, appid, code (string), rows (Int64)."""
         names = ("day", "merchant", "appid", "code", "rows")
         lines, zone = map(attrgetter(*names), self.lines), self.settings.timezone
-        frame: pd.DataFrame = provided("frame_of")(names, lines, timezone=zone)
-        return frame
+        return frame_by("frame_of", names, lines, timezone=zone)
 
     def _repr_html_(self) -> str:
         macros = environment(self.settings.lang).from_string(_TEMPLATE).module

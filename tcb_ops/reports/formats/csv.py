@@ -12,7 +12,7 @@ import csv
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, tzinfo
 from functools import lru_cache
 from itertools import chain, islice
@@ -54,29 +54,23 @@ _SHARED = 1_000
 _BATCH = 1_000
 
 
-class Clock:
-    """Formatter of Unix seconds as ISO 8601 with milliseconds and offset, in one time zone."""
+def iso_clock(zone: tzinfo) -> Callable[[int | None], str]:
+    """Return what formats whole milliseconds since 1970, such as 2025-03-01T09:30:00.250+08:00; empty for None."""
 
-    def __init__(self, zone: tzinfo) -> None:
-        # Cached by second, in which thousands of rows may end: only the milliseconds differ.
-        @lru_cache(maxsize=256)
-        def second(seconds: int) -> tuple[str, str]:
-            moment = datetime.fromtimestamp(seconds, zone).isoformat()
-            return moment[:19], moment[19:]
+    # Cached by second, in which thousands of rows may end: only the milliseconds differ.
+    @lru_cache(maxsize=256)
+    def second(seconds: int) -> tuple[str, str]:
+        moment = datetime.fromtimestamp(seconds, zone).isoformat()
+        return moment[:19], moment[19:]
 
-        self._second = second
-
-    def iso(self, moment: float | None) -> str:
-        """Return the time, such as 2025-03-01T09:30:00.250+08:00; empty for None."""
-        return "" if moment is None else self.of_milliseconds(round(moment * 1000))
-
-    def of_milliseconds(self, time: int | None) -> str:
-        """Return the same for whole milliseconds."""
+    def iso(time: int | None) -> str:
         if time is None:
             return ""
         seconds, milliseconds = divmod(time, 1000)
-        moment, offset = self._second(seconds)
+        moment, offset = second(seconds)
         return f"{moment}.{milliseconds:03d}{offset}"
+
+    return iso
 
 
 class ResultColumns(NamedTuple):
@@ -116,12 +110,12 @@ def result_batches(
 
 def row_values(records: Iterable[RowRecord], settings: Settings) -> Iterator[Sequence[Any]]:
     """Yield the cells of rows as in results.csv, unguarded: numbers as numbers, times as ISO 8601."""
-    iso, records = Clock(settings.zone).iso, iter(records)
+    iso, records = iso_clock(settings.zone), iter(records)
     while batch := list(islice(records, _BATCH)):
         *columns, started, ended = _by_column(
             [*map(_as_stored, batch)], {}, settings.lang, with_cells=False
         ).results
-        times = ([*map(iso, moments)] for moments in (started, ended))
+        times = ([*map(iso, _milliseconds(moments))] for moments in (started, ended))
         for record, *values in zip(batch, *columns, *times, strict=True):
             yield (*record.row.cells, *values)
 
@@ -225,7 +219,7 @@ class RowTexts:
     """
 
     def __init__(self, reader: LedgerReader, run: RunRecord, lang: Lang, zone: tzinfo) -> None:
-        self._reader, self._run, self._lang, self._iso = reader, run, lang, Clock(zone).of_milliseconds
+        self._reader, self._run, self._lang, self._iso = reader, run, lang, iso_clock(zone)
         self._sha256, self._between = hashlib.sha256(), b"["
         self._written: list[str] = []
         self._write = csv.writer(_Lines(self._written)).writerows

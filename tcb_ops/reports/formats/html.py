@@ -76,12 +76,10 @@ def page(
     codes = {cause.code for cause in summary.causes}  # others have been solved by a retry
     values = {
         "html_lang": "zh-CN" if settings.lang == "zh" else "en",
-        "heading": run.kind.report_title,
         "run": run,
         "summary": summary,
         "stopped": stop_text(run.stopped) if run.stopped is not None else None,
         "namesakes": summary.namesakes,
-        "simulated": run.simulated,
         "verdict": run.kind.verdict(counts, finished=run.finished_at is not None),
         "changed_by": change_lines(summary.changed_by, settings.zone),
         "confirmed": None if summary.confirmed is None else confirmation_text(*summary.confirmed),

@@ -31,7 +31,6 @@ def test_with_a_root_rows_carry_size_and_time(write, merchants, root):
         (s.st_size, s.st_mtime_ns) for s in ((root / f).stat() for f in ("a.png", "图.png", "a.png"))
     ]
     assert (batch.total_bytes, batch.root) == (11, root)
-    assert batch.most_rows_of_an_appid == 2
 
 
 def test_without_a_root_files_are_left_alone_until_asked_for(write, merchants, root):

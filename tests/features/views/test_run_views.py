@@ -175,10 +175,6 @@ METHODS: dict[str, tuple[Callable[[Run], Any], Callable[[list[RowRecord]], Any]]
         lambda run: run.page(code="85088")[0],
         lambda rows: [one for one in rows if one.end.errcode == 85088],
     ),
-    "page of an outcome": (
-        lambda run: run.page(outcomes=frozenset({Outcome.UPLOADED}), after_line=2)[0],
-        lambda rows: [one for one in rows if one.end.outcome is Outcome.UPLOADED and one.row.line > 2],
-    ),
     "page of an appid": (
         lambda run: run.page(appid="wxaaaa", path="png"),
         lambda rows: (
