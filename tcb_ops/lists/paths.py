@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeAlias
 
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import BrokenTableError, UsageError
@@ -86,9 +85,6 @@ def path_problem(path: str) -> tuple[Text, Text] | None:
     return None
 
 
-_Check: TypeAlias = "Callable[[str], tuple[Text, Text] | None]"
-
-
 def _control_problem(value: str, code: DetailCode = DetailCode.VALUE_CONTROL) -> tuple[Text, Text] | None:
     match = _CONTROL.search(value)
     if match is None:
@@ -104,6 +100,9 @@ def _content_type_problem(value: str) -> tuple[Text, Text] | None:
     return detail(DetailCode.MEDIA_TYPE), fix
 
 
+_HEADER_CHECKS = {"content_type": _content_type_problem, "cache_control": _control_problem}
+
+
 def not_advised(path: str) -> str:
     """Return the first character that is invisible or that the naming rules advise against; "" if there is none.
 
@@ -116,6 +115,7 @@ def not_advised(path: str) -> str:
 
 # --- rows ----------------------------------------------------------------------------------------------------------
 
+_USED = ("env", "path", "merchant", "appid", "file", "content_type", "cache_control")
 _TARGET = frozenset({"env", "merchant", "appid"})
 _TEXT_ONLY = frozenset({"env", "path", "file"})
 ADDED = "tcb_"
@@ -151,7 +151,8 @@ class RowValidator:
             name for name in map(trim, self.headers) if name and name not in self._names.values()
         )
         """The headers of columns that are only carried through."""
-        self._positions, self._resolve = positions, resolve
+        self._positions = [positions.get(name, -1) for name in _USED]
+        self._resolve = resolve
         names = [trim(header) for header in headers]
         self.exported = frozenset(name for name in names if name.startswith(ADDED))
         origin = ("tcb_list" if "tcb_list" in names else "tcb_ended_at", "tcb_line")
@@ -170,16 +171,13 @@ class RowValidator:
             cells = concealed(cells) if problems else cells  # a URL may be in another column
         if self._exported:
             cells = [unguard(cell) for cell in cells]
-        bad: dict[str, Problem] = {}
-        env = self._value(line, cells, "env", bad)
-        path = self._value(line, cells, "path", bad)
+        bad = self._not_text(line, cells) if self._sheet else {}
+        env, path, merchant, appid, file, content_type, cache_control = self._values(cells)
         if not path and not any(map(trim, cells)) and not not_computed(cells):
             return None, problems
-        merchant = self._value(line, cells, "merchant", bad)
-        appid = self._value(line, cells, "appid", bad)
-        cells, file, query = self._file_of(cells, self._value(line, cells, "file", bad))
-        content_type = self._object_header(line, cells, "content_type", _content_type_problem, bad)
-        cache_control = self._object_header(line, cells, "cache_control", _control_problem, bad)
+        cells, file, query = self._file_of(cells, file)
+        has_headers = content_type or cache_control
+        bad |= self._header_problems(line, content_type, cache_control) if has_headers else {}
         name = ""
         # Too many cells usually means that they are shifted: validating them would mislead.
         if not problems:
@@ -198,7 +196,7 @@ class RowValidator:
                     env, appid, name = environment.env, environment.appid, environment.name
             if "path" not in bad and self._check_path(line, path, problems):
                 file = file or path.replace("\\", "/")
-        origin, of_line = [trim(cells[i]) for i in self._origin] or ("", "")
+        origin, of_line = self._origin_of(cells) if self._origin else ("", 0)
         if self._exported:
             cells = [cells[i] for i in self._keep]
         self.rows += 1
@@ -214,7 +212,7 @@ class RowValidator:
             cache_control=cache_control,
             query=query,
             origin=origin,
-            of_line=int(of_line) if of_line.isdecimal() and len(of_line) < 10 else 0,
+            of_line=of_line,
         )
         return row, problems
 
@@ -231,14 +229,34 @@ class RowValidator:
             for kind, (times, line, example) in self._counts.items()
         )
 
-    def _value(self, line: int, cells: list[str], name: str, bad: dict[str, Problem]) -> str:
-        position = self._positions.get(name)
-        if position is None:
-            return ""
-        cell = cells[position]
-        if isinstance(cell, NonTextCell) and (name in _TEXT_ONLY or not cell.is_clear):
-            bad[name] = Problem(line, self._names[name], *cell.problem, shown(cell))
-        return cell.strip(EDGE)
+    def _values(self, cells: list[str]) -> list[str]:
+        padded = [*cells, ""]  # a column that the list does not have is empty
+        return [padded[position].strip(EDGE) for position in self._positions]
+
+    def _origin_of(self, cells: list[str]) -> tuple[str, int]:
+        origin, of_line = [trim(cells[position]) for position in self._origin]
+        return origin, int(of_line) if of_line.isdecimal() and len(of_line) < 10 else 0
+
+    def _not_text(self, line: int, cells: list[str]) -> dict[str, Problem]:
+        """Return the problems of a sheet's cells that must be text, by canonical name."""
+        named = [
+            (name, cells[position])
+            for name, position in zip(_USED, self._positions, strict=True)
+            if position >= 0
+        ]
+        return {
+            name: Problem(line, self._names[name], *cell.problem, shown(cell))
+            for name, cell in named
+            if isinstance(cell, NonTextCell) and (name in _TEXT_ONLY or not cell.is_clear)
+        }
+
+    def _header_problems(self, line: int, content_type: str, cache_control: str) -> dict[str, Problem]:
+        values = {"content_type": content_type, "cache_control": cache_control}
+        return {
+            name: Problem(line, self._names[name], *wrong, shown(value))
+            for name, value in values.items()
+            if value and (wrong := _HEADER_CHECKS[name](value))
+        }
 
     def _check_path(self, line: int, path: str, problems: list[Problem]) -> bool:
         """Return whether the path is valid. Counts warnings."""
@@ -248,14 +266,6 @@ class RowValidator:
         if character := not_advised(path):
             self._warn("not advised", line, shown(character))
         return True
-
-    def _object_header(
-        self, line: int, cells: list[str], name: str, check: _Check, bad: dict[str, Problem]
-    ) -> str:
-        value = self._value(line, cells, name, bad)
-        if value and (wrong := check(value)):
-            bad[name] = Problem(line, self._names[name], *wrong, shown(value))
-        return value
 
     def _warn(self, kind: str, line: int, example: str) -> None:
         times, first, first_example = self._counts.get(kind, (0, line, example))
