@@ -132,7 +132,7 @@ _FOR_PYTHON: ContextVar[Mapping[str, str] | None] = ContextVar("_FOR_PYTHON", de
 """The names that a message gives to options, beside those of the parameters; None: the options are named."""
 _NO_COMMANDS: ContextVar[bool] = ContextVar("_NO_COMMANDS", default=False)
 _COLUMN_OPTION = re.compile(r"--column ([^\s=]+)=([^\s,;:]+)")
-_OPTION = re.compile(r"`tcb-ops [^`]*`|--([a-z][a-z-]+)(?: (all|visible|skip|simulator|\{target\}))?")
+_OPTION = re.compile(r"`tcb-ops [^`]*`|--([a-z][a-z-]+)(?: (all|visible|skip|simulator|N|\{target\}))?")
 _PARAMETERS = {"column": "columns", "map": "file_map", "errcode": "codes", "into": "original"}
 _PARAMETERS |= {name: f"{name.replace('-', '_')}=True" for name in ("foreign", "new-run", "skip-unchanged")}
 """Parameters whose options have other names or no value."""
@@ -148,6 +148,7 @@ def in_python(text: Text, lang: Lang, fields: Mapping[str, str] = {}) -> str:
     --new-run               new_run=True
     --rows all              rows='all'
     --column path=云端路径  columns={'path': '云端路径'}
+    --header-row N          header_row=N
     ======================  ============================
     """
     before = _FOR_PYTHON.set(fields)
@@ -162,7 +163,8 @@ def in_panel(text: Text, lang: Lang) -> str:
     labels = {"root": _("Local files"), "backup": _("Backup folder"), "new-run": _("New run")}
     fields = {name: f"“{label.of(lang)}”" for name, label in labels.items()}
     column = _("the header “{column}” in the list", column=r"\1").of(lang)
-    return in_python(text, lang, fields | {"column": column})
+    above = _("delete the rows above it").of(lang)
+    return in_python(text, lang, fields | {"column": column, "header-row": above})
 
 
 def without_commands(text: Text, lang: Lang) -> str:
@@ -187,7 +189,8 @@ def _parameter(option: re.Match[str]) -> str:
     if field := (_FOR_PYTHON.get() or {}).get(option[1]):
         return field
     name = _PARAMETERS.get(option[1], option[1].replace("-", "_"))
-    return f"{name}='{option[2]}'" if option[2] else name
+    value = option[2] if option[2] == "N" else f"'{option[2]}'"
+    return f"{name}={value}" if option[2] else name
 
 
 def _commands(parts: Iterable[object]) -> list[CommandText]:

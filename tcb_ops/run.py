@@ -343,6 +343,13 @@ class Run:
         merged = provided("merged_run")(self._ledger, self.record, self._reader.only)
         return Run(self._ledger, merged.record, self._settings, merged)
 
+    @property
+    def has_retries(self) -> bool:
+        """Whether the run is a retry or a correction, or has any."""
+        from tcb_ops.runs.histories import merged_runs
+
+        return len(merged_runs(self._ledger, self.record)) > 1
+
     def with_retries(self) -> tuple[str, int, int]:
         """Return the id of the original of a retry, how many of its rows have succeeded by now, and its rows.
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import BrokenTableError, UsageError
 from tcb_ops.formatting import EDGE, shown, trim, unguard
-from tcb_ops.i18n import Text, _
+from tcb_ops.i18n import Text, _, ngettext
 from tcb_ops.kinds import provided, row_count
 from tcb_ops.lists.batch import Batch, OnBad, Problems, Staging
 from tcb_ops.lists.input_files import (
@@ -453,6 +453,10 @@ def _decided(source: str, table: Table, positions: Mapping[str, int], validator:
     rows = row_count(validator.rows)
     if validator.left_out:
         rows = _("{rows}, {out:,} more excluded by --where", rows=rows, out=validator.left_out)
+    if n := table.left_out:
+        rows = ngettext(
+            "{rows}, {n:,} hidden row left out", "{rows}, {n:,} hidden rows left out", n, rows=rows
+        )
     return _(
         "{name}: {layout}; columns {columns}; {rows}",
         name=source,

@@ -149,7 +149,7 @@ class Columns:
         elif self.mappable:
             fix = _("add it, or say which column it is with --column {group}=HEADER", group=group[0])
             if not self.rate(headers).known:
-                fix = _("{fix}, or which row has the names with --header-row N", fix=fix)
+                fix = _("{fix}; if another row has the names: --header-row N", fix=fix)
         else:
             fix = _("add the column")
         return file_problem(message, fix, line=line)
@@ -241,6 +241,8 @@ class Table:
     """The kind of table, as displayed."""
     delimiter: str = ""
     """Empty for a workbook."""
+    left_out: int = 0
+    """Hidden rows that are left out as was asked for."""
 
 
 def find_header(

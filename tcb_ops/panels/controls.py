@@ -105,11 +105,10 @@ def open_context(target: str, where: str, lang: Lang) -> PanelContext:
         raise UsageError(
             _(
                 'target = "live": there is no {file}, which says where the merchants, the tokens and the ledger are. '
-                "Put yours into the notebook's folder, or create one in a terminal, fill it in, and run the panel's cell "
-                "again:\n{command}",
+                "Put yours into the notebook's folder, then run the panel's cell again.",
                 file=Path.cwd() / SETTINGS_FILE,
-                command=quoted(("tcb-ops", "init", str(Path.cwd()))),
-            )
+            ),
+            _("To create one to fill in:\n{command}", command=quoted(("tcb-ops", "init", str(Path.cwd())))),
         )
     items = [item.strip() for item in where.split(";") if item.strip()]
     selection = "; ".join(f"where {item}" for item in sorted(items))
@@ -415,10 +414,8 @@ class ExportMenu(Menu):
         self.line = html_area("op-export-status")
         """The status of the export; the run's own stays."""
         self.this = worker.button(_("This run"), "op-export", self._export, line=self.line)
-        final = partial(self._export, final=True)
-        self.final = worker.button(
-            pgettext("export", "With its retries"), "op-export-final", final, line=self.line
-        )
+        final, label = partial(self._export, final=True), pgettext("export", "With its retries")
+        self.final = worker.button(label, "op-export-final", final, line=self.line)
         self.files = html_area("op-files")
         super().__init__(worker, _("Export"), "op-export-menu", [widgets.HBox([self.this, self.final])])
         self.show_run(None)
@@ -429,6 +426,7 @@ class ExportMenu(Menu):
             self.files.value, self.line.value = report_links(run, self._lang) if run is not None else "", ""
         self._run = run
         self.offer(shown=run is not None)
+        show(self.final, shown=run is not None and run.has_retries)
 
     def enable(self, *, busy: bool) -> None:
         """Enable the buttons that may be pressed."""

@@ -355,7 +355,7 @@ class RetryMenu(Menu):
     ) -> None:
         """`retry` starts the retry of `selected`."""
         self._context, self._grid = context, grid
-        grid.on_filter = lambda: self.opened and worker.guarded(self.prepare)
+        grid.on_filter = lambda: self.opened and worker.guarded(self._list)
         self._run: Run | None = None
         self.choice = worker.field(widgets.Dropdown, _("Which rows"), "op-retry-rows")
         self.choice.observe(lambda _: worker.guarded(self._ask), "value")
@@ -366,14 +366,10 @@ class RetryMenu(Menu):
         """Offer a retry of a finished run's rows, if any did not succeed."""
         # What is compared with the next run is not retried: that has all rows.
         done = run is not None and run.record.finished_at is not None and not run.record.has_findings
-        self._tallies = run.tallies_to_retry() if run is not None and done else []
-        self._groups = by_code(causes_of(self._tallies))
-        self._run = run if self._tallies else None
-        self.choice.options = ()
-        self.offer(shown=self._run is not None)
+        self._run, self.choice.options = run if done else None, ()
         self.prepare()
         again = run is not None and bool(run.record.parent) and not any(o.succeeded for o in run.outcomes)
-        self.tone = "primary" if self._run is not None and retry_helps(self._groups, again=again) else ""
+        self.tone = "primary" if self._tallies and retry_helps(self._groups, again=again) else ""
 
     def enable(self, *, busy: bool) -> None:
         """Enable the button; the one that opens the box is blue where a retry is the next thing to do."""
@@ -396,6 +392,13 @@ class RetryMenu(Menu):
         }
 
     def prepare(self) -> None:
+        """Count what can be retried: another process may have retried it. Without any, no retry is offered."""
+        self._tallies = self._run.tallies_to_retry() if self._run is not None else []
+        self._groups = by_code(causes_of(self._tallies))
+        self.offer(shown=bool(self._tallies))
+        self._list()
+
+    def _list(self) -> None:
         """List what can be retried, and what matches the filter of the tab Rows now; what was chosen stays chosen."""
         if self._run is None:
             return

@@ -108,12 +108,14 @@ def plan(
     choice = choose(unfinished.created_at if unfinished else None, now, work.kind, new_run=new_run)
     if unfinished and choice is Choice.ASK and not may_resume(unfinished.id, unfinished.created_at):
         started = datetime.fromtimestamp(unfinished.created_at, settings.zone).isoformat(" ", "minutes")
-        again = quoted(resume_command(settings, unfinished))
         text = _(
-            "run {id} of this list, started {started}, is unfinished and over a day old. --new-run "
-            "starts another. To resume it:\n{again}"
+            "run {id} of this list, started {started}, is unfinished and over a day old: resume it, or start another "
+            "with --new-run."
         )
-        raise UsageError(text.format(id=unfinished.id, started=started, again=again))
+        raise UsageError(
+            text.format(id=unfinished.id, started=started),
+            _("To resume it:\n{command}", command=quoted(resume_command(settings, unfinished))),
+        )
     if unfinished and choice is not Choice.NEW:
         return _resumed(ledger, unfinished, work, settings)
     new_id = new_run_id(ledger, datetime.fromtimestamp(now, settings.zone))
@@ -249,14 +251,14 @@ def check_resume(run: RunRecord, wrong: Text | None, settings: Settings) -> None
 def check_kept(run: RunRecord, settings: Settings) -> None:
     """Raise UsageError for a run that cannot be resumed from the ledger alone."""
     if SIGNED in run.settings and run.finished_at is None:
-        again = quoted(resume_command(settings, run))
         raise UsageError(
             _(
                 "run {id} has URLs with a query, which may be a signature and is not kept, so it is resumed with its "
-                "list:\n{again}",
+                "list: give {list_name} again.",
                 id=run.id,
-                again=again,
-            )
+                list_name=run.list_name,
+            ),
+            _("To resume it:\n{command}", command=quoted(resume_command(settings, run))),
         )
 
 
@@ -346,29 +348,25 @@ def check_retry(parent: RunRecord, settings: Settings) -> None:
     """Raise UsageError for a run that cannot be retried: it is unfinished, or its rows went to another target."""
     command = quoted(retry_command(settings, parent))
     if parent.target != settings.run_target:
-        problem = _(
-            "run {id} went to {target}, and now the target is {run_target}. To retry it there:\n{command}",
-            id=parent.id,
-            target=parent.target,
-            run_target=settings.run_target,
-            command=command,
-        )
+        text = _("run {id} went to {target}, and now the target is {run_target}.")
+        problem = text.format(id=parent.id, target=parent.target, run_target=settings.run_target)
+        fix = _("To retry it there:\n{command}", command=command)
     elif parent.finished_at is None:
-        problem = _(
-            "run {id} is unfinished, and a retry is for a finished run. To resume it:\n{command}",
-            id=parent.id,
-            command=quoted(resume_command(settings, parent)),
-        )
+        text = _("run {id} is unfinished, and a retry is for a finished run: resume it first.")
+        problem = text.format(id=parent.id)
+        fix = _("To resume it:\n{command}", command=quoted(resume_command(settings, parent)))
     elif SIGNED in parent.settings:
-        problem = _(
-            "run {id} has URLs with a query, which may be a signature and is not kept, so its list is needed. To "
-            "send it again, without the rows whose bytes are stored already:\n{command}",
-            id=parent.id,
-            command=command,
+        text = _(
+            "run {id} has URLs with a query, which may be a signature and is not kept, so its list is needed: give "
+            "{list_name} again."
+        )
+        problem = text.format(id=parent.id, list_name=parent.list_name)
+        fix = _(
+            "To send it again, without the rows whose bytes are stored already:\n{command}", command=command
         )
     else:
         return
-    raise UsageError(problem)
+    raise UsageError(problem, fix)
 
 
 def lines_done_later(ledger: LedgerReader, run: RunRecord) -> set[int]:

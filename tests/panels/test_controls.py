@@ -6,17 +6,21 @@ import logging
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from panel_lab import press
 from tables import table
+from workspace import TEA, many
 
 from tcb_ops.errors import UsageError
+from tcb_ops.features.simulator.faults import Fault
 from tcb_ops.i18n import Bilingual, CommandText, Lang, as_lines
 from tcb_ops.panels.controls import Worker, is_confirmed
 from tcb_ops.panels.list_reader import LIST_ENDINGS, SHOWN, pickable
-from tcb_ops.runs.next_commands import install
+from tcb_ops.runs.next_commands import SIGNED, install
+from tcb_ops.runs.plan import check_kept, check_retry
 
 pytestmark = pytest.mark.integration
 
@@ -166,6 +170,32 @@ def test_another_list_asks_again(open_lab):
     assert panel.start.disabled
 
 
+def test_a_refusal_says_what_to_do_in_the_panel_and_names_no_command(open_lab, read):
+    lab = open_lab([(TEA.env, "a.png")], [Fault(delay=2)])
+    panel = lab.uploads()
+    panel.start.click()
+    panel.worker.settle()
+    panel.monitor.stop.click()
+    panel.settle()
+    settings, run = lab.workspace.settings, panel.run
+    elsewhere = lab.workspace.with_options(api_base="https://api.weixin.qq.com")
+    signed = replace(run.record, settings=run.record.settings | {SIGNED: "list.csv"})
+    for refused, shown in (
+        (lambda: check_retry(run.record, settings), "a retry is for a finished run: resume it first."),
+        (lambda: check_retry(run.record, elsewhere), "and now the target is https://api.weixin.qq.com."),
+        (lambda: check_kept(signed, settings), "so it is resumed with its list: give list.csv again."),
+        (
+            lambda: check_retry(replace(signed, finished_at=1.0), settings),
+            "so its list is needed: give list.csv again.",
+        ),
+    ):
+        with pytest.raises(UsageError) as error:
+            refused()
+        panel.worker.report(error.value)
+        assert read(panel.worker.line).endswith(shown)
+        assert len(error.value.text.commands()) == 1
+
+
 @table(
     "cut_off, button",
     {
@@ -174,10 +204,6 @@ def test_another_list_asks_again(open_lab):
     },
 )
 def test_resuming_and_retrying_are_confirmed_too(open_lab, read, cut_off, button):
-    from workspace import TEA, many
-
-    from tcb_ops.features.simulator.faults import Fault
-
     refused, slow = Fault(path="banner/3.png", errcode=40097), Fault(delay=1.0)
     lab = open_lab(many(TEA, rows=20), [refused, slow] if cut_off else [refused])
     panel = lab.uploads()

@@ -271,9 +271,28 @@ def test_what_is_retried_can_be_chosen(open_lab, assert_complete, choice, rows):
     lab.workspace.sim.play([])
     press(panel, retry.action.button)
     assert assert_complete(panel.run, rows) == {"uploaded": rows}
+    assert not hidden(panel.monitor.export.final)
     press(panel, panel.monitor.export.final)
     final = lab.workspace.folder / "reports" / f"{panel.run.record.parent}-final"
     assert (final / "manifest.json").is_file()
+
+
+def test_what_can_be_retried_is_counted_when_the_box_is_opened(open_lab, read):
+    lab = open_lab(faults=[Fault(env=BOOKS.env, path="*/[12].png", errcode=40097, calls=((1, 1),))])
+    panel, settings = lab.uploads(), lab.workspace.settings
+    press(panel)
+    retry, run = panel.monitor.retry, panel.run
+    assert retry.action.button.description == "Retry 2 rows"
+    lab.workspace.sim.play([Fault(env=BOOKS.env, path="*/2.png", errcode=40097)])
+    tcb.retry(run.id, lab.workspace.merchants, settings=settings)  # as another process would
+    press(panel, retry.button)
+    assert retry.action.button.description == "Retry 1 row"
+    press(panel, retry.button)
+    lab.workspace.sim.play([])
+    tcb.retry(run.id, lab.workspace.merchants, settings=settings)
+    press(panel, retry.button)
+    assert hidden(retry)
+    assert hidden(retry.button)
 
 
 def test_what_is_retried_follows_the_filter_of_the_rows_while_the_box_is_open(open_lab, assert_complete):
@@ -346,6 +365,7 @@ def test_export_writes_the_folder_and_links_lead_to_its_files(open_lab, read):
     panel = lab.uploads()
     assert hidden(panel.monitor.export.button)
     press(panel)
+    assert hidden(panel.monitor.export.final), "it has no retries"
     press(panel, panel.monitor.export.this)
     folder = lab.workspace.folder / "reports" / panel.run.id
     assert {"results.csv", "report.html", "manifest.json"} <= {file.name for file in folder.iterdir()}
@@ -448,6 +468,7 @@ def test_a_workbook_with_hidden_rows_asks_whether_they_are_read(open_lab, read):
         panel.list_reader.hidden.value = choice
         panel.settle()
         assert read(panel.ready_line).startswith(f"Ready. {rows} of {rows} row")
+        assert ("1 row, 1 hidden row left out" in read(panel.list_reader.facts)) == (choice == "visible")
 
 
 @pytest.mark.parametrize(
@@ -484,7 +505,8 @@ def test_without_settings_a_live_panel_says_what_is_missing_and_what_to_do(open_
     panel = getattr(lab, kind)()
     shown = read(panel.worker.line)
     assert f"there is no {lab.workspace.folder / 'tcb-ops.toml'}" in shown
-    assert shown.endswith(f"tcb-ops init {lab.workspace.folder}")
+    assert shown.endswith("Put yours into the notebook's folder, then run the panel's cell again.")
+    assert panel.error.text.commands() == [f"tcb-ops init {lab.workspace.folder}"]
 
 
 @pytest.mark.parametrize(

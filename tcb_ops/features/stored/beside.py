@@ -49,13 +49,13 @@ def check_beside(
                 raise UsageError(
                     _(
                         "run {id} ({kind}) is unfinished, with rows pending at paths of this {own_kind}, such as {path}. Nothing "
-                        "was sent. Wait until it has ended. If nobody works on it, resume it first:\n{command}",
+                        "was sent. Wait until it has ended. If nobody works on it, resume it first.",
                         id=run.id,
                         kind=run.kind,
                         own_kind=kind,
                         path=path,
-                        command=quoted(resume(settings, run)),
-                    )
+                    ),
+                    _("To resume it:\n{command}", command=quoted(resume(settings, run))),
                 )
 
     return check

@@ -11,7 +11,7 @@ from tcb_ops import api
 from tcb_ops.errors import UsageError
 from tcb_ops.features.stored import api as stored
 from tcb_ops.i18n import _, as_lines
-from tcb_ops.model import STORED_OUTCOMES, Outcome
+from tcb_ops.model import Outcome
 from tcb_ops.panels.controls import ActionButton, Menu, PanelContext, Worker, html_area, show
 from tcb_ops.panels.run_monitor import RunMonitor
 from tcb_ops.preflight import scope_of_rows
@@ -55,7 +55,6 @@ class StoredFiles(Menu):
 
     def enable(self, *, busy: bool) -> None:
         """Enable the buttons that may be pressed."""
-        busy = busy or self._subject is None
         self.confirm.disabled = busy
         self.action.enable(busy=busy)
 
@@ -98,5 +97,5 @@ class StoredFiles(Menu):
 def _upload_of(run: Run) -> str | None:
     if run.record.kind.looks_at_store:
         return next(iter(run.record.settings.get("of", ())), None)
-    stores = run.record.kind.sends_files and not STORED_OUTCOMES.isdisjoint(run.counts)
-    return run.with_retries()[0] if stores else None
+    original, succeeded, _rows = run.with_retries()  # of a retry without a success, too
+    return original if run.record.kind.sends_files and succeeded else None

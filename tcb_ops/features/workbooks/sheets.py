@@ -42,7 +42,8 @@ def read_workbook(
     table = find_header(records, rate, header_line, layout=layout)
     hidden = {line for line in book.survey(chosen).hidden if line > table.header_line}
     below = _visible(table.rows, hidden) if hidden and rows is None else table.rows
-    return replace(table, rows=_with_merges(below, book.merges(chosen), len(table.headers)))
+    below = _with_merges(below, book.merges(chosen), len(table.headers))
+    return replace(table, rows=below, left_out=len(hidden) if rows == "visible" else 0)
 
 
 def _visible(records: Iterable[Record], hidden: Collection[int]) -> Iterator[Record]:

@@ -94,6 +94,23 @@ def moments(*counts):
     return [TimelineBucket(100.0 + at, 101.0 + at, outcomes) for at, outcomes in enumerate(counts)]
 
 
+@pytest.mark.parametrize(
+    ("seconds", "peak", "mean"),
+    [(0.1, "6.0", "6.0"), (0.75, "6.0", "6.0"), (4, "2.5", "1.5"), (50, "0.3", "0.1")],
+)
+def test_rates_are_those_of_a_second_at_least(seconds, peak, mean):
+    width = seconds / 5
+    rows = (3, 1, 0, 2, 0)
+    drawing = draw(
+        [
+            TimelineBucket(at * width, (at + 1) * width, {Outcome.UPLOADED: n} if n else {})
+            for at, n in enumerate(rows)
+        ],
+        UTC,
+    )
+    assert (drawing.peak, drawing.mean) == (peak, mean)
+
+
 def test_the_drawing_holds_all_rows_and_stays_in_its_frame():
     drawing = draw(
         moments(

@@ -123,6 +123,17 @@ def test_what_is_confirmed_and_undone_includes_the_retries(open_lab):
     assert panel.run.counts == {"deleted": 30}
 
 
+def test_confirm_and_undo_are_offered_after_a_retry_without_a_success(open_lab):
+    panel = uploaded(open_lab(faults=[Fault(env=BOOKS.env, errcode=85088)]))
+    upload = panel.run.id
+    press(panel, panel.monitor.retry.action.button)
+    assert panel.run.record.parent == upload
+    assert not panel.run.counts.get("uploaded")
+    assert not hidden(panel.stored.button)
+    press(panel, panel.stored.confirm)
+    assert panel.run.counts == {"present": 20}
+
+
 def test_where_narrows_what_is_deleted(open_lab, read):
     lab = open_lab()
     uploaded(lab)
