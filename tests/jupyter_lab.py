@@ -10,16 +10,17 @@ import urllib.error
 import urllib.request
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from free_ports import free_port
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright
 
+T = TypeVar("T")
 FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-dev-shm-usage --disable-background-networking "
     "--disable-component-update --disable-sync --js-flags=--expose-gc --enable-precise-memory-info"
@@ -45,7 +46,11 @@ READY = """async () => {
   await context.sessionContext.ready;
   await context.sessionContext.session.kernel.info;
 }"""
-RUN_ALL = "() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }"
+RUN_ALL = """() => {
+  const ran = () => { window.ran = true; };
+  window.ran = false;
+  window.jupyterapp.commands.execute('notebook:run-all-cells').then(ran, ran);
+}"""
 CUT = """() => {
   const edge = document.querySelector('.jp-Notebook').getBoundingClientRect().right;
   return [...document.querySelectorAll('.op-panel :is(button, input, select, label, .op-grid)')].filter(control => {
@@ -57,12 +62,19 @@ DARK = """async dark => {
   await window.jupyterapp.commands.execute('apputils:change-theme', {theme: dark ? 'JupyterLab Dark' : 'JupyterLab Light'});
   while (document.body.dataset.jpThemeLight !== String(!dark)) await new Promise(r => setTimeout(r, 50));
 }"""
-CLOSE = "() => window.jupyterapp.shell.currentWidget.close()"
+CLOSE = """async selector => {
+  const shell = window.jupyterapp.shell;
+  while (!shell.currentWidget?.node.querySelector(selector)) await new Promise(r => setTimeout(r, 50));
+  shell.currentWidget.close();
+}"""
+"""Closes what has such an element, once it is the current one."""
 AT_REST = """() => {
   const panel = window.jupyterapp.shell.currentWidget;
   const cells = panel.content.widgets.filter(w => w.model.type === 'code');
-  return cells.every(w => w.model.executionCount) && panel.sessionContext.session.kernel.status === 'idle';
+  const idle = panel.sessionContext.session.kernel.status === 'idle';
+  return window.ran !== false && idle && cells.every(w => w.model.executionCount);
 }"""
+"""Not by the counts alone: those of an earlier run stay until the cells are sent again."""
 
 
 def launch(playwright: Playwright, chromium: str) -> Browser:
@@ -176,6 +188,16 @@ class Opened:
         """Wait until a JavaScript expression is true in the page."""
         self.page.wait_for_function(expression, arg=argument)
 
+    def settled(self, read: Callable[[], T], wanted: T) -> T:
+        """Read again until it is what is wanted; return that, or what it still is after a while: for an assertion.
+
+        What follows a change of size, theme, filter or run is not there at once.
+        """
+        end = time.monotonic() + 30
+        while (now := read()) != wanted and time.monotonic() < end:
+            self.page.wait_for_timeout(100)
+        return now
+
     def open_files(self, *, downloaded: set[str], text: str) -> list[str]:
         """Click each file link: the page runs its scripts and has this text, files of these endings are downloaded; return the names."""
         links = self.page.locator(".op-panel .op-files a")
@@ -192,7 +214,7 @@ class Opened:
             if name.endswith(".csv") and "/doc/" in self.page.url:  # opens beside the notebook
                 link.click()
                 self.page.locator(".jp-CSVViewer").wait_for()
-                self.page.evaluate(CLOSE)
+                self.page.evaluate(CLOSE, ".jp-CSVViewer")
                 continue
             with self.page.expect_popup() as opened:
                 link.click()
@@ -214,15 +236,17 @@ class Opened:
         self.until(
             "wide => document.querySelector('.jp-Notebook').getBoundingClientRect().right <= wide", width
         )
-        found: list[str] = self.page.evaluate(CUT)
-        return found
+        return self.settled(lambda: self.page.evaluate(CUT), [])
 
     def theme(self, *, dark: bool) -> None:
         """Change JupyterLab's theme."""
         self.page.evaluate(DARK, dark)
 
     def violations(self, context: Any = ".op-panel", options: Any = None) -> list[str]:
-        """Return the accessibility violations that axe finds in the panel, or in another part of the page."""
+        """Return the accessibility violations that axe finds in the panel, or in another part of the page, and still finds later."""
+        return self.settled(lambda: self._violations(context, options), [])
+
+    def _violations(self, context: Any, options: Any) -> list[str]:
         from axe_playwright_python.sync_playwright import Axe
 
         found = Axe().run(self.page, context=context, options=options).response["violations"]

@@ -199,9 +199,8 @@ class Panel:
             title = _("Result of the unattended run").of(self.lang)
             cell = f"<details><summary>{esc(title)}</summary>{page}</details>"
         display({"text/plain": repr(run), "text/html": cell}, raw=True)  # type: ignore[no-untyped-call]  # IPython's
-        result = describe_result(run, self.monitor.expired_links)
-        exit_code = 1 if self.kind is not None and not run.succeeded else 0
-        self._write_result(run, exit_code, result, folder, page=page)
+        exit_code, expired = int(self.kind is not None and not run.succeeded), self.monitor.expired_links
+        self._write_result(run, exit_code, describe_result(run, expired), folder, page=page)
 
     def _export(self, run: Run) -> Path:
         out, default = os.environ.get(HEADLESS_OUT), f"reports/{run.id}"

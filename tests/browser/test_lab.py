@@ -15,8 +15,8 @@ from tcb_ops.features.simulator.faults import Fault
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
 ROWS = 1000  # measured by hand with 5,000: 57 ms at the median, 43 MB from beginning to end
-SLOW = Fault(path="banner/[1-9]??.png", delay=6)
-"""All rows but the first 100: a run lasts a minute, unless the simulator plays another plan."""
+SLOW = Fault(path="banner/[1-9]??.png", delay=12)
+"""All rows but the first 100: a run lasts minutes, unless the simulator plays another plan."""
 ONCE = Fault(path="banner/7.png", errcode=40097, calls=((1, 1),))
 MOVING = "() => { const bar = document.querySelector('.op-panel progress'); return bar && bar.value >= 100 && bar.value < bar.max; }"
 FURTHER = "than => document.querySelector('.op-panel progress').value > than"
@@ -57,6 +57,10 @@ FITS = """() => {
   const table = document.querySelector('.op-panel .op-merchants-scroll');
   return table.scrollWidth <= table.clientWidth;
 }"""
+APART = """() => {
+  const [above, below] = [...document.querySelectorAll('.op-menu label:has([type=radio])')].map(each => each.getBoundingClientRect());
+  return above.height > 0 && above.bottom <= below.top;
+}"""
 FOCUSED = "name => document.activeElement.closest('.' + name)"
 NUMBERED = """() => {
   const found = [...document.querySelectorAll('.op-panel :is(button, input, select, a[href], [role=button], [tabindex="0"])')]
@@ -82,6 +86,12 @@ ANSWERS = """async ([button, shown]) => {
   return performance.now() - began;
 }"""
 REACHED = """() => document.activeElement.dataset.number"""
+IN_WINDOW = """([selector, most]) => {
+  const box = document.querySelector(`.op-panel ${selector}`)?.getBoundingClientRect();
+  return box && box.height > 0 && box.top > 0 && box.bottom <= most;
+}"""
+ENDS = "most => document.querySelector('.op-panel').getBoundingClientRect().bottom <= most"
+SHOWN = "([selector, words]) => document.querySelector(`.op-panel ${selector}`)?.innerText.includes(words)"
 SHADES = """() => {
   const shade = selector => getComputedStyle(document.querySelector(selector)).backgroundColor;
   return [shade('.jp-Notebook'), ...['.op-header', '.op-by-merchant thead', '.op-chip[aria-pressed=false]'].map(one => shade(`.op-panel ${one}`))];
@@ -107,9 +117,11 @@ def assert_accessible(notebook):
 
 def assert_reached_by_keyboard(notebook):
     """Tab leads to every control of the panel that is shown and enabled."""
+    wanted, reached = 0, set()
+    while (now := notebook.page.evaluate(NUMBERED)) != wanted or now <= 10:  # until no more come or go
+        wanted = now
+        notebook.page.wait_for_timeout(1000)
     notebook.page.locator(".op-panel button:not([disabled]):visible").first.focus()
-    wanted, reached = notebook.page.evaluate(NUMBERED), set()
-    assert wanted > 10
     for _ in range(wanted + 30):
         reached.add(notebook.page.evaluate(REACHED))
         notebook.page.keyboard.press("Tab")
@@ -121,9 +133,8 @@ def assert_every_tab_is_calm_and_accessible(notebook, most):
     for name in ("todo", "merchants", "rows", "charts", "files"):
         notebook.click(f"[role=tab][data-tab={name}]")
         notebook.page.wait_for_selector(f".op-panel .op-part-{name}:not([hidden])", state="attached")
+        notebook.until(ENDS, notebook.page.viewport_size["height"] - 25)
         assert notebook.page.evaluate(NUMBERED) <= most, name
-        box = notebook.page.locator(".op-panel").first.bounding_box()
-        assert box["y"] + box["height"] <= notebook.page.viewport_size["height"] - 25, name
         assert notebook.violations() == [], name
 
 
@@ -152,7 +163,7 @@ def test_run_all_leads_to_a_panel_and_results_without_errors_or_violations(lab, 
         notebook.page.evaluate(RUN_ALL)
         notebook.at_rest()
         assert notebook.page.locator(".jp-RenderedText[data-mime-type*='stderr']").count() == 0
-        assert notebook.page.locator(".dataframe, table").count() > 0
+        notebook.page.wait_for_selector(".dataframe, table", state="attached")
         assert_page_accessible(notebook, name)
         if name == "05_analysis":
             return
@@ -181,16 +192,18 @@ def test_an_idle_panel_and_one_in_chinese_are_accessible(lab, open_lab_workspace
 
 
 def test_every_control_is_reached_and_pressed_by_keyboard_alone(lab, open_lab_workspace):
-    workspace = open_lab_workspace(120, [Fault(path="banner/7.png", errcode=40097), Fault(delay=0.3)])
+    refused, late = Fault(path="banner/7.png", errcode=40097), Fault(path="banner/1??.png", delay=60)
+    workspace = open_lab_workspace(120, [refused, late])
     with lab.opened(workspace.notebook("02_run_uploads"), shots="keyboard") as notebook:
         press = notebook.page.keyboard.press
         notebook.run_all()
         notebook.at_rest()
-        notebook.page.locator(".op-panel .op-run").focus()
+        notebook.page.locator(".op-panel .op-run:not([disabled])").focus()
         press("Enter")
         notebook.until(FOCUSED, "op-cancel")  # the focus of the pressed button goes to the next one
         press("Enter")
         notebook.until(FOCUSED, "op-resume")
+        workspace.sim.play([refused])
         press("Enter")
         notebook.until(STATUS, "119 of 120 rows succeeded")
         notebook.page.locator(".op-panel .op-code:text('40097')").first.focus()
@@ -212,9 +225,11 @@ def test_every_control_is_reached_and_pressed_by_keyboard_alone(lab, open_lab_wo
             for key in "dd":  # JupyterLab's shortcut that deletes the cell
                 press(key)
             assert notebook.page.locator(".jp-Cell").count() == cells, part
-        press("Enter")
-        press("Enter")
-        notebook.page.wait_for_selector(".op-panel .op-list input")
+        listed = notebook.page.locator(".op-panel .op-list input")
+        for state in ("visible", "hidden"):
+            listed.wait_for(state=state)
+            press("Enter")
+        listed.wait_for()
         assert_reached_by_keyboard(notebook)
 
 
@@ -229,7 +244,8 @@ def test_a_list_is_picked_from_what_is_offered_and_its_errors_are_accessible(lab
         notebook.at_rest()
         path = notebook.page.locator(".op-panel .op-list input")
         # No tokens, merchants, ledger or lock.
-        assert notebook.page.evaluate(OFFERED) == ["list.csv", "lists/bad.csv"]
+        offered = ["list.csv", "lists/bad.csv"]
+        assert notebook.settled(lambda: notebook.page.evaluate(OFFERED), offered) == offered
         path.fill("lists/bad.csv")
         path.press("Enter")
         notebook.page.wait_for_selector(".op-panel .op-problems table")
@@ -258,7 +274,8 @@ def test_the_panel_has_the_shade_of_its_page_and_each_file_opens_from_its_link_a
         notebook.page.wait_for_selector(".op-panel .op-by-merchant tbody tr", state="attached")
         for dark in (False, True):
             notebook.theme(dark=dark)
-            assert len(set(notebook.page.evaluate(SHADES))) == 1, "dark" if dark else "light"
+            shades = notebook.settled(lambda: len(set(notebook.page.evaluate(SHADES))), 1)
+            assert shades == 1, "dark" if dark else "light"
         # Of an earlier test's run, the panel lists no files until it is exported; of its own, at once, and again at the end.
         notebook.click(".op-export-menu")
         notebook.click(".op-export")
@@ -269,7 +286,8 @@ def test_the_panel_has_the_shade_of_its_page_and_each_file_opens_from_its_link_a
         notebook.run_all()
         notebook.at_rest()
         notebook.until(ATTACHED, ".op-panel .op-files a")
-        assert notebook.page.locator(".op-panel .op-files a").all_inner_texts() == names
+        links = notebook.page.locator(".op-panel .op-files a")
+        assert notebook.settled(links.all_inner_texts, names) == names
         if view == "notebooks":  # Notebook 7 complains of plugins of its own that it does not load
             notebook.errors.clear()
 
@@ -281,13 +299,11 @@ def test_the_first_view_leads_from_the_result_to_a_code_its_rows_and_their_detai
         notebook.at_rest()
         notebook.page.wait_for_selector(".op-panel .op-by-merchant tbody tr", state="attached")
         for part in (".op-status", ".op-export-menu", ".op-codes li:nth-child(3)"):
-            box = notebook.page.locator(f".op-panel {part}").first.bounding_box()
-            assert box["y"] > 0, part
-            assert box["y"] + box["height"] <= 925, part  # above JupyterLab's status bar
+            notebook.until(IN_WINDOW, [part, 925])  # above JupyterLab's status bar
         notebook.until(STAYS)
         notebook.page.locator(".op-panel .op-code:text('40097')").first.press("Enter")
         notebook.until("() => document.querySelectorAll('.op-rows tbody tr').length === 1")
-        assert "青禾超市" in notebook.text(".op-rows tbody")
+        notebook.until(SHOWN, [".op-rows tbody", "青禾超市"])
         notebook.page.locator(".op-panel .op-rows .op-line").press("Enter")
         assert "invalid" in notebook.text(".op-details")
         names = notebook.page.locator(".op-panel .op-details dt").all()
@@ -300,7 +316,9 @@ def test_the_first_view_leads_from_the_result_to_a_code_its_rows_and_their_detai
         assert_every_tab_is_calm_and_accessible(notebook, 60)
         notebook.page.set_viewport_size({"width": 1280, "height": 500})
         notebook.click("[role=tab][data-tab=merchants]")
-        assert notebook.page.locator(".op-panel .op-by-merchant tbody").bounding_box()["y"] < 470
+        notebook.until(
+            "() => document.querySelector('.op-by-merchant tbody').getBoundingClientRect().top < 470"
+        )
 
 
 def test_a_run_is_watched_cancelled_gone_on_with_retried_and_exported(lab, open_lab_workspace):
@@ -325,7 +343,7 @@ def test_a_run_is_watched_cancelled_gone_on_with_retried_and_exported(lab, open_
         assert_accessible(notebook)
         notebook.page.set_viewport_size({"width": 500, "height": 900})
         notebook.until(HEADS, ["Merchant", "Succeeded", "Did not succeed", "Pending"])
-        assert notebook.page.evaluate(FITS)
+        notebook.until(FITS)
         notebook.shot("narrow")
         notebook.page.set_viewport_size({"width": 340, "height": 900})
         notebook.until(SCROLLS)  # by keyboard, too
@@ -341,8 +359,8 @@ def test_a_run_is_watched_cancelled_gone_on_with_retried_and_exported(lab, open_
 
         notebook.click("[data-tab=merchants]")
         notebook.page.fill(".op-panel .op-part-merchants .op-search", "第000")
-        counts = " ".join(notebook.text(".op-chips").split())
-        assert counts == "All 1 Did not succeed 0 Pending 0 Succeeded 1"
+        counts = "All 1 Did not succeed 0 Pending 0 Succeeded 1"
+        assert notebook.settled(lambda: " ".join(notebook.text(".op-chips").split()), counts) == counts
         notebook.click("[data-tab=rows]")
         notebook.click(".op-retry-menu")
         search = notebook.page.locator(".op-panel .op-part-rows .op-search")
@@ -358,9 +376,10 @@ def test_a_run_is_watched_cancelled_gone_on_with_retried_and_exported(lab, open_
         assert "299 of 300 rows succeeded" in notebook.text(".op-status")
         notebook.click("button.op-retry")
         notebook.until(STATUS, "The only row succeeded")
-        assert search.input_value() == ""
+        assert notebook.settled(search.input_value, "") == ""
         notebook.click("[data-tab=merchants]")
-        assert notebook.page.input_value(".op-panel .op-part-merchants .op-search") == ""
+        of_merchants = notebook.page.locator(".op-panel .op-part-merchants .op-search")
+        assert notebook.settled(of_merchants.input_value, "") == ""
         assert workspace.run().record.parent == run.id
         assert workspace.run().counts == {"uploaded": 1}
 
@@ -388,15 +407,15 @@ def test_an_upload_is_confirmed_and_undone_once_the_number_of_merchants_is_typed
         notebook.page.wait_for_selector(".op-undo-confirm-count input", state="visible")
         notebook.until(IN_VIEW)
         notebook.shot("asked")
-        labels = [
-            label.bounding_box() for label in notebook.page.locator(".op-menu label:has([type=radio])").all()
-        ]
-        assert labels[0]["y"] + labels[0]["height"] <= labels[1]["y"]
+        notebook.until(APART)
         notebook.page.keyboard.press("Escape")
         notebook.page.wait_for_selector(".op-undo-confirm-count input", state="hidden")
         notebook.click(".op-undo-menu")
         notebook.page.wait_for_selector(".op-undo-confirm-count input", state="visible")
         assert_accessible(notebook)
+        notebook.page.wait_for_selector(
+            ".op-panel .op-confirm-files:not([disabled])"
+        )  # what is undone is counted
         assert notebook.page.locator("button.op-undo").is_disabled()
         notebook.page.locator(".op-undo-confirm-count input").fill(str(len(workspace.run().by_merchant())))
         notebook.page.wait_for_selector("button.op-undo:not([disabled])")
@@ -405,7 +424,7 @@ def test_an_upload_is_confirmed_and_undone_once_the_number_of_merchants_is_typed
         notebook.shot("undone")
         assert workspace.run("undo").counts == {"deleted": 300}
         notebook.click(".op-runs-menu")
-        assert "undone by" in notebook.text(".op-run-table")
+        notebook.until(SHOWN, [".op-run-table", "undone by"])
         notebook.click(f".op-head [data-run='{workspace.run('upload').id}']")
         notebook.until(HEAD, f"undone by run {workspace.run('undo').id}")
         notebook.shot("undone-upload")
@@ -501,7 +520,7 @@ def test_with_300_merchants_buttons_answer_while_a_run_works_and_the_pages_memor
         assert heap[-1] < heap[0] + 8
         notebook.until(STATUS, f"All {ROWS:,} rows succeeded")
         notebook.click("[role=tab][data-tab=merchants]")
-        assert "& <b>Co</b>" in notebook.text(".op-by-merchant tbody")  # markup in a name is text
+        notebook.until(SHOWN, [".op-by-merchant tbody", "& <b>Co</b>"])  # markup in a name is text
         notebook.click(".op-new-menu")
         notebook.page.wait_for_selector(".op-panel .op-list", state="hidden")
         assert_every_tab_is_calm_and_accessible(notebook, 90)
