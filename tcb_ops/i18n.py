@@ -159,11 +159,13 @@ def in_python(text: Text, lang: Lang, fields: Mapping[str, str] = {}) -> str:
 
 
 def in_panel(text: Text, lang: Lang) -> str:
-    """Return a text in one language as a panel shows it: it names the panel's fields, and where there is none, parameters."""
+    """Return a text in one language as a panel shows it: it names the panel's fields, else settings, else parameters."""
     labels = {"root": _("Local files"), "backup": _("Backup folder"), "new-run": _("New run")}
     fields = {name: f"“{label.of(lang)}”" for name, label in labels.items()}
     column = _("the header “{column}” in the list", column=r"\1").of(lang)
     above = _("delete the rows above it").of(lang)
+    for name in ("ledger", "merchants", "tokens"):
+        fields[name] = _("“{name}” in tcb-ops.toml", name=name).of(lang)
     return in_python(text, lang, fields | {"column": column, "header-row": above})
 
 

@@ -16,7 +16,7 @@ from workspace import TEA, many
 
 from tcb_ops.errors import UsageError
 from tcb_ops.features.simulator.faults import Fault
-from tcb_ops.i18n import Bilingual, CommandText, Lang, as_lines
+from tcb_ops.i18n import Bilingual, CommandText, Lang, as_lines, in_panel
 from tcb_ops.panels.controls import Worker, is_confirmed
 from tcb_ops.panels.list_reader import LIST_ENDINGS, SHOWN, pickable
 from tcb_ops.runs.next_commands import SIGNED, install
@@ -168,6 +168,20 @@ def test_another_list_asks_again(open_lab):
     press(panel, panel.list_reader.check)
     assert panel.starter.count.value == ""
     assert panel.start.disabled
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("With a new ledger (--ledger).", "With a new ledger (“ledger” in tcb-ops.toml)."),
+        ("Another row has the names: --header-row N", "Another row has the names: delete the rows above it"),
+        ("Say which with --column path=HEADER", "Say which with the header “path” in the list"),
+        ("The files below --root.", "The files below “Local files”."),
+    ],
+    ids=["setting", "header", "column", "field"],
+)
+def test_a_message_names_what_the_panel_and_its_settings_have(text, shown):
+    assert in_panel(Bilingual(text, ""), Lang.EN) == shown
 
 
 def test_a_refusal_says_what_to_do_in_the_panel_and_names_no_command(open_lab, read):
