@@ -44,7 +44,7 @@ def file_links(folder: Path) -> str:
         if served := _served(file):
             address, path = served
             how = "target='_blank'" if file.suffix in _SHOWN else "download"
-            if file.suffix == ".csv" and not _in_voila():
+            if file.suffix == ".csv" and "VOILA_REQUEST_URL" not in os.environ:
                 how += _OPENED.format(esc(json.dumps({"path": path})))
             label = f"<a href='{esc(address)}' {how}>{label}</a>"
         items.append(f"<li>{label} <span class='op-quiet'>{size}</span></li>")
@@ -63,16 +63,12 @@ def _served(file: Path) -> tuple[str, str] | None:
     return f"{base}{quote(path)}", path
 
 
-def _in_voila() -> bool:
-    return "VOILA_REQUEST_URL" in os.environ
-
-
 def _server(file: Path) -> tuple[str, Path] | None:
     """Return the address of files, and their folder, of Voila, or of the Jupyter server that started this kernel.
 
     A Jupyter server that cannot be told by its process is the newest that serves the file.
     """
-    if _in_voila():
+    if "VOILA_REQUEST_URL" in os.environ:
         return f"{os.environ.get('VOILA_BASE_URL', '/')}voila/files/", Path.cwd()
     if not os.environ.get("JPY_SESSION_NAME"):
         return None

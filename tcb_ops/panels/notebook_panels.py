@@ -115,7 +115,7 @@ class RunForm(Panel):
         self.setup.opened = False
 
         def follow(progress: Iterator[Progress]) -> None:
-            self.monitor.follow(handle)
+            self.monitor.follow(handle, in_cell=True)
             deque(progress, maxlen=0)
 
         handle.follow(follow)  # Ctrl-C in there cancels the run, tidily

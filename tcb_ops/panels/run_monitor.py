@@ -18,7 +18,7 @@ import ipywidgets as widgets
 from tcb_ops import api
 from tcb_ops.errcodes import COMPONENT_MARK
 from tcb_ops.errors import RunNotFoundError, TcbOpsError, UsageError
-from tcb_ops.i18n import NOTHING, Text, _, as_lines
+from tcb_ops.i18n import NOTHING, Text, _, as_lines, as_sentences
 from tcb_ops.kinds import ANY_KIND, Kind, provided, row_count
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.model import Outcome
@@ -125,13 +125,16 @@ class RunMonitor(widgets.VBox):
             self._worker.say(_("Cancelling: waiting for calls in flight …"), stays=True)
             self._handle.cancel()
 
-    def follow(self, handle: RunHandle) -> None:
-        """Show a run of this process until it ends."""
+    def follow(self, handle: RunHandle, *, in_cell: bool = False) -> None:
+        """Show a run of this process until it ends. `in_cell`: a cell waits for it, so that the kernel hears no button."""
         self._handle, run = handle, handle.so_far()
         begun = _("Run {id} is running.", id=handle.id)
         if handle.resumed:
             text = _("Resuming run {id}: {done:,} of {rows} are done.")
             begun = text.format(id=handle.id, done=handle.done_before, rows=row_count(handle.record.rows))
+        if in_cell:
+            text = _("No button acts before its cell has ended; to cancel the run, interrupt the kernel.")
+            begun = as_sentences((begun, text))
         self._worker.say(begun, stays=True)
         self._begin(run, RunState.HERE, partial(self._follow, handle, run))
 

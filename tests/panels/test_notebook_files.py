@@ -236,3 +236,13 @@ def test_the_headless_cell_shows_the_run_s_rows_and_causes(open_lab, monkeypatch
     assert "<h2>各商户</h2>" in page
     assert '<td>城南书店</td><td class="op-num">10</td>' in page
     assert 'data-code="85088"' in page
+
+
+@pytest.mark.integration
+def test_a_run_that_a_cell_waits_for_says_how_it_is_cancelled(open_lab, read):
+    panel, said = open_lab().uploads(), list[str]()
+    panel.worker.line.observe(lambda change: said.append(read(change["new"])), "value")
+    panel.run_now(wanted=True)
+    assert [text for text in said if text.endswith("to cancel the run, interrupt the kernel.")]
+    assert "30 of 30 rows" in read(panel.monitor.bar)
+    assert read(panel.worker.line).startswith("All 30 rows succeeded")
