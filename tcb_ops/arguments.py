@@ -134,7 +134,8 @@ def _fits(value: Any, kind: Any) -> bool:
     if kind in _RULES:
         return _RULES[kind](value)
     if origin in {Union, types.UnionType}:
-        return any(_fits(value, alternative) for alternative in _alternatives(kind))
+        args = get_args(kind)
+        return any(_fits(value, each) for each in args if not (each is str and Path in args))
     if origin is Literal:
         return isinstance(value, str) and value in get_args(kind)
     if origin is Callable:
@@ -172,15 +173,6 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and re.search("[\0\ud800-\udfff]", value) is None
-
-
-def _alternatives(kind: Any) -> list[Any]:
-    args = get_args(kind)
-    return [alternative for alternative in args if not (alternative is str and Path in args)]
-
-
 def _is_path(value: Any) -> bool:
     if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str) or not str(value):
         return False
@@ -197,7 +189,7 @@ _RULES: dict[Any, Callable[[Any], bool]] = {
     Any: lambda _value: True,
     int: lambda value: isinstance(value, int) and is_number(value),
     float: is_number,
-    str: _is_text,
+    str: lambda value: isinstance(value, str) and re.search("[\0\ud800-\udfff]", value) is None,
     Path: _is_path,
     SupportsIndex: lambda value: isinstance(value, SupportsIndex) and not isinstance(value, bool),
 }

@@ -16,7 +16,7 @@ from typing import Any
 
 from tcb_ops.details import Detail, stored
 from tcb_ops.errors import LedgerError
-from tcb_ops.i18n import _, as_sentences, ngettext
+from tcb_ops.i18n import _, ngettext
 from tcb_ops.kinds import provided
 from tcb_ops.model import Outcome, Row, RowEnd
 from tcb_ops.runs.connections import Connection
@@ -123,7 +123,19 @@ class Ledger(LedgerReader):
             connection.execute(_SPEND, spent)
         if done != len(ends):
             self.counts(run)  # raises if rows are lost
-            raise _not_pending(run, len(ends) - done)
+            raise LedgerError(
+                ngettext(
+                    "{n:,} row of run {run} was no longer pending in the ledger when its result was to be recorded.",
+                    "{n:,} rows of run {run} were no longer pending in the ledger when their results were to be recorded.",
+                    len(ends) - done,
+                    run=run.id,
+                ),
+                _(
+                    "Another process may have worked on the run, or the ledger was changed. Nothing was "
+                    "overwritten, and all other rows are recorded. Make sure that nobody else is working on it, "
+                    "then run the same command again."
+                ),
+            )
 
     def close_environment(
         self,
@@ -264,23 +276,3 @@ def taken(ledger: Ledger, run: RunRecord) -> Iterator[Callable[[], None]]:
             provided("stop_workers")(ledger, run)
             still_held()
         yield still_held
-
-
-def _not_pending(run: RunRecord, count: int) -> LedgerError:
-    return LedgerError(
-        as_sentences(
-            (
-                ngettext(
-                    "{n:,} row of run {run} was no longer pending in the ledger when its result was to be recorded.",
-                    "{n:,} rows of run {run} were no longer pending in the ledger when their results were to be recorded.",
-                    count,
-                    run=run.id,
-                ),
-                _(
-                    "Another process may have worked on the run, or the ledger was changed. Nothing was "
-                    "overwritten, and all other rows are recorded. Make sure that nobody else is working on it, "
-                    "then run the same command again."
-                ),
-            )
-        )
-    )

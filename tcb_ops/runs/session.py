@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import threading
 from collections.abc import Iterator
@@ -23,7 +22,6 @@ from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.records import RunRecord
 from tcb_ops.runs.stop_errors import interrupted, stop_reason
 from tcb_ops.settings import Settings
-from tcb_ops.wechat.transport import Transport
 
 MANY = 10_000
 """Rows from which on freeing what a session kept is worth a full pass of the garbage collector."""
@@ -42,7 +40,6 @@ class RunSession:
         self._cancelled = False
         self._exit_code = 130
         self._engine: Runner | None = None
-        self._stopping = asyncio.Event()
         self.expired_links = 0
         """Number of links that had expired when links.csv was written."""
         if self._run.kind.writes_links:
@@ -139,16 +136,22 @@ class RunSession:
         return _with_next(error, self._run, self._context.settings)
 
     async def _interrupt(self) -> None:
-        self._stopping.set()
         if self._engine is not None:
             self._engine.interrupt()
 
     async def _work(self) -> None:
+        context = self._context
         try:
-            async with self._context.runtime.transport(self._context.limits.concurrency) as transport:
-                await self._do_pending(transport)
+            async with context.runtime.transport(context.limits.concurrency) as transport:
+                if context.runner is None:
+                    self._engine = Engine(context, transport, self._links, self._show)
+                else:
+                    self._engine = context.runner(context, self._show)
+                if self._cancelled:
+                    self._engine.interrupt()
+                await self._engine.work()
         finally:
-            await self._context.tokens.aclose()
+            await context.tokens.aclose()
             if self._links is not None:
                 self._links.close()
             self._engine = None
@@ -157,15 +160,6 @@ class RunSession:
             with self._news:
                 self._ended = True
                 self._news.notify_all()
-
-    async def _do_pending(self, transport: Transport) -> None:
-        if self._context.runner is None:
-            self._engine = Engine(self._context, transport, self._links, self._show)
-        else:
-            self._engine = self._context.runner(self._context, self._show)
-        if self._cancelled:
-            self._engine.interrupt()
-        await self._engine.work()
 
     def _show(self, progress: Progress) -> None:
         with self._news:

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from tcb_ops.details import Detail, DetailCode, DetailCodes, as_detail, detail
-from tcb_ops.errcodes import errcode
+from tcb_ops.errcodes import CodeEntry, errcode
 from tcb_ops.errors import (
     InterruptedRunError,
     OutageError,
@@ -26,12 +26,14 @@ NO_COMPONENT = detail(DetailCode.NO_COMPONENT)
 
 def stop_text(reason: Detail) -> Text:
     """Return the text of a stop reason; for an errcode, with its meaning and action."""
+    entry = _entry_of(reason)
+    return reason if entry is None else as_sentences((reason, entry.meaning, entry.action))
+
+
+def _entry_of(reason: Detail) -> CodeEntry | None:
     code = reason.params.get("known_as", reason.params.get("errcode"))
-    if not isinstance(code, int):
-        return reason
     owner = Owner.PLATFORM if reason.params.get("owner") == Owner.PLATFORM else Owner.MERCHANT
-    entry = errcode(code, owner)
-    return as_sentences((reason, entry.meaning, entry.action))
+    return errcode(code, owner) if isinstance(code, int) else None
 
 
 def stop_reason(error: TcbOpsError) -> Detail:
@@ -42,7 +44,8 @@ def stop_reason(error: TcbOpsError) -> Detail:
 def stopped(kind: type[Error], code: DetailCodes, **params: Any) -> Error:
     """Return the error for a run that stops early, with the reason that the ledger records."""
     reason = detail(code, **params)
-    error = kind(stop_text(reason))
+    entry = _entry_of(reason)
+    error = kind(reason) if entry is None else kind(as_sentences((reason, entry.meaning)), entry.action)
     error.reason, error.code = reason, str(reason.code)
     return error
 
@@ -54,11 +57,7 @@ def interrupted() -> InterruptedRunError:
 
 def refused_platform(code: int, errmsg: str) -> PlatformStopError:
     """Return the error for a refusal of the whole platform; the errmsg of 61004 names the missing IP address."""
-    entry = errcode(code)
-    reason = detail(DetailCode.PLATFORM, errcode=code, errmsg=errmsg or "-")
-    error = PlatformStopError(as_sentences((reason, entry.meaning)), entry.action)
-    error.reason, error.code = reason, str(reason.code)
-    return error
+    return stopped(PlatformStopError, DetailCode.PLATFORM, errcode=code, errmsg=errmsg or "-")
 
 
 def no_tokens(error: TokenSourceError, *, pending: bool) -> TokenSourceError:
