@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -159,7 +158,8 @@ def new_run_id(ledger: LedgerReader, start: datetime, digits: Callable[[], str] 
 
 
 def _resumed(ledger: Ledger, run: RunRecord, work: RunSpec, settings: Settings) -> Planned:
-    _refuse_other_backup(run, work)
+    if backup := work.options.get("backup"):
+        provided("check_resumed_backup")(run, backup)
     recorded, listener = run.settings.get("listener", ""), settings.listener or ""
     if recorded == Listener.NOTHING:  # so nothing was sent
         run = ledger.note_settings(run, {**run.settings, "listener": listener})
@@ -205,20 +205,6 @@ def _refuse_another_root(ledger: Ledger, work: RunSpec, settings: Settings) -> N
                     root=run.root,
                 ),
             ) from None
-
-
-def _refuse_other_backup(run: RunRecord, work: RunSpec) -> None:
-    """Raise UsageError if an upload is to be resumed with a --backup that it was not started with."""
-    planned, given = str(run.settings.get("backup", "")), str(work.options.get("backup", ""))
-    folders = [os.path.realpath(folder) for folder in (planned, Path(planned).parent) if planned]
-    if given and os.path.realpath(given) not in folders:
-        raise UsageError(
-            _(
-                "run {id} is unfinished, and was not started with this --backup. To resume it as it was started, leave "
-                "--backup out; --new-run starts another run.",
-                id=run.id,
-            ),
-        )
 
 
 def _named_run(run: RunRecord, work: RunSpec, settings: Settings) -> RunRecord:

@@ -84,6 +84,7 @@ FEATURE = Feature(
         "backup_folder": "tcb_ops.features.stored.files:check_folder",
         "changed_lines": "tcb_ops.features.stored.queries:changed_lines",
         "check_beside": "tcb_ops.features.stored.beside:check_beside",
+        "check_resumed_backup": "tcb_ops.features.stored.beside:check_resumed_backup",
         "overwritten": "tcb_ops.features.stored.api:overwritten",
         "stored_files": "tcb_ops.features.stored.panel:StoredFiles",
     },

@@ -1,8 +1,10 @@
-"""Runs that must not be planned beside one another: uploads, and those that take back what uploads have stored."""
+"""What must not be planned or resumed: what changes paths beside an unfinished run, and an upload with another backup."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from tcb_ops.errors import UsageError
@@ -13,6 +15,7 @@ from tcb_ops.runs.ledger import Ledger, taken
 from tcb_ops.runs.next_commands import quoted, resume
 from tcb_ops.runs.plan import undone_uploads
 from tcb_ops.runs.reader import LedgerReader
+from tcb_ops.runs.records import RunRecord
 from tcb_ops.settings import Settings
 
 
@@ -59,3 +62,17 @@ def check_beside(
                 )
 
     return check
+
+
+def check_resumed_backup(run: RunRecord, backup: str) -> None:
+    """Raise UsageError if an upload is to be resumed with a --backup that it was not started with."""
+    planned = str(run.settings.get("backup", ""))
+    folders = [os.path.realpath(folder) for folder in (planned, Path(planned).parent) if planned]
+    if os.path.realpath(backup) not in folders:
+        raise UsageError(
+            _(
+                "run {id} is unfinished, and was not started with this --backup. To resume it as it was started, leave "
+                "--backup out; --new-run starts another run.",
+                id=run.id,
+            ),
+        )
