@@ -12,12 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from tcb_ops.arguments import checked
-from tcb_ops.errors import (
-    LedgerDamagedError,
-    TcbOpsError,
-    UsageError,
-    check_count,
-)
+from tcb_ops.errors import LedgerDamagedError, TcbOpsError, UsageError, check_count
 from tcb_ops.frames import card, frame_by
 from tcb_ops.i18n import Text, _
 from tcb_ops.kinds import load, provided

@@ -15,13 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from tcb_ops.cli.options import (
-    CommonOptions,
-    ListOptions,
-    Option,
-    RunOptions,
-    common_options,
-)
+from tcb_ops.cli.options import CommonOptions, ListOptions, Option, RunOptions, common_options
 from tcb_ops.formatting import wrap
 from tcb_ops.i18n import N_
 from tcb_ops.kinds import load

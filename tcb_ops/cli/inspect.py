@@ -135,20 +135,19 @@ def errcodes(run: str, out: Path | None, kind: str | None, *, common: CommonOpti
 
     settings, console = common.start()
     chosen = _open(run, kind, settings, common)
+    overview, record = chosen.overview(), chosen.record
     if out is not None:
         from tcb_ops.reports.formats.csv import errcode_table
         from tcb_ops.table_files import write_table
 
-        write_table(out, *errcode_table(chosen.overview().causes, console.lang, texts=True))
+        write_table(out, *errcode_table(overview.causes, console.lang, texts=True))
         console.info(_("All lines: {out}", out=out))
     if common.json:
-        summary = chosen.summary()
+        summary = overview.to_json()
         of_codes = {key: summary[key] for key in ("run", "errcodes", "store_codes") if key in summary}
-        overview = chosen.overview()
         texts = {"reasons": overview.reasons(), "messages": overview.messages(console.lang)}
         console.json(of_codes | texts)
         return 0
-    overview, record = chosen.overview(), chosen.record
     counts = overview.counts
     bad = sum(rows for outcome, rows in counts.items() if not outcome.succeeded)
     head = _("Run {id} · {kind} · {list_name}", id=chosen.id, kind=record.kind, list_name=record.list_name)

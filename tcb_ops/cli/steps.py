@@ -13,11 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tcb_ops import api
-from tcb_ops.cli.console import (
-    Console,
-    show_problems,
-    show_run,
-)
+from tcb_ops.cli.console import Console, show_problems, show_run
 from tcb_ops.cli.options import CommonOptions, ListOptions, RunOptions, target_line
 from tcb_ops.errors import InputError, InterruptedRunError, StoppedError, UsageError
 from tcb_ops.i18n import Text, _, as_lines, ngettext

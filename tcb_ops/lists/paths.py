@@ -20,10 +20,7 @@ from tcb_ops.formatting import EDGE, shown, trim, unguard
 from tcb_ops.i18n import Text, _, ngettext
 from tcb_ops.kinds import provided, row_count
 from tcb_ops.lists.batch import Batch, OnBad, Problems, Staging
-from tcb_ops.lists.input_files import (
-    input_error,
-    refused,
-)
+from tcb_ops.lists.input_files import input_error, refused
 from tcb_ops.lists.merchants import Merchants, Resolve, Unresolved, cached_resolve
 from tcb_ops.lists.row_files import SourceCheck, conceal, concealed, refuse_sources, split_source
 from tcb_ops.lists.table import LIST_COLUMNS, Columns, NonTextCell, Rows, Table, not_computed, open_table
