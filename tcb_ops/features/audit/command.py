@@ -91,11 +91,7 @@ def notify(run: str, *, test: bool, common: CommonOptions) -> int:
 @cluster_option
 @resume_options
 @common_options
-def audit(
-    command: RunCommand,
-    fail_on: str,
-    known: str | None,
-) -> int:
+def audit(command: RunCommand, fail_on: str, known: str | None) -> int:
     """Check whether each environment is healthy, and if not, why.
 
     Asks for its status, the quota left, the permission sets and one upload link; uploads nothing.
@@ -105,14 +101,9 @@ def audit(
 
     command.check_folder()
     with command.opened():
-        merchants = command.common.read_merchants(command.settings)
-        handle = api.start_audit(
-            merchants,
-            known=known,
-            report=command.reports,
-            cluster=command.which.cluster,
-            **command.options,
-        )
+        merchants, reports = command.common.read_merchants(command.settings), command.reports
+        cluster, options = command.which.cluster, command.options
+        handle = api.start_audit(merchants, known=known, report=reports, cluster=cluster, **options)
         del merchants  # of a large fleet, some MiB less while the report is written
         return command.report(handle, fail_on)
 

@@ -124,7 +124,6 @@ class AuditKind(Kind):
 
 
 def _audit_again(settings: Settings, run: RunRecord) -> list[str]:
-    """Compose the command for another audit of the same environments."""
     words = ["audit", *selected(run)]
     words += ["--known", str(run.settings["known_file"])] if run.settings.get("known_file") else []
     return command(settings, *words, *pace(run), target=run.target)

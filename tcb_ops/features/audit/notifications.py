@@ -262,9 +262,8 @@ def message_about(result: AuditResult, settings: Settings) -> tuple[AuditMessage
         page = settings.report.url.replace("{run}", quote(result.run.id))
         report = f"{page}{PAGE}" if page.endswith("/") else page
     manifest_sha256 = ""
-    if folder is not None:
-        with suppress(OSError):
-            manifest_sha256 = str(fingerprint(folder / MANIFEST)["sha256"])
+    with suppress(OSError):
+        manifest_sha256 = str(fingerprint(folder / MANIFEST)["sha256"]) if folder is not None else ""
     payload = {
         "run": result.run.id,
         "target": result.run.target,
@@ -281,10 +280,8 @@ def test_message(settings: Settings) -> tuple[AuditMessage, dict[str, Any]]:
     """Return a message that only shows that messages arrive."""
     simulated, lang = identified(settings).simulated, settings.lang
     title = _("tcb-ops: test message").of(lang)
-    head = (
-        f"{MARK} · {title}" if simulated else title,
-        _("The message of the nightly audit will arrive here.").of(lang),
-    )
+    marked = f"{MARK} · {title}" if simulated else title
+    head = (marked, _("The message of the nightly audit will arrive here.").of(lang))
     payload = {"test": True, "target": settings.run_target, "simulated": simulated}
     return AuditMessage(title, head, (), (), lang), payload
 
@@ -401,10 +398,8 @@ def notify(
         check_value("run", run, is_run_name(run), _("a Run, a run's id, or None"))
     named = receivers(settings)
     if not named:
-        raise SettingsError(
-            _("No receivers are configured."),
-            _('Add a [[notify]] section to tcb-ops.toml, for example with kind = "wecom".'),
-        )
+        fix = _('Add a [[notify]] section to tcb-ops.toml, for example with kind = "wecom".')
+        raise SettingsError(_("No receivers are configured."), fix)
     if run is None:
         return [deliver(name, to, *test_message(settings), settings) for name, to in named.items()]
     ledger = ledger_with_runs(settings)
@@ -412,10 +407,8 @@ def notify(
     if record is None:
         raise UsageError(_("No audit of {target} has finished yet.", target=settings.run_target))
     if record.kind is AUDIT and record.finished_at is None:
-        raise UsageError(
-            _("audit {id} is not finished: there is no result to send yet.", id=record.id),
-            _("Run the same audit again to finish it."),
-        )
+        text = _("audit {id} is not finished: there is no result to send yet.", id=record.id)
+        raise UsageError(text, _("Run the same audit again to finish it."))
 
     # Compared with the last audit of which each was told, so that what was not delivered is news again.
     results = {name: audited(Run(ledger, record, settings), name) for name in named}

@@ -333,7 +333,6 @@ def audit_result(
 
 
 def _silencer(audit: RunRecord, cause: Cause, code: str, settings: Settings) -> KnownFailure | None:
-    """Return the line of known.csv by which an audit silenced a failure."""
     day = datetime.fromtimestamp(audit.created_at, settings.zone).date().isoformat()
     lines = (KnownFailure(**line) for line in audit.settings.get("known", ()))
     return next((line for line in lines if line.silences(cause.appid, cause.env, code, day)), None)

@@ -189,12 +189,12 @@ def _client_class() -> type[Client]:
 
 def _not_connected(address: str, error: BaseException) -> UsageError:
     reason = sanitize(str(error.__cause__ or error)) or type(error).__name__
+    fix = _(
+        "Check that it is running and that its address begins with tls://, and the certificates in Dask's "
+        "settings (DASK_DISTRIBUTED__COMM__TLS__…): both sides need those of the same CA."
+    )
     return UsageError(
-        _("The scheduler {address} cannot be reached ({why}).", address=address, why=reason),
-        _(
-            "Check that it is running and that its address begins with tls://, and the certificates in Dask's "
-            "settings (DASK_DISTRIBUTED__COMM__TLS__…): both sides need those of the same CA."
-        ),
+        _("The scheduler {address} cannot be reached ({why}).", address=address, why=reason), fix
     )
 
 

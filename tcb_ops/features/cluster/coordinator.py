@@ -176,13 +176,11 @@ class CoordinatorLedger(Ledger):
         self, run: RunRecord, session: int, groups: Sequence[Sequence[EnvRecord]], first: int
     ) -> None:
         """Record partitions, numbered from `first`."""
+        new = "INSERT INTO partitions (run, session, number, envs, fence) VALUES (?, ?, ?, ?, 0)"
         with self.writing() as connection:
             for number, group in enumerate(groups, first):
                 numbers = json.dumps([environment.number for environment in group])
-                connection.execute(
-                    "INSERT INTO partitions (run, session, number, envs, fence) VALUES (?, ?, ?, ?, 0)",
-                    (run.number, session, number, numbers),
-                )
+                connection.execute(new, (run.number, session, number, numbers))
 
     def beat(self, run: RunRecord, session: int, *, stopping: bool = False, ended: bool = False) -> None:
         """Show the workers that the starting process is there, or have them stop; `ended`: that all have.
@@ -253,12 +251,8 @@ class Coordinator:
 
     def _work_through(self, environments: Sequence[EnvRecord]) -> None:
         limits = self._context.limits
-        most = partition_count(
-            sum(environment.pending > 0 for environment in environments),
-            max(1, len(self._workers())),
-            per_env=limits.per_env,
-            concurrency=limits.concurrency,
-        )
+        open_ones, workers = sum(each.pending > 0 for each in environments), max(1, len(self._workers()))
+        most = partition_count(open_ones, workers, per_env=limits.per_env, concurrency=limits.concurrency)
         groups = divide(environments, most, self._context.settings.tokens.component_appid)
         first = self._partitions
         self._partitions += len(groups)

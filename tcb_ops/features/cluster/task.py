@@ -138,13 +138,8 @@ def work_on(assignment: Assignment) -> TaskResult:
     limits = replace(assignment.limits, concurrency=in_flight)
     with ExitStack() as stack:
         try:
-            ledger = PartitionLedger(
-                _ledger_url(assignment.ledger),
-                assignment.run,
-                assignment.session,
-                assignment.partition,
-                worker_name(),
-            )
+            url, partition = _ledger_url(assignment.ledger), (assignment.session, assignment.partition)
+            ledger = PartitionLedger(url, assignment.run, *partition, worker_name())
             stack.enter_context(closing(ledger))
             run, root = ledger.partition_run(), Path(assignment.root)
             if not any(environment.pending for environment in ledger.environments(run)):

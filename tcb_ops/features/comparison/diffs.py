@@ -330,9 +330,5 @@ def _code(state: State | None) -> str:
 
 
 def _about(run: RunRecord, settings: Settings) -> dict[str, Any]:
-    return {
-        "run": run.id,
-        "begun": datetime.fromtimestamp(run.created_at, settings.zone).isoformat(timespec="seconds"),
-        "finished": run.finished_at is not None,
-        "rows": run.rows,
-    }
+    begun = datetime.fromtimestamp(run.created_at, settings.zone).isoformat(timespec="seconds")
+    return {"run": run.id, "begun": begun, "finished": run.finished_at is not None, "rows": run.rows}

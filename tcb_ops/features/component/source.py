@@ -424,13 +424,8 @@ def _for_all(refused: _RefusedError) -> TokenSourceError:
     # From api_component_token, 40001 means the AppSecret (errcode table of the component_access_token page).
     wrong_secret = interface == COMPONENT_TOKEN and error.errcode == 40001
     entry = errcode(40125 if wrong_secret else error.errcode)
-    reason = detail(
-        ComponentCode.COMPONENT_REFUSED,
-        interface=interface,
-        errcode=error.errcode,
-        errmsg=error.errmsg or "-",
-        known_as=entry.code,
-    )
+    told = {"errcode": error.errcode, "errmsg": error.errmsg or "-", "known_as": entry.code}
+    reason = detail(ComponentCode.COMPONENT_REFUSED, interface=interface, **told)
     stopped = TokenSourceError(as_sentences((reason, entry.meaning, entry.action)))
     stopped.reason = reason
     return stopped

@@ -252,7 +252,6 @@ def _compare_with(ledger: LedgerReader, folder: Path, manifest: Manifest) -> Ite
 
 
 def _check_rows(manifest: Manifest, snapshot: LedgerReader, run: RunRecord) -> Check:
-    """Compare the ledger's rows with their digest in the manifest."""
     if more := ", ".join(name for name in run.retries if name not in manifest.retries):
         text = _("the run was retried after this report was written ({more}): export it again.", more=more)
         return _differs(ROWS, text)

@@ -54,13 +54,7 @@ def _pair(item: str, root: str | Path | None) -> tuple[str, str]:
     real = os.path.realpath(root)
     inside = os.path.realpath(os.path.join(real, target))  # noqa: PTH118  a Path would keep less of it
     if os.path.commonpath([real, inside]) != real:
-        raise UsageError(
-            _(
-                "--map {item}: {target} is not below the root {root}; choose a --root that contains it",
-                item=shown(item),
-                target=shown(target),
-                root=shown(str(root)),
-            )
-        )
+        text = _("--map {item}: {target} is not below the root {root}; choose a --root that contains it")
+        raise UsageError(text.format(item=shown(item), target=shown(target), root=shown(str(root))))
     below = os.path.relpath(inside, real).replace(os.sep, "/")
     return prefix, "" if below == "." else below

@@ -79,17 +79,10 @@ def check(out: Path | None, *, common: CommonOptions) -> int:
     works = sum(state.works for state in states)
     cannot = sum(state.verdict is not None for state in states)
     if common.json:
-        console.json(
-            {
-                "target": settings.run_target,
-                "lines": len(states),
-                "works": works,
-                "cannot": cannot,
-                "left": len(states) - works - cannot,
-                "note": states.note.of(settings.lang) if states.note else None,
-                "states": [state.as_dict(settings.lang) for state in states],
-            }
-        )
+        left, note = len(states) - works - cannot, states.note.of(settings.lang) if states.note else None
+        counts = {"lines": len(states), "works": works, "cannot": cannot, "left": left}
+        listed = [state.as_dict(settings.lang) for state in states]
+        console.json({"target": settings.run_target, **counts, "note": note, "states": listed})
     else:
         groups = grouped((each.verdict, each.merchant.name) for each in states if each.verdict is not None)
         for part in render_verdicts([(cause, names, 0) for cause, names in groups], console.lang):

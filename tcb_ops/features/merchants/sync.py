@@ -25,6 +25,7 @@ from tcb_ops.features.merchants.check import STANDARD
 from tcb_ops.features.single_calls.caller import open_client
 from tcb_ops.formatting import guard, trim
 from tcb_ops.i18n import Lang, Text, _, as_facts, ngettext
+from tcb_ops.kinds import merchant_count
 from tcb_ops.lists.input_files import decode, open_bytes, readable
 from tcb_ops.lists.merchants import EMPTY_FILE, read_merchants
 from tcb_ops.lists.table import MERCHANT_COLUMNS, read_table
@@ -125,14 +126,11 @@ def decide(
     authorizers = {authorizer.appid: authorizer for authorizer in authorized.authorizers}
     listed = {env for authorizer in authorized.authorizers for env in authorizer.listed}
     stay = authorized.appids | {component_appid}
+    asked = [line for line in lines if only is None or line.appid in only]
     merchants = [line for line in lines if line.owner is Owner.MERCHANT]
     return Changes(
         tuple(added),
-        tuple(
-            line
-            for line in lines
-            if not line.left and line.appid not in stay and (only is None or line.appid in only)
-        ),
+        tuple(line for line in asked if not line.left and line.appid not in stay),
         tuple(line for line in lines if line.left and line.appid in authorizers),
         tuple(
             line
@@ -304,12 +302,10 @@ def write_merchants(dest: Path, content: bytes, before: bytes | None) -> None:
                 )
                 raise StoppedError(text.format(dest=dest))
     except OSError as error:
-        failed = _(
-            "{dest} cannot be written ({why}) and is unchanged. Fix this, then run the same command again.",
-            dest=dest,
-            why=system_reason(error),
+        text = _(
+            "{dest} cannot be written ({why}) and is unchanged. Fix this, then run the same command again."
         )
-        raise StoppedError(failed) from None
+        raise StoppedError(text.format(dest=dest, why=system_reason(error))) from None
 
 
 # --- who authorizes the platform ------------------------------------------------------------------------------------
@@ -366,27 +362,19 @@ async def _list(probes: Probes) -> list[str]:
         if not page.appids:
             break
     if not appids or len(appids) < total:
-        raise StoppedError(
-            _(
-                "The platform says that {merchants} have authorized it, but listed {count:,}. Nothing was changed: check "
-                "component_appid {component}, and run the same command again.",
-                merchants=ngettext("{n:,} merchant", "{n:,} merchants", total),
-                count=len(appids),
-                component=probes.component,
-            )
+        text = _(
+            "The platform says that {merchants} have authorized it, but listed {count:,}. Nothing was changed: check "
+            "component_appid {component}, and run the same command again."
         )
+        listed = {"merchants": merchant_count(total), "count": len(appids)}
+        raise StoppedError(text.format(component=probes.component, **listed))
     return list(appids)
 
 
 def _stop(component: str, issue: Issue) -> PlatformStopError:
-    return PlatformStopError(
-        _(
-            "The merchants cannot be listed with the component token (component_appid {component}): {code}, {meaning} "
-            "{errmsg}\n{action}",
-            component=component,
-            code=issue.code,
-            meaning=issue.meaning,
-            errmsg=issue.errmsg,
-            action=issue.action,
-        )
+    text = _(
+        "The merchants cannot be listed with the component token (component_appid {component}): {code}, {meaning} "
+        "{errmsg}\n{action}"
     )
+    told = {"code": issue.code, "meaning": issue.meaning, "errmsg": issue.errmsg, "action": issue.action}
+    return PlatformStopError(text.format(component=component, **told))

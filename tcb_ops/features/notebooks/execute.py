@@ -125,12 +125,8 @@ def _end(
 ) -> tuple[int, Text | None]:
     failed = _failed_cell(content)
     own = own_error(failed[1]) if failed is not None else None
-    code = decide_exit_code(
-        result.get("exit_code"),
-        signalled,
-        own and own[0],
-        other=broken is not None or bool(failed and not own),
-    )
+    other = broken is not None or bool(failed and not own)
+    code = decide_exit_code(result.get("exit_code"), signalled, own and own[0], other=other)
     reported = result.get("text")
     if isinstance(reported, dict):
         return code, Bilingual(reported["en"], reported["zh"])
@@ -140,13 +136,11 @@ def _end(
     if signalled and code == signalled:
         return code, _("{name}: interrupted. The same command resumes it.", name=name)
     if broken is not None:
-        reason = " ".join(str(broken).split()) or type(broken).__name__
-        return code, _(
+        text = _(
             "{name}: its Python kernel could not be started, or died ({why}). What was committed is safe, "
-            "and the same command resumes it.",
-            name=name,
-            why=reason,
+            "and the same command resumes it."
         )
+        return code, text.format(name=name, why=" ".join(str(broken).split()) or type(broken).__name__)
     if failed is not None:
         cell, output = failed
         what = f"{output.ename}: {output.evalue}".removesuffix(": ").partition("\n")[0].rstrip(".")

@@ -114,7 +114,6 @@ def fill(workspace: Path, lang: Lang) -> tuple[list[str], list[str]]:
 
 
 def _copied(file: Path, lang: Lang) -> bytes:
-    """Return what a workspace gets of a file."""
     content = file.read_bytes()
     if file.suffix != ".ipynb":
         return content

@@ -79,10 +79,8 @@ def write_pdf(page: Path, pdf: Path, *, timeout: float = 60) -> Text | None:
             reason = system_reason(error)
     with suppress(OSError):
         pdf.unlink(missing_ok=True)
-    return _(
-        "report.pdf was not written: {why}. report.html has the same, and prints from any browser.",
-        why=reason,
-    )
+    text = _("report.pdf was not written: {why}. report.html has the same, and prints from any browser.")
+    return text.format(why=reason)
 
 
 def _command(program: str, page: Path, printed: Path, folder: Path) -> list[str]:

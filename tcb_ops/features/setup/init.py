@@ -53,14 +53,13 @@ def init(folder: str, *, practice: bool, common: CommonOptions) -> int:
 
 
 def _practise(folder: Path, common: CommonOptions) -> int:
-    """Write what a rehearsal needs into a folder, and suggest its first upload."""
     from tcb_ops.runs.next_commands import command
 
     try:
         written = provided("init --practice")(folder)
     except OSError as error:
-        file, reason = error.filename or folder, system_reason(error)
-        raise UsageError(_("{file} cannot be written ({why})", file=file, why=reason)) from None
+        text = _("{file} cannot be written ({why})", file=error.filename or folder, why=system_reason(error))
+        raise UsageError(text) from None
     settings, console = replace(common, config=str(folder / SETTINGS_FILE)).start()
     for file in written:
         console.print(str(file))

@@ -35,12 +35,8 @@ def sample_simulator(
     folder: Path, *, lang: str | None = None, merchants_file: Path = MERCHANTS
 ) -> Iterator[Settings]:
     """Run the simulator with the sample's merchants and faults; yield its settings, whose ledger is in `folder`."""
-    options = {
-        "target": SIMULATOR,
-        "merchants": merchants_file,
-        "ledger": str(folder / LEDGER_FILE),
-        "lang": lang,
-    }
+    ledger = str(folder / LEDGER_FILE)
+    options = {"target": SIMULATOR, "merchants": merchants_file, "ledger": ledger, "lang": lang}
     settings = load_settings(options=options)
     sections = {**settings.sections, "simulator": SimulatorSettings(faults=FAULTS)}
     with embedded(replace(settings, sections=sections), lambda: read_merchants(merchants_file)) as simulated:

@@ -107,12 +107,10 @@ class Caller:
         """Sleep for `slow_wait` and return its seconds; the first time, notify the user."""
         if not self.notified:
             self.notified = True
-            self.notify(
-                _(
-                    "The platform asks to slow down (45011): pausing {seconds} s at a time, then continuing.",
-                    seconds=f"{self.limits.slow_wait:g}",
-                )
+            text = _(
+                "The platform asks to slow down (45011): pausing {seconds} s at a time, then continuing."
             )
+            self.notify(text.format(seconds=f"{self.limits.slow_wait:g}"))
         await self.sleep(self.limits.slow_wait)
         return self.limits.slow_wait
 

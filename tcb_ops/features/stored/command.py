@@ -217,12 +217,10 @@ def list_(source: str, out: str, *, scanning: ScanOptions, common: CommonOptions
             size=format_size(batch.total_bytes),
         )
     )
-    console.suggest(
-        _("Check it, then run:")
-        if settings.on_loopback
-        else _("Check it, then upload it (LIVE; to rehearse, add --target simulator):"),
-        command(settings, "upload", str(dest.absolute()), "--root", str(base.absolute())),
-    )
+    purpose = _("Check it, then upload it (LIVE; to rehearse, add --target simulator):")
+    purpose = _("Check it, then run:") if settings.on_loopback else purpose
+    words = ("upload", str(dest.absolute()), "--root", str(base.absolute()))
+    console.suggest(purpose, command(settings, *words))
     return 0
 
 
@@ -278,10 +276,10 @@ def sync(command: RunCommand, folder: str, *, deletes: bool, scanning: ScanOptio
             return _rehearse(command, plan, deletes=deletes)
         command.ask_confirmation(UPLOAD, scope_of_list(plan.batch), facts_line(plan.batch))
         if deletes and plan.loses_most and not command.which.yes:
-            raise UsageError(
-                _("More files are gone from {folder} than are left. Is it the right folder?", folder=folder),
-                _("Nothing was sent. To delete them anyway: --yes"),
+            text = _(
+                "More files are gone from {folder} than are left. Is it the right folder?", folder=folder
             )
+            raise UsageError(text, _("Nothing was sent. To delete them anyway: --yes"))
         if deletes and plan.gone is not None:
             scope = scope_of_list(plan.gone)
             _ask(command, DELETE, scope, _("To be deleted: {text}", text=scope.text))

@@ -501,7 +501,6 @@ class Download:
 
 @contextmanager
 def _disk_errors(file: Path) -> Iterator[None]:
-    """Raise BackupError where the system refuses something about a file of a backup."""
     try:
         yield
     except OSError as error:

@@ -28,7 +28,6 @@ class _StoredKind(Kind):
     """The kind's own outcomes in place of those of a call."""
 
     def end_of(self, end: RowEnd) -> RowEnd:
-        """Return an end with one of the kind's own outcomes."""
         return replace(end, outcome=self._outcomes.get(end.outcome, end.outcome))
 
     def done_text(self, counts: Mapping[Outcome, int]) -> Text:
@@ -42,7 +41,6 @@ class _StoredKind(Kind):
     def next_step(
         self, settings: Settings, run: RunRecord, actions: Sequence[NextAction]
     ) -> tuple[Text, list[str]] | None:
-        """Return a retry of the rows that are still open."""
         rows = sum(
             count
             for action in actions

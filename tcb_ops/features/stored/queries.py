@@ -57,18 +57,12 @@ def later_changes(
     for statement in statements:
         query = f"SELECT number, COUNT(*) FROM ({statement}) AS changes GROUP BY number"
         changed.update(dict(reader.ledger.fetch(query)))
-    return [
-        LaterChange(
-            kind_named(by_number[number].kind),
-            by_number[number].id,
-            number,
-            by_number[number].finished_at or by_number[number].created_at,
-            changed[number],
-            changed.total(),
-        )
-        for number in sorted(changed, reverse=True)
-        if number
-    ]
+    changes = []
+    for number in sorted(filter(None, changed), reverse=True):
+        other, total = by_number[number], changed.total()
+        ended = other.finished_at or other.created_at
+        changes.append(LaterChange(kind_named(other.kind), other.id, number, ended, changed[number], total))
+    return changes
 
 
 def changed_lines(reader: LedgerReader, run: RunRecord) -> dict[int, tuple[Kind, str]]:
@@ -96,21 +90,12 @@ def _changes(
     }
     by_number = {record.number: record for record in later.values() if record.number not in cancelled}
     statements = []
+    by_index = ledger.dialect.index_hint.format("rows_by_path")
     for member in members if by_number else ():
-        places = [
-            environment.number
-            for environment in ledger.envs(member)
-            if only is None or (environment.appid, environment.env) in only
-        ]
-        statements.append(
-            _newest_changes(
-                member,
-                by_number.values(),
-                cancelled,
-                None if only is None else places,
-                ledger.dialect.index_hint.format("rows_by_path"),
-            )
-        )
+        places = None
+        if only is not None:
+            places = [each.number for each in ledger.envs(member) if (each.appid, each.env) in only]
+        statements.append(_newest_changes(member, by_number.values(), cancelled, places, by_index))
     return by_number, statements
 
 

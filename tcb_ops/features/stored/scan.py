@@ -304,8 +304,6 @@ def _relative_to_root(scanned: ScannedFiles, root: Path) -> list[str]:
     below = os.path.relpath(os.path.realpath(scanned.folder), os.path.realpath(root)).replace(os.sep, "/")
     for file in scanned.files:
         if "\\" in file or trim(file) != file or _NOT_TEXT.search(file):
-            raise UsageError(
-                _("the file name {file} cannot be written in a list", file=shown(file)),
-                _("Rename it without backslashes and without spaces at its ends, in readable characters."),
-            )
+            fix = _("Rename it without backslashes and without spaces at its ends, in readable characters.")
+            raise UsageError(_("the file name {file} cannot be written in a list", file=shown(file)), fix)
     return list(scanned.files) if below == "." else [f"{below}/{file}" for file in scanned.files]

@@ -255,7 +255,6 @@ def undo_spec(
 
     def judge(line: int, history: Sequence[EarlierUpload]) -> tuple[str, str, list[str], UndoPreview | None]:
         own = [n for n, entry in enumerate(history) if entry.run in of_upload and entry.md5]
-        before = _stored_before(history[: own[0]] if own else [])
         preview: UndoPreview | None = UndoPreview.UNCERTAIN
         if is_undone(history, taken_back_by):
             preview = UndoPreview.LEFT
@@ -268,7 +267,7 @@ def undo_spec(
         sent = saved.sent if saved is not None else ()
         return (
             written_since(history, of_upload | taken_back_by, subject.number, sent=sent),
-            "" if before is None else before.run,
+            _stored_before(history[: own[0]] if own else []),
             sorted(uploaded_md5s(history, of_upload)),
             preview,
         )
@@ -409,27 +408,16 @@ def _undone(row: Row, since: str, before_run: str, uploaded: Collection[str], ba
         return replace(bare, invalid=detail(StoredCode.SAVED_AS_SENT))
     if not saved.md5:
         return bare
-    data = backup.data(row.line, saved.md5)
-    try:
+    data, headers = backup.data(row.line, saved.md5), (saved.content_type, saved.cache_control)
+    with suppress(OSError):  # without its bytes it ends as failed
         status = data.stat()
-    except OSError:  # it ends as failed
-        return replace(bare, file=data.name)
-    return replace(
-        bare,
-        file=data.name,
-        size=status.st_size,
-        mtime_ns=status.st_mtime_ns,
-        content_type=saved.content_type,
-        cache_control=saved.cache_control,
-    )
+        bare = replace(bare, size=status.st_size, mtime_ns=status.st_mtime_ns)
+    return replace(bare, file=data.name, content_type=headers[0], cache_control=headers[1])
 
 
-def _stored_before(written: Sequence[EarlierUpload]) -> EarlierUpload | None:
-    """Return what left a file at a path, or may have; None if there is none. `written`: the oldest first."""
-    for entry in reversed(written):
-        if entry.outcome in _GONE:
-            return None
-        # Of a failed upload it is not known: it may have left what was there before.
-        if entry.md5 or entry.outcome is Outcome.UNKNOWN:
-            return entry
-    return None
+def _stored_before(written: Sequence[EarlierUpload]) -> str:
+    """Return the run that left a file at a path, or may have; empty if there is none. `written`: the oldest first."""
+    # Of a failed upload it is not known: it may have left what was there before.
+    known = (e for e in reversed(written) if e.outcome in _GONE or e.md5 or e.outcome is Outcome.UNKNOWN)
+    last = next(known, None)
+    return "" if last is None or last.outcome in _GONE else last.run

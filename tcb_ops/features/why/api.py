@@ -84,17 +84,11 @@ class Diagnoses(list[Diagnosis], Tabular):
     def __repr__(self) -> str:
         lang = settings_lang()
         text = _("{code} · {rows} · {names}: {meaning} → {who}: {action}")
-        lines = (
-            text.format(
-                code=each.verdict.code,
-                rows=row_count(each.rows),
-                names=as_list(each.names, 3),
-                meaning=each.verdict.meaning,
-                who=each.verdict.who_acts,
-                action=each.verdict.action,
-            ).of(lang)
-            for each in self
-        )
+        lines = []
+        for each in self:
+            cause, rows, names = each.verdict, row_count(each.rows), as_list(each.names, 3)
+            told = {"meaning": cause.meaning, "who": cause.who_acts, "action": cause.action}
+            lines.append(text.format(code=cause.code, rows=rows, names=names, **told).of(lang))
         return "\n".join(lines) or _("Nothing is wrong.").of(lang)
 
     def _table(self, lang: Lang) -> Lines:

@@ -459,11 +459,8 @@ def _new(dest: Path) -> Iterator[Path]:
 
 @contextmanager
 def _disk_errors(dest: Path) -> Iterator[None]:
-    """Raise StoppedError where the disk fails."""
     try:
         yield
     except OSError as error:
-        raise StoppedError(
-            _("{dest} could not be written: {why}.", dest=dest, why=system_reason(error)),
-            _("Free disk space, or choose another location with --out."),
-        ) from None
+        text = _("{dest} could not be written: {why}.", dest=dest, why=system_reason(error))
+        raise StoppedError(text, _("Free disk space, or choose another location with --out.")) from None

@@ -187,10 +187,9 @@ def letters(column: int) -> str:
 
 def _too_large(line: int) -> BrokenTableError:
     message = _(
-        "the sheet is too large to read as a workbook (limits: rows {most_rows:,}, cells {most_cells:,})",
-        most_rows=MOST_ROWS,
-        most_cells=_MOST_CELLS,
+        "the sheet is too large to read as a workbook (limits: rows {most_rows:,}, cells {most_cells:,})"
     )
+    message = message.format(most_rows=MOST_ROWS, most_cells=_MOST_CELLS)
     fix = _("save it as 'CSV UTF-8 (comma delimited)' and use that file")
     return BrokenTableError(file_problem(message, fix, line=line))
 

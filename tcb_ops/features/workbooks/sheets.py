@@ -63,11 +63,8 @@ def list_sheet(book: Book, rate: Rate, name: str = "") -> Sheet:
     named = [s for s in sheets if s.name == name] or [s for s in sheets if fold(s.name) == fold(name)]
     if len(named) == 1:
         return named[0]
-    message = _(
-        "--sheet {name}: there is no such sheet; there are {listed}",
-        name=shown(name, 40),
-        listed=quoted_names(sheet.name for sheet in sheets),
-    )
+    message = _("--sheet {name}: there is no such sheet; there are {listed}")
+    message = message.format(name=shown(name, 40), listed=quoted_names(sheet.name for sheet in sheets))
     raise BrokenTableError(file_problem(message, _("choose one of these")))
 
 
