@@ -143,9 +143,8 @@ def draw(moments: Sequence[TimelineBucket], zone: tzinfo) -> Drawing | None:
         for path, rows in zip(paths, stack, strict=True):
             if rows:
                 high = rows * step
-                path.append(
-                    f"M{number * wide + wide * 0.08:.2f} {bottom:.2f}h{wide * 0.84:.2f}v{-high:.2f}h{-wide * 0.84:.2f}z"
-                )
+                begin, across = number * wide + wide * 0.08, wide * 0.84
+                path.append(f"M{begin:.2f} {bottom:.2f}h{across:.2f}v{-high:.2f}h{-across:.2f}z")
                 bottom -= high
     good, skipped, bad = (sum(part) for part in zip(*stacks, strict=True))
     began, ended = moments[0].at, moments[-1].until

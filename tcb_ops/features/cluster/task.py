@@ -163,7 +163,7 @@ def work_on(assignment: Assignment) -> TaskResult:
             lease=LEASE,
         )
         try:
-            submit_coroutine(_Work(context, ledger).work(HAND_OVER if moved else 0.0)).result()
+            submit_coroutine(_work(context, ledger, HAND_OVER if moved else 0.0)).result()
         except FencedError:
             return result(TaskEnd.FENCED)
         except InterruptedRunError:
@@ -189,34 +189,29 @@ def _unfit(assignment: Assignment) -> TcbOpsError | None:
     return None
 
 
-class _Work:
-    def __init__(self, context: RunContext, ledger: PartitionLedger) -> None:
-        self._ledger = ledger
-        self._context = replace(context, check_lock=self._renew_claim)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._engine: Engine | None = None
+async def _work(context: RunContext, ledger: PartitionLedger, wait: float) -> None:
+    """Work until the partition's rows have ended, after `wait` seconds in which the previous worker stops."""
+    loop, engines = asyncio.get_running_loop(), list[Engine]()
 
-    async def work(self, wait: float) -> None:
-        """Work until the partition's rows have ended, after `wait` seconds in which the previous worker stops."""
-        self._loop = asyncio.get_running_loop()
-        try:
-            end = self._loop.time() + wait
-            while (seconds_left := end - self._loop.time()) > 0:
-                await asyncio.sleep(min(1.0, seconds_left))
-                await asyncio.to_thread(self._renew_claim)
-                if self._ledger.stopping:
-                    raise interrupted()
-            async with self._context.runtime.transport(self._context.limits.concurrency) as transport:
-                self._engine = Engine(self._context, transport, None, lambda _progress: None)
-                await self._engine.work()
-        finally:
-            await self._context.tokens.aclose()
-
-    def _renew_claim(self) -> None:
+    def renew_claim() -> None:
         """Look at the fence and at the starting process. Raises FencedError; a run that stops is interrupted."""
-        self._ledger.renew()
-        if self._ledger.stopping and self._loop is not None and self._engine is not None:
-            self._loop.call_soon_threadsafe(self._engine.interrupt)
+        ledger.renew()
+        for engine in engines if ledger.stopping else ():
+            loop.call_soon_threadsafe(engine.interrupt)
+
+    try:
+        end = loop.time() + wait
+        while (seconds_left := end - loop.time()) > 0:
+            await asyncio.sleep(min(1.0, seconds_left))
+            await asyncio.to_thread(renew_claim)
+            if ledger.stopping:
+                raise interrupted()
+        async with context.runtime.transport(context.limits.concurrency) as transport:
+            context = replace(context, check_lock=renew_claim)
+            engines.append(Engine(context, transport, None, lambda _progress: None))
+            await engines[0].work()
+    finally:
+        await context.tokens.aclose()
 
 
 def _ledger_url(shipped: str) -> str:

@@ -13,7 +13,7 @@ from workspace import TEA, Workspace, cancel, many, write_csv
 import tcb_ops as tcb
 from tcb_ops.errors import InterruptedRunError
 from tcb_ops.features.cluster.coordinator import CoordinatorLedger
-from tcb_ops.features.cluster.task import LEASE, SILENT_AFTER, FencedError, PartitionLedger, _Work
+from tcb_ops.features.cluster.task import LEASE, SILENT_AFTER, FencedError, PartitionLedger, _work
 from tcb_ops.features.simulator.faults import Fault, FaultStep
 from tcb_ops.runs import engine
 from tcb_ops.runs.calls import RunContext
@@ -165,7 +165,7 @@ class Partition:
             root=self._workspace.folder / "files",
             lease=LEASE,
         )
-        await asyncio.wait_for(_Work(context, worker).work(wait), 240)
+        await asyncio.wait_for(_work(context, worker, wait), 240)
 
 
 @pytest.fixture
