@@ -246,7 +246,7 @@ class Kind(str):
             "The only row succeeded: {done}.", "All {n:,} rows succeeded: {done}.", total, done=done
         )
 
-    def next_step(
+    def next_command(
         self, settings: Settings, run: RunRecord, actions: Sequence[NextAction]
     ) -> tuple[Text, list[str]] | None:
         """Return the next command about rows that did not succeed, with its purpose; None where nothing helps.

@@ -1,4 +1,4 @@
-"""The commands that work on a list: check, links, upload, retry, audit; and notify, about an audit."""
+"""The commands that work on a list: check, links, upload; and retry."""
 
 from __future__ import annotations
 

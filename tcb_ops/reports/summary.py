@@ -477,4 +477,4 @@ def next_command(
 ) -> tuple[Text, list[str]] | None:
     """Return the purpose and the next command for a finished run; None if nothing is left to do."""
     actions = [action for action in next_actions(groups) if action.per is not Per.NOBODY]
-    return run.kind.next_step(settings, run, actions) if actions else None
+    return run.kind.next_command(settings, run, actions) if actions else None

@@ -94,7 +94,7 @@ class RunContext:
     runtime: Runtime = field(default_factory=Runtime)
     runner: MakeRunner | None = None
     """Makes what has the run worked on by other processes; None: this one works on it."""
-    lease: float | None = None
+    lease_seconds: float | None = None
     """Seconds after a successful lock check in which rows may begin and have effects; None for those of a lock."""
     urls: Callable[[Row], Secret] | None = None
     """Returns the whole URL that a row's file is sent from; None if no URL has a query."""
@@ -107,7 +107,7 @@ class CallContext(RunContext):
     """What the calls of a run's rows need."""
 
     transport: Transport
-    checked: Lease
+    lease: Lease
     """Checked right before each effect."""
 
 
@@ -129,7 +129,7 @@ class Calls:
 
     def __init__(self, context: CallContext) -> None:
         settings = context.settings
-        self.context, self.lease = context, context.checked
+        self.context, self.lease = context, context.lease
         self.clock = asyncio.get_running_loop().time
         """Monotonic seconds."""
         self.now = context.runtime.now
@@ -377,7 +377,7 @@ class UploadCalls(Calls):
         return FailedAttempt(failed, Decision.RETRY, Scope.ENV, "store")
 
 
-def upload_calls(context: CallContext) -> Calls:
+def open_upload_calls(context: CallContext) -> Calls:
     """Return the calls of an upload; those with a backup look at each path before they send."""
     backed_up = bool(context.run.settings.get("backup"))
     calls: Calls = provided("backed_up_calls")(context) if backed_up else UploadCalls(context)

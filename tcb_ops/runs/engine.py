@@ -69,10 +69,12 @@ class Engine:
         self._reader_thread = context.runtime.executor("reader")
         self._lock_thread = context.runtime.executor("lock")
         self._kind = self._run.kind
-        self._lease = Lease(LOCK_CHECK_EVERY + LOCK_CHECK_WITHIN if context.lease is None else context.lease)
+        self._lease = Lease(
+            LOCK_CHECK_EVERY + LOCK_CHECK_WITHIN if context.lease_seconds is None else context.lease_seconds
+        )
         values = {field.name: getattr(context, field.name) for field in fields(RunContext)}
         self._calls: Calls = load(self._kind.calls_at)(
-            CallContext(**values, transport=transport, checked=self._lease)
+            CallContext(**values, transport=transport, lease=self._lease)
         )
         self._rows_in_flight = 0
         self._writer = LedgerWriter(
@@ -203,7 +205,7 @@ class Engine:
 
     async def _watch_lock(self) -> None:
         """Check the run's lock periodically. Raises LedgerError if it is lost, or the check times out."""
-        lease = self._context.lease
+        lease = self._context.lease_seconds
         while True:
             asked = self._lease.now()
             answer = self._loop.run_in_executor(self._lock_thread, self._context.check_lock)

@@ -22,7 +22,7 @@ class ListKind(Kind):
 
     main = True
 
-    def next_step(
+    def next_command(
         self, settings: Settings, run: RunRecord, actions: Sequence[NextAction]
     ) -> tuple[Text, list[str]] | None:
         """Return a retry, or a corrected list."""
@@ -46,7 +46,7 @@ class UploadKind(ListKind):
     """Uploads. With --backup, each path is looked at before its file is sent."""
 
     name = "upload"
-    calls_at = "tcb_ops.runs.calls:upload_calls"
+    calls_at = "tcb_ops.runs.calls:open_upload_calls"
     label = _("upload")
     report_title = _("Upload report")
     done = _("uploaded")

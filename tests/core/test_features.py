@@ -203,3 +203,13 @@ def test_the_reading_order_of_the_core_names_files_with_their_numbers_of_lines()
     if update:
         CONTRIBUTING.write_text(current, encoding="utf-8")
     assert current == page or update
+
+
+@pytest.mark.posix("checkout")
+def test_the_functions_that_the_reading_order_names_exist():
+    page = CONTRIBUTING.read_text(encoding="utf-8")
+    order = page[page.index("**Read in this order**") : page.index("## Rules")]
+    named = set(re.findall(r"`(?:\w+\.)(\w+)`", order)) - {"py"}
+    code = "".join(file.read_text("utf-8") for file in (PACKAGE / "runs").glob("*.py"))
+    assert len(named) > 3
+    assert {name for name in named if f"def {name}(" not in code} == set()

@@ -111,7 +111,7 @@ class AuditKind(Kind):
         text = _("{environments}: {listed}.") if finished else _("Unfinished, {environments}: {listed}.")
         return text.format(environments=environments, listed=listed)
 
-    def next_step(
+    def next_command(
         self, settings: Settings, run: RunRecord, actions: Sequence[NextAction]
     ) -> tuple[Text, list[str]] | None:
         """Return another audit after one that was stopped, else a retry."""

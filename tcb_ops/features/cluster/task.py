@@ -160,7 +160,7 @@ def work_on(assignment: Assignment) -> TaskResult:
             tokens=tokens,
             root=root,
             skip_unchanged=assignment.skip_unchanged,
-            lease=LEASE,
+            lease_seconds=LEASE,
         )
         try:
             submit_coroutine(_work(context, ledger, HAND_OVER if moved else 0.0)).result()

@@ -38,7 +38,7 @@ class _StoredKind(Kind):
             _("{outcome} {rows:,}", outcome=outcome.label, rows=rows) for outcome, rows in counts.items()
         )
 
-    def next_step(
+    def next_command(
         self, settings: Settings, run: RunRecord, actions: Sequence[NextAction]
     ) -> tuple[Text, list[str]] | None:
         rows = sum(
@@ -68,11 +68,11 @@ class ConfirmKind(_StoredKind):
         Outcome.NOT_ATTEMPTED: Outcome.UNKNOWN,
     }
 
-    def next_step(
+    def next_command(
         self, settings: Settings, run: RunRecord, actions: Sequence[NextAction]
     ) -> tuple[Text, list[str]] | None:
         """Return a retry, else an upload of the files that are missing or differ."""
-        again = super().next_step(settings, run, actions)
+        again = super().next_command(settings, run, actions)
         to_upload = (StoredOutcome.ABSENT, StoredOutcome.DIFFERENT, StoredOutcome.FOREIGN)
         missing = sum(action.group.outcomes.get(outcome, 0) for action in actions for outcome in to_upload)
         root = str(run.settings.get("root", ""))

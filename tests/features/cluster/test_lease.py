@@ -163,7 +163,7 @@ class Partition:
             limits=LIMITS,
             tokens=open_source(settings),
             root=self._workspace.folder / "files",
-            lease=LEASE,
+            lease_seconds=LEASE,
         )
         await asyncio.wait_for(_work(context, worker, wait), 240)
 
