@@ -87,7 +87,7 @@ class WatchedLedger(Ledger):
     """Whether a write has failed in this session because the disk was full."""
 
     @contextmanager
-    def writing(self, idle: int = IDLE_SECONDS) -> Iterator[Connection]:
+    def writing(self, idle: int = IDLE_SECONDS, *, in_one_statement: bool = False) -> Iterator[Connection]:
         with super().writing(idle) as connection:
             if self.oracle.world.is_full():
                 self.was_full, full = True, sqlite3.OperationalError("database or disk is full")

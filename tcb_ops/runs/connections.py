@@ -18,7 +18,7 @@ from typing import Any
 from tcb_ops.errors import TcbOpsError
 from tcb_ops.i18n import Text, _, as_sentences
 from tcb_ops.model import RowEnd
-from tcb_ops.runs.records import WRITE_END, end_values
+from tcb_ops.runs.records import PLAN_COLUMNS, WRITE_END, Usage, end_values
 
 Connection = sqlite3.Connection
 """A connection of either driver: what is used of sqlite3's, psycopg's has as well."""
@@ -58,6 +58,9 @@ _FAULTS = {
     sqlite3.SQLITE_LOCKED: DatabaseFault.LOCKED,
 }
 """By SQLite's primary code."""
+SPEND = """UPDATE runs SET seconds = seconds + ?, link_calls = link_calls + ?, upload_calls = upload_calls + ?
+    WHERE number = ?"""
+_PLAN = f"INSERT INTO rows ({', '.join(PLAN_COLUMNS)}) VALUES ({', '.join('?' * len(PLAN_COLUMNS))})"
 
 
 class Database:
@@ -180,11 +183,18 @@ class Database:
             else:
                 return
 
+    def insert_rows(self, connection: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Insert planned rows, each as the values of PLAN_COLUMNS."""
+        connection.cursor().executemany(_PLAN, rows)
+
     def planned(self, connection: Connection) -> None:
         """Prepare the database for the rows of a new run, in the transaction that has written them."""
 
-    def record(self, connection: Connection, run: int, ends: Sequence[RowEnd]) -> int:
-        """Write the ends of pending rows of a run, by its number; return how many rows were pending."""
+    def record(self, connection: Connection, run: int, ends: Sequence[RowEnd], usage: Usage) -> int:
+        """Write the ends of pending rows of a run, by its number, and what was used; return how many rows were pending."""
+        connection.execute(SPEND, (usage.seconds, usage.link_calls, usage.upload_calls, run))
+        if not ends:
+            return 0
         values = [(*end_values(end), run, end.line) for end in ends]
         # Closed before its connection is used again: its statement is cached for all cursors of the connection.
         with closing(connection.cursor()) as cursor:

@@ -24,7 +24,6 @@ from tcb_ops.runs.locks import hold
 from tcb_ops.runs.reader import SUMS, LedgerReader
 from tcb_ops.runs.records import (
     ANSWERS,
-    PLAN_COLUMNS,
     WRITE_END,
     EnvRecord,
     NewRun,
@@ -44,9 +43,6 @@ IDLE_SECONDS = 5
 would block all others, whose rows it has locked."""
 
 _REOPEN = f"{WRITE_END} AND line = ? AND outcome <> 'pending'"
-_SPEND = """UPDATE runs SET seconds = seconds + ?, link_calls = link_calls + ?, upload_calls = upload_calls + ?
-    WHERE number = ?"""
-_PLAN = f"INSERT INTO rows ({', '.join(PLAN_COLUMNS)}) VALUES ({', '.join('?' * len(PLAN_COLUMNS))})"
 _PLAN_ENV = 'INSERT INTO envs (run, no, env, appid, merchant, owner, "left") VALUES (?, ?, ?, ?, ?, ?, ?)'
 
 
@@ -99,7 +95,7 @@ class Ledger(LedgerReader):
             stream = iter(planned)
             to_values = partial(plan_values, number, number_of, new.kind, self._database.splits_pages)
             while batch := list(map(to_values, islice(stream, BATCH))):
-                connection.cursor().executemany(_PLAN, batch)
+                self._database.insert_rows(connection, batch)
                 count += len(batch)
             _set(connection, number, rows=count)
             self._database.planned(connection)
@@ -117,10 +113,8 @@ class Ledger(LedgerReader):
         Rows that are no longer pending are not changed: after the commit of the others, raises LedgerError with their
         number, or LedgerDamagedError if rows are lost.
         """
-        with self.writing() as connection:
-            done = self._database.record(connection, run.number, ends) if ends else 0
-            spent = usage.seconds, usage.link_calls, usage.upload_calls, run.number
-            connection.execute(_SPEND, spent)
+        with self.writing(in_one_statement=True) as connection:
+            done = self._database.record(connection, run.number, ends, usage)
         if done != len(ends):
             self.counts(run)  # raises if rows are lost
             raise LedgerError(
@@ -250,12 +244,16 @@ class Ledger(LedgerReader):
             )
 
     @contextmanager
-    def writing(self, idle: int = IDLE_SECONDS) -> Iterator[Connection]:
-        """Begin a transaction, in which nothing may happen for `idle` seconds at most (0: for ever)."""
+    def writing(self, idle: int = IDLE_SECONDS, *, in_one_statement: bool = False) -> Iterator[Connection]:
+        """Begin a transaction, in which nothing may happen for `idle` seconds at most (0: for ever).
+
+        `in_one_statement`: PostgreSQL commits it by itself.
+        """
         self.check_in_place()
         try:
             with self._database.connection() as connection:
-                self._database.begin_writing(connection, idle)
+                if self.file is not None or not in_one_statement:
+                    self._database.begin_writing(connection, idle)
                 yield connection
                 connection.commit()
         except self._database.errors as error:

@@ -368,8 +368,8 @@ class PartitionLedger(Ledger):
         super().record(run, ends, replace(usage, seconds=0.0))
 
     @contextmanager
-    def writing(self, idle: int = IDLE_SECONDS) -> Iterator[Connection]:
-        """Begin a transaction, unless another worker has claimed the partition (FencedError)."""
+    def writing(self, idle: int = IDLE_SECONDS, *, in_one_statement: bool = False) -> Iterator[Connection]:
+        """Begin a transaction, also for one statement, unless another worker has claimed the partition (FencedError)."""
         with super().writing(idle) as connection:
             # First: it locks the partition's record until the commit, so that no claim comes in between.
             admitted = connection.execute(

@@ -18,9 +18,9 @@ from tcb_ops.errors import LedgerError, TcbOpsError
 from tcb_ops.i18n import _
 from tcb_ops.model import RowEnd
 from tcb_ops.runs import connections
-from tcb_ops.runs.connections import BATCH, Connection, Database, DatabaseFault
+from tcb_ops.runs.connections import BATCH, SPEND, Connection, Database, DatabaseFault
 from tcb_ops.runs.database import not_a_ledger
-from tcb_ops.runs.records import END_COLUMNS, end_values
+from tcb_ops.runs.records import END_COLUMNS, PLAN_COLUMNS, Usage, end_values
 
 SCHEMA_SECONDS = 10
 """Seconds that creating PostgreSQL's tables waits for a lock, since all others wait behind it."""
@@ -36,7 +36,7 @@ _LIBPQ = {
 _LOCK_TIMEOUT = "55P03"
 """SQLSTATE of a lock that another session kept for longer than lock_timeout."""
 _STREAMS = count()
-_RECORD = f"""UPDATE rows SET {", ".join(f"{name} = new.{name}" for name in END_COLUMNS)}
+_RECORD = f"""WITH spent AS ({SPEND}) UPDATE rows SET {", ".join(f"{name} = new.{name}" for name in END_COLUMNS)}
     FROM json_populate_recordset(NULL::rows, ?) AS new
     WHERE rows.run = ? AND rows.line = ANY(?) AND rows.line = new.line AND rows.outcome = 'pending'"""
 """The lines are listed, too: they lead the server to the rows by the key."""
@@ -105,16 +105,28 @@ class PostgreSQL(Database):
         """Begin a transaction that writes, in which nothing may happen for `idle` seconds (0: for ever)."""
         connection.execute(f"BEGIN; SET LOCAL idle_in_transaction_session_timeout = '{idle}s'")
 
+    def insert_rows(self, connection: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Insert planned rows, each as the values of PLAN_COLUMNS."""
+        server = cast("psycopg.Connection[Any]", connection)
+        with (
+            server.cursor() as cursor,
+            cursor.copy(f"COPY rows ({', '.join(PLAN_COLUMNS)}) FROM STDIN") as copy,
+        ):
+            for row in rows:
+                copy.write_row(row)
+
     def planned(self, connection: Connection) -> None:
         """Have the server count the rows of a new run: without statistics it would read all of them at each commit."""
-        connection.execute("ANALYZE rows")
+        # A sample of 3,000 rows instead of 30,000: a tenth of the time.
+        connection.execute("SET LOCAL default_statistics_target = 10; ANALYZE rows (run, line, place)")
 
-    def record(self, connection: Connection, run: int, ends: Sequence[RowEnd]) -> int:
-        """Write the ends of pending rows of a run in one statement; return how many rows were pending."""
+    def record(self, connection: Connection, run: int, ends: Sequence[RowEnd], usage: Usage) -> int:
+        """Write the ends of pending rows of a run, and what was used, in one statement; return how many rows were pending."""
         columns = ("line", *END_COLUMNS)
         listed = [dict(zip(columns, (end.line, *end_values(end)), strict=True)) for end in ends]
+        spent = usage.seconds, usage.link_calls, usage.upload_calls, run
         values = msgspec.json.encode(listed).decode(), run, [end.line for end in ends]
-        return connection.execute(_RECORD, values).rowcount
+        return connection.execute(_RECORD, (*spent, *values)).rowcount
 
     def stream(self, connection: Connection, query: str, values: Sequence[Any]) -> Iterator[Any]:
         """Stream the records of a query, read in batches."""
