@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tcb_ops.formatting import format_size, sanitize
+from tcb_ops.formatting import fold, format_size, sanitize
 from tcb_ops.i18n import Text, _, as_facts, as_list, ngettext
 from tcb_ops.kinds import environment_count, is_provided, merchant_count, provided, row_count
 from tcb_ops.lists.batch import Batch
@@ -130,3 +130,17 @@ def scope_of_rows(tallies: Iterable[Tally], outcomes: frozenset[Outcome]) -> Sen
         len({tally.appid for tally in counted}),
         len({(tally.appid, tally.env) for tally in counted}),
     )
+
+
+def is_confirmed(typed: str, merchants: int, *, asked: bool) -> bool:
+    """Decide whether a run may start.
+
+    ==================  ==============================  ==========
+    confirmation        typed                           may start
+    ==================  ==============================  ==========
+    not asked for       anything                        yes
+    asked for           the number, full width or not   yes
+    asked for           anything else                   no
+    ==================  ==============================  ==========
+    """
+    return not asked or fold(typed).replace(",", "") == str(merchants)

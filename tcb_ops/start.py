@@ -150,6 +150,18 @@ def existing_ledger(settings: Settings) -> Ledger | None:
     return Ledger(settings.ledger) if exists else None
 
 
+def unfinished_run(work: RunSpec, settings: Settings) -> Run | None:
+    """Return the run that a start of this work would resume, or, if that is over a day old, ask about; None without one."""
+    from tcb_ops.runs.plan import Choice, choose, same_work
+
+    now, ledger = time.time(), existing_ledger(settings)
+    record = same_work(ledger, work, settings, now) if ledger is not None else None
+    if ledger is None or record is None or record.finished_at is not None:
+        return None
+    is_new = choose(record.created_at, now, work.kind, new_run=False) is Choice.NEW
+    return None if is_new else Run(ledger, record, settings)
+
+
 def ledger_with_runs(settings: Settings) -> Ledger:
     """Open the ledger. Raises RunNotFoundError if it does not exist."""
     ledger = existing_ledger(settings)

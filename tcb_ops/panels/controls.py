@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
-from unicodedata import normalize
 
 import ipywidgets as widgets
 
@@ -28,7 +27,7 @@ from tcb_ops.lists.merchants import Merchants, read_merchants
 from tcb_ops.model import Outcome
 from tcb_ops.panels.files import file_links, report_links
 from tcb_ops.panels.html import message
-from tcb_ops.preflight import SendScope, scope_of_rows
+from tcb_ops.preflight import SendScope, is_confirmed, scope_of_rows
 from tcb_ops.reports.explanations import MARK
 from tcb_ops.run import Run
 from tcb_ops.runs.limits import RunLimits
@@ -317,20 +316,6 @@ class Menu(widgets.VBox):
         if self.opened:
             self.prepare()
         self._worker.on_change()
-
-
-def is_confirmed(typed: str, merchants: int, *, asked: bool) -> bool:
-    """Decide whether a run may start.
-
-    ==================  ==============================  ==========
-    confirmation        typed                           may start
-    ==================  ==============================  ==========
-    not asked for       anything                        yes
-    asked for           the number, full width or not   yes
-    asked for           anything else                   no
-    ==================  ==============================  ==========
-    """
-    return not asked or normalize("NFKC", typed).strip().replace(",", "") == str(merchants)
 
 
 class ActionButton(widgets.VBox):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,8 +24,7 @@ from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.list_kinds import LINKS, UPLOAD
 from tcb_ops.runs.plan import RunSpec, list_spec
 from tcb_ops.runs.progress import Progress
-from tcb_ops.settings import Settings
-from tcb_ops.start import ResumeOptions, StartOptions, existing_ledger
+from tcb_ops.start import ResumeOptions, StartOptions, unfinished_run
 
 
 class RunForm(Panel):
@@ -230,15 +228,3 @@ class RunPanel(Panel):
         if self.run is None:
             raise UsageError(_("There is no run to export."))
         return self.run
-
-
-def unfinished_run(work: RunSpec, settings: Settings) -> Run | None:
-    """Return the run that a start of this work would resume, or, if that is over a day old, ask about; None without one."""
-    from tcb_ops.runs.plan import Choice, choose, same_work
-
-    now, ledger = time.time(), existing_ledger(settings)
-    record = same_work(ledger, work, settings, now) if ledger is not None else None
-    if ledger is None or record is None or record.finished_at is not None:
-        return None
-    is_new = choose(record.created_at, now, work.kind, new_run=False) is Choice.NEW
-    return None if is_new else Run(ledger, record, settings)

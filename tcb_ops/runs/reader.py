@@ -214,7 +214,6 @@ class LedgerReader(HistoryReader):
             "SELECT run, line, cells, outcome, errcode, errmsg FROM rows "
             "WHERE run = ? AND line > ? ORDER BY line LIMIT ?"
         )
-
         for batch in self._in_order(run, lambda last: self.fetch(query, (run.number, last, BATCH))):
             with self.reading(run):
                 listed = [(line, read_cells(cells), *end) for _run, line, cells, *end in batch]
@@ -296,9 +295,8 @@ class LedgerReader(HistoryReader):
 
     def counts(self, run: RunRecord) -> dict[Outcome, int]:
         """Count rows by outcome, pending included, without zeros."""
-        query = "SELECT outcome, COUNT(*) FROM rows WHERE run = ? GROUP BY outcome"
-        if run.finished_at is not None:
-            query = "SELECT outcome, SUM(rows) FROM sums WHERE run = ? GROUP BY outcome"
+        counted = "COUNT(*) FROM rows" if run.finished_at is None else "SUM(rows) FROM sums"
+        query = f"SELECT outcome, {counted} WHERE run = ? GROUP BY outcome"
         counts = {Outcome(outcome): int(count) for outcome, count in self.fetch(query, (run.number,))}
         self._check_sums(run, sum(counts.values()))
         return Outcome.in_order(counts)
