@@ -14,11 +14,6 @@ pytestmark = pytest.mark.integration
 
 LISTS = {
     "not text": (b"env,path\n\xff\xfe\xfd,a\n", ["list.csv:2", "not text", "UTF-8"]),
-    "no path column": (b"env,name\ntea,x\n", ["list.csv:1", "path", "--column"]),
-    "duplicate": (
-        f"env,path\n{TEA.env},a.png\n{TEA.env},a.png\n".encode(),
-        ["list.csv:3", "same environment and path as in line 2", "remove"],
-    ),
     "unknown env": (b"env,path\nnope-1,a.png\n", ["list.csv:2", "'env'", "nope-1"]),
     "dots": (f"env,path\n{TEA.env},a/../b.png\n".encode(), ["list.csv:2", "'path'", ".."]),
 }
@@ -163,31 +158,6 @@ def test_bad_settings_are_named_and_nothing_is_sent(open_cli, name):
     assert "hush" not in result.err
     assert cli.calls == 0
     assert (cli.folder / "other.db").read_bytes() == before
-
-
-@pytest.mark.parametrize(
-    ("file", "told"),
-    [
-        (
-            f"appid,access_token,expires_at\r\n{TEA.appid},s3cr3t-t0ken,soon\r\n",
-            ["tokens.csv: line 2", "expires_at"],
-        ),
-        (f"appid,access_token\r\n{TEA.appid},\r\n", ["tokens.csv: line 2"]),
-        (
-            f"appid,access_token\r\n{TEA.appid},s3cr3t-t0ken\r\n{TEA.appid},s3cr3t-t0ken2\r\n",
-            ["tokens.csv: line 3"],
-        ),
-    ],
-    ids=["bad time", "no token", "appid twice"],
-)
-def test_a_bad_token_file_is_named_by_line_and_shows_no_token(open_cli, file, told):
-    cli = open_cli(many(TEA, rows=2))
-    (cli.folder / "tokens.csv").write_text(file, encoding="utf-8")
-    result = cli.links("--json")
-    assert "s3cr3t" not in result.out + result.err
-    assert cli.calls == 0
-    assert result.code == 2, result.err
-    assert [word for word in told if word not in result.err] == [], result.err
 
 
 def with_limit(cli, resource, limit, *words):

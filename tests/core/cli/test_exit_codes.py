@@ -64,14 +64,6 @@ def test_control_characters_of_skipped_rows_are_pictures_in_every_export(open_cl
     assert "control character (U+0001)" in again.err
 
 
-def test_limit_takes_the_first_rows(open_cli):
-    cli = open_cli()
-    result = cli.upload("--limit", "7", "--json")
-    assert result.code == 0
-    assert cli.assert_complete(result.json, 7) == {"uploaded": 7}
-    assert {key for _, key in cli.workspace.sim.objects} == {f"banner/{n}.png" for n in range(7)}
-
-
 OF_BOOKS = ("--where", f"appid={BOOKS.appid}")
 OF_TEA = ("--where", f"appid={TEA.appid}")
 

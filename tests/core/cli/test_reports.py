@@ -1,7 +1,5 @@
 """Where reports go, and the question before many live environments."""
 
-import hashlib
-import json
 import os
 
 import pytest
@@ -26,19 +24,6 @@ REPORT = {
 LIVE = ("--api-base", "https://api.example.invalid", "--patience", "0.1")
 
 
-def test_a_report_goes_to_reports_and_the_runs_id(open_cli):
-    cli = open_cli(many(TEA, rows=2))
-    result = cli.upload("--json")
-    folder = cli.folder / "reports" / result.json["run"]
-    assert result.json["report"] == str(folder)
-    assert {file.name for file in folder.iterdir()} == REPORT
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    assert manifest["simulated"] is True
-    assert manifest["counts"] == result.json["counts"]
-    assert manifest["input"]["sha256"] == hashlib.sha256((cli.folder / "list.csv").read_bytes()).hexdigest()
-    assert "SIMULATED" in (folder / "report.html").read_text(encoding="utf-8")
-
-
 def test_a_pdf_is_made_on_request(open_cli, monkeypatch):
     cli = open_cli(many(TEA, rows=2))
     browser = cli.folder / "chromium"
@@ -58,19 +43,9 @@ def test_a_pdf_is_made_on_request(open_cli, monkeypatch):
         assert (cli.folder / "pdf" / "report.pdf").exists()
         assert cli("verify", "pdf").code == 0
         (cli.folder / "pdf").rename(cli.folder / command[0])
-
-
-def test_a_setting_asks_for_a_pdf_in_every_report(open_cli, monkeypatch, tmp_path):
-    cli = open_cli(many(TEA, rows=2))
-    browser = tmp_path / "chromium"
-    browser.write_text(
-        '#!/bin/sh\nfor word; do printf %%PDF- > "${word#--print-to-pdf=}"; done 2>/dev/null\n'
-    )
-    browser.chmod(0o755)
-    monkeypatch.setenv("TCB_OPS_CHROMIUM", str(browser))
     monkeypatch.setenv("TCB_OPS_REPORT__PDF", "true")
-    result = cli.upload("--json")
-    assert (cli.folder / "reports" / result.json["run"] / "report.pdf").exists()
+    report = cli.upload("--json", "--new-run").json["report"]
+    assert (cli.folder / report / "report.pdf").exists(), "a setting asks for it in every report"
 
 
 @pytest.mark.parametrize("there", ["a folder with files", "a file", "another run's report"])
@@ -122,16 +97,6 @@ def test_a_run_that_goes_on_puts_its_report_where_this_command_says(open_cli):
     cli.workspace.sim.__enter__()
     assert cli("upload", "list.csv", "--root", "files", *away).code == 0
     assert (cli.folder / "out" / "manifest.json").exists()
-
-
-@pytest.mark.parametrize("out", ["files", "nowhere/links.csv"])
-def test_links_out_is_a_file_in_a_folder_that_is_there(open_cli, out):
-    cli = open_cli(many(TEA, rows=2))
-    result = cli.links("--out", out)
-    assert result.code == 2
-    assert "--out" in result.err
-    assert out in result.err
-    assert cli.calls == 0
 
 
 @pytest.mark.parametrize(

@@ -124,19 +124,6 @@ def test_resume_takes_a_prefix_and_refuses_what_does_not_fit(stopped):
     assert cli.upload("--json", "--resume", run[:-1]).json["run"] == run
 
 
-def test_another_list_another_root_or_another_target_is_another_run(stopped):
-    cli, run = stopped
-    (cli.folder / "elsewhere").mkdir()
-    for file in (cli.folder / "files").iterdir():
-        (cli.folder / "elsewhere" / file.name).write_bytes(file.read_bytes())
-    assert cli("upload", "list.csv", "--root", "elsewhere", "--json").json["run"] != run
-    listed = (cli.folder / "list.csv").read_bytes()
-    (cli.folder / "list.csv").write_bytes(listed + b"\r\n")
-    assert cli.upload("--json").json["run"] != run
-    (cli.folder / "list.csv").write_bytes(listed)
-    assert cli.upload("--json").json["run"] == run
-
-
 def test_a_list_that_is_done_is_sent_again_but_not_without_a_word(open_cli):
     cli = open_cli()
     warning = "hold files that earlier runs of this ledger uploaded. --skip-unchanged leaves out"

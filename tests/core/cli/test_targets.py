@@ -36,15 +36,6 @@ def test_a_command_that_only_asks_the_platform_names_it_as_well(open_cli, words)
     assert cli(*words).err.startswith(f"SIMULATED {cli.workspace.sim.base} · tcb-ops.toml\n")
 
 
-def test_a_live_target_is_named_even_when_told_to_be_quiet(open_cli):
-    cli = open_cli(many(TEA, rows=1))
-    words = ("--target", "https://api.example.invalid", "--patience", "0.1", "--quiet")
-    result = cli("links", "list.csv", *words)
-    assert result.code == 3
-    assert result.err.startswith("LIVE https://api.example.invalid · tcb-ops.toml\n")
-    assert "(LIVE https://api.example.invalid)" in result.err
-
-
 def test_the_embedded_simulator_is_a_target_from_one_command_to_the_next(open_cli):
     cli = open_cli(many(TEA, BOOKS, rows=3))
     (cli.folder / "tokens.csv").unlink()  # its tokens are its own

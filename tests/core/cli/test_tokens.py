@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import re
 import signal
 import sys
@@ -10,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tables import table
 from workspace import BOOKS, TEA, TEA_TEST, many
 
 from tcb_ops.features.simulator.faults import Component, Etag, Fault, FaultStep, Reset
@@ -172,23 +170,27 @@ WHOLE = (
 
 
 @pytest.fixture
-def platforms_desk(open_cli, monkeypatch):
+def open_platform(open_cli, monkeypatch):
     """A platform that refreshes by itself: its secret in the environment, its ticket in a file."""
+
+    def opened(rows, faults=(), **options):
+        cli = open_cli(rows, faults, component=ROTATING, tokens={}, **options)
+        (cli.folder / "ticket.txt").write_text(PLATFORM.ticket)
+        monkeypatch.setenv("PRACTICE_SECRET", PLATFORM.secret)
+        settings(cli, *WHOLE)
+        return cli
+
+    return opened
+
+
+@pytest.fixture
+def platforms_desk(open_platform):
     faults = [
         *TROUBLE,
         Fault(appid=BOOKS.appid, step=FaultStep.AUTHORIZER_TOKEN, errcode=61003, errmsg=f"no {REFRESH}"),
     ]
-    cli = open_cli(
-        many(TEA, TEA_TEST, BOOKS, rows=6),
-        faults,
-        merchants=(TEA, TEA_TEST, BOOKS, OWN),
-        component=ROTATING,
-        tokens={},
-    )
-    (cli.folder / "ticket.txt").write_text(PLATFORM.ticket)
-    monkeypatch.setenv("PRACTICE_SECRET", PLATFORM.secret)
-    settings(cli, *WHOLE)
-    return cli
+    rows = many(TEA, TEA_TEST, BOOKS, rows=6)
+    return open_platform(rows, faults, merchants=(TEA, TEA_TEST, BOOKS, OWN))
 
 
 def settings(cli, *tokens):
@@ -282,90 +284,8 @@ def test_the_token_servers_key(open_cli, monkeypatch, port):
     assert "PrAcTiCe-query" not in out + err
 
 
-@pytest.fixture
-def open_platform(open_cli, monkeypatch):
-    """A platform whose tokens are refreshed here, with these lines under `[tokens]`."""
-
-    def opened(*tokens, faults=(), component=PLATFORM):
-        cli = open_cli(many(TEA, BOOKS, rows=2), faults, component=component, tokens={})
-        (cli.folder / "ticket.txt").write_text(PLATFORM.ticket)
-        monkeypatch.setenv("PRACTICE_SECRET", PLATFORM.secret)
-        settings(cli, *(tokens or WHOLE))
-        return cli
-
-    return opened
-
-
-def sentences(err):
-    """The lines in which the command says why it ends."""
-    return [line for line in err.splitlines() if line.startswith("tcb-ops: ")]
-
-
-def test_a_platform_that_refreshes_by_itself_from_the_settings_file(open_platform):
-    cli = open_platform()
-    assert cli.links().code == 0
-    assert (cli.folder / "tcb-ops.tokens" / "wxtea.json").exists(), "beside the settings file"
-    before = cli.workspace.sim.stats
-    assert cli.links("--new-run").code == 0
-    assert (cli.workspace.sim.stats - before)["component_token"] == 0
-
-
-@table(
-    "tokens, problem",
-    {
-        "not-sole": ([WHOLE[0], *WHOLE[2:]], "needs sole_owner = true"),
-        "no-secret": ([WHOLE[0], *WHOLE[1:3], WHOLE[4]], "tokens.secret is missing"),
-        "no-ticket": ([*WHOLE[:4], 'ticket = "file:none.txt"'], "none.txt cannot be read"),
-        "literal": ([*WHOLE[:3], 'secret = "PrAcTiCe-app-secret"', WHOLE[4]], "not contain the secret"),
-        "no-url": (['source = "service"'], "tokens.url is missing"),
-        "http": (['source = "service"', 'url = "http://tokens.example/{appid}"'], "must be https"),
-    },
-)
-def test_a_source_that_cannot_work_is_exit_2_before_anything_is_sent(open_platform, tokens, problem):
-    cli = open_platform(*tokens)
-    result = cli.links()
-    assert result.code == 2
-    (sentence,) = sentences(result.err)
-    assert problem in sentence
-    assert PLATFORM.secret not in result.err
-    assert not cli.calls
-    assert cli.workspace.sim.stats["component_token"] == 0
-
-
-@pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")
-def test_a_store_that_others_may_read_is_exit_2_with_the_fix(open_platform):
-    cli = open_platform()
-    assert cli.links().code == 0
-    (cli.folder / "tcb-ops.tokens" / "wxtea.json").chmod(0o644)
-    result = cli.links("--new-run")
-    assert result.code == 2
-    assert "chmod -R go-rwx" in sentences(result.err)[0]
-
-
-@pytest.mark.parametrize(("code", "fix"), [(61004, "whitelist"), (61006, "next push"), (40125, "AppSecret")])
-def test_what_stops_everybody_is_exit_3_with_one_message_and_the_rows_pending(open_platform, code, fix):
-    cli = open_platform(faults=[Fault(step=FaultStep.COMPONENT_TOKEN, errcode=code)])
-    result = cli.links("--json")
-    assert result.code == 3
-    (sentence,) = sentences(result.err)
-    assert str(code) in sentence
-    assert fix in sentence
-    assert cli.latest().counts == {"pending": 4}
-
-
-def test_a_token_server_that_is_down_is_exit_3_and_named(open_cli):
-    cli = open_cli(many(TEA, BOOKS, rows=2))
-    settings(cli, 'source = "service"', 'url = "http://127.0.0.1:9/{appid}"')
-    result = cli.links("--patience", "0.3")
-    assert result.code == 3
-    (sentence,) = sentences(result.err)
-    assert "127.0.0.1:9" in sentence
-    assert "token server" in sentence
-    assert cli.latest().counts == {"pending": 4}
-
-
 def test_the_ticket_the_store_and_the_settings_are_never_listed_for_upload(open_platform):
-    cli = open_platform()
+    cli = open_platform(many(TEA, BOOKS, rows=2))
     assert cli.links().code == 0
     (cli.folder / "mine.png").touch()
     result = cli("list", ".", "--to", TEA.env, "--out", "all.csv", "--include", "*")
@@ -388,7 +308,7 @@ def test_the_ticket_the_store_and_the_settings_are_never_listed_for_upload(open_
 )
 def test_a_command_that_is_interrupted_keeps_the_refresh_that_is_on_its_way(open_platform, wait_for, words):
     slow = Fault(appid=TEA.appid, step=FaultStep.AUTHORIZER_TOKEN, delay=1)
-    cli = open_platform(faults=[slow], component=ROTATING)
+    cli = open_platform(many(TEA, BOOKS, rows=2), [slow])
     sim = cli.workspace.sim
     with cli.process(*words) as process:
         wait_for(lambda: sim.stats[f"authorizer_token:{TEA.appid}"])

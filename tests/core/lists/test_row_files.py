@@ -5,7 +5,6 @@ import mimetypes
 import os
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from tables import table
@@ -31,11 +30,6 @@ from tcb_ops.lists.row_files import (
 )
 from tcb_ops.model import Merchant, Secret, SourceFile, is_source
 from tcb_ops.shell import quote
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tcb_ops.lists.merchants import Merchants
 
 
 @pytest.fixture

@@ -79,12 +79,6 @@ def test_the_manifest_proves_the_files_and_the_input(a_run, every_end, tmp_path)
     assert set(found["versions"]) == {"tcb-ops", "Python", "platform"}
 
 
-def test_the_ledger_knows_where_the_report_stands(a_run, tmp_path):
-    reported = a_run()
-    reported.export(tmp_path / "out")
-    assert reported.ledger.run(reported.run.id).report == str((tmp_path / "out").resolve())
-
-
 def test_an_echoed_secret_is_in_none_of_the_files(a_run, tmp_path):
     echo = "access_token=PLANTED&q-signature=PLANTED"
     ends = [

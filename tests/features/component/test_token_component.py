@@ -476,11 +476,6 @@ def test_a_merchant_that_is_not_on_the_list_needs_an_authorization(run, cli):
     assert cli.sim.stats["authorizer_token"] == 0
 
 
-def test_an_appid_that_is_none_never_becomes_a_file(run, cli):
-    with pytest.raises(TokenError, match="is not an appid"):
-        ask(run, cli.source(), "../wx0")
-
-
 # --- what stops everybody -------------------------------------------------------------------------------------------------
 
 

@@ -198,16 +198,6 @@ def test_a_disk_that_takes_nothing_is_everybodys_trouble(folder):
         store.write("wx1", KEPT)
 
 
-@posix
-def test_a_link_in_the_temporary_files_place_is_not_followed(folder, tmp_path):
-    store = opened(folder)
-    (tmp_path / "other").write_text("mine")
-    (folder / ".wx1.json.part").symlink_to(tmp_path / "other")
-    with pytest.raises(TokenSourceError):
-        store.write("wx1", KEPT)
-    assert (tmp_path / "other").read_text() == "mine"
-
-
 @pytest.mark.parametrize("appid", ["", "..", "../wx1", "a/b", "_platform", ".wx", "wx 1", "x" * 65, "商户"])
 def test_only_an_appid_becomes_a_file(folder, appid):
     store = opened(folder)

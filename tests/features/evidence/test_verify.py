@@ -161,13 +161,6 @@ def test_without_the_ledger_or_its_run_it_says_what_was_not_checked(a_run, tmp_p
     )
 
 
-def test_a_report_of_another_ledger_is_no_proof(a_run, tmp_path):
-    reported = a_run([GOOD, REFUSED])
-    out = reported.export(tmp_path / "out")
-    sql(reported, "DELETE FROM exports")
-    assert "was not exported with this ledger" in wrong(check_report(out, reported.ledger))["manifest.json"]
-
-
 def test_a_copy_of_an_older_report_is_still_known(a_run, tmp_path):
     reported = a_run([GOOD, RowEnd(0, Outcome.PENDING)], finished=False)
     older = tmp_path / "elsewhere"

@@ -55,6 +55,7 @@ def test_final_joins_a_run_with_its_retries(open_cli):
     assert [row["tcb_outcome"] for row in rows_of(folder / "results.csv")] == ["uploaded"] * 8
     assert rows_of(folder / "failed.csv") == []
     assert cli("verify", str(folder)).code == 0
+    assert cli("verify", first.json["run"]).code == 0, "the retry has changed nothing in it"
     assert cli("report", first.json["run"], "--json").json["counts"] == {"uploaded": 7, "refused": 1}
 
 
