@@ -27,7 +27,7 @@ from tcb_ops.run import Run
 from tcb_ops.runs.records import RowRecord, Tally
 from tcb_ops.secrets import redact
 
-PAGE = 100
+PAGE = 50
 """Rows of a page."""
 _WORDS: dict[str, Text] = {
     "merchant": _("Merchant"),

@@ -134,7 +134,8 @@ def assert_every_tab_is_calm_and_accessible(notebook, most):
         notebook.click(f"[role=tab][data-tab={name}]")
         notebook.page.wait_for_selector(f".op-panel .op-part-{name}:not([hidden])", state="attached")
         notebook.until(ENDS, notebook.page.viewport_size["height"] - 25)
-        assert notebook.page.evaluate(NUMBERED) <= most, name
+        lines = notebook.page.locator(".op-panel .op-line:visible").count()  # which a click opens
+        assert notebook.page.evaluate(NUMBERED) + lines <= most, name
         assert notebook.violations() == [], name
 
 
