@@ -34,6 +34,7 @@ JUPYTERLAB = (
     ("label-title-only", 'title="Name: '),  # the file's name in the title bar
     ("region", "jp-skiplink"),  # its links to parts of the page stand outside landmarks
     ("scrollable-region-focusable", "cm-scroller"),  # the code of a cell that is wider than the page
+    ("empty-table-header", "<th></th>"),  # the corner of pandas' tables
 )
 """Violations of JupyterLab itself: the rule, and what its element contains."""
 READY = """async () => {

@@ -286,8 +286,7 @@ function render({ model, el }) {
   }, { capture: true, signal: listening.signal });
   // "Run all" ends with its last cell in view. Until somebody scrolls, types or clicks, the panel stays in view instead;
   // then it is scrolled into view when a box opens, or says something else, out of view.
-  let touched = false;
-  let said = ""; // the number of the box that is open, and its message
+  let [touched, said] = [false, ""]; // said: the number of the box that is open, and its message
   const begun = performance.now();
   for (const name of ["wheel", "keydown", "pointerdown", "touchstart"]) document.addEventListener(name, () => { touched = true; }, { capture: true, passive: true, signal: listening.signal });
   function keepInView() {
@@ -333,8 +332,9 @@ function render({ model, el }) {
     for (const line of panelOf()?.querySelectorAll(".op-line, [role=button]") ?? []) line.removeAttribute("tabindex");
   }
   const kernel = model.widget_manager?.kernel;
-  const heard = (_sender, status) => { if (["restarting", "autorestarting", "dead", "terminating"].includes(status)) die(); };
-  kernel?.statusChanged?.connect(heard);
+  const signals = [kernel?.statusChanged, kernel?.connectionStatusChanged]; // once connected again, all is asked for: what a sleeping browser was sent is lost
+  const heard = (_sender, state) => { if (state === "connected") send({ ask: "all" }); else if (/restarting|dead|terminating/.test(state)) die(); };
+  for (const signal of signals) signal?.connect(heard);
 
   function receive(message) {
     if (message.rows || message.failed) {
@@ -373,7 +373,7 @@ function render({ model, el }) {
     model.off("msg:custom", receive);
     listening.abort();
     clearInterval(timer);
-    kernel?.statusChanged?.disconnect(heard);
+    for (const signal of signals) signal?.disconnect(heard);
   };
 }
 
