@@ -4,7 +4,7 @@
 
 It processes LIST (a CSV `env,path,file` in FOLDER, beside merchants.csv, tokens.csv and files/) against BASE and
 prints {"rows", "seconds", "cpu", "written", "peak"}: seconds from reading the list to writing the last result, and CPU-seconds of user
-and system time in that period. Imports are not counted.
+and system time in that period. Imports are not counted: each client does the first row before, unless it is the only one.
 """
 
 from __future__ import annotations
@@ -235,6 +235,7 @@ for at_once in (8, 16, 64):
 
 def main(name: str, base: str, folder: str, paths: str) -> None:
     work = CONTENDERS[name]()
+    do_first_row(work, base, Path(folder), Path(paths))
     before = written()
     used, began = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
     rows = work((base, Path(folder), Path(paths)))
@@ -243,6 +244,16 @@ def main(name: str, base: str, folder: str, paths: str) -> None:
     peak = now.ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)  # KiB on Linux, bytes on macOS
     figures = {"rows": rows, "seconds": seconds, "cpu": cpu, "written": written() - before, "peak": peak}
     print(json.dumps(figures))
+
+
+def do_first_row(work: Callable[[RunSpec], int], base: str, folder: Path, paths: Path) -> None:
+    """Let a client load what it loads at its first use."""
+    with paths.open(encoding="utf-8") as file, tempfile.TemporaryDirectory(dir=folder) as own:
+        head, row, is_longer = file.readline(), file.readline(), bool(file.readline())
+        if is_longer:
+            first = Path(own, "first.csv")
+            first.write_text(head + row, encoding="utf-8")
+            work((base, folder, first))
 
 
 def written() -> int:

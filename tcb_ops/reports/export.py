@@ -27,7 +27,7 @@ from tcb_ops.i18n import Text, _
 from tcb_ops.kinds import is_provided, provided, row_count
 from tcb_ops.model import SIMULATOR
 from tcb_ops.reports.explanations import MARK
-from tcb_ops.reports.formats.csv import RowTexts, write_errcodes, write_lines
+from tcb_ops.reports.formats.csv import RowLines, write_errcodes, write_lines
 from tcb_ops.reports.formats.html import page
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.resources import make_folder, sync_to_disk, system_reason
@@ -157,13 +157,13 @@ def _warn(text: Text, settings: Settings) -> None:
 def _write(
     snapshot: LedgerReader, run: RunRecord, folder: Path, settings: Settings, now: float
 ) -> dict[str, Any]:
-    texts = RowTexts(snapshot, run, settings.lang, settings.zone)
-    write_lines(texts.head, texts, folder / RESULTS, folder / FAILED)
-    if texts.hidden:
+    lines = RowLines(snapshot, run, settings.lang, settings.zone)
+    write_lines(lines.head, lines, folder / RESULTS, folder / FAILED)
+    if lines.hidden:
         warning = _(
             "A token or a signature was found in {rows} of the list: the report shows {mask} instead. Remove it "
             "from the list, and have it replaced.",
-            rows=row_count(texts.hidden),
+            rows=row_count(lines.hidden),
             mask=MASK,
         )
         _warn(warning, settings)
@@ -184,7 +184,7 @@ def _write(
     return {
         "schema": SCHEMA,
         **_about(summary, settings.zone),
-        "rows_digest": texts.hexdigest(),
+        "rows_digest": lines.digest.hexdigest(),
         "files": {},
         "exported_at": _moment(now, settings.zone),
         "lang": str(settings.lang),

@@ -28,7 +28,7 @@ from tcb_ops.i18n import Lang
 from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.reports.formats.csv import (
     RESULT_COLUMNS,
-    RowTexts,
+    RowLines,
     iso_clock,
     write_errcodes,
 )
@@ -103,10 +103,14 @@ def test_no_cell_can_run_as_a_formula(a_run, formula, tmp_path):
 
 
 def test_line_breaks_commas_and_quotes_of_the_input_come_through(a_run, tmp_path):
-    cells = ('a,"b"\r\nc', " lead")
-    a_run([RowEnd(0, Outcome.UPLOADED)], cells=cells).export(tmp_path / "out")
-    with (tmp_path / "out" / "results.csv").open(encoding="utf-8-sig", newline="") as stream:
-        assert tuple(list(csv.reader(stream))[1][:2]) == cells
+    cells = ("a,b", 'a"b"', "a\r", "a\nb", ' "', " lead", "")
+    headers = (*map(str, range(len(cells) - 1)), "path")
+    a_run([RowEnd(0, Outcome.UPLOADED)], headers=headers, cells=cells).export(tmp_path / "out")
+    written = (tmp_path / "out" / "results.csv").read_bytes().decode("utf-8-sig")
+    rows = [*csv.reader(io.StringIO(written, newline=""))]
+    assert tuple(rows[1][: len(cells)]) == cells
+    csv.writer(again := io.StringIO(newline="")).writerows(rows)
+    assert written == again.getvalue()
 
 
 def test_errcodes_csv_has_each_cause_once_with_its_texts(a_run, every_end, tmp_path):
@@ -188,15 +192,15 @@ OK = RowEnd(
 def together(texts):
     batches = list(texts)
     rows, bad = ("".join(each) for each in zip(*batches, strict=True))
-    return texts.head + rows, texts.head + bad, texts.hexdigest(), texts.hidden
+    return texts.head + rows, texts.head + bad, texts.digest.hexdigest(), texts.hidden
 
 
 def check(reported):
     """Return the texts, after comparing the two ways to make them."""
     run = reported.run
     for lang in Lang:
-        found = together(RowTexts(reported.ledger, run, lang, ZONE))
-        assert found == together(RowTexts(RunView(reported.ledger, run), run, lang, ZONE))
+        found = together(RowLines(reported.ledger, run, lang, ZONE))
+        assert found == together(RowLines(RunView(reported.ledger, run), run, lang, ZONE))
     return found
 
 
