@@ -40,6 +40,5 @@ class ComponentCode(DetailCodes):
 
 FEATURE = Feature(
     provides={"component": "tcb_ops.features.component.source:component_tokens"},
-    checks=["tcb_ops.features.component.checks:check_of_secrets"],
     needs=["programs", "single_calls"],
 )

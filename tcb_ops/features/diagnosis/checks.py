@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import partial
-from pathlib import Path
 
-from tcb_ops.i18n import CommandText, Text, _, as_lines, as_list
-from tcb_ops.resources import others_may_read, restricting
-from tcb_ops.settings import Settings
+from tcb_ops.i18n import Text, _
 
 _AGAIN = _("Fix that, then run doctor again.")
 
@@ -50,22 +46,3 @@ class DoctorCheck:
     """What to do if it does not pass."""
     needs: tuple[str, ...] = ()
     """The checks without which there is nothing to look at."""
-
-
-def secrets_check(paths: Sequence[Path], settings: Settings) -> DoctorCheck:
-    """Return the check that only their owner can read the files and folders in which a token source keeps secrets."""
-    return DoctorCheck("secrets", _("secrets"), partial(_check_secrets, paths, settings))
-
-
-def _check_secrets(paths: Sequence[Path], settings: Settings) -> DoctorFinding:
-    paths = [path for path in paths if path.exists()]
-    if not paths:
-        return DoctorFinding(Grade.SKIPPED, _("no files with secrets here"))
-    readable = [path for path in paths if any(map(others_may_read, (path, *path.glob("*"))))]
-    if not readable:
-        return DoctorFinding(Grade.OK, _("{named}: readable only by you", named=as_list(paths)))
-    observation = _("others on this machine may read {named}", named=as_list(readable, most=3))
-    commands = (CommandText(restricting(path.absolute())) for path in readable)
-    fix = as_lines((_("Restrict them to yourself:"), *commands))
-    # The simulator's tokens give access to nothing.
-    return DoctorFinding(Grade.WARNING if settings.on_loopback else Grade.BAD, observation, fix)

@@ -8,7 +8,7 @@ import platform
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -18,15 +18,15 @@ from typing import Any
 
 from tcb_ops.errcodes import ERRCODE
 from tcb_ops.errors import InputError, SettingsError, TcbOpsError, TransportError, TransportFault
-from tcb_ops.features.diagnosis.checks import DoctorCheck, DoctorFinding, Grade, secrets_check
+from tcb_ops.features.diagnosis.checks import DoctorCheck, DoctorFinding, Grade
 from tcb_ops.features.diagnosis.questions import ask_about
 from tcb_ops.features.diagnosis.verdicts import SKEWED, Actor, Facts, clock_text, presumed_verdict, verdict_of
-from tcb_ops.i18n import Text, _, as_clauses, as_facts, ngettext, pgettext, verbatim
+from tcb_ops.i18n import CommandText, _, as_clauses, as_facts, as_lines, as_list, ngettext, pgettext, verbatim
 from tcb_ops.kinds import environment_count, features, load, merchant_count
 from tcb_ops.lists.input_files import format_problem
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.model import Merchant, Owner
-from tcb_ops.resources import system_reason
+from tcb_ops.resources import others_may_read, restricting, system_reason
 from tcb_ops.runs.database import on_network
 from tcb_ops.runs.loop import submit_coroutine
 from tcb_ops.settings import Settings, settings_file
@@ -46,50 +46,34 @@ LONG_PATHS = r"SYSTEM\CurrentControlSet\Control\FileSystem"
 
 def all_checks(
     settings: Settings | SettingsError, config: str | None, where: Sequence[str]
-) -> list[DoctorCheck]:
-    """Return the checks in order, the features' own last; with invalid settings only those that need none."""
-    checks = [
-        DoctorCheck("python", verbatim("Python"), check_python),
-        DoctorCheck("settings", _("settings"), partial(check_settings, settings, config)),
-    ]
+) -> Iterator[DoctorCheck]:
+    """Yield the checks in order, the features' own last; with invalid settings only those that need none."""
+    yield DoctorCheck("python", verbatim("Python"), check_python)
+    yield DoctorCheck("settings", _("settings"), partial(check_settings, settings, config))
     if isinstance(settings, SettingsError):
-        return checks
+        return
     if os.name == "nt":
-        checks.append(DoctorCheck("windows", verbatim("Windows"), partial(check_windows, settings)))
-
-    tokens = settings.tokens
-    fix_network = _(
+        yield DoctorCheck("windows", verbatim("Windows"), partial(check_windows, settings))
+    fix = _("Fix the file: no run starts while any of its lines has a problem.")
+    label, probe = pgettext("check", "merchants"), partial(check_merchants, settings, where)
+    yield DoctorCheck("merchants", label, probe, fix)
+    fix = _("Fix that, or choose another ledger with --ledger.")
+    yield DoctorCheck("ledger", _("ledger"), partial(check_ledger, settings), fix)
+    if secret_paths(settings):
+        yield DoctorCheck("secrets", _("secrets"), partial(check_secrets, settings))
+    fix = _(
         "Check api_base, the network, the firewall, any proxy on the way, and the files that SSL_CERT_FILE and "
         "SSL_CERT_DIR name; then run doctor again."
     )
-    checks += [
-        DoctorCheck(
-            "merchants",
-            pgettext("check", "merchants"),
-            partial(check_merchants, settings, where),
-            _("Fix the file: no run starts while any of its lines has a problem."),
-        ),
-        DoctorCheck(
-            "ledger",
-            _("ledger"),
-            partial(check_ledger, settings),
-            _("Fix that, or choose another ledger with --ledger."),
-        ),
-        *([secrets_check([tokens.file], settings)] if tokens.source == "file" else []),
-        DoctorCheck("target", pgettext("check", "target"), partial(check_target, settings), fix_network),
-        DoctorCheck(
-            "tokens",
-            _("token source"),
-            partial(call_with_token, settings, where),
-            _("Fix the token source ([tokens] in the settings)."),
-            ("target",),
-        ),
-    ]
+    yield DoctorCheck("target", pgettext("check", "target"), partial(check_target, settings), fix)
+    fix = _("Fix the token source ([tokens] in the settings).")
+    probe = partial(call_with_token, settings, where)
+    yield DoctorCheck("tokens", _("token source"), probe, fix, ("target",))
     brought = (load(reference)(settings) for feature in features().values() for reference in feature.checks)
-    return [*checks, *filter(None, brought)]
+    yield from filter(None, brought)
 
 
-def run_checks(checks: Sequence[DoctorCheck]) -> Iterator[tuple[DoctorCheck, DoctorFinding]]:
+def run_checks(checks: Iterable[DoctorCheck]) -> Iterator[tuple[DoctorCheck, DoctorFinding]]:
     """Yield each check with its finding. Each blocks for at most SECONDS; raises nothing."""
     passed: set[str] = set()
     for check in checks:
@@ -195,6 +179,34 @@ def check_ledger(settings: Settings) -> DoctorFinding:
     return DoctorFinding(Grade.OK, verbatim(ledger.name))
 
 
+def secret_paths(settings: Settings) -> list[Path]:
+    """Return the files and folders in which the token source keeps secrets."""
+    tokens = settings.tokens
+    if tokens.source == "component":
+        files = [
+            place.removeprefix("file:")
+            for place in (tokens.secret, tokens.ticket)
+            if place.startswith("file:")
+        ]
+        return [*(Path(file.strip()) for file in files), tokens.store]
+    return [tokens.file] if tokens.source == "file" else []
+
+
+def check_secrets(settings: Settings) -> DoctorFinding:
+    """Check that only their owner can read the files and folders in which the token source keeps secrets."""
+    paths = [path for path in secret_paths(settings) if path.exists()]
+    if not paths:
+        return DoctorFinding(Grade.SKIPPED, _("no files with secrets here"))
+    readable = [path for path in paths if any(map(others_may_read, (path, *path.glob("*"))))]
+    if not readable:
+        return DoctorFinding(Grade.OK, _("{named}: readable only by you", named=as_list(paths)))
+    observation = _("others on this machine may read {named}", named=as_list(readable, most=3))
+    commands = (CommandText(restricting(path.absolute())) for path in readable)
+    fix = as_lines((_("Restrict them to yourself:"), *commands))
+    # The simulator's tokens give access to nothing.
+    return DoctorFinding(Grade.WARNING if settings.on_loopback else Grade.BAD, observation, fix)
+
+
 # --- the target -------------------------------------------------------------------------------------------------------
 
 
@@ -268,7 +280,7 @@ def windows_finding(code_page: str, ledger_on: str, *, long_paths: bool) -> Doct
         _("code page {code_page}", code_page=code_page),
         _("long paths allowed") if long_paths else _("paths of at most 260 characters"),
     ]
-    fixes: list[Text] = []
+    fixes = []
     if ledger_on:
         place = _("OneDrive") if ledger_on == "cloud" else _("a network drive")
         observations.append(_("the ledger is on {place}", place=place))
