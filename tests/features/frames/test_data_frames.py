@@ -7,7 +7,7 @@ import pytest
 
 from tcb_ops.errors import ArgumentError, LedgerDamagedError, StoppedError, UsageError
 from tcb_ops.features.frames.cards import run_html
-from tcb_ops.features.frames.run_frames import (
+from tcb_ops.features.frames.data_frames import (
     causes_frame,
     errcodes_frame,
     merchants_frame,
