@@ -190,15 +190,17 @@ _INTS = {
     "tcb_line", "tcb_errcode", "tcb_http_status", "tcb_attempts", "tcb_bytes", "errcode", "rows", "succeeded",
     "not_succeeded", "pending", "ended", "line", "http_status", "daily_limit", "used", "remain",
 }  # fmt: skip
-_YES_OR_NO = dict.fromkeys(
-    ("default", "left", "works", "token", "permission", "cloud", "known", "new", "proven"), "boolean"
+_DTYPES = (
+    dict.fromkeys(_INTS, "Int64")
+    | dict.fromkeys(("seconds", "rate"), "Float64")
+    | dict.fromkeys(("default", "left", "works", "known", "new", "proven"), "boolean")
+    | {"day": "day"}
 )
-_DTYPES = dict.fromkeys(_INTS, "Int64") | dict.fromkeys(("seconds", "rate"), "Float64") | {"day": "day"}
 
 
 def table_frame(table: Lines, lang: Lang) -> pd.DataFrame:
     """Return a table as a DataFrame, its texts in this language."""
-    return frame_of(table.names, table.lines, lang, headers=table.headers, dtypes=_YES_OR_NO)
+    return frame_of(table.names, table.lines, lang, headers=table.headers)
 
 
 def frame_of(
