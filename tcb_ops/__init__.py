@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tcb_ops.errors import TransportError as TransportError, UsageError as UsageError
     from tcb_ops.features.audit.api import audit as audit, start_audit as start_audit
     from tcb_ops.features.audit.notifications import notify as notify
-    from tcb_ops.features.comparison.diffs import Diff as Diff, diff as diff
+    from tcb_ops.features.evidence.diffs import Diff as Diff, diff as diff
     from tcb_ops.features.evidence.history import History as History, history as history
     from tcb_ops.features.evidence.verify import verify as verify
     from tcb_ops.features.merchants.check import check_merchants as check_merchants
@@ -69,7 +69,7 @@ _PUBLIC = {
     ),
     "features.audit.api": "audit start_audit",
     "features.audit.notifications": "notify",
-    "features.comparison.diffs": "Diff diff",
+    "features.evidence.diffs": "Diff diff",
     "features.evidence.history": "History history",
     "features.evidence.verify": "verify",
     "features.merchants.check": "check_merchants",

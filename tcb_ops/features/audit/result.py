@@ -31,7 +31,7 @@ from tcb_ops.runs.stop_errors import stop_text
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
-    from tcb_ops.features.comparison.diffs import Diff, DiffLine
+    from tcb_ops.features.evidence.diffs import Diff, DiffLine
 
 _NOT_CHECKED = {
     PERMISSIONS: _(

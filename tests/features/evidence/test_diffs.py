@@ -7,7 +7,7 @@ from rich.console import Console
 
 from tcb_ops.errors import UsageError
 from tcb_ops.features.audit.kind import AUDIT
-from tcb_ops.features.comparison.diffs import Change, change, compare
+from tcb_ops.features.evidence.diffs import Change, change, compare
 from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.reports.formats.terminal import render_sections

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from tcb_ops.arguments import checked
 from tcb_ops.errors import UsageError
-from tcb_ops.features.comparison.queries import rows_by_path
+from tcb_ops.features.evidence.queries import rows_by_path
 from tcb_ops.frames import card, frame_by
 from tcb_ops.i18n import Joined, Text, _, verbatim
 from tcb_ops.model import Outcome, Reason
