@@ -4,8 +4,8 @@ from tcb_ops.kinds import Feature
 
 FEATURE = Feature(
     provides={
-        "write_fixme": "tcb_ops.features.corrections.fix_me:write_fixme",
-        "corrected_run": "tcb_ops.features.corrections.recognition:corrected_run",
-        "corrected_spec": "tcb_ops.features.corrections.recognition:corrected_spec",
+        "write_fixme": "tcb_ops.features.corrections.corrected_lists:write_fixme",
+        "corrected_run": "tcb_ops.features.corrections.corrected_lists:corrected_run",
+        "corrected_spec": "tcb_ops.features.corrections.corrected_lists:corrected_spec",
     },
 )

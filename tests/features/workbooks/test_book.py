@@ -12,7 +12,7 @@ import pytest
 import xlsxwriter
 
 from tcb_ops.errors import InputError
-from tcb_ops.features.corrections.fix_me import write_fixme
+from tcb_ops.features.corrections.corrected_lists import write_fixme
 from tcb_ops.features.workbooks import CellCode
 from tcb_ops.features.workbooks.book import Book, displayed
 from tcb_ops.features.workbooks.cells import SheetCell
