@@ -4,6 +4,6 @@ from tcb_ops.kinds import Feature
 
 FEATURE = Feature(
     commands={"setup": ["tcb_ops.features.merchants.command:merchants"]},
-    provides={"short_of_calls": "tcb_ops.features.merchants.quota:warn_of_few_calls"},
+    provides={"short_of_calls": "tcb_ops.features.merchants.check:warn_of_few_calls"},
     needs=["diagnosis", "single_calls"],
 )

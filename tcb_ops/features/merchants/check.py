@@ -1,21 +1,23 @@
-"""Merchants: what each line of their file can do today, what keeps it from that, and how this is shown."""
+"""Merchants: what each line of their file can do today, what keeps it from that, and whether link calls run short."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from tcb_ops.arguments import checked
-from tcb_ops.errors import check_value
+from tcb_ops.errors import TcbOpsError, check_value
 from tcb_ops.features.diagnosis.interfaces import Quota
-from tcb_ops.features.diagnosis.questions import COMPONENT_CODES, Progress, ask_about, ignore
+from tcb_ops.features.diagnosis.questions import COMPONENT_CODES, Progress, ask_about, calls_left, ignore
 from tcb_ops.features.diagnosis.verdicts import Facts, Issue, Verdict, verdict_of
 from tcb_ops.formatting import sanitize
 from tcb_ops.frames import Lines, Tabular
-from tcb_ops.i18n import Lang, Text, _, as_facts, as_sentences, ngettext
+from tcb_ops.i18n import Lang, Text, _, as_facts, as_list, as_sentences, ngettext
 from tcb_ops.model import Merchant
 from tcb_ops.runs.loop import result_of, submit_coroutine
 from tcb_ops.settings import Settings
@@ -23,7 +25,13 @@ from tcb_ops.start import TargetOptions, merchants_for, opened_target, settings_
 from tcb_ops.table_files import write_table
 from tcb_ops.wechat.call_policy import CallLimits
 
+if TYPE_CHECKING:
+    from tcb_ops.cli.console import Console
+    from tcb_ops.preflight import SendScope
+
 STANDARD = CallLimits()
+QUOTA_SECONDS = 5.0
+"""For which an upload waits for the answers about today's link calls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +120,25 @@ def check_merchants(
     check_value("merchants", merchants, usable, _("Merchants, a list of Merchant, or the path of their file"))
     with opened_target(settings, lambda: lines) as opened:
         return check_lines(opened, lines, progress=progress or ignore)
+
+
+def warn_of_few_calls(scope: SendScope, settings: Settings, console: Console) -> None:
+    """Warn of merchants whose link calls of today are too few; who cannot be asked within some seconds delays nothing."""
+    asking = asyncio.wait_for(
+        calls_left([appid for appid, _name, _calls in scope.most], settings), QUOTA_SECONDS
+    )
+    left: dict[str, int] = {}
+    with console.waiting(_("asking for today's link calls")), suppress(TcbOpsError, TimeoutError):
+        left = submit_coroutine(asking).result()
+    text = _("{merchant} ({left:,} left, {rows:,} needed)")
+    short = [
+        text.format(merchant=sanitize(name), left=left[appid], rows=calls)
+        for appid, name, calls in scope.most
+        if left.get(appid, calls) < calls
+    ]
+    if short:
+        text = _("Today's link calls are too few for {merchants}: their other rows would end with 45009.")
+        console.warn(text.format(merchants=as_list(short, most=3)))
 
 
 # --- display -------------------------------------------------------------------------------------------------------
