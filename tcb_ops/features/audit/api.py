@@ -10,7 +10,7 @@ from tcb_ops import api
 from tcb_ops.arguments import checked
 from tcb_ops.errors import UsageError
 from tcb_ops.features.audit.kind import AUDIT, audit_spec
-from tcb_ops.features.audit.result import AuditResult, KnownFailure, read_known
+from tcb_ops.features.audit.result import AuditResult, read_known
 from tcb_ops.i18n import _
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.settings import Settings
@@ -43,8 +43,10 @@ def start_audit(
     call resumes it.
     """
     listed, settings = merchants_for(merchants, options), settings_for(options)
-    failures = [asdict(line) for line in known_failures(known, settings)]
-    about: dict[str, object] = {"known": failures}
+    file: Path = settings.section("audit").known if known is None else Path(known)
+    with naming("known", known):
+        failures = read_known(file) if known is not None or file.exists() else ()
+    about: dict[str, object] = {"known": [asdict(failure) for failure in failures]}
     if known is not None:
         about["known_file"] = str(Path(known).absolute())
     selection = options.get("selection", "")
@@ -79,12 +81,3 @@ def newest_audit(settings: Settings, selection: str | None = None) -> RunRecord 
         and selection in {None, run.record.selection}
     ]
     return max(audits, key=lambda record: record.number, default=None)
-
-
-def known_failures(file: str | Path | None, settings: Settings) -> tuple[KnownFailure, ...]:
-    """Return the lines of a file of known failures; None: of the settings' own, if it exists."""
-    if file is not None:
-        with naming("known", file):
-            return read_known(Path(file))
-    own: Path = settings.section("audit").known
-    return read_known(own) if own.exists() else ()

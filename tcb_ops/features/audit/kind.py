@@ -117,16 +117,12 @@ class AuditKind(Kind):
         """Return another audit after one that was stopped, else a retry."""
         if run.stopped is not None and not run.parent:
             # A retry is no audit of its own, with which the next one could be compared.
-            return _("When that is fixed, audit again:"), _audit_again(settings, run)
+            known = run.settings.get("known_file")
+            words = ["audit", *selected(run), *(["--known", str(known)] if known else []), *pace(run)]
+            return _("When that is fixed, audit again:"), command(settings, *words, target=run.target)
         count = environment_count(sum(action.group.rows for action in actions))
         purpose = _("When the causes are fixed, check {environments} again:", environments=count)
         return purpose, retry(settings, run)
-
-
-def _audit_again(settings: Settings, run: RunRecord) -> list[str]:
-    words = ["audit", *selected(run)]
-    words += ["--known", str(run.settings["known_file"])] if run.settings.get("known_file") else []
-    return command(settings, *words, *pace(run), target=run.target)
 
 
 def audit_spec(merchants: Merchants, selection: str, options: Mapping[str, Any]) -> RunSpec:

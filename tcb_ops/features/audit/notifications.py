@@ -7,7 +7,6 @@ answers; then how it is sent.
 from __future__ import annotations
 
 import base64
-import hashlib
 import hmac
 import json
 import re
@@ -18,7 +17,6 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from shutil import which
 from typing import TYPE_CHECKING, Any, Unpack
@@ -34,7 +32,7 @@ from tcb_ops.features.audit.settings import NotifySettings
 from tcb_ops.features.diagnosis.checks import DoctorCheck, DoctorFinding, Grade
 from tcb_ops.features.diagnosis.verdicts import presumed_verdict
 from tcb_ops.features.programs import ProgramCode
-from tcb_ops.features.programs.credentials import Credential, in_folder
+from tcb_ops.features.programs.credentials import COMMAND_SECONDS, Credential, in_folder
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import CommandText, Lang, Text, _, as_clauses, as_lines, ngettext, verbatim
 from tcb_ops.model import is_loopback
@@ -65,7 +63,6 @@ TIMEOUTS = Timeouts(connect=5, answer=10)
 """Seconds: an audit does not wait for a robot that hangs."""
 RETRY_WAITS = (1.0, 5.0)
 """Seconds before each further try."""
-COMMAND_SECONDS = 30.0
 
 _ACTED_ON = str.maketrans("<>@", "＜＞＠")
 """Signs that robots act on in a text, as Feishu does on `<at user_id="all">`, and their full-width forms."""
@@ -155,15 +152,15 @@ def robot_request(
     if kind == "webhook":
         body = _with_text(message, payload)
         if secret:
-            headers["X-Tcb-Ops-Signature"] = f"sha256={_digest(secret, body).hex()}"
+            headers["X-Tcb-Ops-Signature"] = f"sha256={hmac.digest(secret.encode(), body, 'sha256').hex()}"
         return HttpRequest("POST", url, headers), body
     if kind == "feishu" and secret:
-        digest = _digest(f"{int(now)}\n{secret}", b"")
+        digest = hmac.digest(f"{int(now)}\n{secret}".encode(), b"", "sha256")
         sign = {"timestamp": str(int(now)), "sign": base64.b64encode(digest).decode()}
     if kind == "dingtalk" and secret:
         timestamp = round(now * 1000)
-        signature = base64.b64encode(_digest(secret, f"{timestamp}\n{secret}".encode())).decode()
-        url = f"{url}&timestamp={timestamp}&sign={quote(signature, safe='')}"
+        digest = hmac.digest(secret.encode(), f"{timestamp}\n{secret}".encode(), "sha256")
+        url = f"{url}&timestamp={timestamp}&sign={quote(base64.b64encode(digest), safe='')}"
 
     def of(text: str) -> bytes:
         if kind == "feishu":
@@ -181,10 +178,6 @@ def _encoded(body: Mapping[str, Any]) -> bytes:
 def _with_text(message: AuditMessage, payload: Mapping[str, Any]) -> bytes:
     text = message.fit(1 << 20, lambda text: len(text.encode()))
     return _encoded({"title": message.title, "text": text, **payload})
-
-
-def _digest(key: str, text: bytes) -> bytes:
-    return hmac.new(key.encode(), text, hashlib.sha256).digest()
 
 
 def refusal(kind: str, response: HttpResponse) -> Text | None:
@@ -361,14 +354,13 @@ def _check_url(url: str, settings: Settings) -> None:
 
 def _run_command(command: Sequence[str], body: bytes, folder: Path | None) -> None:
     """Run a program with the message as JSON on its stdin; what it prints is not kept: it may be a key."""
-    no, seconds = subprocess.DEVNULL, COMMAND_SECONDS
+    words, no = in_folder(command, folder), subprocess.DEVNULL
     try:
-        words = in_folder(command, folder)
         ended = subprocess.run(  # noqa: S603  the operator's own program, without a shell
-            words, cwd=folder, input=body, stdout=no, stderr=no, timeout=seconds, check=False
+            words, cwd=folder, input=body, stdout=no, stderr=no, timeout=COMMAND_SECONDS, check=False
         )
     except subprocess.TimeoutExpired:
-        reason: Text = detail(ProgramCode.NO_OUTPUT, command_seconds=seconds)
+        reason: Text = detail(ProgramCode.NO_OUTPUT, command_seconds=COMMAND_SECONDS)
     except (OSError, ValueError) as error:
         reason = detail(ProgramCode.NOT_STARTED, why=system_reason(error))
     else:
@@ -436,23 +428,24 @@ def note_undelivered(ledger: Ledger, audit: RunRecord, receivers: Collection[str
 
 def receivers_check(settings: Settings) -> DoctorCheck | None:
     """Return the check that each receiver can be reached with what is here, and got the last audit's message."""
-    if not settings.section("notify"):
+    named = receivers(settings)
+    if not named:
         return None
+
+    def look() -> DoctorFinding:
+        problems = list[Text]()
+        for name, to in named.items():
+            try:
+                check_receiver(to, settings)
+            except TcbOpsError as error:
+                problems.append(_("{receiver}: {detail}", receiver=name, detail=error.text))
+        if (record := newest_audit(settings)) is not None:
+            text = _("{receiver}: it did not get the message about {run}")
+            problems += [text.format(receiver=name, run=record.id) for name in record.undelivered]
+        if problems:
+            return DoctorFinding(Grade.WARNING, as_clauses(problems))
+        return DoctorFinding(Grade.OK, ngettext("{n:,} receiver", "{n:,} receivers", len(named)))
+
     test = CommandText(next_commands.quoted(next_commands.command(settings, "notify", "--test")))
     fix = as_lines((_("Correct [[notify]] in the settings, then send a test message:"), test))
-    return DoctorCheck("notify", _("messages"), partial(_check_receivers, settings), fix, ("ledger",))
-
-
-def _check_receivers(settings: Settings) -> DoctorFinding:
-    named, problems = receivers(settings), list[Text]()
-    for name, to in named.items():
-        try:
-            check_receiver(to, settings)
-        except TcbOpsError as error:
-            problems.append(_("{receiver}: {detail}", receiver=name, detail=error.text))
-    if (record := newest_audit(settings)) is not None:
-        text = _("{receiver}: it did not get the message about {run}")
-        problems += [text.format(receiver=name, run=record.id) for name in record.undelivered]
-    if problems:
-        return DoctorFinding(Grade.WARNING, as_clauses(problems))
-    return DoctorFinding(Grade.OK, ngettext("{n:,} receiver", "{n:,} receivers", len(named)))
+    return DoctorCheck("notify", _("messages"), look, fix, ("ledger",))
