@@ -16,7 +16,6 @@ from urllib.parse import urlsplit
 from tcb_ops.errors import ArgumentError, UsageError
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import _
-from tcb_ops.kinds import Kind
 from tcb_ops.model import is_loopback
 from tcb_ops.runs.database import ledger_file
 from tcb_ops.runs.next_commands import install
@@ -24,8 +23,7 @@ from tcb_ops.settings import Settings, holds_password
 from tcb_ops.signals import handled
 
 if TYPE_CHECKING:
-    from distributed import Client, LocalCluster
-
+    from distributed import Client
 
 _LOCAL = r"local:([1-9][0-9]{0,2})"
 
@@ -81,21 +79,6 @@ def check_cluster(cluster: str) -> None:
         raise ArgumentError("cluster", cluster, valid, shown=True)
 
 
-def check_kind(kind: Kind, *, with_queries: bool) -> None:
-    """Raise UsageError for a run whose secrets stay on one machine: links in a file, the queries of URLs."""
-    if with_queries:
-        text = _(
-            "the list has URLs with a query, which may be a signature and never leaves this process, so a "
-            "cluster cannot work on it. Omit --cluster."
-        )
-        raise UsageError(text)
-    if kind.writes_links:
-        text = _(
-            "Links are written to one file on this machine, so no cluster can work on them. Omit --cluster."
-        )
-        raise UsageError(text)
-
-
 def _local(workers: int, settings: Settings, stack: ExitStack) -> Client:
     """Start workers on this machine that nobody else can reach: every other user can connect to loopback."""
     import dask
@@ -137,14 +120,10 @@ def _local(workers: int, settings: Settings, stack: ExitStack) -> Client:
             )
             reason = str(error) or type(error).__name__
             raise UsageError(text.format(cluster=f"local:{workers}", why=reason)) from None
-    stack.callback(_close_local, local)
+    # What a busy machine has not ended by then does not change how the run ended.
+    stack.enter_context(suppress(TimeoutError))
+    stack.callback(local.close, timeout=CLOSE_WITHIN)
     return stack.enter_context(Client(local, set_as_default=False))
-
-
-def _close_local(local: LocalCluster) -> None:
-    """Close a local cluster; what a busy machine has not ended by then does not change how the run ended."""
-    with suppress(TimeoutError):
-        local.close(timeout=CLOSE_WITHIN)
 
 
 def _connected(address: str, settings: Settings, stack: ExitStack) -> Client:
@@ -163,8 +142,16 @@ def _connected(address: str, settings: Settings, stack: ExitStack) -> Client:
     try:
         client = _client_class()(address, timeout=CONNECT_WITHIN, set_as_default=False)
     except (OSError, ValueError, TypeError, RuntimeError, ImportError) as error:
-        raise _not_connected(address, error) from None
-    stack.callback(_close, client)
+        reason = sanitize(str(error.__cause__ or error)) or type(error).__name__
+        fix = _(
+            "Check that it is running and that its address begins with tls://, and the certificates in Dask's "
+            "settings (DASK_DISTRIBUTED__COMM__TLS__…): both sides need those of the same CA."
+        )
+        text = _("The scheduler {address} cannot be reached ({why}).", address=address, why=reason)
+        raise UsageError(text, fix) from None
+    # One that is just connecting again raises an error of its own, which would hide why the run ended.
+    stack.enter_context(suppress(Exception))
+    stack.callback(client.close)
     return client
 
 
@@ -187,23 +174,6 @@ def _client_class() -> type[Client]:
     return ClosingClient
 
 
-def _not_connected(address: str, error: BaseException) -> UsageError:
-    reason = sanitize(str(error.__cause__ or error)) or type(error).__name__
-    fix = _(
-        "Check that it is running and that its address begins with tls://, and the certificates in Dask's "
-        "settings (DASK_DISTRIBUTED__COMM__TLS__…): both sides need those of the same CA."
-    )
-    return UsageError(
-        _("The scheduler {address} cannot be reached ({why}).", address=address, why=reason), fix
-    )
-
-
-def _close(client: Client) -> None:
-    """Close a client. One that is just connecting again raises an error of its own, which would hide why the run ended."""
-    with suppress(Exception):
-        client.close()
-
-
 def only_here(settings: Settings, address: str) -> UsageError | None:
     """Return why workers of other machines cannot work with these settings; None if they can."""
     if ledger_file(settings.ledger) is not None:
@@ -221,8 +191,3 @@ def only_here(settings: Settings, address: str) -> UsageError | None:
     else:
         return None
     return UsageError(text.format(address=address))
-
-
-def workers_of(client: Client) -> list[str]:
-    """Return the addresses of a cluster's workers."""
-    return list(client.sync(client.scheduler.identity, n_workers=-1)["workers"])

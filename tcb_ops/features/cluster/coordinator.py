@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from tcb_ops.details import DetailCode
-from tcb_ops.errors import CanaryError, LedgerError, StoppedError, TcbOpsError
-from tcb_ops.features.cluster.client import check_kind, only_here, opened_cluster, workers_of
+from tcb_ops.errors import CanaryError, LedgerError, StoppedError, TcbOpsError, UsageError
+from tcb_ops.features.cluster.client import only_here, opened_cluster
 from tcb_ops.features.cluster.task import BEAT_SECONDS, Assignment, TaskEnd, packed
 from tcb_ops.i18n import _
 from tcb_ops.model import Outcome, Owner
@@ -58,8 +58,21 @@ TRIES = 3
 
 @contextmanager
 def opened_runner(cluster: str, settings: Settings, work: RunSpec) -> Iterator[MakeRunner]:
-    """Open a cluster for a run; yield what makes its runner. Raises UsageError."""
-    check_kind(work.kind, with_queries=work.urls is not None)
+    """Open a cluster for a run; yield what makes its runner.
+
+    Raises UsageError, also for a run whose secrets stay on one machine: links in a file, the queries of URLs.
+    """
+    if work.urls is not None:
+        text = _(
+            "the list has URLs with a query, which may be a signature and never leaves this process, so a "
+            "cluster cannot work on it. Omit --cluster."
+        )
+        raise UsageError(text)
+    if work.kind.writes_links:
+        text = _(
+            "Links are written to one file on this machine, so no cluster can work on them. Omit --cluster."
+        )
+        raise UsageError(text)
     with opened_cluster(cluster, settings) as client:
         yield partial(Coordinator, client)
 
@@ -268,7 +281,9 @@ class Coordinator:
                 self._let_stop(tasks)
             raise
         finally:
-            self._cancel(list(tasks))
+            if tasks and self._client.status == "running":  # else it is closed, since the run is ending
+                with suppress(Exception):
+                    self._client.cancel(list(tasks), force=True)
 
     def _watch(self, tasks: dict[Future, int]) -> None:
         """Wait for tasks to end, and submit those again that were lost. Raises what stops the run."""
@@ -313,12 +328,6 @@ class Coordinator:
             raise self._connection_lost()
         return task
 
-    def _cancel(self, tasks: list[Future]) -> None:
-        """Take tasks back from the scheduler, unless the client is closed: the run is ending then."""
-        if tasks and self._client.status == "running":
-            with suppress(Exception):
-                self._client.cancel(tasks, force=True)
-
     def _let_stop(self, tasks: dict[Future, int]) -> None:
         """Have the workers stop, and wait until they have, so that the same command can resume the run at once."""
         self._ledger.beat(self._run, self._session, stopping=True)
@@ -337,7 +346,7 @@ class Coordinator:
         if self._client.status not in {"running", "closing", "closed"}:
             raise self._connection_lost()
         with suppress(Exception):
-            return workers_of(self._client)
+            return list(self._client.sync(self._client.scheduler.identity, n_workers=-1)["workers"])
         return []
 
     def _assignment(self, number: int) -> Assignment:

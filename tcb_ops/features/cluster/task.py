@@ -295,7 +295,8 @@ class PartitionLedger(Ledger):
         self._claimed_by: list[str] = []
         self._stopping = False
         self._beat, self._beat_at = -1, time.monotonic()
-        self._environments: list[int] = json.loads(self._record()[0])
+        ((numbers,),) = self.fetch(f"SELECT envs FROM partitions WHERE {_OWN}", self._own)
+        self._environments: list[int] = json.loads(numbers)
 
     @property
     def stopping(self) -> bool:
@@ -314,7 +315,9 @@ class PartitionLedger(Ledger):
         None if the run is being stopped, or has another session: nothing may be sent.
         """
         while True:
-            _environments, fence, claimed_by = self._record()
+            ((fence, claimed_by),) = self.fetch(
+                f"SELECT fence, workers FROM partitions WHERE {_OWN}", self._own
+            )
             workers = json.loads(claimed_by or "[]")
             moved = workers[-1:] not in ([], [RELEASED])
             if workers[-1:] != [self._worker]:
@@ -378,11 +381,6 @@ class PartitionLedger(Ledger):
             if not admitted.rowcount:
                 raise _fenced(self._whole_run)
             yield connection
-
-    def _record(self) -> tuple[str, int, str]:
-        record: tuple[str, int, str]
-        (record,) = self.fetch(f"SELECT envs, fence, workers FROM partitions WHERE {_OWN}", self._own)
-        return record
 
 
 def _fenced(run: RunRecord) -> FencedError:
