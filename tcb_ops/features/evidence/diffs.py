@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import cache, lru_cache
@@ -144,9 +144,7 @@ class Diff:
             "kind": str(self.newer.kind),
             "target": self.newer.target,
             "counts": {str(name): rows for name, rows in self.counts.items()},
-            "changes": [
-                {name: getattr(line, name) for name in DiffLine.__dataclass_fields__} for line in self.lines
-            ],
+            "changes": [asdict(line) for line in self.lines],
         }
 
 
@@ -220,7 +218,7 @@ def compare(
         )
         raise UsageError(text, _("`tcb-ops runs` lists the kind and target of each run."))
     counts = dict.fromkeys(Change, 0)
-    counted: Counter[tuple[Change, tuple[str, str], State | None, State | None]] = Counter()
+    lines: Counter[tuple[Change, str, str, str, str]] = Counter()
     became = cache(change)
     known_before = _known_before(ledger, older) if older.kind.surveys else {}
     for environment, before, after in _merged(rows_by_path(ledger, older), rows_by_path(ledger, newer)):
@@ -231,17 +229,9 @@ def compare(
         what = became(before and before[0], after and after[0])
         counts[what] += 1
         if what is not Change.STILL_GOOD:  # often a million rows
-            counted[what, environment, before, after] += 1
-    lines: Counter[tuple[Change, str, str, str, str]] = Counter()
-    for (what, (env, appid), before, after), rows in counted.items():
-        lines[what, env, appid, _code(before), _code(after)] += rows
-    order, shown = list(Change), {(env, appid) for _what, env, appid, _before, _after in lines}
-    names = {
-        (environment.env, environment.appid): environment.merchant
-        for run in (older, newer)
-        for environment in ledger.envs(run)
-        if (environment.env, environment.appid) in shown
-    }
+            lines[what, *environment, _code(before), _code(after)] += 1
+    order = list(Change)
+    names = {(each.env, each.appid): each.merchant for run in (older, newer) for each in ledger.envs(run)}
     listed = [
         DiffLine(what, appid, names[env, appid], env, before, after, rows)
         for (what, env, appid, before, after), rows in lines.items()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from tcb_ops.arguments import checked
 from tcb_ops.errors import ArgumentError, check_count, check_value
+from tcb_ops.features.evidence.queries import QUARTER, codes_since
 from tcb_ops.frames import frame_by
 from tcb_ops.i18n import _, as_list, ngettext
 from tcb_ops.kinds import Kind, kind_named, kind_names, merchant_count, row_count
@@ -146,8 +147,6 @@ def count_codes(
     Days are in the settings' time zone. Rows that a breaker kept from being attempted count under its code. Without a
     `ledger` there are none.
     """
-    from tcb_ops.features.evidence.queries import QUARTER, codes_since
-
     today = datetime.fromtimestamp(now, settings.zone).date()
     span = tuple(today - timedelta(days=back) for back in range(max(days, 1) - 1, -1, -1))
     since = datetime(span[0].year, span[0].month, span[0].day, tzinfo=settings.zone).timestamp()
@@ -157,9 +156,8 @@ def count_codes(
         return datetime.fromtimestamp(quarter * QUARTER, settings.zone).date()
 
     counted: Counter[tuple[date, str, str, str]] = Counter()
-    for appid, merchant, errcode, store_code, quarter, rows in (
-        codes_since(ledger, target, kind, since) if ledger is not None else ()
-    ):
+    found = codes_since(ledger, target, kind, since) if ledger is not None else ()
+    for appid, merchant, errcode, store_code, quarter, rows in found:
         counted[day_of(int(quarter)), merchant, appid, str(errcode or redact(store_code))] += rows
     lines = [HistoryLine(*key, rows) for key, rows in counted.items() if span[0] <= key[0] <= today]
     lines.sort(key=lambda line: (line.day, -line.rows, line.merchant, line.appid, line.code))

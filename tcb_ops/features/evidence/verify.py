@@ -172,10 +172,7 @@ def _not_listed(folder: Path, manifest: Manifest) -> Iterator[Check]:
     always = {*ALWAYS, *([SIMULATED] if manifest.simulated else [])}
     for name in sorted(always - set(manifest.files)):
         yield _differs(name, _("is not listed in manifest.json, but every such report has it."))
-    try:
-        names = {entry.name for entry in folder.iterdir()}
-    except OSError:
-        names = set()
+    names = {entry.name for entry in folder.glob("*")}
     demo = {DEMO_LEDGER} if manifest.simulated else set()
     report = {*manifest.files, *always, MANIFEST}
     copies = {f"{name}{COPY}" for name in report}  # by an export that did not end
