@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from workspace import OpenWorkspace, Workspace
 
-    from tcb_ops.panels.panel import Panel
+    from tcb_ops.panels.notebook_panels import Panel
 
 
 def text_of(html: Any) -> str:

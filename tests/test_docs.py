@@ -22,7 +22,7 @@ import tcb_ops as tcb
 from tcb_ops.cli.main import cli
 from tcb_ops.features.charts import charts
 from tcb_ops.features.programs.credentials import COMMAND_SECONDS
-from tcb_ops.features.tokens import service
+from tcb_ops.features.tokens import sources as token_sources
 from tcb_ops.features.workbooks import annotate as annotate_workbook
 from tcb_ops.features.workbooks import report as report_workbook
 from tcb_ops.model import Outcome
@@ -56,8 +56,8 @@ OTHER_PROGRAMS = {
 """Options of programs that the pages show beside ours."""
 BOUNDS = {
     "howto/tokens-service.md": (
-        service.TIMEOUTS.connect + service.TIMEOUTS.answer,
-        service.LARGEST_ANSWER // 1024,
+        token_sources.TIMEOUTS.connect + token_sources.TIMEOUTS.answer,
+        token_sources.LARGEST_ANSWER // 1024,
     ),
     "howto/tokens-command.md": (COMMAND_SECONDS,),
     "reference/files.md": (

@@ -36,7 +36,7 @@ except ModuleNotFoundError:
     ) from None
 
 if TYPE_CHECKING:
-    from tcb_ops.panels.panel import Panel
+    from tcb_ops.panels.notebook_panels import Panel
     from tcb_ops.settings import Settings
 
 __all__ = ["attach", "audit_errcodes", "export_report", "generate_links", "run_uploads", "use_ledger"]
@@ -45,7 +45,6 @@ __all__ = ["attach", "audit_errcodes", "export_report", "generate_links", "run_u
 def _open(panel: str, given: dict[str, Any]) -> Panel:
     """Open a panel with the arguments of a call. Accepts paths as text and None as not given; refuses other types."""
     from tcb_ops.panels import notebook_panels
-    from tcb_ops.panels.panel import PanelOptions
 
     texts = {name: value for name, value in given.items() if value is not None}
     for name, value in texts.items():
@@ -54,7 +53,7 @@ def _open(panel: str, given: dict[str, Any]) -> Panel:
             text = _("{name} = {value!r}: write it as one text in quotation marks.")
             raise UsageError(text.format(name=name, value=value))
     panel_class = getattr(notebook_panels, panel, None) or provided(panel)
-    opened: Panel = panel_class(PanelOptions(**texts))
+    opened: Panel = panel_class(notebook_panels.PanelOptions(**texts))
     return opened
 
 

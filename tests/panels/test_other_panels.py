@@ -11,7 +11,7 @@ from workspace import BOOKS, TEA, many
 import tcb_ops as tcb
 from tcb_ops import panels
 from tcb_ops.errors import UsageError
-from tcb_ops.features.prune import queries
+from tcb_ops.features.prune.api import remove
 from tcb_ops.features.simulator.faults import Fault
 from tcb_ops.panels.html import RunState
 
@@ -111,7 +111,7 @@ def test_what_another_process_does_to_the_run_is_shown_and_its_runs_are_listed(o
     assert panel.runs.ids == [undo.id, upload.id]
     assert lab.uploads().run.id == upload.id  # the newest of the panel's kind
     for run in (undo, upload):
-        queries.prune(run._ledger, run.record)
+        remove(run._ledger, run.record)
     look()
     assert panel.run is None
     assert f"no run '{upload.id}'" in read(panel.worker.line)

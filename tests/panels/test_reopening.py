@@ -17,7 +17,7 @@ from tcb_ops.features.simulator.faults import Fault
 from tcb_ops.features.simulator.sample import FILES, MERCHANTS, PATHS, sample_simulator, write_practice
 from tcb_ops.panels.controls import ExportMenu
 from tcb_ops.panels.html import RunState
-from tcb_ops.panels.panel import in_jupyter_session
+from tcb_ops.panels.notebook_panels import in_jupyter_session
 from tcb_ops.resources import SAMPLE
 
 pytestmark = pytest.mark.integration

@@ -14,6 +14,6 @@ FEATURE = Feature(
         "analysis": "tcb_ops.features.simulator.sample:analysis_settings",
         "practice": "tcb_ops.features.simulator.sample:practice",
         "init --practice": "tcb_ops.features.simulator.sample:write_practice",
-        "simulator": "tcb_ops.features.simulator.target:embedded",
+        "simulator": "tcb_ops.features.simulator.server:embedded",
     },
 )

@@ -12,8 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from tcb_ops.errors import UsageError
+from tcb_ops.features.simulator.server import embedded
 from tcb_ops.features.simulator.settings import SimulatorSettings
-from tcb_ops.features.simulator.target import embedded
 from tcb_ops.i18n import Lang, _, as_list
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.model import SIMULATOR

@@ -1,10 +1,11 @@
-"""The simulator's server: on loopback, in its own thread with its own event loop."""
+"""The simulator's server: on loopback, in its own thread with its own event loop; also as the embedded target of a run."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
 import logging
+import secrets
 import socket
 import struct
 import sys
@@ -12,8 +13,9 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
@@ -27,7 +29,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from tcb_ops.errors import UsageError
 from tcb_ops.features.simulator.cos import CosStore
-from tcb_ops.features.simulator.faults import Faults, Reset
+from tcb_ops.features.simulator.faults import Component, Faults, Reset, load_faults
 from tcb_ops.features.simulator.platform import Platform
 from tcb_ops.features.simulator.state import (
     Accounts,
@@ -40,6 +42,7 @@ from tcb_ops.features.simulator.state import (
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Merchant
 from tcb_ops.resources import system_reason
+from tcb_ops.settings import Settings
 from tcb_ops.signals import handled
 from tcb_ops.wechat import handshake
 
@@ -227,6 +230,28 @@ def _cut_short(http: web.BaseRequest, response: Response) -> web.Response:
         transport.write(head.encode() + body[: len(body) // 2])
         transport.close()
     return web.Response()
+
+
+@contextmanager
+def embedded(settings: Settings, merchants: Callable[[], Iterable[Merchant]]) -> Iterator[Settings]:
+    """Start the simulator on a free port; yield the settings for it. `merchants`: called for those that it serves."""
+    served, rehearsal = list(merchants()), settings.section("simulator")
+    faults = load_faults(rehearsal.faults) if rehearsal.faults is not None else Faults()
+    component = settings.tokens.component_appid or COMPONENT_APPID
+    appids = dict.fromkeys([*(merchant.appid for merchant in served), component])
+    tokens = {appid: secrets.token_hex(24) for appid in appids}
+    platform = Component(component, secret=secrets.token_hex(16), ticket=secrets.token_hex(16))
+    faults = replace(faults, component=platform)
+    with (
+        tempfile.TemporaryDirectory(prefix="tcb-ops-simulator-") as folder,
+        Simulator(served, tokens, faults=faults, store=rehearsal.store) as simulator,
+    ):
+        file = Path(folder) / "tokens.csv"
+        file.touch(mode=0o600)
+        lines = ("appid,access_token", *map(",".join, tokens.items()))
+        file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        own = replace(settings.tokens, source="file", file=file, component_appid=component)
+        yield replace(settings, api_base=simulator.base, tokens=own)
 
 
 def serve(simulator: Simulator, ready: Callable[[Simulator], None] = lambda _: None) -> None:

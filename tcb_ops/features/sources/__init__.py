@@ -26,7 +26,7 @@ class SourceCode(DetailCodes):
 FEATURE = Feature(
     provides={
         "source_body": "tcb_ops.features.sources.urls:source_body",
-        "source_check": "tcb_ops.features.sources.inspector:SourceInspector",
+        "source_check": "tcb_ops.features.sources.urls:SourceInspector",
         "source_urls": "tcb_ops.features.sources.urls:source_urls",
     },
 )

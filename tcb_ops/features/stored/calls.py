@@ -33,7 +33,7 @@ from tcb_ops.features.stored.files import (
     runs_about,
     stored_by,
     undo_step,
-    undone_uploads,
+    undos_of,
     uploaded_md5s,
     uploads_of_list,
     was_uploaded_last_by,
@@ -90,7 +90,7 @@ class StoredCalls(UploadCalls):
         self.subject: tuple[str, ...] = tuple(chosen.get("of", ()))
         """The runs whose files are meant; empty for the newest that the ledger knows."""
         self._of_upload = [context.ledger.run(run_id) for run_id in self.subject]
-        self._undos = undone_uploads(context.ledger, run.target)
+        self._undos = undos_of(context.ledger, run.target)
         self._uploads_of_list: set[str] | None = None
         """Of a delete: the runs whose files may be deleted; None for any run of this ledger."""
         if of_list := chosen.get("of_list"):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -16,11 +17,14 @@ from tcb_ops.cli import Command
 from tcb_ops.cli.console import show_problems
 from tcb_ops.cli.options import (
     CommonOptions,
+    Function,
     cluster_option,
     common_options,
+    given,
     limit_options,
     list_options,
     new_run_options,
+    options_of,
     report_options,
     resume_options,
     settings_options,
@@ -29,7 +33,6 @@ from tcb_ops.cli.options import (
 )
 from tcb_ops.errors import InputError, UsageError
 from tcb_ops.features.stored.kinds import CONFIRM, DELETE, UNDO
-from tcb_ops.features.stored.options import ScanOptions, scan_options
 from tcb_ops.formatting import format_size
 from tcb_ops.i18n import Text, _, as_lines, as_list, ngettext
 from tcb_ops.kinds import Kind, environment_count, merchant_count, row_count
@@ -45,6 +48,27 @@ if TYPE_CHECKING:
     from tcb_ops.lists.batch import Batch
     from tcb_ops.preflight import SendScope
     from tcb_ops.run import Run, RunHandle
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class ScanOptions:
+    """Options that make a list of a folder: which files, for whom, and where to."""
+
+    to: tuple[str, ...] = given(
+        "An env, a merchant's name or appid; all: every merchant's default environment; all-envs: every "
+        "environment. --where narrows the last two. Repeatable.",
+        (),
+        required=True,
+        metavar="WHOM",
+    )
+    template: str = given("The cloud path.", "{rel}", name="path", show_default=True, metavar="TEMPLATE")
+    include: tuple[str, ...] = given("Only such files, e.g. '*.png'. Repeatable.", (), metavar="GLOB")
+    exclude: tuple[str, ...] = given("Exclude such files, e.g. '旧/*'. Repeatable.", (), metavar="GLOB")
+
+
+def scan_options(path_help: str) -> Callable[[Function], Function]:
+    """Return the options of a command that scans a folder; `path_help`: the help of --path."""
+    return options_of(ScanOptions, template=path_help)
 
 
 @click.command(cls=Command, usual="content out target where json")

@@ -244,7 +244,7 @@ def uploaded_md5s(history: Sequence[EarlierUpload], of_upload: Collection[str]) 
     return {entry.md5 for entry in history if entry.run in of_upload and entry.outcome is Outcome.UPLOADED}
 
 
-def undone_uploads(ledger: LedgerReader, target: str) -> dict[str, frozenset[str]]:
+def undos_of(ledger: LedgerReader, target: str) -> dict[str, frozenset[str]]:
     """Return the undos of a target, each with the runs that it undoes."""
     undos = (run for run in ledger.runs(target, damaged=[]) if run.kind is UNDO)
     return {run.id: frozenset(run.settings.get("of", ())) for run in undos}

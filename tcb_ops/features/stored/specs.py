@@ -1,7 +1,8 @@
-"""Which rows a run about stored files has: those that an upload stored, or those of a list."""
+"""Planning of runs about stored files: which rows they have, and what must not be planned or resumed beside another run."""
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -25,12 +26,12 @@ from tcb_ops.features.stored.files import (
     may_be_stored,
     runs_about,
     stored_by,
-    undone_uploads,
+    undos_of,
     uploaded_md5s,
     written_since,
 )
 from tcb_ops.features.stored.kinds import CONFIRM, DELETE, UNDO
-from tcb_ops.features.stored.queries import later_changes
+from tcb_ops.features.stored.queries import later_changes, pending_in_both
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Text, _, as_lines, as_sentences, ngettext
 from tcb_ops.kinds import Kind
@@ -41,9 +42,11 @@ from tcb_ops.preflight import SendScope
 from tcb_ops.reports.explanations import change_lines
 from tcb_ops.runs.ledger import Ledger, taken
 from tcb_ops.runs.list_kinds import UPLOAD
-from tcb_ops.runs.next_commands import SIGNED
-from tcb_ops.runs.plan import RunSpec, environments_of_rows, list_spec
+from tcb_ops.runs.next_commands import SIGNED, quoted, resume
+from tcb_ops.runs.plan import RunSpec, environments_of_rows, list_spec, undone_uploads
+from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import EarlierUpload, RowRecord, RunRecord, may_have_stored
+from tcb_ops.settings import Settings
 from tcb_ops.start import StartOptions
 
 LISTED = 20
@@ -160,7 +163,7 @@ def delete_spec(ledger: Ledger, subject: RunRecord, only: Merchants | None, opti
     if not options.get("new_run") and _is_unfinished(ledger, spec, subject.target):
         return spec
     deletes = {run.id for run in runs_about(ledger, subject, DELETE)}
-    undos = undone_uploads(ledger, subject.target)
+    undos = undos_of(ledger, subject.target)
     of_upload = frozenset(spec.options["of"])
 
     def changed_by(_line: int, history: Sequence[EarlierUpload]) -> str:
@@ -302,7 +305,7 @@ def delete_list_spec(
     spec = replace(spec, options={**spec.options, **chosen})
     if not options.get("new_run") and _is_unfinished(ledger, spec, target):
         return spec, None
-    undos = undone_uploads(ledger, target)
+    undos = undos_of(ledger, target)
     known_files = KnownFiles(ledger, spec.rows, target, lambda _line, history: is_ours(history, undos))
     foreign = (row for row, is_own in known_files if not is_own)
     first = list(islice(foreign, LISTED))
@@ -338,7 +341,7 @@ def overwritten_rows(ledger: Ledger, batch: Batch, target: str) -> int:
     runs = (run for run in ledger.runs(target, damaged=[]) if run.list_sha256 == batch.sha256)
     newest = next((run for run in runs if run.kind is UPLOAD), None)
     own = newest.number if newest is not None and newest.finished_at is None else -1
-    undos = undone_uploads(ledger, target)
+    undos = undos_of(ledger, target)
     known_files = KnownFiles(ledger, batch.rows, target, lambda _line, history: is_ours(history, undos), own)
     return sum(is_own for _row, is_own in known_files)
 
@@ -421,3 +424,65 @@ def _stored_before(written: Sequence[EarlierUpload]) -> str:
     known = (e for e in reversed(written) if e.outcome in _GONE or e.md5 or e.outcome is Outcome.UNKNOWN)
     last = next(known, None)
     return "" if last is None or last.outcome in _GONE else last.run
+
+
+# --- beside other runs ----------------------------------------------------------------------------------------------
+
+
+def check_beside(
+    ledger: Ledger, kind: Kind, options: Mapping[str, Any], settings: Settings
+) -> Callable[[LedgerReader, int], None]:
+    """Return what raises UsageError if rows of an unfinished run are pending at paths of the run with this number.
+
+    ============  =========================================================================
+    kind          unfinished runs
+    ============  =========================================================================
+    upload        those that take back what uploads have stored: undos, deletes
+    undo, delete  uploads, but those that it takes back, and those that are never resumed,
+                  since they were undone or deleted
+    ============  =========================================================================
+
+    Under the planning lock, of two that are planned at once the second finds the first one's rows. Raises UsageError itself
+    if a process works on an upload that is to be taken back.
+    """
+    passed_over = set[str]()
+    if kind.takes_back:
+        passed_over = {*options.get("of", ()), *undone_uploads(ledger, settings)}
+        for upload in map(ledger.run, options.get("of", ())):
+            if upload.finished_at is None:  # it may have been resumed since the rows were looked up
+                with taken(ledger, upload):
+                    pass
+
+    def check(reader: LedgerReader, number: int) -> None:
+        for run in reader.runs(settings.run_target, damaged=[]):
+            other = run.kind.changes_store and run.kind.takes_back != kind.takes_back
+            if not other or run.finished_at is not None or run.id in passed_over:
+                continue
+            if (path := pending_in_both(reader, number, run.number)) is not None:
+                raise UsageError(
+                    _(
+                        "run {id} ({kind}) is unfinished, with rows pending at paths of this {own_kind}, such as {path}. Nothing "
+                        "was sent. Wait until it has ended. If nobody works on it, resume it first.",
+                        id=run.id,
+                        kind=run.kind,
+                        own_kind=kind,
+                        path=path,
+                    ),
+                    _("To resume it:\n{command}", command=quoted(resume(settings, run))),
+                )
+
+    return check
+
+
+def check_resumed_backup(run: RunRecord, backup: str) -> None:
+    """Raise UsageError if an upload is to be resumed with a --backup that it was not started with."""
+    planned = str(run.settings.get("backup", ""))
+    folders = [os.path.realpath(folder) for folder in (planned, Path(planned).parent) if planned]
+    if os.path.realpath(backup) not in folders:
+        raise UsageError(
+            _(
+                "run {id} is unfinished, and was not started with this --backup. To resume it as it was started, leave "
+                "--backup out; --new-run starts another run.",
+                id=run.id,
+            ),
+        )

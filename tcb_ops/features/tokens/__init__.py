@@ -32,8 +32,8 @@ class TokenCode(DetailCodes):
 
 FEATURE = Feature(
     provides={
-        "command": "tcb_ops.features.tokens.command:command_tokens",
-        "service": "tcb_ops.features.tokens.service:service_tokens",
+        "command": "tcb_ops.features.tokens.sources:command_tokens",
+        "service": "tcb_ops.features.tokens.sources:service_tokens",
     },
     needs=["programs"],
 )

@@ -16,15 +16,15 @@ from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from functools import cache
 from itertools import chain, repeat
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Self, TypeAlias
 from xml.parsers import expat
 
+from tcb_ops.details import detail
 from tcb_ops.errors import BrokenTableError
 from tcb_ops.features.workbooks import CellCode
-from tcb_ops.features.workbooks.cells import SheetCell
 from tcb_ops.formatting import shown
-from tcb_ops.i18n import _
-from tcb_ops.lists.table import not_computed
+from tcb_ops.i18n import Text, _
+from tcb_ops.lists.table import NonTextCell, not_computed
 from tcb_ops.model import file_problem
 
 if TYPE_CHECKING:
@@ -32,10 +32,16 @@ if TYPE_CHECKING:
 
 # --- cells ----------------------------------------------------------------------------------------------------------
 
-_Value: TypeAlias = "float | bool | str | time | date | datetime | timedelta"
+_AS_TEXT = _("format the column as Text, then type the value again (or begin it with ')")
+_FIXES = {
+    CellCode.CELL_ERROR: _("write the value itself"),
+    CellCode.CELL_FORMULA: _("copy the column and paste it over itself as values"),
+    CellCode.CELL_NOT_COMPUTED: _("open the workbook, copy the column and paste it over itself as values"),
+    CellCode.CELL_MERGED: _("unmerge the cells and fill in every row"),
+}
 
 
-def displayed(value: _Value) -> tuple[str, CellCode]:
+def displayed(value: float | bool | str | time | date | datetime | timedelta) -> tuple[str, CellCode]:
     """Return the text and kind of a value that is not text: 12 for 12.0, 0.1 for 0.10000000000000001 (15 digits)."""
     match value:
         case bool():
@@ -51,6 +57,37 @@ def displayed(value: _Value) -> tuple[str, CellCode]:
             day = moment.date().isoformat()
             return day if moment.time() == time.min else moment.isoformat(" "), CellCode.CELL_DATE
     return str(value), CellCode.CELL_DATE
+
+
+class SheetCell(NonTextCell):
+    """A cell of a sheet that is not text."""
+
+    __slots__ = ("kind", "ref")
+
+    kind: CellCode
+    ref: str
+    """The cell's reference, such as B7; for CELL_MERGED that of the cell with the value."""
+
+    def __new__(cls, text: str, kind: CellCode, ref: str) -> Self:
+        """Create the text with its kind and reference."""
+        self = super().__new__(cls, text)
+        self.kind, self.ref = kind, ref
+        return self
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the displayed text is the value."""
+        return self.kind in {CellCode.CELL_NUMBER, CellCode.CELL_DATE, CellCode.CELL_BOOLEAN}
+
+    @property
+    def is_computed(self) -> bool:
+        """Whether the file has the cell's value."""
+        return self.kind is not CellCode.CELL_NOT_COMPUTED
+
+    @property
+    def problem(self) -> tuple[Text, Text]:
+        """The (message, fix) of the cell in a text-only column."""
+        return detail(self.kind, ref=self.ref, value=shown(self, 40)), _FIXES.get(self.kind, _AS_TEXT)
 
 
 # --- the file -------------------------------------------------------------------------------------------------------

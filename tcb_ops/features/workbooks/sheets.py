@@ -9,8 +9,7 @@ from typing import BinaryIO
 
 from tcb_ops.errors import BrokenTableError
 from tcb_ops.features.workbooks import CellCode
-from tcb_ops.features.workbooks.book import Area, Book, Sheet
-from tcb_ops.features.workbooks.cells import SheetCell
+from tcb_ops.features.workbooks.book import Area, Book, Sheet, SheetCell
 from tcb_ops.formatting import fold, shown
 from tcb_ops.i18n import _
 from tcb_ops.lists.table import HEAD_ROWS, Rate, Record, Rows, Table, find_header, quoted_names

@@ -7,7 +7,7 @@ import pytest
 from source_server import Sources
 
 from tcb_ops.errors import TransportError, TransportFault
-from tcb_ops.features.sources.client import SourceClient
+from tcb_ops.features.sources.urls import SourceClient
 from tcb_ops.model import Secret
 from tcb_ops.wechat.transport import HttpRequest, Timeouts, Transport
 
@@ -30,7 +30,7 @@ def test_what_is_read_leaves_connections_to_what_is_sent():
 def with_client(use: Callable[[SourceClient], Awaitable[None]], timeouts: Timeouts) -> None:
     async def run() -> None:
         async with Transport(connections=9, timeouts=timeouts) as transport:
-            await use(SourceClient(transport, ("127.0.0.1",), loopback=True, most=1 << 30))
+            await use(SourceClient(transport, ("127.0.0.1",), loopback=True))
 
     asyncio.run(run())
 

@@ -18,8 +18,9 @@ import tcb_ops as tcb
 from tcb_ops.cli.main import run as run_command
 from tcb_ops.details import DetailCode
 from tcb_ops.errors import InputError, UsageError
-from tcb_ops.features.sources import SourceCode, inspector
-from tcb_ops.features.sources.client import read_status, source_problem
+from tcb_ops.features.sources import SourceCode
+from tcb_ops.features.sources import urls as source_urls
+from tcb_ops.features.sources.urls import read_status, source_problem
 from tcb_ops.lists.batch import Batch
 from tcb_ops.model import Reason
 from tcb_ops.run import Run
@@ -169,7 +170,7 @@ def test_the_extension_of_the_url_decides_the_type_where_the_path_has_none(web):
     ],
 )
 def test_a_url_that_cannot_be_sent_is_a_problem_of_its_row(web, how, code, monkeypatch):
-    monkeypatch.setattr(inspector, "TRY_AGAIN", (0, 0))
+    monkeypatch.setattr(source_urls, "TRY_AGAIN", (0, 0))
     good, bad = web.sources.serve("/good", b"x"), web.sources.serve("/bad", b"x", **how)
     with pytest.raises(InputError) as caught:
         web.read(good, bad)
@@ -209,8 +210,8 @@ def test_without_the_setting_no_url_is_read(open_workspace):
 
 
 def test_a_host_that_cannot_be_reached_is_tried_for_one_url(web, monkeypatch):
-    monkeypatch.setattr(inspector, "TRY_AGAIN", (0, 0))
-    monkeypatch.setattr(inspector, "AT_ONCE", 1)
+    monkeypatch.setattr(source_urls, "TRY_AGAIN", (0, 0))
+    monkeypatch.setattr(source_urls, "AT_ONCE", 1)
     gone = free_port()
     urls = [f"http://127.0.0.1:{gone}/{n}" for n in range(50)]
     batch = web.read(*urls, on_bad="skip")
@@ -287,7 +288,7 @@ def test_a_length_that_is_a_lie_from_the_beginning_is_no_success(web, content, b
 
 
 def test_certificates_are_checked(web, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(inspector, "TRY_AGAIN", (0,))
+    monkeypatch.setattr(source_urls, "TRY_AGAIN", (0,))
     both = tmp_path / "both.pem"
     words = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=a"
     words += f" -addext subjectAltName=IP:127.0.0.1 -keyout {both} -out {tmp_path / 'cert.pem'}"

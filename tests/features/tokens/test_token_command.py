@@ -15,9 +15,8 @@ from tables import table
 from tcb_ops.errors import ResourceLimitError, SettingsError, TokenError
 from tcb_ops.features.programs import credentials as programs
 from tcb_ops.features.programs.credentials import Credential
-from tcb_ops.features.tokens import command as module
-from tcb_ops.features.tokens.command import CommandTokens
-from tcb_ops.features.tokens.service import ServiceTokens
+from tcb_ops.features.tokens import sources as module
+from tcb_ops.features.tokens.sources import CommandTokens, ServiceTokens
 from tcb_ops.model import Secret
 from tcb_ops.settings import Settings, TokenSettings, load_settings
 from tcb_ops.wechat import open_source

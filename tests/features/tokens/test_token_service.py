@@ -11,7 +11,7 @@ from scripted import Connection, Run, Script, Server, always
 from tables import table
 
 from tcb_ops.errors import SettingsError, TcbOpsError, TokenError, TokenSourceError
-from tcb_ops.features.tokens.service import TIMEOUTS, ServiceTokens, read_service_response
+from tcb_ops.features.tokens.sources import TIMEOUTS, ServiceTokens, read_service_response
 from tcb_ops.model import Secret
 from tcb_ops.settings import Settings, TokenSettings
 from tcb_ops.wechat import open_source

@@ -14,8 +14,7 @@ import xlsxwriter
 from tcb_ops.errors import InputError
 from tcb_ops.features.corrections.corrected_lists import write_fixme
 from tcb_ops.features.workbooks import CellCode
-from tcb_ops.features.workbooks.book import Book, displayed
-from tcb_ops.features.workbooks.cells import SheetCell
+from tcb_ops.features.workbooks.book import Book, SheetCell, displayed
 from tcb_ops.i18n import Lang
 from tcb_ops.lists.paths import read_paths
 
