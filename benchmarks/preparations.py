@@ -23,7 +23,7 @@ from tcb_ops import load_settings, read_merchants, read_paths
 from tcb_ops.features.stored.specs import (
     confirm_spec,
     delete_spec,
-    overwritten_rows,
+    overwritten,
     scope_of_undo,
     undo_spec,
 )
@@ -112,7 +112,7 @@ class Prepared:
 
     def upload(self) -> None:
         """Count the paths that hold a file."""
-        overwritten_rows(self.ledger, self.batch, TARGET)
+        overwritten(self.batch, settings=self.settings)
 
     def skip_unchanged(self) -> None:
         """Read the rows of that run, and what earlier runs stored at their paths."""

@@ -23,7 +23,7 @@ from sphinx.search.en import SearchEnglish
 import tcb_ops as tcb
 from tcb_ops.cli.main import cli, run
 from tcb_ops.errcodes import all_errcodes, all_reasons, all_store_codes
-from tcb_ops.features.why.codes import describe
+from tcb_ops.features.why.codes import by_itself
 from tcb_ops.i18n import Lang
 from tcb_ops.run import FOR_USERS
 from tcb_ops.settings import Settings, section_models
@@ -113,7 +113,7 @@ def errcodes(lang: Lang) -> str:
                 f"{entry.code} · {words(lang, entry.name, entry.label.of(lang))}",
                 entry.meaning.of(lang),
                 entry.action.of(lang),
-                describe(entry.decision, entry.scope).of(lang),
+                by_itself()[entry.decision, entry.scope].of(lang),
                 lang,
             )
             for entry in all_errcodes()
@@ -129,7 +129,7 @@ def store_codes(lang: Lang) -> str:
             " · ".join(filter(None, (entry.code, entry.label.of(lang)))),
             entry.meaning.of(lang),
             entry.action.of(lang),
-            describe(entry.decision, entry.scope).of(lang),
+            by_itself()[entry.decision, entry.scope].of(lang),
             lang,
         )
         for entry in all_store_codes()

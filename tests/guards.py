@@ -174,7 +174,7 @@ GUARDS = (
     ),
     Guard(
         "a resumed upload saves what somebody changed meanwhile",
-        "features/stored/checked_upload.py",
+        "features/stored/calls.py",
         "if saved is not None and not await self._changed_since(task, existing, saved, md5):",
         "if saved is not None:",
         "tests/features/stored/test_checked_upload.py",
@@ -190,7 +190,7 @@ GUARDS = (
     ),
     Guard(
         "an MD5 is noted before its bytes are sent",
-        "features/stored/checked_upload.py",
+        "features/stored/calls.py",
         "await asyncio.to_thread(self.backup.note_sent, row.line, md5)",
         "pass",
         "tests/features/stored/test_checked_upload.py",
@@ -263,7 +263,7 @@ GUARDS = (
     ),
     Guard(
         "a saved file is compared with its ETag",
-        "features/stored/checked_upload.py",
+        "features/stored/calls.py",
         "if answer.status != 200 or (MD5.fullmatch(etag) and etag != download.md5):",
         "if answer.status != 200:",
         "tests/features/stored/test_backup.py",

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tcb_ops.features.simulator.cos import bucket_of
 from tcb_ops.features.simulator.faults import (
     Component,
     EnvStatus,
@@ -18,7 +19,6 @@ from tcb_ops.features.simulator.faults import (
     SimulatedEnvironment,
 )
 from tcb_ops.features.simulator.server import Simulator as PlainSimulator
-from tcb_ops.features.simulator.signing import bucket_of
 from tcb_ops.features.simulator.state import NEVER, RefreshToken, SimulatedObject
 from tcb_ops.model import Merchant
 

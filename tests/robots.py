@@ -18,8 +18,8 @@ from urllib.parse import unquote
 from aiohttp import web
 from rigged_simulator import Simulator
 
+from tcb_ops.features.simulator.cos import bucket_of
 from tcb_ops.features.simulator.faults import FaultStep
-from tcb_ops.features.simulator.signing import bucket_of
 from tcb_ops.features.simulator.state import Request, Response, SimulatedObject
 
 ROBOT_PATH = "/robot/"

@@ -43,7 +43,7 @@ from simulated_world import (
 
 from tcb_ops.errcodes import CodeEntry, Decision, Scope, errcode, store_code
 from tcb_ops.errors import InterruptedRunError, LedgerError, StoppedError, TransportError, TransportFault
-from tcb_ops.features.simulator.signing import bucket_of
+from tcb_ops.features.simulator.cos import bucket_of
 from tcb_ops.kinds import kind_named
 from tcb_ops.model import Listener, Outcome, Owner, Row, RowEnd
 from tcb_ops.runs.calls import RunContext

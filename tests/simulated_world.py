@@ -17,8 +17,8 @@ from simulated_time import SimulatedLoop
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.errcodes import all_errcodes, all_store_codes
 from tcb_ops.errors import TokenError, TransportError, TransportFault
+from tcb_ops.features.simulator.cos import bucket_of
 from tcb_ops.features.simulator.faults import Etag, Fault, Faults, FaultStep, Reset
-from tcb_ops.features.simulator.signing import bucket_of
 from tcb_ops.features.simulator.state import Request
 from tcb_ops.model import Merchant, Secret
 from tcb_ops.wechat.responses import HttpResponse

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -51,11 +51,6 @@ def render_problems(problems: Sequence[Problem], lang: Lang) -> str:
     if len(rows) > PROBLEMS_SHOWN:
         title = _("{title}, the first {shown}", title=title, shown=PROBLEMS_SHOWN).of(lang)
     return heading(title) + table(heads, rows[:PROBLEMS_SHOWN], "nshtt", lang, label=title)
-
-
-def folder_with(names: Sequence[str], folders: Iterable[str]) -> str:
-    """Return the first of the folders that has the files with these names; empty if none has."""
-    return next((folder for folder in folders if all((Path(folder) / name).is_file() for name in names)), "")
 
 
 def pickable(folder: Path, endings: tuple[str, ...], hidden: frozenset[Path] = frozenset()) -> list[str]:
@@ -154,7 +149,9 @@ class ListReader(widgets.VBox):
                 if not error.all_missing:  # there is no such folder
                     with read(on_bad="skip") as rows:
                         names = [row.file for row in islice(rows.rows(), FEW)]
-                fitting = self.fit.tooltip = folder_with(names, (str(beside), *self.root.options))
+                places = [str(beside), *self.root.options]
+                has_all = (place for place in places if all(Path(place, name).is_file() for name in names))
+                fitting = self.fit.tooltip = next(has_all, "")
                 self.fit.description = _("Use the folder {name}", name=fitting).of(self._lang)
                 show(self.fit, shown=bool(fitting))
             if (count := len(error.problems)) == 1:

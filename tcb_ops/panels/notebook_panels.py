@@ -45,11 +45,6 @@ from tcb_ops.runs.plan import RunSpec, list_spec
 from tcb_ops.runs.progress import Progress
 from tcb_ops.start import ResumeOptions, StartOptions, unfinished_run
 
-RUN_NOW = "TCB_OPS_RUN_NOW"
-HEADLESS_OUT = "TCB_OPS_HEADLESS_OUT"
-"""The folder of the reports of headless runs; each is under its run's id."""
-HEADLESS_RESULT = "TCB_OPS_HEADLESS_RESULT"
-"""The file that the headless cell writes its result to, for `tcb-ops notebook`."""
 _BY_CELL: dict[str, Panel] = {}
 """The panel that each cell of the notebook shows, by the cell's id."""
 
@@ -193,7 +188,7 @@ class Panel:
                 raise self.error
             self.worker.settle()
             shown = self.run if self.kind is not None else None
-            asked = wanted or os.environ.get(RUN_NOW) == "1"
+            asked = wanted or os.environ.get("TCB_OPS_RUN_NOW") == "1"
             if not asked and (not self.context.simulated or shown is not None):
                 text = _("Nothing was run: the target is live, and RUN_NOW is false.")
                 if shown is not None:
@@ -221,7 +216,8 @@ class Panel:
         self._write_result(run, exit_code, describe_result(run, expired), folder, page=page)
 
     def _export(self, run: Run) -> Path:
-        out, default = os.environ.get(HEADLESS_OUT), f"reports/{run.id}"
+        """Export a headless run: below TCB_OPS_HEADLESS_OUT it is under its id."""
+        out, default = os.environ.get("TCB_OPS_HEADLESS_OUT"), f"reports/{run.id}"
         # In a Jupyter session it goes below the notebook: the server opens links to no other files.
         given = self.given.report or (default if in_jupyter_session() else "")
         folder = self.context.output_path(given, default)
@@ -243,8 +239,8 @@ class Panel:
     def _write_result(
         self, run: Run | None, exit_code: int, text: Text, report: Path | None = None, *, page: str = ""
     ) -> None:
-        """Write the headless cell's result for `tcb-ops notebook`, atomically."""
-        file = os.environ.get(HEADLESS_RESULT)
+        """Write the headless cell's result to TCB_OPS_HEADLESS_RESULT for `tcb-ops notebook`, atomically."""
+        file = os.environ.get("TCB_OPS_HEADLESS_RESULT")
         if not file:
             return
         result = {

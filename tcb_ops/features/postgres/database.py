@@ -181,12 +181,10 @@ _SESSION = {
     "tcp_user_timeout": "25000",
 }
 """Server settings that drop a silent client after 10 + 3 × 5 s, also one that acknowledges nothing."""
-_KEY = "(l.classid::bigint << 32 | l.objid::bigint)"
-_GRANTED = f"""
-    FROM pg_locks l JOIN pg_database d ON d.oid = l.database
-    WHERE d.datname = current_database() AND l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND {_KEY} = ?
-"""
-_HOLDER = f"SELECT l.pid {_GRANTED}"
+_HOLDER = """
+    SELECT l.pid FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+    WHERE d.datname = current_database() AND l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+    AND (l.classid::bigint << 32 | l.objid::bigint) = ?"""
 
 
 def lock_key(connection: Connection, name: str) -> int:

@@ -163,15 +163,12 @@ class Credential:
             text = self._text().strip()
         except OSError as error:
             raise_if_exhausted(error)
-            problem = self._bad(_("cannot be read ({why})", why=system_reason(error)))
-        else:
-            if text and len(text) <= LONGEST_TOKEN and text.isascii() and text.isprintable():
-                return Secret(text)
-            reason = (
-                _("contains characters that no secret or ticket has") if text else _("is empty or not set")
-            )
-            problem = self._bad(reason)
-        raise problem
+            raise self._bad(_("cannot be read ({why})", why=system_reason(error))) from None
+        if not text:
+            raise self._bad(_("is empty or not set"))
+        if len(text) > LONGEST_TOKEN or not (text.isascii() and text.isprintable()):
+            raise self._bad(_("contains characters that no secret or ticket has"))
+        return Secret(text)
 
     def _text(self) -> str:
         if self.kind == "env":

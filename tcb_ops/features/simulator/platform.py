@@ -14,9 +14,8 @@ from urllib.parse import unquote_plus
 
 from tcb_ops.errcodes import errcode
 from tcb_ops.errors import has_surrogates
-from tcb_ops.features.simulator.cos import CosStore
+from tcb_ops.features.simulator.cos import CosStore, bucket_of, download_url, issue
 from tcb_ops.features.simulator.faults import FaultStep
-from tcb_ops.features.simulator.signing import bucket_of, download_url, issue
 from tcb_ops.features.simulator.state import Accounts, Request, Response, SimulatorState, Wants
 
 LONGEST_PATH = 850

@@ -175,13 +175,12 @@ class Tokens:
 
         Its latest token remains valid for another `overlap` seconds; older ones are refused with 40001 immediately.
         """
-        token = self.new_value(appid)
-        valid = {}
-        for old, record in list(self._tokens.items()):
-            if record.appid != appid or record.replaced == NEVER:
-                valid[old] = record
+        tokens = list(self._tokens.items())
+        valid = {old: record for old, record in tokens if record.appid != appid or record.replaced == NEVER}
+        for record in valid.values():
             if record.appid == appid:
-                record.replaced = min(record.replaced, now + overlap)
+                record.replaced = now + overlap
+        token = self.new_value(appid)
         self._tokens = valid | {token: _AccessToken(appid, now + lifetime)}
         return token
 

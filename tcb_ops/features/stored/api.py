@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, Unpack
+from typing import TypeAlias, Unpack
 
 from tcb_ops.arguments import checked
 from tcb_ops.errors import UsageError
@@ -14,33 +14,29 @@ from tcb_ops.features.stored.specs import (
     confirm_spec,
     delete_list_spec,
     delete_spec,
-    overwritten_rows,
     scope_of_undo,
     undo_spec,
 )
 from tcb_ops.i18n import Text, _, as_lines
 from tcb_ops.lists.batch import Batch
+from tcb_ops.lists.merchants import Merchants
 from tcb_ops.preflight import SendScope
 from tcb_ops.run import Run, RunHandle
-from tcb_ops.runs.histories import corrections_of, family_of
+from tcb_ops.runs.histories import family_of
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.list_kinds import UPLOAD
 from tcb_ops.runs.plan import RunSpec
+from tcb_ops.runs.records import RunRecord
 from tcb_ops.settings import Settings
 from tcb_ops.start import (
     StartOptions,
     blocking,
-    existing_ledger,
     find_run,
     ledger_with_runs,
     selected_merchants,
     settings_for,
     start_run,
 )
-
-if TYPE_CHECKING:
-    from tcb_ops.lists.merchants import Merchants
-    from tcb_ops.runs.records import RunRecord
 
 AskFirst: TypeAlias = Callable[[SendScope, Text], None]
 """Is called with what would be changed, in figures and in words; raises where the answer is no."""
@@ -176,12 +172,6 @@ def undo_scope(
     return scope_of_undo(*undo_spec(ledger_with_runs(settings), upload_of(run, settings), merchants, ""))
 
 
-def overwritten(batch: Batch, *, settings: Settings) -> int:
-    """Count the rows whose path an earlier run of the ledger wrote: an upload replaces their files."""
-    ledger = existing_ledger(settings)
-    return 0 if ledger is None else overwritten_rows(ledger, batch, settings.run_target)
-
-
 def upload_of(run: str | Run, settings: Settings, parameter: str = "run") -> RunRecord:
     """Return the upload that is meant; where `latest` is a retry, the one that it belongs to. Raises UsageError."""
     target, is_latest = settings.run_target, run == "latest"
@@ -194,12 +184,6 @@ def upload_of(run: str | Run, settings: Settings, parameter: str = "run") -> Run
         text = text.format(id=subject.id, target=subject.target, run_target=target)
         raise UsageError(text, _("Give its target with --target."))
     return family_of(ledger_with_runs(settings), subject)[0] if is_latest else subject
-
-
-def retries_and_corrections(upload: RunRecord, settings: Settings) -> tuple[list[str], list[str]]:
-    """Return the ids of an upload's retries, which belong to it, and of its corrections, of which each is undone by itself."""
-    ledger = ledger_with_runs(settings)
-    return [run.id for run in ledger.retries(upload)], [run.id for run in corrections_of(ledger, upload)]
 
 
 confirm = blocking(start_confirm)

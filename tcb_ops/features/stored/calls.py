@@ -1,4 +1,4 @@
-"""The calls of runs about stored files: confirm, delete and undo.
+"""The calls of runs about stored files: confirm, delete, undo, and uploads with --backup, which look at each path before they send.
 
 A call names up to 50 files of one environment, and each file has its own status in the answer. What an answer leads to is
 decided by the pure functions of `files`, which names the sources.
@@ -25,6 +25,7 @@ from tcb_ops.features.stored.files import (
     NOT_CERTAIN,
     Backup,
     BackupError,
+    Download,
     SavedFile,
     UndoStep,
     confirm_outcome,
@@ -41,7 +42,7 @@ from tcb_ops.features.stored.files import (
 )
 from tcb_ops.features.stored.kinds import CONFIRM, DELETE, UNDO
 from tcb_ops.i18n import Text
-from tcb_ops.model import Outcome, Owner, Reason, Row, RowEnd, Secret
+from tcb_ops.model import Link, Outcome, Owner, Reason, Row, RowEnd, Secret, is_source
 from tcb_ops.runs.calls import CallContext, FailedAttempt, SomeEnds, UploadCalls
 from tcb_ops.runs.records import EarlierUpload
 from tcb_ops.runs.scheduler import Task
@@ -55,11 +56,6 @@ ETAG = re.compile(r"[0-9a-f]{32}(-[0-9]+)?")
 GOOD = frozenset({200, 206})
 """HTTP statuses of a file's bytes."""
 PAST_CACHES = {"Cache-Control": "no-cache"}
-_REASONS = {
-    StoredOutcome.DIFFERENT: StoredReason.DIFFERENT,
-    StoredOutcome.FOREIGN: StoredReason.FOREIGN,
-    StoredOutcome.STALE: StoredReason.STALE,
-}
 
 AskFiles: TypeAlias = Callable[
     [str, Sequence[str], Secret, Owner], Awaitable[dict[str, FileStatus] | ApiError | InvalidResponse]
@@ -146,7 +142,7 @@ class StoredCalls(UploadCalls):
             first_byte = {"Range": "bytes=0-0"} | headers  # for the headers that come with it
             looking = self.file_client.fetch(url, headers=first_byte, sink=lambda _chunk: False)
             answer = await self._ask_store(task, end, looking)
-            etag = bare_etag(answer)
+            etag = _bare_etag(answer)
             if answer.status == 416 or (answer.status in GOOD and not ETAG.fullmatch(etag)):
                 digest = hashlib.md5(usedforsecurity=False)
                 fetching = self.file_client.fetch(url, headers=headers, sink=digest.update)
@@ -155,7 +151,7 @@ class StoredCalls(UploadCalls):
         if answer.status == 404:
             return None
         if answer.status not in GOOD:
-            raise EarlyEndError(bad_status(end, answer))
+            raise EarlyEndError(_bad_status(end, answer))
         return etag
 
     async def _etag_there(self, task: Task, file: FileStatus) -> str:
@@ -269,12 +265,12 @@ class StoredCalls(UploadCalls):
             written = [entry.file_id for entry in task.histories[row.path] if entry.file_id]
             if written and written[-1].endswith(f"/{row.path}"):
                 ids[row.line] = written[-1]
-                self._prefixes.setdefault(lane.number, prefix_of(written[-1], row.env))
+                self._prefixes.setdefault(lane.number, _prefix_of(written[-1], row.env))
         if len(ids) < len(task.rows) and not self._prefixes.get(lane.number):
             link = await self._link(task)  # nothing is stored: its file_id names the bucket
             if isinstance(link, FailedAttempt):
                 raise EarlyEndError(link)
-            self._prefixes[lane.number] = prefix_of(link.file_id, task.row.env)
+            self._prefixes[lane.number] = _prefix_of(link.file_id, task.row.env)
         prefix = self._prefixes.get(lane.number, "")
         return {row.line: ids.get(row.line) or f"{prefix}/{row.path}" for row in task.rows}
 
@@ -345,7 +341,8 @@ class ConfirmCalls(StoredCalls):
             outcome = confirm_outcome(etag, earlier.md5, await self._older(task, row, earlier))
         other = first if etag == earlier.md5 else etag
         differs = detail(DetailCode.ETAG_DIFFERS, etag=other, md5=earlier.md5)
-        return replace(end, outcome=outcome, reason=_REASONS[outcome], detail=differs, md5=earlier.md5)
+        # The reason has the outcome's name.
+        return replace(end, outcome=outcome, reason=Reason(outcome), detail=differs, md5=earlier.md5)
 
     def _left_by_undo(self, history: Sequence[EarlierUpload]) -> str | None:
         """Return the MD5 of what an undo left at a path, empty for nothing; None unless one has taken the upload back."""
@@ -472,7 +469,97 @@ class UndoCalls(StoredCalls):
         return self._end(task, StoredOutcome.NOT_UNDOABLE, StoredReason.NOT_UNDOABLE, reason)
 
 
-def prefix_of(file_id: str, env: str) -> str:
+class CheckedUploadCalls(StoredCalls):
+    """Makes the calls of an upload that looks at each path before it sends, and saves what is there."""
+
+    backup: Backup
+
+    async def advance(self, task: Task) -> RowEnd | FailedAttempt | SomeEnds:
+        """Make the calls of a row until it ends or one fails."""
+        return await UploadCalls.advance(self, task)
+
+    async def _store(self, task: Task, link: Link) -> RowEnd | FailedAttempt:
+        try:
+            await self._before_store(task, link)
+        except BackupError as error:
+            return self._end(task, Outcome.FAILED, StoredReason.BACKUP_FAILED, error.text)
+        except EarlyEndError as error:
+            return error.result
+        return await super()._store(task, link)
+
+    async def _before_store(self, task: Task, link: Link) -> None:
+        """Look at what is at the path, and save it. Raises EarlyEndError if the upload may not go on, and BackupError."""
+        row, md5, saved_here = task.row, "", False
+        ids = {row.line: f"{_prefix_of(link.file_id, row.env)}/{row.path}"}
+        while not saved_here:
+            saved = await self._saved(row)
+            file = (await self._ask_files(task, ids, self.file_client.locate)).get(row.line)
+            if file is None or file.status not in {0, NOT_THERE}:
+                raise EarlyEndError(self._file_refused(task, row, file))
+            existing = file if not file.status else None
+            if not is_source(row.file):
+                md5 = await self._md5_of_local(task)
+            if saved is not None and not await self._changed_since(task, existing, saved, md5):
+                await self._note_sent(row, saved, md5)
+                return
+            # If another process has saved it meanwhile, that decides.
+            saved_here = await self._save(task, existing, md5, saved)
+
+    async def _note_sent(self, row: Row, saved: SavedFile, md5: str) -> None:
+        """Note the MD5 of what is about to be sent, which may differ from what earlier attempts sent. Raises BackupError."""
+        if md5 and md5 not in saved.sent:
+            await asyncio.to_thread(self.backup.note_sent, row.line, md5)
+
+    async def _changed_since(self, task: Task, file: FileStatus | None, saved: SavedFile, md5: str) -> bool:
+        """Return whether a path that was saved before has to be looked at again: not if its file is the saved one, or ours.
+
+        It was saved in a session that was killed, or by a row that a retry repeats. Somebody else may have changed it since.
+        `md5`: of the local file, which may have changed since, too; empty for a URL.
+        """
+        now = await self._etag_there(task, file) if file is not None else ""
+        if saved.has(now):
+            return False
+        if md5:  # noted before it is sent: the same bytes without a note are somebody else's
+            return now not in saved.sent
+        return now != await self._md5_of_local(task)
+
+    async def _save(self, task: Task, file: FileStatus | None, md5: str, earlier: SavedFile | None) -> bool:
+        """Save what is at a row's path, and note the MD5 of what is about to be sent there. Raises BackupError.
+
+        `earlier`: the row's last record. Returns False if another process has saved the row since that was read.
+        """
+        row, version = task.row, earlier.version + 1 if earlier is not None else 1
+        saved = SavedFile(row.env, row.path, "", sent=(md5,) if md5 else (), version=version)
+        if file is None:
+            self.lease.check()
+            return await asyncio.to_thread(self.backup.save, row.line, saved)
+        download = await asyncio.to_thread(Download, self.backup.part(row.line))
+        try:
+            fetching = self.file_client.fetch(file.url, headers=PAST_CACHES, sink=download.write)
+            try:
+                answer = await self._ask_store(task, self._end(task, Outcome.FAILED), fetching)
+            finally:
+                await asyncio.to_thread(download.close)
+            etag = _bare_etag(answer)
+            if answer.status != 200 or (MD5.fullmatch(etag) and etag != download.md5):
+                raise EarlyEndError(_bad_status(self._end(task, Outcome.FAILED), answer))
+            if earlier is not None and download.md5 in earlier.sent:  # ours after all
+                await self._note_sent(row, earlier, md5)
+                return True
+            saved = replace(
+                saved,
+                md5=download.md5,
+                content_type=answer.headers.get("content-type", ""),
+                cache_control=answer.headers.get("cache-control", ""),
+                etag="" if etag == download.md5 else etag,
+            )
+            self.lease.check()
+            return await asyncio.to_thread(self.backup.save, row.line, saved, download.file)
+        finally:
+            await asyncio.to_thread(download.discard)
+
+
+def _prefix_of(file_id: str, env: str) -> str:
     """Return `cloud://<env>.<bucket>` of a file_id; of one that has another form, or is of another environment, nothing.
 
     Raises nothing: with an empty prefix the platform refuses the file_id.
@@ -481,12 +568,12 @@ def prefix_of(file_id: str, env: str) -> str:
     return prefix[0] if prefix is not None and prefix[1] == env else ""
 
 
-def bare_etag(answer: HttpResponse) -> str:
+def _bare_etag(answer: HttpResponse) -> str:
     """Return an answer's ETag in lower case, without quotes and `W/`; empty where it has none."""
     return answer.headers.get("etag", "").strip().removeprefix("W/").strip('"').strip().lower()[:64]
 
 
-def bad_status(end: RowEnd, answer: HttpResponse) -> FailedAttempt:
+def _bad_status(end: RowEnd, answer: HttpResponse) -> FailedAttempt:
     """Return the attempt that a status of the store ended: a link may have expired, but no redirect is followed."""
     reason = detail(StoredCode.DOWNLOAD_STATUS, status=answer.status)
     end = replace(end, outcome=Outcome.FAILED, reason=Reason.NO_ANSWER, detail=reason)

@@ -117,11 +117,9 @@ def read_files(
             redact(text_in(entry.get("errmsg"))[:LONGEST_TEXT], (token,))[:LONGEST_ERRMSG],
             Secret(text_in(entry.get("download_url"))),
         )
-        if (url := file.url.reveal()) and not _leads_to(url, file_id):
+        url = file.url.reveal()
+        if files.setdefault(file_id, file) != file or (url and not _leads_to(url, file_id)):
             ambiguous.add(file_id)
-        if file_id in files and files[file_id] != file:
-            ambiguous.add(file_id)
-        files[file_id] = file
     clear = {file_id: file for file_id, file in files.items() if file_id not in ambiguous}
     if not clear:
         problem = detail(StoredCode.PLATFORM_FILES, field=field)

@@ -299,12 +299,11 @@ def sync(command: RunCommand, folder: str, *, deletes: bool, scanning: ScanOptio
         if command.which.dry_run:
             return _rehearse(command, plan, deletes=deletes)
         command.ask_confirmation(UPLOAD, scope_of_list(plan.batch), facts_line(plan.batch))
-        if deletes and plan.loses_most and not command.which.yes:
-            text = _(
-                "More files are gone from {folder} than are left. Is it the right folder?", folder=folder
-            )
-            raise UsageError(text, _("Nothing was sent. To delete them anyway: --yes"))
         if deletes and plan.gone is not None:
+            if plan.gone.count > plan.batch.count and not command.which.yes:
+                text = _("More files are gone from {folder} than are left. Is it the right folder?")
+                text = text.format(folder=folder)
+                raise UsageError(text, _("Nothing was sent. To delete them anyway: --yes"))
             scope = scope_of_list(plan.gone)
             _ask(command, DELETE, scope, _("To be deleted: {text}", text=scope.text))
         run = command.follow(
@@ -423,10 +422,13 @@ def _subject(command: RunCommand, what: str) -> Iterator[tuple[str | Batch, str]
 
 def _upload(command: RunCommand, run: str) -> str:
     """Return the id of the upload that is meant; the first line names it."""
-    from tcb_ops.features.stored import api as stored
+    from tcb_ops.features.stored.api import upload_of
+    from tcb_ops.runs.histories import corrections_of
+    from tcb_ops.start import ledger_with_runs
 
-    upload = stored.upload_of(run, command.settings)
-    retries, corrections = stored.retries_and_corrections(upload, command.settings)
+    upload, ledger = upload_of(run, command.settings), ledger_with_runs(command.settings)
+    retries = [retry.id for retry in ledger.retries(upload)]
+    corrections = [correction.id for correction in corrections_of(ledger, upload)]
     lead = _("{kind} {id} ({list_name})", kind=upload.kind, id=upload.id, list_name=upload.list_name)
     if retries:
         lead = _("{upload} with its retries: {ids}", upload=lead, ids=as_list(retries, 5))

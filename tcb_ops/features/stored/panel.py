@@ -74,7 +74,7 @@ class StoredFiles(Menu):
             scope = undone.reach
             parts, label = (scope.text, undone.text, undone.warning), _("Undo the upload")
             facts = as_lines(filter(None, parts))
-            if undone.is_useless:
+            if not scope.rows:
                 self.action.ask(None, 0)
                 raise UsageError(undone.text)
         self._look_line.value = ""

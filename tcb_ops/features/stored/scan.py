@@ -16,7 +16,7 @@ from tcb_ops.formatting import guard, shown, trim
 from tcb_ops.i18n import _
 from tcb_ops.lists.merchants import Merchants, Unresolved, list_lines, resolve
 from tcb_ops.model import Merchant
-from tcb_ops.resources import nearest_path, system_reason
+from tcb_ops.resources import make_folder, nearest_path, system_reason
 from tcb_ops.table_files import write_table
 
 # --- the files ------------------------------------------------------------------------------------------------------
@@ -271,7 +271,7 @@ def write_list(
     """Write the list: env, merchant, path, file (and appid if an environment is shared), one row per target and file.
 
     `versions`: also size and modified (nanoseconds) of each file, so that the list differs if one of them has changed; such a
-    list replaces the one before.
+    list replaces the one before, and its folder is made.
 
     Its rows are not checked: read it with that root. It is CSV or a workbook. In a CSV, a cell that would run as a formula is
     guarded, and the list gets a column `tcb_guarded`, so that reading removes the guard.
@@ -290,8 +290,11 @@ def write_list(
                 facts = [str(stats[file].st_size), str(stats[file].st_mtime_ns)] if versions else []
                 yield [target.env, target.name, path, file, *own, *facts]
 
+    stats: dict[str, os.stat_result] = {}
     try:
-        stats = {file: (root / file).stat() for file in files} if versions else {}
+        if versions:
+            make_folder(dest.parent)
+            stats = {file: (root / file).stat() for file in files}
     except OSError as error:
         failed = _("{dest} cannot be written ({why})", dest=dest, why=system_reason(error))
         raise UsageError(failed) from None

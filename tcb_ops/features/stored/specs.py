@@ -47,7 +47,7 @@ from tcb_ops.runs.plan import RunSpec, environments_of_rows, list_spec, undone_u
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import EarlierUpload, RowRecord, RunRecord, may_have_stored
 from tcb_ops.settings import Settings
-from tcb_ops.start import StartOptions
+from tcb_ops.start import StartOptions, existing_ledger
 
 LISTED = 20
 """Files that a message lists."""
@@ -100,11 +100,6 @@ class UndoScope:
     """The rows whose files may change."""
     warning: Text | None
     """What is not known of the upload's other rows."""
-
-    @property
-    def is_useless(self) -> bool:
-        """Whether the undo would change no file."""
-        return not self.reach.rows
 
     @property
     def text(self) -> Text:
@@ -333,11 +328,14 @@ def _is_unfinished(ledger: Ledger, spec: RunSpec, target: str) -> bool:
     )
 
 
-def overwritten_rows(ledger: Ledger, batch: Batch, target: str) -> int:
-    """Count the rows whose path an earlier run wrote, so that an upload replaces its file.
+def overwritten(batch: Batch, *, settings: Settings) -> int:
+    """Count the rows whose path an earlier run of the ledger wrote, so that an upload replaces its file.
 
     The newest upload of the list does not count if it is unfinished: it may be resumed.
     """
+    if (ledger := existing_ledger(settings)) is None:
+        return 0
+    target = settings.run_target
     runs = (run for run in ledger.runs(target, damaged=[]) if run.list_sha256 == batch.sha256)
     newest = next((run for run in runs if run.kind is UPLOAD), None)
     own = newest.number if newest is not None and newest.finished_at is None else -1

@@ -25,7 +25,6 @@ from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.lists.row_files import content_type_of
 from tcb_ops.model import Merchant, Row
-from tcb_ops.resources import make_folder, system_reason
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.records import EarlierUpload
 from tcb_ops.settings import Settings
@@ -73,11 +72,6 @@ class SyncPlan:
             and not os.path.lexists(self.scanned.folder / row.file)
         )
         return _written(self.gone.source, remaining, self.gone.merchants)
-
-    @property
-    def loses_most(self) -> bool:
-        """Whether more files are gone than are left, as if it were another folder."""
-        return self.gone is not None and self.gone.count > self.batch.count
 
     def changed(self, settings: Settings) -> Batch | None:
         """Return the rows that differ from what the ledger last knows at their paths; None if all are the same."""
@@ -135,11 +129,6 @@ def plan_sync(
     root = scanned.folder.resolve()
     name = f"sync-{root.name or 'root'}-{sha256(str(root).encode()).hexdigest()[:6]}"
     source = Path(settings.reports) / f"{name}.csv"
-    try:
-        make_folder(source.parent)
-    except OSError as error:
-        failed = _("{dest} cannot be written ({why})", dest=source, why=system_reason(error))
-        raise UsageError(failed) from None
     write_list(scanned, targets, template, source, root, versions=True)
     batch = read_paths(source, merchants, root)
     gone: Iterable[Row] = ()

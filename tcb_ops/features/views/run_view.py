@@ -194,7 +194,7 @@ class RunView(LedgerReader):
         return self.only is None or _key(part) in self.only
 
 
-_key = attrgetter("appid", "env")
+_key, _line = attrgetter("appid", "env"), attrgetter("row.line")
 
 
 def _with_columns(record: RowRecord, columns: Sequence[int]) -> RowRecord:
@@ -204,7 +204,3 @@ def _with_columns(record: RowRecord, columns: Sequence[int]) -> RowRecord:
 
 def _state(end: RowEnd) -> tuple[Outcome, str, int | None, str]:
     return end.outcome, end.reason or "", end.errcode, end.store_code
-
-
-def _line(record: RowRecord) -> int:
-    return record.row.line

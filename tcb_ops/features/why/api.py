@@ -28,7 +28,6 @@ from tcb_ops.start import TargetOptions, find_run, opened_target, settings_for
 
 QUOTA_SECONDS = 300
 """For which the answer about a merchant's quota is not asked for again."""
-_UNSENT = frozenset({Outcome.PENDING})
 _SKIPPED = frozenset({str(Outcome.PENDING), str(Reason.MERCHANT_LEFT)})
 """Codes about which there is nothing to ask."""
 
@@ -175,7 +174,7 @@ def _samples(
         cause = why_of(record.end)
         records = [] if cause is None else [(cause.code, record, 1, (record.row.merchant,))]
     else:
-        unsent, tallies = next(run.rows(outcomes=_UNSENT), None), run.tallies()
+        unsent, tallies = next(run.rows(outcomes=frozenset({Outcome.PENDING})), None), run.tallies()
         if run.record.stopped is not None and unsent is not None:
             merchant = Merchant(unsent.row.appid, unsent.row.merchant, unsent.row.env)
             facts = Facts(merchant=merchant, code=str(run.record.stopped.params.get("errcode", "")))

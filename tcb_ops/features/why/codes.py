@@ -6,7 +6,7 @@ from functools import cache
 from typing import SupportsIndex
 
 from tcb_ops.arguments import checked
-from tcb_ops.errcodes import CodeEntry, Decision, Scope, all_store_codes, catalogue_lines, errcode, store_code
+from tcb_ops.errcodes import CodeEntry, all_store_codes, catalogue_lines, errcode, store_code
 from tcb_ops.errors import UsageError
 from tcb_ops.formatting import shown
 from tcb_ops.i18n import Bilingual, Text, _, as_list
@@ -34,13 +34,8 @@ def explain(code: SupportsIndex | str) -> CodeEntry:
     raise UsageError(refused.format(code=shown(text, 40), near=as_list(near)))
 
 
-def describe(decision: Decision, scope: Scope) -> Text:
-    """Return what tcb-ops does by itself, as a short phrase. Raises KeyError for an invalid pair."""
-    return _by_itself()[decision, scope]
-
-
 @cache
-def _by_itself() -> dict[tuple[str, str], Text]:
-    """Return all valid pairs; any other pair in the tables is a mistake."""
+def by_itself() -> dict[tuple[str, str], Text]:
+    """Return what tcb-ops does by itself, as a short phrase, by decision and scope; any other pair in the tables is a mistake."""
     lines = catalogue_lines("features/why/decisions.csv")
     return {(line["decision"], line["scope"]): Bilingual(line["text_en"], line["text_zh"]) for line in lines}

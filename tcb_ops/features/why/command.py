@@ -74,7 +74,7 @@ def explain(code: str, *, common: CommonOptions) -> int:
     """
     from tcb_ops.errcodes import COMPONENT_MARK, all_reasons, errcode
     from tcb_ops.features.diagnosis.verdicts import presumed_verdict
-    from tcb_ops.features.why.codes import describe
+    from tcb_ops.features.why.codes import by_itself
     from tcb_ops.features.why.codes import explain as look_up
     from tcb_ops.reports.explanations import ETAG_MISMATCH
 
@@ -87,7 +87,7 @@ def explain(code: str, *, common: CommonOptions) -> int:
     else:
         of_component = number != code and number.removeprefix("-").isdecimal()
         entry = errcode(int(number), Owner.PLATFORM) if of_component else look_up(code)
-        meaning, action, itself = entry.meaning, entry.action, describe(entry.decision, entry.scope)
+        meaning, action, itself = entry.meaning, entry.action, by_itself()[entry.decision, entry.scope]
         facts = {"code": entry.code, "known": entry.known, "decision": entry.decision, "scope": entry.scope}
         name, source = f"{entry.code} {entry.name}".rstrip() if entry.known else "", entry.source
     presumed = presumed_verdict(str(facts["code"]))

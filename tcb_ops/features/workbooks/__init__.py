@@ -23,7 +23,7 @@ class CellCode(DetailCodes):
 
 FEATURE = Feature(
     provides={
-        "read_workbook": "tcb_ops.features.workbooks.sheets:read_workbook",
+        "read_workbook": "tcb_ops.features.workbooks.book:read_workbook",
         "mark_workbook": "tcb_ops.features.workbooks.annotate:mark_workbook",
         "table.xlsx": "tcb_ops.features.workbooks.tables:write_book",
         "report.xlsx": "tcb_ops.features.workbooks.report:write_workbook",

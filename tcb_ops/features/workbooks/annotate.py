@@ -20,8 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.errors import StoppedError, UsageError
-from tcb_ops.features.workbooks.book import LAST_COLUMN, Book, Sheet, letters
-from tcb_ops.features.workbooks.sheets import list_sheet, read_workbook
+from tcb_ops.features.workbooks.book import LAST_COLUMN, Book, Sheet, letters, list_sheet, read_workbook
 from tcb_ops.features.workbooks.tables import LONGEST, NOT_XML, Tables, new_workbook
 from tcb_ops.formatting import fold, shown, trim, unguard
 from tcb_ops.i18n import Lang, Text, _, pgettext, verbatim

@@ -17,7 +17,7 @@ from tcb_ops.reports.formats.csv import RESULT_COLUMNS, errcode_table, row_value
 from tcb_ops.reports.formats.templates import outcome_class
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.runs.reader import LedgerReader
-from tcb_ops.runs.records import RowRecord, RunRecord
+from tcb_ops.runs.records import RowRecord
 from tcb_ops.secrets import redact
 from tcb_ops.settings import Settings
 
@@ -47,7 +47,9 @@ def write_workbook(
 
     `now` is Unix seconds. Raises OSError; `file` must not exist yet.
     """
-    title = _title(summary.run).of(settings.lang)
+    kind = summary.run.kind.report_title
+    heading = Joined((MARK, kind), verbatim(" · ")) if summary.run.simulated else kind
+    title = heading.of(settings.lang)
     with new_workbook(file, in_memory=True) as book:
         moment = datetime.fromtimestamp(now, settings.zone)
         book.set_properties({"title": f"{title} {summary.run.id}", "created": moment.replace(tzinfo=None)})
@@ -177,8 +179,3 @@ class _Report:
 
     def _moment(self, moment: float) -> str:
         return f"{datetime.fromtimestamp(moment, self._settings.zone).isoformat(' ', 'seconds')} {self._settings.timezone}"
-
-
-def _title(run: RunRecord) -> Text:
-    kind = run.kind.report_title
-    return Joined((MARK, kind), verbatim(" · ")) if run.simulated else kind

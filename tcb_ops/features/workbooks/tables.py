@@ -135,25 +135,19 @@ class Tables:
             sheet.write(line, column, value, style)
             return
         text = self._mask(value)
+        text = text if text.isascii() else NOT_XML.sub("\ufffd", text)
         text = _fitting(text) if len(text) * 2 > LONGEST else text
-        write_text(sheet, line, column, text, style, self._font)
+        if text.startswith("<r>") and text.endswith("</r>"):
+            # XlsxWriter would interpret this text as its rich string markup, unless it is split into two runs.
+            font = self._font
+            sheet.write_rich_string(line, column, font, "<", font, text[1:], style or font)
+        else:
+            sheet.write_string(line, column, text, style)
 
 
 def _fitting(text: str) -> str:
     """Return the text; one too long for a cell is cut and marked."""
-    units = NOT_XML.sub("\ufffd", text).encode("utf-16-le")
+    units = text.encode("utf-16-le")
     if len(units) <= LONGEST * 2:
         return text
     return units[: (LONGEST - len(CUT)) * 2].decode("utf-16-le", "ignore") + CUT
-
-
-def write_text(
-    sheet: Worksheet, line: int, column: int, text: str, style: Format | None, plain: Format
-) -> None:
-    """Write a text literally. `plain` is a format without properties."""
-    text = text if text.isascii() else NOT_XML.sub("\ufffd", text)
-    if text.startswith("<r>") and text.endswith("</r>"):
-        # XlsxWriter would interpret this text as its rich string markup, unless it is split into two runs.
-        sheet.write_rich_string(line, column, plain, "<", plain, text[1:], style or plain)
-    else:
-        sheet.write_string(line, column, text, style)

@@ -3,7 +3,7 @@ from unittest import mock
 import pytest
 from qcloud_cos import CosConfig, CosS3Client
 
-from tcb_ops.features.simulator.signing import authorization, read_authorization
+from tcb_ops.features.simulator.cos import authorization, read_authorization
 
 DOC_ID = "AKIDQjz3ltompVjBni5LitkWHFlFpwkn9U5q"
 DOC_KEY = "BQYIM75p8x0iWVFSIgqEKwFprpRSVHlz"

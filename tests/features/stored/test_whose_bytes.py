@@ -31,8 +31,8 @@ import tcb_ops as tcb
 from tcb_ops.api import start_links, start_resume, start_retry, start_upload
 from tcb_ops.errors import InterruptedRunError, UsageError
 from tcb_ops.features.prune.api import prune
+from tcb_ops.features.simulator.cos import bucket_of
 from tcb_ops.features.simulator.faults import Fault, FaultStep, Reset
-from tcb_ops.features.simulator.signing import bucket_of
 from tcb_ops.features.stored import StoredOutcome
 from tcb_ops.features.stored.api import start_confirm, start_delete, start_undo, undo_scope
 from tcb_ops.features.stored.kinds import UNDO

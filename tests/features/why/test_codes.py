@@ -6,7 +6,7 @@ import pytest
 
 from tcb_ops.errcodes import Decision, Scope, all_errcodes, all_store_codes
 from tcb_ops.errors import UsageError
-from tcb_ops.features.why.codes import _by_itself, describe, explain
+from tcb_ops.features.why.codes import by_itself, explain
 
 CJK = re.compile(r"[\u4e00-\u9fff]")
 
@@ -52,9 +52,9 @@ def test_explain_refuses_what_is_no_code_and_says_what_one_looks_like(asked):
 def test_every_pair_of_the_tables_is_described_and_no_other():
     used = {(entry.decision, entry.scope) for entry in all_errcodes()}
     used |= {(entry.decision, entry.scope) for entry in all_store_codes()}
-    assert used == set(_by_itself())
-    phrases = [describe(*pair) for pair in used]
+    assert used == set(by_itself())
+    phrases = [by_itself()[pair] for pair in used]
     assert len({phrase.en for phrase in phrases}) == len(used)
     assert all(CJK.search(phrase.zh) for phrase in phrases)
     with pytest.raises(KeyError):
-        describe(Decision.SLOW, Scope.PLATFORM)
+        by_itself()[Decision.SLOW, Scope.PLATFORM]
