@@ -93,7 +93,7 @@ def read_paths(
 
     """
     from tcb_ops.lists import paths as path_list
-    from tcb_ops.runs.url_files import source_check
+    from tcb_ops.lists.row_files import source_check
 
     check_count("header_row", header_row)
     if options:

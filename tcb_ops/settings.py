@@ -21,12 +21,11 @@ from tcb_ops import setting_rules as rules
 from tcb_ops import shell
 from tcb_ops.arguments import checked
 from tcb_ops.errors import SettingsError
-from tcb_ops.found_settings import Trust, open_found
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_lines, as_list
 from tcb_ops.kinds import features, load
 from tcb_ops.model import SIMULATOR, Listener, Problem, is_loopback
 from tcb_ops.resources import nearest_path
-from tcb_ops.toml_file import cannot_be_read, parse_toml, read_text
+from tcb_ops.settings_files import Trust, cannot_be_read, open_found, parse_toml, read_text
 from tcb_ops.values import InvalidValueError, Value, check, values_of
 
 SETTINGS_FILE = "tcb-ops.toml"

@@ -81,7 +81,7 @@ def opened_target(settings: Settings, merchants: Callable[[], Iterable[Merchant]
 def identified(settings: Settings) -> Settings:
     """Return the settings with what listens at their target, which an http address is asked once."""
     from tcb_ops.runs.loop import result_of, submit_coroutine
-    from tcb_ops.wechat.handshake import listener_at
+    from tcb_ops.wechat.client import listener_at
 
     if settings.listener is not None or settings.target or urlsplit(settings.api_base).scheme != "http":
         return settings
@@ -301,7 +301,7 @@ def start_run(
     from tcb_ops.runs.locks import planning
     from tcb_ops.runs.plan import plan
     from tcb_ops.runs.session import RunSession
-    from tcb_ops.wechat import open_source
+    from tcb_ops.wechat.tokens import open_source
 
     dest = None if out is None else Path(out).absolute()
     limits = limits_for(options)

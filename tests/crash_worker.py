@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 import tcb_ops as tcb
-from tcb_ops.wechat import open_source
+from tcb_ops.wechat.tokens import open_source
 
 FEW = tcb.RunLimits(concurrency=8, per_env=4, backoff=0.01, patience=10)
 

@@ -101,14 +101,14 @@ GUARDS = (
     ),
     Guard(
         "no more than --attempts",
-        "wechat/call_policy.py",
+        "runs/limits.py",
         "attempts_left = used < limits.attempts",
         "attempts_left = used <= limits.attempts",
         SIMULATION,
     ),
     Guard(
         "one new token a row",
-        "wechat/call_policy.py",
+        "runs/limits.py",
         "case Decision.REFRESH if not counts.refreshed:",
         "case Decision.REFRESH:",
         SIMULATION,
@@ -143,7 +143,7 @@ GUARDS = (
     ),
     Guard(
         "a call without an answer is tried again only where --attempts allow it",
-        "wechat/call_policy.py",
+        "runs/limits.py",
         "case Decision.RETRY if attempts_left:",
         "case Decision.RETRY:",
         SIMULATION,

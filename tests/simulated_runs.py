@@ -46,11 +46,10 @@ from tcb_ops.errors import InterruptedRunError, LedgerError, StoppedError, Trans
 from tcb_ops.features.simulator.cos import bucket_of
 from tcb_ops.kinds import kind_named
 from tcb_ops.model import Listener, Outcome, Owner, Row, RowEnd
-from tcb_ops.runs.calls import RunContext
+from tcb_ops.runs.calls import RunContext, Runtime
 from tcb_ops.runs.ledger import IDLE_SECONDS, Ledger
 from tcb_ops.runs.limits import BREAKER_ROWS, RunLimits
 from tcb_ops.runs.records import EnvRecord, NewRun, Usage
-from tcb_ops.runs.runtime import Runtime
 from tcb_ops.runs.session import RunSession
 from tcb_ops.settings import Settings
 from tcb_ops.wechat.responses import ApiError, HttpResponse, read_response

@@ -159,7 +159,7 @@ def readers() -> Iterator[str]:
 @pytest.mark.slow
 def test_no_code_searches_compares_or_splits_messages() -> None:
     # Before Python 3.14, tomllib says the line of a mistake in its message only.
-    assert sorted(readers()) == ["tcb_ops.toml_file:parse_toml"]
+    assert sorted(readers()) == ["tcb_ops.settings_files:parse_toml"]
 
 
 def test_every_reason_has_one_message_in_both_languages_with_the_same_parameters() -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from tcb_ops.model import Link
 from tcb_ops.settings import Settings, TokenSettings
-from tcb_ops.wechat import open_source
 from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.responses import ApiError
+from tcb_ops.wechat.tokens import open_source
 from tcb_ops.wechat.transport import Transport
 
 

@@ -12,11 +12,11 @@ import click
 
 from tcb_ops.cli.console import Console
 from tcb_ops.errors import TcbOpsError, UsageError
-from tcb_ops.found_settings import with_found_file
 from tcb_ops.i18n import N_, Text, _, as_list, verbatim
 from tcb_ops.kinds import ANY_KIND, is_provided, kind_names
 from tcb_ops.resources import others_may_read, restricting
 from tcb_ops.settings import SETTINGS_FILE, Settings, holds_password, load_settings
+from tcb_ops.settings_files import with_found_file
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

@@ -20,6 +20,7 @@ from tcb_ops.i18n import Text, _, as_lines, ngettext
 from tcb_ops.kinds import ANY_KIND, Kind, is_provided, load, provided, row_count
 from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.paths import read_paths
+from tcb_ops.lists.row_files import source_check
 from tcb_ops.model import Listener, Outcome, Problem, Reason
 from tcb_ops.preflight import SendScope, scope_of_rows
 from tcb_ops.reports.summary import by_code, next_command
@@ -27,7 +28,6 @@ from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.next_commands import command, quoted
 from tcb_ops.runs.stop_errors import not_listening
-from tcb_ops.runs.url_files import source_check
 from tcb_ops.settings import Settings, without_dots
 from tcb_ops.start import StartOptions, existing_ledger
 

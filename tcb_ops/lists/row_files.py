@@ -10,18 +10,21 @@ import os
 import posixpath
 import re
 import stat
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
 
 from tcb_ops.details import DetailCode, DetailCodes, detail
 from tcb_ops.formatting import shown
 from tcb_ops.i18n import Text, _
-from tcb_ops.model import Problem, Secret, SourceFile, file_problem, in_object_store, is_source
+from tcb_ops.kinds import is_provided, provided
+from tcb_ops.model import Problem, Row, Secret, SourceFile, file_problem, in_object_store, is_source
 from tcb_ops.resources import nearest_path, path_too_long, system_reason
 from tcb_ops.secrets import MASK
+from tcb_ops.settings import Settings
 from tcb_ops.shell import quote
 
 MAX_FILE_BYTES = 5 * 1024**3
@@ -190,6 +193,43 @@ SOURCE_FIXES: dict[DetailCodes, Text] = {
     DetailCode.FILE_LARGE: _("split or compress it, or upload it in the console"),
 }
 """What to do about a URL that cannot be used."""
+
+
+def source_check(settings: Callable[[], Settings]) -> SourceCheck:
+    """Return what looks at URLs, with these settings where there is one to look at; without the feature, they are refused."""
+    if not is_provided("source_check"):
+        return refuse_sources
+    loaded = cache(lambda: provided("source_check")(settings))  # it loads the HTTP library
+    return lambda urls: loaded()(urls)  # noqa: PLW0108  not before there is a URL
+
+
+# --- files as they are now -----------------------------------------------------------------------------------------
+
+_PAGE = 2_000
+"""Rows whose URLs are asked at once."""
+
+
+def as_they_are(rows: Iterable[Row], root: Path, inspect: SourceCheck) -> Iterator[Row]:
+    """Yield rows with their files' current sizes and versions. A missing file is reported when it is to be sent."""
+    stream = iter(rows)
+    while page := list(islice(stream, _PAGE)):
+        urls = [*dict.fromkeys(Secret(row.file) for row in page if is_source(row.file))]
+        facts = inspect(urls) if urls else {}
+        for row in page:
+            if not is_source(row.file):
+                yield _as_it_is(row, root)
+            elif isinstance(source := facts[Secret(row.file)], SourceFile):
+                yield replace(row, size=source.size, etag=source.etag)
+            else:
+                yield row
+
+
+def _as_it_is(row: Row, root: Path) -> Row:
+    try:
+        now = (root / row.file).stat()
+    except (OSError, ValueError):
+        return row
+    return replace(row, size=now.st_size, mtime_ns=now.st_mtime_ns)
 
 
 # --- Content-Type --------------------------------------------------------------------------------------------------

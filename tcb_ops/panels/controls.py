@@ -20,7 +20,6 @@ import ipywidgets as widgets
 
 from tcb_ops.errors import TcbOpsError, UsageError
 from tcb_ops.formatting import format_size
-from tcb_ops.found_settings import with_found_file
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_facts, in_panel, pgettext, verbatim
 from tcb_ops.kinds import is_provided, merchant_count, provided
 from tcb_ops.lists.merchants import Merchants, read_merchants
@@ -39,6 +38,7 @@ from tcb_ops.settings import (
     load_settings,
     set_default_settings,
 )
+from tcb_ops.settings_files import with_found_file
 from tcb_ops.start import ResumeOptions, identified
 
 

@@ -21,7 +21,7 @@ from tcb_ops.model import Outcome
 from tcb_ops.panels.controls import Worker
 from tcb_ops.panels.html import MerchantLine, merchant_lines, render_causes
 from tcb_ops.reports.explanations import action_text, code_label, kept_verdicts, reason_text
-from tcb_ops.reports.formats.templates import outcome_class
+from tcb_ops.reports.formats.html import outcome_class
 from tcb_ops.reports.summary import CodeGroup, by_code, causes_of, most_first
 from tcb_ops.run import Run
 from tcb_ops.runs.records import RowRecord, Tally

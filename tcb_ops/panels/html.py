@@ -22,7 +22,7 @@ from tcb_ops.kinds import Kind, merchant_count, row_count
 from tcb_ops.model import Outcome, Reason
 from tcb_ops.preflight import ran_out
 from tcb_ops.reports.explanations import MARK, change_lines, confirmation_text, counts_line, why
-from tcb_ops.reports.formats.templates import outcome_class
+from tcb_ops.reports.formats.html import outcome_class
 from tcb_ops.reports.summary import CodeGroup, RunSummary
 from tcb_ops.run import Run
 from tcb_ops.runs.progress import Progress

@@ -16,12 +16,12 @@ from tcb_ops.kinds import is_provided, provided, row_count
 from tcb_ops.lists.batch import Batch, OnBad
 from tcb_ops.lists.input_files import PROBLEMS_SHOWN
 from tcb_ops.lists.paths import read_paths
+from tcb_ops.lists.row_files import source_check
 from tcb_ops.model import Problem
 from tcb_ops.panels.controls import PanelContext, Worker, html_area, show, tick_box
 from tcb_ops.panels.html import esc, heading, table
 from tcb_ops.preflight import facts_line, replaced
 from tcb_ops.resources import sample_folder
-from tcb_ops.runs.url_files import source_check
 
 LIST_ENDINGS = (".csv", ".tsv", ".xlsx")
 SHOWN = 200

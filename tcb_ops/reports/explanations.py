@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, tzinfo
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tcb_ops.details import Detail, detail
 from tcb_ops.errcodes import COMPONENT_MARK, Decision, all_reasons, entry_of
@@ -18,10 +18,8 @@ from tcb_ops.errcodes import store_code as store_code_entry
 from tcb_ops.i18n import NOTHING, Joined, Text, _, as_list, as_sentences, verbatim
 from tcb_ops.kinds import counted, counted_rows, is_provided, provided
 from tcb_ops.model import Outcome, Owner, Reason, RowEnd
+from tcb_ops.runs.records import LaterChange, RunRecord, Tally
 from tcb_ops.secrets import redact
-
-if TYPE_CHECKING:
-    from tcb_ops.runs.records import LaterChange, RunRecord, Tally
 
 MARK = "SIMULATED 演练"
 """Marks what is about a loopback target."""

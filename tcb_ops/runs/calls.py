@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -17,15 +20,14 @@ from tcb_ops.i18n import Text
 from tcb_ops.kinds import provided
 from tcb_ops.model import Link, Outcome, Owner, Reason, Row, RowEnd, Secret, is_source
 from tcb_ops.runs.ledger import Ledger
-from tcb_ops.runs.limits import LINK_MARGIN, RunLimits
+from tcb_ops.runs.limits import LINK_MARGIN, RunLimits, classify
 from tcb_ops.runs.locks import Lease
+from tcb_ops.runs.loop import submit_coroutine
 from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.records import EarlierUpload, RunRecord
-from tcb_ops.runs.runtime import Runtime
 from tcb_ops.runs.scheduler import Task
 from tcb_ops.secrets import MASK
 from tcb_ops.settings import Settings
-from tcb_ops.wechat.call_policy import classify
 from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.cos import StoredObject, Unconfirmed, etag_verdict, post_object
 from tcb_ops.wechat.local_files import Body, FileChangedError, FileUnreadableError, hash_file, open_file
@@ -68,6 +70,27 @@ class SomeEnds:
     ends: Sequence[RowEnd]
     rest: FailedAttempt | None
     """What the others met; None where all have ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What a session takes from its surroundings. The monotonic clock is the event loop's own.
+
+    The default is the real world. A test can give a session another one, in which time passes as it wants.
+    """
+
+    now: Callable[[], float] = time.time
+    """Unix seconds."""
+    chance: Callable[[], float] = random.random
+    """A number from 0 up to 1, for the jitter of waits."""
+    executor: Callable[[str], Executor] = lambda name: ThreadPoolExecutor(1, f"tcb-ops-{name}")
+    """Returns a thread for the blocking work of this name, in order."""
+    transport: Callable[[int], AbstractAsyncContextManager[Transport]] = lambda most: Transport(
+        connections=most
+    )
+    """Opens so many connections."""
+    submit: Callable[[Coroutine[Any, Any, Any]], Future[Any]] = submit_coroutine
+    """Starts a coroutine on the event loop of sessions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

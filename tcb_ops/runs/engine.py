@@ -19,7 +19,15 @@ from tcb_ops.i18n import NOTHING, Text, _, verbatim
 from tcb_ops.kinds import environment_count, load
 from tcb_ops.model import Listener, Outcome, Reason, Row, RowEnd, Secret
 from tcb_ops.runs.calls import CallContext, Calls, RunContext, SomeEnds
-from tcb_ops.runs.limits import PROBE_PAUSE, Outage, after_canary, after_no_token
+from tcb_ops.runs.limits import (
+    ARGUMENT_ERRORS,
+    PROBE_PAUSE,
+    NextStep,
+    Outage,
+    after_canary,
+    after_no_token,
+    backoff_wait,
+)
 from tcb_ops.runs.links_file import LinksFile
 from tcb_ops.runs.locks import LapsedError, Lease
 from tcb_ops.runs.outcome_handler import OutcomeHandler, closed_end
@@ -36,7 +44,6 @@ from tcb_ops.runs.stop_errors import (
     unreachable,
 )
 from tcb_ops.runs.writer import LedgerWriter
-from tcb_ops.wechat.call_policy import ARGUMENT_ERRORS, NextStep, backoff_wait
 from tcb_ops.wechat.tokens import Token
 from tcb_ops.wechat.transport import Transport
 

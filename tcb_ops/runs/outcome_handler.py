@@ -13,14 +13,12 @@ from tcb_ops.errcodes import Decision, Scope
 from tcb_ops.i18n import Text
 from tcb_ops.kinds import Kind
 from tcb_ops.model import Outcome, Owner, Reason, RowEnd, Secret
-from tcb_ops.runs.calls import FailedAttempt
-from tcb_ops.runs.limits import RunLimits
+from tcb_ops.runs.calls import FailedAttempt, Runtime
+from tcb_ops.runs.limits import NextStep, RunLimits, backoff_wait, next_step
 from tcb_ops.runs.records import EnvRecord
-from tcb_ops.runs.runtime import Runtime
 from tcb_ops.runs.scheduler import AppState, Lane, Scheduler, ScopeState, Task
 from tcb_ops.runs.stop_errors import refused_platform
 from tcb_ops.runs.writer import Closing, LedgerWriter
-from tcb_ops.wechat.call_policy import NextStep, backoff_wait, next_step
 from tcb_ops.wechat.tokens import Token
 
 DEAD_TOKEN_REST = 30.0

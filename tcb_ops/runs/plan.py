@@ -16,6 +16,7 @@ from tcb_ops.i18n import Text, _, as_list
 from tcb_ops.kinds import Kind, is_provided, provided
 from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.merchants import Merchants
+from tcb_ops.lists.row_files import as_they_are, source_check
 from tcb_ops.model import Listener, Merchant, Outcome, Owner, Row, Secret
 from tcb_ops.runs.histories import corrections_of, merged_runs
 from tcb_ops.runs.ledger import Ledger, taken
@@ -27,7 +28,6 @@ from tcb_ops.runs.next_commands import resume as resume_command
 from tcb_ops.runs.next_commands import retry as retry_command
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import EnvRecord, NewRun, RowRecord, RunRecord, resumed_within
-from tcb_ops.runs.url_files import as_they_are, source_check
 from tcb_ops.secrets import masked
 from tcb_ops.settings import Settings
 

@@ -17,9 +17,8 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 
 from tcb_ops.model import Link, Owner, Row, RowEnd, Secret
-from tcb_ops.runs.limits import Breaker, RunLimits, Slowdown
+from tcb_ops.runs.limits import AttemptCounts, Breaker, RunLimits, Slowdown
 from tcb_ops.runs.records import EarlierUpload, EnvRecord
-from tcb_ops.wechat.call_policy import AttemptCounts
 from tcb_ops.wechat.tokens import Token
 
 REFILL = 50

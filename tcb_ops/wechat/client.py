@@ -1,4 +1,4 @@
-r"""The client for the platform's interfaces.
+r"""The client for the platform's interfaces, and the handshake: what identifies itself as the simulator is one.
 
 The access token is a query parameter. The body is raw compact UTF-8 JSON: an object whose path was sent as `\uXXXX` has
 no download link. `responses` reads the responses.
@@ -10,10 +10,13 @@ import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
+from importlib.metadata import version
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from tcb_ops.model import Link, Owner, Secret
+from tcb_ops.details import Detail, DetailCode
+from tcb_ops.errors import TransportError
+from tcb_ops.model import Link, Listener, Owner, Secret
 from tcb_ops.wechat.responses import (
     ApiError,
     HttpResponse,
@@ -23,7 +26,8 @@ from tcb_ops.wechat.responses import (
     read_link,
     read_response,
 )
-from tcb_ops.wechat.transport import HttpRequest, Transport
+from tcb_ops.wechat.tokens import read_object
+from tcb_ops.wechat.transport import HttpRequest, Timeouts, Transport
 
 AUTHORIZERS_PER_PAGE = 500
 """The maximum per response of api_get_authorizer_list."""
@@ -107,3 +111,34 @@ class PlatformClient:
         if not isinstance(payload, dict):
             return payload
         return read_link(payload, response, env, path, self._base, self._store_hosts)
+
+
+# --- the handshake --------------------------------------------------------------------------------------------------
+
+HANDSHAKE = "/.well-known/tcb-ops-simulator"
+"""The path at which a simulator identifies itself."""
+_NAME = "tcb-ops simulator"
+
+
+def handshake_answer() -> bytes:
+    """Return the simulator's answer."""
+    return json.dumps({"server": _NAME, "version": version("tcb-ops")}).encode()
+
+
+async def listener_at(base: str) -> Listener:
+    """Ask what listens at an http address: without a token, two seconds at most.
+
+    ====================================================  =========
+    the simulator's answer, of any version                simulator
+    a refused connection                                  nothing
+    any other: another answer, a redirect, silence        other
+    ====================================================  =========
+    """
+    try:
+        async with Transport(connections=1, timeouts=Timeouts(connect=1, answer=1)) as transport:
+            response = await transport.send(HttpRequest("GET", base + HANDSHAKE))
+    except TransportError as error:
+        refused = isinstance(error.problem, Detail) and error.problem.code is DetailCode.NO_CONNECTION
+        return Listener.NOTHING if refused else Listener.OTHER
+    identified = response.status == 200 and read_object(response.body).get("server") == _NAME
+    return Listener.SIMULATOR if identified else Listener.OTHER

@@ -32,7 +32,7 @@ from tcb_ops.features.simulator.cos import bucket_of
 from tcb_ops.features.simulator.faults import Component
 from tcb_ops.features.simulator.state import RefreshToken
 from tcb_ops.model import Merchant, Outcome
-from tcb_ops.wechat import open_source
+from tcb_ops.wechat.tokens import open_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -21,9 +21,9 @@ from tcb_ops.features.diagnosis.verdicts import Answers, Facts, Issue, Verdict, 
 from tcb_ops.features.single_calls.caller import Caller
 from tcb_ops.model import Merchant, Owner, Reason, RowEnd
 from tcb_ops.runs.calls import CallContext, Calls, FailedAttempt, SomeEnds
+from tcb_ops.runs.limits import classify
 from tcb_ops.runs.scheduler import Task
 from tcb_ops.runs.stop_errors import stopped
-from tcb_ops.wechat.call_policy import classify
 from tcb_ops.wechat.responses import ApiError, InvalidResponse
 
 QUOTA, PERMISSIONS = "quota", "permissions"

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from tcb_ops.i18n import Lang, Text
 from tcb_ops.model import Outcome
-from tcb_ops.reports.formats.templates import environment
+from tcb_ops.reports.formats.html import environment
 from tcb_ops.reports.summary import Cause, most_first
 from tcb_ops.runs.records import TimelineBucket
 

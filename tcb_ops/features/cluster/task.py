@@ -36,7 +36,7 @@ from tcb_ops.runs.records import EnvRecord, RunRecord, Usage
 from tcb_ops.runs.schema import sql_list
 from tcb_ops.runs.stop_errors import interrupted
 from tcb_ops.settings import Settings, shown_url
-from tcb_ops.wechat import open_source
+from tcb_ops.wechat.tokens import open_source
 
 LEASE = 4.0
 """Seconds after a look at the fence in which a worker may begin calls; it looks every second."""

@@ -25,8 +25,8 @@ from tcb_ops.features.programs.credentials import Credential
 from tcb_ops.features.single_calls.caller import Caller, CallFailure
 from tcb_ops.i18n import Text, _, as_sentences
 from tcb_ops.model import Secret
+from tcb_ops.runs.limits import CallLimits
 from tcb_ops.settings import Settings
-from tcb_ops.wechat.call_policy import CallLimits
 from tcb_ops.wechat.client import AUTHORIZERS_PER_PAGE, PlatformClient
 from tcb_ops.wechat.responses import ApiError, InvalidResponse
 from tcb_ops.wechat.tokens import Token, TokenSource, finite, is_token

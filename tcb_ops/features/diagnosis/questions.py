@@ -32,9 +32,9 @@ from tcb_ops.features.diagnosis.verdicts import (
 from tcb_ops.features.single_calls.caller import Caller, CallFailure, open_client
 from tcb_ops.i18n import NOTHING, Text, _
 from tcb_ops.model import Merchant, Owner, Reason, Secret
+from tcb_ops.runs.limits import CallLimits, NextStep
 from tcb_ops.runs.stop_errors import refused_platform
 from tcb_ops.settings import Settings
-from tcb_ops.wechat.call_policy import CallLimits, NextStep
 from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.responses import ApiError, InvalidResponse
 from tcb_ops.wechat.transport import uses_proxy

@@ -17,7 +17,7 @@ from tcb_ops.features.evidence.queries import QUARTER, codes_since
 from tcb_ops.frames import frame_by
 from tcb_ops.i18n import _, as_list, ngettext
 from tcb_ops.kinds import Kind, kind_named, kind_names, merchant_count, row_count
-from tcb_ops.reports.formats.templates import code_colour, environment
+from tcb_ops.reports.formats.html import code_colour, environment
 from tcb_ops.reports.summary import most_first
 from tcb_ops.secrets import redact
 from tcb_ops.settings import Settings

@@ -10,7 +10,7 @@ from tcb_ops.frames import Lines
 from tcb_ops.i18n import Lang, Text
 from tcb_ops.model import Outcome
 from tcb_ops.reports.explanations import change_lines
-from tcb_ops.reports.formats.templates import environment
+from tcb_ops.reports.formats.html import environment
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.settings import Settings
 

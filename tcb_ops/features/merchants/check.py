@@ -19,11 +19,11 @@ from tcb_ops.formatting import sanitize
 from tcb_ops.frames import Lines, Tabular
 from tcb_ops.i18n import Lang, Text, _, as_facts, as_list, as_sentences, ngettext
 from tcb_ops.model import Merchant
+from tcb_ops.runs.limits import CallLimits
 from tcb_ops.runs.loop import result_of, submit_coroutine
 from tcb_ops.settings import Settings
 from tcb_ops.start import TargetOptions, merchants_for, opened_target, settings_for
 from tcb_ops.table_files import write_table
-from tcb_ops.wechat.call_policy import CallLimits
 
 if TYPE_CHECKING:
     from tcb_ops.cli.console import Console

@@ -32,9 +32,9 @@ from tcb_ops.lists.table import MERCHANT_COLUMNS, read_table
 from tcb_ops.model import Merchant, Owner
 from tcb_ops.reports.findings import FindingLine, FindingSection
 from tcb_ops.resources import replacing, system_reason
+from tcb_ops.runs.limits import CallLimits
 from tcb_ops.runs.loop import result_of, submit_coroutine
 from tcb_ops.settings import Settings
-from tcb_ops.wechat.call_policy import CallLimits
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

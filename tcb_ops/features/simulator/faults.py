@@ -18,7 +18,7 @@ from msgspec import Meta
 
 from tcb_ops.errors import SettingsError
 from tcb_ops.i18n import Text, _, as_list
-from tcb_ops.toml_file import read_toml
+from tcb_ops.settings_files import read_toml
 from tcb_ops.values import Named, Raw, check, values_of
 
 SECONDS_PER_DAY = 86_400

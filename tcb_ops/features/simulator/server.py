@@ -44,7 +44,7 @@ from tcb_ops.model import Merchant
 from tcb_ops.resources import system_reason
 from tcb_ops.settings import Settings
 from tcb_ops.signals import handled
-from tcb_ops.wechat import handshake
+from tcb_ops.wechat.client import HANDSHAKE, handshake_answer
 
 HOST = "127.0.0.1"
 COMPONENT_APPID = "wxsimulatedplatform"
@@ -170,8 +170,8 @@ class Simulator:
 
     async def handle(self, request: Request) -> Response:
         """Decide about a request and carry it out, without a connection. Waits only for a fault's delay."""
-        if request.target == handshake.PATH:
-            return Response(200, handshake.answer(), {"Content-Type": "application/json"})
+        if request.target == HANDSHAKE:
+            return Response(200, handshake_answer(), {"Content-Type": "application/json"})
         part = self._platform if request.target.startswith(_PLATFORM_ROUTES) else self._store
         response = await part.handle(request)
         response.headers["Date"] = _date(int(self._state.clock()))

@@ -19,15 +19,14 @@ from tcb_ops.i18n import Text, _
 from tcb_ops.lists.merchants import Unresolved, read_merchants, resolve
 from tcb_ops.lists.paths import path_problem
 from tcb_ops.model import Link, Merchant, Owner, Secret
+from tcb_ops.runs.limits import AttemptCounts, CallLimits, NextStep, backoff_wait, classify, next_step
 from tcb_ops.runs.loop import result_of, submit_coroutine
 from tcb_ops.runs.stop_errors import NO_COMPONENT
 from tcb_ops.settings import Settings
 from tcb_ops.start import TargetOptions, opened_target, settings_for
-from tcb_ops.wechat import open_source
-from tcb_ops.wechat.call_policy import AttemptCounts, CallLimits, NextStep, backoff_wait, classify, next_step
 from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.responses import ApiError, InvalidResponse, UnsafeLink
-from tcb_ops.wechat.tokens import TokenSource
+from tcb_ops.wechat.tokens import TokenSource, open_source
 from tcb_ops.wechat.transport import Transport
 
 Answer = TypeVar("Answer")

@@ -14,7 +14,9 @@ from typing import Any, Protocol, TypeGuard
 
 import msgspec
 
+from tcb_ops.kinds import provided
 from tcb_ops.model import Secret
+from tcb_ops.settings import Settings
 
 _decode = msgspec.json.Decoder().decode
 LONGEST_TOKEN = 4096
@@ -45,6 +47,17 @@ class TokenSource(Protocol):
 
     async def aclose(self) -> None:
         """Close threads, files and connections."""
+
+
+def open_source(settings: Settings) -> TokenSource:
+    """Create the token source named in the settings. Raises SettingsError if its settings are incomplete or invalid."""
+    tokens = settings.tokens
+    if tokens.source == "file":
+        from tcb_ops.wechat.tokens.file import FileTokens
+
+        return FileTokens(tokens.file)
+    source: TokenSource = provided(tokens.source)(settings)
+    return source
 
 
 def is_token(value: object) -> TypeGuard[str]:

@@ -14,7 +14,7 @@ from workspace import TEA, many
 import tcb_ops as tcb
 from tcb_ops.cli.main import cli as program
 from tcb_ops.errors import SettingsError
-from tcb_ops.found_settings import Trust, trust
+from tcb_ops.settings_files import Trust, trust
 
 UID, OTHER, ROOT = 1000, 1001, 0
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="owners and modes of files are POSIX's")

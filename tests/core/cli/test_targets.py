@@ -9,7 +9,7 @@ from workspace import BOOKS, TEA, TEA_TEST, many
 import tcb_ops as tcb
 from tcb_ops.features.simulator.faults import Fault
 from tcb_ops.features.simulator.state import Request, Response
-from tcb_ops.wechat import handshake
+from tcb_ops.wechat.client import HANDSHAKE
 
 pytestmark = pytest.mark.integration
 
@@ -135,7 +135,7 @@ class Tunnel(Simulator):
     asked = 0
 
     async def handle(self, request: Request) -> Response:
-        if request.target != handshake.PATH:
+        if request.target != HANDSHAKE:
             return await super().handle(request)
         self.asked += 1
         return Response(404) if self.hides else await super().handle(request)

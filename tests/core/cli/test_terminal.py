@@ -24,7 +24,7 @@ from tcb_ops.features.simulator.state import Response
 from tcb_ops.i18n import Bilingual, Lang, verbatim
 from tcb_ops.model import Merchant, Outcome
 from tcb_ops.runs.progress import Progress
-from tcb_ops.wechat import handshake
+from tcb_ops.wechat.client import HANDSHAKE
 
 HELD = [Fault(delay=0.02)]
 SIX = tuple(Merchant(f"wx{n}", f"商户{n}", f"env-{n}") for n in range(6))
@@ -227,7 +227,7 @@ class Platform(Simulator):
     """One that does not say that it is a simulator."""
 
     async def handle(self, request):
-        return Response(404) if request.target == handshake.PATH else await super().handle(request)
+        return Response(404) if request.target == HANDSHAKE else await super().handle(request)
 
 
 @pytest.mark.slow

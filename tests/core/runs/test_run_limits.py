@@ -10,13 +10,17 @@ from tcb_ops.errcodes import Decision, Scope
 from tcb_ops.runs.limits import (
     BREAKER_ROWS,
     GOOD_PER_NOTCH,
+    LONGEST_BACKOFF,
+    AttemptCounts,
     Breaker,
+    NextStep,
     Outage,
     RunLimits,
     Slowdown,
     after_no_token,
+    backoff_wait,
+    next_step,
 )
-from tcb_ops.wechat.call_policy import LONGEST_BACKOFF, AttemptCounts, NextStep, backoff_wait, next_step
 
 PACE = RunLimits(attempts=4, backoff=1.0, slow_wait=60.0, patience=300.0)
 FRESH, REFRESHED = AttemptCounts(), AttemptCounts(refreshed=True)

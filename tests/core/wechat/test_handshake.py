@@ -10,7 +10,7 @@ from scripted import Connection, Server, always
 
 from tcb_ops.features.simulator.server import Simulator
 from tcb_ops.model import Listener
-from tcb_ops.wechat.handshake import answer, listener_at
+from tcb_ops.wechat.client import handshake_answer, listener_at
 
 
 async def silent(connection: Connection) -> None:
@@ -33,12 +33,15 @@ async def no_http(connection: Connection) -> None:
     await connection.gone()
 
 
-OF_ANOTHER_VERSION = json.dumps(json.loads(answer()) | {"version": "99.0", "more": [1]}).encode()
+OF_ANOTHER_VERSION = json.dumps(json.loads(handshake_answer()) | {"version": "99.0", "more": [1]}).encode()
 SERVERS = {
     "the simulator of another version": (always(OF_ANOTHER_VERSION), Listener.SIMULATOR),
     "a gateway that answers everything": (always(b'{"errcode": 0}'), Listener.OTHER),
-    "its answer with an error's status": (always(answer(), "404 Not Found"), Listener.OTHER),
-    "a redirect to a simulator": (always(answer(), "302 Found", "Location: /elsewhere\r\n"), Listener.OTHER),
+    "its answer with an error's status": (always(handshake_answer(), "404 Not Found"), Listener.OTHER),
+    "a redirect to a simulator": (
+        always(handshake_answer(), "302 Found", "Location: /elsewhere\r\n"),
+        Listener.OTHER,
+    ),
     "a page": (always(b"<html>"), Listener.OTHER),
     "a list": (always(b'["tcb-ops simulator"]'), Listener.OTHER),
     "no text": (always(b"\xff\xfe\x00"), Listener.OTHER),

@@ -13,7 +13,7 @@ from tcb_ops.features.charts.charts import MATRIX_CODES as CODES
 from tcb_ops.features.charts.charts import MATRIX_MERCHANTS as MERCHANTS
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Outcome, Reason
-from tcb_ops.reports.formats.templates import code_colour, outcome_class
+from tcb_ops.reports.formats.html import code_colour, outcome_class
 from tcb_ops.reports.summary import causes_of
 from tcb_ops.runs.records import Tally, TimelineBucket
 

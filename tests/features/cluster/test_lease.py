@@ -19,7 +19,7 @@ from tcb_ops.runs import engine
 from tcb_ops.runs.calls import RunContext
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.locks import LapsedError, Lease
-from tcb_ops.wechat import open_source
+from tcb_ops.wechat.tokens import open_source
 
 pytestmark = pytest.mark.integration
 

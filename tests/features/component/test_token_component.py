@@ -25,10 +25,9 @@ from tcb_ops.features.programs.credentials import Credential
 from tcb_ops.features.simulator.faults import Component, Fault, Faults, FaultStep, Reset
 from tcb_ops.model import Merchant, Secret
 from tcb_ops.settings import Settings, TokenSettings
-from tcb_ops.wechat import open_source
 from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.responses import ApiError
-from tcb_ops.wechat.tokens import Token, TokenSource
+from tcb_ops.wechat.tokens import Token, TokenSource, open_source
 from tcb_ops.wechat.transport import Transport
 
 PLATFORM, SECRET, TICKET = "wxplatform", "PrAcTiCe-app-secret", "ticket@@@PrAcTiCe"

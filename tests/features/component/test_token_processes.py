@@ -22,9 +22,9 @@ from token_worker import settings_for
 
 from tcb_ops.features.simulator.faults import Component
 from tcb_ops.model import Merchant
-from tcb_ops.wechat import open_source
 from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.responses import ApiError
+from tcb_ops.wechat.tokens import open_source
 from tcb_ops.wechat.transport import Transport
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked, and killed")

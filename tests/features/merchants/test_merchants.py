@@ -26,7 +26,7 @@ from tcb_ops.features.simulator.faults import (
 )
 from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.model import Merchant, Owner
-from tcb_ops.wechat.call_policy import CallLimits
+from tcb_ops.runs.limits import CallLimits
 
 TEA = Merchant("wxtea", "茶语小铺", "tea-1")
 OWN = Merchant("wxtea", "平台", "own-1", owner=Owner.PLATFORM)

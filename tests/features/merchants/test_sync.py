@@ -26,7 +26,7 @@ from tcb_ops.features.simulator.faults import Fault, FaultStep
 from tcb_ops.i18n import Bilingual
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.model import Merchant, Owner
-from tcb_ops.wechat.call_policy import CallLimits
+from tcb_ops.runs.limits import CallLimits
 
 NO_CLOUD = Issue("85088", Bilingual("no", "无"), Bilingual("open it", "开通"))
 NO_TOKEN = Issue("no_token", Bilingual("no", "无"), Bilingual("give one", "给一个"))

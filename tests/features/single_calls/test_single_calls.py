@@ -11,7 +11,7 @@ from tcb_ops.features.simulator.faults import Fault
 from tcb_ops.features.single_calls.caller import Caller, CallFailure
 from tcb_ops.i18n import Bilingual, Text
 from tcb_ops.model import Secret
-from tcb_ops.wechat.call_policy import CallLimits, NextStep
+from tcb_ops.runs.limits import CallLimits, NextStep
 from tcb_ops.wechat.responses import ApiError, InvalidResponse
 from tcb_ops.wechat.tokens import Token
 

@@ -19,8 +19,7 @@ from tcb_ops.features.tokens import sources as module
 from tcb_ops.features.tokens.sources import CommandTokens, ServiceTokens
 from tcb_ops.model import Secret
 from tcb_ops.settings import Settings, TokenSettings, load_settings
-from tcb_ops.wechat import open_source
-from tcb_ops.wechat.tokens import Token, TokenSource
+from tcb_ops.wechat.tokens import Token, TokenSource, open_source
 from tcb_ops.wechat.transport import Transport
 
 SECRET = "SeCrEt+token/42="

@@ -14,9 +14,8 @@ from tcb_ops.errors import SettingsError, TcbOpsError, TokenError, TokenSourceEr
 from tcb_ops.features.tokens.sources import TIMEOUTS, ServiceTokens, read_service_response
 from tcb_ops.model import Secret
 from tcb_ops.settings import Settings, TokenSettings
-from tcb_ops.wechat import open_source
 from tcb_ops.wechat.responses import HttpResponse
-from tcb_ops.wechat.tokens import Token
+from tcb_ops.wechat.tokens import Token, open_source
 from tcb_ops.wechat.transport import Timeouts
 
 SECRET, AUTH = "SeCrEt+token/42=", "Bearer PrAcTiCe-key"
