@@ -72,10 +72,6 @@ def checked(function: Callable[_P, _R]) -> Callable[_P, _R]:
     return call
 
 
-_DEFAULTS: dict[str, object] = {"str": "", "bool": False}
-"""What a keyword of a TypedDict is where it is not given, by its type; of any other type None."""
-
-
 def _signature(function: Callable[..., Any]) -> Signature:
     """Return a function's signature, with the keywords of `**options: Unpack[…]` one by one."""
     takes = signature(function)
@@ -87,7 +83,7 @@ def _signature(function: Callable[..., Any]) -> Signature:
     shared = unwrap(function).__globals__[options]
     for name, annotation in shared.__annotations__.items():
         text = annotation.__forward_arg__
-        default = _DEFAULTS.get(text)
+        default = {"str": "", "bool": False}.get(text)
         parameters.append(Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=text))
     return takes.replace(parameters=parameters)
 

@@ -248,13 +248,8 @@ class _Stored(msgspec.Struct):
 
 @lru_cache(maxsize=1024)  # most rows of a run share a few
 def read_detail(value: str) -> Detail | None:
-    """Return the Detail of a value from `stored`. Raises KeyError, TypeError or ValueError for a damaged value."""
-    if not value:
-        return None
-    try:
-        return _from_stored(msgspec.json.decode(value, type=_Stored))
-    except RecursionError:
-        raise ValueError(value) from None
+    """Return the Detail of a value from `stored`. Raises KeyError, RecursionError, TypeError or ValueError for a damaged one."""
+    return _from_stored(msgspec.json.decode(value, type=_Stored)) if value else None
 
 
 def _plain(reason: Detail) -> dict[str, Any]:

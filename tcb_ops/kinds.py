@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from tcb_ops.runs.records import RunRecord
     from tcb_ops.settings import Settings
 
-_CORE_KINDS = {name: f"tcb_ops.runs.list_kinds:{name.upper()}" for name in ("links", "upload")}
-"""Where the core's kinds are defined, by their names in the ledger."""
-
 ANY_KIND = "any"
 """In place of a kind's name: `latest` can be a run of any kind."""
 
@@ -264,7 +261,7 @@ class MissingKind(Kind):
 
 @cache
 def _kind_references() -> Mapping[str, str]:
-    references = dict(_CORE_KINDS)
+    references = {name: f"tcb_ops.runs.list_kinds:{name.upper()}" for name in ("links", "upload")}
     for feature in features().values():
         references |= feature.kinds
     return references

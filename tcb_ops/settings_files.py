@@ -141,8 +141,7 @@ def read_text(file: int | Path, name: Path) -> str:
 
 def cannot_be_read(file: Path, error: OSError) -> SettingsError:
     """Return the error that says why a file cannot be read."""
-    reason = system_reason(error)
-    return SettingsError(_("{file} cannot be read: {why}.", file=file, why=reason))
+    return SettingsError(_("{file} cannot be read: {why}.", file=file, why=system_reason(error)))
 
 
 def read_toml(file: Path) -> dict[str, Any]:

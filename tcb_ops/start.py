@@ -102,14 +102,13 @@ def limits_for(options: ResumeOptions) -> RunLimits:
 
 def merchants_for(merchants: Merchants | str | Path, options: TargetOptions) -> Merchants:
     """Return the merchants, read if their file is given; by default the file that the settings name."""
-    from tcb_ops.lists import merchants as merchants_file
-    from tcb_ops.lists.merchants import Merchants
+    from tcb_ops.lists.merchants import Merchants, read_merchants
 
     if isinstance(merchants, Merchants):
         return merchants
     merchants = merchants or settings_for(options).merchants
     with naming("merchants", merchants):
-        return merchants_file.read_merchants(merchants)
+        return read_merchants(merchants)
 
 
 def selected_merchants(merchants: Merchants | str | Path | None) -> Merchants | None:
@@ -383,15 +382,9 @@ def start_run(
 def merchants_of(ledger: Ledger, run: RunRecord) -> list[Merchant]:
     """Return the merchants of a run, which the embedded simulator serves; skipped rows may have none."""
     return [
-        Merchant(
-            environment.appid,
-            environment.merchant,
-            environment.env,
-            owner=environment.owner,
-            left=environment.left,
-        )
-        for environment in ledger.envs(run)
-        if environment.appid and environment.env
+        Merchant(each.appid, each.merchant, each.env, owner=each.owner, left=each.left)
+        for each in ledger.envs(run)
+        if each.appid and each.env
     ]
 
 

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from tcb_ops.run import Run
     from tcb_ops.runs.progress import Progress
 
-_BAR = 12
-"""Width of the progress bar, in terminal cells."""
 LINE_EVERY = 5.0
 """Seconds between two lines of progress if stderr is not a terminal."""
 
@@ -62,11 +60,6 @@ class Console:
         self.out = _pipe(soft_wrap=not sys.stdout.isatty())
         self.err = _pipe(stderr=True, soft_wrap=True)
 
-    @property
-    def is_watched(self) -> bool:
-        """Whether progress is shown as it moves: stderr is a terminal, and --quiet is not set."""
-        return self.err.is_terminal and not self.quiet
-
     def print(self, what: Text | RenderableType) -> None:
         """Print data on stdout: a Text wrapped to a terminal's width, a string unchanged, or a rich renderable."""
         if isinstance(what, Text):
@@ -98,11 +91,14 @@ class Console:
     def info(self, text: Text) -> None:
         """Print a message on stderr, except with --quiet."""
         if not self.quiet:
-            self._message(text)
+            self.warn(text)
 
     def warn(self, text: Text) -> None:
         """Print a warning on stderr, even with --quiet."""
-        self._message(text)
+        if self._held is not None:
+            self._held.append(text)
+        else:
+            self.err.print(wrapped(lines(text.of(self.lang)), self.err))
 
     def link(self, text: Text, page: Path) -> None:
         """Print a message, except with --quiet; on a terminal a click on the page's path opens it."""
@@ -161,17 +157,12 @@ class Console:
             first = _("{head} · {first}", head=head, first=first)
         for text in (first or head, *held):
             if text is not None:
-                self._message(text)
-
-    def _message(self, text: Text) -> None:
-        if self._held is not None:
-            self._held.append(text)
-        else:
-            self.err.print(wrapped(lines(text.of(self.lang)), self.err))
+                self.warn(text)
 
     def waiting(self, text: Text) -> AbstractContextManager[object]:
         """Show a spinner on a terminal while work is under way."""
-        return self.err.status(f"{text.of(self.lang)}…") if self.is_watched else nullcontext()
+        is_shown = self.err.is_terminal and not self.quiet
+        return self.err.status(f"{text.of(self.lang)}…") if is_shown else nullcontext()
 
     def follow(self, progress: Iterator[Progress], total: int) -> None:
         """Show a run's progress until it ends: a bar on a terminal, otherwise a line every few seconds if it has changed."""
@@ -192,7 +183,7 @@ class Console:
         from rich.table import Column
 
         bar = Bar(
-            BarColumn(bar_width=_BAR, finished_style="bar.complete"),  # not green: rows may have failed
+            BarColumn(bar_width=12, finished_style="bar.complete"),  # not green: rows may have failed
             TextColumn(
                 "{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis"), markup=False
             ),

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -30,9 +30,6 @@ from tcb_ops.runs.next_commands import command, quoted
 from tcb_ops.runs.stop_errors import not_listening
 from tcb_ops.settings import Settings, without_dots
 from tcb_ops.start import StartOptions, existing_ledger
-
-if TYPE_CHECKING:
-    pass
 
 _FEW = 3
 """Up to this many problems with missing files are listed one by one; more are summarized."""

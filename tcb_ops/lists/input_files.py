@@ -76,10 +76,7 @@ def readable(source: str | Path) -> Iterator[None]:
     try:
         yield
     except BrokenTableError as error:
-        problem = error.problem
-    else:
-        return
-    raise input_error(str(source), [problem])
+        raise input_error(str(source), [error.problem]) from None
 
 
 # --- decoding ------------------------------------------------------------------------------------------------------

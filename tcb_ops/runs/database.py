@@ -92,17 +92,14 @@ class LedgerConnection:
             problem = _("a record of a run contains values that tcb-ops does not write")
             if run is not None:
                 problem = _("a record of run {id} contains values that tcb-ops does not write", id=run.id)
-            raise self._damaged(problem) from None
-
-    def _damaged(self, problem: Text) -> LedgerDamagedError:
-        return damaged(self.name, problem)
+            raise damaged(self.name, problem) from None
 
     def _trouble(self, error: Exception) -> StoppedError:
         if (shortage := exhausted(error, unclear=True)) is not None:
             return shortage
         cause, fault = self._database.reason(error), self._database.fault(error)
         if fault in {DatabaseFault.DAMAGED, DatabaseFault.NO_DATABASE}:
-            return self._damaged(verbatim(cause))
+            return damaged(self.name, verbatim(cause))
         if fault is DatabaseFault.LOCKED:
             return LedgerError(locked(self.name))
         text = _("the ledger {name} cannot be used: {why}. What was committed is safe.")

@@ -213,7 +213,7 @@ class Ledger(LedgerReader):
     def note_settings(self, run: RunRecord, settings: dict[str, Any]) -> RunRecord:
         """Record settings of a run in place of its own; return the run with them."""
         with self.writing() as connection:
-            _set(connection, run.number, settings=run_values(replace(run, settings=settings))["settings"])
+            _set(connection, run.number, settings=encoded_settings(settings))
         return self.run(run.id)
 
     def keep_answers(self, run: RunRecord, answers: Mapping[str, Any]) -> None:

@@ -108,7 +108,10 @@ def _exclusive(
     try:
         lock.acquire(timeout=seconds)
     except Timeout:
-        raise HeldError(busy(_holder(folder / f"{name}.holder") or "?")) from None
+        who = ""
+        with suppress(OSError):
+            who = (folder / f"{name}.holder").read_text(encoding="utf-8").strip()
+        raise HeldError(busy(who or "?")) from None
     except OSError as error:
         raise _unwritable(folder, error) from None
     try:
@@ -126,13 +129,6 @@ def working(ledger: LedgerConnection, run_id: str) -> Text | None:
         return error.text
     except UsageError:
         return None
-
-
-def _holder(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8").strip()
-    except OSError:
-        return ""
 
 
 def process_identity() -> str:

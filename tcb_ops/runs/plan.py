@@ -152,7 +152,7 @@ def plan(
 
 def new_run_id(ledger: LedgerReader, start: datetime, digits: Callable[[], str] = _digits) -> str:
     """Return an id that no run of the ledger has: its second, and random digits, which keep runs of one second apart."""
-    while ledger.has_run(new_id := f"{start:%Y%m%d-%H%M%S}-{digits()}"):
+    while ledger.stored_runs("id = ?", (new_id := f"{start:%Y%m%d-%H%M%S}-{digits()}",)):
         pass
     return new_id
 

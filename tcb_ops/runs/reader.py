@@ -18,12 +18,12 @@ from typing import Any, Self, Unpack
 
 from tcb_ops.details import read_detail
 from tcb_ops.errors import LedgerDamagedError, RunNotFoundError
-from tcb_ops.i18n import Text, _, as_list
+from tcb_ops.i18n import _, as_list
 from tcb_ops.kinds import Kind, MissingKind, all_kinds, row_count
 from tcb_ops.model import Outcome, Reason, Row
 from tcb_ops.runs.connections import BATCH
+from tcb_ops.runs.database import damaged
 from tcb_ops.runs.histories import HistoryReader, family_of
-from tcb_ops.runs.locks import working
 from tcb_ops.runs.records import (
     OUTCOMES,
     PENDING_COLUMNS,
@@ -50,15 +50,7 @@ _ENDING = 4
 class LedgerReader(HistoryReader):
     """An open ledger for reading. Errors of the database are raised as LedgerError."""
 
-    def worked_on_by(self, run: RunRecord) -> Text | None:
-        """Return what says who works on a run; None if nobody does, or it cannot be told here."""
-        return working(self, run.id)
-
     # --- a run ---------------------------------------------------------------------------------------------
-
-    def has_run(self, run_id: str) -> bool:
-        """Return whether a run has exactly this id."""
-        return bool(self.fetch("SELECT number FROM runs WHERE id = ?", (run_id,)))
 
     def run(self, name: str, target: str | None = None, kinds: Collection[Kind] | None = None) -> RunRecord:
         """Find a run by id, an unambiguous beginning or ending of one, or `latest`.
@@ -146,7 +138,7 @@ class LedgerReader(HistoryReader):
         self.counts(run)
         self.environments(run)
         if self.file is not None and (fault := self.fetch("PRAGMA quick_check(1)")[0][0]) != "ok":
-            raise self._damaged(_("SQLite's check found: {fault}", fault=" ".join(fault.split())))
+            raise damaged(self.name, _("SQLite's check found: {fault}", fault=" ".join(fault.split())))
 
     def pending(
         self, run: RunRecord, environments: Iterable[tuple[EnvRecord, int]], limit: int
@@ -363,7 +355,7 @@ class LedgerReader(HistoryReader):
         """Raise LedgerDamagedError if the number of rows that were read is not the planned one."""
         if count != run.rows:
             text = _("run {id} was planned with {rows}, but {count:,} can be read")
-            raise self._damaged(text.format(id=run.id, rows=row_count(run.rows), count=count))
+            raise damaged(self.name, text.format(id=run.id, rows=row_count(run.rows), count=count))
 
     # --- across runs --------------------------------------------------------------------------------------------
 

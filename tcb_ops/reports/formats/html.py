@@ -32,6 +32,7 @@ from tcb_ops.reports.explanations import (
     reason_text,
 )
 from tcb_ops.reports.summary import NextAction, Per, RunSummary, next_actions
+from tcb_ops.runs.locks import working
 from tcb_ops.runs.next_commands import fixed_list, quoted, resume, retry
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import ANSWERS
@@ -98,7 +99,7 @@ def page(
         "confirmed": None if summary.confirmed is None else confirmation_text(*summary.confirmed),
         "state": state if run.finished_at is not None else "unfinished",
         "now": now,
-        "holder": None if run.finished_at is not None else reader.worked_on_by(run),
+        "holder": None if run.finished_at is not None else working(reader.ledger, run.id),
         "resume": quoted(
             resume(settings, run, canary=counts.keys() <= Outcome.successes() | {Outcome.PENDING})
         ),
