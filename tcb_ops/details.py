@@ -70,20 +70,8 @@ class DetailCode(DetailCodes):
     FILE_UNREADABLE = _("{file} cannot be read ({why}): check that it exists and that you may read it.")
     # why there is no token
     TOKEN_MISSING = _("{file} has no token for {appid}: it needs a line per appid.")
-    NOT_A_FILE = _("cannot be read (not a regular file)")
-    OVER_16_MB = _("is larger than 16 MB")
-    NOT_UTF_8 = _("is not UTF-8: save it as UTF-8")
     CANNOT_BE_READ = _("cannot be read ({why})")
-    LINE_NO_CSV = _("line {line}: not valid CSV (an unclosed quotation mark?)")
-    NO_COLUMN = _("line 1: no column {names}")
-    LINE_NO_APPID = _("line {line}: the appid is empty")
-    APPID_TWICE = _("the appid appears twice")
-    LINE = _("line {line}: {read}")
     TOKEN_FILE = _("token file {file}: {why}. Its first line must be appid,access_token[,expires_at].")
-    NO_TOKEN = _(
-        "the access_token is empty, longer than {longest_token} characters, or has characters that no token has"
-    )
-    EXPIRES_AT = _("expires_at is neither Unix seconds nor ISO 8601")
     SOURCE_SILENT = _("the token source did not respond for {appid} within {seconds:.0f} s.")
     NO_COMPONENT = _(
         "This environment is the platform's own (owner = platform) and is served with the component token: set tokens.component_appid in the settings."

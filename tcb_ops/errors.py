@@ -248,8 +248,8 @@ class TokenSourceError(StoppedError):
     `transient`: as in TokenError.
     """
 
-    def __init__(self, problem: Text, fix: Text | None = None, *, transient: bool = False) -> None:
-        super().__init__(problem, fix)
+    def __init__(self, problem: Text, *, transient: bool = False) -> None:
+        super().__init__(problem)
         self.transient = transient
 
 
@@ -266,10 +266,8 @@ class TokenError(TcbOpsError):
     response. That may be temporary; only other merchants' results show whether it concerns this one alone.
     """
 
-    def __init__(
-        self, problem: Text, errcode: int = 0, *, fix: Text | None = None, transient: bool = False
-    ) -> None:
-        super().__init__(problem, fix)
+    def __init__(self, problem: Text, errcode: int = 0, *, transient: bool = False) -> None:
+        super().__init__(problem)
         self.errcode = errcode
         self.transient = transient
 
@@ -297,8 +295,8 @@ class TransportFault(StrEnum):
 class TransportError(TcbOpsError):
     """No usable response. Contains no URL, header or chained cause: those contain tokens."""
 
-    def __init__(self, fault: TransportFault, problem: Text, fix: Text | None = None) -> None:
-        super().__init__(problem, fix)
+    def __init__(self, fault: TransportFault, problem: Text) -> None:
+        super().__init__(problem)
         self.fault = fault
 
 

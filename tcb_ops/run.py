@@ -51,7 +51,9 @@ class Run:
         self, ledger: Ledger, record: RunRecord, settings: Settings, reader: LedgerReader | None = None
     ) -> None:
         """`reader`: the source of the run's rows, if it is not the ledger itself."""
-        self._ledger, self.record, self._settings = ledger, record, settings
+        self._ledger, self.record = ledger, record
+        self.settings = settings
+        """The settings with which the run is shown and exported."""
         self._reader: LedgerReader = reader or ledger
 
     def __repr__(self) -> str:
@@ -63,17 +65,12 @@ class Run:
         return FOR_USERS.split()
 
     def _repr_html_(self) -> str | None:
-        return card("run_html", self.overview(), self._settings)
+        return card("run_html", self.overview(), self.settings)
 
     @property
     def id(self) -> str:
         """The run's id."""
         return self.record.id
-
-    @property
-    def settings(self) -> Settings:
-        """The settings with which the run is shown and exported."""
-        return self._settings
 
     @property
     def counts(self) -> dict[str, int]:
@@ -137,7 +134,7 @@ class Run:
         """Return the same run with only the rows of these lines of the merchants file."""
         only = environments_of(merchants)
         selected = provided("run_view")(self._reader, self._reader.run(self.id), only=only)
-        return Run(self._ledger, selected.record, self._settings, selected)
+        return Run(self._ledger, selected.record, self.settings, selected)
 
     def close(self) -> None:
         """Close the ledger's connections."""
@@ -246,12 +243,12 @@ class Run:
 
         `columns`: only these, in this order, which takes less time and memory. Raises ArgumentError for an unknown one.
         """
-        return frame_by("Run.results", self._reader, self.record, self._settings, columns=columns)
+        return frame_by("Run.results", self._reader, self.record, self.settings, columns=columns)
 
     def failed(self) -> pd.DataFrame:
         """Return the rows that did not succeed, including pending ones: `results()` as in failed.csv."""
         others = frozenset(Outcome.all()) - Outcome.successes()
-        return frame_by("Run.results", self._reader, self.record, self._settings, others)
+        return frame_by("Run.results", self._reader, self.record, self.settings, others)
 
     def links(self) -> pd.DataFrame:
         """Return the rows of a links run with the columns of links.csv. The links are secrets: do not display them.
@@ -261,7 +258,7 @@ class Run:
         record = self._ledger.run(self.id)
         if not record.kind.writes_links or record.finished_at is None:
             raise UsageError(_("run {id} has no links.csv: only a finished links run has one.", id=record.id))
-        return frame_by("Run.links", self._ledger, record, self._settings, self._reader)
+        return frame_by("Run.links", self._ledger, record, self.settings, self._reader)
 
     def errcodes(self) -> pd.DataFrame:
         """Return how many rows did not succeed, by merchant (appid, env) × code, as in errcodes.csv."""
@@ -269,7 +266,7 @@ class Run:
 
     def causes(self) -> pd.DataFrame:
         """Return what went wrong and what to do: a line per code, merchant and environment, most rows first."""
-        return frame_by("Run.causes", self.overview(), self._settings)
+        return frame_by("Run.causes", self.overview(), self.settings)
 
     def by_merchant(self) -> pd.DataFrame:
         """Return how many rows each merchant has, and how many succeeded, did not succeed, are pending."""
@@ -277,7 +274,7 @@ class Run:
 
     def timeline(self) -> pd.DataFrame:
         """Return how rows ended over the run's time: a line per interval, oldest first."""
-        return frame_by("Run.timeline", self._reader, self.record, self._settings)
+        return frame_by("Run.timeline", self._reader, self.record, self.settings)
 
     def timeline_buckets(self) -> list[TimelineBucket]:
         """Return how rows ended over the run's time, as values without pandas."""
@@ -288,7 +285,7 @@ class Run:
         before = self._reader.previous(self.record)
         if before is None:
             return None
-        return provided("Run.changes")(self._ledger, before, self.record, self._settings)
+        return provided("Run.changes")(self._ledger, before, self.record, self.settings)
 
     def audit(self) -> Any:
         """Return what an audit found, an AuditResult: compared with the previous one of the same target and part.
@@ -319,7 +316,7 @@ class Run:
         """
         with self._reader.snapshot() as reader:
             summary = RunSummary(reader, reader.run(self.id))
-            return summary.run.kind.findings(reader, summary, self._settings, receiver)
+            return summary.run.kind.findings(reader, summary, self.settings, receiver)
 
     def retry(
         self,
@@ -336,7 +333,7 @@ class Run:
     def final(self) -> Run:
         """Return the run with the last state of each row after its retries; for a retry, its original run."""
         merged = provided("merged_run")(self._ledger, self.record, self._reader.only)
-        return Run(self._ledger, merged.record, self._settings, merged)
+        return Run(self._ledger, merged.record, self.settings, merged)
 
     @property
     def has_retries(self) -> bool:
@@ -377,7 +374,7 @@ class Run:
         Raises UsageError if `original` is not the run's list or the destination exists.
         """
         write, last = (provided("split_workbook"), split_by) if split_by else (provided("write_into"), warn)
-        target, lang = Path(dest) if dest is not None else None, self._settings.lang
+        target, lang = Path(dest) if dest is not None else None, self.settings.lang
         with self._reader.snapshot() as view:
             written: Path = write(view, self.record, Path(original), target, lang, last)
         return written
@@ -403,7 +400,7 @@ class Run:
             self._ledger,
             self.record,
             Path(dest),
-            self._settings,
+            self.settings,
             now=time.time(),
             replace=replace,
             reader=self._reader,
@@ -412,7 +409,7 @@ class Run:
 
     def report(self, dest: str | Path | None = None, *, pdf: bool = False) -> Path:
         """Write the report folder, as `export` does; None: in the settings' folder of reports, under the run's id."""
-        return self.export(self._settings.reports / self.id if dest is None else dest, pdf=pdf)
+        return self.export(self.settings.reports / self.id if dest is None else dest, pdf=pdf)
 
     @checked
     def to_parquet(self, dest: str | Path) -> Path:
@@ -422,7 +419,7 @@ class Run:
         file is at `dest`; StoppedError where the file cannot be written.
         """
         with self._reader.snapshot() as snapshot:
-            written: Path = provided("Run.to_parquet")(snapshot, self.record, Path(dest), self._settings)
+            written: Path = provided("Run.to_parquet")(snapshot, self.record, Path(dest), self.settings)
         return written
 
     def overview(self) -> RunSummary:

@@ -325,7 +325,7 @@ def start_run(
         if cluster is not None:  # opened before anything is planned
             runner = stack.enter_context(provided("cluster_runner")(cluster, settings, work))
         still_alone = while_planning.enter_context(planning(ledger))
-        planned = plan(
+        run, resumed = plan(
             ledger,
             work,
             settings,
@@ -339,15 +339,15 @@ def start_run(
             now=time.time(),
             may_resume=options.get("may_resume") or (lambda _run, _begun: False),
         )
-        check_lock = stack.enter_context(taken(ledger, planned.run))
+        check_lock = stack.enter_context(taken(ledger, run))
         session = None  # where everything is done except the report, which the caller writes
-        if planned.run.finished_at is None:
-            opened = stack.enter_context(opened_target(settings, lambda: merchants_of(ledger, planned.run)))
+        if run.finished_at is None:
+            opened = stack.enter_context(opened_target(settings, lambda: merchants_of(ledger, run)))
             try:
                 still_alone()  # raises if another command may have planned a second run of the list
                 context = RunContext(
                     ledger=ledger,
-                    run=planned.run,
+                    run=run,
                     settings=opened,
                     limits=limits,
                     tokens=source or open_source(opened),
@@ -358,23 +358,23 @@ def start_run(
                     canary=canary,
                     runner=runner,
                     urls=work.urls,
-                    resumed=planned.resumed,
+                    resumed=resumed,
                     check_lock=check_lock,
                     may_discard=lambda other: _is_abandoned(ledger, other, new_run=new_run),
                 )
                 session = RunSession(context)
             except (UsageError, StoppedError):
-                if not planned.resumed:
-                    ledger.forget(planned.run)
+                if not resumed:
+                    ledger.forget(run)
                 raise
         return RunHandle(
             ledger,
-            planned.run,
+            run,
             session,
             settings,
             stack.pop_all(),
             work.warning,
-            resumed=planned.resumed or session is None,
+            resumed=resumed or session is None,
         )
     raise AssertionError  # the block above returns or raises
 

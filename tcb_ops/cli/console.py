@@ -46,10 +46,8 @@ class Console:
     has_printed_json: ClassVar[bool] = False
     """Whether the command has printed its object: an error after it is told on stderr alone."""
 
-    def __init__(
-        self, lang: Lang, *, quiet: bool = False, verbose: bool = False, progress_as_json: bool = False
-    ) -> None:
-        self.lang, self.quiet, self.verbose = terminal_lang(lang), quiet, verbose
+    def __init__(self, lang: Lang, *, quiet: bool = False, progress_as_json: bool = False) -> None:
+        self.lang, self.quiet = terminal_lang(lang), quiet
         self.progress_as_json = progress_as_json
         self.fix_me: tuple[Text, Text, Sequence[str]] | None = None
         """Where the list's skipped rows are, what to do with them, and the command to run then."""

@@ -111,12 +111,7 @@ class CommonOptions:
     def start(self) -> tuple[Settings, Console]:
         """Return the settings and the console."""
         settings = self.settings()
-        console = Console(
-            settings.lang,
-            quiet=self.quiet,
-            verbose=self.verbose,
-            progress_as_json=self.json and self.verbose,
-        )
+        console = Console(settings.lang, quiet=self.quiet, progress_as_json=self.json and self.verbose)
         if self.ledger and holds_password(self.ledger):
             console.warn(
                 _(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.i18n import Text, _, pgettext
-from tcb_ops.kinds import Kind
+from tcb_ops.kinds import Kind, row_count
 from tcb_ops.lists.row_files import content_type_of
 from tcb_ops.model import Outcome, Row
 
@@ -25,10 +25,14 @@ class ListKind(Kind):
     def next_command(
         self, settings: Settings, run: RunRecord, actions: Sequence[NextAction]
     ) -> tuple[Text, list[str]] | None:
-        """Return a retry, or a corrected list."""
-        from tcb_ops.runs.next_commands import after_list
+        """Return a retry; where only the list's own values are wrong, the run of a corrected copy."""
+        from tcb_ops.runs.next_commands import fixed_list, retry
 
-        return after_list(settings, run, actions)
+        rows = row_count(sum(action.group.rows for action in actions))
+        if not all(action.in_list for action in actions):
+            return _("When the causes are fixed, run {rows} again:", rows=rows), retry(settings, run)
+        purpose = _("Correct {rows} in a copy of failed.csv, failed-fixed.csv, then run:", rows=rows)
+        return purpose, fixed_list(settings, run)
 
 
 class LinksKind(ListKind):

@@ -12,17 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tcb_ops import shell
-from tcb_ops.i18n import CommandText, Text, _
-from tcb_ops.kinds import row_count
+from tcb_ops.i18n import CommandText
 from tcb_ops.model import SIMULATOR
 from tcb_ops.runs.records import RunRecord
 from tcb_ops.settings import Settings, without_dots
-
-if TYPE_CHECKING:
-    from tcb_ops.reports.summary import NextAction
 
 SIGNED = "signed"
 """The setting of a run whose URLs have queries, which the ledger does not keep. Its value is the list's path, if it has one."""
@@ -118,15 +113,6 @@ def fixed_list(settings: Settings, run: RunRecord) -> list[str]:
     words += selected(run, "column", "map")
     words += [*upload_options(run), *pace(run)]
     return command(settings, str(run.kind), "failed-fixed.csv", *words, target=run.target)
-
-
-def after_list(settings: Settings, run: RunRecord, actions: Sequence[NextAction]) -> tuple[Text, list[str]]:
-    """Return what follows a run of a list: a corrected copy where only the list's own values are wrong, else a retry."""
-    rows = row_count(sum(action.group.rows for action in actions))
-    if not all(action.in_list for action in actions):
-        return _("When the causes are fixed, run {rows} again:", rows=rows), retry(settings, run)
-    purpose = _("Correct {rows} in a copy of failed.csv, failed-fixed.csv, then run:", rows=rows)
-    return purpose, fixed_list(settings, run)
 
 
 def install(extra: str = "") -> str:

@@ -42,14 +42,6 @@ class Choice(StrEnum):
     ASK = "ask"
 
 
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """A run whose rows are in the ledger."""
-
-    run: RunRecord
-    resumed: bool
-
-
 def choose(unfinished_since: float | None, now: float, kind: Kind, *, new_run: bool) -> Choice:
     """Decide whether to start a run, resume one, or ask.
 
@@ -84,8 +76,10 @@ def plan(
     resume: str = "",
     now: float,
     may_resume: Callable[[str, float], bool] = lambda _run, _begun: False,
-) -> Planned:
-    """Find the run to resume, or record a new one. Nothing is sent. The caller holds the planning lock.
+) -> tuple[RunRecord, bool]:
+    """Find the run to resume, or record a new one; return it, and whether it is resumed.
+
+    Nothing is sent. The caller holds the planning lock.
 
     `out` is the path for the run's links.csv or report; None for no report. `options` are the run's options, for the
     manifest. `may_resume` is called with the id and start time of an unfinished run over a day old; if it returns False
@@ -100,7 +94,7 @@ def plan(
                 _("run {id} cannot be resumed: it was undone, or its files were deleted.", id=run.id),
                 _("Upload its list again with --new-run."),
             )
-        return _resumed(ledger, _named_run(run, work, settings), work, settings)
+        return _resumed(ledger, _named_run(run, work, settings), work, settings), True
     if not new_run:
         _refuse_another_root(ledger, work, settings)
     unfinished = same_work(ledger, work, settings, now)
@@ -116,7 +110,7 @@ def plan(
             _("To resume it:\n{command}", command=quoted(resume_command(settings, unfinished))),
         )
     if unfinished and choice is not Choice.NEW:
-        return _resumed(ledger, unfinished, work, settings)
+        return _resumed(ledger, unfinished, work, settings), True
     new_id = new_run_id(ledger, datetime.fromtimestamp(now, settings.zone))
     own = work.kind.options_of(new_id, work.options, work.parent)
     new = NewRun(
@@ -147,7 +141,7 @@ def plan(
     check: Callable[[LedgerReader, int], None] | None = None
     if work.kind.changes_store and is_provided("check_beside"):
         check = provided("check_beside")(ledger, work.kind, own, settings)
-    return Planned(ledger.plan(new, work.rows(), work.environments, check), resumed=False)
+    return ledger.plan(new, work.rows(), work.environments, check), False
 
 
 def new_run_id(ledger: LedgerReader, start: datetime, digits: Callable[[], str] = _digits) -> str:
@@ -157,7 +151,7 @@ def new_run_id(ledger: LedgerReader, start: datetime, digits: Callable[[], str] 
     return new_id
 
 
-def _resumed(ledger: Ledger, run: RunRecord, work: RunSpec, settings: Settings) -> Planned:
+def _resumed(ledger: Ledger, run: RunRecord, work: RunSpec, settings: Settings) -> RunRecord:
     if backup := work.options.get("backup"):
         provided("check_resumed_backup")(run, backup)
     recorded, listener = run.settings.get("listener", ""), settings.listener or ""
@@ -169,7 +163,7 @@ def _resumed(ledger: Ledger, run: RunRecord, work: RunSpec, settings: Settings) 
             wrong = _("run {id} did not go to a simulator, and what listens on {target} now is one.")
         raise UsageError(wrong.format(id=run.id, target=run.target), _("--new-run starts another run."))
     ledger.check(run)
-    return Planned(run, resumed=True)
+    return run
 
 
 def same_work(ledger: Ledger, work: RunSpec, settings: Settings, now: float) -> RunRecord | None:

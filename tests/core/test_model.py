@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from tcb_ops.errors import RefusedError, SettingsError, TokenError, TransportError, TransportFault
+from tcb_ops.errors import RefusedError, SettingsError
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Bilingual
 from tcb_ops.model import Secret, is_loopback
@@ -63,8 +63,6 @@ PROBLEM, FIX = Bilingual("It is so.", "是这样。"), Bilingual("Do this.", "�
     "error",
     [
         SettingsError(PROBLEM, FIX),
-        TokenError(PROBLEM, 61003, fix=FIX),
-        TransportError(TransportFault.RESET, PROBLEM, FIX),
         RefusedError(PROBLEM, 85088, fix=FIX),
     ],
     ids=lambda error: type(error).__name__,

@@ -45,7 +45,7 @@ def doctor(*, common: CommonOptions) -> int:
         settings, lang = error, Lang(common.lang or "en")
     else:
         lang = settings.lang
-    console = Console(lang, quiet=common.quiet, verbose=common.verbose)
+    console = Console(lang, quiet=common.quiet)
     with ExitStack() as stack:
         if isinstance(settings, Settings):
             settings = stack.enter_context(common.open_target(console, settings, looks_at_tokens=False))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import _csv
 import asyncio
 import csv
 import stat
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -45,8 +44,6 @@ class FileTokens:
         self._tokens: dict[str, Token] = {}
         self._problems: dict[str, Text] = {}
         """The problem of a merchant's line, by appid."""
-        self._line = 0
-        """The number of the last line that was read."""
         try:
             self._read()
         except SettingsError as error:
@@ -99,7 +96,7 @@ class FileTokens:
         try:
             now = self._file.stat()
             if not stat.S_ISREG(now.st_mode):
-                raise self._bad(detail(DetailCode.NOT_A_FILE))
+                raise self._bad(_("cannot be read (not a regular file)"))
             stamp = (now.st_mtime_ns, now.st_size, now.st_ino)
             if stamp == self._seen:
                 return
@@ -107,47 +104,50 @@ class FileTokens:
             with self._file.open("rb") as file:
                 content = file.read(LARGEST_FILE + 1)
             if len(content) > LARGEST_FILE:
-                raise self._bad(detail(DetailCode.OVER_16_MB))
+                raise self._bad(_("is larger than 16 MB"))
             text = content.decode("utf-8-sig")
         except UnicodeDecodeError:
-            raise self._bad(detail(DetailCode.NOT_UTF_8)) from None
+            raise self._bad(_("is not UTF-8: save it as UTF-8")) from None
         except OSError as error:
             raise_if_exhausted(error)
             raise self._bad(detail(DetailCode.CANNOT_BE_READ, why=system_reason(error))) from None
-        reader = csv.reader(text.splitlines(keepends=True), strict=True)
-        self._line = 0
-        try:
-            self._tokens, self._problems = self._parse(reader)
-        except csv.Error:
-            line = self._line + 1  # the reader has reached the end of the file
-            raise self._bad(detail(DetailCode.LINE_NO_CSV, line=line)) from None
+        self._tokens, self._problems = self._parse(text)
         self._seen = stamp
 
-    def _parse(self, reader: _csv.Reader) -> tuple[dict[str, Token], dict[str, Text]]:
-        header = [name.strip().lower() for name in next(reader, [])]
+    def _lines(self, text: str) -> Iterator[tuple[int, list[str]]]:
+        reader, line = csv.reader(text.splitlines(keepends=True), strict=True), 0
+        try:
+            for cells in reader:
+                line = reader.line_num
+                yield line, [cell.strip() for cell in cells]
+        except csv.Error:  # the reader has reached the end of the file
+            reason = _("line {line}: not valid CSV (an unclosed quotation mark?)", line=line + 1)
+            raise self._bad(reason) from None
+
+    def _parse(self, text: str) -> tuple[dict[str, Token], dict[str, Text]]:
+        lines = self._lines(text)
+        header = [name.lower() for name in next(lines, (0, list[str]()))[1]]
         missing = [name for name in ("appid", "access_token") if name not in header]
         if missing:
-            raise self._bad(detail(DetailCode.NO_COLUMN, names=", ".join(missing)))
+            raise self._bad(_("line 1: no column {names}", names=", ".join(missing)))
         tokens: dict[str, Token] = {}
         problems: dict[str, Text] = {}
-        self._line = reader.line_num
-        for cells in reader:
-            self._line = reader.line_num
-            if not any(cell.strip() for cell in cells):
+        for line, cells in lines:
+            if not any(cells):
                 continue
-            value = dict(zip(header, map(str.strip, cells), strict=False))
-            appid, line = value.get("appid", ""), reader.line_num
+            value = dict(zip(header, cells, strict=False))
+            appid = value.get("appid", "")
             if not appid:
-                raise self._bad(detail(DetailCode.LINE_NO_APPID, line=line))
+                raise self._bad(_("line {line}: the appid is empty", line=line))
             read = _token_of(value.get("access_token", ""), value.get("expires_at", ""))
             if appid in tokens or appid in problems:
-                read = detail(DetailCode.APPID_TWICE)
+                read = _("the appid appears twice")
             if isinstance(read, Token):
                 tokens[appid] = read
                 continue
             tokens.pop(appid, None)
             # Without the appid: in a line that lacks a cell it may be the token.
-            problems[appid] = self._bad(detail(DetailCode.LINE, line=line, read=read)).text
+            problems[appid] = self._bad(_("line {line}: {read}", line=line, read=read)).text
         if problems and not tokens:
             raise SettingsError(next(iter(problems.values())))
         return tokens, problems
@@ -158,12 +158,15 @@ class FileTokens:
 
 def _token_of(token: str, expires_at: str) -> Token | Text:
     if not is_token(token):
-        return detail(DetailCode.NO_TOKEN, longest_token=LONGEST_TOKEN)
+        return _(
+            "the access_token is empty, longer than {longest_token} characters, or has characters that no token has",
+            longest_token=LONGEST_TOKEN,
+        )
     try:
         try:
             moment = finite(float(expires_at)) if expires_at else None
         except ValueError:  # also for NaN, which is no ISO 8601 either
             moment = datetime.fromisoformat(expires_at).timestamp()
     except (ValueError, OverflowError, OSError):
-        return detail(DetailCode.EXPIRES_AT)
+        return _("expires_at is neither Unix seconds nor ISO 8601")
     return Token(Secret(token), moment)

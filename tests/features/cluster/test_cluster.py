@@ -227,7 +227,7 @@ def test_two_workers_do_every_row_once(open_workspace, assert_complete, place):
 
 def workers_of(run: tcb.RunHandle | tcb.Run) -> list[int]:
     """The processes that have claimed a partition."""
-    with closing(CoordinatorLedger(run._settings.ledger)) as ledger:
+    with closing(CoordinatorLedger(run.settings.ledger)) as ledger:
         claimed = {name for workers in claims(ledger, run.record) for name in workers}
     return [int(name.rpartition("/")[2]) for name in claimed]
 
@@ -316,7 +316,7 @@ def test_a_stranger_reaches_no_part_of_a_local_cluster(open_workspace, wait_for)
 
 def places_of(run: tcb.Run, lost: str) -> set[str]:
     """The environments that another worker took over from one that was lost."""
-    with closing(CoordinatorLedger(run._settings.ledger)) as ledger:
+    with closing(CoordinatorLedger(run.settings.ledger)) as ledger:
         name_of = {environment.number: environment.env for environment in ledger.environments(run.record)}
         found = ledger.fetch("SELECT workers, envs FROM partitions")
         lost_ones = [json.loads(envs) for workers, envs in found if lost in json.loads(workers or "[]")[:-1]]
