@@ -24,20 +24,13 @@ from tcb_ops.i18n import NOTHING, Lang, Text, _, as_facts, in_panel, pgettext, v
 from tcb_ops.kinds import is_provided, merchant_count, provided
 from tcb_ops.lists.merchants import Merchants, read_merchants
 from tcb_ops.model import Outcome
-from tcb_ops.panels.files import file_links, report_links
-from tcb_ops.panels.html import message
+from tcb_ops.panels.html import file_links, message, report_links
 from tcb_ops.preflight import SendScope, is_confirmed, scope_of_rows
 from tcb_ops.reports.explanations import MARK
 from tcb_ops.run import Run
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.next_commands import quoted
-from tcb_ops.settings import (
-    SETTINGS_FILE,
-    Settings,
-    is_practising,
-    load_settings,
-    set_default_settings,
-)
+from tcb_ops.settings import SETTINGS_FILE, Settings, is_practising, load_settings, set_default_settings
 from tcb_ops.settings_files import with_found_file
 from tcb_ops.start import ResumeOptions, identified
 

@@ -1,27 +1,33 @@
-"""Text and HTML of the panels, for light and dark pages: a run's header, progress, merchants, causes and result; earlier runs.
+"""Text and HTML of the panels: a run's header, progress, merchants, causes, result, and the files of its report; earlier runs.
 
-Pure functions, and the decision what comes next. All text goes through `esc`; nothing is fetched from the network.
+For light and dark pages. Pure functions, but for the files, and the decision what comes next. All text goes through `esc`; nothing is fetched from the network.
 """
 
 from __future__ import annotations
 
+import json
+import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
 from enum import StrEnum
 from html import escape
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from tcb_ops.details import DetailCode
 from tcb_ops.errors import InterruptedRunError, TcbOpsError
-from tcb_ops.formatting import format_duration
+from tcb_ops.formatting import format_duration, format_size
 from tcb_ops.i18n import Bilingual, Lang, Text, _, as_lines, as_list, in_panel, ngettext, pgettext, verbatim
 from tcb_ops.kinds import Kind, merchant_count, row_count
 from tcb_ops.model import Outcome, Reason
 from tcb_ops.preflight import ran_out
 from tcb_ops.reports.explanations import MARK, change_lines, confirmation_text, counts_line, why
+from tcb_ops.reports.export import read_manifest
 from tcb_ops.reports.formats.html import outcome_class
 from tcb_ops.reports.summary import CodeGroup, RunSummary
 from tcb_ops.run import Run
@@ -36,6 +42,10 @@ CAUSES = 12
 LINES = 500
 """Most lines of a DataFrame in a notebook; the rest is counted."""
 STYLE = f"<style>{(files(__package__) / 'styles.css').read_text(encoding='utf-8')}</style>"
+_SHOWN = {".html", ".json", ".txt"}
+"""Endings of files that a browser shows; a page runs its scripts only at the server's own address. Others are downloaded."""
+_OPENED = " data-commandlinker-command='docmanager:open' data-commandlinker-args='{}'"
+"""Has JupyterLab and Notebook 7 open a file in its viewer; elsewhere the link is followed."""
 _CLASSES = {"n": ' class="op-num"', "s": ' class="op-short"', "t": "", "h": ""}
 
 
@@ -378,3 +388,70 @@ def _cause(group: CodeGroup, verdict: Any, kind: Kind, lang: Lang, *, asks: bool
         lines.append(f'<button type="button" class="op-chip" data-why="{code}">{label}</button>')
     name = f'<button type="button" class="op-link op-code" data-code="{code}">{code}</button>'
     return f"<li><span>{name}</span><div>{''.join(f'<p>{line}</p>' for line in lines)}</div></li>"
+
+
+# --- the files of a report ------------------------------------------------------------------------------------------
+
+
+def report_links(run: Run, lang: Lang) -> str:
+    """List the files of a run's report, if it has one, and say if they are older than a change of the run's files."""
+    folder = Path(run.record.report or "-")
+    manifest = read_manifest(folder)
+    if manifest is None or manifest.run != run.id:
+        return ""
+    since = [
+        c.run
+        for c in run.overview().changed_by
+        if c.at > datetime.fromisoformat(manifest.exported_at).timestamp()
+    ]
+    text = _("Exported before run {run}, which is not in these files: export again.", run=as_list(since))
+    return f"<p>{esc(text.of(lang))}</p>" * bool(since) + file_links(folder)
+
+
+def file_links(folder: Path) -> str:
+    """Name a report folder and list its files; each is a link where the server of the notebook serves it."""
+    items, folder = [], folder.resolve()
+    for file in sorted(file for file in folder.iterdir() if file.is_file()):
+        label, size = esc(file.name), esc(format_size(file.stat().st_size))
+        if served := _served(file):
+            address, path = served
+            how = "target='_blank'" if file.suffix in _SHOWN else "download"
+            if file.suffix == ".csv" and "VOILA_REQUEST_URL" not in os.environ:
+                how += _OPENED.format(esc(json.dumps({"path": path})))
+            label = f"<a href='{esc(address)}' {how}>{label}</a>"
+        items.append(f"<li>{label} <span class='op-quiet'>{size}</span></li>")
+    return f"<p><code>{esc(folder)}</code></p><ul class='op-file-list'>{''.join(items)}</ul>"
+
+
+def _served(file: Path) -> tuple[str, str] | None:
+    """Return a file's address, and its path below the folder that the server serves; None if it serves no such file.
+
+    The address begins with the server's base URL; where that is not known, it is relative to the notebook.
+    """
+    base, root = _server(file) or ("", Path.cwd())
+    if not file.is_relative_to(root):
+        return None
+    path = file.relative_to(root).as_posix()
+    return f"{base}{quote(path)}", path
+
+
+def _server(file: Path) -> tuple[str, Path] | None:
+    """Return the address of files, and their folder, of Voila, or of the Jupyter server that started this kernel.
+
+    A Jupyter server that cannot be told by its process is the newest that serves the file.
+    """
+    if "VOILA_REQUEST_URL" in os.environ:
+        return f"{os.environ.get('VOILA_BASE_URL', '/')}voila/files/", Path.cwd()
+    if not os.environ.get("JPY_SESSION_NAME"):
+        return None
+    from jupyter_core.paths import jupyter_runtime_dir
+
+    servers = []
+    for record in Path(jupyter_runtime_dir()).glob("jpserver-*.json"):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            server = json.loads(record.read_text(encoding="utf-8"))
+            root = Path(server["root_dir"]).resolve()
+            is_parent = str(server["pid"]) == os.environ.get("JPY_PARENT_PID")
+            if file.is_relative_to(root):
+                servers.append((is_parent, record.stat().st_mtime, f"{server['base_url']}files/", root))
+    return max(servers)[2:] if servers else None

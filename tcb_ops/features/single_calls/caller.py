@@ -186,7 +186,6 @@ def upload_link(env: str, path: str, *, appid: str | None = None, **options: Unp
 
 
 async def _request_link(merchant: Merchant, path: str, settings: Settings) -> Link:
-    """Request an upload link. Raises TokenError, TransportError, RefusedError."""
     appid = merchant.appid
     if merchant.owner is Owner.PLATFORM:
         appid = settings.tokens.component_appid

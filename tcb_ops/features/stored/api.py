@@ -192,7 +192,6 @@ undo = blocking(start_undo)
 
 
 def _scope_of(work: RunSpec) -> SendScope:
-    """Return the scope of a run that is to be planned."""
     appids = {environment.appid for environment in work.environments}
     rows = sum(not row.invalid for row in work.rows())
     return SendScope(rows, len(appids), len(work.environments))

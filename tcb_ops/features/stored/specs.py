@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import tzinfo
-from enum import StrEnum
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -53,35 +52,21 @@ LISTED = 20
 """Files that a message lists."""
 _DOUBTFUL = frozenset({Outcome.FAILED, Outcome.REFUSED})
 _GONE = frozenset({StoredOutcome.DELETED, StoredOutcome.ALREADY_GONE, StoredOutcome.ABSENT})
-
-
-class UndoPreview(StrEnum):
-    """What the ledger and the backup say that an undo will do about a row."""
-
-    RESTORED = "restored"
-    DELETED = "deleted"
-    LEFT = "left"
-    NOT_UNDOABLE = "not_undoable"
-    UNCERTAIN = "uncertain"
-    """It is not known whether the upload's file is there: the store will be asked."""
-
-
 _UNDO_TEXTS = {
-    UndoPreview.RESTORED: _("{files} will be restored from the backup."),
-    UndoPreview.DELETED: _("{files} will be deleted: nothing was there before."),
-    UndoPreview.UNCERTAIN: _(
-        "{files}: it is not known whether they are the upload's. The store will be asked."
-    ),
-    UndoPreview.LEFT: _("{files} will not be touched: nothing of the upload is there."),
-    UndoPreview.NOT_UNDOABLE: _(
+    StoredOutcome.RESTORED: _("{files} will be restored from the backup."),
+    StoredOutcome.DELETED: _("{files} will be deleted: nothing was there before."),
+    Outcome.UNKNOWN: _("{files}: it is not known whether they are the upload's. The store will be asked."),
+    StoredOutcome.LEFT: _("{files} will not be touched: nothing of the upload is there."),
+    StoredOutcome.NOT_UNDOABLE: _(
         "{files} cannot be undone, and will not be touched, such as that of line {line}: {why}"
     ),
 }
+"""By the outcome that the ledger and the backup let expect; unknown: whether the upload's file is there."""
 _WITHOUT_BACKUP = {
-    UndoPreview.DELETED: _(
+    StoredOutcome.DELETED: _(
         "{files} will be deleted. Without a backup it is not known whether another tool had files there."
     ),
-    UndoPreview.UNCERTAIN: _(
+    Outcome.UNKNOWN: _(
         "{files}: it is not known whether they are the upload's. Without a backup they are not touched."
     ),
 }
@@ -91,7 +76,7 @@ _WITHOUT_BACKUP = {
 class UndoScope:
     """What an undo would do."""
 
-    counts: Mapping[UndoPreview, int]
+    counts: Mapping[Outcome, int]
     """Rows, without zeros."""
     with_backup: bool
     example: Row | None
@@ -185,14 +170,14 @@ def delete_spec(ledger: Ledger, subject: RunRecord, only: Merchants | None, opti
     return replace(spec, rows=rows, environments=environments, warning=text)
 
 
-def scope_of_undo(spec: RunSpec, files: Callable[[], Iterator[tuple[Row, UndoPreview]]]) -> UndoScope:
+def scope_of_undo(spec: RunSpec, files: Callable[[], Iterator[tuple[Row, Outcome]]]) -> UndoScope:
     """Count what an undo would do; both are as `undo_spec` returns them."""
-    counts, rows, example = Counter[UndoPreview](), Counter[tuple[str, str]](), None
+    counts, rows, example = Counter[Outcome](), Counter[tuple[str, str]](), None
     for row, preview in files():
         counts[preview] += 1
-        if preview is UndoPreview.NOT_UNDOABLE:
+        if preview is StoredOutcome.NOT_UNDOABLE:
             example = example or row
-        elif preview is not UndoPreview.LEFT:
+        elif preview is not StoredOutcome.LEFT:
             rows[row.appid, row.env] += 1
     reach = SendScope(rows.total(), len({appid for appid, _env in rows}), len(rows))
     with_backup = bool(spec.options["backup"])
@@ -201,7 +186,7 @@ def scope_of_undo(spec: RunSpec, files: Callable[[], Iterator[tuple[Row, UndoPre
 
 def undo_spec(
     ledger: Ledger, subject: RunRecord, only: Merchants | None, selection: str
-) -> tuple[RunSpec, Callable[[], Iterator[tuple[Row, UndoPreview]]]]:
+) -> tuple[RunSpec, Callable[[], Iterator[tuple[Row, Outcome]]]]:
     """Return the rows that a run has uploaded or may have uploaded, each with what undoes it; and them with their previews.
 
     A row whose path had a file has that file in the backup as its local file; a row whose path was free has none; a row that
@@ -251,11 +236,11 @@ def undo_spec(
         for record in ledger.rows(run, outcomes=frozenset({StoredOutcome.CONFLICT}))
     }
 
-    def judge(line: int, history: Sequence[EarlierUpload]) -> tuple[str, str, list[str], UndoPreview | None]:
+    def judge(line: int, history: Sequence[EarlierUpload]) -> tuple[str, str, list[str], Outcome | None]:
         own = [n for n, entry in enumerate(history) if entry.run in of_upload and entry.md5]
-        preview: UndoPreview | None = UndoPreview.UNCERTAIN
+        preview: Outcome | None = Outcome.UNKNOWN
         if is_undone(history, taken_back_by):
-            preview = UndoPreview.LEFT
+            preview = StoredOutcome.LEFT
         elif stored_by(history, of_upload) is not None and line not in conflicts:
             preview = None  # it is there: the backup decides
         saved = None
@@ -272,11 +257,11 @@ def undo_spec(
 
     known_files = KnownFiles(ledger, spec.rows, subject.target, judge)
 
-    def files() -> Iterator[tuple[Row, UndoPreview]]:
+    def files() -> Iterator[tuple[Row, Outcome]]:
         for planned, (since, before_run, uploaded, preview) in known_files:
             row = _undone(planned, since, before_run, uploaded, backup)
-            by_backup = UndoPreview.RESTORED if row.file else UndoPreview.DELETED
-            yield row, UndoPreview.NOT_UNDOABLE if row.invalid else UndoPreview(preview or by_backup)
+            by_backup = StoredOutcome.RESTORED if row.file else StoredOutcome.DELETED
+            yield row, StoredOutcome.NOT_UNDOABLE if row.invalid else Outcome(preview or by_backup)
 
     root, rows = backup.folder if backup is not None else None, lambda: (row for row, _preview in files())
     return replace(spec, root=root, warning=warning, rows=rows), files

@@ -211,12 +211,10 @@ def read_service_response(response: HttpResponse, appid: str, host: str, now: fl
     if status in {401, 403}:
         raise TokenSourceError(detail(TokenCode.SERVICE_CREDENTIALS, host=host, status=status))
     if 200 <= status < 300:
-        read: Text = detail(TokenCode.TOO_MUCH)
-        if len(response.body) <= LARGEST_ANSWER:
-            token = read_token(response.body, now)
-            if isinstance(token, Token):
-                return token
-            read = token
+        too_much = len(response.body) > LARGEST_ANSWER
+        read = detail(TokenCode.TOO_MUCH) if too_much else read_token(response.body, now)
+        if isinstance(read, Token):
+            return read
         reason = detail(TokenCode.ANSWERED_WITH, read=read)
     elif status == 404:
         reason = detail(TokenCode.ANSWERED_404)

@@ -110,7 +110,7 @@ def test_what_somebody_else_changed_is_a_conflict_and_stays(open_workspace, tmp_
     workspace.sim.remove(TEA.env, "banner/3.png")
     assert undo(workspace).counts == {"restored": 1, "left": 1, "conflict": 2}
     # What the first undo met, a second one promises nothing about.
-    assert undo_scope(settings=workspace.settings).counts == {"left": 1, "deleted": 1, "uncertain": 2}
+    assert undo_scope(settings=workspace.settings).counts == {"left": 1, "deleted": 1, "unknown": 2}
     assert stored(workspace) == {
         (TEA.env, "banner/0.png"): b"before 0",
         (TEA.env, "banner/1.png"): b"theirs",
@@ -162,7 +162,7 @@ def test_what_was_stored_without_an_answer_is_undone_too(open_workspace, tmp_pat
     assert run.counts == {"uploaded": 2, "failed": 2}
     assert len(stored(workspace)) == 4
     (workspace.folder / "files" / "2.bin").write_bytes(b"changed since")
-    assert undo_scope(settings=workspace.settings).counts == {"deleted": 2, "uncertain": 2}
+    assert undo_scope(settings=workspace.settings).counts == {"deleted": 2, "unknown": 2}
     assert undo(workspace).succeeded
     assert stored(workspace) == before
 
@@ -171,7 +171,7 @@ def test_without_a_backup_what_may_be_somebody_elses_stays(open_workspace):
     lost = Fault(step=FaultStep.STORE, path="banner/1.png", reset=Reset.MIDDLE)
     workspace = open_workspace(many(TEA, rows=2), [lost])
     assert upload(workspace).counts == {"uploaded": 1, "failed": 1}
-    assert undo_scope(settings=workspace.settings).counts == {"deleted": 1, "uncertain": 1}
+    assert undo_scope(settings=workspace.settings).counts == {"deleted": 1, "unknown": 1}
     run = undo(workspace)
     assert ends(run) == {(TEA.env, "banner/0.png"): "deleted", (TEA.env, "banner/1.png"): "not_undoable"}
     assert list(stored(workspace)) == [(TEA.env, "banner/1.png")]
@@ -225,9 +225,9 @@ def test_a_failed_row_that_stored_nothing_leaves_what_is_there(open_workspace):
     workspace = open_workspace(many(TEA, rows=3), [refused])
     workspace.sim.put(TEA.env, "banner/1.png", b"theirs")
     assert upload(workspace).counts == {"uploaded": 1, "failed": 2}
-    assert undo_scope(settings=workspace.settings).counts == {"deleted": 1, "uncertain": 2}
+    assert undo_scope(settings=workspace.settings).counts == {"deleted": 1, "unknown": 2}
     assert undo(workspace).counts == {"deleted": 1, "left": 1, "not_undoable": 1}
-    assert undo_scope(settings=workspace.settings).counts == {"left": 1, "uncertain": 2}
+    assert undo_scope(settings=workspace.settings).counts == {"left": 1, "unknown": 2}
     assert undo(workspace).counts == {"left": 2, "not_undoable": 1}
     assert stored(workspace) == {(TEA.env, "banner/1.png"): b"theirs"}
 

@@ -407,7 +407,7 @@ class WhoseBytes(RuleBasedStateMachine):
             and kill is None
             and run.id not in ended
             and own
-            and "uncertain" not in scope.counts
+            and "unknown" not in scope.counts
         ):
             assert run.counts == scope.counts, "an undo does what its preview said"
 
