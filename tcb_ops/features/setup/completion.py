@@ -73,7 +73,7 @@ class _RunId(click.types.StringParamType):
         items = [CompletionItem("latest")] if "latest".startswith(incomplete) else []
         with suppress(Exception):  # settings or a ledger that cannot be read
             settings = load_settings(ctx.params.get("config"), {name: ctx.params.get(name) for name in names})
-            for run, kind, created_at, list_name in _newest_runs(settings.ledger, incomplete, RUNS_SHOWN):
+            for run, kind, created_at, list_name in _newest_runs(settings.ledger, incomplete):
                 date = f"{datetime.fromtimestamp(created_at, settings.zone):%Y-%m-%d %H:%M}"
                 items.append(CompletionItem(run, help=f"{kind} {date} {list_name}"))
         return items or [CompletionItem(incomplete, type="file")]
@@ -84,7 +84,7 @@ _NEWEST = (
 )
 
 
-def _newest_runs(where: str, begins: str, limit: int) -> Sequence[Any]:
+def _newest_runs(where: str, begins: str) -> Sequence[Any]:
     """Return (id, kind, time, list) of runs of an SQLite ledger, which is not created. Raises the database's errors."""
     import sqlite3
 
@@ -92,4 +92,4 @@ def _newest_runs(where: str, begins: str, limit: int) -> Sequence[Any]:
     if not file.is_file():  # opening a pipe would wait for a writer
         return []
     with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=0.2)) as opened:
-        return opened.execute(_NEWEST, (len(begins), begins, limit)).fetchall()
+        return opened.execute(_NEWEST, (len(begins), begins, RUNS_SHOWN)).fetchall()

@@ -381,10 +381,6 @@ class Backup:
         """Return a name for a file that is to be written, which no other process has."""
         return self.folder / f"{line:07d}.{os.getpid()}-{secrets.token_hex(8)}.part"
 
-    def has(self, line: int) -> bool:
-        """Return whether there is a record for a row."""
-        return self.record(line).exists()
-
     def read(self, line: int) -> SavedFile | None:
         """Return what was last saved for a row, and all that was sent; None where nothing was. Raises BackupError."""
         saved: SavedFile | None = None

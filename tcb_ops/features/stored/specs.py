@@ -78,24 +78,12 @@ class UndoScope:
 
     counts: Mapping[Outcome, int]
     """Rows, without zeros."""
-    with_backup: bool
-    example: Row | None
-    """The first that cannot be undone."""
+    text: Text
+    """The figures in words."""
     reach: SendScope
     """The rows whose files may change."""
     warning: Text | None
     """What is not known of the upload's other rows."""
-
-    @property
-    def text(self) -> Text:
-        """The figures in words."""
-        texts = _UNDO_TEXTS | ({} if self.with_backup else _WITHOUT_BACKUP)
-        about = {"line": self.example.line, "why": self.example.invalid} if self.example is not None else {}
-        return as_sentences(
-            text.format(files=ngettext("{n:,} file", "{n:,} files", self.counts[preview]), **about)
-            for preview, text in texts.items()
-            if preview in self.counts
-        )
 
 
 def confirm_spec(
@@ -179,9 +167,15 @@ def scope_of_undo(spec: RunSpec, files: Callable[[], Iterator[tuple[Row, Outcome
             example = example or row
         elif preview is not StoredOutcome.LEFT:
             rows[row.appid, row.env] += 1
+    texts = _UNDO_TEXTS | ({} if spec.options["backup"] else _WITHOUT_BACKUP)
+    about = {"line": example.line, "why": example.invalid} if example is not None else {}
+    text = as_sentences(
+        form.format(files=ngettext("{n:,} file", "{n:,} files", counts[preview]), **about)
+        for preview, form in texts.items()
+        if preview in counts
+    )
     reach = SendScope(rows.total(), len({appid for appid, _env in rows}), len(rows))
-    with_backup = bool(spec.options["backup"])
-    return UndoScope(counts, with_backup=with_backup, example=example, reach=reach, warning=spec.warning)
+    return UndoScope(counts, text, reach, spec.warning)
 
 
 def undo_spec(
@@ -198,7 +192,7 @@ def undo_spec(
 
     def is_meant(record: RowRecord) -> bool:
         row, end = record.row, record.end
-        saved = None if records is None else records.has(row.line)
+        saved = None if records is None else records.record(row.line).exists()
         doubtful = may_have_stored(end.reason, end.attempts, subject.settings)
         return may_be_stored(end.outcome, saved, doubtful=doubtful)
 
