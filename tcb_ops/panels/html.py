@@ -399,11 +399,8 @@ def report_links(run: Run, lang: Lang) -> str:
     manifest = read_manifest(folder)
     if manifest is None or manifest.run != run.id:
         return ""
-    since = [
-        c.run
-        for c in run.overview().changed_by
-        if c.at > datetime.fromisoformat(manifest.exported_at).timestamp()
-    ]
+    exported_at = datetime.fromisoformat(manifest.exported_at).timestamp()
+    since = [change.run for change in run.overview().changed_by if change.at > exported_at]
     text = _("Exported before run {run}, which is not in these files: export again.", run=as_list(since))
     return f"<p>{esc(text.of(lang))}</p>" * bool(since) + file_links(folder)
 

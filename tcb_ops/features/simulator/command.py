@@ -6,7 +6,6 @@ import json
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -17,9 +16,6 @@ from tcb_ops.i18n import _
 from tcb_ops.kinds import environment_count, merchant_count
 from tcb_ops.model import SIMULATOR
 from tcb_ops.settings import LEDGER_FILE, SETTINGS_FILE, Origin, Settings
-
-if TYPE_CHECKING:
-    from tcb_ops.features.simulator.server import Simulator
 
 
 @click.command(cls=Command, usual="merchants tokens port faults store config")
@@ -63,10 +59,10 @@ def simulate(port: int, faults: str | None, store: str | None, *, common: Common
         port=port,
     )
 
-    def ready(listening: Simulator) -> None:
-        console.print(listening.base)
+    def ready() -> None:
+        console.print(simulator.base)
         text = _("The simulator is ready: use --target {base}. Press Ctrl-C to stop it.")
-        console.info(text.format(base=listening.base))
+        console.info(text.format(base=simulator.base))
 
     serve(simulator, ready)
     return 0

@@ -21,7 +21,6 @@ from functools import lru_cache
 from http import HTTPStatus
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from types import FrameType
 from typing import Self
 
 from aiohttp import web
@@ -254,18 +253,14 @@ def embedded(settings: Settings, merchants: Callable[[], Iterable[Merchant]]) ->
         yield replace(settings, api_base=simulator.base, tokens=own)
 
 
-def serve(simulator: Simulator, ready: Callable[[Simulator], None] = lambda _: None) -> None:
+def serve(simulator: Simulator, ready: Callable[[], None]) -> None:
     """Run a simulator in the foreground until SIGINT, SIGTERM or SIGHUP; `ready` is called once it listens.
 
     Must be called in the main thread. Raises UsageError if the port is not available.
     """
     stopped = threading.Event()
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        stopped.set()
-
-    with handled(stop), simulator:
-        ready(simulator)
+    with handled(lambda _number, _frame: stopped.set()), simulator:
+        ready()
         stopped.wait()
 
 

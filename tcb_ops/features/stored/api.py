@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias, Unpack
 
 from tcb_ops.arguments import checked
 from tcb_ops.errors import UsageError
+from tcb_ops.features.stored.kinds import CONFIRM
 from tcb_ops.features.stored.specs import (
     UndoScope,
-    confirm_list_spec,
     confirm_spec,
     delete_list_spec,
     delete_spec,
@@ -25,7 +26,7 @@ from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.histories import family_of
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.list_kinds import UPLOAD
-from tcb_ops.runs.plan import RunSpec
+from tcb_ops.runs.plan import RunSpec, list_spec
 from tcb_ops.runs.records import RunRecord
 from tcb_ops.settings import Settings
 from tcb_ops.start import (
@@ -66,7 +67,7 @@ def start_confirm(
 
     def work_of(ledger: Ledger) -> RunSpec:
         if isinstance(subject, Batch):
-            return confirm_list_spec(subject, selection, content=content)
+            return replace(list_spec(subject, CONFIRM, selection), options={"content": content})
         return confirm_spec(ledger, subject, only, selection, settings.zone, content=content)
 
     return start_run(work_of, settings, options, out=report, cluster=cluster)

@@ -261,12 +261,6 @@ def undo_spec(
     return replace(spec, root=root, warning=warning, rows=rows), files
 
 
-def confirm_list_spec(batch: Batch, selection: str, *, content: bool) -> RunSpec:
-    """Return the rows of a list, to be compared with what the ledger last stored at their paths."""
-    spec = list_spec(batch, CONFIRM, selection)
-    return replace(spec, options={**spec.options, "content": content})
-
-
 def delete_list_spec(
     ledger: Ledger, batch: Batch, target: str, options: StartOptions, chosen: Mapping[str, Any]
 ) -> tuple[RunSpec, Text | None]:
@@ -275,8 +269,7 @@ def delete_list_spec(
     `chosen`: `foreign` and `of_list`, which the run keeps. Raises UsageError for such files where `foreign` is not
     chosen. An unfinished delete of the same list was checked when it began, and is resumed: not with `new_run`.
     """
-    spec = list_spec(batch, DELETE, options.get("selection", ""))
-    spec = replace(spec, options={**spec.options, **chosen})
+    spec = replace(list_spec(batch, DELETE, options.get("selection", "")), options=chosen)
     if not options.get("new_run") and _is_unfinished(ledger, spec, target):
         return spec, None
     undos = undos_of(ledger, target)

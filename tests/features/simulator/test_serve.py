@@ -85,8 +85,8 @@ def test_serve_runs_until_it_is_told_to_stop_and_gives_the_signals_back(name):
     sim = Simulator(MERCHANTS, TOKENS, port=free_port())
     seen = []
 
-    def ready(running):
-        seen.append(listens(running.port))
+    def ready():
+        seen.append(listens(sim.port))
         os.kill(os.getpid(), number)
 
     serve(sim, ready)
