@@ -3,6 +3,6 @@
 from tcb_ops.kinds import Feature
 
 FEATURE = Feature(
-    commands={"setup": ["tcb_ops.features.setup.init:init", "tcb_ops.features.setup.completion:completion"]},
-    provides={"completion": "tcb_ops.features.setup.completion:answer"},
+    commands={"setup": ["tcb_ops.features.setup.command:init", "tcb_ops.features.setup.command:completion"]},
+    provides={"completion": "tcb_ops.features.setup.command:answer"},
 )

@@ -267,7 +267,7 @@ def test_chinese_paths_are_taken_as_they_are_typed(open_cli):
 def test_a_command_loads_no_other_commands(words: list[str], loaded: set[str]) -> None:
     code = f"import sys; from tcb_ops.cli.main import run; run({words}); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    commands = r"tcb_ops\.cli\.(inspect|runs)|tcb_ops\.features\.(\w+\.command|setup\.\w+)"
+    commands = r"tcb_ops\.cli\.(inspect|runs)|tcb_ops\.features\.\w+\.command"
     assert {name for name in done.stdout.split() if re.fullmatch(commands, name)} == loaded
 
 

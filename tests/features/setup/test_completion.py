@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from workspace import TEA
 
-from tcb_ops.features.setup import completion
+from tcb_ops.features.setup.command import VARIABLE
 
 COMMAND = str(Path(sys.executable).with_name("tcb-ops"))
 
@@ -21,7 +21,7 @@ def ask(open_cli):
 
     def asked(*words):
         env = {
-            completion.VARIABLE: "bash_complete",
+            VARIABLE: "bash_complete",
             "COMP_WORDS": "\n".join(["tcb-ops", *words]),
             "COMP_CWORD": str(len(words)),
         }

@@ -7,7 +7,7 @@ import openpyxl
 import pytest
 
 from tcb_ops.errors import InputError, UsageError
-from tcb_ops.features.setup.init import list_template
+from tcb_ops.features.setup.command import list_template
 from tcb_ops.features.stored.scan import (
     FIELDS,
     PathTemplate,
