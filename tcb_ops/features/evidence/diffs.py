@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from tcb_ops.arguments import checked
 from tcb_ops.errors import UsageError
-from tcb_ops.features.evidence.queries import rows_by_path
+from tcb_ops.features.evidence.queries import pairs_by_line, rows_by_path
 from tcb_ops.frames import card, frame_by
 from tcb_ops.i18n import Joined, Text, _, verbatim
 from tcb_ops.model import Outcome, Reason
@@ -221,15 +221,15 @@ def compare(
     lines: Counter[tuple[Change, str, str, str, str]] = Counter()
     became = cache(change)
     known_before = _known_before(ledger, older) if older.kind.surveys else {}
-    for environment, before, after in _merged(rows_by_path(ledger, older), rows_by_path(ledger, newer)):
+    for environment, before, after, rows in _pairs(ledger, older, newer):
         if only is not None and environment[::-1] not in only:
             continue
         if before is not None and before[0] == Outcome.UNKNOWN:
             before = known_before.get(environment, before)  # noqa: PLW2901  the state that counts
         what = became(before and before[0], after and after[0])
-        counts[what] += 1
+        counts[what] += rows
         if what is not Change.STILL_GOOD:  # often a million rows
-            lines[what, *environment, _code(before), _code(after)] += 1
+            lines[what, *environment, _code(before), _code(after)] += rows
     order = list(Change)
     names = {(each.env, each.appid): each.merchant for run in (older, newer) for each in ledger.envs(run)}
     listed = [
@@ -268,14 +268,19 @@ def diff_verdict(diff: Diff) -> Text:
     )
 
 
-def _merged(
-    older: Iterable[Any], newer: Iterable[Any]
-) -> Iterator[tuple[tuple[str, str], State | None, State | None]]:
-    for (env, appid, _path), entries in groupby(merge(_once(older, 0), _once(newer, 1)), itemgetter(0)):
-        states: list[State | None] = [None, None]
-        for _key, which, state in entries:
-            states[which] = state
-        yield (env, appid), states[0], states[1]
+def _pairs(
+    ledger: LedgerReader, older: RunRecord, newer: RunRecord
+) -> Iterator[tuple[Place, State | None, State | None, int]]:
+    """Yield (env, appid), the state in each run, and the number of rows; the same ones may be repeated."""
+    pairs = pairs_by_line(ledger, older, newer)
+    if pairs is not None:
+        for env, appid, *states, rows in pairs:
+            yield (env, appid), tuple(states[:4]), tuple(states[4:]), rows
+        return
+    streams = (_once(rows_by_path(ledger, run), which) for which, run in enumerate((older, newer)))
+    for (env, appid, _path), entries in groupby(merge(*streams), itemgetter(0)):
+        by_run = {which: state for _key, which, state in entries}
+        yield (env, appid), by_run.get(0), by_run.get(1), 1
 
 
 def _once(records: Iterable[Any], which: int) -> Iterator[tuple[tuple[str, str, str], int, State]]:

@@ -48,3 +48,34 @@ def rows_by_path(ledger: LedgerReader, run: RunRecord) -> Iterator[Any]:
             count += 1
             yield record
     ledger.check_rows(run, count)
+
+
+def pairs_by_line(ledger: LedgerReader, older: RunRecord, newer: RunRecord) -> list[Any] | None:
+    """Return (env, appid, then outcome, reason, errcode, store_code in each of two runs, rows) of two runs of one list.
+
+    None unless every line has the same environment and path in both, and none is invalid, as a duplicate is. Counted by
+    the database, this takes a quarter of the time of `rows_by_path`; the plus sign keeps SQLite in the order of lines, since in
+    the order of environments it would read each page many times.
+    """
+    states = [
+        f"{run}.{name}"
+        for run in ("older", "newer")
+        for name in ("outcome", "reason", "errcode", "store_code")
+    ]
+    grouped = ", ".join(("older.place", *states))
+    query = f"""
+        SELECT {grouped}, COUNT(*) FROM rows AS older JOIN rows AS newer ON newer.run = ? AND newer.line = older.line
+            AND +newer.place = older.place AND newer.path = older.path
+        WHERE older.run = ? AND older.line >= 0 GROUP BY {grouped}"""
+    environments, others = (
+        {each.number: (each.env, each.appid) for each in ledger.envs(run)} for run in (older, newer)
+    )
+    if environments != others:
+        return None
+    pairs = ledger.fetch(query, (newer.number, older.number))
+    if {sum(pair[-1] for pair in pairs)} != {older.rows, newer.rows} or any(
+        "invalid" in pair for pair in pairs
+    ):
+        return None
+    with ledger.reading(older):
+        return [(*environments[place], *pair) for place, *pair in pairs]
