@@ -170,7 +170,7 @@ class Ledger(LedgerReader):
             connection.execute(f"INSERT INTO sums {SUMS}", (run.number,))
             _set(connection, run.number, finished_at=ended_at, stopped=stopped)
             if self.file is not None:
-                connection.execute("PRAGMA shrink_memory")  # the pages that it keeps: 2 MB
+                connection.execute("PRAGMA shrink_memory")  # the pages that it keeps: 4 MB
 
     def stop(self, run: RunRecord, reason: Detail) -> None:
         """Record why a session ended before its run was finished; the run stays unfinished."""
