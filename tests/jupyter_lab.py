@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright
+    from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, ViewportSize
 
 T = TypeVar("T")
+SIZE: ViewportSize = {"width": 1280, "height": 1400}
 FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-dev-shm-usage --disable-background-networking "
     "--disable-component-update --disable-sync --js-flags=--expose-gc --enable-precise-memory-info"
@@ -69,6 +70,15 @@ CLOSE = """async selector => {
   shell.currentWidget.close();
 }"""
 """Closes what has such an element, once it is the current one."""
+CLOSE_ALL = """async () => {
+  const opened = [...window.jupyterapp.shell.widgets('main')];
+  for (const each of opened) {
+    if (each.context) each.context.model.dirty = false;  // it would ask whether to save
+    each.close();
+  }
+  while (opened.some(each => !each.isDisposed)) await new Promise(r => setTimeout(r, 50));
+}"""
+OPEN = "path => window.jupyterapp.commands.execute('docmanager:open', {path}).then(() => null)"
 AT_REST = """() => {
   const panel = window.jupyterapp.shell.currentWidget;
   const cells = panel.content.widgets.filter(w => w.model.type === 'code');
@@ -165,6 +175,18 @@ class Opened:
         self.page.goto(self.address)
         self.page.evaluate(READY)
 
+    def close(self) -> None:
+        """Close the notebook, and leave the page; its kernel goes on."""
+        self.page.evaluate(CLOSE_ALL)
+        self.page.set_viewport_size(SIZE)
+
+    def open(self, path: str, shots: Path) -> None:
+        """Open another notebook in the same page, as from the file browser: loading JupyterLab takes five times as long."""
+        self.shots = shots
+        self.errors.clear()
+        self.page.evaluate(OPEN, path)
+        self.page.evaluate(READY)
+
     def run_all(self) -> None:
         """Run all cells, and wait for the panel."""
         self.page.evaluate(RUN_ALL)
@@ -200,19 +222,21 @@ class Opened:
         return now
 
     def open_files(self, *, downloaded: set[str], text: str) -> list[str]:
-        """Click each file link: the page runs its scripts and has this text, files of these endings are downloaded; return the names."""
+        """Click a file link of each kind: the page runs its scripts and has this text, files of these endings are downloaded; return the names."""
         links = self.page.locator(".op-panel .op-files a")
         links.first.wait_for()
         small = {"width": 1280, "height": 600}  # a CSV is drawn in a fraction of the time
         self.page.set_viewport_size(small)
-        for link in links.all():
-            name = link.inner_text()
-            if name.rpartition(".")[2] in downloaded:
+        names = links.all_inner_texts()
+        kinds = {(name.rpartition(".")[2], name.isascii()): name for name in names}
+        for (ending, _is_ascii), name in kinds.items():
+            link = links.get_by_text(name, exact=True)
+            if ending in downloaded:
                 with self.page.expect_download() as download:
                     link.click()
                 assert download.value.suggested_filename == name
                 continue
-            if name.endswith(".csv") and "/doc/" in self.page.url:  # opens beside the notebook
+            if ending == "csv" and "/doc/" in self.page.url:  # opens beside the notebook
                 link.click()
                 self.page.locator(".jp-CSVViewer").wait_for()
                 self.page.evaluate(CLOSE, ".jp-CSVViewer")
@@ -220,12 +244,12 @@ class Opened:
             with self.page.expect_popup() as opened:
                 link.click()
             opened.value.set_viewport_size(small)
-            selector = {"csv": ".jp-CSVViewer", "html": ".find:visible"}.get(name.rpartition(".")[2], "body")
+            selector = {"csv": ".jp-CSVViewer", "html": ".find:visible"}.get(ending, "body")
             opened.value.locator(selector).wait_for(timeout=240_000)
             if name == "report.html":
                 opened.value.get_by_text(text).first.wait_for()
             opened.value.close()
-        return links.all_inner_texts()
+        return names
 
     def shot(self, name: str) -> None:
         """Save a screenshot."""
@@ -267,7 +291,7 @@ def opened_page(
 
     `view`: doc/tree for JupyterLab, notebooks for Notebook 7.
     """
-    page = browser.new_page(viewport={"width": 1280, "height": height})
+    page = browser.new_page(viewport={**SIZE, "height": height})
     found = Opened(page, f"{base}/{view}/{path}?token=e2e&reset", shots)
     page.on("console", found.heard)
     page.on("pageerror", lambda error: found.errors.append(str(error)))

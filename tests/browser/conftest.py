@@ -1,4 +1,4 @@
-"""JupyterLab in a real browser: one server and one browser for all tests, a page for each.
+"""JupyterLab in a real browser: one server and one browser for all tests, and one page for most.
 
 Without a browser these tests are skipped, and a loud message says so at the end; with TCB_OPS_NEED_BROWSER=1 a missing
 browser is a failure. Screenshots are kept in test-artifacts/.
@@ -73,6 +73,8 @@ class Lab:
     base: str
     browser: Browser
     stack: ExitStack
+    kept: tuple[Opened, ExitStack] | None = None
+    """The page of the test before, in which the next one opens its notebook; what closes it."""
 
     def workspace(self, rows: int, merchants: int, faults: Iterable[Fault]) -> Workspace:
         """Open a workspace within that of the lab: notebooks whose target is a simulator of this test."""
@@ -102,10 +104,24 @@ class Lab:
         return Workspace(folder, sim, self)
 
     @contextmanager
-    def opened(self, path: str, *, shots: str, view: str = "doc/tree") -> Iterator[Opened]:
-        """Open a notebook in a page of its own; whatever goes wrong in the page is looked at when it closes."""
+    def opened(
+        self, path: str, *, shots: str, view: str = "doc/tree", is_kept: bool = True
+    ) -> Iterator[Opened]:
+        """Open a notebook; whatever goes wrong in the page is looked at when it closes, and no other test gets that page.
+
+        `is_kept`: the notebook is closed, not the page, whose next notebook is another test's.
+        """
         ARTIFACTS.mkdir(exist_ok=True)
-        with opened_page(self.browser, self.base, path, shots=ARTIFACTS / shots, view=view) as found:
+        with ExitStack() as page:
+            if self.kept is not None and view == "doc/tree":
+                found, before = self.kept
+                self.kept = None
+                page.enter_context(before)
+                found.open(path, ARTIFACTS / shots)
+            else:
+                found = page.enter_context(
+                    opened_page(self.browser, self.base, path, shots=ARTIFACTS / shots, view=view)
+                )
             try:
                 yield found
                 found.shot("end")
@@ -113,6 +129,9 @@ class Lab:
             except BaseException:
                 found.shot("failed")
                 raise
+            if is_kept and view == "doc/tree":
+                found.close()
+                self.kept = found, page.pop_all()
 
 
 @dataclass
@@ -151,7 +170,10 @@ def lab(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     home = tmp_path_factory.mktemp("jupyter")
     with ExitStack() as stack:
         base = stack.enter_context(lab_server(home))
-        yield Lab(home / "work", base, browser, stack)
+        lab = Lab(home / "work", base, browser, stack)
+        yield lab
+        if lab.kept is not None:
+            lab.kept[1].close()
 
 
 @pytest.fixture
