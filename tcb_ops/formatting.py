@@ -15,10 +15,10 @@ def sanitize(text: str) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Return a duration for display: 7s, 3m20s, 2h05m."""
+    """Return a duration for display: <1s, 7s, 3m20s, 2h05m."""
     rounded = round(seconds)
     if rounded < 60:
-        return f"{rounded}s"
+        return f"{rounded}s" if rounded else "<1s"
     if rounded < 3600:
         return f"{rounded // 60}m{rounded % 60:02}s"
     return f"{rounded // 3600}h{rounded % 3600 // 60:02}m"

@@ -6,7 +6,7 @@ const [APPID, NAME, ROWS, GOOD, BAD, TODO, CODES, SHARES, ENVS] = [0, 1, 2, 3, 4
 const AGES = [[60, "second", 1], [3600, "minute", 60], [86400, "hour", 3600], [Infinity, "day", 86400]];
 const KEYS = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1, Home: -Infinity, End: Infinity };
 
-const compare = new Intl.Collator().compare; // localeCompare would make a collator for each comparison
+const compare = new Intl.Collator(undefined, { numeric: true }).compare; // localeCompare would make a collator for each comparison
 
 function make(tag, options = {}, ...children) {
   const made = document.createElement(tag);
@@ -76,7 +76,7 @@ function render({ model, el }) {
   });
   const scroller = make("div", { class: "op-scroll op-merchants-scroll", role: "region", "aria-label": words.merchants },
     make("table", { class: "op-table op-by-merchant", "aria-label": words.merchants }, make("thead", {}, make("tr", {}, ...heads.map(([cell]) => cell))), body), more);
-  const FITS = { all: () => true, bad: (line) => line[BAD] > 0, open: (line) => line[TODO] > 0, good: (line) => !line[BAD] && !line[TODO] };
+  const FITS = { all: () => true, bad: (line) => line[BAD] > 0, open: (line) => line[TODO] > 0 && !line[BAD], good: (line) => !line[BAD] && !line[TODO] };
   const chipButtons = Object.keys(FITS).map((name) => [name, make("button", { type: "button", class: "op-chip", onclick: () => { chip = name; shown = PAGE; draw(); } })]);
   const chips = make("div", { class: "op-chips", role: "group", "aria-label": words.state }, ...chipButtons.map(([, button]) => button));
 
@@ -110,11 +110,10 @@ function render({ model, el }) {
     }
     for (const [cell, column] of heads) cell.ariaSort = column !== sort.by ? null : sort.down ? "descending" : "ascending";
     const fitting = every.filter(FITS[chip]);
-    const way = sort.down ? -1 : 1;
     fitting.sort((a, b) => {
       const [x, y] = [a[sort.by], b[sort.by]];
       const order = typeof x === "number" ? x - y : compare(x, y);
-      return order ? way * order : compare(a[NAME], b[NAME]) || (a[APPID] < b[APPID] ? -1 : 1);
+      return (sort.down ? -order : order) || compare(a[NAME], b[NAME]) || (a[APPID] < b[APPID] ? -1 : 1);
     });
     const rows = fitting.slice(0, shown).map(lineOf);
     if (rows.length !== body.children.length || rows.some((row, at) => row !== body.children[at])) {
@@ -259,23 +258,23 @@ function render({ model, el }) {
     groups().forEach(rove);
   }
 
-  // The focus of a button that was disabled or hidden would be lost to the page.
+  // The focus of a button that was disabled or hidden would be lost to the page: Cancel gets it, else that button when it is enabled, else the next.
   function keepFocus() {
-    const panel = panelOf();
-    const active = document.activeElement;
+    const [panel, active] = [panelOf(), document.activeElement];
     for (const text of panel?.querySelectorAll(".op-header .op-message") ?? []) text.tabIndex = text.scrollHeight > text.clientHeight + 1 ? 0 : -1; // the keyboard scrolls it
     if (panel) panel.tabIndex = -1; // a click on its text puts the focus into it
     const lost = active === document.body || (panel?.contains(active) && (active.disabled || !active.offsetParent));
-    if (lost && panel?.dataset.pressed) [...panel.querySelectorAll(".op-actions :is(.op-run, .op-cancel, .op-resume, .op-retry-menu, .op-export-menu):not([disabled])")].find((button) => button.offsetParent)?.focus({ preventScroll: true });
+    if (!lost || !pressed) return;
+    const shown = (names) => [...panel.querySelectorAll(`.op-actions :is(${names}):not([disabled])`)].find((button) => button.offsetParent);
+    (shown(".op-cancel") ?? (pressed.offsetParent ? pressed : shown(".op-run, .op-resume, .op-retry-menu, .op-export-menu")))?.focus({ preventScroll: true });
   }
   const panelPressed = (event) => {
-    const button = event.target.closest?.(":is(.op-actions, .op-menu) button");
-    const panel = event.target.closest?.(".op-panel");
+    if (!panelOf()?.contains(event.target)) return;
     // A retry of what matches a filter sends what is shown: while that is being read, the button is dimmed.
-    if (panel === panelOf() && event.target.closest?.(".op-retry") && rowTable.ariaBusy === "true") event.stopPropagation();
-    if (panel) { if (button) panel.dataset.pressed = "1"; else delete panel.dataset.pressed; }
-    const link = event.target.closest?.("[data-run], .op-run-table tr:has([data-run])");
-    if (link && panel === panelOf()) send({ ask: "open", value: (link.dataset.run ? link : link.querySelector("[data-run]")).dataset.run });
+    if (event.target.closest(".op-retry") && rowTable.ariaBusy === "true") event.stopPropagation();
+    pressed = event.target.closest(":is(.op-actions, .op-menu) button");
+    const link = event.target.closest("[data-run], .op-run-table tr:has([data-run])");
+    if (link) send({ ask: "open", value: (link.dataset.run ? link : link.querySelector("[data-run]")).dataset.run });
   };
   const listening = new AbortController();
   const shield = (event) => { if (event.key === "Enter" || !(event.ctrlKey || event.metaKey)) event.stopPropagation(); }; // single keys are JupyterLab's shortcuts
@@ -286,7 +285,7 @@ function render({ model, el }) {
   }, { capture: true, signal: listening.signal });
   // "Run all" ends with its last cell in view. Until somebody scrolls, types or clicks, the panel stays in view instead;
   // then it is scrolled into view when a box opens, or says something else, out of view.
-  let [touched, said] = [false, ""]; // said: the number of the box that is open, and its message
+  let [touched, said, pressed] = [false, "", null]; // said: the number of the box that is open, and its message; pressed: the button that was clicked last
   const begun = performance.now();
   for (const name of ["wheel", "keydown", "pointerdown", "touchstart"]) document.addEventListener(name, () => { touched = true; }, { capture: true, passive: true, signal: listening.signal });
   function keepInView() {
@@ -303,7 +302,7 @@ function render({ model, el }) {
   function showAges() {
     for (const time of panelOf()?.querySelectorAll("time[data-at]") ?? []) {
       time.title ||= time.textContent;
-      const age = Math.max(0, Date.now() / 1000 - time.dataset.at);
+      const age = Math.max(1, Date.now() / 1000 - time.dataset.at);
       const [, unit, seconds] = AGES.find(([most]) => age < most);
       time.textContent = relative.format(-Math.floor(age / seconds), unit);
     }

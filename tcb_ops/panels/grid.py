@@ -15,7 +15,7 @@ from typing import Any
 import anywidget
 import traitlets
 
-from tcb_ops.i18n import Text, _, in_panel, pgettext
+from tcb_ops.i18n import Text, _, in_panel, pgettext, verbatim
 from tcb_ops.kinds import Kind, is_provided, provided
 from tcb_ops.model import Outcome
 from tcb_ops.panels.controls import Worker
@@ -162,7 +162,7 @@ class RunGrid(anywidget.AnyWidget):
             limit=PAGE + 1,
             tallies=self._tallies,
         )
-        rows = [self._row(record) for record in records[:PAGE]]
+        rows = [self._row(record, run.record.headers) for record in records[:PAGE]]
         return {"rows": rows, "total": None if path else total, "more": len(records) > PAGE}
 
     def _answer(self, _widget: Any, message: Any, _buffers: Any) -> None:
@@ -192,7 +192,7 @@ class RunGrid(anywidget.AnyWidget):
             about["words"] = {name: label.of(self._lang) for name, label in labels.items()}
         self.send(about | {"full": full, "lines": list(lines)} | changed)
 
-    def _row(self, record: RowRecord) -> dict[str, Any]:
+    def _row(self, record: RowRecord, headers: Sequence[str]) -> dict[str, Any]:
         row, end, lang = record.row, record.end, self._lang
         ended = datetime.fromtimestamp(end.ended_at, self._zone) if end.ended_at else None
         facts: list[tuple[Text, Any]] = [
@@ -207,6 +207,9 @@ class RunGrid(anywidget.AnyWidget):
             (_("MD5"), end.md5),
             (_("Ended"), ended.isoformat(" ", "seconds") if ended else ""),
         ]
+        shown = {row.merchant, row.appid, row.env, row.path, row.file}
+        cells = [(verbatim(name), redact(cell)) for name, cell in zip(headers, row.cells, strict=False)]
+        facts += [cell for cell in cells if cell[1] not in shown]
         return {name: getattr(row, name) for name in ("line", "merchant", "appid", "env", "path")} | {
             "outcome": end.outcome.label.of(lang),
             "css": outcome_class(end.outcome),

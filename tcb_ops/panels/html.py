@@ -230,9 +230,10 @@ def render_progress(now: Progress, kind: Kind, lang: Lang, *, running: bool) -> 
         f"{int(100 * share)}%",
     ]
     if running:
-        # Below 10 with a decimal: "0 rows/s" beside a time left reads like a mistake.
+        # Below 10 with a decimal: "0/s" beside a time left reads like a mistake.
         rate = f"{now.rate:,.0f}" if now.rate >= 10 else f"{round(now.rate, 1):g}"
-        parts.append(_("{rate}/s", rate=rate).of(lang))
+        if rate != "0":
+            parts.append(_("{rate}/s", rate=rate).of(lang))
         if now.seconds_left is not None and now.seconds_left >= 1:  # below, rows may be waiting for a retry
             parts.append(_("{left} left", left=format_duration(now.seconds_left)).of(lang))
     label = _("Rows that have ended").of(lang)

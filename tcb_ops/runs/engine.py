@@ -133,7 +133,7 @@ class Engine:
         writing: asyncio.Task[None] | None = None
         watching = self._loop.create_task(self._watch_lock())
         watching.add_done_callback(self._task_done)
-        counting = self._loop.create_task(self._count_down())
+        counting = self._loop.create_task(self._show_each_second())
         try:
             await self._set_up()
             writing = self._loop.create_task(self._writer.write())
@@ -224,13 +224,10 @@ class Engine:
             self._wake.set()
             await asyncio.sleep(LOCK_CHECK_EVERY if lease is None else lease / 4)
 
-    async def _count_down(self) -> None:
-        delayed = False
-        while True:
+    async def _show_each_second(self) -> None:
+        while True:  # also without a commit: the rate falls
             await asyncio.sleep(1)
-            was_delayed, delayed = delayed, any(self._delay(now := self._clock()))
-            if delayed or was_delayed:
-                self._show(now)
+            self._show(self._clock())
 
     def _stop(self, error: Exception) -> None:
         if isinstance(error, LedgerError):  # what rows in flight would do could not be recorded

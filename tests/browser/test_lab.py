@@ -348,7 +348,8 @@ def test_a_run_is_watched_cancelled_gone_on_with_retried_and_exported(lab, open_
         run = workspace.run()
         assert 0 < run.counts["pending"] < 300
         notebook.until(STATUS, "Cancelled.")  # whoever works in a tab stays there
-        notebook.until("() => document.querySelector('.op-panel .op-chips').innerText.includes('Pending')")
+        counts = "All 3 Did not succeed 1 Pending 2 Succeeded 0"  # each merchant once
+        assert notebook.settled(lambda: " ".join(notebook.text(".op-chips").split()), counts) == counts
         notebook.shot("cancelled")
         assert_accessible(notebook)
         notebook.page.set_viewport_size({"width": 500, "height": 900})
@@ -397,6 +398,7 @@ def test_a_run_is_watched_cancelled_gone_on_with_retried_and_exported(lab, open_
         notebook.click(".op-export")
         notebook.until(EXPORTED)
         notebook.page.wait_for_selector(".op-panel .op-files a")
+        notebook.until(FOCUSED, "op-export")  # which was disabled meanwhile
         assert notebook.violations() == []
         assert (workspace.folder / "reports" / workspace.run().id / "manifest.json").is_file()
         with notebook.page.expect_download() as download:

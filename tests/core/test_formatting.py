@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from tcb_ops.formatting import fold, guard, shown, trim, unguard
+from tcb_ops.formatting import fold, format_duration, guard, shown, trim, unguard
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,13 @@ def test_fold_makes_width_and_case_irrelevant():
 def test_shown_escapes_what_a_terminal_would_act_on_and_cuts_what_is_long():
     assert shown("a\x1b[31m\u200b") == "a\\x1b[31m\\u200b"
     assert shown("目录" * 100, 10) == "目录目录目录目录目…"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(0.04, "<1s"), (0.6, "1s"), (59.4, "59s"), (200, "3m20s"), (7_500, "2h05m")]
+)
+def test_a_duration_has_two_units_at_most_and_is_never_zero(seconds, told):
+    assert format_duration(seconds) == told
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,11 @@ def test_progress_is_a_bar_that_is_read_out_with_rate_and_time_left(read):
     assert "/秒 · 剩余 12s" in read(render_progress(look, UPLOAD, Lang.ZH, running=True))
     slow = Progress("r", 5000, {Outcome.UPLOADED: 1203}, 0.31, 12000.0)
     assert "· 0.3/s ·" in read(render_progress(slow, UPLOAD, Lang.EN, running=True))
+    still = Progress("r", 5000, {Outcome.UPLOADED: 1203}, 0.0, None)
+    assert (
+        read(render_progress(still, UPLOAD, Lang.EN, running=True))
+        == "1,203 of 5,000 rows · 24% 1,203 uploaded"
+    )
     soon = Progress("r", 240, {Outcome.UPLOADED: 111}, 439.0, 0.3)
     assert "left" not in read(render_progress(soon, UPLOAD, Lang.EN, running=True))
     ended = {Outcome.PENDING: 1, Outcome.REFUSED: 1, Outcome.UPLOADED: 3}  # as the rows ended
@@ -136,6 +141,17 @@ def test_a_row_has_its_details(grid):
     facts = dict(row["facts"])
     assert facts["Attempts"] == "1"
     assert "What to do" in facts
+
+
+def test_a_rows_details_have_the_lists_own_columns(open_lab):
+    lab = open_lab(many(TEA, rows=1))
+    head, row = lab.workspace.list.read_text(encoding="utf-8").splitlines()
+    lab.workspace.list.write_text(f"{head},负责人\n{row},小李\n", encoding="utf-8")
+    panel = lab.uploads()
+    press(panel)
+    (shown,) = panel.monitor.grid.read({"code": None})["rows"]
+    assert shown["facts"][-1] == ("负责人", "小李")
+    assert not {"env", "path", "file"} & set(dict(shown["facts"]))
 
 
 def test_pages_follow_one_another_by_line_and_none_is_lost(open_lab, monkeypatch):

@@ -58,7 +58,7 @@ class ConfirmKind(_StoredKind):
 
     name = "confirm"
     calls_at = "tcb_ops.features.stored.calls:ConfirmCalls"
-    label = _("confirm")
+    label = _("confirmation")
     report_title = _("Confirmation report")
     rows_per_call = FILES_PER_CALL
     clustered = looks_at_store = True
@@ -88,7 +88,7 @@ class DeleteKind(_StoredKind):
 
     name = "delete"
     calls_at = "tcb_ops.features.stored.calls:DeleteCalls"
-    label = _("delete")
+    label = _("deletion")
     report_title = _("Deletion report")
     question = _("Delete files in {live_environments} of {api_base}?")
     changed = pgettext("by a run", "deleted")

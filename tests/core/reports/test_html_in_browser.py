@@ -169,6 +169,8 @@ def test_what_is_broken_whose_and_what_next_stand_on_the_first_screen(a_run, loo
     for seen in (".verdict", ".next tbody tr:nth-child(4)"):
         box = page.locator(seen).bounding_box()
         assert box["y"] + box["height"] < 900, seen
+    page.emulate_media(media="print")
+    assert page.locator("footer").is_hidden(), "it would begin an empty page"
 
 
 def test_a_search_counts_causes_and_merchants_and_hides_what_has_neither(a_run, look, tmp_path):

@@ -48,6 +48,18 @@ def test_the_heat_map_has_a_button_per_cell_and_escapes_names():
     assert cells[0].get("aria-label") == f"{evil}, 85088: 12 rows"
 
 
+def test_names_in_the_heat_map_keep_their_ends_and_as_much_as_their_place_holds():
+    names = ["Old Town Noodles 2", "Old Town Noodles 31", "很长的商户名" * 4 + "31 店"]
+    tallies = [
+        Tally(f"wx{at}", name, "env", Outcome.FAILED, Reason.STORE_REFUSED, None, "InternalError", 1)
+        for at, name in enumerate(names)
+    ]
+    drawn = ET.fromstring(charts_of(causes_of(tallies), [], UTC).html(Lang.EN))
+    texts = {text.text or "" for text in drawn.iter("text")}
+    assert {*names[:2], "InternalError"} <= texts
+    assert any(text.endswith("31 店") and "…" in text for text in texts)
+
+
 def test_the_heat_map_has_no_empty_line_and_says_that_there_are_more_codes():
     drawn = charts_of(causes_of([tally(at, 1000 + at, 1) for at in range(36)]), [], UTC).html(Lang.EN)
     labels = [text for text in ET.fromstring(f"<div>{drawn}</div>").iter("text") if text.get("x") == "0"]
