@@ -1,6 +1,7 @@
 """The starting process of a run on a cluster.
 
-It holds the run's lock, divides the merchants into partitions, submits a task for each, submits it again when it is lost,
+It starts or connects to the workers, which Dask distributed starts again and scales, and refuses a cluster that cannot work on
+the run. It holds the run's lock, divides the merchants into partitions, submits a task for each, submits it again when it is lost,
 and reads the progress from the ledger, which says what each worker may write.
 """
 
@@ -9,40 +10,55 @@ from __future__ import annotations
 import asyncio
 import heapq
 import json
+import logging
+import os
 import pickle
+import re
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 from tcb_ops.details import DetailCode
-from tcb_ops.errors import CanaryError, LedgerError, StoppedError, TcbOpsError, UsageError
-from tcb_ops.features.cluster.client import only_here, opened_cluster
+from tcb_ops.errors import ArgumentError, CanaryError, LedgerError, StoppedError, TcbOpsError, UsageError
 from tcb_ops.features.cluster.task import BEAT_SECONDS, Assignment, TaskEnd, packed
+from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import _
-from tcb_ops.model import Outcome, Owner
+from tcb_ops.model import Outcome, Owner, is_loopback
 from tcb_ops.runs.calls import MakeRunner, RunContext
 from tcb_ops.runs.database import ledger_file
 from tcb_ops.runs.engine import GRACE, LOCK_CHECK_EVERY
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.limits import after_canary
 from tcb_ops.runs.locks import host_name
+from tcb_ops.runs.next_commands import install
 from tcb_ops.runs.plan import RunSpec
 from tcb_ops.runs.progress import Progress, ProgressMeter
 from tcb_ops.runs.records import EnvRecord, RunRecord, Usage
 from tcb_ops.runs.stop_errors import interrupted, stopped
-from tcb_ops.settings import HARMLESS, LEDGER_FILE, Origin, Settings, TokenSettings, url_parts
+from tcb_ops.settings import HARMLESS, LEDGER_FILE, Origin, Settings, TokenSettings, holds_password, url_parts
+from tcb_ops.signals import handled
 
 if TYPE_CHECKING:
     from distributed import Client, Future
 
+_LOCAL = r"local:([1-9][0-9]{0,2})"
+
+WORKER_TTL = "6s"
+"""After so long without a heartbeat, of which there are two in a second, Dask gives a local worker up; by default five minutes."""
+CONNECT_WITHIN = 10.0
+"""Seconds that a scheduler has to answer."""
+CLOSE_WITHIN = 30.0
+"""Seconds that the workers of a local cluster have to end."""
 PER_WORKER = 8
 """Partitions per worker at most, so that a worker that comes, goes or is slow leaves little undivided."""
 FEWEST_PER_WORKER = 2
@@ -75,6 +91,167 @@ def opened_runner(cluster: str, settings: Settings, work: RunSpec) -> Iterator[M
         raise UsageError(text)
     with opened_cluster(cluster, settings) as client:
         yield partial(Coordinator, client)
+
+
+@contextmanager
+def opened_cluster(cluster: str, settings: Settings) -> Iterator[Client]:
+    """Start or connect to a cluster; yield its client. A local one is closed at the end, any other one is left as it is.
+
+    `cluster`: `local:N`, or the URL of a scheduler. Raises UsageError if it cannot work on a run.
+    """
+    if os.name == "nt":
+        text = _("A cluster has not been tried on Windows: run without --cluster, or on Linux or macOS.")
+        raise UsageError(text)
+    try:
+        from distributed import utils
+    except ModuleNotFoundError:
+        raise _not_installed() from None
+    stack = ExitStack()
+    try:
+        # A connection that fails or is lost is reported as an error.
+        stack.enter_context(utils.silence_logging_cmgr(logging.CRITICAL))
+        if (local := re.fullmatch(_LOCAL, cluster)) is not None:
+            client = _local(int(local[1]), settings, stack)
+        else:
+            client = _connected(cluster, settings, stack)
+        address = client.scheduler.address
+        reason = None if is_loopback(urlsplit(address).hostname or "") else only_here(settings, address)
+        if reason is not None:
+            raise reason
+        yield client
+    finally:
+        # A signal would leave a cluster that is only half closed, and hide why the run ended.
+        is_main = threading.current_thread() is threading.main_thread()
+        with handled(lambda _number, _frame: None) if is_main else nullcontext():
+            stack.close()
+
+
+def _not_installed() -> UsageError:
+    return UsageError(_("A cluster needs Dask. Install it:\n{command}", command=install("cluster")))
+
+
+def check_cluster(cluster: str) -> None:
+    """Raise ArgumentError for anything but the name of a cluster."""
+    if not re.fullmatch(rf"{_LOCAL}|(tls|tcp)://\S+:[0-9]+", cluster):
+        valid = _("local:N, or the URL of a scheduler (tls://HOST:PORT)")
+        raise ArgumentError("cluster", cluster, valid, shown=True)
+
+
+def _local(workers: int, settings: Settings, stack: ExitStack) -> Client:
+    """Start workers on this machine that nobody else can reach: every other user can connect to loopback."""
+    import dask
+    from distributed import Client, LocalCluster
+    from distributed.security import Security
+
+    try:
+        keys = Security.temporary()  # they exist in the memory of this process and of its workers only
+    except ImportError:
+        raise _not_installed() from None
+    secret = {"TCB_OPS_LEDGER": settings.ledger} if holds_password(settings.ledger) else {}
+    options = {
+        "distributed.admin.large-graph-warning-threshold": "1GB",
+        "distributed.scheduler.worker-ttl": WORKER_TTL,
+        # Scheduler and workers import from it. Dask's own choice, a fixed name below /tmp, may be another user's.
+        "temporary-directory": stack.enter_context(TemporaryDirectory(prefix="tcb-ops-cluster-")),
+        # Dask has no TLS keys for its HTTP servers, and starts them in any case: they answer every user.
+        "distributed.scheduler.http.routes": [],
+        "distributed.worker.http.routes": [],
+    }
+    with dask.config.set(options):
+        try:
+            local = LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",  # any free port: the usual one may be another cluster's
+                scheduler_kwargs={"dashboard": False},
+                memory_limit=0,
+                security=keys,
+                silence_logs=logging.CRITICAL,
+                preload=["tcb_ops.features.cluster.task"],
+                env=secret,
+            )
+        except RuntimeError as error:
+            text = _(
+                "The workers of {cluster} do not start ({why}). In a script, the call must stand below "
+                '`if __name__ == "__main__":`, because each worker imports the script.'
+            )
+            reason = str(error) or type(error).__name__
+            raise UsageError(text.format(cluster=f"local:{workers}", why=reason)) from None
+    # What a busy machine has not ended by then does not change how the run ended.
+    stack.enter_context(suppress(TimeoutError))
+    stack.callback(local.close, timeout=CLOSE_WITHIN)
+    return stack.enter_context(Client(local, set_as_default=False))
+
+
+def _connected(address: str, settings: Settings, stack: ExitStack) -> Client:
+    if urlsplit(address).scheme != "tls" and address not in settings.unencrypted_schedulers:
+        raise UsageError(
+            _(
+                "{address}: a scheduler must be reached through TLS (tls://…). Without it, whoever can connect, on this "
+                "machine every user, can run programs in the workers and read the tokens.",
+                address=address,
+            ),
+            _(
+                'To accept that for this scheduler, set unencrypted_schedulers = ["{address}"] in tcb-ops.toml.',
+                address=address,
+            ),
+        )
+    try:
+        client = _client_class()(address, timeout=CONNECT_WITHIN, set_as_default=False)
+    except (OSError, ValueError, TypeError, RuntimeError, ImportError) as error:
+        reason = sanitize(str(error.__cause__ or error)) or type(error).__name__
+        fix = _(
+            "Check that it is running and that its address begins with tls://, and the certificates in Dask's "
+            "settings (DASK_DISTRIBUTED__COMM__TLS__…): both sides need those of the same CA."
+        )
+        text = _("The scheduler {address} cannot be reached ({why}).", address=address, why=reason)
+        raise UsageError(text, fix) from None
+    # One that is just connecting again raises an error of its own, which would hide why the run ended.
+    stack.enter_context(suppress(Exception))
+    stack.callback(client.close)
+    return client
+
+
+def _client_class() -> type[Client]:
+    from distributed import Client
+
+    class ClosingClient(Client):  # type: ignore[misc]
+        """A client that closes itself when it cannot connect, whatever the error: Dask does so for an OSError only."""
+
+        async def _ensure_connected(self, **options: Any) -> None:
+            try:
+                # Dask waits for ever for another program's greeting.
+                async with asyncio.timeout(CONNECT_WITHIN):
+                    await super()._ensure_connected(**options)
+            except (OSError, ImportError):
+                raise
+            except Exception as error:
+                raise ConnectionError from error
+
+    return ClosingClient
+
+
+def only_here(settings: Settings, address: str) -> UsageError | None:
+    """Return why workers of other machines cannot work with these settings; None if they can."""
+    if ledger_file(settings.ledger) is not None:
+        text = _(
+            "An SQLite ledger cannot be shared with the workers of {address}: use a PostgreSQL database "
+            "(--ledger postgresql+psycopg://…), or --cluster local:N on this machine."
+        )
+    elif settings.tokens.source == "component":
+        text = _(
+            "Tokens of the source `component` stay on one machine. Use --cluster local:N there, or give this "
+            'run and its workers source = "service", with a token server of your own.'
+        )
+    elif settings.on_loopback:
+        text = _("The workers of {address} cannot reach a target on this machine.")
+    else:
+        return None
+    return UsageError(text.format(address=address))
+
+
+# --- the run ------------------------------------------------------------------------------------------------------
 
 
 def partition_count(environments: int, workers: int, *, per_env: int, concurrency: int) -> int:

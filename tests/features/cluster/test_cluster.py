@@ -24,11 +24,11 @@ from workspace import cancel, many
 
 import tcb_ops as tcb
 from tcb_ops.errors import ArgumentError, LedgerError, UsageError
-from tcb_ops.features.cluster.client import only_here
 from tcb_ops.features.cluster.coordinator import (
     Coordinator,
     CoordinatorLedger,
     divide,
+    only_here,
     partition_count,
     without_password,
 )
@@ -402,7 +402,7 @@ import sys
 import tcb_ops as tcb
 settings = tcb.load_settings(sys.argv[1])
 tcb.upload(tcb.read_paths("list.csv", "merchants.csv", "files"), settings=settings)
-assert not {"dask", "distributed", "tcb_ops.features.cluster.client", "tcb_ops.features.cluster.coordinator"} & sys.modules.keys()
+assert not {"dask", "distributed", "tcb_ops.features.cluster.coordinator"} & sys.modules.keys()
 """
 
 
@@ -442,7 +442,7 @@ def test_what_is_no_cluster_is_refused(open_workspace, cluster):
 def test_a_scheduler_that_is_not_there_or_not_encrypted_is_refused(
     open_workspace, monkeypatch, cluster, accepted, why
 ):
-    monkeypatch.setattr("tcb_ops.features.cluster.client.CONNECT_WITHIN", 0.5)
+    monkeypatch.setattr("tcb_ops.features.cluster.coordinator.CONNECT_WITHIN", 0.5)
     workspace = open_workspace(many(*MERCHANTS, rows=1), merchants=MERCHANTS)
     settings = workspace.with_options(unencrypted_schedulers=accepted)
     with pytest.raises(UsageError, match=why) as caught:

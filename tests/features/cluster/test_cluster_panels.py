@@ -10,7 +10,7 @@ from panel_lab import press
 from workspace import BOOKS, TEA, many
 
 import tcb_ops as tcb
-from tcb_ops.features.cluster import client as cluster
+from tcb_ops.features.cluster import coordinator as cluster
 from tcb_ops.features.cluster.coordinator import CoordinatorLedger
 from tcb_ops.features.simulator.faults import Fault
 from tcb_ops.panels.html import RunState

@@ -16,7 +16,7 @@ from workspace import OpenWorkspace, Workspace, many
 
 import tcb_ops as tcb
 from tcb_ops.errors import StoppedError, TokenSourceError, UsageError
-from tcb_ops.features.cluster import client as of_cluster
+from tcb_ops.features.cluster import coordinator as of_cluster
 from tcb_ops.features.cluster.coordinator import CoordinatorLedger
 from tcb_ops.features.cluster.task import RELEASED
 from tcb_ops.features.simulator.faults import Fault
