@@ -96,9 +96,7 @@ def errcode_matrix(causes: Iterable[Cause]) -> ErrcodeMatrix | None:
 
     worst = sorted(counted.items(), key=lambda item: (-item[1].total(), item[0]))
     lines = tuple(line(*key, rows) for key, rows in worst[:MATRIX_MERCHANTS])
-    rest: Counter[str] = Counter()
-    for _merchant, rows in worst[MATRIX_MERCHANTS:]:
-        rest.update(rows)
+    rest = sum((rows for _merchant, rows in worst[MATRIX_MERCHANTS:]), Counter[str]())
     return ErrcodeMatrix(
         shown,
         meanings,

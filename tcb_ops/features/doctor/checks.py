@@ -27,7 +27,8 @@ from tcb_ops.lists.input_files import format_problem
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.model import Merchant, Owner
 from tcb_ops.resources import others_may_read, restricting, system_reason
-from tcb_ops.runs.database import on_network
+from tcb_ops.runs.database import not_a_ledger, on_network
+from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.loop import submit_coroutine
 from tcb_ops.settings import Settings, settings_file
 from tcb_ops.wechat.client import PlatformClient
@@ -162,9 +163,6 @@ def check_merchants(settings: Settings, where: Sequence[str]) -> DoctorFinding:
 
 def check_ledger(settings: Settings) -> DoctorFinding:
     """Check that the ledger can be opened and written. A missing file is not created."""
-    from tcb_ops.runs.database import not_a_ledger
-    from tcb_ops.runs.ledger import Ledger
-
     file = Path(settings.ledger)
     folder = file.resolve().parent
     if "://" not in settings.ledger and folder.is_dir():

@@ -42,9 +42,8 @@ def doctor(*, common: CommonOptions) -> int:
     try:
         settings = common.settings()
     except SettingsError as error:
-        settings, lang = error, Lang(common.lang or "en")
-    else:
-        lang = settings.lang
+        settings = error
+    lang = settings.lang if isinstance(settings, Settings) else Lang(common.lang or "en")
     console = Console(lang, quiet=common.quiet)
     with ExitStack() as stack:
         if isinstance(settings, Settings):
@@ -54,23 +53,23 @@ def doctor(*, common: CommonOptions) -> int:
         results = list(run_checks(all_checks(settings, common.config, common.where)))
     grades = Counter(finding.grade for _check, finding in results)
     bad, warnings = grades[Grade.BAD], grades[Grade.WARNING]
-    if not common.json:
+    if common.json:
+        target = settings.run_target if isinstance(settings, Settings) else None
+        checks = [
+            {
+                "check": check.name,
+                "grade": str(finding.grade),
+                "seen": finding.seen.of(lang),
+                "fix": finding.fix.of(lang) if finding.fix is not None else None,
+            }
+            for check, finding in results
+        ]
+        console.json({"target": target, "ok": not bad, "bad": bad, "warnings": warnings, "checks": checks})
+    else:
         _print_results(console, results)
         noted = ngettext("{n:,} warning", "{n:,} warnings", warnings)
         text = _("Checks failed: {bad}, {noted}. Fix them from the top.")
         console.print((text if bad else _("All checks passed, {noted}.")).format(bad=bad, noted=noted))
-        return 1 if bad else 0
-    target = settings.run_target if isinstance(settings, Settings) else None
-    checks = [
-        {
-            "check": check.name,
-            "grade": str(finding.grade),
-            "seen": finding.seen.of(lang),
-            "fix": finding.fix.of(lang) if finding.fix is not None else None,
-        }
-        for check, finding in results
-    ]
-    console.json({"target": target, "ok": not bad, "bad": bad, "warnings": warnings, "checks": checks})
     return 1 if bad else 0
 
 

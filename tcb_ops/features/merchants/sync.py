@@ -323,14 +323,14 @@ def ask_authorizers(
     Raises SettingsError without a component_appid, PlatformStopError if the list is refused, OutageError if no host could
     be reached, StoppedError if the list is incomplete.
     """
-    if not settings.tokens.component_appid:
+    component = settings.tokens.component_appid
+    if not component:
         text = _(
             "merchants sync needs the component token: set tokens.component_appid, and let the source give it."
         )
         raise SettingsError(text)
 
     async def sync() -> Authorized:
-        component = settings.tokens.component_appid
         async with open_client(settings, connections=AT_ONCE, limits=limits, notify=notify) as opened:
             client, caller = opened
             probes = Probes(caller, client, component)

@@ -52,11 +52,10 @@ def notebook(name: str, parameters: tuple[str, ...], out: str, *, common: Common
 
     settings, console = common.start()
     source = open_notebook(file)
-    names = {parameter.name for parameter in source.parameters}
     options = {"lang": common.lang, "note": common.note, "where": "; ".join(common.where)}
     words = [f"{option}={value}" for option, value in options.items() if value]
     taken = take_parameters(source.parameters, [*parameters, *words], source.name)
-    if "lang" in names:
+    if "lang" in {parameter.name for parameter in source.parameters}:
         taken.setdefault("lang", settings.lang.value)
     target = _check_target(common, source, taken, settings)
     check_output(source, Path(out))
@@ -169,8 +168,7 @@ def lab(
         return 0
     # -P: a jupyterlab.py in the working folder, which may be another user's, is not the one that is meant.
     words = ["-P", "-m", "jupyterlab", f"--ServerApp.root_dir={workspace.resolve()}"]
-    if no_browser:
-        words.append("--no-browser")
+    words += ["--no-browser"] if no_browser else []
     # Without JupyterLab's question about its news; a user's own configuration is not touched.
     path = [str(Path(__file__).with_name("jupyter")), os.environ.get("JUPYTER_CONFIG_PATH", "")]
     env = os.environ | {"JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, path))}
