@@ -58,15 +58,6 @@ class AuthorizerInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class CloudEnvironment:
-    """A cloud environment of a mini program or of the platform."""
-
-    env: str
-    status: str
-    """NORMAL, HALTED (unpaid, over quota or banned) or UNAVAILABLE."""
-
-
-@dataclass(frozen=True, slots=True)
 class Quota:
     """Calls of one interface per day, midnight to midnight in Beijing."""
 
@@ -138,8 +129,11 @@ async def authorizer(
 
 async def environments(
     client: PlatformClient, token: Secret, owner: Owner = Owner.MERCHANT
-) -> tuple[CloudEnvironment, ...] | ApiError | InvalidResponse:
-    """List the environments of the token's mini program, or with the component token those of the platform."""
+) -> dict[str, str] | ApiError | InvalidResponse:
+    """Return the environments of the token's mini program, or with the component token those of the platform.
+
+    Each with its status: NORMAL, HALTED (unpaid, over quota or banned) or UNAVAILABLE.
+    """
     interface = "tcb/getenvinfo" if owner is Owner.MERCHANT else "componenttcb/describeenvs"
     return await client.ask(interface, {}, token, read_environments)
 
@@ -189,17 +183,12 @@ def read_authorizer(payload: dict[str, Any]) -> AuthorizerInfo | InvalidResponse
     return AuthorizerInfo(_name(info.get("nick_name")), frozenset(sets), all(waits) and bool(waits))
 
 
-def read_environments(payload: dict[str, Any]) -> tuple[CloudEnvironment, ...] | InvalidResponse:
-    """Read the response of getenvinfo or describeenvs."""
+def read_environments(payload: dict[str, Any]) -> dict[str, str] | InvalidResponse:
+    """Read the response of getenvinfo or describeenvs: the status of each environment."""
     listed = objects_in(payload.get("info_list"))
     if listed is None:
         return missing_field("info_list")
-    environments = {
-        env: CloudEnvironment(env, _name(entry.get("status")))
-        for entry in listed
-        if (env := _name(entry.get("env")))
-    }
-    return tuple(environments.values())
+    return {env: _name(entry.get("status")) for entry in listed if (env := _name(entry.get("env")))}
 
 
 def read_quota(payload: dict[str, Any]) -> Quota | InvalidResponse:

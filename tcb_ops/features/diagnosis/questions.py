@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
@@ -16,7 +16,6 @@ from tcb_ops.features.diagnosis import interfaces
 from tcb_ops.features.diagnosis.interfaces import (
     AuthorizerInfo,
     AuthorizerPage,
-    CloudEnvironment,
     Quota,
     ReceivedRequest,
 )
@@ -105,7 +104,7 @@ class Probes:
         self,
         appid: str,
         owner: Owner = Owner.MERCHANT,
-        environments: tuple[CloudEnvironment, ...] | None = None,
+        environments: Mapping[str, str] | None = None,
         quota: Quota | Issue | None = None,
     ) -> Answers:
         """Ask about an account: its environments, its link calls of today, and what it granted to the platform.
@@ -123,10 +122,8 @@ class Probes:
         info = await self.grants(appid) if owner is Owner.MERCHANT else None
         return Answers(listed, quota, info, clock=self.client.clock_offset)
 
-    async def environments(
-        self, appid: str, owner: Owner = Owner.MERCHANT
-    ) -> tuple[CloudEnvironment, ...] | Issue:
-        """Ask for an account's environments."""
+    async def environments(self, appid: str, owner: Owner = Owner.MERCHANT) -> dict[str, str] | Issue:
+        """Ask for an account's environments, and the status of each."""
         request = partial(interfaces.environments, self.client, owner=owner)
         return await self._ask(appid, appid, request, owner)
 
@@ -151,9 +148,9 @@ class Probes:
 
     async def _received(self, appid: str, facts: Facts, now: float) -> ReceivedRequest | Issue | None:
         if not facts.rid:
-            return _NO_RID
+            return Issue("no_rid", _("the rows have no rid"), NOTHING)
         if now - facts.ended_at > RID_SECONDS:
-            return _OLD_RID
+            return Issue("old_rid", _("the rid is older than seven days"), NOTHING)
         environments = self.answers[appid].environments
         code = environments.code if isinstance(environments, Issue) else ""
         accepted = not code or presumed(code) in {"set_missing", "no_cloud"}
@@ -210,10 +207,6 @@ class Probes:
         if appid == self.component and issue.code in COMPONENT_CODES - {Reason.NO_TOKEN}:
             return replace(issue, action=presumed_verdict("component").action)
         return issue
-
-
-_NO_RID = Issue("no_rid", _("the rows have no rid"), NOTHING)
-_OLD_RID = Issue("old_rid", _("the rid is older than seven days"), NOTHING)
 
 
 async def map_concurrently(

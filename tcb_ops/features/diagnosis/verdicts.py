@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from tcb_ops.details import DetailCode, as_detail
 from tcb_ops.errcodes import COMPONENT_MARK, ERRCODE, all_reasons, catalogue_lines, entry_of
 from tcb_ops.errors import StoppedError
-from tcb_ops.features.diagnosis.interfaces import AuthorizerInfo, CloudEnvironment, Quota, ReceivedRequest
+from tcb_ops.features.diagnosis.interfaces import AuthorizerInfo, Quota, ReceivedRequest
 from tcb_ops.i18n import Bilingual, Lang, Text, _, as_clauses, as_list
 from tcb_ops.model import Merchant, Owner, Reason
 from tcb_ops.runs.records import ANSWERS
@@ -84,7 +84,8 @@ NEEDS_COMPONENT = Issue(
 class Answers:
     """What WeChat answered about an account, and about a call; None for what was not asked."""
 
-    environments: tuple[CloudEnvironment, ...] | Issue | None = None
+    environments: Mapping[str, str] | Issue | None = None
+    """The account's environments, with the status of each."""
     quota: Quota | Issue | None = None
     """Of the link interface, today."""
     info: AuthorizerInfo | Issue | None = None
@@ -125,9 +126,7 @@ class Facts:
     def listed(self) -> Mapping[str, str] | None:
         """The status of the environments that the account lists; None if it does not answer."""
         environments = self.answers.environments
-        if environments is None or isinstance(environments, Issue):
-            return None
-        return {environment.env: environment.status for environment in environments}
+        return None if isinstance(environments, Issue) else environments
 
     def has_others(self, env: str) -> bool:
         """Return whether the merchants file has an environment for other merchants."""

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from tcb_ops.details import merged
 from tcb_ops.errors import PlatformStopError, SettingsError, StoppedError
-from tcb_ops.features.diagnosis.interfaces import CloudEnvironment
 from tcb_ops.features.diagnosis.questions import AT_ONCE, COMPONENT_CODES, Probes, ignore, map_concurrently
 from tcb_ops.features.diagnosis.verdicts import Issue, presumed
 from tcb_ops.features.merchants.check import STANDARD
@@ -47,13 +46,13 @@ class Authorizer:
     appid: str
     name: str
     """Its nickname; empty if it could not be read."""
-    environments: tuple[CloudEnvironment, ...] | Issue
+    environments: Mapping[str, str] | Issue
+    """With the status of each."""
 
     @property
-    def listed(self) -> tuple[str, ...]:
+    def listed(self) -> Collection[str]:
         """Its environments' ids; none if they could not be read."""
-        environments = () if isinstance(self.environments, Issue) else self.environments
-        return tuple(environment.env for environment in environments)
+        return () if isinstance(self.environments, Issue) else self.environments
 
 
 @dataclass(frozen=True, slots=True)

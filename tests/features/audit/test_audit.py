@@ -7,7 +7,7 @@ import tcb_ops as tcb
 from tcb_ops.features.audit import HALTED, UNHEALTHY
 from tcb_ops.features.audit.calls import deciding
 from tcb_ops.features.audit.kind import AUDIT
-from tcb_ops.features.diagnosis.interfaces import AuthorizerInfo, CloudEnvironment, Quota
+from tcb_ops.features.diagnosis.interfaces import AuthorizerInfo, Quota
 from tcb_ops.features.diagnosis.verdicts import Answers, Facts
 from tcb_ops.features.simulator.faults import (
     Component,
@@ -63,7 +63,7 @@ def test_how_an_environment_is_judged(end, becomes):
 )
 def test_what_an_accounts_answers_say_before_a_link_is_asked_for(may_upload, status, left, expected):
     links = None if left is None else Quota(1_000, 1_000 - left, left)
-    environments = (CloudEnvironment("env", status),) if status else ()
+    environments = {"env": status} if status else {}
     info = None if may_upload is None else AuthorizerInfo("", frozenset({49} if may_upload else {18}))
     answers = Answers(environments, links, info)
     verdict = deciding(Facts(merchant=Merchant("", "", "env"), answers=answers))

@@ -10,7 +10,7 @@ import pytest
 from scripted import SECRET, Server, always
 
 from tcb_ops.features.diagnosis import interfaces
-from tcb_ops.features.diagnosis.interfaces import AuthorizerInfo, AuthorizerPage, CloudEnvironment, Quota
+from tcb_ops.features.diagnosis.interfaces import AuthorizerInfo, AuthorizerPage, Quota
 from tcb_ops.model import Owner, Secret
 from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.responses import ApiError, InvalidResponse
@@ -41,7 +41,7 @@ QUOTA = {
     "quota": {"daily_limit": 10, "used": 12, "remain": -2},
     "rate_limit": {"call_count": 5000, "refresh_second": 60},
 }
-NORMAL = (CloudEnvironment("test2-4a89da", "NORMAL"),)
+NORMAL = {"test2-4a89da": "NORMAL"}
 CALLS = {
     "page": (
         lambda client: interfaces.authorizers(client, Secret(SECRET), "wxcomp", 500),
@@ -146,7 +146,7 @@ def test_an_answer_that_lacks_what_was_asked_for_is_none(run, call, sample, foun
             "info",
             AuthorizerInfo("x", frozenset()),
         ),
-        ({"info_list": [{"env": ""}, {"env": "e-1"}, 3]}, "environments", (CloudEnvironment("e-1", ""),)),
+        ({"info_list": [{"env": ""}, {"env": "e-1"}, 3]}, "environments", {"e-1": ""}),
     ],
     ids=["appids", "name and sets", "environments"],
 )
@@ -165,6 +165,6 @@ def test_calls_left_of_a_quota(quota, left):
 def test_an_environment_told_twice_is_one_and_a_name_of_nothing_is_none(run):
     twice = {"info_list": [{"env": "e-1", "status": "HALTED"}, {"env": "e-1\u200b", "status": "NORMAL"}]}
     result, _ = run(ask(CALLS["environments"][0], json.dumps(twice).encode()))
-    assert result == (CloudEnvironment("e-1", "NORMAL"),)
+    assert result == {"e-1": "NORMAL"}
     unseen = {"authorizer_info": {"nick_name": "\u200b\u3000"}, "authorization_info": {}}
     assert run(ask(CALLS["info"][0], json.dumps(unseen).encode()))[0] == AuthorizerInfo("", frozenset())

@@ -7,7 +7,7 @@ import pytest
 
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.errcodes import all_errcodes, all_reasons, all_store_codes, catalogue_lines
-from tcb_ops.features.diagnosis.interfaces import AuthorizerInfo, CloudEnvironment, Quota
+from tcb_ops.features.diagnosis.interfaces import AuthorizerInfo, Quota
 from tcb_ops.features.diagnosis.verdicts import (
     Actor,
     Answers,
@@ -31,7 +31,7 @@ def refused(code, meaning=None):
 
 
 def listed(status="NORMAL", env="tea-1"):
-    return (CloudEnvironment(env, status),)
+    return {env: status}
 
 
 def no_answer(code):

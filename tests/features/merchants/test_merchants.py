@@ -12,7 +12,7 @@ from token_server import COMPONENT
 
 import tcb_ops as tcb
 from tcb_ops.errors import OutageError, PlatformStopError
-from tcb_ops.features.diagnosis.interfaces import AuthorizerInfo, CloudEnvironment, Quota
+from tcb_ops.features.diagnosis.interfaces import AuthorizerInfo, Quota
 from tcb_ops.features.diagnosis.questions import AT_ONCE, map_concurrently
 from tcb_ops.features.diagnosis.terminal import render_verdicts
 from tcb_ops.features.diagnosis.verdicts import Actor, Answers, Facts, grouped, presumed_verdict
@@ -48,7 +48,7 @@ def test_a_shared_environment_has_the_status_that_its_owner_is_told(status):
 
 
 def test_an_environment_that_is_not_the_platforms_is_told_so():
-    assert code_of(judged(OWN, (CloudEnvironment("other", "NORMAL"),))) == "not_listed"
+    assert code_of(judged(OWN, {"other": "NORMAL"})) == "not_listed"
 
 
 def state(n, code=None, name="商户{}号", **more):

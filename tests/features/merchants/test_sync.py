@@ -10,7 +10,6 @@ from scripted import Server, always
 from token_server import COMPONENT
 
 from tcb_ops.errors import InputError, PlatformStopError, StoppedError
-from tcb_ops.features.diagnosis.interfaces import CloudEnvironment
 from tcb_ops.features.diagnosis.questions import Issue
 from tcb_ops.features.merchants.sync import (
     Authorized,
@@ -37,7 +36,7 @@ def here(*authorizers, appids=()):
 
 
 def one(appid, *envs, name="茶语小铺"):
-    return Authorizer(appid, name, tuple(CloudEnvironment(env, "NORMAL") for env in envs))
+    return Authorizer(appid, name, dict.fromkeys(envs, "NORMAL"))
 
 
 def line(appid="wx1", env="e-1", name="茶语小铺", **more):
@@ -50,7 +49,7 @@ def own(env, appid="wx1", name="平台素材", **more):
 
 SHOP, TWO, OTHER = one("wx1", "e-1"), one("wx1", "e-1", "e-2"), one("wx2", "x", name="别家")
 OTHER_LINE, NO_ENV = line("wx2", "x", "别家"), one("wx2", name="别家")
-HALTED = Authorizer("wx1", "茶语小铺", (CloudEnvironment("e-1", "HALTED"),))
+HALTED = Authorizer("wx1", "茶语小铺", {"e-1": "HALTED"})
 DECISIONS = {
     "a new merchant gets a line per environment": ([], [TWO], Changes(added=(line(), line(env="e-2")))),
     "one without a name has its appid": (
@@ -135,7 +134,7 @@ def test_who_is_looked_at_may_be_narrowed_but_who_is_there_is_known(open_token_s
     token_server = open_token_server([TEA, BOOKS])
     found = ask_authorizers(token_server.settings, only={"wxtea"})
     assert found.appids == {"wxtea", "wxbooks"}
-    assert [(one.appid, one.name, [e.env for e in one.environments]) for one in found.authorizers] == [
+    assert [(one.appid, one.name, [*one.environments]) for one in found.authorizers] == [
         ("wxtea", "茶语小铺", ["tea-1"])
     ]
     assert token_server.sim.stats["env_info"] == 1
