@@ -10,14 +10,7 @@ from urllib.parse import urlsplit
 from tcb_ops.formatting import trim
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Owner, Secret
-from tcb_ops.wechat.responses import (
-    ApiError,
-    InvalidResponse,
-    count_in,
-    missing_field,
-    objects_in,
-    text_in,
-)
+from tcb_ops.wechat.responses import ApiError, InvalidResponse, count_in, missing_field, objects_in, text_in
 from tcb_ops.wechat.tokens import read_object
 
 if TYPE_CHECKING:

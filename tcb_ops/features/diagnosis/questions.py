@@ -13,12 +13,7 @@ from typing import TypeVar
 from tcb_ops.errcodes import errcode
 from tcb_ops.errors import OutageError, PlatformStopError, StoppedError, TokenError, TokenSourceError
 from tcb_ops.features.diagnosis import interfaces
-from tcb_ops.features.diagnosis.interfaces import (
-    AuthorizerInfo,
-    AuthorizerPage,
-    Quota,
-    ReceivedRequest,
-)
+from tcb_ops.features.diagnosis.interfaces import AuthorizerInfo, AuthorizerPage, Quota, ReceivedRequest
 from tcb_ops.features.diagnosis.verdicts import (
     NEEDS_COMPONENT,
     NO_TOKENS,

@@ -1,6 +1,6 @@
 """Why rows did not succeed, or an environment is not ready: one truth table from facts to a verdict. Pure.
 
-`single_calls` gathers the facts; `why`, `merchants check`, the audit, `doctor` and `explain` show what follows from them.
+`questions` gathers the facts; `why`, `merchants check`, the audit, `doctor` and `explain` show what follows from them.
 verdicts.csv has the causes: who must act, which facts prove one, the codes that suggest it, and its texts.
 """
 
