@@ -25,15 +25,6 @@ _IP = re.compile(r"[0-9A-Fa-f.:]{2,45}")
 
 
 @dataclass(frozen=True, slots=True)
-class AuthorizerPage:
-    """A page of the list of authorizers."""
-
-    total: int
-    """Of all pages."""
-    appids: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class AuthorizerInfo:
     """A mini program that authorized the platform."""
 
@@ -104,8 +95,11 @@ class ReceivedRequest:
 
 async def authorizers(
     client: PlatformClient, token: Secret, component: str, offset: int
-) -> AuthorizerPage | ApiError | InvalidResponse:
-    """List up to 500 authorizers of the platform from `offset`. Needs the token of the component, by its appid."""
+) -> tuple[int, list[str]] | ApiError | InvalidResponse:
+    """Return the number of authorizers of the platform, and the appids of up to 500 from `offset`.
+
+    Needs the token of the component, by its appid.
+    """
     from tcb_ops.wechat.client import AUTHORIZERS_PER_PAGE
 
     body = {"component_appid": component, "offset": offset, "count": AUTHORIZERS_PER_PAGE}
@@ -151,13 +145,12 @@ async def received(
 # --- what the answers mean --------------------------------------------------------------------------------------------
 
 
-def read_authorizers(payload: dict[str, Any]) -> AuthorizerPage | InvalidResponse:
-    """Read a page of api_get_authorizer_list, without its refresh tokens."""
+def read_authorizers(payload: dict[str, Any]) -> tuple[int, list[str]] | InvalidResponse:
+    """Read a page of api_get_authorizer_list, without its refresh tokens: the total of all pages, and appids."""
     total, listed = count_in(payload.get("total_count")), objects_in(payload.get("list"))
     if total is None or listed is None:
         return missing_field("total_count, list")
-    appids = (_name(entry.get("authorizer_appid")) for entry in listed)
-    return AuthorizerPage(total, tuple(filter(None, appids)))
+    return total, [appid for entry in listed if (appid := _name(entry.get("authorizer_appid")))]
 
 
 def read_authorizer(payload: dict[str, Any]) -> AuthorizerInfo | InvalidResponse:

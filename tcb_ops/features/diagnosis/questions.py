@@ -13,7 +13,7 @@ from typing import TypeVar
 from tcb_ops.errcodes import errcode
 from tcb_ops.errors import OutageError, PlatformStopError, StoppedError, TokenError, TokenSourceError
 from tcb_ops.features.diagnosis import interfaces
-from tcb_ops.features.diagnosis.interfaces import AuthorizerInfo, AuthorizerPage, Quota, ReceivedRequest
+from tcb_ops.features.diagnosis.interfaces import AuthorizerInfo, Quota, ReceivedRequest
 from tcb_ops.features.diagnosis.verdicts import (
     NEEDS_COMPONENT,
     NO_TOKENS,
@@ -167,8 +167,8 @@ class Probes:
             self.component_issue = info
         return info
 
-    async def authorizers(self, offset: int) -> AuthorizerPage | Issue:
-        """Ask who has authorized the platform, a page from `offset`."""
+    async def authorizers(self, offset: int) -> tuple[int, list[str]] | Issue:
+        """Ask how many have authorized the platform, and for the appids of a page from `offset`."""
         request = partial(interfaces.authorizers, self.client, component=self.component, offset=offset)
         return await self._ask(self.component, self.component, request)
 

@@ -356,17 +356,18 @@ async def _list(probes: Probes) -> list[str]:
         page = await probes.authorizers(offset)
         if isinstance(page, Issue):
             raise _stop(probes.component, page)
-        offset, total = offset + len(page.appids), page.total
-        appids |= dict.fromkeys(page.appids)
-        if not page.appids:
+        total, listed = page
+        offset += len(listed)
+        appids |= dict.fromkeys(listed)
+        if not listed:
             break
     if not appids or len(appids) < total:
         text = _(
             "The platform says that {merchants} have authorized it, but listed {count:,}. Nothing was changed: check "
             "component_appid {component}, and run the same command again."
         )
-        listed = {"merchants": merchant_count(total), "count": len(appids)}
-        raise StoppedError(text.format(component=probes.component, **listed))
+        told = {"merchants": merchant_count(total), "count": len(appids)}
+        raise StoppedError(text.format(component=probes.component, **told))
     return list(appids)
 
 

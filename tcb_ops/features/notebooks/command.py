@@ -55,7 +55,7 @@ def notebook(name: str, parameters: tuple[str, ...], out: str, *, common: Common
     options = {"lang": common.lang, "note": common.note, "where": "; ".join(common.where)}
     words = [f"{option}={value}" for option, value in options.items() if value]
     taken = take_parameters(source.parameters, [*parameters, *words], source.name)
-    if "lang" in {parameter.name for parameter in source.parameters}:
+    if "lang" in source.parameters:
         taken.setdefault("lang", settings.lang.value)
     target = _check_target(common, source, taken, settings)
     check_output(source, Path(out))
@@ -112,10 +112,9 @@ def _check_target(
 
     Raises UsageError for options of a live run if the notebook uses the sample.
     """
-    usual = {parameter.name: parameter.default for parameter in source.parameters}
-    if "target" not in usual:
+    if "target" not in source.parameters:
         return None
-    if taken.get("target", usual["target"]) != SIMULATOR or settings.is_rehearsal:
+    if taken.get("target", source.parameters["target"]) != SIMULATOR or settings.is_rehearsal:
         from tcb_ops.start import identified
 
         return first_line(identified(settings))

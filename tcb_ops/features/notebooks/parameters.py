@@ -6,7 +6,7 @@ import ast
 import json
 import re
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
@@ -131,30 +131,25 @@ Value = str | bool | int | float
 _SECRET = re.compile(r"token|secret|passw|ticket|signature|credential|api_?key", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """An assignment of the `parameters` cell."""
+def parameters_of(source: str) -> dict[str, Value | None]:
+    """Return the parameters of a `parameters` cell, its assignments, with their defaults. Raises SyntaxError.
 
-    name: str
-    default: Value | None
-    """None if it is not text, boolean or number: no command line can set it."""
-
-
-def parameters_of(source: str) -> tuple[Parameter, ...]:
-    """Return the parameters of a `parameters` cell: its assignments. Raises SyntaxError."""
-    parameters = []
+    A default that is not text, boolean or number is None: no command line can set it.
+    """
+    parameters = {}
     for node in ast.parse(source).body:
         match node:
             case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
                 default = None
                 with suppress(ValueError):
                     default = ast.literal_eval(node.value) if node.value is not None else None
-                settable = isinstance(default, (str, bool, int, float))
-                parameters.append(Parameter(name, default if settable else None))
-    return tuple(parameters)
+                parameters[name] = default if isinstance(default, (str, bool, int, float)) else None
+    return parameters
 
 
-def take_parameters(parameters: Sequence[Parameter], given: Iterable[str], notebook: str) -> dict[str, Value]:
+def take_parameters(
+    parameters: Mapping[str, Value | None], given: Iterable[str], notebook: str
+) -> dict[str, Value]:
     """Return the values of `name=value` arguments, checked by name and type.
 
     ==========  ===================  =======================
@@ -170,7 +165,6 @@ def take_parameters(parameters: Sequence[Parameter], given: Iterable[str], noteb
 
     A name that suggests a secret is refused: parameters are stored in the executed notebook. Raises UsageError.
     """
-    by_name: Mapping[str, Parameter] = {parameter.name: parameter for parameter in parameters}
     taken: dict[str, Value] = {}
     for word in given:
         name, equals, text = word.partition("=")
@@ -183,25 +177,20 @@ def take_parameters(parameters: Sequence[Parameter], given: Iterable[str], noteb
             raise UsageError(refused.format(name=sanitize(name)))
         if not equals or has_surrogates(word):
             raise UsageError(_("-p {name}: write -p NAME=VALUE, in UTF-8.", name=sanitize(name)))
-        if name not in by_name:
+        if name not in parameters:
             refused = _("{notebook} has no parameter {name}. Its parameters: {names}")
-            raise UsageError(refused.format(notebook=notebook, name=name, names=", ".join(by_name)))
-        taken[name] = _value(by_name[name], text, notebook)
+            raise UsageError(refused.format(notebook=notebook, name=name, names=", ".join(parameters)))
+        default = parameters[name]
+        if default is None:
+            refused = _(
+                "-p {name}: its value in {notebook} is neither text nor a number; set it in a copy of the notebook."
+            )
+            raise UsageError(refused.format(name=name, notebook=notebook))
+        try:
+            taken[name] = convert_type(type(default)).convert(text, None, None)
+        except BadParameter as error:
+            raise UsageError(_("-p {name}: {why}", name=name, why=error.message)) from None
     return taken
-
-
-def _value(parameter: Parameter, text: str, notebook: str) -> Value:
-    default = parameter.default
-    if default is None:
-        refused = _(
-            "-p {name}: its value in {notebook} is neither text nor a number; set it in a copy of the notebook."
-        )
-        raise UsageError(refused.format(name=parameter.name, notebook=notebook))
-    try:
-        value: Value = convert_type(type(default)).convert(text, None, None)
-    except BadParameter as error:
-        raise UsageError(_("-p {name}: {why}", name=parameter.name, why=error.message)) from None
-    return value
 
 
 # --- the notebook ------------------------------------------------------------------------------------------------
@@ -215,7 +204,7 @@ class Source:
     """The file name without its extension."""
     file: Path
     content: NotebookNode
-    parameters: tuple[Parameter, ...]
+    parameters: Mapping[str, Value | None]
 
 
 def open_notebook(file: Path) -> Source:
@@ -227,7 +216,7 @@ def open_notebook(file: Path) -> Source:
         content = nbformat.v4.upgrade(read)  # type: ignore[no-untyped-call]
         nbformat.validate(content)
         tagged = [cell.source for cell in content.cells if "parameters" in cell.metadata.get("tags", ())]
-        parameters = parameters_of(tagged[0]) if tagged else ()
+        parameters = parameters_of(tagged[0]) if tagged else {}
     except Exception as error:  # noqa: BLE001  nbformat, json and jsonschema each raise their own
         reason = shorten(str(error), 200) or type(error).__name__
         raise UsageError(_("{file}: cannot be read as a notebook: {why}", file=file, why=reason)) from None

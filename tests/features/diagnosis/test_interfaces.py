@@ -10,7 +10,7 @@ import pytest
 from scripted import SECRET, Server, always
 
 from tcb_ops.features.diagnosis import interfaces
-from tcb_ops.features.diagnosis.interfaces import AuthorizerInfo, AuthorizerPage, Quota
+from tcb_ops.features.diagnosis.interfaces import AuthorizerInfo, Quota
 from tcb_ops.model import Owner, Secret
 from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.responses import ApiError, InvalidResponse
@@ -46,7 +46,7 @@ CALLS = {
     "page": (
         lambda client: interfaces.authorizers(client, Secret(SECRET), "wxcomp", 500),
         LIST,
-        AuthorizerPage(33, ("wx1", "wx2")),
+        (33, ["wx1", "wx2"]),
         "/cgi-bin/component/api_get_authorizer_list?component_access_token=",
         {"component_appid": "wxcomp", "offset": 500, "count": 500},
     ),
@@ -136,7 +136,7 @@ def test_an_answer_that_lacks_what_was_asked_for_is_none(run, call, sample, foun
         (
             {"total_count": 2, "list": ["wx1", {"authorizer_appid": 7}, {"authorizer_appid": "wx2"}]},
             "page",
-            AuthorizerPage(2, ("wx2",)),
+            (2, ["wx2"]),
         ),
         (
             {
