@@ -14,7 +14,6 @@ from tcb_ops.cli.options import CommonOptions, reader_options, settings_options,
 from tcb_ops.errors import TcbOpsError, UsageError
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Lang, Text, _, as_list, as_sentences, ngettext, pgettext
-from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -68,11 +67,17 @@ def verify(folder: str, *, common: CommonOptions) -> int:
     Names each file that differs: exit code 1; 1 also if the ledger does not know the run. Nothing differs: 0, and what
     that proves. No report in DIR: 2. The ledger is damaged: 3.
     """
+    from tcb_ops import api
     from tcb_ops.features.evidence.verify import verify as check
 
     settings, console = common.start()
     if not Path(folder).exists():
-        folder = _report_of(folder, settings)
+        run, folder = folder, ""
+        with suppress(TcbOpsError):
+            folder = api.open_run(run, settings=settings).record.report
+        if not folder or not Path(folder).is_dir():
+            fix = _("Give the folder that `tcb-ops report` wrote.")
+            raise UsageError(_("There is no folder {folder}.", folder=run), fix)
     verification = check(folder, settings=settings)
     if common.json:
         console.json(verification.to_json(settings.lang))
@@ -80,17 +85,6 @@ def verify(folder: str, *, common: CommonOptions) -> int:
         console.print(_checks_table(verification, console.lang))
         console.print(verification_verdict(verification))
     return 3 if verification.ledger_damaged else 0 if verification.good else 1
-
-
-def _report_of(run: str, settings: Settings) -> str:
-    from tcb_ops import api
-
-    with suppress(TcbOpsError):
-        report = api.open_run(run, settings=settings).record.report
-        if Path(report).is_dir():
-            return report
-    fix = _("Give the folder that `tcb-ops report` wrote.")
-    raise UsageError(_("There is no folder {folder}.", folder=run), fix)
 
 
 _MARKS = {"same": _("same"), "differs": _("DIFFERS"), "unknown": pgettext("check", "unknown")}

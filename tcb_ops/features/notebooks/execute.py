@@ -30,6 +30,7 @@ from tcb_ops import errors
 from tcb_ops.features.notebooks.parameters import INJECTED, Source, Value, with_values
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Bilingual, Lang, Text, _
+from tcb_ops.reports.export import read_manifest
 from tcb_ops.resources import replacing
 from tcb_ops.signals import exit_code, handled
 
@@ -81,7 +82,7 @@ def execute(
         # A kernel that cannot be started, or died: jupyter raises errors of many types.
         except Exception as error:  # noqa: BLE001
             broken = error
-        result = _read_json(file)
+        result: dict[str, Any] = json.loads(file.read_bytes()) if file.exists() else {}
     code, text = _end(source, content, result, runner.exit_code, broken, out)
     report, link = result.get("report"), ""
     # The folder's name is kept as the caller gave it, relative or absolute.
@@ -89,14 +90,15 @@ def execute(
         report = str(out / Path(report).relative_to(out.absolute()))
     if report and (main_file := Path(report) / "report.html").exists():
         link = quote(Path(os.path.relpath(main_file, out)).as_posix())
+    manifest = read_manifest(Path(report)) if report else None
     facts = PageFacts(
         lang,
         run=result.get("run"),
         verdict=text,
         bad=code != 0,
-        simulated=bool(report and _read_json(Path(report) / "manifest.json").get("simulated")),
-        title=str(result.get("title") or ""),
-        result=str(result.get("page") or ""),
+        simulated=manifest is not None and manifest.simulated,
+        title=result.get("title", ""),
+        result=result.get("page", ""),
         report=link,
     )
     notebook, page = _write(source, content, out, facts)
@@ -104,15 +106,6 @@ def execute(
 
 
 # --- the result --------------------------------------------------------------------------------------------------
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    """Return a JSON object; empty if the file holds none."""
-    try:
-        payload = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return payload if isinstance(payload, dict) else {}
 
 
 def _end(
@@ -127,8 +120,7 @@ def _end(
     own = own_error(failed[1]) if failed is not None else None
     other = broken is not None or bool(failed and not own)
     code = decide_exit_code(result.get("exit_code"), signalled, own and own[0], other=other)
-    reported = result.get("text")
-    if isinstance(reported, dict):
+    if reported := result.get("text"):
         return code, Bilingual(reported["en"], reported["zh"])
     name = source.name
     if own is not None:
