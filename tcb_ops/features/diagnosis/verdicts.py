@@ -1,4 +1,4 @@
-"""Why rows did not succeed, or an environment is not ready: one truth table from facts to a verdict. Pure.
+"""Why rows did not succeed, or an environment is not ready: one truth table from facts to a verdict, and how it is shown. Pure.
 
 `questions` gathers the facts; `why`, `merchants check`, the audit, `doctor` and `explain` show what follows from them.
 verdicts.csv has the causes: who must act, which facts prove one, the codes that suggest it, and its texts.
@@ -6,20 +6,25 @@ verdicts.csv has the causes: who must act, which facts prove one, the codes that
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cache
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tcb_ops.details import DetailCode, as_detail
 from tcb_ops.errcodes import COMPONENT_MARK, ERRCODE, all_reasons, catalogue_lines, entry_of
 from tcb_ops.errors import StoppedError
 from tcb_ops.features.diagnosis.interfaces import AuthorizerInfo, Quota, ReceivedRequest
-from tcb_ops.i18n import Bilingual, Lang, Text, _, as_clauses, as_list
+from tcb_ops.formatting import sanitize
+from tcb_ops.i18n import Bilingual, Lang, Text, _, as_clauses, as_list, ngettext
+from tcb_ops.kinds import row_count
 from tcb_ops.model import Merchant, Owner, Reason
 from tcb_ops.runs.records import ANSWERS
 from tcb_ops.secrets import redact
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 Member = TypeVar("Member")
 
@@ -28,6 +33,8 @@ NO_TOKENS = "no_tokens"
 """In place of a reason: the token source has no token for any merchant."""
 SKEWED = 300
 """Clock difference in seconds that makes links and tokens expire early: links last about 15 minutes."""
+FULL_VERDICTS = 3
+"""Causes shown with all their evidence and the text for the merchant; of more, so that they fit a screen, without."""
 _PLATFORM_CODES = frozenset({"61004", "61005", "61006", "40125", "61011"})
 
 
@@ -441,3 +448,33 @@ def _missing_proof(cause: _Cause, facts: Facts) -> Iterator[Text]:
             yield _("{interface} was not asked", interface=_ASKED.get(name, name))
     for name, issue in issues.items():
         yield _("{interface}: {said}", interface=_ASKED[name], said=_said(issue, facts))
+
+
+# --- in a terminal ----------------------------------------------------------------------------------------------------
+
+
+def render_verdicts(
+    verdicts: Sequence[tuple[Verdict, Sequence[str], int]], lang: Lang
+) -> Iterator[RenderableType]:
+    """Render causes, each with the names of its merchants and the number of its rows: who must act, what, and why."""
+    from tcb_ops.reports.formats.terminal import Wrapped
+
+    full = len(verdicts) <= FULL_VERDICTS
+    for verdict, names, rows in verdicts:
+        count = row_count(rows) if rows else ngettext("{n:,} line", "{n:,} lines", len(names))
+        listed = as_list(dict.fromkeys(map(sanitize, names)), 3)
+        head = [sanitize(verdict.code), count.of(lang), listed.of(lang)]
+        yield Wrapped(" · ".join(head), bold=len(head[0]))
+        yield Wrapped(sanitize(verdict.meaning.of(lang)))
+        who = verdict.who_acts.of(lang)
+        what = _("→ {who}: {action}", who=who, action=verdict.action).of(lang)
+        yield Wrapped(sanitize(what), bold=len(who) + 2)
+        for line in verdict.lines(None if full else 1):
+            yield Wrapped(f"  {sanitize(line.of(lang))}", style="dim")
+        if verdict.message is not None and full:
+            text = _("Text for the merchant: {text}", text=verdict.message)
+            yield Wrapped(f"  {sanitize(text.of(lang))}", style="italic")
+        yield ""
+    if not full:
+        more = _("Texts for merchants, and more evidence: --json, or one merchant, as in `tcb-ops why NAME`.")
+        yield Wrapped(more.of(lang))

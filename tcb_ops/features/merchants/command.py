@@ -61,8 +61,7 @@ def check(out: Path | None, *, common: CommonOptions) -> int:
 
     Exit codes: 0 all are ready · 1 some are not · 3 the platform refuses all calls, or no host could be reached.
     """
-    from tcb_ops.features.diagnosis.terminal import render_verdicts
-    from tcb_ops.features.diagnosis.verdicts import grouped
+    from tcb_ops.features.diagnosis.verdicts import grouped, render_verdicts
     from tcb_ops.features.merchants.check import check_lines, verdict
     from tcb_ops.table_files import table_file
 

@@ -18,12 +18,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+from nbformat import NotebookNode, from_dict, writes
 from traitlets.config import Config
 
 from tcb_ops import errors
@@ -33,9 +34,6 @@ from tcb_ops.i18n import Bilingual, Lang, Text, _
 from tcb_ops.reports.export import read_manifest
 from tcb_ops.resources import replacing
 from tcb_ops.signals import exit_code, handled
-
-if TYPE_CHECKING:
-    from nbformat import NotebookNode
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +179,6 @@ def _failed_cell(content: NotebookNode) -> tuple[str, NotebookNode] | None:
 
 
 def _write(source: Source, content: NotebookNode, out: Path, facts: PageFacts) -> tuple[Path, Path]:
-    import nbformat
-
     dest = out / f"{source.name}.ipynb"
     content.metadata.pop("widgets", None)
     panel = "application/vnd.jupyter.widget-view+json"
@@ -191,7 +187,7 @@ def _write(source: Source, content: NotebookNode, out: Path, facts: PageFacts) -
             cell.outputs = [output for output in cell.outputs if panel not in output.get("data", ())]
     page = dest.with_suffix(".html")
     shown = render_page(content, source.name, facts)
-    notebook: str = nbformat.writes(content)  # type: ignore[no-untyped-call]
+    notebook: str = writes(content)  # type: ignore[no-untyped-call]
     for file, text in ((dest, notebook), (page, shown)):
         with replacing(file) as part:
             part.write_bytes(text.encode())
@@ -352,8 +348,6 @@ def own_error(output: NotebookNode) -> tuple[int, Text] | None:
 
 
 def _visible(content: NotebookNode, lang: Lang) -> NotebookNode:
-    from nbformat import from_dict
-
     visible: NotebookNode = from_dict({**content, "cells": []})  # type: ignore[no-untyped-call]
     for cell in content.cells:
         tags = cell.metadata.get("tags", ())

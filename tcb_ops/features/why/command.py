@@ -29,7 +29,7 @@ def why(subject: str, record: str | None, *, every: bool, common: CommonOptions)
 
     Exit codes: 0 nothing is wrong · 1 causes were found · 2 usage.
     """
-    from tcb_ops.features.diagnosis.terminal import render_verdicts
+    from tcb_ops.features.diagnosis.verdicts import render_verdicts
     from tcb_ops.features.why.api import diagnose, subject_of
 
     settings, console = common.start()

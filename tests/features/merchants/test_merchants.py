@@ -14,8 +14,14 @@ import tcb_ops as tcb
 from tcb_ops.errors import OutageError, PlatformStopError
 from tcb_ops.features.diagnosis.interfaces import AuthorizerInfo, Quota
 from tcb_ops.features.diagnosis.questions import AT_ONCE, map_concurrently
-from tcb_ops.features.diagnosis.terminal import render_verdicts
-from tcb_ops.features.diagnosis.verdicts import Actor, Answers, Facts, grouped, presumed_verdict
+from tcb_ops.features.diagnosis.verdicts import (
+    Actor,
+    Answers,
+    Facts,
+    grouped,
+    presumed_verdict,
+    render_verdicts,
+)
 from tcb_ops.features.merchants.check import MerchantState, MerchantStates, check_lines, state_of
 from tcb_ops.features.simulator.faults import (
     EnvStatus,
