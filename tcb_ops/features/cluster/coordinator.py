@@ -186,17 +186,14 @@ def _local(workers: int, settings: Settings, stack: ExitStack) -> Client:
 
 def _connected(address: str, settings: Settings, stack: ExitStack) -> Client:
     if urlsplit(address).scheme != "tls" and address not in settings.unencrypted_schedulers:
-        raise UsageError(
-            _(
-                "{address}: a scheduler must be reached through TLS (tls://…). Without it, whoever can connect, on this "
-                "machine every user, can run programs in the workers and read the tokens.",
-                address=address,
-            ),
-            _(
-                'To accept that for this scheduler, set unencrypted_schedulers = ["{address}"] in tcb-ops.toml.',
-                address=address,
-            ),
+        text = _(
+            "{address}: a scheduler must be reached through TLS (tls://…). Without it, whoever can connect, on this "
+            "machine every user, can run programs in the workers and read the tokens."
         )
+        fix = _(
+            'To accept that for this scheduler, set unencrypted_schedulers = ["{address}"] in tcb-ops.toml.'
+        )
+        raise UsageError(text.format(address=address), fix.format(address=address))
     try:
         client = _client_class()(address, timeout=CONNECT_WITHIN, set_as_default=False)
     except (OSError, ValueError, TypeError, RuntimeError, ImportError) as error:

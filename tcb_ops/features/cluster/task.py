@@ -305,9 +305,8 @@ class PartitionLedger(Ledger):
 
     def partition_run(self) -> RunRecord:
         """Return the run's record with the rows of this partition only."""
-        return replace(
-            self._whole_run, rows=sum(environment.rows for environment in self.environments(self._whole_run))
-        )
+        rows = sum(environment.rows for environment in self.environments(self._whole_run))
+        return replace(self._whole_run, rows=rows)
 
     def claim(self) -> bool | None:
         """Raise the fence; return whether another worker may still be calling.

@@ -151,10 +151,8 @@ def check_merchants(settings: Settings, where: Sequence[str]) -> DoctorFinding:
         merchants = read_merchants(file, where)
     except InputError as error:
         listed = as_clauses(format_problem(file.name, problem) for problem in error.problems[:3])
-        text = ngettext(
-            "{n:,} problem: {listed}", "{n:,} problems: {listed}", len(error.problems), listed=listed
-        )
-        return DoctorFinding(Grade.BAD, text)
+        text = ngettext("{n:,} problem: {listed}", "{n:,} problems: {listed}", len(error.problems))
+        return DoctorFinding(Grade.BAD, text.format(listed=listed))
     lines = ngettext("{n:,} line", "{n:,} lines", len(merchants))
     names = merchant_count(len({line.appid for line in merchants}))
     counts = as_facts((lines, names, environment_count(len(merchants.envs))))

@@ -213,10 +213,9 @@ def compare(
     `only`: the environments, as (appid, env), whose rows are compared; None for all.
     """
     if (older.target, older.kind) != (newer.target, newer.kind):
-        text = _(
-            "{older} and {newer} are not runs of the same kind and target.", older=older.id, newer=newer.id
-        )
-        raise UsageError(text, _("`tcb-ops runs` lists the kind and target of each run."))
+        text = _("{older} and {newer} are not runs of the same kind and target.")
+        fix = _("`tcb-ops runs` lists the kind and target of each run.")
+        raise UsageError(text.format(older=older.id, newer=newer.id), fix)
     counts = dict.fromkeys(Change, 0)
     lines: Counter[tuple[Change, str, str, str, str]] = Counter()
     became = cache(change)
@@ -263,9 +262,8 @@ def diff_verdict(diff: Diff) -> Text:
     if not parts:
         return _("Neither run has a row.")
     listed = Joined(parts, verbatim(" · "))
-    return _(
-        "Rows from {older} to {newer}: {listed}.", older=diff.older.id, newer=diff.newer.id, listed=listed
-    )
+    text = _("Rows from {older} to {newer}: {listed}.")
+    return text.format(older=diff.older.id, newer=diff.newer.id, listed=listed)
 
 
 def _pairs(
@@ -307,12 +305,10 @@ def diff(
     UsageError if the runs cannot be compared.
     """
     settings = settings_for(options, newer)
-    before, after = (
-        find_run(run, settings, name).record for name, run in (("older", older), ("newer", newer))
-    )
+    before, after = find_run(older, settings, "older"), find_run(newer, settings, "newer")
     selected = selected_merchants(merchants)
     only = None if selected is None else environments_of(selected)
-    return compare(ledger_with_runs(settings), before, after, settings, only)
+    return compare(ledger_with_runs(settings), before.record, after.record, settings, only)
 
 
 @lru_cache(maxsize=4096)

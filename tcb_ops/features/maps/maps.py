@@ -46,9 +46,8 @@ def _pair(item: str, root: str | Path | None) -> tuple[str, str]:
     prefix = prefix.strip().replace("\\", "/").rstrip("/").casefold()
     target = target.strip()
     if not equals or not prefix or not target:
-        raise UsageError(
-            _("--map {item}: write it as THERE=HERE, e.g. D:\\素材=/data/素材", item=shown(item))
-        )
+        text = _("--map {item}: write it as THERE=HERE, e.g. D:\\素材=/data/素材")
+        raise UsageError(text.format(item=shown(item)))
     if root is None:
         return prefix, ""
     real = os.path.realpath(root)

@@ -68,10 +68,8 @@ class MerchantState:
 
 def state_of(facts: Facts) -> MerchantState:
     """Return a line's status from what its account answered."""
-    quota = facts.answers.quota
-    return MerchantState(
-        facts.merchant, facts.status, quota if isinstance(quota, Quota) else None, verdict_of(facts)
-    )
+    quota = facts.answers.quota if isinstance(facts.answers.quota, Quota) else None
+    return MerchantState(facts.merchant, facts.status, quota, verdict_of(facts))
 
 
 def check_lines(
@@ -124,12 +122,9 @@ def check_merchants(
 
 def warn_of_few_calls(scope: SendScope, settings: Settings, console: Console) -> None:
     """Warn of merchants whose link calls of today are too few; who cannot be asked within some seconds delays nothing."""
-    asking = asyncio.wait_for(
-        calls_left([appid for appid, _name, _calls in scope.most], settings), QUOTA_SECONDS
-    )
-    left: dict[str, int] = {}
+    appids, left = [appid for appid, _name, _calls in scope.most], dict[str, int]()
     with console.waiting(_("asking for today's link calls")), suppress(TcbOpsError, TimeoutError):
-        left = submit_coroutine(asking).result()
+        left = submit_coroutine(asyncio.wait_for(calls_left(appids, settings), QUOTA_SECONDS)).result()
     text = _("{merchant} ({left:,} left, {rows:,} needed)")
     short = [
         text.format(merchant=sanitize(name), left=left[appid], rows=calls)

@@ -66,19 +66,16 @@ def in_language(content: Any, lang: Lang) -> Any:
     a cell with the tag zh                left out             stays
     ====================================  ===================  ============
     """
-    content, other = deepcopy(content), Lang.ZH if lang is Lang.EN else Lang.EN
+    content, chinese = deepcopy(content), lang is Lang.ZH
+    other = Lang.EN if chinese else Lang.ZH
     content["cells"] = [cell for cell in content["cells"] if other not in cell["metadata"].get("tags", ())]
     for cell in content["cells"]:
         source = cell["source"] if isinstance(cell["source"], str) else "".join(cell["source"])
         parts = [source] if cell["cell_type"] == "code" else source.split("\n\n")
-        parts = [
-            _HEADING.sub(lambda match: match[1] + match[2 if lang is Lang.EN else 3], part) for part in parts
-        ]
+        parts = [_HEADING.sub(lambda match: match[1] + match[3 if chinese else 2], part) for part in parts]
         if cell["cell_type"] == "markdown":
             neutral = ("#", "```")
-            parts = [
-                p for p in parts if p.startswith(neutral) or bool(_CHINESE.match(p)) is (lang is Lang.ZH)
-            ]
+            parts = [p for p in parts if p.startswith(neutral) or bool(_CHINESE.match(p)) is chinese]
         cell["source"] = "\n\n".join(parts)
     return content
 
