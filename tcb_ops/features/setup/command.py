@@ -112,7 +112,6 @@ def list_template(lang: Lang) -> bytes:
 
 VARIABLE = "_TCB_OPS_COMPLETE"
 """The environment variable by which a shell's script passes shell and instruction, such as `bash_complete`."""
-RUNS_SHOWN = 50
 _FILES = ("FILE", "FILE.csv", "FILE|URL", "ORIGINAL.xlsx", "PATH", "DIR", "paths", "source", "folder")
 _RUNS = ("RUN", "run", "older", "newer", "what")
 
@@ -172,9 +171,7 @@ class _RunId(click.types.StringParamType):
         return items or [CompletionItem(incomplete, type="file")]
 
 
-_NEWEST = (
-    "SELECT id, kind, created_at, list_name FROM runs WHERE substr(id, 1, ?) = ? ORDER BY number DESC LIMIT ?"
-)
+_NEWEST = "SELECT id, kind, created_at, list_name FROM runs WHERE substr(id, 1, ?) = ? ORDER BY number DESC LIMIT 50"
 
 
 def _newest_runs(where: str, begins: str) -> Sequence[Any]:
@@ -185,4 +182,4 @@ def _newest_runs(where: str, begins: str) -> Sequence[Any]:
     if not file.is_file():  # opening a pipe would wait for a writer
         return []
     with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=0.2)) as opened:
-        return opened.execute(_NEWEST, (len(begins), begins, RUNS_SHOWN)).fetchall()
+        return opened.execute(_NEWEST, (len(begins), begins)).fetchall()

@@ -46,10 +46,6 @@ from tcb_ops.signals import handled
 from tcb_ops.wechat.client import HANDSHAKE, handshake_answer
 
 HOST = "127.0.0.1"
-COMPONENT_APPID = "wxsimulatedplatform"
-"""The platform's own appid, if the settings have none."""
-STOP_SECONDS = 0.5
-"""Time limit for pending responses when the simulator stops."""
 _LOG = logging.getLogger("tcb_ops.features.simulator")
 # A request that is not HTTP gets a 400; aiohttp would log it as an error, with the token in its target.
 _LOG.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError)))
@@ -149,7 +145,7 @@ class Simulator:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         # The access log is off: it would take most of the time. Link calls are small, so reading each at once is safe.
         server = web.Server(self._answer, access_log=None, logger=_LOG)
-        runner = web.ServerRunner(server, shutdown_timeout=STOP_SECONDS)
+        runner = web.ServerRunner(server, shutdown_timeout=0.5)
         await runner.setup()
         try:
             site = web.TCPSite(runner, HOST, self.port, backlog=1024)
@@ -236,7 +232,7 @@ def embedded(settings: Settings, merchants: Callable[[], Iterable[Merchant]]) ->
     """Start the simulator on a free port; yield the settings for it. `merchants`: called for those that it serves."""
     served, rehearsal = list(merchants()), settings.section("simulator")
     faults = load_faults(rehearsal.faults) if rehearsal.faults is not None else Faults()
-    component = settings.tokens.component_appid or COMPONENT_APPID
+    component = settings.tokens.component_appid or "wxsimulatedplatform"
     appids = dict.fromkeys([*(merchant.appid for merchant in served), component])
     tokens = {appid: secrets.token_hex(24) for appid in appids}
     platform = Component(component, secret=secrets.token_hex(16), ticket=secrets.token_hex(16))

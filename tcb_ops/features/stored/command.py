@@ -292,10 +292,23 @@ def sync(command: RunCommand, folder: str, *, deletes: bool, scanning: ScanOptio
     always asks first.
     """
     from tcb_ops import api
+    from tcb_ops.features.stored.sync import plan_sync
     from tcb_ops.preflight import facts_line, scope_of_list
 
     with _opened(command):
-        plan = _planned(command, folder, scanning)
+        plan = plan_sync(
+            folder,
+            scanning.to,
+            merchants=command.common.read_merchants(command.settings),
+            path=scanning.template,
+            include=scanning.include,
+            exclude=scanning.exclude,
+            own=own_files(command.common, command.settings),
+            settings=command.settings,
+        )
+        print_left_out(command.console, plan.scanned)
+        if plan.gone_text is not None:
+            command.console.info(plan.gone_text)
         if command.which.dry_run:
             return _rehearse(command, plan, deletes=deletes)
         command.ask_confirmation(UPLOAD, scope_of_list(plan.batch), facts_line(plan.batch))
@@ -362,26 +375,6 @@ def _rehearse(command: RunCommand, plan: SyncPlan, *, deletes: bool) -> int:
         console.print(text.format(rows=row_count(plan.batch.valid)))
     console.info(target_line(settings))
     return 0
-
-
-def _planned(command: RunCommand, folder: str, scanning: ScanOptions) -> SyncPlan:
-    from tcb_ops.features.stored.sync import plan_sync
-
-    console, settings = command.console, command.settings
-    plan = plan_sync(
-        folder,
-        scanning.to,
-        merchants=command.common.read_merchants(settings),
-        path=scanning.template,
-        include=scanning.include,
-        exclude=scanning.exclude,
-        own=own_files(command.common, settings),
-        settings=settings,
-    )
-    print_left_out(console, plan.scanned)
-    if plan.gone_text is not None:
-        console.info(plan.gone_text)
-    return plan
 
 
 def _gone_in_json(plan: SyncPlan, deleted: Run | None) -> dict[str, object]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.features.workbooks.tables import Tables, new_workbook
-from tcb_ops.i18n import Joined, Lang, Text, _, pgettext, verbatim
+from tcb_ops.i18n import Lang, Text, _, pgettext
 from tcb_ops.kinds import row_count
 from tcb_ops.model import Outcome
 from tcb_ops.reports.explanations import MARK, change_lines
@@ -47,9 +47,8 @@ def write_workbook(
 
     `now` is Unix seconds. Raises OSError; `file` must not exist yet.
     """
-    kind = summary.run.kind.report_title
-    heading = Joined((MARK, kind), verbatim(" · ")) if summary.run.simulated else kind
-    title = heading.of(settings.lang)
+    title = summary.run.kind.report_title.of(settings.lang)
+    title = f"{MARK} · {title}" if summary.run.simulated else title
     with new_workbook(file, in_memory=True) as book:
         moment = datetime.fromtimestamp(now, settings.zone)
         book.set_properties({"title": f"{title} {summary.run.id}", "created": moment.replace(tzinfo=None)})
