@@ -65,22 +65,19 @@ def write_into(
     the copy will lack something. Raises UsageError if `original` is not the run's list or `dest` exists, StoppedError if
     the disk fails. An error leaves no file.
     """
-    suffix = original.suffix
-    with open_original(run, original) as book:
-        dest = dest or original.with_name(f"{original.stem} {_ADDED.of(lang)}{suffix}")
-        if dest.suffix.lower() != suffix.lower():
-            text = _("{dest}: the copy is a workbook like {name}, so its name must end in {suffix}.")
-            raise UsageError(text.format(dest=dest, name=original.name, suffix=suffix))
-        _free(dest)
-        with readable(original):
-            listed = find_list(book, reader, run)
-        workbook = _load(original, keep_vba=suffix.lower() == ".xlsm", rich_text=True)
-        sheet = workbook[listed.sheet.name]
-        first, headers = _new_columns(sheet, listed, run, lang)
-        _warn_of_lacking(original, dest, warn)
-        _append(sheet, listed, first, headers, _texts(reader, run, lang))
-        with _new(dest) as part:
-            _save(workbook, part)
+    listed, suffix = own_list(reader, run, original), original.suffix
+    dest = dest or original.with_name(f"{original.stem} {_ADDED.of(lang)}{suffix}")
+    if dest.suffix.lower() != suffix.lower():
+        text = _("{dest}: the copy is a workbook like {name}, so its name must end in {suffix}.")
+        raise UsageError(text.format(dest=dest, name=original.name, suffix=suffix))
+    _free(dest)
+    workbook = _load(original, keep_vba=suffix.lower() == ".xlsm", rich_text=True)
+    sheet = workbook[listed.sheet.name]
+    first, headers = _new_columns(sheet, listed, run, lang)
+    _warn_of_lacking(original, dest, warn)
+    _append(sheet, listed, first, headers, _texts(reader, run, lang))
+    with _new(dest) as part:
+        _save(workbook, part)
     return dest
 
 
@@ -168,33 +165,28 @@ def split_workbook(
 
     Like `write_into`. Cells covered by a merged cell have its value; rows without a value share a workbook.
     """
-    with open_original(run, original) as book:
-        dest = dest or original.with_name(f"{original.stem} {_ADDED.of(lang)}")
-        with readable(original):
-            listed = find_list(book, reader, run)
-        sheet = _load(original, data_only=True)[listed.sheet.name]
-        first, headers = _new_columns(sheet, listed, run, lang)
-        lines_of = _groups(sheet, listed, reader, run, column)
-        _free(dest)
-        texts = dict(_texts(reader, run, lang)) | {listed.header_line: headers}
-        with _disk_errors(dest), TemporaryDirectory(dir=dest.parent, prefix=".tcb-ops-") as scratch:
-            part = Path(scratch) / dest.name
-            part.mkdir()
-            names = _file_names(original.stem, list(lines_of), lang)
-            title = _NOT_IN_SHEET_NAMES.sub("_", sheet.title)[:31].strip("'") or None
-            for name, lines in zip(names, lines_of.values(), strict=True):
-                with new_workbook(part / name) as divided:
-                    copied = divided.add_worksheet(title)
-                    head, *rows = (
-                        [
-                            *(sheet.cell(line, column).value for column in range(1, first)),
-                            *texts.get(line, ()),
-                        ]
-                        for line in (listed.header_line, *lines)
-                    )
-                    Tables(divided, str).write(copied, head, rows)
-                sync_to_disk(part / name)
-            part.rename(dest)
+    listed = own_list(reader, run, original)
+    dest = dest or original.with_name(f"{original.stem} {_ADDED.of(lang)}")
+    sheet = _load(original, data_only=True)[listed.sheet.name]
+    first, headers = _new_columns(sheet, listed, run, lang)
+    lines_of = _groups(sheet, listed, reader, run, column)
+    _free(dest)
+    texts = dict(_texts(reader, run, lang)) | {listed.header_line: headers}
+
+    def cells(line: int) -> list[Any]:
+        return [*(sheet.cell(line, column).value for column in range(1, first)), *texts.get(line, ())]
+
+    with _disk_errors(dest), TemporaryDirectory(dir=dest.parent, prefix=".tcb-ops-") as scratch:
+        part = Path(scratch) / dest.name
+        part.mkdir()
+        names = _file_names(original.stem, list(lines_of), lang)
+        title = _NOT_IN_SHEET_NAMES.sub("_", sheet.title)[:31].strip("'") or None
+        for name, lines in zip(names, lines_of.values(), strict=True):
+            with new_workbook(part / name) as divided:
+                copied = divided.add_worksheet(title)
+                Tables(divided, str).write(copied, cells(listed.header_line), map(cells, lines))
+            sync_to_disk(part / name)
+        part.rename(dest)
     return dest
 
 
@@ -388,23 +380,21 @@ class ListSheet:
     """The column of the cloud paths, counted from 1."""
 
 
-@contextmanager
-def open_original(run: RunRecord, original: Path) -> Iterator[Book]:
-    """Open the run's own workbook. Raises UsageError if it is another file, or has changed."""
-    with open_bytes(original) as raw:
+def own_list(reader: LedgerReader, run: RunRecord, original: Path) -> ListSheet:
+    """Find the list in the run's own workbook. Raises UsageError if that is another file, or has changed."""
+    with open_bytes(original) as raw, readable(original):
         if not is_workbook(raw):
             text = _(
                 "--into needs the workbook (.xlsx) that was the run's list; {original} is not a workbook. The "
                 "report's results.csv has every row of the list: tcb-ops report {id}"
             )
             raise UsageError(text.format(original=original, id=run.id))
-        with readable(original):
-            book = Book(raw)  # a password and an old format have messages of their own
+        book = Book(raw)  # a password and an old format have messages of their own
         if digest(raw)[1] != run.list_sha256:
             text = _("{original} is not the list of run {id} ({list_name}): its content differs.")
             text = text.format(original=original, id=run.id, list_name=run.list_name)
             raise UsageError(text, _("If it was saved again since, name the file as it was then."))
-        yield book
+        return find_list(book, reader, run)
 
 
 def find_list(book: Book, reader: LedgerReader, run: RunRecord) -> ListSheet:
