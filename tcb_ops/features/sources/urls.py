@@ -145,7 +145,6 @@ class SourceClient:
         """
         async with self._asked("HEAD", url, shown) as answer:
             if answer.status not in {401, 403, 405, 501}:
-                _check_status(answer, shown)
                 return self._facts(answer, shown)
         async with self._asked("GET", url, shown, {"Range": "bytes=0-0"}) as answer:
             if answer.status == 206:
@@ -154,7 +153,6 @@ class SourceClient:
                 return self._checked(SourceFile(size, _etag(answer)), shown)
             if answer.status == 416:  # an empty file has no first byte
                 return SourceFile(None, "")
-            _check_status(answer, shown)
             return self._facts(answer, shown)
 
     @asynccontextmanager
@@ -165,7 +163,6 @@ class SourceClient:
         length first: without it SourceRefusedError.
         """
         async with self._asked("GET", url, shown, {"If-Match": etag} if etag else {}) as answer:
-            _check_status(answer, shown)
             now = self._facts(answer, shown)
             if (size is not None and now.size not in {None, size}) or (etag and now.etag not in {"", etag}):
                 raise _changed(shown)
@@ -187,6 +184,7 @@ class SourceClient:
             yield answer
 
     def _facts(self, answer: Incoming, shown: str) -> SourceFile:
+        _check_status(answer, shown)
         if answer.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise SourceRefusedError(detail(SourceCode.SOURCE_ENCODED, url=shown))
         length = answer.headers.get("Content-Length", "")
