@@ -174,13 +174,12 @@ class StoredCalls(UploadCalls):
         ids = await self._file_ids(task)
         self.lease.check()
         answer = await self._ask_files(task, ids, self.file_client.delete)
-        gone = [line for line, file in answer.items() if file.status == NOT_THERE]
+        gone = {line: ids[line] for line, file in answer.items() if file.status == NOT_THERE}
         second: dict[int, FileStatus] = {}
         unanswered: RowEnd | FailedAttempt | None = None
         if gone:
             try:
-                ids_of_gone = {line: ids[line] for line in gone}
-                second = await self._ask_files(task, ids_of_gone, self.file_client.locate)
+                second = await self._ask_files(task, gone, self.file_client.locate)
             except EarlyEndError as error:
                 unanswered = error.result
         results: list[RowEnd | FailedAttempt] = []

@@ -197,10 +197,8 @@ def undo_spec(
         return may_be_stored(end.outcome, saved, doubtful=doubtful)
 
     runs = [subject, *ledger.retries(subject)]
-    doubtful = set[int]()
-    if records is None:
-        retried = (record for run in runs[1:] for record in ledger.rows(run, outcomes=_DOUBTFUL))
-        doubtful = {record.row.line for record in retried if is_meant(record)}
+    retried = (record for run in runs[1:] for record in ledger.rows(run, outcomes=_DOUBTFUL))
+    doubtful = {record.row.line for record in retried if is_meant(record)}
     warning = None
     if backup is None and (pending := sum(ledger.counts(run).get(Outcome.PENDING, 0) for run in runs)):
         warning = ngettext(
