@@ -32,7 +32,7 @@ from tcb_ops.features.notebooks.parameters import NOTEBOOKS  # noqa: E402
 from tcb_ops.features.pdf.printing import find_chromium  # noqa: E402
 from tcb_ops.features.simulator.faults import Fault, Faults  # noqa: E402
 from tcb_ops.features.simulator.server import Simulator  # noqa: E402
-from tcb_ops.model import Merchant, Outcome, Reason, Row, RowEnd  # noqa: E402
+from tcb_ops.model import Merchant, Outcome, Owner, Reason, Row, RowEnd  # noqa: E402
 from tcb_ops.runs.ledger import Ledger  # noqa: E402
 from tcb_ops.runs.list_kinds import UPLOAD  # noqa: E402
 from tcb_ops.runs.records import EnvRecord, NewRun, Usage  # noqa: E402
@@ -165,7 +165,9 @@ def merchants() -> list[Merchant]:
 def build(ledger: Ledger, target: str, count: int) -> None:
     """Write a finished run of so many rows, of which 1 in 20 failed."""
     known = merchants()
-    envs = [EnvRecord(n, one.env, one.appid, one.name, "merchant", left=False) for n, one in enumerate(known)]
+    envs = [
+        EnvRecord(n, one.env, one.appid, one.name, Owner.MERCHANT, left=False) for n, one in enumerate(known)
+    ]
 
     def rows() -> Iterator[Row]:
         for n in range(count):

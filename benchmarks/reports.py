@@ -103,11 +103,12 @@ def batches(stream: Iterable[RowEnd]) -> Iterator[list[RowEnd]]:
 
 
 def plan(ledger: Ledger, run_id: str, count: int, *, begun: float) -> RunRecord:
+    from tcb_ops.model import Owner
     from tcb_ops.runs.list_kinds import UPLOAD
     from tcb_ops.runs.records import EnvRecord, NewRun
 
     places = [
-        EnvRecord(n, f"env-{n:03}-1a2b3c", f"wx{n:016x}", f"商户{n:03}", "merchant", left=False)
+        EnvRecord(n, f"env-{n:03}-1a2b3c", f"wx{n:016x}", f"商户{n:03}", Owner.MERCHANT, left=False)
         for n in range(MERCHANTS)
     ]
     headers = ("merchant", "path", "file", "货号")

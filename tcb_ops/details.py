@@ -205,16 +205,12 @@ def merged(texts: Iterable[Text]) -> list[Text]:
     """Return each text once; those that differ only in their appid are merged into one with up to five appids."""
     alike: dict[Text, dict[Text, object]] = {}
     for text in texts:
-        alike.setdefault(of_any_appid(text), {})[text] = text.params["appid"] if _has_appid(text) else None
+        of_any_appid = text.format(appid="") if _has_appid(text) else text
+        alike.setdefault(of_any_appid, {})[text] = text.params["appid"] if _has_appid(text) else None
     return [
         text.format(appid=as_list(dict.fromkeys(its.values()), 5)) if _has_appid(text) else text
         for text, its in alike.items()
     ]
-
-
-def of_any_appid(text: Text) -> Text:
-    """Return a text without its appid, for comparison."""
-    return text.format(appid="") if _has_appid(text) else text
 
 
 def _has_appid(text: Text) -> TypeGuard[Detail]:

@@ -29,7 +29,7 @@ No message contains a token, a signature or a URL's query.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -46,6 +46,14 @@ class BrokenTableError(Exception):
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.message.en)
         self.problem = problem
+
+
+_PROBLEM = ("line", "column", "value", "problem", "fix")
+"""The facts about a problem, as programs get them."""
+
+
+def _listed(problem: Problem, text_of: Callable[[Text], str]) -> tuple[int, str, str, str, str]:
+    return problem.line, problem.column, problem.value, text_of(problem.message), text_of(problem.fix)
 
 
 def error_code(kind: type[Exception]) -> str:
@@ -87,16 +95,8 @@ class TcbOpsError(Exception):
             "fix": without_commands(fix, lang),
             "command": commands[0] if commands else "",
         }
-        problems = [
-            {
-                "line": problem.line,
-                "column": problem.column,
-                "value": problem.value,
-                "problem": problem.message.of(lang),
-                "fix": problem.fix.of(lang),
-            }
-            for problem in self.problems
-        ]
+        values = (_listed(problem, lambda text: text.of(lang)) for problem in self.problems)
+        problems = [dict(zip(_PROBLEM, each, strict=True)) for each in values]
         return {**self.summary, "error": error, "problems": problems}
 
     def __str__(self) -> str:
@@ -197,17 +197,8 @@ class InputError(UsageError, Tabular):
         """If none of the files is there: which other column may name them."""
 
     def _table(self, lang: Lang) -> Lines:
-        lines = (
-            (
-                problem.line,
-                problem.column,
-                problem.value,
-                *(in_python(text, lang) for text in (problem.message, problem.fix)),
-            )
-            for problem in self.problems
-        )
-        names = ("line", "column", "value", "problem", "fix")
-        return Lines(verbatim(self.source), names, lines, len(self.problems))
+        lines = (_listed(problem, lambda text: in_python(text, lang)) for problem in self.problems)
+        return Lines(verbatim(self.source), _PROBLEM, lines, len(self.problems))
 
 
 class RunNotFoundError(UsageError):

@@ -256,8 +256,6 @@ class Kind(str):
 class MissingKind(Kind):
     """The kind of a run whose feature is not installed: its runs are listed, and nothing else is done with them."""
 
-    name = ""
-
 
 @cache
 def _kind_references() -> Mapping[str, str]:

@@ -57,9 +57,8 @@ def system_reason(error: OSError | ValueError) -> Text:
     code = error.errno or 0
     windows = 206 if path_too_long(error) else getattr(error, "winerror", None) or 0
     if code == errno.EACCES and shell.WINDOWS:
-        with suppress(
-            OSError
-        ):  # Windows has no code for a folder in a file's place; one that is listed is permitted
+        # Windows has no code for a folder in a file's place; one that is listed is permitted.
+        with suppress(OSError):
             os.scandir(error.filename2 or error.filename or "").close()
             code = errno.EISDIR
     if (reason := _WINDOWS_REASONS.get(windows)) is not None:

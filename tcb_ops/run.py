@@ -209,11 +209,7 @@ class Run:
             ends = {(tally.outcome, tally.reason or "", tally.errcode, tally.store_code) for tally in tallies}
         if appid:
             keys = {(tally.appid, tally.env) for tally in tallies}
-            environments = [
-                environment
-                for environment in self._reader.envs(self.record)
-                if (environment.appid, environment.env) in keys
-            ]
+            environments = [each for each in self._reader.envs(self.record) if (each.appid, each.env) in keys]
         records = self._reader.rows(
             self.record, ends=ends, environments=environments, path=path, after_line=after_line
         )

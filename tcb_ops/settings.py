@@ -82,10 +82,9 @@ class Section:
     @classmethod
     def _unknown(cls, name: str, _value: object) -> Text:
         """Return the message for a setting that does not exist, with its other names."""
-        for each in values_of(cls):
-            if each == f"{name}_file":
-                text = _("a secret is not written here: write {name}, and the value into that file")
-                return text.format(name=each)
+        if (secret_file := f"{name}_file") in values_of(cls):
+            text = _("a secret is not written here: write {name}, and the value into that file")
+            return text.format(name=secret_file)
         return _("there is no such setting; the names are {names}", names=as_list(values_of(cls)))
 
     def _set(self, values: Mapping[str, Any]) -> None:

@@ -90,20 +90,19 @@ def open_found(file: Path) -> tuple[int, Trust]:
 
 def _refuse(file: Path, writers: Trust, mode: int) -> None:
     """Raise SettingsError for everybody, strangers, and a pipe or a device, OSError for a folder."""
-    match writers:
-        case Trust.STRANGER:
-            problem = _("{file} in the working folder belongs to another user, so it is not used.", file=file)
-        case Trust.EVERYBODY:
-            problem = _(
-                "{file} in the working folder, or the folder itself, can be changed by every user, so it is not used.",
-                file=file,
-            )
-        case _ if stat.S_ISDIR(mode):
-            raise OSError(errno.EISDIR, "a folder")
-        case _ if not stat.S_ISREG(mode):
-            raise SettingsError(_("{file}: this is not a regular file but a pipe or a device.", file=file))
-        case _:
-            return
+    if writers is Trust.STRANGER:
+        problem = _("{file} in the working folder belongs to another user, so it is not used.", file=file)
+    elif writers is Trust.EVERYBODY:
+        problem = _(
+            "{file} in the working folder, or the folder itself, can be changed by every user, so it is not used.",
+            file=file,
+        )
+    elif stat.S_ISDIR(mode):
+        raise OSError(errno.EISDIR, "a folder")
+    elif not stat.S_ISREG(mode):
+        raise SettingsError(_("{file}: this is not a regular file but a pipe or a device.", file=file))
+    else:
+        return
     raise _not_used(problem, file)
 
 

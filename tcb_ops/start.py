@@ -145,8 +145,7 @@ def existing_ledger(settings: Settings) -> Ledger | None:
     """Open the ledger for reading; return None without creating it if it does not exist."""
     from tcb_ops.runs.ledger import Ledger
 
-    exists = "://" in settings.ledger or Path(settings.ledger).exists()
-    return Ledger(settings.ledger) if exists else None
+    return Ledger(settings.ledger) if "://" in settings.ledger or Path(settings.ledger).exists() else None
 
 
 def unfinished_run(work: RunSpec, settings: Settings) -> Run | None:

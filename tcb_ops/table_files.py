@@ -50,5 +50,4 @@ def write_table(
             else:
                 provided("table.xlsx")(part, dest, heads, lines, mask)
     except (OSError, UnicodeEncodeError) as error:
-        failed = _("{dest} cannot be written ({why})", dest=dest, why=system_reason(error))
-        raise UsageError(failed) from None
+        raise UsageError(_("{dest} cannot be written ({why})", dest=dest, why=system_reason(error))) from None

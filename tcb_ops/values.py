@@ -82,8 +82,7 @@ class Value:
             return note
         if get_origin(self.kind) is Literal or issubclass(get_origin(self.kind) or self.kind, StrEnum):
             choices = [str(choice) for choice in get_args(self.kind) or self.kind if choice]
-            either = _("{one} or {next}", one="", next="")
-            listed = Joined(tuple(f'"{choice}"' for choice in choices), either)
+            listed = Joined(tuple(f'"{choice}"' for choice in choices), _("{one} or {next}", one="", next=""))
             from difflib import get_close_matches
 
             if near := get_close_matches(str(value), choices, n=1):

@@ -12,7 +12,7 @@ import xlsxwriter
 
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.paths import read_paths
-from tcb_ops.model import Merchant, Outcome, Reason, RowEnd
+from tcb_ops.model import Merchant, Outcome, Owner, Reason, RowEnd
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.list_kinds import UPLOAD
 from tcb_ops.runs.records import EnvRecord, NewRun, Usage
@@ -99,7 +99,7 @@ def send(file, ends=(), ledger=None, **options):
     """Record a run without a network. Its rows end as given in `ends`, repeated; all are uploaded if it is empty."""
     with read_paths(file, MERCHANTS, **options) as batch:
         places = [
-            EnvRecord(n, merchant.env, merchant.appid, merchant.name, "merchant", left=False)
+            EnvRecord(n, merchant.env, merchant.appid, merchant.name, Owner.MERCHANT, left=False)
             for n, merchant in enumerate(MERCHANTS)
         ]
         new = NewRun(

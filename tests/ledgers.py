@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tcb_ops.model import Row
+from tcb_ops.model import Owner, Row
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.list_kinds import UPLOAD
 from tcb_ops.runs.records import EnvRecord, NewRun, RunRecord
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PLACES = [
-    EnvRecord(0, "tea", "wxtea", "茶语小铺", "merchant", left=False),
-    EnvRecord(1, "books", "wxbooks", "城南书店", "merchant", left=True),
+    EnvRecord(0, "tea", "wxtea", "茶语小铺", Owner.MERCHANT, left=False),
+    EnvRecord(1, "books", "wxbooks", "城南书店", Owner.MERCHANT, left=True),
 ]
 TARGET = "https://api.weixin.qq.com"
 

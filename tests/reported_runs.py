@@ -10,7 +10,7 @@ import pytest
 
 from tcb_ops.details import DetailCode, as_detail, detail
 from tcb_ops.i18n import Bilingual, Lang
-from tcb_ops.model import Outcome, Reason, Row, RowEnd
+from tcb_ops.model import Outcome, Owner, Reason, Row, RowEnd
 from tcb_ops.reports.export import export
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.list_kinds import UPLOAD
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from tcb_ops.runs.reader import LedgerReader
 
 PLACES = (
-    EnvRecord(0, "prod-1a2b", "wxaaaa", "晨光文具", "merchant", left=False),
-    EnvRecord(1, "test-3c4d", "wxaaaa", "晨光文具", "merchant", left=False),
-    EnvRecord(2, "shop-5e6f", "wxbbbb", "Blue Whale", "merchant", left=False),
+    EnvRecord(0, "prod-1a2b", "wxaaaa", "晨光文具", Owner.MERCHANT, left=False),
+    EnvRecord(1, "test-3c4d", "wxaaaa", "晨光文具", Owner.MERCHANT, left=False),
+    EnvRecord(2, "shop-5e6f", "wxbbbb", "Blue Whale", Owner.MERCHANT, left=False),
 )
 
 NOW = 1_764_036_000.0

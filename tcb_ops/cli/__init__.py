@@ -39,9 +39,8 @@ class _TwoHelps(click.Command):
         super(_TwoHelps, described).format_help_text(ctx, formatter)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        more = N_("More: --help-all")
         if not ctx.meta.get(_ALL):
-            formatter.write(f"\n{gettext.gettext(more)}\n")
+            formatter.write("\n" + gettext.gettext(N_("More: --help-all")) + "\n")
 
 
 class Command(_TwoHelps):
@@ -198,8 +197,7 @@ class _Formatter(click.HelpFormatter):
     """A help formatter that wraps by terminal columns (a Chinese character takes two) and translates headings."""
 
     def write_usage(self, prog: str, args: str = "", prefix: str | None = None) -> None:
-        usage = N_("Usage: ")
-        super().write_usage(prog, args, prefix or gettext.gettext(usage))
+        super().write_usage(prog, args, prefix or gettext.gettext(N_("Usage: ")))
 
     def write_heading(self, heading: str) -> None:
         template = N_("{heading}:")
@@ -238,10 +236,9 @@ def translated(command: click.Command) -> click.Command:
     made = copy(command)
     made._help_option = None  # noqa: SLF001  click caches it in the language in which it was created
     made.context_class = _Context
-    options, commands = N_("[OPTIONS]"), N_("COMMAND [ARGS]...")
-    made.options_metavar = gettext.gettext(options)
+    made.options_metavar = gettext.gettext(N_("[OPTIONS]"))
     if isinstance(made, click.Group):
-        made.subcommand_metavar = gettext.gettext(commands)
+        made.subcommand_metavar = gettext.gettext(N_("COMMAND [ARGS]..."))
     described = paragraphs(command.help or "")
     made.help, made.short_help = "\n\n".join(map(gettext.gettext, described)), _short_help(described)
     made.params = [copy(param) for param in command.params]

@@ -113,8 +113,7 @@ class Console:
         """Print a message, and on a line of its own the command to run next."""
         from tcb_ops.runs.next_commands import quoted
 
-        line = quoted(command)
-        self.info(_("{text}\n{line}", text=text, line=line))
+        self.info(_("{text}\n{line}", text=text, line=quoted(command)))
 
     def suggest_one(self, *commands: tuple[Text, Sequence[str]] | None) -> None:
         """Suggest the first of these commands, else that for the list's skipped rows, which are named in any case."""
@@ -231,20 +230,15 @@ def progress_line(now: Progress, lang: Lang, *, moves: bool = False) -> str:
     return " · ".join(filter(None, parts))
 
 
-def show_problems(console: Console, source: str, problems: Sequence[Problem], most: int = 50) -> None:
+def show_problems(console: Console, source: str, problems: Sequence[Problem]) -> None:
     """Print the first problems, one per line, and the number of those not shown."""
-    from tcb_ops.lists.input_files import format_problem
+    from tcb_ops.lists.input_files import PROBLEMS_SHOWN, format_problem
 
-    for problem in problems[:most]:
+    for problem in problems[:PROBLEMS_SHOWN]:
         console.warn(format_problem(source, problem))
-    if len(problems) > most:
-        rest = len(problems) - most
-        console.warn(
-            _(
-                "and {more_problems}",
-                more_problems=ngettext("{n:,} more problem", "{n:,} more problems", rest),
-            )
-        )
+    if (rest := len(problems) - PROBLEMS_SHOWN) > 0:
+        more = ngettext("{n:,} more problem", "{n:,} more problems", rest)
+        console.warn(_("and {more_problems}", more_problems=more))
 
 
 def show_run(
@@ -277,8 +271,7 @@ def show_run(
                 console.print(part)
         console.print(kind.verdict(overview.counts, finished=finished))
         confirmed = [confirmation_text(*overview.confirmed)] if overview.confirmed is not None else []
-        changed = change_lines(overview.changed_by, run.settings.zone)
-        for line in (*changed, *confirmed):
+        for line in (*change_lines(overview.changed_by, run.settings.zone), *confirmed):
             console.print(line)
     if findings is not None:
         return findings.exit_code(fail_on), overview

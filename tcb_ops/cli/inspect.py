@@ -148,13 +148,12 @@ def errcodes(run: str, out: Path | None, kind: str | None, *, common: CommonOpti
         texts = {"reasons": overview.reasons(), "messages": overview.messages(console.lang)}
         console.json(of_codes | texts)
         return 0
-    counts = overview.counts
-    bad = sum(rows for outcome, rows in counts.items() if not outcome.succeeded)
+    bad = overview.not_succeeded
     head = _("Run {id} · {kind} · {list_name}", id=chosen.id, kind=record.kind, list_name=record.list_name)
     if not bad:
         console.print(_("{head} · nothing is wrong", head=head))
         return 0
-    rows = row_count(sum(counts.values()))
+    rows = row_count(overview.total)
     console.info(_("{head} · {bad:,} of {rows} did not succeed", head=head, bad=bad, rows=rows))
     show_causes(console, chosen, overview, texts=True)
     if out is None and len(overview.messages(console.lang)) > 1:
@@ -296,8 +295,7 @@ def _head(run: Run, settings: Settings) -> Text:
     if record.parent:
         parent_text = _(", a retry of {parent}", parent=record.parent)
     if record.stopped is not None and not record.has_findings:  # which say it
-        stopped = stop_text(record.stopped)
-        stopped_text = _(" ({stopped})", stopped=stopped)
+        stopped_text = _(" ({stopped})", stopped=stop_text(record.stopped))
     return _(
         "Run {id}{of} · {kind} to {target} · {list_name}, {rows} · started {begun} by {operator}@{host} · "
         "{state}{why}",

@@ -207,12 +207,10 @@ def _reported(error: BaseException, arguments: Sequence[str]) -> TcbOpsError:
 
 
 def _interrupted(code: int) -> InterruptedRunError:
-    loop = sys.modules.get("tcb_ops.runs.loop")
-    # None if the signal came before, or while, it was imported.
-    cancel_all = getattr(loop, "cancel_all", None)
+    # It is not there if the signal came before, or while, the module was imported.
+    cancel_all = getattr(sys.modules.get("tcb_ops.runs.loop"), "cancel_all", lambda: None)
     with suppress(KeyboardInterrupt):  # a second Ctrl-C: end at once
-        if cancel_all is not None:
-            cancel_all()
+        cancel_all()
     interrupted = InterruptedRunError(_("Interrupted; nothing was left half done."))
     interrupted.exit_code = code
     return interrupted
@@ -246,8 +244,7 @@ def _lang(arguments: Sequence[str]) -> Lang:
 
 def _value_of(arguments: Sequence[str], option: str) -> str | None:
     """Return an option's value from unparsed arguments: `--lang zh` or `--lang=zh`."""
-    words = [*arguments, ""]
-    for word, after in itertools.pairwise(words):
+    for word, after in itertools.pairwise([*arguments, ""]):
         if word == option:
             return after or None
         if word.startswith(f"{option}="):

@@ -97,8 +97,7 @@ class CommonOptions:
 
     def overrides(self) -> dict[str, str | None]:
         """Return the settings that these options override, except the tokens."""
-        names = ("api_base", "target", "merchants", "ledger", "lang")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in ("api_base", "target", "merchants", "ledger", "lang")}
 
     def settings(self) -> Settings:
         """Return the settings of the settings file and the environment, overridden by these options."""

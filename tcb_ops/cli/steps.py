@@ -292,8 +292,7 @@ class RunCommand:
         record = run.record
         wrong: Text | None = None
         if record.kind is not kind or record.parent:
-            kind_there = "retry" if record.parent else record.kind
-            wrong = _("it is a run of {kind_there}", kind_there=kind_there)
+            wrong = _("it is a run of {kind_there}", kind_there="retry" if record.parent else record.kind)
         elif record.target != settings.run_target:
             wrong = _("its target is {target}", target=record.target)
         elif root and str(Path(root).resolve()) != record.root:
@@ -319,12 +318,11 @@ class RunCommand:
         """
         resumed = None
         if handle.resumed:
-            total = handle.record.rows
             resumed = _(
                 "Resuming run {id}: {done:,} of {rows} done. (--new-run starts a new run.)",
                 id=handle.id,
                 done=handle.done_before,
-                rows=row_count(total),
+                rows=row_count(handle.record.rows),
             )
         self.console.release(first=resumed)
         try:

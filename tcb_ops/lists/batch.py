@@ -228,8 +228,6 @@ def _run(call: Callable[[], _T]) -> _T:
 # --- the batch ------------------------------------------------------------------------------------------------------
 
 OnBad: TypeAlias = Literal["refuse", "skip"]
-LOOKED_AT = 200
-"""Rows in which names of files are looked for."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -271,8 +269,7 @@ class Batch(Tabular):
 
     def __repr__(self) -> str:
         files = f", files below {self.root}" if self.root is not None else ""
-        rows = row_count(self.count)
-        return f"<Batch {self.source}: {self.valid:,} of {rows} valid{files}>"
+        return f"<Batch {self.source}: {self.valid:,} of {row_count(self.count)} valid{files}>"
 
     @property
     def count(self) -> int:
@@ -392,7 +389,7 @@ class Batch(Tabular):
         """Return which column that is not used holds names of files that exist, going by the first rows."""
         times = Counter(
             header
-            for row in islice(self.rows(), LOOKED_AT)
+            for row in islice(self.rows(), 200)
             for header, cell in zip(map(trim, self.headers), row.cells, strict=False)
             if header in self.unused
             and trim(cell)

@@ -21,9 +21,8 @@ import re
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import BinaryIO
 
 from tcb_ops.errors import BrokenTableError, InputError
 from tcb_ops.formatting import shown
@@ -95,21 +94,8 @@ _BOMS = (
 _SAVE_AS = _("save it in Excel or WPS as 'CSV UTF-8 (comma delimited)' and use that file")
 
 
-@dataclass(frozen=True, slots=True)
-class Decoded:
-    """A list opened as text."""
-
-    text: IO[str] = field(repr=False)
-    """With the file's line ends."""
-    encoding: str
-    """As displayed."""
-    bytes: int
-    sha256: str
-    """Of the file's bytes, 64 hex digits."""
-
-
-def decode(raw: BinaryIO, name: str) -> Decoded:
-    """Detect the encoding of an open file and compute its SHA-256.
+def decode(raw: BinaryIO, name: str) -> tuple[io.TextIOWrapper, str, int, str]:
+    """Return a file as text with its line ends, its encoding as displayed, its bytes and its SHA-256, 64 hex digits.
 
     Raises InputError if it is empty, a workbook, binary, or in an unknown encoding.
     """
@@ -128,7 +114,7 @@ def decode(raw: BinaryIO, name: str) -> Decoded:
             size, sha256 = digest(raw)
             raw.seek(len(bom))
             text = io.TextIOWrapper(raw, encoding=candidate, newline="")
-            return Decoded(text, encoding or candidate.upper(), size, sha256)
+            return text, encoding or candidate.upper(), size, sha256
         bad_line = max(bad_line, bad)
     message = _("these bytes are not text in {tried}", tried=encoding or "UTF-8, GB18030")
     raise refused(name, message, _SAVE_AS, bad_line)
@@ -179,8 +165,7 @@ def open_bytes(source: str | Path) -> Iterator[BinaryIO]:
     except (OSError, ValueError) as error:
         raise_if_exhausted(error)
         message = _("the file cannot be read ({why})", why=system_reason(error))
-        fix = _("check its permissions, and whether another program has locked it")
-        failed = refused(name, message, fix)
+        failed = refused(name, message, _("check its permissions, and whether another program has locked it"))
     else:
         with raw:
             before = os.fstat(raw.fileno())
@@ -221,9 +206,7 @@ def _missing(name: str, path: Path) -> InputError:
         name = re.sub(r"(?<=/)[^/]*@|\?.*", "", name)  # both may contain a password
         return refused(name, _("this is a URL, not a file"), _("download it first, then give the file"))
     fix = _("check the name and the folder")
-    if near := nearest_path(path, lambda other: other.suffix.lower() in _LISTS and other != path):
+    lists = {".csv", ".tsv", ".xlsx", ".xlsm"}
+    if near := nearest_path(path, lambda other: other.suffix.lower() in lists and other != path):
         fix = _("did you mean {meant}?", meant=shown(str(near)))
     return refused(name, _("there is no such file"), fix)
-
-
-_LISTS = {".csv", ".tsv", ".xlsx", ".xlsm"}

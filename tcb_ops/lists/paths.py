@@ -402,8 +402,7 @@ def _open_table(
             size += len(cells)
             sums.update(cells)
         records = ((line, list(cells)) for line, cells in enumerate(source.rows, start=2))
-        table = Table(source.headers, 1, records, _("in memory"), ",")
-        yield table, "", size, sums.hexdigest()
+        yield Table(source.headers, 1, records, _("in memory"), ","), "", size, sums.hexdigest()
         return
     with open_table(source, columns.rate, sheet=sheet, header_line=header_line, rows=rows) as opened:
         yield opened

@@ -368,11 +368,11 @@ def open_table(
             return
         if sheet:
             raise UsageError(_("--sheet: {name} is not a workbook; omit the option", name=name))
-        decoded = decode(raw, name)  # keeps it alive: collecting its wrapper closes the file
+        text, encoding, size, sha256 = decode(raw, name)  # collecting the text would close the file
         with readable(name):
-            table = read_table(decoded.text, rate, header_line=header_line)
-        layout = _("{encoding}, {layout}", encoding=decoded.encoding, layout=table.layout)
-        yield replace(table, layout=layout), decoded.encoding, decoded.bytes, decoded.sha256
+            table = read_table(text, rate, header_line=header_line)
+        layout = _("{encoding}, {layout}", encoding=encoding, layout=table.layout)
+        yield replace(table, layout=layout), encoding, size, sha256
 
 
 def read_lines(

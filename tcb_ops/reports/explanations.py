@@ -141,15 +141,13 @@ def why_of(end: RowEnd) -> Why | None:
 
 def _redacted(text: Detail) -> Detail:
     """Redact the parameters, which contain text from outside."""
-    params = {
-        name: _redacted(value)
-        if isinstance(value, Detail)
-        else redact(value)
-        if isinstance(value, str)
-        else value
-        for name, value in text.params.items()
-    }
-    return detail(text.code, **params)
+
+    def safe(value: object) -> object:
+        if isinstance(value, Detail):
+            return _redacted(value)
+        return redact(value) if isinstance(value, str) else value
+
+    return detail(text.code, **{name: safe(value) for name, value in text.params.items()})
 
 
 def action_text(end: RowEnd) -> Text:

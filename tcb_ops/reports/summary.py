@@ -247,12 +247,10 @@ class RunSummary:
 
     def messages(self, lang: Lang) -> list[dict[str, str]]:
         """Return what to tell each merchant that must act about its codes."""
-        about = ("code", "appid", "merchant", "env", "message")
-        texts = [(c, merchant_text(c.code, c.appid, c.merchant, c.env)) for c in self.causes]
         return [
-            dict(zip(about, (c.code, c.appid, c.merchant, c.env, text.of(lang)), strict=True))
-            for c, text in texts
-            if text is not None
+            {"code": c.code, "appid": c.appid, "merchant": c.merchant, "env": c.env, "message": text.of(lang)}
+            for c in self.causes
+            if (text := merchant_text(c.code, c.appid, c.merchant, c.env)) is not None
         ]
 
     def _listed(self, name: str, code_of: Callable[[Tally], object]) -> list[dict[str, Any]]:
@@ -432,8 +430,7 @@ def retry_helps(groups: Sequence[CodeGroup], *, again: bool) -> bool:
     anything else                                         any                                   yes
     ====================================================  ====================================  =====
     """
-    in_list = {action.group.code for action in next_actions(groups) if action.in_list}
-    others = [group.code for group in groups if group.code not in in_list]
+    others = [group.code for group in groups if group.code not in _IN_LIST]
     return not all(again and merchant_text(code.removesuffix(COMPONENT_MARK)) is not None for code in others)
 
 

@@ -219,8 +219,7 @@ def _prepare_file(file: Path) -> None:
         os.close(os.open(file, os.O_CREAT | os.O_WRONLY, 0o600))
     except OSError as error:
         raise_if_exhausted(error)
-        cause = system_reason(error)
-        raise not_a_ledger(str(file), _("it cannot be created ({why})", why=cause)) from None
+        raise not_a_ledger(str(file), _("it cannot be created ({why})", why=system_reason(error))) from None
 
 
 def on_network(folder: Path) -> bool:

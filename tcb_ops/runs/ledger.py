@@ -12,6 +12,7 @@ from copy import copy
 from dataclasses import replace
 from functools import partial
 from itertools import islice
+from operator import attrgetter
 from typing import Any
 
 from tcb_ops.details import Detail, stored
@@ -43,6 +44,7 @@ IDLE_SECONDS = 5
 would block all others, whose rows it has locked."""
 
 _REOPEN = f"{WRITE_END} AND line = ? AND outcome <> 'pending'"
+_environment = attrgetter("number", "env", "appid", "merchant", "owner.value", "left")
 _PLAN_ENV = 'INSERT INTO envs (run, no, env, appid, merchant, owner, "left") VALUES (?, ?, ?, ?, ?, ?, ?)'
 
 
@@ -78,18 +80,7 @@ class Ledger(LedgerReader):
             )
             (number,) = connection.execute("SELECT number FROM runs WHERE id = ?", (new.id,)).fetchone()
             listed = iter(environments)
-            while records := [
-                (
-                    number,
-                    environment.number,
-                    environment.env,
-                    environment.appid,
-                    environment.merchant,
-                    str.__str__(environment.owner),
-                    environment.left,
-                )
-                for environment in islice(listed, BATCH)
-            ]:
+            while records := [(number, *_environment(each)) for each in islice(listed, BATCH)]:
                 connection.cursor().executemany(_PLAN_ENV, records)
             count = 0
             stream = iter(planned)

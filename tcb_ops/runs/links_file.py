@@ -48,11 +48,10 @@ def check_columns(headers: Iterable[str]) -> None:
     """Raise UsageError for a list with a column that links.csv itself writes."""
     twice = [name for name in headers if name.strip().lower() in LINK_COLUMNS]
     if twice:
-        names = ", ".join(twice)
         raise UsageError(
             _(
                 "the list has a column that links.csv itself writes: {names}. Rename it in the list.",
-                names=names,
+                names=", ".join(twice),
             )
         )
 
@@ -271,12 +270,11 @@ def _cut_torn_line(file: io.BufferedRandom) -> None:
 def _trouble(file: Path, error: OSError) -> StoppedError:
     if (shortage := exhausted(error)) is not None:
         return shortage
-    cause = system_reason(error)
     return StoppedError(
         _(
             "{file}: {why}. What was committed is safe: free space or fix the access, then run the same "
             "command again.",
             file=file,
-            why=cause,
+            why=system_reason(error),
         )
     )

@@ -10,7 +10,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,16 +47,14 @@ POLL_SECONDS = 0.05
 """Seconds between two attempts to take the planning lock in PostgreSQL."""
 
 
-@contextmanager
-def planning(ledger: LedgerConnection) -> Iterator[Callable[[], None]]:
+def planning(ledger: LedgerConnection) -> AbstractContextManager[Callable[[], None]]:
     """Hold the planning lock: of two simultaneous commands with the same list, the second finds the first one's run.
 
     Yields a function that raises LedgerError if the lock is lost. Raises UsageError if another process keeps it.
     """
     text = _("another command has been planning a run in {name} for {planning_seconds} s. Try again later.")
     busy = text.format(name=ledger.name, planning_seconds=PLANNING_SECONDS)
-    with _exclusive(ledger, "planning", PLANNING_SECONDS, lambda _who: busy) as still_held:
-        yield still_held
+    return _exclusive(ledger, "planning", PLANNING_SECONDS, lambda _who: busy)
 
 
 @contextmanager

@@ -43,8 +43,7 @@ class OutcomeHandler:
     def failed(self, task: Task, attempt: FailedAttempt) -> None:
         """Do what `next_step` decides after a failed attempt, and count the attempt if it is repeated."""
         now, limits, counts = self.clock(), self.limits, task.counts
-        app = task.lane.app
-        slowed = app.slowdown if attempt.scope is Scope.APPID else task.lane.env.slowdown
+        slowed = task.lane.app.slowdown if attempt.scope is Scope.APPID else task.lane.env.slowdown
         used = (counts.link if attempt.step == "link" else counts.store) + 1
         step = next_step(
             attempt.decision, attempt.scope, counts, used, limits, patient=slowed.patient(now, limits)

@@ -86,8 +86,7 @@ def plan(
     and neither `new_run` nor `resume` is given, raises UsageError.
     """
     if resume:
-        latest = resume == "latest"
-        newest = ledger.newest(work.kind, settings.run_target, work.parent) if latest else None
+        newest = ledger.newest(work.kind, settings.run_target, work.parent) if resume == "latest" else None
         run = newest or ledger.run(resume, settings.run_target)
         if run.id in undone_uploads(ledger, settings):
             raise UsageError(
@@ -423,10 +422,9 @@ def retry_spec(
             text = _(
                 "run {id} has no such rows to retry: the chosen codes, merchants and paths leave none. Its codes: {codes}."
             )
-        listing = quoted(of_run(settings, parent, "errcodes"))
         raise UsageError(
             text.format(id=parent.id, kind=parent.kind, codes=as_list(sorted(codes_left), 5)),
-            _("To list its rows:\n{listing}", listing=listing),
+            _("To list its rows:\n{listing}", listing=quoted(of_run(settings, parent, "errcodes"))),
         )
     return replace(
         resume_spec(parent),

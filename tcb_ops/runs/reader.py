@@ -295,27 +295,15 @@ class LedgerReader(HistoryReader):
 
     def tallies(self, run: RunRecord) -> list[Tally]:
         """Count rows by merchant, environment, outcome and code, most rows first."""
-        by_number = {environment.number: environment for environment in self.envs(run)}
-        tallies = []
+        by_number = {each.number: (each.appid, each.merchant, each.env) for each in self.envs(run)}
+        tallies, outcomes = [], Outcome if isinstance(run.kind, MissingKind) else OUTCOMES.__getitem__
+        query = SUMS if run.finished_at is None else "SELECT * FROM sums WHERE run = ?"
         with self.reading(run):
-            sums = SUMS if run.finished_at is None else "SELECT * FROM sums WHERE run = ?"
-            for _, number, outcome, reason, errcode, store_code, count, message in self.stream(
-                sums, (run.number,)
-            ):
-                environment = by_number[number]
-                tallies.append(
-                    Tally(
-                        environment.appid,
-                        environment.merchant,
-                        environment.env,
-                        Outcome(outcome) if isinstance(run.kind, MissingKind) else OUTCOMES[outcome],
-                        Reason(reason) if reason else None,
-                        errcode,
-                        store_code,
-                        int(count),
-                        *(("", read_detail(message)) if Reason(reason).explained else (message,)),
-                    )
-                )
+            for _, number, outcome, reason, *codes, count, message in self.stream(query, (run.number,)):
+                end = outcomes(outcome), Reason(reason) if reason else None, *codes
+                texts = ("", read_detail(message)) if Reason(reason).explained else (message,)
+                values = (*by_number[number], *end, int(count), *texts)
+                tallies.append(Tally(*values))
         self._check_sums(run, sum(tally.rows for tally in tallies))
         return sorted(tallies, key=lambda t: (-t.rows, t.merchant, t.env, t.outcome, t.errcode or 0))
 

@@ -170,19 +170,12 @@ class RunSession:
 
 
 def _with_next(error: TcbOpsError, run: RunRecord, settings: Settings) -> TcbOpsError:
-    target = settings.target_label
     lines: list[object] = [error.text]
-    if isinstance(error, CanaryError):
+    purpose = _("To resume run {id} ({target}):")
+    if is_canary := isinstance(error, CanaryError):
         lines += [_("To see why:"), quoted(of_run(settings, run, "errcodes"))]
-        others = _(
-            "To resume the other environments of run {id} ({target}) anyway, without --canary:",
-            id=run.id,
-            target=target,
-        )
-        lines += [others, quoted(resume(settings, run, canary=False))]
-    else:
-        purpose = _("To resume run {id} ({target}):", id=run.id, target=target)
-        lines += [purpose, quoted(resume(settings, run))]
-    error.text = as_lines(lines)
+        purpose = _("To resume the other environments of run {id} ({target}) anyway, without --canary:")
+    purpose = purpose.format(id=run.id, target=settings.target_label)
+    error.text = as_lines([*lines, purpose, quoted(resume(settings, run, canary=not is_canary))])
     error.args = (error.text.en,)
     return error

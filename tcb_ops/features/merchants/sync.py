@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, cast
+from typing import TYPE_CHECKING, Any
 
 from tcb_ops.details import merged
 from tcb_ops.errors import PlatformStopError, SettingsError, StoppedError
@@ -237,8 +237,8 @@ def read_for_sync(file: Path) -> tuple[bytes, tuple[Merchant, ...]]:
 
 
 def _decoded(content: bytes, file: Path) -> tuple[str, str]:
-    decoded = decode(io.BytesIO(content), str(file))
-    return decoded.text.read(), cast("TextIO", decoded.text).encoding
+    text, *_facts = decode(io.BytesIO(content), str(file))
+    return text.read(), text.encoding
 
 
 def edited(content: bytes, merchants: Sequence[Merchant], changes: Changes) -> bytes:

@@ -16,7 +16,7 @@ from tcb_ops.errors import StoppedError
 from tcb_ops.features.views.run_view import merged_run
 from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.kinds import all_kinds
-from tcb_ops.model import Outcome, Reason, RowEnd
+from tcb_ops.model import Outcome, Owner, Reason, RowEnd
 from tcb_ops.runs.records import EnvRecord
 from tcb_ops.runs.stop_errors import stop_reason
 
@@ -95,7 +95,7 @@ def test_rows_in_are_the_sum_over_outcomes_in_every_table(a_run, every_end, tmp_
 
 
 def test_text_from_outside_is_escaped_wherever_it_comes_from(a_run, tmp_path):
-    places = (EnvRecord(0, f"env{EVIL}", f"wx{EVIL}", f"merchant{EVIL}", "merchant", left=False),)
+    places = (EnvRecord(0, f"env{EVIL}", f"wx{EVIL}", f"merchant{EVIL}", Owner.MERCHANT, left=False),)
     ends = [
         RowEnd(
             0,
@@ -177,7 +177,7 @@ def test_an_unfinished_run_says_so_as_of_when_and_how_to_go_on(a_run, tmp_path):
 def test_merchants_of_one_name_are_told_apart_by_their_appids(a_run, tmp_path):
     names = ("茶语小铺", "茶语小铺", "晨光文具")
     places = [
-        EnvRecord(at, f"e{at}", f"wx{at}", name, "merchant", left=False) for at, name in enumerate(names)
+        EnvRecord(at, f"e{at}", f"wx{at}", name, Owner.MERCHANT, left=False) for at, name in enumerate(names)
     ]
     refused = RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=61007, ended_at=1_764_034_009.0)
     page, _ = page_of(a_run([refused] * 3, places=places), tmp_path)
@@ -222,7 +222,7 @@ def test_every_kind_of_run_has_a_page(a_run, tmp_path, kind):
 
 def test_beyond_five_hundred_merchants_the_page_points_to_results_csv(a_run, tmp_path):
     places = [
-        EnvRecord(at, f"env-{at}", f"wx{at}", f"商户{at}", "merchant", left=False) for at in range(1_100)
+        EnvRecord(at, f"env-{at}", f"wx{at}", f"商户{at}", Owner.MERCHANT, left=False) for at in range(1_100)
     ]
     good, bad = RowEnd(0, Outcome.UPLOADED), RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=85088)
     page, html = page_of(a_run([*[good] * 1_099, bad], places=places), tmp_path)
@@ -235,10 +235,10 @@ def test_beyond_five_hundred_merchants_the_page_points_to_results_csv(a_run, tmp
 
 def test_a_final_report_shows_only_rows_that_are_not_good_now(a_run, tmp_path):
     bad = RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=85088, ended_at=1_764_034_009.0)
-    original = a_run([bad, bad], places=(EnvRecord(0, "e", "wx", "茶语小铺", "merchant", left=False),))
+    original = a_run([bad, bad], places=(EnvRecord(0, "e", "wx", "茶语小铺", Owner.MERCHANT, left=False),))
     a_run(
         [RowEnd(0, Outcome.UPLOADED)],
-        places=(EnvRecord(0, "e", "wx", "茶语小铺", "merchant", left=False),),
+        places=(EnvRecord(0, "e", "wx", "茶语小铺", Owner.MERCHANT, left=False),),
         id="20251126-093000-aaaa",
         parent=original.run.id,
     )

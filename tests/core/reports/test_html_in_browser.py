@@ -16,7 +16,7 @@ from workspace import store_says
 from tcb_ops.errors import StoppedError
 from tcb_ops.features.pdf.printing import CHROMIUM, find_chromium, write_pdf
 from tcb_ops.i18n import Bilingual, Lang
-from tcb_ops.model import Outcome, Reason, RowEnd
+from tcb_ops.model import Outcome, Owner, Reason, RowEnd
 from tcb_ops.reports.formats.html import page as page_of
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.runs.records import EnvRecord
@@ -106,7 +106,7 @@ def violations(page):
 
 def many(merchants, names):
     return [
-        EnvRecord(at, f"prod-{at:04x}", f"wx{at:016x}", names(at), "merchant", left=False)
+        EnvRecord(at, f"prod-{at:04x}", f"wx{at:016x}", names(at), Owner.MERCHANT, left=False)
         for at in range(merchants)
     ]
 
@@ -204,7 +204,7 @@ def test_planted_html_and_script_are_only_text(a_run, look, tmp_path):
     reported = a_run(
         ends,
         finished=False,
-        places=(EnvRecord(0, EVIL, EVIL, EVIL, "merchant", left=False),),
+        places=(EnvRecord(0, EVIL, EVIL, EVIL, Owner.MERCHANT, left=False),),
         path=f"{EVIL}{{line}}",
         note=EVIL, operator=EVIL, host=EVIL, list_name=EVIL, root=EVIL, parent=EVIL, settings={EVIL: EVIL},
     )  # fmt: skip

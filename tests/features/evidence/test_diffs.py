@@ -9,7 +9,7 @@ from tcb_ops.errors import UsageError
 from tcb_ops.features.audit.kind import AUDIT
 from tcb_ops.features.evidence.diffs import Change, change, compare
 from tcb_ops.i18n import Bilingual, Lang
-from tcb_ops.model import Outcome, Reason, RowEnd
+from tcb_ops.model import Outcome, Owner, Reason, RowEnd
 from tcb_ops.reports.formats.terminal import render_sections
 from tcb_ops.runs.list_kinds import LINKS
 from tcb_ops.runs.records import EnvRecord, Usage
@@ -149,7 +149,7 @@ def drawn(found):
 
 
 def test_at_300_merchants_the_screen_stays_short(a_run, in_english):
-    places = [EnvRecord(n, f"env-{n}", f"wx{n}", f"商户{n}", "merchant", left=False) for n in range(300)]
+    places = [EnvRecord(n, f"env-{n}", f"wx{n}", f"商户{n}", Owner.MERCHANT, left=False) for n in range(300)]
     old = a_run([GOOD] * 300, id="old", places=places)
     new = a_run([REFUSED] * 300, id="new", places=places)
     found = compare(new.ledger, old.run, new.run, in_english)
@@ -163,7 +163,7 @@ def test_at_300_merchants_the_screen_stays_short(a_run, in_english):
 
 def test_a_notebook_shows_it_with_every_text_escaped(a_run, in_english):
     planted = "<script>alert(1)</script>"
-    places = [EnvRecord(0, f"env{planted}", "wx", planted, "merchant", left=False)]
+    places = [EnvRecord(0, f"env{planted}", "wx", planted, Owner.MERCHANT, left=False)]
     old = a_run([GOOD], id="old", places=places)
     bad = RowEnd(0, Outcome.FAILED, Reason.STORE_REFUSED, store_code=planted)
     new = a_run([bad], id="new", places=places)

@@ -11,7 +11,7 @@ import pytest
 
 from tcb_ops.features.evidence.history import MerchantHistory, count_codes
 from tcb_ops.i18n import Lang
-from tcb_ops.model import Outcome, Reason, RowEnd
+from tcb_ops.model import Outcome, Owner, Reason, RowEnd
 from tcb_ops.runs.list_kinds import LINKS, UPLOAD
 from tcb_ops.runs.records import EnvRecord
 from tcb_ops.settings import Settings
@@ -69,7 +69,9 @@ def test_every_run_of_the_target_and_kind_counts_and_no_other(a_run):
 
 def test_merchants_with_most_days_come_first_each_with_its_last_day_and_its_codes(a_run):
     names = {0: "few", 1: "often"}
-    places = [EnvRecord(at, f"e{at}", f"wx{at}", name, "merchant", left=False) for at, name in names.items()]
+    places = [
+        EnvRecord(at, f"e{at}", f"wx{at}", name, Owner.MERCHANT, left=False) for at, name in names.items()
+    ]
     ends = [refused("2025-11-25T01:00:00+00:00", -1)] * 8  # of both, in turns
     ends[1:4:2] = [refused("2025-11-23T01:00:00+00:00", 61007)] * 2
     ends[5] = refused("2025-11-24T01:00:00+00:00", 61007)
@@ -106,7 +108,7 @@ def test_the_frame_has_its_dtypes_with_rows_and_without(a_run):
 
 
 def test_what_is_left_out_is_counted_without_any_code(a_run):
-    places = [EnvRecord(n, f"shop-{n}", f"wx{n}", f"店{n}", "merchant", left=False) for n in range(15)]
+    places = [EnvRecord(n, f"shop-{n}", f"wx{n}", f"店{n}", Owner.MERCHANT, left=False) for n in range(15)]
     reported = a_run([refused("2025-11-25T01:00:00+00:00")] * 15, places=places)
     html = count_codes(reported.ledger, TARGET, UPLOAD, in_zone("UTC"), days=7, now=NOW)._repr_html_()
     assert "… and 3 more merchants<" in html
@@ -127,7 +129,7 @@ def test_the_drawing_is_xml_with_a_text_alternative(a_run, codes):
 
 def test_a_notebook_shows_it_with_every_text_escaped(a_run):
     planted = "<img src=x onerror=alert(1)>"
-    places = [EnvRecord(0, "e", "wx", planted, "merchant", left=False)]
+    places = [EnvRecord(0, "e", "wx", planted, Owner.MERCHANT, left=False)]
     reported = a_run([refused("2025-11-25T01:00:00+00:00")], places=places)
     html = count_codes(reported.ledger, TARGET, UPLOAD, in_zone("UTC"), now=NOW)._repr_html_()
     assert "<img" not in html

@@ -16,7 +16,7 @@ from tcb_ops.features.frames.data_frames import (
 )
 from tcb_ops.features.parquet.writer import write_parquet
 from tcb_ops.i18n import Lang
-from tcb_ops.model import Outcome, Reason, RowEnd
+from tcb_ops.model import Outcome, Owner, Reason, RowEnd
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.runs.records import EnvRecord
@@ -193,7 +193,7 @@ def test_a_notebook_shows_a_run_with_its_counts_causes_and_mark(a_run, every_end
 
 def test_a_notebook_shows_a_run_with_every_text_escaped(a_run):
     planted = "<script>alert(1)</script>"
-    places = [EnvRecord(0, "e", "wx", planted, "merchant", left=False)]
+    places = [EnvRecord(0, "e", "wx", planted, Owner.MERCHANT, left=False)]
     end = RowEnd(0, Outcome.FAILED, Reason.STORE_REFUSED, store_code=planted)
     reported = a_run([end], places=places, target=f"https://x/{planted}")
     html = run_html(RunSummary(reported.ledger, reported.run), Settings(lang=Lang.EN))

@@ -25,7 +25,7 @@ from tcb_ops.features.workbooks import report as workbook
 from tcb_ops.features.workbooks.report import write_workbook
 from tcb_ops.features.workbooks.tables import CUT, LONGEST, Tables, new_workbook
 from tcb_ops.i18n import Lang
-from tcb_ops.model import Outcome, Reason, RowEnd
+from tcb_ops.model import Outcome, Owner, Reason, RowEnd
 from tcb_ops.reports.formats.csv import (
     RESULT_COLUMNS,
     RowLines,
@@ -216,7 +216,7 @@ def test_a_text_is_written_alike_whether_a_list_a_server_or_the_merchants_file_h
     store = detail(DetailCode.STORE_MESSAGE, message=text)
     failed = RowEnd(0, Outcome.FAILED, Reason.STORE_REFUSED, store, store_code=text, http_status=403)
     check(a_run([OK, refused, failed, replace(OK, file_id=text, md5=text)], id="server"))
-    place = EnvRecord(0, "env-1", "wx1", text, "merchant", left=False)
+    place = EnvRecord(0, "env-1", "wx1", text, Owner.MERCHANT, left=False)
     check(a_run([OK], places=[place], id="merchants"))
 
 
