@@ -227,9 +227,8 @@ def start_retry(
     listed, only = merchants_for(merchants, {"settings": settings}), {str(code) for code in codes}
     if out is None and parent.kind.writes_links:
         out = "links.retry.csv"
-    selection = options.get("selection", "")
     return start_run(
-        lambda ledger: retry_spec(ledger, parent, listed, settings, only, selection, path),
+        lambda ledger: retry_spec(ledger, parent, listed, settings, only, options.get("selection", ""), path),
         settings,
         options,
         out=out,

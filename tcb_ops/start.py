@@ -138,7 +138,7 @@ def rows_of_frame(frame: pd.DataFrame) -> TextRows:
     texts = map("".join, (headers, *rows))
     storable = not any("\0" in text or has_surrogates(text) for text in texts)
     check_value("source", frame, storable, _("a DataFrame without NUL and lone surrogates in its texts"))
-    return TextRows("DataFrame", headers, rows)
+    return TextRows(headers, rows)
 
 
 def existing_ledger(settings: Settings) -> Ledger | None:
@@ -150,13 +150,13 @@ def existing_ledger(settings: Settings) -> Ledger | None:
 
 def unfinished_run(work: RunSpec, settings: Settings) -> Run | None:
     """Return the run that a start of this work would resume, or, if that is over a day old, ask about; None without one."""
-    from tcb_ops.runs.plan import Choice, choose, same_work
+    from tcb_ops.runs.plan import choose, same_work
 
     now, ledger = time.time(), existing_ledger(settings)
     record = same_work(ledger, work, settings, now) if ledger is not None else None
     if ledger is None or record is None or record.finished_at is not None:
         return None
-    is_new = choose(record.created_at, now, work.kind, new_run=False) is Choice.NEW
+    is_new = choose(record.created_at, now, work.kind, new_run=False) == "new"
     return None if is_new else Run(ledger, record, settings)
 
 

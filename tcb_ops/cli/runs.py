@@ -7,20 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tcb_ops.cli import Command
-from tcb_ops.cli.options import (
-    cluster_option,
-    common_options,
-    kind_option,
-    limit_options,
-    list_options,
-    pdf_option,
-    report_options,
-    resume_options,
-    run_options,
-    settings_options,
-    upload_yes_option,
-)
+from tcb_ops.cli import Command, options
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import _, as_lines, as_list, as_sentences
 from tcb_ops.runs.list_kinds import LINKS, UPLOAD
@@ -34,8 +21,8 @@ if TYPE_CHECKING:
 @click.option(
     "--mark", is_flag=True, help="Also write a copy of the workbook, its problems coloured and explained."
 )
-@list_options
-@settings_options("target", "merchants", "where", "json")
+@options.list_options
+@options.settings_options("target", "merchants", "where", "json")
 def check(command: RunCommand, paths: str, *, mark: bool) -> int:
     """Check a path list; report all problems in one pass.
 
@@ -69,10 +56,10 @@ def check(command: RunCommand, paths: str, *, mark: bool) -> int:
 @click.command(cls=Command, usual="out on-bad rate dry-run resume target where json")
 @click.argument("paths", metavar="[LIST]", required=False)
 @click.option("--out", metavar="FILE", help="Where the links go (0600). [default: links.csv]")
-@list_options
-@limit_options
-@run_options
-@common_options
+@options.list_options
+@options.limit_options
+@options.run_options
+@options.common_options
 def links(command: RunCommand, paths: str | None) -> int:
     """Request an upload link per row; write links.csv.
 
@@ -104,7 +91,7 @@ def links(command: RunCommand, paths: str | None) -> int:
 
 @click.command(cls=Command, usual="root backup skip-unchanged canary on-bad dry-run resume yes target")
 @click.argument("paths", metavar="[LIST]", required=False)
-@report_options
+@options.report_options
 @click.option(
     "--skip-unchanged",
     is_flag=True,
@@ -121,12 +108,12 @@ def links(command: RunCommand, paths: str | None) -> int:
     metavar="DIR",
     help="Save what is overwritten below this folder first, so that undo can restore it.",
 )
-@upload_yes_option
-@list_options
-@limit_options
-@cluster_option
-@run_options
-@common_options
+@options.upload_yes_option
+@options.list_options
+@options.limit_options
+@options.cluster_option
+@options.run_options
+@options.common_options
 def upload(
     command: RunCommand,
     paths: str | None,
@@ -191,13 +178,13 @@ def upload(
     help="Only rows with this errcode or store code. Repeatable.",
 )
 @click.option("--out", metavar="PATH", help="The report folder, or links.retry.csv. [default: reports/RUN]")
-@pdf_option
-@kind_option
-@upload_yes_option
-@limit_options
-@cluster_option
-@resume_options
-@common_options
+@options.pdf_option
+@options.kind_option
+@options.upload_yes_option
+@options.limit_options
+@options.cluster_option
+@options.resume_options
+@options.common_options
 def retry(command: RunCommand, run: str, codes: tuple[str, ...], kind: str | None) -> int:
     """Run again the rows of a finished run that did not succeed.
 

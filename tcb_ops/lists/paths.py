@@ -298,13 +298,12 @@ _WARNINGS = {
 class TextRows:
     """A list in memory. Its header is line 1."""
 
-    name: str
-    """The file name in messages and in the ledger."""
     headers: tuple[str, ...]
     rows: Sequence[Sequence[str]] = field(repr=False)
 
     def __str__(self) -> str:
-        return self.name
+        """Return its name in messages and in the ledger."""
+        return "DataFrame"
 
 
 def read_paths(

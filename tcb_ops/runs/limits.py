@@ -33,8 +33,11 @@ LINK_MARGIN = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class CallLimits:
-    """Limits on attempts and waiting times. The defaults are those of the command line."""
+class RunLimits:
+    """Limits of a run: concurrency, rate, attempts and waits. The defaults are those of the command line.
+
+    Single calls are limited by attempts and waits alone.
+    """
 
     attempts: int = 4
     """Calls per step of a row (link, store). Slow-down responses do not count: `patience` limits them."""
@@ -44,12 +47,6 @@ class CallLimits:
     """Seconds that a scope pauses after a slow-down response (45011: "retry next minute")."""
     patience: float = 300.0
     """Seconds without a successful response after which a slow scope or an unreachable target is given up."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunLimits(CallLimits):
-    """Limits of a run: concurrency, rate, attempts and waits. The defaults are those of the command line."""
-
     concurrency: int = 64
     """Requests in flight, in total."""
     per_env: int = 8
@@ -104,7 +101,7 @@ class AttemptCounts:
 
 
 def next_step(
-    decision: Decision, scope: Scope, counts: AttemptCounts, used: int, limits: CallLimits, *, patient: bool
+    decision: Decision, scope: Scope, counts: AttemptCounts, used: int, limits: RunLimits, *, patient: bool
 ) -> NextStep:
     """Return the next step after a failed call. `used` is the number of attempts of the failed step.
 
@@ -145,7 +142,7 @@ def next_step(
             return NextStep.END
 
 
-def backoff_wait(limits: CallLimits, used: int, chance: float) -> float:
+def backoff_wait(limits: RunLimits, used: int, chance: float) -> float:
     """Return the seconds to wait after attempt `used`: `backoff`, doubled each time, ±25 %; `chance` is in [0, 1)."""
     return min(LONGEST_BACKOFF, limits.backoff * 2.0 ** (used - 1)) * (0.75 + 0.5 * chance)
 

@@ -189,9 +189,6 @@ def seconds_since_boot() -> float:
 class LapsedError(TcbOpsError):
     """The lease has passed: nothing was done, and the engine begins the row again once the lease is confirmed."""
 
-    def __init__(self) -> None:
-        super().__init__(NOTHING)
-
 
 class Lease:
     """Whether this process may act on the run: for some seconds after each confirmation that nobody else has taken it."""
@@ -218,4 +215,4 @@ class Lease:
     def check(self) -> None:
         """Raise LapsedError if the lease has passed, as after a freeze. Called right before each effect of a row."""
         if not self.holds:
-            raise LapsedError
+            raise LapsedError(NOTHING)

@@ -6,10 +6,9 @@ import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Text, _, as_list
@@ -34,12 +33,8 @@ from tcb_ops.settings import Settings
 _digits = partial(secrets.token_hex, 2)
 
 
-class Choice(StrEnum):
-    """What to do about an unfinished run of the same work."""
-
-    NEW = "new"
-    RESUME = "resume"
-    ASK = "ask"
+Choice: TypeAlias = Literal["new", "resume", "ask"]
+"""What to do about an unfinished run of the same work."""
 
 
 def choose(unfinished_since: float | None, now: float, kind: Kind, *, new_run: bool) -> Choice:
@@ -58,10 +53,10 @@ def choose(unfinished_since: float | None, now: float, kind: Kind, *, new_run: b
     An audit must not reuse old responses, and an unattended run cannot ask.
     """
     if unfinished_since is None or new_run:
-        return Choice.NEW
+        return "new"
     if now - unfinished_since < resumed_within(kind):
-        return Choice.RESUME
-    return Choice.NEW if kind.renewed_after else Choice.ASK
+        return "resume"
+    return "new" if kind.renewed_after else "ask"
 
 
 def plan(
@@ -98,7 +93,7 @@ def plan(
         _refuse_another_root(ledger, work, settings)
     unfinished = same_work(ledger, work, settings, now)
     choice = choose(unfinished.created_at if unfinished else None, now, work.kind, new_run=new_run)
-    if unfinished and choice is Choice.ASK and not may_resume(unfinished.id, unfinished.created_at):
+    if unfinished and choice == "ask" and not may_resume(unfinished.id, unfinished.created_at):
         started = datetime.fromtimestamp(unfinished.created_at, settings.zone).isoformat(" ", "minutes")
         text = _(
             "run {id} of this list, started {started}, is unfinished and over a day old: resume it, or start another "
@@ -108,7 +103,7 @@ def plan(
             text.format(id=unfinished.id, started=started),
             _("To resume it:\n{command}", command=quoted(resume_command(settings, unfinished))),
         )
-    if unfinished and choice is not Choice.NEW:
+    if unfinished and choice != "new":
         return _resumed(ledger, unfinished, work, settings), True
     new_id = new_run_id(ledger, datetime.fromtimestamp(now, settings.zone))
     own = work.kind.options_of(new_id, work.options, work.parent)

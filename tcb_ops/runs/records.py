@@ -277,7 +277,8 @@ def plan_values(
 
 # Rows are read by position in the table (schema.py): by name, a report of a million rows takes a third longer.
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(tuple[str, ...]).decode
+read_cells = msgspec.json.Decoder(tuple[str, ...]).decode
+"""Parses a JSON list of strings. Raises ValueError for a damaged one."""
 features()  # they register the outcomes and reasons that a ledger may hold
 OUTCOMES = {str(outcome): outcome for outcome in Outcome.all()}
 """The outcomes that are known here, by their names."""
@@ -317,11 +318,6 @@ def read_env(record: Any) -> EnvRecord:
     """Return the environment of a record. Raises ValueError for a damaged record."""
     _, number, env, appid, merchant, owner, has_left = record
     return EnvRecord(number, env, appid, merchant, Owner(owner), bool(has_left))
-
-
-def read_cells(value: str) -> tuple[str, ...]:
-    """Parse a JSON list of strings. Raises ValueError for a damaged one."""
-    return _decode(value)
 
 
 RUN_COLUMNS = tuple(

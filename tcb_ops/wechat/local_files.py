@@ -85,16 +85,13 @@ class FileBody(Body):
         self._known_md5 = known_md5
 
     def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
         """Close the file. May be called more than once."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
 
     def __del__(self) -> None:
-        self.close()  # a thread may open a file for a task that was cancelled meanwhile
+        self.__exit__()  # a thread may open a file for a task that was cancelled meanwhile
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yield the file's bytes. Of few files, one thread reads ahead of what the connection takes, and another hashes."""

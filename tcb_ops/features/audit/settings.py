@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from tcb_ops.i18n import Text, _
-from tcb_ops.setting_rules import PathName
 from tcb_ops.settings import Section
+from tcb_ops.values import PathName
 
 
 @dataclass(frozen=True, init=False)

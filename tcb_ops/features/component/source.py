@@ -25,7 +25,7 @@ from tcb_ops.features.programs.credentials import Credential
 from tcb_ops.features.single_calls.caller import Caller, CallFailure
 from tcb_ops.i18n import Text, _, as_sentences
 from tcb_ops.model import Secret
-from tcb_ops.runs.limits import CallLimits
+from tcb_ops.runs.limits import RunLimits
 from tcb_ops.settings import Settings
 from tcb_ops.wechat.client import AUTHORIZERS_PER_PAGE, PlatformClient
 from tcb_ops.wechat.responses import ApiError, InvalidResponse
@@ -176,7 +176,7 @@ class ComponentTokens:
     ) -> None:
         self._component_appid, self._secret, self._ticket = component_appid, secret, ticket
         self._store, self._base, self._clock = store, api_base, clock
-        self._limits = CallLimits(attempts=2, backoff=RETRY_WAIT, slow_wait=0, patience=0)
+        self._limits = RunLimits(attempts=2, backoff=RETRY_WAIT, slow_wait=0, patience=0)
         self._transport: Transport | None = None
         self._list: dict[str, Secret] = {}
         self._list_until, self._list_asked_at = _EVER, _EVER

@@ -26,7 +26,7 @@ from tcb_ops.features.diagnosis.verdicts import (
 from tcb_ops.features.single_calls.caller import Caller, CallFailure, open_client
 from tcb_ops.i18n import NOTHING, Text, _
 from tcb_ops.model import Merchant, Owner, Reason, Secret
-from tcb_ops.runs.limits import CallLimits, NextStep
+from tcb_ops.runs.limits import NextStep, RunLimits
 from tcb_ops.runs.stop_errors import refused_platform
 from tcb_ops.settings import Settings
 from tcb_ops.wechat.client import PlatformClient
@@ -35,7 +35,7 @@ from tcb_ops.wechat.transport import uses_proxy
 
 AT_ONCE = 64
 """Accounts asked about at the same time."""
-ONCE = CallLimits(attempts=1)
+ONCE = RunLimits(attempts=1)
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -233,7 +233,7 @@ async def ask_about(
     settings: Settings,
     *,
     now: float = 0.0,
-    limits: CallLimits = ONCE,
+    limits: RunLimits = ONCE,
     stops: bool = False,
     progress: Progress = ignore,
     notify: Callable[[Text], None] = ignore,

@@ -19,7 +19,7 @@ from tcb_ops.formatting import sanitize
 from tcb_ops.frames import Lines, Tabular
 from tcb_ops.i18n import Lang, Text, _, as_facts, as_list, as_sentences, ngettext
 from tcb_ops.model import Merchant
-from tcb_ops.runs.limits import CallLimits
+from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.loop import result_of, submit_coroutine
 from tcb_ops.settings import Settings
 from tcb_ops.start import TargetOptions, merchants_for, opened_target, settings_for
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tcb_ops.cli.console import Console
     from tcb_ops.preflight import SendScope
 
-STANDARD = CallLimits()
+STANDARD = RunLimits()
 QUOTA_SECONDS = 5.0
 """For which an upload waits for the answers about today's link calls."""
 
@@ -76,7 +76,7 @@ def check_lines(
     settings: Settings,
     merchants: Sequence[Merchant],
     *,
-    limits: CallLimits = STANDARD,
+    limits: RunLimits = STANDARD,
     progress: Progress = ignore,
     notify: Callable[[Text], None] = ignore,
 ) -> MerchantStates:

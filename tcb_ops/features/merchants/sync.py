@@ -31,7 +31,7 @@ from tcb_ops.lists.table import MERCHANT_COLUMNS, read_table
 from tcb_ops.model import Merchant, Owner
 from tcb_ops.reports.findings import FindingLine, FindingSection
 from tcb_ops.resources import replacing, system_reason
-from tcb_ops.runs.limits import CallLimits
+from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.loop import result_of, submit_coroutine
 from tcb_ops.settings import Settings
 
@@ -314,7 +314,7 @@ def ask_authorizers(
     settings: Settings,
     *,
     only: Collection[str] | None = None,
-    limits: CallLimits = STANDARD,
+    limits: RunLimits = STANDARD,
     notify: Callable[[Text], None] = ignore,
 ) -> Authorized:
     """Ask who authorizes the platform. With `only`, environments are requested for these appids only.

@@ -19,7 +19,7 @@ from tcb_ops.i18n import Text, _
 from tcb_ops.lists.merchants import Unresolved, read_merchants, resolve
 from tcb_ops.lists.paths import path_problem
 from tcb_ops.model import Link, Merchant, Owner, Secret
-from tcb_ops.runs.limits import AttemptCounts, CallLimits, NextStep, backoff_wait, classify, next_step
+from tcb_ops.runs.limits import AttemptCounts, NextStep, RunLimits, backoff_wait, classify, next_step
 from tcb_ops.runs.loop import result_of, submit_coroutine
 from tcb_ops.runs.stop_errors import NO_COMPONENT
 from tcb_ops.settings import Settings
@@ -52,7 +52,7 @@ class Caller:
     """
 
     source: TokenSource
-    limits: CallLimits = field(default_factory=CallLimits)
+    limits: RunLimits = field(default_factory=RunLimits)
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
     notify: Callable[[Text], None] = lambda _: None
     """Called at the first slow-down response, to explain the pause."""
@@ -152,7 +152,7 @@ async def open_client(
     settings: Settings,
     *,
     connections: int = 1,
-    limits: CallLimits | None = None,
+    limits: RunLimits | None = None,
     notify: Callable[[Text], None] = lambda _: None,
 ) -> AsyncIterator[tuple[PlatformClient, Caller]]:
     """Open a client for single calls, and what makes them; `notify`: called for a pause that the platform asks for."""
@@ -160,7 +160,7 @@ async def open_client(
     try:
         async with Transport(connections=connections) as transport:
             client = PlatformClient(transport, settings.api_base, store_hosts=settings.store_hosts)
-            yield client, Caller(source, limits or CallLimits(), notify=notify)
+            yield client, Caller(source, limits or RunLimits(), notify=notify)
     finally:
         await source.aclose()
 

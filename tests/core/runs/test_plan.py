@@ -16,7 +16,7 @@ from tcb_ops.features.simulator.faults import Fault
 from tcb_ops.run import Run
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.list_kinds import UPLOAD
-from tcb_ops.runs.plan import Choice, choose, new_run_id
+from tcb_ops.runs.plan import choose, new_run_id
 
 DAY = 24 * 3600.0
 STOP = [Fault(path="banner/1.png", errcode=61004)]
@@ -25,18 +25,18 @@ STOP = [Fault(path="banner/1.png", errcode=61004)]
 @table(
     "unfinished_since, kind, new_run, choice",
     {
-        "none": (None, UPLOAD, False, Choice.NEW),
-        "none-and-new-run": (None, UPLOAD, True, Choice.NEW),
-        "under-a-day": (1000.0, UPLOAD, False, Choice.RESUME),
-        "under-a-day-and-new-run": (1000.0, UPLOAD, True, Choice.NEW),
-        "a-day": (1000.0 - DAY, UPLOAD, False, Choice.ASK),
-        "a-second-under-a-day": (1000.0 - DAY + 1, UPLOAD, False, Choice.RESUME),
-        "older-and-new-run": (0.0, UPLOAD, True, Choice.NEW),
-        "no-audit": (None, AUDIT, False, Choice.NEW),
-        "audit-under-23-hours": (1000.0 - DAY * 23 / 24 + 1, AUDIT, False, Choice.RESUME),
-        "audit-and-new-run": (1000.0 - DAY * 23 / 24 + 1, AUDIT, True, Choice.NEW),
-        "audit-of-23-hours": (1000.0 - DAY * 23 / 24, AUDIT, False, Choice.NEW),
-        "audit-of-two-days": (1000.0 - 2 * DAY, AUDIT, False, Choice.NEW),
+        "none": (None, UPLOAD, False, "new"),
+        "none-and-new-run": (None, UPLOAD, True, "new"),
+        "under-a-day": (1000.0, UPLOAD, False, "resume"),
+        "under-a-day-and-new-run": (1000.0, UPLOAD, True, "new"),
+        "a-day": (1000.0 - DAY, UPLOAD, False, "ask"),
+        "a-second-under-a-day": (1000.0 - DAY + 1, UPLOAD, False, "resume"),
+        "older-and-new-run": (0.0, UPLOAD, True, "new"),
+        "no-audit": (None, AUDIT, False, "new"),
+        "audit-under-23-hours": (1000.0 - DAY * 23 / 24 + 1, AUDIT, False, "resume"),
+        "audit-and-new-run": (1000.0 - DAY * 23 / 24 + 1, AUDIT, True, "new"),
+        "audit-of-23-hours": (1000.0 - DAY * 23 / 24, AUDIT, False, "new"),
+        "audit-of-two-days": (1000.0 - 2 * DAY, AUDIT, False, "new"),
     },
 )
 def test_an_unfinished_run_is_resumed_for_a_day_and_an_audit_for_23_hours(

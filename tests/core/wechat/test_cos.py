@@ -15,6 +15,7 @@ from scripted import SECRET, Connection, Script, Server, always, length_in
 from tables import table
 
 from tcb_ops.errors import TransportError, TransportFault
+from tcb_ops.i18n import NOTHING
 from tcb_ops.model import Link, Secret
 from tcb_ops.runs.locks import LapsedError
 from tcb_ops.wechat.cos import StoredObject, StoreRefusal, Unconfirmed, etag_verdict, post_object
@@ -133,7 +134,7 @@ def test_the_object_s_headers_are_cos_s_form_fields_before_the_file(run, tmp_pat
 
 def test_an_upload_whose_end_is_refused_is_aborted(run, tmp_path):
     def refuse() -> None:
-        raise LapsedError
+        raise LapsedError(NOTHING)
 
     async def post() -> list[bytes]:
         async with Server(always()) as server, Transport(connections=1) as transport:

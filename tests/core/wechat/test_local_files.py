@@ -53,7 +53,8 @@ def test_a_file_that_became_a_link_out_of_the_root_is_a_changed_one(tmp_path, sw
     os.utime(outside / name, ns=(plan[2], plan[2]))
     (tmp_path / "link").symlink_to(root)
     for good in (root, tmp_path / "link"):
-        open_file(*plan, root=good).close()
+        with open_file(*plan, root=good):
+            pass
     plan[0].unlink()
     if swapped == "file":
         plan[0].symlink_to(outside / name)
@@ -62,7 +63,8 @@ def test_a_file_that_became_a_link_out_of_the_root_is_a_changed_one(tmp_path, sw
         (root / "a").symlink_to(outside)
     with pytest.raises(FileChangedError):
         open_file(*plan, root=root)
-    open_file(*plan, root=tmp_path).close()
+    with open_file(*plan, root=tmp_path):
+        pass
 
 
 def test_a_file_that_cannot_be_opened_for_want_of_descriptors_is_not_unreadable(tmp_path):

@@ -32,7 +32,7 @@ from tcb_ops.features.simulator.faults import (
 )
 from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.model import Merchant, Owner
-from tcb_ops.runs.limits import CallLimits
+from tcb_ops.runs.limits import RunLimits
 
 TEA = Merchant("wxtea", "茶语小铺", "tea-1")
 OWN = Merchant("wxtea", "平台", "own-1", owner=Owner.PLATFORM)
@@ -117,7 +117,7 @@ def test_where_no_limit_is_known_no_figure_is_told(tmp_path):
 
 TEA_TEST = Merchant("wxtea", "茶语小铺", "tea-2")
 BOOKS = Merchant("wxbooks", "城南书店", "books-1")
-QUICK = CallLimits(attempts=2, backoff=0.01, slow_wait=0.01)
+QUICK = RunLimits(attempts=2, backoff=0.01, slow_wait=0.01)
 
 
 def merchant_states(settings, merchants, **given):

@@ -25,7 +25,7 @@ from tcb_ops.features.simulator.faults import Fault, FaultStep
 from tcb_ops.i18n import Bilingual
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.model import Merchant, Owner
-from tcb_ops.runs.limits import CallLimits
+from tcb_ops.runs.limits import RunLimits
 
 NO_CLOUD = Issue("85088", Bilingual("no", "无"), Bilingual("open it", "开通"))
 NO_TOKEN = Issue("no_token", Bilingual("no", "无"), Bilingual("give one", "给一个"))
@@ -127,7 +127,7 @@ def test_what_writes_and_what_could_not_be_read():
 
 TEA = Merchant("wxtea", "茶语小铺", "tea-1")
 BOOKS = Merchant("wxbooks", "城南书店", "books-1")
-QUICK = CallLimits(attempts=2, backoff=0.01, slow_wait=0.01)
+QUICK = RunLimits(attempts=2, backoff=0.01, slow_wait=0.01)
 
 
 def test_who_is_looked_at_may_be_narrowed_but_who_is_there_is_known(open_token_server):

@@ -11,7 +11,7 @@ from tcb_ops.features.simulator.faults import Fault
 from tcb_ops.features.single_calls.caller import Caller, CallFailure
 from tcb_ops.i18n import Bilingual, Text
 from tcb_ops.model import Secret
-from tcb_ops.runs.limits import CallLimits, NextStep
+from tcb_ops.runs.limits import NextStep, RunLimits
 from tcb_ops.wechat.responses import ApiError, InvalidResponse
 from tcb_ops.wechat.tokens import Token
 
@@ -62,7 +62,7 @@ def asked(tokens, *answers, limits=None):
     async def sleep(seconds):
         waits.append(seconds)
 
-    caller = Caller(tokens, limits or CallLimits(attempts=3), sleep, SAID.append)
+    caller = Caller(tokens, limits or RunLimits(attempts=3), sleep, SAID.append)
     SAID.clear()
     WAITS.clear()
     return asyncio.run(caller.call("wx1", call)), used, list(waits)
@@ -98,12 +98,12 @@ def test_passing_trouble_is_tried_again_with_growing_waits(passing):
 
 
 def test_told_to_slow_down_it_pauses_and_counts_no_attempt():
-    found, used, waits = asked(Tokens("t1"), *[refusal(45011)] * 4, "found", limits=CallLimits(attempts=2))
+    found, used, waits = asked(Tokens("t1"), *[refusal(45011)] * 4, "found", limits=RunLimits(attempts=2))
     assert (found, len(used), waits) == ("found", 5, [60.0] * 4)
     assert [text.en for text in SAID] == [
         "The platform asks to slow down (45011): pausing 60 s at a time, then continuing."
     ]
-    ended, used, _ = asked(Tokens("t1"), *[refusal(45011)] * 9, limits=CallLimits(attempts=2, patience=120))
+    ended, used, _ = asked(Tokens("t1"), *[refusal(45011)] * 9, limits=RunLimits(attempts=2, patience=120))
     assert (ended.answer.errcode, len(used)) == (45011, 3)
 
 
@@ -111,7 +111,7 @@ def test_a_token_source_that_is_told_to_slow_down_is_waited_for_too():
     found, used, waits = asked(Tokens(45011, 45011, "t1"), "found")
     assert (found, used, waits) == ("found", ["t1"], [60, 60])
     with pytest.raises(TokenError, match="45011"):
-        asked(Tokens(45011), limits=CallLimits(attempts=2, patience=120))
+        asked(Tokens(45011), limits=RunLimits(attempts=2, patience=120))
     assert WAITS == [60, 60]
     with pytest.raises(TokenError, match="61003"):
         asked(Tokens(61003))
@@ -137,9 +137,7 @@ def test_no_host_reached_is_told_from_one_dead_call_among_others():
 
 
 def test_a_new_token_is_no_attempt():
-    found, used, _ = asked(
-        Tokens("t1", "t2"), refusal(40001), GATEWAY, "found", limits=CallLimits(attempts=2)
-    )
+    found, used, _ = asked(Tokens("t1", "t2"), refusal(40001), GATEWAY, "found", limits=RunLimits(attempts=2))
     assert (found, used) == ("found", ["t1", "t2", "t2"])
 
 
