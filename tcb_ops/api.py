@@ -306,8 +306,7 @@ def runs(*, settings: Settings | None = None, damaged: list[LedgerDamagedError] 
     Errors of runs with a damaged record are appended to `damaged`; without it, the first is raised.
     """
     settings = settings_for({"settings": settings})
-    ledger = existing_ledger(settings)
-    if ledger is None:
+    if (ledger := existing_ledger(settings)) is None:
         return []
     errors: list[LedgerDamagedError] = [] if damaged is None else damaged
     records = ledger.runs(damaged=errors)

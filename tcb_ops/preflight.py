@@ -70,8 +70,7 @@ def facts_line(batch: Batch) -> Text:
         rows=row_count(batch.count),
         facts=as_facts(parts),
     )
-    departed = batch.by_departed_merchant()
-    if not departed:
+    if not (departed := batch.by_departed_merchant()):
         return line
     return _(
         "{line}; {rows:,} of them will not be attempted: the merchant has left ({names})",

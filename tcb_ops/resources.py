@@ -137,8 +137,7 @@ def exhausted(error: BaseException, *, unclear: bool = False) -> ResourceLimitEr
 
 def raise_if_exhausted(error: BaseException, *, unclear: bool = False) -> None:
     """Raise ResourceLimitError if a resource is exhausted."""
-    shortage = exhausted(error, unclear=unclear)
-    if shortage is not None:
+    if (shortage := exhausted(error, unclear=unclear)) is not None:
         raise shortage from None
 
 

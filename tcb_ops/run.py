@@ -278,8 +278,7 @@ class Run:
 
     def changes(self) -> Any:
         """Return what changed since the previous finished run of the same kind, target, list and part, a Diff; None without one."""
-        before = self._reader.previous(self.record)
-        if before is None:
+        if (before := self._reader.previous(self.record)) is None:
             return None
         return provided("Run.changes")(self._ledger, before, self.record, self.settings)
 

@@ -421,8 +421,7 @@ def _one_target(layer: _Layer) -> tuple[dict[str, Any], str]:
 def _checked(key: str, value: Any) -> Any:
     if (setting := setting_values().get(key)) is not None:
         return setting.convert(value, strict=False)
-    model = section_models().get(key)
-    if model is None:
+    if (model := section_models().get(key)) is None:
         raise InvalidValueError(_unknown(key, value))
     if not model.REPEATED:
         raise InvalidValueError(_("must be a section that begins with [{name}]", name=key))

@@ -162,8 +162,7 @@ def unfinished_run(work: RunSpec, settings: Settings) -> Run | None:
 
 def ledger_with_runs(settings: Settings) -> Ledger:
     """Open the ledger. Raises RunNotFoundError if it does not exist."""
-    ledger = existing_ledger(settings)
-    if ledger is None:
+    if (ledger := existing_ledger(settings)) is None:
         raise RunNotFoundError(
             _(
                 "{where} does not exist: no run has used this ledger yet. Check the working folder, and --ledger.",

@@ -287,7 +287,6 @@ def show_causes(console: Console, run: Run, summary: RunSummary, *, texts: bool 
     from tcb_ops.reports.formats.terminal import render_errcodes
     from tcb_ops.reports.summary import by_code
 
-    causes = summary.causes
-    if causes:
+    if causes := summary.causes:
         in_full = f"tcb-ops report {run.id}" if run.record.kind.writes_links else "errcodes.csv"
         console.print(render_errcodes(by_code(causes), console.lang, in_full, texts=texts))

@@ -110,8 +110,7 @@ def _open(run: str, kind: str | None, settings: Settings, common: CommonOptions)
 
 def _selected(run: Run, settings: Settings, common: CommonOptions) -> Run:
     """Narrow a run by `--where`. Raises UsageError if it has no rows of those merchants."""
-    matching = common.matching(settings)
-    if matching is None:
+    if (matching := common.matching(settings)) is None:
         return run
     narrowed = run.of_merchants(matching)
     if not narrowed.outcomes:

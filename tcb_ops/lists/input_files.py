@@ -109,8 +109,7 @@ def decode(raw: BinaryIO, name: str) -> tuple[io.TextIOWrapper, str, int, str]:
     bad_line = 0
     for candidate in (codec,) if bom else ("utf-8", "gb18030"):
         raw.seek(len(bom))
-        bad = _bad_line(raw, candidate, name)
-        if not bad:
+        if not (bad := _bad_line(raw, candidate, name)):
             size, sha256 = digest(raw)
             raw.seek(len(bom))
             text = io.TextIOWrapper(raw, encoding=candidate, newline="")

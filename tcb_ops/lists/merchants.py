@@ -171,8 +171,7 @@ def _read(lines: Iterable[Line], problems: list[Problem]) -> Iterator[Merchant]:
 
 def _merchant(line: Line, problems: list[Problem]) -> Merchant:
     def needed(name: str) -> str:
-        value = line.value(name)
-        if not value:
+        if not (value := line.value(name)):
             message, fix = _("the {ours} is empty", ours=name), _("fill it in, or remove the line")
             problems.append(line.problem(message, fix, name))
         return value

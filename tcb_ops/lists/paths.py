@@ -83,8 +83,7 @@ def path_problem(path: str) -> tuple[Text, Text] | None:
 
 
 def _control_problem(value: str, code: DetailCode = DetailCode.VALUE_CONTROL) -> tuple[Text, Text] | None:
-    match = _CONTROL.search(value)
-    if match is None:
+    if (match := _CONTROL.search(value)) is None:
         return None
     fix = _("remove it; pasting may have added a line break or tab")
     return detail(code, character=f"U+{ord(match.group()):04X}"), fix
@@ -180,8 +179,7 @@ class RowValidator:
         if not problems:
             problems += bad.values()
             if _TARGET.isdisjoint(bad):
-                environment = self._resolve(env, merchant, appid)
-                if environment is None:
+                if (environment := self._resolve(env, merchant, appid)) is None:
                     self.left_out += 1
                     return None, []
                 if isinstance(environment, Unresolved):

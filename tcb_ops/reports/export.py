@@ -262,8 +262,7 @@ def _check(real: Path, dest: Path, run_id: str | None, *, replace: bool) -> None
     names = {entry.name for entry in real.iterdir()} - LEFT_BY_DESKTOPS
     if not names:
         return
-    manifest = read_manifest(real)
-    if manifest is None:
+    if (manifest := read_manifest(real)) is None:
         raise _refused(dest, _("it is not empty and contains no report"))
     if manifest.run != run_id and not replace:
         raise _refused(dest, _("it contains the report of run {run}", run=manifest.run))

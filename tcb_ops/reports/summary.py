@@ -266,8 +266,7 @@ def causes_of(tallies: Iterable[Tally]) -> list[Cause]:
     """Tabulate tallies by merchant, environment and code, most rows first; rows that succeeded are left out."""
     causes: dict[tuple[str, str, str, str], Cause] = {}
     for tally in tallies:
-        cause = why(tally.outcome, tally.reason, tally.errcode, tally.store_code)
-        if cause is None:
+        if (cause := why(tally.outcome, tally.reason, tally.errcode, tally.store_code)) is None:
             continue
         key = (tally.appid, tally.merchant, tally.env, cause.code)
         detail, outcomes, rows = source_message(tally, cause), {tally.outcome: tally.rows}, tally.rows

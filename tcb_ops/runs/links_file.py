@@ -46,8 +46,7 @@ csv_line = csv.writer(_Returned()).writerow
 
 def check_columns(headers: Iterable[str]) -> None:
     """Raise UsageError for a list with a column that links.csv itself writes."""
-    twice = [name for name in headers if name.strip().lower() in LINK_COLUMNS]
-    if twice:
+    if twice := [name for name in headers if name.strip().lower() in LINK_COLUMNS]:
         raise UsageError(
             _(
                 "the list has a column that links.csv itself writes: {names}. Rename it in the list.",

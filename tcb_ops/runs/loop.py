@@ -71,8 +71,7 @@ def cancel_all() -> None:
         handed.cancel()
 
     async def end() -> None:
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        if others:
+        if others := asyncio.all_tasks() - {asyncio.current_task()}:
             await asyncio.wait(others, timeout=LET_END)
 
     with suppress(TimeoutError):  # a loop that is stuck ends with the process

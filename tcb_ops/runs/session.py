@@ -105,13 +105,11 @@ class RunSession:
             except CancelledError:
                 raise self._early_end(interrupted()) from None
             except TcbOpsError as error:
-                rest = self._run.kind.end_when_stopped(error)
-                if rest is None:
+                if (rest := self._run.kind.end_when_stopped(error)) is None:
                     raise self._early_end(error) from None
                 break
             except OSError as error:
-                shortage = exhausted(error)
-                if shortage is None:
+                if (shortage := exhausted(error)) is None:
                     raise
                 raise self._early_end(shortage) from None
         try:

@@ -64,8 +64,7 @@ class FileTokens:
             except SettingsError as error:
                 problem, transient = error.text, True
                 continue
-            token = self._tokens.get(appid)
-            if token is not None:
+            if (token := self._tokens.get(appid)) is not None:
                 return token
             transient = False
             problem = self._problems.get(appid)
@@ -127,8 +126,7 @@ class FileTokens:
     def _parse(self, text: str) -> tuple[dict[str, Token], dict[str, Text]]:
         lines = self._lines(text)
         header = [name.lower() for name in next(lines, (0, list[str]()))[1]]
-        missing = [name for name in ("appid", "access_token") if name not in header]
-        if missing:
+        if missing := [name for name in ("appid", "access_token") if name not in header]:
             raise self._bad(_("line 1: no column {names}", names=", ".join(missing)))
         tokens: dict[str, Token] = {}
         problems: dict[str, Text] = {}
@@ -136,8 +134,7 @@ class FileTokens:
             if not any(cells):
                 continue
             value = dict(zip(header, cells, strict=False))
-            appid = value.get("appid", "")
-            if not appid:
+            if not (appid := value.get("appid", "")):
                 raise self._bad(_("line {line}: the appid is empty", line=line))
             read = _token_of(value.get("access_token", ""), value.get("expires_at", ""))
             if appid in tokens or appid in problems:
