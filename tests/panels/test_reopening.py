@@ -20,7 +20,7 @@ from tcb_ops.panels.html import RunState
 from tcb_ops.panels.notebook_panels import in_jupyter_session
 from tcb_ops.resources import SAMPLE
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("kind", ["uploads", "links", "audits"])
@@ -117,13 +117,11 @@ def practised(script, tmp, **more):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.slow
 def test_in_practice_a_headless_run_links_to_its_report_below_the_notebook(tmp_path):
     result = practised(PRACTISE, tmp_path, JPY_SESSION_NAME="/a/02_run_uploads.ipynb")
     assert result == {"linked": True, "finished": True, "shown": result["shown"], "runs": [result["shown"]]}
 
 
-@pytest.mark.slow
 def test_below_a_practice_panel_the_librarys_calls_find_its_runs_and_below_a_live_one_the_live_ones(tmp_path):
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "merchants.csv").write_text("appid,name,env\nwx1,a,a-1\n", encoding="utf-8")
@@ -151,7 +149,6 @@ print(json.dumps({
 """
 
 
-@pytest.mark.slow
 def test_a_rehearsals_notebooks_use_its_merchants_list_faults_store_and_ledger(tmp_path):
     folder = tmp_path / "work"
     folder.mkdir()
@@ -174,7 +171,6 @@ def test_a_rehearsals_notebooks_use_its_merchants_list_faults_store_and_ledger(t
     assert practised(REHEARSE, tmp_path) == first  # a restarted kernel shows the run, and starts none
 
 
-@pytest.mark.slow
 def test_a_merchant_added_to_the_copied_sample_is_practised_with(tmp_path):
     shutil.copytree(SAMPLE, tmp_path / "work" / "data", ignore=shutil.ignore_patterns("practice", "*.db"))
     found = practised(ADDED, tmp_path)
@@ -217,7 +213,6 @@ def looked(tmp, **more):
     return done.stdout.split()
 
 
-@pytest.mark.slow
 def test_a_process_has_one_and_takes_it_along(tmp_path):
     base, ledger, lang, same = looked(tmp_path)
     assert base.startswith("http://127.0.0.1:")

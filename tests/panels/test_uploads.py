@@ -15,7 +15,7 @@ from tcb_ops.features.simulator.faults import Fault, FaultStep
 from tcb_ops.panels.html import RunState
 from tcb_ops.run import RunHandle
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.slow
 
 SLOW = [Fault(delay=0.5)]
 

@@ -66,7 +66,7 @@ def worked(open_cli):
     return cli
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_asked_for_chinese_no_english_sentence_is_left(worked):
     english = {}
     for name, (command, *more) in COMMANDS.items():

@@ -17,7 +17,7 @@ from workspace import BOOKS, TEA, write_csv
 
 from tcb_ops.features.simulator.faults import Fault
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.slow
 
 ANSWERS = Path(__file__).with_name("mistakes.toml")
 UPDATE = bool(os.environ.get("UPDATE_MISTAKES"))

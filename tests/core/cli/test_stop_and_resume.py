@@ -15,7 +15,7 @@ import tcb_ops as tcb
 from tcb_ops.features.simulator.faults import Fault
 from tcb_ops.run import find_handle
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.slow
 
 HELD = [Fault(delay=0.03)]
 ROWS = many(TEA, TEA_TEST, BOOKS, rows=60)

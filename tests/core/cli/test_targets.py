@@ -11,7 +11,7 @@ from tcb_ops.features.simulator.faults import Fault
 from tcb_ops.features.simulator.state import Request, Response
 from tcb_ops.wechat.client import HANDSHAKE
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize(

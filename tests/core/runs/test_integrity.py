@@ -20,7 +20,7 @@ from tcb_ops.features.simulator.faults import Fault
 from tcb_ops.runs import connections
 from tcb_ops.runs.ledger import Ledger
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.slow
 
 PAGE = 4_096
 FAULTS = [

@@ -20,7 +20,7 @@ from tcb_ops.runs import loop
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.loop import COLLECT
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.slow
 
 SLOW = [Fault(delay=0.03), Fault(step=FaultStep.STORE, delay=0.03)]
 """Calls that stay in flight long enough to be counted."""

@@ -193,7 +193,7 @@ def test_a_run_of_invalid_rows_only_sends_nothing(open_workspace, assert_complet
 # --- breakers -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [upload, links])
 def test_85088_stops_the_merchant_and_nobody_else(open_workspace, assert_complete, kind):
     workspace = open_workspace(many(TEA, TEA_TEST, BOOKS, rows=200), [Fault(appid=TEA.appid, errcode=85088)])
@@ -257,7 +257,7 @@ def test_reasons_are_kept_as_codes_and_read_in_either_language(open_workspace):
 # --- slowing down ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_45011_pauses_the_whole_merchant_and_nobody_else_and_counts_no_attempt(
     open_workspace, assert_complete
 ):
@@ -274,7 +274,7 @@ def test_45011_pauses_the_whole_merchant_and_nobody_else_and_counts_no_attempt(
     assert last[BOOKS.env] < last_told < last[TEA_TEST.env]
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 @table(
     "fault",
     {
@@ -295,7 +295,7 @@ def test_a_slow_environment_pauses_alone_and_counts_no_attempt(open_workspace, a
     assert all(n < first_of_slow for n, call in enumerate(calls) if call.env == TEA_TEST.env)
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_patience_with_a_slow_merchant_ends_its_rows(open_workspace, assert_complete):
     workspace = open_workspace(many(TEA, TEA_TEST, BOOKS, rows=30), [Fault(appid=TEA.appid, errcode=45011)])
     run = upload(workspace, RunLimits(slow_wait=0.05, patience=0.2))

@@ -22,7 +22,7 @@ from tcb_ops.runs import scheduler
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.progress import Progress
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.slow
 
 FEW = RunLimits(concurrency=8, per_env=4, backoff=0.01, slow_wait=0.05, patience=0.3)
 HELD = [Fault(delay=0.03)]
@@ -343,7 +343,6 @@ def test_a_call_that_waits_writes_the_report_before_another_can_take_the_run(ope
     assert held != [None]
 
 
-@pytest.mark.slow
 def test_of_two_commands_on_one_list_at_once_one_works_and_one_is_told(open_workspace, wait_for):
     workspace = open_workspace(many(TEA, rows=40), [Fault(delay=3.0)])
     both = [started(workspace) for _ in range(2)]

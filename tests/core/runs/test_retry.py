@@ -9,7 +9,7 @@ from workspace import BOOKS, QUICK, TEA, TEA_TEST
 import tcb_ops as tcb
 from tcb_ops.features.simulator.faults import Fault, FaultStep
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture

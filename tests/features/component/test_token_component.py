@@ -242,7 +242,7 @@ def test_an_answer_that_is_lost_after_a_rotation_is_asked_for_again(run, open_cl
 # --- merchants ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_500_merchants_refresh_once_each_and_none_waits_for_a_slow_one(run, open_cli):
     merchants = [Merchant(f"wx{n}", f"商户 {n}", f"env-{n}") for n in range(500)]
     slow = Fault(appid="wx8", step=FaultStep.AUTHORIZER_TOKEN, delay=0.5)

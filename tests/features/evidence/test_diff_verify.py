@@ -9,7 +9,7 @@ from workspace import BOOKS, TEA, TEA_TEST, many
 import tcb_ops as tcb
 from tcb_ops.features.simulator.faults import Fault
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture

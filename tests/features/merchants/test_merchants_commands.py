@@ -95,7 +95,7 @@ def test_a_merchant_leaves_and_returns(open_token_server, type_command):
     assert [m.left for m in read_merchants(token_server.file)] == [False, False]
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_300_merchants_are_synced_and_checked_in_seconds_and_summed_up(open_token_server, type_command):
     many = [Merchant(f"wx{n:03}", f"商户{n:03}号", f"env-{n:03}") for n in range(300)]
     ill = [SimulatedAccount(f"wx{n:03}", permissions=(18,)) for n in range(50)]

@@ -241,7 +241,7 @@ def notebook():
     return new_notebook(cells=cells, metadata={"tcb_ops": about})
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_it_shows_results_without_code_traces_or_warnings(notebook):
     page = render_page(notebook, "own", ENGLISH)
     assert "<table><td>1</td></table>" in page
@@ -251,7 +251,7 @@ def test_it_shows_results_without_code_traces_or_warnings(notebook):
         assert gone not in page
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_control_characters_are_shown_as_such(notebook):
     notebook.metadata.tcb_ops["parameters"]["note"] = "a\x1b[2Jb"
     page = render_page(notebook, "own", CHINESE)
@@ -273,7 +273,7 @@ def test_it_says_which_run_it_was_how_it_ended_and_that_it_was_a_rehearsal(noteb
     assert "SIMULATED" not in render_page(notebook, "own", CHINESE)
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_nothing_in_it_can_run_or_call_out(notebook):
     page = render_page(notebook, "own", replace(ENGLISH, run=EVIL, verdict=Bilingual(EVIL, EVIL)))
     assert "<script" not in page

@@ -114,7 +114,7 @@ def test_simulate_refuses_what_it_cannot_serve(open_cli):
         assert told in result.err
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_demo_ends_0_and_writes_its_report_again_and_again(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for _ in range(2):

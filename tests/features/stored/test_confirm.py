@@ -13,7 +13,7 @@ from tcb_ops.features.stored.kinds import DELETE, UNDO
 from tcb_ops.model import Merchant, Outcome, Owner, Reason
 from tcb_ops.runs.list_kinds import UPLOAD
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.slow
 
 OTHER = "1" * 32
 PLATFORM = "wxcomponent"

@@ -9,7 +9,7 @@ from workspace import BOOKS, TEA, many
 from tcb_ops.features.simulator.faults import Fault
 from tcb_ops.features.stored.kinds import CONFIRM
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.slow
 
 
 def hidden(widget):

@@ -19,7 +19,7 @@ from tcb_ops.features.stored.api import undo_scope, upload_of
 from tcb_ops.model import Merchant
 from tcb_ops.runs.limits import RunLimits
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.slow
 
 OTHER = "1" * 32
 

@@ -220,7 +220,7 @@ def fleet(open_token_server, **options):
     return server, failed_run(server, lines)
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_400_merchants_with_six_causes_are_one_screen_in_a_few_calls(open_token_server, type_command):
     server, run = fleet(open_token_server)
     before = server.sim.stats

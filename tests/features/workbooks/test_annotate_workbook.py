@@ -408,7 +408,7 @@ def test_a_file_that_somebody_makes_meanwhile_is_not_overwritten(tmp_path, sent,
     assert (dest.read_bytes(), sorted(path.name for path in tmp_path.glob("*.part"))) == (b"mine", [])
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 @pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning"
 )  # openpyxl's, of its temporary file

@@ -10,7 +10,7 @@ from workspace import BOOKS, TEA, many
 
 from tcb_ops.features.simulator.faults import Fault
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.slow
 
 ROWS = many(TEA, BOOKS, rows=4)
 ILL = Fault(env=BOOKS.env, path="banner/2.png", errcode=40097)
