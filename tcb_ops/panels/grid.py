@@ -208,8 +208,8 @@ class RunGrid(anywidget.AnyWidget):
             (_("Ended"), ended.isoformat(" ", "seconds") if ended else ""),
         ]
         shown = {row.merchant, row.appid, row.env, row.path, row.file}
-        cells = [(verbatim(name), redact(cell)) for name, cell in zip(headers, row.cells, strict=False)]
-        facts += [cell for cell in cells if cell[1] not in shown]
+        own = zip(map(verbatim, headers), map(redact, row.cells), strict=False)
+        facts += [fact for fact in own if fact[1] not in shown]
         return {name: getattr(row, name) for name in ("line", "merchant", "appid", "env", "path")} | {
             "outcome": end.outcome.label.of(lang),
             "css": outcome_class(end.outcome),

@@ -283,8 +283,7 @@ class RunMonitor(widgets.VBox):
 
     def _offer(self) -> None:
         """Offer the rest of an unfinished run, and what the menus can do with a run."""
-        run = self.run
-        if run is not None and self.state is RunState.UNFINISHED:
+        if (run := self.run) is not None and self.state is RunState.UNFINISHED:
             self._resumable = run.resumable
             self.resume.offer_rest(run)
         for menu in self._worker.menus:
