@@ -96,8 +96,9 @@ class Staging:
 
         Rows with a problem are skipped: their env or path may be wrong.
         """
-        first = f"MIN(line) OVER (PARTITION BY env, path) AS first FROM rows WHERE {_VALID}"
-        sql = f"SELECT line, first, path FROM (SELECT line, path, {first}) WHERE line > first ORDER BY line"  # noqa: S608  own names
+        firsts = f"SELECT env, path, MIN(line) AS first FROM rows WHERE {_VALID} GROUP BY env, path HAVING COUNT(*) > 1"  # noqa: S608  own names
+        later = f"rows.line > first AND {_VALID} ORDER BY rows.line"
+        sql = f"SELECT rows.line, first, path FROM ({firsts}) JOIN rows USING (env, path) WHERE {later}"  # noqa: S608  own names
         for page in self.pages(sql):
             yield from page
 

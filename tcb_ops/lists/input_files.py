@@ -122,19 +122,20 @@ def decode(raw: BinaryIO, name: str) -> tuple[io.TextIOWrapper, str, int, str]:
 def _bad_line(raw: BinaryIO, codec: str, name: str) -> int:
     """Return the first line that is not text in an encoding; 0 if all lines are. Raises InputError for a binary file."""
     decoder = codecs.getincrementaldecoder(codec)()
-    number = 1
+    number, unbroken = 1, 0
     try:
-        while line := raw.readline(_LONGEST_LINE + 1):
-            if len(line) > _LONGEST_LINE:
-                raise refused(name, _("a line is longer than 16 MiB, so this is not a list"), _SAVE_AS)
-            text = decoder.decode(line)
+        while chunk := raw.read(_CHUNK):
+            text = decoder.decode(chunk)
             if "\0" in text:
                 message = _("there are NUL bytes here: this is not text, or UTF-16 without a BOM")
                 raise refused(name, message, _SAVE_AS, number + text.partition("\0")[0].count("\n"))
             number += text.count("\n")
+            unbroken = len(chunk) - 1 - chunk.rfind(b"\n") if b"\n" in chunk else unbroken + len(chunk)
+            if unbroken > _LONGEST_LINE:
+                raise refused(name, _("a line is longer than 16 MiB, so this is not a list"), _SAVE_AS)
         decoder.decode(b"", final=True)
-    except UnicodeDecodeError:
-        return number
+    except UnicodeDecodeError as error:
+        return number + error.object[: error.start].decode(codec).count("\n")
     return 0
 
 
