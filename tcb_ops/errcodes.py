@@ -27,6 +27,8 @@ from tcb_ops.model import Owner
 
 COMPONENT_MARK = " (component)"
 """Distinguishes an errcode of the component token from the merchants' own."""
+ETAG_MISMATCH = "ETagMismatch"
+"""Recorded in place of a store's code if the stored object's checksum does not match the file."""
 ERRCODE = re.compile("-?[0-9]{1,9}")
 
 

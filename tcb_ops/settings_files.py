@@ -143,11 +143,6 @@ def cannot_be_read(file: Path, error: OSError) -> SettingsError:
     return SettingsError(_("{file} cannot be read: {why}.", file=file, why=system_reason(error)))
 
 
-def read_toml(file: Path) -> dict[str, Any]:
-    """Read a TOML file. Raises SettingsError with the line that cannot be read, never quoting it."""
-    return parse_toml(read_text(file, file), file)
-
-
 def parse_toml(text: str, file: Path) -> dict[str, Any]:
     """Parse a TOML file's text. Raises SettingsError with the line that cannot be read, never quoting it."""
     import tomllib

@@ -115,9 +115,8 @@ class Console:
 
         self.info(_("{text}\n{line}", text=text, line=quoted(command)))
 
-    def suggest_one(self, *commands: tuple[Text, Sequence[str]] | None) -> None:
-        """Suggest the first of these commands, else that for the list's skipped rows, which are named in any case."""
-        chosen = next(filter(None, commands), None)
+    def suggest_one(self, chosen: tuple[Text, Sequence[str]] | None = None) -> None:
+        """Suggest this command, and that for the list's skipped rows if there are any."""
         if self.fix_me is not None:
             where, purpose, words = self.fix_me
             self.suggest(as_sentences((where, purpose)), words)

@@ -178,7 +178,7 @@ def _warn_about_tokens(console: Console, settings: Settings) -> None:
     file = settings.tokens.file
     if settings.tokens.source != "file" or settings.target:
         return
-    from tcb_ops.wechat.tokens.file import FileTokens
+    from tcb_ops.wechat.tokens import FileTokens
 
     with suppress(TcbOpsError):  # an invalid file is reported when it is needed
         if expired := FileTokens(file).expired():

@@ -246,7 +246,6 @@ class Batch(Tabular):
     headers: tuple[str, ...]
     """As in the file, without columns that begin with `tcb_`."""
     encoding: str
-    delimiter: str
     warnings: tuple[Text, ...]
     decided: Text
     """One line with the detected encoding, delimiter, columns, and number of rows."""

@@ -368,7 +368,6 @@ def read_paths(
         bytes=size,
         headers=validator.headers,
         encoding=encoding,
-        delimiter=table.delimiter,
         warnings=validator.warnings(),
         decided=decided,
         merchants=merchants,

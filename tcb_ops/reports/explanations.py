@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 from tcb_ops.details import Detail, detail
-from tcb_ops.errcodes import COMPONENT_MARK, Decision, all_reasons, entry_of
+from tcb_ops.errcodes import COMPONENT_MARK, ETAG_MISMATCH, Decision, all_reasons, entry_of
 from tcb_ops.errcodes import errcode as errcode_entry
 from tcb_ops.errcodes import store_code as store_code_entry
 from tcb_ops.i18n import NOTHING, Joined, Text, _, as_list, as_sentences, verbatim
@@ -26,8 +26,6 @@ MARK = "SIMULATED 演练"
 
 ERRMSG = 160
 """Characters of an errmsg shown beside a cause; results.csv has all of it."""
-ETAG_MISMATCH = "ETagMismatch"
-"""Recorded in place of a store's code if the stored object's checksum does not match the file."""
 
 
 @dataclass(frozen=True, slots=True)

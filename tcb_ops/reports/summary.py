@@ -12,11 +12,11 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tcb_ops.details import merged
-from tcb_ops.errcodes import COMPONENT_MARK, Decision, Scope, entry_of
+from tcb_ops.errcodes import COMPONENT_MARK, ETAG_MISMATCH, Decision, Scope, entry_of
 from tcb_ops.i18n import Joined, Lang, Text, verbatim
 from tcb_ops.kinds import is_provided, provided
 from tcb_ops.model import Outcome, Reason
-from tcb_ops.reports.explanations import ETAG_MISMATCH, merchant_text, source_message, why
+from tcb_ops.reports.explanations import merchant_text, source_message, why
 from tcb_ops.runs.records import LaterChange, RowRecord, RunRecord, Tally
 from tcb_ops.secrets import redact
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from tcb_ops.details import DetailCode, as_detail, detail
-from tcb_ops.errcodes import Decision, Scope, store_code
+from tcb_ops.errcodes import ETAG_MISMATCH, Decision, Scope, store_code
 from tcb_ops.errors import TransportError, TransportFault
 from tcb_ops.i18n import Text
 from tcb_ops.kinds import provided
@@ -40,8 +40,6 @@ Answer = TypeVar("Answer")
 SMALL = 64 * 1024
 DIGESTS = 10_000
 """Digests kept at a time, so that memory does not grow with the list."""
-ETAG_MISMATCH = "ETagMismatch"
-"""Used in place of a store's code if the stored object's checksum does not match the uploaded file."""
 
 
 @dataclass(frozen=True, slots=True)

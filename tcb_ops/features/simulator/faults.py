@@ -18,7 +18,7 @@ from msgspec import Meta
 
 from tcb_ops.errors import SettingsError
 from tcb_ops.i18n import Text, _, as_list
-from tcb_ops.settings_files import read_toml
+from tcb_ops.settings_files import parse_toml, read_text
 from tcb_ops.values import Named, Raw, check, values_of
 
 SECONDS_PER_DAY = 86_400
@@ -257,7 +257,7 @@ _NO_PLAN = _(
 def load_faults(path: Path) -> Faults:
     """Read a fault plan. Raises SettingsError with the file, the entry's number, the field and what is valid."""
     tables: dict[str, list[Any]] = {name: [] for name in _TABLES}
-    for table, value in read_toml(path).items():
+    for table, value in parse_toml(read_text(path, path), path).items():
         entries = value if isinstance(value, list) else [value]
         if table not in _TABLES or isinstance(value, list) == (table == "component"):
             raise _invalid(path, _NO_PLAN)

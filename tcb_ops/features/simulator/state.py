@@ -26,7 +26,7 @@ from tcb_ops.features.simulator.faults import (
     SimulatedEnvironment,
 )
 from tcb_ops.model import Merchant, Owner
-from tcb_ops.wechat.tokens.file import FileTokens
+from tcb_ops.wechat.tokens import FileTokens
 
 
 class Request(NamedTuple):

@@ -31,7 +31,7 @@ def test_rows_come_in_the_order_of_the_file_with_who_serves_them(write, merchant
     ]
     assert (batch.count, batch.valid, batch.envs, batch.merchants_count) == (2, 2, 2, 2)
     assert batch.headers == ("env", "path", "价格")
-    assert (batch.encoding, batch.delimiter, batch.bytes) == ("UTF-8", ",", len(text.encode()))
+    assert (batch.encoding, batch.bytes) == ("UTF-8", len(text.encode()))
     assert batch.sha256 == hashlib.sha256(text.encode()).hexdigest()
     assert not batch.problems
     assert batch.warnings == ()

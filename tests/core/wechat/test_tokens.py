@@ -14,8 +14,7 @@ from tcb_ops.errors import ResourceLimitError, SettingsError, TokenError
 from tcb_ops.features.component.store import TokenStore
 from tcb_ops.model import Secret
 from tcb_ops.settings import Settings, TokenSettings
-from tcb_ops.wechat.tokens import Token, open_source
-from tcb_ops.wechat.tokens.file import FileTokens
+from tcb_ops.wechat.tokens import FileTokens, Token, open_source
 
 SECRET = "SeCrEt+token/42="
 

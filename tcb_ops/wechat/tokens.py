@@ -1,28 +1,108 @@
-"""`source = "file"`: a CSV of tokens that another program keeps up to date."""
+"""Sources of access tokens: a file, which is here, a program, a token server, or the platform itself.
+
+A source has one method, `token(appid, refused)`. `refused` is the token that the platform has just refused (40001,
+40014, 42001): the source looks the token up again, and the caller checks whether the result differs. Only `component`
+stores tokens on disk; no source logs anything.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import csv
+import json
+import math
 import stat
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any, Protocol, TypeGuard
+
+import msgspec
 
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import SettingsError, TokenError
 from tcb_ops.i18n import Text, _
+from tcb_ops.kinds import provided
 from tcb_ops.model import Secret
 from tcb_ops.resources import raise_if_exhausted, system_reason
-from tcb_ops.wechat.tokens import LONGEST_TOKEN, Token, finite, is_token
+from tcb_ops.settings import Settings
 
+_decode = msgspec.json.Decoder().decode
+LONGEST_TOKEN = 4096
+"""Characters; the platform's tokens (api_authorizer_token, api_component_token) have about 200, and at most 512."""
 LARGEST_FILE = 16 * 1024 * 1024
 """Bytes of a token file."""
 SETTLED = 2.0
 """Seconds since its last modification after which a file counts as complete."""
 RE_READS, RE_READ_WAIT = 4, 0.5
 """How many times, and after how many seconds, a possibly incomplete file is read again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """An access token and, if known, when it expires."""
+
+    value: Secret
+    expires_at: float | None = None
+    """Unix seconds."""
+    renew_at: float | None = None
+    """Unix seconds from which the source has a newer one; None if the source does not renew tokens in advance."""
+
+
+class TokenSource(Protocol):
+    """A source of access tokens by appid."""
+
+    async def token(self, appid: str, refused: Secret | None = None) -> Token:
+        """Return the appid's token; look it up again if `refused` is the one that failed.
+
+        The component token is the token of the component's own appid. Raises TokenError if this appid has no token,
+        TokenSourceError if no appid has one, TransportError if the platform itself is the source and cannot be
+        reached.
+        """
+
+    async def aclose(self) -> None:
+        """Close threads, files and connections."""
+
+
+def open_source(settings: Settings) -> TokenSource:
+    """Create the token source named in the settings. Raises SettingsError if its settings are incomplete or invalid."""
+    tokens = settings.tokens
+    if tokens.source == "file":
+        return FileTokens(tokens.file)
+    source: TokenSource = provided(tokens.source)(settings)
+    return source
+
+
+def is_token(value: object) -> TypeGuard[str]:
+    """Return whether a value is a valid token: printable ASCII of limited length."""
+    return (
+        isinstance(value, str) and 0 < len(value) <= LONGEST_TOKEN and value.isascii() and value.isprintable()
+    )
+
+
+def read_object(text: bytes) -> dict[str, Any]:
+    """Parse a JSON object; return an empty one if the text is anything else."""
+    # The errors quote the text, so they are not passed on. Deep nesting raises RecursionError.
+    try:
+        payload = _decode(text)
+    except (ValueError, RecursionError):
+        # Slower, and takes a byte order mark and half of an emoji, too.
+        try:
+            payload = json.loads(text)
+        except (ValueError, RecursionError):
+            return {}
+    return payload if isinstance(payload, dict) else {}
+
+
+def finite(moment: float) -> float:
+    """Return the argument. Raises ValueError for NaN and infinity."""
+    if not math.isfinite(moment):
+        raise ValueError
+    return moment
+
+
+# --- a file ---------------------------------------------------------------------------------------------------------
 
 
 class FileTokens:
@@ -36,7 +116,7 @@ class FileTokens:
         self,
         file: Path,
         clock: Callable[[], float] = time.time,
-        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        sleep: Callable[[float], Awaitable[object]] | None = None,
     ) -> None:
         self._file, self._clock, self._sleep = file, clock, sleep
         self._seen: tuple[int, int, int] | None = None
@@ -58,7 +138,9 @@ class FileTokens:
         problem: Text | None = None
         for again in range(RE_READS + 1):
             if again:
-                await self._sleep(RE_READ_WAIT)
+                import asyncio
+
+                await (self._sleep or asyncio.sleep)(RE_READ_WAIT)
             try:
                 self._read()
             except SettingsError as error:
