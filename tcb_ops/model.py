@@ -133,11 +133,8 @@ class Outcome(Term):
     @staticmethod
     def in_order(counts: Mapping[Outcome, int]) -> dict[Outcome, int]:
         """Return counts without zeros, in the order of tables and legends."""
-        return {
-            outcome: counts[outcome]
-            for outcome in sorted(counts, key=lambda outcome: outcome.order)
-            if counts[outcome]
-        }
+        ordered = sorted(counts.items(), key=lambda count: count[0].order)
+        return {outcome: rows for outcome, rows in ordered if rows}
 
     @classmethod
     def successes(cls) -> frozenset[Outcome]:

@@ -384,7 +384,6 @@ def read_lines(
     Raises InputError with all of them, and those of the file.
     """
     values: list[_T] = []
-    problems: list[Problem] = []
     with open_table(source, columns.rate, rows="all") as (table, _encoding, _size, sha256):
         positions, problems = columns.find(table.headers, table.header_line)
         try:

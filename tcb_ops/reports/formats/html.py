@@ -83,9 +83,6 @@ def page(
     actions = next_actions(summary.codes)
     state = "good" if all(outcome.succeeded for outcome in counts) else "bad"
     findings = run.kind.findings(reader, summary, settings) if run.has_findings else None
-    charts = None
-    if is_provided("charts"):
-        charts = provided("charts")(summary.causes, reader.timeline(run), settings.zone)
     templates = environment(settings.lang, settings.timezone)
     codes = {cause.code for cause in summary.causes}  # others have been solved by a retry
     values = {
@@ -115,7 +112,9 @@ def page(
         "named": NAMED,
         "changed": CHANGED,
         "verdicts": [verdict for verdict in kept_verdicts(run) if verdict.code in codes],
-        "charts": charts,
+        "charts": provided("charts")(summary.causes, reader.timeline(run), settings.zone)
+        if is_provided("charts")
+        else None,
         "findings": findings,
         "sections": [] if findings is None or findings.stopped is not None else findings.sections(),
         "merchants": len(summary.merchants),
