@@ -272,10 +272,8 @@ class AuditResult(Tabular):
         """Yield notes on what an audit was compared with, and what it could not check."""
         environments = environment_count(self.environments)
         if self.damage is not None:
-            yield _(
-                "Not compared with an earlier audit, so everything that is broken counts as new: {text}",
-                text=self.damage,
-            )
+            text = _("Not compared with an earlier audit, so everything that is broken counts as new: {text}")
+            yield text.format(text=self.damage)
         elif self.previous is None:
             yield _("There is no earlier audit to compare with: everything that is broken counts as new.")
         else:

@@ -258,14 +258,3 @@ async def ask_about(
         replace(facts, elsewhere={} if facts.own else statuses, appids=appids, proxied=proxied)
         for facts in answered
     ]
-
-
-async def calls_left(appids: Sequence[str], settings: Settings) -> dict[str, int]:
-    """Ask how many link calls each merchant has left today; those of whom the platform tells no limit are left out.
-
-    Raises what concerns every merchant.
-    """
-    async with open_client(settings, limits=ONCE) as (client, caller):
-        quotas = await asyncio.gather(*map(Probes(caller, client, "").quota, appids))
-    found = zip(appids, quotas, strict=True)
-    return {appid: q.left for appid, q in found if isinstance(q, Quota) and q.left is not None}

@@ -283,12 +283,8 @@ def _pairs(
 
 def _once(records: Iterable[Any], which: int) -> Iterator[tuple[tuple[str, str, str], int, State]]:
     """Yield each key once: the second of two duplicate rows was skipped as invalid."""
-    last = None
-    for record in records:
-        key = record[:3]
-        if key != last:
-            last = key
-            yield key, which, record[3:]
+    for key, duplicates in groupby(records, itemgetter(slice(3))):
+        yield key, which, next(duplicates)[3:]
 
 
 @checked

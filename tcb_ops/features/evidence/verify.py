@@ -145,7 +145,10 @@ def check_report(
         checks.insert(0, _differs(copy, text))
     checks += _not_listed(folder, manifest)
     checks.append(_check_input(manifest, lists))
-    checks += _check_ledger(folder, manifest, ledger, ledger_file)
+    try:
+        checks += _check_ledger(folder, manifest, ledger, ledger_file)
+    except LedgerDamagedError as error:  # a difference, since it proves nothing
+        checks.append(_differs(LEDGER, error.text))
     return Verification(folder, manifest.run, tuple(checks))
 
 
@@ -208,7 +211,6 @@ def _check_input(manifest: Manifest, lists: Sequence[Path]) -> Check:
 def _check_ledger(
     folder: Path, manifest: Manifest, ledger: LedgerReader | None, ledger_file: str
 ) -> Iterator[Check]:
-    """Compare a report with the ledger. A damaged ledger is a difference: it proves nothing."""
     if ledger is None:
         text = _(
             "the ledger {ledger} does not exist: neither manifest.json nor the rows were compared. Select the run's "
@@ -217,13 +219,6 @@ def _check_ledger(
         )
         yield Check(State.NOT_CHECKED, ROWS, text)
         return
-    try:
-        yield from _compare_with(ledger, folder, manifest)
-    except LedgerDamagedError as error:
-        yield _differs(LEDGER, error.text)
-
-
-def _compare_with(ledger: LedgerReader, folder: Path, manifest: Manifest) -> Iterator[Check]:
     run: RunRecord | None = None
     with suppress(RunNotFoundError):
         run = ledger.run(manifest.run)

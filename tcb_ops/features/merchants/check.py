@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Unpack
 from tcb_ops.arguments import checked
 from tcb_ops.errors import TcbOpsError, check_value
 from tcb_ops.features.diagnosis.interfaces import Quota
-from tcb_ops.features.diagnosis.questions import COMPONENT_CODES, Progress, ask_about, calls_left, ignore
+from tcb_ops.features.diagnosis.questions import COMPONENT_CODES, ONCE, Probes, Progress, ask_about, ignore
 from tcb_ops.features.diagnosis.verdicts import Facts, Issue, Verdict, verdict_of
+from tcb_ops.features.single_calls.caller import open_client
 from tcb_ops.formatting import sanitize
 from tcb_ops.frames import Lines, Tabular
 from tcb_ops.i18n import Lang, Text, _, as_facts, as_list, as_sentences, ngettext
@@ -123,8 +124,14 @@ def check_merchants(
 def warn_of_few_calls(scope: SendScope, settings: Settings, console: Console) -> None:
     """Warn of merchants whose link calls of today are too few; who cannot be asked within some seconds delays nothing."""
     appids, left = [appid for appid, _name, _calls in scope.most], dict[str, int]()
+
+    async def ask() -> list[Quota | Issue]:
+        async with asyncio.timeout(QUOTA_SECONDS), open_client(settings, limits=ONCE) as (client, caller):
+            return await asyncio.gather(*map(Probes(caller, client, "").quota, appids))
+
     with console.waiting(_("asking for today's link calls")), suppress(TcbOpsError, TimeoutError):
-        left = submit_coroutine(asyncio.wait_for(calls_left(appids, settings), QUOTA_SECONDS)).result()
+        quotas = zip(appids, submit_coroutine(ask()).result(), strict=True)
+        left = {appid: q.left for appid, q in quotas if isinstance(q, Quota) and q.left is not None}
     text = _("{merchant} ({left:,} left, {rows:,} needed)")
     short = [
         text.format(merchant=sanitize(name), left=left[appid], rows=calls)
