@@ -72,12 +72,8 @@ def audited(run: Run, receiver: str = "") -> AuditResult:
 
 def newest_audit(settings: Settings, selection: str | None = None) -> RunRecord | None:
     """Return the newest finished audit of the target that is no retry; with this selection, if one is given."""
-    audits = [
-        run.record
-        for run in api.runs(settings=settings, damaged=[])
-        if (run.record.kind, run.record.target) == (AUDIT, settings.run_target)
-        and run.record.finished_at is not None
-        and not run.record.parent
-        and selection in {None, run.record.selection}
-    ]
-    return max(audits, key=lambda record: record.number, default=None)
+    for record in (run.record for run in api.runs(settings=settings, damaged=[])):
+        is_whole = (record.kind, record.target) == (AUDIT, settings.run_target) and not record.parent
+        if is_whole and record.finished_at is not None and selection in {None, record.selection}:
+            return record
+    return None

@@ -74,9 +74,10 @@ TRIES = 3
 
 @contextmanager
 def opened_runner(cluster: str, settings: Settings, work: RunSpec) -> Iterator[MakeRunner]:
-    """Open a cluster for a run; yield what makes its runner.
+    """Start or connect to a cluster; yield what makes a run's runner.
 
-    Raises UsageError, also for a run whose secrets stay on one machine: links in a file, the queries of URLs.
+    `cluster`: `local:N`, which is closed at the end, or the URL of a scheduler. Raises UsageError if it cannot work on the run: also where secrets stay
+    on one machine, as links in a file and the queries of URLs do.
     """
     if work.urls is not None:
         text = _(
@@ -89,16 +90,6 @@ def opened_runner(cluster: str, settings: Settings, work: RunSpec) -> Iterator[M
             "Links are written to one file on this machine, so no cluster can work on them. Omit --cluster."
         )
         raise UsageError(text)
-    with opened_cluster(cluster, settings) as client:
-        yield partial(Coordinator, client)
-
-
-@contextmanager
-def opened_cluster(cluster: str, settings: Settings) -> Iterator[Client]:
-    """Start or connect to a cluster; yield its client. A local one is closed at the end, any other one is left as it is.
-
-    `cluster`: `local:N`, or the URL of a scheduler. Raises UsageError if it cannot work on a run.
-    """
     if os.name == "nt":
         text = _("A cluster has not been tried on Windows: run without --cluster, or on Linux or macOS.")
         raise UsageError(text)
@@ -118,7 +109,7 @@ def opened_cluster(cluster: str, settings: Settings) -> Iterator[Client]:
         reason = None if is_loopback(urlsplit(address).hostname or "") else only_here(settings, address)
         if reason is not None:
             raise reason
-        yield client
+        yield partial(Coordinator, client)
     finally:
         # A signal would leave a cluster that is only half closed, and hide why the run ended.
         is_main = threading.current_thread() is threading.main_thread()

@@ -231,11 +231,7 @@ def with_values(source: Source, values: Mapping[str, Value], lang: Lang) -> Note
     content = in_language(source.content, lang) if bundled else deepcopy(source.content)
     cells = [cell for cell in content.cells if INJECTED not in cell.metadata.get("tags", ())]
     if values:
-        literals = {
-            name: json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
-            for name, value in values.items()
-        }
-        lines = [f"{name} = {literal}" for name, literal in literals.items()]
+        lines = [f"{name} = {value!r}" for name, value in values.items()]
         own = next(n for n, cell in enumerate(cells) if "parameters" in cell.metadata.get("tags", ()))
         injected = new_code_cell("\n".join(["# Parameters", *lines]), metadata={"tags": [INJECTED]})  # type: ignore[no-untyped-call]
         cells.insert(own + 1, injected)

@@ -154,7 +154,7 @@ def test_values_stand_in_a_cell_after_the_parameters_and_replace_those_of_an_ear
     once = with_values(source, {"名称": 'a "b"\n', "rows": 7}, Lang.EN)
     again = with_values(replace(source, content=once), {"dry": False}, Lang.EN)
     assert [cell.source for cell in once.cells[1:]] == [
-        '# Parameters\n名称 = "a \\"b\\"\\n"\nrows = 7',
+        "# Parameters\n名称 = 'a \"b\"\\n'\nrows = 7",
         "rows",
     ]
     assert [cell.source for cell in again.cells[1:]] == ["# Parameters\ndry = False", "rows"]
