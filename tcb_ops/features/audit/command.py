@@ -121,8 +121,7 @@ def watch_audits(console: Console, settings: Settings, common: CommonOptions, wi
         raise UsageError(text.format(value=within))
     seconds = float(parts[1]) * {"s": 1, "m": 60, "h": 3600}[parts[2]]
     latest = newest_audit(settings, common.selection())
-    ended, stopped = (latest.finished_at, latest.stopped) if latest is not None else (None, None)
-    run = latest.id if latest is not None else None
+    run, ended, stopped = (latest.id, latest.finished_at, latest.stopped) if latest else (None, None, None)
     # One of the future is not recent, as after the clock was set back.
     fresh = ended is not None and abs(time.time() - ended) <= seconds and stopped is None
     if common.json:

@@ -27,9 +27,6 @@ from tcb_ops.settings import Settings
 if TYPE_CHECKING:
     import pandas as pd
 
-_OF_TIMELINES = {outcome for outcome in Outcome.all() if outcome.order <= Outcome.UNKNOWN.order}
-"""Outcomes that have a column in every timeline."""
-
 
 def results_frame(
     reader: LedgerReader,
@@ -171,8 +168,9 @@ def timeline_frame(reader: LedgerReader, run: RunRecord, settings: Settings) -> 
     """
     moments = reader.timeline(run)
     seen = {outcome for moment in moments for outcome in moment.outcomes}
-    kinds = (_OF_TIMELINES | seen) - {Outcome.INVALID, Outcome.PENDING}
-    outcomes = [outcome for outcome in Outcome.all() if outcome in kinds]
+    of_every_timeline = {outcome for outcome in Outcome.all() if outcome.order <= Outcome.UNKNOWN.order}
+    shown = (of_every_timeline | seen) - {Outcome.INVALID, Outcome.PENDING}
+    outcomes = sorted(shown, key=attrgetter("order"))
     lines = []
     for moment in moments:
         ended, seconds = sum(moment.outcomes.values()), moment.until - moment.at

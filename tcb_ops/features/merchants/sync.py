@@ -122,7 +122,8 @@ def decide(
         elif not environments and appid not in appids_in_file:
             without_env.append(merchant)
         added += [replace(merchant, env=e) for e in authorizer.listed if (appid, e) not in in_file]
-    authorizers = {authorizer.appid: authorizer for authorizer in authorized.authorizers}
+    authorizers = {authorizer.appid for authorizer in authorized.authorizers}
+    read = authorizers - {merchant.appid for merchant, _issue in issues}
     listed = {env for authorizer in authorized.authorizers for env in authorizer.listed}
     stay = authorized.appids | {component_appid}
     asked = [line for line in lines if only is None or line.appid in only]
@@ -131,13 +132,7 @@ def decide(
         tuple(added),
         tuple(line for line in asked if not line.left and line.appid not in stay),
         tuple(line for line in lines if line.left and line.appid in authorizers),
-        tuple(
-            line
-            for line in merchants
-            if line.appid in authorizers
-            and not isinstance(authorizers[line.appid].environments, Issue)
-            and line.env not in listed
-        ),
+        tuple(line for line in merchants if line.appid in read and line.env not in listed),
         tuple(without_env),
         tuple(issues),
     )
