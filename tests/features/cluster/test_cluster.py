@@ -227,6 +227,7 @@ def test_two_workers_do_every_row_once(open_workspace, assert_complete, place):
 
 def workers_of(run: tcb.RunHandle | tcb.Run) -> list[int]:
     """The processes that have claimed a partition."""
+    run = run.so_far() if isinstance(run, tcb.RunHandle) else run
     with closing(CoordinatorLedger(run.settings.ledger)) as ledger:
         claimed = {name for workers in claims(ledger, run.record) for name in workers}
     return [int(name.rpartition("/")[2]) for name in claimed]
