@@ -46,6 +46,7 @@ from tcb_ops.runs.loop import submit_coroutine
 from tcb_ops.settings import Settings
 from tcb_ops.start import TargetOptions, find_run, identified, is_run_name, ledger_with_runs, settings_for
 from tcb_ops.wechat.responses import HttpResponse
+from tcb_ops.wechat.tokens import read_object
 from tcb_ops.wechat.transport import HttpRequest, Timeouts, Transport
 
 if TYPE_CHECKING:
@@ -190,11 +191,7 @@ def refusal(kind: str, response: HttpResponse) -> Text | None:
     page = _("it answered with something other than a robot's JSON: check the address")
     if kind == "webhook":
         return page if response.body.lstrip().startswith(b"<") else None
-    try:
-        answer = json.loads(response.body)
-    except (ValueError, RecursionError):
-        return page
-    fields = answer if isinstance(answer, dict) else {}
+    fields = read_object(response.body)
     code = fields.get("errcode", fields.get("code", fields.get("StatusCode")))
     if not isinstance(code, int):
         return page
