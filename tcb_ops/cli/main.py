@@ -207,7 +207,7 @@ def _reported(error: BaseException, arguments: Sequence[str]) -> TcbOpsError:
 
 
 def _interrupted(code: int) -> InterruptedRunError:
-    # It is not there if the signal came before, or while, the module was imported.
+    # It is missing if the signal came before, or while, the module was imported.
     cancel_all = getattr(sys.modules.get("tcb_ops.runs.loop"), "cancel_all", lambda: None)
     with suppress(KeyboardInterrupt):  # a second Ctrl-C: end at once
         cancel_all()

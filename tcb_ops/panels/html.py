@@ -1,6 +1,6 @@
 """Text and HTML of the panels: a run's header, progress, merchants, causes, result, and the files of its report; earlier runs.
 
-For light and dark pages. Pure functions, but for the files, and the decision what comes next. All text goes through `esc`; nothing is fetched from the network.
+For light and dark pages. Pure functions, except for the files, and the decision what comes next. All text goes through `esc`; nothing is fetched from the network.
 """
 
 from __future__ import annotations
