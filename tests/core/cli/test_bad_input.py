@@ -166,7 +166,9 @@ def with_limit(cli, resource, limit, *words):
         "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         f"resource.setrlimit(resource.{resource}, ({limit},) * 2); from tcb_ops.cli.main import main; main()"
     )
-    with cli.spawn([sys.executable, "-c", code, *words]) as process:
+    with cli.spawn(
+        [sys.executable, "-B", "-c", code, *words]
+    ) as process:  # a module that is compiled would be cut off
         result = ended(process)
     assert "defect" not in result.err, result.err
     return result

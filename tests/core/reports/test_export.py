@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from file_limit import files_of_at_most
 from tables import table
 from workspace import store_says
 
@@ -208,18 +209,12 @@ def test_a_link_to_a_folder_stays_a_link(a_run, tmp_path):
 
 @pytest.mark.parametrize("there", [False, True], ids=["nothing-there", "an-older-report-there"])
 def test_a_disk_that_takes_no_more_leaves_what_was_there(a_run, tmp_path, there):
-    resource = pytest.importorskip("resource")
     reported = a_run([RowEnd(0, Outcome.UPLOADED)] * 2_000)
     if there:
         reported.export(tmp_path / "out")
     before = contents(tmp_path / "out") if there else {}
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
-    try:
-        with pytest.raises(StoppedError) as stopped:
-            reported.export(tmp_path / "out")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with files_of_at_most(20_000), pytest.raises(StoppedError) as stopped:
+        reported.export(tmp_path / "out")
     assert f"tcb-ops report {reported.run.id}" in stopped.value.text.en
     assert str(tmp_path / "out") in stopped.value.text.zh
     assert stopped.value.__cause__ is None

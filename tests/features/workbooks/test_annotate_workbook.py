@@ -11,6 +11,7 @@ import openpyxl
 import pytest
 import xlsxwriter
 from colleagues import ENVS, GOOD, HEADERS, REFUSED, full_workbook, send
+from file_limit import files_of_at_most
 from workspace import store_says
 
 from tcb_ops.errors import InputError, StoppedError, UsageError
@@ -414,22 +415,19 @@ def test_a_file_that_somebody_makes_meanwhile_is_not_overwritten(tmp_path, sent,
 )  # openpyxl's, of its temporary file
 @pytest.mark.parametrize("write", [into_copy, apart], ids=["into", "split"])
 def test_a_full_disk_leaves_nothing_half_written(tmp_path, sent, write):
-    resource = pytest.importorskip("resource")
     (tmp_path / "out").mkdir()
     file = full_workbook(tmp_path / "out" / "清单.xlsx", rows=2_000)
     shutil.move(file, tmp_path / "清单.xlsx")
     run = sent(tmp_path / "清单.xlsx")
     shutil.rmtree(tmp_path / "out")
     before = sorted(tmp_path.iterdir())
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
-    try:
-        with pytest.raises(
+    with (
+        files_of_at_most(20_000),
+        pytest.raises(
             StoppedError, match="could not be written: the file is larger than allowed here"
-        ) as stopped:
-            write(run, tmp_path / "清单.xlsx")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        ) as stopped,
+    ):
+        write(run, tmp_path / "清单.xlsx")
     gc.collect()  # what was left open is reported here, not in another test
     assert "释放磁盘空间" in stopped.value.text.zh
     assert sorted(tmp_path.iterdir()) == before

@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 import openpyxl
 import pytest
 import python_calamine
+from file_limit import files_of_at_most
 from openpyxl.utils import get_column_letter
 from workspace import store_says
 
@@ -403,7 +404,6 @@ def test_no_secret_that_a_server_echoed_is_in_it(a_run, in_english, tmp_path):
 
 @pytest.mark.parametrize("most", [8_000, 90_000], ids=["a sheet", "the zip"])
 def test_a_full_disk_is_an_oserror_and_leaves_nothing_open(tmp_path, most):
-    resource = pytest.importorskip("resource")
     letters = random.Random(6)  # texts that hardly pack: two sheets in the zip are larger than one outside it
     noise = ["".join(letters.choices(string.ascii_letters + string.digits, k=2_000)) for _ in range(30)]
 
@@ -412,12 +412,7 @@ def test_a_full_disk_is_an_oserror_and_leaves_nothing_open(tmp_path, most):
             for _sheet in range(2):
                 Tables(book).write(book.add_worksheet(), ["text"], [[text] for text in noise])
 
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (most, limits[1]))
-    try:
-        with pytest.raises(OSError, match="File too large") as failed:
-            write_two_sheets()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with files_of_at_most(most), pytest.raises(OSError, match="File too large") as failed:
+        write_two_sheets()
     assert not isinstance(failed.value, io.UnsupportedOperation)
     assert [file.name for file in tmp_path.iterdir() if file.is_dir()] == []
