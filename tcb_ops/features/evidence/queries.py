@@ -72,6 +72,8 @@ def pairs_by_line(ledger: LedgerReader, older: RunRecord, newer: RunRecord) -> l
     )
     if environments != others:
         return None
+    for run in (older, newer):
+        ledger.counts(run)  # raises if rows are lost, or there are too many
     pairs = ledger.fetch(query, (newer.number, older.number))
     if {sum(pair[-1] for pair in pairs)} != {older.rows, newer.rows} or any(
         "invalid" in pair for pair in pairs
