@@ -21,6 +21,8 @@ class Lines(NamedTuple):
     total: int
     headers: Sequence[str] = ()
     """Columns of a list, before our own."""
+    listed: int = 0
+    """The number of last columns that are a list's, too: text, whatever they are called."""
 
 
 class Tabular:

@@ -90,7 +90,8 @@ class Merchants(Sequence[Merchant], Tabular):
         lines = (
             (*attrgetter(*names)(line), *(line.columns[number][1] for number in own)) for line in self._lines
         )
-        return Lines(verbatim(self.source), (*names, *(headers[number] for number in own)), lines, len(self))
+        columns = (*names, *(headers[number] for number in own))
+        return Lines(verbatim(self.source), columns, lines, len(self), listed=len(own))
 
     @property
     def envs(self) -> tuple[str, ...]:

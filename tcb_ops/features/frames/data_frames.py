@@ -198,7 +198,7 @@ _DTYPES = (
 
 def table_frame(table: Lines, lang: Lang) -> pd.DataFrame:
     """Return a table as a DataFrame, its texts in this language."""
-    return frame_of(table.names, table.lines, lang, headers=table.headers)
+    return frame_of(table.names, table.lines, lang, headers=table.headers, listed=table.listed)
 
 
 def frame_of(
@@ -215,18 +215,20 @@ def frame_of_columns(
     batches: Iterable[Sequence[Sequence[Any]]],
     timezone: str = "",
     headers: Sequence[str] = (),
+    listed: int = 0,
     dtypes: Mapping[str, str] = {},
 ) -> pd.DataFrame:
     """Return a frame of our own columns, after those of a list, as text. By position: a list may have duplicate headers.
 
-    `batches`: the columns of some lines each. `timezone`: of times, which are Unix seconds. `dtypes`: of
-    further columns that are not text.
+    `batches`: the columns of some lines each. `timezone`: of times, which are Unix seconds. `listed`: the number of last
+    columns that are a list's, too. `dtypes`: of further columns that are not text.
     """
     import pandas as pd
 
     kinds = _DTYPES | (dict.fromkeys(_TIMES, timezone) if timezone else {}) | dict(dtypes)
     own = [_Column("string") for _header in headers]
-    own += [_Column(kinds.get(name, "string")) for name in names]
+    own += [_Column(kinds.get(name, "string")) for name in names[: len(names) - listed]]
+    own += [_Column("string") for _header in range(listed)]
     for batch in batches:
         for column, cells in zip(own, batch, strict=True):
             column.add(cells)

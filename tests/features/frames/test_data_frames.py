@@ -16,6 +16,7 @@ from tcb_ops.features.frames.data_frames import (
 )
 from tcb_ops.features.parquet.writer import write_parquet
 from tcb_ops.i18n import Lang
+from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.model import Outcome, Owner, Reason, RowEnd
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS
 from tcb_ops.reports.summary import RunSummary
@@ -240,3 +241,11 @@ def test_a_file_that_cannot_be_written_is_reported(a_run, tmp_path):
     reported = a_run()
     with pytest.raises(StoppedError, match="cannot be written"):
         write_parquet(reported.ledger, reported.run, tmp_path / "missing" / "run.parquet", Settings())
+
+
+def test_an_operators_own_columns_of_the_merchants_file_are_text_whatever_they_are_called(tmp_path):
+    file = tmp_path / "merchants.csv"
+    file.write_text("appid,name,env,rows,new\nwx0123456789abcdef,A,env-1,many,east\n", encoding="utf-8")
+    frame = read_merchants(file).frame()
+    assert [*frame.columns[-2:]] == ["rows", "new"]
+    assert [*frame.iloc[0, -2:]] == ["many", "east"]
