@@ -50,9 +50,6 @@ COMMANDS = {
     "workbooks": ("report --into list.xlsx", "check list.xlsx", "errcodes --out errcodes.xlsx"),
 }
 """The commands of each feature that can be deleted, and of others the options that it brings."""
-TOGETHER = [tuple(COMMANDS)[first::7] for first in range(7)]
-"""Seven groups: `make soak` deletes each feature by itself."""
-ALONE = [pytest.param((name,), marks=pytest.mark.soak) for name in COMMANDS]
 IP_NOT_REGISTERED, NO_PERMISSION = 61004, 48001
 """An errcode that stops the run, and one that ends the row."""
 
@@ -71,12 +68,11 @@ for words in json.load(sys.stdin):
 
 @pytest.fixture
 def open_without(tmp_path):
-    """Copy the package without features; return a function that runs commands of the copy, and returns how they ended."""
+    """Copy the package without a feature; return a function that runs commands of the copy, and returns how they ended."""
 
-    def copied(*names):
+    def copied(feature):
         copy = shutil.copytree(PACKAGE, tmp_path / "copy" / "tcb_ops")
-        for name in names:
-            shutil.rmtree(copy / "features" / name)
+        shutil.rmtree(copy / "features" / feature)
         own = {name: value for name, value in os.environ.items() if not name.startswith("TCB_OPS_")}
         variables = own | {"PYTHONPATH": str(copy.parent), "TCB_OPS_CHROMIUM": "", "TCB_OPS_LANG": "en"}
 
@@ -103,8 +99,8 @@ def open_without(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("names", [*TOGETHER, *ALONE], ids="-".join)
-def test_the_main_job_works_without_features(names, open_without, open_workspace):
+@pytest.mark.parametrize("feature", COMMANDS)
+def test_the_main_job_works_without_a_feature(feature, open_without, open_workspace):
     rows = many(TEA, BOOKS, rows=4)
     (first_env, first), (last_env, last) = rows[0], rows[-1]
     faults = [
@@ -123,19 +119,18 @@ def test_the_main_job_works_without_features(names, open_without, open_workspace
         "report latest --out again": 0,
         "--help": 0,
     }
-    missing = [words for name in names for words in COMMANDS[name]]
-    results = open_without(*names)(*job, *missing)
-    assert [result.code for result in results] == [*job.values(), *(2 for _ in missing)]
+    results = open_without(feature)(*job, *COMMANDS[feature])
+    assert [result.code for result in results] == [*job.values(), *(2 for _ in COMMANDS[feature])]
     assert (workspace.folder / "links.csv").read_text(encoding="utf-8").count("\n") == 1 + len(rows)
     assert '"refused": 1' in results[3].out
-    workbook = set() if "workbooks" in names else {"report.xlsx"}
+    workbook = set() if feature == "workbooks" else {"report.xlsx"}
     assert {"report.html", "results.csv", "errcodes.csv", *workbook} <= {
         file.name for file in (workspace.folder / "again").iterdir()
     }
     assert len(workspace.sim.objects) == len(rows)
     listed = {line.split(maxsplit=1)[0] for line in results[len(job) - 1].out.splitlines() if line}
     assert "upload" in listed
-    assert not set(missing) & listed
+    assert not set(COMMANDS[feature]) & listed
 
 
 @pytest.mark.posix("checkout")
