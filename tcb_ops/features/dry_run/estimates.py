@@ -31,7 +31,7 @@ def dry_run(command: RunCommand, batch: Batch, *, uploads: bool) -> int:
     else:
         console.print(_table(merchants, console.lang, uploads=uploads))
         console.print(facts_line(batch))
-        if seconds:
+        if seconds >= 1:
             text = _("At {rate:g} link calls/s per appid this takes at least {least}.")
             console.print(text.format(rate=limits.rate, least=format_duration(seconds)))
         text = _("The run would make {calls} to {api_base}{store}.")

@@ -46,8 +46,7 @@ def test_a_headless_run_takes_parameters_and_speaks_chinese(tmp_path, monkeypatc
     notebook, page, report = map(Path, printed[-3:])
     executed = nbformat.read(notebook, 4)
     injected = next(cell for cell in executed.cells if "injected-parameters" in cell.metadata.get("tags", ()))
-    assert 'where = "appid=wx7a1c0d3e5f902b41"' in injected.source
-    assert 'lang = "zh"' in injected.source
+    assert "where = 'appid=wx7a1c0d3e5f902b41'\nlang = 'zh'" in injected.source
     shown = page.read_text(encoding="utf-8")
     assert 'lang="zh-CN"' in shown
     assert "<h1>错误码巡检</h1>" in shown

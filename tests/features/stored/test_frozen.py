@@ -135,7 +135,9 @@ def test_a_frozen_process_on_postgresql_spoils_no_original(
         workspace.sim.play([])
         # As the server does with a machine that has fallen silent.
         [(holder,)] = postgres.run(
-            "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted", database
+            "SELECT pid FROM pg_locks JOIN pg_database ON pg_database.oid = database "
+            "WHERE locktype = 'advisory' AND granted AND datname = current_database()",
+            database,
         )
         postgres.run(f"SELECT pg_terminate_backend({holder})")
         run = tcb.upload(workspace.read(), settings=settings, limits=LIMITS, backup=tmp_path / "backup")
