@@ -65,11 +65,6 @@ TROUBLES = (
 )
 
 
-def faults_of(day: int) -> Faults:
-    """Return the fault plan of a day."""
-    return Faults(tuple(one.fault for one in TROUBLES if one.first <= day <= one.last))
-
-
 def settings_of(folder: Path, base: str) -> Settings:
     """Return the settings of a day's simulator."""
     options = {
@@ -89,7 +84,8 @@ def work(folder: Path, merchants: Merchants) -> Iterator[tuple[str, datetime]]:
     (folder / "tokens.csv").write_text("\n".join(lines), encoding="utf-8")
     for day in range(DAYS):
         at = FIRST + timedelta(days=day)
-        with Simulator(list(merchants), tokens, faults=faults_of(day)) as simulator:
+        faults = Faults(tuple(one.fault for one in TROUBLES if one.first <= day <= one.last))
+        with Simulator(list(merchants), tokens, faults=faults) as simulator:
             settings = settings_of(folder, simulator.base)
             yield tcb.audit(merchants, settings=settings, limits=LIMITS, new_run=True).id, at
             if day in UPLOADS:

@@ -2,15 +2,10 @@
 
 import time
 
-import pytest
-from workspace import QUICK, write_csv
+from workspace import QUICK, cancel, write_csv
 
 import tcb_ops as tcb
 from tcb_ops.features.simulator.faults import Fault
-
-
-def upload(workspace, **options):
-    return tcb.upload(workspace.read(), settings=workspace.settings, limits=QUICK, **options)
 
 
 def other_list(workspace, env, path, file="0.bin"):
@@ -34,16 +29,6 @@ def undo(workspace, what="latest", **options):
 
 def delete(workspace, what, **options):
     return tcb.delete(what, settings=workspace.settings, limits=QUICK, **options)
-
-
-def retry(workspace, run):
-    return tcb.retry(run.id, workspace.merchants, settings=workspace.settings, limits=QUICK)
-
-
-def cancel(handle):
-    handle.cancel()
-    with pytest.raises(tcb.InterruptedRunError):
-        handle.wait()
 
 
 def interrupted(workspace, start, step):

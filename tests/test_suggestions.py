@@ -38,13 +38,6 @@ def suggested(output):
     return [line for line in output.splitlines() if line.startswith(f"{PROGRAM} ")]
 
 
-def suggested_on(page):
-    """Return the commands of a report's page. The placeholder for a corrected list is its failed.csv."""
-    return [
-        html.unescape(each) for each in re.findall(r"<kbd[^>]*>(.*?)</kbd>", page.read_text(encoding="utf-8"))
-    ]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PAGES)
 def test_every_suggested_command_works_in_a_fresh_shell_from_another_folder(name, tmp_path):
@@ -58,8 +51,10 @@ def test_every_suggested_command_works_in_a_fresh_shell_from_another_folder(name
             output = shell(line, folder, may_be_refused=True)  # a suggestion may have done it already
             suggestions = suggested(output)
             for page in set(folder.rglob("report.html")) - reports:
+                # The page's placeholder for a corrected list is its failed.csv.
                 shutil.copy(page.with_name("failed.csv"), elsewhere / "failed-fixed.csv")
-                suggestions += suggested_on(page)
+                on_page = re.findall(r"<kbd[^>]*>(.*?)</kbd>", page.read_text(encoding="utf-8"))
+                suggestions += map(html.unescape, on_page)
             for suggestion in dict.fromkeys(suggestions):
                 program, *what = suggestion.split(" ")[:3]
                 assert program == str(PROGRAM)

@@ -13,6 +13,7 @@ from workspace import write_csv, write_settings
 
 from tcb_ops.cli.main import run as run_command
 from tcb_ops.features.simulator.faults import Component, Faults
+from tcb_ops.model import Merchant
 from tcb_ops.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 
 
 COMPONENT = Component("wxcomponent", secret="practice-secret", ticket="practice-ticket")
+TEA, TEA_TEST, BOOKS = (
+    Merchant("wxtea", "茶语小铺", "tea-1"),
+    Merchant("wxtea", "茶语小铺", "tea-2"),
+    Merchant("wxbooks", "城南书店", "books-1"),
+)
 SECRETS = ("practice-secret", "practice-ticket", "practice-refresh-token", "token-of-")
 
 
@@ -47,6 +53,11 @@ class TokenServer:
             ((one, f"token-of-{one}") for one in appids),
         )
         (self.folder / "tokens.csv").chmod(0o600)
+
+    def list_merchants(self, *merchants):
+        """Write the merchants file."""
+        lines = ((one.appid, one.name, one.env, one.owner) for one in merchants)
+        write_csv(self.file, ("appid", "name", "env", "owner"), lines)
 
     def lines(self):
         """Return the lines of the merchants file."""

@@ -54,6 +54,10 @@ class Workspace:
         """Upload the list, quickly."""
         return tcb.upload(self.read(), **{"settings": self.settings, "limits": QUICK, **options})
 
+    def start_upload(self, **options: Any) -> tcb.RunHandle:
+        """Start to upload the list, quickly."""
+        return tcb.start_upload(self.read(), **{"settings": self.settings, "limits": QUICK, **options})
+
     def retry(self, run: str, **options: Any) -> Run:
         """Retry a run, quickly."""
         return tcb.retry(run, self.merchants, **{"settings": self.settings, "limits": QUICK, **options})

@@ -64,10 +64,6 @@ def test_prose_and_addresses_stay_as_they_are(text):
 # --- secrets that are known ---------------------------------------------------------------------------------------------
 
 
-def _mixed(text, chance):
-    return "".join(chance.choice((one.lower(), one.upper())) for one in text)
-
-
 def _base64(text, chance):
     """As a part of something longer that begins and ends anywhere."""
     around = [chance.randbytes(chance.randrange(7)) for _ in range(2)]
@@ -79,7 +75,7 @@ WRITTEN = {
     "as it stands": lambda text, _: text,
     "lower case": lambda text, _: text.lower(),
     "upper case": lambda text, _: text.upper(),
-    "mixed case": _mixed,
+    "mixed case": lambda text, chance: "".join(chance.choice((one.lower(), one.upper())) for one in text),
     "percent-encoded": lambda text, _: quote(text, safe=""),
     "percent-encoded, small hex digits": lambda text, _: quote(text, safe="").replace("%2F", "%2f"),
     "every character percent-encoded": lambda text, _: "".join(f"%{ord(one):02x}" for one in text),

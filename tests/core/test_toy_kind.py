@@ -14,8 +14,6 @@ from workspace import BOOKS, TEA, many
 import tcb_ops as tcb
 from tcb_ops.features.simulator.faults import SimulatedEnvironment
 
-TOY = Path(__file__).parents[1] / "toy" / "look"
-
 
 @pytest.mark.slow
 def test_a_kind_of_a_folder_runs_over_a_list_to_its_report(open_workspace, tmp_path):
@@ -25,7 +23,7 @@ def test_a_kind_of_a_folder_runs_over_a_list_to_its_report(open_workspace, tmp_p
     (workspace.folder / "tcb-ops.toml").write_text(settings, encoding="utf-8")
     absent = shutil.ignore_patterns("__pycache__")
     copy = shutil.copytree(Path(tcb.__file__).parent, tmp_path / "copy" / "tcb_ops", ignore=absent)
-    shutil.copytree(TOY, copy / "features" / "look", ignore=absent)
+    shutil.copytree(Path(__file__).parents[1] / "toy" / "look", copy / "features" / "look", ignore=absent)
 
     def execute(*words):
         return subprocess.run(

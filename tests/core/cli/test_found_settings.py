@@ -119,10 +119,6 @@ def test_python_refuses_it_and_the_first_line_names_what_was_found(open_cli, mon
     assert tcb.load_settings().origin.file == file
 
 
-def give_away(path):
-    os.chown(path, 65534, 65534, follow_symlinks=False)
-
-
 @pytest.mark.posix("links")
 def test_a_link_is_not_followed_unless_it_is_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -152,7 +148,7 @@ def test_a_file_that_comes_and_goes_is_never_believed(tmp_path, monkeypatch):
     tmp_path.chmod(0o1777)
     evil = tmp_path / "evil.toml"
     evil.write_text('api_base = "http://127.0.0.1:9"', encoding="utf-8")
-    give_away(evil)
+    os.chown(evil, 65534, 65534)
     with subprocess.Popen([sys.executable, "-c", TOGGLE], stdout=subprocess.PIPE) as stranger:
         stranger.stdout.readline()
         refused = 0

@@ -78,7 +78,7 @@ def test_a_simulated_run_is_resumed_and_retried_though_the_port_is_another(open_
 
 def test_python_takes_a_target_too(open_workspace):
     workspace = open_workspace(many(TEA, rows=2), [Fault(errcode=85088)])
-    run = tcb.upload(workspace.read(), settings=workspace.settings, target="simulator")
+    run = workspace.upload(target="simulator")
     assert (run.counts, run.record.target) == ({"uploaded": 2}, "simulator")
     assert tcb.open_run(settings=workspace.settings, target="simulator").id == run.id
     links = tcb.links(
@@ -90,10 +90,10 @@ def test_python_takes_a_target_too(open_workspace):
     assert all(state.works for state in states)
     link = tcb.upload_link(TEA.env, "a.png", settings=workspace.settings, target="simulator")
     assert link.url.reveal().startswith("http://127.0.0.1:")
-    live = tcb.upload(workspace.read(), settings=workspace.settings, target=workspace.sim.base)
+    live = workspace.upload(target=workspace.sim.base)
     assert live.counts == {"refused": 2}
     with pytest.raises(tcb.SettingsError, match="target"):
-        tcb.upload(workspace.read(), settings=workspace.settings, target="simulater")
+        workspace.upload(target="simulater")
     assert workspace.sim.stats["store_calls"] == 0
 
 

@@ -153,7 +153,6 @@ def test_when_the_program_itself_breaks(cli):
 # --- secrets of the token sources -----------------------------------------------------------------------------------------
 
 PLATFORM = Component("wxplatform", "PrAcTiCe-app-secret", "PrAcTiCe-ticket")
-ROTATING = replace(PLATFORM, rotate=True)
 OWN = Merchant("wxplatform", "平台自有", "own-env-1", owner=Owner.PLATFORM)
 KEY = "Bearer PrAcTiCe-auth-key"
 REFRESH = f"practice-refresh-token-of-{BOOKS.appid}"
@@ -174,7 +173,7 @@ def open_platform(open_cli, monkeypatch):
     """A platform that refreshes by itself: its secret in the environment, its ticket in a file."""
 
     def opened(rows, faults=(), **options):
-        cli = open_cli(rows, faults, component=ROTATING, tokens={}, **options)
+        cli = open_cli(rows, faults, component=replace(PLATFORM, rotate=True), tokens={}, **options)
         (cli.folder / "ticket.txt").write_text(PLATFORM.ticket)
         monkeypatch.setenv("PRACTICE_SECRET", PLATFORM.secret)
         settings(cli, *WHOLE)

@@ -187,7 +187,7 @@ def test_rows_that_vanish_while_the_run_works_are_no_success(open_workspace):
 
     pace = tcb.RunLimits(concurrency=2, per_env=2, backoff=0.01)
     with pytest.raises(LedgerDamagedError, match="40 rows, but 39"):
-        tcb.upload(workspace.read(), settings=workspace.settings, limits=pace, progress=lose).counts  # noqa: B018
+        workspace.upload(limits=pace, progress=lose).counts  # noqa: B018
 
 
 @pytest.mark.parametrize(

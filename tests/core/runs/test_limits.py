@@ -57,7 +57,7 @@ def test_requests_in_flight_reach_the_limits_and_never_pass_them(
 ):
     workspace = open_workspace(many(*TEN[:4], rows=12), SLOW, merchants=TEN[:4])
     pace = RunLimits(concurrency=concurrency, per_env=per_env)
-    run = tcb.upload(workspace.read(), settings=workspace.settings, limits=pace)
+    run = workspace.upload(limits=pace)
     assert assert_complete(run, 48) == {"uploaded": 48}
     assert most.pop("all") == min(concurrency, 4 * per_env)
     assert max(most.values()) <= per_env
@@ -66,7 +66,7 @@ def test_requests_in_flight_reach_the_limits_and_never_pass_them(
 def test_the_rate_is_kept_per_merchant_and_over_its_environments(open_workspace, assert_complete):
     workspace = open_workspace(many(TEA, TEA_TEST, rows=10))
     began = time.monotonic()
-    run = tcb.upload(workspace.read(), settings=workspace.settings, limits=RunLimits(rate=40))
+    run = workspace.upload(limits=RunLimits(rate=40))
     assert time.monotonic() - began >= 19 / 40
     assert assert_complete(run, 20) == {"uploaded": 20}
 

@@ -79,7 +79,7 @@ def test_a_run_that_differs_only_in_its_root_is_refused_while_the_other_is_worke
     settings = workspace.with_options(ledger=place)
     shutil.copytree(workspace.folder / "files", workspace.folder / "files2")
     elsewhere = read_paths(workspace.list, workspace.merchants, workspace.folder / "files2")
-    working = tcb.start_upload(workspace.read(), settings=settings)
+    working = workspace.start_upload(settings=settings)
     with pytest.raises(UsageError) as caught:
         tcb.start_upload(elsewhere, settings=settings)
     assert caught.value.exit_code == 2

@@ -25,10 +25,6 @@ STORE = FaultStep.STORE
 NARROW = RunLimits(concurrency=4, per_env=2, backoff=0.01, slow_wait=0.05, patience=10)
 
 
-def upload(workspace: Workspace, limits: RunLimits = QUICK, **options: Any) -> Run:
-    return tcb.upload(workspace.read(), settings=workspace.settings, limits=limits, **options)
-
-
 def links(workspace: Workspace, limits: RunLimits = QUICK, **options: Any) -> Run:
     out = workspace.folder / "links.csv"
     return tcb.links(workspace.read(), settings=workspace.settings, limits=limits, out=out, **options)
@@ -65,7 +61,7 @@ def test_objects_are_stored_with_their_type_and_results_say_which(open_workspace
     own = ["内容类型,cache_control", ",max-age=60", ",", ",no-store", "text/plain; charset=gb18030,"]
     text = "\n".join(f"{line},{more}" for line, more in zip(lines, own, strict=True))
     workspace.list.write_text(text, encoding="utf-8")
-    run = upload(workspace)
+    run = workspace.upload()
     assert {
         path: (one.content_type, one.cache_control) for (_, path), one in workspace.sim.objects.items()
     } == {
@@ -85,7 +81,7 @@ def test_a_link_into_another_environment_is_refused_and_nothing_is_sent_to_it(
     open_workspace, assert_complete, other
 ):
     workspace = open_workspace(many(TEA, BOOKS, rows=2), [Fault(env=TEA.env, other_env=other)])
-    run = upload(workspace)
+    run = workspace.upload()
     assert assert_complete(run, 4) == {"failed": 2, "uploaded": 2}
     refused = [end for end in ends(run) if end.outcome == "failed"]
     assert {end.reason for end in refused} == {Reason.BAD_LINK}
@@ -149,7 +145,7 @@ def test_one_row_ends_so_after_so_many_calls(
     open_workspace, assert_complete, fault, outcome, reason, link_calls, store_calls
 ):
     workspace = open_workspace(ONE, [fault])
-    run = upload(workspace)
+    run = workspace.upload()
     assert assert_complete(run, 1) == {outcome: 1}
     [end] = ends(run)
     assert end.reason is reason
@@ -194,12 +190,12 @@ def test_a_run_of_invalid_rows_only_sends_nothing(open_workspace, assert_complet
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [upload, links])
+@pytest.mark.parametrize("kind", [Workspace.upload, links])
 def test_85088_stops_the_merchant_and_nobody_else(open_workspace, assert_complete, kind):
     workspace = open_workspace(many(TEA, TEA_TEST, BOOKS, rows=200), [Fault(appid=TEA.appid, errcode=85088)])
-    run = kind(workspace, NARROW)
+    run = kind(workspace, limits=NARROW)
     counts = assert_complete(run, 600)
-    good = "uploaded" if kind is upload else "linked"
+    good = "uploaded" if kind is Workspace.upload else "linked"
     assert counts[good] == 200 == outcomes(run, BOOKS.env)[good]
     assert workspace.sim.stats["link:85088"] == counts["refused"] <= 3 + NARROW.concurrency
     stopped = [end for end in ends(run) if end.outcome is Outcome.NOT_ATTEMPTED]
@@ -222,7 +218,7 @@ def test_an_environments_breaker_leaves_the_merchants_other_one_alone(
     open_workspace, assert_complete, fault, outcome
 ):
     workspace = open_workspace(many(TEA, TEA_TEST, rows=60), [fault])
-    run = upload(workspace, NARROW)
+    run = workspace.upload(limits=NARROW)
     assert_complete(run, 120)
     assert outcomes(run, TEA_TEST.env) == {"uploaded": 60}
     ill = outcomes(run, TEA.env)
@@ -263,7 +259,7 @@ def test_45011_pauses_the_whole_merchant_and_nobody_else_and_counts_no_attempt(
 ):
     slow = Fault(env=TEA.env, path="banner/0.png", calls=((1, 6),), errcode=45011)
     workspace = open_workspace(many(TEA, rows=1) + many(TEA_TEST, rows=60) + many(BOOKS, rows=20), [slow])
-    run = upload(workspace, RunLimits(per_env=1, backoff=0.01, slow_wait=0.2))
+    run = workspace.upload(limits=RunLimits(per_env=1, backoff=0.01, slow_wait=0.2))
     assert assert_complete(run, 81) == {"uploaded": 81}
     calls = workspace.sim.calls
     told = [n for n, call in enumerate(calls) if (call.env, call.path) == (TEA.env, "banner/0.png")]
@@ -285,7 +281,7 @@ def test_45011_pauses_the_whole_merchant_and_nobody_else_and_counts_no_attempt(
 def test_a_slow_environment_pauses_alone_and_counts_no_attempt(open_workspace, assert_complete, fault):
     workspace = open_workspace([*many(TEA, rows=20), *many(TEA_TEST, rows=5)], [fault])
     began = time.monotonic()
-    run = upload(workspace, RunLimits(per_env=1, backoff=0.01, slow_wait=0.1))
+    run = workspace.upload(limits=RunLimits(per_env=1, backoff=0.01, slow_wait=0.1))
     assert assert_complete(run, 25) == {"uploaded": 25}
     assert time.monotonic() - began >= 6 * 0.1
     calls = workspace.sim.calls
@@ -298,7 +294,7 @@ def test_a_slow_environment_pauses_alone_and_counts_no_attempt(open_workspace, a
 @pytest.mark.slow
 def test_patience_with_a_slow_merchant_ends_its_rows(open_workspace, assert_complete):
     workspace = open_workspace(many(TEA, TEA_TEST, BOOKS, rows=30), [Fault(appid=TEA.appid, errcode=45011)])
-    run = upload(workspace, RunLimits(slow_wait=0.05, patience=0.2))
+    run = workspace.upload(limits=RunLimits(slow_wait=0.05, patience=0.2))
     counts = assert_complete(run, 90)
     assert counts["uploaded"] == 30 == outcomes(run, BOOKS.env)["uploaded"]
     ill = [end for end in ends(run) if end.outcome is not Outcome.UPLOADED]
@@ -313,7 +309,7 @@ def test_patience_with_a_slow_merchant_ends_its_rows(open_workspace, assert_comp
 
 def test_a_call_refreshes_its_token_once_and_a_second_refusal_is_the_rows_end(open_workspace):
     workspace = open_workspace([(TEA.env, "a.png")], [Fault(path="a.png", errcode=40001, calls=((1, 9),))])
-    run = upload(workspace, tokens=Rotating(workspace))
+    run = workspace.upload(tokens=Rotating(workspace))
     (end,) = ends(run)
     assert (end.outcome, end.reason, end.errcode) == (Outcome.REFUSED, Reason.REFUSED, 40001)
     assert (end.attempts, workspace.sim.stats["link_calls"]) == (2, 2)
@@ -321,9 +317,7 @@ def test_a_call_refreshes_its_token_once_and_a_second_refusal_is_the_rows_end(op
 
 def test_a_rotated_token_is_read_once_and_all_rows_are_good(open_workspace, assert_complete):
     workspace = open_workspace(many(TEA, BOOKS, rows=100))
-    working = tcb.start_upload(
-        workspace.read(), settings=workspace.settings, limits=QUICK, tokens=None, progress=lambda _: rotate()
-    )
+    working = workspace.start_upload(tokens=None, progress=lambda _: rotate())
     rotated: list[str] = []
 
     def rotate() -> None:
@@ -345,7 +339,7 @@ def test_rows_about_to_begin_while_the_token_is_refused_do_not_trip(open_workspa
 def test_a_dead_token_ends_each_row_after_one_call(open_workspace, assert_complete):
     stale = {TEA.appid: "stale", BOOKS.appid: f"token-of-{BOOKS.appid}"}
     workspace = open_workspace(many(TEA, BOOKS, rows=30), tokens=stale)
-    run = upload(workspace)
+    run = workspace.upload()
     assert assert_complete(run, 60) == {"uploaded": 30, "refused": 30}
     dead = ends(run, TEA.env)
     assert {(end.outcome, end.reason, end.errcode, end.attempts) for end in dead} == {
@@ -368,14 +362,14 @@ def test_a_source_that_has_no_other_token_is_asked_about_it_once(open_workspace)
         async def aclose(self) -> None:
             """Nothing is held open."""
 
-    run = upload(workspace, RunLimits(per_env=2), tokens=Stale())
+    run = workspace.upload(limits=RunLimits(per_env=2), tokens=Stale())
     assert run.counts == {"refused": 30}
     assert asked == [None, tcb.Secret("stale")]
 
 
 def test_a_merchant_without_a_token_is_not_attempted_and_the_others_go_on(open_workspace, assert_complete):
     workspace = open_workspace(tokens={BOOKS.appid: f"token-of-{BOOKS.appid}"})
-    run = upload(workspace)
+    run = workspace.upload()
     assert assert_complete(run, 30) == {"uploaded": 10, "not_attempted": 20}
     assert {end.reason for end in ends(run, TEA.env)} == {Reason.NO_TOKEN}
     assert TEA.appid in str(ends(run, TEA.env)[0].detail)
@@ -385,7 +379,7 @@ def test_a_merchant_without_a_token_is_not_attempted_and_the_others_go_on(open_w
 def test_a_merchant_that_left_is_not_attempted(open_workspace, assert_complete):
     gone = Merchant("wxgone", "拾光咖啡", "gone-1a2b", left=True)
     workspace = open_workspace(merchants=(TEA, gone))
-    run = upload(workspace)
+    run = workspace.upload()
     assert assert_complete(run, 20) == {"uploaded": 10, "not_attempted": 10}
     assert {end.reason for end in ends(run, gone.env)} == {Reason.MERCHANT_LEFT}
     assert workspace.sim.stats["link_calls"] == 10
@@ -396,7 +390,7 @@ def test_a_merchant_that_left_is_not_attempted(open_workspace, assert_complete):
 
 def test_a_link_that_ran_out_while_its_row_waited_is_asked_for_again(open_workspace, assert_complete):
     workspace = open_workspace(ONE, [Fault(step=STORE, code="SlowDown", calls=ONCE)], link_lifetime=1)
-    run = upload(workspace, RunLimits(slow_wait=0.05))
+    run = workspace.upload(limits=RunLimits(slow_wait=0.05))
     assert assert_complete(run, 1) == {"uploaded": 1}
     assert (workspace.sim.stats["link_calls"], workspace.sim.stats["store_calls"]) == (2, 2)
 
@@ -405,7 +399,7 @@ def test_objects_stand_under_exactly_the_paths_of_the_list(open_workspace, asser
     paths = ["目录/海报 1.png", "a b/c+d.png", "100%/半价.png", "%41.png", "a&b=c;d,e.png"]
     paths += ["it's (1) [2].png", "q?x#y.png"]
     workspace = open_workspace([(TEA.env, path) for path in paths])
-    assert assert_complete(upload(workspace), len(paths)) == {"uploaded": len(paths)}
+    assert assert_complete(workspace.upload(), len(paths)) == {"uploaded": len(paths)}
     assert {key for _, key in workspace.sim.objects} == set(paths)
     assert workspace.sim.stats.get("escaped_bodies", 0) == 0
 
@@ -415,7 +409,7 @@ def test_a_store_that_is_away_while_the_platform_answers_fails_its_rows(open_wor
     with socket() as nobody:
         nobody.bind(("127.0.0.1", 0))  # bound, and not listening: refused
         workspace.sim._platform.base = f"http://127.0.0.1:{nobody.getsockname()[1]}"
-        run = upload(workspace)
+        run = workspace.upload()
     assert assert_complete(run, 5) == {"failed": 5}
     assert {end.reason for end in ends(run)} == {Reason.NO_ANSWER}
     assert 5 <= workspace.sim.stats["link_calls"] <= 4 * 5

@@ -57,7 +57,7 @@ def test_two_runs_of_one_second_never_share_an_id(open_workspace):
 def stopped(workspace: Workspace, **options: Any) -> Run:
     """An unfinished run of the shop's list."""
     with pytest.raises(PlatformStopError):
-        tcb.upload(workspace.read(), settings=workspace.settings, **options)
+        workspace.upload(**options)
     return tcb.open_run(settings=workspace.settings)
 
 
@@ -89,7 +89,7 @@ def test_an_old_run_asks_and_without_an_answer_both_ways_out_are_named(workspace
     begun(workspace, run, DAY + 60)
     sent = workspace.sim.stats["link_calls"]
     with pytest.raises(UsageError) as caught:
-        tcb.upload(workspace.read(), settings=workspace.settings)
+        workspace.upload()
     assert f"--resume {run.id}" in caught.value.text.en
     assert "--new-run" in caught.value.text.en
     assert workspace.sim.stats["link_calls"] == sent
@@ -131,7 +131,7 @@ def test_another_target_is_another_run(workspace):
     stopped(workspace)
     settings = workspace.with_options(api_base=workspace.sim.base.replace("127.0.0.1", "localhost"))
     with pytest.raises(tcb.TcbOpsError):
-        tcb.upload(workspace.read(), settings=settings)
+        workspace.upload(settings=settings)
     assert len(ids(workspace)) == 2
 
 
@@ -168,7 +168,7 @@ def test_a_list_with_a_column_of_links_csv_is_refused(workspace):
 def test_a_token_file_that_cannot_be_read_is_found_before_anything_is_planned(workspace):
     (workspace.folder / "tokens.csv").unlink()
     with pytest.raises(tcb.SettingsError, match=r"tokens\.csv"):
-        tcb.upload(workspace.read(), settings=workspace.settings)
+        workspace.upload()
     assert not (workspace.folder / "ledger.db").exists()
 
 

@@ -71,7 +71,7 @@ def start(workspace: Workspace, kind: str, limits: RunLimits = FEW, **options: A
     options |= {"settings": workspace.settings, "limits": limits}
     if kind == "links":
         return tcb.start_links(workspace.read(), out=workspace.folder / "links.csv", **options)
-    return tcb.start_upload(workspace.read(), **options)
+    return workspace.start_upload(**options)
 
 
 def latest(workspace: Workspace) -> Run:
@@ -308,19 +308,13 @@ def test_a_ledger_that_is_taken_away_in_mid_run_stops_it(open_workspace, wait_fo
 
 def test_a_run_that_lacks_but_its_report_is_not_sent_again(open_workspace, assert_complete, tmp_path):
     workspace = open_workspace()
-    first = tcb.start_upload(
-        workspace.read(), settings=workspace.settings, limits=QUICK, report=tmp_path / "report"
-    ).wait()
+    first = workspace.start_upload(report=tmp_path / "report").wait()
     sent = len(workspace.sim.calls)
-    again = tcb.start_upload(
-        workspace.read(), settings=workspace.settings, limits=QUICK, report=tmp_path / "report"
-    )
+    again = workspace.start_upload(report=tmp_path / "report")
     assert (again.id, again.resumed, list(again.watch())) == (first.id, True, [])
     again.wait().export(tmp_path / "report")
     assert len(workspace.sim.calls) == sent
-    again = tcb.start_upload(
-        workspace.read(), settings=workspace.settings, limits=QUICK, report=tmp_path / "report"
-    ).wait()
+    again = workspace.start_upload(report=tmp_path / "report").wait()
     assert again.id != first.id
     assert assert_complete(again, 30) == {"uploaded": 30}
 
@@ -332,13 +326,13 @@ def test_a_call_that_waits_writes_the_report_before_another_can_take_the_run(ope
     taken.mkdir()
     (taken / "mine.txt").touch()
     with pytest.raises(tcb.UsageError, match="cannot be the report folder"):
-        tcb.upload(workspace.read(), report=taken, **options)
+        workspace.upload(report=taken, **options)
     assert not workspace.sim.calls
-    first = tcb.upload(workspace.read(), report=tmp_path / "report", **options)
+    first = workspace.upload(report=tmp_path / "report", **options)
     assert tcb.verify(tmp_path / "report", settings=workspace.settings).good
-    assert tcb.upload(workspace.read(), **options).id != first.id
+    assert workspace.upload(**options).id != first.id
     held = []
-    handle = tcb.start_upload(workspace.read(), new_run=True, report=tmp_path / "later", **options)
+    handle = workspace.start_upload(new_run=True, report=tmp_path / "later", **options)
     handle.wait(lambda run: held.append(run.holder()))
     assert held != [None]
 
@@ -368,10 +362,10 @@ def test_a_stopped_appid_is_not_asked_again_after_a_resume_though_its_turn_had_n
         merchants=[*stopped, *others],
     )
     limits = RunLimits(concurrency=1, backoff=0.01)
-    handle = tcb.start_upload(workspace.read(), settings=workspace.settings, limits=limits)
+    handle = workspace.start_upload(limits=limits)
     wait_for(lambda: handle.so_far().counts.get("not_attempted") == 27)
     cancel(handle)
     workspace.sim.play([refusing])
-    run = tcb.upload(workspace.read(), settings=workspace.settings, limits=limits)
+    run = workspace.upload(limits=limits)
     assert run.id == handle.id
     assert assert_complete(run, 60) == {"uploaded": 30, "refused": 3, "not_attempted": 27}

@@ -48,9 +48,7 @@ def test_a_retry_is_narrowed_by_code_and_by_merchant(open_workspace, assert_comp
     workspace = open_workspace(faults=faults)
     run = workspace.upload()
     assert run.counts["refused"] == 11
-    by_code = tcb.retry(
-        run.id, workspace.merchants, codes=[-601002], settings=workspace.settings, limits=QUICK
-    )
+    by_code = workspace.retry(run.id, codes=[-601002])
     assert assert_complete(by_code, 1) == {"refused": 1}
     tea = [merchant for merchant in workspace.merchants if merchant.appid == "wxtea"]
     by_merchant = tcb.retry(
@@ -129,13 +127,6 @@ def test_a_changed_file_is_sent_even_if_its_size_is_the_same(open_workspace, ass
     assert assert_complete(again, 30) == {"uploaded": 1, "unchanged": 29}
 
 
-def list_with(workspace, header: str, value: str) -> None:
-    """The shop's list, with one more column."""
-    lines = workspace.list.read_text(encoding="utf-8").splitlines()
-    more = [f"{lines[0]},{header}", *(f"{line},{value}" for line in lines[1:])]
-    workspace.list.write_text("\n".join(more) + "\n", encoding="utf-8")
-
-
 @pytest.mark.parametrize(
     ("header", "value"), [("content_type", "image/webp"), ("缓存控制", "max-age=60")], ids=["type", "cache"]
 )
@@ -144,7 +135,9 @@ def test_a_changed_header_is_sent_again_though_the_bytes_are_there(
 ):
     workspace = open_workspace()
     workspace.upload()
-    list_with(workspace, header, value)
+    lines = workspace.list.read_text(encoding="utf-8").splitlines()
+    more = [f"{lines[0]},{header}", *(f"{line},{value}" for line in lines[1:])]
+    workspace.list.write_text("\n".join(more) + "\n", encoding="utf-8")
     again = workspace.upload(skip_unchanged=True)
     assert assert_complete(again, 30) == {"uploaded": 30}
     third = workspace.upload(skip_unchanged=True, new_run=True)

@@ -126,7 +126,7 @@ def test_a_platform_that_is_away_while_tokens_are_fetched_leaves_every_row_pendi
     with pytest.raises(
         OutageError, match=r"nothing listens on http://127.0.0.1:9: start `tcb-ops simulate --port 9`"
     ):
-        tcb.upload(workspace.read(), settings=settings, limits=pace)
+        workspace.upload(settings=settings, limits=pace)
     assert tcb.open_run(settings=settings).outcomes == {Outcome.PENDING: 30}
 
 

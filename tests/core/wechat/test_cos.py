@@ -151,16 +151,17 @@ def test_a_key_that_names_filename_is_kept_by_a_file_of_that_very_name(run, tmp_
     assert b'filename="${filename}"' in server.bodies[0]
 
 
-XML = "<?xml version='1.0' encoding='utf-8' ?>\n<Error><Code>{code}</Code><Message>{message}</Message>{more}</Error>"
+def error(code, message="", more=""):
+    """The XML of a refusal."""
+    text = f"<Error><Code>{code}</Code><Message>{message}</Message>{more}</Error>"
+    return f"<?xml version='1.0' encoding='utf-8' ?>\n{text}"
+
+
 ANSWERS = {
     "200": ("200 OK", "", "StoredObject"),
     "201 with its XML": ("201 Created", "<PostResponse><Key>a</Key></PostResponse>", "StoredObject"),
     "204": ("204 No Content", "", "StoredObject"),
-    "200, Error": (
-        "200 OK",
-        XML.format(code="AccessDenied", message="Access Denied.", more=""),
-        "AccessDenied",
-    ),
+    "200, Error": ("200 OK", error("AccessDenied", "Access Denied."), "AccessDenied"),
     "201, half an Error": ("201 Created", "<Error><Code>Broken", "Unconfirmed"),
     "200, Error in a namespace": (
         "200 OK",
@@ -175,23 +176,15 @@ ANSWERS = {
         "<PostResponse><Key>error.png</Key></PostResponse>",
         "StoredObject",
     ),
-    "403": (
-        "403 Forbidden",
-        XML.format(code="AccessDenied", message="Request has expired", more=""),
-        "AccessDenied",
-    ),
-    "503": ("503 Busy", XML.format(code="SlowDown", message="", more=""), "SlowDown"),
+    "403": ("403 Forbidden", error("AccessDenied", "Request has expired"), "AccessDenied"),
+    "503": ("503 Busy", error("SlowDown"), "SlowDown"),
     "a gateway's page": ("502 Bad Gateway", "<html>no</html>", ""),
     "redirect": ("302 Found", "", "Unconfirmed"),
     "redirect of a POST": ("307 Temporary Redirect", "", "Unconfirmed"),
-    "redirect with COS's XML": (
-        "301 Moved Permanently",
-        XML.format(code="PermanentRedirect", message="", more=""),
-        "Unconfirmed",
-    ),
+    "redirect with COS's XML": ("301 Moved Permanently", error("PermanentRedirect"), "Unconfirmed"),
     "another 2xx": ("202 Accepted", "", "Unconfirmed"),
     "nothing": ("403 Forbidden", "", ""),
-    "a code that is none": ("403 Forbidden", XML.format(code="no code, <b/>", message="", more=""), ""),
+    "a code that is none": ("403 Forbidden", error("no code, <b/>"), ""),
 }
 
 
@@ -233,7 +226,7 @@ def test_a_refusal_has_cos_s_words_and_nothing_that_was_signed(run, tmp_path):
         "<RequestId>NWU1</RequestId><TraceId>t</TraceId>"
     )
     message = f"Signature {SIGNATURE.replace('&', '&amp;')} with q-ak=AKIDother&amp;q-signature=ff for {SECRET}-token is invalid."
-    body = XML.format(code="SignatureDoesNotMatch", message=message, more=more).encode()
+    body = error("SignatureDoesNotMatch", message, more).encode()
     result, _ = run(posted(always(body, "403 Forbidden"), opened(made(tmp_path, b"x"))))
     assert result == StoreRefusal(
         403, "SignatureDoesNotMatch", "Signature ••• with q-ak=••• for ••• is invalid.", "NWU1"
@@ -244,7 +237,7 @@ def test_a_refusal_has_cos_s_words_and_nothing_that_was_signed(run, tmp_path):
     "quoted", [f"{SECRET}-token"[:12], f"{SECRET}-token"[:12].lower(), quote(SIGNATURE[-24:], safe="")]
 )
 def test_a_part_of_a_secret_stands_in_no_field_of_a_refusal(run, tmp_path, quoted):
-    body = XML.format(code="".join(filter(str.isalnum, quoted)), message=f"no {quoted}.", more="").encode()
+    body = error("".join(filter(str.isalnum, quoted)), f"no {quoted}.").encode()
     more = f"x-cos-request-id: {quoted}\r\n"
     result, _ = run(posted(always(body, "403 Forbidden", more), opened(made(tmp_path, b"x"))))
     assert quoted not in f"{result}"
@@ -356,9 +349,7 @@ def test_success_before_the_whole_file_was_sent_is_no_success(run, tmp_path, bod
 def test_an_early_refusal_of_a_large_file_is_returned(run, tmp_path):
     async def refuses_early(connection: Connection) -> None:
         await connection.head()
-        await connection.answer(
-            XML.format(code="AccessDenied", message="no", more="").encode(), "403 Forbidden"
-        )
+        await connection.answer(error("AccessDenied", "no").encode(), "403 Forbidden")
         await connection.gone()
 
     result, _ = run(posted(refuses_early, opened(made(tmp_path, bytes(64 << 20)))))

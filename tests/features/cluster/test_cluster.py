@@ -218,7 +218,7 @@ def test_workers_stop_without_their_starting_process(run, coordinator, place, mo
 def test_two_workers_do_every_row_once(open_workspace, assert_complete, place):
     workspace = open_workspace(many(*MERCHANTS, rows=20), merchants=MERCHANTS)
     settings = workspace.with_options(ledger=place)
-    run = tcb.upload(workspace.read(), cluster="local:2", settings=settings, limits=LIMITS)
+    run = workspace.upload(cluster="local:2", settings=settings, limits=LIMITS)
     assert assert_complete(run, 120) == {"uploaded": 120}
     assert workspace.sim.stats["stored"] == 120
     assert run.record.link_calls == run.record.upload_calls == 120
@@ -285,9 +285,7 @@ asyncio.run(main())
 @pytest.mark.slow
 def test_a_stranger_reaches_no_part_of_a_local_cluster(open_workspace, wait_for):
     workspace = open_workspace(many(*MERCHANTS, rows=20), [Fault(delay=5.0)], merchants=MERCHANTS)
-    running = tcb.start_upload(
-        workspace.read(), cluster="local:2", settings=workspace.settings, limits=LIMITS
-    )
+    running = workspace.start_upload(cluster="local:2", limits=LIMITS)
     wait_for(lambda: len(workers_of(running)) == 2)
     own = psutil.Process()
     workers = own.children(recursive=True)
@@ -334,7 +332,7 @@ def test_the_merchants_of_a_killed_worker_continue_on_another(
     workspace = open_workspace(many(*MERCHANTS, rows=40), [Fault(delay=1.0)], merchants=MERCHANTS)
     workspace.sim.calls = calls = TimedCalls()
     settings = workspace.with_options(ledger=place)
-    running = tcb.start_upload(workspace.read(), cluster="local:2", settings=settings, limits=LIMITS)
+    running = workspace.start_upload(cluster="local:2", settings=settings, limits=LIMITS)
     wait_for(lambda: workspace.sim.stats["stored"] >= 20 and len(workers_of(running)) == 2)
     killed = workers_of(running)[0]
     name = f"{host_name()}/{killed}"
@@ -363,7 +361,7 @@ def test_a_cancelled_run_stops_its_workers_and_is_resumed(open_workspace, assert
     # Calls so slow that the run would last for 15 seconds.
     workspace = open_workspace(many(*MERCHANTS, rows=40), [Fault(delay=0.5)], merchants=MERCHANTS)
     settings = workspace.with_options(ledger=place)
-    running = tcb.start_upload(workspace.read(), cluster="local:2", settings=settings, limits=LIMITS)
+    running = workspace.start_upload(cluster="local:2", settings=settings, limits=LIMITS)
     wait_for(lambda: workspace.sim.stats["stored"] >= 20)
     running.cancel()
     with pytest.raises(tcb.InterruptedRunError) as caught:
@@ -373,7 +371,7 @@ def test_a_cancelled_run_stops_its_workers_and_is_resumed(open_workspace, assert
     assert 0 < counts["pending"] < 240
     assert workspace.sim.stats["stored"] == counts["uploaded"], "what was in flight was recorded"
     workspace.sim.play([])
-    again = tcb.start_upload(workspace.read(), settings=settings, limits=LIMITS)
+    again = workspace.start_upload(settings=settings, limits=LIMITS)
     assert (again.id, again.resumed) == (running.id, True)
     assert assert_complete(again.wait(), 240) == {"uploaded": 240}
     assert workspace.sim.stats["stored"] == 240
@@ -383,7 +381,7 @@ def test_a_run_is_resumed_when_workers_of_an_earlier_session_can_write_no_more(o
     workspace = open_workspace(many(*MERCHANTS, rows=5), [Fault(delay=100)], merchants=MERCHANTS)
     settings = workspace.settings
 
-    first = tcb.start_upload(workspace.read(), settings=settings, limits=LIMITS)
+    first = workspace.start_upload(settings=settings, limits=LIMITS)
     wait_for(lambda: workspace.sim.stats["link_calls"] > 0)
     cancel(first)
     with closing(CoordinatorLedger(settings.ledger)) as ledger:
@@ -392,7 +390,7 @@ def test_a_run_is_resumed_when_workers_of_an_earlier_session_can_write_no_more(o
         with closing(PartitionLedger(settings.ledger, first.id, session, 0, "ops-1/1")) as worker:
             worker.claim()
             before = time.monotonic()
-            cancel(tcb.start_upload(workspace.read(), settings=settings, limits=LIMITS))
+            cancel(workspace.start_upload(settings=settings, limits=LIMITS))
             assert time.monotonic() - before > HAND_OVER
             with pytest.raises(FencedError):
                 worker.record(worker.partition_run(), [end(2)], Usage())
@@ -424,7 +422,7 @@ def test_what_is_no_cluster_is_refused(open_workspace, cluster):
     workspace = open_workspace(many(*MERCHANTS, rows=1), merchants=MERCHANTS)
     shown = re.escape(f"cluster cannot be {cluster!r}. It must be local:N")
     with pytest.raises(ArgumentError, match=shown):
-        tcb.upload(workspace.read(), cluster=cluster, settings=workspace.settings)
+        workspace.upload(cluster=cluster)
     assert not workspace.sim.stats.get("link_calls")
 
 
@@ -447,7 +445,7 @@ def test_a_scheduler_that_is_not_there_or_not_encrypted_is_refused(
     workspace = open_workspace(many(*MERCHANTS, rows=1), merchants=MERCHANTS)
     settings = workspace.with_options(unencrypted_schedulers=accepted)
     with pytest.raises(UsageError, match=why) as caught:
-        tcb.upload(workspace.read(), cluster=cluster, settings=settings)
+        workspace.upload(cluster=cluster, settings=settings)
     assert caught.value.exit_code == 2
     assert tcb.runs(settings=settings) == []
 

@@ -112,7 +112,7 @@ def test_without_a_cluster_a_run_waits_for_the_workers_of_a_killed_starting_proc
         wait_for(lambda: workspace.sim.stats["stored"] >= 30)
         starting.kill()
         starting.wait()
-        running = tcb.start_upload(workspace.read(), settings=settings, limits=LIMITS)
+        running = workspace.start_upload(settings=settings, limits=LIMITS)
     assert running.resumed
     assert assert_complete(running.wait(), rows) == {"uploaded": rows}
     assert workspace.sim.stats["stored"] == rows, "what was in flight was recorded"
@@ -124,8 +124,7 @@ def test_a_cluster_without_workers_stops_the_run_after_its_patience(workspace, t
     with ExitStack() as stack:
         address = Cluster(tmp_path, stack).address
         with pytest.raises(StoppedError, match="has no worker; unfinished rows stay pending"):
-            tcb.upload(
-                workspace.read(),
+            workspace.upload(
                 cluster=address,
                 settings=workspace.with_options(unencrypted_schedulers=[address]),
                 limits=replace(LIMITS, patience=1),
@@ -173,9 +172,7 @@ def play(workspace: Workspace, cluster: Cluster, settings: Settings, faults: Fau
     """Upload until every row is done, by the same call again and again; return the run and the number of sessions."""
     for session in range(1, 9):
         try:
-            running = tcb.start_upload(
-                workspace.read(), cluster=cluster.address, settings=settings, limits=LIMITS
-            )
+            running = workspace.start_upload(cluster=cluster.address, settings=settings, limits=LIMITS)
         except (UsageError, LedgerError):  # the scheduler or the lock is not back yet
             time.sleep(1)
             continue

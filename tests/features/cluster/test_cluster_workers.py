@@ -55,7 +55,7 @@ def test_a_worker_whose_credentials_are_refused_is_named(open_workspace, schedul
     with token_server({one.appid: good_token(one.appid) for one in MERCHANTS}, "right-key") as (url, _):
         settings = workspace.with_options(tokens={"source": "service", "url": url, "auth_env": "MY_KEY"})
         with pytest.raises(TokenSourceError, match=rf"{name}: .+tokens\.auth_env"):
-            tcb.upload(workspace.read(), cluster=scheduler.address, settings=settings, limits=LIMITS)
+            workspace.upload(cluster=scheduler.address, settings=settings, limits=LIMITS)
 
 
 # --- the starting process -----------------------------------------------------------------------------------------
@@ -159,9 +159,7 @@ def test_a_worker_of_another_machine_is_refused_what_stays_on_this_one(open_work
     workspace = workspace_of(open_workspace, rows=20, delay=0.2)
     here = scheduler.start_worker()
     scheduler.wait_for_workers(1)
-    running = tcb.start_upload(
-        workspace.read(), cluster=scheduler.address, settings=workspace.settings, limits=LIMITS
-    )
+    running = workspace.start_upload(cluster=scheduler.address, limits=LIMITS)
     elsewhere = scheduler.start_worker(ELSEWHERE)
     with pytest.raises(StoppedError, match=rf"Worker ops-9/{elsewhere.pid}: it is on ops-9; the ledger"):
         running.wait()
@@ -203,9 +201,7 @@ def test_a_result_that_is_lost_with_its_worker_does_not_end_the_run(
     with Client(scheduler.address, set_as_default=False) as client:
         client.wait_for_workers(1)
         monkeypatch.setattr(of_cluster, "_connected", lambda *_: client)
-        running = tcb.start_upload(
-            workspace.read(), cluster=scheduler.address, settings=workspace.settings, limits=LIMITS
-        )
+        running = workspace.start_upload(cluster=scheduler.address, limits=LIMITS)
         wait_for(lambda: bool(claimed_by(running)))
         for state in list(client.futures.values()):
             client.loop.add_callback(state.lose)  # as Dask does when the only worker with a result ends
@@ -270,4 +266,4 @@ def test_what_is_no_scheduler_is_a_message(open_workspace, stranger, scheme, var
     workspace = workspace_of(open_workspace, rows=1)
     settings = workspace.with_options(unencrypted_schedulers=[f"tcp://{address}"])
     with dask.config.set(variables), pytest.raises(UsageError, match=why):
-        tcb.upload(workspace.read(), cluster=f"{scheme}://{address}", settings=settings)
+        workspace.upload(cluster=f"{scheme}://{address}", settings=settings)

@@ -69,14 +69,14 @@ def test_after_a_suspension_nothing_happens_before_the_lock_is_confirmed(
         sim.put(TEA.env, "banner/0.png", b"before")
         sim.put(TEA.env, "banner/1.png", b"before")
     if effect == "undo":
-        run = tcb.upload(workspace.read(), **options)
+        run = workspace.upload(**options)
     before, slow = sim.stats["stored"], EFFECTS[effect]
     sim.play([Fault(step=slow, delay=2.0)])
     if effect == "undo":
         running = tcb.start_undo(run.id, **options)
     else:
         backup = tmp_path / "backup" if effect == "save" else None
-        running = tcb.start_upload(workspace.read(), backup=backup, **options)
+        running = workspace.start_upload(backup=backup, **options)
     name = "link_calls" if slow is FaultStep.LINK else str(slow)
     wait_for(lambda: sim.stats[name] == 4)
     suspended.append(3_600.0)
@@ -130,7 +130,7 @@ def test_a_run_that_lasts_longer_than_its_lease_goes_on(open_workspace, assert_c
     monkeypatch.setattr(engine, "LOCK_CHECK_EVERY", 0.05)
     monkeypatch.setattr(engine, "LOCK_CHECK_WITHIN", 2.0)
     workspace = open_workspace(many(TEA, rows=8), [Fault(delay=0.2)])
-    run = tcb.upload(workspace.read(), settings=workspace.settings, limits=replace(LIMITS, concurrency=1))
+    run = workspace.upload(limits=replace(LIMITS, concurrency=1))
     assert assert_complete(run, 8) == {"uploaded": 8}
 
 
@@ -142,7 +142,7 @@ class Partition:
 
     def __init__(self, workspace: Workspace, ledger: CoordinatorLedger, stack: ExitStack) -> None:
         self._workspace, self.sim, self._stack = workspace, workspace.sim, stack
-        running = tcb.start_upload(workspace.read(), settings=workspace.settings, limits=LIMITS)
+        running = workspace.start_upload(limits=LIMITS)
         cancel(running)
         self.ledger, self.record = ledger, ledger.run(running.id)
         assert ledger.begin(self.record) == 1

@@ -29,7 +29,6 @@ from tcb_ops.wechat.transport import Transport
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked, and killed")
 
-WORKER = Path(token_worker.__file__)
 SECRET, TICKET = "PrAcTiCe-secret", "PrAcTiCe-ticket"
 
 
@@ -71,7 +70,7 @@ class CommandLine:
         return found
 
     def start(self, *words: str) -> subprocess.Popen[bytes]:
-        child = subprocess.Popen([sys.executable, str(WORKER), *words], stdout=subprocess.PIPE)
+        child = subprocess.Popen([sys.executable, token_worker.__file__, *words], stdout=subprocess.PIPE)
         self.children.append(child)
         return child
 

@@ -7,23 +7,19 @@ import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+from token_server import BOOKS, TEA
 
 import tcb_ops as tcb
 from tcb_ops.features.audit.notifications import note_undelivered
-from tcb_ops.model import Merchant
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.settings import load_settings
-
-TEA = Merchant("wxtea", "茶语小铺", "tea-1")
-BOOKS = Merchant("wxbooks", "城南书店", "books-1")
 
 
 @pytest.fixture
 def open_token_server(open_token_server):
     def token_server(merchants=(TEA, BOOKS), faults=(), **options):
         found = open_token_server(merchants, faults, **options)
-        lines = [f"{m.appid},{m.name},{m.env},{m.owner}" for m in merchants]
-        found.file.write_text("\n".join(["appid,name,env,owner", *lines, ""]), encoding="utf-8")
+        found.list_merchants(*merchants)
         return found
 
     return token_server

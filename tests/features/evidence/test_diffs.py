@@ -96,7 +96,8 @@ def test_rows_are_matched_by_environment_and_path_not_by_line(a_run, in_english)
     places = ledger.envs(old.run)
     planned = [record.row for record in ledger.rows(old.run)]
     turned = [replace(row, line=line) for line, row in enumerate(reversed(planned), start=10)]
-    new = ledger.plan(replace(_new_of(old.run), id="new"), turned, list(reversed(_renumbered(places))))
+    renumbered = [replace(place, number=number) for number, place in enumerate(reversed(places))]
+    new = ledger.plan(replace(_new_of(old.run), id="new"), turned, renumbered)
     ledger.record(new, [replace(REFUSED, line=10), replace(GOOD, line=11)], Usage())
     found = compare(ledger, old.run, new, in_english)
     assert found.counts[Change.STILL_GOOD] == found.counts[Change.STILL_BROKEN] == 1
@@ -176,7 +177,3 @@ def _new_of(run):
     from tcb_ops.runs.records import NewRun
 
     return NewRun(**{name: getattr(run, name) for name in NewRun.__dataclass_fields__})
-
-
-def _renumbered(places):
-    return [replace(place, number=len(places) - 1 - place.number) for place in places]

@@ -5,6 +5,7 @@ import json
 import shutil
 
 import pytest
+from tables import table
 
 from tcb_ops.errors import UsageError
 from tcb_ops.features.evidence.command import verification_verdict
@@ -170,21 +171,9 @@ def test_a_copy_of_an_older_report_is_still_known(a_run, tmp_path):
     assert check_report(tmp_path / "out", reported.ledger).good
 
 
-def _a_page_that_says_otherwise(out, told):
-    change(out / "report.html", "not: 2 refused", "not: 1 refused")
-
-
-def _another_operator(out, told):
-    told["operator"] = "wang.wu"
-
-
 def _unmarked(out, told):
     del told["simulated"], told["mark"], told["files"]["SIMULATED-演练.txt"]
     (out / "SIMULATED-演练.txt").unlink()
-
-
-def _no_digest(out, told):
-    told["rows_digest"] = ""
 
 
 def _no_failed_csv(out, told):
@@ -192,20 +181,19 @@ def _no_failed_csv(out, told):
     del told["files"]["failed.csv"]
 
 
-def _a_good_row(out, told):
-    change(out / "results.csv", ",refused,", ",uploaded,")
+PAGE, RESULTS = ("not: 2 refused", "not: 1 refused"), (",refused,", ",uploaded,")
 
 
-@pytest.mark.parametrize(
-    ("tamper", "what", "result"),
-    [
-        (_a_page_that_says_otherwise, None, ""),
-        (_another_operator, None, ""),
-        (_a_good_row, None, ""),
-        (_unmarked, "SIMULATED-演练.txt", "not listed in manifest.json"),
-        (_no_digest, "rows", "their digest in manifest.json"),
-        (_no_failed_csv, "failed.csv", "not listed in manifest.json"),
-    ],
+@table(
+    "tamper, what, result",
+    {
+        "a page that says otherwise": (lambda out, _: change(out / "report.html", *PAGE), None, ""),
+        "another operator": (lambda _, told: told.update(operator="wang.wu"), None, ""),
+        "a good row": (lambda out, _: change(out / "results.csv", *RESULTS), None, ""),
+        "unmarked": (_unmarked, "SIMULATED-演练.txt", "not listed in manifest.json"),
+        "no digest": (lambda _, told: told.update(rows_digest=""), "rows", "their digest in manifest.json"),
+        "no failed.csv": (_no_failed_csv, "failed.csv", "not listed in manifest.json"),
+    },
 )
 def test_who_changes_the_manifest_along_with_a_file_is_found_out_by_the_ledger(
     a_run, tmp_path, tamper, what, result

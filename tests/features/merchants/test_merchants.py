@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
-from token_server import COMPONENT
+from token_server import BOOKS, COMPONENT, TEA, TEA_TEST
 
 import tcb_ops as tcb
 from tcb_ops.errors import OutageError, PlatformStopError
@@ -34,9 +34,7 @@ from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.model import Merchant, Owner
 from tcb_ops.runs.limits import RunLimits
 
-TEA = Merchant("wxtea", "茶语小铺", "tea-1")
 OWN = Merchant("wxtea", "平台", "own-1", owner=Owner.PLATFORM)
-SET_49 = AuthorizerInfo("茶", frozenset({18, 49}))
 
 
 def judged(line, *answers, **elsewhere):
@@ -49,7 +47,7 @@ def code_of(state):
 
 @pytest.mark.parametrize("status", ["NORMAL", "HALTED"])
 def test_a_shared_environment_has_the_status_that_its_owner_is_told(status):
-    state = judged(TEA, (), None, SET_49, **{"tea-1": status})
+    state = judged(TEA, (), None, AuthorizerInfo("茶", frozenset({18, 49})), **{"tea-1": status})
     assert (state.env_status, state.works) == (status, status == "NORMAL")
 
 
@@ -115,13 +113,7 @@ def test_where_no_limit_is_known_no_figure_is_told(tmp_path):
     assert [line[name] for name in ("daily_limit", "used", "remain")] == ["", "", ""]
 
 
-TEA_TEST = Merchant("wxtea", "茶语小铺", "tea-2")
-BOOKS = Merchant("wxbooks", "城南书店", "books-1")
 QUICK = RunLimits(attempts=2, backoff=0.01, slow_wait=0.01)
-
-
-def merchant_states(settings, merchants, **given):
-    return check_lines(settings, merchants, **given)
 
 
 def codes(states):
@@ -169,7 +161,7 @@ def test_each_trouble_is_its_merchants_alone(open_token_server):
         ],
     )
     token_server.keep_tokens(*(f"wx{n}" for n in (1, 2, 3, 4, 6, 7, 8)), COMPONENT.appid)
-    found = codes(merchant_states(token_server.settings, [*lines, stranger], limits=QUICK))
+    found = codes(check_lines(token_server.settings, [*lines, stranger], limits=QUICK))
     expected = {f"{account.appid}-env": [code] if code else [] for account, code in ill.values()}
     assert found == expected | {"not-its-own": ["not_listed"]}
 
@@ -179,7 +171,7 @@ def test_a_quota_of_the_platforms_own_is_said_to_be_the_platforms(open_token_ser
     used_up = [SimulatedAccount(COMPONENT.appid, daily_limit=5, used=5)] if met == "nothing left" else []
     faults = [Fault(step=FaultStep.DESCRIBE_ENVS, errcode=45009)] if met == "refused" else []
     token_server = open_token_server([TEA, OWN], accounts=used_up, faults=faults)
-    (state,) = merchant_states(token_server.settings, [OWN], limits=QUICK)
+    (state,) = check_lines(token_server.settings, [OWN], limits=QUICK)
     assert (state.verdict.cause, state.verdict.who) == ("component_quota", Actor.ADMINISTRATOR)
     assert "/componenttcb/uploadfile" in state.verdict.action.en
 
@@ -213,7 +205,7 @@ def test_a_shared_environment_is_what_its_owner_is_told(open_token_server):
     token_server = open_token_server(
         [TEA, BOOKS, guest], environments=[SimulatedEnvironment("tea-1", EnvStatus.HALTED)]
     )
-    assert codes(merchant_states(token_server.settings, [TEA, BOOKS, guest], limits=QUICK)) == {
+    assert codes(check_lines(token_server.settings, [TEA, BOOKS, guest], limits=QUICK)) == {
         "tea-1": ["halted"],
         "books-1": [],
     }
@@ -225,7 +217,7 @@ def test_passing_trouble_passes_and_one_that_stays_is_one_merchants(open_token_s
         Fault(appid="wxbooks", step=FaultStep.ENV_INFO, status=502),
     ]
     token_server = open_token_server([TEA, BOOKS], faults)
-    assert codes(merchant_states(token_server.settings, [TEA, BOOKS], limits=QUICK)) == {
+    assert codes(check_lines(token_server.settings, [TEA, BOOKS], limits=QUICK)) == {
         "tea-1": [],
         "books-1": ["no_answer"],
     }
@@ -235,7 +227,7 @@ def test_nobody_there_stops_the_look(open_token_server):
     token_server = open_token_server([TEA])
     nowhere = replace(token_server.settings, api_base="http://127.0.0.1:1")
     with pytest.raises(OutageError, match=r"No connection to 127\.0\.0\.1:1"):
-        merchant_states(nowhere, [TEA], limits=QUICK)
+        check_lines(nowhere, [TEA], limits=QUICK)
 
 
 def test_each_keeps_the_order_and_goes_few_at_a_time():

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from token_server import COMPONENT
+from token_server import BOOKS, COMPONENT, TEA, TEA_TEST
 
 from tcb_ops.features.simulator.faults import (
     EnvStatus,
@@ -21,9 +21,6 @@ from tcb_ops.features.simulator.faults import (
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.model import Merchant, Owner
 
-TEA = Merchant("wxtea", "茶语小铺", "tea-1")
-TEA_TEST = Merchant("wxtea", "茶语小铺", "tea-2")
-BOOKS = Merchant("wxbooks", "城南书店", "books-1")
 OWN = Merchant(COMPONENT.appid, "平台", "own-1", owner=Owner.PLATFORM)
 
 
@@ -213,9 +210,7 @@ def test_check_shows_every_line_and_sums_up_in_json(open_token_server, type_comm
 
 def test_check_narrowed_to_one(open_token_server, type_command):
     token_server = open_token_server([TEA, BOOKS], accounts=[SimulatedAccount("wxtea", cloud=False)])
-    token_server.file.write_text(
-        "appid,name,env\nwxtea,茶语小铺,tea-1\nwxbooks,城南书店,books-1\n", encoding="utf-8"
-    )
+    token_server.list_merchants(TEA, BOOKS)
     code, out, _ = type_command("merchants", "check", "--where", "appid=wxtea")
     assert (code, "0 of 1 line" in out, "85088" in out) == (1, True, True)
     assert token_server.sim.stats["env_info:wxbooks"] == 0
@@ -223,9 +218,7 @@ def test_check_narrowed_to_one(open_token_server, type_command):
 
 def test_troubles_that_differ_but_in_the_merchant_stand_once(open_token_server, type_command):
     token_server = open_token_server([TEA, BOOKS])
-    token_server.file.write_text(
-        "appid,name,env\nwxtea,茶语小铺,tea-1\nwxbooks,城南书店,books-1\n", encoding="utf-8"
-    )
+    token_server.list_merchants(TEA, BOOKS)
     token_server.keep_tokens(COMPONENT.appid)
     _, out, _ = type_command("merchants", "check")
     assert "no_token · 2 lines" in out

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 from scripted import Server, always
-from token_server import COMPONENT
+from token_server import BOOKS, COMPONENT, TEA
 
 from tcb_ops.errors import InputError, PlatformStopError, StoppedError
 from tcb_ops.features.diagnosis.questions import Issue
@@ -125,8 +125,6 @@ def test_what_writes_and_what_could_not_be_read():
     assert (Changes(env_gone=(line(),)).writes, Changes(left=(line(),)).writes) == (False, True)
 
 
-TEA = Merchant("wxtea", "茶语小铺", "tea-1")
-BOOKS = Merchant("wxbooks", "城南书店", "books-1")
 QUICK = RunLimits(attempts=2, backoff=0.01, slow_wait=0.01)
 
 

@@ -12,12 +12,7 @@ from tcb_ops.cli.main import run as run_command
 from tcb_ops.features.notebooks.parameters import NOTEBOOKS, notebook_names
 
 ROOT = Path(__file__).parents[3]
-NBVAL = ("-p", "nbval.plugin", "--nbval", "--nbval-current-env")
 pytestmark = [pytest.mark.notebook]
-
-
-def code_cells(content):
-    return [cell for cell in content.cells if cell.cell_type == "code"]
 
 
 def run_program(*words, folder, **options):
@@ -66,8 +61,8 @@ def test_a_headless_run_takes_parameters_and_speaks_chinese(tmp_path, monkeypatc
     ],
 )
 def test_nbval_finds_the_tables_that_are_kept(name):
-    words = ("-p", "no:cacheprovider", *NBVAL, str(NOTEBOOKS / f"{name}.ipynb"))
-    done = run_program("pytest", *words, folder=ROOT)
+    nbval = ("-p", "no:cacheprovider", "-p", "nbval.plugin", "--nbval", "--nbval-current-env")
+    done = run_program("pytest", *nbval, str(NOTEBOOKS / f"{name}.ipynb"), folder=ROOT)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
 
 
@@ -83,7 +78,7 @@ def test_other_programs_run_it_and_the_headless_cell_shows_the_run(tmp_path, pro
     file, out = NOTEBOOKS / f"{notebook_names()[0]}.ipynb", tmp_path / "out.ipynb"
     done = run_program(*(word.format(notebook=file, out=out) for word in program), folder=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
-    cells = code_cells(nbformat.read(out, 4))
+    cells = [cell for cell in nbformat.read(out, 4).cells if cell.cell_type == "code"]
     assert all(cell.execution_count for cell in cells)
     (shown,) = [output.data["text/html"] for output in cells[-1].outputs if "data" in output]
     assert "云上茶铺" in shown

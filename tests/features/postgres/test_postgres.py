@@ -69,7 +69,7 @@ def test_a_run_whose_lock_is_lost_stops_and_is_resumed(
 ):
     workspace = open_workspace(many(TEA, TEA_TEST, BOOKS, rows=60), [Fault(delay=0.1)])
     settings = with_ledger(workspace, url)
-    running = tcb.start_upload(workspace.read(), settings=settings, limits=tcb.RunLimits(concurrency=8))
+    running = workspace.start_upload(settings=settings, limits=tcb.RunLimits(concurrency=8))
     wait_for(lambda: workspace.sim.stats["stored"] >= 20)
     [(holder,)] = postgres.run(LOCKS, database)
     postgres.run(f"SELECT pg_terminate_backend({holder})")
@@ -79,7 +79,7 @@ def test_a_run_whose_lock_is_lost_stops_and_is_resumed(
     assert 0 < assert_complete(tcb.open_run(running.id, settings=settings), 180)["pending"] < 180
     assert postgres.run(LOCKS, database) == []
     workspace.sim.play([])
-    again = tcb.start_upload(workspace.read(), settings=settings, limits=QUICK)
+    again = workspace.start_upload(settings=settings)
     assert (again.id, again.resumed) == (running.id, True)
     assert assert_complete(again.wait(), 180) == {"uploaded": 180}
     assert workspace.sim.stats["stored"] <= 180 + 2 * 8
@@ -140,7 +140,7 @@ def test_a_run_stops_without_a_commit_where_its_lock_is_lost(
     workspace = open_workspace(many(TEA, rows=4), [Fault(delay=100)])
     with closing(Network(postgres.port)) as network:
         url = f"postgresql+psycopg://postgres@127.0.0.1:{network.port}/{database}"
-        running = tcb.start_upload(workspace.read(), settings=with_ledger(workspace, url))
+        running = workspace.start_upload(settings=with_ledger(workspace, url))
         wait_for(lambda: workspace.sim.stats["link_calls"] > 0)
         if how == "silent":
             monkeypatch.setattr(engine, "LOCK_CHECK_WITHIN", 0.5)

@@ -4,7 +4,7 @@ import csv
 import re
 import tomllib
 from datetime import datetime
-from pathlib import Path
+from importlib.resources import files
 
 import pytest
 import xlsxwriter
@@ -13,8 +13,6 @@ from workspace import BOOKS, TEA, TEA_TEST
 
 from tcb_ops.cli.options import CommonOptions, ListOptions
 from tcb_ops.settings import Settings, load_settings, section_models, setting_values
-
-STARTER = Path(__file__).parents[3] / "tcb_ops" / "starter.toml"
 
 
 @pytest.fixture
@@ -60,7 +58,7 @@ def test_init_says_where_it_cannot_write(cli, tmp_path):
 
 
 def test_every_setting_is_in_the_starter_with_its_default():
-    text = STARTER.read_text(encoding="utf-8")
+    text = files("tcb_ops").joinpath("starter.toml").read_text(encoding="utf-8")
     every = tomllib.loads(re.sub(r"^# (?=[a-z_]+ = )", "", text, flags=re.MULTILINE))
     sections = {name: every.pop(name) for name, model in section_models().items() if not model.REPEATED}
     in_sections = {f"{section}.{name}" for section, values in sections.items() for name in values}

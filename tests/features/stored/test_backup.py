@@ -7,10 +7,10 @@ import stat
 from pathlib import Path
 
 import pytest
-from workspace import QUICK, TEA, many
+from stored_runs import undo
+from workspace import QUICK, TEA, cancel, many
 
 import tcb_ops as tcb
-from tcb_ops.errors import InterruptedRunError
 from tcb_ops.features.simulator.faults import Fault, FaultStep, Reset
 from tcb_ops.features.stored.files import Backup, BackupError, Download, SavedFile
 from tcb_ops.model import Reason
@@ -77,20 +77,12 @@ def test_a_row_is_on_the_disk_when_it_is_saved(tmp_path, monkeypatch):
     assert synced == [*made, ".part", folder, ".part", folder, ".part", folder]
 
 
-def upload(workspace, folder):
-    return tcb.upload(workspace.read(), settings=workspace.settings, limits=QUICK, backup=folder)
-
-
-def undo(workspace):
-    return tcb.undo("latest", settings=workspace.settings, limits=QUICK)
-
-
 def test_only_the_owner_may_read_a_backup(open_workspace, tmp_path):
     workspace = open_workspace(many(TEA, rows=2), store=tmp_path / "store")
     workspace.sim.put(TEA.env, PATH, b"before")
     mask = os.umask(0)
     try:
-        run = upload(workspace, tmp_path / "backup")
+        run = workspace.upload(backup=tmp_path / "backup")
     finally:
         os.umask(mask)
     Backup(tmp_path / "backup" / run.id).note_sent(2, LATER)
@@ -104,18 +96,16 @@ def test_only_the_owner_may_read_a_backup(open_workspace, tmp_path):
 def test_an_undo_looks_again_at_what_was_sent(open_workspace, wait_for, tmp_path):
     workspace = open_workspace(many(TEA, rows=1), store=tmp_path / "store")
     workspace.sim.put(TEA.env, PATH, b"before")
-    run = upload(workspace, tmp_path / "backup")
+    run = workspace.upload(backup=tmp_path / "backup")
     looked = workspace.sim.stats["download"]
     workspace.sim.play([Fault(step=FaultStep.DOWNLOAD, delay=60)])
     running = tcb.start_undo(run.id, settings=workspace.settings, limits=QUICK)
     wait_for(lambda: workspace.sim.stats["download"] > looked)
-    running.cancel()
-    with pytest.raises(InterruptedRunError):
-        running.wait()
+    cancel(running)
     workspace.sim.play([])
     # A process that was frozen during the upload may note it only now.
     Backup(tmp_path / "backup" / run.id).note_sent(2, hashlib.md5(b"before").hexdigest())
-    assert tcb.undo(run.id, settings=workspace.settings, limits=QUICK).counts == {"not_undoable": 1}
+    assert undo(workspace, run.id).counts == {"not_undoable": 1}
 
 
 @pytest.mark.parametrize("kind", ["fifo", "folder", "huge"])
@@ -139,7 +129,7 @@ def test_what_is_no_small_file_is_not_read(tmp_path, kind, name):
 def test_a_pipe_among_the_saved_bytes_ends_its_row(open_workspace, tmp_path):
     workspace = open_workspace(many(TEA, rows=1), store=tmp_path / "store")
     workspace.sim.put(TEA.env, PATH, b"before")
-    run = upload(workspace, tmp_path / "backup")
+    run = workspace.upload(backup=tmp_path / "backup")
     (data,) = (tmp_path / "backup" / run.id).glob("*.data")
     data.unlink()
     os.mkfifo(data)
@@ -149,7 +139,7 @@ def test_a_pipe_among_the_saved_bytes_ends_its_row(open_workspace, tmp_path):
 def test_a_download_that_is_not_what_the_store_has_is_not_saved(open_workspace, tmp_path):
     workspace = open_workspace(many(TEA, rows=1), store=tmp_path / "store")
     workspace.sim.put(TEA.env, PATH, b"cut short", etag=OTHER)
-    run = upload(workspace, tmp_path / "backup")
+    run = workspace.upload(backup=tmp_path / "backup")
     assert run.counts == {"failed": 1}
     assert [record.end.reason for record in run.rows()] == [Reason.NO_ANSWER]
     assert workspace.sim.content(TEA.env, PATH) == b"cut short"
@@ -160,7 +150,7 @@ def test_what_the_upload_stored_is_not_saved_by_its_retry(open_workspace, tmp_pa
     lost = Fault(step=FaultStep.STORE, reset=Reset.MIDDLE)
     workspace = open_workspace(many(TEA, rows=1), [lost], store=tmp_path / "store")
     workspace.sim.put(TEA.env, PATH, b"before")
-    run = upload(workspace, tmp_path / "backup")
+    run = workspace.upload(backup=tmp_path / "backup")
     assert run.counts == {"failed": 1}
     ours = workspace.sim.content(TEA.env, PATH)
     assert ours not in {None, b"before"}
@@ -168,7 +158,7 @@ def test_what_the_upload_stored_is_not_saved_by_its_retry(open_workspace, tmp_pa
     workspace.sim.put(TEA.env, PATH, ours or b"", etag=f"{OTHER}-2")
     workspace.sim.play([])
     tcb.retry(run, workspace.merchants, settings=workspace.settings, limits=QUICK)
-    assert tcb.undo(run.id, settings=workspace.settings, limits=QUICK).counts == {"restored": 1}
+    assert undo(workspace, run.id).counts == {"restored": 1}
     assert workspace.sim.content(TEA.env, PATH) == b"before"
 
 
@@ -176,7 +166,7 @@ def test_a_record_of_another_row_restores_nothing(open_workspace, tmp_path):
     workspace = open_workspace(many(TEA, rows=2))
     for number in range(2):
         workspace.sim.put(TEA.env, f"banner/{number}.png", f"before {number}".encode())
-    run = tcb.upload(workspace.read(), settings=workspace.settings, backup=tmp_path / "backup")
+    run = workspace.upload(backup=tmp_path / "backup")
     first, second = (tmp_path / "backup" / run.id / f"000000{line}.json" for line in (2, 3))
     records, sent = (first.read_bytes(), second.read_bytes()), dict(workspace.sim.objects)
     first.write_bytes(records[1])

@@ -5,8 +5,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from stored_runs import cancel, delete, interrupted, other_list, retry, stored, undo, upload
-from workspace import BOOKS, QUICK, TEA, many
+from stored_runs import delete, interrupted, other_list, stored, undo
+from workspace import BOOKS, QUICK, TEA, cancel, many
 
 import tcb_ops as tcb
 from tcb_ops.errors import UsageError
@@ -24,13 +24,13 @@ def test_a_retry_saves_what_somebody_else_put_there_meanwhile(open_workspace, tm
         many(TEA, rows=2), [Fault(step=FaultStep.STORE, code="AccessDenied", status=403)]
     )
     workspace.sim.put(TEA.env, "banner/0.png", b"before")
-    run = upload(workspace, backup=tmp_path / "backup")
+    run = workspace.upload(backup=tmp_path / "backup")
     assert run.counts == {"failed": 2}
     workspace.sim.play([])
     workspace.sim.put(TEA.env, "banner/0.png", b"a colleague's")
     if same:
         (workspace.folder / "files" / "0.bin").write_bytes(b"a colleague's")
-    retried = retry(workspace, run)
+    retried = workspace.retry(run.id)
     assert retried.counts == {"uploaded": 2}
     # The same bytes cannot be told from what the upload itself has sent.
     assert undo(workspace, run.id).counts == {"not_undoable" if same else "restored": 1, "deleted": 1}
@@ -43,12 +43,12 @@ def test_a_retry_keeps_what_was_saved_before_the_first_attempt(open_workspace, t
         many(TEA, rows=2), [Fault(step=FaultStep.STORE, reset=Reset.MIDDLE)], store=tmp_path / "store"
     )
     workspace.sim.put(TEA.env, "banner/0.png", b"the merchant's")
-    run = upload(workspace, backup=tmp_path / "backup")
+    run = workspace.upload(backup=tmp_path / "backup")
     assert run.counts == {"failed": 2}
     for file in (workspace.folder / "files").iterdir():
         file.write_bytes(b"second " + file.name.encode())
     workspace.sim.play([] if reset is None else [Fault(step=FaultStep.STORE, reset=reset)])
-    retry(workspace, run)
+    workspace.retry(run.id)
     workspace.sim.play([])
     assert undo(workspace, run.id).counts == {"restored": 1, "deleted": 1}
     assert stored(workspace) == {(TEA.env, "banner/0.png"): b"the merchant's"}
@@ -60,7 +60,7 @@ def test_a_backup_that_cannot_be_written_is_refused_before_anything_is_sent(open
     file.write_text("a file where the folder should be", encoding="utf-8")
     for folder, problem in ((file, "is not a folder"), ("/dev/full/x", "backups cannot be written to")):
         with pytest.raises(UsageError, match=problem):
-            upload(workspace, backup=folder)
+            workspace.upload(backup=folder)
     assert workspace.sim.stats["link_calls"] == 0
 
 
@@ -70,9 +70,7 @@ def test_what_cannot_be_saved_is_not_overwritten(open_workspace, tmp_path):
     )
     workspace.sim.put(TEA.env, "banner/0.png", b"before")
     workspace.sim.put(TEA.env, "banner/1.png", b"before")
-    handle = tcb.start_upload(
-        workspace.read(), settings=workspace.settings, limits=QUICK, backup=tmp_path / "backup"
-    )
+    handle = workspace.start_upload(backup=tmp_path / "backup")
     (tmp_path / "backup").rmdir()
     (tmp_path / "backup").write_text("a file where the folder should be", encoding="utf-8")
     run = handle.wait()
@@ -87,16 +85,16 @@ def test_an_upload_is_resumed_as_it_was_started(open_workspace, wait_for, tmp_pa
         many(TEA, BOOKS, rows=2), [Fault(step=FaultStep.STORE, env=BOOKS.env, delay=60)]
     )
     backup = {name: tmp_path / folder for name, folder in started_with.items()}
-    handle = tcb.start_upload(workspace.read(), settings=workspace.settings, limits=QUICK, **backup)
+    handle = workspace.start_upload(**backup)
     wait_for(lambda: handle.so_far().counts.get("uploaded", 0) > 0)
     cancel(handle)
     workspace.sim.play([])
     sent = workspace.sim.stats["link_calls"]
     for resume in (None, handle.id):
         with pytest.raises(UsageError, match="as it was started"):
-            upload(workspace, resume=resume, backup=tmp_path / "elsewhere")
+            workspace.upload(resume=resume, backup=tmp_path / "elsewhere")
     assert workspace.sim.stats["link_calls"] == sent
-    assert upload(workspace, **backup).id == handle.id
+    assert workspace.upload(**backup).id == handle.id
     assert undo(workspace).counts == {"deleted": 4}
 
 
@@ -104,7 +102,7 @@ def test_an_upload_that_was_undone_is_not_resumed(open_workspace, wait_for):
     workspace = open_workspace(
         many(TEA, rows=5), [Fault(step=FaultStep.STORE, path="banner/3.png", delay=60)]
     )
-    handle = tcb.start_upload(workspace.read(), settings=workspace.settings, limits=RunLimits(concurrency=1))
+    handle = workspace.start_upload(limits=RunLimits(concurrency=1))
     wait_for(lambda: handle.so_far().counts.get("uploaded", 0) == 3)
     with pytest.raises(UsageError, match="is being worked on by"):
         undo(workspace, handle.id)
@@ -113,15 +111,15 @@ def test_an_upload_that_was_undone_is_not_resumed(open_workspace, wait_for):
     assert undo(workspace, handle.id).succeeded
     assert stored(workspace) == {}
     with pytest.raises(UsageError, match="it was undone, or its files were deleted"):
-        upload(workspace, resume=handle.id)
-    assert upload(workspace).counts == {"uploaded": 5}
+        workspace.upload(resume=handle.id)
+    assert workspace.upload().counts == {"uploaded": 5}
 
 
 def test_an_upload_whose_retry_is_at_work_is_not_undone(open_workspace):
     workspace = open_workspace(
         many(TEA, rows=3), [Fault(step=FaultStep.STORE, code="AccessDenied", status=403)]
     )
-    run = upload(workspace)
+    run = workspace.upload()
     workspace.sim.play([Fault(step=FaultStep.STORE, delay=30)])
     retrying = tcb.start_retry(run, workspace.merchants, settings=workspace.settings, limits=QUICK)
     with pytest.raises(UsageError, match="is being worked on by"):
@@ -131,7 +129,7 @@ def test_an_upload_whose_retry_is_at_work_is_not_undone(open_workspace):
 
 def test_an_undo_and_a_delete_of_one_upload_do_not_run_side_by_side(open_workspace, wait_for):
     workspace = open_workspace(many(TEA, rows=2))
-    run = upload(workspace)
+    run = workspace.upload()
     workspace.sim.play([Fault(step=FaultStep.DELETE, delay=60)])
     handle = tcb.start_undo(run.id, settings=workspace.settings, limits=QUICK)
     wait_for(lambda: workspace.sim.stats["delete"] > 0)
@@ -142,7 +140,7 @@ def test_an_undo_and_a_delete_of_one_upload_do_not_run_side_by_side(open_workspa
 
 def test_nothing_is_taken_back_beside_an_unfinished_upload_of_the_same_paths(open_workspace):
     workspace = open_workspace(many(TEA, rows=2))
-    first = upload(workspace)
+    first = workspace.upload()
     batch = other_list(workspace, TEA.env, "banner/1.png")
     options = {"settings": workspace.settings, "limits": QUICK}
     unfinished = interrupted(workspace, lambda: tcb.start_upload(batch, **options), FaultStep.LINK)
@@ -166,13 +164,13 @@ def test_nothing_is_taken_back_beside_an_unfinished_upload_of_the_same_paths(ope
 @pytest.mark.parametrize("take_back", [tcb.start_undo, tcb.start_delete])
 def test_nothing_is_uploaded_beside_an_unfinished_undo_or_delete_of_the_same_paths(open_workspace, take_back):
     workspace = open_workspace(many(TEA, rows=2))
-    first = upload(workspace)
+    first = workspace.upload()
     options = {"settings": workspace.settings, "limits": QUICK}
     unfinished = interrupted(workspace, lambda: take_back(first, **options), FaultStep.DELETE)
     with pytest.raises(UsageError, match=f"run {unfinished} .* is unfinished, with rows pending at paths"):
-        upload(workspace, new_run=True)
+        workspace.upload(new_run=True)
     tcb.resume(unfinished, **options)
-    assert upload(workspace, new_run=True).counts == {"uploaded": 2}
+    assert workspace.upload(new_run=True).counts == {"uploaded": 2}
 
 
 @pytest.mark.parametrize("rounds", [4, pytest.param(50, marks=[pytest.mark.soak, pytest.mark.timeout(1800)])])
@@ -184,7 +182,7 @@ def test_of_an_upload_and_what_takes_its_paths_back_one_is_refused_or_the_upload
     workspace = open_workspace(many(TEA, BOOKS, rows=20))
     options = {"settings": workspace.settings, "limits": QUICK}
     for number in range(rounds):
-        first = upload(workspace, new_run=True)
+        first = workspace.upload(new_run=True)
         for file in (workspace.folder / "files").iterdir():
             file.write_bytes(f"{number} {file.name}".encode())
         batch = workspace.read()

@@ -3,8 +3,8 @@
 import sqlite3
 
 import pytest
-from stored_runs import cancel, confirm, delete, ends, retry, stored, undo, upload, upload_other
-from workspace import BOOKS, QUICK, TEA, TEA_TEST, many, write_csv
+from stored_runs import confirm, delete, ends, stored, undo, upload_other
+from workspace import BOOKS, QUICK, TEA, TEA_TEST, cancel, many, write_csv
 
 import tcb_ops as tcb
 from tcb_ops.errors import UsageError
@@ -22,7 +22,7 @@ OWN = Merchant(PLATFORM, "平台自有", "own-env-1", owner=Owner.PLATFORM)
 
 def test_files_are_confirmed_in_calls_of_fifty(open_workspace):
     workspace = open_workspace(many(TEA, BOOKS, rows=120))
-    upload(workspace)
+    workspace.upload()
     run = confirm(workspace)
     assert run.counts == {"present": 240}
     assert run.succeeded
@@ -34,12 +34,12 @@ def test_files_are_confirmed_in_calls_of_fifty(open_workspace):
 def test_every_way_that_a_file_can_be_is_told(open_workspace, tmp_path):
     names = ["good", "gone", "other", "parts", "stale", "no-etag", "no-etag-other", "cached-parts", "empty"]
     workspace = open_workspace([(TEA.env, name) for name in names], store=tmp_path / "store")
-    first = upload(workspace)
+    first = workspace.upload()
     workspace.sim.cache(TEA.env, "stale")
     for file in (workspace.folder / "files").iterdir():
         file.write_text(f"second {file.name}", encoding="utf-8")
     (workspace.folder / "files" / "8.bin").write_bytes(b"")
-    upload(workspace)
+    workspace.upload()
     workspace.sim.remove(TEA.env, "gone")
     workspace.sim.put(TEA.env, "other", b"somebody else's")
     workspace.sim.put(TEA.env, "parts", b"somebody else's", etag=f"{OTHER}-3")
@@ -80,7 +80,7 @@ def test_every_way_that_a_file_can_be_is_told(open_workspace, tmp_path):
 @pytest.mark.parametrize("kind", ["confirm", "delete"])
 def test_an_odd_answer_changes_nothing(open_workspace, alter, kind):
     workspace = open_workspace(many(TEA, rows=7))
-    upload(workspace)
+    workspace.upload()
     workspace.sim.remove(TEA.env, "banner/3.png")
     workspace.sim.answer_files(alter)
     if kind == "confirm":
@@ -96,7 +96,7 @@ def test_an_odd_answer_changes_nothing(open_workspace, alter, kind):
 
 def test_contradictions_and_files_that_are_never_mentioned_end_as_unknown(open_workspace):
     workspace = open_workspace(many(TEA, rows=3))
-    upload(workspace)
+    workspace.upload()
 
     def contradicting(files):
         first = [file for file in files if file["fileid"].endswith("/0.png")]
@@ -108,13 +108,13 @@ def test_contradictions_and_files_that_are_never_mentioned_end_as_unknown(open_w
     assert run.counts == {"present": 1, "unknown": 2}
     assert {r.end.reason for r in run.rows() if r.end.outcome == "unknown"} == {Reason.NO_ANSWER}
     workspace.sim.answer_files()
-    again = retry(workspace, run)
+    again = workspace.retry(run.id)
     assert again.counts == {"present": 2}
 
 
 def test_a_link_to_another_file_is_not_followed(open_workspace, tmp_path):
     workspace = open_workspace([(TEA.env, "图 1+.png"), (TEA.env, "b.png")])
-    upload(workspace)
+    workspace.upload()
     assert confirm(workspace, content=True).counts == {"present": 2}
 
     def exchanged(files):
@@ -123,12 +123,12 @@ def test_a_link_to_another_file_is_not_followed(open_workspace, tmp_path):
 
     workspace.sim.answer_files(exchanged)
     assert confirm(workspace, content=True, new_run=True).counts == {"unknown": 2}
-    assert upload(workspace, new_run=True).counts == {"uploaded": 2}
+    assert workspace.upload(new_run=True).counts == {"uploaded": 2}
 
 
 def test_a_call_that_is_too_large_is_halved(open_workspace):
     workspace = open_workspace(many(TEA, rows=60))
-    upload(workspace)
+    workspace.upload()
     workspace.sim.answer_files(most=20)
     assert confirm(workspace).counts == {"present": 60}
     assert workspace.sim.stats["download:40097"] == 3  # 50, 25, 25
@@ -148,7 +148,7 @@ def test_a_call_that_is_too_large_is_halved(open_workspace):
 )
 def test_answers_about_files_follow_the_policy_of_calls(open_workspace, fault, outcome):
     workspace = open_workspace(many(TEA, rows=5), [Fault(step=FaultStep.DOWNLOAD, **fault)])
-    upload(workspace)
+    workspace.upload()
     assert confirm(workspace).counts == {outcome: 5}
 
 
@@ -156,7 +156,7 @@ def test_files_of_an_environment_of_the_platform_are_confirmed_and_deleted(open_
     workspace = open_workspace(many(OWN, TEA, rows=3), merchants=[OWN, TEA], component_appid=PLATFORM)
     tokens = {"source": "file", "file": tmp_path / "tokens.csv", "component_appid": PLATFORM}
     options = {"settings": workspace.with_options(tokens=tokens), "limits": QUICK}
-    tcb.upload(workspace.read(), **options)
+    workspace.upload(**options)
     workspace.sim.remove(OWN.env, "banner/1.png")
     workspace.sim.put(OWN.env, "banner/2.png", b"theirs")
     assert tcb.confirm("latest", content=True, **options).counts == {
@@ -170,7 +170,7 @@ def test_files_of_an_environment_of_the_platform_are_confirmed_and_deleted(open_
 
 def test_a_run_that_uploaded_nothing_has_nothing_to_confirm(open_workspace):
     workspace = open_workspace(many(TEA, rows=2), [Fault(errcode=85088)])
-    upload(workspace)
+    workspace.upload()
     for what in (confirm, undo, lambda workspace: delete(workspace, "latest")):
         with pytest.raises(UsageError, match="has no uploaded files"):
             what(workspace)
@@ -178,7 +178,7 @@ def test_a_run_that_uploaded_nothing_has_nothing_to_confirm(open_workspace):
 
 def test_only_an_upload_has_stored_files(open_workspace):
     workspace = open_workspace(many(TEA, rows=2))
-    upload(workspace)
+    workspace.upload()
     run = confirm(workspace)
     with pytest.raises(UsageError, match="only an upload has stored files"):
         confirm(workspace, run)
@@ -186,7 +186,7 @@ def test_only_an_upload_has_stored_files(open_workspace):
 
 def test_links_and_tokens_stay_secret(open_workspace, tmp_path):
     workspace = open_workspace(many(TEA, rows=3))
-    upload(workspace)
+    workspace.upload()
     run = confirm(workspace, content=True)
     folder = run.export(tmp_path / "report")
     texts = [file.read_bytes() for file in folder.iterdir()] + [(workspace.folder / "ledger.db").read_bytes()]
@@ -205,7 +205,7 @@ def test_each_later_change_of_an_uploads_files_is_named(open_workspace, where, r
         ledger = request.getfixturevalue("postgres").url(request.getfixturevalue("database"))
     settings = workspace.with_options(ledger=ledger)
     options = {"settings": settings, "limits": QUICK}
-    first = tcb.upload(workspace.read(), **options)
+    first = workspace.upload(**options)
     assert tcb.confirm(first, content=True, **options).counts == {"present": 20}
     assert (changes(first), first.overview().confirmed is not None, first.mark) == ([], True, None)
 
@@ -219,7 +219,7 @@ def test_each_later_change_of_an_uploads_files_is_named(open_workspace, where, r
 
     for local in (workspace.folder / "files").iterdir():
         local.write_text(f"second {local.name}", encoding="utf-8")
-    second = tcb.upload(workspace.read(), new_run=True, backup=workspace.folder / "backup", **options)
+    second = workspace.upload(new_run=True, backup=workspace.folder / "backup", **options)
     assert changes(first) == [(UPLOAD, second.id, 20, 20)]
     undone = tcb.undo(second, **options)
     assert changes(second) == [(UNDO, undone.id, 20, 20)]
@@ -236,7 +236,7 @@ def test_each_later_change_of_an_uploads_files_is_named(open_workspace, where, r
 def test_a_file_that_came_back_after_an_undo_is_not_undone(open_workspace, *, content):
     workspace = open_workspace(many(TEA, rows=3))
     options = {"settings": workspace.settings, "limits": QUICK}
-    run = tcb.upload(workspace.read(), backup=workspace.folder / "backup", **options)
+    run = workspace.upload(backup=workspace.folder / "backup", **options)
     uploaded = workspace.sim.content(TEA.env, "banner/0.png") or b""
     tcb.undo(run, **options)
     assert tcb.confirm(run, content=content, **options).counts == {"undone": 3}
@@ -249,10 +249,10 @@ def test_a_file_that_came_back_after_an_undo_is_not_undone(open_workspace, *, co
 def test_a_list_with_other_bytes_overwrites_the_same_paths(open_workspace):
     workspace = open_workspace(many(TEA, BOOKS, rows=100))
     options = {"settings": workspace.settings, "limits": QUICK}
-    first = tcb.upload(workspace.read(), **options)
+    first = workspace.upload(**options)
     lines = workspace.list.read_text(encoding="utf-8").splitlines()
     workspace.list.write_text("\n".join([lines[0], *lines[:50:-1]]) + "\n", encoding="utf-8")
-    second = tcb.upload(workspace.read(), **options)
+    second = workspace.upload(**options)
     assert changes(first) == [(UPLOAD, second.id, second.record.rows, 200)]
     assert changes(first.final()) == changes(first)
     assert first.mark is None, "a list of runs names only what took files back"
@@ -260,15 +260,15 @@ def test_a_list_with_other_bytes_overwrites_the_same_paths(open_workspace):
 
 def test_a_deleted_file_is_not_unchanged(open_workspace):
     workspace = open_workspace(many(TEA, rows=3))
-    upload(workspace)
+    workspace.upload()
     assert delete(workspace, "latest").counts == {"deleted": 3}
     assert workspace.sim.objects == {}
-    assert upload(workspace, skip_unchanged=True, new_run=True).counts == {"uploaded": 3}
+    assert workspace.upload(skip_unchanged=True, new_run=True).counts == {"uploaded": 3}
 
 
 def test_nothing_but_what_is_named_is_deleted(open_workspace):
     workspace = open_workspace([*many(TEA, rows=3), *many(TEA_TEST, rows=3)])
-    upload(workspace)
+    workspace.upload()
     workspace.sim.put(TEA.env, "banner/99.png", b"another tool's")
     write_csv(workspace.list, ("env", "path"), [(TEA.env, "banner/1.png")])
     run = delete(workspace, tcb.read_paths(workspace.list, workspace.merchants))
@@ -278,7 +278,7 @@ def test_nothing_but_what_is_named_is_deleted(open_workspace):
 
 def test_files_that_the_ledger_did_not_write_need_foreign(open_workspace):
     workspace = open_workspace(many(TEA, rows=1))
-    upload(workspace)
+    workspace.upload()
     workspace.sim.put(TEA.env, "theirs.png", b"another tool's")
     write_csv(workspace.list, ("env", "path"), [(TEA.env, "banner/0.png"), (TEA.env, "theirs.png")])
     batch = tcb.read_paths(workspace.list, workspace.merchants)
@@ -290,7 +290,7 @@ def test_files_that_the_ledger_did_not_write_need_foreign(open_workspace):
 
 def test_a_file_that_came_after_our_deletion_is_foreign(open_workspace):
     workspace = open_workspace(many(TEA, rows=2))
-    delete(workspace, upload(workspace))
+    delete(workspace, workspace.upload())
     workspace.sim.put(TEA.env, "banner/0.png", b"a colleague's")
     with pytest.raises(UsageError, match="2 files were not uploaded by a run of this ledger"):
         delete(workspace, workspace.read())
@@ -299,7 +299,7 @@ def test_a_file_that_came_after_our_deletion_is_foreign(open_workspace):
 
 def test_what_a_later_run_uploaded_is_neither_deleted_nor_undone(open_workspace):
     workspace = open_workspace(many(TEA, rows=2))
-    first = upload(workspace)
+    first = workspace.upload()
     upload_other(workspace, TEA.env, "banner/0.png")
     assert undo(workspace, first.id).counts == {"not_undoable": 1, "deleted": 1}
     assert list(stored(workspace)) == [(TEA.env, "banner/0.png")]
@@ -310,7 +310,7 @@ def test_what_a_later_run_uploaded_is_neither_deleted_nor_undone(open_workspace)
 
 def test_a_file_that_comes_back_is_not_already_gone(open_workspace):
     workspace = open_workspace(many(TEA, rows=1))
-    upload(workspace)
+    workspace.upload()
     answers = []
 
     def wrong_once(files):
@@ -340,18 +340,18 @@ def test_a_retried_delete_leaves_what_was_uploaded_since(open_workspace):
     workspace = open_workspace(
         many(TEA, BOOKS, rows=2), [Fault(step=FaultStep.DELETE, env=BOOKS.env, errcode=48001)]
     )
-    upload(workspace)
+    workspace.upload()
     first = delete(workspace, "latest")
     assert first.counts == {"deleted": 2, "refused": 2}
     workspace.sim.play([])
     upload_other(workspace, BOOKS.env, "banner/0.png")
-    assert retry(workspace, first).counts == {"deleted": 1, "failed": 1}
+    assert workspace.retry(first.id).counts == {"deleted": 1, "failed": 1}
     assert list(stored(workspace)) == [(BOOKS.env, "banner/0.png")]
 
 
 def test_an_interrupted_delete_is_resumed_by_the_same_call(open_workspace, wait_for):
     workspace = open_workspace(many(TEA, BOOKS, rows=2))
-    upload(workspace)
+    workspace.upload()
     batch = workspace.read()
     handle = interrupted_delete(workspace, wait_for, batch)
     run = delete(workspace, batch)  # what it has deleted itself is not foreign
@@ -360,7 +360,7 @@ def test_an_interrupted_delete_is_resumed_by_the_same_call(open_workspace, wait_
 
 def test_a_delete_of_a_run_that_has_only_to_be_finished_can_be(open_workspace):
     workspace = open_workspace(many(TEA, rows=2))
-    first = upload(workspace)
+    first = workspace.upload()
     run = delete(workspace, first.id)
     with sqlite3.connect(workspace.folder / "ledger.db") as db:
         db.execute("UPDATE runs SET finished_at = NULL WHERE id = ?", (run.id,))
@@ -370,7 +370,7 @@ def test_a_delete_of_a_run_that_has_only_to_be_finished_can_be(open_workspace):
 
 def test_a_new_delete_takes_nothing_that_came_after_an_unfinished_one(open_workspace, wait_for):
     workspace = open_workspace(many(TEA, BOOKS, rows=2))
-    first = upload(workspace)
+    first = workspace.upload()
     interrupted_delete(workspace, wait_for, first.id)
     workspace.sim.put(TEA.env, "banner/0.png", b"theirs")
     run = delete(workspace, first.id, new_run=True)
@@ -383,20 +383,20 @@ def test_a_new_delete_takes_nothing_that_came_after_an_unfinished_one(open_works
 def test_a_retried_delete_of_a_list_leaves_what_an_undo_has_restored_since(open_workspace, tmp_path):
     workspace = open_workspace(many(TEA, rows=1), store=tmp_path / "store")
     workspace.sim.put(TEA.env, "banner/0.png", b"before")
-    upload(workspace, backup=tmp_path / "backup")
+    workspace.upload(backup=tmp_path / "backup")
     workspace.sim.play([Fault(step=FaultStep.DELETE, errcode=48001)])
     refused = delete(workspace, workspace.read())
     workspace.sim.play([])
     assert undo(workspace).counts == {"restored": 1}
-    assert retry(workspace, refused).counts == {"failed": 1}
+    assert workspace.retry(refused.id).counts == {"failed": 1}
     assert stored(workspace) == {(TEA.env, "banner/0.png"): b"before"}
 
 
 def test_a_delete_leaves_paths_that_an_unfinished_upload_may_have_written(open_workspace, wait_for):
     workspace = open_workspace(many(TEA, BOOKS, rows=1))
-    first = upload(workspace)
+    first = workspace.upload()
     workspace.sim.play([Fault(step=FaultStep.STORE, env=BOOKS.env, delay=60)])
-    handle = tcb.start_upload(workspace.read(), settings=workspace.settings, limits=QUICK, new_run=True)
+    handle = workspace.start_upload(new_run=True)
     wait_for(lambda: handle.so_far().counts.get("uploaded", 0) > 0)
     cancel(handle)
     workspace.sim.play([])
@@ -406,7 +406,7 @@ def test_a_delete_leaves_paths_that_an_unfinished_upload_may_have_written(open_w
 
 def test_a_delete_without_an_answer_can_be_given_again(open_workspace):
     workspace = open_workspace(many(TEA, rows=2))
-    run = upload(workspace)
+    run = workspace.upload()
     workspace.sim.play([Fault(step=FaultStep.DELETE, reset=Reset.BEFORE)])
     assert delete(workspace, run.id).counts == {"failed": 2}
     workspace.sim.play([])

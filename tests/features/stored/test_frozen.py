@@ -96,12 +96,8 @@ def test_a_frozen_worker_spoils_no_original(
         settings = workspace.with_options(ledger=ledger)
         worker = cluster.start_worker()
         cluster.wait_for_workers(1)
-        running = tcb.start_upload(
-            workspace.read(),
-            cluster=cluster.address,
-            settings=settings,
-            limits=LIMITS,
-            backup=tmp_path / "backup",
+        running = workspace.start_upload(
+            cluster=cluster.address, settings=settings, limits=LIMITS, backup=tmp_path / "backup"
         )
         wait_until_some_are_under_way(workspace, wait_for, chance)
         worker.send_signal(signal.SIGSTOP)
@@ -140,7 +136,7 @@ def test_a_frozen_process_on_postgresql_spoils_no_original(
             database,
         )
         postgres.run(f"SELECT pg_terminate_backend({holder})")
-        run = tcb.upload(workspace.read(), settings=settings, limits=LIMITS, backup=tmp_path / "backup")
+        run = workspace.upload(settings=settings, limits=LIMITS, backup=tmp_path / "backup")
         assert assert_complete(run, len(before)) == {"uploaded": len(before)}
         wait_for(lambda: time.monotonic() - frozen_at > LOCKED_FOR)
         process.send_signal(signal.SIGCONT)

@@ -5,7 +5,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
-from workspace import TEA, many
+from workspace import TEA, cancel, many
 
 import tcb_ops as tcb
 from tcb_ops.features.simulator.faults import Fault, FaultStep
@@ -23,13 +23,9 @@ pytestmark = pytest.mark.integration
 def interrupted_upload(cli, wait_for):
     """Upload the list, and cancel when some of its files are stored."""
     cli.workspace.sim.play([Fault(step=FaultStep.STORE, path="banner/[5-9].png", delay=60)])
-    handle = tcb.start_upload(
-        cli.workspace.read(), settings=cli.workspace.settings, limits=tcb.RunLimits(per_env=1)
-    )
+    handle = cli.workspace.start_upload(limits=tcb.RunLimits(per_env=1))
     wait_for(lambda: handle.so_far().counts.get("uploaded", 0) > 0)
-    handle.cancel()
-    with pytest.raises(tcb.InterruptedRunError):
-        handle.wait()
+    cancel(handle)
     cli.workspace.sim.play([])
     return handle
 

@@ -6,6 +6,7 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
+from stored_runs import upload_other
 
 import tcb_ops as tcb
 from tcb_ops.features.simulator.faults import Fault, FaultStep, Reset
@@ -99,9 +100,7 @@ def test_only_what_sync_uploaded_last_from_the_folder_is_deleted(open_cli, photo
     cli = open_cli()
     sync(cli)
     cli.upload()
-    other = cli.folder / "other.csv"
-    other.write_text("env,path,file\ntea-1a2b3c,menu/tea.json,0.bin\n", encoding="utf-8")
-    assert cli("upload", "other.csv", "--root", "files", *PACE).code == 0
+    assert upload_other(cli.workspace, "tea-1a2b3c", "menu/tea.json").succeeded
     (photos / "menu" / "tea.json").unlink()
     found = sync(cli, "--delete")
     assert found["gone"]["counts"] == {"deleted": 2}
@@ -114,9 +113,7 @@ def test_what_another_upload_has_put_there_since_it_looked_is_not_deleted(open_c
     cli = open_cli()
     sync(cli)
     synced = cli.latest().record.list_name
-    other = cli.folder / "other.csv"
-    other.write_text("env,path,file\ntea-1a2b3c,menu/tea.json,0.bin\n", encoding="utf-8")
-    assert cli("upload", "other.csv", "--root", "files", *PACE).code == 0
+    assert upload_other(cli.workspace, "tea-1a2b3c", "menu/tea.json").succeeded
     gone = cli.folder / "gone.csv"
     gone.write_text("env,path\ntea-1a2b3c,menu/tea.json\ntea-1a2b3c,banner.svg\n", encoding="utf-8")
     batch = tcb.read_paths(gone, cli.workspace.merchants)

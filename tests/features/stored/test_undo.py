@@ -8,8 +8,8 @@ import sys
 import time
 
 import pytest
-from stored_runs import cancel, confirm, delete, ends, retry, stored, undo, upload, upload_other
-from workspace import BOOKS, QUICK, TEA, many
+from stored_runs import confirm, delete, ends, stored, undo, upload_other
+from workspace import BOOKS, QUICK, TEA, cancel, many
 
 import tcb_ops as tcb
 from tcb_ops.errors import UsageError
@@ -77,7 +77,7 @@ def test_an_undo_brings_back_every_byte(open_workspace, tmp_path):
     workspace.sim.put(BOOKS.env, "banner/0.png", b"before, in parts", etag=f"{OTHER}-2")
     workspace.sim.put(BOOKS.env, "elsewhere", b"theirs")
     before = stored(workspace)
-    run = upload(workspace, backup=tmp_path / "backup")
+    run = workspace.upload(backup=tmp_path / "backup")
     assert run.counts == {"uploaded": 12}
     assert stored(workspace) != before
     assert undo_scope(settings=workspace.settings).counts == {"restored": 4, "deleted": 8}
@@ -91,10 +91,10 @@ def test_latest_is_the_upload_to_which_the_latest_run_belongs(open_workspace):
     workspace = open_workspace(
         many(TEA, rows=2), [Fault(path="banner/1.png", errcode=85088, calls=((1, 1),))]
     )
-    first = upload(workspace)
+    first = workspace.upload()
     upload_other(workspace, TEA.env, "other.png")
     assert upload_of("latest", workspace.settings).id != first.id
-    retried = retry(workspace, first)
+    retried = workspace.retry(first.id)
     assert upload_of("latest", workspace.settings).id == first.id
     assert undo(workspace).record.settings["of"] == [first.id, retried.id]
     assert list(stored(workspace)) == [(TEA.env, "other.png")]
@@ -104,7 +104,7 @@ def test_what_somebody_else_changed_is_a_conflict_and_stays(open_workspace, tmp_
     workspace = open_workspace(many(TEA, rows=4), store=tmp_path / "store")
     workspace.sim.put(TEA.env, "banner/0.png", b"before 0")
     workspace.sim.put(TEA.env, "banner/1.png", b"before 1")
-    upload(workspace, backup=tmp_path / "backup")
+    workspace.upload(backup=tmp_path / "backup")
     workspace.sim.put(TEA.env, "banner/1.png", b"theirs")
     workspace.sim.put(TEA.env, "banner/2.png", b"theirs", etag=f"{OTHER}-2")
     workspace.sim.remove(TEA.env, "banner/3.png")
@@ -121,7 +121,7 @@ def test_what_somebody_else_changed_is_a_conflict_and_stays(open_workspace, tmp_
 def test_an_overwritten_upload_without_a_backup_cannot_be_undone(open_workspace):
     workspace = open_workspace(many(TEA, rows=2))
     upload_other(workspace, TEA.env, "banner/0.png")
-    upload(workspace)
+    workspace.upload()
     assert undo_scope(settings=workspace.settings).counts == {"deleted": 1, "not_undoable": 1}
     run = undo(workspace)
     assert run.counts == {"deleted": 1, "not_undoable": 1}
@@ -134,7 +134,7 @@ def test_an_overwritten_upload_without_a_backup_cannot_be_undone(open_workspace)
 def test_a_lost_backup_deletes_nothing(open_workspace, tmp_path):
     workspace = open_workspace(many(TEA, rows=2), store=tmp_path / "store")
     workspace.sim.put(TEA.env, "banner/0.png", b"before 0")
-    run = upload(workspace, backup=tmp_path / "backup")
+    run = workspace.upload(backup=tmp_path / "backup")
     (data,) = (tmp_path / "backup" / run.id).glob("0000002-*.data")
     data.unlink()
     undone = undo(workspace)
@@ -145,7 +145,7 @@ def test_a_lost_backup_deletes_nothing(open_workspace, tmp_path):
 def test_a_backup_folder_that_is_gone_deletes_nothing(open_workspace, tmp_path):
     workspace = open_workspace(many(TEA, rows=3), store=tmp_path / "store")
     workspace.sim.put(TEA.env, "banner/0.png", b"before 0")
-    run = upload(workspace, backup=tmp_path / "backup")
+    run = workspace.upload(backup=tmp_path / "backup")
     shutil.rmtree(tmp_path / "backup" / run.id)
     (tmp_path / "backup" / run.id).mkdir()
     (tmp_path / "backup" / run.id / "0000003.json").write_text("damaged", encoding="utf-8")
@@ -158,7 +158,7 @@ def test_what_was_stored_without_an_answer_is_undone_too(open_workspace, tmp_pat
     workspace = open_workspace(many(TEA, rows=4), [lost], store=tmp_path / "store")
     workspace.sim.put(TEA.env, "banner/1.png", b"before 1")
     before = stored(workspace)
-    run = upload(workspace, backup=tmp_path / "backup")
+    run = workspace.upload(backup=tmp_path / "backup")
     assert run.counts == {"uploaded": 2, "failed": 2}
     assert len(stored(workspace)) == 4
     (workspace.folder / "files" / "2.bin").write_bytes(b"changed since")
@@ -170,7 +170,7 @@ def test_what_was_stored_without_an_answer_is_undone_too(open_workspace, tmp_pat
 def test_without_a_backup_what_may_be_somebody_elses_stays(open_workspace):
     lost = Fault(step=FaultStep.STORE, path="banner/1.png", reset=Reset.MIDDLE)
     workspace = open_workspace(many(TEA, rows=2), [lost])
-    assert upload(workspace).counts == {"uploaded": 1, "failed": 1}
+    assert workspace.upload().counts == {"uploaded": 1, "failed": 1}
     assert undo_scope(settings=workspace.settings).counts == {"deleted": 1, "unknown": 1}
     run = undo(workspace)
     assert ends(run) == {(TEA.env, "banner/0.png"): "deleted", (TEA.env, "banner/1.png"): "not_undoable"}
@@ -181,21 +181,21 @@ def test_what_a_retry_stored_without_an_answer_is_undone(open_workspace, tmp_pat
     workspace = open_workspace(
         many(TEA, rows=2), [Fault(step=FaultStep.LINK, path="banner/1.png", errcode=-501007)]
     )
-    run = upload(workspace, backup=tmp_path / "backup")
+    run = workspace.upload(backup=tmp_path / "backup")
     assert run.counts == {"uploaded": 1, "refused": 1}
     workspace.sim.play([Fault(step=FaultStep.STORE, reset=Reset.MIDDLE)])
-    retry(workspace, run)
+    workspace.retry(run.id)
     assert undo(workspace, run.id).counts == {"deleted": 2}
     assert stored(workspace) == {}
 
 
 def test_an_earlier_upload_behind_a_failed_one_is_not_taken_for_a_free_path(open_workspace):
     workspace = open_workspace(many(TEA, rows=1))
-    upload(workspace)
+    workspace.upload()
     workspace.sim.play([Fault(step=FaultStep.STORE, reset=Reset.BEFORE)])
-    assert upload(workspace, new_run=True).counts == {"failed": 1}
+    assert workspace.upload(new_run=True).counts == {"failed": 1}
     workspace.sim.play([])
-    upload(workspace, new_run=True)
+    workspace.upload(new_run=True)
     assert undo(workspace).counts == {"not_undoable": 1}
     assert len(stored(workspace)) == 1
 
@@ -203,7 +203,7 @@ def test_an_earlier_upload_behind_a_failed_one_is_not_taken_for_a_free_path(open
 def test_what_an_undo_restored_is_somebody_elses(open_workspace, tmp_path):
     workspace = open_workspace(many(TEA, rows=1), store=tmp_path / "store")
     workspace.sim.put(TEA.env, "banner/0.png", b"theirs")
-    upload(workspace, backup=tmp_path / "backup")
+    workspace.upload(backup=tmp_path / "backup")
     assert undo(workspace).succeeded
     with pytest.raises(
         UsageError, match=r"(?s)1 file was not uploaded by a run of this ledger.*\nNothing was"
@@ -216,7 +216,7 @@ def test_a_file_in_parts_that_was_not_overwritten_is_no_conflict(open_workspace,
     lost = Fault(step=FaultStep.STORE, reset=Reset.BEFORE)
     workspace = open_workspace(many(TEA, rows=1), [lost])
     workspace.sim.put(TEA.env, "banner/0.png", b"in parts", etag=f"{OTHER}-2")
-    assert upload(workspace, backup=tmp_path / "backup").counts == {"failed": 1}
+    assert workspace.upload(backup=tmp_path / "backup").counts == {"failed": 1}
     assert undo(workspace).counts == {"left": 1}
 
 
@@ -224,7 +224,7 @@ def test_a_failed_row_that_stored_nothing_leaves_what_is_there(open_workspace):
     refused = Fault(step=FaultStep.STORE, path="banner/[12].png", reset=Reset.BEFORE)
     workspace = open_workspace(many(TEA, rows=3), [refused])
     workspace.sim.put(TEA.env, "banner/1.png", b"theirs")
-    assert upload(workspace).counts == {"uploaded": 1, "failed": 2}
+    assert workspace.upload().counts == {"uploaded": 1, "failed": 2}
     assert undo_scope(settings=workspace.settings).counts == {"deleted": 1, "unknown": 2}
     assert undo(workspace).counts == {"deleted": 1, "left": 1, "not_undoable": 1}
     assert undo_scope(settings=workspace.settings).counts == {"left": 1, "unknown": 2}
@@ -239,9 +239,7 @@ def test_rows_of_a_cancelled_upload_that_were_stored_are_undone(open_workspace, 
     workspace.sim.play([Fault(step=FaultStep.STORE, path="banner/[345].png", reset=Reset.MIDDLE)])
     before = stored(workspace)
     patient = RunLimits(concurrency=6, backoff=30.0, attempts=9, patience=60)
-    handle = tcb.start_upload(
-        workspace.read(), settings=workspace.settings, limits=patient, backup=tmp_path / "backup"
-    )
+    handle = workspace.start_upload(limits=patient, backup=tmp_path / "backup")
     wait_for(lambda: workspace.sim.stats["stored"] >= 6 + 2)
     cancel(handle)
     assert undo(workspace, handle.id).counts == {"deleted": 4, "restored": 2}
@@ -251,7 +249,7 @@ def test_rows_of_a_cancelled_upload_that_were_stored_are_undone(open_workspace, 
 def test_a_second_undo_leaves_what_came_after_the_first(open_workspace, tmp_path):
     workspace = open_workspace(many(TEA, rows=2), store=tmp_path / "store")
     workspace.sim.put(TEA.env, "banner/1.png", b"before")
-    upload(workspace, backup=tmp_path / "backup")
+    workspace.upload(backup=tmp_path / "backup")
     assert undo(workspace).counts == {"deleted": 1, "restored": 1}
     ours = {n: (workspace.folder / "files" / f"{n}.bin").read_bytes() for n in range(2)}
     for n, content in ours.items():  # a colleague uploads the same files from another ledger
@@ -263,13 +261,13 @@ def test_a_second_undo_leaves_what_came_after_the_first(open_workspace, tmp_path
 def test_a_run_that_sent_nothing_keeps_no_upload_from_being_undone(open_workspace, tmp_path):
     workspace = open_workspace(many(TEA, rows=2), store=tmp_path / "store")
     workspace.sim.put(TEA.env, "banner/0.png", b"before")
-    first = upload(workspace, backup=tmp_path / "backup")
+    first = workspace.upload(backup=tmp_path / "backup")
     workspace.sim.play([Fault(reset=Reset.BEFORE)])
-    assert upload(workspace, new_run=True).counts == {"failed": 2}
+    assert workspace.upload(new_run=True).counts == {"failed": 2}
     workspace.sim.play([Fault(step=FaultStep.DELETE, reset=Reset.BEFORE)])
     assert delete(workspace, first.id).counts == {"failed": 2}
     workspace.sim.play([Fault(step=FaultStep.STORE, code="AccessDenied", status=403)])
-    assert upload(workspace, new_run=True).counts == {"failed": 2}
+    assert workspace.upload(new_run=True).counts == {"failed": 2}
     workspace.sim.play([])
     assert undo(workspace, first.id).counts == {"restored": 1, "deleted": 1}
     assert [*stored(workspace).values()] == [b"before"]
@@ -279,7 +277,7 @@ def test_saved_bytes_that_the_upload_sent_prove_nothing_and_stay(open_workspace,
     workspace = open_workspace(many(TEA, rows=2), store=tmp_path / "store")
     before = (workspace.folder / "files" / "0.bin").read_bytes()
     workspace.sim.put(TEA.env, "banner/0.png", before)
-    upload(workspace, backup=tmp_path / "backup")
+    workspace.upload(backup=tmp_path / "backup")
     assert undo_scope(settings=workspace.settings).counts == {"deleted": 1, "not_undoable": 1}
     assert undo(workspace).counts == {"not_undoable": 1, "deleted": 1}
     assert stored(workspace) == {(TEA.env, "banner/0.png"): before}
@@ -287,12 +285,12 @@ def test_saved_bytes_that_the_upload_sent_prove_nothing_and_stay(open_workspace,
 
 def test_a_file_that_another_run_stored_in_between_cannot_be_undone(open_workspace):
     workspace = open_workspace(many(TEA, rows=1), [Fault(step=FaultStep.STORE, reset=Reset.BEFORE)])
-    first = upload(workspace)
+    first = workspace.upload()
     assert first.counts == {"failed": 1}
     workspace.sim.play([])
     (workspace.folder / "files" / "other.bin").write_bytes(b"another list's")
     upload_other(workspace, TEA.env, "banner/0.png", "other.bin")
-    retry(workspace, first)
+    workspace.retry(first.id)
     assert undo(workspace, first.id).counts == {"not_undoable": 1}
 
 
@@ -305,10 +303,10 @@ def test_an_earlier_run_whose_record_cannot_be_understood_may_have_stored_files(
     open_workspace, damage, *, pruned
 ):
     workspace = open_workspace(many(TEA, rows=2))
-    upload(workspace)
+    workspace.upload()
     for file in (workspace.folder / "files").iterdir():
         file.write_bytes(b"changed " + file.read_bytes())
-    run, files = upload(workspace), stored(workspace)
+    run, files = workspace.upload(), stored(workspace)
     damaged(workspace, damage)
     if pruned:
         damaged(workspace, "UPDATE runs SET created_at = 1, finished_at = 2 WHERE number = 1")
@@ -322,7 +320,7 @@ def test_an_earlier_run_whose_record_cannot_be_understood_may_have_stored_files(
     damaged(workspace, damage.replace("= 1", f"= {run.record.number}"))
     with pytest.raises(UsageError, match="2 files were not uploaded"):
         delete(workspace, workspace.read())
-    assert upload(workspace, skip_unchanged=True, new_run=True).counts == {"uploaded": 2}
+    assert workspace.upload(skip_unchanged=True, new_run=True).counts == {"uploaded": 2}
 
 
 def damaged(workspace, damage):
@@ -335,15 +333,13 @@ def test_what_a_killed_upload_overwrote_comes_back_after_a_later_one(open_worksp
     workspace = open_workspace(many(TEA, rows=1), [lost], store=tmp_path / "store")
     workspace.sim.put(TEA.env, "banner/0.png", b"before")
     patient = RunLimits(backoff=30.0, patience=60)
-    first = tcb.start_upload(
-        workspace.read(), settings=workspace.settings, limits=patient, backup=tmp_path / "backup"
-    )
+    first = workspace.start_upload(limits=patient, backup=tmp_path / "backup")
     wait_for(lambda: workspace.sim.content(TEA.env, "banner/0.png") != b"before")
     cancel(first)
     workspace.sim.play([])
     (workspace.folder / "files" / "0.bin").write_bytes(b"changed since")
-    assert upload(workspace, resume=first.id).counts == {"failed": 1}
-    second = upload(workspace, new_run=True, backup=tmp_path / "backup")
+    assert workspace.upload(resume=first.id).counts == {"failed": 1}
+    second = workspace.upload(new_run=True, backup=tmp_path / "backup")
     assert second.counts == {"uploaded": 1}
     assert undo(workspace, second).counts == {"restored": 1}  # what the first one has sent
     assert undo(workspace, first.id).counts == {"restored": 1}

@@ -139,10 +139,6 @@ def by_hand(reported, *, merged, merchant):
     return [last[line] for line in sorted(last) if merchant in {"", last[line].row.merchant}]
 
 
-def frame_lines(frame):
-    return [int(line) for line in frame["tcb_line"]]
-
-
 WHALE = "Blue Whale"
 BAD = frozenset(Outcome.all()) - Outcome.successes()
 METHODS: dict[str, tuple[Callable[[Run], Any], Callable[[list[RowRecord]], Any]]] = {
@@ -223,7 +219,7 @@ METHODS: dict[str, tuple[Callable[[Run], Any], Callable[[list[RowRecord]], Any]]
         lambda rows: dict(Counter(one.row.merchant for one in rows)),
     ),
     "results": (
-        lambda run: frame_lines(run.results()),
+        lambda run: [int(line) for line in run.results()["tcb_line"]],
         lambda rows: [one.row.line for one in rows],
     ),
     "merchants like": (

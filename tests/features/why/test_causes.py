@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-from token_server import COMPONENT, SECRETS, TokenServer
+from token_server import BOOKS, COMPONENT, SECRETS, TEA, TokenServer
 from workspace import QUICK, write_csv
 
 import tcb_ops as tcb
@@ -22,8 +22,6 @@ from tcb_ops.features.simulator.faults import (
 )
 from tcb_ops.model import Merchant, Owner
 
-TEA = Merchant("wxtea", "茶语小铺", "tea-1")
-BOOKS = Merchant("wxbooks", "城南书店", "books-1")
 OWN = Merchant(COMPONENT.appid, "平台", "own-1", owner=Owner.PLATFORM)
 SHARED = Merchant("wxtea", "茶语小铺", "books-1")
 QUESTIONS = ("env_info", "describe_envs", "quota", "authorizer_info", "rid")
@@ -95,7 +93,6 @@ def all_of(*steps: Callable[[World], Any]) -> Callable[[World], None]:
 
 INFO, QUOTA = FaultStep.ENV_INFO, FaultStep.QUOTA
 HALTED = SimulatedEnvironment("tea-1", EnvStatus.HALTED)
-CLOCK_WRONG = lambda world: world.skew.append(3600)  # noqa: E731
 PLANTED = {
     "an old token": Planted("40001", "token_stale", "you", before=World.rotate),
     "an old token, replaced since": Planted(
@@ -105,7 +102,7 @@ PLANTED = {
         "40001", "revoked", "merchant", before=all_of(World.rotate, World.revoke)
     ),
     "a token that our clock calls expired": Planted(
-        "42001", "clock", "you", before=World.expire, then=CLOCK_WRONG
+        "42001", "clock", "you", before=World.expire, then=lambda w: w.skew.append(3600)
     ),
     "a component token that is old": Planted(
         "40001", "component_token", "you", before=lambda w: w.sim.rotate(COMPONENT.appid), line=OWN
@@ -268,18 +265,11 @@ def test_a_planted_cause_is_named_with_at_most_five_calls(open_token_server, pla
     )
     world = World(server, skew)
     in_file = [*lines, SHARED] if planted.line is SHARED else lines
-    write_csv(
-        server.file,
-        ("appid", "name", "env", "owner"),
-        ((line.appid, line.name, line.env, line.owner) for line in in_file),
-    )
+    server.list_merchants(*in_file)
     planted.before(world)
-    write_csv(
-        server.folder / "list.csv",
-        ("env", "appid", "path"),
-        ((planted.line.env, planted.line.appid, f"a/{n}.png") for n in range(2)),
-    )
-    batch = tcb.read_paths(server.folder / "list.csv", server.file)
+    rows = ((planted.line.env, planted.line.appid, f"a/{n}.png") for n in range(2))
+    paths = write_csv(server.folder / "list.csv", ("env", "appid", "path"), rows)
+    batch = tcb.read_paths(paths, server.file)
     limits = replace(QUICK, attempts=1)
     try:
         run = tcb.links(batch, out="links.csv", settings=world.settings, limits=limits)

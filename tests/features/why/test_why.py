@@ -8,7 +8,7 @@ import time
 from dataclasses import replace
 
 import pytest
-from token_server import COMPONENT, SECRETS
+from token_server import BOOKS, COMPONENT, SECRETS, TEA
 from workspace import QUICK, write_csv
 
 import tcb_ops as tcb
@@ -24,16 +24,15 @@ from tcb_ops.features.simulator.faults import (
 from tcb_ops.features.why import api
 from tcb_ops.model import Merchant
 
-TEA = Merchant("wxtea", "茶语小铺", "tea-1")
-BOOKS = Merchant("wxbooks", "城南书店", "books-1")
 NO_SET = SimulatedAccount("wxtea", permissions=(18,))
+REFUSES = {"source": "command", "command": (sys.executable, "-c", "raise SystemExit(1)")}
 
 
 def failed_run(server, lines):
-    write_csv(server.file, ("appid", "name", "env"), ((one.appid, one.name, one.env) for one in lines))
+    server.list_merchants(*lines)
     rows = ((one.env, one.appid, "a.png") for one in lines)
-    write_csv(server.folder / "list.csv", ("env", "appid", "path"), rows)
-    batch = tcb.read_paths(server.folder / "list.csv", server.file)
+    paths = write_csv(server.folder / "list.csv", ("env", "appid", "path"), rows)
+    batch = tcb.read_paths(paths, server.file)
     limits = replace(QUICK, attempts=1)
     return tcb.links(batch, out=server.folder / "links.csv", settings=server.settings, limits=limits)
 
@@ -152,8 +151,7 @@ def test_a_rid_that_cannot_be_looked_up_is_said(open_token_server, change, code,
     run = failed_run(server, [TEA])
     ((record,), _count) = run.page(code="-12345")
     end = replace(record.end, **change)
-    sample = sample_of(end)
-    (diagnosis,) = api.diagnose(None, [sample], [TEA], server.settings, time.time())
+    (diagnosis,) = api.diagnose(None, [sample_of(end)], [TEA], server.settings, time.time())
     assert isinstance(diagnosis.facts.answers.request, Issue)
     assert (diagnosis.facts.answers.request.code, server.sim.stats["rid"]) == (code, calls)
     assert not diagnosis.verdict.proven
@@ -165,37 +163,25 @@ def test_a_rid_of_another_account_is_refused_by_the_platform(open_token_server):
     run = failed_run(server, [TEA, BOOKS])
     records, _count = run.page(code="-12345")
     ends = {record.row.env: record.end for record in records}
-    sample = sample_of(ends["books-1"])
-    (diagnosis,) = api.diagnose(None, [sample], [TEA], server.settings, time.time())
+    (diagnosis,) = api.diagnose(None, [sample_of(ends["books-1"])], [TEA], server.settings, time.time())
     assert diagnosis.facts.answers.request.code == "76003"
 
 
 def test_a_token_source_that_refuses_is_ours(open_token_server, type_command):
     server = open_token_server([TEA])
     failed_run(server, [TEA])
-    hangs = replace(
-        server.settings.tokens, source="command", command=(sys.executable, "-c", "raise SystemExit(1)")
-    )
-    settings = replace(server.settings, tokens=hangs)
-    diagnoses = tcb_why("tea-1", settings)
+    diagnoses = api.why("tea-1", settings=server.with_options(**REFUSES))
     assert [(each.verdict.cause, str(each.verdict.who)) for each in diagnoses] == [("no_token", "you")]
 
 
 def test_a_token_source_that_refuses_hides_no_cause_of_a_run(open_token_server):
     server = open_token_server([TEA], [Fault(appid="*", errcode=-601012)])
     run = failed_run(server, [TEA])
-    fails = replace(
-        server.settings.tokens, source="command", command=(sys.executable, "-c", "raise SystemExit(1)")
-    )
-    (diagnosis,) = run.with_settings(replace(server.settings, tokens=fails)).why()
+    (diagnosis,) = run.with_settings(server.with_options(**REFUSES)).why()
     (line,) = diagnosis.verdict.lines()
     assert (diagnosis.verdict.code, diagnosis.verdict.cause) == ("-601012", "env_gone")
     assert line.en.startswith("Not proven: tcb/getenvinfo: ")
     assert "ended with exit code 1" in line.en
-
-
-def tcb_why(subject, settings, **options):
-    return api.why(subject, settings=settings, **options)
 
 
 def fleet(open_token_server, **options):
