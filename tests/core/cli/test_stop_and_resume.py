@@ -150,8 +150,7 @@ def test_a_run_is_gone_on_with_when_its_list_is_gone(workspace, assert_complete)
 
 def test_links_go_on_into_their_own_file(workspace, assert_complete):
     cut_off(workspace, tcb.start_links, out=workspace.folder / "mine.csv")
-    run = tcb.resume(settings=workspace.settings)
-    assert assert_complete(run, 60) == {"linked": 60}
+    assert assert_complete(tcb.resume(settings=workspace.settings), 60) == {"linked": 60}
     assert len((workspace.folder / "mine.csv").read_text(encoding="utf-8").splitlines()) == 61
 
 

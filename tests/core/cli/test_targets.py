@@ -90,8 +90,7 @@ def test_python_takes_a_target_too(open_workspace):
     assert all(state.works for state in states)
     link = tcb.upload_link(TEA.env, "a.png", settings=workspace.settings, target="simulator")
     assert link.url.reveal().startswith("http://127.0.0.1:")
-    live = workspace.upload(target=workspace.sim.base)
-    assert live.counts == {"refused": 2}
+    assert workspace.upload(target=workspace.sim.base).counts == {"refused": 2}
     with pytest.raises(tcb.SettingsError, match="target"):
         workspace.upload(target="simulater")
     assert workspace.sim.stats["store_calls"] == 0

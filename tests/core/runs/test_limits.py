@@ -57,8 +57,7 @@ def test_requests_in_flight_reach_the_limits_and_never_pass_them(
 ):
     workspace = open_workspace(many(*TEN[:4], rows=12), SLOW, merchants=TEN[:4])
     pace = RunLimits(concurrency=concurrency, per_env=per_env)
-    run = workspace.upload(limits=pace)
-    assert assert_complete(run, 48) == {"uploaded": 48}
+    assert assert_complete(workspace.upload(limits=pace), 48) == {"uploaded": 48}
     assert most.pop("all") == min(concurrency, 4 * per_env)
     assert max(most.values()) <= per_env
 

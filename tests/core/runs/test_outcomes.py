@@ -324,8 +324,7 @@ def test_a_rotated_token_is_read_once_and_all_rows_are_good(open_workspace, asse
         if not rotated:
             rotated.append(workspace.rotate(TEA.appid, {BOOKS.appid: f"token-of-{BOOKS.appid}"}))
 
-    run = working.wait()
-    assert assert_complete(run, 200) == {"uploaded": 200}
+    assert assert_complete(working.wait(), 200) == {"uploaded": 200}
     assert rotated
     assert 0 < workspace.sim.stats["link:40001"] <= QUICK.per_env
 
@@ -362,8 +361,7 @@ def test_a_source_that_has_no_other_token_is_asked_about_it_once(open_workspace)
         async def aclose(self) -> None:
             """Nothing is held open."""
 
-    run = workspace.upload(limits=RunLimits(per_env=2), tokens=Stale())
-    assert run.counts == {"refused": 30}
+    assert workspace.upload(limits=RunLimits(per_env=2), tokens=Stale()).counts == {"refused": 30}
     assert asked == [None, tcb.Secret("stale")]
 
 
@@ -390,8 +388,7 @@ def test_a_merchant_that_left_is_not_attempted(open_workspace, assert_complete):
 
 def test_a_link_that_ran_out_while_its_row_waited_is_asked_for_again(open_workspace, assert_complete):
     workspace = open_workspace(ONE, [Fault(step=STORE, code="SlowDown", calls=ONCE)], link_lifetime=1)
-    run = workspace.upload(limits=RunLimits(slow_wait=0.05))
-    assert assert_complete(run, 1) == {"uploaded": 1}
+    assert assert_complete(workspace.upload(limits=RunLimits(slow_wait=0.05)), 1) == {"uploaded": 1}
     assert (workspace.sim.stats["link_calls"], workspace.sim.stats["store_calls"]) == (2, 2)
 
 

@@ -48,8 +48,7 @@ def test_a_retry_is_narrowed_by_code_and_by_merchant(open_workspace, assert_comp
     workspace = open_workspace(faults=faults)
     run = workspace.upload()
     assert run.counts["refused"] == 11
-    by_code = workspace.retry(run.id, codes=[-601002])
-    assert assert_complete(by_code, 1) == {"refused": 1}
+    assert assert_complete(workspace.retry(run.id, codes=[-601002]), 1) == {"refused": 1}
     tea = [merchant for merchant in workspace.merchants if merchant.appid == "wxtea"]
     by_merchant = tcb.retry(
         run.id, tcb.Merchants(tea), settings=workspace.settings, limits=QUICK, selection="tea"
@@ -168,8 +167,7 @@ def test_a_canary_that_is_not_good_stops_the_run_and_the_rest_can_follow(open_wo
 
 def test_a_good_canary_lets_the_others_follow_in_the_same_run(open_workspace, assert_complete):
     workspace = open_workspace()
-    run = workspace.upload(canary=2)
-    assert assert_complete(run, 30) == {"uploaded": 30}
+    assert assert_complete(workspace.upload(canary=2), 30) == {"uploaded": 30}
     order = [call.env for call in workspace.sim.calls]
     assert set(order[: order.index(BOOKS.env)]) == {TEA.env, TEA_TEST.env}
 

@@ -114,8 +114,7 @@ def test_what_stops_everybody_stops_the_run_with_its_rows_pending(
         workspace.upload(settings=by_itself(workspace))
     assert caught.value.exit_code == 3
     assert "To resume run " in caught.value.text.en
-    run = tcb.open_run(settings=by_itself(workspace))
-    assert assert_complete(run, 30) == {"pending": 30}
+    assert assert_complete(tcb.open_run(settings=by_itself(workspace)), 30) == {"pending": 30}
     assert workspace.sim.stats["link_calls"] == 0
 
 

@@ -159,8 +159,7 @@ def test_an_appid_that_is_refused_is_asked_once_for_all_its_environments(open_wo
     workspace = open_workspace(
         [], merchants=[*many, BOOKS], accounts=[SimulatedAccount("wxtea", cloud=False)]
     )
-    run = audit(workspace)
-    assert run.counts == {"healthy": 1, "unhealthy": 6}
+    assert audit(workspace).counts == {"healthy": 1, "unhealthy": 6}
     assert workspace.sim.stats["env_info:wxtea"] == 1
     assert workspace.sim.stats["link_calls"] == 1
 

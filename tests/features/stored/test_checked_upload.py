@@ -30,8 +30,7 @@ def test_a_retry_saves_what_somebody_else_put_there_meanwhile(open_workspace, tm
     workspace.sim.put(TEA.env, "banner/0.png", b"a colleague's")
     if same:
         (workspace.folder / "files" / "0.bin").write_bytes(b"a colleague's")
-    retried = workspace.retry(run.id)
-    assert retried.counts == {"uploaded": 2}
+    assert workspace.retry(run.id).counts == {"uploaded": 2}
     # The same bytes cannot be told from what the upload itself has sent.
     assert undo(workspace, run.id).counts == {"not_undoable" if same else "restored": 1, "deleted": 1}
     assert stored(workspace)[TEA.env, "banner/0.png"] == b"a colleague's"

@@ -108,8 +108,7 @@ def test_contradictions_and_files_that_are_never_mentioned_end_as_unknown(open_w
     assert run.counts == {"present": 1, "unknown": 2}
     assert {r.end.reason for r in run.rows() if r.end.outcome == "unknown"} == {Reason.NO_ANSWER}
     workspace.sim.answer_files()
-    again = workspace.retry(run.id)
-    assert again.counts == {"present": 2}
+    assert workspace.retry(run.id).counts == {"present": 2}
 
 
 def test_a_link_to_another_file_is_not_followed(open_workspace, tmp_path):

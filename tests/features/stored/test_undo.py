@@ -52,8 +52,7 @@ def test_a_round_trip_that_is_killed_at_each_step_loses_nothing(open_workspace, 
             killed += 1
         assert code == 0, words
     assert stored(workspace) == before
-    last = confirm(workspace, new_run=True)
-    assert last.counts == {"undone": count * rows}
+    assert confirm(workspace, new_run=True).counts == {"undone": count * rows}
 
 
 def _run_and_kill(words, workspace, kill):
@@ -137,8 +136,7 @@ def test_a_lost_backup_deletes_nothing(open_workspace, tmp_path):
     run = workspace.upload(backup=tmp_path / "backup")
     (data,) = (tmp_path / "backup" / run.id).glob("0000002-*.data")
     data.unlink()
-    undone = undo(workspace)
-    assert undone.counts == {"deleted": 1, "failed": 1}
+    assert undo(workspace).counts == {"deleted": 1, "failed": 1}
     assert list(stored(workspace)) == [(TEA.env, "banner/0.png")]
 
 
@@ -158,8 +156,7 @@ def test_what_was_stored_without_an_answer_is_undone_too(open_workspace, tmp_pat
     workspace = open_workspace(many(TEA, rows=4), [lost], store=tmp_path / "store")
     workspace.sim.put(TEA.env, "banner/1.png", b"before 1")
     before = stored(workspace)
-    run = workspace.upload(backup=tmp_path / "backup")
-    assert run.counts == {"uploaded": 2, "failed": 2}
+    assert workspace.upload(backup=tmp_path / "backup").counts == {"uploaded": 2, "failed": 2}
     assert len(stored(workspace)) == 4
     (workspace.folder / "files" / "2.bin").write_bytes(b"changed since")
     assert undo_scope(settings=workspace.settings).counts == {"deleted": 2, "unknown": 2}
