@@ -8,14 +8,17 @@ UsageErrors: nothing was sent. Functions that start a run share the keywords of 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, SupportsIndex, Unpack, cast
+from typing import TYPE_CHECKING, SupportsIndex, TypedDict, Unpack, cast
 
 from tcb_ops.arguments import checked
 from tcb_ops.errors import LedgerDamagedError, check_count, check_value
+from tcb_ops.frames import ArrowStream, Given
 from tcb_ops.i18n import _, as_list
 from tcb_ops.kinds import ANY_KIND, kind_names, provided
+from tcb_ops.lists.row_files import source_check
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.list_kinds import LINKS
 from tcb_ops.settings import Settings
@@ -28,7 +31,7 @@ from tcb_ops.start import (
     find_run,
     merchants_for,
     naming,
-    rows_of_frame,
+    rows_of_table,
     settings_for,
     start_run,
 )
@@ -38,8 +41,9 @@ if TYPE_CHECKING:
 
     from tcb_ops.lists.batch import Batch, OnBad
     from tcb_ops.lists.merchants import Merchants
-    from tcb_ops.lists.paths import TextRows
     from tcb_ops.lists.table import Rows
+    from tcb_ops.runs.ledger import Ledger
+    from tcb_ops.runs.plan import RunSpec
 
 
 @checked
@@ -60,7 +64,7 @@ def read_merchants(source: str | Path, where: Sequence[str] = ()) -> Merchants:
 
 @checked
 def read_paths(
-    source: str | Path | pd.DataFrame,
+    source: str | Path | pd.DataFrame | ArrowStream,
     merchants: Merchants | str | Path = "",
     root: str | Path | None = None,
     *,
@@ -72,10 +76,11 @@ def read_paths(
     file_map: Sequence[str] = (),
     **options: Unpack[TargetOptions],
 ) -> Batch:
-    r"""Read a path list (CSV, TSV, XLSX or a DataFrame) and check every row.
+    r"""Read a path list (CSV, TSV, XLSX, a DataFrame or another table) and check every row.
 
     Args:
-        source: the file, or a DataFrame: its values are converted to text, missing ones to empty text, and its first row
+        source: the file, a DataFrame, or anything with `__arrow_c_stream__`, such as a frame of polars or a result of DuckDB
+            (needs pyarrow). The values of a table are converted to text, missing ones to empty text; its first row
             is line 2, as in a CSV file.
         merchants: from `read_merchants`, or the file; by default the file of the settings.
         root: the folder of the local files, to check them; None: they are not checked.
@@ -92,51 +97,68 @@ def read_paths(
     UsageError for an invalid argument, or if no row is left.
 
     """
-    from tcb_ops.lists import paths as path_list
-    from tcb_ops.lists.row_files import source_check
-
     check_count("header_row", header_row)
     if options:
         options = {"settings": settings_for(options)}
-    if isinstance(source, str | PathLike):
-        listed: str | Path | TextRows = source
-    else:
-        listed = rows_of_frame(source)
+    if not isinstance(source, str | PathLike):
         check_value("header_row", header_row, header_row == 0, _("0 with a DataFrame"))
-    listed_merchants = merchants_for(merchants, options)
-    with naming("source", source):
-        return path_list.read_paths(
-            listed,
-            listed_merchants,
-            root,
-            columns=columns,
-            on_bad=on_bad,
-            sheet=sheet,
-            header_row=header_row,
-            rows=rows,
-            file_map=file_map,
-            sources=source_check(lambda: settings_for(options)),
-        )
+    return _read_list(
+        "source",
+        source,
+        merchants_for(merchants, options),
+        root,
+        options,
+        columns=columns,
+        on_bad=on_bad,
+        sheet=sheet,
+        header_row=header_row,
+        rows=rows,
+        file_map=file_map,
+    )
+
+
+class _ReadingOptions(TypedDict, total=False):
+    columns: Mapping[str, str]
+    on_bad: OnBad
+    sheet: str
+    header_row: int
+    rows: Rows | None
+    file_map: Sequence[str]
+
+
+def _read_list(
+    parameter: str,
+    source: str | Path | pd.DataFrame | ArrowStream,
+    merchants: Merchants,
+    root: str | Path | None,
+    options: TargetOptions,
+    **reading: Unpack[_ReadingOptions],
+) -> Batch:
+    from tcb_ops.lists.paths import read_paths as read
+
+    listed = source if isinstance(source, str | PathLike) else rows_of_table(parameter, source)
+    with naming(parameter, source):
+        return read(listed, merchants, root, sources=source_check(lambda: settings_for(options)), **reading)
 
 
 def _listed(
-    source: Batch | pd.DataFrame,
+    source: Batch | str | Path | pd.DataFrame | ArrowStream,
     merchants: Merchants | str | Path,
     root: str | Path | None,
     options: StartOptions,
 ) -> Batch:
-    """Return the batch, read with the merchants if a DataFrame is given instead; if there is a root, its files are checked."""
+    """Return the batch, read with the merchants if a list is given instead; if there is a root, its files are checked."""
     from tcb_ops.lists.batch import Batch
 
     if not isinstance(source, Batch):
-        return read_paths(source, merchants_for(merchants, options), root, settings=settings_for(options))
+        return _read_list("batch", source, merchants_for(merchants, options), root, options)
     check_value("merchants", merchants, merchants == "", _("left out with a Batch, which has its merchants"))
     return source if root is None else source.check_files(root)
 
 
 @checked
 def start_links(
-    batch: Batch | pd.DataFrame,
+    batch: Batch | str | Path | pd.DataFrame | ArrowStream,
     *,
     merchants: Merchants | str | Path = "",
     out: str | Path = "links.csv",
@@ -145,7 +167,8 @@ def start_links(
     """Start a links run, or resume the unfinished one of the same list.
 
     It requests an upload link per row and writes the links to `out` (0600). Local files are not read. `batch`: from
-    `read_paths`, or a DataFrame, which is read with `merchants` (by default the file of the settings).
+    `read_paths`, or what `read_paths` takes, such as `"paths.csv"` or a DataFrame: it is read with `merchants` (by default the
+    file of the settings). Raises InputError with every problem of the list.
     """
     from tcb_ops.runs.plan import correction, list_spec
 
@@ -156,7 +179,7 @@ def start_links(
 
 @checked
 def start_upload(
-    batch: Batch | pd.DataFrame,
+    batch: Batch | str | Path | pd.DataFrame | ArrowStream,
     *,
     merchants: Merchants | str | Path = "",
     root: str | Path | None = None,
@@ -169,9 +192,10 @@ def start_upload(
 ) -> RunHandle:
     """Start an upload of the batch's files, each with its own link, or resume the unfinished one of the same list.
 
-    `batch`: from `read_paths`, or a DataFrame, which is read with `merchants` (by default the file
-    of the settings). `root`: the folder of the local files; None: the batch's own, else the list's folder. Raises InputError with
-    every problem of the list.
+    `batch`: from `read_paths`, or what `read_paths` takes, such as `"paths.csv"` or a DataFrame: it is read with `merchants`
+    (by default the file of the settings). `root`: the folder of the local files; None: the batch's own, else the list's folder,
+    of a table the working folder.
+    Raises InputError with every problem of the list.
 
     `skip_unchanged`: rows whose bytes an earlier run of this target stored end as unchanged. `canary`: the number of
     environments that go first; if one of their rows does not succeed, the run stops (CanaryError). `backup`: a folder;
@@ -179,15 +203,17 @@ def start_upload(
     `report`: the folder of the report. `upload` writes it at the end; after `start_upload` export the run there: until then the same
     call resumes it.
     """
+    from tcb_ops.lists.batch import Batch
     from tcb_ops.runs.plan import correction, upload_spec
 
     about: dict[str, str] = {}
     if backup is not None:
         about["backup"] = str(Path(backup).absolute())
         provided("backup_folder")(Path(about["backup"]))
+    if root is None and not (isinstance(batch, Batch) and batch.root is not None):
+        source = batch.source if isinstance(batch, Batch) else batch
+        root = Path(source).parent if isinstance(source, str | PathLike) else Path()
     batch = _listed(batch, merchants, root, options)
-    if batch.root is None:
-        batch = batch.check_files(batch.source.parent)
     settings, spec = settings_for(options), upload_spec(batch, options.get("selection", ""), about)
     return start_run(
         lambda ledger: correction(spec, batch, ledger, settings),
@@ -227,8 +253,13 @@ def start_retry(
     listed, only = merchants_for(merchants, {"settings": settings}), {str(code) for code in codes}
     if out is None and parent.kind.writes_links:
         out = "links.retry.csv"
+
+    def work(ledger: Ledger) -> RunSpec:
+        spec = retry_spec(ledger, parent, listed, settings, only, options.get("selection", ""), path)
+        return replace(spec, given=_given(run, spec.list_sha256))
+
     return start_run(
-        lambda ledger: retry_spec(ledger, parent, listed, settings, only, options.get("selection", ""), path),
+        work,
         settings,
         options,
         out=out,
@@ -257,7 +288,7 @@ def start_resume(
     check_kept(record, settings)
     started = record.settings
     return start_run(
-        lambda _: resume_spec(record),
+        lambda _: replace(resume_spec(record), given=_given(run, record.list_sha256)),
         settings,
         cast("StartOptions", options | {"resume": record.id}),
         out=record.out or None,
@@ -265,6 +296,11 @@ def start_resume(
         skip_unchanged=bool(started.get("skip_unchanged")) if skip_unchanged is None else skip_unchanged,
         canary=int(started.get("canary", 0)) if canary is None else canary,
     )
+
+
+def _given(run: str | Run, list_sha256: str) -> Given | None:
+    """Return the DataFrame that was the list of this Run, where it is the same list."""
+    return run.given if isinstance(run, Run) and run.record.list_sha256 == list_sha256 else None
 
 
 links = blocking(start_links)

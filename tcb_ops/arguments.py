@@ -140,8 +140,6 @@ def _fits(value: Any, kind: Any) -> bool:
         return _items_fit(value, origin, get_args(kind))
     if kind is Outcome or isinstance(kind, EnumType):
         return isinstance(value, str) and value in _words(kind)
-    if getattr(kind, "_is_protocol", False):
-        return all(hasattr(value, name) for name in vars(kind) if not name.startswith("_"))
     return isinstance(value, kind)
 
 

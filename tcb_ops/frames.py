@@ -4,12 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from tcb_ops.i18n import Lang, Text
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+@runtime_checkable
+class ArrowStream(Protocol):
+    """A table of any library that gives its rows as an Arrow stream: pandas, polars, DuckDB, pyarrow; a Run, too."""
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """Return the rows as a capsule of Arrow's C stream interface."""
+
+
+class Given(NamedTuple):
+    """A DataFrame that was given as a list. Its index, and its columns' types, are those of the run's results."""
+
+    frame: pd.DataFrame
+    """Its columns that the run carries through."""
+    lines: Sequence[int]
+    """The line in the list of each of its rows."""
 
 
 class Lines(NamedTuple):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from tcb_ops.arguments import checked
 from tcb_ops.errors import LedgerDamagedError, TcbOpsError, UsageError, check_count
-from tcb_ops.frames import card, frame_by
+from tcb_ops.frames import Given, card, frame_by
 from tcb_ops.i18n import Text, _
 from tcb_ops.kinds import load, provided
 from tcb_ops.model import STORED_OUTCOMES, Merchant, Outcome
@@ -48,13 +48,19 @@ class Run:
     """A run in the ledger, finished or not."""
 
     def __init__(
-        self, ledger: Ledger, record: RunRecord, settings: Settings, reader: LedgerReader | None = None
+        self,
+        ledger: Ledger,
+        record: RunRecord,
+        settings: Settings,
+        reader: LedgerReader | None = None,
+        given: Given | None = None,
     ) -> None:
-        """`reader`: the source of the run's rows, if it is not the ledger itself."""
+        """`reader`: the source of the run's rows, if it is not the ledger itself. `given`: the DataFrame that was its list."""
         self._ledger, self.record = ledger, record
         self.settings = settings
         """The settings with which the run is shown and exported."""
         self._reader: LedgerReader = reader or ledger
+        self.given = given
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{outcome} {rows:,}" for outcome, rows in self.counts.items())
@@ -127,14 +133,14 @@ class Run:
     @checked
     def with_settings(self, settings: Settings) -> Run:
         """Return the same run, shown and exported with other settings."""
-        return Run(self._ledger, self.record, settings, self._reader)
+        return Run(self._ledger, self.record, settings, self._reader, self.given)
 
     @checked
     def of_merchants(self, merchants: Iterable[Merchant]) -> Run:
         """Return the same run with only the rows of these lines of the merchants file."""
         only = environments_of(merchants)
         selected = provided("run_view")(self._reader, self._reader.run(self.id), only=only)
-        return Run(self._ledger, selected.record, self.settings, selected)
+        return Run(self._ledger, selected.record, self.settings, selected, self.given)
 
     def close(self) -> None:
         """Close the ledger's connections."""
@@ -238,13 +244,24 @@ class Run:
         ===================================================================  ==================================
 
         `columns`: only these, in this order, which takes less time and memory. Raises ArgumentError for an unknown one.
+
+        If the list was a DataFrame of pandas, the rows have its index, and its columns their types, so that
+        `df.join(run.results()[["tcb_outcome"]])` works. Only the Run that was returned in that process knows the frame: after
+        `open_run`, and for any other list, the index counts from 0 and the list's columns are text. Then `tcb_line` is the line in
+        the list; the first row is 2.
         """
-        return frame_by("Run.results", self._reader, self.record, self.settings, columns=columns)
+        return self._results(columns=columns)
 
     def failed(self) -> pd.DataFrame:
         """Return the rows that did not succeed, including pending ones: `results()` as in failed.csv."""
-        others = frozenset(Outcome.all()) - Outcome.successes()
-        return frame_by("Run.results", self._reader, self.record, self.settings, others)
+        return self._results(frozenset(Outcome.all()) - Outcome.successes())
+
+    def _results(
+        self, outcomes: frozenset[Outcome] | None = None, columns: Iterable[str] | None = None
+    ) -> pd.DataFrame:
+        return frame_by(
+            "Run.results", self._reader, self.record, self.settings, outcomes, columns, given=self.given
+        )
 
     def links(self) -> pd.DataFrame:
         """Return the rows of a links run with the columns of links.csv. The links are secrets: do not display them.
@@ -328,7 +345,8 @@ class Run:
     def final(self) -> Run:
         """Return the run with the last state of each row after its retries; for a retry, its original run."""
         merged = provided("merged_run")(self._ledger, self.record, self._reader.only)
-        return Run(self._ledger, merged.record, self.settings, merged)
+        given = self.given if merged.record.list_sha256 == self.record.list_sha256 else None
+        return Run(self._ledger, merged.record, self.settings, merged, given)
 
     @property
     def has_retries(self) -> bool:
@@ -417,6 +435,13 @@ class Run:
             written: Path = provided("Run.to_parquet")(snapshot, self.record, Path(dest), self.settings)
         return written
 
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """Return every row as an Arrow stream, as `to_parquet` writes it: `polars.DataFrame(run)`, `duckdb.sql("from run")`.
+
+        Needs pyarrow, the extra `analysis`.
+        """
+        return provided("Run.__arrow_c_stream__")(self._reader, self.record, self.settings, requested_schema)
+
     def overview(self) -> RunSummary:
         """Return the run's current summary, with one query: counts, causes and merchants that agree with one another."""
         return RunSummary(self._reader, self._reader.run(self.id))
@@ -448,9 +473,11 @@ class RunHandle:
         warning: Text | None = None,
         *,
         resumed: bool,
+        given: Given | None = None,
     ) -> None:
         """`session` None: nothing is left to do. `held` is closed at the end: the run's lock, the simulator."""
         self._ledger, self._session, self._settings, self._held = ledger, session, settings, held
+        self._given = given
         self.record = record
         self.resumed = resumed
         """Whether an unfinished run is resumed."""
@@ -512,7 +539,7 @@ class RunHandle:
                     with self._held, ctrl_c_raises():
                         self._ended = self._session.wait() if self._session is not None else self.record
                         if then is not None:
-                            then(Run(self._ledger, self._ended, self._settings))
+                            then(self._run(self._ended))
                 except TcbOpsError as error:
                     self._ended = error
                 finally:
@@ -522,11 +549,14 @@ class RunHandle:
                     self._session = None  # frees the tokens
         if isinstance(self._ended, TcbOpsError):
             raise self._ended
-        return Run(self._ledger, self._ended, self._settings)
+        return self._run(self._ended)
 
     def so_far(self) -> Run:
         """Return the run as it is now in the ledger."""
-        return Run(self._ledger, self._ledger.run(self.id), self._settings)
+        return self._run(self._ledger.run(self.id))
+
+    def _run(self, record: RunRecord) -> Run:
+        return Run(self._ledger, record, self._settings, given=self._given)
 
     async def _wait_beside(self) -> Run:
         """Wait without blocking the event loop; if the awaiting task is cancelled, cancel the run first."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -10,7 +11,7 @@ from functools import wraps
 from inspect import cleandoc, unwrap
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypedDict, TypeGuard
 from urllib.parse import urlsplit
 
 from tcb_ops.arguments import checked
@@ -24,6 +25,8 @@ from tcb_ops.errors import (
     check_value,
     has_surrogates,
 )
+from tcb_ops.formatting import trim
+from tcb_ops.frames import ArrowStream, Given
 from tcb_ops.i18n import _
 from tcb_ops.kinds import ANY_KIND, MissingKind, all_kinds, kind_named, provided
 from tcb_ops.model import Merchant
@@ -128,17 +131,30 @@ def naming(parameter: str, file: object) -> Iterator[None]:
         raise InputError(text, error.source, error.problems) from None
 
 
-def rows_of_frame(frame: pd.DataFrame) -> TextRows:
-    """Return the cells of a DataFrame as text. Whoever passes one has already imported pandas."""
-    from tcb_ops.lists.paths import TextRows
+def rows_of_table(parameter: str, table: pd.DataFrame | ArrowStream) -> TextRows:
+    """Return the cells of a DataFrame or an Arrow stream as text. Raises UsageError if pyarrow is needed and missing."""
+    from tcb_ops.lists.paths import ADDED, TextRows
 
-    cells = frame.astype(object).where(frame.notna(), "")
-    headers = tuple(map(str, frame.columns))
-    rows = [tuple(map(str, row)) for row in cells.itertuples(index=False, name=None)]
+    if is_frame(table):
+        cells = table.astype(object).where(table.notna(), "")
+        headers = [*map(str, table.columns)]
+        rows = [tuple(map(str, row)) for row in cells.itertuples(index=False, name=None)]
+    else:
+        headers, rows = provided("arrow_texts")(table)
     texts = map("".join, (headers, *rows))
     storable = not any("\0" in text or has_surrogates(text) for text in texts)
-    check_value("source", frame, storable, _("a DataFrame without NUL and lone surrogates in its texts"))
-    return TextRows(headers, rows)
+    check_value(parameter, table, storable, _("a DataFrame without NUL and lone surrogates in its texts"))
+    given = None
+    if is_frame(table):
+        carried = [number for number, header in enumerate(headers) if not trim(header).startswith(ADDED)]
+        given = Given(table.iloc[:, carried].copy(), range(2, len(rows) + 2))
+    return TextRows(tuple(headers), rows, given)
+
+
+def is_frame(value: object) -> TypeGuard[pd.DataFrame]:
+    """Return whether a value is a DataFrame of pandas; whoever passes one has imported pandas."""
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and isinstance(value, pandas.DataFrame)
 
 
 def existing_ledger(settings: Settings) -> Ledger | None:
@@ -373,6 +389,7 @@ def start_run(
             stack.pop_all(),
             work.warning,
             resumed=resumed or session is None,
+            given=work.given,
         )
     raise AssertionError  # the block above returns or raises
 

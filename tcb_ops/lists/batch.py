@@ -21,7 +21,7 @@ from tcb_ops.arguments import checked
 from tcb_ops.details import Detail, DetailCode, as_detail, detail, read_detail, stored
 from tcb_ops.errors import UsageError, check_count
 from tcb_ops.formatting import shown, trim
-from tcb_ops.frames import Lines, Tabular
+from tcb_ops.frames import Given, Lines, Tabular
 from tcb_ops.i18n import Bilingual, Lang, Text, _
 from tcb_ops.kinds import row_count
 from tcb_ops.lists.input_files import input_error
@@ -264,6 +264,8 @@ class Batch(Tabular):
     """The headers that begin with `tcb_`."""
     sources: SourceCheck = field(default=refuse_sources, repr=False)
     """Looks at files that are URLs."""
+    given: Given | None = field(default=None, repr=False, compare=False)
+    """The DataFrame that was the list."""
     until: int | None = field(default=None, repr=False)
     """The last line included, after `limited`."""
 

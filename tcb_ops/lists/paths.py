@@ -17,6 +17,7 @@ from pathlib import Path
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import BrokenTableError, UsageError
 from tcb_ops.formatting import EDGE, shown, trim, unguard
+from tcb_ops.frames import Given
 from tcb_ops.i18n import Text, _, ngettext
 from tcb_ops.kinds import provided, row_count
 from tcb_ops.lists.batch import Batch, OnBad, Problems, Staging
@@ -298,6 +299,8 @@ class TextRows:
 
     headers: tuple[str, ...]
     rows: Sequence[Sequence[str]] = field(repr=False)
+    given: Given | None = field(default=None, repr=False)
+    """The DataFrame that they are the cells of."""
 
     def __str__(self) -> str:
         """Return its name in messages and in the ledger."""
@@ -379,6 +382,7 @@ def read_paths(
         sources=sources,
         unused=validator.unused,
         exported=validator.exported,
+        given=source.given if isinstance(source, TextRows) else None,
     )
     return batch if root is None else batch.check_files(root, guessed=guessed)
 

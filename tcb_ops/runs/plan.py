@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from tcb_ops.errors import UsageError
+from tcb_ops.frames import Given
 from tcb_ops.i18n import Text, _, as_list
 from tcb_ops.kinds import Kind, is_provided, provided
 from tcb_ops.lists.batch import Batch
@@ -275,6 +276,8 @@ class RunSpec:
     """What else the run needs to know: which run it is about, where it saves files. Kept in its settings."""
     urls: Callable[[Row], Secret] | None = None
     """Returns a row's whole URL, where some have a query; only this process has them."""
+    given: Given | None = None
+    """The DataFrame that was the list; only this process has it."""
 
     @property
     def root_name(self) -> str:
@@ -296,6 +299,7 @@ def list_spec(batch: Batch, kind: Kind, selection: str = "") -> RunSpec:
         batch.rows,
         environments_of_rows(batch.first_rows(), batch.merchants),
         selection,
+        given=batch.given,
     )
 
 

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol, TypeGuard
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 import msgspec
 
@@ -50,6 +50,7 @@ class Token:
     """Unix seconds from which the source has a newer one; None if the source does not renew tokens in advance."""
 
 
+@runtime_checkable
 class TokenSource(Protocol):
     """A source of access tokens by appid."""
 

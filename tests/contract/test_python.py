@@ -151,6 +151,50 @@ def test_an_upload_takes_a_dataframe_and_limits_by_name(mixed: Operator) -> None
     assert tcb.audit(backoff=0.01, patience=1).record.rows == 5
 
 
+def test_an_upload_takes_the_path_of_its_list(operator: Operator) -> None:
+    assert tcb.upload("list.csv", root="files", note="now").counts == {"uploaded": len(GOOD)}
+    assert tcb.links(operator.folder / "list.csv").counts == {"linked": len(GOOD)}
+    (operator.folder / "bad.csv").write_text(
+        "env,path\ntea-prod,../b.png\ntea-prod,a.png\n", encoding="utf-8"
+    )
+    with pytest.raises(tcb.InputError) as refused:
+        tcb.upload("bad.csv")
+    assert [problem.line for problem in refused.value.problems] == [2, 3], "the path, and the missing file"
+
+
+def test_results_have_the_index_and_the_types_of_the_frame_that_was_the_list(mixed: Operator) -> None:
+    frame = pd.read_csv("list.csv", dtype=str).assign(
+        number=range(len(MIXED)), part=pd.Categorical(["a"] * 15)
+    )
+    frame.index = pd.Index([f"row {number}" for number in range(len(MIXED))], name="key")
+    run = tcb.upload(frame, merchants="merchants.csv", root="files", limits=QUICK)
+    frame["number"] = 0  # what was sent is what counts
+    joined = frame.join(run.results()[["tcb_outcome", "number"]].rename(columns={"number": "number_sent"}))
+    assert joined["tcb_outcome"].value_counts().to_dict() == MIXED_COUNTS
+    assert [*joined["number_sent"]] == [*range(len(MIXED))]
+    assert run.results().dtypes[["number", "part"]].astype(str).to_dict() == {
+        "number": "int64",
+        "part": "category",
+    }
+    assert run.results(columns=["part"]).index.equals(frame.index)
+    assert run.results(columns=["part"]).columns.tolist() == ["part"]
+    failed = run.failed()
+    assert set(failed.index) == set(joined.index[~joined["tcb_outcome"].isin({"uploaded"})])
+    assert run.final().results().index.equals(frame.index)
+    assert run.retry(limits=QUICK).results().index.isin(failed.index).all()
+    opened = tcb.open_run(run.id).results()
+    assert opened.index.equals(pd.RangeIndex(len(MIXED)))
+    assert isinstance(opened["number"].dtype, pd.StringDtype)
+    bad = failed[failed["tcb_errcode"] == 40097]
+    corrected = tcb.upload(
+        bad.assign(path="better.png"), merchants="merchants.csv", root="files", limits=QUICK
+    )
+    assert corrected.results().index.equals(bad.index)
+    final = run.final().results()
+    assert final.index.equals(frame.index)
+    assert [*final.loc[bad.index, "path"]] == ["better.png"], "the corrected one"
+
+
 def test_results_are_frames_and_short_tables(mixed: Operator, batch: tcb.Batch) -> None:
     merchants = tcb.read_merchants("merchants.csv")
     assert merchants.frame().dtypes.astype(str).to_dict() == dict.fromkeys(
@@ -507,7 +551,8 @@ OTHERS: dict[str, tuple[Any, str]] = {
     "a language": (lambda: tcb.load_settings(options={"lang": "fr"}), "lang"),
     "a language of Settings": (lambda: tcb.Settings(lang="fr"), "lang"),  # type: ignore[arg-type]
     "an unknown setting": (lambda: tcb.load_settings(options={"colour": "red"}), "colour"),
-    "a path for a batch": (lambda: tcb.upload("list.csv"), "batch"),  # type: ignore[arg-type]
+    "a number for a batch": (lambda: tcb.upload(3), "batch"),  # type: ignore[arg-type]
+    "a list to upload that is not there": (lambda: tcb.upload("nope.csv"), "batch: nope.csv"),
     "a number for a list": (lambda: tcb.read_paths(3, "merchants.csv"), "source"),  # type: ignore[arg-type]
     "a number for merchants": (lambda: tcb.read_paths("list.csv", 3), "merchants"),  # type: ignore[arg-type]
     "on_bad": (lambda: tcb.read_paths("list.csv", "merchants.csv", on_bad="ignore"), "on_bad"),  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
+from tcb_ops.frames import Given
 from tcb_ops.i18n import Lang, Text, _
 from tcb_ops.kinds import Kind, provided
 from tcb_ops.lists.batch import Batch, Problems
@@ -107,7 +108,14 @@ def corrected_spec(spec: RunSpec, batch: Batch, ledger: LedgerReader, settings: 
         rows=lambda: (replace(row, line=row.of_line) for row in spec.rows()),
         urls=spec.urls and provided("source_urls")(batch.staging.queries("of_line")),
         options={**spec.options, "corrects": corrected.id},
+        given=spec.given and spec.given._replace(lines=_lines_of(spec.given, batch)),
     )
+
+
+def _lines_of(given: Given, batch: Batch) -> list[int]:
+    """Return the lines of a frame's rows in the list that they are of; -1 for those that are no rows of the batch."""
+    of_line = {row.line: row.of_line for row in batch.rows()}
+    return [of_line.get(line, -1) for line in given.lines]
 
 
 def _may_have(origin: str | int, run: RunRecord) -> bool:

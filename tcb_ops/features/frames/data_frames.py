@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tcb_ops.errcodes import ERRCODE
 from tcb_ops.errors import ArgumentError, UsageError
-from tcb_ops.frames import Lines
+from tcb_ops.frames import Given, Lines
 from tcb_ops.i18n import Lang, Text, _, as_list
 from tcb_ops.model import Outcome
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, result_batches
@@ -34,10 +34,12 @@ def results_frame(
     settings: Settings,
     outcomes: frozenset[Outcome] | None = None,
     columns: Iterable[str] | None = None,
+    given: Given | None = None,
 ) -> pd.DataFrame:
     """Return a run's rows with these outcomes (None: all), in the order of the list, with the columns of results.csv.
 
     `columns`: only those, in this order; a name that the list has twice stands for both. Raises ArgumentError for another name.
+    `given`: the frame that was the list, whose index and types the rows get.
 
     ===========================================================================  ===========================
     columns                                                                      dtype
@@ -56,7 +58,7 @@ def results_frame(
         if not columns or not set(columns) <= set(names):
             raise ArgumentError("columns", columns, _("names of {names}", names=as_list(names)), shown=True)
         chosen = [number for name in columns for number in chosen if names[number] == name]
-    in_order = sorted(set(chosen))
+    in_order = sorted({*chosen, of_list} if given is not None else {*chosen})  # `of_list` is tcb_line
     headers = [names[number] for number in in_order if number < of_list]
     own = [names[number] for number in in_order if number >= of_list]
 
@@ -68,8 +70,25 @@ def results_frame(
             yield [every_column[number] for number in in_order]
 
     frame = frame_of_columns(own, every_batch(), settings.timezone, headers)
+    if given is not None:
+        frame = _like_given(frame, given, in_order[: len(headers)])
     # Else they are in order already, and this would copy them all.
     return frame if chosen == in_order else frame.iloc[:, [in_order.index(number) for number in chosen]]
+
+
+def _like_given(frame: pd.DataFrame, given: Given, listed: Sequence[int]) -> pd.DataFrame:
+    """Return results with the index of the frame that was the list, and its columns; the first ones of `frame` are these.
+
+    A column whose cells are not the frame's own stays text: a later correction changed one, or a URL's signature is hidden.
+    """
+    row_of = {line: row for row, line in enumerate(given.lines)}
+    taken = given.frame.iloc[[row_of[line] for line in frame["tcb_line"]]]
+    for position, number in enumerate(listed):
+        column = taken.iloc[:, number]
+        if [*column.astype(object).where(column.notna(), "").map(str)] == [*frame.iloc[:, position]]:
+            frame.isetitem(position, column.array)
+    frame.index = taken.index
+    return frame
 
 
 def links_frame(

@@ -14,12 +14,13 @@ from tcb_ops.features.frames.data_frames import (
     results_frame,
     timeline_frame,
 )
-from tcb_ops.features.parquet.writer import write_parquet
+from tcb_ops.features.parquet.writer import arrow_texts, write_parquet
 from tcb_ops.i18n import Lang
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.model import Outcome, Owner, Reason, RowEnd
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS
 from tcb_ops.reports.summary import RunSummary
+from tcb_ops.run import Run
 from tcb_ops.runs.records import EnvRecord
 from tcb_ops.settings import Settings
 
@@ -202,6 +203,7 @@ def test_a_notebook_shows_a_run_with_every_text_escaped(a_run):
     assert html.count("&lt;script&gt;") >= 3
 
 
+pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
 
 
@@ -221,6 +223,33 @@ def test_it_has_every_row_with_its_types(a_run, tmp_path):
     with pytest.raises(UsageError):
         write_parquet(reported.ledger, reported.run, file, Settings())
     assert file.read_text(encoding="utf-8") == "somebody's list"
+
+
+def test_a_run_and_a_list_are_arrow_streams(a_run, every_end, in_english):
+    reported = a_run(every_end, finished=False, headers=("path", "path"), cells=("=1", "{path}"))
+    run = Run(reported.ledger, reported.run, in_english)
+    table = pa.table(run)
+    assert table.column_names == ["path", "path_2", *RESULT_COLUMNS]
+    assert table["tcb_outcome"].to_pylist() == run.results()["tcb_outcome"].tolist()
+    assert table["tcb_errcode"].to_pylist() == [record.end.errcode for record in run.rows()]
+    assert pa.table(a_run([], id="none").run and run.of_merchants([])).num_rows == 0
+    cells = {"env": ["a", "b"], "path": ["x", None], "rows": [1, None], "rate": [0.5, float("nan")]}
+    headers, rows = arrow_texts(pa.table(cells))
+    assert (headers, rows) == (["env", "path", "rows", "rate"], [("a", "x", "1", "0.5"), ("b", "", "", "")])
+
+
+@pytest.mark.parametrize("library", ["polars", "duckdb"])
+def test_a_run_is_a_frame_of(library, a_run, every_end, in_english):
+    module = pytest.importorskip(library)
+    reported = a_run(every_end, finished=False)
+    run = Run(reported.ledger, reported.run, in_english)
+    outcomes = [str(record.end.outcome) for record in run.rows()]
+    if library == "polars":
+        assert module.DataFrame(run)["tcb_outcome"].to_list() == outcomes
+    else:
+        assert module.sql("SELECT tcb_outcome FROM run ORDER BY tcb_line").fetchall() == [
+            (o,) for o in outcomes
+        ]
 
 
 def test_a_run_without_rows_has_empty_frames_and_an_empty_file_of_the_same_columns(
