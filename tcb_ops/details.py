@@ -79,8 +79,8 @@ class DetailCode(DetailCodes):
     # responses of the store
     STORE_MESSAGE = _("The store's message: “{message}”")
     NO_ETAG = _(
-        "It returned HTTP {status} without what confirms an upload: one of 200, 201 and 204, an ETag, and neither an error "
-        "nor a web page."
+        "It returned HTTP {status} without what confirms an upload: one of 200, 201 and 204 with the file's MD5 as ETag, or "
+        "with an ETag of another form of COS, its x-cos-request-id, and no text of another server."
     )
     STORE_TOO_EARLY = _(
         "{host} reported success before it had received the whole file; trying again may help."

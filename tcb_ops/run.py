@@ -18,7 +18,7 @@ from tcb_ops.i18n import Text, _
 from tcb_ops.kinds import load, provided
 from tcb_ops.model import STORED_OUTCOMES, Merchant, Outcome
 from tcb_ops.reports.explanations import why
-from tcb_ops.reports.summary import RunSummary
+from tcb_ops.reports.summary import RunSummary, verdict
 from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.records import ANSWERS, Tally
 from tcb_ops.runs.stop_errors import stop_text
@@ -87,6 +87,11 @@ class Run:
     def outcomes(self) -> dict[Outcome, int]:
         """The same as `counts`, keyed by Outcome."""
         return self._reader.counts(self.record)
+
+    @property
+    def verdict(self) -> Text:
+        """How the rows ended, in a sentence or two."""
+        return verdict(self._reader.run(self.id), self.tallies())
 
     @property
     def mark(self) -> Text | None:

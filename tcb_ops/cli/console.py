@@ -268,7 +268,7 @@ def show_run(
         else:
             for part in render_findings(findings, console.lang):
                 console.print(part)
-        console.print(kind.verdict(overview.counts, finished=finished))
+        console.print(overview.verdict)
         confirmed = [confirmation_text(*overview.confirmed)] if overview.confirmed is not None else []
         for line in (*change_lines(overview.changed_by, run.settings.zone), *confirmed):
             console.print(line)

@@ -283,9 +283,7 @@ def describe_end(run: Run, error: TcbOpsError | None, expired_links: int = 0) ->
 
 def describe_result(run: Run, expired_links: int = 0) -> Text:
     """Describe how a run's rows ended, and how many of its links had expired by its end."""
-    record = run.record
-    result = record.kind.verdict(run.outcomes, finished=record.finished_at is not None)
-    return as_lines(filter(None, (result, ran_out(expired_links, record.report))))
+    return as_lines(filter(None, (run.verdict, ran_out(expired_links, run.record.report))))
 
 
 def _describe_stop(run: Run, error: TcbOpsError | None) -> Text:

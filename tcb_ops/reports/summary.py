@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tcb_ops.details import merged
 from tcb_ops.errcodes import COMPONENT_MARK, ETAG_MISMATCH, Decision, Scope, entry_of
-from tcb_ops.i18n import Joined, Lang, Text, verbatim
+from tcb_ops.i18n import Joined, Lang, Text, as_sentences, ngettext, verbatim
 from tcb_ops.kinds import is_provided, provided
 from tcb_ops.model import Outcome, Reason
 from tcb_ops.reports.explanations import merchant_text, source_message, why
@@ -152,10 +152,9 @@ class RunSummary:
         return sum(rows for outcome, rows in self.counts.items() if not outcome.succeeded)
 
     @property
-    def unverified(self) -> int:
-        """Rows that succeeded, but whose stored bytes could not be compared."""
-        stored = (tally for tally in self.tallies if tally.outcome.succeeded)
-        return sum(tally.rows for tally in stored if tally.reason is Reason.UNVERIFIED)
+    def verdict(self) -> Text:
+        """How the rows ended, in a sentence or two."""
+        return verdict(self.run, self.tallies)
 
     @cached_property
     def causes(self) -> list[Cause]:
@@ -204,8 +203,8 @@ class RunSummary:
 
         `counts` is by outcome, without zeros. `errcodes` and `store_codes` count the rows with a code by merchant and
         environment, most rows first, including those that it kept from being attempted. `calls` and `seconds` are over
-        all sessions; `report` is a path or None. `changed_by` is there for an upload whose files a later run has undone,
-        deleted or overwritten.
+        all sessions; `report` is a path or None. `unverified` is there where the store did not confirm some of the rows
+        that succeeded, `changed_by` for an upload whose files a later run has undone, deleted or overwritten.
         """
         run = self.run
         content: dict[str, Any] = {
@@ -224,6 +223,8 @@ class RunSummary:
             confirmation, ended = self.confirmed
             counts = {str(outcome): rows for outcome, rows in ended.items()}
             content["confirmed"] = {"run": confirmation, "counts": counts}
+        if unverified := count_unverified(self.tallies):
+            content["unverified"] = unverified
         if self.changed_by:
             content["changed_by"] = [
                 {
@@ -372,6 +373,33 @@ def count_outcomes(tallies: Iterable[Tally]) -> dict[Outcome, int]:
     for tally in tallies:
         counted[tally.outcome] += tally.rows
     return Outcome.in_order(counted)
+
+
+def count_unverified(tallies: Iterable[Tally]) -> int:
+    """Count the rows that succeeded, but whose stored bytes the store did not confirm."""
+    return sum(t.rows for t in tallies if t.outcome.succeeded and t.reason is Reason.UNVERIFIED)
+
+
+def verdict(run: RunRecord, tallies: Sequence[Tally]) -> Text:
+    """Sum up how a run's rows ended.
+
+    ===========================================  ===============================================
+    rows that succeeded                          verdict
+    ===========================================  ===============================================
+    none, or the store confirmed each            the kind's own
+    some whose ETag is not the file's MD5        the kind's own, and how many are not confirmed
+    ===========================================  ===============================================
+    """
+    result = run.kind.verdict(count_outcomes(tallies), finished=run.finished_at is not None)
+    unverified = count_unverified(tallies)
+    if not unverified:
+        return result
+    doubt = ngettext(
+        "{n:,} row is stored but not confirmed (unverified in results.csv).",
+        "{n:,} rows are stored but not confirmed (unverified in results.csv).",
+        unverified,
+    )
+    return as_sentences((result, doubt))
 
 
 # --- what to do next ---

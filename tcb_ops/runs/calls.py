@@ -29,7 +29,7 @@ from tcb_ops.runs.scheduler import Task
 from tcb_ops.secrets import MASK
 from tcb_ops.settings import Settings
 from tcb_ops.wechat.client import PlatformClient
-from tcb_ops.wechat.cos import StoredObject, Unconfirmed, etag_verdict, post_object
+from tcb_ops.wechat.cos import StoredObject, Unconfirmed, post_object
 from tcb_ops.wechat.local_files import Body, FileChangedError, FileUnreadableError, hash_file, open_file
 from tcb_ops.wechat.responses import ApiError, InvalidResponse, UnsafeLink
 from tcb_ops.wechat.tokens import TokenSource
@@ -291,6 +291,7 @@ class UploadCalls(Calls):
                     body,
                     row.content_type,
                     row.cache_control,
+                    any_etag=self.context.settings.etag == "warn",
                     before_end=self.lease.check,
                 )
         except (FileChangedError, FileUnreadableError) as error:
@@ -373,11 +374,10 @@ class UploadCalls(Calls):
         self.digests[planned] = digest
 
     def _stored(self, task: Task, link: Link, answer: StoredObject, size: int) -> RowEnd | FailedAttempt:
-        verdict = etag_verdict(answer.etag, answer.md5)
         end = self._end(
             task,
             Outcome.UPLOADED,
-            None if verdict == "same" else Reason.UNVERIFIED,
+            None if answer.verdict == "same" else Reason.UNVERIFIED,
             errcode=0,
             errmsg="ok",
             http_status=answer.http_status,
@@ -385,7 +385,7 @@ class UploadCalls(Calls):
             md5=answer.md5,
             bytes=size,
         )
-        if verdict != "different" or self.context.settings.etag == "warn":
+        if answer.verdict != "different":
             return end
         message = detail(DetailCode.ETAG_DIFFERS, etag=answer.etag, md5=answer.md5)
         failed = replace(

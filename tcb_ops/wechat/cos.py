@@ -2,7 +2,8 @@
 
 The form's fields and their order are those of getUploadTcbFileLink's page (key, Signature, x-cos-security-token,
 x-cos-meta-fileid, then COS's own Content-Type and Cache-Control, the file last). Success is 200, 201 or 204 with an
-ETag and without an `<Error>` body: COS, POST Object (cloud.tencent.com/document/product/436/14690).
+ETag and without an `<Error>` body: COS, POST Object (cloud.tencent.com/document/product/436/14690). Every response of
+COS has an x-cos-request-id (436/7729), and a login page on the way may have any ETag.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import secrets
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 from xml.etree import ElementTree as ET
 
 from tcb_ops.details import DetailCode, detail
@@ -31,6 +32,9 @@ _LONGEST_MESSAGE = 1000
 
 _CODE = re.compile(r"[0-9A-Za-z.]{1,64}")
 
+EtagVerdict: TypeAlias = Literal["same", "different", "unverified"]
+"""What an ETag says about the stored bytes: see `etag_verdict`."""
+
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
@@ -38,9 +42,10 @@ class StoredObject:
 
     http_status: int
     etag: str
-    """Unchanged, quotes included; see `etag_verdict`."""
+    """As the store wrote it, without quotes."""
     md5: str
     """32 lower-case hex digits, of the planned file: computed during this or an earlier upload."""
+    verdict: EtagVerdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +62,7 @@ class StoreRefusal:
 
 @dataclass(frozen=True, slots=True)
 class Unconfirmed:
-    """A response that neither confirms nor refuses the object: a firewall's page, a redirect, a missing ETag."""
+    """A response that neither confirms nor refuses the object: a firewall's page, a redirect, no ETag of COS."""
 
     http_status: int
     why: Text
@@ -72,6 +77,7 @@ async def post_object(
     content_type: str = "",
     cache_control: str = "",
     *,
+    any_etag: bool = False,
     before_end: Callable[[], None] = lambda: None,
 ) -> StoredObject | StoreRefusal | Unconfirmed:
     """Upload a file to its link, whose URL is used unchanged. The file is always closed afterwards.
@@ -83,6 +89,7 @@ async def post_object(
         body: from `open_file` or a source; a retry opens it again.
         content_type: of the object; if empty, the store's default (application/octet-stream).
         cache_control: the object's Cache-Control; empty for none.
+        any_etag: whether COS may write an ETag of any form, as a bucket that encrypts with its own keys does.
         before_end: called before the last bytes of a file that is not sent in one write; what it raises aborts the
             upload, and is raised.
 
@@ -113,7 +120,7 @@ async def post_object(
         raise unread
     if failure is not None:
         raise failure
-    result = _read(response, link, path, body.md5)
+    result = _read(response, link, path, body.md5, any_etag=any_etag)
     if isinstance(result, StoredObject) and not in_one and not form.taken:
         raise TransportError(
             TransportFault.RESET, detail(DetailCode.STORE_TOO_EARLY, host=request.address.host)
@@ -169,37 +176,39 @@ def _around(
 
 
 def _read(
-    response: HttpResponse, link: Link, path: str, md5: str
+    response: HttpResponse, link: Link, path: str, md5: str, *, any_etag: bool
 ) -> StoredObject | StoreRefusal | Unconfirmed:
     """Return the result of an upload from the store's response.
 
-    ==============  ======================================  ============================================
-    HTTP status     body                                    result
-    ==============  ======================================  ============================================
-    200, 201, 204   no `<Error>`, and an ETag in the head   StoredObject
-    200, 201, 204   no `<Error>`, no ETag                   Unconfirmed
-    3xx             anything: redirects are not followed    Unconfirmed
-    1xx, other 2xx  no `<Error>`                            Unconfirmed
-    any other       `<Error>` with a code                   StoreRefusal with its code and message
-    below 400       `<Error>` without a readable code       Unconfirmed
-    4xx, 5xx        anything else                           StoreRefusal without a code
-    ==============  ======================================  ============================================
+    ==============  ===========================  ===============================  =====================================
+    HTTP status     ETag                         body                             result
+    ==============  ===========================  ===============================  =====================================
+    200, 201, 204   the file's MD5               no `<Error>`                     StoredObject
+    200, 201, 204   another with a verdict, and  empty, or COS's                  StoredObject
+                    an x-cos-request-id          `<PostResponse>`
+    200, 201, 204   anything else                no `<Error>`                     Unconfirmed
+    3xx             any                          any: redirects are not followed  Unconfirmed
+    1xx, other 2xx  any                          no `<Error>`                     Unconfirmed
+    any other       any                          `<Error>` with a code            StoreRefusal with its code and message
+    below 400       any                          `<Error>` without such a code    Unconfirmed
+    4xx, 5xx        any                          anything else                    StoreRefusal without a code
+    ==============  ===========================  ===============================  =====================================
     """
     error = _error(response.body)
-    etag = response.headers.get("etag", "")
-    if _bare(etag) != md5:  # an ETag equal to our MD5 contains no text from outside
-        etag = _clean(etag, link, path)
-    # A login page may have an ETag of its own; only the MD5 of the sent file proves that it is the store's.
-    web_page = _bare(etag) != md5 and response.headers.get("content-type", "").startswith("text/html")
-    if error is None and not web_page and response.status in {200, 201, 204} and _bare(etag):
-        return StoredObject(response.status, etag, md5)
     fields = error or {}
+    request_id = response.headers.get("x-cos-request-id", "").strip()
+    etag = _bare(response.headers.get("etag", ""))
+    verdict = etag_verdict(etag, md5, any_etag=any_etag)
+    if error is None and verdict is not None and response.status in {200, 201, 204}:
+        # Only the MD5 of the sent file proves by itself that the response is the store's.
+        if verdict == "same":
+            return StoredObject(response.status, md5, md5, verdict)
+        if request_id and _is_own(response.body):
+            return StoredObject(response.status, _clean(etag, link, path), md5, verdict)
     code = fields.get("Code", "")
     if not _CODE.fullmatch(_clean(code, link, path)):
         code = ""
-    request_id = _clean(
-        response.headers.get("x-cos-request-id", "") or fields.get("RequestId", ""), link, path
-    )
+    request_id = _clean(request_id or fields.get("RequestId", ""), link, path)
     if 300 <= response.status < 400 or (response.status < 400 and not code):
         return Unconfirmed(response.status, detail(DetailCode.NO_ETAG, status=response.status), request_id)
     return StoreRefusal(response.status, code, _clean(fields.get("Message", ""), link, path), request_id)
@@ -209,16 +218,31 @@ def _error(body: bytes) -> dict[str, str] | None:
     """Return the children of an `<Error>` document; {} if unreadable, None for any other body."""
     if b"error" not in body.replace(b"\0", b"").lower():
         return None
-    text = body.decode("utf-8", errors="replace")
-    if len(body) > _LARGEST_XML or re.search(r"<!(DOCTYPE|ENTITY)", text, re.IGNORECASE):
-        return {}
-    try:
-        root = ET.fromstring(text)  # noqa: S314  no DOCTYPE, no ENTITY, no more than 64 KiB
-    except (ET.ParseError, ValueError):
+    root = _document(body)
+    if root is None:
         return {}
     if root.tag == "Error":
         return {child.tag: (child.text or "").strip() for child in root}
     return {} if any("error" in element.tag.lower() for element in root.iter()) else None
+
+
+def _is_own(body: bytes) -> bool:
+    """Return whether a body is one that COS sends with a success: none, or that of status 201."""
+    if not body.strip():
+        return True
+    root = _document(body)
+    return root is not None and root.tag == "PostResponse"
+
+
+def _document(body: bytes) -> ET.Element | None:
+    """Return the root of an XML document; None for any other body, and for one that is not safe to read."""
+    text = body.decode("utf-8", errors="replace")
+    if len(body) > _LARGEST_XML or re.search(r"<!(DOCTYPE|ENTITY)", text, re.IGNORECASE):
+        return None
+    try:
+        return ET.fromstring(text)  # noqa: S314  no DOCTYPE, no ENTITY, no more than 64 KiB
+    except (ET.ParseError, ValueError):
+        return None
 
 
 def _clean(text: str, link: Link, path: str) -> str:
@@ -228,21 +252,32 @@ def _clean(text: str, link: Link, path: str) -> str:
     return text[:_LONGEST_MESSAGE]
 
 
-def etag_verdict(etag: str, md5: str) -> Literal["same", "different", "unverified"]:
-    """Compare the ETag of a stored object with the MD5 of the sent file.
+def etag_verdict(etag: str, md5: str, *, any_etag: bool) -> EtagVerdict | None:
+    """Compare the ETag of a stored object, without quotes, with the MD5 of the sent file.
 
-    =================================================  ==========
-    etag, without quotes and `W/`                      verdict
-    =================================================  ==========
-    32 hex digits, md5's                               same
-    32 hex digits, others                              different
-    anything else (bucket's own keys, parts)           unverified
-    =================================================  ==========
+    =============================================  ===========  ==============
+    etag                                           verdict      with any_etag
+    =============================================  ===========  ==============
+    the 32 hex digits of md5                       same         same
+    32 other hex digits                            different    unverified
+    32 hex digits and `-N`: written in parts       unverified   unverified
+    any other text                                 None         unverified
+    empty                                          None         None
+    =============================================  ===========  ==============
+
+    None: not an ETag of COS. The form that a bucket with keys of its own writes is documented nowhere.
     """
-    bare = _bare(etag).lower()
-    if not re.fullmatch(r"[0-9a-f]{32}", bare):
+    etag = etag.lower()
+    if not etag:
+        return None
+    if etag == md5:
+        return "same"
+    if any_etag:
         return "unverified"
-    return "same" if bare == md5.lower() else "different"
+    form = re.fullmatch(r"[0-9a-f]{32}(-[0-9]+)?", etag)
+    if form is None:
+        return None
+    return "unverified" if form[1] else "different"
 
 
 def _bare(etag: str) -> str:

@@ -11,7 +11,7 @@ from panel_lab import press
 from workspace import BOOKS, TEA, many
 
 import tcb_ops as tcb
-from tcb_ops.features.simulator.faults import Fault, FaultStep
+from tcb_ops.features.simulator.faults import Etag, Fault, FaultStep
 from tcb_ops.panels.html import RunState
 from tcb_ops.run import RunHandle
 
@@ -69,6 +69,12 @@ def test_a_click_uploads_and_shows_every_merchant_what_went_wrong_and_what_to_do
     assert panel.monitor.stop.disabled
     assert panel.runs.ids == [panel.run.id]
     assert "Upload of list.csv, 30 rows finished 29 uploaded · 1 refused" in read(panel.runs.table)
+
+
+def test_the_result_counts_what_the_store_did_not_confirm(open_lab, read):
+    panel = open_lab(faults=[Fault(env=BOOKS.env, step=FaultStep.STORE, etag=Etag.OPAQUE)]).uploads()
+    press(panel)
+    assert "10 rows are stored but not confirmed" in read(panel.worker.line)
 
 
 def test_cancel_ends_tidily_and_resume_does_the_rest_without_the_list(

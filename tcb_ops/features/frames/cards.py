@@ -24,11 +24,10 @@ _SHOWN = 12
 def run_html(summary: RunSummary, settings: Settings) -> str:
     """Render a card: the run, its target, how its rows ended, the most frequent causes."""
     run, counts = summary.run, summary.counts
-    sentence = run.kind.verdict(counts, finished=run.finished_at is not None)
     groups = [group for group in summary.codes if group.code != Outcome.PENDING]
     changed_by = change_lines(summary.changed_by, settings.zone)
     card = _macros(settings.lang).run_card
-    return str(card(run, run.kind.label, sentence, counts, groups, run.simulated, changed_by))
+    return str(card(run, run.kind.label, summary.verdict, counts, groups, run.simulated, changed_by))
 
 
 def sections_html(

@@ -349,7 +349,7 @@ def _delete_gone(command: RunCommand, plan: SyncPlan, run: Run) -> tuple[Run | N
             return None, False
         deleted.export(command.settings.reports / deleted.id)
         complete &= all(outcome.succeeded for outcome in deleted.outcomes)
-        ended = deleted.record.kind.verdict(deleted.outcomes, finished=True)
+        ended = deleted.verdict
         text = _("Files no longer in the folder, run {run}: {ended}", run=deleted.id, ended=ended)
         (command.console.info if command.common.json else command.console.print)(text)
     if failed:

@@ -84,7 +84,7 @@ class _Report:
         self._table("rows", names, rows, "results.csv", total=self._summary.total)
 
     def _write_summary(self, title: str) -> None:
-        counts, total, run, lang = self._summary.counts, self._summary.total, self._run, self._lang
+        counts, total, lang = self._summary.counts, self._summary.total, self._lang
         sheet = self._sheet("summary")
         large = self._book.add_format({"bold": True, "font_size": 16})
         share = self._book.add_format({"num_format": "0.0%", "valign": "top"})
@@ -92,7 +92,7 @@ class _Report:
         sheet.set_column(0, 0, 26)
         sheet.set_column(1, 2, 12)
         self._put(sheet, 0, 0, title, large)
-        self._put(sheet, 1, 0, run.kind.verdict(counts, finished=run.finished_at is not None).of(lang))
+        self._put(sheet, 1, 0, self._summary.verdict.of(lang))
         for column, head in enumerate((_("outcome"), _("rows"), _("share"))):
             self._put(sheet, 3, column, head.of(lang), self._tables.number_head if column else self._head)
         for line, (outcome, rows) in enumerate(counts.items(), 4):

@@ -91,7 +91,7 @@ def page(
         "summary": summary,
         "stopped": stop_text(run.stopped) if run.stopped is not None else None,
         "namesakes": summary.namesakes,
-        "verdict": run.kind.verdict(counts, finished=run.finished_at is not None),
+        "verdict": summary.verdict,
         "changed_by": change_lines(summary.changed_by, settings.zone),
         "confirmed": None if summary.confirmed is None else confirmation_text(*summary.confirmed),
         "state": state if run.finished_at is not None else "unfinished",

@@ -11,7 +11,7 @@ import openpyxl
 import pytest
 from workspace import BOOKS, TEA, many
 
-from tcb_ops.features.simulator.faults import Fault
+from tcb_ops.features.simulator.faults import Etag, Fault, FaultStep
 
 pytestmark = pytest.mark.integration
 
@@ -44,6 +44,17 @@ def test_talk_is_on_stderr_and_data_on_stdout(open_cli):
     quiet = cli.upload("--quiet", "--new-run")
     assert quiet.err == ""
     assert quiet.out
+
+
+def test_successes_that_the_store_did_not_confirm_are_counted_wherever_the_result_is_shown(open_cli):
+    cli = open_cli(faults=[Fault(env=BOOKS.env, step=FaultStep.STORE, etag=Etag.OPAQUE)])
+    doubt = "All 30 rows succeeded: uploaded. 10 rows are stored but not confirmed"
+    result = cli.upload()
+    assert (result.code, doubt in result.out) == (0, True)
+    assert doubt in cli("show").out
+    assert cli("show", "--json").json["unverified"] == 10
+    page = Path(cli.latest().record.report, "report.html").read_text(encoding="utf-8")
+    assert "10 rows are stored but not confirmed" in page
 
 
 def test_control_characters_of_skipped_rows_are_pictures_in_every_export(open_cli):

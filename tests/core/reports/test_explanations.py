@@ -16,6 +16,7 @@ from tcb_ops.i18n import Bilingual
 from tcb_ops.kinds import all_kinds
 from tcb_ops.model import Outcome, Owner, Reason, RowEnd
 from tcb_ops.reports.explanations import action_text, counts_line, reason_text, why
+from tcb_ops.reports.summary import verdict
 from tcb_ops.runs.list_kinds import UPLOAD
 
 CJK = re.compile(r"[一-鿿]")
@@ -187,6 +188,37 @@ def test_counts_stand_on_one_line_without_zeros():
 )
 def test_the_verdict(counts, finished, result):
     assert UPLOAD.verdict(counts, finished=finished).en == result
+
+
+UNCONFIRMED = RowEnd(0, Outcome.UPLOADED, Reason.UNVERIFIED, errcode=0)
+DOUBT = "stored but not confirmed (unverified in results.csv)."
+
+
+@table(
+    "ends, finished, result",
+    {
+        "confirmed": ([RowEnd(0, Outcome.UPLOADED)] * 2, True, "All 2 rows succeeded: uploaded."),
+        "one": (
+            [RowEnd(0, Outcome.UPLOADED), UNCONFIRMED],
+            True,
+            f"All 2 rows succeeded: uploaded. 1 row is {DOUBT}",
+        ),
+        "all": ([UNCONFIRMED] * 3, True, f"All 3 rows succeeded: uploaded. 3 rows are {DOUBT}"),
+        "beside a failure": (
+            [UNCONFIRMED, RowEnd(0, Outcome.FAILED, Reason.NO_CONFIRMATION)],
+            True,
+            f"1 of 2 rows succeeded, 1 did not: 1 failed. 1 row is {DOUBT}",
+        ),
+        "unfinished": (
+            [UNCONFIRMED, RowEnd(0, Outcome.PENDING)],
+            False,
+            f"Unfinished: 1 of 2 rows have ended (1 succeeded), 1 pending. 1 row is {DOUBT}",
+        ),
+    },
+)
+def test_the_verdict_counts_what_the_store_did_not_confirm(a_run, ends, finished, result):
+    reported = a_run(ends, finished=finished)
+    assert verdict(reported.run, reported.ledger.tallies(reported.run)).en == result
 
 
 @pytest.mark.parametrize("kind", all_kinds())

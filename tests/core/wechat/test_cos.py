@@ -26,6 +26,8 @@ PATH = "目录/a b.png"
 SIGNATURE = (
     "q-sign-algorithm=sha1&q-ak=AKIDabc&q-sign-time=1;2&q-signature=ca20694b28aab1a395b20dbd5d92bdfc9c60993f"
 )
+IN_PARTS = "9d41d8cd98f00b204e9800998ecf8427-2"
+"""An ETag that COS writes, and that is no MD5."""
 QUICK = Timeouts(connect=10, answer=10, slowest=1 << 30)
 
 
@@ -52,10 +54,11 @@ def opened(path: Path) -> FileBody:
 
 
 async def posted(
-    script: Script, body: FileBody, path: str = PATH, *headers: str
+    script: Script, body: FileBody, path: str = PATH, *headers: str, any_etag: bool = False
 ) -> tuple[StoredObject | StoreRefusal | Unconfirmed, Server]:
     async with Server(script) as server, Transport(connections=1, timeouts=QUICK) as transport:
-        return await post_object(transport, link_to(server.base), path, body, *headers), server
+        answer = await post_object(transport, link_to(server.base), path, body, *headers, any_etag=any_etag)
+        return answer, server
 
 
 def form_of(server: Server) -> list[Any]:
@@ -78,7 +81,7 @@ def test_the_form_is_the_documented_one_with_the_file_last_and_an_exact_length(r
     content = os.urandom(size)
     result, server = run(
         posted(
-            always(b"", "204 No Content", 'ETag: "e"\r\nx-cos-request-id: r1\r\n'),
+            always(b"", "204 No Content", f'ETag: "{IN_PARTS}"\r\nx-cos-request-id: r1\r\n'),
             opened(made(tmp_path, content)),
         )
     )
@@ -92,7 +95,7 @@ def test_the_form_is_the_documented_one_with_the_file_last_and_an_exact_length(r
     assert [(name_of(part), part.get_payload(decode=True)) for part in parts] == list(fields.items())
     assert [part.get_filename() for part in parts] == [None] * 4 + ["file"]
     assert server.bodies[0].endswith(b"--\r\n")
-    assert result == StoredObject(204, '"e"', hashlib.md5(content).hexdigest())
+    assert result == StoredObject(204, IN_PARTS, hashlib.md5(content).hexdigest(), "unverified")
 
 
 # POST Object's form fields (cloud.tencent.com/document/product/436/14690) besides `Signature` and
@@ -120,7 +123,7 @@ COS_FIELDS = {
 )
 @pytest.mark.parametrize("size", [5, 1 << 20])
 def test_the_object_s_headers_are_cos_s_form_fields_before_the_file(run, tmp_path, headers, sent, size):
-    script = always(b"", "204 No Content", 'ETag: "e"\r\n')
+    script = always(b"", "204 No Content", f'ETag: "{IN_PARTS}"\r\n')
     _, server = run(posted(script, opened(made(tmp_path, os.urandom(size))), PATH, *headers))
     values = {name_of(part): part.get_payload(decode=True).decode("latin-1") for part in form_of(server)}
     fields = list(values)
@@ -190,7 +193,7 @@ ANSWERS = {
 
 @table("status, body, code", ANSWERS)
 def test_what_an_answer_means(run, tmp_path, status, body, code):
-    headers = 'ETag: "e"\r\nLocation: /elsewhere\r\n'
+    headers = f'ETag: "{IN_PARTS}"\r\nx-cos-request-id: r1\r\nLocation: /elsewhere\r\n'
     result, server = run(posted(always(body.encode(), status, headers), opened(made(tmp_path, b"x"))))
     assert len(server.heads) == 1, "a redirect was followed"
     if code in {"StoredObject", "Unconfirmed"}:
@@ -201,23 +204,52 @@ def test_what_an_answer_means(run, tmp_path, status, body, code):
     assert result.http_status == int(status[:3])
 
 
+OF_X = hashlib.md5(b"x").hexdigest()
+COS = "x-cos-request-id: r1\r\n"
+JSON, XHTML = "Content-Type: application/json\r\n", "Content-Type: application/xhtml+xml\r\n"
+
+
 @table(
-    "headers, confirmed",
+    "headers, body, verdict, with_any_etag",
     {
-        "no ETag": ("", False),
-        "a page": ("Content-Type: text/html\r\n", False),
-        "an empty ETag": ("ETag: \r\n", False),
-        "an ETag of nothing": ('ETag: ""\r\n', False),
-        "an ETag that is no MD5": ('ETag: "9d41d8cd98f00b204e980-2"\r\n', True),
-        "a weak one": ("etag: W/abc\r\n", True),
-        "a page with an ETag": ('ETag: "page"\r\nContent-Type: text/html; charset=utf-8\r\n', False),
+        "no ETag": (COS, "", None, None),
+        "an empty ETag": (f"ETag: \r\n{COS}", "", None, None),
+        "an ETag of nothing": (f'ETag: ""\r\n{COS}', "", None, None),
+        "the MD5": (f'ETag: "{OF_X}"\r\n', "", "same", "same"),
+        "the MD5, weak": (f'ETag: W/"{OF_X.upper()}"\r\n', "", "same", "same"),
+        "the MD5 and a page": (f'ETag: "{OF_X}"\r\n', "<html></html>", "same", "same"),
+        "in parts": (f'ETag: "{IN_PARTS}"\r\n{COS}', "", "unverified", "unverified"),
+        "in parts, COS's XML": (
+            f'ETag: "{IN_PARTS}"\r\n{COS}',
+            "<PostResponse><Key>a</Key></PostResponse>",
+            "unverified",
+            "unverified",
+        ),
+        "another MD5": (f'ETag: "{IN_PARTS[:32]}"\r\n{COS}', "", "different", "unverified"),
+        "a form of its own": (f'ETag: "kms/+7f=="\r\n{COS}', "", None, "unverified"),
+        "in parts, not from COS": (f'ETag: "{IN_PARTS}"\r\n', "", None, None),
+        "another MD5, not from COS": (f'ETag: "{IN_PARTS[:32]}"\r\n', "", None, None),
+        "a page": (f'ETag: "{IN_PARTS}"\r\n{COS}', "<p>Please sign in</p>", None, None),
+        "a portal's JSON": (f'ETag: "page"\r\n{JSON}', '{"login": "required"}', None, None),
+        "a portal's XHTML": (f'ETag: "page"\r\n{XHTML}', "<html><body/></html>", None, None),
+        "a portal's text": ("ETag: W/abc\r\n", "Please sign in.", None, None),
     },
 )
-@pytest.mark.parametrize("status", ["200 OK", "201 Created", "204 No Content"])
-def test_an_answer_without_an_etag_confirms_nothing(run, tmp_path, status, headers, *, confirmed):
-    result, _ = run(posted(always(b"", status, headers), opened(made(tmp_path, b"x"))))
-    assert isinstance(result, StoredObject if confirmed else Unconfirmed)
+@pytest.mark.parametrize("status", ["200 OK", "201 Created"])
+@pytest.mark.parametrize("any_etag", [False, True])
+def test_only_an_etag_of_the_store_confirms(
+    run, tmp_path, status, headers, body, verdict, with_any_etag, *, any_etag
+):
+    result, _ = run(
+        posted(always(body.encode(), status, headers), opened(made(tmp_path, b"x")), any_etag=any_etag)
+    )
+    expected = with_any_etag if any_etag else verdict
     assert result.http_status == int(status[:3])
+    if expected is None:
+        assert isinstance(result, Unconfirmed)
+    else:
+        assert isinstance(result, StoredObject)
+        assert result.verdict == expected
 
 
 def test_a_refusal_has_cos_s_words_and_nothing_that_was_signed(run, tmp_path):
@@ -265,20 +297,22 @@ def test_xml_that_is_not_safe_to_read_is_not_read(run, tmp_path, body):
 
 
 @table(
-    "etag, verdict",
+    "etag, verdict, with_any_etag",
     {
-        "quoted, upper case": ('"0CC175B9C0F1B6A831C399E269772661"', "same"),
-        "bare": ("0cc175b9c0f1b6a831c399e269772661", "same"),
-        "weak": (' W/"0cc175b9c0f1b6a831c399e269772661" ', "same"),
-        "another": ('"1cc175b9c0f1b6a831c399e269772661"', "different"),
-        "in parts": ('"0cc175b9c0f1b6a831c399e269772661-2"', "unverified"),
-        "31 digits": ('"0cc175b9c0f1b6a831c399e26977266"', "unverified"),
-        "not hex": ('"gcc175b9c0f1b6a831c399e269772661"', "unverified"),
-        "none": ("", "unverified"),
+        "upper case": ("0CC175B9C0F1B6A831C399E269772661", "same", "same"),
+        "lower case": ("0cc175b9c0f1b6a831c399e269772661", "same", "same"),
+        "another": ("1cc175b9c0f1b6a831c399e269772661", "different", "unverified"),
+        "in parts": ("0cc175b9c0f1b6a831c399e269772661-2", "unverified", "unverified"),
+        "in no parts": ("0cc175b9c0f1b6a831c399e269772661-", None, "unverified"),
+        "31 digits": ("0cc175b9c0f1b6a831c399e26977266", None, "unverified"),
+        "not hex": ("gcc175b9c0f1b6a831c399e269772661", None, "unverified"),
+        "none": ("", None, None),
     },
 )
-def test_the_verdict_on_an_etag(etag, verdict):
-    assert etag_verdict(etag, hashlib.md5(b"a").hexdigest()) == verdict
+def test_the_verdict_on_an_etag(etag, verdict, with_any_etag):
+    md5 = hashlib.md5(b"a").hexdigest()
+    assert etag_verdict(etag, md5, any_etag=False) == verdict
+    assert etag_verdict(etag, md5, any_etag=True) == with_any_etag
 
 
 def test_a_body_is_good_for_one_sending(run, tmp_path):
@@ -335,7 +369,7 @@ class NeverRead(FileBody):
 def test_success_before_the_whole_file_was_sent_is_no_success(run, tmp_path, body, size):
     async def stores_nothing(connection: Connection) -> None:
         await connection.head()
-        await connection.answer(b"", "204 No Content", 'ETag: "e"\r\n')
+        await connection.answer(b"", "204 No Content", f'ETag: "{IN_PARTS}"\r\nx-cos-request-id: r1\r\n')
         await connection.gone()
 
     path = made(tmp_path, bytes(size))
