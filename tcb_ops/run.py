@@ -533,7 +533,7 @@ class RunHandle:
             session.cancel()
 
     def wait(self, then: Callable[[Run], object] | None = None) -> Run:
-        """Wait for the run's end. Raises StoppedError, or InterruptedRunError after `cancel` or Ctrl-C.
+        """Wait for the run's end. Raises StoppedError, or InterruptedRunError after `cancel` or Ctrl-C, even if it has finished.
 
         Several threads may wait: one ends the run, and all get the same result. `then`: called with the run while no other
         process can take it, such as to export it.
@@ -545,6 +545,8 @@ class RunHandle:
                         self._ended = self._session.wait() if self._session is not None else self.record
                         if then is not None:
                             then(self._run(self._ended))
+                        if self._session is not None:
+                            self._session.raise_if_cancelled()
                 except TcbOpsError as error:
                     self._ended = error
                 finally:

@@ -273,6 +273,8 @@ def describe_end(run: Run, error: TcbOpsError | None, expired_links: int = 0) ->
         if run.resumable:
             rest = _("Resume completes the rest; finished rows are not sent again.")
         return _("{reason} {result} {rest}", reason=reason, result=result, rest=rest), tone
+    if isinstance(error, InterruptedRunError):  # every row had ended by then
+        error = None
     lines = [result] if error is None else [error.text, result]
     if record.kind.writes_links and record.report:
         text = _("The links are in {report}, which only you can read; they expire after about 15 minutes.")

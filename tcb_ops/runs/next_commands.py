@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from tcb_ops import shell
 from tcb_ops.i18n import CommandText
@@ -75,7 +76,7 @@ def resume(settings: Settings, run: RunRecord, *, canary: bool = True) -> list[s
     words += ["--cluster", str(run.settings["cluster"])] if run.settings.get("cluster") else []
     if run.out and run.out != str(Path(settings.reports).absolute()):
         words += ["--out", without_dots(run.out)]
-    return command(settings, *words, *pace(run), target=run.target)
+    return command(settings, *words, *pace(run.settings), target=run.target)
 
 
 def upload_options(run: RunRecord) -> list[str]:
@@ -103,15 +104,15 @@ def retry(settings: Settings, run: RunRecord) -> list[str]:
     if SIGNED in run.settings:
         words = [*list_of(run), "--root", without_dots(run.root), *upload_options(run)]
         words += ["--on-bad", "skip", "--skip-unchanged", "--new-run"]
-        return command(settings, str(run.kind), *words, *pace(run), target=run.target)
-    return command(settings, "retry", run.id, *pace(run), target=run.target)
+        return command(settings, str(run.kind), *words, *pace(run.settings), target=run.target)
+    return command(settings, "retry", run.id, *pace(run.settings), target=run.target)
 
 
 def fixed_list(settings: Settings, run: RunRecord) -> list[str]:
     """Compose the command that runs a corrected copy of a run's failed.csv; `failed-fixed.csv` is a placeholder for it."""
     words = ["--root", without_dots(run.root)] if run.root else []
     words += selected(run, "column", "map")
-    words += [*upload_options(run), *pace(run)]
+    words += [*upload_options(run), *pace(run.settings)]
     return command(settings, str(run.kind), "failed-fixed.csv", *words, target=run.target)
 
 
@@ -128,12 +129,12 @@ def quoted(words: Sequence[str]) -> CommandText:
     return CommandText(shell.join(words))
 
 
-def pace(run: RunRecord) -> list[str]:
-    """Return the limits of a run that differ from the defaults, as options."""
+def pace(settings: Mapping[str, Any]) -> list[str]:
+    """Return the limits among a run's settings that differ from the defaults, as options."""
     from tcb_ops.runs.limits import RunLimits
 
     usual = asdict(RunLimits())
-    given = {name: run.settings.get(name, value) for name, value in usual.items()}
+    given = {name: settings.get(name, value) for name, value in usual.items()}
     return [
         word
         for name, value in given.items()

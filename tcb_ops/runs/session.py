@@ -20,7 +20,7 @@ from tcb_ops.runs.loop import WAIT_STEP, result_of
 from tcb_ops.runs.next_commands import of_run, quoted, resume
 from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.records import RunRecord
-from tcb_ops.runs.stop_errors import interrupted, stop_reason
+from tcb_ops.runs.stop_errors import interrupted, interrupted_late, stop_reason
 from tcb_ops.settings import Settings
 
 MANY = 10_000
@@ -118,6 +118,18 @@ class RunSession:
             raise self._early_end(error) from None
         return self._ledger.run(self._run.id)
 
+    def raise_if_cancelled(self) -> None:
+        """Raise InterruptedRunError if the session was to end early, although its run has finished.
+
+        Callers must not take the end of such a wait for permission to go on.
+        """
+        if not self._cancelled:
+            return
+        error = interrupted_late(self._run.id)
+        error.exit_code = self._exit_code
+        shows = quoted(of_run(self._context.settings, self._run, "show"))
+        raise _with_lines(error, _("To see how:"), shows)
+
     def _finish(self, rest: RowEnd | None) -> None:
         if self._links is not None:
             self.expired_links = self._links.finish(self._ledger, self._run, self._context.runtime.now())
@@ -168,12 +180,16 @@ class RunSession:
 
 
 def _with_next(error: TcbOpsError, run: RunRecord, settings: Settings) -> TcbOpsError:
-    lines: list[object] = [error.text]
+    lines: list[object] = []
     purpose = _("To resume run {id} ({target}):")
     if is_canary := isinstance(error, CanaryError):
         lines += [_("To see why:"), quoted(of_run(settings, run, "errcodes"))]
         purpose = _("To resume the other environments of run {id} ({target}) anyway, without --canary:")
     purpose = purpose.format(id=run.id, target=settings.target_label)
-    error.text = as_lines([*lines, purpose, quoted(resume(settings, run, canary=not is_canary))])
+    return _with_lines(error, *lines, purpose, quoted(resume(settings, run, canary=not is_canary)))
+
+
+def _with_lines(error: TcbOpsError, *lines: object) -> TcbOpsError:
+    error.text = as_lines([error.text, *lines])
     error.args = (error.text.en,)
     return error

@@ -55,6 +55,14 @@ def interrupted() -> InterruptedRunError:
     return stopped(InterruptedRunError, DetailCode.INTERRUPTED)
 
 
+def interrupted_late(run: str) -> InterruptedRunError:
+    """Return the error for a session that was cancelled or got a signal when every row of its run had ended."""
+    text = _("interrupted; every row of run {id} had ended by then, and nothing else was started.", id=run)
+    error = InterruptedRunError(text)
+    error.code = str(DetailCode.INTERRUPTED)
+    return error
+
+
 def refused_platform(code: int, errmsg: str) -> PlatformStopError:
     """Return the error for a refusal of the whole platform; the errmsg of 61004 names the missing IP address."""
     return stopped(PlatformStopError, DetailCode.PLATFORM, errcode=code, errmsg=errmsg or "-")

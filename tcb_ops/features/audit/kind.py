@@ -118,7 +118,12 @@ class AuditKind(Kind):
         if run.stopped is not None and not run.parent:
             # A retry is no audit of its own, with which the next one could be compared.
             known = run.settings.get("known_file")
-            words = ["audit", *selected(run), *(["--known", str(known)] if known else []), *pace(run)]
+            words = [
+                "audit",
+                *selected(run),
+                *(["--known", str(known)] if known else []),
+                *pace(run.settings),
+            ]
             return _("When that is fixed, audit again:"), command(settings, *words, target=run.target)
         count = environment_count(sum(action.group.rows for action in actions))
         purpose = _("When the causes are fixed, check {environments} again:", environments=count)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -31,14 +31,14 @@ from tcb_ops.cli.options import (
     target_line,
     yes_option,
 )
-from tcb_ops.errors import InputError, UsageError
+from tcb_ops.errors import InputError, InterruptedRunError, StoppedError, UsageError
 from tcb_ops.features.stored.kinds import CONFIRM, DELETE, UNDO
 from tcb_ops.formatting import format_size
 from tcb_ops.i18n import Text, _, as_lines, as_list, ngettext
 from tcb_ops.kinds import Kind, environment_count, merchant_count, row_count
 from tcb_ops.model import SIMULATOR, file_problem
 from tcb_ops.runs.list_kinds import UPLOAD
-from tcb_ops.settings import Settings, settings_file
+from tcb_ops.settings import Settings, settings_file, without_dots
 
 if TYPE_CHECKING:
     from tcb_ops.cli.console import Console
@@ -319,15 +319,46 @@ def sync(command: RunCommand, folder: str, *, deletes: bool, scanning: ScanOptio
                 raise UsageError(text, _("Nothing was sent. To delete them anyway: --yes"))
             scope = scope_of_list(plan.gone)
             _ask(command, DELETE, scope, _("To be deleted: {text}", text=scope.text))
-        run = command.follow(
-            api.start_upload(plan.batch, skip_unchanged=True, report=command.reports, **command.options),
-            command.export,
-        )
-        deleted, complete = None, True
-        if deletes and plan.gone is not None:
-            deleted, complete = _delete_gone(command, plan, run)
+        with _suggested_again(command, _words_again(command, plan, scanning, deletes=deletes)):
+            run = command.follow(
+                api.start_upload(plan.batch, skip_unchanged=True, report=command.reports, **command.options),
+                command.export,
+            )
+            deleted, complete = None, True
+            if deletes and plan.gone is not None:
+                deleted, complete = _delete_gone(command, plan, run)
         command.console.json_extra = _gone_in_json(plan, deleted)
         return max(not complete, command.end_reported(run))
+
+
+@contextmanager
+def _suggested_again(command: RunCommand, words: list[str]) -> Iterator[None]:
+    """Suggest these words, the whole synchronization, instead of the run in which it was interrupted or stopped."""
+    from tcb_ops.runs.next_commands import command as composed
+    from tcb_ops.runs.next_commands import quoted
+
+    try:
+        yield
+    except (InterruptedRunError, StoppedError) as error:
+        again = quoted(composed(command.settings, *words))
+        error.text = as_lines(filter(None, (error.problem, error.fix, _("To continue:"), again)))
+        raise
+
+
+def _words_again(command: RunCommand, plan: SyncPlan, scanning: ScanOptions, *, deletes: bool) -> list[str]:
+    from tcb_ops.runs.next_commands import pace
+
+    repeated = {
+        "to": scanning.to,
+        "path": [scanning.template],
+        "include": scanning.include,
+        "exclude": scanning.exclude,
+        "where": command.common.where,
+        "out": [without_dots(command.which.out)] if command.which.out is not None else [],
+    }
+    words = [word for name, values in repeated.items() for value in values for word in (f"--{name}", value)]
+    flags = ["--delete"] if deletes else []
+    return ["sync", without_dots(plan.scanned.folder), *words, *flags, *pace(asdict(command.limits))]
 
 
 def _delete_gone(command: RunCommand, plan: SyncPlan, run: Run) -> tuple[Run | None, bool]:

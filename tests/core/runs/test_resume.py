@@ -1,11 +1,16 @@
 """Runs that end early, by whatever means, and go on: nothing lost, nothing done twice that the ledger calls done."""
 
+import asyncio
 import csv
+import os
 import signal
 import subprocess
 import sys
-from collections import Counter
+import threading
+from collections import Counter, deque
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -21,6 +26,8 @@ from tcb_ops.run import Run
 from tcb_ops.runs import scheduler
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.progress import Progress
+from tcb_ops.signals import handled
+from tcb_ops.wechat.tokens import FileTokens
 
 pytestmark = pytest.mark.slow
 
@@ -103,6 +110,39 @@ def assert_all_done(
 
 
 # --- told to end ----------------------------------------------------------------------------------------------------
+
+
+def test_a_ctrl_c_when_every_row_has_ended_is_raised_once_the_report_is_written(open_workspace):
+    workspace = open_workspace(many(TEA, rows=3))
+    watched, arrived = threading.Event(), threading.Event()
+
+    class Tokens(FileTokens):
+        async def aclose(self) -> None:
+            """Send a Ctrl-C after the last row, before the work has ended."""
+            await super().aclose()
+            await asyncio.to_thread(watched.wait)
+            os.kill(os.getpid(), signal.SIGINT)
+            await asyncio.to_thread(arrived.wait)
+
+    def ctrl_c(_number: int, _frame: FrameType | None) -> None:
+        arrived.set()
+        raise KeyboardInterrupt
+
+    def show(news: Iterator[Progress]) -> None:
+        watched.set()
+        deque(news, maxlen=0)
+
+    written: list[Run] = []
+    with handled(ctrl_c):
+        working = workspace.start_upload(tokens=Tokens(workspace.folder / "tokens.csv"))
+        working.follow(show)
+        with pytest.raises(tcb.InterruptedRunError, match="had ended by then") as caught:
+            working.wait(written.append)
+    assert caught.value.exit_code == 130
+    (command,) = caught.value.text.commands()
+    assert command.startswith(f"tcb-ops show {working.id} ")
+    assert [run.counts for run in written] == [{"uploaded": 3}]
+    assert latest(workspace).record.finished_at is not None
 
 
 @pytest.mark.parametrize("kind", ["links", "upload"])

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shlex
 import signal
 from typing import TYPE_CHECKING
 
@@ -94,6 +95,29 @@ def test_what_is_gone_is_listed_and_stays_until_it_is_to_be_deleted(open_cli, ph
     assert (found["gone"]["rows"], found["gone"]["counts"]) == (3, {"deleted": 3})
     assert paths(cli) == {"2026/banner.svg"}
     assert sync(cli, "--delete", "--path", "2026/{rel}")["gone"] == {"rows": 0, "run": None, "counts": {}}
+
+
+@pytest.mark.kill
+@pytest.mark.parametrize("step", [FaultStep.STORE, FaultStep.DELETE])
+def test_an_interrupted_sync_suggests_itself(open_cli, photos, wait_for, step):
+    cli = open_cli()
+    asked = ("--to", "all-envs", "--where", "name=茶语小铺", "--path", "2026/{rel}", "--concurrency", "1")
+    words = ("sync", "photos", *asked, "--exclude", "*.tmp", "--delete")
+    assert cli(*words).code == 0
+    (photos / "banner.svg").unlink()
+    (photos / "new.txt").write_text("new", encoding="utf-8")
+    cli.workspace.sim.play([Fault(step=step, delay=60)])
+    counter = f"{step}_calls" if step is FaultStep.STORE else str(step)
+    before = cli.workspace.sim.stats[counter]
+    with cli.process(*words) as process:
+        wait_for(lambda: cli.workspace.sim.stats[counter] > before)
+        process.send_signal(signal.SIGINT)
+        _out, err = process.communicate(timeout=240)
+    assert process.returncode == 130
+    cli.workspace.sim.play([])
+    (again,) = (line for line in err.splitlines() if line.startswith("tcb-ops "))
+    assert cli(*shlex.split(again)[1:]).code == 0
+    assert paths(cli) == {"2026/new.txt", "2026/menu/tea.json"}
 
 
 def test_only_what_sync_uploaded_last_from_the_folder_is_deleted(open_cli, photos):
