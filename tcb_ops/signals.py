@@ -6,13 +6,15 @@ command like SIGTERM; on Windows, SIGBREAK is sent for it.
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from types import FrameType
+from types import CodeType, FrameType
 from typing import NoReturn
 
 NOTHING_STARTED = "tcb-ops: Interrupted; nothing was started. 已中断；尚未开始。\n".encode()
@@ -27,9 +29,9 @@ _terminals: list[int] = []
 class Ended(KeyboardInterrupt):
     """A signal as an exception: ends a run like Ctrl-C, with its own exit code."""
 
-    def __init__(self, exit_code: int) -> None:
+    def __init__(self, number: int) -> None:
         super().__init__()
-        self.exit_code = exit_code
+        self.number, self.exit_code = number, exit_code(number)
 
 
 def end_signals() -> list[signal.Signals]:
@@ -87,6 +89,12 @@ def asked() -> int:
     return _asked
 
 
+def raise_if_asked() -> None:
+    """Raise KeyboardInterrupt if a signal was received: whoever caught its exception may not have ended the command."""
+    if _asked:
+        raise KeyboardInterrupt
+
+
 def end_at_once(code: int = 0, message: bytes = b"") -> None:
     """Let a signal end the process immediately, for when nothing is under way.
 
@@ -110,9 +118,36 @@ def end_tidily() -> None:
         global _asked  # noqa: PLW0603  signals are per process
         _asked = exit_code(number)
         _drop_closed_terminals()
-        raise Ended(_asked)
+        raise Ended(number)
 
     _handle(end)
+    sys.unraisablehook = _send_again
+
+
+def _send_again(lost: sys.UnraisableHookArgs) -> None:
+    """Send a signal again whose exception was lost, raised where Python only reports exceptions, as in a weak reference's callback."""
+    if isinstance(lost.exc_value, Ended):
+        # By another thread: an exception raised before this function has returned would be lost, too.
+        threading.Thread(target=_send_later, args=(lost.exc_value.number,), daemon=True).start()
+    else:
+        sys.__unraisablehook__(lost)
+
+
+def _send_later(number: int) -> None:
+    main = threading.main_thread().ident
+    assert main is not None  # noqa: S101  it runs
+    while _is_running(_send_again.__code__, sys._current_frames()[main]):  # noqa: SLF001  documented, nothing else tells
+        time.sleep(0.001)
+    if sys.platform == "win32":
+        _thread.interrupt_main(number)
+    else:
+        signal.pthread_kill(main, number)  # also wakes it from a wait
+
+
+def _is_running(code: CodeType, frame: FrameType | None) -> bool:
+    while frame is not None and frame.f_code is not code:
+        frame = frame.f_back
+    return frame is not None
 
 
 def _handle(end: Callable[[int, FrameType | None], NoReturn]) -> None:

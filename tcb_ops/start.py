@@ -33,6 +33,7 @@ from tcb_ops.model import Merchant
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.progress import Progress
 from tcb_ops.settings import NOT_STARTED, Settings, default_settings, with_target
+from tcb_ops.signals import raise_if_asked
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -339,6 +340,7 @@ def start_run(
         if cluster is not None:  # opened before anything is planned
             runner = stack.enter_context(provided("cluster_runner")(cluster, settings, work))
         still_alone = while_planning.enter_context(planning(ledger))
+        raise_if_asked()
         run, resumed = plan(
             ledger,
             work,

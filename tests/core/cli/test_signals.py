@@ -70,6 +70,49 @@ def test_a_signal_while_the_command_starts_leaves_no_trace(open_cli, number, mom
     assert out == ""
 
 
+LOSES_A_SIGNAL = """
+import signal, sys, weakref
+from contextlib import suppress
+from tcb_ops.__main__ import main
+
+class Thing: pass
+
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "tcb_ops.runs.plan":
+            sys.meta_path.remove(self)
+            receive()
+
+def signalled(_=None):
+    signal.raise_signal({number})
+
+def receive():
+    {receive}
+
+sys.meta_path.insert(0, Finder())
+main()
+"""
+LOST = {
+    "by a weak reference's callback": "thing = Thing(); reference = weakref.ref(thing, signalled); del thing",
+    "by who catches everything": "with suppress(BaseException): signalled()",
+}
+
+
+@pytest.mark.parametrize("number", CODES)
+@pytest.mark.parametrize("receive", LOST.values(), ids=LOST)
+def test_a_signal_that_is_lost_during_an_import_ends_the_command_before_anything_is_sent(
+    open_cli, receive, number
+):
+    cli = open_cli(many(TEA, rows=5))
+    script = LOSES_A_SIGNAL.format(receive=receive, number=int(number))
+    with cli.spawn([sys.executable, "-c", script, "upload", "list.csv", "--root", "files"]) as process:
+        out, err = process.communicate(timeout=240)
+    assert process.returncode == CODES[number], err
+    assert [word for word in ("Traceback", "Exception ignored") if word in err] == [], err
+    assert (out, cli.calls) == ("", 0)
+    assert not cli.folder.joinpath("ledger.db").exists() or cli("runs", "--json").json["runs"] == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
 def test_a_signal_that_who_began_the_command_has_ignored_stays_so(open_cli, number):
     cli = open_cli(many(TEA, rows=5), [Fault(delay=0.3)])
