@@ -104,9 +104,9 @@ def __getattr__(name: str) -> object:
     except ModuleNotFoundError as error:
         if not (error.name or "").startswith(f"{__name__}.features."):
             raise
-        from tcb_ops.errors import MissingFeatureError
+        from tcb_ops.kinds import missing
 
-        raise MissingFeatureError(name) from None
+        raise missing(name) from None
     globals()[name] = value
     return value
 

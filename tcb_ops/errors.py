@@ -166,9 +166,6 @@ class SettingsError(UsageError):
 class MissingFeatureError(UsageError):
     """Something was asked for that a feature provides which is not installed."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(_("this installation of tcb-ops has no feature for {name}.", name=name))
-
 
 class InputError(UsageError, Tabular):
     """A list or a merchants file has problems; nothing was sent.

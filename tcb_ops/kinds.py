@@ -10,7 +10,7 @@ imported when they are used.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
@@ -76,12 +76,41 @@ def provided(name: str) -> Any:
     for feature in features().values():
         if name in feature.provides:
             return load(feature.provides[name])
-    raise MissingFeatureError(name)
+    raise missing(name)
 
 
 def is_provided(name: str) -> bool:
     """Return whether a feature provides something under a name."""
     return any(name in feature.provides for feature in features().values())
+
+
+def missing(name: str, fix: Text | None = None) -> MissingFeatureError:
+    """Return the error for something that no feature provides."""
+    text = next((text for text, names in _NOT_INSTALLED.items() if name in names), None)
+    return MissingFeatureError(text or _("{name} is not installed.", name=name), fix)
+
+
+_NOT_INSTALLED: Mapping[Text, Collection[str]] = {
+    _("Audits are not installed."): ("audit", "Run.audit", "runs --stale"),
+    _("Backups are not installed."): ("backed_up_calls", "backup_folder", "check_resumed_backup"),
+    _("Clusters are not installed."): ("cluster", "cluster_runner"),
+    _("Comparisons of runs are not installed."): ("Run.changes",),
+    _("Diagnoses are not installed."): ("Run.why",),
+    _("Dry runs are not installed."): ("dry_run",),
+    _("Fix-me files are not installed."): ("write_fixme",),
+    _("Maps of folders are not installed."): ("file_map",),
+    _("Merged reports are not installed."): ("merged_run",),
+    _("Parquet files are not installed."): ("Run.to_parquet",),
+    _("PDF reports are not installed."): ("pdf",),
+    _("PostgreSQL is not installed."): ("postgresql",),
+    _("Reports of some merchants are not installed."): ("run_view",),
+    _("The simulator is not installed."): ("simulator", "init --practice"),
+    _("URLs as files are not installed."): ("source_body",),
+    _("Workbooks are not installed."): (
+        *("mark_workbook", "read_workbook", "split_workbook", "table.xlsx", "write_into"),
+    ),
+}
+"""What a user is told, with the names of what a feature provides for it."""
 
 
 class Kind(str):

@@ -128,7 +128,7 @@ class TokenSettings(Section):
 class ReportSettings(Section):
     """What report folders contain."""
 
-    pdf: bool = False
+    pdf: Annotated[bool, rules.pdf] = False
     """Whether every report has a report.pdf, as with `--pdf`."""
     url: Annotated[str, rules.report_url] = ""
     """Where a server offers the reports' folders, with the placeholder `{run}`: messages link that page."""

@@ -17,7 +17,6 @@ from urllib.parse import urlsplit
 from tcb_ops.arguments import checked
 from tcb_ops.errors import (
     InputError,
-    MissingFeatureError,
     RunNotFoundError,
     StoppedError,
     UsageError,
@@ -28,7 +27,7 @@ from tcb_ops.errors import (
 from tcb_ops.formatting import trim
 from tcb_ops.frames import ArrowStream, Given
 from tcb_ops.i18n import _
-from tcb_ops.kinds import ANY_KIND, MissingKind, all_kinds, kind_named, provided
+from tcb_ops.kinds import ANY_KIND, MissingKind, all_kinds, kind_named, missing, provided
 from tcb_ops.model import Merchant
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.progress import Progress
@@ -219,7 +218,7 @@ def find_run(run: str | Run, settings: Settings, parameter: str = "run", kind: s
         listing = quoted(command(settings, "runs"))
         raise RunNotFoundError(error.text, _("To list the runs:\n{listing}", listing=listing)) from None
     if isinstance(record.kind, MissingKind):
-        raise MissingFeatureError(record.kind)
+        raise missing(record.kind)
     return Run(ledger, record, settings)
 
 

@@ -12,15 +12,17 @@ from typing import Any
 from tcb_ops.errors import UsageError
 from tcb_ops.formatting import guard
 from tcb_ops.i18n import _
-from tcb_ops.kinds import provided
+from tcb_ops.kinds import is_provided, missing, provided
 from tcb_ops.resources import replacing, system_reason
 from tcb_ops.secrets import masked
 
 
 def table_file(name: str | Path) -> Path:
-    """Return the file for a table. Raises UsageError for a name that ends in neither .csv nor .xlsx."""
-    if Path(name).suffix.lower() not in {".csv", ".xlsx"}:
+    """Return the file for a table. Raises UsageError for a name that ends in neither .csv nor, with workbooks, .xlsx."""
+    if (ending := Path(name).suffix.lower()) not in {".csv", ".xlsx"}:
         raise UsageError(_("{name}: a table's file must end in .csv or .xlsx.", name=name))
+    if ending == ".xlsx" and not is_provided("table.xlsx"):
+        raise missing("table.xlsx", _("Choose a name that ends in .csv."))
     return Path(name)
 
 

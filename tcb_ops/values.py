@@ -19,6 +19,7 @@ from urllib.parse import SplitResult, urlsplit
 import msgspec
 
 from tcb_ops.i18n import Joined, Text, _
+from tcb_ops.kinds import is_provided
 from tcb_ops.model import SIMULATOR, is_loopback
 
 
@@ -239,6 +240,13 @@ def token_url(value: str) -> str:
         raise InvalidValueError(
             _("must be https: its responses contain tokens (http is only for a server on this machine)")
         )
+    return value
+
+
+def pdf(value: bool) -> bool:
+    """Check whether PDF reports are installed, if they are asked for."""
+    if value and not is_provided("pdf"):
+        raise InvalidValueError(_("PDF reports are not installed; remove it"))
     return value
 
 

@@ -16,6 +16,7 @@ from tcb_ops.cli.options import (
     NO_SETTINGS_FILE,
     CommonOptions,
     kind_option,
+    own_option,
     pdf_option,
     reader_options,
     settings_options,
@@ -130,6 +131,7 @@ def errcodes(run: str, out: Path | None, kind: str | None, *, common: CommonOpti
 
     By merchant and environment, with a text for the merchant where it must act; `--json` gives the numbers, and each text.
     """
+    from tcb_ops.reports.export import WORKBOOK
     from tcb_ops.runs.next_commands import of_run
 
     settings, console = common.start()
@@ -155,7 +157,7 @@ def errcodes(run: str, out: Path | None, kind: str | None, *, common: CommonOpti
     rows = row_count(overview.total)
     console.info(_("{head} · {bad:,} of {rows} did not succeed", head=head, bad=bad, rows=rows))
     show_causes(console, chosen, overview, texts=True)
-    if out is None and len(overview.messages(console.lang)) > 1:
+    if out is None and is_provided(WORKBOOK) and len(overview.messages(console.lang)) > 1:
         words = of_run(settings, record, "errcodes", "--out", "texts.xlsx")
         console.suggest(_("report.xlsx has the text for each merchant. To write them alone:"), words)
     return 0
@@ -166,22 +168,31 @@ def errcodes(run: str, out: Path | None, kind: str | None, *, common: CommonOpti
 @click.option(
     "--out",
     metavar="DIR",
-    help="The report folder; with --into the copy. [default: reports/RUN; beside the original]",
+    help="The report folder. [default: reports/RUN]",
 )
-@click.option("--final", is_flag=True, help="Merge the run with its retries: each row's last state.")
-@click.option(
+@own_option(
+    "--final", is_flag=True, needs="merged_run", help="Merge the run with its retries: each row's last state."
+)
+@own_option(
     "--into",
+    needs="write_into",
     metavar="ORIGINAL.xlsx",
-    help="Write how rows ended into new columns, in a copy of the list's own workbook.",
+    help="Write how rows ended into new columns, in a copy of the list's own workbook (--out, or beside it).",
 )
-@click.option(
+@own_option(
     "--split-by",
+    needs="split_workbook",
     default="",
     metavar="COLUMN",
     help="With --into: a workbook per value of this column, with its rows only.",
 )
 @pdf_option
-@click.option("--parquet", metavar="FILE", help="Also write every row to a Parquet file (needs pyarrow).")
+@own_option(
+    "--parquet",
+    needs="Run.to_parquet",
+    metavar="FILE",
+    help="Also write every row to a Parquet file (needs pyarrow).",
+)
 @kind_option
 @reader_options
 def report(
@@ -199,7 +210,7 @@ def report(
     """Write a run's report folder.
 
     results.csv, failed.csv, errcodes.csv, report.html, report.xlsx and manifest.json, with --where of the matching
-    merchants' rows only. With --into, the workbook for colleagues instead.
+    merchants' rows only.
     """
     from tcb_ops import api
 
@@ -233,7 +244,7 @@ def report(
     if parquet is not None:
         chosen_run.to_parquet(parquet)
     if into is not None:
-        if record.parent and not final:
+        if record.parent and not final and is_provided("merged_run"):
             console.info(_("This is a retry: --final writes all rows of {run} instead.", run=record.parent))
         show(chosen_run.write_into(into, out, split_by=split_by, warn=console.warn))
         return 0
@@ -323,10 +334,10 @@ def _row(record: RowRecord, settings: Settings, lang: Lang) -> dict[str, Any]:
 
 
 @click.command(cls=Command, usual="stale target where json note")
-@click.option(
+@own_option(
     "--stale",
+    needs="runs --stale",
     metavar="TIME",
-    hidden=not is_provided("runs --stale"),
     help="List nothing: exit code 1 if no audit of the target has finished within this time (e.g. 26h).",
 )
 @settings_options("target", "merchants", "ledger", "where", "json", "note")

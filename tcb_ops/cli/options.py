@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -13,7 +14,7 @@ import click
 from tcb_ops.cli.console import Console
 from tcb_ops.errors import TcbOpsError, UsageError
 from tcb_ops.i18n import N_, Text, _, as_list, verbatim
-from tcb_ops.kinds import ANY_KIND, is_provided, kind_names
+from tcb_ops.kinds import ANY_KIND, is_provided, kind_names, missing
 from tcb_ops.resources import others_may_read, restricting
 from tcb_ops.settings import SETTINGS_FILE, Settings, holds_password, load_settings
 from tcb_ops.settings_files import with_found_file
@@ -27,11 +28,32 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Option(click.Option):
-    """An option of a group of the complete help; without one it is the command's own."""
+    """An option of a group of the complete help; without one it is the command's own.
 
-    def __init__(self, *declarations: Any, group: str = "", **attributes: Any) -> None:
+    `needs`: what a feature must provide for it. Without that the option is not in the help, and is refused.
+    """
+
+    def __init__(self, *declarations: Any, group: str = "", needs: str = "", **attributes: Any) -> None:
         super().__init__(*declarations, **attributes)
-        self.group = group
+        self.group, self.needs = group, needs
+        self.hidden = self.hidden or not self.can_be_used
+
+    @property
+    def can_be_used(self) -> bool:
+        """Whether what it needs is installed."""
+        return not self.needs or is_provided(self.needs)
+
+    def handle_parse_result(
+        self, ctx: click.Context, opts: Mapping[str, Any], args: list[str]
+    ) -> tuple[Any, list[str]]:
+        """Take the option's value. Raises MissingFeatureError if it is given and cannot be used."""
+        if self.name in opts and not self.can_be_used:
+            raise missing(self.needs, _("Leave out {option}.", option=self.opts[0]))
+        return super().handle_parse_result(ctx, opts, args)
+
+
+own_option = partial(click.option, cls=Option)
+"""The decorator of an option that one command has."""
 
 
 def given(text: str, default: Any = None, *, name: str = "", **attributes: Any) -> Any:
@@ -235,7 +257,7 @@ class ListOptions:
         r"Where a folder of another machine is on this one, e.g. 'D:\素材=/data/素材'. Repeatable.",
         (),
         name="map",
-        hidden=not is_provided("file_map"),
+        needs="file_map",
         metavar="THERE=HERE",
     )
     on_bad: Literal["refuse", "skip"] = given(
@@ -247,7 +269,7 @@ class ListOptions:
     fix_me: str | None = given(
         "Where the rows with problems go, as CSV. [default: beside the list]",
         metavar="FILE",
-        hidden=not is_provided("write_fixme"),
+        needs="write_fixme",
     )
     root: str | None = given("The folder of the local files. [default: the list's folder]", metavar="DIR")
 
@@ -287,13 +309,16 @@ class RunOptions:
     """Options that determine which run is started or resumed, how, and where its report goes; few commands have all."""
 
     out: str | None = given("The report folder. [default: reports/RUN]", metavar="DIR")
-    pdf: bool = given("Also write report.pdf, printed by a Chromium or Edge of this machine.", default=False)
+    pdf: bool = given(
+        "Also write report.pdf, printed by a Chromium or Edge of this machine.", default=False, needs="pdf"
+    )
     yes: bool = given("Do not ask before files on a live target are changed.", default=False)
     cluster: str | None = given(
         "Share the work among N processes of this machine, or the workers of a Dask scheduler (tls://HOST:PORT).",
         metavar="local:N|URL",
+        needs="cluster",
     )
-    dry_run: bool = given("Show what would be sent; send nothing.", default=False)
+    dry_run: bool = given("Show what would be sent; send nothing.", default=False, needs="dry_run")
     limit: int | None = given("Only the first N valid rows.", type=click.IntRange(min=1), metavar="N")
     new_run: bool = given("Start a new run even if there is one to resume.", default=False)
     resume: str | None = given("Resume this unfinished run.", metavar="RUN")
@@ -308,7 +333,7 @@ class LimitOptions:
     """Options of a run's limits: the fields of RunLimits, which most commands do not load, with its defaults."""
 
     concurrency: int = _limit(
-        "Requests in flight, in all; with --cluster, per worker.", 64, click.IntRange(1, 1000), "N"
+        "Requests in flight, in all; in a cluster, per worker.", 64, click.IntRange(1, 1000), "N"
     )
     per_env: int = _limit("Rows in flight per environment.", 8, click.IntRange(1, 1000), "N")
     rate: float | None = _limit(
@@ -363,4 +388,5 @@ limit_options = options_of(LimitOptions)
 
 def table_option(text: str) -> Callable[[Function], Function]:
     """Return the option of a command that can write its result as a table."""
-    return click.option("--out", type=click.Path(path_type=Path), metavar="FILE.xlsx|.csv", help=text)
+    metavar = "FILE.xlsx|.csv" if is_provided("table.xlsx") else "FILE.csv"
+    return click.option("--out", type=click.Path(path_type=Path), metavar=metavar, help=text)

@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 
 @click.command(cls=Command, usual="mark column rows on-bad root target where json")
 @click.argument("paths", metavar="LIST")
-@click.option(
-    "--mark", is_flag=True, help="Also write a copy of the workbook, its problems coloured and explained."
+@options.own_option(
+    "--mark",
+    is_flag=True,
+    needs="mark_workbook",
+    help="Also write a copy of the workbook, its problems coloured and explained.",
 )
 @options.list_options
 @options.settings_options("target", "merchants", "where", "json")
@@ -103,8 +106,9 @@ def links(command: RunCommand, paths: str | None) -> int:
     metavar="N",
     help="The first N environments first; stop there if a row does not succeed.",
 )
-@click.option(
+@options.own_option(
     "--backup",
+    needs="backup_folder",
     metavar="DIR",
     help="Save what is overwritten below this folder first, so that undo can restore it.",
 )

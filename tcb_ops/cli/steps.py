@@ -164,6 +164,8 @@ class RunCommand:
             self.console.warn(corrected)
         elif corrected is not None:
             text = _("Corrects {rows} of run {id}, and counts in its report --final.")
+            if not is_provided("merged_run"):
+                text = _("Corrects {rows} of run {id}.")
             self.console.info(text.format(rows=row_count(batch.count), id=corrected.id))
 
     def _mark(self, source: str, problems: Sequence[Problem]) -> None:

@@ -71,10 +71,12 @@ class LocalFiles:
     def _inspect(self, file: str) -> LocalFile | UnusableFile:
         """Inspect a file, given relative to the root with forward slashes. Links are resolved."""
         if os.path.isabs(file) or ntpath.splitdrive(file)[0]:  # noqa: PTH117  as above
-            fix = _(
-                "write it relative to the folder of local files, e.g. banner/a.png, or map its folder to one here: --map {mapping}",
-                mapping=quote(f"{shown(file.rpartition('/')[0] or '/')}=FOLDER"),
-            )
+            fix = _("write it relative to the folder of local files, e.g. banner/a.png")
+            if is_provided("file_map"):
+                fix = _(
+                    "write it relative to the folder of local files, e.g. banner/a.png, or map its folder to one here: --map {mapping}",
+                    mapping=quote(f"{shown(file.rpartition('/')[0] or '/')}=FOLDER"),
+                )
             return UnusableFile(detail(DetailCode.NOT_RELATIVE, file=shown(file)), fix)
         folder, name = os.path.split(os.path.join(self._root, file))  # noqa: PTH118  as above
         try:

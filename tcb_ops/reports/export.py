@@ -96,6 +96,7 @@ def export(
     `replace`, a report of another run is replaced. Raises UsageError if anything else is at `dest` (nothing is changed),
     StoppedError if the disk fails or the report would contain a secret (an existing report is kept).
     """
+    add_pdf = provided("pdf") if pdf or settings.report.pdf else None
     check_destination(dest, run.id, replace=replace)
     real, file, trouble = _real(dest), Path(), None
     try:
@@ -106,10 +107,8 @@ def export(
             part.mkdir()
             with (reader or ledger).snapshot() as snapshot:
                 content = _write(snapshot, snapshot.run(run.id), part, settings, now)
-            if pdf or settings.report.pdf:
-                warning = provided("pdf")(part / PAGE, part / PDF)
-                if warning is not None:
-                    _warn(warning, settings)
+            if add_pdf is not None and (warning := add_pdf(part / PAGE, part / PDF)) is not None:
+                _warn(warning, settings)
             _complete(part, content, run)
             check_destination(dest, run.id, replace=replace)  # a file may have been put there meanwhile
             # Recorded before the report appears: after a kill in between, verify would not recognise it.

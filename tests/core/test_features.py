@@ -23,19 +23,19 @@ PACKAGE = Path(tcb.__file__).parent
 COMMANDS = {
     "audit": ("audit", "notify", "runs --stale 1h"),
     "charts": (),
-    "cluster": ("retry --cluster local:2",),
+    "cluster": (),
     "component": (),
-    "corrections": ("check bad.csv --fix-me wrong.csv",),
+    "corrections": (),
     "diagnosis": ("audit", "doctor", "merchants check", "why latest", "merchants", "notify", "why"),
     "doctor": ("doctor",),
-    "dry_run": ("upload list.csv --root files --dry-run --new-run",),
+    "dry_run": (),
     "evidence": ("diff latest latest", "verify again", "diff", "verify"),
     "frames": (),
-    "maps": ("check list.csv --map D:=files",),
+    "maps": (),
     "merchants": ("merchants check", "merchants"),
     "notebooks": ("notebook", "lab"),
-    "parquet": ("report --parquet rows.parquet",),
-    "pdf": ("report --pdf",),
+    "parquet": (),
+    "pdf": (),
     "postgres": ("runs --ledger postgresql+psycopg://x@127.0.0.1/t",),
     "programs": ("audit", "notify"),
     "prune": ("prune --older-than 9d", "prune"),
@@ -45,13 +45,28 @@ COMMANDS = {
     "sources": (),
     "stored": ("confirm", "delete", "list", "sync", "undo"),
     "tokens": (),
-    "views": ("report latest --final",),
+    "views": (),
     "why": ("why", "why latest", "explain 85088"),
-    "workbooks": ("report --into list.xlsx", "check list.xlsx", "errcodes --out errcodes.xlsx"),
+    "workbooks": ("check list.xlsx", "errcodes --out errcodes.xlsx"),
 }
-"""The commands of each feature that can be deleted, and of others the options that it brings."""
-IP_NOT_REGISTERED, NO_PERMISSION = 61004, 48001
-"""An errcode that stops the run, and one that ends the row."""
+"""The commands of each feature that can be deleted, and of others what they refuse."""
+OPTIONS = {
+    "check --mark": "Workbooks are not installed.",
+    "check --fix-me wrong.csv": "Fix-me files are not installed.",
+    "upload --backup saved": "Backups are not installed.",
+    "upload --cluster local:2": "Clusters are not installed.",
+    "upload --dry-run": "Dry runs are not installed.",
+    "upload --map D:=files": "Maps of folders are not installed.",
+    "upload --pdf": "PDF reports are not installed.",
+    "report --final": "Merged reports are not installed.",
+    "report --into list.xlsx": "Workbooks are not installed.",
+    "report --split-by env": "Workbooks are not installed.",
+    "report --parquet rows.parquet": "Parquet files are not installed.",
+    "runs --stale 1h": "Audits are not installed.",
+}
+"""Options, and what a user who gives one is told where its feature is missing."""
+IP_NOT_REGISTERED, NO_PERMISSION, NOT_OPENED = 61004, 48001, 85088
+"""An errcode that stops the run, one that ends the row, and one about which the merchant gets a text."""
 
 
 RUN_EACH = """
@@ -68,11 +83,12 @@ for words in json.load(sys.stdin):
 
 @pytest.fixture
 def open_without(tmp_path):
-    """Copy the package without a feature; return a function that runs commands of the copy, and returns how they ended."""
+    """Copy the package without some features; return a function that runs commands of the copy, and returns how they ended."""
 
-    def copied(feature):
+    def copied(*missing):
         copy = shutil.copytree(PACKAGE, tmp_path / "copy" / "tcb_ops")
-        shutil.rmtree(copy / "features" / feature)
+        for feature in missing:
+            shutil.rmtree(copy / "features" / feature)
         own = {name: value for name, value in os.environ.items() if not name.startswith("TCB_OPS_")}
         variables = own | {"PYTHONPATH": str(copy.parent), "TCB_OPS_CHROMIUM": "", "TCB_OPS_LANG": "en"}
 
@@ -133,6 +149,51 @@ def test_the_main_job_works_without_a_feature(feature, open_without, open_worksp
     assert not set(COMMANDS[feature]) & listed
 
 
+@pytest.mark.slow
+def test_an_option_whose_feature_is_missing_is_refused_before_the_first_call_and_is_not_in_the_help(
+    open_without, open_workspace
+):
+    rows = many(TEA, BOOKS, rows=4)
+    faults = [Fault(env=env, path=path, errcode=NOT_OPENED) for env, path in rows]
+    workspace = open_workspace(rows, faults, merchants=[TEA, BOOKS])
+    write_settings(workspace.folder, workspace.sim.base)
+    execute = open_without(
+        *(
+            "audit",
+            "cluster",
+            "corrections",
+            "dry_run",
+            "maps",
+            "parquet",
+            "pdf",
+            "stored",
+            "views",
+            "workbooks",
+        )
+    )
+    commands = [
+        option.replace(" --", " list.csv --root files --")
+        if option.startswith(("check", "upload"))
+        else option
+        for option in OPTIONS
+    ]
+    for (option, text), result in zip(OPTIONS.items(), execute(*commands), strict=True):
+        name = option.split()[1]
+        assert (result.code, result.err) == (2, f"tcb-ops: {text} Leave out {name}.\n")
+    assert workspace.sim.calls == []
+    helps = execute(*(f"{command} --help-all" for command in ("check", "upload", "report", "runs")))
+    shown = "".join(result.out for result in helps)
+    assert [option for option in OPTIONS if option.split()[1] in shown] == []
+    sent, told = execute("upload list.csv --root files", "errcodes")
+    assert (sent.code, told.code) == (1, 0)
+    assert "report" in sent.err
+    assert "xlsx" not in sent.err + told.out + told.err
+    with (workspace.folder / "tcb-ops.toml").open("a", encoding="utf-8") as settings:
+        settings.write("[report]\npdf = true\n")
+    (result,) = execute("upload list.csv --root files")
+    assert (result.code, "report.pdf: PDF reports are not installed" in result.err) == (2, True)
+
+
 @pytest.mark.posix("checkout")
 def test_a_feature_that_may_import_another_says_that_it_needs_it():
     contracts = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"][
@@ -163,7 +224,7 @@ def test_a_run_of_a_missing_feature_is_listed_with_its_counts_and_nothing_else_i
     for command, result in zip(refused, results, strict=True):
         assert result.code == 2, command
         assert result.err.count("tcb-ops: ") == 1
-        assert "audit" in result.err
+        assert "audit" in result.err.lower()
     with (workspace.folder / "tcb-ops.toml").open("a", encoding="utf-8") as settings:
         settings.write('[audit]\nknown = "known.csv"\n')
     (result,) = execute("runs")

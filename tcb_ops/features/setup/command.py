@@ -16,7 +16,7 @@ from click.shell_completion import CompletionItem, get_completion_class, shell_c
 
 from tcb_ops.cli import Command
 from tcb_ops.cli.console import Console
-from tcb_ops.cli.options import CommonOptions, lang_option
+from tcb_ops.cli.options import CommonOptions, lang_option, own_option
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Lang, _, pgettext
 from tcb_ops.kinds import provided
@@ -26,8 +26,9 @@ from tcb_ops.settings import SETTINGS_FILE, load_settings
 
 @click.command(cls=Command, usual="practice lang")
 @click.argument("folder", metavar="[DIR]", default=".")
-@click.option(
+@own_option(
     "--practice",
+    needs="init --practice",
     is_flag=True,
     help="A rehearsal instead: sample merchants, a list, its files; the target is the simulator.",
 )

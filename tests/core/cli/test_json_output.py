@@ -56,8 +56,6 @@ def made(kind):
     match kind:
         case errors.ArgumentError:
             return kind("limits", 0, _("more"))
-        case errors.MissingFeatureError:
-            return kind("cluster")
         case errors.InputError:
             return kind(text, "list.csv", [Problem(3, "path", _("bad"), _("good"), "a\ud800b")] * 60)
         case errors.TransportError:
