@@ -21,8 +21,8 @@ from sphinx.search import languages
 from sphinx.search.en import SearchEnglish
 
 import tcb_ops as tcb
+from tcb_ops.catalogue import all_errcodes, all_reasons, all_store_codes
 from tcb_ops.cli.main import cli, run
-from tcb_ops.errcodes import all_errcodes, all_reasons, all_store_codes
 from tcb_ops.features.why.codes import by_itself
 from tcb_ops.i18n import Lang
 from tcb_ops.run import FOR_USERS

@@ -41,7 +41,7 @@ from simulated_world import (
     scenario_of,
 )
 
-from tcb_ops.errcodes import CodeEntry, Decision, Scope, errcode, store_code
+from tcb_ops.catalogue import CodeEntry, Decision, Scope, errcode, store_code
 from tcb_ops.errors import InterruptedRunError, LedgerError, StoppedError, TransportError, TransportFault
 from tcb_ops.features.simulator.cos import bucket_of
 from tcb_ops.kinds import kind_named

@@ -14,8 +14,8 @@ from multidict import CIMultiDict
 from rigged_simulator import Simulator
 from simulated_time import SimulatedLoop
 
+from tcb_ops.catalogue import all_errcodes, all_store_codes
 from tcb_ops.details import DetailCode, detail
-from tcb_ops.errcodes import all_errcodes, all_store_codes
 from tcb_ops.errors import TokenError, TransportError, TransportFault
 from tcb_ops.features.simulator.cos import bucket_of
 from tcb_ops.features.simulator.faults import Etag, Fault, Faults, FaultStep, Reset

@@ -16,7 +16,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from tcb_ops import api
-from tcb_ops.errcodes import COMPONENT_MARK
+from tcb_ops.catalogue import COMPONENT_MARK
 from tcb_ops.errors import RunNotFoundError, TcbOpsError, UsageError
 from tcb_ops.i18n import NOTHING, Text, _, as_lines, as_sentences
 from tcb_ops.kinds import ANY_KIND, Kind, provided, row_count

@@ -11,10 +11,10 @@ from datetime import datetime, tzinfo
 from functools import cache
 from typing import Any
 
+from tcb_ops.catalogue import COMPONENT_MARK, ETAG_MISMATCH, Decision, all_reasons, entry_of
+from tcb_ops.catalogue import errcode as errcode_entry
+from tcb_ops.catalogue import store_code as store_code_entry
 from tcb_ops.details import Detail, detail
-from tcb_ops.errcodes import COMPONENT_MARK, ETAG_MISMATCH, Decision, all_reasons, entry_of
-from tcb_ops.errcodes import errcode as errcode_entry
-from tcb_ops.errcodes import store_code as store_code_entry
 from tcb_ops.i18n import NOTHING, Joined, Text, _, as_list, as_sentences, verbatim
 from tcb_ops.kinds import counted, counted_rows, is_provided, provided
 from tcb_ops.model import Outcome, Owner, Reason, RowEnd

@@ -11,8 +11,8 @@ from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from tcb_ops.catalogue import COMPONENT_MARK, ETAG_MISMATCH, Decision, Scope, entry_of
 from tcb_ops.details import merged
-from tcb_ops.errcodes import COMPONENT_MARK, ETAG_MISMATCH, Decision, Scope, entry_of
 from tcb_ops.i18n import Joined, Lang, Text, as_sentences, ngettext, verbatim
 from tcb_ops.kinds import is_provided, provided
 from tcb_ops.model import Outcome, Reason

@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, TypeVar
 
+from tcb_ops.catalogue import ETAG_MISMATCH, Decision, Scope, store_code
 from tcb_ops.details import DetailCode, as_detail, detail
-from tcb_ops.errcodes import ETAG_MISMATCH, Decision, Scope, store_code
 from tcb_ops.errors import TransportError, TransportFault
 from tcb_ops.i18n import Text
 from tcb_ops.kinds import provided

@@ -11,8 +11,8 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import fields
 
+from tcb_ops.catalogue import Decision, errcode
 from tcb_ops.details import DetailCode, as_detail, detail
-from tcb_ops.errcodes import Decision, errcode
 from tcb_ops.errors import CanaryError, LedgerError, OutageError, TokenError, TokenSourceError, TransportError
 from tcb_ops.formatting import format_countdown
 from tcb_ops.i18n import NOTHING, Text, _, verbatim

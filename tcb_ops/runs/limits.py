@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from tcb_ops.arguments import is_number
-from tcb_ops.errcodes import Decision, Scope, errcode
+from tcb_ops.catalogue import Decision, Scope, errcode
 from tcb_ops.errors import TransportError, check_count, check_value
 from tcb_ops.i18n import _
 from tcb_ops.runs.records import EnvRecord

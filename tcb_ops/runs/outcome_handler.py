@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from tcb_ops.catalogue import Decision, Scope
 from tcb_ops.details import as_detail
-from tcb_ops.errcodes import Decision, Scope
 from tcb_ops.i18n import Text
 from tcb_ops.kinds import Kind
 from tcb_ops.model import Outcome, Owner, Reason, RowEnd, Secret

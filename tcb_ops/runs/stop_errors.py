@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from tcb_ops.catalogue import CodeEntry, errcode
 from tcb_ops.details import Detail, DetailCode, DetailCodes, as_detail, detail
-from tcb_ops.errcodes import CodeEntry, errcode
 from tcb_ops.errors import (
     InterruptedRunError,
     OutageError,

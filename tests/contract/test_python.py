@@ -119,6 +119,19 @@ def test_blocking_functions_take_what_their_start_functions_take() -> None:
 # --- runs -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import tcb_ops.runs.ledger as module; assert module.Ledger; import tcb_ops; assert callable(tcb_ops.runs)",
+        "import tcb_ops; tcb_ops.runs; import tcb_ops.runs.ledger as module; assert module.Ledger",
+        "import tcb_ops.runs; assert callable(tcb_ops.runs); from tcb_ops.runs import ledger, plan",
+        "import tcb_ops.catalogue as module; assert module.errcode(0); from tcb_ops import errcodes; errcodes.__wrapped__",
+    ],
+)
+def test_a_public_name_and_the_modules_beside_it_are_imported_in_any_order(program: str) -> None:
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 def test_the_example_of_the_contract(mixed: Operator) -> None:
     merchants = tcb.read_merchants("merchants.csv")
     batch = tcb.read_paths("list.csv", merchants, root="files")

@@ -10,8 +10,8 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import replace
 
+from tcb_ops.catalogue import Decision, errcode
 from tcb_ops.details import Detail, detail
-from tcb_ops.errcodes import Decision, errcode
 from tcb_ops.errors import OutageError, PlatformStopError, TokenSourceError, TransportError
 from tcb_ops.features.audit import REFUSED_TOKENS, UNAVAILABLE, UNHEALTHY, AuditCode
 from tcb_ops.features.diagnosis import interfaces

@@ -14,7 +14,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tcb_ops.errcodes import ERRCODE, all_reasons
+from tcb_ops.catalogue import ERRCODE, all_reasons
 from tcb_ops.features.audit import HEALTHY, UNHEALTHY, AuditCode
 from tcb_ops.features.audit.calls import PERMISSIONS, QUOTA
 from tcb_ops.formatting import shown

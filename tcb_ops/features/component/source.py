@@ -16,8 +16,8 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import Any, TypeVar
 
+from tcb_ops.catalogue import Decision, Scope, errcode
 from tcb_ops.details import detail
-from tcb_ops.errcodes import Decision, Scope, errcode
 from tcb_ops.errors import SettingsError, TokenError, TokenSourceError, TransportError, TransportFault
 from tcb_ops.features.component import ComponentCode
 from tcb_ops.features.component.store import StoredToken, TokenStore

@@ -10,7 +10,7 @@ from functools import partial
 from itertools import count
 from typing import TypeVar
 
-from tcb_ops.errcodes import errcode
+from tcb_ops.catalogue import errcode
 from tcb_ops.errors import OutageError, PlatformStopError, StoppedError, TokenError, TokenSourceError
 from tcb_ops.features.diagnosis import interfaces
 from tcb_ops.features.diagnosis.interfaces import AuthorizerInfo, Quota, ReceivedRequest

@@ -12,8 +12,8 @@ from enum import Enum
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from tcb_ops.catalogue import COMPONENT_MARK, ERRCODE, all_reasons, catalogue_lines, entry_of
 from tcb_ops.details import DetailCode, as_detail
-from tcb_ops.errcodes import COMPONENT_MARK, ERRCODE, all_reasons, catalogue_lines, entry_of
 from tcb_ops.errors import StoppedError
 from tcb_ops.features.diagnosis.interfaces import AuthorizerInfo, Quota, ReceivedRequest
 from tcb_ops.formatting import sanitize

@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tcb_ops.errcodes import ERRCODE
+from tcb_ops.catalogue import ERRCODE
 from tcb_ops.errors import InputError, SettingsError, TcbOpsError, TransportError, TransportFault
 from tcb_ops.features.diagnosis.checks import DoctorCheck, DoctorFinding, Grade
 from tcb_ops.features.diagnosis.questions import ask_about

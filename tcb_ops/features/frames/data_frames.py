@@ -12,7 +12,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tcb_ops.errcodes import ERRCODE
+from tcb_ops.catalogue import ERRCODE
 from tcb_ops.errors import ArgumentError, UsageError
 from tcb_ops.frames import Given, Lines
 from tcb_ops.i18n import Lang, Text, _, as_list

@@ -24,7 +24,7 @@ from typing import NamedTuple
 from urllib.parse import parse_qs, quote, unquote_to_bytes
 from xml.sax.saxutils import escape
 
-from tcb_ops.errcodes import store_code
+from tcb_ops.catalogue import store_code
 from tcb_ops.features.simulator.faults import Etag, Fault, FaultStep
 from tcb_ops.features.simulator.state import Request, Response, SimulatedObject, SimulatorState
 from tcb_ops.model import Merchant

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 from urllib.parse import unquote_plus
 
-from tcb_ops.errcodes import errcode
+from tcb_ops.catalogue import errcode
 from tcb_ops.errors import has_surrogates
 from tcb_ops.features.simulator.cos import CosStore, bucket_of, download_url, issue
 from tcb_ops.features.simulator.faults import FaultStep

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar, Unpack
 
 from tcb_ops.arguments import checked
-from tcb_ops.errcodes import Decision, errcode
+from tcb_ops.catalogue import Decision, errcode
 from tcb_ops.errors import RefusedError, TokenError, TransportError, TransportFault, UsageError
 from tcb_ops.i18n import Text, _
 from tcb_ops.lists.merchants import Unresolved, read_merchants, resolve

@@ -16,8 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from tcb_ops.catalogue import Decision, Scope, errcode
 from tcb_ops.details import DetailCode, as_detail, detail
-from tcb_ops.errcodes import Decision, Scope, errcode
 from tcb_ops.errors import TransportError
 from tcb_ops.features.stored import StoredCode, StoredOutcome, StoredReason
 from tcb_ops.features.stored.client import NOT_THERE, FileClient, FileStatus

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Unpack
 
 from tcb_ops.arguments import checked
-from tcb_ops.errcodes import COMPONENT_MARK
+from tcb_ops.catalogue import COMPONENT_MARK
 from tcb_ops.errors import RunNotFoundError, UsageError
 from tcb_ops.features.diagnosis.interfaces import Quota, ReceivedRequest
 from tcb_ops.features.diagnosis.questions import ask_about

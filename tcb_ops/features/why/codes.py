@@ -6,7 +6,7 @@ from functools import cache
 from typing import SupportsIndex
 
 from tcb_ops.arguments import checked
-from tcb_ops.errcodes import CodeEntry, all_store_codes, catalogue_lines, errcode, store_code
+from tcb_ops.catalogue import CodeEntry, all_store_codes, catalogue_lines, errcode, store_code
 from tcb_ops.errors import UsageError
 from tcb_ops.formatting import shown
 from tcb_ops.i18n import Bilingual, Text, _, as_list

@@ -72,7 +72,7 @@ def explain(code: str, *, common: CommonOptions) -> int:
 
     An errcode (85088, -501001) or one of the store's (SlowDown).
     """
-    from tcb_ops.errcodes import COMPONENT_MARK, ETAG_MISMATCH, all_reasons, errcode
+    from tcb_ops.catalogue import COMPONENT_MARK, ETAG_MISMATCH, all_reasons, errcode
     from tcb_ops.features.diagnosis.verdicts import presumed_verdict
     from tcb_ops.features.why.codes import by_itself
     from tcb_ops.features.why.codes import explain as look_up

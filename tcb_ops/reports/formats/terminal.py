@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 
-from tcb_ops.errcodes import all_reasons
+from tcb_ops.catalogue import all_reasons
 from tcb_ops.formatting import sanitize, shorten, wrap
 from tcb_ops.i18n import NOTHING, Lang, Text, _, ngettext
 from tcb_ops.kinds import MissingKind, row_count

@@ -7,8 +7,8 @@ import pytest
 from tables import table
 from workspace import store_says
 
+from tcb_ops.catalogue import errcode, store_code
 from tcb_ops.details import DetailCode, as_detail, detail
-from tcb_ops.errcodes import errcode, store_code
 from tcb_ops.features.audit import HALTED, HEALTHY, NOT_ASKED, UNAVAILABLE, UNHEALTHY, AuditCode
 from tcb_ops.features.audit.kind import AUDIT
 from tcb_ops.features.stored import StoredOutcome, StoredReason

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tcb_ops.errcodes import all_errcodes, all_store_codes
+from tcb_ops.catalogue import all_errcodes, all_store_codes
 from tcb_ops.i18n import Bilingual
 from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.reports.explanations import code_label

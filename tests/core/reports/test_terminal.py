@@ -7,7 +7,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from tcb_ops.errcodes import all_errcodes
+from tcb_ops.catalogue import all_errcodes
 from tcb_ops.formatting import wrap
 from tcb_ops.i18n import Lang
 from tcb_ops.reports.formats.terminal import Wrapped, shorten

@@ -5,8 +5,8 @@ from dataclasses import asdict
 import pytest
 from tables import table
 
+from tcb_ops.catalogue import Decision, Scope
 from tcb_ops.cli.options import LimitOptions
-from tcb_ops.errcodes import Decision, Scope
 from tcb_ops.runs.limits import (
     BREAKER_ROWS,
     GOOD_PER_NOTCH,

@@ -16,7 +16,7 @@ from rigged_simulator import Simulator
 from scripted import Connection, Run, Server, always, shown
 from tables import table
 
-from tcb_ops.errcodes import errcode
+from tcb_ops.catalogue import errcode
 from tcb_ops.errors import SettingsError, TokenError, TokenSourceError
 from tcb_ops.features.component import store as store_module
 from tcb_ops.features.component.source import MOST_REFUSED, ComponentTokens, ErrorScope, error_scope

@@ -5,8 +5,8 @@ from collections import Counter
 
 import pytest
 
+from tcb_ops.catalogue import all_errcodes, all_reasons, all_store_codes, catalogue_lines
 from tcb_ops.details import DetailCode, detail
-from tcb_ops.errcodes import all_errcodes, all_reasons, all_store_codes, catalogue_lines
 from tcb_ops.features.diagnosis.interfaces import AuthorizerInfo, Quota
 from tcb_ops.features.diagnosis.verdicts import (
     Actor,

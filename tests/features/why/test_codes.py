@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tcb_ops.errcodes import Decision, Scope, all_errcodes, all_store_codes
+from tcb_ops.catalogue import Decision, Scope, all_errcodes, all_store_codes
 from tcb_ops.errors import UsageError
 from tcb_ops.features.why.codes import by_itself, explain
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tcb_ops.errcodes import (
+from tcb_ops.catalogue import (
     Decision,
     Scope,
     all_errcodes,
