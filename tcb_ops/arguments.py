@@ -30,6 +30,7 @@ _HOMES = {
     "OnProgress": "start",
     "Rows": "lists.table",
     "RunLimits": "runs.limits",
+    "Selection": "model",
     "Settings": "settings",
     "Tally": "runs.records",
     "TokenSource": "wechat.tokens",
@@ -83,7 +84,7 @@ def _signature(function: Callable[..., Any]) -> Signature:
     shared = unwrap(function).__globals__[options]
     for name, annotation in shared.__annotations__.items():
         text = annotation.__forward_arg__
-        default = {"str": "", "bool": False}.get(text)
+        default = {"str": "", "str | Selection": "", "bool": False}.get(text)
         parameters.append(Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=text))
     return takes.replace(parameters=parameters)
 

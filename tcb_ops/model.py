@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
-from typing import ClassVar, Final, Self
+from typing import Any, ClassVar, Final, Self
 
 from tcb_ops.details import Detail
 from tcb_ops.i18n import Text, _, pgettext, verbatim
@@ -22,6 +22,34 @@ def file_problem(
 ) -> Problem:
     """Return a problem of the file itself, which `--on-bad skip` cannot skip."""
     return Problem(line, column, message, fix, value, skippable=False, answer=answer)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which part of a list, or of the merchants, a run is about; without options, all of it."""
+
+    options: tuple[tuple[str, str], ...] = ()
+    """Names of options with their values, `("where", "region=华东")`; a text of a Python program has the name ""."""
+
+    @classmethod
+    def of(cls, *options: tuple[str, object]) -> Self:
+        """Return the selection by some options; those without a value are left out."""
+        return cls(tuple((name, str(value)) for name, value in options if value))
+
+    @classmethod
+    def read(cls, value: Any) -> Self:
+        """Return a selection as a caller gives it, a text too, or as a ledger keeps it: pairs."""
+        if isinstance(value, cls):
+            return value
+        return cls.of(("", value)) if isinstance(value, str) else cls.of(*value)
+
+    def __add__(self, other: Selection) -> Selection:
+        return Selection(self.options + other.options)
+
+    def words(self, *only: str) -> list[str]:
+        """Return the options as words of a command, or `only` those of these names."""
+        chosen = (pair for pair in self.options if (pair[0] in only if only else pair[0]))
+        return [word for name, value in chosen for word in (f"--{name}", value)]
 
 
 class Secret:

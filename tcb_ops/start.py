@@ -28,7 +28,7 @@ from tcb_ops.formatting import trim
 from tcb_ops.frames import ArrowStream, Given
 from tcb_ops.i18n import _
 from tcb_ops.kinds import ANY_KIND, MissingKind, all_kinds, kind_named, missing, provided
-from tcb_ops.model import Merchant
+from tcb_ops.model import Merchant, Selection
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.progress import Progress
 from tcb_ops.settings import NOT_STARTED, Settings, default_settings, with_target
@@ -258,7 +258,7 @@ class StartOptions(ResumeOptions, total=False):
 
     note: str
     """A short text, kept in the ledger and the report."""
-    selection: str
+    selection: str | Selection
     """A text that identifies the part of the list or the merchants; a run of another part is not resumed."""
     new_run: bool
     """Start a new run even if there is one to resume."""

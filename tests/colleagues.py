@@ -12,7 +12,7 @@ import xlsxwriter
 
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.paths import read_paths
-from tcb_ops.model import Merchant, Outcome, Owner, Reason, RowEnd
+from tcb_ops.model import Merchant, Outcome, Owner, Reason, RowEnd, Selection
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.list_kinds import UPLOAD
 from tcb_ops.runs.records import EnvRecord, NewRun, Usage
@@ -111,7 +111,7 @@ def send(file, ends=(), ledger=None, **options):
             batch.bytes,
             batch.headers,
             "",
-            {"selection": f"sheet {options['sheet']}" if "sheet" in options else ""},
+            {"selection": Selection.of(("sheet", options.get("sheet"))).options},
             "",
             "li.na",
             "ops-1",

@@ -15,6 +15,7 @@ from tcb_ops.cli.console import Console
 from tcb_ops.errors import TcbOpsError, UsageError
 from tcb_ops.i18n import N_, Text, _, as_list, verbatim
 from tcb_ops.kinds import ANY_KIND, is_provided, kind_names, missing
+from tcb_ops.model import Selection
 from tcb_ops.resources import others_may_read, restricting
 from tcb_ops.settings import SETTINGS_FILE, Settings, holds_password, load_settings
 from tcb_ops.settings_files import with_found_file
@@ -185,9 +186,9 @@ class CommonOptions:
         if self.where:
             raise UsageError(reason)
 
-    def selection(self) -> str:
-        """Return a text that distinguishes runs over different merchants."""
-        return "; ".join(f"where {item}" for item in sorted(self.where))
+    def selection(self) -> Selection:
+        """Return which merchants a run is about."""
+        return Selection.of(*(("where", item) for item in sorted(self.where)))
 
 
 NO_SETTINGS_FILE = _(
@@ -283,25 +284,14 @@ class ListOptions:
             columns[name.strip()] = header.strip()
         return columns
 
-    def selection(self, common: CommonOptions, limit: int | None) -> str:
-        """Return a text that distinguishes runs over different parts of the same list."""
-        parts = [
-            common.selection(),
-            *(f"column {item}" for item in sorted(self.column)),
-            *(f"map {item}" for item in sorted(self.maps)),
-            *(f"{name} {value}" for name, value in (*self._sheet_options(), ("limit", limit)) if value),
-        ]
-        return "; ".join(filter(None, parts))
-
-    def words(self, common: CommonOptions) -> list[str]:
-        """Return these options, except the root, as words of a suggested command."""
-        named = [*(("column", item) for item in self.column), *(("map", item) for item in self.maps)]
-        named += [("where", item) for item in common.where]
-        named += [(name, str(value)) for name, value in self._sheet_options() if value]
-        return [word for name, value in named for word in (f"--{name}", value)]
-
-    def _sheet_options(self) -> tuple[tuple[str, str | int | None], ...]:
-        return ("sheet", self.sheet), ("header-row", self.header_row), ("rows", self.rows)
+    def selection(self, common: CommonOptions, limit: int | None = None) -> Selection:
+        """Return which part of a list and of the merchants a run is about."""
+        return Selection.of(
+            *(("column", item) for item in sorted(self.column)),
+            *(("map", item) for item in sorted(self.maps)),
+            *common.selection().options,
+            *(("sheet", self.sheet), ("header-row", self.header_row), ("rows", self.rows), ("limit", limit)),
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

@@ -195,7 +195,7 @@ def retry(command: RunCommand, run: str, codes: tuple[str, ...], kind: str | Non
     Runs its refused, failed and not attempted rows as a run of their own; --errcode and --where narrow it.
     """
     from tcb_ops import api
-    from tcb_ops.model import Outcome
+    from tcb_ops.model import Outcome, Selection
     from tcb_ops.preflight import scope_of_rows
     from tcb_ops.runs.plan import check_retry
     from tcb_ops.start import find_run
@@ -214,14 +214,14 @@ def retry(command: RunCommand, run: str, codes: tuple[str, ...], kind: str | Non
         if record.kind.changes_store:
             scope = scope_of_rows(parent.tallies(), Outcome.retriable())
             command.ask_confirmation(record.kind, scope, _("At most {text}", text=scope.text))
-        words = [*(f"errcode {code}" for code in sorted(codes)), command.selection]
+        of_codes = Selection.of(*(("errcode", code) for code in sorted(codes)))
         handle = api.start_retry(
             parent.id,
             command.common.read_merchants(command.settings),
             codes=codes,
             out=(command.which.out or "links.retry.csv") if is_links else command.reports,
             cluster=command.which.cluster,
-            **command.options | {"selection": "; ".join(filter(None, words))},
+            **command.options | {"selection": of_codes + command.selection},
         )
         if handle.warning is not None:
             from tcb_ops.runs.next_commands import quoted

@@ -21,7 +21,7 @@ from tcb_ops.kinds import ANY_KIND, Kind, is_provided, load, provided, row_count
 from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.lists.row_files import source_check
-from tcb_ops.model import Listener, Outcome, Problem, Reason
+from tcb_ops.model import Listener, Outcome, Problem, Reason, Selection
 from tcb_ops.preflight import SendScope, scope_of_rows
 from tcb_ops.reports.summary import by_code, next_command
 from tcb_ops.run import Run, RunHandle
@@ -82,8 +82,8 @@ class RunCommand:
         return Path(self.which.out) if self.which.out is not None else self.settings.reports / run_id
 
     @property
-    def selection(self) -> str:
-        """A text that distinguishes runs over different merchants or different parts of the same list."""
+    def selection(self) -> Selection:
+        """The part of the list and of the merchants that the run is about."""
         return self.listing.selection(self.common, self.which.limit)
 
     def check_folder(self) -> None:
@@ -149,7 +149,9 @@ class RunCommand:
                 console.fix_me = (
                     where,
                     _("Correct what is wrong there, then run:"),
-                    self._again(fix_me, None if guessed else root, [*others, *as_csv.words(self.common)]),
+                    self._again(
+                        fix_me, None if guessed else root, [*others, *as_csv.selection(self.common).words()]
+                    ),
                 )
         if batch.left_out:
             console.info(_("{rows} excluded by --where", rows=row_count(batch.left_out)))
@@ -219,7 +221,7 @@ class RunCommand:
         """Suggest the command to run when the list has been corrected; not where only its files are elsewhere."""
         if error.all_missing or not any(problem.skippable for problem in error.problems):
             return
-        options = [*others, *self.listing.words(self.common)]
+        options = [*others, *self.listing.selection(self.common).words()]
         error.fix = _("Correct the list, then run:")
         command_again = self._again(Path(error.source).absolute(), root, options)
         error.text = as_lines((error.problem, error.fix, quoted(command_again)))

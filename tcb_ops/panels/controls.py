@@ -23,7 +23,7 @@ from tcb_ops.formatting import format_size
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_facts, in_panel, pgettext, verbatim
 from tcb_ops.kinds import is_provided, merchant_count, provided
 from tcb_ops.lists.merchants import Merchants, read_merchants
-from tcb_ops.model import Outcome
+from tcb_ops.model import Outcome, Selection
 from tcb_ops.panels.html import file_links, message, report_links
 from tcb_ops.preflight import SendScope, is_confirmed, scope_of_rows
 from tcb_ops.reports.explanations import MARK
@@ -43,7 +43,7 @@ class PanelContext:
     merchants: Merchants
     simulated: bool
     sample: bool
-    selection: str
+    selection: Selection
     """The selected part of the merchants, as runs record it."""
 
     @property
@@ -103,7 +103,7 @@ def open_context(target: str, where: str, lang: Lang) -> PanelContext:
             _("To create one to fill in:\n{command}", command=quoted(("tcb-ops", "init", str(Path.cwd())))),
         )
     items = [item.strip() for item in where.split(";") if item.strip()]
-    selection = "; ".join(f"where {item}" for item in sorted(items))
+    selection = Selection.of(*(("where", item) for item in sorted(items)))
     return PanelContext(settings, read_merchants(settings.merchants, items), simulated, sample, selection)
 
 

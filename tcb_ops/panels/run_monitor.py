@@ -21,7 +21,7 @@ from tcb_ops.errors import RunNotFoundError, TcbOpsError, UsageError
 from tcb_ops.i18n import NOTHING, Text, _, as_lines, as_sentences
 from tcb_ops.kinds import ANY_KIND, Kind, provided, row_count
 from tcb_ops.lists.merchants import Merchants
-from tcb_ops.model import Outcome
+from tcb_ops.model import Outcome, Selection
 from tcb_ops.panels.controls import (
     ActionButton,
     ExportMenu,
@@ -382,7 +382,7 @@ class RetryMenu(Menu):
         """Return the rows that are chosen, as arguments of `start_retry`."""
         code, appid, path = self._chosen()
         merchants, selection = self._context.merchants, self._context.selection
-        words = [selection, f"errcode {code}" * bool(code), f"where appid={appid}" * bool(appid)]
+        chosen = [("errcode", code), ("where", f"appid={appid}" * bool(appid)), ("path", path)]
         if appid:
             lines = [line for line in merchants if line.appid == appid]
             merchants = Merchants(lines, merchants.source, merchants.whole)
@@ -390,7 +390,7 @@ class RetryMenu(Menu):
             "merchants": merchants,
             "codes": [code.removesuffix(COMPONENT_MARK)] if code else [],
             "path": path,
-            "selection": "; ".join(filter(None, (*words, f"path {path}" * bool(path)))),
+            "selection": selection + Selection.of(*chosen),
         }
 
     def prepare(self) -> None:

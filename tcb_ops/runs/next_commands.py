@@ -87,13 +87,7 @@ def upload_options(run: RunRecord) -> list[str]:
 
 def list_of(run: RunRecord) -> list[str]:
     """Return the list of a run whose URLs are not kept, and the options that it was read with."""
-    return [str(run.settings[SIGNED] or "LIST"), *selected(run)]  # a placeholder, if it was no file
-
-
-def selected(run: RunRecord, *only: str) -> list[str]:
-    """Return the options that selected the rows of a run, or `only` those of these names."""
-    parts = [part.split(" ", 1) for part in run.selection.split("; ") if " " in part]
-    return [word for name, value in parts if not only or name in only for word in (f"--{name}", value)]
+    return [str(run.settings[SIGNED] or "LIST"), *run.selection.words()]  # a placeholder, if it was no file
 
 
 def retry(settings: Settings, run: RunRecord) -> list[str]:
@@ -111,7 +105,7 @@ def retry(settings: Settings, run: RunRecord) -> list[str]:
 def fixed_list(settings: Settings, run: RunRecord) -> list[str]:
     """Compose the command that runs a corrected copy of a run's failed.csv; `failed-fixed.csv` is a placeholder for it."""
     words = ["--root", without_dots(run.root)] if run.root else []
-    words += selected(run, "column", "map")
+    words += run.selection.words("column", "map")
     words += [*upload_options(run), *pace(run.settings)]
     return command(settings, str(run.kind), "failed-fixed.csv", *words, target=run.target)
 

@@ -17,7 +17,7 @@ from tcb_ops.kinds import Kind, is_provided, provided
 from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.row_files import as_they_are, source_check
-from tcb_ops.model import Listener, Merchant, Outcome, Owner, Row, Secret
+from tcb_ops.model import Listener, Merchant, Outcome, Owner, Row, Secret, Selection
 from tcb_ops.runs.histories import corrections_of, merged_runs
 from tcb_ops.runs.ledger import Ledger, taken
 from tcb_ops.runs.links_file import check_columns
@@ -118,7 +118,7 @@ def plan(
         headers=work.headers,
         root=work.root_name,
         settings={
-            "selection": work.selection,
+            "selection": work.selection.options,
             "etag": settings.etag,
             "tokens": settings.tokens.source,
             "timezone": settings.timezone,
@@ -267,8 +267,8 @@ class RunSpec:
     """Folder of the local files; None if none are sent."""
     rows: Callable[[], Iterator[Row]]
     environments: list[EnvRecord]
-    selection: str = ""
-    """The options that determine the part of the list (`--where`, `--limit`, `--column`, `--errcode`)."""
+    selection: Selection = field(default_factory=Selection)
+    """The part of the list or of the merchants: `--where`, `--limit`, `--column`, `--errcode`."""
     parent: str = ""
     warning: Text | None = None
     """Rows that are left out although they were asked for, or a list that looks like a correction and is none."""
@@ -285,7 +285,7 @@ class RunSpec:
         return str(self.root.resolve()) if self.root is not None else ""
 
 
-def list_spec(batch: Batch, kind: Kind, selection: str = "") -> RunSpec:
+def list_spec(batch: Batch, kind: Kind, selection: str | Selection = "") -> RunSpec:
     """Return the spec of a run over a checked list."""
     if kind.writes_links:
         check_columns(batch.headers)
@@ -298,12 +298,12 @@ def list_spec(batch: Batch, kind: Kind, selection: str = "") -> RunSpec:
         batch.root if kind.sends_files else None,
         batch.rows,
         environments_of_rows(batch.first_rows(), batch.merchants),
-        selection,
+        Selection.read(selection),
         given=batch.given,
     )
 
 
-def upload_spec(batch: Batch, selection: str, options: Mapping[str, str]) -> RunSpec:
+def upload_spec(batch: Batch, selection: str | Selection, options: Mapping[str, str]) -> RunSpec:
     """Return the spec of an upload of a checked list."""
     spec = list_spec(batch, UPLOAD, selection)
     urls = provided("source_urls")(batch.staging.queries()) if is_provided("source_urls") else None
@@ -369,7 +369,7 @@ def retry_spec(
     merchants: Merchants,
     settings: Settings,
     codes: Collection[str] = (),
-    selection: str = "",
+    selection: str | Selection = "",
     path: str = "",
 ) -> RunSpec:
     """Return the spec of a retry: a finished run's refused, failed and not attempted rows of these merchants, codes and paths.
@@ -429,7 +429,7 @@ def retry_spec(
         resume_spec(parent),
         rows=rows,
         environments=environments,
-        selection=selection,
+        selection=Selection.read(selection),
         parent=parent.id,
         # --where cannot match merchants that are missing.
         warning=warning if merchants.whole is merchants else None,

@@ -13,7 +13,7 @@ import msgspec
 
 from tcb_ops.details import Detail, as_detail, read_detail, stored
 from tcb_ops.kinds import Kind, features, kind_named
-from tcb_ops.model import SIMULATOR, Outcome, Owner, Reason, Row, RowEnd
+from tcb_ops.model import SIMULATOR, Outcome, Owner, Reason, Row, RowEnd, Selection
 
 ANSWERS = "why"
 """The name under which a run keeps, among its settings, what was asked about it: verdicts, and the platform's answers."""
@@ -66,9 +66,9 @@ class RunRecord(NewRun):
     """Environments selected by `report --where`, as (appid, env); empty for all. Not in the ledger."""
 
     @property
-    def selection(self) -> str:
-        """The options that selected part of the list or merchants (`--where`, `--limit` …); empty for all."""
-        return str(self.settings.get("selection", ""))
+    def selection(self) -> Selection:
+        """The part of the list or of the merchants that it is about."""
+        return Selection.read(self.settings.get("selection", ""))
 
     @property
     def corrects(self) -> str:

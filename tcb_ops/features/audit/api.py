@@ -12,6 +12,7 @@ from tcb_ops.errors import UsageError
 from tcb_ops.features.audit.kind import AUDIT, audit_spec
 from tcb_ops.features.audit.result import AuditResult, read_known
 from tcb_ops.i18n import _
+from tcb_ops.model import Selection
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.settings import Settings
 from tcb_ops.start import StartOptions, blocking, merchants_for, naming, settings_for, start_run
@@ -70,7 +71,7 @@ def audited(run: Run, receiver: str = "") -> AuditResult:
     return result
 
 
-def newest_audit(settings: Settings, selection: str | None = None) -> RunRecord | None:
+def newest_audit(settings: Settings, selection: Selection | None = None) -> RunRecord | None:
     """Return the newest finished audit of the target that is no retry; with this selection, if one is given."""
     for record in (run.record for run in api.runs(settings=settings, damaged=[])):
         is_whole = (record.kind, record.target) == (AUDIT, settings.run_target) and not record.parent

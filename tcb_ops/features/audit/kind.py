@@ -12,8 +12,8 @@ from tcb_ops.features.audit import HEALTHY, NOT_ASKED, REFUSED_TOKENS, UNHEALTHY
 from tcb_ops.features.diagnosis.verdicts import presumed
 from tcb_ops.i18n import Text, _, as_list, pgettext
 from tcb_ops.kinds import Kind, counted, environment_count, is_provided, provided
-from tcb_ops.model import Outcome, Reason, Row, RowEnd
-from tcb_ops.runs.next_commands import command, pace, retry, selected
+from tcb_ops.model import Outcome, Reason, Row, RowEnd, Selection
+from tcb_ops.runs.next_commands import command, pace, retry
 from tcb_ops.runs.stop_errors import stop_reason
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class AuditKind(Kind):
             known = run.settings.get("known_file")
             words = [
                 "audit",
-                *selected(run),
+                *run.selection.words(),
                 *(["--known", str(known)] if known else []),
                 *pace(run.settings),
             ]
@@ -130,7 +130,7 @@ class AuditKind(Kind):
         return purpose, retry(settings, run)
 
 
-def audit_spec(merchants: Merchants, selection: str, options: Mapping[str, Any]) -> RunSpec:
+def audit_spec(merchants: Merchants, selection: str | Selection, options: Mapping[str, Any]) -> RunSpec:
     """Return the spec of an audit: one row per environment of merchants that have not left, all with the same path."""
     from tcb_ops.runs.plan import RunSpec, environments_of_rows
 
@@ -144,7 +144,16 @@ def audit_spec(merchants: Merchants, selection: str, options: Mapping[str, Any])
     name, headers = Path(merchants.source).name, ("appid", "name", "env")
     environments = environments_of_rows(rows(), merchants)
     return RunSpec(
-        AUDIT, name, merchants.sha256, 0, headers, None, rows, environments, selection, options=options
+        AUDIT,
+        name,
+        merchants.sha256,
+        0,
+        headers,
+        None,
+        rows,
+        environments,
+        Selection.read(selection),
+        options=options,
     )
 
 

@@ -36,7 +36,7 @@ from tcb_ops.features.stored.kinds import CONFIRM, DELETE, UNDO
 from tcb_ops.formatting import format_size
 from tcb_ops.i18n import Text, _, as_lines, as_list, ngettext
 from tcb_ops.kinds import Kind, environment_count, merchant_count, row_count
-from tcb_ops.model import SIMULATOR, file_problem
+from tcb_ops.model import SIMULATOR, Selection, file_problem
 from tcb_ops.runs.list_kinds import UPLOAD
 from tcb_ops.settings import Settings, settings_file, without_dots
 
@@ -436,7 +436,7 @@ def _finish(command: RunCommand, handle: RunHandle) -> int:
 
 
 @contextmanager
-def _subject(command: RunCommand, what: str) -> Iterator[tuple[str | Batch, str]]:
+def _subject(command: RunCommand, what: str) -> Iterator[tuple[str | Batch, Selection]]:
     if Path(what).suffix.lower() not in {".csv", ".tsv", ".txt", ".xlsx"} and not Path(what).is_file():
         yield _upload(command, what), command.common.selection()
         return

@@ -170,7 +170,7 @@ def _confirmation(ledger: LedgerReader, run: RunRecord, after: int) -> Confirmat
             _LOG.warning("%s", error.text)
             continue
         # One that is narrowed by --where says nothing of the others.
-        covers_all = confirmation.selection in {f"run {run.id}", f"run {run.id}; content"}
+        covers_all = not {name for name, _value in confirmation.selection.options} - {"run", "content"}
         if covers_all and confirmation.settings.get("of", [""])[0] == run.id:
             counts = ledger.counts(confirmation)
             return None if any(outcome.taken_back for outcome in counts) else (confirmation.id, counts)

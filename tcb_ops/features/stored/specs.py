@@ -36,7 +36,7 @@ from tcb_ops.i18n import Text, _, as_lines, as_sentences, ngettext
 from tcb_ops.kinds import Kind
 from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.merchants import Merchants
-from tcb_ops.model import STORED_OUTCOMES, Outcome, Row
+from tcb_ops.model import STORED_OUTCOMES, Outcome, Row, Selection
 from tcb_ops.preflight import SendScope
 from tcb_ops.reports.explanations import change_lines
 from tcb_ops.runs.ledger import Ledger, taken
@@ -87,7 +87,13 @@ class UndoScope:
 
 
 def confirm_spec(
-    ledger: Ledger, subject: RunRecord, only: Merchants | None, selection: str, zone: tzinfo, *, content: bool
+    ledger: Ledger,
+    subject: RunRecord,
+    only: Merchants | None,
+    selection: str | Selection,
+    zone: tzinfo,
+    *,
+    content: bool,
 ) -> RunSpec:
     """Return the rows that a run has uploaded, or left unchanged, its retries included.
 
@@ -179,7 +185,7 @@ def scope_of_undo(spec: RunSpec, files: Callable[[], Iterator[tuple[Row, Outcome
 
 
 def undo_spec(
-    ledger: Ledger, subject: RunRecord, only: Merchants | None, selection: str
+    ledger: Ledger, subject: RunRecord, only: Merchants | None, selection: str | Selection
 ) -> tuple[RunSpec, Callable[[], Iterator[tuple[Row, Outcome]]]]:
     """Return the rows that a run has uploaded or may have uploaded, each with what undoes it; and them with their previews.
 
@@ -320,7 +326,7 @@ def _of_run(
     kind: Kind,
     is_meant: Callable[[RowRecord], bool],
     only: Merchants | None,
-    selection: str,
+    selection: str | Selection,
     options: Mapping[str, Any],
     besides: Text | None = None,
 ) -> RunSpec:
@@ -346,14 +352,14 @@ def _of_run(
     if not environments:
         nothing = _("run {id} has no uploaded files that this command is for.", id=subject.id)
         raise UsageError(nothing if besides is None else as_sentences((nothing, besides)))
-    parts = [f"run {subject.id}", "content" if options.get("content") else "", selection]
+    about = Selection.of(("run", subject.id), ("content", options.get("content")))
     return RunSpec(
         kind,
         *(subject.list_name, subject.list_sha256, subject.list_bytes, subject.headers),
         None,
         rows,
         environments,
-        "; ".join(filter(None, parts)),
+        about + Selection.read(selection),
         options={**options, "of": [subject.id, *(retry.id for retry in retries)]},
     )
 

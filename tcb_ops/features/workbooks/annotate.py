@@ -406,10 +406,10 @@ def find_list(book: Book, reader: LedgerReader, run: RunRecord) -> ListSheet:
     unmerged = reader.unmerged  # it has no corrected rows
     first = next(unmerged.rows(run), None)
     first_line, path = (first.row.line, first.row.path) if first is not None else (0, "")
-    named = fold(str(run.settings.get("selection", "")))
+    named = {fold(value) for name, value in run.selection.options if name == "sheet"}
     by_likeliness = sorted(
         book.sheets,
-        key=lambda sheet: (f"sheet {fold(sheet.name)}" not in named, sheet.hidden, -len(sheet.name)),
+        key=lambda sheet: (fold(sheet.name) not in named, sheet.hidden, -len(sheet.name)),
     )
     headers = set(filter(None, map(trim, run.headers)))
     for sheet in by_likeliness:

@@ -7,6 +7,7 @@ import re
 import shlex
 import signal
 from contextlib import chdir
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -111,6 +112,24 @@ def test_a_corrected_list_goes_to_the_same_root_and_target(open_cli, execute, el
     (elsewhere / "failed-fixed.csv").write_text(text, "utf-8")
     again = execute(line, "--json")
     assert (again.code, again.json["counts"]) == (0, {"uploaded": 2})
+
+
+def test_options_are_repeated_as_they_were_given_whatever_they_contain(open_cli, execute, elsewhere):
+    odd = replace(TEA, name="茶; new shop")
+    cli = open_cli(many(odd, rows=2), [Fault(path="banner/1.png", errcode=40097)], merchants=[odd, BOOKS])
+    text = (cli.folder / "list.csv").read_text("utf-8").replace("path", "云端; limit 1", 1)
+    (cli.folder / "list.csv").write_text(text, "utf-8")
+    given = ("--column", "path=云端; limit 1", "--where", "name=茶; new shop")
+    result = cli.upload("--json", *given)
+    report = Path(result.json["report"])
+    (line,) = [one for one in on_page(report) if "failed-fixed.csv" in one]
+    assert shlex.split(line)[5:7] == [*given[:2]]
+    text = (report / "failed.csv").read_text("utf-8-sig").replace("banner/1.png", "banner/one.png")
+    (elsewhere / "failed-fixed.csv").write_text(text, "utf-8")
+    assert execute(line, "--json").json["counts"] == {"uploaded": 1}
+    cli.workspace.sim.play([Fault(env="*", step=FaultStep.ENV_INFO, errcode=61004)])
+    (line,) = suggested(cli("audit", *given[2:]).err)
+    assert shlex.split(line)[2:4] == [*given[2:]]
 
 
 def test_a_canary_stop_says_how_to_see_why_and_how_to_go_on(open_cli, execute):

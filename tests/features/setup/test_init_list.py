@@ -12,6 +12,7 @@ from tables import table
 from workspace import BOOKS, TEA, TEA_TEST
 
 from tcb_ops.cli.options import CommonOptions, ListOptions
+from tcb_ops.model import Selection
 from tcb_ops.settings import Settings, load_settings, section_models, setting_values
 
 
@@ -171,5 +172,5 @@ def test_a_workbook_is_uploaded_and_its_rows_keep_their_numbers(cli, folder):
 )
 def test_another_choice_of_the_list_s_rows_is_another_run(other):
     limit = other.pop("limit", None)
-    assert ListOptions().selection(CommonOptions(), None) == ""
-    assert ListOptions(**other).selection(CommonOptions(), limit) != ""
+    assert ListOptions().selection(CommonOptions()) == Selection()
+    assert ListOptions(**other).selection(CommonOptions(), limit) != Selection()
