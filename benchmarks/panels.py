@@ -219,14 +219,13 @@ def prepare(folder: Path, base: str, rows: int) -> None:
     ledger = Ledger(str(folder / "ledger.db"))
     build(ledger, base, rows)
     ledger.close()
-    for name, given in (
-        ("02_run_uploads", {"paths": "list.csv", "root": "files"}),
-        ("04_export_report", {"run": "big"}),
-    ):
-        content = nbformat.read(NOTEBOOKS / f"{name}.ipynb", 4)
-        cell = next(one for one in content.cells if "parameters" in one.metadata.get("tags", ()))
-        cell.source += "".join(f"\n{key} = {value!r}" for key, value in ({"target": "live"} | given).items())
-        nbformat.write(content, folder / f"{name}.ipynb")
+    content = nbformat.read(NOTEBOOKS / "02_run_uploads.ipynb", 4)
+    cell = next(one for one in content.cells if "parameters" in one.metadata.get("tags", ()))
+    cell.source += '\ntarget = "live"\npaths = "list.csv"\nroot = "files"'
+    nbformat.write(content, folder / "02_run_uploads.ipynb")
+    shown = nbformat.v4.new_code_cell('from tcb_ops import panels\n\npanels.attach("big", "live")')
+    python = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=[shown], metadata=python), folder / "big.ipynb")
 
 
 def execute(notebook: Opened, code: str) -> str:
@@ -383,7 +382,7 @@ def main() -> int:
         prepare(work, simulator.base, given.rows)
         browser = launch(playwright, chromium)
         if given.only != "used":
-            with opened_page(browser, base, "bench/04_export_report.ipynb", shots=work / "pages") as notebook:
+            with opened_page(browser, base, "bench/big.ipynb", shots=work / "pages") as notebook:
                 found |= pages(notebook)
                 print(found, file=sys.stderr)
         if given.only != "pages":

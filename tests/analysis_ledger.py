@@ -1,4 +1,4 @@
-"""Make data/analysis.db, the ledger of 30 days that notebook 05 opens.
+"""Make data/analysis.db, the ledger of 30 days that notebook 04 opens.
 
     python tests/analysis_ledger.py
 

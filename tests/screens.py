@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
-from jupyter_lab import Opened, lab_server, launch, opened_page
+from jupyter_lab import RUN_ALL, Opened, lab_server, launch, opened_page
 from playwright.sync_api import Browser, sync_playwright
 
 from tcb_ops.features.notebooks.parameters import notebook_names
@@ -98,8 +98,6 @@ SHOTS = (
     Shot("02_run_uploads", "errors", ZH, "dark", 700, 400),
     Shot("03_errcode_audit", "running", EN, "dark", 700, 400),
     Shot("03_errcode_audit", "finished", EN, "light", 1280, 12),
-    Shot("04_export_report", "idle", EN, "dark", 1280, 12),
-    Shot("04_export_report", "finished", ZH, "dark", 700, 400),
 )
 """The states of the notebooks; each width, theme, language and number of merchants is in several."""
 NAMES = (
@@ -151,11 +149,10 @@ def open_workspace(folder: Path, shot: Shot, stack: ExitStack) -> Simulator:
         Fault(path="*3.svg", env="shop-?0?-*", errcode=40097),
     ]
     if shot.state in {"running", "cancelled"}:
-        # What comes later does not end while the screenshot is taken: that of another kernel's run takes longest. An
-        # audit has no paths, and twelve merchants of it are asked at once.
-        late = 60 if shot.notebook == "04_export_report" and shot.state == "running" else 2
+        # What comes later does not end while the screenshot is taken. An audit has no paths, and twelve merchants of it are
+        # asked at once.
         slow = [Fault(env="shop-01*", delay=60)] if shot.notebook == "03_errcode_audit" else []
-        faults = [*slow, Fault(path="promo/late-*", delay=late), *faults]
+        faults = [*slow, Fault(path="promo/late-*", delay=2), *faults]
     simulator = stack.enter_context(Simulator(known, tokens, faults=Faults(tuple(faults))))
     settings = (f'api_base = "{simulator.base}"', 'merchants = "merchants.csv"', 'ledger = "ledger.db"')
     (folder / "tcb-ops.toml").write_text(
@@ -170,15 +167,8 @@ def take_state(browser: Browser, base: str, work: Path, shot: Shot, convert: str
         folder = work / shot.name
         open_workspace(folder, shot, stack)
         given = {"target": "live", "paths": "list.csv", "root": "files"}
-        first = (
-            "02_run_uploads"
-            if shot.notebook == "04_export_report" and shot.state != "idle"
-            else shot.notebook
-        )
-        paths = {name: prepared(work, name, shot.lang, folder, given) for name in {first, shot.notebook}}
-        notebook = stack.enter_context(
-            opened_page(browser, base, paths[first], shots=work / shot.name, height=950)
-        )
+        path = prepared(work, shot.notebook, shot.lang, folder, given)
+        notebook = stack.enter_context(opened_page(browser, base, path, shots=work / shot.name, height=950))
         notebook.page.set_viewport_size({"width": shot.width, "height": 950})
         notebook.theme(dark=shot.theme == "dark")
         notebook.run_all()
@@ -190,15 +180,6 @@ def take_state(browser: Browser, base: str, work: Path, shot: Shot, convert: str
                 notebook.click(".op-cancel")
             if shot.state != "running":
                 notebook.page.wait_for_selector(".op-panel .op-actions .op-export-menu", timeout=100_000)
-        if first != shot.notebook:
-            other = stack.enter_context(
-                opened_page(browser, base, paths[shot.notebook], shots=work / shot.name, height=950)
-            )
-            other.page.set_viewport_size({"width": shot.width, "height": 950})
-            other.theme(dark=shot.theme == "dark")
-            other.run_all()
-            other.at_rest()
-            notebook = other
         notebook.page.wait_for_timeout(1500)  # the panel is scrolled into view, and drawn
         me = f"{getpass.getuser()}@{socket.gethostname()}"
         notebook.page.evaluate(TIDY, [[me, "li@ops-01"], [f"{folder}/", ""], [str(folder), "work"]])
@@ -219,14 +200,24 @@ def photographed(notebook: Opened, number: str, lang: Lang, work: Path) -> Path:
     notebook.page.wait_for_selector(".op-panel .op-files a")
     notebook.click(".op-export-menu")
     notebook.click("[data-tab=todo]")
-    if number == "04":
-        notebook.click(".op-runs-menu")
-        notebook.page.wait_for_selector(".op-panel .op-run-table")
     me = f"{getpass.getuser()}@{socket.gethostname()}"
     notebook.page.evaluate(TIDY, [[me, "li@ops-01"], [f"{work}/", ""], [str(work), "work"]])
     panel = notebook.page.locator(".op-panel").first
     file = SCREENS / (f"{number}.png" if lang is Lang.EN else f"{number}-zh.png")
     panel.screenshot(path=file, animations="disabled")
+    return file
+
+
+def analysed(notebook: Opened, lang: Lang) -> Path:
+    """Run notebook 04, and take a screenshot of the codes and merchants by day."""
+    notebook.page.set_viewport_size({"width": 1100, "height": 1300})
+    notebook.page.evaluate(RUN_ALL)
+    notebook.at_rest()
+    notebook.page.locator("svg[role=img] title").nth(1).wait_for(state="attached")
+    file = SCREENS / ("04.png" if lang is Lang.EN else "04-zh.png")
+    notebook.page.locator(".jp-Cell:has(.jp-OutputArea svg desc)").first.screenshot(
+        path=file, animations="disabled"
+    )
     return file
 
 
@@ -244,11 +235,14 @@ def smaller(file: Path, convert: str) -> None:
 
 def take(browser: Browser, base: str, work: Path, convert: str) -> None:
     """Take all screenshots of panels."""
-    for name in notebook_names()[:4]:
+    for name in notebook_names():
         for lang in Lang:
             path = prepared(work, name, lang, work, GIVEN)
             with opened_page(browser, base, path, shots=work / name, height=2600) as notebook:
-                file = photographed(notebook, name[:2], lang, work)
+                number = name[:2]
+                file = (
+                    analysed(notebook, lang) if number == "04" else photographed(notebook, number, lang, work)
+                )
             smaller(file, convert)
 
 

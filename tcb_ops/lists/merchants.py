@@ -82,8 +82,14 @@ class Merchants(Sequence[Merchant], Tabular):
         """Return the lines of a merchant, by name or appid, ignoring case, character width and surrounding spaces."""
         return tuple(self._by_name.get(fold(name_or_appid), ()))
 
+    @checked
+    def cells(self, column: str) -> dict[tuple[str, str], str] | None:
+        """Return what a column says of each environment, by (appid, env); None without such a column."""
+        position = _positions(self).get(fold(column))
+        return None if position is None else {(m.appid, m.env): m.columns[position][1] for m in self._lines}
+
     def _table(self, _lang: Lang) -> Lines:
-        headers = [header for header, _cell in self._lines[0].columns] if self._lines else []
+        headers = self.headers
         ours = {*MERCHANT_COLUMNS.find(headers, 0)[0].values()}
         own = [number for number in range(len(headers)) if number not in ours]
         names = ("appid", "name", "env", "default", "owner", "left")
@@ -92,6 +98,11 @@ class Merchants(Sequence[Merchant], Tabular):
         )
         columns = (*names, *(headers[number] for number in own))
         return Lines(verbatim(self.source), columns, lines, len(self), listed=len(own))
+
+    @property
+    def headers(self) -> list[str]:
+        """The headers of the file, in order."""
+        return [header for header, _cell in self._lines[0].columns] if self._lines else []
 
     @property
     def envs(self) -> tuple[str, ...]:
@@ -197,10 +208,14 @@ def _merchant(line: Line, problems: list[Problem]) -> Merchant:
     )
 
 
+def _positions(merchants: Merchants) -> dict[str, int]:
+    """Return where each column is, by its header in the file and by our name, both folded."""
+    headers = merchants.headers
+    return {fold(h): i for i, h in enumerate(headers)} | MERCHANT_COLUMNS.find(headers, 0)[0]
+
+
 def _narrowed(merchants: Merchants, where: Sequence[str]) -> Merchants:
-    headers = [header for header, _cell in merchants[0].columns]
-    index = {fold(h): i for i, h in enumerate(headers)} | MERCHANT_COLUMNS.find(headers, 0)[0]
-    values: dict[int, set[str]] = {}
+    index, values = _positions(merchants), dict[int, set[str]]()
     for item in where:
         column, equals, value = item.partition("=")
         position = index.get(fold(column))
@@ -215,7 +230,7 @@ def _narrowed(merchants: Merchants, where: Sequence[str]) -> Merchants:
                     item=shown(item),
                     source=merchants.source,
                     column=shown(column),
-                    there=", ".join(headers),
+                    there=", ".join(merchants.headers),
                 )
             )
         values.setdefault(position, set()).add(fold(value))

@@ -77,6 +77,8 @@ class Database:
     """Follows a column to be ordered by code point, whatever the database's locale."""
     whole = "CAST({} AS INTEGER)"
     """A positive number rounded down."""
+    cell = "json_extract(cells, '$[{}]')"
+    """A row's cell in the list's column of this number."""
     splits_pages = True
     """Whether a record that grows may split its page."""
     advice: Text | None = None

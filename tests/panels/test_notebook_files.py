@@ -21,7 +21,6 @@ PANELS = {
     "01_generate_links": panels.generate_links,
     "02_run_uploads": panels.run_uploads,
     "03_errcode_audit": panels.audit_errcodes,
-    "04_export_report": panels.export_report,
 }
 
 
@@ -41,16 +40,7 @@ def cells(notebook):
 
 
 def test_these_are_all():
-    assert {file.stem for file in FOLDER.glob("*.ipynb")} == {*PANELS, "05_analysis"}
-
-
-def test_the_analysis_keeps_the_tables_that_nbval_compares_and_no_other_output():
-    analysis = nbformat.read(FOLDER / "05_analysis.ipynb", as_version=4)
-    code = [cell for cell in analysis.cells if cell.cell_type == "code"]
-    tables = [cell for cell in code if cell.outputs]
-    assert len(tables) == 8
-    assert all("text/html" in cell.outputs[0].data and cell.execution_count for cell in tables)
-    assert all(cell.execution_count is None for cell in code if not cell.outputs)
+    assert {file.stem for file in FOLDER.glob("*.ipynb")} == {*PANELS, "04_analysis"}
 
 
 def test_a_notebook_holds_no_logic(cells):
@@ -94,34 +84,12 @@ def test_every_word_beside_the_cells_is_there_in_chinese_too(notebook):
 
 
 @pytest.mark.parametrize("lang", list(Lang))
-@pytest.mark.parametrize("name", [*PANELS, "05_analysis"])
 def test_a_notebook_is_in_one_language_at_a_time(notebook, lang):
     cells = in_language(notebook, lang).cells
     assert all(cell.source for cell in cells)
     texts = [cell.source for cell in cells if cell.cell_type == "markdown"]
     texts += [text for cell in cells if cell.cell_type == "code" for text in re.findall("# .*", cell.source)]
     assert [bool(re.search(r"[\u4e00-\u9fff]", text)) for text in texts] == [lang is Lang.ZH] * len(texts)
-
-
-def test_the_ten_questions_of_the_analysis_work_when_they_are_copied(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MPLBACKEND", "agg")
-    analysis = nbformat.read(FOLDER / "05_analysis.ipynb", as_version=4)
-    questions = [cell for cell in analysis.cells if cell.id.startswith("q-")]
-    assert len(questions) == 10
-    names = {}
-    for cell in analysis.cells:
-        if cell.cell_type == "code":
-            exec(cell.source, names)  # noqa: S102  our own
-    for question in questions:
-        block = re.fullmatch(r"### .*\n\n```python\n(.*)\n```", question.source, re.DOTALL)[1]
-        *lines, last = ast.parse(block).body
-        exec(compile(ast.Module(lines, []), question.id, "exec"), names)  # noqa: S102
-        if isinstance(last, ast.Expr):
-            result = eval(compile(ast.Expression(last.value), question.id, "eval"), names)  # noqa: S307
-            assert result is None or len(result), question.id
-    names["connection"].close()
-    assert {file.name for file in tmp_path.iterdir()} == {"refused.xlsx", "run.parquet"}
 
 
 def test_no_path_of_anybody_s_machine_is_in_a_notebook(name):

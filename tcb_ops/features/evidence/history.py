@@ -1,9 +1,15 @@
-"""Codes of a target's runs of one kind by day and merchant, with one query of the ledger."""
+"""A target's runs over some days: which codes there were, at which merchants, on which days, and what retries brought.
+
+Every number is a sum of tallies, which the ledger keeps of a finished run. Kinds of runs are counted apart, and the rows of
+a retry once, as its original has them: `History.retries` says what became of them.
+"""
 
 from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import cache
@@ -12,186 +18,654 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Unpack
 
 from tcb_ops.arguments import checked
-from tcb_ops.errors import ArgumentError, check_count, check_value
-from tcb_ops.features.evidence.queries import QUARTER, codes_since
-from tcb_ops.frames import frame_by
-from tcb_ops.i18n import _, as_list, ngettext
-from tcb_ops.kinds import Kind, kind_named, kind_names, merchant_count, row_count
+from tcb_ops.catalogue import ERRCODE
+from tcb_ops.errors import ArgumentError, LedgerDamagedError, UsageError, check_count, check_value
+from tcb_ops.features.evidence.queries import by_cell, tried_again
+from tcb_ops.formatting import fold
+from tcb_ops.frames import Lines, Tabular, frame_by
+from tcb_ops.i18n import NOTHING, Lang, Text, _, as_list, as_sentences, ngettext
+from tcb_ops.kinds import ANY_KIND, Kind, all_kinds, kind_names, merchant_count, row_count
+from tcb_ops.model import Outcome, Reason
+from tcb_ops.reports.explanations import code_label, why
 from tcb_ops.reports.formats.html import code_colour, environment
 from tcb_ops.reports.summary import most_first
-from tcb_ops.secrets import redact
+from tcb_ops.run import FOR_USERS, Run
 from tcb_ops.settings import Settings
-from tcb_ops.start import TargetOptions, existing_ledger, settings_for
+from tcb_ops.start import TargetOptions, existing_ledger, find_run, merchants_for, settings_for
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from tcb_ops.runs.reader import LedgerReader
+    from tcb_ops.runs.records import RunRecord
 
 _MOST_DAYS = 36_500
 DAYS = 30
+TOP = 10
+"""Lines that a card shows of each kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryRun:
+    """A run, and how its rows ended."""
+
+    record: RunRecord
+    day: date
+    """On which it began, in the settings' time zone."""
+    succeeded: int
+    not_succeeded: int
+    pending: int
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryLine:
-    """Rows of one merchant that ended with one code on one day."""
+    """Rows of one environment that ended with one code, in runs of one kind that began on one day."""
 
     day: date
+    kind: Kind
     merchant: str
     appid: str
+    env: str
     code: str
-    """An errcode or a code of the store."""
+    """As in errcodes.csv: an errcode, a code of the store, or a reason."""
     rows: int
 
 
 @dataclass(frozen=True, slots=True)
-class MerchantHistory:
-    """One merchant's codes over the days of a history."""
+class KindLine:
+    """Runs of one kind, or their retries."""
 
+    kind: Kind
+    retries: bool
+    runs: int
+    rows: int
+    succeeded: int
+    not_succeeded: int
+    pending: int
+
+
+@dataclass(frozen=True, slots=True)
+class CodeLine:
+    """Rows that ended with one code, in runs of one kind."""
+
+    kind: Kind
+    code: str
+    rows: int
+    days: int
+    merchants: int
+    meaning: Text
+
+
+@dataclass(frozen=True, slots=True)
+class MerchantHistory:
+    """One merchant's rows in runs of one kind."""
+
+    kind: Kind
     merchant: str
     appid: str
     days: int
-    """Number of days with a code."""
-    last: date
+    """On which rows did not succeed."""
+    last_day: date
     rows: int
-    codes: tuple[str, ...]
+    not_succeeded: int
+    codes: str
     """Most rows first."""
+    shares: tuple[float | None, ...]
+    """Of its rows that did not succeed, on each day; None where it had none."""
+
+
+@dataclass(frozen=True, slots=True)
+class ValueLine:
+    """The rows with one value in a column, in runs of one kind."""
+
+    value: str
+    kind: Kind
+    merchants: int
+    rows: int
+    not_succeeded: int
+
+
+@dataclass(frozen=True, slots=True)
+class RetryLine:
+    """Rows that were tried again after they had ended with one code."""
+
+    kind: Kind
+    code: str
+    rows: int
+    succeeded: int
+
+
+class NoRun:
+    """In place of a run, where there is none: it shows why, and so does whatever it is asked."""
+
+    def __init__(self, reason: Text, lang: Lang) -> None:
+        self._reason, self._lang = reason, lang
+
+    def __getattr__(self, name: str) -> NoRun:
+        if name not in FOR_USERS.split():
+            raise AttributeError(name)
+        return self
+
+    def __call__(self, *_given: object, **_named: object) -> NoRun:
+        """Return itself: what the run would do shows why there is none."""
+        return self
+
+    def __repr__(self) -> str:
+        return f"<{self._reason.of(self._lang)}>"
+
+    def _repr_html_(self) -> str:
+        return str(_macros(self._lang).sentence_card(self._reason))
+
+
+@dataclass(frozen=True, slots=True)
+class KindSection:
+    """What a card shows of one kind: a sentence, lines, and how many more there are."""
+
+    kind: Kind
+    sentence: Text
+    lines: Sequence[Any] = ()
+    rest: int = 0
+    chart: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Answer(Tabular):
+    """A question to a history, answered: `frame()` has every line; a notebook shows the first of each kind."""
+
+    caption: Text
+    names: tuple[str, ...]
+    lines: tuple[Any, ...]
+    sections: tuple[KindSection, ...]
+    history: History
+    card: str
+    """The macro that draws the lines of a section."""
+    header: str = ""
+    """The header of the column whose values are counted."""
+
+    def _table(self, _lang: Lang) -> Lines:
+        values = attrgetter(*(["value"] if self.header else []), *self.names)
+        lines = [tuple(str(v) if isinstance(v, Kind) else v for v in values(line)) for line in self.lines]
+        headers = [self.header] if self.header else []
+        return Lines(self.caption, self.names, lines, len(lines), headers=headers)
+
+    def __repr__(self) -> str:
+        lang = self.history.settings.lang
+        sentences = (f"{part.kind.label.of(lang)}: {part.sentence.of(lang)}" for part in self.sections)
+        return "\n".join((self.caption.of(lang), *sentences))
+
+    def _repr_html_(self) -> str:
+        return str(_macros(self.history.settings.lang).answer_card(self))
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class History:
-    """Codes by day: the rows of all runs of one kind that ended with one; retried rows count again."""
+    """A target's runs over some days, each counted on the day on which it began."""
 
     days: tuple[date, ...]
     """Every day of the period, oldest first, in the settings' time zone."""
+    runs: tuple[HistoryRun, ...]
+    """The last created first."""
     lines: tuple[HistoryLine, ...]
-    """By day, then most rows first."""
-    kind: Kind
+    """The rows that did not succeed, without retries: by day and kind, then most rows first."""
     target: str
     settings: Settings
+    absent: Text
+    """Why there is no run; empty where there are runs."""
+    notes: tuple[Text, ...]
+    _ledger: LedgerReader | None
+    _rows: Mapping[tuple[Kind, str, str], Counter[date]]
+    """Rows that have ended, of each kind, appid and env, by day."""
 
-    def codes(self) -> list[tuple[str, tuple[int, ...]]]:
-        """Return each code with its rows per day, aligned with `days`; most rows first."""
-        counted: defaultdict[str, Counter[date]] = defaultdict(Counter)
-        for line in self.lines:
-            counted[line.code][line.day] += line.rows
-        ordered = sorted(counted.items(), key=lambda item: (-item[1].total(), item[0]))
-        return [(code, tuple(rows[day] for day in self.days)) for code, rows in ordered]
+    # --- questions ------------------------------------------------------------------------------------------------
 
-    def merchants(self) -> list[MerchantHistory]:
-        """Return the merchants that had a code, most days first."""
-        days: defaultdict[tuple[str, str], set[date]] = defaultdict(set)
-        codes: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
-        for line in self.lines:
-            days[line.merchant, line.appid].add(line.day)
-            codes[line.merchant, line.appid][line.code] += line.rows
-        histories = [
-            MerchantHistory(*key, len(its), max(its), codes[key].total(), tuple(dict(most_first(codes[key]))))
-            for key, its in days.items()
-        ]
-        return sorted(histories, key=lambda entry: (-entry.days, -entry.rows, entry.merchant, entry.appid))
+    def codes(self) -> Answer:
+        """Return the codes: a line per kind and code, most rows first, and a drawing of each day."""
+        lines: list[CodeLine] = []
+        sections = []
+        for kind, listed in self._of_kinds():
+            counted: defaultdict[str, Counter[date]] = defaultdict(Counter)
+            merchants: defaultdict[str, set[str]] = defaultdict(set)
+            for line in listed:
+                counted[line.code][line.day] += line.rows
+                merchants[line.code].add(line.appid)
+            its = [
+                CodeLine(kind, code, days.total(), len(days), len(merchants[code]), code_label(code))
+                for code, days in counted.items()
+            ]
+            its.sort(key=lambda line: (-line.rows, line.code))
+            lines += its
+            chart = _chart(self.days, [(line.code, counted[line.code]) for line in its]) if its else None
+            sections.append(
+                KindSection(kind, self._verdict(kind), its[:_CODES], max(len(its) - _CODES, 0), chart)
+            )
+        names = ("kind", "code", "rows", "days", "merchants", "meaning")
+        return self._answer(_("Codes by day"), names, lines, sections, "code_lines")
+
+    @checked
+    def merchants(self, top: int = TOP) -> Answer:
+        """Return the merchants with rows that did not succeed: a line per kind and merchant, most days first.
+
+        `top`: how many of each kind the card shows, each with its days.
+        """
+        check_count("top", top, least=1)
+        lines: list[MerchantHistory] = []
+        sections = []
+        for kind, listed in self._of_kinds():
+            rows, bad = self._by_merchant(kind), defaultdict[tuple[str, str], Counter[date]](Counter)
+            codes: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+            for line in listed:
+                bad[line.merchant, line.appid][line.day] += line.rows
+                codes[line.merchant, line.appid][line.code] += line.rows
+            its = []
+            for (merchant, appid), days in bad.items():
+                of = rows[appid]
+                shares = tuple(days[day] / of[day] if of[day] else None for day in self.days)
+                named = ", ".join(code for code, _rows in most_first(codes[merchant, appid]))
+                about = len(days), max(days), of.total(), days.total(), named
+                its.append(MerchantHistory(kind, merchant, appid, *about, shares))
+            its.sort(key=lambda line: (-line.days, -line.not_succeeded, line.merchant, line.appid))
+            lines += its
+            sentence = self._verdict(kind)
+            if its:
+                text = _("{count} of {merchants} had rows that did not succeed.")
+                sentence = text.format(count=f"{len(its):,}", merchants=merchant_count(len(rows)))
+            if len(its) > top:
+                more = ngettext(
+                    "Here is the one on most days; it has {rows:,} of {total:,} such rows.",
+                    "Here are the {n:,} on most days; they have {rows:,} of {total:,} such rows.",
+                    top,
+                )
+                shown_rows, total = (sum(line.not_succeeded for line in part) for part in (its[:top], its))
+                sentence = as_sentences((sentence, more.format(rows=shown_rows, total=total)))
+            sections.append(KindSection(kind, sentence, its[:top]))
+        names = ("kind", "merchant", "appid", "rows", "not_succeeded", "days", "last_day", "codes")
+        return self._answer(_("Merchants by day"), names, lines, sections, "merchant_lines")
+
+    @checked
+    def by(self, column: str, top: int = TOP) -> Answer:
+        """Count rows by the values of a column: of the merchants file or, if that has none of this name, of the lists.
+
+        `top`: how many values of each kind the card shows.
+        """
+        check_count("top", top, least=1)
+        file = self._merchants_file()
+        of_file = file.cells(column) if file is not None else None
+        lines: list[ValueLine] = []
+        sections = []
+        for kind, listed in self._of_kinds():
+            counted = _Values()
+            if of_file is not None:
+                for _kind, appid, env in (key for key in self._rows if key[0] == kind):
+                    counted.add(of_file.get((appid, env), ""), appid, self._rows[kind, appid, env].total(), 0)
+                for line in listed:
+                    counted.add(of_file.get((line.appid, line.env), ""), line.appid, 0, line.rows)
+            else:
+                self._add_cells(counted, kind, column)
+            its = counted.lines(kind)
+            lines += its
+            if its:
+                bad, rows = sum(line.not_succeeded for line in its), sum(line.rows for line in its)
+                sentence = _("{bad:,} of {rows} did not succeed.", bad=bad, rows=row_count(rows))
+                sections.append(KindSection(kind, sentence, its[:top], max(len(its) - top, 0)))
+        caption = _("Rows by {column}", column=column)
+        if self.runs and not sections:
+            caption = self._no_column(column, file.headers if file is not None else [])
+        names = ("kind", "merchants", "rows", "not_succeeded")
+        return self._answer(caption, names, lines, sections, "value_lines", column)
+
+    def retries(self) -> Answer:
+        """Return what retries brought: of the rows that ended with a code and were tried again, how many succeeded then."""
+        lines: list[RetryLine] = []
+        sections = []
+        for kind in self._kinds():
+            runs = [run for run in self.runs if run.record.kind == kind and run.record.parent]
+            if not runs or self._ledger is None:
+                continue
+            rows, good = Counter[str](), Counter[str]()
+            for run in runs:
+                for *before, outcome, count in tried_again(self._ledger, run.record):
+                    code = _code_of(*before) if before[0] is not None else ""
+                    rows[code] += int(count)
+                    good[code] += int(count) * Outcome(outcome).succeeded
+            its = [RetryLine(kind, code, count, good[code]) for code, count in most_first(rows)]
+            lines += its
+            tried = ngettext("{n:,} retry", "{n:,} retries", len(runs))
+            text = _("{good:,} of {rows} that {retries} tried again succeeded.")
+            sentence = text.format(good=good.total(), rows=row_count(rows.total()), retries=tried)
+            sections.append(KindSection(kind, sentence, its))
+        caption = _("What retries brought")
+        if self.runs and not sections:
+            caption = _("No retry in these days.")
+        return self._answer(caption, ("kind", "code", "rows", "succeeded"), lines, sections, "retry_lines")
+
+    @checked
+    def run(self, wanted: str = "") -> Run | NoRun:
+        """Open a run by its id, as `tcb_ops.open_run` does; "": the newest of these days that is no retry."""
+        newest = [run.record.id for run in self.runs if not run.record.parent][:1] if not wanted else [wanted]
+        if not newest:
+            return NoRun(self.absent or _("Only retries in these days."), self.settings.lang)
+        return find_run(newest[0], self.settings, "wanted")
 
     def frame(self) -> pd.DataFrame:
-        """Return a DataFrame: day (datetime64[s]), merchant, appid, code (string), rows (Int64)."""
-        names = ("day", "merchant", "appid", "code", "rows")
-        lines, zone = map(attrgetter(*names), self.lines), self.settings.timezone
-        return frame_by("frame_of", names, lines, timezone=zone)
+        """Return the rows that did not succeed: day (datetime64[s]), kind, merchant, appid, env, code (string), rows (Int64)."""
+        names = ("day", "kind", "merchant", "appid", "env", "code", "rows")
+        lines = ((line.day, str(line.kind), *attrgetter(*names[2:])(line)) for line in self.lines)
+        return frame_by("frame_of", names, lines, timezone=self.settings.timezone)
 
-    def _repr_html_(self) -> str:
-        macros = environment(self.settings.lang).from_string(_TEMPLATE).module
-        svg = macros.chart(self.kind.label, [day.isoformat() for day in self.days], *_chart(self))
-        return str(macros.history_card(svg, self.merchants(), _LISTED))
+    # --- how it is shown ------------------------------------------------------------------------------------------
+
+    def kinds(self) -> list[KindLine]:
+        """Return how many runs there are of each kind, their retries apart, and how their rows ended."""
+        lines = []
+        for kind in self._kinds():
+            for retries in (False, True):
+                runs = [
+                    run for run in self.runs if run.record.kind == kind and bool(run.record.parent) is retries
+                ]
+                counts = (sum(getattr(run, name) for run in runs) for name in _COUNTS)
+                if runs:
+                    rows = sum(run.record.rows for run in runs)
+                    lines.append(KindLine(kind, retries, len(runs), rows, *counts))
+        return lines
+
+    def sentence(self) -> Text:
+        """Sum up the history in a sentence, or say why it is empty."""
+        if not self.runs:
+            return self.absent
+        counted = ngettext("{n:,} run", "{n:,} runs", len(self.runs))
+        days = ngettext("{n:,} day", "{n:,} days", len(self.days))
+        text = _("{runs} in {days}, from {first} to {last}.")
+        return text.format(runs=counted, days=days, first=self.days[0], last=self.days[-1])
+
+    @property
+    def simulated(self) -> bool:
+        """Whether its target is a simulator."""
+        return self.settings.simulated or any(run.record.simulated for run in self.runs)
 
     def __repr__(self) -> str:
-        merchants = len({line.appid for line in self.lines})
-        errcodes = sum(line.rows for line in self.lines if line.code.lstrip("-").isdigit())
-        text = _(
-            "<History of {kind}, {days}: {errcodes} with an errcode, {stored} with a code of the store, {merchants}>",
-            kind=str(self.kind),
-            days=ngettext("{n:,} day", "{n:,} days", len(self.days)),
-            errcodes=row_count(errcodes),
-            stored=row_count(sum(line.rows for line in self.lines) - errcodes),
-            merchants=merchant_count(merchants),
+        bad = sum(line.rows for line in self.lines)
+        errcodes = sum(line.rows for line in self.lines if ERRCODE.fullmatch(line.code))
+        return (
+            f"<History of {self.target}: {self.sentence()} {bad:,} rows failed, {errcodes:,} with an errcode>"
         )
-        return str(text)
+
+    def _repr_html_(self) -> str:
+        return str(_macros(self.settings.lang).history_card(self))
+
+    # --- parts of it ----------------------------------------------------------------------------------------------
+
+    def _kinds(self) -> list[Kind]:
+        ran = {run.record.kind: None for run in self.runs}
+        known = [kind for kind in all_kinds() if kind in ran]
+        return [*known, *(kind for kind in ran if kind not in known)]
+
+    def _of_kinds(self) -> Iterator[tuple[Kind, list[HistoryLine]]]:
+        """Yield each kind of which there is a run that is no retry, with its lines."""
+        for kind in self._kinds():
+            if any(run.record.kind == kind and not run.record.parent for run in self.runs):
+                yield kind, [line for line in self.lines if line.kind == kind]
+
+    def _by_merchant(self, kind: Kind) -> Mapping[str, Counter[date]]:
+        merchants: defaultdict[str, Counter[date]] = defaultdict(Counter)
+        for (of_kind, appid, _env), days in self._rows.items():
+            if of_kind == kind:
+                merchants[appid].update(days)
+        return merchants
+
+    def _verdict(self, kind: Kind) -> Text:
+        runs = [run for run in self.runs if run.record.kind == kind and not run.record.parent]
+        good, bad, pending = (sum(getattr(run, name) for run in runs) for name in _COUNTS)
+        counted = ngettext("{n:,} run", "{n:,} runs", len(runs))
+        if bad:
+            days = len({run.day for run in runs if run.not_succeeded})
+            text = _("{runs}: {bad:,} of {rows} did not succeed, on {days}.")
+            on = ngettext("{n:,} day", "{n:,} days", days)
+            sentence = text.format(runs=counted, bad=bad, rows=row_count(good + bad + pending), days=on)
+        elif pending:
+            text = _("{runs}: of {rows}, every one that has ended succeeded.")
+            sentence = text.format(runs=counted, rows=row_count(good + pending))
+        else:
+            sentence = _("{runs}: all {rows} succeeded.", runs=counted, rows=row_count(good))
+        waiting = ngettext("{n:,} row is pending.", "{n:,} rows are pending.", pending)
+        return as_sentences((sentence, waiting)) if pending else sentence
+
+    def _answer(
+        self,
+        caption: Text,
+        names: tuple[str, ...],
+        lines: Sequence[Any],
+        sections: Sequence[KindSection],
+        card: str,
+        header: str = "",
+    ) -> Answer:
+        caption = caption if self.runs else self.absent
+        return Answer(caption, names, tuple(lines), tuple(sections), self, card, header)
+
+    def _merchants_file(self) -> Any:
+        """Return the merchants of the settings' file; None if it cannot be read."""
+        with suppress(UsageError):
+            return merchants_for("", {"settings": self.settings})
+        return None
+
+    def _headers(self) -> list[str]:
+        return [*dict.fromkeys(header for run in self._with_list() for header in run.record.headers)]
+
+    def _with_list(self) -> list[HistoryRun]:
+        return [run for run in self.runs if not run.record.parent and not run.record.kind.surveys]
+
+    def _add_cells(self, counted: _Values, kind: Kind, column: str) -> None:
+        for run in self._with_list():
+            headers = [fold(header) for header in run.record.headers]
+            if self._ledger is None or run.record.kind != kind or fold(column) not in headers:
+                continue
+            appids = {each.number: each.appid for each in self._ledger.envs(run.record)}
+            for cell, place, outcome, rows in by_cell(self._ledger, run.record, headers.index(fold(column))):
+                bad = 0 if Outcome(outcome).succeeded else int(rows)
+                counted.add(cell or "", appids[place], int(rows), bad)
+
+    def _no_column(self, column: str, of_file: Iterable[str]) -> Text:
+        sentences = [_("There is no column {column}.", column=column) if column else _("Name a column.")]
+        for text, headers in (
+            (_("Columns of the merchants file: {names}."), [*of_file]),
+            (_("Columns of the lists: {names}."), self._headers()),
+        ):
+            if headers:
+                sentences.append(text.format(names=as_list(headers, 12)))
+        return as_sentences(sentences)
+
+
+_COUNTS = ("succeeded", "not_succeeded", "pending")
+
+
+class _Values:
+    """Rows by the values of a column, while they are counted."""
+
+    def __init__(self) -> None:
+        self._rows, self._bad = Counter[str](), Counter[str]()
+        self._appids: defaultdict[str, set[str]] = defaultdict(set)
+
+    def add(self, value: str, appid: str, rows: int, bad: int) -> None:
+        """Count rows with a value, `bad` of which did not succeed."""
+        self._rows[value] += rows
+        self._bad[value] += bad
+        self._appids[value].add(appid)
+
+    def lines(self, kind: Kind) -> list[ValueLine]:
+        """Return the values, most rows that did not succeed first."""
+        lines = [
+            ValueLine(value, kind, len(self._appids[value]), rows, self._bad[value])
+            for value, rows in self._rows.items()
+        ]
+        return sorted(lines, key=lambda line: (-line.not_succeeded, -line.rows, line.value))
+
+
+# --- reading it --------------------------------------------------------------------------------------------------
 
 
 @checked
 def history(
-    days: int = DAYS, *, kind: str = "upload", until: str = "today", **options: Unpack[TargetOptions]
+    days: int = DAYS, *, kind: str = ANY_KIND, until: str = "today", **options: Unpack[TargetOptions]
 ) -> History:
-    """Count errcodes and codes of the store by day and merchant over all runs of a kind of `target`, else the settings'.
+    """Sum up the runs of `target`, else the settings' own, over some days: how rows ended, by kind, code, merchant and day.
 
-    `kind`: links, upload, audit, confirm, delete or undo. `until` is the last of the days, such as 2026-10-30, or today.
+    `kind`: links, upload, audit, confirm, delete or undo; any: all of them, each counted apart. `until` is the last of the days:
+    a date such as 2026-10-30, today, or latest, the day of the newest run.
     """
     settings = settings_for(options)
     check_count("days", days, least=1)
     check_value("days", days, days <= _MOST_DAYS, _("at most {most:,}", most=_MOST_DAYS))
-    check_value("kind", kind, kind in kind_names(), as_list(kind_names()))
-    now = time.time()
-    if until != "today":
+    names = [*kind_names(), ANY_KIND]
+    check_value("kind", kind, kind in names, as_list(names))
+    ledger, now = existing_ledger(settings), time.time()
+    if until == "latest":
+        records = ledger.runs(settings.run_target, damaged=[]) if ledger is not None else []
+        now = max((run.created_at for run in records if kind in {ANY_KIND, run.kind}), default=now)
+    elif until != "today":
         try:
             now = datetime.fromisoformat(until).replace(tzinfo=settings.zone).timestamp()
         except (ValueError, OverflowError):
-            valid = _("today or a date such as 2026-10-30")
+            valid = _("today, latest or a date such as 2026-10-30")
             raise ArgumentError("until", until, valid, shown=True) from None
-    ledger, target = existing_ledger(settings), settings.run_target
-    return count_codes(ledger, target, kind_named(kind), settings, days=days, now=now)
+    return read_history(ledger, settings, kind=kind, days=days, now=now)
 
 
-def count_codes(
-    ledger: LedgerReader | None, target: str, kind: Kind, settings: Settings, *, days: int = DAYS, now: float
+def read_history(
+    ledger: LedgerReader | None, settings: Settings, *, kind: str = ANY_KIND, days: int = DAYS, now: float
 ) -> History:
-    """Count a target's rows that ended with a code in runs of a kind, over the last `days` days, today included.
-
-    Days are in the settings' time zone. Rows that a breaker kept from being attempted count under its code. Without a
-    `ledger` there are none.
-    """
-    today = datetime.fromtimestamp(now, settings.zone).date()
+    """Sum up the runs of the settings' target over the last `days` days, today included; without a `ledger` there are none."""
+    target, zone = settings.run_target, settings.zone
+    today = datetime.fromtimestamp(now, zone).date()
     span = tuple(today - timedelta(days=back) for back in range(max(days, 1) - 1, -1, -1))
-    since = datetime(span[0].year, span[0].month, span[0].day, tzinfo=settings.zone).timestamp()
+    runs: list[HistoryRun] = []
+    counted: Counter[tuple[date, Kind, str, str, str, str]] = Counter()
+    ended: defaultdict[tuple[Kind, str, str], Counter[date]] = defaultdict(Counter)
+    damaged: list[LedgerDamagedError] = []
+    absent = NOTHING
+    if ledger is not None:
+        with ledger.snapshot() as reader:
+            for record in reader.runs(target, damaged=damaged):
+                day = datetime.fromtimestamp(record.created_at, zone).date()
+                if kind not in {ANY_KIND, record.kind} or not span[0] <= day <= today:
+                    continue
+                sums = Counter[str]()
+                for tally in reader.tallies(record):
+                    outcome = tally.outcome
+                    name = "succeeded" if outcome.succeeded else "not_succeeded"
+                    sums["pending" if outcome is Outcome.PENDING else name] += tally.rows
+                    if outcome is Outcome.PENDING or record.parent:
+                        continue
+                    ended[record.kind, tally.appid, tally.env][day] += tally.rows
+                    if not outcome.succeeded:
+                        code = _code_of(outcome, tally.reason or "", tally.errcode, tally.store_code)
+                        counted[day, record.kind, tally.merchant, tally.appid, tally.env, code] += tally.rows
+                runs.append(HistoryRun(record, day, *(sums[count] for count in _COUNTS)))
+            if not runs:
+                absent = _why_absent(reader, settings, kind, span)
+    lines = [HistoryLine(*key, rows) for key, rows in counted.items()]
+    lines.sort(key=lambda one: (one.day, one.kind, -one.rows, one.merchant, one.appid, one.env, one.code))
+    left_out = ngettext(
+        "{n:,} run is left out: its record is damaged.",
+        "{n:,} runs are left out: their records are damaged.",
+        len(damaged),
+    )
+    notes = (left_out,) if damaged else ()
+    absent = absent if ledger is not None else _no_run_yet(settings)
+    return History(span, tuple(runs), tuple(lines), target, settings, absent, notes, ledger, ended)
 
-    @cache
-    def day_of(quarter: int) -> date:
-        return datetime.fromtimestamp(quarter * QUARTER, settings.zone).date()
 
-    counted: Counter[tuple[date, str, str, str]] = Counter()
-    found = codes_since(ledger, target, kind, since) if ledger is not None else ()
-    for appid, merchant, errcode, store_code, quarter, rows in found:
-        counted[day_of(int(quarter)), merchant, appid, str(errcode or redact(store_code))] += rows
-    lines = [HistoryLine(*key, rows) for key, rows in counted.items() if span[0] <= key[0] <= today]
-    lines.sort(key=lambda line: (line.day, -line.rows, line.merchant, line.appid, line.code))
-    return History(span, tuple(lines), kind, target, settings)
+def _no_run_yet(settings: Settings) -> Text:
+    return _("{ledger} has no run yet.", ledger=settings.ledger_name)
 
 
-_TEMPLATE = (files("tcb_ops.features.evidence") / "history.html.j2").read_text(encoding="utf-8")
-_LISTED = 12
-"""Merchants in the card; the others are counted."""
+def _why_absent(ledger: LedgerReader, settings: Settings, kind: str, span: Sequence[date]) -> Text:
+    target, others = settings.run_target, Counter(run.target for run in ledger.runs(damaged=[]))
+    same = [run for run in ledger.runs(target, damaged=[]) if kind in {ANY_KIND, run.kind}]
+    if same:
+        text = _(
+            'No run to {target} from {first} to {last}. The newest is of {day}: until = "{day}" shows it.'
+        )
+        day = datetime.fromtimestamp(same[0].created_at, settings.zone).date()
+        return text.format(target=target, first=span[0], last=span[-1], day=day)
+    if others.keys() - {target}:
+        runs = ngettext("{n:,} run", "{n:,} runs", others.total() - others[target])
+        text = _(
+            "No run to {target} in the ledger {name}. It has {runs} to {others}: set the target to see more."
+        )
+        listed = as_list((name for name, _runs in others.most_common() if name != target), 3)
+        return text.format(target=target, name=settings.ledger_name, runs=runs, others=listed)
+    if others:
+        return _("No run of this kind to {target} yet.", target=target)
+    return _no_run_yet(settings)
+
+
+@cache
+def _code_of(outcome: str, reason: str, errcode: int | None, store_code: str) -> str:
+    cause = why(Outcome(outcome), Reason(reason) if reason else None, errcode, store_code)
+    return "" if cause is None else cause.code
+
+
+# --- drawing it --------------------------------------------------------------------------------------------------
+
 _CODES = 6
-"""Codes with a bar of their own; the others are summed up."""
+"""Codes with a colour and a line of their own; the others are summed up."""
 _GREY = "#8a8f98"
 """Colour of all others together."""
 _LEFT, _TOP, _WIDTH, _HEIGHT = 62, 20, 650, 130
 """Position and size of the bars in the drawing."""
+_SHADES = 3
 
 
-def _chart(history: History) -> tuple[list[dict[str, Any]], int, list[tuple[str, str, int]]]:
-    codes = history.codes()
-    shown = [(code_colour(code), code, rows) for code, rows in codes[:_CODES]]
-    if other_codes := codes[_CODES:]:
-        others = tuple(map(sum, zip(*(rows for _, rows in other_codes), strict=True)))
-        shown.append((_GREY, _("others").of(history.settings.lang), others))
-    top = max((sum(day) for day in zip(*(rows for _, _, rows in shown), strict=True)), default=0)
-    step = _WIDTH / len(history.days)
-    bars: list[dict[str, Any]] = []
-    for index, day in enumerate(history.days):
-        y = float(_TOP + _HEIGHT)
-        for colour, code, rows in shown:
-            if rows[index]:
-                height = rows[index] / top * _HEIGHT
-                y = max(y - height, float(_TOP))
-                x, count = _LEFT + (index + 0.12) * step, row_count(rows[index])
-                size = {"x": x, "y": y, "width": step * 0.76, "height": height}
-                about = {"colour": colour, "day": day.isoformat(), "code": code, "rows": count}
-                bars.append({name: round(value, 1) for name, value in size.items()} | about)
-    return bars, top, [(colour, code, sum(rows)) for colour, code, rows in shown]
+def _chart(days: Sequence[date], codes: Sequence[tuple[str, Mapping[date, int]]]) -> dict[str, Any]:
+    """Return the bars of each day: a path per code, and a text for each day that has one."""
+    shown = [(code_colour(code), code, counted) for code, counted in codes[:_CODES]]
+    if others := sum((Counter(counted) for _code, counted in codes[_CODES:]), Counter[date]()):
+        shown.append((_GREY, "…", others))
+    top = max(sum(counted.get(day, 0) for _, _, counted in shown) for day in days)
+    step, paths, texts = _WIDTH / len(days), defaultdict[str, str](str), []
+    for index, day in enumerate(days):
+        y, x = float(_TOP + _HEIGHT), _LEFT + (index + 0.12) * step
+        parts = [(colour, code, counted[day]) for colour, code, counted in shown if counted.get(day)]
+        for colour, _code, rows in parts:
+            height = rows / top * _HEIGHT
+            paths[colour] += f"M{x:.1f} {y:.1f}v{-height:.1f}h{step * 0.76:.1f}v{height:.1f}z"
+            y -= height
+        if parts:
+            about = as_list(f"{code} {rows:,}" for _colour, code, rows in parts)
+            texts.append((round(_LEFT + index * step, 1), day, about))
+    ticks = sorted({0, len(days) - 1, *range(0, len(days) - 1, max(len(days) // 5, 1))})
+    return {
+        "paths": paths,
+        "texts": texts,
+        "step": round(step, 1),
+        "top": top,
+        "ticks": [(round(_LEFT + (index + 0.5) * step), days[index]) for index in ticks],
+        "sums": [(code, sum(counted.values())) for _colour, code, counted in shown],
+    }
+
+
+def strip(shares: Sequence[float | None]) -> list[tuple[float, str]]:
+    """Return the paths of a strip with a cell for each day: (opacity, path), the days without failures first.
+
+    ========================  =======
+    share of the day's rows   opacity
+    ========================  =======
+    none                      0
+    up to a third             0.4
+    up to two thirds          0.7
+    more                      1
+    ========================  =======
+    """
+    paths: defaultdict[float, str] = defaultdict(str)
+    for index, share in enumerate(shares):
+        if share is not None:
+            shade = 0.0 if not share else round(0.1 + 0.3 * min(int(share * _SHADES - 1e-9) + 1, _SHADES), 1)
+            paths[shade] += f"M{index} 0h.9v1h-.9z"
+    return sorted(paths.items())
+
+
+@cache
+def _macros(lang: Lang) -> Any:
+    template = files("tcb_ops.features.evidence") / "history.html.j2"
+    of_lang = environment(lang)
+    values = {"strip": strip, "colour_of": code_colour, "grey": _GREY, "codes_shown": _CODES}
+    return of_lang.from_string(template.read_text(encoding="utf-8"), globals=values).module

@@ -1,34 +1,35 @@
-"""What the ledger knows of codes over time, and of the rows of two runs."""
+"""What the ledger knows of retries, of the columns of lists, and of the rows of two runs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-from tcb_ops.model import Outcome
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import RunRecord
-from tcb_ops.runs.schema import sql_list
-
-QUARTER = 900
-"""Seconds in a quarter of an hour. UTC offsets are multiples of it, so days of any time zone consist of quarters."""
 
 
-def codes_since(ledger: LedgerReader, target: str, kind: str, since: float) -> Iterator[Any]:
-    """Stream (appid, merchant, errcode, store_code, quarter of an hour since 1970, rows) of a target's runs of a kind, from `since` on.
+def tried_again(ledger: LedgerReader, retry: RunRecord) -> list[Any]:
+    """Return (outcome, reason, errcode, store_code before it, outcome, rows) of a retry's rows that have ended.
 
-    Rows that a breaker ended count at the time it opened.
+    The first four are None where the run that it retried is no longer in the ledger.
     """
-    quarter = ledger.dialect.whole.format(f"COALESCE(rows.ended_at, runs.created_at) / {QUARTER}")
+    query = """
+        SELECT before.outcome, before.reason, before.errcode, before.store_code, rows.outcome, COUNT(*) FROM rows
+        LEFT JOIN rows AS before ON before.run = (SELECT number FROM runs WHERE id = ?) AND before.line = rows.line
+        WHERE rows.run = ? AND rows.outcome <> 'pending'
+        GROUP BY before.outcome, before.reason, before.errcode, before.store_code, rows.outcome"""
+    with ledger.reading(retry):
+        return ledger.fetch(query, (retry.parent, retry.number))
+
+
+def by_cell(ledger: LedgerReader, run: RunRecord, column: int) -> Iterator[Any]:
+    """Stream (cell of one of the list's columns, number of the environment, outcome, rows) of a run's rows that have ended."""
     query = f"""
-        SELECT envs.appid, envs.merchant, counted.errcode, counted.store_code, counted.quarter, counted.rows FROM (
-            SELECT rows.run, rows.place, rows.errcode, rows.store_code, {quarter} AS quarter, COUNT(*) AS rows
-            FROM rows JOIN runs ON runs.number = rows.run
-            WHERE (rows.errcode <> 0 OR rows.store_code <> '') AND rows.outcome NOT IN ({sql_list(Outcome.successes())})
-                AND runs.target = ? AND runs.kind = ? AND (runs.finished_at IS NULL OR runs.finished_at >= ?)
-            GROUP BY rows.run, rows.place, rows.errcode, rows.store_code, quarter
-        ) AS counted JOIN envs ON envs.run = counted.run AND envs.no = counted.place"""
-    return ledger.stream(query, (target, str(kind), since))
+        SELECT {ledger.dialect.cell.format(column)} AS cell, place, outcome, COUNT(*) FROM rows
+        WHERE run = ? AND outcome <> 'pending' GROUP BY cell, place, outcome"""
+    with ledger.reading(run):
+        yield from ledger.stream(query, (run.number,))
 
 
 def rows_by_path(ledger: LedgerReader, run: RunRecord) -> Iterator[Any]:

@@ -205,13 +205,13 @@ def timeline_frame(reader: LedgerReader, run: RunRecord, settings: Settings) -> 
 _TIMES = {"tcb_started_at", "tcb_ended_at", "expires_at", "at"}
 _INTS = {
     "tcb_line", "tcb_errcode", "tcb_http_status", "tcb_attempts", "tcb_bytes", "errcode", "rows", "succeeded",
-    "not_succeeded", "pending", "ended", "line", "http_status", "daily_limit", "used", "remain",
+    "not_succeeded", "days", "merchants", "pending", "ended", "line", "http_status", "daily_limit", "used", "remain",
 }  # fmt: skip
 _DTYPES = (
     dict.fromkeys(_INTS, "Int64")
     | dict.fromkeys(("seconds", "rate"), "Float64")
     | dict.fromkeys(("default", "left", "works", "known", "new", "proven"), "boolean")
-    | {"day": "day"}
+    | dict.fromkeys(("day", "last_day"), "day")
 )
 
 

@@ -59,6 +59,7 @@ class PostgreSQL(Database):
     snapshot = "BEGIN ISOLATION LEVEL REPEATABLE READ"
     by_code_point = ' COLLATE "C"'
     whole = "CAST(FLOOR({}) AS INTEGER)"
+    cell = "CAST(cells AS json) ->> {}"
     splits_pages = False  # a changed record is written again
     index_hint = ""
     advice = _(
