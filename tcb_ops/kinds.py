@@ -40,7 +40,7 @@ class Feature:
     kinds: Mapping[str, str] = field(default_factory=dict)
     """Kinds of runs, by their names in the ledger."""
     commands: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Commands of the command line, by section of the help (run, stored, inspect, setup, notebooks)."""
+    """Commands of the command line, by section of the help (run, stored, health, inspect, setup, notebooks)."""
     settings: Mapping[str, str] = field(default_factory=dict)
     """Sections of the settings (`tcb_ops.settings.Section`), by name."""
     provides: Mapping[str, str] = field(default_factory=dict)

@@ -54,7 +54,8 @@ def usage_error(error: click.ClickException, arguments: Sequence[str] = ()) -> U
 _SECTIONS = {
     "run": N_("Run a list"),
     "stored": N_("Stored files"),
-    "inspect": N_("Inspect"),
+    "health": N_("Find what is wrong"),
+    "inspect": N_("Runs and reports"),
     "setup": N_("Set up"),
     "notebooks": N_("Notebooks and practice"),
 }

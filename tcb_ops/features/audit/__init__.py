@@ -14,8 +14,7 @@ FEATURE = Feature(
         "notify": "tcb_ops.features.audit.settings:NotifySettings",
     },
     commands={
-        "run": ["tcb_ops.features.audit.command:audit"],
-        "inspect": ["tcb_ops.features.audit.command:notify"],
+        "health": ["tcb_ops.features.audit.command:audit", "tcb_ops.features.audit.command:notify"],
     },
     provides={
         "Run.audit": "tcb_ops.features.audit.api:audited",

@@ -2,4 +2,4 @@
 
 from tcb_ops.kinds import Feature
 
-FEATURE = Feature(commands={"setup": ["tcb_ops.features.prune.command:prune"]})
+FEATURE = Feature(commands={"inspect": ["tcb_ops.features.prune.command:prune"]})

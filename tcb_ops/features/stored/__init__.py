@@ -73,7 +73,7 @@ FEATURE = Feature(
         "undo": "tcb_ops.features.stored.kinds:UNDO",
     },
     commands={
-        "setup": ["tcb_ops.features.stored.command:list_"],
+        "run": ["tcb_ops.features.stored.command:list_"],
         "stored": [
             f"tcb_ops.features.stored.command:{name}" for name in ("sync", "confirm", "undo", "delete")
         ],

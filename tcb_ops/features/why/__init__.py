@@ -3,7 +3,7 @@
 from tcb_ops.kinds import Feature
 
 FEATURE = Feature(
-    commands={"inspect": ["tcb_ops.features.why.command:why", "tcb_ops.features.why.command:explain"]},
+    commands={"health": ["tcb_ops.features.why.command:why", "tcb_ops.features.why.command:explain"]},
     provides={"Run.why": "tcb_ops.features.why.api:why"},
     needs=["diagnosis"],
 )
