@@ -121,15 +121,15 @@ def exhausted(error: BaseException, *, unclear: bool = False) -> ResourceLimitEr
     if code in _DESCRIPTORS:
         return ResourceLimitError(
             _(
-                "too many open files: no further file or connection can be opened. Close other programs, raise the limit "
-                "(`ulimit -n 4096`) or lower --concurrency, then run the same command again."
+                "Too many open files: no further file or connection can be opened. Close other programs, raise the limit "
+                "(`ulimit -n 4096`) or lower --concurrency, then try again."
             )
         )
     if code in _MEMORY:
         return ResourceLimitError(
             _(
-                "the system has no memory left for this. Close other programs or lower --concurrency, then "
-                "run the same command again."
+                "The system has no memory left for this. Close other programs or lower --concurrency, then "
+                "try again."
             )
         )
     return None

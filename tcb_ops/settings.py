@@ -58,7 +58,7 @@ class MistakesError(SettingsError):
 
     def __init__(self, mistakes: Mapping[str, Text]) -> None:
         lines = [_("{name}: {why}.", name=name, why=problem) for name, problem in mistakes.items()]
-        super().__init__(as_lines(lines), _("Correct it, then run the same command again."))
+        super().__init__(as_lines(lines), _("Correct it, then try again."))
         self.mistakes = mistakes
         self.problems = [Problem(0, name, problem, NOTHING) for name, problem in mistakes.items()]
 

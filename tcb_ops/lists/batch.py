@@ -220,7 +220,7 @@ def _run(call: Callable[[], _T]) -> _T:
         return call()
     raise UsageError(
         _(
-            "the list's temporary copy cannot be used: it was closed, or the temporary folder is full. Read the list again, "
+            "The list's temporary copy cannot be used: it was closed, or the temporary folder is full. Read the list again, "
             "with free space there, or with TMPDIR set to another folder."
         )
     )

@@ -121,7 +121,7 @@ def export(
         again = quoted(of_run(settings, run, "report"))
         raise StoppedError(
             _(
-                "the report could not be written to {dest}: {trouble}. The run is safe in the ledger.",
+                "The report could not be written to {dest}: {trouble}. The run is safe in the ledger.",
                 dest=dest / file.name if file.parent == real else dest,
                 trouble=trouble,
             ),
@@ -202,7 +202,7 @@ def _complete(folder: Path, content: dict[str, Any], run: RunRecord) -> None:
         if leak := find_leak(folder / name):
             raise StoppedError(
                 _(
-                    "the report was not finished: {name} would contain {kind}. Everything written was removed, and run {id} "
+                    "The report was not finished: {name} would contain {kind}. Everything written was removed, and run {id} "
                     "is safe in the ledger.",
                     name=name,
                     kind=leak,

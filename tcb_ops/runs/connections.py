@@ -230,7 +230,7 @@ class Database:
 def locked(name: str) -> Text:
     """Return the message for a ledger that somebody else has locked."""
     return _(
-        "another program has locked the ledger {name}, such as a database browser or a backup. Close it there; then run "
-        "the same command again.",
+        "Another program has locked the ledger {name}, such as a database browser or a backup. Close it there, then try "
+        "again.",
         name=name,
     )

@@ -102,15 +102,11 @@ class LedgerConnection:
             return damaged(self.name, verbatim(cause))
         if fault is DatabaseFault.LOCKED:
             return LedgerError(locked(self.name))
-        text = _("the ledger {name} cannot be used: {why}. What was committed is safe.")
-        fix = _(
-            "Free space or fix the access, then run the same command again: the run resumes where it stopped."
-        )
+        text = _("The ledger {name} cannot be used: {why}. What was committed is safe.")
+        fix = _("Free space or fix the access, then try again: the run resumes where it stopped.")
         if fault is DatabaseFault.UNREACHABLE:
-            text = _("the ledger {name} cannot be reached: {why}. What was committed is safe.")
-            fix = _(
-                "When its database is back, run the same command again: the run resumes where it stopped."
-            )
+            text = _("The ledger {name} cannot be reached: {why}. What was committed is safe.")
+            fix = _("When its database is back, try again: the run resumes where it stopped.")
         return LedgerError(text.format(name=self.name, why=cause), fix)
 
 
@@ -249,7 +245,7 @@ def not_a_ledger(name: str, cause: Text, todo: Text | None = None) -> UsageError
 def damaged(name: str, problem: Text) -> LedgerDamagedError:
     """Return the error that reports damage: what was found, and in which ledger."""
     return LedgerDamagedError(
-        _("the ledger {name} is damaged: {what}.", name=name, what=problem),
+        _("The ledger {name} is damaged: {what}.", name=name, what=problem),
         _(
             "Restore a copy of it, for SQLite without the -wal and -shm files that are there. With a new ledger (--ledger), "
             "every file of a list is sent again. Reports exported earlier still show their runs."

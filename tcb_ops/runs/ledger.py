@@ -118,7 +118,7 @@ class Ledger(LedgerReader):
                 _(
                     "Another process may have worked on the run, or the ledger was changed. Nothing was "
                     "overwritten, and all other rows are recorded. Make sure that nobody else is working on it, "
-                    "then run the same command again."
+                    "then try again."
                 ),
             )
 
@@ -229,7 +229,7 @@ class Ledger(LedgerReader):
         if self._identify() != self._identity:
             raise LedgerError(
                 _(
-                    "the ledger {name} was removed or replaced while it was in use. Put it back, then try again.",
+                    "The ledger {name} was removed or replaced while it was in use. Put it back, then try again.",
                     name=self.name,
                 )
             )

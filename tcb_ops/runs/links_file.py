@@ -49,7 +49,7 @@ def check_columns(headers: Iterable[str]) -> None:
     if twice := [name for name in headers if name.strip().lower() in LINK_COLUMNS]:
         raise UsageError(
             _(
-                "the list has a column that links.csv itself writes: {names}. Rename it in the list.",
+                "The list has a column that links.csv itself writes: {names}. Rename it in the list.",
                 names=", ".join(twice),
             )
         )
@@ -271,8 +271,7 @@ def _trouble(file: Path, error: OSError) -> StoppedError:
         return shortage
     return StoppedError(
         _(
-            "{file}: {why}. What was committed is safe: free space or fix the access, then run the same "
-            "command again.",
+            "{file}: {why}. What was committed is safe: free space or fix the access, then try again.",
             file=file,
             why=system_reason(error),
         )

@@ -52,7 +52,7 @@ def planning(ledger: LedgerConnection) -> AbstractContextManager[Callable[[], No
 
     Yields a function that raises LedgerError if the lock is lost. Raises UsageError if another process keeps it.
     """
-    text = _("another command has been planning a run in {name} for {planning_seconds} s. Try again later.")
+    text = _("Another command has been planning a run in {name} for {planning_seconds} s. Try again later.")
     busy = text.format(name=ledger.name, planning_seconds=PLANNING_SECONDS)
     return _exclusive(ledger, "planning", PLANNING_SECONDS, lambda _who: busy)
 

@@ -21,8 +21,8 @@ def caused(error, cause):
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (OSError(errno.EMFILE, "Too many open files"), "too many open files"),
-        (OSError(errno.ENFILE, "Too many open files in system"), "too many open files"),
+        (OSError(errno.EMFILE, "Too many open files"), "Too many open files"),
+        (OSError(errno.ENFILE, "Too many open files in system"), "Too many open files"),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), "memory"),
         (OSError(errno.ENOBUFS, "No buffer space available"), "memory"),
         (MemoryError(), "memory"),
@@ -32,7 +32,7 @@ def caused(error, cause):
 def test_a_resource_that_has_run_out_is_told(error, words):
     found = exhausted(error)
     assert words in found.text.en
-    assert "然后再次运行同一命令" in found.text.zh
+    assert "然后再试一次" in found.text.zh
     assert found.exit_code == 3
 
 

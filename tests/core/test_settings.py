@@ -311,7 +311,7 @@ def test_a_wrong_target_of_the_environment_is_reported_once(monkeypatch, read, a
         read()
     assert str(caught.value) == (
         "TCB_OPS_TARGET: must be `simulator`, or look like https://api.weixin.qq.com. "
-        "Correct it, then run the same command again."
+        "Correct it, then try again."
     )
 
 

@@ -81,7 +81,7 @@ def opened_runner(cluster: str, settings: Settings, work: RunSpec) -> Iterator[M
     """
     if work.urls is not None:
         text = _(
-            "the list has URLs with a query, which may be a signature and never leaves this process, so a "
+            "The list has URLs with a query, which may be a signature and never leaves this process, so a "
             "cluster cannot work on it. Omit --cluster."
         )
         raise UsageError(text)

@@ -213,7 +213,7 @@ def _check_ledger(
 ) -> Iterator[Check]:
     if ledger is None:
         text = _(
-            "the ledger {ledger} does not exist: neither manifest.json nor the rows were compared. Select the run's "
+            "The ledger {ledger} does not exist: neither manifest.json nor the rows were compared. Select the run's "
             "ledger with --ledger, or its settings file with --config.",
             ledger=ledger_file,
         )

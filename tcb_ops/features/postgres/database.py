@@ -228,7 +228,7 @@ class AdvisoryLock:
                     return
         raise LedgerError(
             _(
-                "the connection to the ledger's database that held the lock on this run has ended, so another "
+                "The connection to the ledger's database that held the lock on this run has ended, so another "
                 "process may take over the run: this process stops, and unfinished rows stay pending."
             )
         )

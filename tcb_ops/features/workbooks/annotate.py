@@ -103,7 +103,7 @@ def mark_workbook(
         if original.with_name(lock).exists():
             what = _("{name} is open in another program (its file {lock} is there).")
             what = what.format(name=original.name, lock=lock)
-            raise UsageError(what, _("Save and close it there, then run the same command again."))
+            raise UsageError(what, _("Save and close it there, then try again."))
     rate = replace(LIST_COLUMNS, given=columns).rate
     with open_bytes(original) as raw, readable(original):
         if not is_workbook(raw):
@@ -116,7 +116,7 @@ def mark_workbook(
     drawn = workbook[name]
     if drawn.protection.sheet:
         what = _("sheet '{name}' of {original} is protected.", name=shown(name, 40), original=original.name)
-        fix = _("Unprotect it (Review > Unprotect Sheet), save it, and run the same command again.")
+        fix = _("Unprotect it (Review > Unprotect Sheet), save it, and try again.")
         raise UsageError(what, fix)
     areas = drawn.merged_cells.ranges
     tops = {cell: area.coord.split(":")[0] for area in areas for row in area.rows for cell in row}

@@ -240,7 +240,7 @@ def test_too_few_file_descriptors_are_exit_3_with_the_rows_pending(open_cli):
     for limit in (10, 16, 32, 64):
         stopped = with_limit(cli, "RLIMIT_NOFILE", limit, *words)
         assert stopped.code == 3, (limit, stopped.err)
-        assert "too many open files" in stopped.err
+        assert "Too many open files" in stopped.err
         if "run" in stopped.json:
             in_mid_run += 1
             assert set(cli.assert_complete(stopped.json, 180)) <= {"pending", "uploaded"}, limit

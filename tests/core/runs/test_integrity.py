@@ -274,16 +274,16 @@ def test_another_programs_lock_is_said_after_two_seconds(used, monkeypatch, capl
     monkeypatch.setattr(connections, "WAITING_SECONDS", 3)
     with closing(Ledger(str(file))) as ledger, closing(sqlite3.connect(file, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(LedgerError, match="another program has locked the ledger"):
+        with pytest.raises(LedgerError, match="Another program has locked the ledger"):
             ledger.finish(ledger.run("latest"), 1.0)
-        assert "another program has locked the ledger" in caplog.text
+        assert "Another program has locked the ledger" in caplog.text
         other.execute("COMMIT")
     opened = workspace.folder / "opened.db"
     Ledger(str(opened)).close()
     with closing(sqlite3.connect(opened, isolation_level=None)) as other:
         other.execute("PRAGMA journal_mode = DELETE")
         other.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(tcb.UsageError, match="another program has locked the ledger"):
+        with pytest.raises(tcb.UsageError, match="Another program has locked the ledger"):
             Ledger(str(opened))
 
 

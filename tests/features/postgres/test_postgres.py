@@ -188,7 +188,7 @@ def test_a_table_that_stays_locked_ends_the_wait(url, monkeypatch, step, open_wo
     other = Ledger(url)
     with closing(Ledger(url)) as ledger, closing(other), other.writing() as connection:
         connection.execute("LOCK TABLE runs, rows IN ACCESS EXCLUSIVE MODE")
-        with pytest.raises(tcb.TcbOpsError, match="another program has locked the ledger"):
+        with pytest.raises(tcb.TcbOpsError, match="Another program has locked the ledger"):
             ledger.finish(run.record, 1.0) if step == "finish" else ledger.compact()
 
 
