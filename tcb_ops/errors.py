@@ -34,7 +34,7 @@ from enum import StrEnum
 from typing import Any
 
 from tcb_ops.details import Detail, DetailCode
-from tcb_ops.frames import Lines, Tabular
+from tcb_ops.frames import Lines, Tabular, card
 from tcb_ops.i18n import NOTHING, Lang, Text, _, in_python, verbatim, without_commands
 from tcb_ops.model import Problem
 from tcb_ops.shell import as_call
@@ -52,7 +52,8 @@ _PROBLEM = ("line", "column", "value", "problem", "fix")
 """The facts about a problem, as programs get them."""
 
 
-def _listed(problem: Problem, text_of: Callable[[Text], str]) -> tuple[int, str, str, str, str]:
+def problem_line(problem: Problem, text_of: Callable[[Text], str]) -> tuple[int, str, str, str, str]:
+    """Return the facts about a problem: its line, column, value, what is wrong, and what to do."""
     return problem.line, problem.column, problem.value, text_of(problem.message), text_of(problem.fix)
 
 
@@ -74,6 +75,8 @@ class TcbOpsError(Exception):
     """For an error that stopped a run: the run's summary so far."""
     problems: Sequence[Problem] = ()
     """What is wrong with each line of a file, or each setting."""
+    shown_as_raised = 0
+    """In a notebook: the id of the trace with which it is shown as a card."""
     code: str
 
     def __init__(self, problem: Text, fix: Text | None = None) -> None:
@@ -95,14 +98,14 @@ class TcbOpsError(Exception):
             "fix": without_commands(fix, lang),
             "command": commands[0] if commands else "",
         }
-        values = (_listed(problem, lambda text: text.of(lang)) for problem in self.problems)
+        values = (problem_line(problem, lambda text: text.of(lang)) for problem in self.problems)
         problems = [dict(zip(_PROBLEM, each, strict=True)) for each in values]
         return {**self.summary, "error": error, "problems": problems}
 
     def __str__(self) -> str:
-        return self._in_python(Lang.EN)
+        return self.python_text(Lang.EN)
 
-    def _in_python(self, lang: Lang) -> str:
+    def python_text(self, lang: Lang) -> str:
         """Return the text for a program: with parameters instead of options, and calls instead of commands where there are any."""
         text = in_python(self.text, lang)
         for command in self.text.commands():
@@ -114,7 +117,10 @@ class TcbOpsError(Exception):
         return type(self).__new__, (type(self), *self.args), self.__dict__
 
     def _render_traceback_(self) -> list[str]:
-        return [self._in_python(Lang.EN), self._in_python(Lang.ZH)]
+        """Return what IPython shows in place of the trace: a line below the card, else the message in both languages."""
+        if (line := card("show_error", self)) is not None:
+            return [line]
+        return [self.python_text(Lang.EN), self.python_text(Lang.ZH)]
 
 
 class UsageError(TcbOpsError):
@@ -194,7 +200,7 @@ class InputError(UsageError, Tabular):
         """If none of the files is there: which other column may name them."""
 
     def _table(self, lang: Lang) -> Lines:
-        lines = (_listed(problem, lambda text: in_python(text, lang)) for problem in self.problems)
+        lines = (problem_line(problem, lambda text: in_python(text, lang)) for problem in self.problems)
         return Lines(verbatim(self.source), _PROBLEM, lines, len(self.problems))
 
 

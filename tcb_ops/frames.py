@@ -66,10 +66,10 @@ def frame_by(name: str, *values: Any, **options: Any) -> pd.DataFrame:
     return frame
 
 
-def card(name: str, *values: Any) -> str | None:
+def card(name: str, *values: Any, **options: Any) -> str | None:
     """Return a result as HTML for a notebook; None where the feature that draws it is missing: its repr is shown then."""
     kinds = import_module("tcb_ops.kinds")
-    html: str | None = kinds.provided(name)(*values) if kinds.is_provided(name) else None
+    html: str | None = kinds.provided(name)(*values, **options) if kinds.is_provided(name) else None
     return html
 
 

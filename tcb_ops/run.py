@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tcb_ops.lists.merchants import Merchants
+    from tcb_ops.reports.export import Report
     from tcb_ops.reports.findings import Findings
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.reader import LedgerReader
@@ -38,14 +39,24 @@ if TYPE_CHECKING:
 
 
 FOR_USERS = (
-    "id counts succeeded stopped results failed errcodes causes why timeline links changes audit retry final report export "
-    "to_parquet write_into"
+    "id counts succeeded stopped results failed links timeline to_parquet errcodes causes why audit changes final retry "
+    "report export write_into"
 )
 """The names of a Run that are for users, and so for completion; the front ends use more."""
 
 
 class Run:
-    """A run in the ledger, finished or not."""
+    """A run in the ledger, finished or not. In a notebook it shows itself as a card.
+
+    =====================  ==================================================================================
+    how it ended           `id`, `counts`, `succeeded`, `stopped`
+    its rows               `results()`, `failed()`, `links()`, `timeline()`, `to_parquet(FILE)`; to Arrow, as in
+                           `polars.DataFrame(run)`
+    why, and what to do    `causes()`, `errcodes()`, `why()`; of an audit `audit()`; since the run before `changes()`
+    what comes next        `retry()`, then `final()`: merged with its retries
+    for others             `report()`, `export(FOLDER)`, `write_into(WORKBOOK)`
+    =====================  ==================================================================================
+    """
 
     def __init__(
         self,
@@ -71,7 +82,9 @@ class Run:
         return FOR_USERS.split()
 
     def _repr_html_(self) -> str | None:
-        return card("run_html", self.overview(), self.settings)
+        self.refresh()
+        holder = None if self.record.finished_at is not None else self.holder()
+        return card("run_html", self.overview(), self.settings, holder, resumable=self.resumable)
 
     @property
     def id(self) -> str:
@@ -425,9 +438,14 @@ class Run:
             pdf=pdf,
         )
 
-    def report(self, dest: str | Path | None = None, *, pdf: bool = False) -> Path:
-        """Write the report folder, as `export` does; None: in the settings' folder of reports, under the run's id."""
-        return self.export(self.settings.reports / self.id if dest is None else dest, pdf=pdf)
+    def report(self, dest: str | Path | None = None, *, pdf: bool = False) -> Report:
+        """Write the report folder, as `export` does; None: in the settings' folder of reports, under the run's id.
+
+        Returns its path, with `folder` and `files`; a notebook shows the files with links.
+        """
+        from tcb_ops.reports.export import Report
+
+        return Report(self.export(self.settings.reports / self.id if dest is None else dest, pdf=pdf))
 
     @checked
     def to_parquet(self, dest: str | Path) -> Path:

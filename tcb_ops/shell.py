@@ -46,22 +46,22 @@ def split(command: str, *, windows: bool = WINDOWS) -> list[str]:
 
 
 _CALLS = {
-    "runs": "tcb_ops.runs()",
-    "show": "tcb_ops.open_run({arguments})",
-    "errcodes": "tcb_ops.errcodes({arguments})",
-    "resume": "tcb_ops.resume({arguments})",
-    "retry": "tcb_ops.retry({arguments})",
-    "report": "tcb_ops.open_run({arguments}).report()",
+    "runs": "tcb.runs()",
+    "show": "tcb.open_run({arguments})",
+    "errcodes": "tcb.errcodes({arguments})",
+    "resume": "tcb.resume({arguments})",
+    "retry": "tcb.retry({arguments})",
+    "report": "tcb.open_run({arguments}).report()",
 }
 
 
 def as_call(command: str) -> str:
-    """Return the call of Python that does the same as a suggested command; the command where there is none.
+    """Return the call of Python (`import tcb_ops as tcb`) that does what a suggested command does; else the command.
 
     ========================================  ===============================
-    tcb-ops upload … --resume ID              tcb_ops.resume('ID')
-    tcb-ops runs, errcodes ID, retry ID, …    tcb_ops.runs(), …
-    tcb-ops retry ID --target URL             tcb_ops.retry('ID', target='URL')
+    tcb-ops upload … --resume ID              tcb.resume('ID')
+    tcb-ops runs, errcodes ID, retry ID, …    tcb.runs(), …
+    tcb-ops retry ID --target URL             tcb.retry('ID', target='URL')
     any other, such as a resume with a list   as it is
     ========================================  ===============================
     """

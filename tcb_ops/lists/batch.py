@@ -21,7 +21,7 @@ from tcb_ops.arguments import checked
 from tcb_ops.details import Detail, DetailCode, as_detail, detail, read_detail, stored
 from tcb_ops.errors import UsageError, check_count
 from tcb_ops.formatting import shown, trim
-from tcb_ops.frames import Given, Lines, Tabular
+from tcb_ops.frames import Given, Lines, Tabular, card, settings_lang
 from tcb_ops.i18n import Bilingual, Lang, Text, _
 from tcb_ops.kinds import row_count
 from tcb_ops.lists.input_files import input_error
@@ -231,6 +231,13 @@ def _run(call: Callable[[], _T]) -> _T:
 OnBad: TypeAlias = Literal["refuse", "skip"]
 
 
+_FOR_USERS = (
+    "source decided encoding headers root count valid problems warnings merchants envs total_bytes by_merchant rows "
+    "limited check_files frame close"
+)
+"""The names of a Batch that are for users, and so for completion."""
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Batch(Tabular):
     """The checked rows of a list, stored on disk until the batch is closed or garbage-collected.
@@ -412,6 +419,12 @@ class Batch(Tabular):
             for row in self.rows()
         )
         return Lines(self.decided, names, lines, self.count, self.headers)
+
+    def _repr_html_(self) -> str | None:
+        return card("batch_html", self, settings_lang())
+
+    def __dir__(self) -> list[str]:
+        return _FOR_USERS.split()
 
     def close(self) -> None:
         """Free the disk space. The rows can no longer be read."""

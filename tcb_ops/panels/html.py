@@ -22,11 +22,11 @@ from urllib.parse import quote
 from tcb_ops.details import DetailCode
 from tcb_ops.errors import InterruptedRunError, TcbOpsError
 from tcb_ops.formatting import format_duration, format_size
-from tcb_ops.i18n import Bilingual, Lang, Text, _, as_lines, as_list, in_panel, ngettext, pgettext, verbatim
+from tcb_ops.i18n import Lang, Text, _, as_lines, as_list, in_panel, ngettext, pgettext, verbatim
 from tcb_ops.kinds import Kind, merchant_count, row_count
 from tcb_ops.model import Outcome, Reason
 from tcb_ops.preflight import ran_out
-from tcb_ops.reports.explanations import MARK, change_lines, confirmation_text, counts_line, why
+from tcb_ops.reports.explanations import MARK, change_lines, confirmation_text, counts_line, run_title, why
 from tcb_ops.reports.export import read_manifest
 from tcb_ops.reports.formats.html import outcome_class
 from tcb_ops.reports.summary import CodeGroup, RunSummary
@@ -148,17 +148,6 @@ def render_run_link(run: str, content: str = "") -> str:
     return f'<button type="button" class="op-link" title="{esc(run)}" data-run="{esc(run)}">{content or esc(run)}</button>'
 
 
-def run_title(run: Run) -> Text:
-    """Return what a run is: `Upload of list.csv, 600 rows`."""
-    record, label = run.record, run.record.kind.label
-    rows = record.kind.unit_count(record.rows)
-    if record.parent:
-        text = _("Retry of the {kind} of {list_name}, {rows}")
-        return text.format(kind=label, list_name=record.list_name, rows=rows)
-    kind = Bilingual(label.of(Lang.EN).capitalize(), label.of(Lang.ZH))
-    return _("{kind} of {list_name}, {rows}", kind=kind, list_name=record.list_name, rows=rows)
-
-
 def origins_of(run: Run) -> list[str]:
     """Return the ids of the runs that a run is about: the one that it retries, or the upload that it confirms or undoes."""
     record = run.record
@@ -195,7 +184,7 @@ def render_header(run: Run, summary: RunSummary, state: RunState, lang: Lang, *,
     marks = "".join(
         f' <span class="op-mark op-changed">{esc(c.kind.changed.of(lang))}</span>' for c in changes
     )
-    title = f"{render_mark(lang, live=live)}<h2>{esc(run_title(run).of(lang))}</h2>{marks}"
+    title = f"{render_mark(lang, live=live)}<h2>{esc(run_title(run.record).of(lang))}</h2>{marks}"
     quiet = f'<span><b>{about}</b> <span class="op-quiet">{origin}</span></span>'
     return f'<div class="op-title">{title}{quiet}</div>{linked}'
 
@@ -217,7 +206,7 @@ def render_runs(runs: Sequence[Run], here: Collection[str], lang: Lang, label: T
         about += [verbatim(record.note)] if record.note else []
         counted = f"{result}{esc(counts_line(counts).of(lang))}"
         lines.append(
-            (link, run_title(run).of(lang), STATES[state].of(lang), counted, as_list(about).of(lang))
+            (link, run_title(run.record).of(lang), STATES[state].of(lang), counted, as_list(about).of(lang))
         )
     return table(heads, lines, "htsht", lang, label=label.of(lang), classes="op-run-table")
 

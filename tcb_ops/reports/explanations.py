@@ -15,7 +15,7 @@ from tcb_ops.catalogue import COMPONENT_MARK, ETAG_MISMATCH, Decision, all_reaso
 from tcb_ops.catalogue import errcode as errcode_entry
 from tcb_ops.catalogue import store_code as store_code_entry
 from tcb_ops.details import Detail, detail
-from tcb_ops.i18n import NOTHING, Joined, Text, _, as_list, as_sentences, verbatim
+from tcb_ops.i18n import NOTHING, Bilingual, Joined, Lang, Text, _, as_list, as_sentences, verbatim
 from tcb_ops.kinds import counted, counted_rows, is_provided, provided
 from tcb_ops.model import Outcome, Owner, Reason, RowEnd
 from tcb_ops.runs.records import LaterChange, RunRecord, Tally
@@ -183,6 +183,16 @@ def source_message(group: Tally, cause: Why) -> Text | None:
         return None
     errmsg = redact(group.errmsg)
     return verbatim(f"errmsg: {errmsg[:ERRMSG]}{'…' * (len(errmsg) > ERRMSG)}")
+
+
+def run_title(run: RunRecord) -> Text:
+    """Return what a run is: `Upload of list.csv, 600 rows`."""
+    label, rows = run.kind.label, run.kind.unit_count(run.rows)
+    if run.parent:
+        text = _("Retry of the {kind} of {list_name}, {rows}")
+        return text.format(kind=label, list_name=run.list_name, rows=rows)
+    kind = Bilingual(label.of(Lang.EN).capitalize(), label.of(Lang.ZH))
+    return _("{kind} of {list_name}, {rows}", kind=kind, list_name=run.list_name, rows=rows)
 
 
 def counts_line(counts: Mapping[Outcome, int]) -> Text:

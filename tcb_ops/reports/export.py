@@ -19,10 +19,12 @@ from datetime import datetime, tzinfo
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
 from tcb_ops.errors import LedgerError, StoppedError, UsageError
+from tcb_ops.frames import card, settings_lang
 from tcb_ops.i18n import Text, _
 from tcb_ops.kinds import is_provided, provided, row_count
 from tcb_ops.model import SIMULATOR
@@ -53,6 +55,43 @@ SCHEMA = 1
 """The version of manifest.json's format; new keys do not change it."""
 SIMULATED = "SIMULATED-演练.txt"
 """The file that marks the folder of a loopback run; the names of the others are fixed."""
+
+
+class Report(type(Path())):  # type: ignore[misc]  # the class of paths on this system
+    """The folder of a report, a path; in a notebook its files, with links."""
+
+    __slots__ = ()
+
+    @property
+    def folder(self) -> Path:
+        """The folder as a plain path."""
+        return Path(os.fspath(self))
+
+    @property
+    def files(self) -> list[Path]:
+        """The files of the report, by name."""
+        return sorted(file for file in self.folder.iterdir() if file.is_file())
+
+    def __truediv__(self, name: str | os.PathLike[str]) -> Path:
+        return self.folder / name
+
+    def __repr__(self) -> str:
+        return f"<Report {local_file(self.folder)[0]}>"
+
+    def _repr_html_(self) -> str | None:
+        return card("report_html", self, settings_lang())
+
+
+def local_file(file: Path) -> tuple[str, str]:
+    """Return a file's name below the working folder, and its address there as a link; of any other its last part, without.
+
+    What shows it may be handed on, so it names no other folder of this machine.
+    """
+    whole, here = file.absolute(), Path.cwd()
+    if not whole.is_relative_to(here):
+        return file.name, ""
+    name = whole.relative_to(here).as_posix()
+    return name, quote(name)
 
 
 def check_destination(dest: Path, run_id: str | None = None, *, replace: bool = False) -> None:

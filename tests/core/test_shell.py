@@ -96,26 +96,26 @@ def test_a_folder_in_a_files_place_is_named_on_windows(tmp_path, monkeypatch):
     {
         "resume": (
             "tcb-ops upload --resume 20261201-010203-abcd --root /a",
-            "tcb_ops.resume('20261201-010203-abcd')",
+            "tcb.resume('20261201-010203-abcd')",
         ),
         "retry": (
             "/opt/bin/tcb-ops retry 20261201-010203-abcd --rate 5",
-            "tcb_ops.retry('20261201-010203-abcd')",
+            "tcb.retry('20261201-010203-abcd')",
         ),
         "target": (
             "tcb-ops retry 1201-abcd --target simulator",
-            "tcb_ops.retry('1201-abcd', target='simulator')",
+            "tcb.retry('1201-abcd', target='simulator')",
         ),
         "cluster": (
             "tcb-ops upload --resume 1201-abcd --cluster local:2 --target simulator",
-            "tcb_ops.resume('1201-abcd', target='simulator', cluster='local:2')",
+            "tcb.resume('1201-abcd', target='simulator', cluster='local:2')",
         ),
         "a-resume-with-its-list": (
             "tcb-ops upload list.csv --on-bad skip --resume 1201-abcd",
             "tcb-ops upload list.csv --on-bad skip --resume 1201-abcd",
         ),
-        "report": ("tcb-ops report 1201-abcd", "tcb_ops.open_run('1201-abcd').report()"),
-        "no-run": ("tcb-ops runs --config /a/tcb-ops.toml", "tcb_ops.runs()"),
+        "report": ("tcb-ops report 1201-abcd", "tcb.open_run('1201-abcd').report()"),
+        "no-run": ("tcb-ops runs --config /a/tcb-ops.toml", "tcb.runs()"),
         "a-command-without-a-call": ("tcb-ops doctor", "tcb-ops doctor"),
         "another-program": ("pip install pyarrow", "pip install pyarrow"),
     },

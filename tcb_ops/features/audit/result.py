@@ -155,7 +155,7 @@ class Finding:
         return finding
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class AuditResult(Tabular):
     """An audit and its changes since the previous one. Every environment that is not healthy is in exactly one list."""
 
@@ -202,6 +202,10 @@ class AuditResult(Tabular):
             return 3
         findings = (*self.new, *self.still, *self.unknown)
         return int(fail_on != "none" and any(each.is_new or fail_on == "any" for each in findings))
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{name} {environments:,}" for name, environments in self.counts().items())
+        return f"<AuditResult {self.run.id}: {counts}>"
 
     def counts(self) -> dict[str, int]:
         """Return the number of environments by list, zeros included."""

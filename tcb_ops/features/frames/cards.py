@@ -2,32 +2,203 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import sys
+import traceback
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tcb_ops.frames import Lines
-from tcb_ops.i18n import Lang, Text
+from tcb_ops import formatting, shell
+from tcb_ops.errors import TcbOpsError, problem_line
+from tcb_ops.formatting import format_duration, format_size
+from tcb_ops.frames import Lines, settings_lang
+from tcb_ops.i18n import Lang, Text, _, in_python, ngettext, pgettext
+from tcb_ops.kinds import Kind, is_provided, provided
 from tcb_ops.model import Outcome
-from tcb_ops.reports.explanations import change_lines
+from tcb_ops.preflight import facts_line
+from tcb_ops.reports.explanations import change_lines, confirmation_text, run_title
+from tcb_ops.reports.export import PAGE, Report, local_file
 from tcb_ops.reports.formats.html import environment
 from tcb_ops.reports.summary import RunSummary
+from tcb_ops.runs.next_commands import resume
+from tcb_ops.runs.stop_errors import stop_text
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
+    from tcb_ops.lists.batch import Batch
     from tcb_ops.reports.findings import Findings, FindingSection
 
 _SHOWN = 12
 """Lines shown per table; the others are counted."""
+_PROBLEMS = 50
+"""Problems shown of a list that is refused."""
+_PROBLEM_HEADS = (
+    _("line"),
+    _("column"),
+    pgettext("column", "value"),
+    _("problem"),
+    pgettext("column", "what to do"),
+)
 
 
-def run_html(summary: RunSummary, settings: Settings) -> str:
-    """Render a card: the run, its target, how its rows ended, the most frequent causes."""
-    run, counts = summary.run, summary.counts
-    groups = [group for group in summary.codes if group.code != Outcome.PENDING]
-    changed_by = change_lines(summary.changed_by, settings.zone)
+def run_html(
+    summary: RunSummary, settings: Settings, holder: Text | None = None, *, resumable: bool = False
+) -> str:
+    """Render a card: the run, its target, how its rows ended, when, by whom, and where its report is.
+
+    `holder`: who works on it. `resumable`: whether it can be resumed if nobody does.
+    """
+    run, counts, zone = summary.run, summary.counts, settings.zone
+    lines: list[Text] = [] if run.stopped is None else [stop_text(run.stopped)]
+    lines += change_lines(summary.changed_by, zone)
+    lines += [] if summary.confirmed is None else [confirmation_text(*summary.confirmed)]
+    calls: list[tuple[Text, str]] = []
+    if holder is not None:
+        lines.append(holder)
+    elif resumable:
+        command = shell.join(
+            resume(settings, run, canary=counts.keys() <= Outcome.successes() | {Outcome.PENDING})
+        )
+        calls.append((_("To resume it:"), shell.as_call(command)))
+    if any(group.code != Outcome.PENDING for group in summary.codes):
+        calls.append((_("Why, and what to do:"), "run.causes()"))
+    begun = datetime.fromtimestamp(run.created_at, zone).isoformat(" ", "minutes")[:16]
+    when = _("begun {moment}, took {duration}", moment=begun, duration=format_duration(run.seconds))
+    about = (f"→ {run.target}", run.id, run.operator, when.of(settings.lang))
+    written = Path(run.report) if run.report and Path(run.report).exists() else None
+    report = None
+    if written is not None:
+        label = _("Links:") if run.kind.writes_links else _("Report:")
+        address = "" if run.kind.writes_links else local_file(written / PAGE)[1]
+        report = label, local_file(written)[0], address
     card = _macros(settings.lang).run_card
-    return str(card(run, run.kind.label, summary.verdict, counts, groups, run.simulated, changed_by))
+    return str(card(run, run_title(run), summary.verdict, counts, lines, calls, about, report))
+
+
+def batch_html(batch: Batch, lang: Lang) -> str:
+    """Render a card: the rows of a list, what was detected, the problems of rows that are skipped, and the merchants."""
+    problems = batch.problems
+    listed = [problem_line(problem, lambda text: in_python(text, lang)) for problem in problems[:_SHOWN]]
+    wrong = None
+    if rows := problems.rows:
+        wrong = ngettext(
+            "{n:,} row has problems and is skipped:", "{n:,} rows have problems and are skipped:", rows
+        )
+    names = (pgettext("column", "merchant"), _("environments"), pgettext("column", "rows"), _("size"))
+    merchants = [
+        (merchant or appid, envs, count, format_size(size) if batch.root is not None else "–")
+        for appid, merchant, envs, count, size in batch.by_merchant()
+    ]
+    return str(
+        _macros(lang).batch_card(
+            batch.source.name,
+            facts_line(batch),
+            in_python(batch.decided, lang),
+            batch.warnings,
+            (listed, len(problems) - len(listed)),
+            [name.of(lang) for name in _PROBLEM_HEADS],
+            wrong,
+            merchants,
+            [name.of(lang) for name in names],
+            _SHOWN,
+        )
+    )
+
+
+class CauseGroup(NamedTuple):
+    """What a causes card shows of one code."""
+
+    code: str
+    rows: int
+    meaning: str
+    action: str
+    who: str
+    merchants: list[str]
+
+
+def causes_html(lines: Iterable[Any], verdicts: Mapping[str, Any], kind: Kind, lang: Lang) -> str:
+    """Render causes by code: what it means, what to do, who must act, and the merchants; `lines` as in `Run.causes`."""
+    groups: defaultdict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
+    for line in lines:
+        groups[line.code, line.meaning, line.action][line.merchant or line.appid or line.env] += line.rows
+    shown = []
+    for (code, meaning, action), merchants in groups.items():
+        verdict, who = verdicts.get(code), ""
+        if verdict is not None:
+            meaning, action = verdict.meaning.of(lang), verdict.action.of(lang)  # noqa: PLW2901  what WeChat answered
+        elif code != Outcome.PENDING and is_provided("presumed_verdict"):
+            verdict = provided("presumed_verdict")(code)
+        if verdict is not None:
+            who = verdict.who_acts.of(lang)
+        names = [name for name, _rows in merchants.most_common()]
+        shown.append(CauseGroup(code, merchants.total(), meaning, action, who, names))
+    shown.sort(key=lambda group: -group.rows)
+    count, total = len(shown), sum(group.rows for group in shown)
+    title = _("Nothing is wrong: every row succeeded.")
+    if total:
+        rows = kind.unit_count(total)
+        title = ngettext(
+            "{rows} did not succeed: {n:,} cause.", "{rows} did not succeed: {n:,} causes.", count, rows=rows
+        )
+    return str(_macros(lang).causes_card(title, shown, _SHOWN))
+
+
+def report_html(report: Report, lang: Lang) -> str:
+    """Render the files of a report's folder, with links if it is below the working folder."""
+    files = [(*local_file(file), format_size(file.stat().st_size)) for file in report.files]
+    names = [
+        (file.name, address, size) for file, (_name, address, size) in zip(report.files, files, strict=True)
+    ]
+    return str(_macros(lang).report_card(local_file(report.folder)[0], names))
+
+
+def error_html(error: TcbOpsError, lang: Lang) -> str:
+    """Render an error: what happened and what to do, its problems as a table, and where in the code, folded."""
+    calls = {*map(shell.as_call, error.text.commands())}
+    lines = [(line, line in calls) for line in formatting.lines(error.python_text(lang)).split("\n") if line]
+    # The only problem is what the error says.
+    problems = error.problems[:_PROBLEMS] if len(error.problems) > 1 else ()
+    listed = [problem_line(problem, lambda text: in_python(text, lang)) for problem in problems]
+    heads = [name.of(lang) for name in _PROBLEM_HEADS]
+    rest = len(error.problems) - len(problems)
+    card = _macros(lang).error_card
+    return str(card(_public_name(error), lines, heads, listed, rest, _trace(error)))
+
+
+def show_error(error: TcbOpsError) -> str | None:
+    """Show an error as a card, if this is the kernel of a notebook; return what is left to say in place of its trace.
+
+    None: there is no kernel, or `tcb-ops notebook` reads the message in both languages.
+    """
+    ipython: Any = sys.modules.get("IPython")
+    if ipython is None or not hasattr(ipython.get_ipython(), "kernel"):
+        return None
+    lang, raised = settings_lang(), id(error.__traceback__)
+    if error.shown_as_raised != raised:  # IPython asks twice: for the screen, and for its history
+        error.shown_as_raised = raised
+        card = {"text/html": error_html(error, lang), "text/plain": error.python_text(lang)}
+        ipython.display.display(card, raw=True)
+    if "TCB_OPS_HEADLESS_RESULT" in os.environ:
+        return None
+    return f"{_public_name(error)}: {in_python(error.problem, lang)}"
+
+
+def _public_name(error: TcbOpsError) -> str:
+    return next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == TcbOpsError.__module__)
+
+
+def _trace(error: TcbOpsError) -> str:
+    """Return where an error was raised, from the cell on, without the folders of this machine."""
+    lines = []
+    for frame in traceback.extract_tb(error.__traceback__)[1:]:
+        file = Path(frame.filename)
+        place = local_file(file)[0] if file.exists() else "cell"
+        lines.append(f"{place}:{frame.lineno} {frame.name}\n    {frame.line}")
+    return "\n".join(lines)
 
 
 def sections_html(

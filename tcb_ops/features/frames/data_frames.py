@@ -1,4 +1,4 @@
-"""What a run has, and other tables, as DataFrames for analysis. Only this module loads pandas, when it is needed.
+"""What a run has, and other tables, as DataFrames for analysis. Loads pandas when it is needed.
 
 Times in frames are naive, in the time zone that `attrs["timezone"]` names: `to_excel` refuses times with a zone.
 """
@@ -17,6 +17,7 @@ from tcb_ops.errors import ArgumentError, UsageError
 from tcb_ops.frames import Given, Lines
 from tcb_ops.i18n import Lang, Text, _, as_list
 from tcb_ops.model import Outcome
+from tcb_ops.reports.explanations import kept_verdicts
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, result_batches
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.runs.links_file import LINK_COLUMNS
@@ -145,6 +146,8 @@ def errcodes_frame(summary: RunSummary) -> pd.DataFrame:
 def causes_frame(summary: RunSummary, settings: Settings) -> pd.DataFrame:
     """Return the causes: a line per code, merchant and environment, most rows first, as in errcodes.csv.
 
+    A notebook shows them as a card, by code.
+
     =======================================================  ======
     columns                                                  dtype
     =======================================================  ======
@@ -153,8 +156,12 @@ def causes_frame(summary: RunSummary, settings: Settings) -> pd.DataFrame:
     meaning, action (in the settings' language)              string
     =======================================================  ======
     """
-    names = ("code", "merchant", "appid", "env", "rows", "meaning", "action")
-    return frame_of(names, map(attrgetter(*names), summary.causes), settings.lang)
+    from tcb_ops.features.frames.causes import COLUMNS, Causes
+
+    frame = Causes(frame_of(COLUMNS, map(attrgetter(*COLUMNS), summary.causes), settings.lang))
+    frame.kind, frame.lang = summary.run.kind, settings.lang
+    frame.verdicts = {verdict.code: verdict for verdict in kept_verdicts(summary.run)}
+    return frame
 
 
 def merchants_frame(summary: RunSummary) -> pd.DataFrame:

@@ -6,7 +6,6 @@ import pandas as pd
 import pytest
 
 from tcb_ops.errors import ArgumentError, LedgerDamagedError, StoppedError, UsageError
-from tcb_ops.features.frames.cards import run_html
 from tcb_ops.features.frames.data_frames import (
     causes_frame,
     errcodes_frame,
@@ -15,13 +14,11 @@ from tcb_ops.features.frames.data_frames import (
     timeline_frame,
 )
 from tcb_ops.features.parquet.writer import arrow_texts, write_parquet
-from tcb_ops.i18n import Lang
 from tcb_ops.lists.merchants import read_merchants
-from tcb_ops.model import Outcome, Owner, Reason, RowEnd
+from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.run import Run
-from tcb_ops.runs.records import EnvRecord
 from tcb_ops.settings import Settings
 
 
@@ -180,27 +177,6 @@ def test_the_timeline_holds_every_row_that_ended(a_run, in_english):
     frame = timeline_frame(empty.ledger, empty.run, in_english)
     assert frame.empty
     assert dtypes(frame) == TIMELINE
-
-
-def test_a_notebook_shows_a_run_with_its_counts_causes_and_mark(a_run, every_end):
-    reported = a_run(every_end, finished=False, target="simulator")
-    html = run_html(RunSummary(reported.ledger, reported.run), Settings(lang=Lang.ZH))
-    for result in (reported.run.id, "SIMULATED 演练", "85088", "晨光文具", "simulator"):
-        assert result in html
-    assert "http" not in html
-    assert f"</b> · {reported.run.kind.label.zh} → " in html
-    live = a_run([], id="live")
-    assert "SIMULATED" not in run_html(RunSummary(live.ledger, live.run), Settings(lang=Lang.ZH))
-
-
-def test_a_notebook_shows_a_run_with_every_text_escaped(a_run):
-    planted = "<script>alert(1)</script>"
-    places = [EnvRecord(0, "e", "wx", planted, Owner.MERCHANT, left=False)]
-    end = RowEnd(0, Outcome.FAILED, Reason.STORE_REFUSED, store_code=planted)
-    reported = a_run([end], places=places, target=f"https://x/{planted}")
-    html = run_html(RunSummary(reported.ledger, reported.run), Settings(lang=Lang.EN))
-    assert "<script" not in html
-    assert html.count("&lt;script&gt;") >= 3
 
 
 pa = pytest.importorskip("pyarrow")

@@ -111,7 +111,8 @@ def test_our_errors_in_a_cell_are_their_sentence_and_their_exit_code(open_cli):
     shown = (cli.folder / "out" / "own.html").read_text(encoding="utf-8")
     assert says in shown
     assert "Traceback" not in shown
-    (error,) = outputs(cli.folder / "out" / "own.ipynb")
+    card, error = outputs(cli.folder / "out" / "own.ipynb")
+    assert "<details" in card.data["text/html"]
     assert error.output_type == "error"
     assert not any("Traceback" in line for line in error.traceback)
 
@@ -251,7 +252,8 @@ def test_an_interrupt_ends_the_notebooks_run_tidily_and_the_same_command_goes_on
     assert f"resume run {cli.latest().id}" in err
     assert cli.calls < 40
     assert "out/own.ipynb" in out
-    (error,) = outputs(cli.folder / "out" / "own.ipynb")
+    card, error = outputs(cli.folder / "out" / "own.ipynb")
+    assert "<details" in card.data["text/html"]
     assert error.ename == "InterruptedRunError"
     run = cli.latest()
     assert (run.record.finished_at, run.record.stopped is not None) == (None, True)
