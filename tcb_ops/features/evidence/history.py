@@ -24,7 +24,7 @@ from tcb_ops.features.evidence.queries import by_cell, tried_again
 from tcb_ops.formatting import fold
 from tcb_ops.frames import Lines, Tabular, frame_by
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_list, as_sentences, ngettext
-from tcb_ops.kinds import ANY_KIND, Kind, all_kinds, kind_names, merchant_count, row_count
+from tcb_ops.kinds import ANY_KIND, Kind, MissingKind, all_kinds, kind_names, merchant_count, row_count
 from tcb_ops.model import Outcome, Reason
 from tcb_ops.reports.explanations import code_label, why
 from tcb_ops.reports.formats.html import code_colour, environment
@@ -395,9 +395,8 @@ class History:
     # --- parts of it ----------------------------------------------------------------------------------------------
 
     def _kinds(self) -> list[Kind]:
-        ran = {run.record.kind: None for run in self.runs}
-        known = [kind for kind in all_kinds() if kind in ran]
-        return [*known, *(kind for kind in ran if kind not in known)]
+        ran = {run.record.kind for run in self.runs}
+        return [kind for kind in all_kinds() if kind in ran]
 
     def _of_kinds(self) -> Iterator[tuple[Kind, list[HistoryLine]]]:
         """Yield each kind of which there is a run that is no retry, with its lines."""
@@ -540,12 +539,16 @@ def read_history(
     counted: Counter[tuple[date, Kind, str, str, str, str]] = Counter()
     ended: defaultdict[tuple[Kind, str, str], Counter[date]] = defaultdict(Counter)
     damaged: list[LedgerDamagedError] = []
+    unknown = 0
     absent = NOTHING
     if ledger is not None:
         with ledger.snapshot() as reader:
             for record in reader.runs(target, damaged=damaged):
                 day = datetime.fromtimestamp(record.created_at, zone).date()
                 if kind not in {ANY_KIND, record.kind} or not span[0] <= day <= today:
+                    continue
+                if isinstance(record.kind, MissingKind):
+                    unknown += 1
                     continue
                 sums = Counter[str]()
                 for tally in reader.tallies(record):
@@ -564,11 +567,11 @@ def read_history(
     lines = [HistoryLine(*key, rows) for key, rows in counted.items()]
     lines.sort(key=lambda one: (one.day, one.kind, -one.rows, one.merchant, one.appid, one.env, one.code))
     left_out = ngettext(
-        "{n:,} run is left out: its record is damaged.",
-        "{n:,} runs are left out: their records are damaged.",
-        len(damaged),
+        "{n:,} run is left out: its record is damaged, or its kind is not installed.",
+        "{n:,} runs are left out: their records are damaged, or their kinds are not installed.",
+        len(damaged) + unknown,
     )
-    notes = (left_out,) if damaged else ()
+    notes = (left_out,) if damaged or unknown else ()
     absent = absent if ledger is not None else _no_run_yet(settings)
     return History(span, tuple(runs), tuple(lines), target, settings, absent, notes, ledger, ended)
 

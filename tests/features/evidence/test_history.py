@@ -61,6 +61,7 @@ def test_every_run_of_the_target_and_the_days_counts_and_no_other(a_run):
     a_run([REFUSED, GOOD, RowEnd(0, Outcome.PENDING)], id="two", finished=False)
     a_run([REFUSED], id="elsewhere", target="http://127.0.0.1:1")
     a_run([REFUSED], id="links", kind=LINKS)
+    a_run([REFUSED], id="later", created_at=at("2025-11-26T00:00:00"))
     reported = a_run([REFUSED], id="long-ago", created_at=at("2025-10-01T00:00:00"))
     uploads = read(reported, kind="upload")
     assert [(run.record.id, run.succeeded, run.not_succeeded, run.pending) for run in uploads.runs] == [
@@ -74,16 +75,17 @@ def test_every_run_of_the_target_and_the_days_counts_and_no_other(a_run):
         CodeLine(LINKS, "85088", 1, 1, 1, label),
         CodeLine(UPLOAD, "85088", 2, 1, 1, label),
     )
+    assert [line.rows for line in uploads.by("货号").lines] == [3]
     assert "1 row is pending" in uploads._repr_html_() + uploads.codes()._repr_html_()
 
 
 def test_the_rows_of_a_retry_count_once_and_what_it_brought_is_told(a_run):
     a_run([REFUSED, REFUSED, GOOD], id="first")
     reported = a_run([GOOD, REFUSED], id="again", parent="first")
-    a_run([GOOD], id="orphan", parent="pruned")
+    a_run([GOOD, RowEnd(0, Outcome.PENDING)], id="orphan", parent="pruned", finished=False)
     history = read(reported)
     assert history.codes().lines[0].rows == 2
-    assert [(line.retries, line.runs, line.rows) for line in history.kinds()] == [(False, 1, 3), (True, 2, 3)]
+    assert [(line.retries, line.runs, line.rows) for line in history.kinds()] == [(False, 1, 3), (True, 2, 4)]
     assert history.retries().lines == (RetryLine(UPLOAD, "85088", 2, 1), RetryLine(UPLOAD, "", 1, 1))
     assert "2 of 3 rows that 2 retries tried again succeeded." in repr(history.retries())
     assert history.run().id == "first"
@@ -98,15 +100,17 @@ def test_merchants_with_most_days_come_first_each_with_its_share_of_each_day(a_r
     other = RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=61007)
     a_run([GOOD, other, GOOD, GOOD], id="a", places=places, created_at=at("2025-11-23T01:00:00"))
     a_run([GOOD] * 4, id="b", places=places, created_at=at("2025-11-24T01:00:00"))
-    reported = a_run([REFUSED] * 4, id="c", places=places, created_at=at("2025-11-25T01:00:00"))
+    reported = a_run(
+        [REFUSED] * 4 + [REFUSED, GOOD] * 3, id="c", places=places, created_at=at("2025-11-25T01:00:00")
+    )
     often, few = read(reported, days=4).merchants().lines
     assert (often.merchant, often.days, often.last_day, often.rows, often.not_succeeded, often.codes) == (
-        "often", 2, date(2025, 11, 25), 6, 3, "85088, 61007",
+        "often", 2, date(2025, 11, 25), 9, 3, "85088, 61007",
     )  # fmt: skip
-    assert often.shares == (None, 0.5, 0.0, 1.0)
-    assert (few.merchant, few.days) == ("few", 1)
+    assert often.shares == (None, 0.5, 0.0, 0.4)
+    assert (few.merchant, few.days, few.not_succeeded) == ("few", 1, 5)
     shown = read(reported, days=4).merchants(top=1)
-    assert "Here is the one on most days; it has 3 of 5 such rows." in repr(shown)
+    assert "Here is the one on most days; it has 3 of 8 such rows." in repr(shown)
     assert shown._repr_html_().count("<tr>") == 2
     assert len(shown.frame()) == 2
 
@@ -203,14 +207,15 @@ def test_without_a_run_everything_says_why(a_run, tmp_path):
         assert not hasattr(run, "_ipython_display_")
 
 
-def test_a_damaged_run_is_left_out_and_that_is_told(a_run):
-    a_run([REFUSED], id="damaged")
-    reported = a_run([GOOD])
-    with reported.ledger._database.connection() as connection:
-        connection.execute("UPDATE runs SET settings = 'x' WHERE id = 'damaged'")
+def test_what_cannot_be_read_is_left_out_and_that_is_told(a_run):
+    for name, change in (("damaged", "settings = 'x'"), ("unknown", "kind = 'gizmo'")):
+        a_run([REFUSED], id=name)
+        reported = a_run([GOOD], id=f"after-{name}")
+        with reported.ledger._database.connection() as connection:
+            connection.execute(f"UPDATE runs SET {change} WHERE id = '{name}'")
     history = read(reported)
-    assert len(history.runs) == 1
-    assert "1 run is left out: its record is damaged." in history._repr_html_()
+    assert [run.record.id for run in history.runs] == ["after-unknown", "after-damaged"]
+    assert "2 runs are left out: their records are damaged, or their kinds" in history._repr_html_()
 
 
 def test_the_ledger_of_30_days_has_the_newest_schema_and_is_looked_back_on_from_any_day():
