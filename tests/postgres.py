@@ -1,6 +1,6 @@
 """A PostgreSQL for the tests: a private cluster in a temporary folder, on a free loopback port.
 
-If PostgreSQL's programs or its driver are missing, tests that need them are skipped; with TCB_OPS_NEED_POSTGRES=1
+If PostgreSQL's programs, its driver or pgbouncer are missing, tests that need them are skipped; with TCB_OPS_NEED_POSTGRES=1
 they fail.
 """
 
@@ -83,16 +83,7 @@ def cluster() -> Iterator[Postgres]:
     if found is None or importlib.util.find_spec("psycopg") is None:
         what = "PostgreSQL is not installed" if found is None else "psycopg is not installed"
         (pytest.fail if NEEDED else pytest.skip)(what)
-    who: dict[str, Any] = {}
-    folder = Path(tempfile.mkdtemp(prefix="tcb-ops-postgres-"))
-    try:
-        if os.geteuid() == 0:  # PostgreSQL refuses to run as root
-            import pwd
-
-            known = {entry.pw_name: entry for entry in pwd.getpwall()}
-            user = known.get("postgres") or known["nobody"]
-            who = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
-            os.chown(folder, user.pw_uid, user.pw_gid)
+    with _folder() as (folder, who):
         data = folder / "data"
         subprocess.run(
             [
@@ -118,6 +109,42 @@ def cluster() -> Iterator[Postgres]:
         with _server(found, data, folder, who) as server:
             server.run(f"CREATE ROLE guarded LOGIN PASSWORD '{PASSWORD}'")
             yield server
+
+
+@contextmanager
+def pooled(server: Postgres, mode: str) -> Iterator[Postgres]:
+    """Run pgbouncer before a cluster inside the block; skip or fail if it is missing."""
+    found = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+    if found is None:
+        (pytest.fail if NEEDED else pytest.skip)("pgbouncer is not installed")
+    pooler = Postgres(free_port(), lambda: _started(argv, pooler.port, folder, who))
+    with _folder() as (folder, who):
+        (folder / "pgbouncer.ini").write_text(
+            f"[databases]\n* = host=127.0.0.1 port={server.port} user=postgres\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
+            f"listen_port = {pooler.port}\nunix_socket_dir =\nauth_type = any\npool_mode = {mode}\n"
+        )
+        argv = [found, folder / "pgbouncer.ini"]
+        pooler.start()
+        try:
+            yield pooler
+        finally:
+            pooler.stop()
+
+
+@contextmanager
+def _folder() -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Make a folder for a server; give it, and as whom the server is started."""
+    who: dict[str, Any] = {}
+    folder = Path(tempfile.mkdtemp(prefix="tcb-ops-postgres-"))
+    try:
+        if os.geteuid() == 0:  # PostgreSQL and pgbouncer refuse to run as root
+            import pwd
+
+            known = {entry.pw_name: entry for entry in pwd.getpwall()}
+            user = known.get("postgres") or known["nobody"]
+            who = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+            os.chown(folder, user.pw_uid, user.pw_gid)
+        yield folder, who
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -132,21 +159,24 @@ def _server(found: Path, data: Path, folder: Path, who: dict[str, Any]) -> Itera
         "fsync": "off",
     }
     argv = [found / "postgres", "-D", data, *(f"--{name}={value}" for name, value in options.items())]
-    ready = [found / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
-
-    def start() -> subprocess.Popen[bytes]:
-        with (folder / "log").open("ab") as log:
-            process = subprocess.Popen(argv, stdout=log, stderr=log, cwd=folder, **who)
-        end = time.monotonic() + 240
-        while subprocess.run(ready, check=False).returncode:
-            assert process.poll() is None, (folder / "log").read_text()
-            assert time.monotonic() < end, (folder / "log").read_text()
-            time.sleep(0.02)
-        return process
-
-    server = Postgres(port, start)
+    server = Postgres(port, lambda: _started(argv, port, folder, who))
     server.start()
     try:
         yield server
     finally:
         server.stop()
+
+
+def _started(argv: list[Any], port: int, folder: Path, who: dict[str, Any]) -> subprocess.Popen[bytes]:
+    """Start a server, and wait until it answers."""
+    found = programs()
+    assert found is not None
+    ready = [found / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
+    with (folder / "log").open("ab") as log:
+        process = subprocess.Popen(argv, stdout=log, stderr=log, cwd=folder, **who)
+    end = time.monotonic() + 240
+    while subprocess.run(ready, check=False).returncode:
+        assert process.poll() is None, (folder / "log").read_text()
+        assert time.monotonic() < end, (folder / "log").read_text()
+        time.sleep(0.02)
+    return process

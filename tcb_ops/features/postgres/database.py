@@ -188,6 +188,18 @@ _HOLDER = """
     AND (l.classid::bigint << 32 | l.objid::bigint) = ?"""
 
 
+_POOLED = _(
+    "a connection pooler takes its connections away after each transaction, and with them the locks on runs"
+)
+_POOL_MODE = _("Set the pooler (pgbouncer: pool_mode) to session mode, or name the server itself.")
+
+
+def _backend(connection: Connection) -> int:
+    """Return the process of the server that answers this connection."""
+    (pid,) = connection.execute("SELECT pg_backend_pid()").fetchone()
+    return int(pid)
+
+
 def lock_key(connection: Connection, name: str) -> int:
     """Return the key of an advisory lock, the same for all who use the ledger in this database and schema."""
     (schema,) = connection.execute("SELECT current_schema()").fetchone()
@@ -259,7 +271,11 @@ class AdvisoryLock:
     def _connect(self, who: str) -> Connection:
         connection = self._connection = self._database.open()
         self._key = lock_key(connection, self._name)
-        (self._pid,) = connection.execute("SELECT pg_backend_pid()").fetchone()
+        self._pid = _backend(connection)
+        with self._database.connection() as other:
+            shared = _backend(other) == self._pid or _backend(connection) != self._pid
+        if shared:
+            raise not_a_ledger(self._database.name, _POOLED, _POOL_MODE)
         _configure(connection, _SESSION)
         # Written before the lock is taken, so that a refused process always finds it.
         connection.execute(

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from free_ports import free_port
-from postgres import PASSWORD, Postgres
+from postgres import PASSWORD, Postgres, pooled
 from workspace import BOOKS, QUICK, TEA, TEA_TEST, Workspace, many
 
 import tcb_ops as tcb
@@ -61,6 +61,18 @@ def test_the_server_gives_up_a_holder_that_has_fallen_silent_within_30_seconds(u
     assert told["user_timeout"] in {"25000", "25s"}
     ours = engine.LOCK_CHECK_EVERY + engine.LOCK_CHECK_WITHIN + engine.GRACE
     assert ours < idle + interval * count - engine.LOCK_CHECK_EVERY, "we have ended before another may begin"
+
+
+@pytest.mark.integration
+def test_a_pooler_must_be_in_session_mode(open_workspace, postgres, database):
+    workspace = open_workspace()
+    with pooled(postgres, "transaction") as pooler, pytest.raises(UsageError, match="to session mode"):
+        workspace.upload(settings=with_ledger(workspace, pooler.url(database)))
+    assert workspace.sim.stats["link_calls"] == 0
+    assert postgres.run("SELECT count(*) FROM runs", database) == [(0,)]
+    with pooled(postgres, "session") as pooler:
+        settings = with_ledger(workspace, pooler.url(database))
+        assert workspace.upload(settings=settings).counts == {"uploaded": 30}
 
 
 @pytest.mark.integration
