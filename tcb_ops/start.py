@@ -312,6 +312,7 @@ def start_run(
     from tcb_ops.runs.ledger import Ledger, taken
     from tcb_ops.runs.links_file import check_destination
     from tcb_ops.runs.locks import planning
+    from tcb_ops.runs.loop import own_loop
     from tcb_ops.runs.plan import plan
     from tcb_ops.runs.session import RunSession
     from tcb_ops.wechat.tokens import open_source
@@ -339,6 +340,7 @@ def start_run(
         if cluster is not None:  # opened before anything is planned
             runner = stack.enter_context(provided("cluster_runner")(cluster, settings, work))
         still_alone = while_planning.enter_context(planning(ledger))
+        own_loop()  # raises if this process cannot have one
         raise_if_asked()
         run, resumed = plan(
             ledger,

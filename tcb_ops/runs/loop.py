@@ -16,6 +16,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from tcb_ops.errors import UsageError
+from tcb_ops.i18n import _
 from tcb_ops.resources import raise_if_exhausted
 
 Result = TypeVar("Result")
@@ -34,13 +36,15 @@ looking for cycles among objects that calls in flight hold."""
 
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
+_pid = 0
+"""The process that made the loop."""
 _under_way: set[Future[Any]] = set()
 
 
 def submit_coroutine(work: Coroutine[None, None, Result]) -> Future[Result]:
     """Start a coroutine on the private loop; return its future."""
     try:
-        loop = _running()
+        loop = own_loop()
     except BaseException:  # such as Ctrl-C: the coroutine would never be awaited
         work.close()
         raise
@@ -78,8 +82,16 @@ def cancel_all() -> None:
         asyncio.run_coroutine_threadsafe(end(), _loop).result(LET_END + 1)
 
 
-def _running() -> asyncio.AbstractEventLoop:
-    global _loop  # noqa: PLW0603  one loop a process, made when it is first needed
+def own_loop() -> asyncio.AbstractEventLoop:
+    """Return the private loop, made when it is first needed. Raises UsageError in a process forked from one that has it."""
+    global _loop, _pid  # noqa: PLW0603  one loop a process
+    if _loop is not None and _pid != os.getpid():  # its thread stayed in the other process
+        raise UsageError(
+            _(
+                "This process was forked from one that has already sent something with tcb-ops: start it by spawn, as with "
+                'multiprocessing.get_context("spawn").'
+            )
+        )
     with _lock:
         if _loop is None:
             _check_room()
@@ -93,6 +105,7 @@ def _running() -> asyncio.AbstractEventLoop:
             if gc.get_threshold()[0]:  # 0: it was turned off
                 gc.set_threshold(*map(max, gc.get_threshold(), COLLECT))
             threading.Thread(target=loop.run_forever, name="tcb-ops", daemon=True).start()
+            _pid = os.getpid()
             _loop = loop  # last: a loop that Ctrl-C kept from starting would block every later call
         return _loop
 
@@ -101,7 +114,7 @@ def _check_room() -> None:
     """Raise ResourceLimitError if this process cannot open as many files as a loop needs."""
     opened: list[int] = []
     try:
-        for _ in range(ROOM):
+        for _number in range(ROOM):
             opened.append(os.open(os.devnull, os.O_RDONLY))  # noqa: PERF401  what was opened is closed below
     except OSError as error:
         raise_if_exhausted(error)

@@ -12,6 +12,8 @@ import subprocess
 import sys
 import threading
 from importlib import import_module
+from multiprocessing import get_context
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -22,7 +24,6 @@ import tcb_ops as tcb
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from contract.conftest import Operator
 
@@ -523,6 +524,24 @@ except (tcb.InterruptedRunError, KeyboardInterrupt):
     done = subprocess.run(words, cwd=operator.folder, env=env, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.split()) == (0, ["True", "True"]), done.stderr
     assert "Traceback" not in done.stderr
+
+
+def links_of_list(options: dict[str, Any]) -> None:
+    tcb.links(tcb.read_paths("list.csv", "merchants.csv"), out="mine.csv", **options)
+
+
+@pytest.mark.slow
+@pytest.mark.posix("fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_process_forked_after_a_run_is_refused_and_plans_nothing(batch: tcb.Batch) -> None:
+    tcb.upload(batch, limits=QUICK)
+    https = tcb.load_settings(options={"target": "https://127.0.0.1:9"})
+    with get_context("fork").Pool(1) as pool:
+        for options in ({}, {"settings": https}):
+            with pytest.raises(tcb.UsageError, match="by spawn"):
+                pool.apply_async(links_of_list, (options,)).get(60)
+    assert len(tcb.runs()) == 1
+    assert not list(Path().glob("mine.csv*"))
 
 
 # --- wrong values -------------------------------------------------------------------------------------------------------
