@@ -197,7 +197,9 @@ class InputError(UsageError, Tabular):
         self.shown = False
         """Whether a screen has shown the problems."""
         self.advice: Text | None = None
-        """If none of the files is there: which other column may name them."""
+        """What the list's values tell: which other columns have merchants, paths, or files that exist."""
+        self.columns: Mapping[str, str] = {}
+        """Columns that would make it a list, as `--column` takes them, by canonical name."""
 
     def _table(self, lang: Lang) -> Lines:
         lines = (problem_line(problem, lambda text: in_python(text, lang)) for problem in self.problems)

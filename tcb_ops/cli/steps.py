@@ -219,10 +219,12 @@ class RunCommand:
 
     def _suggest_correction(self, error: InputError, root: str | None, others: Sequence[str]) -> None:
         """Suggest the command to run when the list has been corrected; not where only its files are elsewhere."""
-        if error.all_missing or not any(problem.skippable for problem in error.problems):
+        skippable = any(problem.skippable for problem in error.problems)
+        if not error.columns and (error.all_missing or not skippable):
             return
-        options = [*others, *self.listing.selection(self.common).words()]
-        error.fix = _("Correct the list, then run:")
+        column = (*self.listing.column, *(f"{name}={header}" for name, header in error.columns.items()))
+        options = [*others, *replace(self.listing, column=column).selection(self.common).words()]
+        error.fix = _("With these columns:") if error.columns else _("Correct the list, then run:")
         command_again = self._again(Path(error.source).absolute(), root, options)
         error.text = as_lines((error.problem, error.fix, quoted(command_again)))
         self.console.suggest(error.fix, command_again)

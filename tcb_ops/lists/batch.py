@@ -382,20 +382,22 @@ class Batch(Tabular):
             self.staging.set_files(facts)
             self.staging.add_problems(unusable, file_problem=True)
         none_there = 0 < missing == looked
-        advice = self._other_column(files) if none_there else None
+        advice, other = None, self._other_column(files) if none_there else ""
+        if other:
+            advice = _("Column '{name}' has names of files that exist: use --column file={name}", name=other)
         if guessed and none_there:
             missing = 0
         problems = self.problems
         if self.on_bad == "refuse" and problems:
             all_missing = missing == len(problems) == self.count
             error = input_error(str(self.source), problems, self.decided, all_missing=all_missing)
-            error.advice = advice
+            error.advice, error.columns = advice, {"file": other} if other else {}
             raise error
         warnings = self.warnings if advice is None else (*self.warnings, advice)
         return replace(self, root=None if guessed and none_there else Path(root), warnings=warnings)
 
-    def _other_column(self, files: LocalFiles) -> Text | None:
-        """Return which column that is not used holds names of files that exist, going by the first rows."""
+    def _other_column(self, files: LocalFiles) -> str:
+        """Return which column that is not used holds names of files that exist, going by the first rows; empty for none."""
         times = Counter(
             header
             for row in islice(self.rows(), 200)
@@ -404,12 +406,7 @@ class Batch(Tabular):
             and trim(cell)
             and not isinstance(files.inspect(trim(cell)), UnusableFile)
         )
-        if not times:
-            return None
-        return _(
-            "Column '{name}' has names of files that exist: use --column file={name}",
-            name=max(times, key=times.__getitem__),
-        )
+        return max(times, key=times.__getitem__, default="")
 
     def _table(self, _lang: Lang) -> Lines:
         wrong = {problem.line: (problem.message, problem.fix) for problem in self.problems}

@@ -10,15 +10,16 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import BrokenTableError, UsageError
 from tcb_ops.formatting import EDGE, shown, trim, unguard
 from tcb_ops.frames import Given
-from tcb_ops.i18n import Text, _, ngettext
+from tcb_ops.i18n import Text, _, as_list, ngettext
 from tcb_ops.kinds import provided, row_count
 from tcb_ops.lists.batch import Batch, OnBad, Problems, Staging
 from tcb_ops.lists.input_files import input_error, refused
@@ -333,7 +334,7 @@ def read_paths(
     list_columns = replace(LIST_COLUMNS, given=columns)
     with _open_table(source, list_columns, sheet, header_row, rows) as (table, encoding, size, sha256):
         staging = Staging(sha256)
-        positions = _find_columns(name, table, list_columns)
+        positions = _find_columns(name, table, list_columns, merchants)
         validator = RowValidator(
             table.headers,
             positions,
@@ -408,14 +409,52 @@ def _open_table(
         yield opened
 
 
-def _find_columns(name: str, table: Table, columns: Columns) -> dict[str, int]:
+def _find_columns(name: str, table: Table, columns: Columns, merchants: Merchants) -> dict[str, int]:
     if not table.headers:
         fix = _("export the list again; it needs a header and rows")
         raise refused(name, _("the file contains only blank lines"), fix)
     positions, problems = columns.find(table.headers, table.header_line)
-    if problems:
-        raise input_error(name, problems)
-    return positions
+    if not problems:
+        return positions
+    error = input_error(name, problems)
+    meant = _meant_columns(table, columns, positions, merchants)
+    if meant and not replace(columns, given={**columns.given, **meant}).find(table.headers, 0)[1]:
+        error.columns = meant
+        listed = as_list(f"--column {name}={shown(header, 40)}" for name, header in meant.items())
+        error.advice = _("By their values, these columns are meant: {listed}", listed=listed)
+    raise error
+
+
+def _meant_columns(
+    table: Table, columns: Columns, positions: Mapping[str, int], merchants: Merchants
+) -> dict[str, str]:
+    """Return the columns that are missing, by their values in the first rows: merchants and environments, paths."""
+    looks_like: dict[str, Callable[[str], bool]] = {
+        "merchant": lambda value: bool(merchants.whole.resolve(value)),
+        "env": lambda value: bool(merchants.whole.for_env(value)),
+        "path": lambda value: path_problem(value) is None and "." in value.rpartition("/")[2],
+    }
+    cells = [list[str]() for _header in table.headers]
+    with suppress(BrokenTableError):
+        for _line, row in islice(table.rows, _SAMPLE):
+            for values, cell in zip(cells, row, strict=False):
+                values.append(trim(cell))
+    meant: dict[str, str] = {}
+    for group in columns.needed:
+        likely = [
+            (sum(map(looks_like[name], filter(None, values))), name, trim(header))
+            for name in group
+            for position, (header, values) in enumerate(zip(table.headers, cells, strict=True))
+            if position not in positions.values()
+        ]
+        rows, name, header = max(likely, default=(0, "", ""))
+        if positions.keys().isdisjoint(group) and rows * 2 > len(cells[0]):
+            meant[name] = header
+    return meant
+
+
+_SAMPLE = 200
+"""So many rows tell what a column has."""
 
 
 def _stage(table: Table, validator: RowValidator, staging: Staging) -> Problem | None:

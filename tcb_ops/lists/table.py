@@ -33,7 +33,7 @@ Known: TypeAlias = Mapping[str, frozenset[str]]
 
 ENV_NAMES = "env envid environment environmentid cloudenv 环境 环境id 云环境 云环境id 云开发环境 云开发环境id 环境编号"
 APPID_NAMES = "appid authorizerappid 小程序 小程序id 小程序appid 授权方appid 商户appid"
-_NAMES = "merchant merchantname shop shopname 商户 商户名 商户名称 商家 商家名称 店铺 店铺名 店铺名称"
+_NAMES = "merchant merchantname shop shopname 商户 商户名 商户名称 商家 商家名称 店铺 店铺名 店铺名称 门店 门店名 门店名称"
 
 
 def named_columns(**names: str) -> Known:

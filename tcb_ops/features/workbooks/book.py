@@ -28,6 +28,7 @@ from tcb_ops.lists.table import (
     HEAD_ROWS,
     NonTextCell,
     Rate,
+    Rating,
     Record,
     Rows,
     Table,
@@ -436,8 +437,9 @@ def read_workbook(
     =====================================================  =======================================================
     --sheet NAME                                           this sheet, hidden or not; problem if it does not exist
     one visible sheet has every needed column              this sheet
-    none has, one visible sheet is not empty               this sheet, so that its own problems are reported
-    several have, or none and several are not empty        problem that lists them and suggests --sheet
+    none has, one visible sheet has most known names       this sheet, so that its own problems are reported
+    none has a known name, one visible sheet is not empty  the same
+    several have, or none and several have as many names   problem that lists them and suggests --sheet
     hidden rows below the header, no --rows                without them; at the end, problem that counts them
     the same, --rows all / visible                         all rows / without them
     =====================================================  =======================================================
@@ -479,16 +481,20 @@ def list_sheet(book: Book, rate: Rate, name: str = "") -> Sheet:
 
 def _detected(book: Book, rate: Rate) -> Sheet:
     heads = {sheet: [*islice(book.rows(sheet), HEAD_ROWS)] for sheet in book.sheets if not sheet.hidden}
-    used = [sheet for sheet, head in heads.items() if head]
-    lists = [sheet for sheet in used if any(rate(row.cells).complete for row in heads[sheet])]
-    candidates = lists or used or book.sheets
+    ratings = {sheet: max(rate(row.cells) for row in head) for sheet, head in heads.items() if head}
+    most = max(ratings.values(), default=Rating(complete=False, known=0))
+    candidates = [
+        sheet
+        for sheet, rating in ratings.items()
+        if (rating.complete if most.complete else rating.known == most.known)
+    ] or book.sheets
     if len(candidates) == 1:
         return candidates[0]
     names = [sheet.name for sheet in candidates]
     message = _("several sheets might be the list: {listed}", listed=quoted_names(names))
     fix = _(
         "select the right one with --sheet '{first}', and its columns with --column path=HEADER if they have other names",
-        first=shown(names[0], 40),
+        first=shown(max(candidates, key=lambda sheet: len(heads.get(sheet, ()))).name, 40),
     )
     raise BrokenTableError(file_problem(message, fix))
 

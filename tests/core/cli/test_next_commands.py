@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from command_line import Result, ended
+from openpyxl import Workbook
 from workspace import BOOKS, TEA, TEA_TEST, many, write_csv
 
 import tcb_ops as tcb
@@ -130,6 +131,27 @@ def test_options_are_repeated_as_they_were_given_whatever_they_contain(open_cli,
     cli.workspace.sim.play([Fault(env="*", step=FaultStep.ENV_INFO, errcode=61004)])
     (line,) = suggested(cli("audit", *given[2:]).err)
     assert shlex.split(line)[2:4] == [*given[2:]]
+
+
+def test_a_colleagues_workbook_is_read_with_one_suggested_command(open_cli, execute):
+    rows = many(TEA, rows=2)
+    cli = open_cli(rows)
+    book = Workbook()
+    book.active.title = "填写说明"
+    for line in (("请按门店填写", "路径以 / 分隔"), ("不要改表头", "可以加列")):
+        book.active.append(line)
+    sheet = book.create_sheet("十一月")
+    for line in (
+        ("客户", "投放位置", "备注", "appid"),
+        *((TEA.name, path, "横幅", TEA.appid) for _env, path in rows),
+    ):
+        sheet.append(line)
+    book.save(cli.folder / "list.xlsx")
+    refused = cli("check", "list.xlsx", "--root", "files")
+    assert "several sheets" not in refused.err
+    (line,) = suggested(refused.err)
+    assert shlex.split(line)[5:9] == ["--column", "merchant=客户", "--column", "path=投放位置"]
+    assert execute(line).code == 0
 
 
 def test_a_canary_stop_says_how_to_see_why_and_how_to_go_on(open_cli, execute):
