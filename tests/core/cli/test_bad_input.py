@@ -89,13 +89,19 @@ def test_the_first_fifty_problems_are_shown_and_all_are_in_the_fix_me_csv(open_c
     assert cli("links", "list.fix-me.csv").code == 0
 
 
-def test_a_fix_me_file_never_replaces_another_file(open_cli):
+def test_a_fix_me_file_replaces_one_that_nobody_has_changed_and_no_other_file(open_cli):
     cli = open_cli(many(TEA, rows=1))
     assert cli("links", "list.csv").code == 0
-    write_csv(cli.folder / "list.csv", ("env", "path"), [(TEA.env, "/a")])
-    for name in ("list.fix-me.csv", "list.fix-me-2.csv"):
+    fix_me = cli.folder / "list.fix-me.csv"
+    for path in ("/=1,\n甲", "/a"):
+        write_csv(cli.folder / "list.csv", ("env", "path"), [(TEA.env, path)])
         assert cli("check", "list.csv").code == 2
-        assert "/a" in (cli.folder / name).read_text(encoding="utf-8-sig")
+        assert path in fix_me.read_text(encoding="utf-8-sig")
+    assert [*cli.folder.glob("*fix-me*")] == [fix_me]
+    assert cli("check", "list.csv", "--fix-me", "list.fix-me.csv").code == 2
+    fix_me.write_text(fix_me.read_text(encoding="utf-8-sig").replace("/a", "a", 1), encoding="utf-8")
+    assert cli("check", "list.csv").code == 2
+    assert "/a" in (cli.folder / "list.fix-me-2.csv").read_text(encoding="utf-8-sig")
     (cli.folder / "there.csv").symlink_to("list.fix-me.csv")
     (cli.folder / "nowhere.csv").symlink_to("not-there.csv")
     files = ("list.csv", "tokens.csv", "merchants.csv", "tcb-ops.toml", "links.csv", "list.fix-me.csv")

@@ -187,6 +187,7 @@ def test_the_rows_with_problems_stand_once_each_with_what_and_how(write, merchan
         "tcb_problem",
         "tcb_fix",
         "tcb_list",
+        "tcb_checksum",
     ]
     assert first[:5] == ["nope", "/b.png", "'=1+1", "3", "环境ID; 上传路径"]
     assert first[5] == "; ".join(p.message.zh for p in problems[:2])
