@@ -13,13 +13,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import cache
-from importlib.resources import files
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Unpack
 
 from tcb_ops.arguments import checked
 from tcb_ops.catalogue import ERRCODE
 from tcb_ops.errors import ArgumentError, LedgerDamagedError, UsageError, check_count, check_value
+from tcb_ops.features.evidence.drawings import CODES, chart, macros
 from tcb_ops.features.evidence.queries import by_cell, tried_again
 from tcb_ops.formatting import fold
 from tcb_ops.frames import Lines, Tabular, frame_by
@@ -27,7 +27,6 @@ from tcb_ops.i18n import NOTHING, Lang, Text, _, as_list, as_sentences, ngettext
 from tcb_ops.kinds import ANY_KIND, Kind, MissingKind, all_kinds, kind_names, merchant_count, row_count
 from tcb_ops.model import Outcome, Reason
 from tcb_ops.reports.explanations import code_label, why
-from tcb_ops.reports.formats.html import code_colour, environment
 from tcb_ops.reports.summary import most_first
 from tcb_ops.run import FOR_USERS, Run
 from tcb_ops.settings import Settings
@@ -43,6 +42,8 @@ _MOST_DAYS = 36_500
 DAYS = 30
 TOP = 10
 """Lines that a card shows of each kind."""
+_COUNTS = ("succeeded", "not_succeeded", "pending")
+_ONLY_RETRIES = _("Only retries in these days.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +155,7 @@ class NoRun:
         return f"<{self._reason.of(self._lang)}>"
 
     def _repr_html_(self) -> str:
-        return str(_macros(self._lang).sentence_card(self._reason))
+        return str(macros(self._lang).sentence_card(self._reason))
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +195,7 @@ class Answer(Tabular):
         return "\n".join((self.caption.of(lang), *sentences))
 
     def _repr_html_(self) -> str:
-        return str(_macros(self.history.settings.lang).answer_card(self))
+        return str(macros(self.history.settings.lang).answer_card(self))
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -234,9 +235,9 @@ class History:
             ]
             its.sort(key=lambda line: (-line.rows, line.code))
             lines += its
-            chart = _chart(self.days, [(line.code, counted[line.code]) for line in its]) if its else None
+            bars = chart(self.days, [(line.code, counted[line.code]) for line in its]) if its else None
             sections.append(
-                KindSection(kind, self._verdict(kind), its[:_CODES], max(len(its) - _CODES, 0), chart)
+                KindSection(kind, self._verdict(kind), its[:CODES], max(len(its) - CODES, 0), bars)
             )
         names = ("kind", "code", "rows", "days", "merchants", "meaning")
         return self._answer(_("Codes by day"), names, lines, sections, "code_lines")
@@ -251,18 +252,20 @@ class History:
         lines: list[MerchantHistory] = []
         sections = []
         for kind, listed in self._of_kinds():
-            rows, bad = self._by_merchant(kind), defaultdict[tuple[str, str], Counter[date]](Counter)
-            codes: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+            rows, bad = self._by_merchant(kind), defaultdict[str, Counter[date]](Counter)
+            codes: defaultdict[str, Counter[str]] = defaultdict(Counter)
+            names: dict[str, str] = {}
             for line in listed:
-                bad[line.merchant, line.appid][line.day] += line.rows
-                codes[line.merchant, line.appid][line.code] += line.rows
+                bad[line.appid][line.day] += line.rows
+                codes[line.appid][line.code] += line.rows
+                names[line.appid] = line.merchant  # the last of a merchant that was renamed
             its = []
-            for (merchant, appid), days in bad.items():
+            for appid, days in bad.items():
                 of = rows[appid]
                 shares = tuple(days[day] / of[day] if of[day] else None for day in self.days)
-                named = ", ".join(code for code, _rows in most_first(codes[merchant, appid]))
+                named = ", ".join(code for code, _rows in most_first(codes[appid]))
                 about = len(days), max(days), of.total(), days.total(), named
-                its.append(MerchantHistory(kind, merchant, appid, *about, shares))
+                its.append(MerchantHistory(kind, names[appid], appid, *about, shares))
             its.sort(key=lambda line: (-line.days, -line.not_succeeded, line.merchant, line.appid))
             lines += its
             sentence = self._verdict(kind)
@@ -278,8 +281,8 @@ class History:
                 shown_rows, total = (sum(line.not_succeeded for line in part) for part in (its[:top], its))
                 sentence = as_sentences((sentence, more.format(rows=shown_rows, total=total)))
             sections.append(KindSection(kind, sentence, its[:top]))
-        names = ("kind", "merchant", "appid", "rows", "not_succeeded", "days", "last_day", "codes")
-        return self._answer(_("Merchants by day"), names, lines, sections, "merchant_lines")
+        columns = ("kind", "merchant", "appid", "rows", "not_succeeded", "days", "last_day", "codes")
+        return self._answer(_("Merchants by day"), columns, lines, sections, "merchant_lines")
 
     @checked
     def by(self, column: str, top: int = TOP) -> Answer:
@@ -307,11 +310,11 @@ class History:
                 bad, rows = sum(line.not_succeeded for line in its), sum(line.rows for line in its)
                 sentence = _("{bad:,} of {rows} did not succeed.", bad=bad, rows=row_count(rows))
                 sections.append(KindSection(kind, sentence, its[:top], max(len(its) - top, 0)))
-        caption = _("Rows by {column}", column=column)
-        if self.runs and not sections:
-            caption = self._no_column(column, file.headers if file is not None else [])
-        names = ("kind", "merchants", "rows", "not_succeeded")
-        return self._answer(caption, names, lines, sections, "value_lines", column)
+        nothing = _ONLY_RETRIES
+        if any(not run.record.parent for run in self.runs):
+            nothing = self._no_column(column, file.headers if file is not None else [])
+        names, caption = ("kind", "merchants", "rows", "not_succeeded"), _("Rows by {column}", column=column)
+        return self._answer(caption, names, lines, sections, "value_lines", nothing, column)
 
     def retries(self) -> Answer:
         """Return what retries brought: of the rows that ended with a code and were tried again, how many succeeded then."""
@@ -333,17 +336,15 @@ class History:
             text = _("{good:,} of {rows} that {retries} tried again succeeded.")
             sentence = text.format(good=good.total(), rows=row_count(rows.total()), retries=tried)
             sections.append(KindSection(kind, sentence, its))
-        caption = _("What retries brought")
-        if self.runs and not sections:
-            caption = _("No retry in these days.")
-        return self._answer(caption, ("kind", "code", "rows", "succeeded"), lines, sections, "retry_lines")
+        names, nothing = ("kind", "code", "rows", "succeeded"), _("No retry in these days.")
+        return self._answer(_("What retries brought"), names, lines, sections, "retry_lines", nothing)
 
     @checked
     def run(self, wanted: str = "") -> Run | NoRun:
         """Open a run by its id, as `tcb_ops.open_run` does; "": the newest of these days that is no retry."""
         newest = [run.record.id for run in self.runs if not run.record.parent][:1] if not wanted else [wanted]
         if not newest:
-            return NoRun(self.absent or _("Only retries in these days."), self.settings.lang)
+            return NoRun(self.absent if not self.runs else _ONLY_RETRIES, self.settings.lang)
         return find_run(newest[0], self.settings, "wanted")
 
     def frame(self) -> pd.DataFrame:
@@ -390,7 +391,7 @@ class History:
         )
 
     def _repr_html_(self) -> str:
-        return str(_macros(self.settings.lang).history_card(self))
+        return str(macros(self.settings.lang).history_card(self))
 
     # --- parts of it ----------------------------------------------------------------------------------------------
 
@@ -435,9 +436,11 @@ class History:
         lines: Sequence[Any],
         sections: Sequence[KindSection],
         card: str,
+        nothing: Text = _ONLY_RETRIES,
         header: str = "",
     ) -> Answer:
-        caption = caption if self.runs else self.absent
+        if not sections:
+            caption = nothing if self.runs else self.absent
         return Answer(caption, names, tuple(lines), tuple(sections), self, card, header)
 
     def _merchants_file(self) -> Any:
@@ -471,9 +474,6 @@ class History:
             if headers:
                 sentences.append(text.format(names=as_list(headers, 12)))
         return as_sentences(sentences)
-
-
-_COUNTS = ("succeeded", "not_succeeded", "pending")
 
 
 class _Values:
@@ -605,70 +605,3 @@ def _why_absent(ledger: LedgerReader, settings: Settings, kind: str, span: Seque
 def _code_of(outcome: str, reason: str, errcode: int | None, store_code: str) -> str:
     cause = why(Outcome(outcome), Reason(reason) if reason else None, errcode, store_code)
     return "" if cause is None else cause.code
-
-
-# --- drawing it --------------------------------------------------------------------------------------------------
-
-_CODES = 6
-"""Codes with a colour and a line of their own; the others are summed up."""
-_GREY = "#8a8f98"
-"""Colour of all others together."""
-_LEFT, _TOP, _WIDTH, _HEIGHT = 62, 20, 650, 130
-"""Position and size of the bars in the drawing."""
-_SHADES = 3
-
-
-def _chart(days: Sequence[date], codes: Sequence[tuple[str, Mapping[date, int]]]) -> dict[str, Any]:
-    """Return the bars of each day: a path per code, and a text for each day that has one."""
-    shown = [(code_colour(code), code, counted) for code, counted in codes[:_CODES]]
-    if others := sum((Counter(counted) for _code, counted in codes[_CODES:]), Counter[date]()):
-        shown.append((_GREY, "…", others))
-    top = max(sum(counted.get(day, 0) for _, _, counted in shown) for day in days)
-    step, paths, texts = _WIDTH / len(days), defaultdict[str, str](str), []
-    for index, day in enumerate(days):
-        y, x = float(_TOP + _HEIGHT), _LEFT + (index + 0.12) * step
-        parts = [(colour, code, counted[day]) for colour, code, counted in shown if counted.get(day)]
-        for colour, _code, rows in parts:
-            height = rows / top * _HEIGHT
-            paths[colour] += f"M{x:.1f} {y:.1f}v{-height:.1f}h{step * 0.76:.1f}v{height:.1f}z"
-            y -= height
-        if parts:
-            about = as_list(f"{code} {rows:,}" for _colour, code, rows in parts)
-            texts.append((round(_LEFT + index * step, 1), day, about))
-    ticks = sorted({0, len(days) - 1, *range(0, len(days) - 1, max(len(days) // 5, 1))})
-    return {
-        "paths": paths,
-        "texts": texts,
-        "step": round(step, 1),
-        "top": top,
-        "ticks": [(round(_LEFT + (index + 0.5) * step), days[index]) for index in ticks],
-        "sums": [(code, sum(counted.values())) for _colour, code, counted in shown],
-    }
-
-
-def strip(shares: Sequence[float | None]) -> list[tuple[float, str]]:
-    """Return the paths of a strip with a cell for each day: (opacity, path), the days without failures first.
-
-    ========================  =======
-    share of the day's rows   opacity
-    ========================  =======
-    none                      0
-    up to a third             0.4
-    up to two thirds          0.7
-    more                      1
-    ========================  =======
-    """
-    paths: defaultdict[float, str] = defaultdict(str)
-    for index, share in enumerate(shares):
-        if share is not None:
-            shade = 0.0 if not share else round(0.1 + 0.3 * min(int(share * _SHADES - 1e-9) + 1, _SHADES), 1)
-            paths[shade] += f"M{index} 0h.9v1h-.9z"
-    return sorted(paths.items())
-
-
-@cache
-def _macros(lang: Lang) -> Any:
-    template = files("tcb_ops.features.evidence") / "history.html.j2"
-    of_lang = environment(lang)
-    values = {"strip": strip, "colour_of": code_colour, "grey": _GREY, "codes_shown": _CODES}
-    return of_lang.from_string(template.read_text(encoding="utf-8"), globals=values).module

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 import tcb_ops as tcb
-from tcb_ops.features.evidence.history import CodeLine, NoRun, RetryLine, read_history, strip
+from tcb_ops.features.evidence.drawings import strip
+from tcb_ops.features.evidence.history import CodeLine, NoRun, RetryLine, read_history
 from tcb_ops.i18n import Lang
 from tcb_ops.kinds import kind_named
 from tcb_ops.model import Outcome, Owner, Reason, RowEnd
@@ -90,6 +91,12 @@ def test_the_rows_of_a_retry_count_once_and_what_it_brought_is_told(a_run):
     assert "2 of 3 rows that 2 retries tried again succeeded." in repr(history.retries())
     assert history.run().id == "first"
     assert history.run("again").id == "again"
+    for run in ("first", "orphan"):
+        with reported.ledger._database.connection() as connection:
+            connection.execute(f"UPDATE runs SET created_at = 0 WHERE id = '{run}'")
+    only = read(reported)
+    for answer in (only.codes(), only.merchants(), only.by("货号"), only.run()):
+        assert "Only retries in these days." in repr(answer)
 
 
 def test_merchants_with_most_days_come_first_each_with_its_share_of_each_day(a_run):
@@ -113,6 +120,16 @@ def test_merchants_with_most_days_come_first_each_with_its_share_of_each_day(a_r
     assert "Here is the one on most days; it has 3 of 8 such rows." in repr(shown)
     assert shown._repr_html_().count("<tr>") == 2
     assert len(shown.frame()) == 2
+
+
+def test_a_renamed_merchant_is_one(a_run):
+    names = ("before", "after")
+    for day, name in enumerate(names, 23):
+        places = [EnvRecord(0, "e", "wx", name, Owner.MERCHANT, left=False)]
+        reported = a_run([REFUSED, GOOD], id=name, places=places, created_at=at(f"2025-11-{day}T01:00:00"))
+    (line,) = read(reported).merchants().lines
+    assert (line.merchant, line.rows, line.not_succeeded, line.days) == ("after", 4, 2, 2)
+    assert "1 of 1 merchant had rows" in repr(read(reported).merchants())
 
 
 def test_rows_count_under_the_code_of_the_store_or_of_the_breaker_and_successes_under_none(a_run):
