@@ -239,7 +239,7 @@ def start_retry(
 ) -> RunHandle:
     """Start a retry of a finished run, or resume the unfinished one.
 
-    It runs the refused, failed and not attempted rows again, as a run whose parent is `run`.
+    It runs the refused, failed and not attempted rows again that no retry has completed, as a run whose parent is `run`.
 
     `run`: a Run, an id, an unambiguous prefix, or `latest`. `merchants`: from `read_merchants`, or the file; by default the file of
     the settings; rows of others are left out. `codes`: only rows that ended with one of these errcodes, store codes or
@@ -318,8 +318,9 @@ def open_run(
 ) -> Run:
     """Open a run by id, an unambiguous beginning or ending of one, its report's folder, or `latest`.
 
-    `latest` is the last created run of `target`, else the settings', and of `kind`: links, upload, audit, confirm, delete,
-    undo or any; by default links, upload or audit. Raises RunNotFoundError.
+    `latest` is the latest upload or links run of `target`, else the settings', with its retries and corrections: each row as it
+    ended last. With `kind` (links, upload, audit, confirm, delete or undo) it is of that kind; with `any`, it is the run that was
+    created last, by itself. Raises RunNotFoundError.
     """
     settings = settings_for(options)
     names = [*kind_names(), ANY_KIND]

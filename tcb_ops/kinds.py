@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tcb_ops.settings import Settings
 
 ANY_KIND = "any"
-"""In place of a kind's name: `latest` can be a run of any kind."""
+"""In place of a kind's name: `latest` is the run that was created last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,11 +99,9 @@ _NOT_INSTALLED: Mapping[Text, Collection[str]] = {
     _("Dry runs are not installed."): ("dry_run",),
     _("Fix-me files are not installed."): ("write_fixme",),
     _("Maps of folders are not installed."): ("file_map",),
-    _("Merged reports are not installed."): ("merged_run",),
     _("Parquet files are not installed."): ("Run.to_parquet",),
     _("PDF reports are not installed."): ("pdf",),
     _("PostgreSQL is not installed."): ("postgresql",),
-    _("Reports of some merchants are not installed."): ("run_view",),
     _("The simulator is not installed."): ("simulator", "init --practice"),
     _("URLs as files are not installed."): ("source_body",),
     _("Workbooks are not installed."): (
@@ -142,7 +140,7 @@ class Kind(str):
     question: ClassVar[Text] = verbatim("")
     """Asked before a live run, with `live_environments` and `api_base`; empty where nothing is changed."""
     main: ClassVar[bool] = False
-    """Whether `latest` can be one of its runs without its name being given."""
+    """Whether `latest` is one of its runs where no kind is given."""
     clustered: ClassVar[bool] = False
     """Whether a cluster's workers can share its rows."""
     renewed_after: ClassVar[float] = 0.0

@@ -156,8 +156,10 @@ class Run:
     @checked
     def of_merchants(self, merchants: Iterable[Merchant]) -> Run:
         """Return the same run with only the rows of these lines of the merchants file."""
+        from tcb_ops.runs.run_view import RunView
+
         only = environments_of(merchants)
-        selected = provided("run_view")(self._reader, self._reader.run(self.id), only=only)
+        selected = RunView(self._reader, self._reader.run(self.id), only=only)
         return Run(self._ledger, selected.record, self.settings, selected, self.given)
 
     def close(self) -> None:
@@ -174,9 +176,9 @@ class Run:
 
     def tallies_to_retry(self, path: str = "") -> list[Tally]:
         """Return rows that a retry would send, counted as in `tallies`; `path`: only with this part of a path."""
-        from tcb_ops.runs.plan import lines_done_later, rows_to_retry
+        from tcb_ops.runs.plan import rows_to_retry
 
-        if not path and not lines_done_later(self._ledger, self.record):
+        if not path and not self.has_retries:
             return [tally for tally in self.tallies() if tally.outcome.retried]
         rows: Counter[tuple[str, str, str, Outcome, Any, Any, str]] = Counter()
         for record in rows_to_retry(self._ledger, self.record, path):
@@ -362,7 +364,9 @@ class Run:
 
     def final(self) -> Run:
         """Return the run with the last state of each row after its retries; for a retry, its original run."""
-        merged = provided("merged_run")(self._ledger, self.record, self._reader.only)
+        from tcb_ops.runs.run_view import merged_run
+
+        merged = merged_run(self._ledger, self.record, self._reader.only)
         given = self.given if merged.record.list_sha256 == self.record.list_sha256 else None
         return Run(self._ledger, merged.record, self.settings, merged, given)
 
@@ -373,17 +377,19 @@ class Run:
 
         return len(merged_runs(self._ledger, self.record)) > 1
 
-    def with_retries(self) -> tuple[str, int, int]:
-        """Return the id of the original of a retry, how many of its rows have succeeded by now, and its rows.
+    def with_retries(self) -> tuple[str, int, int] | None:
+        """Return the id of the original run, how many of its rows have succeeded by now, and its rows; None without a retry.
 
-        Counted from sums, without reading rows; of a run that is no retry, the run itself is the original.
+        Counted from sums, without reading rows.
         """
         from tcb_ops.runs.histories import family_of
+        from tcb_ops.runs.run_view import RunView
 
         original, *retries = family_of(self._ledger, self.record)
-        only, reader = self._reader.only, self._ledger
-        if only is not None:
-            reader = provided("run_view")(self._ledger, original, only=only)
+        if not retries:
+            return None
+        only = self._reader.only
+        reader = self._ledger if only is None else RunView(self._ledger, original, only=only)
         planned = reader.counts(original)
         counts = [planned, *(reader.counts(retry) for retry in retries)]
         succeeded = sum(rows for counted in counts for outcome, rows in counted.items() if outcome.succeeded)
@@ -445,7 +451,8 @@ class Run:
         """
         from tcb_ops.reports.export import Report
 
-        return Report(self.export(self.settings.reports / self.id if dest is None else dest, pdf=pdf))
+        name = f"{self.id}{'-final' * bool(self.record.retries)}"
+        return Report(self.export(self.settings.reports / name if dest is None else dest, pdf=pdf))
 
     @checked
     def to_parquet(self, dest: str | Path) -> Path:

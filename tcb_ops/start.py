@@ -196,7 +196,8 @@ def is_run_name(name: str) -> bool:
 def find_run(run: str | Run, settings: Settings, parameter: str = "run", kind: str | None = None) -> Run:
     """Return a run as it is in the ledger now; the error for a missing run also shows how to list the runs.
 
-    `run`: a whole Run, or as RUN on the command line. `kind`: of which `latest` is one, or `any`; None: one of the kinds with `main`.
+    `run`: a whole Run, or as RUN on the command line. `latest` is the latest run of a `kind` (None: of one with `main`) with its
+    retries and corrections; or, with `any`, the run that was created last, whatever it is.
     """
     from tcb_ops.runs.next_commands import command, quoted
 
@@ -219,6 +220,11 @@ def find_run(run: str | Run, settings: Settings, parameter: str = "run", kind: s
         raise RunNotFoundError(error.text, _("To list the runs:\n{listing}", listing=listing)) from None
     if isinstance(record.kind, MissingKind):
         raise missing(record.kind)
+    if name == "latest" and kind != ANY_KIND:
+        from tcb_ops.runs.run_view import merged_run
+
+        whole = merged_run(ledger, record)
+        return Run(ledger, whole.record, settings, whole if whole.record.retries else None)
     return Run(ledger, record, settings)
 
 

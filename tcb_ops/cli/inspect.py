@@ -131,6 +131,7 @@ def errcodes(run: str, out: Path | None, kind: str | None, *, common: CommonOpti
 
     By merchant and environment, with a text for the merchant where it must act; `--json` gives the numbers, and each text.
     """
+    from tcb_ops.reports.explanations import named
     from tcb_ops.reports.export import WORKBOOK
     from tcb_ops.runs.next_commands import of_run
 
@@ -150,7 +151,9 @@ def errcodes(run: str, out: Path | None, kind: str | None, *, common: CommonOpti
         console.json(of_codes | texts)
         return 0
     bad = overview.not_succeeded
-    head = _("Run {id} · {kind} · {list_name}", id=chosen.id, kind=record.kind, list_name=record.list_name)
+    head = _(
+        "Run {id} · {kind} · {list_name}", id=named(record), kind=record.kind, list_name=record.list_name
+    )
     if not bad:
         console.print(_("{head} · nothing is wrong", head=head))
         return 0
@@ -170,9 +173,7 @@ def errcodes(run: str, out: Path | None, kind: str | None, *, common: CommonOpti
     metavar="DIR",
     help="The report folder. [default: reports/RUN]",
 )
-@own_option(
-    "--final", is_flag=True, needs="merged_run", help="Merge the run with its retries: each row's last state."
-)
+@own_option("--final", is_flag=True, help="Merge the run with its retries: each row's last state.")
 @own_option(
     "--into",
     needs="write_into",
@@ -224,6 +225,7 @@ def report(
     chosen_run = api.open_run(run, kind=kind, settings=settings)
     record = chosen_run.record
     console.info(_("{kind} {id} ({list_name})", kind=record.kind, id=record.id, list_name=record.list_name))
+    final = final or bool(record.retries)
     if final:
         chosen_run = chosen_run.final()
     chosen_run = _selected(chosen_run, settings, common)
@@ -244,11 +246,11 @@ def report(
     if parquet is not None:
         chosen_run.to_parquet(parquet)
     if into is not None:
-        if record.parent and not final and is_provided("merged_run"):
+        if record.parent and not final:
             console.info(_("This is a retry: --final writes all rows of {run} instead.", run=record.parent))
         show(chosen_run.write_into(into, out, split_by=split_by, warn=console.warn))
         return 0
-    name = f"{chosen_run.id}{'-final' if final else ''}{'-selected' if common.where else ''}"
+    name = f"{chosen_run.id}{'-final' * final}{'-selected' if common.where else ''}"
     folder = Path(out) if out else settings.reports / name
     show(chosen_run.export(folder, pdf=pdf))
     return 0
@@ -256,12 +258,10 @@ def report(
 
 def _show_state(console: Console, run: Run, *, final: bool) -> None:
     """Print the counts of a run with its retries, and which later runs changed its files."""
-    from tcb_ops.reports.explanations import change_lines, counts_line
+    from tcb_ops.reports.explanations import change_lines, counts_line, named
 
     if final:
-        ids = ", ".join(run.record.retries) or _("none")
-        text = _("Run {id} with its retries and corrections ({ids}): {counts}")
-        console.info(text.format(id=run.id, ids=ids, counts=counts_line(run.outcomes)))
+        console.info(_("Run {id}: {counts}", id=named(run.record), counts=counts_line(run.outcomes)))
     for line in change_lines(run.overview().changed_by, run.settings.zone):
         console.warn(line)
 
@@ -279,13 +279,19 @@ def open_(run: str, kind: str | None, *, prints: bool, common: CommonOptions) ->
     import webbrowser
 
     from tcb_ops import api
+    from tcb_ops.reports.explanations import named
     from tcb_ops.reports.export import PAGE
     from tcb_ops.runs.next_commands import of_run, quoted
 
     settings, console = common.start()
-    record = api.open_run(run, kind=kind, settings=settings).record
-    console.info(_("{kind} {id} ({list_name})", kind=record.kind, id=record.id, list_name=record.list_name))
-    folders = (Path(run), Path(record.report), settings.reports / record.id)
+    chosen = api.open_run(run, kind=kind, settings=settings)
+    record = chosen.record
+    console.info(
+        _("{kind} {id} ({list_name})", kind=record.kind, id=named(record), list_name=record.list_name)
+    )
+    folders = [Path(run), Path(record.report), settings.reports / record.id]
+    if record.retries:  # no earlier report has their rows
+        folders = [chosen.report()]
     page = next((folder / PAGE for folder in folders if (folder / PAGE).is_file()), None)
     if page is None:
         text = _("Run {id} has no report to open. To write it:\n{command}")
@@ -296,6 +302,7 @@ def open_(run: str, kind: str | None, *, prints: bool, common: CommonOptions) ->
 
 
 def _head(run: Run, settings: Settings) -> Text:
+    from tcb_ops.reports.explanations import named
     from tcb_ops.runs.stop_errors import stop_text
 
     record = run.record
@@ -309,7 +316,7 @@ def _head(run: Run, settings: Settings) -> Text:
     return _(
         "Run {id}{of} · {kind} to {target} · {list_name}, {rows} · started {begun} by {operator}@{host} · "
         "{state}{why}",
-        id=record.id,
+        id=named(record),
         of=parent_text,
         kind=record.kind,
         target=record.target,

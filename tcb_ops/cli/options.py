@@ -361,7 +361,7 @@ kind_option = click.option(
     "--kind",
     type=click.Choice([*kind_names(), ANY_KIND]),
     metavar="KIND",
-    help="The kind of run that `latest` is, or any. [default: links, upload or audit]",
+    help="The kind of run that `latest` is, or any. [default: links or upload]",
 )
 reader_options = settings_options("target", "merchants", "ledger", "where", "json")
 list_options = options_of(ListOptions)

@@ -197,6 +197,7 @@ def retry(command: RunCommand, run: str, codes: tuple[str, ...], kind: str | Non
     from tcb_ops import api
     from tcb_ops.model import Outcome, Selection
     from tcb_ops.preflight import scope_of_rows
+    from tcb_ops.reports.explanations import named
     from tcb_ops.runs.plan import check_retry
     from tcb_ops.start import find_run
 
@@ -208,7 +209,10 @@ def retry(command: RunCommand, run: str, codes: tuple[str, ...], kind: str | Non
         command.check_folder()
     with command.opened():
         retrying = _(
-            "Retrying {kind} {id} ({list_name})", kind=record.kind, id=record.id, list_name=record.list_name
+            "Retrying {kind} {id} ({list_name})",
+            kind=record.kind,
+            id=named(record),
+            list_name=record.list_name,
         )
         command.console.lead(retrying)
         if record.kind.changes_store:

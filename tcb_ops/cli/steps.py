@@ -166,8 +166,6 @@ class RunCommand:
             self.console.warn(corrected)
         elif corrected is not None:
             text = _("Corrects {rows} of run {id}, and counts in its report --final.")
-            if not is_provided("merged_run"):
-                text = _("Corrects {rows} of run {id}.")
             self.console.info(text.format(rows=row_count(batch.count), id=corrected.id))
 
     def _mark(self, source: str, problems: Sequence[Problem]) -> None:
@@ -295,6 +293,8 @@ class RunCommand:
         )
         latest_of = kind if which.resume == "latest" else ANY_KIND
         run = api.open_run(which.resume, kind=latest_of, settings=settings)
+        if run.record.retries:
+            run = api.open_run(run.record.retries[-1], settings=settings)
         record = run.record
         wrong: Text | None = None
         if record.kind is not kind or record.parent:
@@ -372,8 +372,8 @@ class RunCommand:
         if console.fix_me is not None:
             groups = [group for group in groups if group.code != Reason.INVALID]
         following = next_command(self.settings, run.record, groups)
-        if run.record.parent:
-            original, succeeded, rows = run.with_retries()
+        if run.record.parent and (family := run.with_retries()) is not None:
+            original, succeeded, rows = family
             text = _("Retry of {id}: with its retries, {succeeded:,} of {rows} have succeeded.")
             console.info(text.format(id=original, succeeded=succeeded, rows=row_count(rows)))
         console.suggest_one(following)

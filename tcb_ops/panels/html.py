@@ -164,8 +164,9 @@ def render_header(run: Run, summary: RunSummary, state: RunState, lang: Lang, *,
     about = esc(text.format(**values).of(lang)).replace("\n", when)
     origin = esc(f"{record.id} · {record.target} · {record.operator}@{record.host}")
     lines = []
-    original, succeeded, rows = run.with_retries()
-    if record.parent or (rows - succeeded != summary.not_succeeded and not summary.is_undone):
+    family = run.with_retries()
+    if family is not None and (record.parent or not summary.is_undone):
+        original, succeeded, rows = family
         text = _("With its retries, {succeeded:,} of {rows} have succeeded.")
         if record.parent:
             text = _("Retry of {id}: with its retries, {succeeded:,} of {rows} have succeeded.")

@@ -195,6 +195,13 @@ def run_title(run: RunRecord) -> Text:
     return _("{kind} of {list_name}, {rows}", kind=kind, list_name=run.list_name, rows=rows)
 
 
+def named(run: RunRecord) -> Text:
+    """Return a run's id, with those of the retries and corrections that are merged into it."""
+    if not run.retries:
+        return verbatim(run.id)
+    return _("{id} with its retries and corrections {ids}", id=run.id, ids=as_list(run.retries, 5))
+
+
 def counts_line(counts: Mapping[Outcome, int]) -> Text:
     """Return the counts on one line, without zeros: `412 uploaded · 12 refused`."""
     return Joined(tuple(counted(counts)), verbatim(" · "))

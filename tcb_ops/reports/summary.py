@@ -17,7 +17,7 @@ from tcb_ops.i18n import Joined, Lang, Text, as_sentences, ngettext, verbatim
 from tcb_ops.kinds import is_provided, provided
 from tcb_ops.model import Outcome, Reason
 from tcb_ops.reports.explanations import merchant_text, source_message, why
-from tcb_ops.runs.records import LaterChange, RowRecord, RunRecord, Tally
+from tcb_ops.runs.records import LaterChange, RowRecord, RunRecord, Tally, count_outcomes
 from tcb_ops.secrets import redact
 
 if TYPE_CHECKING:
@@ -219,6 +219,8 @@ class RunSummary:
             "seconds": round(run.seconds, 3),
             "report": run.report or None,
         }
+        if run.retries:
+            content["retries"] = list(run.retries)
         if self.confirmed is not None:
             confirmation, ended = self.confirmed
             counts = {str(outcome): rows for outcome, rows in ended.items()}
@@ -365,14 +367,6 @@ def _without_success(outcomes: Mapping[Outcome, int]) -> int:
 def most_first(counted: Counter[_Key]) -> list[tuple[_Key, int]]:
     """Order what was counted: most rows first, then by key."""
     return sorted(counted.items(), key=lambda item: (-item[1], item[0]))
-
-
-def count_outcomes(tallies: Iterable[Tally]) -> dict[Outcome, int]:
-    """Count rows by outcome, without zeros, in the order of the outcomes."""
-    counted: Counter[Outcome] = Counter()
-    for tally in tallies:
-        counted[tally.outcome] += tally.rows
-    return Outcome.in_order(counted)
 
 
 def count_unverified(tallies: Iterable[Tally]) -> int:

@@ -28,6 +28,7 @@ from tcb_ops.runs.next_commands import resume as resume_command
 from tcb_ops.runs.next_commands import retry as retry_command
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import EnvRecord, NewRun, RowRecord, RunRecord, resumed_within
+from tcb_ops.runs.run_view import RunView
 from tcb_ops.secrets import masked
 from tcb_ops.settings import Settings
 
@@ -347,20 +348,12 @@ def check_retry(parent: RunRecord, settings: Settings) -> None:
     raise UsageError(problem, fix)
 
 
-def lines_done_later(ledger: LedgerReader, run: RunRecord) -> set[int]:
-    """Return a run's lines that have succeeded in a retry, or that a newer correction has."""
-    elsewhere = ledger.succeeded_since(run)
-    for correction in corrections_of(ledger, merged_runs(ledger, run)[0]):
-        if correction.number > run.number:
-            elsewhere.update(record.row.line for record in ledger.rows(correction))
-    return elsewhere
-
-
 def rows_to_retry(ledger: LedgerReader, run: RunRecord, path: str = "") -> Iterator[RowRecord]:
-    """Stream a run's rows that did not succeed, nor in an earlier retry, and that no newer correction has."""
-    elsewhere = lines_done_later(ledger, run)
-    records = ledger.rows(run, outcomes=Outcome.retriable(), path=path)
-    return (record for record in records if record.row.line not in elsewhere)
+    """Stream a run's rows that did not succeed, nor in an earlier retry, as they ended last; without those of newer corrections."""
+    corrections = corrections_of(ledger, merged_runs(ledger, run)[0])
+    numbers = [each.number for each in corrections if each.number > run.number]
+    view = RunView(ledger, run, ledger.retries(run))
+    return view.rows(run, outcomes=Outcome.retriable(), path=path, lines_not_of=numbers)
 
 
 def retry_spec(

@@ -173,7 +173,7 @@ class LedgerReader(HistoryReader):
         (condition, values), after_line = _condition(filters, by_number), filters.get("after_line", -1)
         if filters.get("merchant"):
             self.environments(run)
-        elif condition and environments is None and filters.get("ends") is None:
+        elif condition and all(filters.get(name) is None for name in ("environments", "ends", "lines")):
             self.counts(run)
         query = f"SELECT * FROM rows WHERE run = ? AND line > ? {condition} ORDER BY line LIMIT {BATCH}"
         for batch in self._in_order(
@@ -364,7 +364,7 @@ class LedgerReader(HistoryReader):
                 return earlier
         return None
 
-    # --- what a view of a run overrides (`features/views`) -----------------------------------------------------
+    # --- what a view of a run overrides (`run_view`) -----------------------------------------------------
 
     only: frozenset[tuple[str, str]] | None = None
     """The environments that are shown, as (appid, env): all."""
@@ -423,6 +423,13 @@ def _condition(filters: RowFilter, environments: Mapping[int, EnvRecord]) -> tup
     if (line := filters.get("line")) is not None:
         conditions.append("line = ?")
         values.append(line)
+    if (lines := filters.get("lines")) is not None:
+        conditions.append(f"line IN ({sql_list(lines)})")
+    if runs := filters.get("lines_not_of"):
+        others = (
+            f"SELECT 1 FROM rows AS other WHERE other.run IN ({sql_list(runs)}) AND other.line = rows.line"
+        )
+        conditions.append(f"NOT EXISTS ({others})")
     return "".join(f" AND {condition}" for condition in conditions), values
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections import namedtuple
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter, namedtuple
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from operator import attrgetter
 from typing import Any, TypedDict
@@ -145,6 +145,9 @@ class RowFilter(TypedDict, total=False):
     """A cloud path, or a part of one."""
     line: int | None
     after_line: int
+    lines: Collection[int]
+    lines_not_of: Collection[int]
+    """Without the lines of other runs, given by their numbers."""
     ends: Collection[tuple[Outcome, str, int | None, str]] | None
     """By outcome, reason, errcode and store_code."""
     environments: Sequence[EnvRecord] | None
@@ -166,6 +169,19 @@ class Tally:
     """The platform's message for one of these rows."""
     detail: Detail | None = None
     """Detail of one of these rows: why there was no token, an environment's status."""
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """Whose rows they are, and how they ended."""
+        return self.appid, self.merchant, self.env, self.outcome, self.reason, self.errcode, self.store_code
+
+
+def count_outcomes(tallies: Iterable[Tally]) -> dict[Outcome, int]:
+    """Count rows by outcome, without zeros, in the order of the outcomes."""
+    counted: Counter[Outcome] = Counter()
+    for tally in tallies:
+        counted[tally.outcome] += tally.rows
+    return Outcome.in_order(counted)
 
 
 @dataclass(frozen=True, slots=True)

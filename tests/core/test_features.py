@@ -45,7 +45,6 @@ COMMANDS = {
     "sources": (),
     "stored": ("confirm", "delete", "list", "sync", "undo"),
     "tokens": (),
-    "views": (),
     "why": ("why", "why latest", "explain 85088"),
     "workbooks": ("check list.xlsx", "errcodes --out errcodes.xlsx"),
 }
@@ -58,7 +57,6 @@ OPTIONS = {
     "upload --dry-run": "Dry runs are not installed.",
     "upload --map D:=files": "Maps of folders are not installed.",
     "upload --pdf": "PDF reports are not installed.",
-    "report --final": "Merged reports are not installed.",
     "report --into list.xlsx": "Workbooks are not installed.",
     "report --split-by env": "Workbooks are not installed.",
     "report --parquet rows.parquet": "Parquet files are not installed.",
@@ -213,7 +211,7 @@ def test_a_run_of_a_missing_feature_is_listed_with_its_counts_and_nothing_else_i
     write_settings(workspace.folder, workspace.sim.base)
     monkeypatch.chdir(workspace.folder)
     assert run(["audit"]) == 0
-    name = tcb.open_run(settings=workspace.settings).id
+    name = tcb.open_run(kind="audit", settings=workspace.settings).id
     execute = open_without("audit")
     refused = [f"{command} {name}" for command in ("show", "report", "errcodes", "retry")]
     shown, table, listed, *results = execute("runs --help", "runs", "runs --json", *refused)

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,11 @@ from workspace import BOOKS, TEA, many
 
 import tcb_ops as tcb
 from tcb_ops.features.simulator.faults import Etag, Fault, FaultStep
-from tcb_ops.panels.html import RunState
-from tcb_ops.run import RunHandle
+from tcb_ops.i18n import Lang
+from tcb_ops.model import RowEnd
+from tcb_ops.panels.html import RunState, render_header
+from tcb_ops.run import Run, RunHandle
+from tcb_ops.runs.records import Usage
 
 pytestmark = pytest.mark.slow
 
@@ -608,3 +612,12 @@ def test_a_second_click_while_a_run_is_running_begins_nothing(open_lab, read):
     lab.workspace.sim.play([])
     panel.settle()
     assert [run.id for run in tcb.runs()] == [first]
+
+
+def test_a_run_that_was_not_retried_speaks_of_no_retry(a_run, in_english):
+    uploaded = RowEnd(2, tcb.Outcome.UPLOADED)
+    reported = a_run([uploaded, RowEnd(0, tcb.Outcome.PENDING)], finished=False)
+    run = Run(reported.ledger, reported.run, in_english)
+    summary = run.overview()
+    reported.ledger.record(run.record, [replace(uploaded, line=3)], Usage())  # it works on meanwhile
+    assert "retries" not in render_header(run, summary, RunState.HERE, Lang.EN, live=False)

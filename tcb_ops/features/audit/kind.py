@@ -38,7 +38,6 @@ class AuditKind(Kind):
 
     name = "audit"
     calls_at = "tcb_ops.features.audit.calls:AuditCalls"
-    main = True
     label = _("audit")
     report_title = _("Audit report")
     done = _("healthy")

@@ -297,11 +297,12 @@ def diff(
 ) -> Diff:
     """Compare two runs of one kind and target: newly broken, fixed, still broken, by merchant and cause.
 
-    Each is a Run, an id, a prefix or `latest`; `merchants`: only their rows are compared. Raises RunNotFoundError, and
+    Each is a Run, an id, a prefix or `latest`, which is the latest run of that kind by itself; `merchants`: only their rows are compared. Raises RunNotFoundError, and
     UsageError if the runs cannot be compared.
     """
     settings = settings_for(options, newer)
-    before, after = find_run(older, settings, "older"), find_run(newer, settings, "newer")
+    before = find_run(older, settings, "older")
+    after = find_run(newer, settings, "newer", before.record.kind)
     selected = selected_merchants(merchants)
     only = None if selected is None else environments_of(selected)
     return compare(ledger_with_runs(settings), before.record, after.record, settings, only)

@@ -20,7 +20,6 @@ from tcb_ops.arguments import checked
 from tcb_ops.errors import LedgerDamagedError, RunNotFoundError, UsageError
 from tcb_ops.frames import Lines, Tabular
 from tcb_ops.i18n import Lang, Text, _, as_list, ngettext, verbatim
-from tcb_ops.kinds import provided
 from tcb_ops.reports.export import (
     ALWAYS,
     COPY,
@@ -36,6 +35,7 @@ from tcb_ops.reports.formats.csv import rows_digest
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import RunRecord
+from tcb_ops.runs.run_view import RunView, merged_run
 from tcb_ops.settings import LEDGER_FILE, Settings
 from tcb_ops.start import existing_ledger, settings_for
 
@@ -227,9 +227,9 @@ def _check_ledger(
         text = text.format(name=ledger.name, run=manifest.run)
         yield Check(State.UNKNOWN, ROWS, text)
         return
-    reader: LedgerReader = provided("merged_run")(ledger, run) if manifest.retries else ledger
+    reader: LedgerReader = merged_run(ledger, run) if manifest.retries else ledger
     if manifest.environments:
-        reader = provided("run_view")(reader, run, only=manifest.environments)
+        reader = RunView(reader, run, only=manifest.environments)
     with reader.snapshot() as snapshot:
         run = snapshot.run(run.id)
         of_rows = _check_rows(manifest, snapshot, run)

@@ -23,7 +23,6 @@ from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.preflight import SendScope
 from tcb_ops.run import Run, RunHandle
-from tcb_ops.runs.histories import family_of
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.list_kinds import UPLOAD
 from tcb_ops.runs.plan import RunSpec, list_spec
@@ -174,9 +173,9 @@ def undo_scope(
 
 
 def upload_of(run: str | Run, settings: Settings, parameter: str = "run") -> RunRecord:
-    """Return the upload that is meant; where `latest` is a retry, the one that it belongs to. Raises UsageError."""
-    target, is_latest = settings.run_target, run == "latest"
-    subject = find_run(run, settings, parameter, UPLOAD if is_latest else None).record
+    """Return the upload that is meant; for `latest` without its retries and corrections. Raises UsageError."""
+    target = settings.run_target
+    subject = find_run(run, settings, parameter, UPLOAD).record
     if subject.kind is not UPLOAD:
         text = _("run {id} is a run of {kind}: only an upload has stored files.")
         raise UsageError(text.format(id=subject.id, kind=subject.kind))
@@ -184,7 +183,7 @@ def upload_of(run: str | Run, settings: Settings, parameter: str = "run") -> Run
         text = _("run {id} went to {target}, and now the target is {run_target}.")
         text = text.format(id=subject.id, target=subject.target, run_target=target)
         raise UsageError(text, _("Give its target with --target."))
-    return family_of(ledger_with_runs(settings), subject)[0] if is_latest else subject
+    return subject
 
 
 confirm = blocking(start_confirm)

@@ -97,5 +97,6 @@ class StoredFiles(Menu):
 def _upload_of(run: Run) -> str | None:
     if run.record.kind.looks_at_store:
         return next(iter(run.record.settings.get("of", ())), None)
-    original, succeeded, _rows = run.with_retries()  # of a retry without a success, too
+    # Of a retry without a success, too.
+    original, succeeded, _rows = run.with_retries() or (run.id, any(o.succeeded for o in run.outcomes), 0)
     return original if run.record.kind.sends_files and succeeded else None

@@ -31,6 +31,7 @@ def why(subject: str, record: str | None, *, every: bool, common: CommonOptions)
     """
     from tcb_ops.features.diagnosis.verdicts import render_verdicts
     from tcb_ops.features.why.api import diagnose, subject_of
+    from tcb_ops.reports.explanations import named
 
     settings, console = common.start()
     if record is not None and Path(record).exists():
@@ -50,7 +51,7 @@ def why(subject: str, record: str | None, *, every: bool, common: CommonOptions)
         return 1 if diagnoses else 0
     if run is not None:
         kind, name = run.record.kind, run.record.list_name
-        console.info(_("Run {id} · {kind} · {list_name}", id=run.id, kind=kind, list_name=name))
+        console.info(_("Run {id} · {kind} · {list_name}", id=named(run.record), kind=kind, list_name=name))
     shown = [(each.verdict, each.names, each.rows) for each in diagnoses]
     for part in render_verdicts(shown, console.lang):
         console.print(part)

@@ -191,7 +191,7 @@ def test_a_retry_says_which_run_it_is_of_and_is_shown_as_one(open_cli):
     result = cli("retry")
     assert f"Retrying upload {first} (list.csv)" in result.err
     assert "retry · list.csv" in cli("runs").out
-    assert f", a retry of {first} · upload to" in cli("show").out
+    assert f", a retry of {first} · upload to" in cli("show", cli.latest().id).out
     assert [one["parent"] for one in cli("runs", "--json").json["runs"]] == [first, ""]
     nothing = cli("retry", first, "--errcode", "12345", "--lang", "zh").err
     assert "选定的错误码、商户和路径下没有剩余的行。其代码有：40097" in nothing

@@ -104,13 +104,6 @@ def in_another_ledger(cli):
     cli.upload()
 
 
-def audited(cli):
-    """Leave an upload with a row to retry, and after it an audit in which everything is well."""
-    write_csv(cli.folder / "list.csv", ("env", "path", "file"), [(BOOKS.env, "closed.png", "0.bin")])
-    cli.upload()
-    cli("audit")
-
-
 def busy(cli):
     """Name the port of the simulator that runs."""
     return {"port": cli.workspace.sim.base.rpartition(":")[2]}
@@ -218,7 +211,6 @@ MISTAKES = {
     "row that is not there": ("show --line 99", uploaded),
     "finished run resumed": (f"{UPLOAD} --resume latest", uploaded),
     "nothing to retry": ("retry", uploaded),
-    "retry of the latest run, an audit": ("retry latest", audited),
     "retry of a code that is not there": ("retry --errcode 85089", refused),
     "unfinished run resumed with another root": (
         f"upload list.csv --root friday --resume latest --target {NOBODY}",

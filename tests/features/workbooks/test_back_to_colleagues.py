@@ -125,9 +125,10 @@ def test_into_with_final_shows_what_retries_have_fixed(open_cli, workbook):
     cli = open_cli(ROWS, [Fault(env=BOOKS.env, path="banner/2.png", calls=((1, 1),), errcode=40097)])
     assert cli("upload", workbook.name, "--root", "files").code == 1
     assert cli("retry").code == 0
-    assert cli("report", "--final", "--into", workbook.name, "--out", "a.xlsx").code == 0
+    retry = cli.latest().id
+    assert cli("report", "--into", workbook.name, "--out", "a.xlsx").code == 0
     assert column(cli.folder / "a.xlsx", "E")[1:] == ["uploaded"] * 8
-    assert cli("report", "--into", workbook.name, "--out", "b.xlsx").code == 0
+    assert cli("report", retry, "--into", workbook.name, "--out", "b.xlsx").code == 0
     assert column(cli.folder / "b.xlsx", "E")[1:] == [None] * 6 + ["uploaded", None], "the retry's own rows"
 
 
@@ -143,7 +144,7 @@ def test_the_copy_and_the_screen_say_what_was_undone_since(open_cli, workbook):
     result = cli("report", first, "--final", "--into", workbook.name, "--out", "a.xlsx")
     assert f"7 of 8 files of this upload were undone by run {undos[1]}" in result.err
     assert f"1 of 8 files of this upload were undone by run {undos[0]}" in result.err
-    assert f"with its retries and corrections ({correction}): 8 uploaded" in result.err
+    assert f"with its retries and corrections {correction}: 8 uploaded" in result.err
     lines = [f"uploaded, then undone by run {undos[1]}"] * 8
     lines[6] = lines[6].replace(undos[1], undos[0])
     assert column(cli.folder / "a.xlsx", "E")[1:] == lines

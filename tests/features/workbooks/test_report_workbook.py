@@ -21,7 +21,6 @@ from workspace import store_says
 
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.features.audit import UNHEALTHY
-from tcb_ops.features.views.run_view import RunView
 from tcb_ops.features.workbooks import report as workbook
 from tcb_ops.features.workbooks.report import write_workbook
 from tcb_ops.features.workbooks.tables import CUT, LONGEST, Tables, new_workbook
@@ -35,6 +34,7 @@ from tcb_ops.reports.formats.csv import (
 )
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.runs.records import EnvRecord
+from tcb_ops.runs.run_view import RunView
 
 
 def table(file):

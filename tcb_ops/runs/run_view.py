@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from heapq import merge
-from itertools import groupby
+from itertools import groupby, islice
 from operator import attrgetter
 from typing import Any, Self, Unpack
 
-from tcb_ops.details import Detail
 from tcb_ops.kinds import Kind
-from tcb_ops.model import Outcome, Reason, Row, RowEnd
-from tcb_ops.reports.summary import count_outcomes
+from tcb_ops.model import Outcome, Reason, Row
+from tcb_ops.runs.connections import BATCH
 from tcb_ops.runs.histories import columns_of, merged_runs
 from tcb_ops.runs.reader import LedgerReader
-from tcb_ops.runs.records import EnvRecord, RowFilter, RowRecord, RunRecord, Tally, TimelineBucket
+from tcb_ops.runs.records import (
+    EnvRecord,
+    RowFilter,
+    RowRecord,
+    RunRecord,
+    Tally,
+    TimelineBucket,
+    count_outcomes,
+)
 
 
 def merged_run(
@@ -99,45 +105,50 @@ class RunView(LedgerReader):
         """Stream the rows in the order of the list, in constant memory; of a merged run in their last states."""
         if not self._members(run):
             return (record for record in self._reader.rows(run, **filters) if self._shows(record.row))
-        outcomes, ends = filters.pop("outcomes", None), filters.pop("ends", None)
-        environments = filters.pop("environments", None)
+        own = filters.copy()
+        own["lines_not_of"] = [*filters.get("lines_not_of", ()), *(retry.number for retry in self._retries)]
+        if (environments := filters.get("environments")) is not None:
+            keys = set(map(_key, environments))
+            own["environments"] = [each for each in self._reader.envs(self.record) if _key(each) in keys]
+        once = self._reader.rows(self.record, **own)
+        retried = map(last_state, self._retried(filters))
+        records = merge(once, (record for record in retried if _fits(record, filters)), key=_line)
+        return (record for record in records if self._shows(record.row))
+
+    def _retried(self, filters: RowFilter) -> Iterator[list[RowRecord]]:
+        """Stream the states of each line that was tried again, the oldest first; of the filters, those by line count."""
         states = []
-        for each in (self.record, *self._retries):
-            if environments is not None:
-                keys = set(map(_key, environments))
-                filters["environments"] = [of for of in self._reader.envs(each) if _key(of) in keys]
-            records = self._reader.rows(each, **filters)
-            if each.headers != run.headers:
-                records = map(partial(_with_columns, columns=columns_of(run.headers, each.headers)), records)
+        for retry in self._retries:
+            records = self._reader.rows(
+                retry,
+                line=filters.get("line"),
+                after_line=filters.get("after_line", -1),
+                lines_not_of=filters.get("lines_not_of", ()),
+            )
+            if retry.headers != self.record.headers:
+                columns = columns_of(self.record.headers, retry.headers)
+                records = map(partial(_with_columns, columns=columns), records)
             states.append(records)
-        by_line = groupby(merge(*states, key=_line), key=_line)
-        last = (last_state(list(of_a_line)) for _, of_a_line in by_line)
-        return (
-            record
-            for record in last
-            if self._shows(record.row)
-            and (outcomes is None or record.end.outcome in outcomes)
-            and (ends is None or _state(record.end) in ends)
-        )
+        by_line = (list(of_a_line) for _, of_a_line in groupby(merge(*states, key=_line), key=_line))
+        while later := list(islice(by_line, BATCH)):
+            lines = [states[0].row.line for states in later]
+            first = {record.row.line: record for record in self._reader.rows(self.record, lines=lines)}
+            yield from ([first[line], *states] for line, states in zip(lines, later, strict=True))
 
     def tallies(self, run: RunRecord) -> list[Tally]:
         """Count rows by merchant, environment, outcome and code, most rows first."""
-        if not self._retries:
-            return [tally for tally in self._reader.tallies(run) if self._shows(tally)]
-        counted: Counter[tuple[Any, ...]] = Counter()
-        errmsgs: dict[tuple[Any, ...], str] = {}
-        details: dict[tuple[Any, ...], Detail | None] = {}
-        for record in self.rows(run):
-            row, end = record.row, record.end
-            key = (row.appid, row.merchant, row.env, end.outcome, end.reason, end.errcode, end.store_code)
-            counted[key] += 1
-            if end.reason is not None and end.reason.explained:
-                details[key] = end.detail
-            elif end.reason in {Reason.REFUSED, Reason.COMPONENT}:
-                errmsgs[key] = max(errmsgs.get(key, ""), end.errmsg)
-        tallies = [
-            Tally(*(*key, rows, errmsgs.get(key, ""), details.get(key))) for key, rows in counted.items()
-        ]
+        tallies = [tally for tally in self._reader.tallies(run) if self._shows(tally)]
+        if not self._members(run):
+            return tallies
+        by_end = {tally.key: tally for tally in tallies}
+        for states in self._retried({}):
+            first, last = _tally(states[0]), _tally(last_state(states))
+            if self._shows(first):
+                by_end[first.key] = replace(by_end[first.key], rows=by_end[first.key].rows - 1)
+            if self._shows(last):
+                known = by_end.get(last.key, last)
+                by_end[last.key] = replace(last, rows=known.rows + 1, errmsg=max(known.errmsg, last.errmsg))
+        tallies = [tally for tally in by_end.values() if tally.rows]
         return sorted(tallies, key=lambda t: (-t.rows, t.merchant, t.env, t.outcome, t.errcode or 0))
 
     def counts(self, run: RunRecord) -> dict[Outcome, int]:
@@ -197,10 +208,28 @@ class RunView(LedgerReader):
 _key, _line = attrgetter("appid", "env"), attrgetter("row.line")
 
 
+def _fits(record: RowRecord, filters: RowFilter) -> bool:
+    row, end = record.row, record.end
+    if (outcomes := filters.get("outcomes")) is not None and end.outcome not in outcomes:
+        return False
+    state = end.outcome, end.reason or "", end.errcode, end.store_code
+    if (ends := filters.get("ends")) is not None and state not in ends:
+        return False
+    if (environments := filters.get("environments")) is not None and _key(row) not in map(_key, environments):
+        return False
+    in_merchant = filters.get("merchant", "") in {"", row.merchant, row.appid}
+    return in_merchant and filters.get("path", "").lower() in row.path.lower()
+
+
+def _tally(record: RowRecord) -> Tally:
+    """Return the tally of one row, with 0 rows."""
+    row, end = record.row, record.end
+    errmsg = end.errmsg if end.reason in {Reason.REFUSED, Reason.COMPONENT} else ""
+    detail = end.detail if end.reason is not None and end.reason.explained else None
+    key = (row.appid, row.merchant, row.env, end.outcome, end.reason, end.errcode, end.store_code)
+    return Tally(*key, 0, errmsg, detail)
+
+
 def _with_columns(record: RowRecord, columns: Sequence[int]) -> RowRecord:
     cells = record.row.cells
     return replace(record, row=replace(record.row, cells=tuple(cells[column] for column in columns)))
-
-
-def _state(end: RowEnd) -> tuple[Outcome, str, int | None, str]:
-    return end.outcome, end.reason or "", end.errcode, end.store_code

@@ -16,12 +16,12 @@ from tables import table
 import tcb_ops as tcb
 from tcb_ops.details import as_detail, detail
 from tcb_ops.features.audit import UNAVAILABLE, UNHEALTHY, AuditCode
-from tcb_ops.features.views.run_view import last_state, merged_run
 from tcb_ops.i18n import Bilingual
 from tcb_ops.model import Merchant, Outcome, Reason, Row, RowEnd
 from tcb_ops.reports.export import export
 from tcb_ops.run import Run
 from tcb_ops.runs.records import NewRun, RowRecord, Usage
+from tcb_ops.runs.run_view import last_state, merged_run
 
 NOW = 1_764_036_000.0
 UPLOADED = RowEnd(0, Outcome.UPLOADED, errcode=0, http_status=204, attempts=2)
