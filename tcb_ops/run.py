@@ -17,10 +17,10 @@ from tcb_ops.frames import Given, card, frame_by
 from tcb_ops.i18n import Text, _
 from tcb_ops.kinds import load, provided
 from tcb_ops.model import STORED_OUTCOMES, Merchant, Outcome
-from tcb_ops.reports.explanations import why
+from tcb_ops.reports.explanations import kept_verdicts, why
 from tcb_ops.reports.summary import RunSummary, verdict
 from tcb_ops.runs.progress import Progress
-from tcb_ops.runs.records import ANSWERS, Tally
+from tcb_ops.runs.records import Tally
 from tcb_ops.runs.stop_errors import stop_text
 from tcb_ops.settings import Settings
 from tcb_ops.signals import ctrl_c_raises
@@ -299,7 +299,7 @@ class Run:
 
     def causes(self) -> pd.DataFrame:
         """Return what went wrong and what to do: a line per code, merchant and environment, most rows first."""
-        return frame_by("Run.causes", self.overview(), self.settings)
+        return frame_by("Run.causes", self.overview(), self.kept_verdicts(), self.settings)
 
     def by_merchant(self) -> pd.DataFrame:
         """Return how many rows each merchant has, and how many succeeded, did not succeed, are pending."""
@@ -333,13 +333,9 @@ class Run:
         """
         return provided("Run.why")(self, every=every)
 
-    def kept_answers(self) -> dict[str, Any]:
-        """Return what the ledger keeps of questions why rows of this run did not succeed: `verdicts`, and answers."""
-        return dict(self._ledger.run(self.id).settings.get(ANSWERS, {}))
-
-    def keep_answers(self, **kept: Any) -> None:
-        """Keep verdicts or answers about this run in its ledger, instead of earlier ones of the same name."""
-        self._ledger.keep_answers(self.record, kept)
+    def kept_verdicts(self) -> list[Any]:
+        """Return what WeChat answered about codes of this run, as `explanations.kept_verdicts` does."""
+        return kept_verdicts(self._reader, self._reader.run(self.id))
 
     def findings(self, receiver: str = "") -> Findings | None:
         """Return what the run found, compared with the previous one of the target and part; None for a kind without.

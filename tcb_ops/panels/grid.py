@@ -20,7 +20,7 @@ from tcb_ops.kinds import Kind, is_provided, provided
 from tcb_ops.model import Outcome
 from tcb_ops.panels.controls import Worker
 from tcb_ops.panels.html import MerchantLine, merchant_lines, render_causes
-from tcb_ops.reports.explanations import action_text, code_label, kept_verdicts, reason_text
+from tcb_ops.reports.explanations import action_text, code_label, reason_text
 from tcb_ops.reports.formats.html import outcome_class
 from tcb_ops.reports.summary import CodeGroup, by_code, causes_of, most_first
 from tcb_ops.run import Run
@@ -110,7 +110,7 @@ class RunGrid(anywidget.AnyWidget):
         self.groups: list[CodeGroup] = []
         """The causes, most rows first."""
         self.verdicts: dict[str, Any] = {}
-        """By code, what WeChat was asked about, as `kept_verdicts` returns it."""
+        """By code, what WeChat was asked about, as `Run.kept_verdicts` returns it."""
         self.shown = ("", "", "")
         """The code ("" for all), the appid and the part of a path by which rows are filtered."""
         self.causes = self._charts = ""
@@ -123,7 +123,7 @@ class RunGrid(anywidget.AnyWidget):
         """Show a run as the ledger has it now; return the number of its merchants."""
         new = self._run is None or self._run.id != run.id or self._running != running
         if self._run is None or self._run.id != run.id:
-            self.verdicts = {verdict.code: verdict for verdict in kept_verdicts(run.record)}
+            self.verdicts = {verdict.code: verdict for verdict in run.kept_verdicts()}
             self.shown = ("", "", "")
         self._run, self._running, self._zone = run, running, run.settings.zone
         self._tallies = tallies = run.tallies()
@@ -134,7 +134,8 @@ class RunGrid(anywidget.AnyWidget):
         groups = by_code([c for c in causes if c.code != Outcome.PENDING])
         self.lines, self.groups = drawn, groups
         asks, kind = is_provided("Run.why") and not running, run.record.kind
-        self.causes = render_causes(groups, self.verdicts, kind, self._lang, asks=asks) if groups else ""
+        shown = render_causes(groups, self.verdicts, kind, self._lang, asks=asks, zone=self._zone)
+        self.causes = shown if groups else ""
         self._codes = [
             (group.code, f"{group.code} {code_label(group.code).of(self._lang)}".rstrip(), group.rows)
             for group in groups

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, tzinfo
+from datetime import UTC, datetime, tzinfo
 from enum import StrEnum
 from html import escape
 from importlib.resources import files
@@ -342,17 +342,23 @@ def render_merchants(tallies: Iterable[Tally], kind: Kind, lang: Lang, label: st
 
 
 def render_causes(
-    groups: Sequence[CodeGroup], verdicts: Mapping[str, Any], kind: Kind, lang: Lang, *, asks: bool
+    groups: Sequence[CodeGroup],
+    verdicts: Mapping[str, Any],
+    kind: Kind,
+    lang: Lang,
+    *,
+    asks: bool,
+    zone: tzinfo = UTC,
 ) -> str:
     """Draw the causes: what each means, what to do, whom it concerns, and its verdict; `asks`: whether WeChat can be asked."""
-    drawn = [_cause(group, verdicts.get(group.code), kind, lang, asks=asks) for group in groups]
+    drawn = [_cause(group, verdicts.get(group.code), kind, lang, zone, asks=asks) for group in groups]
     rest = len(drawn) - CAUSES
     more = ngettext("… and {n:,} more cause", "… and {n:,} more causes", rest).of(lang)
     folded = f"<details><summary>{esc(more)}</summary><ul>{''.join(drawn[CAUSES:])}</ul></details>"
     return f'<ul class="op-by-code">{"".join(drawn[:CAUSES])}</ul>{folded * (rest > 0)}'
 
 
-def _cause(group: CodeGroup, verdict: Any, kind: Kind, lang: Lang, *, asks: bool) -> str:
+def _cause(group: CodeGroup, verdict: Any, kind: Kind, lang: Lang, zone: tzinfo, *, asks: bool) -> str:
     code = esc(group.code)
     merchants = [share.merchant or share.appid or _("(no merchant)") for share in group.merchants]
     figures = _(
@@ -371,6 +377,9 @@ def _cause(group: CodeGroup, verdict: Any, kind: Kind, lang: Lang, *, asks: bool
         lines.append(f'<span class="op-quiet">{esc(group.detail.of(lang))}</span>')
     if verdict is not None:
         lines += [f'<span class="op-quiet">{esc(in_panel(line, lang))}</span>' for line in verdict.lines()]
+        asked = esc(_("WeChat was asked at {moment}.", moment="\n").of(lang))
+        asked = asked.replace("\n", render_moment(verdict.at, zone))
+        lines.append(f'<span class="op-quiet">{asked}</span>')
         if verdict.message is not None:
             told = _("Text for the merchant: {text}", text=verdict.message)
             lines.append(f'<span class="op-letter">{esc(told.of(lang))}</span>')

@@ -337,14 +337,8 @@ class RunMonitor(widgets.VBox):
         if (run := self.run) is None:
             return
         self._worker.say(_("Asking WeChat about {code} …", code=code))
-        records, _total = run.page(code=code, limit=1)
-        for diagnosis in provided("Run.why")(
-            f"{run.id}:{records[0].row.line}", settings=self._context.settings
-        ):
+        for diagnosis in provided("why_code")(run, code, self._context.settings):
             self.grid.verdicts[code] = diagnosis.verdict
-        rows = {group.code: group.rows for group in self.grid.groups}
-        verdicts = self.grid.verdicts.items()
-        run.keep_answers(verdicts=[v.to_json() | {"rows": rows.get(key, 0)} for key, v in verdicts])
         self._draw_grid(run)
         self._worker.say(*describe_end(run, None), stays=True)
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, tzinfo
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tcb_ops.catalogue import COMPONENT_MARK, ETAG_MISMATCH, Decision, all_reasons, entry_of
 from tcb_ops.catalogue import errcode as errcode_entry
@@ -20,6 +20,9 @@ from tcb_ops.kinds import counted, counted_rows, is_provided, provided
 from tcb_ops.model import Outcome, Owner, Reason, RowEnd
 from tcb_ops.runs.records import LaterChange, RunRecord, Tally
 from tcb_ops.secrets import redact
+
+if TYPE_CHECKING:
+    from tcb_ops.runs.reader import LedgerReader
 
 MARK = "SIMULATED 演练"
 """Marks what is about a loopback target."""
@@ -170,9 +173,27 @@ def merchant_text(code: str, appid: str = "", merchant: str = "", env: str = "")
     return text
 
 
-def kept_verdicts(run: RunRecord) -> list[Any]:
-    """Return what WeChat answered about codes of a run: each has `code`, `who_acts`, `meaning`, `action`, `message`, `lines()`."""
-    return [*provided("kept_verdicts")(run.settings)] if is_provided("kept_verdicts") else []
+def answered_at(ledger: LedgerReader, run: RunRecord) -> dict[str, float]:
+    """Return by code when a row that ever ended with it got its last answer, also in a retry or correction, in Unix seconds."""
+    from tcb_ops.runs.histories import merged_runs
+
+    last: dict[str, float] = {}
+    for outcome, reason, errcode, store_code, at in ledger.last_answers(merged_runs(ledger, run)):
+        cause = why(Outcome(outcome), Reason(reason) if reason else None, errcode, store_code)
+        if cause is not None:
+            code = cause.code.removesuffix(COMPONENT_MARK)
+            last[code] = max(at, last.get(code, 0.0))
+    return last
+
+
+def kept_verdicts(reader: LedgerReader, run: RunRecord) -> list[Any]:
+    """Return what WeChat answered about codes of a run, without what it was asked before a row's last answer.
+
+    Each has `code`, `who_acts`, `meaning`, `action`, `message`, `lines()`, and `at`, when it was asked.
+    """
+    verdicts = provided("kept_verdicts")(run.settings) if is_provided("kept_verdicts") else []
+    last = answered_at(reader.ledger, run) if verdicts else {}
+    return [verdict for verdict in verdicts if verdict.at >= last.get(verdict.code, 0.0)]
 
 
 def source_message(group: Tally, cause: Why) -> Text | None:

@@ -307,6 +307,20 @@ class LedgerReader(HistoryReader):
         self._check_sums(run, sum(tally.rows for tally in tallies))
         return sorted(tallies, key=lambda t: (-t.rows, t.merchant, t.env, t.outcome, t.errcode or 0))
 
+    def last_answers(self, runs: Sequence[RunRecord]) -> Sequence[tuple[str, str, int | None, str, float]]:
+        """Return for each way in which rows of these runs did not succeed when a row of the same line ended last in any of them.
+
+        A way is outcome, reason, errcode and store_code.
+        """
+        ended, numbers = (
+            "own.outcome, own.reason, own.errcode, own.store_code",
+            sql_list(r.number for r in runs),
+        )
+        return self.fetch(f"""
+            SELECT {ended}, MAX(later.ended_at) FROM rows AS own JOIN rows AS later ON later.line = own.line
+            WHERE own.run IN ({numbers}) AND later.run IN ({numbers}) AND later.ended_at IS NOT NULL
+            AND own.outcome NOT IN ({sql_list(Outcome.successes())}) GROUP BY {ended}""")
+
     def planned_bytes(self, run: RunRecord, outcomes: frozenset[Outcome]) -> int:
         """Sum up the sizes of these rows' local files at the time the run was planned."""
         query = f"SELECT COALESCE(SUM(size), 0) FROM rows WHERE run = ? AND outcome IN ({sql_list(outcomes)})"

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from tcb_ops.formatting import trim
 from tcb_ops.i18n import Text, _
-from tcb_ops.model import Owner, Secret
-from tcb_ops.wechat.responses import ApiError, InvalidResponse, count_in, missing_field, objects_in, text_in
+from tcb_ops.model import Link, Owner, Secret
+from tcb_ops.wechat.responses import (
+    ApiError,
+    InvalidResponse,
+    UnsafeLink,
+    count_in,
+    missing_field,
+    objects_in,
+    text_in,
+)
 from tcb_ops.wechat.tokens import read_object
 
 if TYPE_CHECKING:
@@ -133,6 +141,16 @@ async def quota(
 
     counted = {"cgi_path": f"/{INTERFACES[owner]}/uploadfile"}
     return await client.ask("cgi-bin/openapi/quota/get", counted, token, read_quota)
+
+
+async def link(
+    client: PlatformClient, token: Secret, env: str, path: str, owner: Owner = Owner.MERCHANT
+) -> Literal[True] | ApiError | InvalidResponse:
+    """Return whether a link for an upload is issued; it is dropped."""
+    answer = await client.upload_link(env, path, token, owner)
+    if isinstance(answer, UnsafeLink):
+        return InvalidResponse(200, answer.why, retryable=False)
+    return True if isinstance(answer, Link) else answer
 
 
 async def received(

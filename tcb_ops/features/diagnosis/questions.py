@@ -22,6 +22,7 @@ from tcb_ops.features.diagnosis.verdicts import (
     Issue,
     presumed,
     presumed_verdict,
+    seems_gone,
 )
 from tcb_ops.features.single_calls.caller import Caller, CallFailure, open_client
 from tcb_ops.i18n import NOTHING, Text, _
@@ -137,9 +138,15 @@ class Probes:
                 owner, quota = facts.merchant.owner, facts.answers.quota
                 self.answers[appid] = await self.account(appid, owner, quota=quota)
         request = facts.answers.request
+        told = replace(facts, answers=replace(self.answers[appid], request=request))
+        if seems_gone(told) and self.calls[appid] < MOST_CALLS:
+            line = facts.merchant
+            asking = partial(interfaces.link, self.client, env=line.env, path=facts.path, owner=line.owner)
+            link = await self._ask(appid, appid, asking, line.owner)
+            told = replace(told, answers=replace(told.answers, link=link))
         if facts.code and request is None:
             request = await self._received(appid, facts, now)
-        return replace(facts, answers=replace(self.answers[appid], request=request))
+        return replace(told, answers=replace(told.answers, request=request))
 
     async def _received(self, appid: str, facts: Facts, now: float) -> ReceivedRequest | Issue | None:
         if not facts.rid:

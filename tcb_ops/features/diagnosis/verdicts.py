@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from tcb_ops.catalogue import COMPONENT_MARK, ERRCODE, all_reasons, catalogue_lines, entry_of
 from tcb_ops.details import DetailCode, as_detail
@@ -98,6 +98,8 @@ class Answers:
     info: AuthorizerInfo | Issue | None = None
     request: ReceivedRequest | Issue | None = None
     """What the platform received in the call of a row."""
+    link: Literal[True] | Issue | None = None
+    """Whether a link is issued for the row; asked where all other answers say that the cause has gone."""
     clock: float | None = None
     """Seconds that the platform's clock is ahead of this machine's."""
 
@@ -110,6 +112,8 @@ class Facts:
     answers: Answers = field(default_factory=Answers)
     code: str = ""
     """A code as in errcodes.csv; empty where no row is asked about."""
+    path: str = ""
+    """The row's cloud path."""
     about_component: bool = False
     """Whether the code is about the component token."""
     errmsg: str = ""
@@ -150,12 +154,14 @@ def cause_of(facts: Facts) -> str:
     """Return the cause that the facts show, by its name in verdicts.csv; empty if nothing is wrong.
 
     `now` is what getenvinfo answers, `rows` the code of the rows; both suggest a cause. If `now` does not explain the rows,
-    it is only the reason why their cause cannot be proven. The first line of the table that fits is the answer.
+    it is only the reason why their cause cannot be proven. Nothing has passed before a link was issued. The first line of the
+    table that fits is the answer.
     """
     answers, listed, status = facts.answers, facts.listed, facts.status
     failed = answers.environments if isinstance(answers.environments, Issue) else None
     now, info, quota = failed.code if failed else "", answers.info, answers.quota
     works = listed is not None
+    well = works and answers.link is True
     presumed_now = presumed(now) if now else ""
     rows = presumed(facts.code) if facts.code else presumed_now
     explains = failed is not None and _explains(failed, facts)
@@ -179,11 +185,11 @@ def cause_of(facts: Facts) -> str:
         ("component_token", facts.about_component and rows == "token_stale" and not works),
         ("component_quota", (facts.own or facts.about_component) and (left == 0 or rows == "quota_used")),
         ("revoked", isinstance(info, Issue) and info.code == "61003" and not facts.own),
-        ("passed", rows == "revoked" and works),
-        ("other_platform", rows == "revoked" and known is not None),
+        ("passed", rows == "revoked" and well),
+        ("other_platform", rows == "revoked" and known is not None and not works),
         ("set_unconfirmed", known is not None and known.may_upload and known.unconfirmed and not works),
         ("set_missing", known is not None and not known.may_upload),
-        ("passed", missing and works and known is not None),
+        ("passed", missing and well and known is not None),
         ("set_unpublished", missing and known is not None),
         ("permission_unclear", missing and not isinstance(quota, Quota)),
         ("halted", status == HALTED),
@@ -191,13 +197,19 @@ def cause_of(facts: Facts) -> str:
         ("quota_used", left == 0),
         ("env_of_another", absent and bool(facts.code) and facts.has_others(facts.merchant.env)),
         ("env_gone", absent),
-        ("passed", rows == "quota_used" and left is not None),
+        ("passed", rows == "quota_used" and left is not None and well),
         ("env_refused", works and rows == "env_gone"),
-        ("passed", works and bool(rows) and "environments" in _causes()[rows].proof),
+        ("passed", well and bool(rows) and "environments" in _causes()[rows].proof),
         ("wechat_fails", explains and presumed_now == "wechat_busy"),
         (rows, True),
     )
     return next(cause for cause, fits in table if fits)
+
+
+def seems_gone(facts: Facts) -> bool:
+    """Return whether only a link call is left to tell whether the cause has gone."""
+    issued = replace(facts, answers=replace(facts.answers, link=True))
+    return facts.path != "" and facts.answers.link is None and cause_of(issued) == "passed"
 
 
 def _explains(issue: Issue, facts: Facts) -> bool:
@@ -227,6 +239,8 @@ class Verdict:
     message: Text | None = None
     """What to tell the merchant, where the merchant must act."""
     errmsg: str = ""
+    at: float = 0.0
+    """When WeChat was asked, in Unix seconds; of what a ledger keeps."""
 
     @property
     def proven(self) -> bool:
@@ -248,7 +262,8 @@ class Verdict:
         """Return what a ledger keeps: the code, whom it is about, and the lines in both languages."""
         about = {name: str(getattr(self.merchant, name)) for name in ("appid", "name", "env", "owner")}
         lines = {name: [[t.en, t.zh] for t in getattr(self, name)] for name in ("evidence", "not_asked")}
-        return {"cause": self.cause, "code": self.code, "errmsg": self.errmsg, "merchant": about} | lines
+        asked = {"cause": self.cause, "code": self.code, "errmsg": self.errmsg, "at": self.at}
+        return asked | {"merchant": about} | lines
 
     def as_dict(self, lang: Lang) -> dict[str, Any]:
         """Return all fields, for JSON and data frames."""
@@ -300,7 +315,7 @@ def _read_verdict(line: Mapping[str, Any]) -> Verdict:
     facts = Facts(merchant=merchant, code=line["code"], errmsg=line["errmsg"])
     texts = [tuple(Bilingual(*pair) for pair in line[name]) for name in ("evidence", "not_asked")]
     verdict = _verdict(line["cause"], line["code"], facts)
-    return replace(verdict, evidence=texts[0], not_asked=texts[1])
+    return replace(verdict, evidence=texts[0], not_asked=texts[1], at=line.get("at", 0.0))
 
 
 def presumed_verdict(code: str, appid: str = "", merchant: str = "", env: str = "") -> Verdict:
@@ -375,6 +390,7 @@ _ASKED = {
     "quota": "openapi/quota/get",
     "info": "api_get_authorizer_info",
     "request": "openapi/rid/get",
+    "link": "tcb/uploadfile",
 }
 """The interfaces that answer the questions, by the fields of Answers."""
 
@@ -384,6 +400,8 @@ def _is_evidence(name: str, facts: Facts) -> bool:
     answer = getattr(facts.answers, name, None)
     if name == "environments" and isinstance(answer, Issue):
         return _explains(answer, facts)
+    if name == "link" and isinstance(answer, Issue):
+        return answer.errcode is not None
     return answer is not None and (not isinstance(answer, Issue) or answer.code in {"61003", "76022"})
 
 
@@ -392,11 +410,11 @@ def _evidence(cause: _Cause, facts: Facts) -> Iterator[Text]:
     if "never" in cause.proof and facts.errmsg:
         yield _("errmsg: {errmsg}, rid: {rid}", errmsg=facts.errmsg, rid=facts.rid or "–")
     first = ("request",) if "never" in cause.proof else ()
-    for name in dict.fromkeys((*cause.proof, *first, "environments", "info")):
+    for name in dict.fromkeys(("link", *cause.proof, *first, "environments", "info")):
         answer = getattr(facts.answers, name, None)
         if not _is_evidence(name, facts) or (isinstance(answer, Issue) and answer.errcode is None):
             continue
-        if isinstance(answer, int | float):
+        if isinstance(answer, int | float) and answer is not True:
             yield clock_text(answer)
         else:
             yield _("{interface}: {said}", interface=_ASKED[name], said=_said(answer, facts))
@@ -407,6 +425,8 @@ def _said(answer: object, facts: Facts) -> Text:
     match answer:
         case Issue():
             return answer.reason
+        case True:
+            return _("a link was issued")
         case Quota(left=None):
             return _("no daily limit is told")
         case Quota():
@@ -446,6 +466,8 @@ def _missing_proof(cause: _Cause, facts: Facts) -> Iterator[Text]:
             issues[first] = answer
         elif answer is None and not never and not (name == "info" and facts.own):
             yield _("{interface} was not asked", interface=_ASKED.get(name, name))
+    if isinstance(link := facts.answers.link, Issue) and not _is_evidence("link", facts):
+        issues["link"] = link
     for name, issue in issues.items():
         yield _("{interface}: {said}", interface=_ASKED[name], said=_said(issue, facts))
 

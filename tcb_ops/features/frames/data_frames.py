@@ -17,7 +17,6 @@ from tcb_ops.errors import ArgumentError, UsageError
 from tcb_ops.frames import Given, Lines
 from tcb_ops.i18n import Lang, Text, _, as_list
 from tcb_ops.model import Outcome
-from tcb_ops.reports.explanations import kept_verdicts
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, result_batches
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.runs.links_file import LINK_COLUMNS
@@ -143,7 +142,7 @@ def errcodes_frame(summary: RunSummary) -> pd.DataFrame:
     return frame.astype("Int64")
 
 
-def causes_frame(summary: RunSummary, settings: Settings) -> pd.DataFrame:
+def causes_frame(summary: RunSummary, verdicts: Iterable[Any], settings: Settings) -> pd.DataFrame:
     """Return the causes: a line per code, merchant and environment, most rows first, as in errcodes.csv.
 
     A notebook shows them as a card, by code.
@@ -160,7 +159,7 @@ def causes_frame(summary: RunSummary, settings: Settings) -> pd.DataFrame:
 
     frame = Causes(frame_of(COLUMNS, map(attrgetter(*COLUMNS), summary.causes), settings.lang))
     frame.kind, frame.lang = summary.run.kind, settings.lang
-    frame.verdicts = {verdict.code: verdict for verdict in kept_verdicts(summary.run)}
+    frame.verdicts = {verdict.code: verdict for verdict in verdicts}
     return frame
 
 

@@ -4,6 +4,6 @@ from tcb_ops.kinds import Feature
 
 FEATURE = Feature(
     commands={"health": ["tcb_ops.features.why.command:why", "tcb_ops.features.why.command:explain"]},
-    provides={"Run.why": "tcb_ops.features.why.api:why"},
+    provides={"Run.why": "tcb_ops.features.why.api:why", "why_code": "tcb_ops.features.why.api:why_code"},
     needs=["diagnosis"],
 )

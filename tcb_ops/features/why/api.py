@@ -19,12 +19,12 @@ from tcb_ops.i18n import Lang, _, as_list
 from tcb_ops.kinds import row_count
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.model import Merchant, Outcome, Owner, Reason
-from tcb_ops.reports.explanations import why_of
+from tcb_ops.reports.explanations import answered_at, why_of
 from tcb_ops.run import Run
 from tcb_ops.runs.loop import result_of, submit_coroutine
-from tcb_ops.runs.records import RowRecord
+from tcb_ops.runs.records import ANSWERS, RowRecord
 from tcb_ops.settings import Settings
-from tcb_ops.start import TargetOptions, find_run, opened_target, settings_for
+from tcb_ops.start import TargetOptions, find_run, ledger_with_runs, opened_target, settings_for
 
 QUOTA_SECONDS = 300
 """For which the answer about a merchant's quota is not asked for again."""
@@ -115,6 +115,15 @@ def why(subject: str | Run = "latest", *, every: bool = False, **options: Unpack
         return diagnose(run, samples, merchants, opened, now)
 
 
+def why_code(run: Run, code: str, settings: Settings) -> Diagnoses:
+    """Ask WeChat about a merchant's rows that ended with a code, as `why` does."""
+    now = time.time()
+    merchants = list(read_merchants(settings.merchants)) if settings.merchants.exists() else []
+    samples = list(_samples(run, 0, merchants, settings, now, every=False, only_code=code))
+    with opened_target(settings, lambda: merchants) as opened:
+        return diagnose(run, samples, merchants, opened, now)
+
+
 def subject_of(
     subject: str | Run,
     settings: Settings,
@@ -157,9 +166,16 @@ def subject_of(
 
 
 def _samples(
-    run: Run, line: int, merchants: Sequence[Merchant], settings: Settings, now: float, *, every: bool
+    run: Run,
+    line: int,
+    merchants: Sequence[Merchant],
+    settings: Settings,
+    now: float,
+    *,
+    every: bool,
+    only_code: str = "",
 ) -> Iterator[Sample]:
-    """Yield what to ask about a run: a merchant of each code, or every one; or a row. Raises UsageError."""
+    """Yield what to ask about a run: a merchant of each code (or `only_code`), or every one; or a row. Raises UsageError."""
     target = run.record.target
     if target != settings.run_target:
         text = _("run {id} was sent to {target}, not to {asked}.")
@@ -175,11 +191,16 @@ def _samples(
         records = [] if cause is None else [(cause.code, record, 1, (record.row.merchant,))]
     else:
         unsent, tallies = next(run.rows(outcomes=frozenset({Outcome.PENDING})), None), run.tallies()
-        if run.record.stopped is not None and unsent is not None:
+        if run.record.stopped is not None and unsent is not None and not only_code:
             merchant = Merchant(unsent.row.appid, unsent.row.merchant, unsent.row.env)
-            facts = Facts(merchant=merchant, code=str(run.record.stopped.params.get("errcode", "")))
+            code = str(run.record.stopped.params.get("errcode", ""))
+            facts = Facts(merchant=merchant, code=code, path=unsent.row.path)
             yield Sample(facts, (merchant.name,), run.outcomes[Outcome.PENDING])
-        asked = [group for group in run.overview().codes if group.code not in _SKIPPED]
+        asked = [
+            group
+            for group in run.overview().codes
+            if group.code not in _SKIPPED and only_code in {"", group.code}
+        ]
         shares = [(group, share) for group in asked for share in group.merchants[: None if every else 1]]
         records = [
             (group.code, record, rows, tuple(each.merchant for each in stands_for))
@@ -188,7 +209,7 @@ def _samples(
             for its in [[tally for tally in tallies if tally.appid == share.appid]]
             for record in run.page(code=group.code, appid=share.appid, limit=1, tallies=its)[0]
         ]
-    received, quotas = _kept_answers(run, now)
+    received, quotas = _kept_answers(run, settings, now)
     for code, record, rows, names in records:
         row, end = record.row, record.end
         merchant = in_file.get((row.appid, row.env)) or Merchant(row.appid, row.merchant, row.env)
@@ -201,6 +222,7 @@ def _samples(
             merchant=merchant,
             answers=answers,
             code=code.removesuffix(COMPONENT_MARK),
+            path=row.path,
             about_component=code.endswith(COMPONENT_MARK),
             errmsg=end.errmsg,
             rid=end.rid,
@@ -216,25 +238,32 @@ def diagnose(
     questions = [sample.facts for sample in samples]
     answered = result_of(submit_coroutine(ask_about(questions, merchants, settings, now=now)))
     judged = zip(samples, map(verdict_of, answered), answered, strict=True)
-    diagnoses = Diagnoses()
+    diagnoses, asked_at = Diagnoses(), time.time()
     for verdict, members in grouped(
         (verdict, replace(sample, facts=facts)) for sample, verdict, facts in judged if verdict is not None
     ):
         names = dict.fromkeys(name for sample in members for name in sample.names)
         rows = sum(sample.rows for sample in members)
-        diagnoses.append(Diagnosis(members[0].facts, tuple(names), rows, verdict=verdict))
+        diagnoses.append(
+            Diagnosis(members[0].facts, tuple(names), rows, verdict=replace(verdict, at=asked_at))
+        )
     diagnoses.sort(key=lambda each: (-each.rows, each.verdict.code))
     if run is not None:
-        _keep(run, diagnoses, answered, now)
+        _keep(run, diagnoses, answered, settings, now)
     return diagnoses
 
 
 # --- what the ledger keeps ---------------------------------------------------------------------------------------
 
 
-def _keep(run: Run, diagnoses: Sequence[Diagnosis], answered: Sequence[Facts], now: float) -> None:
-    """Keep the verdicts in the run's ledger, and the answers; an earlier verdict about more rows of a code stays."""
-    earlier = run.kept_answers().get("verdicts", [])
+def _keep(
+    run: Run, diagnoses: Sequence[Diagnosis], answered: Sequence[Facts], settings: Settings, now: float
+) -> None:
+    """Keep the verdicts in the run's ledger, and the answers; an earlier verdict about more rows of a code stays while it holds."""
+    ledger = ledger_with_runs(settings)
+    last = answered_at(ledger, run.record)
+    kept = _kept(run, settings).get("verdicts", [])
+    earlier = [line for line in kept if line.get("at", 0.0) >= last.get(line["code"], 0.0)]
     lines = [each.verdict.to_json() | {"rows": each.rows} for each in diagnoses]
     more = Counter[str]()
     for line in earlier:
@@ -243,19 +272,26 @@ def _keep(run: Run, diagnoses: Sequence[Diagnosis], answered: Sequence[Facts], n
         more[line["code"]] -= line["rows"]
     verdicts = [line for line in earlier if more[line["code"]] > 0]
     verdicts += [line for line in lines if more[line["code"]] <= 0]
-    received, quotas = _kept_answers(run, now)
+    received, quotas = _kept_answers(run, settings, now)
     for facts in answered:
         request, quota = facts.answers.request, facts.answers.quota
         if isinstance(request, ReceivedRequest):
             received[facts.rid] = asdict(request)
         if isinstance(quota, Quota) and not facts.own:
             quotas.setdefault(facts.merchant.appid, {"at": now, "quota": asdict(quota)})
-    run.keep_answers(verdicts=verdicts, received=received, quotas=quotas)
+    ledger.keep_answers(run.record, {"verdicts": verdicts, "received": received, "quotas": quotas})
 
 
-def _kept_answers(run: Run, now: float) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+def _kept(run: Run, settings: Settings) -> dict[str, Any]:
+    """Return what the ledger keeps of questions about a run now."""
+    return dict(ledger_with_runs(settings).run(run.id).settings.get(ANSWERS, {}))
+
+
+def _kept_answers(
+    run: Run, settings: Settings, now: float
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
     """Return what was received, by rid; and the quotas of the last QUOTA_SECONDS with the times of the answers, by appid."""
-    kept = run.kept_answers()
+    kept = _kept(run, settings)
     quotas = kept.get("quotas", {}).items()
     recent = {appid: told for appid, told in quotas if 0 <= now - told["at"] < QUOTA_SECONDS}
     return kept.get("received", {}), recent

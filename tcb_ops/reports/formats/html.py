@@ -111,7 +111,7 @@ def page(
         "fixed_list": quoted(fixed_list(settings, run)),
         "named": NAMED,
         "changed": CHANGED,
-        "verdicts": [verdict for verdict in kept_verdicts(run) if verdict.code in codes],
+        "verdicts": [verdict for verdict in kept_verdicts(reader, run) if verdict.code in codes],
         "charts": provided("charts")(summary.causes, reader.timeline(run), settings.zone)
         if is_provided("charts")
         else None,

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -109,9 +110,13 @@ def read(line):
 @pytest.mark.parametrize(("rows", "environments", "quota", "info", "others", "cause"), TABLE)
 def test_the_truth_table(rows, environments, quota, info, others, cause):
     others = dict(others)
-    answers = Answers(environments, quota, info, clock=others.pop("clock", None))
+    answers = Answers(environments, quota, info, clock=others.pop("clock", None), link=True)
     facts = Facts(**{"merchant": TEA, "code": rows, "answers": answers} | others)
     assert cause_of(facts) == cause
+    for link in (None, refused(rows)):
+        told = cause_of(replace(facts, answers=replace(answers, link=link)))
+        assert told != "passed"
+        assert cause in {told, "passed"}
     verdict = verdict_of(facts)
     assert (verdict.cause if verdict is not None else "") == cause
     if verdict is not None:

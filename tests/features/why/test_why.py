@@ -128,9 +128,38 @@ def test_a_rid_is_looked_up_once_and_a_row_leaves_the_verdicts_about_its_run(ope
     (again,) = run.why()
     assert (server.sim.stats["rid"], first.rows) == (1, 2)
     assert again.facts.answers.request == first.facts.answers.request
-    before = run.kept_answers()["verdicts"]
+    before = run.kept_verdicts()
     assert type_command("why", f"{run.id}:3", "--quiet")[0] == 1
-    assert run.kept_answers()["verdicts"] == before
+    assert run.kept_verdicts() == before
+
+
+def test_a_diagnosis_has_its_time_and_goes_when_a_row_of_its_cause_is_answered_later(open_token_server):
+    server = open_token_server([TEA, BOOKS], [Fault(appid="*", errcode=85088, calls=((1, 1), (3, 3)))])
+    run = failed_run(server, [TEA, BOOKS])
+    (first,) = run.why()
+    assert first.verdict.cause == "passed"
+    assert first.verdict.at > max(record.end.ended_at for record in run.rows())
+    page = run.final().export("asked") / "report.html"
+    asked = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(first.verdict.at + 8 * 3600))
+    assert f"WeChat was asked at {asked}+08:00 Asia/Shanghai." in page.read_text(encoding="utf-8")
+    again = run.retry(merchants=server.file, out=server.folder / "more.csv", limits=QUICK)
+    assert again.counts == {"refused": 1, "linked": 1}
+    page = run.final().export("asked") / "report.html"
+    assert "WeChat was asked at" not in page.read_text(encoding="utf-8")
+    assert run.kept_verdicts() == []
+    (second,) = run.final().why()
+    assert [each.at for each in run.kept_verdicts()] == [second.verdict.at]
+
+
+def test_nothing_has_gone_that_a_link_call_does_not_tell(open_token_server):
+    server = open_token_server([TEA], [Fault(appid="*", errcode=61003)])
+    run = failed_run(server, [TEA])
+    (still,) = run.why()
+    assert (still.verdict.cause, server.sim.stats["link_calls"]) == ("revoked", 2)
+    assert still.verdict.lines()[0].en.startswith("tcb/uploadfile: 61003, ")
+    server.sim.play([])
+    (gone,) = run.why()
+    assert (gone.verdict.cause, gone.verdict.lines()[0].en) == ("passed", "tcb/uploadfile: a link was issued")
 
 
 def sample_of(end):
