@@ -361,6 +361,40 @@ class Problem:
     """The parameter of `read_paths` that is missing; empty if it is another problem."""
 
 
+PLATFORM = "https://api.weixin.qq.com"
+
+
+_OWN_DOMAINS = {"internal", "invalid", "lan", "local", "localhost", "test"}
+"""They are never public."""
+
+
+def is_foreign(target: str) -> bool:
+    """Return whether a target is a public host that is not the platform's.
+
+    ================================  ========
+    target                            result
+    ================================  ========
+    https://api.weixin.qq.com         no
+    https://api.weixin.qq.cm          yes
+    https://8.8.8.8                   yes
+    https://10.0.0.7, a loopback      no
+    https://proxy, https://wx.lan     no
+    ================================  ========
+    """
+    import ipaddress
+    from urllib.parse import urlsplit
+
+    host = urlsplit(target).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_global
+    except ValueError:
+        return (
+            "." in host
+            and host.rpartition(".")[2] not in _OWN_DOMAINS
+            and host != urlsplit(PLATFORM).hostname
+        )
+
+
 @lru_cache(maxsize=256)  # called for every link
 def is_loopback(host: str) -> bool:
     """Return whether a host name or address is this machine. Names other than localhost are not resolved."""

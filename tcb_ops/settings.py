@@ -23,7 +23,7 @@ from tcb_ops.arguments import checked
 from tcb_ops.errors import SettingsError
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_lines, as_list
 from tcb_ops.kinds import features, load
-from tcb_ops.model import SIMULATOR, Listener, Problem, is_loopback
+from tcb_ops.model import PLATFORM, SIMULATOR, Listener, Problem, is_loopback
 from tcb_ops.resources import nearest_path
 from tcb_ops.settings_files import Trust, cannot_be_read, open_found, parse_toml, read_text
 from tcb_ops.values import InvalidValueError, Value, check, values_of
@@ -162,7 +162,7 @@ class Origin:
 class Settings(Section):
     """The settings of all commands. Frozen; contains no token."""
 
-    api_base: Annotated[str, rules.api_base] = "https://api.weixin.qq.com"
+    api_base: Annotated[str, rules.api_base] = PLATFORM
     """The URL that calls go to."""
     target: Literal["", "simulator"] = ""
     """`simulator`: the embedded simulator, on any port. A URL given as target becomes `api_base`."""

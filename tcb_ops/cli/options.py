@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
@@ -15,7 +16,7 @@ from tcb_ops.cli.console import Console
 from tcb_ops.errors import TcbOpsError, UsageError
 from tcb_ops.i18n import N_, Text, _, as_list, verbatim
 from tcb_ops.kinds import ANY_KIND, is_provided, kind_names, missing
-from tcb_ops.model import Selection
+from tcb_ops.model import PLATFORM, Selection, is_foreign
 from tcb_ops.resources import others_may_read, restricting
 from tcb_ops.settings import SETTINGS_FILE, Settings, holds_password, load_settings
 from tcb_ops.settings_files import with_found_file
@@ -145,15 +146,18 @@ class CommonOptions:
 
     @contextmanager
     def open_target(
-        self, console: Console, settings: Settings, *, looks_at_tokens: bool = True
+        self, console: Console, settings: Settings, *, looks_at_tokens: bool = True, yes: bool = False
     ) -> Iterator[Settings]:
         """Open the target for a command that sends; the first line printed names the target.
 
         Other messages are held back until the command releases the console or ends. With `looks_at_tokens`, warn about a
-        token file that others can read, or whose tokens have expired.
+        token file that others can read, or whose tokens have expired. A public host that is not the platform's is asked about,
+        without `yes`, where an option or a variable names it.
         """
         from tcb_ops.start import opened_target
 
+        if not yes and settings.origin.overridden & {"target", "api_base"} and is_foreign(settings.api_base):
+            _ask_about(settings.api_base, console)
         with (
             opened_target(settings, lambda: self.read_merchants(settings).whole) as opened,
             console.held(None if self.quiet and opened.simulated else first_line(opened)),
@@ -194,6 +198,19 @@ class CommonOptions:
 NO_SETTINGS_FILE = _(
     "There is no tcb-ops.toml here: change to the folder that has it, or create a new one with `tcb-ops init`."
 )
+
+
+def _ask_about(target: str, console: Console) -> None:
+    """Ask whether tokens may go to a host that is not the platform's. Raises UsageError for a no, or without a terminal."""
+    question = _(
+        "{target} is not an address of WeChat ({platform}). Send the merchants' tokens there?",
+        target=target,
+        platform=PLATFORM,
+    )
+    if not sys.stdin.isatty():
+        raise UsageError(question, _("Without a terminal, write it into tcb-ops.toml as `target` instead."))
+    if not click.confirm(question.of(console.lang), err=True):
+        raise UsageError(_("Nothing was sent."))
 
 
 def _warn_about_tokens(console: Console, settings: Settings) -> None:

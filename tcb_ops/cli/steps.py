@@ -50,7 +50,7 @@ class RunCommand:
     @contextmanager
     def opened(self) -> Iterator[None]:
         """Open the target; the first line printed names it."""
-        with self.common.open_target(self.console, self.settings) as self.settings:
+        with self.common.open_target(self.console, self.settings, yes=self.which.yes) as self.settings:
             if (
                 self.common.ledger
                 and "://" not in self.settings.ledger

@@ -16,7 +16,7 @@ from typing import Any
 
 from tcb_ops import shell
 from tcb_ops.i18n import CommandText
-from tcb_ops.model import SIMULATOR
+from tcb_ops.model import PLATFORM, SIMULATOR
 from tcb_ops.runs.records import RunRecord
 from tcb_ops.settings import Settings, without_dots
 
@@ -29,7 +29,6 @@ _NOT_TAKEN: Mapping[str, frozenset[str]] = {
     "verify": frozenset({"--target", "--merchants", "--tokens"}),
 }
 """The shared options that a command does not take, by its name."""
-_USUAL_TARGET = "https://api.weixin.qq.com"
 
 
 def command(settings: Settings, *words: str, target: str | None = None) -> list[str]:
@@ -142,7 +141,7 @@ def _shared(settings: Settings, target: str) -> list[tuple[str, str]]:
     from_file = origin.from_file
     if origin.file is not None:
         options.append(("--config", without_dots(origin.file)))
-    usual_target = from_file.get("target") or str(from_file.get("api_base", _USUAL_TARGET)).rstrip("/")
+    usual_target = from_file.get("target") or str(from_file.get("api_base", PLATFORM)).rstrip("/")
     if target != usual_target or origin.overridden & {"target", "api_base"}:
         options.append(("--target", target))
     # ledger_option is empty for a URL with a password: the command reads it from the same variable or file again.

@@ -7,7 +7,7 @@ import pytest
 from tcb_ops.errors import RefusedError, SettingsError
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Bilingual
-from tcb_ops.model import Secret, is_loopback
+from tcb_ops.model import PLATFORM, Secret, is_foreign, is_loopback
 
 
 @pytest.mark.parametrize(
@@ -75,3 +75,19 @@ def test_an_error_says_the_problem_and_then_the_fix(error):
 def test_an_error_without_a_fix_says_the_problem():
     error = SettingsError(PROBLEM)
     assert (error.fix, error.text) == (None, PROBLEM)
+
+
+@pytest.mark.parametrize(
+    ("target", "foreign"),
+    [
+        (PLATFORM, False),
+        ("https://api.weixin.qq.cm", True),
+        ("https://8.8.8.8", True),
+        ("https://10.0.0.7", False),
+        ("http://127.0.0.1:8080", False),
+        ("https://proxy", False),
+        ("https://wx.lan", False),
+    ],
+)
+def test_a_public_host_that_is_not_the_platforms_is_foreign(target, foreign):
+    assert is_foreign(target) is foreign

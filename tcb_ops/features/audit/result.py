@@ -176,6 +176,8 @@ class AuditResult(Tabular):
     """Environments for which a check could not be made, by check (`quota`, `permissions`)."""
     fewest_link_calls: dict[str, Any] | None = None
     """Those of the healthy environment with the fewest calls left; None if no limit is known."""
+    first_of_month: bool = True
+    """Whether no audit of the same month is before it: then a lasting note is made again."""
     damage: Text | None = None
     """Why an earlier audit could not be read; None if it could."""
 
@@ -283,7 +285,8 @@ class AuditResult(Tabular):
         else:
             yield _("Compared with audit {id}.", id=self.previous.id)
         for check, count in self.not_checked.items():
-            yield _NOT_CHECKED[check].format(count=count, environments=environments)
+            if check != PERMISSIONS or self.first_of_month:
+                yield _NOT_CHECKED[check].format(count=count, environments=environments)
         if self.fewest_link_calls is not None:
             text = _("Fewest link calls left today: {left:,} of {limit:,} ({merchant}).")
             yield text.format(**self.fewest_link_calls)
@@ -330,8 +333,14 @@ def audit_result(
         recovered=tuple(line for line in lines if line.change == "fixed"),
         not_checked=not_checked,
         fewest_link_calls=fewest,
+        first_of_month=previous is None or _month(previous, settings) != _month(run, settings),
         damage=damage,
     )
+
+
+def _month(audit: RunRecord, settings: Settings) -> tuple[int, int]:
+    day = datetime.fromtimestamp(audit.created_at, settings.zone)
+    return day.year, day.month
 
 
 def _silencer(audit: RunRecord, cause: Cause, code: str, settings: Settings) -> KnownFailure | None:

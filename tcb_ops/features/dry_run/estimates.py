@@ -29,7 +29,6 @@ def dry_run(command: RunCommand, batch: Batch, *, uploads: bool) -> int:
         by_merchant = [asdict(merchant) for merchant in merchants]
         console.json(facts(batch) | {"calls": calls, "seconds_at_rate": seconds, "by_merchant": by_merchant})
     else:
-        console.print(_table(merchants, console.lang, uploads=uploads))
         console.print(facts_line(batch))
         if seconds >= 1:
             text = _("At {rate:g} link calls/s per appid this takes at least {least}.")
@@ -39,6 +38,7 @@ def dry_run(command: RunCommand, batch: Batch, *, uploads: bool) -> int:
         counted = ngettext("{n:,} call", "{n:,} calls", calls)
         console.print(text.format(calls=counted, api_base=settings.api_base, store=store))
         console.print(_("Nothing was sent."))
+        console.print(_table(merchants, console.lang, uploads=uploads))
     command.show_correction(batch, UPLOAD if uploads else LINKS)
     console.suggest_one()
     console.info(target_line(settings))

@@ -207,7 +207,7 @@ def test_a_dry_run_counts_and_sends_nothing(open_cli, kind):
     result = getattr(cli, kind)("--dry-run", "--rate", "2")
     assert result.code == 0
     assert f"{30 if kind == 'links' else 60} calls" in result.out
-    assert "Nothing was sent." in result.out
+    assert result.out.index("Nothing was sent.") < result.out.index(TEA.name), "totals first"
     found = getattr(cli, kind)("--dry-run", "--json", "--rate", "2").json
     assert (found["rows"], found["valid"], found["merchants"], found["envs"]) == (30, 30, 2, 3)
     assert found["seconds_at_rate"] == 10.0

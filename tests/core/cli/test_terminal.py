@@ -223,6 +223,19 @@ def test_live_environments_are_asked_about(open_cli, on_terminal, merchants, ask
     assert ("Nothing was sent." in typed.seen) == (answer == "n")
 
 
+@pytest.mark.slow
+def test_a_public_host_that_is_not_the_platforms_is_asked_about(open_cli, on_terminal):
+    cli = open_cli(many(TEA, rows=2))
+    words = ("--target", "https://api.weixin.qq.cm")
+    with on_terminal(cli, "links", "list.csv", *words) as typed:
+        typed.wait_for("is not an address of WeChat (https://api.weixin.qq.com)")
+        typed.type("n\n")
+        assert typed.end()[0] == 2
+    assert "Nothing was sent." in typed.seen
+    refused = cli("audit", *words)
+    assert (refused.code, "Without a terminal" in refused.err) == (2, True)
+
+
 class Platform(Simulator):
     """One that does not say that it is a simulator."""
 

@@ -1,5 +1,7 @@
 """An audit: which calls it makes of whom, and what it makes of their answers."""
 
+from datetime import datetime
+
 import pytest
 from workspace import BOOKS, QUICK, TEA
 
@@ -203,6 +205,16 @@ def test_without_a_component_token_everything_else_is_checked(open_workspace):
     run = tcb.audit(workspace.merchants, settings=settings, limits=QUICK)
     assert run.counts == {"healthy": 3}
     assert run.audit().not_checked == {"permissions": 3}
+    again = tcb.audit(workspace.merchants, settings=settings, limits=QUICK)
+    months = {
+        datetime.fromtimestamp(each.record.created_at, settings.zone).strftime("%Y-%m")
+        for each in (run, again)
+    }
+    noted = [
+        any("Permission sets were not checked" in note.en for note in each.audit().notes())
+        for each in (run, again)
+    ]
+    assert noted == [True, len(months) == 2], "once a month"
 
 
 def test_an_outage_ends_the_audit_with_the_rest_unknown(open_workspace):
