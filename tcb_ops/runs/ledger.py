@@ -6,6 +6,7 @@ SQLite by default, PostgreSQL by URL. No token, signature or link is ever writte
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from copy import copy
@@ -26,6 +27,7 @@ from tcb_ops.runs.reader import SUMS, LedgerReader
 from tcb_ops.runs.records import (
     ANSWERS,
     WRITE_END,
+    Closing,
     EnvRecord,
     NewRun,
     RunRecord,
@@ -122,22 +124,22 @@ class Ledger(LedgerReader):
                 ),
             )
 
-    def close_environment(
-        self,
-        run: RunRecord,
-        environment: EnvRecord,
-        end: RowEnd,
-        but_lines: Iterable[int] = (),
-    ) -> int:
-        """End an environment's pending rows like `end`, except `but_lines`; return how many. `end.line` is unused."""
-        lines = list(but_lines)
-        others = f"AND line NOT IN ({sql_list(lines)})" if lines else ""
+    def close_environments(self, run: RunRecord, closings: Iterable[Closing]) -> Counter[Outcome]:
+        """End the pending rows of environments, in one transaction; return how many, by outcome."""
+        alike: dict[tuple[Outcome, str], list[tuple[Any, ...]]] = {}
+        for closing in closings:
+            others = f"AND line NOT IN ({sql_list(closing.in_flight)})" if closing.in_flight else ""
+            values = (*end_values(closing.end), run.number, closing.environment.number)
+            alike.setdefault((closing.end.outcome, others), []).append(values)
+        ended = Counter[Outcome]()
         with self.writing() as connection:
-            done = connection.execute(
-                f"{WRITE_END} AND place = ? AND outcome = 'pending' {others}",
-                (*end_values(end), run.number, environment.number),
-            )
-        return done.rowcount
+            for (outcome, others), values_of_each in alike.items():
+                done = connection.cursor()
+                done.executemany(
+                    f"{WRITE_END} AND place = ? AND outcome = 'pending' {others}", values_of_each
+                )
+                ended[outcome] += done.rowcount
+        return ended
 
     def reopen(self, run: RunRecord, lines: Iterable[int]) -> None:
         """Set linked rows whose link is lost or has expired back to pending."""

@@ -15,10 +15,10 @@ from tcb_ops.kinds import Kind
 from tcb_ops.model import Outcome, Owner, Reason, RowEnd, Secret
 from tcb_ops.runs.calls import FailedAttempt, Runtime
 from tcb_ops.runs.limits import NextStep, RunLimits, backoff_wait, next_step
-from tcb_ops.runs.records import EnvRecord
+from tcb_ops.runs.records import Closing, EnvRecord
 from tcb_ops.runs.scheduler import AppState, Lane, Scheduler, ScopeState, Task
 from tcb_ops.runs.stop_errors import refused_platform
-from tcb_ops.runs.writer import Closing, LedgerWriter
+from tcb_ops.runs.writer import LedgerWriter
 from tcb_ops.wechat.tokens import Token
 
 DEAD_TOKEN_REST = 30.0
@@ -142,7 +142,7 @@ class OutcomeHandler:
     def merchant_left(self, environment: EnvRecord) -> None:
         """End the rows of an environment whose merchant has left: no lane is made for it."""
         end = RowEnd(0, Outcome.NOT_ATTEMPTED, Reason.MERCHANT_LEFT, ended_at=self.runtime.now())
-        self.writer.add(Closing(environment, self._end_of(environment, end), ()))
+        self.writer.add(Closing(environment, self._end_of(environment, end)))
 
     def _end_of(self, environment: EnvRecord, end: RowEnd) -> RowEnd:
         stopped = end.reason is Reason.BREAKER and end.errcode is not None

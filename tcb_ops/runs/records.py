@@ -128,6 +128,17 @@ class EnvRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Closing:
+    """The closing of an environment: no further row begins; pending rows that are not in flight end like `end`."""
+
+    environment: EnvRecord
+    end: RowEnd
+    """Its line is unused."""
+    in_flight: tuple[int, ...] = ()
+    """Lines."""
+
+
+@dataclass(frozen=True, slots=True)
 class RowRecord:
     """A row of a run: its input, and how it ended or that it is pending."""
 

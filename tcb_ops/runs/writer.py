@@ -11,24 +11,17 @@ from dataclasses import dataclass, field
 from tcb_ops.model import Outcome, RowEnd
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.links_file import LinksFile
-from tcb_ops.runs.records import EnvRecord, RunRecord, Usage
+from tcb_ops.runs.records import Closing, RunRecord, Usage
 
 LINGER = 0.025
 """Seconds that ends wait for others at most: a commit costs about the same for one row as for fifty."""
-
-
-@dataclass(frozen=True, slots=True)
-class Closing:
-    """The closing of an environment: no further row begins; pending rows that are not in flight end like `end`."""
-
-    environment: EnvRecord
-    end: RowEnd
-    in_flight: tuple[int, ...]
+MOST = 1000
+"""So many ends and closings are committed at a time, at most: progress is shown in between."""
 
 
 @dataclass(eq=False, slots=True)
 class LedgerWriter:
-    """Queue of row ends and closings, written in order to links.csv.part and the ledger."""
+    """Queue of row ends and closings, written to links.csv.part and the ledger."""
 
     ledger: Ledger
     run: RunRecord
@@ -85,41 +78,32 @@ class LedgerWriter:
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
-            batch, self._queue = self._queue, []
+            batch, self._queue = self._queue[:MOST], self._queue[MOST:]
             if batch:
                 self._committing = True
                 committed = await loop.run_in_executor(self.threads, self._commit, batch, self.usage())
                 self._committing = False
-                for outcome, rows in committed.items():
-                    self.counts[outcome] += rows
+                self.counts += committed
                 self.uncommitted -= sum(isinstance(item, RowEnd) for item in batch)
                 self.written()
             elif self._closing:
                 await loop.run_in_executor(self.threads, self.ledger.record, self.run, [], self.usage())
                 return
-            if len(self._queue) >= self.enough or self._closing:
+            if len(batch) == MOST or len(self._queue) >= self.enough or self._closing:
                 self._more.set()
 
-    def _commit(self, batch: list[RowEnd | Closing], usage: Usage) -> dict[Outcome, int]:
-        """Write one batch in order, in the writer's thread; return the rows committed by outcome."""
-        committed: dict[Outcome, int] = {}
-        ends: list[RowEnd] = []
+    def _commit(self, batch: list[RowEnd | Closing], usage: Usage) -> Counter[Outcome]:
+        """Write one batch, in the writer's thread; return the rows committed by outcome.
 
-        def flush(usage: Usage) -> None:
-            if self.links is not None:
-                self.links.append(ends)
-            self.ledger.record(self.run, ends, usage)
-            for end in ends:
-                committed[end.outcome] = committed.get(end.outcome, 0) + 1
-            ends.clear()
-
-        for item in batch:
-            if isinstance(item, RowEnd):
-                ends.append(item)
-                continue
-            flush(Usage())
-            rows = self.ledger.close_environment(self.run, item.environment, item.end, item.in_flight)
-            committed[item.end.outcome] = committed.get(item.end.outcome, 0) + rows
-        flush(usage)
+        Ends come first: their rows have ended, or are in flight, for any closing beside them.
+        """
+        ends = [item for item in batch if isinstance(item, RowEnd)]
+        closings = [item for item in batch if isinstance(item, Closing)]
+        if self.links is not None:
+            self.links.append(ends)
+        self.ledger.record(self.run, ends, usage)
+        committed = Counter(end.outcome for end in ends)
+        if closings:
+            committed += self.ledger.close_environments(self.run, closings)
         self.check_lock()
         return committed

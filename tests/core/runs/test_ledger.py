@@ -32,7 +32,7 @@ from tcb_ops.i18n import Bilingual
 from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.list_kinds import LINKS, UPLOAD
-from tcb_ops.runs.records import NewRun, RunRecord, Usage
+from tcb_ops.runs.records import Closing, NewRun, RunRecord, Usage
 from tcb_ops.runs.stop_errors import interrupted, refused_platform, stop_reason, stop_text, stopped
 
 OUTAGE_ERROR = stopped(
@@ -119,7 +119,8 @@ def test_a_closed_place_ends_its_pending_rows_but_those_in_flight(ledger):
     run = planned(ledger)
     ledger.record(run, [RowEnd(2, Outcome.UPLOADED)], Usage())
     stopped = RowEnd(0, Outcome.NOT_ATTEMPTED, Reason.BREAKER, errcode=85088)
-    assert ledger.close_environment(run, PLACES[0], stopped, but_lines=[4]) == 3
+    closed = ledger.close_environments(run, [Closing(PLACES[0], stopped, (4,))])
+    assert closed == {Outcome.NOT_ATTEMPTED: 3}
     outcomes = {record.row.line: record.end.outcome for record in ledger.rows(run, merchant="wxtea")}
     ended = dict.fromkeys((6, 8, 10), Outcome.NOT_ATTEMPTED)
     assert outcomes == {2: Outcome.UPLOADED, 4: Outcome.PENDING} | ended

@@ -2,19 +2,21 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
-from ledgers import planned
+from ledgers import PLACES, planned
 from tables import table
 
 from tcb_ops.model import Outcome, RowEnd
 from tcb_ops.runs import writer
+from tcb_ops.runs.connections import Connection
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.list_kinds import LINKS
-from tcb_ops.runs.records import RunRecord, Usage
+from tcb_ops.runs.records import Closing, RunRecord, Usage
 from tcb_ops.runs.writer import LedgerWriter
 
 END = [RowEnd(line, Outcome.LINKED, errcode=0) for line in range(2, 12)]
@@ -85,6 +87,14 @@ def others_during_a_slow_commit(written: LedgerWriter) -> None:
     last_in_flight(written)
 
 
+def both_environments_closed(written: LedgerWriter) -> None:
+    end = RowEnd(0, Outcome.NOT_ATTEMPTED)
+    written.add(Closing(PLACES[0], end, in_flight=(2,)))
+    written.add(Closing(PLACES[1], end))
+    written.add(END[0])
+    written.flush()
+
+
 @table(
     "feed, linger, enough, committed",
     {
@@ -98,8 +108,39 @@ def others_during_a_slow_commit(written: LedgerWriter) -> None:
             [1, 9],
         ),
         "a closed writer commits what is left": (closed, LONG, 64, [1]),
+        "environments that close together, with a row in flight": (both_environments_closed, LONG, 64, [10]),
     },
 )
 def test_how_ends_are_committed(sqlite_ledger, monkeypatch, feed, linger, enough, committed):
     monkeypatch.setattr(writer, "LINGER", linger)
     assert groups(sqlite_ledger, feed, sum(committed), enough) == committed
+
+
+def test_progress_is_shown_while_many_environments_close(sqlite_ledger, monkeypatch):
+    monkeypatch.setattr(writer, "MOST", 1)
+    assert groups(sqlite_ledger, both_environments_closed, 10, 64) == [4, 5, 1]
+
+
+class CountingLedger(Ledger):
+    """Counts its transactions."""
+
+    transactions = 0
+
+    @contextmanager
+    def writing(self, *args: Any, **options: Any) -> Iterator[Connection]:
+        self.transactions += 1
+        with super().writing(*args, **options) as connection:
+            yield connection
+
+
+def test_environments_that_close_together_take_as_many_transactions_as_one(tmp_path):
+    def transactions(feed: Callable[[LedgerWriter], None], rows: int) -> int:
+        ledger = CountingLedger(str(tmp_path / f"{rows}.db"))
+        groups(ledger, feed, rows, 64)
+        return ledger.transactions
+
+    def one_closed(written: LedgerWriter) -> None:
+        written.add(Closing(PLACES[1], RowEnd(0, Outcome.NOT_ATTEMPTED)))
+        written.flush()
+
+    assert transactions(both_environments_closed, 10) == transactions(one_closed, 5)

@@ -46,7 +46,7 @@ from tcb_ops.model import Merchant, Outcome, RowEnd
 from tcb_ops.runs import ledger
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.locks import host_name
-from tcb_ops.runs.records import EnvRecord, Usage
+from tcb_ops.runs.records import Closing, EnvRecord, Usage
 
 pytestmark = pytest.mark.integration
 
@@ -131,7 +131,7 @@ def test_a_commit_of_a_fenced_worker_is_refused(run, coordinator, place):
         assert second.claim() is True
         for write in (
             lambda: first.record(mine, [end(4)], Usage()),
-            lambda: first.close_environment(mine, first.environments(mine)[0], end(0)),
+            lambda: first.close_environments(mine, [Closing(first.environments(mine)[0], end(0))]),
             first.renew,
         ):
             with pytest.raises(FencedError):
