@@ -155,8 +155,8 @@ class Kind(str):
     """Whether its rows have local files below a root."""
     writes_links: ClassVar[bool] = False
     """Whether it writes a file of links, which stays on this machine."""
-    looks_at_store: ClassVar[bool] = False
-    """Whether its outcomes tell what is stored."""
+    findings_of_files: ClassVar[frozenset[Outcome]] = frozenset()
+    """The outcomes that tell what is stored at a row's path, of a kind that looks."""
     changes_store: ClassVar[bool] = False
     """Whether its runs change what is stored."""
     takes_back: ClassVar[bool] = False
@@ -297,7 +297,14 @@ def kind_named(name: str) -> Kind:
     """Return the kind that the ledger knows by this name."""
     if (reference := _kind_references().get(name)) is None:
         label = verbatim(name)
-        values = {"name": name, "label": label, "report_title": label, "done": label, "__slots__": ()}
+        values = {
+            "name": name,
+            "label": label,
+            "report_title": label,
+            "done": label,
+            "changed": label,
+            "__slots__": (),
+        }
         missing: Kind = type("MissingKind", (MissingKind,), values)()
         return missing
     kind: Kind = load(reference)

@@ -137,6 +137,9 @@ def move(file: Path, dest: Path, begun: Sequence[tuple[str, datetime]]) -> None:
                 (new, started, round(ended, 3), round(ended - started, 3), number),
             )
             ledger.execute("UPDATE runs SET parent = ? WHERE parent = ?", (new, run))
+        ledger.execute(
+            "UPDATE files SET changed_at = (SELECT MAX(ended_at) FROM rows WHERE rows.run = files.run AND rows.line = files.line)"
+        )
         ledger.execute("DELETE FROM exports")
         ledger.commit()
         ledger.execute("VACUUM INTO ?", (str(dest),))

@@ -193,7 +193,7 @@ def render_header(run: Run, summary: RunSummary, state: RunState, lang: Lang, *,
 def render_runs(runs: Sequence[Run], here: Collection[str], lang: Lang, label: Text) -> str:
     """Draw runs as a table; `here`: the ids of those that this process works on."""
     heads = (_("Begun"), _("What it was"), _("State"), _("Result"), _("Note"))
-    checks = [run for run in reversed(runs) if run.record.kind.looks_at_store and run.record.finished_at]
+    checks = [run for run in reversed(runs) if run.record.kind.findings_of_files and run.record.finished_at]
     checked = {origin: run.id for run in checks for origin in origins_of(run)}
     lines = []
     for run in runs:

@@ -19,12 +19,13 @@ from tcb_ops.errors import TransportError, TransportFault
 from tcb_ops.i18n import Text
 from tcb_ops.kinds import provided
 from tcb_ops.model import Link, Outcome, Owner, Reason, Row, RowEnd, Secret, is_source
+from tcb_ops.runs.files import StoredFile
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.limits import LINK_MARGIN, RunLimits, classify
 from tcb_ops.runs.locks import Lease
 from tcb_ops.runs.loop import submit_coroutine
 from tcb_ops.runs.progress import Progress
-from tcb_ops.runs.records import EarlierUpload, RunRecord
+from tcb_ops.runs.records import RunRecord
 from tcb_ops.runs.scheduler import Task
 from tcb_ops.secrets import MASK
 from tcb_ops.settings import Settings
@@ -266,8 +267,8 @@ class UploadCalls(Calls):
 
     async def advance(self, task: Task) -> RowEnd | FailedAttempt | SomeEnds:
         """Make the calls of a row until it ends or one fails."""
-        earlier = task.lane.earlier_uploads.pop(task.row.path, None)
-        if earlier is not None and (same := await self._unchanged(task, earlier)) is not None:
+        known = task.lane.known_files.pop(task.row.path, None)
+        if known is not None and (same := await self._unchanged(task, known)) is not None:
             return same
         return await self._link_and_store(task)
 
@@ -347,26 +348,26 @@ class UploadCalls(Calls):
     def _unusable(self, task: Task, error: FileChangedError | FileUnreadableError) -> RowEnd:
         return self._end(task, Outcome.FAILED, error.of_row, error.text)
 
-    async def _unchanged(self, task: Task, earlier: EarlierUpload) -> RowEnd | None:
+    async def _unchanged(self, task: Task, known: StoredFile) -> RowEnd | None:
         """Return the end of a row whose bytes and headers are stored already; None if they differ or are unreadable."""
         row = task.row
-        if row.size is not None and earlier.bytes != row.size:
+        if row.size is not None and known.bytes != row.size:
             return None
-        if (earlier.content_type, earlier.cache_control) != (row.content_type, row.cache_control):
+        if (known.content_type, known.cache_control) != (row.content_type, row.cache_control):
             return None
         try:
             # A strong ETag means the same bytes, unless the part of the URL that is not kept tells files apart.
             same_etag = (
-                row.etag and (row.etag, row.file) == (earlier.etag, earlier.file) and MASK not in row.file
+                row.etag and (row.etag, row.file) == (known.etag, known.source) and MASK not in row.file
             )
-            digest = earlier.md5 if same_etag else await self._hash(row)
+            digest = known.md5 if same_etag else await self._hash(row)
         except (FileChangedError, FileUnreadableError, TransportError):
             return None  # the upload reports the problem
-        if digest != earlier.md5:
+        if digest != known.md5:
             return None
-        since = detail(DetailCode.UNCHANGED_SINCE, run=earlier.run)
+        since = detail(DetailCode.UNCHANGED_SINCE, run=known.run)
         end = self._end(task, Outcome.UNCHANGED, None, since)
-        return replace(end, md5=digest, bytes=earlier.bytes, file_id=earlier.file_id)
+        return replace(end, md5=digest, bytes=known.bytes, file_id=known.file_id)
 
     def _keep_digest(self, planned: tuple[str, int, int], digest: str) -> None:
         if len(self.digests) >= DIGESTS:

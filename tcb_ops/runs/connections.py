@@ -18,7 +18,9 @@ from typing import Any
 from tcb_ops.errors import TcbOpsError
 from tcb_ops.i18n import Text, _, as_sentences
 from tcb_ops.model import RowEnd
-from tcb_ops.runs.records import PLAN_COLUMNS, WRITE_END, Usage, end_values
+from tcb_ops.runs.files import CHANGE_ROW, REPLACED, changing
+from tcb_ops.runs.records import PLAN_COLUMNS, WRITE_END, RunRecord, Usage, end_values
+from tcb_ops.runs.schema import any_of
 
 Connection = sqlite3.Connection
 """A connection of either driver: what is used of sqlite3's, psycopg's has as well."""
@@ -60,6 +62,7 @@ _FAULTS = {
 """By SQLite's primary code."""
 SPEND = """UPDATE runs SET seconds = seconds + ?, link_calls = link_calls + ?, upload_calls = upload_calls + ?
     WHERE number = ?"""
+_WRITE_CHANGE = WRITE_END.replace(" WHERE ", f", {REPLACED} WHERE ")
 _PLAN = f"INSERT INTO rows ({', '.join(PLAN_COLUMNS)}) VALUES ({', '.join('?' * len(PLAN_COLUMNS))})"
 
 
@@ -194,16 +197,31 @@ class Database:
     def planned(self, connection: Connection) -> None:
         """Prepare the database for the rows of a new run, in the transaction that has written them."""
 
-    def record(self, connection: Connection, run: int, ends: Sequence[RowEnd], usage: Usage) -> int:
-        """Write the ends of pending rows of a run, by its number, and what was used; return how many rows were pending."""
-        connection.execute(SPEND, (usage.seconds, usage.link_calls, usage.upload_calls, run))
-        if not ends:
-            return 0
-        values = [(*end_values(end), run, end.line) for end in ends]
+    def record(
+        self, connection: Connection, run: RunRecord, ends: Sequence[RowEnd], usage: Usage
+    ) -> Sequence[RowEnd]:
+        """Write the ends of pending rows, what they have left at their paths, and what was used.
+
+        Returns the ends that were written: those of rows which were pending.
+        """
+        connection.execute(SPEND, (usage.seconds, usage.link_calls, usage.upload_calls, run.number))
+        changed = changing(run, ends)
+        others = ends if not changed else [end for end in ends if end.outcome not in run.kind.replacing]
+        done = 0
         # Closed before its connection is used again: its statement is cached for all cursors of the connection.
         with closing(connection.cursor()) as cursor:
-            cursor.executemany(f"{WRITE_END} AND line = ? AND outcome = 'pending'", values)
-            return int(cursor.rowcount)
+            for statement, some in ((WRITE_END, others), (_WRITE_CHANGE, changed)):
+                if some:
+                    values = [(*end_values(end), run.number, end.line) for end in some]
+                    cursor.executemany(f"{statement} AND line = ? AND outcome = 'pending'", values)
+                    done += cursor.rowcount
+            if done != len(ends):  # others had ended: they have changed nothing now
+                written = {(end.line, str(end.outcome), end.ended_at) for end in ends}
+                query = f"SELECT line, outcome, ended_at FROM rows WHERE run = ? AND {any_of('line', ends)}"
+                written &= set(cursor.execute(query, (run.number, *(end.line for end in ends))))
+                ends = [end for end in ends if (end.line, end.outcome, end.ended_at) in written]
+            cursor.executemany(CHANGE_ROW, [(run.number, end.line) for end in changing(run, ends)])
+        return ends
 
     def stream(self, connection: Connection, query: str, values: Sequence[Any]) -> Iterator[Any]:
         """Stream the records of a query, read in batches."""

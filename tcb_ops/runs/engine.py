@@ -19,6 +19,7 @@ from tcb_ops.i18n import NOTHING, Text, _, verbatim
 from tcb_ops.kinds import environment_count, load
 from tcb_ops.model import Listener, Outcome, Reason, Row, RowEnd, Secret
 from tcb_ops.runs.calls import CallContext, Calls, RunContext, SomeEnds
+from tcb_ops.runs.files import StoredFile
 from tcb_ops.runs.limits import (
     ARGUMENT_ERRORS,
     PROBE_PAUSE,
@@ -32,7 +33,7 @@ from tcb_ops.runs.links_file import LinksFile
 from tcb_ops.runs.locks import LapsedError, Lease
 from tcb_ops.runs.outcome_handler import OutcomeHandler, closed_end
 from tcb_ops.runs.progress import Progress, ProgressMeter
-from tcb_ops.runs.records import EarlierUpload, EnvRecord, Usage
+from tcb_ops.runs.records import EnvRecord, Usage
 from tcb_ops.runs.scheduler import AppState, Lane, LaneRegistry, Scheduler, Task
 from tcb_ops.runs.stop_errors import (
     NO_COMPONENT,
@@ -444,18 +445,13 @@ class Engine:
         starts = [(lane.environment, lane.last_line) for lane in lanes]
         ledger, limit, skips = self._context.ledger, self._scheduler.refill, self._context.skip_unchanged
 
-        def read() -> list[tuple[list[Row], dict[str, EarlierUpload]]]:
-            pages = []
-            for (environment, _line), rows in zip(
-                starts, ledger.pending(self._run, starts, limit), strict=True
-            ):
-                paths = [row.path for row in rows]
-                pages.append((rows, ledger.earlier(self._run, environment, paths) if paths and skips else {}))
-            return pages
+        def read() -> list[tuple[list[Row], dict[str, StoredFile]]]:
+            pages = ledger.pending(self._run, starts, limit)
+            return [(rows, ledger.certain_files(self._run, rows) if skips else {}) for rows in pages]
 
         pages = await self._loop.run_in_executor(self._reader_thread, read)
-        for lane, (rows, earlier) in zip(lanes, pages, strict=True):
-            lane.earlier_uploads.update(earlier)
+        for lane, (rows, known) in zip(lanes, pages, strict=True):
+            lane.known_files.update(known)
             self._scheduler.refilled(lane, rows)
 
     def _hold(self, task: Task, met: Text) -> None:

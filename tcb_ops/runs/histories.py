@@ -1,160 +1,155 @@
-"""What runs did at paths of environments: stored, deleted, found, or may be about to. And which runs belong together."""
+"""Reading the table of stored files, and the rows that may be about to change it. And which runs belong together."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import replace
-from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, TypeAlias
 
 from tcb_ops.errors import RunNotFoundError
-from tcb_ops.kinds import Kind, all_kinds, kind_named, kind_names
-from tcb_ops.model import Outcome, Reason
+from tcb_ops.kinds import MissingKind, kind_named
+from tcb_ops.model import STORED_OUTCOMES, Outcome, Row
 from tcb_ops.runs.database import LedgerConnection
-from tcb_ops.runs.records import EarlierUpload, EnvRecord, RunRecord, may_have_stored
-from tcb_ops.runs.schema import any_of, sql_list, stored
+from tcb_ops.runs.files import FILE_COLUMNS, FILES, OwnFile, StoredFile, stored_file
+from tcb_ops.runs.records import RunRecord
+from tcb_ops.runs.schema import any_of, sql_list
 
 if TYPE_CHECKING:
     from tcb_ops.runs.reader import LedgerReader
 
-_CERTAIN = sql_list(outcome for outcome in Outcome.all() if outcome.stored)
-"""The outcomes after which it is certain what is stored."""
-FILE = {
-    "path": "rows.path",
-    "ended_at": "COALESCE(rows.ended_at, runs.created_at)",
-    "run": "runs.id",
-    "md5": f"CASE WHEN rows.outcome IN ({_CERTAIN}) THEN rows.md5 ELSE '' END",
-    "bytes": "COALESCE(rows.bytes, 0)",
-    "file_id": "rows.file_id",
-    "content_type": "COALESCE(rows.content_type, '')",
-    "cache_control": "COALESCE(rows.cache_control, '')",
-    "file": "rows.file",
-    "etag": "COALESCE(rows.etag, '')",
-    "outcome": "rows.outcome",
-    "number": "runs.number",
-}
-"""What is read of a row that stored a file: where and when, then the fields of an EarlierUpload, by their names, as SQL."""
-_ENTRY = f"""envs.env, {", ".join(FILE.values())}, rows.reason, rows.attempts,
-    CASE WHEN rows.outcome = 'failed' THEN runs.settings ELSE '{{}}' END, runs.kind, runs.upload_calls"""
-"""An environment, FILE, and what tells whether a failed row may have stored its file."""
+_CHUNK = 1_000
+"""Paths that the ledger is asked about at once."""
+_OLDER = 20
+"""Versions of a file before an upload's that are looked up."""
+Place: TypeAlias = tuple[str, str]
+"""An environment and a path."""
 
 
-class HistoryReader(LedgerConnection):
+class FileReader(LedgerConnection):
     """Reads what is known of paths."""
 
-    def earlier(
-        self, run: RunRecord, environment: EnvRecord, paths: Sequence[str]
-    ) -> dict[str, EarlierUpload]:
-        """Return what earlier runs on this target stored at paths of an environment, if their last upload succeeded.
+    def files(self, target: str, places: Collection[Place], leave_out: int = -1) -> dict[Place, StoredFile]:
+        """Return what is known of paths of a target's environments. The pending rows of the run `leave_out` do not count."""
+        if not places:
+            return {}
+        envs = {env for env, _path in places}
+        query = f"SELECT env, number FROM stores WHERE target = ? AND {any_of('env', envs)}"
+        stores = dict(self.fetch(query, (target, *envs)))
+        env_of = {number: env for env, number in stores.items()}
+        keys = [(stores[env], path) for env, path in places if env in stores]
+        # First: a row that ends meanwhile is in both.
+        pending = self._pending(target, leave_out, keys)
+        marks = ", ".join(["(?, ?)"] * len(keys))
+        query = f"""
+            WITH wanted (store, path) AS (VALUES {marks}) SELECT files.store, files.path, {FILE_COLUMNS}
+            FROM wanted CROSS JOIN {FILES} WHERE files.store = wanted.store AND files.path = wanted.path"""
+        records = self.fetch(query, [value for key in keys for value in key]) if keys else []
+        named = {number for record in records for number in (record[2], record[5], *record[-4:-2]) if number}
+        names = self._names(named)
+        return {
+            (env_of[store], path): stored_file(record, names, pending.get((store, path), ()))
+            for store, path, *record in records
+        }
 
-        A path that an interrupted run may have changed since is left out: a call that was in flight is not in the ledger.
-        """
-        keys = [(environment.env, path) for path in paths]
-        written = self.written(run.target, run.number, keys, confirmed=True, strict=True)
-        return {path: entries[-1] for (_env, path), entries in written.items() if entries[-1].md5}
+    def certain_files(self, run: RunRecord, rows: Sequence[Row]) -> dict[str, StoredFile]:
+        """Return by path the files that are certain to be where rows of one environment of a run send theirs."""
+        files = self.files(run.target, [(row.env, row.path) for row in rows], run.number)
+        return {path: file for (_env, path), file in files.items() if file.is_known}
+
+    def known_files(self, rows: Iterable[Row], target: str) -> Iterator[tuple[Row, StoredFile | None]]:
+        """Stream the valid rows, each with what is known of its path; see `files`."""
+        valid = (row for row in rows if not row.invalid)
+        while some := list(islice(valid, _CHUNK)):
+            files = self.files(target, [(row.env, row.path) for row in some])
+            yield from ((row, files.get((row.env, row.path))) for row in some)
+
+    def with_own_files(
+        self, rows: Iterable[Row], uploads: Sequence[RunRecord]
+    ) -> Iterator[tuple[Row, StoredFile | None, OwnFile | None]]:
+        """Stream rows of an upload, each with what is known of its path, and what the upload and its retries stored."""
+        stream = iter(rows)
+        while some := list(islice(stream, _CHUNK)):
+            own = self.own_files(uploads, [row.line for row in some])
+            for row, file in self.known_files(some, uploads[0].target):
+                yield row, file, own.get(row.line)
+
+    def own_files(self, uploads: Sequence[RunRecord], lines: Collection[int]) -> dict[int, OwnFile]:
+        """Return by line what an upload and its retries, the oldest first, stored or left unchanged."""
+        query = f"""
+            SELECT line, outcome, md5, COALESCE(bytes, 0), file_id, COALESCE(content_type, ''), COALESCE(cache_control, ''),
+                replaced_run, replaced_line
+            FROM rows WHERE {any_of("run", uploads)} AND {any_of("line", lines)}
+            AND outcome IN ({sql_list(STORED_OUTCOMES)}) ORDER BY run"""
+        records = self.fetch(query, (*(run.number for run in uploads), *lines))
+        names = self._names({record[-2] for record in records if record[-1]})
+        own: dict[int, OwnFile] = {}
+        for (
+            line,
+            outcome,
+            md5,
+            size,
+            file_id,
+            content_type,
+            cache_control,
+            replaced,
+            replaced_line,
+        ) in records:
+            first = own.get(line)
+            sent = frozenset({md5} if outcome == Outcome.UPLOADED else ()) | (
+                first.sent if first else frozenset()
+            )
+            before = names[replaced][0] if replaced_line else ""
+            own[line] = OwnFile(
+                md5, size, file_id, content_type, cache_control, sent, first.replaced if first else before
+            )
+        return own
+
+    def older_md5s(self, runs: Collection[str], line: int) -> set[str]:
+        """Return the MD5s of the files that a row of these runs, and the rows before it, have replaced, as far as known."""
+        query = f"""
+            WITH RECURSIVE before (run, line, depth) AS (
+                SELECT replaced_run, replaced_line, 1 FROM rows
+                WHERE run IN (SELECT number FROM runs WHERE {any_of("id", runs)}) AND line = ?
+                UNION ALL
+                SELECT rows.replaced_run, rows.replaced_line, depth + 1 FROM before
+                JOIN rows ON rows.run = before.run AND rows.line = before.line WHERE depth < {_OLDER})
+            SELECT DISTINCT rows.md5 FROM before JOIN rows ON rows.run = before.run AND rows.line = before.line"""
+        return {md5 for (md5,) in self.fetch(query, (*runs, line)) if md5}
+
+    def _names(self, numbers: Collection[int]) -> dict[int, tuple[str, bool]]:
+        """Return runs by their numbers, as (id, whether it was pruned)."""
+        listed = any_of("number", numbers)
+        query = f"""
+            SELECT number, id, FALSE FROM runs WHERE {listed} UNION ALL SELECT number, id, TRUE FROM pruned_runs WHERE {listed}"""
+        return {
+            number: (name, bool(pruned)) for number, name, pruned in self.fetch(query, (*numbers, *numbers))
+        }
 
     def _pending(
-        self, target: str, leave_out: int, keys: Sequence[tuple[str, str]]
-    ) -> dict[tuple[str, str], list[EarlierUpload]]:
-        """Return the pending rows of unfinished runs that write, by (env, path), the oldest run first: one may have been sent."""
-        condition = f"""target = ? AND kind NOT IN ({sql_list(_kinds_that_do_not_write())})
-            AND finished_at IS NULL AND number <> ?"""
-        ids = {run.number: run.id for run in self.stored_runs(condition, (target, leave_out))}
-        if not ids or not keys:
-            return {}
-        condition = f"rows.outcome = 'pending' AND {any_of('rows.run', ids)} ORDER BY rows.run"
-        columns = "envs.env, rows.path, rows.run"
-        pending: dict[tuple[str, str], list[EarlierUpload]] = {}
-        for env, path, number in self._at_paths(columns, "rows_by_place", condition, keys, target, list(ids)):
-            entry = EarlierUpload(ids[number], "", 0, "", "", "", outcome=Outcome.PENDING, number=number)
-            pending.setdefault((env, path), []).append(entry)
-        return pending
+        self, target: str, leave_out: int, keys: Sequence[tuple[int, str]]
+    ) -> dict[tuple[int, str], list[tuple[int, str, bool]]]:
+        """Return the pending rows of unfinished runs that change the store, by (store, path): a call may be under way.
 
-    def written(
-        self,
-        target: str,
-        leave_out: int,
-        keys: Sequence[tuple[str, str]],
-        *,
-        confirmed: bool = False,
-        strict: bool = False,
-    ) -> dict[tuple[str, str], list[EarlierUpload]]:
-        """Return what runs to a target put at some (env, path), the oldest first.
-
-        The MD5 is empty where a file was deleted, or it is not certain what is there. Of a kind of run, or an outcome, that is
-        not known, the outcome is UNKNOWN. Last come the pending rows of unfinished runs that are newer. The run numbered
-        `leave_out` does not count. `confirmed`: with what confirmations found to differ. `strict`: with every failed row. Of the
-        given environments, paths that were given with another one may be among the result.
+        Each is (number of the run, its id, whether it may put another file there), the oldest run first.
         """
-        not_writing, kinds, outcomes = (
-            _kinds_that_do_not_write(confirmed=confirmed),
-            kind_names(),
-            Outcome.all(),
-        )
-        condition = f"runs.number <> ? AND runs.kind NOT IN ({sql_list(not_writing)}) AND {stored('rows.')}"
-        entries = self._pruned(target, keys)
-        for *file, outcome, number, reason, attempts, settings, kind, calls in self._at_paths(
-            _ENTRY, "rows_by_path", condition, keys, target, [leave_out]
-        ):
-            ended = outcome if kind in kinds else Outcome.UNKNOWN
-            sent = calls > 0 or not kind_named(kind).sends_files
-            if ended != Outcome.FAILED or strict or (sent and _in_doubt(reason, attempts, settings)):
-                entries.append((*file, ended, number))
-        written: dict[tuple[str, str], list[EarlierUpload]] = {}
-        for env, path, _ended_at, *fields, outcome, number in sorted(entries, key=itemgetter(2)):
-            values_of = (*fields, Outcome(outcome), number)
-            upload = EarlierUpload(*values_of)
-            if outcome == Outcome.UNKNOWN or outcome not in outcomes:
-                upload = replace(upload, outcome=Outcome.UNKNOWN, md5="")
-            written.setdefault((env, path), []).append(upload)
-        for key, pending in self._pending(target, leave_out, keys).items():
-            newest = max((entry.number for entry in written.get(key, ())), default=0)
-            written.setdefault(key, []).extend(entry for entry in pending if entry.number > newest)
-        return written
-
-    def _pruned(self, target: str, keys: Sequence[tuple[str, str]]) -> list[tuple[Any, ...]]:
-        environments, paths = list({env for env, _path in keys}), list({path for _env, path in keys})
+        condition = "changes_store AND target = ? AND finished_at IS NULL AND number <> ?"
+        runs = {run.number: run for run in self.stored_runs(condition, (target, leave_out))}
+        if not runs or not keys:
+            return {}
+        stores, paths = {store for store, _ in keys}, {path for _, path in keys}
+        # `CROSS JOIN` has SQLite take the tables in this order.
         query = f"""
-            SELECT env, {", ".join(FILE)} FROM pruned_files
-            WHERE target = ? AND {any_of("env", environments)} AND {any_of("path", paths)}"""
-        return self.fetch(query, (target, *environments, *paths))
-
-    def _at_paths(
-        self,
-        columns: str,
-        index: str,
-        condition: str,
-        keys: Sequence[tuple[str, str]],
-        target: str,
-        values: Sequence[int | str],
-    ) -> Sequence[Any]:
-        environments, paths = list({env for env, _path in keys}), list({path for _env, path in keys})
-        # `CROSS JOIN` has SQLite take the tables in this order: a path may be in every environment.
-        query = f"""
-            SELECT {columns} FROM envs CROSS JOIN runs CROSS JOIN rows {self.dialect.index_hint.format(index)}
-            WHERE {any_of("envs.env", environments)} AND runs.number = envs.run AND runs.target = ?
-            AND rows.run = envs.run AND rows.place = envs.no AND {any_of("rows.path", paths)} AND {condition}"""
-        with self._connection() as connection:
-            if self.file is not None:  # SQLite: the rows of one path are on as many pages as it has runs
-                connection.execute("PRAGMA cache_size = -8000")
-            return connection.execute(query, (*environments, target, *paths, *values)).fetchall()
-
-
-def _kinds_that_do_not_write(*, confirmed: bool = False) -> list[Kind]:
-    """Return the kinds whose runs leave the store as it is; `confirmed`: without those whose outcomes tell what is stored.
-
-    A run of any other kind counts, also of one that is not known: its record is damaged, or its feature is not installed.
-    """
-    return [kind for kind in all_kinds() if not (kind.changes_store or (confirmed and kind.looks_at_store))]
-
-
-def _in_doubt(reason: str, attempts: int, settings: str) -> bool:
-    """Return whether a failed row may have stored its file, also if the record of its run is damaged."""
-    try:
-        return may_have_stored(Reason(reason) if reason else None, attempts, json.loads(settings))
-    except (AttributeError, TypeError, ValueError):
-        return True
+            SELECT envs.store, rows.path, rows.run
+            FROM envs CROSS JOIN rows {self.dialect.index_hint.format("rows_by_place")}
+            WHERE {any_of("envs.run", runs)} AND {any_of("envs.store", stores)} AND rows.run = envs.run
+            AND rows.place = envs.no AND {any_of("rows.path", paths)} AND rows.outcome = 'pending' ORDER BY rows.run"""
+        pending: dict[tuple[int, str], list[tuple[int, str, bool]]] = {}
+        for store, path, number in self.fetch(query, (*runs, *stores, *paths)):
+            kind = kind_named(runs[number].kind)
+            puts_back = kind.takes_back and any(outcome.stored for outcome in kind.replacing)
+            restores = puts_back or isinstance(kind, MissingKind)
+            pending.setdefault((store, path), []).append((number, runs[number].id, restores))
+        return pending
 
 
 # --- runs that belong together -----------------------------------------------------------------------------------

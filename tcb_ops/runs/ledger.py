@@ -22,6 +22,7 @@ from tcb_ops.i18n import _, ngettext
 from tcb_ops.kinds import provided
 from tcb_ops.model import Outcome, Row, RowEnd
 from tcb_ops.runs.connections import Connection
+from tcb_ops.runs.files import note_what_else, says_more
 from tcb_ops.runs.locks import hold
 from tcb_ops.runs.reader import SUMS, LedgerReader
 from tcb_ops.runs.records import (
@@ -47,6 +48,11 @@ would block all others, whose rows it has locked."""
 
 _REOPEN = f"{WRITE_END} AND line = ? AND outcome <> 'pending'"
 _environment = attrgetter("number", "env", "appid", "merchant", "owner.value", "left")
+_NEW_STORES = """
+    INSERT INTO stores (target, env) SELECT DISTINCT CAST(? AS TEXT), env FROM envs WHERE run = ? ORDER BY env
+    ON CONFLICT DO NOTHING"""
+_STORES = """
+    UPDATE envs SET store = (SELECT number FROM stores WHERE target = ? AND stores.env = envs.env) WHERE run = ?"""
 _PLAN_ENV = 'INSERT INTO envs (run, no, env, appid, merchant, owner, "left") VALUES (?, ?, ?, ?, ?, ?, ?)'
 
 
@@ -84,6 +90,8 @@ class Ledger(LedgerReader):
             listed = iter(environments)
             while records := [(number, *_environment(each)) for each in islice(listed, BATCH)]:
                 connection.cursor().executemany(_PLAN_ENV, records)
+            connection.execute(_NEW_STORES, (new.target, number))
+            connection.execute(_STORES, (new.target, number))
             count = 0
             stream = iter(planned)
             to_values = partial(plan_values, number, number_of, new.kind, self._database.splits_pages)
@@ -106,9 +114,12 @@ class Ledger(LedgerReader):
         Rows that are no longer pending are not changed: after the commit of the others, raises LedgerError with their
         number, or LedgerDamagedError if rows are lost.
         """
-        with self.writing(in_one_statement=True) as connection:
-            done = self._database.record(connection, run.number, ends, usage)
-        if done != len(ends):
+        more = says_more(run, ends)
+        with self.writing(in_one_statement=not more) as connection:
+            recorded = self._database.record(connection, run, ends, usage)
+            if more:
+                note_what_else(connection, run, recorded)
+        if (done := len(recorded)) != len(ends):
             self.counts(run)  # raises if rows are lost
             raise LedgerError(
                 ngettext(

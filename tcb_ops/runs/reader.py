@@ -23,7 +23,7 @@ from tcb_ops.kinds import Kind, MissingKind, all_kinds, row_count
 from tcb_ops.model import Outcome, Reason, Row
 from tcb_ops.runs.connections import BATCH
 from tcb_ops.runs.database import damaged
-from tcb_ops.runs.histories import HistoryReader, family_of
+from tcb_ops.runs.histories import FileReader, family_of
 from tcb_ops.runs.records import (
     OUTCOMES,
     PENDING_COLUMNS,
@@ -47,7 +47,7 @@ _ENDING = 4
 """The fewest characters of an id's ending that name a run."""
 
 
-class LedgerReader(HistoryReader):
+class LedgerReader(FileReader):
     """An open ledger for reading. Errors of the database are raised as LedgerError."""
 
     # --- a run ---------------------------------------------------------------------------------------------

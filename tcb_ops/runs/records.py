@@ -58,6 +58,8 @@ class RunRecord(NewRun):
     """Why the last session ended early; None when it did not."""
     report: str = ""
     """Path of its links.csv or newest report folder."""
+    changes_store: bool = False
+    """Whether its rows may change what is stored; its kind, which says so, may be missing later."""
     undelivered: tuple[str, ...] = ()
     """Of an audit: the receivers of its message to whom it was not delivered."""
     retries: tuple[str, ...] = ()
@@ -195,25 +197,6 @@ def count_outcomes(tallies: Iterable[Tally]) -> dict[Outcome, int]:
     return Outcome.in_order(counted)
 
 
-@dataclass(frozen=True, slots=True)
-class EarlierUpload:
-    """The object that an earlier run stored at a path of the same environment and target."""
-
-    run: str
-    md5: str
-    bytes: int
-    file_id: str
-    content_type: str
-    cache_control: str
-    file: str = ""
-    etag: str = ""
-    """The strong ETag of the URL that it was sent from."""
-    outcome: Outcome = Outcome.UPLOADED
-    """How its row ended: the file may also have been deleted, restored, or found unchanged."""
-    number: int = 0
-    """The run's, which grows."""
-
-
 def may_have_stored(reason: Reason | None, attempts: int, settings: Mapping[str, Any]) -> bool:
     """Decide whether a row of an upload or undo that did not succeed may have stored its file.
 
@@ -343,7 +326,7 @@ def read_end(record: Any) -> RowEnd:
 
 def read_env(record: Any) -> EnvRecord:
     """Return the environment of a record. Raises ValueError for a damaged record."""
-    _, number, env, appid, merchant, owner, has_left = record
+    _, number, env, appid, merchant, owner, has_left, _ = record
     return EnvRecord(number, env, appid, merchant, Owner(owner), bool(has_left))
 
 
@@ -362,6 +345,7 @@ def read_run(record: Any) -> RunRecord:
         "headers": read_cells(record.headers),
         "settings": dict(json.loads(record.settings)),
         "stopped": read_detail(record.stopped),
+        "changes_store": bool(record.changes_store),
         "undelivered": tuple(record.undelivered.split("\n")) if record.undelivered else (),
     }
     return RunRecord(**record._asdict() | values)
@@ -371,6 +355,7 @@ def run_values(new: NewRun) -> dict[str, Any]:
     """Return a new run's record."""
     return asdict(new) | {
         "kind": str.__str__(new.kind),
+        "changes_store": new.kind.changes_store,
         "headers": json.dumps(new.headers, ensure_ascii=False),
         "settings": encoded_settings(new.settings),
     }

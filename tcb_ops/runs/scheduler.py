@@ -17,8 +17,9 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 
 from tcb_ops.model import Link, Owner, Row, RowEnd, Secret
+from tcb_ops.runs.files import OwnFile, StoredFile
 from tcb_ops.runs.limits import AttemptCounts, Breaker, RunLimits, Slowdown
-from tcb_ops.runs.records import EarlierUpload, EnvRecord
+from tcb_ops.runs.records import EnvRecord
 from tcb_ops.wechat.tokens import Token
 
 REFILL = 50
@@ -52,8 +53,10 @@ class Task:
     started_at: float | None = None
     acted: bool = False
     """For an undo: whether it has begun to delete or restore the file."""
-    histories: dict[str, list[EarlierUpload]] = field(default_factory=dict)
-    """For the kinds about stored files: what runs did at the paths of its rows, as the ledger says right before its calls."""
+    files: dict[str, StoredFile] = field(default_factory=dict)
+    """For the kinds about stored files: what the ledger knows of the paths of its rows, right before its calls."""
+    own: dict[int, OwnFile] = field(default_factory=dict)
+    """What the upload that they are about stored, by the lines of its rows."""
 
     @property
     def row(self) -> Row:
@@ -110,8 +113,8 @@ class Lane:
     """Rows not yet taken. This and `back` are lists, since there are many lanes: an empty deque takes 600 bytes."""
     back: list[Task] = field(default_factory=list)
     """Tasks that were taken and handed back."""
-    earlier_uploads: dict[str, EarlierUpload] = field(default_factory=dict)
-    """With `--skip-unchanged`: what earlier runs stored, by the paths of the next rows."""
+    known_files: dict[str, StoredFile] = field(default_factory=dict)
+    """With `--skip-unchanged`: what is certain to be there, by the paths of the next rows."""
     rows_per_call: int = 1
     """Rows that go in one call."""
     last_line: int = 0

@@ -7,25 +7,23 @@ from typing import Any
 
 from tcb_ops.model import Outcome
 
-VERSION = 16
+VERSION = 17
 """The schema's version: a ledger of any other one is refused."""
 VERSION_TABLE = "tcb_ops"
 RUN_TABLES = ("rows", "sums", "envs", "exports", "partitions", "cluster_sessions")
 """Tables whose records belong to runs: `run` has the run's number."""
 
-_NOT_STORED = (
-    "pending", "linked", "refused", "not_attempted", "invalid", "unknown", "present", "stale", "undone", "left", "conflict",
-    "not_undoable", "healthy", "unhealthy",
-)  # fmt: skip
 _SCHEMA = """
 -- One row: the ledger's version, which is read at each start.
 CREATE TABLE tcb_ops (version INTEGER NOT NULL PRIMARY KEY);
 
 -- A number that a removed run had is not given again: numbers are the order of creation.
+-- `changes_store`: whether its rows may change what is stored, or only look; known also where the kind's feature is missing.
 CREATE TABLE runs (
     number {serial},
     id TEXT NOT NULL UNIQUE,
     kind {text},
+    changes_store BOOLEAN NOT NULL,
     target {text},
     list_name {text},
     list_sha256 {text},
@@ -49,6 +47,44 @@ CREATE TABLE runs (
     upload_calls INTEGER NOT NULL
 );
 
+-- The ids of runs that were pruned, and left files.
+CREATE TABLE pruned_runs (number INTEGER NOT NULL PRIMARY KEY, id TEXT NOT NULL);
+
+-- The storage of an environment of a target.
+CREATE TABLE stores (
+    number {serial},
+    target TEXT NOT NULL,
+    env TEXT NOT NULL,
+    UNIQUE (target, env)
+);
+
+-- What is where, as far as the ledger knows: a path for each file that its runs stored, changed, or looked for.
+-- It is written in the transaction that records a row's end, and is the only answer to whose file it is (`runs/files.py`).
+-- `run`, `line`: the row that left what is there; `uploaded`: it sent the file, which is then its run's.
+-- `changed`: the run that last changed it, such as an undo, which gave the file back to `run`.
+-- `md5` is empty where nothing is there. `file_id` is that of the row; here it stands where the row was pruned. `doubt`: a run that may have changed it since, but got no answer.
+-- `looked`, `found`: the last run that ended there without a change, and with which outcome.
+CREATE TABLE files (
+    store INTEGER NOT NULL REFERENCES stores (number),
+    path TEXT NOT NULL,
+    run INTEGER,
+    line INTEGER,
+    uploaded BOOLEAN NOT NULL,
+    changed INTEGER,
+    changed_at DOUBLE PRECISION,
+    md5 {text},
+    bytes BIGINT,
+    file_id TEXT,
+    content_type TEXT,
+    cache_control TEXT,
+    source TEXT,
+    etag TEXT,
+    doubt INTEGER,
+    looked INTEGER,
+    found {text},
+    PRIMARY KEY (store, path)
+);
+
 -- The environments of a run; rows refer to them by number (`place`), which keeps a million rows small.
 CREATE TABLE envs (
     run INTEGER NOT NULL REFERENCES runs (number),
@@ -58,12 +94,14 @@ CREATE TABLE envs (
     merchant {text},
     owner {text},
     "left" BOOLEAN NOT NULL,
+    store INTEGER REFERENCES stores (number),
     PRIMARY KEY (run, no)
 ) {keyed};
-CREATE INDEX envs_by_env ON envs (env);
+CREATE INDEX envs_by_store ON envs (store);
 
 -- In SQLite by rowid: in a table ordered by its key, each page of the tree holds whole rows, and so few that the tree is deep.
 -- `room`: spaces while a row is pending, as many as its end will take, so that its page is not split when the end is written.
+-- `replaced_run`, `replaced_line`: the row that had left the file which this one has replaced.
 CREATE TABLE rows (
     run INTEGER NOT NULL REFERENCES runs (number),
     line INTEGER NOT NULL,
@@ -91,9 +129,10 @@ CREATE TABLE rows (
     cache_control TEXT,
     etag TEXT,
     room TEXT,
+    replaced_run INTEGER,
+    replaced_line INTEGER,
     PRIMARY KEY (run, line)
 );
-CREATE INDEX rows_by_path ON rows (run, place, path) WHERE {stored};
 CREATE INDEX rows_by_place ON rows (run, place, line);
 
 -- A finished run's rows by environment, outcome and code: its errcode table is there without reading the rows.
@@ -137,26 +176,6 @@ CREATE TABLE partitions (
     fence INTEGER NOT NULL,
     workers {text},
     PRIMARY KEY (run, session, number)
-) {keyed};
-
--- What is kept of pruned runs: the last entry for a path, of the outcome `unknown` where it is not certain what is there.
--- Without it, `undo` and `delete` would take the path for one that nobody had written to before.
-CREATE TABLE pruned_files (
-    target TEXT NOT NULL,
-    env TEXT NOT NULL,
-    path TEXT NOT NULL,
-    run {text},
-    number INTEGER NOT NULL,
-    ended_at DOUBLE PRECISION NOT NULL,
-    outcome {text},
-    md5 {text},
-    bytes BIGINT NOT NULL,
-    file_id {text},
-    content_type {text},
-    cache_control {text},
-    file {text},
-    etag {text},
-    PRIMARY KEY (target, env, path)
 ) {keyed};
 
 -- For tools that read the database. Its columns are documented (docs, reference/files) and do not change with the tables.
@@ -203,20 +222,10 @@ def statements(*, sqlite: bool) -> list[str]:
     schema = _SCHEMA if sqlite else f"{_HOLDERS};\n{_SCHEMA}"
     filled = schema.format(
         text="TEXT DEFAULT '' NOT NULL",
-        stored=stored(),
         without_code=sql_list(sorted(Outcome.successes() | {Outcome.PENDING})),
         **(_SQLITE if sqlite else _POSTGRESQL),
     )
     return filled.split(";\n")
-
-
-def stored(table: str = "") -> str:
-    """Return the condition on rows that show, or put in doubt, what is stored at a path, unknown outcomes included.
-
-    `table`: `rows.`, in a query. The index has the same condition. `NOT IN` would cost more than the rest of a commit: SQLite
-    makes a table of its names for each row.
-    """
-    return " AND ".join(f"{table}outcome <> '{outcome}'" for outcome in _NOT_STORED)
 
 
 def sql_list(values: Iterable[int | str]) -> str:

@@ -20,7 +20,8 @@ from tcb_ops.model import RowEnd
 from tcb_ops.runs import connections
 from tcb_ops.runs.connections import BATCH, SPEND, Connection, Database, DatabaseFault
 from tcb_ops.runs.database import not_a_ledger
-from tcb_ops.runs.records import END_COLUMNS, PLAN_COLUMNS, Usage, end_values
+from tcb_ops.runs.files import CHANGE, REPLACED
+from tcb_ops.runs.records import END_COLUMNS, PLAN_COLUMNS, RunRecord, Usage, end_values
 
 SCHEMA_SECONDS = 10
 """Seconds that creating PostgreSQL's tables waits for a lock, since all others wait behind it."""
@@ -36,10 +37,24 @@ _LIBPQ = {
 _LOCK_TIMEOUT = "55P03"
 """SQLSTATE of a lock that another session kept for longer than lock_timeout."""
 _STREAMS = count()
-_RECORD = f"""WITH spent AS ({SPEND}) UPDATE rows SET {", ".join(f"{name} = new.{name}" for name in END_COLUMNS)}
+_END = f"""
+    UPDATE rows SET {", ".join(f"{name} = new.{name}" for name in END_COLUMNS)}{{}}
     FROM json_populate_recordset(NULL::rows, ?) AS new
     WHERE rows.run = ? AND rows.line = ANY(?) AND rows.line = new.line AND rows.outcome = 'pending'"""
 """The lines are listed, too: they lead the server to the rows by the key."""
+_RECORD = (
+    f"""WITH spent AS ({SPEND}), ended AS ({_END.format("")} RETURNING rows.line) SELECT line FROM ended"""
+)
+_ENDED = "ended AS rows JOIN envs ON envs.run = rows.run AND envs.no = rows.place"
+_CHANGED = f"{_ENDED} WHERE rows.outcome = ANY(?) ORDER BY envs.store, rows.path"
+"""In this order, so that two sessions that write to the same paths do not wait for each other."""
+_RECORD_CHANGES = f"""WITH spent AS ({SPEND}),
+    ended AS ({_END.format(f", {REPLACED[:-1]} AND new.outcome = ANY(?))")} RETURNING rows.*),
+    changed AS ({CHANGE.format(_CHANGED)}) SELECT line FROM ended"""
+_LOCK = """
+    SELECT FROM files WHERE (store, path) IN (
+        SELECT envs.store, rows.path FROM rows JOIN envs ON envs.run = rows.run AND envs.no = rows.place
+        WHERE rows.run = ? AND rows.line = ANY(?)) ORDER BY store, path FOR UPDATE"""
 
 
 class _Cursor(psycopg.Cursor[Any]):
@@ -121,13 +136,27 @@ class PostgreSQL(Database):
         # A sample of 3,000 rows instead of 30,000: a tenth of the time.
         connection.execute("SET LOCAL default_statistics_target = 10; ANALYZE rows (run, line, place)")
 
-    def record(self, connection: Connection, run: int, ends: Sequence[RowEnd], usage: Usage) -> int:
-        """Write the ends of pending rows of a run, and what was used, in one statement; return how many rows were pending."""
+    def record(
+        self, connection: Connection, run: RunRecord, ends: Sequence[RowEnd], usage: Usage
+    ) -> Sequence[RowEnd]:
+        """Write the ends of pending rows, what they have left at their paths, and what was used, in one statement.
+
+        Returns the ends that were written: those of rows which were pending.
+        """
         columns = ("line", *END_COLUMNS)
         listed = [dict(zip(columns, (end.line, *end_values(end)), strict=True)) for end in ends]
-        spent = usage.seconds, usage.link_calls, usage.upload_calls, run
-        values = msgspec.json.encode(listed).decode(), run, [end.line for end in ends]
-        return connection.execute(_RECORD, (*spent, *values)).rowcount
+        spent = usage.seconds, usage.link_calls, usage.upload_calls, run.number
+        lines, changes = [end.line for end in ends], [str.__str__(each) for each in run.kind.replacing]
+        values = msgspec.json.encode(listed).decode(), run.number, lines
+        server = cast("psycopg.Connection[Any]", connection)
+        if server.info.transaction_status is psycopg.pq.TransactionStatus.INTRANS:  # more statements follow
+            connection.execute(_LOCK, (run.number, lines))
+        if changes:
+            ended = connection.execute(_RECORD_CHANGES, (*spent, changes, *values, changes))
+        else:
+            ended = connection.execute(_RECORD, (*spent, *values))
+        written = {line for (line,) in ended}
+        return ends if len(written) == len(ends) else [end for end in ends if end.line in written]
 
     def stream(self, connection: Connection, query: str, values: Sequence[Any]) -> Iterator[Any]:
         """Stream the records of a query, read in batches."""

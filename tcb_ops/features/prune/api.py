@@ -8,20 +8,14 @@ from collections.abc import Sequence
 
 from tcb_ops.arguments import checked
 from tcb_ops.errors import check_count
-from tcb_ops.kinds import MissingKind
-from tcb_ops.model import Outcome
-from tcb_ops.runs.histories import FILE
+from tcb_ops.runs.files import keep_file_ids
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.locks import planning
 from tcb_ops.runs.records import RunRecord
-from tcb_ops.runs.schema import stored
 from tcb_ops.settings import Settings
 from tcb_ops.start import ledger_with_runs, settings_for
 
 SECONDS_PER_DAY = 86_400
-KEY = ("target", "env", "path")
-COLUMNS = ("target", "env", *FILE)
-"""The columns of `pruned_files`."""
 
 
 @checked
@@ -36,7 +30,7 @@ def prune(older_than: int, *, dry_run: bool = False, settings: Settings | None =
     with planning(ledger):
         removable = prunable(ledger.runs(), time.time() - older_than * SECONDS_PER_DAY)
         if not dry_run and removable:
-            for run in reversed(removable):  # of what was stored at a path, the newest is kept
+            for run in removable:
                 remove(ledger, run)
             ledger.compact()
     return removable
@@ -69,34 +63,9 @@ def prunable(runs: Sequence[RunRecord], before: float) -> list[RunRecord]:
 
 
 def remove(ledger: Ledger, run: RunRecord) -> None:
-    """Remove an old run with all that belongs to it, except what it last stored or found at each path.
-
-    That stays unless something newer is kept there already.
-    """
-    kind = run.kind
+    """Remove an old run with all that belongs to it. What it has stored stays in the table of stored files, with its id."""
     with ledger.writing() as connection:
-        if kind.changes_store or kind.looks_at_store or isinstance(kind, MissingKind):
-            replaced = ", ".join(f"{name} = excluded.{name}" for name in COLUMNS if name not in KEY)
-            connection.execute(f"""
-                INSERT INTO pruned_files ({", ".join(COLUMNS)}) {_last_of_paths(run)}
-                ON CONFLICT ({", ".join(KEY)}) DO UPDATE SET {replaced} WHERE excluded.ended_at >= pruned_files.ended_at""")
+        if run.changes_store or run.kind.findings_of_files:
+            keep_file_ids(connection, run)
+            connection.execute("INSERT INTO pruned_runs (number, id) VALUES (?, ?)", (run.number, run.id))
         ledger.remove(connection, run)
-
-
-def _last_of_paths(run: RunRecord) -> str:
-    """Compose the SELECT of what a run last stored or found at each path, as `pruned_files` has it."""
-    # What a confirmation found, and what a failed row may have left, is not known.
-    not_known = run.kind.looks_at_store or isinstance(run.kind, MissingKind)
-    outcome = (
-        f"CASE WHEN rows.outcome = 'failed' OR {not_known} THEN '{Outcome.UNKNOWN}' ELSE rows.outcome END"
-    )
-    values = {"target": "runs.target", "env": "envs.env", **FILE, "outcome": outcome}
-    sends = run.kind.sends_files
-    doubtful = "rows.attempts > 1" if sends and run.upload_calls else not sends  # a link is the first call
-    return f"""
-        SELECT {", ".join(COLUMNS)} FROM (
-            SELECT {", ".join(f"{values[name]} AS {name}" for name in COLUMNS)}, ROW_NUMBER() OVER (
-                PARTITION BY envs.env, rows.path ORDER BY rows.ended_at DESC, rows.line DESC) AS nth
-            FROM rows JOIN envs ON envs.run = rows.run AND envs.no = rows.place JOIN runs ON runs.number = rows.run
-            WHERE rows.run = {run.number} AND {stored("rows.")} AND (rows.outcome <> 'failed' OR {doubtful})
-        ) AS entries WHERE nth = 1"""

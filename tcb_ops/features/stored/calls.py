@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -22,29 +21,21 @@ from tcb_ops.errors import TransportError
 from tcb_ops.features.stored import StoredCode, StoredOutcome, StoredReason
 from tcb_ops.features.stored.client import NOT_THERE, FileClient, FileStatus
 from tcb_ops.features.stored.files import (
-    NOT_CERTAIN,
     Backup,
     BackupError,
     Download,
     SavedFile,
     UndoStep,
     confirm_outcome,
-    is_ours,
-    is_undone,
     runs_about,
-    stored_by,
     undo_step,
-    undos_of,
-    uploaded_md5s,
     uploads_of_list,
-    was_uploaded_last_by,
-    written_since,
 )
 from tcb_ops.features.stored.kinds import CONFIRM, DELETE, UNDO
 from tcb_ops.i18n import Text
 from tcb_ops.model import Link, Outcome, Owner, Reason, Row, RowEnd, Secret, is_source
 from tcb_ops.runs.calls import CallContext, FailedAttempt, SomeEnds, UploadCalls
-from tcb_ops.runs.records import EarlierUpload
+from tcb_ops.runs.files import OwnFile, StoredFile
 from tcb_ops.runs.scheduler import Task
 from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError
 from tcb_ops.wechat.responses import ApiError, HttpResponse, InvalidResponse, UnsafeLink
@@ -73,7 +64,7 @@ class EarlyEndError(Exception):
 class StoredCalls(UploadCalls):
     """What the calls of rows about stored files have in common. What uploads and restores send goes through `UploadCalls`.
 
-    Where a row goes no further, the methods raise `EarlyEndError`. What runs did at the paths of a call is read right before it:
+    Where a row goes no further, the methods raise `EarlyEndError`. What is known of the paths of a call is read right before it:
     another run may have written there meanwhile.
     """
 
@@ -86,7 +77,6 @@ class StoredCalls(UploadCalls):
         self.subject: tuple[str, ...] = tuple(chosen.get("of", ()))
         """The runs whose files are meant; empty for the newest that the ledger knows."""
         self._of_upload = [context.ledger.run(run_id) for run_id in self.subject]
-        self._undos = undos_of(context.ledger, run.target)
         self._uploads_of_list: set[str] | None = None
         """Of a delete: the runs whose files may be deleted; None for any run of this ledger."""
         if of_list := chosen.get("of_list"):
@@ -106,7 +96,7 @@ class StoredCalls(UploadCalls):
 
     async def advance(self, task: Task) -> RowEnd | FailedAttempt | SomeEnds:
         """Take rows as far as their calls succeed."""
-        await self._read_histories(task)
+        await self._read_files(task)
         try:
             results = await self._work(task)
         except EarlyEndError as error:
@@ -228,32 +218,37 @@ class StoredCalls(UploadCalls):
 
     # --- what the ledger knows --------------------------------------------------------------------------------------
 
-    async def _read_histories(self, task: Task) -> None:
-        run, keys = self.context.run, [(row.env, row.path) for row in task.rows]
-        written = await asyncio.to_thread(self.context.ledger.written, run.target, run.number, keys)
-        task.histories = defaultdict(list, {path: history for (_env, path), history in written.items()})
+    async def _read_files(self, task: Task) -> None:
+        run, ledger, keys = self.context.run, self.context.ledger, [(row.env, row.path) for row in task.rows]
+        files = await asyncio.to_thread(ledger.files, run.target, keys, run.number)
+        task.files = {path: file for (_env, path), file in files.items()}
+        if self._of_upload:
+            lines = [row.line for row in task.rows]
+            task.own = await asyncio.to_thread(ledger.own_files, self._of_upload, lines)
 
     def _not_ours(self, task: Task, row: Row, sent: Collection[str] = ()) -> Text | None:
-        """Return why a row's file is not to be touched; None if it may be. `sent`: as in `written_since`.
+        """Return why a row's file is not to be touched; None if it may be. `sent`: as in `StoredFile.changed_since`.
 
         An undo compares what is there, a delete does not: for it, a change that is not certain counts. Files of a list are
         those that runs of this ledger uploaded, unless it was started with `foreign`.
         """
-        run, history = self.context.run, task.histories[row.path]
+        run, file = self.context.run, task.files.get(row.path)
         if self._of_upload:
-            of_upload, number = {*self.subject, *self._taken_back_by}, self._of_upload[0].number
-            doubtful = run.kind is DELETE
-            since = written_since(history, of_upload, number, self._undos, doubtful=doubtful, sent=sent)
+            own, of_upload = task.own.get(row.line), {*self.subject, *self._taken_back_by}
+            since, certain = "", own is not None and bool(own.sent)
+            if file is not None:
+                since = file.changed_since(of_upload, self._of_upload[0].number, certain=certain, sent=sent)
+                if run.kind is DELETE:
+                    since = since or file.may_have_changed(of_upload)
             return detail(StoredCode.WRITTEN_SINCE, run=since) if since else None
         if self._uploads_of_list is not None:
-            is_own = was_uploaded_last_by(history, self._uploads_of_list)
+            is_own = file is not None and file.is_of(self._uploads_of_list)
         else:
-            is_own = run.settings.get("foreign") or is_ours(history, self._undos)
+            is_own = bool(run.settings.get("foreign")) or (file is not None and file.is_ours)
         if is_own:
             return None
-        changes = [entry.run for entry in history if entry.outcome is not Outcome.FAILED]
-        if changes:
-            return detail(StoredCode.WRITTEN_SINCE, run=changes[-1])
+        if file is not None and (last := next(reversed(file.pending), file.changed)):
+            return detail(StoredCode.WRITTEN_SINCE, run=last)
         return detail(StoredCode.NOT_UPLOADED_HERE)
 
     async def _file_ids(self, task: Task) -> dict[int, str]:
@@ -261,10 +256,10 @@ class StoredCalls(UploadCalls):
         lane = task.lane
         ids: dict[int, str] = {}
         for row in task.rows:
-            written = [entry.file_id for entry in task.histories[row.path] if entry.file_id]
-            if written and written[-1].endswith(f"/{row.path}"):
-                ids[row.line] = written[-1]
-                self._prefixes.setdefault(lane.number, _prefix_of(written[-1], row.env))
+            file = task.files.get(row.path)
+            if file is not None and file.file_id.endswith(f"/{row.path}"):
+                ids[row.line] = file.file_id
+                self._prefixes.setdefault(lane.number, _prefix_of(file.file_id, row.env))
         if len(ids) < len(task.rows) and not self._prefixes.get(lane.number):
             link = await self._link(task)  # nothing is stored: its file_id names the bucket
             if isinstance(link, FailedAttempt):
@@ -304,8 +299,8 @@ class ConfirmCalls(StoredCalls):
         return list(await asyncio.gather(*map(result_of, task.rows)))
 
     async def _confirm_row(self, task: Task, row: Row, file: FileStatus | None) -> RowEnd:
-        earlier = stored_by(task.histories[row.path], self.subject)
-        left_by_undo = self._left_by_undo(task.histories[row.path])
+        earlier, known = self._stored_before(task, row), task.files.get(row.path)
+        left_by_undo = known.md5 if known is not None and known.changed in self._taken_back_by else None
         if file is not None and file.status == NOT_THERE:
             if left_by_undo == "":
                 return self._row_end(task, row, StoredOutcome.UNDONE, file_id=file.file_id)
@@ -326,7 +321,7 @@ class ConfirmCalls(StoredCalls):
         return await self._compare(task, row, end, file.url, earlier)
 
     async def _compare(
-        self, task: Task, row: Row, end: RowEnd, url: Secret, earlier: EarlierUpload
+        self, task: Task, row: Row, end: RowEnd, url: Secret, earlier: OwnFile | StoredFile
     ) -> RowEnd:
         """Compare a file's ETag with the MD5 that was uploaded; past the caches where it differs."""
         first = await self._etag(task, end, url)
@@ -337,22 +332,26 @@ class ConfirmCalls(StoredCalls):
             return replace(end, outcome=StoredOutcome.ABSENT, reason=StoredReason.ABSENT)
         outcome = StoredOutcome.STALE
         if etag != earlier.md5:
-            outcome = confirm_outcome(etag, earlier.md5, await self._older(task, row, earlier))
+            outcome = confirm_outcome(etag, earlier.md5, await self._older(task, row))
         other = first if etag == earlier.md5 else etag
         differs = detail(DetailCode.ETAG_DIFFERS, etag=other, md5=earlier.md5)
         # The reason has the outcome's name.
         return replace(end, outcome=outcome, reason=Reason(outcome), detail=differs, md5=earlier.md5)
 
-    def _left_by_undo(self, history: Sequence[EarlierUpload]) -> str | None:
-        """Return the MD5 of what an undo left at a path, empty for nothing; None unless one has taken the upload back."""
-        if not is_undone(history, self._taken_back_by):
-            return None
-        by_undo = {StoredOutcome.RESTORED, StoredOutcome.DELETED}
-        return next((entry.md5 for entry in reversed(history) if entry.outcome in by_undo), None)
+    def _stored_before(self, task: Task, row: Row) -> OwnFile | StoredFile | None:
+        """Return what the upload that is meant stored, or of a list what is known to be there; None where that is not certain."""
+        if self._of_upload:
+            own = task.own.get(row.line)
+            return own if own is not None and own.md5 else None
+        file = task.files.get(row.path)
+        return file if file is not None and file.md5 and not file.may_have_changed(()) else None
 
-    async def _older(self, task: Task, row: Row, earlier: EarlierUpload) -> set[str]:
-        history = task.histories[row.path]
-        older = {entry.md5 for entry in history[: history.index(earlier)]}
+    async def _older(self, task: Task, row: Row) -> set[str]:
+        known = task.files.get(row.path)
+        runs, line = (
+            (self.subject, row.line) if self._of_upload or known is None else ((known.run,), known.line)
+        )
+        older = await asyncio.to_thread(self.context.ledger.older_md5s, runs, line)
         with suppress(BackupError):
             saved = await self._saved(row)
             older.add(saved.md5 if saved is not None else "")
@@ -382,12 +381,12 @@ class UndoCalls(StoredCalls):
         return [await self._undo(task)]
 
     async def _undo(self, task: Task) -> RowEnd | FailedAttempt:
-        row, history, saved = task.row, task.histories[task.row.path], await self._record_of(task)
-        earlier, undone = stored_by(history, self.subject), is_undone(history, self._taken_back_by)
+        row, file, saved = task.row, task.files.get(task.row.path), await self._record_of(task)
+        earlier, undone = task.own.get(row.line), file is not None and file.changed in self._taken_back_by
         sent = saved.sent if saved is not None else ()
         if (changed := self._not_ours(task, row, sent)) is not None:  # written after this run was planned
             return self._not_undoable(task, changed)
-        if saved is not None and saved.may_be_ours(uploaded_md5s(history, self.subject)):
+        if saved is not None and saved.may_be_ours(earlier.sent if earlier is not None else ()):
             return self._not_undoable(task, detail(StoredCode.SAVED_AS_SENT))
         before = saved.md5 if saved is not None and row.file else None
         now = await self._now(task)
@@ -428,7 +427,7 @@ class UndoCalls(StoredCalls):
         self, task: Task, before: str | None, sent: Collection[str]
     ) -> RowEnd | FailedAttempt:
         """Store what an upload overwrote, by its MD5; None: delete what it added."""
-        await self._read_histories(task)  # again: calls have been made meanwhile
+        await self._read_files(task)  # again: calls have been made meanwhile
         if (changed := self._not_ours(task, task.row, sent)) is not None:
             return self._not_undoable(task, changed)
         task.acted = True
@@ -446,8 +445,8 @@ class UndoCalls(StoredCalls):
 
     def _may_have_acted(self, task: Task) -> bool:
         """Return whether this undo may have taken the file back already, or another one whose answer was lost."""
-        by_undos = (e for e in task.histories[task.row.path] if e.run in self._taken_back_by)
-        interrupted = any(entry.outcome in NOT_CERTAIN for entry in by_undos)
+        file = task.files.get(task.row.path)
+        interrupted = file is not None and not self._taken_back_by.isdisjoint((file.doubt, *file.pending))
         return self.context.resumed or self.context.run.parent != "" or interrupted
 
     async def _record_of(self, task: Task) -> SavedFile | None:

@@ -1,15 +1,13 @@
-"""What is known of the file at a path, from the ledger and from a backup, and what confirm, delete and undo decide from it.
+"""What a backup has of the file at a path, and what confirm, delete and undo decide from it.
 
 The functions that decide are pure. Sources: batchDownloadFile, batchDeleteFile, and COS's HEAD Object. Their words:
 
 ==================  ==========================================================================================
-`history`           what runs did at one path of one environment, the oldest first: the entries of EarlierUpload
-`of_upload`         the ids of an upload and its retries; in `written_since`, also of what took them back
+`of_upload`         the ids of an upload and its retries; also of what took them back, where it is said
 `taken_back_by`     the ids of the undos (or deletes) of that upload
-`undos`             every undo of the target, each with the ids of what it undoes
 `sent`              MD5s that the upload noted in its backup before it sent them
 `now`, `before`     what is at a path at this moment, and what was there before the upload: MD5s
-`certain`           an entry, or an upload, of which it is known what it left at the path
+`certain`           an upload of which it is known what it left at the path
 `left` (outcome)    an undo found nothing of its upload at the path, and touched nothing
 ==================  ==========================================================================================
 
@@ -24,37 +22,25 @@ import json
 import os
 import re
 import secrets
-import sqlite3
 import stat
-import weakref
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryFile
-from types import MappingProxyType
-from typing import Generic, TypeAlias, TypeVar
 
 from tcb_ops.details import detail
 from tcb_ops.errors import TcbOpsError, UsageError
 from tcb_ops.features.stored import StoredCode, StoredOutcome
-from tcb_ops.features.stored.kinds import UNDO
 from tcb_ops.i18n import _
 from tcb_ops.kinds import Kind
-from tcb_ops.model import Outcome, Row
+from tcb_ops.model import Outcome
 from tcb_ops.resources import make_folder, sync_to_disk, system_reason
 from tcb_ops.runs.list_kinds import UPLOAD
 from tcb_ops.runs.reader import LedgerReader
-from tcb_ops.runs.records import EarlierUpload, RunRecord
+from tcb_ops.runs.records import RunRecord
 
-_CHUNK = 1_000
-"""Paths that the ledger is asked about at once."""
-Undos: TypeAlias = Mapping[str, frozenset[str]]
-"""Undos, each with the runs that it undoes."""
-Verdict = TypeVar("Verdict")
-NOT_CERTAIN = frozenset({Outcome.FAILED, Outcome.PENDING})
-"""The outcomes of rows that may or may not have changed what is at their path."""
 _LARGEST_RECORD = 1024 * 1024
 """Bytes that are read of a record, which has some hundred."""
 _IN_PARTS = re.compile(r"[0-9a-f]{32}-[0-9]+")
@@ -144,165 +130,15 @@ def may_be_stored(outcome: Outcome, saved: bool | None, *, doubtful: bool) -> bo
     return outcome is Outcome.UPLOADED or bool(saved)
 
 
-def written_since(
-    history: Sequence[EarlierUpload],
-    of_upload: Collection[str],
-    number: int,
-    undos: Undos = MappingProxyType({}),
-    *,
-    doubtful: bool = False,
-    sent: Collection[str] = (),
-) -> str:
-    """Return the run that changed a path after an upload, empty if there is none.
-
-    ==============================================  =======
-    the last change of the path that is certain     result
-    ==============================================  =======
-    is of a run in `of_upload`                      none
-    restored the file of a run in `of_upload`       none
-    restored what the upload had sent (`sent`)      none
-    restored what was there before one of them      its run
-    is older than the upload, which has no record   none
-    is any other                                    its run
-    ==============================================  =======
-
-    `number`: the upload's, which grows from run to run. `doubtful`: a row that may have changed the path counts, too.
-    """
-    without = {Outcome.UNCHANGED} if doubtful else {Outcome.UNCHANGED, *NOT_CERTAIN}
-    changes = [entry for entry in history if entry.outcome not in without]
-    if not any(entry.run in of_upload for entry in changes):  # a pending row has no record
-        changes = [entry for entry in changes if entry.number > number]
-    if not changes or changes[-1].run in of_upload:
-        return ""
-    last, uploads = changes[-1], [entry for entry in changes if entry.outcome is Outcome.UPLOADED]
-    uploaded = [entry.md5 for entry in uploads if entry.run in of_upload][-1:]
-    undoes_others = undos.get(last.run, frozenset()).isdisjoint(of_upload)
-    restored = last.outcome is StoredOutcome.RESTORED and undoes_others
-    return "" if restored and last.md5 in {*uploaded, *sent} else last.run
-
-
-def is_ours(history: Sequence[EarlierUpload], undos: Undos) -> bool:
-    """Return whether the file at a path is one that runs uploaded; a restored one may be another tool's.
-
-    ==============================================================  ======
-    the last entry that counts                                      result
-    ==============================================================  ======
-    none, or one after which the file is gone or not known          no
-    uploaded, unchanged                                             yes
-    restored, what an upload put there that the undo does not undo  yes
-    restored, any other                                             no
-    pending in an undo: it may be restored                          no
-    ==============================================================  ======
-
-    What failed, or is pending in an upload, left a file of ours there, if one was there.
-    """
-    entries = [
-        entry
-        for entry in history
-        if entry.outcome not in NOT_CERTAIN or (entry.run in undos and entry.outcome is Outcome.PENDING)
-    ]
-    if not entries or not entries[-1].md5:
-        return False
-    last = entries[-1]
-    uploaded = {
-        entry.md5
-        for entry in entries
-        if entry.outcome is Outcome.UPLOADED and entry.run not in undos.get(last.run, frozenset())
-    }
-    return last.outcome is not StoredOutcome.RESTORED or last.md5 in uploaded
-
-
 def uploads_of_list(ledger: LedgerReader, target: str, list_name: str) -> list[RunRecord]:
     """Return the uploads of the lists of a name."""
     return [run for run in ledger.runs(target) if run.kind is UPLOAD and run.list_name == list_name]
-
-
-def was_uploaded_last_by(history: Sequence[EarlierUpload], uploads: Collection[str]) -> bool:
-    """Return whether the file at a path is one that these runs uploaded.
-
-    A deletion or an upload that failed, or was interrupted, leaves the file there.
-    """
-    without = {Outcome.UNCHANGED, Outcome.FAILED, Outcome.PENDING}
-    changes = [entry for entry in history if entry.outcome not in without]
-    return bool(changes) and bool(changes[-1].md5) and changes[-1].run in uploads
-
-
-def is_undone(history: Sequence[EarlierUpload], taken_back_by: Collection[str]) -> bool:
-    """Return whether one of these runs has taken an upload's file back: what is at the path now is not the upload's."""
-    certain = [entry for entry in history if entry.outcome not in {Outcome.UNCHANGED, *NOT_CERTAIN}]
-    return bool(certain) and certain[-1].run in taken_back_by
-
-
-def stored_by(history: Sequence[EarlierUpload], of_upload: Collection[str]) -> EarlierUpload | None:
-    """Return what an upload and its retries put at a path; None where that is not certain. With no runs, the newest entry."""
-    entries = [entry for entry in history if not of_upload or entry.run in of_upload]
-    return entries[-1] if entries and entries[-1].md5 else None
-
-
-def uploaded_md5s(history: Sequence[EarlierUpload], of_upload: Collection[str]) -> set[str]:
-    """Return the MD5s of what an upload and its retries have stored at a path."""
-    return {entry.md5 for entry in history if entry.run in of_upload and entry.outcome is Outcome.UPLOADED}
-
-
-def undos_of(ledger: LedgerReader, target: str) -> dict[str, frozenset[str]]:
-    """Return the undos of a target, each with the runs that it undoes."""
-    undos = (run for run in ledger.runs(target, damaged=[]) if run.kind is UNDO)
-    return {run.id: frozenset(run.settings.get("of", ())) for run in undos}
 
 
 def runs_about(ledger: LedgerReader, subject: RunRecord, *kinds: Kind) -> list[RunRecord]:
     """Return the undos or the deletes of an upload's files."""
     about = (run for run in ledger.runs(subject.target, damaged=[]) if run.kind in kinds)
     return [run for run in about if subject.id in run.settings.get("of", ())[:1]]
-
-
-class KnownFiles(Generic[Verdict]):
-    """Rows with what `judge` says of the history of their path, in the order of the list, as often as they are iterated over.
-
-    The ledger is asked once, in the order of environments and paths, whatever that of the rows is. What is in between is on
-    disk: there may be a million rows.
-    """
-
-    def __init__(
-        self,
-        ledger: LedgerReader,
-        rows: Callable[[], Iterable[Row]],
-        target: str,
-        judge: Callable[[int, Sequence[EarlierUpload]], Verdict],
-        leave_out: int = -1,
-        *,
-        confirmed: bool = False,
-    ) -> None:
-        """Judge each row that is valid. `rows` gives them by line, each time.
-
-        `judge` is called with a line and the history of its path, and returns what JSON can hold. `leave_out`: the number of a run that
-        does not count. `confirmed`: with what confirmations found to differ.
-        """
-        self._rows = rows
-        self._staged = sqlite3.connect("", check_same_thread=False)
-        weakref.finalize(self, self._staged.close)
-        table = "CREATE TABLE paths (line INTEGER PRIMARY KEY, env TEXT, path TEXT, verdict TEXT)"
-        self._staged.execute(table)
-        valid = ((row.line, row.env, row.path) for row in rows() if not row.invalid)
-        self._staged.executemany("INSERT INTO paths VALUES (?, ?, ?, NULL)", valid)
-        sorted_paths = self._staged.execute("SELECT env, path, line FROM paths ORDER BY env, path")
-        while some := sorted_paths.fetchmany(_CHUNK):
-            keys = [(env, path) for env, path, _line in some]
-            histories = ledger.written(target, leave_out, keys, confirmed=confirmed)
-            self._staged.executemany(
-                "UPDATE paths SET verdict = ? WHERE line = ?",
-                [(json.dumps(judge(line, histories.get((env, path), []))), line) for env, path, line in some],
-            )
-
-    def __iter__(self) -> Iterator[tuple[Row, Verdict]]:
-        """Yield the valid rows, each with its verdict."""
-        verdicts = self._staged.execute("SELECT line, verdict FROM paths ORDER BY line")
-        judged = next(verdicts, None)
-        for row in self._rows():
-            while judged is not None and judged[0] < row.line:
-                judged = next(verdicts, None)
-            if judged is not None and judged[0] == row.line:
-                yield row, json.loads(judged[1])
 
 
 # --- backups -------------------------------------------------------------------------------------------------

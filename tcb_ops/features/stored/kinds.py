@@ -61,7 +61,10 @@ class ConfirmKind(_StoredKind):
     label = _("confirmation")
     report_title = _("Confirmation report")
     rows_per_call = FILES_PER_CALL
-    clustered = looks_at_store = True
+    clustered = True
+    findings_of_files = frozenset(
+        {StoredOutcome.PRESENT, StoredOutcome.ABSENT, StoredOutcome.DIFFERENT, StoredOutcome.FOREIGN}
+    )
     _outcomes: Mapping[Outcome, Outcome] = {
         Outcome.REFUSED: Outcome.UNKNOWN,
         Outcome.FAILED: Outcome.UNKNOWN,

@@ -95,7 +95,7 @@ class StoredFiles(Menu):
 
 
 def _upload_of(run: Run) -> str | None:
-    if run.record.kind.looks_at_store:
+    if run.record.kind.findings_of_files:
         return next(iter(run.record.settings.get("of", ())), None)
     # Of a retry without a success, too.
     original, succeeded, _rows = run.with_retries() or (run.id, any(o.succeeded for o in run.outcomes), 0)

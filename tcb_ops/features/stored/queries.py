@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, TypeAlias
 
 from tcb_ops.errors import LedgerDamagedError
@@ -16,7 +16,7 @@ from tcb_ops.kinds import Kind, all_kinds, kind_named
 from tcb_ops.model import STORED_OUTCOMES, Outcome
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import LaterChange, RunRecord
-from tcb_ops.runs.schema import sql_list, stored
+from tcb_ops.runs.schema import any_of, sql_list
 
 _LOG = logging.getLogger("tcb_ops.runs")
 
@@ -39,120 +39,91 @@ def later_changes(
 ) -> list[LaterChange]:
     """Find the later runs that last changed files of an upload, its retries and corrections, the newest first.
 
-    ====================================================  ==============
-    the newest later run that changed a path              the file is
-    ====================================================  ==============
-    none                                                  as uploaded
-    an undo of this upload                                undone
-    a delete                                              deleted
-    an upload                                             overwritten
-    an upload that was undone, and the undo               look before it
-    ====================================================  ==============
+    ==============================================  ==============
+    what is known of a path                         the file is
+    ==============================================  ==============
+    a file of the upload                            as uploaded
+    it was changed by an undo of this upload        undone
+    it was changed by a delete                      deleted
+    a file of another upload                        overwritten
+    ==============================================  ==============
 
     `only`: of these environments, as (appid, env); None for all that the reader shows. Where no later run wrote to them, rows
     are not read.
     """
-    by_number, statements = _changes(reader, run, reader.only if only is None else only)
     changed = Counter[int]()
-    for statement in statements:
-        query = f"SELECT number, COUNT(*) FROM ({statement}) AS changes GROUP BY number"
-        changed.update(dict(reader.ledger.fetch(query)))
+    for number, _line in _changed_rows(reader, run, reader.only if only is None else only):
+        changed[number] += 1
     changes = []
-    for number in sorted(filter(None, changed), reverse=True):
-        other, total = by_number[number], changed.total()
-        ended = other.finished_at or other.created_at
-        changes.append(LaterChange(kind_named(other.kind), other.id, number, ended, changed[number], total))
+    for record in _records(reader.ledger, changed):
+        ended, files = record.finished_at or record.created_at, changed[record.number]
+        kind = kind_named(record.kind)
+        changes.append(LaterChange(kind, record.id, record.number, ended, files, changed.total()))
     return changes
 
 
 def changed_lines(reader: LedgerReader, run: RunRecord) -> dict[int, tuple[Kind, str]]:
     """Return by line of the list the kind and the id of the later run that last changed its file; see `later_changes`."""
-    by_number, statements = _changes(reader, run, None)
     # A newer member has stored the file of the same line again.
-    newest = {line: number for statement in statements for number, line in reader.ledger.fetch(statement)}
-    runs = {number: (kind_named(run.kind), str(run.id)) for number, run in by_number.items()}
-    return {line: runs[number] for line, number in newest.items() if number}
+    newest = {line: number for number, line in _changed_rows(reader, run, None)}
+    records = _records(reader.ledger, set(newest.values()))
+    runs = {record.number: (kind_named(record.kind), str(record.id)) for record in records}
+    return {line: runs[number] for line, number in newest.items() if number in runs}
 
 
-def _changes(
+def _records(ledger: LedgerReader, numbers: Collection[int]) -> list[Any]:
+    return ledger.stored_runs(any_of("number", numbers), list(numbers))
+
+
+def _changed_rows(
     reader: LedgerReader, run: RunRecord, only: Collection[tuple[str, str]] | None
-) -> tuple[dict[int, Any], list[str]]:
-    """Return the later runs by their numbers, and a SELECT for each run that is shown, as `_newest_changes` composes it."""
+) -> Iterator[tuple[int, int]]:
+    """Stream the files of an upload, as (number of the later run that last changed its path, or 0; line)."""
     ledger, members = reader.ledger, reader.members(run)
-    if not members[0].kind.sends_files:
-        return {}, []
-    later = {record.id: record for record in _later_runs(ledger, members)}
-    member_ids = {member.id for member in members}
-    cancelled = {
-        later[undo].number: [later[upload].number for upload in uploads if upload in later]
-        for undo in later
-        if (uploads := _undone_by(later[undo])) is not None and member_ids.isdisjoint(uploads)
+    numbers = [member.number for member in members]
+    if not (members[0].kind.sends_files and _is_written_since(ledger, members)):
+        return
+    undos = ledger.stored_runs("target = ? AND number > ?", (run.target, numbers[0]))
+    of_others = {
+        each.number for each in undos if _takes_back_another(each, {member.id for member in members})
     }
-    by_number = {record.number: record for record in later.values() if record.number not in cancelled}
-    statements = []
-    by_index = ledger.dialect.index_hint.format("rows_by_path")
-    for member in members if by_number else ():
-        places = None
+    for member in members:
+        places = ""
         if only is not None:
-            places = [each.number for each in ledger.envs(member) if (each.appid, each.env) in only]
-        statements.append(_newest_changes(member, by_number.values(), cancelled, places, by_index))
-    return by_number, statements
+            shown = [each.number for each in ledger.envs(member) if (each.appid, each.env) in only]
+            places = f"AND own.place IN ({sql_list(shown)})"
+        query = f"""
+            SELECT COALESCE(files.changed, 0), files.run, files.uploaded, files.md5 = own.md5, own.line
+            FROM rows AS own JOIN envs ON envs.run = own.run AND envs.no = own.place
+            LEFT JOIN files ON files.store = envs.store AND files.path = own.path
+            WHERE own.run = ? AND own.outcome IN ({sql_list(STORED_OUTCOMES)}) {places}"""
+        for changed, left_by, uploaded, same, line in ledger.stream(query, (member.number,)):
+            later = changed > member.number and not (uploaded and left_by in numbers)
+            if not later or (same and changed in of_others):
+                yield 0, line
+            elif changed in of_others and left_by > member.number:  # it has given the path back
+                yield left_by, line
+            else:
+                yield changed, line
 
 
-def _undone_by(run: Any) -> list[str] | None:
-    """Return the ids of the runs that an undo undoes; None for other runs, and for damaged records."""
+def _is_written_since(ledger: LedgerReader, members: Sequence[RunRecord]) -> bool:
+    """Return whether another run has changed an environment of an upload since; without one, its rows are not read."""
+    numbers = sql_list(member.number for member in members)
+    query = f"""
+        SELECT 1 FROM envs JOIN runs ON runs.number = envs.run
+        WHERE envs.run > ? AND envs.run NOT IN ({numbers}) AND runs.changes_store
+        AND envs.store IN (SELECT store FROM envs WHERE run IN ({numbers})) LIMIT 1"""
+    return bool(ledger.fetch(query, (members[0].number,)))
+
+
+def _takes_back_another(record: Any, members: Collection[str]) -> bool:
+    """Return whether a run is an undo of another upload; no, where its record is damaged."""
     try:
-        settings = json.loads(run.settings)
-        return list(map(str, settings["of"])) if "undoes" in settings else None
+        settings = json.loads(record.settings)
+        return "undoes" in settings and set(members).isdisjoint(map(str, settings["of"]))
     except (KeyError, TypeError, ValueError):
-        return None
-
-
-def _later_runs(ledger: LedgerReader, members: Sequence[RunRecord]) -> list[Any]:
-    first, numbers = members[0], sql_list(member.number for member in members)
-    condition = f"""number > ? AND number NOT IN ({numbers}) AND target = ?
-        AND kind IN ({sql_list(kind for kind in all_kinds() if kind.replacing)})
-        AND number IN (SELECT run FROM envs WHERE run > ? AND env IN (SELECT env FROM envs WHERE run IN ({numbers})))"""
-    return ledger.stored_runs(condition, (first.number, first.target, first.number))
-
-
-def _newest_changes(
-    run: RunRecord,
-    later: Collection[Any],
-    cancelled: Mapping[int, list[int]],
-    places: list[int] | None,
-    by_index: str,
-) -> str:
-    """Compose the SELECT of (number of the later run that last changed the path, or 0; line) of a run's files.
-
-    `cancelled`: undos of other uploads, each with the runs whose changes they took back. `places`: which of the run's
-    environments; None for all.
-    """
-    # After these, another file, or none, is at their paths …
-    changes = [
-        f"(later.run IN ({sql_list(numbers)}) AND later.outcome IN ({sql_list(kind.replacing)}))"
-        for kind in all_kinds()
-        if (numbers := [record.number for record in later if record.kind == kind])
-    ]
-    restoring = {outcome for kind in all_kinds() if kind.takes_back for outcome in kind.replacing}
-    # … unless an undo took them back.
-    conditions = [
-        f"""AND NOT (later.run IN ({sql_list(uploads)}) AND EXISTS (
-            SELECT 1 FROM rows AS undo
-            WHERE undo.run = {number} AND undo.line = later.line AND undo.outcome IN ({sql_list(restoring)})))"""
-        for number, uploads in cancelled.items()
-        if uploads
-    ]
-    selected = "" if places is None else f"AND own.place IN ({sql_list(places)})"
-    return f"""
-        SELECT COALESCE((
-            SELECT later.run FROM envs AS later_env CROSS JOIN rows AS later {by_index}
-            WHERE later_env.env = own_env.env AND later_env.run IN ({sql_list(later_run.number for later_run in later)})
-            AND later.run = later_env.run AND later.place = later_env.no AND later.path = own.path
-            AND later.run > own.run AND {stored("later.")} AND ({" OR ".join(changes)}) {" ".join(conditions)}
-            ORDER BY later_env.run DESC LIMIT 1), 0) AS number, own.line
-        FROM rows AS own JOIN envs AS own_env ON own_env.run = own.run AND own_env.no = own.place
-        WHERE own.run = {run.number} AND own.outcome IN ({sql_list(STORED_OUTCOMES)}) {selected}"""
+        return False
 
 
 def _confirmation(ledger: LedgerReader, run: RunRecord, after: int) -> Confirmation | None:
@@ -161,7 +132,7 @@ def _confirmation(ledger: LedgerReader, run: RunRecord, after: int) -> Confirmat
     `after`: the number of the run that changed the upload's files last; a confirmation before it says nothing of them now, and
     one that found them taken back confirms nothing.
     """
-    condition = f"""kind IN ({sql_list(kind for kind in all_kinds() if kind.looks_at_store)})
+    condition = f"""kind IN ({sql_list(kind for kind in all_kinds() if kind.findings_of_files)})
         AND list_sha256 = ? AND finished_at IS NOT NULL AND number > ?"""
     for record in ledger.stored_runs(condition, (run.list_sha256, max(run.number, after))):
         try:
@@ -183,13 +154,21 @@ def _confirmation(ledger: LedgerReader, run: RunRecord, after: int) -> Confirmat
 def paths_stored(
     ledger: LedgerReader, uploads: Sequence[RunRecord], env: str, appid: str
 ) -> list[tuple[str, str]]:
-    """Return the paths to which uploads sent files of a merchant's environment, each with its local file, sorted."""
-    numbers = sql_list(run.number for run in uploads)
+    """Return the paths of a merchant's environment with files of these uploads, each with its local file, sorted.
+
+    A file of which a confirmation has found that it is missing, or another one, is left out.
+    """
+    otherwise = {
+        outcome for kind in all_kinds() for outcome in kind.findings_of_files if not outcome.succeeded
+    }
     query = f"""
-        SELECT DISTINCT rows.path, rows.file FROM rows JOIN envs ON envs.run = rows.run AND envs.no = rows.place
-        WHERE envs.env = ? AND envs.appid = ? AND rows.run IN ({numbers}) AND rows.outcome = 'uploaded'
-        ORDER BY rows.path"""
-    return ledger.fetch(query, (env, appid))
+        SELECT files.path, rows.file FROM stores JOIN files ON files.store = stores.number
+        JOIN rows ON rows.run = files.run AND rows.line = files.line
+        JOIN envs ON envs.run = rows.run AND envs.no = rows.place
+        WHERE stores.target = ? AND stores.env = ? AND envs.appid = ? AND {any_of("files.run", uploads)}
+        AND files.uploaded AND files.md5 <> '' AND files.found NOT IN ({sql_list(otherwise)}) ORDER BY files.path"""
+    target = uploads[0].target if uploads else ""
+    return ledger.fetch(query, (target, env, appid, *(run.number for run in uploads)))
 
 
 def pending_in_both(reader: LedgerReader, number: int, other: int) -> str | None:

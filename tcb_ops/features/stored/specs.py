@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import tzinfo
@@ -15,20 +15,7 @@ from typing import Any
 from tcb_ops.details import detail
 from tcb_ops.errors import UsageError
 from tcb_ops.features.stored import StoredCode, StoredOutcome
-from tcb_ops.features.stored.files import (
-    NOT_CERTAIN,
-    Backup,
-    BackupError,
-    KnownFiles,
-    is_ours,
-    is_undone,
-    may_be_stored,
-    runs_about,
-    stored_by,
-    undos_of,
-    uploaded_md5s,
-    written_since,
-)
+from tcb_ops.features.stored.files import Backup, BackupError, may_be_stored, runs_about
 from tcb_ops.features.stored.kinds import CONFIRM, DELETE, UNDO
 from tcb_ops.features.stored.queries import later_changes, pending_in_both
 from tcb_ops.formatting import sanitize
@@ -39,19 +26,19 @@ from tcb_ops.lists.merchants import Merchants
 from tcb_ops.model import STORED_OUTCOMES, Outcome, Row, Selection
 from tcb_ops.preflight import SendScope
 from tcb_ops.reports.explanations import change_lines
+from tcb_ops.runs.files import OwnFile
 from tcb_ops.runs.ledger import Ledger, taken
 from tcb_ops.runs.list_kinds import UPLOAD
 from tcb_ops.runs.next_commands import SIGNED, quoted, resume
 from tcb_ops.runs.plan import RunSpec, environments_of_rows, list_spec, undone_uploads
 from tcb_ops.runs.reader import LedgerReader
-from tcb_ops.runs.records import EarlierUpload, RowRecord, RunRecord, may_have_stored
+from tcb_ops.runs.records import RowRecord, RunRecord, may_have_stored
 from tcb_ops.settings import Settings
 from tcb_ops.start import StartOptions, existing_ledger
 
 LISTED = 20
 """Files that a message lists."""
 _DOUBTFUL = frozenset({Outcome.FAILED, Outcome.REFUSED})
-_GONE = frozenset({StoredOutcome.DELETED, StoredOutcome.ALREADY_GONE, StoredOutcome.ABSENT})
 _UNDO_TEXTS = {
     StoredOutcome.RESTORED: _("{files} will be restored from the backup."),
     StoredOutcome.DELETED: _("{files} will be deleted: nothing was there before."),
@@ -136,24 +123,24 @@ def delete_spec(ledger: Ledger, subject: RunRecord, only: Merchants | None, opti
     )
     if not options.get("new_run") and _is_unfinished(ledger, spec, subject.target):
         return spec
-    deletes = {run.id for run in runs_about(ledger, subject, DELETE)}
-    undos = undos_of(ledger, subject.target)
     of_upload = frozenset(spec.options["of"])
+    # A delete of these files that failed, or was interrupted, has left them there.
+    not_counted = of_upload | {run.id for run in runs_about(ledger, subject, DELETE)}
 
-    def changed_by(_line: int, history: Sequence[EarlierUpload]) -> str:
-        # A delete of these files that failed, or was interrupted, has left them there.
-        counted = [entry for entry in history if entry.outcome not in NOT_CERTAIN or entry.run not in deletes]
-        return written_since(counted, of_upload, subject.number, undos, doubtful=True)
+    def are_left() -> Iterator[tuple[Row, bool]]:
+        for row, file in ledger.known_files(spec.rows(), subject.target):
+            since = file is not None and file.changed_since(of_upload, subject.number)
+            yield row, not (since or (file is not None and file.may_have_changed(not_counted)))
 
-    known_files = KnownFiles(ledger, spec.rows, subject.target, changed_by)
-    left_out = sum(bool(since) for _row, since in known_files)
+    left_out = sum(not is_left for _row, is_left in are_left())
     if not left_out:
         return spec
+    environments = environments_of_rows((row for row, is_left in are_left() if is_left), spec.environments)
+    planned = {(environment.env, environment.appid) for environment in environments}
 
     def rows() -> Iterator[Row]:
-        return (row for row, since in known_files if not since)
+        return (row for row, is_left in are_left() if is_left and (row.env, row.appid) in planned)
 
-    environments = environments_of_rows(rows(), spec.environments)
     text = ngettext(
         "{n:,} file is left out: another run has uploaded to its path, or deleted it, since.",
         "{n:,} files are left out: other runs have uploaded to their paths, or deleted them, since.",
@@ -234,32 +221,28 @@ def undo_spec(
         for record in ledger.rows(run, outcomes=frozenset({StoredOutcome.CONFLICT}))
     }
 
-    def judge(line: int, history: Sequence[EarlierUpload]) -> tuple[str, str, list[str], Outcome | None]:
-        own = [n for n, entry in enumerate(history) if entry.run in of_upload and entry.md5]
-        preview: Outcome | None = Outcome.UNKNOWN
-        if is_undone(history, taken_back_by):
-            preview = StoredOutcome.LEFT
-        elif stored_by(history, of_upload) is not None and line not in conflicts:
-            preview = None  # it is there: the backup decides
-        saved = None
-        if backup is not None and history and history[-1].outcome is StoredOutcome.RESTORED:
-            with suppress(BackupError):
-                saved = backup.read(line)
-        sent = saved.sent if saved is not None else ()
-        return (
-            written_since(history, of_upload | taken_back_by, subject.number, sent=sent),
-            _stored_before(history[: own[0]] if own else []),
-            sorted(uploaded_md5s(history, of_upload)),
-            preview,
-        )
-
-    known_files = KnownFiles(ledger, spec.rows, subject.target, judge)
-
     def files() -> Iterator[tuple[Row, Outcome]]:
-        for planned, (since, before_run, uploaded, preview) in known_files:
-            row = _undone(planned, since, before_run, uploaded, backup)
-            by_backup = StoredOutcome.RESTORED if row.file else StoredOutcome.DELETED
-            yield row, StoredOutcome.NOT_UNDOABLE if row.invalid else Outcome(preview or by_backup)
+        for planned, file, own in ledger.with_own_files(spec.rows(), runs):
+            since = ""
+            if file is not None:
+                sent: Collection[str] = ()
+                if backup is not None and not file.uploaded:
+                    with suppress(BackupError):
+                        saved = backup.read(planned.line)
+                        sent = saved.sent if saved is not None else ()
+                certain = own is not None and bool(own.sent)
+                since = file.changed_since(
+                    of_upload | taken_back_by, subject.number, certain=certain, sent=sent
+                )
+            row = _undone(planned, since, own, backup)
+            if row.invalid:
+                yield row, StoredOutcome.NOT_UNDOABLE
+            elif file is not None and file.changed in taken_back_by:
+                yield row, StoredOutcome.LEFT
+            elif own is None or not own.md5 or row.line in conflicts:
+                yield row, Outcome.UNKNOWN
+            else:  # it is there: the backup decides
+                yield row, StoredOutcome.RESTORED if row.file else StoredOutcome.DELETED
 
     root, rows = backup.folder if backup is not None else None, lambda: (row for row, _preview in files())
     return replace(spec, root=root, warning=warning, rows=rows), files
@@ -276,9 +259,8 @@ def delete_list_spec(
     spec = replace(list_spec(batch, DELETE, options.get("selection", "")), options=chosen)
     if not options.get("new_run") and _is_unfinished(ledger, spec, target):
         return spec, None
-    undos = undos_of(ledger, target)
-    known_files = KnownFiles(ledger, spec.rows, target, lambda _line, history: is_ours(history, undos))
-    foreign = (row for row, is_own in known_files if not is_own)
+    known_files = ledger.known_files(spec.rows(), target)
+    foreign = (row for row, file in known_files if file is None or not file.is_ours)
     first = list(islice(foreign, LISTED))
     if not first:
         return spec, None
@@ -314,10 +296,9 @@ def overwritten(batch: Batch, *, settings: Settings) -> int:
     target = settings.run_target
     runs = (run for run in ledger.runs(target, damaged=[]) if run.list_sha256 == batch.sha256)
     newest = next((run for run in runs if run.kind is UPLOAD), None)
-    own = newest.number if newest is not None and newest.finished_at is None else -1
-    undos = undos_of(ledger, target)
-    known_files = KnownFiles(ledger, batch.rows, target, lambda _line, history: is_ours(history, undos), own)
-    return sum(is_own for _row, is_own in known_files)
+    own = newest.id if newest is not None and newest.finished_at is None else None
+    files = (file for _row, file in ledger.known_files(batch.rows(), target) if file is not None)
+    return sum(file.is_ours and file.run != own for file in files)
 
 
 def _of_run(
@@ -364,24 +345,22 @@ def _of_run(
     )
 
 
-def _undone(row: Row, since: str, before_run: str, uploaded: Collection[str], backup: Backup | None) -> Row:
-    """Return a row with what undoes it.
-
-    `since`: the run that has changed its path since, `before_run`: the one whose file was there before; empty if there is
-    none. `uploaded`: the MD5s that the upload is known to have stored.
-    """
+def _undone(row: Row, since: str, own: OwnFile | None, backup: Backup | None) -> Row:
+    """Return a row with what undoes it. `since`: the run that has changed its path since, empty if there is none."""
     bare = replace(row, file="", size=None, mtime_ns=None)
     if since:
         return replace(bare, invalid=detail(StoredCode.WRITTEN_SINCE, run=since))
     if backup is None:
-        return replace(bare, invalid=detail(StoredCode.NO_BACKUP, run=before_run)) if before_run else bare
+        if own is not None and own.replaced:
+            return replace(bare, invalid=detail(StoredCode.NO_BACKUP, run=own.replaced))
+        return bare
     try:
         saved = backup.read(row.line)
     except BackupError as error:
         return replace(bare, invalid=error.text)
     if saved is None or (saved.env, saved.path) != (row.env, row.path):  # not known what was there
         return replace(bare, invalid=detail(StoredCode.BACKUP_DAMAGED, file=str(backup.record(row.line))))
-    if saved.may_be_ours(uploaded):
+    if saved.may_be_ours(own.sent if own is not None else ()):
         return replace(bare, invalid=detail(StoredCode.SAVED_AS_SENT))
     if not saved.md5:
         return bare
@@ -390,14 +369,6 @@ def _undone(row: Row, since: str, before_run: str, uploaded: Collection[str], ba
         status = data.stat()
         bare = replace(bare, size=status.st_size, mtime_ns=status.st_mtime_ns)
     return replace(bare, file=data.name, content_type=headers[0], cache_control=headers[1])
-
-
-def _stored_before(written: Sequence[EarlierUpload]) -> str:
-    """Return the run that left a file at a path, or may have; empty if there is none. `written`: the oldest first."""
-    # Of a failed upload it is not known: it may have left what was there before.
-    known = (e for e in reversed(written) if e.outcome in _GONE or e.md5 or e.outcome is Outcome.UNKNOWN)
-    last = next(known, None)
-    return "" if last is None or last.outcome in _GONE else last.run
 
 
 # --- beside other runs ----------------------------------------------------------------------------------------------
@@ -429,7 +400,7 @@ def check_beside(
 
     def check(reader: LedgerReader, number: int) -> None:
         for run in reader.runs(settings.run_target, damaged=[]):
-            other = run.kind.changes_store and run.kind.takes_back != kind.takes_back
+            other = run.changes_store and run.kind.takes_back != kind.takes_back
             if not other or run.finished_at is not None or run.id in passed_over:
                 continue
             if (path := pending_in_both(reader, number, run.number)) is not None:

@@ -6,14 +6,12 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from hashlib import sha256
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
 
 from tcb_ops.errors import UsageError
-from tcb_ops.features.stored.files import KnownFiles, uploads_of_list, was_uploaded_last_by
+from tcb_ops.features.stored.files import uploads_of_list
 from tcb_ops.features.stored.queries import paths_stored
 from tcb_ops.features.stored.scan import PathTemplate, ScannedFiles, scan, select_targets, write_list
 from tcb_ops.features.stored.specs import LISTED
@@ -25,8 +23,8 @@ from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.lists.row_files import content_type_of
 from tcb_ops.model import Merchant, Row
+from tcb_ops.runs.files import StoredFile
 from tcb_ops.runs.ledger import Ledger
-from tcb_ops.runs.records import EarlierUpload
 from tcb_ops.settings import Settings
 from tcb_ops.start import existing_ledger
 from tcb_ops.table_files import write_table
@@ -80,22 +78,17 @@ class SyncPlan:
             return self.batch
         root, digests = self.batch.root, dict[str, str]()
 
-        def last_known(_line: int, history: Sequence[EarlierUpload]) -> tuple[str, int, str, str] | None:
-            last = history[-1] if history else None
-            return None if last is None else (last.md5, last.bytes, last.content_type, last.cache_control)
-
-        def differs(row: Row, last: Sequence[Any] | None) -> bool:
-            md5, size, *stored_headers = last or ("", None)
-            if not md5 or size != row.size:
+        def differs(row: Row, file: StoredFile | None) -> bool:
+            if file is None or not file.is_known or file.bytes != row.size:
                 return True
             if row.file not in digests:
                 with suppress(FileChangedError, FileUnreadableError):
                     digests[row.file] = hash_file(root / row.file, row.size or 0, row.mtime_ns or 0)
-            headers = [row.content_type or content_type_of(row.path, row.file), row.cache_control]
-            return digests.get(row.file) != md5 or headers != stored_headers
+            headers = row.content_type or content_type_of(row.path, row.file), row.cache_control
+            return digests.get(row.file) != file.md5 or headers != (file.content_type, file.cache_control)
 
-        known_files = KnownFiles(ledger, self.batch.rows, settings.run_target, last_known, confirmed=True)
-        rows = (row for row, last in known_files if differs(row, last))
+        known_files = ledger.known_files(self.batch.rows(), settings.run_target)
+        rows = (row for row, file in known_files if differs(row, file))
         return _written(self.batch.source.with_suffix(".changed.csv"), rows, self.batch.merchants, root)
 
 
@@ -157,21 +150,11 @@ def _gone(
 ) -> Iterator[Row]:
     """Give the files that runs of the list uploaded last, whose local file no longer exists."""
     uploads = uploads_of_list(ledger, target, list_name)
-    ids = {run.id for run in uploads}
-
-    def is_of_folder(_line: int, history: Sequence[EarlierUpload]) -> bool:
-        return was_uploaded_last_by(history, ids)
-
     paths = set(template.paths(scanned.files, targets[0]))
     for merchant in targets:
         if template.by_target:
             paths = set(template.paths(scanned.files, merchant))
         stored = paths_stored(ledger, uploads, merchant.env, merchant.appid)
-        missing = [
-            Row(number, merchant.env, path, merchant.appid, merchant.name, file, ())
-            for number, (path, file) in enumerate(stored)
-            if path not in paths and not os.path.lexists(scanned.folder / file)
-        ]
-        if missing:
-            known_files = KnownFiles(ledger, partial(iter, missing), target, is_of_folder, confirmed=True)
-            yield from (row for row, is_gone in known_files if is_gone)
+        for number, (path, file) in enumerate(stored):
+            if path not in paths and not os.path.lexists(scanned.folder / file):
+                yield Row(number, merchant.env, path, merchant.appid, merchant.name, file, ())

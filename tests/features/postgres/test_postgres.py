@@ -181,7 +181,7 @@ def test_planning_alone_is_lost_with_its_connection(url, postgres, database):
 @pytest.mark.parametrize("version", [7, 99], ids=["older", "newer"])
 def test_a_ledger_of_another_schema_version_is_refused_unchanged(url, postgres, database, version):
     Ledger(url).close()
-    postgres.run(f"UPDATE tcb_ops SET version = {version}; DROP TABLE pruned_files", database)
+    postgres.run(f"UPDATE tcb_ops SET version = {version}; DROP TABLE pruned_runs", database)
     listing = "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
     tables = set(postgres.run(listing, database))
     with pytest.raises(UsageError, match=f"is a ledger of schema version {version}, and") as caught:

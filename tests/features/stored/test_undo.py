@@ -291,14 +291,40 @@ def test_a_file_that_another_run_stored_in_between_cannot_be_undone(open_workspa
     assert undo(workspace, first.id).counts == {"not_undoable": 1}
 
 
-@pytest.mark.parametrize(
-    "damage",
-    ["UPDATE rows SET outcome = 'vanished' WHERE run = 1", "UPDATE runs SET kind = 'zorp' WHERE number = 1"],
-)
 @pytest.mark.parametrize("pruned", [False, True], ids=["", "pruned"])
-def test_an_earlier_run_whose_record_cannot_be_understood_may_have_stored_files(
-    open_workspace, damage, *, pruned
-):
+def test_a_file_whose_row_does_not_say_the_same_is_left(open_workspace, *, pruned):
+    damage = "UPDATE rows SET outcome = 'vanished' WHERE run = 1"
+    workspace, run, files = uploaded_twice(open_workspace, damage, pruned=pruned)
+    assert stored(workspace) == files
+    handle = tcb.start_confirm(run.id, settings=workspace.settings, limits=QUICK)
+    handle.wait()
+    assert handle.warning is None  # the undo changed nothing
+    damaged(workspace, damage.replace("= 1", f"= {run.record.number}"))
+    with pytest.raises(UsageError, match="2 files were not uploaded"):
+        delete(workspace, workspace.read())
+    assert workspace.upload(skip_unchanged=True, new_run=True).counts == {"uploaded": 2}
+
+
+@pytest.mark.parametrize("pruned", [False, True], ids=["", "pruned"])
+def test_a_missing_feature_changes_nothing_of_what_is_known_of_files(open_workspace, *, pruned):
+    missing = "UPDATE runs SET kind = 'zorp' WHERE number = 1"
+    workspace, run, files = uploaded_twice(open_workspace, missing, pruned=pruned)
+    assert stored(workspace) == files
+    damaged(workspace, missing.replace("= 1", f"= {run.record.number}"))
+    assert workspace.upload(skip_unchanged=True, new_run=True).counts == {"unchanged": 2}
+    assert delete(workspace, workspace.read()).counts == {"deleted": 2}
+
+
+def test_a_kind_that_only_looks_keeps_nothing_from_being_undone_when_its_feature_is_gone(open_workspace):
+    workspace = open_workspace(many(TEA, rows=2))
+    run = workspace.upload()
+    confirm(workspace, content=True)
+    damaged(workspace, "UPDATE runs SET kind = 'zorp' WHERE kind = 'confirm'")
+    assert undo(workspace, run.id).counts == {"deleted": 2}
+
+
+def uploaded_twice(open_workspace, damage, *, pruned):
+    """Upload other bytes to the same paths; without a backup, the second upload cannot be undone."""
     workspace = open_workspace(many(TEA, rows=2))
     workspace.upload()
     for file in (workspace.folder / "files").iterdir():
@@ -310,14 +336,7 @@ def test_an_earlier_run_whose_record_cannot_be_understood_may_have_stored_files(
         assert len(prune(1, settings=workspace.settings)) == 1
     assert undo_scope(settings=workspace.settings).counts == {"not_undoable": 2}
     assert undo(workspace).counts == {"not_undoable": 2}
-    assert stored(workspace) == files
-    handle = tcb.start_confirm(run.id, settings=workspace.settings, limits=QUICK)
-    handle.wait()
-    assert handle.warning is None  # the undo changed nothing
-    damaged(workspace, damage.replace("= 1", f"= {run.record.number}"))
-    with pytest.raises(UsageError, match="2 files were not uploaded"):
-        delete(workspace, workspace.read())
-    assert workspace.upload(skip_unchanged=True, new_run=True).counts == {"uploaded": 2}
+    return workspace, run, files
 
 
 def damaged(workspace, damage):

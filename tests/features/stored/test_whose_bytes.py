@@ -154,7 +154,7 @@ class WhoseBytes(RuleBasedStateMachine):
         shutil.rmtree(self.folder)
         if self.ledger:
             with closing(Ledger(self.ledger)) as ledger, ledger.writing() as connection:
-                connection.execute("TRUNCATE runs, pruned_files, holders CASCADE")
+                connection.execute("TRUNCATE runs, stores, pruned_runs, holders CASCADE")
 
     # --- what happens ---------------------------------------------------------------------------------------------
 
