@@ -183,7 +183,7 @@ GUARDS = (
     Guard(
         "a delete leaves files that runs did not upload",
         "features/stored/calls.py",
-        'is_own = run.settings.get("foreign") or is_ours(history, self._undos)',
+        'is_own = bool(run.settings.get("foreign")) or (file is not None and file.is_ours)',
         "is_own = True",
         "tests/features/stored/test_confirm.py",
         "what_an_undo_has_restored",
