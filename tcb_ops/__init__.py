@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from tcb_ops.features.stored.api import confirm as confirm, delete as delete
     from tcb_ops.features.stored.api import start_confirm as start_confirm, start_delete as start_delete
     from tcb_ops.features.stored.api import start_undo as start_undo, undo as undo
+    from tcb_ops.features.stored.listing import files as files
     from tcb_ops.features.single_calls.caller import upload_link as upload_link
     from tcb_ops.features.why.codes import explain as explain
     from tcb_ops.i18n import Lang as Lang, Text as Text
@@ -75,6 +76,7 @@ _PUBLIC = {
     "features.merchants.check": "check_merchants",
     "features.prune.api": "prune",
     "features.stored.api": "confirm delete start_confirm start_delete start_undo undo",
+    "features.stored.listing": "files",
     "features.single_calls.caller": "upload_link",
     "features.why.codes": "explain",
     "i18n": "Lang Text",

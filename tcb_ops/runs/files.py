@@ -235,6 +235,21 @@ def _give_back(connection: Connection, at: tuple[int, int], undone: Collection[i
         connection.execute(_GIVE_BACK, (*before, bool(is_there), *at))
 
 
+FORGET = "DELETE FROM files WHERE changed IS NULL OR changed NOT IN (SELECT number FROM pruned_runs)"
+"""Empties the table, except for what only pruned runs could tell."""
+
+
+def replay(connection: Connection, run: RunRecord, end: RowEnd) -> None:
+    """Write the end of a row again, unless something newer is known of its path."""
+    at = (run.number, end.line)
+    if not connection.execute(
+        f"SELECT 1 FROM files WHERE {_AT_ROW} AND changed_at > ?", (*at, end.ended_at)
+    ).fetchone():
+        if end.outcome in run.kind.replacing:
+            connection.execute(CHANGE_ROW, at)
+        note_what_else(connection, run, [end])
+
+
 def keep_file_ids(connection: Connection, run: RunRecord) -> None:
     """Write the file_ids of what a run has left into the table, before its rows are removed."""
     connection.execute(
@@ -288,5 +303,11 @@ FILE_COLUMNS = f"""
     COALESCE(files.file_id, rows.file_id), files.content_type, files.cache_control, source, files.etag, doubt, looked, found,
     CASE WHEN files.md5 = '' THEN TRUE WHEN rows.run IS NOT NULL THEN rows.path = files.path AND rows.md5 = files.md5
         AND rows.outcome IN ({_STORED}) AND (rows.outcome = '{Outcome.UPLOADED}') = files.uploaded END"""
+DIFFERING = f"""
+    SELECT COUNT(*) FROM {_OF_ROW} LEFT JOIN files ON files.store = envs.store AND files.path = rows.path
+    WHERE rows.run = ? AND rows.outcome IN ({{}}) AND (
+        files.changed IS NULL OR (files.changed < rows.run AND files.changed_at < rows.ended_at)
+        OR (files.run = rows.run AND (files.line <> rows.line OR files.md5 <> {_WHAT["md5"]})))"""
+"""Counts the rows of a run whose paths the table has as if they had not been changed; `{{}}`: the outcomes that change them."""
 FILES = "files LEFT JOIN rows ON rows.run = files.run AND rows.line = files.line"
 """The table, with the rows that left what is there. Of a run that was pruned, there is none."""

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, TypeAlias
 
-from tcb_ops.errors import RunNotFoundError
+from tcb_ops.errors import LedgerDamagedError, RunNotFoundError
+from tcb_ops.i18n import _, ngettext
 from tcb_ops.kinds import MissingKind, kind_named
 from tcb_ops.model import STORED_OUTCOMES, Outcome, Row
 from tcb_ops.runs.database import LedgerConnection
-from tcb_ops.runs.files import FILE_COLUMNS, FILES, OwnFile, StoredFile, stored_file
+from tcb_ops.runs.files import DIFFERING, FILE_COLUMNS, FILES, OwnFile, StoredFile, stored_file
 from tcb_ops.runs.records import RunRecord
-from tcb_ops.runs.schema import any_of, sql_list
+from tcb_ops.runs.schema import any_of, like, sql_list
 
 if TYPE_CHECKING:
     from tcb_ops.runs.reader import LedgerReader
@@ -115,6 +116,57 @@ class FileReader(LedgerConnection):
                 JOIN rows ON rows.run = before.run AND rows.line = before.line WHERE depth < {_OLDER})
             SELECT DISTINCT rows.md5 FROM before JOIN rows ON rows.run = before.run AND rows.line = before.line"""
         return {md5 for (md5,) in self.fetch(query, (*runs, line)) if md5}
+
+    def check_files(self, run: RunRecord) -> None:
+        """Raise LedgerDamagedError if the table of stored files lacks what a run has left, or has less than that."""
+        if not (replacing := run.kind.replacing):
+            return
+        ((differing,),) = self.fetch(DIFFERING.format(sql_list(replacing)), (run.number,))
+        if differing:
+            text = ngettext(
+                "the ledger {name} is damaged: its table of stored files differs from run {id} at {n:,} path.",
+                "the ledger {name} is damaged: its table of stored files differs from run {id} at {n:,} paths.",
+                differing,
+                name=self.name,
+                id=run.id,
+            )
+            fix = _(
+                "`tcb-ops files --repair` makes the table again from the runs. Until then nothing is deleted or sent."
+            )
+            raise LedgerDamagedError(text, fix)
+
+    def stores(self, target: str) -> dict[int, tuple[str, str, str]]:
+        """Return the environments of a target, sorted, by number: env, merchant, appid. The merchant is that of the newest run."""
+        query = """
+            SELECT stores.number, stores.env, COALESCE(envs.merchant, ''), COALESCE(envs.appid, '') FROM stores
+            LEFT JOIN envs ON envs.store = stores.number
+            AND envs.run = (SELECT MAX(run) FROM envs AS newer WHERE newer.store = stores.number)
+            WHERE stores.target = ? ORDER BY stores.env"""
+        return {
+            number: (env, merchant, appid) for number, env, merchant, appid in self.fetch(query, (target,))
+        }
+
+    def count_files(self, stores: Collection[int], path: str = "") -> list[tuple[bool, bool, bool, int]]:
+        """Count paths of environments: whether a change is known, a file is there, and a run uploaded it; their number."""
+        query = f"""
+            SELECT changed IS NOT NULL AS known, md5 <> '' AS there, uploaded, COUNT(*) FROM files
+            WHERE store IN ({sql_list(stores)}) AND path LIKE ? ESCAPE '/' GROUP BY 1, 2, 3"""
+        counted = self.fetch(query, (f"%{like(path)}%",))
+        return [
+            (bool(known), bool(there), bool(uploaded), count) for known, there, uploaded, count in counted
+        ]
+
+    def list_files(
+        self, stores: Mapping[int, str], target: str, path: str = ""
+    ) -> Iterator[tuple[str, str, StoredFile]]:
+        """Stream the files of a target's environments, in order: environment, path, what is known. `path`: a part of the path."""
+        condition = "store = ? AND path LIKE ? ESCAPE '/'"
+        query = f"SELECT path FROM files WHERE {condition} ORDER BY path{self.dialect.by_code_point}"
+        for number, env in stores.items():
+            paths = (each for (each,) in self.stream(query, (number, f"%{like(path)}%")))
+            while some := list(islice(paths, _CHUNK)):
+                files = self.files(target, [(env, each) for each in some])
+                yield from ((env, each, files[env, each]) for each in some if (env, each) in files)
 
     def _names(self, numbers: Collection[int]) -> dict[int, tuple[str, bool]]:
         """Return runs by their numbers, as (id, whether it was pruned)."""

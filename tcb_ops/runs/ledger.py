@@ -17,12 +17,12 @@ from operator import attrgetter
 from typing import Any
 
 from tcb_ops.details import Detail, stored
-from tcb_ops.errors import LedgerError
-from tcb_ops.i18n import _, ngettext
-from tcb_ops.kinds import provided
+from tcb_ops.errors import LedgerDamagedError, LedgerError, UsageError
+from tcb_ops.i18n import _, as_list, ngettext
+from tcb_ops.kinds import MissingKind, provided
 from tcb_ops.model import Outcome, Row, RowEnd
 from tcb_ops.runs.connections import Connection
-from tcb_ops.runs.files import note_what_else, says_more
+from tcb_ops.runs.files import FORGET, note_what_else, replay, says_more
 from tcb_ops.runs.locks import hold
 from tcb_ops.runs.reader import SUMS, LedgerReader
 from tcb_ops.runs.records import (
@@ -36,6 +36,7 @@ from tcb_ops.runs.records import (
     encoded_settings,
     end_values,
     plan_values,
+    read_end,
     run_values,
 )
 from tcb_ops.runs.schema import RUN_TABLES, sql_list
@@ -226,6 +227,31 @@ class Ledger(LedgerReader):
             settings = self.run(run.id).settings
             settings |= {ANSWERS: settings.get(ANSWERS, {}) | answers}
             _set(connection, run.number, settings=encoded_settings(settings))
+
+    def rebuild_files(self) -> None:
+        """Make the table of stored files again from the rows of all runs, in the order in which they ended.
+
+        What pruned runs left stays, where nothing newer is known. Raises UsageError if a run is of a kind that is not installed.
+        """
+        damages: list[LedgerDamagedError] = []
+        known = self.runs(damaged=damages)
+        if damages:
+            raise damages[0]
+        runs = {run.number: run for run in known if run.changes_store or run.kind.findings_of_files}
+        if missing := {str(run.kind) for run in runs.values() if isinstance(run.kind, MissingKind)}:
+            text = _("runs of these kinds are not understood here: {kinds}.", kinds=as_list(sorted(missing)))
+            raise UsageError(text, _("Install all of tcb-ops, then repair the table again."))
+        with self.writing(idle=0) as connection:
+            if self.file is None:
+                connection.execute("LOCK TABLE files")
+            connection.execute(FORGET)
+            ended = f"""
+                SELECT * FROM rows WHERE run IN ({sql_list(runs)}) AND outcome <> 'pending' AND ended_at IS NOT NULL
+                ORDER BY ended_at, run, line"""
+            for record in self._database.stream(connection, ended, ()):
+                with self.reading(runs[record[0]]):
+                    end = read_end(record)
+                replay(connection, runs[record[0]], end)
 
     # --- the database -------------------------------------------------------------------------------------------
 

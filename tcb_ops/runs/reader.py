@@ -7,7 +7,6 @@ LedgerDamagedError: nothing is concluded from the rest.
 from __future__ import annotations
 
 import logging
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -39,7 +38,7 @@ from tcb_ops.runs.records import (
     read_pending,
     read_row,
 )
-from tcb_ops.runs.schema import any_of, sql_list
+from tcb_ops.runs.schema import any_of, like, sql_list
 
 _LOG = logging.getLogger("tcb_ops.runs")
 
@@ -67,7 +66,7 @@ class LedgerReader(FileReader):
             return self._run(records[0])
         if records := self.stored_runs("id = ?", (name,)):
             return self._run(records[0])  # others may be damaged
-        part = _like(name)
+        part = like(name)
         patterns = (f"{part}%", f"%{part}" if len(name) >= _ENDING else part)
         records = self.stored_runs(f"(id {_LIKE} OR id {_LIKE})", patterns, limit=20)
         if len(records) == 1:
@@ -137,6 +136,7 @@ class LedgerReader(FileReader):
         """Check a run before it is resumed: the number of its rows, and an SQLite file. Raises LedgerDamagedError."""
         self.counts(run)
         self.environments(run)
+        self.check_files(run)
         if self.file is not None and (fault := self.fetch("PRAGMA quick_check(1)")[0][0]) != "ok":
             raise damaged(self.name, _("SQLite's check found: {fault}", fault=" ".join(fault.split())))
 
@@ -433,7 +433,7 @@ def _condition(filters: RowFilter, environments: Mapping[int, EnvRecord]) -> tup
         conditions.append(f"place IN ({sql_list(named)})")
     if path := filters.get("path"):
         conditions.append(f"path {_LIKE}")
-        values.append(f"%{_like(path)}%")
+        values.append(f"%{like(path)}%")
     if (line := filters.get("line")) is not None:
         conditions.append("line = ?")
         values.append(line)
@@ -448,10 +448,6 @@ def _condition(filters: RowFilter, environments: Mapping[int, EnvRecord]) -> tup
 
 
 _LIKE = "LIKE ? ESCAPE '/'"
-
-
-def _like(text: str) -> str:
-    return re.sub("[/%_]", r"/\g<0>", text)
 
 
 def _among(column: str, numbers: Sequence[int] | None) -> str:

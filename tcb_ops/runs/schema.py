@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -231,6 +232,11 @@ def statements(*, sqlite: bool) -> list[str]:
 def sql_list(values: Iterable[int | str]) -> str:
     """Return numbers and own names as a list of SQL."""
     return ", ".join(str(value) if isinstance(value, int) else f"'{value}'" for value in values) or "NULL"
+
+
+def like(text: str) -> str:
+    """Return a text as a part of a pattern of LIKE, escaped by `/`."""
+    return re.sub("[/%_]", r"/\g<0>", text)
 
 
 def any_of(column: str, values: Collection[Any]) -> str:

@@ -232,6 +232,8 @@ def _check_ledger(
         reader = RunView(reader, run, only=manifest.environments)
     with reader.snapshot() as snapshot:
         run = snapshot.run(run.id)
+        for member in snapshot.unmerged.members(run):
+            snapshot.ledger.check_files(member)
         of_rows = _check_rows(manifest, snapshot, run)
         if fingerprint(folder / MANIFEST)["sha256"] in snapshot.exports(run):
             yield _same(MANIFEST, _("was exported with this ledger"))

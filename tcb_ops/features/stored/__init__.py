@@ -75,7 +75,8 @@ FEATURE = Feature(
     commands={
         "run": ["tcb_ops.features.stored.command:list_"],
         "stored": [
-            f"tcb_ops.features.stored.command:{name}" for name in ("sync", "confirm", "undo", "delete")
+            f"tcb_ops.features.stored.command:{name}"
+            for name in ("sync", "files_", "confirm", "undo", "delete")
         ],
     },
     provides={

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,13 +29,14 @@ from tcb_ops.cli.options import (
     report_options,
     resume_options,
     settings_options,
+    table_option,
     target_line,
     yes_option,
 )
 from tcb_ops.errors import InputError, InterruptedRunError, StoppedError, UsageError
 from tcb_ops.features.stored.kinds import CONFIRM, DELETE, UNDO
-from tcb_ops.formatting import format_size
-from tcb_ops.i18n import Text, _, as_lines, as_list, ngettext
+from tcb_ops.formatting import format_size, sanitize
+from tcb_ops.i18n import Text, _, as_lines, as_list, ngettext, pgettext
 from tcb_ops.kinds import Kind, environment_count, merchant_count, row_count
 from tcb_ops.model import SIMULATOR, Selection, file_problem
 from tcb_ops.runs.list_kinds import UPLOAD
@@ -43,11 +45,16 @@ from tcb_ops.settings import Settings, settings_file, without_dots
 if TYPE_CHECKING:
     from tcb_ops.cli.console import Console
     from tcb_ops.cli.steps import RunCommand
+    from tcb_ops.features.stored.listing import FileLine
     from tcb_ops.features.stored.scan import ScannedFiles
     from tcb_ops.features.stored.sync import SyncPlan
     from tcb_ops.lists.batch import Batch
     from tcb_ops.preflight import SendScope
     from tcb_ops.run import Run, RunHandle
+
+
+LINES_SHOWN = 200
+"""Files that `files` prints at most."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -246,6 +253,69 @@ def list_(source: str, out: str, *, scanning: ScanOptions, common: CommonOptions
     words = ("upload", str(dest.absolute()), "--root", str(base.absolute()))
     console.suggest(purpose, command(settings, *words))
     return 0
+
+
+@click.command("files", cls=Command, usual="path out target json")
+@click.argument("what", metavar="[ENV|MERCHANT]", default="")
+@click.option("--path", default="", help="Only paths that contain this.")
+@table_option("Write all lines.")
+@click.option("--repair", is_flag=True, help="Make the ledger's table of stored files again from its runs.")
+@settings_options("target", "ledger", "json")
+def files_(what: str, path: str, out: Path | None, *, repair: bool, common: CommonOptions) -> int:
+    """Show what runs stored in an environment, and what became of it.
+
+    By which run, when, and what the last confirmation found. The ledger knows nothing of what others write there: `confirm` looks.
+    Without ENV or MERCHANT, everything of the target.
+    """
+    from tcb_ops.features.stored import listing
+    from tcb_ops.reports.formats.terminal import AlignedTable
+    from tcb_ops.table_files import write_table
+
+    settings, console = common.start()
+    if repair:
+        listing.repair_files(settings)
+        console.info(
+            _(
+                "The table of stored files was made again from the runs of {ledger}.",
+                ledger=settings.ledger_name,
+            )
+        )
+    stored = listing.files(what, path=path, settings=settings)
+    if out is not None:
+        write_table(out, listing.COLUMNS, (line.values(settings) for line in stored))
+        console.info(_("All lines: {out}", out=out))
+    first = list(islice(stored, LINES_SHOWN))
+    if common.json:
+        named = [dict(zip(listing.COLUMNS, line.values(settings), strict=True)) for line in first]
+        console.json({"target": settings.run_target, "counts": dict(stored.counts), "files": named})
+    else:
+        console.print(stored.text)
+        if first:
+            console.print(AlignedTable(_file_cells(first, settings)))
+    if len(stored) > len(first):
+        console.warn(_("Only the first {n:,} are shown. --out FILE.csv writes all.", n=len(first)))
+    return 0
+
+
+def _file_cells(lines: Sequence[FileLine], settings: Settings) -> list[list[str]]:
+    """Return the head and the cells of a table of files, without columns that are empty."""
+    lang = settings.lang
+    heads = (
+        _("merchant"), _("environment"), _("path"), pgettext("heading", "there"), _("by run"), _("since"), _("last look"),
+        _("in doubt by"),
+    )  # fmt: skip
+    table = [[head.of(lang) for head in heads]]
+    for line in lines:
+        file = line.file
+        at = datetime.fromtimestamp(file.changed_at, settings.zone).isoformat(" ", "minutes")[:16]
+        look = (
+            _("{outcome} ({run})", outcome=file.found.label, run=file.looked).of(lang) if file.found else ""
+        )
+        doubt = file.doubt or next(iter(file.pending), "")
+        cells = (line.merchant, line.env, line.path, line.state.label.of(lang), file.changed, at, look, doubt)
+        table.append([sanitize(cell) for cell in cells])
+    filled = [column for column in range(len(heads)) if any(cells[column] for cells in table[1:])]
+    return [[cells[column] for column in filled] for cells in table]
 
 
 def own_files(common: CommonOptions, settings: Settings) -> frozenset[str]:

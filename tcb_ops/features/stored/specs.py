@@ -318,6 +318,7 @@ def _of_run(
             if run.finished_at is None:
                 with taken(ledger, run):  # raises if a process works on it
                     pass
+            ledger.check_files(run)
     since = ledger.succeeded_since(subject) if retries else set[int]()
     selected = None if only is None else {(merchant.env, merchant.appid) for merchant in only}
 

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
+    invariant,
     precondition,
     rule,
     run_state_machine_as_test,
@@ -40,6 +41,7 @@ from tcb_ops.features.stored.sync import plan_sync
 from tcb_ops.kinds import Kind
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.model import Outcome
+from tcb_ops.runs.histories import family_of
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.list_kinds import UPLOAD
@@ -148,9 +150,17 @@ class WhoseBytes(RuleBasedStateMachine):
         self.truth: dict[Place, Stored] = {}
         self.last_change: dict[Place, str] = {}
         """Who wrote to a path last, of those that the ledger knows for certain; STRANGER: restored; empty: removed."""
+        self.touched: set[Place] = set()
+        """Where a stranger has been since a run changed the path."""
         self.lists = 0
 
     def teardown(self):
+        with closing(Ledger(self.settings.ledger)) as ledger:
+            if not ledger.fetch("SELECT number FROM pruned_runs"):
+                columns = "store, path, run, line, uploaded, changed, md5, found FROM files WHERE changed IS NOT NULL ORDER BY 1, 2"
+                known = ledger.fetch(f"SELECT {columns}")
+                ledger.rebuild_files()
+                assert ledger.fetch(f"SELECT {columns}") == known, "the runs tell the same as the table"
         shutil.rmtree(self.folder)
         if self.ledger:
             with closing(Ledger(self.ledger)) as ledger, ledger.writing() as connection:
@@ -316,11 +326,33 @@ class WhoseBytes(RuleBasedStateMachine):
             else:
                 self.sim.remove(*place)
                 self.truth.pop(place, None)
+                self.touched.add(place)
 
     def put_by_stranger(self, place, content, *, in_parts=False):
         etag = f"{md5(data(content))}-2" if in_parts else None
         self.sim.put(*place, data(content), etag)
         self.truth[place] = Stored(md5(data(content)), STRANGER, in_parts)
+        self.touched.add(place)
+
+    @invariant()
+    def the_table_is_true(self):
+        """What the ledger is certain of is in the store, unless a stranger has been there."""
+        with closing(Ledger(self.settings.ledger)) as ledger:
+            for place, file in ledger.files(self.settings.run_target, PLACES).items():
+                stored = self.truth.get(place)
+                if place in self.touched or file.doubt or file.pending:
+                    continue
+                assert file.agrees, "the row says the same"
+                assert (stored.md5 if stored is not None else "") == file.md5, "the table has what is there"
+                if (
+                    stored is not None
+                    and file.uploaded
+                    and (runs := ledger.stored_runs("id = ?", (file.run,)))
+                ):
+                    assert stored.owner == family_of(ledger, ledger.run(runs[0].id))[0].id, "and whose it is"
+                if stored is not None and not file.uploaded:
+                    kept = {upload.id for upload in self.uploads}
+                    assert stored.owner not in kept, "what no run uploaded is a stranger's, or a pruned run's"
 
     # --- what must hold -------------------------------------------------------------------------------------------
 
@@ -542,7 +574,9 @@ class WhoseBytes(RuleBasedStateMachine):
     def changes(self, before):
         """Return what was written since, also with the same bytes; None: removed."""
         after = self.objects()
-        return {place: after.get(place) for place in PLACES if after.get(place) is not before.get(place)}
+        changed = {place: after.get(place) for place in PLACES if after.get(place) is not before.get(place)}
+        self.touched -= set(changed)
+        return changed
 
     def new_list(self, places, content):
         """Write a list that no other is equal to, and its files; without content, a list alone."""
