@@ -14,7 +14,7 @@ from tcb_ops.errors import UsageError
 from tcb_ops.features.stored import StoredOutcome
 from tcb_ops.frames import Lines, Tabular
 from tcb_ops.i18n import Lang, Text, _, as_list, ngettext
-from tcb_ops.kinds import environment_count
+from tcb_ops.kinds import counted, environment_count
 from tcb_ops.model import Outcome
 from tcb_ops.runs.files import StoredFile
 from tcb_ops.runs.locks import planning
@@ -87,16 +87,17 @@ class StoredFiles(Tabular):
     @property
     def text(self) -> Text:
         """The totals in words."""
-        parts = (
-            _("{outcome} {rows:,}", outcome=outcome.label, rows=rows) for outcome, rows in self.counts.items()
-        )
         paths = ngettext(
             "{n:,} path in {environments}",
             "{n:,} paths in {environments}",
             len(self),
             environments=environment_count(len(self.environments)),
         )
-        return _("{paths}: {listed}", paths=paths, listed=as_list(parts)) if self.counts else paths
+        return (
+            _("{paths}: {listed}", paths=paths, listed=as_list(counted(self.counts)))
+            if self.counts
+            else paths
+        )
 
     def _table(self, _lang: Lang) -> Lines:
         return Lines(self.text, COLUMNS, (line.values(self.settings) for line in self), len(self))

@@ -60,7 +60,7 @@ def test_it_is_a_frame_and_a_card(open_workspace):
     workspace = open_workspace(many(TEA, rows=30))
     run = workspace.upload()
     files = tcb.files(TEA.env, settings=workspace.settings)
-    assert (len(files), str(files.text)) == (30, "30 paths in 1 environment: uploaded 30")
+    assert (len(files), str(files.text)) == (30, "30 paths in 1 environment: 30 uploaded")
     frame = files.frame()
     assert tuple(frame.columns) == COLUMNS
     assert set(frame["run"]) == {run.id}
