@@ -232,8 +232,6 @@ def _check_ledger(
         reader = RunView(reader, run, only=manifest.environments)
     with reader.snapshot() as snapshot:
         run = snapshot.run(run.id)
-        for member in snapshot.unmerged.members(run):
-            snapshot.ledger.check_files(member)
         of_rows = _check_rows(manifest, snapshot, run)
         if fingerprint(folder / MANIFEST)["sha256"] in snapshot.exports(run):
             yield _same(MANIFEST, _("was exported with this ledger"))
@@ -241,6 +239,9 @@ def _check_ledger(
             text = _("was not exported with this ledger: it was changed, or exported with another ledger.")
             yield _differs(MANIFEST, text)
         yield of_rows
+        if of_rows.state is State.SAME:
+            for member in snapshot.members(run):
+                snapshot.ledger.check_files(member)
 
 
 def _check_rows(manifest: Manifest, snapshot: LedgerReader, run: RunRecord) -> Check:

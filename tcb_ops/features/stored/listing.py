@@ -57,7 +57,7 @@ class FileLine:
 
 
 @dataclass(frozen=True)
-class StoredFiles(Tabular):
+class KnownFiles(Tabular):
     """What runs of the ledger stored in environments of a target. Iterated over, it gives a FileLine per path."""
 
     ledger: LedgerReader = field(repr=False)
@@ -112,7 +112,7 @@ def _state(*, known: bool, there: bool, uploaded: bool) -> Outcome:
 
 
 @checked
-def files(what: str = "", *, path: str = "", settings: Settings | None = None) -> StoredFiles:
+def files(what: str = "", *, path: str = "", settings: Settings | None = None) -> KnownFiles:
     """Return what runs of this ledger stored in an environment, and what became of it.
 
     `what`: an environment, or a merchant's name or appid, which means all its environments; empty for all of the target. `path`: a
@@ -128,7 +128,7 @@ def files(what: str = "", *, path: str = "", settings: Settings | None = None) -
         raise UsageError(
             text.format(ledger=ledger.name, what=what or "*", target=settings.run_target, known=known)
         )
-    return StoredFiles(ledger, settings, chosen, path)
+    return KnownFiles(ledger, settings, chosen, path)
 
 
 def repair_files(settings: Settings) -> None:
