@@ -119,7 +119,7 @@ class Prepared:
         for environment in self.ledger.envs(self.planned):
             start = environment, 0
             for rows in self.ledger.pending(self.planned, [start], BATCH):
-                self.ledger.earlier(self.planned, environment, [row.path for row in rows])
+                self.ledger.certain_files(self.planned, rows)
 
     def confirm(self) -> None:
         """Find the rows of a confirm."""
