@@ -9,6 +9,7 @@ from tcb_ops.features.stored import StoredOutcome, StoredReason
 from tcb_ops.features.stored.client import NOT_THERE, FileClient, FileStatus, read_files
 from tcb_ops.features.stored.files import UndoStep, confirm_outcome, may_be_stored, undo_step
 from tcb_ops.model import Merchant, Outcome, Owner, Reason, Secret
+from tcb_ops.runs.files import StoredFile
 from tcb_ops.runs.records import may_have_stored
 from tcb_ops.wechat.cos import post_object
 from tcb_ops.wechat.local_files import open_file
@@ -240,3 +241,65 @@ def test_an_answer_may_end_with_its_connection(run, status, length, to_sink):
         return answer.status, answer.body + taken
 
     assert run(fetched()) == (int(status[:3]), b"0123456789")
+
+
+def known(**changes):
+    """What is known of a path: by default, the file of the run `own`, which is numbered 5."""
+    values = {
+        "run": "own", "line": 2, "uploaded": True, "changed": "own", "changed_number": 5, "changed_at": 1.0, "md5": OURS,
+        "bytes": 5, "file_id": "", "content_type": "", "cache_control": "", "source": "", "etag": "", "doubt": "",
+        "looked": "", "found": None,
+    }  # fmt: skip
+    return StoredFile(**values | changes)
+
+
+GIVEN_BACK = {"changed": "undo", "changed_number": 9}
+PUT_BACK = {**GIVEN_BACK, "run": "undo", "uploaded": False, "md5": OLD}
+GONE = {**GIVEN_BACK, "run": "undo", "uploaded": False, "md5": ""}
+
+
+@pytest.mark.parametrize(
+    ("changes", "ours", "sure"),
+    [
+        ({}, True, True),
+        (GIVEN_BACK, True, True),
+        (PUT_BACK, False, True),
+        (GONE, False, False),
+        ({"restoring": True, "pending": ("undo",)}, False, False),
+        ({"pending": ("upload",)}, True, False),
+        ({"doubt": "other"}, True, False),
+        ({"looked": "confirm", "found": StoredOutcome.PRESENT}, True, True),
+        ({"looked": "confirm", "found": StoredOutcome.DIFFERENT}, True, False),
+        ({"looked": "other", "found": Outcome.FAILED}, True, False),
+        ({"agrees": False}, False, False),
+    ],
+)
+def test_whose_file_it_is_and_whether_it_is_certain(changes, ours, sure):
+    file = known(**changes)
+    assert (file.is_ours, file.is_known, file.is_of({"own"})) == (ours, sure, ours or file.restoring)
+    assert not file.is_of({"other"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "asked", "since"),
+    [
+        ({}, {}, ""),
+        (GIVEN_BACK, {}, ""),
+        (PUT_BACK, {}, "undo"),
+        (PUT_BACK, {"sent": [OLD]}, ""),
+        (GONE, {}, "undo"),
+        ({"run": "other", "changed": "other", "changed_number": 9}, {}, "other"),
+        ({"run": "other", "changed": "other", "changed_number": 3}, {}, "other"),
+        ({"run": "other", "changed": "other", "changed_number": 3}, {"certain": False}, ""),
+        ({"run": "other", "changed": "other", "changed_number": 9}, {"certain": False}, "other"),
+        ({"changed": ""}, {}, ""),
+    ],
+)
+def test_which_run_has_changed_a_path_since(changes, asked, since):
+    assert known(**changes).changed_since({"own"}, 5, **asked) == since
+
+
+def test_a_run_that_may_have_changed_a_path_is_named():
+    assert known().may_have_changed(()) == ""
+    assert known(doubt="other").may_have_changed({"own"}) == "other"
+    assert known(doubt="own", pending=("own", "late")).may_have_changed({"own"}) == "late"
