@@ -56,6 +56,26 @@ def test_what_is_where_and_by_which_run(open_workspace):
     assert list(known(workspace, path="er/2")) == [(BOOKS.env, "banner/2.png"), (TEA.env, "banner/2.png")]
 
 
+def test_an_undo_gives_a_file_back_to_its_upload_and_a_strangers_to_nobody(open_workspace):
+    workspace = open_workspace(many(TEA, rows=2))
+    first = workspace.upload()
+    workspace.sim.put(TEA.env, "banner/0.png", b"somebody else's")
+    for file in (workspace.folder / "files").iterdir():
+        file.write_bytes(b"changed " + file.read_bytes())
+    second = workspace.upload(backup=workspace.folder / "backup", new_run=True)
+    undone = undo(workspace, second.id)
+    assert undone.counts == {"restored": 2}
+    lines = known(workspace).values()
+    assert [(str(line.state), line.file.run, line.file.changed) for line in lines] == [
+        ("restored", undone.id, undone.id),
+        ("uploaded", first.id, undone.id),
+    ]
+    with pytest.raises(UsageError, match="1 file was not uploaded"):
+        tcb.delete(workspace.read(), settings=workspace.settings, limits=QUICK)
+    assert tcb.delete(first.id, settings=workspace.settings, limits=QUICK).counts == {"deleted": 1}
+    assert stored(workspace) == {(TEA.env, "banner/0.png"): b"somebody else's"}
+
+
 def test_it_is_a_frame_and_a_card(open_workspace):
     workspace = open_workspace(many(TEA, rows=30))
     run = workspace.upload()
