@@ -420,6 +420,11 @@ class NextAction:
     in_list: bool
     """Whether the list's own values may be wrong, so that a retry of the same rows would be refused again."""
 
+    @property
+    def retried(self) -> int:
+        """The rows that a retry takes."""
+        return sum(rows for outcome, rows in self.group.outcomes.items() if outcome.retried)
+
 
 def next_actions(groups: Iterable[CodeGroup]) -> list[NextAction]:
     """Return the actions for a run's codes: most rows per action first, "nothing to do" last."""

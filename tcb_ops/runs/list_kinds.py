@@ -25,14 +25,18 @@ class ListKind(Kind):
     def next_command(
         self, settings: Settings, run: RunRecord, actions: Sequence[NextAction]
     ) -> tuple[Text, list[str]] | None:
-        """Return a retry; where only the list's own values are wrong, the run of a corrected copy."""
+        """Return a retry of the rows that one takes; where only the list's own values are wrong, the run of a corrected copy."""
         from tcb_ops.runs.next_commands import fixed_list, retry
 
-        rows = row_count(sum(action.group.rows for action in actions))
-        if not all(action.in_list for action in actions):
-            return _("When the causes are fixed, run {rows} again:", rows=rows), retry(settings, run)
-        purpose = _("Correct {rows} in a copy of failed.csv, failed-fixed.csv, then run:", rows=rows)
-        return purpose, fixed_list(settings, run)
+        rows = sum(action.retried for action in actions)
+        if rows and not all(action.in_list for action in actions):
+            again = _("When the causes are fixed, run {rows} again:", rows=row_count(rows))
+            return again, retry(settings, run)
+        to_correct = sum(action.group.rows for action in actions if action.in_list)
+        if not to_correct:
+            return None
+        purpose = _("Correct {rows} in a copy of failed.csv, failed-fixed.csv, then run:")
+        return purpose.format(rows=row_count(to_correct)), fixed_list(settings, run)
 
 
 class LinksKind(ListKind):

@@ -42,11 +42,9 @@ class _StoredKind(Kind):
         self, settings: Settings, run: RunRecord, actions: Sequence[NextAction]
     ) -> tuple[Text, list[str]] | None:
         rows = sum(
-            count
+            action.retried
             for action in actions
             if action.group.code != StoredReason.NO_CHECKSUM  # the answer would be the same again
-            for outcome, count in action.group.outcomes.items()
-            if outcome.retried
         )
         if not rows:
             return None

@@ -8,7 +8,7 @@ from tcb_ops.catalogue import all_errcodes, all_store_codes
 from tcb_ops.i18n import Bilingual
 from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.reports.explanations import code_label
-from tcb_ops.reports.summary import Per, RunSummary, by_code, causes_of, per
+from tcb_ops.reports.summary import Per, RunSummary, by_code, causes_of, next_command, per
 from tcb_ops.reports.summary import next_actions as order
 from tcb_ops.runs.records import Tally
 
@@ -146,6 +146,30 @@ def test_only_codes_that_a_corrected_list_mends_are_called_faults_of_the_list():
     codes = (40097, -501007, -601002, 41001, 43002, 40013, 76001, 85088, 987654)
     found = next_actions([tally(1, code, at=at) for at, code in enumerate(codes)])
     assert {action.group.code for action in found if action.in_list} == {"40097", "-501007", "-601002"}
+
+
+LEFT = RowEnd(0, Outcome.PENDING)  # stands for the outcomes that a retry does not take
+NO_PRIVILEGE = RowEnd(0, REFUSED, Reason.REFUSED, errcode=85088)
+BAD_ROW = RowEnd(0, Outcome.INVALID, Reason.INVALID)
+FOLLOWS = {
+    "a retry": ([LEFT, NO_PRIVILEGE, NO_PRIVILEGE], "run 2 rows again", "retry"),
+    "a retry without what the list has wrong": ([BAD_ROW, NO_PRIVILEGE], "run 1 row again", "retry"),
+    "a corrected list": ([BAD_ROW, LEFT], "Correct 1 row ", "upload"),
+}
+
+
+@pytest.mark.parametrize(("ends", "purpose", "name"), FOLLOWS.values(), ids=FOLLOWS)
+def test_the_next_command_is_about_the_rows_that_it_takes(a_run, in_english, ends, purpose, name):
+    reported = a_run(ends)
+    summary = RunSummary(reported.ledger, reported.run)
+    text, words = next_command(in_english, reported.run, summary.codes)
+    assert purpose in text.en
+    assert words[1] == name
+
+
+def test_no_retry_is_offered_for_rows_that_it_does_not_take(a_run, in_english):
+    reported = a_run([LEFT, RowEnd(0, Outcome.UPLOADED)])
+    assert next_command(in_english, reported.run, RunSummary(reported.ledger, reported.run).codes) is None
 
 
 def test_a_dead_token_has_another_remedy_than_its_errcode():
