@@ -130,7 +130,7 @@ class RunMonitor(widgets.VBox):
         self._handle, run = handle, handle.so_far()
         begun = _("Run {id} is running.", id=handle.id)
         if handle.resumed:
-            text = _("Resuming run {id}: {done:,} of {rows} are done.")
+            text = _("Run {id} was resumed: {done:,} of {rows} were done before.")
             begun = text.format(id=handle.id, done=handle.done_before, rows=row_count(handle.record.rows))
         if in_cell:
             text = _("No button acts before its cell has ended; to cancel the run, interrupt the kernel.")

@@ -8,7 +8,7 @@ is resumed with its pending rows.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import fields
 
 from tcb_ops.catalogue import Decision, errcode
@@ -166,7 +166,8 @@ class Engine:
     # --- setting up and shutting down -------------------------------------------------------------------------
 
     async def _set_up(self) -> None:
-        environments, counts = await self._loop.run_in_executor(self._reader_thread, self._read_state)
+        ledger = self._context.ledger
+        environments, counts = await self._loop.run_in_executor(self._reader_thread, ledger.state, self._run)
         self._writer.counts.update(
             {outcome: rows for outcome, rows in counts.items() if outcome is not Outcome.PENDING}
         )
@@ -174,9 +175,6 @@ class Engine:
         waiting = after_canary(environments, self._context.canary)
         self._after_canary = [environment for environment in environments if environment.env in waiting]
         self._schedule([environment for environment in environments if environment.env not in waiting])
-
-    def _read_state(self) -> tuple[list[EnvRecord], Mapping[Outcome, int]]:
-        return self._context.ledger.environments(self._run), self._context.ledger.counts(self._run)
 
     async def _check_canary(self) -> None:
         tallies = await self._loop.run_in_executor(

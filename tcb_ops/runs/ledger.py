@@ -177,8 +177,8 @@ class Ledger(LedgerReader):
             if self.file is not None:
                 connection.execute("PRAGMA shrink_memory")  # the pages that it keeps: 4 MB
 
-    def stop(self, run: RunRecord, reason: Detail) -> None:
-        """Record why a session ended before its run was finished; the run stays unfinished."""
+    def stop(self, run: RunRecord, reason: Detail | None) -> None:
+        """Record why a session ended before its run was finished; None where one begins. The run stays unfinished."""
         with self.writing() as connection:
             connection.execute(
                 "UPDATE runs SET stopped = ? WHERE number = ? AND finished_at IS NULL",

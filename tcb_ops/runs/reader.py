@@ -134,8 +134,7 @@ class LedgerReader(FileReader):
 
     def check(self, run: RunRecord) -> None:
         """Check a run before it is resumed: the number of its rows, and an SQLite file. Raises LedgerDamagedError."""
-        self.counts(run)
-        self.environments(run)
+        self._check_complete(run)
         self.check_files(run)
         if self.file is not None and (fault := self.fetch("PRAGMA quick_check(1)")[0][0]) != "ok":
             raise damaged(self.name, _("SQLite's check found: {fault}", fault=" ".join(fault.split())))
@@ -171,10 +170,8 @@ class LedgerReader(FileReader):
         environments = filters.get("environments")
         by_number = {item.number: item for item in (self.envs(run) if environments is None else environments)}
         (condition, values), after_line = _condition(filters, by_number), filters.get("after_line", -1)
-        if filters.get("merchant"):
-            self.environments(run)
-        elif condition and all(filters.get(name) is None for name in ("environments", "ends", "lines")):
-            self.counts(run)
+        if condition and all(filters.get(name) is None for name in ("environments", "ends", "lines")):
+            self._check_complete(run)
         query = f"SELECT * FROM rows WHERE run = ? AND line > ? {condition} ORDER BY line LIMIT {BATCH}"
         for batch in self._in_order(
             run,
@@ -218,7 +215,7 @@ class LedgerReader(FileReader):
         """
         condition = ""
         if outcomes is not None:
-            self.counts(run)
+            self._check_complete(run)
             condition = f"AND outcome IN ({sql_list(outcomes)})"
         query = f"SELECT * FROM rows WHERE run = ? AND line > ? {condition} ORDER BY line LIMIT ?"
 
@@ -231,7 +228,7 @@ class LedgerReader(FileReader):
         """Return the lines of a run that have succeeded in one of its retries, or in a retry of those."""
         lines: set[int] = set()
         for retry in self.retries(run):
-            self.counts(retry)
+            self._check_complete(retry)
             good = f"SELECT line FROM rows WHERE run = ? AND outcome IN ({sql_list(Outcome.successes())})"
             lines.update(line for (line,) in self.fetch(good, (retry.number,)))
         return lines
@@ -262,21 +259,27 @@ class LedgerReader(FileReader):
 
     # --- sums -----------------------------------------------------------------------------------------------------
 
-    def environments(self, run: RunRecord, only: Sequence[int] | None = None) -> list[EnvRecord]:
-        """List a run's environments, or `only` these by number, with their numbers of rows and of pending rows."""
-        query = (
-            "SELECT place, COUNT(*), SUM(CASE outcome WHEN 'pending' THEN 1 ELSE 0 END) FROM rows "
-            f"WHERE run = ? {_among('place', only)} GROUP BY place"
-        )
-        counted = {number: counts for number, *counts in self.fetch(query, (run.number,))}
+    def state(
+        self, run: RunRecord, only: Sequence[int] | None = None
+    ) -> tuple[list[EnvRecord], dict[Outcome, int]]:
+        """List a run's environments, or `only` these by number, as `environments` does, and count their rows by outcome."""
+        of_run = _IN_ORDER if only is None else f"run = ? {_among('place', only)}"
+        query = f"SELECT place, outcome, COUNT(*) FROM rows WHERE {of_run} GROUP BY place, outcome"
+        by_place: defaultdict[int, Counter[Outcome]] = defaultdict(Counter)
+        for number, outcome, count in self.fetch(query, (run.number,)):
+            by_place[number][Outcome(outcome)] = int(count)
         environments = [
-            replace(environment, rows=count, pending=waiting)
+            replace(environment, rows=counted.total(), pending=counted[Outcome.PENDING])
             for environment in self.envs(run, only)
-            for count, waiting in [counted.get(environment.number, (0, 0))]
+            for counted in [by_place[environment.number]]
         ]
         if only is None:
             self.check_rows(run, sum(environment.rows for environment in environments))
-        return environments
+        return environments, Outcome.in_order(sum(by_place.values(), Counter()))
+
+    def environments(self, run: RunRecord, only: Sequence[int] | None = None) -> list[EnvRecord]:
+        """List a run's environments, or `only` these by number, with their numbers of rows and of pending rows."""
+        return self.state(run, only)[0]
 
     def envs(self, run: RunRecord, only: Sequence[int] | None = None) -> list[EnvRecord]:
         """List a run's environments, or `only` these by number, without counting rows: `rows` and `pending` are 0."""
@@ -287,8 +290,10 @@ class LedgerReader(FileReader):
 
     def counts(self, run: RunRecord) -> dict[Outcome, int]:
         """Count rows by outcome, pending included, without zeros."""
-        counted = "COUNT(*) FROM rows" if run.finished_at is None else "SUM(rows) FROM sums"
-        query = f"SELECT outcome, {counted} WHERE run = ? GROUP BY outcome"
+        counted = "SUM(rows) FROM sums WHERE run = ?"
+        if run.finished_at is None:
+            counted = f"COUNT(*) FROM rows WHERE {_IN_ORDER}"
+        query = f"SELECT outcome, {counted} GROUP BY outcome"
         counts = {Outcome(outcome): int(count) for outcome, count in self.fetch(query, (run.number,))}
         self._check_sums(run, sum(counts.values()))
         return Outcome.in_order(counts)
@@ -323,7 +328,9 @@ class LedgerReader(FileReader):
 
     def planned_bytes(self, run: RunRecord, outcomes: frozenset[Outcome]) -> int:
         """Sum up the sizes of these rows' local files at the time the run was planned."""
-        query = f"SELECT COALESCE(SUM(size), 0) FROM rows WHERE run = ? AND outcome IN ({sql_list(outcomes)})"
+        query = (
+            f"SELECT COALESCE(SUM(size), 0) FROM rows WHERE {_IN_ORDER} AND outcome IN ({sql_list(outcomes)})"
+        )
         return int(self.fetch(query, (run.number,))[0][0])
 
     def timeline(self, run: RunRecord, buckets: int = 60) -> list[TimelineBucket]:
@@ -331,7 +338,7 @@ class LedgerReader(FileReader):
 
         Empty if no row has ended. Does not include invalid rows.
         """
-        query = "SELECT MIN(ended_at), MAX(ended_at) FROM rows WHERE run = ?"
+        query = f"SELECT MIN(ended_at), MAX(ended_at) FROM rows WHERE {_IN_ORDER}"
         ((first, last),) = self.fetch(query, (run.number,))
         if last is None:
             return []
@@ -339,7 +346,7 @@ class LedgerReader(FileReader):
         width = max(last - began, 0.001) / buckets
         bucket = self.dialect.whole.format("(ended_at - ?) / ?")
         query = f"""
-            SELECT {bucket} AS bucket, outcome, COUNT(*) FROM rows WHERE run = ? AND ended_at IS NOT NULL
+            SELECT {bucket} AS bucket, outcome, COUNT(*) FROM rows WHERE {_IN_ORDER} AND ended_at IS NOT NULL
             GROUP BY bucket, outcome"""
         outcomes: defaultdict[int, Counter[Outcome]] = defaultdict(Counter)
         for number, outcome, count in self.fetch(query, (began, width, run.number)):
@@ -352,6 +359,11 @@ class LedgerReader(FileReader):
         self.check_rows(run, count)
         if run.finished_at is not None:  # its sums were stored, and do not tell whether its rows are there
             self.check_rows(run, self.fetch("SELECT COUNT(*) FROM rows WHERE run = ?", (run.number,))[0][0])
+
+    def _check_complete(self, run: RunRecord) -> None:
+        """Raise LedgerDamagedError if rows of a run, or their environments, are lost. Reads the index by place only."""
+        query = "SELECT COUNT(*) FROM rows WHERE run = ? AND place IN (SELECT no FROM envs WHERE run = ?)"
+        self.check_rows(run, self.fetch(query, (run.number, run.number))[0][0])
 
     def check_rows(self, run: RunRecord, count: int) -> None:
         """Raise LedgerDamagedError if the number of rows that were read is not the planned one."""
@@ -447,6 +459,8 @@ def _condition(filters: RowFilter, environments: Mapping[int, EnvRecord]) -> tup
     return "".join(f" AND {condition}" for condition in conditions), values
 
 
+_IN_ORDER = "run = ? AND line >= 0"
+"""All rows of a run in the order of its list: by the index of environments SQLite would read a page for almost every row."""
 _LIKE = "LIKE ? ESCAPE '/'"
 
 
@@ -459,5 +473,5 @@ SUMS = f"""
     SELECT {_SUMMED}, COUNT(*), MAX(CASE
         WHEN reason IN ({sql_list(reason for reason in Reason.all() if reason.explained)}) THEN detail
         WHEN reason IN ({sql_list((Reason.REFUSED, Reason.COMPONENT))}) THEN errmsg ELSE '' END)
-    FROM rows WHERE run = ? GROUP BY {_SUMMED}"""
+    FROM rows WHERE {_IN_ORDER} GROUP BY {_SUMMED}"""
 """The records of the table sums, computed from the rows of a run."""

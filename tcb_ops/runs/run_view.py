@@ -186,7 +186,7 @@ class RunView(LedgerReader):
         """Refuse what the ledger tells of all rows of a run: here it would be those of others, too."""
         raise NotImplementedError
 
-    records = listed = linked = pending = environments = check = _of_whole_runs  # type: ignore[assignment]
+    records = listed = linked = pending = state = environments = check = _of_whole_runs  # type: ignore[assignment]
 
     def _shown(self, run: RunRecord) -> RunRecord:
         family = (run, *self._retries)

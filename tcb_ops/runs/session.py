@@ -52,7 +52,9 @@ class RunSession:
                 records = self._ledger.records(self._run, frozenset({Outcome.LINKED}))
                 linked = (record[1] for batch in records for record in batch)
                 self._ledger.reopen(self._run, self._links.lost(linked, self._context.runtime.now()))
-        done = self._ledger.counts(self._run)
+        if self._run.stopped is not None:
+            self._ledger.stop(self._run, None)  # that was an earlier session
+        done = self._ledger.counts(self._run) if context.resumed else {}
         self.done_before = sum(rows for outcome, rows in done.items() if outcome is not Outcome.PENDING)
         """Number of rows that earlier sessions had done."""
         self._future = self._context.runtime.submit(self._work())

@@ -130,7 +130,7 @@ def test_run_resumes_an_unfinished_run_of_the_same_list_unless_a_new_run_is_aske
         panel.worker.settle()
         assert panel.monitor.running
         assert (before is not None and panel.run.id == before.id) is (before is not None and not new)
-        assert ("Resuming run" in read(panel.worker.line)) is (before is not None and not new)
+        assert ("was resumed: " in read(panel.worker.line)) is (before is not None and not new)
         press(panel, panel.monitor.stop)
 
 

@@ -33,7 +33,6 @@ from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.locks import host_name
 from tcb_ops.runs.loop import submit_coroutine
 from tcb_ops.runs.records import EnvRecord, RunRecord, Usage
-from tcb_ops.runs.schema import sql_list
 from tcb_ops.runs.stop_errors import interrupted
 from tcb_ops.settings import Settings, shown_url
 from tcb_ops.wechat.tokens import open_source
@@ -354,16 +353,15 @@ class PartitionLedger(Ledger):
         if beat != self._beat:
             self._beat, self._beat_at = beat, time.monotonic()
 
-    def environments(self, run: RunRecord, only: Sequence[int] | None = None) -> list[EnvRecord]:
-        """List the partition's environments."""
-        return super().environments(run, self._environments if only is None else only)
+    def state(
+        self, run: RunRecord, only: Sequence[int] | None = None
+    ) -> tuple[list[EnvRecord], dict[Outcome, int]]:
+        """List the partition's environments, and count their rows by outcome."""
+        return super().state(run, self._environments if only is None else only)
 
     def counts(self, run: RunRecord) -> dict[Outcome, int]:
         """Count the partition's rows by outcome, without zeros."""
-        query = f"""
-            SELECT outcome, COUNT(*) FROM rows WHERE run = ? AND place IN ({sql_list(self._environments)})
-            GROUP BY outcome"""
-        return {Outcome(outcome): count for outcome, count in self.fetch(query, (run.number,))}
+        return self.state(run)[1]
 
     def record(self, run: RunRecord, ends: Sequence[RowEnd], usage: Usage) -> None:
         """Commit as Ledger does. The run's own time is that of the starting process."""

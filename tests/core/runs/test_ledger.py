@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,26 @@ OUTAGE = stop_reason(OUTAGE_ERROR)
 
 
 # --- what is kept -----------------------------------------------------------------------------------------------------
+
+
+def test_a_merchants_rows_are_found_without_reading_those_of_the_others(ledger):
+    places = [
+        replace(PLACES[0], number=n, env=f"env-{n}", appid=f"wx{n}", merchant=f"m{n}") for n in range(200)
+    ]
+    run = ledger.plan(new_run(), (a_row(n + 2, places[n % 200]) for n in range(20_000)), places)
+
+    def cpu(**filters: Any) -> float:
+        taken = []
+        for _ in range(3):
+            began = time.process_time()
+            list(ledger.rows(run, **filters))
+            taken.append(time.process_time() - began)
+        return min(taken)
+
+    assert cpu(merchant="m7") < cpu() / 25
+    ledger.finish(run, 1.0)
+    run = ledger.run(run.id)
+    assert cpu(merchant="m7") < cpu() / 25
 
 
 def test_a_planned_run_comes_back_as_it_was_given(ledger):

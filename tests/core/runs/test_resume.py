@@ -205,7 +205,11 @@ def test_61004_stops_the_run_with_its_rows_pending_and_fixed_it_goes_on(
     assert run.record.finished_at is None
     counts = assert_complete(run, 100)
     assert counts.keys() == {"pending", "linked" if kind == "links" else "uploaded"}
-    assert_all_done(workspace, start(workspace, kind).wait(), kind, assert_complete, 100)
+    again = start(workspace, kind)
+    assert latest(workspace).record.stopped is None, (
+        "what stopped an earlier session is not why this one ends"
+    )
+    assert_all_done(workspace, again.wait(), kind, assert_complete, 100)
     assert latest(workspace).record.stopped is None
 
 
