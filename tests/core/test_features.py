@@ -165,7 +165,6 @@ def test_an_option_whose_feature_is_missing_is_refused_before_the_first_call_and
             "parquet",
             "pdf",
             "stored",
-            "views",
             "workbooks",
         )
     )

@@ -67,6 +67,15 @@ def test_other_runs_are_named_by_kind_or_id(retried):
     assert cli("show", retry, "--json").json["counts"] == {"uploaded": 2}
 
 
+def test_a_ledger_of_audits_says_how_to_name_one(open_cli):
+    cli = open_cli(many(TEA, rows=1))
+    cli("audit")
+    audit = cli.latest().id
+    refused = cli("errcodes")
+    assert (refused.code, f"The newest run is {audit} (audit): give its id. " in refused.err) == (2, True)
+    assert cli("errcodes", audit).code == 0
+
+
 def test_a_code_names_the_rows_that_ended_with_it_last(open_cli):
     faults = [
         Fault(env=BOOKS.env, errcode=85088, calls=((1, 1),)),
