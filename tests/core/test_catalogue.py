@@ -35,7 +35,7 @@ DECISIONS: dict[tuple[Decision, Scope], tuple[int, ...]] = {
     (Decision.STOP, Scope.APPID): (
         *(85088, 61003, 61007, 48001, 45009),
         *(48004, 48006, 50002, 42002, 42007, 61009, 61010, 61016, 61017, 61023, 61028),
-        *(40164, 45035, 89503, 85107, -601004, -601010, -601011, -601018),
+        *(40164, 45035, 89503, 85107, -601004, -601010, -601011, -601018, -601026, -601048, -601049),
     ),
     (Decision.FIX, Scope.ROW): (
         *(40097, 40101, 41001, 43002, 44002, 47001),
@@ -120,6 +120,22 @@ def test_advice_about_the_cloud_console_says_where_a_platform_finds_it():
         for words in (text.en, text.zh):
             assert "extAppid" in words
             assert "tcb.cloud.tencent.com" in words
+
+
+def test_the_advice_for_85088_is_the_order_that_the_interface_asks_for():
+    """Call, the administrator's confirmation, the same call again, an environment that costs money, a wait."""
+    advice = errcode(85088).action
+    steps = (
+        *("createclouduser", "-601049", "-601048", "confirm", "again", "createenvandresource"),
+        *("pay-as-you-go", "ten minutes", "run its rows"),
+    )
+    assert sorted(map(advice.en.index, steps)) == list(map(advice.en.index, steps))
+    for code in (-601026, -601048, -601049):
+        entry = errcode(code)
+        assert entry.known
+        assert entry.meaning.en.startswith("tcb/createclouduser: ")
+        assert "same call again" in entry.action.en
+        assert "再次发起同一调用" in entry.action.zh
 
 
 @pytest.mark.parametrize("entry", [*all_errcodes(), *all_store_codes()], ids=lambda entry: str(entry.code))

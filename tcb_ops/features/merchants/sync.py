@@ -150,7 +150,9 @@ _BESIDE = {
 }
 _ACTIONS = {
     "env_gone": _("Remove the lines if they are gone for good."),
-    "without_env": _("Create an environment with tcb/createenvandresource, then sync again."),
+    "without_env": _(
+        "Create an environment with tcb/createenvandresource (pay-as-you-go: ask the merchant first), then sync again."
+    ),
 }
 
 

@@ -138,6 +138,13 @@ def test_every_code_of_the_catalogues_suggests_one_cause_and_every_cause_has_tex
         assert bool(line["message_en"]) == bool(line["message_zh"]) == (line["who"] == "merchant")
 
 
+def test_no_text_sends_anybody_to_wechat_devtools():
+    """A merchant that has authorized 云开发 to a platform cannot open its console there; the platform's project can."""
+    tables = ("errcodes.csv", "storecodes.csv", "reasons.csv", "features/diagnosis/verdicts.csv")
+    texts = [text for table in tables for line in catalogue_lines(table) for text in line.values()]
+    assert [text for text in texts if "DevTools" in text or "开发者工具" in text] == []
+
+
 def test_a_text_for_a_merchant_takes_any_name_and_a_verdict_survives_the_ledger():
     facts = Facts(merchant=TEA, code="-501005", answers=Answers(listed("HALTED"), None, SET))
     verdict = verdict_of(facts)
