@@ -14,8 +14,11 @@ in the page                                     effect
 <!-- file: FILE --> before a block              the same
 ```toml without a caption                       parsed
 <!-- not run: REASON --> before a block         neither run nor compared
-any other block                                 ignored; an error if it looks like a command line
+any other block                                 ignored; an error if a line looks like a command
+`a command` in a sentence                       parsed, but not run: `commands_in` finds it
 ==============================================  ====================================================================
+
+A script of the repository (`$ python benchmarks/…`) is run from the repository's folder, whatever the session's.
 
 Ids, times, durations, ports and paths of this machine are normalised before outputs are compared. With UPDATE_DOCS=1,
 outputs that differ are written into the pages instead.
@@ -56,6 +59,10 @@ FENCE = re.compile(r"( *)(`{3,})\s*(.*)")
 SHELL = set("|&;<>*$`~(")
 """Characters that need a shell."""
 NOT_RUN = "<!-- not run:"
+COMMAND = re.compile(
+    r"([A-Z_]+=\S* )*(\S*/)?(tcb-ops|python3?|make|uv|pipx?|bash|dask|openssl|pip-audit|curl|docker|apt-get) \S"
+)
+"""How a command line begins, typed with an argument."""
 FILE = re.compile(r"<!-- file: (\S+) -->")
 PROGRESS = re.compile(r"\d+/\d+ · .*")
 """Progress lines, which a run of more than a few seconds prints."""
@@ -135,7 +142,7 @@ def _block(info: str, lines: list[str], start: int, indent: str) -> Block:
         lines, start = lines[1:], start + 1
     assert kind != "sh", f"line {start}: a block that is not run needs `{NOT_RUN} reason -->` before it"
     if kind not in {"console", "python"}:
-        typed = [line for line in lines if line.startswith(("$ ", "tcb-ops "))]
+        typed = [line for line in lines if line.startswith("$ ") or COMMAND.match(line)]
         assert not typed, f"line {start}: a command outside a console block is never run: {typed[0]}"
     return Block(kind, lines, start, options.get("caption", ""), indent)
 
@@ -156,6 +163,12 @@ def commands(block: Block) -> list[Command]:
             number += 1
         found.append(Command(words, [], block.start + number))
     return found
+
+
+def commands_in(text: str) -> list[str]:
+    """Return the commands that the sentences and tables of a page name, in backticks."""
+    sentences = re.sub(r"^ *(`{3,}).*?^ *\1$", "", text, flags=re.MULTILINE | re.DOTALL)
+    return [each for each in re.findall(r"`([^`\n]+)`", sentences) if COMMAND.match(each)]
 
 
 def normalised(text: str) -> str:
@@ -220,8 +233,10 @@ class Session:
             with redirect_stdout(output), redirect_stderr(output):
                 self.code = run_command(words[1:])
             return self._lines(output.getvalue())
+        script = ROOT / words[1] if words[0] == "python" else None
         done = subprocess.run(
             ["bash", "-c", line],
+            cwd=ROOT if script is not None and script.is_file() else None,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -2,19 +2,43 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
-pytestmark = pytest.mark.slow
+
+@pytest.mark.parametrize("program", sorted(BENCHMARKS.glob("*.py")), ids=lambda program: program.stem)
+def test_what_a_benchmark_imports_of_the_package_is_there(program: Path) -> None:
+    lines = ast.walk(ast.parse(program.read_text(encoding="utf-8")))
+    imported = [line for line in lines if isinstance(line, ast.ImportFrom) and line.module]
+    for module, names in ((line.module or "", line.names) for line in imported):
+        if module.split(".")[0] == "tcb_ops":
+            missing = [name.name for name in names if not hasattr(import_module(module), name.name)]
+            assert [name for name in missing if find_spec(f"{module}.{name}") is None] == []
 
 
+def test_the_sizing_of_a_cluster_reckons_with_what_one_process_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import sizing
+
+    results = (BENCHMARKS / "RESULTS.md").read_text(encoding="utf-8")
+    small = results[results.index("## Uploads of 4 KB") :]
+    measured = re.search(r"^\| tcb_ops\.upload: list, ledger \| ([\d,]+)", small, re.MULTILINE)
+    assert measured is not None
+    assert 0.5 < sizing.FILES / int(measured[1].replace(",", "")) < 1.5
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("contender", ["tcb-links", "tcb-calls", "tcb-upload", "aiohttp-links"])
 def test_a_contender_does_every_row(contender: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(BENCHMARKS)

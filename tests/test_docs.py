@@ -5,6 +5,9 @@ from __future__ import annotations
 import ast
 import os
 import re
+import shlex
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cache
@@ -15,7 +18,7 @@ import click
 import guards
 import pytest
 import simulated_runs
-from doc_pages import ROOT, RUN_ID, agrees, blocks, commands, play, rewrite
+from doc_pages import ROOT, RUN_ID, agrees, blocks, commands, commands_in, play, rewrite
 from simulated_world import scenario_of
 
 import tcb_ops as tcb
@@ -36,13 +39,20 @@ DOCS = ROOT / "docs"
 READMES = (ROOT / "README.md", ROOT / "README.zh-CN.md")
 ENGLISH = sorted((DOCS / "en").rglob("*.md"))
 PAIRS = [READMES, *((page, DOCS / "zh" / page.relative_to(DOCS / "en")) for page in ENGLISH)]
-EXECUTED = [*READMES, *sorted(p for kind in ("tutorials", "howto") for p in DOCS.glob(f"*/{kind}/*.md"))]
+IN_ENGLISH = [
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "SECURITY.md",
+    ROOT / "benchmarks/README.md",
+    DOCS / "decisions.md",
+]
+ALL = [*(page for pair in PAIRS for page in pair), *IN_ENGLISH]
 ENGLISH_ONLY = {"contributing/decisions.md", "contributing/benchmarks.md", "contributing/testing.md"}
 """Pages that show a part of an English file."""
 OTHER_PROGRAMS = {
     "--appid",
     "--check",
     "--file",
+    "--files",
     "--format",
     "--host",
     "--no-nanny",
@@ -54,6 +64,17 @@ OTHER_PROGRAMS = {
     "--username",
 }
 """Options of programs that the pages show beside ours."""
+NEITHER_RUN_NOR_PARSED = {
+    "python -m pip install": "installs packages",
+    "pipx install": "installs packages",
+    "uv tool install": "installs packages",
+    "bash .ci/run": "installs packages",
+    "pip-audit": "needs a network",
+    "python -m pytest": "these tests",
+    "python token_server.py PORT": "the page runs it with a port",
+    "python -c pass": "what start-up is compared with",
+}
+"""Beginnings of commands that sentences name, each with the reason."""
 BOUNDS = {
     "howto/tokens-service.md": (
         token_sources.TIMEOUTS.connect + token_sources.TIMEOUTS.answer,
@@ -84,6 +105,7 @@ def name_of(page: Path) -> str:
 
 
 pages = pytest.mark.parametrize("page", [page for pair in PAIRS for page in pair], ids=name_of)
+all_pages = pytest.mark.parametrize("page", ALL, ids=name_of)
 pairs = pytest.mark.parametrize(("english", "chinese"), PAIRS, ids=[name_of(english) for english, _ in PAIRS])
 languages = pytest.mark.parametrize("lang", ["en", "zh"])
 
@@ -158,7 +180,7 @@ def all_commands() -> Iterator[tuple[str, click.Command]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", EXECUTED, ids=name_of)
+@all_pages
 def test_a_page_shows_what_happens(page: Path, tmp_path: Path):
     different = play(page, tmp_path, "zh" if "zh" in name_of(page) else "en")
     if os.environ.get("UPDATE_DOCS"):
@@ -187,7 +209,59 @@ def test_an_output_agrees_with_the_one_shown_but_for_what_varies(shown: str, act
     assert agrees(shown.splitlines(), actual.splitlines()) is same
 
 
-@pytest.mark.parametrize("block", ["```sh\nmake\n```", "```text\ntcb-ops runs\n```", "```text\n$ ls\n```"])
+def refusal_of(command: str) -> str | None:
+    """Return why a command that a sentence names cannot be typed so; None if it can. Nothing is run but `--help`."""
+    words = shlex.split(command.replace("COMMAND", "upload"))
+    if words[0] == "tcb-ops":
+        rest = words[1:]
+        try:
+            with cli.make_context("tcb-ops", rest) as above:
+                _, below, rest = cli.resolve_command(above, [*above._protected_args, *above.args])
+                while isinstance(below, click.Group):
+                    _, below, rest = below.resolve_command(above, rest)
+                below.make_context(below.name, rest, parent=above)
+        except click.exceptions.Exit:  # --help
+            return None
+        except click.UsageError as refusal:
+            named_alone = isinstance(refusal, click.MissingParameter) and not rest
+            return None if named_alone else refusal.format_message()
+        return None
+    if words[0] == "make":
+        targets = re.search(r"^\.PHONY: (.*)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+        named = {word for word in words[1:] if "=" not in word}
+        return None if targets is not None and named <= set(targets[1].split()) else "no such target"
+    if words[0] == "python" and (ROOT / words[1]).is_file():
+        asked = [sys.executable, *words[1:], "--help"]
+        done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+        return done.stderr if done.returncode else None
+    return "neither run nor parsed, and no reason given"
+
+
+@all_pages
+def test_a_command_in_a_sentence_can_be_typed_as_it_stands_there(page: Path):
+    excused = "|".join(map(re.escape, NEITHER_RUN_NOR_PARSED))
+    named = {re.sub(r"^(\w+=\S* )*(\S*/(?=\w+ ))?", "", each) for each in commands_in(read(page).text)}
+    asked = {each: refusal_of(each) for each in named if not re.match(excused, each)}
+    assert {each: refusal for each, refusal in asked.items() if refusal is not None} == {}
+
+
+@pytest.mark.parametrize(
+    "command", ["tcb-ops upload --nope", "tcb-ops nope x", "make nope", "curl x", "python tests/x.py"]
+)
+def test_a_command_that_cannot_be_typed_is_noticed(command: str):
+    assert commands_in(f"Type `{command}`.") == [command]
+    assert refusal_of(command) is not None
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        "```sh\nmake\n```",
+        "```text\ntcb-ops runs\n```",
+        "```text\n$ ls\n```",
+        "```\npython benchmarks/run.py\n```",
+    ],
+)
 def test_a_block_that_shows_commands_is_run_or_says_why_not(block: str):
     with pytest.raises(AssertionError, match="run"):
         blocks(block)
