@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import TYPE_CHECKING, Any, Self
@@ -326,11 +327,17 @@ class SimulatedTransport:
         """Close nothing."""
 
     async def send(
-        self, request: HttpRequest, body: bytes | AsyncGenerator[bytes, None] = b"", *, sending: int = 0
+        self,
+        request: HttpRequest,
+        body: bytes | Iterator[bytes | bytearray] | AsyncGenerator[bytes, None] = b"",
+        *,
+        sending: int = 0,
     ) -> HttpResponse:
         """Carry a link call or a form."""
         target = request.address.raw_path_qs
-        if not isinstance(body, bytes):
+        if isinstance(body, Iterator):
+            body = b"".join(body)
+        elif not isinstance(body, bytes):
             body = b"".join([chunk async for chunk in body])
         if not sending:
             asked = json.loads(body)

@@ -31,7 +31,14 @@ from tcb_ops.secrets import MASK
 from tcb_ops.settings import Settings
 from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.cos import StoredObject, Unconfirmed, post_object
-from tcb_ops.wechat.local_files import Body, FileChangedError, FileUnreadableError, hash_file, open_file
+from tcb_ops.wechat.local_files import (
+    Body,
+    FileChangedError,
+    FileUnreadableError,
+    hash_file,
+    memory_for,
+    open_file,
+)
 from tcb_ops.wechat.responses import ApiError, InvalidResponse, UnsafeLink
 from tcb_ops.wechat.tokens import TokenSource
 from tcb_ops.wechat.transport import Transport
@@ -323,7 +330,8 @@ class UploadCalls(Calls):
         else:
             planned = self._planned(row)
             size, digest = planned[1], self.digests.get(planned, "")
-            opened = partial(open_file, self.context.root / row.file, *planned[1:], digest, self.context.root)
+            root = self.context.root
+            opened = partial(open_file, root / row.file, *planned[1:], digest, root, memory_for(size))
             # Reading a small file is quicker than passing it to a thread.
             with opened() if size <= SMALL else await asyncio.to_thread(opened) as file:
                 yield file

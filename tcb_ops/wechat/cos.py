@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -25,8 +25,8 @@ from tcb_ops.wechat.local_files import Body
 from tcb_ops.wechat.responses import UNPRINTABLE, HttpResponse
 from tcb_ops.wechat.transport import HttpRequest, Transport
 
-_WHOLE = 128 * 1024
-"""Maximum bytes of a form that is sent in one write. To copy a larger file into a form costs more than three writes."""
+_JOINED = 64 * 1024
+"""Maximum bytes of a form that is joined. To copy a larger one costs more than to write its parts."""
 _LARGEST_XML = 64 * 1024
 _LONGEST_MESSAGE = 1000
 
@@ -90,8 +90,8 @@ async def post_object(
         content_type: of the object; if empty, the store's default (application/octet-stream).
         cache_control: the object's Cache-Control; empty for none.
         any_etag: whether COS may write an ETag of any form, as a bucket that encrypts with its own keys does.
-        before_end: called before the last bytes of a file that is not sent in one write; what it raises aborts the
-            upload, and is raised.
+        before_end: called before the last bytes are given to the connection; what it raises aborts the upload, and is
+            raised.
 
     Raises TransportError if there is no usable response, or a success before the whole file was sent;
     FileChangedError and FileUnreadableError if the upload was aborted, in which case no object was created. A source may
@@ -106,9 +106,13 @@ async def post_object(
             "Content-Type": f"multipart/form-data; boundary={boundary}",
             "Content-Length": str(length),
         }
-        in_one = body.content is not None and length <= _WHOLE
         form = _Form(head, body, tail, before_end)
-        content = b"".join((head, body.content or b"", tail)) if in_one else form.chunks()
+        content: bytes | Iterator[bytes | bytearray] | AsyncGenerator[bytes, None]
+        if body.content is None:
+            content = form.chunks()
+        else:
+            parts = form.parts(body.content)
+            content = b"".join(parts) if length <= _JOINED else parts
         failure = None
         request = HttpRequest("POST", link.url.reveal(), headers)
         try:
@@ -121,7 +125,7 @@ async def post_object(
     if failure is not None:
         raise failure
     result = _read(response, link, path, body.md5, any_etag=any_etag)
-    if isinstance(result, StoredObject) and not in_one and not form.taken:
+    if isinstance(result, StoredObject) and not form.taken:
         raise TransportError(
             TransportFault.RESET, detail(DetailCode.STORE_TOO_EARLY, host=request.address.host)
         )
@@ -129,7 +133,7 @@ async def post_object(
 
 
 class _Form:
-    """A form too large for one write. Its end is sent only after the file was checked to be unchanged."""
+    """A form. Its end is sent only after the file was checked to be unchanged, and `before_end` raised nothing."""
 
     def __init__(self, head: bytes, body: Body, tail: bytes, before_end: Callable[[], None]) -> None:
         self._head, self._body, self._tail, self._before_end = head, body, tail, before_end
@@ -141,13 +145,22 @@ class _Form:
         async with aclosing(self._body.chunks()) as chunks:
             async for chunk in chunks:
                 yield chunk
+        yield self._end()
+
+    def parts(self, content: bytes | bytearray) -> Iterator[bytes | bytearray]:
+        """Yield the form of a file that was read before."""
+        yield self._head
+        yield content
+        yield self._end()
+
+    def _end(self) -> bytes:
         self.taken = True
         try:
             self._before_end()
         except TcbOpsError as error:
             self._body.error = error
             raise
-        yield self._tail
+        return self._tail
 
 
 def _around(

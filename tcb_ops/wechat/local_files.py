@@ -12,8 +12,9 @@ import stat
 from collections import deque
 from collections.abc import AsyncGenerator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import lru_cache
+from io import FileIO
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -22,7 +23,7 @@ from tcb_ops.errors import ResourceLimitError, TcbOpsError
 from tcb_ops.model import Reason
 from tcb_ops.resources import exhausted, system_reason
 
-_SMALL = 1024 * 1024 - 64 * 1024
+_WHOLE = 1024 * 1024 - 64 * 1024
 """Maximum bytes of a file that is read at once."""
 _CHUNK = 1024 * 1024
 """Bytes of a larger file that are read and hashed at a time while few are sent."""
@@ -53,7 +54,7 @@ class Body:
         self.size = size
         self.md5 = ""
         """Their digest; empty until all of them have been given out."""
-        self.content: bytes | None = None
+        self.content: bytes | bytearray | None = None
         """All of them, if they were read before the upload."""
         self.error: TcbOpsError | None = None
         """The error of the last read."""
@@ -95,9 +96,6 @@ class FileBody(Body):
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yield the file's bytes. Of few files, one thread reads ahead of what the connection takes, and another hashes."""
-        if self.content is not None:
-            yield self.content
-            return
         run = asyncio.get_running_loop().run_in_executor
         few = FileBody.streams < _FEW
         size, ahead = (_CHUNK, _AHEAD) if few else (_CHUNK_OF_MANY, 1)
@@ -149,21 +147,41 @@ class FileBody(Body):
                 self.md5 = self._digest()
             yield chunk
 
+    def read_into(self, memory: bytearray) -> None:
+        """Read and hash the whole file, whose size the memory has. Blocks, and raises, as `read` does."""
+        with self._reading(), FileIO(self._fd, closefd=False) as file:
+            whole, count = memoryview(memory), 1
+            while self._left and count:
+                count = file.readinto(whole[-self._left :]) or 0
+                self._left -= count
+            self._compare()
+        self._update(memory)
+        self.content, self.md5 = memory, self._digest()
+
     def _read(self, size: int) -> bytes:
-        try:
+        with self._reading():
             chunk = os.read(self._fd, min(size, self._left))
             self._left -= len(chunk)
             if not chunk or not self._left:
-                self.error = _check(self.path, self._fd, self._plan)
-            if not chunk and self._left and self.error is None:
-                self.error = _changed(self.path)
+                self._compare()
+        return chunk
+
+    def _compare(self) -> None:
+        """Compare the file with its plan, when its bytes have come or no more do."""
+        self.error = _check(self.path, self._fd, self._plan)
+        if self._left and self.error is None:
+            self.error = _changed(self.path)
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:  # also if a cancelled upload has closed it
             self.error = _unreadable(self.path, error)
         if self.error is not None:
             raise self.error
-        return chunk
 
-    def _update(self, chunk: bytes) -> None:
+    def _update(self, chunk: bytes | bytearray) -> None:
         if self._hash is not None:
             self._hash.update(chunk)
 
@@ -213,10 +231,23 @@ def _is_below(path: Path, fd: int, root: Path) -> bool:
     return real.startswith(_real(root).rstrip(os.sep) + os.sep)
 
 
+def memory_for(size: int) -> bytearray | None:
+    """Return the memory for `open_file`, if a file of so many bytes is read at once.
+
+    Made in the event loop's thread: a thread that reads would get it from the system, and return it, for each file.
+    """
+    return bytearray(size) if size <= _WHOLE else None
+
+
 def open_file(
-    path: Path, size: int, mtime_ns: int, known_md5: str = "", root: Path | None = None
+    path: Path,
+    size: int,
+    mtime_ns: int,
+    known_md5: str = "",
+    root: Path | None = None,
+    memory: bytearray | None = None,
 ) -> FileBody:
-    """Open a file for one upload and compare it with the plan; a small file is also read.
+    """Open a file for one upload and compare it with the plan.
 
     Blocks while the file system does: call it in a thread.
 
@@ -226,6 +257,7 @@ def open_file(
         mtime_ns: modification time in nanoseconds, as planned.
         known_md5: digest of the same file (by size and time), if known: a file for 400 environments is hashed once.
         root: the folder that must contain the file after links are resolved, since a link may have changed.
+        memory: of `memory_for`; the whole file is read into it, and hashed.
 
     Raises FileChangedError if size or time differ or the file is outside the root; FileUnreadableError if it cannot
     be read or is not a regular file (a pipe does not block); ResourceLimitError.
@@ -246,7 +278,7 @@ def open_file(
         os.close(fd)
         raise wrong
     body = FileBody(path, fd, size, mtime_ns, known_md5)
-    if size <= _SMALL:
+    if memory is not None:
         with body:
-            body.content = b"".join(body.read())
+            body.read_into(memory)
     return body

@@ -12,7 +12,7 @@ import os
 import re
 import ssl
 import urllib.request
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,6 +22,7 @@ from typing import Self
 import aiohttp
 import httpx
 import yarl
+from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_exceptions import HttpProcessingError
 
 from tcb_ops.details import DetailCode, detail
@@ -239,6 +240,22 @@ class _Connector(aiohttp.TCPConnector):
         return connection
 
 
+class _Parts(aiohttp.payload.Payload):
+    """A body in parts. Given as one, aiohttp would copy it behind the request's head."""
+
+    _value: Iterator[bytes | bytearray]
+
+    def __init__(self, parts: Iterator[bytes | bytearray]) -> None:
+        super().__init__(parts, content_type="application/octet-stream")
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        raise NotImplementedError  # only a request that is signed, or sent again, asks
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        for part in self._value:
+            await writer.write(part)
+
+
 class Transport:
     """Sends HTTP requests and reads their responses. Create and close it inside the running loop.
 
@@ -294,14 +311,20 @@ class Transport:
         return session
 
     async def send(
-        self, request: HttpRequest, body: bytes | AsyncGenerator[bytes, None] = b"", *, sending: int = 0
+        self,
+        request: HttpRequest,
+        body: bytes | Iterator[bytes | bytearray] | AsyncGenerator[bytes, None] = b"",
+        *,
+        sending: int = 0,
     ) -> HttpResponse:
         """Send a request and return the response, of any status, redirects included.
 
         Args:
-            request: with an exact Content-Length if the body is a stream.
-            body: its bytes, or a stream, which is closed afterwards.
-            sending: bytes of a large body, which extend the deadline. A stream without progress is aborted sooner.
+            request: with an exact Content-Length if the body comes in parts or is a stream.
+            body: its bytes, 64 KiB at most; their parts, each given to the connection when it has taken the one before;
+                or a stream, which is closed afterwards.
+            sending: bytes of all parts, or of the stream, which extend the deadline. A stream without progress is
+                aborted sooner.
 
         Raises:
             TransportError: no usable response. Contains host and port, and no chained cause.
@@ -310,7 +333,7 @@ class Transport:
         """
         try:
             session = self._session(request.address)
-            if not sending:  # the session's own deadline is enough, and costs less
+            if isinstance(body, bytes):  # the session's own deadline is enough, and costs less
                 return await _answer(session, request, body or None)
             return await self._send_much(session, request, body, sending)
         except _LIBRARY_ERRORS as error:
@@ -355,13 +378,13 @@ class Transport:
         self,
         session: aiohttp.ClientSession,
         request: HttpRequest,
-        body: bytes | AsyncGenerator[bytes, None],
+        body: Iterator[bytes | bytearray] | AsyncGenerator[bytes, None],
         sending: int,
     ) -> HttpResponse:
         timeouts = self._timeouts
-        if isinstance(body, bytes):
+        if isinstance(body, Iterator):
             timeout = aiohttp.ClientTimeout(total=timeouts.deadline(sending), sock_connect=timeouts.connect)
-            return await _answer(session, request, body, timeout)
+            return await _answer(session, request, _Parts(body), timeout)
         now = asyncio.get_running_loop().time
         silence = timeouts.silence(sending)
         end = now() + timeouts.deadline(sending)
@@ -378,7 +401,7 @@ class Transport:
 async def _answer(
     session: aiohttp.ClientSession,
     request: HttpRequest,
-    data: bytes | AsyncIterator[bytes] | None,
+    data: bytes | _Parts | AsyncIterator[bytes] | None,
     timeout: aiohttp.ClientTimeout | None = None,  # noqa: ASYNC109  in place of the session's
 ) -> HttpResponse:
     response = await session.request(

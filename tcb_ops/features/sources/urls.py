@@ -201,6 +201,8 @@ class SourceClient:
 class SourceBody(Body):
     """The bytes of a URL on their way to the store, for one upload."""
 
+    content: bytes | None
+
     def __init__(self, answer: Incoming, size: int, shown: str) -> None:
         super().__init__(size)
         self._answer, self._shown = answer, shown

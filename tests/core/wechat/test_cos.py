@@ -19,7 +19,7 @@ from tcb_ops.i18n import NOTHING
 from tcb_ops.model import Link, Secret
 from tcb_ops.runs.locks import LapsedError
 from tcb_ops.wechat.cos import StoredObject, StoreRefusal, Unconfirmed, etag_verdict, post_object
-from tcb_ops.wechat.local_files import FileBody, FileChangedError, FileUnreadableError, open_file
+from tcb_ops.wechat.local_files import FileBody, FileChangedError, FileUnreadableError, memory_for, open_file
 from tcb_ops.wechat.transport import Timeouts, Transport
 
 PATH = "目录/a b.png"
@@ -50,7 +50,7 @@ def made(folder: Path, content: bytes) -> Path:
 
 def opened(path: Path) -> FileBody:
     now = path.stat()
-    return open_file(path, now.st_size, now.st_mtime_ns)
+    return open_file(path, now.st_size, now.st_mtime_ns, memory=memory_for(now.st_size))
 
 
 async def posted(
@@ -73,7 +73,17 @@ def name_of(part: Any) -> str:
     return re.findall(r'\bname="([^"]*)"', part["Content-Disposition"])[0]
 
 
-SIZES = [0, 1, 4096, (1 << 20) - (64 << 10), (1 << 20) - (64 << 10) + 1, 1 << 20, (3 << 20) + 17]
+SIZES = [
+    0,
+    1,
+    4096,
+    64 << 10,
+    256 << 10,
+    (1 << 20) - (64 << 10),
+    (1 << 20) - (64 << 10) + 1,
+    1 << 20,
+    (3 << 20) + 17,
+]
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -135,13 +145,14 @@ def test_the_object_s_headers_are_cos_s_form_fields_before_the_file(run, tmp_pat
     assert all(name in COS_FIELDS | own or name.startswith("x-cos-meta-") for name in fields)
 
 
-def test_an_upload_whose_end_is_refused_is_aborted(run, tmp_path):
+@pytest.mark.parametrize("size", [5, 256 << 10, 1 << 20], ids=["joined", "in parts", "a stream"])
+def test_an_upload_whose_end_is_refused_is_aborted(run, tmp_path, size):
     def refuse() -> None:
         raise LapsedError(NOTHING)
 
     async def post() -> list[bytes]:
         async with Server(always()) as server, Transport(connections=1) as transport:
-            body = opened(made(tmp_path, bytes(1 << 20)))
+            body = opened(made(tmp_path, bytes(size)))
             with pytest.raises(LapsedError):
                 await post_object(transport, link_to(server.base), PATH, body, before_end=refuse)
             return server.bodies

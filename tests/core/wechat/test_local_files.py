@@ -9,7 +9,7 @@ import pytest
 from scripted import no_more_files
 
 from tcb_ops.errors import ResourceLimitError
-from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError, hash_file, open_file
+from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError, hash_file, memory_for, open_file
 
 
 def open_files():
@@ -32,6 +32,24 @@ def test_a_file_is_hashed_as_it_is_read(tmp_path):
     with open_file(*plan) as body:
         assert b"".join(body.read()) == content
         assert body.md5 == hash_file(*plan) == hashlib.md5(content).hexdigest()
+
+
+@pytest.mark.parametrize("size", [0, 1, 256 << 10])
+def test_a_small_file_is_read_and_hashed_as_it_is_opened(tmp_path, size):
+    before, content = open_files(), os.urandom(size)
+    body = open_file(*planned(tmp_path, content), memory=memory_for(size))
+    assert (body.content, body.md5) == (content, hashlib.md5(content).hexdigest())
+    assert open_files() == before
+    assert memory_for(1 << 20) is None
+
+
+def test_a_small_file_that_shrinks_before_it_is_read_is_a_changed_one(tmp_path):
+    path, size, mtime_ns = planned(tmp_path, b"12345")
+    body = open_file(path, size, mtime_ns)
+    os.truncate(path, 3)
+    with body, pytest.raises(FileChangedError):
+        body.read_into(bytearray(size))
+    assert body.content is None
 
 
 def test_a_digest_that_is_known_is_not_computed_again(tmp_path):

@@ -181,7 +181,7 @@ def test_a_server_that_never_reads_the_body_is_a_timeout_long_before_the_deadlin
             base = "https://cos.example.cn" if proxied else server.base
             async with Transport(connections=1, timeouts=timeouts) as transport:
                 if silent == "one write":
-                    await transport.send(post(base), bytes(1 << 20), sending=1 << 20)
+                    await transport.send(posted(base, 1 << 20), iter([bytes(1 << 20)]), sending=1 << 20)
                 else:
                     await transport.send(posted(base, 1 << 30), stream(4096, 1 << 18), sending=1 << 30)
 
