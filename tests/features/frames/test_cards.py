@@ -3,6 +3,7 @@
 import os
 import pickle
 import re
+from html import unescape
 from pathlib import Path
 
 import nbformat
@@ -108,7 +109,7 @@ def test_causes_are_a_card_by_code_and_what_is_derived_from_them_is_a_plain_fram
     assert shown.startswith(
         "4 rows did not succeed: 2 causes. 85088 · 3 rows · Who must act: probably the merchant"
     )
-    assert causes["action"][0] in shown
+    assert causes["action"][0] in unescape(shown)
     assert "晨光文具, Blue Whale no_token · 1 row" in shown
     assert "the environment" not in shown
     for derived in (
