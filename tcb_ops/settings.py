@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from tcb_ops import shell
 from tcb_ops import values as rules
 from tcb_ops.arguments import checked
-from tcb_ops.errors import SettingsError
+from tcb_ops.errors import SettingsError, TcbOpsError
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_lines, as_list
 from tcb_ops.kinds import features, load
 from tcb_ops.model import PLATFORM, SIMULATOR, Listener, Problem, is_loopback
@@ -353,6 +353,20 @@ def load_settings(config: str | Path | None = None, options: Mapping[str, Any] |
     folder = file.absolute().parent if text is not None else None
     origin = Origin(path, _one_target(of_file)[0], frozenset(given) | variables.keys(), folder, writers)
     return Settings(**combined, origin=origin)
+
+
+def chosen_lang(config: str | None, asked: str | None) -> Lang:
+    """Return the language of messages, even if other settings are wrong: the option's, the variable's, the file's."""
+    try:
+        return load_settings(config, {"lang": asked}).lang
+    except TcbOpsError:
+        in_file: object = None
+    with suppress(TcbOpsError, OSError):
+        file = settings_file(config)
+        text, _writers = _read(file, "")
+        in_file = parse_toml(text, file).get("lang") if text is not None else None
+    given = (asked, os.environ.get(f"{PREFIX}LANG"), in_file)
+    return next((Lang(lang) for lang in given if lang in {"zh", "en"}), system_lang())
 
 
 class _Layer(NamedTuple):

@@ -84,6 +84,7 @@ def show(
         console.json({"run": chosen.id, "rows": [_row(record, settings, settings.lang) for record in some]})
     else:
         _print_rows(console, some, settings)
+        _show_state(console, chosen, final=False)
     if next(rows, None) is not None:
         text = _("Only the first {rows_shown} are shown; results.csv of the report has all.")
         console.warn(text.format(rows_shown=ROWS_SHOWN))

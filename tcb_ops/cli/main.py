@@ -23,7 +23,7 @@ from tcb_ops.formatting import lines
 from tcb_ops.i18n import N_, Lang, Text, _, as_lines, as_sentences, terminal_lang, translate_click, verbatim
 from tcb_ops.kinds import features, is_provided, provided
 from tcb_ops.resources import exhausted, system_reason
-from tcb_ops.settings import load_settings, system_lang
+from tcb_ops.settings import chosen_lang
 
 _SIGNS = {"\u00a0": " ", "✓": "+", "✗": "x"}
 """Our own signs, and what stands for them in a code page that lacks them."""
@@ -42,13 +42,23 @@ def usage_error(error: click.ClickException, arguments: Sequence[str] = ()) -> U
         message = _("To choose a merchant: --where name=NAME, or --where appid=APPID.")
     elif isinstance(error, click.MissingParameter) and context is not None and error.param is not None:
         message = _("{command} needs {what}.", command=command, what=error.param.get_error_hint(context))
-    elif isinstance(error, click.NoSuchOption | click.exceptions.NoSuchCommand) and error.possibilities:
-        near = error.possibilities[0]
-        message = as_sentences((verbatim(error.message), _("Did you mean {near}?", near=near)))
+    elif isinstance(error, click.NoSuchOption | click.exceptions.NoSuchCommand):
+        message = verbatim(error.message)
+        typed_name = error.option_name if isinstance(error, click.NoSuchOption) else error.command_name
+        if (near := _nearest(typed_name, error.possibilities or ())) is not None:
+            message = as_sentences((message, _("Did you mean {near}?", near=near)))
     refused = UsageError(message, usage)
     refused.text = as_lines((message, usage))
     refused.code = error_code(type(error))
     return refused
+
+
+def _nearest(name: str, names: Sequence[str]) -> str | None:
+    """Return the name that was probably meant: one that begins so, else one that differs by a letter or two."""
+    from difflib import get_close_matches
+
+    longer = [each for each in names if each.startswith(name)]
+    return next(iter(longer or get_close_matches(name, names, 1, 0.75)), None)
 
 
 _SECTIONS = {
@@ -234,13 +244,8 @@ def _print_error(text: Text, lang: Lang) -> None:
 
 
 def _lang(arguments: Sequence[str]) -> Lang:
-    """Return the language for error messages, even if the settings cannot be read."""
-    asked, config = _value_of(arguments, "--lang"), _value_of(arguments, "--config")
-    try:
-        return load_settings(config, {"lang": asked}).lang
-    except TcbOpsError:
-        given = (asked, os.environ.get("TCB_OPS_LANG"))
-        return next((Lang(lang) for lang in given if lang in {"zh", "en"}), system_lang())
+    """Return the language for error messages."""
+    return chosen_lang(_value_of(arguments, "--config"), _value_of(arguments, "--lang"))
 
 
 def _value_of(arguments: Sequence[str], option: str) -> str | None:

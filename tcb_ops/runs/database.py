@@ -139,8 +139,19 @@ def _open_database(where: str) -> tuple[Database, Path | None]:
             raise damaged(name, verbatim(cause)) from None
         if fault is DatabaseFault.LOCKED:
             raise UsageError(locked(name)) from None
-        raise not_a_ledger(name, _("it cannot be opened ({why})", why=cause), database.advice) from None
+        todo = database.advice if file is None else of_another_user(file)
+        raise not_a_ledger(name, _("it cannot be opened ({why})", why=cause), todo) from None
     return database, file
+
+
+def of_another_user(file: Path) -> Text | None:
+    """Return what to do to use another user's ledger; None for one's own, and on Windows."""
+    if sys.platform == "win32" or file.stat().st_uid == os.geteuid():
+        return None
+    return _(
+        "It belongs to {owner}: ask for permission to read and write the file and its folder.",
+        owner=file.owner(),
+    )
 
 
 def ledger_file(where: str) -> Path | None:

@@ -14,8 +14,8 @@ from tcb_ops.cli.options import CommonOptions, settings_options
 from tcb_ops.errors import SettingsError
 from tcb_ops.features.diagnosis.checks import DoctorCheck, DoctorFinding, Grade
 from tcb_ops.formatting import sanitize
-from tcb_ops.i18n import NOTHING, Lang, _, ngettext, without_commands
-from tcb_ops.settings import Settings
+from tcb_ops.i18n import NOTHING, _, ngettext, without_commands
+from tcb_ops.settings import Settings, chosen_lang
 
 _GRADES = {
     Grade.OK: (_("✓ ok"), "green"),
@@ -43,7 +43,7 @@ def doctor(*, common: CommonOptions) -> int:
         settings = common.settings()
     except SettingsError as error:
         settings = error
-    lang = settings.lang if isinstance(settings, Settings) else Lang(common.lang or "en")
+    lang = chosen_lang(common.config, common.lang)
     console = Console(lang, quiet=common.quiet)
     with ExitStack() as stack:
         if isinstance(settings, Settings):

@@ -176,3 +176,18 @@ def test_help_is_in_the_language_named_before_or_after_it(open_cli, words):
     assert (chinese.code, "用法" in chinese.out) == (0, True)
     assert shell(*words, "--help", "--lang", "zh") == chinese
     assert shell(*words, "--help", "--lang=zh") == chinese
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("retry --errcod 85088", "--errcode"),
+        ("upload --con tcb-ops.toml", "--config"),
+        ("uplod list.csv", "upload"),
+        ("audit --errcode 85088", None),
+        ("show --retry", None),
+    ],
+)
+def test_what_was_probably_meant_is_named_and_nothing_else(capsys, typed, meant):
+    assert run([*typed.split(), "--lang", "en"]) == 2
+    assert re.findall(r"Did you mean (\S+)\?", capsys.readouterr().err) == [meant] * (meant is not None)

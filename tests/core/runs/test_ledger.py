@@ -31,6 +31,7 @@ from tcb_ops.errors import (
 )
 from tcb_ops.i18n import Bilingual
 from tcb_ops.model import Outcome, Reason, RowEnd
+from tcb_ops.runs.database import of_another_user
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.list_kinds import LINKS, UPLOAD
 from tcb_ops.runs.records import Closing, NewRun, RunRecord, Usage
@@ -487,3 +488,13 @@ def test_a_run_of_links_has_no_headers(ledger):
     run = planned(ledger, [a_row(2, content_type="image/png", cache_control="no-store")], kind=LINKS)
     (found,) = ledger.rows(run)
     assert (found.row.content_type, found.row.cache_control) == ("", "")
+
+
+@pytest.mark.posix("users")
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root gives a file away")
+def test_another_users_ledger_is_to_be_asked_for(tmp_path):
+    file = tmp_path / "tcb-ops.db"
+    file.touch()
+    assert of_another_user(file) is None
+    os.chown(file, 1, -1)
+    assert "It belongs to daemon: ask for permission" in of_another_user(file).en

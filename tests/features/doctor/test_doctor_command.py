@@ -160,6 +160,16 @@ def test_broken_settings_are_shown_with_what_needs_none(
     assert list(found) == ["python", "settings"]
 
 
+def test_with_bad_settings_doctor_and_other_commands_speak_the_language_of_the_settings(
+    open_token_server, doctor, type_command, tmp_path, monkeypatch
+):
+    open_token_server()
+    monkeypatch.delenv("TCB_OPS_LANG", raising=False)
+    (tmp_path / "tcb-ops.toml").write_text('lang = "zh"\nfoo = 1\n', encoding="utf-8")
+    assert "没有这个设置" in doctor()[1]
+    assert "没有这个设置" in type_command("runs")[2]
+
+
 def notify_by(server, file):
     with (server.folder / "tcb-ops.toml").open("a", encoding="utf-8") as settings:
         settings.write(f'\n[[notify]]\nkind = "wecom"\nurl_file = "{file}"\n')

@@ -49,6 +49,7 @@ def test_an_upload_says_whether_it_was_confirmed_or_undone(open_cli):
     undo, mark = cli.latest().id, f" files of this upload were undone by run {cli.latest().id} on "
     shown = cli("show", found["run"])
     assert (shown.code, mark in shown.out, "Confirmed" in shown.out) == (0, True, False)
+    assert mark in cli("show", found["run"], "--line", "2").err
     (changed,) = cli("show", found["run"], "--json").json["changed_by"]
     assert (changed["run"], changed["kind"], changed["files"]) == (undo, "undo", 30)
     assert f"undone by {undo}" in cli("runs").out
