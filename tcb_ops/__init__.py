@@ -109,9 +109,8 @@ def __getattr__(name: str) -> object:
         from tcb_ops.kinds import missing
 
         raise missing(name) from None
-    if (
-        name == "runs"
-    ):  # `import tcb_ops.runs.ledger as x` looks among the attributes of `runs`: give the function the folder's
+    if name == "runs":
+        # `import tcb_ops.runs.ledger as x` looks for the module among the attributes of `runs`: it has those of the folder.
         folder = import_module(f"{__name__}.{name}").__dict__
         folder.update(value.__dict__)
         value.__dict__ = folder

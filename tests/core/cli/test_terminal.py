@@ -226,7 +226,7 @@ def test_live_environments_are_asked_about(open_cli, on_terminal, merchants, ask
 @pytest.mark.slow
 def test_a_public_host_that_is_not_the_platforms_is_asked_about(open_cli, on_terminal):
     cli = open_cli(many(TEA, rows=2))
-    words = ("--target", "https://api.weixin.qq.cm")
+    words = ("--target", "https://api.weixin.example")
     with on_terminal(cli, "links", "list.csv", *words) as typed:
         typed.wait_for("is not an address of WeChat (https://api.weixin.qq.com)")
         typed.type("n\n")
