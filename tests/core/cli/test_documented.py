@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from workspace import BOOKS, TEA, many
 
-from tcb_ops.features.simulator.faults import Fault, FaultStep, SimulatedAccount
+from tcb_ops.features.simulator.faults import Etag, Fault, FaultStep, SimulatedAccount
 from tcb_ops.model import Merchant
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -86,6 +86,11 @@ def test_every_key_of_json_is_documented(cli):
         found.append(cli("audit", *QUICK).json)
     found += [cli("show", run, "--json").json for run in (overwritten, found[0]["run"])]
     found.append(cli("errcodes", "--json").json)
+    unconfirmed = Fault(env=TEA.env, step=FaultStep.STORE, etag=Etag.OPAQUE)
+    cli.workspace.sim.play([unconfirmed, Fault(env=STILL.env, errcode=85088)])
+    cli("upload", "list.csv", "--root", "files", "--new-run", *QUICK)
+    cli("retry", *QUICK)
+    found.append(cli("show", "--json").json)
     found.append(cli("upload", "list.csv", "--root", "nowhere", "--json").json)
     printed = {key for one in found for key in keys(one)}
     assert {"store_codes", "fewest_link_calls", "confirmed", "until", "receiver"} <= printed
