@@ -11,6 +11,7 @@
 #   make wheel     a wheel with data, notebooks and translations, for `uv tool install`: dist/
 #   make coverage  the quick and the integration tests, measured: fails below 94 % of the lines
 #   make messages  the catalogue of Chinese messages, up to date with the code and compiled
+#   make notebooks the outputs of the notebooks, and the Chinese ones: after a change of notebooks/*.ipynb
 #   make bench     speed, memory and growth against their targets; a quarter of an hour, ARGS=--quick for a first look
 #   make profile   the CPU of a run of links by part and thread
 #   make docs      the documentation, in English and Chinese: docs/_build/html/index.html
@@ -36,7 +37,7 @@ sys.exit("less than 94 % of the lines" if lines < 94 else 0)
 endef
 export TOTALS
 
-.PHONY: demo lab test quick unmeasured shuffle clocks soak windows wheel coverage lint check bench profile docs messages clean
+.PHONY: demo lab test quick unmeasured shuffle clocks soak windows wheel coverage lint check bench profile docs messages notebooks clean
 
 demo: .venv/core
 	$(BIN)/tcb-ops demo
@@ -80,6 +81,9 @@ lint: .venv/dev
 check: lint
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+notebooks: .venv/dev
+	$(BIN)/python tests/notebooks.py $(ARGS)
 
 bench: .venv/bench
 	$(BIN)/python benchmarks/run.py $(ARGS)

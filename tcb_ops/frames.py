@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from html import escape
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
@@ -10,6 +11,9 @@ from tcb_ops.i18n import Lang, Text
 
 if TYPE_CHECKING:
     import pandas as pd
+
+METADATA = "tcb_ops"
+"""The key of the metadata of a notebook's output that says to programs what the card says: of a run or an error."""
 
 
 @runtime_checkable
@@ -84,3 +88,31 @@ def settings_lang() -> Lang:
     except import_module("tcb_ops.errors").TcbOpsError:
         lang = settings.system_lang()
     return lang
+
+
+class NoRun:
+    """Stands for a run where there is none, and for whatever is asked of it: a notebook shows why, and what to do.
+
+    An error would end "Run all" at its cell, and leave what an earlier run has left in the cells below it.
+    """
+
+    def __init__(self, reason: Text, lang: Lang) -> None:
+        self._reason, self._lang = reason, lang
+
+    def __getattr__(self, name: str) -> NoRun:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return self
+
+    def __call__(self, *_given: object, **_named: object) -> NoRun:
+        """Stand for the result of a call, too."""
+        return self
+
+    def __getitem__(self, _key: object) -> NoRun:
+        return self
+
+    def __repr__(self) -> str:
+        return f"<{self._reason.of(self._lang)}>"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{escape(self._reason.of(self._lang))}</p>"

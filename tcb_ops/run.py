@@ -84,7 +84,9 @@ class Run:
     def _repr_html_(self) -> str | None:
         self.refresh()
         holder = None if self.record.finished_at is not None else self.holder()
-        return card("run_html", self.overview(), self.settings, holder, resumable=self.resumable)
+        findings = self.findings() if self.record.finished_at is not None else None
+        summary, resumable = self.overview(), self.resumable
+        return card("run_html", summary, self.settings, holder, findings=findings, resumable=resumable)
 
     @property
     def id(self) -> str:

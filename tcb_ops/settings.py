@@ -37,8 +37,8 @@ _TARGETS = ("target", "api_base")
 LEDGER_FILE = "tcb-ops.db"
 NOT_STARTED = "http://127.0.0.1"
 """The API base of the embedded simulator until it listens; never a live one."""
-_OTHER_VARIABLES = re.compile("CHROMIUM|RUN_NOW|HEADLESS_OUT|HEADLESS_RESULT|APPID|REFUSED|(NEED|TEST)_.*")
-"""TCB_OPS_… variables that are not settings: of the PDF browser, notebooks, a token command, and our tests."""
+_OTHER_VARIABLES = re.compile("CHROMIUM|APPID|REFUSED|(NEED|TEST)_.*")
+"""TCB_OPS_… variables that are not settings: of the PDF browser, a token command, and our tests."""
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
@@ -512,23 +512,18 @@ def _unknown(key: str, value: object) -> Text:
     return _("there is no such setting; the names are {names}", names=as_list(siblings))
 
 
-_practice: Settings | None = None
+_default: Settings | None = None
 
 
 def default_settings() -> Settings:
-    """Return the settings of a call without any: those of an open practice panel, else `load_settings`'s."""
-    return _practice or load_settings()
+    """Return the settings of a call without any: those that a notebook uses, else `load_settings`'s."""
+    return _default or load_settings()
 
 
 def set_default_settings(settings: Settings | None) -> None:
     """Set the settings of calls in this process that have none; None restores `load_settings`'s."""
-    global _practice  # noqa: PLW0603  per process, like the open panel
-    _practice = settings
-
-
-def is_practising() -> bool:
-    """Return whether calls without settings go to the simulator of a practice panel."""
-    return _practice is not None
+    global _default  # noqa: PLW0603  per process, like a notebook
+    _default = settings
 
 
 def _read(file: Path, named_by: Text | str) -> tuple[str | None, Trust | None]:

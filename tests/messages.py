@@ -1,4 +1,4 @@
-"""The messages to translate, from the code, the templates, the commands' help, and click.
+"""The messages to translate, from the code, the templates, the commands' help, the notebooks, and click.
 
 `python tests/messages.py` (`make messages`) updates the catalogue with them and compiles it.
 """
@@ -10,17 +10,18 @@ from functools import cache
 from pathlib import Path
 
 import click
+import nbformat
 from babel.messages.catalog import Catalog
 from babel.messages.extract import extract_from_dir
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po, write_po
 
 import tcb_ops
+from notebooks import PO, texts_of
 from tcb_ops.cli import paragraphs
 from tcb_ops.cli.main import cli
-from tcb_ops.i18n import DOMAIN, LOCALE
+from tcb_ops.features.notebooks.parameters import NOTEBOOKS, notebook_names
 
-PO = LOCALE / "zh" / "LC_MESSAGES" / f"{DOMAIN}.po"
 PACKAGE = Path(tcb_ops.__file__).parent
 METHODS = [("**.py", "python"), ("**.j2", "jinja2")]
 
@@ -37,6 +38,9 @@ def extracted() -> Catalog:
                 msgid, locations=[(f"{package.name}/{file}", 0)], auto_comments=comments, context=context
             )
     _add_help(found, cli, cli.name or "")
+    for name in notebook_names():
+        for text in texts_of(nbformat.read(NOTEBOOKS / f"{name}.ipynb", 4)):
+            found.add(text)
     return found
 
 

@@ -11,7 +11,9 @@ import ipywidgets as widgets
 import pytest
 from workspace import write_settings
 
-from tcb_ops import panels
+from tcb_ops.kinds import provided
+from tcb_ops.panels import notebook_panels
+from tcb_ops.panels.context import open_context, use_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -40,24 +42,30 @@ class Lab:
     workspace: Workspace
     opened: list[Panel] = field(default_factory=list)
 
-    def uploads(self, paths: str = "list.csv", root: str = "files", **more: Any) -> Panel:
-        return self._settled(panels.run_uploads("live", paths, root, **more))
+    def uploads(self, paths: Any = "list.csv", root: Any = "files", **more: Any) -> Panel:
+        return self._settled(self.panel("UploadPanel", batch=paths, root=root, **more))
 
-    def links(self, paths: str = "list.csv", **more: Any) -> Panel:
-        return self._settled(panels.generate_links("live", paths, **more))
+    def links(self, paths: Any = "list.csv", **more: Any) -> Panel:
+        return self._settled(self.panel("LinksPanel", batch=paths, **more))
 
     def audits(self, **more: Any) -> Panel:
-        return self._settled(panels.audit_errcodes("live", **more))
-
-    def reports(self, run: str = "latest", **more: Any) -> Panel:
-        return self._settled(panels.export_report("live", run, **more))
+        return self._settled(self.panel("panels.audit", **more))
 
     def attach(self, run: str = "latest", **more: Any) -> Panel:
         """Not settled: the run may be running."""
-        panel = panels.attach(run, **more)
+        panel = self.panel("RunPanel", run=run, **more)
         self.opened.append(panel)
         panel.worker.settle()
         return panel
+
+    def panel(
+        self, name: str, *, target: str = "live", where: str = "", lang: str = "", **given: Any
+    ) -> Panel:
+        """Open a panel as its line in a notebook does for a person."""
+        context = use_context(open_context(target, where, lang))
+        panel_class = getattr(notebook_panels, name, None) or provided(name)
+        opened: Panel = panel_class(context, notebook_panels.PanelOptions(**given))
+        return opened
 
     def _settled(self, panel: Panel) -> Panel:
         self.opened.append(panel)

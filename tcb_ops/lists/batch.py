@@ -277,8 +277,8 @@ class Batch(Tabular):
     """The last line included, after `limited`."""
 
     def __repr__(self) -> str:
-        files = f", files below {self.root}" if self.root is not None else ""
-        return f"<Batch {self.source}: {self.valid:,} of {row_count(self.count)} valid{files}>"
+        files = ", files checked" if self.root is not None else ""
+        return f"<Batch {self.source.name}: {self.valid:,} of {row_count(self.count)} valid{files}>"
 
     @property
     def count(self) -> int:

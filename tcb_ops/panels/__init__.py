@@ -1,106 +1,188 @@
-"""The panels of the notebooks: ipywidgets views over the public functions.
+"""The lines of a notebook: `panels.upload(batch)` shows a panel to a person, and does the work where nobody looks.
 
 ::
 
     from tcb_ops import panels
 
-    panels.run_uploads(target="live", paths="paths.csv", root="files")   # as a cell's last line
-    panels.attach("latest")                                              # a run that is running, or was cut off
+    panels.use("simulator")                            # or "live": the target, merchants and ledger of tcb-ops.toml
+    batch = panels.read_paths("paths.csv", root="files")
+    run = panels.upload(batch)                         # a panel; under papermill or `tcb-ops notebook`, the upload itself
+    run.causes()
 
-`target`: "simulator" (the embedded one, no credentials: with the working folder's settings if tcb-ops.toml itself says
-`target = "simulator"`, else with sample data) or "live" (what tcb-ops.toml says). Calls such as `tcb.open_run()` that name no settings use those of the panel that was opened last. `lang`: en or zh; "" is that of the
-settings. `where`: `column=value` items of the merchants file, semicolons between them. `cluster`: workers of Dask that
-share the work (local:2, or a scheduler's URL); "": this process does it.
+The functions are named as those of `tcb_ops`, which a script calls instead. Calls such as `tcb.open_run()` that name no
+settings use the target of `panels.use`.
 """
 
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-from tcb_ops.errors import UsageError
-from tcb_ops.i18n import _
-from tcb_ops.kinds import provided
-
-try:
-    import anywidget as _anywidget  # noqa: F401  is it there?
-    import ipywidgets as _ipywidgets  # noqa: F401  is it there?
-except ModuleNotFoundError:
-    from tcb_ops.runs.next_commands import install
-
-    raise UsageError(
-        _(
-            "The panels need ipywidgets and anywidget in this kernel. Install them, then restart the kernel:\n{command}",
-            command=install("lab"),
-        )
-    ) from None
+from tcb_ops.arguments import checked
+from tcb_ops.errors import InputError
+from tcb_ops.kinds import ANY_KIND, load, provided
 
 if TYPE_CHECKING:
-    from tcb_ops.panels.notebook_panels import Panel
+    import pandas as pd
+
+    from tcb_ops.lists.batch import Batch
+    from tcb_ops.panels.context import PanelContext, RefusedList
+    from tcb_ops.run import Run, RunHandle
     from tcb_ops.settings import Settings
 
-__all__ = ["attach", "audit_errcodes", "export_report", "generate_links", "run_uploads", "use_ledger"]
+__all__ = ["attach", "audit", "links", "read_paths", "upload", "use", "use_ledger"]
 
 
-def _open(panel: str, given: dict[str, Any]) -> Panel:
-    """Open a panel with the arguments of a call. Accepts paths as text and None as not given; refuses other types."""
-    from tcb_ops.panels import notebook_panels
+@checked
+def use(target: str = "simulator", *, where: str = "", lang: str = "") -> PanelContext:
+    """Choose the target of everything below, and show it.
 
-    texts = {name: value for name, value in given.items() if value is not None}
-    for name, value in texts.items():
-        texts[name] = os.fspath(value) if isinstance(value, os.PathLike) else value
-        if not isinstance(texts[name], str):
-            text = _("{name} = {value!r}: write it as one text in quotation marks.")
-            raise UsageError(text.format(name=name, value=value))
-    panel_class = getattr(notebook_panels, panel, None) or provided(panel)
-    opened: Panel = panel_class(notebook_panels.PanelOptions(**texts))
-    return opened
+    Args:
+        target: "simulator" (no credentials: with the working folder's settings if tcb-ops.toml itself says
+            `target = "simulator"`, else with sample data) or "live" (what tcb-ops.toml says).
+        where: only merchants with these `column=value` items of the merchants file, semicolons between them.
+        lang: of panels and cards, en or zh; "" is that of the settings.
 
-
-def generate_links(
-    target: str = "simulator", paths: str = "", where: str = "", out: str = "", note: str = "", lang: str = ""
-) -> Panel:
-    """Return a panel that checks a list and issues its links into `out` (0600; "" is links.csv)."""
-    return _open("LinksPanel", locals())
-
-
-def run_uploads(
-    target: str = "simulator",
-    paths: str = "",
-    root: str = "",
-    where: str = "",
-    note: str = "",
-    report: str = "",
-    lang: str = "",
-    cluster: str = "",
-) -> Panel:
-    """Return a panel that checks a list and its files, uploads, cancels, resumes, retries and exports."""
-    return _open("UploadPanel", locals())
-
-
-def audit_errcodes(
-    target: str = "simulator",
-    where: str = "",
-    note: str = "",
-    report: str = "",
-    lang: str = "",
-    cluster: str = "",
-) -> Panel:
-    """Return a panel that checks each environment, and shows which fail, why, and what to do."""
-    return _open("panels.audit_errcodes", locals())
-
-
-def export_report(target: str = "simulator", run: str = "latest", report: str = "", lang: str = "") -> Panel:
-    """Return a panel that shows a chosen run and exports it."""
-    return _open("RunPanel", locals())
-
-
-def attach(run: str = "latest", target: str = "", lang: str = "", cluster: str = "") -> Panel:
-    """Return a panel that shows any run: running in this process or another, interrupted, or finished.
-
-    `target` "" is that of the panel that was opened last, "live" where none was.
     """
-    return _open("RunPanel", locals() | {"target": "" if target is None else target})
+    from tcb_ops.panels.context import open_context, use_context
+
+    return use_context(open_context(target, where, lang))
+
+
+@checked
+def read_paths(
+    source: Literal[""] | str | Path = "", *, root: Literal[""] | str | Path | None = None
+) -> Batch | RefusedList:
+    """Read and check a path list, for the merchants of `use`; "" is the list of the sample or the rehearsal.
+
+    `root`: the folder of the local files, "" for the list's own; None: they are not checked. A list with problems shows
+    them, and the panel below offers what can be done; where nobody looks, it raises InputError.
+    """
+    from tcb_ops.panels.context import RefusedList, context_in_use
+    from tcb_ops.panels.unattended import attended
+
+    context, folder = context_in_use(), None if root is None else str(root)
+    try:
+        return context.read_list(str(source), folder)
+    except InputError as error:
+        if not attended():
+            raise
+        return RefusedList(*context.list_to_read(str(source), folder), error)
+
+
+@checked
+def links(
+    batch: Batch | RefusedList | pd.DataFrame | str | Path,
+    *,
+    out: Literal[""] | str | Path = "",
+    note: str = "",
+    yes: bool = False,
+) -> Run:
+    """Request an upload link per row into `out` (0600; "" is links.csv), and return the run.
+
+    A person gets a panel, whose run it is. Where nobody looks, a live target needs `yes`; with the sample, "" is then a
+    file beside its ledger.
+    """
+    from tcb_ops import api
+
+    def start(context: PanelContext, **options: Any) -> RunHandle:
+        return api.start_links(context.batch_of(batch), out=context.links_path(str(out)), **options)
+
+    return _run("LinksPanel", start, yes=yes, batch=batch, out=str(out), note=note)
+
+
+@checked
+def upload(
+    batch: Batch | RefusedList | pd.DataFrame | str | Path,
+    *,
+    root: Literal[""] | str | Path | None = None,
+    backup: Literal[""] | str | Path = "",
+    note: str = "",
+    cluster: str = "",
+    yes: bool = False,
+) -> Run:
+    """Upload the files of a list, and return the run.
+
+    A person gets a panel, whose run it is. Where nobody looks, a live target needs `yes`.
+
+    Args:
+        batch: from `read_paths`, or what it takes, or a DataFrame.
+        root: the folder of the local files, where `batch` does not have it.
+        backup: a folder in which files that are replaced are saved first.
+        note: kept with the run.
+        cluster: workers of Dask that share the work (local:2, or a scheduler's URL); "": this process does it.
+        yes: send to a live target although nobody looks.
+
+    """
+    from tcb_ops import api
+
+    def start(context: PanelContext, **options: Any) -> RunHandle:
+        return api.start_upload(
+            context.batch_of(batch, root), backup=backup or None, cluster=cluster or None, **options
+        )
+
+    given = {"batch": batch, "root": root, "backup": str(backup), "note": note, "cluster": cluster}
+    return _run("UploadPanel", start, yes=yes, **given)
+
+
+@checked
+def audit(*, note: str = "", cluster: str = "", yes: bool = False) -> Run:
+    """Check each environment of the merchants of `use`, and return the run; no file is sent.
+
+    A person gets a panel, whose run it is. Where nobody looks, a live target needs `yes`.
+    """
+
+    def start(context: PanelContext, **options: Any) -> RunHandle:
+        begin = load("tcb_ops.features.audit.api:start_audit")
+        started: RunHandle = begin(context.merchants, cluster=cluster or None, **options)
+        return started
+
+    return _run("panels.audit", start, yes=yes, note=note, cluster=cluster)
+
+
+@checked
+def attach(run: str = "latest", *, cluster: str = "") -> Run:
+    """Show any run of the target in a panel: running in this process or another, interrupted, or finished; return it."""
+    from tcb_ops import api
+    from tcb_ops.panels.context import context_in_use
+    from tcb_ops.panels.unattended import attended
+
+    if not attended():
+        return api.open_run(run, kind=ANY_KIND, settings=context_in_use().settings)
+    return _panel("RunPanel", run=run, cluster=cluster)
+
+
+def _run(panel: str, start: Any, *, yes: bool, **given: Any) -> Run:
+    """Show a panel to a person; where nobody looks, do its work."""
+    from tcb_ops.panels.context import context_in_use
+    from tcb_ops.panels.unattended import attended, run_unattended
+
+    if attended():
+        return _panel(panel, **given)
+    return run_unattended(context_in_use(), start, note=given["note"], yes=yes)
+
+
+def _panel(name: str, **given: Any) -> Run:
+    """Display a panel; return the run that it shows. Raises UsageError where there are no widgets."""
+    from importlib.util import find_spec
+
+    from tcb_ops.errors import UsageError
+    from tcb_ops.i18n import _
+    from tcb_ops.runs.next_commands import install
+
+    if not all(map(find_spec, ("anywidget", "ipywidgets"))):
+        text = _("The panels need ipywidgets and anywidget in this kernel.")
+        fix = _("Install them, then restart the kernel:\n{command}", command=install("lab"))
+        raise UsageError(text, fix)
+    from IPython.display import display
+
+    from tcb_ops.panels import notebook_panels
+    from tcb_ops.panels.context import context_in_use
+
+    panel_class = getattr(notebook_panels, name, None) or provided(name)
+    panel = panel_class(context_in_use(), notebook_panels.PanelOptions(**given))
+    display(panel)  # type: ignore[no-untyped-call]  # IPython's
+    return notebook_panels.PanelRun(panel)
 
 
 def use_ledger(ledger: str = "", lang: str = "") -> Settings:

@@ -1,4 +1,4 @@
-"""What the parts of a panel share: target and merchants; the status line, and the thread that does its work; confirmation and buttons.
+"""What the parts of a panel share: the status line, and the thread that does its work; confirmation and buttons.
 
 ipywidgets may call a button's callback on any thread and drops its exceptions. Every click therefore goes through a
 `Worker`, which shows errors as messages and logs the stack trace of a defect.
@@ -10,7 +10,6 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -21,91 +20,13 @@ import ipywidgets as widgets
 from tcb_ops.errors import TcbOpsError, UsageError
 from tcb_ops.formatting import format_size
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_facts, in_panel, pgettext, verbatim
-from tcb_ops.kinds import is_provided, merchant_count, provided
-from tcb_ops.lists.merchants import Merchants, read_merchants
-from tcb_ops.model import Outcome, Selection
+from tcb_ops.kinds import is_provided, provided
+from tcb_ops.model import Outcome
+from tcb_ops.panels.context import PanelContext
 from tcb_ops.panels.html import file_links, message, report_links
 from tcb_ops.preflight import SendScope, is_confirmed, scope_of_rows
 from tcb_ops.reports.explanations import MARK
 from tcb_ops.run import Run
-from tcb_ops.runs.limits import RunLimits
-from tcb_ops.runs.next_commands import quoted
-from tcb_ops.settings import SETTINGS_FILE, Settings, is_practising, load_settings, set_default_settings
-from tcb_ops.settings_files import with_found_file
-from tcb_ops.start import ResumeOptions, identified
-
-
-@dataclass(frozen=True, slots=True)
-class PanelContext:
-    """Settings and merchants; whether the target given is "simulator", and whether that is the sample, not a rehearsal."""
-
-    settings: Settings
-    merchants: Merchants
-    simulated: bool
-    sample: bool
-    selection: Selection
-    """The selected part of the merchants, as runs record it."""
-
-    @property
-    def live(self) -> bool:
-        """Whether the target is no simulator, so that a run has to be confirmed."""
-        return not self.settings.simulated
-
-    def run_options(self) -> ResumeOptions:
-        """Return a run's settings and limits; waits are shorter with the sample."""
-        limits = RunLimits(backoff=0.05, slow_wait=0.3, patience=10) if self.sample else RunLimits()
-        return {"settings": self.settings, "limits": limits}
-
-    def output_path(self, given: str, default: str) -> Path:
-        """Return the path of a headless run's file: `given` or `default`, with the sample beside its ledger."""
-        if given or not self.sample:
-            return Path(given or default)
-        return Path(self.settings.ledger).parent / default
-
-    def describe_target(self) -> Text:
-        """Return the target of this panel's calls, in one line."""
-        merchants = merchant_count(len({merchant.appid for merchant in self.merchants}))
-        if self.sample:
-            text = _("simulator on this machine, sample data: {merchants}. Nothing reaches WeChat.")
-            return text.format(merchants=merchants)
-        where = with_found_file(verbatim(self.settings.api_base), self.settings.origin.found, SETTINGS_FILE)
-        return _("{where}: {merchants}", where=where, merchants=merchants)
-
-
-def open_context(target: str, where: str, lang: Lang) -> PanelContext:
-    """Read the settings and the merchants. Raises TcbOpsError.
-
-    Calls of the library that name no settings use this panel's from now on.
-
-    Args:
-        target: simulator (the working folder's rehearsal, or the sample), live, or "" for that of the panel opened last.
-        where: `column=value` items of the merchants file, semicolons between them.
-        lang: the language of messages.
-
-    """
-    target = target or ("simulator" if is_practising() else "live")
-    if target not in {"simulator", "live"}:
-        text = _(
-            'target = "{target}": write "simulator" to practise or "live" for the target of tcb-ops.toml.'
-        )
-        raise UsageError(text.format(target=target))
-    simulated, own = target == "simulator", load_settings(options={"lang": lang})
-    sample = simulated and not own.is_rehearsal
-    settings = provided("practice")(lang) if sample else identified(own)
-    set_default_settings(settings if simulated else None)
-    if not simulated and settings.origin.file is None and not settings.merchants.exists():
-        raise UsageError(
-            _(
-                'target = "live": there is no {file}, which says where the merchants, the tokens and the ledger are. '
-                "Put yours into the notebook's folder, then run the panel's cell again.",
-                file=Path.cwd() / SETTINGS_FILE,
-            ),
-            _("To create one to fill in:\n{command}", command=quoted(("tcb-ops", "init", str(Path.cwd())))),
-        )
-    items = [item.strip() for item in where.split(";") if item.strip()]
-    selection = Selection.of(*(("where", item) for item in sorted(items)))
-    return PanelContext(settings, read_merchants(settings.merchants, items), simulated, sample, selection)
-
 
 _LOG = logging.getLogger("tcb_ops.panels")
 _idle_threads: deque[SimpleQueue[Callable[[], None]]] = deque()
@@ -385,9 +306,9 @@ class ActionButton(widgets.VBox):
 class ExportMenu(Menu):
     """Exports a run, or its last state after its retries. `files` lists what was written."""
 
-    def __init__(self, worker: Worker, report: str, exported: Callable[[], None]) -> None:
+    def __init__(self, worker: Worker, exported: Callable[[], None]) -> None:
         """`exported` is called when the files are there."""
-        self._report, self._exported = report, exported
+        self._exported = exported
         self._run: Run | None = None
         self.line = html_area("op-export-status")
         """The status of the export; the run's own stays."""
@@ -410,23 +331,14 @@ class ExportMenu(Menu):
         """Enable the buttons that may be pressed."""
         self.this.disabled = self.final.disabled = busy
 
-    def export(self, run: Run, folder: Path, *, pdf: bool = False) -> Path:
-        """Export to a folder, and list its files."""
-        folder = run.export(folder, pdf=pdf)
-        # "Run all" exports a run that the thread that watches it may offer only after this.
-        self._run = run
-        self.files.value = file_links(folder)
-        return folder
-
     def _export(self, *, final: bool = False) -> None:
         if (run := self._run) is None:
             raise UsageError(_("There is no run to export yet."))
         self._worker.say(_("Exporting run {id} …", id=run.id), line=self.line)
         self._exported()
         chosen = run.final() if final else run
-        default = f"reports/{chosen.id}{'-final' * final}"
-        folder = Path(default if final else self._report or default)
-        self.export(chosen, folder, pdf=is_provided("chromium") and provided("chromium")() is not None)
-        self._run = run
+        folder = Path(f"reports/{chosen.id}{'-final' * final}")
+        chosen.export(folder, pdf=is_provided("chromium") and provided("chromium")() is not None)
+        self.files.value = file_links(folder)
         done = _("Run {id} was exported to {folder}.", id=chosen.id, folder=folder)
         self._worker.say(done, "good", line=self.line)

@@ -212,6 +212,13 @@ def render_runs(runs: Sequence[Run], here: Collection[str], lang: Lang, label: T
     return table(heads, lines, "htsht", lang, label=label.of(lang), classes="op-run-table")
 
 
+def render_run_below(lang: Lang) -> str:
+    """Draw a button that has JupyterLab and Notebook 7 run the panel's cell and those below it."""
+    label = esc(_("Run the cells below").of(lang))
+    command = 'data-commandlinker-command="notebook:run-all-below" data-commandlinker-args="{}"'
+    return f'<button type="button" class="op-chip" {command}>{label}</button>'
+
+
 def render_progress(now: Progress, kind: Kind, lang: Lang, *, running: bool) -> str:
     """Draw a run's progress as a bar of its outcomes, with rate and time left while it is running."""
     share = now.done / now.total if now.total else 1.0

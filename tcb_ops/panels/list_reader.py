@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
 
@@ -18,10 +19,13 @@ from tcb_ops.lists.input_files import PROBLEMS_SHOWN
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.lists.row_files import source_check
 from tcb_ops.model import Problem
-from tcb_ops.panels.controls import PanelContext, Worker, html_area, show, tick_box
+from tcb_ops.panels.context import PanelContext, RefusedList
+from tcb_ops.panels.controls import Worker, html_area, show, tick_box
 from tcb_ops.panels.html import esc, heading, table
 from tcb_ops.preflight import facts_line, replaced
-from tcb_ops.resources import sample_folder
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LIST_ENDINGS = (".csv", ".tsv", ".xlsx")
 SHOWN = 200
@@ -75,20 +79,23 @@ class ListReader(widgets.VBox):
         self,
         worker: Worker,
         context: PanelContext,
-        paths: str,
+        given: Batch | RefusedList | pd.DataFrame | str | Path,
         *,
-        root: str | None,
+        root: str | Path | None,
+        uploads: bool,
         line: widgets.HTML,
         changed: Callable[[], None],
     ) -> None:
-        """`root` None: local files are not read. `changed` is called when there is another batch, or none."""
+        """`given`: the list to begin with. `changed` is called when there is another batch, or none."""
         self.line = line
         self._worker, self._context, self._lang, self._changed = worker, context, worker.lang, changed
-        self._uploads = root is not None
-        folder = sample_folder() if context.sample else Path()
-        if not paths and context.simulated and (folder / "paths.csv").is_file():
-            paths = str(folder / "paths.csv")
-            root = str(folder / "files") if root == "" and (folder / "files").is_dir() else root
+        self._uploads, self._given, self._given_root = uploads, given, root
+        if isinstance(given, Batch | RefusedList):
+            source, folder = str(given.source), given.root
+        elif isinstance(given, str | Path):
+            source, folder = context.list_to_read(str(given), "" if root is None else str(root))
+        else:
+            source, folder = "", root
         secrets = (context.settings.merchants, context.settings.tokens.file)
         self._hidden = frozenset(Path(file).resolve() for file in secrets if file)
         self.batch: Batch | None = None
@@ -98,8 +105,8 @@ class ListReader(widgets.VBox):
         lang, beside = worker.lang, _("the list's own folder").of(worker.lang)
         button = partial(worker.button, line=line)
         picker = partial(worker.field, widgets.Combobox, continuous_update=False)
-        self.paths = picker(_("Path list"), "op-list", value=paths)
-        self.root = picker(_("Local files"), "op-root", value=root or "", placeholder=beside)
+        self.paths = picker(_("Path list"), "op-list", value=source)
+        self.root = picker(_("Local files"), "op-root", value=str(folder or ""), placeholder=beside)
         show(self.root, shown=self._uploads)
         self.check = button(_("Check"), "op-check", self._check, background=False)
         skip = _("continue without the rows that have problems")
@@ -123,11 +130,9 @@ class ListReader(widgets.VBox):
     def read(self) -> None:
         """Read and check the list that is picked. Raises TcbOpsError when it cannot be run."""
         self._clear()
-        self.paths.options = pickable(Path(), LIST_ENDINGS, self._hidden)
         source = self.paths.value.strip()
         beside = Path(source).parent
-        folders = [*pickable(Path(), ()), *(str(beside / name) for name in pickable(beside, ()))]
-        self.root.options = [*dict.fromkeys(folders)]
+        self._offer_files(source)
         if not source:
             self._worker.say(_("Pick a path list: CSV, TSV or XLSX."), line=self.line)
             return
@@ -160,6 +165,21 @@ class ListReader(widgets.VBox):
             text = _("{source} is refused: it has {problems}. Nothing was sent.")
             text = text.format(source=source, problems=problems)
             raise InputError(text, source, error.problems) from error
+        self._take(batch)
+
+    def read_given(self) -> None:
+        """Show the list that was given: a batch as it is, anything else read now. Raises TcbOpsError when it cannot be run."""
+        if isinstance(self._given, RefusedList | str | Path):
+            self.read()
+            return
+        self._offer_files(self.paths.value)
+        batch = self._context.batch_of(self._given, self._given_root)
+        if self._uploads and batch.root is None:
+            batch = batch.check_files(self._given_root or batch.source.parent)
+        self._take(batch)
+
+    def _take(self, batch: Batch) -> None:
+        """Offer a batch to be run."""
         self.batch = batch
         self._show(batch.problems)
         self.facts.value = "".join(
@@ -171,6 +191,13 @@ class ListReader(widgets.VBox):
             ready = as_sentences((ready, stored))
         self._worker.say(ready, "good", line=self.line)
         self._changed()
+
+    def _offer_files(self, source: str) -> None:
+        """Offer the lists and folders nearby."""
+        beside = Path(source).parent
+        self.paths.options = pickable(Path(), LIST_ENDINGS, self._hidden)
+        folders = [*pickable(Path(), ()), *(str(beside / name) for name in pickable(beside, ()))]
+        self.root.options = [*dict.fromkeys(folders)]
 
     def read_if_changed(self) -> None:
         """Check the list again if its file was changed since. Raises UsageError then: what is shown is to be looked at first."""

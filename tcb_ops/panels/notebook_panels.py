@@ -1,49 +1,34 @@
-"""The panels of the notebooks: their base, which can run unattended; links, uploads, reports. Features have more."""
+"""The panels of the notebooks: their base; links, uploads, any run. Features have more."""
 
 from __future__ import annotations
 
-import json
 import os
-import sys
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import ipywidgets as widgets
 
 from tcb_ops import api
-from tcb_ops.errors import InputError, TcbOpsError, UsageError
-from tcb_ops.frames import settings_lang
-from tcb_ops.i18n import NOTHING, Lang, Text, _, in_panel, pgettext
+from tcb_ops.errors import UsageError
+from tcb_ops.frames import NoRun
+from tcb_ops.i18n import NOTHING, Text, _, pgettext
 from tcb_ops.kinds import Kind, is_provided, provided, row_count
 from tcb_ops.lists.batch import Batch
-from tcb_ops.lists.input_files import PROBLEMS_SHOWN, format_problem
-from tcb_ops.lists.paths import read_paths
-from tcb_ops.model import Outcome
-from tcb_ops.panels.controls import (
-    ActionButton,
-    Menu,
-    PanelContext,
-    Worker,
-    html_area,
-    open_context,
-    show,
-    tick_box,
-)
-from tcb_ops.panels.html import STYLE, describe_result, esc, heading, render_causes, render_merchants
-from tcb_ops.panels.list_reader import ListReader, render_problems
+from tcb_ops.panels.context import LINKS_FILE, PanelContext, RefusedList
+from tcb_ops.panels.controls import ActionButton, Menu, Worker, html_area, show, tick_box
+from tcb_ops.panels.html import STYLE, render_run_below
+from tcb_ops.panels.list_reader import ListReader
 from tcb_ops.panels.run_monitor import RunBrowser, RunMonitor
 from tcb_ops.preflight import facts_line
-from tcb_ops.reports.summary import by_code
-from tcb_ops.resources import replacing, sample_folder
-from tcb_ops.run import Run, RunHandle
+from tcb_ops.run import FOR_USERS, Run, RunHandle
 from tcb_ops.runs.list_kinds import LINKS, UPLOAD
 from tcb_ops.runs.plan import RunSpec, list_spec
-from tcb_ops.runs.progress import Progress
 from tcb_ops.start import ResumeOptions, StartOptions, unfinished_run
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _BY_CELL: dict[str, Panel] = {}
 """The panel that each cell of the notebook shows, by the cell's id."""
@@ -51,59 +36,38 @@ _BY_CELL: dict[str, Panel] = {}
 
 @dataclass(frozen=True, slots=True)
 class PanelOptions:
-    """What a panel is opened with: the parameters of the functions of `tcb_ops.panels`."""
+    """What a panel is opened with: the arguments of the functions of `tcb_ops.panels`."""
 
-    target: str = "simulator"
-    paths: str = ""
-    root: str = ""
-    where: str = ""
+    batch: Batch | RefusedList | pd.DataFrame | str | Path = ""
+    root: str | Path | None = None
     out: str = ""
+    backup: str = ""
     run: str = "latest"
     note: str = ""
-    report: str = ""
-    lang: str = ""
     cluster: str = ""
 
 
 class Panel:
-    """A panel, displayed as the value of its cell. An error while it opens is shown, not raised."""
+    """A panel, displayed in its cell. An error while it opens is shown, not raised."""
 
-    title: Text
-    """The title of the panel and of its headless page."""
     kind: Kind | None = None
     """The kind of the runs that it starts and lists; None: it starts none, and lists all."""
-    context: PanelContext
-    """The panel's target and settings."""
-    monitor: RunMonitor
-    """The part that shows a run."""
 
-    def __init__(self, given: PanelOptions) -> None:
-        languages = {str(lang) for lang in Lang}
-        self.given = given
-        self.lang = Lang(given.lang) if given.lang in languages else settings_lang()
+    def __init__(self, context: PanelContext, given: PanelOptions) -> None:
+        self.context, self.given, self.lang = context, given, context.lang
         self.worker = Worker(self.lang)
-        self.error: TcbOpsError | None = None
-        """The error that kept the panel from opening."""
+        self.closed = False
         self.view = widgets.VBox([widgets.HTML(STYLE), self.worker.line]).add_class("op-panel")
-        try:
-            if given.lang not in {"", *languages}:
-                raise UsageError(_('lang = "{lang}": write "en" or "zh".', lang=given.lang))
-            self.context = open_context(given.target, given.where, self.lang)
-            self.monitor = RunMonitor(
-                self.worker,
-                self.context,
-                report=given.report,
-                cluster=given.cluster or None,
-                changed=self._list_runs,
-            )
-            parts = self._parts()
-            self.runs = RunBrowser(self.worker, self.context, self.kind)
-        except TcbOpsError as error:
-            self.error = error
-            self.worker.report(error)
-            return
+        self.monitor = RunMonitor(
+            self.worker, context, cluster=given.cluster or None, changed=self._list_runs
+        )
+        parts = self._parts()
+        self.runs = RunBrowser(self.worker, context, self.kind)
         menus, actions = self.worker.menus, self.monitor.actions
-        actions.children = (*actions.children, *(button for menu in menus for button in menu.buttons))
+        self.below = html_area("op-below")
+        self.below.value = render_run_below(self.lang)
+        buttons = (button for menu in menus for button in menu.buttons)
+        actions.children = (*actions.children, *buttons, self.below)
         self.view.children = [self.view.children[0], self.monitor.header, *menus, *parts]
         self.worker.on_change = self._enable
         self.worker.start(self._open)
@@ -124,21 +88,32 @@ class Panel:
 
     def _enable(self) -> None:
         self.monitor.enable()
+        self._offer_below()
 
-    def _work(self) -> Run:
-        raise NotImplementedError
+    def _offer_below(self) -> None:
+        """Offer to run the cells below, which ask about the run, where there are cells."""
+        show(self.below, shown=self.monitor.at_rest and "VOILA_REQUEST_URL" not in os.environ)
 
     # --- what a notebook asks -----------------------------------------------------------------------------------
 
     @property
     def run(self) -> Run | None:
-        """The run that is shown; None also for a panel that could not be opened, or is closed."""
-        return self.monitor.run if self.error is None else None
+        """The run that is shown; None also for a panel that is closed."""
+        return None if self.closed else self.monitor.run
+
+    def settle_opening(self, seconds: float = 60) -> None:
+        """Wait until the panel has read its list and shows the run that is there; not for a run's end."""
+        if not self.closed:
+            self.worker.settle(seconds)
+
+    def no_run(self) -> Text:
+        """Return why there is no run, and what to do."""
+        return _("There is no such run: choose one from the earlier runs of the panel above.")
 
     def settle(self, seconds: float = 600) -> None:
         """Wait until the panel is idle."""
         self.worker.settle(seconds)
-        if self.error is None:
+        if not self.closed:
             self.monitor.watched.wait(seconds)
 
     def __repr__(self) -> str:
@@ -146,10 +121,10 @@ class Panel:
 
     def close(self) -> None:
         """Close the widgets and hold no run's data; a run that works continues."""
-        if self.error is None:
+        if not self.closed:
             self.monitor.close_run()
-            self.error = UsageError(_("The panel is not open."))
-            del self.context
+            self.closed = True
+            del self.context, self.given
         for widget in [*_below(self.view)]:
             widget.close()
         # The notebook's Out holds every panel that was displayed: not its merchants, its list, its tables and their texts.
@@ -169,91 +144,6 @@ class Panel:
             before.close()  # ipywidgets holds all widgets that are not closed, and their data
         return self.view._repr_mimebundle_(**options) | {"text/plain": repr(self)}
 
-    # --- headless -----------------------------------------------------------------------------------------------
-
-    def run_now(self, wanted: bool = False) -> None:
-        """Do the panel's work headlessly, and show its result: on the simulator always, live only when `wanted` or TCB_OPS_RUN_NOW=1.
-
-        Where the panel shows a run already, finished or not, nothing is started unless `wanted`. Raises TcbOpsError.
-        Ctrl-C ends a run tidily.
-        """
-        from IPython.display import display
-
-        try:
-            if not isinstance(wanted, bool):  # the text "false" is truthy, and this flag starts live runs
-                raise UsageError(
-                    _("RUN_NOW = {wanted!r}: write True or False. Nothing was run.", wanted=wanted)
-                )
-            if self.error is not None:
-                raise self.error
-            self.worker.settle()
-            shown = self.run if self.kind is not None else None
-            asked = wanted or os.environ.get("TCB_OPS_RUN_NOW") == "1"
-            if not asked and (not self.context.simulated or shown is not None):
-                text = _("Nothing was run: the target is live, and RUN_NOW is false.")
-                if shown is not None:
-                    text = _("Nothing was run: the panel shows run {id}, and RUN_NOW is false.", id=shown.id)
-                print(in_panel(text, self.lang))  # noqa: T201  the cell's output
-                self._write_result(None, 0, text)
-                return
-            run = self._work()
-            folder = self._export(run)
-            self.monitor.watched.wait()
-        except TcbOpsError as error:
-            problems = ""
-            if isinstance(error, InputError):
-                for problem in islice(error.problems, PROBLEMS_SHOWN) if len(error.problems) > 1 else ():
-                    sys.stderr.write(f"{format_problem(error.source, problem).of(self.lang)}\n")
-                problems = render_problems(error.problems, self.lang)
-            self._write_result(self.run, error.exit_code, error.text, page=problems)
-            raise
-        cell = page = self._page(run)
-        if in_jupyter_session():  # the panel shows the same
-            title = _("Result of the unattended run").of(self.lang)
-            cell = f"<details><summary>{esc(title)}</summary>{page}</details>"
-        display({"text/plain": repr(run), "text/html": cell}, raw=True)  # type: ignore[no-untyped-call]  # IPython's
-        exit_code, expired = int(self.kind is not None and not run.succeeded), self.monitor.expired_links
-        self._write_result(run, exit_code, describe_result(run, expired), folder, page=page)
-
-    def _export(self, run: Run) -> Path:
-        """Export a headless run: below TCB_OPS_HEADLESS_OUT it is under its id."""
-        out, default = os.environ.get("TCB_OPS_HEADLESS_OUT"), f"reports/{run.id}"
-        # In a Jupyter session it goes below the notebook: the server opens links to no other files.
-        given = self.given.report or (default if in_jupyter_session() else "")
-        folder = self.context.output_path(given, default)
-        if out and not self.given.report:
-            folder = Path(out) / run.id
-        return self.monitor.export.export(run, folder)
-
-    def _page(self, run: Run) -> str:
-        """Return what a page shows of a headless run (HTML): the causes, what to do, every merchant."""
-        causes = [cause for cause in run.overview().causes if cause.code != Outcome.PENDING]
-        kind, codes = run.record.kind, ""
-        if causes:
-            codes = heading(_("What to do").of(self.lang))
-            codes += render_causes(by_code(causes), {}, kind, self.lang, asks=False)
-        title = pgettext("heading", "Merchants").of(self.lang)
-        drawn = render_merchants(run.tallies(), kind, self.lang, title)
-        return f'<div class="op-result">{STYLE}{codes}{heading(title)}{drawn}</div>'
-
-    def _write_result(
-        self, run: Run | None, exit_code: int, text: Text, report: Path | None = None, *, page: str = ""
-    ) -> None:
-        """Write the headless cell's result to TCB_OPS_HEADLESS_RESULT for `tcb-ops notebook`, atomically."""
-        file = os.environ.get("TCB_OPS_HEADLESS_RESULT")
-        if not file:
-            return
-        result = {
-            "run": run.id if run is not None else None,
-            "report": str(report) if report is not None else None,
-            "exit_code": exit_code,
-            "text": {"en": text.en, "zh": text.zh},
-            "title": self.title.of(self.lang),
-            "page": page,
-        }
-        with replacing(Path(file)) as part:
-            part.write_text(json.dumps(result, ensure_ascii=False), encoding="utf-8")
-
 
 def _current_cell() -> str:
     """Return the id of the cell that is being executed; "" where the front end names none."""
@@ -272,15 +162,58 @@ def _below(widget: Any) -> Iterator[Any]:
     yield widget
 
 
-def in_jupyter_session() -> bool:
-    """Return whether a Jupyter server or Voila, not a program, started this kernel: a user sees the notebook."""
-    return any(os.environ.get(name) for name in ("JPY_SESSION_NAME", "VOILA_REQUEST_URL"))
+_OF_A_RUN = frozenset((*FOR_USERS.split(), "_repr_html_"))
+
+
+class PanelRun(Run):
+    """The run that a panel shows: what `panels.upload` and its like return to a person.
+
+    As long as the panel shows none, what is asked of the run is a `NoRun`, which says so in the cell's output.
+    """
+
+    panel: Panel
+
+    def __init__(self, panel: Panel) -> None:
+        object.__setattr__(self, "panel", panel)
+
+    def __getattribute__(self, name: str) -> Any:
+        own = object.__getattribute__
+        if name in _OF_A_RUN and (none := own(self, "_none")()) is not None:
+            return none._repr_html_ if name == "_repr_html_" else none
+        return own(self, name)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what only the run itself has, such as its record: whatever a Run does, it does with the run that is shown."""
+        return getattr(self.panel.run, name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        setattr(self.panel.run, name, value)
+
+    def _none(self) -> NoRun | None:
+        """Return what stands for the run while the panel shows none."""
+        self.panel.settle_opening()
+        return NoRun(self.panel.no_run(), self.panel.lang) if self.panel.run is None else None
+
+    def __repr__(self) -> str:
+        none = self._none()
+        return super().__repr__() if none is None else repr(none)
 
 
 class RunForm(Panel):
     """A panel that starts runs of one kind."""
 
     kind: Kind
+
+    action: Text
+    """What the button that starts a run is called."""
+
+    def no_run(self) -> Text:
+        """Return why there is no run, and what to do."""
+        if self.closed:
+            return _("The panel was closed: run its cell again.")
+        if not self.ready:
+            return _("No run yet: the panel above says what is missing.")
+        return _("No run yet: press {button} above, then run the cells below again.", button=self.action)
 
     def _start_run(self, options: StartOptions) -> RunHandle:
         raise NotImplementedError
@@ -312,14 +245,23 @@ class RunForm(Panel):
         return super()._parts()
 
     def _open(self) -> None:
-        """Check the list, and show its unfinished run, else the newest of the panel's kind."""
+        """Check the list, and show its unfinished run, else its newest."""
         self.worker.guarded(self._prepare, self.ready_line)
         self.setup.opened = True
-        runs = [run for run in self.runs.refresh() if run.record.kind is self.kind]
+        runs = self.runs.refresh()
         self.runs.choose(None)
-        if runs:
+        shown = self.unfinished or next(filter(self._is_same_work, runs), None)
+        if shown is not None:
             self.setup.opened = False
-            self.monitor.attach((self.unfinished or runs[0]).id)
+            self.monitor.attach(shown.id)
+
+    def _is_same_work(self, run: Run) -> bool:
+        """Return whether a run, or the one that it retries, did what this panel would do: a run of another list is not shown."""
+        record, facts = run.record, self._facts()
+        if facts is None or record.kind is not self.kind:
+            return False
+        work = facts[-1]
+        return (record.list_sha256, record.root) == (work.list_sha256, work.root_name)
 
     def _enable(self) -> None:
         monitor = self.monitor
@@ -328,6 +270,7 @@ class RunForm(Panel):
         show(self.starter, shown=is_next)
         show(self.new, shown=self.unfinished is not None)
         monitor.enable(starts=is_next)
+        self._offer_below()
 
     def _list_runs(self) -> None:
         self._changed()
@@ -356,19 +299,6 @@ class RunForm(Panel):
         more = {"note": self.given.note, "selection": self.context.selection, "new_run": self.new.value}
         return cast("StartOptions", options | more | {"resume": resume})
 
-    def _work(self) -> Run:
-        if not self.ready:
-            self._prepare()
-        handle = self._start_run(self._options(self.context.run_options()))
-        self.setup.opened = False
-
-        def follow(progress: Iterator[Progress]) -> None:
-            self.monitor.follow(handle, in_cell=True)
-            deque(progress, maxlen=0)
-
-        handle.follow(follow)  # Ctrl-C in there cancels the run, tidily
-        return handle.wait()
-
 
 class ListPanel(RunForm):
     """A panel whose run works on a list."""
@@ -379,8 +309,9 @@ class ListPanel(RunForm):
         self.list_reader = ListReader(
             self.worker,
             self.context,
-            self.given.paths,
-            root=self.given.root if self.kind.sends_files else None,
+            self.given.batch,
+            root=self.given.root,
+            uploads=self.kind.sends_files,
             line=self.ready_line,
             changed=self._changed,
         )
@@ -388,7 +319,7 @@ class ListPanel(RunForm):
         return [self.list_reader]
 
     def _prepare(self) -> None:
-        self.list_reader.read()
+        self.list_reader.read_given()
 
     def _facts(self) -> tuple[Text, int, Text, RunSpec] | None:
         if (batch := self.list_reader.batch) is None:
@@ -403,34 +334,28 @@ class ListPanel(RunForm):
 
     def _batch(self) -> Batch:
         if self.list_reader.batch is None:
-            raise UsageError(_('There is no list: pick one, or set the parameter paths = "…".'))
+            raise UsageError(_("There is no list: pick one."))
         return self.list_reader.batch
 
 
 class LinksPanel(ListPanel):
     """Checks a list and issues its links."""
 
-    kind, label = LINKS, _("Issue links for {list_name} ({rows})")
-    title = _("Upload links")
+    kind, label, action = LINKS, _("Issue links for {list_name} ({rows})"), _("Issue links")
 
     def _input_parts(self) -> list[Any]:
-        out = self.given.out or "links.csv"
+        out = self.given.out or LINKS_FILE
         self.out = self.worker.field(widgets.Text, _("Links go to"), "op-out", value=out)
         return [*super()._input_parts(), self.out]
 
     def _start_run(self, options: StartOptions) -> RunHandle:
         return api.start_links(self._batch(), out=Path(self.out.value), **options)
 
-    def _work(self) -> Run:
-        self.out.value = str(self.context.output_path(self.given.out, "links.csv"))
-        return super()._work()
-
 
 class UploadPanel(ListPanel):
     """Checks a list and its files and uploads them."""
 
-    kind, label = UPLOAD, _("Upload {list_name} ({rows})")
-    title = _("Uploads")
+    kind, label, action = UPLOAD, _("Upload {list_name} ({rows})"), pgettext("button", "Upload")
 
     def _parts(self) -> list[Any]:
         parts = super()._parts()
@@ -440,7 +365,8 @@ class UploadPanel(ListPanel):
 
     def _input_parts(self) -> list[Any]:
         none = _("none: files that it replaces cannot be put back").of(self.lang)
-        self.backup = self.worker.field(widgets.Text, _("Backup folder"), "op-backup", placeholder=none)
+        label, given = _("Backup folder"), self.given.backup
+        self.backup = self.worker.field(widgets.Text, label, "op-backup", placeholder=none, value=given)
         show(self.backup, shown=is_provided("backup_folder"))
         return [*super()._input_parts(), self.backup]
 
@@ -456,25 +382,11 @@ class UploadPanel(ListPanel):
 
 
 class RunPanel(Panel):
-    """Shows any run, running here or elsewhere, interrupted, or finished, and exports it."""
-
-    title = _("Run report")
+    """Shows any run, running here or elsewhere, interrupted, or finished."""
 
     def _open(self) -> None:
-        """Show the run that was asked for, and the others. With the sample, make one where there is none."""
+        """Show the run that was asked for, and the others."""
         self.runs.opened = True
-        if not self.runs.refresh() and self.context.sample:
-            self.worker.say(_("Preparing a simulated run to show …"))
-            folder = sample_folder()
-            with read_paths(folder / "paths.csv", self.context.merchants, folder / "files") as batch:
-                api.upload(batch, **self.context.run_options())
-            self.runs.refresh()
+        self.runs.refresh()
         self.runs.choose(None)
         self.monitor.attach(self.given.run)
-
-    def _work(self) -> Run:
-        if self.run is None:
-            self._open()
-        if self.run is None:
-            raise UsageError(_("There is no run to export."))
-        return self.run

@@ -22,11 +22,11 @@ from tcb_ops.i18n import NOTHING, Text, _, as_lines, as_sentences
 from tcb_ops.kinds import ANY_KIND, Kind, provided, row_count
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.model import Outcome, Selection
+from tcb_ops.panels.context import PanelContext
 from tcb_ops.panels.controls import (
     ActionButton,
     ExportMenu,
     Menu,
-    PanelContext,
     Worker,
     html_area,
     in_thread,
@@ -69,7 +69,6 @@ class RunMonitor(widgets.VBox):
         worker: Worker,
         context: PanelContext,
         *,
-        report: str = "",
         cluster: str | None,
         changed: Callable[[], None],
     ) -> None:
@@ -101,7 +100,7 @@ class RunMonitor(widgets.VBox):
         self.grid = RunGrid(worker, self._look, clicks, sample=context.sample)
         self.resume = ActionButton(worker, context, _("Resume"), "op-resume", self._resume)
         self.retry = RetryMenu(worker, context, self.grid, self._retry)
-        self.export = ExportMenu(worker, report, partial(self.grid.send, {"tab": "files"}))
+        self.export = ExportMenu(worker, partial(self.grid.send, {"tab": "files"}))
         self.stop = worker.button(_("Cancel"), "op-cancel", self.cancel, background=False, disabled=True)
         self.actions = widgets.HBox([self.stop, self.resume]).add_class("op-actions")
         self.header = widgets.VBox([self.head, worker.line, self.bar, self.actions]).add_class("op-header")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import tzinfo
 from typing import Any, ClassVar, Protocol
 
 from tcb_ops.i18n import Lang, Text, _, as_list
@@ -65,6 +66,10 @@ class Findings(Protocol):
         return as_list(
             _("{title} {n:,}", title=section.title, n=len(section.lines)) for section in self.sections()
         )
+
+    def since(self, zone: tzinfo) -> Text | None:  # noqa: ARG002  a class that compares needs it
+        """Return what has changed since the run that it was compared with; None without one."""
+        return None
 
     def sections(self) -> Sequence[FindingSection]:
         """Return what was found, the most urgent first; none empty."""

@@ -19,7 +19,7 @@ from jupyter_lab import lab_server, launch, opened_page
 from rigged_simulator import Simulator
 from workspace import write_csv
 
-from tcb_ops.features.notebooks.parameters import NOTEBOOKS
+from tcb_ops.features.notebooks.parameters import NOTEBOOKS, parameters_of
 from tcb_ops.features.pdf.printing import find_chromium
 from tcb_ops.features.simulator.faults import Fault, Faults
 from tcb_ops.model import Merchant
@@ -151,7 +151,7 @@ class Workspace:
         cell = next(cell for cell in content.cells if "parameters" in cell.metadata.get("tags", ()))
         given = {"target": "live", "root": "files", "paths": "list.csv"} | parameters
         cell.source += "".join(
-            f"\n{key} = {value!r}" for key, value in given.items() if f"\n{key} = " in cell.source
+            f"\n{key} = {value!r}" for key, value in given.items() if key in parameters_of(cell.source)
         )
         content.cells += [nbformat.v4.new_code_cell(source) for source in more]
         nbformat.write(content, self.folder / f"{name}.ipynb")

@@ -23,7 +23,7 @@ def test_a_notebook_is_a_page_without_code_whose_panel_uploads_and_exports(shown
     shown.click(".op-run")
     shown.until(STATUS, "29 of 30 rows")
     page.wait_for_selector(".op-panel .op-by-merchant tbody tr", state="attached")
-    assert "panels.run_uploads" not in page.inner_text("body")
+    assert "panels.upload" not in page.inner_text("body")
     assert shown.violations() == []
     shown.click(".op-export-menu")
     shown.click(".op-export")

@@ -35,7 +35,7 @@ def panel(lab):
     return found
 
 
-@pytest.mark.parametrize("kind", ["uploads", "links", "audits", "reports"])
+@pytest.mark.parametrize("kind", ["uploads", "links", "audits", "attach"])
 def test_a_panel_that_is_closed_keeps_no_widget_and_no_data_and_is_freed(lab, panel, kind):
     widgets = set(_instances)
     other = getattr(lab, kind)()

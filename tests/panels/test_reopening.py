@@ -15,9 +15,7 @@ from workspace import BOOKS, QUICK
 import tcb_ops as tcb
 from tcb_ops.features.simulator.faults import Fault
 from tcb_ops.features.simulator.sample import FILES, MERCHANTS, PATHS, sample_simulator, write_practice
-from tcb_ops.panels.controls import ExportMenu
 from tcb_ops.panels.html import RunState
-from tcb_ops.panels.notebook_panels import in_jupyter_session
 from tcb_ops.resources import SAMPLE
 
 pytestmark = pytest.mark.slow
@@ -48,56 +46,32 @@ def test_a_finished_run_is_shown_again_with_what_can_be_done(open_lab, read, kin
     assert lab.sent == sent
 
 
-def test_files_exported_before_the_end_is_drawn_stay_listed(open_lab, tmp_path):
-    lab = open_lab()
-    panel = lab.uploads()
-    press(panel)
-    run, export = panel.run, ExportMenu(panel.worker, "", lambda: None)
-    export.export(run, tmp_path / "report")
-    export.show_run(run)
-    assert "report.html" in export.files.value
-    export.show_run(None)
-    assert export.files.value == ""
-
-
-def test_a_list_that_is_refused_by_now_is_reported_beside_the_run(open_lab, read):
+def test_a_list_that_is_refused_by_now_is_reported_and_its_run_is_among_the_earlier_ones(open_lab, read):
     lab = open_lab()
     first = lab.uploads()
     press(first)
     (lab.workspace.folder / "list.csv").unlink()
     again = lab.uploads()
     assert "list.csv" in read(again.list_reader.line)
-    assert read(again.worker.line).startswith("All 30 rows succeeded")
-    assert again.run.id == first.run.id
+    assert again.run is None  # it cannot be known to be of this list
+    assert first.run.id in again.runs.ids
     assert again.start.disabled
 
 
-PRACTISE = """
-import json
-import tcb_ops as tcb
-from tcb_ops import panels
-panel = panels.run_uploads()
-panel.run_now(False)
-links = panel.monitor.export.files.value
-print(json.dumps({"linked": f"<a href='reports/{panel.run.id}/report.html'" in links, "shown": panel.run.id, "finished": panel.run.record.finished_at is not None,
-                  "runs": [run.id for run in tcb.runs()]}))
-"""
 BELOW = """
 import json
 import tcb_ops as tcb
 from tcb_ops import panels
-panel = panels.run_uploads()
-panel.run_now(False)
-attached = panels.attach()
-attached.settle()
-found = {"run": panel.run.id, "opened": tcb.open_run().id, "all": [run.id for run in tcb.runs()],
-         "attached": attached.run.id, "bad": sum(line.rows for line in tcb.history().lines) > 0}
-panels.run_uploads("live")
+panels.use("simulator")
+run = panels.upload(panels.read_paths(root=""))
+said = {"run": run.id, "opened": tcb.open_run().id, "all": [run.id for run in tcb.runs()],
+        "attached": panels.attach().id, "bad": sum(line.rows for line in tcb.history().lines) > 0}
+panels.use("live")
 try:
     tcb.open_run()
 except tcb.RunNotFoundError as error:
-    found["live"] = str(error)
-print(json.dumps(found))
+    said["live"] = str(error)
+print(json.dumps(said))
 """
 
 
@@ -117,11 +91,6 @@ def practised(script, tmp, **more):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_in_practice_a_headless_run_links_to_its_report_below_the_notebook(tmp_path):
-    result = practised(PRACTISE, tmp_path, JPY_SESSION_NAME="/a/02_run_uploads.ipynb")
-    assert result == {"linked": True, "finished": True, "shown": result["shown"], "runs": [result["shown"]]}
-
-
 def test_below_a_practice_panel_the_librarys_calls_find_its_runs_and_below_a_live_one_the_live_ones(tmp_path):
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "merchants.csv").write_text("appid,name,env\nwx1,a,a-1\n", encoding="utf-8")
@@ -136,15 +105,13 @@ REHEARSE = """
 import json
 import tcb_ops as tcb
 from tcb_ops import panels
-panel = panels.run_uploads()
-panel.run_now(False)
-shown = panels.export_report()
-shown.settle()
-reader, context = panel.list_reader, panel.context
+context = panels.use("simulator")
+batch = panels.read_paths(root="")
+run = panels.upload(batch)
 print(json.dumps({
-    "list": [reader.paths.value, reader.root.value], "merchants": context.settings.merchants.name, "sample": context.sample,
-    "opened": tcb.open_run().id, "shown": [panel.run.id, shown.run.id], "runs": [run.id for run in tcb.runs()],
-    "rows": [panel.run.record.rows, panel.run.succeeded], "attached": panels.attach().context.sample,
+    "list": [str(batch.source), str(batch.root)], "merchants": context.settings.merchants.name, "sample": context.sample,
+    "opened": tcb.open_run().id == run.id, "runs": len(tcb.runs()), "rows": [run.record.rows, run.succeeded],
+    "report": str(run.report()) == f"reports/{run.id}",
 }))
 """
 
@@ -154,21 +121,18 @@ def test_a_rehearsals_notebooks_use_its_merchants_list_faults_store_and_ledger(t
     folder.mkdir()
     write_practice(folder)
     first = practised(REHEARSE, tmp_path)
-    run = first["opened"]
     assert first == {
         "list": ["paths.csv", "files"],
         "merchants": "merchants.csv",
         "sample": False,
-        "opened": run,
-        "shown": [run, run],
-        "runs": [run],
+        "opened": True,
+        "runs": 1,
         "rows": [6, False],
-        "attached": False,
+        "report": True,
     }
     assert (folder / "tcb-ops.db").exists()
     assert any((folder / "store").iterdir())
-    assert (folder / "reports" / run / "report.html").exists()
-    assert practised(REHEARSE, tmp_path) == first  # a restarted kernel shows the run, and starts none
+    assert practised(REHEARSE, tmp_path) == first | {"runs": 2}
 
 
 def test_a_merchant_added_to_the_copied_sample_is_practised_with(tmp_path):
@@ -181,17 +145,20 @@ def test_a_merchant_added_to_the_copied_sample_is_practised_with(tmp_path):
 ADDED = """
 import json
 from pathlib import Path
+import tcb_ops as tcb
 from tcb_ops import panels
 Path("new.csv").write_text("env,path\\nnew-1,logo.png\\n", encoding="utf-8")
-panel = panels.run_uploads(paths="new.csv", root=".")
 Path("logo.png").write_bytes(b"logo")
-panel.settle()
-refused = panel.list_reader.line.value
+panels.use("simulator")
+try:
+    panels.read_paths("new.csv", root=".")
+except tcb.InputError as error:
+    refused = str(error)
 with Path("data/merchants.csv").open("a", encoding="utf-8") as merchants:
     merchants.write("wx00000000000000ff,New,new-1\\n")
-panel = panels.run_uploads(paths="new.csv", root=".")
-panel.run_now(False)
-print(json.dumps({"refused": refused, "succeeded": panel.run.succeeded}))
+panels.use("simulator")
+run = panels.upload("new.csv", root=".")
+print(json.dumps({"refused": refused, "succeeded": run.succeeded}))
 """
 
 
@@ -219,15 +186,6 @@ def test_a_process_has_one_and_takes_it_along(tmp_path):
     assert ledger.startswith(str(tmp_path))
     assert (lang, same) == ("zh", "True")
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("name", ["JPY_SESSION_NAME", "VOILA_REQUEST_URL"])
-def test_what_a_user_looks_at_is_told_from_what_a_program_runs(monkeypatch, name):
-    for one in ("JPY_SESSION_NAME", "VOILA_REQUEST_URL"):
-        monkeypatch.delenv(one, raising=False)
-    assert not in_jupyter_session()
-    monkeypatch.setenv(name, "/voila/render/02_run_uploads.ipynb")
-    assert in_jupyter_session()
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """The uploads panel, by its buttons: everything that an operator does in notebook 02."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from panel_lab import press
 from workspace import BOOKS, TEA, many
 
 import tcb_ops as tcb
+from tcb_ops import panels
 from tcb_ops.features.simulator.faults import Etag, Fault, FaultStep
 from tcb_ops.i18n import Lang
 from tcb_ops.model import RowEnd
@@ -498,37 +500,39 @@ def test_what_is_not_there_is_reported(open_lab, read, paths, root, shown):
     assert lab.sent == 0
 
 
-def test_trouble_with_the_settings_is_reported_in_the_panel(open_lab, read):
+def test_trouble_with_the_settings_is_an_error_of_the_line_that_uses_them(open_lab):
     lab = open_lab()
     (lab.workspace.folder / "tcb-ops.toml").write_text("api_base = 7\n", encoding="utf-8")
-    panel = lab.uploads()
-    assert "tcb-ops.toml: api_base" in read(panel.worker.line)
-    with pytest.raises(tcb.SettingsError):
-        panel.run_now(wanted=True)
+    with pytest.raises(tcb.SettingsError, match="api_base"):
+        panels.use("live")
 
 
-@pytest.mark.parametrize("kind", ["uploads", "links", "audits", "reports"])
-def test_without_settings_a_live_panel_says_what_is_missing_and_what_to_do(open_lab, read, kind):
+def test_without_settings_a_live_target_says_what_is_missing_and_what_to_do(open_lab):
     lab = open_lab()
     for name in ("tcb-ops.toml", "merchants.csv"):
         (lab.workspace.folder / name).unlink()
-    panel = getattr(lab, kind)()
-    shown = read(panel.worker.line)
-    assert f"there is no {lab.workspace.folder / 'tcb-ops.toml'}" in shown
-    assert shown.endswith("Put yours into the notebook's folder, then run the panel's cell again.")
-    assert panel.error.text.commands() == [f"tcb-ops init {lab.workspace.folder}"]
+    with pytest.raises(tcb.UsageError) as refused:
+        panels.use("live")
+    said = refused.value.problem.en
+    assert f"there is no {lab.workspace.folder / 'tcb-ops.toml'}" in said
+    assert said.endswith("Put yours into the notebook's folder, then run the cell again.")
+    assert refused.value.text.commands() == [f"tcb-ops init {lab.workspace.folder}"]
 
 
 @pytest.mark.parametrize(
     ("options", "shown"),
     [
+        ({"target": "test"}, 'target = "test"'),
         ({"where": "region=east"}, "no column 'region'"),
+        ({"where": ["region=east"]}, "where cannot be"),
         ({"lang": "fr"}, 'lang = "fr"'),
     ],
-    ids=["where", "lang"],
+    ids=["target", "where", "a list", "lang"],
 )
-def test_a_wrong_parameter_is_reported_in_the_panel(open_lab, read, options, shown):
-    assert shown in read(open_lab().uploads(**options).worker.line)
+def test_a_wrong_parameter_is_an_error_that_names_it(open_lab, options, shown):
+    open_lab()
+    with pytest.raises(tcb.UsageError, match=re.escape(shown)):
+        panels.use(**{"target": "live"} | options)
 
 
 @pytest.mark.parametrize("spoken", ["en", "zh"])
@@ -540,8 +544,6 @@ def test_a_panel_that_names_no_language_has_that_of_the_settings(open_lab, monke
         panel.start.description == {"en": "Upload list.csv (30 rows)", "zh": "上传 list.csv（30 行）"}[spoken]
     )
     assert lab.uploads(lang="en").start.description == "Upload list.csv (30 rows)"
-    (lab.workspace.folder / "tcb-ops.toml").write_text("not toml", encoding="utf-8")
-    assert "tcb-ops.toml" in lab.uploads().worker.line.value
 
 
 @pytest.mark.kill

@@ -18,7 +18,7 @@ FEATURE = Feature(
     },
     provides={
         "Run.audit": "tcb_ops.features.audit.api:audited",
-        "panels.audit_errcodes": "tcb_ops.features.audit.panel:AuditPanel",
+        "panels.audit": "tcb_ops.features.audit.panel:AuditPanel",
         "runs --stale": "tcb_ops.features.audit.command:watch_audits",
     },
     reasons="features/audit/reasons.csv",

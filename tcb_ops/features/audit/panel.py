@@ -7,8 +7,8 @@ from typing import Any
 from tcb_ops.features.audit.api import start_audit
 from tcb_ops.features.audit.kind import AUDIT, audit_spec
 from tcb_ops.frames import card
-from tcb_ops.i18n import Text, _
-from tcb_ops.kinds import environment_count, is_provided, merchant_count, provided
+from tcb_ops.i18n import Text, _, pgettext
+from tcb_ops.kinds import environment_count, merchant_count
 from tcb_ops.panels.controls import html_area
 from tcb_ops.panels.html import heading
 from tcb_ops.panels.notebook_panels import RunForm
@@ -20,8 +20,7 @@ from tcb_ops.start import StartOptions
 class AuditPanel(RunForm):
     """Audits all merchants."""
 
-    kind = AUDIT
-    title = _("Errcode audit")
+    kind, action = AUDIT, pgettext("button", "Audit")
 
     def _parts(self) -> list[Any]:
         self.changed = html_area("op-changes").add_class("op-tab-todo")
@@ -38,12 +37,8 @@ class AuditPanel(RunForm):
         changes = card("findings_html", result, self.lang) if result.previous is not None else None
         return heading(_("Since the previous audit").of(self.lang)) + changes if changes else ""
 
-    def _page(self, run: Run) -> str:
-        page = f"{self._render_changes(run)}{super()._page(run)}"
-        if is_provided("history"):
-            days = provided("history")(kind=self.kind, settings=self.context.settings)
-            page += heading(_("Errcodes by day").of(self.lang)) + days._repr_html_()
-        return page
+    def _is_same_work(self, run: Run) -> bool:
+        return run.record.kind is AUDIT and run.record.selection == self.context.selection
 
     def _prepare(self) -> None:
         facts, *_more = self._facts()

@@ -10,7 +10,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -251,6 +251,14 @@ class AuditResult(Tabular):
             environments=self.environments,
             **self.counts(),
         )
+
+    def since(self, zone: tzinfo) -> Text | None:
+        """Return what has changed since the previous audit, in one line."""
+        if self.previous is None:
+            return None
+        moment = datetime.fromtimestamp(self.previous.created_at, zone).isoformat(" ", "minutes")[:16]
+        text = _("{new:,} newly broken, {recovered:,} recovered since {moment}")
+        return text.format(new=len(self.new), recovered=len(self.recovered), moment=moment)
 
     def news(self) -> list[FindingSection]:
         """Return the environments that a message names: those of which something is new."""

@@ -22,13 +22,13 @@ from tcb_ops.errors import ArgumentError, LedgerDamagedError, UsageError, check_
 from tcb_ops.features.evidence.drawings import CODES, chart, macros
 from tcb_ops.features.evidence.queries import by_cell, tried_again
 from tcb_ops.formatting import fold
-from tcb_ops.frames import Lines, Tabular, frame_by
+from tcb_ops.frames import Lines, NoRun, Tabular, frame_by
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_list, as_sentences, ngettext
 from tcb_ops.kinds import ANY_KIND, Kind, MissingKind, all_kinds, kind_names, merchant_count, row_count
 from tcb_ops.model import Outcome, Reason
 from tcb_ops.reports.explanations import code_label, why
 from tcb_ops.reports.summary import most_first
-from tcb_ops.run import FOR_USERS, Run
+from tcb_ops.run import Run
 from tcb_ops.settings import Settings
 from tcb_ops.start import TargetOptions, existing_ledger, find_run, merchants_for, settings_for
 
@@ -134,28 +134,6 @@ class RetryLine:
     code: str
     rows: int
     succeeded: int
-
-
-class NoRun:
-    """In place of a run, where there is none: it shows why, and so does whatever it is asked."""
-
-    def __init__(self, reason: Text, lang: Lang) -> None:
-        self._reason, self._lang = reason, lang
-
-    def __getattr__(self, name: str) -> NoRun:
-        if name not in FOR_USERS.split():
-            raise AttributeError(name)
-        return self
-
-    def __call__(self, *_given: object, **_named: object) -> NoRun:
-        """Return itself: what the run would do shows why there is none."""
-        return self
-
-    def __repr__(self) -> str:
-        return f"<{self._reason.of(self._lang)}>"
-
-    def _repr_html_(self) -> str:
-        return str(macros(self._lang).sentence_card(self._reason))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ FEATURE = Feature(
         "table_html": "tcb_ops.features.frames.cards:table_html",
         "findings_html": "tcb_ops.features.frames.cards:findings_html",
         "sections_html": "tcb_ops.features.frames.cards:sections_html",
+        "target_html": "tcb_ops.features.frames.cards:target_html",
         "run_html": "tcb_ops.features.frames.cards:run_html",
         "batch_html": "tcb_ops.features.frames.cards:batch_html",
         "report_html": "tcb_ops.features.frames.cards:report_html",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from collections import Counter, defaultdict
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tcb_ops import formatting, shell
 from tcb_ops.errors import TcbOpsError, problem_line
 from tcb_ops.formatting import format_duration, format_size
-from tcb_ops.frames import Lines, settings_lang
+from tcb_ops.frames import METADATA, Lines, settings_lang
 from tcb_ops.i18n import Lang, Text, _, in_python, ngettext, pgettext
 from tcb_ops.kinds import Kind, is_provided, provided
 from tcb_ops.model import Outcome
@@ -46,14 +45,20 @@ _PROBLEM_HEADS = (
 
 
 def run_html(
-    summary: RunSummary, settings: Settings, holder: Text | None = None, *, resumable: bool = False
+    summary: RunSummary,
+    settings: Settings,
+    holder: Text | None = None,
+    *,
+    findings: Findings | None = None,
+    resumable: bool = False,
 ) -> str:
     """Render a card: the run, its target, how its rows ended, when, by whom, and where its report is.
 
-    `holder`: who works on it. `resumable`: whether it can be resumed if nobody does.
+    `holder`: who works on it. `findings`: of a finished run. `resumable`: whether it can be resumed if nobody does.
     """
     run, counts, zone = summary.run, summary.counts, settings.zone
     lines: list[Text] = [] if run.stopped is None else [stop_text(run.stopped)]
+    lines += [] if findings is None or (since := findings.since(zone)) is None else [since]
     lines += change_lines(summary.changed_by, zone)
     lines += [] if summary.confirmed is None else [confirmation_text(*summary.confirmed)]
     calls: list[tuple[Text, str]] = []
@@ -97,7 +102,7 @@ def batch_html(batch: Batch, lang: Lang) -> str:
         _macros(lang).batch_card(
             batch.source.name,
             facts_line(batch),
-            in_python(batch.decided, lang),
+            in_python(batch.decided.format(name=batch.source.name), lang),
             batch.warnings,
             (listed, len(problems) - len(listed)),
             [name.of(lang) for name in _PROBLEM_HEADS],
@@ -113,7 +118,8 @@ class CauseGroup(NamedTuple):
     """What a causes card shows of one code."""
 
     code: str
-    rows: int
+    rows: Text
+    """How many, in the unit of the run's kind."""
     meaning: str
     action: str
     who: str
@@ -125,7 +131,7 @@ def causes_html(lines: Iterable[Any], verdicts: Mapping[str, Any], kind: Kind, l
     groups: defaultdict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
     for line in lines:
         groups[line.code, line.meaning, line.action][line.merchant or line.appid or line.env] += line.rows
-    shown = []
+    shown: list[tuple[int, CauseGroup]] = []
     for (code, meaning, action), merchants in groups.items():
         verdict, who = verdicts.get(code), ""
         if verdict is not None:
@@ -135,16 +141,20 @@ def causes_html(lines: Iterable[Any], verdicts: Mapping[str, Any], kind: Kind, l
         if verdict is not None:
             who = verdict.who_acts.of(lang)
         names = [name for name, _rows in merchants.most_common()]
-        shown.append(CauseGroup(code, merchants.total(), meaning, action, who, names))
-    shown.sort(key=lambda group: -group.rows)
-    count, total = len(shown), sum(group.rows for group in shown)
+        rows = merchants.total()
+        shown.append((rows, CauseGroup(code, kind.unit_count(rows), meaning, action, who, names)))
+    shown.sort(key=lambda counted: -counted[0])
+    total = sum(rows for rows, _group in shown)
     title = _("Nothing is wrong: every row succeeded.")
     if total:
-        rows = kind.unit_count(total)
         title = ngettext(
-            "{rows} did not succeed: {n:,} cause.", "{rows} did not succeed: {n:,} causes.", count, rows=rows
+            "{label}: {rows}, {n:,} cause.",
+            "{label}: {rows}, {n:,} causes.",
+            len(shown),
+            label=kind.bad_label,
+            rows=kind.unit_count(total),
         )
-    return str(_macros(lang).causes_card(title, shown, _SHOWN))
+    return str(_macros(lang).causes_card(title, [group for _rows, group in shown], _SHOWN))
 
 
 def report_html(report: Report, lang: Lang) -> str:
@@ -172,7 +182,7 @@ def error_html(error: TcbOpsError, lang: Lang) -> str:
 def show_error(error: TcbOpsError) -> str | None:
     """Show an error as a card, if this is the kernel of a notebook; return what is left to say in place of its trace.
 
-    None: there is no kernel, or `tcb-ops notebook` reads the message in both languages.
+    The output's metadata says to programs what the error is. None: there is no kernel.
     """
     ipython: Any = sys.modules.get("IPython")
     if ipython is None or not hasattr(ipython.get_ipython(), "kernel"):
@@ -181,9 +191,8 @@ def show_error(error: TcbOpsError) -> str | None:
     if error.shown_as_raised != raised:  # IPython asks twice: for the screen, and for its history
         error.shown_as_raised = raised
         card = {"text/html": error_html(error, lang), "text/plain": error.python_text(lang)}
-        ipython.display.display(card, raw=True)
-    if "TCB_OPS_HEADLESS_RESULT" in os.environ:
-        return None
+        result = {"exit_code": error.exit_code, "text": {each: error.python_text(each) for each in Lang}}
+        ipython.display.display(card, metadata={METADATA: result}, raw=True)
     return f"{_public_name(error)}: {in_python(error.problem, lang)}"
 
 
@@ -199,6 +208,11 @@ def _trace(error: TcbOpsError) -> str:
         place = local_file(file)[0] if file.exists() else "cell"
         lines.append(f"{place}:{frame.lineno} {frame.name}\n    {frame.line}")
     return "\n".join(lines)
+
+
+def target_html(target: Text, live: bool, lang: Lang) -> str:
+    """Render where the calls of a notebook go."""
+    return str(_macros(lang).target_card(target, live))
 
 
 def sections_html(

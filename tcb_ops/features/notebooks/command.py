@@ -39,18 +39,18 @@ if TYPE_CHECKING:
 def notebook(name: str, parameters: tuple[str, ...], out: str, *, common: CommonOptions) -> int:
     """Run a notebook from top to bottom, unattended.
 
-    NAME is one of the five, a part of its name (03), or a path. DIR gets the executed notebook, its page without code,
-    and the run's report in a folder named after the run. Exit codes are the run's.
+    NAME is one of the four, a part of its name (03), or a path. DIR gets the executed notebook, its page without code,
+    and the run's report in a folder named after the run. Exit codes are the run's. A live target needs -p yes=true.
     """
     from tcb_ops.features.notebooks.parameters import find_notebook
 
-    file = find_notebook(name)
+    settings, console = common.start()
+    file = find_notebook(name, Lang(settings.lang))
     _check_folder(Path.cwd())
     _need("nbclient", "nbconvert", "ipykernel")
     from tcb_ops.features.notebooks.execute import execute
     from tcb_ops.features.notebooks.parameters import check_output, open_notebook, take_parameters
 
-    settings, console = common.start()
     source = open_notebook(file)
     options = {"lang": common.lang, "note": common.note, "where": "; ".join(common.where)}
     words = [f"{option}={value}" for option, value in options.items() if value]
@@ -65,7 +65,7 @@ def notebook(name: str, parameters: tuple[str, ...], out: str, *, common: Common
         source,
         taken,
         Path(out),
-        environment=_environment(common),
+        environment=_environment(common) | {"TCB_OPS_REPORTS": str(Path(out).absolute())},
         lang=Lang(settings.lang),
         zone=settings.zone,
         progress=lambda number, total, cell: console.info(

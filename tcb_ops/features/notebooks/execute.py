@@ -1,22 +1,21 @@
 """Unattended execution of a notebook by nbclient, and its HTML page.
 
 Ctrl-C, SIGTERM and SIGHUP are passed on to its kernel. The notebook is executed in memory and written at the end, so that
-a killed run leaves no broken one. The result is the headless cell's (`TCB_OPS_HEADLESS_RESULT`), or else the error that
-ended it. The page has no code, no scripts and no external addresses.
+a killed run leaves no broken one. The result is that of the run that a cell made, by the metadata of its output, or else the
+error that ended it. The page has no code, no scripts and no external addresses.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from textwrap import shorten
 from types import FrameType
 from typing import Any
 from urllib.parse import quote
@@ -27,11 +26,10 @@ from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode, from_dict, writes
 from traitlets.config import Config
 
-from tcb_ops import errors
 from tcb_ops.features.notebooks.parameters import INJECTED, Source, Value, with_values
 from tcb_ops.formatting import sanitize
+from tcb_ops.frames import METADATA
 from tcb_ops.i18n import Bilingual, Lang, Text, _
-from tcb_ops.reports.export import read_manifest
 from tcb_ops.resources import replacing
 from tcb_ops.signals import exit_code, handled
 
@@ -62,48 +60,46 @@ def execute(
 
     `progress` is called before each code cell with its number, their number and its name.
     """
-    content = with_values(source, values, lang)
+    content = with_values(source, values)
     content.metadata.tcb_ops = {"started": datetime.now(zone).isoformat(), "parameters": dict(values)}
     runner = CellRunner(content)
-    with tempfile.TemporaryDirectory(prefix="tcb-ops-notebook-") as folder:
-        file = Path(folder) / "result.json"
-        variables = {
-            "TCB_OPS_RUN_NOW": "0" if values.get("RUN_NOW") is False else "1",
-            "TCB_OPS_HEADLESS_RESULT": str(file),
-            "TCB_OPS_HEADLESS_OUT": str(out.absolute()),
-        }
-        broken: Exception | None = None
-        try:
-            runner.run({**os.environ, **environment, **variables}, progress)
-        except CellExecutionError:
-            pass  # the traceback is in the cell
-        # A kernel that cannot be started, or died: jupyter raises errors of many types.
-        except Exception as error:  # noqa: BLE001
-            broken = error
-        result: dict[str, Any] = json.loads(file.read_bytes()) if file.exists() else {}
+    broken: Exception | None = None
+    try:
+        runner.run({**os.environ, **environment}, progress)
+    except CellExecutionError:
+        pass  # the traceback is in the cell
+    # A kernel that cannot be started, or died: jupyter raises errors of many types.
+    except Exception as error:  # noqa: BLE001
+        broken = error
+    result = result_of(content)
     code, text = _end(source, content, result, runner.exit_code, broken, out)
-    report, link = result.get("report"), ""
-    # The folder's name is kept as the caller gave it, relative or absolute.
-    if report and Path(report).is_relative_to(out.absolute()):
-        report = str(out / Path(report).relative_to(out.absolute()))
-    if report and (main_file := Path(report) / "report.html").exists():
-        link = quote(Path(os.path.relpath(main_file, out)).as_posix())
-    manifest = read_manifest(Path(report)) if report else None
+    run = result.get("run")
+    report = out / run if run is not None and (out / run / "report.html").exists() else None
     facts = PageFacts(
         lang,
-        run=result.get("run"),
+        run=run,
         verdict=text,
         bad=code != 0,
-        simulated=manifest is not None and manifest.simulated,
-        title=result.get("title", ""),
-        result=result.get("page", ""),
-        report=link,
+        simulated=bool(result.get("simulated")),
+        report=quote((report / "report.html").relative_to(out).as_posix()) if report is not None else "",
     )
     notebook, page = _write(source, content, out, facts)
-    return Executed(code, text, facts.run, report, notebook, page)
+    return Executed(code, text, run, None if report is None else str(report), notebook, page)
 
 
 # --- the result --------------------------------------------------------------------------------------------------
+
+
+def result_of(content: NotebookNode) -> dict[str, Any]:
+    """Return what the last run of a notebook came to: run, exit_code, simulated, text; {} without a run."""
+    results = [result for cell in content.cells for result in _results(cell) if "run" in result]
+    return results[-1] if results else {}
+
+
+def _results(cell: NotebookNode) -> list[dict[str, Any]]:
+    """Return what the outputs of a cell say to programs."""
+    outputs = cell.get("outputs", ())
+    return [dict(each.metadata[METADATA]) for each in outputs if METADATA in each.get("metadata", ())]
 
 
 def _end(
@@ -115,14 +111,14 @@ def _end(
     out: Path,
 ) -> tuple[int, Text | None]:
     failed = _failed_cell(content)
-    own = own_error(failed[1]) if failed is not None else None
+    own = own_error(failed[0]) if failed is not None else None
     other = broken is not None or bool(failed and not own)
     code = decide_exit_code(result.get("exit_code"), signalled, own and own[0], other=other)
-    if reported := result.get("text"):
-        return code, Bilingual(reported["en"], reported["zh"])
     name = source.name
     if own is not None:
         return code, own[1]
+    if reported := result.get("text"):
+        return code, Bilingual(reported["en"], reported["zh"])
     if signalled and code == signalled:
         return code, _("{name}: interrupted. The same command resumes it.", name=name)
     if broken is not None:
@@ -135,14 +131,14 @@ def _end(
         cell, output = failed
         what = f"{output.ename}: {output.evalue}".removesuffix(": ").partition("\n")[0].rstrip(".")
         text = _("{name}: the cell “{cell}” failed with {what}. The stack trace is in {file}.")
-        return code, text.format(name=name, cell=cell, what=what, file=out / f"{name}.ipynb")
+        return code, text.format(name=name, cell=cell_name(cell), what=what, file=out / f"{name}.ipynb")
     return code, None
 
 
 def decide_exit_code(result: int | None, signalled: int, own: int | None, *, other: bool) -> int:
     """Decide the exit code.
 
-    `result`: the headless cell's. `signalled`: a signal's (130, 143), else 0. `own`: of a tcb-ops error in a cell.
+    `result`: the run's. `signalled`: a signal's (130, 143), else 0. `own`: of a tcb-ops error in a cell.
     `other`: whether any other error ended it.
 
     ============  =========  ====  =====  =============================================
@@ -153,7 +149,7 @@ def decide_exit_code(result: int | None, signalled: int, own: int | None, *, oth
     0, 1          143        none  no     result: the run ended before the signal
     any           143        any   any    143, except for the line above
     any           0          none  yes    3
-    none, 0, 1    0          2     no     2: a cell after the headless one failed
+    none, 0, 1    0          2     no     2: a cell after the run's failed
     3             0          2     no     3
     ============  =========  ====  =====  =============================================
     """
@@ -167,11 +163,12 @@ def decide_exit_code(result: int | None, signalled: int, own: int | None, *, oth
     return result or 0
 
 
-def _failed_cell(content: NotebookNode) -> tuple[str, NotebookNode] | None:
-    for number, cell in enumerate(filter(is_own, content.cells), 1):
+def _failed_cell(content: NotebookNode) -> tuple[NotebookNode, NotebookNode] | None:
+    """Return the cell that an error ended, and the error."""
+    for cell in filter(is_own, content.cells):
         for output in cell.get("outputs", ()):
             if output.output_type == "error":
-                return cell_name(cell, number), output
+                return cell, output
     return None
 
 
@@ -237,7 +234,7 @@ class CellRunner:
                     return
                 if index in own:
                     number = own.index(index) + 1
-                    progress(number, len(own), cell_name(cell, number))
+                    progress(number, len(own), cell_name(cell))
                 self._cell_runs = True
                 if not self.exit_code:
                     self._client.execute_cell(cell, index)
@@ -278,10 +275,9 @@ def is_own(cell: NotebookNode) -> bool:
     return cell.cell_type == "code" and INJECTED not in cell.metadata.get("tags", ())
 
 
-def cell_name(cell: NotebookNode, number: int) -> str:
-    """Return a cell's name: its first line if that is a comment, else its number among the code cells."""
-    first = cell.source.lstrip().partition("\n")[0]
-    return first.lstrip("# ").rstrip() if first.startswith("#") else f"[{number}]"
+def cell_name(cell: NotebookNode) -> str:
+    """Return a cell's name: its first line, without the sign of a comment."""
+    return shorten(cell.source.strip().partition("\n")[0].lstrip("# "), 60, placeholder=" …")
 
 
 _SIMULATED = _("This run went to a simulator on the same machine. Nothing reached WeChat or a merchant.")
@@ -296,9 +292,6 @@ class PageFacts:
     verdict: Text | None = None
     bad: bool = False
     simulated: bool = False
-    title: str = ""
-    result: str = ""
-    """HTML generated by tcb-ops."""
     report: str = ""
     """The relative URL of the run's report."""
 
@@ -306,8 +299,8 @@ class PageFacts:
 def render_page(content: NotebookNode, name: str, facts: PageFacts) -> str:
     """Return the page. Cells without output are left out; an error is shown as a message, without its stack trace.
 
-    On top: the run, how it ended, when, with which parameters, and whether it went to a simulator; then its result and a
-    link to its report. Cells tagged `notebook-only` are shown only if they failed.
+    On top: the run, how it ended, when, with which parameters, and whether it went to a simulator; a link to its report; then
+    the cell tagged `verdict` with the text before it, and the others. Text tagged `notebook-only` is left out.
     """
     from jinja2 import Environment, PackageLoader
     from nbconvert import HTMLExporter
@@ -325,8 +318,7 @@ def render_page(content: NotebookNode, name: str, facts: PageFacts) -> str:
     started = datetime.fromisoformat(about["started"]).isoformat(" ", "minutes")
     given = [sanitize(f"{key} = {value}") for key, value in about["parameters"].items() if key != "lang"]
     return environment.get_template("page.html.j2").render(
-        title=facts.title or _title(content) or name,
-        result=facts.result,
+        title=_title(content) or name,
         report=facts.report,
         report_name=_("The whole report").of(lang),
         cells=cells,
@@ -338,38 +330,42 @@ def render_page(content: NotebookNode, name: str, facts: PageFacts) -> str:
     )
 
 
-def own_error(output: NotebookNode) -> tuple[int, Text] | None:
-    """Return the exit code and the message of a tcb-ops error in a cell's output; None for any other error."""
-    kind = vars(errors).get(output.ename)
-    # The traceback of such an error is its message in English and in Chinese.
-    if isinstance(kind, type) and issubclass(kind, errors.TcbOpsError) and len(output.traceback) == 2:
-        return kind.exit_code, Bilingual(*output.traceback)
+def own_error(cell: NotebookNode) -> tuple[int, Text] | None:
+    """Return the exit code and the message of the tcb-ops error that ended a cell; None for any other error."""
+    for result in _results(cell):
+        if "run" not in result:
+            return result["exit_code"], Bilingual(result["text"]["en"], result["text"]["zh"])
     return None
 
 
 def _visible(content: NotebookNode, lang: Lang) -> NotebookNode:
+    """Return what the page shows of a notebook: each cell with an output, and the text before it; the verdict first."""
     visible: NotebookNode = from_dict({**content, "cells": []})  # type: ignore[no-untyped-call]
+    verdict: list[NotebookNode] = []
+    text: list[NotebookNode] = []
     for cell in content.cells:
         tags = cell.metadata.get("tags", ())
-        outputs = [
-            _in_words(output, lang) for output in cell.get("outputs", ()) if output.get("name") != "stderr"
-        ]
-        if "notebook-only" in tags:
-            outputs = [output for output in outputs if output["output_type"] == "error"]
-            if cell.cell_type == "markdown":
-                continue
         if cell.cell_type == "markdown":
-            visible.cells.append(cell)
-        elif outputs:
-            visible.cells.append(from_dict({**cell, "outputs": outputs}))  # type: ignore[no-untyped-call]
+            text = [] if "notebook-only" in tags else [*text, cell]
+            continue
+        outputs = [
+            _in_words(output, lang)
+            for output in cell.get("outputs", ())
+            if output.get("name") != "stderr"
+            and not (output.output_type == "error" and own_error(cell) is not None)  # its card says it
+        ]
+        if outputs:
+            shown = [*text, from_dict({**cell, "outputs": outputs})]  # type: ignore[no-untyped-call]
+            (verdict if "verdict" in tags else visible.cells).extend(shown)
+            text = []
+    visible.cells = [*verdict, *visible.cells, *text]
     return visible
 
 
 def _in_words(output: NotebookNode, lang: Lang) -> NotebookNode | dict[str, Any]:
     if output.output_type != "error":
         return output
-    own = own_error(output)
-    words = own[1].of(lang) if own is not None else f"{output.ename}: {output.evalue}"
+    words = f"{output.ename}: {output.evalue}"
     failed = _("This cell failed").of(lang)
     return {**output, "traceback": [f"{failed}: {words}"]}
 

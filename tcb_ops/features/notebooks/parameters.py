@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import re
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -12,7 +11,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from click import BadParameter
 from click.types import convert_type
@@ -34,50 +33,21 @@ def notebook_names() -> list[str]:
     return sorted(file.stem for file in NOTEBOOKS.glob("*.ipynb"))
 
 
-def find_notebook(given: str) -> Path:
-    """Return a notebook's path: a bundled one by an unambiguous part of its name, another by its path. Raises UsageError."""
+def find_notebook(given: str, lang: Lang) -> Path:
+    """Return a notebook's path: a bundled one, in a language, by an unambiguous part of its name, another by its path. Raises UsageError."""
     names = notebook_names()
     fitting = [name for name in names if name == given] or [name for name in names if given in name]
     if len(fitting) == 1 and given:
-        return NOTEBOOKS / f"{fitting[0]}.ipynb"
+        return in_language(NOTEBOOKS / f"{fitting[0]}.ipynb", lang)
     if given.endswith(".ipynb") and Path(given).is_file():
         return Path(given)
     fix = _("There are {names}; for one of your own, give its path (….ipynb).", names=", ".join(names))
     raise UsageError(_("{wanted}: no such notebook.", wanted=given), fix)
 
 
-_HEADING = re.compile(r"(#+ (?:\d+ · )?)([^\n\u4e00-\u9fff]*) ([\u4e00-\u9fff].*)")
-"""A heading or a comment in English, then in Chinese."""
-_CHINESE = re.compile(r"[\u4e00-\u9fff]")
-
-
-def in_language(content: Any, lang: Lang) -> Any:
-    """Return a copy of a bundled notebook whose headings, paragraphs and comments are in one language.
-
-    ====================================  ===================  ============
-    in the notebook                       en                   zh
-    ====================================  ===================  ============
-    a heading: # 05 · Analysis 分析       # 05 · Analysis      # 05 · 分析
-    a comment: # Panel 面板               # Panel              # 面板
-    a paragraph that begins in Chinese    left out             stays
-    any other paragraph                   stays                left out
-    a block of code                       stays                stays
-    a cell with the tag en                stays                left out
-    a cell with the tag zh                left out             stays
-    ====================================  ===================  ============
-    """
-    content, chinese = deepcopy(content), lang is Lang.ZH
-    other = Lang.EN if chinese else Lang.ZH
-    content["cells"] = [cell for cell in content["cells"] if other not in cell["metadata"].get("tags", ())]
-    for cell in content["cells"]:
-        source = cell["source"] if isinstance(cell["source"], str) else "".join(cell["source"])
-        parts = [source] if cell["cell_type"] == "code" else source.split("\n\n")
-        parts = [_HEADING.sub(lambda match: match[1] + match[3 if chinese else 2], part) for part in parts]
-        if cell["cell_type"] == "markdown":
-            neutral = ("#", "```")
-            parts = [p for p in parts if p.startswith(neutral) or bool(_CHINESE.match(p)) is chinese]
-        cell["source"] = "\n\n".join(parts)
-    return content
+def in_language(file: Path, lang: Lang) -> Path:
+    """Return the file of a bundled notebook in a language: English beside one another, other languages in a folder each."""
+    return file if lang is Lang.EN else file.parent / lang / file.name
 
 
 def fill(workspace: Path, lang: Lang) -> tuple[list[str], list[str]]:
@@ -96,11 +66,13 @@ def fill(workspace: Path, lang: Lang) -> tuple[list[str], list[str]]:
     try:
         workspace.mkdir(parents=True, exist_ok=True)
         for name, file in sources.items():
-            contents, dest = {each: _copied(file, each) for each in Lang}, workspace / name
+            languages = Lang if file.suffix == ".ipynb" else (Lang.EN,)
+            contents = {each: in_language(file, each).read_bytes() for each in languages}
+            dest = workspace / name
             if not dest.exists():
                 dest.parent.mkdir(parents=True, exist_ok=True)
                 with replacing(dest) as part:
-                    part.write_bytes(contents[lang])
+                    part.write_bytes(contents.get(lang, contents[Lang.EN]))
                 new.append(name)
             elif dest.read_bytes() not in contents.values():
                 different.append(name)
@@ -108,17 +80,6 @@ def fill(workspace: Path, lang: Lang) -> tuple[list[str], list[str]]:
         what, reason = error.filename or workspace, system_reason(error)
         raise UsageError(_("{what}: {why}. Choose a writable folder.", what=what, why=reason)) from None
     return new, different
-
-
-def _copied(file: Path, lang: Lang) -> bytes:
-    content = file.read_bytes()
-    if file.suffix != ".ipynb":
-        return content
-    notebook = in_language(json.loads(content), lang)
-    for cell in notebook["cells"]:  # the panel's language is that of the headings
-        if "parameters" in cell["metadata"].get("tags", ()):
-            cell["source"] = cell["source"].replace('lang = ""', f'lang = "{lang}"')
-    return (json.dumps(notebook, ensure_ascii=False, indent=1) + "\n").encode()
 
 
 INJECTED = "injected-parameters"
@@ -220,24 +181,20 @@ def open_notebook(file: Path) -> Source:
     return Source(file.stem, file, content, parameters)
 
 
-def with_values(source: Source, values: Mapping[str, Value], lang: Lang) -> NotebookNode:
-    """Return a copy of a notebook with the parameters' values in a cell of their own, after the `parameters` cell.
-
-    A bundled notebook is in one language, and both cells are folded: a reader looks for the result.
-    """
+def with_values(source: Source, values: Mapping[str, Value]) -> NotebookNode:
+    """Return a copy of a notebook with the parameters' values in a cell of their own, after the `parameters` cell, and no outputs."""
     from nbformat.v4 import new_code_cell
 
-    bundled = source.file.parent == NOTEBOOKS
-    content = in_language(source.content, lang) if bundled else deepcopy(source.content)
+    content = deepcopy(source.content)
     cells = [cell for cell in content.cells if INJECTED not in cell.metadata.get("tags", ())]
+    for cell in cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
     if values:
         lines = [f"{name} = {value!r}" for name, value in values.items()]
         own = next(n for n, cell in enumerate(cells) if "parameters" in cell.metadata.get("tags", ()))
         injected = new_code_cell("\n".join(["# Parameters", *lines]), metadata={"tags": [INJECTED]})  # type: ignore[no-untyped-call]
         cells.insert(own + 1, injected)
-    for cell in cells:
-        if {"parameters", INJECTED} & set(cell.metadata.get("tags", ())):
-            cell.metadata["jupyter"] = {"source_hidden": True}
     content.cells = cells
     return content
 

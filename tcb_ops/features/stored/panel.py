@@ -12,7 +12,8 @@ from tcb_ops.errors import UsageError
 from tcb_ops.features.stored import api as stored
 from tcb_ops.i18n import _, as_lines
 from tcb_ops.model import Outcome
-from tcb_ops.panels.controls import ActionButton, Menu, PanelContext, Worker, html_area, show
+from tcb_ops.panels.context import PanelContext
+from tcb_ops.panels.controls import ActionButton, Menu, Worker, html_area, show
 from tcb_ops.panels.run_monitor import RunMonitor
 from tcb_ops.preflight import scope_of_rows
 from tcb_ops.run import Run, RunHandle

@@ -11,7 +11,8 @@ import pytest
 
 import tcb_ops as tcb
 from tcb_ops.features.evidence.drawings import strip
-from tcb_ops.features.evidence.history import CodeLine, NoRun, RetryLine, read_history
+from tcb_ops.features.evidence.history import CodeLine, RetryLine, read_history
+from tcb_ops.frames import NoRun
 from tcb_ops.i18n import Lang
 from tcb_ops.kinds import kind_named
 from tcb_ops.model import Outcome, Owner, Reason, RowEnd

@@ -107,7 +107,7 @@ def test_causes_are_a_card_by_code_and_what_is_derived_from_them_is_a_plain_fram
     ).causes()
     shown = words(causes._repr_html_())
     assert shown.startswith(
-        "4 rows did not succeed: 2 causes. 85088 · 3 rows · Who must act: probably the merchant"
+        "Did not succeed: 4 rows, 2 causes. 85088 · 3 rows · Who must act: probably the merchant"
     )
     assert causes["action"][0] in unescape(shown)
     assert "晨光文具, Blue Whale no_token · 1 row" in shown

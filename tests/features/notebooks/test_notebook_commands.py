@@ -1,6 +1,5 @@
 """`notebook` and `lab` as a user types them."""
 
-import json
 import os
 import re
 import shlex
@@ -78,26 +77,30 @@ def test_a_notebook_is_run_with_parameters_and_leaves_itself_and_a_page_without_
 
 
 @pytest.mark.notebook
-def test_what_the_headless_cell_says_is_how_the_command_ends(open_cli):
+def test_the_metadata_of_an_output_is_how_the_command_ends(open_cli):
     cli = open_cli([("tea-1a2b3c", "a.png")])
     text = {"en": "One row is not good.", "zh": "有一行未成功。"}
-    written = json.dumps({"run": "r1", "report": "out/r1", "exit_code": 1, "text": text})
+    result = {"run": "r1", "exit_code": 1, "simulated": True, "text": text}
     name = keep(
         cli.folder,
-        f"# End\nimport os\nwith open(os.environ['TCB_OPS_HEADLESS_RESULT'], 'w') as file: file.write({written!r})\nNone",
-        '# Now\nos.environ["TCB_OPS_RUN_NOW"], os.path.basename(os.environ["TCB_OPS_HEADLESS_OUT"])',
+        f"from IPython.display import display\ndisplay({{'text/plain': 'x'}}, metadata={{'tcb_ops': {result!r}}}, raw=True)",
+        'import os\nos.path.basename(os.environ["TCB_OPS_REPORTS"])',
     )
-    result = cli("notebook", name, "--out", "out", "--json", "--lang", "zh")
-    assert result.code == 1
-    assert result.json == {
+    (cli.folder / "out" / "r1").mkdir(parents=True)
+    (cli.folder / "out" / "r1" / "report.html").touch()
+    ended = cli("notebook", name, "--out", "out", "--json", "--lang", "zh")
+    assert ended.code == 1
+    assert ended.json == {
         "notebook": "out/own.ipynb",
         "page": "out/own.html",
         "run": "r1",
         "report": "out/r1",
         "exit_code": 1,
     }
-    assert "有一行未成功。" in result.err
-    assert outputs(cli.folder / "out" / "own.ipynb")[-1].data["text/plain"] == "('1', 'out')"
+    assert "有一行未成功。" in ended.err
+    assert outputs(cli.folder / "out" / "own.ipynb")[-1].data["text/plain"] == "'out'"
+    page = (cli.folder / "out" / "own.html").read_text(encoding="utf-8")
+    assert 'href="r1/report.html"' in page
 
 
 @pytest.mark.notebook
@@ -127,12 +130,12 @@ def test_a_folder_that_cannot_be_written_is_said_before_anything_runs(open_cli):
 
 
 @pytest.mark.notebook
-def test_any_other_error_names_its_cell_by_its_number_among_the_notebooks_own_and_is_exit_3(open_cli):
+def test_any_other_error_names_its_cell_by_its_first_line_and_is_exit_3(open_cli):
     cli = open_cli()
     result = cli("notebook", keep(cli.folder, "# One\n1", "1 / 0", "# Never\n1"), "--out", "out")
     assert result.code == 3
-    assert "own 3/4 · [3]" in result.err
-    assert "the cell “[3]” failed with ZeroDivisionError: division by zero" in result.err
+    assert "own 3/4 · 1 / 0" in result.err
+    assert "the cell “1 / 0” failed with ZeroDivisionError: division by zero" in result.err
     assert "Never" not in result.err
     assert "own.ipynb" in result.err
     page = (cli.folder / "out" / "own.html").read_text(encoding="utf-8")
@@ -218,13 +221,15 @@ def test_an_option_of_a_live_run_is_refused_where_the_notebook_practises(open_cl
 
 
 @pytest.mark.notebook
-def test_a_live_notebook_that_is_told_not_to_run_does_not_and_says_so(open_cli):
+def test_a_live_notebook_works_only_if_it_is_told_so(open_cli):
     cli = open_cli()
-    result = cli("notebook", "03", "-p", "target=live", "-p", "RUN_NOW=false", "--out", "out")
-    assert result.code == 0
-    assert result.out.splitlines()[0] == "Nothing was run: the target is live, and RUN_NOW is false."
-    target = f"SIMULATED {cli.workspace.sim.base} · tcb-ops.toml"
-    assert [result.err.splitlines()[at] for at in (0, -1)] == [target, target]
+    toml = cli.folder / "tcb-ops.toml"
+    live = toml.read_text(encoding="utf-8").replace(cli.workspace.sim.base, "https://api.weixin.qq.com")
+    toml.write_text(live, encoding="utf-8")
+    result = cli("notebook", "03", "-p", "target=live", "--out", "out", "--lang", "en")
+    assert result.code == 2
+    assert "Nothing was sent: the target is live" in result.err
+    assert "yes = True" in result.err
     assert cli.calls == 0
 
 

@@ -1,0 +1,72 @@
+"""A run in a notebook that nobody looks at: what papermill, nbconvert, nbval and `tcb-ops notebook` leave in the document."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from tcb_ops.errors import TcbOpsError, UsageError
+from tcb_ops.frames import METADATA
+from tcb_ops.i18n import Text, _, in_panel
+from tcb_ops.panels.context import PanelContext
+from tcb_ops.run import Run, RunHandle
+from tcb_ops.runs.progress import Progress
+
+
+def attended() -> bool:
+    """Return whether a person sees the cell that is executed, and can press a button.
+
+    A front end lets a cell ask for input; a program that executes notebooks does not (`allow_stdin` of Jupyter's message
+    execute_request). Voila executes them as a program does, for a person.
+    """
+    from IPython.core.getipython import get_ipython
+
+    shell: Any = get_ipython()
+    if shell is None or not hasattr(shell, "get_parent"):
+        return False
+    asked = shell.get_parent().get("content", {}).get("allow_stdin", False)
+    return bool(asked) or "VOILA_REQUEST_URL" in os.environ
+
+
+def run_unattended(context: PanelContext, start: Callable[..., RunHandle], *, note: str, yes: bool) -> Run:
+    """Start a run, wait for its end, and leave its result in the cell's output.
+
+    A live target needs `yes`. Raises TcbOpsError; the run so far is shown before. Ctrl-C ends the run tidily.
+    """
+    if context.live and not yes:
+        text = _("Nothing was sent: the target is live, and nobody looks at this notebook.")
+        raise UsageError(text, _("If it may send without asking, set the parameter yes = True."))
+    handle = start(context, note=note, selection=context.selection, **context.run_options())
+    try:
+        handle.follow(_watch)
+        run = handle.wait()
+    except TcbOpsError as error:
+        _show(handle.so_far(), error.exit_code, None)
+        raise
+    text = _("Nobody looked on: run {id} has ended. {verdict}", id=run.id, verdict=run.verdict)
+    _show(run, 0 if run.succeeded else 1, text)
+    return run
+
+
+def _watch(progress: Iterable[Progress]) -> None:
+    for _now in progress:
+        pass
+
+
+def _show(run: Run, exit_code: int, text: Text | None) -> None:
+    """Show a sentence, or the run's card; the output's metadata says the result to programs."""
+    from IPython.display import display
+
+    lang, verdict = run.settings.lang, run.verdict
+    said = repr(run) if text is None else in_panel(text, lang)
+    data = {"text/plain": said}
+    if text is None and (card := run._repr_html_()) is not None:
+        data["text/html"] = card
+    result = {
+        "run": run.id,
+        "exit_code": exit_code,
+        "simulated": run.record.simulated,
+        "text": {"en": verdict.en, "zh": verdict.zh},
+    }
+    display(data, metadata={METADATA: result}, raw=True)  # type: ignore[no-untyped-call]  # IPython's
