@@ -12,6 +12,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
 from functools import cache
@@ -113,7 +114,10 @@ _LARGEST = 1 << 30
 _PLAUSIBLE, _RATIO = 16 << 20, 200
 """The compression ratio above so many bytes; sheets of one repeated row reach 100."""
 _CHUNK = 1 << 16
-_MAIN = "xl/workbook.xml"
+_MAIN, _STRINGS = "xl/workbook.xml", "xl/sharedstrings.xml"
+_OTHER_MAINS = {"xl/workbook.bin", "content.xml"}
+"""Of .xlsb and .ods: where calamine cannot read an .xlsx, it tries these, which nothing here has looked at."""
+_SHORTEST_STRING = len("<si/>")
 
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 """How old workbooks begin, and those with a password ([MS-OFFCRYPTO] 2.3.4.4)."""
@@ -151,8 +155,11 @@ def _unzip(raw: BinaryIO) -> zipfile.ZipFile:
         message = _("the workbook unpacks to far more data than a list can have (in {part})", part=largest)
         fix = _("copy the rows into a new workbook; do not open this one unless you know where it comes from")
         raise BrokenTableError(file_problem(message, fix))
-    if _MAIN not in package.namelist():
+    names = {_folded(part.filename) for part in parts}
+    if _MAIN not in package.namelist() or names & _OTHER_MAINS:
         raise BrokenTableError(_OTHER_FORMAT)
+    if len(names) < len(parts):  # calamine might read another one than is read here
+        raise _damaged("xl")
     try:
         broken = package.testzip()  # calamine does not compare checksums
     except _UNREADABLE:
@@ -189,6 +196,48 @@ def _parse(
                 parser.Parse(chunk, False)  # noqa: FBT003  expat takes it by position only
             parser.Parse(b"", True)  # noqa: FBT003  as above
     except (*_UNREADABLE, expat.ExpatError):
+        raise _damaged(part) from None
+
+
+def _folded(part: str) -> str:
+    """Return the name by which calamine looks for a part."""
+    return part.replace("\\", "/").lower()
+
+
+class _Enough(Exception):  # noqa: N818  it ends a loop, and is no error
+    """Ends the reading of a part."""
+
+
+def _check_strings(package: zipfile.ZipFile) -> None:
+    """Raise BrokenTableError if a workbook claims more strings than it can have: calamine takes memory for them at once.
+
+    Where there is not so much memory, that ends the process.
+    """
+
+    def root(name: str, attributes: _Attributes) -> None:
+        claimed = int(attributes.get("uniqueCount", 0))
+        if name.rpartition(":")[2] != "sst" or claimed * _SHORTEST_STRING > part.file_size:
+            raise ValueError(claimed)
+        raise _Enough
+
+    for part in package.infolist():
+        if _folded(part.filename) == _STRINGS:
+            with suppress(_Enough):
+                _parse(package, part.filename, root)
+
+
+@contextmanager
+def _reading(part: str) -> Iterator[None]:
+    """Raise BrokenTableError where calamine cannot read a part. Its panics are exceptions that nothing else catches."""
+    from python_calamine import CalamineError
+
+    try:
+        yield
+    except CalamineError:
+        raise _damaged(part) from None
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # of a module that cannot be imported
+            raise
         raise _damaged(part) from None
 
 
@@ -332,17 +381,16 @@ class Book:
     """An open workbook. Raises BrokenTableError if the file is not a readable workbook."""
 
     def __init__(self, raw: BinaryIO) -> None:
-        from python_calamine import CalamineError, CalamineWorkbook
+        from python_calamine import CalamineWorkbook
 
         self._package = _unzip(raw)
         self.sheets = _sheets(self._package)
         self._surveys: dict[str, Survey] = {}
         self._values: dict[str, CalamineSheet] = {}
+        _check_strings(self._package)
         raw.seek(0)
-        try:
+        with _reading("xl"):
             self._calamine = CalamineWorkbook.from_filelike(raw)
-        except CalamineError:
-            raise _damaged("xl") from None
 
     def survey(self, sheet: Sheet) -> Survey:
         """Return what a sheet's XML tells beside the values.
@@ -381,34 +429,43 @@ class Book:
                 yield SheetRow(line, line in hidden, cells)
 
     def _sheet(self, sheet: Sheet) -> CalamineSheet:
-        from python_calamine import CalamineError
-
         self.survey(sheet)  # calamine must not read a sheet that is too large, or out of order
-        try:
-            if sheet.part not in self._values:
+        if sheet.part not in self._values:
+            with _reading(sheet.part):
                 self._values[sheet.part] = self._calamine.get_sheet_by_name(sheet.name)
-        except CalamineError:
-            raise _damaged(sheet.part) from None
         return self._values[sheet.part]
 
 
+def _check_main(name: str, attributes: _Attributes) -> None:
+    """Raise ValueError if a relation of the package names another main part."""
+    is_main = name.rpartition(":")[2] == "Relationship" and attributes["Type"].endswith("/officeDocument")
+    if is_main and attributes["Target"].removeprefix("/") != _MAIN:
+        raise ValueError(attributes["Target"])
+
+
 def _sheets(package: zipfile.ZipFile) -> list[Sheet]:
+    """Return the worksheets. Names and parts are found as calamine finds them, so that it reads what was surveyed."""
     parts: dict[str, str] = {}
     sheets: list[Sheet] = []
 
     def relation(name: str, attributes: _Attributes) -> None:
-        if name == "Relationship" and attributes["Type"].endswith("/worksheet"):
-            parts[attributes["Id"]] = posixpath.normpath(posixpath.join("/xl", attributes["Target"]))[1:]
+        if name.rpartition(":")[2] == "Relationship":
+            parts.pop(attributes["Id"], None)
+            if attributes["Type"].endswith("/worksheet"):
+                parts[attributes["Id"]] = posixpath.join("/xl", attributes["Target"])[1:]
 
     def sheet(name: str, attributes: _Attributes) -> None:
-        part = next((parts.get(value) for key, value in attributes.items() if key.endswith(":id")), None)
-        if name.rpartition(":")[2] == "sheet" and part is not None:
+        ids = [value for key, value in attributes.items() if key.rpartition(":")[2] == "id"]
+        if name.rpartition(":")[2] == "sheet" and (part := parts.get(ids[-1])) is not None:
             sheets.append(Sheet(attributes["name"], part, attributes.get("state", "visible") != "visible"))
 
+    _parse(package, "_rels/.rels", _check_main)
     _parse(package, "xl/_rels/workbook.xml.rels", relation)
     _parse(package, _MAIN, sheet)
     if not sheets:
         raise BrokenTableError(_OTHER_FORMAT)
+    if len({sheet.name for sheet in sheets}) < len(sheets):
+        raise _damaged(_MAIN)
     return sheets
 
 

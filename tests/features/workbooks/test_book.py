@@ -10,11 +10,13 @@ from typing import Any
 import openpyxl
 import pytest
 import xlsxwriter
+from python_calamine import CalamineWorkbook
+from tables import table
 
-from tcb_ops.errors import InputError
+from tcb_ops.errors import BrokenTableError, InputError
 from tcb_ops.features.corrections.corrected_lists import write_fixme
 from tcb_ops.features.workbooks import CellCode
-from tcb_ops.features.workbooks.book import Book, SheetCell, displayed
+from tcb_ops.features.workbooks.book import Book, SheetCell, _reading, displayed
 from tcb_ops.i18n import Lang
 from tcb_ops.lists.paths import read_paths
 
@@ -35,21 +37,28 @@ def made(file, rows):
     return file
 
 
-def parts(file, sheet, strings=b"<sst/>"):
-    """A workbook with this sheet, as small as can be read."""
+def parts(file, sheet, strings=b"<sst/>", *, main="xl/workbook.xml", sheets=1, more=()):
+    """A workbook with this sheet, as small as can be read, so often, and `more` parts."""
     kinds = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
     relations = '<Relationships><Relationship Id="a" Type="' + kinds + '/{}" Target="{}"/></Relationships>'
+    each = '<sheet name="清单" sheetId="1" r:id="a"/>'
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as out:
         out.writestr(
             "xl/workbook.xml",
-            f'<workbook xmlns:r="{kinds}"><sheets><sheet name="清单" sheetId="1" r:id="a"/></sheets></workbook>',
+            f'<workbook xmlns:r="{kinds}"><sheets>{each * sheets}</sheets></workbook>',
         )
         out.writestr("xl/_rels/workbook.xml.rels", relations.format("worksheet", "s.xml"))
         out.writestr("[Content_Types].xml", "<Types/>")
-        out.writestr("_rels/.rels", relations.format("officeDocument", "xl/workbook.xml"))
+        out.writestr("_rels/.rels", relations.format("officeDocument", main))
         out.writestr("xl/s.xml", sheet)
         out.writestr("xl/sharedStrings.xml", strings)
+        for name in more:
+            out.writestr(name, BOMB)
     return file
+
+
+BOMB = b'<sst uniqueCount="2000000000"><si><t>a</t></si></sst>'
+"""The reader takes memory for so many strings before it reads the first; without it, the process is aborted."""
 
 
 def refused(file, merchants):
@@ -164,6 +173,45 @@ def test_a_bomb_that_says_it_is_small_is_read_no_further_than_it_says(tmp_path, 
     assert data.count(stated) == 2
     file.write_bytes(data.replace(stated, (1000).to_bytes(4, "little")))
     assert "damaged (in xl/s.xml)" in refused(file, merchants)
+
+
+@pytest.mark.parametrize("count", ["2000000000", "18446744073709551615", "11", "9" * 5000])
+def test_a_count_of_strings_that_the_part_cannot_hold_is_damage(tmp_path, merchants, count):
+    strings = f'<x:sst xmlns:x="a" uniqueCount="{count}"></x:sst>'.encode()
+    file = parts(tmp_path / "b.xlsx", b"<worksheet/>", strings)
+    assert "damaged (in xl/sharedStrings.xml)" in refused(file, merchants)
+
+
+@pytest.mark.parametrize(
+    "strings", [b"<a><sst uniqueCount='2000000000'/></a>", b"<!--" + b" " * 100_000 + b"-->" + BOMB]
+)
+def test_a_count_is_found_wherever_it_stands(tmp_path, merchants, strings):
+    file = parts(tmp_path / "b.xlsx", b"<worksheet/>", strings)
+    assert "damaged (in xl/sharedStrings.xml)" in refused(file, merchants)
+
+
+@table(
+    "options, result",
+    {
+        "in another folder": ({"main": "other/workbook.xml", "more": ["other/sharedStrings.xml"]}, "damaged"),
+        "in a part of nearly that name": ({"more": ["xl/SharedStrings.xml"]}, "damaged"),
+        "with another slash": ({"more": ["xl\\sharedStrings.xml"]}, "damaged"),
+        "two sheets of one name": ({"sheets": 2}, "damaged"),
+        "an .xlsb beside it": ({"more": ["xl/workbook.bin"]}, "not an .xlsx workbook"),
+        "an .ods beside it": ({"more": ["content.xml"]}, "not an .xlsx workbook"),
+    },
+)
+def test_nothing_is_read_that_was_not_looked_at(tmp_path, merchants, options, result):
+    assert result in refused(parts(tmp_path / "b.xlsx", b"<worksheet/>", **options), merchants)
+
+
+def test_a_panic_of_the_reader_is_damage(tmp_path):
+    strings = BOMB.replace(b"2000000000", b"18446744073709551615")
+    file = parts(tmp_path / "b.xlsx", b"<worksheet/>", strings)
+    with pytest.raises(BrokenTableError, match="damaged"), _reading("xl"):
+        CalamineWorkbook.from_path(file)
+    with pytest.raises(KeyboardInterrupt), _reading("xl"):
+        raise KeyboardInterrupt
 
 
 ROW = '<row r="{0}"><c r="A{0}" t="str"><v>env</v></c><c r="B{0}" t="str"><v>path</v></c></row>'
