@@ -6,12 +6,46 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable
 
+_CONTROLS = re.compile(
+    "[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+"""What a terminal executes (C0, C1), what changes the order of the text around it, what ends a line in some programs only,
+and what cannot be written.
+"""
+_ESCAPED = re.compile(r"[␀-␟]|\\u(007f|00[89][0-9a-f]|061c|200[ef]|202[89a-e]|206[6-9])")
+_LEADS = (b"\xc2", b"\xd8\x9c", b"\xe2\x80", b"\xe2\x81")
+"""How those beyond ASCII begin in UTF-8."""
+_ASCII_CONTROLS = bytes({*range(0x20), 0x7F} - {*b"\t\r\n"})
+
+
+def escape_controls(text: str) -> str:
+    r"""Escape the control characters and bidirectional marks of a text from outside: U+001B as ␛, U+009B as \u009b.
+
+    Tabs and line breaks stay. Each output does this to all of its texts.
+    """
+    return text if text.isprintable() else _CONTROLS.sub(_escaped, text)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return chr(0x2400 + code) if code < 0x20 else f"\\u{code:04x}"
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    return chr(int(match[1], 16) if match[1] else ord(match[0]) - 0x2400)
+
+
+def has_controls(text: str) -> bool:
+    """Return whether `escape_controls` would change a text, which may be long; surrogates, which it cannot have, aside."""
+    data = text.encode()
+    if len(data.translate(None, _ASCII_CONTROLS)) < len(data):
+        return True
+    return any(lead in data for lead in _LEADS) and _CONTROLS.search(text) is not None
+
 
 def sanitize(text: str) -> str:
-    """Return a text from outside as one line for a terminal: line breaks and tabs as spaces, control characters as �."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else " " if c in "\r\n\t" else "�" for c in text)
+    """Return a text from outside as one line for a terminal: escaped, line breaks and tabs as spaces."""
+    return text if text.isprintable() else re.sub(r"[\r\n\t]", " ", escape_controls(text))
 
 
 def format_duration(seconds: float) -> str:
@@ -104,28 +138,18 @@ _RUNS = re.compile(r"'*[=+\-@＝＋－＠\t\r\n]")
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 
 
-_PICTURES = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\r\n"} | {0x7F: 0x2421}
-"""Control characters → their Unicode pictures (U+0001 → ␁)."""
-_PICTURED = {picture: code for code, picture in _PICTURES.items()}
-
-
-def picture_controls(cell: str) -> str:
-    """Replace control characters, which terminals execute and workbooks cannot hold, with pictures (␁); keep tab and line breaks."""
-    return cell if cell.isprintable() else cell.translate(_PICTURES)
-
-
 def guard(cell: str) -> str:
-    """Prevent a text cell from running as a formula; replace control characters with pictures.
+    """Prevent a text cell from running as a formula; escape control characters.
 
     Plain numbers are kept; `'=` becomes `''=`, so that `unguard` is exact.
     """
-    cell = picture_controls(cell)
+    cell = escape_controls(cell)
     return f"'{cell}" if _RUNS.match(cell) and not _NUMBER.fullmatch(cell) else cell
 
 
 def unguard(cell: str) -> str:
     """Undo `guard`."""
-    cell = cell.translate(_PICTURED)
+    cell = _ESCAPED.sub(_unescaped, cell)
     return cell[1:] if cell.startswith("'") and _RUNS.match(cell) else cell
 
 

@@ -11,8 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tcb_ops.errors import has_surrogates
-from tcb_ops.formatting import format_duration, lines, wrap
+from tcb_ops.formatting import escape_controls, format_duration, lines, wrap
 from tcb_ops.i18n import Lang, Text, _, as_sentences, ngettext, terminal_lang
 from tcb_ops.model import Problem
 
@@ -29,10 +28,21 @@ LINE_EVERY = 5.0
 
 
 def _pipe(**options: Any) -> RichConsole:
-    """Return a rich console that survives a closed pipe: `tcb-ops upload … | head` keeps the run's exit code."""
+    """Return a rich console that escapes what it prints, and survives a closed pipe.
+
+    So `tcb-ops upload … | head` keeps the run's exit code.
+    """
     from rich.console import Console as RichConsole
+    from rich.console import ConsoleOptions
+    from rich.segment import Segment
 
     class Pipe(RichConsole):
+        def render(
+            self, renderable: RenderableType, options: ConsoleOptions | None = None
+        ) -> Iterator[Segment]:
+            for text, style, control in super().render(renderable, options):
+                yield Segment(text if control else escape_controls(text), style, control)
+
         def on_broken_pipe(self) -> None:
             self.quiet = True
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
@@ -77,9 +87,8 @@ class Console:
         """Print one JSON object on stdout."""
         Console.has_printed_json = True
         content = {**what, **self.json_extra}
-        text = json.dumps(content, ensure_ascii=False, indent=2)
-        if (sys.stdout.encoding or "").lower() not in {"utf-8", "utf8"} or has_surrogates(text):
-            text = json.dumps(content, indent=2)
+        is_utf_8 = (sys.stdout.encoding or "").lower() in {"utf-8", "utf8"}
+        text = escape_controls(json.dumps(content, ensure_ascii=not is_utf_8, indent=2))
         try:
             sys.stdout.write(f"{text}\n")
             sys.stdout.flush()

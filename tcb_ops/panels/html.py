@@ -21,7 +21,7 @@ from urllib.parse import quote
 
 from tcb_ops.details import DetailCode
 from tcb_ops.errors import InterruptedRunError, TcbOpsError
-from tcb_ops.formatting import format_duration, format_size
+from tcb_ops.formatting import escape_controls, format_duration, format_size
 from tcb_ops.i18n import Lang, Text, _, as_lines, as_list, in_panel, ngettext, pgettext, verbatim
 from tcb_ops.kinds import Kind, merchant_count, row_count
 from tcb_ops.model import Outcome, Reason
@@ -50,8 +50,8 @@ _CLASSES = {"n": ' class="op-num"', "s": ' class="op-short"', "t": "", "h": ""}
 
 
 def esc(text: object) -> str:
-    """Escape a text for HTML; control characters become �."""
-    return escape("".join(c if c.isprintable() or c == "\n" else "�" for c in str(text)))
+    """Escape a text for HTML, and its control characters."""
+    return escape(escape_controls(str(text)))
 
 
 def heading(text: str) -> str:

@@ -218,8 +218,8 @@ def _read(
             return StoredObject(response.status, md5, md5, verdict)
         if request_id and _is_own(response.body):
             return StoredObject(response.status, _clean(etag, link, path), md5, verdict)
-    code = fields.get("Code", "")
-    if not _CODE.fullmatch(_clean(code, link, path)):
+    code = _clean(fields.get("Code", ""), link, path)
+    if not _CODE.fullmatch(code):
         code = ""
     request_id = _clean(request_id or fields.get("RequestId", ""), link, path)
     if 300 <= response.status < 400 or (response.status < 400 and not code):

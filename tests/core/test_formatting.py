@@ -62,7 +62,11 @@ def test_a_duration_has_two_units_at_most_and_is_never_zero(seconds, told):
         pytest.param("'tis", "'tis", id="harmless-apostrophe"),
         pytest.param("a=b", "a=b", id="equals-within"),
         pytest.param("", "", id="empty"),
-        pytest.param("a\x01b\x1b[31m\x7f\tc", "a␁b␛[31m␡\tc", id="control characters"),
+        pytest.param("a\x01b\x1b[31m\x7f\tc", "a␁b␛[31m\\u007f\tc", id="control characters"),
+        pytest.param(
+            "a\x9b31m\u202eb\u2066\u200f", r"a\u009b31m\u202eb\u2066\u200f", id="C1 and bidirectional marks"
+        ),
+        pytest.param("C:\\users\\u2000", "C:\\users\\u2000", id="no escape"),
     ],
 )
 def test_a_cell_is_written_inert_and_read_back(cell, written):
@@ -73,7 +77,7 @@ def test_a_cell_is_written_inert_and_read_back(cell, written):
 def test_guard_and_unguard_are_inverse_for_any_text():
     chance = random.Random(7)
     for _ in range(5_000):
-        cell = "".join(chance.choices("'=+-@＝\t\r\n\0\x1b1.e a", k=chance.randrange(6)))
+        cell = "".join(chance.choices("'=+-@＝\t\r\n\0\x1b\x7f\x85\u202e1.e a", k=chance.randrange(6)))
         written = guard(cell)
         assert unguard(written) == cell
         assert written[:1] not in set("=@＝\t\r\n"), written

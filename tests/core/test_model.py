@@ -46,9 +46,9 @@ def test_secrets_are_equal_by_what_they_hold():
     ("text", "shown"),
     [
         ("云上茶铺 a/b.png", "云上茶铺 a/b.png"),
-        ("red \x1b[31m name", "red �[31m name"),
+        ("red \x1b[31m name", "red ␛[31m name"),
         ("two\r\nlines\tone", "two  lines one"),
-        ("bell\x07 c1\x9b rtl\u202e half\ud800", "bell� c1� rtl� half�"),
+        ("bell\x07 c1\x9b rtl\u202e half\ud800", "bell␇ c1\\u009b rtl\\u202e half\\ud800"),
     ],
     ids=["as it is", "an escape sequence", "line ends", "others that do not print"],
 )

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from tcb_ops.details import DetailCode, read_detail, stored
-from tcb_ops.formatting import RISKY, guard, picture_controls
+from tcb_ops.formatting import RISKY, escape_controls, guard, has_controls
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.reports.explanations import action_text, merchant_text, reason_text
@@ -48,7 +48,6 @@ ERRCODE_COLUMNS = ("appid", "merchant", "env", "code", "meaning", "action", "row
 _OF_UPLOADS = (
     Outcome.REFUSED, Outcome.FAILED, Outcome.NOT_ATTEMPTED, Outcome.INVALID, Outcome.PENDING,
 )  # fmt: skip
-_CONTROLS = bytes({*range(0x20), 0x7F} - {*b"\t\r\n"})
 _MARKS = ',"\r\n'
 """What a cell of a CSV is quoted for."""
 _FIRST = itemgetter(slice(1))
@@ -282,9 +281,7 @@ class RowLines:
             for number, line in enumerate(lines):
                 if '"' in line or (special and _is_special(line)):  # once quoted, a secret might not be found
                     cells = ["" if column[number] is None else str(column[number]) for column in columns]
-                    (lines[number],) = _lines(
-                        [[cell] for cell in self._mask([*map(picture_controls, cells)])]
-                    )
+                    (lines[number],) = _lines([[cell] for cell in self._mask([*map(escape_controls, cells)])])
         return lines
 
     def _mask(self, cells: list[str]) -> list[str]:
@@ -345,8 +342,7 @@ def _guarded(texts: Sequence[str]) -> Sequence[str]:
 
 def _is_special(text: str) -> bool:
     """Return whether lines contain a control character, or what looks like a secret."""
-    data = text.encode()
-    return len(data.translate(None, _CONTROLS)) < len(data) or masked(text) != text
+    return has_controls(text) or masked(text) != text
 
 
 def write_lines(head: str, batches: Iterable[tuple[str, str]], results: Path, failed: Path) -> None:

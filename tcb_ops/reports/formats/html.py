@@ -20,7 +20,7 @@ from typing import Any
 from zlib import crc32
 from zoneinfo import ZoneInfo
 
-from tcb_ops.formatting import shorten
+from tcb_ops.formatting import escape_controls, shorten
 from tcb_ops.i18n import Lang, Text, _, ngettext, pgettext
 from tcb_ops.kinds import environment_count, is_provided, merchant_count, provided, row_count
 from tcb_ops.model import Outcome, Reason
@@ -184,6 +184,11 @@ def code_colour(code: str) -> str:
 
 
 @cache  # compiling the templates takes longer than the rest of a small report
+def _finalized(value: object) -> object:
+    """Escape the control characters of a text; markup has been made of such texts."""
+    return escape_controls(value) if type(value) is str else value
+
+
 def environment(lang: Lang, timezone: str = "UTC") -> Any:
     """Return the template environment for one language and time zone, which escapes everything."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -200,6 +205,7 @@ def environment(lang: Lang, timezone: str = "UTC") -> Any:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_finalized,
         optimized=False,  # or compiling takes half as long again, for a page that is rendered once
     )
     environment.filters |= {

@@ -57,7 +57,7 @@ def test_successes_that_the_store_did_not_confirm_are_counted_wherever_the_resul
     assert "10 rows are stored but not confirmed" in page
 
 
-def test_control_characters_of_skipped_rows_are_pictures_in_every_export(open_cli):
+def test_control_characters_of_skipped_rows_are_escaped_in_every_export(open_cli):
     cli = open_cli(many(TEA, rows=1))
     with (cli.folder / "list.csv").open("a", encoding="utf-8") as more:
         more.write(f"{TEA.env},a\x01b.png,0.bin,\x1b[31m\r\n")
@@ -73,6 +73,35 @@ def test_control_characters_of_skipped_rows_are_pictures_in_every_export(open_cl
     again = cli("links", str(report / "failed.csv"))
     assert (again.code, cli.calls) == (2, 2)
     assert "control character (U+0001)" in again.err
+
+
+CONTROLS = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+NASTY = "\x9b2J\u202egnp.exe\u2066"
+
+
+def test_what_a_server_and_a_list_say_is_escaped_in_every_output(open_cli):
+    refusal = {"code": "AccessDenied\x9b", "errmsg": f"no {NASTY}", "status": 403}
+    cli = open_cli(many(TEA, rows=2), [Fault(path="banner/1.png", step=FaultStep.STORE, **refusal)])
+    merchants = (cli.folder / "merchants.csv").read_text(encoding="utf-8")
+    (cli.folder / "merchants.csv").write_text(merchants.replace(TEA.name, f"茶{NASTY}"), encoding="utf-8")
+    rows = (cli.folder / "list.csv").read_text(encoding="utf-8").splitlines()
+    marked = [f"{row},{'remark' if number == 0 else NASTY}" for number, row in enumerate(rows)]
+    (cli.folder / "list.csv").write_text("\n".join(marked), encoding="utf-8")
+    result = cli.upload()
+    report = Path(cli.latest().record.report)
+    shown = [cli("show", *words) for words in ([], ["--json"], ["--path", "banner"])]
+    outputs = {str(number): each.out + each.err for number, each in enumerate([result, *shown])}
+    names = ("results.csv", "failed.csv", "errcodes.csv", "report.html")
+    outputs |= {name: (report / name).read_text(encoding="utf-8-sig") for name in names}
+    assert {
+        name: CONTROLS.findall(text.replace("\r\n", "\n")) for name, text in outputs.items()
+    } == dict.fromkeys(outputs, [])
+    assert r"2J\u202egnp.exe\u2066" in outputs["results.csv"]
+    assert [code["code"] for code in shown[1].json["store_codes"]] == ["AccessDenied"]
+    # The failed rows are read back as they were in the list.
+    again = cli("upload", str(report / "failed.csv"), "--root", str(cli.folder / "files"), "--new-run")
+    assert again.code == 1
+    assert [record.row.cells[-1] for record in cli.latest().rows()] == [NASTY]
 
 
 OF_BOOKS = ("--where", f"appid={BOOKS.appid}")
@@ -308,4 +337,4 @@ def test_a_name_with_an_escape_sequence_does_not_reach_the_terminal(open_cli):
     result = open_cli()("check", "red\x1b[31m.csv")
     assert result.code == 2
     assert "\x1b" not in result.err
-    assert "red�[31m.csv" in result.err
+    assert "red␛[31m.csv" in result.err

@@ -265,7 +265,7 @@ def test_it_shows_results_without_code_traces_or_warnings(notebook):
 def test_control_characters_are_shown_as_such(notebook):
     notebook.metadata.tcb_ops["parameters"]["note"] = "a\x1b[2Jb"
     page = render_page(notebook, "own", CHINESE)
-    assert "note = a�[2Jb" in page
+    assert "note = a␛[2Jb" in page
     assert "\x1b" not in page
 
 
