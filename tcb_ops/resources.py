@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from getpass import getuser
 from pathlib import Path
+from typing import BinaryIO
 
 from tcb_ops import shell
 from tcb_ops.errors import ResourceLimitError
@@ -28,6 +29,7 @@ _REASONS = {
     errno.ENOENT: _("there is no such file or folder"),
     errno.ENOTDIR: _("a part of its path is not a folder"),
     errno.EISDIR: _("it is a folder"),
+    errno.ESPIPE: _("it is not a regular file but a pipe or a device"),
     errno.EEXIST: _("it already exists"),
     errno.ENOSPC: _("the disk is full"),
     errno.EFBIG: _("the file is larger than allowed here"),
@@ -64,6 +66,14 @@ def system_reason(error: OSError | ValueError) -> Text:
     if (reason := _WINDOWS_REASONS.get(windows)) is not None:
         return reason
     return _REASONS.get(code) or _("system error {code}", code=code)
+
+
+def open_regular(file: Path) -> BinaryIO:
+    """Open a file for reading. Raises OSError, also for a pipe or a device: to open or read it might never end."""
+    mode = file.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise OSError(errno.ESPIPE, "not a regular file", str(file))
+    return file.open("rb")
 
 
 def path_too_long(error: OSError | ValueError) -> bool:

@@ -462,7 +462,7 @@ def _environment() -> dict[str, Any]:
 
 
 def _words(value: str) -> list[str] | str:
-    with suppress(ValueError):
+    with suppress(ValueError, RecursionError):
         words: list[str] = json.loads(value) if value.lstrip().startswith("[") else shell.split(value)
         return words
     return value

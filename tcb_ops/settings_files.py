@@ -16,7 +16,7 @@ from typing import Any
 from tcb_ops import shell
 from tcb_ops.errors import SettingsError
 from tcb_ops.i18n import Text, _
-from tcb_ops.resources import system_reason
+from tcb_ops.resources import open_regular, system_reason
 
 ROOT = 0
 
@@ -130,8 +130,8 @@ def with_found_file(target: Text, writers: Trust | None, file: str) -> Text:
 def read_text(file: int | Path, name: Path) -> str:
     """Read a text file, or an open one, which is closed. Raises SettingsError with its name."""
     try:
-        with open(file, encoding="utf-8-sig") as text:  # noqa: PTH123  a descriptor is no path
-            return text.read()
+        with open_regular(file) if isinstance(file, Path) else os.fdopen(file, "rb") as content:
+            return content.read().decode("utf-8-sig")
     except OSError as error:
         raise cannot_be_read(name, error) from None
     except UnicodeDecodeError:
@@ -152,6 +152,11 @@ def parse_toml(text: str, file: Path) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:  # the parser's text is English only and may quote a value
         at_line = re.search(r"\(at line (\d+), column \d+\)$", str(error))
         line = int(at_line[1]) if at_line else len(text.splitlines())
+    except (RecursionError, ValueError):
+        problem = _(
+            "{file} cannot be used: it has thousands of nested brackets, or of digits in a row.", file=file
+        )
+        raise SettingsError(problem) from None
     raise SettingsError(
         _("{file}:{line}: this is not TOML.", file=file, line=line),
         _(

@@ -32,7 +32,7 @@ from tcb_ops.reports.explanations import MARK
 from tcb_ops.reports.formats.csv import RowLines, write_errcodes, write_lines
 from tcb_ops.reports.formats.html import page
 from tcb_ops.reports.summary import RunSummary
-from tcb_ops.resources import make_folder, sync_to_disk, system_reason
+from tcb_ops.resources import make_folder, open_regular, sync_to_disk, system_reason
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.next_commands import command, of_run, quoted
 from tcb_ops.runs.reader import LedgerReader
@@ -404,7 +404,8 @@ def _clean(value: Any) -> Any:
 def read_manifest(folder: Path) -> Manifest | None:
     """Read a folder's manifest; None if it is missing or invalid. Never raises OSError."""
     try:
-        manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
+        with open_regular(folder / MANIFEST) as content:
+            manifest = msgspec.json.decode(content.read(), type=Manifest)
         if any(name in {"", ".", ".."} or re.search(r"[/\\\0]", name) for name in manifest.files):
             return None  # a name that leads out of the folder
     except (OSError, ValueError, RecursionError, msgspec.MsgspecError):

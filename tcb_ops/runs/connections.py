@@ -148,8 +148,8 @@ class Database:
         return connection
 
     def tables(self, connection: Connection) -> set[str]:
-        """Return the names of the tables."""
-        query = "SELECT name FROM sqlite_master WHERE type = 'table' AND substr(name, 1, 7) <> 'sqlite_'"
+        """Return the names of the tables: no views, and no virtual tables, which have no pages."""
+        query = "SELECT name FROM sqlite_master WHERE type = 'table' AND rootpage > 0 AND substr(name, 1, 7) <> 'sqlite_'"
         return {name for (name,) in connection.execute(query)}
 
     def begin_creating(self, connection: Connection) -> None:

@@ -198,6 +198,8 @@ def _open_schema(database: Database, *, sqlite: bool) -> None:
                         version=schema.VERSION,
                     ),
                 )
+            if missing := schema.TABLES - tables:  # a view in its place might run without end
+                raise damaged(database.name, _("it lacks the table {name}", name=min(missing)))
         connection.commit()
     if sqlite:
         database.use_log()
@@ -210,6 +212,8 @@ def _prepare_file(file: Path) -> None:
         raise not_a_ledger(str(file), _("the folder {folder} does not exist", folder=folder))
     if file.is_dir():
         raise not_a_ledger(str(file), _("it is a folder"))
+    if file.exists() and not file.is_file():
+        raise not_a_ledger(str(file), _("it is not a regular file but a pipe or a device"))
     if on_network(folder):
         raise not_a_ledger(
             str(file), _("SQLite on a network file system is refused: file locks are unreliable there")

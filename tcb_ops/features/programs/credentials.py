@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import stat
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -26,7 +25,7 @@ from tcb_ops.errors import SettingsError
 from tcb_ops.features.programs import ProgramCode
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Secret
-from tcb_ops.resources import raise_if_exhausted, system_reason
+from tcb_ops.resources import open_regular, raise_if_exhausted, system_reason
 from tcb_ops.wechat.tokens import LONGEST_TOKEN
 
 LARGEST_OUTPUT = 64 * 1024
@@ -174,9 +173,7 @@ class Credential:
         if self.kind == "env":
             return os.environ.get(self.where, "")
         if self.kind == "file":
-            with Path(self.where).open("rb") as opened:
-                if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
-                    raise self._bad(_("is not a regular file"))
+            with open_regular(Path(self.where)) as opened:
                 return opened.read(LONGEST_TOKEN * 2).decode("utf-8-sig", "replace")
         try:
             printed = run_program(shell.split(self.where), os.environ, self._running, self.folder)

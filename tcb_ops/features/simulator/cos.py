@@ -140,6 +140,7 @@ class CosStore:
     def _keep(self, data: memoryview, bucket: str, path: str) -> None:
         if self._directory is not None:
             fresh = self._directory / f".upload-{os.getpid()}"  # one that is being downloaded stays as it is
+            fresh.touch(mode=0o600)
             fresh.write_bytes(data)
             fresh.replace(object_file(self._directory, bucket, path))
             return

@@ -166,6 +166,28 @@ def test_bad_settings_are_named_and_nothing_is_sent(open_cli, name):
     assert (cli.folder / "other.db").read_bytes() == before
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs FIFOs")
+@pytest.mark.parametrize("options", [("--ledger", "pipe"), ("--config", "pipe"), ("--ledger", "/dev/zero")])
+def test_what_is_no_regular_file_is_refused_without_being_opened(open_cli, options):
+    cli = open_cli(many(TEA, rows=2))
+    os.mkfifo(cli.folder / "pipe")
+    result = cli("links", "list.csv", *options)
+    assert (result.code, cli.calls) == (2, 0)
+    assert options[1] in result.err
+    assert "it is not a regular file but a pipe or a device" in result.err
+
+
+@pytest.mark.parametrize("value", ["[" * 100_000 + "]" * 100_000, "9" * 5_000])
+def test_settings_that_no_parser_takes_are_refused(open_cli, monkeypatch, value):
+    cli = open_cli(many(TEA, rows=2))
+    monkeypatch.setenv("TCB_OPS_STORE_HOSTS", value)
+    assert cli("check", "list.csv").code in {0, 2}
+    with (cli.folder / "tcb-ops.toml").open("a", encoding="utf-8") as settings:
+        settings.write(f"x = {value}\n")
+    result = cli("check", "list.csv")
+    assert (result.code, "tcb-ops.toml cannot be used: it has thousands" in result.err) == (2, True)
+
+
 def with_limit(cli, resource, limit, *words):
     """Run a command in a process with so much of a resource: the ledger's writes fail as on a full disk."""
     code = (

@@ -93,9 +93,9 @@ def test_what_a_server_and_a_list_say_is_escaped_in_every_output(open_cli):
     outputs = {str(number): each.out + each.err for number, each in enumerate([result, *shown])}
     names = ("results.csv", "failed.csv", "errcodes.csv", "report.html")
     outputs |= {name: (report / name).read_text(encoding="utf-8-sig") for name in names}
-    assert {
-        name: CONTROLS.findall(text.replace("\r\n", "\n")) for name, text in outputs.items()
-    } == dict.fromkeys(outputs, [])
+    assert {name: CONTROLS.findall(text.replace("\r\n", "\n")) for name, text in outputs.items()} == {
+        name: [] for name in outputs
+    }
     assert r"2J\u202egnp.exe\u2066" in outputs["results.csv"]
     assert [code["code"] for code in shown[1].json["store_codes"]] == ["AccessDenied"]
     # The failed rows are read back as they were in the list.

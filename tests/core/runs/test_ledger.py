@@ -353,6 +353,19 @@ def test_a_file_that_is_no_ledger_is_refused_untouched(tmp_path, make, why):
     assert set(tmp_path.iterdir()) == beside
 
 
+ENDLESS = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i AS number FROM n"
+
+
+@pytest.mark.parametrize("created", [f"VIEW runs AS {ENDLESS}", "VIRTUAL TABLE runs USING fts5 (id)"])
+def test_what_stands_in_a_table_s_place_is_not_read(tmp_path, created):
+    file = tmp_path / "ledger.db"
+    Ledger(str(file)).close()
+    with closing(sqlite3.connect(file)) as connection:
+        connection.executescript(f"DROP VIEW v_rows; DROP TABLE runs; CREATE {created}")
+    with pytest.raises(LedgerDamagedError, match="it lacks the table runs"):
+        Ledger(str(file))
+
+
 def test_latest_is_the_run_created_last_whatever_the_clock_said(ledger):
     first = planned(ledger, run_id="20261130-080000-aaaa", created_at=1.8e9)
     last = planned(ledger, run_id="20261129-080000-bbbb", created_at=1.7e9)  # the clock was set back

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 
 import pytest
@@ -245,10 +246,17 @@ def test_the_list_is_compared_where_it_still_is(a_run, tmp_path):
     assert state() is State.SAME
 
 
+def make_pipe(file):
+    """A pipe without a writer, whose opening would wait; where there are none, no file."""
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(file)
+
+
 SPOILED = {
     "no manifest": lambda manifest: manifest.unlink(),
     "another tool's": lambda manifest: manifest.write_text('{"name": "app", "files": []}', encoding="utf-8"),
     "garbage": lambda manifest: manifest.write_bytes(b"\xff{"),
+    "a pipe": lambda manifest: (manifest.unlink(), make_pipe(manifest)),
     "leads out": lambda manifest: change(manifest, '"results.csv"', '"../../etc/passwd"'),
 }
 

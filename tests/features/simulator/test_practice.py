@@ -46,6 +46,9 @@ def test_a_practice_folder_has_everything_and_uploads_only_to_the_simulator(prac
     assert '"target": "simulator"' in out
     assert err.startswith("SIMULATED http://127.0.0.1:")
     assert counts() == {"uploaded": 3, "refused": 3}
+    kept = [Path("store"), *Path("store").iterdir()]
+    assert len(kept) == 1 + 1 + 3  # the index, and a file for each object
+    assert os.name == "nt" or [str(file) for file in kept if file.stat().st_mode & 0o077] == []
 
 
 def test_the_practice_merchants_are_some_of_the_samples():
