@@ -45,7 +45,7 @@ from tcb_ops.runs import next_commands
 from tcb_ops.runs.loop import submit_coroutine
 from tcb_ops.settings import Settings
 from tcb_ops.start import TargetOptions, find_run, identified, is_run_name, ledger_with_runs, settings_for
-from tcb_ops.wechat.responses import HttpResponse
+from tcb_ops.wechat.responses import HttpResponse, count_in
 from tcb_ops.wechat.tokens import read_object
 from tcb_ops.wechat.transport import HttpRequest, Timeouts, Transport
 
@@ -192,8 +192,8 @@ def refusal(kind: str, response: HttpResponse) -> Text | None:
     if kind == "webhook":
         return page if response.body.lstrip().startswith(b"<") else None
     fields = read_object(response.body)
-    code = fields.get("errcode", fields.get("code", fields.get("StatusCode")))
-    if not isinstance(code, int):
+    code = count_in(fields.get("errcode", fields.get("code", fields.get("StatusCode"))))
+    if code is None:
         return page
     return verbatim(f"errcode {code}") if code else None
 

@@ -76,6 +76,8 @@ def test_no_message_is_longer_than_its_robot_takes_and_no_character_is_cut(kind)
         ("wecom", 200, b"<html>", False),
         ("wecom", 200, b"{}", False),
         ("wecom", 302, b'{"errcode":0}', False),
+        ("wecom", 200, b'{"errcode":false}', False),
+        ("wecom", 200, b'{"errcode":null,"code":0}', False),
         ("feishu", 200, b'{"code":0,"msg":"success"}', True),
         ("feishu", 200, b'{"StatusCode":0,"StatusMessage":"success"}', True),
         ("feishu", 200, b'{"code":19021}', False),
