@@ -166,7 +166,8 @@ def start_links(
 ) -> RunHandle:
     """Start a links run, or resume the unfinished one of the same list.
 
-    It requests an upload link per row and writes the links to `out` (0600). Local files are not read. `batch`: from
+    It requests an upload link per row and writes the links to `out` (0600), at most `rate` per second and appid. Local files are
+    not read. `batch`: from
     `read_paths`, or what `read_paths` takes, such as `"paths.csv"` or a DataFrame: it is read with `merchants` (by default the
     file of the settings). Raises InputError with every problem of the list.
     """
@@ -197,6 +198,7 @@ def start_upload(
     of a table the working folder.
     Raises InputError with every problem of the list.
 
+    `rate`: link calls per second and appid; RunLimits explains the other limits.
     `skip_unchanged`: rows whose bytes an earlier run of this target stored end as unchanged. `canary`: the number of
     environments that go first; if one of their rows does not succeed, the run stops (CanaryError). `backup`: a folder;
     whatever is overwritten is saved in it first, so that `undo` can restore it.

@@ -23,6 +23,7 @@ from tcb_ops.i18n import Text, _
 from tcb_ops.kinds import is_provided, provided
 from tcb_ops.lists.input_files import CHANGED, decode, digest, input_error, is_workbook, open_bytes, readable
 from tcb_ops.model import Problem, file_problem
+from tcb_ops.secrets import MASK
 
 _T = TypeVar("_T")
 
@@ -181,9 +182,33 @@ MERCHANT_COLUMNS = Columns(
 )
 
 
+_APPID = re.compile("wx[0-9a-z]{16}")
+_WORD = re.compile("[0-9A-Za-z_+/=.@~-]{12,}")
+"""Twelve or more characters as tokens have them."""
+
+
 def quoted_names(names: Iterable[str]) -> str:
-    """Return names as a list in quotation marks."""
-    return ", ".join(f"'{shown(name, 40)}'" for name in names)
+    """Return names as a list in quotation marks, with ••• in place of what may be a token.
+
+    The first line of a token file without a header is taken for the names.
+
+    ==========================================  =======================================
+    name                                        shown
+    ==========================================  =======================================
+    an appid                                    yes
+    beside an appid, 12 characters of a token   •••
+    12 characters of a token, one a digit       •••
+    any other                                   yes, at most 40 characters of it
+    ==========================================  =======================================
+    """
+    names = [*names]
+    is_row = any(map(_APPID.fullmatch, names))
+
+    def may_be_a_token(name: str) -> bool:
+        words = _WORD.findall(name) if not _APPID.fullmatch(name) else []
+        return any(is_row or re.search(r"\d", word) for word in words)
+
+    return ", ".join(MASK if may_be_a_token(name) else f"'{shown(name, 40)}'" for name in names)
 
 
 # --- cells ----------------------------------------------------------------------------------------------------------

@@ -36,6 +36,9 @@ LINK_MARGIN = 5.0
 class RunLimits:
     """Limits of a run: concurrency, rate, attempts and waits. The defaults are those of the command line.
 
+    `rate`: link calls per second and appid, so that all merchants together make more; None for no limit.
+    `concurrency`: requests in flight, in total; `per_env`: rows in flight per environment.
+
     Single calls are limited by attempts and waits alone.
     """
 

@@ -53,6 +53,7 @@ def new_workbook(file: Path, *, in_memory: bool = False) -> Iterator[Any]:
     mode = "in_memory" if in_memory else "constant_memory"
     options = {mode: True, "default_date_format": "yyyy-mm-dd hh:mm"}
     from xlsxwriter import Workbook
+    from xlsxwriter.exceptions import FileCreateError
 
     packed = BytesIO()  # after an error, XlsxWriter would write to a file again and print a trace
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=".xlsx-") as scratch:
@@ -60,6 +61,8 @@ def new_workbook(file: Path, *, in_memory: bool = False) -> Iterator[Any]:
         try:
             yield book
             book.close()
+        except FileCreateError as error:  # in which XlsxWriter wraps the system's
+            raise error.args[0] from None
         finally:
             for sheet in () if in_memory else book.worksheets():  # they would stay open after a full disk
                 with suppress(OSError):

@@ -219,6 +219,19 @@ def test_a_full_disk_in_mid_run_is_exit_3_and_with_room_the_same_command_goes_on
     assert "run" not in stopped.json or cli.assert_complete(stopped.json, 600)["pending"] > 0
 
 
+@pytest.mark.parametrize(
+    "words", [("errcodes", "--out", "x.xlsx"), ("show", "--out", "x.xlsx"), ("show", "--out", "x.csv")]
+)
+def test_a_full_disk_leaves_no_table_and_is_said(open_cli, words):
+    cli = open_cli(many(TEA, rows=40))
+    assert cli.links().code == 0
+    run = cli.latest()  # keeps the ledger open, whose files beside it need not grow then
+    result = with_limit(cli, "RLIMIT_FSIZE", 5_000, *words)
+    assert (run.counts, result.code) == ({"linked": 40}, 2), result.err
+    assert f"{words[-1]} cannot be written (the file is larger than allowed here)" in result.err
+    assert not (cli.folder / words[-1]).exists()
+
+
 def test_a_full_disk_before_the_run_exists_sends_nothing(open_cli):
     cli = open_cli(many(TEA, BOOKS, rows=2000))
     result = with_limit(cli, "RLIMIT_FSIZE", 150_000, "links", "list.csv", "--json")

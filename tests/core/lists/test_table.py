@@ -164,6 +164,23 @@ TABLE = [
         ["--column path=目标: there is no such column; the header has 'env', 'path'"],
         id="given is not there",
     ),
+    pytest.param(
+        "wx7a1c0d3e5f902b41,token-of-the-tea-shop,tea",
+        {},
+        {},
+        [
+            "no column for env / merchant; the header has 'wx7a1c0d3e5f902b41', •••, 'tea'",
+            "no column for path",
+        ],
+        id="a row of a token file",
+    ),
+    pytest.param(
+        "48_AbCdEfGhIjKl,banner_names,image_2026",
+        {"path": "x"},
+        {},
+        ["there is no such column; the header has •••, 'banner_names', 'image_2026'", "no column for env"],
+        id="a token and names",
+    ),
     pytest.param("env,path,,", {}, {"env": 0, "path": 1}, [], id="columns without a name"),
 ]
 
