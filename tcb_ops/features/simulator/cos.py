@@ -154,8 +154,10 @@ class CosStore:
         """Add an object, or that it is gone, to the folder's index, with which the next simulator begins."""
         if self._directory is not None:
             entry = [bucket, path, self._state.objects.get((bucket, path))]
-            with (self._directory / INDEX).open("a", encoding="utf-8") as index:
-                index.write(f"{json.dumps(entry)}\n")
+            index = self._directory / INDEX
+            index.touch(mode=0o600)
+            with index.open("a", encoding="utf-8") as entries:
+                entries.write(f"{json.dumps(entry)}\n")
 
     def _content(self, bucket: str, path: str) -> bytes | Path | None:
         if self._directory is None:

@@ -27,7 +27,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from tcb_ops.errors import UsageError
-from tcb_ops.features.simulator.cos import INDEX, CosStore
+from tcb_ops.features.simulator.cos import CosStore
 from tcb_ops.features.simulator.faults import Component, Faults, Reset, load_faults
 from tcb_ops.features.simulator.platform import Platform
 from tcb_ops.features.simulator.state import (
@@ -111,7 +111,6 @@ class Simulator:
     def __enter__(self) -> Self:
         if self._store_directory is not None:
             self._store_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            (self._store_directory / INDEX).touch(mode=0o600)
         self._listens.clear()
         self._failed = None
         self._thread = threading.Thread(target=self._run, name="tcb-ops-simulator", daemon=True)

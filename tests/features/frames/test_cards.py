@@ -197,7 +197,7 @@ def test_an_error_says_what_happened_and_what_to_do_and_lists_its_problems():
     one = InputError(verbatim("list.csv:2: empty"), "list.csv", problems[:1])
     assert words(error_html(one, Lang.EN)) == "InputError list.csv:2: empty"
     chinese = error_html(LedgerError(verbatim("a\n\x1b[31mb"), verbatim("c")), Lang.ZH)
-    assert words(chinese) == "LedgerError a �[31mbc"
+    assert words(chinese) == "LedgerError a ␛[31mbc"
 
 
 @pytest.mark.notebook
