@@ -300,7 +300,7 @@ def render_page(content: NotebookNode, name: str, facts: PageFacts) -> str:
     """Return the page. Cells without output are left out; an error is shown as a message, without its stack trace.
 
     On top: the run, how it ended, when, with which parameters, and whether it went to a simulator; a link to its report; then
-    the cell tagged `verdict` with the text before it, and the others. Text tagged `notebook-only` is left out.
+    the cells tagged `verdict` with the text before them, and the others. A verdict cell says how it ended by itself. Text tagged `notebook-only` is left out.
     """
     from jinja2 import Environment, PackageLoader
     from nbconvert import HTMLExporter
@@ -324,10 +324,16 @@ def render_page(content: NotebookNode, name: str, facts: PageFacts) -> str:
         cells=cells,
         html_lang="zh-CN" if lang is Lang.ZH else "en",
         simulated=_SIMULATED.of(lang) if facts.simulated else "",
-        verdict=verdict.of(lang) if verdict is not None else "",
+        verdict=verdict.of(lang) if verdict is not None and not _has_verdict(content) else "",
         bad=facts.bad,
         facts=[*filter(None, [facts.run]), started, *given],
     )
+
+
+def _has_verdict(content: NotebookNode) -> bool:
+    """Return whether a cell tagged `verdict` was executed, and no cell failed."""
+    tagged = [cell for cell in content.cells if "verdict" in cell.metadata.get("tags", ())]
+    return _failed_cell(content) is None and any(cell.get("outputs") for cell in tagged)
 
 
 def own_error(cell: NotebookNode) -> tuple[int, Text] | None:

@@ -78,7 +78,7 @@ def test_what_other_programs_leave_is_the_report_without_widgets(tmp_path, progr
     assert done.returncode == 0, done.stderr[-2000:]
     cells = [cell for cell in nbformat.read(out, 4).cells if cell.cell_type == "code"]
     assert all(cell.execution_count for cell in cells)
-    (shown,) = [
+    shown, *_causes = [
         output.data["text/html"]
         for cell in cells
         if "verdict" in cell.metadata.get("tags", ())
