@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import BytesIO
@@ -62,7 +63,9 @@ def new_workbook(file: Path, *, in_memory: bool = False) -> Iterator[Any]:
             yield book
             book.close()
         except FileCreateError as error:  # in which XlsxWriter wraps the system's
-            raise error.args[0] from None
+            cause = error.args[0]
+            traceback.clear_frames(cause.__traceback__)  # ends the ZIP archive in them while `packed` is open
+            raise cause from None
         finally:
             for sheet in () if in_memory else book.worksheets():  # they would stay open after a full disk
                 with suppress(OSError):
