@@ -1,10 +1,11 @@
 """Compare tcb_ops with the scripts that operators would use instead, in one interleaved run.
 
-    python benchmarks/run.py [--rounds 5] [--quick]
+    python benchmarks/run.py [--rounds 5] [--quick] [--all]
 
 In each round every client processes the same rows, one after the other, each in a process of its own. The results are
 medians of the rounds, and of the ratios within a round, since the speed of a shared machine varies between rounds.
-Prints the tables, writes RESULTS.md beside this file (not with --quick), and exits with 1 if a target is missed.
+Prints the tables, writes them into RESULTS.md beside this file (with five rounds or more, and not with --quick), and exits
+with 1 if a target is missed. With --all it then starts the other benchmarks that have sections of that file.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ import growth
 import preparations
 import reports
 import startup
+from results import ROUNDS, Figure, about, target_table, write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -69,6 +71,10 @@ QUICK = Sizes(3_000, 2_000, 1_000, 400, 8_000, 20_000, 40_000, 500, 256 * 1024**
 NOTHING = Sizes(0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 PREPARED = {False: (20_000, 400, 10), True: (2_000, 40, 2)}
 """By whether sizes are small: rows, environments and earlier runs of what is measured before the first call."""
+PASTS = {False: (5_000, 100), True: (500, 10)}
+"""In the same way: rows and environments of lists with FEW_RUNS and with MANY_RUNS earlier runs."""
+OTHERS = ("audits", "cluster", "stored", "panels")
+"""Benchmarks that write sections of their own."""
 REPORTED = {False: (10_000, 300_000, 1_000_000), True: (10_000, 40_000)}
 """Rows of the runs that are reported."""
 
@@ -99,26 +105,6 @@ class Result:
     """Peak memory, MiB."""
     load: float
     """Of the machine, when it had ended."""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A figure that a run is held to."""
-
-    what: str
-    value: float | None
-    """None where it was not measured."""
-    bound: Literal["≥", "≤"]
-    target: float
-    full_size: bool = False
-    """Judged only with full sizes: it grows with them."""
-
-    def judged(self, *, quick: bool) -> Literal["met", "missed", "not judged"]:
-        """`not judged`: not measured, or only meaningful with full sizes."""
-        if self.value is None or (quick and self.full_size):
-            return "not judged"
-        good = self.value >= self.target if self.bound == "≥" else self.value <= self.target
-        return "met" if good else "missed"
 
 
 THREADS = (64, 16, 8)
@@ -344,6 +330,8 @@ def big_file(rounds: int, base: str, folder: Path) -> tuple[float, float] | None
         print("md5sum is missing: the large file is left out", file=sys.stderr)
         return None
     file, ratios, peak = folder / "files" / "big.bin", [], 0.0
+    # Both then read from the page cache: before, it has nothing of a file that was only made long.
+    subprocess.run([md5sum, file], check=True, capture_output=True)
     for _ in range(rounds):
         began = time.perf_counter()
         digest = subprocess.run([md5sum, file], check=True, capture_output=True, text=True).stdout[:32]
@@ -377,7 +365,7 @@ def ratio(of: list[Result], to: list[Result], what: Literal["rate", "cpu"]) -> f
     return median(ratios)
 
 
-def speed_table(contest: Contest, results: dict[tuple[str, str], list[Result]]) -> str:
+def speed_table(contest: Contest, results: Results, *, quick: bool) -> str:
     yardstick = results[contest.title, contest.contenders[0][0]]
     lines = [
         f"## {contest.title}",
@@ -391,7 +379,7 @@ def speed_table(contest: Contest, results: dict[tuple[str, str], list[Result]]) 
         faster, cheaper = ratio(mine, yardstick, "rate"), ratio(mine, yardstick, "cpu")
         lines.append(f"| {shown} | {rate:,.0f} | {faster:.2f} | {cpu:.2f} | {cheaper:.2f} |")
     loads = [one.load for name, _shown in contest.contenders for one in results[contest.title, name]]
-    return "\n".join([*lines, "", f"Load {min(loads):.1f} to {max(loads):.1f}."])
+    return "\n".join([*lines, "", about(len(yardstick), loads, quick=quick)])
 
 
 def best_of_requests(contest: Contest, results: Results) -> str:
@@ -528,6 +516,14 @@ def preparation_figures(prepared: Mapping[str, tuple[float, float]]) -> Iterator
         yield Figure(title, first / second, "≤", preparations.MOST)
 
 
+def past_figures(past: Mapping[str, tuple[float, float]]) -> Iterator[Figure]:
+    """Yield what is spent before the first call: many earlier runs of the same paths ÷ few."""
+    many, few = preparations.MANY_RUNS, preparations.FEW_RUNS
+    for name in preparations.OF_PAST:
+        title = f"CPU before the first call, {name}: {many} ÷ {few} earlier runs of the same paths"
+        yield Figure(title, past[name][0] / past[name][1], "≤", preparations.MOST_OF_PAST)
+
+
 def report_figures(measured: reports.Measured, rows: int) -> tuple[Figure, ...]:
     def compared(name: str, other: str) -> float:
         return reports.cpu_ratio(measured, name, other)
@@ -547,31 +543,10 @@ def report_figures(measured: reports.Measured, rows: int) -> tuple[Figure, ...]:
     )
 
 
-def target_table(found: tuple[Figure, ...], *, quick: bool) -> str:
-    lines = ["## Targets", "", "| figure | measured | target | |", "|---|---:|---:|---|"]
-    for one in found:
-        value = "not measured" if one.value is None else f"{one.value:.{2 if one.target >= 1 else 3}f}"
-        judged = one.judged(quick=quick)
-        lines.append(
-            f"| {one.what} | {value} | {one.bound} {one.target:g} | {judged.replace('missed', 'MISSED')} |"
-        )
-    return "\n".join(lines)
-
-
-def with_load(text: str) -> str:
-    return f"{text}\n\nLoad {os.getloadavg()[0]:.1f}."
-
-
-def machine(rounds: int, *, quick: bool) -> str:
+def machine() -> str:
     names = ("tcb-ops", "aiohttp", "httpx", "uvloop", "requests")
-    versions = ", ".join(f"{name} {version(name)}" for name in names)
-    size = "quick sizes" if quick else "full sizes"
-    told = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=HERE, check=False, capture_output=True, text=True
-    )
-    return (
-        f"commit {told.stdout.strip() or 'not known'} · {datetime.now(UTC):%Y-%m-%d} · {platform.system()} {platform.machine()}, {os.cpu_count()} cores · "
-        f"Python {platform.python_version()} · {versions} · {rounds} rounds, {size}"
+    return f"{platform.system()} {platform.machine()} · " + ", ".join(
+        f"{name} {version(name)}" for name in names
     )
 
 
@@ -579,8 +554,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description="Measure tcb_ops against requests + threads and bare aiohttp."
     )
-    parser.add_argument("--rounds", type=int, help="5, or 2 with --quick")
-    parser.add_argument("--quick", action="store_true", help="small sizes: some two minutes, and rougher")
+    parser.add_argument("--rounds", type=int, help=f"{ROUNDS}, or 2 with --quick")
+    parser.add_argument("--quick", action="store_true", help="small sizes: some five minutes, and rougher")
+    parser.add_argument(
+        "--all", action="store_true", help=f"then also {', '.join(OTHERS)}: all of RESULTS.md, in hours"
+    )
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write the targets and their figures to FILE, too"
     )
@@ -589,7 +567,7 @@ def main() -> int:
     )
     given = parser.parse_args()
     sizes = QUICK if given.quick else FULL
-    rounds = given.rounds or (2 if given.quick else 5)
+    rounds = given.rounds or (2 if given.quick else ROUNDS)
     rows = sizes.most
     began = time.monotonic()
     loads = []
@@ -612,13 +590,17 @@ def main() -> int:
         print("large files, then growth and fleets", file=sys.stderr)
         most = limit(servers["near"], folder)
         big = big_file(rounds, servers["near"], folder)
-        over_tls = big_file(1, servers["tls"], folder) if pem is not None else None
+        over_tls = big_file(rounds, servers["tls"], folder) if pem is not None else None
         grown = grow(rounds, sizes, servers["near"], folder)
         loads.append(os.getloadavg()[0])
     print("lists of up to 3,000,000 rows, then reports; load", f"{loads[-1]:.1f}", file=sys.stderr)
+
+    def dated(text: str, times: int = rounds) -> str:
+        return f"{text}\n\n{about(times, quick=given.quick)}"
+
     with tempfile.TemporaryDirectory(prefix="tcb-ops-bench-") as name:
         sizes_of_lists = growth.SIZES if not given.quick else growth.SIZES[:2]
-        growth_table = with_load(growth.table(Path(name), sizes_of_lists))
+        growth_table = dated(growth.table(Path(name), sizes_of_lists), 1)
         reported, report_tables = {}, []
         for count in REPORTED[given.quick]:
             folder, steps = Path(name, str(count)), tuple(reports.STEPS)
@@ -626,69 +608,69 @@ def main() -> int:
             title = reports.TITLE
             if count != rows:
                 steps, title = reports.SMALL_STEPS, f"## Reports of {count:,} rows"
-            reported[count], out = reports.measure_all(folder, count, min(rounds, 3), steps)
+            reported[count], out = reports.measure_all(folder, count, rounds, steps)
             shutil.rmtree(folder)
-            report_tables.append(with_load(reports.section(reported[count], count, out, title)))
+            report_tables.append(dated(reports.section(reported[count], count, out, title)))
     print("preparations, then whole commands", file=sys.stderr)
-    prepared = preparations.measured(*PREPARED[given.quick], rounds=min(rounds, 3))
-    preparation_table = with_load(preparations.table(prepared, *PREPARED[given.quick]))
-    started = startup.figures(5 if given.quick else 9)
+    prepared = preparations.by_order(*PREPARED[given.quick], rounds=rounds)
+    preparation_table = dated(preparations.order_table(prepared, *PREPARED[given.quick]))
+    past = preparations.by_past(*PASTS[given.quick], rounds=rounds)
+    past_table = dated(preparations.past_table(past, *PASTS[given.quick]))
+    started = startup.figures(ROUNDS if given.quick else startup.ROUNDS)
+    startup_table = dated(startup.table(started), ROUNDS if given.quick else startup.ROUNDS)
     loads.append(os.getloadavg()[0])
     found = (
         *figures(sizes, results, grown, big, started),
         *preparation_figures(prepared),
+        *past_figures(past),
         *small_report_figures(reported),
         *report_figures(reported[rows], rows),
     )
-    notes = [
-        "What is measured, and how: README.md. Figures are medians of the rounds, ratios medians within a round."
-    ]
+    tables = [speed_table(contest, results, quick=given.quick) for contest in contests]
+    if most is not None:
+        tables[0] += f"\n\n{most}"
+    notes = [machine()]
     if max(loads) > LOADED * (os.cpu_count() or 1):
         notes.append(f"The machine was loaded ({max(loads):.1f}): compare the ratios of CPU, not the rates.")
-    tables = [speed_table(contest, results) for contest in contests]
-    if most is not None:
-        tables.insert(1, most)
     left_out = [
         what for what, there in (("wrk", most), ("HTTPS", pem), ("the large file", big)) if there is None
     ]
     if left_out:
         notes.append(f"Left out, since a program for it is missing: {', '.join(left_out)}.")
     if over_tls is not None:
-        tables.append(
+        notes.append(
             f"The large file over HTTPS: {over_tls[0]:.2f} of the rate of md5sum, {over_tls[1]:.0f} MiB."
         )
-    tables += [growth_table, preparation_table, with_load(startup.table(started))]
-    parts = ["# Results", *notes, machine(rounds, quick=given.quick), *tables]
-    report = "\n\n".join([*parts, target_table(found, quick=given.quick), *report_tables])
-    print(report)
+    targets = dated("\n\n".join(["## Targets", target_table(found, quick=given.quick), *notes]))
+    sections = [targets, *tables, growth_table, preparation_table, past_table, startup_table, *report_tables]
+    print("\n\n".join(sections))
     judged = [one.judged(quick=given.quick) for one in found]
     missed = judged.count("missed")
     print(f"{time.monotonic() - began:.0f} s; {missed} of {len(found)} targets missed", file=sys.stderr)
     if given.json is not None:
-        about = {
+        details = {
             "date": datetime.now(UTC).isoformat(),
             "rounds": rounds,
             "quick": given.quick,
             "load": max(loads),
         }
-        targets = [asdict(one) | {"judged": verdict} for one, verdict in zip(found, judged, strict=True)]
-        text = json.dumps(about | {"targets": targets}, indent=1, ensure_ascii=False)
+        lines = [asdict(one) | {"judged": verdict} for one, verdict in zip(found, judged, strict=True)]
+        text = json.dumps(details | {"targets": lines}, indent=1, ensure_ascii=False)
         given.json.write_text(text, encoding="utf-8")
-    if not given.quick:
-        replace_sections(report)
-    return 1 if missed else 0
+    if given.quick or rounds < ROUNDS:
+        print(f"RESULTS.md stays: it takes {ROUNDS} rounds at full size", file=sys.stderr)
+    else:
+        measured = {contest.title for contest in contests}
+        maybe = (*SECURE, POSTGRES)
+        write(*sections, dropped=[f"## {one.title}" for one in maybe if one.title not in measured])
+    others = [] if not given.all else [measured_by(name) for name in OTHERS]
+    return int(missed > 0 or any(others))
 
 
-def replace_sections(report: str) -> None:
-    """Write RESULTS.md: this report, and the sections of the other benchmarks as they were."""
-    file = HERE / "RESULTS.md"
-    ours = {line for line in report.splitlines() if line.startswith("## ")}
-    ours |= {
-        f"## {contest.title}" for contest in (*SECURE, POSTGRES)
-    }  # which may have been left out this time
-    others = file.read_text(encoding="utf-8").split("\n## ")[1:] if file.exists() else []
-    kept = [f"## {text.rstrip()}" for text in others if f"## {text.splitlines()[0]}" not in ours]
-    file.write_text("\n\n".join([report.rstrip(), *kept]) + "\n", encoding="utf-8", newline="\n")
+def measured_by(name: str) -> int:
+    """Start another benchmark; return its exit code."""
+    print(f"{name}.py", file=sys.stderr)
+    return subprocess.run([sys.executable, HERE / f"{name}.py"], check=False).returncode
 
 
 if __name__ == "__main__":

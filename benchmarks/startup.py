@@ -60,7 +60,10 @@ Figures = dict[str, tuple[float, float, float, float | None]]
 """By name: seconds, CPU-seconds, those ÷ a bare start's, and what that may be at most."""
 
 
-def figures(rounds: int = 9) -> Figures:
+ROUNDS = 9
+
+
+def figures(rounds: int) -> Figures:
     import reports
     import run
 
@@ -105,7 +108,7 @@ def table(found: Figures) -> str:
 
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--rounds", type=int, default=9)
+    options.add_argument("--rounds", type=int, default=ROUNDS)
     found = figures(options.parse_args().rounds)
     print(table(found))
     return int(

@@ -38,6 +38,31 @@ def test_the_sizing_of_a_cluster_reckons_with_what_one_process_does(monkeypatch:
     assert 0.5 < sizing.FILES / int(measured[1].replace(",", "")) < 1.5
 
 
+def test_the_results_begin_with_the_targets_that_are_missed_in_any_section(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import results
+
+    monkeypatch.setattr(results, "FILE", tmp_path / "RESULTS.md")
+
+    def written(heading: str, *values: float | None, dropped: tuple[str, ...] = ()) -> str:
+        figures = [results.Figure(f"{heading} {value}", value, "≤", 1.15) for value in values]
+        results.write(f"## {heading}\n\n{results.target_table(figures)}", dropped=dropped)
+        return results.FILE.read_text(encoding="utf-8")
+
+    assert "No target of 1 is missed." in written("Audits", 1.1)
+    text = written("Links", 1.16, None)
+    assert "Missed: 1 of 3 targets.\n\n| figure" in text
+    line = "| Links 1.16 | 1.16 | ≤ 1.15 | MISSED |"
+    assert text.index(line) < text.index("## Audits") < text.index("## Links")
+    assert text.count(line) == 2
+    text = written("Links", 1.15)
+    assert "No target of 2 is missed." in text
+    assert text.index("## Audits") < text.index("## Links"), "a section is replaced where it is"
+    assert "## Audits" not in written("Links", 1.0, dropped=("## Audits",))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("contender", ["tcb-links", "tcb-calls", "tcb-upload", "aiohttp-links"])
 def test_a_contender_does_every_row(contender: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
