@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import re
 import sys
 import tempfile
 import time
@@ -118,7 +119,7 @@ REFRESH = """
 import random, time
 from dataclasses import replace
 from types import SimpleNamespace
-_chance, _run, _grid = random.Random(0), panel.run, panel.monitor.grid
+_chance, _run, _grid = random.Random(0), run.panel.run, run.panel.monitor.grid
 _tallies, _buckets = list(_run.tallies()), _run.timeline_buckets()
 _shown = SimpleNamespace(id=_run.id, record=_run.record, settings=_run.settings, page=_run.page, tallies=lambda: _tallies, timeline_buckets=lambda: _buckets)
 def _refresh(times):
@@ -127,14 +128,14 @@ def _refresh(times):
             at = _chance.randrange(len(_tallies))
             _tallies[at] = replace(_tallies[at], rows=_chance.randrange(1, 200))
         _grid.show(_shown, running=True)
-        panel.monitor.bar.value = f'<progress value="{number}" max="{times}"></progress>'
+        run.panel.monitor.bar.value = f'<progress value="{number}" max="{times}"></progress>'
         if number % 50 == 49:
             time.sleep(0.3)
 """
 """Each refresh changes five tallies. Pauses: the browser should draw all of them, and Jupyter drops none."""
 PAGES = """
 import statistics, time
-_run, _grid, _first, _next = panel.run, panel.monitor.grid, {}, []
+_run, _grid, _first, _next = run.panel.run, run.panel.monitor.grid, {}, []
 _filters = {
     "all rows": {"code": None}, "not succeeded": {"code": ""}, "a code": {"code": "85088"},
     "a merchant": {"code": None, "appid": "wx0399"}, "a code of a merchant": {"code": "40097", "appid": "wx0002"},
@@ -222,7 +223,9 @@ def prepare(folder: Path, base: str, rows: int) -> None:
     cell = next(one for one in content.cells if "parameters" in one.metadata.get("tags", ()))
     cell.source += '\ntarget = "live"\npaths = "list.csv"\nroot = "files"'
     nbformat.write(content, folder / "02_run_uploads.ipynb")
-    shown = nbformat.v4.new_code_cell('from tcb_ops import panels\n\npanels.attach("big", "live")')
+    shown = nbformat.v4.new_code_cell(
+        'from tcb_ops import panels\n\npanels.use("live")\nrun = panels.attach("big")\npanel = run.panel'
+    )
     python = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     nbformat.write(nbformat.v4.new_notebook(cells=[shown], metadata=python), folder / "big.ipynb")
 
