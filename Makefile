@@ -2,7 +2,7 @@
 # what it needs.
 #
 #   make lab       the notebooks in JupyterLab, in the folder work
-#   make quick     decisions, values, formats and the contract: after every change
+#   make quick     ruff, mypy, and the quick tests: decisions, values, formats, the contract: after every change
 #   make test      everything, each test once, by `make coverage` or `make unmeasured`: before every commit
 #   make shuffle   everything, in random order; pytest says the seed: ARGS='--randomly-seed=1' repeats it
 #   make clocks    everything at six times of day, in random order; an hour, and it needs a C compiler
@@ -76,10 +76,10 @@ wheel: .venv/core
 lint: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 # Everything that reads the code without running it.
 check: lint
-	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 notebooks: .venv/dev

@@ -236,33 +236,3 @@ def test_doctor_makes_a_features_check_while_the_feature_is_there(open_without, 
     (result,) = open_without("pdf")("doctor --json")
     left = {each["check"] for each in result.json["checks"]}
     assert (brought - left, left - brought) == ({"pdf"}, set())
-
-
-CONTRIBUTING = PACKAGE.parent / "CONTRIBUTING.md"
-
-
-@pytest.mark.posix("checkout")
-def test_the_reading_order_of_the_core_names_files_with_their_numbers_of_lines():
-    def measured(line):
-        lines = sum(len((PACKAGE / file).read_text("utf-8").splitlines()) for file in names(line))
-        return f"{line[1]}{lines if update or abs(lines - int(line[2])) > lines * 0.25 else line[2]}{line[3]}"
-
-    def names(line):
-        return re.findall(r"`([\w/]+\.py)`", line[1])
-
-    update = bool(os.environ.get("UPDATE_DOCS"))
-    page = CONTRIBUTING.read_text(encoding="utf-8")
-    current = re.sub(r"^(\| `.*` \| )(\d+)( \| .*)$", measured, page, flags=re.MULTILINE)
-    if update:
-        CONTRIBUTING.write_text(current, encoding="utf-8")
-    assert current == page or update
-
-
-@pytest.mark.posix("checkout")
-def test_the_functions_that_the_reading_order_names_exist():
-    page = CONTRIBUTING.read_text(encoding="utf-8")
-    order = page[page.index("**Read in this order**") : page.index("## Rules")]
-    named = set(re.findall(r"`(?:\w+\.)(\w+)`", order)) - {"py"}
-    code = "".join(file.read_text("utf-8") for file in (PACKAGE / "runs").glob("*.py"))
-    assert len(named) > 3
-    assert {name for name in named if f"def {name}(" not in code} == set()
