@@ -29,7 +29,7 @@ from jupyter_lab import RUN_ALL, lab_server, launch, opened_page  # noqa: E402  
 from playwright.sync_api import sync_playwright  # noqa: E402
 
 from tcb_ops.features.notebooks.parameters import NOTEBOOKS  # noqa: E402
-from tcb_ops.features.pdf.printing import find_chromium  # noqa: E402
+from tcb_ops.features.notebooks.printing import find_chromium  # noqa: E402
 from tcb_ops.features.simulator.faults import Fault, Faults  # noqa: E402
 from tcb_ops.features.simulator.server import Simulator  # noqa: E402
 from tcb_ops.model import Merchant, Outcome, Owner, Reason, Row, RowEnd  # noqa: E402

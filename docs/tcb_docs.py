@@ -23,7 +23,7 @@ from sphinx.search.en import SearchEnglish
 import tcb_ops as tcb
 from tcb_ops.catalogue import all_errcodes, all_reasons, all_store_codes
 from tcb_ops.cli.main import cli, run
-from tcb_ops.features.why.codes import by_itself
+from tcb_ops.features.health.codes import by_itself
 from tcb_ops.i18n import Lang
 from tcb_ops.run import FOR_USERS
 from tcb_ops.settings import Settings, section_models

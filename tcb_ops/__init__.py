@@ -20,30 +20,28 @@ import sys
 TYPE_CHECKING = False  # for type checkers, which know the name: typing takes twice the time of a bare start
 
 if TYPE_CHECKING:
-    from tcb_ops.api import errcodes as errcodes, links as links, open_run as open_run
+    from tcb_ops.api import errcodes as errcodes, links as links, open_run as open_run, prune as prune
     from tcb_ops.api import read_merchants as read_merchants, read_paths as read_paths
     from tcb_ops.api import resume as resume, retry as retry, runs as runs, start_links as start_links
     from tcb_ops.api import start_resume as start_resume, start_retry as start_retry
-    from tcb_ops.api import start_upload as start_upload, upload as upload
+    from tcb_ops.api import start_upload as start_upload, upload as upload, upload_link as upload_link
     from tcb_ops.errors import ArgumentError as ArgumentError, CanaryError as CanaryError
     from tcb_ops.errors import InputError as InputError, InterruptedRunError as InterruptedRunError
     from tcb_ops.errors import RefusedError as RefusedError, RunNotFoundError as RunNotFoundError
     from tcb_ops.errors import SettingsError as SettingsError, StoppedError as StoppedError
     from tcb_ops.errors import TcbOpsError as TcbOpsError, TokenError as TokenError
     from tcb_ops.errors import TransportError as TransportError, UsageError as UsageError
-    from tcb_ops.features.audit.api import audit as audit, start_audit as start_audit
-    from tcb_ops.features.audit.notifications import notify as notify
+    from tcb_ops.features.health.audit import audit as audit, start_audit as start_audit
+    from tcb_ops.features.health.notifications import notify as notify
     from tcb_ops.features.evidence.diffs import Diff as Diff, diff as diff
     from tcb_ops.features.evidence.history import History as History, history as history
     from tcb_ops.features.evidence.verify import verify as verify
-    from tcb_ops.features.merchants.check import check_merchants as check_merchants
-    from tcb_ops.features.prune.api import prune as prune
+    from tcb_ops.features.health.merchants import check_merchants as check_merchants
     from tcb_ops.features.stored.api import confirm as confirm, delete as delete
     from tcb_ops.features.stored.api import start_confirm as start_confirm, start_delete as start_delete
     from tcb_ops.features.stored.api import start_undo as start_undo, undo as undo
     from tcb_ops.features.stored.listing import files as files
-    from tcb_ops.features.single_calls.caller import upload_link as upload_link
-    from tcb_ops.features.why.codes import explain as explain
+    from tcb_ops.features.health.codes import explain as explain
     from tcb_ops.i18n import Lang as Lang, Text as Text
     from tcb_ops.lists.batch import Batch as Batch
     from tcb_ops.lists.merchants import Merchants as Merchants
@@ -61,24 +59,22 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "api": (
-        "errcodes links open_run read_merchants read_paths "
-        "resume retry runs start_links start_resume start_retry start_upload upload"
+        "errcodes links open_run prune read_merchants read_paths "
+        "resume retry runs start_links start_resume start_retry start_upload upload upload_link"
     ),
     "errors": (
         "ArgumentError CanaryError InputError InterruptedRunError RefusedError RunNotFoundError "
         "SettingsError StoppedError TcbOpsError TokenError TransportError UsageError"
     ),
-    "features.audit.api": "audit start_audit",
-    "features.audit.notifications": "notify",
+    "features.health.audit": "audit start_audit",
+    "features.health.notifications": "notify",
     "features.evidence.diffs": "Diff diff",
     "features.evidence.history": "History history",
     "features.evidence.verify": "verify",
-    "features.merchants.check": "check_merchants",
-    "features.prune.api": "prune",
+    "features.health.merchants": "check_merchants",
     "features.stored.api": "confirm delete start_confirm start_delete start_undo undo",
     "features.stored.listing": "files",
-    "features.single_calls.caller": "upload_link",
-    "features.why.codes": "explain",
+    "features.health.codes": "explain",
     "i18n": "Lang Text",
     "lists.batch": "Batch",
     "lists.merchants": "Merchants",

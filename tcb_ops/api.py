@@ -7,6 +7,7 @@ UsageErrors: nothing was sent. Functions that start a run share the keywords of 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
@@ -14,7 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, SupportsIndex, TypedDict, Unpack, cast
 
 from tcb_ops.arguments import checked
-from tcb_ops.errors import LedgerDamagedError, check_count, check_value
+from tcb_ops.errors import (
+    LedgerDamagedError,
+    RefusedError,
+    TokenError,
+    TransportError,
+    TransportFault,
+    UsageError,
+    check_count,
+    check_value,
+)
 from tcb_ops.frames import ArrowStream, Given
 from tcb_ops.i18n import _, as_list
 from tcb_ops.kinds import ANY_KIND, kind_names, provided
@@ -29,8 +39,10 @@ from tcb_ops.start import (
     blocking,
     existing_ledger,
     find_run,
+    ledger_with_runs,
     merchants_for,
     naming,
+    opened_target,
     rows_of_table,
     settings_for,
     start_run,
@@ -42,8 +54,12 @@ if TYPE_CHECKING:
     from tcb_ops.lists.batch import Batch, OnBad
     from tcb_ops.lists.merchants import Merchants
     from tcb_ops.lists.table import Rows
+    from tcb_ops.model import Link, Merchant
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.plan import RunSpec
+    from tcb_ops.runs.records import RunRecord
+
+_SECONDS_PER_DAY = 86_400
 
 
 @checked
@@ -352,3 +368,78 @@ def runs(*, settings: Settings | None = None, damaged: list[LedgerDamagedError] 
     if damaged is None and errors:
         raise errors[0]
     return [Run(ledger, record, settings) for record in records]
+
+
+@checked
+def prune(older_than: int, *, dry_run: bool = False, settings: Settings | None = None) -> list[RunRecord]:
+    """Remove runs that finished more than `older_than` days ago from the ledger; return them, the newest first.
+
+    Runs that belong to a remaining one stay: its upload, its retries, and what confirmed, deleted or undid it. What a removed
+    run last stored at each path is kept for `undo` and `delete`. Reports are not touched. `dry_run`: nothing is removed.
+    """
+    from tcb_ops.runs.locks import planning
+    from tcb_ops.runs.prune import prunable, remove
+
+    check_count("older_than", older_than, least=1)
+    ledger = ledger_with_runs(settings_for({"settings": settings}))
+    with planning(ledger):
+        removable = prunable(ledger.runs(), time.time() - older_than * _SECONDS_PER_DAY)
+        if not dry_run and removable:
+            for run in removable:
+                remove(ledger, run)
+            ledger.compact()
+    return removable
+
+
+@checked
+def upload_link(env: str, path: str, *, appid: str | None = None, **options: Unpack[TargetOptions]) -> Link:
+    """Request one upload link, for ad-hoc work. Only `.reveal()` shows its secret parts.
+
+    `appid` is needed if several merchants share the environment. Raises UsageError (unknown env, bad path),
+    TokenError, TransportError, RefusedError (the platform's errcode).
+    """
+    from tcb_ops.lists.merchants import Unresolved, read_merchants, resolve
+    from tcb_ops.lists.paths import path_problem
+    from tcb_ops.runs.loop import result_of, submit_coroutine
+
+    settings = settings_for(options)
+    if (problem := path_problem(path)) is not None:
+        raise UsageError(_("path: {wrong}.", wrong=problem[0]))
+    merchants = read_merchants(settings.merchants)
+    merchant = resolve(merchants, env, "", appid or "")
+    assert merchant is not None  # noqa: S101  only --where leaves lines out
+    if isinstance(merchant, Unresolved):
+        name, message, fix = merchant.column, merchant.message, merchant.fix
+        raise UsageError(_("{name}: {message}; {fix}.", name=name, message=message, fix=fix))
+    with opened_target(settings, lambda: merchants) as opened:
+        return result_of(submit_coroutine(_request_link(merchant, path, opened)))
+
+
+async def _request_link(merchant: Merchant, path: str, settings: Settings) -> Link:
+    from tcb_ops.catalogue import errcode
+    from tcb_ops.model import Link, Owner
+    from tcb_ops.runs.single_calls import CallFailure, open_client
+    from tcb_ops.runs.stop_errors import NO_COMPONENT
+    from tcb_ops.wechat.responses import ApiError, UnsafeLink
+
+    appid = merchant.appid
+    if merchant.owner is Owner.PLATFORM:
+        appid = settings.tokens.component_appid
+        if not appid:
+            raise TokenError(NO_COMPONENT)
+    async with open_client(settings) as (client, caller):
+        result: Link | UnsafeLink | CallFailure = await caller.call(
+            appid, lambda token: client.upload_link(merchant.env, path, token, merchant.owner)
+        )
+    match result.answer if isinstance(result, CallFailure) else result:
+        case Link() as link:
+            return link
+        case TransportError() as error:
+            raise error
+        case ApiError(errcode=code, errmsg=errmsg):
+            entry = errcode(code, merchant.owner)
+            text = _("errcode {errcode} {errmsg}: {meaning}")
+            text = text.format(errcode=code, errmsg=errmsg, meaning=entry.meaning)
+            raise RefusedError(text, code, fix=entry.action)
+        case unusable:
+            raise TransportError(TransportFault.GARBAGE, unusable.why)

@@ -76,6 +76,12 @@ class DetailCode(DetailCodes):
     NO_COMPONENT = _(
         "This environment is the platform's own (owner = platform) and is served with the component token: set tokens.component_appid in the settings."
     )
+    # programs that the settings name
+    NOT_STARTED = _("cannot be started ({why})")
+    PRINTED_TOO_MUCH = _("printed more than 64 KB")
+    NO_OUTPUT = _("did not finish within {command_seconds:g} s")
+    ENDED_BY_SIGNAL = _("was ended by signal {value}")
+    EXIT_CODE = _("ended with exit code {code}")
     # responses of the store
     STORE_MESSAGE = _("The store's message: “{message}”")
     NO_ETAG = _(

@@ -49,8 +49,6 @@ class Feature:
     """The table of the texts of its reasons, such as reasons.csv."""
     checks: Sequence[str] = ()
     """What returns a check of `doctor` for settings, `(Settings) -> DoctorCheck | None`; None where there is none to make."""
-    needs: Sequence[str] = ()
-    """The features that it imports; without one of them it is missing too."""
 
 
 @cache
@@ -59,10 +57,7 @@ def features() -> Mapping[str, Feature]:
     from tcb_ops import features as package
 
     names = sorted(module.name for module in iter_modules(package.__path__))
-    present = {name: import_module(f"{package.__name__}.{name}").FEATURE for name in names}
-    while missing := [name for name, feature in present.items() if not present.keys() >= set(feature.needs)]:
-        present = {name: feature for name, feature in present.items() if name not in missing}
-    return present
+    return {name: import_module(f"{package.__name__}.{name}").FEATURE for name in names}
 
 
 def load(reference: str) -> Any:
@@ -97,7 +92,6 @@ _NOT_INSTALLED: Mapping[Text, Collection[str]] = {
     _("Comparisons of runs are not installed."): ("Run.changes",),
     _("Diagnoses are not installed."): ("Run.why",),
     _("Dry runs are not installed."): ("dry_run",),
-    _("Fix-me files are not installed."): ("write_fixme",),
     _("Maps of folders are not installed."): ("file_map",),
     _("Parquet files are not installed."): ("Run.to_parquet",),
     _("PDF reports are not installed."): ("pdf",),

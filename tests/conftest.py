@@ -116,7 +116,7 @@ def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let token sources retry almost at once."""
-    component = "tcb_ops.features.component.source"
+    component = "tcb_ops.features.tokens.component"
     for name in (f"{component}.RETRY_WAIT", f"{component}.ROTATION_WAIT"):
         monkeypatch.setattr(name, 0.01)
 

@@ -27,7 +27,7 @@ from jupyter_lab import RUN_ALL, Opened, lab_server, launch, opened_page
 from playwright.sync_api import Browser, sync_playwright
 
 from tcb_ops.features.notebooks.parameters import notebook_names
-from tcb_ops.features.pdf.printing import find_chromium
+from tcb_ops.features.notebooks.printing import find_chromium
 from tcb_ops.features.simulator.faults import Fault, Faults
 from tcb_ops.features.simulator.server import Simulator
 from tcb_ops.i18n import Lang

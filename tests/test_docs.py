@@ -22,12 +22,12 @@ from simulated_world import scenario_of
 
 import tcb_ops as tcb
 from tcb_ops.cli.main import cli
-from tcb_ops.features.charts import charts
-from tcb_ops.features.programs.credentials import COMMAND_SECONDS
 from tcb_ops.features.tokens import sources as token_sources
 from tcb_ops.features.workbooks import annotate as annotate_workbook
 from tcb_ops.features.workbooks import report as report_workbook
 from tcb_ops.model import Outcome
+from tcb_ops.programs import COMMAND_SECONDS
+from tcb_ops.reports import charts
 from tcb_ops.reports.formats import html
 from tcb_ops.settings import setting_values
 

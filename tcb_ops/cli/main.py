@@ -21,7 +21,7 @@ from tcb_ops.cli.console import Console, show_problems, wrapped
 from tcb_ops.errors import InputError, InterruptedRunError, TcbOpsError, UsageError, error_code
 from tcb_ops.formatting import lines
 from tcb_ops.i18n import N_, Lang, Text, _, as_lines, as_sentences, terminal_lang, translate_click, verbatim
-from tcb_ops.kinds import features, is_provided, provided
+from tcb_ops.kinds import features
 from tcb_ops.resources import exhausted, system_reason
 from tcb_ops.settings import chosen_lang
 
@@ -72,7 +72,8 @@ _SECTIONS = {
 """The sections of the help, in the order of an operator's work."""
 _CORE_COMMANDS = {
     "run": "runs:check runs:links runs:upload runs:retry",
-    "inspect": "inspect:runs inspect:show inspect:errcodes inspect:report inspect:open_",
+    "inspect": "inspect:runs inspect:show inspect:errcodes inspect:report inspect:open_ prune:prune",
+    "setup": "setup:init setup:completion",
 }
 
 
@@ -154,7 +155,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def run(arguments: Sequence[str]) -> int:
     """Run a command line and return the exit code. Exceptions are printed as messages."""
     if "_TCB_OPS_COMPLETE" in os.environ:
-        return provided("completion")(cli) if is_provided("completion") else 0
+        from tcb_ops.cli.setup import answer
+
+        return answer(cli)
     lang, Console.has_printed_json = Lang.EN, False
     try:
         lang = terminal_lang(_lang(arguments))

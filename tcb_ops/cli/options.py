@@ -287,7 +287,6 @@ class ListOptions:
     fix_me: str | None = given(
         "Where the rows with problems go, as CSV. [default: beside the list]",
         metavar="FILE",
-        needs="write_fixme",
     )
     root: str | None = given("The folder of the local files. [default: the list's folder]", metavar="DIR")
 

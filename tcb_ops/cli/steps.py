@@ -159,9 +159,11 @@ class RunCommand:
 
     def show_correction(self, batch: Batch, kind: Kind | None = None) -> None:
         """Say which run the list corrects, or warn if it looks like a correction and is none."""
-        if not (batch.exported and is_provided("corrected_run")):
+        if not batch.exported:
             return
-        corrected = provided("corrected_run")(batch, kind, existing_ledger(self.settings), self.settings)
+        from tcb_ops.runs.corrections import corrected_run
+
+        corrected = corrected_run(batch, kind, existing_ledger(self.settings), self.settings)
         if isinstance(corrected, Text):
             self.console.warn(corrected)
         elif corrected is not None:
@@ -182,12 +184,12 @@ class RunCommand:
 
     def _write_fixme(self, source: str, problems: Sequence[Problem]) -> tuple[Path, int]:
         """Write the rows with problems; return the fix-me CSV and its row count, or the list and 0 if no single row is wrong."""
+        from tcb_ops.lists.fix_me import write_fixme
+
         dest = Path(self.listing.fix_me) if self.listing.fix_me else None
-        wanted = dest is not None or is_provided("write_fixme")
-        if not wanted or not any(problem.skippable for problem in problems):
+        if not any(problem.skippable for problem in problems):
             return Path(source), 0
-        written: tuple[Path, int] = provided("write_fixme")(problems, Path(source), self.console.lang, dest)
-        return written
+        return write_fixme(problems, Path(source), self.console.lang, dest)
 
     def _show_refusal(self, error: InputError, root: str | None) -> None:
         console, count = self.console, len(error.problems)

@@ -133,7 +133,7 @@ def audit(*, note: str = "", cluster: str = "", yes: bool = False) -> Run:
     """
 
     def start(context: PanelContext, **options: Any) -> RunHandle:
-        begin = load("tcb_ops.features.audit.api:start_audit")
+        begin = load("tcb_ops.features.health.audit:start_audit")
         started: RunHandle = begin(context.merchants, cluster=cluster or None, **options)
         return started
 

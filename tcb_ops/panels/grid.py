@@ -16,12 +16,13 @@ import anywidget
 import traitlets
 
 from tcb_ops.i18n import Text, _, in_panel, pgettext, verbatim
-from tcb_ops.kinds import Kind, is_provided, provided
+from tcb_ops.kinds import Kind, is_provided
 from tcb_ops.model import Outcome
 from tcb_ops.panels.controls import Worker
 from tcb_ops.panels.html import MerchantLine, merchant_lines, render_causes
+from tcb_ops.reports.charts import charts_of
 from tcb_ops.reports.explanations import action_text, code_label, reason_text
-from tcb_ops.reports.formats.html import outcome_class
+from tcb_ops.reports.rendering import outcome_class
 from tcb_ops.reports.summary import CodeGroup, by_code, causes_of, most_first
 from tcb_ops.run import Run
 from tcb_ops.runs.records import RowRecord, Tally
@@ -140,9 +141,7 @@ class RunGrid(anywidget.AnyWidget):
             (group.code, f"{group.code} {code_label(group.code).of(self._lang)}".rstrip(), group.rows)
             for group in groups
         ]
-        if is_provided("charts"):
-            charts = provided("charts")(causes, run.timeline_buckets(), self._zone)
-            self._charts = charts.html(self._lang)
+        self._charts = charts_of(causes, run.timeline_buckets(), self._zone).html(self._lang)
         self._publish(changed, full=new)
         return len(lines)
 

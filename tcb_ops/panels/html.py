@@ -28,7 +28,7 @@ from tcb_ops.model import Outcome, Reason
 from tcb_ops.preflight import ran_out
 from tcb_ops.reports.explanations import MARK, change_lines, confirmation_text, counts_line, run_title, why
 from tcb_ops.reports.export import read_manifest
-from tcb_ops.reports.formats.html import outcome_class
+from tcb_ops.reports.rendering import outcome_class
 from tcb_ops.reports.summary import CodeGroup, RunSummary
 from tcb_ops.run import Run
 from tcb_ops.runs.progress import Progress

@@ -13,8 +13,9 @@ import ipywidgets as widgets
 
 from tcb_ops.errors import InputError, UsageError
 from tcb_ops.i18n import NOTHING, Lang, _, as_sentences, in_panel, ngettext
-from tcb_ops.kinds import is_provided, provided, row_count
+from tcb_ops.kinds import row_count
 from tcb_ops.lists.batch import Batch, OnBad
+from tcb_ops.lists.fix_me import write_fixme
 from tcb_ops.lists.input_files import PROBLEMS_SHOWN
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.lists.row_files import source_check
@@ -229,13 +230,13 @@ class ListReader(widgets.VBox):
         skippable = any(problem.skippable for problem in islice(problems, READ))
         in_rows = any(problem.line for problem in islice(problems, FEW))  # others the state of the list tells
         show(self.problems, shown=in_rows and not asks_rows)
-        show(self.fixme, shown=skippable and in_list and is_provided("write_fixme"))
+        show(self.fixme, shown=skippable and in_list)
         show(self.hidden, shown=asks_rows or self.hidden.value is not None)
         show(self.skip, shown=skippable or self.skip.value)
         show(self.fit, shown=False)
 
     def _write_fixme(self) -> None:
-        dest, rows = provided("write_fixme")(self._problems, Path(self.paths.value.strip()), self._lang)
+        dest, rows = write_fixme(self._problems, Path(self.paths.value.strip()), self._lang)
         text = _(
             "{rows} are in {dest}: fix them there, then pick that file.", rows=row_count(rows), dest=dest
         )

@@ -18,6 +18,7 @@ from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.row_files import as_they_are, source_check
 from tcb_ops.model import Listener, Merchant, Outcome, Owner, Row, Secret, Selection
+from tcb_ops.runs.corrections import corrected_run
 from tcb_ops.runs.histories import corrections_of, merged_runs
 from tcb_ops.runs.ledger import Ledger, taken
 from tcb_ops.runs.links_file import check_columns
@@ -316,11 +317,26 @@ def upload_spec(batch: Batch, selection: str | Selection, options: Mapping[str, 
 
 
 def correction(spec: RunSpec, batch: Batch, ledger: LedgerReader, settings: Settings) -> RunSpec:
-    """Return the spec of a corrected list as the run that it corrects has its rows; that of any other list unchanged."""
-    if not (batch.exported and is_provided("corrected_spec")):
-        return spec
-    corrected: RunSpec = provided("corrected_spec")(spec, batch, ledger, settings)
-    return corrected
+    """Return the spec of a corrected fix-me file or failed.csv with the rows' lines in their list, and the run that it corrects.
+
+    The spec of any other list is returned unchanged, with a warning if it has the columns of such a file.
+    """
+    corrected = corrected_run(batch, spec.kind, ledger, settings) if batch.exported else None
+    if not isinstance(corrected, RunRecord):
+        return replace(spec, warning=corrected) if corrected is not None else spec
+    return replace(
+        spec,
+        rows=lambda: (replace(row, line=row.of_line) for row in spec.rows()),
+        urls=spec.urls and provided("source_urls")(batch.staging.queries("of_line")),
+        options={**spec.options, "corrects": corrected.id},
+        given=spec.given and spec.given._replace(lines=_lines_of(spec.given, batch)),
+    )
+
+
+def _lines_of(given: Given, batch: Batch) -> list[int]:
+    """Return the lines of a frame's rows in the list that they are of; -1 for those that are no rows of the batch."""
+    of_line = {row.line: row.of_line for row in batch.rows()}
+    return [of_line.get(line, -1) for line in given.lines]
 
 
 def check_retry(parent: RunRecord, settings: Settings) -> None:

@@ -20,7 +20,7 @@ from rigged_simulator import Simulator
 from workspace import write_csv
 
 from tcb_ops.features.notebooks.parameters import NOTEBOOKS, parameters_of
-from tcb_ops.features.pdf.printing import find_chromium
+from tcb_ops.features.notebooks.printing import find_chromium
 from tcb_ops.features.simulator.faults import Fault, Faults
 from tcb_ops.model import Merchant
 

@@ -27,10 +27,10 @@ from workspace import BOOKS, TEA, TEA_TEST, many, write_csv
 import tcb_ops as tcb
 from tcb_ops.cli.main import run as run_command
 from tcb_ops.errors import TcbOpsError
-from tcb_ops.features.component.store import TokenStore
 from tcb_ops.features.simulator.cos import bucket_of
 from tcb_ops.features.simulator.faults import Component
 from tcb_ops.features.simulator.state import RefreshToken
+from tcb_ops.features.tokens.component_store import TokenStore
 from tcb_ops.model import Merchant, Outcome
 from tcb_ops.wechat.tokens import open_source
 

@@ -2,11 +2,9 @@
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -15,43 +13,39 @@ from workspace import BOOKS, TEA, many, write_settings
 
 import tcb_ops as tcb
 from tcb_ops.cli.main import run
-from tcb_ops.features.doctor.checks import all_checks
+from tcb_ops.features.health.doctor import all_checks
 from tcb_ops.features.simulator.faults import Fault
-from tcb_ops.kinds import features
 
 PACKAGE = Path(tcb.__file__).parent
 COMMANDS = {
-    "audit": ("audit", "notify", "runs --stale 1h"),
-    "charts": (),
     "cluster": (),
-    "component": (),
-    "corrections": (),
-    "diagnosis": ("audit", "doctor", "merchants check", "why latest", "merchants", "notify", "why"),
-    "doctor": ("doctor",),
     "dry_run": (),
     "evidence": ("diff latest latest", "verify again", "diff", "verify"),
     "frames": (),
-    "maps": (),
-    "merchants": ("merchants check", "merchants"),
+    "health": (
+        *(
+            "audit",
+            "notify",
+            "runs --stale 1h",
+            "doctor",
+            "merchants check",
+            "merchants",
+            "why",
+            "why latest",
+        ),
+        "explain 85088",
+    ),
     "notebooks": ("notebook", "lab"),
-    "parquet": (),
-    "pdf": (),
     "postgres": ("runs --ledger postgresql+psycopg://x@127.0.0.1/t",),
-    "programs": ("audit", "notify"),
-    "prune": ("prune --older-than 9d", "prune"),
-    "setup": ("init", "completion"),
     "simulator": ("simulate", "demo", "upload list.csv --root files --target simulator"),
-    "single_calls": ("audit", "doctor", "merchants check", "why latest", "merchants", "notify", "why"),
     "sources": (),
     "stored": ("confirm", "delete", "list", "sync", "undo"),
     "tokens": (),
-    "why": ("why", "why latest", "explain 85088"),
     "workbooks": ("check list.xlsx", "errcodes --out errcodes.xlsx"),
 }
 """The commands of each feature that can be deleted, and of others what they refuse."""
 OPTIONS = {
     "check --mark": "Workbooks are not installed.",
-    "check --fix-me wrong.csv": "Fix-me files are not installed.",
     "upload --backup saved": "Backups are not installed.",
     "upload --cluster local:2": "Clusters are not installed.",
     "upload --dry-run": "Dry runs are not installed.",
@@ -157,13 +151,11 @@ def test_an_option_whose_feature_is_missing_is_refused_before_the_first_call_and
     write_settings(workspace.folder, workspace.sim.base)
     execute = open_without(
         *(
-            "audit",
             "cluster",
-            "corrections",
             "dry_run",
-            "maps",
-            "parquet",
-            "pdf",
+            "health",
+            "notebooks",
+            "sources",
             "stored",
             "workbooks",
         )
@@ -191,17 +183,6 @@ def test_an_option_whose_feature_is_missing_is_refused_before_the_first_call_and
     assert (result.code, "report.pdf: PDF reports are not installed" in result.err) == (2, True)
 
 
-@pytest.mark.posix("checkout")
-def test_a_feature_that_may_import_another_says_that_it_needs_it():
-    contracts = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"][
-        "contracts"
-    ]
-    (allowed,) = (contract["ignore_imports"] for contract in contracts if contract["type"] == "independence")
-    # Checks for doctor are loaded by doctor alone, which is not there without diagnosis.
-    imports = {tuple(re.findall(r"features\.(\w+)", line)) for line in allowed if ".checks -> " not in line}
-    assert imports == {(name, other) for name, feature in features().items() for other in feature.needs}
-
-
 @pytest.mark.slow
 def test_a_run_of_a_missing_feature_is_listed_with_its_counts_and_nothing_else_is_done_with_it(
     open_without, open_workspace, monkeypatch
@@ -211,7 +192,7 @@ def test_a_run_of_a_missing_feature_is_listed_with_its_counts_and_nothing_else_i
     monkeypatch.chdir(workspace.folder)
     assert run(["audit"]) == 0
     name = tcb.open_run(kind="audit", settings=workspace.settings).id
-    execute = open_without("audit")
+    execute = open_without("health")
     refused = [f"{command} {name}" for command in ("show", "report", "errcodes", "retry")]
     shown, table, listed, *results = execute("runs --help", "runs", "runs --json", *refused)
     assert "--stale" not in shown.out
@@ -233,6 +214,6 @@ def test_doctor_makes_a_features_check_while_the_feature_is_there(open_without, 
     (tmp_path / "tcb-ops.toml").write_text('api_base = "http://127.0.0.1:9"\n', encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     brought = {each.name for each in all_checks(tcb.load_settings(), None, ())}
-    (result,) = open_without("pdf")("doctor --json")
+    (result,) = open_without("notebooks")("doctor --json")
     left = {each["check"] for each in result.json["checks"]}
     assert (brought - left, left - brought) == ({"pdf"}, set())

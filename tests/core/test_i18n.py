@@ -19,8 +19,8 @@ WITH_CHINESE = {
     "lists/merchants.py",  # values that a merchants file may have
     "lists/input_files.py",
     "lists/table.py",  # headers that are recognised
-    "features/audit/result.py",  # headers of known.csv
-    "features/merchants/sync.py",  # a header
+    "features/health/audit_result.py",  # headers of known.csv
+    "features/health/merchants_sync.py",  # a header
     "reports/formats/terminal.py",
     "features/simulator/platform.py",  # what WeChat answers
 }

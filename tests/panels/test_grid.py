@@ -6,7 +6,7 @@ import pytest
 from panel_lab import press
 from workspace import BOOKS, TEA, many
 
-from tcb_ops.features.audit.kind import AUDIT
+from tcb_ops.features.health.audit_kind import AUDIT
 from tcb_ops.features.simulator.faults import Fault
 from tcb_ops.i18n import NOTHING, Lang
 from tcb_ops.model import Merchant, Outcome, Reason

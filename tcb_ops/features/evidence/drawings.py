@@ -10,7 +10,7 @@ from importlib.resources import files
 from typing import Any
 
 from tcb_ops.i18n import Lang, as_list
-from tcb_ops.reports.formats.html import code_colour, environment
+from tcb_ops.reports.rendering import code_colour, environment
 
 CODES = 6
 """Codes with a colour and a line of their own; the others are summed up."""

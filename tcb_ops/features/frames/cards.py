@@ -21,7 +21,7 @@ from tcb_ops.model import Outcome
 from tcb_ops.preflight import facts_line
 from tcb_ops.reports.explanations import change_lines, confirmation_text, run_title
 from tcb_ops.reports.export import PAGE, Report, local_file
-from tcb_ops.reports.formats.html import environment
+from tcb_ops.reports.rendering import environment
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.runs.next_commands import resume
 from tcb_ops.runs.stop_errors import stop_text

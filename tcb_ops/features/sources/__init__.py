@@ -1,4 +1,4 @@
-"""Files that are sent from https URLs."""
+"""Files that are elsewhere than the list says: at https URLs, and in folders of other machines (`--map`)."""
 
 from enum import unique
 
@@ -25,6 +25,7 @@ class SourceCode(DetailCodes):
 
 FEATURE = Feature(
     provides={
+        "file_map": "tcb_ops.features.sources.maps:path_map",
         "source_body": "tcb_ops.features.sources.urls:source_body",
         "source_check": "tcb_ops.features.sources.urls:SourceInspector",
         "source_urls": "tcb_ops.features.sources.urls:source_urls",

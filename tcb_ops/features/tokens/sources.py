@@ -14,7 +14,10 @@ from urllib.parse import quote, urlsplit
 
 from tcb_ops.details import detail
 from tcb_ops.errors import SettingsError, TokenError, TokenSourceError, TransportError, TransportFault
-from tcb_ops.features.programs.credentials import (
+from tcb_ops.features.tokens import TokenCode
+from tcb_ops.i18n import Text, _
+from tcb_ops.model import Secret
+from tcb_ops.programs import (
     COMMAND_SECONDS,
     NoOutput,
     Running,
@@ -22,9 +25,6 @@ from tcb_ops.features.programs.credentials import (
     kill,
     run_program,
 )
-from tcb_ops.features.tokens import TokenCode
-from tcb_ops.i18n import Text, _
-from tcb_ops.model import Secret
 from tcb_ops.settings import Settings
 from tcb_ops.wechat.responses import HttpResponse
 from tcb_ops.wechat.tokens import LONGEST_TOKEN, Token, finite, is_token, read_object

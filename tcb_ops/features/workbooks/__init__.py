@@ -1,4 +1,4 @@
-"""Workbooks: lists in them, report.xlsx, results or problems in a colleague's own one, results in one per person."""
+"""Workbooks: lists in them, report.xlsx, results or problems in a colleague's own one, results in one per person. And rows as Parquet and Arrow."""
 
 from enum import unique
 
@@ -23,6 +23,9 @@ class CellCode(DetailCodes):
 
 FEATURE = Feature(
     provides={
+        "Run.__arrow_c_stream__": "tcb_ops.features.workbooks.parquet:arrow_stream",
+        "Run.to_parquet": "tcb_ops.features.workbooks.parquet:write_parquet",
+        "arrow_texts": "tcb_ops.features.workbooks.parquet:arrow_texts",
         "read_workbook": "tcb_ops.features.workbooks.book:read_workbook",
         "mark_workbook": "tcb_ops.features.workbooks.annotate:mark_workbook",
         "table.xlsx": "tcb_ops.features.workbooks.tables:write_book",

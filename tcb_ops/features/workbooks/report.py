@@ -14,7 +14,7 @@ from tcb_ops.kinds import row_count
 from tcb_ops.model import Outcome
 from tcb_ops.reports.explanations import MARK, change_lines
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, errcode_table, row_values
-from tcb_ops.reports.formats.html import outcome_class
+from tcb_ops.reports.rendering import outcome_class
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import RowRecord

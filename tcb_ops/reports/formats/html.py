@@ -1,4 +1,4 @@
-"""HTML: report.html, one file to read, print or forward; and the templates of its page and of what features draw.
+"""HTML: report.html, one file to read, print or forward.
 
 It is complete without its script, and has no external address.
 
@@ -9,35 +9,27 @@ names where the rest is.
 from __future__ import annotations
 
 import json
-import re
 from base64 import b64encode
-from collections.abc import Callable, Mapping
-from datetime import datetime
-from functools import cache
+from collections.abc import Mapping
 from hashlib import sha256
 from importlib.resources import files
-from typing import Any
-from zlib import crc32
-from zoneinfo import ZoneInfo
 
-from tcb_ops.formatting import escape_controls, shorten
-from tcb_ops.i18n import Lang, Text, _, ngettext, pgettext
-from tcb_ops.kinds import environment_count, is_provided, merchant_count, provided, row_count
-from tcb_ops.model import Outcome, Reason
+from tcb_ops.i18n import Lang, _
+from tcb_ops.kinds import environment_count, is_provided, merchant_count
+from tcb_ops.model import Outcome
+from tcb_ops.reports.charts import charts_of
 from tcb_ops.reports.explanations import (
     change_lines,
-    code_label,
     confirmation_text,
     kept_verdicts,
-    reason_text,
 )
+from tcb_ops.reports.rendering import environment
 from tcb_ops.reports.summary import NextAction, Per, RunSummary, next_actions
 from tcb_ops.runs.locks import working
 from tcb_ops.runs.next_commands import fixed_list, quoted, resume, retry
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import ANSWERS
 from tcb_ops.runs.stop_errors import stop_text
-from tcb_ops.secrets import redact
 from tcb_ops.settings import Settings
 
 CAUSES = 12
@@ -112,9 +104,7 @@ def page(
         "named": NAMED,
         "changed": CHANGED,
         "verdicts": [verdict for verdict in kept_verdicts(reader, run) if verdict.code in codes],
-        "charts": provided("charts")(summary.causes, reader.timeline(run), settings.zone)
-        if is_provided("charts")
-        else None,
+        "charts": charts_of(summary.causes, reader.timeline(run), settings.zone),
         "findings": findings,
         "sections": [] if findings is None or findings.stopped is not None else findings.sections(),
         "merchants": len(summary.merchants),
@@ -158,83 +148,3 @@ def _whose(action: NextAction, lang: Lang) -> str:
     if action.actions != 1 or (action.per is Per.ONCE and merchants > 1):
         parts.append(_HOW_OFTEN[action.per])
     return " · ".join(part.of(lang) for part in parts)
-
-
-# --- templates ------------------------------------------------------------------------------------------------------
-
-_CLASSES = {
-    Outcome.PENDING: "pending",
-    Outcome.NOT_ATTEMPTED: "skip",
-    Outcome.UNKNOWN: "skip",
-    Outcome.FAILED: "failed",
-}
-_SALT = 226
-"""Chosen so that the 18 most frequent codes have different colours."""
-
-
-def outcome_class(outcome: Outcome) -> str:
-    """Return the CSS class of an outcome's colour: good, bad, failed, skip or pending."""
-    return "good" if outcome.succeeded else _CLASSES.get(outcome, "bad")
-
-
-def code_colour(code: str) -> str:
-    """Return the colour of a code, the same in every chart: one of 36 from blue to violet: no outcome has such a colour."""
-    number = crc32(f"{_SALT}{code}".encode())
-    return f"hsl({number % 9 * 15 + 180} 60% {(36, 44, 52, 60)[number // 9 % 4]}%)"
-
-
-@cache  # compiling the templates takes longer than the rest of a small report
-def _finalized(value: object) -> object:
-    """Escape the control characters of a text; markup has been made of such texts."""
-    return escape_controls(value) if type(value) is str else value
-
-
-def environment(lang: Lang, timezone: str = "UTC") -> Any:
-    """Return the template environment for one language and time zone, which escapes everything."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    def translated(text: Callable[..., Text]) -> Callable[..., str]:
-        return lambda *msgids, **values: text(*msgids, **values).of(lang)
-
-    def local(moment: float) -> datetime:
-        return datetime.fromtimestamp(moment, ZoneInfo(timezone))
-
-    environment = Environment(
-        loader=PackageLoader("tcb_ops.reports"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_finalized,
-        optimized=False,  # or compiling takes half as long again, for a page that is rendered once
-    )
-    environment.filters |= {
-        "number": "{:,}".format,
-        "redact": redact,
-        "text": lambda text: text.of(lang),
-        "moment": lambda moment: f"{local(moment).isoformat(sep=' ', timespec='seconds')} {timezone}",
-        "clock": lambda moment, form: local(moment).strftime(form),
-        "short": shorten,
-        "breaks": _breaks,
-    }
-    environment.globals |= {
-        "_": translated(_),
-        "ngettext": translated(ngettext),
-        "pgettext": translated(pgettext),
-        "outcomes": {outcome: outcome.label for outcome in Outcome.all()},
-        "reason_text": reason_text,
-        "reasons": {*Reason.all(), Outcome.PENDING},
-        "lang": str(lang),
-        "row_count": row_count,
-        "code_label": code_label,
-        "css": outcome_class,
-        "colour": code_colour,
-    }
-    return environment
-
-
-def _breaks(code: str) -> Any:
-    """Return a code that may break between its words, as InvalidArgument between d and A."""
-    from markupsafe import Markup
-
-    return Markup("<wbr>").join(re.split("(?<=[a-z])(?=[A-Z])", code))

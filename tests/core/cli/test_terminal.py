@@ -17,7 +17,7 @@ from workspace import BOOKS, TEA, many
 
 from tcb_ops.cli import console
 from tcb_ops.cli.console import progress_line
-from tcb_ops.features.audit import HEALTHY
+from tcb_ops.features.health import HEALTHY
 from tcb_ops.features.simulator.faults import Fault, Faults, SimulatedAccount
 from tcb_ops.features.simulator.server import Simulator
 from tcb_ops.features.simulator.state import Response

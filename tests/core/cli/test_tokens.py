@@ -258,7 +258,7 @@ def test_the_platforms_own_secrets_when_refused_or_killed(platforms_desk, wait_f
 @pytest.mark.slow
 def test_the_platforms_own_secrets_when_the_program_breaks_in_a_refresh(platforms_desk):
     """The defect is beneath the refresh, and its trace holds no secret."""
-    defect = "import tcb_ops.features.component.source as i; i.is_token = None"
+    defect = "import tcb_ops.features.tokens.component as i; i.is_token = None"
     out, err = assert_trace_of(platforms_desk, defect)
     assert_planted_kept(platforms_desk, {PLATFORM.secret, PLATFORM.ticket}, out, err)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tcb_ops.errors import InputError, UsageError
-from tcb_ops.features.corrections.corrected_lists import write_fixme
 from tcb_ops.i18n import Lang
+from tcb_ops.lists.fix_me import write_fixme
 from tcb_ops.lists.paths import read_paths
 
 

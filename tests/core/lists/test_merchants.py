@@ -4,7 +4,7 @@ import pytest
 from tables import table
 
 from tcb_ops.errors import InputError
-from tcb_ops.features.merchants.sync import read_for_sync
+from tcb_ops.features.health.merchants_sync import read_for_sync
 from tcb_ops.lists.merchants import Merchants, Unresolved, cached_resolve, read_merchants, resolve
 from tcb_ops.model import Merchant, Owner
 

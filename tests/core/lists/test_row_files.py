@@ -11,11 +11,11 @@ from tables import table
 
 from tcb_ops.details import DetailCode
 from tcb_ops.errors import InputError, UsageError
-from tcb_ops.features.corrections.corrected_lists import write_fixme
-from tcb_ops.features.maps.maps import path_map
+from tcb_ops.features.sources.maps import path_map
 from tcb_ops.i18n import Lang
 from tcb_ops.lists import batch as list_batch
 from tcb_ops.lists import row_files
+from tcb_ops.lists.fix_me import write_fixme
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.lists.row_files import (

@@ -9,8 +9,8 @@ from workspace import store_says
 
 from tcb_ops.catalogue import errcode, store_code
 from tcb_ops.details import DetailCode, as_detail, detail
-from tcb_ops.features.audit import HALTED, HEALTHY, NOT_ASKED, UNAVAILABLE, UNHEALTHY, AuditCode
-from tcb_ops.features.audit.kind import AUDIT
+from tcb_ops.features.health import HALTED, HEALTHY, NOT_ASKED, UNAVAILABLE, UNHEALTHY, AuditCode
+from tcb_ops.features.health.audit_kind import AUDIT
 from tcb_ops.features.stored import StoredOutcome, StoredReason
 from tcb_ops.i18n import Bilingual
 from tcb_ops.kinds import all_kinds

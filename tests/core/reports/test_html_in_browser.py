@@ -14,7 +14,7 @@ import pytest
 from workspace import store_says
 
 from tcb_ops.errors import StoppedError
-from tcb_ops.features.pdf.printing import CHROMIUM, find_chromium, write_pdf
+from tcb_ops.features.notebooks.printing import CHROMIUM, find_chromium, write_pdf
 from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.model import Outcome, Owner, Reason, RowEnd
 from tcb_ops.reports.formats.html import page as page_of

@@ -11,7 +11,7 @@ from workspace import TEA, TEA_TEST, Workspace, many
 
 import tcb_ops as tcb
 from tcb_ops.errors import PlatformStopError, UsageError
-from tcb_ops.features.audit.kind import AUDIT
+from tcb_ops.features.health.audit_kind import AUDIT
 from tcb_ops.features.simulator.faults import Fault
 from tcb_ops.run import Run
 from tcb_ops.runs.ledger import Ledger

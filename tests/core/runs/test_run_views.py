@@ -15,7 +15,7 @@ from tables import table
 
 import tcb_ops as tcb
 from tcb_ops.details import as_detail, detail
-from tcb_ops.features.audit import UNAVAILABLE, UNHEALTHY, AuditCode
+from tcb_ops.features.health import UNAVAILABLE, UNHEALTHY, AuditCode
 from tcb_ops.i18n import Bilingual
 from tcb_ops.model import Merchant, Outcome, Reason, Row, RowEnd
 from tcb_ops.reports.export import export

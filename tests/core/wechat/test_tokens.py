@@ -11,7 +11,7 @@ from scripted import LOOPS, ask, no_more_files, shown
 from tables import table
 
 from tcb_ops.errors import ResourceLimitError, SettingsError, TokenError
-from tcb_ops.features.component.store import TokenStore
+from tcb_ops.features.tokens.component_store import TokenStore
 from tcb_ops.model import Secret
 from tcb_ops.settings import Settings, TokenSettings
 from tcb_ops.wechat.tokens import FileTokens, Token, open_source

@@ -6,8 +6,8 @@ import pytest
 from rich.console import Console
 
 from tcb_ops.errors import UsageError
-from tcb_ops.features.audit.kind import AUDIT
 from tcb_ops.features.evidence.diffs import Change, change, compare
+from tcb_ops.features.health.audit_kind import AUDIT
 from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.model import Outcome, Owner, Reason, RowEnd
 from tcb_ops.reports.formats.terminal import render_sections

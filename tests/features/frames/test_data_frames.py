@@ -13,7 +13,7 @@ from tcb_ops.features.frames.data_frames import (
     results_frame,
     timeline_frame,
 )
-from tcb_ops.features.parquet.writer import arrow_texts, write_parquet
+from tcb_ops.features.workbooks.parquet import arrow_texts, write_parquet
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS

@@ -20,9 +20,9 @@ from postgres import PASSWORD, Postgres, pooled
 from workspace import BOOKS, QUICK, TEA, TEA_TEST, Workspace, many
 
 import tcb_ops as tcb
+from tcb_ops.api import prune
 from tcb_ops.errors import LedgerError, UsageError
 from tcb_ops.features.cluster.coordinator import without_password
-from tcb_ops.features.prune.api import prune
 from tcb_ops.features.simulator.faults import Fault
 from tcb_ops.runs import connections, engine
 from tcb_ops.runs.ledger import Ledger
@@ -492,7 +492,7 @@ def test_of_two_hosts_that_start_at_once_on_an_empty_database_one_works(
 
 @pytest.mark.integration
 def test_an_audit_is_compared_with_the_last_known_state(open_workspace, url, monkeypatch):
-    monkeypatch.setattr("tcb_ops.features.audit.notifications.RETRY_WAITS", ())
+    monkeypatch.setattr("tcb_ops.features.health.notifications.RETRY_WAITS", ())
     workspace = open_workspace([])
     settings = workspace.with_options(ledger=url, notify=[{"kind": "command", "command": ["false"]}])
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 import openpyxl
 import pytest
 
+from tcb_ops.cli.setup import list_template
 from tcb_ops.errors import InputError, UsageError
-from tcb_ops.features.setup.command import list_template
 from tcb_ops.features.stored.scan import (
     FIELDS,
     PathTemplate,

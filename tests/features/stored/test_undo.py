@@ -12,8 +12,8 @@ from stored_runs import confirm, delete, ends, stored, undo, upload_other
 from workspace import BOOKS, QUICK, TEA, cancel, many
 
 import tcb_ops as tcb
+from tcb_ops.api import prune
 from tcb_ops.errors import UsageError
-from tcb_ops.features.prune.api import prune
 from tcb_ops.features.simulator.faults import Fault, FaultStep, Reset
 from tcb_ops.features.stored.api import undo_scope, upload_of
 from tcb_ops.model import Merchant

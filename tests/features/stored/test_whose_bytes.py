@@ -29,9 +29,8 @@ from hypothesis.stateful import (
 from workspace import BOOKS, TEA, options_for, write_csv
 
 import tcb_ops as tcb
-from tcb_ops.api import start_links, start_resume, start_retry, start_upload
+from tcb_ops.api import prune, start_links, start_resume, start_retry, start_upload
 from tcb_ops.errors import InterruptedRunError, UsageError
-from tcb_ops.features.prune.api import prune
 from tcb_ops.features.simulator.cos import bucket_of
 from tcb_ops.features.simulator.faults import Fault, FaultStep, Reset
 from tcb_ops.features.stored import StoredOutcome

@@ -12,12 +12,12 @@ import pytest
 from scripted import LOOPS, ask, no_more_files, shown
 from tables import table
 
+from tcb_ops import programs
 from tcb_ops.errors import ResourceLimitError, SettingsError, TokenError
-from tcb_ops.features.programs import credentials as programs
-from tcb_ops.features.programs.credentials import Credential
 from tcb_ops.features.tokens import sources as module
 from tcb_ops.features.tokens.sources import CommandTokens, ServiceTokens
 from tcb_ops.model import Secret
+from tcb_ops.programs import Credential
 from tcb_ops.settings import Settings, TokenSettings, load_settings
 from tcb_ops.wechat.tokens import Token, TokenSource, open_source
 from tcb_ops.wechat.transport import Transport

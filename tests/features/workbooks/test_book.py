@@ -14,10 +14,10 @@ from python_calamine import CalamineWorkbook
 from tables import table
 
 from tcb_ops.errors import BrokenTableError, InputError
-from tcb_ops.features.corrections.corrected_lists import write_fixme
 from tcb_ops.features.workbooks import CellCode
 from tcb_ops.features.workbooks.book import Book, SheetCell, _reading, displayed
 from tcb_ops.i18n import Lang
+from tcb_ops.lists.fix_me import write_fixme
 from tcb_ops.lists.paths import read_paths
 
 CORPUS = Path(__file__).parents[2] / "core" / "lists" / "corpus"

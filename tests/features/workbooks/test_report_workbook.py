@@ -20,7 +20,7 @@ from openpyxl.utils import get_column_letter
 from workspace import store_says
 
 from tcb_ops.details import DetailCode, detail
-from tcb_ops.features.audit import UNHEALTHY
+from tcb_ops.features.health import UNHEALTHY
 from tcb_ops.features.workbooks import report as workbook
 from tcb_ops.features.workbooks.report import write_workbook
 from tcb_ops.features.workbooks.tables import CUT, LONGEST, Tables, new_workbook

@@ -1,0 +1,140 @@
+"""Commands of audits."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tcb_ops.cli import Command
+from tcb_ops.cli.console import Console
+from tcb_ops.cli.options import (
+    CommonOptions,
+    cluster_option,
+    common_options,
+    limit_options,
+    report_options,
+    resume_options,
+    settings_options,
+)
+from tcb_ops.errors import UsageError
+from tcb_ops.formatting import shown
+from tcb_ops.i18n import _
+from tcb_ops.settings import Settings
+
+if TYPE_CHECKING:
+    from tcb_ops.cli.steps import RunCommand
+    from tcb_ops.features.health.notifications import Notification
+    from tcb_ops.run import Run
+
+
+def _show(console: Console, deliveries: Iterable[Notification]) -> None:
+    """Print the result of each delivery; a failure of one that was due is printed even with --quiet."""
+    for delivery in deliveries:
+        what = _("{receiver}: {detail}", receiver=delivery.receiver, detail=delivery.detail)
+        if delivery.sent or not delivery.due:
+            console.info(what)
+        else:
+            console.warn(_("Not delivered to {what}", what=what))
+
+
+def announce(run: Run, console: Console) -> list[dict[str, Any]]:
+    """Send the message about a finished audit to receivers whose `on` applies; return the deliveries for `--json`."""
+    from tcb_ops.features.health import notifications
+
+    if not (run.settings.section("notify") and run.record.has_findings):
+        return []
+    with console.waiting(_("Sending the message about this audit")):
+        deliveries = notifications.notify(run.id, on_demand=False, settings=run.settings)
+    _show(console, deliveries)
+    return [delivery.to_json(console.lang) for delivery in deliveries]
+
+
+@click.command(cls=Command, usual="test target json")
+@click.argument("run", default="latest")
+@click.option("--test", is_flag=True, help="Send a test message instead.")
+@settings_options("target", "merchants", "ledger", "json")
+def notify(run: str, *, test: bool, common: CommonOptions) -> int:
+    """Send an audit's message to every [[notify]] of the settings.
+
+    Exit code 0 when every receiver accepted it, 1 when one did not.
+    """
+    from tcb_ops.features.health import notifications
+
+    settings, console = common.start()
+    deliveries = notifications.notify(None if test else run, settings=settings)
+    if common.json:
+        console.json({"notifications": [delivery.to_json(console.lang) for delivery in deliveries]})
+    _show(console, deliveries)
+    return 0 if all(delivery.sent for delivery in deliveries) else 1
+
+
+@click.command(cls=Command, usual="out fail-on known target where json")
+@report_options
+@click.option(
+    "--fail-on",
+    type=click.Choice(["any", "new", "none"]),
+    default="any",
+    show_default=True,
+    help="Exit code 1 for any failure, only for what the previous audit did not have, or never.",
+)
+@click.option(
+    "--known",
+    metavar="FILE",
+    help="Known failures: appid or env, cause, until, note. [default: known.csv beside the settings file, if there]",
+)
+@limit_options
+@cluster_option
+@resume_options
+@common_options
+def audit(command: RunCommand, fail_on: str, known: str | None) -> int:
+    """Check whether each environment is healthy, and if not, why.
+
+    Asks for its status, the quota left, the permission sets and one upload link; uploads nothing.
+    --where narrows it.
+    """
+    from tcb_ops.features.health import audit as api
+
+    command.check_folder()
+    with command.opened():
+        merchants, reports = command.common.read_merchants(command.settings), command.reports
+        cluster, options = command.which.cluster, command.options
+        handle = api.start_audit(merchants, known=known, report=reports, cluster=cluster, **options)
+        del merchants  # of a large fleet, some MiB less while the report is written
+        return command.report(handle, fail_on)
+
+
+def watch_audits(console: Console, settings: Settings, common: CommonOptions, within: str) -> int:
+    """Print whether a complete audit of the target and --where finished `within` a time; return the exit code.
+
+    A retry asks about a part only, and does not count.
+    """
+    from tcb_ops.features.health.audit import newest_audit
+
+    parts = re.fullmatch("([0-9]+)([smh])", within.strip().lower())
+    if parts is None:
+        text = _("'{value}' is not a time. Write a number and s, m or h: 90s, 10m, 26h.")
+        raise UsageError(text.format(value=within))
+    seconds = float(parts[1]) * {"s": 1, "m": 60, "h": 3600}[parts[2]]
+    latest = newest_audit(settings, common.selection())
+    run, ended, stopped = (latest.id, latest.finished_at, latest.stopped) if latest else (None, None, None)
+    # One of the future is not recent, as after the clock was set back.
+    fresh = ended is not None and abs(time.time() - ended) <= seconds and stopped is None
+    if common.json:
+        console.json({"stale": not fresh, "run": run})
+    given = " ".join(f"--where {shown(item)}" for item in sorted(common.where))
+    # The audits looked at are those narrowed by the same --where.
+    which = _("with {options}", options=given) if given else _("of all merchants")
+    text = _("The latest audit ({which}), {id}, finished at {when}.")
+    if ended is None:
+        text = _("No audit of {target} ({which}) has finished yet.")
+    elif stopped is not None:
+        text = _("The latest audit ({which}), {id}, was stopped at {when} before it was complete.")
+    when = datetime.fromtimestamp(ended or 0, settings.zone).isoformat(" ", "minutes")
+    told = text.format(id=run, which=which, when=when, target=settings.run_target)
+    (console.info if fresh else console.warn)(told)
+    return 0 if fresh else 1

@@ -1,0 +1,181 @@
+"""The truth table from facts to a cause, and the catalogue of causes."""
+
+import json
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from tcb_ops.catalogue import all_errcodes, all_reasons, all_store_codes, catalogue_lines
+from tcb_ops.details import DetailCode, detail
+from tcb_ops.features.health.interfaces import AuthorizerInfo, Quota
+from tcb_ops.features.health.verdicts import (
+    Actor,
+    Answers,
+    Facts,
+    Issue,
+    cause_of,
+    kept_verdicts,
+    presumed,
+    presumed_verdict,
+    verdict_of,
+)
+from tcb_ops.i18n import Lang, verbatim
+from tcb_ops.model import Merchant, Owner
+from tcb_ops.runs.records import ANSWERS
+
+TEA, OWN = Merchant("wxtea", "茶{env}<b>", "tea-1"), Merchant("wxp", "平台", "own-1", owner=Owner.PLATFORM)
+
+
+def refused(code, meaning=None):
+    return Issue(code, meaning or verbatim("m"), verbatim("do"))
+
+
+def listed(status="NORMAL", env="tea-1"):
+    return {env: status}
+
+
+def no_answer(code):
+    return refused("no_answer", detail(code, host="api.weixin.qq.com"))
+
+
+SET, NO_SET = AuthorizerInfo("茶", frozenset({49})), AuthorizerInfo("茶", frozenset({18}))
+UNCONFIRMED = AuthorizerInfo("茶", frozenset({49}), unconfirmed=True)
+OTHERS = {"books-1": ("wxbooks",), "tea-1": ("wxtea",)}
+SHARED = {"tea-1": ("wxtea", "wxbooks")}
+LEFT, NONE_LEFT, UNLIMITED = Quota(5, 1, 4), Quota(5, 5, 0), Quota(0, 0, 0)
+
+TABLE = [
+    # rows, environments, quota, info, other facts → cause
+    ("no_answer", no_answer(DetailCode.NO_SUCH_HOST), None, None, {}, "name_not_resolved"),
+    ("no_answer", no_answer(DetailCode.PROXY), None, None, {}, "proxy"),
+    ("no_answer", no_answer(DetailCode.NO_TLS), None, None, {}, "no_tls"),
+    ("", no_answer(DetailCode.SILENT), None, None, {}, "unreachable"),
+    ("", refused("61004"), None, None, {"proxied": True}, "ip_of_proxy"),
+    ("", refused("61004"), None, None, {}, "ip_not_registered"),
+    ("61005", refused("61006"), None, None, {}, "ticket"),
+    ("", refused("no_tokens"), None, None, {}, "token_source"),
+    ("no_token", refused("no_tokens"), None, None, {}, "token_source"),
+    ("-601012", refused("no_tokens"), None, None, {}, "env_gone"),
+    ("85088", no_answer(DetailCode.NO_SUCH_HOST), None, None, {}, "no_cloud"),
+    ("61007", refused("61004"), None, None, {"proxied": True}, "permission_unclear"),
+    ("40097", refused("-1"), None, None, {}, "row_wrong"),
+    ("48001", refused("48001"), refused("76022"), SET, {}, "token_wrong_kind"),
+    ("", listed(), refused("76022"), SET, {}, ""),
+    ("-601012", listed(env="books-1"), None, SET, {"appids": OTHERS}, "token_of_another"),
+    ("40001", refused("40001"), None, SET, {"clock": 301}, "clock"),
+    ("40001", refused("40001"), None, SET, {"clock": -300}, "token_stale"),
+    ("RequestTimeTooSkewed", listed(), None, SET, {"clock": -4000}, "clock"),
+    ("48001", refused("48001"), None, None, {"merchant": OWN}, "component_token"),
+    ("45009", refused("45009"), None, None, {"merchant": OWN}, "component_quota"),
+    ("no_token", refused("no_token"), None, refused("61003"), {}, "revoked"),
+    ("61003", listed(), None, SET, {}, "passed"),
+    ("61003", refused("61003"), None, SET, {}, "other_platform"),
+    ("61007", refused("61007"), None, UNCONFIRMED, {}, "set_unconfirmed"),
+    ("", listed(), None, NO_SET, {}, "set_missing"),
+    ("61007", listed(), LEFT, SET, {}, "passed"),
+    ("61007", refused("61007"), LEFT, SET, {}, "set_unpublished"),
+    ("61007", refused("61007"), LEFT, refused("no_token"), {}, "set_missing"),
+    ("61007", refused("61007"), refused("48001"), refused("no_token"), {}, "permission_unclear"),
+    ("-501005", listed("HALTED"), None, SET, {}, "halted"),
+    ("", (), None, SET, {"elsewhere": {"tea-1": "HALTED"}}, "halted"),
+    ("-501018", listed("UNAVAILABLE"), None, SET, {}, "unavailable"),
+    ("", (), NONE_LEFT, SET, {}, "quota_used"),
+    ("-601012", listed(env="tea-9"), None, SET, {"appids": SHARED}, "env_of_another"),
+    ("", listed(env="tea-9"), None, SET, {"appids": SHARED}, "env_gone"),
+    ("-601012", (), None, SET, {}, "env_gone"),
+    ("45009", listed(), LEFT, SET, {}, "passed"),
+    ("45009", listed(), UNLIMITED, SET, {}, "quota_used"),
+    ("-501005", listed(), None, SET, {}, "passed"),
+    ("-601012", listed(), None, SET, {}, "env_refused"),
+    ("40001", listed(), LEFT, SET, {}, "passed"),
+    ("-1", refused("-1"), None, SET, {}, "wechat_fails"),
+    ("-1", listed(), None, SET, {}, "passed"),
+    ("40097", listed(), LEFT, SET, {}, "row_wrong"),
+    ("", refused("48004"), None, SET, {}, "account_restricted"),
+    ("-12345", listed(), LEFT, SET, {}, "unknown"),
+    ("", refused("dead_token"), None, None, {}, "token_stale"),
+    ("", refused("61003"), None, None, {"merchant": OWN}, "component_token"),
+    ("", listed("FROZEN"), None, None, {}, "unavailable"),
+    ("", listed(), None, refused("no_answer"), {}, ""),
+    ("", listed(), None, AuthorizerInfo("茶", frozenset({64})), {}, ""),
+    ("", listed(), LEFT, SET, {}, ""),
+]
+
+
+def read(line):
+    return kept_verdicts({ANSWERS: {"verdicts": [line]}})
+
+
+@pytest.mark.parametrize(("rows", "environments", "quota", "info", "others", "cause"), TABLE)
+def test_the_truth_table(rows, environments, quota, info, others, cause):
+    others = dict(others)
+    answers = Answers(environments, quota, info, clock=others.pop("clock", None), link=True)
+    facts = Facts(**{"merchant": TEA, "code": rows, "answers": answers} | others)
+    assert cause_of(facts) == cause
+    for link in (None, refused(rows)):
+        told = cause_of(replace(facts, answers=replace(answers, link=link)))
+        assert told != "passed"
+        assert cause in {told, "passed"}
+    verdict = verdict_of(facts)
+    assert (verdict.cause if verdict is not None else "") == cause
+    if verdict is not None:
+        assert verdict.meaning.en
+        assert verdict.action.zh
+        assert len(read(verdict.to_json())) == 1
+
+
+def test_every_code_of_the_catalogues_suggests_one_cause_and_every_cause_has_texts():
+    causes = {line["cause"]: line for line in catalogue_lines("features/health/verdicts.csv")}
+    codes = Counter(code for line in causes.values() for code in line["codes"].split())
+    assert [code for code, times in codes.items() if times > 1] == []
+    known = {str(entry.code) for entry in all_errcodes()} - {"0"}
+    known |= {entry.code for entry in all_store_codes()} | set(all_reasons())
+    assert known - set(codes) == set()
+    assert {line["who"] for line in causes.values()} == set(map(str, Actor))
+    for line in causes.values():
+        assert bool(line["meaning_en"]) == bool(line["meaning_zh"])
+        assert bool(line["message_en"]) == bool(line["message_zh"]) == (line["who"] == "merchant")
+
+
+def test_no_text_sends_anybody_to_wechat_devtools():
+    """A merchant that has authorized 云开发 to a platform cannot open its console there; the platform's project can."""
+    tables = ("errcodes.csv", "storecodes.csv", "reasons.csv", "features/health/verdicts.csv")
+    texts = [text for table in tables for line in catalogue_lines(table) for text in line.values()]
+    assert [text for text in texts if "DevTools" in text or "开发者工具" in text] == []
+
+
+def test_a_text_for_a_merchant_takes_any_name_and_a_verdict_survives_the_ledger():
+    facts = Facts(merchant=TEA, code="-501005", answers=Answers(listed("HALTED"), None, SET))
+    verdict = verdict_of(facts)
+    assert verdict.message.en.startswith("茶{env}<b>: your cloud environment tea-1 is suspended")
+    (again,) = read(json.loads(json.dumps(verdict.to_json())))
+    assert [again.as_dict(lang) for lang in Lang] == [verdict.as_dict(lang) for lang in Lang]
+    assert read(verdict.to_json() | {"cause": "of a newer version"}) == []
+
+
+UNPROVEN = [
+    (refused("no_tokens", verbatim("the server says 403")), "tcb/getenvinfo: the server says 403"),
+    (refused("no_token"), "tcb/getenvinfo: m; do"),
+    (refused("40001"), "tcb/getenvinfo: 40001, m"),
+]
+
+
+@pytest.mark.parametrize(("issue", "reason"), UNPROVEN)
+def test_what_cannot_be_asked_is_said_and_is_not_the_cause_of_rows_that_ended_otherwise(issue, reason):
+    verdict = verdict_of(Facts(merchant=TEA, code="-601012", answers=Answers(issue)))
+    assert (verdict.cause, verdict.evidence) == ("env_gone", ())
+    assert [line.en for line in verdict.lines()] == [f"Not proven: {reason}"]
+
+
+def test_an_answer_that_proves_nothing_is_said_once():
+    answers = Answers(listed(), refused("48001"), SET)
+    lines = [line.en for line in verdict_of(Facts(merchant=TEA, code="45009", answers=answers)).lines()]
+    assert [line for line in lines if "quota" in line] == ["Not proven: openapi/quota/get: 48001, m"]
+
+
+def test_a_code_alone_proves_nothing_where_facts_could():
+    assert presumed("61007") == "set_missing"
+    assert (presumed_verdict("61007").who, presumed_verdict("61007").proven) == (Actor.MERCHANT, False)
+    assert presumed_verdict("40097").proven
+    assert verdict_of(Facts(merchant=OWN, code="-501005")).who is Actor.ADMINISTRATOR
