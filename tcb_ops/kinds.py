@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from tcb_ops.errors import MissingFeatureError
 from tcb_ops.i18n import Text, _, as_list, ngettext, pgettext, verbatim
-from tcb_ops.model import Outcome, Row, RowEnd
+from tcb_ops.model import Outcome, Row, RowEnd, Step, Want
 
 if TYPE_CHECKING:
     from tcb_ops.errors import TcbOpsError
     from tcb_ops.reports.findings import Findings
     from tcb_ops.reports.summary import NextAction, RunSummary
     from tcb_ops.runs.reader import LedgerReader
-    from tcb_ops.runs.records import RunRecord
+    from tcb_ops.runs.records import EnvRecord, RunRecord
     from tcb_ops.settings import Settings
 
 ANY_KIND = "any"
@@ -151,8 +151,12 @@ class Kind(str):
     """Whether it writes a file of links, which stays on this machine."""
     findings_of_files: ClassVar[frozenset[Outcome]] = frozenset()
     """The outcomes that tell what is stored at a row's path, of a kind that looks."""
+    wants: ClassVar[Want] = Want.AS_IT_IS
+    """What its runs want at the paths of their rows."""
     changes_store: ClassVar[bool] = False
     """Whether its runs change what is stored."""
+    asks_store: ClassVar[bool] = False
+    """Whether its rows make calls to the store."""
     takes_back: ClassVar[bool] = False
     """Whether its runs remove or replace what uploads have stored."""
     replacing: ClassVar[frozenset[Outcome]] = frozenset()
@@ -174,6 +178,19 @@ class Kind(str):
     def options_of(self, run: str, options: Mapping[str, Any], parent: str) -> dict[str, Any]:
         """Return the options that the ledger keeps of a new run; `parent`: the run that it retries, or empty."""
         return dict(options)
+
+    def want(self, row: Row) -> Want:
+        """Return what a run wants at the path of a row."""
+        return self.wants
+
+    def least_calls(self, step: Step) -> int:
+        """Return how many calls a row makes at least, to the platform and to the store."""
+        nothing_to_do = step is Step.UNCHANGED and self.wants is not Want.AS_IT_IS
+        return 0 if nothing_to_do else 1 + self.asks_store
+
+    def asks(self, environments: Sequence[EnvRecord], settings: Settings) -> Mapping[str, int]:
+        """Return the interfaces that a run asks about environments, with how often; empty if it is about paths."""
+        return {}
 
     def stored_headers(self, row: Row) -> tuple[str | None, str | None]:
         """Return the Content-Type and Cache-Control that the ledger keeps of a row; None where it sends no file."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
 from functools import lru_cache
 from typing import Any, ClassVar, Final, Self
 
@@ -341,6 +341,34 @@ class RowEnd:
     ended_at: float | None = None
     link: Link | None = field(default=None, repr=False)
     """For links.csv only; never written to the ledger."""
+
+
+class Want(Enum):
+    """What a run wants at a row's path."""
+
+    FILE = auto()
+    """The row's file."""
+    NOTHING = auto()
+    AS_IT_IS = auto()
+    """What is there stays."""
+    NOT_KNOWN = auto()
+    """The store's answer decides."""
+
+
+class Step(StrEnum):
+    """What a run will do at a row's path, as far as the ledger knows."""
+
+    NEW = "new"
+    REPLACED = "replaced"
+    DELETED = "deleted"
+    UNCHANGED = "unchanged"
+    NOT_KNOWN = "not_known"
+    """The store will be asked."""
+
+    @property
+    def changes(self) -> bool:
+        """Whether what is at the path changes for certain."""
+        return self in {Step.NEW, Step.REPLACED, Step.DELETED}
 
 
 @dataclass(frozen=True, slots=True)

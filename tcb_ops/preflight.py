@@ -9,11 +9,12 @@ from typing import Any
 
 from tcb_ops.formatting import fold, format_size, sanitize
 from tcb_ops.i18n import Text, _, as_facts, as_list, ngettext
-from tcb_ops.kinds import environment_count, is_provided, merchant_count, provided, row_count
+from tcb_ops.kinds import environment_count, merchant_count, row_count
 from tcb_ops.lists.batch import Batch
-from tcb_ops.model import Outcome
+from tcb_ops.model import Outcome, Selection
 from tcb_ops.runs.records import Tally
 from tcb_ops.settings import Settings
+from tcb_ops.start import existing_ledger, rest_of_unfinished
 
 ASKED = 50
 """Merchants about whose link calls the question before an upload asks: those with the most rows."""
@@ -30,9 +31,18 @@ def ran_out(links: int, out: Path | str) -> Text | None:
     )
 
 
-def replaced(batch: Batch, settings: Settings) -> Text | None:
-    """Return how many paths of a list hold a file that an earlier run of the ledger uploaded; None for none."""
-    count = provided("overwritten")(batch, settings=settings) if is_provided("overwritten") else 0
+def replaced(batch: Batch, settings: Settings, selection: Selection) -> Text | None:
+    """Return how many paths of a list hold a file that an earlier run of the ledger uploaded; None for none.
+
+    `selection`: as of the upload; where it is resumed, only its pending rows count.
+    """
+    from tcb_ops.runs.plan import planned_changes, upload_spec
+
+    if (ledger := existing_ledger(settings)) is None:
+        return None
+    work, _unfinished = rest_of_unfinished(upload_spec(batch, selection, {}), settings)
+    changes = planned_changes(work, ledger, settings.run_target)
+    count = sum(change.have is not None and change.have.is_ours for change in changes)
     if not count:
         return None
     return ngettext(

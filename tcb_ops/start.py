@@ -28,7 +28,7 @@ from tcb_ops.formatting import trim
 from tcb_ops.frames import ArrowStream, Given
 from tcb_ops.i18n import _
 from tcb_ops.kinds import ANY_KIND, MissingKind, all_kinds, kind_named, missing, provided
-from tcb_ops.model import Merchant, Selection
+from tcb_ops.model import Merchant, Outcome, Selection
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.progress import Progress
 from tcb_ops.settings import NOT_STARTED, Settings, default_settings, with_target
@@ -174,6 +174,22 @@ def unfinished_run(work: RunSpec, settings: Settings) -> Run | None:
         return None
     is_new = choose(record.created_at, now, work.kind, new_run=False) == "new"
     return None if is_new else Run(ledger, record, settings)
+
+
+def rest_of_unfinished(work: RunSpec, settings: Settings) -> tuple[RunSpec, Run | None]:
+    """Return the rows that a start of this work would work on: of an unfinished run the pending ones. And that run."""
+    from tcb_ops.runs.ledger import Ledger
+
+    if (run := unfinished_run(work, settings)) is None:
+        return work, None
+    ledger, record, pending = Ledger(settings.ledger), run.record, frozenset({Outcome.PENDING})
+    rest = replace(
+        work,
+        rows=lambda: (each.row for each in ledger.rows(record, outcomes=pending)),
+        environments=ledger.envs(record),
+        changes=None,
+    )
+    return rest, run
 
 
 def ledger_with_runs(settings: Settings) -> Ledger:

@@ -388,6 +388,7 @@ upload_yes_option = options_of(RunOptions, "yes", yes="Do not ask before uploadi
 cluster_option = options_of(RunOptions, "cluster")
 new_run_options = options_of(RunOptions, "dry_run", "new_run")
 resume_options = options_of(RunOptions, "new_run", "resume")
+rehearsed_options = options_of(RunOptions, "dry_run", "new_run", "resume")
 run_options = options_of(RunOptions, "dry_run", "limit", "new_run", "resume")
 limit_options = options_of(LimitOptions)
 

@@ -70,6 +70,7 @@ def links(command: RunCommand, paths: str | None) -> int:
     """
     from tcb_ops import api
     from tcb_ops.preflight import ran_out
+    from tcb_ops.runs.plan import list_spec
 
     console = command.console
     with command.opened():
@@ -79,7 +80,7 @@ def links(command: RunCommand, paths: str | None) -> int:
         else:
             with command.read_list(paths, root=None) as batch:
                 if command.which.dry_run:
-                    return command.dry_run(batch, uploads=False)
+                    return command.dry_run([list_spec(batch, LINKS, command.selection)], batch)
                 command.show_correction(batch, LINKS)
                 handle = api.start_links(
                     batch,
@@ -134,6 +135,7 @@ def upload(
     """
     from tcb_ops import api
     from tcb_ops.preflight import facts_line, replaced, scope_of_list
+    from tcb_ops.runs.plan import upload_spec
 
     console = command.console
     with command.opened():
@@ -152,11 +154,12 @@ def upload(
         others = ["--backup", str(Path(backup).absolute())] if backup is not None else []
         with command.read_list(paths, root, others) as batch:
             if command.which.dry_run:
-                return command.dry_run(batch, uploads=True)
+                work = upload_spec(batch, command.selection, {})
+                return command.dry_run([work], batch, skip_unchanged=skip_unchanged)
             command.check_folder()
             command.show_correction(batch, UPLOAD)
             fresh = not skip_unchanged and command.which.resume is None
-            if fresh and (stored := replaced(batch, settings)) is not None:
+            if fresh and (stored := replaced(batch, settings, command.selection)) is not None:
                 hint = _("--skip-unchanged leaves out files with the same bytes.")
                 console.info(as_sentences((stored, hint)))
             command.ask_confirmation(UPLOAD, scope_of_list(batch), facts_line(batch))
@@ -172,7 +175,7 @@ def upload(
             return command.report(handle)
 
 
-@click.command(cls=Command, usual="errcode out yes resume target where json")
+@click.command(cls=Command, usual="errcode out dry-run yes resume target where json")
 @click.argument("run", default="latest")
 @click.option(
     "--errcode",
@@ -187,7 +190,7 @@ def upload(
 @options.upload_yes_option
 @options.limit_options
 @options.cluster_option
-@options.resume_options
+@options.rehearsed_options
 @options.common_options
 def retry(command: RunCommand, run: str, codes: tuple[str, ...], kind: str | None) -> int:
     """Run again the rows of a finished run that did not succeed.
@@ -198,8 +201,8 @@ def retry(command: RunCommand, run: str, codes: tuple[str, ...], kind: str | Non
     from tcb_ops.model import Outcome, Selection
     from tcb_ops.preflight import scope_of_rows
     from tcb_ops.reports.explanations import named
-    from tcb_ops.runs.plan import check_retry
-    from tcb_ops.start import find_run
+    from tcb_ops.runs.plan import check_retry, retry_spec
+    from tcb_ops.start import find_run, ledger_with_runs
 
     parent = find_run(run, command.settings, kind=kind)
     record = parent.record
@@ -215,17 +218,23 @@ def retry(command: RunCommand, run: str, codes: tuple[str, ...], kind: str | Non
             list_name=record.list_name,
         )
         command.console.lead(retrying)
+        of_codes = Selection.of(*(("errcode", code) for code in sorted(codes)))
+        selection = of_codes + command.selection
+        merchants = command.common.read_merchants(command.settings)
+        if command.which.dry_run:
+            ledger = ledger_with_runs(command.settings)
+            work = retry_spec(ledger, record, merchants, command.settings, codes, selection)
+            return command.dry_run([work])
         if record.kind.changes_store:
             scope = scope_of_rows(parent.tallies(), Outcome.retriable())
             command.ask_confirmation(record.kind, scope, _("At most {text}", text=scope.text))
-        of_codes = Selection.of(*(("errcode", code) for code in sorted(codes)))
         handle = api.start_retry(
             parent.id,
-            command.common.read_merchants(command.settings),
+            merchants,
             codes=codes,
             out=(command.which.out or "links.retry.csv") if is_links else command.reports,
             cluster=command.which.cluster,
-            **command.options | {"selection": of_codes + command.selection},
+            **command.options | {"selection": selection},
         )
         if handle.warning is not None:
             from tcb_ops.runs.next_commands import quoted

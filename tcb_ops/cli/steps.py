@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -30,6 +30,9 @@ from tcb_ops.runs.next_commands import command, quoted
 from tcb_ops.runs.stop_errors import not_listening
 from tcb_ops.settings import Settings, without_dots
 from tcb_ops.start import StartOptions, existing_ledger
+
+if TYPE_CHECKING:
+    from tcb_ops.runs.plan import RunSpec
 
 _FEW = 3
 """Up to this many problems with missing files are listed one by one; more are summarized."""
@@ -234,9 +237,11 @@ class RunCommand:
         root_option = ["--root", str(Path(root).absolute())] if root is not None else []
         return command(self.settings, name, str(source.absolute()), *root_option, *options)
 
-    def dry_run(self, batch: Batch, *, uploads: bool) -> int:
-        """Print what a run would send; return the exit code."""
-        code: int = provided("dry_run")(self, batch, uploads=uploads)
+    def dry_run(
+        self, works: Sequence[RunSpec], batch: Batch | None = None, *, skip_unchanged: bool = False
+    ) -> int:
+        """Print what runs would change, `batch`: the list of the first; return the exit code."""
+        code: int = provided("dry_run")(self, works, batch, skip_unchanged=skip_unchanged)
         return code
 
     def ask_confirmation(self, kind: Kind, scope: SendScope, what: Text) -> None:

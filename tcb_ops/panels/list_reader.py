@@ -187,7 +187,7 @@ class ListReader(widgets.VBox):
             f"<p>{esc(text.of(self._lang))}</p>" for text in (batch.decided, *batch.warnings)
         )
         ready = _("Ready. {facts}.", facts=facts_line(batch))
-        stored = replaced(batch, self._context.settings) if self._uploads else None
+        stored = replaced(batch, self._context.settings, self._context.selection) if self._uploads else None
         if stored is not None:
             ready = as_sentences((ready, stored))
         self._worker.say(ready, "good", line=self.line)

@@ -27,7 +27,6 @@ from tcb_ops.runs.loop import submit_coroutine
 from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.records import RunRecord
 from tcb_ops.runs.scheduler import Task
-from tcb_ops.secrets import MASK
 from tcb_ops.settings import Settings
 from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.cos import StoredObject, Unconfirmed, post_object
@@ -359,16 +358,10 @@ class UploadCalls(Calls):
     async def _unchanged(self, task: Task, known: StoredFile) -> RowEnd | None:
         """Return the end of a row whose bytes and headers are stored already; None if they differ or are unreadable."""
         row = task.row
-        if row.size is not None and known.bytes != row.size:
-            return None
-        if (known.content_type, known.cache_control) != (row.content_type, row.cache_control):
+        if not known.may_be(row):
             return None
         try:
-            # A strong ETag means the same bytes, unless the part of the URL that is not kept tells files apart.
-            same_etag = (
-                row.etag and (row.etag, row.file) == (known.etag, known.source) and MASK not in row.file
-            )
-            digest = known.md5 if same_etag else await self._hash(row)
+            digest = known.md5 if known.has_etag_of(row) else await self._hash(row)
         except (FileChangedError, FileUnreadableError, TransportError):
             return None  # the upload reports the problem
         if digest != known.md5:

@@ -11,9 +11,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tcb_ops.model import Outcome, RowEnd
+from tcb_ops.model import Outcome, Row, RowEnd
 from tcb_ops.runs.records import RunRecord, may_have_stored
 from tcb_ops.runs.schema import any_of, sql_list
+from tcb_ops.secrets import MASK
 
 if TYPE_CHECKING:
     from tcb_ops.runs.connections import Connection
@@ -62,6 +63,24 @@ class StoredFile:
         """Whether it is certain that this file is there."""
         contradicted = self.found is not None and not self.found.succeeded
         return bool(self.md5) and self.agrees and not (self.doubt or self.pending or contradicted)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it is certain that no file is there."""
+        contradicted = self.found is not None and not self.found.succeeded
+        return bool(self.changed) and not (self.md5 or self.doubt or self.pending or contradicted)
+
+    def may_be(self, row: Row) -> bool:
+        """Return whether a row's file may be this one: its size and its headers are the same. The bytes are to be compared."""
+        same_size = row.size is None or row.size == self.bytes
+        return same_size and (self.content_type, self.cache_control) == (row.content_type, row.cache_control)
+
+    def has_etag_of(self, row: Row) -> bool:
+        """Return whether a row's URL has the strong ETag that this file had: then the bytes are the same.
+
+        Not if the part of the URL that is not kept tells files apart.
+        """
+        return bool(row.etag) and (row.etag, row.file) == (self.etag, self.source) and MASK not in row.file
 
     @property
     def is_ours(self) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tcb_ops.i18n import Text, _, pgettext
 from tcb_ops.kinds import Kind, row_count
 from tcb_ops.lists.row_files import content_type_of
-from tcb_ops.model import Outcome, Row
+from tcb_ops.model import Outcome, Row, Want
 
 if TYPE_CHECKING:
     from tcb_ops.reports.summary import NextAction
@@ -21,6 +21,7 @@ class ListKind(Kind):
     """A kind whose rows are those of a path list, which may have to be corrected."""
 
     main = True
+    wants = Want.FILE
 
     def next_command(
         self, settings: Settings, run: RunRecord, actions: Sequence[NextAction]
@@ -61,7 +62,7 @@ class UploadKind(ListKind):
     question = _("Upload to {live_environments} of {api_base}?")
     changed = pgettext("by a run", "overwritten")
     replacing = frozenset({Outcome.UPLOADED})
-    changes_store = sends_files = clustered = True
+    changes_store = sends_files = asks_store = clustered = True
 
     def options_of(self, run: str, options: Mapping[str, Any], parent: str) -> dict[str, Any]:
         """Return the options; a new run has a backup folder of its own, and a retry shares that of its original."""

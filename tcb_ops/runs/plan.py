@@ -18,6 +18,7 @@ from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.row_files import as_they_are, source_check
 from tcb_ops.model import Listener, Merchant, Outcome, Owner, Row, Secret, Selection
+from tcb_ops.runs.changes import Change, changes_of, comparing
 from tcb_ops.runs.corrections import corrected_run
 from tcb_ops.runs.histories import corrections_of, merged_runs
 from tcb_ops.runs.ledger import Ledger, taken
@@ -280,11 +281,27 @@ class RunSpec:
     """Returns a row's whole URL, where some have a query; only this process has them."""
     given: Given | None = None
     """The DataFrame that was the list; only this process has it."""
+    changes: Callable[[], Iterator[Change]] | None = None
+    """What the run will change; None: what its kind wants at the paths of its rows."""
 
     @property
     def root_name(self) -> str:
         """The root as recorded in the ledger."""
         return str(self.root.resolve()) if self.root is not None else ""
+
+
+def planned_changes(
+    work: RunSpec, ledger: LedgerReader | None, target: str, *, skip_unchanged: bool = False
+) -> Iterator[Change]:
+    """Return what a run would change, as far as the ledger knows: without one, nothing is known."""
+    if work.changes is not None:
+        return work.changes()
+    valid = (row for row in work.rows() if not row.invalid)
+    files = ((row, None) for row in valid) if ledger is None else ledger.known_files(valid, target)
+    left = {(environment.env, environment.appid) for environment in work.environments if environment.left}
+    if skip_unchanged and work.root is not None:
+        return changes_of(work.kind, files, left, comparing(work.kind, work.root))
+    return changes_of(work.kind, files, left)
 
 
 def list_spec(batch: Batch, kind: Kind, selection: str | Selection = "") -> RunSpec:

@@ -1,5 +1,5 @@
-"""What a list's run would send, by merchant: `--dry-run` of links, upload and sync."""
+"""What a run would change, by merchant: `--dry-run`."""
 
 from tcb_ops.kinds import Feature
 
-FEATURE = Feature(provides={"dry_run": "tcb_ops.features.dry_run.estimates:dry_run"})
+FEATURE = Feature(provides={"dry_run": "tcb_ops.features.dry_run.rehearsal:dry_run"})

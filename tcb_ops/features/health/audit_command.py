@@ -17,8 +17,8 @@ from tcb_ops.cli.options import (
     cluster_option,
     common_options,
     limit_options,
+    rehearsed_options,
     report_options,
-    resume_options,
     settings_options,
 )
 from tcb_ops.errors import UsageError
@@ -73,7 +73,7 @@ def notify(run: str, *, test: bool, common: CommonOptions) -> int:
     return 0 if all(delivery.sent for delivery in deliveries) else 1
 
 
-@click.command(cls=Command, usual="out fail-on known target where json")
+@click.command(cls=Command, usual="out fail-on known dry-run target where json")
 @report_options
 @click.option(
     "--fail-on",
@@ -89,7 +89,7 @@ def notify(run: str, *, test: bool, common: CommonOptions) -> int:
 )
 @limit_options
 @cluster_option
-@resume_options
+@rehearsed_options
 @common_options
 def audit(command: RunCommand, fail_on: str, known: str | None) -> int:
     """Check whether each environment is healthy, and if not, why.
@@ -98,11 +98,14 @@ def audit(command: RunCommand, fail_on: str, known: str | None) -> int:
     --where narrows it.
     """
     from tcb_ops.features.health import audit as api
+    from tcb_ops.features.health.audit_kind import audit_spec
 
     command.check_folder()
     with command.opened():
         merchants, reports = command.common.read_merchants(command.settings), command.reports
         cluster, options = command.which.cluster, command.options
+        if command.which.dry_run:
+            return command.dry_run([audit_spec(merchants, command.selection, {})])
         handle = api.start_audit(merchants, known=known, report=reports, cluster=cluster, **options)
         del merchants  # of a large fleet, some MiB less while the report is written
         return command.report(handle, fail_on)

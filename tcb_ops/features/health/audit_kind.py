@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.errors import LedgerDamagedError, OutageError, PlatformStopError, TcbOpsError, TokenSourceError
-from tcb_ops.features.health import HEALTHY, NOT_ASKED, REFUSED_TOKENS, UNHEALTHY
+from tcb_ops.features.health import HEALTHY, NOT_ASKED, REFUSED_TOKENS, UNHEALTHY, interfaces
 from tcb_ops.features.health.verdicts import presumed
 from tcb_ops.i18n import Text, _, as_list, pgettext
 from tcb_ops.kinds import Kind, counted, environment_count, is_provided, provided
-from tcb_ops.model import Outcome, Reason, Row, RowEnd, Selection
+from tcb_ops.model import Outcome, Owner, Reason, Row, RowEnd, Selection
 from tcb_ops.runs.next_commands import command, pace, retry
 from tcb_ops.runs.stop_errors import stop_reason
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from tcb_ops.reports.summary import NextAction, RunSummary
     from tcb_ops.runs.plan import RunSpec
     from tcb_ops.runs.reader import LedgerReader
-    from tcb_ops.runs.records import RunRecord
+    from tcb_ops.runs.records import EnvRecord, RunRecord
     from tcb_ops.settings import Settings
 
 PROBE = "tcb-ops/probe.txt"
@@ -68,6 +69,20 @@ class AuditKind(Kind):
         cause = presumed(str(end.errcode or end.reason))
         unknown = end.reason is NOT_ASKED or cause in _UNKNOWN
         return replace(end, outcome=Outcome.UNKNOWN if unknown else UNHEALTHY)
+
+    def asks(self, environments: Sequence[EnvRecord], settings: Settings) -> Mapping[str, int]:
+        """Return the calls of `AuditCalls`; for an environment that the others have decided, there is none for a link."""
+        from tcb_ops.wechat.client import INTERFACES
+
+        asked = Counter[str]()
+        for _appid, owner in {(environment.appid, environment.owner) for environment in environments}:
+            asked[interfaces.ENVIRONMENTS[owner]] += 1
+            asked[interfaces.QUOTA] += 1
+            if owner is Owner.MERCHANT and settings.tokens.component_appid:
+                asked[interfaces.AUTHORIZER] += 1
+        for environment in environments:
+            asked[f"{INTERFACES[environment.owner]}/uploadfile"] += 1
+        return asked
 
     def stop_error(self, end: RowEnd, appid: str) -> TcbOpsError | None:
         """Return the error for a refused component token, which affects every merchant."""

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 PERMISSIONS = frozenset({49, 64})
 """The permission sets that include tcb/uploadfile; one is enough. 49 is 小程序云开发管理; only older pages list 64."""
+ENVIRONMENTS = {Owner.MERCHANT: "tcb/getenvinfo", Owner.PLATFORM: "componenttcb/describeenvs"}
+AUTHORIZER, QUOTA = "cgi-bin/component/api_get_authorizer_info", "cgi-bin/openapi/quota/get"
 _LONGEST_NAME = 200
 _INTERFACE = re.compile(r"/?[a-z_/-]+")
 _NAME = re.compile(r"[a-z_]{1,40}")
@@ -119,7 +121,7 @@ async def authorizer(
 ) -> AuthorizerInfo | ApiError | InvalidResponse:
     """Return a mini program's name and permission sets. Needs the token of the component, by its appid."""
     body = {"component_appid": component, "authorizer_appid": appid}
-    return await client.ask("cgi-bin/component/api_get_authorizer_info", body, token, read_authorizer)
+    return await client.ask(AUTHORIZER, body, token, read_authorizer)
 
 
 async def environments(
@@ -129,8 +131,7 @@ async def environments(
 
     Each with its status: NORMAL, HALTED (unpaid, over quota or banned) or UNAVAILABLE.
     """
-    interface = "tcb/getenvinfo" if owner is Owner.MERCHANT else "componenttcb/describeenvs"
-    return await client.ask(interface, {}, token, read_environments)
+    return await client.ask(ENVIRONMENTS[owner], {}, token, read_environments)
 
 
 async def quota(
@@ -140,7 +141,7 @@ async def quota(
     from tcb_ops.wechat.client import INTERFACES
 
     counted = {"cgi_path": f"/{INTERFACES[owner]}/uploadfile"}
-    return await client.ask("cgi-bin/openapi/quota/get", counted, token, read_quota)
+    return await client.ask(QUOTA, counted, token, read_quota)
 
 
 async def link(

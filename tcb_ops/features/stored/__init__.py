@@ -86,7 +86,6 @@ FEATURE = Feature(
         "changed_lines": "tcb_ops.features.stored.queries:changed_lines",
         "check_beside": "tcb_ops.features.stored.specs:check_beside",
         "check_resumed_backup": "tcb_ops.features.stored.specs:check_resumed_backup",
-        "overwritten": "tcb_ops.features.stored.specs:overwritten",
         "stored_files": "tcb_ops.features.stored.panel:StoredFiles",
     },
     reasons="features/stored/reasons.csv",

@@ -113,8 +113,9 @@ def start_delete_of(
     def work_of(ledger: Ledger) -> RunSpec:
         foreign_files: Text | None = None
         if isinstance(subject, Batch):
-            chosen = {"foreign": foreign, "of_list": of_list}
-            spec, foreign_files = delete_list_spec(ledger, subject, settings.run_target, options, chosen)
+            spec, foreign_files = delete_list_spec(
+                ledger, subject, settings.run_target, options, foreign=foreign, of_list=of_list
+            )
         else:
             spec = delete_spec(ledger, subject, only, options)
         if ask is not None:
@@ -157,9 +158,9 @@ def start_undo_of(
     subject = upload_of(run, settings)
 
     def work_of(ledger: Ledger) -> RunSpec:
-        spec, files = undo_spec(ledger, subject, only, options.get("selection", ""))
+        spec = undo_spec(ledger, subject, only, options.get("selection", ""))
         if ask is not None:
-            ask(_scope_of(spec), scope_of_undo(spec, files).text)
+            ask(_scope_of(spec), scope_of_undo(spec).text)
         return spec
 
     return start_run(work_of, settings, options, out=out)
@@ -169,7 +170,7 @@ def undo_scope(
     run: str | Run = "latest", *, merchants: Merchants | None = None, settings: Settings
 ) -> UndoScope:
     """Count what an undo would restore and delete, and what cannot be undone. Nothing is sent."""
-    return scope_of_undo(*undo_spec(ledger_with_runs(settings), upload_of(run, settings), merchants, ""))
+    return scope_of_undo(undo_spec(ledger_with_runs(settings), upload_of(run, settings), merchants, ""))
 
 
 def upload_of(run: str | Run, settings: Settings, parameter: str = "run") -> RunRecord:

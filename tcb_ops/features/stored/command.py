@@ -26,11 +26,11 @@ from tcb_ops.cli.options import (
     list_options,
     new_run_options,
     options_of,
+    rehearsed_options,
     report_options,
     resume_options,
     settings_options,
     table_option,
-    target_line,
     yes_option,
 )
 from tcb_ops.errors import InputError, InterruptedRunError, StoppedError, UsageError
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from tcb_ops.lists.batch import Batch
     from tcb_ops.preflight import SendScope
     from tcb_ops.run import Run, RunHandle
+    from tcb_ops.start import StartOptions
 
 
 LINES_SHOWN = 200
@@ -112,14 +113,14 @@ def confirm(command: RunCommand, what: str, *, content: bool) -> int:
             return _finish(command, handle)
 
 
-@click.command(cls=Command, usual="foreign out yes target where json")
+@click.command(cls=Command, usual="foreign out dry-run yes target where json")
 @click.argument("what", metavar="RUN|LIST", required=False)
 @click.option("--foreign", is_flag=True, help="Delete also files that no run of this ledger uploaded.")
 @report_options
 @yes_option
 @list_options
 @limit_options
-@resume_options
+@rehearsed_options
 @common_options
 def delete(command: RunCommand, what: str | None, *, foreign: bool) -> int:
     """Delete uploaded files from the merchants' environments.
@@ -136,10 +137,13 @@ def delete(command: RunCommand, what: str | None, *, foreign: bool) -> int:
             needs = _("`delete` needs a run or a list. For example:")
             raise UsageError(as_lines((needs, "tcb-ops delete latest")))
         with _subject(command, what) as (subject, selection):
+            options = command.options | {"selection": selection}
+            if command.which.dry_run:
+                return _rehearse_delete(command, subject, options, foreign=foreign)
             handle = stored.start_delete_of(
                 subject,
                 command.settings,
-                command.options | {"selection": selection},
+                options,
                 only=command.common.matching(command.settings),
                 foreign=foreign,
                 out=command.reports,
@@ -148,12 +152,12 @@ def delete(command: RunCommand, what: str | None, *, foreign: bool) -> int:
             return _finish(command, handle)
 
 
-@click.command(cls=Command, usual="out yes target where json")
+@click.command(cls=Command, usual="out dry-run yes target where json")
 @click.argument("run", default="latest")
 @report_options
 @yes_option
 @limit_options
-@resume_options
+@rehearsed_options
 @common_options
 def undo(command: RunCommand, run: str) -> int:
     """Undo an upload: restore what it overwrote, delete what it added.
@@ -162,12 +166,20 @@ def undo(command: RunCommand, run: str) -> int:
     that somebody else has changed since is not touched. On a terminal a live target always asks first.
     """
     from tcb_ops.features.stored import api as stored
+    from tcb_ops.features.stored.specs import scope_of_undo, undo_spec
+    from tcb_ops.start import ledger_with_runs
 
     with _opened(command):
         if command.which.resume is not None:
             return _finish(command, command.resume(UNDO))
+        upload = _upload(command, run)
+        if command.which.dry_run:
+            subject, ledger = stored.upload_of(upload, command.settings), ledger_with_runs(command.settings)
+            work = undo_spec(ledger, subject, command.common.matching(command.settings), command.selection)
+            command.console.info(scope_of_undo(work).text)
+            return command.dry_run([work])
         handle = stored.start_undo_of(
-            _upload(command, run),
+            upload,
             command.settings,
             command.options,
             only=command.common.matching(command.settings),
@@ -462,20 +474,31 @@ def _delete_gone(command: RunCommand, plan: SyncPlan, run: Run) -> tuple[Run | N
 
 
 def _rehearse(command: RunCommand, plan: SyncPlan, *, deletes: bool) -> int:
-    console, settings = command.console, command.settings
+    from tcb_ops.runs.plan import list_spec, upload_spec
+
+    works = [upload_spec(plan.batch, command.selection, {})]
     if deletes and plan.gone is not None:
-        console.info(_("--delete would delete them."))
-    console.json_extra = _gone_in_json(plan, None)
-    changed = plan.changed(settings)
-    if changed is not None:
-        return command.dry_run(changed, uploads=True)
-    if command.common.json:
-        console.json({"rows": 0, "calls": 0})
-    else:
-        text = _("Nothing would be sent: {rows}, all unchanged.")
-        console.print(text.format(rows=row_count(plan.batch.valid)))
-    console.info(target_line(settings))
-    return 0
+        works.append(list_spec(plan.gone, DELETE))
+    command.console.json_extra = _gone_in_json(plan, None)
+    return command.dry_run(works, plan.batch, skip_unchanged=True)
+
+
+def _rehearse_delete(
+    command: RunCommand, subject: str | Batch, options: StartOptions, *, foreign: bool
+) -> int:
+    from tcb_ops.features.stored.api import upload_of
+    from tcb_ops.features.stored.specs import delete_list_spec, delete_spec
+    from tcb_ops.lists.batch import Batch
+    from tcb_ops.start import ledger_with_runs
+
+    settings, ledger = command.settings, ledger_with_runs(command.settings)
+    if not isinstance(subject, Batch):
+        only = command.common.matching(settings)
+        return command.dry_run([delete_spec(ledger, upload_of(subject, settings), only, options)])
+    work, foreign_files = delete_list_spec(ledger, subject, settings.run_target, options, foreign=foreign)
+    if foreign_files is not None:
+        command.console.info(foreign_files)
+    return command.dry_run([work], subject)
 
 
 def _gone_in_json(plan: SyncPlan, deleted: Run | None) -> dict[str, object]:

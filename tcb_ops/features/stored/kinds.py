@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tcb_ops.features.stored import StoredOutcome, StoredReason
 from tcb_ops.i18n import Text, _, as_list, pgettext
 from tcb_ops.kinds import Kind, row_count
-from tcb_ops.model import Outcome, Row, RowEnd
+from tcb_ops.model import Outcome, Row, RowEnd, Step, Want
 from tcb_ops.runs.next_commands import command, retry, upload_options
 
 if TYPE_CHECKING:
@@ -96,6 +96,7 @@ class DeleteKind(_StoredKind):
     replacing = frozenset({StoredOutcome.DELETED, StoredOutcome.ALREADY_GONE})
     rows_per_call = FILES_PER_CALL
     changes_store = takes_back = True
+    wants = Want.NOTHING
 
 
 class UndoKind(_StoredKind):
@@ -108,11 +109,22 @@ class UndoKind(_StoredKind):
     question = _("Undo the upload in {live_environments} of {api_base}?")
     changed = pgettext("by a run", "undone")
     replacing = frozenset({StoredOutcome.RESTORED, StoredOutcome.DELETED})
-    changes_store = takes_back = True
+    changes_store = asks_store = takes_back = True
     _outcomes: Mapping[Outcome, Outcome] = {
         Outcome.REFUSED: Outcome.FAILED,
         Outcome.INVALID: StoredOutcome.NOT_UNDOABLE,
     }
+
+    def want(self, row: Row) -> Want:
+        """Return what undoes a row: the saved file, or none. One that cannot be undone stays."""
+        if row.invalid:
+            return Want.AS_IT_IS
+        return Want.FILE if row.file else Want.NOTHING
+
+    def least_calls(self, step: Step) -> int:
+        """Return those that look, and those that then delete a file, or request a link and store one."""
+        look = 2
+        return {Step.UNCHANGED: 0, Step.NOT_KNOWN: 1, Step.DELETED: look + 1}.get(step, look + 2)
 
     def stored_headers(self, row: Row) -> tuple[str | None, str | None]:
         """Return the headers that the restored object had."""

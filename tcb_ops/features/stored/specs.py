@@ -23,22 +23,30 @@ from tcb_ops.i18n import Text, _, as_lines, as_sentences, ngettext
 from tcb_ops.kinds import Kind
 from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.merchants import Merchants
-from tcb_ops.model import STORED_OUTCOMES, Outcome, Row, Selection
+from tcb_ops.model import STORED_OUTCOMES, Outcome, Row, Selection, Step, Want
 from tcb_ops.preflight import SendScope
 from tcb_ops.reports.explanations import change_lines
+from tcb_ops.runs.changes import Change
 from tcb_ops.runs.files import OwnFile
 from tcb_ops.runs.ledger import Ledger, taken
-from tcb_ops.runs.list_kinds import UPLOAD
 from tcb_ops.runs.next_commands import SIGNED, quoted, resume
 from tcb_ops.runs.plan import RunSpec, environments_of_rows, list_spec, undone_uploads
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import RowRecord, RunRecord, may_have_stored
 from tcb_ops.settings import Settings
-from tcb_ops.start import StartOptions, existing_ledger
+from tcb_ops.start import StartOptions
 
 LISTED = 20
 """Files that a message lists."""
 _DOUBTFUL = frozenset({Outcome.FAILED, Outcome.REFUSED})
+_EXPECTED: Mapping[Step, Outcome] = {
+    Step.NEW: StoredOutcome.RESTORED,
+    Step.REPLACED: StoredOutcome.RESTORED,
+    Step.DELETED: StoredOutcome.DELETED,
+    Step.UNCHANGED: StoredOutcome.LEFT,
+    Step.NOT_KNOWN: Outcome.UNKNOWN,
+}
+"""How a row of an undo ends, if the store has what the ledger says."""
 _UNDO_TEXTS = {
     StoredOutcome.RESTORED: _("{files} will be restored from the backup."),
     StoredOutcome.DELETED: _("{files} will be deleted: nothing was there before."),
@@ -127,19 +135,25 @@ def delete_spec(ledger: Ledger, subject: RunRecord, only: Merchants | None, opti
     # A delete of these files that failed, or was interrupted, has left them there.
     not_counted = of_upload | {run.id for run in runs_about(ledger, subject, DELETE)}
 
-    def are_left() -> Iterator[tuple[Row, bool]]:
+    def changes() -> Iterator[Change]:
         for row, file in ledger.known_files(spec.rows(), subject.target):
-            since = file is not None and file.changed_since(of_upload, subject.number)
-            yield row, not (since or (file is not None and file.may_have_changed(not_counted)))
+            changed = file is not None and (
+                file.changed_since(of_upload, subject.number) or file.may_have_changed(not_counted)
+            )
+            yield Change(row, file, Want.AS_IT_IS if changed else DELETE.want(row))
 
-    left_out = sum(not is_left for _row, is_left in are_left())
+    left_out = sum(change.want is Want.AS_IT_IS for change in changes())
     if not left_out:
         return spec
-    environments = environments_of_rows((row for row, is_left in are_left() if is_left), spec.environments)
+
+    def to_delete() -> Iterator[Row]:
+        return (change.row for change in changes() if change.want is Want.NOTHING)
+
+    environments = environments_of_rows(to_delete(), spec.environments)
     planned = {(environment.env, environment.appid) for environment in environments}
 
-    def rows() -> Iterator[Row]:
-        return (row for row, is_left in are_left() if is_left and (row.env, row.appid) in planned)
+    def rows() -> Iterator[Row]:  # other runs may have changed files meanwhile
+        return (row for row in to_delete() if (row.env, row.appid) in planned)
 
     text = ngettext(
         "{n:,} file is left out: another run has uploaded to its path, or deleted it, since.",
@@ -148,17 +162,20 @@ def delete_spec(ledger: Ledger, subject: RunRecord, only: Merchants | None, opti
     )
     if not environments:
         raise UsageError(as_sentences((text, _("Nothing is left to delete."))))
-    return replace(spec, rows=rows, environments=environments, warning=text)
+    return replace(spec, rows=rows, environments=environments, warning=text, changes=changes)
 
 
-def scope_of_undo(spec: RunSpec, files: Callable[[], Iterator[tuple[Row, Outcome]]]) -> UndoScope:
-    """Count what an undo would do; both are as `undo_spec` returns them."""
+def scope_of_undo(spec: RunSpec) -> UndoScope:
+    """Count what an undo would do; `spec`: of `undo_spec`."""
     counts, rows, example = Counter[Outcome](), Counter[tuple[str, str]](), None
-    for row, preview in files():
-        counts[preview] += 1
-        if preview is StoredOutcome.NOT_UNDOABLE:
+    for change in spec.changes() if spec.changes is not None else ():
+        row, step = change.row, change.step
+        if row.invalid:
             example = example or row
-        elif preview is not StoredOutcome.LEFT:
+            counts[StoredOutcome.NOT_UNDOABLE] += 1
+            continue
+        counts[_EXPECTED[step]] += 1
+        if step is not Step.UNCHANGED:
             rows[row.appid, row.env] += 1
     texts = _UNDO_TEXTS | ({} if spec.options["backup"] else _WITHOUT_BACKUP)
     about = {"line": example.line, "why": example.invalid} if example is not None else {}
@@ -173,8 +190,8 @@ def scope_of_undo(spec: RunSpec, files: Callable[[], Iterator[tuple[Row, Outcome
 
 def undo_spec(
     ledger: Ledger, subject: RunRecord, only: Merchants | None, selection: str | Selection
-) -> tuple[RunSpec, Callable[[], Iterator[tuple[Row, Outcome]]]]:
-    """Return the rows that a run has uploaded or may have uploaded, each with what undoes it; and them with their previews.
+) -> RunSpec:
+    """Return the rows that a run has uploaded or may have uploaded, each with what undoes it.
 
     A row whose path had a file has that file in the backup as its local file; a row whose path was free has none; a row that
     replaced an earlier upload without a backup has its problem, and ends as not_undoable. Raises UsageError.
@@ -221,7 +238,7 @@ def undo_spec(
         for record in ledger.rows(run, outcomes=frozenset({StoredOutcome.CONFLICT}))
     }
 
-    def files() -> Iterator[tuple[Row, Outcome]]:
+    def changes() -> Iterator[Change]:
         for planned, file, own in ledger.with_own_files(spec.rows(), runs):
             since = ""
             if file is not None:
@@ -235,36 +252,42 @@ def undo_spec(
                     of_upload | taken_back_by, subject.number, certain=certain, sent=sent
                 )
             row = _undone(planned, since, own, backup)
-            if row.invalid:
-                yield row, StoredOutcome.NOT_UNDOABLE
-            elif file is not None and file.changed in taken_back_by:
-                yield row, StoredOutcome.LEFT
-            elif own is None or not own.md5 or row.line in conflicts:
-                yield row, Outcome.UNKNOWN
-            else:  # it is there: the backup decides
-                yield row, StoredOutcome.RESTORED if row.file else StoredOutcome.DELETED
+            want = UNDO.want(row)
+            if want is not Want.AS_IT_IS and file is not None and file.changed in taken_back_by:
+                want = Want.AS_IT_IS
+            elif want is not Want.AS_IT_IS and (own is None or not own.md5 or row.line in conflicts):
+                want = Want.NOT_KNOWN
+            yield Change(row, file, want)
 
-    root, rows = backup.folder if backup is not None else None, lambda: (row for row, _preview in files())
-    return replace(spec, root=root, warning=warning, rows=rows), files
+    root = backup.folder if backup is not None else None
+    return replace(
+        spec, root=root, warning=warning, rows=lambda: (change.row for change in changes()), changes=changes
+    )
 
 
 def delete_list_spec(
-    ledger: Ledger, batch: Batch, target: str, options: StartOptions, chosen: Mapping[str, Any]
+    ledger: Ledger,
+    batch: Batch,
+    target: str,
+    options: StartOptions,
+    *,
+    foreign: bool = False,
+    of_list: str = "",
 ) -> tuple[RunSpec, Text | None]:
     """Return the rows of a list; and a list of the files that no run of the ledger uploaded, None where there are none.
 
-    `chosen`: `foreign` and `of_list`, which the run keeps. Raises UsageError for such files where `foreign` is not
-    chosen. An unfinished delete of the same list was checked when it began, and is resumed: not with `new_run`.
+    Raises UsageError for such files, unless `foreign` is given. `of_list`: as in `start_delete_of`. An unfinished delete of the same list was checked when it began, and is resumed: not with `new_run`.
     """
+    chosen = {"foreign": foreign, "of_list": of_list}
     spec = replace(list_spec(batch, DELETE, options.get("selection", "")), options=chosen)
     if not options.get("new_run") and _is_unfinished(ledger, spec, target):
         return spec, None
     known_files = ledger.known_files(spec.rows(), target)
-    foreign = (row for row, file in known_files if file is None or not file.is_ours)
-    first = list(islice(foreign, LISTED))
+    others = (row for row, file in known_files if file is None or not file.is_ours)
+    first = list(islice(others, LISTED))
     if not first:
         return spec, None
-    rest = sum(1 for _row in foreign)
+    rest = sum(1 for _row in others)
     head = ngettext(
         "{n:,} file was not uploaded by a run of this ledger, or has been deleted since:",
         "{n:,} files were not uploaded by a run of this ledger, or have been deleted since:",
@@ -272,7 +295,7 @@ def delete_list_spec(
     )
     more = [_("and {n:,} more", n=rest)] if rest else []
     listed = as_lines([head, *(f"{sanitize(row.env)}  {sanitize(row.path)}" for row in first), *more])
-    if not chosen["foreign"]:
+    if not foreign:
         refused = as_lines((listed, _("Nothing was deleted.")))
         raise UsageError(refused, _("To delete them as well: --foreign"))
     return spec, listed
@@ -284,21 +307,6 @@ def _is_unfinished(ledger: Ledger, spec: RunSpec, target: str) -> bool:
         run.finished_at is None and (run.kind, run.list_sha256, run.selection, run.parent) == same
         for run in ledger.runs(target, damaged=[])
     )
-
-
-def overwritten(batch: Batch, *, settings: Settings) -> int:
-    """Count the rows whose path an earlier run of the ledger wrote, so that an upload replaces its file.
-
-    The newest upload of the list does not count if it is unfinished: it may be resumed.
-    """
-    if (ledger := existing_ledger(settings)) is None:
-        return 0
-    target = settings.run_target
-    runs = (run for run in ledger.runs(target, damaged=[]) if run.list_sha256 == batch.sha256)
-    newest = next((run for run in runs if run.kind is UPLOAD), None)
-    own = newest.id if newest is not None and newest.finished_at is None else None
-    files = (file for _row, file in ledger.known_files(batch.rows(), target) if file is not None)
-    return sum(file.is_ours and file.run != own for file in files)
 
 
 def _of_run(

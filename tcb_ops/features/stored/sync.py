@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import chain, islice
@@ -21,14 +20,11 @@ from tcb_ops.kinds import environment_count
 from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.paths import read_paths
-from tcb_ops.lists.row_files import content_type_of
 from tcb_ops.model import Merchant, Row
-from tcb_ops.runs.files import StoredFile
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.settings import Settings
 from tcb_ops.start import existing_ledger
 from tcb_ops.table_files import write_table
-from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError, hash_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,26 +66,6 @@ class SyncPlan:
             and not os.path.lexists(self.scanned.folder / row.file)
         )
         return _written(self.gone.source, remaining, self.gone.merchants)
-
-    def changed(self, settings: Settings) -> Batch | None:
-        """Return the rows that differ from what the ledger last knows at their paths; None if all are the same."""
-        ledger = existing_ledger(settings)
-        if ledger is None or self.batch.root is None:
-            return self.batch
-        root, digests = self.batch.root, dict[str, str]()
-
-        def differs(row: Row, file: StoredFile | None) -> bool:
-            if file is None or not file.is_known or file.bytes != row.size:
-                return True
-            if row.file not in digests:
-                with suppress(FileChangedError, FileUnreadableError):
-                    digests[row.file] = hash_file(root / row.file, row.size or 0, row.mtime_ns or 0)
-            headers = row.content_type or content_type_of(row.path, row.file), row.cache_control
-            return digests.get(row.file) != file.md5 or headers != (file.content_type, file.cache_control)
-
-        known_files = ledger.known_files(self.batch.rows(), settings.run_target)
-        rows = (row for row, file in known_files if differs(row, file))
-        return _written(self.batch.source.with_suffix(".changed.csv"), rows, self.batch.merchants, root)
 
 
 def plan_sync(

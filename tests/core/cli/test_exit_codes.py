@@ -236,11 +236,15 @@ def test_a_dry_run_counts_and_sends_nothing(open_cli, kind):
     result = getattr(cli, kind)("--dry-run", "--rate", "2")
     assert result.code == 0
     assert f"{30 if kind == 'links' else 60} calls" in result.out
-    assert result.out.index("Nothing was sent.") < result.out.index(TEA.name), "totals first"
+    lines = [line.split() for line in result.out.splitlines()]
+    assert lines[2] == ["2", "merchants", "30", "0", "0", "0"], "totals first"
+    assert lines[3] == [TEA.name, "20", "0", "0", "0"]
+    assert lines[-1] == ["Nothing", "was", "sent."]
     found = getattr(cli, kind)("--dry-run", "--json", "--rate", "2").json
     assert (found["rows"], found["valid"], found["merchants"], found["envs"]) == (30, 30, 2, 3)
     assert found["seconds_at_rate"] == 10.0
-    assert sum(line["rows"] for line in found["by_merchant"]) == 30
+    assert found["changes"] == {"new": 30}
+    assert [line["changes"] for line in found["by_merchant"]] == [{"new": 20}, {"new": 10}]
     assert cli.calls == 0
     assert cli("runs", "--json").json == {"runs": []}
 

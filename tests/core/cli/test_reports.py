@@ -126,7 +126,10 @@ def test_a_dry_run_shows_and_does_not_ask(open_cli):
     cli = open_cli(many(*SIX, rows=2), merchants=SIX)
     result = cli.upload(*LIVE, "--dry-run")
     assert result.code == 0
-    assert "24 calls to https://api.example.invalid and its store.\nNothing was sent." in result.out
+    assert (
+        "24 calls to https://api.example.invalid and its store. To be sent: 216 B.\nNothing was sent."
+        in result.out
+    )
 
 
 def test_runs_show_a_run_and_its_rows(open_cli):

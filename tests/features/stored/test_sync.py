@@ -177,7 +177,7 @@ def test_what_a_confirmation_misses_is_sent_again(open_cli, photos):
     cli.workspace.sim.remove("tea-1a2b3c", "banner.svg")
     assert sync(cli)["counts"] == {"unchanged": 6}
     assert cli("confirm", "--content").code == 1
-    assert sync(cli, "--dry-run")["rows"] == 1
+    assert sync(cli, "--dry-run")["changes"] == {"replaced": 1, "unchanged": 5}
     assert sync(cli)["counts"] == {"uploaded": 1, "unchanged": 5}
     assert len(stored(cli)) == 6
 
@@ -233,18 +233,17 @@ def test_a_killed_deletion_is_not_resumed_over_files_that_are_back(open_cli, wai
 def test_a_rehearsal_shows_what_would_be_sent_and_deleted(open_cli, photos):
     cli = open_cli()
     sync(cli)
-    assert (
-        "Nothing would be sent: 6 rows, all unchanged."
-        in cli("sync", "photos", "--to", "all-envs", "--dry-run").out
-    )
+    assert "The run would change nothing." in cli("sync", "photos", "--to", "all-envs", "--dry-run").out
     (photos / "banner.svg").unlink()
     (photos / "new.svg").write_text("<svg/>", encoding="utf-8")
     result = cli("sync", "photos", "--to", "all-envs", "--delete", "--dry-run")
     assert result.code == 0
     assert "3 uploaded files are no longer in the folder, but in 3 environments:" in result.err
-    assert "--delete would delete them." in result.err
-    assert "The run would make 6 calls" in result.out
-    assert cli("sync", "photos", "--to", "all-envs", "--dry-run", "--json").json["gone"]["rows"] == 3
+    assert result.out.splitlines()[2].split() == ["2", "merchants", "3", "0", "3", "3"]
+    found = cli("sync", "photos", "--to", "all-envs", "--delete", "--dry-run", "--json").json
+    assert (found["changes"], found["gone"]["rows"]) == ({"new": 3, "deleted": 3, "unchanged": 3}, 3)
+    kept = cli("sync", "photos", "--to", "all-envs", "--dry-run", "--json").json
+    assert (kept["changes"], kept["gone"]["rows"]) == ({"new": 3, "unchanged": 3}, 3)
     assert len(stored(cli)) == 6
 
 
