@@ -23,15 +23,15 @@ from tcb_ops import load_settings, read_merchants, read_paths
 from tcb_ops.features.stored.specs import (
     confirm_spec,
     delete_spec,
-    overwritten,
     scope_of_undo,
     undo_spec,
 )
 from tcb_ops.features.stored.sync import SyncPlan, plan_sync
-from tcb_ops.model import Outcome, RowEnd
+from tcb_ops.model import Outcome, RowEnd, Selection
+from tcb_ops.preflight import replaced
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.list_kinds import UPLOAD
-from tcb_ops.runs.plan import environments_of_rows
+from tcb_ops.runs.plan import environments_of_rows, planned_changes, upload_spec
 from tcb_ops.runs.records import NewRun, RunRecord, Usage
 
 TARGET = "http://127.0.0.1:1"
@@ -104,7 +104,9 @@ class Prepared:
         """Scan the folder, find the files that are gone from it, and those that differ from what is stored."""
         plan = self._synced()
         assert plan.gone is not None
-        plan.changed(self.settings)
+        work = upload_spec(plan.batch, "", {})
+        for _change in planned_changes(work, self.ledger, TARGET, skip_unchanged=True):
+            pass
 
     def plan(self) -> None:
         """Write the rows of a new run, as links and uploads begin."""
@@ -117,7 +119,7 @@ class Prepared:
 
     def upload(self) -> None:
         """Count the paths that hold a file."""
-        overwritten(self.batch, settings=self.settings)
+        replaced(self.batch, self.settings, Selection())
 
     def skip_unchanged(self) -> None:
         """Read the rows of that run, and what earlier runs stored at their paths."""
@@ -138,8 +140,8 @@ class Prepared:
 
     def undo(self) -> None:
         """Say what an undo would do, and find its rows."""
-        spec, files = undo_spec(self.ledger, self.newest, None, "")
-        scope_of_undo(spec, files)
+        spec = undo_spec(self.ledger, self.newest, None, "")
+        scope_of_undo(spec)
         for _row in spec.rows():
             pass
 

@@ -6,19 +6,15 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias
 
 from tcb_ops.kinds import Kind
 from tcb_ops.model import Row, Step, Want, is_source
 from tcb_ops.runs.files import StoredFile
 from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError, hash_file
 
-KnownFiles: TypeAlias = Iterable[tuple[Row, StoredFile | None]]
-"""Rows, each with what is known of its path."""
-
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class PlannedChange:
     """What a run will do at the path of a row."""
 
     row: Row
@@ -59,11 +55,11 @@ class Change:
 
 def changes_of(
     kind: Kind,
-    files: KnownFiles,
+    files: Iterable[tuple[Row, StoredFile | None]],
     left: Collection[tuple[str, str]] = (),
     is_same: Callable[[Row, StoredFile], bool] = lambda _row, _file: False,
-) -> Iterator[Change]:
-    """Give the changes by the rows of a list.
+) -> Iterator[PlannedChange]:
+    """Give the changes by rows, of which `files` has each with what is known of its path.
 
     `left`: (env, appid) of merchants that have left, for whose rows nothing is attempted. `is_same`: whether a file that is
     certain to be there is the row's.
@@ -71,7 +67,7 @@ def changes_of(
     for row, have in files:
         want = Want.AS_IT_IS if (row.env, row.appid) in left else kind.want(row)
         same = have is not None and have.is_known and is_same(row, have)
-        yield Change(row, have, want, same)
+        yield PlannedChange(row, have, want, same)
 
 
 def comparing(kind: Kind, root: Path) -> Callable[[Row, StoredFile], bool]:

@@ -18,7 +18,7 @@ from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.row_files import as_they_are, source_check
 from tcb_ops.model import Listener, Merchant, Outcome, Owner, Row, Secret, Selection
-from tcb_ops.runs.changes import Change, changes_of, comparing
+from tcb_ops.runs.changes import PlannedChange, changes_of, comparing
 from tcb_ops.runs.corrections import corrected_run
 from tcb_ops.runs.histories import corrections_of, merged_runs
 from tcb_ops.runs.ledger import Ledger, taken
@@ -281,7 +281,7 @@ class RunSpec:
     """Returns a row's whole URL, where some have a query; only this process has them."""
     given: Given | None = None
     """The DataFrame that was the list; only this process has it."""
-    changes: Callable[[], Iterator[Change]] | None = None
+    changes: Callable[[], Iterator[PlannedChange]] | None = None
     """What the run will change; None: what its kind wants at the paths of its rows."""
 
     @property
@@ -292,7 +292,7 @@ class RunSpec:
 
 def planned_changes(
     work: RunSpec, ledger: LedgerReader | None, target: str, *, skip_unchanged: bool = False
-) -> Iterator[Change]:
+) -> Iterator[PlannedChange]:
     """Return what a run would change, as far as the ledger knows: without one, nothing is known."""
     if work.changes is not None:
         return work.changes()

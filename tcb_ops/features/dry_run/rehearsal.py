@@ -16,7 +16,7 @@ from tcb_ops.lists.batch import Batch
 from tcb_ops.model import Outcome, Step
 from tcb_ops.preflight import SendScope, facts, facts_line
 from tcb_ops.reports.formats.terminal import AlignedTable
-from tcb_ops.runs.changes import Change
+from tcb_ops.runs.changes import PlannedChange
 from tcb_ops.runs.plan import RunSpec, planned_changes
 from tcb_ops.start import existing_ledger, rest_of_unfinished
 
@@ -55,7 +55,7 @@ class MerchantChanges:
 
 
 def count_changes(
-    planned: Iterable[tuple[Kind, Iterator[Change]]], rate: float | None
+    planned: Iterable[tuple[Kind, Iterator[PlannedChange]]], rate: float | None
 ) -> list[MerchantChanges]:
     """Count by merchant what runs of these kinds would change."""
     counted = defaultdict[str, Counter[Step]](Counter)

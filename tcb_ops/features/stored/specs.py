@@ -26,7 +26,7 @@ from tcb_ops.lists.merchants import Merchants
 from tcb_ops.model import STORED_OUTCOMES, Outcome, Row, Selection, Step, Want
 from tcb_ops.preflight import SendScope
 from tcb_ops.reports.explanations import change_lines
-from tcb_ops.runs.changes import Change
+from tcb_ops.runs.changes import PlannedChange
 from tcb_ops.runs.files import OwnFile
 from tcb_ops.runs.ledger import Ledger, taken
 from tcb_ops.runs.next_commands import SIGNED, quoted, resume
@@ -135,12 +135,12 @@ def delete_spec(ledger: Ledger, subject: RunRecord, only: Merchants | None, opti
     # A delete of these files that failed, or was interrupted, has left them there.
     not_counted = of_upload | {run.id for run in runs_about(ledger, subject, DELETE)}
 
-    def changes() -> Iterator[Change]:
+    def changes() -> Iterator[PlannedChange]:
         for row, file in ledger.known_files(spec.rows(), subject.target):
             changed = file is not None and (
                 file.changed_since(of_upload, subject.number) or file.may_have_changed(not_counted)
             )
-            yield Change(row, file, Want.AS_IT_IS if changed else DELETE.want(row))
+            yield PlannedChange(row, file, Want.AS_IT_IS if changed else DELETE.want(row))
 
     left_out = sum(change.want is Want.AS_IT_IS for change in changes())
     if not left_out:
@@ -238,7 +238,7 @@ def undo_spec(
         for record in ledger.rows(run, outcomes=frozenset({StoredOutcome.CONFLICT}))
     }
 
-    def changes() -> Iterator[Change]:
+    def changes() -> Iterator[PlannedChange]:
         for planned, file, own in ledger.with_own_files(spec.rows(), runs):
             since = ""
             if file is not None:
@@ -257,7 +257,7 @@ def undo_spec(
                 want = Want.AS_IT_IS
             elif want is not Want.AS_IT_IS and (own is None or not own.md5 or row.line in conflicts):
                 want = Want.NOT_KNOWN
-            yield Change(row, file, want)
+            yield PlannedChange(row, file, want)
 
     root = backup.folder if backup is not None else None
     return replace(

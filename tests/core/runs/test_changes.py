@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tcb_ops.model import Outcome, Row, Step, Want
-from tcb_ops.runs.changes import Change, changes_of, comparing
+from tcb_ops.runs.changes import PlannedChange, changes_of, comparing
 from tcb_ops.runs.files import StoredFile
 from tcb_ops.runs.list_kinds import UPLOAD
 
@@ -34,7 +34,7 @@ GONE = replace(THERE, md5="", uploaded=False)
     ],
 )
 def test_a_step_follows_from_what_is_there_and_what_is_wanted(have, want, same, step):
-    assert Change(ROW, have, want, same).step is step
+    assert PlannedChange(ROW, have, want, same).step is step
 
 
 @pytest.mark.parametrize(
