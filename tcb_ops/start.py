@@ -357,6 +357,8 @@ def start_run(
     work = work_of(ledger)
     if work.kind.writes_links and dest is not None:
         check_destination(dest)
+    # `stack` passes to the RunHandle and ends with the run: its lock, the simulator, the cluster. `while_planning` ends here, after the
+    # run's lock is held: in between, another command would find the run with nobody at work.
     with ExitStack() as stack, ExitStack() as while_planning:
         runner = None
         if cluster is not None:  # opened before anything is planned

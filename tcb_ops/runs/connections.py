@@ -98,7 +98,7 @@ class Database:
     def connection(self) -> Iterator[Connection]:
         """Yield a connection for this thread; a transaction that is not committed is rolled back."""
         try:
-            connection = self._idle.pop()
+            connection = self._idle.pop()  # a list's pop and append are atomic: threads need no lock
         except IndexError:
             connection = self.open()
         try:
@@ -205,6 +205,8 @@ class Database:
         Returns the ends that were written: those of rows which were pending.
         """
         connection.execute(SPEND, (usage.seconds, usage.link_calls, usage.upload_calls, run.number))
+        # In this order: a row notes what was at its path (REPLACED) before the table of stored files says what is there now. Only
+        # pending rows are written, so that a process which lost its lock in a freeze changes nothing that another one recorded.
         changed = changing(run, ends)
         others = ends if not changed else [end for end in ends if end.outcome not in run.kind.replacing]
         done = 0

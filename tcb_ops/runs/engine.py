@@ -238,6 +238,7 @@ class Engine:
 
     async def _dispatch(self) -> None:
         while self._error is None:
+            # Cleared before anything is looked at: what happens from here on wakes the wait below at once.
             self._wake.clear()
             now = self._clock()
             if self._lease.holds:
@@ -249,7 +250,7 @@ class Engine:
             is_busy = self._tasks or self._background or self._held_tasks or self._writer.busy
             if not is_busy and self._scheduler.is_done:
                 return
-            if not self._tasks:
+            if not self._tasks:  # nothing else will end: what waits for company is committed now
                 self._writer.flush()
             self._set_timer(now)
             await self._wake.wait()
@@ -259,6 +260,8 @@ class Engine:
         if self._error is not None or self._outage.since is not None or not self._lease.holds:
             return None
         most, rows_per_call = 2 * self._limits.concurrency, self._kind.rows_per_call
+        # The server has acted on these rows, or may have, and the ledger does not know. A call of more rows than `most` begins
+        # when there are no others, or it never would.
         while (lost := self._rows_in_flight + self._writer.uncommitted) + rows_per_call <= most or not lost:
             task = self._scheduler.take(now)
             if task is None:
@@ -321,6 +324,8 @@ class Engine:
         task: Task | None = first
         while task is not None:
             await self._work_on(task)
+            # The dispatcher sleeps. It is woken only for what this task does not do itself: begin others, set the timer, refill,
+            # ask for tokens.
             task, scheduler = self._next(self._clock()), self._scheduler
             others_may_begin = len(self._tasks) < self._limits.concurrency
             has_timer = scheduler.next_timer() is not None
@@ -339,6 +344,8 @@ class Engine:
             return
         finally:
             self._rows_in_flight -= rows
+        # `last_answer` is that of any row: an answer since this one began says that the network is there, so that a host which
+        # cannot be reached is a problem of this row; without one, it is an outage, and the row's attempt does not count.
         if self._outage.since is not None and self._calls.last_answer >= began:
             self._outage_ended()
         if isinstance(result, SomeEnds):

@@ -242,6 +242,8 @@ def says_more(run: RunRecord, ends: Sequence[RowEnd]) -> bool:
 
 def _give_back(connection: Connection, at: tuple[int, int], undone: Collection[int]) -> None:
     """Give a path back to who had it before the upload that a row has undone: if it left there what had been there."""
+    # Row by row back to the first that is not undone: a retry replaced what its upload had left, and both are taken back. The
+    # file is given back only if the undo left what that row had left: the same bytes, or nothing as there was nothing.
     before = connection.execute(_REPLACED_BY, at).fetchone()
     while before is not None and before[0] in undone:
         before = connection.execute(_REPLACED_BY, before).fetchone()

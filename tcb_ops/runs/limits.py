@@ -188,6 +188,7 @@ def after_no_token(
         limits: attempts and patience.
 
     """
+    # A source that answers nobody is down, which stops the run; one that answers others has a problem with this merchant alone.
     patient = now - since < limits.patience
     if source_answered < since:
         return NextStep.RETRY if patient else NextStep.STOP_RUN

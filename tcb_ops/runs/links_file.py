@@ -244,6 +244,7 @@ class LinksFile:
                 if not number.isdigit() or len(number) > 9:
                     continue
                 line = int(number)
+                # The newest record counts, also a damaged one: an earlier link of the row has been replaced, so it may have expired.
                 if line >= len(offsets):
                     offsets.extend([-1] * (line + 1 - len(offsets)))
                 try:

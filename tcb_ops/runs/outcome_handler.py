@@ -151,6 +151,8 @@ class OutcomeHandler:
 
     def token_refused(self, task: Task, end: RowEnd) -> None:
         """Handle 40001 and similar codes: use a token newer than the refused one, or have the source asked for one."""
+        # Many rows are in flight with one token, and all are refused. The first has it replaced; the others see that the app has
+        # another one, or none, by now, and go again with that: the source is asked once.
         app, refused = task.lane.app, task.token
         task.refusal = end
         if app.rejected == refused and self.clock() < app.rejected_until:

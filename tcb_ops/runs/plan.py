@@ -93,7 +93,7 @@ def plan(
                 _("Upload its list again with --new-run."),
             )
         return _resumed(ledger, _named_run(run, work, settings), work, settings), True
-    if not new_run:
+    if not new_run:  # a list with the wrong --root is no other work: both runs would write to the same paths
         _refuse_another_root(ledger, work, settings)
     unfinished = same_work(ledger, work, settings, now)
     choice = choose(unfinished.created_at if unfinished else None, now, work.kind, new_run=new_run)

@@ -402,6 +402,8 @@ class Scheduler:
         if app.token is None:
             self.tokenless[app] = None
             return None
+        # A task that comes back has its place among those in flight already; it waits only while a slowed scope has fewer
+        # places than before. One that begins needs a free place.
         full = _no_more_continue if lane.back else _no_more_begin
         if full(env) or full(app):
             return None

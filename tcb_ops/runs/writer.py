@@ -95,7 +95,9 @@ class LedgerWriter:
     def _commit(self, batch: list[RowEnd | Closing], usage: Usage) -> Counter[Outcome]:
         """Write one batch, in the writer's thread; return the rows committed by outcome.
 
-        Ends come first: their rows have ended, or are in flight, for any closing beside them.
+        Links are on the disk before the ledger says `linked`: a kill in between leaves a link too many, never one too few. Ends come
+        before closings, which end what is still pending in an environment. The lock is checked last: a commit after it was
+        lost overwrites nothing, since only pending rows are written, but no further one may follow.
         """
         ends = [item for item in batch if isinstance(item, RowEnd)]
         closings = [item for item in batch if isinstance(item, Closing)]

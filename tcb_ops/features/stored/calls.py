@@ -161,6 +161,8 @@ class StoredCalls(UploadCalls):
     # --- calls ----------------------------------------------------------------------------------------------------
 
     async def _delete_files(self, task: Task) -> list[RowEnd | FailedAttempt]:
+        # NOT_THERE is also the answer to a bad signature. So those files are asked for once more, and count as gone if this
+        # second interface does not have them either.
         ids = await self._file_ids(task)
         self.lease.check()
         answer = await self._ask_files(task, ids, self.file_client.delete)
