@@ -44,11 +44,17 @@ IN_ENGLISH = [
     ROOT / "benchmarks/README.md",
     ROOT / "benchmarks/NOTES.md",
     DOCS / "decisions.md",
+    DOCS / "tour.md",
 ]
 ALL = [*(page for pair in PAIRS for page in pair), *IN_ENGLISH]
 SHORT = {"CHANGELOG.md": 8_000, "CONTRIBUTING.md": 9_000, "docs/decisions.md": 25_000}
 """The most bytes of pages that grow when each change appends to them."""
-ENGLISH_ONLY = {"contributing/decisions.md", "contributing/benchmarks.md", "contributing/testing.md"}
+ENGLISH_ONLY = {
+    "contributing/decisions.md",
+    "contributing/benchmarks.md",
+    "contributing/testing.md",
+    "contributing/tour.md",
+}
 """Pages that show a part of an English file."""
 OTHER_PROGRAMS = {
     "--appid",
@@ -357,6 +363,15 @@ def test_every_command_is_shown_at_work(lang: str):
 @pytest.mark.parametrize(("page", "most"), SHORT.items())
 def test_a_page_that_is_edited_and_not_appended_to_stays_short(page: str, most: int):
     assert len((ROOT / page).read_bytes()) <= most
+
+
+def test_what_the_tour_names_is_in_the_code():
+    code = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tcb_ops").rglob("*.py"))
+    named = set(
+        re.findall(r"`(?:[A-Z]\w+\.)?(\w+)(?:\([^`]*\))?`", (DOCS / "tour.md").read_text(encoding="utf-8"))
+    )
+    assert len(named) > 50
+    assert {name for name in named if not re.search(rf"\b{name}\b", code)} == set()
 
 
 @languages

@@ -91,7 +91,7 @@ def _texts() -> Iterator[tuple[str, str]]:
             yield from ((path.name, text) for name, text in row.items() if name.endswith("_en"))
     for path in sorted(PACKAGE.rglob("*.j2")):
         yield str(path.relative_to(ROOT)), path.read_text(encoding="utf-8")
-    pages = [*ROOT.glob("*.md"), *(ROOT / "docs" / "en").rglob("*.md"), ROOT / "docs" / "decisions.md"]
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs" / "en").rglob("*.md"), *(ROOT / "docs").glob("*.md")]
     for path in sorted(pages):
         yield str(path.relative_to(ROOT)), path.read_text(encoding="utf-8")
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
