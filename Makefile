@@ -16,7 +16,7 @@
 #   make profile   the CPU of a run of links by part and thread
 #   make docs      the documentation, in English and Chinese: docs/_build/html/index.html
 #
-# ARGS goes to pytest: make quick ARGS='tests/core/runs -x'
+# ARGS goes to pytest: make quick ARGS='tests/core/engine -x'
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest

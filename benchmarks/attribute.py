@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 PARTS = (
     ("list", ("tcb_ops/lists/",)),
-    ("plan, refill, commit: the ledger", ("tcb_ops/runs/ledger", "tcb_ops/runs/reader", "tcb_ops/runs/records", "tcb_ops/runs/connections")),
-    ("links.csv", ("tcb_ops/runs/links_file",)),
+    ("plan, refill, commit: the ledger", ("tcb_ops/ledger/ledger", "tcb_ops/ledger/reader", "tcb_ops/ledger/records", "tcb_ops/ledger/connections")),
+    ("links.csv", ("tcb_ops/engine/links_file",)),
     ("answers: JSON, checks, Link", ("tcb_ops/wechat/responses", "tcb_ops/wechat/tokens", "/json/")),
     ("layers around the call: client, transport, httpx", ("tcb_ops/wechat/", "/httpx/")),
     ("HTTP call: aiohttp", ("/aiohttp/", "/multidict/", "/yarl/")),
-    ("engine: scheduler, calls, outcomes, writer", ("tcb_ops/runs/engine", "tcb_ops/runs/calls", "tcb_ops/runs/scheduler", "tcb_ops/runs/outcome", "tcb_ops/runs/progress", "tcb_ops/runs/writer", "tcb_ops/runs/limits")),
-    ("event loop: uvloop, asyncio", ("/asyncio/", "tcb_ops/runs/loop", "uvloop", "/concurrent/", "/threading.py")),
+    ("engine: scheduler, calls, outcomes, writer", ("tcb_ops/engine/engine", "tcb_ops/engine/calls", "tcb_ops/engine/scheduler", "tcb_ops/engine/outcome", "tcb_ops/engine/progress", "tcb_ops/engine/writer", "tcb_ops/engine/limits")),
+    ("event loop: uvloop, asyncio", ("/asyncio/", "tcb_ops/engine/loop", "uvloop", "/concurrent/", "/threading.py")),
 )  # fmt: skip
 """What the innermost frame's file says of a sample; the first that fits counts."""
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
 COLLECT = (10_000, 20, 50)
-"""The thresholds of the garbage collector in runs of tcb-ops (runs/loop.py)."""
+"""The thresholds of the garbage collector in runs of tcb-ops (engine/loop.py)."""
 AT_ONCE = 64
 """Calls in flight, for every client but those with fewer threads."""
 
@@ -64,8 +64,8 @@ def tcb_whole(kind: str, ledger: str = "") -> Callable[[RunSpec], int]:
 
     import tcb_ops as tcb
     import tcb_ops.api
+    import tcb_ops.engine.session
     import tcb_ops.features.simulator
-    import tcb_ops.runs.session
     from tcb_ops.settings import TokenSettings
 
     def work(given: RunSpec) -> int:

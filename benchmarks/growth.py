@@ -26,7 +26,7 @@ def measure(folder: Path, rows: int) -> None:
     import run
 
     import tcb_ops as tcb
-    from tcb_ops.runs.ledger import Ledger
+    from tcb_ops.ledger.ledger import Ledger
 
     merchants_file, paths = folder / "merchants.csv", folder / f"{rows}.csv"
     run.write_csv(

@@ -28,14 +28,14 @@ sys.path.insert(0, str(HERE.parent / "tests"))
 from jupyter_lab import RUN_ALL, lab_server, launch, opened_page  # noqa: E402  they are beside the tests
 from playwright.sync_api import sync_playwright  # noqa: E402
 
+from tcb_ops.engine.list_kinds import UPLOAD  # noqa: E402
 from tcb_ops.features.notebooks.parameters import NOTEBOOKS  # noqa: E402
 from tcb_ops.features.notebooks.printing import find_chromium  # noqa: E402
 from tcb_ops.features.simulator.faults import Fault, Faults  # noqa: E402
 from tcb_ops.features.simulator.server import Simulator  # noqa: E402
+from tcb_ops.ledger.ledger import Ledger  # noqa: E402
+from tcb_ops.ledger.records import EnvRecord, NewRun, Usage  # noqa: E402
 from tcb_ops.model import Merchant, Outcome, Owner, Reason, Row, RowEnd  # noqa: E402
-from tcb_ops.runs.ledger import Ledger  # noqa: E402
-from tcb_ops.runs.list_kinds import UPLOAD  # noqa: E402
-from tcb_ops.runs.records import EnvRecord, NewRun, Usage  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

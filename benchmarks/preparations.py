@@ -20,6 +20,8 @@ from itertools import count
 from pathlib import Path
 
 from tcb_ops import load_settings, read_merchants, read_paths
+from tcb_ops.engine.list_kinds import UPLOAD
+from tcb_ops.engine.plan import environments_of_rows, planned_changes, upload_spec
 from tcb_ops.features.stored.specs import (
     confirm_spec,
     delete_spec,
@@ -27,12 +29,10 @@ from tcb_ops.features.stored.specs import (
     undo_spec,
 )
 from tcb_ops.features.stored.sync import SyncPlan, plan_sync
+from tcb_ops.ledger.ledger import Ledger
+from tcb_ops.ledger.records import NewRun, RunRecord, Usage
 from tcb_ops.model import Outcome, RowEnd, Selection
 from tcb_ops.preflight import replaced
-from tcb_ops.runs.ledger import Ledger
-from tcb_ops.runs.list_kinds import UPLOAD
-from tcb_ops.runs.plan import environments_of_rows, planned_changes, upload_spec
-from tcb_ops.runs.records import NewRun, RunRecord, Usage
 
 TARGET = "http://127.0.0.1:1"
 MOST = 1.5

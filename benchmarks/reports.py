@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from tcb_ops.ledger.ledger import Ledger
+    from tcb_ops.ledger.records import RunRecord
     from tcb_ops.model import Row, RowEnd
-    from tcb_ops.runs.ledger import Ledger
-    from tcb_ops.runs.records import RunRecord
 
 HERE = Path(__file__).resolve().parent
 TITLE = "## Reports of large runs"
@@ -103,9 +103,9 @@ def batches(stream: Iterable[RowEnd]) -> Iterator[list[RowEnd]]:
 
 
 def plan(ledger: Ledger, run_id: str, count: int, *, begun: float) -> RunRecord:
+    from tcb_ops.engine.list_kinds import UPLOAD
+    from tcb_ops.ledger.records import EnvRecord, NewRun
     from tcb_ops.model import Owner
-    from tcb_ops.runs.list_kinds import UPLOAD
-    from tcb_ops.runs.records import EnvRecord, NewRun
 
     places = [
         EnvRecord(n, f"env-{n:03}-1a2b3c", f"wx{n:016x}", f"商户{n:03}", Owner.MERCHANT, left=False)
@@ -120,7 +120,7 @@ def plan(ledger: Ledger, run_id: str, count: int, *, begun: float) -> RunRecord:
 
 
 def end(ledger: Ledger, run: RunRecord, count: int, *, ill: int, begun: float) -> None:
-    from tcb_ops.runs.records import Usage
+    from tcb_ops.ledger.records import Usage
 
     for batch in batches(ends(count, ill=ill)):
         ledger.record(run, batch, Usage(len(batch) / 700, len(batch), len(batch)))
@@ -173,8 +173,8 @@ def step(name: str, folder: Path) -> None:
     import resource
 
     import tcb_ops as tcb
+    import tcb_ops.ledger.ledger  # imports are not counted
     import tcb_ops.reports.export
-    import tcb_ops.runs.ledger  # imports are not counted
 
     if name in {"frame", "results", "errcodes"}:
         import pandas  # noqa: F401, ICN001
@@ -238,7 +238,7 @@ def measure_all(
 ) -> tuple[Measured, int]:
     """Measure steps with two runs in `folder`, which are made if they are not there; return also the report's bytes."""
     if not (folder / "ledger.db").exists():
-        from tcb_ops.runs.ledger import Ledger
+        from tcb_ops.ledger.ledger import Ledger
 
         ledger = Ledger(str(folder / "ledger.db"))
         build(ledger, "run-a", rows, ill=0, begun=BEGUN - 86_400)

@@ -11,8 +11,8 @@ import random
 
 from tcb_ops.features.cluster.coordinator import PER_WORKER, divide
 from tcb_ops.features.cluster.task import HAND_OVER
+from tcb_ops.ledger.records import EnvRecord
 from tcb_ops.model import Owner
-from tcb_ops.runs.records import EnvRecord
 
 FILES = 2_400
 """Files of 4 KB per second and process, as measured on loopback (RESULTS.md): a test compares."""

@@ -67,7 +67,7 @@ def figures(rounds: int) -> Figures:
     import reports
     import run
 
-    from tcb_ops.runs.ledger import Ledger
+    from tcb_ops.ledger.ledger import Ledger
 
     found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in COMMANDS}
     with tempfile.TemporaryDirectory(prefix="tcb-ops-startup-") as temporary, run.lean_server() as base:

@@ -14,8 +14,6 @@ and the HTTP client only where they are needed.
 """
 
 # isort: skip_file
-import sys
-
 # Type checkers read these imports; `_PUBLIC` says the same to Python.
 TYPE_CHECKING = False  # for type checkers, which know the name: typing takes twice the time of a bare start
 
@@ -49,8 +47,8 @@ if TYPE_CHECKING:
     from tcb_ops.model import Link as Link, Merchant as Merchant, Outcome as Outcome, Problem as Problem
     from tcb_ops.model import Row as Row, Secret as Secret
     from tcb_ops.run import Run as Run, RunHandle as RunHandle
-    from tcb_ops.runs.limits import RunLimits as RunLimits
-    from tcb_ops.runs.progress import Progress as Progress
+    from tcb_ops.engine.limits import RunLimits as RunLimits
+    from tcb_ops.engine.progress import Progress as Progress
     from tcb_ops.settings import Settings as Settings, load_settings as load_settings
     from tcb_ops.start import ResumeOptions as ResumeOptions, StartOptions as StartOptions
     from tcb_ops.start import TargetOptions as TargetOptions
@@ -81,8 +79,8 @@ _PUBLIC = {
     "kinds": "Kind",
     "model": "Link Merchant Outcome Problem Row Secret",
     "run": "Run RunHandle",
-    "runs.limits": "RunLimits",
-    "runs.progress": "Progress",
+    "engine.limits": "RunLimits",
+    "engine.progress": "Progress",
     "settings": "Settings load_settings",
     "start": "ResumeOptions StartOptions TargetOptions",
 }
@@ -105,24 +103,9 @@ def __getattr__(name: str) -> object:
         from tcb_ops.kinds import missing
 
         raise missing(name) from None
-    if name == "runs":
-        # `import tcb_ops.runs.ledger as x` looks for the module among the attributes of `runs`: it has those of the folder.
-        folder = import_module(f"{__name__}.{name}").__dict__
-        folder.update(value.__dict__)
-        value.__dict__ = folder
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
     return [*__all__, "__version__"]
-
-
-class _Package(type(sys)):  # type: ignore[misc]  # the type of modules, without an import
-    def __setattr__(self, name: str, value: object) -> None:
-        """Keep a public name, such as `runs`, when its namesake among the submodules is imported."""
-        if name not in _MODULE_OF or not isinstance(value, type(sys)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

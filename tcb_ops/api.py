@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, SupportsIndex, TypedDict, Unpack, cast
 
 from tcb_ops.arguments import checked
+from tcb_ops.engine.list_kinds import LINKS
 from tcb_ops.errors import (
     LedgerDamagedError,
     RefusedError,
@@ -30,7 +31,6 @@ from tcb_ops.i18n import _, as_list
 from tcb_ops.kinds import ANY_KIND, kind_names, provided
 from tcb_ops.lists.row_files import source_check
 from tcb_ops.run import Run, RunHandle
-from tcb_ops.runs.list_kinds import LINKS
 from tcb_ops.settings import Settings
 from tcb_ops.start import (
     ResumeOptions,
@@ -51,13 +51,13 @@ from tcb_ops.start import (
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tcb_ops.engine.plan import RunSpec
+    from tcb_ops.ledger.ledger import Ledger
+    from tcb_ops.ledger.records import RunRecord
     from tcb_ops.lists.batch import Batch, OnBad
     from tcb_ops.lists.merchants import Merchants
     from tcb_ops.lists.table import Rows
     from tcb_ops.model import Link, Merchant
-    from tcb_ops.runs.ledger import Ledger
-    from tcb_ops.runs.plan import RunSpec
-    from tcb_ops.runs.records import RunRecord
 
 _SECONDS_PER_DAY = 86_400
 
@@ -187,7 +187,7 @@ def start_links(
     `read_paths`, or what `read_paths` takes, such as `"paths.csv"` or a DataFrame: it is read with `merchants` (by default the
     file of the settings). Raises InputError with every problem of the list.
     """
-    from tcb_ops.runs.plan import correction, list_spec
+    from tcb_ops.engine.plan import correction, list_spec
 
     batch = _listed(batch, merchants, None, options)
     settings, spec = settings_for(options), list_spec(batch, LINKS, options.get("selection", ""))
@@ -221,8 +221,8 @@ def start_upload(
     `report`: the folder of the report. `upload` writes it at the end; after `start_upload` export the run there: until then the same
     call resumes it.
     """
+    from tcb_ops.engine.plan import correction, upload_spec
     from tcb_ops.lists.batch import Batch
-    from tcb_ops.runs.plan import correction, upload_spec
 
     about: dict[str, str] = {}
     if backup is not None:
@@ -264,7 +264,7 @@ def start_retry(
     reasons. `path`: only rows whose cloud path contains this. `out`: for a links run, the file
     of its links (links.retry.csv); for any other, the report's folder, which `retry` writes at the end.
     """
-    from tcb_ops.runs.plan import retry_spec
+    from tcb_ops.engine.plan import retry_spec
 
     settings = settings_for(options, run)
     parent = find_run(run, settings).record
@@ -299,7 +299,7 @@ def start_resume(
     `skip_unchanged`, `canary`: None: as when the run was started. Raises UsageError if the run is finished, or another
     process works on it.
     """
-    from tcb_ops.runs.plan import check_kept, resume_spec
+    from tcb_ops.engine.plan import check_kept, resume_spec
 
     settings = settings_for(options, run)
     record = find_run(run, settings, kind=ANY_KIND).record
@@ -377,8 +377,8 @@ def prune(older_than: int, *, dry_run: bool = False, settings: Settings | None =
     Runs that belong to a remaining one stay: its upload, its retries, and what confirmed, deleted or undid it. What a removed
     run last stored at each path is kept for `undo` and `delete`. Reports are not touched. `dry_run`: nothing is removed.
     """
-    from tcb_ops.runs.locks import planning
-    from tcb_ops.runs.prune import prunable, remove
+    from tcb_ops.ledger.locks import planning
+    from tcb_ops.ledger.prune import prunable, remove
 
     check_count("older_than", older_than, least=1)
     ledger = ledger_with_runs(settings_for({"settings": settings}))
@@ -398,9 +398,9 @@ def upload_link(env: str, path: str, *, appid: str | None = None, **options: Unp
     `appid` is needed if several merchants share the environment. Raises UsageError (unknown env, bad path),
     TokenError, TransportError, RefusedError (the platform's errcode).
     """
+    from tcb_ops.engine.loop import result_of, submit_coroutine
     from tcb_ops.lists.merchants import Unresolved, read_merchants, resolve
     from tcb_ops.lists.paths import path_problem
-    from tcb_ops.runs.loop import result_of, submit_coroutine
 
     settings = settings_for(options)
     if (problem := path_problem(path)) is not None:
@@ -417,9 +417,9 @@ def upload_link(env: str, path: str, *, appid: str | None = None, **options: Unp
 
 async def _request_link(merchant: Merchant, path: str, settings: Settings) -> Link:
     from tcb_ops.catalogue import errcode
+    from tcb_ops.engine.single_calls import CallFailure, open_client
+    from tcb_ops.engine.stop_errors import NO_COMPONENT
     from tcb_ops.model import Link, Owner
-    from tcb_ops.runs.single_calls import CallFailure, open_client
-    from tcb_ops.runs.stop_errors import NO_COMPONENT
     from tcb_ops.wechat.responses import ApiError, UnsafeLink
 
     appid = merchant.appid

@@ -29,10 +29,10 @@ _HOMES = {
     "OnBad": "lists.batch",
     "OnProgress": "start",
     "Rows": "lists.table",
-    "RunLimits": "runs.limits",
+    "RunLimits": "engine.limits",
     "Selection": "model",
     "Settings": "settings",
-    "Tally": "runs.records",
+    "Tally": "ledger.records",
     "TokenSource": "wechat.tokens",
 }
 """The modules of the types that the functions' own modules import for type checkers only."""

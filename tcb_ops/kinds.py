@@ -23,10 +23,10 @@ from tcb_ops.model import Outcome, Row, RowEnd, Step, Want
 
 if TYPE_CHECKING:
     from tcb_ops.errors import TcbOpsError
+    from tcb_ops.ledger.reader import LedgerReader
+    from tcb_ops.ledger.records import EnvRecord, RunRecord
     from tcb_ops.reports.findings import Findings
     from tcb_ops.reports.summary import NextAction, RunSummary
-    from tcb_ops.runs.reader import LedgerReader
-    from tcb_ops.runs.records import EnvRecord, RunRecord
     from tcb_ops.settings import Settings
 
 ANY_KIND = "any"
@@ -297,7 +297,7 @@ class MissingKind(Kind):
 
 @cache
 def _kind_references() -> Mapping[str, str]:
-    references = {name: f"tcb_ops.runs.list_kinds:{name.upper()}" for name in ("links", "upload")}
+    references = {name: f"tcb_ops.engine.list_kinds:{name.upper()}" for name in ("links", "upload")}
     for feature in features().values():
         references |= feature.kinds
     return references

@@ -10,9 +10,9 @@ from typing import Any
 from tcb_ops.formatting import fold, format_size, sanitize
 from tcb_ops.i18n import Text, _, as_facts, as_list, ngettext
 from tcb_ops.kinds import environment_count, merchant_count, row_count
+from tcb_ops.ledger.records import Tally
 from tcb_ops.lists.batch import Batch
 from tcb_ops.model import Outcome, Selection
-from tcb_ops.runs.records import Tally
 from tcb_ops.settings import Settings
 from tcb_ops.start import existing_ledger, rest_of_unfinished
 
@@ -36,7 +36,7 @@ def replaced(batch: Batch, settings: Settings, selection: Selection) -> Text | N
 
     `selection`: as of the upload; where it is resumed, only its pending rows count.
     """
-    from tcb_ops.runs.plan import planned_changes, upload_spec
+    from tcb_ops.engine.plan import planned_changes, upload_spec
 
     if (ledger := existing_ledger(settings)) is None:
         return None

@@ -12,29 +12,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from tcb_ops.arguments import checked
+from tcb_ops.engine.progress import Progress
+from tcb_ops.engine.stop_errors import stop_text
 from tcb_ops.errors import LedgerDamagedError, TcbOpsError, UsageError, check_count
 from tcb_ops.frames import Given, card, frame_by
 from tcb_ops.i18n import Text, _
 from tcb_ops.kinds import load, provided
+from tcb_ops.ledger.records import Tally
 from tcb_ops.model import STORED_OUTCOMES, Merchant, Outcome
 from tcb_ops.reports.explanations import kept_verdicts, why
 from tcb_ops.reports.summary import RunSummary, verdict
-from tcb_ops.runs.progress import Progress
-from tcb_ops.runs.records import Tally
-from tcb_ops.runs.stop_errors import stop_text
 from tcb_ops.settings import Settings
 from tcb_ops.signals import ctrl_c_raises
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tcb_ops.engine.session import RunSession
+    from tcb_ops.ledger.ledger import Ledger
+    from tcb_ops.ledger.reader import LedgerReader
+    from tcb_ops.ledger.records import RowRecord, RunRecord, TimelineBucket
     from tcb_ops.lists.merchants import Merchants
     from tcb_ops.reports.export import Report
     from tcb_ops.reports.findings import Findings
-    from tcb_ops.runs.ledger import Ledger
-    from tcb_ops.runs.reader import LedgerReader
-    from tcb_ops.runs.records import RowRecord, RunRecord, TimelineBucket
-    from tcb_ops.runs.session import RunSession
     from tcb_ops.start import StartOptions
 
 
@@ -131,7 +131,7 @@ class Run:
 
     def holder(self) -> Text | None:
         """Return who works on the run; None if nobody does. Takes the run's lock for a moment to find out."""
-        from tcb_ops.runs.locks import working
+        from tcb_ops.ledger.locks import working
 
         return working(self._ledger, self.id)
 
@@ -158,7 +158,7 @@ class Run:
     @checked
     def of_merchants(self, merchants: Iterable[Merchant]) -> Run:
         """Return the same run with only the rows of these lines of the merchants file."""
-        from tcb_ops.runs.run_view import RunView
+        from tcb_ops.ledger.run_view import RunView
 
         only = environments_of(merchants)
         selected = RunView(self._reader, self._reader.run(self.id), only=only)
@@ -178,7 +178,7 @@ class Run:
 
     def tallies_to_retry(self, path: str = "") -> list[Tally]:
         """Return rows that a retry would send, counted as in `tallies`; `path`: only with this part of a path."""
-        from tcb_ops.runs.plan import rows_to_retry
+        from tcb_ops.engine.plan import rows_to_retry
 
         if not path and not self.has_retries:
             return [tally for tally in self.tallies() if tally.outcome.retried]
@@ -362,7 +362,7 @@ class Run:
 
     def final(self) -> Run:
         """Return the run with the last state of each row after its retries; for a retry, its original run."""
-        from tcb_ops.runs.run_view import merged_run
+        from tcb_ops.ledger.run_view import merged_run
 
         merged = merged_run(self._ledger, self.record, self._reader.only)
         given = self.given if merged.record.list_sha256 == self.record.list_sha256 else None
@@ -371,7 +371,7 @@ class Run:
     @property
     def has_retries(self) -> bool:
         """Whether the run is a retry or a correction, or has any."""
-        from tcb_ops.runs.histories import merged_runs
+        from tcb_ops.ledger.histories import merged_runs
 
         return len(merged_runs(self._ledger, self.record)) > 1
 
@@ -380,8 +380,8 @@ class Run:
 
         Counted from sums, without reading rows.
         """
-        from tcb_ops.runs.histories import family_of
-        from tcb_ops.runs.run_view import RunView
+        from tcb_ops.ledger.histories import family_of
+        from tcb_ops.ledger.run_view import RunView
 
         original, *retries = family_of(self._ledger, self.record)
         if not retries:

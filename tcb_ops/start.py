@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypedDict, TypeGuar
 from urllib.parse import urlsplit
 
 from tcb_ops.arguments import checked
+from tcb_ops.engine.progress import Progress
 from tcb_ops.errors import (
     InputError,
     RunNotFoundError,
@@ -30,19 +31,18 @@ from tcb_ops.i18n import _
 from tcb_ops.kinds import ANY_KIND, MissingKind, all_kinds, kind_named, missing, provided
 from tcb_ops.model import Merchant, Outcome, Selection
 from tcb_ops.run import Run, RunHandle
-from tcb_ops.runs.progress import Progress
 from tcb_ops.settings import NOT_STARTED, Settings, default_settings, with_target
 from tcb_ops.signals import raise_if_asked
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tcb_ops.engine.limits import RunLimits
+    from tcb_ops.engine.plan import RunSpec
+    from tcb_ops.ledger.ledger import Ledger
+    from tcb_ops.ledger.records import RunRecord
     from tcb_ops.lists.merchants import Merchants
     from tcb_ops.lists.paths import TextRows
-    from tcb_ops.runs.ledger import Ledger
-    from tcb_ops.runs.limits import RunLimits
-    from tcb_ops.runs.plan import RunSpec
-    from tcb_ops.runs.records import RunRecord
     from tcb_ops.wechat.tokens import TokenSource
 
 OnProgress: TypeAlias = Callable[[Progress], None]
@@ -83,7 +83,7 @@ def opened_target(settings: Settings, merchants: Callable[[], Iterable[Merchant]
 
 def identified(settings: Settings) -> Settings:
     """Return the settings with what listens at their target, which an http address is asked once."""
-    from tcb_ops.runs.loop import result_of, submit_coroutine
+    from tcb_ops.engine.loop import result_of, submit_coroutine
     from tcb_ops.wechat.client import listener_at
 
     if settings.listener is not None or settings.target or urlsplit(settings.api_base).scheme != "http":
@@ -93,7 +93,7 @@ def identified(settings: Settings) -> Settings:
 
 def limits_for(options: ResumeOptions) -> RunLimits:
     """Return the limits of a call: those of the bundle, and by name. Raises ArgumentError for one given both ways."""
-    from tcb_ops.runs.limits import RunLimits
+    from tcb_ops.engine.limits import RunLimits
 
     bundle, defaults = options.get("limits") or RunLimits(), asdict(RunLimits())
     named: dict[str, Any] = {name: options.get(name) for name in defaults if options.get(name) is not None}
@@ -159,14 +159,14 @@ def is_frame(value: object) -> TypeGuard[pd.DataFrame]:
 
 def existing_ledger(settings: Settings) -> Ledger | None:
     """Open the ledger for reading; return None without creating it if it does not exist."""
-    from tcb_ops.runs.ledger import Ledger
+    from tcb_ops.ledger.ledger import Ledger
 
     return Ledger(settings.ledger) if "://" in settings.ledger or Path(settings.ledger).exists() else None
 
 
 def unfinished_run(work: RunSpec, settings: Settings) -> Run | None:
     """Return the run that a start of this work would resume, or, if that is over a day old, ask about; None without one."""
-    from tcb_ops.runs.plan import choose, same_work
+    from tcb_ops.engine.plan import choose, same_work
 
     now, ledger = time.time(), existing_ledger(settings)
     record = same_work(ledger, work, settings, now) if ledger is not None else None
@@ -178,7 +178,7 @@ def unfinished_run(work: RunSpec, settings: Settings) -> Run | None:
 
 def rest_of_unfinished(work: RunSpec, settings: Settings) -> tuple[RunSpec, Run | None]:
     """Return the rows that a start of this work would work on: of an unfinished run the pending ones. And that run."""
-    from tcb_ops.runs.ledger import Ledger
+    from tcb_ops.ledger.ledger import Ledger
 
     if (run := unfinished_run(work, settings)) is None:
         return work, None
@@ -215,7 +215,7 @@ def find_run(run: str | Run, settings: Settings, parameter: str = "run", kind: s
     `run`: a whole Run, or as RUN on the command line. `latest` is the latest run of a `kind` (None: of one with `main`) with its
     retries and corrections; or, with `any`, the run that was created last, whatever it is.
     """
-    from tcb_ops.runs.next_commands import command, quoted
+    from tcb_ops.engine.next_commands import command, quoted
 
     usable = isinstance(run, Run) or is_run_name(run)
     check_value(parameter, run, usable, _("a Run, or the id of a run, or latest"))
@@ -237,7 +237,7 @@ def find_run(run: str | Run, settings: Settings, parameter: str = "run", kind: s
     if isinstance(record.kind, MissingKind):
         raise missing(record.kind)
     if name == "latest" and kind != ANY_KIND:
-        from tcb_ops.runs.run_view import merged_run
+        from tcb_ops.ledger.run_view import merged_run
 
         whole = merged_run(ledger, record)
         return Run(ledger, whole.record, settings, whole if whole.record.retries else None)
@@ -330,13 +330,13 @@ def start_run(
     `out`: the file of the links, else the folder that the caller will export to; until it has, the run counts as
     unfinished. `cluster`: workers of Dask that share the work: `local:N` processes, or a scheduler's URL. The embedded simulator runs until the work on the run ends. Raises UsageError, LedgerError.
     """
-    from tcb_ops.runs.calls import RunContext
-    from tcb_ops.runs.ledger import Ledger, taken
-    from tcb_ops.runs.links_file import check_destination
-    from tcb_ops.runs.locks import planning
-    from tcb_ops.runs.loop import own_loop
-    from tcb_ops.runs.plan import plan
-    from tcb_ops.runs.session import RunSession
+    from tcb_ops.engine.calls import RunContext
+    from tcb_ops.engine.links_file import check_destination
+    from tcb_ops.engine.loop import own_loop
+    from tcb_ops.engine.plan import plan
+    from tcb_ops.engine.session import RunSession
+    from tcb_ops.ledger.ledger import Ledger, taken
+    from tcb_ops.ledger.locks import planning
     from tcb_ops.wechat.tokens import open_source
 
     dest = None if out is None else Path(out).absolute()
@@ -432,7 +432,7 @@ def merchants_of(ledger: Ledger, run: RunRecord) -> list[Merchant]:
 
 def _is_abandoned(ledger: Ledger, run_id: str, *, new_run: bool) -> bool:
     """Return whether nobody will resume a run: it is finished, or with `new_run` nobody works on it."""
-    from tcb_ops.runs.locks import hold
+    from tcb_ops.ledger.locks import hold
 
     try:
         if ledger.run(run_id).finished_at is not None:

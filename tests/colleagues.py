@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 import xlsxwriter
 
+from tcb_ops.engine.list_kinds import UPLOAD
+from tcb_ops.ledger.ledger import Ledger
+from tcb_ops.ledger.records import EnvRecord, NewRun, Usage
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.model import Merchant, Outcome, Owner, Reason, RowEnd, Selection
-from tcb_ops.runs.ledger import Ledger
-from tcb_ops.runs.list_kinds import UPLOAD
-from tcb_ops.runs.records import EnvRecord, NewRun, Usage
 
 if TYPE_CHECKING:
-    from tcb_ops.runs.records import RunRecord
+    from tcb_ops.ledger.records import RunRecord
 
 MERCHANTS = Merchants(
     (Merchant("wxtea", "茶语小铺", "tea-1a2b3c"), Merchant("wxbooks", "城南书店", "books-77aa01"))

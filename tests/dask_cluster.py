@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
     from pathlib import Path
 
-    from tcb_ops.runs.ledger import Ledger
-    from tcb_ops.runs.records import RunRecord
+    from tcb_ops.ledger.ledger import Ledger
+    from tcb_ops.ledger.records import RunRecord
 
 DASK = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "5s", "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "6s"}
 

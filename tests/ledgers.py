@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tcb_ops.engine.list_kinds import UPLOAD
+from tcb_ops.ledger.ledger import Ledger
+from tcb_ops.ledger.records import EnvRecord, NewRun, RunRecord
 from tcb_ops.model import Owner, Row
-from tcb_ops.runs.ledger import Ledger
-from tcb_ops.runs.list_kinds import UPLOAD
-from tcb_ops.runs.records import EnvRecord, NewRun, RunRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tcb_ops.details import DetailCode, as_detail, detail
+from tcb_ops.engine.list_kinds import UPLOAD
 from tcb_ops.i18n import Bilingual, Lang
+from tcb_ops.ledger.ledger import Ledger
+from tcb_ops.ledger.records import EnvRecord, NewRun, RunRecord, Usage
 from tcb_ops.model import Outcome, Owner, Reason, Row, RowEnd
 from tcb_ops.reports.export import export
-from tcb_ops.runs.ledger import Ledger
-from tcb_ops.runs.list_kinds import UPLOAD
-from tcb_ops.runs.records import EnvRecord, NewRun, RunRecord, Usage
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from tcb_ops.runs.reader import LedgerReader
+    from tcb_ops.ledger.reader import LedgerReader
 
 PLACES = (
     EnvRecord(0, "prod-1a2b", "wxaaaa", "晨光文具", Owner.MERCHANT, left=False),

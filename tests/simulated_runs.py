@@ -42,15 +42,15 @@ from simulated_world import (
 )
 
 from tcb_ops.catalogue import CodeEntry, Decision, Scope, errcode, store_code
+from tcb_ops.engine.calls import RunContext, Runtime
+from tcb_ops.engine.limits import BREAKER_ROWS, RunLimits
+from tcb_ops.engine.session import RunSession
 from tcb_ops.errors import InterruptedRunError, LedgerError, StoppedError, TransportError, TransportFault
 from tcb_ops.features.simulator.cos import bucket_of
 from tcb_ops.kinds import kind_named
+from tcb_ops.ledger.ledger import IDLE_SECONDS, Ledger
+from tcb_ops.ledger.records import EnvRecord, NewRun, Usage
 from tcb_ops.model import Listener, Outcome, Owner, Row, RowEnd
-from tcb_ops.runs.calls import RunContext, Runtime
-from tcb_ops.runs.ledger import IDLE_SECONDS, Ledger
-from tcb_ops.runs.limits import BREAKER_ROWS, RunLimits
-from tcb_ops.runs.records import EnvRecord, NewRun, Usage
-from tcb_ops.runs.session import RunSession
 from tcb_ops.settings import Settings
 from tcb_ops.wechat.responses import ApiError, HttpResponse, read_response
 
@@ -58,8 +58,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from multiprocessing.connection import Connection as Pipe
 
-    from tcb_ops.runs.connections import Connection
-    from tcb_ops.runs.records import RunRecord
+    from tcb_ops.ledger.connections import Connection
+    from tcb_ops.ledger.records import RunRecord
 
 RUN = "20260921-220000-0001"
 MOST_SESSIONS = 12

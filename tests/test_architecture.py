@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from string import Formatter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -68,6 +69,17 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
         pytest.fail(f"import circle: {' -> '.join(error.args[1])}")
+
+
+@pytest.mark.slow
+def test_every_module_is_imported_under_its_own_name() -> None:
+    for name in tcb_ops.__all__:
+        getattr(tcb_ops, name)
+    for name in modules().keys() - {"tcb_ops", "tcb_ops.__main__"}:
+        names: dict[str, Any] = {}
+        exec(f"import {name} as module", names)  # noqa: S102  what a user writes, for each module
+        assert inspect.ismodule(names["module"]), name
+        assert names["module"].__name__ == name
 
 
 class MessageReader(ast.NodeVisitor):
@@ -177,7 +189,7 @@ def test_every_reason_has_one_message_in_both_languages_with_the_same_parameters
 def test_the_ledger_keeps_no_sentence() -> None:
     """What is written into `detail` and `stopped` comes from `stored`, which takes a code and its parameters."""
     for name in ("records", "ledger"):
-        tree = ast.parse((PACKAGE / "runs" / f"{name}.py").read_text(encoding="utf-8"))
+        tree = ast.parse((PACKAGE / "ledger" / f"{name}.py").read_text(encoding="utf-8"))
         read = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
         assert not read & {"en", "zh", "of"}, name
 
@@ -247,7 +259,7 @@ def test_the_check_lets_messages_be_written(line: str) -> None:
 
 KINDS = {"links", "upload", "audit", "confirm", "delete", "undo"}
 """The kinds of runs, which only their own modules know by name."""
-KIND_MODULES = {"kinds.py", "runs/list_kinds.py"}
+KIND_MODULES = {"kinds.py", "engine/list_kinds.py"}
 
 
 def kinds_told_apart(tree: ast.AST) -> Iterator[str]:

@@ -11,10 +11,10 @@ import pytest
 
 import tcb_ops as tcb
 from tcb_ops.details import Detail, DetailCode, detail
+from tcb_ops.engine.limits import RunLimits
 from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.model import Merchant
-from tcb_ops.runs.limits import RunLimits
 from tcb_ops.settings import Settings, load_settings
 
 if TYPE_CHECKING:

@@ -96,7 +96,7 @@ def _taken(kind: type[Any], values: dict[str, Any]) -> Any:
 
 def _run_command(values: dict[str, Any]) -> RunCommand:
     from tcb_ops.cli.steps import RunCommand
-    from tcb_ops.runs.limits import RunLimits
+    from tcb_ops.engine.limits import RunLimits
 
     kinds = (CommonOptions, ListOptions, RunOptions, RunLimits)
     common, listing, which, limits = (_taken(kind, values) for kind in kinds)

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from rich.console import Console as RichConsole
     from rich.console import RenderableType
 
+    from tcb_ops.engine.progress import Progress
     from tcb_ops.reports.summary import RunSummary
     from tcb_ops.run import Run
-    from tcb_ops.runs.progress import Progress
 
 LINE_EVERY = 5.0
 """Seconds between two lines of progress if stderr is not a terminal."""
@@ -120,7 +120,7 @@ class Console:
 
     def suggest(self, text: Text, command: Sequence[str]) -> None:
         """Print a message, and on a line of its own the command to run next."""
-        from tcb_ops.runs.next_commands import quoted
+        from tcb_ops.engine.next_commands import quoted
 
         self.info(_("{text}\n{line}", text=text, line=quoted(command)))
 

@@ -29,9 +29,9 @@ from tcb_ops.secrets import masked
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
+    from tcb_ops.ledger.records import RowRecord
     from tcb_ops.model import Outcome
     from tcb_ops.run import Run
-    from tcb_ops.runs.records import RowRecord
 
 ROWS_SHOWN = 200
 """Maximum number of rows that `show` prints."""
@@ -132,9 +132,9 @@ def errcodes(run: str, out: Path | None, kind: str | None, *, common: CommonOpti
 
     By merchant and environment, with a text for the merchant where it must act; `--json` gives the numbers, and each text.
     """
+    from tcb_ops.engine.next_commands import of_run
     from tcb_ops.reports.explanations import named
     from tcb_ops.reports.export import WORKBOOK
-    from tcb_ops.runs.next_commands import of_run
 
     settings, console = common.start()
     chosen = _open(run, kind, settings, common)
@@ -280,9 +280,9 @@ def open_(run: str, kind: str | None, *, prints: bool, common: CommonOptions) ->
     import webbrowser
 
     from tcb_ops import api
+    from tcb_ops.engine.next_commands import of_run, quoted
     from tcb_ops.reports.explanations import named
     from tcb_ops.reports.export import PAGE
-    from tcb_ops.runs.next_commands import of_run, quoted
 
     settings, console = common.start()
     chosen = api.open_run(run, kind=kind, settings=settings)
@@ -303,8 +303,8 @@ def open_(run: str, kind: str | None, *, prints: bool, common: CommonOptions) ->
 
 
 def _head(run: Run, settings: Settings) -> Text:
+    from tcb_ops.engine.stop_errors import stop_text
     from tcb_ops.reports.explanations import named
-    from tcb_ops.runs.stop_errors import stop_text
 
     record = run.record
     begun = datetime.fromtimestamp(record.created_at, settings.zone).isoformat(" ", "seconds")

@@ -222,7 +222,7 @@ def _reported(error: BaseException, arguments: Sequence[str]) -> TcbOpsError:
 
 def _interrupted(code: int) -> InterruptedRunError:
     # It is missing if the signal came before, or while, the module was imported.
-    cancel_all = getattr(sys.modules.get("tcb_ops.runs.loop"), "cancel_all", lambda: None)
+    cancel_all = getattr(sys.modules.get("tcb_ops.engine.loop"), "cancel_all", lambda: None)
     with suppress(KeyboardInterrupt):  # a second Ctrl-C: end at once
         cancel_all()
     interrupted = InterruptedRunError(_("Interrupted; nothing was left half done."))

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from tcb_ops.cli import Command, options
+from tcb_ops.engine.list_kinds import LINKS, UPLOAD
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import _, as_lines, as_list, as_sentences
-from tcb_ops.runs.list_kinds import LINKS, UPLOAD
 
 if TYPE_CHECKING:
     from tcb_ops.cli.steps import RunCommand
@@ -69,8 +69,8 @@ def links(command: RunCommand, paths: str | None) -> int:
     Links expire after about 15 minutes. An unfinished run of the same list is resumed; --resume RUN needs no list.
     """
     from tcb_ops import api
+    from tcb_ops.engine.plan import list_spec
     from tcb_ops.preflight import ran_out
-    from tcb_ops.runs.plan import list_spec
 
     console = command.console
     with command.opened():
@@ -134,8 +134,8 @@ def upload(
     On a terminal an upload to a live target asks first.
     """
     from tcb_ops import api
+    from tcb_ops.engine.plan import upload_spec
     from tcb_ops.preflight import facts_line, replaced, scope_of_list
-    from tcb_ops.runs.plan import upload_spec
 
     console = command.console
     with command.opened():
@@ -198,10 +198,10 @@ def retry(command: RunCommand, run: str, codes: tuple[str, ...], kind: str | Non
     Runs its refused, failed and not attempted rows as a run of their own; --errcode and --where narrow it.
     """
     from tcb_ops import api
+    from tcb_ops.engine.plan import check_retry, retry_spec
     from tcb_ops.model import Outcome, Selection
     from tcb_ops.preflight import scope_of_rows
     from tcb_ops.reports.explanations import named
-    from tcb_ops.runs.plan import check_retry, retry_spec
     from tcb_ops.start import find_run, ledger_with_runs
 
     parent = find_run(run, command.settings, kind=kind)
@@ -237,8 +237,8 @@ def retry(command: RunCommand, run: str, codes: tuple[str, ...], kind: str | Non
             **command.options | {"selection": selection},
         )
         if handle.warning is not None:
-            from tcb_ops.runs.next_commands import quoted
-            from tcb_ops.runs.next_commands import retry as retry_command
+            from tcb_ops.engine.next_commands import quoted
+            from tcb_ops.engine.next_commands import retry as retry_command
 
             later = _("The other rows are retried now. When the file has these merchants:")
             again = quoted(retry_command(command.settings, record))

@@ -60,7 +60,7 @@ def init(folder: str, *, practice: bool, common: CommonOptions) -> int:
 
 
 def _practise(folder: Path, common: CommonOptions) -> int:
-    from tcb_ops.runs.next_commands import command
+    from tcb_ops.engine.next_commands import command
 
     try:
         written = provided("init --practice")(folder)

@@ -15,6 +15,9 @@ import click
 from tcb_ops import api
 from tcb_ops.cli.console import Console, show_problems, show_run
 from tcb_ops.cli.options import CommonOptions, ListOptions, RunOptions, target_line
+from tcb_ops.engine.limits import RunLimits
+from tcb_ops.engine.next_commands import command, quoted
+from tcb_ops.engine.stop_errors import not_listening
 from tcb_ops.errors import InputError, InterruptedRunError, StoppedError, UsageError
 from tcb_ops.i18n import Text, _, as_lines, ngettext
 from tcb_ops.kinds import ANY_KIND, Kind, is_provided, load, provided, row_count
@@ -25,14 +28,11 @@ from tcb_ops.model import Listener, Outcome, Problem, Reason, Selection
 from tcb_ops.preflight import SendScope, scope_of_rows
 from tcb_ops.reports.summary import by_code, next_command
 from tcb_ops.run import Run, RunHandle
-from tcb_ops.runs.limits import RunLimits
-from tcb_ops.runs.next_commands import command, quoted
-from tcb_ops.runs.stop_errors import not_listening
 from tcb_ops.settings import Settings, without_dots
 from tcb_ops.start import StartOptions, existing_ledger
 
 if TYPE_CHECKING:
-    from tcb_ops.runs.plan import RunSpec
+    from tcb_ops.engine.plan import RunSpec
 
 _FEW = 3
 """Up to this many problems with missing files are listed one by one; more are summarized."""
@@ -164,7 +164,7 @@ class RunCommand:
         """Say which run the list corrects, or warn if it looks like a correction and is none."""
         if not batch.exported:
             return
-        from tcb_ops.runs.corrections import corrected_run
+        from tcb_ops.engine.corrections import corrected_run
 
         corrected = corrected_run(batch, kind, existing_ledger(self.settings), self.settings)
         if isinstance(corrected, Text):
@@ -288,7 +288,7 @@ class RunCommand:
 
         Raises UsageError if this command cannot resume it.
         """
-        from tcb_ops.runs.plan import check_kept, check_resume
+        from tcb_ops.engine.plan import check_kept, check_resume
 
         settings, which = self.settings, self.which
         if not which.resume or which.dry_run:

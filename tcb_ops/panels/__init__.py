@@ -166,9 +166,9 @@ def _panel(name: str, **given: Any) -> Run:
     """Display a panel; return the run that it shows. Raises UsageError where there are no widgets."""
     from importlib.util import find_spec
 
+    from tcb_ops.engine.next_commands import install
     from tcb_ops.errors import UsageError
     from tcb_ops.i18n import _
-    from tcb_ops.runs.next_commands import install
 
     if not all(map(find_spec, ("anywidget", "ipywidgets"))):
         text = _("The panels need ipywidgets and anywidget in this kernel.")

@@ -17,6 +17,7 @@ import traitlets
 
 from tcb_ops.i18n import Text, _, in_panel, pgettext, verbatim
 from tcb_ops.kinds import Kind, is_provided
+from tcb_ops.ledger.records import RowRecord, Tally
 from tcb_ops.model import Outcome
 from tcb_ops.panels.controls import Worker
 from tcb_ops.panels.html import MerchantLine, merchant_lines, render_causes
@@ -25,7 +26,6 @@ from tcb_ops.reports.explanations import action_text, code_label, reason_text
 from tcb_ops.reports.rendering import outcome_class
 from tcb_ops.reports.summary import CodeGroup, by_code, causes_of, most_first
 from tcb_ops.run import Run
-from tcb_ops.runs.records import RowRecord, Tally
 from tcb_ops.secrets import redact
 
 PAGE = 50

@@ -20,10 +20,13 @@ from typing import Any
 from urllib.parse import quote
 
 from tcb_ops.details import DetailCode
+from tcb_ops.engine.progress import Progress
+from tcb_ops.engine.stop_errors import stop_text
 from tcb_ops.errors import InterruptedRunError, TcbOpsError
 from tcb_ops.formatting import escape_controls, format_duration, format_size
 from tcb_ops.i18n import Lang, Text, _, as_lines, as_list, in_panel, ngettext, pgettext, verbatim
 from tcb_ops.kinds import Kind, merchant_count, row_count
+from tcb_ops.ledger.records import Tally
 from tcb_ops.model import Outcome, Reason
 from tcb_ops.preflight import ran_out
 from tcb_ops.reports.explanations import MARK, change_lines, confirmation_text, counts_line, run_title, why
@@ -31,9 +34,6 @@ from tcb_ops.reports.export import read_manifest
 from tcb_ops.reports.rendering import outcome_class
 from tcb_ops.reports.summary import CodeGroup, RunSummary
 from tcb_ops.run import Run
-from tcb_ops.runs.progress import Progress
-from tcb_ops.runs.records import Tally
-from tcb_ops.runs.stop_errors import stop_text
 
 NAMED = 4
 """Merchants named beside a code."""

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, cast
 import ipywidgets as widgets
 
 from tcb_ops import api
+from tcb_ops.engine.list_kinds import LINKS, UPLOAD
+from tcb_ops.engine.plan import RunSpec, list_spec
 from tcb_ops.errors import UsageError
 from tcb_ops.frames import NoRun
 from tcb_ops.i18n import NOTHING, Text, _, pgettext
@@ -23,8 +25,6 @@ from tcb_ops.panels.list_reader import ListReader
 from tcb_ops.panels.run_monitor import RunBrowser, RunMonitor
 from tcb_ops.preflight import facts_line
 from tcb_ops.run import FOR_USERS, Run, RunHandle
-from tcb_ops.runs.list_kinds import LINKS, UPLOAD
-from tcb_ops.runs.plan import RunSpec, list_spec
 from tcb_ops.start import ResumeOptions, StartOptions, unfinished_run
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ import ipywidgets as widgets
 
 from tcb_ops import api
 from tcb_ops.catalogue import COMPONENT_MARK
+from tcb_ops.engine.progress import Progress, ProgressMeter
 from tcb_ops.errors import RunNotFoundError, TcbOpsError, UsageError
 from tcb_ops.i18n import NOTHING, Text, _, as_lines, as_sentences
 from tcb_ops.kinds import ANY_KIND, Kind, provided, row_count
@@ -46,7 +47,6 @@ from tcb_ops.panels.html import (
 from tcb_ops.preflight import SendScope, scope_of_rows
 from tcb_ops.reports.summary import by_code, causes_of, retry_helps
 from tcb_ops.run import Run, RunHandle, find_handle, has_code
-from tcb_ops.runs.progress import Progress, ProgressMeter
 from tcb_ops.start import ResumeOptions
 
 POLL_EVERY = 1.0

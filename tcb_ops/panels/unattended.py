@@ -6,12 +6,12 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from tcb_ops.engine.progress import Progress
 from tcb_ops.errors import TcbOpsError, UsageError
 from tcb_ops.frames import METADATA
 from tcb_ops.i18n import Text, _, in_panel
 from tcb_ops.panels.context import PanelContext
 from tcb_ops.run import Run, RunHandle
-from tcb_ops.runs.progress import Progress
 
 
 def attended() -> bool:

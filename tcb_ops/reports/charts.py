@@ -11,10 +11,10 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from tcb_ops.i18n import Lang, Text
+from tcb_ops.ledger.records import TimelineBucket
 from tcb_ops.model import Outcome
 from tcb_ops.reports.rendering import environment
 from tcb_ops.reports.summary import Cause, most_first
-from tcb_ops.runs.records import TimelineBucket
 
 MATRIX_MERCHANTS, MATRIX_CODES = 60, 12
 """Lines and columns of the errcode matrix; the rest is summed up."""

@@ -17,12 +17,12 @@ from tcb_ops.catalogue import store_code as store_code_entry
 from tcb_ops.details import Detail, detail
 from tcb_ops.i18n import NOTHING, Bilingual, Joined, Lang, Text, _, as_list, as_sentences, verbatim
 from tcb_ops.kinds import counted, counted_rows, is_provided, provided
+from tcb_ops.ledger.records import LaterChange, RunRecord, Tally
 from tcb_ops.model import Outcome, Owner, Reason, RowEnd
-from tcb_ops.runs.records import LaterChange, RunRecord, Tally
 from tcb_ops.secrets import redact
 
 if TYPE_CHECKING:
-    from tcb_ops.runs.reader import LedgerReader
+    from tcb_ops.ledger.reader import LedgerReader
 
 MARK = "SIMULATED 演练"
 """Marks what is about a loopback target."""
@@ -175,7 +175,7 @@ def merchant_text(code: str, appid: str = "", merchant: str = "", env: str = "")
 
 def answered_at(ledger: LedgerReader, run: RunRecord) -> dict[str, float]:
     """Return by code when a row that ever ended with it got its last answer, also in a retry or correction, in Unix seconds."""
-    from tcb_ops.runs.histories import merged_runs
+    from tcb_ops.ledger.histories import merged_runs
 
     last: dict[str, float] = {}
     for outcome, reason, errcode, store_code, at in ledger.last_answers(merged_runs(ledger, run)):

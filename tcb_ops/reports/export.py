@@ -23,20 +23,20 @@ from urllib.parse import quote
 
 import msgspec
 
+from tcb_ops.engine.next_commands import command, of_run, quoted
 from tcb_ops.errors import LedgerError, StoppedError, UsageError
 from tcb_ops.frames import card, settings_lang
 from tcb_ops.i18n import Text, _
 from tcb_ops.kinds import is_provided, provided, row_count
+from tcb_ops.ledger.ledger import Ledger
+from tcb_ops.ledger.reader import LedgerReader
+from tcb_ops.ledger.records import ANSWERS, RunRecord
 from tcb_ops.model import SIMULATOR
 from tcb_ops.reports.explanations import MARK
 from tcb_ops.reports.formats.csv import RowLines, write_errcodes, write_lines
 from tcb_ops.reports.formats.html import page
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.resources import make_folder, open_regular, sync_to_disk, system_reason
-from tcb_ops.runs.ledger import Ledger
-from tcb_ops.runs.next_commands import command, of_run, quoted
-from tcb_ops.runs.reader import LedgerReader
-from tcb_ops.runs.records import ANSWERS, RunRecord
 from tcb_ops.secrets import MASK, find_leak, masked
 from tcb_ops.settings import Settings, without_dots
 

@@ -15,13 +15,13 @@ from tcb_ops.catalogue import COMPONENT_MARK, ETAG_MISMATCH, Decision, Scope, en
 from tcb_ops.details import merged
 from tcb_ops.i18n import Joined, Lang, Text, as_sentences, ngettext, verbatim
 from tcb_ops.kinds import is_provided, provided
+from tcb_ops.ledger.records import LaterChange, RowRecord, RunRecord, Tally, count_outcomes
 from tcb_ops.model import Outcome, Reason
 from tcb_ops.reports.explanations import merchant_text, source_message, why
-from tcb_ops.runs.records import LaterChange, RowRecord, RunRecord, Tally, count_outcomes
 from tcb_ops.secrets import redact
 
 if TYPE_CHECKING:
-    from tcb_ops.runs.reader import LedgerReader
+    from tcb_ops.ledger.reader import LedgerReader
     from tcb_ops.settings import Settings
 
 _Key = TypeVar("_Key", int, str, tuple[Any, ...])

@@ -46,10 +46,10 @@ def loaded_by(code: str) -> set[str]:
 
 
 def test_an_sqlite_ledger_loads_nothing_of_postgresql(tmp_path: Path) -> None:
-    opened = f"from tcb_ops.runs.ledger import Ledger; Ledger({str(tmp_path / 'ledger.db')!r}).runs()"
+    opened = f"from tcb_ops.ledger.ledger import Ledger; Ledger({str(tmp_path / 'ledger.db')!r}).runs()"
     loaded = loaded_by(opened)
     assert "sqlite3" in loaded
-    assert {"psycopg", "tcb_ops.runs.postgres"} & loaded == set()
+    assert {"psycopg", "tcb_ops.features.postgres.database"} & loaded == set()
 
 
 @pytest.mark.slow
@@ -75,7 +75,7 @@ def test_commands_load_only_what_they_use(mixed: Operator) -> None:
         "run(['check', 'list.csv', '--on-bad', 'skip']); sys.stdout = sys.__stdout__"
     )
     assert "tcb_ops.lists.paths" in checked
-    assert {"pandas", "tcb_ops.runs.database", "aiohttp", "httpx", "jinja2"} & checked == set()
+    assert {"pandas", "tcb_ops.ledger.database", "aiohttp", "httpx", "jinja2"} & checked == set()
 
 
 def test_the_public_names_are_listed_and_no_submodule_takes_the_place_of_one() -> None:
@@ -123,9 +123,9 @@ def test_blocking_functions_take_what_their_start_functions_take() -> None:
 @pytest.mark.parametrize(
     "program",
     [
-        "import tcb_ops.runs.ledger as module; assert module.Ledger; import tcb_ops; assert callable(tcb_ops.runs)",
-        "import tcb_ops; tcb_ops.runs; import tcb_ops.runs.ledger as module; assert module.Ledger",
-        "import tcb_ops.runs; assert callable(tcb_ops.runs); from tcb_ops.runs import ledger, plan",
+        "import tcb_ops.ledger.ledger as module; assert module.Ledger; import tcb_ops; assert callable(tcb_ops.runs)",
+        "import tcb_ops; tcb_ops.runs; import tcb_ops.ledger.ledger as module; assert module.Ledger",
+        "import tcb_ops.engine.plan as module; import tcb_ops; assert callable(tcb_ops.runs); assert module.plan",
         "import tcb_ops.catalogue as module; assert module.errcode(0); from tcb_ops import errcodes; errcodes.__wrapped__",
     ],
 )

@@ -382,7 +382,7 @@ class Rotation(Scenario):
             finally:
                 await source.aclose()
 
-        from tcb_ops.runs.loop import submit_coroutine
+        from tcb_ops.engine.loop import submit_coroutine
 
         submit_coroutine(renew()).result()
 

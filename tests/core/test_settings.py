@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from tables import table
 
+from tcb_ops.engine.limits import RunLimits
 from tcb_ops.errors import ArgumentError, SettingsError
 from tcb_ops.i18n import Lang
-from tcb_ops.runs.limits import RunLimits
 from tcb_ops.settings import NOT_STARTED, Settings, load_settings, setting_values
 
 

@@ -14,14 +14,14 @@ from panel_lab import press
 from tables import table
 from workspace import TEA, many
 
+from tcb_ops.engine.next_commands import SIGNED
+from tcb_ops.engine.plan import check_kept, check_retry
 from tcb_ops.errors import UsageError
 from tcb_ops.features.simulator.faults import Fault
 from tcb_ops.i18n import Bilingual, CommandText, Lang, as_lines, in_panel
 from tcb_ops.panels.controls import Worker
 from tcb_ops.panels.list_reader import LIST_ENDINGS, SHOWN, pickable
 from tcb_ops.preflight import is_confirmed
-from tcb_ops.runs.next_commands import SIGNED
-from tcb_ops.runs.plan import check_kept, check_retry
 
 pytestmark = pytest.mark.integration
 

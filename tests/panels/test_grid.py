@@ -6,9 +6,12 @@ import pytest
 from panel_lab import press
 from workspace import BOOKS, TEA, many
 
+from tcb_ops.engine.list_kinds import UPLOAD
+from tcb_ops.engine.progress import Progress, ProgressMeter
 from tcb_ops.features.health.audit_kind import AUDIT
 from tcb_ops.features.simulator.faults import Fault
 from tcb_ops.i18n import NOTHING, Lang
+from tcb_ops.ledger.records import Tally
 from tcb_ops.model import Merchant, Outcome, Reason
 from tcb_ops.panels.html import (
     esc,
@@ -17,9 +20,6 @@ from tcb_ops.panels.html import (
     render_progress,
 )
 from tcb_ops.reports.summary import CodeGroup, retry_helps
-from tcb_ops.runs.list_kinds import UPLOAD
-from tcb_ops.runs.progress import Progress, ProgressMeter
-from tcb_ops.runs.records import Tally
 
 
 def tally(merchant, outcome, rows, **more):

@@ -11,9 +11,9 @@ from workspace import BOOKS, TEA, many
 
 import tcb_ops as tcb
 from tcb_ops.features.simulator.faults import Fault
+from tcb_ops.ledger.prune import remove
 from tcb_ops.panels.context import RefusedList
 from tcb_ops.panels.html import RunState
-from tcb_ops.runs.prune import remove
 
 pytestmark = pytest.mark.integration
 

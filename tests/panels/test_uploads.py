@@ -16,10 +16,10 @@ import tcb_ops as tcb
 from tcb_ops import panels
 from tcb_ops.features.simulator.faults import Etag, Fault, FaultStep
 from tcb_ops.i18n import Lang
+from tcb_ops.ledger.records import Usage
 from tcb_ops.model import RowEnd
 from tcb_ops.panels.html import RunState, render_header
 from tcb_ops.run import Run, RunHandle
-from tcb_ops.runs.records import Usage
 
 pytestmark = pytest.mark.slow
 

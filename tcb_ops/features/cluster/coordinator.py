@@ -29,22 +29,22 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 from tcb_ops.details import DetailCode
+from tcb_ops.engine.calls import MakeRunner, RunContext
+from tcb_ops.engine.engine import GRACE, LOCK_CHECK_EVERY
+from tcb_ops.engine.limits import after_canary
+from tcb_ops.engine.next_commands import install
+from tcb_ops.engine.plan import RunSpec
+from tcb_ops.engine.progress import Progress, ProgressMeter
+from tcb_ops.engine.stop_errors import interrupted, stopped
 from tcb_ops.errors import ArgumentError, CanaryError, LedgerError, StoppedError, TcbOpsError, UsageError
 from tcb_ops.features.cluster.task import BEAT_SECONDS, Assignment, TaskEnd, packed
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import _
+from tcb_ops.ledger.database import ledger_file
+from tcb_ops.ledger.ledger import Ledger
+from tcb_ops.ledger.locks import host_name
+from tcb_ops.ledger.records import EnvRecord, RunRecord, Usage
 from tcb_ops.model import Outcome, Owner, is_loopback
-from tcb_ops.runs.calls import MakeRunner, RunContext
-from tcb_ops.runs.database import ledger_file
-from tcb_ops.runs.engine import GRACE, LOCK_CHECK_EVERY
-from tcb_ops.runs.ledger import Ledger
-from tcb_ops.runs.limits import after_canary
-from tcb_ops.runs.locks import host_name
-from tcb_ops.runs.next_commands import install
-from tcb_ops.runs.plan import RunSpec
-from tcb_ops.runs.progress import Progress, ProgressMeter
-from tcb_ops.runs.records import EnvRecord, RunRecord, Usage
-from tcb_ops.runs.stop_errors import interrupted, stopped
 from tcb_ops.settings import HARMLESS, LEDGER_FILE, Origin, Settings, TokenSettings, holds_password, url_parts
 from tcb_ops.signals import handled
 

@@ -22,18 +22,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from tcb_ops.engine.calls import RunContext
+from tcb_ops.engine.engine import Engine
+from tcb_ops.engine.limits import RunLimits
+from tcb_ops.engine.loop import submit_coroutine
+from tcb_ops.engine.stop_errors import interrupted
 from tcb_ops.errors import InterruptedRunError, LedgerError, StoppedError, TcbOpsError
 from tcb_ops.i18n import Text, _
+from tcb_ops.ledger.connections import Connection
+from tcb_ops.ledger.ledger import IDLE_SECONDS, Ledger
+from tcb_ops.ledger.locks import host_name
+from tcb_ops.ledger.records import EnvRecord, RunRecord, Usage
 from tcb_ops.model import Outcome, Row, RowEnd, is_source
-from tcb_ops.runs.calls import RunContext
-from tcb_ops.runs.connections import Connection
-from tcb_ops.runs.engine import Engine
-from tcb_ops.runs.ledger import IDLE_SECONDS, Ledger
-from tcb_ops.runs.limits import RunLimits
-from tcb_ops.runs.locks import host_name
-from tcb_ops.runs.loop import submit_coroutine
-from tcb_ops.runs.records import EnvRecord, RunRecord, Usage
-from tcb_ops.runs.stop_errors import interrupted
 from tcb_ops.settings import Settings, shown_url
 from tcb_ops.wechat.tokens import open_source
 

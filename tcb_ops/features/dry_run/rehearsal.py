@@ -9,6 +9,8 @@ from math import ceil
 
 from tcb_ops.cli.options import target_line
 from tcb_ops.cli.steps import RunCommand
+from tcb_ops.engine.changes import PlannedChange
+from tcb_ops.engine.plan import RunSpec, planned_changes
 from tcb_ops.formatting import format_duration, format_size, sanitize
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_sentences, ngettext, pgettext
 from tcb_ops.kinds import Kind, merchant_count, row_count
@@ -16,8 +18,6 @@ from tcb_ops.lists.batch import Batch
 from tcb_ops.model import Outcome, Step
 from tcb_ops.preflight import SendScope, facts, facts_line
 from tcb_ops.reports.formats.terminal import AlignedTable
-from tcb_ops.runs.changes import PlannedChange
-from tcb_ops.runs.plan import RunSpec, planned_changes
 from tcb_ops.start import existing_ledger, rest_of_unfinished
 
 MERCHANTS_SHOWN = 20

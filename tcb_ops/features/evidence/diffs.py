@@ -33,9 +33,9 @@ from tcb_ops.start import TargetOptions, find_run, ledger_with_runs, selected_me
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tcb_ops.ledger.reader import LedgerReader
+    from tcb_ops.ledger.records import RunRecord
     from tcb_ops.lists.merchants import Merchants
-    from tcb_ops.runs.reader import LedgerReader
-    from tcb_ops.runs.records import RunRecord
 
 
 EARLIER_RUNS = 30

@@ -35,8 +35,8 @@ from tcb_ops.start import TargetOptions, existing_ledger, find_run, merchants_fo
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tcb_ops.runs.reader import LedgerReader
-    from tcb_ops.runs.records import RunRecord
+    from tcb_ops.ledger.reader import LedgerReader
+    from tcb_ops.ledger.records import RunRecord
 
 _MOST_DAYS = 36_500
 DAYS = 30

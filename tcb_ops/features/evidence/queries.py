@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from tcb_ops.runs.reader import LedgerReader
-from tcb_ops.runs.records import RunRecord
+from tcb_ops.ledger.reader import LedgerReader
+from tcb_ops.ledger.records import RunRecord
 
 
 def tried_again(ledger: LedgerReader, retry: RunRecord) -> list[Any]:

@@ -20,6 +20,9 @@ from tcb_ops.arguments import checked
 from tcb_ops.errors import LedgerDamagedError, RunNotFoundError, UsageError
 from tcb_ops.frames import Lines, Tabular
 from tcb_ops.i18n import Lang, Text, _, as_list, ngettext, verbatim
+from tcb_ops.ledger.reader import LedgerReader
+from tcb_ops.ledger.records import RunRecord
+from tcb_ops.ledger.run_view import RunView, merged_run
 from tcb_ops.reports.export import (
     ALWAYS,
     COPY,
@@ -33,9 +36,6 @@ from tcb_ops.reports.export import (
 )
 from tcb_ops.reports.formats.csv import rows_digest
 from tcb_ops.resources import system_reason
-from tcb_ops.runs.reader import LedgerReader
-from tcb_ops.runs.records import RunRecord
-from tcb_ops.runs.run_view import RunView, merged_run
 from tcb_ops.settings import LEDGER_FILE, Settings
 from tcb_ops.start import existing_ledger, settings_for
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tcb_ops import formatting, shell
+from tcb_ops.engine.next_commands import resume
+from tcb_ops.engine.stop_errors import stop_text
 from tcb_ops.errors import TcbOpsError, problem_line
 from tcb_ops.formatting import format_duration, format_size
 from tcb_ops.frames import METADATA, Lines, settings_lang
@@ -23,8 +25,6 @@ from tcb_ops.reports.explanations import change_lines, confirmation_text, run_ti
 from tcb_ops.reports.export import PAGE, Report, local_file
 from tcb_ops.reports.rendering import environment
 from tcb_ops.reports.summary import RunSummary
-from tcb_ops.runs.next_commands import resume
-from tcb_ops.runs.stop_errors import stop_text
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:

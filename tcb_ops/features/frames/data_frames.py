@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.catalogue import ERRCODE
+from tcb_ops.engine.links_file import LINK_COLUMNS
 from tcb_ops.errors import ArgumentError, UsageError
 from tcb_ops.frames import Given, Lines
 from tcb_ops.i18n import Lang, Text, _, as_list
+from tcb_ops.ledger.reader import LedgerReader
+from tcb_ops.ledger.records import RunRecord
 from tcb_ops.model import Outcome
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, result_batches
 from tcb_ops.reports.summary import RunSummary
-from tcb_ops.runs.links_file import LINK_COLUMNS
-from tcb_ops.runs.reader import LedgerReader
-from tcb_ops.runs.records import RunRecord
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:

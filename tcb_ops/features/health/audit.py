@@ -18,8 +18,8 @@ from tcb_ops.settings import Settings
 from tcb_ops.start import StartOptions, blocking, merchants_for, naming, settings_for, start_run
 
 if TYPE_CHECKING:
+    from tcb_ops.ledger.records import RunRecord
     from tcb_ops.lists.merchants import Merchants
-    from tcb_ops.runs.records import RunRecord
 
 
 @checked

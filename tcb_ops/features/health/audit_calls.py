@@ -12,17 +12,17 @@ from dataclasses import replace
 
 from tcb_ops.catalogue import Decision, errcode
 from tcb_ops.details import Detail, detail
+from tcb_ops.engine.calls import CallContext, Calls, FailedAttempt, SomeEnds
+from tcb_ops.engine.limits import classify
+from tcb_ops.engine.scheduler import Task
+from tcb_ops.engine.single_calls import Caller
+from tcb_ops.engine.stop_errors import stopped
 from tcb_ops.errors import OutageError, PlatformStopError, TokenSourceError, TransportError
 from tcb_ops.features.health import REFUSED_TOKENS, UNAVAILABLE, UNHEALTHY, AuditCode, interfaces
 from tcb_ops.features.health.interfaces import Quota
 from tcb_ops.features.health.questions import Probes
 from tcb_ops.features.health.verdicts import Answers, Facts, Issue, Verdict, verdict_of
 from tcb_ops.model import Merchant, Owner, Reason, RowEnd
-from tcb_ops.runs.calls import CallContext, Calls, FailedAttempt, SomeEnds
-from tcb_ops.runs.limits import classify
-from tcb_ops.runs.scheduler import Task
-from tcb_ops.runs.single_calls import Caller
-from tcb_ops.runs.stop_errors import stopped
 from tcb_ops.wechat.responses import ApiError, InvalidResponse
 
 QUOTA, PERMISSIONS = "quota", "permissions"

@@ -8,22 +8,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tcb_ops.engine.next_commands import command, pace, retry
+from tcb_ops.engine.stop_errors import stop_reason
 from tcb_ops.errors import LedgerDamagedError, OutageError, PlatformStopError, TcbOpsError, TokenSourceError
 from tcb_ops.features.health import HEALTHY, NOT_ASKED, REFUSED_TOKENS, UNHEALTHY, interfaces
 from tcb_ops.features.health.verdicts import presumed
 from tcb_ops.i18n import Text, _, as_list, pgettext
 from tcb_ops.kinds import Kind, counted, environment_count, is_provided, provided
 from tcb_ops.model import Outcome, Owner, Reason, Row, RowEnd, Selection
-from tcb_ops.runs.next_commands import command, pace, retry
-from tcb_ops.runs.stop_errors import stop_reason
 
 if TYPE_CHECKING:
+    from tcb_ops.engine.plan import RunSpec
     from tcb_ops.features.health.audit_result import AuditResult
+    from tcb_ops.ledger.reader import LedgerReader
+    from tcb_ops.ledger.records import EnvRecord, RunRecord
     from tcb_ops.lists.merchants import Merchants
     from tcb_ops.reports.summary import NextAction, RunSummary
-    from tcb_ops.runs.plan import RunSpec
-    from tcb_ops.runs.reader import LedgerReader
-    from tcb_ops.runs.records import EnvRecord, RunRecord
     from tcb_ops.settings import Settings
 
 PROBE = "tcb-ops/probe.txt"
@@ -146,7 +146,7 @@ class AuditKind(Kind):
 
 def audit_spec(merchants: Merchants, selection: str | Selection, options: Mapping[str, Any]) -> RunSpec:
     """Return the spec of an audit: one row per environment of merchants that have not left, all with the same path."""
-    from tcb_ops.runs.plan import RunSpec, environments_of_rows
+    from tcb_ops.engine.plan import RunSpec, environments_of_rows
 
     lines = [merchant for merchant in merchants if not merchant.left]
 

@@ -15,19 +15,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tcb_ops.catalogue import ERRCODE, all_reasons
+from tcb_ops.engine.stop_errors import stop_text
 from tcb_ops.features.health import HEALTHY, UNHEALTHY, AuditCode
 from tcb_ops.features.health.audit_calls import PERMISSIONS, QUOTA
 from tcb_ops.formatting import shown
 from tcb_ops.frames import Lines, Tabular, card, settings_lang
 from tcb_ops.i18n import Lang, Text, _
 from tcb_ops.kinds import environment_count
+from tcb_ops.ledger.reader import LedgerReader
+from tcb_ops.ledger.records import RunRecord
 from tcb_ops.lists.table import APPID_NAMES, ENV_NAMES, Columns, Line, named_columns, read_lines
 from tcb_ops.model import Outcome, Problem
 from tcb_ops.reports.findings import FindingLine, FindingSection
 from tcb_ops.reports.summary import Cause, RunSummary
-from tcb_ops.runs.reader import LedgerReader
-from tcb_ops.runs.records import RunRecord
-from tcb_ops.runs.stop_errors import stop_text
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:

@@ -18,18 +18,18 @@ from typing import Any
 
 from tcb_ops.catalogue import ERRCODE
 from tcb_ops.checks import DoctorCheck, DoctorFinding, Grade
+from tcb_ops.engine.loop import submit_coroutine
 from tcb_ops.errors import InputError, SettingsError, TcbOpsError, TransportError, TransportFault
 from tcb_ops.features.health.questions import ask_about
 from tcb_ops.features.health.verdicts import SKEWED, Actor, Facts, clock_text, presumed_verdict, verdict_of
 from tcb_ops.i18n import CommandText, _, as_clauses, as_facts, as_lines, as_list, ngettext, pgettext, verbatim
 from tcb_ops.kinds import environment_count, features, load, merchant_count
+from tcb_ops.ledger.database import not_a_ledger, on_network
+from tcb_ops.ledger.ledger import Ledger
 from tcb_ops.lists.input_files import format_problem
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.model import Merchant, Owner
 from tcb_ops.resources import others_may_read, restricting, system_reason
-from tcb_ops.runs.database import not_a_ledger, on_network
-from tcb_ops.runs.ledger import Ledger
-from tcb_ops.runs.loop import submit_coroutine
 from tcb_ops.settings import Settings, settings_file
 from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.responses import ApiError, InvalidResponse

@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from tcb_ops.arguments import checked
+from tcb_ops.engine.limits import RunLimits
+from tcb_ops.engine.loop import result_of, submit_coroutine
+from tcb_ops.engine.single_calls import open_client
 from tcb_ops.errors import TcbOpsError, check_value
 from tcb_ops.features.health.interfaces import Quota
 from tcb_ops.features.health.questions import COMPONENT_CODES, ONCE, Probes, Progress, ask_about, ignore
@@ -19,9 +22,6 @@ from tcb_ops.formatting import sanitize
 from tcb_ops.frames import Lines, Tabular
 from tcb_ops.i18n import Lang, Text, _, as_facts, as_list, as_sentences, ngettext
 from tcb_ops.model import Merchant
-from tcb_ops.runs.limits import RunLimits
-from tcb_ops.runs.loop import result_of, submit_coroutine
-from tcb_ops.runs.single_calls import open_client
 from tcb_ops.settings import Settings
 from tcb_ops.start import TargetOptions, merchants_for, opened_target, settings_for
 from tcb_ops.table_files import write_table

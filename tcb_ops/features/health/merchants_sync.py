@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.details import merged
+from tcb_ops.engine.limits import RunLimits
+from tcb_ops.engine.loop import result_of, submit_coroutine
+from tcb_ops.engine.single_calls import open_client
 from tcb_ops.errors import PlatformStopError, SettingsError, StoppedError
 from tcb_ops.features.health.merchants import STANDARD
 from tcb_ops.features.health.questions import AT_ONCE, COMPONENT_CODES, Probes, ignore, map_concurrently
@@ -30,9 +33,6 @@ from tcb_ops.lists.table import MERCHANT_COLUMNS, read_table
 from tcb_ops.model import Merchant, Owner
 from tcb_ops.reports.findings import FindingLine, FindingSection
 from tcb_ops.resources import replacing, system_reason
-from tcb_ops.runs.limits import RunLimits
-from tcb_ops.runs.loop import result_of, submit_coroutine
-from tcb_ops.runs.single_calls import open_client
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:

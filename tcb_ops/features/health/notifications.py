@@ -25,6 +25,8 @@ from urllib.parse import quote, urlsplit
 from tcb_ops.arguments import checked
 from tcb_ops.checks import DoctorCheck, DoctorFinding, Grade
 from tcb_ops.details import DetailCode, detail
+from tcb_ops.engine import next_commands
+from tcb_ops.engine.loop import submit_coroutine
 from tcb_ops.errors import SettingsError, TcbOpsError, TransportError, TransportFault, UsageError, check_value
 from tcb_ops.features.health.audit import audited, newest_audit
 from tcb_ops.features.health.audit_kind import AUDIT
@@ -40,8 +42,6 @@ from tcb_ops.reports.export import MANIFEST, PAGE, fingerprint
 from tcb_ops.reports.findings import FindingLine
 from tcb_ops.resources import system_reason
 from tcb_ops.run import Run
-from tcb_ops.runs import next_commands
-from tcb_ops.runs.loop import submit_coroutine
 from tcb_ops.settings import Settings
 from tcb_ops.start import TargetOptions, find_run, identified, is_run_name, ledger_with_runs, settings_for
 from tcb_ops.wechat.responses import HttpResponse, count_in
@@ -49,8 +49,8 @@ from tcb_ops.wechat.tokens import read_object
 from tcb_ops.wechat.transport import HttpRequest, Timeouts, Transport
 
 if TYPE_CHECKING:
-    from tcb_ops.runs.ledger import Ledger
-    from tcb_ops.runs.records import RunRecord
+    from tcb_ops.ledger.ledger import Ledger
+    from tcb_ops.ledger.records import RunRecord
 
 LONGEST_NAME = 40
 """Characters of a name, an environment or a note."""

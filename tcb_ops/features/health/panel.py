@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tcb_ops.engine.plan import RunSpec
 from tcb_ops.features.health.audit import start_audit
 from tcb_ops.features.health.audit_kind import AUDIT, audit_spec
 from tcb_ops.frames import card
@@ -13,7 +14,6 @@ from tcb_ops.panels.controls import html_area
 from tcb_ops.panels.html import heading
 from tcb_ops.panels.notebook_panels import RunForm
 from tcb_ops.run import Run, RunHandle
-from tcb_ops.runs.plan import RunSpec
 from tcb_ops.start import StartOptions
 
 

@@ -11,6 +11,9 @@ from itertools import count
 from typing import TypeVar
 
 from tcb_ops.catalogue import errcode
+from tcb_ops.engine.limits import NextStep, RunLimits
+from tcb_ops.engine.single_calls import Caller, CallFailure, open_client
+from tcb_ops.engine.stop_errors import refused_platform
 from tcb_ops.errors import OutageError, PlatformStopError, StoppedError, TokenError, TokenSourceError
 from tcb_ops.features.health import interfaces
 from tcb_ops.features.health.interfaces import AuthorizerInfo, Quota, ReceivedRequest
@@ -26,9 +29,6 @@ from tcb_ops.features.health.verdicts import (
 )
 from tcb_ops.i18n import NOTHING, Text, _
 from tcb_ops.model import Merchant, Owner, Reason, Secret
-from tcb_ops.runs.limits import NextStep, RunLimits
-from tcb_ops.runs.single_calls import Caller, CallFailure, open_client
-from tcb_ops.runs.stop_errors import refused_platform
 from tcb_ops.settings import Settings
 from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.responses import ApiError, InvalidResponse

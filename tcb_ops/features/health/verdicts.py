@@ -19,8 +19,8 @@ from tcb_ops.features.health.interfaces import AuthorizerInfo, Quota, ReceivedRe
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Bilingual, Lang, Text, _, as_clauses, as_list, ngettext
 from tcb_ops.kinds import row_count
+from tcb_ops.ledger.records import ANSWERS
 from tcb_ops.model import Merchant, Owner, Reason
-from tcb_ops.runs.records import ANSWERS
 from tcb_ops.secrets import redact
 
 if TYPE_CHECKING:

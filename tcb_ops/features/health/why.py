@@ -10,6 +10,7 @@ from typing import Any, Unpack
 
 from tcb_ops.arguments import checked
 from tcb_ops.catalogue import COMPONENT_MARK
+from tcb_ops.engine.loop import result_of, submit_coroutine
 from tcb_ops.errors import RunNotFoundError, UsageError
 from tcb_ops.features.health.interfaces import Quota, ReceivedRequest
 from tcb_ops.features.health.questions import ask_about
@@ -17,12 +18,11 @@ from tcb_ops.features.health.verdicts import Answers, Facts, Verdict, grouped, v
 from tcb_ops.frames import Lines, Tabular, settings_lang
 from tcb_ops.i18n import Lang, _, as_list
 from tcb_ops.kinds import row_count
+from tcb_ops.ledger.records import ANSWERS, RowRecord
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.model import Merchant, Outcome, Owner, Reason
 from tcb_ops.reports.explanations import answered_at, why_of
 from tcb_ops.run import Run
-from tcb_ops.runs.loop import result_of, submit_coroutine
-from tcb_ops.runs.records import ANSWERS, RowRecord
 from tcb_ops.settings import Settings
 from tcb_ops.start import TargetOptions, find_run, ledger_with_runs, opened_target, settings_for
 

@@ -200,7 +200,7 @@ def _need(*libraries: str) -> None:
     """Raise UsageError with the command that installs the libraries if one is missing."""
     from importlib.util import find_spec
 
-    from tcb_ops.runs.next_commands import install
+    from tcb_ops.engine.next_commands import install
 
     missing = [library for library in libraries if find_spec(library) is None]
     if missing:

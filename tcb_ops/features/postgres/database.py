@@ -16,12 +16,12 @@ from psycopg.conninfo import conninfo_to_dict
 
 from tcb_ops.errors import LedgerError, TcbOpsError
 from tcb_ops.i18n import _
+from tcb_ops.ledger import connections
+from tcb_ops.ledger.connections import BATCH, SPEND, Connection, Database, DatabaseFault
+from tcb_ops.ledger.database import not_a_ledger
+from tcb_ops.ledger.files import CHANGE, REPLACED
+from tcb_ops.ledger.records import END_COLUMNS, PLAN_COLUMNS, RunRecord, Usage, end_values
 from tcb_ops.model import RowEnd
-from tcb_ops.runs import connections
-from tcb_ops.runs.connections import BATCH, SPEND, Connection, Database, DatabaseFault
-from tcb_ops.runs.database import not_a_ledger
-from tcb_ops.runs.files import CHANGE, REPLACED
-from tcb_ops.runs.records import END_COLUMNS, PLAN_COLUMNS, RunRecord, Usage, end_values
 
 SCHEMA_SECONDS = 10
 """Seconds that creating PostgreSQL's tables waits for a lock, since all others wait behind it."""

@@ -78,10 +78,10 @@ def demo(lang: str | None) -> int:
     import tempfile
 
     import tcb_ops as tcb
+    from tcb_ops.engine.next_commands import of_run, quoted
     from tcb_ops.features.simulator.sample import FILES, PATHS, sample_simulator
     from tcb_ops.reports.explanations import counts_line
     from tcb_ops.reports.export import DEMO_LEDGER, check_destination
-    from tcb_ops.runs.next_commands import of_run, quoted
 
     started, dest = time.monotonic(), Path("demo-report").resolve()
     home = dest / DEMO_LEDGER

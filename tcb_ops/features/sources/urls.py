@@ -15,13 +15,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, M
 from contextlib import asynccontextmanager
 
 from tcb_ops.details import Detail, DetailCode, DetailCodes, as_detail, detail
+from tcb_ops.engine.calls import CallContext
+from tcb_ops.engine.loop import submit_coroutine
 from tcb_ops.errors import TcbOpsError, TransportError, TransportFault
 from tcb_ops.features.sources import SourceCode
 from tcb_ops.i18n import _
 from tcb_ops.lists.row_files import MAX_FILE_BYTES, SOURCE_FIXES, UnusableFile, split_source, whole_source
 from tcb_ops.model import Reason, Row, Secret, SourceFile, in_object_store, is_loopback
-from tcb_ops.runs.calls import CallContext
-from tcb_ops.runs.loop import submit_coroutine
 from tcb_ops.secrets import MASK
 from tcb_ops.settings import Settings
 from tcb_ops.wechat.local_files import Body, FileChangedError, FileUnreadableError

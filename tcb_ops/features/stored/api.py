@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TypeAlias, Unpack
 
 from tcb_ops.arguments import checked
+from tcb_ops.engine.list_kinds import UPLOAD
+from tcb_ops.engine.plan import RunSpec, list_spec
 from tcb_ops.errors import UsageError
 from tcb_ops.features.stored.kinds import CONFIRM
 from tcb_ops.features.stored.specs import (
@@ -19,14 +21,12 @@ from tcb_ops.features.stored.specs import (
     undo_spec,
 )
 from tcb_ops.i18n import Text, _, as_lines
+from tcb_ops.ledger.ledger import Ledger
+from tcb_ops.ledger.records import RunRecord
 from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.preflight import SendScope
 from tcb_ops.run import Run, RunHandle
-from tcb_ops.runs.ledger import Ledger
-from tcb_ops.runs.list_kinds import UPLOAD
-from tcb_ops.runs.plan import RunSpec, list_spec
-from tcb_ops.runs.records import RunRecord
 from tcb_ops.settings import Settings
 from tcb_ops.start import (
     StartOptions,

@@ -17,6 +17,8 @@ from typing import Any, TypeAlias
 
 from tcb_ops.catalogue import Decision, Scope, errcode
 from tcb_ops.details import DetailCode, as_detail, detail
+from tcb_ops.engine.calls import CallContext, FailedAttempt, SomeEnds, UploadCalls
+from tcb_ops.engine.scheduler import Task
 from tcb_ops.errors import TransportError
 from tcb_ops.features.stored import StoredCode, StoredOutcome, StoredReason
 from tcb_ops.features.stored.client import NOT_THERE, FileClient, FileStatus
@@ -33,10 +35,8 @@ from tcb_ops.features.stored.files import (
 )
 from tcb_ops.features.stored.kinds import CONFIRM, DELETE, UNDO
 from tcb_ops.i18n import Text
+from tcb_ops.ledger.files import OwnFile, StoredFile
 from tcb_ops.model import Link, Outcome, Owner, Reason, Row, RowEnd, Secret, is_source
-from tcb_ops.runs.calls import CallContext, FailedAttempt, SomeEnds, UploadCalls
-from tcb_ops.runs.files import OwnFile, StoredFile
-from tcb_ops.runs.scheduler import Task
 from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError
 from tcb_ops.wechat.responses import ApiError, HttpResponse, InvalidResponse, UnsafeLink
 

@@ -33,13 +33,13 @@ from tcb_ops.cli.options import (
     table_option,
     yes_option,
 )
+from tcb_ops.engine.list_kinds import UPLOAD
 from tcb_ops.errors import InputError, InterruptedRunError, StoppedError, UsageError
 from tcb_ops.features.stored.kinds import CONFIRM, DELETE, UNDO
 from tcb_ops.formatting import format_size, sanitize
 from tcb_ops.i18n import Text, _, as_lines, as_list, ngettext, pgettext
 from tcb_ops.kinds import Kind, environment_count, merchant_count, row_count
 from tcb_ops.model import SIMULATOR, Selection, file_problem
-from tcb_ops.runs.list_kinds import UPLOAD
 from tcb_ops.settings import Settings, settings_file, without_dots
 
 if TYPE_CHECKING:
@@ -210,9 +210,9 @@ def list_(source: str, out: str, *, scanning: ScanOptions, common: CommonOptions
 
     Hidden and temporary files (.DS_Store, Thumbs.db, ~$…) and tcb-ops's own are left out, and counted.
     """
+    from tcb_ops.engine.next_commands import command
     from tcb_ops.features.stored.scan import PathTemplate, default_root, scan, select_targets, write_list
     from tcb_ops.lists.paths import read_paths
-    from tcb_ops.runs.next_commands import command
     from tcb_ops.table_files import table_file
 
     settings, console = common.start()
@@ -416,8 +416,8 @@ def sync(command: RunCommand, folder: str, *, deletes: bool, scanning: ScanOptio
 @contextmanager
 def _suggested_again(command: RunCommand, words: list[str]) -> Iterator[None]:
     """Suggest these words, the whole synchronization, instead of the run in which it was interrupted or stopped."""
-    from tcb_ops.runs.next_commands import command as composed
-    from tcb_ops.runs.next_commands import quoted
+    from tcb_ops.engine.next_commands import command as composed
+    from tcb_ops.engine.next_commands import quoted
 
     try:
         yield
@@ -428,7 +428,7 @@ def _suggested_again(command: RunCommand, words: list[str]) -> Iterator[None]:
 
 
 def _words_again(command: RunCommand, plan: SyncPlan, scanning: ScanOptions, *, deletes: bool) -> list[str]:
-    from tcb_ops.runs.next_commands import pace
+    from tcb_ops.engine.next_commands import pace
 
     repeated = {
         "to": scanning.to,
@@ -474,7 +474,7 @@ def _delete_gone(command: RunCommand, plan: SyncPlan, run: Run) -> tuple[Run | N
 
 
 def _rehearse(command: RunCommand, plan: SyncPlan, *, deletes: bool) -> int:
-    from tcb_ops.runs.plan import list_spec, upload_spec
+    from tcb_ops.engine.plan import list_spec, upload_spec
 
     works = [upload_spec(plan.batch, command.selection, {})]
     if deletes and plan.gone is not None:
@@ -540,7 +540,7 @@ def _subject(command: RunCommand, what: str) -> Iterator[tuple[str | Batch, Sele
 def _upload(command: RunCommand, run: str) -> str:
     """Return the id of the upload that is meant; the first line names it."""
     from tcb_ops.features.stored.api import upload_of
-    from tcb_ops.runs.histories import corrections_of
+    from tcb_ops.ledger.histories import corrections_of
     from tcb_ops.start import ledger_with_runs
 
     upload, ledger = upload_of(run, command.settings), ledger_with_runs(command.settings)

@@ -31,15 +31,15 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from tcb_ops.details import detail
+from tcb_ops.engine.list_kinds import UPLOAD
 from tcb_ops.errors import TcbOpsError, UsageError
 from tcb_ops.features.stored import StoredCode, StoredOutcome
 from tcb_ops.i18n import _
 from tcb_ops.kinds import Kind
+from tcb_ops.ledger.reader import LedgerReader
+from tcb_ops.ledger.records import RunRecord
 from tcb_ops.model import Outcome
 from tcb_ops.resources import make_folder, sync_to_disk, system_reason
-from tcb_ops.runs.list_kinds import UPLOAD
-from tcb_ops.runs.reader import LedgerReader
-from tcb_ops.runs.records import RunRecord
 
 _LARGEST_RECORD = 1024 * 1024
 """Bytes that are read of a record, which has some hundred."""

@@ -7,15 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tcb_ops.engine.next_commands import command, retry, upload_options
 from tcb_ops.features.stored import StoredOutcome, StoredReason
 from tcb_ops.i18n import Text, _, as_list, pgettext
 from tcb_ops.kinds import Kind, row_count
 from tcb_ops.model import Outcome, Row, RowEnd, Step, Want
-from tcb_ops.runs.next_commands import command, retry, upload_options
 
 if TYPE_CHECKING:
+    from tcb_ops.ledger.records import RunRecord
     from tcb_ops.reports.summary import NextAction
-    from tcb_ops.runs.records import RunRecord
     from tcb_ops.settings import Settings
 
 FILES_PER_CALL = 50

@@ -15,10 +15,10 @@ from tcb_ops.features.stored import StoredOutcome
 from tcb_ops.frames import Lines, Tabular
 from tcb_ops.i18n import Lang, Text, _, as_list, ngettext
 from tcb_ops.kinds import counted, environment_count
+from tcb_ops.ledger.files import StoredFile
+from tcb_ops.ledger.locks import planning
+from tcb_ops.ledger.reader import LedgerReader
 from tcb_ops.model import Outcome
-from tcb_ops.runs.files import StoredFile
-from tcb_ops.runs.locks import planning
-from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.settings import Settings
 from tcb_ops.start import ledger_with_runs, settings_for
 

@@ -13,12 +13,12 @@ from typing import Any, TypeAlias
 
 from tcb_ops.errors import LedgerDamagedError
 from tcb_ops.kinds import Kind, all_kinds, kind_named
+from tcb_ops.ledger.reader import LedgerReader
+from tcb_ops.ledger.records import LaterChange, RunRecord
+from tcb_ops.ledger.schema import any_of, sql_list
 from tcb_ops.model import STORED_OUTCOMES, Outcome
-from tcb_ops.runs.reader import LedgerReader
-from tcb_ops.runs.records import LaterChange, RunRecord
-from tcb_ops.runs.schema import any_of, sql_list
 
-_LOG = logging.getLogger("tcb_ops.runs")
+_LOG = logging.getLogger("tcb_ops.ledger")
 
 Confirmation: TypeAlias = tuple[str, dict[Outcome, int]]
 """The id of a run that confirmed an upload, and its rows by outcome."""

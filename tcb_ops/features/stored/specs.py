@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from tcb_ops.details import detail
+from tcb_ops.engine.changes import PlannedChange
+from tcb_ops.engine.next_commands import SIGNED, quoted, resume
+from tcb_ops.engine.plan import RunSpec, environments_of_rows, list_spec, undone_uploads
 from tcb_ops.errors import UsageError
 from tcb_ops.features.stored import StoredCode, StoredOutcome
 from tcb_ops.features.stored.files import Backup, BackupError, may_be_stored, runs_about
@@ -21,18 +24,15 @@ from tcb_ops.features.stored.queries import later_changes, pending_in_both
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Text, _, as_lines, as_sentences, ngettext
 from tcb_ops.kinds import Kind
+from tcb_ops.ledger.files import OwnFile
+from tcb_ops.ledger.ledger import Ledger, taken
+from tcb_ops.ledger.reader import LedgerReader
+from tcb_ops.ledger.records import RowRecord, RunRecord, may_have_stored
 from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.model import STORED_OUTCOMES, Outcome, Row, Selection, Step, Want
 from tcb_ops.preflight import SendScope
 from tcb_ops.reports.explanations import change_lines
-from tcb_ops.runs.changes import PlannedChange
-from tcb_ops.runs.files import OwnFile
-from tcb_ops.runs.ledger import Ledger, taken
-from tcb_ops.runs.next_commands import SIGNED, quoted, resume
-from tcb_ops.runs.plan import RunSpec, environments_of_rows, list_spec, undone_uploads
-from tcb_ops.runs.reader import LedgerReader
-from tcb_ops.runs.records import RowRecord, RunRecord, may_have_stored
 from tcb_ops.settings import Settings
 from tcb_ops.start import StartOptions
 

@@ -17,11 +17,11 @@ from tcb_ops.features.stored.specs import LISTED
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Text, _, as_lines, ngettext
 from tcb_ops.kinds import environment_count
+from tcb_ops.ledger.ledger import Ledger
 from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.model import Merchant, Row
-from tcb_ops.runs.ledger import Ledger
 from tcb_ops.settings import Settings
 from tcb_ops.start import existing_ledger
 from tcb_ops.table_files import write_table

@@ -18,14 +18,14 @@ from typing import Any, TypeVar
 
 from tcb_ops.catalogue import Decision, Scope, errcode
 from tcb_ops.details import detail
+from tcb_ops.engine.limits import RunLimits
+from tcb_ops.engine.single_calls import Caller, CallFailure
 from tcb_ops.errors import SettingsError, TokenError, TokenSourceError, TransportError, TransportFault
 from tcb_ops.features.tokens import ComponentCode
 from tcb_ops.features.tokens.component_store import StoredToken, TokenStore
 from tcb_ops.i18n import Text, _, as_sentences
 from tcb_ops.model import Secret
 from tcb_ops.programs import Credential
-from tcb_ops.runs.limits import RunLimits
-from tcb_ops.runs.single_calls import Caller, CallFailure
 from tcb_ops.settings import Settings
 from tcb_ops.wechat.client import AUTHORIZERS_PER_PAGE, PlatformClient
 from tcb_ops.wechat.responses import ApiError, InvalidResponse

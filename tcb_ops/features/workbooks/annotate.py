@@ -25,13 +25,13 @@ from tcb_ops.features.workbooks.tables import LONGEST, NOT_XML, Tables, new_work
 from tcb_ops.formatting import fold, shown, trim, unguard
 from tcb_ops.i18n import Lang, Text, _, pgettext, verbatim
 from tcb_ops.kinds import is_provided, provided
+from tcb_ops.ledger.reader import LedgerReader
+from tcb_ops.ledger.records import RunRecord
 from tcb_ops.lists.input_files import digest, is_workbook, open_bytes, readable
 from tcb_ops.lists.table import LIST_COLUMNS
 from tcb_ops.model import STORED_OUTCOMES, Problem
 from tcb_ops.reports.explanations import MARK, action_text, merchant_text, reason_text, why_of
 from tcb_ops.resources import replacing, sync_to_disk, system_reason
-from tcb_ops.runs.reader import LedgerReader
-from tcb_ops.runs.records import RunRecord
 from tcb_ops.secrets import redact
 
 if TYPE_CHECKING:

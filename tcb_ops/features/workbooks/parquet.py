@@ -7,14 +7,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tcb_ops.engine.next_commands import install
 from tcb_ops.errors import StoppedError, UsageError
 from tcb_ops.frames import ArrowStream
 from tcb_ops.i18n import _
+from tcb_ops.ledger.reader import LedgerReader
+from tcb_ops.ledger.records import RunRecord
 from tcb_ops.reports.formats.csv import NUMBERS, RESULT_COLUMNS, TIMES, result_batches
 from tcb_ops.resources import replacing, system_reason
-from tcb_ops.runs.next_commands import install
-from tcb_ops.runs.reader import LedgerReader
-from tcb_ops.runs.records import RunRecord
 from tcb_ops.secrets import masked
 from tcb_ops.settings import Settings
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from tcb_ops.features.workbooks.tables import Tables, new_workbook
 from tcb_ops.i18n import Lang, Text, _, pgettext
 from tcb_ops.kinds import row_count
+from tcb_ops.ledger.reader import LedgerReader
+from tcb_ops.ledger.records import RowRecord
 from tcb_ops.model import Outcome
 from tcb_ops.reports.explanations import MARK, change_lines
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, errcode_table, row_values
 from tcb_ops.reports.rendering import outcome_class
 from tcb_ops.reports.summary import RunSummary
-from tcb_ops.runs.reader import LedgerReader
-from tcb_ops.runs.records import RowRecord
 from tcb_ops.secrets import redact
 from tcb_ops.settings import Settings
 

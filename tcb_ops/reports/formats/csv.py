@@ -24,11 +24,11 @@ import msgspec
 from tcb_ops.details import DetailCode, read_detail, stored
 from tcb_ops.formatting import RISKY, escape_controls, guard, has_controls
 from tcb_ops.i18n import Lang
+from tcb_ops.ledger.reader import LedgerReader
+from tcb_ops.ledger.records import RowRecord, RunRecord, end_values
 from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.reports.explanations import action_text, merchant_text, reason_text
 from tcb_ops.reports.summary import Cause
-from tcb_ops.runs.reader import LedgerReader
-from tcb_ops.runs.records import RowRecord, RunRecord, end_values
 from tcb_ops.secrets import masked, redact
 from tcb_ops.settings import Settings
 

@@ -14,8 +14,13 @@ from collections.abc import Mapping
 from hashlib import sha256
 from importlib.resources import files
 
+from tcb_ops.engine.next_commands import fixed_list, quoted, resume, retry
+from tcb_ops.engine.stop_errors import stop_text
 from tcb_ops.i18n import Lang, _
 from tcb_ops.kinds import environment_count, is_provided, merchant_count
+from tcb_ops.ledger.locks import working
+from tcb_ops.ledger.reader import LedgerReader
+from tcb_ops.ledger.records import ANSWERS
 from tcb_ops.model import Outcome
 from tcb_ops.reports.charts import charts_of
 from tcb_ops.reports.explanations import (
@@ -25,11 +30,6 @@ from tcb_ops.reports.explanations import (
 )
 from tcb_ops.reports.rendering import environment
 from tcb_ops.reports.summary import NextAction, Per, RunSummary, next_actions
-from tcb_ops.runs.locks import working
-from tcb_ops.runs.next_commands import fixed_list, quoted, resume, retry
-from tcb_ops.runs.reader import LedgerReader
-from tcb_ops.runs.records import ANSWERS
-from tcb_ops.runs.stop_errors import stop_text
 from tcb_ops.settings import Settings
 
 CAUSES = 12

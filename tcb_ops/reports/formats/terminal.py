@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
     from rich.measure import Measurement
 
+    from tcb_ops.ledger.records import RowRecord, RunRecord
     from tcb_ops.reports.findings import FindingLine, Findings, FindingSection
-    from tcb_ops.runs.records import RowRecord, RunRecord
 
 MOST_CODES = 20
 """Codes shown per run."""

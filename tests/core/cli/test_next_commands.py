@@ -18,8 +18,8 @@ from workspace import BOOKS, TEA, TEA_TEST, many, write_csv
 
 import tcb_ops as tcb
 from tcb_ops.cli.main import run as run_command
+from tcb_ops.engine.next_commands import command, quoted
 from tcb_ops.features.simulator.faults import Fault, FaultStep
-from tcb_ops.runs.next_commands import command, quoted
 from tcb_ops.settings import load_settings
 from tcb_ops.table_files import write_table
 

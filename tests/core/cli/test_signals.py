@@ -79,7 +79,7 @@ class Thing: pass
 
 class Finder:
     def find_spec(self, name, *_):
-        if name == "tcb_ops.runs.plan":
+        if name == "tcb_ops.engine.plan":
             sys.meta_path.remove(self)
             receive()
 

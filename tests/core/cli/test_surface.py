@@ -7,9 +7,9 @@ import pytest
 from workspace import TEA, many
 
 from tcb_ops.cli.main import cli, run
+from tcb_ops.engine.next_commands import _NOT_TAKEN
 from tcb_ops.features.simulator.faults import Fault
 from tcb_ops.kinds import all_kinds
-from tcb_ops.runs.next_commands import _NOT_TAKEN
 
 MOST_LINES = 24
 MOST_OPTIONS = 74

@@ -17,13 +17,13 @@ from workspace import BOOKS, TEA, many
 
 from tcb_ops.cli import console
 from tcb_ops.cli.console import progress_line
+from tcb_ops.engine.progress import Progress
 from tcb_ops.features.health import HEALTHY
 from tcb_ops.features.simulator.faults import Fault, Faults, SimulatedAccount
 from tcb_ops.features.simulator.server import Simulator
 from tcb_ops.features.simulator.state import Response
 from tcb_ops.i18n import Bilingual, Lang, verbatim
 from tcb_ops.model import Merchant, Outcome
-from tcb_ops.runs.progress import Progress
 from tcb_ops.wechat.client import HANDSHAKE
 
 HELD = [Fault(delay=0.02)]

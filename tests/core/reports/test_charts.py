@@ -9,13 +9,13 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from tcb_ops.i18n import Lang
+from tcb_ops.ledger.records import Tally, TimelineBucket
 from tcb_ops.model import Outcome, Reason
 from tcb_ops.reports.charts import HEIGHT, WIDTH, charts_of, draw, errcode_matrix
 from tcb_ops.reports.charts import MATRIX_CODES as CODES
 from tcb_ops.reports.charts import MATRIX_MERCHANTS as MERCHANTS
 from tcb_ops.reports.rendering import code_colour, outcome_class
 from tcb_ops.reports.summary import causes_of
-from tcb_ops.runs.records import Tally, TimelineBucket
 
 
 def test_a_code_has_one_colour_and_common_codes_differ():

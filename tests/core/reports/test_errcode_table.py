@@ -12,12 +12,12 @@ from rich.console import Console
 
 from tcb_ops.details import DetailCode, as_detail, detail
 from tcb_ops.i18n import Bilingual, Lang
+from tcb_ops.ledger.records import Tally
+from tcb_ops.ledger.run_view import merged_run
 from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.reports.explanations import why
 from tcb_ops.reports.formats.terminal import render_errcodes
 from tcb_ops.reports.summary import Cause, RunSummary, by_code, causes_of, shorten_details
-from tcb_ops.runs.records import Tally
-from tcb_ops.runs.run_view import merged_run
 
 CLOUD = (
     Bilingual("The mini program has no CloudBase.", "该小程序没有开通云开发。"),

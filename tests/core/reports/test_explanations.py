@@ -9,6 +9,7 @@ from workspace import store_says
 
 from tcb_ops.catalogue import errcode, store_code
 from tcb_ops.details import DetailCode, as_detail, detail
+from tcb_ops.engine.list_kinds import UPLOAD
 from tcb_ops.features.health import HALTED, HEALTHY, NOT_ASKED, UNAVAILABLE, UNHEALTHY, AuditCode
 from tcb_ops.features.health.audit_kind import AUDIT
 from tcb_ops.features.stored import StoredOutcome, StoredReason
@@ -17,7 +18,6 @@ from tcb_ops.kinds import all_kinds
 from tcb_ops.model import Outcome, Owner, Reason, RowEnd
 from tcb_ops.reports.explanations import action_text, counts_line, reason_text, why
 from tcb_ops.reports.summary import verdict
-from tcb_ops.runs.list_kinds import UPLOAD
 
 CJK = re.compile(r"[一-鿿]")
 

@@ -22,15 +22,15 @@ from tables import table
 from workspace import store_says
 
 from tcb_ops.details import DetailCode, detail
+from tcb_ops.engine.stop_errors import stop_reason
 from tcb_ops.errors import StoppedError, UsageError
 from tcb_ops.features.evidence.verify import check_report
 from tcb_ops.i18n import Bilingual, Lang
+from tcb_ops.ledger.ledger import Ledger
+from tcb_ops.ledger.records import Usage
 from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.reports import export
 from tcb_ops.reports.export import check_destination
-from tcb_ops.runs.ledger import Ledger
-from tcb_ops.runs.records import Usage
-from tcb_ops.runs.stop_errors import stop_reason
 from tcb_ops.secrets import CHUNK, find_leak
 
 pytestmark = pytest.mark.integration
@@ -337,7 +337,7 @@ def test_a_report_that_is_seen_is_one_that_the_ledger_knows(a_run, tmp_path):
     reported = a_run()
     reported.export(tmp_path / "earlier")
     code = (
-        "import os, sys; from pathlib import Path; from tcb_ops.reports import export; from tcb_ops.runs.ledger import Ledger\n"
+        "import os, sys; from pathlib import Path; from tcb_ops.reports import export; from tcb_ops.ledger.ledger import Ledger\n"
         "from tcb_ops.settings import Settings\n"
         "put = export._put\n"
         "export._put = lambda part, real: (put(part, real), os._exit(9))\n"

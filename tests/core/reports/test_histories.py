@@ -8,7 +8,7 @@ import pytest
 from histories import HISTORIES, KEPT, WHOLE
 
 from tcb_ops.cli.main import run as run_command
-from tcb_ops.runs.ledger import Ledger
+from tcb_ops.ledger.ledger import Ledger
 
 REPORTS = sorted(folder for folder in HISTORIES.iterdir() if folder.is_dir())
 IDS = [json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["run"] for folder in REPORTS]

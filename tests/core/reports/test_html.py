@@ -12,13 +12,13 @@ import pytest
 from filelock import FileLock
 from workspace import store_says
 
+from tcb_ops.engine.stop_errors import stop_reason
 from tcb_ops.errors import StoppedError
 from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.kinds import all_kinds
+from tcb_ops.ledger.records import EnvRecord
+from tcb_ops.ledger.run_view import merged_run
 from tcb_ops.model import Outcome, Owner, Reason, RowEnd
-from tcb_ops.runs.records import EnvRecord
-from tcb_ops.runs.run_view import merged_run
-from tcb_ops.runs.stop_errors import stop_reason
 
 EVIL = '<script>alert("x")</script>'
 

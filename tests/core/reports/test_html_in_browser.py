@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from workspace import store_says
 
+from tcb_ops.engine.stop_errors import stop_reason
 from tcb_ops.errors import StoppedError
 from tcb_ops.features.notebooks.printing import CHROMIUM, find_chromium, write_pdf
 from tcb_ops.i18n import Bilingual, Lang
+from tcb_ops.ledger.records import EnvRecord
 from tcb_ops.model import Outcome, Owner, Reason, RowEnd
 from tcb_ops.reports.formats.html import page as page_of
 from tcb_ops.reports.summary import RunSummary
-from tcb_ops.runs.records import EnvRecord
-from tcb_ops.runs.stop_errors import stop_reason
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:

@@ -6,11 +6,11 @@ import pytest
 
 from tcb_ops.catalogue import all_errcodes, all_store_codes
 from tcb_ops.i18n import Bilingual
+from tcb_ops.ledger.records import Tally
 from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.reports.explanations import code_label
 from tcb_ops.reports.summary import Per, RunSummary, by_code, causes_of, next_command, per
 from tcb_ops.reports.summary import next_actions as order
-from tcb_ops.runs.records import Tally
 
 
 def test_the_object_is_the_contract_s(a_run):

@@ -16,8 +16,8 @@ from tables import table
 
 from tcb_ops.errors import TransportError, TransportFault
 from tcb_ops.i18n import NOTHING
+from tcb_ops.ledger.locks import LapsedError
 from tcb_ops.model import Link, Secret
-from tcb_ops.runs.locks import LapsedError
 from tcb_ops.wechat.cos import StoredObject, StoreRefusal, Unconfirmed, etag_verdict, post_object
 from tcb_ops.wechat.local_files import FileBody, FileChangedError, FileUnreadableError, memory_for, open_file
 from tcb_ops.wechat.transport import Timeouts, Transport

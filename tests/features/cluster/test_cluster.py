@@ -23,6 +23,7 @@ from tables import table
 from workspace import cancel, many
 
 import tcb_ops as tcb
+from tcb_ops.engine.limits import RunLimits
 from tcb_ops.errors import ArgumentError, LedgerError, UsageError
 from tcb_ops.features.cluster.coordinator import (
     Coordinator,
@@ -42,11 +43,10 @@ from tcb_ops.features.cluster.task import (
     fence_workers,
 )
 from tcb_ops.features.simulator.faults import Fault
+from tcb_ops.ledger import ledger
+from tcb_ops.ledger.locks import host_name
+from tcb_ops.ledger.records import Closing, EnvRecord, Usage
 from tcb_ops.model import Merchant, Outcome, RowEnd
-from tcb_ops.runs import ledger
-from tcb_ops.runs.limits import RunLimits
-from tcb_ops.runs.locks import host_name
-from tcb_ops.runs.records import Closing, EnvRecord, Usage
 
 pytestmark = pytest.mark.integration
 

@@ -16,10 +16,10 @@ from postgres import Postgres
 from workspace import AssertComplete, Workspace, many
 
 import tcb_ops as tcb
+from tcb_ops.engine.limits import RunLimits
 from tcb_ops.errors import LedgerError, StoppedError, UsageError
 from tcb_ops.features.simulator.faults import Fault, FaultStep
 from tcb_ops.model import Merchant
-from tcb_ops.runs.limits import RunLimits
 from tcb_ops.settings import Settings
 
 pytestmark = pytest.mark.filterwarnings(

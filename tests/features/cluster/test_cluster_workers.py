@@ -15,14 +15,14 @@ from scripted import good_token, token_server
 from workspace import OpenWorkspace, Workspace, many
 
 import tcb_ops as tcb
+from tcb_ops.engine.limits import RunLimits
 from tcb_ops.errors import StoppedError, TokenSourceError, UsageError
 from tcb_ops.features.cluster import coordinator as of_cluster
 from tcb_ops.features.cluster.coordinator import CoordinatorLedger
 from tcb_ops.features.cluster.task import RELEASED
 from tcb_ops.features.simulator.faults import Fault
+from tcb_ops.ledger.locks import host_name
 from tcb_ops.model import Merchant
-from tcb_ops.runs.limits import RunLimits
-from tcb_ops.runs.locks import host_name
 
 MERCHANTS = [Merchant(f"wx{n}", f"商户 {n}", f"env-{n}-1a2b3c") for n in range(6)]
 LIMITS = RunLimits(concurrency=4, per_env=4, backoff=0.01, slow_wait=0.05, patience=20)

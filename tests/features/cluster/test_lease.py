@@ -11,14 +11,14 @@ from source_server import Sources
 from workspace import TEA, Workspace, cancel, many, write_csv
 
 import tcb_ops as tcb
+from tcb_ops.engine import engine
+from tcb_ops.engine.calls import RunContext
+from tcb_ops.engine.limits import RunLimits
 from tcb_ops.errors import InterruptedRunError
 from tcb_ops.features.cluster.coordinator import CoordinatorLedger
 from tcb_ops.features.cluster.task import LEASE, SILENT_AFTER, FencedError, PartitionLedger, _work
 from tcb_ops.features.simulator.faults import Fault, FaultStep
-from tcb_ops.runs import engine
-from tcb_ops.runs.calls import RunContext
-from tcb_ops.runs.limits import RunLimits
-from tcb_ops.runs.locks import LapsedError, Lease
+from tcb_ops.ledger.locks import LapsedError, Lease
 from tcb_ops.wechat.tokens import open_source
 
 pytestmark = pytest.mark.integration

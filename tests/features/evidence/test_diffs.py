@@ -5,14 +5,14 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from tcb_ops.engine.list_kinds import LINKS
 from tcb_ops.errors import UsageError
 from tcb_ops.features.evidence.diffs import Change, change, compare
 from tcb_ops.features.health.audit_kind import AUDIT
 from tcb_ops.i18n import Bilingual, Lang
+from tcb_ops.ledger.records import EnvRecord, Usage
 from tcb_ops.model import Outcome, Owner, Reason, RowEnd
 from tcb_ops.reports.formats.terminal import render_sections
-from tcb_ops.runs.list_kinds import LINKS
-from tcb_ops.runs.records import EnvRecord, Usage
 
 GOOD = RowEnd(0, Outcome.UPLOADED, errcode=0)
 REFUSED = RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=85088)
@@ -174,6 +174,6 @@ def test_a_notebook_shows_it_with_every_text_escaped(a_run, in_english):
 
 
 def _new_of(run):
-    from tcb_ops.runs.records import NewRun
+    from tcb_ops.ledger.records import NewRun
 
     return NewRun(**{name: getattr(run, name) for name in NewRun.__dataclass_fields__})

@@ -10,15 +10,15 @@ import pandas as pd
 import pytest
 
 import tcb_ops as tcb
+from tcb_ops.engine.list_kinds import LINKS, UPLOAD
 from tcb_ops.features.evidence.drawings import strip
 from tcb_ops.features.evidence.history import CodeLine, RetryLine, read_history
 from tcb_ops.frames import NoRun
 from tcb_ops.i18n import Lang
 from tcb_ops.kinds import kind_named
+from tcb_ops.ledger.records import EnvRecord
 from tcb_ops.model import Outcome, Owner, Reason, RowEnd
 from tcb_ops.reports.explanations import code_label
-from tcb_ops.runs.list_kinds import LINKS, UPLOAD
-from tcb_ops.runs.records import EnvRecord
 from tcb_ops.settings import Settings
 
 NOW = datetime(2025, 11, 25, 12, 0, tzinfo=UTC).timestamp()

@@ -12,9 +12,9 @@ from tcb_ops.errors import UsageError
 from tcb_ops.features.evidence.command import verification_verdict
 from tcb_ops.features.evidence.verify import State, check_report
 from tcb_ops.i18n import Lang
+from tcb_ops.ledger.records import END_COLUMNS, PLAN_COLUMNS, Usage
 from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.reports.export import read_manifest
-from tcb_ops.runs.records import END_COLUMNS, PLAN_COLUMNS, Usage
 
 COPIED = dict.fromkeys((*PLAN_COLUMNS[3:], *END_COLUMNS))
 GOOD = RowEnd(0, Outcome.UPLOADED, errcode=0, md5="ab" * 16, started_at=1764034000.25, ended_at=1764034001.5)

@@ -20,7 +20,7 @@ from tcb_ops.features.health.doctor import (
     windows_finding,
 )
 from tcb_ops.i18n import Bilingual
-from tcb_ops.runs.ledger import Ledger
+from tcb_ops.ledger.ledger import Ledger
 from tcb_ops.settings import load_settings
 
 

@@ -11,7 +11,7 @@ from token_server import BOOKS, TEA
 
 import tcb_ops as tcb
 from tcb_ops.features.health.notifications import note_undelivered
-from tcb_ops.runs.ledger import Ledger
+from tcb_ops.ledger.ledger import Ledger
 from tcb_ops.settings import load_settings
 
 

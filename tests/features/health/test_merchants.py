@@ -11,6 +11,7 @@ from rich.console import Console
 from token_server import BOOKS, COMPONENT, TEA, TEA_TEST
 
 import tcb_ops as tcb
+from tcb_ops.engine.limits import RunLimits
 from tcb_ops.errors import OutageError, PlatformStopError
 from tcb_ops.features.health.interfaces import AuthorizerInfo, Quota
 from tcb_ops.features.health.merchants import MerchantState, MerchantStates, check_lines, state_of
@@ -32,7 +33,6 @@ from tcb_ops.features.simulator.faults import (
 )
 from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.model import Merchant, Owner
-from tcb_ops.runs.limits import RunLimits
 
 OWN = Merchant("wxtea", "平台", "own-1", owner=Owner.PLATFORM)
 

@@ -9,6 +9,7 @@ import pytest
 from scripted import Server, always
 from token_server import BOOKS, COMPONENT, TEA
 
+from tcb_ops.engine.limits import RunLimits
 from tcb_ops.errors import InputError, PlatformStopError, StoppedError
 from tcb_ops.features.health.merchants_sync import (
     Authorized,
@@ -25,7 +26,6 @@ from tcb_ops.features.simulator.faults import Fault, FaultStep
 from tcb_ops.i18n import Bilingual
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.model import Merchant, Owner
-from tcb_ops.runs.limits import RunLimits
 
 NO_CLOUD = Issue("85088", Bilingual("no", "无"), Bilingual("open it", "开通"))
 NO_TOKEN = Issue("no_token", Bilingual("no", "无"), Bilingual("give one", "给一个"))

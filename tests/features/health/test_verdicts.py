@@ -21,8 +21,8 @@ from tcb_ops.features.health.verdicts import (
     verdict_of,
 )
 from tcb_ops.i18n import Lang, verbatim
+from tcb_ops.ledger.records import ANSWERS
 from tcb_ops.model import Merchant, Owner
-from tcb_ops.runs.records import ANSWERS
 
 TEA, OWN = Merchant("wxtea", "茶{env}<b>", "tea-1"), Merchant("wxp", "平台", "own-1", owner=Owner.PLATFORM)
 

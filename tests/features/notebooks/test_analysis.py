@@ -16,12 +16,12 @@ import pytest
 from ledgers import TARGET, new_run
 from nbclient import NotebookClient
 
+from tcb_ops.engine.list_kinds import UPLOAD
 from tcb_ops.features.notebooks.parameters import NOTEBOOKS
 from tcb_ops.kinds import kind_named
+from tcb_ops.ledger.ledger import Ledger
+from tcb_ops.ledger.records import EnvRecord, Usage
 from tcb_ops.model import Outcome, Owner, Reason, Row, RowEnd
-from tcb_ops.runs.ledger import Ledger
-from tcb_ops.runs.list_kinds import UPLOAD
-from tcb_ops.runs.records import EnvRecord, Usage
 from tcb_ops.settings import set_default_settings
 
 NOTEBOOK = NOTEBOOKS / "04_analysis.ipynb"

@@ -21,12 +21,13 @@ from workspace import BOOKS, QUICK, TEA, TEA_TEST, Workspace, many
 
 import tcb_ops as tcb
 from tcb_ops.api import prune
+from tcb_ops.engine import engine
 from tcb_ops.errors import LedgerError, UsageError
 from tcb_ops.features.cluster.coordinator import without_password
 from tcb_ops.features.simulator.faults import Fault
-from tcb_ops.runs import connections, engine
-from tcb_ops.runs.ledger import Ledger
-from tcb_ops.runs.locks import hold, host_name, planning, process_identity
+from tcb_ops.ledger import connections
+from tcb_ops.ledger.ledger import Ledger
+from tcb_ops.ledger.locks import hold, host_name, planning, process_identity
 from tcb_ops.settings import Settings
 
 LOCKS = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted"

@@ -9,11 +9,11 @@ from stored_runs import delete, interrupted, other_list, stored, undo
 from workspace import BOOKS, QUICK, TEA, cancel, many
 
 import tcb_ops as tcb
+from tcb_ops.engine.limits import RunLimits
 from tcb_ops.errors import UsageError
 from tcb_ops.features.simulator.faults import Fault, FaultStep, Reset
 from tcb_ops.features.stored import StoredReason
 from tcb_ops.model import Outcome
-from tcb_ops.runs.limits import RunLimits
 
 pytestmark = pytest.mark.integration
 

@@ -7,11 +7,11 @@ from stored_runs import confirm, delete, ends, stored, undo, upload_other
 from workspace import BOOKS, QUICK, TEA, TEA_TEST, cancel, many, write_csv
 
 import tcb_ops as tcb
+from tcb_ops.engine.list_kinds import UPLOAD
 from tcb_ops.errors import UsageError
 from tcb_ops.features.simulator.faults import Fault, FaultStep, Reset
 from tcb_ops.features.stored.kinds import DELETE, UNDO
 from tcb_ops.model import Merchant, Outcome, Owner, Reason
-from tcb_ops.runs.list_kinds import UPLOAD
 
 pytestmark = pytest.mark.slow
 

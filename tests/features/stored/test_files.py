@@ -13,7 +13,7 @@ import tcb_ops as tcb
 from tcb_ops.errors import LedgerDamagedError, UsageError
 from tcb_ops.features.simulator.faults import Fault, FaultStep, Reset
 from tcb_ops.features.stored.listing import COLUMNS
-from tcb_ops.runs.ledger import Ledger
+from tcb_ops.ledger.ledger import Ledger
 
 pytestmark = pytest.mark.slow
 TABLE = """

@@ -12,10 +12,10 @@ from dask_cluster import Cluster
 from workspace import many
 
 import tcb_ops as tcb
+from tcb_ops.engine.limits import RunLimits
 from tcb_ops.features.cluster.task import LEASE
 from tcb_ops.features.simulator.faults import Fault, FaultStep
 from tcb_ops.model import Merchant
-from tcb_ops.runs.limits import RunLimits
 
 MERCHANTS = [Merchant(f"wx{n}", f"商户 {n}", f"env-{n}-1a2b3c") for n in range(2)]
 ROWS = 20
@@ -26,8 +26,8 @@ import sys
 from pathlib import Path
 import tcb_ops as tcb
 from tcb_ops.errors import LedgerError
-from tcb_ops.runs import engine
-from tcb_ops.runs.limits import RunLimits
+from tcb_ops.engine import engine
+from tcb_ops.engine.limits import RunLimits
 
 engine.LOCK_CHECK_EVERY = engine.LOCK_CHECK_WITHIN = {LOCKED_FOR / 2}
 folder, ledger, target = Path(sys.argv[1]), *sys.argv[2:]

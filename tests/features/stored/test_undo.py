@@ -13,11 +13,11 @@ from workspace import BOOKS, QUICK, TEA, cancel, many
 
 import tcb_ops as tcb
 from tcb_ops.api import prune
+from tcb_ops.engine.limits import RunLimits
 from tcb_ops.errors import UsageError
 from tcb_ops.features.simulator.faults import Fault, FaultStep, Reset
 from tcb_ops.features.stored.api import undo_scope, upload_of
 from tcb_ops.model import Merchant
-from tcb_ops.runs.limits import RunLimits
 
 pytestmark = pytest.mark.slow
 

@@ -30,6 +30,8 @@ from workspace import BOOKS, TEA, options_for, write_csv
 
 import tcb_ops as tcb
 from tcb_ops.api import prune, start_links, start_resume, start_retry, start_upload
+from tcb_ops.engine.limits import RunLimits
+from tcb_ops.engine.list_kinds import UPLOAD
 from tcb_ops.errors import InterruptedRunError, UsageError
 from tcb_ops.features.simulator.cos import bucket_of
 from tcb_ops.features.simulator.faults import Fault, FaultStep, Reset
@@ -38,12 +40,10 @@ from tcb_ops.features.stored.api import start_confirm, start_delete, start_undo,
 from tcb_ops.features.stored.kinds import UNDO
 from tcb_ops.features.stored.sync import plan_sync
 from tcb_ops.kinds import Kind
+from tcb_ops.ledger.histories import family_of
+from tcb_ops.ledger.ledger import Ledger
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.model import Outcome
-from tcb_ops.runs.histories import family_of
-from tcb_ops.runs.ledger import Ledger
-from tcb_ops.runs.limits import RunLimits
-from tcb_ops.runs.list_kinds import UPLOAD
 from tcb_ops.settings import load_settings
 
 if TYPE_CHECKING:

@@ -25,6 +25,8 @@ from tcb_ops.features.workbooks import report as workbook
 from tcb_ops.features.workbooks.report import write_workbook
 from tcb_ops.features.workbooks.tables import CUT, LONGEST, Tables, new_workbook
 from tcb_ops.i18n import Lang
+from tcb_ops.ledger.records import EnvRecord
+from tcb_ops.ledger.run_view import RunView
 from tcb_ops.model import Outcome, Owner, Reason, RowEnd
 from tcb_ops.reports.formats.csv import (
     RESULT_COLUMNS,
@@ -33,8 +35,6 @@ from tcb_ops.reports.formats.csv import (
     write_errcodes,
 )
 from tcb_ops.reports.summary import RunSummary
-from tcb_ops.runs.records import EnvRecord
-from tcb_ops.runs.run_view import RunView
 
 
 def table(file):

@@ -8,7 +8,7 @@ import click
 
 from tcb_ops.cli import Command
 from tcb_ops.cli.options import common_options, list_options, report_options
-from tcb_ops.runs.plan import list_spec
+from tcb_ops.engine.plan import list_spec
 from tcb_ops.start import StartOptions, settings_for, start_run
 
 from .kind import LOOK

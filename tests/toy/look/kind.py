@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass, replace
 
+from tcb_ops.engine.calls import Calls, FailedAttempt
+from tcb_ops.engine.list_kinds import ListKind
 from tcb_ops.i18n import verbatim
 from tcb_ops.model import Outcome, Reason
 from tcb_ops.reports.findings import FindingLine, Findings, FindingSection
-from tcb_ops.runs.calls import Calls, FailedAttempt
-from tcb_ops.runs.list_kinds import ListKind
 
 from . import OPEN, SHUT
 

@@ -1,0 +1,1 @@
+"""How rows become ends: planning, scheduling, calling, deciding, writing."""

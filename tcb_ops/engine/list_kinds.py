@@ -1,0 +1,79 @@
+"""The core's kinds of runs, whose rows are those of a path list: links and upload."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tcb_ops.i18n import Text, _, pgettext
+from tcb_ops.kinds import Kind, row_count
+from tcb_ops.lists.row_files import content_type_of
+from tcb_ops.model import Outcome, Row, Want
+
+if TYPE_CHECKING:
+    from tcb_ops.ledger.records import RunRecord
+    from tcb_ops.reports.summary import NextAction
+    from tcb_ops.settings import Settings
+
+
+class ListKind(Kind):
+    """A kind whose rows are those of a path list, which may have to be corrected."""
+
+    main = True
+    wants = Want.FILE
+
+    def next_command(
+        self, settings: Settings, run: RunRecord, actions: Sequence[NextAction]
+    ) -> tuple[Text, list[str]] | None:
+        """Return a retry of the rows that one takes; where only the list's own values are wrong, the run of a corrected copy."""
+        from tcb_ops.engine.next_commands import fixed_list, retry
+
+        rows = sum(action.retried for action in actions)
+        if rows and not all(action.in_list for action in actions):
+            again = _("When the causes are fixed, run {rows} again:", rows=row_count(rows))
+            return again, retry(settings, run)
+        to_correct = sum(action.group.rows for action in actions if action.in_list)
+        if not to_correct:
+            return None
+        purpose = _("Correct {rows} in a copy of failed.csv, failed-fixed.csv, then run:")
+        return purpose.format(rows=row_count(to_correct)), fixed_list(settings, run)
+
+
+class LinksKind(ListKind):
+    """Links: nothing is sent to the store, and links.csv has the only copy of the links."""
+
+    name = "links"
+    calls_at = "tcb_ops.engine.calls:Calls"
+    label = _("links")
+    report_title = _("Upload links report")
+    done = _("issued with a link")
+    writes_links = True
+
+
+class UploadKind(ListKind):
+    """Uploads. With --backup, each path is looked at before its file is sent."""
+
+    name = "upload"
+    calls_at = "tcb_ops.engine.calls:open_upload_calls"
+    label = _("upload")
+    report_title = _("Upload report")
+    done = _("uploaded")
+    question = _("Upload to {live_environments} of {api_base}?")
+    changed = pgettext("by a run", "overwritten")
+    replacing = frozenset({Outcome.UPLOADED})
+    changes_store = sends_files = asks_store = clustered = True
+
+    def options_of(self, run: str, options: Mapping[str, Any], parent: str) -> dict[str, Any]:
+        """Return the options; a new run has a backup folder of its own, and a retry shares that of its original."""
+        own_options = dict(options)
+        if own_options.get("backup") and not parent:
+            own_options["backup"] = str(Path(own_options["backup"]) / run)
+        return own_options
+
+    def stored_headers(self, row: Row) -> tuple[str | None, str | None]:
+        """Return the object's headers; a type that the list does not give is that of the extension."""
+        return row.content_type or content_type_of(row.path, row.file), row.cache_control
+
+
+LINKS, UPLOAD = LinksKind(), UploadKind()

@@ -1,0 +1,1 @@
+"""The ledger: runs, their rows, and what is stored where."""

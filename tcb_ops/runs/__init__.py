@@ -1,1 +1,0 @@
-"""Runs: planning, execution, and the ledger that records them."""
