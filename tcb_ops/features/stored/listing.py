@@ -124,7 +124,9 @@ def files(what: str = "", *, path: str = "", settings: Settings | None = None) -
     chosen = {number: names for number, names in environments.items() if not what or what in names}
     if not chosen:
         known = as_list(sorted({merchant for _env, merchant, _appid in environments.values()}), 5)
-        text = _("no run of {ledger} was about {what} at {target}. Merchants that it knows: {known}.")
+        text = _(
+            "the ledger {ledger} knows no environment or merchant {what} at {target}. Merchants that it knows: {known}."
+        )
         raise UsageError(
             text.format(ledger=ledger.name, what=what or "*", target=settings.run_target, known=known)
         )

@@ -14,6 +14,7 @@ from tcb_ops.errors import LedgerDamagedError, UsageError
 from tcb_ops.features.simulator.faults import Fault, FaultStep, Reset
 from tcb_ops.features.stored.listing import COLUMNS
 from tcb_ops.ledger.ledger import Ledger
+from tcb_ops.lists.merchants import Merchants
 
 pytestmark = pytest.mark.slow
 TABLE = """
@@ -74,6 +75,47 @@ def test_an_undo_gives_a_file_back_to_its_upload_and_a_strangers_to_nobody(open_
         tcb.delete(workspace.read(), settings=workspace.settings, limits=QUICK)
     assert tcb.delete(first.id, settings=workspace.settings, limits=QUICK).counts == {"deleted": 1}
     assert stored(workspace) == {(TEA.env, "banner/0.png"): b"somebody else's"}
+
+
+def test_an_environment_that_moved_to_another_merchant_has_one_table(open_workspace):
+    moved = replace(BOOKS, env=TEA.env)
+    workspace = open_workspace(many(TEA, rows=2), merchants=[TEA, moved])
+    root = workspace.folder / "files"
+    first = tcb.upload(
+        tcb.read_paths(workspace.list, Merchants((TEA,)), root), settings=workspace.settings, limits=QUICK
+    )
+    (root / "0.bin").write_bytes(b"the new merchant's")
+    second = tcb.upload(
+        tcb.read_paths(workspace.list, Merchants((moved,)), root),
+        settings=workspace.settings,
+        limits=QUICK,
+        skip_unchanged=True,
+        backup=workspace.folder / "backup",
+    )
+    assert second.counts == {"uploaded": 1, "unchanged": 1}
+    assert {(line.appid, line.file.run) for line in known(workspace).values()} == {
+        (moved.appid, first.id),
+        (moved.appid, second.id),
+    }
+    with pytest.raises(UsageError, match=f"knows no environment or merchant {TEA.name}"):
+        known(workspace, TEA.name)
+    left = undo(workspace, first.id)
+    assert left.counts == {"deleted": 1, "not_undoable": 1}
+    assert undo(workspace, second.id).counts == {"restored": 1}
+    assert known(workspace)[TEA.env, "banner/0.png"].file.run == first.id
+
+
+def test_paths_of_another_case_or_unicode_form_are_other_files(open_workspace):
+    paths = ["caf\u00e9.png", "cafe\u0301.png", "Caf\u00e9.png", "CAF\u00c9.PNG"]
+    workspace = open_workspace([(TEA.env, path) for path in paths])
+    first = workspace.upload()
+    other = upload_other(workspace, TEA.env, paths[1], file="3.bin")
+    assert {path: line.file.run for (_env, path), line in known(workspace).items()} == {
+        path: other.id if path == paths[1] else first.id for path in paths
+    }
+    assert list(known(workspace, path="e\u0301")) == [(TEA.env, paths[1])]
+    assert undo(workspace, first.id).counts == {"deleted": 3, "not_undoable": 1}
+    assert [path for _env, path in stored(workspace)] == [paths[1]]
 
 
 def test_it_is_a_frame_and_a_card(open_workspace):

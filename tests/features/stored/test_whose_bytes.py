@@ -1,14 +1,15 @@
 """One state machine for everything that writes to the store: whatever users do in turn, nobody's bytes are lost.
 
-Hypothesis makes up the steps: uploads and their retries, runs that are killed and resumed, undo, delete, sync, prune,
-and strangers who write to the same paths. After each step the simulator's store, which is the truth, is compared with
-a model of whose bytes are at each path.
+Hypothesis makes up the steps: uploads, their retries and corrections, runs that are killed and resumed, undo, delete, sync,
+confirm, prune, runs whose kind is gone, the same paths at another target, and strangers who write there. After each step the
+simulator's store, which is the truth, is compared with a model of whose bytes are at each path, and with the table.
 """
 
 from __future__ import annotations
 
 import hashlib
 import shutil
+import sys
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -44,7 +45,7 @@ from tcb_ops.ledger.histories import family_of
 from tcb_ops.ledger.ledger import Ledger
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.model import Outcome
-from tcb_ops.settings import load_settings
+from tcb_ops.settings import load_settings, with_target
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -116,10 +117,13 @@ class WhoseBytes(RuleBasedStateMachine):
     """Users, strangers and kills in turn."""
 
     sim: CutOff
+    other_sim: CutOff
+    """Another target, with the same environments and tokens."""
     base: Path
     ledger = ""
     """The URL of a PostgreSQL database; empty for SQLite."""
     examples = 0
+    steps = 0
 
     def __init__(self):
         super().__init__()
@@ -130,6 +134,7 @@ class WhoseBytes(RuleBasedStateMachine):
         self.photos.mkdir()
         for place in PLACES:
             self.sim.remove(*place)
+            self.other_sim.remove(*place)
         merchants = (TEA, BOOKS)
         named = ((merchant.appid, merchant.name, merchant.env) for merchant in merchants)
         write_csv(self.folder / "merchants.csv", ("appid", "name", "env"), named)
@@ -141,6 +146,9 @@ class WhoseBytes(RuleBasedStateMachine):
             options=options | ({"ledger": self.ledger} if self.ledger else {})
         )
         self.common: dict[str, Any] = {"settings": self.settings, "limits": LIMITS}
+        self.elsewhere = self.common | {"settings": with_target(self.settings, self.other_sim.base)}
+        self.latest_elsewhere = ""
+        self.has_looked = False
         self.uploads: list[Upload] = []
         """Those that the ledger still has."""
         self.all_uploads: list[Upload] = []
@@ -156,7 +164,8 @@ class WhoseBytes(RuleBasedStateMachine):
     def teardown(self):
         with closing(Ledger(self.settings.ledger)) as ledger:
             if not ledger.fetch("SELECT number FROM pruned_runs"):
-                columns = "store, path, run, line, uploaded, changed, md5, found FROM files WHERE changed IS NOT NULL ORDER BY 1, 2"
+                found = "" if ledger.fetch("SELECT 1 FROM runs WHERE kind = 'gone'") else ", found"
+                columns = f"store, path, run, line, uploaded, changed, md5{found} FROM files WHERE changed IS NOT NULL ORDER BY 1, 2"
                 known = ledger.fetch(f"SELECT {columns}")
                 ledger.rebuild_files()
                 assert ledger.fetch(f"SELECT {columns}") == known, "the runs tell the same as the table"
@@ -216,6 +225,54 @@ class WhoseBytes(RuleBasedStateMachine):
             for file in upload.files.values():
                 (upload.root / file).write_bytes(data(content))
         self.send(partial(start_retry, upload.id, self.merchants, **self.common), kill, fault, upload)
+
+    @precondition(lambda self: any(upload.to_retry for upload in self.uploads))
+    @rule(age=ages, content=contents, fault=faults, kill=kills)
+    def correct(self, age, content, fault, kill):
+        """Upload a corrected failed.csv: the same rows, with other files."""
+        upload = self.pick([one for one in self.uploads if one.to_retry], age)
+        self.lists += 1
+        report = self.folder / f"report-{self.lists}"
+        tcb.open_run(upload.id, settings=self.settings).export(report)
+        for file in upload.files.values():
+            (upload.root / file).write_bytes(data(content))
+        try:
+            batch = tcb.read_paths(report / "failed.csv", self.merchants, upload.root)
+        except UsageError:
+            return  # no row is left
+        files = {(row.env, row.path): row.file for row in batch.rows()}
+        self.send(partial(start_upload, batch, **self.common), kill, fault, Upload("", upload.root, files))
+
+    @rule(mask=masks, content=contents, takes_back=st.sampled_from([None, start_undo, start_delete]))
+    def work_at_the_other_target(self, mask, content, takes_back):
+        """Upload to the same paths there, or take that back: nothing changes here."""
+        before = self.objects()
+        if takes_back is None or not self.latest_elsewhere:
+            batch, _files = self.new_list(selected(mask), content)
+            run = self.work(partial(start_upload, batch, **self.elsewhere), None)
+            self.latest_elsewhere = run.id
+        else:
+            self.work(partial(takes_back, self.latest_elsewhere, **self.elsewhere), None)
+        assert not self.changes(before), "a target has a store of its own"
+
+    @precondition(lambda self: self.has_looked)
+    @rule()
+    def lose_a_kind(self):
+        """Delete the folder of the kind that has only looked: undo says the same as before."""
+        previews = self.previews()
+        with closing(Ledger(self.settings.ledger)) as ledger, ledger.writing() as connection:
+            connection.execute("UPDATE runs SET kind = 'gone' WHERE kind = 'confirm'")
+        self.has_looked = False
+        assert self.previews() == previews, "what has only looked says nothing of whose a file is"
+
+    def previews(self):
+        """Return what an undo of each upload would do; None where it is refused."""
+        scopes = dict[str, object]()
+        for upload in self.uploads:
+            scopes[upload.id] = None
+            with suppress(UsageError):
+                scopes[upload.id] = undo_scope(upload.id, settings=self.settings).counts
+        return scopes
 
     @precondition(lambda self: self.unfinished)
     @rule(age=ages, kill=kills)
@@ -296,6 +353,7 @@ class WhoseBytes(RuleBasedStateMachine):
                 partial(start_links, batch, out=self.folder / f"{self.lists}.links.csv", **self.common), None
             )
         else:
+            self.has_looked = True
             start = partial(start_confirm, upload.id, content=True, new_run=True, **self.common)
             run = self.work(start, None)
             for place, (outcome, digest) in ends(run).items() if run is not None else ():
@@ -334,6 +392,20 @@ class WhoseBytes(RuleBasedStateMachine):
         self.touched.add(place)
 
     @invariant()
+    def count_steps(self):
+        type(self).steps += 1
+
+    @invariant()
+    def the_other_target_has_a_table_of_its_own(self):
+        stored = self.other_sim.objects
+        there = {
+            place: stored[key].md5 for place in PLACES if (key := (bucket_of(place[0]), place[1])) in stored
+        }
+        with closing(Ledger(self.settings.ledger)) as ledger:
+            files = ledger.files(self.elsewhere["settings"].run_target, PLACES)
+        assert {place: file.md5 for place, file in files.items() if file.md5} == there
+
+    @invariant()
     def the_table_is_true(self):
         """What the ledger is certain of is in the store, unless a stranger has been there."""
         with closing(Ledger(self.settings.ledger)) as ledger:
@@ -368,6 +440,10 @@ class WhoseBytes(RuleBasedStateMachine):
         if run is None:
             assert not changed, "what is refused sends nothing"
             return None
+        if run.record.parent:  # of an upload without rows that are left, its correction is retried
+            with closing(Ledger(self.settings.ledger)) as ledger:
+                original = family_of(ledger, run.record)[0].id
+            upload = next(one for one in self.all_uploads if one.id == original)
         if not upload.id:
             known = [one for one in self.uploads if one.id == run.id]
             upload.id = run.id
@@ -620,8 +696,11 @@ def md5(data):
     return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
-def explore(sim, base, ledger, budget):
-    machine = type("Machine", (WhoseBytes,), {"sim": sim, "base": base, "ledger": ledger})
+def explore(sims, base, ledger, budget, report):
+    """Play the machine with as many examples as the budget has; `report`: called with how many steps were played."""
+    sim, other_sim = sims
+    played = {"sim": sim, "other_sim": other_sim, "base": base, "ledger": ledger}
+    machine = type("Machine", (WhoseBytes,), played)
     checks = list(HealthCheck)
     run_state_machine_as_test(
         machine,
@@ -629,13 +708,27 @@ def explore(sim, base, ledger, budget):
             budget, deadline=None, database=None, suppress_health_check=checks, report_multiple_bugs=False
         ),
     )
+    report(f"{machine.examples:,} examples, {machine.steps:,} steps")
 
 
 @pytest.fixture
-def cut_off():
+def sims():
     merchants = (TEA, BOOKS)
-    with CutOff(merchants, {one.appid: f"token-of-{one.appid}" for one in merchants}) as sim:
-        yield sim
+    tokens = {one.appid: f"token-of-{one.appid}" for one in merchants}
+    with CutOff(merchants, tokens) as sim, CutOff(merchants, tokens) as other:
+        yield sim, other
+
+
+@pytest.fixture
+def report(capsys, record_property):
+    """Say in the test's report, and on the terminal, what was played."""
+
+    def write(played):
+        record_property("played", played)
+        with capsys.disabled():
+            sys.stdout.write(f"\n{played}\n")
+
+    return write
 
 
 QUICK = settings(derandomize=True, stateful_step_count=7, phases=[Phase.generate])
@@ -647,21 +740,21 @@ LONG = settings(
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_nobodys_bytes_are_lost(cut_off, tmp_path):
-    explore(cut_off, tmp_path, "", settings(QUICK, max_examples=30))
+def test_nobodys_bytes_are_lost(sims, report, tmp_path):
+    explore(sims, tmp_path, "", settings(QUICK, max_examples=30), report)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_nobodys_bytes_are_lost_on_postgresql(cut_off, tmp_path, postgres, database):
-    explore(cut_off, tmp_path, postgres.url(database), settings(QUICK, max_examples=6))
+def test_nobodys_bytes_are_lost_on_postgresql(sims, report, tmp_path, postgres, database):
+    explore(sims, tmp_path, postgres.url(database), settings(QUICK, max_examples=6), report)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("where", ["sqlite", "postgresql"])
-def test_nobodys_bytes_are_lost_in_long_rounds(cut_off, tmp_path, where, request):
+def test_nobodys_bytes_are_lost_in_long_rounds(sims, report, tmp_path, where, request):
     ledger = ""
     if where == "postgresql":
         ledger = request.getfixturevalue("postgres").url(request.getfixturevalue("database"))
-    explore(cut_off, tmp_path, ledger, LONG)
+    explore(sims, tmp_path, ledger, LONG, report)
