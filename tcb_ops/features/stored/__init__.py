@@ -82,7 +82,7 @@ FEATURE = Feature(
     provides={
         "after_upload": "tcb_ops.features.stored.queries:after_upload",
         "backed_up_calls": "tcb_ops.features.stored.calls:CheckedUploadCalls",
-        "backup_folder": "tcb_ops.features.stored.files:check_folder",
+        "backup_folder": "tcb_ops.features.stored.backup:check_folder",
         "changed_lines": "tcb_ops.features.stored.queries:changed_lines",
         "check_beside": "tcb_ops.features.stored.specs:check_beside",
         "check_resumed_backup": "tcb_ops.features.stored.specs:check_resumed_backup",

@@ -1,7 +1,7 @@
 """The calls of runs about stored files: confirm, delete, undo, and uploads with --backup, which look at each path before they send.
 
 A call names up to 50 files of one environment, and each file has its own status in the answer. What an answer leads to is
-decided by the pure functions of `files`, which names the sources.
+decided by the pure functions of `rules`, which names the sources.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -21,19 +21,11 @@ from tcb_ops.engine.calls import CallContext, FailedAttempt, SomeEnds, UploadCal
 from tcb_ops.engine.scheduler import Task
 from tcb_ops.errors import TransportError
 from tcb_ops.features.stored import StoredCode, StoredOutcome, StoredReason
+from tcb_ops.features.stored.backup import Backup, BackupError, Download, SavedFile
 from tcb_ops.features.stored.client import NOT_THERE, FileClient, FileStatus
-from tcb_ops.features.stored.files import (
-    Backup,
-    BackupError,
-    Download,
-    SavedFile,
-    UndoStep,
-    confirm_outcome,
-    runs_about,
-    undo_step,
-    uploads_of_list,
-)
-from tcb_ops.features.stored.kinds import CONFIRM, DELETE, UNDO
+from tcb_ops.features.stored.kinds import CONFIRM, UNDO
+from tcb_ops.features.stored.queries import runs_about, uploads_of_list
+from tcb_ops.features.stored.rules import Subject, UndoStep, confirm_outcome, undo_step, undo_want
 from tcb_ops.i18n import Text
 from tcb_ops.ledger.files import OwnFile, StoredFile
 from tcb_ops.model import Link, Outcome, Owner, Reason, Row, RowEnd, Secret, is_source
@@ -74,17 +66,19 @@ class StoredCalls(UploadCalls):
         self.file_client = FileClient(context.transport, settings.api_base, store_hosts=settings.store_hosts)
         self.content = bool(chosen.get("content"))
         """Whether bytes are compared."""
-        self.subject: tuple[str, ...] = tuple(chosen.get("of", ()))
-        """The runs whose files are meant; empty for the newest that the ledger knows."""
-        self._of_upload = [context.ledger.run(run_id) for run_id in self.subject]
+        self._of_upload = [context.ledger.run(run_id) for run_id in chosen.get("of", ())]
+        """The upload whose files are meant, and its retries; empty for the newest that the ledger knows."""
         self._uploads_of_list: set[str] | None = None
         """Of a delete: the runs whose files may be deleted; None for any run of this ledger."""
         if of_list := chosen.get("of_list"):
             uploads = uploads_of_list(context.ledger, run.target, of_list)
             self._uploads_of_list = {upload.id for upload in uploads}
         took_back = UNDO if run.kind is CONFIRM else run.kind
-        about = runs_about(context.ledger, self._of_upload[0], took_back) if self._of_upload else []
-        self._taken_back_by = {other.id for other in about}
+        self.subject: Subject | None = None
+        if self._of_upload:
+            about = runs_about(context.ledger, self._of_upload[0], took_back)
+            self.subject = Subject.of(self._of_upload, about)
+        self._taken_back_by = self.subject.taken_back_by if self.subject is not None else frozenset[str]()
         self.backup = Backup(Path(chosen["backup"])) if chosen.get("backup") else None
         self.gate = asyncio.Semaphore(limits.concurrency)
         """Limits the file checks under way at once, in all."""
@@ -228,31 +222,6 @@ class StoredCalls(UploadCalls):
             lines = [row.line for row in task.rows]
             task.own = await asyncio.to_thread(ledger.own_files, self._of_upload, lines)
 
-    def _not_ours(self, task: Task, row: Row, sent: Collection[str] = ()) -> Text | None:
-        """Return why a row's file is not to be touched; None if it may be. `sent`: as in `StoredFile.changed_since`.
-
-        An undo compares what is there, a delete does not: for it, a change that is not certain counts. Files of a list are
-        those that runs of this ledger uploaded, unless it was started with `foreign`.
-        """
-        run, file = self.context.run, task.files.get(row.path)
-        if self._of_upload:
-            own, of_upload = task.own.get(row.line), {*self.subject, *self._taken_back_by}
-            since, certain = "", own is not None and bool(own.sent)
-            if file is not None:
-                since = file.changed_since(of_upload, self._of_upload[0].number, certain=certain, sent=sent)
-                if run.kind is DELETE:
-                    since = since or file.may_have_changed(of_upload)
-            return detail(StoredCode.WRITTEN_SINCE, run=since) if since else None
-        if self._uploads_of_list is not None:
-            is_own = file is not None and file.is_of(self._uploads_of_list)
-        else:
-            is_own = bool(run.settings.get("foreign")) or (file is not None and file.is_ours)
-        if is_own:
-            return None
-        if file is not None and (last := next(reversed(file.pending), file.changed)):
-            return detail(StoredCode.WRITTEN_SINCE, run=last)
-        return detail(StoredCode.NOT_UPLOADED_HERE)
-
     async def _file_ids(self, task: Task) -> dict[int, str]:
         """Return the file_ids of a task's rows: as the ledger has them, else made of the environment's bucket."""
         lane = task.lane
@@ -351,7 +320,11 @@ class ConfirmCalls(StoredCalls):
     async def _older(self, task: Task, row: Row) -> set[str]:
         known = task.files.get(row.path)
         runs, line = (
-            (self.subject, row.line) if self._of_upload or known is None else ((known.run,), known.line)
+            (self.subject.runs, row.line)
+            if self.subject is not None
+            else ((known.run,), known.line)
+            if known is not None
+            else ((), row.line)
         )
         older = await asyncio.to_thread(self.context.ledger.older_md5s, runs, line)
         with suppress(BackupError):
@@ -362,6 +335,27 @@ class ConfirmCalls(StoredCalls):
 
 class DeleteCalls(StoredCalls):
     """Makes the calls of a delete."""
+
+    def _not_ours(self, task: Task, row: Row) -> Text | None:
+        """Return why a row's file is not to be deleted; None if it may be.
+
+        Contents are not compared: a change that is not certain counts. Files of a list are those that runs of this ledger
+        uploaded, unless the run was started with `foreign`.
+        """
+        run, file = self.context.run, task.files.get(row.path)
+        if self.subject is not None:
+            since = self.subject.changed_since(file, task.own.get(row.line))
+            since = since or self.subject.may_have_changed(file)
+            return detail(StoredCode.WRITTEN_SINCE, run=since) if since else None
+        if self._uploads_of_list is not None:
+            is_own = file is not None and file.is_of(self._uploads_of_list)
+        else:
+            is_own = bool(run.settings.get("foreign")) or (file is not None and file.is_ours)
+        if is_own:
+            return None
+        if file is not None and (last := next(reversed(file.pending), file.changed)):
+            return detail(StoredCode.WRITTEN_SINCE, run=last)
+        return detail(StoredCode.NOT_UPLOADED_HERE)
 
     async def _work(self, task: Task) -> list[RowEnd | FailedAttempt]:
         results, to_delete = list[RowEnd | FailedAttempt](), list[Row]()
@@ -386,10 +380,8 @@ class UndoCalls(StoredCalls):
         row, file, saved = task.row, task.files.get(task.row.path), await self._record_of(task)
         earlier, undone = task.own.get(row.line), file is not None and file.changed in self._taken_back_by
         sent = saved.sent if saved is not None else ()
-        if (changed := self._not_ours(task, row, sent)) is not None:  # written after this run was planned
-            return self._not_undoable(task, changed)
-        if saved is not None and saved.may_be_ours(earlier.sent if earlier is not None else ()):
-            return self._not_undoable(task, detail(StoredCode.SAVED_AS_SENT))
+        if (why := self._stays(task, saved)) is not None:  # written after this run was planned
+            return self._not_undoable(task, why)
         before = saved.md5 if saved is not None and row.file else None
         now = await self._now(task)
         if saved is not None and before and saved.has(now):
@@ -415,7 +407,7 @@ class UndoCalls(StoredCalls):
             case UndoStep.CONFLICT:
                 return replace(done, outcome=StoredOutcome.CONFLICT, reason=StoredReason.CONFLICT, md5=now)
             case UndoStep.DELETE | UndoStep.RESTORE:
-                return await self._take_back(task, before, sent)
+                return await self._take_back(task, before, saved)
 
     async def _now(self, task: Task) -> str:
         file = (await self._locate(task)).get(task.row.line)
@@ -426,12 +418,12 @@ class UndoCalls(StoredCalls):
         return await self._etag_there(task, file)
 
     async def _take_back(
-        self, task: Task, before: str | None, sent: Collection[str]
+        self, task: Task, before: str | None, saved: SavedFile | None
     ) -> RowEnd | FailedAttempt:
         """Store what an upload overwrote, by its MD5; None: delete what it added."""
         await self._read_files(task)  # again: calls have been made meanwhile
-        if (changed := self._not_ours(task, task.row, sent)) is not None:
-            return self._not_undoable(task, changed)
+        if (why := self._stays(task, saved)) is not None:
+            return self._not_undoable(task, why)
         task.acted = True
         if before is None:
             (result,) = await self._delete_files(task)
@@ -444,6 +436,12 @@ class UndoCalls(StoredCalls):
         if isinstance(stored, RowEnd) and stored.outcome is Outcome.UPLOADED:
             return replace(stored, outcome=StoredOutcome.RESTORED)
         return stored
+
+    def _stays(self, task: Task, saved: SavedFile | None) -> Text | None:
+        assert self.subject is not None  # noqa: S101  an undo is of an upload
+        file, own = task.files.get(task.row.path), task.own.get(task.row.line)
+        _want, why = undo_want(self.subject, file, own, saved)
+        return why
 
     def _may_have_acted(self, task: Task) -> bool:
         """Return whether this undo may have taken the file back already, or another one whose answer was lost."""

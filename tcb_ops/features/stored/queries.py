@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, TypeAlias
 
+from tcb_ops.engine.list_kinds import UPLOAD
 from tcb_ops.errors import LedgerDamagedError
 from tcb_ops.kinds import Kind, all_kinds, kind_named
 from tcb_ops.ledger.reader import LedgerReader
@@ -148,7 +149,18 @@ def _confirmation(ledger: LedgerReader, run: RunRecord, after: int) -> Confirmat
     return None
 
 
-# --- the uploads of a list ---------------------------------------------------------------------------------------
+# --- the uploads of a list, and the runs about one ---------------------------------------------------------------
+
+
+def uploads_of_list(ledger: LedgerReader, target: str, list_name: str) -> list[RunRecord]:
+    """Return the uploads of the lists of a name."""
+    return [run for run in ledger.runs(target) if run.kind is UPLOAD and run.list_name == list_name]
+
+
+def runs_about(ledger: LedgerReader, subject: RunRecord, *kinds: Kind) -> list[RunRecord]:
+    """Return the undos or the deletes of an upload's files."""
+    about = (run for run in ledger.runs(subject.target, damaged=[]) if run.kind in kinds)
+    return [run for run in about if subject.id in run.settings.get("of", ())[:1]]
 
 
 def paths_stored(

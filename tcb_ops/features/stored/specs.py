@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import tzinfo
@@ -12,19 +12,18 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tcb_ops.details import detail
 from tcb_ops.engine.changes import PlannedChange
 from tcb_ops.engine.next_commands import SIGNED, quoted, resume
 from tcb_ops.engine.plan import RunSpec, environments_of_rows, list_spec, undone_uploads
 from tcb_ops.errors import UsageError
-from tcb_ops.features.stored import StoredCode, StoredOutcome
-from tcb_ops.features.stored.files import Backup, BackupError, may_be_stored, runs_about
+from tcb_ops.features.stored import StoredOutcome
+from tcb_ops.features.stored.backup import Backup, SavedFile
 from tcb_ops.features.stored.kinds import CONFIRM, DELETE, UNDO
-from tcb_ops.features.stored.queries import later_changes, pending_in_both
+from tcb_ops.features.stored.queries import later_changes, pending_in_both, runs_about
+from tcb_ops.features.stored.rules import Subject, delete_want, may_be_stored, undo_want
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Text, _, as_lines, as_sentences, ngettext
 from tcb_ops.kinds import Kind
-from tcb_ops.ledger.files import OwnFile
 from tcb_ops.ledger.ledger import Ledger, taken
 from tcb_ops.ledger.reader import LedgerReader
 from tcb_ops.ledger.records import RowRecord, RunRecord, may_have_stored
@@ -131,16 +130,11 @@ def delete_spec(ledger: Ledger, subject: RunRecord, only: Merchants | None, opti
     )
     if not options.get("new_run") and _is_unfinished(ledger, spec, subject.target):
         return spec
-    of_upload = frozenset(spec.options["of"])
-    # A delete of these files that failed, or was interrupted, has left them there.
-    not_counted = of_upload | {run.id for run in runs_about(ledger, subject, DELETE)}
+    about = Subject.of([subject, *ledger.retries(subject)], runs_about(ledger, subject, DELETE))
 
     def changes() -> Iterator[PlannedChange]:
         for row, file in ledger.known_files(spec.rows(), subject.target):
-            changed = file is not None and (
-                file.changed_since(of_upload, subject.number) or file.may_have_changed(not_counted)
-            )
-            yield PlannedChange(row, file, Want.AS_IT_IS if changed else DELETE.want(row))
+            yield PlannedChange(row, file, delete_want(about, file))
 
     left_out = sum(change.want is Want.AS_IT_IS for change in changes())
     if not left_out:
@@ -229,9 +223,8 @@ def undo_spec(
         options,
         warning,
     )
-    of_upload = frozenset(spec.options["of"])
     undos = runs_about(ledger, subject, UNDO)
-    taken_back_by = frozenset(run.id for run in undos)
+    about = Subject.of(runs, undos)
     conflicts = {
         record.row.line
         for run in undos
@@ -239,25 +232,10 @@ def undo_spec(
     }
 
     def changes() -> Iterator[PlannedChange]:
-        for planned, file, own in ledger.with_own_files(spec.rows(), runs):
-            since = ""
-            if file is not None:
-                sent: Collection[str] = ()
-                if backup is not None and not file.uploaded:
-                    with suppress(BackupError):
-                        saved = backup.read(planned.line)
-                        sent = saved.sent if saved is not None else ()
-                certain = own is not None and bool(own.sent)
-                since = file.changed_since(
-                    of_upload | taken_back_by, subject.number, certain=certain, sent=sent
-                )
-            row = _undone(planned, since, own, backup)
-            want = UNDO.want(row)
-            if want is not Want.AS_IT_IS and file is not None and file.changed in taken_back_by:
-                want = Want.AS_IT_IS
-            elif want is not Want.AS_IT_IS and (own is None or not own.md5 or row.line in conflicts):
-                want = Want.NOT_KNOWN
-            yield PlannedChange(row, file, want)
+        for row, file, own in ledger.with_own_files(spec.rows(), runs):
+            saved = backup.of_row(row) if backup is not None else None
+            want, why = undo_want(about, file, own, saved, conflict=row.line in conflicts)
+            yield PlannedChange(_undone(row, saved, why, backup), file, want)
 
     root = backup.folder if backup is not None else None
     return replace(
@@ -354,30 +332,16 @@ def _of_run(
     )
 
 
-def _undone(row: Row, since: str, own: OwnFile | None, backup: Backup | None) -> Row:
-    """Return a row with what undoes it. `since`: the run that has changed its path since, empty if there is none."""
-    bare = replace(row, file="", size=None, mtime_ns=None)
-    if since:
-        return replace(bare, invalid=detail(StoredCode.WRITTEN_SINCE, run=since))
-    if backup is None:
-        if own is not None and own.replaced:
-            return replace(bare, invalid=detail(StoredCode.NO_BACKUP, run=own.replaced))
+def _undone(row: Row, saved: SavedFile | Text | None, why: Text | None, backup: Backup | None) -> Row:
+    """Return a row of an undo: with the saved file, or why it cannot be undone."""
+    bare = replace(row, file="", size=None, mtime_ns=None, invalid=why)
+    if why is not None or backup is None or not isinstance(saved, SavedFile) or not saved.md5:
         return bare
-    try:
-        saved = backup.read(row.line)
-    except BackupError as error:
-        return replace(bare, invalid=error.text)
-    if saved is None or (saved.env, saved.path) != (row.env, row.path):  # not known what was there
-        return replace(bare, invalid=detail(StoredCode.BACKUP_DAMAGED, file=str(backup.record(row.line))))
-    if saved.may_be_ours(own.sent if own is not None else ()):
-        return replace(bare, invalid=detail(StoredCode.SAVED_AS_SENT))
-    if not saved.md5:
-        return bare
-    data, headers = backup.data(row.line, saved.md5), (saved.content_type, saved.cache_control)
+    data = backup.data(row.line, saved.md5)
     with suppress(OSError):  # without its bytes it ends as failed
         status = data.stat()
         bare = replace(bare, size=status.st_size, mtime_ns=status.st_mtime_ns)
-    return replace(bare, file=data.name, content_type=headers[0], cache_control=headers[1])
+    return replace(bare, file=data.name, content_type=saved.content_type, cache_control=saved.cache_control)
 
 
 # --- beside other runs ----------------------------------------------------------------------------------------------

@@ -10,8 +10,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 from tcb_ops.errors import UsageError
-from tcb_ops.features.stored.files import uploads_of_list
-from tcb_ops.features.stored.queries import paths_stored
+from tcb_ops.features.stored.queries import paths_stored, uploads_of_list
 from tcb_ops.features.stored.scan import PathTemplate, ScannedFiles, scan, select_targets, write_list
 from tcb_ops.features.stored.specs import LISTED
 from tcb_ops.formatting import sanitize

@@ -12,7 +12,7 @@ from workspace import QUICK, TEA, cancel, many
 
 import tcb_ops as tcb
 from tcb_ops.features.simulator.faults import Fault, FaultStep, Reset
-from tcb_ops.features.stored.files import Backup, BackupError, Download, SavedFile
+from tcb_ops.features.stored.backup import Backup, BackupError, Download, SavedFile
 from tcb_ops.model import Reason
 
 pytestmark = pytest.mark.integration

@@ -7,7 +7,7 @@ from scripted import Server
 from tcb_ops.features.simulator.faults import Component
 from tcb_ops.features.stored import StoredOutcome, StoredReason
 from tcb_ops.features.stored.client import NOT_THERE, FileClient, FileStatus, read_files
-from tcb_ops.features.stored.files import UndoStep, confirm_outcome, may_be_stored, undo_step
+from tcb_ops.features.stored.rules import UndoStep, confirm_outcome, may_be_stored, undo_step
 from tcb_ops.ledger.files import StoredFile
 from tcb_ops.ledger.records import may_have_stored
 from tcb_ops.model import Merchant, Outcome, Owner, Reason, Secret

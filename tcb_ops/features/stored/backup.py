@@ -1,18 +1,7 @@
-"""What a backup has of the file at a path, and what confirm, delete and undo decide from it.
+"""The backup of an upload: what it overwrote, and what it was about to send.
 
-The functions that decide are pure. Sources: batchDownloadFile, batchDeleteFile, and COS's HEAD Object. Their words:
-
-==================  ==========================================================================================
-`of_upload`         the ids of an upload and its retries; also of what took them back, where it is said
-`taken_back_by`     the ids of the undos (or deletes) of that upload
-`sent`              MD5s that the upload noted in its backup before it sent them
-`now`, `before`     what is at a path at this moment, and what was there before the upload: MD5s
-`certain`           an upload of which it is known what it left at the path
-`left` (outcome)    an undo found nothing of its upload at the path, and touched nothing
-==================  ==========================================================================================
-
-`Backup` writes and reads what an upload overwrote. No file in it is ever replaced, so that a process which was frozen while another
-one continued its rows cannot spoil what that one has saved.
+No file in it is ever replaced, so that a process which was frozen while another one continued its rows cannot spoil what that one
+has saved.
 """
 
 from __future__ import annotations
@@ -20,128 +9,23 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import secrets
 import stat
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryFile
 
 from tcb_ops.details import detail
-from tcb_ops.engine.list_kinds import UPLOAD
 from tcb_ops.errors import TcbOpsError, UsageError
-from tcb_ops.features.stored import StoredCode, StoredOutcome
-from tcb_ops.i18n import _
-from tcb_ops.kinds import Kind
-from tcb_ops.ledger.reader import LedgerReader
-from tcb_ops.ledger.records import RunRecord
-from tcb_ops.model import Outcome
+from tcb_ops.features.stored import StoredCode
+from tcb_ops.i18n import Text, _
+from tcb_ops.model import Row
 from tcb_ops.resources import make_folder, sync_to_disk, system_reason
 
 _LARGEST_RECORD = 1024 * 1024
 """Bytes that are read of a record, which has some hundred."""
-_IN_PARTS = re.compile(r"[0-9a-f]{32}-[0-9]+")
-
-
-class UndoStep(StrEnum):
-    """What an undo does about one file."""
-
-    CONFLICT = "conflict"
-    NOTHING = "nothing"
-    """Nothing of the upload is there, or it is as it was before the upload."""
-    DELETE = "delete"
-    RESTORE = "restore"
-    NOT_KNOWN = "not_known"
-    """It may be the upload's, or somebody else's: it stays."""
-
-
-def confirm_outcome(etag: str, md5: str, older: Collection[str]) -> Outcome:
-    """Decide what a stored file's ETag says of a row.
-
-    ===============================  ===========
-    ETag, without quotes             outcome
-    ===============================  ===========
-    the MD5 that was uploaded        present
-    `…-N`                            foreign
-    an MD5 that was there before     stale
-    anything else                    different
-    ===============================  ===========
-
-    `older`: the MD5s that the ledger or a backup knows for the key from before.
-    """
-    if etag == md5:
-        return StoredOutcome.PRESENT
-    if _IN_PARTS.fullmatch(etag):
-        return StoredOutcome.FOREIGN
-    return StoredOutcome.STALE if etag in older else StoredOutcome.DIFFERENT
-
-
-def undo_step(
-    now: str | None, ours: str, before: str | None, *, certain: bool = True, same_headers: bool = True
-) -> UndoStep:
-    """Decide how an upload of a file is undone.
-
-    ==============================  ======================  ============
-    now                             before the upload       step
-    ==============================  ======================  ============
-    what was there                  a file                  nothing
-    the same, with other headers    a file                  restore
-    ours                            a file                  restore
-    anything else                   a file                  conflict
-    missing                         missing                 nothing
-    ours                            missing                 delete
-    anything else                   missing                 conflict
-    a file, not certain             missing                 not known
-    ==============================  ======================  ============
-
-    Each is an MD5; None if the file is missing. `ours` is what the upload put there, empty if that is unknown. `certain`: it
-    was stored, or a backup says what was there. `same_headers`: those of the upload are those from before.
-    """
-    if now == before and (same_headers or now != ours):
-        return UndoStep.NOTHING
-    if not certain:
-        return UndoStep.NOT_KNOWN
-    if now != ours or not ours:
-        return UndoStep.CONFLICT
-    return UndoStep.DELETE if before is None else UndoStep.RESTORE
-
-
-def may_be_stored(outcome: Outcome, saved: bool | None, *, doubtful: bool) -> bool:
-    """Decide whether a row of an upload is part of its undo.
-
-    =========  ======  ========  ======
-    outcome    saved   doubtful  part
-    =========  ======  ========  ======
-    uploaded   any     any       yes
-    any        yes     any       yes
-    failed     –       yes       yes
-    refused    –       yes       yes
-    any other                    no
-    =========  ======  ========  ======
-
-    `saved`: whether the backup has a record for the row, which is written before the file is sent; None without a backup.
-    `doubtful`: the file may be stored all the same.
-    """
-    if saved is None and outcome in {Outcome.FAILED, Outcome.REFUSED}:
-        return doubtful
-    return outcome is Outcome.UPLOADED or bool(saved)
-
-
-def uploads_of_list(ledger: LedgerReader, target: str, list_name: str) -> list[RunRecord]:
-    """Return the uploads of the lists of a name."""
-    return [run for run in ledger.runs(target) if run.kind is UPLOAD and run.list_name == list_name]
-
-
-def runs_about(ledger: LedgerReader, subject: RunRecord, *kinds: Kind) -> list[RunRecord]:
-    """Return the undos or the deletes of an upload's files."""
-    about = (run for run in ledger.runs(subject.target, damaged=[]) if run.kind in kinds)
-    return [run for run in about if subject.id in run.settings.get("of", ())[:1]]
-
-
-# --- backups -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +117,16 @@ class Backup:
                 raise BackupError(detail(StoredCode.BACKUP_DAMAGED, file=str(file))) from None
             version += 1
         return None if saved is None else replace(saved, sent=tuple(sent))
+
+    def of_row(self, row: Row) -> SavedFile | Text:
+        """Return what was saved for a row, or what is wrong with its record."""
+        try:
+            saved = self.read(row.line)
+        except BackupError as error:
+            return error.text
+        if saved is None or (saved.env, saved.path) != (row.env, row.path):  # not known what was there
+            return detail(StoredCode.BACKUP_DAMAGED, file=str(self.record(row.line)))
+        return saved
 
     def save(self, line: int, saved: SavedFile, written: Path | None = None) -> bool:
         """Keep a record, and the bytes in `written`: whole and on the disk, or not at all. Raises BackupError.
