@@ -149,7 +149,7 @@ GUARDS = (
         SIMULATION,
     ),
     Guard(
-        "an undo leaves files that were changed since",
+        "a delete leaves files that were changed since",
         "features/stored/calls.py",
         "return detail(StoredCode.WRITTEN_SINCE, run=since) if since else None",
         "return None",
@@ -158,7 +158,7 @@ GUARDS = (
     ),
     Guard(
         "an undo leaves bytes that are not the upload's",
-        "features/stored/files.py",
+        "features/stored/rules.py",
         "if now != ours or not ours:",
         "if False:",
         "tests/features/stored/test_stored_commands.py",
@@ -166,7 +166,7 @@ GUARDS = (
     ),
     Guard(
         "a saved file that may be the upload's own is not restored",
-        "features/stored/files.py",
+        "features/stored/backup.py",
         "return bool(self.md5) and self.md5 in {*uploaded, *self.sent}",
         "return False",
         "tests/features/stored/test_backup.py",
@@ -264,7 +264,7 @@ GUARDS = (
     ),
     Guard(
         "a saved file is on the disk, with its name, before its path is overwritten",
-        "features/stored/files.py",
+        "features/stored/backup.py",
         "                sync_to_disk(self.folder)\n                return True\n",
         "                return True\n",
         CRASHES,
@@ -272,7 +272,7 @@ GUARDS = (
     ),
     Guard(
         "a saved file's bytes are on the disk",
-        "features/stored/files.py",
+        "features/stored/backup.py",
         "            self._stream.flush()\n            os.fsync(self._stream.fileno())\n",
         "            self._stream.flush()\n",
         CRASHES,

@@ -1,16 +1,28 @@
 """What is decided about a stored file; objects by their file_id: located, fetched, deleted over real sockets."""
 
+from dataclasses import replace
+
 import pytest
 from rigged_simulator import Simulator
 from scripted import Server
 
+from tcb_ops.details import detail
 from tcb_ops.features.simulator.faults import Component
-from tcb_ops.features.stored import StoredOutcome, StoredReason
+from tcb_ops.features.stored import StoredCode, StoredOutcome, StoredReason
+from tcb_ops.features.stored.backup import SavedFile
 from tcb_ops.features.stored.client import NOT_THERE, FileClient, FileStatus, read_files
-from tcb_ops.features.stored.rules import UndoStep, confirm_outcome, may_be_stored, undo_step
-from tcb_ops.ledger.files import StoredFile
+from tcb_ops.features.stored.rules import (
+    Subject,
+    UndoStep,
+    confirm_outcome,
+    delete_want,
+    may_be_stored,
+    undo_step,
+    undo_want,
+)
+from tcb_ops.ledger.files import OwnFile, StoredFile
 from tcb_ops.ledger.records import may_have_stored
-from tcb_ops.model import Merchant, Outcome, Owner, Reason, Secret
+from tcb_ops.model import Merchant, Outcome, Owner, Reason, Secret, Want
 from tcb_ops.wechat.cos import post_object
 from tcb_ops.wechat.local_files import open_file
 from tcb_ops.wechat.responses import ApiError, InvalidResponse, UnsafeLink
@@ -58,6 +70,64 @@ def test_headers_are_undone_too_and_what_may_not_have_been_stored_is_left():
     assert undo_step(OLD, OURS, OLD, same_headers=False) is UndoStep.NOTHING
     assert undo_step(None, "", None, certain=False) is UndoStep.NOTHING
     assert undo_step(OTHER, "", None, certain=False) is UndoStep.NOT_KNOWN
+
+
+def own(**changes):
+    """What the upload `own` stored at a path where nothing had been, as far as the ledger knew."""
+    values = {"md5": OURS, "bytes": 5, "file_id": "", "content_type": "", "cache_control": ""}
+    return OwnFile(**values | {"sent": frozenset({OURS}), "replaced": ""} | changes)
+
+
+SAVED = SavedFile("tea-1", "a", OLD, sent=(OURS,))
+NONE_SAVED = SavedFile("tea-1", "a", "", sent=(OURS,))
+DAMAGED = detail(StoredCode.BACKUP_DAMAGED, file="0000002.json")
+LATER = {"run": "later", "changed": "later", "changed_number": 9}
+UNDONE = {"run": "undo", "changed": "undo", "changed_number": 9, "uploaded": False, "md5": ""}
+
+
+@pytest.mark.parametrize(
+    ("file", "stored", "saved", "conflict", "want", "why"),
+    [
+        (LATER, own(), SAVED, False, Want.AS_IT_IS, StoredCode.WRITTEN_SINCE),
+        (LATER, own(), DAMAGED, False, Want.AS_IT_IS, StoredCode.WRITTEN_SINCE),
+        (LATER, own(), None, False, Want.AS_IT_IS, StoredCode.WRITTEN_SINCE),
+        ({}, own(replaced="earlier"), None, False, Want.AS_IT_IS, StoredCode.NO_BACKUP),
+        ({}, own(replaced="earlier"), SAVED, False, Want.FILE, None),
+        ({}, own(), DAMAGED, False, Want.AS_IT_IS, StoredCode.BACKUP_DAMAGED),
+        ({}, own(), replace(SAVED, md5=OURS), False, Want.AS_IT_IS, StoredCode.SAVED_AS_SENT),
+        ({}, own(sent=frozenset({OLD})), SAVED, False, Want.AS_IT_IS, StoredCode.SAVED_AS_SENT),
+        (UNDONE, own(), NONE_SAVED, False, Want.AS_IT_IS, None),
+        (None, None, None, False, Want.NOT_KNOWN, None),
+        (None, None, SAVED, False, Want.NOT_KNOWN, None),
+        ({}, own(md5=""), None, False, Want.NOT_KNOWN, None),
+        ({}, own(), SAVED, True, Want.NOT_KNOWN, None),
+        ({}, own(), SAVED, False, Want.FILE, None),
+        ({}, own(), NONE_SAVED, False, Want.NOTHING, None),
+        ({}, own(), None, False, Want.NOTHING, None),
+    ],
+)
+def test_what_an_undo_wants(file, stored, saved, conflict, want, why):
+    subject = Subject(5, frozenset({"own"}), frozenset({"undo"}), saved is not None)
+    at = None if file is None else known(**file)
+    wanted, text = undo_want(subject, at, stored, saved, conflict=conflict)
+    assert (wanted, text and text.code) == (want, why)
+
+
+@pytest.mark.parametrize(
+    ("file", "want"),
+    [
+        (None, Want.NOTHING),
+        ({}, Want.NOTHING),
+        ({"doubt": "delete"}, Want.NOTHING),
+        (LATER, Want.AS_IT_IS),
+        ({"run": "delete", "changed": "delete", "changed_number": 9, "md5": ""}, Want.AS_IT_IS),
+        ({"doubt": "other"}, Want.AS_IT_IS),
+        ({"pending": ("other",)}, Want.AS_IT_IS),
+    ],
+)
+def test_what_a_delete_wants(file, want):
+    subject = Subject(5, frozenset({"own"}), frozenset({"delete"}), has_backup=False)
+    assert delete_want(subject, None if file is None else known(**file)) is want
 
 
 @pytest.mark.parametrize(

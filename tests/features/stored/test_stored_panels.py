@@ -108,7 +108,7 @@ def test_undo_and_delete_need_the_number_of_merchants(open_lab, read, action):
     }[action]
     upload = panel.run.record.settings["of"][0]
     assert f"About the upload {upload} ." in read(panel.monitor.head)
-    assert f"{done} by run {panel.run.id} on " in read(lab.reports(upload).monitor.head)
+    assert f"{done} by run {panel.run.id} on " in read(lab.attach(upload).monitor.head)
 
 
 def test_what_is_confirmed_and_undone_includes_the_retries(open_lab):
