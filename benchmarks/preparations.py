@@ -24,7 +24,7 @@ from tcb_ops.engine.list_kinds import UPLOAD
 from tcb_ops.engine.plan import environments_of_rows, planned_changes, upload_spec
 from tcb_ops.features.stored.specs import (
     confirm_spec,
-    delete_spec,
+    delete_work,
     scope_of_undo,
     undo_spec,
 )
@@ -135,7 +135,8 @@ class Prepared:
 
     def delete(self) -> None:
         """Find the rows of a delete."""
-        for _row in delete_spec(self.ledger, self.newest, None, {}).rows():
+        work, _others = delete_work(self.ledger, self.newest, self.settings, {})
+        for _row in work.rows():
             pass
 
     def undo(self) -> None:

@@ -15,8 +15,7 @@ from tcb_ops.features.stored.kinds import CONFIRM
 from tcb_ops.features.stored.specs import (
     UndoScope,
     confirm_spec,
-    delete_list_spec,
-    delete_spec,
+    delete_work,
     scope_of_undo,
     undo_spec,
 )
@@ -111,13 +110,9 @@ def start_delete_of(
     subject = what if isinstance(what, Batch) else upload_of(what, settings, "what")
 
     def work_of(ledger: Ledger) -> RunSpec:
-        foreign_files: Text | None = None
-        if isinstance(subject, Batch):
-            spec, foreign_files = delete_list_spec(
-                ledger, subject, settings.run_target, options, foreign=foreign, of_list=of_list
-            )
-        else:
-            spec = delete_spec(ledger, subject, only, options)
+        spec, foreign_files = delete_work(
+            ledger, subject, settings, options, only=only, foreign=foreign, of_list=of_list
+        )
         if ask is not None:
             scope = _scope_of(spec)
             ask(scope, as_lines(filter(None, (foreign_files, _("To be deleted: {text}", text=scope.text)))))

@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     from tcb_ops.lists.batch import Batch
     from tcb_ops.preflight import SendScope
     from tcb_ops.run import Run, RunHandle
-    from tcb_ops.start import StartOptions
 
 
 LINES_SHOWN = 200
@@ -129,6 +128,8 @@ def delete(command: RunCommand, what: str | None, *, foreign: bool) -> int:
     deleted only with --foreign. On a terminal a live target always asks first.
     """
     from tcb_ops.features.stored import api as stored
+    from tcb_ops.features.stored.specs import delete_work
+    from tcb_ops.start import ledger_with_runs
 
     with _opened(command):
         if command.which.resume is not None:
@@ -137,14 +138,21 @@ def delete(command: RunCommand, what: str | None, *, foreign: bool) -> int:
             needs = _("`delete` needs a run or a list. For example:")
             raise UsageError(as_lines((needs, "tcb-ops delete latest")))
         with _subject(command, what) as (subject, selection):
-            options = command.options | {"selection": selection}
+            settings, options = command.settings, command.options | {"selection": selection}
+            only = command.common.matching(settings)
             if command.which.dry_run:
-                return _rehearse_delete(command, subject, options, foreign=foreign)
+                batch = None if isinstance(subject, str) else subject
+                what_files = stored.upload_of(subject, settings) if isinstance(subject, str) else subject
+                ledger = ledger_with_runs(settings)
+                work, others = delete_work(ledger, what_files, settings, options, only=only, foreign=foreign)
+                if others is not None:
+                    command.console.info(others)
+                return command.dry_run([work], batch)
             handle = stored.start_delete_of(
                 subject,
-                command.settings,
+                settings,
                 options,
-                only=command.common.matching(command.settings),
+                only=only,
                 foreign=foreign,
                 out=command.reports,
                 ask=partial(_ask, command, DELETE),
@@ -481,24 +489,6 @@ def _rehearse(command: RunCommand, plan: SyncPlan, *, deletes: bool) -> int:
         works.append(list_spec(plan.gone, DELETE))
     command.console.json_extra = _gone_in_json(plan, None)
     return command.dry_run(works, plan.batch, skip_unchanged=True)
-
-
-def _rehearse_delete(
-    command: RunCommand, subject: str | Batch, options: StartOptions, *, foreign: bool
-) -> int:
-    from tcb_ops.features.stored.api import upload_of
-    from tcb_ops.features.stored.specs import delete_list_spec, delete_spec
-    from tcb_ops.lists.batch import Batch
-    from tcb_ops.start import ledger_with_runs
-
-    settings, ledger = command.settings, ledger_with_runs(command.settings)
-    if not isinstance(subject, Batch):
-        only = command.common.matching(settings)
-        return command.dry_run([delete_spec(ledger, upload_of(subject, settings), only, options)])
-    work, foreign_files = delete_list_spec(ledger, subject, settings.run_target, options, foreign=foreign)
-    if foreign_files is not None:
-        command.console.info(foreign_files)
-    return command.dry_run([work], subject)
 
 
 def _gone_in_json(plan: SyncPlan, deleted: Run | None) -> dict[str, object]:

@@ -5,7 +5,6 @@ They were undone, deleted, overwritten or confirmed: every screen shows it.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
@@ -44,9 +43,10 @@ def later_changes(
     what is known of a path                         the file is
     ==============================================  ==============
     a file of the upload                            as uploaded
+    the same bytes, which an undo has put back      as uploaded
+    a file of a later upload                        overwritten
+    a later delete has left nothing                 deleted
     it was changed by an undo of this upload        undone
-    it was changed by a delete                      deleted
-    a file of another upload                        overwritten
     ==============================================  ==============
 
     `only`: of these environments, as (appid, env); None for all that the reader shows. Where no later run wrote to them, rows
@@ -84,10 +84,6 @@ def _changed_rows(
     numbers = [member.number for member in members]
     if not (members[0].kind.sends_files and _is_written_since(ledger, members)):
         return
-    undos = ledger.stored_runs("target = ? AND number > ?", (run.target, numbers[0]))
-    of_others = {
-        each.number for each in undos if _takes_back_another(each, {member.id for member in members})
-    }
     for member in members:
         places = ""
         if only is not None:
@@ -99,10 +95,13 @@ def _changed_rows(
             LEFT JOIN files ON files.store = envs.store AND files.path = own.path
             WHERE own.run = ? AND own.outcome IN ({sql_list(STORED_OUTCOMES)}) {places}"""
         for changed, left_by, uploaded, same, line in ledger.stream(query, (member.number,)):
-            later = changed > member.number and not (uploaded and left_by in numbers)
-            if not later or (same and changed in of_others):
+            if (
+                changed <= member.number
+                or (uploaded and left_by in numbers)
+                or (same and not (uploaded and left_by > member.number))
+            ):
                 yield 0, line
-            elif changed in of_others and left_by > member.number:  # it has given the path back
+            elif left_by > member.number:  # an undo may have given the path back to it
                 yield left_by, line
             else:
                 yield changed, line
@@ -116,15 +115,6 @@ def _is_written_since(ledger: LedgerReader, members: Sequence[RunRecord]) -> boo
         WHERE envs.run > ? AND envs.run NOT IN ({numbers}) AND runs.changes_store
         AND envs.store IN (SELECT store FROM envs WHERE run IN ({numbers})) LIMIT 1"""
     return bool(ledger.fetch(query, (members[0].number,)))
-
-
-def _takes_back_another(record: Any, members: Collection[str]) -> bool:
-    """Return whether a run is an undo of another upload; no, where its record is damaged."""
-    try:
-        settings = json.loads(record.settings)
-        return "undoes" in settings and set(members).isdisjoint(map(str, settings["of"]))
-    except (KeyError, TypeError, ValueError):
-        return False
 
 
 def _confirmation(ledger: LedgerReader, run: RunRecord, after: int) -> Confirmation | None:

@@ -33,7 +33,7 @@ from tcb_ops.model import STORED_OUTCOMES, Outcome, Row, Selection, Step, Want
 from tcb_ops.preflight import SendScope
 from tcb_ops.reports.explanations import change_lines
 from tcb_ops.settings import Settings
-from tcb_ops.start import StartOptions
+from tcb_ops.start import StartOptions, unfinished_run
 
 LISTED = 20
 """Files that a message lists."""
@@ -118,18 +118,39 @@ def confirm_spec(
     return replace(spec, warning=as_sentences(warnings) if warnings else None)
 
 
-def delete_spec(ledger: Ledger, subject: RunRecord, only: Merchants | None, options: StartOptions) -> RunSpec:
-    """Return the rows that a run has uploaded, its retries included, without paths that another run has written since.
+def delete_work(
+    ledger: Ledger,
+    what: RunRecord | Batch,
+    settings: Settings,
+    options: StartOptions,
+    *,
+    only: Merchants | None = None,
+    foreign: bool = False,
+    of_list: str = "",
+) -> tuple[RunSpec, Text | None]:
+    """Return what a delete of an upload's files, or of a list, would do; and a list of files that no run of the ledger uploaded.
 
-    An unfinished delete of the same files is resumed with the rows that it has: not with `new_run`. Raises UsageError where
-    there are none, or if a process works on the run.
+    The parameters are those of `start_delete_of`. An unfinished delete of the same files was checked when it began, and is
+    resumed with the rows that it has: not with `new_run`. Raises UsageError where nothing is left to delete, if a process works on
+    the upload, and for files that no run uploaded, unless `foreign` is given.
     """
     selection = options.get("selection", "")
-    spec = _of_run(
-        ledger, subject, DELETE, lambda record: record.end.outcome is Outcome.UPLOADED, only, selection, {}
-    )
-    if not options.get("new_run") and _is_unfinished(ledger, spec, subject.target):
-        return spec
+    if isinstance(what, Batch):
+        chosen = {"foreign": foreign, "of_list": of_list}
+        spec = replace(list_spec(what, DELETE, selection), options=chosen)
+    else:
+        spec = _of_run(
+            ledger, what, DELETE, lambda record: record.end.outcome is Outcome.UPLOADED, only, selection, {}
+        )
+    if not options.get("new_run") and unfinished_run(spec, settings) is not None:
+        return spec, None
+    if isinstance(what, Batch):
+        return spec, _not_ours(ledger, spec, settings.run_target, foreign=foreign)
+    return _without_changed(ledger, spec, what), None
+
+
+def _without_changed(ledger: Ledger, spec: RunSpec, subject: RunRecord) -> RunSpec:
+    """Return the rows of a delete without paths that another run has changed since."""
     about = Subject.of([subject, *ledger.retries(subject)], runs_about(ledger, subject, DELETE))
 
     def changes() -> Iterator[PlannedChange]:
@@ -157,6 +178,27 @@ def delete_spec(ledger: Ledger, subject: RunRecord, only: Merchants | None, opti
     if not environments:
         raise UsageError(as_sentences((text, _("Nothing is left to delete."))))
     return replace(spec, rows=rows, environments=environments, warning=text, changes=changes)
+
+
+def _not_ours(ledger: Ledger, spec: RunSpec, target: str, *, foreign: bool) -> Text | None:
+    """Return a list of the files that no run of the ledger uploaded; None without any. Raises UsageError if it is not `foreign`."""
+    known_files = ledger.known_files(spec.rows(), target)
+    others = (row for row, file in known_files if file is None or not file.is_ours)
+    first = list(islice(others, LISTED))
+    if not first:
+        return None
+    rest = sum(1 for _row in others)
+    head = ngettext(
+        "{n:,} file was not uploaded by a run of this ledger, or has been deleted since:",
+        "{n:,} files were not uploaded by a run of this ledger, or have been deleted since:",
+        len(first) + rest,
+    )
+    more = [_("and {n:,} more", n=rest)] if rest else []
+    listed = as_lines([head, *(f"{sanitize(row.env)}  {sanitize(row.path)}" for row in first), *more])
+    if not foreign:
+        refused = as_lines((listed, _("Nothing was deleted.")))
+        raise UsageError(refused, _("To delete them as well: --foreign"))
+    return listed
 
 
 def scope_of_undo(spec: RunSpec) -> UndoScope:
@@ -240,50 +282,6 @@ def undo_spec(
     root = backup.folder if backup is not None else None
     return replace(
         spec, root=root, warning=warning, rows=lambda: (change.row for change in changes()), changes=changes
-    )
-
-
-def delete_list_spec(
-    ledger: Ledger,
-    batch: Batch,
-    target: str,
-    options: StartOptions,
-    *,
-    foreign: bool = False,
-    of_list: str = "",
-) -> tuple[RunSpec, Text | None]:
-    """Return the rows of a list; and a list of the files that no run of the ledger uploaded, None where there are none.
-
-    Raises UsageError for such files, unless `foreign` is given. `of_list`: as in `start_delete_of`. An unfinished delete of the same list was checked when it began, and is resumed: not with `new_run`.
-    """
-    chosen = {"foreign": foreign, "of_list": of_list}
-    spec = replace(list_spec(batch, DELETE, options.get("selection", "")), options=chosen)
-    if not options.get("new_run") and _is_unfinished(ledger, spec, target):
-        return spec, None
-    known_files = ledger.known_files(spec.rows(), target)
-    others = (row for row, file in known_files if file is None or not file.is_ours)
-    first = list(islice(others, LISTED))
-    if not first:
-        return spec, None
-    rest = sum(1 for _row in others)
-    head = ngettext(
-        "{n:,} file was not uploaded by a run of this ledger, or has been deleted since:",
-        "{n:,} files were not uploaded by a run of this ledger, or have been deleted since:",
-        len(first) + rest,
-    )
-    more = [_("and {n:,} more", n=rest)] if rest else []
-    listed = as_lines([head, *(f"{sanitize(row.env)}  {sanitize(row.path)}" for row in first), *more])
-    if not foreign:
-        refused = as_lines((listed, _("Nothing was deleted.")))
-        raise UsageError(refused, _("To delete them as well: --foreign"))
-    return spec, listed
-
-
-def _is_unfinished(ledger: Ledger, spec: RunSpec, target: str) -> bool:
-    same = (spec.kind, spec.list_sha256, spec.selection, spec.parent)
-    return any(
-        run.finished_at is None and (run.kind, run.list_sha256, run.selection, run.parent) == same
-        for run in ledger.runs(target, damaged=[])
     )
 
 

@@ -505,7 +505,7 @@ class WhoseBytes(RuleBasedStateMachine):
                 originals = [one for one in overwrote if one is not None and one.md5 == digest]
                 assert originals, "the original is back"
                 self.truth[place] = originals[-1]
-                self.last_change[place] = originals[-1].owner
+                self.last_change[place] = self.known_owner(place, originals[-1])
             elif outcome is StoredOutcome.DELETED:
                 assert place not in self.truth, "what is called deleted is gone"
                 self.last_change[place] = ""
@@ -520,6 +520,11 @@ class WhoseBytes(RuleBasedStateMachine):
             and "unknown" not in scope.counts
         ):
             assert run.counts == scope.counts, "an undo does what its preview said"
+
+    def known_owner(self, place, stored):
+        """Return who put bytes at a path, as far as bytes can tell: a stranger may have put an upload's own there."""
+        same = [one.id for one in self.all_uploads if stored.md5 in one.put.get(place, [])]
+        return same[-1] if stored.owner == STRANGER and same else stored.owner
 
     def check_own(self, upload, place, why):
         """Assert that the bytes at a path are an upload's, or cannot be told from them."""
