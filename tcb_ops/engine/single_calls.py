@@ -20,8 +20,8 @@ from tcb_ops.model import Secret
 from tcb_ops.settings import Settings
 from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.responses import ApiError, InvalidResponse
+from tcb_ops.wechat.single_transport import SingleTransport
 from tcb_ops.wechat.tokens import TokenSource, open_source
-from tcb_ops.wechat.transport import Transport
 
 Answer = TypeVar("Answer")
 
@@ -152,7 +152,7 @@ async def open_client(
     """Open a client for single calls, and what makes them; `notify`: called for a pause that the platform asks for."""
     source = open_source(settings)
     try:
-        async with Transport(connections=connections) as transport:
+        async with SingleTransport(connections=connections) as transport:
             client = PlatformClient(transport, settings.api_base, store_hosts=settings.store_hosts)
             yield client, Caller(source, limits or RunLimits(), notify=notify)
     finally:

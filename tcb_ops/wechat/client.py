@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from importlib.metadata import version
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 from urllib.parse import quote
 
 from tcb_ops.details import Detail, DetailCode
@@ -41,6 +41,13 @@ Answer = TypeVar("Answer")
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
+class Sender(Protocol):
+    """What sends a client's requests: `Transport` in runs, `SingleTransport` elsewhere."""
+
+    async def send(self, request: HttpRequest, body: bytes = b"") -> HttpResponse:
+        """Send a request and return the response. Raises TransportError if there is no usable one."""
+
+
 class PlatformClient:
     """A client for the platform's interfaces. Each call raises TransportError if there is no usable HTTP response.
 
@@ -53,7 +60,7 @@ class PlatformClient:
 
     """
 
-    def __init__(self, transport: Transport, base: str, *, store_hosts: tuple[str, ...] = ()) -> None:
+    def __init__(self, transport: Sender, base: str, *, store_hosts: tuple[str, ...] = ()) -> None:
         self._transport = transport
         self._base = base.rstrip("/")
         self._store_hosts = store_hosts

@@ -67,6 +67,7 @@ def test_commands_load_only_what_they_use(mixed: Operator) -> None:
     loaded = loaded_by("import tcb_ops; tcb_ops.audit('merchants.csv')")
     assert "aiohttp" in loaded
     assert {"aiohttp.web", "tcb_ops.features.simulator.server"} & loaded == set()
+    assert "httpx" not in loaded_by("import tcb_ops; tcb_ops.links(tcb_ops.read_paths('list.csv'))")
     listing = loaded_by("from tcb_ops.cli.main import run; run(['runs'])")
     assert "sqlite3" in listing
     assert {"pandas", "asyncio", "aiohttp", "httpx", "jinja2", "xlsxwriter"} & listing == set()

@@ -33,7 +33,8 @@ from tcb_ops.resources import others_may_read, restricting, system_reason
 from tcb_ops.settings import Settings, settings_file
 from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.responses import ApiError, InvalidResponse
-from tcb_ops.wechat.transport import Timeouts, Transport
+from tcb_ops.wechat.single_transport import SingleTransport
+from tcb_ops.wechat.transport import Timeouts
 
 SECONDS = 18.0
 """Time limit of a check."""
@@ -213,7 +214,7 @@ def check_target(settings: Settings) -> DoctorFinding:
     """
 
     async def call() -> tuple[dict[str, Any] | ApiError | InvalidResponse, float, float]:
-        async with Transport(connections=1, timeouts=QUICK) as transport:
+        async with SingleTransport(connections=1, timeouts=QUICK) as transport:
             client, began = PlatformClient(transport, settings.api_base), time.perf_counter()
             answer = await client.call("tcb/getenvinfo", {})
             return answer, time.perf_counter() - began, client.clock_offset or 0.0

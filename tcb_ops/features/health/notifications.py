@@ -45,8 +45,9 @@ from tcb_ops.run import Run
 from tcb_ops.settings import Settings
 from tcb_ops.start import TargetOptions, find_run, identified, is_run_name, ledger_with_runs, settings_for
 from tcb_ops.wechat.responses import HttpResponse, count_in
+from tcb_ops.wechat.single_transport import SingleTransport
 from tcb_ops.wechat.tokens import read_object
-from tcb_ops.wechat.transport import HttpRequest, Timeouts, Transport
+from tcb_ops.wechat.transport import HttpRequest, Timeouts
 
 if TYPE_CHECKING:
     from tcb_ops.ledger.ledger import Ledger
@@ -320,7 +321,7 @@ def _post(to: NotifySettings, message: AuditMessage, payload: Mapping[str, Any],
     request, body = robot_request(to.kind, url, secret, message, payload, time.time())
 
     async def send() -> HttpResponse:
-        async with Transport(connections=1, timeouts=TIMEOUTS) as transport:
+        async with SingleTransport(connections=1, timeouts=TIMEOUTS) as transport:
             return await transport.send(request, body)
 
     response = submit_coroutine(send()).result()

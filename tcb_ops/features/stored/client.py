@@ -25,7 +25,7 @@ from tcb_ops.wechat.responses import (
     objects_in,
     text_in,
 )
-from tcb_ops.wechat.transport import HttpRequest
+from tcb_ops.wechat.transport import HttpRequest, Transport
 
 NOT_THERE = -503003
 """A file's status when it does not exist."""
@@ -50,6 +50,10 @@ class FileStatus:
 
 class FileClient(PlatformClient):
     """A client that also locates, fetches and deletes stored files."""
+
+    def __init__(self, transport: Transport, base: str, *, store_hosts: tuple[str, ...] = ()) -> None:
+        super().__init__(transport, base, store_hosts=store_hosts)
+        self._files = transport
 
     async def locate(
         self,
@@ -88,7 +92,7 @@ class FileClient(PlatformClient):
         unsafe = check_host(address, self._base, (*DOWNLOAD_HOSTS, *self._store_hosts))
         if unsafe is not None:
             return UnsafeLink(unsafe)
-        async with self._transport.open(HttpRequest("GET", address, headers)) as answer:
+        async with self._files.open(HttpRequest("GET", address, headers)) as answer:
             if sink is None or answer.status >= 300:
                 return HttpResponse(answer.status, answer.headers, await answer.read())
             async with aclosing(answer.chunks()) as chunks:

@@ -29,8 +29,9 @@ from tcb_ops.programs import Credential
 from tcb_ops.settings import Settings
 from tcb_ops.wechat.client import AUTHORIZERS_PER_PAGE, PlatformClient
 from tcb_ops.wechat.responses import ApiError, InvalidResponse
+from tcb_ops.wechat.single_transport import SingleTransport
 from tcb_ops.wechat.tokens import Token, TokenSource, finite, is_token
-from tcb_ops.wechat.transport import Timeouts, Transport
+from tcb_ops.wechat.transport import Timeouts
 
 AT_ONCE = 128
 """Maximum refreshes at once, each with a lock and a connection."""
@@ -177,7 +178,7 @@ class ComponentTokens:
         self._component_appid, self._secret, self._ticket = component_appid, secret, ticket
         self._store, self._base, self._clock = store, api_base, clock
         self._limits = RunLimits(attempts=2, backoff=RETRY_WAIT, slow_wait=0, patience=0)
-        self._transport: Transport | None = None
+        self._transport: SingleTransport | None = None
         self._list: dict[str, Secret] = {}
         self._list_until, self._list_asked_at = _EVER, _EVER
         """When the list expires, by `clock`; when it was requested, by the loop's clock."""
@@ -383,7 +384,7 @@ class ComponentTokens:
         TransportError if no connection can be made.
         """
         if self._transport is None:
-            self._transport = Transport(connections=AT_ONCE, timeouts=TIMEOUTS)
+            self._transport = SingleTransport(connections=AT_ONCE, timeouts=TIMEOUTS)
         client = PlatformClient(self._transport, self._base)
         full = {"component_appid": self._component_appid, **body}
 

@@ -27,8 +27,9 @@ from tcb_ops.programs import (
 )
 from tcb_ops.settings import Settings
 from tcb_ops.wechat.responses import HttpResponse
+from tcb_ops.wechat.single_transport import SingleTransport
 from tcb_ops.wechat.tokens import LONGEST_TOKEN, Token, finite, is_token, read_object
-from tcb_ops.wechat.transport import HttpRequest, Timeouts, Transport
+from tcb_ops.wechat.transport import HttpRequest, Timeouts
 
 PROGRAMS_AT_ONCE = 8
 MAKES_ROOM_AFTER = 2.0
@@ -163,7 +164,7 @@ class ServiceTokens:
     def __init__(self, url: str, headers: Mapping[str, Secret], *, timeouts: Timeouts = TIMEOUTS) -> None:
         self._url, self._headers, self._timeouts = url, dict(headers), timeouts
         self._host = urlsplit(url).netloc
-        self._transport: Transport | None = None
+        self._transport: SingleTransport | None = None
         self._room = asyncio.Semaphore(AT_ONCE)
 
     async def token(self, appid: str, refused: Secret | None = None) -> Token:
@@ -175,7 +176,7 @@ class ServiceTokens:
         try:
             async with self._room:
                 if self._transport is None:
-                    self._transport = Transport(connections=AT_ONCE, timeouts=self._timeouts)
+                    self._transport = SingleTransport(connections=AT_ONCE, timeouts=self._timeouts)
                 response = await self._transport.send(request)
         except TransportError as error:
             if error.fault is TransportFault.UNREACHABLE:

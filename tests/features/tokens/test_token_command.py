@@ -19,8 +19,8 @@ from tcb_ops.features.tokens.sources import CommandTokens, ServiceTokens
 from tcb_ops.model import Secret
 from tcb_ops.programs import Credential
 from tcb_ops.settings import Settings, TokenSettings, load_settings
+from tcb_ops.wechat.single_transport import SingleTransport
 from tcb_ops.wechat.tokens import Token, TokenSource, open_source
-from tcb_ops.wechat.transport import Transport
 
 SECRET = "SeCrEt+token/42="
 
@@ -198,7 +198,7 @@ def test_too_few_descriptors_are_everybodys_trouble(run):
 
         async def asked(source: TokenSource = source) -> None:
             if isinstance(source, ServiceTokens):
-                source._transport = Transport(connections=1)
+                source._transport = SingleTransport(connections=1)
             try:
                 with no_more_files():
                     await source.token("wx1")
