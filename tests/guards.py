@@ -157,6 +157,22 @@ GUARDS = (
         "retried_delete_leaves",
     ),
     Guard(
+        "an undo leaves files that were changed since",
+        "features/stored/rules.py",
+        "return file.changed_since(self.runs | self.taken_back_by, self.number, certain=certain, sent=sent)",
+        'return ""',
+        "tests/features/stored/test_stored_files.py",
+        "what_an_undo_wants",
+    ),
+    Guard(
+        "a dry run tells what is unchanged only where that is certain",
+        "engine/changes.py",
+        "same = have is not None and have.is_known and is_same(row, have)",
+        "same = have is not None and is_same(row, have)",
+        "tests/core/engine/test_changes.py",
+        "unchanged_only_where",
+    ),
+    Guard(
         "an undo leaves bytes that are not the upload's",
         "features/stored/rules.py",
         "if now != ours or not ours:",
