@@ -291,7 +291,10 @@ class RunCommand:
         from tcb_ops.engine.plan import check_kept, check_resume
 
         settings, which = self.settings, self.which
-        if not which.resume or which.dry_run:
+        if which.resume and which.dry_run:
+            text = _("--dry-run shows what the command without --resume would do.")
+            raise UsageError(text, _("Leave one of the two out."))
+        if not which.resume:
             name = click.get_current_context().command.name
             needs = _("`{name}` needs a list, or --resume with a run. For example:", name=name)
             raise UsageError(as_lines((needs, f"tcb-ops {name} list.csv")))

@@ -82,6 +82,8 @@ def test_of_an_unfinished_run_only_what_is_left_is_shown(open_cli, wait_for):
     assert f"Run {handle.id} of this list is unfinished, and would be resumed: 3 rows pending." in result.err
     assert cli.upload("--dry-run", "--json").json["changes"] == {"new": 3}
     assert cli.upload("--dry-run", "--new-run", "--json").json["changes"] == {"new": 3, "replaced": 3}
+    refused = cli("undo", "--resume", handle.id, "--dry-run")
+    assert (refused.code, "Leave one of the two out." in refused.err) == (2, True)
 
 
 def test_what_only_the_store_knows_has_a_column_of_its_own(open_cli):
