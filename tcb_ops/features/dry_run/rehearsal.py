@@ -123,14 +123,14 @@ def dry_run(
 ) -> int:
     """Print what these runs would change, as they would be planned now; return the exit code.
 
-    `batch`: the list that the first is about.
+    `batch`: the list that the first is about. The others, such as the deletion of a sync, are new each time.
     """
     console, settings, first = command.console, command.settings, works[0]
     console.release()
     ledger = existing_ledger(settings)
     for warning in (work.warning for work in works if work.warning is not None):
         console.warn(warning)
-    works = [_to_do(command, work) for work in works]
+    works = [_to_do(command, first), *works[1:]]
     merchants = count_changes(
         (
             (work.kind, planned_changes(work, ledger, settings.run_target, skip_unchanged=skip_unchanged))
