@@ -16,7 +16,6 @@ from typing import Any
 
 import psutil
 import pytest
-import yaml
 from dask_cluster import TimedCalls, claims
 from ledgers import new_run, planned
 from tables import table
@@ -490,24 +489,3 @@ def test_a_task_and_a_repr_have_nothing_of_the_settings_file_that_is_secret(tmp_
     assert assignment.ledger == "postgresql+psycopg://li@db:5432/tcb"
     assert b"planted-secret" not in pickle.dumps(assignment)
     assert "planted-secret" not in repr((settings, settings.origin, assignment, assignment.settings.origin))
-
-
-def test_the_manifest_for_kubernetes_is_well_formed():
-    lang = "en"
-    page = (Path(__file__).parents[3] / "docs" / lang / "howto" / "cluster.md").read_text(encoding="utf-8")
-    manifest = re.search(r"```yaml\n(.+?)```", page, re.DOTALL)
-    assert manifest is not None
-    scheduler, service, workers = yaml.safe_load_all(manifest[1])
-    port = service["spec"]["ports"][0]["port"]
-    for one in (scheduler, workers):
-        labels = one["spec"]["template"]["metadata"]["labels"]
-        assert one["spec"]["selector"]["matchLabels"] == labels
-        pod = one["spec"]["template"]["spec"]
-        mounted = {mount["name"] for box in pod["containers"] for mount in box["volumeMounts"]}
-        assert mounted == {volume["name"] for volume in pod["volumes"]}
-    assert service["spec"]["selector"] == scheduler["spec"]["template"]["metadata"]["labels"]
-    (box,) = workers["spec"]["template"]["spec"]["containers"]
-    assert f"tls://{service['metadata']['name']}:{port}" in box["command"]
-    for program in (scheduler, workers):
-        command = program["spec"]["template"]["spec"]["containers"][0]["command"]
-        assert command[:2] in (["dask", "scheduler"], ["dask", "worker"])
