@@ -44,17 +44,17 @@ class DetailCode(DetailCodes):
     """Sentences of its own, in both languages, without a code: from outside."""
     BOTH = _("{first}; {second}")
     # why a run stopped
-    INTERRUPTED = _("interrupted; unfinished rows stay pending.")
+    INTERRUPTED = _("Interrupted; unfinished rows stay pending.")
     LOCK_LOST = _(
-        "the ledger's database does not respond, so another process may take over the run: this process stops, and "
+        "The ledger's database does not respond, so another process may take over the run: this process stops, and "
         "unfinished rows stay pending. Check the database and the network."
     )
     NOT_LISTENING = _(
-        "nothing listens on {address}: start `tcb-ops simulate --port {port}`, or choose another target, such as "
+        "Nothing listens on {address}: start `tcb-ops simulate --port {port}`, or choose another target, such as "
         "`simulator`, the embedded one."
     )
     OUTAGE = _("{last} The run stops, because no host could be reached for {seconds:g} s.")
-    PLATFORM = _("errcode {errcode} ({errmsg}) affects every merchant.")
+    PLATFORM = _("Errcode {errcode} ({errmsg}) affects every merchant.")
     TOKEN_SOURCE = _(
         "{last} The run stops, because the token source has not responded for any merchant for {seconds:g} s."
     )
@@ -71,8 +71,8 @@ class DetailCode(DetailCodes):
     # why there is no token
     TOKEN_MISSING = _("{file} has no token for {appid}: it needs a line per appid.")
     CANNOT_BE_READ = _("cannot be read ({why})")
-    TOKEN_FILE = _("token file {file}: {why}. Its first line must be appid,access_token[,expires_at].")
-    SOURCE_SILENT = _("the token source did not respond for {appid} within {seconds:.0f} s.")
+    TOKEN_FILE = _("Token file {file}: {why}. Its first line must be appid,access_token[,expires_at].")
+    SOURCE_SILENT = _("The token source did not respond for {appid} within {seconds:.0f} s.")
     NO_COMPONENT = _(
         "This environment is the platform's own (owner = platform) and is served with the component token: set tokens.component_appid in the settings."
     )

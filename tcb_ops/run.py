@@ -292,7 +292,7 @@ class Run:
         """
         record = self._ledger.run(self.id)
         if not record.kind.writes_links or record.finished_at is None:
-            raise UsageError(_("run {id} has no links.csv: only a finished links run has one.", id=record.id))
+            raise UsageError(_("Run {id} has no links.csv: only a finished links run has one.", id=record.id))
         return frame_by("Run.links", self._ledger, record, self.settings, self._reader)
 
     def errcodes(self) -> pd.DataFrame:

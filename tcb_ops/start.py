@@ -221,7 +221,7 @@ def find_run(run: str | Run, settings: Settings, parameter: str = "run", kind: s
     check_value(parameter, run, usable, _("a Run, or the id of a run, or latest"))
     if isinstance(run, Run) and run.record.environments:  # a call for some rows must not act on all
         raise UsageError(
-            _("run {id} has only the rows of some merchants here, and the call takes whole runs.", id=run.id),
+            _("Run {id} has only the rows of some merchants here, and the call takes whole runs.", id=run.id),
             _("Pass the run itself, and name the merchants with merchants=."),
         )
     ledger = ledger_with_runs(settings)

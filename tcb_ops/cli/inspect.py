@@ -76,7 +76,7 @@ def show(
     some = list(islice(rows, ROWS_SHOWN))
     if not some:
         text = _(
-            "run {id} has no such row; --line takes the line of the row in the list's file, --merchant a name or appid. Its "
+            "Run {id} has no such row; --line takes the line of the row in the list's file, --merchant a name or appid. Its "
             "merchants are: {names}."
         )
         raise UsageError(text.format(id=chosen.id, names=as_list(chosen.merchants_like(merchant), 5)))
@@ -117,7 +117,7 @@ def _selected(run: Run, settings: Settings, common: CommonOptions) -> Run:
     narrowed = run.of_merchants(matching)
     if not narrowed.outcomes:
         names = as_list(run.merchants_like(""))
-        text = _("run {id} has no rows of the merchants selected by --where. Its merchants are: {names}.")
+        text = _("Run {id} has no rows of the merchants selected by --where. Its merchants are: {names}.")
         raise UsageError(text.format(id=run.id, names=names))
     return narrowed
 

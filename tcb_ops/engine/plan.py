@@ -89,7 +89,7 @@ def plan(
         run = newest or ledger.run(resume, settings.run_target)
         if run.id in undone_uploads(ledger, settings):
             raise UsageError(
-                _("run {id} cannot be resumed: it was undone, or its files were deleted.", id=run.id),
+                _("Run {id} cannot be resumed: it was undone, or its files were deleted.", id=run.id),
                 _("Upload its list again with --new-run."),
             )
         return _resumed(ledger, _named_run(run, work, settings), work, settings), True
@@ -100,7 +100,7 @@ def plan(
     if unfinished and choice == "ask" and not may_resume(unfinished.id, unfinished.created_at):
         started = datetime.fromtimestamp(unfinished.created_at, settings.zone).isoformat(" ", "minutes")
         text = _(
-            "run {id} of this list, started {started}, is unfinished and over a day old: resume it, or start another "
+            "Run {id} of this list, started {started}, is unfinished and over a day old: resume it, or start another "
             "with --new-run."
         )
         raise UsageError(
@@ -156,9 +156,9 @@ def _resumed(ledger: Ledger, run: RunRecord, work: RunSpec, settings: Settings) 
     if recorded == Listener.NOTHING:  # so nothing was sent
         run = ledger.note_settings(run, {**run.settings, "listener": listener})
     elif listener not in {recorded, Listener.NOTHING}:
-        wrong = _("run {id} went to a simulator, and what listens on {target} now is none.")
+        wrong = _("Run {id} went to a simulator, and what listens on {target} now is none.")
         if settings.simulated:
-            wrong = _("run {id} did not go to a simulator, and what listens on {target} now is one.")
+            wrong = _("Run {id} did not go to a simulator, and what listens on {target} now is one.")
         raise UsageError(wrong.format(id=run.id, target=run.target), _("--new-run starts another run."))
     ledger.check(run)
     return run
@@ -218,7 +218,7 @@ def check_resume(run: RunRecord, wrong: Text | None, settings: Settings) -> None
     if wrong is not None:
         raise UsageError(
             _(
-                "run {id} cannot be resumed by this command: {wrong}. To resume it:\n{command}",
+                "Run {id} cannot be resumed by this command: {wrong}. To resume it:\n{command}",
                 id=run.id,
                 wrong=wrong,
                 command=quoted(resume_command(settings, run)),
@@ -231,7 +231,7 @@ def check_kept(run: RunRecord, settings: Settings) -> None:
     if SIGNED in run.settings and run.finished_at is None:
         raise UsageError(
             _(
-                "run {id} has URLs with a query, which may be a signature and is not kept, so it is resumed with its "
+                "Run {id} has URLs with a query, which may be a signature and is not kept, so it is resumed with its "
                 "list: give {list_name} again.",
                 id=run.id,
                 list_name=run.list_name,
@@ -243,7 +243,7 @@ def check_kept(run: RunRecord, settings: Settings) -> None:
 def _not_resumable(run: RunRecord, wrong: Text) -> UsageError:
     return UsageError(
         _(
-            "run {id} cannot be resumed: {wrong}. Leave out --resume to start a new run.",
+            "Run {id} cannot be resumed: {wrong}. Leave out --resume to start a new run.",
             id=run.id,
             wrong=wrong,
         )
@@ -360,16 +360,16 @@ def check_retry(parent: RunRecord, settings: Settings) -> None:
     """Raise UsageError for a run that cannot be retried: it is unfinished, or its rows went to another target."""
     command = quoted(retry_command(settings, parent))
     if parent.target != settings.run_target:
-        text = _("run {id} went to {target}, and now the target is {run_target}.")
+        text = _("Run {id} went to {target}, and now the target is {run_target}.")
         problem = text.format(id=parent.id, target=parent.target, run_target=settings.run_target)
         fix = _("To retry it there:\n{command}", command=command)
     elif parent.finished_at is None:
-        text = _("run {id} is unfinished, and a retry is for a finished run: resume it first.")
+        text = _("Run {id} is unfinished, and a retry is for a finished run: resume it first.")
         problem = text.format(id=parent.id)
         fix = _("To resume it:\n{command}", command=quoted(resume_command(settings, parent)))
     elif SIGNED in parent.settings:
         text = _(
-            "run {id} has URLs with a query, which may be a signature and is not kept, so its list is needed: give "
+            "Run {id} has URLs with a query, which may be a signature and is not kept, so its list is needed: give "
             "{list_name} again."
         )
         problem = text.format(id=parent.id, list_name=parent.list_name)
@@ -430,7 +430,7 @@ def retry_spec(
     warning = None
     if missing := [of for of in of_rows if (of.env, of.appid) not in listed]:
         warning = _(
-            "run {id} has rows to retry, but {file} has no line for their merchants: {listed}.",
+            "Run {id} has rows to retry, but {file} has no line for their merchants: {listed}.",
             id=parent.id,
             file=merchants.source or "merchants.csv",
             listed=as_list((f"{of.merchant} ({of.appid}, {of.env})" for of in missing), 5),
@@ -442,10 +442,10 @@ def retry_spec(
             )
         for failing in filter(lambda each: any(rows_to_retry(ledger, each)), corrections_of(ledger, parent)):
             return retry_spec(ledger, failing, merchants, settings, codes, selection, path)
-        text = _("run {id} ({kind}) has nothing to retry: no row is left for it.")
+        text = _("Run {id} ({kind}) has nothing to retry: no row is left for it.")
         if codes_left and (selection or codes or path):
             text = _(
-                "run {id} has no such rows to retry: the chosen codes, merchants and paths leave none. Its codes: {codes}."
+                "Run {id} has no such rows to retry: the chosen codes, merchants and paths leave none. Its codes: {codes}."
             )
         raise UsageError(
             text.format(id=parent.id, kind=parent.kind, codes=as_list(sorted(codes_left), 5)),

@@ -57,7 +57,7 @@ def interrupted() -> InterruptedRunError:
 
 def interrupted_late(run: str) -> InterruptedRunError:
     """Return the error for a session that was cancelled or got a signal when every row of its run had ended."""
-    text = _("interrupted; every row of run {id} had ended by then, and nothing else was started.", id=run)
+    text = _("Interrupted; every row of run {id} had ended by then, and nothing else was started.", id=run)
     error = InterruptedRunError(text)
     error.code = str(DetailCode.INTERRUPTED)
     return error

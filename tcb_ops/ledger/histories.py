@@ -124,8 +124,8 @@ class FileReader(LedgerConnection):
         ((differing,),) = self.fetch(DIFFERING.format(sql_list(replacing)), (run.number,))
         if differing:
             text = ngettext(
-                "the ledger {name} is damaged: its table of stored files differs from run {id} at {n:,} path.",
-                "the ledger {name} is damaged: its table of stored files differs from run {id} at {n:,} paths.",
+                "The ledger {name} is damaged: its table of stored files differs from run {id} at {n:,} path.",
+                "The ledger {name} is damaged: its table of stored files differs from run {id} at {n:,} paths.",
                 differing,
                 name=self.name,
                 id=run.id,

@@ -239,7 +239,7 @@ class Ledger(LedgerReader):
             raise damages[0]
         runs = {run.number: run for run in known if run.changes_store or run.kind.findings_of_files}
         if missing := {str(run.kind) for run in runs.values() if isinstance(run.kind, MissingKind)}:
-            text = _("runs of these kinds are not understood here: {kinds}.", kinds=as_list(sorted(missing)))
+            text = _("Runs of these kinds are not understood here: {kinds}.", kinds=as_list(sorted(missing)))
             raise UsageError(text, _("Install all of tcb-ops, then repair the table again."))
         with self.writing(idle=0) as connection:
             if self.file is None:

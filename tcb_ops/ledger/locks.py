@@ -64,7 +64,7 @@ def hold(ledger: LedgerConnection, run_id: str) -> Iterator[Callable[[], None]]:
     Yields a function that raises LedgerError if the lock is lost: PostgreSQL releases it when the connection ends, and
     another process may then work on the run.
     """
-    busy = _("run {run_id} is being worked on by {who}. Wait for it, or stop it there.", run_id=run_id)
+    busy = _("Run {run_id} is being worked on by {who}. Wait for it, or stop it there.", run_id=run_id)
     with _exclusive(ledger, run_id, 0, lambda who: busy.format(who=who)) as still_held:
         if ledger.file is None:
             yield still_held

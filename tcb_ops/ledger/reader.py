@@ -72,7 +72,7 @@ class LedgerReader(FileReader):
         if len(records) == 1:
             return self._run(records[0])
         if not records:
-            raise RunNotFoundError(_("no run '{name}' in {ledger}.", name=name, ledger=self.name))
+            raise RunNotFoundError(_("No run '{name}' in {ledger}.", name=name, ledger=self.name))
         newest = as_list((record.id for record in records), 5)
         raise RunNotFoundError(
             _("'{name}' matches several runs: {newest}. Give more of the id.", name=name, newest=newest)

@@ -110,7 +110,7 @@ def test_what_another_process_does_to_the_run_is_shown_and_its_runs_are_listed(o
         remove(run._ledger, run.record)
     look()
     assert panel.run is None
-    assert f"no run '{upload.id}'" in read(panel.worker.line)
+    assert f"No run '{upload.id}'" in read(panel.worker.line)
     assert panel.monitor.export.button.layout.display == "none"
 
 

@@ -554,7 +554,7 @@ def test_a_run_of_another_process_is_followed_its_holder_named_and_its_end_seen(
         try:
             wait_for(lambda: lab.workspace.sim.stats["stored"] > 2)
             panel = lab.attach()
-            assert f"run {panel.run.id} is being worked on by" in read(panel.worker.line)
+            assert f"Run {panel.run.id} is being worked on by" in read(panel.worker.line)
             assert panel.monitor.state is RunState.ELSEWHERE
             assert panel.monitor.stop.disabled
             assert hidden(panel.monitor.resume)

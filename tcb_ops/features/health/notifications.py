@@ -396,7 +396,7 @@ def notify(
     if record is None:
         raise UsageError(_("No audit of {target} has finished yet.", target=settings.run_target))
     if record.kind is AUDIT and record.finished_at is None:
-        text = _("audit {id} is not finished: there is no result to send yet.", id=record.id)
+        text = _("Audit {id} is not finished: there is no result to send yet.", id=record.id)
         raise UsageError(text, _("Run the same audit again to finish it."))
 
     # Compared with the last audit of which each was told, so that what was not delivered is news again.

@@ -178,7 +178,7 @@ def _samples(
     """Yield what to ask about a run: a merchant of each code (or `only_code`), or every one; or a row. Raises UsageError."""
     target = run.record.target
     if target != settings.run_target:
-        text = _("run {id} was sent to {target}, not to {asked}.")
+        text = _("Run {id} was sent to {target}, not to {asked}.")
         text = text.format(id=run.id, target=target, asked=settings.run_target)
         raise UsageError(text, _("Ask its own target: --target {target}", target=target))
     records: list[tuple[str, RowRecord, int, tuple[str, ...]]]
@@ -186,7 +186,7 @@ def _samples(
     if line:
         record = next(run.rows(line=line), None)
         if record is None:
-            raise UsageError(_("run {id} has no line {line}.", id=run.id, line=line))
+            raise UsageError(_("Run {id} has no line {line}.", id=run.id, line=line))
         cause = why_of(record.end)
         records = [] if cause is None else [(cause.code, record, 1, (record.row.merchant,))]
     else:

@@ -173,10 +173,10 @@ def upload_of(run: str | Run, settings: Settings, parameter: str = "run") -> Run
     target = settings.run_target
     subject = find_run(run, settings, parameter, UPLOAD).record
     if subject.kind is not UPLOAD:
-        text = _("run {id} is a run of {kind}: only an upload has stored files.")
+        text = _("Run {id} is a run of {kind}: only an upload has stored files.")
         raise UsageError(text.format(id=subject.id, kind=subject.kind))
     if subject.target != target:
-        text = _("run {id} went to {target}, and now the target is {run_target}.")
+        text = _("Run {id} went to {target}, and now the target is {run_target}.")
         text = text.format(id=subject.id, target=subject.target, run_target=target)
         raise UsageError(text, _("Give its target with --target."))
     return subject

@@ -71,7 +71,7 @@ def check_folder(folder: Path) -> None:
     except FileExistsError:
         raise UsageError(_("{folder} is not a folder.", folder=folder)) from None
     except OSError as error:
-        text = _("backups cannot be written to {folder}: {why}.")
+        text = _("Backups cannot be written to {folder}: {why}.")
         raise UsageError(text.format(folder=folder, why=system_reason(error))) from None
 
 

@@ -125,7 +125,7 @@ def files(what: str = "", *, path: str = "", settings: Settings | None = None) -
     if not chosen:
         known = as_list(sorted({merchant for _env, merchant, _appid in environments.values()}), 5)
         text = _(
-            "the ledger {ledger} knows no environment or merchant {what} at {target}. Merchants that it knows: {known}."
+            "The ledger {ledger} knows no environment or merchant {what} at {target}. Merchants that it knows: {known}."
         )
         raise UsageError(
             text.format(ledger=ledger.name, what=what or "*", target=settings.run_target, known=known)

@@ -316,7 +316,7 @@ def _of_run(
 
     environments = environments_of_rows(rows(), ledger.envs(subject))
     if not environments:
-        nothing = _("run {id} has no uploaded files that this command is for.", id=subject.id)
+        nothing = _("Run {id} has no uploaded files that this command is for.", id=subject.id)
         raise UsageError(nothing if besides is None else as_sentences((nothing, besides)))
     about = Selection.of(("run", subject.id), ("content", options.get("content")))
     return RunSpec(
@@ -377,7 +377,7 @@ def check_beside(
             if (path := pending_in_both(reader, number, run.number)) is not None:
                 raise UsageError(
                     _(
-                        "run {id} ({kind}) is unfinished, with rows pending at paths of this {own_kind}, such as {path}. Nothing "
+                        "Run {id} ({kind}) is unfinished, with rows pending at paths of this {own_kind}, such as {path}. Nothing "
                         "was sent. Wait until it has ended. If nobody works on it, resume it first.",
                         id=run.id,
                         kind=run.kind,
@@ -397,7 +397,7 @@ def check_resumed_backup(run: RunRecord, backup: str) -> None:
     if os.path.realpath(backup) not in folders:
         raise UsageError(
             _(
-                "run {id} is unfinished, and was not started with this --backup. To resume it as it was started, leave "
+                "Run {id} is unfinished, and was not started with this --backup. To resume it as it was started, leave "
                 "--backup out; --new-run starts another run.",
                 id=run.id,
             ),

@@ -15,11 +15,11 @@ class TokenCode(DetailCodes):
     NO_EXPIRY = _("an invalid expiry time")
     TOO_MUCH = _("more than 64 KB")
     PRINTED = _("printed {read}")
-    TOKEN_PROGRAM = _("the token program {program} {reason} for {appid}: run it by hand to see why.")
-    SERVICE_AWAY = _("the token server {host} cannot be reached. {why}")
-    SERVICE_SILENT = _("the token server {host} did not respond for {appid}. {why}")
+    TOKEN_PROGRAM = _("The token program {program} {reason} for {appid}: run it by hand to see why.")
+    SERVICE_AWAY = _("The token server {host} cannot be reached. {why}")
+    SERVICE_SILENT = _("The token server {host} did not respond for {appid}. {why}")
     SERVICE_CREDENTIALS = _(
-        "the token server {host} rejected the credentials (HTTP {status}): check the environment variable that tokens.auth_env names, and tokens.auth_header."
+        "The token server {host} rejected the credentials (HTTP {status}): check the environment variable that tokens.auth_env names, and tokens.auth_header."
     )
     ANSWERED_WITH = _("returned {read}: it should be JSON with access_token and expires_in")
     ANSWERED_404 = _("does not know this merchant (HTTP 404): add it there")
@@ -27,7 +27,7 @@ class TokenCode(DetailCodes):
         "returned a redirect (HTTP {status}), which is not followed: set tokens.url to the final address"
     )
     ANSWERED_STATUS = _("returned HTTP {status}: see its own log")
-    SERVICE_NO_TOKEN = _("no token for {appid}: the token server {host} {why}.")
+    SERVICE_NO_TOKEN = _("No token for {appid}: the token server {host} {why}.")
 
 
 @unique
@@ -35,9 +35,9 @@ class ComponentCode(DetailCodes):
     """The codes of the component's tokens."""
 
     COMPONENT_SILENT = _("api_component_token at {host} gave no usable response. {why}")
-    REFRESH_REFUSED = _("the token of {appid} cannot be refreshed: errcode {answer}.")
+    REFRESH_REFUSED = _("The token of {appid} cannot be refreshed: errcode {answer}.")
     REFRESH_SILENT = _(
-        "the token of {appid} cannot be refreshed now: {interface} gave no usable response. {why}"
+        "The token of {appid} cannot be refreshed now: {interface} gave no usable response. {why}"
     )
     NOT_AUTHORIZED = _(
         "{appid} needs a new authorization. api_get_authorizer_list has no refresh token for it."
@@ -52,11 +52,11 @@ class ComponentCode(DetailCodes):
     NO_RECORD = _("is not a token record")
     TOKEN_RECORD = _("{file} {reason}: delete it, and the refresh token is looked up again.")
     TOKEN_LOCKED = _(
-        "other processes have kept {appid}'s token locked for {longest_hold:g} s: the platform answers them slowly, or one of them hangs."
+        "Other processes have kept {appid}'s token locked for {longest_hold:g} s: the platform answers them slowly, or one of them hangs."
     )
     NO_APPID = _("{appid} is not an appid: correct it in the merchants file.")
     TOKEN_STORE = _(
-        "token store: {path}: {why}. Without it, tokens cannot be refreshed safely: check the disk and its "
+        "Token store: {path}: {why}. Without it, tokens cannot be refreshed safely: check the disk and its "
         "permissions."
     )
 

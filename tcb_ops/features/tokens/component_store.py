@@ -197,7 +197,7 @@ class TokenStore:
         return self._folder / f"{appid}.json"
 
     def _bad(self, reason: Text) -> SettingsError:
-        return SettingsError(_("token store {folder} {why} (tokens.store).", folder=self._folder, why=reason))
+        return SettingsError(_("Token store {folder} {why} (tokens.store).", folder=self._folder, why=reason))
 
     def _unusable(self, path: Path, reason: Text) -> TokenSourceError:
         return TokenSourceError(detail(ComponentCode.TOKEN_STORE, path=path, why=reason))

@@ -143,7 +143,7 @@ def service_tokens(settings: Settings) -> ServiceTokens:
         value = os.environ.get(tokens.auth_env, "").strip()
         if not value or not value.isascii() or not value.isprintable():
             text = _(
-                "the environment variable {auth_env} (tokens.auth_env) is not set, or is not a valid "
+                "The environment variable {auth_env} (tokens.auth_env) is not set, or is not a valid "
                 "header value: it must contain the value that the token server expects in {auth_header}."
             )
             raise SettingsError(text.format(auth_env=tokens.auth_env, auth_header=tokens.auth_header))

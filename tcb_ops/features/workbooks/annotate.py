@@ -115,7 +115,7 @@ def mark_workbook(
     workbook = _load(original, keep_vba=original.suffix.lower() == ".xlsm", rich_text=True)
     drawn = workbook[name]
     if drawn.protection.sheet:
-        what = _("sheet '{name}' of {original} is protected.", name=shown(name, 40), original=original.name)
+        what = _("Sheet '{name}' of {original} is protected.", name=shown(name, 40), original=original.name)
         fix = _("Unprotect it (Review > Unprotect Sheet), save it, and try again.")
         raise UsageError(what, fix)
     areas = drawn.merged_cells.ranges
@@ -198,7 +198,7 @@ def _new_columns(
     used = max(chain(held, merged), default=0)
     if used + len(COLUMNS) > LAST_COLUMN:
         full = _(
-            "sheet '{name}' has no room for {columns} more columns: its last columns are in use. The "
+            "Sheet '{name}' has no room for {columns} more columns: its last columns are in use. The "
             "report's results.csv has every row: tcb-ops report"
         )
         raise UsageError(full.format(name=shown(listed.sheet.name, 40), columns=len(COLUMNS)))
@@ -339,7 +339,7 @@ def _groups(
         value = sheet.cell(top_of.get(record.row.line, record.row.line), column).value
         lines_of.setdefault("" if value is None else trim(str(value)), []).append(record.row.line)
         if len(lines_of) > MOST_COPIES:
-            text = _("column '{name}' has more than {most_copies} values.")
+            text = _("Column '{name}' has more than {most_copies} values.")
             text = text.format(name=shown(name, 40), most_copies=MOST_COPIES)
             raise UsageError(text, _("Split by a column with fewer values."))
     return lines_of

@@ -246,7 +246,7 @@ WORD_FOR_WORD = (
 """Mistakes whose answers are kept in both languages; of the others what they name: options, places, suggestions."""
 NAMED = re.compile(
     r"--[a-z-]+|[^\s:]+:\d+(?=: )|`[^`]+`|(?<=[Dd]id you mean )[^?]+|(?<=errcode )-?\d+"
-    r"|[\w~$.-]+\.(?:csv|xlsx?|toml|ipynb)\b|https|tokens\.[a-z_]+|(?<=run )\S+|\d{5,}|\w+_file\b"
+    r"|[\w~$.-]+\.(?:csv|xlsx?|toml|ipynb)\b|https|tokens\.[a-z_]+|(?<=[Rr]un )\S+|\d{5,}|\w+_file\b"
 )
 
 

@@ -166,7 +166,7 @@ def test_who_works_on_a_run_is_known_while_it_is_worked_on(workspace):
     going = workspace.start_upload()
     assert find_handle(going.id) is going
     held = going.so_far().holder()
-    assert f"run {going.id} is being worked on by" in held.en
+    assert f"Run {going.id} is being worked on by" in held.en
     run = going.wait()
     assert find_handle(going.id) is None
     assert run.holder() is None

@@ -119,6 +119,6 @@ def thresholds():
 def test_thresholds_are_raised_once_there_is_a_loop(monkeypatch, before, during):
     monkeypatch.setattr(loop, "_loop", None)
     gc.set_threshold(*before)
-    running = loop._running()
+    running = loop.own_loop()
     assert gc.get_threshold() == during
     running.call_soon_threadsafe(running.stop)

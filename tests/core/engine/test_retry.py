@@ -73,7 +73,7 @@ def test_a_retry_sends_a_fixed_file_and_misses_one_that_is_gone(open_workspace, 
 def test_what_cannot_be_retried_is_said(open_workspace):
     workspace = open_workspace()
     good = workspace.upload()
-    with pytest.raises(tcb.UsageError, match=rf"run {good.id} \(upload\) has nothing to retry") as caught:
+    with pytest.raises(tcb.UsageError, match=rf"Run {good.id} \(upload\) has nothing to retry") as caught:
         tcb.retry(good.id, workspace.merchants, settings=workspace.settings)
     assert [line.split()[:3] for line in caught.value.text.commands()] == [["tcb-ops", "errcodes", good.id]]
 
@@ -90,7 +90,7 @@ def test_a_retry_names_the_merchants_that_the_merchants_file_lacks(open_workspac
     assert (handle.warning, handle.wait().counts) == (None, {"refused": 10})
     with pytest.raises(tcb.UsageError) as caught:
         tcb.retry(run.id, others, codes=[85088], settings=workspace.settings)
-    assert f"run {run.id} has no such rows to retry" in caught.value.text.en
+    assert f"Run {run.id} has no such rows to retry" in caught.value.text.en
 
 
 def test_a_retry_warns_of_missing_merchants_and_runs_the_other_rows(open_workspace):
@@ -180,7 +180,7 @@ def test_rows_that_were_skipped_as_bad_hold_up_neither_a_run_nor_a_canary(open_w
     assert assert_complete(run, 32) == {"uploaded": 30, "invalid": 2}
     run = tcb.upload(workspace.read(on_bad="skip"), settings=workspace.settings, limits=QUICK, canary=1)
     assert assert_complete(run, 32) == {"uploaded": 30, "invalid": 2}
-    with pytest.raises(tcb.UsageError, match=rf"run {run.id} \(upload\) has nothing to retry") as caught:
+    with pytest.raises(tcb.UsageError, match=rf"Run {run.id} \(upload\) has nothing to retry") as caught:
         tcb.retry(run.id, workspace.merchants, settings=workspace.settings)
     assert "succeeded" not in caught.value.text.en
 
@@ -195,7 +195,7 @@ def test_a_second_retry_leaves_out_what_the_first_has_fixed(open_workspace, asse
         second = workspace.retry(run.id)
         assert assert_complete(second, 5) == {"uploaded": 5}
         for done in (run, second):
-            with pytest.raises(tcb.UsageError, match=f"run {done.id} .* has nothing to retry"):
+            with pytest.raises(tcb.UsageError, match=f"Run {done.id} .* has nothing to retry"):
                 tcb.retry(done.id, workspace.merchants, settings=workspace.settings)
 
 

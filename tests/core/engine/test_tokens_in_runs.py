@@ -123,7 +123,7 @@ def test_a_platform_that_is_away_while_tokens_are_fetched_leaves_every_row_pendi
     settings = replace(by_itself(workspace), api_base="http://127.0.0.1:9")
     pace = tcb.RunLimits(backoff=0.01, patience=0.3)
     with pytest.raises(
-        OutageError, match=r"nothing listens on http://127.0.0.1:9: start `tcb-ops simulate --port 9`"
+        OutageError, match=r"Nothing listens on http://127.0.0.1:9: start `tcb-ops simulate --port 9`"
     ):
         workspace.upload(settings=settings, limits=pace)
     assert tcb.open_run(settings=settings).outcomes == {Outcome.PENDING: 30}

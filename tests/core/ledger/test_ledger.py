@@ -223,7 +223,7 @@ def test_a_run_is_found_by_id_prefix_and_latest_of_its_target(ledger):
     with pytest.raises(RunNotFoundError, match=r"20260101-ab, 20260101-a"):
         ledger.run("202601")
     for wanted in ("2027", "%", "_"):
-        with pytest.raises(RunNotFoundError, match="no run "):
+        with pytest.raises(RunNotFoundError, match="No run "):
             ledger.run(wanted)
 
 

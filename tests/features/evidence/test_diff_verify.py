@@ -61,7 +61,7 @@ def test_diff_is_what_the_library_gives(two_runs):
     assert {line.code for line in tcb.history(2, settings=settings).lines} == {"-501007", "40097"}
 
 
-@pytest.mark.parametrize(("words", "result"), [(("none", "latest"), "no run 'none'"), (("latest",), "NEWER")])
+@pytest.mark.parametrize(("words", "result"), [(("none", "latest"), "No run 'none'"), (("latest",), "NEWER")])
 def test_diff_of_a_run_that_is_not_there_is_a_usage_error(two_runs, words, result):
     cli, _, _ = two_runs
     found = cli("diff", *words)

@@ -223,7 +223,7 @@ def test_an_outage_ends_the_audit_with_the_rest_unknown(open_workspace):
     run = tcb.audit(workspace.merchants, settings=away, limits=tcb.RunLimits(backoff=0.01, patience=0.1))
     assert run.counts == {"unknown": 3}
     assert {cause.code for cause in run.overview().causes} == {"not_asked"}
-    assert "nothing listens on" in run.stopped.en
+    assert "Nothing listens on" in run.stopped.en
 
 
 def test_merchants_that_have_left_are_not_audited(open_workspace):

@@ -43,7 +43,7 @@ def test_a_bad_file_is_refused_at_the_start_without_its_tokens(tmp_path, text):
     file.write_bytes(text)
     with pytest.raises(SettingsError) as caught:
         Tokens(file)
-    assert f"token file {file}: " in str(caught.value)
+    assert f"Token file {file}: " in str(caught.value)
     assert "one" not in str(caught.value)
 
 

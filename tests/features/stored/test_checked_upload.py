@@ -57,7 +57,7 @@ def test_a_backup_that_cannot_be_written_is_refused_before_anything_is_sent(open
     workspace = open_workspace(many(TEA, rows=2))
     file = tmp_path / "backup"
     file.write_text("a file where the folder should be", encoding="utf-8")
-    for folder, problem in ((file, "is not a folder"), ("/dev/full/x", "backups cannot be written to")):
+    for folder, problem in ((file, "is not a folder"), ("/dev/full/x", "Backups cannot be written to")):
         with pytest.raises(UsageError, match=problem):
             workspace.upload(backup=folder)
     assert workspace.sim.stats["link_calls"] == 0
@@ -149,7 +149,7 @@ def test_nothing_is_taken_back_beside_an_unfinished_upload_of_the_same_paths(ope
         lambda: delete(workspace, workspace.read(), foreign=True),
     ):
         with pytest.raises(
-            UsageError, match=f"run {unfinished} .upload. is unfinished, with rows pending at paths"
+            UsageError, match=f"Run {unfinished} .upload. is unfinished, with rows pending at paths"
         ) as refused:
             take_back()
         assert refused.value.exit_code == 2
@@ -166,7 +166,7 @@ def test_nothing_is_uploaded_beside_an_unfinished_undo_or_delete_of_the_same_pat
     first = workspace.upload()
     options = {"settings": workspace.settings, "limits": QUICK}
     unfinished = interrupted(workspace, lambda: take_back(first, **options), FaultStep.DELETE)
-    with pytest.raises(UsageError, match=f"run {unfinished} .* is unfinished, with rows pending at paths"):
+    with pytest.raises(UsageError, match=f"Run {unfinished} .* is unfinished, with rows pending at paths"):
         workspace.upload(new_run=True)
     tcb.resume(unfinished, **options)
     assert workspace.upload(new_run=True).counts == {"uploaded": 2}

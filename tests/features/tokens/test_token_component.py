@@ -445,7 +445,7 @@ def test_a_lock_that_another_keeps_is_its_owners_trouble_and_the_components_ever
         async with TokenStore(cli.store, PLATFORM, cli.sim.base).hold(held), using(cli.source()) as source:
             await source.token("wx0")
 
-    with pytest.raises(error, match=f"other processes have kept {held}'s token locked"):
+    with pytest.raises(error, match=f"Other processes have kept {held}'s token locked"):
         run(asked())
 
 
