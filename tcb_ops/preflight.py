@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import Any
 
 from tcb_ops.formatting import fold, format_size, sanitize
-from tcb_ops.i18n import Text, _, as_facts, as_list, ngettext
+from tcb_ops.i18n import Text, _, as_facts, as_list, as_sentences, ngettext
 from tcb_ops.kinds import environment_count, merchant_count, row_count
-from tcb_ops.ledger.records import Tally
+from tcb_ops.ledger.records import RunRecord, Tally
 from tcb_ops.lists.batch import Batch
 from tcb_ops.model import Outcome, Selection
 from tcb_ops.settings import Settings
 from tcb_ops.start import existing_ledger, rest_of_unfinished
 
+LINK_LIFE = 15 * 60
+"""About how many seconds after its issue a link expires."""
 ASKED = 50
 """Merchants about whose link calls the question before an upload asks: those with the most rows."""
 
@@ -29,6 +32,16 @@ def ran_out(links: int, out: Path | str) -> Text | None:
         links=ngettext("{n:,} link", "{n:,} links", links),
         out=out,
     )
+
+
+def where_links_are(run: RunRecord, now: float, zone: tzinfo) -> Text:
+    """Return where the links of a finished links run are, and until when they can be used."""
+    text = _("The links are in {file}, which only you can read.", file=run.links)
+    until = (run.finished_at or run.created_at) + LINK_LIFE
+    if until <= now:
+        return as_sentences((text, _("They have expired: issue them again.")))
+    moment = datetime.fromtimestamp(until, zone).isoformat(" ", "minutes")
+    return as_sentences((text, _("The last ones expire at about {moment}.", moment=moment)))
 
 
 def replaced(batch: Batch, settings: Settings, selection: Selection) -> Text | None:

@@ -291,7 +291,7 @@ class Run:
         Raises UsageError if the run has no links.csv.
         """
         record = self._ledger.run(self.id)
-        if not record.kind.writes_links or record.finished_at is None:
+        if not record.links:
             raise UsageError(_("Run {id} has no links.csv: only a finished links run has one.", id=record.id))
         return frame_by("Run.links", self._ledger, record, self.settings, self._reader)
 

@@ -69,8 +69,9 @@ def show(
         if not common.json:
             console.print(_head(chosen, settings))
         show_run(console, chosen, as_json=common.json)
-        if chosen.record.report and not common.json:
-            console.info(_("Run {id}: {folder}", id=chosen.id, folder=chosen.record.report))
+        folder = chosen.record.report or chosen.record.links
+        if folder and not common.json:
+            console.info(_("Run {id}: {folder}", id=chosen.id, folder=folder))
         return 0
     rows = chosen.rows(line=line, merchant=merchant, path=path)
     some = list(islice(rows, ROWS_SHOWN))
@@ -290,7 +291,7 @@ def open_(run: str, kind: str | None, *, prints: bool, common: CommonOptions) ->
     console.info(
         _("{kind} {id} ({list_name})", kind=record.kind, id=named(record), list_name=record.list_name)
     )
-    folders = [Path(run), Path(record.report), settings.reports / record.id]
+    folders = [Path(run), Path(record.report or run), settings.reports / record.id]
     if record.retries:  # no earlier report has their rows
         folders = [chosen.report()]
     page = next((folder / PAGE for folder in folders if (folder / PAGE).is_file()), None)

@@ -88,9 +88,9 @@ def links(command: RunCommand, paths: str | None) -> int:
                     **command.options,
                 )
                 run = command.follow(handle)
-        if (late := ran_out(handle.expired_links, command.which.out or run.record.report)) is not None:
+        if (late := ran_out(handle.expired_links, run.record.links)) is not None:
             console.warn(late)
-        return command.end(run, Path(run.record.report))
+        return command.end(run, Path(run.record.links))
 
 
 @click.command(cls=Command, usual="root backup skip-unchanged canary on-bad dry-run resume yes target")
@@ -249,4 +249,4 @@ def retry(command: RunCommand, run: str, codes: tuple[str, ...], kind: str | Non
         if not is_links:
             return command.report(handle)
         done = command.follow(handle)
-        return command.end(done, Path(done.record.report))
+        return command.end(done, Path(done.record.links))

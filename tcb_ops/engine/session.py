@@ -133,10 +133,11 @@ class RunSession:
         raise _with_lines(error, _("To see how:"), shows)
 
     def _finish(self, rest: RowEnd | None) -> None:
+        dest = None
         if self._links is not None:
             self.expired_links = self._links.finish(self._ledger, self._run, self._context.runtime.now())
-            self._ledger.note_report(self._run, str(self._links.dest))
-        self._ledger.finish(self._run, self._context.runtime.now(), rest)
+            dest = self._links.dest
+        self._ledger.finish(self._run, self._context.runtime.now(), rest, dest)
         if self._links is not None:
             self._links.discard()
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
 from tcb_ops.details import Detail, stored
@@ -161,10 +162,13 @@ class Ledger(LedgerReader):
             while batch := [(*blank, run.number, line) for line in islice(stream, BATCH)]:
                 connection.cursor().executemany(_REOPEN, batch)
 
-    def finish(self, run: RunRecord, ended_at: float, rest: RowEnd | None = None) -> None:
+    def finish(
+        self, run: RunRecord, ended_at: float, rest: RowEnd | None = None, links: Path | None = None
+    ) -> None:
         """Mark a run as finished, so that it is never resumed.
 
         `rest`: the end of the pending rows of an audit stopped by a problem of every merchant; its detail is the reason.
+        `links`: the file of the links, which the last session may have put elsewhere than planned.
         """
         stopped = stored(rest.detail) if rest is not None else ""
         with self.writing() as connection:
@@ -174,6 +178,8 @@ class Ledger(LedgerReader):
             connection.execute("DELETE FROM sums WHERE run = ?", (run.number,))
             connection.execute(f"INSERT INTO sums {SUMS}", (run.number,))
             _set(connection, run.number, finished_at=ended_at, stopped=stopped)
+            if links is not None:
+                _set(connection, run.number, out=str(links))
             if self.file is not None:
                 connection.execute("PRAGMA shrink_memory")  # the pages that it keeps: 4 MB
 
@@ -211,7 +217,7 @@ class Ledger(LedgerReader):
             connection.execute(noted, (run.number, manifest_sha256))
 
     def note_report(self, run: RunRecord, report: str) -> None:
-        """Record the path of a run's links.csv or newest report folder."""
+        """Record the path of a run's newest report folder."""
         with self.writing() as connection:
             _set(connection, run.number, report=report)
 

@@ -125,8 +125,9 @@ class LedgerReader(FileReader):
 
         They include runs that were killed while their report (`out`) was written.
         """
+        reporting = "" if kind.writes_links else "OR (report = '' AND out <> '')"
         condition = f"""kind = ? AND target = ? AND list_sha256 = ? AND root {"<>" if elsewhere else "="} ?
-            AND (finished_at IS NULL OR (report = '' AND out <> ''))"""
+            AND (finished_at IS NULL {reporting})"""
         values = (str.__str__(kind), target, list_sha256, root)
         return [self._run(record) for record in self.stored_runs(condition, values, limit=50)]
 

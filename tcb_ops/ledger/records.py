@@ -57,7 +57,7 @@ class RunRecord(NewRun):
     stopped: Detail | None = None
     """Why the last session ended early; None when it did not."""
     report: str = ""
-    """Path of its links.csv or newest report folder."""
+    """Path of its newest report folder."""
     changes_store: bool = False
     """Whether its rows may change what is stored; its kind, which says so, may be missing later."""
     undelivered: tuple[str, ...] = ()
@@ -66,6 +66,11 @@ class RunRecord(NewRun):
     """Ids of the retries merged into it by `report --final`; not in the ledger."""
     environments: tuple[tuple[str, str], ...] = ()
     """Environments selected by `report --where`, as (appid, env); empty for all. Not in the ledger."""
+
+    @property
+    def links(self) -> str:
+        """Path of the file of the links of a finished links run; empty for any other run."""
+        return self.out if self.kind.writes_links and self.finished_at is not None else ""
 
     @property
     def selection(self) -> Selection:
@@ -91,7 +96,7 @@ class RunRecord(NewRun):
         """Return whether the run is unfinished, or was killed lately while its report was written."""
         if self.finished_at is None:
             return True
-        return self.out != "" and self.report == "" and now - self.created_at < resumed_within(self.kind)
+        return self.out not in {"", self.links} and self.report == "" and now - self.created_at < resumed_within(self.kind)
 
 
 @dataclass(frozen=True, slots=True)

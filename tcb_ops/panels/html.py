@@ -28,7 +28,7 @@ from tcb_ops.i18n import Lang, Text, _, as_lines, as_list, in_panel, ngettext, p
 from tcb_ops.kinds import Kind, merchant_count, row_count
 from tcb_ops.ledger.records import Tally
 from tcb_ops.model import Outcome, Reason
-from tcb_ops.preflight import ran_out
+from tcb_ops.preflight import ran_out, where_links_are
 from tcb_ops.reports.explanations import MARK, change_lines, confirmation_text, counts_line, run_title, why
 from tcb_ops.reports.export import read_manifest
 from tcb_ops.reports.rendering import outcome_class
@@ -257,10 +257,10 @@ def _shares(counts: Mapping[Outcome, int]) -> str:
     )
 
 
-def describe_end(run: Run, error: TcbOpsError | None, expired_links: int = 0) -> tuple[Text, str]:
+def describe_end(run: Run, error: TcbOpsError | None, now: float, expired_links: int = 0) -> tuple[Text, str]:
     """Describe a run that no process works on; return the message and its tone.
 
-    `error` is what ended it while it was watched, `expired_links` how many of its links had expired by then.
+    `error` is what ended it while it was watched, `expired_links` how many of its links had expired by then. `now`: in Unix seconds.
     """
     record, result = run.record, describe_result(run, expired_links)
     if record.finished_at is None:
@@ -273,16 +273,15 @@ def describe_end(run: Run, error: TcbOpsError | None, expired_links: int = 0) ->
     if isinstance(error, InterruptedRunError):  # every row had ended by then
         error = None
     lines = [result] if error is None else [error.text, result]
-    if record.kind.writes_links and record.report:
-        text = _("The links are in {report}, which only you can read; they expire after about 15 minutes.")
-        lines.append(text.format(report=record.report))
+    if record.links and Outcome.LINKED in run.outcomes:
+        lines.append(where_links_are(record, now, run.settings.zone))
     good = run.succeeded and error is None and not expired_links
     return as_lines(lines), "good" if good else "bad"
 
 
 def describe_result(run: Run, expired_links: int = 0) -> Text:
     """Describe how a run's rows ended, and how many of its links had expired by its end."""
-    return as_lines(filter(None, (run.verdict, ran_out(expired_links, run.record.report))))
+    return as_lines(filter(None, (run.verdict, ran_out(expired_links, run.record.links))))
 
 
 def _describe_stop(run: Run, error: TcbOpsError | None) -> Text:

@@ -236,7 +236,7 @@ class RunMonitor(widgets.VBox):
         self._draw_bar(run)
         self._draw_grid(run)
         self._draw_header(run, self.state)
-        text, tone = describe_end(run, error, expired_links)
+        text, tone = describe_end(run, error, time.time(), expired_links)
         self._worker.say(text if warning is None else as_lines((text, warning)), tone, stays=True)
         self._offer()
 
@@ -339,7 +339,7 @@ class RunMonitor(widgets.VBox):
         for diagnosis in provided("why_code")(run, code, self._context.settings):
             self.grid.verdicts[code] = diagnosis.verdict
         self._draw_grid(run)
-        self._worker.say(*describe_end(run, None), stays=True)
+        self._worker.say(*describe_end(run, None, time.time()), stays=True)
 
 
 class RetryMenu(Menu):

@@ -217,7 +217,7 @@ class RunSummary:
             "store_codes": self._listed("code", lambda tally: redact(tally.store_code)),
             "calls": {"link": run.link_calls, "upload": run.upload_calls},
             "seconds": round(run.seconds, 3),
-            "report": run.report or None,
+            "report": run.report or run.links or None,
         }
         if run.retries:
             content["retries"] = list(run.retries)

@@ -13,7 +13,7 @@ import tcb_ops as tcb
 from tcb_ops.features.simulator.faults import Fault
 from tcb_ops.ledger.prune import remove
 from tcb_ops.panels.context import RefusedList
-from tcb_ops.panels.html import RunState
+from tcb_ops.panels.html import RunState, describe_end
 
 pytestmark = pytest.mark.integration
 
@@ -26,14 +26,32 @@ def test_links_are_issued_into_a_file_that_only_its_owner_reads(open_lab, read):
     assert panel.run.counts == {"linked": 30}
     links = lab.workspace.folder / "links.csv"
     assert stat.S_IMODE(links.stat().st_mode) == 0o600
-    assert f"The links are in {links}, which only you can read" in read(panel.worker.line)
+    assert f"The links are in {links}, which only you can read. The last ones expire" in read(panel.worker.line)
+
+
+def test_where_the_links_are_stays_known_when_a_report_is_written(open_lab, read):
+    lab = open_lab()
+    panel = lab.links()
+    press(panel)
+    links = Path(panel.run.record.links)
+    report = panel.run.report()
+    again = tcb.open_run(panel.run.id)
+    assert len(again.links()) == 30
+    assert (again.record.links, again.record.report) == (str(links), str(report))
+    panel.monitor.attach(again.id)
+    assert f"The links are in {links}, which only you can read." in read(panel.worker.line)
+    card = again._repr_html_()
+    assert "Links: links.csv" in card
+    assert f'Report: <a href="reports/{again.id}/report.html"' in card
+    said, _tone = describe_end(again, None, again.record.finished_at + 901)
+    assert "They have expired: issue them again." in said.en
 
 
 def test_links_that_have_run_out_by_the_end_are_counted(open_lab, read):
     panel = open_lab(faults=[Fault(env=BOOKS.env, lifetime=0)]).links()
     press(panel)
     assert panel.run.counts == {"linked": 30}
-    assert f"10 links had expired when {panel.run.record.report} was finished" in read(panel.worker.line)
+    assert f"10 links had expired when {panel.run.record.links} was finished" in read(panel.worker.line)
     assert "op-bad" in panel.worker.line.value
 
 

@@ -74,14 +74,13 @@ def run_html(
     begun = datetime.fromtimestamp(run.created_at, zone).isoformat(" ", "minutes")[:16]
     when = _("begun {moment}, took {duration}", moment=begun, duration=format_duration(run.seconds))
     about = (f"→ {run.target}", run.id, run.operator, when.of(settings.lang))
-    written = Path(run.report) if run.report and Path(run.report).exists() else None
-    report = None
-    if written is not None:
-        label = _("Links:") if run.kind.writes_links else _("Report:")
-        address = "" if run.kind.writes_links else local_file(written / PAGE)[1]
-        report = label, local_file(written)[0], address
+    files = []
+    if run.links and Path(run.links).exists():
+        files.append((_("Links:"), local_file(Path(run.links))[0], ""))
+    if run.report and (report := Path(run.report)).exists():
+        files.append((_("Report:"), local_file(report)[0], local_file(report / PAGE)[1]))
     card = _macros(settings.lang).run_card
-    return str(card(run, run_title(run), summary.verdict, counts, lines, calls, about, report))
+    return str(card(run, run_title(run), summary.verdict, counts, lines, calls, about, files))
 
 
 def batch_html(batch: Batch, lang: Lang) -> str:

@@ -98,14 +98,14 @@ def links_frame(
 
     Only the rows that `reader` has, if it is not the ledger itself. Raises UsageError if the file is missing, or now contains another run's links.
     """
-    file = Path(run.report)
+    file = Path(run.links)
     try:
         with file.open(encoding="utf-8", newline="") as stream:
             head, *lines = csv.reader(stream)
     except (OSError, ValueError, csv.Error):
         text = _("{file} cannot be read: the links of run {id} are lost.", file=file, id=run.id)
         raise UsageError(text, _("Issue them again.")) from None
-    newer = [other.id for other in ledger.runs() if other.report == run.report and other.number > run.number]
+    newer = [other.id for other in ledger.runs() if other.links == run.links and other.number > run.number]
     columns = (*run.headers, *LINK_COLUMNS)
     if newer or len(lines) != run.rows or any(len(line) != len(columns) for line in (head, *lines)):
         by = newer[-1] if newer else "?"
