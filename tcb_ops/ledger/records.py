@@ -96,7 +96,11 @@ class RunRecord(NewRun):
         """Return whether the run is unfinished, or was killed lately while its report was written."""
         if self.finished_at is None:
             return True
-        return self.out not in {"", self.links} and self.report == "" and now - self.created_at < resumed_within(self.kind)
+        return (
+            self.out not in {"", self.links}
+            and self.report == ""
+            and now - self.created_at < resumed_within(self.kind)
+        )
 
 
 @dataclass(frozen=True, slots=True)
