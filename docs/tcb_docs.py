@@ -201,7 +201,7 @@ API = (
     (
         ("Runs", "任务"),
         (
-            "links upload confirm undo delete audit retry resume upload_link start_links start_upload "
+            "links upload confirm undo delete audit retry resume upload_link call start_links start_upload "
             "start_confirm start_undo start_delete start_audit start_retry start_resume"
         ),
     ),

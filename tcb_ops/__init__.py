@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tcb_ops.api import read_merchants as read_merchants, read_paths as read_paths
     from tcb_ops.api import resume as resume, retry as retry, runs as runs, start_links as start_links
     from tcb_ops.api import start_resume as start_resume, start_retry as start_retry
-    from tcb_ops.api import start_upload as start_upload, upload as upload, upload_link as upload_link
+    from tcb_ops.api import start_upload as start_upload, upload as upload
     from tcb_ops.errors import ArgumentError as ArgumentError, CanaryError as CanaryError
     from tcb_ops.errors import InputError as InputError, InterruptedRunError as InterruptedRunError
     from tcb_ops.errors import RefusedError as RefusedError, RunNotFoundError as RunNotFoundError
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from tcb_ops.features.stored.api import start_undo as start_undo, undo as undo
     from tcb_ops.features.stored.listing import files as files
     from tcb_ops.features.health.codes import explain as explain
+    from tcb_ops.interface_calls import call as call, upload_link as upload_link
     from tcb_ops.i18n import Lang as Lang, Text as Text
     from tcb_ops.lists.batch import Batch as Batch
     from tcb_ops.lists.merchants import Merchants as Merchants
@@ -58,7 +59,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "api": (
         "errcodes links open_run prune read_merchants read_paths "
-        "resume retry runs start_links start_resume start_retry start_upload upload upload_link"
+        "resume retry runs start_links start_resume start_retry start_upload upload"
     ),
     "errors": (
         "ArgumentError CanaryError InputError InterruptedRunError RefusedError RunNotFoundError "
@@ -73,6 +74,7 @@ _PUBLIC = {
     "features.stored.api": "confirm delete start_confirm start_delete start_undo undo",
     "features.stored.listing": "files",
     "features.health.codes": "explain",
+    "interface_calls": "call upload_link",
     "i18n": "Lang Text",
     "lists.batch": "Batch",
     "lists.merchants": "Merchants",

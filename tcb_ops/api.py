@@ -18,11 +18,6 @@ from tcb_ops.arguments import checked
 from tcb_ops.engine.list_kinds import LINKS
 from tcb_ops.errors import (
     LedgerDamagedError,
-    RefusedError,
-    TokenError,
-    TransportError,
-    TransportFault,
-    UsageError,
     check_count,
     check_value,
 )
@@ -42,7 +37,6 @@ from tcb_ops.start import (
     ledger_with_runs,
     merchants_for,
     naming,
-    opened_target,
     rows_of_table,
     settings_for,
     start_run,
@@ -57,7 +51,6 @@ if TYPE_CHECKING:
     from tcb_ops.lists.batch import Batch, OnBad
     from tcb_ops.lists.merchants import Merchants
     from tcb_ops.lists.table import Rows
-    from tcb_ops.model import Link, Merchant
 
 _SECONDS_PER_DAY = 86_400
 
@@ -389,57 +382,3 @@ def prune(older_than: int, *, dry_run: bool = False, settings: Settings | None =
                 remove(ledger, run)
             ledger.compact()
     return removable
-
-
-@checked
-def upload_link(env: str, path: str, *, appid: str | None = None, **options: Unpack[TargetOptions]) -> Link:
-    """Request one upload link, for ad-hoc work. Only `.reveal()` shows its secret parts.
-
-    `appid` is needed if several merchants share the environment. Raises UsageError (unknown env, bad path),
-    TokenError, TransportError, RefusedError (the platform's errcode).
-    """
-    from tcb_ops.engine.loop import result_of, submit_coroutine
-    from tcb_ops.lists.merchants import Unresolved, read_merchants, resolve
-    from tcb_ops.lists.paths import path_problem
-
-    settings = settings_for(options)
-    if (problem := path_problem(path)) is not None:
-        raise UsageError(_("path: {wrong}.", wrong=problem[0]))
-    merchants = read_merchants(settings.merchants)
-    merchant = resolve(merchants, env, "", appid or "")
-    assert merchant is not None  # noqa: S101  only --where leaves lines out
-    if isinstance(merchant, Unresolved):
-        name, message, fix = merchant.column, merchant.message, merchant.fix
-        raise UsageError(_("{name}: {message}; {fix}.", name=name, message=message, fix=fix))
-    with opened_target(settings, lambda: merchants) as opened:
-        return result_of(submit_coroutine(_request_link(merchant, path, opened)))
-
-
-async def _request_link(merchant: Merchant, path: str, settings: Settings) -> Link:
-    from tcb_ops.catalogue import errcode
-    from tcb_ops.engine.single_calls import CallFailure, open_client
-    from tcb_ops.engine.stop_errors import NO_COMPONENT
-    from tcb_ops.model import Link, Owner
-    from tcb_ops.wechat.responses import ApiError, UnsafeLink
-
-    appid = merchant.appid
-    if merchant.owner is Owner.PLATFORM:
-        appid = settings.tokens.component_appid
-        if not appid:
-            raise TokenError(NO_COMPONENT)
-    async with open_client(settings) as (client, caller):
-        result: Link | UnsafeLink | CallFailure = await caller.call(
-            appid, lambda token: client.upload_link(merchant.env, path, token, merchant.owner)
-        )
-    match result.answer if isinstance(result, CallFailure) else result:
-        case Link() as link:
-            return link
-        case TransportError() as error:
-            raise error
-        case ApiError(errcode=code, errmsg=errmsg):
-            entry = errcode(code, merchant.owner)
-            text = _("errcode {errcode} {errmsg}: {meaning}")
-            text = text.format(errcode=code, errmsg=errmsg, meaning=entry.meaning)
-            raise RefusedError(text, code, fix=entry.action)
-        case unusable:
-            raise TransportError(TransportFault.GARBAGE, unusable.why)

@@ -20,7 +20,7 @@
     ├── InterruptedRunError 130/143 Ctrl-C, SIGTERM or SIGHUP; the run can be resumed
     ├── TokenError                  no token for a merchant (ends rows, never a run)
     ├── TransportError              no usable response from a server (ends rows, never a run)
-    └── RefusedError                a link requested with `upload_link` was refused
+    └── RefusedError                a call of `call` or `upload_link` was refused
 
 Library exceptions (aiohttp, sqlite3, psycopg) never leave the module that owns the library.
 No message contains a token, a signature or a URL's query.
@@ -297,7 +297,7 @@ class TransportError(TcbOpsError):
 
 
 class RefusedError(TcbOpsError):
-    """The platform refused `upload_link`; `errcode` has its errcode."""
+    """The platform refused a single call; `errcode` has its errcode."""
 
     exit_code = 1
 

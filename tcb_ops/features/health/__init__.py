@@ -20,6 +20,7 @@ FEATURE = Feature(
             f"{_ROOM}.audit_command:notify",
             f"{_ROOM}.why_command:why",
             f"{_ROOM}.why_command:explain",
+            f"{_ROOM}.call_command:call",
         ],
         "setup": [f"{_ROOM}.doctor_command:doctor", f"{_ROOM}.merchants_command:merchants"],
     },

@@ -178,6 +178,7 @@ def test_what_commands_print_is_as_the_schema_has_it(open_cli):
         "runs": ("runs",),
         "stale": ("runs", "--stale", "1h"),
         "explain": ("explain", "85088"),
+        "call": ("call", TEA.appid, "tcb/getenvinfo"),
         "diff": ("diff", run, run),
         "verify": ("verify", f"reports/{run}"),
         "prune": ("prune", "--older-than", "99d"),

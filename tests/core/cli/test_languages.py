@@ -28,6 +28,8 @@ COMMANDS = {
     "errcodes": ("errcodes",),
     "report": ("report",),
     "explain": ("explain", "61007"),
+    "call refused": ("call", TEA.appid, "tcb/nothing"),
+    "call of nobody": ("call", "nobody", "tcb/getenvinfo"),
     "one argument too many": ("check", "a.csv", "b.csv"),
     "no value": ("runs", "--note"),
     "bad choice": ("check", "list.csv", "--on-bad", "ignore"),

@@ -1,0 +1,211 @@
+"""Single calls for ad-hoc work: one upload link, or any interface of the platform."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
+
+from tcb_ops.arguments import checked
+from tcb_ops.errors import (
+    ArgumentError,
+    RefusedError,
+    SettingsError,
+    TokenError,
+    TransportError,
+    TransportFault,
+    UsageError,
+    check_value,
+)
+from tcb_ops.i18n import _
+from tcb_ops.model import Link, Merchant, Owner, Secret
+from tcb_ops.secrets import redact
+from tcb_ops.settings import Settings
+from tcb_ops.start import TargetOptions, opened_target, settings_for
+
+if TYPE_CHECKING:
+    from tcb_ops.wechat.client import PlatformClient
+    from tcb_ops.wechat.responses import ApiError, InvalidResponse, UnsafeLink
+
+Answer = TypeVar("Answer")
+
+_INTERFACE = re.compile(r"[a-z][a-z0-9_-]*(/[A-Za-z0-9_-]+){1,4}")
+_COMPONENT = ("cgi-bin/component/", "componenttcb/")
+"""The beginnings of the interfaces that take the component token."""
+_OF_TCB = (
+    *("batchdownloadfile", "batchgetenvid", "describeenvs", "getbucket", "getenvinfo", "staticfilelist"),
+    *("describestaticstore", "uploadfile"),
+)
+READING = frozenset(
+    {
+        *(f"{room}/{name}" for room in ("tcb", "componenttcb") for name in _OF_TCB),
+        *(f"cgi-bin/component/api_get_authorizer_{name}" for name in ("info", "list", "option")),
+        *("cgi-bin/openapi/quota/get", "cgi-bin/openapi/rid/get"),
+    }
+)
+"""The interfaces that are known to change nothing; any other counts as one that does."""
+_SECRET_KEY = re.compile(
+    "token|secret|authorization|ticket|auth_code|signature|cos_file_id|^url$", re.IGNORECASE
+)
+
+
+def takes_component_token(interface: str) -> bool:
+    """Return whether an interface is known to take the component token."""
+    return interface.startswith(_COMPONENT)
+
+
+def hidden(answer: Any) -> Any:
+    """Return an answer with each secret in it, such as a token or a link, as a Secret."""
+    if isinstance(answer, Mapping):
+        return {
+            key: Secret(value)
+            if isinstance(value, str) and value and _SECRET_KEY.search(key)
+            else hidden(value)
+            for key, value in answer.items()
+        }
+    if isinstance(answer, list):
+        return [hidden(value) for value in answer]
+    return Secret(answer) if isinstance(answer, str) and redact(answer) != answer else answer
+
+
+@checked
+def call(
+    merchant: str | None,
+    interface: str,
+    body: Mapping[str, object] | None = None,
+    *,
+    as_component: bool | None = None,
+    **options: Unpack[TargetOptions],
+) -> dict[str, Any]:
+    """Call an interface of the platform, such as `tcb/getenvinfo`, and return its answer. Python never asks.
+
+    The token is renewed once if it is refused, and 45011 pauses the call. Secrets in the answer, such as tokens and links,
+    are `Secret`s: only `.reveal()` shows them.
+
+    Args:
+        merchant: its name or appid in the merchants file, or an appid; None if the interface takes the component token.
+        interface: without the leading slash.
+        body: a JSON object; None: an empty one. `cgi-bin/component/…` gets the component's appid where it lacks it.
+        as_component: use the component token, not the merchant's; None: as the interface is known to take it.
+        options: see TargetOptions.
+
+    Raises UsageError (unknown merchant, no interface, no component), TokenError, TransportError, RefusedError (the platform's errcode).
+
+    """
+    settings = settings_for(options)
+    written = _INTERFACE.fullmatch(interface) is not None
+    check_value("interface", interface, written, _("an interface's name, such as tcb/getenvinfo"))
+    component = takes_component_token(interface) if as_component is None else as_component
+    appid = settings.tokens.component_appid if component else _appid_of(merchant or "", settings)
+    if not appid:
+        text = _("{interface} takes the component token: set tokens.component_appid in the settings.")
+        raise SettingsError(text.format(interface=interface))
+    sent = dict(body or {})
+    try:
+        json.dumps(sent, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError):
+        raise ArgumentError("body", body, _("an object that JSON can express")) from None
+    if interface.startswith("cgi-bin/component/"):
+        sent.setdefault("component_appid", appid)
+
+    def request(
+        client: PlatformClient, token: Secret
+    ) -> Awaitable[dict[str, Any] | ApiError | InvalidResponse]:
+        return client.call(interface, sent, token)
+
+    with opened_target(settings, lambda: _merchants(settings)) as opened:
+        answer: dict[str, Any] = _made(
+            appid, request, opened, Owner.PLATFORM if component else Owner.MERCHANT
+        )
+    shown: dict[str, Any] = hidden(answer)
+    return shown
+
+
+def _merchants(settings: Settings) -> tuple[Merchant, ...]:
+    from tcb_ops.lists.merchants import read_merchants
+
+    return tuple(read_merchants(settings.merchants).whole) if settings.merchants.exists() else ()
+
+
+def _appid_of(merchant: str, settings: Settings) -> str:
+    """Return the appid of a merchant of the file, or the argument if it is an appid itself."""
+    from tcb_ops.lists.merchants import read_merchants
+
+    lines = read_merchants(settings.merchants).whole.resolve(merchant) if settings.merchants.exists() else ()
+    appids = {line.appid for line in lines} or {merchant} & set(re.findall(r"^wx[0-9A-Za-z]{4,}$", merchant))
+    if len(appids) == 1:
+        return appids.pop()
+    if appids:
+        fix = _("Give the appid of one of them.")
+        raise UsageError(_("{merchant} means several merchants.", merchant=merchant), fix)
+    fix = _("Give a name or appid of the merchants file, {file}.", file=settings.merchants)
+    raise UsageError(_("There is no merchant {merchant}.", merchant=merchant or "-"), fix)
+
+
+@checked
+def upload_link(env: str, path: str, *, appid: str | None = None, **options: Unpack[TargetOptions]) -> Link:
+    """Request one upload link, for ad-hoc work. Only `.reveal()` shows its secret parts.
+
+    `appid` is needed if several merchants share the environment. Raises UsageError (unknown env, bad path),
+    TokenError, TransportError, RefusedError (the platform's errcode).
+    """
+    from tcb_ops.engine.stop_errors import NO_COMPONENT
+    from tcb_ops.lists.merchants import Unresolved, read_merchants, resolve
+    from tcb_ops.lists.paths import path_problem
+    from tcb_ops.wechat.responses import UnsafeLink
+
+    settings = settings_for(options)
+    if (problem := path_problem(path)) is not None:
+        raise UsageError(_("path: {wrong}.", wrong=problem[0]))
+    merchants = read_merchants(settings.merchants)
+    merchant = resolve(merchants, env, "", appid or "")
+    assert merchant is not None  # noqa: S101  only --where leaves lines out
+    if isinstance(merchant, Unresolved):
+        name, message, fix = merchant.column, merchant.message, merchant.fix
+        raise UsageError(_("{name}: {message}; {fix}.", name=name, message=message, fix=fix))
+    appid = merchant.appid if merchant.owner is Owner.MERCHANT else settings.tokens.component_appid
+    if not appid:
+        raise TokenError(NO_COMPONENT)
+
+    def request(
+        client: PlatformClient, token: Secret
+    ) -> Awaitable[Link | ApiError | InvalidResponse | UnsafeLink]:
+        return client.upload_link(merchant.env, path, token, merchant.owner)
+
+    with opened_target(settings, lambda: merchants) as opened:
+        link = cast("Link | UnsafeLink", _made(appid, request, opened, merchant.owner))
+    if isinstance(link, UnsafeLink):
+        raise TransportError(TransportFault.GARBAGE, link.why)
+    return link
+
+
+def _made(
+    appid: str,
+    request: Callable[[PlatformClient, Secret], Awaitable[Answer | ApiError | InvalidResponse]],
+    settings: Settings,
+    owner: Owner,
+) -> Answer:
+    """Make a call with an appid's token and return its answer. Raises the errors of `call`."""
+    from tcb_ops.catalogue import errcode
+    from tcb_ops.engine.loop import result_of, submit_coroutine
+    from tcb_ops.engine.single_calls import CallFailure, open_client
+    from tcb_ops.wechat.responses import ApiError
+
+    async def made() -> Answer | CallFailure:
+        async with open_client(settings) as (client, caller):
+            return await caller.call(appid, lambda token: request(client, token))
+
+    result: Answer | CallFailure = result_of(submit_coroutine(made()))
+    if not isinstance(result, CallFailure):
+        return result
+    match result.answer:
+        case TransportError() as error:
+            raise error
+        case ApiError(errcode=code, errmsg=errmsg):
+            entry = errcode(code, owner)
+            text = _("errcode {errcode} {errmsg}: {meaning}")
+            text = text.format(errcode=code, errmsg=errmsg, meaning=entry.meaning)
+            raise RefusedError(text, code, fix=entry.action)
+        case unusable:
+            raise TransportError(TransportFault.GARBAGE, unusable.why)
