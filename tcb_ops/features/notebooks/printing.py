@@ -28,12 +28,28 @@ _BROWSER_FOLDERS = (
 
 
 def add_pdf(page: Path, pdf: Path) -> Text | None:
-    """Print a page to `pdf` and link to it from the page; return None, or why there is none."""
-    warning = write_pdf(page, pdf)
-    if warning is None:
-        html = page.read_text(encoding="utf-8").replace(PDF_MARK, ' · <a href="report.pdf">report.pdf</a>', 1)
-        page.write_text(html, encoding="utf-8", newline="\n")
-    return warning
+    """Print a page to `pdf` and link to it from the page; return None, or why there is none, or why it lacks Chinese."""
+    if (failed := write_pdf(page, pdf)) is not None:
+        return failed
+    html = page.read_text(encoding="utf-8").replace(PDF_MARK, ' · <a href="report.pdf">report.pdf</a>', 1)
+    page.write_text(html, encoding="utf-8", newline="\n")
+    if has_chinese_font():
+        return None
+    return _(
+        "report.pdf has squares instead of Chinese: no font of this machine has it. Install one, such as the package "
+        "fonts-noto-cjk, and export the report again."
+    )
+
+
+def has_chinese_font() -> bool:
+    """Return whether a font has Chinese, by fontconfig; True without it, as on Windows and macOS, which bring such fonts."""
+    if (program := shutil.which("fc-list")) is None:
+        return True
+    try:
+        done = subprocess.run([program, ":lang=zh"], capture_output=True, timeout=10, check=True)  # noqa: S603  no shell
+    except (OSError, subprocess.SubprocessError):
+        return True
+    return bool(done.stdout.strip())
 
 
 def find_chromium() -> str | None:

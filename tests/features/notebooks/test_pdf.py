@@ -151,3 +151,19 @@ def test_a_pdf_is_part_of_the_report_and_of_its_manifest(a_run, tmp_path, progra
     assert files["report.pdf"]["bytes"] == (dest / "report.pdf").stat().st_size == 8
     assert (dest / "report.html").read_text(encoding="utf-8").count('<a href="report.pdf">') == 1
     assert check_report(dest, reported.ledger).good
+
+
+@pytest.mark.posix("shell programs")
+@pytest.mark.parametrize(("says", "warned"), [("", True), ("echo NotoSansCJK", False), ("exit 1", False)])
+def test_a_pdf_that_no_font_has_chinese_for_is_warned_of(
+    a_run, tmp_path, program, monkeypatch, caplog, says, warned
+):
+    program(PRINTS)
+    (tmp_path / "fc-list").write_text(
+        f'#!/bin/sh\ntest "$1" = ":lang=zh" || exit 1\n{says}\n', encoding="utf-8"
+    )
+    (tmp_path / "fc-list").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    dest = a_run().export(tmp_path / "out", pdf=True)
+    assert (dest / "report.pdf").exists()
+    assert ("fonts-noto-cjk" in caplog.text) is warned
