@@ -21,7 +21,7 @@ from tcb_ops.kinds import load, provided
 from tcb_ops.ledger.records import Tally
 from tcb_ops.model import STORED_OUTCOMES, Merchant, Outcome
 from tcb_ops.reports.explanations import kept_verdicts, why
-from tcb_ops.reports.summary import RunSummary, verdict
+from tcb_ops.reports.summary import RunSummary
 from tcb_ops.settings import Settings
 from tcb_ops.signals import ctrl_c_raises
 
@@ -106,7 +106,7 @@ class Run:
     @property
     def verdict(self) -> Text:
         """How the rows ended, in a sentence or two."""
-        return verdict(self._reader.run(self.id), self.tallies())
+        return self.overview().verdict
 
     @property
     def mark(self) -> Text | None:

@@ -37,8 +37,8 @@ _TARGETS = ("target", "api_base")
 LEDGER_FILE = "tcb-ops.db"
 NOT_STARTED = "http://127.0.0.1"
 """The API base of the embedded simulator until it listens; never a live one."""
-_OTHER_VARIABLES = re.compile("CHROMIUM|APPID|REFUSED|(NEED|TEST)_.*")
-"""TCB_OPS_… variables that are not settings: of the PDF browser, a token command, and our tests."""
+_OTHER_VARIABLES = re.compile("CHROMIUM|DOCUMENT|APPID|REFUSED|(NEED|TEST)_.*")
+"""TCB_OPS_… variables that are not settings: of the PDF browser, an executed notebook, a token command, and our tests."""
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 

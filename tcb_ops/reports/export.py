@@ -48,6 +48,8 @@ _LOG = logging.getLogger("tcb_ops.reports")
 DEMO_LEDGER = "ledger"
 """Folder in the demo's report with the ledger and settings that its suggested commands use."""
 LEFT_BY_DESKTOPS = {".DS_Store", "Thumbs.db", "desktop.ini", ".ipynb_checkpoints"}
+DOCUMENT = "TCB_OPS_DOCUMENT"
+"""The variable with the folder of the document that an execution writes, where that is not the working folder."""
 COPY = ".part"
 """Ends the name of a file that is about to replace one of an older report."""
 MANIFEST = "manifest.json"
@@ -83,15 +85,15 @@ class Report(type(Path())):  # type: ignore[misc]  # the class of paths on this 
 
 
 def local_file(file: Path) -> tuple[str, str]:
-    """Return a file's name below the working folder, and its address there as a link; of any other its last part, without.
+    """Return a file's name below the working folder, else its last part; and its address as a link, if the document has it below.
 
-    What shows it may be handed on, so it names no other folder of this machine.
+    The document is the notebook, in the working folder, or where `DOCUMENT` says. What shows it may be handed on, so it names
+    no other folder of this machine.
     """
-    whole, here = file.absolute(), Path.cwd()
-    if not whole.is_relative_to(here):
-        return file.name, ""
-    name = whole.relative_to(here).as_posix()
-    return name, quote(name)
+    whole, here = _real(file), _real(Path.cwd())
+    document = _real(Path(os.environ.get(DOCUMENT, "")))
+    name = whole.relative_to(here).as_posix() if whole.is_relative_to(here) else file.name
+    return name, quote(whole.relative_to(document).as_posix()) if whole.is_relative_to(document) else ""
 
 
 def check_destination(dest: Path, run_id: str | None = None, *, replace: bool = False) -> None:

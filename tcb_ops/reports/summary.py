@@ -16,7 +16,7 @@ from tcb_ops.details import merged
 from tcb_ops.i18n import Joined, Lang, Text, as_sentences, ngettext, verbatim
 from tcb_ops.kinds import is_provided, provided
 from tcb_ops.ledger.records import LaterChange, RowRecord, RunRecord, Tally, count_outcomes
-from tcb_ops.model import Outcome, Reason
+from tcb_ops.model import STORED_OUTCOMES, Outcome, Reason
 from tcb_ops.reports.explanations import merchant_text, source_message, why
 from tcb_ops.secrets import redact
 
@@ -154,7 +154,7 @@ class RunSummary:
     @property
     def verdict(self) -> Text:
         """How the rows ended, in a sentence or two."""
-        return verdict(self.run, self.tallies)
+        return verdict(self.run, self.tallies, self.confirmed[1] if self.confirmed is not None else {})
 
     @cached_property
     def causes(self) -> list[Cause]:
@@ -374,19 +374,24 @@ def count_unverified(tallies: Iterable[Tally]) -> int:
     return sum(t.rows for t in tallies if t.outcome.succeeded and t.reason is Reason.UNVERIFIED)
 
 
-def verdict(run: RunRecord, tallies: Sequence[Tally]) -> Text:
-    """Sum up how a run's rows ended.
+def verdict(
+    run: RunRecord, tallies: Sequence[Tally], looked_for: Mapping[Outcome, int] | None = None
+) -> Text:
+    """Sum up how a run's rows ended. `looked_for`: what a confirmation of it has seen, by outcome.
 
     ===========================================  ===============================================
     rows that succeeded                          verdict
     ===========================================  ===============================================
     none, or the store confirmed each            the kind's own
+    a confirmation saw each                      the kind's own
     some whose ETag is not the file's MD5        the kind's own, and how many are not confirmed
     ===========================================  ===============================================
     """
     result = run.kind.verdict(count_outcomes(tallies), finished=run.finished_at is not None)
     unverified = count_unverified(tallies)
-    if not unverified:
+    stored = sum(tally.rows for tally in tallies if tally.outcome in STORED_OUTCOMES)
+    seen = sum(rows for outcome, rows in (looked_for or {}).items() if outcome.succeeded)
+    if not unverified or seen == stored:
         return result
     doubt = ngettext(
         "{n:,} row is stored but not confirmed (unverified in results.csv).",

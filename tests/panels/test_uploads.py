@@ -81,6 +81,27 @@ def test_the_result_counts_what_the_store_did_not_confirm(open_lab, read):
     panel = open_lab(faults=[Fault(env=BOOKS.env, step=FaultStep.STORE, etag=Etag.OPAQUE)]).uploads()
     press(panel)
     assert "10 rows are stored but not confirmed" in read(panel.worker.line)
+    upload = panel.run.id
+    press(panel, panel.stored.confirm)
+    assert panel.run.counts == {"present": 30}
+    panel.monitor.attach(upload)
+    assert "not confirmed" not in read(panel.worker.line) + str(tcb.open_run(upload)._repr_html_())
+
+
+def test_undo_names_the_upload_whose_files_go(open_lab, read):
+    panel = open_lab(faults=[Fault(env=BOOKS.env, errcode=40097)]).uploads()
+    press(panel)
+    upload = panel.run.id
+    panel.monitor.retry.opened = True
+    press(panel, panel.monitor.retry.action.button)
+    assert panel.run.record.parent == upload
+    panel.stored.opened = True
+    panel.stored.prepare()
+    panel.settle()
+    assert panel.stored.action.button.description == f"Undo upload {upload}"
+    panel.stored.choice.value = "delete"
+    panel.settle()
+    assert panel.stored.action.button.description == f"Delete the files of {upload}"
 
 
 def test_cancel_ends_tidily_and_resume_does_the_rest_without_the_list(

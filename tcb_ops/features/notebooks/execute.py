@@ -30,6 +30,7 @@ from tcb_ops.features.notebooks.parameters import INJECTED, Source, Value, with_
 from tcb_ops.formatting import sanitize
 from tcb_ops.frames import METADATA
 from tcb_ops.i18n import Bilingual, Lang, Text, _
+from tcb_ops.reports.export import DOCUMENT
 from tcb_ops.resources import replacing
 from tcb_ops.signals import exit_code, handled
 
@@ -65,7 +66,7 @@ def execute(
     runner = CellRunner(content)
     broken: Exception | None = None
     try:
-        runner.run({**os.environ, **environment}, progress)
+        runner.run({**os.environ, **environment, DOCUMENT: str(out.absolute())}, progress)
     except CellExecutionError:
         pass  # the traceback is in the cell
     # A kernel that cannot be started, or died: jupyter raises errors of many types.

@@ -69,11 +69,11 @@ class StoredFiles(Menu):
         final = run.final()
         stored_by = final if only is None else final.of_merchants(only)
         scope = scope_of_rows(stored_by.tallies(), frozenset({Outcome.UPLOADED}))
-        facts, label = _("To be deleted: {text}", text=scope.text), _("Delete its files")
+        facts, label = _("To be deleted: {text}", text=scope.text), _("Delete the files of {run}", run=run.id)
         if self.choice.value == "undo":
             undone = stored.undo_scope(run, merchants=only, settings=self._context.settings)
             scope = undone.reach
-            parts, label = (scope.text, undone.text, undone.warning), _("Undo the upload")
+            parts, label = (scope.text, undone.text, undone.warning), _("Undo upload {run}", run=run.id)
             facts = as_lines(filter(None, parts))
             if not scope.rows:
                 self.action.ask(None, 0)

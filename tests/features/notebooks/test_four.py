@@ -1,17 +1,20 @@
 """The notebooks, executed by other programs than ours: nbval compares the outputs that they keep, in both languages."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import unquote
 
 import nbformat
+import papermill
 import pytest
 
 from notebooks import RULES
 from tcb_ops.cli.main import run as run_command
-from tcb_ops.features.notebooks.parameters import NOTEBOOKS, in_language, notebook_names
+from tcb_ops.features.notebooks.parameters import NOTEBOOKS, in_language, notebook_names, open_notebook
 from tcb_ops.i18n import Lang
 
 pytestmark = [pytest.mark.notebook]
@@ -48,6 +51,9 @@ def test_a_headless_run_takes_parameters_and_speaks_chinese(tmp_path, monkeypatc
     assert 'lang="zh-CN"' in shown
     assert "<h1>03 · 错误码巡检</h1>" in shown
     assert f'href="{report.name}/report.html"' in shown
+    links = re.findall(r'href="([^"]+)"', shown)
+    assert len(links) > 5
+    assert all((page.parent / unquote(link)).is_file() for link in links), links
     assert "点击" not in shown  # what is addressed to those who sit before the notebook
     assert "dataframe" in shown
     results = (report / "results.csv").read_text(encoding="utf-8-sig").splitlines()
@@ -63,6 +69,13 @@ def test_nbval_finds_the_outputs_that_are_kept(name, lang, tmp_path):
     rules = ("--nbval-sanitize-with", str(RULES))
     done = run_program("pytest", *words, *rules, str(file), folder=tmp_path)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("lang", list(Lang))
+@pytest.mark.parametrize("name", notebook_names())
+def test_papermill_knows_every_parameter(name, lang):
+    file = in_language(NOTEBOOKS / f"{name}.ipynb", lang)
+    assert {*papermill.inspect_notebook(file)} == {*open_notebook(file).parameters}
 
 
 PROGRAMS = {
