@@ -673,6 +673,8 @@ ALLOWED: dict[str, set[str]] = {
     "resume canary": {"None", "0"},
     "retry out": {"None"},
     "retry path": {"empty", "NUL"},
+    "files what": {"empty"},
+    "files path": {"empty"},
     "known": {"None"},
     "cluster": {"None"},
     "notify run": {"None"},
@@ -728,12 +730,13 @@ def test_no_parameter_takes_just_anything(batch: tcb.Batch) -> None:
         "folder": run.export("report"),
         "target": "simulator",
         "settings": tcb.load_settings(options={"target": "simulator"}),
+        "source": "list.csv",
     }
+    own = {"read_merchants": {"source": "merchants.csv"}, "files": {"what": "tea-prod"}}
     taken = []
     for name in FUNCTIONS:
         takes = inspect.signature(getattr(tcb, name)).parameters
-        source = "merchants.csv" if name == "read_merchants" else "list.csv"
-        given = {key: value for key, value in (usual | {"source": source}).items() if key in takes}
+        given = {key: value for key, value in (usual | own.get(name, {})).items() if key in takes}
         for parameter in takes:
             function = name.removeprefix("start_")
             allowed = ALLOWED.get(f"{function} {parameter}", ALLOWED.get(parameter, set()))
