@@ -102,9 +102,10 @@ def __getattr__(name: str) -> object:
     except ModuleNotFoundError as error:
         if not (error.name or "").startswith(f"{__name__}.features."):
             raise
-        from tcb_ops.kinds import missing
+        from tcb_ops.errors import MissingFeatureError
+        from tcb_ops.i18n import _
 
-        raise missing(name) from None
+        raise MissingFeatureError(_("{name} is not installed.", name=name)) from None
     globals()[name] = value
     return value
 

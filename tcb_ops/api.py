@@ -22,8 +22,9 @@ from tcb_ops.errors import (
     check_value,
 )
 from tcb_ops.frames import ArrowStream, Given
+from tcb_ops.hooks import BackupHooks, needed
 from tcb_ops.i18n import _, as_list
-from tcb_ops.kinds import ANY_KIND, kind_names, provided
+from tcb_ops.kinds import ANY_KIND, kind_names
 from tcb_ops.lists.row_files import source_check
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.settings import Settings
@@ -220,7 +221,7 @@ def start_upload(
     about: dict[str, str] = {}
     if backup is not None:
         about["backup"] = str(Path(backup).absolute())
-        provided("backup_folder")(Path(about["backup"]))
+        needed(BackupHooks).check_folder(Path(about["backup"]))
     if root is None and not (isinstance(batch, Batch) and batch.root is not None):
         source = batch.source if isinstance(batch, Batch) else batch
         root = Path(source).parent if isinstance(source, str | PathLike) else Path()

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from tcb_ops.frames import Lines, Tabular
+from tcb_ops.hooks import features
 from tcb_ops.i18n import NOTHING, Bilingual, Lang, Text, _, verbatim
-from tcb_ops.kinds import features
 from tcb_ops.model import Owner
 
 COMPONENT_MARK = " (component)"

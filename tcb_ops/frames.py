@@ -1,4 +1,4 @@
-"""Results that are tables; a feature makes DataFrames of them, and cards for notebooks."""
+"""Results that are tables: as DataFrames, and as cards in notebooks."""
 
 from __future__ import annotations
 
@@ -57,23 +57,19 @@ class Tabular:
     def frame(self) -> pd.DataFrame:
         """Return the table as a DataFrame: texts (string, in the settings' language), numbers (Int64), yes or no (boolean)."""
         lang = settings_lang()
-        return frame_by("Tabular.frame", self._table(lang), lang)
+        frame: pd.DataFrame = import_module("tcb_ops.reports.data_frames").table_frame(
+            self._table(lang), lang
+        )
+        return frame
 
     def _repr_html_(self) -> str | None:
         lang = settings_lang()
         return card("table_html", self._table(lang), lang)
 
 
-def frame_by(name: str, *values: Any, **options: Any) -> pd.DataFrame:
-    """Return a DataFrame that a feature makes. Raises MissingFeatureError without it."""
-    frame: pd.DataFrame = import_module("tcb_ops.kinds").provided(name)(*values, **options)
-    return frame
-
-
 def card(name: str, *values: Any, **options: Any) -> str | None:
-    """Return a result as HTML for a notebook; None where the feature that draws it is missing: its repr is shown then."""
-    kinds = import_module("tcb_ops.kinds")
-    html: str | None = kinds.provided(name)(*values, **options) if kinds.is_provided(name) else None
+    """Return a result as HTML for a notebook. By name: cards are made of reports, which stand above what shows itself."""
+    html: str | None = getattr(import_module("tcb_ops.reports.cards"), name)(*values, **options)
     return html
 
 

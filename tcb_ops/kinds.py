@@ -1,27 +1,22 @@
-"""What a kind of run is, and which kinds and features there are.
+"""What a kind of run is, and which kinds there are.
 
 A kind brings everything in which its runs differ from others: how rows are planned and worked on, what their outcomes
 mean, and what follows. `Kind` has the defaults; links and upload are the core's own kinds, and features bring more.
 Nothing outside a kind's own module compares or looks up kinds.
-
-A feature is a folder below `tcb_ops/features`. Its `__init__` has a `FEATURE`, which says where its parts are; they are
-imported when they are used.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib import import_module
-from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from tcb_ops.errors import MissingFeatureError
+from tcb_ops.hooks import features, load
 from tcb_ops.i18n import Text, _, as_list, ngettext, pgettext, verbatim
 from tcb_ops.model import Outcome, Row, RowEnd, Step, Want
 
 if TYPE_CHECKING:
+    from tcb_ops.engine.calls import CallContext, Calls
     from tcb_ops.errors import TcbOpsError
     from tcb_ops.ledger.reader import LedgerReader
     from tcb_ops.ledger.records import EnvRecord, RunRecord
@@ -33,83 +28,11 @@ ANY_KIND = "any"
 """In place of a kind's name: `latest` is the run that was created last."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Feature:
-    """What a feature adds; its parts are named by reference (`module:name`)."""
-
-    kinds: Mapping[str, str] = field(default_factory=dict)
-    """Kinds of runs, by their names in the ledger."""
-    commands: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Commands of the command line, by section of the help (run, stored, health, inspect, setup, notebooks)."""
-    settings: Mapping[str, str] = field(default_factory=dict)
-    """Sections of the settings (`tcb_ops.settings.Section`), by name."""
-    provides: Mapping[str, str] = field(default_factory=dict)
-    """What the core asks for by name, and works without: `provided` imports it."""
-    reasons: str = ""
-    """The table of the texts of its reasons, such as reasons.csv."""
-    checks: Sequence[str] = ()
-    """What returns a check of `doctor` for settings, `(Settings) -> DoctorCheck | None`; None where there is none to make."""
-
-
-@cache
-def features() -> Mapping[str, Feature]:
-    """Return the installed features by name."""
-    from tcb_ops import features as package
-
-    names = sorted(module.name for module in iter_modules(package.__path__))
-    return {name: import_module(f"{package.__name__}.{name}").FEATURE for name in names}
-
-
-def load(reference: str) -> Any:
-    """Import what a reference (`module:name`) names."""
-    module, _colon, name = reference.partition(":")
-    return getattr(import_module(module), name)
-
-
-def provided(name: str) -> Any:
-    """Import what a feature provides under a name. Raises MissingFeatureError where none does."""
-    for feature in features().values():
-        if name in feature.provides:
-            return load(feature.provides[name])
-    raise missing(name)
-
-
-def is_provided(name: str) -> bool:
-    """Return whether a feature provides something under a name."""
-    return any(name in feature.provides for feature in features().values())
-
-
-def missing(name: str, fix: Text | None = None) -> MissingFeatureError:
-    """Return the error for something that no feature provides."""
-    text = next((text for text, names in _NOT_INSTALLED.items() if name in names), None)
-    return MissingFeatureError(text or _("{name} is not installed.", name=name), fix)
-
-
-_NOT_INSTALLED: Mapping[Text, Collection[str]] = {
-    _("Audits are not installed."): ("audit", "Run.audit", "runs --stale"),
-    _("Backups are not installed."): ("backed_up_calls", "backup_folder", "check_resumed_backup"),
-    _("Clusters are not installed."): ("cluster", "cluster_runner"),
-    _("Comparisons of runs are not installed."): ("Run.changes",),
-    _("Diagnoses are not installed."): ("Run.why",),
-    _("Dry runs are not installed."): ("dry_run",),
-    _("Maps of folders are not installed."): ("file_map",),
-    _("Parquet files are not installed."): ("Run.to_parquet",),
-    _("PDF reports are not installed."): ("pdf",),
-    _("PostgreSQL is not installed."): ("postgresql",),
-    _("The simulator is not installed."): ("simulator", "init --practice"),
-    _("URLs as files are not installed."): ("source_body",),
-    _("Workbooks are not installed."): (
-        *("mark_workbook", "read_workbook", "split_workbook", "table.xlsx", "write_into"),
-    ),
-}
-"""What a user is told, with the names of what a feature provides for it."""
-
-
 class Kind(str):
     """A kind of run. As a string it is the name by which the ledger and the command line know it.
 
     A kind sets the facts that differ from these defaults, and overrides the methods that do. It must have `name`, `label`,
-    `report_title`, `done` and `calls_at`.
+    `report_title` and `done`, and override `calls`.
     """
 
     __slots__ = ()
@@ -128,8 +51,6 @@ class Kind(str):
     """The heads of columns that count the rows that succeeded, and those that did not."""
     rows_label: ClassVar[Text] = pgettext("heading", "Rows")
     """The head of what counts its rows."""
-    calls_at: ClassVar[str]
-    """Where the function stands (see `load`) that takes a CallContext and returns the Calls of its rows."""
     rows_per_call: ClassVar[int] = 1
     question: ClassVar[Text] = verbatim("")
     """Asked before a live run, with `live_environments` and `api_base`; empty where nothing is changed."""
@@ -163,8 +84,6 @@ class Kind(str):
     """The outcomes after which another file, or none, is at a row's path."""
     changed: ClassVar[Text]
     """What happened to such a file, `overwritten`; where `replacing` is not empty."""
-    announce: ClassVar[str] = ""
-    """The reference of what tells others of a finished run: `(Run, Console) -> list`, which is for `--json`."""
 
     def __new__(cls) -> Self:
         """Return the kind; a module makes it once."""
@@ -199,6 +118,10 @@ class Kind(str):
     def end_of(self, end: RowEnd) -> RowEnd:
         """Return a row's end, as `Calls` gave it or as it was planned, in terms of this kind."""
         return end
+
+    def calls(self, context: CallContext) -> Calls:
+        """Return the calls of its rows."""
+        raise NotImplementedError
 
     def stop_error(self, end: RowEnd, appid: str) -> TcbOpsError | None:
         """Return the error that stops the run, if a row's end affects every merchant."""

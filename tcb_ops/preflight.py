@@ -8,8 +8,8 @@ from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import Any
 
-from tcb_ops.formatting import fold, format_size, sanitize
-from tcb_ops.i18n import Text, _, as_facts, as_list, as_sentences, ngettext
+from tcb_ops.formatting import fold
+from tcb_ops.i18n import Text, _, as_sentences, ngettext
 from tcb_ops.kinds import environment_count, merchant_count, row_count
 from tcb_ops.ledger.records import RunRecord, Tally
 from tcb_ops.lists.batch import Batch
@@ -80,27 +80,6 @@ def facts(batch: Batch) -> dict[str, Any]:
         "envs": batch.envs,
         "bytes": batch.total_bytes if batch.root is not None else None,
     }
-
-
-def facts_line(batch: Batch) -> Text:
-    """Return the facts in one line."""
-    parts: list[object] = [merchant_count(batch.merchants_count), environment_count(batch.envs)]
-    if batch.root is not None:
-        parts.append(format_size(batch.total_bytes))
-    line = _(
-        "{valid:,} of {rows} valid: {facts}",
-        valid=batch.valid,
-        rows=row_count(batch.count),
-        facts=as_facts(parts),
-    )
-    if not (departed := batch.by_departed_merchant()):
-        return line
-    return _(
-        "{line}; {rows:,} of them will not be attempted: the merchant has left ({names})",
-        line=line,
-        rows=sum(count for _merchant, count in departed),
-        names=as_list(dict.fromkeys(sanitize(merchant.name) for merchant, _count in departed), 3),
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,9 @@ from tcb_ops.arguments import checked
 from tcb_ops.engine.progress import Progress
 from tcb_ops.engine.stop_errors import stop_text
 from tcb_ops.errors import LedgerDamagedError, TcbOpsError, UsageError, check_count
-from tcb_ops.frames import Given, card, frame_by
+from tcb_ops.frames import Given
+from tcb_ops.hooks import ArrowHooks, AuditHooks, ComparisonHooks, DiagnosisHooks, WorkbookHooks, load, needed
 from tcb_ops.i18n import Text, _
-from tcb_ops.kinds import load, provided
 from tcb_ops.ledger.records import Tally
 from tcb_ops.model import STORED_OUTCOMES, Merchant, Outcome
 from tcb_ops.reports.explanations import kept_verdicts, why
@@ -86,7 +86,9 @@ class Run:
         holder = None if self.record.finished_at is not None else self.holder()
         findings = self.findings() if self.record.finished_at is not None else None
         summary, resumable = self.overview(), self.resumable
-        return card("run_html", summary, self.settings, holder, findings=findings, resumable=resumable)
+        from tcb_ops.reports.cards import run_html
+
+        return run_html(summary, self.settings, holder, findings=findings, resumable=resumable)
 
     @property
     def id(self) -> str:
@@ -281,9 +283,9 @@ class Run:
     def _results(
         self, outcomes: frozenset[Outcome] | None = None, columns: Iterable[str] | None = None
     ) -> pd.DataFrame:
-        return frame_by(
-            "Run.results", self._reader, self.record, self.settings, outcomes, columns, given=self.given
-        )
+        from tcb_ops.reports.data_frames import results_frame
+
+        return results_frame(self._reader, self.record, self.settings, outcomes, columns, given=self.given)
 
     def links(self) -> pd.DataFrame:
         """Return the rows of a links run with the columns of links.csv. The links are secrets: do not display them.
@@ -293,23 +295,33 @@ class Run:
         record = self._ledger.run(self.id)
         if not record.links:
             raise UsageError(_("Run {id} has no links.csv: only a finished links run has one.", id=record.id))
-        return frame_by("Run.links", self._ledger, record, self.settings, self._reader)
+        from tcb_ops.reports.data_frames import links_frame
+
+        return links_frame(self._ledger, record, self.settings, self._reader)
 
     def errcodes(self) -> pd.DataFrame:
         """Return how many rows did not succeed, by merchant (appid, env) × code, as in errcodes.csv."""
-        return frame_by("Run.errcodes", self.overview())
+        from tcb_ops.reports.data_frames import errcodes_frame
+
+        return errcodes_frame(self.overview())
 
     def causes(self) -> pd.DataFrame:
         """Return what went wrong and what to do: a line per code, merchant and environment, most rows first."""
-        return frame_by("Run.causes", self.overview(), self.kept_verdicts(), self.settings)
+        from tcb_ops.reports.data_frames import causes_frame
+
+        return causes_frame(self.overview(), self.kept_verdicts(), self.settings)
 
     def by_merchant(self) -> pd.DataFrame:
         """Return how many rows each merchant has, and how many succeeded, did not succeed, are pending."""
-        return frame_by("Run.by_merchant", self.overview())
+        from tcb_ops.reports.data_frames import merchants_frame
+
+        return merchants_frame(self.overview())
 
     def timeline(self) -> pd.DataFrame:
         """Return how rows ended over the run's time: a line per interval, oldest first."""
-        return frame_by("Run.timeline", self._reader, self.record, self.settings)
+        from tcb_ops.reports.data_frames import timeline_frame
+
+        return timeline_frame(self._reader, self.record, self.settings)
 
     def timeline_buckets(self) -> list[TimelineBucket]:
         """Return how rows ended over the run's time, as values without pandas."""
@@ -319,21 +331,21 @@ class Run:
         """Return what changed since the previous finished run of the same kind, target, list and part, a Diff; None without one."""
         if (before := self._reader.previous(self.record)) is None:
             return None
-        return provided("Run.changes")(self._ledger, before, self.record, self.settings)
+        return needed(ComparisonHooks).compare(self._ledger, before, self.record, self.settings, None)
 
     def audit(self) -> Any:
         """Return what an audit found, an AuditResult: compared with the previous one of the same target and part.
 
         Newly broken, recovered, still broken, silenced, unknown. Raises UsageError if the run is not an audit.
         """
-        return provided("Run.audit")(self)
+        return needed(AuditHooks).result(self)
 
     def why(self, *, every: bool = False) -> Any:
         """Ask WeChat why rows did not succeed: Diagnoses, a list with `frame()`; each says who must act.
 
         `every`: ask about every merchant of each cause instead of one. Raises UsageError.
         """
-        return provided("Run.why")(self, every=every)
+        return needed(DiagnosisHooks).why(self, every)
 
     def kept_verdicts(self) -> list[Any]:
         """Return what WeChat answered about codes of this run, as `explanations.kept_verdicts` does."""
@@ -408,11 +420,12 @@ class Run:
         original. `warn` is told before anything is written what the copy will lack, such as pictures and charts.
         Raises UsageError if `original` is not the run's list or the destination exists.
         """
-        write, last = (provided("split_workbook"), split_by) if split_by else (provided("write_into"), warn)
+        workbooks, file = needed(WorkbookHooks), Path(original)
         target, lang = Path(dest) if dest is not None else None, self.settings.lang
         with self._reader.snapshot() as view:
-            written: Path = write(view, self.record, Path(original), target, lang, last)
-        return written
+            if split_by:
+                return workbooks.split(view, self.record, file, target, lang, split_by)
+            return workbooks.write_into(view, self.record, file, target, lang, warn)
 
     @checked
     def export(
@@ -460,15 +473,14 @@ class Run:
         file is at `dest`; StoppedError where the file cannot be written.
         """
         with self._reader.snapshot() as snapshot:
-            written: Path = provided("Run.to_parquet")(snapshot, self.record, Path(dest), self.settings)
-        return written
+            return needed(ArrowHooks).write(snapshot, self.record, Path(dest), self.settings)
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
         """Return every row as an Arrow stream, as `to_parquet` writes it: `polars.DataFrame(run)`, `duckdb.sql("from run")`.
 
         Needs pyarrow, the extra `analysis`.
         """
-        return provided("Run.__arrow_c_stream__")(self._reader, self.record, self.settings, requested_schema)
+        return needed(ArrowHooks).stream(self._reader, self.record, self.settings, requested_schema)
 
     def overview(self) -> RunSummary:
         """Return the run's current summary, with one query: counts, causes and merchants that agree with one another."""

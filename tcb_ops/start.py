@@ -18,6 +18,7 @@ from tcb_ops.arguments import checked
 from tcb_ops.engine.progress import Progress
 from tcb_ops.errors import (
     InputError,
+    MissingFeatureError,
     RunNotFoundError,
     StoppedError,
     UsageError,
@@ -27,8 +28,9 @@ from tcb_ops.errors import (
 )
 from tcb_ops.formatting import trim
 from tcb_ops.frames import ArrowStream, Given
+from tcb_ops.hooks import ArrowHooks, ClusterHooks, SimulatorHooks, needed
 from tcb_ops.i18n import _
-from tcb_ops.kinds import ANY_KIND, MissingKind, all_kinds, kind_named, missing, provided
+from tcb_ops.kinds import ANY_KIND, MissingKind, all_kinds, kind_named
 from tcb_ops.model import Merchant, Outcome, Selection
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.settings import NOT_STARTED, Settings, default_settings, with_target
@@ -77,7 +79,7 @@ def opened_target(settings: Settings, merchants: Callable[[], Iterable[Merchant]
     if not settings.target or settings.api_base != NOT_STARTED:
         yield identified(settings)
         return
-    with provided("simulator")(settings, merchants) as opened:
+    with needed(SimulatorHooks).embedded(settings, merchants) as opened:
         yield opened
 
 
@@ -140,7 +142,7 @@ def rows_of_table(parameter: str, table: pd.DataFrame | ArrowStream) -> TextRows
         headers = [*map(str, table.columns)]
         rows = [tuple(map(str, row)) for row in cells.itertuples(index=False, name=None)]
     else:
-        headers, rows = provided("arrow_texts")(table)
+        headers, rows = needed(ArrowHooks).texts(table)
     texts = map("".join, (headers, *rows))
     storable = not any("\0" in text or has_surrogates(text) for text in texts)
     check_value(parameter, table, storable, _("a DataFrame without NUL and lone surrogates in its texts"))
@@ -235,7 +237,7 @@ def find_run(run: str | Run, settings: Settings, parameter: str = "run", kind: s
         listing = quoted(command(settings, "runs"))
         raise RunNotFoundError(error.text, _("To list the runs:\n{listing}", listing=listing)) from None
     if isinstance(record.kind, MissingKind):
-        raise missing(record.kind)
+        raise MissingFeatureError(_("{name} is not installed.", name=record.kind))
     if name == "latest" and kind != ANY_KIND:
         from tcb_ops.ledger.run_view import merged_run
 
@@ -346,7 +348,7 @@ def start_run(
     check_value("resume", resume, resume is None or is_run_name(resume), _("the id of a run"))
     check_count("canary", canary)
     if cluster is not None:
-        provided("cluster")(cluster)
+        needed(ClusterHooks).check(cluster)
         check_value(
             "tokens", tokens, tokens is None, _("None with a cluster: its workers need the settings' source")
         )
@@ -362,7 +364,7 @@ def start_run(
     with ExitStack() as stack, ExitStack() as while_planning:
         runner = None
         if cluster is not None:  # opened before anything is planned
-            runner = stack.enter_context(provided("cluster_runner")(cluster, settings, work))
+            runner = stack.enter_context(needed(ClusterHooks).runner(cluster, settings, work))
         still_alone = while_planning.enter_context(planning(ledger))
         own_loop()  # raises if this process cannot have one
         raise_if_asked()

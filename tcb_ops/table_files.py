@@ -11,8 +11,8 @@ from typing import Any
 
 from tcb_ops.errors import UsageError
 from tcb_ops.formatting import guard
+from tcb_ops.hooks import WorkbookHooks, needed
 from tcb_ops.i18n import _
-from tcb_ops.kinds import is_provided, missing, provided
 from tcb_ops.resources import replacing, system_reason
 from tcb_ops.secrets import masked
 
@@ -21,8 +21,8 @@ def table_file(name: str | Path) -> Path:
     """Return the file for a table. Raises UsageError for a name that ends in neither .csv nor, with workbooks, .xlsx."""
     if (ending := Path(name).suffix.lower()) not in {".csv", ".xlsx"}:
         raise UsageError(_("{name}: a table's file must end in .csv or .xlsx.", name=name))
-    if ending == ".xlsx" and not is_provided("table.xlsx"):
-        raise missing("table.xlsx", _("Choose a name that ends in .csv."))
+    if ending == ".xlsx":
+        needed(WorkbookHooks, _("Choose a name that ends in .csv."))
     return Path(name)
 
 
@@ -50,6 +50,6 @@ def write_table(
                     for line in chain([heads], lines):
                         out.writerow(guard(mask("" if cell is None else str(cell))) for cell in line)
             else:
-                provided("table.xlsx")(part, dest, heads, lines, mask)
+                needed(WorkbookHooks).write_table(part, dest, heads, lines, mask)
     except (OSError, UnicodeEncodeError) as error:
         raise UsageError(_("{dest} cannot be written ({why})", dest=dest, why=system_reason(error))) from None

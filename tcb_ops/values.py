@@ -18,8 +18,8 @@ from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
+from tcb_ops.hooks import PdfHooks, hooks
 from tcb_ops.i18n import Joined, Text, _
-from tcb_ops.kinds import is_provided
 from tcb_ops.model import SIMULATOR, is_loopback
 
 
@@ -245,7 +245,7 @@ def token_url(value: str) -> str:
 
 def pdf(value: bool) -> bool:
     """Check whether PDF reports are installed, if they are asked for."""
-    if value and not is_provided("pdf"):
+    if value and hooks(PdfHooks) is None:
         raise InvalidValueError(_("PDF reports are not installed; remove it"))
     return value
 

@@ -11,7 +11,7 @@ import ipywidgets as widgets
 import pytest
 from workspace import write_settings
 
-from tcb_ops.kinds import provided
+from tcb_ops.hooks import AuditHooks, needed
 from tcb_ops.panels import notebook_panels
 from tcb_ops.panels.context import open_context, use_context
 
@@ -49,7 +49,7 @@ class Lab:
         return self._settled(self.panel("LinksPanel", batch=paths, **more))
 
     def audits(self, **more: Any) -> Panel:
-        return self._settled(self.panel("panels.audit", **more))
+        return self._settled(self.panel("", **more))
 
     def attach(self, run: str = "latest", **more: Any) -> Panel:
         """Not settled: the run may be running."""
@@ -61,9 +61,9 @@ class Lab:
     def panel(
         self, name: str, *, target: str = "live", where: str = "", lang: str = "", **given: Any
     ) -> Panel:
-        """Open a panel as its line in a notebook does for a person."""
+        """Open a panel, "" that of audits, as its line in a notebook does for a person."""
         context = use_context(open_context(target, where, lang))
-        panel_class = getattr(notebook_panels, name, None) or provided(name)
+        panel_class = getattr(notebook_panels, name) if name else needed(AuditHooks).panel
         opened: Panel = panel_class(context, notebook_panels.PanelOptions(**given))
         return opened
 

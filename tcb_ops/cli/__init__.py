@@ -17,8 +17,8 @@ from click.core import ParameterSource
 
 from tcb_ops.cli.options import CommonOptions, ListOptions, Option, RunOptions, common_options
 from tcb_ops.formatting import wrap
+from tcb_ops.hooks import load
 from tcb_ops.i18n import N_
-from tcb_ops.kinds import load
 
 if TYPE_CHECKING:
     from tcb_ops.cli.steps import RunCommand

@@ -23,8 +23,9 @@ from tcb_ops.cli.options import (
     table_option,
 )
 from tcb_ops.errors import LedgerDamagedError, UsageError
+from tcb_ops.hooks import ArrowHooks, AuditHooks, WorkbookHooks, hooks, needed
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_list, as_sentences, pgettext
-from tcb_ops.kinds import is_provided, provided, row_count
+from tcb_ops.kinds import row_count
 from tcb_ops.secrets import masked
 from tcb_ops.settings import Settings
 
@@ -135,7 +136,6 @@ def errcodes(run: str, out: Path | None, kind: str | None, *, common: CommonOpti
     """
     from tcb_ops.engine.next_commands import of_run
     from tcb_ops.reports.explanations import named
-    from tcb_ops.reports.export import WORKBOOK
 
     settings, console = common.start()
     chosen = _open(run, kind, settings, common)
@@ -162,7 +162,7 @@ def errcodes(run: str, out: Path | None, kind: str | None, *, common: CommonOpti
     rows = row_count(overview.total)
     console.info(_("{head} · {bad:,} of {rows} did not succeed", head=head, bad=bad, rows=rows))
     show_causes(console, chosen, overview, texts=True)
-    if out is None and is_provided(WORKBOOK) and len(overview.messages(console.lang)) > 1:
+    if out is None and hooks(WorkbookHooks) and len(overview.messages(console.lang)) > 1:
         words = of_run(settings, record, "errcodes", "--out", "texts.xlsx")
         console.suggest(_("report.xlsx has the text for each merchant. To write them alone:"), words)
     return 0
@@ -178,13 +178,13 @@ def errcodes(run: str, out: Path | None, kind: str | None, *, common: CommonOpti
 @own_option("--final", is_flag=True, help="Merge the run with its retries: each row's last state.")
 @own_option(
     "--into",
-    needs="write_into",
+    needs=WorkbookHooks,
     metavar="ORIGINAL.xlsx",
     help="Write how rows ended into new columns, in a copy of the list's own workbook (--out, or beside it).",
 )
 @own_option(
     "--split-by",
-    needs="split_workbook",
+    needs=WorkbookHooks,
     default="",
     metavar="COLUMN",
     help="With --into: a workbook per value of this column, with its rows only.",
@@ -192,7 +192,7 @@ def errcodes(run: str, out: Path | None, kind: str | None, *, common: CommonOpti
 @pdf_option
 @own_option(
     "--parquet",
-    needs="Run.to_parquet",
+    needs=ArrowHooks,
     metavar="FILE",
     help="Also write every row to a Parquet file (needs pyarrow).",
 )
@@ -345,7 +345,7 @@ def _row(record: RowRecord, settings: Settings, lang: Lang) -> dict[str, Any]:
 @click.command(cls=Command, usual="stale target where json note")
 @own_option(
     "--stale",
-    needs="runs --stale",
+    needs=AuditHooks,
     metavar="TIME",
     help="List nothing: exit code 1 if no audit of the target has finished within this time (e.g. 26h).",
 )
@@ -358,7 +358,7 @@ def runs(stale: str | None, *, common: CommonOptions) -> int:
     """
     settings, console = common.start()
     if stale is not None:
-        code: int = provided("runs --stale")(console, settings, common, stale)
+        code: int = needed(AuditHooks).watch(console, settings, common, stale)
         return code
     if common.ledger and "://" not in settings.ledger and not Path(settings.ledger).exists():
         from tcb_ops import api

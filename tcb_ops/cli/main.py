@@ -20,8 +20,8 @@ from tcb_ops.cli import Commands, Group, shared_options, translated
 from tcb_ops.cli.console import Console, show_problems, wrapped
 from tcb_ops.errors import InputError, InterruptedRunError, TcbOpsError, UsageError, error_code
 from tcb_ops.formatting import lines
+from tcb_ops.hooks import features
 from tcb_ops.i18n import N_, Lang, Text, _, as_lines, as_sentences, terminal_lang, translate_click, verbatim
-from tcb_ops.kinds import features
 from tcb_ops.resources import exhausted, system_reason
 from tcb_ops.settings import chosen_lang
 

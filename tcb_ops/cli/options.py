@@ -14,8 +14,9 @@ import click
 
 from tcb_ops.cli.console import Console
 from tcb_ops.errors import TcbOpsError, UsageError
+from tcb_ops.hooks import ClusterHooks, Hooks, MapHooks, PdfHooks, WorkbookHooks, hooks, needed
 from tcb_ops.i18n import N_, Text, _, as_list, verbatim
-from tcb_ops.kinds import ANY_KIND, is_provided, kind_names, missing
+from tcb_ops.kinds import ANY_KIND, kind_names
 from tcb_ops.model import PLATFORM, Selection, is_foreign
 from tcb_ops.resources import others_may_read, restricting
 from tcb_ops.settings import SETTINGS_FILE, Settings, holds_password, load_settings
@@ -32,10 +33,12 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 class Option(click.Option):
     """An option of a group of the complete help; without one it is the command's own.
 
-    `needs`: what a feature must provide for it. Without that the option is not in the help, and is refused.
+    `needs`: the hooks that it uses. Without them the option is not in the help, and is refused.
     """
 
-    def __init__(self, *declarations: Any, group: str = "", needs: str = "", **attributes: Any) -> None:
+    def __init__(
+        self, *declarations: Any, group: str = "", needs: type[Hooks] | None = None, **attributes: Any
+    ) -> None:
         super().__init__(*declarations, **attributes)
         self.group, self.needs = group, needs
         self.hidden = self.hidden or not self.can_be_used
@@ -43,14 +46,14 @@ class Option(click.Option):
     @property
     def can_be_used(self) -> bool:
         """Whether what it needs is installed."""
-        return not self.needs or is_provided(self.needs)
+        return self.needs is None or hooks(self.needs) is not None
 
     def handle_parse_result(
         self, ctx: click.Context, opts: Mapping[str, Any], args: list[str]
     ) -> tuple[Any, list[str]]:
         """Take the option's value. Raises MissingFeatureError if it is given and cannot be used."""
-        if self.name in opts and not self.can_be_used:
-            raise missing(self.needs, _("Leave out {option}.", option=self.opts[0]))
+        if self.name in opts and self.needs is not None:
+            needed(self.needs, _("Leave out {option}.", option=self.opts[0]))
         return super().handle_parse_result(ctx, opts, args)
 
 
@@ -275,7 +278,7 @@ class ListOptions:
         r"Where a folder of another machine is on this one, e.g. 'D:\素材=/data/素材'. Repeatable.",
         (),
         name="map",
-        needs="file_map",
+        needs=MapHooks,
         metavar="THERE=HERE",
     )
     on_bad: Literal["refuse", "skip"] = given(
@@ -316,15 +319,15 @@ class RunOptions:
 
     out: str | None = given("The report folder. [default: reports/RUN]", metavar="DIR")
     pdf: bool = given(
-        "Also write report.pdf, printed by a Chromium or Edge of this machine.", default=False, needs="pdf"
+        "Also write report.pdf, printed by a Chromium or Edge of this machine.", default=False, needs=PdfHooks
     )
     yes: bool = given("Do not ask before files on a live target are changed.", default=False)
     cluster: str | None = given(
         "Share the work among N processes of this machine, or the workers of a Dask scheduler (tls://HOST:PORT).",
         metavar="local:N|URL",
-        needs="cluster",
+        needs=ClusterHooks,
     )
-    dry_run: bool = given("Show what would be sent; send nothing.", default=False, needs="dry_run")
+    dry_run: bool = given("Show what would be sent; send nothing.", default=False)
     limit: int | None = given("Only the first N valid rows.", type=click.IntRange(min=1), metavar="N")
     new_run: bool = given("Start a new run even if there is one to resume.", default=False)
     resume: str | None = given("Resume this unfinished run.", metavar="RUN")
@@ -395,5 +398,5 @@ limit_options = options_of(LimitOptions)
 
 def table_option(text: str) -> Callable[[Function], Function]:
     """Return the option of a command that can write its result as a table."""
-    metavar = "FILE.xlsx|.csv" if is_provided("table.xlsx") else "FILE.csv"
+    metavar = "FILE.xlsx|.csv" if hooks(WorkbookHooks) else "FILE.csv"
     return click.option("--out", type=click.Path(path_type=Path), metavar=metavar, help=text)

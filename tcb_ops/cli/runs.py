@@ -10,6 +10,7 @@ import click
 from tcb_ops.cli import Command, options
 from tcb_ops.engine.list_kinds import LINKS, UPLOAD
 from tcb_ops.errors import UsageError
+from tcb_ops.hooks import BackupHooks, WorkbookHooks
 from tcb_ops.i18n import _, as_lines, as_list, as_sentences
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 @options.own_option(
     "--mark",
     is_flag=True,
-    needs="mark_workbook",
+    needs=WorkbookHooks,
     help="Also write a copy of the workbook, its problems coloured and explained.",
 )
 @options.list_options
@@ -33,7 +34,8 @@ def check(command: RunCommand, paths: str, *, mark: bool) -> int:
 
     Local files are checked as upload does, unless there is no --root and none of the first is in the list's folder.
     """
-    from tcb_ops.preflight import facts, facts_line
+    from tcb_ops.lists.batch import facts_line
+    from tcb_ops.preflight import facts
 
     console = command.console
     root = command.listing.root or str(Path(paths).parent)
@@ -109,7 +111,7 @@ def links(command: RunCommand, paths: str | None) -> int:
 )
 @options.own_option(
     "--backup",
-    needs="backup_folder",
+    needs=BackupHooks,
     metavar="DIR",
     help="Save what is overwritten below this folder first, so that undo can restore it.",
 )
@@ -135,7 +137,8 @@ def upload(
     """
     from tcb_ops import api
     from tcb_ops.engine.plan import upload_spec
-    from tcb_ops.preflight import facts_line, replaced, scope_of_list
+    from tcb_ops.lists.batch import facts_line
+    from tcb_ops.preflight import replaced, scope_of_list
 
     console = command.console
     with command.opened():

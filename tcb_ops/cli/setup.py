@@ -18,8 +18,8 @@ from tcb_ops.cli import Command
 from tcb_ops.cli.console import Console
 from tcb_ops.cli.options import CommonOptions, lang_option, own_option
 from tcb_ops.errors import UsageError
+from tcb_ops.hooks import SimulatorHooks, needed
 from tcb_ops.i18n import Lang, _, pgettext
-from tcb_ops.kinds import provided
 from tcb_ops.resources import system_reason
 from tcb_ops.settings import SETTINGS_FILE, load_settings
 
@@ -28,7 +28,7 @@ from tcb_ops.settings import SETTINGS_FILE, load_settings
 @click.argument("folder", metavar="[DIR]", default=".")
 @own_option(
     "--practice",
-    needs="init --practice",
+    needs=SimulatorHooks,
     is_flag=True,
     help="A rehearsal instead: sample merchants, a list, its files; the target is the simulator.",
 )
@@ -63,7 +63,7 @@ def _practise(folder: Path, common: CommonOptions) -> int:
     from tcb_ops.engine.next_commands import command
 
     try:
-        written = provided("init --practice")(folder)
+        written = needed(SimulatorHooks).write_practice(folder)
     except OSError as error:
         text = _("{file} cannot be written ({why})", file=error.filename or folder, why=system_reason(error))
         raise UsageError(text) from None

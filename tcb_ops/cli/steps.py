@@ -19,8 +19,9 @@ from tcb_ops.engine.limits import RunLimits
 from tcb_ops.engine.next_commands import command, quoted
 from tcb_ops.engine.stop_errors import not_listening
 from tcb_ops.errors import InputError, InterruptedRunError, StoppedError, UsageError
+from tcb_ops.hooks import AuditHooks, DiagnosisHooks, WorkbookHooks, hooks, needed
 from tcb_ops.i18n import Text, _, as_lines, ngettext
-from tcb_ops.kinds import ANY_KIND, Kind, is_provided, load, provided, row_count
+from tcb_ops.kinds import ANY_KIND, Kind, row_count
 from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.lists.row_files import source_check
@@ -177,12 +178,15 @@ class RunCommand:
         """Mark the problems in a copy of the list's workbook; nothing where the file as a whole cannot be read."""
         if any(problem.line for problem in problems):
             listing, console = self.listing, self.console
-            where = {
-                "columns": listing.columns(),
-                "sheet": listing.sheet,
-                "header_row": listing.header_row or 0,
-            }
-            marked = provided("mark_workbook")(Path(source), problems, console.lang, console.warn, **where)
+            marked = needed(WorkbookHooks).mark(
+                Path(source),
+                problems,
+                console.lang,
+                console.warn,
+                listing.columns(),
+                listing.sheet,
+                listing.header_row or 0,
+            )
             console.warn(_("{marked} has the problems marked, with what to fix as comments.", marked=marked))
 
     def _write_fixme(self, source: str, problems: Sequence[Problem]) -> tuple[Path, int]:
@@ -241,8 +245,9 @@ class RunCommand:
         self, works: Sequence[RunSpec], batch: Batch | None = None, *, skip_unchanged: bool = False
     ) -> int:
         """Print what runs would change, `batch`: the list of the first; return the exit code."""
-        code: int = provided("dry_run")(self, works, batch, skip_unchanged=skip_unchanged)
-        return code
+        from tcb_ops.cli.rehearsal import dry_run
+
+        return dry_run(self, works, batch, skip_unchanged=skip_unchanged)
 
     def ask_confirmation(self, kind: Kind, scope: SendScope, what: Text) -> None:
         """Show what would change on a live target, and ask. Raises UsageError for a no, or without a terminal or --yes.
@@ -260,8 +265,8 @@ class RunCommand:
             self.console.release()
             if not sys.stdin.isatty():
                 raise UsageError(question, _("Without a terminal, this requires --yes."))
-            if scope.most and is_provided("short_of_calls"):  # undo and delete request no links
-                provided("short_of_calls")(scope, self.settings, self.console)
+            if scope.most and (diagnosis := hooks(DiagnosisHooks)):  # undo and delete request no links
+                diagnosis.warn_of_few_calls(scope, self.settings, self.console)
             if not click.confirm(question.of(self.console.lang), err=True):
                 raise UsageError(_("Nothing was sent."))
 
@@ -395,6 +400,6 @@ class RunCommand:
 
 
 def _announce(run: Run, console: Console) -> list[dict[str, Any]]:
-    """Tell others of a finished run, for kinds that do; return what became of it, for `--json`."""
-    reference = run.record.kind.announce
-    return load(reference)(run, console) if reference else []
+    """Tell others of a finished run that has findings; return what became of it, for `--json`."""
+    audits = hooks(AuditHooks) if run.record.has_findings else None
+    return [] if audits is None else audits.announce(run, console)

@@ -20,8 +20,8 @@ from tcb_ops.engine.loop import submit_coroutine
 from tcb_ops.engine.progress import Progress
 from tcb_ops.engine.scheduler import Task
 from tcb_ops.errors import TransportError, TransportFault
+from tcb_ops.hooks import BackupHooks, SourceHooks, needed
 from tcb_ops.i18n import Text
-from tcb_ops.kinds import provided
 from tcb_ops.ledger.files import StoredFile
 from tcb_ops.ledger.ledger import Ledger
 from tcb_ops.ledger.locks import Lease
@@ -324,7 +324,7 @@ class UploadCalls(Calls):
     @asynccontextmanager
     async def _opened(self, row: Row) -> AsyncIterator[Body]:
         if is_source(row.file):
-            async with provided("source_body")(self.context, row) as body:
+            async with needed(SourceHooks).body(self.context, row) as body:
                 yield body
         else:
             planned = self._planned(row)
@@ -403,5 +403,4 @@ class UploadCalls(Calls):
 def open_upload_calls(context: CallContext) -> Calls:
     """Return the calls of an upload; those with a backup look at each path before they send."""
     backed_up = bool(context.run.settings.get("backup"))
-    calls: Calls = provided("backed_up_calls")(context) if backed_up else UploadCalls(context)
-    return calls
+    return needed(BackupHooks).calls(context) if backed_up else UploadCalls(context)

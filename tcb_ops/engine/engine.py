@@ -40,7 +40,7 @@ from tcb_ops.engine.writer import LedgerWriter
 from tcb_ops.errors import CanaryError, LedgerError, OutageError, TokenError, TokenSourceError, TransportError
 from tcb_ops.formatting import format_countdown
 from tcb_ops.i18n import NOTHING, Text, _, verbatim
-from tcb_ops.kinds import environment_count, load
+from tcb_ops.kinds import environment_count
 from tcb_ops.ledger.files import StoredFile
 from tcb_ops.ledger.locks import LapsedError, Lease
 from tcb_ops.ledger.records import EnvRecord, Usage
@@ -81,9 +81,7 @@ class Engine:
             LOCK_CHECK_EVERY + LOCK_CHECK_WITHIN if context.lease_seconds is None else context.lease_seconds
         )
         values = {field.name: getattr(context, field.name) for field in fields(RunContext)}
-        self._calls: Calls = load(self._kind.calls_at)(
-            CallContext(**values, transport=transport, lease=self._lease)
-        )
+        self._calls: Calls = self._kind.calls(CallContext(**values, transport=transport, lease=self._lease))
         self._rows_in_flight = 0
         self._writer = LedgerWriter(
             context.ledger,

@@ -12,6 +12,7 @@ from tcb_ops.lists.row_files import content_type_of
 from tcb_ops.model import Outcome, Row, Want
 
 if TYPE_CHECKING:
+    from tcb_ops.engine.calls import CallContext, Calls
     from tcb_ops.ledger.records import RunRecord
     from tcb_ops.reports.summary import NextAction
     from tcb_ops.settings import Settings
@@ -44,18 +45,22 @@ class LinksKind(ListKind):
     """Links: nothing is sent to the store, and links.csv has the only copy of the links."""
 
     name = "links"
-    calls_at = "tcb_ops.engine.calls:Calls"
     label = _("links")
     report_title = _("Upload links report")
     done = _("issued with a link")
     writes_links = True
+
+    def calls(self, context: CallContext) -> Calls:
+        """Return the calls of links."""
+        from tcb_ops.engine.calls import Calls
+
+        return Calls(context)
 
 
 class UploadKind(ListKind):
     """Uploads. With --backup, each path is looked at before its file is sent."""
 
     name = "upload"
-    calls_at = "tcb_ops.engine.calls:open_upload_calls"
     label = _("upload")
     report_title = _("Upload report")
     done = _("uploaded")
@@ -63,6 +68,12 @@ class UploadKind(ListKind):
     changed = pgettext("by a run", "overwritten")
     replacing = frozenset({Outcome.UPLOADED})
     changes_store = sends_files = asks_store = clustered = True
+
+    def calls(self, context: CallContext) -> Calls:
+        """Return the calls of an upload; those with a backup look at each path before they send."""
+        from tcb_ops.engine.calls import open_upload_calls
+
+        return open_upload_calls(context)
 
     def options_of(self, run: str, options: Mapping[str, Any], parent: str) -> dict[str, Any]:
         """Return the options; a new run has a backup folder of its own, and a retry shares that of its original."""

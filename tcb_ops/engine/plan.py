@@ -19,8 +19,9 @@ from tcb_ops.engine.next_commands import resume as resume_command
 from tcb_ops.engine.next_commands import retry as retry_command
 from tcb_ops.errors import UsageError
 from tcb_ops.frames import Given
+from tcb_ops.hooks import BackupHooks, SourceHooks, StoredHooks, hooks, needed
 from tcb_ops.i18n import Text, _, as_list
-from tcb_ops.kinds import Kind, is_provided, provided
+from tcb_ops.kinds import Kind
 from tcb_ops.ledger.histories import corrections_of, merged_runs
 from tcb_ops.ledger.ledger import Ledger, taken
 from tcb_ops.ledger.locks import host_name, operator_name
@@ -137,8 +138,8 @@ def plan(
         parent=work.parent,
     )
     check: Callable[[LedgerReader, int], None] | None = None
-    if work.kind.changes_store and is_provided("check_beside"):
-        check = provided("check_beside")(ledger, work.kind, own, settings)
+    if work.kind.changes_store and (stored := hooks(StoredHooks)):
+        check = stored.check_beside(ledger, work.kind, own, settings)
     return ledger.plan(new, work.rows(), work.environments, check), False
 
 
@@ -151,7 +152,7 @@ def new_run_id(ledger: LedgerReader, start: datetime, digits: Callable[[], str] 
 
 def _resumed(ledger: Ledger, run: RunRecord, work: RunSpec, settings: Settings) -> RunRecord:
     if backup := work.options.get("backup"):
-        provided("check_resumed_backup")(run, backup)
+        needed(BackupHooks).check_resumed(run, backup)
     recorded, listener = run.settings.get("listener", ""), settings.listener or ""
     if recorded == Listener.NOTHING:  # so nothing was sent
         run = ledger.note_settings(run, {**run.settings, "listener": listener})
@@ -325,7 +326,8 @@ def list_spec(batch: Batch, kind: Kind, selection: str | Selection = "") -> RunS
 def upload_spec(batch: Batch, selection: str | Selection, options: Mapping[str, str]) -> RunSpec:
     """Return the spec of an upload of a checked list."""
     spec = list_spec(batch, UPLOAD, selection)
-    urls = provided("source_urls")(batch.staging.queries()) if is_provided("source_urls") else None
+    sources = hooks(SourceHooks)
+    urls = sources.urls(batch.staging.queries()) if sources is not None else None
     options = {**spec.options, **options}
     if urls is None:
         return replace(spec, options=options)
@@ -344,7 +346,7 @@ def correction(spec: RunSpec, batch: Batch, ledger: LedgerReader, settings: Sett
     return replace(
         spec,
         rows=lambda: (replace(row, line=row.of_line) for row in spec.rows()),
-        urls=spec.urls and provided("source_urls")(batch.staging.queries("of_line")),
+        urls=spec.urls and needed(SourceHooks).urls(batch.staging.queries("of_line")),
         options={**spec.options, "corrects": corrected.id},
         given=spec.given and spec.given._replace(lines=_lines_of(spec.given, batch)),
     )

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from tcb_ops.errors import LedgerDamagedError, LedgerError, StoppedError, TcbOpsError, UsageError
+from tcb_ops.hooks import PostgresHooks, needed
 from tcb_ops.i18n import Text, _, verbatim
-from tcb_ops.kinds import provided
 from tcb_ops.ledger import schema
 from tcb_ops.ledger.connections import Connection, Database, DatabaseFault, locked
 from tcb_ops.ledger.locks import lock_folder
@@ -121,7 +121,7 @@ def _open_database(where: str) -> tuple[Database, Path | None]:
         database = Database(str(file.absolute()), name)
     else:
         try:
-            database = provided("postgresql")(where, name)
+            database = needed(PostgresHooks).open(where, name)
         except ImportError:
             raise not_a_ledger(name, _("its database driver is not installed")) from None
     try:

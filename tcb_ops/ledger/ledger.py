@@ -19,8 +19,9 @@ from typing import Any
 
 from tcb_ops.details import Detail, stored
 from tcb_ops.errors import LedgerDamagedError, LedgerError, UsageError
+from tcb_ops.hooks import ClusterHooks, needed
 from tcb_ops.i18n import _, as_list, ngettext
-from tcb_ops.kinds import MissingKind, provided
+from tcb_ops.kinds import MissingKind
 from tcb_ops.ledger.connections import Connection
 from tcb_ops.ledger.files import FORGET, note_what_else, replay, says_more
 from tcb_ops.ledger.locks import hold
@@ -307,6 +308,6 @@ def taken(ledger: Ledger, run: RunRecord) -> Iterator[Callable[[], None]]:
     at_work = "SELECT session FROM cluster_sessions WHERE run = ? AND NOT ended"
     with hold(ledger, run.id) as still_held:
         if ledger.fetch(at_work, (run.number,)):  # its starting process was killed
-            provided("stop_workers")(ledger, run)
+            needed(ClusterHooks).stop_workers(ledger, run)
             still_held()
         yield still_held

@@ -12,7 +12,8 @@ from typing import Any, TypedDict
 import msgspec
 
 from tcb_ops.details import Detail, as_detail, read_detail, stored
-from tcb_ops.kinds import Kind, features, kind_named
+from tcb_ops.hooks import features
+from tcb_ops.kinds import Kind, kind_named
 from tcb_ops.model import SIMULATOR, Outcome, Owner, Reason, Row, RowEnd, Selection
 
 ANSWERS = "why"

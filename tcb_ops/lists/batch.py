@@ -20,10 +20,10 @@ from typing import Any, Literal, Self, TypeAlias, TypeVar, overload
 from tcb_ops.arguments import checked
 from tcb_ops.details import Detail, DetailCode, as_detail, detail, read_detail, stored
 from tcb_ops.errors import UsageError, check_count
-from tcb_ops.formatting import shown, trim
+from tcb_ops.formatting import format_size, sanitize, shown, trim
 from tcb_ops.frames import Given, Lines, Tabular, card, settings_lang
-from tcb_ops.i18n import Bilingual, Lang, Text, _
-from tcb_ops.kinds import row_count
+from tcb_ops.i18n import Bilingual, Lang, Text, _, as_facts, as_list
+from tcb_ops.kinds import environment_count, merchant_count, row_count
 from tcb_ops.lists.input_files import input_error
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.row_files import LocalFiles, SourceCheck, UnusableFile, refuse_sources, whole_source
@@ -432,3 +432,24 @@ class Batch(Tabular):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def facts_line(batch: Batch) -> Text:
+    """Return the facts in one line."""
+    parts: list[object] = [merchant_count(batch.merchants_count), environment_count(batch.envs)]
+    if batch.root is not None:
+        parts.append(format_size(batch.total_bytes))
+    line = _(
+        "{valid:,} of {rows} valid: {facts}",
+        valid=batch.valid,
+        rows=row_count(batch.count),
+        facts=as_facts(parts),
+    )
+    if not (departed := batch.by_departed_merchant()):
+        return line
+    return _(
+        "{line}; {rows:,} of them will not be attempted: the merchant has left ({names})",
+        line=line,
+        rows=sum(count for _merchant, count in departed),
+        names=as_list(dict.fromkeys(sanitize(merchant.name) for merchant, _count in departed), 3),
+    )

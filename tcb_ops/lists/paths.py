@@ -19,8 +19,9 @@ from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import BrokenTableError, UsageError
 from tcb_ops.formatting import EDGE, shown, trim, unguard
 from tcb_ops.frames import Given
+from tcb_ops.hooks import MapHooks, needed
 from tcb_ops.i18n import Text, _, as_list, ngettext
-from tcb_ops.kinds import provided, row_count
+from tcb_ops.kinds import row_count
 from tcb_ops.lists.batch import Batch, OnBad, Problems, Staging
 from tcb_ops.lists.input_files import input_error, refused
 from tcb_ops.lists.merchants import Merchants, Resolve, Unresolved, cached_resolve
@@ -330,7 +331,7 @@ def read_paths(
         text = _("--column {given}=…: the name must be one of {ours}.")
         raise UsageError(text.format(given=shown(unknown[0], 40), ours=", ".join(LIST_COLUMNS.known)))
     name = str(source)
-    map_file = provided("file_map")(file_map, root) if file_map else str
+    map_file = needed(MapHooks).path_map(file_map, root) if file_map else str
     list_columns = replace(LIST_COLUMNS, given=columns)
     with _open_table(source, list_columns, sheet, header_row, rows) as (table, encoding, size, sha256):
         staging = Staging(sha256)

@@ -19,8 +19,8 @@ from typing import TypeAlias
 
 from tcb_ops.details import DetailCode, DetailCodes, detail
 from tcb_ops.formatting import shown
+from tcb_ops.hooks import MapHooks, SourceHooks, hooks
 from tcb_ops.i18n import Text, _
-from tcb_ops.kinds import is_provided, provided
 from tcb_ops.model import Problem, Row, Secret, SourceFile, file_problem, in_object_store, is_source
 from tcb_ops.resources import nearest_path, path_too_long, system_reason
 from tcb_ops.secrets import MASK
@@ -72,7 +72,7 @@ class LocalFiles:
         """Inspect a file, given relative to the root with forward slashes. Links are resolved."""
         if os.path.isabs(file) or ntpath.splitdrive(file)[0]:  # noqa: PTH117  as above
             fix = _("write it relative to the folder of local files, e.g. banner/a.png")
-            if is_provided("file_map"):
+            if hooks(MapHooks):
                 fix = _(
                     "write it relative to the folder of local files, e.g. banner/a.png, or map its folder to one here: --map {mapping}",
                     mapping=quote(f"{shown(file.rpartition('/')[0] or '/')}=FOLDER"),
@@ -199,9 +199,9 @@ SOURCE_FIXES: dict[DetailCodes, Text] = {
 
 def source_check(settings: Callable[[], Settings]) -> SourceCheck:
     """Return what looks at URLs, with these settings where there is one to look at; without the feature, they are refused."""
-    if not is_provided("source_check"):
+    if (sources := hooks(SourceHooks)) is None:
         return refuse_sources
-    loaded = cache(lambda: provided("source_check")(settings))  # it loads the HTTP library
+    loaded = cache(lambda: sources.check(settings))  # it loads the HTTP library
     return lambda urls: loaded()(urls)  # noqa: PLW0108  not before there is a URL
 
 

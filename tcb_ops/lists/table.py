@@ -19,8 +19,8 @@ from typing import Literal, NamedTuple, TypeAlias, TypeVar
 
 from tcb_ops.errors import BrokenTableError, UsageError
 from tcb_ops.formatting import fold, shown, trim
+from tcb_ops.hooks import WorkbookHooks, hooks
 from tcb_ops.i18n import Text, _
-from tcb_ops.kinds import is_provided, provided
 from tcb_ops.lists.input_files import CHANGED, decode, digest, input_error, is_workbook, open_bytes, readable
 from tcb_ops.model import Problem, file_problem
 from tcb_ops.secrets import MASK
@@ -384,11 +384,9 @@ def open_table(
     """
     name = str(source)
     with open_bytes(source) as raw:
-        if is_workbook(raw) and is_provided("read_workbook"):
+        if is_workbook(raw) and (workbooks := hooks(WorkbookHooks)):
             with readable(name):
-                table: Table = provided("read_workbook")(
-                    raw, rate, sheet=sheet, header_line=header_line, rows=rows
-                )
+                table = workbooks.read(raw, rate, sheet, header_line, rows)
             yield table, table.layout.en, *digest(raw)
             return
         if sheet:

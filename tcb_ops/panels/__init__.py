@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tcb_ops.arguments import checked
 from tcb_ops.errors import InputError
-from tcb_ops.kinds import ANY_KIND, load, provided
+from tcb_ops.hooks import AuditHooks, SimulatorHooks, needed
+from tcb_ops.kinds import ANY_KIND
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -133,11 +134,9 @@ def audit(*, note: str = "", cluster: str = "", yes: bool = False) -> Run:
     """
 
     def start(context: PanelContext, **options: Any) -> RunHandle:
-        begin = load("tcb_ops.features.health.audit:start_audit")
-        started: RunHandle = begin(context.merchants, cluster=cluster or None, **options)
-        return started
+        return needed(AuditHooks).start(context.merchants, cluster=cluster or None, **options)
 
-    return _run("panels.audit", start, yes=yes, note=note, cluster=cluster)
+    return _run("", start, yes=yes, note=note, cluster=cluster)
 
 
 @checked
@@ -163,7 +162,7 @@ def _run(panel: str, start: Any, *, yes: bool, **given: Any) -> Run:
 
 
 def _panel(name: str, **given: Any) -> Run:
-    """Display a panel; return the run that it shows. Raises UsageError where there are no widgets."""
+    """Display a panel of `notebook_panels`, or that of audits; return the run that it shows. Raises UsageError where there are no widgets."""
     from importlib.util import find_spec
 
     from tcb_ops.engine.next_commands import install
@@ -179,7 +178,7 @@ def _panel(name: str, **given: Any) -> Run:
     from tcb_ops.panels import notebook_panels
     from tcb_ops.panels.context import context_in_use
 
-    panel_class = getattr(notebook_panels, name, None) or provided(name)
+    panel_class = getattr(notebook_panels, name) if name else needed(AuditHooks).panel
     panel = panel_class(context_in_use(), notebook_panels.PanelOptions(**given))
     display(panel)  # type: ignore[no-untyped-call]  # IPython's
     return notebook_panels.PanelRun(panel)
@@ -189,6 +188,6 @@ def use_ledger(ledger: str = "", lang: str = "") -> Settings:
     """Read `ledger`, a file or a URL ("": the sample's of 30 days), in all calls that name no settings; return its settings."""
     from tcb_ops.settings import set_default_settings
 
-    settings: Settings = provided("analysis")(ledger, lang)
+    settings = needed(SimulatorHooks).analysis(ledger, lang)
     set_default_settings(settings)
     return settings

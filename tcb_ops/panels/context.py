@@ -13,9 +13,9 @@ from tcb_ops import api
 from tcb_ops.engine.limits import RunLimits
 from tcb_ops.engine.next_commands import quoted
 from tcb_ops.errors import InputError, UsageError
-from tcb_ops.frames import card
+from tcb_ops.hooks import SimulatorHooks, needed
 from tcb_ops.i18n import Lang, Text, _, verbatim
-from tcb_ops.kinds import merchant_count, provided
+from tcb_ops.kinds import merchant_count
 from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.merchants import Merchants, read_merchants
 from tcb_ops.lists.paths import read_paths
@@ -112,7 +112,9 @@ class PanelContext:
         return self.describe_target().of(self.lang)
 
     def _repr_html_(self) -> str | None:
-        return card("target_html", self.describe_target(), self.live, self.lang)
+        from tcb_ops.reports.cards import target_html
+
+        return target_html(self.describe_target(), self.live, self.lang)
 
 
 def open_context(target: str = "", where: str = "", lang: str = "") -> PanelContext:
@@ -134,7 +136,7 @@ def open_context(target: str = "", where: str = "", lang: str = "") -> PanelCont
         raise UsageError(_('lang = "{lang}": write "en" or "zh".', lang=lang))
     simulated, own = target == "simulator", load_settings(options={"lang": lang or None})
     sample = simulated and not own.is_rehearsal
-    settings = provided("practice")(own.lang) if sample else identified(own)
+    settings = needed(SimulatorHooks).practice(own.lang) if sample else identified(own)
     if not simulated and settings.origin.file is None and not settings.merchants.exists():
         raise UsageError(
             _(

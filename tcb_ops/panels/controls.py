@@ -19,8 +19,8 @@ import ipywidgets as widgets
 
 from tcb_ops.errors import TcbOpsError, UsageError
 from tcb_ops.formatting import format_size
+from tcb_ops.hooks import PdfHooks, hooks
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_facts, in_panel, pgettext, verbatim
-from tcb_ops.kinds import is_provided, provided
 from tcb_ops.model import Outcome
 from tcb_ops.panels.context import PanelContext
 from tcb_ops.panels.html import file_links, message, report_links
@@ -338,7 +338,8 @@ class ExportMenu(Menu):
         self._exported()
         chosen = run.final() if final else run
         folder = Path(f"reports/{chosen.id}{'-final' * final}")
-        chosen.export(folder, pdf=is_provided("chromium") and provided("chromium")() is not None)
+        printing = hooks(PdfHooks)
+        chosen.export(folder, pdf=printing is not None and printing.find_chromium() is not None)
         self.files.value = file_links(folder)
         done = _("Run {id} was exported to {folder}.", id=chosen.id, folder=folder)
         self._worker.say(done, "good", line=self.line)

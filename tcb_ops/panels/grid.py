@@ -15,8 +15,9 @@ from typing import Any
 import anywidget
 import traitlets
 
+from tcb_ops.hooks import DiagnosisHooks, hooks
 from tcb_ops.i18n import Text, _, in_panel, pgettext, verbatim
-from tcb_ops.kinds import Kind, is_provided
+from tcb_ops.kinds import Kind
 from tcb_ops.ledger.records import RowRecord, Tally
 from tcb_ops.model import Outcome
 from tcb_ops.panels.controls import Worker
@@ -134,7 +135,7 @@ class RunGrid(anywidget.AnyWidget):
         causes = causes_of(tallies)
         groups = by_code([c for c in causes if c.code != Outcome.PENDING])
         self.lines, self.groups = drawn, groups
-        asks, kind = is_provided("Run.why") and not running, run.record.kind
+        asks, kind = hooks(DiagnosisHooks) is not None and not running, run.record.kind
         shown = render_causes(groups, self.verdicts, kind, self._lang, asks=asks, zone=self._zone)
         self.causes = shown if groups else ""
         self._codes = [

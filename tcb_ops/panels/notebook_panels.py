@@ -15,15 +15,15 @@ from tcb_ops.engine.list_kinds import LINKS, UPLOAD
 from tcb_ops.engine.plan import RunSpec, list_spec
 from tcb_ops.errors import UsageError
 from tcb_ops.frames import NoRun
+from tcb_ops.hooks import BackupHooks, StoredHooks, hooks
 from tcb_ops.i18n import NOTHING, Text, _, pgettext
-from tcb_ops.kinds import Kind, is_provided, provided, row_count
-from tcb_ops.lists.batch import Batch
+from tcb_ops.kinds import Kind, row_count
+from tcb_ops.lists.batch import Batch, facts_line
 from tcb_ops.panels.context import LINKS_FILE, PanelContext, RefusedList
 from tcb_ops.panels.controls import ActionButton, Menu, Worker, html_area, show, tick_box
 from tcb_ops.panels.html import STYLE, render_run_below
 from tcb_ops.panels.list_reader import ListReader
 from tcb_ops.panels.run_monitor import RunBrowser, RunMonitor
-from tcb_ops.preflight import facts_line
 from tcb_ops.run import FOR_USERS, Run, RunHandle
 from tcb_ops.start import ResumeOptions, StartOptions, unfinished_run
 
@@ -359,15 +359,15 @@ class UploadPanel(ListPanel):
 
     def _parts(self) -> list[Any]:
         parts = super()._parts()
-        if is_provided("stored_files"):
-            self.stored = provided("stored_files")(self.worker, self.context, self.monitor)
+        if stored := hooks(StoredHooks):
+            self.stored = stored.panel(self.worker, self.context, self.monitor)
         return parts
 
     def _input_parts(self) -> list[Any]:
         none = _("none: files that it replaces cannot be put back").of(self.lang)
         label, given = _("Backup folder"), self.given.backup
         self.backup = self.worker.field(widgets.Text, label, "op-backup", placeholder=none, value=given)
-        show(self.backup, shown=is_provided("backup_folder"))
+        show(self.backup, shown=hooks(BackupHooks) is not None)
         return [*super()._input_parts(), self.backup]
 
     def _changed(self) -> None:

@@ -19,8 +19,9 @@ from tcb_ops import api
 from tcb_ops.catalogue import COMPONENT_MARK
 from tcb_ops.engine.progress import Progress, ProgressMeter
 from tcb_ops.errors import RunNotFoundError, TcbOpsError, UsageError
+from tcb_ops.hooks import DiagnosisHooks, needed
 from tcb_ops.i18n import NOTHING, Text, _, as_lines, as_sentences
-from tcb_ops.kinds import ANY_KIND, Kind, provided, row_count
+from tcb_ops.kinds import ANY_KIND, Kind, row_count
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.model import Outcome, Selection
 from tcb_ops.panels.context import PanelContext
@@ -336,7 +337,7 @@ class RunMonitor(widgets.VBox):
         if (run := self.run) is None:
             return
         self._worker.say(_("Asking WeChat about {code} …", code=code))
-        for diagnosis in provided("why_code")(run, code, self._context.settings):
+        for diagnosis in needed(DiagnosisHooks).why_code(run, code, self._context.settings):
             self.grid.verdicts[code] = diagnosis.verdict
         self._draw_grid(run)
         self._worker.say(*describe_end(run, None, time.time()), stays=True)

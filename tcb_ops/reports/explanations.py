@@ -9,14 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, tzinfo
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tcb_ops.catalogue import COMPONENT_MARK, ETAG_MISMATCH, Decision, all_reasons, entry_of
 from tcb_ops.catalogue import errcode as errcode_entry
 from tcb_ops.catalogue import store_code as store_code_entry
 from tcb_ops.details import Detail, detail
+from tcb_ops.hooks import DiagnosisHooks, WechatVerdict, hooks
 from tcb_ops.i18n import NOTHING, Bilingual, Joined, Lang, Text, _, as_list, as_sentences, verbatim
-from tcb_ops.kinds import counted, counted_rows, is_provided, provided
+from tcb_ops.kinds import counted, counted_rows
 from tcb_ops.ledger.records import LaterChange, RunRecord, Tally
 from tcb_ops.model import Outcome, Owner, Reason, RowEnd
 from tcb_ops.secrets import redact
@@ -167,10 +168,8 @@ def code_label(code: str) -> Text:
 
 def merchant_text(code: str, appid: str = "", merchant: str = "", env: str = "") -> Text | None:
     """Return what to tell a merchant that must act about a code; None where it need not, or no feature has the texts."""
-    text: Text | None = None
-    if is_provided("presumed_verdict"):
-        text = provided("presumed_verdict")(code, appid, merchant, env).message
-    return text
+    diagnosis = hooks(DiagnosisHooks)
+    return None if diagnosis is None else diagnosis.presumed(code, appid, merchant, env).message
 
 
 def answered_at(ledger: LedgerReader, run: RunRecord) -> dict[str, float]:
@@ -186,12 +185,13 @@ def answered_at(ledger: LedgerReader, run: RunRecord) -> dict[str, float]:
     return last
 
 
-def kept_verdicts(reader: LedgerReader, run: RunRecord) -> list[Any]:
+def kept_verdicts(reader: LedgerReader, run: RunRecord) -> list[WechatVerdict]:
     """Return what WeChat answered about codes of a run, without what it was asked before a row's last answer.
 
     Each has `code`, `who_acts`, `meaning`, `action`, `message`, `lines()`, and `at`, when it was asked.
     """
-    verdicts = provided("kept_verdicts")(run.settings) if is_provided("kept_verdicts") else []
+    diagnosis = hooks(DiagnosisHooks)
+    verdicts = diagnosis.kept(run.settings) if diagnosis is not None else []
     last = answered_at(reader.ledger, run) if verdicts else {}
     return [verdict for verdict in verdicts if verdict.at >= last.get(verdict.code, 0.0)]
 

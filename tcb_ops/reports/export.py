@@ -26,8 +26,9 @@ import msgspec
 from tcb_ops.engine.next_commands import command, of_run, quoted
 from tcb_ops.errors import LedgerError, StoppedError, UsageError
 from tcb_ops.frames import card, settings_lang
+from tcb_ops.hooks import PdfHooks, WorkbookHooks, hooks, needed
 from tcb_ops.i18n import Text, _
-from tcb_ops.kinds import is_provided, provided, row_count
+from tcb_ops.kinds import row_count
 from tcb_ops.ledger.ledger import Ledger
 from tcb_ops.ledger.reader import LedgerReader
 from tcb_ops.ledger.records import ANSWERS, RunRecord
@@ -42,7 +43,7 @@ from tcb_ops.settings import Settings, without_dots
 
 RESULTS, FAILED, ERRCODES, PAGE = "results.csv", "failed.csv", "errcodes.csv", "report.html"
 WORKBOOK, PDF = "report.xlsx", "report.pdf"
-ALWAYS = (RESULTS, FAILED, ERRCODES, PAGE, *([WORKBOOK] if is_provided(WORKBOOK) else []))
+ALWAYS = (RESULTS, FAILED, ERRCODES, PAGE, *([WORKBOOK] if hooks(WorkbookHooks) else []))
 """The files of every report; others are the PDF, and the mark of a simulated run."""
 _LOG = logging.getLogger("tcb_ops.reports")
 DEMO_LEDGER = "ledger"
@@ -137,7 +138,7 @@ def export(
     `replace`, a report of another run is replaced. Raises UsageError if anything else is at `dest` (nothing is changed),
     StoppedError if the disk fails or the report would contain a secret (an existing report is kept).
     """
-    add_pdf = provided("pdf") if pdf or settings.report.pdf else None
+    add_pdf = needed(PdfHooks).add if pdf or settings.report.pdf else None
     check_destination(dest, run.id, replace=replace)
     real, file, trouble = _real(dest), Path(), None
     try:
@@ -210,7 +211,7 @@ def _write(
     summary = RunSummary(snapshot, run)
     write_errcodes(summary.causes, folder / ERRCODES, settings.lang)
     if WORKBOOK in ALWAYS:
-        provided(WORKBOOK)(snapshot, summary, folder / WORKBOOK, settings, now=now)
+        needed(WorkbookHooks).write_report(snapshot, summary, folder / WORKBOOK, settings, now)
     if run.simulated:
         mark = _(
             "Run {id} was a rehearsal: it went to a simulator on the same machine ({target}). Nothing reached "

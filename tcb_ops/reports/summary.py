@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tcb_ops.catalogue import COMPONENT_MARK, ETAG_MISMATCH, Decision, Scope, entry_of
 from tcb_ops.details import merged
+from tcb_ops.hooks import StoredHooks, hooks
 from tcb_ops.i18n import Joined, Lang, Text, as_sentences, ngettext, verbatim
-from tcb_ops.kinds import is_provided, provided
 from tcb_ops.ledger.records import LaterChange, RowRecord, RunRecord, Tally, count_outcomes
 from tcb_ops.model import STORED_OUTCOMES, Outcome, Reason
 from tcb_ops.reports.explanations import merchant_text, source_message, why
@@ -126,8 +126,8 @@ class RunSummary:
         """The later runs that undid, deleted or overwrote files of this upload, the newest first."""
         self.confirmed: tuple[str, dict[Outcome, int]] | None = None
         """The run that confirmed this upload, and its rows by outcome; None without one since the last change."""
-        if run.kind.sends_files and is_provided("after_upload"):
-            self.changed_by, self.confirmed = provided("after_upload")(reader, run)
+        if run.kind.sends_files and (stored := hooks(StoredHooks)):
+            self.changed_by, self.confirmed = stored.after_upload(reader, run)
         self.tallies: Sequence[Tally] = reader.tallies(run)
 
     @property

@@ -22,8 +22,8 @@ import msgspec
 
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import SettingsError, TokenError
+from tcb_ops.hooks import TokenHooks, needed
 from tcb_ops.i18n import Text, _
-from tcb_ops.kinds import provided
 from tcb_ops.model import Secret
 from tcb_ops.resources import raise_if_exhausted, system_reason
 from tcb_ops.settings import Settings
@@ -71,8 +71,7 @@ def open_source(settings: Settings) -> TokenSource:
     tokens = settings.tokens
     if tokens.source == "file":
         return FileTokens(tokens.file)
-    source: TokenSource = provided(tokens.source)(settings)
-    return source
+    return needed(TokenHooks).sources[tokens.source](settings)
 
 
 def is_token(value: object) -> TypeGuard[str]:

@@ -56,7 +56,7 @@ def test_an_sqlite_ledger_loads_nothing_of_postgresql(tmp_path: Path) -> None:
 def test_importing_loads_no_heavy_library_and_panels_need_no_command_line() -> None:
     assert {"pandas", "sqlite3", "aiohttp", "httpx", "click", "rich"} & loaded_by("import tcb_ops") == set()
     assert {"click", "rich"} & loaded_by("import tcb_ops.panels") == set()
-    reports = "import tcb_ops.reports.export, tcb_ops.features.evidence.verify, tcb_ops.features.frames.cards"
+    reports = "import tcb_ops.reports.export, tcb_ops.features.evidence.verify, tcb_ops.reports.cards"
     assert {"aiohttp", "httpx", "pandas", "rich"} & loaded_by(reports) == set()
     heavy = {"pandas", "sqlite3", "aiohttp", "httpx", "asyncio", "rich.console"}
     assert heavy & loaded_by("from tcb_ops.cli.main import run; run(['-h'])") == set()

@@ -1,5 +1,6 @@
 """A feature can be deleted with its folder: the main job works without it, and nothing names it."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -15,13 +16,12 @@ import tcb_ops as tcb
 from tcb_ops.cli.main import run
 from tcb_ops.features.health.doctor import all_checks
 from tcb_ops.features.simulator.faults import Fault
+from tcb_ops.hooks import LazyFunction, features
 
 PACKAGE = Path(tcb.__file__).parent
 COMMANDS = {
     "cluster": (),
-    "dry_run": (),
     "evidence": ("diff latest latest", "verify again", "diff", "verify"),
-    "frames": (),
     "health": (
         *(
             "audit",
@@ -48,7 +48,6 @@ OPTIONS = {
     "check --mark": "Workbooks are not installed.",
     "upload --backup saved": "Backups are not installed.",
     "upload --cluster local:2": "Clusters are not installed.",
-    "upload --dry-run": "Dry runs are not installed.",
     "upload --map D:=files": "Maps of folders are not installed.",
     "upload --pdf": "PDF reports are not installed.",
     "report --into list.xlsx": "Workbooks are not installed.",
@@ -152,7 +151,6 @@ def test_an_option_whose_feature_is_missing_is_refused_before_the_first_call_and
     execute = open_without(
         *(
             "cluster",
-            "dry_run",
             "health",
             "notebooks",
             "sources",
@@ -217,3 +215,17 @@ def test_doctor_makes_a_features_check_while_the_feature_is_there(open_without, 
     (result,) = open_without("notebooks")("doctor --json")
     left = {each["check"] for each in result.json["checks"]}
     assert (brought - left, left - brought) == ({"pdf"}, set())
+
+
+def test_each_hook_is_a_function_that_exists():
+    given = [hook for feature in features().values() for hook in (*feature.hooks, *feature.checks)]
+    lazy = [
+        value for hook in given for value in (hook, *functions_of(hook)) if isinstance(value, LazyFunction)
+    ]
+    assert len(lazy) > 30
+    assert all(callable(each.found()) for each in lazy)
+
+
+def functions_of(hook):
+    values = [getattr(hook, each.name) for each in dataclasses.fields(hook)]
+    return [each for value in values for each in (value.values() if isinstance(value, dict) else [value])]

@@ -1,11 +1,21 @@
 """Workers of Dask that share a run."""
 
-from tcb_ops.kinds import Feature
+from typing import TYPE_CHECKING
+
+from tcb_ops.hooks import ClusterHooks, Feature, lazily
+
+if TYPE_CHECKING:
+    from tcb_ops.features.cluster import coordinator as _coordinator
+    from tcb_ops.features.cluster import task as _task
+else:
+    _coordinator, _task = lazily(__name__, "coordinator", "task")
 
 FEATURE = Feature(
-    provides={
-        "cluster": "tcb_ops.features.cluster.coordinator:check_cluster",
-        "cluster_runner": "tcb_ops.features.cluster.coordinator:opened_runner",
-        "stop_workers": "tcb_ops.features.cluster.task:stop_workers",
-    },
+    hooks=[
+        ClusterHooks(
+            check=_coordinator.check_cluster,
+            runner=_coordinator.opened_runner,
+            stop_workers=_task.stop_workers,
+        )
+    ],
 )

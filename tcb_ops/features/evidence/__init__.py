@@ -1,13 +1,17 @@
 """What happened: what changed from one run to a later one, codes by day, and whether a report is as it was written."""
 
-from tcb_ops.kinds import Feature
+from typing import TYPE_CHECKING
+
+from tcb_ops.hooks import ComparisonHooks, Feature, lazily
+
+if TYPE_CHECKING:
+    from tcb_ops.features.evidence import diffs as _diffs
+else:
+    (_diffs,) = lazily(__name__, "diffs")
 
 FEATURE = Feature(
     commands={
         "inspect": ["tcb_ops.features.evidence.command:diff", "tcb_ops.features.evidence.command:verify"]
     },
-    provides={
-        "Run.changes": "tcb_ops.features.evidence.diffs:compare",
-        "history": "tcb_ops.features.evidence.history:history",
-    },
+    hooks=[ComparisonHooks(compare=_diffs.compare)],
 )

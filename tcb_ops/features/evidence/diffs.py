@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any, Unpack
 from tcb_ops.arguments import checked
 from tcb_ops.errors import UsageError
 from tcb_ops.features.evidence.queries import pairs_by_line, rows_by_path
-from tcb_ops.frames import card, frame_by
 from tcb_ops.i18n import Joined, Text, _, verbatim
 from tcb_ops.model import Outcome, Reason
+from tcb_ops.reports.cards import sections_html
+from tcb_ops.reports.data_frames import frame_of
 from tcb_ops.reports.explanations import why
 from tcb_ops.reports.findings import FindingLine, FindingSection
 from tcb_ops.run import Run, environments_of
@@ -131,10 +132,10 @@ class Diff:
     def frame(self) -> pd.DataFrame:
         """Return the lines as a DataFrame: change, merchant, appid, env, before, after (string), rows (Int64)."""
         lines = map(attrgetter(*DIFF_COLUMNS), self.lines)
-        return frame_by("frame_of", DIFF_COLUMNS, lines)
+        return frame_of(DIFF_COLUMNS, lines)
 
     def _repr_html_(self) -> str | None:
-        return card("sections_html", diff_verdict(self), self.sections(), self.settings.lang)
+        return sections_html(diff_verdict(self), self.sections(), self.settings.lang)
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `diff --json` prints."""

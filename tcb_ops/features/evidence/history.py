@@ -22,10 +22,11 @@ from tcb_ops.errors import ArgumentError, LedgerDamagedError, UsageError, check_
 from tcb_ops.features.evidence.drawings import CODES, chart, macros
 from tcb_ops.features.evidence.queries import by_cell, tried_again
 from tcb_ops.formatting import fold
-from tcb_ops.frames import Lines, NoRun, Tabular, frame_by
+from tcb_ops.frames import Lines, NoRun, Tabular
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_list, as_sentences, ngettext
 from tcb_ops.kinds import ANY_KIND, Kind, MissingKind, all_kinds, kind_names, merchant_count, row_count
 from tcb_ops.model import Outcome, Reason
+from tcb_ops.reports.data_frames import frame_of
 from tcb_ops.reports.explanations import code_label, why
 from tcb_ops.reports.summary import most_first
 from tcb_ops.run import Run
@@ -329,7 +330,7 @@ class History:
         """Return the rows that did not succeed: day (datetime64[s]), kind, merchant, appid, env, code (string), rows (Int64)."""
         names = ("day", "kind", "merchant", "appid", "env", "code", "rows")
         lines = ((line.day, str(line.kind), *attrgetter(*names[2:])(line)) for line in self.lines)
-        return frame_by("frame_of", names, lines, timezone=self.settings.timezone)
+        return frame_of(names, lines, timezone=self.settings.timezone)
 
     # --- how it is shown ------------------------------------------------------------------------------------------
 

@@ -1,13 +1,40 @@
 """Whether merchants and their rows can succeed, and who must act: audits, why rows failed, the merchants file, doctor."""
 
+from __future__ import annotations
+
 from enum import unique
+from typing import TYPE_CHECKING, Any
 
 from tcb_ops.details import DetailCodes
+from tcb_ops.hooks import AuditHooks, DiagnosisHooks, Feature, lazily
 from tcb_ops.i18n import _
-from tcb_ops.kinds import Feature
 from tcb_ops.model import Outcome, Reason
 
 _ROOM = "tcb_ops.features.health"
+if TYPE_CHECKING:
+    from tcb_ops.features.health import audit as _audit
+    from tcb_ops.features.health import audit_command as _audit_command
+    from tcb_ops.features.health import merchants as _merchants
+    from tcb_ops.features.health import notifications as _notifications
+    from tcb_ops.features.health import panel as _panel
+    from tcb_ops.features.health import verdicts as _verdicts
+    from tcb_ops.features.health import why as _why
+    from tcb_ops.lists.merchants import Merchants
+    from tcb_ops.run import Run, RunHandle
+else:
+    _audit, _audit_command, _merchants, _notifications, _panel, _verdicts, _why = lazily(
+        __name__, "audit", "audit_command", "merchants", "notifications", "panel", "verdicts", "why"
+    )
+
+
+def _start_audit(merchants: Merchants, **options: Any) -> RunHandle:
+    return _audit.start_audit(merchants, **options)
+
+
+def _ask_why(run: Run, every: bool) -> Any:
+    return _why.why(run, every=every)
+
+
 FEATURE = Feature(
     kinds={"audit": f"{_ROOM}.audit_kind:AUDIT"},
     settings={
@@ -24,18 +51,24 @@ FEATURE = Feature(
         ],
         "setup": [f"{_ROOM}.doctor_command:doctor", f"{_ROOM}.merchants_command:merchants"],
     },
-    provides={
-        "Run.audit": f"{_ROOM}.audit:audited",
-        "Run.why": f"{_ROOM}.why:why",
-        "kept_verdicts": f"{_ROOM}.verdicts:kept_verdicts",
-        "panels.audit": f"{_ROOM}.panel:AuditPanel",
-        "presumed_verdict": f"{_ROOM}.verdicts:presumed_verdict",
-        "runs --stale": f"{_ROOM}.audit_command:watch_audits",
-        "short_of_calls": f"{_ROOM}.merchants:warn_of_few_calls",
-        "why_code": f"{_ROOM}.why:why_code",
-    },
     reasons="features/health/reasons.csv",
-    checks=[f"{_ROOM}.notifications:receivers_check"],
+    hooks=[
+        AuditHooks(
+            announce=_audit_command.announce,
+            panel=_panel.AuditPanel,
+            result=_audit.audited,
+            start=_start_audit,
+            watch=_audit_command.watch_audits,
+        ),
+        DiagnosisHooks(
+            kept=_verdicts.kept_verdicts,
+            presumed=_verdicts.presumed_verdict,
+            warn_of_few_calls=_merchants.warn_of_few_calls,
+            why=_ask_why,
+            why_code=_why.why_code,
+        ),
+    ],
+    checks=[_notifications.receivers_check],
 )
 
 HEALTHY = Outcome.define("healthy", _("healthy"), 3, succeeded=True)

@@ -45,8 +45,9 @@ def _show(console: Console, deliveries: Iterable[Notification]) -> None:
 def announce(run: Run, console: Console) -> list[dict[str, Any]]:
     """Send the message about a finished audit to receivers whose `on` applies; return the deliveries for `--json`."""
     from tcb_ops.features.health import notifications
+    from tcb_ops.features.health.audit_kind import AUDIT
 
-    if not (run.settings.section("notify") and run.record.has_findings):
+    if run.record.kind != AUDIT or not run.settings.section("notify"):
         return []
     with console.waiting(_("Sending the message about this audit")):
         deliveries = notifications.notify(run.id, on_demand=False, settings=run.settings)

@@ -13,11 +13,13 @@ from tcb_ops.engine.stop_errors import stop_reason
 from tcb_ops.errors import LedgerDamagedError, OutageError, PlatformStopError, TcbOpsError, TokenSourceError
 from tcb_ops.features.health import HEALTHY, NOT_ASKED, REFUSED_TOKENS, UNHEALTHY, interfaces
 from tcb_ops.features.health.verdicts import presumed
+from tcb_ops.hooks import ComparisonHooks, hooks
 from tcb_ops.i18n import Text, _, as_list, pgettext
-from tcb_ops.kinds import Kind, counted, environment_count, is_provided, provided
+from tcb_ops.kinds import Kind, counted, environment_count
 from tcb_ops.model import Outcome, Owner, Reason, Row, RowEnd, Selection
 
 if TYPE_CHECKING:
+    from tcb_ops.engine.calls import CallContext, Calls
     from tcb_ops.engine.plan import RunSpec
     from tcb_ops.features.health.audit_result import AuditResult
     from tcb_ops.ledger.reader import LedgerReader
@@ -38,7 +40,6 @@ class AuditKind(Kind):
     """Audits. A row is an environment, and a problem of every merchant ends the audit instead of leaving it unfinished."""
 
     name = "audit"
-    calls_at = "tcb_ops.features.health.audit_calls:AuditCalls"
     label = _("audit")
     report_title = _("Audit report")
     done = _("healthy")
@@ -48,7 +49,12 @@ class AuditKind(Kind):
     clustered = surveys = True
     has_list = False
     unanswered = Outcome.UNKNOWN
-    announce = "tcb_ops.features.health.audit_command:announce"
+
+    def calls(self, context: CallContext) -> Calls:
+        """Return the calls of its rows."""
+        from tcb_ops.features.health.audit_calls import AuditCalls
+
+        return AuditCalls(context)
 
     def end_of(self, end: RowEnd) -> RowEnd:
         """Return how an environment ends, from how a row of a list would have ended.
@@ -108,9 +114,9 @@ class AuditKind(Kind):
         run, changes, damage = summary.run, None, None
         try:
             before = reader.ledger.previous(run, receiver)
-            if before is not None and is_provided("Run.changes"):
+            if before is not None and (comparison := hooks(ComparisonHooks)):
                 only = getattr(reader, "only", None)
-                changes = provided("Run.changes")(reader.ledger, before, run, settings, only)
+                changes = comparison.compare(reader.ledger, before, run, settings, only)
         except LedgerDamagedError as error:
             damage = error.text
         return audit_result(reader, summary, changes, settings, damage)

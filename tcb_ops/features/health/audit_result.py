@@ -19,7 +19,7 @@ from tcb_ops.engine.stop_errors import stop_text
 from tcb_ops.features.health import HEALTHY, UNHEALTHY, AuditCode
 from tcb_ops.features.health.audit_calls import PERMISSIONS, QUOTA
 from tcb_ops.formatting import shown
-from tcb_ops.frames import Lines, Tabular, card, settings_lang
+from tcb_ops.frames import Lines, Tabular, settings_lang
 from tcb_ops.i18n import Lang, Text, _
 from tcb_ops.kinds import environment_count
 from tcb_ops.ledger.reader import LedgerReader
@@ -225,7 +225,9 @@ class AuditResult(Tabular):
         return Lines(self.summary(), names, lines, len(lines))
 
     def _repr_html_(self) -> str | None:
-        return card("findings_html", self, settings_lang())
+        from tcb_ops.reports.cards import findings_html
+
+        return findings_html(self, settings_lang())
 
     def to_json(self, lang: Lang) -> dict[str, Any]:
         """Return the object under `audit` in `--json`."""

@@ -22,8 +22,9 @@ from tcb_ops.engine.loop import submit_coroutine
 from tcb_ops.errors import InputError, SettingsError, TcbOpsError, TransportError, TransportFault
 from tcb_ops.features.health.questions import ask_about
 from tcb_ops.features.health.verdicts import SKEWED, Actor, Facts, clock_text, presumed_verdict, verdict_of
+from tcb_ops.hooks import features
 from tcb_ops.i18n import CommandText, _, as_clauses, as_facts, as_lines, as_list, ngettext, pgettext, verbatim
-from tcb_ops.kinds import environment_count, features, load, merchant_count
+from tcb_ops.kinds import environment_count, merchant_count
 from tcb_ops.ledger.database import not_a_ledger, on_network
 from tcb_ops.ledger.ledger import Ledger
 from tcb_ops.lists.input_files import format_problem
@@ -71,7 +72,7 @@ def all_checks(
     fix = _("Fix the token source ([tokens] in the settings).")
     probe = partial(call_with_token, settings, where)
     yield DoctorCheck("tokens", _("token source"), probe, fix, ("target",))
-    brought = (load(reference)(settings) for feature in features().values() for reference in feature.checks)
+    brought = (check(settings) for feature in features().values() for check in feature.checks)
     yield from filter(None, brought)
 
 

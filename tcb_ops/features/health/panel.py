@@ -7,12 +7,12 @@ from typing import Any
 from tcb_ops.engine.plan import RunSpec
 from tcb_ops.features.health.audit import start_audit
 from tcb_ops.features.health.audit_kind import AUDIT, audit_spec
-from tcb_ops.frames import card
 from tcb_ops.i18n import Text, _, pgettext
 from tcb_ops.kinds import environment_count, merchant_count
 from tcb_ops.panels.controls import html_area
 from tcb_ops.panels.html import heading
 from tcb_ops.panels.notebook_panels import RunForm
+from tcb_ops.reports.cards import findings_html
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.start import StartOptions
 
@@ -34,7 +34,7 @@ class AuditPanel(RunForm):
 
     def _render_changes(self, run: Run) -> str:
         result = run.audit()
-        changes = card("findings_html", result, self.lang) if result.previous is not None else None
+        changes = findings_html(result, self.lang) if result.previous is not None else None
         return heading(_("Since the previous audit").of(self.lang)) + changes if changes else ""
 
     def _is_same_work(self, run: Run) -> bool:

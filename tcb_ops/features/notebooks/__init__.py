@@ -1,14 +1,19 @@
 """The notebooks, interactive and headless; and the printing of a page by a Chromium on this machine, for report.pdf."""
 
-from tcb_ops.kinds import Feature
+from typing import TYPE_CHECKING
+
+from tcb_ops.hooks import Feature, PdfHooks, lazily
+
+if TYPE_CHECKING:
+    from tcb_ops.features.notebooks import checks as _checks
+    from tcb_ops.features.notebooks import printing as _printing
+else:
+    _checks, _printing = lazily(__name__, "checks", "printing")
 
 FEATURE = Feature(
     commands={
         "notebooks": ["tcb_ops.features.notebooks.command:notebook", "tcb_ops.features.notebooks.command:lab"]
     },
-    provides={
-        "chromium": "tcb_ops.features.notebooks.printing:find_chromium",
-        "pdf": "tcb_ops.features.notebooks.printing:add_pdf",
-    },
-    checks=["tcb_ops.features.notebooks.checks:browser_check"],
+    hooks=[PdfHooks(add=_printing.add_pdf, find_chromium=_printing.find_chromium)],
+    checks=[_checks.browser_check],
 )

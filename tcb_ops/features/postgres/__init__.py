@@ -1,5 +1,14 @@
 """A ledger in PostgreSQL, for several hosts and users."""
 
-from tcb_ops.kinds import Feature
+from typing import TYPE_CHECKING
 
-FEATURE = Feature(provides={"postgresql": "tcb_ops.features.postgres.database:PostgreSQL"})
+from tcb_ops.hooks import Feature, PostgresHooks, lazily
+
+if TYPE_CHECKING:
+    from tcb_ops.features.postgres import database as _database
+else:
+    (_database,) = lazily(__name__, "database")
+
+FEATURE = Feature(
+    hooks=[PostgresHooks(open=_database.PostgreSQL)],
+)

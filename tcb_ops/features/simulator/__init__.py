@@ -1,6 +1,14 @@
 """A simulator of the WeChat platform and of COS on loopback, for tests, practice and the demo."""
 
-from tcb_ops.kinds import Feature
+from typing import TYPE_CHECKING
+
+from tcb_ops.hooks import Feature, SimulatorHooks, lazily
+
+if TYPE_CHECKING:
+    from tcb_ops.features.simulator import sample as _sample
+    from tcb_ops.features.simulator import server as _server
+else:
+    _sample, _server = lazily(__name__, "sample", "server")
 
 FEATURE = Feature(
     settings={"simulator": "tcb_ops.features.simulator.settings:SimulatorSettings"},
@@ -10,10 +18,12 @@ FEATURE = Feature(
             "tcb_ops.features.simulator.command:demo",
         ]
     },
-    provides={
-        "analysis": "tcb_ops.features.simulator.sample:analysis_settings",
-        "practice": "tcb_ops.features.simulator.sample:practice",
-        "init --practice": "tcb_ops.features.simulator.sample:write_practice",
-        "simulator": "tcb_ops.features.simulator.server:embedded",
-    },
+    hooks=[
+        SimulatorHooks(
+            analysis=_sample.analysis_settings,
+            embedded=_server.embedded,
+            practice=_sample.practice,
+            write_practice=_sample.write_practice,
+        )
+    ],
 )

@@ -1,10 +1,13 @@
 """Files that are elsewhere than the list says: at https URLs, and in folders of other machines (`--map`)."""
 
+from __future__ import annotations
+
 from enum import unique
+from typing import TYPE_CHECKING
 
 from tcb_ops.details import DetailCodes
+from tcb_ops.hooks import Feature, MapHooks, SourceHooks, lazily
 from tcb_ops.i18n import _
-from tcb_ops.kinds import Feature
 
 
 @unique
@@ -23,11 +26,25 @@ class SourceCode(DetailCodes):
     SOURCE_ENCODED = _("{url} is sent with Content-Encoding, so these are not the file's own bytes")
 
 
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+    from tcb_ops.engine.calls import CallContext
+    from tcb_ops.features.sources import maps as _maps
+    from tcb_ops.features.sources import urls as _urls
+    from tcb_ops.model import Row
+    from tcb_ops.wechat.local_files import Body
+else:
+    _maps, _urls = lazily(__name__, "maps", "urls")
+
+
+def _body(context: CallContext, row: Row) -> AbstractAsyncContextManager[Body]:
+    return _urls.source_body(context, row)
+
+
 FEATURE = Feature(
-    provides={
-        "file_map": "tcb_ops.features.sources.maps:path_map",
-        "source_body": "tcb_ops.features.sources.urls:source_body",
-        "source_check": "tcb_ops.features.sources.urls:SourceInspector",
-        "source_urls": "tcb_ops.features.sources.urls:source_urls",
-    },
+    hooks=[
+        MapHooks(path_map=_maps.path_map),
+        SourceHooks(body=_body, check=_urls.SourceInspector, urls=_urls.source_urls),
+    ],
 )

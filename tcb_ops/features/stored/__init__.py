@@ -1,10 +1,11 @@
 """Files of folders, and files that are stored already: list, sync; confirm, delete, undo and its backup."""
 
 from enum import unique
+from typing import TYPE_CHECKING
 
 from tcb_ops.details import DetailCodes
+from tcb_ops.hooks import BackupHooks, Feature, StoredHooks, lazily
 from tcb_ops.i18n import _, pgettext
-from tcb_ops.kinds import Feature
 from tcb_ops.model import Outcome, Reason
 
 
@@ -66,6 +67,17 @@ class StoredCode(DetailCodes):
     PLATFORM_FILES = _("The platform's response does not list every file in {field}; trying again may help.")
 
 
+if TYPE_CHECKING:
+    from tcb_ops.features.stored import backup as _backup
+    from tcb_ops.features.stored import calls as _calls
+    from tcb_ops.features.stored import panel as _panel
+    from tcb_ops.features.stored import queries as _queries
+    from tcb_ops.features.stored import specs as _specs
+else:
+    _backup, _calls, _panel, _queries, _specs = lazily(
+        __name__, "backup", "calls", "panel", "queries", "specs"
+    )
+
 FEATURE = Feature(
     kinds={
         "confirm": "tcb_ops.features.stored.kinds:CONFIRM",
@@ -79,14 +91,18 @@ FEATURE = Feature(
             for name in ("sync", "files_", "confirm", "undo", "delete")
         ],
     },
-    provides={
-        "after_upload": "tcb_ops.features.stored.queries:after_upload",
-        "backed_up_calls": "tcb_ops.features.stored.calls:CheckedUploadCalls",
-        "backup_folder": "tcb_ops.features.stored.backup:check_folder",
-        "changed_lines": "tcb_ops.features.stored.queries:changed_lines",
-        "check_beside": "tcb_ops.features.stored.specs:check_beside",
-        "check_resumed_backup": "tcb_ops.features.stored.specs:check_resumed_backup",
-        "stored_files": "tcb_ops.features.stored.panel:StoredFiles",
-    },
     reasons="features/stored/reasons.csv",
+    hooks=[
+        BackupHooks(
+            calls=_calls.CheckedUploadCalls,
+            check_folder=_backup.check_folder,
+            check_resumed=_specs.check_resumed_backup,
+        ),
+        StoredHooks(
+            after_upload=_queries.after_upload,
+            changed_lines=_queries.changed_lines,
+            check_beside=_specs.check_beside,
+            panel=_panel.StoredFiles,
+        ),
+    ],
 )

@@ -23,10 +23,10 @@ from tcb_ops.errors import TransportError
 from tcb_ops.features.stored import StoredCode, StoredOutcome, StoredReason
 from tcb_ops.features.stored.backup import Backup, BackupError, Download, SavedFile
 from tcb_ops.features.stored.client import NOT_THERE, FileClient, FileStatus
-from tcb_ops.features.stored.kinds import CONFIRM, UNDO
 from tcb_ops.features.stored.queries import runs_about, uploads_of_list
 from tcb_ops.features.stored.rules import Subject, UndoStep, confirm_outcome, undo_step, undo_want
 from tcb_ops.i18n import Text
+from tcb_ops.kinds import kind_named
 from tcb_ops.ledger.files import OwnFile, StoredFile
 from tcb_ops.model import Link, Outcome, Owner, Reason, Row, RowEnd, Secret, is_source
 from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError
@@ -73,7 +73,7 @@ class StoredCalls(UploadCalls):
         if of_list := chosen.get("of_list"):
             uploads = uploads_of_list(context.ledger, run.target, of_list)
             self._uploads_of_list = {upload.id for upload in uploads}
-        took_back = UNDO if run.kind is CONFIRM else run.kind
+        took_back = kind_named("undo") if run.kind.findings_of_files else run.kind
         self.subject: Subject | None = None
         if self._of_upload:
             about = runs_about(context.ledger, self._of_upload[0], took_back)

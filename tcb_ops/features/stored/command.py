@@ -383,7 +383,8 @@ def sync(command: RunCommand, folder: str, *, deletes: bool, scanning: ScanOptio
     """
     from tcb_ops import api
     from tcb_ops.features.stored.sync import plan_sync
-    from tcb_ops.preflight import facts_line, scope_of_list
+    from tcb_ops.lists.batch import facts_line
+    from tcb_ops.preflight import scope_of_list
 
     with _opened(command):
         plan = plan_sync(

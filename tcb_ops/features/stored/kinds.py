@@ -14,6 +14,7 @@ from tcb_ops.kinds import Kind, row_count
 from tcb_ops.model import Outcome, Row, RowEnd, Step, Want
 
 if TYPE_CHECKING:
+    from tcb_ops.engine.calls import CallContext, Calls
     from tcb_ops.ledger.records import RunRecord
     from tcb_ops.reports.summary import NextAction
     from tcb_ops.settings import Settings
@@ -55,7 +56,6 @@ class ConfirmKind(_StoredKind):
     """Confirmations: whether stored files are there, and with the bytes that were sent."""
 
     name = "confirm"
-    calls_at = "tcb_ops.features.stored.calls:ConfirmCalls"
     label = _("confirmation")
     report_title = _("Confirmation report")
     rows_per_call = FILES_PER_CALL
@@ -68,6 +68,12 @@ class ConfirmKind(_StoredKind):
         Outcome.FAILED: Outcome.UNKNOWN,
         Outcome.NOT_ATTEMPTED: Outcome.UNKNOWN,
     }
+
+    def calls(self, context: CallContext) -> Calls:
+        """Return the calls of its rows."""
+        from tcb_ops.features.stored.calls import ConfirmCalls
+
+        return ConfirmCalls(context)
 
     def next_command(
         self, settings: Settings, run: RunRecord, actions: Sequence[NextAction]
@@ -88,7 +94,6 @@ class DeleteKind(_StoredKind):
     """Deletions."""
 
     name = "delete"
-    calls_at = "tcb_ops.features.stored.calls:DeleteCalls"
     label = _("deletion")
     report_title = _("Deletion report")
     question = _("Delete files in {live_environments} of {api_base}?")
@@ -98,12 +103,17 @@ class DeleteKind(_StoredKind):
     changes_store = takes_back = True
     wants = Want.NOTHING
 
+    def calls(self, context: CallContext) -> Calls:
+        """Return the calls of its rows."""
+        from tcb_ops.features.stored.calls import DeleteCalls
+
+        return DeleteCalls(context)
+
 
 class UndoKind(_StoredKind):
     """Undos: what an upload overwrote is restored, what it added is deleted."""
 
     name = "undo"
-    calls_at = "tcb_ops.features.stored.calls:UndoCalls"
     label = _("undo")
     report_title = _("Undo report")
     question = _("Undo the upload in {live_environments} of {api_base}?")
@@ -114,6 +124,12 @@ class UndoKind(_StoredKind):
         Outcome.REFUSED: Outcome.FAILED,
         Outcome.INVALID: StoredOutcome.NOT_UNDOABLE,
     }
+
+    def calls(self, context: CallContext) -> Calls:
+        """Return the calls of its rows."""
+        from tcb_ops.features.stored.calls import UndoCalls
+
+        return UndoCalls(context)
 
     def want(self, row: Row) -> Want:
         """Return what undoes a row: the saved file, or none. One that cannot be undone stays."""

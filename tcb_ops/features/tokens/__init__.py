@@ -1,10 +1,11 @@
 """Token sources beside the file: the company's token server, a program, and the component, which refreshes tokens by itself."""
 
 from enum import unique
+from typing import TYPE_CHECKING
 
 from tcb_ops.details import DetailCodes
+from tcb_ops.hooks import Feature, TokenHooks, lazily
 from tcb_ops.i18n import _
-from tcb_ops.kinds import Feature
 
 
 @unique
@@ -61,10 +62,20 @@ class ComponentCode(DetailCodes):
     )
 
 
+if TYPE_CHECKING:
+    from tcb_ops.features.tokens import component as _component
+    from tcb_ops.features.tokens import sources as _sources
+else:
+    _component, _sources = lazily(__name__, "component", "sources")
+
 FEATURE = Feature(
-    provides={
-        "command": "tcb_ops.features.tokens.sources:command_tokens",
-        "component": "tcb_ops.features.tokens.component:component_tokens",
-        "service": "tcb_ops.features.tokens.sources:service_tokens",
-    },
+    hooks=[
+        TokenHooks(
+            sources={
+                "command": _sources.command_tokens,
+                "component": _component.component_tokens,
+                "service": _sources.service_tokens,
+            }
+        )
+    ],
 )

@@ -1,10 +1,11 @@
 """Workbooks: lists in them, report.xlsx, results or problems in a colleague's own one, results in one per person. And rows as Parquet and Arrow."""
 
 from enum import unique
+from typing import TYPE_CHECKING
 
 from tcb_ops.details import DetailCodes
+from tcb_ops.hooks import ArrowHooks, Feature, WorkbookHooks, lazily
 from tcb_ops.i18n import _
-from tcb_ops.kinds import Feature
 
 
 @unique
@@ -21,16 +22,27 @@ class CellCode(DetailCodes):
     CELL_MERGED = _("the cell is merged with {ref}, so it has no value of its own")
 
 
+if TYPE_CHECKING:
+    from tcb_ops.features.workbooks import annotate as _annotate
+    from tcb_ops.features.workbooks import book as _book
+    from tcb_ops.features.workbooks import parquet as _parquet
+    from tcb_ops.features.workbooks import report as _report
+    from tcb_ops.features.workbooks import tables as _tables
+else:
+    _annotate, _book, _parquet, _report, _tables = lazily(
+        __name__, "annotate", "book", "parquet", "report", "tables"
+    )
+
 FEATURE = Feature(
-    provides={
-        "Run.__arrow_c_stream__": "tcb_ops.features.workbooks.parquet:arrow_stream",
-        "Run.to_parquet": "tcb_ops.features.workbooks.parquet:write_parquet",
-        "arrow_texts": "tcb_ops.features.workbooks.parquet:arrow_texts",
-        "read_workbook": "tcb_ops.features.workbooks.book:read_workbook",
-        "mark_workbook": "tcb_ops.features.workbooks.annotate:mark_workbook",
-        "table.xlsx": "tcb_ops.features.workbooks.tables:write_book",
-        "report.xlsx": "tcb_ops.features.workbooks.report:write_workbook",
-        "split_workbook": "tcb_ops.features.workbooks.annotate:split_workbook",
-        "write_into": "tcb_ops.features.workbooks.annotate:write_into",
-    },
+    hooks=[
+        ArrowHooks(stream=_parquet.arrow_stream, texts=_parquet.arrow_texts, write=_parquet.write_parquet),
+        WorkbookHooks(
+            mark=_annotate.mark_workbook,
+            read=_book.read_workbook,
+            split=_annotate.split_workbook,
+            write_into=_annotate.write_into,
+            write_report=_report.write_workbook,
+            write_table=_tables.write_book,
+        ),
+    ],
 )

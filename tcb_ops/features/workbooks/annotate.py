@@ -23,8 +23,8 @@ from tcb_ops.errors import StoppedError, UsageError
 from tcb_ops.features.workbooks.book import LAST_COLUMN, Book, Sheet, letters, list_sheet, read_workbook
 from tcb_ops.features.workbooks.tables import LONGEST, NOT_XML, Tables, new_workbook
 from tcb_ops.formatting import fold, shown, trim, unguard
+from tcb_ops.hooks import StoredHooks, hooks
 from tcb_ops.i18n import Lang, Text, _, pgettext, verbatim
-from tcb_ops.kinds import is_provided, provided
 from tcb_ops.ledger.reader import LedgerReader
 from tcb_ops.ledger.records import RunRecord
 from tcb_ops.lists.input_files import digest, is_workbook, open_bytes, readable
@@ -86,7 +86,6 @@ def mark_workbook(
     problems: Iterable[Problem],
     lang: Lang,
     warn: Callable[[Text], None],
-    *,
     columns: Mapping[str, str],
     sheet: str,
     header_row: int,
@@ -213,7 +212,8 @@ def _new_columns(
 
 
 def _texts(reader: LedgerReader, run: RunRecord, lang: Lang) -> Iterator[tuple[int, Sequence[str]]]:
-    changed = provided("changed_lines")(reader, run) if is_provided("changed_lines") else {}
+    stored = hooks(StoredHooks)
+    changed = stored.changed_lines(reader, run) if stored is not None else {}
     for record in reader.rows(run):
         row, end, cause = record.row, record.end, why_of(record.end)
         texts = (reason_text(end).of(lang), action_text(end).of(lang), redact(end.file_id))

@@ -485,7 +485,7 @@ def _mark(cells: list[str], line: int, survey: Survey) -> None:
 
 
 def read_workbook(
-    raw: BinaryIO, rate: Rate, *, sheet: str = "", header_line: int = 0, rows: Rows | None = None
+    raw: BinaryIO, rate: Rate, sheet: str = "", header_line: int = 0, rows: Rows | None = None
 ) -> Table:
     """Read a sheet of an open workbook as a table; `sheet` "" and `header_line` 0 detect them.
 

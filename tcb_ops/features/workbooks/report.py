@@ -41,7 +41,7 @@ _SHEETS = {
 
 
 def write_workbook(
-    reader: LedgerReader, summary: RunSummary, file: Path, settings: Settings, *, now: float
+    reader: LedgerReader, summary: RunSummary, file: Path, settings: Settings, now: float
 ) -> None:
     """Write report.xlsx: summary, errcodes, the rows that did not succeed, all rows.
 

@@ -16,8 +16,9 @@ from importlib.resources import files
 
 from tcb_ops.engine.next_commands import fixed_list, quoted, resume, retry
 from tcb_ops.engine.stop_errors import stop_text
+from tcb_ops.hooks import WorkbookHooks, hooks
 from tcb_ops.i18n import Lang, _
-from tcb_ops.kinds import environment_count, is_provided, merchant_count
+from tcb_ops.kinds import environment_count, merchant_count
 from tcb_ops.ledger.locks import working
 from tcb_ops.ledger.reader import LedgerReader
 from tcb_ops.ledger.records import ANSWERS
@@ -109,7 +110,7 @@ def page(
         "sections": [] if findings is None or findings.stopped is not None else findings.sections(),
         "merchants": len(summary.merchants),
         "omitted": max(0, len(summary.merchants) - DETAILED - LISTED),
-        "files": [name for name in FILES if name != "report.xlsx" or is_provided(name)],
+        "files": [name for name in FILES if name != "report.xlsx" or hooks(WorkbookHooks)],
         "pdf_mark": PDF_MARK,
         "script": SCRIPT,
         "script_hash": b64encode(sha256(SCRIPT.encode()).digest()).decode(),

@@ -1,7 +1,7 @@
 """A toy feature: whether the environments of a list are open. CONTRIBUTING.md explains it."""
 
+from tcb_ops.hooks import Feature
 from tcb_ops.i18n import verbatim
-from tcb_ops.kinds import Feature
 from tcb_ops.model import Outcome
 
 OPEN = Outcome.define("open", verbatim("open"), 40, succeeded=True)

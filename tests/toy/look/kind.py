@@ -14,8 +14,10 @@ from . import OPEN, SHUT
 class LookKind(ListKind):
     name = "look"
     label, report_title, done = verbatim("look"), verbatim("What is open"), verbatim("open")
-    calls_at = f"{__name__}:LookCalls"
     surveys = True
+
+    def calls(self, context):
+        return LookCalls(context)
 
     def end_of(self, end):
         return replace(end, outcome=SHUT) if end.outcome is Outcome.REFUSED else end

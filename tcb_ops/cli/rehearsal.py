@@ -6,19 +6,22 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import ceil
+from typing import TYPE_CHECKING
 
 from tcb_ops.cli.options import target_line
-from tcb_ops.cli.steps import RunCommand
 from tcb_ops.engine.changes import PlannedChange
 from tcb_ops.engine.plan import RunSpec, planned_changes
 from tcb_ops.formatting import format_duration, format_size, sanitize
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_sentences, ngettext, pgettext
 from tcb_ops.kinds import Kind, merchant_count, row_count
-from tcb_ops.lists.batch import Batch
+from tcb_ops.lists.batch import Batch, facts_line
 from tcb_ops.model import Outcome, Step
-from tcb_ops.preflight import SendScope, facts, facts_line
+from tcb_ops.preflight import SendScope, facts
 from tcb_ops.reports.formats.terminal import AlignedTable
 from tcb_ops.start import existing_ledger, rest_of_unfinished
+
+if TYPE_CHECKING:
+    from tcb_ops.cli.steps import RunCommand
 
 MERCHANTS_SHOWN = 20
 """Merchants that get a line; the others share one."""

@@ -13,10 +13,10 @@ from nbclient import NotebookClient
 
 import tcb_ops as tcb
 from tcb_ops.errors import InputError, LedgerError
-from tcb_ops.features.frames.cards import error_html
 from tcb_ops.i18n import Lang, _, verbatim
 from tcb_ops.ledger.records import EnvRecord
 from tcb_ops.model import SIMULATOR, Outcome, Owner, Problem, Reason, RowEnd
+from tcb_ops.reports.cards import error_html
 from tcb_ops.reports.export import Report
 from tcb_ops.run import Run
 from tcb_ops.settings import Settings

@@ -155,7 +155,7 @@ def causes_frame(summary: RunSummary, verdicts: Iterable[Any], settings: Setting
     meaning, action (in the settings' language)              string
     =======================================================  ======
     """
-    from tcb_ops.features.frames.causes import COLUMNS, Causes
+    from tcb_ops.reports.causes import COLUMNS, Causes
 
     frame = Causes(frame_of(COLUMNS, map(attrgetter(*COLUMNS), summary.causes), settings.lang))
     frame.kind, frame.lang = summary.run.kind, settings.lang

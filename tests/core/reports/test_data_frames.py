@@ -6,16 +6,16 @@ import pandas as pd
 import pytest
 
 from tcb_ops.errors import ArgumentError, LedgerDamagedError, StoppedError, UsageError
-from tcb_ops.features.frames.data_frames import (
+from tcb_ops.features.workbooks.parquet import arrow_texts, write_parquet
+from tcb_ops.lists.merchants import read_merchants
+from tcb_ops.model import Outcome, Reason, RowEnd
+from tcb_ops.reports.data_frames import (
     causes_frame,
     errcodes_frame,
     merchants_frame,
     results_frame,
     timeline_frame,
 )
-from tcb_ops.features.workbooks.parquet import arrow_texts, write_parquet
-from tcb_ops.lists.merchants import read_merchants
-from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.run import Run

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
-from tcb_ops.features.frames.cards import causes_html
 from tcb_ops.i18n import Lang
 from tcb_ops.kinds import Kind
+from tcb_ops.reports.cards import causes_html
 
 COLUMNS = ("code", "merchant", "appid", "env", "rows", "meaning", "action")
 

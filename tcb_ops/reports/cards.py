@@ -17,10 +17,11 @@ from tcb_ops.engine.stop_errors import stop_text
 from tcb_ops.errors import TcbOpsError, problem_line
 from tcb_ops.formatting import format_duration, format_size
 from tcb_ops.frames import METADATA, Lines, settings_lang
+from tcb_ops.hooks import DiagnosisHooks, hooks
 from tcb_ops.i18n import Lang, Text, _, in_python, ngettext, pgettext
-from tcb_ops.kinds import Kind, is_provided, provided
+from tcb_ops.kinds import Kind
+from tcb_ops.lists.batch import facts_line
 from tcb_ops.model import Outcome
-from tcb_ops.preflight import facts_line
 from tcb_ops.reports.explanations import change_lines, confirmation_text, run_title
 from tcb_ops.reports.export import PAGE, Report, local_file
 from tcb_ops.reports.rendering import environment
@@ -131,12 +132,13 @@ def causes_html(lines: Iterable[Any], verdicts: Mapping[str, Any], kind: Kind, l
     for line in lines:
         groups[line.code, line.meaning, line.action][line.merchant or line.appid or line.env] += line.rows
     shown: list[tuple[int, CauseGroup]] = []
+    diagnosis = hooks(DiagnosisHooks)
     for (code, meaning, action), merchants in groups.items():
         verdict, who = verdicts.get(code), ""
         if verdict is not None:
             meaning, action = verdict.meaning.of(lang), verdict.action.of(lang)  # noqa: PLW2901  what WeChat answered
-        elif code != Outcome.PENDING and is_provided("presumed_verdict"):
-            verdict = provided("presumed_verdict")(code)
+        elif code != Outcome.PENDING and diagnosis is not None:
+            verdict = diagnosis.presumed(code, "", "", "")
         if verdict is not None:
             who = verdict.who_acts.of(lang)
         names = [name for name, _rows in merchants.most_common()]

@@ -1,0 +1,322 @@
+"""What features bring, and what the core asks them: the one place that looks for features.
+
+A feature is a folder below `tcb_ops/features`. Its `__init__` has a `FEATURE`, with which the core reaches it. The hooks are
+here, one class per subject: a feature fills one with its functions, the core asks for it by its class (`hooks`, `needed`), and
+mypy checks both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Protocol, TypeVar
+
+from tcb_ops.errors import MissingFeatureError
+from tcb_ops.i18n import Text, _
+
+if TYPE_CHECKING:
+    from tcb_ops.checks import DoctorCheck
+    from tcb_ops.cli.console import Console
+    from tcb_ops.cli.options import CommonOptions
+    from tcb_ops.engine.calls import CallContext, Calls, MakeRunner
+    from tcb_ops.engine.plan import RunSpec
+    from tcb_ops.frames import ArrowStream
+    from tcb_ops.i18n import Lang
+    from tcb_ops.kinds import Kind
+    from tcb_ops.ledger.connections import Database
+    from tcb_ops.ledger.ledger import Ledger
+    from tcb_ops.ledger.reader import LedgerReader
+    from tcb_ops.ledger.records import LaterChange, RunRecord
+    from tcb_ops.lists.row_files import SourceCheck
+    from tcb_ops.lists.table import Rate, Rows, Table
+    from tcb_ops.model import Merchant, Outcome, Problem, Row, Secret
+    from tcb_ops.panels.context import PanelContext
+    from tcb_ops.panels.controls import Worker
+    from tcb_ops.panels.notebook_panels import PanelOptions
+    from tcb_ops.panels.run_monitor import RunMonitor
+    from tcb_ops.preflight import SendScope
+    from tcb_ops.reports.summary import RunSummary
+    from tcb_ops.run import Run, RunHandle
+    from tcb_ops.settings import Settings
+    from tcb_ops.wechat.local_files import Body
+    from tcb_ops.wechat.tokens import TokenSource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hooks:
+    """The functions of one subject that the core calls where they are installed."""
+
+    missing: ClassVar[Text]
+    """What a user is told who asks for them where they are not."""
+
+
+class WechatVerdict(Protocol):
+    """Who must act about a code: presumed, or as WeChat answered."""
+
+    @property
+    def code(self) -> str:
+        """The code that it is about."""
+
+    @property
+    def at(self) -> float:
+        """When WeChat was asked, in Unix seconds."""
+
+    @property
+    def who_acts(self) -> Text:
+        """Who must act."""
+
+    @property
+    def meaning(self) -> Text:
+        """What happened."""
+
+    @property
+    def action(self) -> Text:
+        """What to do."""
+
+    @property
+    def message(self) -> Text | None:
+        """What to tell the merchant; None where it need not act."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArrowHooks(Hooks):
+    """A run's rows as an Arrow stream and as a Parquet file; lists that are Arrow streams."""
+
+    missing = _("Parquet files are not installed.")
+    stream: Callable[[LedgerReader, RunRecord, Settings, object], object]
+    texts: Callable[[ArrowStream], tuple[list[str], list[tuple[str, ...]]]]
+    """Returns the headers and the rows."""
+    write: Callable[[LedgerReader, RunRecord, Path, Settings], Path]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditHooks(Hooks):
+    """What audits find."""
+
+    missing = _("Audits are not installed.")
+    announce: Callable[[Run, Console], list[dict[str, Any]]]
+    """Sends the messages about a finished run with findings; returns what became of them, for `--json`."""
+    result: Callable[[Run], Any]
+    panel: Callable[[PanelContext, PanelOptions], Any]
+    start: Callable[..., RunHandle]
+    watch: Callable[[Console, Settings, CommonOptions, str], int]
+    """Watches the age of the last audits, and returns the exit code."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackupHooks(Hooks):
+    """What an upload replaces is saved first."""
+
+    missing = _("Backups are not installed.")
+    calls: Callable[[CallContext], Calls]
+    check_folder: Callable[[Path], None]
+    check_resumed: Callable[[RunRecord, str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterHooks(Hooks):
+    """Workers of Dask that share a run."""
+
+    missing = _("Clusters are not installed.")
+    check: Callable[[str], None]
+    runner: Callable[[str, Settings, RunSpec], AbstractContextManager[MakeRunner]]
+    stop_workers: Callable[[Ledger, RunRecord], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparisonHooks(Hooks):
+    """What differs between two runs."""
+
+    missing = _("Comparisons of runs are not installed.")
+    compare: Callable[[LedgerReader, RunRecord, RunRecord, Settings, frozenset[tuple[str, str]] | None], Any]
+    """`only`: the environments that count; None: all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiagnosisHooks(Hooks):
+    """Why rows did not succeed, and who must act."""
+
+    missing = _("Diagnoses are not installed.")
+    why: Callable[[Run, bool], Any]
+    why_code: Callable[[Run, str, Settings], Sequence[Any]]
+    kept: Callable[[Mapping[str, Any]], Sequence[WechatVerdict]]
+    """Returns what WeChat has answered, from what a run keeps."""
+    presumed: Callable[[str, str, str, str], WechatVerdict]
+    """Takes code, appid, merchant and environment."""
+    warn_of_few_calls: Callable[[SendScope, Settings, Console], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapHooks(Hooks):
+    """Folders of other machines, which lists name, on this one."""
+
+    missing = _("Maps of folders are not installed.")
+    path_map: Callable[[Sequence[str], str | Path | None], Callable[[str], str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PdfHooks(Hooks):
+    """report.pdf, printed by a Chromium."""
+
+    missing = _("PDF reports are not installed.")
+    find_chromium: Callable[[], str | None]
+    add: Callable[[Path, Path], Text | None]
+    """Prints a page, and links to it; returns why not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostgresHooks(Hooks):
+    """A ledger in PostgreSQL."""
+
+    missing = _("PostgreSQL is not installed.")
+    open: Callable[[str, str], Database]
+    """Takes the URL, and the name that is shown."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulatorHooks(Hooks):
+    """The embedded simulator, and what there is to practise with."""
+
+    missing = _("The simulator is not installed.")
+    analysis: Callable[[str, str], Settings]
+    embedded: Callable[[Settings, Callable[[], Iterable[Merchant]]], AbstractContextManager[Settings]]
+    practice: Callable[[str], Settings]
+    write_practice: Callable[[Path], list[Path]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceHooks(Hooks):
+    """Files that are sent from https URLs."""
+
+    missing = _("URLs as files are not installed.")
+    body: Callable[[CallContext, Row], AbstractAsyncContextManager[Body]]
+    check: Callable[[Callable[[], Settings]], SourceCheck]
+    urls: Callable[[Iterator[tuple[int, Secret]]], Callable[[Row], Secret] | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredHooks(Hooks):
+    """What happened to stored files since an upload."""
+
+    missing = _("Commands for stored files are not installed.")
+    after_upload: Callable[
+        [LedgerReader, RunRecord], tuple[list[LaterChange], tuple[str, dict[Outcome, int]] | None]
+    ]
+    changed_lines: Callable[[LedgerReader, RunRecord], dict[int, tuple[Kind, str]]]
+    check_beside: Callable[
+        [Ledger, Kind, Mapping[str, Any], Settings], Callable[[LedgerReader, int], None] | None
+    ]
+    panel: Callable[[Worker, PanelContext, RunMonitor], Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenHooks(Hooks):
+    """Sources of tokens beside the file, by their names in the settings."""
+
+    missing = _("Token sources other than the file are not installed.")
+    sources: Mapping[str, Callable[[Settings], TokenSource]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkbookHooks(Hooks):
+    """Workbooks: lists in them, tables, reports, and results in the list's own one."""
+
+    missing = _("Workbooks are not installed.")
+    mark: Callable[[Path, Iterable[Problem], Lang, Callable[[Text], None], Mapping[str, str], str, int], Path]
+    read: Callable[[BinaryIO, Rate, str, int, Rows | None], Table]
+    split: Callable[[LedgerReader, RunRecord, Path, Path | None, Lang, str], Path]
+    write_into: Callable[
+        [LedgerReader, RunRecord, Path, Path | None, Lang, Callable[[Text], None] | None], Path
+    ]
+    write_report: Callable[[LedgerReader, RunSummary, Path, Settings, float], None]
+    write_table: Callable[[Path, Path, Sequence[str], Iterable[Sequence[Any]], Callable[[str], str]], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feature:
+    """What a feature adds. Kinds, commands and settings are named by reference (`module:name`), and imported when used."""
+
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    """Kinds of runs, by their names in the ledger."""
+    commands: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Commands of the command line, by section of the help (run, stored, health, inspect, setup, notebooks)."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Sections of the settings (`tcb_ops.settings.Section`), by name."""
+    hooks: Sequence[Hooks] = ()
+    reasons: str = ""
+    """The table of the texts of its reasons, such as reasons.csv."""
+    checks: Sequence[Callable[[Settings], DoctorCheck | None]] = ()
+    """Each returns a check of `doctor` for settings; None where there is none to make."""
+
+
+_Hooks = TypeVar("_Hooks", bound=Hooks)
+
+
+@cache
+def features() -> Mapping[str, Feature]:
+    """Return the installed features by name."""
+    from tcb_ops import features as package
+
+    names = sorted(module.name for module in iter_modules(package.__path__))
+    return {name: import_module(f"{package.__name__}.{name}").FEATURE for name in names}
+
+
+@cache
+def _every_hook() -> Mapping[type[Hooks], Hooks]:
+    return {type(each): each for feature in features().values() for each in feature.hooks}
+
+
+def hooks(subject: type[_Hooks]) -> _Hooks | None:
+    """Return the hooks of a subject; None where no feature has them."""
+    given = _every_hook().get(subject)
+    return given if isinstance(given, subject) else None
+
+
+def needed(subject: type[_Hooks], fix: Text | None = None) -> _Hooks:
+    """Return the hooks of a subject. Raises MissingFeatureError where no feature has them."""
+    if (given := hooks(subject)) is None:
+        raise MissingFeatureError(subject.missing, fix)
+    return given
+
+
+def load(reference: str) -> Any:
+    """Import what a reference (`module:name`) names."""
+    module, _colon, name = reference.partition(":")
+    return getattr(import_module(module), name)
+
+
+@dataclass(frozen=True, slots=True)
+class LazyFunction:
+    """A function of a feature, whose module is imported when it is called."""
+
+    module: str
+    name: str
+
+    def found(self) -> Callable[..., Any]:
+        """Import it."""
+        function: Callable[..., Any] = getattr(import_module(self.module), self.name)
+        return function
+
+    def __call__(self, *given: Any, **options: Any) -> Any:
+        """Import it and call it."""
+        return self.found()(*given, **options)
+
+
+@dataclass(frozen=True, slots=True)
+class LazyModule:
+    """Stands for a module of a feature among its hooks."""
+
+    module: str
+
+    def __getattr__(self, name: str) -> LazyFunction:
+        return LazyFunction(self.module, name)
+
+
+def lazily(package: str, *names: str) -> Iterator[LazyModule]:
+    """Return modules of a feature for its hooks; type checkers read the imports beside the call."""
+    return (LazyModule(f"{package}.{name}") for name in names)
