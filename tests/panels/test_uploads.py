@@ -162,7 +162,7 @@ def test_a_run_that_the_platform_stops_says_why_and_names_the_button_that_resume
     panel = lab.uploads()
     press(panel)
     shown = read(panel.worker.line)
-    assert shown.startswith("errcode 61004")
+    assert shown.startswith("Errcode 61004")
     assert "Resume completes the rest" in shown
     assert "tcb-ops" not in shown, "a command"
 

@@ -18,6 +18,7 @@ FEATURE = Feature(
             "tcb_ops.features.simulator.command:demo",
         ]
     },
+<<<<<<< HEAD
     hooks=[
         SimulatorHooks(
             analysis=_sample.analysis_settings,
@@ -26,4 +27,13 @@ FEATURE = Feature(
             write_practice=_sample.write_practice,
         )
     ],
+=======
+    provides={
+        "analysis": "tcb_ops.features.simulator.sample:analysis_settings",
+        "practice": "tcb_ops.features.simulator.sample:practice",
+        "is_practice": "tcb_ops.features.simulator.sample:is_practice",
+        "init --practice": "tcb_ops.features.simulator.sample:write_practice",
+        "simulator": "tcb_ops.features.simulator.server:embedded",
+    },
+>>>>>>> 291a44aa (The report of a notebook's practice run gives no command that cannot work later)
 )

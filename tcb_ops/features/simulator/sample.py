@@ -67,6 +67,11 @@ def practice(lang: str | None = None) -> Settings:
     return replace(settings, lang=Lang(lang)) if lang else settings
 
 
+def is_practice(settings: Settings) -> bool:
+    """Return whether the ledger is that of `practice`, which ends with this process."""
+    return any(settings.ledger == each.ledger for each in _practices.values())
+
+
 def write_practice(folder: Path) -> list[Path]:
     """Make a folder a rehearsal: merchants, a list, its files, tokens, a fault plan, settings; return the new files.
 

@@ -10,7 +10,8 @@ import pytest
 
 import tcb_ops as tcb
 from tcb_ops.cli.main import run
-from tcb_ops.features.simulator.sample import MERCHANTS, PRACTICE
+from tcb_ops.features.simulator.sample import MERCHANTS, PATHS, PRACTICE
+from tcb_ops.features.simulator.sample import practice as practice_of_a_notebook
 
 UPLOAD = ("upload", "paths.csv", "--root", "files", "--json")
 
@@ -49,6 +50,18 @@ def test_a_practice_folder_has_everything_and_uploads_only_to_the_simulator(prac
     kept = [Path("store"), *Path("store").iterdir()]
     assert len(kept) == 1 + 1 + 3  # the index, and a file for each object
     assert os.name == "nt" or [str(file) for file in kept if file.stat().st_mode & 0o077] == []
+
+
+def test_the_report_of_a_notebooks_practice_gives_no_command_that_ends_with_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = practice_of_a_notebook("en")
+    batch = tcb.read_paths(PATHS, on_bad="skip", settings=settings)
+    run = tcb.links(
+        batch, out="links.csv", settings=settings, limits=tcb.RunLimits(backoff=0.05, slow_wait=0.3)
+    )
+    page = (run.report() / "report.html").read_text(encoding="utf-8")
+    assert "The practice ledger ends with the notebook." in page
+    assert "tcb-ops retry" not in page
 
 
 def test_the_practice_merchants_are_some_of_the_samples():
