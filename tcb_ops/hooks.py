@@ -185,6 +185,8 @@ class SimulatorHooks(Hooks):
     missing = _("The simulator is not installed.")
     analysis: Callable[[str, str], Settings]
     embedded: Callable[[Settings, Callable[[], Iterable[Merchant]]], AbstractContextManager[Settings]]
+    is_practice: Callable[[Settings], bool]
+    """Whether the ledger is that of `practice`, which ends with this process."""
     practice: Callable[[str], Settings]
     write_practice: Callable[[Path], list[Path]]
 

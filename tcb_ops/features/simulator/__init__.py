@@ -18,22 +18,13 @@ FEATURE = Feature(
             "tcb_ops.features.simulator.command:demo",
         ]
     },
-<<<<<<< HEAD
     hooks=[
         SimulatorHooks(
             analysis=_sample.analysis_settings,
             embedded=_server.embedded,
+            is_practice=_sample.is_practice,
             practice=_sample.practice,
             write_practice=_sample.write_practice,
         )
     ],
-=======
-    provides={
-        "analysis": "tcb_ops.features.simulator.sample:analysis_settings",
-        "practice": "tcb_ops.features.simulator.sample:practice",
-        "is_practice": "tcb_ops.features.simulator.sample:is_practice",
-        "init --practice": "tcb_ops.features.simulator.sample:write_practice",
-        "simulator": "tcb_ops.features.simulator.server:embedded",
-    },
->>>>>>> 291a44aa (The report of a notebook's practice run gives no command that cannot work later)
 )

@@ -16,13 +16,9 @@ from importlib.resources import files
 
 from tcb_ops.engine.next_commands import fixed_list, quoted, resume, retry
 from tcb_ops.engine.stop_errors import stop_text
-from tcb_ops.hooks import WorkbookHooks, hooks
+from tcb_ops.hooks import SimulatorHooks, WorkbookHooks, hooks
 from tcb_ops.i18n import Lang, _
-<<<<<<< HEAD
 from tcb_ops.kinds import environment_count, merchant_count
-=======
-from tcb_ops.kinds import environment_count, is_provided, merchant_count, provided
->>>>>>> 291a44aa (The report of a notebook's practice run gives no command that cannot work later)
 from tcb_ops.ledger.locks import working
 from tcb_ops.ledger.reader import LedgerReader
 from tcb_ops.ledger.records import ANSWERS
@@ -105,7 +101,7 @@ def page(
         "retry": quoted(retry(settings, run))
         if run.finished_at is not None and any(outcome.retried for outcome in counts)
         else "",
-        "practice": is_provided("is_practice") and provided("is_practice")(settings),
+        "practice": (simulator := hooks(SimulatorHooks)) is not None and simulator.is_practice(settings),
         "fixed_list": quoted(fixed_list(settings, run)),
         "named": NAMED,
         "changed": CHANGED,
