@@ -158,7 +158,7 @@ class Workspace:
         return f"{self.folder.name}/{name}.ipynb"
 
     def run(self, kind: str | None = None) -> Run:
-        """The latest run, or the latest of a kind, as its ledger has it."""
+        """The latest upload with its retries, the latest run of a kind, or of `any`, as its ledger has it."""
         import tcb_ops as tcb
 
         options = {"api_base": self.sim.base, "ledger": str(self.folder / "ledger.db")}
