@@ -226,8 +226,9 @@ class Opened:
         links = self.page.locator(".op-panel .op-files a")
         links.first.wait_for()
         small = {"width": 1280, "height": 600}  # a CSV is drawn in a fraction of the time
-        self.page.set_viewport_size(small)
         names = links.all_inner_texts()
+        self.page.set_viewport_size(small)
+        links.first.evaluate("link => link.scrollIntoView()")  # long cells above may have pushed it out of view
         kinds = {(name.rpartition(".")[2], name.isascii()): name for name in names}
         for (ending, _is_ascii), name in kinds.items():
             link = links.get_by_text(name, exact=True)
