@@ -194,8 +194,9 @@ class Kind(str):
         if unchanged == total:
             done = _("unchanged, nothing sent again")
         elif unchanged:
-            done = _(
-                "{rest:,} {done}, {same:,} unchanged and not sent again",
+            return _(
+                "All {n:,} rows succeeded: {rest:,} {done}, {same:,} unchanged and not sent again.",
+                n=total,
                 rest=total - unchanged,
                 done=done,
                 same=unchanged,

@@ -320,7 +320,7 @@ def _head(run: Run, settings: Settings) -> Text:
         "{state}{why}",
         id=named(record),
         of=parent_text,
-        kind=record.kind,
+        kind=record.kind.label,
         target=record.target,
         list_name=record.list_name,
         rows=row_count(record.rows),

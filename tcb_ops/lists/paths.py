@@ -482,7 +482,10 @@ def _stage(table: Table, validator: RowValidator, staging: Staging) -> Problem |
 
 def _decided(source: str, table: Table, positions: Mapping[str, int], validator: RowValidator) -> Text:
     columns = {name: shown(trim(table.headers[position]), 40) for name, position in positions.items()}
-    named = ", ".join(name if name == header else f"{header} ({name})" for name, header in columns.items())
+    named = as_list(
+        name if name == header else _("{header} ({name})", header=header, name=name)
+        for name, header in columns.items()
+    )
     layout = table.layout
     if table.header_line > 1:
         layout = _("{layout}, header in row {line}", layout=layout, line=table.header_line)

@@ -312,7 +312,7 @@ class ExportMenu(Menu):
         self._run: Run | None = None
         self.line = html_area("op-export-status")
         """The status of the export; the run's own stays."""
-        self.this = worker.button(_("This run"), "op-export", self._export, line=self.line)
+        self.this = worker.button(pgettext("export", "This run"), "op-export", self._export, line=self.line)
         final, label = partial(self._export, final=True), pgettext("export", "With its retries")
         self.final = worker.button(label, "op-export-final", final, line=self.line)
         self.files = html_area("op-files")

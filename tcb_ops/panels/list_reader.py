@@ -184,7 +184,7 @@ class ListReader(widgets.VBox):
         self.batch = batch
         self._show(batch.problems)
         self.facts.value = "".join(
-            f"<p>{esc(text.of(self._lang))}</p>" for text in (batch.decided, *batch.warnings)
+            f"<p>{esc(in_panel(text, self._lang))}</p>" for text in (batch.decided, *batch.warnings)
         )
         ready = _("Ready. {facts}.", facts=facts_line(batch))
         stored = replaced(batch, self._context.settings, self._context.selection) if self._uploads else None

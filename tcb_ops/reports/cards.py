@@ -74,7 +74,12 @@ def run_html(
         calls.append((_("Why, and what to do:"), "run.causes()"))
     begun = datetime.fromtimestamp(run.created_at, zone).isoformat(" ", "minutes")[:16]
     when = _("begun {moment}, took {duration}", moment=begun, duration=format_duration(run.seconds))
-    about = (f"→ {run.target}", run.id, run.operator, when.of(settings.lang))
+    about = (
+        _("Target: {target}", target=run.target).of(settings.lang),
+        run.id,
+        run.operator,
+        when.of(settings.lang),
+    )
     files = []
     if run.links and Path(run.links).exists():
         files.append((_("Links:"), local_file(Path(run.links))[0], ""))
@@ -101,7 +106,7 @@ def batch_html(batch: Batch, lang: Lang) -> str:
     return str(
         _macros(lang).batch_card(
             batch.source.name,
-            facts_line(batch),
+            in_python(facts_line(batch), lang),
             in_python(batch.decided.format(name=batch.source.name), lang),
             batch.warnings,
             (listed, len(problems) - len(listed)),

@@ -12,7 +12,7 @@ from rich.cells import cell_len
 
 from tcb_ops.catalogue import all_reasons
 from tcb_ops.formatting import sanitize, shorten, wrap
-from tcb_ops.i18n import NOTHING, Lang, Text, _, ngettext
+from tcb_ops.i18n import NOTHING, Lang, Text, _, ngettext, pgettext
 from tcb_ops.kinds import MissingKind, row_count
 from tcb_ops.model import SIMULATOR, Outcome, Reason
 from tcb_ops.reports.explanations import code_label, merchant_text, reason_text, why
@@ -284,7 +284,7 @@ def render_runs(
     from rich.text import Text as Styled
 
     heads = (_("run"), _("kind"), _("target"), _("rows"), _("ok"), _("not ok"), _("pending"))
-    lines = [[head.of(lang) for head in heads], *(_run_cells(run, counts) for run, counts, _ in runs)]
+    lines = [[head.of(lang) for head in heads], *(_run_cells(run, counts, lang) for run, counts, _ in runs)]
     numbers = frozenset(range(3, len(heads)))
     notes = [
         [_("list, note").of(lang)],
@@ -301,22 +301,33 @@ def render_runs(
             yield Styled(text, style="" if number else "bold", no_wrap=True)
 
 
-def _run_cells(run: RunRecord, counts: Mapping[Outcome, int]) -> list[str]:
+def _run_cells(run: RunRecord, counts: Mapping[Outcome, int], lang: Lang) -> list[str]:
     total, pending = sum(counts.values()), counts.get(Outcome.PENDING, 0)
     good = sum(rows for outcome, rows in counts.items() if outcome.succeeded)
     bad = total - good - pending
-    target = "SIMULATED" if run.simulated else "LIVE"
+    target = pgettext("target", "SIMULATED") if run.simulated else _("LIVE")
     judged = (f"{good:,}", f"{bad:,}" if bad else "–")
     if isinstance(run.kind, MissingKind):
         judged = ("–", "–")
-    return [run.id, str(run.kind), target, f"{total:,}", *judged, f"{pending:,}" if pending else "–"]
+    return [
+        run.id,
+        run.kind.label.of(lang),
+        target.of(lang),
+        f"{total:,}",
+        *judged,
+        f"{pending:,}" if pending else "–",
+    ]
 
 
 def _list_and_note(run: RunRecord, mark: Text | None, settings: Settings, lang: Lang) -> list[str]:
     marked = mark.of(lang) if mark is not None else ""
     retry = (_("retry") if run.parent else _("correction") if run.corrects else NOTHING).of(lang)
     elsewhere = run.target not in {settings.run_target, SIMULATOR}
-    target = f"→ {run.target.partition('://')[2] or run.target}" if elsewhere else ""
+    target = (
+        _("target {target}", target=run.target.partition("://")[2] or run.target).of(lang)
+        if elsewhere
+        else ""
+    )
     return list(filter(None, (marked, retry, sanitize(run.list_name), sanitize(run.note), target)))
 
 

@@ -112,7 +112,7 @@ def test_many_merchants_share_a_line_and_80_columns_are_enough(open_cli, monkeyp
     ]
     cli = open_cli(many(*fleet, rows=2), merchants=fleet)
     monkeypatch.setenv("COLUMNS", "80")
-    for lang, others in (("en", "380 other merchants"), ("zh", "其他 380 家商户")):
+    for lang, others in (("en", "380 other merchants"), ("zh", "其他 380 个商户")):
         lines = cli.upload("--dry-run", "--lang", lang).out.splitlines()
         assert max(map(cell_len, lines)) <= 80
         figures = [line.split()[-4:] for line in lines[2:24]]

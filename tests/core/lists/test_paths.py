@@ -156,7 +156,7 @@ def test_rows_that_where_leaves_out_are_counted_and_not_judged(write, merchants)
 def test_what_was_decided_is_one_line_in_both_languages(write, merchants):
     batch = read_paths(write("环境ID;path\ntea-1a2b3c;a\n", encoding="gb18030"), merchants)
     assert batch.decided.en.endswith("paths.csv: GB18030, semicolon; columns 环境ID (env), path; 1 row")
-    assert batch.decided.zh.endswith("paths.csv：GB18030，分号分隔；列 环境ID (env), path；1 行")
+    assert batch.decided.zh.endswith("paths.csv：GB18030，分号分隔；列 环境ID（env）、path；1 行")
 
 
 def test_paths_that_are_not_advised_are_warned_about_once(write, merchants):

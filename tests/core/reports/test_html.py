@@ -202,7 +202,7 @@ def test_who_when_what_and_with_which_settings(a_run, tmp_path):
         "li.na",
         "ops-1",
         "每周上传",
-        "清单.csv (123 字节)",
+        "清单.csv（123 字节）",
         "ab" * 32,
         "https://api.weixin.qq.com",
         "2025-11-25 09:26:40+08:00 Asia/Shanghai",
