@@ -47,7 +47,7 @@ IN_ENGLISH = [
     DOCS / "tour.md",
 ]
 ALL = [*(page for pair in PAIRS for page in pair), *IN_ENGLISH]
-SHORT = {"CHANGELOG.md": 8_000, "CONTRIBUTING.md": 9_000, "docs/decisions.md": 25_000}
+SHORT = {"CHANGELOG.md": 8_000, "CONTRIBUTING.md": 9_200, "docs/decisions.md": 25_000}
 """The most bytes of pages that grow when each change appends to them."""
 ENGLISH_ONLY = {
     "contributing/decisions.md",

@@ -72,7 +72,7 @@ def test_progress_is_a_bar_that_is_read_out_with_rate_and_time_left(read):
     assert '<progress class="op-hidden" aria-label="Rows that have ended" value="1203" max="5000">' in drawn
     assert '<span class="good" style="flex:1203"></span><span class="todo" style="flex:3797"></span>' in drawn
     assert read(drawn) == "1,203 of 5,000 rows · 24% · 310/s · 12s left 1,203 uploaded"
-    assert "/秒 · 剩余 12s" in read(render_progress(look, UPLOAD, Lang.ZH, running=True))
+    assert "每秒 310 · 剩余 12s" in read(render_progress(look, UPLOAD, Lang.ZH, running=True))
     slow = Progress("r", 5000, {Outcome.UPLOADED: 1203}, 0.31, 12000.0)
     assert "· 0.3/s ·" in read(render_progress(slow, UPLOAD, Lang.EN, running=True))
     still = Progress("r", 5000, {Outcome.UPLOADED: 1203}, 0.0, None)
