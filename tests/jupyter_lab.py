@@ -228,7 +228,7 @@ class Opened:
         small = {"width": 1280, "height": 600}  # a CSV is drawn in a fraction of the time
         names = links.all_inner_texts()
         self.page.set_viewport_size(small)
-        links.first.evaluate("link => link.scrollIntoView()")  # long cells above may have pushed it out of view
+        links.first.evaluate("link => link.scrollIntoView()")  # long cells above may push it out
         kinds = {(name.rpartition(".")[2], name.isascii()): name for name in names}
         for (ending, _is_ascii), name in kinds.items():
             link = links.get_by_text(name, exact=True)
