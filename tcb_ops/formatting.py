@@ -6,6 +6,8 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable
 
+from tcb_ops.i18n import Text, _
+
 _CONTROLS = re.compile(
     "[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
@@ -48,21 +50,16 @@ def sanitize(text: str) -> str:
     return text if text.isprintable() else re.sub(r"[\r\n\t]", " ", escape_controls(text))
 
 
-def format_duration(seconds: float) -> str:
+def format_duration(seconds: float) -> Text:
     """Return a duration for display: <1s, 7s, 3m20s, 2h05m."""
     rounded = round(seconds)
+    if rounded < 1:
+        return _("<1s")
     if rounded < 60:
-        return f"{rounded}s" if rounded else "<1s"
+        return _("{seconds}s", seconds=rounded)
     if rounded < 3600:
-        return f"{rounded // 60}m{rounded % 60:02}s"
-    return f"{rounded // 3600}h{rounded % 3600 // 60:02}m"
-
-
-def format_countdown(seconds: float) -> str:
-    """Return the time that is left for display: 43 s, 4:12, 2:05:00."""
-    left = max(0, round(seconds))
-    minutes = f"{left // 3600}:{left // 60 % 60:02}" if left >= 3600 else f"{left // 60}"
-    return f"{minutes}:{left % 60:02}" if left >= 60 else f"{left} s"
+        return _("{minutes}m{seconds:02}s", minutes=rounded // 60, seconds=rounded % 60)
+    return _("{hours}h{minutes:02}m", hours=rounded // 3600, minutes=rounded % 3600 // 60)
 
 
 def format_size(size: float) -> str:

@@ -38,7 +38,7 @@ from tcb_ops.engine.stop_errors import (
 )
 from tcb_ops.engine.writer import LedgerWriter
 from tcb_ops.errors import CanaryError, LedgerError, OutageError, TokenError, TokenSourceError, TransportError
-from tcb_ops.formatting import format_countdown
+from tcb_ops.formatting import format_duration
 from tcb_ops.i18n import NOTHING, Text, _, verbatim
 from tcb_ops.kinds import environment_count
 from tcb_ops.ledger.files import StoredFile
@@ -513,7 +513,7 @@ class Engine:
         """Return what delays the run, and how long it does at most; None for nothing and for unknown."""
         if self._outage.since is not None:
             left = self._outage.since + self._limits.patience - now
-            gives_up = _("gives up in {time}", time=format_countdown(left))
+            gives_up = _("gives up in {time}", time=format_duration(left))
             return unreachable(self._run, self._limits.patience), gives_up
         if self._source_error is not None:
             seconds, error = f"{self._limits.patience:g}", self._source_error
@@ -523,5 +523,5 @@ class Engine:
             return None, None
         environments = environment_count(paused)
         who = verbatim(first) if paused == 1 else environments
-        countdown = _("{environments} paused, {time}", environments=who, time=format_countdown(until - now))
+        countdown = _("{environments} paused, {time}", environments=who, time=format_duration(until - now))
         return _("{environments} paused: the platform asked to slow down", environments=who), countdown

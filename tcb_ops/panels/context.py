@@ -70,6 +70,10 @@ class PanelContext:
         where = with_found_file(verbatim(self.settings.api_base), self.settings.origin.found, SETTINGS_FILE)
         return _("{where}: {merchants}", where=where, merchants=merchants)
 
+    def ready(self, facts: Text) -> Text:
+        """Say that a run can be started, and what it would send, unless its confirmation says so."""
+        return _("Ready.") if self.live else _("Ready. {facts}.", facts=facts)
+
     def list_to_read(self, source: str, root: str | None) -> tuple[str, str | None]:
         """Return a list and the folder of its files: those given, else those of the sample or the rehearsal.
 

@@ -58,12 +58,9 @@ def _serve(jobs: SimpleQueue[Callable[[], None]]) -> None:
         jobs.get()()
 
 
-def html_area(name: str, height: str = "") -> widgets.HTML:
-    """Make an area that shows HTML. Beyond `height` it scrolls, also by keyboard."""
-    if not height:
-        return widgets.HTML().add_class(name)
-    area = widgets.HTML(layout={"max_height": height, "overflow": "auto"}, tabbable=True)
-    return area.add_class(name).add_class("op-scroll")
+def html_area(name: str) -> widgets.HTML:
+    """Make an area that shows HTML."""
+    return widgets.HTML().add_class(name)
 
 
 def tick_box(label: Text, name: str, lang: Lang, **layout: str) -> widgets.Checkbox:
@@ -184,12 +181,15 @@ class Worker:
 
 
 class Menu(widgets.VBox):
-    """A box that its button opens and closes; of several in one panel, one is open at a time."""
+    """A box over the run's tabs that its button opens and closes; of several in one panel, one is open at a time.
+
+    The button's classes are `op-opens` and, while the box is open, `op-opened`: the browser sets `aria-expanded` by them.
+    """
 
     def __init__(self, worker: Worker, title: Text, name: str, parts: list[Any]) -> None:
         """`name` is the class of the button."""
-        self._worker, self._title, self._lang = worker, title.of(worker.lang), worker.lang
-        self.button = worker.button(title, name, self._toggle, background=False)
+        self._worker, self._lang = worker, worker.lang
+        self.button = worker.button(title, name, self._toggle, background=False).add_class("op-opens")
         self.buttons = [self.button]
         """What stands in the header."""
         super().__init__(parts)
@@ -208,7 +208,8 @@ class Menu(widgets.VBox):
             for menu in self._worker.menus:
                 menu.opened = False
         show(self, shown=wanted)
-        self.button.description = f"{self._title} {'▴' if wanted else '▾'}"
+        change = self.button.add_class if wanted else self.button.remove_class
+        change("op-opened")
 
     def offer(self, *, shown: bool) -> None:
         """Show the button, or hide it with the parts."""
@@ -233,7 +234,7 @@ class Menu(widgets.VBox):
 
 
 class ActionButton(widgets.VBox):
-    """A button below its confirmation: what a run would change where, and a field for the number of merchants."""
+    """A button in a block with its confirmation: what a run would change where, and a field for the number of merchants."""
 
     def __init__(
         self,
@@ -250,13 +251,13 @@ class ActionButton(widgets.VBox):
         self._lang, self._context, self._merchants = worker.lang, context, 0
         self._asks = always or context.live
         self.facts = html_area(f"{name}-confirm")
-        self.count = worker.field(
-            widgets.Text, _("Merchants"), f"{name}-confirm-count", "16rem", continuous_update=True
-        )
+        hint = _("number of merchants").of(worker.lang)
+        self.count = worker.field(widgets.Text, NOTHING, f"{name}-confirm-count", "auto", placeholder=hint)
+        self.count.style.description_width = "auto"
         self.count.observe(lambda _: worker.on_change(), "value")
-        self.confirmation = widgets.VBox([self.facts, self.count])
         self.button = worker.button(label, name, action, button_style=style)
-        super().__init__([self.confirmation, self.button])
+        super().__init__([self.facts, widgets.HBox([self.count, self.button])])
+        self.add_class("op-action")
         self.ask(None, 0, label)
 
     @property
@@ -286,16 +287,16 @@ class ActionButton(widgets.VBox):
     def ask(self, facts: Text | None, merchants: int, label: Text = NOTHING) -> None:
         """Show the button and ask for a confirmation of these facts; None hides it."""
         self._merchants, self.count.value, self.button.description = merchants, "", label.of(self._lang)
+        self.count.description = _("Type {merchants}", merchants=merchants).of(self._lang)
         show(self, shown=facts is not None)
-        show(self.confirmation, shown=self._asks and facts is not None)
+        for part in (self.facts, self.count):
+            show(part, shown=self._asks)
         if facts is not None and self._asks:
-            asked = _(
-                "{mark}: {target}\n{facts}\nType the number of merchants ({merchants}) to enable the button.",
-                mark=_("LIVE") if self._context.live else verbatim(MARK),
-                target=self._context.settings.run_target,
-                facts=facts,
-                merchants=merchants,
+            mark, target = (
+                _("LIVE") if self._context.live else verbatim(MARK),
+                self._context.settings.run_target,
             )
+            asked = _("{mark}: {target}\n{facts}", mark=mark, target=target, facts=facts)
             self.facts.value = message(in_panel(asked, self._lang), "bad")
 
     def enable(self, *, busy: bool) -> None:

@@ -2,7 +2,7 @@
 // All text is set as textContent; the HTML of causes and charts comes from Python, which escapes it.
 
 const PAGE = 50; // merchants that are drawn at a time
-const [APPID, NAME, ROWS, GOOD, BAD, TODO, CODES, SHARES, ENVS] = [0, 1, 2, 3, 4, 5, 6, 7, 8];
+const [APPID, NAME, ROWS, GOOD, BAD, TODO, CODES, SHARES, ENVS, NEW] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
 const AGES = [[60, "second", 1], [3600, "minute", 60], [86400, "hour", 3600], [Infinity, "day", 86400]];
 const KEYS = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1, Home: -Infinity, End: Infinity };
 
@@ -22,7 +22,7 @@ function make(tag, options = {}, ...children) {
 const number = (value) => value.toLocaleString("en-US");
 
 // Of these elements one of each kind is in the order of Tab; the arrow keys lead to the others.
-const GROUPS = [".op-chips button", ".op-sort", ".op-by-merchant .op-line", ".op-rows .op-line", "g[data-code]"];
+const GROUPS = [".op-chips button", ".op-sort", ".op-by-merchant .op-line", ".op-rows .op-line", ".op-heat [data-code]"];
 
 function rove(items) {
   const current = items.find((item) => item === document.activeElement) ?? items.find((item) => item.tabIndex === 0) ?? items[0];
@@ -41,7 +41,7 @@ function moved(event, items) {
 
 function render({ model, el }) {
   const words = { ...model.get("words") };
-  const relative = new Intl.RelativeTimeFormat(words.lang, { numeric: "auto" });
+  const relative = new Intl.RelativeTimeFormat(words.lang, { numeric: "auto", style: words.lang === "zh" ? "short" : "long" });
   const panelOf = () => el.closest(".op-panel");
   let dead = false;
   function send(message) {
@@ -76,7 +76,7 @@ function render({ model, el }) {
   });
   const scroller = make("div", { class: "op-scroll op-merchants-scroll", role: "region", "aria-label": words.merchants },
     make("table", { class: "op-table op-by-merchant", "aria-label": words.merchants }, make("thead", {}, make("tr", {}, ...heads.map(([cell]) => cell))), body), more);
-  const FITS = { all: () => true, bad: (line) => line[BAD] > 0, open: (line) => line[TODO] > 0 && !line[BAD], good: (line) => !line[BAD] && !line[TODO] };
+  const FITS = { all: () => true, bad: (line) => line[BAD] > 0, open: (line) => line[TODO] > 0 && !line[BAD] && line[TODO] < line[ROWS], not_begun: (line) => line[TODO] === line[ROWS] && line[ROWS] > 0, good: (line) => !line[BAD] && !line[TODO] };
   const chipButtons = Object.keys(FITS).map((name) => [name, make("button", { type: "button", class: "op-chip", onclick: () => { chip = name; shown = PAGE; draw(); } })]);
   const chips = make("div", { class: "op-chips", role: "group", "aria-label": words.state }, ...chipButtons.map(([, button]) => button));
 
@@ -92,7 +92,7 @@ function render({ model, el }) {
     }
     const why = make("td", { class: "op-causes", text: line[CODES].map(([code, rows]) => `${code} × ${number(rows)}`).join("  ") });
     const row = make("tr", { class: "op-line", "data-appid": line[APPID], "data-code": line[BAD] ? "" : "all" },
-      make("td", {}, make("span", { class: "op-name", title: `${line[NAME]} (${line[APPID]})`, text: line[NAME] || line[APPID] })),
+      make("td", {}, make("span", { class: "op-name", title: `${line[NAME]} (${line[APPID]})`, text: line[NAME] || line[APPID] }), ...(line[NEW] ? [make("span", { class: "op-mark op-new-mark", text: words.new })] : [])),
       make("td", { class: "op-num", text: number(line[ROWS]) }), make("td", {}, bar),
       make("td", { class: "op-num", text: number(line[GOOD]) }), make("td", { class: line[BAD] ? "op-num op-badtext" : "op-num", text: number(line[BAD]) }),
       make("td", { class: "op-num", text: number(line[TODO]) }), why);
@@ -171,7 +171,7 @@ function render({ model, el }) {
   }
 
   function detailsOf(row) {
-    const facts = [[words.path, row.path], [words.env, row.env], ["appid", row.appid], ...row.facts];
+    const facts = [...(row.path ? [[words.path, row.path]] : []), [words.env, row.env], ["appid", row.appid], ...row.facts];
     const list = make("dl", { class: "op-facts" }, ...facts.flatMap(([name, value]) => [make("dt", { text: name }), make("dd", { text: value })]));
     return make("tr", { class: "op-details" }, make("td", { colspan: "6" }, list));
   }
@@ -199,6 +199,21 @@ function render({ model, el }) {
     previous.disabled = pages.length < 2;
     next.disabled = !answer.more;
     rowTable.scrollTop = 0;
+  }
+
+  // A page without TLS has no clipboard: there the text is selected and copied as by hand.
+  async function copy(button) {
+    const [text, label] = [button.dataset.copy, button.textContent];
+    try { await navigator.clipboard.writeText(text); } catch {
+      const area = make("textarea", { text, "aria-hidden": "true" });
+      button.after(area);
+      area.select();
+      document.execCommand("copy");
+      area.remove();
+      button.focus();
+    }
+    button.textContent = words.copied;
+    setTimeout(() => { button.textContent = label; }, 2000);
   }
 
   // --- the tabs --------------------------------------------------------------------------------------------------
@@ -240,6 +255,10 @@ function render({ model, el }) {
     const cell = event.target.closest("[data-code]");
     const cause = event.target.closest("[data-why]");
     if (cause) send({ ask: "why", value: cause.dataset.why });
+    const again = event.target.closest("[data-retry]");
+    if (again) send({ ask: "retry", value: again.dataset.retry });
+    const letter = event.target.closest("[data-copy]");
+    if (letter) copy(letter);
     if (!cell) return;
     filter(cell.dataset.appid ?? "", cell.dataset.code === "all" ? null : cell.dataset.code);
   });
@@ -262,10 +281,11 @@ function render({ model, el }) {
   function keepFocus() {
     const [panel, active] = [panelOf(), document.activeElement];
     for (const text of panel?.querySelectorAll(".op-header .op-message") ?? []) text.tabIndex = text.scrollHeight > text.clientHeight + 1 ? 0 : -1; // the keyboard scrolls it
+    for (const button of panel?.querySelectorAll(".op-opens") ?? []) button.ariaExpanded = String(button.classList.contains("op-opened"));
     if (panel) panel.tabIndex = -1; // a click on its text puts the focus into it
     const lost = active === document.body || (panel?.contains(active) && (active.disabled || !active.offsetParent));
     if (!lost || !pressed) return;
-    const shown = (names) => [...panel.querySelectorAll(`.op-actions :is(${names}):not([disabled])`)].find((button) => button.offsetParent);
+    const shown = (names) => [...panel.querySelectorAll(`:is(.op-actions, .op-menu) :is(${names}):not([disabled])`)].find((button) => button.offsetParent);
     (shown(".op-cancel") ?? (pressed.offsetParent ? pressed : shown(".op-run, .op-resume, .op-retry-menu, .op-export-menu")))?.focus({ preventScroll: true });
   }
   const panelPressed = (event) => {
@@ -281,7 +301,7 @@ function render({ model, el }) {
   document.addEventListener("click", panelPressed, { capture: true, signal: listening.signal });
   document.addEventListener("keydown", (event) => {
     if (event.key !== "Escape" || !panelOf()?.contains(event.target)) return;
-    [...panelOf().querySelectorAll(".op-actions button")].find((button) => button.textContent.endsWith("▴"))?.click();
+    panelOf().querySelector(".op-opened")?.click();
   }, { capture: true, signal: listening.signal });
   // "Run all" ends with its last cell in view. Until somebody scrolls, types or clicks, the panel stays in view instead;
   // then it is scrolled into view when a box opens, or says something else, out of view.
@@ -304,7 +324,7 @@ function render({ model, el }) {
       time.title ||= time.textContent;
       const age = Math.max(1, Date.now() / 1000 - time.dataset.at);
       const [, unit, seconds] = AGES.find(([most]) => age < most);
-      time.textContent = relative.format(-Math.floor(age / seconds), unit);
+      time.textContent = relative.format(-Math.floor(age / seconds), unit).replace(/^\d+(?! )/, "$& ");
     }
   }
   let looked = performance.now(); // when Python was last asked what other processes have changed
@@ -354,6 +374,7 @@ function render({ model, el }) {
       for (const line of message.lines) merchants.set(line[APPID], line);
       ({ run, running } = message);
       codes = message.codes ?? codes;
+      if (message.listed !== undefined) el.classList.toggle("op-unlisted", !message.listed);
       draw();
       if (message.causes !== undefined && message.causes !== causes) { causes = message.causes; setHtml(causeArea, causes || `<p class="op-quiet">${words.nothing_to_do}</p>`); }
       if (message.charts !== undefined && message.charts !== charts) { charts = message.charts; setHtml(chartArea, charts || `<p class="op-quiet">${words.no_charts}</p>`); }

@@ -21,9 +21,10 @@ from tcb_ops.kinds import Kind
 from tcb_ops.ledger.records import RowRecord, Tally
 from tcb_ops.model import Outcome
 from tcb_ops.panels.controls import Worker
-from tcb_ops.panels.html import MerchantLine, merchant_lines, render_causes
+from tcb_ops.panels.html import MerchantLine, heading, merchant_lines, render_causes
 from tcb_ops.reports.charts import charts_of
 from tcb_ops.reports.explanations import action_text, code_label, reason_text
+from tcb_ops.reports.findings import Findings
 from tcb_ops.reports.rendering import outcome_class
 from tcb_ops.reports.summary import CodeGroup, by_code, causes_of, most_first
 from tcb_ops.run import Run
@@ -45,6 +46,9 @@ _WORDS: dict[str, Text] = {
     "search": _("Search merchants, environments"),
     "all": pgettext("merchants", "All"),
     "open": pgettext("merchants", "Working or paused"),
+    "not_begun": pgettext("merchants", "Not begun"),
+    "new": pgettext("merchants", "new"),
+    "copied": _("Copied"),
     "none": _("Nothing matches."),
     "more": _("Show more merchants"),
     "tabs": _("Parts of the run"),
@@ -109,8 +113,8 @@ class RunGrid(anywidget.AnyWidget):
         self._tallies: list[Tally] = []
         self.lines: dict[str, list[Any]] = {}
         """The merchants as the browser has them, by appid."""
-        self.groups: list[CodeGroup] = []
-        """The causes, most rows first."""
+        self.findings: Findings | None = None
+        """What a finished run of a kind that surveys has found."""
         self.verdicts: dict[str, Any] = {}
         """By code, what WeChat was asked about, as `Run.kept_verdicts` returns it."""
         self.shown = ("", "", "")
@@ -129,22 +133,47 @@ class RunGrid(anywidget.AnyWidget):
             self.shown = ("", "", "")
         self._run, self._running, self._zone = run, running, run.settings.zone
         self._tallies = tallies = run.tallies()
-        lines = merchant_lines(tallies)
-        drawn = {line.appid: _line(line) for line in lines}
+        ended = not running and run.record.finished_at is not None
+        self.findings = run.findings() if ended and run.record.has_findings else None
+        lines, news = merchant_lines(tallies), self._news()
+        drawn = {line.appid: _line(line, is_new=line.appid in news) for line in lines}
         changed = [line for appid, line in drawn.items() if new or self.lines.get(appid) != line]
         causes = causes_of(tallies)
         groups = by_code([c for c in causes if c.code != Outcome.PENDING])
-        self.lines, self.groups = drawn, groups
-        asks, kind = hooks(DiagnosisHooks) is not None and not running, run.record.kind
-        shown = render_causes(groups, self.verdicts, kind, self._lang, asks=asks, zone=self._zone)
-        self.causes = shown if groups else ""
+        self.lines = drawn
+        self.causes = self._causes(groups, run, running=running)
         self._codes = [
             (group.code, f"{group.code} {code_label(group.code).of(self._lang)}".rstrip(), group.rows)
             for group in groups
         ]
-        self._charts = charts_of(causes, run.timeline_buckets(), self._zone).html(self._lang)
+        totals = {line.appid: line.shares.total() for line in lines}
+        charts = charts_of(causes, run.timeline_buckets(), self._zone)
+        self._charts = charts.html(run.record.kind, totals, self._lang)
         self._publish(changed, full=new)
         return len(lines)
+
+    def _news(self) -> set[str]:
+        """Return the merchants of which something is new, where the run is compared with the one before."""
+        found = self.findings
+        if found is None or found.since(self._zone) is None:
+            return set()
+        return {cause.appid for section in found.news() for cause in section.causes}
+
+    def _causes(self, groups: Sequence[CodeGroup], run: Run, *, running: bool) -> str:
+        """Draw the causes: what is new first, or what retries have left."""
+        kind, found, asks = run.record.kind, self.findings, hooks(DiagnosisHooks) is not None and not running
+        retries = not running and run.record.finished_at is not None and not run.record.has_findings
+        if retries and run.has_retries:
+            kept = [tally for tally in self._tallies if not tally.outcome.retried]
+            groups = by_code(causes_of([*kept, *run.tallies_to_retry()]))
+        parts = [("", groups)] if groups else []
+        if found is not None and found.since(self._zone) is not None:
+            sections = [section for section in found.sections() if section.causes]
+            parts = [(heading(section.title.of(self._lang)), by_code(section.causes)) for section in sections]
+        options = {"asks": asks, "retries": retries, "zone": self._zone}
+        return "".join(
+            title + render_causes(each, self.verdicts, kind, self._lang, **options) for title, each in parts
+        )
 
     def read(self, wanted: dict[str, Any]) -> dict[str, Any]:
         """Return a page of rows: code (None, "" or a code), appid, path, after (the line before it)."""
@@ -191,17 +220,19 @@ class RunGrid(anywidget.AnyWidget):
             kind = run.record.kind
             labels = {"good": kind.good_label, "bad": kind.bad_label, "units": kind.rows_label}
             about["words"] = {name: label.of(self._lang) for name, label in labels.items()}
+            about["listed"] = kind.has_list
         self.send(about | {"full": full, "lines": list(lines)} | changed)
 
     def _row(self, record: RowRecord, headers: Sequence[str]) -> dict[str, Any]:
         row, end, lang = record.row, record.end, self._lang
+        listed = self._run is not None and self._run.record.kind.has_list
         ended = datetime.fromtimestamp(end.ended_at, self._zone) if end.ended_at else None
         facts: list[tuple[Text, Any]] = [
             (_("Why"), in_panel(reason_text(end), lang)),
             (_("What to do"), in_panel(action_text(end), lang)),
             (_("errmsg"), redact(end.errmsg)),
             (_("rid"), redact(end.rid)),
-            (_("Local file"), row.file),
+            (_("Local file"), row.file if listed else ""),
             (_("HTTP status"), end.http_status),
             (_("Attempts"), end.attempts),
             (_("Bytes"), end.bytes),
@@ -211,7 +242,8 @@ class RunGrid(anywidget.AnyWidget):
         shown = {row.merchant, row.appid, row.env, row.path, row.file}
         own = zip(map(verbatim, headers), map(redact, row.cells), strict=False)
         facts += [fact for fact in own if fact[1] not in shown]
-        return {name: getattr(row, name) for name in ("line", "merchant", "appid", "env", "path")} | {
+        return {name: getattr(row, name) for name in ("line", "merchant", "appid", "env")} | {
+            "path": row.path if listed else "",
             "outcome": end.outcome.label.of(lang),
             "css": outcome_class(end.outcome),
             "why": in_panel(reason_text(end), lang),
@@ -219,9 +251,9 @@ class RunGrid(anywidget.AnyWidget):
         }
 
 
-def _line(line: MerchantLine) -> list[Any]:
+def _line(line: MerchantLine, *, is_new: bool) -> list[Any]:
     """Return a merchant as the browser has it."""
     codes = most_first(line.codes)[:3]
     shares = [(name, line.shares[name]) for name in ("good", "bad", "failed", "skip")]
     counts = (line.shares.total(), line.shares["good"], line.bad, line.shares["pending"])
-    return [line.appid, line.merchant, *counts, codes, shares, " ".join(sorted(line.envs))]
+    return [line.appid, line.merchant, *counts, codes, shares, " ".join(sorted(line.envs)), is_new]

@@ -29,7 +29,15 @@ from tcb_ops.kinds import Kind, merchant_count, row_count
 from tcb_ops.ledger.records import Tally
 from tcb_ops.model import Outcome, Reason
 from tcb_ops.preflight import ran_out, where_links_are
-from tcb_ops.reports.explanations import MARK, change_lines, confirmation_text, counts_line, run_title, why
+from tcb_ops.reports.explanations import (
+    MARK,
+    change_lines,
+    confirmation_text,
+    counts_line,
+    merchant_text,
+    run_title,
+    why,
+)
 from tcb_ops.reports.export import read_manifest
 from tcb_ops.reports.rendering import outcome_class
 from tcb_ops.reports.summary import CodeGroup, RunSummary
@@ -39,8 +47,6 @@ NAMED = 4
 """Merchants named beside a code."""
 CAUSES = 12
 """Causes that are shown; the others are folded."""
-LINES = 500
-"""Most lines of a DataFrame in a notebook; the rest is counted."""
 STYLE = f"<style>{(files(__package__) / 'styles.css').read_text(encoding='utf-8')}</style>"
 _SHOWN = {".html", ".json", ".txt"}
 """Endings of files that a browser shows; a page runs its scripts only at the server's own address. Others are downloaded."""
@@ -154,15 +160,21 @@ def origins_of(run: Run) -> list[str]:
     return [record.parent] if record.parent else list(map(str, record.settings.get("of", ())))
 
 
-def render_header(run: Run, summary: RunSummary, state: RunState, lang: Lang, *, live: bool) -> str:
-    """Draw what a run is, its state and age, the run that it is about, and the later runs that changed its files."""
+def render_header(
+    run: Run, summary: RunSummary, state: RunState, lang: Lang, *, live: bool, since: Text | None = None
+) -> str:
+    """Draw what a run is, its state and age, the run that it is about, and the later runs that changed its files.
+
+    `since`: what has changed since the run before.
+    """
     record, zone = run.record, run.settings.zone
     ended = record.finished_at if state is RunState.FINISHED else None
     when = render_moment(ended or record.created_at, zone, age=True)
-    text = _("{state} {moment}, took {duration}") if ended else _("{state}, begun {moment}")
+    text = _("finished {moment}, took {duration}") if ended else _("{state}, begun {moment}")
     values = {"state": STATES[state], "duration": format_duration(record.seconds), "moment": "\n"}
     about = esc(text.format(**values).of(lang)).replace("\n", when)
     origin = esc(f"{record.id} · {record.target} · {record.operator}@{record.host}")
+    news = f"<p><b>{esc(since.of(lang))}</b></p>" if since is not None else ""
     lines = []
     family = run.with_retries()
     if family is not None and (record.parent or not summary.is_undone):
@@ -187,7 +199,7 @@ def render_header(run: Run, summary: RunSummary, state: RunState, lang: Lang, *,
     )
     title = f"{render_mark(lang, live=live)}<h2>{esc(run_title(run.record).of(lang))}</h2>{marks}"
     quiet = f'<span><b>{about}</b> <span class="op-quiet">{origin}</span></span>'
-    return f'<div class="op-title">{title}{quiet}</div>{linked}'
+    return f'<div class="op-title">{title}{quiet}</div>{news}{linked}'
 
 
 def render_runs(runs: Sequence[Run], here: Collection[str], lang: Lang, label: Text) -> str:
@@ -244,7 +256,9 @@ def render_progress(now: Progress, kind: Kind, lang: Lang, *, running: bool) -> 
         for outcome, rows in now.counts.items()
         if rows
     )
-    note = f"<p>{esc(now.note.of(lang))}</p>" if now.note is not None and running else ""
+    # Its line is there as long as the run works: what stands below the header stays where it is.
+    said = esc(now.note.of(lang)) if now.note is not None else ""
+    note = f'<p class="op-note" title="{said}">{said}</p>' if running else ""
     return f'{bar}<p class="op-figures"><b>{esc(" · ".join(parts))}</b>{counts}</p>{note}'
 
 
@@ -331,19 +345,6 @@ def merchant_lines(tallies: Iterable[Tally]) -> list[MerchantLine]:
     return sorted(lines.values(), key=lambda line: (-line.bad, line.merchant, line.appid))
 
 
-def render_merchants(tallies: Iterable[Tally], kind: Kind, lang: Lang, label: str) -> str:
-    """Draw how each merchant's rows ended."""
-    counts = (kind.rows_label, kind.good_label, kind.bad_label, pgettext("column", "Pending"))
-    heads, lines = (_("Merchant"), *counts, _("Why")), merchant_lines(tallies)
-    rows = [
-        (m.merchant, m.shares.total(), m.shares["good"], m.bad, m.shares["pending"], ", ".join(m.codes))
-        for m in lines[:LINES]
-    ]
-    more = _("… and {more:,} more", more=len(lines) - LINES).of(lang)
-    rest = f"<p>{esc(more)}</p>" if len(lines) > LINES else ""
-    return table(heads, rows, "tnnnnt", lang, label=label) + rest
-
-
 # --- causes and tables ----------------------------------------------------------------------------------------------
 
 
@@ -354,17 +355,26 @@ def render_causes(
     lang: Lang,
     *,
     asks: bool,
+    retries: bool,
     zone: tzinfo = UTC,
 ) -> str:
-    """Draw the causes: what each means, what to do, whom it concerns, and its verdict; `asks`: whether WeChat can be asked."""
-    drawn = [_cause(group, verdicts.get(group.code), kind, lang, zone, asks=asks) for group in groups]
+    """Draw the causes: what each means, what to do, whom it concerns, its verdict, and buttons for what can be done here.
+
+    `asks`: whether WeChat can be asked; `retries`: whether rows can be retried.
+    """
+    drawn = [
+        _cause(group, verdicts.get(group.code), kind, lang, zone, asks=asks, retries=retries)
+        for group in groups
+    ]
     rest = len(drawn) - CAUSES
     more = ngettext("… and {n:,} more cause", "… and {n:,} more causes", rest).of(lang)
     folded = f"<details><summary>{esc(more)}</summary><ul>{''.join(drawn[CAUSES:])}</ul></details>"
     return f'<ul class="op-by-code">{"".join(drawn[:CAUSES])}</ul>{folded * (rest > 0)}'
 
 
-def _cause(group: CodeGroup, verdict: Any, kind: Kind, lang: Lang, zone: tzinfo, *, asks: bool) -> str:
+def _cause(
+    group: CodeGroup, verdict: Any, kind: Kind, lang: Lang, zone: tzinfo, *, asks: bool, retries: bool
+) -> str:
     code = esc(group.code)
     merchants = [share.merchant or share.appid or _("(no merchant)") for share in group.merchants]
     figures = _(
@@ -376,8 +386,8 @@ def _cause(group: CodeGroup, verdict: Any, kind: Kind, lang: Lang, zone: tzinfo,
     meaning, action = in_panel(group.meaning, lang), group.action if verdict is None else verdict.action
     lines = [f"<b>{esc(meaning)}</b>", f'<span class="op-quiet">{esc(figures.of(lang))}</span>']
     if verdict is not None:
-        acts = _("Who must act: {who}", who=verdict.who_acts)
-        lines.append(f"<b>{esc(acts.of(lang))}</b>")
+        who = _("Who must act: {who}", who=verdict.who_acts)
+        lines.append(f"<b>{esc(who.of(lang))}</b>")
     lines.append(esc(in_panel(action, lang)))
     if group.detail is not None:
         lines.append(f'<span class="op-quiet">{esc(group.detail.of(lang))}</span>')
@@ -387,11 +397,22 @@ def _cause(group: CodeGroup, verdict: Any, kind: Kind, lang: Lang, zone: tzinfo,
         asked = asked.replace("\n", render_moment(verdict.at, zone))
         lines.append(f'<span class="op-quiet">{asked}</span>')
         if verdict.message is not None:
-            told = _("Text for the merchant: {text}", text=verdict.message)
-            lines.append(f'<span class="op-letter">{esc(told.of(lang))}</span>')
+            letter = _("Text for the merchant: {text}", text=verdict.message)
+            lines.append(f'<span class="op-letter">{esc(letter.of(lang))}</span>')
+    acts = []
+    again = sum(rows for outcome, rows in group.outcomes.items() if outcome.retried)
+    if retries and again:
+        acts.append(("retry", code, _("Retry {rows}", rows=row_count(again))))
+    told = merchant_text(group.code) if verdict is None else verdict.message
+    if told is not None:
+        acts.append(("copy", esc(told.of(lang)), _("Copy the text for the merchant")))
     if asks and group.code not in {*map(str, (*group.outcomes, Reason.MERCHANT_LEFT))}:
-        label = esc(_("Ask WeChat why").of(lang))
-        lines.append(f'<button type="button" class="op-chip" data-why="{code}">{label}</button>')
+        acts.append(("why", code, _("Ask WeChat why")))
+    buttons = (
+        f'<button type="button" class="op-chip" data-{act}="{value}">{esc(label.of(lang))}</button>'
+        for act, value, label in acts
+    )
+    lines += [" ".join(buttons)] if acts else []
     name = f'<button type="button" class="op-link op-code" data-code="{code}">{code}</button>'
     return f"<li><span>{name}</span><div>{''.join(f'<p>{line}</p>' for line in lines)}</div></li>"
 

@@ -113,7 +113,7 @@ class ListReader(widgets.VBox):
         skip = _("continue without the rows that have problems")
         self.skip = tick_box(skip, "op-skip", lang, align_self="flex-start")
         self.facts = html_area("op-read")
-        self.problems = html_area("op-problems", "20rem")
+        self.problems = html_area("op-problems")
         self.fixme = button(_("Write these rows to a fix-me CSV"), "op-fixme", self._write_fixme)
         choices = [("—", None), (_("include").of(lang), "all"), (_("leave out").of(lang), "visible")]
         label = _("Hidden rows")
@@ -186,7 +186,7 @@ class ListReader(widgets.VBox):
         self.facts.value = "".join(
             f"<p>{esc(in_panel(text, self._lang))}</p>" for text in (batch.decided, *batch.warnings)
         )
-        ready = _("Ready. {facts}.", facts=facts_line(batch))
+        ready = self._context.ready(facts_line(batch))
         stored = replaced(batch, self._context.settings, self._context.selection) if self._uploads else None
         if stored is not None:
             ready = as_sentences((ready, stored))

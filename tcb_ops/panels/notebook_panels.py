@@ -68,14 +68,15 @@ class Panel:
         self.below.value = render_run_below(self.lang)
         buttons = (button for menu in menus for button in menu.buttons)
         actions.children = (*actions.children, *buttons, self.below)
-        self.view.children = [self.view.children[0], self.monitor.header, *menus, *parts]
+        body = widgets.VBox([*menus, *parts]).add_class("op-body")
+        self.view.children = [self.view.children[0], self.monitor.header, body]
         self.worker.on_change = self._enable
         self.worker.start(self._open)
 
     # --- what a panel is made of --------------------------------------------------------------------------------
 
     def _parts(self) -> list[Any]:
-        """Build the panel's menus, and return the parts below them, from top to bottom."""
+        """Build the panel's menus, and return the parts that they cover when they are open."""
         return [self.monitor]
 
     def _open(self) -> None:
@@ -239,9 +240,8 @@ class RunForm(Panel):
         self.new.observe(lambda _: worker.guarded(self._changed), "value")
         self.starter = ActionButton(worker, self.context, NOTHING, "op-run", self._run)
         self.start = self.starter.button
-        parts = [self.ready_line, *inputs, self.new]
-        self.setup, actions = Menu(worker, _("New run"), "op-new-menu", parts), self.monitor.actions
-        actions.children = (self.starter, *actions.children)
+        parts = [self.ready_line, *inputs, self.new, self.starter]
+        self.setup = Menu(worker, _("New run"), "op-new-menu", parts)
         return super()._parts()
 
     def _open(self) -> None:
@@ -266,10 +266,8 @@ class RunForm(Panel):
     def _enable(self) -> None:
         monitor = self.monitor
         self.starter.enable(busy=not self.ready or self.worker.busy or monitor.running)
-        is_next = self.ready and not monitor.running and (monitor.state is None or self.setup.opened)
-        show(self.starter, shown=is_next)
         show(self.new, shown=self.unfinished is not None)
-        monitor.enable(starts=is_next)
+        monitor.enable(starts=self.ready and self.setup.opened)
         self._offer_below()
 
     def _list_runs(self) -> None:
@@ -386,7 +384,8 @@ class RunPanel(Panel):
 
     def _open(self) -> None:
         """Show the run that was asked for, and the others."""
-        self.runs.opened = True
         self.runs.refresh()
         self.runs.choose(None)
+        self.runs.opened = True
         self.monitor.attach(self.given.run)
+        self.runs.opened = False

@@ -97,7 +97,7 @@ class RunMonitor(widgets.VBox):
         self._watch = 0
         """The number of the newest watching thread: older ones stop."""
         self.head, self.bar = html_area("op-head"), html_area("op-progress")
-        clicks = {"open": self.attach, "why": self._ask_why}
+        clicks = {"open": self._choose, "why": self._ask_why, "retry": self._retry_code}
         self.grid = RunGrid(worker, self._look, clicks, sample=context.sample)
         self.resume = ActionButton(worker, context, _("Resume"), "op-resume", self._resume)
         self.retry = RetryMenu(worker, context, self.grid, self._retry)
@@ -107,6 +107,7 @@ class RunMonitor(widgets.VBox):
         self.header = widgets.VBox([self.head, worker.line, self.bar, self.actions]).add_class("op-header")
         files = widgets.VBox([self.export.line, self.export.files]).add_class("op-tab-files")
         super().__init__([self.grid, files])
+        self.add_class("op-monitor")
         self._show_none()
 
     @property
@@ -152,6 +153,13 @@ class RunMonitor(widgets.VBox):
             self._begin(run, RunState.ELSEWHERE, partial(self._poll, run))
         else:
             self._show_end(run)
+
+    def _choose(self, run_id: str) -> None:
+        """Show a run in place of the list in which it was clicked."""
+        self.attach(run_id)
+        for menu in self._worker.menus:
+            menu.opened = False
+        self._worker.on_change()
 
     def _look(self) -> None:
         """Show the run again if another process has finished, undone or removed it. Raises RunNotFoundError."""
@@ -258,7 +266,9 @@ class RunMonitor(widgets.VBox):
         show(self, shown=True)
         summary = run.overview()
         self.undone = summary.is_undone
-        self.head.value = render_header(run, summary, state, self._lang, live=self._context.live)
+        found = self.grid.findings if state is RunState.FINISHED else None
+        since = found.since(run.settings.zone) if found is not None else None
+        self.head.value = render_header(run, summary, state, self._lang, live=self._context.live, since=since)
 
     def _draw_bar(self, run: Run, now: Progress | None = None) -> None:
         if now is None:
@@ -327,6 +337,13 @@ class RunMonitor(widgets.VBox):
     def _retry(self) -> None:
         self._continue(partial(api.start_retry, **self.retry.selected()), self.retry.action)
 
+    def _retry_code(self, code: str) -> None:
+        """Retry the rows with a code, once that is confirmed."""
+        self.retry.choose(code)
+        self._worker.on_change()
+        if self.retry.action.confirmed:
+            self._retry()
+
     def _continue(self, begin: Callable[..., RunHandle], action: ActionButton) -> None:
         if (run := self.run) is not None:
             cluster = self.cluster if run.record.kind.clustered else None
@@ -387,6 +404,13 @@ class RetryMenu(Menu):
             "selection": selection + Selection.of(*chosen),
         }
 
+    def choose(self, code: str) -> None:
+        """Open the box with the rows of a code chosen. Raises UsageError if none is left."""
+        self.prepare()
+        if code not in {group.code for group in self._groups}:
+            raise UsageError(_("No row with {code} is left to retry.", code=code))
+        self.opened, self.choice.value = True, code
+
     def prepare(self) -> None:
         """Count what can be retried: another process may have retried it. Without any, no retry is offered."""
         self._tallies = self._run.tallies_to_retry() if self._run is not None else []
@@ -440,7 +464,7 @@ class RunBrowser(Menu):
         self._drawn = ""
         self.ids: list[str] = []
         """The ids of the runs that are listed, the newest first."""
-        self.table = html_area("op-runs", "18rem")
+        self.table = html_area("op-runs")
         super().__init__(worker, _("Earlier runs"), "op-runs-menu", [self.table])
 
     def refresh(self) -> list[Run]:

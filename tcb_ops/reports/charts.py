@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from tcb_ops.i18n import Lang, Text
+from tcb_ops.kinds import Kind
 from tcb_ops.ledger.records import TimelineBucket
 from tcb_ops.model import Outcome
 from tcb_ops.reports.rendering import environment
@@ -180,16 +181,16 @@ class Charts(NamedTuple):
     drawing: Drawing | None
     zone: tzinfo
 
-    def html(self, lang: Lang) -> str:
-        """Draw the charts for a panel, in one language; empty without any.
+    def html(self, kind: Kind, totals: Mapping[str, int], lang: Lang) -> str:
+        """Draw the charts for a panel, in one language; empty without any. `totals`: the rows of each merchant, by appid.
 
-        Cells of the matrix are the darker, the more rows they have; they have `data-appid` and `data-code`, and are buttons for
-        keyboards and screen readers.
+        Cells of the matrix are the darker, the larger their share of the merchant's rows; they are buttons with `data-appid` and
+        `data-code`.
         """
         macros, drawn = _macros(lang, str(self.zone)), ""
         if self.matrix is not None:
             lines = tuple(line for line in self.matrix.lines if any(line.cells))
-            drawn += macros.heat_map(replace(self.matrix, lines=lines))
+            drawn += macros.heat_map(replace(self.matrix, lines=lines), kind, totals)
         return f"{drawn}{macros.timeline(self.drawing) if self.drawing is not None else ''}"
 
 

@@ -71,6 +71,10 @@ class Findings(Protocol):
         """Return what has changed since the run that it was compared with; None without one."""
         return None
 
+    def news(self) -> Sequence[FindingSection]:
+        """Return what was found for the first time."""
+        return ()
+
     def sections(self) -> Sequence[FindingSection]:
         """Return what was found, the most urgent first; none empty."""
         return ()

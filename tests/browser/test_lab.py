@@ -67,6 +67,28 @@ APART = """() => {
   const [above, below] = [...document.querySelectorAll('.op-menu label:has([type=radio])')].map(each => each.getBoundingClientRect());
   return above.height > 0 && above.bottom <= below.top;
 }"""
+CALM = """() => {
+  const note = document.querySelector('.op-panel .op-note'), said = note.textContent, heights = [];
+  for (const text of ['', '12 environments paused: the platform asked to slow down. '.repeat(9)]) {
+    note.textContent = text;
+    heights.push(document.querySelector('.op-panel .op-header').offsetHeight);
+  }
+  note.textContent = said;
+  return heights[0] === heights[1];
+}"""
+"""Whether the header keeps its height while environments are paused."""
+COVERS = """async ([button, box]) => {
+  const top = () => document.querySelector('.op-panel .op-tabs').getBoundingClientRect().top + document.querySelector('.jp-WindowedPanel-outer').scrollTop;
+  const expanded = () => document.querySelector(button).ariaExpanded;
+  const before = top(), closed = expanded();
+  document.querySelector(button).click();
+  while (!document.querySelector(box)?.offsetParent || expanded() !== 'true') await new Promise(requestAnimationFrame);
+  const pushed = top() - before;
+  document.querySelector(button).click();
+  while (document.querySelector(box)?.offsetParent || expanded() !== 'false') await new Promise(requestAnimationFrame);
+  return [closed, Math.round(pushed), document.querySelector(button).textContent];
+}"""
+"""A button opens a box over the tabs and closes it: what it says of itself, how far it pushes them, its name."""
 FOCUSED = "name => document.activeElement.closest('.' + name)"
 NUMBERED = """() => {
   const found = [...document.querySelectorAll('.op-panel :is(button, input, select, a[href], [role=button], [tabindex="0"])')]
@@ -211,7 +233,9 @@ def test_an_idle_panel_and_one_in_chinese_are_accessible(lab, open_lab_workspace
         assert notebook.page.get_by_text("还没有任务：").count() > 0
         assert_accessible(notebook)  # idle
         notebook.click(".op-run")
-        notebook.until(HEAD, "已完成")
+        notebook.until(
+            "() => / \\d+ 秒前完成，用时 /.test(' ' + document.querySelector('.op-panel .op-head').innerText)"
+        )
         notebook.page.wait_for_selector(".op-panel .op-by-merchant tbody tr", state="attached")
         assert_accessible(notebook)
 
@@ -360,6 +384,9 @@ def test_a_run_is_watched_cancelled_gone_on_with_retried_and_exported(lab, open_
         assert "Working or paused" in notebook.text(".op-chips")
         notebook.shot("running")
         assert_accessible(notebook)
+        assert notebook.page.evaluate(CALM)
+        covers = notebook.page.evaluate(COVERS, [".op-panel .op-new-menu", ".op-panel .op-list"])
+        assert covers == ["false", 0, "New run"]
 
         notebook.click(".op-part-merchants .op-search")
         notebook.click(".op-cancel")

@@ -33,10 +33,20 @@ def test_shown_escapes_what_a_terminal_would_act_on_and_cuts_what_is_long():
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told"), [(0.04, "<1s"), (0.6, "1s"), (59.4, "59s"), (200, "3m20s"), (7_500, "2h05m")]
+    ("seconds", "english", "chinese"),
+    [
+        (-3, "<1s", "不到 1 秒"),
+        (0.04, "<1s", "不到 1 秒"),
+        (0.6, "1s", "1 秒"),
+        (59.4, "59s", "59 秒"),
+        (64, "1m04s", "1 分 4 秒"),
+        (200, "3m20s", "3 分 20 秒"),
+        (7_500, "2h05m", "2 小时 5 分"),
+    ],
 )
-def test_a_duration_has_two_units_at_most_and_is_never_zero(seconds, told):
-    assert format_duration(seconds) == told
+def test_a_duration_has_two_units_at_most_and_is_never_zero(seconds, english, chinese):
+    duration = format_duration(seconds)
+    assert (duration.en, duration.zh) == (english, chinese)
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ def test_a_run_may_begin(typed, merchants, asked, may):
 
 def test_on_this_machine_nothing_is_asked(open_lab):
     panel = open_lab().uploads()
-    assert panel.starter.confirmation.layout.display == "none"
+    assert panel.starter.facts.layout.display == "none"
     assert not panel.start.disabled
 
 
@@ -132,11 +132,14 @@ def test_a_live_target_needs_the_number_of_merchants(open_lab, read, kind):
     lab = open_lab()
     lab.live()
     panel = getattr(lab, kind)()
-    assert panel.starter.confirmation.layout.display == ""
+    assert panel.starter.facts.layout.display == ""
     facts = read(panel.starter.facts)
-    assert "LIVE: https://api.weixin.qq.com" in facts
+    assert facts.startswith("LIVE: https://api.weixin.qq.com ")
     assert "2 merchants, 3 environments" in facts
-    assert (" B." in facts or " KB" in facts or " B Type" in facts) is (kind == "uploads")
+    assert facts.endswith(" 720 B") is (kind == "uploads")
+    assert "merchants" not in read(panel.ready_line)  # it is said once, beside the button
+    assert panel.starter.count.description == "Type 2"
+    assert panel.setup.children[-1] is panel.starter
     assert panel.start.disabled
     panel.starter.count.value = "3"
     assert panel.start.disabled
@@ -223,7 +226,7 @@ def test_resuming_and_retrying_are_confirmed_too(open_lab, read, cut_off, button
     offer._asks = True
     monitor._offer()
     act = offer.button
-    assert offer.confirmation.layout.display == ""
+    assert offer.facts.layout.display == ""
     files, size = panel.run.counts.get("pending", 1), len("tea-1a2b3c/banner/3.png")
     assert f"{files} row{'s' * (files > 1)}: 1 merchant, 1 environment, " in read(offer.facts)
     if not cut_off:

@@ -1,6 +1,7 @@
 """The grid and the looks of a run: from records to HTML, what the browser is sent, and the rows that it asks for."""
 
 import json
+import re
 
 import pytest
 from panel_lab import press
@@ -16,7 +17,7 @@ from tcb_ops.model import Merchant, Outcome, Reason
 from tcb_ops.panels.html import (
     esc,
     merchant_lines,
-    render_merchants,
+    render_causes,
     render_progress,
 )
 from tcb_ops.reports.summary import CodeGroup, retry_helps
@@ -60,7 +61,10 @@ def test_a_retry_is_the_next_step_only_where_it_can_help(codes, again, helps):
 
 def test_what_came_from_outside_is_inert():
     evil = "<img src=x onerror=alert(1)>\x1b[31m"
-    drawn = render_merchants([tally(evil, Outcome.UPLOADED, 1)], UPLOAD, Lang.EN, "Rows")
+    group = CodeGroup(evil, NOTHING, NOTHING, None, (), (1,), {Outcome.REFUSED: 1}, 1)
+    drawn = render_causes([group], {}, UPLOAD, Lang.EN, asks=True, retries=True)
+    assert "data-retry" in drawn
+    assert "data-why" in drawn
     assert "<img" not in drawn
     assert "\x1b" not in drawn
     assert esc("\"'<>&") == "&quot;&#x27;&lt;&gt;&amp;"
@@ -72,7 +76,7 @@ def test_progress_is_a_bar_that_is_read_out_with_rate_and_time_left(read):
     assert '<progress class="op-hidden" aria-label="Rows that have ended" value="1203" max="5000">' in drawn
     assert '<span class="good" style="flex:1203"></span><span class="todo" style="flex:3797"></span>' in drawn
     assert read(drawn) == "1,203 of 5,000 rows · 24% · 310/s · 12s left 1,203 uploaded"
-    assert "每秒 310 · 剩余 12s" in read(render_progress(look, UPLOAD, Lang.ZH, running=True))
+    assert "每秒 310 · 剩余 12 秒" in read(render_progress(look, UPLOAD, Lang.ZH, running=True))
     slow = Progress("r", 5000, {Outcome.UPLOADED: 1203}, 0.31, 12000.0)
     assert "· 0.3/s ·" in read(render_progress(slow, UPLOAD, Lang.EN, running=True))
     still = Progress("r", 5000, {Outcome.UPLOADED: 1203}, 0.0, None)
@@ -104,6 +108,22 @@ def grid(open_lab):
     found.send = lambda message, buffers=None: found.sent.append(message)
     press(panel)
     return found
+
+
+def test_a_cause_has_what_can_be_done_about_it_where_it_stands(grid):
+    by_code = {
+        code: cause for cause in grid.causes.split("<li>")[1:] for code in ("85088", "40097") if code in cause
+    }
+    assert 'data-retry="85088">Retry 10 rows</button>' in by_code["85088"]
+    assert "Copy the text for the merchant</button>" in by_code["85088"]
+    assert 'data-why="85088">Ask WeChat why</button>' in by_code["85088"]
+    assert "data-copy" not in by_code["40097"]  # nothing that the merchant could do
+
+
+def test_the_heat_map_shows_each_codes_share_of_the_merchants_rows_and_names_it_in_full(grid):
+    cells = dict(re.findall(r'data-code="(\w+)" style="--share: ([\d.]+)"', grid._charts))
+    assert cells == {"85088": "1.00", "40097": "0.05"}
+    assert "…" not in grid._charts
 
 
 def lines_of(page):

@@ -89,14 +89,26 @@ def test_an_audit_asks_once_per_environment_and_shows_what_changed(open_lab, rea
     assert "Ready. 2 merchants, 3 environments, one call each" in read(panel.ready_line)
     press(panel)
     assert panel.run.counts == {"healthy": 3}
-    assert panel.changed.value == ""
+    assert "since" not in read(panel.monitor.head)
     assert lab.sent == 3
     press(panel)
     assert panel.run.counts == {"healthy": 2, "unhealthy": 1}
-    assert "城南书店" in read(panel.changed)
-    assert "newly broken 1" in read(panel.changed)
+    assert "1 newly broken, 0 recovered since " in read(panel.monitor.head)
+    assert read(panel.monitor.grid.causes).startswith("Newly broken 85088 ")
+    assert {line[1]: line[9] for line in panel.monitor.grid.lines.values()} == {
+        "城南书店": True,
+        "茶语小铺": False,
+    }
+    shown = panel.monitor.grid.read({"code": None})["rows"]
+    assert {row["path"] for row in shown} == {""}
+    assert "probe" not in str(shown)
+    assert "data-retry" not in panel.monitor.grid.causes
     assert "1 environment, 1 merchant: 城南书店" in read(panel.monitor.grid.causes)
     assert panel.monitor.retry.button.layout.display == "none"  # the next audit asks everybody
+    press(panel)
+    assert "0 newly broken, 0 recovered since " in read(panel.monitor.head)
+    assert read(panel.monitor.grid.causes).startswith("Still broken 85088 ")
+    assert not any(line[9] for line in panel.monitor.grid.lines.values())
 
 
 def test_a_run_is_chosen_looked_at_and_exported(open_lab):
@@ -107,11 +119,14 @@ def test_a_run_is_chosen_looked_at_and_exported(open_lab):
     press(audits)
     panel = lab.attach()
     assert panel.run.id == audits.run.id
+    assert not panel.runs.opened
+    press(panel, panel.runs.button)
     assert panel.runs.opened
     assert panel.runs.ids == [audits.run.id, uploads.run.id]
     panel.monitor.grid._answer(None, {"ask": "open", "value": uploads.run.id}, [])  # a click on it
     panel.settle()
     assert panel.run.id == uploads.run.id
+    assert not panel.runs.opened
     assert panel.monitor.state is RunState.FINISHED
     press(panel, panel.monitor.export.this)
     assert (lab.workspace.folder / "reports" / uploads.run.id / "manifest.json").exists()
@@ -139,6 +154,7 @@ def test_a_ledger_that_is_not_there_is_reported_and_not_made_by_looking(open_lab
     lab = open_lab()
     panel = lab.attach()
     assert "ledger.db does not exist: no run has used this ledger" in read(panel.worker.line)
+    assert panel.runs.opened
     assert panel.run is None
     assert not (lab.workspace.folder / "ledger.db").exists()
 

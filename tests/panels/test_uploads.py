@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -124,7 +125,7 @@ def test_cancel_ends_tidily_and_resume_does_the_rest_without_the_list(
     for _ in range(2):  # one blue button at a time
         press(panel, panel.setup.button)
         tones.append(
-            (panel.monitor.resume.button.button_style, hidden(panel.monitor.resume), hidden(panel.starter))
+            (panel.monitor.resume.button.button_style, hidden(panel.monitor.resume), hidden(panel.setup))
         )
     assert tones == [("", True, False), ("primary", False, True)]
     lab.workspace.sim.play([])
@@ -246,6 +247,34 @@ def test_the_bad_rows_are_retried_as_a_run_of_their_own(open_lab, read, assert_c
     panel.monitor.attach(parent.id)
     assert "With its retries, 30 of 30 rows have succeeded." in read(panel.monitor.head)
     assert hidden(panel.monitor.retry.button)
+    assert panel.monitor.grid.causes == ""  # what was fixed is nothing to do
+
+
+def test_a_cause_is_retried_where_it_stands_and_on_a_live_target_once_that_is_confirmed(
+    open_lab, assert_complete
+):
+    faults = [Fault(env=BOOKS.env, errcode=85088), Fault(env=TEA.env, path="*/[12].png", errcode=40097)]
+    lab = open_lab(faults=faults)
+    panel = lab.uploads()
+    press(panel)
+    upload, retry = panel.run.id, panel.monitor.retry
+    lab.workspace.sim.play([])
+    retry.action._asks = True  # as on a live target
+    click = partial(panel.monitor.grid._answer, None, {"ask": "retry", "value": "40097"}, [])
+    click()
+    panel.settle()
+    assert panel.run.id == upload
+    assert retry.opened
+    assert retry.action.button.description == "Retry 2 rows"
+    retry.action._asks = False
+    click()
+    panel.settle()
+    assert panel.run.record.parent == upload
+    assert assert_complete(panel.run, 2) == {"uploaded": 2}
+    assert not retry.opened
+    panel.monitor.attach(upload)
+    assert "85088" in panel.monitor.grid.causes
+    assert "40097" not in panel.monitor.grid.causes
 
 
 def test_an_upload_offers_the_rows_that_its_retries_have_not_done(open_lab, read):

@@ -35,9 +35,10 @@ class _StoredKind(Kind):
         """Return the rows by outcome, `restored 4, deleted 2`; the outcome alone if there is one."""
         if len(counts) == 1:
             return next(iter(counts)).label
-        return as_list(
+        listed = as_list(
             _("{outcome} {rows:,}", outcome=outcome.label, rows=rows) for outcome, rows in counts.items()
         )
+        return pgettext("done", "{listed}", listed=listed)
 
     def next_command(
         self, settings: Settings, run: RunRecord, actions: Sequence[NextAction]

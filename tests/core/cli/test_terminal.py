@@ -111,7 +111,7 @@ COUNTS = {Outcome.UPLOADED: 20_000, Outcome.REFUSED: 312, Outcome.NOT_ATTEMPTED:
 @pytest.mark.parametrize(
     ("total", "note", "line"),
     [
-        (30_000, None, "20,357/30,000 · 被拒绝 312 · 未尝试 45 · 已上传 20,000 · 50 行/秒 · 剩余 3m20s"),
+        (30_000, None, "20,357/30,000 · 被拒绝 312 · 未尝试 45 · 已上传 20,000 · 50 行/秒 · 剩余 3 分 20 秒"),
         (20_357, None, "20,357/20,357 · 被拒绝 312 · 未尝试 45 · 已上传 20,000"),
         (
             20_357,
@@ -140,12 +140,12 @@ def test_a_line_that_moves_begins_with_its_countdown(away, line):
 def test_a_pause_and_an_outage_count_down(open_cli, on_terminal):
     cli = open_cli(many(TEA, rows=2), [Fault(path="banner/1.png", calls=((1, 1),), errcode=45011)])
     with on_terminal(cli, "upload", "list.csv", "--root", "files", "--slow-wait", "3") as typed:
-        typed.wait_for(f"{TEA.env} paused, 2 s · 1/2")
-        typed.wait_for(f"{TEA.env} paused, 1 s · 1/2")
+        typed.wait_for(f"{TEA.env} paused, 2s · 1/2")
+        typed.wait_for(f"{TEA.env} paused, 1s · 1/2")
         assert typed.end()[0] == 0
     words = ("upload", "list.csv", "--root", "files", "--target", "https://api.invalid", "--yes", "--new-run")
     with on_terminal(cli, *words, "--patience", "3") as typed:
-        typed.wait_for("gives up in 2 s · 0/2")
+        typed.wait_for("gives up in 2s · 0/2")
         assert typed.end()[0] == 3
 
 

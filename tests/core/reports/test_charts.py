@@ -8,6 +8,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from tcb_ops.engine.list_kinds import UPLOAD
 from tcb_ops.i18n import Lang
 from tcb_ops.ledger.records import Tally, TimelineBucket
 from tcb_ops.model import Outcome, Reason
@@ -38,33 +39,37 @@ def test_the_heat_map_has_a_button_per_cell_and_escapes_names():
         Tally("wx1", evil, "env-1", Outcome.REFUSED, Reason.REFUSED, 85088, "", 12),
         Tally("wx2", "乙", "env-2", Outcome.FAILED, Reason.STORE_REFUSED, None, evil, 1),
     ]
-    drawn = charts_of(causes_of(tallies), [], UTC).html(Lang.EN)
-    cells = ET.fromstring(drawn).findall(".//g")
+    drawn = heat_map(tallies)
+    cells = ET.fromstring(f"<div>{drawn}</div>").findall(".//button")
     assert [(cell.get("data-appid"), cell.get("data-code")) for cell in cells] == [
         ("wx1", "85088"),
         ("wx2", evil),
     ]
-    assert [cell.get("tabindex") for cell in cells] == ["0", "0"]
+    assert [cell.get("style") for cell in cells] == ["--share: 1.00", "--share: 1.00"]
     assert cells[0].get("aria-label") == f"{evil}, 85088: 12 rows"
 
 
-def test_names_in_the_heat_map_keep_their_ends_and_as_much_as_their_place_holds():
+def test_names_in_the_heat_map_are_whole():
     names = ["Old Town Noodles 2", "Old Town Noodles 31", "很长的商户名" * 4 + "31 店"]
     tallies = [
         Tally(f"wx{at}", name, "env", Outcome.FAILED, Reason.STORE_REFUSED, None, "InternalError", 1)
         for at, name in enumerate(names)
     ]
-    drawn = ET.fromstring(charts_of(causes_of(tallies), [], UTC).html(Lang.EN))
-    texts = {text.text or "" for text in drawn.iter("text")}
-    assert {*names[:2], "InternalError"} <= texts
-    assert any(text.endswith("31 店") and "…" in text for text in texts)
+    texts = {head.text for head in ET.fromstring(f"<div>{heat_map(tallies)}</div>").iter("th")}
+    assert {*names, "InternalError"} <= texts
 
 
 def test_the_heat_map_has_no_empty_line_and_says_that_there_are_more_codes():
-    drawn = charts_of(causes_of([tally(at, 1000 + at, 1) for at in range(36)]), [], UTC).html(Lang.EN)
-    labels = [text for text in ET.fromstring(f"<div>{drawn}</div>").iter("text") if text.get("x") == "0"]
-    assert len(labels) == drawn.count("<g ") > 0
+    drawn = heat_map([tally(at, 1000 + at, 1) for at in range(36)])
+    heads = ET.fromstring(f"<div>{drawn}</div>").iter("th")
+    labels = [head for head in heads if head.get("scope") == "row"]
+    assert len(labels) == drawn.count("<button ") > 0
     assert f"the {len(labels)} merchants and {len(labels)} codes with the most rows" in drawn
+
+
+def heat_map(tallies):
+    totals = {each.appid: each.rows for each in tallies}
+    return charts_of(causes_of(tallies), [], UTC).html(UPLOAD, totals, Lang.EN)
 
 
 def tally(at, code, rows, outcome=Outcome.REFUSED):
