@@ -324,7 +324,7 @@ function render({ model, el }) {
       time.title ||= time.textContent;
       const age = Math.max(1, Date.now() / 1000 - time.dataset.at);
       const [, unit, seconds] = AGES.find(([most]) => age < most);
-      time.textContent = relative.format(-Math.floor(age / seconds), unit).replace(/^\d+(?! )/, "$& ");
+      time.textContent = relative.format(-Math.floor(age / seconds), unit).replace(/^\d+(?=[^\d ])/, "$& ");
     }
   }
   let looked = performance.now(); // when Python was last asked what other processes have changed

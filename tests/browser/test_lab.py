@@ -234,7 +234,7 @@ def test_an_idle_panel_and_one_in_chinese_are_accessible(lab, open_lab_workspace
         assert_accessible(notebook)  # idle
         notebook.click(".op-run")
         notebook.until(
-            "() => / \\d+ 秒前完成，用时 /.test(' ' + document.querySelector('.op-panel .op-head').innerText)"
+            "() => / \\d+ (秒|分钟)前完成，用时 /.test(' ' + document.querySelector('.op-panel .op-head').innerText)"
         )
         notebook.page.wait_for_selector(".op-panel .op-by-merchant tbody tr", state="attached")
         assert_accessible(notebook)
@@ -385,6 +385,9 @@ def test_a_run_is_watched_cancelled_gone_on_with_retried_and_exported(lab, open_
         notebook.shot("running")
         assert_accessible(notebook)
         assert notebook.page.evaluate(CALM)
+        notebook.until(
+            "() => /begun \\d+ (second|minute)s? ago/.test(document.querySelector('.op-panel .op-head').innerText)"
+        )
         covers = notebook.page.evaluate(COVERS, [".op-panel .op-new-menu", ".op-panel .op-list"])
         assert covers == ["false", 0, "New run"]
 
@@ -394,7 +397,7 @@ def test_a_run_is_watched_cancelled_gone_on_with_retried_and_exported(lab, open_
         run = workspace.run()
         assert 0 < run.counts["pending"] < 300
         notebook.until(STATUS, "Cancelled.")  # whoever works in a tab stays there
-        counts = "All 3 Did not succeed 1 Pending 2 Succeeded 0"  # each merchant once
+        counts = "All 3 Did not succeed 1 Pending 2 Not begun 0 Succeeded 0"  # each merchant once
         assert notebook.settled(lambda: " ".join(notebook.text(".op-chips").split()), counts) == counts
         notebook.shot("cancelled")
         assert_accessible(notebook)
@@ -416,7 +419,7 @@ def test_a_run_is_watched_cancelled_gone_on_with_retried_and_exported(lab, open_
 
         notebook.click("[data-tab=merchants]")
         notebook.page.fill(".op-panel .op-part-merchants .op-search", "第000")
-        counts = "All 1 Did not succeed 0 Pending 0 Succeeded 1"
+        counts = "All 1 Did not succeed 0 Pending 0 Not begun 0 Succeeded 1"
         assert notebook.settled(lambda: " ".join(notebook.text(".op-chips").split()), counts) == counts
         notebook.click("[data-tab=rows]")
         notebook.click(".op-retry-menu")
