@@ -193,6 +193,8 @@ def photographed(notebook: Opened, number: str, lang: Lang, work: Path) -> Path:
     """Run everything, export, and take a screenshot of the panel."""
     notebook.run_all()
     notebook.at_rest()
+    notebook.click(".op-run")
+    notebook.page.wait_for_selector(".op-panel .op-actions .op-export-menu", timeout=100_000)
     notebook.click(".op-export-menu")
     notebook.click(".op-export")  # export again, to the default folder for reports
     notebook.page.wait_for_selector(".op-panel .op-export[disabled]")
