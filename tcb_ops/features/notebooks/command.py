@@ -73,6 +73,8 @@ def notebook(name: str, parameters: tuple[str, ...], out: str, *, common: Common
         ),
     )
     _show(console, ended, as_json=common.json)
+    if target is not None:
+        console.info(target)
     return ended.exit_code
 
 
