@@ -217,6 +217,7 @@ def test_doctor_makes_a_features_check_while_the_feature_is_there(open_without, 
     assert (brought - left, left - brought) == ({"pdf"}, set())
 
 
+@pytest.mark.posix("ipywidgets is not installed there")
 def test_each_hook_is_a_function_that_exists():
     given = [hook for feature in features().values() for hook in (*feature.hooks, *feature.checks)]
     lazy = [

@@ -1,6 +1,7 @@
 import asyncio
 import gc
 import logging
+import os
 import time
 import traceback
 from collections.abc import AsyncGenerator
@@ -296,6 +297,9 @@ def test_a_connection_that_was_closed_while_idle_is_not_used_again(run, open_tra
 
 
 def test_an_answer_that_nobody_asked_for_is_not_taken_for_the_next_ones(run, open_transport):
+    if os.name == "nt" and open_transport is SingleTransport:
+        pytest.skip("Windows' event loop has read it before httpx looks whether the connection is readable")
+
     async def answers_twice(connection: Connection) -> None:
         while True:
             await connection.request()
