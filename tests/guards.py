@@ -41,9 +41,10 @@ class Guard:
     """Of these tests: their short form, or that of `make soak`."""
 
 
-SIMULATION, CRASHES, FAILURES = "simulation", "crash states", "I/O failures"
+SIMULATION, SESSIONS, CRASHES, FAILURES = "simulation", "two sessions", "crash states", "I/O failures"
 FINDERS = {
     SIMULATION: ("tests/simulated_runs.py", "--processes", "1", "--runs", "1000"),
+    SESSIONS: ("tests/simulated_sessions.py", "--processes", "1", "--runs", "4000"),
     CRASHES: ("-P", "-m", "pytest", "tests/core/test_crash_states.py"),
     FAILURES: ("-P", "-m", "pytest", "tests/core/test_io_errors.py"),
 }
@@ -84,6 +85,41 @@ GUARDS = (
         "max(env.slowdown.paused_until, app.slowdown.paused_until, app.next_call)",
         "max(env.slowdown.paused_until, app.next_call)",
         SIMULATION,
+    ),
+    Guard(
+        "no row begins after the lease has passed",
+        "engine/engine.py",
+        "or self._outage.since is not None or not self._lease.holds:",
+        "or self._outage.since is not None:",
+        SESSIONS,
+    ),
+    Guard(
+        "no effect of a row after the lease has passed",
+        "ledger/locks.py",
+        "        if not self.holds:\n            raise LapsedError(NOTHING)",
+        "        pass",
+        SESSIONS,
+    ),
+    Guard(
+        "the lock is checked before a commit after a freeze",
+        "engine/writer.py",
+        "        if not self.lease.holds:\n            self.check_lock()\n",
+        "",
+        SESSIONS,
+    ),
+    Guard(
+        "the lock is checked before the run is finished",
+        "engine/session.py",
+        "        self._context.check_lock()  # the process may have been frozen since its last commit\n",
+        "",
+        SESSIONS,
+    ),
+    Guard(
+        "a lost lock ends the session",
+        "engine/engine.py",
+        "            self._lease.confirm(asked)\n            self._wake.set()",
+        "            self._lease.confirm(self._lease.now())\n            self._wake.set()",
+        SESSIONS,
     ),
     Guard(
         "--rate between two link calls of a merchant",

@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -61,13 +62,15 @@ if TYPE_CHECKING:
     from tcb_ops.ledger.connections import Connection
     from tcb_ops.ledger.records import RunRecord
 
+Play = Callable[[Any], Counter[str]]
+"""Plays a scenario."""
 RUN = "20260921-220000-0001"
 MOST_SESSIONS = 12
 A_WHILE = 30.0
 """Seconds between the arrival of a link and its commit at most."""
 A_MOMENT = 1e-6
 """Seconds within which two moments count as one."""
-_KILLED: list[object] = []
+KILLED: list[object] = []
 """What killed sessions leave: nothing of it may run, not even what the garbage collector would run."""
 
 
@@ -344,17 +347,17 @@ def _template(kind: str, merchants: int, rows: int) -> dict[str, list[Any]]:
         }
 
 
-def _plan(scenario: Scenario) -> None:
+def plan(scenario: Scenario) -> None:
     """Plan the scenario's run in the ledger in place of its runs; not by a copy, after which all is prepared again."""
-    with _database() as database:
+    with database() as planned:
         for table in ("rows", "envs", "runs"):
-            database.execute(f"DELETE FROM {table}")
+            planned.execute(f"DELETE FROM {table}")
         for values, records in _template(scenario.kind, scenario.merchants, scenario.rows).items():
-            database.executemany(f"INSERT INTO {values}", records)
+            planned.executemany(f"INSERT INTO {values}", records)
 
 
 @cache
-def _ledger() -> WatchedLedger:
+def the_ledger() -> WatchedLedger:
     """Return the ledger of all runs, which is filled again for each: to open one takes as long as a run."""
     return WatchedLedger(str(folder() / "ledger.db"))
 
@@ -362,13 +365,13 @@ def _ledger() -> WatchedLedger:
 @cache
 def _planned(kind: str, merchants: int, rows: int) -> RunRecord:
     """Return the record of the planned run that has just been copied."""
-    return _ledger().run(RUN)
+    return the_ledger().run(RUN)
 
 
 @cache
-def _database() -> sqlite3.Connection:
+def database() -> sqlite3.Connection:
     """Return the oracle's own connection to that ledger."""
-    return sqlite3.connect(_ledger().file)
+    return sqlite3.connect(the_ledger().file)
 
 
 @cache
@@ -380,12 +383,16 @@ def play(scenario: Scenario) -> Counter[str]:
     """Play a scenario to its end; return what happened, counted. Raises Violation."""
     for rest in folder().glob("links.csv*"):
         rest.unlink()
-    ledger = _ledger()
-    _plan(scenario)
+    plan(scenario)
     world = World(scenario)
-    oracle = ledger.oracle = Oracle(world)
-    happened: Counter[str] = Counter(runs=1)
-    for number in range(MOST_SESSIONS):
+    return finish(world, Oracle(world)) + Counter(runs=1)
+
+
+def finish(world: World, oracle: Oracle, sessions: int = 0) -> Counter[str]:
+    """Play sessions, after so many, until one finishes the run; return what happened, counted. Raises Violation."""
+    scenario, ledger, happened = world.scenario, the_ledger(), Counter[str]()
+    ledger.oracle = oracle
+    for number in range(sessions, MOST_SESSIONS):
         ending = scenario.endings[number] if number < len(scenario.endings) else Ending()
         end = _session(world, oracle, ledger, ending, resumed=number > 0)
         happened[f"session {end}"] += 1
@@ -399,14 +406,48 @@ def play(scenario: Scenario) -> Counter[str]:
 
 def _session(world: World, oracle: Oracle, ledger: WatchedLedger, ending: Ending, *, resumed: bool) -> str:
     """Play a session, and check what it leaves; return how it ended."""
-    scenario, loop = world.scenario, SimulatedLoop()
+    loop = SimulatedLoop()
+    world.begin(loop)
+    context = context_of(world, oracle, ledger, loop, ending, resumed=resumed)
+    KILLED.append((loop, context))
+
+    def work() -> RunRecord:
+        session = RunSession(context)
+        KILLED.append(session)
+        if ending.cancelled_at is not None:
+            loop.call_at(ending.cancelled_at, session.cancel)
+        return session.wait()
+
+    run, end = end_of(work, context, ending)
+    world.end()
+    check(world, oracle, context, run, end)
+    if end == "finished":
+        KILLED.clear()
+    return end
+
+
+def context_of(
+    world: World,
+    oracle: Oracle,
+    ledger: WatchedLedger,
+    loop: SimulatedLoop,
+    ending: Ending,
+    *,
+    resumed: bool,
+    waits: Callable[[], float] = lambda: 0.0,
+    **more: Any,
+) -> RunContext:
+    """Return the inputs of a session that works on the planned run on this loop.
+
+    `waits`: returns the seconds that threads wait now, besides those of the disk.
+    """
+    scenario = world.scenario
     loop.killed_at = ending.killed_at
     ledger.killed_in_commit, ledger.commits, ledger.was_full = ending.killed_in_commit, 0, False
-    world.begin(loop)
     oracle.begin()
 
     def thread(name: str) -> SimulatedThread:
-        return SimulatedThread(loop, lambda: scenario.disk * scenario.chance(name, loop.turns) ** 3)
+        return SimulatedThread(loop, lambda: scenario.disk * scenario.chance(name, loop.turns) ** 3 + waits())
 
     runtime = Runtime(
         now=world.now,
@@ -414,8 +455,8 @@ def _session(world: World, oracle: Oracle, ledger: WatchedLedger, ending: Ending
         executor=thread,
         transport=lambda _connections: SimulatedTransport(world, oracle),  # type: ignore[arg-type, return-value]
         submit=loop.submit,
+        since_boot=loop.time,
     )
-    run = _planned(scenario.kind, scenario.merchants, scenario.rows)
     limits = RunLimits(
         attempts=scenario.attempts,
         backoff=scenario.backoff,
@@ -425,9 +466,9 @@ def _session(world: World, oracle: Oracle, ledger: WatchedLedger, ending: Ending
         per_env=scenario.per_env,
         rate=scenario.rate,
     )
-    context = RunContext(
+    return RunContext(
         ledger=ledger,
-        run=run,
+        run=_planned(scenario.kind, scenario.merchants, scenario.rows),
         settings=settings(),
         limits=limits,
         tokens=SimulatedTokens(world),
@@ -435,45 +476,44 @@ def _session(world: World, oracle: Oracle, ledger: WatchedLedger, ending: Ending
         canary=scenario.canary if not resumed else 0,
         runtime=runtime,
         resumed=resumed,
+        **more,
     )
-    session = None
-    _KILLED.append((loop, context))
+
+
+def end_of(
+    work: Callable[[], RunRecord], context: RunContext, ending: Ending, *, lost: bool = False
+) -> tuple[RunRecord, str]:
+    """Let a session end; return its run, and how it ended. `lost`: whether it has met a lost lock or connection."""
+    run, ledger = context.run, context.ledger
     try:
-        session = RunSession(context)
-        _KILLED.append(session)
-        if ending.cancelled_at is not None:
-            loop.call_at(ending.cancelled_at, session.cancel)
-        run = session.wait()
-        end = "finished"
+        return work(), "finished"
     except KilledError:
-        end = "killed"
+        return run, "killed"
     except InterruptedRunError:
         if ending.cancelled_at is None:
             raise Violation("interrupted, although nobody interrupted it") from None
-        end = "interrupted"
+        return run, "interrupted"
     except LedgerError as error:
-        if not ledger.was_full:
+        if lost:
+            return run, "without its lock"
+        if not isinstance(ledger, WatchedLedger) or not ledger.was_full:
             raise Violation(f"ended with {error}") from None
-        end = "without disk space"
+        return run, "without disk space"
     except StoppedError:
-        end = "stopped"
+        return run, "stopped"
     except StuckError as error:
         raise Violation(str(error)) from None
     except Violation:
         raise
     except Exception as error:
         raise Violation(f"ended with {type(error).__name__}: {error}") from error
-    world.end()
-    _check(world, oracle, ledger, run, end)
-    if end == "finished":
-        _KILLED.clear()
-    return end
 
 
-def _check(world: World, oracle: Oracle, ledger: Ledger, run: RunRecord, end: str) -> None:
+def check(world: World, oracle: Oracle, context: RunContext, run: RunRecord, end: str) -> None:
     """Check the ledger, links.csv and the store after a session."""
+    ledger = context.ledger
     scenario = world.scenario
-    ends = [Outcome(end) for (end,) in _database().execute("SELECT outcome FROM rows ORDER BY line")]
+    ends = [Outcome(end) for (end,) in database().execute("SELECT outcome FROM rows ORDER BY line")]
     for row, outcome in zip(oracle.rows, ends, strict=True):
         _check_row(world, oracle, row, outcome)
     lost = sum(oracle.done.get(line) is None for line in oracle.answered)
@@ -490,7 +530,7 @@ def _check(world: World, oracle: Oracle, ledger: Ledger, run: RunRecord, end: st
     if stale := oracle.expired & still_linked - oracle.begun:
         raise Violation(f"the links of lines {stale} had expired, and are not renewed")
     if scenario.kind == "links":
-        _check_links(oracle.rows, ends)
+        _check_links(context.out or Path(run.out), oracle.rows, ends)
 
 
 def _check_row(world: World, oracle: Oracle, row: Row, outcome: Outcome) -> None:
@@ -511,8 +551,8 @@ def _check_row(world: World, oracle: Oracle, row: Row, outcome: Outcome) -> None
         raise Violation(f"line {line} is linked, but no link arrived")
 
 
-def _check_links(rows: Sequence[Row], ends: Sequence[Outcome]) -> None:
-    with (folder() / "links.csv").open(encoding="utf-8", newline="") as lines:
+def _check_links(out: Path, rows: Sequence[Row], ends: Sequence[Outcome]) -> None:
+    with out.open(encoding="utf-8", newline="") as lines:
         listed = list(csv.DictReader(lines))
     if [(line["env"], line["path"]) for line in listed] != [(row.env, row.path) for row in rows]:
         raise Violation("links.csv does not have each row once, in order")
@@ -524,7 +564,7 @@ def _check_links(rows: Sequence[Row], ends: Sequence[Outcome]) -> None:
 # --- many runs --------------------------------------------------------------------------------------------------------
 
 
-def violation_of(scenario: Scenario) -> str:
+def violation_of(play: Play, scenario: Any) -> str:
     """Play a scenario; return what it violates, or nothing."""
     try:
         play(scenario)
@@ -533,20 +573,22 @@ def violation_of(scenario: Scenario) -> str:
     return ""
 
 
-def shrunk(scenario: Scenario) -> Scenario:
+def shrunk(play: Play, scenario: Any) -> Scenario:
     """Return the smallest scenario that still violates something, found by leaving out one part after another."""
     shrinking = True
     while shrinking:
         shrinking = False
         for name, index in scenario.parts():
             smaller = scenario.without(name, index)
-            if violation_of(smaller):
+            if violation_of(play, smaller):
                 scenario, shrinking = smaller, True
                 break
     return scenario
 
 
-def play_seeds(first: int, runs: int) -> tuple[Counter[str], str]:
+def play_seeds(
+    play: Play, scenario_of: Callable[[int], Any], first: int, runs: int
+) -> tuple[Counter[str], str]:
     """Play seeds one after another until one violates something; return what happened, and the violation."""
     happened: Counter[str] = Counter()
     for seed in range(first, first + runs):
@@ -554,8 +596,8 @@ def play_seeds(first: int, runs: int) -> tuple[Counter[str], str]:
             happened += play(scenario_of(seed))
         except Violation as error:
             happened["runs"] += 1
-            smallest = shrunk(scenario_of(seed))
-            return happened, f"seed {seed}: {error}\n  {smallest}\n  {violation_of(smallest)}"
+            smallest = shrunk(play, scenario_of(seed))
+            return happened, f"seed {seed}: {error}\n  {smallest}\n  {violation_of(play, smallest)}"
     return happened, ""
 
 
@@ -565,22 +607,22 @@ BATCH = 1_000
 """Runs of one process: what killed sessions leave is kept until it ends."""
 
 
-def _batch(first: int, runs: int, results: Pipe) -> None:
+def _batch(results: Pipe, *batch: Any) -> None:
     """Play a batch in a process of its own, which ends without running anything of the killed sessions."""
     logging.disable()
     gc.disable()
-    results.send(play_seeds(first, runs))
+    results.send(play_seeds(*batch))
     shutil.rmtree(folder())
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(play: Play = play, scenario_of: Callable[[int], Any] = scenario_of) -> int:
     """Play seeds in processes of their own; return the exit code."""
     parser = argparse.ArgumentParser(description="Plays runs in simulated time.")
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
     parser.add_argument("--runs", type=int, default=SOME)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no batch after so many")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
-    chosen = parser.parse_args(arguments)
+    chosen = parser.parse_args()
     began, total, failed = time.monotonic(), Counter[str](), False
     firsts = iter(range(chosen.seed, chosen.seed + chosen.runs, BATCH))
     working: list[Pipe] = []
@@ -592,7 +634,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 break
             runs = min(BATCH, chosen.seed + chosen.runs - first)
             receiver, sender = fork.Pipe(duplex=False)
-            fork.Process(target=_batch, args=(first, runs, sender)).start()
+            fork.Process(target=_batch, args=(sender, play, scenario_of, first, runs)).start()
             sender.close()
             working.append(receiver)
         if not working:

@@ -43,14 +43,20 @@ class _Handle:
         self.cancelled = True
 
 
+class Clock:
+    """Virtual time, which loops may share."""
+
+    now = 0.0
+
+
 class SimulatedLoop(asyncio.BaseEventLoop):
     """An event loop with a virtual clock, which is killed at one of its turns."""
 
     get_debug = staticmethod(bool)  # False, and quicker than a method: each future asks for it
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock | None = None) -> None:
         super().__init__()
-        self._now = 0.0
+        self.clock = clock or Clock()
         self._timers: list[tuple[float, int, _Handle]] = []
         self._timer_count = 0
         self.turns = 0
@@ -59,30 +65,40 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self.files = SimulatedThread(self, lambda: 0.0)
 
     def time(self) -> float:
-        """Return the virtual seconds since the loop was made."""
-        return self._now
+        """Return the virtual seconds since the clock began."""
+        return self.clock.now
 
     def _run_once(self) -> None:
         """Run what is ready until the loop is stopped; if nothing is, let time pass until the next timer."""
-        ready, timers = self._ready, self._timers
         while not self._stopping:
-            self.turns += 1
-            if self.killed_at is not None and self.turns >= self.killed_at:
-                raise KilledError
-            if self.turns > MOST_TURNS:
-                raise StuckError("the run does not end")
-            if not ready:
-                while timers and timers[0][2].cancelled:
-                    heappop(timers)
-                if not timers:
-                    raise StuckError("nobody will wake the run")
-                self._now = max(self._now, timers[0][0])
-            while timers and timers[0][0] <= self._now:
-                ready.append(heappop(timers)[2])
-            for _ in range(len(ready)):
-                handle = ready.popleft()
-                if not handle.cancelled:
-                    handle.context.run(handle.call, *handle.args)
+            if (due := self.due()) is None:
+                raise StuckError("nobody will wake the run")
+            self.clock.now = max(self.clock.now, due)
+            self.turn()
+
+    def due(self) -> float | None:
+        """Return when there is something to run; None for never, unless another loop wakes this one."""
+        if self._ready:
+            return self.clock.now
+        timers = self._timers
+        while timers and timers[0][2].cancelled:
+            heappop(timers)
+        return timers[0][0] if timers else None
+
+    def turn(self) -> None:
+        """Run what is due now. Raises KilledError, or StuckError after too many turns."""
+        ready, timers, now = self._ready, self._timers, self.clock.now
+        self.turns += 1
+        if self.killed_at is not None and self.turns >= self.killed_at:
+            raise KilledError
+        if self.turns > MOST_TURNS:
+            raise StuckError("the run does not end")
+        while timers and timers[0][0] <= now:
+            ready.append(heappop(timers)[2])
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if not handle.cancelled:
+                handle.context.run(handle.call, *handle.args)
 
     def call_at(
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
@@ -97,7 +113,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> Any:
         """Call a function after `delay` seconds."""
-        return self.call_at(self._now + delay, callback, *args, context=context)
+        return self.call_at(self.clock.now + delay, callback, *args, context=context)
 
     def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> Any:
         """Call a function in the next turn."""

@@ -26,7 +26,7 @@ from tcb_ops.wechat.responses import HttpResponse
 from tcb_ops.wechat.tokens import Token
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Callable, Coroutine
 
     from tcb_ops.wechat.transport import HttpRequest
 
@@ -224,7 +224,7 @@ class World:
 
     scenario: Scenario
     loop: SimulatedLoop = field(default_factory=SimulatedLoop)
-    """Of the session."""
+    """Of the session; of the network, if there are two sessions."""
     passed: float = 0.0
     """Seconds of earlier sessions."""
     clock_error: float = 0.0
@@ -286,6 +286,19 @@ class World:
             self.simulator.expire(change.appid)
         else:
             self.tokens[change.appid] = self.simulator.rotate(change.appid)
+
+    async def carry(self, exchange: Coroutine[Any, Any, Any]) -> Any:
+        """Carry a call through the network, which goes on while the process that calls is frozen."""
+        caller = asyncio.get_running_loop()
+        if caller is self.loop:
+            return await exchange
+        arrived = caller.create_future()
+
+        def arrive(task: asyncio.Task[Any]) -> None:
+            caller.call_soon(lambda: arrived.cancelled() or arrived.set_result(task.result()))
+
+        self.loop.create_task(exchange).add_done_callback(arrive)
+        return await arrived
 
     async def pause(self, *about: object, most: float = float("inf")) -> None:
         """Let a part of a call's time pass."""
@@ -350,33 +363,36 @@ class SimulatedTransport:
     async def _exchange(
         self, step: str, env: str, path: str, raw_path: str, headers: Any, body: bytes
     ) -> HttpResponse:
-        world = self._world
-        world.calls += 1
-        call = (step, world.calls)
-        fault = TransportFault.UNREACHABLE
+        self._world.calls += 1
+        call = (step, self._world.calls)
         with self._watch.call(step, env, path) as answered:
-            if not world.is_down():
-                await world.pause("there", *call)
-                request = Request("POST", raw_path, headers, body)
-                response = await world.simulator.handle(request)
-                await world.pause("back", *call)
-                if world.scenario.chance("twice", *call) < world.scenario.twice:
-                    second = await world.simulator.handle(request)
-                    response = second if world.scenario.chance("which", *call) < 0.5 else response
-                lost = world.scenario.chance("lost", *call) < world.scenario.lost
-                if not lost and response.reset is None:
-                    assert isinstance(response.body, bytes)
-                    answer = HttpResponse(response.status, CIMultiDict(response.headers), response.body)
-                    answered(answer)
-                    return answer
-                fault = TransportFault.RESET
-                if lost and world.scenario.chance("never", *call) < 0.3:
-                    await asyncio.sleep(NO_ANSWER_AFTER)
-                    fault = TransportFault.TIMEOUT
-            else:
-                await world.pause("refused", *call)
-            code = DetailCode.NO_CONNECTION if fault is TransportFault.UNREACHABLE else DetailCode.BROKEN
-            raise TransportError(fault, detail(code, host="127.0.0.1:9"))
+            answer = await self._world.carry(self._carried(call, Request("POST", raw_path, headers, body)))
+            if isinstance(answer, HttpResponse):
+                answered(answer)
+                return answer
+            code = DetailCode.NO_CONNECTION if answer is TransportFault.UNREACHABLE else DetailCode.BROKEN
+            raise TransportError(answer, detail(code, host="127.0.0.1:9"))
+
+    async def _carried(self, call: tuple[str, int], request: Request) -> HttpResponse | TransportFault:
+        """Carry a request, and its answer or what becomes of it."""
+        world = self._world
+        if world.is_down():
+            await world.pause("refused", *call)
+            return TransportFault.UNREACHABLE
+        await world.pause("there", *call)
+        response = await world.simulator.handle(request)
+        await world.pause("back", *call)
+        if world.scenario.chance("twice", *call) < world.scenario.twice:
+            second = await world.simulator.handle(request)
+            response = second if world.scenario.chance("which", *call) < 0.5 else response
+        lost = world.scenario.chance("lost", *call) < world.scenario.lost
+        if not lost and response.reset is None:
+            assert isinstance(response.body, bytes)
+            return HttpResponse(response.status, CIMultiDict(response.headers), response.body)
+        if lost and world.scenario.chance("never", *call) < 0.3:
+            await asyncio.sleep(NO_ANSWER_AFTER)
+            return TransportFault.TIMEOUT
+        return TransportFault.RESET
 
 
 class Watch:

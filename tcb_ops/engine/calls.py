@@ -24,7 +24,7 @@ from tcb_ops.hooks import BackupHooks, SourceHooks, needed
 from tcb_ops.i18n import Text
 from tcb_ops.ledger.files import StoredFile
 from tcb_ops.ledger.ledger import Ledger
-from tcb_ops.ledger.locks import Lease
+from tcb_ops.ledger.locks import Lease, seconds_since_boot
 from tcb_ops.ledger.records import RunRecord
 from tcb_ops.model import Link, Outcome, Owner, Reason, Row, RowEnd, Secret, is_source
 from tcb_ops.settings import Settings
@@ -96,6 +96,8 @@ class Runtime:
     """Opens so many connections."""
     submit: Callable[[Coroutine[Any, Any, Any]], Future[Any]] = submit_coroutine
     """Starts a coroutine on the event loop of sessions."""
+    since_boot: Callable[[], float] = seconds_since_boot
+    """Monotonic seconds, in which a suspended machine counts too: how long a lock is relied on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

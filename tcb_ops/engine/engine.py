@@ -78,7 +78,8 @@ class Engine:
         self._lock_thread = context.runtime.executor("lock")
         self._kind = self._run.kind
         self._lease = Lease(
-            LOCK_CHECK_EVERY + LOCK_CHECK_WITHIN if context.lease_seconds is None else context.lease_seconds
+            LOCK_CHECK_EVERY + LOCK_CHECK_WITHIN if context.lease_seconds is None else context.lease_seconds,
+            context.runtime.since_boot,
         )
         values = {field.name: getattr(context, field.name) for field in fields(RunContext)}
         self._calls: Calls = self._kind.calls(CallContext(**values, transport=transport, lease=self._lease))
@@ -91,6 +92,7 @@ class Engine:
             self._usage,
             self._committed,
             context.check_lock,
+            self._lease,
             max(1, self._limits.concurrency // 2),
         )
         self._after_canary: list[EnvRecord] = []

@@ -133,6 +133,7 @@ class RunSession:
         raise _with_lines(error, _("To see how:"), shows)
 
     def _finish(self, rest: RowEnd | None) -> None:
+        self._context.check_lock()  # the process may have been frozen since its last commit
         dest = None
         if self._links is not None:
             self.expired_links = self._links.finish(self._ledger, self._run, self._context.runtime.now())

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from tcb_ops.engine.links_file import LinksFile
 from tcb_ops.ledger.ledger import Ledger
+from tcb_ops.ledger.locks import Lease
 from tcb_ops.ledger.records import Closing, RunRecord, Usage
 from tcb_ops.model import Outcome, RowEnd
 
@@ -33,6 +34,7 @@ class LedgerWriter:
     """Called after each commit, on the loop."""
     check_lock: Callable[[], None]
     """Raises LedgerError if the run's lock is lost; called after each commit, in the writer's thread."""
+    lease: Lease
     enough: int
     """So many ends are committed without waiting for others."""
     uncommitted: int = 0
@@ -96,9 +98,12 @@ class LedgerWriter:
         """Write one batch, in the writer's thread; return the rows committed by outcome.
 
         Links are on the disk before the ledger says `linked`: a kill in between leaves a link too many, never one too few. Ends come
-        before closings, which end what is still pending in an environment. The lock is checked last: a commit after it was
-        lost overwrites nothing, since only pending rows are written, but no further one may follow.
+        before closings, which end what is still pending in an environment. The lock is checked last, and after a freeze, in which the
+        lease has passed, also first: a commit after it was lost overwrites nothing, since only pending rows are written, but these
+        would end rows that another session has begun.
         """
+        if not self.lease.holds:
+            self.check_lock()
         ends = [item for item in batch if isinstance(item, RowEnd)]
         closings = [item for item in batch if isinstance(item, Closing)]
         if self.links is not None:

@@ -16,6 +16,7 @@ from tcb_ops.engine.list_kinds import LINKS
 from tcb_ops.engine.writer import LedgerWriter
 from tcb_ops.ledger.connections import Connection
 from tcb_ops.ledger.ledger import Ledger
+from tcb_ops.ledger.locks import Lease
 from tcb_ops.ledger.records import Closing, RunRecord, Usage
 from tcb_ops.model import Outcome, RowEnd
 
@@ -37,7 +38,9 @@ def groups(ledger: Ledger, feed: Callable[[LedgerWriter], None], rows: int, enou
                 done.set()
 
         with ThreadPoolExecutor(1) as thread:
-            written = LedgerWriter(ledger, run, None, thread, Usage, committed, lambda: None, enough)
+            lease = Lease(LONG)
+            lease.confirm(lease.now())
+            written = LedgerWriter(ledger, run, None, thread, Usage, committed, lambda: None, lease, enough)
             writing = asyncio.create_task(written.write())
             feed(written)
             async with asyncio.timeout(240):
