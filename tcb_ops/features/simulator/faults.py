@@ -66,13 +66,17 @@ class FaultStep(StrEnum):
     STORE = "store"
     COMPONENT_TOKEN = "component_token"  # noqa: S105  an interface, not a password
     AUTHORIZER_TOKEN = "authorizer_token"  # noqa: S105  an interface, not a password
+    PREAUTH_CODE = "preauth_code"
     AUTHORIZER_LIST = "authorizer_list"
     AUTHORIZER_INFO = "authorizer_info"
+    CREATE_CLOUD_USER = "create_cloud_user"
+    CREATE_ENV = "create_env"
     ENV_INFO = "env_info"
     DESCRIBE_ENVS = "describe_envs"
     DOWNLOAD = "download"
     DELETE = "delete"
     QUOTA = "quota"
+    CLEAR_QUOTA = "clear_quota"
     RID = "rid"
 
 
@@ -198,6 +202,14 @@ class SimulatedAccount:
     """Calls of openapi/quota/get and of openapi/rid/get allowed in total; 0 for no limit."""
     unconfirmed: bool = False
     """Whether the platform has yet to confirm what it has granted."""
+    cleared: CallCount = 0
+    """Calls of clear_quota that took effect this month, before the simulator started."""
+    phone: bool = True
+    """Whether a phone number is bound; without one, createclouduser asks for it (-601048)."""
+    confirms_after: DaySeconds | None = None
+    """Seconds until its administrator confirms what was asked; None: only when told to (simulator/confirm)."""
+    ready_after: DaySeconds = 5
+    """Seconds until a new environment is NORMAL; at the platform about ten minutes."""
     refresh_token: Words = field(default="", repr=False)
 
     def refusal(self) -> int:

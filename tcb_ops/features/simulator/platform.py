@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any, NamedTuple
 from urllib.parse import unquote_plus
 
@@ -16,7 +16,15 @@ from tcb_ops.catalogue import errcode
 from tcb_ops.errors import has_surrogates
 from tcb_ops.features.simulator.cos import CosStore, bucket_of, download_url, issue
 from tcb_ops.features.simulator.faults import FaultStep
-from tcb_ops.features.simulator.state import Accounts, Request, Response, SimulatorState, Wants
+from tcb_ops.features.simulator.state import (
+    BEIJING,
+    Accounts,
+    Request,
+    Response,
+    SimulatorState,
+    Wants,
+    alias_of,
+)
 
 LONGEST_PATH = 850
 """Maximum length of a path, in bytes of UTF-8: the store's limit for a key (436/14518)."""
@@ -26,6 +34,9 @@ FILES_PER_CALL = 50
 """Maximum number of files that one call names."""
 _DOWNLOAD_LIFETIME = 7200
 """Default lifetime of a download URL in seconds, without max_age."""
+CONFIRM = "/simulator/confirm"
+"""Not the platform's: with a merchant's token, its administrator confirms what waits for it."""
+_ALIAS = re.compile("[a-z][A-Za-z0-9-]*")
 _FILE_ID = re.compile(r"cloud://([^./]+)\.([^/]+)/(.+)", re.DOTALL)
 _FILE_STATUS = {0: "ok", -503002: "STORAGE_EXCEED_AUTHORITY", -503003: "STORAGE_FILE_NONEXIST"}
 _RID = re.compile(rb" rid: ([0-9a-f-]+)\"}$")
@@ -46,10 +57,12 @@ ERRMSG = {
     42001: "access_token expired",
     43002: "require POST method",
     44002: "empty post data",
+    40013: "invalid appid",
     45009: "reach max api daily quota limit",
     45011: "api minute-quota reach limit, must slower, retry next minute",
     47001: "data format error",
     48001: "api unauthorized",
+    48006: "forbid to clear quota because of reaching the limit",
     61003: "component is not authorized by this account",
     61004: "access clientip is not registered",
     61007: "api is unauthorized to component",
@@ -88,6 +101,8 @@ class Platform:
         self._interfaces = {
             "/tcb/uploadfile": _Interface(FaultStep.LINK, merchants, self._link),
             "/componenttcb/uploadfile": _Interface(FaultStep.LINK, components, self._link),
+            "/tcb/createclouduser": _Interface(FaultStep.CREATE_CLOUD_USER, merchants, self._open_cloud),
+            "/tcb/createenvandresource": _Interface(FaultStep.CREATE_ENV, merchants, self._create_env),
             "/tcb/getenvinfo": _Interface(FaultStep.ENV_INFO, merchants, self._env_info),
             "/tcb/batchdownloadfile": _Interface(FaultStep.DOWNLOAD, merchants, self._download),
             "/tcb/batchdeletefile": _Interface(FaultStep.DELETE, merchants, self._delete),
@@ -95,6 +110,7 @@ class Platform:
             "/componenttcb/batchdownloadfile": _Interface(FaultStep.DOWNLOAD, components, self._download),
             "/componenttcb/batchdeletefile": _Interface(FaultStep.DELETE, components, self._delete),
             "/cgi-bin/openapi/quota/get": _Interface(FaultStep.QUOTA, Wants.EITHER, self._quota),
+            "/cgi-bin/clear_quota": _Interface(FaultStep.CLEAR_QUOTA, Wants.EITHER, self._clear_quota),
             "/cgi-bin/openapi/rid/get": _Interface(FaultStep.RID, Wants.EITHER, self._received),
         }
         if accounts.component.secret:
@@ -102,6 +118,9 @@ class Platform:
                 f"{prefix}component_token": _Interface(FaultStep.COMPONENT_TOKEN, Wants.NOBODYS, self._issue),
                 f"{prefix}authorizer_token": _Interface(
                     FaultStep.AUTHORIZER_TOKEN, components, self._refresh
+                ),
+                f"{prefix}create_preauthcode": _Interface(
+                    FaultStep.PREAUTH_CODE, components, self._preauth_code
                 ),
                 f"{prefix}get_authorizer_list": _Interface(FaultStep.AUTHORIZER_LIST, components, self._list),
                 f"{prefix}get_authorizer_info": _Interface(FaultStep.AUTHORIZER_INFO, components, self._info),
@@ -134,6 +153,8 @@ class Platform:
         Checks, in order: interface, method, token, account, body; of an upload link also path, environment, quota.
         """
         route, _, query = request.target.partition("?")
+        if route == CONFIRM:
+            return self._confirm(request.method, query)
         interface = self._interfaces.get(route)
         if interface is None:
             return self._give(FaultStep.LINK, 40066)
@@ -185,7 +206,14 @@ class Platform:
         account = self._accounts.account(appid)
         # The quota is not part of the cloud's permission set.
         refused = account.refusal() if route.startswith("/tcb/") or account.revoked else 0
+        if refused and self._accounts.authorizes(appid):
+            refused = self._accounts.account(appid).refusal()
         return refused or appid
+
+    def _confirm(self, method: str, query: str) -> Response:
+        appid = self._accounts.caller(token_of(query), Wants.MERCHANTS) if method == "POST" else 43002
+        answer = appid if isinstance(appid, int) else {**_OK, "confirmed": self._accounts.confirm(appid)}
+        return self._give("confirm", answer)
 
     def _link_refusal(self, appid: str, route: str, asked: Fields) -> int:
         env, path = asked.get("env"), asked.get("path")
@@ -200,7 +228,7 @@ class Platform:
         lifetime = self._link_lifetime if asked["lifetime"] is None else asked["lifetime"]
         return issue(self.base, asked["env"], asked["path"], appid, int(self._accounts.clock()), lifetime)
 
-    def _give(self, step: FaultStep, answer: Answer, errmsg: str = "") -> Response:
+    def _give(self, step: str, answer: Answer, errmsg: str = "") -> Response:
         """Count an answer, and return it: HTTP 200 with a JSON body; for an errcode `{"errcode":…,"errmsg":"… rid: …"}`."""
         self._state.answered(step, answer if isinstance(answer, int) else 0)
         if isinstance(answer, int):
@@ -231,6 +259,9 @@ class Platform:
             "expires_in": self._accounts.component.token_lifetime,
             "authorizer_refresh_token": given[1],
         }
+
+    def _preauth_code(self, appid: str, _asked: Fields) -> Answer:
+        return {"pre_auth_code": f"preauthcode@@@{self._accounts.tokens.new_value(appid)}", "expires_in": 600}
 
     def _list(self, _appid: str, asked: Fields) -> Answer:
         offset, count = asked.get("offset"), asked.get("count")
@@ -270,6 +301,26 @@ class Platform:
             },
         }
 
+    def _open_cloud(self, appid: str, _asked: Fields) -> Answer:
+        return self._accounts.open_cloud(appid) or _OK
+
+    def _create_env(self, appid: str, asked: Fields) -> Answer:
+        """Create an environment: of type CreatePostpayPackage, or in the retired form, with an id of the caller's."""
+        kind, alias, env = asked.get("type"), asked.get("alias"), asked.get("env")
+        if not self._accounts.account(appid).cloud:
+            return 85088
+        if not alias or not (kind or env):
+            return 40101
+        if not _ALIAS.fullmatch(_text(alias)) or kind not in {None, "CreatePostpayPackage"}:
+            return 40097
+        if kind is None:
+            self._accounts.create_env(appid, alias, _text(env))
+            return {**_OK, "status": "INITIALIZING"}
+        return {**_OK, "envid": self._accounts.create_env(appid, alias)}
+
+    def _clear_quota(self, appid: str, asked: Fields) -> Answer:
+        return (40013 if asked.get("appid") != appid else self._accounts.clear_quota(appid)) or _OK
+
     def _env_info(self, appid: str, asked: Fields) -> Answer:
         if not self._accounts.account(appid).cloud:
             return 85088
@@ -285,11 +336,11 @@ class Platform:
         return {**_OK, "info_list": entries}
 
     def _envs(self, appid: str) -> list[Fields]:
-        began = datetime.fromtimestamp(self._accounts.began, UTC) + timedelta(hours=8)  # Beijing time
+        began = datetime.fromtimestamp(self._accounts.began, BEIJING)
         return [
             {
                 "env": environment.env,
-                "alias": environment.env.rpartition("-")[0] or environment.env,
+                "alias": alias_of(environment.env),
                 "create_time": f"{began:%Y-%m-%d %H:%M:%S}",
                 "update_time": f"{began:%Y-%m-%d %H:%M:%S}",
                 "status": str(environment.status),

@@ -29,7 +29,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from tcb_ops.errors import UsageError
 from tcb_ops.features.simulator.cos import CosStore
 from tcb_ops.features.simulator.faults import Component, Faults, Reset, load_faults
-from tcb_ops.features.simulator.platform import Platform
+from tcb_ops.features.simulator.platform import CONFIRM, Platform
 from tcb_ops.features.simulator.state import (
     Accounts,
     Request,
@@ -51,7 +51,7 @@ _LOG = logging.getLogger("tcb_ops.features.simulator")
 _LOG.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError)))
 _IN_MEMORY = 512 * 1024
 """Bytes of a body that is not read into a file first."""
-_PLATFORM_ROUTES = ("/tcb/", "/componenttcb/", "/cgi-bin/")
+_PLATFORM_ROUTES = ("/tcb/", "/componenttcb/", "/cgi-bin/", CONFIRM)
 
 
 class Simulator:
@@ -77,7 +77,7 @@ class Simulator:
         """0 for any free port; the actual one once it listens."""
         self._state = SimulatorState(faults, clock)
         self._tokens = Tokens(tokens)
-        self._accounts = Accounts(merchants, self._tokens, clock, faults)
+        self._accounts = Accounts(merchants, self._tokens, clock, faults, store)
         self._store = CosStore(self._state, merchants, store)
         self._platform = Platform(self._state, self._accounts, self._store, link_lifetime)
         self._platform.base = self.base

@@ -10,14 +10,19 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta, timezone
 from enum import Enum, auto
 from mmap import mmap
 from pathlib import Path
 from typing import NamedTuple
 
+from tcb_ops.features.simulator.changes import AllChanges, Consent
 from tcb_ops.features.simulator.faults import (
     NO_FAULT,
+    PERMISSION_SETS,
+    SECONDS_PER_DAY,
     Component,
+    EnvStatus,
     Fault,
     Faults,
     FaultStep,
@@ -121,7 +126,7 @@ class SimulatorState:
         """Count a call. Environment and path are empty if the request had none that could be read."""
         self.stats[f"{step}_calls"] += 1
 
-    def answered(self, step: FaultStep, answer: int | str) -> None:
+    def answered(self, step: str, answer: int | str) -> None:
         """Count a response: an errcode, an HTTP status, or a fault instead, such as "reset" or "status 503"."""
         self.stats[f"{step}:{answer}"] += 1
 
@@ -141,6 +146,9 @@ class SimulatorState:
 
 
 NEVER = float("inf")
+CLEARINGS = 10
+"""Calls of clear_quota that take effect, per account and month."""
+BEIJING = timezone(timedelta(hours=8))
 
 
 @dataclass(slots=True)
@@ -219,6 +227,7 @@ class Accounts:
         tokens: Tokens,
         clock: Callable[[], float],
         faults: Faults,
+        store: Path | None = None,
     ) -> None:
         self.component = component = faults.component or Component("")
         self.tokens = tokens
@@ -231,7 +240,11 @@ class Accounts:
         self._merchants = tuple(merchants)
         self._environments = {environment.env: environment for environment in faults.environments}
         self.play(faults.accounts)
+        self._changes = AllChanges(store)
         self._allowed = {(merchant.appid, merchant.env): merchant.owner for merchant in merchants}
+        for appid, changes in self._changes.items():
+            self._allowed |= dict.fromkeys(((appid, env) for env in changes.envs), Owner.MERCHANT)
+            self._apply(appid)
         self._platforms = dict.fromkeys(m.env for m in merchants if m.owner is Owner.PLATFORM)
         self._ticket = component.ticket
         self._ticket_ends = clock() + component.ticket_lifetime
@@ -244,6 +257,7 @@ class Accounts:
         """Replace the accounts with problems, and reset the quotas."""
         accounts_by_appid: dict[str, SimulatedAccount] = {}
         self.used.clear()
+        self._changes = AllChanges(None)
         for merchant in self._merchants:
             account = accounts_by_appid.get(merchant.appid) or SimulatedAccount(
                 merchant.appid, merchant.name, revoked=True
@@ -291,17 +305,16 @@ class Accounts:
         elif not self.account(appid).cloud:
             return 85088
         else:
-            allowed = self._allowed.get((appid, env)) is Owner.MERCHANT
-        return self._environment(env).refusal() if allowed else -601012
+            allowed = self._exists(appid, env)
+        return self._environment(appid, env).refusal() if allowed else -601012
 
     def environments_of(self, appid: str) -> list[SimulatedEnvironment]:
         """Return a caller's environments in the order of the merchants file."""
         if appid == self.component.appid:
             names = list(self._platforms)
         else:
-            owned = (appid, Owner.MERCHANT)
-            names = [env for (who, env), owner in self._allowed.items() if (who, owner) == owned]
-        environments = [self._environment(env) for env in names]
+            names = [env for who, env in self._allowed if who == appid and self._exists(appid, env)]
+        environments = [self._environment(appid, env) for env in names]
         return [environment for environment in environments if not environment.foreign]
 
     def spend(self, appid: str, interface: str) -> bool:
@@ -345,5 +358,98 @@ class Accounts:
             )
         return self.issue(appid), refresh_tokens.newest
 
-    def _environment(self, env: str) -> SimulatedEnvironment:
+    def authorizes(self, appid: str) -> bool:
+        """Return whether a merchant that was refused has authorized the platform again, with permission set 49."""
+        if self.account(appid).confirms_after is None:
+            return False
+        self._changes[appid].asked.setdefault(Consent.AUTHORIZATION, self.clock())
+        return self._gives(appid, Consent.AUTHORIZATION)
+
+    def open_cloud(self, appid: str) -> int:
+        """Open 云开发; return 0, or the errcode that says what its administrator was asked."""
+        if self.account(appid).cloud:
+            return 0
+        changes, asked = self._changes[appid], self._changes[appid].asked
+        if self._gives(appid, Consent.CLOUD):
+            changes.opened = True
+            self._apply(appid)
+            return 0
+        if self.clock() < asked.get(Consent.CLOUD, -NEVER) + SECONDS_PER_DAY:
+            return -601026
+        asked[Consent.CLOUD] = self.clock()
+        self._changes.save()
+        return -601049 if self.account(appid).phone else -601048
+
+    def confirm(self, appid: str) -> list[Consent]:
+        """Let a merchant's administrator confirm what waits for it, and return that."""
+        changes, account = self._changes[appid], self.account(appid)
+        waiting = {Consent.CLOUD} & set(changes.asked) - changes.given
+        if account.revoked or not PERMISSION_SETS & set(account.permissions):
+            waiting.add(Consent.AUTHORIZATION)
+        changes.given |= waiting
+        self._apply(appid)
+        return sorted(waiting)
+
+    def _gives(self, appid: str, consent: Consent) -> bool:
+        changes, after = self._changes[appid], self.account(appid).confirms_after
+        if after is not None and self.clock() >= changes.asked.get(consent, NEVER) + after:
+            changes.given.add(consent)
+        self._apply(appid)
+        return consent in changes.given
+
+    def _apply(self, appid: str) -> None:
+        """Bring an account to where its changes have led, and keep them."""
+        changes, account = self._changes[appid], self._accounts.get(appid)
+        if account is not None:
+            if Consent.AUTHORIZATION in changes.given:
+                account = replace(account, revoked=False, permissions=(*{*account.permissions, 49},))
+            self._accounts[appid] = replace(account, cloud=account.cloud or changes.opened)
+        if changes.cleared:
+            self._clear(appid)
+        self._changes.save()
+
+    def create_env(self, appid: str, alias: str, env: str = "") -> str:
+        """Create an environment and return its id: one that the merchants file names by this alias, else a new one."""
+        changes = self._changes[appid]
+        planned = (each for who, each in self._allowed if who == appid and not self._exists(appid, each))
+        digest = hashlib.sha256(f"{appid}/{alias}/{len(changes.envs)}".encode()).hexdigest()
+        env = env or next((each for each in planned if alias_of(each) == alias), f"{alias}-{digest[:6]}")
+        self._allowed[appid, env] = Owner.MERCHANT
+        changes.envs[env] = self.clock() + self.account(appid).ready_after
+        self._changes.save()
+        return env
+
+    def clear_quota(self, appid: str) -> int:
+        """Reset an account's quotas; return 0, or the errcode once this month's clearings are used up."""
+        cleared, month = self._changes[appid].cleared, _month(self.clock())
+        if self.account(appid).cleared + sum(_month(time) == month for time in cleared) >= CLEARINGS:
+            return 48006
+        cleared.append(self.clock())
+        self._clear(appid)
+        self._changes.save()
+        return 0
+
+    def _clear(self, appid: str) -> None:
+        for each in [each for each in self.used if each[0] == appid]:
+            del self.used[each]
+
+    def _exists(self, appid: str, env: str) -> bool:
+        """Return whether an environment is a merchant's; where 云开发 was opened since, whether it has been created."""
+        changes = self._changes.get(appid)
+        created = changes is None or not changes.opened or env in changes.envs
+        return created and self._allowed.get((appid, env)) is Owner.MERCHANT
+
+    def _environment(self, appid: str, env: str) -> SimulatedEnvironment:
+        changes = self._changes.get(appid)
+        if changes is not None and self.clock() < changes.envs.get(env, 0):
+            return SimulatedEnvironment(env, EnvStatus.UNAVAILABLE)
         return self._environments.get(env) or SimulatedEnvironment(env)
+
+
+def alias_of(env: str) -> str:
+    """Return an environment's alias: its id without the end that the platform adds."""
+    return env.rpartition("-")[0] or env
+
+
+def _month(time: float) -> str:
+    return f"{datetime.fromtimestamp(time, BEIJING):%Y-%m}"

@@ -2,7 +2,9 @@
 
 import csv
 import io
+import json
 import os
+import re
 from pathlib import Path
 
 import openpyxl
@@ -70,6 +72,26 @@ def test_the_practice_merchants_are_some_of_the_samples():
         for folder in (PRACTICE, MERCHANTS.parent)
     )
     assert set(some) <= set(every)
+
+
+@pytest.mark.integration
+def test_a_merchant_is_opened_over_several_commands_until_its_rows_are_uploaded(practice):
+    Path("faults.toml").write_text(
+        '[[account]]\nappid = "wx2b6e8f10c4d75a93"\ncloud = false\nready_after = 0\n', "utf-8"
+    )
+    assert practice(*UPLOAD)[0] == 1
+    assert counts() == {"uploaded": 4, "refused": 2}
+
+    def call(interface, body="{}"):
+        code, out, err = practice("call", "老城面馆", interface, body, "--json")
+        return json.loads(out).get("answer") if code == 0 else re.search(r"errcode (\S+)", out + err)[1]
+
+    assert [call("tcb/createclouduser") for _each in range(2)] == ["-601049", "-601026"]
+    assert call("simulator/confirm")["confirmed"] == ["cloud"]
+    assert call("tcb/createclouduser")["errcode"] == 0
+    made = call("tcb/createenvandresource", '{"type": "CreatePostpayPackage", "alias": "noodle-prod"}')
+    assert made["envid"] == "noodle-prod-18b8ff"
+    assert practice("retry")[0] == 0
 
 
 @pytest.mark.integration
