@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from tcb_ops.features.stored.api import start_confirm as start_confirm, start_delete as start_delete
     from tcb_ops.features.stored.api import start_undo as start_undo, undo as undo
     from tcb_ops.features.stored.listing import files as files
+    from tcb_ops.features.stored.urls import DownloadLink as DownloadLink, url as url
     from tcb_ops.features.health.codes import explain as explain
     from tcb_ops.interface_calls import call as call, upload_link as upload_link
     from tcb_ops.i18n import Lang as Lang, Text as Text
@@ -73,6 +74,7 @@ _PUBLIC = {
     "features.health.merchants": "check_merchants",
     "features.stored.api": "confirm delete start_confirm start_delete start_undo undo",
     "features.stored.listing": "files",
+    "features.stored.urls": "DownloadLink url",
     "features.health.codes": "explain",
     "interface_calls": "call upload_link",
     "i18n": "Lang Text",

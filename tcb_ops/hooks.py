@@ -20,6 +20,10 @@ from tcb_ops.errors import MissingFeatureError
 from tcb_ops.i18n import Text, _
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
+    import pandas as pd
+
     from tcb_ops.checks import DoctorCheck
     from tcb_ops.cli.console import Console
     from tcb_ops.cli.options import CommonOptions
@@ -31,7 +35,7 @@ if TYPE_CHECKING:
     from tcb_ops.ledger.connections import Database
     from tcb_ops.ledger.ledger import Ledger
     from tcb_ops.ledger.reader import LedgerReader
-    from tcb_ops.ledger.records import LaterChange, RunRecord
+    from tcb_ops.ledger.records import EnvRecord, LaterChange, RunRecord
     from tcb_ops.lists.row_files import SourceCheck
     from tcb_ops.lists.table import Rate, Rows, Table
     from tcb_ops.model import Merchant, Outcome, Problem, Row, Secret
@@ -214,6 +218,11 @@ class StoredHooks(Hooks):
         [Ledger, Kind, Mapping[str, Any], Settings], Callable[[LedgerReader, int], None] | None
     ]
     panel: Callable[[Worker, PanelContext, RunMonitor], Any]
+    row_urls: Callable[
+        [Run, Sequence[EnvRecord], Sequence[tuple[str, str, str]], Settings],
+        tuple[datetime, list[Secret | Text | None]],
+    ]
+    urls: Callable[[Run, Sequence[EnvRecord]], pd.DataFrame]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

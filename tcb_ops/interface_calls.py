@@ -12,6 +12,7 @@ from tcb_ops.errors import (
     ArgumentError,
     RefusedError,
     SettingsError,
+    TcbOpsError,
     TokenError,
     TransportError,
     TransportFault,
@@ -25,6 +26,8 @@ from tcb_ops.settings import Settings
 from tcb_ops.start import TargetOptions, opened_target, settings_for
 
 if TYPE_CHECKING:
+    from tcb_ops.engine.single_calls import CallFailure
+    from tcb_ops.lists.merchants import Merchants
     from tcb_ops.wechat.client import PlatformClient
     from tcb_ops.wechat.responses import ApiError, InvalidResponse, UnsafeLink
 
@@ -151,7 +154,7 @@ def upload_link(env: str, path: str, *, appid: str | None = None, **options: Unp
     TokenError, TransportError, RefusedError (the platform's errcode).
     """
     from tcb_ops.engine.stop_errors import NO_COMPONENT
-    from tcb_ops.lists.merchants import Unresolved, read_merchants, resolve
+    from tcb_ops.lists.merchants import read_merchants
     from tcb_ops.lists.paths import path_problem
     from tcb_ops.wechat.responses import UnsafeLink
 
@@ -159,11 +162,7 @@ def upload_link(env: str, path: str, *, appid: str | None = None, **options: Unp
     if (problem := path_problem(path)) is not None:
         raise UsageError(_("path: {wrong}.", wrong=problem[0]))
     merchants = read_merchants(settings.merchants)
-    merchant = resolve(merchants, env, "", appid or "")
-    assert merchant is not None  # noqa: S101  only --where leaves lines out
-    if isinstance(merchant, Unresolved):
-        name, message, fix = merchant.column, merchant.message, merchant.fix
-        raise UsageError(_("{name}: {message}; {fix}.", name=name, message=message, fix=fix))
+    merchant = line_of(merchants, env, appid or "")
     appid = merchant.appid if merchant.owner is Owner.MERCHANT else settings.tokens.component_appid
     if not appid:
         raise TokenError(NO_COMPONENT)
@@ -180,6 +179,18 @@ def upload_link(env: str, path: str, *, appid: str | None = None, **options: Unp
     return link
 
 
+def line_of(merchants: Merchants, env: str, appid: str = "", *, merchant: str = "") -> Merchant:
+    """Return the line of the merchants file for an environment, or a merchant. Raises UsageError."""
+    from tcb_ops.lists.merchants import Unresolved, resolve
+
+    line = resolve(merchants, env, merchant, appid)
+    assert line is not None  # noqa: S101  only --where leaves lines out
+    if isinstance(line, Unresolved):
+        name, message, fix = line.column, line.message, line.fix
+        raise UsageError(_("{name}: {message}; {fix}.", name=name, message=message, fix=fix))
+    return line
+
+
 def _made(
     appid: str,
     request: Callable[[PlatformClient, Secret], Awaitable[Answer | ApiError | InvalidResponse]],
@@ -187,25 +198,31 @@ def _made(
     owner: Owner,
 ) -> Answer:
     """Make a call with an appid's token and return its answer. Raises the errors of `call`."""
-    from tcb_ops.catalogue import errcode
     from tcb_ops.engine.loop import result_of, submit_coroutine
     from tcb_ops.engine.single_calls import CallFailure, open_client
-    from tcb_ops.wechat.responses import ApiError
 
     async def made() -> Answer | CallFailure:
         async with open_client(settings) as (client, caller):
             return await caller.call(appid, lambda token: request(client, token))
 
     result: Answer | CallFailure = result_of(submit_coroutine(made()))
-    if not isinstance(result, CallFailure):
-        return result
-    match result.answer:
+    if isinstance(result, CallFailure):
+        raise error_of(result, owner)
+    return result
+
+
+def error_of(failure: CallFailure, owner: Owner) -> TcbOpsError:
+    """Return the error of a failed call; `owner`: of the environment that it was about."""
+    from tcb_ops.catalogue import errcode
+    from tcb_ops.wechat.responses import ApiError
+
+    match failure.answer:
         case TransportError() as error:
-            raise error
+            return error
         case ApiError(errcode=code, errmsg=errmsg):
             entry = errcode(code, owner)
             text = _("errcode {errcode} {errmsg}: {meaning}")
             text = text.format(errcode=code, errmsg=errmsg, meaning=entry.meaning)
-            raise RefusedError(text, code, fix=entry.action)
+            return RefusedError(text, code, fix=entry.action)
         case unusable:
-            raise TransportError(TransportFault.GARBAGE, unusable.why)
+            return TransportError(TransportFault.GARBAGE, unusable.why)

@@ -16,16 +16,27 @@ from tcb_ops.engine.progress import Progress
 from tcb_ops.engine.stop_errors import stop_text
 from tcb_ops.errors import LedgerDamagedError, TcbOpsError, UsageError, check_count
 from tcb_ops.frames import Given
-from tcb_ops.hooks import ArrowHooks, AuditHooks, ComparisonHooks, DiagnosisHooks, WorkbookHooks, load, needed
+from tcb_ops.hooks import (
+    ArrowHooks,
+    AuditHooks,
+    ComparisonHooks,
+    DiagnosisHooks,
+    StoredHooks,
+    WorkbookHooks,
+    load,
+    needed,
+)
 from tcb_ops.i18n import Text, _
 from tcb_ops.ledger.records import Tally
-from tcb_ops.model import STORED_OUTCOMES, Merchant, Outcome
+from tcb_ops.model import STORED_OUTCOMES, Merchant, Outcome, Secret
 from tcb_ops.reports.explanations import kept_verdicts, why
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.settings import Settings
 from tcb_ops.signals import ctrl_c_raises
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     import pandas as pd
 
     from tcb_ops.engine.session import RunSession
@@ -39,7 +50,7 @@ if TYPE_CHECKING:
 
 
 FOR_USERS = (
-    "id counts succeeded stopped results failed links timeline to_parquet errcodes causes why audit changes final retry "
+    "id counts succeeded stopped results failed links urls timeline to_parquet errcodes causes why audit changes final retry "
     "report export write_into"
 )
 """The names of a Run that are for users, and so for completion; the front ends use more."""
@@ -50,8 +61,8 @@ class Run:
 
     =====================  ==================================================================================
     how it ended           `id`, `counts`, `succeeded`, `stopped`
-    its rows               `results()`, `failed()`, `links()`, `timeline()`, `to_parquet(FILE)`; to Arrow, as in
-                           `polars.DataFrame(run)`
+    its rows               `results()`, `failed()`, `links()`, `urls()`, `timeline()`, `to_parquet(FILE)`; to Arrow,
+                           as in `polars.DataFrame(run)`
     why, and what to do    `causes()`, `errcodes()`, `why()`; of an audit `audit()`; since the run before `changes()`
     what comes next        `retry()`, then `final()`: merged with its retries
     for others             `report()`, `export(FOLDER)`, `write_into(WORKBOOK)`
@@ -298,6 +309,24 @@ class Run:
         from tcb_ops.reports.data_frames import links_frame
 
         return links_frame(self._ledger, record, self.settings, self._reader)
+
+    def urls(self) -> pd.DataFrame:
+        """Return all rows as `results()` does, with links at which the stored files can be looked at for two hours.
+
+        `tcb_url` is a Secret, which only `.reveal()` shows: whoever has it can open the file. `tcb_url_until` is when it ends, and
+        `tcb_url_problem` why there is none. Rows that stored nothing have neither. The platform is asked, 50 files a call.
+        """
+        return needed(StoredHooks).urls(self, self._reader.envs(self.record))
+
+    def row_urls(
+        self, records: Sequence[RowRecord], settings: Settings
+    ) -> tuple[datetime, list[Secret | Text | None]]:
+        """Return when links of these rows end, and for each its link, or why there is none; None for one that stored nothing.
+
+        `settings`: of the opened target.
+        """
+        files = [(each.row.appid, each.row.env, each.end.file_id or "") for each in records]
+        return needed(StoredHooks).row_urls(self, self._reader.envs(self.record), files, settings)
 
     def errcodes(self) -> pd.DataFrame:
         """Return how many rows did not succeed, by merchant (appid, env) × code, as in errcodes.csv."""

@@ -23,9 +23,11 @@ from tcb_ops.cli.options import (
     table_option,
 )
 from tcb_ops.errors import LedgerDamagedError, UsageError
-from tcb_ops.hooks import ArrowHooks, AuditHooks, WorkbookHooks, hooks, needed
+from tcb_ops.formatting import sanitize
+from tcb_ops.hooks import ArrowHooks, AuditHooks, StoredHooks, WorkbookHooks, hooks, needed
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_list, as_sentences, pgettext
 from tcb_ops.kinds import row_count
+from tcb_ops.model import Secret
 from tcb_ops.secrets import masked
 from tcb_ops.settings import Settings
 
@@ -38,11 +40,18 @@ ROWS_SHOWN = 200
 """Maximum number of rows that `show` prints."""
 
 
-@click.command(cls=Command, usual="line merchant path out kind target where json")
+@click.command(cls=Command, usual="line merchant path url out kind target where json")
 @click.argument("run", default="latest")
 @click.option("--line", type=click.IntRange(min=1), metavar="N", help="The row at this line of the list.")
 @click.option("--merchant", default="", help="Rows of this merchant (name or appid).")
 @click.option("--path", default="", help="Rows whose cloud path contains this.")
+@own_option(
+    "--url",
+    "with_url",
+    needs=StoredHooks,
+    is_flag=True,
+    help="Ask for links at which the rows' files can be looked at. They end after two hours, and open them for anyone.",
+)
 @table_option("Write these rows, or all, with the columns of results.csv.")
 @kind_option
 @reader_options
@@ -51,6 +60,7 @@ def show(
     line: int | None,
     merchant: str,
     path: str,
+    with_url: bool,
     out: Path | None,
     kind: str | None,
     *,
@@ -66,7 +76,7 @@ def show(
         names = (*chosen.record.headers, *RESULT_COLUMNS)
         write_table(out, names, row_values(chosen.rows(line=line, merchant=merchant, path=path), settings))
         console.info(_("All rows: {out}", out=out))
-    if line is None and not merchant and not path:
+    if line is None and not merchant and not path and not with_url:
         if not common.json:
             console.print(_head(chosen, settings))
         show_run(console, chosen, as_json=common.json)
@@ -82,7 +92,10 @@ def show(
             "merchants are: {names}."
         )
         raise UsageError(text.format(id=chosen.id, names=as_list(chosen.merchants_like(merchant), 5)))
-    if common.json:
+    code = 0
+    if with_url:
+        code = _show_urls(console, chosen, some, settings, common)
+    elif common.json:
         console.json({"run": chosen.id, "rows": [_row(record, settings, settings.lang) for record in some]})
     else:
         _print_rows(console, some, settings)
@@ -90,7 +103,48 @@ def show(
     if next(rows, None) is not None:
         text = _("Only the first {rows_shown} are shown; results.csv of the report has all.")
         console.warn(text.format(rows_shown=ROWS_SHOWN))
-    return 0
+    return code
+
+
+def _show_urls(
+    console: Console, run: Run, rows: list[RowRecord], settings: Settings, common: CommonOptions
+) -> int:
+    """Print a link for each row that stored a file; they are data, and for this screen alone."""
+    with common.open_target(console, settings) as opened:
+        console.release()
+        until, links = run.row_urls(rows, opened)
+    pairs = [(record.row, link) for record, link in zip(rows, links, strict=True) if link is not None]
+    if common.json:
+        console.json(
+            {
+                "run": run.id,
+                "until": until.isoformat(),
+                "rows": [
+                    {"line": row.line, "env": row.env, "path": row.path}
+                    | (
+                        {"url": link.reveal()}
+                        if isinstance(link, Secret)
+                        else {"problem": link.of(settings.lang)}
+                    )
+                    for row, link in pairs
+                ],
+            }
+        )
+    for row, link in () if common.json else pairs:
+        shown = link.reveal() if isinstance(link, Secret) else link.of(console.lang)
+        console.print(f"{sanitize(row.env)}  {sanitize(row.path)}\n  {sanitize(shown)}")
+    if not pairs:
+        console.warn(_("None of these rows stored a file."))
+    elif opened.api_base != settings.api_base:
+        console.warn(_("The embedded simulator has ended, and its links with it: use tcb-ops simulate."))
+    else:
+        console.info(
+            _(
+                "The links end at {time}. Whoever has one can open its file: look, and do not keep it.",
+                time=f"{until:%Y-%m-%d %H:%M}",
+            )
+        )
+    return int(any(isinstance(link, Text) for _row, link in pairs))
 
 
 def _print_rows(console: Console, rows: list[RowRecord], settings: Settings) -> None:

@@ -73,9 +73,10 @@ if TYPE_CHECKING:
     from tcb_ops.features.stored import panel as _panel
     from tcb_ops.features.stored import queries as _queries
     from tcb_ops.features.stored import specs as _specs
+    from tcb_ops.features.stored import urls as _urls
 else:
-    _backup, _calls, _panel, _queries, _specs = lazily(
-        __name__, "backup", "calls", "panel", "queries", "specs"
+    _backup, _calls, _panel, _queries, _specs, _urls = lazily(
+        __name__, "backup", "calls", "panel", "queries", "specs", "urls"
     )
 
 FEATURE = Feature(
@@ -103,6 +104,8 @@ FEATURE = Feature(
             changed_lines=_queries.changed_lines,
             check_beside=_specs.check_beside,
             panel=_panel.StoredFiles,
+            row_urls=_urls.row_urls,
+            urls=_urls.urls,
         ),
     ],
 )

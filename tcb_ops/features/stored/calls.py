@@ -22,7 +22,7 @@ from tcb_ops.engine.scheduler import Task
 from tcb_ops.errors import TransportError
 from tcb_ops.features.stored import StoredCode, StoredOutcome, StoredReason
 from tcb_ops.features.stored.backup import Backup, BackupError, Download, SavedFile
-from tcb_ops.features.stored.client import NOT_THERE, FileClient, FileStatus
+from tcb_ops.features.stored.client import NOT_THERE, FileClient, FileStatus, prefix_of
 from tcb_ops.features.stored.queries import runs_about, uploads_of_list
 from tcb_ops.features.stored.rules import Subject, UndoStep, confirm_outcome, undo_step, undo_want
 from tcb_ops.i18n import Text
@@ -230,12 +230,12 @@ class StoredCalls(UploadCalls):
             file = task.files.get(row.path)
             if file is not None and file.file_id.endswith(f"/{row.path}"):
                 ids[row.line] = file.file_id
-                self._prefixes.setdefault(lane.number, _prefix_of(file.file_id, row.env))
+                self._prefixes.setdefault(lane.number, prefix_of(file.file_id, row.env))
         if len(ids) < len(task.rows) and not self._prefixes.get(lane.number):
             link = await self._link(task)  # nothing is stored: its file_id names the bucket
             if isinstance(link, FailedAttempt):
                 raise EarlyEndError(link)
-            self._prefixes[lane.number] = _prefix_of(link.file_id, task.row.env)
+            self._prefixes[lane.number] = prefix_of(link.file_id, task.row.env)
         prefix = self._prefixes.get(lane.number, "")
         return {row.line: ids.get(row.line) or f"{prefix}/{row.path}" for row in task.rows}
 
@@ -488,7 +488,7 @@ class CheckedUploadCalls(StoredCalls):
     async def _before_store(self, task: Task, link: Link) -> None:
         """Look at what is at the path, and save it. Raises EarlyEndError if the upload may not go on, and BackupError."""
         row, md5, saved_here = task.row, "", False
-        ids = {row.line: f"{_prefix_of(link.file_id, row.env)}/{row.path}"}
+        ids = {row.line: f"{prefix_of(link.file_id, row.env)}/{row.path}"}
         while not saved_here:
             saved = await self._saved(row)
             file = (await self._ask_files(task, ids, self.file_client.locate)).get(row.line)
@@ -555,15 +555,6 @@ class CheckedUploadCalls(StoredCalls):
             return await asyncio.to_thread(self.backup.save, row.line, saved, download.file)
         finally:
             await asyncio.to_thread(download.discard)
-
-
-def _prefix_of(file_id: str, env: str) -> str:
-    """Return `cloud://<env>.<bucket>` of a file_id; of one that has another form, or is of another environment, nothing.
-
-    Raises nothing: with an empty prefix the platform refuses the file_id.
-    """
-    prefix = re.match(r"cloud://([^./]+)\.[^/]+", file_id)
-    return prefix[0] if prefix is not None and prefix[1] == env else ""
 
 
 def _bare_etag(answer: HttpResponse) -> str:

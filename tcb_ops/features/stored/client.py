@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -63,10 +64,7 @@ class FileClient(PlatformClient):
         owner: Owner = Owner.MERCHANT,
     ) -> dict[str, FileStatus] | ApiError | InvalidResponse:
         """Return the download URLs of up to 50 files of an environment, by file_id, as far as the response has them."""
-        files = [{"fileid": file_id, "max_age": DOWNLOAD_SECONDS} for file_id in file_ids]
-        body = {"env": env, "file_list": files}
-        read = partial(read_files, field="file_list", file_ids=file_ids, token=token)
-        return await self.ask(f"{INTERFACES[owner]}/batchdownloadfile", body, token, read)
+        return await locate(self, env, file_ids, token, owner, DOWNLOAD_SECONDS)
 
     async def delete(
         self, env: str, file_ids: Sequence[str], token: Secret, owner: Owner = Owner.MERCHANT
@@ -100,6 +98,17 @@ class FileClient(PlatformClient):
                     if sink(chunk) is False:
                         break
             return HttpResponse(answer.status, answer.headers, b"")
+
+
+async def locate(
+    client: PlatformClient, env: str, file_ids: Sequence[str], token: Secret, owner: Owner, seconds: int
+) -> dict[str, FileStatus] | ApiError | InvalidResponse:
+    """Return download URLs as `FileClient.locate` does, valid for `seconds`."""
+    files = [{"fileid": file_id, "max_age": seconds} for file_id in file_ids]
+    read = partial(read_files, field="file_list", file_ids=file_ids, token=token)
+    return await client.ask(
+        f"{INTERFACES[owner]}/batchdownloadfile", {"env": env, "file_list": files}, token, read
+    )
 
 
 def read_files(
@@ -137,3 +146,12 @@ def _leads_to(url: str, file_id: str) -> bool:
     env_and_bucket, _slash, key = file_id.partition("://")[2].partition("/")
     bucket = env_and_bucket.partition(".")[2]
     return path in {form.encode() for name in (key, unquote(key)) for form in (name, f"{bucket}/{name}")}
+
+
+def prefix_of(file_id: str, env: str) -> str:
+    """Return `cloud://<env>.<bucket>` of a file_id; of one that has another form, or is of another environment, nothing.
+
+    Raises nothing: with an empty prefix the platform refuses the file_id.
+    """
+    prefix = re.match(r"cloud://([^./]+)\.[^/]+", file_id)
+    return prefix[0] if prefix is not None and prefix[1] == env else ""
