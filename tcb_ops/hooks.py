@@ -211,7 +211,8 @@ class StoredHooks(Hooks):
 
     missing = _("Commands for stored files are not installed.")
     after_upload: Callable[
-        [LedgerReader, RunRecord], tuple[list[LaterChange], tuple[str, dict[Outcome, int]] | None]
+        [LedgerReader, RunRecord],
+        tuple[list[LaterChange], tuple[str, dict[Outcome, int]] | None, Text | None],
     ]
     changed_lines: Callable[[LedgerReader, RunRecord], dict[int, tuple[Kind, str]]]
     check_beside: Callable[

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from pathlib import Path
@@ -13,7 +13,7 @@ from tcb_ops.i18n import Text, _, as_sentences, ngettext
 from tcb_ops.kinds import environment_count, merchant_count, row_count
 from tcb_ops.ledger.records import RunRecord, Tally
 from tcb_ops.lists.batch import Batch
-from tcb_ops.model import Outcome, Selection
+from tcb_ops.model import Outcome, Row, Selection
 from tcb_ops.settings import Settings
 from tcb_ops.start import existing_ledger, rest_of_unfinished
 
@@ -62,6 +62,29 @@ def replaced(batch: Batch, settings: Settings, selection: Selection) -> Text | N
         "{n:,} path holds a file that an earlier run of this ledger uploaded.",
         "{n:,} paths hold files that earlier runs of this ledger uploaded.",
         count,
+    )
+
+
+def long_cached(batch: Batch, settings: Settings) -> Text | None:
+    """Return a warning about rows that replace a file of the ledger with one that caches may show for longer than a day."""
+    from tcb_ops.engine.changes import DAY, seconds_cached, time_cached
+
+    def rows() -> Iterator[Row]:
+        return (row for row in batch.rows() if seconds_cached(row.cache_control) > DAY)
+
+    if not any(rows()) or (ledger := existing_ledger(settings)) is None:
+        return None
+    known = ledger.known_files(rows(), settings.run_target)
+    times = [seconds_cached(row.cache_control) for row, file in known if file is not None and file.md5]
+    if not times:
+        return None
+    return ngettext(
+        "{n:,} row replaces a file, and its cache_control lets browsers and the CDN keep it for up to {time}: users may see an "
+        "old file that long. Use a new path for each version, such as logo.v2.png, or a shorter cache_control.",
+        "{n:,} rows replace files, and their cache_control lets browsers and the CDN keep them for up to {time}: users may see "
+        "old files that long. Use a new path for each version, such as logo.v2.png, or a shorter cache_control.",
+        len(times),
+        time=time_cached(max(times)),
     )
 
 

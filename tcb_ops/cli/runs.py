@@ -35,7 +35,7 @@ def check(command: RunCommand, paths: str, *, mark: bool) -> int:
     Local files are checked as upload does, unless there is no --root and none of the first is in the list's folder.
     """
     from tcb_ops.lists.batch import facts_line
-    from tcb_ops.preflight import facts
+    from tcb_ops.preflight import facts, long_cached
 
     console = command.console
     root = command.listing.root or str(Path(paths).parent)
@@ -45,6 +45,8 @@ def check(command: RunCommand, paths: str, *, mark: bool) -> int:
         else:
             console.print(facts_line(batch))
         command.show_correction(batch)
+        if (cached := long_cached(batch, command.settings)) is not None:
+            console.warn(cached)
         if batch.unused:
             console.info(
                 _("Columns that are only carried through: {columns}.", columns=as_list(batch.unused))

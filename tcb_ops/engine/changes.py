@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tcb_ops.formatting import format_duration
+from tcb_ops.i18n import Text, ngettext
 from tcb_ops.kinds import Kind
 from tcb_ops.ledger.files import StoredFile
 from tcb_ops.model import Row, Step, Want, is_source
 from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError, hash_file
+
+DAY = 86_400
+"""In seconds."""
+_AGE = re.compile(r"(?:s-maxage|max-age)=\"?([0-9]{1,10})\"?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,3 +95,30 @@ def comparing(kind: Kind, root: Path) -> Callable[[Row, StoredFile], bool]:
         return digests[row.file] == file.md5
 
     return is_same
+
+
+def seconds_cached(cache_control: str) -> int:
+    """Return for how long caches may show a stored file, as far as its Cache-Control tells; 0 for none, or not told.
+
+    =========================================  ================================
+    Cache-Control                              seconds
+    =========================================  ================================
+    no-store, no-cache, alone or with others   0
+    max-age, s-maxage                          the longer one
+    any other, and none                        0: the CDN and browsers decide
+    =========================================  ================================
+    """
+    directives = {part.strip().lower() for part in cache_control.split(",")}
+    if directives & {"no-store", "no-cache"}:
+        return 0
+    ages = (_AGE.fullmatch(directive) for directive in directives)
+    return max((int(age[1]) for age in ages if age), default=0)
+
+
+def time_cached(seconds: int) -> Text:
+    """Return a time that caches may take, in days from one day on."""
+    return (
+        ngettext("{n:,} day", "{n:,} days", -(-seconds // DAY))
+        if seconds >= DAY
+        else format_duration(seconds)
+    )

@@ -126,8 +126,10 @@ class RunSummary:
         """The later runs that undid, deleted or overwrote files of this upload, the newest first."""
         self.confirmed: tuple[str, dict[Outcome, int]] | None = None
         """The run that confirmed this upload, and its rows by outcome; None without one since the last change."""
+        self.cached: Text | None = None
+        """A sentence about older files that caches may still show."""
         if run.kind.sends_files and (stored := hooks(StoredHooks)):
-            self.changed_by, self.confirmed = stored.after_upload(reader, run)
+            self.changed_by, self.confirmed, self.cached = stored.after_upload(reader, run)
         self.tallies: Sequence[Tally] = reader.tallies(run)
 
     @property
@@ -154,7 +156,8 @@ class RunSummary:
     @property
     def verdict(self) -> Text:
         """How the rows ended, in a sentence or two."""
-        return verdict(self.run, self.tallies, self.confirmed[1] if self.confirmed is not None else {})
+        ended = verdict(self.run, self.tallies, self.confirmed[1] if self.confirmed is not None else {})
+        return ended if self.cached is None else as_sentences((ended, self.cached))
 
     @cached_property
     def causes(self) -> list[Cause]:

@@ -10,8 +10,10 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, TypeAlias
 
+from tcb_ops.engine.changes import seconds_cached, time_cached
 from tcb_ops.engine.list_kinds import UPLOAD
 from tcb_ops.errors import LedgerDamagedError
+from tcb_ops.i18n import Text, ngettext
 from tcb_ops.kinds import Kind, all_kinds, kind_named
 from tcb_ops.ledger.reader import LedgerReader
 from tcb_ops.ledger.records import LaterChange, RunRecord
@@ -24,14 +26,40 @@ Confirmation: TypeAlias = tuple[str, dict[Outcome, int]]
 """The id of a run that confirmed an upload, and its rows by outcome."""
 
 
-def after_upload(reader: LedgerReader, run: RunRecord) -> tuple[list[LaterChange], Confirmation | None]:
-    """Return the later runs that changed files of an upload, and the newest confirmation since, if all rows are shown."""
+def after_upload(
+    reader: LedgerReader, run: RunRecord
+) -> tuple[list[LaterChange], Confirmation | None, Text | None]:
+    """Return the later runs that changed files of an upload; if all rows are shown also the newest confirmation since.
+
+    And a sentence about the files that it replaced, if caches may still show them.
+    """
     # The files of a retry that stored none are the upload's: nothing of its own was changed.
     stored = not run.parent or not STORED_OUTCOMES.isdisjoint(reader.counts(run))
     changes = later_changes(reader, run) if stored else []
     if reader.only is not None:
-        return changes, None
-    return changes, _confirmation(reader.ledger, run, changes[0].number if changes else 0)
+        return changes, None, None
+    cached = None if changes or run.finished_at is None else _still_cached(reader, run)
+    return changes, _confirmation(reader.ledger, run, changes[0].number if changes else 0), cached
+
+
+def _still_cached(reader: LedgerReader, run: RunRecord) -> Text | None:
+    query = f"""
+        SELECT before.cache_control, COUNT(*) FROM rows
+        JOIN rows AS before ON before.run = rows.replaced_run AND before.line = rows.replaced_line
+        WHERE {any_of("rows.run", reader.members(run))} AND rows.outcome = 'uploaded' AND before.cache_control <> ''
+        AND before.md5 <> rows.md5 GROUP BY 1"""
+    replaced = reader.ledger.fetch(query, [member.number for member in reader.members(run)])
+    times = [(seconds, files) for text, files in replaced if (seconds := seconds_cached(text))]
+    if not times:
+        return None
+    return ngettext(
+        "{n:,} file replaced one that browsers and the CDN may keep for up to {time}: until then, users may see the old one. "
+        "Only a new path, such as logo.v2.png, is sure.",
+        "{n:,} files replaced others that browsers and the CDN may keep for up to {time}: until then, users may see the old "
+        "ones. Only a new path, such as logo.v2.png, is sure.",
+        sum(files for _seconds, files in times),
+        time=time_cached(max(times)[0]),
+    )
 
 
 def later_changes(

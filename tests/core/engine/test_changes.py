@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from tcb_ops.engine.changes import PlannedChange, changes_of, comparing
+from tcb_ops.engine.changes import DAY, PlannedChange, changes_of, comparing, seconds_cached, time_cached
 from tcb_ops.engine.list_kinds import UPLOAD
 from tcb_ops.ledger.files import StoredFile
 from tcb_ops.model import Outcome, Row, Step, Want
@@ -56,3 +56,32 @@ def test_a_file_is_unchanged_only_where_it_is_certain_to_be_there(tmp_path, text
     assert change.step is step
     (left,) = changes_of(UPLOAD, [(row, None)], [(row.env, row.appid)])
     assert left.step is Step.UNCHANGED, "for a merchant that has left, nothing is attempted"
+
+
+@pytest.mark.parametrize(
+    ("cache_control", "seconds"),
+    [
+        ("", 0),
+        ("public", 0),
+        ("no-cache", 0),
+        ("no-store, max-age=600", 0),
+        ("No-Cache, Max-Age=600", 0),
+        ("max-age=0", 0),
+        ("max-age=600", 600),
+        ("public, MAX-AGE=604800, immutable", 7 * DAY),
+        ("max-age=60,s-maxage=600", 600),
+        ('max-age="600"', 600),
+        ("max-age=ten", 0),
+        ("max-age=-1", 0),
+        ("max-age=99999999999", 0),
+    ],
+)
+def test_how_long_caches_may_show_a_file(cache_control, seconds):
+    assert seconds_cached(cache_control) == seconds
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(600, "10m00s"), (DAY, "1 day"), (DAY + 1, "2 days"), (365 * DAY, "365 days")]
+)
+def test_the_time_is_in_days_from_one_day_on(seconds, text):
+    assert time_cached(seconds).of("en") == text
