@@ -1,9 +1,10 @@
 """The errcode catalogue: what each code means, what the operator does, what tcb-ops does by itself.
 
-Four tables beside this file contain it: errcodes.csv (the platform's errcodes), componentcodes.csv (other texts for some
-of them in an environment of the platform's own), storecodes.csv (COS's error codes) and reasons.csv (why a row ended
-without one; a feature may have such a table, too). Code, reports and documentation read the same lines. An unknown code
-is shown as received and not retried, except a 5xx of the store.
+Four tables beside this file contain it: errcodes.csv (the platform's errcodes), storecodes.csv (COS's error codes),
+reasons.csv (why a row ended without one; a feature may have such a table, too), and causes.csv, to which each line of the
+others points: who must act, which answers prove it, and the texts of all codes that have none of their own. An errcode
+may have another cause where it is about the component token. Code, reports and documentation read the same lines.
+An unknown code is shown as received and not retried, except a 5xx of the store.
 
 If a code may concern one merchant or all, the table has the narrower scope: too narrow costs three calls per merchant,
 too wide keeps ready merchants from being served. So 40164, 45035 and 89503 (the whitelist of the account whose token is
@@ -23,7 +24,7 @@ from typing import Any
 from tcb_ops.frames import Lines, Tabular
 from tcb_ops.hooks import features
 from tcb_ops.i18n import NOTHING, Bilingual, Lang, Text, _, verbatim
-from tcb_ops.model import Owner
+from tcb_ops.model import Owner, Reason
 
 COMPONENT_MARK = " (component)"
 """Distinguishes an errcode of the component token from the merchants' own."""
@@ -63,6 +64,39 @@ class Scope(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CauseEntry:
+    """What codes come from."""
+
+    name: str
+    who: str
+    """Who must act (`verdicts.Actor`)."""
+    proof: tuple[str, ...]
+    """Names of the answers that prove it; `never`: no interface tells."""
+    code: str
+    """The code that stands for it where no row has one."""
+    meaning: Text
+    """Empty, like the other texts, where each code has its own."""
+    action: Text
+    message: Text
+    """What to tell the merchant, where the merchant must act."""
+
+
+@cache
+def all_causes() -> dict[str, CauseEntry]:
+    """Return the causes by name."""
+    return {
+        line["cause"]: CauseEntry(
+            name=line["cause"],
+            who=line["who"],
+            proof=tuple(line["proof"].split()),
+            code=line["code"],
+            **{name: _bilingual(line, name) for name in ("meaning", "action", "message")},
+        )
+        for line in catalogue_lines("causes.csv")
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReasonTexts:
     """The texts of a reason without a code of its own, or of a pending row."""
 
@@ -71,6 +105,8 @@ class ReasonTexts:
     meaning: Text
     action: Text
     """What the operator does about it."""
+    cause: str = "unknown"
+    """Its name in causes.csv; empty for success."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +124,8 @@ class CodeEntry(ReasonTexts, Tabular):
     """Whether the action refers to the platform's own errmsg, which is then shown beside it."""
     core: bool = False
     """Whether the table on getUploadTcbFileLink's own page has it."""
+    component_cause: str = ""
+    """The cause of an errcode that is about the component token, where it differs."""
     source: str = ""
     """The document that lists an errcode."""
     http_status: int = 0
@@ -112,6 +150,7 @@ def all_errcodes() -> tuple[CodeEntry, ...]:
             code=int(line["errcode"]),
             read_errmsg=line["errmsg"] == "read",
             core=line["core"] == "yes",
+            component_cause=line["component_cause"],
             source=line["source"],
         )
         for line in catalogue_lines("errcodes.csv")
@@ -132,7 +171,7 @@ def all_reasons() -> dict[str, ReasonTexts]:
     """Return the texts of each reason (`model.Reason`) and of `pending`."""
     tables = ["reasons.csv", *filter(None, (feature.reasons for feature in features().values()))]
     return {
-        line["reason"]: ReasonTexts(label=Bilingual(line["label_en"], line["label_zh"]), **_meaning(line))
+        line["reason"]: ReasonTexts(label=_bilingual(line, "label"), **_texts(line))
         for table in tables
         for line in catalogue_lines(table)
     }
@@ -194,26 +233,41 @@ def entry_of(code: str, owner: Owner = Owner.MERCHANT) -> CodeEntry:
     return errcode(int(number), owner) if ERRCODE.fullmatch(number) else store_code(code)
 
 
+def texts_of(code: str, owner: Owner = Owner.MERCHANT) -> ReasonTexts:
+    """Return the texts of any code as the report's errcodes.csv lists it, a reason included."""
+    reason = Reason.ETAG_MISMATCH if code == ETAG_MISMATCH else code
+    return all_reasons().get(reason) or entry_of(code, owner)
+
+
 @cache
 def _by_errcode(owner: Owner) -> dict[int | str, CodeEntry]:
-    """Return the entries by errcode; some have other texts in an environment of the platform's own."""
+    """Return the entries by errcode; about the component token, some have another cause, and its texts."""
     entries = {entry.code: entry for entry in all_errcodes()}
     if owner is Owner.PLATFORM:
-        for line in catalogue_lines("componentcodes.csv"):
-            code = int(line["errcode"])
-            entries[code] = replace(entries[code], **_meaning(line))
+        for code, entry in entries.items():
+            if entry.component_cause:
+                cause = all_causes()[entry.component_cause]
+                entries[code] = replace(entry, cause=cause.name, meaning=cause.meaning, action=cause.action)
     return entries
 
 
-def _meaning(line: dict[str, str]) -> dict[str, Any]:
-    return {name: Bilingual(line[f"{name}_en"], line[f"{name}_zh"]) for name in ("meaning", "action")}
+def _texts(line: dict[str, str]) -> dict[str, Any]:
+    """Return a line's cause and its texts: its own, or those of the cause."""
+    cause = all_causes().get(line["cause"])
+    texts = {name: _bilingual(line, name) for name in ("meaning", "action")}
+    shared = {name: getattr(cause, name) for name, text in texts.items() if not text.en}
+    return texts | shared | {"cause": line["cause"]}
+
+
+def _bilingual(line: dict[str, str], name: str) -> Text:
+    return Bilingual(line[f"{name}_en"], line[f"{name}_zh"])
 
 
 def _entry(line: dict[str, str], **more: Any) -> CodeEntry:
     name = line.get("name", "")
     label = Bilingual(name.replace("_", " "), line["name_zh"])
     decision, scope = Decision(line["decision"]), Scope(line["scope"])
-    return CodeEntry(name=name, label=label, decision=decision, scope=scope, **_meaning(line), **more)
+    return CodeEntry(name=name, label=label, decision=decision, scope=scope, **_texts(line), **more)
 
 
 def catalogue_lines(name: str) -> list[dict[str, str]]:

@@ -11,7 +11,7 @@ from datetime import datetime, tzinfo
 from functools import cache
 from typing import TYPE_CHECKING
 
-from tcb_ops.catalogue import COMPONENT_MARK, ETAG_MISMATCH, Decision, all_reasons, entry_of
+from tcb_ops.catalogue import COMPONENT_MARK, ETAG_MISMATCH, Decision, all_reasons, texts_of
 from tcb_ops.catalogue import errcode as errcode_entry
 from tcb_ops.catalogue import store_code as store_code_entry
 from tcb_ops.details import Detail, detail
@@ -162,8 +162,7 @@ def action_text(end: RowEnd) -> Text:
 
 def code_label(code: str) -> Text:
     """Return a short label for such a code; empty if the code is clear without one."""
-    texts = all_reasons().get(Reason.ETAG_MISMATCH if code == ETAG_MISMATCH else code)
-    return texts.label if texts is not None else entry_of(code).label
+    return texts_of(code).label
 
 
 def merchant_text(code: str, appid: str = "", merchant: str = "", env: str = "") -> Text | None:

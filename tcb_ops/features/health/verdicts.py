@@ -1,7 +1,7 @@
 """Why rows did not succeed, or an environment is not ready: one truth table from facts to a verdict, and how it is shown. Pure.
 
 `questions` gathers the facts; `why`, `merchants check`, the audit, `doctor` and `explain` show what follows from them.
-verdicts.csv has the causes: who must act, which facts prove one, the codes that suggest it, and its texts.
+causes.csv has the causes: who must act, which facts prove one, and its texts; each code points to the one that it suggests.
 """
 
 from __future__ import annotations
@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from tcb_ops.catalogue import COMPONENT_MARK, ERRCODE, all_reasons, catalogue_lines, entry_of
+from tcb_ops.catalogue import COMPONENT_MARK, ERRCODE, CauseEntry, all_causes, texts_of
 from tcb_ops.details import DetailCode, as_detail
 from tcb_ops.errors import StoppedError
 from tcb_ops.features.health.interfaces import AuthorizerInfo, Quota, ReceivedRequest
@@ -31,10 +30,13 @@ Member = TypeVar("Member")
 NORMAL, HALTED = "NORMAL", "HALTED"
 NO_TOKENS = "no_tokens"
 """In place of a reason: the token source has no token for any merchant."""
+NOT_LISTED = "not_listed"
+"""In place of a code: WeChat does not list the environment."""
 SKEWED = 300
 """Clock difference in seconds that makes links and tokens expire early: links last about 15 minutes."""
 FULL_VERDICTS = 3
 """Causes shown with all their evidence and the text for the merchant; of more, so that they fit a screen, without."""
+_OF_CODES = {NO_TOKENS: "token_source", NOT_LISTED: "env_gone"}
 _PLATFORM_CODES = frozenset({"61004", "61005", "61006", "40125", "61011"})
 
 
@@ -134,6 +136,11 @@ class Facts:
         return self.merchant.owner is Owner.PLATFORM
 
     @property
+    def owner(self) -> Owner:
+        """Whose token the code is about."""
+        return Owner.PLATFORM if self.about_component else self.merchant.owner
+
+    @property
     def listed(self) -> Mapping[str, str] | None:
         """The status of the environments that the account lists; None if it does not answer."""
         environments = self.answers.environments
@@ -151,7 +158,7 @@ class Facts:
 
 
 def cause_of(facts: Facts) -> str:
-    """Return the cause that the facts show, by its name in verdicts.csv; empty if nothing is wrong.
+    """Return the cause that the facts show, by its name in causes.csv; empty if nothing is wrong.
 
     `now` is what getenvinfo answers, `rows` the code of the rows; both suggest a cause. If `now` does not explain the rows,
     it is only the reason why their cause cannot be proven. Nothing has passed before a link was issued. The first line of the
@@ -162,8 +169,8 @@ def cause_of(facts: Facts) -> str:
     now, info, quota = failed.code if failed else "", answers.info, answers.quota
     works = listed is not None
     well = works and answers.link is True
-    presumed_now = presumed(now) if now else ""
-    rows = presumed(facts.code) if facts.code else presumed_now
+    presumed_now = presumed(now, facts.merchant.owner) if now else ""
+    rows = presumed(facts.code, facts.owner) if facts.code else presumed_now
     explains = failed is not None and _explains(failed, facts)
     missing = rows == "set_missing" or presumed_now == "set_missing"
     known = info if isinstance(info, AuthorizerInfo) and not facts.own else None
@@ -181,9 +188,10 @@ def cause_of(facts: Facts) -> str:
         ("token_wrong_kind", not works and isinstance(quota, Issue) and quota.code == "76022"),
         ("token_of_another", absent and bool(listed) and all(map(facts.has_others, listed or ()))),
         ("clock", bool(early) and abs(answers.clock or 0) > SKEWED),
-        ("component_token", facts.own and (missing or presumed_now in {"token_stale", "revoked"})),
-        ("component_token", facts.about_component and rows == "token_stale" and not works),
-        ("component_quota", (facts.own or facts.about_component) and (left == 0 or rows == "quota_used")),
+        (presumed_now, presumed_now in {"component_token", "component_refused"}),
+        ("component_token", facts.own and presumed_now == "token_stale"),
+        (rows, rows in {"component_token", "component_refused"} and not works),
+        ("component_quota", rows == "component_quota" or (facts.own and left == 0)),
         ("revoked", isinstance(info, Issue) and info.code == "61003" and not facts.own),
         ("passed", rows == "revoked" and well),
         ("other_platform", rows == "revoked" and known is not None and not works),
@@ -199,7 +207,7 @@ def cause_of(facts: Facts) -> str:
         ("env_gone", absent),
         ("passed", rows == "quota_used" and left is not None and well),
         ("env_refused", works and rows == "env_gone"),
-        ("passed", well and bool(rows) and "environments" in _causes()[rows].proof),
+        ("passed", well and bool(rows) and "environments" in all_causes()[rows].proof),
         ("wechat_fails", explains and presumed_now == "wechat_busy"),
         (rows, True),
     )
@@ -225,7 +233,7 @@ class Verdict:
     """Why, on what evidence, and who must do what."""
 
     cause: str
-    """Its name in verdicts.csv."""
+    """Its name in causes.csv."""
     code: str
     """The code under which rows are counted, or that stands for the cause."""
     who: Actor
@@ -287,11 +295,11 @@ def verdict_of(facts: Facts) -> Verdict | None:
     name = cause_of(facts)
     if not name:
         return None
-    codes, issue = _causes()[name].codes, facts.answers.environments
-    code = facts.code or (codes or (name,))[0]
+    stands, issue = all_causes()[name].code, facts.answers.environments
+    code = facts.code or stands or name
     if not isinstance(issue, Issue):
         return _verdict(name, code, facts)
-    if not facts.code and (presumed(issue.code) == name or not codes):
+    if not facts.code and (presumed(issue.code, facts.merchant.owner) == name or not stands):
         code = issue.code
     return _verdict(name, code, facts, issue if issue.code == code else None)
 
@@ -307,7 +315,7 @@ def grouped(members: Iterable[tuple[Verdict, Member]]) -> list[tuple[Verdict, li
 def kept_verdicts(settings: Mapping[str, Any]) -> list[Verdict]:
     """Return the verdicts that a ledger keeps among a run's settings, without those of causes that are not known here."""
     lines = settings.get(ANSWERS, {}).get("verdicts", ())
-    return [_read_verdict(line) for line in lines if line["cause"] in _causes()]
+    return [_read_verdict(line) for line in lines if line["cause"] in all_causes()]
 
 
 def _read_verdict(line: Mapping[str, Any]) -> Verdict:
@@ -322,52 +330,24 @@ def presumed_verdict(code: str, appid: str = "", merchant: str = "", env: str = 
     """Return what a code alone suggests, without a question to WeChat."""
     owner = Owner.PLATFORM if code.endswith(COMPONENT_MARK) else Owner.MERCHANT
     facts = Facts(merchant=Merchant(appid, merchant, env, owner=owner), code=code)
-    return _verdict(presumed(code), code, facts)
+    return _verdict(presumed(code, owner), code, facts)
 
 
-def presumed(code: str) -> str:
+def presumed(code: str, owner: Owner = Owner.MERCHANT) -> str:
     """Return the cause that a code suggests."""
-    causes = _cause_by_code()
-    return causes.get(code) or causes.get(code.removesuffix(COMPONENT_MARK), "unknown")
-
-
-@dataclass(frozen=True, slots=True)
-class _Cause:
-    who: Actor
-    proof: tuple[str, ...]
-    """Names of the answers that prove it; `never`: no interface tells."""
-    codes: tuple[str, ...]
-    texts: Mapping[str, Text]
-    """`meaning`, `action` and `message`; empty where there is none."""
-
-
-@cache
-def _causes() -> Mapping[str, _Cause]:
-    names = ("meaning", "action", "message")
-    return {
-        line["cause"]: _Cause(
-            Actor[line["who"].upper()],
-            tuple(line["proof"].split()),
-            tuple(code.replace("_(", " (") for code in line["codes"].split()),
-            {name: Bilingual(line[f"{name}_en"], line[f"{name}_zh"]) for name in names},
-        )
-        for line in catalogue_lines("features/health/verdicts.csv")
-    }
-
-
-@cache
-def _cause_by_code() -> Mapping[str, str]:
-    return {code: name for name, cause in _causes().items() for code in cause.codes}
+    return _OF_CODES.get(code) or texts_of(code, owner).cause or "unknown"
 
 
 def _verdict(name: str, code: str, facts: Facts, issue: Issue | None = None) -> Verdict:
-    cause, owner = _causes()[name], Owner.PLATFORM if facts.own or facts.about_component else Owner.MERCHANT
-    who = Actor.ADMINISTRATOR if facts.own and cause.who is Actor.MERCHANT else cause.who
+    cause, who = all_causes()[name], Actor[all_causes()[name].who.upper()]
+    if facts.own and who is Actor.MERCHANT:
+        who = Actor.ADMINISTRATOR
     line = facts.merchant
     values = {"appid": line.appid or "–", "merchant": redact(line.name) or "–", "env": line.env or "–"}
-    known = issue or all_reasons().get(code) or entry_of(code, owner)
+    known = issue or texts_of(code, facts.owner)
     meaning, action, message = (
-        Bilingual(text.en.format_map(values), text.zh.format_map(values)) for text in cause.texts.values()
+        Bilingual(text.en.format_map(values), text.zh.format_map(values))
+        for text in (cause.meaning, cause.action, cause.message)
     )
     return Verdict(
         name,
@@ -405,7 +385,7 @@ def _is_evidence(name: str, facts: Facts) -> bool:
     return answer is not None and (not isinstance(answer, Issue) or answer.code in {"61003", "76022"})
 
 
-def _evidence(cause: _Cause, facts: Facts) -> Iterator[Text]:
+def _evidence(cause: CauseEntry, facts: Facts) -> Iterator[Text]:
     """Yield what was answered, a line each: first what proves the cause."""
     if "never" in cause.proof and facts.errmsg:
         yield _("errmsg: {errmsg}, rid: {rid}", errmsg=facts.errmsg, rid=facts.rid or "–")
@@ -452,7 +432,7 @@ def clock_text(offset: float) -> Text:
     return text.format(seconds=abs(offset))
 
 
-def _missing_proof(cause: _Cause, facts: Facts) -> Iterator[Text]:
+def _missing_proof(cause: CauseEntry, facts: Facts) -> Iterator[Text]:
     """Yield what would prove the cause and was not told, with the reason."""
     never, issues = "never" in cause.proof, dict[str, Issue]()
     if never:

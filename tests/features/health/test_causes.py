@@ -140,7 +140,7 @@ PLANTED = {
         proven=False,
     ),
     "48001 in an environment of ours": Planted(
-        "48001", "component_token", "you", refused(48001, FaultStep.DESCRIBE_ENVS), line=OWN
+        "48001", "component_refused", "you", refused(48001, FaultStep.DESCRIBE_ENVS), line=OWN
     ),
     "no set": Planted("61007", "set_missing", "merchant", accounts=(NO_SET,)),
     "no set, granted since": Planted(

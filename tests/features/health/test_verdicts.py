@@ -1,12 +1,11 @@
 """The truth table from facts to a cause, and the catalogue of causes."""
 
 import json
-from collections import Counter
 from dataclasses import replace
 
 import pytest
 
-from tcb_ops.catalogue import all_errcodes, all_reasons, all_store_codes, catalogue_lines
+from tcb_ops.catalogue import all_causes, catalogue_lines, texts_of
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.features.health.interfaces import AuthorizerInfo, Quota
 from tcb_ops.features.health.verdicts import (
@@ -20,6 +19,7 @@ from tcb_ops.features.health.verdicts import (
     presumed_verdict,
     verdict_of,
 )
+from tcb_ops.hooks import features
 from tcb_ops.i18n import Lang, verbatim
 from tcb_ops.ledger.records import ANSWERS
 from tcb_ops.model import Merchant, Owner
@@ -66,7 +66,9 @@ TABLE = [
     ("40001", refused("40001"), None, SET, {"clock": 301}, "clock"),
     ("40001", refused("40001"), None, SET, {"clock": -300}, "token_stale"),
     ("RequestTimeTooSkewed", listed(), None, SET, {"clock": -4000}, "clock"),
-    ("48001", refused("48001"), None, None, {"merchant": OWN}, "component_token"),
+    ("48001", refused("48001"), None, None, {"merchant": OWN}, "component_refused"),
+    ("40001", refused("40001"), None, None, {"merchant": OWN}, "component_token"),
+    ("40001", refused("40001"), LEFT, None, {"about_component": True}, "component_token"),
     ("45009", refused("45009"), None, None, {"merchant": OWN}, "component_quota"),
     ("no_token", refused("no_token"), None, refused("61003"), {}, "revoked"),
     ("61003", listed(), None, SET, {}, "passed"),
@@ -95,7 +97,8 @@ TABLE = [
     ("", refused("48004"), None, SET, {}, "account_restricted"),
     ("-12345", listed(), LEFT, SET, {}, "unknown"),
     ("", refused("dead_token"), None, None, {}, "token_stale"),
-    ("", refused("61003"), None, None, {"merchant": OWN}, "component_token"),
+    ("", refused("61003"), None, None, {"merchant": OWN}, "component_refused"),
+    ("", refused("dead_token"), None, None, {"merchant": OWN}, "component_token"),
     ("", listed("FROZEN"), None, None, {}, "unavailable"),
     ("", listed(), None, refused("no_answer"), {}, ""),
     ("", listed(), None, AuthorizerInfo("茶", frozenset({64})), {}, ""),
@@ -125,23 +128,39 @@ def test_the_truth_table(rows, environments, quota, info, others, cause):
         assert len(read(verdict.to_json())) == 1
 
 
-def test_every_code_of_the_catalogues_suggests_one_cause_and_every_cause_has_texts():
-    causes = {line["cause"]: line for line in catalogue_lines("features/health/verdicts.csv")}
-    codes = Counter(code for line in causes.values() for code in line["codes"].split())
-    assert [code for code, times in codes.items() if times > 1] == []
-    known = {str(entry.code) for entry in all_errcodes()} - {"0"}
-    known |= {entry.code for entry in all_store_codes()} | set(all_reasons())
-    assert known - set(codes) == set()
-    assert {line["who"] for line in causes.values()} == set(map(str, Actor))
-    for line in causes.values():
-        assert bool(line["meaning_en"]) == bool(line["meaning_zh"])
-        assert bool(line["message_en"]) == bool(line["message_zh"]) == (line["who"] == "merchant")
+REASONS = ("reasons.csv", *filter(None, (feature.reasons for feature in features().values())))
+TABLES = ("errcodes.csv", "storecodes.csv", *REASONS)
+
+
+def test_every_code_points_to_a_cause_and_every_cause_has_texts_or_its_codes_have():
+    causes = all_causes()
+    assert {cause.who for cause in causes.values()} == set(map(str, Actor))
+    for cause in causes.values():
+        assert bool(cause.message.en) == bool(cause.message.zh) == (cause.who == "merchant")
+    for line in (line for table in TABLES for line in catalogue_lines(table)):
+        code = line.get("errcode") or line.get("code") or line.get("reason")
+        assert line["cause"] in causes or code == "0"
+        for owner in Owner:
+            texts = texts_of(code, owner)
+            for text in (texts.meaning, texts.action):
+                assert text.en, code
+                assert text.zh, code
+
+
+def test_a_text_is_written_once():
+    """What a line's cause says already, the line leaves out."""
+    for line in (line for table in TABLES for line in catalogue_lines(table)):
+        cause = all_causes().get(line["cause"])
+        if cause is not None:
+            for name in ("meaning", "action"):
+                assert not line[f"{name}_en"] or line[f"{name}_en"] != getattr(cause, name).en, line
 
 
 def test_no_text_sends_anybody_to_wechat_devtools():
     """A merchant that has authorized 云开发 to a platform cannot open its console there; the platform's project can."""
-    tables = ("errcodes.csv", "storecodes.csv", "reasons.csv", "features/health/verdicts.csv")
-    texts = [text for table in tables for line in catalogue_lines(table) for text in line.values()]
+    texts = [
+        text for table in (*TABLES, "causes.csv") for line in catalogue_lines(table) for text in line.values()
+    ]
     assert [text for text in texts if "DevTools" in text or "开发者工具" in text] == []
 
 
