@@ -135,7 +135,8 @@ def naming(parameter: str, file: object) -> Iterator[None]:
 
 def rows_of_table(parameter: str, table: pd.DataFrame | ArrowStream) -> TextRows:
     """Return the cells of a DataFrame or an Arrow stream as text. Raises UsageError if pyarrow is needed and missing."""
-    from tcb_ops.lists.paths import ADDED, TextRows
+    from tcb_ops.lists.paths import TextRows
+    from tcb_ops.lists.table import ADDED
 
     if is_frame(table):
         cells = table.astype(object).where(table.notna(), "")

@@ -16,7 +16,7 @@ from tcb_ops.formatting import fold, near_names, shown
 from tcb_ops.frames import Lines, Tabular
 from tcb_ops.i18n import Joined, Lang, Text, _, ngettext, verbatim
 from tcb_ops.lists.input_files import refused
-from tcb_ops.lists.table import MERCHANT_COLUMNS, Line, read_lines
+from tcb_ops.lists.table import ADDED, MERCHANT_COLUMNS, Line, read_lines
 from tcb_ops.model import Merchant, Owner, Problem
 from tcb_ops.resources import SAMPLE
 
@@ -89,15 +89,21 @@ class Merchants(Sequence[Merchant], Tabular):
         return None if position is None else {(m.appid, m.env): m.columns[position][1] for m in self._lines}
 
     def _table(self, _lang: Lang) -> Lines:
+        names, own = ("appid", "name", "env", "default", "owner", "left"), self.own_headers
+        lines = ((*attrgetter(*names)(line), *self.own_cells(line)) for line in self._lines)
+        return Lines(verbatim(self.source), (*names, *own), lines, len(self), listed=len(own))
+
+    @cached_property
+    def own_headers(self) -> tuple[str, ...]:
+        """The headers of columns that mean nothing to tcb-ops and are carried through, in order."""
         headers = self.headers
-        ours = {*MERCHANT_COLUMNS.find(headers, 0)[0].values()}
-        own = [number for number in range(len(headers)) if number not in ours]
-        names = ("appid", "name", "env", "default", "owner", "left")
-        lines = (
-            (*attrgetter(*names)(line), *(line.columns[number][1] for number in own)) for line in self._lines
-        )
-        columns = (*names, *(headers[number] for number in own))
-        return Lines(verbatim(self.source), columns, lines, len(self), listed=len(own))
+        ours = {headers[number] for number in MERCHANT_COLUMNS.find(headers, 0)[0].values()}
+        return tuple(header for header in headers if header not in ours and not header.startswith(ADDED))
+
+    def own_cells(self, line: Merchant) -> tuple[str, ...]:
+        """Return the cells of a line in these columns."""
+        cells = dict(line.columns)
+        return tuple(cells.get(header, "") for header in self.own_headers)
 
     @property
     def headers(self) -> list[str]:

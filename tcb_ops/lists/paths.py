@@ -26,7 +26,16 @@ from tcb_ops.lists.batch import Batch, OnBad, Problems, Staging
 from tcb_ops.lists.input_files import input_error, refused
 from tcb_ops.lists.merchants import Merchants, Resolve, Unresolved, cached_resolve
 from tcb_ops.lists.row_files import SourceCheck, conceal, concealed, refuse_sources, split_source
-from tcb_ops.lists.table import LIST_COLUMNS, Columns, NonTextCell, Rows, Table, not_computed, open_table
+from tcb_ops.lists.table import (
+    ADDED,
+    LIST_COLUMNS,
+    Columns,
+    NonTextCell,
+    Rows,
+    Table,
+    not_computed,
+    open_table,
+)
 from tcb_ops.model import Problem, Row, Secret, is_source
 
 # --- paths and headers ---------------------------------------------------------------------------------------------
@@ -117,8 +126,6 @@ def not_advised(path: str) -> str:
 _USED = ("env", "path", "merchant", "appid", "file", "content_type", "cache_control")
 _TARGET = frozenset({"env", "merchant", "appid"})
 _TEXT_ONLY = frozenset({"env", "path", "file"})
-ADDED = "tcb_"
-"""The prefix of the columns that tcb-ops adds to its exports; reading ignores them."""
 
 
 class RowValidator:

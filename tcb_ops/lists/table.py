@@ -156,6 +156,8 @@ class Columns:
         return file_problem(message, fix, line=line)
 
 
+ADDED = "tcb_"
+"""The prefix of the columns that tcb-ops adds to its exports; reading ignores them."""
 LIST_COLUMNS = Columns(
     named_columns(
         env=ENV_NAMES,

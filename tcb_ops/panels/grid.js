@@ -2,7 +2,7 @@
 // All text is set as textContent; the HTML of causes and charts comes from Python, which escapes it.
 
 const PAGE = 50; // merchants that are drawn at a time
-const [APPID, NAME, ROWS, GOOD, BAD, TODO, CODES, SHARES, ENVS, NEW] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
+const [APPID, NAME, ROWS, GOOD, BAD, TODO, CODES, SHARES, ENVS, NEW, OWN] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
 const AGES = [[60, "second", 1], [3600, "minute", 60], [86400, "hour", 3600], [Infinity, "day", 86400]];
 const KEYS = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1, Home: -Infinity, End: Infinity };
 
@@ -91,8 +91,10 @@ function render({ model, el }) {
       bar.append(share);
     }
     const why = make("td", { class: "op-causes", text: line[CODES].map(([code, rows]) => `${code} × ${number(rows)}`).join("  ") });
-    const row = make("tr", { class: "op-line", "data-appid": line[APPID], "data-code": line[BAD] ? "" : "all" },
-      make("td", {}, make("span", { class: "op-name", title: `${line[NAME]} (${line[APPID]})`, text: line[NAME] || line[APPID] }), ...(line[NEW] ? [make("span", { class: "op-mark op-new-mark", text: words.new })] : [])),
+    const name = make("td", {}, make("span", { class: "op-name", title: `${line[NAME]} (${line[APPID]})`, text: line[NAME] || line[APPID] }));
+    if (line[NEW]) name.append(make("span", { class: "op-mark op-new-mark", text: words.new }));
+    if (line[OWN].length) name.append(make("span", { class: "op-own op-quiet", title: line[OWN].map(([column, value]) => `${column}: ${value}`).join("\n"), text: line[OWN].map(([, value]) => value).join(" · ") }));
+    const row = make("tr", { class: "op-line", "data-appid": line[APPID], "data-code": line[BAD] ? "" : "all" }, name,
       make("td", { class: "op-num", text: number(line[ROWS]) }), make("td", {}, bar),
       make("td", { class: "op-num", text: number(line[GOOD]) }), make("td", { class: line[BAD] ? "op-num op-badtext" : "op-num", text: number(line[BAD]) }),
       make("td", { class: "op-num", text: number(line[TODO]) }), why);
@@ -102,7 +104,8 @@ function render({ model, el }) {
 
   function draw() {
     const text = search.value.trim().toLowerCase();
-    const every = [...merchants.values()].filter((line) => !text || [NAME, APPID, ENVS].some((at) => line[at].toLowerCase().includes(text)));
+    const fits = (value) => value.toLowerCase().includes(text);
+    const every = [...merchants.values()].filter((line) => !text || [line[NAME], line[APPID], line[ENVS]].some(fits) || line[OWN].some(([, value]) => fits(value)));
     for (const [name, button] of chipButtons) {
       const label = words[name === "open" && !running ? "todo" : name]; // nobody works on a run that was cut off
       button.textContent = `${label} ${number(every.filter(FITS[name]).length)}`;

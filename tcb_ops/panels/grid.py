@@ -6,6 +6,7 @@ The browser holds the merchants. Rows are read from the ledger in pages, when th
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
@@ -19,6 +20,7 @@ from tcb_ops.hooks import DiagnosisHooks, hooks
 from tcb_ops.i18n import Text, _, in_panel, pgettext, verbatim
 from tcb_ops.kinds import Kind
 from tcb_ops.ledger.records import RowRecord, Tally
+from tcb_ops.lists.merchants import Merchants
 from tcb_ops.model import Outcome
 from tcb_ops.panels.controls import Worker
 from tcb_ops.panels.html import MerchantLine, heading, merchant_lines, render_causes
@@ -87,14 +89,16 @@ class RunGrid(anywidget.AnyWidget):
         clicks: Mapping[str, Callable[[str], None]],
         *,
         sample: bool,
+        merchants: Merchants,
     ) -> None:
-        """`sample`: the run's ledger ends with the kernel.
+        """`sample`: the run's ledger ends with the kernel. `merchants`: whose own columns are shown.
 
         `look` shows what other processes have changed. `clicks`: by NAME, what a click on something with the attribute
         `data-NAME` does in the background, with its value.
         """
         self._worker, self._lang, self._look, self._clicks = worker, worker.lang, look, clicks
         self._zone: Any = None
+        self._own = _own_columns(merchants)
         self._running = False
         self.on_filter: Callable[[], object] = lambda: None
         """Called when the tab Rows is filtered otherwise, before it has its rows."""
@@ -136,7 +140,7 @@ class RunGrid(anywidget.AnyWidget):
         ended = not running and run.record.finished_at is not None
         self.findings = run.findings() if ended and run.record.has_findings else None
         lines, news = merchant_lines(tallies), self._news()
-        drawn = {line.appid: _line(line, is_new=line.appid in news) for line in lines}
+        drawn = {line.appid: _line(line, self._own, is_new=line.appid in news) for line in lines}
         changed = [line for appid, line in drawn.items() if new or self.lines.get(appid) != line]
         causes = causes_of(tallies)
         groups = by_code([c for c in causes if c.code != Outcome.PENDING])
@@ -251,9 +255,32 @@ class RunGrid(anywidget.AnyWidget):
         }
 
 
-def _line(line: MerchantLine, *, is_new: bool) -> list[Any]:
+def _own_columns(merchants: Merchants) -> dict[str, list[tuple[str, str]]]:
+    """Return what the columns of the merchants file that are the operator's own say of each merchant, by appid."""
+    cells: defaultdict[str, list[tuple[str, ...]]] = defaultdict(list)
+    for merchant in merchants:
+        cells[merchant.appid].append(merchants.own_cells(merchant))
+    told: dict[str, list[tuple[str, str]]] = {}
+    for appid, lines in cells.items():
+        values = (
+            ", ".join(dict.fromkeys(filter(None, map(redact, column)))) for column in zip(*lines, strict=True)
+        )
+        told[appid] = [pair for pair in zip(merchants.own_headers, values, strict=True) if pair[1]]
+    return told
+
+
+def _line(line: MerchantLine, own: Mapping[str, list[tuple[str, str]]], *, is_new: bool) -> list[Any]:
     """Return a merchant as the browser has it."""
     codes = most_first(line.codes)[:3]
     shares = [(name, line.shares[name]) for name in ("good", "bad", "failed", "skip")]
     counts = (line.shares.total(), line.shares["good"], line.bad, line.shares["pending"])
-    return [line.appid, line.merchant, *counts, codes, shares, " ".join(sorted(line.envs)), is_new]
+    return [
+        line.appid,
+        line.merchant,
+        *counts,
+        codes,
+        shares,
+        " ".join(sorted(line.envs)),
+        is_new,
+        own.get(line.appid, []),
+    ]

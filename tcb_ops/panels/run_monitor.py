@@ -98,7 +98,7 @@ class RunMonitor(widgets.VBox):
         """The number of the newest watching thread: older ones stop."""
         self.head, self.bar = html_area("op-head"), html_area("op-progress")
         clicks = {"open": self._choose, "why": self._ask_why, "retry": self._retry_code}
-        self.grid = RunGrid(worker, self._look, clicks, sample=context.sample)
+        self.grid = RunGrid(worker, self._look, clicks, sample=context.sample, merchants=context.merchants)
         self.resume = ActionButton(worker, context, _("Resume"), "op-resume", self._resume)
         self.retry = RetryMenu(worker, context, self.grid, self._retry)
         self.export = ExportMenu(worker, partial(self.grid.send, {"tab": "files"}))

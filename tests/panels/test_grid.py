@@ -5,7 +5,7 @@ import re
 
 import pytest
 from panel_lab import press
-from workspace import BOOKS, TEA, many
+from workspace import BOOKS, TEA, TEA_TEST, many, write_csv
 
 from tcb_ops.engine.list_kinds import UPLOAD
 from tcb_ops.engine.progress import Progress, ProgressMeter
@@ -172,6 +172,19 @@ def test_a_rows_details_have_the_lists_own_columns(open_lab):
     (shown,) = panel.monitor.grid.read({"code": None})["rows"]
     assert shown["facts"][-1] == ("负责人", "小李")
     assert not {"env", "path", "file"} & set(dict(shown["facts"]))
+
+
+def test_a_merchant_has_the_own_columns_of_the_merchants_file_each_value_once(open_lab):
+    lab = open_lab(many(TEA, BOOKS, rows=1))
+    known = ((TEA, "华东", "小林"), (TEA_TEST, "华东", "小周"), (BOOKS, "", "<b>小周</b>"))
+    lines = [(m.appid, m.name, m.env, *own) for m, *own in known]
+    write_csv(lab.workspace.folder / "merchants.csv", ("appid", "name", "env", "region", "负责人"), lines)
+    panel = lab.uploads()
+    press(panel)
+    assert {line[0]: line[-1] for line in panel.monitor.grid.lines.values()} == {
+        TEA.appid: [("region", "华东"), ("负责人", "小林, 小周")],
+        BOOKS.appid: [("负责人", "<b>小周</b>")],
+    }
 
 
 def test_pages_follow_one_another_by_line_and_none_is_lost(open_lab, monkeypatch):

@@ -151,17 +151,20 @@ class AuditKind(Kind):
 
 
 def audit_spec(merchants: Merchants, selection: str | Selection, options: Mapping[str, Any]) -> RunSpec:
-    """Return the spec of an audit: one row per environment of merchants that have not left, all with the same path."""
+    """Return the spec of an audit: one row per environment of merchants that have not left, all with the same path.
+
+    The columns of the merchants file are carried through, as those of a list are.
+    """
     from tcb_ops.engine.plan import RunSpec, environments_of_rows
 
     lines = [merchant for merchant in merchants if not merchant.left]
 
     def rows() -> Iterator[Row]:
         for number, merchant in enumerate(lines, start=1):
-            cells = (merchant.appid, merchant.name, merchant.env)
+            cells = (merchant.appid, merchant.name, merchant.env, *merchants.own_cells(merchant))
             yield Row(number, merchant.env, PROBE, merchant.appid, merchant.name, PROBE, cells)
 
-    name, headers = Path(merchants.source).name, ("appid", "name", "env")
+    name, headers = Path(merchants.source).name, ("appid", "name", "env", *merchants.own_headers)
     environments = environments_of_rows(rows(), merchants)
     return RunSpec(
         AUDIT,

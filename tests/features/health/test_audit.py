@@ -3,7 +3,7 @@
 from datetime import datetime
 
 import pytest
-from workspace import BOOKS, QUICK, TEA
+from workspace import BOOKS, QUICK, TEA, TEA_TEST, write_csv
 
 import tcb_ops as tcb
 from tcb_ops.features.health import HALTED, UNHEALTHY
@@ -231,6 +231,19 @@ def test_merchants_that_have_left_are_not_audited(open_workspace):
     workspace = open_workspace([], merchants=[TEA, gone])
     assert audit(workspace).counts == {"healthy": 1}
     assert not workspace.sim.stats["env_info:wxgone"]
+
+
+def test_the_columns_of_the_merchants_file_are_carried_through(open_workspace):
+    workspace = open_workspace(faults=[Fault(env=BOOKS.env, errcode=85088)])
+    known = ((TEA, "小林", "1"), (TEA_TEST, "小周", "2"), (BOOKS, "小周", "3"))
+    lines = [(m.appid, m.name, m.env, "", owner, number) for m, owner, number in known]
+    head = ("appid", "小程序名称", "env", "default", "负责人", "tcb_line")
+    file = write_csv(workspace.folder / "own.csv", head, lines)
+    run = tcb.audit(file, settings=workspace.settings, limits=QUICK)
+    assert [*run.results().columns[:5]] == ["appid", "name", "env", "负责人", "tcb_line"]
+    assert run.results()["负责人"].tolist() == ["小林", "小周", "小周"]
+    assert run.failed().groupby("负责人").size().to_dict() == {"小周": 1}
+    assert tcb.retry(run.id, file, settings=workspace.settings).results()["负责人"].tolist() == ["小周"]
 
 
 def test_an_environment_of_the_platforms_own_is_asked_with_the_component_token(open_workspace):
