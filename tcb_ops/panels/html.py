@@ -225,9 +225,14 @@ def render_runs(runs: Sequence[Run], here: Collection[str], lang: Lang, label: T
 
 
 def render_run_below(lang: Lang) -> str:
-    """Draw a button that has JupyterLab and Notebook 7 run the panel's cell and those below it."""
+    """Draw a button that has JupyterLab and Notebook 7 run the cells below the panel's, which a press on it has selected.
+
+    Their command for "all below" begins with the selected cell: the panel would be opened anew, and show the newest run.
+    """
     label = esc(_("Run the cells below").of(lang))
-    command = 'data-commandlinker-command="notebook:run-all-below" data-commandlinker-args="{}"'
+    names = ("move-cursor-down", "extend-marked-cells-bottom", "run-cell")
+    given = esc(json.dumps({"commands": [f"notebook:{name}" for name in names]}))
+    command = f'data-commandlinker-command="apputils:run-all-enabled" data-commandlinker-args="{given}"'
     return f'<button type="button" class="op-chip" {command}>{label}</button>'
 
 

@@ -157,6 +157,13 @@ class Workspace:
         nbformat.write(content, self.folder / f"{name}.ipynb")
         return f"{self.folder.name}/{name}.ipynb"
 
+    def upload(self) -> Run:
+        """Upload the list, as another process than the notebook's kernel does."""
+        import tcb_ops as tcb
+
+        settings = tcb.load_settings(self.folder / "tcb-ops.toml")
+        return tcb.upload(self.folder / "list.csv", root=self.folder / "files", settings=settings)
+
     def run(self, kind: str | None = None) -> Run:
         """The latest upload with its retries, the latest run of a kind, or of `any`, as its ledger has it."""
         import tcb_ops as tcb

@@ -41,6 +41,12 @@ EXPORTED = (
 )
 HEAD = "words => document.querySelector('.op-panel .op-head')?.innerText.includes(words)"
 STATUS = "words => document.querySelector('.op-panel .op-status')?.innerText.includes(words)"
+BARS = """least => [...document.querySelectorAll('.jp-RenderedHTML div')].filter(
+  each => getComputedStyle(each).backgroundColor !== 'rgba(0, 0, 0, 0)' && each.offsetWidth > 1 && each.offsetHeight > 1
+).length > least"""
+BELOW = """words => [...document.querySelectorAll('.jp-OutputArea-output')].some(
+  each => !each.querySelector('.op-panel') && each.innerText.includes(words)
+)"""
 RETRIES = "words => document.querySelector('.op-panel button.op-retry')?.innerText === words"
 SCROLLED = "() => { document.querySelector('.op-panel .op-keys:last-child').scrollIntoView({block: 'end'}); }"
 IN_VIEW = """() => {
@@ -215,10 +221,33 @@ def test_run_all_waits_for_its_button_and_run_below_fills_the_cells(lab, name):
         notebook.shot("filled")
 
 
-def test_the_analysis_has_an_answer_in_each_cell(lab):
+def test_the_cells_below_are_run_without_the_panels_own_and_show_the_run_that_it_shows(
+    lab, open_lab_workspace
+):
+    workspace = open_lab_workspace(3, [Fault(path="banner/2.png", errcode=40097)])
+    older, newer = (workspace.upload() for _ in range(2))
+    with lab.opened(workspace.notebook("02_run_uploads"), shots="below") as notebook:
+        notebook.run_all()
+        notebook.at_rest()
+        notebook.until(HEAD, newer.id)
+        notebook.click(".op-runs-menu")
+        notebook.click(f".op-run-table [data-run='{older.id}']")
+        notebook.until(HEAD, older.id)
+        notebook.click(".op-below button")
+        notebook.until(BELOW, older.id)
+        notebook.at_rest()
+        notebook.until(ATTACHED, ".op-panel")
+        assert older.id in notebook.text(".op-head")
+
+
+def test_the_analysis_shows_its_charts_before_and_after_it_is_run(lab):
     with lab.opened("04_analysis.ipynb", shots="04_analysis") as notebook:
+        notebook.page.set_viewport_size({"width": 1280, "height": 6000})
+        notebook.until(BARS, 100)  # JupyterLab trusts no output that it has not made
+        notebook.shot("kept")
         notebook.page.evaluate(RUN_ALL)
         notebook.at_rest()
+        notebook.until(BARS, 100)
         assert notebook.page.locator(".jp-RenderedText[data-mime-type*='stderr']").count() == 0
         assert_page_accessible(notebook, "04_analysis")
 
