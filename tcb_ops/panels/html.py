@@ -144,7 +144,7 @@ def render_mark(lang: Lang, *, live: bool) -> str:
 
 def render_moment(seconds: float, zone: tzinfo, *, age: bool = False) -> str:
     """Draw a moment, to the minute; `age`: the browser shows how long ago that was."""
-    moment = datetime.fromtimestamp(seconds, zone).isoformat(" ", "minutes")[:16]
+    moment = datetime.fromtimestamp(seconds, zone).isoformat(" ", "minutes")
     at = f' data-at="{seconds:.0f}"' if age else ""
     return f"<time{at}>{moment}</time>"
 

@@ -72,7 +72,7 @@ def run_html(
         calls.append((_("To resume it:"), shell.as_call(command)))
     if any(group.code != Outcome.PENDING for group in summary.codes):
         calls.append((_("Why, and what to do:"), "run.causes()"))
-    begun = datetime.fromtimestamp(run.created_at, zone).isoformat(" ", "minutes")[:16]
+    begun = datetime.fromtimestamp(run.created_at, zone).isoformat(" ", "minutes")
     when = _("begun {moment}, took {duration}", moment=begun, duration=format_duration(run.seconds))
     about = (
         _("Target: {target}", target=run.target).of(settings.lang),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from colorsys import hls_to_rgb
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -35,15 +36,19 @@ def outcome_class(outcome: Outcome) -> str:
 def code_colour(code: str) -> str:
     """Return the colour of a code, the same in every chart: one of 36 from blue to violet: no outcome has such a colour."""
     number = crc32(f"{_SALT}{code}".encode())
-    return f"hsl({number % 9 * 15 + 180} 60% {(36, 44, 52, 60)[number // 9 % 4]}%)"
+    hue, lightness = number % 9 * 15 + 180, (36, 44, 52, 60)[number // 9 % 4]
+    red, green, blue = (round(255 * part) for part in hls_to_rgb(hue / 360, lightness / 100, 0.6))
+    return (
+        f"#{red:02x}{green:02x}{blue:02x}"  # JupyterLab drops other forms from a notebook that nobody has run
+    )
 
 
-@cache  # compiling the templates takes longer than the rest of a small report
 def _finalized(value: object) -> object:
     """Escape the control characters of a text; markup has been made of such texts."""
     return escape_controls(value) if type(value) is str else value
 
 
+@cache  # compiling the templates takes longer than the rest of a small report
 def environment(lang: Lang, timezone: str = "UTC") -> Any:
     """Return the template environment for one language and time zone, which escapes everything."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -71,6 +76,7 @@ def environment(lang: Lang, timezone: str = "UTC") -> Any:
         "clock": lambda moment, form: local(moment).strftime(form),
         "short": shorten,
         "breaks": _breaks,
+        "over_numbers": _over_numbers,
     }
     environment.globals |= {
         "_": translated(_),
@@ -86,6 +92,12 @@ def environment(lang: Lang, timezone: str = "UTC") -> Any:
         "colour": code_colour,
     }
     return environment
+
+
+def _over_numbers(heads: Sequence[str], lines: Sequence[Sequence[object]]) -> list[str]:
+    """Return those heads of a table whose columns have numbers."""
+    columns = zip(heads, zip(*lines, strict=True), strict=False)
+    return [head for head, cells in columns if {int, float} & {*map(type, cells)}]
 
 
 def _breaks(code: str) -> Any:

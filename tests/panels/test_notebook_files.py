@@ -81,6 +81,23 @@ def test_no_state_of_widgets_and_no_path_of_a_machine_is_kept(file):
     assert len(text.encode()) <= 60_000 or "04_" in file.name
 
 
+def test_a_reader_who_trusts_nothing_sees_what_is_kept_and_no_link_that_leads_nowhere(cells):
+    html = "".join(o["data"].get("text/html", "") for cell in cells for o in cell.outputs if "data" in o)
+    assert not re.findall("<(?:svg|a|script|style)[ >]", html.replace("<style scoped>", ""))
+    assert not re.findall("hsl\\(", html)
+
+
+def test_what_04_shows_of_a_run_of_the_sample_is_of_its_days():
+    cells = nbformat.read(NOTEBOOKS / "04_analysis.ipynb", 4).cells
+    html = {cell.source.splitlines()[-1]: str(cell.get("outputs")) for cell in cells}
+    (first, last), begun = (
+        re.search(r"from (\S+) to (\d{4}-\d\d-\d\d)", html["history"]).groups(),
+        re.search(r"begun (\d{4}-\d\d-\d\d)", html["run"])[1],
+    )
+    assert first <= begun <= last
+    assert f"reports/{begun.replace('-', '')}-" in html["run.report()"]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_chinese_notebook_is_the_english_one_in_the_words_of_the_catalogue(name):
     english, chinese = (nbformat.read(in_language(NOTEBOOKS / f"{name}.ipynb", lang), 4) for lang in Lang)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from tcb_ops.arguments import checked
 from tcb_ops.catalogue import ERRCODE
 from tcb_ops.errors import ArgumentError, LedgerDamagedError, UsageError, check_count, check_value
-from tcb_ops.features.evidence.drawings import CODES, chart, macros
+from tcb_ops.features.evidence.drawings import CODES, Chart, chart, macros
 from tcb_ops.features.evidence.queries import by_cell, tried_again
 from tcb_ops.formatting import fold
 from tcb_ops.frames import Lines, NoRun, Tabular
@@ -145,7 +145,7 @@ class KindSection:
     sentence: Text
     lines: Sequence[Any] = ()
     rest: int = 0
-    chart: Mapping[str, Any] | None = None
+    chart: Chart | None = None
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -156,6 +156,10 @@ def numbers(*values):
     return [f"{value:,}" if isinstance(value, int) else value or "" for value in values]
 
 
+def share(good, bad):
+    return f"{100 * good // (good + bad)}%"
+
+
 MERCHANT = (
     "merchant, COUNT(DISTINCT CASE WHEN code IS NOT NULL THEN run_started_at END), COUNT(code), COUNT(*)"
 )
@@ -176,7 +180,10 @@ def check(shown, fetch, column, value, top=10):
         if (kind, False) in {(name, bool(retry)) for name, retry, *_ in ran}
     ]
     in_order = sorted(ran, key=lambda line: (["upload", "audit"].index(line[0]), line[1]))
-    listed = [[kind + ", retries" * bool(retry), *numbers(*counts), ""] for kind, retry, *counts in in_order]
+    listed = [
+        [kind + ", retries" * bool(retry), *numbers(*counts), share(*counts[2:])]
+        for kind, retry, *counts in in_order
+    ]
     assert tables(shown["history"]) == ([listed] if ran else [])
     expected = {"codes": [], "merchants": [], "by": [], "retries": []}
     for kind in kinds:
@@ -198,10 +205,18 @@ def check(shown, fetch, column, value, top=10):
             f"SELECT {value}, COUNT(DISTINCT appid), COUNT(*), COUNT(code) {rows} GROUP BY 1 ORDER BY 4 DESC, 3 DESC, 1"
         )
         if kind == "upload" or column == "region":
-            expected["by"].append([[of or "–", *numbers(*counts), ""] for of, *counts in values[:top]])
+            expected["by"].append(
+                [
+                    [of or "–", *numbers(merchants, rows, bad), share(rows - bad, bad)]
+                    for of, merchants, rows, bad in values[:top]
+                ]
+            )
         if any(name == kind and retry for name, retry, *_ in ran):
             expected["retries"].append(
-                [[code, *numbers(*counts), ""] for code, *counts in fetch(AGAIN.format(kind=kind))]
+                [
+                    [code, *numbers(rows, good), share(good, rows - good)]
+                    for code, rows, good in fetch(AGAIN.format(kind=kind))
+                ]
             )
     assert [[line[:4] for line in table] for table in tables(shown["codes"])] == expected["codes"]
     assert [[line[:5] for line in table] for table in tables(shown["merchants"])] == expected["merchants"]
