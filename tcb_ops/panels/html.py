@@ -227,7 +227,7 @@ def render_runs(runs: Sequence[Run], here: Collection[str], lang: Lang, label: T
 def render_run_below(lang: Lang) -> str:
     """Draw a button that has JupyterLab and Notebook 7 run the cells below the panel's, which a press on it has selected.
 
-    Their command for "all below" begins with the selected cell: the panel would be opened anew, and show the newest run.
+    Their command for "all below" begins with the selected cell: the panel would be opened again, and show the newest run.
     """
     label = esc(_("Run the cells below").of(lang))
     names = ("move-cursor-down", "extend-marked-cells-bottom", "run-cell")

@@ -6,11 +6,14 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from tcb_ops import shell
 from tcb_ops.engine.progress import Progress
 from tcb_ops.errors import TcbOpsError, UsageError
 from tcb_ops.frames import METADATA
+from tcb_ops.hooks import SimulatorHooks, hooks
 from tcb_ops.i18n import Text, _, in_panel
 from tcb_ops.panels.context import PanelContext
+from tcb_ops.reports.summary import by_code, next_command
 from tcb_ops.run import Run, RunHandle
 
 
@@ -49,6 +52,19 @@ def run_unattended(context: PanelContext, start: Callable[..., RunHandle], *, no
     return run
 
 
+def _next(run: Run) -> dict[str, str] | None:
+    """Return what to do after a run, and the command for it; None where nothing is left."""
+    simulator = hooks(SimulatorHooks)
+    if simulator is not None and simulator.is_practice(run.settings):  # no command can read its ledger
+        text = _('These are the merchants of the sample. For your own, set the parameter target = "live".')
+        return {"en": text.en, "zh": text.zh, "command": ""}
+    following = next_command(run.settings, run.record, by_code(run.overview().causes))
+    if following is None:
+        return None
+    purpose, words = following
+    return {"en": purpose.en, "zh": purpose.zh, "command": shell.join(words)}
+
+
 def _watch(progress: Iterable[Progress]) -> None:
     for _now in progress:
         pass
@@ -68,5 +84,6 @@ def _show(run: Run, exit_code: int, text: Text | None) -> None:
         "exit_code": exit_code,
         "simulated": run.record.simulated,
         "text": {"en": verdict.en, "zh": verdict.zh},
+        "next": None if text is None else _next(run),
     }
     display(data, metadata={METADATA: result}, raw=True)  # type: ignore[no-untyped-call]  # IPython's

@@ -76,6 +76,7 @@ def execute(
     code, text = _end(source, content, result, runner.exit_code, broken, out)
     run = result.get("run")
     report = out / run if run is not None and (out / run / "report.html").exists() else None
+    following = result.get("next") or {}
     facts = PageFacts(
         lang,
         run=run,
@@ -83,6 +84,8 @@ def execute(
         bad=code != 0,
         simulated=bool(result.get("simulated")),
         report=quote((report / "report.html").relative_to(out).as_posix()) if report is not None else "",
+        next=Bilingual(following["en"], following["zh"]) if following else None,
+        command=following.get("command", ""),
     )
     notebook, page = _write(source, content, out, facts)
     return Executed(code, text, run, None if report is None else str(report), notebook, page)
@@ -295,13 +298,17 @@ class PageFacts:
     simulated: bool = False
     report: str = ""
     """The relative URL of the run's report."""
+    next: Text | None = None
+    """What to do next."""
+    command: str = ""
+    """The command that does it."""
 
 
 def render_page(content: NotebookNode, name: str, facts: PageFacts) -> str:
     """Return the page. Cells without output are left out; an error is shown as a message, without its stack trace.
 
-    On top: the run, how it ended, when, with which parameters, and whether it went to a simulator; a link to its report; then
-    the cells tagged `verdict` with the text before them, and the others. A verdict cell says how it ended by itself. Text tagged `notebook-only` is left out.
+    On top: the run, how it ended, when, with which parameters, and whether it went to a simulator; the next command, and a link
+    to its report; then the cells tagged `verdict` with the text before them, and the others. A verdict cell says how it ended by itself. Text tagged `notebook-only` is left out.
     """
     from jinja2 import Environment, PackageLoader
     from nbconvert import HTMLExporter
@@ -328,6 +335,8 @@ def render_page(content: NotebookNode, name: str, facts: PageFacts) -> str:
         verdict=verdict.of(lang) if verdict is not None and not _has_verdict(content) else "",
         bad=facts.bad,
         facts=[*filter(None, [facts.run]), started, *given],
+        next=facts.next.of(lang) if facts.next is not None else "",
+        command=facts.command,
     )
 
 
@@ -359,6 +368,7 @@ def _visible(content: NotebookNode, lang: Lang) -> NotebookNode:
             _in_words(output, lang)
             for output in cell.get("outputs", ())
             if output.get("name") != "stderr"
+            and not _says_only_how_a_run_ended(output)
             and not (output.output_type == "error" and own_error(cell) is not None)  # its card says it
         ]
         if outputs:
@@ -367,6 +377,11 @@ def _visible(content: NotebookNode, lang: Lang) -> NotebookNode:
             text = []
     visible.cells = [*verdict, *visible.cells, *text]
     return visible
+
+
+def _says_only_how_a_run_ended(output: NotebookNode) -> bool:
+    """Return whether an output is the sentence that a run leaves where nobody looks: the page begins with it."""
+    return METADATA in output.get("metadata", ()) and "text/html" not in output.data
 
 
 def _in_words(output: NotebookNode, lang: Lang) -> NotebookNode | dict[str, Any]:

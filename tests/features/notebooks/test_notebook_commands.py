@@ -1,5 +1,6 @@
 """`notebook` and `lab` as a user types them."""
 
+import html
 import os
 import re
 import shlex
@@ -218,6 +219,19 @@ def test_an_option_of_a_live_run_is_refused_where_the_notebook_practises(open_cl
     assert f"{option} is for a live run" in result.err
     assert "-p target=live" in result.err
     assert not (cli.folder / "out").exists()
+
+
+@pytest.mark.notebook
+def test_a_page_has_the_next_command_which_works_from_any_folder(open_cli, tmp_path_factory, monkeypatch):
+    cli = open_cli(faults=[Fault(env=BOOKS.env, path="banner/7.png", errcode=85088, calls=((1, 1),))])
+    words = ("-p", "target=live", "-p", "paths=list.csv", "-p", "root=files")
+    assert cli("notebook", "02", *words, "--out", "out").code == 1
+    page = (cli.folder / "out" / "02_run_uploads.html").read_text(encoding="utf-8")
+    (command,) = re.findall('<p class="next">[^<]* <code>(.*?)</code>', page)
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    program, *words = shlex.split(html.unescape(command))
+    assert (program, words[:2]) == ("tcb-ops", ["retry", cli.latest().id])
+    assert cli(*words).code == 0
 
 
 @pytest.mark.notebook
