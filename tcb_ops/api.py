@@ -218,15 +218,14 @@ def start_upload(
     from tcb_ops.engine.plan import correction, upload_spec
     from tcb_ops.lists.batch import Batch
 
-    about: dict[str, str] = {}
-    if backup is not None:
-        about["backup"] = str(Path(backup).absolute())
-        needed(BackupHooks).check_folder(Path(about["backup"]))
+    folder = None if backup is None else Path(backup).absolute()
+    if folder is not None:
+        needed(BackupHooks).check_folder(folder)
     if root is None and not (isinstance(batch, Batch) and batch.root is not None):
         source = batch.source if isinstance(batch, Batch) else batch
         root = Path(source).parent if isinstance(source, str | PathLike) else Path()
     batch = _listed(batch, merchants, root, options)
-    settings, spec = settings_for(options), upload_spec(batch, options.get("selection", ""), about)
+    settings, spec = settings_for(options), upload_spec(batch, options.get("selection", ""), folder)
     return start_run(
         lambda ledger: correction(spec, batch, ledger, settings),
         settings,
@@ -305,8 +304,8 @@ def start_resume(
         cast("StartOptions", options | {"resume": record.id}),
         out=record.out or None,
         cluster=cluster,
-        skip_unchanged=bool(started.get("skip_unchanged")) if skip_unchanged is None else skip_unchanged,
-        canary=int(started.get("canary", 0)) if canary is None else canary,
+        skip_unchanged=started.skip_unchanged if skip_unchanged is None else skip_unchanged,
+        canary=started.canary if canary is None else canary,
     )
 
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from tcb_ops.ledger.records import EnvRecord, LaterChange, RunRecord
     from tcb_ops.lists.row_files import SourceCheck
     from tcb_ops.lists.table import Rate, Rows, Table
-    from tcb_ops.model import Merchant, Outcome, Problem, Row, Secret
+    from tcb_ops.model import Merchant, Outcome, Problem, Row, RunSettings, Secret
     from tcb_ops.panels.context import PanelContext
     from tcb_ops.panels.controls import Worker
     from tcb_ops.panels.notebook_panels import PanelOptions
@@ -149,7 +149,7 @@ class DiagnosisHooks(Hooks):
     why: Callable[[Run, bool], Any]
     why_code: Callable[[Run, str, Settings], Sequence[Any]]
     kept: Callable[[Mapping[str, Any]], Sequence[WechatVerdict]]
-    """Returns what WeChat has answered, from what a run keeps."""
+    """Returns what WeChat has answered, from a run's `answers`."""
     presumed: Callable[[str, str, str, str], WechatVerdict]
     """Takes code, appid, merchant and environment."""
     warn_of_few_calls: Callable[[SendScope, Settings, Console], None]
@@ -215,9 +215,7 @@ class StoredHooks(Hooks):
         tuple[list[LaterChange], tuple[str, dict[Outcome, int]] | None, Text | None],
     ]
     changed_lines: Callable[[LedgerReader, RunRecord], dict[int, tuple[Kind, str]]]
-    check_beside: Callable[
-        [Ledger, Kind, Mapping[str, Any], Settings], Callable[[LedgerReader, int], None] | None
-    ]
+    check_beside: Callable[[Ledger, Kind, RunSettings, Settings], Callable[[LedgerReader, int], None] | None]
     panel: Callable[[Worker, PanelContext, RunMonitor], Any]
     row_urls: Callable[
         [Run, Sequence[EnvRecord], Sequence[tuple[str, str, str]], Settings],

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from tcb_ops.hooks import features, load
 from tcb_ops.i18n import Text, _, as_list, ngettext, pgettext, verbatim
-from tcb_ops.model import Outcome, Row, RowEnd, Step, Want
+from tcb_ops.model import Outcome, Row, RowEnd, RunSettings, Step, Want
 
 if TYPE_CHECKING:
     from tcb_ops.engine.calls import CallContext, Calls
@@ -51,6 +51,8 @@ class Kind(str):
     """The heads of columns that count the rows that succeeded, and those that did not."""
     rows_label: ClassVar[Text] = pgettext("heading", "Rows")
     """The head of what counts its rows."""
+    settings: ClassVar[type[RunSettings]] = RunSettings
+    """What its runs keep."""
     rows_per_call: ClassVar[int] = 1
     question: ClassVar[Text] = verbatim("")
     """Asked before a live run, with `live_environments` and `api_base`; empty where nothing is changed."""
@@ -94,9 +96,9 @@ class Kind(str):
 
     # --- planning and working on rows -----------------------------------------------------------------------------
 
-    def options_of(self, run: str, options: Mapping[str, Any], parent: str) -> dict[str, Any]:
-        """Return the options that the ledger keeps of a new run; `parent`: the run that it retries, or empty."""
-        return dict(options)
+    def settings_of(self, run: str, settings: RunSettings, parent: str) -> RunSettings:
+        """Return the settings that the ledger keeps of a new run; `parent`: the run that it retries, or empty."""
+        return settings
 
     def want(self, row: Row) -> Want:
         """Return what a run wants at the path of a row."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import Enum, StrEnum, auto
 from functools import lru_cache
 from typing import Any, ClassVar, Final, Self
@@ -50,6 +50,47 @@ class Selection:
         """Return the options as words of a command, or `only` those of these names."""
         chosen = (pair for pair in self.options if (pair[0] in only if only else pair[0]))
         return [word for name, value in chosen for word in (f"--{name}", value)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSettings:
+    """What a run keeps of the settings and options that it was started with. Manifests have it: it contains no secrets.
+
+    A kind of run with options of its own adds them in a class of its own (`Kind.settings`). None: it has no such setting.
+    """
+
+    selection: tuple[tuple[str, str], ...] = ()
+    """`Selection.options`."""
+    etag: str | None = None
+    tokens: str | None = None
+    """The source of tokens."""
+    timezone: str | None = None
+    listener: str = ""
+    """What listened at its target, as in `Listener`; empty where that was not asked."""
+    attempts: int | None = None
+    backoff: float | None = None
+    slow_wait: float | None = None
+    patience: float | None = None
+    concurrency: int | None = None
+    per_env: int | None = None
+    rate: float | None = None
+    skip_unchanged: bool = False
+    canary: int = 0
+    cluster: str | None = None
+    signed: str | None = None
+    """Of a run whose URLs have queries, which are not kept: the path of its list, empty if it was no file."""
+    corrects: str | None = None
+    """The id of the run whose rows it corrects."""
+    backup: str | None = None
+    """The folder in which what it overwrites is saved, or of one about an upload, what that has overwritten."""
+    of: tuple[str, ...] = ()
+    """The ids of the upload that it is about, and of its retries."""
+    undoes: str | None = None
+    """The id of the upload that it undoes."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return what it has, by name."""
+        return {name: value for name, value in asdict(self).items() if value not in (None, (), "")}
 
 
 class Secret:

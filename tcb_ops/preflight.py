@@ -53,7 +53,7 @@ def replaced(batch: Batch, settings: Settings, selection: Selection) -> Text | N
 
     if (ledger := existing_ledger(settings)) is None:
         return None
-    work, _unfinished = rest_of_unfinished(upload_spec(batch, selection, {}), settings)
+    work, _unfinished = rest_of_unfinished(upload_spec(batch, selection), settings)
     changes = planned_changes(work, ledger, settings.run_target)
     count = sum(change.have is not None and change.have.is_ours for change in changes)
     if not count:

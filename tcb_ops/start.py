@@ -374,9 +374,7 @@ def start_run(
             work,
             settings,
             out=dest,
-            options=asdict(limits)
-            | {"skip_unchanged": skip_unchanged, "canary": canary}
-            | ({"cluster": cluster} if cluster is not None else {}),
+            options=asdict(limits) | {"skip_unchanged": skip_unchanged, "canary": canary, "cluster": cluster},
             note=options.get("note", ""),
             new_run=new_run,
             resume=resume or "",

@@ -15,7 +15,7 @@ from tcb_ops.ledger.ledger import Ledger
 from tcb_ops.ledger.records import EnvRecord, NewRun, Usage
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.paths import read_paths
-from tcb_ops.model import Merchant, Outcome, Owner, Reason, RowEnd, Selection
+from tcb_ops.model import Merchant, Outcome, Owner, Reason, RowEnd, RunSettings, Selection
 
 if TYPE_CHECKING:
     from tcb_ops.ledger.records import RunRecord
@@ -111,7 +111,7 @@ def send(file, ends=(), ledger=None, **options):
             batch.bytes,
             batch.headers,
             "",
-            {"selection": Selection.of(("sheet", options.get("sheet"))).options},
+            RunSettings(selection=Selection.of(("sheet", options.get("sheet"))).options),
             "",
             "li.na",
             "ops-1",

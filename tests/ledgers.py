@@ -10,7 +10,7 @@ import pytest
 from tcb_ops.engine.list_kinds import UPLOAD
 from tcb_ops.ledger.ledger import Ledger
 from tcb_ops.ledger.records import EnvRecord, NewRun, RunRecord
-from tcb_ops.model import Owner, Row
+from tcb_ops.model import Owner, Row, RunSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -33,7 +33,7 @@ def new_run(run_id: str = "20260101-090000-0001", **changes: Any) -> NewRun:
         "list_bytes": 123,
         "headers": ("env", "path", "备注"),
         "root": "/files",
-        "settings": {"selection": "", "note": "中文"},
+        "settings": RunSettings(cluster="中文"),
         "note": "每周",
         "operator": "op",
         "host": "host",

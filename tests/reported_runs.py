@@ -13,7 +13,7 @@ from tcb_ops.engine.list_kinds import UPLOAD
 from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.ledger.ledger import Ledger
 from tcb_ops.ledger.records import EnvRecord, NewRun, RunRecord, Usage
-from tcb_ops.model import Outcome, Owner, Reason, Row, RowEnd
+from tcb_ops.model import Outcome, Owner, Reason, Row, RowEnd, RunSettings
 from tcb_ops.reports.export import export
 from tcb_ops.settings import Settings
 
@@ -161,7 +161,7 @@ NEW = NewRun(
     list_bytes=123,
     headers=("货号", "path"),
     root="/srv/files",
-    settings={"concurrency": 64, "rate": None},
+    settings=RunSettings(concurrency=64),
     note="每周上传",
     operator="li.na",
     host="ops-1",

@@ -51,7 +51,7 @@ from tcb_ops.features.simulator.cos import bucket_of
 from tcb_ops.kinds import kind_named
 from tcb_ops.ledger.ledger import IDLE_SECONDS, Ledger
 from tcb_ops.ledger.records import EnvRecord, NewRun, Usage
-from tcb_ops.model import Listener, Outcome, Owner, Row, RowEnd
+from tcb_ops.model import Listener, Outcome, Owner, Row, RowEnd, RunSettings
 from tcb_ops.settings import Settings
 from tcb_ops.wechat.responses import ApiError, HttpResponse, read_response
 
@@ -330,7 +330,7 @@ def _template(kind: str, merchants: int, rows: int) -> dict[str, list[Any]]:
         list_bytes=1,
         headers=("env", "path"),
         root=str(folder() / "files"),
-        settings={},
+        settings=RunSettings(),
         note="",
         operator="op",
         host="host",

@@ -159,7 +159,7 @@ def upload(
         others = ["--backup", str(Path(backup).absolute())] if backup is not None else []
         with command.read_list(paths, root, others) as batch:
             if command.which.dry_run:
-                work = upload_spec(batch, command.selection, {})
+                work = upload_spec(batch, command.selection)
                 return command.dry_run([work], batch, skip_unchanged=skip_unchanged)
             command.check_folder()
             command.show_correction(batch, UPLOAD)

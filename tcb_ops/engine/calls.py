@@ -404,5 +404,5 @@ class UploadCalls(Calls):
 
 def open_upload_calls(context: CallContext) -> Calls:
     """Return the calls of an upload; those with a backup look at each path before they send."""
-    backed_up = bool(context.run.settings.get("backup"))
+    backed_up = bool(context.run.settings.backup)
     return needed(BackupHooks).calls(context) if backed_up else UploadCalls(context)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tcb_ops.i18n import Text, _, pgettext
 from tcb_ops.kinds import Kind, row_count
 from tcb_ops.lists.row_files import content_type_of
-from tcb_ops.model import Outcome, Row, Want
+from tcb_ops.model import Outcome, Row, RunSettings, Want
 
 if TYPE_CHECKING:
     from tcb_ops.engine.calls import CallContext, Calls
@@ -75,12 +76,11 @@ class UploadKind(ListKind):
 
         return open_upload_calls(context)
 
-    def options_of(self, run: str, options: Mapping[str, Any], parent: str) -> dict[str, Any]:
-        """Return the options; a new run has a backup folder of its own, and a retry shares that of its original."""
-        own_options = dict(options)
-        if own_options.get("backup") and not parent:
-            own_options["backup"] = str(Path(own_options["backup"]) / run)
-        return own_options
+    def settings_of(self, run: str, settings: RunSettings, parent: str) -> RunSettings:
+        """Return the settings; a new run has a backup folder of its own, and a retry shares that of its original."""
+        if not settings.backup or parent:
+            return settings
+        return replace(settings, backup=str(Path(settings.backup) / run))
 
     def stored_headers(self, row: Row) -> tuple[str | None, str | None]:
         """Return the object's headers; a type that the list does not give is that of the extension."""

@@ -12,16 +12,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tcb_ops import shell
 from tcb_ops.i18n import CommandText
 from tcb_ops.ledger.records import RunRecord
-from tcb_ops.model import PLATFORM, SIMULATOR
+from tcb_ops.model import PLATFORM, SIMULATOR, RunSettings
 from tcb_ops.settings import Settings, without_dots
 
-SIGNED = "signed"
-"""The setting of a run whose URLs have queries, which the ledger does not keep. Its value is the list's path, if it has one."""
+if TYPE_CHECKING:
+    from tcb_ops.engine.limits import RunLimits
+
 _NOT_TAKEN: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(("diff", "errcodes", "report", "runs", "show"), frozenset({"--tokens"})),
     "check": frozenset({"--ledger", "--tokens"}),
@@ -65,14 +66,14 @@ def of_run(settings: Settings, run: RunRecord, *words: str) -> list[str]:
 def resume(settings: Settings, run: RunRecord, *, canary: bool = True) -> list[str]:
     """Compose the command that resumes an unfinished run without its list; `canary`: whether to repeat --canary."""
     words = ["retry", run.parent] if run.parent else [str(run.kind)]
-    if SIGNED in run.settings:
+    if run.settings.signed is not None:
         words += [*list_of(run), "--on-bad", "skip"]
     words += ["--resume", run.id]
     if not run.parent:
         words += ["--root", without_dots(run.root)] if run.root else []
-        words += ["--skip-unchanged"] if run.settings.get("skip_unchanged") else []
-        words += ["--canary", str(run.settings["canary"])] if canary and run.settings.get("canary") else []
-    words += ["--cluster", str(run.settings["cluster"])] if run.settings.get("cluster") else []
+        words += ["--skip-unchanged"] if run.settings.skip_unchanged else []
+        words += ["--canary", str(run.settings.canary)] if canary and run.settings.canary else []
+    words += ["--cluster", run.settings.cluster] if run.settings.cluster else []
     if run.out and run.out != str(Path(settings.reports).absolute()):
         words += ["--out", without_dots(run.out)]
     return command(settings, *words, *pace(run.settings), target=run.target)
@@ -80,13 +81,13 @@ def resume(settings: Settings, run: RunRecord, *, canary: bool = True) -> list[s
 
 def upload_options(run: RunRecord) -> list[str]:
     """Return the options that protect what an upload, or that of a confirmation, overwrites."""
-    backup = str(run.settings.get("backup", ""))
+    backup = run.settings.backup
     return ["--backup", without_dots(Path(backup).parent)] if backup else []
 
 
 def list_of(run: RunRecord) -> list[str]:
     """Return the list of a run whose URLs are not kept, and the options that it was read with."""
-    return [str(run.settings[SIGNED] or "LIST"), *run.selection.words()]  # a placeholder, if it was no file
+    return [run.settings.signed or "LIST", *run.selection.words()]  # a placeholder, if it was no file
 
 
 def retry(settings: Settings, run: RunRecord) -> list[str]:
@@ -94,7 +95,7 @@ def retry(settings: Settings, run: RunRecord) -> list[str]:
 
     A run whose URLs are not kept is sent again instead, without the rows that are stored.
     """
-    if SIGNED in run.settings:
+    if run.settings.signed is not None:
         words = [*list_of(run), "--root", without_dots(run.root), *upload_options(run)]
         words += ["--on-bad", "skip", "--skip-unchanged", "--new-run"]
         return command(settings, str(run.kind), *words, *pace(run.settings), target=run.target)
@@ -122,12 +123,12 @@ def quoted(words: Sequence[str]) -> CommandText:
     return CommandText(shell.join(words))
 
 
-def pace(settings: Mapping[str, Any]) -> list[str]:
-    """Return the limits among a run's settings that differ from the defaults, as options."""
+def pace(settings: RunSettings | RunLimits) -> list[str]:
+    """Return limits, or those among a run's settings, that differ from the defaults, as options."""
     from tcb_ops.engine.limits import RunLimits
 
     usual = asdict(RunLimits())
-    given = {name: settings.get(name, value) for name, value in usual.items()}
+    given = {name: getattr(settings, name) for name in usual}
     return [
         word
         for name, value in given.items()

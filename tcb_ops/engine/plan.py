@@ -14,7 +14,7 @@ from tcb_ops.engine.changes import PlannedChange, changes_of, comparing
 from tcb_ops.engine.corrections import corrected_run
 from tcb_ops.engine.links_file import check_columns
 from tcb_ops.engine.list_kinds import UPLOAD
-from tcb_ops.engine.next_commands import SIGNED, of_run, quoted
+from tcb_ops.engine.next_commands import of_run, quoted
 from tcb_ops.engine.next_commands import resume as resume_command
 from tcb_ops.engine.next_commands import retry as retry_command
 from tcb_ops.errors import UsageError
@@ -31,7 +31,7 @@ from tcb_ops.ledger.run_view import RunView
 from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.row_files import as_they_are, source_check
-from tcb_ops.model import Listener, Merchant, Outcome, Owner, Row, Secret, Selection
+from tcb_ops.model import Listener, Merchant, Outcome, Owner, Row, RunSettings, Secret, Selection
 from tcb_ops.secrets import masked
 from tcb_ops.settings import Settings
 
@@ -111,7 +111,15 @@ def plan(
     if unfinished and choice != "new":
         return _resumed(ledger, unfinished, work, settings), True
     new_id = new_run_id(ledger, datetime.fromtimestamp(now, settings.zone))
-    own = work.kind.options_of(new_id, work.options, work.parent)
+    settings_kept = replace(
+        work.kind.settings_of(new_id, work.settings, work.parent),
+        selection=work.selection.options,
+        etag=settings.etag,
+        tokens=settings.tokens.source,
+        timezone=settings.timezone,
+        listener=settings.listener or "",
+        **options,
+    )
     new = NewRun(
         id=new_id,
         kind=work.kind,
@@ -121,15 +129,7 @@ def plan(
         list_bytes=work.list_bytes,
         headers=work.headers,
         root=work.root_name,
-        settings={
-            "selection": work.selection.options,
-            "etag": settings.etag,
-            "tokens": settings.tokens.source,
-            "timezone": settings.timezone,
-            "listener": settings.listener or "",
-            **options,
-            **own,
-        },
+        settings=settings_kept,
         note=masked("".join(letter if letter.isprintable() else " " for letter in note)),
         operator=operator_name(),
         host=host_name(),
@@ -139,7 +139,7 @@ def plan(
     )
     check: Callable[[LedgerReader, int], None] | None = None
     if work.kind.changes_store and (stored := hooks(StoredHooks)):
-        check = stored.check_beside(ledger, work.kind, own, settings)
+        check = stored.check_beside(ledger, work.kind, settings_kept, settings)
     return ledger.plan(new, work.rows(), work.environments, check), False
 
 
@@ -151,11 +151,11 @@ def new_run_id(ledger: LedgerReader, start: datetime, digits: Callable[[], str] 
 
 
 def _resumed(ledger: Ledger, run: RunRecord, work: RunSpec, settings: Settings) -> RunRecord:
-    if backup := work.options.get("backup"):
+    if backup := work.settings.backup:
         needed(BackupHooks).check_resumed(run, backup)
-    recorded, listener = run.settings.get("listener", ""), settings.listener or ""
+    recorded, listener = run.settings.listener, settings.listener or ""
     if recorded == Listener.NOTHING:  # so nothing was sent
-        run = ledger.note_settings(run, {**run.settings, "listener": listener})
+        run = ledger.note_settings(run, replace(run.settings, listener=listener))
     elif listener not in {recorded, Listener.NOTHING}:
         wrong = _("Run {id} went to a simulator, and what listens on {target} now is none.")
         if settings.simulated:
@@ -177,7 +177,7 @@ def same_work(ledger: Ledger, work: RunSpec, settings: Settings, now: float) -> 
 def undone_uploads(ledger: LedgerReader, settings: Settings) -> set[str]:
     """Return the uploads that were undone or deleted: their rows no longer are what the ledger says."""
     runs = ledger.runs(settings.run_target, damaged=[])  # damage of another run keeps nobody from this one
-    return {upload for run in runs if run.kind.takes_back for upload in run.settings.get("of", ())}
+    return {upload for run in runs if run.kind.takes_back for upload in run.settings.of}
 
 
 def _refuse_another_root(ledger: Ledger, work: RunSpec, settings: Settings) -> None:
@@ -229,7 +229,7 @@ def check_resume(run: RunRecord, wrong: Text | None, settings: Settings) -> None
 
 def check_kept(run: RunRecord, settings: Settings) -> None:
     """Raise UsageError for a run that cannot be resumed from the ledger alone."""
-    if SIGNED in run.settings and run.finished_at is None:
+    if run.settings.signed is not None and run.finished_at is None:
         raise UsageError(
             _(
                 "Run {id} has URLs with a query, which may be a signature and is not kept, so it is resumed with its "
@@ -254,7 +254,6 @@ def _not_resumable(run: RunRecord, wrong: Text) -> UsageError:
 # --- which rows ----------------------------------------------------------------------------------------------
 
 
-_KEPT = ("of", "content", "backup", "root", "undoes", "foreign")
 """What a retry takes over of its parent's settings."""
 
 
@@ -276,8 +275,8 @@ class RunSpec:
     parent: str = ""
     warning: Text | None = None
     """Rows that are left out although they were asked for, or a list that looks like a correction and is none."""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """What else the run needs to know: which run it is about, where it saves files. Kept in its settings."""
+    settings: RunSettings = field(default_factory=RunSettings)
+    """What else the run keeps: which run it is about, where it saves files. Of its kind's class."""
     urls: Callable[[Row], Secret] | None = None
     """Returns a row's whole URL, where some have a query; only this process has them."""
     given: Given | None = None
@@ -319,20 +318,21 @@ def list_spec(batch: Batch, kind: Kind, selection: str | Selection = "") -> RunS
         batch.rows,
         environments_of_rows(batch.first_rows(), batch.merchants),
         Selection.read(selection),
+        settings=kind.settings(),
         given=batch.given,
     )
 
 
-def upload_spec(batch: Batch, selection: str | Selection, options: Mapping[str, str]) -> RunSpec:
+def upload_spec(batch: Batch, selection: str | Selection, backup: Path | None = None) -> RunSpec:
     """Return the spec of an upload of a checked list."""
     spec = list_spec(batch, UPLOAD, selection)
+    spec = replace(spec, settings=replace(spec.settings, backup=str(backup) if backup is not None else None))
     sources = hooks(SourceHooks)
     urls = sources.urls(batch.staging.queries()) if sources is not None else None
-    options = {**spec.options, **options}
     if urls is None:
-        return replace(spec, options=options)
+        return spec
     source = str(batch.source.absolute()) if batch.source.is_file() else ""
-    return replace(spec, options={**options, SIGNED: source}, urls=urls)
+    return replace(spec, settings=replace(spec.settings, signed=source), urls=urls)
 
 
 def correction(spec: RunSpec, batch: Batch, ledger: LedgerReader, settings: Settings) -> RunSpec:
@@ -347,7 +347,7 @@ def correction(spec: RunSpec, batch: Batch, ledger: LedgerReader, settings: Sett
         spec,
         rows=lambda: (replace(row, line=row.of_line) for row in spec.rows()),
         urls=spec.urls and needed(SourceHooks).urls(batch.staging.queries("of_line")),
-        options={**spec.options, "corrects": corrected.id},
+        settings=replace(spec.settings, corrects=corrected.id),
         given=spec.given and spec.given._replace(lines=_lines_of(spec.given, batch)),
     )
 
@@ -369,7 +369,7 @@ def check_retry(parent: RunRecord, settings: Settings) -> None:
         text = _("Run {id} is unfinished, and a retry is for a finished run: resume it first.")
         problem = text.format(id=parent.id)
         fix = _("To resume it:\n{command}", command=quoted(resume_command(settings, parent)))
-    elif SIGNED in parent.settings:
+    elif parent.settings.signed is not None:
         text = _(
             "Run {id} has URLs with a query, which may be a signature and is not kept, so its list is needed: give "
             "{list_name} again."
@@ -461,7 +461,7 @@ def retry_spec(
         parent=parent.id,
         # --where cannot match merchants that are missing.
         warning=warning if merchants.whole is merchants else None,
-        options={name: parent.settings[name] for name in _KEPT if name in parent.settings},
+        settings=replace(parent.settings, corrects=None, cluster=None),
     )
 
 
@@ -478,6 +478,7 @@ def resume_spec(run: RunRecord) -> RunSpec:
         [],
         run.selection,
         run.parent,
+        settings=run.kind.settings(),
     )
 
 

@@ -206,8 +206,8 @@ def note_what_else(connection: Connection, run: RunRecord, ends: Sequence[RowEnd
     kind = run.kind
     statements = defaultdict[str, list[tuple[Any, ...]]](list)
     undone = set[int]()
-    if "undoes" in run.settings:
-        listed = run.settings["of"]
+    if run.settings.undoes:
+        listed = run.settings.of
         query = f"SELECT number FROM runs WHERE {any_of('id', listed)}"
         undone = {number for (number,) in connection.execute(query, listed)}
     for end in ends:
@@ -219,7 +219,7 @@ def note_what_else(connection: Connection, run: RunRecord, ends: Sequence[RowEnd
                 statements[_FOUND.format(_UNCONTRADICTED)].append(
                     (run.number, str.__str__(Outcome.FAILED), *at, "")
                 )
-        elif end.outcome in kind.replacing and "undoes" in run.settings:
+        elif end.outcome in kind.replacing and run.settings.undoes:
             _give_back(connection, at, undone)
         elif end.outcome in kind.findings_of_files:
             compared = end.md5 if end.bytes is not None else ""  # a file was there
@@ -234,7 +234,7 @@ def says_more(run: RunRecord, ends: Sequence[RowEnd]) -> bool:
     """Return whether `note_what_else` has something to write."""
     kind = run.kind
     if kind.changes_store:
-        return "undoes" in run.settings or any(
+        return bool(run.settings.undoes) or any(
             end.outcome in {Outcome.FAILED, Outcome.REFUSED} for end in ends
         )
     return bool(kind.findings_of_files)

@@ -27,7 +27,6 @@ from tcb_ops.ledger.files import FORGET, note_what_else, replay, says_more
 from tcb_ops.ledger.locks import hold
 from tcb_ops.ledger.reader import SUMS, LedgerReader
 from tcb_ops.ledger.records import (
-    ANSWERS,
     WRITE_END,
     Closing,
     EnvRecord,
@@ -41,7 +40,7 @@ from tcb_ops.ledger.records import (
     run_values,
 )
 from tcb_ops.ledger.schema import RUN_TABLES, sql_list
-from tcb_ops.model import Outcome, Row, RowEnd
+from tcb_ops.model import Outcome, Row, RowEnd, RunSettings
 
 BATCH = 1_000
 """Rows written at a time, so that memory does not grow with the list."""
@@ -222,18 +221,18 @@ class Ledger(LedgerReader):
         with self.writing() as connection:
             _set(connection, run.number, report=report)
 
-    def note_settings(self, run: RunRecord, settings: dict[str, Any]) -> RunRecord:
+    def note_settings(self, run: RunRecord, settings: RunSettings) -> RunRecord:
         """Record settings of a run in place of its own; return the run with them."""
         with self.writing() as connection:
-            _set(connection, run.number, settings=encoded_settings(settings))
+            _set(connection, run.number, settings=encoded_settings(settings, run.answers))
         return self.run(run.id)
 
     def keep_answers(self, run: RunRecord, answers: Mapping[str, Any]) -> None:
-        """Keep what was asked about a run among its settings, instead of earlier answers of the same names."""
+        """Keep what was asked about a run, instead of earlier answers of the same names."""
         with self.writing() as connection:
-            settings = self.run(run.id).settings
-            settings |= {ANSWERS: settings.get(ANSWERS, {}) | answers}
-            _set(connection, run.number, settings=encoded_settings(settings))
+            now = self.run(run.id)
+            kept = encoded_settings(now.settings, {**now.answers, **answers})
+            _set(connection, run.number, settings=kept)
 
     def rebuild_files(self) -> None:
         """Make the table of stored files again from the rows of all runs, in the order in which they ended.

@@ -26,7 +26,7 @@ def prunable(runs: Sequence[RunRecord], before: float) -> list[RunRecord]:
     """
     beside = defaultdict[str, set[str]](set)
     for run in runs:
-        for other in {run.parent, run.corrects, *run.settings.get("of", ())} - {""}:
+        for other in {run.parent, run.corrects, *run.settings.of} - {""}:
             beside[run.id].add(other)
             beside[other].add(run.id)
     waiting = {run.id for run in runs if run.finished_at is None or run.finished_at >= before}

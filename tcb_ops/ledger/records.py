@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter, namedtuple
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from operator import attrgetter
 from typing import Any, TypedDict
 
@@ -14,10 +14,10 @@ import msgspec
 from tcb_ops.details import Detail, as_detail, read_detail, stored
 from tcb_ops.hooks import features
 from tcb_ops.kinds import Kind, kind_named
-from tcb_ops.model import SIMULATOR, Outcome, Owner, Reason, Row, RowEnd, Selection
+from tcb_ops.model import SIMULATOR, Outcome, Owner, Reason, Row, RowEnd, RunSettings, Selection
 
-ANSWERS = "why"
-"""The name under which a run keeps, among its settings, what was asked about it: verdicts, and the platform's answers."""
+_ANSWERS = "why"
+"""The name of `RunRecord.answers` among the settings in the ledger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,7 @@ class NewRun:
     list_bytes: int
     headers: tuple[str, ...]
     root: str
-    settings: dict[str, Any]
-    """Written to the manifest; contains no secrets."""
+    settings: RunSettings
     note: str
     operator: str
     host: str
@@ -61,6 +60,8 @@ class RunRecord(NewRun):
     """Path of its newest report folder."""
     changes_store: bool = False
     """Whether its rows may change what is stored; its kind, which says so, may be missing later."""
+    answers: Mapping[str, Any] = field(default_factory=dict)
+    """What was asked about it: verdicts, and the platform's answers. The ledger keeps it beside its settings."""
     undelivered: tuple[str, ...] = ()
     """Of an audit: the receivers of its message to whom it was not delivered."""
     retries: tuple[str, ...] = ()
@@ -76,17 +77,17 @@ class RunRecord(NewRun):
     @property
     def selection(self) -> Selection:
         """The part of the list or of the merchants that it is about."""
-        return Selection.read(self.settings.get("selection", ""))
+        return Selection(self.settings.selection)
 
     @property
     def corrects(self) -> str:
         """The id of the run whose rows it has corrected, with the lines that they have there; empty for none."""
-        return str(self.settings.get("corrects", ""))
+        return self.settings.corrects or ""
 
     @property
     def simulated(self) -> bool:
         """Whether its target was a simulator, as the handshake found."""
-        return SIMULATOR in {self.target, self.settings.get("listener")}
+        return SIMULATOR in {self.target, self.settings.listener}
 
     @property
     def has_findings(self) -> bool:
@@ -207,7 +208,7 @@ def count_outcomes(tallies: Iterable[Tally]) -> dict[Outcome, int]:
     return Outcome.in_order(counted)
 
 
-def may_have_stored(reason: Reason | None, attempts: int, settings: Mapping[str, Any]) -> bool:
+def may_have_stored(reason: Reason | None, attempts: int, settings: RunSettings) -> bool:
     """Decide whether a row of an upload or undo that did not succeed may have stored its file.
 
     ===========================================  ==========================  ========  ======
@@ -225,7 +226,7 @@ def may_have_stored(reason: Reason | None, attempts: int, settings: Mapping[str,
     """
     if reason in {Reason.NO_ANSWER, Reason.NO_CONFIRMATION, Reason.ETAG_MISMATCH}:
         return True
-    asks = bool(settings.get("backup") or settings.get("undoes"))
+    asks = bool(settings.backup or settings.undoes)
     refused = reason in {Reason.STORE_REFUSED, Reason.REFUSED}
     return attempts > 1 + asks + refused
 
@@ -341,7 +342,7 @@ def read_env(record: Any) -> EnvRecord:
 
 
 RUN_COLUMNS = tuple(
-    name for name in RunRecord.__dataclass_fields__ if name not in {"retries", "environments"}
+    name for name in RunRecord.__dataclass_fields__ if name not in {"answers", "retries", "environments"}
 )
 """Columns read of a run, named like the fields of RunRecord."""
 StoredRun: Any = namedtuple("StoredRun", RUN_COLUMNS)  # type: ignore[misc]  # noqa: PYI024  the fields of a type that is checked
@@ -350,10 +351,12 @@ StoredRun: Any = namedtuple("StoredRun", RUN_COLUMNS)  # type: ignore[misc]  # n
 
 def read_run(record: Any) -> RunRecord:
     """Return the run of a record. Raises ValueError or TypeError for a damaged record."""
+    kind, settings = kind_named(record.kind), dict(json.loads(record.settings))
     values = {
-        "kind": kind_named(record.kind),
+        "kind": kind,
         "headers": read_cells(record.headers),
-        "settings": dict(json.loads(record.settings)),
+        "answers": settings.pop(_ANSWERS, {}),
+        "settings": msgspec.convert(settings, kind.settings),
         "stopped": read_detail(record.stopped),
         "changes_store": bool(record.changes_store),
         "undelivered": tuple(record.undelivered.split("\n")) if record.undelivered else (),
@@ -367,10 +370,11 @@ def run_values(new: NewRun) -> dict[str, Any]:
         "kind": str.__str__(new.kind),
         "changes_store": new.kind.changes_store,
         "headers": json.dumps(new.headers, ensure_ascii=False),
-        "settings": encoded_settings(new.settings),
+        "settings": encoded_settings(new.settings, {}),
     }
 
 
-def encoded_settings(settings: Mapping[str, Any]) -> str:
-    """Return a run's settings as the ledger keeps them."""
-    return json.dumps(settings, ensure_ascii=False, sort_keys=True)
+def encoded_settings(settings: RunSettings, answers: Mapping[str, Any]) -> str:
+    """Return a run's settings as the ledger keeps them, with what was asked about it."""
+    kept = settings.facts() | ({_ANSWERS: answers} if answers else {})
+    return json.dumps(kept, ensure_ascii=False, sort_keys=True)

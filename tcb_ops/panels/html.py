@@ -157,7 +157,7 @@ def render_run_link(run: str, content: str = "") -> str:
 def origins_of(run: Run) -> list[str]:
     """Return the ids of the runs that a run is about: the one that it retries, or the upload that it confirms or undoes."""
     record = run.record
-    return [record.parent] if record.parent else list(map(str, record.settings.get("of", ())))
+    return [record.parent] if record.parent else list(record.settings.of)
 
 
 def render_header(

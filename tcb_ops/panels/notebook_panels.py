@@ -371,7 +371,7 @@ class UploadPanel(ListPanel):
     def _changed(self) -> None:
         super()._changed()
         if self.unfinished is not None and not self.new.value:
-            folder = self.unfinished.record.settings.get("backup")
+            folder = self.unfinished.record.settings.backup
             self.backup.value = str(Path(folder).parent) if folder else ""
 
     def _start_run(self, options: StartOptions) -> RunHandle:

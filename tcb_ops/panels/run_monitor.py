@@ -476,7 +476,7 @@ class RunBrowser(Menu):
                 run
                 for run in api.runs(settings=settings, damaged=[])
                 if run.record.target == settings.run_target
-                and (self._kind in {None, run.record.kind} or (of_uploads and run.record.settings.get("of")))
+                and (self._kind in {None, run.record.kind} or (of_uploads and run.record.settings.of))
             ][:LISTED]
             self.ids = [run.id for run in runs]
             here = {run.id for run in runs if find_handle(run.id) is not None}

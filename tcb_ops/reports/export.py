@@ -31,7 +31,7 @@ from tcb_ops.i18n import Text, _
 from tcb_ops.kinds import row_count
 from tcb_ops.ledger.ledger import Ledger
 from tcb_ops.ledger.reader import LedgerReader
-from tcb_ops.ledger.records import ANSWERS, RunRecord
+from tcb_ops.ledger.records import RunRecord
 from tcb_ops.model import SIMULATOR
 from tcb_ops.reports.explanations import MARK
 from tcb_ops.reports.formats.csv import RowLines, write_errcodes, write_lines
@@ -384,7 +384,7 @@ def _about(summary: RunSummary, zone: tzinfo) -> dict[str, Any]:
         "root": run.root,
         "created_at": _moment(run.created_at, zone),
         "finished_at": _moment(run.finished_at, zone),
-        "settings": {name: value for name, value in run.settings.items() if name != ANSWERS},
+        "settings": run.settings.facts(),
     }
 
 

@@ -14,7 +14,6 @@ from panel_lab import press
 from tables import table
 from workspace import TEA, many
 
-from tcb_ops.engine.next_commands import SIGNED
 from tcb_ops.engine.plan import check_kept, check_retry
 from tcb_ops.errors import UsageError
 from tcb_ops.features.simulator.faults import Fault
@@ -186,7 +185,7 @@ def test_a_refusal_says_what_to_do_in_the_panel_and_names_no_command(open_lab, r
     panel.settle()
     settings, run = lab.workspace.settings, panel.run
     elsewhere = lab.workspace.with_options(api_base="https://api.weixin.qq.com")
-    signed = replace(run.record, settings=run.record.settings | {SIGNED: "list.csv"})
+    signed = replace(run.record, settings=replace(run.record.settings, signed="list.csv"))
     for refused, shown in (
         (lambda: check_retry(run.record, settings), "a retry is for a finished run: resume it first."),
         (lambda: check_retry(run.record, elsewhere), "and now the target is https://api.weixin.qq.com."),

@@ -11,6 +11,7 @@ from tcb_ops.arguments import checked
 from tcb_ops.errors import UsageError
 from tcb_ops.features.health.audit_kind import AUDIT, audit_spec
 from tcb_ops.features.health.audit_result import AuditResult, read_known
+from tcb_ops.features.health.settings import AuditRunSettings
 from tcb_ops.i18n import _
 from tcb_ops.model import Selection
 from tcb_ops.run import Run, RunHandle
@@ -47,9 +48,10 @@ def start_audit(
     file: Path = settings.section("audit").known if known is None else Path(known)
     with naming("known", known):
         failures = read_known(file) if known is not None or file.exists() else ()
-    about: dict[str, object] = {"known": [asdict(failure) for failure in failures]}
-    if known is not None:
-        about["known_file"] = str(Path(known).absolute())
+    about = AuditRunSettings(
+        known=tuple(asdict(failure) for failure in failures),
+        known_file=None if known is None else str(Path(known).absolute()),
+    )
     selection = options.get("selection", "")
     return start_run(
         lambda _: audit_spec(listed, selection, about), settings, options, out=report, cluster=cluster

@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tcb_ops.engine.next_commands import command, pace, retry
 from tcb_ops.engine.stop_errors import stop_reason
 from tcb_ops.errors import LedgerDamagedError, OutageError, PlatformStopError, TcbOpsError, TokenSourceError
 from tcb_ops.features.health import HEALTHY, NOT_ASKED, REFUSED_TOKENS, UNHEALTHY, interfaces
+from tcb_ops.features.health.settings import AuditRunSettings, kept_by_audit
 from tcb_ops.features.health.verdicts import presumed
 from tcb_ops.hooks import ComparisonHooks, hooks
 from tcb_ops.i18n import Text, _, as_list, pgettext
@@ -40,6 +41,7 @@ class AuditKind(Kind):
     """Audits. A row is an environment, and a problem of every merchant ends the audit instead of leaving it unfinished."""
 
     name = "audit"
+    settings = AuditRunSettings
     label = _("audit")
     report_title = _("Audit report")
     done = _("healthy")
@@ -137,11 +139,11 @@ class AuditKind(Kind):
         """Return another audit after one that was stopped, else a retry."""
         if run.stopped is not None and not run.parent:
             # A retry is no audit of its own, with which the next one could be compared.
-            known = run.settings.get("known_file")
+            known = kept_by_audit(run).known_file
             words = [
                 "audit",
                 *run.selection.words(),
-                *(["--known", str(known)] if known else []),
+                *(["--known", known] if known else []),
                 *pace(run.settings),
             ]
             return _("When that is fixed, audit again:"), command(settings, *words, target=run.target)
@@ -150,7 +152,9 @@ class AuditKind(Kind):
         return purpose, retry(settings, run)
 
 
-def audit_spec(merchants: Merchants, selection: str | Selection, options: Mapping[str, Any]) -> RunSpec:
+def audit_spec(
+    merchants: Merchants, selection: str | Selection, settings: AuditRunSettings | None = None
+) -> RunSpec:
     """Return the spec of an audit: one row per environment of merchants that have not left, all with the same path.
 
     The columns of the merchants file are carried through, as those of a list are.
@@ -176,7 +180,7 @@ def audit_spec(merchants: Merchants, selection: str | Selection, options: Mappin
         rows,
         environments,
         Selection.read(selection),
-        options=options,
+        settings=settings or AuditRunSettings(),
     )
 
 

@@ -18,6 +18,7 @@ from tcb_ops.catalogue import ERRCODE, all_reasons
 from tcb_ops.engine.stop_errors import stop_text
 from tcb_ops.features.health import HEALTHY, UNHEALTHY, AuditCode
 from tcb_ops.features.health.audit_calls import PERMISSIONS, QUOTA
+from tcb_ops.features.health.settings import kept_by_audit
 from tcb_ops.formatting import shown
 from tcb_ops.frames import Lines, Tabular, settings_lang
 from tcb_ops.i18n import Lang, Text, _
@@ -355,7 +356,7 @@ def _month(audit: RunRecord, settings: Settings) -> tuple[int, int]:
 
 def _silencer(audit: RunRecord, cause: Cause, code: str, settings: Settings) -> KnownFailure | None:
     day = datetime.fromtimestamp(audit.created_at, settings.zone).date().isoformat()
-    lines = (KnownFailure(**line) for line in audit.settings.get("known", ()))
+    lines = (KnownFailure(**line) for line in kept_by_audit(audit).known)
     return next((line for line in lines if line.silences(cause.appid, cause.env, code, day)), None)
 
 

@@ -27,7 +27,7 @@ class AuditPanel(RunForm):
 
     def _facts(self) -> tuple[Text, int, Text, RunSpec]:
         lines = self.context.merchants
-        work = audit_spec(lines, self.context.selection, {})
+        work = audit_spec(lines, self.context.selection)
         merchants, environments = len({line.appid for line in lines}), environment_count(len(lines))
         facts = _("{merchants}, {environments}, one call each; no file is sent")
         facts = facts.format(merchants=merchant_count(merchants), environments=environments)

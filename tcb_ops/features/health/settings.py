@@ -1,14 +1,18 @@
-"""The settings of audits, and who is told what they found."""
+"""The settings of audits, who is told what they found, and what an audit keeps."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from tcb_ops.i18n import Text, _
+from tcb_ops.model import RunSettings
 from tcb_ops.settings import Section
 from tcb_ops.values import PathName
+
+if TYPE_CHECKING:
+    from tcb_ops.ledger.records import RunRecord
 
 
 @dataclass(frozen=True, init=False)
@@ -40,3 +44,18 @@ class NotifySettings(Section):
             return {} if self.command else {"kind": _('"command" needs command, a program and its arguments')}
         text = _('"{kind}" needs url_env (the name of a variable) or url_file, one of them')
         return {} if bool(self.url_env) != bool(self.url_file) else {"kind": text.format(kind=self.kind)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditRunSettings(RunSettings):
+    """What an audit keeps."""
+
+    known: tuple[dict[str, str], ...] = ()
+    """The known failures, as `KnownFailure` has them."""
+    known_file: str | None = None
+    """Their file, where it is not that of the settings."""
+
+
+def kept_by_audit(audit: RunRecord) -> AuditRunSettings:
+    """Return what an audit keeps."""
+    return audit.settings if isinstance(audit.settings, AuditRunSettings) else AuditRunSettings()

@@ -18,7 +18,6 @@ from tcb_ops.features.health.interfaces import AuthorizerInfo, Quota, ReceivedRe
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Bilingual, Lang, Text, _, as_clauses, as_list, ngettext
 from tcb_ops.kinds import row_count
-from tcb_ops.ledger.records import ANSWERS
 from tcb_ops.model import Merchant, Owner, Reason
 from tcb_ops.secrets import redact
 
@@ -312,9 +311,9 @@ def grouped(members: Iterable[tuple[Verdict, Member]]) -> list[tuple[Verdict, li
     return sorted(groups.values(), key=lambda group: -len(group[1]))
 
 
-def kept_verdicts(settings: Mapping[str, Any]) -> list[Verdict]:
-    """Return the verdicts that a ledger keeps among a run's settings, without those of causes that are not known here."""
-    lines = settings.get(ANSWERS, {}).get("verdicts", ())
+def kept_verdicts(answers: Mapping[str, Any]) -> list[Verdict]:
+    """Return the verdicts among a run's `answers`, without those of causes that are not known here."""
+    lines = answers.get("verdicts", ())
     return [_read_verdict(line) for line in lines if line["cause"] in all_causes()]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Unpack
 
@@ -18,7 +18,7 @@ from tcb_ops.features.health.verdicts import Answers, Facts, Verdict, grouped, v
 from tcb_ops.frames import Lines, Tabular, settings_lang
 from tcb_ops.i18n import Lang, _, as_list
 from tcb_ops.kinds import row_count
-from tcb_ops.ledger.records import ANSWERS, RowRecord
+from tcb_ops.ledger.records import RowRecord
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.model import Merchant, Outcome, Owner, Reason
 from tcb_ops.reports.explanations import answered_at, why_of
@@ -282,9 +282,9 @@ def _keep(
     ledger.keep_answers(run.record, {"verdicts": verdicts, "received": received, "quotas": quotas})
 
 
-def _kept(run: Run, settings: Settings) -> dict[str, Any]:
+def _kept(run: Run, settings: Settings) -> Mapping[str, Any]:
     """Return what the ledger keeps of questions about a run now."""
-    return dict(ledger_with_runs(settings).run(run.id).settings.get(ANSWERS, {}))
+    return ledger_with_runs(settings).run(run.id).answers
 
 
 def _kept_answers(

@@ -11,7 +11,7 @@ from tcb_ops.arguments import checked
 from tcb_ops.engine.list_kinds import UPLOAD
 from tcb_ops.engine.plan import RunSpec, list_spec
 from tcb_ops.errors import UsageError
-from tcb_ops.features.stored.kinds import CONFIRM
+from tcb_ops.features.stored.kinds import CONFIRM, StoredRunSettings
 from tcb_ops.features.stored.specs import (
     UndoScope,
     confirm_spec,
@@ -65,7 +65,9 @@ def start_confirm(
 
     def work_of(ledger: Ledger) -> RunSpec:
         if isinstance(subject, Batch):
-            return replace(list_spec(subject, CONFIRM, selection), options={"content": content})
+            return replace(
+                list_spec(subject, CONFIRM, selection), settings=StoredRunSettings(content=content)
+            )
         return confirm_spec(ledger, subject, only, selection, settings.zone, content=content)
 
     return start_run(work_of, settings, options, out=report, cluster=cluster)

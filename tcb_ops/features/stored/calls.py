@@ -23,6 +23,7 @@ from tcb_ops.errors import TransportError
 from tcb_ops.features.stored import StoredCode, StoredOutcome, StoredReason
 from tcb_ops.features.stored.backup import Backup, BackupError, Download, SavedFile
 from tcb_ops.features.stored.client import NOT_THERE, FileClient, FileStatus, prefix_of
+from tcb_ops.features.stored.kinds import kept_by
 from tcb_ops.features.stored.queries import runs_about, uploads_of_list
 from tcb_ops.features.stored.rules import Subject, UndoStep, confirm_outcome, undo_step, undo_want
 from tcb_ops.i18n import Text
@@ -62,15 +63,15 @@ class StoredCalls(UploadCalls):
 
     def __init__(self, context: CallContext) -> None:
         super().__init__(context)
-        run, chosen, limits, settings = context.run, context.run.settings, context.limits, context.settings
+        run, limits, settings = context.run, context.limits, context.settings
         self.file_client = FileClient(context.transport, settings.api_base, store_hosts=settings.store_hosts)
-        self.content = bool(chosen.get("content"))
+        self.content = bool(kept_by(run).content)
         """Whether bytes are compared."""
-        self._of_upload = [context.ledger.run(run_id) for run_id in chosen.get("of", ())]
+        self._of_upload = [context.ledger.run(run_id) for run_id in run.settings.of]
         """The upload whose files are meant, and its retries; empty for the newest that the ledger knows."""
         self._uploads_of_list: set[str] | None = None
         """Of a delete: the runs whose files may be deleted; None for any run of this ledger."""
-        if of_list := chosen.get("of_list"):
+        if of_list := kept_by(run).of_list:
             uploads = uploads_of_list(context.ledger, run.target, of_list)
             self._uploads_of_list = {upload.id for upload in uploads}
         took_back = kind_named("undo") if run.kind.findings_of_files else run.kind
@@ -79,7 +80,7 @@ class StoredCalls(UploadCalls):
             about = runs_about(context.ledger, self._of_upload[0], took_back)
             self.subject = Subject.of(self._of_upload, about)
         self._taken_back_by = self.subject.taken_back_by if self.subject is not None else frozenset[str]()
-        self.backup = Backup(Path(chosen["backup"])) if chosen.get("backup") else None
+        self.backup = Backup(Path(run.settings.backup)) if run.settings.backup else None
         self.gate = asyncio.Semaphore(limits.concurrency)
         """Limits the file checks under way at once, in all."""
         self._prefixes: dict[int, str] = {}
@@ -350,7 +351,7 @@ class DeleteCalls(StoredCalls):
         if self._uploads_of_list is not None:
             is_own = file is not None and file.is_of(self._uploads_of_list)
         else:
-            is_own = bool(run.settings.get("foreign")) or (file is not None and file.is_ours)
+            is_own = bool(kept_by(run).foreign) or (file is not None and file.is_ours)
         if is_own:
             return None
         if file is not None and (last := next(reversed(file.pending), file.changed)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from itertools import islice
@@ -449,7 +449,7 @@ def _words_again(command: RunCommand, plan: SyncPlan, scanning: ScanOptions, *, 
     }
     words = [word for name, values in repeated.items() for value in values for word in (f"--{name}", value)]
     flags = ["--delete"] if deletes else []
-    return ["sync", without_dots(plan.scanned.folder), *words, *flags, *pace(asdict(command.limits))]
+    return ["sync", without_dots(plan.scanned.folder), *words, *flags, *pace(command.limits)]
 
 
 def _delete_gone(command: RunCommand, plan: SyncPlan, run: Run) -> tuple[Run | None, bool]:
@@ -485,7 +485,7 @@ def _delete_gone(command: RunCommand, plan: SyncPlan, run: Run) -> tuple[Run | N
 def _rehearse(command: RunCommand, plan: SyncPlan, *, deletes: bool) -> int:
     from tcb_ops.engine.plan import list_spec, upload_spec
 
-    works = [upload_spec(plan.batch, command.selection, {})]
+    works = [upload_spec(plan.batch, command.selection)]
     if deletes and plan.gone is not None:
         works.append(list_spec(plan.gone, DELETE))
     command.console.json_extra = _gone_in_json(plan, None)

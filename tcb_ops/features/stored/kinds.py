@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ from tcb_ops.engine.next_commands import command, retry, upload_options
 from tcb_ops.features.stored import StoredOutcome, StoredReason
 from tcb_ops.i18n import Text, _, as_list, pgettext
 from tcb_ops.kinds import Kind, row_count
-from tcb_ops.model import Outcome, Row, RowEnd, Step, Want
+from tcb_ops.model import Outcome, Row, RowEnd, RunSettings, Step, Want
 
 if TYPE_CHECKING:
     from tcb_ops.engine.calls import CallContext, Calls
@@ -21,6 +21,25 @@ if TYPE_CHECKING:
 
 FILES_PER_CALL = 50
 """Files that batchdownloadfile and batchdeletefile take in one call."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredRunSettings(RunSettings):
+    """What a run about stored files keeps."""
+
+    content: bool | None = None
+    """Of a confirmation: whether checksums are compared."""
+    root: str | None = None
+    """Of a confirmation: the folder of the upload's local files."""
+    foreign: bool | None = None
+    """Of a delete: whether it deletes files, too, that no run of this ledger uploaded."""
+    of_list: str | None = None
+    """Of a delete: the name of the lists whose uploads' files it deletes; None for any."""
+
+
+def kept_by(run: RunRecord) -> StoredRunSettings:
+    """Return what a run about stored files keeps; of another run, what one without options keeps."""
+    return run.settings if isinstance(run.settings, StoredRunSettings) else StoredRunSettings()
 
 
 class _StoredKind(Kind):
@@ -83,7 +102,7 @@ class ConfirmKind(_StoredKind):
         again = super().next_command(settings, run, actions)
         to_upload = (StoredOutcome.ABSENT, StoredOutcome.DIFFERENT, StoredOutcome.FOREIGN)
         missing = sum(action.group.outcomes.get(outcome, 0) for action in actions for outcome in to_upload)
-        root = str(run.settings.get("root", ""))
+        root = kept_by(run).root
         if again is not None or not (missing and root and run.report):
             return again
         purpose = _("To upload {rows} again, if your version is the right one:", rows=row_count(missing))

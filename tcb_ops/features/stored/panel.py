@@ -97,7 +97,7 @@ class StoredFiles(Menu):
 
 def _upload_of(run: Run) -> str | None:
     if run.record.kind.findings_of_files:
-        return next(iter(run.record.settings.get("of", ())), None)
+        return next(iter(run.record.settings.of), None)
     # Of a retry without a success, too.
     original, succeeded, _rows = run.with_retries() or (run.id, any(o.succeeded for o in run.outcomes), 0)
     return original if run.record.kind.sends_files and succeeded else None

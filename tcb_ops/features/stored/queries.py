@@ -161,7 +161,7 @@ def _confirmation(ledger: LedgerReader, run: RunRecord, after: int) -> Confirmat
             continue
         # One that is narrowed by --where says nothing of the others.
         covers_all = not {name for name, _value in confirmation.selection.options} - {"run", "content"}
-        if covers_all and confirmation.settings.get("of", [""])[0] == run.id:
+        if covers_all and confirmation.settings.of[:1] == (run.id,):
             counts = ledger.counts(confirmation)
             return None if any(outcome.taken_back for outcome in counts) else (confirmation.id, counts)
     return None
@@ -178,7 +178,7 @@ def uploads_of_list(ledger: LedgerReader, target: str, list_name: str) -> list[R
 def runs_about(ledger: LedgerReader, subject: RunRecord, *kinds: Kind) -> list[RunRecord]:
     """Return the undos or the deletes of an upload's files."""
     about = (run for run in ledger.runs(subject.target, damaged=[]) if run.kind in kinds)
-    return [run for run in about if subject.id in run.settings.get("of", ())[:1]]
+    return [run for run in about if subject.id in run.settings.of[:1]]
 
 
 def paths_stored(

@@ -48,7 +48,7 @@ class Subject:
     def of(cls, uploads: Sequence[RunRecord], took_back: Iterable[RunRecord]) -> Self:
         """Return what an upload and its retries are, with what took them back."""
         ids, others = frozenset(run.id for run in uploads), frozenset(run.id for run in took_back)
-        return cls(uploads[0].number, ids, others, bool(uploads[0].settings.get("backup")))
+        return cls(uploads[0].number, ids, others, bool(uploads[0].settings.backup))
 
     def changed_since(self, file: StoredFile | None, own: OwnFile | None, sent: Collection[str] = ()) -> str:
         """Return another run that has changed a path since the upload; empty for none."""

@@ -10,15 +10,14 @@ from dataclasses import dataclass, replace
 from datetime import tzinfo
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from tcb_ops.engine.changes import PlannedChange
-from tcb_ops.engine.next_commands import SIGNED, quoted, resume
+from tcb_ops.engine.next_commands import quoted, resume
 from tcb_ops.engine.plan import RunSpec, environments_of_rows, list_spec, undone_uploads
 from tcb_ops.errors import UsageError
 from tcb_ops.features.stored import StoredOutcome
 from tcb_ops.features.stored.backup import Backup, SavedFile
-from tcb_ops.features.stored.kinds import CONFIRM, DELETE, UNDO
+from tcb_ops.features.stored.kinds import CONFIRM, DELETE, UNDO, StoredRunSettings
 from tcb_ops.features.stored.queries import later_changes, pending_in_both, runs_about
 from tcb_ops.features.stored.rules import Subject, delete_want, may_be_stored, undo_want
 from tcb_ops.formatting import sanitize
@@ -29,7 +28,7 @@ from tcb_ops.ledger.reader import LedgerReader
 from tcb_ops.ledger.records import RowRecord, RunRecord, may_have_stored
 from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.merchants import Merchants
-from tcb_ops.model import STORED_OUTCOMES, Outcome, Row, Selection, Step, Want
+from tcb_ops.model import STORED_OUTCOMES, Outcome, Row, RunSettings, Selection, Step, Want
 from tcb_ops.preflight import SendScope
 from tcb_ops.reports.explanations import change_lines
 from tcb_ops.settings import Settings
@@ -94,8 +93,8 @@ def confirm_spec(
     `zone`: of the times in its warning. Raises UsageError where there are none.
     """
     # The root is for the upload that is suggested afterwards: failed.csv lacks the queries of URLs.
-    root = "" if SIGNED in subject.settings else subject.root
-    options = {"content": content, "backup": subject.settings.get("backup", ""), "root": root}
+    root = subject.root if subject.settings.signed is None else None
+    settings = StoredRunSettings(content=content, backup=subject.settings.backup, root=root)
     spec = _of_run(
         ledger,
         subject,
@@ -103,7 +102,7 @@ def confirm_spec(
         lambda record: record.end.outcome in STORED_OUTCOMES,
         only,
         selection,
-        options,
+        settings,
     )
     environments = None if only is None else {(merchant.appid, merchant.env) for merchant in only}
     warnings = change_lines(later_changes(ledger, subject, environments), zone)
@@ -136,11 +135,17 @@ def delete_work(
     """
     selection = options.get("selection", "")
     if isinstance(what, Batch):
-        chosen = {"foreign": foreign, "of_list": of_list}
-        spec = replace(list_spec(what, DELETE, selection), options=chosen)
+        chosen = StoredRunSettings(foreign=foreign, of_list=of_list or None)
+        spec = replace(list_spec(what, DELETE, selection), settings=chosen)
     else:
         spec = _of_run(
-            ledger, what, DELETE, lambda record: record.end.outcome is Outcome.UPLOADED, only, selection, {}
+            ledger,
+            what,
+            DELETE,
+            lambda record: record.end.outcome is Outcome.UPLOADED,
+            only,
+            selection,
+            StoredRunSettings(),
         )
     if not options.get("new_run") and unfinished_run(spec, settings) is not None:
         return spec, None
@@ -213,7 +218,7 @@ def scope_of_undo(spec: RunSpec) -> UndoScope:
         counts[_EXPECTED[step]] += 1
         if step is not Step.UNCHANGED:
             rows[row.appid, row.env] += 1
-    texts = _UNDO_TEXTS | ({} if spec.options["backup"] else _WITHOUT_BACKUP)
+    texts = _UNDO_TEXTS | ({} if spec.settings.backup else _WITHOUT_BACKUP)
     about = {"line": example.line, "why": example.invalid} if example is not None else {}
     text = as_sentences(
         form.format(files=ngettext("{n:,} file", "{n:,} files", counts[preview]), **about)
@@ -232,8 +237,7 @@ def undo_spec(
     A row whose path had a file has that file in the backup as its local file; a row whose path was free has none; a row that
     replaced an earlier upload without a backup has its problem, and ends as not_undoable. Raises UsageError.
     """
-    backup_folder = str(subject.settings.get("backup", ""))
-    backup = Backup(Path(backup_folder)) if backup_folder else None
+    backup = Backup(Path(subject.settings.backup)) if subject.settings.backup else None
     records = backup if backup is not None and backup.folder.is_dir() else None
 
     def is_meant(record: RowRecord) -> bool:
@@ -254,7 +258,6 @@ def undo_spec(
             "the upload instead.",
             pending,
         )
-    options = {"backup": backup_folder, "undoes": subject.id}
     spec = _of_run(
         ledger,
         subject,
@@ -262,7 +265,7 @@ def undo_spec(
         lambda record: is_meant(record) or record.row.line in doubtful,
         only,
         selection,
-        options,
+        StoredRunSettings(backup=subject.settings.backup, undoes=subject.id),
         warning,
     )
     undos = runs_about(ledger, subject, UNDO)
@@ -292,7 +295,7 @@ def _of_run(
     is_meant: Callable[[RowRecord], bool],
     only: Merchants | None,
     selection: str | Selection,
-    options: Mapping[str, Any],
+    settings: StoredRunSettings,
     besides: Text | None = None,
 ) -> RunSpec:
     """Return the spec of some rows of an upload. `besides`: what an error about no rows says, too."""
@@ -318,7 +321,7 @@ def _of_run(
     if not environments:
         nothing = _("Run {id} has no uploaded files that this command is for.", id=subject.id)
         raise UsageError(nothing if besides is None else as_sentences((nothing, besides)))
-    about = Selection.of(("run", subject.id), ("content", options.get("content")))
+    about = Selection.of(("run", subject.id), ("content", settings.content))
     return RunSpec(
         kind,
         *(subject.list_name, subject.list_sha256, subject.list_bytes, subject.headers),
@@ -326,7 +329,7 @@ def _of_run(
         rows,
         environments,
         about + Selection.read(selection),
-        options={**options, "of": [subject.id, *(retry.id for retry in retries)]},
+        settings=replace(settings, of=(subject.id, *(retry.id for retry in retries))),
     )
 
 
@@ -346,7 +349,7 @@ def _undone(row: Row, saved: SavedFile | Text | None, why: Text | None, backup: 
 
 
 def check_beside(
-    ledger: Ledger, kind: Kind, options: Mapping[str, Any], settings: Settings
+    ledger: Ledger, kind: Kind, own: RunSettings, settings: Settings
 ) -> Callable[[LedgerReader, int], None]:
     """Return what raises UsageError if rows of an unfinished run are pending at paths of the run with this number.
 
@@ -363,8 +366,8 @@ def check_beside(
     """
     passed_over = set[str]()
     if kind.takes_back:
-        passed_over = {*options.get("of", ()), *undone_uploads(ledger, settings)}
-        for upload in map(ledger.run, options.get("of", ())):
+        passed_over = {*own.of, *undone_uploads(ledger, settings)}
+        for upload in map(ledger.run, own.of):
             if upload.finished_at is None:  # it may have been resumed since the rows were looked up
                 with taken(ledger, upload):
                     pass
@@ -392,7 +395,7 @@ def check_beside(
 
 def check_resumed_backup(run: RunRecord, backup: str) -> None:
     """Raise UsageError if an upload is to be resumed with a --backup that it was not started with."""
-    planned = str(run.settings.get("backup", ""))
+    planned = run.settings.backup or ""
     folders = [os.path.realpath(folder) for folder in (planned, Path(planned).parent) if planned]
     if os.path.realpath(backup) not in folders:
         raise UsageError(

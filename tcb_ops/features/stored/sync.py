@@ -89,7 +89,7 @@ def plan_sync(
         raise UsageError(_("{folder} is not a folder.", folder=folder), fix)
     ledger = existing_ledger(settings)
     runs = [] if ledger is None else ledger.runs(damaged=[])
-    own |= {os.path.realpath(str(run.settings["backup"])) for run in runs if run.settings.get("backup")}
+    own |= {os.path.realpath(run.settings.backup) for run in runs if run.settings.backup}
     scanned = scan(Path(folder), include=include, exclude=exclude, own=own)
     targets, template = select_targets(merchants, to), PathTemplate(path, "")
     if template.dated:

@@ -21,7 +21,6 @@ from tcb_ops.i18n import Lang, _
 from tcb_ops.kinds import environment_count, merchant_count
 from tcb_ops.ledger.locks import working
 from tcb_ops.ledger.reader import LedgerReader
-from tcb_ops.ledger.records import ANSWERS
 from tcb_ops.model import Outcome
 from tcb_ops.reports.charts import charts_of
 from tcb_ops.reports.explanations import (
@@ -121,8 +120,8 @@ def page(
                 value if isinstance(value, str) else json.dumps(value, ensure_ascii=False),
                 _is_path(value),
             )
-            for name, value in run.settings.items()
-            if value != "" and name != ANSWERS
+            for name, value in run.settings.facts().items()
+            if value != ""
         ),
         "versions": versions,
     }

@@ -21,7 +21,7 @@ from tcb_ops.errors import StoppedError, UsageError
 from tcb_ops.ledger.connections import Connection
 from tcb_ops.ledger.ledger import Ledger
 from tcb_ops.ledger.records import NewRun, RunRecord, Usage
-from tcb_ops.model import Link, Outcome, Reason, Row, RowEnd, Secret
+from tcb_ops.model import Link, Outcome, Reason, Row, RowEnd, RunSettings, Secret
 
 ZONE = ZoneInfo("Asia/Shanghai")
 CELLS = ("tea", "a,b.png", '第 1 行\n"quoted"', "第 1 行\n第 2 行")
@@ -49,7 +49,7 @@ def linked(line: int, name: str = "", until: int = 1_900) -> RowEnd:
 def run(sqlite_ledger):
     rows = [Row(line, "tea", f"{line}.png", "wxtea", "", "", CELLS) for line in (2, 3, 5, 9)]
     headers = ("env", "path", "备注", "说明")
-    new = NewRun("run-1", LINKS, "t", "list.csv", "", 0, headers, "", {}, "", "", "", "", 1.0)
+    new = NewRun("run-1", LINKS, "t", "list.csv", "", 0, headers, "", RunSettings(), "", "", "", "", 1.0)
     return sqlite_ledger.plan(new, rows, PLACES[:1])
 
 

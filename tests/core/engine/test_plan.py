@@ -177,6 +177,6 @@ def test_a_runs_settings_say_how_it_was_told_to_work_without_secrets_of_the_note
     assert run.record.note == "see access_token=•••"
     run = stopped(workspace, note="每周", new_run=True, limits=tcb.RunLimits(concurrency=3))
     assert (run.record.note, run.record.list_name, run.record.kind) == ("每周", "list.csv", "upload")
-    assert run.record.settings["concurrency"] == 3
-    assert run.record.settings["etag"] == "fail"
+    assert run.record.settings.concurrency == 3
+    assert run.record.settings.etag == "fail"
     assert run.record.rows == 6

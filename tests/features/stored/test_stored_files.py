@@ -22,7 +22,7 @@ from tcb_ops.features.stored.rules import (
 )
 from tcb_ops.ledger.files import OwnFile, StoredFile
 from tcb_ops.ledger.records import may_have_stored
-from tcb_ops.model import Merchant, Outcome, Owner, Reason, Secret, Want
+from tcb_ops.model import Merchant, Outcome, Owner, Reason, RunSettings, Secret, Want
 from tcb_ops.wechat.cos import post_object
 from tcb_ops.wechat.local_files import open_file
 from tcb_ops.wechat.responses import ApiError, InvalidResponse, UnsafeLink
@@ -153,22 +153,22 @@ def test_which_rows_are_part_of_an_undo(outcome, saved, doubtful, part):
 @pytest.mark.parametrize(
     ("reason", "attempts", "settings", "doubtful"),
     [
-        (Reason.NO_ANSWER, 1, {}, True),
-        (Reason.NO_CONFIRMATION, 2, {}, True),
-        (Reason.ETAG_MISMATCH, 2, {"backup": "b"}, True),
-        (Reason.STORE_REFUSED, 2, {}, False),
-        (Reason.STORE_REFUSED, 3, {"backup": ""}, True),
-        (Reason.STORE_REFUSED, 3, {"backup": "b"}, False),
-        (Reason.STORE_REFUSED, 4, {"backup": "b"}, True),
-        (Reason.REFUSED, 1, {}, False),
-        (Reason.REFUSED, 3, {}, True),
-        (Reason.FILE_CHANGED, 1, {}, False),
-        (Reason.FILE_CHANGED, 2, {}, True),
-        (Reason.FILE_CHANGED, 2, {"backup": "b"}, False),
-        (StoredReason.BACKUP_FAILED, 2, {"backup": "b"}, False),
-        (StoredReason.BACKUP_FAILED, 3, {"backup": "b"}, True),
-        (StoredReason.BACKUP_DAMAGED, 1, {"undoes": "20261127-1"}, False),
-        (None, 0, {}, False),
+        (Reason.NO_ANSWER, 1, RunSettings(), True),
+        (Reason.NO_CONFIRMATION, 2, RunSettings(), True),
+        (Reason.ETAG_MISMATCH, 2, RunSettings(backup="b"), True),
+        (Reason.STORE_REFUSED, 2, RunSettings(), False),
+        (Reason.STORE_REFUSED, 3, RunSettings(backup=""), True),
+        (Reason.STORE_REFUSED, 3, RunSettings(backup="b"), False),
+        (Reason.STORE_REFUSED, 4, RunSettings(backup="b"), True),
+        (Reason.REFUSED, 1, RunSettings(), False),
+        (Reason.REFUSED, 3, RunSettings(), True),
+        (Reason.FILE_CHANGED, 1, RunSettings(), False),
+        (Reason.FILE_CHANGED, 2, RunSettings(), True),
+        (Reason.FILE_CHANGED, 2, RunSettings(backup="b"), False),
+        (StoredReason.BACKUP_FAILED, 2, RunSettings(backup="b"), False),
+        (StoredReason.BACKUP_FAILED, 3, RunSettings(backup="b"), True),
+        (StoredReason.BACKUP_DAMAGED, 1, RunSettings(undoes="20261127-1"), False),
+        (None, 0, RunSettings(), False),
     ],
 )
 def test_which_failed_rows_may_have_stored_their_files(reason, attempts, settings, doubtful):

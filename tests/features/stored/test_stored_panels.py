@@ -44,7 +44,7 @@ def test_an_upload_is_confirmed_by_a_click(open_lab, read, assert_complete):
     assert assert_complete(panel.run, 30) == {"present": 29, "absent": 1}
     assert "29 of 30 rows succeeded, 1 did not: 1 absent." in read(panel.worker.line)
     assert not hidden(panel.stored.confirm)  # again, once the cause is fixed
-    check, upload = panel.run.id, panel.run.record.settings["of"][0]
+    check, upload = panel.run.id, panel.run.record.settings.of[0]
     assert read(panel.runs.table).count(f"checked by {check}") == 1
     panel.monitor.attach(upload)
     assert f"Run {check} looked for the files: 29 present, 1 absent." in read(panel.monitor.head)
@@ -106,7 +106,7 @@ def test_undo_and_delete_need_the_number_of_merchants(open_lab, read, action):
         "undo": " files of this upload were undone",
         "delete": " files of this upload were deleted",
     }[action]
-    upload = panel.run.record.settings["of"][0]
+    upload = panel.run.record.settings.of[0]
     assert f"About the upload {upload} ." in read(panel.monitor.head)
     assert f"{done} by run {panel.run.id} on " in read(lab.attach(upload).monitor.head)
 

@@ -83,7 +83,7 @@ def test_an_undo_brings_back_every_byte(open_workspace, tmp_path):
     undone = undo(workspace)
     assert undone.counts == {"deleted": 8, "restored": 4}
     assert stored(workspace) == before
-    assert undone.record.settings["undoes"] == run.id
+    assert undone.record.settings.undoes == run.id
 
 
 def test_latest_is_the_upload_to_which_the_latest_run_belongs(open_workspace):
@@ -95,7 +95,7 @@ def test_latest_is_the_upload_to_which_the_latest_run_belongs(open_workspace):
     assert upload_of("latest", workspace.settings).id != first.id
     retried = workspace.retry(first.id)
     assert upload_of("latest", workspace.settings).id == first.id
-    assert undo(workspace).record.settings["of"] == [first.id, retried.id]
+    assert undo(workspace).record.settings.of == (first.id, retried.id)
     assert list(stored(workspace)) == [(TEA.env, "other.png")]
 
 
