@@ -23,7 +23,7 @@ from typing import Any
 
 from tcb_ops.frames import Lines, Tabular
 from tcb_ops.hooks import features
-from tcb_ops.i18n import NOTHING, Bilingual, Lang, Text, _, verbatim
+from tcb_ops.i18n import NOTHING, Bilingual, Lang, TableText, Text, _, verbatim
 from tcb_ops.model import Owner, Reason
 
 COMPONENT_MARK = " (component)"
@@ -90,7 +90,7 @@ def all_causes() -> dict[str, CauseEntry]:
             who=line["who"],
             proof=tuple(line["proof"].split()),
             code=line["code"],
-            **{name: _bilingual(line, name) for name in ("meaning", "action", "message")},
+            **{name: _text(line, name) for name in ("meaning", "action", "message")},
         )
         for line in catalogue_lines("causes.csv")
     }
@@ -171,7 +171,7 @@ def all_reasons() -> dict[str, ReasonTexts]:
     """Return the texts of each reason (`model.Reason`) and of `pending`."""
     tables = ["reasons.csv", *filter(None, (feature.reasons for feature in features().values()))]
     return {
-        line["reason"]: ReasonTexts(label=_bilingual(line, "label"), **_texts(line))
+        line["reason"]: ReasonTexts(label=Bilingual(line["label_en"], line["label_zh"]), **_texts(line))
         for table in tables
         for line in catalogue_lines(table)
     }
@@ -254,13 +254,13 @@ def _by_errcode(owner: Owner) -> dict[int | str, CodeEntry]:
 def _texts(line: dict[str, str]) -> dict[str, Any]:
     """Return a line's cause and its texts: its own, or those of the cause."""
     cause = all_causes().get(line["cause"])
-    texts = {name: _bilingual(line, name) for name in ("meaning", "action")}
+    texts = {name: _text(line, name) for name in ("meaning", "action")}
     shared = {name: getattr(cause, name) for name, text in texts.items() if not text.en}
     return texts | shared | {"cause": line["cause"]}
 
 
-def _bilingual(line: dict[str, str], name: str) -> Text:
-    return Bilingual(line[f"{name}_en"], line[f"{name}_zh"])
+def _text(line: dict[str, str], name: str) -> Text:
+    return TableText(line[f"{name}_en"], line[f"{name}_zh"])
 
 
 def _entry(line: dict[str, str], **more: Any) -> CodeEntry:

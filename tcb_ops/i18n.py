@@ -1,17 +1,17 @@
 """Messages in English and Chinese: the English is in the code, the Chinese in locale/zh/LC_MESSAGES/tcb_ops.po.
 
 A message is translated when it is shown, not when it is created: a terminal and a report may differ in language. The names
-are gettext's, so that Babel finds the messages (`make messages`); placeholders are those of `str.format`.
+are gettext's, so that Babel finds the messages (`make messages`); placeholders are those of `str.format`. One for an option, `{--root}` or `{--rows:all}`, is filled by whoever
+shows the message: a terminal, Python or a panel.
 """
 
 from __future__ import annotations
 
 import gettext as catalogues
-import re
 import struct
 import sys
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -86,9 +86,7 @@ class Message(Text):
             translated = catalogue.pgettext(self.context, self.msgid)
         else:
             translated = catalogue.gettext(self.msgid)
-        return _named(translated, "{{", "}}").format_map(
-            {name: _shown(value, lang) for name, value in self.values.items()}
-        )
+        return _filled(translated, self.values, lang)
 
     def commands(self) -> list[CommandText]:
         """Return the command lines among the values."""
@@ -101,15 +99,31 @@ class Message(Text):
 
 @dataclass(frozen=True, slots=True)
 class Bilingual(Text):
-    """A text that exists in both languages: a meaning in the errcode table, a message in the ledger."""
+    """A text that exists in both languages, and is shown as it is: a message in the ledger."""
 
     english: str
     chinese: str
 
     def of(self, lang: Lang) -> str:
         """Return the text in one language."""
-        text = self.chinese if lang is Lang.ZH else self.english
-        return text if self.chinese == self.english else _named(text, "{", "}")
+        return self.chinese if lang is Lang.ZH else self.english
+
+
+@dataclass(frozen=True, slots=True)
+class TableText(Text):
+    """A message of a table of this package, such as the action in errcodes.csv; its placeholders are those of a `Message`."""
+
+    english: str
+    chinese: str
+    values: Mapping[str, object] = field(default_factory=dict, hash=False)
+
+    def of(self, lang: Lang) -> str:
+        """Return the text in one language."""
+        return _filled(self.chinese if lang is Lang.ZH else self.english, self.values, lang)
+
+    def format(self, **values: object) -> Text:
+        """Return the text with further values."""
+        return replace(self, values={**self.values, **values})
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,45 +142,86 @@ class Joined(Text):
         return _commands(self.parts)
 
 
-_FOR_PYTHON: ContextVar[Mapping[str, str] | None] = ContextVar("_FOR_PYTHON", default=None)
-"""The names that a message gives to options, beside those of the parameters; None: the options are named."""
 _NO_COMMANDS: ContextVar[bool] = ContextVar("_NO_COMMANDS", default=False)
-_COLUMN_OPTION = re.compile(r"--column ([^\s=]+)=([^\s,;:]+)")
-_OPTION = re.compile(r"`tcb-ops [^`]*`|--([a-z][a-z-]+)(?: (all|visible|skip|simulator|N|\{target\}))?")
-_PARAMETERS = {"column": "columns", "map": "file_map", "errcode": "codes", "into": "original"}
-_PARAMETERS |= {name: f"{name.replace('-', '_')}=True" for name in ("foreign", "new-run", "skip-unchanged")}
-"""Parameters whose options have other names or no value."""
+_NAMES_IN_PYTHON = {"column": "columns", "map": "file_map", "errcode": "codes", "into": "original"}
+"""Parameters whose options have other names."""
+_FLAGS = {"foreign", "new-run", "skip-unchanged"}
 
 
-def in_python(text: Text, lang: Lang, fields: Mapping[str, str] = {}) -> str:
-    """Return a text in one language whose messages name parameters, not options; its values and commands are as they are.
+@dataclass(frozen=True, slots=True)
+class _Option:
+    """An option that a message names: its placeholder, `{--root}`, may have a value: `{--rows:all}`."""
 
-    ======================  ============================
-    in a message            in Python
-    ======================  ============================
-    --root                  root
-    --new-run               new_run=True
-    --rows all              rows='all'
-    --column path=云端路径  columns={'path': '云端路径'}
-    --header-row N          header_row=N
-    ======================  ============================
-    """
-    before = _FOR_PYTHON.set(fields)
+    name: str
+    lang: Lang
+
+    def __format__(self, value: str) -> str:
+        return _NAME_OPTION.get()(self.name, value, self.lang)
+
+
+def _on_terminal(name: str, value: str, _lang: Lang) -> str:
+    return f"--{name} {value}" if value else f"--{name}"
+
+
+def _in_python(name: str, value: str, _lang: Lang) -> str:
+    parameter = _NAMES_IN_PYTHON.get(name, name.replace("-", "_"))
+    key, equals, column = value.partition("=")
+    if equals:
+        return f"{parameter}={ {key: column} }"
+    if name in _FLAGS:
+        return f"{parameter}=True"
+    if value:
+        return f"{parameter}={value}" if value == "N" else f"{parameter}={value!r}"
+    return parameter
+
+
+def _in_panel(name: str, value: str, lang: Lang) -> str:
+    match name:
+        case "root" | "backup" | "new-run":
+            return f"“{_FIELDS[name].of(lang)}”"
+        case "ledger" | "merchants" | "tokens":
+            return _("“{name}” in tcb-ops.toml", name=name).of(lang)
+        case "header-row":
+            return _("delete the rows above it").of(lang)
+        case "column" if value:
+            return _("the header “{column}” in the list", column=value.partition("=")[0]).of(lang)
+    return _in_python(name, value, lang)
+
+
+_NAME_OPTION: ContextVar[Callable[[str, str, Lang], str]] = ContextVar("_NAME_OPTION", default=_on_terminal)
+"""How the front end that shows a message names an option, from its name and value."""
+
+
+@contextmanager
+def _naming_options(front_end: Callable[[str, str, Lang], str]) -> Iterator[None]:
+    before = _NAME_OPTION.set(front_end)
     try:
-        return text.of(lang)
+        yield
     finally:
-        _FOR_PYTHON.reset(before)
+        _NAME_OPTION.reset(before)
+
+
+def in_python(text: Text, lang: Lang) -> str:
+    """Return a text in one language as Python shows it: with parameters in place of options. Commands in it are as they are.
+
+    ========================  ============================
+    placeholder               in Python
+    ========================  ============================
+    {--root}                  root
+    {--new-run}               new_run=True
+    {--rows:all}              rows='all'
+    {--column:path=云端路径}  columns={'path': '云端路径'}
+    {--header-row:N}          header_row=N
+    ========================  ============================
+    """
+    with _naming_options(_in_python):
+        return text.of(lang)
 
 
 def in_panel(text: Text, lang: Lang) -> str:
     """Return a text in one language as a panel shows it: it names the panel's fields, else settings, else parameters."""
-    labels = {"root": _("Local files"), "backup": _("Backup folder"), "new-run": _("New run")}
-    fields = {name: f"“{label.of(lang)}”" for name, label in labels.items()}
-    column = _("the header “{column}” in the list", column=r"\1").of(lang)
-    above = _("delete the rows above it").of(lang)
-    for name in ("ledger", "merchants", "tokens"):
-        fields[name] = _("“{name}” in tcb-ops.toml", name=name).of(lang)
-    return in_python(text, lang, fields | {"column": column, "header-row": above})
+    with _naming_options(_in_panel):
+        return text.of(lang)
 
 
 def without_commands(text: Text, lang: Lang) -> str:
@@ -178,21 +233,21 @@ def without_commands(text: Text, lang: Lang) -> str:
         _NO_COMMANDS.reset(before)
 
 
-def _named(text: str, left: str, right: str) -> str:
-    if (fields := _FOR_PYTHON.get()) is None:
-        return text
-    column = fields.get("column", rf"columns={left}'\1': '\2'{right}")
-    return _OPTION.sub(_parameter, _COLUMN_OPTION.sub(column, text))
+class _Values(dict[str, object]):
+    """The values of a message; placeholders such as `{--root}` name options."""
+
+    def __init__(self, values: Mapping[str, object], lang: Lang) -> None:
+        super().__init__((name, _shown(value, lang)) for name, value in values.items())
+        self._lang = lang
+
+    def __missing__(self, name: str) -> _Option:
+        if not name.startswith("--"):
+            raise KeyError(name)
+        return _Option(name[2:], self._lang)
 
 
-def _parameter(option: re.Match[str]) -> str:
-    if option[1] is None:  # a command, to be typed as it is
-        return option[0]
-    if field := (_FOR_PYTHON.get() or {}).get(option[1]):
-        return field
-    name = _PARAMETERS.get(option[1], option[1].replace("-", "_"))
-    value = option[2] if option[2] == "N" else f"'{option[2]}'"
-    return f"{name}={value}" if option[2] else name
+def _filled(template: str, values: Mapping[str, object], lang: Lang) -> str:
+    return template.format_map(_Values(values, lang))
 
 
 def _commands(parts: Iterable[object]) -> list[CommandText]:
@@ -259,6 +314,8 @@ def verbatim(text: str) -> Text:
 
 
 NOTHING = verbatim("")
+_FIELDS = {"root": _("Local files"), "backup": _("Backup folder"), "new-run": _("New run")}
+"""The fields of a panel, by their options."""
 _COMMA = _("{one}, {next}", one="", next="")
 _FACTS = pgettext("facts", "{one}, {next}", one="", next="")
 _SEMICOLON = _("{one}; {next}", one="", next="")

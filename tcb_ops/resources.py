@@ -132,13 +132,13 @@ def exhausted(error: BaseException, *, unclear: bool = False) -> ResourceLimitEr
         return ResourceLimitError(
             _(
                 "Too many open files: no further file or connection can be opened. Close other programs, raise the limit "
-                "(`ulimit -n 4096`) or lower --concurrency, then try again."
+                "(`ulimit -n 4096`) or lower {--concurrency}, then try again."
             )
         )
     if code in _MEMORY:
         return ResourceLimitError(
             _(
-                "The system has no memory left for this. Close other programs or lower --concurrency, then "
+                "The system has no memory left for this. Close other programs or lower {--concurrency}, then "
                 "try again."
             )
         )

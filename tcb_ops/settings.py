@@ -340,7 +340,7 @@ def load_settings(config: str | Path | None = None, options: Mapping[str, Any] |
     folder that others may have written.
     """
     file = settings_file(config)
-    named_by: Text | str = _("--config") if config is not None else CONFIG if os.environ.get(CONFIG) else ""
+    named_by: Text | str = _("{--config}") if config is not None else CONFIG if os.environ.get(CONFIG) else ""
     text, writers = _read(file, named_by)
     in_file = {} if text is None else _in_folder(file.parent, _by_key(parse_toml(text, file)))
     given = _by_key({name: value for name, value in (options or {}).items() if value is not None})

@@ -108,7 +108,7 @@ def _refuse(file: Path, writers: Trust, mode: int) -> None:
 
 def _not_used(problem: Text, file: Path) -> SettingsError:
     fix = _(
-        "Settings run programs and say where tokens are sent. If you have read the file and trust it, name it: --config "
+        "Settings run programs and say where tokens are sent. If you have read the file and trust it, name it: {--config} "
         "{file}",
         file=shell.quote(str(file.absolute())),
     )

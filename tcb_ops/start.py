@@ -200,7 +200,7 @@ def ledger_with_runs(settings: Settings) -> Ledger:
     if (ledger := existing_ledger(settings)) is None:
         raise RunNotFoundError(
             _(
-                "{where} does not exist: no run has used this ledger yet. Check the working folder, and --ledger.",
+                "{where} does not exist: no run has used this ledger yet. Check the working folder, and {--ledger}.",
                 where=settings.ledger,
             ),
         )

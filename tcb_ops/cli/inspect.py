@@ -88,7 +88,7 @@ def show(
     some = list(islice(rows, ROWS_SHOWN))
     if not some:
         text = _(
-            "Run {id} has no such row; --line takes the line of the row in the list's file, --merchant a name or appid. Its "
+            "Run {id} has no such row; {--line} takes the line of the row in the list's file, {--merchant} a name or appid. Its "
             "merchants are: {names}."
         )
         raise UsageError(text.format(id=chosen.id, names=as_list(chosen.merchants_like(merchant), 5)))
@@ -173,7 +173,7 @@ def _selected(run: Run, settings: Settings, common: CommonOptions) -> Run:
     narrowed = run.of_merchants(matching)
     if not narrowed.outcomes:
         names = as_list(run.merchants_like(""))
-        text = _("Run {id} has no rows of the merchants selected by --where. Its merchants are: {names}.")
+        text = _("Run {id} has no rows of the merchants selected by {--where}. Its merchants are: {names}.")
         raise UsageError(text.format(id=run.id, names=names))
     return narrowed
 
@@ -273,11 +273,13 @@ def report(
 
     if into is not None:
         common.refuse_where(
-            _("--into writes the whole list: omit --where. --split-by COLUMN writes a workbook per merchant.")
+            _(
+                "{--into} writes the whole list: omit {--where}. {--split-by} COLUMN writes a workbook per merchant."
+            )
         )
     settings, console = common.start()
     if split_by and into is None:
-        raise UsageError(_("--split-by splits the workbook given with --into: give both."))
+        raise UsageError(_("{--split-by} splits the workbook given with {--into}: give both."))
     chosen_run = api.open_run(run, kind=kind, settings=settings)
     record = chosen_run.record
     console.info(_("{kind} {id} ({list_name})", kind=record.kind, id=record.id, list_name=record.list_name))
@@ -303,7 +305,7 @@ def report(
         chosen_run.to_parquet(parquet)
     if into is not None:
         if record.parent and not final:
-            console.info(_("This is a retry: --final writes all rows of {run} instead.", run=record.parent))
+            console.info(_("This is a retry: {--final} writes all rows of {run} instead.", run=record.parent))
         show(chosen_run.write_into(into, out, split_by=split_by, warn=console.warn))
         return 0
     name = f"{chosen_run.id}{'-final' * final}{'-selected' if common.where else ''}"

@@ -39,7 +39,7 @@ def usage_error(error: click.ClickException, arguments: Sequence[str] = ()) -> U
     if isinstance(error, click.NoSuchOption) and error.option_name in shared_options():
         message = _("{command} does not use {option}.", command=command, option=error.option_name)
     elif isinstance(error, click.NoSuchOption) and error.option_name == "--merchant":
-        message = _("To choose a merchant: --where name=NAME, or --where appid=APPID.")
+        message = _("To choose a merchant: {--where} name=NAME, or {--where} appid=APPID.")
     elif isinstance(error, click.MissingParameter) and context is not None and error.param is not None:
         message = _("{command} needs {what}.", command=command, what=error.param.get_error_hint(context))
     elif isinstance(error, click.NoSuchOption | click.exceptions.NoSuchCommand):
@@ -206,7 +206,7 @@ def _reported(error: BaseException, arguments: Sequence[str]) -> TcbOpsError:
             traceback.print_exception(error)
         text = _(
             "Internal error in tcb-ops ({kind}). What was committed is safe, and the same command resumes. Please "
-            "report it with the trace that --verbose shows.",
+            "report it with the trace that {--verbose} shows.",
             kind=type(error).__name__,
         )
     elif (shortage := exhausted(error)) is not None:

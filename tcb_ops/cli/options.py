@@ -141,7 +141,7 @@ class CommonOptions:
         if self.ledger and holds_password(self.ledger):
             console.warn(
                 _(
-                    "The password in --ledger can be seen in this machine's process list, and the commands "
+                    "The password in {--ledger} can be seen in this machine's process list, and the commands "
                     "suggested here omit it: set TCB_OPS_LEDGER to the URL instead, or `ledger` in tcb-ops.toml."
                 )
             )
@@ -177,7 +177,7 @@ class CommonOptions:
         if not file.exists():
             fix = _(
                 "`tcb-ops init` writes one to fill in, `tcb-ops merchants sync` fills it from the platform; "
-                "choose another with --merchants."
+                "choose another with {--merchants}."
             )
             if settings.origin.file is None:
                 fix = NO_SETTINGS_FILE
@@ -299,7 +299,7 @@ class ListOptions:
         for pair in self.column:
             name, equals, header = pair.partition("=")
             if not equals or not name or not header:
-                raise UsageError(_("--column {pair}: write NAME=HEADER, e.g. path=云端路径", pair=pair))
+                raise UsageError(_("{--column} {pair}: write NAME=HEADER, e.g. path=云端路径", pair=pair))
             columns[name.strip()] = header.strip()
         return columns
 

@@ -25,7 +25,7 @@ def prune(older_than: str, *, dry_run: bool, common: CommonOptions) -> int:
     settings, console = common.start()
     days = older_than.removesuffix("d")
     if not (days.isdecimal() and len(days) < 6 and int(days)):
-        raise UsageError(_("`prune` needs --older-than with a number of days, such as 180d."))
+        raise UsageError(_("`prune` needs {--older-than} with a number of days, such as 180d."))
     removed = api.prune(int(days), dry_run=dry_run, settings=settings)
     if common.json:
         console.json(

@@ -158,7 +158,7 @@ def dry_run(
         for text in _figures(command, works, total):
             console.print(text)
         if len(merchants) > MERCHANTS_SHOWN and not asked:
-            console.info(_("--json lists every merchant."))
+            console.info(_("{--json} lists every merchant."))
     if batch is not None:
         command.show_correction(batch, first.kind)
     console.suggest_one()

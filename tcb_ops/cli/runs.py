@@ -53,7 +53,7 @@ def check(command: RunCommand, paths: str, *, mark: bool) -> int:
             )
         if batch.root is None:
             text = _(
-                "None of the first files is in {folder}, so files were not checked; --root DIR checks them as upload does."
+                "None of the first files is in {folder}, so files were not checked; {--root} DIR checks them as upload does."
             )
             console.info(text.format(folder=Path(root).absolute()))
         console.suggest_one()
@@ -147,7 +147,7 @@ def upload(
         if paths is None:
             if backup is not None:
                 raise UsageError(
-                    _("--resume without a list resumes an upload as it was started: leave out --backup.")
+                    _("{--resume} without a list resumes an upload as it was started: leave out {--backup}.")
                 )
             command.check_folder()
             handle = command.resume(
@@ -165,7 +165,7 @@ def upload(
             command.show_correction(batch, UPLOAD)
             fresh = not skip_unchanged and command.which.resume is None
             if fresh and (stored := replaced(batch, settings, command.selection)) is not None:
-                hint = _("--skip-unchanged leaves out files with the same bytes.")
+                hint = _("{--skip-unchanged} leaves out files with the same bytes.")
                 console.info(as_sentences((stored, hint)))
             command.ask_confirmation(UPLOAD, scope_of_list(batch), facts_line(batch))
             handle = api.start_upload(

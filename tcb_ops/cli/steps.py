@@ -158,7 +158,7 @@ class RunCommand:
                     ),
                 )
         if batch.left_out:
-            console.info(_("{rows} excluded by --where", rows=row_count(batch.left_out)))
+            console.info(_("{rows} excluded by {--where}", rows=row_count(batch.left_out)))
         return batch.limited(self.which.limit) if self.which.limit else batch
 
     def show_correction(self, batch: Batch, kind: Kind | None = None) -> None:
@@ -171,7 +171,7 @@ class RunCommand:
         if isinstance(corrected, Text):
             self.console.warn(corrected)
         elif corrected is not None:
-            text = _("Corrects {rows} of run {id}, and counts in its report --final.")
+            text = _("Corrects {rows} of run {id}, and counts in its report {--final}.")
             self.console.info(text.format(rows=row_count(batch.count), id=corrected.id))
 
     def _mark(self, source: str, problems: Sequence[Problem]) -> None:
@@ -206,7 +206,7 @@ class RunCommand:
             show_problems(console, error.source, error.problems[:1])
             rows = row_count(count)
             text = _(
-                "The same for all {rows}: none of their files is below {root}. Choose their folder with --root."
+                "The same for all {rows}: none of their files is below {root}. Choose their folder with {--root}."
             )
             console.warn(text.format(rows=rows, root=Path(root or ".").absolute()))
         else:
@@ -218,7 +218,7 @@ class RunCommand:
             dest, written = self._write_fixme(error.source, error.problems)
             if written:
                 text = _(
-                    "{dest} has the rows with problems, and what to fix in each. For the other rows: --on-bad skip"
+                    "{dest} has the rows with problems, and what to fix in each. For the other rows: {--on-bad:skip}"
                 )
                 console.warn(text.format(dest=dest))
         problems = ngettext("{n:,} problem", "{n:,} problems", count)
@@ -264,7 +264,7 @@ class RunCommand:
             question = kind.question.format(live_environments=envs, api_base=self.settings.api_base)
             self.console.release()
             if not sys.stdin.isatty():
-                raise UsageError(question, _("Without a terminal, this requires --yes."))
+                raise UsageError(question, _("Without a terminal, this requires {--yes}."))
             if scope.most and (diagnosis := hooks(DiagnosisHooks)):  # undo and delete request no links
                 diagnosis.warn_of_few_calls(scope, self.settings, self.console)
             if not click.confirm(question.of(self.console.lang), err=True):
@@ -297,14 +297,14 @@ class RunCommand:
 
         settings, which = self.settings, self.which
         if which.resume and which.dry_run:
-            text = _("--dry-run shows what the command without --resume would do.")
+            text = _("{--dry-run} shows what the command without {--resume} would do.")
             raise UsageError(text, _("Leave one of the two out."))
         if not which.resume:
             name = click.get_current_context().command.name
-            needs = _("`{name}` needs a list, or --resume with a run. For example:", name=name)
+            needs = _("`{name}` needs a list, or {--resume} with a run. For example:", name=name)
             raise UsageError(as_lines((needs, f"tcb-ops {name} list.csv")))
         self.common.refuse_where(
-            _("A run is resumed with the merchants that it was started with: omit --where.")
+            _("A run is resumed with the merchants that it was started with: omit {--where}.")
         )
         latest_of = kind if which.resume == "latest" else ANY_KIND
         run = api.open_run(which.resume, kind=latest_of, settings=settings)
@@ -340,7 +340,7 @@ class RunCommand:
         resumed = None
         if handle.resumed:
             resumed = _(
-                "Resuming run {id}: {done:,} of {rows} done. (--new-run starts a new run.)",
+                "Resuming run {id}: {done:,} of {rows} done. ({--new-run} starts a new run.)",
                 id=handle.id,
                 done=handle.done_before,
                 rows=row_count(handle.record.rows),

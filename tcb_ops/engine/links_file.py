@@ -63,7 +63,7 @@ def check_destination(dest: Path) -> None:
     if dest.suffix.lower() in {".xlsx", ".xlsm", ".xls"}:
         raise UsageError(
             _(
-                "--out {dest}: links are secrets, which are written only to a CSV file that nobody else can read: a workbook is "
+                "{--out} {dest}: links are secrets, which are written only to a CSV file that nobody else can read: a workbook is "
                 "opened, copied and sent on. Give a name that ends in .csv.",
                 dest=dest,
             )
@@ -81,7 +81,7 @@ def check_destination(dest: Path) -> None:
     if not head.rstrip(b"\r\n").endswith(",".join(LINK_COLUMNS).encode()):
         raise UsageError(
             _(
-                "--out {dest}: this must be a new file in an existing folder, or an earlier file of links, which is "
+                "{--out} {dest}: this must be a new file in an existing folder, or an earlier file of links, which is "
                 "replaced. Choose another file.",
                 dest=dest,
             ),
@@ -129,8 +129,8 @@ class LinksFile:
                 self.close()
                 raise UsageError(
                     _(
-                        "{part} belongs to another run ({owner}): resume that run, discard it with --new-run, or "
-                        "choose another file with --out.",
+                        "{part} belongs to another run ({owner}): resume that run, discard it with {--new-run}, or "
+                        "choose another file with {--out}.",
                         part=self.part,
                         owner=owner[:40],
                     ),

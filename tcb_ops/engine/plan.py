@@ -91,7 +91,7 @@ def plan(
         if run.id in undone_uploads(ledger, settings):
             raise UsageError(
                 _("Run {id} cannot be resumed: it was undone, or its files were deleted.", id=run.id),
-                _("Upload its list again with --new-run."),
+                _("Upload its list again with {--new-run}."),
             )
         return _resumed(ledger, _named_run(run, work, settings), work, settings), True
     if not new_run:  # a list with the wrong --root is no other work: both runs would write to the same paths
@@ -102,7 +102,7 @@ def plan(
         started = datetime.fromtimestamp(unfinished.created_at, settings.zone).isoformat(" ", "minutes")
         text = _(
             "Run {id} of this list, started {started}, is unfinished and over a day old: resume it, or start another "
-            "with --new-run."
+            "with {--new-run}."
         )
         raise UsageError(
             text.format(id=unfinished.id, started=started),
@@ -160,7 +160,7 @@ def _resumed(ledger: Ledger, run: RunRecord, work: RunSpec, settings: Settings) 
         wrong = _("Run {id} went to a simulator, and what listens on {target} now is none.")
         if settings.simulated:
             wrong = _("Run {id} did not go to a simulator, and what listens on {target} now is one.")
-        raise UsageError(wrong.format(id=run.id, target=run.target), _("--new-run starts another run."))
+        raise UsageError(wrong.format(id=run.id, target=run.target), _("{--new-run} starts another run."))
     ledger.check(run)
     return run
 
@@ -194,7 +194,7 @@ def _refuse_another_root(ledger: Ledger, work: RunSpec, settings: Settings) -> N
             raise UsageError(
                 error.text,
                 _(
-                    "It sends the same list, with the files below {root}. --new-run starts another run anyway.",
+                    "It sends the same list, with the files below {root}. {--new-run} starts another run anyway.",
                     root=run.root,
                 ),
             ) from None
@@ -244,7 +244,7 @@ def check_kept(run: RunRecord, settings: Settings) -> None:
 def _not_resumable(run: RunRecord, wrong: Text) -> UsageError:
     return UsageError(
         _(
-            "Run {id} cannot be resumed: {wrong}. Leave out --resume to start a new run.",
+            "Run {id} cannot be resumed: {wrong}. Leave out {--resume} to start a new run.",
             id=run.id,
             wrong=wrong,
         )
@@ -440,7 +440,7 @@ def retry_spec(
     if not environments:
         if warning is not None:
             raise UsageError(
-                warning, _("Add these merchants, or give the run's merchants file with --merchants.")
+                warning, _("Add these merchants, or give the run's merchants file with {--merchants}.")
             )
         for failing in filter(lambda each: any(rows_to_retry(ledger, each)), corrections_of(ledger, parent)):
             return retry_spec(ledger, failing, merchants, settings, codes, selection, path)

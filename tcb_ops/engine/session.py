@@ -188,7 +188,7 @@ def _with_next(error: TcbOpsError, run: RunRecord, settings: Settings) -> TcbOps
     purpose = _("To resume run {id} ({target}):")
     if is_canary := isinstance(error, CanaryError):
         lines += [_("To see why:"), quoted(of_run(settings, run, "errcodes"))]
-        purpose = _("To resume the other environments of run {id} ({target}) anyway, without --canary:")
+        purpose = _("To resume the other environments of run {id} ({target}) anyway, without {--canary}:")
     purpose = purpose.format(id=run.id, target=settings.target_label)
     return _with_lines(error, *lines, purpose, quoted(resume(settings, run, canary=not is_canary)))
 

@@ -192,7 +192,7 @@ def _open_schema(database: Database, *, sqlite: bool) -> None:
                 raise UsageError(
                     _(
                         "{name} is a ledger of schema version {number}, and this tcb-ops reads version {version} only: use the "
-                        "tcb-ops that created it, or choose another ledger with --ledger.",
+                        "tcb-ops that created it, or choose another ledger with {--ledger}.",
                         name=database.name,
                         number=", ".join(map(str, versions)) or "?",
                         version=schema.VERSION,
@@ -253,7 +253,7 @@ def not_a_ledger(name: str, cause: Text, todo: Text | None = None) -> UsageError
     """Return the error for a file or database that cannot be the ledger. `todo`: what to do, if not to choose another."""
     return UsageError(
         _("{name} cannot be the ledger: {why}.", name=name, why=cause),
-        todo or _("Choose another ledger with --ledger."),
+        todo or _("Choose another ledger with {--ledger}."),
     )
 
 
@@ -262,7 +262,7 @@ def damaged(name: str, problem: Text) -> LedgerDamagedError:
     return LedgerDamagedError(
         _("The ledger {name} is damaged: {what}.", name=name, what=problem),
         _(
-            "Restore a copy of it, for SQLite without the -wal and -shm files that are there. With a new ledger (--ledger), "
+            "Restore a copy of it, for SQLite without the -wal and -shm files that are there. With a new ledger ({--ledger}), "
             "every file of a list is sent again. Reports exported earlier still show their runs."
         ),
     )

@@ -167,7 +167,7 @@ def _folder(ledger: LedgerConnection) -> Path:
         raise UsageError(
             _(
                 "{folder} is not your folder: it is a link, a file, or belongs to another user. Remove it, or "
-                "choose another ledger with --ledger.",
+                "choose another ledger with {--ledger}.",
                 folder=folder,
             ),
         )

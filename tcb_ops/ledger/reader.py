@@ -87,7 +87,7 @@ class LedgerReader(FileReader):
         message = _(
             "{ledger} has no run ({kinds}) to {target} yet.", ledger=self.name, kinds=listed, target=target
         )
-        hint = _("The newest run is {id} ({kind}): give its id, or --target {target}.")
+        hint = _("The newest run is {id} ({kind}): give its id, or {--target:{target}}.")
         if newest[0].target == target:
             hint = _("The newest run is {id} ({kind}): give its id.")
         about = {"id": newest[0].id, "kind": newest[0].kind.label, "target": newest[0].target}

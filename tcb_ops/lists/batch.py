@@ -6,6 +6,7 @@ folder, with mode 0600, which no other process can open and which disappears wit
 
 from __future__ import annotations
 
+import pickle
 import sqlite3
 import weakref
 from collections import Counter
@@ -18,11 +19,11 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias, TypeVar, overload
 
 from tcb_ops.arguments import checked
-from tcb_ops.details import Detail, DetailCode, as_detail, detail, read_detail, stored
+from tcb_ops.details import DetailCode, as_detail, detail
 from tcb_ops.errors import UsageError, check_count
 from tcb_ops.formatting import format_size, sanitize, shown, trim
 from tcb_ops.frames import Given, Lines, Tabular, card, settings_lang
-from tcb_ops.i18n import Bilingual, Lang, Text, _, as_facts, as_list
+from tcb_ops.i18n import Lang, Text, _, as_facts, as_list
 from tcb_ops.kinds import environment_count, merchant_count, row_count
 from tcb_ops.lists.input_files import input_error
 from tcb_ops.lists.merchants import Merchants
@@ -46,13 +47,13 @@ CREATE TABLE rows (
     etag TEXT NOT NULL DEFAULT '', query TEXT, origin TEXT, of_line INTEGER
 );
 CREATE TABLE problems (
-    id INTEGER PRIMARY KEY, line INTEGER, header TEXT, message TEXT, fix_en TEXT, fix_zh TEXT, value TEXT,
-    skippable INTEGER, answer TEXT, of_file INTEGER
+    id INTEGER PRIMARY KEY, line INTEGER, header TEXT, texts BLOB, value TEXT, skippable INTEGER, answer TEXT,
+    of_file INTEGER
 );
 CREATE INDEX problems_line ON problems (line);
 """
-_PROBLEM = "line, header, fix_en, fix_zh, value, skippable, answer, message"
-_problem = attrgetter("line", "column", "fix.en", "fix.zh", "value", "skippable", "answer")
+_PROBLEM = "line, header, value, skippable, answer, texts"
+_problem = attrgetter("line", "column", "value", "skippable", "answer")
 _ROW = "line, env, path, appid, merchant, file, content_type, cache_control, origin, of_line"
 _row = attrgetter(*_ROW.split(", "))
 _VALID = "NOT EXISTS (SELECT 1 FROM problems p WHERE p.line = rows.line)"
@@ -87,8 +88,8 @@ class Staging:
     def add_problems(self, problems: Iterable[Problem], *, file_problem: bool = False) -> None:
         """Add problems; `file_problem` marks those of a check of files, which the next check removes."""
         self._put(
-            f"INSERT INTO problems ({_PROBLEM}, of_file) VALUES (?,?,?,?,?,?,?,?,{int(file_problem)})",  # noqa: S608  own names
-            ((*_problem(p), stored(as_detail(p.message))) for p in problems),
+            f"INSERT INTO problems ({_PROBLEM}, of_file) VALUES (?,?,?,?,?,?,{int(file_problem)})",  # noqa: S608  own names
+            ((*_problem(p), pickle.dumps((p.message, p.fix))) for p in problems),
         )
 
     def repeats(self) -> Iterator[tuple[int, int, str]]:
@@ -156,10 +157,10 @@ class Staging:
     def _messages(self, first_line: int, last_line: int) -> dict[int, Text]:
         messages: dict[int, Text] = {}
         for line, value in self.query(
-            "SELECT line, message FROM problems WHERE line BETWEEN ? AND ? ORDER BY id",
+            "SELECT line, texts FROM problems WHERE line BETWEEN ? AND ? ORDER BY id",
             (first_line, last_line),
         ):
-            message, first = _message(value), messages.get(line)
+            message, first = as_detail(_texts(value)[0]), messages.get(line)
             messages[line] = (
                 message if first is None else detail(DetailCode.BOTH, first=first, second=message)
             )
@@ -204,15 +205,14 @@ class Problems(Sequence[Problem]):
 
     def _read(self, limit: str = "") -> Iterator[Problem]:
         for page in self._staging.pages(f"SELECT {_PROBLEM} FROM problems ORDER BY line, id {limit}"):  # noqa: S608  own names
-            for line, column, en, zh, value, skippable, answer, message in page:
-                fix = Bilingual(en, zh)
-                yield Problem(line, column, _message(message), fix, value, bool(skippable), answer)
+            for line, column, value, skippable, answer, texts in page:
+                yield Problem(line, column, *_texts(texts), value, bool(skippable), answer)
 
 
-def _message(value: str) -> Detail:
-    message = read_detail(value)
-    assert message is not None  # noqa: S101  every problem has one
-    return message
+def _texts(kept: bytes) -> tuple[Text, Text]:
+    """Return the message and the fix of a problem, which know who shows them: a terminal, Python, a panel."""
+    texts: tuple[Text, Text] = pickle.loads(kept)  # noqa: S301  from a file that only this process can open
+    return texts
 
 
 def _run(call: Callable[[], _T]) -> _T:
@@ -384,7 +384,9 @@ class Batch(Tabular):
         none_there = 0 < missing == looked
         advice, other = None, self._other_column(files) if none_there else ""
         if other:
-            advice = _("Column '{name}' has names of files that exist: use --column file={name}", name=other)
+            advice = _(
+                "Column '{name}' has names of files that exist: use {--column:file={name}}", name=other
+            )
         if guessed and none_there:
             missing = 0
         problems = self.problems

@@ -227,12 +227,12 @@ def _narrowed(merchants: Merchants, where: Sequence[str]) -> Merchants:
         position = index.get(fold(column))
         if not equals:
             raise UsageError(
-                _("--where {item}: write it as column=value, e.g. name={item}", item=shown(item))
+                _("{--where} {item}: write it as column=value, e.g. name={item}", item=shown(item))
             )
         if position is None:
             raise UsageError(
                 _(
-                    "--where {item}: {source} has no column '{column}'; it has {there}.",
+                    "{--where} {item}: {source} has no column '{column}'; it has {there}.",
                     item=shown(item),
                     source=merchants.source,
                     column=shown(column),
@@ -245,7 +245,7 @@ def _narrowed(merchants: Merchants, where: Sequence[str]) -> Merchants:
     ]
     if selected:
         return Merchants(selected, merchants.source, merchants)
-    items = Joined(tuple(_("--where {item}", item=shown(item)) for item in where), verbatim(" "))
+    items = Joined(tuple(_("{--where} {item}", item=shown(item)) for item in where), verbatim(" "))
     raise UsageError(_("{items}: no merchant of {source} matches.", items=items, source=merchants.source))
 
 

@@ -335,7 +335,7 @@ def read_paths(
     `sources`: looks at files that are URLs; without it they are refused. `guessed`: as in `Batch.check_files`.
     """
     if unknown := [name for name in columns if name not in LIST_COLUMNS.known]:
-        text = _("--column {given}=…: the name must be one of {ours}.")
+        text = _("{--column:{given}=…}: the name must be one of {ours}.")
         raise UsageError(text.format(given=shown(unknown[0], 40), ours=", ".join(LIST_COLUMNS.known)))
     name = str(source)
     map_file = needed(MapHooks).path_map(file_map, root) if file_map else str
@@ -369,7 +369,7 @@ def read_paths(
     if not validator.rows and not broken:
         raise UsageError(
             _(
-                "{name}: --where excludes every row ({rows}).",
+                "{name}: {--where} excludes every row ({rows}).",
                 name=name,
                 rows=row_count(validator.left_out),
             )
@@ -498,7 +498,7 @@ def _decided(source: str, table: Table, positions: Mapping[str, int], validator:
         layout = _("{layout}, header in row {line}", layout=layout, line=table.header_line)
     rows = row_count(validator.rows)
     if validator.left_out:
-        rows = _("{rows}, {out:,} more excluded by --where", rows=rows, out=validator.left_out)
+        rows = _("{rows}, {out:,} more excluded by {--where}", rows=rows, out=validator.left_out)
     if n := table.left_out:
         rows = ngettext(
             "{rows}, {n:,} hidden row left out", "{rows}, {n:,} hidden rows left out", n, rows=rows

@@ -63,10 +63,10 @@ class LocalFiles:
         """Return the problem if the root folder does not exist."""
         if os.path.isdir(self._root):  # noqa: PTH112  strings: a Path is slower than the stat itself
             return None
-        fix = _("choose the folder that contains the files as --root")
+        fix = _("choose the folder that contains the files as {--root}")
         if near := nearest_path(Path(self._name), Path.is_dir):
-            fix = _("did you mean {near} (--root)?", near=shown(str(near)))
-        return file_problem(_("there is no folder {root} (--root)", root=shown(self._name)), fix)
+            fix = _("did you mean {near} ({--root})?", near=shown(str(near)))
+        return file_problem(_("there is no folder {root} ({--root})", root=shown(self._name)), fix)
 
     def _inspect(self, file: str) -> LocalFile | UnusableFile:
         """Inspect a file, given relative to the root with forward slashes. Links are resolved."""
@@ -74,7 +74,7 @@ class LocalFiles:
             fix = _("write it relative to the folder of local files, e.g. banner/a.png")
             if hooks(MapHooks):
                 fix = _(
-                    "write it relative to the folder of local files, e.g. banner/a.png, or map its folder to one here: --map {mapping}",
+                    "write it relative to the folder of local files, e.g. banner/a.png, or map its folder to one here: {--map} {mapping}",
                     mapping=quote(f"{shown(file.rpartition('/')[0] or '/')}=FOLDER"),
                 )
             return UnusableFile(detail(DetailCode.NOT_RELATIVE, file=shown(file)), fix)
@@ -88,12 +88,12 @@ class LocalFiles:
             readable = os.access(real, os.R_OK)
         except (OSError, ValueError) as error:
             if isinstance(error, FileNotFoundError | NotADirectoryError) and not path_too_long(error):
-                fix = _("check the name (upper and lower case and Unicode form matter) and --root")
+                fix = _("check the name (upper and lower case and Unicode form matter) and {--root}")
                 return UnusableFile(detail(DetailCode.NO_FILE, name=shown(file)), fix, missing=True)
             message = detail(DetailCode.NOT_INSPECTED, file=shown(file), why=system_reason(error))
             return UnusableFile(message, _("check its name and permissions"))
         if not real.startswith(self._inside):
-            fix = _("copy it into the folder of local files, or choose one that contains all files: --root")
+            fix = _("copy it into the folder of local files, or choose one that contains all files: {--root}")
             return UnusableFile(detail(DetailCode.OUTSIDE, file=shown(file)), fix)
         return _judge(file, facts, readable=readable)
 

@@ -109,7 +109,7 @@ class Columns:
                 positions[name] = trimmed.index(trim(header))
             else:
                 message = _(
-                    "--column {ours}={header}: there is no such column; the header has {listed}",
+                    "{--column:{ours}={header}}: there is no such column; the header has {listed}",
                     ours=name,
                     header=shown(header, 40),
                     listed=quoted_names(trimmed),
@@ -128,7 +128,7 @@ class Columns:
                     "several columns match {ours}: {listed}", ours=name, listed=quoted_names(distinct)
                 )
                 fix = _(
-                    "select the right one with --column {ours}={headers}, or rename the others",
+                    "select the right one with {--column:{ours}={headers}}, or rename the others",
                     ours=name,
                     headers=distinct[0],
                 )
@@ -148,9 +148,9 @@ class Columns:
         if len(headers) == 1 and "，" in headers[0]:
             fix = _("the header is separated by full-width commas (，); use plain commas")
         elif self.mappable:
-            fix = _("add it, or say which column it is with --column {group}=HEADER", group=group[0])
+            fix = _("add it, or say which column it is with {--column:{group}=HEADER}", group=group[0])
             if not self.rate(headers).known:
-                fix = _("{fix}; if another row has the names: --header-row N", fix=fix)
+                fix = _("{fix}; if another row has the names: {--header-row:N}", fix=fix)
         else:
             fix = _("add the column")
         return file_problem(message, fix, line=line)
@@ -287,7 +287,7 @@ def find_header(
             if header_line or len(head) == HEAD_ROWS or rate(cells).complete:
                 break
     if header_line and (not head or head[0][0] != header_line):
-        message = _("--header-row {line}: this row is empty or does not exist", line=header_line)
+        message = _("{--header-row} {line}: this row is empty or does not exist", line=header_line)
         fix = _("give the number of the row with the column names, or omit the option")
         raise BrokenTableError(file_problem(message, fix, line=header_line))
     if not head:
@@ -392,7 +392,7 @@ def open_table(
             yield table, table.layout.en, *digest(raw)
             return
         if sheet:
-            raise UsageError(_("--sheet: {name} is not a workbook; omit the option", name=name))
+            raise UsageError(_("{--sheet}: {name} is not a workbook; omit the option", name=name))
         text, encoding, size, sha256 = decode(raw, name)  # collecting the text would close the file
         with readable(name):
             table = read_table(text, rate, header_line=header_line)

@@ -126,7 +126,7 @@ def reason_text(end: RowEnd) -> Text:
     if end.reason is Reason.BREAKER or (end.reason, end.outcome) == (Reason.COMPONENT, Outcome.NOT_ATTEMPTED):
         entry = errcode_entry(end.errcode) if end.errcode else store_code_entry(end.store_code)
         if entry.decision is Decision.SLOW:
-            text = _("Not attempted: {code} persisted for longer than --patience. {meaning}")
+            text = _("Not attempted: {code} persisted for longer than {--patience}. {meaning}")
         else:
             text = _("Not attempted: three rows in succession ended with {code}. {meaning}")
         return text.format(code=cause.code, meaning=cause.meaning)

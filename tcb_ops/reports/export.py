@@ -320,7 +320,7 @@ def _check(real: Path, dest: Path, run_id: str | None, *, replace: bool) -> None
 
 def _refused(dest: Path, text: Text) -> UsageError:
     return UsageError(
-        _("{dest} cannot be the report folder: {why}. Choose another one with --out.", dest=dest, why=text),
+        _("{dest} cannot be the report folder: {why}. Choose another one with {--out}.", dest=dest, why=text),
     )
 
 

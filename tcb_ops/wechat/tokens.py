@@ -129,7 +129,7 @@ class FileTokens:
         except SettingsError as error:
             if file.exists():
                 raise
-            simulator = _("To rehearse without tokens: add --target simulator.")
+            simulator = _("To rehearse without tokens: add {--target:simulator}.")
             raise SettingsError(error.text, simulator) from None
         self._read_at = float("-inf")
 

@@ -17,7 +17,7 @@ from workspace import TEA, many
 from tcb_ops.engine.plan import check_kept, check_retry
 from tcb_ops.errors import UsageError
 from tcb_ops.features.simulator.faults import Fault
-from tcb_ops.i18n import Bilingual, CommandText, Lang, as_lines, in_panel
+from tcb_ops.i18n import Bilingual, CommandText, Lang, TableText, as_lines, in_panel
 from tcb_ops.panels.controls import Worker
 from tcb_ops.panels.list_reader import LIST_ENDINGS, SHOWN, pickable
 from tcb_ops.preflight import is_confirmed
@@ -165,15 +165,18 @@ def test_another_list_asks_again(open_lab):
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
-        ("With a new ledger (--ledger).", "With a new ledger (“ledger” in tcb-ops.toml)."),
-        ("Another row has the names: --header-row N", "Another row has the names: delete the rows above it"),
-        ("Say which with --column path=HEADER", "Say which with the header “path” in the list"),
-        ("The files below --root.", "The files below “Local files”."),
+        ("With a new ledger ({--ledger}).", "With a new ledger (“ledger” in tcb-ops.toml)."),
+        (
+            "Another row has the names: {--header-row:N}",
+            "Another row has the names: delete the rows above it",
+        ),
+        ("Say which with {--column:path=HEADER}", "Say which with the header “path” in the list"),
+        ("The files below {--root}.", "The files below “Local files”."),
     ],
     ids=["setting", "header", "column", "field"],
 )
 def test_a_message_names_what_the_panel_and_its_settings_have(text, shown):
-    assert in_panel(Bilingual(text, ""), Lang.EN) == shown
+    assert in_panel(TableText(text, ""), Lang.EN) == shown
 
 
 def test_a_refusal_says_what_to_do_in_the_panel_and_names_no_command(open_lab, read):

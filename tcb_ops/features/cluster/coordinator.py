@@ -82,16 +82,16 @@ def opened_runner(cluster: str, settings: Settings, work: RunSpec) -> Iterator[M
     if work.urls is not None:
         text = _(
             "The list has URLs with a query, which may be a signature and never leaves this process, so a "
-            "cluster cannot work on it. Omit --cluster."
+            "cluster cannot work on it. Omit {--cluster}."
         )
         raise UsageError(text)
     if work.kind.writes_links:
         text = _(
-            "Links are written to one file on this machine, so no cluster can work on them. Omit --cluster."
+            "Links are written to one file on this machine, so no cluster can work on them. Omit {--cluster}."
         )
         raise UsageError(text)
     if os.name == "nt":
-        text = _("A cluster has not been tried on Windows: run without --cluster, or on Linux or macOS.")
+        text = _("A cluster has not been tried on Windows: run without {--cluster}, or on Linux or macOS.")
         raise UsageError(text)
     try:
         from distributed import utils
@@ -225,11 +225,11 @@ def only_here(settings: Settings, address: str) -> UsageError | None:
     if ledger_file(settings.ledger) is not None:
         text = _(
             "An SQLite ledger cannot be shared with the workers of {address}: use a PostgreSQL database "
-            "(--ledger postgresql+psycopg://…), or --cluster local:N on this machine."
+            "({--ledger} postgresql+psycopg://…), or {--cluster} local:N on this machine."
         )
     elif settings.tokens.source == "component":
         text = _(
-            "Tokens of the source `component` stay on one machine. Use --cluster local:N there, or give this "
+            "Tokens of the source `component` stay on one machine. Use {--cluster} local:N there, or give this "
             'run and its workers source = "service", with a token server of your own.'
         )
     elif settings.on_loopback:

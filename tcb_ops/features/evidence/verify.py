@@ -214,7 +214,7 @@ def _check_ledger(
     if ledger is None:
         text = _(
             "The ledger {ledger} does not exist: neither manifest.json nor the rows were compared. Select the run's "
-            "ledger with --ledger, or its settings file with --config.",
+            "ledger with {--ledger}, or its settings file with {--config}.",
             ledger=ledger_file,
         )
         yield Check(State.NOT_CHECKED, ROWS, text)
@@ -223,7 +223,9 @@ def _check_ledger(
     with suppress(RunNotFoundError):
         run = ledger.run(manifest.run)
     if run is None or run.id != manifest.run:  # it may be the beginning of another's id
-        text = _("{name} does not know run {run}. If the run is in another ledger, select it with --ledger.")
+        text = _(
+            "{name} does not know run {run}. If the run is in another ledger, select it with {--ledger}."
+        )
         text = text.format(name=ledger.name, run=manifest.run)
         yield Check(State.UNKNOWN, ROWS, text)
         return

@@ -64,7 +64,7 @@ def call(
             question = _("{interface} may change something at {target}. Call it?")
             question = question.format(interface=interface, target=settings.api_base)
             if not sys.stdin.isatty() or body == "-":
-                raise UsageError(question, _("Without a terminal, this requires --yes."))
+                raise UsageError(question, _("Without a terminal, this requires {--yes}."))
             if not click.confirm(question.of(console.lang), err=True):
                 raise UsageError(_("Nothing was sent."))
         whose = None if merchant == "-" else merchant

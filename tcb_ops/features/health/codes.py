@@ -9,7 +9,7 @@ from tcb_ops.arguments import checked
 from tcb_ops.catalogue import CodeEntry, all_store_codes, catalogue_lines, errcode, store_code
 from tcb_ops.errors import UsageError
 from tcb_ops.formatting import shown
-from tcb_ops.i18n import Bilingual, Text, _, as_list
+from tcb_ops.i18n import TableText, Text, _, as_list
 
 
 @checked
@@ -38,4 +38,4 @@ def explain(code: SupportsIndex | str) -> CodeEntry:
 def by_itself() -> dict[tuple[str, str], Text]:
     """Return what tcb-ops does by itself, as a short phrase, by decision and scope; any other pair in the tables is a mistake."""
     lines = catalogue_lines("features/health/decisions.csv")
-    return {(line["decision"], line["scope"]): Bilingual(line["text_en"], line["text_zh"]) for line in lines}
+    return {(line["decision"], line["scope"]): TableText(line["text_en"], line["text_zh"]) for line in lines}

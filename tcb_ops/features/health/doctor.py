@@ -60,7 +60,7 @@ def all_checks(
     fix = _("Fix the file: no run starts while any of its lines has a problem.")
     label, probe = pgettext("check", "merchants"), partial(check_merchants, settings, where)
     yield DoctorCheck("merchants", label, probe, fix)
-    fix = _("Fix that, or choose another ledger with --ledger.")
+    fix = _("Fix that, or choose another ledger with {--ledger}.")
     yield DoctorCheck("ledger", _("ledger"), partial(check_ledger, settings), fix)
     if secret_paths(settings):
         yield DoctorCheck("secrets", _("secrets"), partial(check_secrets, settings))
@@ -283,7 +283,7 @@ def windows_finding(code_page: str, ledger_on: str, *, long_paths: bool) -> Doct
         place = _("OneDrive") if ledger_on == "cloud" else _("a network drive")
         observations.append(_("the ledger is on {place}", place=place))
         text = _(
-            "Keep the ledger in a local folder that is not synchronised: ledger = … in the settings, or --ledger."
+            "Keep the ledger in a local folder that is not synchronised: ledger = … in the settings, or {--ledger}."
         )
         fixes.append(text)
     if not long_paths:

@@ -345,8 +345,7 @@ def _verdict(name: str, code: str, facts: Facts, issue: Issue | None = None) -> 
     values = {"appid": line.appid or "–", "merchant": redact(line.name) or "–", "env": line.env or "–"}
     known = issue or texts_of(code, facts.owner)
     meaning, action, message = (
-        Bilingual(text.en.format_map(values), text.zh.format_map(values))
-        for text in (cause.meaning, cause.action, cause.message)
+        text.format(**values) for text in (cause.meaning, cause.action, cause.message)
     )
     return Verdict(
         name,
@@ -477,5 +476,7 @@ def render_verdicts(
             yield Wrapped(f"  {sanitize(text.of(lang))}", style="italic")
         yield ""
     if not full:
-        more = _("Texts for merchants, and more evidence: --json, or one merchant, as in `tcb-ops why NAME`.")
+        more = _(
+            "Texts for merchants, and more evidence: {--json}, or one merchant, as in `tcb-ops why NAME`."
+        )
         yield Wrapped(more.of(lang))

@@ -180,7 +180,7 @@ def _samples(
     if target != settings.run_target:
         text = _("Run {id} was sent to {target}, not to {asked}.")
         text = text.format(id=run.id, target=target, asked=settings.run_target)
-        raise UsageError(text, _("Ask its own target: --target {target}", target=target))
+        raise UsageError(text, _("Ask its own target: {--target:{target}}", target=target))
     records: list[tuple[str, RowRecord, int, tuple[str, ...]]]
     in_file = {(each.appid, each.env): each for each in merchants}
     if line:

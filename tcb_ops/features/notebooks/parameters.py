@@ -209,7 +209,7 @@ def check_output(source: Source, out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out).close()
     except OSError as error:
-        text = _("--out {out}: {why}. Choose another folder; nothing was run.")
+        text = _("{--out} {out}: {why}. Choose another folder; nothing was run.")
         raise UsageError(text.format(out=out, why=system_reason(error))) from None
     dest = out / f"{source.name}.ipynb"
     if not dest.exists():
@@ -218,6 +218,6 @@ def check_output(source: Source, out: Path) -> None:
         if not dest.samefile(source.file) and "tcb_ops" in open_notebook(dest).content.metadata:
             return
     text = _(
-        "{dest} already exists and was not written by this command. Choose another --out; nothing was run."
+        "{dest} already exists and was not written by this command. Choose another {--out}; nothing was run."
     )
     raise UsageError(text.format(dest=dest))

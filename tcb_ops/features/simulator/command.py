@@ -61,7 +61,7 @@ def simulate(port: int, faults: str | None, store: str | None, *, common: Common
 
     def ready() -> None:
         console.print(simulator.base)
-        text = _("The simulator is ready: use --target {base}. Press Ctrl-C to stop it.")
+        text = _("The simulator is ready: use {--target} {base}. Press Ctrl-C to stop it.")
         console.info(text.format(base=simulator.base))
 
     serve(simulator, ready)

@@ -274,9 +274,9 @@ def _date(now: int) -> str:
 
 
 def _no_port(port: int, error: OSError) -> Text:
-    text = _("Port {port} cannot be opened on 127.0.0.1 ({why}): choose another with --port.")
+    text = _("Port {port} cannot be opened on 127.0.0.1 ({why}): choose another with {--port}.")
     if error.errno == errno.EADDRINUSE:
         text = _(
-            "Port {port} is in use by another program: choose another with --port, or 0 for any free one."
+            "Port {port} is in use by another program: choose another with {--port}, or 0 for any free one."
         )
     return text.format(port=port, why=system_reason(error))

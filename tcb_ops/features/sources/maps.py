@@ -46,14 +46,14 @@ def _pair(item: str, root: str | Path | None) -> tuple[str, str]:
     prefix = prefix.strip().replace("\\", "/").rstrip("/").casefold()
     target = target.strip()
     if not equals or not prefix or not target:
-        text = _("--map {item}: write it as THERE=HERE, e.g. D:\\素材=/data/素材")
+        text = _("{--map} {item}: write it as THERE=HERE, e.g. D:\\素材=/data/素材")
         raise UsageError(text.format(item=shown(item)))
     if root is None:
         return prefix, ""
     real = os.path.realpath(root)
     inside = os.path.realpath(os.path.join(real, target))  # noqa: PTH118  a Path would keep less of it
     if os.path.commonpath([real, inside]) != real:
-        text = _("--map {item}: {target} is not below the root {root}; choose a --root that contains it")
+        text = _("{--map} {item}: {target} is not below the root {root}; choose a {--root} that contains it")
         raise UsageError(text.format(item=shown(item), target=shown(target), root=shown(str(root))))
     below = os.path.relpath(inside, real).replace(os.sep, "/")
     return prefix, "" if below == "." else below

@@ -180,7 +180,7 @@ def upload_of(run: str | Run, settings: Settings, parameter: str = "run") -> Run
     if subject.target != target:
         text = _("Run {id} went to {target}, and now the target is {run_target}.")
         text = text.format(id=subject.id, target=subject.target, run_target=target)
-        raise UsageError(text, _("Give its target with --target."))
+        raise UsageError(text, _("Give its target with {--target}."))
     return subject
 
 

@@ -244,7 +244,7 @@ def list_(source: str, out: str, *, scanning: ScanOptions, common: CommonOptions
             for problem in unique.values()
         ]
         show_problems(console, str(scanned.folder), problems)
-        text = _("No list was written: rename these files, or change --path; {{rel}} keeps all apart.")
+        text = _("No list was written: rename these files, or change {--path}; {{rel}} keeps all apart.")
         console.warn(text)
         refused = InputError(text, str(scanned.folder), problems)
         refused.shown = True
@@ -268,7 +268,7 @@ def list_(source: str, out: str, *, scanning: ScanOptions, common: CommonOptions
             size=format_size(batch.total_bytes),
         )
     )
-    purpose = _("Check it, then upload it (LIVE; to rehearse, add --target simulator):")
+    purpose = _("Check it, then upload it (LIVE; to rehearse, add {--target:simulator}):")
     purpose = _("Check it, then run:") if settings.on_loopback else purpose
     words = ("upload", str(dest.absolute()), "--root", str(base.absolute()))
     console.suggest(purpose, command(settings, *words))
@@ -313,7 +313,7 @@ def files_(what: str, path: str, out: Path | None, *, repair: bool, common: Comm
         if first:
             console.print(AlignedTable(_file_cells(first, settings)))
     if len(stored) > len(first):
-        console.warn(_("Only the first {n:,} are shown. --out FILE.csv writes all.", n=len(first)))
+        console.warn(_("Only the first {n:,} are shown. {--out} FILE.csv writes all.", n=len(first)))
     return 0
 
 
@@ -357,7 +357,7 @@ def print_left_out(console: Console, scanned: ScannedFiles) -> None:
     for count, what in (
         (scanned.junk, _("hidden or temporary")),
         (scanned.own, _("tcb-ops's own")),
-        (scanned.excluded, _("by --include and --exclude")),
+        (scanned.excluded, _("by {--include} and {--exclude}")),
     ):
         if count:
             console.info(_("Skipped, {what}: {count:,}", what=what, count=count))
@@ -407,7 +407,7 @@ def sync(command: RunCommand, folder: str, *, deletes: bool, scanning: ScanOptio
             if plan.gone.count > plan.batch.count and not command.which.yes:
                 text = _("More files are gone from {folder} than are left. Is it the right folder?")
                 text = text.format(folder=folder)
-                raise UsageError(text, _("Nothing was sent. To delete them anyway: --yes"))
+                raise UsageError(text, _("Nothing was sent. To delete them anyway: {--yes}"))
             scope = scope_of_list(plan.gone)
             _ask(command, DELETE, scope, _("To be deleted: {text}", text=scope.text))
         with _suggested_again(command, _words_again(command, plan, scanning, deletes=deletes)):

@@ -84,7 +84,7 @@ def scan(
     name = shown(str(source))
     text = _(
         "{source}: no file remains (hidden or temporary: {junk:,}; tcb-ops's own: {ours:,}; excluded by "
-        "--include and --exclude: {excluded:,})"
+        "{--include} and {--exclude}: {excluded:,})"
     )
     raise UsageError(text.format(source=name, junk=junk, ours=own_files, excluded=excluded))
 
@@ -170,7 +170,7 @@ def select_targets(merchants: Merchants, to: Sequence[str]) -> tuple[Merchant, .
         lines = _all(merchants, name) if name in {ALL, ALL_ENVS} else [_one(merchants, name)]
         targets |= {(line.appid, line.env): line for line in lines}
     if not targets:
-        raise UsageError(_("--to selects no merchant: all of them have left"))
+        raise UsageError(_("{--to} selects no merchant: all of them have left"))
     return tuple(targets.values())
 
 
@@ -184,8 +184,8 @@ def _one(merchants: Merchants, name: str) -> Merchant:
         case Unresolved(_column, message, fix):
             pass
         case None:
-            message, fix = _("excluded by --where"), _("choose another, or change --where")
-    raise UsageError(_("--to {asked}: {message}; {fix}", asked=shown(name), message=message, fix=fix))
+            message, fix = _("excluded by {--where}"), _("choose another, or change {--where}")
+    raise UsageError(_("{--to} {asked}: {message}; {fix}", asked=shown(name), message=message, fix=fix))
 
 
 def _all(merchants: Merchants, name: str) -> list[Merchant]:
@@ -202,7 +202,7 @@ def _all(merchants: Merchants, name: str) -> list[Merchant]:
             ambiguous.append(list_lines(group))
     if ambiguous:
         text = _(
-            "--to {name}: mark one of these default=yes in the merchants file, or narrow it with --where: {listed}"
+            "{--to} {name}: mark one of these default=yes in the merchants file, or narrow it with {--where}: {listed}"
         )
         raise UsageError(text.format(name=name, listed="; ".join(ambiguous[:5])))
     return targets
@@ -248,7 +248,7 @@ def _fields_of(text: str) -> set[str]:
         parsed = [("", None, "", None)]
     if any(field not in FIELDS or spec or conversion for _literal, field, spec, conversion in parsed):
         fields = " ".join(f"{{{field}}}" for field in FIELDS)
-        problem = _("--path {text}: the fields in braces must be of {fields}")
+        problem = _("{--path} {text}: the fields in braces must be of {fields}")
         raise UsageError(problem.format(text=shown(text), fields=fields))
     return {str(field) for _literal, field, _spec, _conversion in parsed}
 

@@ -202,7 +202,7 @@ def _not_ours(ledger: Ledger, spec: RunSpec, target: str, *, foreign: bool) -> T
     listed = as_lines([head, *(f"{sanitize(row.env)}  {sanitize(row.path)}" for row in first), *more])
     if not foreign:
         refused = as_lines((listed, _("Nothing was deleted.")))
-        raise UsageError(refused, _("To delete them as well: --foreign"))
+        raise UsageError(refused, _("To delete them as well: {--foreign}"))
     return listed
 
 
@@ -400,8 +400,8 @@ def check_resumed_backup(run: RunRecord, backup: str) -> None:
     if os.path.realpath(backup) not in folders:
         raise UsageError(
             _(
-                "Run {id} is unfinished, and was not started with this --backup. To resume it as it was started, leave "
-                "--backup out; --new-run starts another run.",
+                "Run {id} is unfinished, and was not started with this {--backup}. To resume it as it was started, leave "
+                "{--backup} out; {--new-run} starts another run.",
                 id=run.id,
             ),
         )

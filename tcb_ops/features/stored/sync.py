@@ -93,7 +93,7 @@ def plan_sync(
     scanned = scan(Path(folder), include=include, exclude=exclude, own=own)
     targets, template = select_targets(merchants, to), PathTemplate(path, "")
     if template.dated:
-        raise UsageError(_("--path with {{date}}: every day all files would be new. Leave {{date}} out."))
+        raise UsageError(_("{--path} with {{date}}: every day all files would be new. Leave {{date}} out."))
     root = scanned.folder.resolve()
     name = f"sync-{root.name or 'root'}-{sha256(str(root).encode()).hexdigest()[:6]}"
     source = Path(settings.reports) / f"{name}.csv"

@@ -103,7 +103,7 @@ def row_urls(
     if run.record.target != settings.run_target:
         text = _("Run {id} went to {target}, and now the target is {run_target}.")
         text = text.format(id=run.id, target=run.record.target, run_target=settings.run_target)
-        raise UsageError(text, _("Give its target with --target."))
+        raise UsageError(text, _("Give its target with {--target}."))
     owners = {(each.appid, each.env): each.owner for each in environments}
     stored = {each: Stored(*each[:2], owners[each[:2]], each[2]) for each in files if each[2]}
     until = _until(settings)

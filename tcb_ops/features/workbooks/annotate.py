@@ -106,7 +106,7 @@ def mark_workbook(
     rate = replace(LIST_COLUMNS, given=columns).rate
     with open_bytes(original) as raw, readable(original):
         if not is_workbook(raw):
-            what = _("--mark needs a workbook (.xlsx); {name} is text.", name=original.name)
+            what = _("{--mark} needs a workbook (.xlsx); {name} is text.", name=original.name)
             raise UsageError(what, _("Its fix-me file has the rows with problems, and what to fix in each."))
         name = list_sheet(Book(raw), rate, sheet).name
         table = read_workbook(raw, rate, sheet=name, header_line=header_row, rows="all")
@@ -328,7 +328,7 @@ def _groups(
     )
     if not column or not name:
         headers = ", ".join(f"'{shown(header, 40)}'" for header in listed.headers if header)
-        text = _("--split-by {wanted}: the list has no such column; it has {listed}.")
+        text = _("{--split-by} {wanted}: the list has no such column; it has {listed}.")
         raise UsageError(text.format(wanted=shown(name, 40), listed=headers))
     top_of: dict[int, int] = {}
     for area in sheet.merged_cells.ranges:
@@ -385,7 +385,7 @@ def own_list(reader: LedgerReader, run: RunRecord, original: Path) -> ListSheet:
     with open_bytes(original) as raw, readable(original):
         if not is_workbook(raw):
             text = _(
-                "--into needs the workbook (.xlsx) that was the run's list; {original} is not a workbook. The "
+                "{--into} needs the workbook (.xlsx) that was the run's list; {original} is not a workbook. The "
                 "report's results.csv has every row of the list: tcb-ops report {id}"
             )
             raise UsageError(text.format(original=original, id=run.id))
@@ -432,10 +432,10 @@ def find_list(book: Book, reader: LedgerReader, run: RunRecord) -> ListSheet:
 def _free(dest: Path) -> None:
     if os.path.lexists(dest):
         what = _("{dest} already exists, and is not overwritten.", dest=dest)
-        raise UsageError(what, _("Remove it, or choose another location with --out."))
+        raise UsageError(what, _("Remove it, or choose another location with {--out}."))
     if not dest.parent.is_dir():
         what = _("{dest}: there is no folder {parent}.", dest=dest, parent=dest.parent)
-        raise UsageError(what, _("Create it, or choose another location with --out."))
+        raise UsageError(what, _("Create it, or choose another location with {--out}."))
 
 
 @contextmanager
@@ -452,4 +452,4 @@ def _disk_errors(dest: Path) -> Iterator[None]:
         yield
     except OSError as error:
         text = _("{dest} could not be written: {why}.", dest=dest, why=system_reason(error))
-        raise StoppedError(text, _("Free disk space, or choose another location with --out.")) from None
+        raise StoppedError(text, _("Free disk space, or choose another location with {--out}.")) from None

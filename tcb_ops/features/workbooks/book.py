@@ -519,7 +519,7 @@ def _visible(records: Iterable[Record], hidden: Collection[int]) -> Iterator[Rec
     yield from (record for record in records if record[0] not in hidden)
     message = _("hidden rows: {hidden_rows:,}, the first is row {first_hidden}")
     message = message.format(hidden_rows=len(hidden), first_hidden=min(hidden))
-    fix = _("include them with --rows all, exclude them with --rows visible, or unhide or delete them")
+    fix = _("include them with {--rows:all}, exclude them with {--rows:visible}, or unhide or delete them")
     raise BrokenTableError(file_problem(message, fix, answer="rows"))
 
 
@@ -531,7 +531,7 @@ def list_sheet(book: Book, rate: Rate, name: str = "") -> Sheet:
     named = [s for s in sheets if s.name == name] or [s for s in sheets if fold(s.name) == fold(name)]
     if len(named) == 1:
         return named[0]
-    message = _("--sheet {name}: there is no such sheet; there are {listed}")
+    message = _("{--sheet} {name}: there is no such sheet; there are {listed}")
     message = message.format(name=shown(name, 40), listed=quoted_names(sheet.name for sheet in sheets))
     raise BrokenTableError(file_problem(message, _("choose one of these")))
 
@@ -550,7 +550,7 @@ def _detected(book: Book, rate: Rate) -> Sheet:
     names = [sheet.name for sheet in candidates]
     message = _("several sheets might be the list: {listed}", listed=quoted_names(names))
     fix = _(
-        "select the right one with --sheet '{first}', and its columns with --column path=HEADER if they have other names",
+        "select the right one with {--sheet} '{first}', and its columns with {--column:path=HEADER} if they have other names",
         first=shown(max(candidates, key=lambda sheet: len(heads.get(sheet, ()))).name, 40),
     )
     raise BrokenTableError(file_problem(message, fix))

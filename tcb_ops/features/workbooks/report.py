@@ -136,7 +136,7 @@ class _Report:
         if run.parent:
             yield _("retries run"), run.parent
         if run.environments:
-            yield _("environments selected with --where"), f"{len(run.environments):,}"
+            yield _("environments selected with {--where}"), f"{len(run.environments):,}"
         yield _("target"), run.target
         yield _("list"), run.list_name
         yield _("SHA-256 of the list"), run.list_sha256
