@@ -356,7 +356,7 @@ def _unknown(column: Column, value: str, merchants: Merchants, near: Near) -> Un
         message = detail(DetailCode.MERCHANT_UNKNOWN, name=name)
     file: Text | str = merchants.source or "merchants.csv"
     if Path(merchants.source).parent == SAMPLE:  # the program's own folder
-        file = _("the merchants.csv of a rehearsal (tcb-ops init --practice DIR)")
+        file = _("the merchants.csv of a rehearsal (`tcb-ops init --practice DIR`)")
     fix = _("check it, or add it to {file}", file=file)
     if like:
         fix = _("did you mean {like}? Otherwise add it to {file}", like=like, file=file)

@@ -63,6 +63,19 @@ def test_a_translation_has_the_placeholders_of_its_message():
     assert different == []
 
 
+def test_a_message_names_an_option_by_its_placeholder():
+    """So that Python and panels name what they have; the command line's help, and commands in backticks, are as they stand."""
+    of_code = [
+        text
+        for message in extracted()
+        if any(file.startswith("tcb_ops/") for file, _line in message.locations)
+        for text in (message.id if message.pluralizable else [message.id])
+    ]
+    assert len(of_code) > 500
+    named = [text for text in of_code if re.search(r"(?<![{`\w-])--[a-z]", re.sub("`[^`]*`", "", text))]
+    assert sorted(named) == ["More: --help-all"]
+
+
 def test_the_compiled_catalogue_is_that_of_the_texts():
     assert PO.with_suffix(".mo").read_bytes() == compiled(translated()), "run `make messages`"
 

@@ -28,7 +28,7 @@ from tcb_ops.features.evidence.verify import check_report
 from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.ledger.ledger import Ledger
 from tcb_ops.ledger.records import Usage
-from tcb_ops.model import Outcome, Reason, RowEnd
+from tcb_ops.model import Outcome, Reason, RowEnd, RunSettings
 from tcb_ops.reports import export
 from tcb_ops.reports.export import check_destination
 from tcb_ops.secrets import CHUNK, find_leak
@@ -384,7 +384,7 @@ def test_a_secret_among_the_operator_s_own_texts_is_masked_and_keeps_no_report_b
 
 def test_a_report_that_would_hold_a_secret_is_not_finished(a_run, tmp_path):
     clean = RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=85088)
-    reported = a_run([clean], settings={"access_token": "80_AbCdEfGhIjKl"})
+    reported = a_run([clean], settings=RunSettings(selection=(("access_token", "80_AbCdEfGhIjKl"),)))
     with pytest.raises(StoppedError) as refused:
         reported.export(tmp_path / "out")
     result = refused.value.text

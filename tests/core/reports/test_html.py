@@ -18,7 +18,7 @@ from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.kinds import all_kinds
 from tcb_ops.ledger.records import EnvRecord
 from tcb_ops.ledger.run_view import merged_run
-from tcb_ops.model import Outcome, Owner, Reason, RowEnd
+from tcb_ops.model import Outcome, Owner, Reason, RowEnd, RunSettings
 
 EVIL = '<script>alert("x")</script>'
 
@@ -121,7 +121,7 @@ def test_text_from_outside_is_escaped_wherever_it_comes_from(a_run, tmp_path):
         list_name=EVIL,
         root=EVIL,
         parent=EVIL,
-        settings={EVIL: EVIL},
+        settings=RunSettings(cluster=EVIL, backup=EVIL),
     )
     reported.ledger.stop(reported.run, stop_reason(StoppedError(Bilingual(EVIL, EVIL))))
     page, html = page_of(reported, tmp_path)

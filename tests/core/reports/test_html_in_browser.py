@@ -18,7 +18,7 @@ from tcb_ops.errors import StoppedError
 from tcb_ops.features.notebooks.printing import CHROMIUM, find_chromium, write_pdf
 from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.ledger.records import EnvRecord
-from tcb_ops.model import Outcome, Owner, Reason, RowEnd
+from tcb_ops.model import Outcome, Owner, Reason, RowEnd, RunSettings
 from tcb_ops.reports.formats.html import page as page_of
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.settings import Settings
@@ -206,7 +206,7 @@ def test_planted_html_and_script_are_only_text(a_run, look, tmp_path):
         finished=False,
         places=(EnvRecord(0, EVIL, EVIL, EVIL, Owner.MERCHANT, left=False),),
         path=f"{EVIL}{{line}}",
-        note=EVIL, operator=EVIL, host=EVIL, list_name=EVIL, root=EVIL, parent=EVIL, settings={EVIL: EVIL},
+        note=EVIL, operator=EVIL, host=EVIL, list_name=EVIL, root=EVIL, parent=EVIL, settings=RunSettings(cluster=EVIL, backup=EVIL),
     )  # fmt: skip
     reported.ledger.stop(reported.run, stop_reason(StoppedError(Bilingual(EVIL, EVIL))))
     file = reported.export(tmp_path / "out") / "report.html"

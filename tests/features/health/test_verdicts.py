@@ -21,7 +21,6 @@ from tcb_ops.features.health.verdicts import (
 )
 from tcb_ops.hooks import features
 from tcb_ops.i18n import Lang, verbatim
-from tcb_ops.ledger.records import ANSWERS
 from tcb_ops.model import Merchant, Owner
 
 TEA, OWN = Merchant("wxtea", "茶{env}<b>", "tea-1"), Merchant("wxp", "平台", "own-1", owner=Owner.PLATFORM)
@@ -107,7 +106,7 @@ TABLE = [
 
 
 def read(line):
-    return kept_verdicts({ANSWERS: {"verdicts": [line]}})
+    return kept_verdicts({"verdicts": [line]})
 
 
 @pytest.mark.parametrize(("rows", "environments", "quota", "info", "others", "cause"), TABLE)
