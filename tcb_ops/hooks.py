@@ -253,8 +253,8 @@ class Feature:
 
     kinds: Mapping[str, str] = field(default_factory=dict)
     """Kinds of runs, by their names in the ledger."""
-    commands: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Commands of the command line, by section of the help (run, stored, health, inspect, setup, notebooks)."""
+    commands: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Commands of the command line, by section of the help (run, stored, health, inspect, setup, notebooks): short helps by names."""
     settings: Mapping[str, str] = field(default_factory=dict)
     """Sections of the settings (`tcb_ops.settings.Section`), by name."""
     hooks: Sequence[Hooks] = ()

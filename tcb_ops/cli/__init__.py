@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import fields, is_dataclass
 from functools import cache
-from importlib.util import find_spec
 from inspect import cleandoc
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
@@ -141,14 +140,6 @@ class Commands(Mapping[str, click.Command]):
     def __len__(self) -> int:
         return len(self._places)
 
-    def short_help(self, name: str) -> str:
-        """Return a command's short help, translated: from its compiled function, as an import takes far longer."""
-        module, _colon, function = self._places[name].partition(":")
-        loader: Any = getattr(find_spec(module), "loader", None)
-        compiled = loader.get_code(module).co_consts
-        code = next(each for each in compiled if getattr(each, "co_name", "") == function)
-        return _short_help(paragraphs(code.co_consts[0]))
-
 
 class Group(_TwoHelps, click.Group):
     """A group of commands that are loaded, and translated, when they are asked for; shared options may precede their names."""
@@ -227,8 +218,9 @@ def paragraphs(text: str) -> list[str]:
     return [" ".join(lines.split()) for lines in cleandoc(text).split("\n\n")] if text else []
 
 
-def _short_help(described: list[str]) -> str:
-    return gettext.gettext(described[0]).rstrip("。.") if described else ""
+def short_help(described: str) -> str:
+    """Return the first sentence of a command's help as a list of commands shows it, translated."""
+    return gettext.gettext(described).rstrip("。.") if described else ""
 
 
 def translated(command: click.Command) -> click.Command:
@@ -240,7 +232,10 @@ def translated(command: click.Command) -> click.Command:
     if isinstance(made, click.Group):
         made.subcommand_metavar = gettext.gettext(N_("COMMAND [ARGS]..."))
     described = paragraphs(command.help or "")
-    made.help, made.short_help = "\n\n".join(map(gettext.gettext, described)), _short_help(described)
+    made.help, made.short_help = (
+        "\n\n".join(map(gettext.gettext, described)),
+        short_help(next(iter(described), "")),
+    )
     made.params = [copy(param) for param in command.params]
     for param in made.params:
         if isinstance(param, click.Option) and param.help:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from tcb_ops.i18n import Text, _, pgettext
 from tcb_ops.kinds import Kind, row_count
-from tcb_ops.lists.row_files import content_type_of
 from tcb_ops.model import Outcome, Row, RunSettings, Want
 
 if TYPE_CHECKING:
@@ -84,6 +83,8 @@ class UploadKind(ListKind):
 
     def stored_headers(self, row: Row) -> tuple[str | None, str | None]:
         """Return the object's headers; a type that the list does not give is that of the extension."""
+        from tcb_ops.lists.row_files import content_type_of
+
         return row.content_type or content_type_of(row.path, row.file), row.cache_control
 
 

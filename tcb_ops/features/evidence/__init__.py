@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from tcb_ops.hooks import ComparisonHooks, Feature, lazily
+from tcb_ops.i18n import N_
 
 if TYPE_CHECKING:
     from tcb_ops.features.evidence import diffs as _diffs
@@ -11,7 +12,14 @@ else:
 
 FEATURE = Feature(
     commands={
-        "inspect": ["tcb_ops.features.evidence.command:diff", "tcb_ops.features.evidence.command:verify"]
+        "inspect": {
+            "tcb_ops.features.evidence.command:diff": N_(
+                "Compare two runs: newly broken, fixed, still broken."
+            ),
+            "tcb_ops.features.evidence.command:verify": N_(
+                "Check that a report folder is what was exported."
+            ),
+        },
     },
     hooks=[ComparisonHooks(compare=_diffs.compare)],
 )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tcb_ops.details import DetailCodes
 from tcb_ops.hooks import AuditHooks, DiagnosisHooks, Feature, lazily
-from tcb_ops.i18n import _
+from tcb_ops.i18n import N_, _
 from tcb_ops.model import Outcome, Reason
 
 _ROOM = "tcb_ops.features.health"
@@ -42,14 +42,29 @@ FEATURE = Feature(
         "notify": f"{_ROOM}.settings:NotifySettings",
     },
     commands={
-        "health": [
-            f"{_ROOM}.audit_command:audit",
-            f"{_ROOM}.audit_command:notify",
-            f"{_ROOM}.why_command:why",
-            f"{_ROOM}.why_command:explain",
-            f"{_ROOM}.call_command:call",
-        ],
-        "setup": [f"{_ROOM}.doctor_command:doctor", f"{_ROOM}.merchants_command:merchants"],
+        "health": {
+            "tcb_ops.features.health.audit_command:audit": N_(
+                "Check whether each environment is healthy, and if not, why."
+            ),
+            "tcb_ops.features.health.audit_command:notify": N_(
+                "Send an audit's message to every [[notify]] of the settings."
+            ),
+            "tcb_ops.features.health.why_command:why": N_(
+                "Ask WeChat why rows did not succeed, and say who must act."
+            ),
+            "tcb_ops.features.health.why_command:explain": N_("Explain what a code means and what to do."),
+            "tcb_ops.features.health.call_command:call": N_(
+                "Call an interface of the platform with a merchant's token."
+            ),
+        },
+        "setup": {
+            "tcb_ops.features.health.doctor_command:doctor": N_(
+                "Check machine, files, tokens and target; suggest fixes."
+            ),
+            "tcb_ops.features.health.merchants_command:merchants": N_(
+                "Keep the merchants file; check which merchants are ready."
+            ),
+        },
     },
     reasons="features/health/reasons.csv",
     hooks=[

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from tcb_ops.hooks import Feature, SimulatorHooks, lazily
+from tcb_ops.i18n import N_
 
 if TYPE_CHECKING:
     from tcb_ops.features.simulator import sample as _sample
@@ -13,10 +14,12 @@ else:
 FEATURE = Feature(
     settings={"simulator": "tcb_ops.features.simulator.settings:SimulatorSettings"},
     commands={
-        "notebooks": [
-            "tcb_ops.features.simulator.command:simulate",
-            "tcb_ops.features.simulator.command:demo",
-        ]
+        "notebooks": {
+            "tcb_ops.features.simulator.command:simulate": N_(
+                "Serve a simulation of the platform and of COS."
+            ),
+            "tcb_ops.features.simulator.command:demo": N_("Run everything against the simulator."),
+        },
     },
     hooks=[
         SimulatorHooks(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from tcb_ops.details import DetailCodes
 from tcb_ops.hooks import BackupHooks, Feature, StoredHooks, lazily
-from tcb_ops.i18n import _, pgettext
+from tcb_ops.i18n import N_, _, pgettext
 from tcb_ops.model import Outcome, Reason
 
 
@@ -86,11 +86,22 @@ FEATURE = Feature(
         "undo": "tcb_ops.features.stored.kinds:UNDO",
     },
     commands={
-        "run": ["tcb_ops.features.stored.command:list_"],
-        "stored": [
-            f"tcb_ops.features.stored.command:{name}"
-            for name in ("sync", "files_", "confirm", "undo", "delete")
-        ],
+        "run": {
+            "tcb_ops.features.stored.command:list_": N_("Make a path list of a file or a folder."),
+        },
+        "stored": {
+            "tcb_ops.features.stored.command:sync": N_("Upload what is new or changed in a folder."),
+            "tcb_ops.features.stored.command:files_": N_(
+                "Show what runs stored in an environment, and what became of it."
+            ),
+            "tcb_ops.features.stored.command:confirm": N_("Confirm that uploaded files are there."),
+            "tcb_ops.features.stored.command:undo": N_(
+                "Undo an upload: restore what it overwrote, delete what it added."
+            ),
+            "tcb_ops.features.stored.command:delete": N_(
+                "Delete uploaded files from the merchants' environments."
+            ),
+        },
     },
     reasons="features/stored/reasons.csv",
     hooks=[

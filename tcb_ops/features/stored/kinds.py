@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tcb_ops.engine.next_commands import command, retry, upload_options
 from tcb_ops.features.stored import StoredOutcome, StoredReason
 from tcb_ops.i18n import Text, _, as_list, pgettext
 from tcb_ops.kinds import Kind, row_count
@@ -62,6 +61,8 @@ class _StoredKind(Kind):
     def next_command(
         self, settings: Settings, run: RunRecord, actions: Sequence[NextAction]
     ) -> tuple[Text, list[str]] | None:
+        from tcb_ops.engine.next_commands import retry
+
         rows = sum(
             action.retried
             for action in actions
@@ -99,6 +100,8 @@ class ConfirmKind(_StoredKind):
         self, settings: Settings, run: RunRecord, actions: Sequence[NextAction]
     ) -> tuple[Text, list[str]] | None:
         """Return a retry, else an upload of the files that are missing or differ."""
+        from tcb_ops.engine.next_commands import command, upload_options
+
         again = super().next_command(settings, run, actions)
         to_upload = (StoredOutcome.ABSENT, StoredOutcome.DIFFERENT, StoredOutcome.FOREIGN)
         missing = sum(action.group.outcomes.get(outcome, 0) for action in actions for outcome in to_upload)

@@ -6,9 +6,11 @@ import click
 import pytest
 from workspace import TEA, many
 
-from tcb_ops.cli.main import cli, run
+from tcb_ops.cli import paragraphs
+from tcb_ops.cli.main import _SECTIONS, _references, cli, run
 from tcb_ops.engine.next_commands import _NOT_TAKEN
 from tcb_ops.features.simulator.faults import Fault
+from tcb_ops.hooks import load
 from tcb_ops.kinds import all_kinds
 
 MOST_LINES = 24
@@ -35,6 +37,11 @@ def options(command):
 
 COMMANDS = commands(cli)
 SINGLE = {name: command for name, command in COMMANDS.items() if not isinstance(command, click.Group)}
+
+
+def test_a_command_is_listed_with_the_first_sentence_of_its_help():
+    listed = {name: text for section in _SECTIONS for name, text in _references(section).items()}
+    assert {name: paragraphs(load(name).help)[0] for name in listed} == listed
 
 
 @pytest.mark.parametrize("lang", ["en", "zh"])

@@ -8,5 +8,5 @@ OPEN = Outcome.define("open", verbatim("open"), 40, succeeded=True)
 SHUT = Outcome.define("shut", verbatim("shut"), 41, retried=True)
 FEATURE = Feature(
     kinds={"look": f"{__name__}.kind:LOOK"},
-    commands={"run": [f"{__name__}.command:look"]},
+    commands={"run": {f"{__name__}.command:look": "Look whether the environments of a list are open."}},
 )
