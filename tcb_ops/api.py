@@ -26,6 +26,7 @@ from tcb_ops.hooks import BackupHooks, needed
 from tcb_ops.i18n import _, as_list
 from tcb_ops.kinds import ANY_KIND, kind_names
 from tcb_ops.lists.row_files import source_check
+from tcb_ops.model import OnBad, Rows
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.settings import Settings
 from tcb_ops.start import (
@@ -49,9 +50,8 @@ if TYPE_CHECKING:
     from tcb_ops.engine.plan import RunSpec
     from tcb_ops.ledger.ledger import Ledger
     from tcb_ops.ledger.records import RunRecord
-    from tcb_ops.lists.batch import Batch, OnBad
+    from tcb_ops.lists.batch import Batch
     from tcb_ops.lists.merchants import Merchants
-    from tcb_ops.lists.table import Rows
 
 _SECONDS_PER_DAY = 86_400
 

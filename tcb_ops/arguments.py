@@ -11,7 +11,6 @@ import types
 from collections.abc import Callable, Iterable, Mapping
 from enum import EnumType
 from functools import cache, wraps
-from importlib import import_module
 from inspect import Parameter, Signature, signature, unwrap
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, SupportsIndex, TypeVar, Union, get_args, get_origin
@@ -22,20 +21,6 @@ from tcb_ops.model import Outcome
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
-_HOMES = {
-    "Batch": "lists.batch",
-    "MayResume": "start",
-    "Merchants": "lists.merchants",
-    "OnBad": "lists.batch",
-    "OnProgress": "start",
-    "Rows": "lists.table",
-    "RunLimits": "engine.limits",
-    "Selection": "model",
-    "Settings": "settings",
-    "Tally": "ledger.records",
-    "TokenSource": "wechat.tokens",
-}
-"""The modules of the types that the functions' own modules import for type checkers only."""
 _LARGEST = 10**18
 """Every database can hold and compare what is smaller."""
 
@@ -50,7 +35,7 @@ def checked(function: Callable[_P, _R]) -> Callable[_P, _R]:
 
     @cache
     def kinds() -> dict[str, Any]:
-        return _kinds(takes, unwrap(function).__globals__)
+        return _kinds(takes, {**_options_module(function), **unwrap(function).__globals__})
 
     @wraps(function)
     def call(*args: _P.args, **options: _P.kwargs) -> _R:
@@ -75,13 +60,10 @@ def checked(function: Callable[_P, _R]) -> Callable[_P, _R]:
 
 def _signature(function: Callable[..., Any]) -> Signature:
     """Return a function's signature, with the keywords of `**options: Unpack[…]` one by one."""
-    takes = signature(function)
-    takes = takes.replace(return_annotation=function.__annotations__["return"])
-    parameters = list(takes.parameters.values())
-    if not parameters or parameters[-1].kind is not Parameter.VAR_KEYWORD:
+    takes = signature(function).replace(return_annotation=function.__annotations__["return"])
+    if (shared := _shared_options(function)) is None:
         return takes
-    options = parameters.pop().annotation.removeprefix("Unpack[").removesuffix("]")
-    shared = unwrap(function).__globals__[options]
+    *parameters, _options = takes.parameters.values()
     for name, annotation in shared.__annotations__.items():
         text = annotation.__forward_arg__
         default = {"str": "", "str | Selection": "", "bool": False}.get(text)
@@ -89,22 +71,36 @@ def _signature(function: Callable[..., Any]) -> Signature:
     return takes.replace(parameters=parameters)
 
 
+def _shared_options(function: Callable[..., Any]) -> Any:
+    """Return the TypedDict of a function's `**options: Unpack[…]`; None without them."""
+    parameters = [*signature(function).parameters.values()]
+    if not parameters or parameters[-1].kind is not Parameter.VAR_KEYWORD:
+        return None
+    return unwrap(function).__globals__[parameters[-1].annotation.removeprefix("Unpack[").removesuffix("]")]
+
+
+def _options_module(function: Callable[..., Any]) -> Mapping[str, Any]:
+    shared = _shared_options(function)
+    return {} if shared is None else vars(sys.modules[shared.__module__])
+
+
 def _kinds(takes: Signature, hints: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the types of the parameters; `object` for one whose type is not known at run time."""
-    names: dict[str, Any] = {"pd": sys.modules.get("pandas", types.SimpleNamespace(DataFrame=_NoPandas))}
+    """Return the types of the parameters. A class that is imported for type checkers only is known by its name."""
+    names: dict[str, Any] = {"pd": types.SimpleNamespace(DataFrame=_ByName("DataFrame", (), {}))}
     annotations = {name: parameter.annotation for name, parameter in takes.parameters.items()}
     annotations = {name: text if isinstance(text, str) else "object" for name, text in annotations.items()}
     for name in {word for text in annotations.values() for word in re.findall(r"\w+", text)}:
-        if name in _HOMES:
-            names[name] = getattr(import_module(f"tcb_ops.{_HOMES[name]}"), name)
-        elif name not in names and name not in hints and not hasattr(builtins, name):
-            names[name] = object
+        if name not in names and name not in hints and not hasattr(builtins, name):
+            names[name] = _ByName(name, (), {})
     # Annotations of this package, written out as text by `from __future__ import annotations`.
     return {name: eval(text, {**hints, **names}) for name, text in annotations.items()}  # noqa: S307
 
 
-class _NoPandas:
-    """The type of a DataFrame where pandas is not loaded: nothing has it."""
+class _ByName(type):
+    """Stands for a class that is not imported here: the instances of a class of its name are its own."""
+
+    def __instancecheck__(cls, value: object) -> bool:
+        return any(each.__name__ == cls.__name__ for each in type(value).__mro__)
 
 
 def _fits(value: Any, kind: Any) -> bool:

@@ -14,7 +14,7 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Protocol, TypeVar, runtime_checkable
 
 from tcb_ops.errors import MissingFeatureError
 from tcb_ops.i18n import Text, _
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from tcb_ops.ledger.reader import LedgerReader
     from tcb_ops.ledger.records import EnvRecord, LaterChange, RunRecord
     from tcb_ops.lists.row_files import SourceCheck
-    from tcb_ops.lists.table import Rate, Rows, Table
-    from tcb_ops.model import Merchant, Outcome, Problem, Row, RunSettings, Secret
+    from tcb_ops.lists.table import Rate, Table
+    from tcb_ops.model import Merchant, Outcome, Problem, Row, Rows, RunSettings, Secret
     from tcb_ops.panels.context import PanelContext
     from tcb_ops.panels.controls import Worker
     from tcb_ops.panels.notebook_panels import PanelOptions
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from tcb_ops.run import Run, RunHandle
     from tcb_ops.settings import Settings
     from tcb_ops.wechat.local_files import Body
-    from tcb_ops.wechat.tokens import TokenSource
+    from tcb_ops.wechat.tokens import Token
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +85,22 @@ class WechatVerdict(Protocol):
     @property
     def message(self) -> Text | None:
         """What to tell the merchant; None where it need not act."""
+
+
+@runtime_checkable
+class TokenSource(Protocol):
+    """A source of access tokens by appid."""
+
+    async def token(self, appid: str, refused: Secret | None = None) -> Token:
+        """Return the appid's token; look it up again if `refused` is the one that failed.
+
+        The component token is the token of the component's own appid. Raises TokenError if this appid has no token,
+        TokenSourceError if no appid has one, TransportError if the platform itself is the source and cannot be
+        reached.
+        """
+
+    async def aclose(self) -> None:
+        """Close threads, files and connections."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

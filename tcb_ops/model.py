@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import Enum, StrEnum, auto
 from functools import lru_cache
-from typing import Any, ClassVar, Final, Self
+from typing import Any, ClassVar, Final, Literal, Self, TypeAlias
 
 from tcb_ops.details import Detail
 from tcb_ops.i18n import Text, _, pgettext, verbatim
@@ -22,6 +22,12 @@ def file_problem(
 ) -> Problem:
     """Return a problem of the file itself, which `--on-bad skip` cannot skip."""
     return Problem(line, column, message, fix, value, skippable=False, answer=answer)
+
+
+OnBad: TypeAlias = Literal["refuse", "skip"]
+"""What a list's problems lead to: it is refused, or the rows with problems are skipped."""
+Rows: TypeAlias = Literal["all", "visible"]
+"""The rows of a worksheet that are meant, where some are hidden."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from tcb_ops.errors import (
 )
 from tcb_ops.formatting import trim
 from tcb_ops.frames import ArrowStream, Given
-from tcb_ops.hooks import ArrowHooks, ClusterHooks, SimulatorHooks, needed
+from tcb_ops.hooks import ArrowHooks, ClusterHooks, SimulatorHooks, TokenSource, needed
 from tcb_ops.i18n import _
 from tcb_ops.kinds import ANY_KIND, MissingKind, all_kinds, kind_named
 from tcb_ops.model import Merchant, Outcome, Selection
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from tcb_ops.ledger.records import RunRecord
     from tcb_ops.lists.merchants import Merchants
     from tcb_ops.lists.paths import TextRows
-    from tcb_ops.wechat.tokens import TokenSource
 
 OnProgress: TypeAlias = Callable[[Progress], None]
 MayResume: TypeAlias = Callable[[str, float], bool]

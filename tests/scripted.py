@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from tcb_ops.errors import TcbOpsError
+    from tcb_ops.hooks import TokenSource
     from tcb_ops.model import Secret
-    from tcb_ops.wechat.tokens import Token, TokenSource
+    from tcb_ops.wechat.tokens import Token
 
 SECRET = "SeCrEt-access-token-42"
 LOOPS = ["asyncio"] if sys.platform == "win32" else ["asyncio", "uvloop"]

@@ -20,7 +20,7 @@ from tcb_ops.engine.loop import submit_coroutine
 from tcb_ops.engine.progress import Progress
 from tcb_ops.engine.scheduler import Task
 from tcb_ops.errors import TransportError, TransportFault
-from tcb_ops.hooks import BackupHooks, SourceHooks, needed
+from tcb_ops.hooks import BackupHooks, SourceHooks, TokenSource, needed
 from tcb_ops.i18n import Text
 from tcb_ops.ledger.files import StoredFile
 from tcb_ops.ledger.ledger import Ledger
@@ -39,7 +39,6 @@ from tcb_ops.wechat.local_files import (
     open_file,
 )
 from tcb_ops.wechat.responses import ApiError, InvalidResponse, UnsafeLink
-from tcb_ops.wechat.tokens import TokenSource
 from tcb_ops.wechat.transport import Transport
 
 Answer = TypeVar("Answer")

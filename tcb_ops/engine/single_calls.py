@@ -15,13 +15,14 @@ from typing import TypeVar
 from tcb_ops.catalogue import Decision, errcode
 from tcb_ops.engine.limits import AttemptCounts, NextStep, RunLimits, backoff_wait, classify, next_step
 from tcb_ops.errors import TokenError, TransportError, TransportFault
+from tcb_ops.hooks import TokenSource
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Secret
 from tcb_ops.settings import Settings
 from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.responses import ApiError, InvalidResponse
 from tcb_ops.wechat.single_transport import SingleTransport
-from tcb_ops.wechat.tokens import TokenSource, open_source
+from tcb_ops.wechat.tokens import open_source
 
 Answer = TypeVar("Answer")
 

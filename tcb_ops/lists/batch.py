@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby, islice
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Literal, Self, TypeAlias, TypeVar, overload
+from typing import Any, Self, TypeVar, overload
 
 from tcb_ops.arguments import checked
 from tcb_ops.details import DetailCode, as_detail, detail
@@ -28,7 +28,7 @@ from tcb_ops.kinds import environment_count, merchant_count, row_count
 from tcb_ops.lists.input_files import input_error
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.row_files import LocalFiles, SourceCheck, UnusableFile, refuse_sources, whole_source
-from tcb_ops.model import Merchant, Problem, Row, Secret, SourceFile, is_source
+from tcb_ops.model import Merchant, OnBad, Problem, Row, Secret, SourceFile, is_source
 
 # --- rows and problems on disk -------------------------------------------------------------------------------------
 
@@ -227,8 +227,6 @@ def _run(call: Callable[[], _T]) -> _T:
 
 
 # --- the batch ------------------------------------------------------------------------------------------------------
-
-OnBad: TypeAlias = Literal["refuse", "skip"]
 
 
 _FOR_USERS = (

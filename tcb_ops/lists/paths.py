@@ -22,7 +22,7 @@ from tcb_ops.frames import Given
 from tcb_ops.hooks import MapHooks, needed
 from tcb_ops.i18n import Text, _, as_list, ngettext
 from tcb_ops.kinds import row_count
-from tcb_ops.lists.batch import Batch, OnBad, Problems, Staging
+from tcb_ops.lists.batch import Batch, Problems, Staging
 from tcb_ops.lists.input_files import input_error, refused
 from tcb_ops.lists.merchants import Merchants, Resolve, Unresolved, cached_resolve
 from tcb_ops.lists.row_files import SourceCheck, conceal, concealed, refuse_sources, split_source
@@ -31,12 +31,11 @@ from tcb_ops.lists.table import (
     LIST_COLUMNS,
     Columns,
     NonTextCell,
-    Rows,
     Table,
     not_computed,
     open_table,
 )
-from tcb_ops.model import Problem, Row, Secret, is_source
+from tcb_ops.model import OnBad, Problem, Row, Rows, Secret, is_source
 
 # --- paths and headers ---------------------------------------------------------------------------------------------
 

@@ -15,14 +15,14 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from operator import itemgetter
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeAlias, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar
 
 from tcb_ops.errors import BrokenTableError, UsageError
 from tcb_ops.formatting import fold, shown, trim
 from tcb_ops.hooks import WorkbookHooks, hooks
 from tcb_ops.i18n import Text, _
 from tcb_ops.lists.input_files import CHANGED, decode, digest, input_error, is_workbook, open_bytes, readable
-from tcb_ops.model import Problem, file_problem
+from tcb_ops.model import Problem, Rows, file_problem
 from tcb_ops.secrets import MASK
 
 _T = TypeVar("_T")
@@ -249,7 +249,6 @@ def not_computed(cells: Iterable[str]) -> bool:
 
 Rate: TypeAlias = Callable[[Sequence[str]], Rating]
 Record: TypeAlias = tuple[int, list[str]]
-Rows: TypeAlias = Literal["all", "visible"]
 
 HEAD_ROWS = 20
 """The header is searched for in so many rows that are not blank; titles may precede it."""

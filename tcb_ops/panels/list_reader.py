@@ -14,12 +14,12 @@ import ipywidgets as widgets
 from tcb_ops.errors import InputError, UsageError
 from tcb_ops.i18n import NOTHING, Lang, _, as_sentences, in_panel, ngettext
 from tcb_ops.kinds import row_count
-from tcb_ops.lists.batch import Batch, OnBad, facts_line
+from tcb_ops.lists.batch import Batch, facts_line
 from tcb_ops.lists.fix_me import write_fixme
 from tcb_ops.lists.input_files import PROBLEMS_SHOWN
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.lists.row_files import source_check
-from tcb_ops.model import Problem
+from tcb_ops.model import OnBad, Problem
 from tcb_ops.panels.context import PanelContext, RefusedList
 from tcb_ops.panels.controls import Worker, html_area, show, tick_box
 from tcb_ops.panels.html import esc, heading, table

@@ -16,13 +16,13 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol, TypeGuard, runtime_checkable
+from typing import Any, TypeGuard
 
 import msgspec
 
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import SettingsError, TokenError
-from tcb_ops.hooks import TokenHooks, needed
+from tcb_ops.hooks import TokenHooks, TokenSource, needed
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Secret
 from tcb_ops.resources import raise_if_exhausted, system_reason
@@ -48,22 +48,6 @@ class Token:
     """Unix seconds."""
     renew_at: float | None = None
     """Unix seconds from which the source has a newer one; None if the source does not renew tokens in advance."""
-
-
-@runtime_checkable
-class TokenSource(Protocol):
-    """A source of access tokens by appid."""
-
-    async def token(self, appid: str, refused: Secret | None = None) -> Token:
-        """Return the appid's token; look it up again if `refused` is the one that failed.
-
-        The component token is the token of the component's own appid. Raises TokenError if this appid has no token,
-        TokenSourceError if no appid has one, TransportError if the platform itself is the source and cannot be
-        reached.
-        """
-
-    async def aclose(self) -> None:
-        """Close threads, files and connections."""
 
 
 def open_source(settings: Settings) -> TokenSource:

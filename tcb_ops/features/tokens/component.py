@@ -23,6 +23,7 @@ from tcb_ops.engine.single_calls import Caller, CallFailure
 from tcb_ops.errors import SettingsError, TokenError, TokenSourceError, TransportError, TransportFault
 from tcb_ops.features.tokens import ComponentCode
 from tcb_ops.features.tokens.component_store import StoredToken, TokenStore
+from tcb_ops.hooks import TokenSource
 from tcb_ops.i18n import Text, _, as_sentences
 from tcb_ops.model import Secret
 from tcb_ops.programs import Credential
@@ -30,7 +31,7 @@ from tcb_ops.settings import Settings
 from tcb_ops.wechat.client import AUTHORIZERS_PER_PAGE, PlatformClient
 from tcb_ops.wechat.responses import ApiError, InvalidResponse
 from tcb_ops.wechat.single_transport import SingleTransport
-from tcb_ops.wechat.tokens import Token, TokenSource, finite, is_token
+from tcb_ops.wechat.tokens import Token, finite, is_token
 from tcb_ops.wechat.transport import Timeouts
 
 AT_ONCE = 128

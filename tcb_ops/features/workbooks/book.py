@@ -31,13 +31,12 @@ from tcb_ops.lists.table import (
     Rate,
     Rating,
     Record,
-    Rows,
     Table,
     find_header,
     not_computed,
     quoted_names,
 )
-from tcb_ops.model import file_problem
+from tcb_ops.model import Rows, file_problem
 
 if TYPE_CHECKING:
     from python_calamine import CalamineSheet

@@ -16,11 +16,12 @@ from tcb_ops import programs
 from tcb_ops.errors import ResourceLimitError, SettingsError, TokenError
 from tcb_ops.features.tokens import sources as module
 from tcb_ops.features.tokens.sources import CommandTokens, ServiceTokens
+from tcb_ops.hooks import TokenSource
 from tcb_ops.model import Secret
 from tcb_ops.programs import Credential
 from tcb_ops.settings import Settings, TokenSettings, load_settings
 from tcb_ops.wechat.single_transport import SingleTransport
-from tcb_ops.wechat.tokens import Token, TokenSource, open_source
+from tcb_ops.wechat.tokens import Token, open_source
 
 SECRET = "SeCrEt+token/42="
 

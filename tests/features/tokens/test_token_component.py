@@ -22,12 +22,13 @@ from tcb_ops.features.simulator.faults import Component, Fault, Faults, FaultSte
 from tcb_ops.features.tokens import component_store as store_module
 from tcb_ops.features.tokens.component import MOST_REFUSED, ComponentTokens, ErrorScope, error_scope
 from tcb_ops.features.tokens.component_store import StoredToken, TokenStore
+from tcb_ops.hooks import TokenSource
 from tcb_ops.model import Merchant, Secret
 from tcb_ops.programs import Credential
 from tcb_ops.settings import Settings, TokenSettings
 from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.responses import ApiError
-from tcb_ops.wechat.tokens import Token, TokenSource, open_source
+from tcb_ops.wechat.tokens import Token, open_source
 from tcb_ops.wechat.transport import Transport
 
 PLATFORM, SECRET, TICKET = "wxplatform", "PrAcTiCe-app-secret", "ticket@@@PrAcTiCe"
