@@ -233,7 +233,7 @@ def without_commands(text: Text, lang: Lang) -> str:
         _NO_COMMANDS.reset(before)
 
 
-class _Values(dict[str, object]):
+class _Filled(dict[str, object]):
     """The values of a message; placeholders such as `{--root}` name options."""
 
     def __init__(self, values: Mapping[str, object], lang: Lang) -> None:
@@ -247,7 +247,7 @@ class _Values(dict[str, object]):
 
 
 def _filled(template: str, values: Mapping[str, object], lang: Lang) -> str:
-    return template.format_map(_Values(values, lang))
+    return template.format_map(_Filled(values, lang))
 
 
 def _commands(parts: Iterable[object]) -> list[CommandText]:

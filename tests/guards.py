@@ -267,7 +267,7 @@ GUARDS = (
     Guard(
         "a delete leaves files that runs did not upload",
         "features/stored/calls.py",
-        "is_own = kept_by(run).foreign or (file is not None and file.is_ours)",
+        "is_own = bool(kept_by(run).foreign) or (file is not None and file.is_ours)",
         "is_own = True",
         "tests/features/stored/test_confirm.py",
         "what_an_undo_has_restored",

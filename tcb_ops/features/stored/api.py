@@ -11,7 +11,8 @@ from tcb_ops.arguments import checked
 from tcb_ops.engine.list_kinds import UPLOAD
 from tcb_ops.engine.plan import RunSpec, list_spec
 from tcb_ops.errors import UsageError
-from tcb_ops.features.stored.kinds import CONFIRM, StoredRunSettings
+from tcb_ops.features.stored.kinds import CONFIRM
+from tcb_ops.features.stored.run_settings import StoredRunSettings
 from tcb_ops.features.stored.specs import (
     UndoScope,
     confirm_spec,

@@ -23,9 +23,9 @@ from tcb_ops.errors import TransportError
 from tcb_ops.features.stored import StoredCode, StoredOutcome, StoredReason
 from tcb_ops.features.stored.backup import Backup, BackupError, Download, SavedFile
 from tcb_ops.features.stored.client import NOT_THERE, FileClient, FileStatus, prefix_of
-from tcb_ops.features.stored.kinds import kept_by
 from tcb_ops.features.stored.queries import runs_about, uploads_of_list
 from tcb_ops.features.stored.rules import Subject, UndoStep, confirm_outcome, undo_step, undo_want
+from tcb_ops.features.stored.run_settings import kept_by
 from tcb_ops.i18n import Text
 from tcb_ops.kinds import kind_named
 from tcb_ops.ledger.files import OwnFile, StoredFile

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tcb_ops.features.stored import StoredOutcome, StoredReason
+from tcb_ops.features.stored.run_settings import StoredRunSettings, kept_by
 from tcb_ops.i18n import Text, _, as_list, pgettext
 from tcb_ops.kinds import Kind, row_count
-from tcb_ops.model import Outcome, Row, RowEnd, RunSettings, Step, Want
+from tcb_ops.model import Outcome, Row, RowEnd, Step, Want
 
 if TYPE_CHECKING:
     from tcb_ops.engine.calls import CallContext, Calls
@@ -22,27 +23,9 @@ FILES_PER_CALL = 50
 """Files that batchdownloadfile and batchdeletefile take in one call."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredRunSettings(RunSettings):
-    """What a run about stored files keeps."""
-
-    content: bool | None = None
-    """Of a confirmation: whether checksums are compared."""
-    root: str | None = None
-    """Of a confirmation: the folder of the upload's local files."""
-    foreign: bool | None = None
-    """Of a delete: whether it deletes files, too, that no run of this ledger uploaded."""
-    of_list: str | None = None
-    """Of a delete: the name of the lists whose uploads' files it deletes; None for any."""
-
-
-def kept_by(run: RunRecord) -> StoredRunSettings:
-    """Return what a run about stored files keeps; of another run, what one without options keeps."""
-    return run.settings if isinstance(run.settings, StoredRunSettings) else StoredRunSettings()
-
-
 class _StoredKind(Kind):
     has_list = False
+    settings = StoredRunSettings
     _outcomes: Mapping[Outcome, Outcome] = {}
     """The kind's own outcomes in place of those of a call."""
 

@@ -17,9 +17,10 @@ from tcb_ops.engine.plan import RunSpec, environments_of_rows, list_spec, undone
 from tcb_ops.errors import UsageError
 from tcb_ops.features.stored import StoredOutcome
 from tcb_ops.features.stored.backup import Backup, SavedFile
-from tcb_ops.features.stored.kinds import CONFIRM, DELETE, UNDO, StoredRunSettings
+from tcb_ops.features.stored.kinds import CONFIRM, DELETE, UNDO
 from tcb_ops.features.stored.queries import later_changes, pending_in_both, runs_about
 from tcb_ops.features.stored.rules import Subject, delete_want, may_be_stored, undo_want
+from tcb_ops.features.stored.run_settings import StoredRunSettings
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Text, _, as_lines, as_sentences, ngettext
 from tcb_ops.kinds import Kind

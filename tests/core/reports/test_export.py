@@ -25,6 +25,8 @@ from tcb_ops.details import DetailCode, detail
 from tcb_ops.engine.stop_errors import stop_reason
 from tcb_ops.errors import StoppedError, UsageError
 from tcb_ops.features.evidence.verify import check_report
+from tcb_ops.features.health.audit_kind import AUDIT
+from tcb_ops.features.health.settings import AuditRunSettings
 from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.ledger.ledger import Ledger
 from tcb_ops.ledger.records import Usage
@@ -76,7 +78,7 @@ def test_the_manifest_proves_the_files_and_the_input(a_run, every_end, tmp_path)
     live = manifest(a_run([], id="live").export(tmp_path / "live"))
     assert (live["simulated"], "mark" in live, live["finished_at"] is None) == (False, False, False)
     assert not [name for name in live["files"] if "SIMULATED" in name]
-    assert found["settings"] == {"concurrency": 64, "rate": None}
+    assert found["settings"] == {"concurrency": 64, "skip_unchanged": False, "canary": 0}
     assert set(found["versions"]) == {"tcb-ops", "Python", "platform"}
 
 
@@ -361,7 +363,10 @@ def test_a_report_that_is_seen_is_one_that_the_ledger_knows(a_run, tmp_path):
         "header": ({"headers": ("refresh_token=80_AbCdEfGhIjKl", "path")}, "refresh_token=•••,"),
         "signature": ({"note": "q-signature=0123456789abcdef"}, "q-signature=•••"),
         "ticket": ({"note": "ticket@@@AbCdEfGhIjKl"}, "ticket@@@•••"),
-        "setting": ({"settings": {"columns": {"path": "access_token=80_AbCdEfGhIjKl"}}}, "access_token=•••"),
+        "setting": (
+            {"settings": RunSettings(selection=(("column", "path=access_token=80_AbCdEfGhIjKl"),))},
+            "access_token=•••",
+        ),
         "Title_Case": ({"cells": ("Access_Token: 80_AbCdEfGhIjKl", "{path}")}, "Access_Token: •••,"),
         "capitals": ({"cells": ("?Q-AK%3dAKIDabcdefgh", "{path}")}, "?Q-AK%3d•••,"),
         "capitals in the note": ({"note": "ACCESS_TOKEN=80_AbCdEfGhIjKl"}, "ACCESS_TOKEN=•••"),
@@ -384,7 +389,9 @@ def test_a_secret_among_the_operator_s_own_texts_is_masked_and_keeps_no_report_b
 
 def test_a_report_that_would_hold_a_secret_is_not_finished(a_run, tmp_path):
     clean = RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=85088)
-    reported = a_run([clean], settings=RunSettings(selection=(("access_token", "80_AbCdEfGhIjKl"),)))
+    reported = a_run(
+        [clean], kind=AUDIT, settings=AuditRunSettings(known=({"access_token": "80_AbCdEfGhIjKl"},))
+    )
     with pytest.raises(StoppedError) as refused:
         reported.export(tmp_path / "out")
     result = refused.value.text
