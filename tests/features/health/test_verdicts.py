@@ -135,7 +135,7 @@ def test_every_code_points_to_a_cause_and_every_cause_has_texts_or_its_codes_hav
     causes = all_causes()
     assert {cause.who for cause in causes.values()} == set(map(str, Actor))
     for cause in causes.values():
-        assert bool(cause.message.en) == bool(cause.message.zh) == (cause.who == "merchant")
+        assert bool(cause.message.english) == bool(cause.message.chinese) == (cause.who == "merchant")
     for line in (line for table in TABLES for line in catalogue_lines(table)):
         code = line.get("errcode") or line.get("code") or line.get("reason")
         assert line["cause"] in causes or code == "0"
@@ -152,7 +152,7 @@ def test_a_text_is_written_once():
         cause = all_causes().get(line["cause"])
         if cause is not None:
             for name in ("meaning", "action"):
-                assert not line[f"{name}_en"] or line[f"{name}_en"] != getattr(cause, name).en, line
+                assert not line[f"{name}_en"] or line[f"{name}_en"] != getattr(cause, name).english, line
 
 
 def test_no_text_sends_anybody_to_wechat_devtools():
