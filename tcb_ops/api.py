@@ -16,13 +16,9 @@ from typing import TYPE_CHECKING, SupportsIndex, TypedDict, Unpack, cast
 
 from tcb_ops.arguments import checked
 from tcb_ops.engine.list_kinds import LINKS
-from tcb_ops.errors import (
-    LedgerDamagedError,
-    check_count,
-    check_value,
-)
+from tcb_ops.errors import LedgerDamagedError, check_count, check_value, needed
 from tcb_ops.frames import ArrowStream, Given
-from tcb_ops.hooks import BackupHooks, needed
+from tcb_ops.hooks import BackupHooks
 from tcb_ops.i18n import _, as_list
 from tcb_ops.kinds import ANY_KIND, kind_names
 from tcb_ops.lists.row_files import source_check

@@ -34,7 +34,8 @@ from enum import StrEnum
 from typing import Any
 
 from tcb_ops.details import Detail, DetailCode
-from tcb_ops.frames import Lines, Tabular, card
+from tcb_ops.frames import Lines, Tabular
+from tcb_ops.hooks import FOR_RESULTS, HooksT, hooks
 from tcb_ops.i18n import NOTHING, Lang, Text, _, in_python, verbatim, without_commands
 from tcb_ops.model import Problem
 from tcb_ops.shell import as_call
@@ -118,7 +119,7 @@ class TcbOpsError(Exception):
 
     def _render_traceback_(self) -> list[str]:
         """Return what IPython shows in place of the trace: a line below the card, else the message in both languages."""
-        if (line := card("show_error", self)) is not None:
+        if (line := FOR_RESULTS.show_error(self)) is not None:
             return [line]
         return [self.python_text(Lang.EN), self.python_text(Lang.ZH)]
 
@@ -171,6 +172,13 @@ class SettingsError(UsageError):
 
 class MissingFeatureError(UsageError):
     """Something was asked for that a feature provides which is not installed."""
+
+
+def needed(subject: type[HooksT], fix: Text | None = None) -> HooksT:
+    """Return the hooks of a subject. Raises MissingFeatureError where no feature has them."""
+    if (given := hooks(subject)) is None:
+        raise MissingFeatureError(subject.missing, fix)
+    return given
 
 
 class InputError(UsageError, Tabular):

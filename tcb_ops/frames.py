@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
+from tcb_ops.hooks import FOR_RESULTS
 from tcb_ops.i18n import Lang, Text
 
 if TYPE_CHECKING:
@@ -56,34 +56,12 @@ class Tabular:
 
     def frame(self) -> pd.DataFrame:
         """Return the table as a DataFrame: texts (string, in the settings' language), numbers (Int64), yes or no (boolean)."""
-        lang = settings_lang()
-        frame: pd.DataFrame = import_module("tcb_ops.reports.data_frames").table_frame(
-            self._table(lang), lang
-        )
-        return frame
+        lang = FOR_RESULTS.lang()
+        return FOR_RESULTS.frame(self._table(lang), lang)
 
-    def _repr_html_(self) -> str | None:
-        lang = settings_lang()
-        return card("table_html", self._table(lang), lang)
-
-
-def card(name: str, *values: Any, **options: Any) -> str | None:
-    """Return a result as HTML for a notebook. By name: cards are made of reports, which stand above what shows itself."""
-    html: str | None = getattr(import_module("tcb_ops.reports.cards"), name)(*values, **options)
-    return html
-
-
-def settings_lang() -> Lang:
-    """Return the language of the settings; where they cannot be read, that of the system.
-
-    By name, because they stand above what has tables, such as an InputError.
-    """
-    settings = import_module("tcb_ops.settings")
-    try:
-        lang: Lang = settings.default_settings().lang
-    except import_module("tcb_ops.errors").TcbOpsError:
-        lang = settings.system_lang()
-    return lang
+    def _repr_html_(self) -> str:
+        lang = FOR_RESULTS.lang()
+        return FOR_RESULTS.table_card(self._table(lang), lang)
 
 
 class NoRun:

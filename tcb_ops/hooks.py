@@ -1,8 +1,8 @@
 """What features bring, and what the core asks them: the one place that looks for features.
 
 A feature is a folder below `tcb_ops/features`. Its `__init__` has a `FEATURE`, with which the core reaches it. The hooks are
-here, one class per subject: a feature fills one with its functions, the core asks for it by its class (`hooks`, `needed`), and
-mypy checks both.
+here, one class per subject: a feature fills one with its functions, the core asks for it by its class (`hooks`, `errors.needed`),
+and mypy checks both. What results ask for that stands above them is here too (`FOR_RESULTS`): nothing else is imported by a name.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Protocol, TypeVar, runtime_checkable
 
-from tcb_ops.errors import MissingFeatureError
-from tcb_ops.i18n import Text, _
+from tcb_ops.i18n import N_, NOTHING, Text, _
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -29,13 +28,15 @@ if TYPE_CHECKING:
     from tcb_ops.cli.options import CommonOptions
     from tcb_ops.engine.calls import CallContext, Calls, MakeRunner
     from tcb_ops.engine.plan import RunSpec
-    from tcb_ops.frames import ArrowStream
+    from tcb_ops.errors import TcbOpsError
+    from tcb_ops.frames import ArrowStream, Lines
     from tcb_ops.i18n import Lang
     from tcb_ops.kinds import Kind
     from tcb_ops.ledger.connections import Database
     from tcb_ops.ledger.ledger import Ledger
     from tcb_ops.ledger.reader import LedgerReader
     from tcb_ops.ledger.records import EnvRecord, LaterChange, RunRecord
+    from tcb_ops.lists.batch import Batch
     from tcb_ops.lists.row_files import SourceCheck
     from tcb_ops.lists.table import Rate, Table
     from tcb_ops.model import Merchant, Outcome, Problem, Row, Rows, RunSettings, Secret
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from tcb_ops.panels.notebook_panels import PanelOptions
     from tcb_ops.panels.run_monitor import RunMonitor
     from tcb_ops.preflight import SendScope
+    from tcb_ops.reports.export import Report
     from tcb_ops.reports.summary import RunSummary
     from tcb_ops.run import Run, RunHandle
     from tcb_ops.settings import Settings
@@ -280,7 +282,31 @@ class Feature:
     """Each returns a check of `doctor` for settings; None where there is none to make."""
 
 
-_Hooks = TypeVar("_Hooks", bound=Hooks)
+CORE = Feature(
+    kinds={"links": "tcb_ops.engine.list_kinds:LINKS", "upload": "tcb_ops.engine.list_kinds:UPLOAD"},
+    commands={
+        "run": {
+            "tcb_ops.cli.runs:check": N_("Check a path list; report all problems in one pass."),
+            "tcb_ops.cli.runs:links": N_("Request an upload link per row; write links.csv."),
+            "tcb_ops.cli.runs:upload": N_("Upload the list's files; write a report folder."),
+            "tcb_ops.cli.runs:retry": N_("Run again the rows of a finished run that did not succeed."),
+        },
+        "inspect": {
+            "tcb_ops.cli.inspect:runs": N_("List the runs, the newest first."),
+            "tcb_ops.cli.inspect:show": N_("Show a run, or rows of it."),
+            "tcb_ops.cli.inspect:errcodes": N_("Tabulate a run's errcodes, with what to do."),
+            "tcb_ops.cli.inspect:report": N_("Write a run's report folder."),
+            "tcb_ops.cli.inspect:open_": N_("Open a run's report in the browser."),
+            "tcb_ops.cli.prune:prune": N_("Remove old runs from the ledger, and give the space back."),
+        },
+        "setup": {
+            "tcb_ops.cli.setup:init": N_("Write settings, a merchants file and a list template."),
+            "tcb_ops.cli.setup:completion": N_("Print the script that completes commands in a shell."),
+        },
+    },
+)
+"""The core's own kinds and commands."""
+HooksT = TypeVar("HooksT", bound=Hooks)
 
 
 @cache
@@ -297,17 +323,10 @@ def _every_hook() -> Mapping[type[Hooks], Hooks]:
     return {type(each): each for feature in features().values() for each in feature.hooks}
 
 
-def hooks(subject: type[_Hooks]) -> _Hooks | None:
+def hooks(subject: type[HooksT]) -> HooksT | None:
     """Return the hooks of a subject; None where no feature has them."""
     given = _every_hook().get(subject)
     return given if isinstance(given, subject) else None
-
-
-def needed(subject: type[_Hooks], fix: Text | None = None) -> _Hooks:
-    """Return the hooks of a subject. Raises MissingFeatureError where no feature has them."""
-    if (given := hooks(subject)) is None:
-        raise MissingFeatureError(subject.missing, fix)
-    return given
 
 
 def load(reference: str) -> Any:
@@ -346,3 +365,37 @@ class LazyModule:
 def lazily(package: str, *names: str) -> Iterator[LazyModule]:
     """Return modules of a feature for its hooks; type checkers read the imports beside the call."""
     return (LazyModule(f"{package}.{name}") for name in names)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultHooks(Hooks):
+    """What results ask for that stands above them: how they are shown, and a retry."""
+
+    missing = NOTHING
+    lang: Callable[[], Lang]
+    """Returns the language of the settings; where they cannot be read, that of the system."""
+    frame: Callable[[Lines, Lang], pd.DataFrame]
+    table_card: Callable[[Lines, Lang], str]
+    batch_card: Callable[[Batch, Lang], str]
+    report_card: Callable[[Report, Lang], str]
+    show_error: Callable[[TcbOpsError], str | None]
+    retry: Callable[..., Run]
+
+
+if TYPE_CHECKING:
+    from tcb_ops import settings as _settings
+    from tcb_ops.reports import cards as _cards
+    from tcb_ops.reports import data_frames as _data_frames
+else:
+    (_settings,) = lazily("tcb_ops", "settings")
+    _cards, _data_frames = lazily("tcb_ops.reports", "cards", "data_frames")
+
+FOR_RESULTS = ResultHooks(
+    lang=_settings.default_lang,
+    frame=_data_frames.table_frame,
+    table_card=_cards.table_html,
+    batch_card=_cards.batch_html,
+    report_card=_cards.report_html,
+    show_error=_cards.show_error,
+    retry=LazyFunction("tcb_ops.api", "retry"),
+)

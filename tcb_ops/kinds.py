@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from tcb_ops.hooks import features, load
+from tcb_ops.hooks import CORE, features, load
 from tcb_ops.i18n import Text, _, as_list, ngettext, pgettext, verbatim
 from tcb_ops.model import Outcome, Row, RowEnd, RunSettings, Step, Want
 
@@ -223,10 +223,8 @@ class MissingKind(Kind):
 
 @cache
 def _kind_references() -> Mapping[str, str]:
-    references = {name: f"tcb_ops.engine.list_kinds:{name.upper()}" for name in ("links", "upload")}
-    for feature in features().values():
-        references |= feature.kinds
-    return references
+    every = (CORE, *features().values())
+    return {name: reference for feature in every for name, reference in feature.kinds.items()}
 
 
 @cache

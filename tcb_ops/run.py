@@ -14,17 +14,16 @@ from typing import TYPE_CHECKING, Any, Unpack
 from tcb_ops.arguments import checked
 from tcb_ops.engine.progress import Progress
 from tcb_ops.engine.stop_errors import stop_text
-from tcb_ops.errors import LedgerDamagedError, TcbOpsError, UsageError, check_count
+from tcb_ops.errors import LedgerDamagedError, TcbOpsError, UsageError, check_count, needed
 from tcb_ops.frames import Given
 from tcb_ops.hooks import (
+    FOR_RESULTS,
     ArrowHooks,
     AuditHooks,
     ComparisonHooks,
     DiagnosisHooks,
     StoredHooks,
     WorkbookHooks,
-    load,
-    needed,
 )
 from tcb_ops.i18n import Text, _
 from tcb_ops.ledger.records import Tally
@@ -398,8 +397,7 @@ class Run:
     ) -> Run:
         """Run again the rows that did not succeed, and wait for the end, as `tcb_ops.retry` does; return that run."""
         among = () if merchants == "" else (merchants,)
-        retried: Run = load("tcb_ops.api:retry")(self, *among, codes=codes, **options)
-        return retried
+        return FOR_RESULTS.retry(self, *among, codes=codes, **options)
 
     def final(self) -> Run:
         """Return the run with the last state of each row after its retries; for a retry, its original run."""

@@ -520,6 +520,14 @@ def default_settings() -> Settings:
     return _default or load_settings()
 
 
+def default_lang() -> Lang:
+    """Return the language of the default settings; where they cannot be read, that of the system."""
+    try:
+        return default_settings().lang
+    except TcbOpsError:
+        return system_lang()
+
+
 def set_default_settings(settings: Settings | None) -> None:
     """Set the settings of calls in this process that have none; None restores `load_settings`'s."""
     global _default  # noqa: PLW0603  per process, like a notebook

@@ -25,10 +25,11 @@ from tcb_ops.errors import (
     check_count,
     check_value,
     has_surrogates,
+    needed,
 )
 from tcb_ops.formatting import trim
 from tcb_ops.frames import ArrowStream, Given
-from tcb_ops.hooks import ArrowHooks, ClusterHooks, SimulatorHooks, TokenSource, needed
+from tcb_ops.hooks import ArrowHooks, ClusterHooks, SimulatorHooks, TokenSource
 from tcb_ops.i18n import _
 from tcb_ops.kinds import ANY_KIND, MissingKind, all_kinds, kind_named
 from tcb_ops.model import Merchant, Outcome, Selection

@@ -11,7 +11,8 @@ import ipywidgets as widgets
 import pytest
 from workspace import write_settings
 
-from tcb_ops.hooks import AuditHooks, needed
+from tcb_ops.errors import needed
+from tcb_ops.hooks import AuditHooks
 from tcb_ops.panels import notebook_panels
 from tcb_ops.panels.context import open_context, use_context
 

@@ -71,6 +71,29 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
         pytest.fail(f"import circle: {' -> '.join(error.args[1])}")
 
 
+def imports_by_name(tree: ast.AST) -> Iterator[str]:
+    """The places that import a module whose name is a text, or that name what a module has: `tcb_ops.module:name`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            called = getattr(node.func, "id", getattr(node.func, "attr", ""))
+            if called in {"import_module", "__import__", "LazyFunction", "LazyModule", "lazily"}:
+                yield called
+        elif isinstance(node, ast.Constant) and re.fullmatch(r"tcb_ops(\.\w+)+:\w+", str(node.value)):
+            yield node.value
+
+
+def test_only_the_hooks_and_the_features_import_by_name() -> None:
+    """So the graph above has every import of the core, except from `hooks`, which finds features and what stands above results."""
+    places = {
+        file.relative_to(PACKAGE).as_posix(): names
+        for file in PACKAGE.rglob("*.py")
+        if (names := [*imports_by_name(ast.parse(file.read_text(encoding="utf-8")))])
+    }
+    assert "tcb_ops.engine.list_kinds:LINKS" in places["hooks.py"]
+    others = {place for place in places if not re.fullmatch(r"hooks\.py|features/\w+/__init__\.py", place)}
+    assert others == {"__init__.py"}, "which imports a public name when it is asked for"
+
+
 @pytest.mark.slow
 def test_every_module_is_imported_under_its_own_name() -> None:
     for name in tcb_ops.__all__:

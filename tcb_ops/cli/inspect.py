@@ -22,9 +22,9 @@ from tcb_ops.cli.options import (
     settings_options,
     table_option,
 )
-from tcb_ops.errors import LedgerDamagedError, UsageError
+from tcb_ops.errors import LedgerDamagedError, UsageError, needed
 from tcb_ops.formatting import sanitize
-from tcb_ops.hooks import ArrowHooks, AuditHooks, StoredHooks, WorkbookHooks, hooks, needed
+from tcb_ops.hooks import ArrowHooks, AuditHooks, StoredHooks, WorkbookHooks, hooks
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_list, as_sentences, pgettext
 from tcb_ops.kinds import row_count
 from tcb_ops.model import Secret

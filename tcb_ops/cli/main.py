@@ -8,7 +8,7 @@ import io
 import itertools
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import takewhile
 from typing import Any, NoReturn
@@ -20,7 +20,7 @@ from tcb_ops.cli import Commands, Group, shared_options, short_help, translated
 from tcb_ops.cli.console import Console, show_problems, wrapped
 from tcb_ops.errors import InputError, InterruptedRunError, TcbOpsError, UsageError, error_code
 from tcb_ops.formatting import lines
-from tcb_ops.hooks import features
+from tcb_ops.hooks import CORE, features
 from tcb_ops.i18n import N_, Lang, Text, _, as_lines, as_sentences, terminal_lang, translate_click, verbatim
 from tcb_ops.resources import exhausted, system_reason
 from tcb_ops.settings import chosen_lang
@@ -70,34 +70,12 @@ _SECTIONS = {
     "notebooks": N_("Notebooks and practice"),
 }
 """The sections of the help, in the order of an operator's work."""
-_CORE_COMMANDS: Mapping[str, Mapping[str, str]] = {
-    "run": {
-        "tcb_ops.cli.runs:check": N_("Check a path list; report all problems in one pass."),
-        "tcb_ops.cli.runs:links": N_("Request an upload link per row; write links.csv."),
-        "tcb_ops.cli.runs:upload": N_("Upload the list's files; write a report folder."),
-        "tcb_ops.cli.runs:retry": N_("Run again the rows of a finished run that did not succeed."),
-    },
-    "inspect": {
-        "tcb_ops.cli.inspect:runs": N_("List the runs, the newest first."),
-        "tcb_ops.cli.inspect:show": N_("Show a run, or rows of it."),
-        "tcb_ops.cli.inspect:errcodes": N_("Tabulate a run's errcodes, with what to do."),
-        "tcb_ops.cli.inspect:report": N_("Write a run's report folder."),
-        "tcb_ops.cli.inspect:open_": N_("Open a run's report in the browser."),
-        "tcb_ops.cli.prune:prune": N_("Remove old runs from the ledger, and give the space back."),
-    },
-    "setup": {
-        "tcb_ops.cli.setup:init": N_("Write settings, a merchants file and a list template."),
-        "tcb_ops.cli.setup:completion": N_("Print the script that completes commands in a shell."),
-    },
-}
 
 
 def _references(section: str) -> dict[str, str]:
     """Return a section's commands, the core's, then those of features: their short helps by references (`module:name`)."""
-    listed = dict(_CORE_COMMANDS.get(section, {}))
-    for feature in features().values():
-        listed |= feature.commands.get(section, {})
-    return listed
+    every = (CORE, *features().values())
+    return {name: text for feature in every for name, text in feature.commands.get(section, {}).items()}
 
 
 class _TopGroup(Group):

@@ -17,8 +17,8 @@ from click.shell_completion import CompletionItem, get_completion_class, shell_c
 from tcb_ops.cli import Command
 from tcb_ops.cli.console import Console
 from tcb_ops.cli.options import CommonOptions, lang_option, own_option
-from tcb_ops.errors import UsageError
-from tcb_ops.hooks import SimulatorHooks, needed
+from tcb_ops.errors import UsageError, needed
+from tcb_ops.hooks import SimulatorHooks
 from tcb_ops.i18n import Lang, _, pgettext
 from tcb_ops.resources import system_reason
 from tcb_ops.settings import SETTINGS_FILE, load_settings

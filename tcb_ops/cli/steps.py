@@ -18,8 +18,8 @@ from tcb_ops.cli.options import CommonOptions, ListOptions, RunOptions, target_l
 from tcb_ops.engine.limits import RunLimits
 from tcb_ops.engine.next_commands import command, quoted
 from tcb_ops.engine.stop_errors import not_listening
-from tcb_ops.errors import InputError, InterruptedRunError, StoppedError, UsageError
-from tcb_ops.hooks import AuditHooks, DiagnosisHooks, WorkbookHooks, hooks, needed
+from tcb_ops.errors import InputError, InterruptedRunError, StoppedError, UsageError, needed
+from tcb_ops.hooks import AuditHooks, DiagnosisHooks, WorkbookHooks, hooks
 from tcb_ops.i18n import Text, _, as_lines, ngettext
 from tcb_ops.kinds import ANY_KIND, Kind, row_count
 from tcb_ops.lists.batch import Batch

@@ -19,8 +19,8 @@ from tcb_ops.engine.limits import LINK_MARGIN, RunLimits, classify
 from tcb_ops.engine.loop import submit_coroutine
 from tcb_ops.engine.progress import Progress
 from tcb_ops.engine.scheduler import Task
-from tcb_ops.errors import TransportError, TransportFault
-from tcb_ops.hooks import BackupHooks, SourceHooks, TokenSource, needed
+from tcb_ops.errors import TransportError, TransportFault, needed
+from tcb_ops.hooks import BackupHooks, SourceHooks, TokenSource
 from tcb_ops.i18n import Text
 from tcb_ops.ledger.files import StoredFile
 from tcb_ops.ledger.ledger import Ledger

@@ -17,9 +17,9 @@ from tcb_ops.engine.list_kinds import UPLOAD
 from tcb_ops.engine.next_commands import of_run, quoted
 from tcb_ops.engine.next_commands import resume as resume_command
 from tcb_ops.engine.next_commands import retry as retry_command
-from tcb_ops.errors import UsageError
+from tcb_ops.errors import UsageError, needed
 from tcb_ops.frames import Given
-from tcb_ops.hooks import BackupHooks, SourceHooks, StoredHooks, hooks, needed
+from tcb_ops.hooks import BackupHooks, SourceHooks, StoredHooks, hooks
 from tcb_ops.i18n import Text, _, as_list
 from tcb_ops.kinds import Kind
 from tcb_ops.ledger.histories import corrections_of, merged_runs

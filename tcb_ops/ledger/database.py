@@ -14,8 +14,8 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from tcb_ops.errors import LedgerDamagedError, LedgerError, StoppedError, TcbOpsError, UsageError
-from tcb_ops.hooks import PostgresHooks, needed
+from tcb_ops.errors import LedgerDamagedError, LedgerError, StoppedError, TcbOpsError, UsageError, needed
+from tcb_ops.hooks import PostgresHooks
 from tcb_ops.i18n import Text, _, verbatim
 from tcb_ops.ledger import schema
 from tcb_ops.ledger.connections import Connection, Database, DatabaseFault, locked

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from tcb_ops.details import Detail, stored
-from tcb_ops.errors import LedgerDamagedError, LedgerError, UsageError
-from tcb_ops.hooks import ClusterHooks, needed
+from tcb_ops.errors import LedgerDamagedError, LedgerError, UsageError, needed
+from tcb_ops.hooks import ClusterHooks
 from tcb_ops.i18n import _, as_list, ngettext
 from tcb_ops.kinds import MissingKind
 from tcb_ops.ledger.connections import Connection

@@ -22,7 +22,8 @@ from tcb_ops.arguments import checked
 from tcb_ops.details import DetailCode, as_detail, detail
 from tcb_ops.errors import UsageError, check_count
 from tcb_ops.formatting import format_size, sanitize, shown, trim
-from tcb_ops.frames import Given, Lines, Tabular, card, settings_lang
+from tcb_ops.frames import Given, Lines, Tabular
+from tcb_ops.hooks import FOR_RESULTS
 from tcb_ops.i18n import Lang, Text, _, as_facts, as_list
 from tcb_ops.kinds import environment_count, merchant_count, row_count
 from tcb_ops.lists.input_files import input_error
@@ -417,8 +418,8 @@ class Batch(Tabular):
         )
         return Lines(self.decided, names, lines, self.count, self.headers)
 
-    def _repr_html_(self) -> str | None:
-        return card("batch_html", self, settings_lang())
+    def _repr_html_(self) -> str:
+        return FOR_RESULTS.batch_card(self, FOR_RESULTS.lang())
 
     def __dir__(self) -> list[str]:
         return _FOR_USERS.split()

@@ -16,10 +16,10 @@ from itertools import islice
 from pathlib import Path
 
 from tcb_ops.details import DetailCode, detail
-from tcb_ops.errors import BrokenTableError, UsageError
+from tcb_ops.errors import BrokenTableError, UsageError, needed
 from tcb_ops.formatting import EDGE, shown, trim, unguard
 from tcb_ops.frames import Given
-from tcb_ops.hooks import MapHooks, needed
+from tcb_ops.hooks import MapHooks
 from tcb_ops.i18n import Text, _, as_list, ngettext
 from tcb_ops.kinds import row_count
 from tcb_ops.lists.batch import Batch, Problems, Staging

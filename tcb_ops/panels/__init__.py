@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tcb_ops.arguments import checked
-from tcb_ops.errors import InputError
-from tcb_ops.hooks import AuditHooks, SimulatorHooks, needed
+from tcb_ops.errors import InputError, needed
+from tcb_ops.hooks import AuditHooks, SimulatorHooks
 from tcb_ops.kinds import ANY_KIND
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from tcb_ops import api
 from tcb_ops.engine.limits import RunLimits
 from tcb_ops.engine.next_commands import quoted
-from tcb_ops.errors import InputError, UsageError
-from tcb_ops.hooks import SimulatorHooks, needed
+from tcb_ops.errors import InputError, UsageError, needed
+from tcb_ops.hooks import SimulatorHooks
 from tcb_ops.i18n import Lang, Text, _, verbatim
 from tcb_ops.kinds import merchant_count
 from tcb_ops.lists.batch import Batch

@@ -18,8 +18,8 @@ import ipywidgets as widgets
 from tcb_ops import api
 from tcb_ops.catalogue import COMPONENT_MARK
 from tcb_ops.engine.progress import Progress, ProgressMeter
-from tcb_ops.errors import RunNotFoundError, TcbOpsError, UsageError
-from tcb_ops.hooks import DiagnosisHooks, needed
+from tcb_ops.errors import RunNotFoundError, TcbOpsError, UsageError, needed
+from tcb_ops.hooks import DiagnosisHooks
 from tcb_ops.i18n import NOTHING, Text, _, as_lines, as_sentences
 from tcb_ops.kinds import ANY_KIND, Kind, row_count
 from tcb_ops.lists.merchants import Merchants

@@ -16,7 +16,7 @@ from tcb_ops.engine.next_commands import resume
 from tcb_ops.engine.stop_errors import stop_text
 from tcb_ops.errors import TcbOpsError, problem_line
 from tcb_ops.formatting import format_duration, format_size
-from tcb_ops.frames import METADATA, Lines, settings_lang
+from tcb_ops.frames import METADATA, Lines
 from tcb_ops.hooks import DiagnosisHooks, hooks
 from tcb_ops.i18n import Lang, Text, _, in_python, ngettext, pgettext
 from tcb_ops.kinds import Kind
@@ -26,7 +26,7 @@ from tcb_ops.reports.explanations import change_lines, confirmation_text, run_ti
 from tcb_ops.reports.export import PAGE, Report, local_file
 from tcb_ops.reports.rendering import environment
 from tcb_ops.reports.summary import RunSummary
-from tcb_ops.settings import Settings
+from tcb_ops.settings import Settings, default_lang
 
 if TYPE_CHECKING:
     from tcb_ops.lists.batch import Batch
@@ -193,7 +193,7 @@ def show_error(error: TcbOpsError) -> str | None:
     ipython: Any = sys.modules.get("IPython")
     if ipython is None or not hasattr(ipython.get_ipython(), "kernel"):
         return None
-    lang, raised = settings_lang(), id(error.__traceback__)
+    lang, raised = default_lang(), id(error.__traceback__)
     if error.shown_as_raised != raised:  # IPython asks twice: for the screen, and for its history
         error.shown_as_raised = raised
         card = {"text/html": error_html(error, lang), "text/plain": error.python_text(lang)}

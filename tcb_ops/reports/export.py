@@ -24,9 +24,8 @@ from urllib.parse import quote
 import msgspec
 
 from tcb_ops.engine.next_commands import command, of_run, quoted
-from tcb_ops.errors import LedgerError, StoppedError, UsageError
-from tcb_ops.frames import card, settings_lang
-from tcb_ops.hooks import PdfHooks, WorkbookHooks, hooks, needed
+from tcb_ops.errors import LedgerError, StoppedError, UsageError, needed
+from tcb_ops.hooks import FOR_RESULTS, PdfHooks, WorkbookHooks, hooks
 from tcb_ops.i18n import Text, _
 from tcb_ops.kinds import row_count
 from tcb_ops.ledger.ledger import Ledger
@@ -81,8 +80,8 @@ class Report(type(Path())):  # type: ignore[misc]  # the class of paths on this 
     def __repr__(self) -> str:
         return f"<Report {local_file(self.folder)[0]}>"
 
-    def _repr_html_(self) -> str | None:
-        return card("report_html", self, settings_lang())
+    def _repr_html_(self) -> str:
+        return FOR_RESULTS.report_card(self, FOR_RESULTS.lang())
 
 
 def local_file(file: Path) -> tuple[str, str]:

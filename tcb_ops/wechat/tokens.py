@@ -21,8 +21,8 @@ from typing import Any, TypeGuard
 import msgspec
 
 from tcb_ops.details import DetailCode, detail
-from tcb_ops.errors import SettingsError, TokenError
-from tcb_ops.hooks import TokenHooks, TokenSource, needed
+from tcb_ops.errors import SettingsError, TokenError, needed
+from tcb_ops.hooks import TokenHooks, TokenSource
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Secret
 from tcb_ops.resources import raise_if_exhausted, system_reason

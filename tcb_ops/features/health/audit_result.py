@@ -20,7 +20,7 @@ from tcb_ops.features.health import HEALTHY, UNHEALTHY, AuditCode
 from tcb_ops.features.health.audit_calls import PERMISSIONS, QUOTA
 from tcb_ops.features.health.settings import kept_by_audit
 from tcb_ops.formatting import shown
-from tcb_ops.frames import Lines, Tabular, settings_lang
+from tcb_ops.frames import Lines, Tabular
 from tcb_ops.i18n import Lang, Text, _
 from tcb_ops.kinds import environment_count
 from tcb_ops.ledger.reader import LedgerReader
@@ -29,7 +29,7 @@ from tcb_ops.lists.table import APPID_NAMES, ENV_NAMES, Columns, Line, named_col
 from tcb_ops.model import Outcome, Problem
 from tcb_ops.reports.findings import FindingLine, FindingSection
 from tcb_ops.reports.summary import Cause, RunSummary
-from tcb_ops.settings import Settings
+from tcb_ops.settings import Settings, default_lang
 
 if TYPE_CHECKING:
     from tcb_ops.features.evidence.diffs import Diff, DiffLine
@@ -225,10 +225,10 @@ class AuditResult(Tabular):
         ]
         return Lines(self.summary(), names, lines, len(lines))
 
-    def _repr_html_(self) -> str | None:
+    def _repr_html_(self) -> str:
         from tcb_ops.reports.cards import findings_html
 
-        return findings_html(self, settings_lang())
+        return findings_html(self, default_lang())
 
     def to_json(self, lang: Lang) -> dict[str, Any]:
         """Return the object under `audit` in `--json`."""

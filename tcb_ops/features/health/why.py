@@ -15,7 +15,7 @@ from tcb_ops.errors import RunNotFoundError, UsageError
 from tcb_ops.features.health.interfaces import Quota, ReceivedRequest
 from tcb_ops.features.health.questions import ask_about
 from tcb_ops.features.health.verdicts import Answers, Facts, Verdict, grouped, verdict_of
-from tcb_ops.frames import Lines, Tabular, settings_lang
+from tcb_ops.frames import Lines, Tabular
 from tcb_ops.i18n import Lang, _, as_list
 from tcb_ops.kinds import row_count
 from tcb_ops.ledger.records import RowRecord
@@ -23,7 +23,7 @@ from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.model import Merchant, Outcome, Owner, Reason
 from tcb_ops.reports.explanations import answered_at, why_of
 from tcb_ops.run import Run
-from tcb_ops.settings import Settings
+from tcb_ops.settings import Settings, default_lang
 from tcb_ops.start import TargetOptions, find_run, ledger_with_runs, opened_target, settings_for
 
 QUOTA_SECONDS = 300
@@ -81,7 +81,7 @@ class Diagnoses(list[Diagnosis], Tabular):
     """The causes of a run, most rows first: a line for each, also of the `frame`."""
 
     def __repr__(self) -> str:
-        lang = settings_lang()
+        lang = default_lang()
         text = _("{code} · {rows} · {names}: {meaning} → {who}: {action}")
         lines = []
         for each in self:
