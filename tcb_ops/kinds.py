@@ -66,8 +66,12 @@ class Kind(str):
     """The outcome of rows whose merchant's token source did not respond."""
     has_list: ClassVar[bool] = True
     """Whether its rows come from a list that can be corrected."""
-    surveys: ClassVar[bool] = False
-    """Whether its runs are about all merchants: each is compared with the one before, and reported by its `findings`."""
+    of_merchants: ClassVar[bool] = False
+    """Whether its runs are about the merchants, not about a list: each is compared with the one before, of whatever file."""
+    has_findings: ClassVar[bool] = False
+    """Whether its runs are reported by their `findings`."""
+    keeps_headers: ClassVar[bool] = True
+    """Whether its calls get the Content-Type and Cache-Control of rows."""
     sends_files: ClassVar[bool] = False
     """Whether its rows have local files below a root."""
     writes_links: ClassVar[bool] = False
@@ -114,8 +118,8 @@ class Kind(str):
         return {}
 
     def stored_headers(self, row: Row) -> tuple[str | None, str | None]:
-        """Return the Content-Type and Cache-Control that the ledger keeps of a row; None where it sends no file."""
-        return None, None
+        """Return the Content-Type and Cache-Control that the ledger keeps of a row, for its calls; None for none."""
+        return (row.content_type, row.cache_control) if self.keeps_headers else (None, None)
 
     def end_of(self, end: RowEnd) -> RowEnd:
         """Return a row's end, as `Calls` gave it or as it was planned, in terms of this kind."""
@@ -140,7 +144,7 @@ class Kind(str):
     ) -> Findings | None:
         """Return what a run found, as sections of its report.
 
-        Asked for finished runs, except retries, of kinds that survey. `receiver`: of messages; what is new is what it was
+        Asked for finished runs, except retries, of kinds with `has_findings`. `receiver`: of messages; what is new is what it was
         not told.
         """
         return None

@@ -15,6 +15,7 @@ import pytest
 import tcb_ops
 from tcb_ops.details import _CODES, DetailCode
 from tcb_ops.i18n import Lang, Message
+from tcb_ops.kinds import kind_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -280,7 +281,7 @@ def test_the_check_lets_messages_be_written(line: str) -> None:
     assert MessageReader(ast.parse(f"def f():\n    {line}")).found == set()
 
 
-KINDS = {"links", "upload", "audit", "confirm", "delete", "undo"}
+KINDS = {*kind_names()}
 """The kinds of runs, which only their own modules know by name."""
 KIND_MODULES = {"kinds.py", "engine/list_kinds.py"}
 

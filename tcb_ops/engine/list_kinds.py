@@ -22,7 +22,6 @@ class ListKind(Kind):
     """A kind whose rows are those of a path list, which may have to be corrected."""
 
     main = True
-    wants = Want.FILE
 
     def next_command(
         self, settings: Settings, run: RunRecord, actions: Sequence[NextAction]
@@ -49,6 +48,8 @@ class LinksKind(ListKind):
     report_title = _("Upload links report")
     done = _("issued with a link")
     writes_links = True
+    keeps_headers = False
+    wants = Want.FILE
 
     def calls(self, context: CallContext) -> Calls:
         """Return the calls of links."""
@@ -67,6 +68,7 @@ class UploadKind(ListKind):
     question = _("Upload to {live_environments} of {api_base}?")
     changed = pgettext("by a run", "overwritten")
     replacing = frozenset({Outcome.UPLOADED})
+    wants = Want.FILE
     changes_store = sends_files = asks_store = clustered = True
 
     def calls(self, context: CallContext) -> Calls:

@@ -381,8 +381,8 @@ class LedgerReader(FileReader):
             return None
         # By the ledger's number, since a clock may have been set back. Stopped audits are not comparable.
         condition = f"""kind = ? AND target = ? AND parent = '' AND finished_at IS NOT NULL AND number < ?
-            AND {"stopped" if run.kind.surveys else "list_name"} = ?"""
-        same = "" if run.kind.surveys else run.list_name
+            AND {"stopped" if run.kind.of_merchants else "list_name"} = ?"""
+        same = "" if run.kind.of_merchants else run.list_name
         for record in self.stored_runs(condition, (str.__str__(run.kind), run.target, run.number, same)):
             earlier = self._run(record)
             if earlier.selection == run.selection and receiver not in earlier.undelivered:

@@ -92,7 +92,7 @@ class RunRecord(NewRun):
     @property
     def has_findings(self) -> bool:
         """Whether the run is reported by what it found: it is finished, and no retry, which is only a part of one."""
-        return self.kind.surveys and self.finished_at is not None and not self.parent
+        return self.kind.has_findings and self.finished_at is not None and not self.parent
 
     def may_be_resumed(self, now: float) -> bool:
         """Return whether the run is unfinished, or was killed lately while its report was written."""

@@ -118,7 +118,7 @@ class RunGrid(anywidget.AnyWidget):
         self.lines: dict[str, list[Any]] = {}
         """The merchants as the browser has them, by appid."""
         self.findings: Findings | None = None
-        """What a finished run of a kind that surveys has found."""
+        """What a finished run of a kind with findings has found."""
         self.verdicts: dict[str, Any] = {}
         """By code, what WeChat was asked about, as `Run.kept_verdicts` returns it."""
         self.shown = ("", "", "")

@@ -15,37 +15,79 @@ import tcb_ops as tcb
 from tcb_ops.features.simulator.faults import SimulatedEnvironment
 
 
-@pytest.mark.slow
-def test_a_kind_of_a_folder_runs_over_a_list_to_its_report(open_workspace, tmp_path):
+@pytest.fixture
+def installed(tmp_path):
+    """A copy of the package with the toy."""
+    absent = shutil.ignore_patterns("__pycache__")
+    copy = shutil.copytree(Path(tcb.__file__).parent, tmp_path / "copy" / "tcb_ops", ignore=absent)
+    shutil.copytree(Path(__file__).parents[1] / "toy" / "look", copy / "features" / "look", ignore=absent)
+    return copy
+
+
+@pytest.fixture
+def look(open_workspace, installed):
+    """Run commands of the copy over a list of which two of four rows have an environment that is open."""
     halted = SimulatedEnvironment(BOOKS.env, "HALTED")
     workspace = open_workspace(many(TEA, BOOKS, rows=2), merchants=[TEA, BOOKS], environments=[halted])
     settings = f'api_base = "{workspace.sim.base}"\nledger = "ledger.db"\n[tokens]\nfile = "tokens.csv"\n'
     (workspace.folder / "tcb-ops.toml").write_text(settings, encoding="utf-8")
-    absent = shutil.ignore_patterns("__pycache__")
-    copy = shutil.copytree(Path(tcb.__file__).parent, tmp_path / "copy" / "tcb_ops", ignore=absent)
-    shutil.copytree(Path(__file__).parents[1] / "toy" / "look", copy / "features" / "look", ignore=absent)
 
     def execute(*words):
         return subprocess.run(
-            [sys.executable, "-m", "tcb_ops", *words],
+            [sys.executable, *words] if words[0] == "-c" else [sys.executable, "-m", "tcb_ops", *words],
             cwd=workspace.folder,
-            env=os.environ | {"PYTHONPATH": str(copy.parent), "TCB_OPS_LANG": "en"},
+            env=os.environ | {"PYTHONPATH": str(installed.parent), "TCB_OPS_LANG": "en"},
             capture_output=True,
             text=True,
             encoding="utf-8",
             check=False,
         )
 
-    ended = execute("look", "list.csv", "--json")
+    execute.folder = workspace.folder
+    return execute
+
+
+@pytest.mark.slow
+def test_a_kind_of_a_folder_runs_over_a_list_to_its_report(look):
+    ended = look("look", "list.csv", "--json")
     assert (ended.returncode, json.loads(ended.stdout)["counts"]) == (1, {"open": 2, "shut": 2}), ended.stderr
     assert json.loads(ended.stdout)["look"] == {"Shut": [BOOKS.env] * 2}
-    (folder,) = (workspace.folder / "reports").iterdir()
+    (folder,) = (look.folder / "reports").iterdir()
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "What is open" in page
     assert "Shut" in page
     with (folder / "results.csv").open(encoding="utf-8-sig", newline="") as results:
         assert [row["tcb_outcome"] for row in csv.DictReader(results)] == ["open"] * 2 + ["shut"] * 2
-    assert "look" in execute("--help").stdout
-    assert "2 shut" in execute("show").stdout + execute("show").stderr
-    again = execute("retry", "latest", "--json")
+    assert "look" in look("--help").stdout
+    assert "2 shut" in look("show").stdout + look("show").stderr
+    again = look("retry", "latest", "--json")
     assert json.loads(again.stdout)["counts"] == {"shut": 2}, again.stderr
+
+
+@pytest.mark.slow
+def test_a_list_of_runs_loads_no_http_for_it(look):
+    look("look", "list.csv")
+    code = "import sys; from tcb_ops.cli.main import run; run(['runs']); print('aiohttp' in sys.modules)"
+    listed = look("-c", code)
+    assert "look" in listed.stdout
+    assert listed.stdout.splitlines()[-1] == "False", listed.stderr
+
+
+@pytest.mark.slow
+def test_its_runs_are_compared_with_that_before_of_the_same_list(look):
+    for _ in range(2):
+        assert look("look", "list.csv").returncode == 1
+    code = "import tcb_ops as tcb; print({**tcb.open_run('latest', kind='look').changes().counts})"
+    compared = look("-c", code)
+    assert "'still_broken'>: 2" in compared.stdout, compared.stderr
+    assert "'still_good'>: 2" in compared.stdout
+
+
+@pytest.mark.slow
+def test_an_upload_is_undone_when_the_folder_of_a_kind_that_only_looks_is_gone(look, installed):
+    sent = look("upload", "list.csv", "--root", "files", "--yes", "--json")
+    assert json.loads(sent.stdout)["counts"]["uploaded"] == 2
+    look("look", "list.csv")
+    shutil.rmtree(installed / "features" / "look")
+    undone = look("undo", "--yes", "--json")
+    assert json.loads(undone.stdout)["counts"] == {"deleted": 2}, undone.stderr

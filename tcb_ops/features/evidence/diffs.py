@@ -220,7 +220,7 @@ def compare(
     counts = dict.fromkeys(Change, 0)
     lines: Counter[tuple[Change, str, str, str, str]] = Counter()
     became = cache(change)
-    known_before = _known_before(ledger, older) if older.kind.surveys else {}
+    known_before = _known_before(ledger, older) if older.kind.of_merchants else {}
     for environment, before, after, rows in _pairs(ledger, older, newer):
         if only is not None and environment[::-1] not in only:
             continue

@@ -432,7 +432,7 @@ class History:
         return [*dict.fromkeys(header for run in self._with_list() for header in run.record.headers)]
 
     def _with_list(self) -> list[HistoryRun]:
-        return [run for run in self.runs if not run.record.parent and not run.record.kind.surveys]
+        return [run for run in self.runs if not run.record.parent and not run.record.kind.of_merchants]
 
     def _add_cells(self, counted: _Values, kind: Kind, column: str) -> None:
         for run in self._with_list():

@@ -48,7 +48,7 @@ class AuditKind(Kind):
     good_label, bad_label = _("Healthy"), _("Unhealthy or unknown")
     rows_label = pgettext("heading", "Environments")
     renewed_after = 23 * 3600.0
-    clustered = surveys = True
+    clustered = of_merchants = has_findings = True
     has_list = False
     unanswered = Outcome.UNKNOWN
 
@@ -147,8 +147,11 @@ class AuditKind(Kind):
                 *pace(run.settings),
             ]
             return _("When that is fixed, audit again:"), command(settings, *words, target=run.target)
-        count = environment_count(sum(action.group.rows for action in actions))
-        purpose = _("When the causes are fixed, check {environments} again:", environments=count)
+        if not (again := sum(action.retried for action in actions)):
+            return None
+        purpose = _(
+            "When the causes are fixed, check {environments} again:", environments=environment_count(again)
+        )
         return purpose, retry(settings, run)
 
 

@@ -24,7 +24,7 @@ FILES_PER_CALL = 50
 
 
 class _StoredKind(Kind):
-    has_list = False
+    has_list = keeps_headers = False
     settings = StoredRunSettings
     _outcomes: Mapping[Outcome, Outcome] = {}
     """The kind's own outcomes in place of those of a call."""
@@ -125,7 +125,7 @@ class UndoKind(_StoredKind):
     question = _("Undo the upload in {live_environments} of {api_base}?")
     changed = pgettext("by a run", "undone")
     replacing = frozenset({StoredOutcome.RESTORED, StoredOutcome.DELETED})
-    changes_store = asks_store = takes_back = True
+    changes_store = asks_store = takes_back = keeps_headers = True
     _outcomes: Mapping[Outcome, Outcome] = {
         Outcome.REFUSED: Outcome.FAILED,
         Outcome.INVALID: StoredOutcome.NOT_UNDOABLE,
@@ -147,10 +147,6 @@ class UndoKind(_StoredKind):
         """Return those that look, and those that then delete a file, or request a link and store one."""
         look = 2
         return {Step.UNCHANGED: 0, Step.NOT_KNOWN: 1, Step.DELETED: look + 1}.get(step, look + 2)
-
-    def stored_headers(self, row: Row) -> tuple[str | None, str | None]:
-        """Return the headers that the restored object had."""
-        return row.content_type, row.cache_control
 
 
 CONFIRM, DELETE, UNDO = ConfirmKind(), DeleteKind(), UndoKind()

@@ -1,22 +1,23 @@
-"""The kind of run, the calls of its rows, and its section of the report."""
+"""The kind of run, and its section of the report."""
 
 from dataclasses import dataclass, replace
 
-from tcb_ops.engine.calls import Calls, FailedAttempt
 from tcb_ops.engine.list_kinds import ListKind
 from tcb_ops.i18n import verbatim
-from tcb_ops.model import Outcome, Reason
+from tcb_ops.model import Outcome
 from tcb_ops.reports.findings import FindingLine, Findings, FindingSection
 
-from . import OPEN, SHUT
+from . import SHUT
 
 
 class LookKind(ListKind):
     name = "look"
     label, report_title, done = verbatim("look"), verbatim("What is open"), verbatim("open")
-    surveys = True
+    has_findings = True
 
     def calls(self, context):
+        from .calls import LookCalls  # they load HTTP, which `tcb-ops runs` does not need
+
         return LookCalls(context)
 
     def end_of(self, end):
@@ -25,15 +26,6 @@ class LookKind(ListKind):
     def findings(self, reader, summary, settings, receiver=""):
         rows = reader.rows(summary.run, outcomes=frozenset({SHUT}))
         return Looked([FindingLine(r.row.merchant, r.row.env, r.end.errmsg or "-") for r in rows])
-
-
-class LookCalls(Calls):
-    async def advance(self, task):
-        answer = await self._ask(task, self.wechat.call("tcb/getenvinfo", {}, task.token))
-        if isinstance(answer, FailedAttempt):
-            return answer
-        is_open = any((env["env"], env["status"]) == (task.row.env, "NORMAL") for env in answer["info_list"])
-        return self._end(task, OPEN) if is_open else self._end(task, SHUT, Reason.REFUSED)
 
 
 @dataclass(frozen=True)
