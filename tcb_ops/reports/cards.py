@@ -98,9 +98,15 @@ def batch_html(batch: Batch, lang: Lang) -> str:
         wrong = ngettext(
             "{n:,} row has problems and is skipped:", "{n:,} rows have problems and are skipped:", rows
         )
-    names = (pgettext("column", "merchant"), _("environments"), pgettext("column", "rows"), _("size"))
+    columns = slice(4 if batch.root is not None else 3)  # without files there are no sizes
+    names: tuple[Text, ...] = (
+        pgettext("column", "merchant"),
+        _("environments"),
+        pgettext("column", "rows"),
+        _("size"),
+    )
     merchants = [
-        (merchant or appid, envs, count, format_size(size) if batch.root is not None else "–")
+        (merchant or appid, envs, count, format_size(size))[columns]
         for appid, merchant, envs, count, size in batch.by_merchant()
     ]
     return str(
@@ -113,7 +119,7 @@ def batch_html(batch: Batch, lang: Lang) -> str:
             [name.of(lang) for name in _PROBLEM_HEADS],
             wrong,
             merchants,
-            [name.of(lang) for name in names],
+            [name.of(lang) for name in names[columns]],
             _SHOWN,
         )
     )

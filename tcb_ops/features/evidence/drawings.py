@@ -24,7 +24,7 @@ _GREY = "#8a8f98"
 HEIGHT = 130
 """Of the bars, in pixels."""
 _TICKS = 5
-_SHADES = 3
+_SHADES = ("66", "b3", "ff")
 
 
 class Column(NamedTuple):
@@ -75,20 +75,21 @@ def chart(days: Sequence[date], codes: Sequence[tuple[str, Mapping[date, int]]])
     return Chart(columns, len(days), row_count(top), sums, ticks)
 
 
-def strip(shares: Sequence[float | None]) -> list[tuple[float | None, int]]:
-    """Return the cells of a strip: the opacity of its red (0: all rows succeeded, None: there were none), and for how many days.
+def strip(shares: Sequence[float | None]) -> list[tuple[str | None, int]]:
+    """Return the cells of a strip: the opacity of its red ("": all rows succeeded, None: there were none), and for how many days.
 
-    ========================  =======
-    share of the day's rows   opacity
-    ========================  =======
-    none                      0
-    up to a third             0.4
-    up to two thirds          0.7
-    more                      1
-    ========================  =======
+    ========================  ==================
+    share of the day's rows   opacity, as in CSS
+    ========================  ==================
+    none
+    up to a third             66
+    up to two thirds          b3
+    more                      ff
+    ========================  ==================
     """
     shades = (
-        share and round(0.1 + 0.3 * min(int(share * _SHADES - 1e-9) + 1, _SHADES), 1) for share in shares
+        None if share is None else "" if not share else _SHADES[min(int(share * 3 - 1e-9), 2)]
+        for share in shares
     )
     return [(shade, len([*days])) for shade, days in groupby(shades)]
 
