@@ -26,7 +26,7 @@ import nbformat
 from jupyter_lab import RUN_ALL, Opened, lab_server, launch, opened_page
 from playwright.sync_api import Browser, sync_playwright
 
-from tcb_ops.features.notebooks.parameters import notebook_names
+from tcb_ops.features.notebooks.parameters import NOTEBOOKS, in_language, notebook_names
 from tcb_ops.features.notebooks.printing import find_chromium
 from tcb_ops.features.simulator.faults import Fault, Faults
 from tcb_ops.features.simulator.server import Simulator
@@ -52,9 +52,8 @@ LARGEST = 150_000
 
 
 def prepared(work: Path, name: str, lang: Lang, folder: Path, parameters: dict[str, str]) -> str:
-    """Add parameters to a notebook of the workspace, and put it into a folder in there; return its path there."""
-    file = work / f"{name}.ipynb"
-    content = nbformat.read(file, 4)
+    """Add parameters to a notebook, and put it into a folder of the workspace; return its path there."""
+    content = nbformat.read(in_language(NOTEBOOKS / f"{name}.ipynb", lang), 4)
     cell = next(cell for cell in content.cells if "parameters" in cell.metadata.get("tags", ()))
     given = {"lang": str(lang)} | parameters
     for key, value in given.items():  # the comments stay, as they do for an operator
@@ -215,9 +214,9 @@ def analysed(notebook: Opened, lang: Lang) -> Path:
     notebook.page.set_viewport_size({"width": 1100, "height": 1300})
     notebook.page.evaluate(RUN_ALL)
     notebook.at_rest()
-    notebook.page.locator("svg[role=img] title").nth(1).wait_for(state="attached")
+    notebook.page.locator(".jp-OutputArea [role=img]").nth(1).wait_for(state="attached")
     file = SCREENS / ("04.png" if lang is Lang.EN else "04-zh.png")
-    notebook.page.locator(".jp-Cell:has(.jp-OutputArea svg desc)").first.screenshot(
+    notebook.page.locator(".jp-Cell:has(.jp-OutputArea [role=img])").first.screenshot(
         path=file, animations="disabled"
     )
     return file
