@@ -329,7 +329,7 @@ def render_page(content: NotebookNode, name: str, facts: PageFacts) -> str:
         title=_title(content) or name,
         report=facts.report,
         report_name=_("The whole report").of(lang),
-        cells=cells,
+        cells=_accessible(cells),
         html_lang="zh-CN" if lang is Lang.ZH else "en",
         simulated=_SIMULATED.of(lang) if facts.simulated else "",
         verdict=verdict.of(lang) if verdict is not None and not _has_verdict(content) else "",
@@ -338,6 +338,12 @@ def render_page(content: NotebookNode, name: str, facts: PageFacts) -> str:
         next=facts.next.of(lang) if facts.next is not None else "",
         command=facts.command,
     )
+
+
+def _accessible(cells: str) -> str:
+    """Return the cells with DataFrames that the keyboard can scroll, and whose corners are no heads."""
+    scrolled = cells.replace("<div>\n<style scoped", '<div class="scroll" tabindex="0">\n<style scoped')
+    return scrolled.replace("<th></th>", "<td></td>")
 
 
 def _has_verdict(content: NotebookNode) -> bool:
