@@ -50,8 +50,8 @@ class DetailCode(DetailCodes):
         "unfinished rows stay pending. Check the database and the network."
     )
     NOT_LISTENING = _(
-        "Nothing listens on {address}: start `tcb-ops simulate --port {port}`, or choose another target, such as "
-        "`simulator`, the embedded one."
+        "Nothing listens on {address}: {tcb-ops simulate:start `tcb-ops simulate --port {port}`, or }choose another "
+        "target{tcb-ops simulate:, such as `simulator`, the embedded one}."
     )
     OUTAGE = _("{last} The run stops, because no host could be reached for {seconds:g} s.")
     PLATFORM = _("Errcode {errcode} ({errmsg}) affects every merchant.")

@@ -16,6 +16,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Protocol, TypeVar, runtime_checkable
 
+from tcb_ops import i18n
 from tcb_ops.i18n import N_, NOTHING, Text, _
 
 if TYPE_CHECKING:
@@ -316,6 +317,16 @@ def features() -> Mapping[str, Feature]:
 
     names = sorted(module.name for module in iter_modules(package.__path__))
     return {name: import_module(f"{package.__name__}.{name}").FEATURE for name in names}
+
+
+@cache
+def command_names() -> frozenset[str]:
+    """Return the names of the commands that there are."""
+    tables = [table for each in (CORE, *features().values()) for table in each.commands.values()]
+    return frozenset(reference.partition(":")[2].rstrip("_") for table in tables for reference in table)
+
+
+i18n.COMMANDS = command_names
 
 
 @cache

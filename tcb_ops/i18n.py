@@ -10,7 +10,7 @@ from __future__ import annotations
 import gettext as catalogues
 import struct
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -142,6 +142,8 @@ class Joined(Text):
         return _commands(self.parts)
 
 
+COMMANDS: Callable[[], Collection[str]] = tuple
+"""Returns the commands that there are; `hooks` says which."""
 _NO_COMMANDS: ContextVar[bool] = ContextVar("_NO_COMMANDS", default=False)
 _NAMES_IN_PYTHON = {"column": "columns", "map": "file_map", "errcode": "codes", "into": "original"}
 """Parameters whose options have other names."""
@@ -157,6 +159,16 @@ class _Option:
 
     def __format__(self, value: str) -> str:
         return _NAME_OPTION.get()(self.name, value, self.lang)
+
+
+@dataclass(frozen=True, slots=True)
+class _Advice:
+    """A part of a message that names a command, `{tcb-ops why:ask with `tcb-ops why`, or }`: left out where it is not installed."""
+
+    command: str
+
+    def __format__(self, advice: str) -> str:
+        return advice if self.command in COMMANDS() else ""
 
 
 def _on_terminal(name: str, value: str, _lang: Lang) -> str:
@@ -240,7 +252,10 @@ class _Filled(dict[str, object]):
         super().__init__((name, _shown(value, lang)) for name, value in values.items())
         self._lang = lang
 
-    def __missing__(self, name: str) -> _Option:
+    def __missing__(self, name: str) -> _Option | _Advice:
+        program, space, command = name.partition(" ")
+        if program == "tcb-ops" and space:
+            return _Advice(command)
         if not name.startswith("--"):
             raise KeyError(name)
         return _Option(name[2:], self._lang)

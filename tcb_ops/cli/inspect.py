@@ -136,7 +136,11 @@ def _show_urls(
     if not pairs:
         console.warn(_("None of these rows stored a file."))
     elif opened.api_base != settings.api_base:
-        console.warn(_("The embedded simulator has ended, and its links with it: use tcb-ops simulate."))
+        console.warn(
+            _(
+                "The embedded simulator has ended, and its links with it{tcb-ops simulate:: use `tcb-ops simulate`}."
+            )
+        )
     else:
         console.info(
             _(

@@ -176,8 +176,8 @@ class CommonOptions:
         file = settings.merchants
         if not file.exists():
             fix = _(
-                "`tcb-ops init` writes one to fill in, `tcb-ops merchants sync` fills it from the platform; "
-                "choose another with {--merchants}."
+                "`tcb-ops init` writes one to fill in{tcb-ops merchants:, `tcb-ops merchants sync` fills it from the "
+                "platform}; choose another with {--merchants}."
             )
             if settings.origin.file is None:
                 fix = NO_SETTINGS_FILE

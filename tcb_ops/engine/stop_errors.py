@@ -92,6 +92,6 @@ def refused_here(met: Text) -> bool:
 
 def unreachable(run: RunRecord, seconds: float) -> Text:
     """Describe an ongoing outage; for a simulator, ask whether it is running."""
-    asks = _(" (is `tcb-ops simulate` running?)") if run.simulated else NOTHING
+    asks = _("{tcb-ops simulate: (is `tcb-ops simulate` running?)}") if run.simulated else NOTHING
     text = _("{target} cannot be reached{asks}; trying again for {seconds:g} s")
     return text.format(target=run.target, asks=asks, seconds=seconds)

@@ -131,7 +131,8 @@ class FileReader(LedgerConnection):
                 id=run.id,
             )
             fix = _(
-                "`tcb-ops files --repair` makes the table again from the runs. Until then nothing is deleted or sent."
+                "Until the table is made again, nothing is deleted or sent{tcb-ops files:: `tcb-ops files --repair` makes it "
+                "from the runs}."
             )
             raise LedgerDamagedError(text, fix)
 

@@ -16,7 +16,7 @@ import tcb_ops as tcb
 from tcb_ops.cli.main import run
 from tcb_ops.features.health.doctor import all_checks
 from tcb_ops.features.simulator.faults import Fault
-from tcb_ops.hooks import LazyFunction, features
+from tcb_ops.hooks import FOR_RESULTS, LazyFunction, features
 
 PACKAGE = Path(tcb.__file__).parent
 COMMANDS = {
@@ -208,6 +208,15 @@ def test_a_run_of_a_missing_feature_is_listed_with_its_counts_and_nothing_else_i
 
 
 @pytest.mark.slow
+def test_no_advice_names_the_command_of_a_missing_feature(open_without, open_workspace):
+    workspace = open_workspace([], merchants=[TEA])
+    write_settings(workspace.folder, workspace.sim.base)
+    (workspace.folder / "empty.csv").write_text("env,path\n", encoding="utf-8")
+    (refused,) = open_without("health")("check empty.csv --merchants nowhere.csv")
+    assert "`tcb-ops init` writes one to fill in; choose another with --merchants." in refused.err
+
+
+@pytest.mark.slow
 def test_doctor_makes_a_features_check_while_the_feature_is_there(open_without, tmp_path, monkeypatch):
     (tmp_path / "tcb-ops.toml").write_text('api_base = "http://127.0.0.1:9"\n', encoding="utf-8")
     monkeypatch.chdir(tmp_path)
@@ -220,6 +229,7 @@ def test_doctor_makes_a_features_check_while_the_feature_is_there(open_without, 
 @pytest.mark.posix("ipywidgets is not installed there")
 def test_each_hook_is_a_function_that_exists():
     given = [hook for feature in features().values() for hook in (*feature.hooks, *feature.checks)]
+    given.append(FOR_RESULTS)
     lazy = [
         value for hook in given for value in (hook, *functions_of(hook)) if isinstance(value, LazyFunction)
     ]

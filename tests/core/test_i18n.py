@@ -8,6 +8,7 @@ import pytest
 from messages import PACKAGE, PO, compiled, extracted, translated
 
 from tcb_ops import i18n
+from tcb_ops.hooks import features
 from tcb_ops.i18n import Lang, _, as_facts, as_list, as_sentences, ngettext, pgettext
 
 HAN = re.compile("[\u4e00-\u9fff]")
@@ -74,6 +75,32 @@ def test_a_message_names_an_option_by_its_placeholder():
     assert len(of_code) > 500
     named = [text for text in of_code if re.search(r"(?<![{`\w-])--[a-z]", re.sub("`[^`]*`", "", text))]
     assert sorted(named) == ["More: --help-all"]
+
+
+def test_a_text_names_a_command_of_another_feature_only_where_it_is_installed():
+    """`{tcb-ops why:…}` is left out without it; everything else that is advised exists wherever the advice does."""
+    texts = [
+        (file.removeprefix("tcb_ops/"), text)
+        for message in extracted()
+        for file, _line in message.locations
+        for text in (message.id if message.pluralizable else [message.id])
+    ]
+    texts += [
+        (str(file.relative_to(PACKAGE)), file.read_text(encoding="utf-8")) for file in PACKAGE.rglob("*.csv")
+    ]
+    owners = {
+        command.rpartition(":")[2].rstrip("_"): f"features/{name}/"
+        for name, feature in features().items()
+        for commands in feature.commands.values()
+        for command in commands
+    }
+    assert owners["why"] == "features/health/"
+    wrong = []
+    for file, text in texts:
+        bare = re.sub(r"\{tcb-ops (?:[^{}]|\{\w+\})*\}", "", text)
+        named = [command for command in re.findall(r"tcb-ops ([a-z]+)", bare) if command in owners]
+        wrong += [(file, command) for command in named if not file.startswith(owners[command])]
+    assert [each for each in wrong if not each[0].startswith("--help")] == []
 
 
 def test_the_compiled_catalogue_is_that_of_the_texts():
