@@ -21,10 +21,11 @@ from typing import IO
 
 from tcb_ops import shell
 from tcb_ops.details import DetailCode, detail
+from tcb_ops.disk import open_regular
 from tcb_ops.errors import SettingsError
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Secret
-from tcb_ops.resources import open_regular, raise_if_exhausted, system_reason
+from tcb_ops.system_errors import raise_if_exhausted, system_reason
 from tcb_ops.wechat.tokens import LONGEST_TOKEN
 
 LARGEST_OUTPUT = 64 * 1024

@@ -20,11 +20,11 @@ from urllib.parse import urlsplit
 from tcb_ops import shell
 from tcb_ops import values as rules
 from tcb_ops.arguments import checked
+from tcb_ops.disk import nearest_path
 from tcb_ops.errors import SettingsError, TcbOpsError
 from tcb_ops.hooks import features, load
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_lines, as_list
 from tcb_ops.model import PLATFORM, SIMULATOR, Listener, Problem, is_loopback
-from tcb_ops.resources import nearest_path
 from tcb_ops.settings_files import Trust, cannot_be_read, open_found, parse_toml, read_text
 from tcb_ops.values import InvalidValueError, Value, check, values_of
 

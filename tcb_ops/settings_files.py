@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from tcb_ops import shell
+from tcb_ops.disk import open_regular
 from tcb_ops.errors import SettingsError
 from tcb_ops.i18n import Text, _
-from tcb_ops.resources import open_regular, system_reason
+from tcb_ops.system_errors import system_reason
 
 ROOT = 0
 

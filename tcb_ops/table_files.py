@@ -9,12 +9,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from tcb_ops.disk import replacing
 from tcb_ops.errors import UsageError, needed
 from tcb_ops.formatting import guard
 from tcb_ops.hooks import WorkbookHooks
 from tcb_ops.i18n import _
-from tcb_ops.resources import replacing, system_reason
 from tcb_ops.secrets import masked
+from tcb_ops.system_errors import system_reason
 
 
 def table_file(name: str | Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -30,6 +31,7 @@ from workspace import (
 )
 
 from tcb_ops.features.simulator.faults import Faults
+from tcb_ops.hooks import features
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.settings import load_settings, set_default_settings
 
@@ -65,6 +67,26 @@ os.umask(0o022)  # what a group may change is named in the first line
 sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
 sys.dont_write_bytecode = False  # otherwise each process started would compile all modules again
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+FEATURES = frozenset(file.parent.name for file in Path(__file__).parent.glob("features/*/test_*.py"))
+"""The features that there are tests of; their folders may have been deleted."""
+MISSING = FEATURES - features().keys()
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Leave out the tests of a feature that is not installed, and those that import something of it."""
+    if not MISSING or collection_path.suffix != ".py":
+        return None
+    used = set(re.findall(r"tcb_ops\.features\.(\w+)", collection_path.read_text(encoding="utf-8")))
+    return True if MISSING & (used | {collection_path.parent.name}) else None
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test that needs a feature which is not installed: `needs("workbooks")`; all of them: `needs()`."""
+    for marker in item.iter_markers("needs"):
+        if missing := MISSING & {*(marker.args or FEATURES)}:
+            pytest.skip(f"without {', '.join(sorted(missing))}")
 
 
 @pytest.hookimpl(trylast=True)
@@ -119,14 +141,16 @@ def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let token sources retry almost at once."""
-    component = "tcb_ops.features.tokens.component"
-    for name in (f"{component}.RETRY_WAIT", f"{component}.ROTATION_WAIT"):
-        monkeypatch.setattr(name, 0.01)
+    if "tokens" in features():
+        for name in ("RETRY_WAIT", "ROTATION_WAIT"):
+            monkeypatch.setattr(f"tcb_ops.features.tokens.component.{name}", 0.01)
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """A PostgreSQL cluster for the tests."""
+    if "postgres" not in features():
+        pytest.skip("without postgres")
     with cluster() as server:
         yield server
 

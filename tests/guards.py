@@ -290,7 +290,7 @@ GUARDS = (
     ),
     Guard(
         "the name of a file that replaces another is on the disk",
-        "resources.py",
+        "disk.py",
         "        _sync_names(dest.parent)\n",
         "",
         CRASHES,
@@ -308,7 +308,7 @@ GUARDS = (
     ),
     Guard(
         "bytes are on the disk before the file that they replace is gone",
-        "resources.py",
+        "disk.py",
         "        sync_to_disk(part)\n",
         "",
         CRASHES,

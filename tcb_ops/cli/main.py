@@ -22,8 +22,8 @@ from tcb_ops.errors import InputError, InterruptedRunError, TcbOpsError, UsageEr
 from tcb_ops.formatting import lines
 from tcb_ops.hooks import CORE, features
 from tcb_ops.i18n import N_, Lang, Text, _, as_lines, as_sentences, terminal_lang, translate_click, verbatim
-from tcb_ops.resources import exhausted, system_reason
 from tcb_ops.settings import chosen_lang
+from tcb_ops.system_errors import exhausted, system_reason
 
 _SIGNS = {"\u00a0": " ", "✓": "+", "✗": "x"}
 """Our own signs, and what stands for them in a code page that lacks them."""

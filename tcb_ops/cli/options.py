@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import click
 
 from tcb_ops.cli.console import Console
+from tcb_ops.disk import others_may_read, restricting
 from tcb_ops.errors import TcbOpsError, UsageError, needed
 from tcb_ops.hooks import ClusterHooks, Hooks, MapHooks, PdfHooks, WorkbookHooks, hooks
 from tcb_ops.i18n import N_, Text, _, as_list, verbatim
 from tcb_ops.kinds import ANY_KIND, kind_names
 from tcb_ops.model import PLATFORM, Selection, is_foreign
-from tcb_ops.resources import others_may_read, restricting
 from tcb_ops.settings import SETTINGS_FILE, Settings, holds_password, load_settings
 from tcb_ops.settings_files import with_found_file
 

@@ -20,8 +20,8 @@ from tcb_ops.cli.options import CommonOptions, lang_option, own_option
 from tcb_ops.errors import UsageError, needed
 from tcb_ops.hooks import SimulatorHooks
 from tcb_ops.i18n import Lang, _, pgettext
-from tcb_ops.resources import system_reason
 from tcb_ops.settings import SETTINGS_FILE, load_settings
+from tcb_ops.system_errors import system_reason
 
 
 @click.command(cls=Command, usual="practice lang")

@@ -21,12 +21,13 @@ from functools import lru_cache, partial
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+from tcb_ops.disk import replacing, sync_to_disk
 from tcb_ops.errors import StoppedError, UsageError
 from tcb_ops.i18n import _
 from tcb_ops.ledger.ledger import Ledger
 from tcb_ops.ledger.records import RunRecord
 from tcb_ops.model import RowEnd
-from tcb_ops.resources import exhausted, replacing, sync_to_disk, system_reason
+from tcb_ops.system_errors import exhausted, system_reason
 
 LINK_COLUMNS = ("errcode", "errmsg", "url", "token", "authorization", "file_id", "cos_file_id", "expires_at")
 """Names of the interface, and the link's expiry."""

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import _
-from tcb_ops.resources import raise_if_exhausted
+from tcb_ops.system_errors import raise_if_exhausted
 
 Result = TypeVar("Result")
 

@@ -20,8 +20,8 @@ from tcb_ops.errors import CanaryError, InterruptedRunError, LedgerError, TcbOps
 from tcb_ops.i18n import _, as_lines
 from tcb_ops.ledger.records import RunRecord
 from tcb_ops.model import Outcome, RowEnd
-from tcb_ops.resources import exhausted
 from tcb_ops.settings import Settings
+from tcb_ops.system_errors import exhausted
 
 MANY = 10_000
 """Rows from which on freeing what a session kept is worth a full pass of the garbage collector."""

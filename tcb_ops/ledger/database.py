@@ -21,8 +21,8 @@ from tcb_ops.ledger import schema
 from tcb_ops.ledger.connections import Connection, Database, DatabaseFault, locked
 from tcb_ops.ledger.locks import lock_folder
 from tcb_ops.ledger.records import RUN_COLUMNS, RunRecord, StoredRun, read_run
-from tcb_ops.resources import exhausted, raise_if_exhausted, system_reason
 from tcb_ops.settings import shown_url
+from tcb_ops.system_errors import exhausted, raise_if_exhausted, system_reason
 
 _NETWORK = {
     "nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "fuse.sshfs", "fuse.s3fs", "lustre",

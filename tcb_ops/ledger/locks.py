@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from tcb_ops.errors import TcbOpsError, UsageError
 from tcb_ops.i18n import NOTHING, Text, _
-from tcb_ops.resources import raise_if_exhausted, system_reason
+from tcb_ops.system_errors import raise_if_exhausted, system_reason
 
 if TYPE_CHECKING:
     from tcb_ops.ledger.database import LedgerConnection

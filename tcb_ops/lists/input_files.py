@@ -24,11 +24,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from tcb_ops.disk import nearest_path
 from tcb_ops.errors import BrokenTableError, InputError
 from tcb_ops.formatting import shown
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Problem, file_problem
-from tcb_ops.resources import nearest_path, raise_if_exhausted, system_reason
+from tcb_ops.system_errors import raise_if_exhausted, system_reason
 
 # --- messages about problems ---------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias, TypeVar, overload
 
 from tcb_ops.arguments import checked
+from tcb_ops.bundled import SAMPLE
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import UsageError, check_value
 from tcb_ops.formatting import fold, near_names, shown
@@ -18,7 +19,6 @@ from tcb_ops.i18n import Joined, Lang, Text, _, ngettext, verbatim
 from tcb_ops.lists.input_files import refused
 from tcb_ops.lists.table import ADDED, MERCHANT_COLUMNS, Line, read_lines
 from tcb_ops.model import Merchant, Owner, Problem
-from tcb_ops.resources import SAMPLE
 
 _T = TypeVar("_T")
 

@@ -18,14 +18,15 @@ from pathlib import Path
 from typing import TypeAlias
 
 from tcb_ops.details import DetailCode, DetailCodes, detail
+from tcb_ops.disk import nearest_path
 from tcb_ops.formatting import shown
 from tcb_ops.hooks import MapHooks, SourceHooks, hooks
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Problem, Row, Secret, SourceFile, file_problem, in_object_store, is_source
-from tcb_ops.resources import nearest_path, path_too_long, system_reason
 from tcb_ops.secrets import MASK
 from tcb_ops.settings import Settings
 from tcb_ops.shell import quote
+from tcb_ops.system_errors import path_too_long, system_reason
 
 MAX_FILE_BYTES = 5 * 1024**3
 """The limit of POST Object (cloud.tencent.com/document/product/436/14690)."""

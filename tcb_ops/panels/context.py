@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tcb_ops import api
+from tcb_ops.bundled import sample_folder
 from tcb_ops.engine.limits import RunLimits
 from tcb_ops.engine.next_commands import quoted
 from tcb_ops.errors import InputError, UsageError, needed
@@ -21,7 +22,6 @@ from tcb_ops.lists.merchants import Merchants, read_merchants
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.lists.row_files import source_check
 from tcb_ops.model import Selection
-from tcb_ops.resources import sample_folder
 from tcb_ops.settings import SETTINGS_FILE, Settings, default_settings, load_settings, set_default_settings
 from tcb_ops.settings_files import with_found_file
 from tcb_ops.start import ResumeOptions, identified

@@ -23,6 +23,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from tcb_ops.disk import make_folder, open_regular, sync_to_disk
 from tcb_ops.engine.next_commands import command, of_run, quoted
 from tcb_ops.errors import LedgerError, StoppedError, UsageError, needed
 from tcb_ops.hooks import FOR_RESULTS, PdfHooks, WorkbookHooks, hooks
@@ -36,9 +37,9 @@ from tcb_ops.reports.explanations import MARK
 from tcb_ops.reports.formats.csv import RowLines, write_errcodes, write_lines
 from tcb_ops.reports.formats.html import page
 from tcb_ops.reports.summary import RunSummary
-from tcb_ops.resources import make_folder, open_regular, sync_to_disk, system_reason
 from tcb_ops.secrets import MASK, find_leak, masked
 from tcb_ops.settings import Settings, without_dots
+from tcb_ops.system_errors import system_reason
 
 RESULTS, FAILED, ERRCODES, PAGE = "results.csv", "failed.csv", "errcodes.csv", "report.html"
 WORKBOOK, PDF = "report.xlsx", "report.pdf"

@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Self
 from tcb_ops.details import DetailCode, as_detail, detail
 from tcb_ops.errors import ResourceLimitError, TcbOpsError
 from tcb_ops.model import Reason
-from tcb_ops.resources import exhausted, system_reason
+from tcb_ops.system_errors import exhausted, system_reason
 
 _WHOLE = 1024 * 1024 - 64 * 1024
 """Maximum bytes of a file that is read at once."""

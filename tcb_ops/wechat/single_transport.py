@@ -20,7 +20,7 @@ import httpx
 
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import TransportError, TransportFault
-from tcb_ops.resources import exhausted
+from tcb_ops.system_errors import exhausted
 from tcb_ops.wechat.responses import HttpResponse
 from tcb_ops.wechat.transport import (
     HEADERS,

@@ -25,8 +25,8 @@ from tcb_ops.errors import SettingsError, TokenError, needed
 from tcb_ops.hooks import TokenHooks, TokenSource
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Secret
-from tcb_ops.resources import raise_if_exhausted, system_reason
 from tcb_ops.settings import Settings
+from tcb_ops.system_errors import raise_if_exhausted, system_reason
 
 _decode = msgspec.json.Decoder().decode
 LONGEST_TOKEN = 4096

@@ -28,7 +28,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import TcbOpsError, TransportError, TransportFault
 from tcb_ops.model import is_loopback
-from tcb_ops.resources import exhausted
+from tcb_ops.system_errors import exhausted
 from tcb_ops.wechat.responses import HttpResponse
 
 _FAILURES: Mapping[type[BaseException], tuple[TransportFault, DetailCode]] = {

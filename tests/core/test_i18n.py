@@ -35,6 +35,7 @@ def placeholders(text):
     return named | set(re.findall(r"%\(\w+\)s", text))
 
 
+@pytest.mark.needs
 @pytest.mark.posix("checkout")
 def test_the_catalogue_has_every_message_and_no_other():
     needed = {(message.context, message.id) for message in extracted() if message.id}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tables import table
 
-from tcb_ops import resources, shell
+from tcb_ops import disk, shell, system_errors
 
 
 @table(
@@ -55,14 +55,14 @@ def test_quotes_that_do_not_match_are_an_error(windows):
 def test_who_else_may_read_a_file_and_what_restricts_it(tmp_path):
     file = tmp_path / "tokens of the shop.csv"
     file.touch(mode=0o600)
-    assert not resources.others_may_read(file, windows=False)
+    assert not disk.others_may_read(file, windows=False)
     file.chmod(0o640)
-    assert resources.others_may_read(file, windows=False)
-    subprocess.run(shell.split(resources.restricting(file, windows=False)), check=True)
-    assert not resources.others_may_read(file, windows=False)
-    assert resources.others_may_read(file, windows=True)  # outside this user's profile
-    assert not resources.others_may_read(Path.home() / "tokens.csv", windows=True)
-    assert resources.restricting(file, windows=True).startswith("icacls ")
+    assert disk.others_may_read(file, windows=False)
+    subprocess.run(shell.split(disk.restricting(file, windows=False)), check=True)
+    assert not disk.others_may_read(file, windows=False)
+    assert disk.others_may_read(file, windows=True)  # outside this user's profile
+    assert not disk.others_may_read(Path.home() / "tokens.csv", windows=True)
+    assert disk.restricting(file, windows=True).startswith("icacls ")
 
 
 @table(
@@ -82,13 +82,13 @@ def test_who_else_may_read_a_file_and_what_restricts_it(tmp_path):
 def test_windows_own_code_says_more_than_errno(winerror, name, message):
     error = PermissionError(13, "", name)
     error.winerror = winerror
-    assert resources.system_reason(error).en.startswith(message)
+    assert system_errors.system_reason(error).en.startswith(message)
 
 
 def test_a_folder_in_a_files_place_is_named_on_windows(tmp_path, monkeypatch):
     monkeypatch.setattr(shell, "WINDOWS", True)
     for path, message in ((tmp_path, "it is a folder"), (tmp_path / "missing", "no permission")):
-        assert resources.system_reason(PermissionError(13, "", str(path))).en == message
+        assert system_errors.system_reason(PermissionError(13, "", str(path))).en == message
 
 
 @table(

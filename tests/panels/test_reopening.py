@@ -13,10 +13,10 @@ from panel_lab import press
 from workspace import BOOKS, QUICK
 
 import tcb_ops as tcb
+from tcb_ops.bundled import SAMPLE
 from tcb_ops.features.simulator.faults import Fault
 from tcb_ops.features.simulator.sample import FILES, MERCHANTS, PATHS, sample_simulator, write_practice
 from tcb_ops.panels.html import RunState
-from tcb_ops.resources import SAMPLE
 
 pytestmark = pytest.mark.slow
 

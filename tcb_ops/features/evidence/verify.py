@@ -35,9 +35,9 @@ from tcb_ops.reports.export import (
     read_manifest,
 )
 from tcb_ops.reports.formats.csv import rows_digest
-from tcb_ops.resources import system_reason
 from tcb_ops.settings import LEDGER_FILE, Settings
 from tcb_ops.start import existing_ledger, settings_for
+from tcb_ops.system_errors import system_reason
 
 
 class State(StrEnum):

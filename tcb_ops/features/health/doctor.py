@@ -18,6 +18,7 @@ from typing import Any
 
 from tcb_ops.catalogue import ERRCODE
 from tcb_ops.checks import DoctorCheck, DoctorFinding, Grade
+from tcb_ops.disk import others_may_read, restricting
 from tcb_ops.engine.loop import submit_coroutine
 from tcb_ops.errors import InputError, SettingsError, TcbOpsError, TransportError, TransportFault
 from tcb_ops.features.health.questions import ask_about
@@ -30,8 +31,8 @@ from tcb_ops.ledger.ledger import Ledger
 from tcb_ops.lists.input_files import format_problem
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.model import Merchant, Owner
-from tcb_ops.resources import others_may_read, restricting, system_reason
 from tcb_ops.settings import Settings, settings_file
+from tcb_ops.system_errors import system_reason
 from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.responses import ApiError, InvalidResponse
 from tcb_ops.wechat.single_transport import SingleTransport

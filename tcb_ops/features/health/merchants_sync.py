@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.details import merged
+from tcb_ops.disk import replacing
 from tcb_ops.engine.limits import RunLimits
 from tcb_ops.engine.loop import result_of, submit_coroutine
 from tcb_ops.engine.single_calls import open_client
@@ -32,8 +33,8 @@ from tcb_ops.lists.merchants import EMPTY_FILE, read_merchants
 from tcb_ops.lists.table import MERCHANT_COLUMNS, read_table
 from tcb_ops.model import Merchant, Owner
 from tcb_ops.reports.findings import FindingLine, FindingSection
-from tcb_ops.resources import replacing, system_reason
 from tcb_ops.settings import Settings
+from tcb_ops.system_errors import system_reason
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

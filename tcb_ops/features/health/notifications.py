@@ -40,10 +40,10 @@ from tcb_ops.programs import COMMAND_SECONDS, Credential, in_folder
 from tcb_ops.reports.explanations import MARK, code_label
 from tcb_ops.reports.export import MANIFEST, PAGE, fingerprint
 from tcb_ops.reports.findings import FindingLine
-from tcb_ops.resources import system_reason
 from tcb_ops.run import Run
 from tcb_ops.settings import Settings
 from tcb_ops.start import TargetOptions, find_run, identified, is_run_name, ledger_with_runs, settings_for
+from tcb_ops.system_errors import system_reason
 from tcb_ops.wechat.responses import HttpResponse, count_in
 from tcb_ops.wechat.single_transport import SingleTransport
 from tcb_ops.wechat.tokens import read_object

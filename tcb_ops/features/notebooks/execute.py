@@ -26,12 +26,12 @@ from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode, from_dict, writes
 from traitlets.config import Config
 
+from tcb_ops.disk import replacing
 from tcb_ops.features.notebooks.parameters import INJECTED, Source, Value, with_values
 from tcb_ops.formatting import sanitize
 from tcb_ops.frames import METADATA
 from tcb_ops.i18n import Bilingual, Lang, Text, _
 from tcb_ops.reports.export import DOCUMENT
-from tcb_ops.resources import replacing
 from tcb_ops.signals import exit_code, handled
 
 

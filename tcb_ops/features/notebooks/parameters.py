@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING
 from click import BadParameter
 from click.types import convert_type
 
+from tcb_ops.bundled import SAMPLE, bundled
+from tcb_ops.disk import replacing
 from tcb_ops.errors import UsageError, has_surrogates
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Lang, _
-from tcb_ops.resources import SAMPLE, bundled, replacing, system_reason
+from tcb_ops.system_errors import system_reason
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode

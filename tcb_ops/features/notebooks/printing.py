@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tcb_ops.i18n import Text, _
 from tcb_ops.reports.formats.html import PDF_MARK
-from tcb_ops.resources import system_reason
+from tcb_ops.system_errors import system_reason
 
 CHROMIUM = "TCB_OPS_CHROMIUM"
 """The environment variable that names the browser; empty for none."""

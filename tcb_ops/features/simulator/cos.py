@@ -28,7 +28,7 @@ from tcb_ops.catalogue import store_code
 from tcb_ops.features.simulator.faults import Etag, Fault, FaultStep
 from tcb_ops.features.simulator.state import Request, Response, SimulatedObject, SimulatorState
 from tcb_ops.model import Merchant
-from tcb_ops.resources import system_reason
+from tcb_ops.system_errors import system_reason
 
 MAX_OBJECT = 5 * 1024**3
 """Maximum size of an object in a POST, in bytes (436/14690)."""

@@ -11,13 +11,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from tcb_ops.bundled import SAMPLE, sample_folder
 from tcb_ops.errors import UsageError
 from tcb_ops.features.simulator.server import embedded
 from tcb_ops.features.simulator.settings import SimulatorSettings
 from tcb_ops.i18n import Lang, _, as_list
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.model import SIMULATOR
-from tcb_ops.resources import SAMPLE, sample_folder
 from tcb_ops.settings import LEDGER_FILE, Settings, load_settings
 
 MERCHANTS = SAMPLE / "merchants.csv"

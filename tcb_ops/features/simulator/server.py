@@ -40,9 +40,9 @@ from tcb_ops.features.simulator.state import (
 )
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Merchant
-from tcb_ops.resources import system_reason
 from tcb_ops.settings import Settings
 from tcb_ops.signals import handled
+from tcb_ops.system_errors import system_reason
 from tcb_ops.wechat.client import HANDSHAKE, handshake_answer
 
 HOST = "127.0.0.1"

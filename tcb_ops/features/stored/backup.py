@@ -18,11 +18,12 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from tcb_ops.details import detail
+from tcb_ops.disk import make_folder, sync_to_disk
 from tcb_ops.errors import TcbOpsError, UsageError
 from tcb_ops.features.stored import StoredCode
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Row
-from tcb_ops.resources import make_folder, sync_to_disk, system_reason
+from tcb_ops.system_errors import system_reason
 
 _LARGEST_RECORD = 1024 * 1024
 """Bytes that are read of a record, which has some hundred."""

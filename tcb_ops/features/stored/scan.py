@@ -11,12 +11,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from string import Formatter
 
+from tcb_ops.disk import make_folder, nearest_path
 from tcb_ops.errors import UsageError
 from tcb_ops.formatting import guard, shown, trim
 from tcb_ops.i18n import _
 from tcb_ops.lists.merchants import Merchants, Unresolved, list_lines, resolve
 from tcb_ops.model import Merchant
-from tcb_ops.resources import make_folder, nearest_path, system_reason
+from tcb_ops.system_errors import system_reason
 from tcb_ops.table_files import write_table
 
 # --- the files ------------------------------------------------------------------------------------------------------

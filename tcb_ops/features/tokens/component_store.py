@@ -20,12 +20,13 @@ import msgspec
 from filelock import AsyncFileLock, FileLock, Timeout
 
 from tcb_ops.details import DetailCode, detail
+from tcb_ops.disk import make_folder, replacing
 from tcb_ops.errors import SettingsError, TokenError, TokenSourceError
 from tcb_ops.features.tokens import ComponentCode
 from tcb_ops.formatting import shown
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Secret
-from tcb_ops.resources import make_folder, raise_if_exhausted, replacing, system_reason
+from tcb_ops.system_errors import raise_if_exhausted, system_reason
 from tcb_ops.wechat.tokens import Token, is_token, read_object
 
 POLL = 0.02

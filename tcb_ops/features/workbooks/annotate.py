@@ -19,6 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from tcb_ops.disk import replacing, sync_to_disk
 from tcb_ops.errors import StoppedError, UsageError
 from tcb_ops.features.workbooks.book import LAST_COLUMN, Book, Sheet, letters, list_sheet, read_workbook
 from tcb_ops.features.workbooks.tables import LONGEST, NOT_XML, Tables, new_workbook
@@ -31,8 +32,8 @@ from tcb_ops.lists.input_files import digest, is_workbook, open_bytes, readable
 from tcb_ops.lists.table import LIST_COLUMNS
 from tcb_ops.model import STORED_OUTCOMES, Problem
 from tcb_ops.reports.explanations import MARK, action_text, merchant_text, reason_text, why_of
-from tcb_ops.resources import replacing, sync_to_disk, system_reason
 from tcb_ops.secrets import redact
+from tcb_ops.system_errors import system_reason
 
 if TYPE_CHECKING:
     from openpyxl import Workbook

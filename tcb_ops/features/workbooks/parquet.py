@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tcb_ops.disk import replacing
 from tcb_ops.engine.next_commands import install
 from tcb_ops.errors import StoppedError, UsageError
 from tcb_ops.frames import ArrowStream
@@ -14,9 +15,9 @@ from tcb_ops.i18n import _
 from tcb_ops.ledger.reader import LedgerReader
 from tcb_ops.ledger.records import RunRecord
 from tcb_ops.reports.formats.csv import NUMBERS, RESULT_COLUMNS, TIMES, result_batches
-from tcb_ops.resources import replacing, system_reason
 from tcb_ops.secrets import masked
 from tcb_ops.settings import Settings
+from tcb_ops.system_errors import system_reason
 
 _ROW_GROUP = 20_000
 """Rows per batch, which is a row group of a Parquet file, so that memory does not grow with the run."""

@@ -10,7 +10,8 @@ import aiohttp
 import pytest
 
 import tcb_ops
-from tcb_ops.resources import exhausted, replacing, system_reason
+from tcb_ops.disk import replacing
+from tcb_ops.system_errors import exhausted, system_reason
 
 
 def caused(error, cause):
