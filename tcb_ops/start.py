@@ -343,18 +343,10 @@ def start_run(
     from tcb_ops.wechat.tokens import open_source
 
     dest = None if out is None else Path(out).absolute()
-    limits = limits_for(options)
-    tokens, resume = options.get("tokens"), options.get("resume")
-    new_run = options.get("new_run", False)
-    check_value("resume", resume, resume is None or is_run_name(resume), _("the id of a run"))
-    check_count("canary", canary)
-    if cluster is not None:
-        needed(ClusterHooks).check(cluster)
-        check_value(
-            "tokens", tokens, tokens is None, _("None with a cluster: its workers need the settings' source")
-        )
+    limits, new_run = limits_for(options), options.get("new_run", False)
+    _check(options, cluster, canary)
     # An unreadable source is reported before anything is planned. The simulator, once started, has its own.
-    source = tokens or (open_source(settings) if settings.api_base != NOT_STARTED else None)
+    source = options.get("tokens") or (open_source(settings) if settings.api_base != NOT_STARTED else None)
     settings = identified(settings)
     ledger = Ledger(settings.ledger)
     work = work_of(ledger)
@@ -377,7 +369,7 @@ def start_run(
             options=asdict(limits) | {"skip_unchanged": skip_unchanged, "canary": canary, "cluster": cluster},
             note=options.get("note", ""),
             new_run=new_run,
-            resume=resume or "",
+            resume=options.get("resume") or "",
             now=time.time(),
             may_resume=options.get("may_resume") or (lambda _run, _begun: False),
         )
@@ -409,7 +401,7 @@ def start_run(
                 if not resumed:
                     ledger.forget(run)
                 raise
-        return RunHandle(
+        handle = RunHandle(
             ledger,
             run,
             session,
@@ -419,7 +411,19 @@ def start_run(
             resumed=resumed or session is None,
             given=work.given,
         )
-    raise AssertionError  # the block above returns or raises
+    return handle
+
+
+def _check(options: StartOptions, cluster: str | None, canary: int) -> None:
+    """Raise UsageError for values with which no run can start."""
+    tokens, resume = options.get("tokens"), options.get("resume")
+    check_value("resume", resume, resume is None or is_run_name(resume), _("the id of a run"))
+    check_count("canary", canary)
+    if cluster is not None:
+        needed(ClusterHooks).check(cluster)
+        check_value(
+            "tokens", tokens, tokens is None, _("None with a cluster: its workers need the settings' source")
+        )
 
 
 def merchants_of(ledger: Ledger, run: RunRecord) -> list[Merchant]:
