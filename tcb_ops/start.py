@@ -411,7 +411,7 @@ def start_run(
             resumed=resumed or session is None,
             given=work.given,
         )
-    return handle
+    return handle  # noqa: RET504  for mypy, a stack may swallow what is raised above
 
 
 def _check(options: StartOptions, cluster: str | None, canary: int) -> None:

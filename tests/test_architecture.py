@@ -7,7 +7,6 @@ import inspect
 import re
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from string import Formatter
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -202,7 +201,7 @@ def test_every_reason_has_one_message_in_both_languages_with_the_same_parameters
     for code in set(_CODES.values()) - {DetailCode.TEXT}:
         message = code.value
         assert isinstance(message, Message)
-        names = {name for _, name, _, _ in Formatter().parse(message.msgid) if name}
+        names = set(re.findall(r"\{(\w+)[:}]", message.msgid))
         numbers = dict.fromkeys(names, 7)
         assert re.search("[一-鿿]|；", message.format(**numbers).zh), code
         for name in names:
