@@ -38,6 +38,7 @@ def report_of(operator: Operator, *words: str) -> Path:
     return operator.folder / str(operator.upload("--json", *words).json["report"])
 
 
+@pytest.mark.needs("workbooks")
 def test_a_report_has_the_files_and_columns_of_the_contract(mixed: Operator) -> None:
     report = report_of(mixed)
     assert {file.name for file in report.iterdir()} - FILES <= {"SIMULATED-演练.txt"}
@@ -167,6 +168,7 @@ def sheet(file: Path) -> list[tuple[object, ...]]:
     return [*book.active.iter_rows(values_only=True)]
 
 
+@pytest.mark.needs("workbooks")
 @pytest.mark.parametrize(
     "words",
     [("errcodes",), ("show", "--path", "/"), ("diff", "latest", "latest"), ("merchants", "check")],
@@ -194,6 +196,7 @@ def test_a_table_is_written_as_csv_or_as_a_workbook(mixed: Operator, words: tupl
     assert (mixed.folder / "list.csv").read_bytes() == before
 
 
+@pytest.mark.needs("workbooks")
 def test_a_list_can_be_a_workbook_and_links_cannot(operator: Operator) -> None:
     (operator.folder / "files" / "007").write_bytes(b"7")
     made = operator("list", "files", "--to", "tea-prod", "--out", "made.xlsx", "--json")

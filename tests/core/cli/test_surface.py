@@ -67,6 +67,7 @@ def test_a_help_fits_a_terminal_and_the_complete_one_has_every_option(capsys, mo
         assert "--api-base" not in spelled
 
 
+@pytest.mark.needs("workbooks")
 def test_usual_options_exist():
     for name, command in SINGLE.items():
         spelled = {option.opts[-1].lstrip("-") for option in options(command)}

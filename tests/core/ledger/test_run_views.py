@@ -86,6 +86,7 @@ def test_a_run_and_its_retries_are_one(a_run, in_english, tmp_path):
         assert run.results()["tcb_outcome"].tolist() == outcomes(run)
 
 
+@pytest.mark.needs("workbooks")
 def test_the_report_folder_holds_the_final_state_and_says_of_what_it_is_made(a_run, in_english, tmp_path):
     reported = a_run([UPLOADED, REFUSED, FAILED])
     retry(reported, reported.run, {3: UPLOADED, 4: REFUSED}, "20251125-100000-abcd")

@@ -38,6 +38,7 @@ def problems_in(name, stderr):
     return [(int(m[1] or 0), m[2] or "", m[3]) for m in found]
 
 
+@pytest.mark.needs("workbooks")
 @pytest.mark.parametrize("wanted", LISTS, ids=[" ".join([w["file"], *w.get("options", [])]) for w in LISTS])
 def test_a_list_ends_as_the_table_beside_it_says(wanted, tmp_path, capsys):
     code = check(wanted["file"], tmp_path, *wanted.get("options", []))
@@ -66,6 +67,7 @@ def test_every_list_of_the_corpus_is_in_the_table_and_small():
     assert max(files.values()) < 20_000
 
 
+@pytest.mark.needs("workbooks")
 def test_a_workbook_s_cells_are_taken_as_they_show(merchants):
     (row,) = read_paths(CORPUS / "other-columns.xlsx", merchants).rows()
     assert row.cells == (
@@ -76,6 +78,7 @@ def test_a_workbook_s_cells_are_taken_as_they_show(merchants):
     assert row.cells == ("tea-1a2b3c", "a.png", "2026-01-02")
 
 
+@pytest.mark.needs("workbooks")
 @pytest.mark.parametrize("name", ["no-cell-names.xlsx", "strict.xlsx", "prefixed.xlsx"])
 def test_runs_are_joined_sounds_left_out_and_escapes_read(name, merchants):
     rows = list(read_paths(CORPUS / name, merchants).rows())

@@ -20,6 +20,7 @@ def listens(port):
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+@pytest.mark.needs("workbooks")
 def test_it_listens_inside_the_block_and_no_longer():
     with Simulator(MERCHANTS, TOKENS, port=free_port()) as sim:
         assert sim.base == f"http://127.0.0.1:{sim.port}"

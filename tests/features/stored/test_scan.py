@@ -300,6 +300,7 @@ def test_a_list_is_never_overwritten_and_goes_nowhere_else(folder):
         write_list(scan(folder), [TEA], PathTemplate("{rel}", TODAY), folder / "no/list.csv", folder)
 
 
+@pytest.mark.needs("workbooks")
 @pytest.mark.parametrize("lang", list(Lang))
 def test_filled_in_the_template_is_a_list(lang, tmp_path, merchants):
     file = tmp_path / "list.xlsx"
