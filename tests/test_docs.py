@@ -31,6 +31,8 @@ from tcb_ops.reports import charts
 from tcb_ops.reports.formats import html
 from tcb_ops.settings import setting_values
 
+pytestmark = pytest.mark.needs  # the pages tell of every feature
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

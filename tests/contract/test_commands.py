@@ -46,6 +46,7 @@ def test_the_json_object_tells_errcodes_by_merchant_with_the_rows_that_they_stop
     ]
 
 
+@pytest.mark.needs("health")
 @pytest.mark.parametrize(
     ("kind", "counts"), [("upload", {"uploaded": 4}), ("links", {"linked": 4}), ("audit", None)]
 )
@@ -173,6 +174,7 @@ def test_live_uploads_to_many_environments_need_yes_without_a_terminal(operator:
     assert operator("upload", "list.csv", "--root", "files", *live, "--yes").code == 3
 
 
+@pytest.mark.needs("health")
 def test_explain_gives_the_entry_of_a_code(operator: Operator) -> None:
     done = operator("explain", "85088", "--json")
     assert (done.code, done.json["code"]) == (0, 85088)

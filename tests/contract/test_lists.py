@@ -113,6 +113,7 @@ def test_where_restricts_a_command_to_merchants(operator: Operator) -> None:
     assert operator.upload("--where", "name=nobody").code == 2
 
 
+@pytest.mark.needs("health")
 @pytest.mark.needs("workbooks")
 def test_a_workbook_can_be_the_merchants_file(operator: Operator) -> None:
     book = Workbook()

@@ -168,6 +168,7 @@ def sheet(file: Path) -> list[tuple[object, ...]]:
     return [*book.active.iter_rows(values_only=True)]
 
 
+@pytest.mark.needs("health")
 @pytest.mark.needs("workbooks")
 @pytest.mark.parametrize(
     "words",
@@ -196,6 +197,7 @@ def test_a_table_is_written_as_csv_or_as_a_workbook(mixed: Operator, words: tupl
     assert (mixed.folder / "list.csv").read_bytes() == before
 
 
+@pytest.mark.needs("stored")
 @pytest.mark.needs("workbooks")
 def test_a_list_can_be_a_workbook_and_links_cannot(operator: Operator) -> None:
     (operator.folder / "files" / "007").write_bytes(b"7")

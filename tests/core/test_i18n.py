@@ -78,6 +78,7 @@ def test_a_message_names_an_option_by_its_placeholder():
     assert sorted(named) == ["More: --help-all"]
 
 
+@pytest.mark.needs("health")
 def test_a_text_names_a_command_of_another_feature_only_where_it_is_installed():
     """`{tcb-ops why:…}` is left out without it; everything else that is advised exists wherever the advice does."""
     texts = [

@@ -137,6 +137,7 @@ def test_a_good_api_base_is_kept_without_its_last_slash(base, kept, loopback):
     assert (settings.api_base, settings.on_loopback) == (kept, loopback)
 
 
+@pytest.mark.needs("health")
 @table(
     "text, where",
     {
@@ -176,6 +177,7 @@ def test_a_wrong_setting_is_named_with_file_and_what_is_expected(text, where):
     assert not re.search(r"[a-z]+ [a-z]+ [a-z]+", problem.zh), problem.zh
 
 
+@pytest.mark.needs("health")
 def test_the_mistakes_of_repeated_sections_are_reported_in_one_pass_with_their_numbers():
     wecom = '[[notify]]\nkind = "wecom"\n'
     write(f'lang = "de"\n{wecom}on = "never"\n{wecom}url_file = 5\n[[notify]]\nkind = "command"\nto = "x"')
@@ -418,6 +420,7 @@ def test_a_token_setting_that_cannot_work_is_named_and_its_value_not_shown(name,
     assert caught.value.__cause__ is None
 
 
+@pytest.mark.needs("health")
 def test_files_that_are_not_named_stand_beside_the_settings_file(tmp_path, monkeypatch):
     home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
     home.mkdir()

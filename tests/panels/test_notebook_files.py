@@ -117,6 +117,7 @@ def test_what_the_parameters_say_is_what_the_calls_take(cells):
     assert given <= used
 
 
+@pytest.mark.needs("health")
 @pytest.mark.parametrize("name", sorted(SAMPLE))
 def test_the_script_below_the_cells_is_python_that_names_the_functions_of_the_library(name):
     import tcb_ops as tcb

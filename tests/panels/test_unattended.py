@@ -16,6 +16,7 @@ from tcb_ops.features.simulator.faults import Fault
 NEED = "import tcb_ops as tcb; from tcb_ops import panels"
 
 
+@pytest.mark.needs("health")
 def test_outside_of_a_notebook_a_line_does_the_work(open_lab, capsys):
     lab = open_lab(faults=[Fault(env=BOOKS.env, errcode=85088)])
     panels.use("live")

@@ -104,6 +104,7 @@ on = "always"
     assert ran.exists(), "what is named is believed"
 
 
+@pytest.mark.needs("health")
 def test_python_refuses_it_and_the_first_line_names_what_was_found(open_cli, monkeypatch):
     cli = open_cli(many(TEA, rows=2))
     file = cli.folder / "tcb-ops.toml"

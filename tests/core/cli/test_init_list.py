@@ -35,6 +35,7 @@ def rows_of(file):
         return list(csv.DictReader(listed))
 
 
+@pytest.mark.needs("health")
 def test_init_writes_what_is_not_there_and_leaves_the_rest(cli, tmp_path):
     new = tmp_path / "new"
     result = cli("init", str(new), "--lang", "en")
@@ -58,6 +59,7 @@ def test_init_says_where_it_cannot_write(cli, tmp_path):
     assert "cannot be written" in result.err
 
 
+@pytest.mark.needs("health")
 def test_every_setting_is_in_the_starter_with_its_default():
     text = files("tcb_ops").joinpath("starter.toml").read_text(encoding="utf-8")
     every = tomllib.loads(re.sub(r"^# (?=[a-z_]+ = )", "", text, flags=re.MULTILINE))
@@ -69,6 +71,7 @@ def test_every_setting_is_in_the_starter_with_its_default():
         assert getattr(usual, name) == type(getattr(usual, name))(value), name
 
 
+@pytest.mark.needs("stored")
 def test_a_folder_becomes_a_list_that_upload_takes_as_it_is(cli, folder):
     before = datetime.now(cli.workspace.settings.zone).date()
     result = cli("list", "素材", "--to", "all-envs", "--path", "banner/{date}/{rel}", "--lang", "en")
@@ -86,6 +89,7 @@ def test_a_folder_becomes_a_list_that_upload_takes_as_it_is(cli, folder):
     assert cli.assert_complete(cli("upload", "list.csv", "--json").json, 6) == {"uploaded": 6}
 
 
+@pytest.mark.needs("stored")
 def test_to_and_where_aim(cli, folder):
     def aimed(*words):
         (cli.folder / "list.csv").unlink(missing_ok=True)
@@ -100,6 +104,7 @@ def test_to_and_where_aim(cli, folder):
     ]
 
 
+@pytest.mark.needs("stored")
 @table(
     "words, says",
     {
@@ -117,6 +122,7 @@ def test_a_list_that_cannot_be_aimed_is_not_written(cli, folder, words, says):
     assert not (cli.folder / "list.csv").exists()
 
 
+@pytest.mark.needs("stored")
 def test_tokens_ledger_and_links_are_never_listed(cli, folder):
     assert cli("list", "素材", "--to", BOOKS.env, "--out", "first.csv").code == 0
     (cli.folder / "links.csv").write_text("secret", encoding="utf-8")

@@ -138,6 +138,7 @@ ANSWERS = [
 ]
 
 
+@pytest.mark.needs("health")
 @pytest.mark.parametrize(
     ("code", "error", "words"),
     ANSWERS,
@@ -166,6 +167,8 @@ def test_a_list_with_problems_is_told_row_by_row(open_cli):
     assert refused.err.count("list.csv:2:") == 1, "it is shown once"
 
 
+@pytest.mark.needs("stored")
+@pytest.mark.needs("health")
 def test_what_commands_print_is_as_the_schema_has_it(open_cli):
     cli = open_cli(many(TEA, BOOKS, rows=2), [Fault(errcode=85088, env=TEA.env)])
     run = valid(cli.upload("--json").json, "run")["run"]

@@ -115,6 +115,7 @@ def test_help_is_in_the_language_asked_for(words, capsys, find_english, monkeypa
     assert not re.search("用法|选项", capsys.readouterr().out)
 
 
+@pytest.mark.needs("health")
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [

@@ -33,6 +33,7 @@ def test_what_is_left_of_an_upload_is_retried_whatever_ran_since(retried):
     assert f"Retrying upload {first} with its retries and corrections {retry} (list.csv)" in again.err
 
 
+@pytest.mark.needs("health")
 @pytest.mark.parametrize("command", ["show", "errcodes", "report", "open --print", "why"])
 def test_commands_about_a_run_take_the_upload_with_its_retries(retried, command):
     cli, first, retry = retried
@@ -59,6 +60,7 @@ def test_what_is_reported_and_opened_is_the_last_state_of_each_row(retried):
     assert "2 rows" in cli("errcodes", first).out  # by its id, the run itself
 
 
+@pytest.mark.needs("health")
 def test_other_runs_are_named_by_kind_or_id(retried):
     cli, _first, retry = retried
     audit = cli.latest().id
@@ -67,6 +69,7 @@ def test_other_runs_are_named_by_kind_or_id(retried):
     assert cli("show", retry, "--json").json["counts"] == {"uploaded": 2}
 
 
+@pytest.mark.needs("health")
 def test_a_ledger_of_audits_says_how_to_name_one(open_cli):
     cli = open_cli(many(TEA, rows=1))
     cli("audit")

@@ -67,6 +67,8 @@ def test_a_help_fits_a_terminal_and_the_complete_one_has_every_option(capsys, mo
         assert "--api-base" not in spelled
 
 
+@pytest.mark.needs("stored")
+@pytest.mark.needs("health")
 @pytest.mark.needs("workbooks")
 def test_usual_options_exist():
     for name, command in SINGLE.items():
@@ -78,6 +80,7 @@ def test_there_are_few_options():
     assert len({option.opts[0] for command in SINGLE.values() for option in options(command)}) <= MOST_OPTIONS
 
 
+@pytest.mark.needs("health")
 @pytest.mark.parametrize(
     ("command", "option"),
     [
@@ -110,6 +113,8 @@ def test_names_that_newcomers_try_are_answered(capsys):
     assert capsys.readouterr().out.startswith("Usage: tcb-ops upload")
 
 
+@pytest.mark.needs("stored")
+@pytest.mark.needs("health")
 def test_latest_is_of_the_kinds_that_a_command_is_about(open_cli):
     cli = open_cli(many(TEA, rows=2), [Fault(path="banner/1.png", errcode=40097)])
     upload = cli.upload("--json").json["run"]
@@ -142,6 +147,7 @@ def test_a_run_is_named_by_its_ending_or_its_report(open_cli):
     assert cli("show", "reports").code == 2
 
 
+@pytest.mark.needs("health")
 def test_a_shared_option_stands_between_a_group_and_its_command_too(open_cli):
     shell = open_cli(many(TEA, rows=1))
     for words in (("--lang", "zh", "merchants", "check"), ("merchants", "--lang", "zh", "check")):
@@ -149,6 +155,7 @@ def test_a_shared_option_stands_between_a_group_and_its_command_too(open_cli):
         assert (result.code, "已就绪" in result.out) == (0, True)
 
 
+@pytest.mark.needs("health")
 @pytest.mark.parametrize(
     ("words", "code"),
     [
@@ -177,6 +184,7 @@ def test_a_command_takes_them_on_either_side(open_cli):
     assert shell("help", "show").out == shell("show", "--help").out
 
 
+@pytest.mark.needs("health")
 @pytest.mark.parametrize("words", [(), ("completion",), ("merchants",), ("upload",)])
 def test_help_is_in_the_language_named_before_or_after_it(open_cli, words):
     shell = open_cli(many(TEA, rows=1))

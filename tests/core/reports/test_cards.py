@@ -101,6 +101,7 @@ def test_every_text_is_escaped(run_of):
 # --- causes ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.needs("health")
 def test_causes_are_a_card_by_code_and_what_is_derived_from_them_is_a_plain_frame(run_of):
     causes = run_of(
         [REFUSED, REFUSED, REFUSED, UPLOADED, RowEnd(0, Outcome.NOT_ATTEMPTED, Reason.NO_TOKEN)]

@@ -160,6 +160,7 @@ def test_causes_are_a_line_per_code_merchant_and_environment(a_run, every_end, i
     assert frame.empty
 
 
+@pytest.mark.needs("health")
 def test_the_timeline_holds_every_row_that_ended(a_run, in_english):
     at = 1764034000.25
     ends = [RowEnd(0, Outcome.UPLOADED, started_at=at, ended_at=at + n) for n in range(1, 60)]

@@ -33,6 +33,8 @@ def command(tmp_path, capsys):
     return run
 
 
+@pytest.mark.needs("stored")
+@pytest.mark.needs("health")
 @pytest.mark.parametrize(
     ("kept", "run"), list(zip(REPORTS, IDS, strict=True)), ids=[folder.name for folder in REPORTS]
 )

@@ -236,6 +236,7 @@ def test_what_cannot_be_read_is_left_out_and_that_is_told(a_run):
     assert "2 runs are left out: their records are damaged, or their kinds" in history._repr_html_()
 
 
+@pytest.mark.needs("health")
 def test_the_ledger_of_30_days_has_the_newest_schema_and_is_looked_back_on_from_any_day():
     from tcb_ops.features.simulator.sample import analysis_settings
 

@@ -71,6 +71,7 @@ def plain(file, rows, headers=("env", "path", "备注")):
 # --- beside each row ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.needs("health")
 def test_each_row_has_its_end_beside_it(tmp_path, sent):
     file = full_workbook(tmp_path / "清单.xlsx")
     copy = into_copy(sent(file, GOOD, REFUSED), file)
