@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, get_origin
 from urllib.parse import urlsplit
 
+from tcb_ops import setting_rules as rules
 from tcb_ops import shell
-from tcb_ops import values as rules
 from tcb_ops.arguments import checked
 from tcb_ops.disk import nearest_path
 from tcb_ops.errors import SettingsError, TcbOpsError

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import RunSettings
+from tcb_ops.setting_rules import PathName
 from tcb_ops.settings import Section
-from tcb_ops.values import PathName
 
 if TYPE_CHECKING:
     from tcb_ops.ledger.records import RunRecord
