@@ -35,7 +35,7 @@ from tcb_ops.features.simulator.faults import Fault, Faults  # noqa: E402
 from tcb_ops.features.simulator.server import Simulator  # noqa: E402
 from tcb_ops.ledger.ledger import Ledger  # noqa: E402
 from tcb_ops.ledger.records import EnvRecord, NewRun, Usage  # noqa: E402
-from tcb_ops.model import Merchant, Outcome, Owner, Reason, Row, RowEnd  # noqa: E402
+from tcb_ops.model import Merchant, Outcome, Owner, Reason, Row, RowEnd, RunSettings  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -190,7 +190,7 @@ def build(ledger: Ledger, target: str, count: int) -> None:
 
     new = NewRun(
         "big", UPLOAD, target, "big.csv", "ab" * 32, 90 * count, ("env", "path"), "/srv/files",
-        {"concurrency": 64}, "", "ops", "ops-1", "", BEGUN,
+        RunSettings(concurrency=64), "", "ops", "ops-1", "", BEGUN,
     )  # fmt: skip
     run, stream = ledger.plan(new, rows(), envs), ends()
     while batch := list(islice(stream, 5_000)):

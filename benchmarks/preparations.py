@@ -31,7 +31,7 @@ from tcb_ops.features.stored.specs import (
 from tcb_ops.features.stored.sync import SyncPlan, plan_sync
 from tcb_ops.ledger.ledger import Ledger
 from tcb_ops.ledger.records import NewRun, RunRecord, Usage
-from tcb_ops.model import Outcome, RowEnd, Selection
+from tcb_ops.model import Outcome, RowEnd, RunSettings, Selection
 from tcb_ops.preflight import replaced
 
 TARGET = "http://127.0.0.1:1"
@@ -77,7 +77,7 @@ class Prepared:
     def _upload(self, number: int) -> RunRecord:
         new = NewRun(
             f"20261101-{number:06}-aaaa", UPLOAD, TARGET, self.list_name, self.batch.sha256, 1, self.batch.headers,
-            "", {}, "", "", "", "", 1.8e9 + number,
+            "", RunSettings(), "", "", "", "", 1.8e9 + number,
         )  # fmt: skip
         environments = environments_of_rows(self.batch.first_rows(), self.batch.merchants)
         run = self.ledger.plan(new, self.batch.rows(), environments)
@@ -104,7 +104,7 @@ class Prepared:
         """Scan the folder, find the files that are gone from it, and those that differ from what is stored."""
         plan = self._synced()
         assert plan.gone is not None
-        work = upload_spec(plan.batch, "", {})
+        work = upload_spec(plan.batch, "")
         for _change in planned_changes(work, self.ledger, TARGET, skip_unchanged=True):
             pass
 
@@ -112,7 +112,7 @@ class Prepared:
         """Write the rows of a new run, as links and uploads begin."""
         new = NewRun(
             f"20261102-{next(self._numbers):06}-bbbb", UPLOAD, TARGET, self.list_name, self.batch.sha256, 1,
-            self.batch.headers, "", {}, "", "", "", "", 1.9e9,
+            self.batch.headers, "", RunSettings(), "", "", "", "", 1.9e9,
         )  # fmt: skip
         environments = environments_of_rows(self.batch.first_rows(), self.batch.merchants)
         self.planned = self.ledger.plan(new, self.batch.rows(), environments)

@@ -105,7 +105,7 @@ def batches(stream: Iterable[RowEnd]) -> Iterator[list[RowEnd]]:
 def plan(ledger: Ledger, run_id: str, count: int, *, begun: float) -> RunRecord:
     from tcb_ops.engine.list_kinds import UPLOAD
     from tcb_ops.ledger.records import EnvRecord, NewRun
-    from tcb_ops.model import Owner
+    from tcb_ops.model import Owner, RunSettings
 
     places = [
         EnvRecord(n, f"env-{n:03}-1a2b3c", f"wx{n:016x}", f"商户{n:03}", Owner.MERCHANT, left=False)
@@ -114,7 +114,7 @@ def plan(ledger: Ledger, run_id: str, count: int, *, begun: float) -> RunRecord:
     headers = ("merchant", "path", "file", "货号")
     new = NewRun(
         run_id, UPLOAD, "https://api.weixin.qq.com", "big.csv", "ab" * 32, 90 * count, headers, "/srv/files",
-        {"concurrency": 64}, "", "ops", "ops-1", "", begun,
+        RunSettings(concurrency=64), "", "ops", "ops-1", "", begun,
     )  # fmt: skip
     return ledger.plan(new, rows(count), places)
 
