@@ -102,6 +102,7 @@ def test_two_exports_at_the_same_time_are_equal_marked_as_simulated_and_without_
     assert manifest["simulated"] is True
 
 
+@pytest.mark.needs("evidence")
 def test_verify_finds_a_report_as_it_was_written_and_each_change(mixed: Operator) -> None:
     report = report_of(mixed)
     assert mixed("verify", str(report)).code == 0
@@ -155,6 +156,7 @@ def test_a_canary_that_does_not_succeed_stops_the_run(operator: Operator) -> Non
     assert (done.code, done.json["counts"]) == (3, {"refused": 1, "pending": 4})
 
 
+@pytest.mark.needs("evidence")
 def test_diff_compares_two_runs(operator: Operator) -> None:
     operator.list([*GOOD, ("tea-test", "refused/1.png")])
     first = operator.upload("--json").json["run"]
@@ -168,6 +170,7 @@ def sheet(file: Path) -> list[tuple[object, ...]]:
     return [*book.active.iter_rows(values_only=True)]
 
 
+@pytest.mark.needs("evidence")
 @pytest.mark.needs("health")
 @pytest.mark.needs("workbooks")
 @pytest.mark.parametrize(

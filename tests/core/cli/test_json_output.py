@@ -167,6 +167,7 @@ def test_a_list_with_problems_is_told_row_by_row(open_cli):
     assert refused.err.count("list.csv:2:") == 1, "it is shown once"
 
 
+@pytest.mark.needs("evidence")
 @pytest.mark.needs("stored")
 @pytest.mark.needs("health")
 def test_what_commands_print_is_as_the_schema_has_it(open_cli):

@@ -43,6 +43,7 @@ def test_commands_about_a_run_take_the_upload_with_its_retries(retried, command)
     assert "85088" not in result.out
 
 
+@pytest.mark.needs("evidence")
 def test_what_is_reported_and_opened_is_the_last_state_of_each_row(retried):
     cli, first, retry = retried
     folder = cli.folder / f"reports/{first}-final"

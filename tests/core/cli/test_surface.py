@@ -80,6 +80,7 @@ def test_there_are_few_options():
     assert len({option.opts[0] for command in SINGLE.values() for option in options(command)}) <= MOST_OPTIONS
 
 
+@pytest.mark.needs("evidence")
 @pytest.mark.needs("health")
 @pytest.mark.parametrize(
     ("command", "option"),
@@ -100,6 +101,7 @@ def test_an_option_that_a_command_does_not_use_is_refused_on_either_side(capsys,
         assert f"tcb-ops {command[0]} does not use {option[0].partition('=')[0]}." in err
 
 
+@pytest.mark.needs("evidence")
 def test_suggested_commands_repeat_only_options_that_they_take():
     for name in ("retry", *_NOT_TAKEN, *all_kinds()):
         taken = {option.opts[0] for option in options(COMMANDS[name])}

@@ -33,6 +33,7 @@ def command(tmp_path, capsys):
     return run
 
 
+@pytest.mark.needs("evidence")
 @pytest.mark.needs("stored")
 @pytest.mark.needs("health")
 @pytest.mark.parametrize(
@@ -45,10 +46,12 @@ def test_a_report_of_an_old_run_has_the_same_rows_and_is_genuine(command, tmp_pa
     assert command("verify", tmp_path / "report")[0] == 0
 
 
+@pytest.mark.needs("evidence")
 def test_an_old_report_is_still_genuine(command):
     assert command("verify", REPORTS[WHOLE])[0] == 0
 
 
+@pytest.mark.needs("evidence")
 def test_old_runs_are_compared_as_before(command):
     code, out = command("diff", LATER_LINKS, LINKS, "--json")
     counts = json.loads(out)["counts"]

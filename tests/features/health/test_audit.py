@@ -166,6 +166,7 @@ def test_an_appid_that_is_refused_is_asked_once_for_all_its_environments(open_wo
     assert workspace.sim.stats["link_calls"] == 1
 
 
+@pytest.mark.needs("evidence")
 @pytest.mark.parametrize("code", [61004, 61005, 61006])
 def test_a_refusal_of_the_platform_makes_the_rest_unknown_and_the_next_audit_reports_no_recovery(
     open_workspace, assert_complete, code
@@ -199,6 +200,7 @@ def test_a_refused_component_token_concerns_everybody(open_workspace):
     assert "component token" in run.stopped.en
 
 
+@pytest.mark.needs("evidence")
 def test_without_a_component_token_everything_else_is_checked(open_workspace):
     workspace = open_workspace([], component_appid=PLATFORM.appid)
     settings = with_component(workspace, {TEA.appid: "token-of-wxtea", BOOKS.appid: "token-of-wxbooks"})

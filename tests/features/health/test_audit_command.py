@@ -33,6 +33,7 @@ def test_fail_on_and_known_decide_the_exit_code(open_cli):
     assert [one["env"] for one in silenced.json["audit"]["silenced"]] == [BOOKS.env]
 
 
+@pytest.mark.needs("evidence")
 def test_damage_to_the_audit_before_is_said_and_does_not_concern_this_one(open_cli):
     cli = open_cli([], BROKEN)
     cli("audit", *QUICK)

@@ -84,6 +84,7 @@ def envs(findings):
     return [(one.cause.env, one.cause.code) for one in findings]
 
 
+@pytest.mark.needs("evidence")
 def test_what_newly_broke_recovered_and_is_still_broken(open_workspace):
     workspace = open_workspace([])
     audited(workspace, [Fault(env=BOOKS.env, errcode=85088), Fault(env=TEA.env, errcode=85088)])
@@ -96,6 +97,7 @@ def test_what_newly_broke_recovered_and_is_still_broken(open_workspace):
     assert [quiet.exit_code(on) for on in ("any", "new", "none")] == [1, 0, 0]
 
 
+@pytest.mark.needs("evidence")
 def test_another_cause_is_new(open_workspace):
     workspace = open_workspace([])
     audited(workspace, [Fault(env=BOOKS.env, errcode=85088)])
@@ -134,6 +136,7 @@ def test_a_known_failure_is_silenced_until_its_date_and_new_again_after_it(open_
     assert envs(after.new) == [(BOOKS.env, "85088")]
 
 
+@pytest.mark.needs("evidence")
 def test_a_clock_set_back_leaves_the_order_of_the_audits(open_workspace, monkeypatch):
     workspace = open_workspace([])
     first = audited(workspace, [Fault(env=BOOKS.env, errcode=85088)])

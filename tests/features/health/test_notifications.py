@@ -149,6 +149,7 @@ def test_the_message_says_what_is_new_and_where_the_report_is(open_workspace, mo
     assert "SIMULATED" in message.text
 
 
+@pytest.mark.needs("evidence")
 def test_nothing_new_sends_nothing(open_workspace, monkeypatch):
     workspace = open_workspace([], BROKEN)
     on = ("change", "failure", "always")

@@ -37,6 +37,7 @@ def failed_run(server, lines):
     return tcb.links(batch, out=server.folder / "links.csv", settings=server.settings, limits=limits)
 
 
+@pytest.mark.needs("evidence")
 def test_a_run_is_asked_about_by_cause_and_its_report_shows_who_must_act(open_token_server, type_command):
     server = open_token_server([TEA, BOOKS], accounts=[NO_SET])
     run = failed_run(server, [TEA, BOOKS])
