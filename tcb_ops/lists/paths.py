@@ -427,7 +427,10 @@ def _find_columns(name: str, table: Table, columns: Columns, merchants: Merchant
     meant = _meant_columns(table, columns, positions, merchants)
     if meant and not replace(columns, given={**columns.given, **meant}).find(table.headers, 0)[1]:
         error.columns = meant
-        listed = as_list(f"--column {name}={shown(header, 40)}" for name, header in meant.items())
+        listed = as_list(
+            _("{--column:{name}={header}}", name=name, header=shown(header, 40))
+            for name, header in meant.items()
+        )
         error.advice = _("By their values, these columns are meant: {listed}", listed=listed)
     raise error
 
