@@ -241,7 +241,7 @@ def change_lines(changes: Sequence[LaterChange], zone: tzinfo) -> list[Text]:
             total=change.of,
             changed=change.kind.changed,
             run=change.run,
-            at=datetime.fromtimestamp(change.at, zone).isoformat(" ", "minutes")[:16],
+            at=datetime.fromtimestamp(change.at, zone).isoformat(" ", "minutes"),
         )
         for change in changes
     ]

@@ -1,6 +1,7 @@
 """Links, audits and reports, by their buttons."""
 
 import os
+import re
 import stat
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,8 @@ from tcb_ops.panels.context import RefusedList
 from tcb_ops.panels.html import RunState, describe_end
 
 pytestmark = pytest.mark.integration
+MOMENT = r"\d{4}-\d\d-\d\d \d\d:\d\d[+-]\d\d:\d\d"
+"""A time as every output shows it, with the offset of its zone."""
 
 
 def test_links_are_issued_into_a_file_that_only_its_owner_reads(open_lab, read):
@@ -93,7 +96,8 @@ def test_an_audit_asks_once_per_environment_and_shows_what_changed(open_lab, rea
     assert lab.sent == 3
     press(panel)
     assert panel.run.counts == {"healthy": 2, "unhealthy": 1}
-    assert "1 newly broken, 0 recovered since " in read(panel.monitor.head)
+    assert re.search(rf"1 newly broken, 0 recovered since {MOMENT}", read(panel.monitor.head))
+    assert len(re.findall(f"<time>{MOMENT}</time>", panel.runs.table.value)) == 2
     assert read(panel.monitor.grid.causes).startswith("Newly broken 85088 ")
     assert {line[1]: line[9] for line in panel.monitor.grid.lines.values()} == {
         "城南书店": True,

@@ -259,7 +259,7 @@ class AuditResult(Tabular):
         """Return what has changed since the previous audit, in one line."""
         if self.previous is None:
             return None
-        moment = datetime.fromtimestamp(self.previous.created_at, zone).isoformat(" ", "minutes")[:16]
+        moment = datetime.fromtimestamp(self.previous.created_at, zone).isoformat(" ", "minutes")
         text = _("{new:,} newly broken, {recovered:,} recovered since {moment}")
         return text.format(new=len(self.new), recovered=len(self.recovered), moment=moment)
 
