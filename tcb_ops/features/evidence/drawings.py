@@ -75,23 +75,31 @@ def chart(days: Sequence[date], codes: Sequence[tuple[str, Mapping[date, int]]])
     return Chart(columns, len(days), row_count(top), sums, ticks)
 
 
-def strip(shares: Sequence[float | None]) -> list[tuple[str | None, int]]:
-    """Return the cells of a strip: the opacity of its red ("": all rows succeeded, None: there were none), and for how many days.
+def strip(shares: Sequence[float | None]) -> list[tuple[int, int, str]]:
+    """Return the cells of a strip: the days without rows before it, its days, and the opacity of its red.
 
     ========================  ==================
     share of the day's rows   opacity, as in CSS
     ========================  ==================
-    none
+    none                      ""
     up to a third             66
     up to two thirds          b3
     more                      ff
     ========================  ==================
     """
-    shades = (
-        None if share is None else "" if not share else _SHADES[min(int(share * 3 - 1e-9), 2)]
-        for share in shares
-    )
-    return [(shade, len([*days])) for shade, days in groupby(shades)]
+    cells, gap = list[tuple[int, int, str]](), 0
+    for shade, days in groupby(shares, _shade):
+        count = len([*days])
+        if shade is None:
+            gap = count
+        else:
+            cells.append((gap, count, shade))
+            gap = 0
+    return cells
+
+
+def _shade(share: float | None) -> str | None:
+    return _SHADES[min(int(share * 3 - 1e-9), 2)] if share else None if share is None else ""
 
 
 @cache

@@ -191,7 +191,7 @@ def test_the_drawing_has_a_bar_per_code_and_day_and_a_text_alternative(a_run, co
 
 def test_the_shade_of_a_day_tells_the_share_of_rows_that_did_not_succeed():
     shares = (None, 0.0, 0.01, 1 / 3, 0.5, 2 / 3, 0.7, 1.0)
-    assert strip(shares) == [(None, 1), ("", 1), ("66", 2), ("b3", 2), ("ff", 2)]
+    assert strip(shares) == [(1, 1, ""), (0, 2, "66"), (0, 2, "b3"), (0, 2, "ff")]
 
 
 def test_a_notebook_shows_it_with_every_text_escaped(a_run):
