@@ -30,6 +30,7 @@ from tcb_ops.start import (
     StartOptions,
     TargetOptions,
     blocking,
+    check_not_narrowed,
     existing_ledger,
     find_run,
     ledger_with_runs,
@@ -53,10 +54,10 @@ _SECONDS_PER_DAY = 86_400
 
 
 @checked
-def read_merchants(source: str | Path, where: Sequence[str] = ()) -> Merchants:
-    """Read a merchants file (CSV, TSV or XLSX, whose hidden rows count), narrowed by `where`: items such as `region=east`.
+def read_merchants(source: str | Path, where: str | Sequence[str] = "") -> Merchants:
+    """Read a merchants file (CSV, TSV or XLSX, whose hidden rows count), narrowed by `where`: `"region=east"`, or several items.
 
-    A line is kept if it matches every column given, and one of the values of a column given several times. Columns are
+    Items are a list, or a text with semicolons between them. A line is kept if it matches every column given, and one of the values of a column given several times. Columns are
     named by their header in the file or by our name, ignoring width and case.
 
     Raises InputError with every problem of the file, and UsageError if an item of `where` names no column or selects no
@@ -80,6 +81,7 @@ def read_paths(
     header_row: int = 0,
     rows: Rows | None = None,
     file_map: Sequence[str] = (),
+    where: str | Sequence[str] = "",
     **options: Unpack[TargetOptions],
 ) -> Batch:
     r"""Read a path list (CSV, TSV, XLSX, a DataFrame or another table) and check every row.
@@ -96,6 +98,7 @@ def read_paths(
         header_row: the line of the header; 0: it is detected.
         rows: for a workbook with hidden rows, `all` or `visible`.
         file_map: items such as `D:\素材=/data/素材`, for local files named on another machine; needs `root`.
+        where: only rows of merchants that match, as in `read_merchants`; the others are left out.
         settings: for files that are URLs, with their `source_hosts`.
         target: of the run; files may be read from this machine if it is a simulator.
 
@@ -111,7 +114,7 @@ def read_paths(
     return _read_list(
         "source",
         source,
-        merchants_for(merchants, options),
+        merchants_for(merchants, options, where),
         root,
         options,
         columns=columns,
@@ -156,9 +159,10 @@ def _listed(
     """Return the batch, read with the merchants if a list is given instead; if there is a root, its files are checked."""
     from tcb_ops.lists.batch import Batch
 
+    where = options.get("where", "")
     if not isinstance(source, Batch):
-        return _read_list("batch", source, merchants_for(merchants, options), root, options)
-    check_value("merchants", merchants, merchants == "", _("left out with a Batch, which has its merchants"))
+        return _read_list("batch", source, merchants_for(merchants, options, where), root, options)
+    check_not_narrowed(merchants, where)
     return source if root is None else source.check_files(root)
 
 
@@ -180,7 +184,7 @@ def start_links(
     from tcb_ops.engine.plan import correction, list_spec
 
     batch = _listed(batch, merchants, None, options)
-    settings, spec = settings_for(options), list_spec(batch, LINKS, options.get("selection", ""))
+    settings, spec = settings_for(options), list_spec(batch, LINKS)
     return start_run(lambda ledger: correction(spec, batch, ledger, settings), settings, options, out=out)
 
 
@@ -193,7 +197,7 @@ def start_upload(
     skip_unchanged: bool = False,
     backup: str | Path | None = None,
     canary: int = 0,
-    report: str | Path | None = None,
+    out: str | Path | None = None,
     cluster: str | None = None,
     **options: Unpack[StartOptions],
 ) -> RunHandle:
@@ -208,7 +212,7 @@ def start_upload(
     `skip_unchanged`: rows whose bytes an earlier run of this target stored end as unchanged. `canary`: the number of
     environments that go first; if one of their rows does not succeed, the run stops (CanaryError). `backup`: a folder;
     whatever is overwritten is saved in it first, so that `undo` can restore it.
-    `report`: the folder of the report. `upload` writes it at the end; after `start_upload` export the run there: until then the same
+    `out`: the folder of the report. `upload` writes it at the end; after `start_upload` export the run there: until then the same
     call resumes it.
     """
     from tcb_ops.engine.plan import correction, upload_spec
@@ -221,12 +225,12 @@ def start_upload(
         source = batch.source if isinstance(batch, Batch) else batch
         root = Path(source).parent if isinstance(source, str | PathLike) else Path()
     batch = _listed(batch, merchants, root, options)
-    settings, spec = settings_for(options), upload_spec(batch, options.get("selection", ""), folder)
+    settings, spec = settings_for(options), upload_spec(batch, folder)
     return start_run(
         lambda ledger: correction(spec, batch, ledger, settings),
         settings,
         options,
-        out=report,
+        out=out,
         cluster=cluster,
         skip_unchanged=skip_unchanged,
         canary=canary,
@@ -257,12 +261,13 @@ def start_retry(
 
     settings = settings_for(options, run)
     parent = find_run(run, settings).record
-    listed, only = merchants_for(merchants, {"settings": settings}), {str(code) for code in codes}
+    listed = merchants_for(merchants, {"settings": settings}, options.get("where", ""))
+    only = {str(code) for code in codes}
     if out is None and parent.kind.writes_links:
         out = "links.retry.csv"
 
     def work(ledger: Ledger) -> RunSpec:
-        spec = retry_spec(ledger, parent, listed, settings, only, options.get("selection", ""), path)
+        spec = retry_spec(ledger, parent, listed, settings, only, path)
         return replace(spec, given=_given(run, spec.list_sha256))
 
     return start_run(
@@ -310,15 +315,15 @@ def _given(run: str | Run, list_sha256: str) -> Given | None:
     return run.given if isinstance(run, Run) and run.record.list_sha256 == list_sha256 else None
 
 
-links = blocking(start_links)
+links = blocking(start_links, writes_report=False)
 upload = blocking(start_upload)
-retry = blocking(start_retry)
+retry = blocking(start_retry, writes_report=False)
 resume = blocking(start_resume)
 
 
 @checked
 def open_run(
-    wanted: str = "latest",
+    run: str | Run = "latest",
     *,
     kind: str | None = None,
     **options: Unpack[TargetOptions],
@@ -332,15 +337,15 @@ def open_run(
     settings = settings_for(options)
     names = [*kind_names(), ANY_KIND]
     check_value("kind", kind, kind in {None, *names}, as_list(names))
-    return find_run(wanted, settings, "wanted", kind)
+    return find_run(run, settings, kind=kind)
 
 
 @checked
 def errcodes(
-    wanted: str = "latest", *, kind: str | None = None, **options: Unpack[TargetOptions]
+    run: str | Run = "latest", *, kind: str | None = None, **options: Unpack[TargetOptions]
 ) -> pd.DataFrame:
     """Return a run's errcodes by merchant, as `Run.errcodes` does; the run is named as in `open_run`."""
-    return open_run(wanted, kind=kind, **options).errcodes()
+    return open_run(run, kind=kind, **options).errcodes()
 
 
 @checked

@@ -66,7 +66,7 @@ def _signature(function: Callable[..., Any]) -> Signature:
     *parameters, _options = takes.parameters.values()
     for name, annotation in shared.__annotations__.items():
         text = annotation.__forward_arg__
-        default = {"str": "", "str | Selection": "", "bool": False}.get(text)
+        default = {"str": "", "str | Sequence[str]": "", "bool": False}.get(text)
         parameters.append(Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=text))
     return takes.replace(parameters=parameters)
 

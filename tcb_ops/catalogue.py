@@ -109,7 +109,7 @@ class ReasonTexts:
     """Its name in causes.csv; empty for success."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class CodeEntry(ReasonTexts, Tabular):
     """What the catalogue knows of an errcode of the platform, or an error code of the store (COS)."""
 
@@ -130,6 +130,11 @@ class CodeEntry(ReasonTexts, Tabular):
     """The document that lists an errcode."""
     http_status: int = 0
     """The usual status of a store's code; of an unknown one the status received, 0 for none."""
+
+    def __repr__(self) -> str:
+        return str(
+            _("{code}: {meaning} → {action}", code=self.code, meaning=self.meaning, action=self.action)
+        )
 
     def _table(self, _lang: Lang) -> Lines:
         names = ("code", "known", "meaning", "action", "decision", "scope")

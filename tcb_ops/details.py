@@ -171,7 +171,7 @@ class DetailCode(DetailCodes):
     SOURCE_HOST = _("{host} is not one of the source_hosts, so nothing was requested from it")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Detail(Text):
     """A text that the ledger keeps as a code and its parameters; created by `detail`."""
 

@@ -36,7 +36,7 @@ from typing import Any
 from tcb_ops.details import Detail, DetailCode
 from tcb_ops.frames import Lines, Tabular
 from tcb_ops.hooks import FOR_RESULTS, HooksT, hooks
-from tcb_ops.i18n import NOTHING, Lang, Text, _, in_python, verbatim, without_commands
+from tcb_ops.i18n import NOTHING, Lang, Text, _, in_python, shown_lang, verbatim, without_commands
 from tcb_ops.model import Problem
 from tcb_ops.shell import as_call
 
@@ -104,7 +104,10 @@ class TcbOpsError(Exception):
         return {**self.summary, "error": error, "problems": problems}
 
     def __str__(self) -> str:
-        return self.python_text(Lang.EN)
+        return self.python_text(shown_lang())
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
 
     def python_text(self, lang: Lang) -> str:
         """Return the text for a program: with parameters instead of options, and calls instead of commands where there are any."""
@@ -118,10 +121,8 @@ class TcbOpsError(Exception):
         return type(self).__new__, (type(self), *self.args), self.__dict__
 
     def _render_traceback_(self) -> list[str]:
-        """Return what IPython shows in place of the trace: a line below the card, else the message in both languages."""
-        if (line := FOR_RESULTS.show_error(self)) is not None:
-            return [line]
-        return [self.python_text(Lang.EN), self.python_text(Lang.ZH)]
+        """Return what IPython shows in place of the trace: a line below the card, on a terminal the message."""
+        return [FOR_RESULTS.show_error(self) or f"{type(self).__name__}: {self}"]
 
 
 class UsageError(TcbOpsError):
@@ -208,6 +209,9 @@ class InputError(UsageError, Tabular):
         """What the list's values tell: which other columns have merchants, paths, or files that exist."""
         self.columns: Mapping[str, str] = {}
         """Columns that would make it a list, as `--column` takes them, by canonical name."""
+
+    def _repr_html_(self) -> str:
+        return FOR_RESULTS.problems_card(self, FOR_RESULTS.lang())
 
     def _table(self, lang: Lang) -> Lines:
         lines = (problem_line(problem, lambda text: in_python(text, lang)) for problem in self.problems)

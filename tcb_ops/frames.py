@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from tcb_ops.hooks import FOR_RESULTS
-from tcb_ops.i18n import Lang, Text
+from tcb_ops.i18n import Lang, Text, in_python, ngettext
 
 if TYPE_CHECKING:
     import pandas as pd
 
+SHOWN = 12
+"""Lines shown of a table; the others are counted."""
 METADATA = "tcb_ops"
 """The key of the metadata of a notebook's output that says to programs what the card says: of a run or an error."""
 
@@ -58,6 +61,19 @@ class Tabular:
         """Return the table as a DataFrame: texts (string, in the settings' language), numbers (Int64), yes or no (boolean)."""
         lang = FOR_RESULTS.lang()
         return FOR_RESULTS.frame(self._table(lang), lang)
+
+    def __repr__(self) -> str:
+        lang = FOR_RESULTS.lang()
+        table = self._table(lang)
+        texts = [in_python(table.caption, lang)]
+        for line in islice(table.lines, SHOWN):
+            cells = (cell for cell in line if not isinstance(cell, bool) and cell not in {None, ""})
+            texts.append(
+                " · ".join(in_python(cell, lang) if isinstance(cell, Text) else str(cell) for cell in cells)
+            )
+        if (rest := table.total - SHOWN) > 0:
+            texts.append(ngettext("… and {n:,} more line", "… and {n:,} more lines", rest).of(lang))
+        return "\n".join(texts)
 
     def _repr_html_(self) -> str:
         lang = FOR_RESULTS.lang()

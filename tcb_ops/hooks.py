@@ -17,7 +17,7 @@ from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Protocol, TypeVar, runtime_checkable
 
 from tcb_ops import i18n
-from tcb_ops.i18n import N_, NOTHING, Text, _
+from tcb_ops.i18n import N_, NOTHING, Text, _, show_in
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tcb_ops.cli.options import CommonOptions
     from tcb_ops.engine.calls import CallContext, Calls, MakeRunner
     from tcb_ops.engine.plan import RunSpec
-    from tcb_ops.errors import TcbOpsError
+    from tcb_ops.errors import InputError, TcbOpsError
     from tcb_ops.frames import ArrowStream, Lines
     from tcb_ops.i18n import Lang
     from tcb_ops.kinds import Kind
@@ -210,6 +210,8 @@ class SimulatorHooks(Hooks):
     embedded: Callable[[Settings, Callable[[], Iterable[Merchant]]], AbstractContextManager[Settings]]
     is_practice: Callable[[Settings], bool]
     """Whether the ledger is that of `practice`, which ends with this process."""
+    is_sample: Callable[[Settings], bool]
+    """Whether it is that, or the sample's of 30 days."""
     practice: Callable[[str], Settings]
     write_practice: Callable[[Path], list[Path]]
 
@@ -389,6 +391,7 @@ class ResultHooks(Hooks):
     table_card: Callable[[Lines, Lang], str]
     batch_card: Callable[[Batch, Lang], str]
     report_card: Callable[[Report, Lang], str]
+    problems_card: Callable[[InputError, Lang], str]
     show_error: Callable[[TcbOpsError], str | None]
     retry: Callable[..., Run]
 
@@ -407,6 +410,8 @@ FOR_RESULTS = ResultHooks(
     table_card=_cards.table_html,
     batch_card=_cards.batch_html,
     report_card=_cards.report_html,
+    problems_card=_cards.problems_html,
     show_error=_cards.show_error,
     retry=LazyFunction("tcb_ops.api", "retry"),
 )
+show_in(FOR_RESULTS.lang)

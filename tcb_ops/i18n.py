@@ -64,10 +64,16 @@ class Text:
         return self.of(Lang.ZH)
 
     def __str__(self) -> str:
-        return self.of(Lang.EN)
+        return in_python(self, shown_lang())
+
+    def __repr__(self) -> str:
+        try:
+            return str(self)
+        except KeyError:  # a message whose values are still to come
+            return object.__repr__(self)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Message(Text):
     """A message of the catalogue, with the values of its placeholders; values that are Texts are translated too."""
 
@@ -97,7 +103,7 @@ class Message(Text):
         return replace(self, values={**self.values, **values})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Bilingual(Text):
     """A text that exists in both languages, and is shown as it is: a message in the ledger."""
 
@@ -109,7 +115,7 @@ class Bilingual(Text):
         return self.chinese if lang is Lang.ZH else self.english
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class TableText(Text):
     """A message of a table of this package, such as the action in errcodes.csv; its placeholders are those of a `Message`."""
 
@@ -126,7 +132,7 @@ class TableText(Text):
         return replace(self, values={**self.values, **values})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Joined(Text):
     """Texts joined by a separator."""
 
@@ -224,6 +230,7 @@ def in_python(text: Text, lang: Lang) -> str:
     {--rows:all}              rows='all'
     {--column:path=云端路径}  columns={'path': '云端路径'}
     {--header-row:N}          header_row=N
+    {--root:DIR}              root='DIR'
     ========================  ============================
     """
     with _naming_options(_in_python):
@@ -273,6 +280,19 @@ def _commands(parts: Iterable[object]) -> list[CommandText]:
         elif isinstance(part, CommandText):
             commands.append(part)
     return commands
+
+
+_shown_lang: list[Callable[[], Lang]] = [lambda: Lang.EN]
+
+
+def shown_lang() -> Lang:
+    """Return the language in which Python shows a text that nobody shows in another."""
+    return _shown_lang[-1]()
+
+
+def show_in(lang: Callable[[], Lang]) -> None:
+    """Show texts in the language that `lang` returns: settings stand above this module."""
+    _shown_lang[:] = [lang]
 
 
 def N_(msgid: str) -> str:  # noqa: N802  gettext's name for it

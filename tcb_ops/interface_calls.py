@@ -23,7 +23,7 @@ from tcb_ops.i18n import _
 from tcb_ops.model import Link, Merchant, Owner, Secret
 from tcb_ops.secrets import redact
 from tcb_ops.settings import Settings
-from tcb_ops.start import TargetOptions, opened_target, settings_for
+from tcb_ops.start import TargetOptions, merchants_file, opened_target, settings_for
 
 if TYPE_CHECKING:
     from tcb_ops.engine.single_calls import CallFailure
@@ -142,7 +142,7 @@ def _appid_of(merchant: str, settings: Settings) -> str:
     if appids:
         fix = _("Give the appid of one of them.")
         raise UsageError(_("{merchant} means several merchants.", merchant=merchant), fix)
-    fix = _("Give a name or appid of the merchants file, {file}.", file=settings.merchants)
+    fix = _("Give a name or appid of the merchants file, {file}.", file=merchants_file(settings))
     raise UsageError(_("There is no merchant {merchant}.", merchant=merchant or "-"), fix)
 
 
@@ -161,7 +161,7 @@ def upload_link(env: str, path: str, *, appid: str | None = None, **options: Unp
     settings = settings_for(options)
     if (problem := path_problem(path)) is not None:
         raise UsageError(_("path: {wrong}.", wrong=problem[0]))
-    merchants = read_merchants(settings.merchants)
+    merchants = read_merchants(merchants_file(settings))
     merchant = line_of(merchants, env, appid or "")
     appid = merchant.appid if merchant.owner is Owner.MERCHANT else settings.tokens.component_appid
     if not appid:

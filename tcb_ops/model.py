@@ -7,7 +7,7 @@ All are frozen: a stage reads the values of the one before and creates its own. 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import Enum, StrEnum, auto
 from functools import lru_cache
@@ -35,7 +35,7 @@ class Selection:
     """Which part of a list, or of the merchants, a run is about; without options, all of it."""
 
     options: tuple[tuple[str, str], ...] = ()
-    """Names of options with their values, `("where", "region=华东")`; a text of a Python program has the name ""."""
+    """Names of options with their values, `("where", "region=华东")`."""
 
     @classmethod
     def of(cls, *options: tuple[str, object]) -> Self:
@@ -43,18 +43,32 @@ class Selection:
         return cls(tuple((name, str(value)) for name, value in options if value))
 
     @classmethod
-    def read(cls, value: Any) -> Self:
-        """Return a selection as a caller gives it, a text too, or as a ledger keeps it: pairs."""
-        if isinstance(value, cls):
-            return value
-        return cls.of(("", value)) if isinstance(value, str) else cls.of(*value)
+    def read(cls, pairs: Iterable[tuple[str, str]]) -> Self:
+        """Return a selection as a ledger keeps it."""
+        return cls.of(*pairs)
+
+    @classmethod
+    def of_list(
+        cls,
+        where: Iterable[str],
+        columns: Iterable[str] = (),
+        maps: Iterable[str] = (),
+        **how: object,
+    ) -> Self:
+        """Return the selection of a list: of which merchants, and how it is read, by the names of the command line's options."""
+        return cls.of(
+            *(("column", item) for item in sorted(columns)),
+            *(("map", item) for item in sorted(maps)),
+            *(("where", item) for item in sorted(where)),
+            *((name.replace("_", "-"), value) for name, value in how.items()),
+        )
 
     def __add__(self, other: Selection) -> Selection:
         return Selection(self.options + other.options)
 
     def words(self, *only: str) -> list[str]:
         """Return the options as words of a command, or `only` those of these names."""
-        chosen = (pair for pair in self.options if (pair[0] in only if only else pair[0]))
+        chosen = (pair for pair in self.options if not only or pair[0] in only)
         return [word for name, value in chosen for word in (f"--{name}", value)]
 
 

@@ -13,7 +13,7 @@ from tcb_ops.i18n import Text, _, as_sentences, ngettext
 from tcb_ops.kinds import environment_count, merchant_count, row_count
 from tcb_ops.ledger.records import RunRecord, Tally
 from tcb_ops.lists.batch import Batch
-from tcb_ops.model import Outcome, Row, Selection
+from tcb_ops.model import Outcome, Row
 from tcb_ops.settings import Settings
 from tcb_ops.start import existing_ledger, rest_of_unfinished
 
@@ -44,16 +44,16 @@ def where_links_are(run: RunRecord, now: float, zone: tzinfo) -> Text:
     return as_sentences((text, _("The last ones expire at about {moment}.", moment=moment)))
 
 
-def replaced(batch: Batch, settings: Settings, selection: Selection) -> Text | None:
+def replaced(batch: Batch, settings: Settings) -> Text | None:
     """Return how many paths of a list hold a file that an earlier run of the ledger uploaded; None for none.
 
-    `selection`: as of the upload; where it is resumed, only its pending rows count.
+    Where its upload is resumed, only the pending rows count.
     """
     from tcb_ops.engine.plan import planned_changes, upload_spec
 
     if (ledger := existing_ledger(settings)) is None:
         return None
-    work, _unfinished = rest_of_unfinished(upload_spec(batch, selection), settings)
+    work, _unfinished = rest_of_unfinished(upload_spec(batch), settings)
     changes = planned_changes(work, ledger, settings.run_target)
     count = sum(change.have is not None and change.have.is_ours for change in changes)
     if not count:

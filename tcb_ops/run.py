@@ -25,7 +25,7 @@ from tcb_ops.hooks import (
     StoredHooks,
     WorkbookHooks,
 )
-from tcb_ops.i18n import Text, _
+from tcb_ops.i18n import Text, _, as_list, pgettext
 from tcb_ops.ledger.records import Tally
 from tcb_ops.model import STORED_OUTCOMES, Merchant, Outcome, Secret
 from tcb_ops.reports.explanations import kept_verdicts, why
@@ -84,9 +84,15 @@ class Run:
         self.given = given
 
     def __repr__(self) -> str:
-        counts = ", ".join(f"{outcome} {rows:,}" for outcome, rows in self.counts.items())
-        mark = f" ({self.mark})" if self.mark is not None else ""
-        return f"<Run {self.id} {self.record.kind}: {counts}{mark}>"
+        text = (
+            _("<Run {id} {kind}: {counts}>")
+            if self.mark is None
+            else _("<Run {id} {kind}: {counts} ({mark})>")
+        )
+        each = pgettext("repr", "{outcome} {rows:,}")
+        counts = as_list(each.format(outcome=end.label, rows=rows) for end, rows in self.outcomes.items())
+        text = text.format(id=self.id, kind=self.record.kind.label, counts=counts, mark=self.mark)
+        return text.of(self.settings.lang)
 
     def __dir__(self) -> list[str]:
         return FOR_USERS.split()
@@ -331,7 +337,7 @@ class Run:
         """Return how many rows did not succeed, by merchant (appid, env) × code, as in errcodes.csv."""
         from tcb_ops.reports.data_frames import errcodes_frame
 
-        return errcodes_frame(self.overview())
+        return errcodes_frame(self.overview(), self.settings)
 
     def causes(self) -> pd.DataFrame:
         """Return what went wrong and what to do: a line per code, merchant and environment, most rows first."""
@@ -436,19 +442,19 @@ class Run:
     def write_into(
         self,
         original: str | Path,
-        dest: str | Path | None = None,
+        out: str | Path | None = None,
         *,
         split_by: str = "",
         warn: Callable[[Text], None] | None = None,
     ) -> Path:
         """Write a copy of the list's own workbook, with columns for how each row ended; return its path.
 
-        With `split_by`, a column's header, write a new folder with a workbook per value of it. `dest` None: beside the
+        With `split_by`, a column's header, write a new folder with a workbook per value of it. `out` None: beside the
         original. `warn` is told before anything is written what the copy will lack, such as pictures and charts.
         Raises UsageError if `original` is not the run's list or the destination exists.
         """
         workbooks, file = needed(WorkbookHooks), Path(original)
-        target, lang = Path(dest) if dest is not None else None, self.settings.lang
+        target, lang = Path(out) if out is not None else None, self.settings.lang
         with self._reader.snapshot() as view:
             if split_by:
                 return workbooks.split(view, self.record, file, target, lang, split_by)
@@ -457,7 +463,7 @@ class Run:
     @checked
     def export(
         self,
-        dest: str | Path,
+        out: str | Path,
         *,
         replace: bool = False,
         pdf: bool = False,
@@ -465,7 +471,7 @@ class Run:
         """Write the report folder: results.csv, failed.csv, errcodes.csv, report.html, report.xlsx, manifest.json.
 
         `pdf`, or `[report] pdf` in the settings: also report.pdf, printed by a Chromium; without one there is a warning.
-        A report of the same run at `dest` is replaced, with `replace` also one of another run; anything else there is a
+        A report of the same run at `out` is replaced, with `replace` also one of another run; anything else there is a
         UsageError.
         """
         from tcb_ops.reports.export import export
@@ -474,7 +480,7 @@ class Run:
         return export(
             self._ledger,
             self.record,
-            Path(dest),
+            Path(out),
             self.settings,
             now=time.time(),
             replace=replace,
@@ -482,7 +488,7 @@ class Run:
             pdf=pdf,
         )
 
-    def report(self, dest: str | Path | None = None, *, pdf: bool = False) -> Report:
+    def report(self, out: str | Path | None = None, *, pdf: bool = False) -> Report:
         """Write the report folder, as `export` does; None: in the settings' folder of reports, under the run's id.
 
         Returns its path, with `folder` and `files`; a notebook shows the files with links.
@@ -490,17 +496,17 @@ class Run:
         from tcb_ops.reports.export import Report
 
         name = f"{self.id}{'-final' * bool(self.record.retries)}"
-        return Report(self.export(self.settings.reports / name if dest is None else dest, pdf=pdf))
+        return Report(self.export(self.settings.reports / name if out is None else out, pdf=pdf))
 
     @checked
-    def to_parquet(self, dest: str | Path) -> Path:
+    def to_parquet(self, out: str | Path) -> Path:
         """Write every row to a Parquet file, with the columns of results.csv; return the file.
 
         An earlier Parquet file is replaced. Needs pyarrow, the extra `analysis`. Raises UsageError without it, and where another
-        file is at `dest`; StoppedError where the file cannot be written.
+        file is at `out`; StoppedError where the file cannot be written.
         """
         with self._reader.snapshot() as snapshot:
-            return needed(ArrowHooks).write(snapshot, self.record, Path(dest), self.settings)
+            return needed(ArrowHooks).write(snapshot, self.record, Path(out), self.settings)
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
         """Return every row as an Arrow stream, as `to_parquet` writes it: `polars.DataFrame(run)`, `duckdb.sql("from run")`.
@@ -559,8 +565,10 @@ class RunHandle:
         _handles[record.id] = self
 
     def __repr__(self) -> str:
-        state = "ended" if self._ended is not None or self.ended_within(0) else "running"
-        return f"<RunHandle {self.id} {self.record.kind}: {state}>"
+        ended = self._ended is not None or self.ended_within(0)
+        state = pgettext("run", "ended") if ended else pgettext("run", "running")
+        text = _("<Run {id} {kind}: {counts}>", id=self.id, kind=self.record.kind.label, counts=state)
+        return text.of(self._settings.lang)
 
     def __await__(self) -> Generator[Any, None, Run]:
         return self._wait_beside().__await__()

@@ -29,6 +29,9 @@ from tcb_ops.settings_files import Trust, cannot_be_read, open_found, parse_toml
 from tcb_ops.values import InvalidValueError, Value, check, values_of
 
 SETTINGS_FILE = "tcb-ops.toml"
+NO_SETTINGS_FILE = _(
+    "There is no tcb-ops.toml here: change to the folder that has it, or create a new one with `tcb-ops init`."
+)
 PREFIX = "TCB_OPS_"
 CONFIG = "TCB_OPS_CONFIG"
 """The variable that names the settings file, like `--config`; passes `notebook --config` to the kernel."""
@@ -208,10 +211,9 @@ class Settings(Section):
         self._set(combined | running | sections | internal)
 
     def __repr__(self) -> str:
-        return (
-            f"<Settings {self.target_label}, merchants {self.merchants}, ledger {self.ledger_name}, "
-            f"tokens from {self.tokens.source}>"
-        )
+        text = _("<Settings {target}, merchants {merchants}, ledger {ledger}, tokens from {source}>")
+        values = {"merchants": self.merchants, "ledger": self.ledger_name, "source": self.tokens.source}
+        return text.format(target=self.target_label, **values).of(self.lang)
 
     def section(self, name: str) -> Any:
         """Return a feature's section, with its defaults where it is not set; a tuple of those that may be repeated."""
@@ -335,17 +337,22 @@ def with_target(settings: Settings, target: str | None) -> Settings:
 def load_settings(config: str | Path | None = None, options: Mapping[str, Any] | None = None) -> Settings:
     """Read the settings file, the environment and the given options.
 
-    `config` None: the file in TCB_OPS_CONFIG, or tcb-ops.toml in the working folder, which may be missing. Options that
-    are None are ignored. Raises SettingsError with the file or variable, never with a value, and for a file in the working
-    folder that others may have written.
+    `config` None: the file in TCB_OPS_CONFIG, or tcb-ops.toml in the working folder, which may be missing; in a notebook, after
+    `panels.use`, the settings that it uses. Options that are None are ignored. Raises SettingsError with the file or variable,
+    never with a value, and for a file in the working folder that others may have written.
     """
+    if config is None and _default is not None:
+        return _with_options(_default, _given(options))
+    return read_settings(config, options)
+
+
+def read_settings(config: str | Path | None = None, options: Mapping[str, Any] | None = None) -> Settings:
+    """Read settings as `load_settings` does, whatever a notebook uses."""
     file = settings_file(config)
     named_by: Text | str = _("{--config}") if config is not None else CONFIG if os.environ.get(CONFIG) else ""
     text, writers = _read(file, named_by)
     in_file = {} if text is None else _in_folder(file.parent, _by_key(parse_toml(text, file)))
-    given = _by_key({name: value for name, value in (options or {}).items() if value is not None})
-    if given.get("target") == "":
-        raise MistakesError({"--target": _("it is empty; write simulator or a URL")})
+    given = _given(options)
     of_file = _Layer(in_file, lambda key: f"{file}: {key}")
     variables = _environment()
     combined = _combined([of_file, _Layer(variables, _variable), _Layer(given, str)], _unknown_variables())
@@ -355,10 +362,29 @@ def load_settings(config: str | Path | None = None, options: Mapping[str, Any] |
     return Settings(**combined, origin=origin)
 
 
+def _given(options: Mapping[str, Any] | None) -> dict[str, Any]:
+    given = _by_key({name: value for name, value in (options or {}).items() if value is not None})
+    if given.get("target") == "":
+        raise MistakesError({"--target": _("it is empty; write simulator or a URL")})
+    return given
+
+
+def _with_options(settings: Settings, given: Mapping[str, Any]) -> Settings:
+    if not given:
+        return settings
+    internal = {"sections", "origin", "listener"}
+    own = {name: value for name, value in vars(settings).items() if name not in internal}
+    values, listener = _by_key(own | dict(settings.sections)), settings.listener
+    if not given.keys().isdisjoint(_TARGETS):
+        values, listener = {name: values[name] for name in values.keys() - _TARGETS}, None
+    origin = replace(settings.origin, overridden=settings.origin.overridden | given.keys())
+    return Settings(origin=origin, listener=listener, **{**values, **given})
+
+
 def chosen_lang(config: str | None, asked: str | None) -> Lang:
     """Return the language of messages, even if other settings are wrong: the option's, the variable's, the file's."""
     try:
-        return load_settings(config, {"lang": asked}).lang
+        return read_settings(config, {"lang": asked}).lang
     except TcbOpsError:
         in_file: object = None
     with suppress(TcbOpsError, OSError):
@@ -516,8 +542,8 @@ _default: Settings | None = None
 
 
 def default_settings() -> Settings:
-    """Return the settings of a call without any: those that a notebook uses, else `load_settings`'s."""
-    return _default or load_settings()
+    """Return the settings of a call without any: those that a notebook uses, else those of the file and the environment."""
+    return _default or read_settings()
 
 
 def default_lang() -> Lang:
@@ -529,7 +555,7 @@ def default_lang() -> Lang:
 
 
 def set_default_settings(settings: Settings | None) -> None:
-    """Set the settings of calls in this process that have none; None restores `load_settings`'s."""
+    """Set the settings of calls in this process that have none; None restores those of the file and the environment."""
     global _default  # noqa: PLW0603  per process, like a notebook
     _default = settings
 

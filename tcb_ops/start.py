@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from functools import wraps
@@ -29,12 +29,12 @@ from tcb_ops.errors import (
 )
 from tcb_ops.formatting import trim
 from tcb_ops.frames import ArrowStream, Given
-from tcb_ops.hooks import ArrowHooks, ClusterHooks, SimulatorHooks, TokenSource
-from tcb_ops.i18n import _
+from tcb_ops.hooks import ArrowHooks, ClusterHooks, SimulatorHooks, TokenSource, hooks
+from tcb_ops.i18n import _, as_sentences
 from tcb_ops.kinds import ANY_KIND, MissingKind, all_kinds, kind_named
-from tcb_ops.model import Merchant, Outcome, Selection
+from tcb_ops.model import Merchant, Outcome
 from tcb_ops.run import Run, RunHandle
-from tcb_ops.settings import NOT_STARTED, Settings, default_settings, with_target
+from tcb_ops.settings import NO_SETTINGS_FILE, NOT_STARTED, Settings, default_settings, with_target
 from tcb_ops.signals import raise_if_asked
 
 if TYPE_CHECKING:
@@ -105,31 +105,63 @@ def limits_for(options: ResumeOptions) -> RunLimits:
     return replace(bundle, **named)
 
 
-def merchants_for(merchants: Merchants | str | Path, options: TargetOptions) -> Merchants:
-    """Return the merchants, read if their file is given; by default the file that the settings name."""
-    from tcb_ops.lists.merchants import Merchants, read_merchants
+def merchants_for(
+    merchants: Merchants | str | Path, options: TargetOptions, where: str | Sequence[str] = ""
+) -> Merchants:
+    """Return the merchants that match, read if their file is given; by default the file that the settings name."""
+    from tcb_ops.lists.merchants import Merchants, narrowed, read_merchants
 
     if isinstance(merchants, Merchants):
-        return merchants
-    merchants = merchants or settings_for(options).merchants
+        return narrowed(merchants, where)
+    if merchants == "":
+        return read_merchants(merchants_file(settings_for(options)), where)
     with naming("merchants", merchants):
-        return read_merchants(merchants)
+        return read_merchants(merchants, where)
 
 
-def selected_merchants(merchants: Merchants | str | Path | None) -> Merchants | None:
+def merchants_file(settings: Settings) -> Path:
+    """Return the merchants file of the settings. Raises UsageError, which says how to go on, if there is none."""
+    file = settings.merchants
+    if file.exists():
+        return file
+    problem = _("There is no merchants file {file}.", file=file.absolute())
+    if settings.origin.file is None:
+        otherwise = _(
+            "To use a merchants file without settings, give it with {--merchants:FILE}. To practise: `tcb-ops init --practice`."
+        )
+        raise UsageError(problem, as_sentences((NO_SETTINGS_FILE, otherwise)))
+    fix = _(
+        "`tcb-ops init` writes one to fill in{tcb-ops merchants:, `tcb-ops merchants sync` fills it from the platform}. To use another, give it "
+        "with {--merchants:FILE}, or set `merchants` in {settings}.",
+        settings=settings.origin.file,
+    )
+    raise UsageError(problem, fix)
+
+
+def selected_merchants(
+    merchants: Merchants | str | Path | None, options: TargetOptions, where: str | Sequence[str]
+) -> Merchants | None:
     """Return the merchants to whose rows a call is narrowed; None for all rows."""
-    return None if merchants is None else merchants_for(merchants, {})
+    return None if merchants is None and not where else merchants_for(merchants or "", options, where)
+
+
+def check_not_narrowed(merchants: object, where: str | Sequence[str]) -> None:
+    """Raise ArgumentError for what a Batch has already: it was read with its merchants."""
+    check_value("merchants", merchants, not merchants, _("left out with a Batch, which has its merchants"))
+    check_value("where", where, not where, _("left out with a Batch: read_paths takes it"))
 
 
 @contextmanager
 def naming(parameter: str, file: object) -> Iterator[None]:
     """Add the parameter's name to the error of a missing file."""
+    from tcb_ops.lists.input_files import format_problem
+
     try:
         yield
     except InputError as error:
         if not isinstance(file, str | PathLike) or error.source != str(file) or Path(file).exists():
             raise
-        text = _("{where}: {message}", where=parameter, message=error.text)
+        text = format_problem(f'{parameter} = "{error.source}"', error.problems[0])
         raise InputError(text, error.source, error.problems) from None
 
 
@@ -198,13 +230,25 @@ def rest_of_unfinished(work: RunSpec, settings: Settings) -> tuple[RunSpec, Run 
 def ledger_with_runs(settings: Settings) -> Ledger:
     """Open the ledger. Raises RunNotFoundError if it does not exist."""
     if (ledger := existing_ledger(settings)) is None:
+        if _is_sample(settings):
+            raise RunNotFoundError(_("No run has used the sample's ledger yet."))
         raise RunNotFoundError(
             _(
                 "{where} does not exist: no run has used this ledger yet. Check the working folder, and {--ledger}.",
-                where=settings.ledger,
+                where=settings.ledger_name,
             ),
         )
     return ledger
+
+
+def _ledger_title(settings: Settings) -> object:
+    """Return what messages call the ledger: its name, not the temporary file that is the sample's."""
+    return _("the sample's ledger") if _is_sample(settings) else settings.ledger_name
+
+
+def _is_sample(settings: Settings) -> bool:
+    simulator = hooks(SimulatorHooks)
+    return simulator is not None and simulator.is_sample(settings)
 
 
 def is_run_name(name: str) -> bool:
@@ -236,7 +280,8 @@ def find_run(run: str | Run, settings: Settings, parameter: str = "run", kind: s
         record = ledger.run(name, settings.run_target, kinds)
     except RunNotFoundError as error:
         listing = quoted(command(settings, "runs"))
-        raise RunNotFoundError(error.text, _("To list the runs:\n{listing}", listing=listing)) from None
+        text = error.text.format(ledger=_ledger_title(settings))
+        raise RunNotFoundError(text, _("To list the runs:\n{listing}", listing=listing)) from None
     if isinstance(record.kind, MissingKind):
         raise MissingFeatureError(_("{name} is not installed.", name=record.kind))
     if name == "latest" and kind != ANY_KIND:
@@ -283,8 +328,8 @@ class StartOptions(ResumeOptions, total=False):
 
     note: str
     """A short text, kept in the ledger and the report."""
-    selection: str | Selection
-    """A text that identifies the part of the list or the merchants; a run of another part is not resumed."""
+    where: str | Sequence[str]
+    """Only merchants that match, as in `read_merchants`; a run of another part is not resumed."""
     new_run: bool
     """Start a new run even if there is one to resume."""
     resume: str | None
@@ -293,8 +338,11 @@ class StartOptions(ResumeOptions, total=False):
     """Called with id and start (Unix seconds) of an unfinished run over a day old; None: it is not resumed."""
 
 
-def blocking(start: Callable[_P, RunHandle]) -> Callable[_P, Run]:
-    """Return a function that starts a run, waits for its end and writes its report; it takes the arguments of `start`."""
+def blocking(start: Callable[_P, RunHandle], *, writes_report: bool = True) -> Callable[_P, Run]:
+    """Return a function that starts a run, waits for its end and writes its report; it takes the arguments of `start`.
+
+    `writes_report`: whether `out` is always the report's folder, and so is refused before anything is sent if it cannot be one.
+    """
     begin: Callable[_P, RunHandle] = unwrap(start)
     name = start.__name__.removeprefix("start_")
 
@@ -302,8 +350,8 @@ def blocking(start: Callable[_P, RunHandle]) -> Callable[_P, Run]:
     def call(*args: _P.args, **options: _P.kwargs) -> Run:
         from tcb_ops.reports.export import check_destination
 
-        if isinstance(report := options.get("report"), str | PathLike):
-            check_destination(Path(report))
+        if writes_report and isinstance(out := options.get("out"), str | PathLike):
+            check_destination(Path(out))
         return begin(*args, **options).wait(_write_report)
 
     call.__name__ = call.__qualname__ = name

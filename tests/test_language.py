@@ -115,6 +115,16 @@ def test_no_text_has_a_refused_phrase(texts: list[tuple[str, str]]) -> None:
     assert refused == {}, "each key is what to write instead"
 
 
+def test_chinese_texts_are_polite_and_quote_as_the_others_do() -> None:
+    folders = (ROOT / "docs" / "zh", PACKAGE)
+    files = [
+        file for folder in folders for file in folder.rglob("*") if file.suffix in {".md", ".csv", ".po"}
+    ]
+    files += [*ROOT.glob("*.zh-CN.md"), *(ROOT / "notebooks" / "zh").glob("*.ipynb")]
+    assert len(files) > 60
+    assert [file.name for file in files if re.search("[你「」]", file.read_text(encoding="utf-8"))] == []
+
+
 @pytest.mark.slow
 def test_every_kind_of_text_is_looked_at(texts: list[tuple[str, str]]) -> None:
     kinds = ("message", ".py:", " comment", ".csv", ".j2", "README.md", "CHANGELOG.md", "docs/en/", ".ipynb")

@@ -62,6 +62,12 @@ class Command(_TwoHelps):
         ctx.default_map = before
         return super().parse_args(ctx, args)
 
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        """Return the words of the usage line, with the options that are required."""
+        options = [param for param in self.params if isinstance(param, click.Option) and param.required]
+        required = [f"{option.opts[-1]} {option.make_metavar(ctx)}" for option in options]
+        return [*required, *super().collect_usage_pieces(ctx)]
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the usual options, in the complete help all in groups."""
         own, everything = N_("Options"), ctx.meta.get(_ALL, False)

@@ -13,7 +13,6 @@ import click
 from tcb_ops.cli import Command
 from tcb_ops.cli.console import Console, show_causes, show_run
 from tcb_ops.cli.options import (
-    NO_SETTINGS_FILE,
     CommonOptions,
     kind_option,
     own_option,
@@ -29,7 +28,7 @@ from tcb_ops.i18n import NOTHING, Lang, Text, _, as_list, as_sentences, pgettext
 from tcb_ops.kinds import row_count
 from tcb_ops.model import Secret
 from tcb_ops.secrets import masked
-from tcb_ops.settings import Settings
+from tcb_ops.settings import NO_SETTINGS_FILE, Settings
 
 if TYPE_CHECKING:
     from tcb_ops.ledger.records import RowRecord

@@ -19,7 +19,7 @@ from tcb_ops.hooks import ClusterHooks, Hooks, MapHooks, PdfHooks, WorkbookHooks
 from tcb_ops.i18n import N_, Text, _, as_list, verbatim
 from tcb_ops.kinds import ANY_KIND, kind_names
 from tcb_ops.model import PLATFORM, Selection, is_foreign
-from tcb_ops.settings import SETTINGS_FILE, Settings, holds_password, load_settings
+from tcb_ops.settings import SETTINGS_FILE, Settings, holds_password, read_settings
 from tcb_ops.settings_files import with_found_file
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class CommonOptions:
 
     def settings(self) -> Settings:
         """Return the settings of the settings file and the environment, overridden by these options."""
-        settings = load_settings(self.config, self.overrides())
+        settings = read_settings(self.config, self.overrides())
         if self.tokens is None:
             return settings
         tokens = replace(settings.tokens, source="file", file=Path(self.tokens))
@@ -171,18 +171,9 @@ class CommonOptions:
 
     def read_merchants(self, settings: Settings) -> Merchants:
         """Return the merchants of the merchants file, narrowed by `--where`."""
-        from tcb_ops.lists.merchants import read_merchants
+        from tcb_ops.start import merchants_for
 
-        file = settings.merchants
-        if not file.exists():
-            fix = _(
-                "`tcb-ops init` writes one to fill in{tcb-ops merchants:, `tcb-ops merchants sync` fills it from the "
-                "platform}; choose another with {--merchants}."
-            )
-            if settings.origin.file is None:
-                fix = NO_SETTINGS_FILE
-            raise UsageError(_("{file}: there is no such file.", file=file), fix)
-        return read_merchants(file, self.where)
+        return merchants_for("", {"settings": settings}, self.where)
 
     def matching(self, settings: Settings) -> Merchants | None:
         """Return the merchants that `--where` selects; None without it."""
@@ -195,12 +186,7 @@ class CommonOptions:
 
     def selection(self) -> Selection:
         """Return which merchants a run is about."""
-        return Selection.of(*(("where", item) for item in sorted(self.where)))
-
-
-NO_SETTINGS_FILE = _(
-    "There is no tcb-ops.toml here: change to the folder that has it, or create a new one with `tcb-ops init`."
-)
+        return Selection.of_list(self.where)
 
 
 def _ask_about(target: str, console: Console) -> None:
@@ -303,14 +289,10 @@ class ListOptions:
             columns[name.strip()] = header.strip()
         return columns
 
-    def selection(self, common: CommonOptions, limit: int | None = None) -> Selection:
+    def selection(self, common: CommonOptions) -> Selection:
         """Return which part of a list and of the merchants a run is about."""
-        return Selection.of(
-            *(("column", item) for item in sorted(self.column)),
-            *(("map", item) for item in sorted(self.maps)),
-            *common.selection().options,
-            *(("sheet", self.sheet), ("header-row", self.header_row), ("rows", self.rows), ("limit", limit)),
-        )
+        how = {"sheet": self.sheet, "header_row": self.header_row, "rows": self.rows}
+        return Selection.of_list(common.where, self.column, self.maps, **how)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

@@ -84,7 +84,7 @@ def links(command: RunCommand, paths: str | None) -> int:
         else:
             with command.read_list(paths, root=None) as batch:
                 if command.which.dry_run:
-                    return command.dry_run([list_spec(batch, LINKS, command.selection)], batch)
+                    return command.dry_run([list_spec(batch, LINKS)], batch)
                 command.show_correction(batch, LINKS)
                 handle = api.start_links(
                     batch,
@@ -159,18 +159,18 @@ def upload(
         others = ["--backup", str(Path(backup).absolute())] if backup is not None else []
         with command.read_list(paths, root, others) as batch:
             if command.which.dry_run:
-                work = upload_spec(batch, command.selection)
+                work = upload_spec(batch)
                 return command.dry_run([work], batch, skip_unchanged=skip_unchanged)
             command.check_folder()
             command.show_correction(batch, UPLOAD)
             fresh = not skip_unchanged and command.which.resume is None
-            if fresh and (stored := replaced(batch, settings, command.selection)) is not None:
+            if fresh and (stored := replaced(batch, settings)) is not None:
                 hint = _("{--skip-unchanged} leaves out files with the same bytes.")
                 console.info(as_sentences((stored, hint)))
             command.ask_confirmation(UPLOAD, scope_of_list(batch), facts_line(batch))
             handle = api.start_upload(
                 batch,
-                report=command.reports,
+                out=command.reports,
                 skip_unchanged=skip_unchanged,
                 backup=backup,
                 canary=canary or 0,
@@ -204,7 +204,7 @@ def retry(command: RunCommand, run: str, codes: tuple[str, ...], kind: str | Non
     """
     from tcb_ops import api
     from tcb_ops.engine.plan import check_retry, retry_spec
-    from tcb_ops.model import Outcome, Selection
+    from tcb_ops.model import Outcome
     from tcb_ops.preflight import scope_of_rows
     from tcb_ops.reports.explanations import named
     from tcb_ops.start import find_run, ledger_with_runs
@@ -223,12 +223,10 @@ def retry(command: RunCommand, run: str, codes: tuple[str, ...], kind: str | Non
             list_name=record.list_name,
         )
         command.console.lead(retrying)
-        of_codes = Selection.of(*(("errcode", code) for code in sorted(codes)))
-        selection = of_codes + command.selection
         merchants = command.common.read_merchants(command.settings)
         if command.which.dry_run:
             ledger = ledger_with_runs(command.settings)
-            work = retry_spec(ledger, record, merchants, command.settings, codes, selection)
+            work = retry_spec(ledger, record, merchants, command.settings, codes)
             return command.dry_run([work])
         if record.kind.changes_store:
             scope = scope_of_rows(parent.tallies(), Outcome.retriable())
@@ -239,7 +237,7 @@ def retry(command: RunCommand, run: str, codes: tuple[str, ...], kind: str | Non
             codes=codes,
             out=(command.which.out or "links.retry.csv") if is_links else command.reports,
             cluster=command.which.cluster,
-            **command.options | {"selection": selection},
+            **command.options,
         )
         if handle.warning is not None:
             from tcb_ops.engine.next_commands import quoted

@@ -20,7 +20,7 @@ from tcb_ops.cli.options import CommonOptions, lang_option, own_option
 from tcb_ops.errors import UsageError, needed
 from tcb_ops.hooks import SimulatorHooks
 from tcb_ops.i18n import Lang, _, pgettext
-from tcb_ops.settings import SETTINGS_FILE, load_settings
+from tcb_ops.settings import SETTINGS_FILE, read_settings
 from tcb_ops.system_errors import system_reason
 
 
@@ -165,7 +165,7 @@ class _RunId(click.types.StringParamType):
         names = ("target", "api_base", "merchants", "ledger", "lang")
         items = [CompletionItem("latest")] if "latest".startswith(incomplete) else []
         with suppress(Exception):  # settings or a ledger that cannot be read
-            settings = load_settings(ctx.params.get("config"), {name: ctx.params.get(name) for name in names})
+            settings = read_settings(ctx.params.get("config"), {name: ctx.params.get(name) for name in names})
             for run, kind, created_at, list_name in _newest_runs(settings.ledger, incomplete):
                 date = f"{datetime.fromtimestamp(created_at, settings.zone):%Y-%m-%d %H:%M}"
                 items.append(CompletionItem(run, help=f"{kind} {date} {list_name}"))

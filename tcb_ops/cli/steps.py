@@ -25,7 +25,7 @@ from tcb_ops.kinds import ANY_KIND, Kind, row_count
 from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.lists.row_files import source_check
-from tcb_ops.model import Listener, Outcome, Problem, Reason, Selection
+from tcb_ops.model import Listener, Outcome, Problem, Reason
 from tcb_ops.preflight import SendScope, scope_of_rows
 from tcb_ops.reports.summary import by_code, next_command
 from tcb_ops.run import Run, RunHandle
@@ -70,7 +70,6 @@ class RunCommand:
             "settings": self.settings,
             "limits": self.limits,
             "note": self.common.note,
-            "selection": self.selection,
             "new_run": self.which.new_run,
             "resume": self.which.resume,
             "may_resume": self._may_resume,
@@ -84,11 +83,6 @@ class RunCommand:
     def folder(self, run_id: str) -> Path:
         """Return where a run's report goes."""
         return Path(self.which.out) if self.which.out is not None else self.settings.reports / run_id
-
-    @property
-    def selection(self) -> Selection:
-        """The part of the list and of the merchants that the run is about."""
-        return self.listing.selection(self.common, self.which.limit)
 
     def check_folder(self) -> None:
         """Refuse a report folder that cannot be had. Raises UsageError."""
@@ -128,7 +122,7 @@ class RunCommand:
         except InputError as error:
             if error.source != source:
                 raise
-            self._show_refusal(error, root)
+            self._show_refusal(error)
             if mark:
                 self._mark(source, error.problems)
             self._suggest_correction(error, None if guessed else root, others)
@@ -198,17 +192,13 @@ class RunCommand:
             return Path(source), 0
         return write_fixme(problems, Path(source), self.console.lang, dest)
 
-    def _show_refusal(self, error: InputError, root: str | None) -> None:
+    def _show_refusal(self, error: InputError) -> None:
         console, count = self.console, len(error.problems)
         if error.decided is not None:
             console.info(_("Read as {decided}", decided=error.decided))
         if error.all_missing and count > _FEW:
             show_problems(console, error.source, error.problems[:1])
-            rows = row_count(count)
-            text = _(
-                "The same for all {rows}: none of their files is below {root}. Choose their folder with {--root}."
-            )
-            console.warn(text.format(rows=rows, root=Path(root or ".").absolute()))
+            console.warn(error.text)
         else:
             show_problems(console, error.source, error.problems)
         if error.advice is not None:

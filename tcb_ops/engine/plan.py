@@ -304,7 +304,7 @@ def planned_changes(
     return changes_of(work.kind, files, left)
 
 
-def list_spec(batch: Batch, kind: Kind, selection: str | Selection = "") -> RunSpec:
+def list_spec(batch: Batch, kind: Kind) -> RunSpec:
     """Return the spec of a run over a checked list."""
     if kind.writes_links:
         check_columns(batch.headers)
@@ -317,15 +317,15 @@ def list_spec(batch: Batch, kind: Kind, selection: str | Selection = "") -> RunS
         batch.root if kind.sends_files else None,
         batch.rows,
         environments_of_rows(batch.first_rows(), batch.merchants),
-        Selection.read(selection),
+        batch.selection,
         settings=kind.settings(),
         given=batch.given,
     )
 
 
-def upload_spec(batch: Batch, selection: str | Selection, backup: Path | None = None) -> RunSpec:
+def upload_spec(batch: Batch, backup: Path | None = None) -> RunSpec:
     """Return the spec of an upload of a checked list."""
-    spec = list_spec(batch, UPLOAD, selection)
+    spec = list_spec(batch, UPLOAD)
     spec = replace(spec, settings=replace(spec.settings, backup=str(backup) if backup is not None else None))
     sources = hooks(SourceHooks)
     urls = sources.urls(batch.staging.queries()) if sources is not None else None
@@ -397,7 +397,6 @@ def retry_spec(
     merchants: Merchants,
     settings: Settings,
     codes: Collection[str] = (),
-    selection: str | Selection = "",
     path: str = "",
 ) -> RunSpec:
     """Return the spec of a retry: a finished run's refused, failed and not attempted rows of these merchants, codes and paths.
@@ -443,9 +442,9 @@ def retry_spec(
                 warning, _("Add these merchants, or give the run's merchants file with {--merchants}.")
             )
         for failing in filter(lambda each: any(rows_to_retry(ledger, each)), corrections_of(ledger, parent)):
-            return retry_spec(ledger, failing, merchants, settings, codes, selection, path)
+            return retry_spec(ledger, failing, merchants, settings, codes, path)
         text = _("Run {id} ({kind}) has nothing to retry: no row is left for it.")
-        if codes_left and (selection or codes or path):
+        if codes_left and (merchants.where or codes or path):
             text = _(
                 "Run {id} has no such rows to retry: the chosen codes, merchants and paths leave none. Its codes: {codes}."
             )
@@ -457,7 +456,9 @@ def retry_spec(
         resume_spec(parent),
         rows=rows,
         environments=environments,
-        selection=Selection.read(selection),
+        selection=Selection.of(
+            *(("errcode", code) for code in sorted(codes)), *merchants.selection.options, ("path", path)
+        ),
         parent=parent.id,
         # --where cannot match merchants that are missing.
         warning=warning if merchants.whole is merchants else None,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tcb_ops.i18n import Lang, Text
+from tcb_ops.i18n import Lang, Text, _, as_list, pgettext
 from tcb_ops.model import Outcome
 
 WINDOW = 30.0
@@ -38,6 +38,14 @@ class Progress:
     def done(self) -> int:
         """Rows that have ended."""
         return sum(self.counts.values())
+
+    def __str__(self) -> str:
+        each = pgettext("repr", "{outcome} {rows:,}")
+        counts = as_list(
+            each.format(outcome=outcome.label, rows=rows) for outcome, rows in self.counts.items()
+        )
+        text = _("{done:,} of {total:,}: {counts}", done=self.done, total=self.total, counts=counts)
+        return str(text if self.note is None else _("{progress}. {note}", progress=text, note=self.note))
 
     def to_json(self, lang: Lang) -> dict[str, Any]:
         """Return the snapshot as `--json` with `--verbose` prints it."""

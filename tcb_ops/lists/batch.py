@@ -20,16 +20,16 @@ from typing import Any, Self, TypeVar, overload
 
 from tcb_ops.arguments import checked
 from tcb_ops.details import DetailCode, as_detail, detail
-from tcb_ops.errors import UsageError, check_count
+from tcb_ops.errors import InputError, UsageError, check_count
 from tcb_ops.formatting import format_size, sanitize, shown, trim
 from tcb_ops.frames import Given, Lines, Tabular
 from tcb_ops.hooks import FOR_RESULTS
-from tcb_ops.i18n import Lang, Text, _, as_facts, as_list
+from tcb_ops.i18n import Lang, Text, _, as_facts, as_list, ngettext
 from tcb_ops.kinds import environment_count, merchant_count, row_count
 from tcb_ops.lists.input_files import input_error
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.row_files import LocalFiles, SourceCheck, UnusableFile, refuse_sources, whole_source
-from tcb_ops.model import Merchant, OnBad, Problem, Row, Secret, SourceFile, is_source
+from tcb_ops.model import Merchant, OnBad, Problem, Row, Secret, Selection, SourceFile, is_source
 
 # --- rows and problems on disk -------------------------------------------------------------------------------------
 
@@ -178,6 +178,9 @@ class Problems(Sequence[Problem]):
     def __len__(self) -> int:
         return int(self._staging.query("SELECT COUNT(*) FROM problems")[0][0])
 
+    def __repr__(self) -> str:
+        return f"<{ngettext('{n:,} problem', '{n:,} problems', len(self))}>"
+
     @overload
     def __getitem__(self, index: int) -> Problem: ...
     @overload
@@ -266,6 +269,8 @@ class Batch(Tabular):
     """The header named in problems of local files."""
     unused: tuple[str, ...] = ()
     """The headers of columns that are only carried through."""
+    selection: Selection = field(default_factory=Selection, repr=False)
+    """Which part of the list and of the merchants it is, as runs record it."""
     exported: frozenset[str] = frozenset()
     """The headers that begin with `tcb_`."""
     sources: SourceCheck = field(default=refuse_sources, repr=False)
@@ -276,8 +281,7 @@ class Batch(Tabular):
     """The last line included, after `limited`."""
 
     def __repr__(self) -> str:
-        files = ", files checked" if self.root is not None else ""
-        return f"<Batch {self.source.name}: {self.valid:,} of {row_count(self.count)} valid{files}>"
+        return f"<Batch {self.source.name}: {facts_line(self)}>"
 
     @property
     def count(self) -> int:
@@ -346,7 +350,8 @@ class Batch(Tabular):
         check_count("n", n, least=1)
         rows = f"rows WHERE {_VALID}"
         last = self.staging.query(f"SELECT line FROM {rows} ORDER BY line LIMIT 1 OFFSET ?", (n - 1,))  # noqa: S608  own names
-        return replace(self, until=last[0][0] if last else EVERY_LINE)
+        selection = self.selection + Selection.of(("limit", n))
+        return replace(self, until=last[0][0] if last else EVERY_LINE, selection=selection)
 
     @checked
     def check_files(self, root: str | Path, *, guessed: bool = False) -> Batch:
@@ -388,14 +393,24 @@ class Batch(Tabular):
             )
         if guessed and none_there:
             missing = 0
-        problems = self.problems
-        if self.on_bad == "refuse" and problems:
-            all_missing = missing == len(problems) == self.count
-            error = input_error(str(self.source), problems, self.decided, all_missing=all_missing)
+        if self.on_bad == "refuse" and self.problems:
+            error = self._refusal(missing, Path(root))
             error.advice, error.columns = advice, {"file": other} if other else {}
             raise error
         warnings = self.warnings if advice is None else (*self.warnings, advice)
         return replace(self, root=None if guessed and none_there else Path(root), warnings=warnings)
+
+    def _refusal(self, missing: int, root: Path) -> InputError:
+        """Return the error for the list's problems; so many of them are files that are missing."""
+        if not missing == len(self.problems) == self.count:
+            return input_error(str(self.source), self.problems, self.decided)
+        text = _(
+            "{list}: none of its {rows} has a file below {root}. Choose the folder of the files with {--root:DIR}.",
+            list=self.source,
+            rows=row_count(self.count),
+            root=root.absolute(),
+        )
+        return InputError(text, str(self.source), self.problems, self.decided, all_missing=True)
 
     def _other_column(self, files: LocalFiles) -> str:
         """Return which column that is not used holds names of files that exist, going by the first rows; empty for none."""

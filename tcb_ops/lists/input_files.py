@@ -46,13 +46,7 @@ def format_problem(source: str, problem: Problem) -> Text:
     return _("{where}: {message}", where=where, message=message)
 
 
-def input_error(
-    source: str,
-    problems: Sequence[Problem],
-    decided: Text | None = None,
-    *,
-    all_missing: bool = False,
-) -> InputError:
+def input_error(source: str, problems: Sequence[Problem], decided: Text | None = None) -> InputError:
     """Return the error that refuses a file: the number of problems, and the text of the first one."""
     many, text = len(problems), format_problem(source, problems[0])
     if many > 1:
@@ -62,7 +56,7 @@ def input_error(
             many=many,
             first=text,
         )
-    return InputError(text, source, problems, decided, all_missing=all_missing)
+    return InputError(text, source, problems, decided)
 
 
 def refused(source: str, message: Text, fix: Text, line: int = 0) -> InputError:
@@ -206,7 +200,7 @@ def _missing(name: str, path: Path) -> InputError:
     if _URL.match(name):
         name = re.sub(r"(?<=/)[^/]*@|\?.*", "", name)  # both may contain a password
         return refused(name, _("this is a URL, not a file"), _("download it first, then give the file"))
-    fix = _("check the name and the folder")
+    fix = _("check the name; the folder is {folder}", folder=path.absolute().parent)
     lists = {".csv", ".tsv", ".xlsx", ".xlsm"}
     if near := nearest_path(path, lambda other: other.suffix.lower() in lists and other != path):
         fix = _("did you mean {meant}?", meant=shown(str(near)))

@@ -18,7 +18,7 @@ from tcb_ops.frames import Lines, Tabular
 from tcb_ops.i18n import Joined, Lang, Text, _, ngettext, verbatim
 from tcb_ops.lists.input_files import refused
 from tcb_ops.lists.table import ADDED, MERCHANT_COLUMNS, Line, read_lines
-from tcb_ops.model import Merchant, Owner, Problem
+from tcb_ops.model import Merchant, Owner, Problem, Selection
 
 _T = TypeVar("_T")
 
@@ -48,17 +48,29 @@ class Merchants(Sequence[Merchant], Tabular):
     """
 
     def __init__(
-        self, lines: Sequence[Merchant], source: str = "", whole: Merchants | None = None, *, sha256: str = ""
+        self,
+        lines: Sequence[Merchant],
+        source: str = "",
+        whole: Merchants | None = None,
+        *,
+        sha256: str = "",
+        where: Sequence[str] = (),
     ) -> None:
-        """`sha256` is that of the file's bytes; empty if there is no file."""
+        """`sha256` is that of the file's bytes; empty if there is no file. `where`: the items that narrowed `whole` to these lines."""
         usable = isinstance(lines, Sequence) and all(isinstance(line, Merchant) for line in lines)
         check_value("lines", lines, usable, _("a list of Merchant"))
         self.source = source
         self.sha256: str = sha256 or (whole.sha256 if whole is not None else "")
         self.whole = whole if whole is not None else self
+        self.where = tuple(where)
         self._lines = tuple(lines)
 
     # Made when they are needed: an audit of 10,000 environments looks none of them up.
+
+    @property
+    def selection(self) -> Selection:
+        """Which part of the file these lines are, as runs record it."""
+        return Selection.of_list(self.where)
 
     @cached_property
     def _keys(self) -> frozenset[tuple[str, str]]:
@@ -144,14 +156,13 @@ def _grouped(lines: Iterable[Merchant], keys: Callable[[Merchant], set[str]]) ->
     return groups
 
 
-def read_merchants(source: str | Path, where: Sequence[str] = ()) -> Merchants:
+def read_merchants(source: str | Path, where: str | Sequence[str] = "") -> Merchants:
     """Read a merchants file; arguments and errors are those of `api.read_merchants`."""
     merchants, sha256 = read_lines(source, MERCHANT_COLUMNS, _read)
     if not merchants:
         fix = _("add a line per merchant and environment")
         raise refused(str(source), _("there is a header but no merchant below it"), fix)
-    everybody = Merchants(merchants, str(source), sha256=sha256)
-    return _narrowed(everybody, where) if where else everybody
+    return narrowed(Merchants(merchants, str(source), sha256=sha256), where)
 
 
 def _read(lines: Iterable[Line], problems: list[Problem]) -> Iterator[Merchant]:
@@ -220,7 +231,16 @@ def _positions(merchants: Merchants) -> dict[str, int]:
     return {fold(h): i for i, h in enumerate(headers)} | MERCHANT_COLUMNS.find(headers, 0)[0]
 
 
-def _narrowed(merchants: Merchants, where: Sequence[str]) -> Merchants:
+def narrowed(merchants: Merchants, where: str | Sequence[str]) -> Merchants:
+    """Return the merchants that match `where`: items such as `region=east`, or a text of them with semicolons between.
+
+    Raises UsageError if an item names no column or no merchant matches, ArgumentError for merchants that are narrowed already.
+    """
+    if not where:
+        return merchants
+    check_value("where", where, not merchants.where, _("left out with merchants that are narrowed already"))
+    if isinstance(where, str):
+        where = [item.strip() for item in where.split(";") if item.strip()]
     index, values = _positions(merchants), dict[int, set[str]]()
     for item in where:
         column, equals, value = item.partition("=")
@@ -244,7 +264,7 @@ def _narrowed(merchants: Merchants, where: Sequence[str]) -> Merchants:
         m for m in merchants if all(fold(m.columns[i][1]) in allowed for i, allowed in values.items())
     ]
     if selected:
-        return Merchants(selected, merchants.source, merchants)
+        return Merchants(selected, merchants.source, merchants.whole, where=where)
     items = Joined(tuple(_("{--where} {item}", item=shown(item)) for item in where), verbatim(" "))
     raise UsageError(_("{items}: no merchant of {source} matches.", items=items, source=merchants.source))
 

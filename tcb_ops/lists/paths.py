@@ -35,7 +35,7 @@ from tcb_ops.lists.table import (
     not_computed,
     open_table,
 )
-from tcb_ops.model import OnBad, Problem, Row, Rows, Secret, is_source
+from tcb_ops.model import OnBad, Problem, Row, Rows, Secret, Selection, is_source
 
 # --- paths and headers ---------------------------------------------------------------------------------------------
 
@@ -389,6 +389,14 @@ def read_paths(
         file_column=validator.column("file"),
         sources=sources,
         unused=validator.unused,
+        selection=Selection.of_list(
+            merchants.where,
+            map("=".join, columns.items()),
+            file_map,
+            sheet=sheet,
+            header_row=header_row,
+            rows=rows,
+        ),
         exported=validator.exported,
         given=source.given if isinstance(source, TextRows) else None,
     )

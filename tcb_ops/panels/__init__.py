@@ -10,11 +10,12 @@
     run.causes()
 
 The functions are named as those of `tcb_ops`, which a script calls instead. Calls such as `tcb.open_run()` that name no
-settings use the target of `panels.use`.
+settings, and `tcb.load_settings()`, use the target of `panels.use`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -35,13 +36,13 @@ __all__ = ["attach", "audit", "links", "read_paths", "upload", "use", "use_ledge
 
 
 @checked
-def use(target: str = "simulator", *, where: str = "", lang: str = "") -> PanelContext:
+def use(target: str = "simulator", *, where: str | Sequence[str] = "", lang: str = "") -> PanelContext:
     """Choose the target of everything below, and show it.
 
     Args:
         target: "simulator" (no credentials: with the working folder's settings if tcb-ops.toml itself says
             `target = "simulator"`, else with sample data) or "live" (what tcb-ops.toml says).
-        where: only merchants with these `column=value` items of the merchants file, semicolons between them.
+        where: only merchants that match, such as "region=华东", as in `tcb_ops.read_merchants`.
         lang: of panels and cards, en or zh; "" is that of the settings.
 
     """
@@ -60,7 +61,7 @@ def read_paths(
     them, and the panel below offers what can be done; where nobody looks, it raises InputError.
     """
     from tcb_ops.panels.context import RefusedList, context_in_use
-    from tcb_ops.panels.unattended import attended
+    from tcb_ops.reports.cards import attended
 
     context, folder = context_in_use(), None if root is None else str(root)
     try:
@@ -144,7 +145,7 @@ def attach(run: str = "latest", *, cluster: str = "") -> Run:
     """Show any run of the target in a panel: running in this process or another, interrupted, or finished; return it."""
     from tcb_ops import api
     from tcb_ops.panels.context import context_in_use
-    from tcb_ops.panels.unattended import attended
+    from tcb_ops.reports.cards import attended
 
     if not attended():
         return api.open_run(run, kind=ANY_KIND, settings=context_in_use().settings)
@@ -154,7 +155,8 @@ def attach(run: str = "latest", *, cluster: str = "") -> Run:
 def _run(panel: str, start: Any, *, yes: bool, **given: Any) -> Run:
     """Show a panel to a person; where nobody looks, do its work."""
     from tcb_ops.panels.context import context_in_use
-    from tcb_ops.panels.unattended import attended, run_unattended
+    from tcb_ops.panels.unattended import run_unattended
+    from tcb_ops.reports.cards import attended
 
     if attended():
         return _panel(panel, **given)

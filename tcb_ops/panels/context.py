@@ -5,6 +5,7 @@ Nothing here needs widgets, so that a notebook without a reader works without th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,8 +22,7 @@ from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.merchants import Merchants, read_merchants
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.lists.row_files import source_check
-from tcb_ops.model import Selection
-from tcb_ops.settings import SETTINGS_FILE, Settings, default_settings, load_settings, set_default_settings
+from tcb_ops.settings import SETTINGS_FILE, Settings, default_settings, read_settings, set_default_settings
 from tcb_ops.settings_files import with_found_file
 from tcb_ops.start import ResumeOptions, identified
 
@@ -40,8 +40,6 @@ class PanelContext:
     merchants: Merchants
     simulated: bool
     sample: bool
-    selection: Selection
-    """The selected part of the merchants, as runs record it."""
 
     @property
     def live(self) -> bool:
@@ -121,12 +119,12 @@ class PanelContext:
         return target_html(self.describe_target(), self.live, self.lang)
 
 
-def open_context(target: str = "", where: str = "", lang: str = "") -> PanelContext:
+def open_context(target: str = "", where: str | Sequence[str] = "", lang: str = "") -> PanelContext:
     """Read the settings and the merchants. Raises TcbOpsError.
 
     Args:
         target: simulator (the working folder's rehearsal, or the sample) or live; "" is live.
-        where: `column=value` items of the merchants file, semicolons between them.
+        where: only merchants that match, as in `read_merchants`.
         lang: of messages, en or zh; "" is that of the settings.
 
     """
@@ -138,7 +136,7 @@ def open_context(target: str = "", where: str = "", lang: str = "") -> PanelCont
         raise UsageError(text.format(target=target))
     if lang not in {"", *map(str, Lang)}:
         raise UsageError(_('lang = "{lang}": write "en" or "zh".', lang=lang))
-    simulated, own = target == "simulator", load_settings(options={"lang": lang or None})
+    simulated, own = target == "simulator", read_settings(options={"lang": lang or None})
     sample = simulated and not own.is_rehearsal
     settings = needed(SimulatorHooks).practice(own.lang) if sample else identified(own)
     if not simulated and settings.origin.file is None and not settings.merchants.exists():
@@ -152,9 +150,7 @@ def open_context(target: str = "", where: str = "", lang: str = "") -> PanelCont
         )
     if sample:  # its report stands where those of a folder's own runs do
         settings = replace(settings, reports=own.reports)
-    items = [item.strip() for item in where.split(";") if item.strip()]
-    selection = Selection.of(*(("where", item) for item in sorted(items)))
-    return PanelContext(settings, read_merchants(settings.merchants, items), simulated, sample, selection)
+    return PanelContext(settings, read_merchants(settings.merchants, where), simulated, sample)
 
 
 _contexts: list[PanelContext] = []
@@ -175,9 +171,7 @@ def context_in_use() -> PanelContext:
         return _contexts[0]
     settings = identified(settings)
     merchants = read_merchants(settings.merchants)
-    return use_context(
-        PanelContext(settings, merchants, settings.simulated, sample=False, selection=Selection())
-    )
+    return use_context(PanelContext(settings, merchants, settings.simulated, sample=False))
 
 
 @dataclass(frozen=True, slots=True)

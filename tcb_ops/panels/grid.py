@@ -174,7 +174,12 @@ class RunGrid(anywidget.AnyWidget):
         if found is not None and found.since(self._zone) is not None:
             sections = [section for section in found.sections() if section.causes]
             parts = [(heading(section.title.of(self._lang)), by_code(section.causes)) for section in sections]
-        options = {"asks": asks, "retries": retries, "zone": self._zone}
+        options = {
+            "asks": asks,
+            "retries": retries,
+            "simulated": run.record.simulated,
+            "zone": self._zone,
+        }
         return "".join(
             title + render_causes(each, self.verdicts, kind, self._lang, **options) for title, each in parts
         )

@@ -361,16 +361,15 @@ def render_causes(
     *,
     asks: bool,
     retries: bool,
+    simulated: bool = False,
     zone: tzinfo = UTC,
 ) -> str:
     """Draw the causes: what each means, what to do, whom it concerns, its verdict, and buttons for what can be done here.
 
-    `asks`: whether WeChat can be asked; `retries`: whether rows can be retried.
+    `asks`: whether WeChat, or the simulator, can be asked; `retries`: whether rows can be retried.
     """
-    drawn = [
-        _cause(group, verdicts.get(group.code), kind, lang, zone, asks=asks, retries=retries)
-        for group in groups
-    ]
+    options = {"asks": asks, "retries": retries, "simulated": simulated}
+    drawn = [_cause(group, verdicts.get(group.code), kind, lang, zone, **options) for group in groups]
     rest = len(drawn) - CAUSES
     more = ngettext("… and {n:,} more cause", "… and {n:,} more causes", rest).of(lang)
     folded = f"<details><summary>{esc(more)}</summary><ul>{''.join(drawn[CAUSES:])}</ul></details>"
@@ -378,7 +377,15 @@ def render_causes(
 
 
 def _cause(
-    group: CodeGroup, verdict: Any, kind: Kind, lang: Lang, zone: tzinfo, *, asks: bool, retries: bool
+    group: CodeGroup,
+    verdict: Any,
+    kind: Kind,
+    lang: Lang,
+    zone: tzinfo,
+    *,
+    asks: bool,
+    retries: bool,
+    simulated: bool,
 ) -> str:
     code = esc(group.code)
     merchants = [share.merchant or share.appid or _("(no merchant)") for share in group.merchants]
@@ -398,7 +405,8 @@ def _cause(
         lines.append(f'<span class="op-quiet">{esc(group.detail.of(lang))}</span>')
     if verdict is not None:
         lines += [f'<span class="op-quiet">{esc(in_panel(line, lang))}</span>' for line in verdict.lines()]
-        asked = esc(_("WeChat was asked at {moment}.", moment="\n").of(lang))
+        at = _("The simulator was asked at {moment}.") if simulated else _("WeChat was asked at {moment}.")
+        asked = esc(at.format(moment="\n").of(lang))
         asked = asked.replace("\n", render_moment(verdict.at, zone))
         lines.append(f'<span class="op-quiet">{asked}</span>')
         if verdict.message is not None:
@@ -412,7 +420,7 @@ def _cause(
     if told is not None:
         acts.append(("copy", esc(told.of(lang)), _("Copy the text for the merchant")))
     if asks and group.code not in {*map(str, (*group.outcomes, Reason.MERCHANT_LEFT))}:
-        acts.append(("why", code, _("Ask WeChat why")))
+        acts.append(("why", code, _("Ask the simulator why") if simulated else _("Ask WeChat why")))
     buttons = (
         f'<button type="button" class="op-chip" data-{act}="{value}">{esc(label.of(lang))}</button>'
         for act, value, label in acts

@@ -187,7 +187,7 @@ class ListReader(widgets.VBox):
             f"<p>{esc(in_panel(text, self._lang))}</p>" for text in (batch.decided, *batch.warnings)
         )
         ready = self._context.ready(facts_line(batch))
-        stored = replaced(batch, self._context.settings, self._context.selection) if self._uploads else None
+        stored = replaced(batch, self._context.settings) if self._uploads else None
         if stored is not None:
             ready = as_sentences((ready, stored))
         self._worker.say(ready, "good", line=self.line)

@@ -294,7 +294,7 @@ class RunForm(Panel):
         self.setup.opened = False
 
     def _options(self, options: ResumeOptions, resume: str | None = None) -> StartOptions:
-        more = {"note": self.given.note, "selection": self.context.selection, "new_run": self.new.value}
+        more = {"note": self.given.note, "new_run": self.new.value}
         return cast("StartOptions", options | more | {"resume": resume})
 
 
@@ -323,7 +323,7 @@ class ListPanel(RunForm):
         if (batch := self.list_reader.batch) is None:
             return None
         label = self.label.format(list_name=batch.source.name, rows=row_count(batch.valid))
-        work = list_spec(batch, self.kind, self.context.selection)
+        work = list_spec(batch, self.kind)
         return facts_line(batch), batch.merchants_count, label, work
 
     def _run(self) -> None:

@@ -23,7 +23,7 @@ from tcb_ops.hooks import DiagnosisHooks
 from tcb_ops.i18n import NOTHING, Text, _, as_lines, as_sentences
 from tcb_ops.kinds import ANY_KIND, Kind, row_count
 from tcb_ops.lists.merchants import Merchants
-from tcb_ops.model import Outcome, Selection
+from tcb_ops.model import Outcome
 from tcb_ops.panels.context import PanelContext
 from tcb_ops.panels.controls import (
     ActionButton,
@@ -353,7 +353,10 @@ class RunMonitor(widgets.VBox):
         """Ask WeChat about a row with a code, and show the verdict at the cause."""
         if (run := self.run) is None:
             return
-        self._worker.say(_("Asking WeChat about {code} …", code=code))
+        asking = _("Asking WeChat about {code} …")
+        if run.record.simulated:
+            asking = _("Asking the simulator about {code} …")
+        self._worker.say(asking.format(code=code))
         for diagnosis in needed(DiagnosisHooks).why_code(run, code, self._context.settings):
             self.grid.verdicts[code] = diagnosis.verdict
         self._draw_grid(run)
@@ -392,16 +395,15 @@ class RetryMenu(Menu):
     def selected(self) -> dict[str, Any]:
         """Return the rows that are chosen, as arguments of `start_retry`."""
         code, appid, path = self._chosen()
-        merchants, selection = self._context.merchants, self._context.selection
-        chosen = [("errcode", code), ("where", f"appid={appid}" * bool(appid)), ("path", path)]
+        merchants = self._context.merchants
         if appid:
             lines = [line for line in merchants if line.appid == appid]
-            merchants = Merchants(lines, merchants.source, merchants.whole)
+            where = (*merchants.where, f"appid={appid}")
+            merchants = Merchants(lines, merchants.source, merchants.whole, where=where)
         return {
             "merchants": merchants,
             "codes": [code.removesuffix(COMPONENT_MARK)] if code else [],
             "path": path,
-            "selection": selection + Selection.of(*chosen),
         }
 
     def choose(self, code: str) -> None:

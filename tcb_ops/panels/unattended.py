@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from tcb_ops import shell
 from tcb_ops.engine.progress import Progress
@@ -17,21 +15,6 @@ from tcb_ops.reports.summary import by_code, next_command
 from tcb_ops.run import Run, RunHandle
 
 
-def attended() -> bool:
-    """Return whether a person sees the cell that is executed, and can press a button.
-
-    A front end lets a cell ask for input; a program that executes notebooks does not (`allow_stdin` of Jupyter's message
-    execute_request). Voila executes them as a program does, for a person.
-    """
-    from IPython.core.getipython import get_ipython
-
-    shell: Any = get_ipython()
-    if shell is None or not hasattr(shell, "get_parent"):
-        return False
-    asked = shell.get_parent().get("content", {}).get("allow_stdin", False)
-    return bool(asked) or "VOILA_REQUEST_URL" in os.environ
-
-
 def run_unattended(context: PanelContext, start: Callable[..., RunHandle], *, note: str, yes: bool) -> Run:
     """Start a run, wait for its end, and leave its result in the cell's output.
 
@@ -40,7 +23,7 @@ def run_unattended(context: PanelContext, start: Callable[..., RunHandle], *, no
     if context.live and not yes:
         text = _("Nothing was sent: the target is live, and nobody looks at this notebook.")
         raise UsageError(text, _("If it may send without asking, set the parameter yes = True."))
-    handle = start(context, note=note, selection=context.selection, **context.run_options())
+    handle = start(context, note=note, **context.run_options())
     try:
         handle.follow(_watch)
         run = handle.wait()

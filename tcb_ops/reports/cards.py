@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections import Counter, defaultdict
@@ -14,14 +15,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tcb_ops import formatting, shell
 from tcb_ops.engine.next_commands import resume
 from tcb_ops.engine.stop_errors import stop_text
-from tcb_ops.errors import TcbOpsError, problem_line
+from tcb_ops.errors import InputError, TcbOpsError, problem_line
 from tcb_ops.formatting import format_duration, format_size
-from tcb_ops.frames import METADATA, Lines
+from tcb_ops.frames import METADATA, SHOWN, Lines
 from tcb_ops.hooks import DiagnosisHooks, hooks
-from tcb_ops.i18n import Lang, Text, _, in_python, ngettext, pgettext
+from tcb_ops.i18n import Lang, Text, _, as_list, in_python, ngettext, pgettext, verbatim
 from tcb_ops.kinds import Kind
 from tcb_ops.lists.batch import facts_line
-from tcb_ops.model import Outcome
+from tcb_ops.model import Outcome, Problem
 from tcb_ops.reports.explanations import change_lines, confirmation_text, run_title
 from tcb_ops.reports.export import PAGE, Report, local_file
 from tcb_ops.reports.rendering import environment
@@ -32,17 +33,48 @@ if TYPE_CHECKING:
     from tcb_ops.lists.batch import Batch
     from tcb_ops.reports.findings import Findings, FindingSection
 
-_SHOWN = 12
-"""Lines shown per table; the others are counted."""
 _PROBLEMS = 50
 """Problems shown of a list that is refused."""
-_PROBLEM_HEADS = (
-    _("line"),
-    _("column"),
-    pgettext("column", "value"),
-    _("problem"),
-    pgettext("column", "what to do"),
-)
+_PROBLEM_HEADS = ("line", "column", "value", "problem", "fix")
+_HEADS = {
+    "action": pgettext("column", "what to do"),
+    "bytes": pgettext("column", "bytes"),
+    "changed_at": pgettext("column", "changed at"),
+    "changed_by": pgettext("column", "changed by"),
+    "code": _("code"),
+    "column": _("column"),
+    "daily_limit": pgettext("column", "calls a day"),
+    "decision": pgettext("column", "decision"),
+    "default": pgettext("column", "default"),
+    "doubt": pgettext("column", "doubt"),
+    "env": _("environment"),
+    "env_status": pgettext("column", "status"),
+    "errcode": _("code"),
+    "fix": pgettext("column", "what to do"),
+    "found": pgettext("column", "found"),
+    "found_by": pgettext("column", "found by"),
+    "known": pgettext("column", "known"),
+    "left": pgettext("column", "has left"),
+    "line": _("line"),
+    "meaning": _("meaning"),
+    "merchant": _("merchant"),
+    "name": pgettext("column", "name"),
+    "owner": pgettext("column", "owner"),
+    "path": _("path"),
+    "problem": _("problem"),
+    "remain": pgettext("column", "left"),
+    "run": _("run"),
+    "scope": pgettext("column", "scope"),
+    "state": pgettext("column", "state"),
+    "text": pgettext("column", "result"),
+    "used": pgettext("column", "used"),
+    "value": pgettext("column", "value"),
+    "what": pgettext("column", "what"),
+    "who": pgettext("column", "who must act"),
+    "works": pgettext("column", "ready"),
+}
+"""What cards call the columns of tables. Other columns, a list's own too, keep their names."""
+_YES_OR_NO = {True: pgettext("cell", "yes"), False: pgettext("cell", "no")}
 
 
 def run_html(
@@ -92,7 +124,7 @@ def run_html(
 def batch_html(batch: Batch, lang: Lang) -> str:
     """Render a card: the rows of a list, what was detected, the problems of rows that are skipped, and the merchants."""
     problems = batch.problems
-    listed = [problem_line(problem, lambda text: in_python(text, lang)) for problem in problems[:_SHOWN]]
+    listed = _problem_lines(problems[:SHOWN], lang)
     wrong = None
     if rows := problems.rows:
         wrong = ngettext(
@@ -116,11 +148,11 @@ def batch_html(batch: Batch, lang: Lang) -> str:
             in_python(batch.decided.format(name=batch.source.name), lang),
             batch.warnings,
             (listed, len(problems) - len(listed)),
-            [name.of(lang) for name in _PROBLEM_HEADS],
+            heads_of(_PROBLEM_HEADS, lang),
             wrong,
             merchants,
             [name.of(lang) for name in names[columns]],
-            _SHOWN,
+            SHOWN,
         )
     )
 
@@ -139,6 +171,25 @@ class CauseGroup(NamedTuple):
 
 def causes_html(lines: Iterable[Any], verdicts: Mapping[str, Any], kind: Kind, lang: Lang) -> str:
     """Render causes by code: what it means, what to do, who must act, and the merchants; `lines` as in `Run.causes`."""
+    return groups_html(*_cause_groups(lines, verdicts, kind, lang), lang)
+
+
+def groups_html(title: Text, groups: Sequence[CauseGroup], lang: Lang) -> str:
+    """Render causes that are grouped already."""
+    return str(_macros(lang).causes_card(title, groups, SHOWN))
+
+
+def causes_text(lines: Iterable[Any], verdicts: Mapping[str, Any], kind: Kind, lang: Lang) -> str:
+    """Render causes by code for a terminal."""
+    title, groups = _cause_groups(lines, verdicts, kind, lang)
+    text = _("{code} · {rows} · {names}: {meaning} → {action}")
+    listed = (text.format(**group._asdict(), names=as_list(group.merchants, 3)).of(lang) for group in groups)
+    return "\n".join((title.of(lang), *listed))
+
+
+def _cause_groups(
+    lines: Iterable[Any], verdicts: Mapping[str, Any], kind: Kind, lang: Lang
+) -> tuple[Text, list[CauseGroup]]:
     groups: defaultdict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
     for line in lines:
         groups[line.code, line.meaning, line.action][line.merchant or line.appid or line.env] += line.rows
@@ -166,7 +217,7 @@ def causes_html(lines: Iterable[Any], verdicts: Mapping[str, Any], kind: Kind, l
             label=kind.bad_label,
             rows=kind.unit_count(total),
         )
-    return str(_macros(lang).causes_card(title, [group for _rows, group in shown], _SHOWN))
+    return title, [group for _rows, group in shown]
 
 
 def report_html(report: Report, lang: Lang) -> str:
@@ -184,17 +235,43 @@ def error_html(error: TcbOpsError, lang: Lang) -> str:
     lines = [(line, line in calls) for line in formatting.lines(error.python_text(lang)).split("\n") if line]
     # The only problem is what the error says.
     problems = error.problems[:_PROBLEMS] if len(error.problems) > 1 else ()
-    listed = [problem_line(problem, lambda text: in_python(text, lang)) for problem in problems]
-    heads = [name.of(lang) for name in _PROBLEM_HEADS]
+    heads, listed = heads_of(_PROBLEM_HEADS, lang), _problem_lines(problems, lang)
     rest = len(error.problems) - len(problems)
     card = _macros(lang).error_card
     return str(card(_public_name(error), lines, heads, listed, rest, _trace(error)))
 
 
+def problems_html(error: InputError, lang: Lang) -> str:
+    """Render what is wrong with a list, in place of the list."""
+    lines, rest = _problem_lines(error.problems[:SHOWN], lang), len(error.problems) - SHOWN
+    return str(_macros(lang).lines_card(verbatim(error.source), heads_of(_PROBLEM_HEADS, lang), lines, rest))
+
+
+def _problem_lines(problems: Iterable[Problem], lang: Lang) -> list[tuple[object, ...]]:
+    """Return problems as lines of a table; one of the file as a whole has no line number."""
+    lines = (problem_line(problem, lambda text: in_python(text, lang)) for problem in problems)
+    return [(number or "", *others) for number, *others in lines]
+
+
+def attended() -> bool:
+    """Return whether a person sees the cell that is executed, and can press a button.
+
+    A front end lets a cell ask for input; a program that executes notebooks does not (`allow_stdin` of Jupyter's message
+    execute_request). Voila executes them as a program does, for a person.
+    """
+    from IPython.core.getipython import get_ipython
+
+    shell: Any = get_ipython()
+    if shell is None or not hasattr(shell, "get_parent"):
+        return False
+    asked = shell.get_parent().get("content", {}).get("allow_stdin", False)
+    return bool(asked) or "VOILA_REQUEST_URL" in os.environ
+
+
 def show_error(error: TcbOpsError) -> str | None:
     """Show an error as a card, if this is the kernel of a notebook; return what is left to say in place of its trace.
 
-    The output's metadata says to programs what the error is. None: there is no kernel.
+    A program that executes notebooks prints what stands there, so it gets the problem again. The output's metadata says to programs what the error is. None: there is no kernel.
     """
     ipython: Any = sys.modules.get("IPython")
     if ipython is None or not hasattr(ipython.get_ipython(), "kernel"):
@@ -205,7 +282,8 @@ def show_error(error: TcbOpsError) -> str | None:
         card = {"text/html": error_html(error, lang), "text/plain": error.python_text(lang)}
         result = {"exit_code": error.exit_code, "text": {each: error.python_text(each) for each in Lang}}
         ipython.display.display(card, metadata={METADATA: result}, raw=True)
-    return f"{_public_name(error)}: {in_python(error.problem, lang)}"
+    below = _("shown above; the cells below were not run.") if attended() else error.problem
+    return f"{_public_name(error)}: {in_python(below, lang)}"
 
 
 def _public_name(error: TcbOpsError) -> str:
@@ -231,7 +309,7 @@ def sections_html(
     verdict: Text, sections: Sequence[FindingSection], lang: Lang, notes: Sequence[Text] = ()
 ) -> str:
     """Render what was found or has changed, a small table per section."""
-    return str(_macros(lang).sections_card(verdict, sections, notes, _SHOWN))
+    return str(_macros(lang).sections_card(verdict, sections, notes, SHOWN))
 
 
 def findings_html(findings: Findings, lang: Lang) -> str:
@@ -243,12 +321,20 @@ def findings_html(findings: Findings, lang: Lang) -> str:
 
 def table_html(table: Lines, lang: Lang) -> str:
     """Render the first lines of a table."""
-    lines = [
-        [cell.of(lang) if isinstance(cell, Text) else "" if cell is None else cell for cell in line]
-        for line in islice(table.lines, _SHOWN)
-    ]
-    heads = (*table.headers, *table.names)
-    return str(_macros(lang).lines_card(table.caption, heads, lines, table.total - _SHOWN))
+    lines = [[_cell(cell, lang) for cell in line] for line in islice(table.lines, SHOWN)]
+    own = len(table.names) - table.listed
+    heads = (*table.headers, *heads_of(table.names[:own], lang), *table.names[own:])
+    return str(_macros(lang).lines_card(table.caption, heads, lines, table.total - SHOWN))
+
+
+def heads_of(names: Iterable[str], lang: Lang) -> list[str]:
+    """Return what people read in place of our columns' names."""
+    return [_HEADS[name].of(lang) if name in _HEADS else name for name in names]
+
+
+def _cell(value: object, lang: Lang) -> object:
+    text = _YES_OR_NO[value] if isinstance(value, bool) else value
+    return in_python(text, lang) if isinstance(text, Text) else "" if text is None else text
 
 
 def _macros(lang: Lang) -> Any:

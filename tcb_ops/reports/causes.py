@@ -1,4 +1,4 @@
-"""The causes of a run, which are a DataFrame, and a card in a notebook."""
+"""The causes and errcodes of a run, which are DataFrames with stable names, and shown in the language of people."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 
 from tcb_ops.i18n import Lang
 from tcb_ops.kinds import Kind
-from tcb_ops.reports.cards import causes_html
+from tcb_ops.reports.cards import causes_html, causes_text, heads_of
 
 COLUMNS = ("code", "merchant", "appid", "env", "rows", "meaning", "action")
 
@@ -30,8 +30,40 @@ class Causes(pd.DataFrame):
     def __reduce__(self) -> Any:
         return pd.DataFrame(self).__reduce__()
 
+    def __repr__(self) -> str:
+        if tuple(self.columns) != COLUMNS:
+            return repr(pd.DataFrame(self))
+        return causes_text(self.itertuples(index=False), self.verdicts, self.kind, self.lang)
+
     def _repr_html_(self) -> str | None:
         if tuple(self.columns) != COLUMNS:  # changed in place
             plain: str | None = pd.DataFrame(self)._repr_html_()  # type: ignore[operator]
             return plain
         return causes_html(self.itertuples(index=False), self.verdicts, self.kind, self.lang)
+
+
+class Errcodes(pd.DataFrame):
+    """What `Run.errcodes` returns. Whatever is derived from it is a plain DataFrame."""
+
+    _metadata: ClassVar[list[str]] = ["lang"]
+    lang: Lang
+
+    @property
+    def _constructor(self) -> type[pd.DataFrame]:
+        return pd.DataFrame
+
+    def __reduce__(self) -> Any:
+        return pd.DataFrame(self).__reduce__()
+
+    def _for_people(self) -> pd.DataFrame:
+        if self.lang is Lang.EN:
+            return pd.DataFrame(self)
+        index, columns = (heads_of(map(str, axis.names), self.lang) for axis in (self.index, self.columns))
+        return pd.DataFrame(self).rename_axis(index=index, columns=columns)
+
+    def __repr__(self) -> str:
+        return repr(self._for_people())
+
+    def _repr_html_(self) -> str | None:
+        html: str | None = self._for_people()._repr_html_()  # type: ignore[operator]
+        return html

@@ -123,23 +123,27 @@ def links_frame(
     return frame_of_columns(LINK_COLUMNS, [values], settings.timezone, head[: len(run.headers)])
 
 
-def errcodes_frame(summary: RunSummary) -> pd.DataFrame:
+def errcodes_frame(summary: RunSummary, settings: Settings) -> pd.DataFrame:
     """Count the rows that did not succeed by merchant and code.
 
     Index merchant, appid, env; a column per code, Int64. The codes are those of errcodes.csv: errcodes as
     numbers, others (`AccessDenied`, `no_token`, `pending`, …) as text.
 
     Merchants and codes are ordered by their largest number. If all rows succeeded, the frame is empty, with the
-    same index names.
+    same index names. What is shown has the names of the settings' language.
     """
+    from tcb_ops.reports.causes import Errcodes
+
     names = ("merchant", "appid", "env", "rows")
     errcodes = frame_of(names, map(attrgetter(*names), summary.causes))
     codes = (cause.code for cause in summary.causes)
     errcodes["errcode"] = [int(code) if ERRCODE.fullmatch(code) else code for code in codes]
-    frame = errcodes.pivot_table(
+    table = errcodes.pivot_table(
         index=[*names[:3]], columns="errcode", values="rows", aggfunc="sum", fill_value=0, sort=False
     )
-    return frame.astype("Int64")
+    frame = Errcodes(table.astype("Int64"))
+    frame.lang = settings.lang
+    return frame
 
 
 def causes_frame(summary: RunSummary, verdicts: Iterable[Any], settings: Settings) -> pd.DataFrame:

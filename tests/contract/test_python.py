@@ -177,6 +177,31 @@ def test_an_upload_takes_the_path_of_its_list(operator: Operator) -> None:
     assert [problem.line for problem in refused.value.problems] == [2, 3], "the path, and the missing file"
 
 
+def test_a_run_is_narrowed_by_where_and_says_so(mixed: Operator) -> None:
+    tea = ("where", "name=茶语小铺")
+    merchants = tcb.read_merchants("merchants.csv", where="name=茶语小铺; default=yes")
+    assert [merchant.env for merchant in merchants] == ["tea-prod"]
+    batch = tcb.read_paths("list.csv", where=["name=茶语小铺"])
+    assert (batch.count, batch.left_out) == (5, 10)
+    links = tcb.links(batch, limits=QUICK)
+    assert links.record.selection.options == (tea,)
+    run = tcb.upload("list.csv", root="files", where="name=茶语小铺", limits=QUICK)
+    assert run.counts == {"uploaded": 4, "refused": 1}
+    assert tcb.confirm(run, where="env=tea-prod", limits=QUICK).counts == {"present": 4}
+    audit = tcb.audit(where="name=茶语小铺", limits=QUICK)
+    assert (audit.record.rows, audit.record.selection.options) == (2, (tea,))
+    assert tcb.retry(run, where="env=tea-test", limits=QUICK).record.selection.options == (
+        ("where", "env=tea-test"),
+    )
+    assert [state.merchant.env for state in tcb.check_merchants(where="name=城南书店")] == ["books-prod"]
+    assert tcb.delete(run, where="env=tea-prod", limits=QUICK).counts == {"deleted": 4}
+    for call in (tcb.delete, tcb.confirm):
+        with pytest.raises(tcb.ArgumentError, match="where"):
+            call(batch, where="env=tea-prod")
+        with pytest.raises(tcb.ArgumentError, match="merchants"):
+            call(batch, merchants=merchants)
+
+
 def test_results_have_the_index_and_the_types_of_the_frame_that_was_the_list(mixed: Operator) -> None:
     frame = pd.read_csv("list.csv", dtype=str).assign(
         number=range(len(MIXED)), part=pd.Categorical(["a"] * 15)
@@ -559,9 +584,10 @@ WRONG: dict[str, tuple[str, Any]] = {
     "progress": ("upload", "bar"),
     "may_resume": ("upload", True),
     "tokens": ("upload", {"wxtea": "token"}),
-    "report": ("upload", 1),
-    "out": ("links", 1),
-    "selection": ("upload", 5),
+    "out": ("upload", 1),
+    "out of links": ("links", 1),
+    "where": ("upload", 5),
+    "where beside a Batch": ("upload", "name=x"),
 }
 
 
@@ -570,6 +596,7 @@ def test_a_wrong_value_is_an_error_that_names_its_parameter(
     batch: tcb.Batch, parameter: str, call: tuple[str, Any]
 ) -> None:
     name, value = call
+    parameter = parameter.partition(" ")[0]
     with pytest.raises(tcb.UsageError) as raised:
         getattr(tcb, name)(batch, **{parameter: value})
     assert parameter in str(raised.value)
@@ -585,15 +612,19 @@ OTHERS: dict[str, tuple[Any, str]] = {
     "a language of Settings": (lambda: tcb.Settings(lang="fr"), "lang"),  # type: ignore[arg-type]
     "an unknown setting": (lambda: tcb.load_settings(options={"colour": "red"}), "colour"),
     "a number for a batch": (lambda: tcb.upload(3), "batch"),  # type: ignore[arg-type]
-    "a list to upload that is not there": (lambda: tcb.upload("nope.csv"), "batch: nope.csv"),
+    "a list to upload that is not there": (lambda: tcb.upload("nope.csv"), 'batch = "nope.csv"'),
     "a number for a list": (lambda: tcb.read_paths(3, "merchants.csv"), "source"),  # type: ignore[arg-type]
     "a number for merchants": (lambda: tcb.read_paths("list.csv", 3), "merchants"),  # type: ignore[arg-type]
     "on_bad": (lambda: tcb.read_paths("list.csv", "merchants.csv", on_bad="ignore"), "on_bad"),  # type: ignore[arg-type]
     "rows": (lambda: tcb.read_paths("list.csv", "merchants.csv", rows="some"), "rows"),  # type: ignore[arg-type]
     "header_row": (lambda: tcb.read_paths("list.csv", "merchants.csv", header_row=-1), "header_row"),
-    "where as a text": (lambda: tcb.read_merchants("merchants.csv", "name=x"), "where"),
+    "where without a match": (lambda: tcb.read_merchants("merchants.csv", "name=x"), "where"),
+    "where twice": (
+        lambda: tcb.audit(tcb.read_merchants("merchants.csv", "owner="), where="owner="),
+        "where",
+    ),
     "merchants of an audit": (lambda: tcb.audit(None), "merchants"),  # type: ignore[arg-type]
-    "a run of a number": (lambda: tcb.open_run(5), "wanted"),  # type: ignore[arg-type]
+    "a run of a number": (lambda: tcb.open_run(5), "run"),  # type: ignore[arg-type]
     "no days": (lambda: tcb.history(0), "days"),
     "no date": (lambda: tcb.history(until="yesterday"), "until"),
     "codes as a text": (lambda: tcb.retry("latest", "merchants.csv", codes="85088"), "codes"),
@@ -617,10 +648,10 @@ OTHERS: dict[str, tuple[Any, str]] = {
     "a merchant of a number": (lambda: tcb.read_merchants("merchants.csv").resolve(5), "name_or_appid"),  # type: ignore[arg-type]
     "a merchant's environment": (lambda: tcb.read_merchants("merchants.csv").for_env([]), "env"),  # type: ignore[arg-type]
     "a target of a link": (lambda: tcb.upload_link("tea-prod", "a.png", target=5), "target"),  # type: ignore[arg-type]
-    "a list that is not there": (lambda: tcb.read_paths("nope.csv", "merchants.csv"), "source: nope.csv"),
-    "merchants that are not there": (lambda: tcb.read_merchants("nope.csv"), "source: nope.csv"),
-    "merchants of a list": (lambda: tcb.read_paths("list.csv", "nope.csv"), "merchants: nope.csv"),
-    "merchants to audit": (lambda: tcb.audit("nope.csv"), "merchants: nope.csv"),
+    "a list that is not there": (lambda: tcb.read_paths("nope.csv", "merchants.csv"), 'source = "nope.csv"'),
+    "merchants that are not there": (lambda: tcb.read_merchants("nope.csv"), 'source = "nope.csv"'),
+    "merchants of a list": (lambda: tcb.read_paths("list.csv", "nope.csv"), 'merchants = "nope.csv"'),
+    "merchants to audit": (lambda: tcb.audit("nope.csv"), 'merchants = "nope.csv"'),
     "an unknown environment": (lambda: tcb.upload_link("nowhere", "a.png"), "env"),
     "a path without a name": (lambda: tcb.upload_link("tea-prod", ""), "path"),
     "a path that leads up": (lambda: tcb.upload_link("tea-prod", "../a.png"), "path"),
@@ -650,7 +681,7 @@ ANYTHING: dict[str, Any] = {
     "a DataFrame": pd.DataFrame({"path": [1]}),
 }
 OPTIONAL = (
-    *("root", "rows", "target", "settings", "limits", "may_resume", "progress", "tokens", "report"),
+    *("root", "rows", "target", "settings", "limits", "may_resume", "progress", "tokens", "out"),
     *("config", "options", "damaged"),
 )
 ALLOWED: dict[str, set[str]] = {
@@ -660,7 +691,7 @@ ALLOWED: dict[str, set[str]] = {
     "batch": {"a DataFrame"},
     "errcodes kind": {"None"},
     "note": {"empty", "NUL"},
-    "selection": {"empty", "NUL"},
+    "where": {"empty"},
     "appid": {"None", "empty"},
     "canary": {"0"},
     "code": {"0", "-1", "a long number"},
@@ -671,7 +702,6 @@ ALLOWED: dict[str, set[str]] = {
     "sheet": {"empty"},
     "diff merchants": {"None"},
     "resume canary": {"None", "0"},
-    "retry out": {"None"},
     "retry path": {"empty", "NUL"},
     "files what": {"empty"},
     "files path": {"empty"},
@@ -720,7 +750,6 @@ def test_no_parameter_takes_just_anything(batch: tcb.Batch) -> None:
         "what": run,
         "older": run,
         "newer": run,
-        "wanted": run.id,
         "env": "tea-prod",
         "path": "a.png",
         "code": 85088,
@@ -757,10 +786,10 @@ def test_no_parameter_takes_just_anything(batch: tcb.Batch) -> None:
 
 
 METHODS: dict[str, tuple[Callable[[tcb.Run], Any], str]] = {
-    "export": (lambda run: run.export(5), "dest"),  # type: ignore[arg-type]
+    "export": (lambda run: run.export(5), "out"),  # type: ignore[arg-type]
     "export, replace": (lambda run: run.export("report", replace=1), "replace"),  # type: ignore[arg-type]
     "write_into": (lambda run: run.write_into(5), "original"),  # type: ignore[arg-type]
-    "write_into, dest": (lambda run: run.write_into("list.xlsx", 5), "dest"),  # type: ignore[arg-type]
+    "write_into, out": (lambda run: run.write_into("list.xlsx", 5), "out"),  # type: ignore[arg-type]
     "write_into, split_by": (lambda run: run.write_into("list.xlsx", split_by=5), "split_by"),  # type: ignore[arg-type]
     "with_settings": (lambda run: run.with_settings(5), "settings"),  # type: ignore[arg-type]
     "rows, line": (lambda run: run.rows(line="2"), "line"),  # type: ignore[arg-type]
@@ -776,11 +805,11 @@ METHODS: dict[str, tuple[Callable[[tcb.Run], Any], str]] = {
     "page, NUL": (lambda run: run.page(path="a\0"), "path"),
     "page, limit": (lambda run: run.page(limit=-1), "limit"),
     "of_merchants": (lambda run: run.of_merchants([object()]), "merchants"),  # type: ignore[list-item]
-    "to_parquet": (lambda run: run.to_parquet("x" * 5_000), "dest"),
-    "export, a long path": (lambda run: run.export("/".join(["x" * 200] * 25)), "dest"),
+    "to_parquet": (lambda run: run.to_parquet("x" * 5_000), "out"),
+    "export, a long path": (lambda run: run.export("/".join(["x" * 200] * 25)), "out"),
     "diff": (lambda run: tcb.diff(run, 5), "newer"),  # type: ignore[arg-type]
     "retry, codes": (lambda run: tcb.retry(run, "merchants.csv", codes=[None]), "codes"),  # type: ignore[list-item]
-    "retry, selection": (lambda run: tcb.retry(run, "merchants.csv", selection=5), "selection"),  # type: ignore[arg-type]
+    "retry, where": (lambda run: tcb.retry(run, "merchants.csv", where=5), "where"),  # type: ignore[arg-type]
 }
 
 

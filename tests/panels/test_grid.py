@@ -116,7 +116,7 @@ def test_a_cause_has_what_can_be_done_about_it_where_it_stands(grid):
     }
     assert 'data-retry="85088">Retry 10 rows</button>' in by_code["85088"]
     assert "Copy the text for the merchant</button>" in by_code["85088"]
-    assert 'data-why="85088">Ask WeChat why</button>' in by_code["85088"]
+    assert 'data-why="85088">Ask the simulator why</button>' in by_code["85088"]
     assert "data-copy" not in by_code["40097"]  # nothing that the merchant could do
 
 

@@ -66,7 +66,9 @@ panels.use("simulator")
 run = panels.upload(panels.read_paths(root=""))
 said = {"run": run.id, "opened": tcb.open_run().id, "all": [run.id for run in tcb.runs()],
         "attached": panels.attach().id, "bad": sum(line.rows for line in tcb.history().lines) > 0}
+said["settings"] = [repr(tcb.load_settings()), repr(tcb.load_settings(options={"timezone": "UTC"}))]
 panels.use("live")
+said["settings"] += [repr(tcb.load_settings())]
 try:
     tcb.open_run()
 except tcb.RunNotFoundError as error:
@@ -98,6 +100,7 @@ def test_below_a_practice_panel_the_librarys_calls_find_its_runs_and_below_a_liv
     assert found["opened"] == found["attached"] == found["run"]
     assert found["all"] == [found["run"]]
     assert found["bad"]
+    assert [line.split()[1] for line in found["settings"]] == ["SIMULATED", "SIMULATED", "LIVE"]
     assert "does not exist" in found["live"]
 
 

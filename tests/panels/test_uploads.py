@@ -410,7 +410,7 @@ def test_wechat_is_asked_about_a_cause(open_lab, read):
     panel = open_lab(faults=closed).uploads()
     press(panel)
     grid = panel.monitor.grid
-    assert "Ask WeChat why" in grid.causes
+    assert "Ask the simulator why" in grid.causes
     assert "Text for the merchant" not in grid.causes
     grid._answer(grid, {"ask": "why", "value": "85088"}, [])
     panel.settle()
@@ -419,6 +419,7 @@ def test_wechat_is_asked_about_a_cause(open_lab, read):
     shown = read(grid.causes)
     (verdict,) = grid.verdicts.values()
     assert "Who must act: the merchant" in shown
+    assert "The simulator was asked at" in shown
     assert shown.index(verdict.evidence[-1].en) < shown.index(f"Text for the merchant: {verdict.message}")
 
 
@@ -574,7 +575,7 @@ def test_without_settings_a_live_target_says_what_is_missing_and_what_to_do(open
     [
         ({"target": "test"}, 'target = "test"'),
         ({"where": "region=east"}, "no column 'region'"),
-        ({"where": ["region=east"]}, "where cannot be"),
+        ({"where": ["region=east"]}, "no column 'region'"),
         ({"lang": "fr"}, 'lang = "fr"'),
     ],
     ids=["target", "where", "a list", "lang"],

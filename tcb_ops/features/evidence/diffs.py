@@ -7,7 +7,7 @@ ledger, in constant memory.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -126,8 +126,7 @@ class Diff:
         return [FindingSection(_title(change), [*map(_listed, lines)]) for change, lines in listed if lines]
 
     def __repr__(self) -> str:
-        changes = ", ".join(f"{change} {rows:,}" for change, rows in self.counts.items() if rows)
-        return f"<Diff {self.older.id} → {self.newer.id}: {changes}>"
+        return f"<Diff {diff_verdict(self).of(self.settings.lang)}>"
 
     def frame(self) -> pd.DataFrame:
         """Return the lines as a DataFrame: change, merchant, appid, env, before, after (string), rows (Int64)."""
@@ -294,17 +293,18 @@ def diff(
     newer: str | Run = "latest",
     *,
     merchants: Merchants | str | Path | None = None,
+    where: str | Sequence[str] = "",
     **options: Unpack[TargetOptions],
 ) -> Diff:
     """Compare two runs of one kind and target: newly broken, fixed, still broken, by merchant and cause.
 
-    Each is a Run, an id, a prefix or `latest`, which is the latest run of that kind by itself; `merchants`: only their rows are compared. Raises RunNotFoundError, and
+    Each is a Run, an id, a prefix or `latest`, which is the latest run of that kind by itself; `merchants`, and `where` as in `read_merchants`: only their rows are compared. Raises RunNotFoundError, and
     UsageError if the runs cannot be compared.
     """
     settings = settings_for(options, newer)
     before = find_run(older, settings, "older")
     after = find_run(newer, settings, "newer", before.record.kind)
-    selected = selected_merchants(merchants)
+    selected = selected_merchants(merchants, {"settings": settings}, where)
     only = None if selected is None else environments_of(selected)
     return compare(ledger_with_runs(settings), before.record, after.record, settings, only)
 

@@ -319,12 +319,12 @@ class History:
         return self._answer(_("What retries brought"), names, lines, sections, "retry_lines", nothing)
 
     @checked
-    def run(self, wanted: str = "") -> Run | NoRun:
+    def run(self, run: str = "") -> Run | NoRun:
         """Open a run by its id, as `tcb_ops.open_run` does; "": the newest of these days that is no retry."""
-        newest = [run.record.id for run in self.runs if not run.record.parent][:1] if not wanted else [wanted]
+        newest = [each.record.id for each in self.runs if not each.record.parent][:1] if not run else [run]
         if not newest:
             return NoRun(self.absent if not self.runs else _ONLY_RETRIES, self.settings.lang)
-        return find_run(newest[0], self.settings, "wanted")
+        return find_run(newest[0], self.settings)
 
     def frame(self) -> pd.DataFrame:
         """Return the rows that did not succeed: day (datetime64[s]), kind, merchant, appid, env, code (string), rows (Int64)."""
@@ -365,9 +365,10 @@ class History:
     def __repr__(self) -> str:
         bad = sum(line.rows for line in self.lines)
         errcodes = sum(line.rows for line in self.lines if ERRCODE.fullmatch(line.code))
-        return (
-            f"<History of {self.target}: {self.sentence()} {bad:,} rows failed, {errcodes:,} with an errcode>"
-        )
+        text = _("<History of {target}: {runs} {rows} failed, {errcodes:,} with an errcode>")
+        return text.format(
+            target=self.target, runs=self.sentence(), rows=row_count(bad), errcodes=errcodes
+        ).of(self.settings.lang)
 
     def _repr_html_(self) -> str:
         return str(macros(self.settings.lang).history_card(self))

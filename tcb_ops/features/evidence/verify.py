@@ -63,7 +63,7 @@ _differs, _same = partial(Check, State.DIFFERS), partial(Check, State.SAME)
 ROWS, INPUT, LEDGER = "rows", "input", "ledger"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Verification(Tabular):
     """The checks of a report folder."""
 

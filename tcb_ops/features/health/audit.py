@@ -28,7 +28,7 @@ def start_audit(
     merchants: Merchants | str | Path = "",
     *,
     known: str | Path | None = None,
-    report: str | Path | None = None,
+    out: str | Path | None = None,
     cluster: str | None = None,
     **options: Unpack[StartOptions],
 ) -> RunHandle:
@@ -41,10 +41,11 @@ def start_audit(
 
     `known`: the file of known failures; None: the settings' own, if it exists. `Run.audit()` compares the audit with the
     previous one.
-    `report`: the folder of the report. `audit` writes it at the end; after `start_audit` export the run there: until then the same
+    `out`: the folder of the report. `audit` writes it at the end; after `start_audit` export the run there: until then the same
     call resumes it.
     """
-    listed, settings = merchants_for(merchants, options), settings_for(options)
+    settings = settings_for(options)
+    listed = merchants_for(merchants, options, options.get("where", ""))
     file: Path = settings.section("audit").known if known is None else Path(known)
     with naming("known", known):
         failures = read_known(file) if known is not None or file.exists() else ()
@@ -52,10 +53,7 @@ def start_audit(
         known=tuple(asdict(failure) for failure in failures),
         known_file=None if known is None else str(Path(known).absolute()),
     )
-    selection = options.get("selection", "")
-    return start_run(
-        lambda _: audit_spec(listed, selection, about), settings, options, out=report, cluster=cluster
-    )
+    return start_run(lambda _: audit_spec(listed, about), settings, options, out=out, cluster=cluster)
 
 
 audit = blocking(start_audit)

@@ -106,8 +106,8 @@ def audit(command: RunCommand, fail_on: str, known: str | None) -> int:
         merchants, reports = command.common.read_merchants(command.settings), command.reports
         cluster, options = command.which.cluster, command.options
         if command.which.dry_run:
-            return command.dry_run([audit_spec(merchants, command.selection)])
-        handle = api.start_audit(merchants, known=known, report=reports, cluster=cluster, **options)
+            return command.dry_run([audit_spec(merchants)])
+        handle = api.start_audit(merchants, known=known, out=reports, cluster=cluster, **options)
         del merchants  # of a large fleet, some MiB less while the report is written
         return command.report(handle, fail_on)
 

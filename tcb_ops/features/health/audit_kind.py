@@ -17,7 +17,7 @@ from tcb_ops.features.health.verdicts import presumed
 from tcb_ops.hooks import ComparisonHooks, hooks
 from tcb_ops.i18n import Text, _, as_list, pgettext
 from tcb_ops.kinds import Kind, counted, environment_count
-from tcb_ops.model import Outcome, Owner, Reason, Row, RowEnd, Selection
+from tcb_ops.model import Outcome, Owner, Reason, Row, RowEnd
 
 if TYPE_CHECKING:
     from tcb_ops.engine.calls import CallContext, Calls
@@ -155,9 +155,7 @@ class AuditKind(Kind):
         return purpose, retry(settings, run)
 
 
-def audit_spec(
-    merchants: Merchants, selection: str | Selection, settings: AuditRunSettings | None = None
-) -> RunSpec:
+def audit_spec(merchants: Merchants, settings: AuditRunSettings | None = None) -> RunSpec:
     """Return the spec of an audit: one row per environment of merchants that have not left, all with the same path.
 
     The columns of the merchants file are carried through, as those of a list are.
@@ -182,7 +180,7 @@ def audit_spec(
         None,
         rows,
         environments,
-        Selection.read(selection),
+        merchants.selection,
         settings=settings or AuditRunSettings(),
     )
 

@@ -207,8 +207,7 @@ class AuditResult(Tabular):
         return int(fail_on != "none" and any(each.is_new or fail_on == "any" for each in findings))
 
     def __repr__(self) -> str:
-        counts = ", ".join(f"{name} {environments:,}" for name, environments in self.counts().items())
-        return f"<AuditResult {self.run.id}: {counts}>"
+        return f"<AuditResult {self.run.id}: {self.summary()}>"
 
     def counts(self) -> dict[str, int]:
         """Return the number of environments by list, zeros included."""

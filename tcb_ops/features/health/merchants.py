@@ -21,6 +21,7 @@ from tcb_ops.features.health.verdicts import Facts, Issue, Verdict, verdict_of
 from tcb_ops.formatting import sanitize
 from tcb_ops.frames import Lines, Tabular
 from tcb_ops.i18n import Lang, Text, _, as_facts, as_list, as_sentences, ngettext
+from tcb_ops.lists.merchants import Merchants
 from tcb_ops.model import Merchant
 from tcb_ops.settings import Settings
 from tcb_ops.start import TargetOptions, merchants_for, opened_target, settings_for
@@ -104,19 +105,22 @@ def check_lines(
 def check_merchants(
     merchants: Iterable[Merchant] | str | Path = "",
     *,
+    where: str | Sequence[str] = "",
     progress: Callable[[int, int], None] | None = None,
     **options: Unpack[TargetOptions],
 ) -> MerchantStates:
     """Check what each line of a merchants file can do today: token, permission set, 云开发, environment, calls left.
 
-    `progress` is called with the lines done and their number. Raises SettingsError, StoppedError.
+    `where`: only lines that match, as in `read_merchants`. `progress` is called with the lines done and their number. Raises SettingsError, StoppedError.
     """
     settings = settings_for(options)
-    if isinstance(merchants, str | PathLike):
-        merchants = merchants_for(merchants, options)
-    lines = list(merchants)
-    usable = all(isinstance(line, Merchant) for line in lines)
-    check_value("merchants", merchants, usable, _("Merchants, a list of Merchant, or the path of their file"))
+    if not isinstance(merchants, str | PathLike | Merchants):
+        lines = list(merchants)
+        usable = all(isinstance(line, Merchant) for line in lines)
+        valid = _("Merchants, a list of Merchant, or the path of their file")
+        check_value("merchants", merchants, usable, valid)
+        merchants = Merchants(lines)
+    lines = list(merchants_for(merchants, options, where))
     with opened_target(settings, lambda: lines) as opened:
         return check_lines(opened, lines, progress=progress or ignore)
 
@@ -172,6 +176,8 @@ class MerchantStates(list[MerchantState], Tabular):
 
     note: Text | None = None
     """Why permission sets were not checked; None if they were."""
+
+    __repr__ = Tabular.__repr__
 
     def _table(self, lang: Lang) -> Lines:
         lines = []

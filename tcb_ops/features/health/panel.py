@@ -18,7 +18,7 @@ class AuditPanel(RunForm):
     kind, action = AUDIT, pgettext("button", "Audit")
 
     def _is_same_work(self, run: Run) -> bool:
-        return run.record.kind is AUDIT and run.record.selection == self.context.selection
+        return run.record.kind is AUDIT and run.record.selection == self.context.merchants.selection
 
     def _prepare(self) -> None:
         facts, *_more = self._facts()
@@ -27,7 +27,7 @@ class AuditPanel(RunForm):
 
     def _facts(self) -> tuple[Text, int, Text, RunSpec]:
         lines = self.context.merchants
-        work = audit_spec(lines, self.context.selection)
+        work = audit_spec(lines)
         merchants, environments = len({line.appid for line in lines}), environment_count(len(lines))
         facts = _("{merchants}, {environments}, one call each; no file is sent")
         facts = facts.format(merchants=merchant_count(merchants), environments=environments)

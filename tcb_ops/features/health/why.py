@@ -16,7 +16,7 @@ from tcb_ops.features.health.interfaces import Quota, ReceivedRequest
 from tcb_ops.features.health.questions import ask_about
 from tcb_ops.features.health.verdicts import Answers, Facts, Verdict, grouped, verdict_of
 from tcb_ops.frames import Lines, Tabular
-from tcb_ops.i18n import Lang, _, as_list
+from tcb_ops.i18n import Lang, _, as_list, in_python
 from tcb_ops.kinds import row_count
 from tcb_ops.ledger.records import RowRecord
 from tcb_ops.lists.merchants import read_merchants
@@ -89,6 +89,18 @@ class Diagnoses(list[Diagnosis], Tabular):
             told = {"meaning": cause.meaning, "who": cause.who_acts, "action": cause.action}
             lines.append(text.format(code=cause.code, rows=rows, names=names, **told).of(lang))
         return "\n".join(lines) or _("Nothing is wrong.").of(lang)
+
+    def _repr_html_(self) -> str:
+        from tcb_ops.reports.cards import CauseGroup, groups_html
+
+        lang, groups = default_lang(), []
+        for each in self:
+            cause, rows = each.verdict, row_count(each.rows)
+            meaning, action, who = (
+                in_python(text, lang) for text in (cause.meaning, cause.action, cause.who_acts)
+            )
+            groups.append(CauseGroup(cause.code, rows, meaning, action, who, [*each.names]))
+        return groups_html(_("Who must act") if groups else _("Nothing is wrong."), groups, lang)
 
     def _table(self, lang: Lang) -> Lines:
         lines = []

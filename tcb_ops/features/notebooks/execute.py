@@ -8,10 +8,11 @@ error that ended it. The page has no code, no scripts and no external addresses.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -238,7 +239,7 @@ class CellRunner:
                     return
                 if index in own:
                     number = own.index(index) + 1
-                    progress(number, len(own), cell_name(cell))
+                    progress(number, len(own), _about(cells[:index]) or cell_name(cell))
                 self._cell_runs = True
                 if not self.exit_code:
                     self._client.execute_cell(cell, index)
@@ -282,6 +283,15 @@ def is_own(cell: NotebookNode) -> bool:
 def cell_name(cell: NotebookNode) -> str:
     """Return a cell's name: its first line, without the sign of a comment."""
     return shorten(cell.source.strip().partition("\n")[0].lstrip("# "), 60, placeholder=" …")
+
+
+def _about(before: Sequence[NotebookNode]) -> str:
+    """Return what the text before a cell says of it: its heading or first sentence; "" without one."""
+    if not before or before[-1].cell_type != "markdown":
+        return ""
+    line = before[-1].source.strip().partition("\n")[0].lstrip("# ")
+    sentence = re.split(r"(?<=[.。])\s|(?<=。)", line, maxsplit=1)[0]
+    return shorten(sentence.rstrip(".。"), 60, placeholder=" …")
 
 
 _SIMULATED = _("This run went to a simulator on the same machine. Nothing reached WeChat or a merchant.")

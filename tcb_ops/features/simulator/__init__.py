@@ -26,6 +26,7 @@ FEATURE = Feature(
             analysis=_sample.analysis_settings,
             embedded=_server.embedded,
             is_practice=_sample.is_practice,
+            is_sample=_sample.is_sample,
             practice=_sample.practice,
             write_practice=_sample.write_practice,
         )

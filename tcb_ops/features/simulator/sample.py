@@ -18,7 +18,7 @@ from tcb_ops.features.simulator.settings import SimulatorSettings
 from tcb_ops.i18n import Lang, _, as_list
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.model import SIMULATOR
-from tcb_ops.settings import LEDGER_FILE, Settings, load_settings
+from tcb_ops.settings import LEDGER_FILE, Settings, read_settings
 
 MERCHANTS = SAMPLE / "merchants.csv"
 PATHS = SAMPLE / "paths.csv"
@@ -37,7 +37,7 @@ def sample_simulator(
     """Run the simulator with the sample's merchants and faults; yield its settings, whose ledger is in `folder`."""
     ledger = str(folder / LEDGER_FILE)
     options = {"target": SIMULATOR, "merchants": merchants_file, "ledger": ledger, "lang": lang}
-    settings = load_settings(options=options)
+    settings = read_settings(options=options)
     sections = {**settings.sections, "simulator": SimulatorSettings(faults=FAULTS)}
     with embedded(replace(settings, sections=sections), lambda: read_merchants(merchants_file)) as simulated:
         yield simulated
@@ -72,6 +72,11 @@ def is_practice(settings: Settings) -> bool:
     return any(settings.ledger == each.ledger for each in _practices.values())
 
 
+def is_sample(settings: Settings) -> bool:
+    """Return whether the ledger is a file of the sample, which ends with this process: of `practice`, or of 30 days."""
+    return is_practice(settings) or settings.ledger in _copies
+
+
 def write_practice(folder: Path) -> list[Path]:
     """Make a folder a rehearsal: merchants, a list, its files, tokens, a fault plan, settings; return the new files.
 
@@ -89,6 +94,10 @@ def write_practice(folder: Path) -> list[Path]:
     return list(contents)
 
 
+_copies = set[str]()
+"""The copies of the sample's ledger of 30 days."""
+
+
 def analysis_settings(ledger: str = "", lang: str | None = None) -> Settings:
     """Return settings that read a ledger, a file or a URL; "" is a copy of the sample's ledger of 30 days.
 
@@ -96,9 +105,10 @@ def analysis_settings(ledger: str = "", lang: str | None = None) -> Settings:
     """
     options: dict[str, object] = {"lang": lang or None}
     if ledger:
-        return load_settings(options=options | {"ledger": ledger})
+        return read_settings(options=options | {"ledger": ledger})
     folder = tempfile.TemporaryDirectory(prefix="tcb-ops-analysis-")
     atexit.register(folder.cleanup)
     copied = shutil.copy(ANALYSIS, folder.name)
+    _copies.add(str(copied))
     options |= {"ledger": str(copied), "merchants": MERCHANTS, "timezone": "Asia/Shanghai"}
-    return load_settings(options=options | {"target": SIMULATOR})
+    return read_settings(options=options | {"target": SIMULATOR})

@@ -31,6 +31,7 @@ from tcb_ops.settings import Settings
 from tcb_ops.start import (
     StartOptions,
     blocking,
+    check_not_narrowed,
     find_run,
     ledger_with_runs,
     selected_merchants,
@@ -48,7 +49,7 @@ def start_confirm(
     *,
     content: bool = False,
     merchants: Merchants | str | Path | None = None,
-    report: str | Path | None = None,
+    out: str | Path | None = None,
     cluster: str | None = None,
     **options: Unpack[StartOptions],
 ) -> RunHandle:
@@ -57,21 +58,19 @@ def start_confirm(
     `what`: an upload run (`latest`: that of the latest upload or retry), its retries included, or a list from `read_paths`. `content`: compare
     each file's checksum with that of the bytes that were uploaded, with one request to its download link. `merchants`: only
     their rows.
-    `report`: the folder of the report. `confirm` writes it at the end; after `start_confirm` export the run there: until then the same
+    `out`: the folder of the report. `confirm` writes it at the end; after `start_confirm` export the run there: until then the same
     call resumes it.
     """
-    settings, only = settings_for(options, what), selected_merchants(merchants)
+    settings = settings_for(options, what)
+    only = _narrowing(what, merchants, settings, options)
     subject = what if isinstance(what, Batch) else upload_of(what, settings, "what")
-    selection = options.get("selection", "")
 
     def work_of(ledger: Ledger) -> RunSpec:
         if isinstance(subject, Batch):
-            return replace(
-                list_spec(subject, CONFIRM, selection), settings=StoredRunSettings(content=content)
-            )
-        return confirm_spec(ledger, subject, only, selection, settings.zone, content=content)
+            return replace(list_spec(subject, CONFIRM), settings=StoredRunSettings(content=content))
+        return confirm_spec(ledger, subject, only, settings.zone, content=content)
 
-    return start_run(work_of, settings, options, out=report, cluster=cluster)
+    return start_run(work_of, settings, options, out=out, cluster=cluster)
 
 
 @checked
@@ -80,18 +79,19 @@ def start_delete(
     *,
     foreign: bool = False,
     merchants: Merchants | str | Path | None = None,
-    report: str | Path | None = None,
+    out: str | Path | None = None,
     **options: Unpack[StartOptions],
 ) -> RunHandle:
     """Start to delete stored files, or resume the unfinished run. It does not ask.
 
     `what`: an upload run, whose files are deleted, or a list from `read_paths`. `foreign`: delete also files that no run of
     this ledger uploaded; without it they are a UsageError. `merchants`: only their rows.
-    `report`: the folder of the report. `delete` writes it at the end; after `start_delete` export the run there: until then the same
+    `out`: the folder of the report. `delete` writes it at the end; after `start_delete` export the run there: until then the same
     call resumes it.
     """
-    settings, only = settings_for(options, what), selected_merchants(merchants)
-    return start_delete_of(what, settings, options, only=only, foreign=foreign, out=report)
+    settings = settings_for(options, what)
+    only = _narrowing(what, merchants, settings, options)
+    return start_delete_of(what, settings, options, only=only, foreign=foreign, out=out)
 
 
 def start_delete_of(
@@ -129,18 +129,19 @@ def start_undo(
     run: str | Run = "latest",
     *,
     merchants: Merchants | str | Path | None = None,
-    report: str | Path | None = None,
+    out: str | Path | None = None,
     **options: Unpack[StartOptions],
 ) -> RunHandle:
     """Start to undo an upload, or resume the unfinished run: restore what it overwrote, delete what it added. It does not ask.
 
     A file that somebody else has changed since is not touched (`conflict`). `run`: an upload run (`latest`: that of the
     latest upload or retry), its retries included. `merchants`: only their rows.
-    `report`: the folder of the report. `undo` writes it at the end; after `start_undo` export the run there: until then the same
+    `out`: the folder of the report. `undo` writes it at the end; after `start_undo` export the run there: until then the same
     call resumes it.
     """
-    settings, only = settings_for(options, run), selected_merchants(merchants)
-    return start_undo_of(run, settings, options, only=only, out=report)
+    settings = settings_for(options, run)
+    only = _narrowing(run, merchants, settings, options)
+    return start_undo_of(run, settings, options, only=only, out=out)
 
 
 def start_undo_of(
@@ -156,7 +157,7 @@ def start_undo_of(
     subject = upload_of(run, settings)
 
     def work_of(ledger: Ledger) -> RunSpec:
-        spec = undo_spec(ledger, subject, only, options.get("selection", ""))
+        spec = undo_spec(ledger, subject, only)
         if ask is not None:
             ask(_scope_of(spec), scope_of_undo(spec).text)
         return spec
@@ -168,7 +169,19 @@ def undo_scope(
     run: str | Run = "latest", *, merchants: Merchants | None = None, settings: Settings
 ) -> UndoScope:
     """Count what an undo would restore and delete, and what cannot be undone. Nothing is sent."""
-    return scope_of_undo(undo_spec(ledger_with_runs(settings), upload_of(run, settings), merchants, ""))
+    return scope_of_undo(undo_spec(ledger_with_runs(settings), upload_of(run, settings), merchants))
+
+
+def _narrowing(
+    what: str | Run | Batch,
+    merchants: Merchants | str | Path | None,
+    settings: Settings,
+    options: StartOptions,
+) -> Merchants | None:
+    where = options.get("where", "")
+    if isinstance(what, Batch):
+        check_not_narrowed(merchants, where)
+    return selected_merchants(merchants, {"settings": settings}, where)
 
 
 def upload_of(run: str | Run, settings: Settings, parameter: str = "run") -> RunRecord:

@@ -39,7 +39,8 @@ from tcb_ops.features.stored.kinds import CONFIRM, DELETE, UNDO
 from tcb_ops.formatting import format_size, sanitize
 from tcb_ops.i18n import Text, _, as_lines, as_list, ngettext, pgettext
 from tcb_ops.kinds import Kind, environment_count, merchant_count, row_count
-from tcb_ops.model import SIMULATOR, Selection, file_problem
+from tcb_ops.lists.merchants import Merchants
+from tcb_ops.model import SIMULATOR, file_problem
 from tcb_ops.settings import Settings, settings_file, without_dots
 
 if TYPE_CHECKING:
@@ -100,14 +101,14 @@ def confirm(command: RunCommand, what: str, *, content: bool) -> int:
     with _opened(command):
         if command.which.resume is not None:
             return _finish(command, command.resume(CONFIRM))
-        with _subject(command, what) as (subject, selection):
+        with _subject(command, what) as (subject, only):
             handle = stored.start_confirm(
                 subject,
                 content=content,
-                merchants=command.common.matching(command.settings),
-                report=command.reports,
+                merchants=only,
+                out=command.reports,
                 cluster=command.which.cluster,
-                **command.options | {"selection": selection},
+                **command.options,
             )
             return _finish(command, handle)
 
@@ -137,9 +138,8 @@ def delete(command: RunCommand, what: str | None, *, foreign: bool) -> int:
         if what is None:
             needs = _("`delete` needs a run or a list. For example:")
             raise UsageError(as_lines((needs, "tcb-ops delete latest")))
-        with _subject(command, what) as (subject, selection):
-            settings, options = command.settings, command.options | {"selection": selection}
-            only = command.common.matching(settings)
+        with _subject(command, what) as (subject, only):
+            settings, options = command.settings, command.options
             if command.which.dry_run:
                 batch = None if isinstance(subject, str) else subject
                 what_files = stored.upload_of(subject, settings) if isinstance(subject, str) else subject
@@ -183,7 +183,7 @@ def undo(command: RunCommand, run: str) -> int:
         upload = _upload(command, run)
         if command.which.dry_run:
             subject, ledger = stored.upload_of(upload, command.settings), ledger_with_runs(command.settings)
-            work = undo_spec(ledger, subject, command.common.matching(command.settings), command.selection)
+            work = undo_spec(ledger, subject, command.common.matching(command.settings))
             command.console.info(scope_of_undo(work).text)
             return command.dry_run([work])
         handle = stored.start_undo_of(
@@ -412,7 +412,7 @@ def sync(command: RunCommand, folder: str, *, deletes: bool, scanning: ScanOptio
             _ask(command, DELETE, scope, _("To be deleted: {text}", text=scope.text))
         with _suggested_again(command, _words_again(command, plan, scanning, deletes=deletes)):
             run = command.follow(
-                api.start_upload(plan.batch, skip_unchanged=True, report=command.reports, **command.options),
+                api.start_upload(plan.batch, skip_unchanged=True, out=command.reports, **command.options),
                 command.export,
             )
             deleted, complete = None, True
@@ -485,7 +485,7 @@ def _delete_gone(command: RunCommand, plan: SyncPlan, run: Run) -> tuple[Run | N
 def _rehearse(command: RunCommand, plan: SyncPlan, *, deletes: bool) -> int:
     from tcb_ops.engine.plan import list_spec, upload_spec
 
-    works = [upload_spec(plan.batch, command.selection)]
+    works = [upload_spec(plan.batch)]
     if deletes and plan.gone is not None:
         works.append(list_spec(plan.gone, DELETE))
     command.console.json_extra = _gone_in_json(plan, None)
@@ -520,12 +520,13 @@ def _finish(command: RunCommand, handle: RunHandle) -> int:
 
 
 @contextmanager
-def _subject(command: RunCommand, what: str) -> Iterator[tuple[str | Batch, Selection]]:
+def _subject(command: RunCommand, what: str) -> Iterator[tuple[str | Batch, Merchants | None]]:
+    """Yield the upload or the list that is meant, and the merchants that --where narrows an upload to; a list has its own."""
     if Path(what).suffix.lower() not in {".csv", ".tsv", ".txt", ".xlsx"} and not Path(what).is_file():
-        yield _upload(command, what), command.common.selection()
+        yield _upload(command, what), command.common.matching(command.settings)
         return
     with command.read_list(what, root=None) as batch:
-        yield batch, command.selection
+        yield batch, None
 
 
 def _upload(command: RunCommand, run: str) -> str:

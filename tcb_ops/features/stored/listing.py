@@ -56,7 +56,7 @@ class FileLine:
         )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class KnownFiles(Tabular):
     """What runs of the ledger stored in environments of a target. Iterated over, it gives a FileLine per path."""
 

@@ -31,7 +31,7 @@ class StoredFiles(Menu):
 
     def __init__(self, worker: Worker, context: PanelContext, monitor: RunMonitor) -> None:
         self._context, self._monitor = context, monitor
-        self._merchants = context.merchants if context.selection else None
+        self._merchants = context.merchants if context.merchants.where else None
         self.confirm = worker.button(_("Confirm the files"), "op-confirm-files", self._confirm)
         label = _("Undo or delete")
         self.action = ActionButton(worker, context, label, "op-undo", self._act, always=True, style="danger")
@@ -91,7 +91,7 @@ class StoredFiles(Menu):
         self._start(stored.start_undo if self.choice.value == "undo" else stored.start_delete, self.action)
 
     def _start(self, begin: Callable[..., RunHandle], action: ActionButton | None = None) -> None:
-        begin = partial(begin, self._opened(), merchants=self._merchants, selection=self._context.selection)
+        begin = partial(begin, self._opened(), merchants=self._merchants)
         self._monitor.start(lambda options: begin(**options), action)
 
 

@@ -84,7 +84,6 @@ def confirm_spec(
     ledger: Ledger,
     subject: RunRecord,
     only: Merchants | None,
-    selection: str | Selection,
     zone: tzinfo,
     *,
     content: bool,
@@ -102,7 +101,6 @@ def confirm_spec(
         CONFIRM,
         lambda record: record.end.outcome in STORED_OUTCOMES,
         only,
-        selection,
         settings,
     )
     environments = None if only is None else {(merchant.appid, merchant.env) for merchant in only}
@@ -134,10 +132,9 @@ def delete_work(
     resumed with the rows that it has: not with `new_run`. Raises UsageError where nothing is left to delete, if a process works on
     the upload, and for files that no run uploaded, unless `foreign` is given.
     """
-    selection = options.get("selection", "")
     if isinstance(what, Batch):
         chosen = StoredRunSettings(foreign=foreign, of_list=of_list or None)
-        spec = replace(list_spec(what, DELETE, selection), settings=chosen)
+        spec = replace(list_spec(what, DELETE), settings=chosen)
     else:
         spec = _of_run(
             ledger,
@@ -145,7 +142,6 @@ def delete_work(
             DELETE,
             lambda record: record.end.outcome is Outcome.UPLOADED,
             only,
-            selection,
             StoredRunSettings(),
         )
     if not options.get("new_run") and unfinished_run(spec, settings) is not None:
@@ -230,9 +226,7 @@ def scope_of_undo(spec: RunSpec) -> UndoScope:
     return UndoScope(counts, text, reach, spec.warning)
 
 
-def undo_spec(
-    ledger: Ledger, subject: RunRecord, only: Merchants | None, selection: str | Selection
-) -> RunSpec:
+def undo_spec(ledger: Ledger, subject: RunRecord, only: Merchants | None) -> RunSpec:
     """Return the rows that a run has uploaded or may have uploaded, each with what undoes it.
 
     A row whose path had a file has that file in the backup as its local file; a row whose path was free has none; a row that
@@ -265,7 +259,6 @@ def undo_spec(
         UNDO,
         lambda record: is_meant(record) or record.row.line in doubtful,
         only,
-        selection,
         StoredRunSettings(backup=subject.settings.backup, undoes=subject.id),
         warning,
     )
@@ -295,7 +288,6 @@ def _of_run(
     kind: Kind,
     is_meant: Callable[[RowRecord], bool],
     only: Merchants | None,
-    selection: str | Selection,
     settings: StoredRunSettings,
     besides: Text | None = None,
 ) -> RunSpec:
@@ -329,7 +321,7 @@ def _of_run(
         None,
         rows,
         environments,
-        about + Selection.read(selection),
+        about if only is None else about + only.selection,
         settings=replace(settings, of=(subject.id, *(retry.id for retry in retries))),
     )
 

@@ -43,7 +43,7 @@ def test_what_is_given_in_place_of_a_list_is_named_with_what_to_do(open_cli):
     (cli.folder / "周五" / "a.csv").write_bytes(b"x")
     (cli.folder / "gone.csv").symlink_to("nowhere")
     told = {
-        "没有.csv": "没有.csv: there is no such file — check the name and the folder",
+        "没有.csv": f"没有.csv: there is no such file — check the name; the folder is {cli.folder}",
         "周五/A1.CSV": "周五/A1.CSV: there is no such file — did you mean 周五/a.csv?",
         "": "'': the file name is empty",
         "gone.csv": "gone.csv: there is no such file — check the name",

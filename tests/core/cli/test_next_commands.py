@@ -432,7 +432,7 @@ def test_a_forgotten_root_is_said_once(open_cli):
     result = cli("upload", "list.csv", "--where", f"appid={TEA.appid}")
     assert result.code == 2
     assert result.err.count("there is no file") == 1
-    assert f"The same for all 60 rows: none of their files is below {cli.folder}." in result.err
+    assert f"list.csv: none of its 60 rows has a file below {cli.folder}." in result.err
     assert "--root" in result.err
     assert not list(cli.folder.glob("*fix-me*"))
 

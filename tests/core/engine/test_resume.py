@@ -352,13 +352,13 @@ def test_a_ledger_that_is_taken_away_in_mid_run_stops_it(open_workspace, wait_fo
 
 def test_a_run_that_lacks_but_its_report_is_not_sent_again(open_workspace, assert_complete, tmp_path):
     workspace = open_workspace()
-    first = workspace.start_upload(report=tmp_path / "report").wait()
+    first = workspace.start_upload(out=tmp_path / "report").wait()
     sent = len(workspace.sim.calls)
-    again = workspace.start_upload(report=tmp_path / "report")
+    again = workspace.start_upload(out=tmp_path / "report")
     assert (again.id, again.resumed, list(again.watch())) == (first.id, True, [])
     again.wait().export(tmp_path / "report")
     assert len(workspace.sim.calls) == sent
-    again = workspace.start_upload(report=tmp_path / "report").wait()
+    again = workspace.start_upload(out=tmp_path / "report").wait()
     assert again.id != first.id
     assert assert_complete(again, 30) == {"uploaded": 30}
 
@@ -370,13 +370,13 @@ def test_a_call_that_waits_writes_the_report_before_another_can_take_the_run(ope
     taken.mkdir()
     (taken / "mine.txt").touch()
     with pytest.raises(tcb.UsageError, match="cannot be the report folder"):
-        workspace.upload(report=taken, **options)
+        workspace.upload(out=taken, **options)
     assert not workspace.sim.calls
-    first = workspace.upload(report=tmp_path / "report", **options)
+    first = workspace.upload(out=tmp_path / "report", **options)
     assert tcb.verify(tmp_path / "report", settings=workspace.settings).good
     assert workspace.upload(**options).id != first.id
     held = []
-    handle = workspace.start_upload(new_run=True, report=tmp_path / "later", **options)
+    handle = workspace.start_upload(new_run=True, out=tmp_path / "later", **options)
     handle.wait(lambda run: held.append(run.holder()))
     assert held != [None]
 

@@ -8,6 +8,7 @@ from workspace import BOOKS, QUICK, TEA, TEA_TEST
 
 import tcb_ops as tcb
 from tcb_ops.features.simulator.faults import Fault, FaultStep
+from tcb_ops.model import Selection
 
 pytestmark = pytest.mark.slow
 
@@ -49,10 +50,10 @@ def test_a_retry_is_narrowed_by_code_and_by_merchant(open_workspace, assert_comp
     run = workspace.upload()
     assert run.counts["refused"] == 11
     assert assert_complete(workspace.retry(run.id, codes=[-601002]), 1) == {"refused": 1}
-    tea = [merchant for merchant in workspace.merchants if merchant.appid == "wxtea"]
     by_merchant = tcb.retry(
-        run.id, tcb.Merchants(tea), settings=workspace.settings, limits=QUICK, selection="tea"
+        run.id, workspace.settings.merchants, settings=workspace.settings, limits=QUICK, where="appid=wxtea"
     )
+    assert by_merchant.record.selection == Selection.of(("where", "appid=wxtea"))
     assert [record.row.env for record in by_merchant.rows()] == [TEA.env]
 
 
@@ -101,7 +102,7 @@ def test_a_retry_warns_of_missing_merchants_and_runs_the_other_rows(open_workspa
     assert handle.wait().counts == {"refused": 20}
     assert f"no line for their merchants: {BOOKS.name} ({BOOKS.appid}, {BOOKS.env})." in str(handle.warning)
     narrowed = tcb.Merchants(others[:1], "shops.csv", others)
-    selected = tcb.start_retry(run.id, narrowed, settings=workspace.settings, limits=QUICK, selection="tea")
+    selected = tcb.start_retry(run.id, narrowed, settings=workspace.settings, limits=QUICK)
     assert (selected.wait().counts, selected.warning) == ({"refused": 10}, None)
 
 

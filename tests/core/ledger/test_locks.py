@@ -85,7 +85,7 @@ def test_a_run_that_differs_only_in_its_root_is_refused_while_the_other_is_worke
     assert caught.value.exit_code == 2
     for named in (working.id, process_identity(), str(workspace.folder / "files"), "--new-run"):
         assert named in caught.value.text.en
-    part = tcb.start_upload(elsewhere, settings=settings, selection="--where region=华东")
+    part = tcb.start_upload(elsewhere.limited(30), settings=settings)
     again = tcb.start_upload(elsewhere, settings=settings, new_run=True)
     workspace.sim.play([])
     for handle in (part, again, working):

@@ -186,6 +186,54 @@ def test_what_a_run_shows_to_users_is_in_its_docstring(run_of):
     assert all(hasattr(run, name) for name in dir(run))
 
 
+# --- in words ---------------------------------------------------------------------------------------------------------
+
+
+def test_errcodes_are_shown_in_chinese_and_keep_their_names(run_of):
+    errcodes = run_of([REFUSED, REFUSED, UPLOADED], lang=Lang.ZH).errcodes()
+    for shown in (words(errcodes._repr_html_()), repr(errcodes)):
+        assert {"错误码", "商户", "环境"} <= {*shown.split()}
+        assert "merchant" not in shown
+    assert [*errcodes.index.names, errcodes.columns.name] == ["merchant", "appid", "env", "errcode"]
+    assert type(errcodes.head()) is type(errcodes.sum(axis=1).to_frame()) is pd.DataFrame
+    assert "merchant" in repr(run_of([REFUSED], id="english").errcodes())
+
+
+def test_printed_causes_say_what_to_do(run_of):
+    causes = run_of([REFUSED, REFUSED]).causes()
+    printed = str(causes)
+    assert printed.startswith("Did not succeed: 2 rows, 1 cause.\n85088 · 2 rows · 晨光文具: ")
+    assert causes["action"][0] in printed
+    assert "晨光文具" in repr(causes[["merchant"]]), "a plain frame"
+
+
+@pytest.mark.usefixtures("folder")
+def test_what_is_printed_is_in_the_language_of_the_settings(run_of, monkeypatch):
+    monkeypatch.setenv("TCB_OPS_LANG", "zh")
+    Path("bad.csv").write_text("env,path\ntea,../b.png\ntea,a.png\n", encoding="utf-8")
+    with pytest.raises(InputError) as missing:
+        tcb.read_paths("list.csv")
+    with pytest.raises(InputError) as bad:
+        tcb.read_paths("bad.csv", root="nowhere")
+    run = run_of([UPLOADED, REFUSED], lang=Lang.ZH)
+    shown = {
+        str(missing.value): "没有这个文件",
+        repr(missing.value): "没有这个文件",
+        bad.value._repr_html_(): "行号",
+        repr(run): "上传：已上传 1、被拒绝 1",
+        repr(run.stopped or run.verdict): "共 2 行",
+        repr(tcb.explain(85088)): "85088：该小程序没有开通云开发。",
+        repr(tcb.read_merchants("merchants.csv")): "2 行",
+        tcb.read_merchants("merchants.csv")._repr_html_(): "名称",
+        repr(tcb.read_paths("bad.csv", on_bad="skip").problems): "1 处问题",
+        repr(tcb.load_settings()): "商户表",
+        repr(bad.value.problems[0].message): "没有文件夹",
+    }
+    assert [text for text, words in shown.items() if words not in text] == []
+    assert "Message(" not in "".join(shown)
+    assert "<td>0" not in bad.value._repr_html_().replace(' style="', ">").split("行号")[1], "no line 0"
+
+
 # --- errors ---------------------------------------------------------------------------------------------------------
 
 
@@ -208,13 +256,15 @@ def test_an_error_in_a_notebook_is_a_card_and_a_line(folder):
         "import tcb_ops as tcb",
         "tcb.upload('bad.csv')",
         "try: tcb.open_run('x')\nexcept tcb.TcbOpsError: pass",
+        "tcb.upload('bad.csv')",
     ]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     client = NotebookClient(notebook, kernel_name="python3", allow_errors=True)
     with client.setup_kernel(env={**os.environ}):
         for number, cell in enumerate(notebook.cells):
+            client.kc.allow_stdin = number == 3  # as a front end does
             client.execute_cell(cell, number)
-    nothing, (card, error), caught = (cell.outputs for cell in notebook.cells)
+    nothing, (card, error), caught, (_card, seen) = (cell.outputs for cell in notebook.cells)
     assert (nothing, caught) == ([], [])
     assert (card.output_type, error.output_type) == ("display_data", "error")
     assert words(card.data["text/html"]).startswith("InputError bad.csv has 2 problems")
@@ -223,3 +273,4 @@ def test_an_error_in_a_notebook_is_a_card_and_a_line(folder):
     assert str(folder.parent) not in str(notebook)
     assert len(error.traceback) == 1
     assert error.traceback[0].startswith("InputError: bad.csv has 2 problems")
+    assert seen.traceback == ["InputError: shown above; the cells below were not run."], "once for a person"

@@ -111,7 +111,7 @@ def test_errcodes_are_merchants_by_code(a_run):
     good = RowEnd(0, Outcome.UPLOADED, errcode=0)
     reported = a_run([refused, other, good, breaker, denied, unsent])
     summary = RunSummary(reported.ledger, reported.run)
-    frame = errcodes_frame(summary)
+    frame = errcodes_frame(summary, Settings())
     assert frame.index.names == ["merchant", "appid", "env"]
     assert frame.columns.tolist() == [85088, -501001, "AccessDenied", "no_token"]
     assert frame.columns.name == "errcode"
@@ -126,7 +126,7 @@ def test_errcodes_are_merchants_by_code(a_run):
 
 def test_without_errcodes_the_frame_is_empty_and_its_index_named_the_same(a_run):
     reported = a_run([RowEnd(0, Outcome.UPLOADED, errcode=0)])
-    frame = errcodes_frame(RunSummary(reported.ledger, reported.run))
+    frame = errcodes_frame(RunSummary(reported.ledger, reported.run), Settings())
     assert frame.empty
     assert frame.index.names == ["merchant", "appid", "env"]
     assert frame.columns.name == "errcode"

@@ -142,11 +142,11 @@ def test_a_diagnosis_has_its_time_and_goes_when_a_row_of_its_cause_is_answered_l
     assert first.verdict.at > max(record.end.ended_at for record in run.rows())
     page = run.final().export("asked") / "report.html"
     asked = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(first.verdict.at + 8 * 3600))
-    assert f"WeChat was asked at {asked}+08:00 Asia/Shanghai." in page.read_text(encoding="utf-8")
+    assert f"The simulator was asked at {asked}+08:00 Asia/Shanghai." in page.read_text(encoding="utf-8")
     again = run.retry(merchants=server.file, out=server.folder / "more.csv", limits=QUICK)
     assert again.counts == {"refused": 1, "linked": 1}
     page = run.final().export("asked") / "report.html"
-    assert "WeChat was asked at" not in page.read_text(encoding="utf-8")
+    assert "The simulator was asked at" not in page.read_text(encoding="utf-8")
     assert run.kept_verdicts() == []
     (second,) = run.final().why()
     assert [each.at for each in run.kept_verdicts()] == [second.verdict.at]

@@ -293,7 +293,7 @@ def test_an_interrupt_between_cells_ends_before_the_next(open_cli):
     )
     with cli.process("notebook", name, "--out", "out", stderr=subprocess.PIPE) as process:
         for line in process.stderr:
-            if "Parameters" in line:
+            if "own 1/" in line:
                 process.send_signal(signal.SIGTERM)
                 break
         process.communicate(timeout=240)

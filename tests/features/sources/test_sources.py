@@ -361,7 +361,7 @@ def test_a_query_is_sent_and_nowhere_kept(web, capsys, caplog):
     web.sources.serve("/b", b"x", status={"GET": 404})
     web.sources.serve("/c", b"x", status={"GET": 500})
     web.sources.serve("/d", b"x", status={"GET": 302}, location=f"https://example.com/?{SECRET}")
-    run = web.upload(batch, report=web.workspace.folder / "report")
+    run = web.upload(batch, out=web.workspace.folder / "report")
     assert ended(run) == [
         ("uploaded", ""),
         ("failed", "file_unreadable"),

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from tcb_ops.run import RunHandle
 
 
-def start_look(batch: Batch, report=None, **options: Unpack[StartOptions]) -> RunHandle:
+def start_look(batch: Batch, out=None, **options: Unpack[StartOptions]) -> RunHandle:
     """Start to look whether the environments of a list are open."""
-    spec = list_spec(batch, LOOK, options.get("selection", ""))
-    return start_run(lambda _: spec, settings_for(options), options, out=report)
+    spec = list_spec(batch, LOOK)
+    return start_run(lambda _: spec, settings_for(options), options, out=out)
 
 
 @click.command(cls=Command, usual="out target json")
