@@ -74,13 +74,23 @@ FEATURES = frozenset(file.parent.name for file in Path(__file__).parent.glob("fe
 MISSING = FEATURES - features().keys()
 
 
+def features_of(file: Path) -> set[str]:
+    """The features of which a test file imports something, itself or by a module beside this one."""
+    text = file.read_text(encoding="utf-8")
+    used = set(re.findall(r"tcb_ops\.features\.(\w+)", text))
+    for name in re.findall(r"^from (\w+) import", text, re.MULTILINE):
+        if (beside := Path(__file__).with_name(f"{name}.py")).is_file():
+            used |= features_of(beside)
+    return used
+
+
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
     """Leave out the tests of a feature that is not installed, and those that import something of it, or every public name."""
-    if not MISSING or collection_path.suffix != ".py":
+    file = collection_path / "conftest.py" if collection_path.is_dir() else collection_path
+    if not MISSING or file.suffix != ".py" or not file.is_file() or file == Path(__file__):
         return None
-    used = set(re.findall(r"tcb_ops\.features\.(\w+)", collection_path.read_text(encoding="utf-8")))
-    takes_all = collection_path.name == "test_python.py"
-    return True if takes_all or MISSING & (used | {collection_path.parent.name}) else None
+    takes_all = file.name == "test_python.py"
+    return True if takes_all or MISSING & (features_of(file) | {file.parent.name}) else None
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -17,6 +17,7 @@ import pytest
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
+@pytest.mark.needs("notebooks")
 @pytest.mark.needs("stored")
 @pytest.mark.parametrize("program", sorted(BENCHMARKS.glob("*.py")), ids=lambda program: program.stem)
 def test_what_a_benchmark_imports_of_the_package_is_there(program: Path) -> None:

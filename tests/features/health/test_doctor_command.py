@@ -52,6 +52,7 @@ ORDER = (
 )
 
 
+@pytest.mark.needs("notebooks")
 @pytest.mark.posix("Windows has a further check")
 def test_all_checks_pass_and_nothing_is_uploaded_or_made(open_token_server, checks, doctor, tmp_path):
     token_server = open_token_server()

@@ -197,6 +197,7 @@ def test_a_rid_of_another_account_is_refused_by_the_platform(open_token_server):
     assert diagnosis.facts.answers.request.code == "76003"
 
 
+@pytest.mark.needs("tokens")
 def test_a_token_source_that_refuses_is_ours(open_token_server, type_command):
     server = open_token_server([TEA])
     failed_run(server, [TEA])
@@ -204,6 +205,7 @@ def test_a_token_source_that_refuses_is_ours(open_token_server, type_command):
     assert [(each.verdict.cause, str(each.verdict.who)) for each in diagnoses] == [("no_token", "you")]
 
 
+@pytest.mark.needs("tokens")
 def test_a_token_source_that_refuses_hides_no_cause_of_a_run(open_token_server):
     server = open_token_server([TEA], [Fault(appid="*", errcode=-601012)])
     run = failed_run(server, [TEA])
