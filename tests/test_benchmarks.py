@@ -17,6 +17,7 @@ import pytest
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
+@pytest.mark.needs("cluster")
 @pytest.mark.needs("notebooks")
 @pytest.mark.needs("stored")
 @pytest.mark.parametrize("program", sorted(BENCHMARKS.glob("*.py")), ids=lambda program: program.stem)
@@ -29,6 +30,7 @@ def test_what_a_benchmark_imports_of_the_package_is_there(program: Path) -> None
             assert [name for name in missing if find_spec(f"{module}.{name}") is None] == []
 
 
+@pytest.mark.needs("cluster")
 def test_the_sizing_of_a_cluster_reckons_with_what_one_process_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(BENCHMARKS)
     import sizing
