@@ -143,6 +143,7 @@ def sheet(file, rows, hidden=()):
     return file
 
 
+@pytest.mark.needs("sources")
 @pytest.mark.needs("workbooks")
 def test_a_workbook_is_uploaded_and_its_rows_keep_their_numbers(cli, folder):
     rows = [
