@@ -386,7 +386,6 @@ def test_a_merchant_that_left_is_not_attempted(open_workspace, assert_complete):
 # --- links ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.needs("sources")
 def test_a_link_that_ran_out_while_its_row_waited_is_asked_for_again(open_workspace, assert_complete):
     workspace = open_workspace(ONE, [Fault(step=STORE, code="SlowDown", calls=ONCE)], link_lifetime=1)
     assert assert_complete(workspace.upload(limits=RunLimits(slow_wait=0.05)), 1) == {"uploaded": 1}
