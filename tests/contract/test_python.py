@@ -296,6 +296,24 @@ def test_messages_name_parameters(mixed: Operator) -> None:
         tcb.read_paths("list.csv", root="nowhere")
 
 
+def test_what_is_missing_says_how_to_go_on(operator: Operator) -> None:
+    (operator.folder / "elsewhere").mkdir()
+    with pytest.raises(tcb.InputError) as files:
+        tcb.upload("list.csv", root="elsewhere")
+    assert str(operator.folder / "elsewhere") in str(files.value)
+    assert "root='DIR'" in str(files.value)
+    (operator.folder / "merchants.csv").unlink()
+    for call in (tcb.audit, tcb.check_merchants, lambda: tcb.upload_link("tea-prod", "a.png")):
+        with pytest.raises(tcb.UsageError) as merchants:
+            call()
+        assert str(operator.folder / "merchants.csv") in str(merchants.value)
+        assert "merchants='FILE'" in str(merchants.value)
+
+
+def test_the_usage_names_the_options_that_are_required(operator: Operator) -> None:
+    assert operator("notebook", "--help").out.startswith("Usage: tcb-ops notebook --out DIR [OPTIONS] NAME")
+
+
 def test_a_run_against_the_embedded_simulator(operator: Operator) -> None:
     batch = tcb.read_paths("list.csv", "merchants.csv", root="files")
     run = tcb.upload(batch, target="simulator", limits=tcb.RunLimits(rate=50))
