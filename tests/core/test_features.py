@@ -213,7 +213,7 @@ def test_no_advice_names_the_command_of_a_missing_feature(open_without, open_wor
     write_settings(workspace.folder, workspace.sim.base)
     (workspace.folder / "empty.csv").write_text("env,path\n", encoding="utf-8")
     (refused,) = open_without("health")("check empty.csv --merchants nowhere.csv")
-    assert "`tcb-ops init` writes one to fill in; choose another with --merchants." in refused.err
+    assert "`tcb-ops init` writes one to fill in. To use another" in refused.err
 
 
 @pytest.mark.slow
