@@ -115,13 +115,6 @@ GUARDS = (
         SESSIONS,
     ),
     Guard(
-        "a lost lock ends the session",
-        "engine/engine.py",
-        "            self._lease.confirm(asked)\n            self._wake.set()",
-        "            self._lease.confirm(self._lease.now())\n            self._wake.set()",
-        SESSIONS,
-    ),
-    Guard(
         "--rate between two link calls of a merchant",
         "engine/engine.py",
         "app.next_call = max(now, app.next_call) + 1 / self._limits.rate",

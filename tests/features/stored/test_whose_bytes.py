@@ -424,8 +424,10 @@ class WhoseBytes(RuleBasedStateMachine):
                     same = stored.owner == STRANGER and stored.md5 in put
                     assert stored.owner == owner or same, "and whose it is, if the bytes can tell"
                 if stored is not None and not file.uploaded:
-                    kept = {upload.id for upload in self.uploads}
-                    assert stored.owner not in kept, "what no run uploaded is a stranger's, or a pruned run's"
+                    known = {upload.id for upload in self.uploads if place in upload.certain}
+                    assert stored.owner not in known, (
+                        "what no run uploaded is a stranger's, a pruned run's, or of an upload without an answer"
+                    )
 
     # --- what must hold -------------------------------------------------------------------------------------------
 
