@@ -201,7 +201,7 @@ API = (
     (
         ("Runs", "任务"),
         (
-            "links upload confirm undo delete audit retry resume upload_link call start_links start_upload "
+            "links upload confirm undo delete audit retry resume upload_link url call start_links start_upload "
             "start_confirm start_undo start_delete start_audit start_retry start_resume"
         ),
     ),
@@ -211,7 +211,7 @@ API = (
     ),
     (
         ("Shared options, limits, settings and values", "共用参数、限制、设置和值"),
-        "TargetOptions ResumeOptions StartOptions RunLimits Settings load_settings Kind Lang Link Merchant Outcome Problem Row Secret Text",
+        "TargetOptions ResumeOptions StartOptions RunLimits Settings load_settings DownloadLink Kind Lang Link Merchant Outcome Problem Row Secret Text",
     ),
     (
         ("Errors", "错误"),
