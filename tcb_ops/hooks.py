@@ -202,6 +202,17 @@ class PostgresHooks(Hooks):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SignatureHooks(Hooks):
+    """Signatures of reports."""
+
+    missing = _("Signatures of reports are not installed.")
+    sign: Callable[[Path, bytes], bytes | Text]
+    """Takes a key's file; returns why there is none."""
+    signed_with: Callable[[bytes], str]
+    """Returns the fingerprint of the key of a signature."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatorHooks(Hooks):
     """The embedded simulator, and what there is to practise with."""
 

@@ -135,6 +135,8 @@ class ReportSettings(Section):
     """Whether every report has a report.pdf, as with `--pdf`."""
     url: Annotated[str, rules.report_url] = ""
     """Where a server offers the reports' folders, with the placeholder `{run}`: messages link that page."""
+    sign: Path | None = None
+    """The private SSH key that signs each report, or its public key if an ssh-agent has it; None: reports are not signed."""
 
 
 def system_lang() -> Lang:
@@ -598,7 +600,7 @@ def _resolved(folder: Path, expected: Mapping[str, Value], given: Mapping[str, A
     for name, setting in expected.items():
         value = given.get(name, setting.default)
         if setting.kind is Path and isinstance(value, str | Path):
-            resolved[name] = folder / value
+            resolved[name] = folder / Path(value).expanduser()
         elif name == "ledger" and isinstance(value, str) and "://" not in value:
             resolved[name] = str(folder / value)
         elif rules.secret_place in setting.notes and str(value).startswith("file:"):

@@ -26,7 +26,7 @@ import msgspec
 from tcb_ops.disk import make_folder, open_regular, sync_to_disk
 from tcb_ops.engine.next_commands import command, of_run, quoted
 from tcb_ops.errors import LedgerError, StoppedError, UsageError, needed
-from tcb_ops.hooks import FOR_RESULTS, PdfHooks, WorkbookHooks, hooks
+from tcb_ops.hooks import FOR_RESULTS, PdfHooks, SignatureHooks, WorkbookHooks, hooks
 from tcb_ops.i18n import Text, _
 from tcb_ops.kinds import row_count
 from tcb_ops.ledger.ledger import Ledger
@@ -54,6 +54,10 @@ DOCUMENT = "TCB_OPS_DOCUMENT"
 COPY = ".part"
 """Ends the name of a file that is about to replace one of an older report."""
 MANIFEST = "manifest.json"
+SIGNATURE = f"{MANIFEST}.sig"
+"""The signature of the manifest, on request."""
+NAMESPACE = "tcb-ops-report"
+"""What signatures of reports are for: one for anything else is none of a report."""
 SCHEMA = 1
 """The version of manifest.json's format; new keys do not change it."""
 SIMULATED = "SIMULATED-演练.txt"
@@ -139,6 +143,7 @@ def export(
     StoppedError if the disk fails or the report would contain a secret (an existing report is kept).
     """
     add_pdf = needed(PdfHooks).add if pdf or settings.report.pdf else None
+    key = settings.report.sign
     check_destination(dest, run.id, replace=replace)
     real, file, trouble = _real(dest), Path(), None
     try:
@@ -147,11 +152,14 @@ def export(
         with ExitStack() as stack:
             stack.callback(shutil.rmtree, part, ignore_errors=True)
             part.mkdir()
+            signed = "" if key is None else _signed_with(key, settings)
             with (reader or ledger).snapshot() as snapshot:
-                content = _write(snapshot, snapshot.run(run.id), part, settings, now)
+                content = _write(snapshot, snapshot.run(run.id), part, settings, now, signed)
             if add_pdf is not None and (warning := add_pdf(part / PAGE, part / PDF)) is not None:
                 _warn(warning, settings)
             _complete(part, content, run)
+            if key is not None and signed:
+                _sign(part, key)
             check_destination(dest, run.id, replace=replace)  # a file may have been put there meanwhile
             # Recorded before the report appears: after a kill in between, verify would not recognise it.
             digest = str(fingerprint(part / MANIFEST)["sha256"])
@@ -172,6 +180,24 @@ def export(
     if is_recorded and not run.environments:  # the ledger records only reports of the whole run
         _record(ledger.note_report, run, str(real), dest, settings)
     return dest
+
+
+def _signed_with(key: Path, settings: Settings) -> str:
+    """Return the fingerprint of the key, with which the page says that it is signed; empty after a warning that it cannot be."""
+    signatures = needed(SignatureHooks)
+    trial = signatures.sign(key, b"")
+    if not isinstance(trial, Text):
+        return signatures.signed_with(trial)
+    _warn(_("The report is not signed: {why}. `[report] sign` names the key.", why=trial), settings)
+    return ""
+
+
+def _sign(folder: Path, key: Path) -> None:
+    signature = needed(SignatureHooks).sign(key, (folder / MANIFEST).read_bytes())
+    if isinstance(signature, Text):  # the page says that it is signed
+        raise StoppedError(_("The report could not be signed: {why}.", why=signature))
+    (folder / SIGNATURE).write_bytes(signature)
+    sync_to_disk(folder / SIGNATURE)
 
 
 def _record(
@@ -196,7 +222,7 @@ def _warn(text: Text, settings: Settings) -> None:
 
 
 def _write(
-    snapshot: LedgerReader, run: RunRecord, folder: Path, settings: Settings, now: float
+    snapshot: LedgerReader, run: RunRecord, folder: Path, settings: Settings, now: float, signed: str
 ) -> dict[str, Any]:
     lines = RowLines(snapshot, run, settings.lang, settings.zone)
     write_lines(lines.head, lines, folder / RESULTS, folder / FAILED)
@@ -220,12 +246,13 @@ def _write(
             target=run.target,
         )
         (folder / SIMULATED).write_text(f"{mark.zh}\n{mark.en}\n", encoding="utf-8", newline="\n")
-    html = page(snapshot, summary, settings, versions(), now=now)
+    html = page(snapshot, summary, settings, versions(), now=now, signed=signed)
     (folder / PAGE).write_text(masked(html), encoding="utf-8", newline="\n")
     return {
         "schema": SCHEMA,
         **_about(summary, settings.zone),
         "rows_digest": lines.digest.hexdigest(),
+        **({"signed": signed} if signed else {}),
         "files": {},
         "exported_at": _moment(now, settings.zone),
         "lang": str(settings.lang),
@@ -285,7 +312,7 @@ def _put(part: Path, dest: Path) -> None:
         stack.pop_all()  # from here on, what is left tells of the two reports
     if DEMO_LEDGER in present:
         shutil.rmtree(dest / DEMO_LEDGER)
-    for name in present & {WORKBOOK, PDF, f"{PDF}{COPY}", SIMULATED} - {*names}:
+    for name in present & {WORKBOOK, PDF, f"{PDF}{COPY}", SIMULATED, SIGNATURE} - {*names}:
         (dest / name).unlink()
     for name in names:
         (dest / f"{name}{COPY}").replace(dest / name)
@@ -307,7 +334,7 @@ def _check(real: Path, dest: Path, run_id: str | None, *, replace: bool) -> None
         raise _refused(dest, _("it is not empty and contains no report"))
     if manifest.run != run_id and not replace:
         raise _refused(dest, _("it contains the report of run {run}", run=manifest.run))
-    replaced = {MANIFEST, *manifest.files, WORKBOOK, PDF, SIMULATED}
+    replaced = {MANIFEST, SIGNATURE, *manifest.files, WORKBOOK, PDF, SIMULATED}
     replaced |= {f"{name}{COPY}" for name in replaced}
     if replace and manifest.simulated:
         replaced.add(DEMO_LEDGER)
@@ -356,6 +383,8 @@ class Manifest(msgspec.Struct, frozen=True):
     """The environments selected with --where, as (appid, env); empty for all."""
     settings: dict[str, Any] = {}
     """Of the run."""
+    signed: str = ""
+    """The fingerprint of the key that signed it; empty for none."""
 
     @property
     def simulated(self) -> bool:

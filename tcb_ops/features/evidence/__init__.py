@@ -2,13 +2,14 @@
 
 from typing import TYPE_CHECKING
 
-from tcb_ops.hooks import ComparisonHooks, Feature, lazily
+from tcb_ops.hooks import ComparisonHooks, Feature, SignatureHooks, lazily
 from tcb_ops.i18n import N_
 
 if TYPE_CHECKING:
     from tcb_ops.features.evidence import diffs as _diffs
+    from tcb_ops.features.evidence import signature as _signature
 else:
-    (_diffs,) = lazily(__name__, "diffs")
+    _diffs, _signature = lazily(__name__, "diffs", "signature")
 
 FEATURE = Feature(
     commands={
@@ -21,5 +22,8 @@ FEATURE = Feature(
             ),
         },
     },
-    hooks=[ComparisonHooks(compare=_diffs.compare)],
+    hooks=[
+        ComparisonHooks(compare=_diffs.compare),
+        SignatureHooks(sign=_signature.sign, signed_with=_signature.signed_with),
+    ],
 )

@@ -57,13 +57,16 @@ def diff(older: str, newer: str, out: Path | None, *, common: CommonOptions) -> 
     return 1 if comparison.broken else 0
 
 
-@click.command(cls=Command, usual="ledger json")
+@click.command(cls=Command, usual="signers ledger json")
 @click.argument("folder", metavar="DIR")
+@click.option(
+    "--signers", metavar="FILE", help="One of these must have signed it (OpenSSH's allowed signers)."
+)
 @settings_options("ledger", "json")
-def verify(folder: str, *, common: CommonOptions) -> int:
+def verify(folder: str, *, signers: str | None, common: CommonOptions) -> int:
     """Check that a report folder is what was exported.
 
-    Every file against manifest.json, the manifest against the ledger, the list against its SHA-256. DIR can also be the run.
+    Every file against manifest.json, the manifest against the ledger and its signature, the list against its SHA-256. DIR can also be the run.
     Names each file that differs: exit code 1; 1 also if the ledger does not know the run. Nothing differs: 0, and what
     that proves. No report in DIR: 2. The ledger is damaged: 3.
     """
@@ -78,7 +81,7 @@ def verify(folder: str, *, common: CommonOptions) -> int:
         if not folder or not Path(folder).is_dir():
             fix = _("Give the folder that `tcb-ops report` wrote.")
             raise UsageError(_("There is no folder {folder}.", folder=run), fix)
-    verification = check(folder, settings=settings)
+    verification = check(folder, signers=signers, settings=settings)
     if common.json:
         console.json(verification.to_json(settings.lang))
     else:
@@ -110,7 +113,7 @@ def verification_verdict(verification: Verification) -> Text:
         checks = ngettext("{n:,} check", "{n:,} checks", len(states))
         text = _("The report of run {run} differs from what was exported: {count:,} of {checks} failed.")
         sums = [text.format(run=verification.run, count=states.count("differs"), checks=checks)]
-    elif "unknown" in states:
+    elif not verification.good:
         text = _(
             "The files are as manifest.json has them, but the ledger does not know run {run}, so nothing proves "
             "the report (exit code 1)."

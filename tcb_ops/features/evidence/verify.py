@@ -18,6 +18,7 @@ from typing import Any
 
 from tcb_ops.arguments import checked
 from tcb_ops.errors import LedgerDamagedError, RunNotFoundError, UsageError
+from tcb_ops.features.evidence.signature import accepts, fits, read_signature, signer_of
 from tcb_ops.frames import Lines, Tabular
 from tcb_ops.i18n import Lang, Text, _, as_list, ngettext, verbatim
 from tcb_ops.ledger.reader import LedgerReader
@@ -29,6 +30,8 @@ from tcb_ops.reports.export import (
     DEMO_LEDGER,
     LEFT_BY_DESKTOPS,
     MANIFEST,
+    NAMESPACE,
+    SIGNATURE,
     SIMULATED,
     Manifest,
     fingerprint,
@@ -73,8 +76,14 @@ class Verification(Tabular):
 
     @property
     def good(self) -> bool:
-        """Whether nothing differs and the ledger knows the run; checks that could not be made do not count."""
-        return all(check.state in {State.SAME, State.NOT_CHECKED} for check in self.checks)
+        """Whether nothing differs, and the ledger knows the run or a signer is known; checks that could not be made do not count."""
+        states = {check.state for check in self.checks}
+        return State.DIFFERS not in states and (State.UNKNOWN not in states or self.signed)
+
+    @property
+    def signed(self) -> bool:
+        """Whether an allowed signer has signed the manifest."""
+        return any(check.what == SIGNATURE and check.state is State.SAME for check in self.checks)
 
     @property
     def ledger_damaged(self) -> bool:
@@ -84,8 +93,13 @@ class Verification(Tabular):
     @property
     def proves(self) -> Text:
         """What is proven if nothing differs, and what is not."""
-        same = {check.what for check in self.checks if check.state is State.SAME}
-        if {ROWS, MANIFEST} <= same:
+        same = {check.what: check.text for check in self.checks if check.state is State.SAME}
+        if SIGNATURE in same:
+            return _(
+                "Every file is identical to the one exported when the manifest was signed; the signature is {whose}.",
+                whose=same[SIGNATURE],
+            )
+        if {ROWS, MANIFEST} <= same.keys():
             return _(
                 "Every file is identical to the one exported with this ledger, and the ledger's rows are as they were. "
                 "Changes by someone who can also write to the ledger cannot be detected."
@@ -115,24 +129,33 @@ class Verification(Tabular):
 
 
 @checked
-def verify(folder: str | Path, *, settings: Settings | None = None) -> Verification:
+def verify(
+    folder: str | Path, *, signers: str | Path | None = None, settings: Settings | None = None
+) -> Verification:
     """Check a report folder against its manifest, the ledger and the list, as far as they exist.
 
-    Nothing is written. Raises UsageError if the folder has no report.
+    `signers`: an OpenSSH file of allowed signers, one of which must have signed it. Nothing is written. Raises UsageError if
+    the folder has no report.
     """
     settings = settings_for({"settings": settings})
     report = Path(folder)
     lists = (Path(), settings.merchants.parent, *report.absolute().parents[:2])
-    return check_report(report, existing_ledger(settings), lists, str(Path(settings.ledger).absolute()))
+    allowed = Path(signers) if signers is not None else None
+    ledger_file = str(Path(settings.ledger).absolute())
+    return check_report(report, existing_ledger(settings), lists, ledger_file, allowed)
 
 
 def check_report(
-    folder: Path, ledger: LedgerReader | None, lists: Sequence[Path] = (), ledger_file: str = LEDGER_FILE
+    folder: Path,
+    ledger: LedgerReader | None,
+    lists: Sequence[Path] = (),
+    ledger_file: str = LEDGER_FILE,
+    signers: Path | None = None,
 ) -> Verification:
     """Check a report folder against its manifest, the ledger (if there is one), and the list (if it is found).
 
     The list is searched by name in the folders of `lists` and in the run's root. `ledger_file` is the name of a missing
-    ledger in messages. Raises UsageError if the folder contains no report.
+    ledger in messages. `signers`: an OpenSSH file of allowed signers. Raises UsageError if the folder contains no report.
     """
     manifest = read_manifest(folder)
     if manifest is None:
@@ -145,11 +168,66 @@ def check_report(
         checks.insert(0, _differs(copy, text))
     checks += _not_listed(folder, manifest)
     checks.append(_check_input(manifest, lists))
+    if signers is not None and not signers.is_file():
+        fix = _("It has a line for each signer: a name, and the public key that the signer gave you.")
+        raise UsageError(_("{file}: there is no such file.", file=signers), fix)
+    signature = _check_signature(folder, manifest.signed, signers)
+    checks += [signature] if signature is not None else []
     try:
         checks += _check_ledger(folder, manifest, ledger, ledger_file)
     except LedgerDamagedError as error:  # a difference, since it proves nothing
         checks.append(_differs(LEDGER, error.text))
     return Verification(folder, manifest.run, tuple(checks))
+
+
+def _check_signature(folder: Path, signed: str, signers: Path | None) -> Check | None:
+    """Check the signature of a folder's manifest; `signed`: the key's fingerprint, as the manifest has it.
+
+    ==================================================  ==============================  ===============
+    the signature                                       without `signers`               with `signers`
+    ==================================================  ==============================  ===============
+    none, and the manifest tells of none                nothing                         differs
+    none, but the manifest tells of one                 differs                         differs
+    unreadable, for another purpose, of other bytes     differs                         differs
+    right, of a key that they do not have or accept     not checked: whose it is        differs
+    right, of a key of theirs                           not checked: whose it is        same
+    any that this machine's ssh-keygen cannot check     not checked                     not checked
+    ==================================================  ==============================  ===============
+    """
+    file = folder / SIGNATURE
+    if not file.exists() and not signed and signers is None:
+        return None
+    differs, not_checked = partial(_differs, SIGNATURE), partial(Check, State.NOT_CHECKED, SIGNATURE)
+    if not file.is_file():
+        return differs(_("is missing: the report is not signed, or no longer."))
+    try:
+        signature, data = read_signature(file.read_bytes()), (folder / MANIFEST).read_bytes()
+    except OSError as error:
+        return differs(_("cannot be read: {why}.", why=system_reason(error)))
+    if signature is None:
+        return differs(_("is no signature of OpenSSH."))
+    if signature.namespace != NAMESPACE:
+        return differs(_("was made for another purpose than reports."))
+    answer = fits(file, data)
+    if isinstance(answer, Text):
+        return not_checked(answer)
+    if not answer:
+        return differs(_("does not fit manifest.json: one of the two was changed."))
+    return _check_signer(file, data, signature.key, signers)
+
+
+def _check_signer(file: Path, data: bytes, key: str, signers: Path | None) -> Check:
+    """Check whose signature it is, which is one of the manifest."""
+    if signers is None:
+        text = _("fits manifest.json. Whose key {key} is, --signers FILE would tell")
+        return Check(State.NOT_CHECKED, SIGNATURE, text.format(key=key))
+    if not (who := signer_of(file, signers)):
+        text = _("was made with a key that {file} does not have: {key}.", file=signers, key=key)
+        return _differs(SIGNATURE, text)
+    if not accepts(signers, who, file, data):
+        text = _("{file} does not accept this key of {who} for reports, or no longer: {key}.")
+        return _differs(SIGNATURE, text.format(file=signers, who=who, key=key))
+    return _same(SIGNATURE, _("of {who}, with the key {key}", who=who, key=key))
 
 
 def _check_file(folder: Path, name: str, manifest: Manifest) -> Check:
@@ -177,7 +255,7 @@ def _not_listed(folder: Path, manifest: Manifest) -> Iterator[Check]:
         yield _differs(name, _("is not listed in manifest.json, but every such report has it."))
     names = {entry.name for entry in folder.glob("*")}
     demo = {DEMO_LEDGER} if manifest.simulated else set()
-    report = {*manifest.files, *always, MANIFEST}
+    report = {*manifest.files, *always, MANIFEST, SIGNATURE}
     copies = {f"{name}{COPY}" for name in report}  # by an export that did not end
     extra = names - report - copies - demo - LEFT_BY_DESKTOPS
     for name in sorted(name for name in extra if not fnmatchcase(name, "failed.fix-me*.csv")):

@@ -68,8 +68,12 @@ def page(
     versions: Mapping[str, str],
     *,
     now: float,
+    signed: str = "",
 ) -> str:
-    """Return the report of a run as HTML, in the settings' language and time zone."""
+    """Return the report of a run as HTML, in the settings' language and time zone.
+
+    `signed`: the fingerprint of the key that will sign its manifest; empty for none.
+    """
     run, counts = summary.run, summary.counts
     bad = sum(merchant.not_succeeded > 0 for merchant in summary.merchants)
     actions = next_actions(summary.codes)
@@ -112,6 +116,7 @@ def page(
         "omitted": max(0, len(summary.merchants) - DETAILED - LISTED),
         "files": [name for name in FILES if name != "report.xlsx" or hooks(WorkbookHooks)],
         "pdf_mark": PDF_MARK,
+        "signed": signed,
         "script": SCRIPT,
         "script_hash": b64encode(sha256(SCRIPT.encode()).digest()).decode(),
         "settings": sorted(
