@@ -171,7 +171,7 @@ INPUTS = [
     Input(as_store_answer, STORE),
 ]
 names = pytest.mark.parametrize(
-    "source", INPUTS, ids=lambda source: f"{source.read.__name__} {len(source.example)}"
+    "source", INPUTS, ids=[f"{number} {source.read.__name__}" for number, source in enumerate(INPUTS)]
 )
 
 
