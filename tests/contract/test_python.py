@@ -734,6 +734,7 @@ ALLOWED: dict[str, set[str]] = {
     "delete merchants": {"None"},
     "undo merchants": {"None"},
     "resume skip_unchanged": {"None"},
+    "signers": {"None"},
 }
 """What may be given, by parameter, or by function and parameter."""
 

@@ -219,7 +219,7 @@ def _check_signature(folder: Path, signed: str, signers: Path | None) -> Check |
 def _check_signer(file: Path, data: bytes, key: str, signers: Path | None) -> Check:
     """Check whose signature it is, which is one of the manifest."""
     if signers is None:
-        text = _("fits manifest.json. Whose key {key} is, --signers FILE would tell")
+        text = _("fits manifest.json. Whose key {key} is, {--signers:FILE} would tell")
         return Check(State.NOT_CHECKED, SIGNATURE, text.format(key=key))
     if not (who := signer_of(file, signers)):
         text = _("was made with a key that {file} does not have: {key}.", file=signers, key=key)

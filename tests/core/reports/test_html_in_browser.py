@@ -238,7 +238,7 @@ def test_the_keyboard_reaches_the_table_and_opens_the_details(a_run, look, tmp_p
 def test_the_pdf_is_a4_with_its_text_in_both_scripts(a_run, chromium, tmp_path, monkeypatch, lang):
     monkeypatch.setenv(CHROMIUM, chromium)
     reader = shutil.which("pdftotext")
-    settings = {"backup": "/srv/saved"}
+    settings = RunSettings(backup="/srv/saved")
     reported = a_run(
         ends_of(600), places=many(12, "茶语小铺{}".format), target="simulator", settings=settings
     )

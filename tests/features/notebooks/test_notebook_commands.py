@@ -61,7 +61,8 @@ def test_a_notebook_is_run_with_parameters_and_leaves_itself_and_a_page_without_
         "rows=12",
     )
     assert (result.code, result.out) == (0, "out/own.ipynb\nout/own.html\n"), result.err
-    assert [line.split(" · ")[1] for line in result.err.splitlines()] == ["Parameters", "Work", "Told"]
+    names = ["自己的 notebook", "Work", "Told"]  # the text before a cell, else its first line
+    assert [line.split(" · ")[1] for line in result.err.splitlines()] == names
     assert cli.calls == 30
     assert [output.data["text/plain"] for output in outputs(cli.folder / "out" / "own.ipynb")] == [
         "{'linked': 30}",
