@@ -74,6 +74,8 @@ class CauseEntry:
     """Names of the answers that prove it; `never`: no interface tells."""
     code: str
     """The code that stands for it where no row has one."""
+    remedy: str
+    """What can be done about it (`remedies.REMEDIES`)."""
     meaning: Text
     """Empty, like the other texts, where each code has its own."""
     action: Text
@@ -90,6 +92,7 @@ def all_causes() -> dict[str, CauseEntry]:
             who=line["who"],
             proof=tuple(line["proof"].split()),
             code=line["code"],
+            remedy=line["remedy"],
             **{name: _text(line, name) for name in ("meaning", "action", "message")},
         )
         for line in catalogue_lines("causes.csv")

@@ -167,8 +167,8 @@ class DiagnosisHooks(Hooks):
     missing = _("Diagnoses are not installed.")
     why: Callable[[Run, bool], Any]
     why_code: Callable[[Run, str, Settings], Sequence[Any]]
-    kept: Callable[[Mapping[str, Any]], Sequence[WechatVerdict]]
-    """Returns what WeChat has answered, from a run's `answers`."""
+    kept: Callable[[LedgerReader, RunRecord], Sequence[WechatVerdict]]
+    """Returns what WeChat has answered, from what a run keeps."""
     presumed: Callable[[str, str, str, str], WechatVerdict]
     """Takes code, appid, merchant and environment."""
     warn_of_few_calls: Callable[[SendScope, Settings, Console], None]

@@ -120,6 +120,7 @@ schedulers = _matching(
 header = _matching(
     r"[0-9A-Za-z!#$%&'*+.^_`|~-]+", _("is not the name of a header; one looks like Authorization")
 )
+redirect_uri = _matching(r"(https://\S+)?", _("must be an https URL"))
 report_url = _matching(
     r"(https?://[^\s/]+/\S*\{run\}\S*)?", _("must look like https://reports.example.com/{{run}}/")
 )

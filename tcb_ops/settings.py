@@ -117,6 +117,8 @@ class TokenSettings(Section):
     auth_header: Annotated[str, rules.header] = "Authorization"
     component_appid: str = ""
     """The third-party platform's own appid, whose token is the component token."""
+    redirect_uri: Annotated[str, rules.redirect_uri] = ""
+    """The page of the platform to which WeChat leads after an authorization; `fix` makes authorization links with it."""
     sole_owner: bool = False
     """Confirms that no other program refreshes these merchants' tokens."""
     secret: Annotated[str, rules.secret_place] = field(default="", repr=False)

@@ -317,6 +317,7 @@ def open_session(folder: Path, lang: str) -> Iterator[Session]:
         "LANG": "zh_CN.UTF-8" if lang == "zh" else "C.UTF-8",
         "LC_COLLATE": "C",  # ls sorts alike whether or not the locale above is installed
         "COLUMNS": "100",
+        "LOGNAME": ME.partition("@")[0],
         "TCB_OPS_CHROMIUM": "",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from copy import copy
-from dataclasses import replace
+from dataclasses import astuple, replace
 from functools import partial
 from itertools import islice
 from operator import attrgetter
@@ -27,7 +27,9 @@ from tcb_ops.ledger.files import FORGET, note_what_else, replay, says_more
 from tcb_ops.ledger.locks import hold
 from tcb_ops.ledger.reader import SUMS, LedgerReader
 from tcb_ops.ledger.records import (
+    ASKED_COLUMNS,
     WRITE_END,
+    Asked,
     Closing,
     EnvRecord,
     NewRun,
@@ -233,6 +235,16 @@ class Ledger(LedgerReader):
             now = self.run(run.id)
             kept = encoded_settings(now.settings, {**now.answers, **answers})
             _set(connection, run.number, settings=kept)
+
+    def note_asked(self, asked: Asked) -> None:
+        """Record what a merchant was asked for, instead of an earlier time for the same cause."""
+        values = astuple(asked)
+        changed = ", ".join(f"{name} = EXCLUDED.{name}" for name in ASKED_COLUMNS)
+        statement = f"""
+            INSERT INTO asked ({", ".join(ASKED_COLUMNS)}) VALUES ({", ".join("?" * len(values))})
+            ON CONFLICT (target, appid, cause) DO UPDATE SET {changed}"""
+        with self.writing() as connection:
+            connection.execute(statement, values)
 
     def rebuild_files(self) -> None:
         """Make the table of stored files again from the rows of all runs, in the order in which they ended.

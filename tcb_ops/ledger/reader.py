@@ -23,8 +23,10 @@ from tcb_ops.ledger.connections import BATCH
 from tcb_ops.ledger.database import damaged
 from tcb_ops.ledger.histories import FileReader, family_of
 from tcb_ops.ledger.records import (
+    ASKED_COLUMNS,
     OUTCOMES,
     PENDING_COLUMNS,
+    Asked,
     EnvRecord,
     RowFilter,
     RowRecord,
@@ -92,6 +94,13 @@ class LedgerReader(FileReader):
             hint = _("The newest run is {id} ({kind}): give its id.")
         about = {"id": newest[0].id, "kind": newest[0].kind.label, "target": newest[0].target}
         return RunNotFoundError(message, hint.format(**about))
+
+    def asked(self, target: str) -> dict[tuple[str, str], Asked]:
+        """Return what merchants of a target were asked for and have not done, by appid and cause."""
+        query = (
+            f"SELECT {', '.join(ASKED_COLUMNS)} FROM asked WHERE target = ? AND NOT done ORDER BY at, appid"
+        )
+        return {(line[1], line[2]): Asked(*line) for line in self.fetch(query, (target,))}
 
     def runs(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter, namedtuple
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from operator import attrgetter
 from typing import Any, TypedDict
 
@@ -13,11 +13,46 @@ import msgspec
 
 from tcb_ops.details import Detail, as_detail, read_detail, stored
 from tcb_ops.hooks import features
+from tcb_ops.i18n import Text, _
 from tcb_ops.kinds import Kind, kind_named
 from tcb_ops.model import SIMULATOR, Outcome, Owner, Reason, Row, RowEnd, RunSettings, Selection
 
 _ANSWERS = "why"
 """The name of `RunRecord.answers` among the settings in the ledger."""
+MESSAGE, LETTER = "message", "letter"
+"""How a merchant was asked: `Asked.how`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a merchant was asked for, when and by whom."""
+
+    target: str
+    appid: str
+    cause: str
+    """Its name in causes.csv."""
+    merchant: str
+    run: str
+    """The id of the run whose rows wait for it."""
+    operator: str
+    how: str
+    """`message`, which WeChat sent, or `letter`, which the operator sent."""
+    at: str
+    """ISO 8601 with offset."""
+    done: bool = False
+
+    @property
+    def text(self) -> Text:
+        """When and by whom, in place of advice to ask."""
+        text = _("Asked on {day} by {operator} (a text with what to do). Not confirmed yet.")
+        if self.how == MESSAGE:
+            text = _(
+                "Asked on {day} by {operator} (a message from WeChat, at most one in 24 hours). Not confirmed yet."
+            )
+        return text.format(day=self.at[:16].replace("T", " "), operator=self.operator)
+
+
+ASKED_COLUMNS = tuple(column.name for column in fields(Asked))
 
 
 @dataclass(frozen=True, slots=True)

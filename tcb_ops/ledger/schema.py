@@ -8,7 +8,7 @@ from typing import Any
 
 from tcb_ops.model import Outcome
 
-VERSION = 17
+VERSION = 18
 """The schema's version: a ledger of any other one is refused."""
 VERSION_TABLE = "tcb_ops"
 RUN_TABLES = ("rows", "sums", "envs", "exports", "partitions", "cluster_sessions")
@@ -149,6 +149,21 @@ CREATE TABLE sums (
     message TEXT NOT NULL
 );
 CREATE INDEX sums_by_run ON sums (run);
+
+-- What merchants were asked for: the last time for each cause. `how`: `message` by WeChat, `letter` by the operator.
+-- `at`: ISO 8601 with offset. `done`: whether they have done it. `run`: the id of the run whose rows wait for it.
+CREATE TABLE asked (
+    target TEXT NOT NULL,
+    appid TEXT NOT NULL,
+    cause TEXT NOT NULL,
+    merchant {text},
+    run {text},
+    operator {text},
+    how {text},
+    at {text},
+    done BOOLEAN NOT NULL,
+    PRIMARY KEY (target, appid, cause)
+) {keyed};
 
 -- SHA-256 of the manifest.json of every report of a run, by which `verify` recognises genuine reports.
 CREATE TABLE exports (

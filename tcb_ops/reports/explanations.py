@@ -190,7 +190,7 @@ def kept_verdicts(reader: LedgerReader, run: RunRecord) -> list[WechatVerdict]:
     Each has `code`, `who_acts`, `meaning`, `action`, `message`, `lines()`, and `at`, when it was asked.
     """
     diagnosis = hooks(DiagnosisHooks)
-    verdicts = diagnosis.kept(run.answers) if diagnosis is not None else []
+    verdicts = diagnosis.kept(reader.ledger, run) if diagnosis is not None else []
     last = answered_at(reader.ledger, run) if verdicts else {}
     return [verdict for verdict in verdicts if verdict.at >= last.get(verdict.code, 0.0)]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import tzinfo
 from typing import Any, ClassVar, Protocol
 
-from tcb_ops.i18n import Lang, Text, _, as_list
+from tcb_ops.i18n import CommandText, Lang, Text, _, as_list
 from tcb_ops.reports.summary import Cause
 
 
@@ -42,6 +42,8 @@ class FindingSection:
     """Their causes, if the operator has to act on them."""
     action: Text | None = None
     """What to do about all of them."""
+    command: CommandText | None = None
+    """That does it."""
 
     @property
     def count(self) -> int:

@@ -52,6 +52,9 @@ FEATURE = Feature(
             "tcb_ops.features.health.why_command:why": N_(
                 "Ask WeChat why rows did not succeed, and say who must act."
             ),
+            "tcb_ops.features.health.fix_command:fix": N_(
+                "Do what can be done about the causes of a run, and run its rows again."
+            ),
             "tcb_ops.features.health.why_command:explain": N_("Explain what a code means and what to do."),
             "tcb_ops.features.health.call_command:call": N_(
                 "Call an interface of the platform with a merchant's token."

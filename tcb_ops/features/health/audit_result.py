@@ -15,16 +15,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tcb_ops.catalogue import ERRCODE, all_reasons
+from tcb_ops.engine.next_commands import quoted, retry
+from tcb_ops.engine.plan import rows_to_retry
 from tcb_ops.engine.stop_errors import stop_text
+from tcb_ops.errors import RunNotFoundError
 from tcb_ops.features.health import HEALTHY, UNHEALTHY, AuditCode
 from tcb_ops.features.health.audit_calls import PERMISSIONS, QUOTA
 from tcb_ops.features.health.settings import kept_by_audit
+from tcb_ops.features.health.verdicts import presumed
 from tcb_ops.formatting import shown
 from tcb_ops.frames import Lines, Tabular
-from tcb_ops.i18n import Lang, Text, _
+from tcb_ops.i18n import CommandText, Lang, Text, _
 from tcb_ops.kinds import environment_count
 from tcb_ops.ledger.reader import LedgerReader
-from tcb_ops.ledger.records import RunRecord
+from tcb_ops.ledger.records import Asked, RunRecord
 from tcb_ops.lists.table import APPID_NAMES, ENV_NAMES, Columns, Line, named_columns, read_lines
 from tcb_ops.model import Outcome, Problem
 from tcb_ops.reports.findings import FindingLine, FindingSection
@@ -131,6 +135,8 @@ class Finding:
     """Whether the previous audit did not have its cause, or silenced it."""
     known: KnownFailure | None = None
     """The line of known.csv that silences it."""
+    asked: Asked | None = None
+    """What the merchant was asked for, and has not done."""
 
     @property
     def line(self) -> FindingLine:
@@ -139,6 +145,8 @@ class Finding:
         remark = _("was {before}", before=self.before) if self.before not in {"", cause.code} else None
         if known is not None:
             remark = _("until {day}", day=known.until)
+        elif self.asked is not None:
+            remark = _("asked on {day} by {operator}", day=self.asked.at[:10], operator=self.asked.operator)
         return FindingLine(cause.merchant, cause.env, cause.code, remark, known.note if known else "")
 
     def to_json(self, lang: Lang) -> dict[str, Any]:
@@ -147,7 +155,7 @@ class Finding:
         finding = {name: getattr(cause, name) for name in ("appid", "merchant", "env")} | {
             "cause": cause.code,
             "meaning": cause.meaning.of(lang),
-            "action": cause.action.of(lang),
+            "action": (self.asked.text if self.asked else cause.action).of(lang),
             "before": self.before or None,
             "new": self.is_new,
         }
@@ -179,6 +187,8 @@ class AuditResult(Tabular):
     """Those of the healthy environment with the fewest calls left; None if no limit is known."""
     first_of_month: bool = True
     """Whether no audit of the same month is before it: then a lasting note is made again."""
+    ready: tuple[tuple[Asked, CommandText], ...] = ()
+    """Merchants that were asked and are healthy now, while rows wait for it; with the command that runs the rows."""
     damage: Text | None = None
     """Why an earlier audit could not be read; None if it could."""
 
@@ -241,6 +251,10 @@ class AuditResult(Tabular):
                 for name in ("new", "still", "unknown", "silenced")
             },
             "recovered": [{name: getattr(line, name) for name in about} for line in self.recovered],
+            "ready": [
+                {name: getattr(asked, name) for name in ("appid", "merchant", "run", "at", "operator")}
+                for asked, _again in self.ready
+            ],
             "fewest_link_calls": self.fewest_link_calls,
             "not_checked": dict(self.not_checked),
         }
@@ -268,7 +282,20 @@ class AuditResult(Tabular):
             FindingLine(line.merchant, line.env, "", _("was {before}", before=line.before))
             for line in self.recovered
         ]
+        ready: dict[CommandText, list[FindingLine]] = {}
+        for asked, again in self.ready:
+            line = FindingLine(asked.merchant or asked.appid, "", None, appid=asked.appid)
+            ready.setdefault(again, []).append(line)
         sections = [
+            *(
+                FindingSection(
+                    _("Asked and ready"),
+                    lines,
+                    action=_("They were asked, and have done it. Run their rows again:"),
+                    command=again,
+                )
+                for again, lines in ready.items()
+            ),
             _section(_("Newly broken"), self.new),
             FindingSection(_("Recovered"), recovered),
             _section(_("Unknown"), [finding for finding in self.unknown if finding.is_new]),
@@ -322,6 +349,7 @@ def audit_result(
     was_broken = {
         (line.env, line.appid): line.before for line in lines if line.after and line.change != "newly_broken"
     }
+    asked = reader.ledger.asked(run.target)
     findings: defaultdict[str, list[Finding]] = defaultdict(list)
     for cause in summary.causes:
         if not {UNHEALTHY, Outcome.UNKNOWN} & cause.outcomes.keys():
@@ -331,7 +359,8 @@ def audit_result(
         was_silenced = previous is not None and before and _silencer(previous, cause, before, settings)
         is_new = before != cause.code or bool(was_silenced)
         state = "unknown" if UNHEALTHY not in cause.outcomes else "new" if is_new else "still"
-        finding = Finding(cause, before, is_new=is_new, known=known)
+        waits = asked.get((cause.appid, presumed(cause.code)))
+        finding = Finding(cause, before, is_new=is_new, known=known, asked=waits)
         findings["silenced" if known is not None else state].append(finding)
     not_checked, fewest = _healthy_details(reader, run)
     return AuditResult(
@@ -343,9 +372,27 @@ def audit_result(
         recovered=tuple(line for line in lines if line.change == "fixed"),
         not_checked=not_checked,
         fewest_link_calls=fewest,
+        ready=tuple(_ready(reader, run, asked.values(), settings)),
         first_of_month=previous is None or _month(previous, settings) != _month(run, settings),
         damage=damage,
     )
+
+
+def _ready(
+    reader: LedgerReader, audit: RunRecord, asked: Iterable[Asked], settings: Settings
+) -> Iterator[tuple[Asked, CommandText]]:
+    """Yield what healthy merchants were asked for whose rows did not succeed, with the command that runs the rows again."""
+    tallies = reader.tallies(audit)
+    broken = {tally.appid for tally in tallies if tally.outcome is not HEALTHY}
+    for each in asked:
+        if each.appid not in {tally.appid for tally in tallies} - broken:
+            continue
+        try:
+            run = reader.ledger.run(each.run)
+        except RunNotFoundError:  # pruned
+            continue
+        if any(record.row.appid == each.appid for record in rows_to_retry(reader.ledger, run)):
+            yield each, quoted(retry(settings, run))
 
 
 def _month(audit: RunRecord, settings: Settings) -> tuple[int, int]:

@@ -116,6 +116,8 @@ def audit_message(result: AuditResult, report: str, manifest_sha256: str, lang: 
         head.append(result.summary().of(lang))
         for section in result.news():
             rows.append(f"{section.title.of(lang)} · {len(section.lines):,}")
+            rows += [section.action.of(lang)] if section.action is not None else []
+            rows += [section.command] if section.command is not None else []
             rows += [entry_line(line, lang) for line in section.lines]
     head.append(next(iter(result.notes())).of(lang))
     tail = [_("Report: {report}", report=report).of(lang)] if report else []

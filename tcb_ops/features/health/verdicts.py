@@ -18,6 +18,8 @@ from tcb_ops.features.health.interfaces import AuthorizerInfo, Quota, ReceivedRe
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Bilingual, Lang, Text, _, as_clauses, as_list, ngettext
 from tcb_ops.kinds import row_count
+from tcb_ops.ledger.reader import LedgerReader
+from tcb_ops.ledger.records import Asked, RunRecord
 from tcb_ops.model import Merchant, Owner, Reason
 from tcb_ops.secrets import redact
 
@@ -248,6 +250,15 @@ class Verdict:
     errmsg: str = ""
     at: float = 0.0
     """When WeChat was asked, in Unix seconds; of what a ledger keeps."""
+    asked: Asked | None = None
+    """What the merchant was asked for already."""
+
+    def reminded(self, asked: Mapping[tuple[str, str], Asked]) -> Verdict:
+        """Return the verdict without advice to ask a merchant that was asked; `asked`: by appid and cause."""
+        earlier = asked.get((self.merchant.appid, self.cause))
+        if earlier is None:
+            return self
+        return replace(self, asked=earlier, action=earlier.text, message=None)
 
     @property
     def proven(self) -> bool:
@@ -286,6 +297,9 @@ class Verdict:
             "evidence": [line.of(lang) for line in self.evidence],
             "not_asked": [line.of(lang) for line in self.not_asked],
             "message": self.message.of(lang) if self.message else None,
+            "asked": {"at": self.asked.at, "operator": self.asked.operator, "how": self.asked.how}
+            if self.asked
+            else None,
         }
 
 
@@ -304,17 +318,19 @@ def verdict_of(facts: Facts) -> Verdict | None:
 
 
 def grouped(members: Iterable[tuple[Verdict, Member]]) -> list[tuple[Verdict, list[Member]]]:
-    """Group by code and cause, the largest group first; its first verdict stands for it."""
-    groups: dict[tuple[str, str], tuple[Verdict, list[Member]]] = {}
+    """Group by code and cause, and by what merchants were asked, the largest group first; its first verdict stands for it."""
+    groups: dict[tuple[str, str, str], tuple[Verdict, list[Member]]] = {}
     for verdict, member in members:
-        groups.setdefault((verdict.code, verdict.cause), (verdict, []))[1].append(member)
+        key = (verdict.code, verdict.cause, verdict.asked.text.en if verdict.asked else "")
+        groups.setdefault(key, (verdict, []))[1].append(member)
     return sorted(groups.values(), key=lambda group: -len(group[1]))
 
 
-def kept_verdicts(answers: Mapping[str, Any]) -> list[Verdict]:
-    """Return the verdicts among a run's `answers`, without those of causes that are not known here."""
-    lines = answers.get("verdicts", ())
-    return [_read_verdict(line) for line in lines if line["cause"] in all_causes()]
+def kept_verdicts(reader: LedgerReader, run: RunRecord) -> list[Verdict]:
+    """Return the verdicts that a ledger keeps about a run, without those of causes that are not known here."""
+    lines = run.answers.get("verdicts", ())
+    asked = reader.asked(run.target) if lines else {}
+    return [_read_verdict(line).reminded(asked) for line in lines if line["cause"] in all_causes()]
 
 
 def _read_verdict(line: Mapping[str, Any]) -> Verdict:

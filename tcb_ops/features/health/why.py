@@ -24,7 +24,14 @@ from tcb_ops.model import Merchant, Outcome, Owner, Reason
 from tcb_ops.reports.explanations import answered_at, why_of
 from tcb_ops.run import Run
 from tcb_ops.settings import Settings, default_lang
-from tcb_ops.start import TargetOptions, find_run, ledger_with_runs, opened_target, settings_for
+from tcb_ops.start import (
+    TargetOptions,
+    existing_ledger,
+    find_run,
+    ledger_with_runs,
+    opened_target,
+    settings_for,
+)
 
 QUOTA_SECONDS = 300
 """For which the answer about a merchant's quota is not asked for again."""
@@ -247,13 +254,9 @@ def diagnose(
     run: Run | None, samples: Sequence[Sample], merchants: Sequence[Merchant], settings: Settings, now: float
 ) -> Diagnoses:
     """Ask an opened target about the samples and judge its answers; what was found of a run is kept in its ledger."""
-    questions = [sample.facts for sample in samples]
-    answered = result_of(submit_coroutine(ask_about(questions, merchants, settings, now=now)))
-    judged = zip(samples, map(verdict_of, answered), answered, strict=True)
-    diagnoses, asked_at = Diagnoses(), time.time()
-    for verdict, members in grouped(
-        (verdict, replace(sample, facts=facts)) for sample, verdict, facts in judged if verdict is not None
-    ):
+    judged, asked_at = judge(samples, merchants, settings, now), time.time()
+    diagnoses = Diagnoses()
+    for verdict, members in grouped((each.verdict, each) for each in judged):
         names = dict.fromkeys(name for sample in members for name in sample.names)
         rows = sum(sample.rows for sample in members)
         diagnoses.append(
@@ -261,8 +264,22 @@ def diagnose(
         )
     diagnoses.sort(key=lambda each: (-each.rows, each.verdict.code))
     if run is not None:
-        _keep(run, diagnoses, answered, settings, now)
+        _keep(run, diagnoses, [each.facts for each in judged], settings, now)
     return diagnoses
+
+
+def judge(
+    samples: Sequence[Sample], merchants: Sequence[Merchant], settings: Settings, now: float
+) -> list[Diagnosis]:
+    """Ask an opened target about the samples; return what each suffers from. Where nothing is wrong, there is none."""
+    questions = [sample.facts for sample in samples]
+    answered = result_of(submit_coroutine(ask_about(questions, merchants, settings, now=now)))
+    asked = existing.asked(settings.run_target) if (existing := existing_ledger(settings)) else {}
+    return [
+        Diagnosis(facts, sample.names, sample.rows, verdict=verdict.reminded(asked))
+        for sample, facts in zip(samples, answered, strict=True)
+        if (verdict := verdict_of(facts)) is not None
+    ]
 
 
 # --- what the ledger keeps ---------------------------------------------------------------------------------------

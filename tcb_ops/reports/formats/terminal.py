@@ -131,6 +131,8 @@ def render_sections(
         yield Styled(f"{section.title.of(lang)} · {section.count:,}", style="bold")
         if section.action is not None:
             yield Wrapped(f"→\u00a0{sanitize(section.action.of(lang))}")
+        if section.command is not None:  # for copying: not broken
+            yield section.command
         if section.causes:
             yield render_errcodes(by_code(section.causes), lang, rest, indent=2)
         else:

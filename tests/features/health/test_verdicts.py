@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -106,7 +107,8 @@ TABLE = [
 
 
 def read(line):
-    return kept_verdicts({"verdicts": [line]})
+    ledger = SimpleNamespace(asked=lambda _target: {})
+    return kept_verdicts(ledger, SimpleNamespace(answers={"verdicts": [line]}, target=""))
 
 
 @pytest.mark.parametrize(("rows", "environments", "quota", "info", "others", "cause"), TABLE)

@@ -1,0 +1,293 @@
+"""Carrying out remedies: the calls about a cause of a run, what merchants are asked for, and the rows that can run again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from tcb_ops.errors import RefusedError, TcbOpsError, TransportError
+from tcb_ops.features.health.remedies import (
+    CREATE_ENV,
+    LOOK,
+    OPEN_CLOUD,
+    PREAUTH_CODE,
+    Choice,
+    Remedy,
+    RemedyState,
+    RemedyStep,
+    decide,
+    remedy_of,
+)
+from tcb_ops.features.health.verdicts import NORMAL, verdict_of
+from tcb_ops.features.health.why import Diagnosis, judge, subject_of
+from tcb_ops.i18n import NOTHING, Lang, Text, _, as_list
+from tcb_ops.interface_calls import call
+from tcb_ops.ledger.locks import operator_name
+from tcb_ops.ledger.records import LETTER, MESSAGE, Asked
+from tcb_ops.lists.merchants import Merchants, read_merchants
+from tcb_ops.lists.table import LIST_COLUMNS
+from tcb_ops.model import Merchant, Owner, Secret
+from tcb_ops.run import Run
+from tcb_ops.settings import Settings
+from tcb_ops.start import ledger_with_runs
+
+SHORT = 60.0
+"""Seconds that are waited for an environment to become NORMAL."""
+POLL = 2.0
+SYSTEM_BUSY, NO_TOKEN, ASKED_TODAY = -1, 40001, -601026
+"""The errcodes that stand for no usable answer and for no token; and that of a message that was sent today already."""
+LINK = "https://mp.weixin.qq.com/safe/bindcomponent?action=bindcomponent&no_scan=1&auth_type=2&{query}#wechat_redirect"
+"""The authorization link that is opened in WeChat (Authorization_Process_Technical_Description)."""
+
+
+@dataclass(slots=True)
+class Treatment:
+    """What is done about a cause at one merchant."""
+
+    diagnosis: Diagnosis
+    env: str
+    """Where its rows belong: another environment than theirs once one was chosen or created."""
+    state: RemedyState | None = None
+    """None: nothing was done yet."""
+    said: Text = NOTHING
+    """What WeChat answered, or what is left to do."""
+    errcode: int = 0
+    """Of the last call."""
+    link: Secret | None = None
+    """By which the merchant authorizes the platform; it lasts ten minutes."""
+
+    @property
+    def remedy(self) -> Remedy:
+        """What can be done."""
+        return remedy_of(self.diagnosis.verdict.cause, self.diagnosis.facts.listed)
+
+    @property
+    def merchant(self) -> Merchant:
+        """Whose rows they are."""
+        return self.diagnosis.facts.merchant
+
+    @property
+    def moved(self) -> bool:
+        """Whether the rows belong into another environment, so that they are corrected and not retried."""
+        return self.env != self.merchant.env
+
+    def as_dict(self, lang: Lang) -> dict[str, Any]:
+        """Return the object for `--json`."""
+        return self.diagnosis.as_dict(lang) | {
+            "remedy": self.remedy.text.of(lang) or None,
+            "interfaces": [step.interface for step in self.remedy.steps],
+            "state": str(self.state) if self.state else None,
+            "said": self.said.of(lang) or None,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decisions:
+    """What a person decides. Without a person: nothing that costs, and nothing that only a person knows."""
+
+    agrees: Callable[[Treatment, RemedyStep], bool] = lambda _treatment, step: not step.costs
+    """Whether a step is taken that changes something."""
+    env: Callable[[Treatment, Sequence[str]], str] = lambda _treatment, _envs: ""
+    """Which environment is meant; empty: none of them."""
+    sent: Callable[[Treatment, Text], bool] = lambda _treatment, _text: False
+    """Whether a text was sent to the merchant, with the treatment's link if there is one."""
+    waits: Callable[[Treatment], None] = lambda _treatment: None
+    """Told that an environment is waited for."""
+
+
+def treatments(
+    run: Run, settings: Settings, only: Sequence[Merchant] | None = None
+) -> tuple[Run, list[Treatment]]:
+    """Ask an opened target why rows of a run did not succeed, every merchant of each cause.
+
+    Return the run with its retries and corrections, and what can be done about each. `only`: of these merchants.
+    """
+    now = time.time()
+    whole, samples, merchants = subject_of(run, settings, now, every=True, only=only)
+    judged = judge(samples, merchants, settings, now)
+    judged.sort(key=lambda each: (each.verdict.code, -each.rows))
+    return whole or run, [Treatment(each, each.facts.merchant.env) for each in judged]
+
+
+def treat(treatment: Treatment, run: Run, settings: Settings, decisions: Decisions) -> None:
+    """Carry out the remedy at a merchant, as far as it can be, and keep in the ledger what the merchant was asked for."""
+    remedy, own = treatment.remedy, treatment.merchant.owner is Owner.PLATFORM
+    if not remedy.retries or (own and CREATE_ENV in remedy.steps):
+        treatment.state = RemedyState.SKIPPED
+        return
+    treatment.state = RemedyState.DONE
+    for step in remedy.steps:
+        _take(step, treatment, settings, decisions)
+        if treatment.state is not RemedyState.DONE:
+            break
+    if CREATE_ENV in remedy.steps and treatment.state is RemedyState.DONE:
+        _await_normal(treatment, settings, decisions)
+    if remedy.choice is Choice.ENV:
+        _choose(treatment, settings, decisions)
+    if remedy.choice is Choice.LETTER or treatment.state is RemedyState.WAITING:
+        _ask_merchant(treatment, run, settings, decisions)
+    elif treatment.state is RemedyState.DONE:
+        _note_done(treatment, settings)
+
+
+def _take(step: RemedyStep, treatment: Treatment, settings: Settings, decisions: Decisions) -> None:
+    """Take a step and set the treatment's state by its answer."""
+    merchant, tokens = treatment.merchant, settings.tokens
+    if step is CREATE_ENV and (envs := _environments(merchant, settings)):
+        treatment.env = merchant.env if merchant.env in envs else decisions.env(treatment, list(envs))
+        treatment.state = RemedyState.DONE if treatment.env else RemedyState.SKIPPED
+        return
+    if step is PREAUTH_CODE and not (tokens.component_appid and tokens.redirect_uri):
+        return
+    if step.changes and not decisions.agrees(treatment, step):
+        treatment.state, treatment.said = RemedyState.SKIPPED, step.does
+        return
+    treatment.errcode, answer = _made(step, treatment, settings)
+    treatment.state = decide(step, treatment.errcode, _statuses(answer).get(merchant.env, ""))
+    treatment.env = str(answer.get("envid") or treatment.env)
+    if step is OPEN_CLOUD and treatment.state is RemedyState.DONE:
+        _note_done(treatment, settings)
+    if isinstance(code := answer.get("pre_auth_code"), Secret):
+        about = {"component_appid": tokens.component_appid, "pre_auth_code": code.reveal()}
+        about |= {"redirect_uri": tokens.redirect_uri, "biz_appid": merchant.appid}
+        treatment.link = Secret(LINK.format(query=urlencode(about)))
+
+
+def _made(step: RemedyStep, treatment: Treatment, settings: Settings) -> tuple[int, dict[str, Any]]:
+    """Make the call of a step; return the errcode, or 0 and the answer. What is wrong is said by the treatment."""
+    merchant = treatment.merchant
+    own = merchant.owner is Owner.PLATFORM
+    component = step.as_component or own
+    appid = settings.tokens.component_appid if component else merchant.appid
+    alias = merchant.env.rpartition("-")[0] or merchant.env
+    body = {name: value.format(appid=appid, alias=alias) for name, value in step.body.items()}
+    interface = "componenttcb/describeenvs" if own and step is LOOK else step.interface
+    try:
+        return 0, call(
+            None if component else appid, interface, body, as_component=component, settings=settings
+        )
+    except RefusedError as error:
+        treatment.said = error.text
+        return error.errcode, {}
+    except TransportError as error:
+        treatment.said = error.text
+        return SYSTEM_BUSY, {}
+    except TcbOpsError as error:
+        treatment.said = error.text
+        return NO_TOKEN, {}
+
+
+def _note_done(treatment: Treatment, settings: Settings) -> None:
+    """Note in the ledger that the merchant has done what it was asked for."""
+    ledger = ledger_with_runs(settings)
+    for (appid, _cause), asked in ledger.asked(settings.run_target).items():
+        if appid == treatment.merchant.appid:
+            ledger.note_asked(replace(asked, done=True))
+
+
+def _statuses(answer: Mapping[str, Any]) -> dict[str, str]:
+    listed = answer.get("info_list")
+    entries = listed if isinstance(listed, list) else []
+    return {str(each.get("env")): str(each.get("status")) for each in entries if isinstance(each, dict)}
+
+
+def _environments(merchant: Merchant, settings: Settings) -> dict[str, str]:
+    """Return the environments that WeChat lists now, with their status; none where it does not answer."""
+    try:
+        return _statuses(call(merchant.appid, LOOK.interface, settings=settings))
+    except TcbOpsError:
+        return {}
+
+
+def _await_normal(treatment: Treatment, settings: Settings, decisions: Decisions) -> None:
+    """Wait a short time until the environment is NORMAL."""
+    until = time.monotonic() + SHORT
+    decisions.waits(treatment)
+    while (status := _environments(treatment.merchant, settings).get(treatment.env, "")) != NORMAL:
+        if time.monotonic() > until:
+            text = _("{env} is {status}: it is ready about ten minutes after it was created.")
+            treatment.state = RemedyState.LATER
+            treatment.said = text.format(env=treatment.env, status=status or "–")
+            return
+        time.sleep(POLL)
+    _check_listed(treatment, settings)
+
+
+def _choose(treatment: Treatment, settings: Settings, decisions: Decisions) -> None:
+    listed = treatment.diagnosis.facts.listed or {}
+    normal = [env for env, status in listed.items() if status == NORMAL and env != treatment.merchant.env]
+    chosen = decisions.env(treatment, normal) if normal else ""
+    if not chosen:
+        treatment.state = RemedyState.SKIPPED
+        treatment.said = _("WeChat lists {envs}.", envs=as_list(normal or ["–"], 5))
+        return
+    treatment.env = chosen
+    _check_listed(treatment, settings)
+
+
+def _check_listed(treatment: Treatment, settings: Settings) -> None:
+    """Leave the rows alone where the merchants file lacks the environment that they belong into."""
+    merchant = treatment.merchant
+    in_file = {(line.appid, line.env) for line in read_merchants(settings.merchants)}
+    if treatment.moved and (merchant.appid, treatment.env) not in in_file:
+        text = _("{file} has no line of {appid} with {env}. Add it, or let `tcb-ops merchants sync` add it.")
+        treatment.state = RemedyState.SKIPPED
+        treatment.said = text.format(file=settings.merchants, appid=merchant.appid, env=treatment.env)
+
+
+def _ask_merchant(treatment: Treatment, run: Run, settings: Settings, decisions: Decisions) -> None:
+    """Keep that WeChat sent its message to the merchant, or the operator the text; without either, it is left to a person."""
+    facts, earlier = treatment.diagnosis.facts, treatment.diagnosis.verdict.asked
+    by_wechat = OPEN_CLOUD in treatment.remedy.steps
+    fresh = verdict_of(facts)
+    letter = fresh.message if fresh is not None else None
+    sent = by_wechat or (letter is not None and decisions.sent(treatment, letter))
+    asked = earlier
+    if sent and not (earlier is not None and treatment.errcode == ASKED_TODAY):
+        merchant, cause = treatment.merchant, treatment.diagnosis.verdict.cause
+        at, how = datetime.now(settings.zone).isoformat(timespec="seconds"), MESSAGE if by_wechat else LETTER
+        asked = Asked(
+            settings.run_target, merchant.appid, cause, merchant.name, run.id, operator_name(), how, at
+        )
+        ledger_with_runs(settings).note_asked(asked)
+    treatment.state = RemedyState.SKIPPED if asked is None else RemedyState.WAITING
+    treatment.said = treatment.said if asked is None else asked.text
+
+
+# --- the rows that can run again --------------------------------------------------------------------------------
+
+
+def ready_merchants(done: Iterable[Treatment], settings: Settings) -> tuple[Merchants, set[str]]:
+    """Return the merchants whose rows can be retried, as the merchants file has them, and the codes of these rows."""
+    retried = [each for each in done if not each.moved]
+    whole = read_merchants(settings.merchants)
+    appids = {each.merchant.appid for each in retried}
+    ready = [line for line in whole if line.appid in appids]
+    return Merchants(ready, whole.source, whole), {each.diagnosis.facts.code for each in retried}
+
+
+def write_corrected(run: Run, done: Iterable[Treatment], settings: Settings) -> Path:
+    """Write the rows that belong into another environment, with that one, as a list that corrects the run."""
+    headers, columns = run.record.headers, columns_given(run)
+    position = replace(LIST_COLUMNS, given=columns).find(headers, 0)[0].get("env")
+    header = "env" if position is None else headers[position]
+    rows, kept = run.failed(), None
+    for each in done:
+        own = (rows["tcb_appid"] == each.merchant.appid) & (rows["tcb_env"] == each.merchant.env)
+        rows.loc[own, header] = each.env
+        kept = own if kept is None else kept | own
+    file = Path(settings.reports) / f"{run.id}-fixed.csv"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    rows[kept].to_csv(file, index=False, encoding="utf-8-sig")
+    return file
+
+
+def columns_given(run: Run) -> dict[str, str]:
+    """Return the columns that the run was told of with --column."""
+    words = run.record.selection.words("column")[1::2]
+    return {name: header for name, _equals, header in (word.partition("=") for word in words)}

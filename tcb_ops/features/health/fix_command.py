@@ -1,0 +1,215 @@
+"""The command that carries out what can be done about the causes of a run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tcb_ops.cli import Command, options
+from tcb_ops.errors import UsageError
+from tcb_ops.formatting import sanitize
+from tcb_ops.i18n import Text, _
+from tcb_ops.kinds import row_count
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from tcb_ops.cli.steps import RunCommand
+    from tcb_ops.features.health.fix import Decisions, Treatment
+    from tcb_ops.features.health.remedies import RemedyStep
+    from tcb_ops.i18n import Lang
+    from tcb_ops.run import Run, RunHandle
+
+
+@click.command(cls=Command, usual="yes target where json")
+@click.argument("run", default="latest")
+@options.options_of(
+    options.RunOptions, "yes", yes="Do not ask: do what costs nothing, and leave the rest to a person."
+)
+@options.kind_option
+@options.limit_options
+@options.common_options
+def fix(command: RunCommand, run: str, kind: str | None) -> int:
+    """Do what can be done about the causes of a run, and run its rows again.
+
+    It asks WeChat why rows did not succeed, shows what can be done about each cause, asks, makes the calls, and runs the rows
+    again whose cause has gone. The ledger keeps what merchants were asked for.
+
+    Exit codes: 0 every row has succeeded · 1 some have not · 2 nothing was done.
+    """
+    from tcb_ops.features.health.fix import Decisions, treat, treatments
+    from tcb_ops.ledger.locks import hold
+    from tcb_ops.reports.explanations import named
+    from tcb_ops.start import find_run, ledger_with_runs
+
+    console, common, yes = command.console, command.common, command.which.yes
+    asks, print_one = sys.stdin.isatty() and not yes, _nothing if common.json else console.print
+    parent = find_run(run, command.settings, kind=kind)
+    with command.opened():
+        settings = command.settings
+        console.release()
+        with console.waiting(_("asking the platform")):
+            whole, listed = treatments(parent.with_settings(settings), settings, common.matching(settings))
+        about = whole.record
+        console.info(
+            _("Run {id} · {kind} · {list_name}", id=named(about), kind=about.kind, list_name=about.list_name)
+        )
+        for part in _plan(listed, console.lang):
+            print_one(part)
+        if listed and not (asks or yes):
+            if common.json:
+                console.json(_summary(whole, listed, ()))
+            raise UsageError(
+                _("Nothing was done."),
+                _(
+                    "Without a terminal, {--yes} does what costs nothing; the rest needs a person at a terminal."
+                ),
+            )
+        decisions = _Asking(command).decisions() if asks else Decisions()
+        with hold(ledger_with_runs(settings), whole.id):
+            for treatment in listed:
+                treat(treatment, whole, settings, decisions)
+                print_one(_end(treatment))
+        if not listed:
+            print_one(_("Nothing is wrong."))
+        runs = [_followed(command, handle) for handle in _again(command, whole, listed)]
+        final = find_run(whole.id, settings).final()
+    if common.json:
+        console.json(_summary(final, listed, runs))
+    return 0 if final.succeeded else 1
+
+
+def _nothing(_part: object) -> None:
+    pass
+
+
+def _followed(command: RunCommand, handle: RunHandle) -> Run:
+    run = command.follow(handle, command.export)
+    if not command.common.json:
+        command.end_reported(run)
+    return run
+
+
+def _plan(listed: Sequence[Treatment], lang: Lang) -> Iterator[RenderableType]:
+    """Render the causes, each with the names of its merchants and what can be done."""
+    from tcb_ops.features.health.verdicts import grouped
+    from tcb_ops.reports.formats.terminal import Wrapped
+
+    for verdict, members in grouped((each.diagnosis.verdict, each) for each in listed):
+        names = [name for each in members for name in each.diagnosis.names]
+        rows = row_count(sum(each.diagnosis.rows for each in members)).of(lang)
+        head = " · ".join(sanitize(part) for part in (verdict.code, rows, ", ".join(dict.fromkeys(names))))
+        yield Wrapped(head, bold=len(verdict.code))
+        yield Wrapped(sanitize(verdict.meaning.of(lang)))
+        remedy = members[0].remedy
+        if verdict.asked is not None or not remedy.retries:
+            what = _("→ {who}: {action}", who=verdict.who_acts, action=verdict.action)
+            yield Wrapped(sanitize(what.of(lang)))
+        if remedy.text.en:
+            yield Wrapped(f"→ {remedy.text.of(lang)}")
+        for step in remedy.steps:
+            step_line = _("{interface}: {said}", interface=step.interface, said=step.does)
+            yield Wrapped(f"  {step_line.of(lang)}", style="dim")
+        yield ""
+
+
+def _end(treatment: Treatment) -> Text:
+    name, said = treatment.merchant.name or treatment.merchant.appid, treatment.said
+    assert treatment.state is not None  # noqa: S101  it was treated
+    about = {"code": treatment.diagnosis.verdict.code, "name": name, "state": treatment.state.value}
+    if not said.en:
+        return _("{code} · {name}: {state}", **about)
+    return _("{code} · {name}: {state}. {said}", said=said, **about)
+
+
+def _again(command: RunCommand, run: Run, listed: Sequence[Treatment]) -> Iterator[RunHandle]:
+    """Start the runs of the rows whose cause has gone: a retry, and an upload of those that belong into another environment."""
+    from tcb_ops import api
+    from tcb_ops.features.health.fix import columns_given, ready_merchants, write_corrected
+    from tcb_ops.features.health.remedies import RemedyState
+    from tcb_ops.lists.batch import facts_line
+    from tcb_ops.model import Outcome
+    from tcb_ops.preflight import scope_of_list, scope_of_rows
+
+    done = [each for each in listed if each.state is RemedyState.DONE]
+    record, settings = run.record, command.settings
+    if done and record.finished_at is None:
+        raise UsageError(_("Run {id} is unfinished. Resume it, then run `fix` again.", id=run.id))
+    moved = [each for each in done if each.moved]
+    if len(moved) < len(done):
+        merchants, codes = ready_merchants(done, settings)
+        if record.kind.changes_store:
+            scope = scope_of_rows(run.of_merchants(merchants).tallies(), Outcome.retriable())
+            command.ask_confirmation(record.kind, scope, _("At most {text}", text=scope.text))
+        out = "links.retry.csv" if record.kind.writes_links else command.reports
+        yield api.start_retry(run.id, merchants, codes=sorted(codes), out=out, **command.options)
+    if moved:
+        file = write_corrected(run, moved, settings)
+        command.console.info(_("{file} has the rows with the environment that is meant.", file=file))
+        maps = record.selection.words("map")[1::2]
+        whose, root, columns = settings.merchants, record.root or None, columns_given(run)
+        with api.read_paths(file, whose, root, columns=columns, file_map=maps, settings=settings) as batch:
+            if record.kind.writes_links:
+                yield api.start_links(batch, out="links.retry.csv", **command.options)
+                return
+            command.ask_confirmation(record.kind, scope_of_list(batch), facts_line(batch))
+            yield api.start_upload(batch, out=command.reports, **command.options)
+
+
+class _Asking:
+    """The questions to a person at a terminal."""
+
+    def __init__(self, command: RunCommand) -> None:
+        self._console, self._settings = command.console, command.settings
+
+    def decisions(self) -> Decisions:
+        """Return the answers as decisions."""
+        from tcb_ops.features.health.fix import Decisions
+
+        return Decisions(agrees=self._agrees, env=self._env, sent=self._sent, waits=self._waits)
+
+    def _agrees(self, treatment: Treatment, step: RemedyStep) -> bool:
+        question = _("{name}: {does} Call {interface} at {target}?", **self._about(treatment, step))
+        return self._confirms(question)
+
+    def _env(self, treatment: Treatment, envs: Sequence[str]) -> str:
+        about = {"name": treatment.merchant.name or treatment.merchant.appid, "env": treatment.merchant.env}
+        if len(envs) == 1:
+            question = _("{name}: WeChat lists {listed}, not {env}. Upload the rows there?")
+            return envs[0] if self._confirms(question.format(listed=envs[0], **about)) else ""
+        question = _("{name}: WeChat does not list {env}. Which environment is meant? Nothing: none of these")
+        choice = click.Choice(["", *envs])
+        lang = self._console.lang
+        return str(click.prompt(question.format(**about).of(lang), type=choice, default="", err=True))
+
+    def _sent(self, treatment: Treatment, text: Text) -> bool:
+        self._console.print(text)
+        if treatment.link is not None:
+            self._console.print(treatment.link.reveal())
+            self._console.print(_("The link is for the administrator's phone, and lasts ten minutes."))
+        name = treatment.merchant.name or treatment.merchant.appid
+        return self._confirms(_("{name}: Have you sent the text to the merchant?", name=name))
+
+    def _waits(self, treatment: Treatment) -> None:
+        self._console.info(_("Waiting for {env} to become NORMAL", env=treatment.env))
+
+    def _about(self, treatment: Treatment, step: RemedyStep) -> dict[str, Any]:
+        name, target = treatment.merchant.name or treatment.merchant.appid, self._settings.run_target
+        return {"name": name, "does": step.does, "interface": step.interface, "target": target}
+
+    def _confirms(self, question: Text) -> bool:
+        return click.confirm(sanitize(question.of(self._console.lang)), err=True)
+
+
+def _summary(run: Run, listed: Sequence[Treatment], runs: Sequence[Run]) -> dict[str, Any]:
+    lang = run.settings.lang
+    return {
+        "run": run.id,
+        "target": run.settings.run_target,
+        "counts": run.counts,
+        "causes": [each.as_dict(lang) for each in listed],
+        "runs": [each.id for each in runs],
+    }

@@ -1,0 +1,211 @@
+"""`fix`: the decisions about answers, a remedy for each cause, and runs that it brings to their end."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from token_server import BOOKS, TEA, TEA_TEST
+from workspace import QUICK, write_csv
+
+import tcb_ops as tcb
+from tcb_ops.catalogue import all_causes
+from tcb_ops.features.health import fix
+from tcb_ops.features.health.fix import Decisions
+from tcb_ops.features.health.remedies import (
+    CLEAR_QUOTA,
+    CREATE_ENV,
+    LOOK,
+    OPEN_CLOUD,
+    REMEDIES,
+    RemedyState,
+    decide,
+    remedy_of,
+)
+from tcb_ops.features.simulator.faults import SimulatedAccount, SimulatedEnvironment
+from tcb_ops.i18n import Lang
+from tcb_ops.model import Merchant
+
+CAKE = Merchant("wxcake", "蛋糕屋", "cake-1")
+DECISIONS = [
+    # step, errcode, status → state
+    (OPEN_CLOUD, -601049, "", RemedyState.WAITING),
+    (OPEN_CLOUD, -601048, "", RemedyState.WAITING),
+    (OPEN_CLOUD, -601026, "", RemedyState.WAITING),
+    (OPEN_CLOUD, 0, "", RemedyState.DONE),
+    (OPEN_CLOUD, 61007, "", RemedyState.IMPOSSIBLE),
+    (CREATE_ENV, -601049, "", RemedyState.IMPOSSIBLE),
+    (CREATE_ENV, 0, "", RemedyState.DONE),
+    (CREATE_ENV, -1, "", RemedyState.LATER),
+    (CLEAR_QUOTA, 45011, "", RemedyState.LATER),
+    (CLEAR_QUOTA, 48006, "", RemedyState.IMPOSSIBLE),
+    (CLEAR_QUOTA, 0, "", RemedyState.DONE),
+    (LOOK, 40001, "", RemedyState.IMPOSSIBLE),
+    (LOOK, 0, "NORMAL", RemedyState.DONE),
+    (LOOK, 0, "HALTED", RemedyState.WAITING),
+    (LOOK, 0, "UNAVAILABLE", RemedyState.LATER),
+    (LOOK, 0, "", RemedyState.IMPOSSIBLE),
+]
+
+
+@pytest.mark.parametrize(("step", "errcode", "status", "state"), DECISIONS)
+def test_the_truth_table(step, errcode, status, state):
+    assert decide(step, errcode, status) is state
+
+
+def test_each_cause_that_the_operator_acts_on_has_a_remedy_or_says_why_there_is_none():
+    for cause in all_causes().values():
+        remedy = remedy_of(cause.name)
+        if cause.who == "you":
+            assert remedy.text.en, cause.name
+            assert remedy.text.of(Lang.ZH) != remedy.text.en
+    used = {cause.remedy for cause in all_causes().values()}
+    assert set(REMEDIES) - used == {"create_env"}
+
+
+def test_a_step_that_costs_says_so_and_is_not_taken_without_a_person():
+    costly = [step for remedy in REMEDIES.values() for step in remedy.steps if step.costs]
+    assert costly
+    for step in costly:
+        assert "costs money" in step.does.en
+        assert not Decisions().agrees(None, step)
+    assert Decisions().agrees(None, OPEN_CLOUD)
+
+
+def failed_run(server, lines, kind="links"):
+    server.list_merchants(TEA, TEA_TEST, BOOKS, CAKE)
+    rows = ((line.env, line.appid, "a.png") for line in lines)
+    paths = write_csv(server.folder / "list.csv", ("env", "appid", "path"), rows)
+    batch = tcb.read_paths(paths, server.file, root=None if kind == "links" else server.folder)
+    limits = replace(QUICK, attempts=1)
+    if kind == "links":
+        return tcb.links(batch, out=server.folder / "links.csv", settings=server.settings, limits=limits)
+    return tcb.upload(batch, settings=server.settings, limits=limits)
+
+
+def typed_causes(type_command, *words):
+    code, out, err = type_command("fix", *words, "--json")
+    answer = json.loads(out)
+    return code, {(each["appid"], each["code"]): each for each in answer["causes"]}, answer, err
+
+
+NO_CLOUD = SimulatedAccount("wxbooks", cloud=False, ready_after=0)
+
+
+def test_without_a_terminal_it_shows_what_can_be_done_and_does_nothing(open_token_server, type_command):
+    server = open_token_server([TEA, TEA_TEST, BOOKS, CAKE], accounts=[NO_CLOUD])
+    failed_run(server, [TEA, BOOKS])
+    code, out, err = type_command("fix")
+    assert code == 2
+    assert "85088 · 1 row · 城南书店" in out
+    assert "  tcb/createclouduser: Asks the mini program's administrator" in out
+    assert "which costs\nmoney" in out
+    assert "Nothing was done." in err
+    assert server.sim.stats["create_cloud_user"] == 0
+
+
+def test_two_nights_of_yes_do_what_is_free_and_a_person_agrees_once_to_what_costs(
+    open_token_server, type_command
+):
+    server = open_token_server([TEA, TEA_TEST, BOOKS, CAKE], accounts=[NO_CLOUD])
+    run = failed_run(server, [TEA, BOOKS])
+    code, causes, _answer, _err = typed_causes(type_command, "--yes")
+    assert (code, causes["wxbooks", "85088"]["state"]) == (1, "waiting")
+    assert "Asked on" in type_command("why")[1]
+    assert "Call tcb/createclouduser" not in type_command("why")[1]
+    assert typed_causes(type_command, "--yes")[1]["wxbooks", "85088"]["state"] == "waiting"
+    assert server.sim.stats["create_cloud_user:-601049"] == 1
+
+    tcb.call("wxbooks", "simulator/confirm", settings=server.settings)
+    code, causes, _answer, _err = typed_causes(type_command, "--yes")
+    assert (code, causes["wxbooks", "85088"]["state"]) == (1, "skipped")
+    assert server.sim.stats["create_env"] == 0
+
+    whole, (treatment,) = fix.treatments(run, server.settings)
+    fix.treat(treatment, whole, server.settings, Decisions(agrees=lambda *_about: True))
+    assert treatment.state is RemedyState.DONE
+    assert server.sim.stats["create_env"] == 1, server.sim.stats
+    code, _causes, answer, _err = typed_causes(type_command, "--yes")
+    assert (code, answer["counts"]) == (0, {"linked": 2})
+
+
+def test_an_environment_is_created_once(open_token_server):
+    server = open_token_server([TEA, TEA_TEST, BOOKS, CAKE], accounts=[NO_CLOUD])
+    run = failed_run(server, [BOOKS])
+    everything = Decisions(agrees=lambda *_about: True)
+    for _time in range(3):
+        whole, listed = fix.treatments(run, server.settings)
+        for treatment in listed:
+            fix.treat(treatment, whole, server.settings, everything)
+        tcb.call("wxbooks", "simulator/confirm", settings=server.settings)
+    assert server.sim.stats["create_env"] == 1
+
+
+def test_the_quota_is_cleared_ten_times_a_month_at_most(open_token_server, type_command):
+    full = SimulatedAccount("wxtea", daily_limit=5, used=5)
+    spent = SimulatedAccount("wxbooks", daily_limit=5, used=5, cleared=10)
+    server = open_token_server([TEA, TEA_TEST, BOOKS, CAKE], accounts=[full, spent])
+    failed_run(server, [TEA, BOOKS])
+    code, causes, answer, _err = typed_causes(type_command, "--yes")
+    assert code == 1
+    assert causes["wxtea", "45009"]["state"] == "done"
+    assert causes["wxbooks", "45009"]["state"] == "impossible"
+    assert "48006" in causes["wxbooks", "45009"]["said"]
+    assert answer["counts"] == {"linked": 1, "refused": 1}
+
+
+def test_rows_of_a_wrong_environment_are_corrected_and_not_retried(open_token_server, type_command):
+    server = open_token_server(
+        [TEA, TEA_TEST, BOOKS, CAKE], environments=[SimulatedEnvironment("tea-2", foreign=True)]
+    )
+    run = failed_run(server, [TEA_TEST])
+    whole, (treatment,) = fix.treatments(run, server.settings)
+    fix.treat(treatment, whole, server.settings, Decisions())
+    assert treatment.state is RemedyState.SKIPPED
+    offered = []
+    fix.treat(
+        treatment, whole, server.settings, Decisions(env=lambda _each, envs: offered.extend(envs) or envs[0])
+    )
+    assert (treatment.state, offered, treatment.env) == (RemedyState.DONE, ["tea-1"], "tea-1")
+    file = fix.write_corrected(whole, [treatment], server.settings)
+    batch = tcb.read_paths(file, server.file)
+    limits = replace(QUICK, attempts=1)
+    corrected = tcb.links(batch, out=server.folder / "more.csv", settings=server.settings, limits=limits)
+    assert corrected.record.corrects == run.id
+    assert run.final().succeeded
+
+
+def test_a_merchant_that_was_sent_the_text_is_ready_once_it_has_authorized(open_token_server, type_command):
+    server = open_token_server(
+        [TEA, TEA_TEST, BOOKS, CAKE], accounts=[SimulatedAccount("wxbooks", permissions=(18,))]
+    )
+    run = failed_run(server, [TEA, BOOKS])
+    settings = server.with_options(redirect_uri="https://platform.example.com/done")
+    letters = []
+
+    def sent(treatment, text):
+        letters.append((text.en, treatment.link))
+        return True
+
+    whole, (treatment,) = fix.treatments(run, settings)
+    fix.treat(treatment, whole, settings, Decisions(sent=sent))
+    ((text, link),) = letters
+    assert text.startswith("城南书店: please authorize us again")
+    assert "biz_appid=wxbooks" in link.reveal()
+    assert "preauthcode" not in repr(treatment)
+    assert treatment.state is RemedyState.WAITING
+
+    code, out, _err = type_command("audit", "--json")
+    (finding,) = json.loads(out)["audit"]["new"]
+    assert (code, finding["action"].startswith("Asked on")) == (1, True)
+    assert json.loads(out)["audit"]["ready"] == []
+
+    tcb.call("wxbooks", "simulator/confirm", settings=settings)
+    code, out, _err = type_command("audit", "--new-run")
+    assert code == 0
+    assert "Asked and ready · 1" in out
+    assert f"tcb-ops retry {run.id}" in out
+    assert json.loads(type_command("audit", "--json", "--new-run")[1])["audit"]["ready"][0]["run"] == run.id
+    assert typed_causes(type_command, "--yes")[0] == 0
+    assert json.loads(type_command("audit", "--json", "--new-run")[1])["audit"]["ready"] == []
