@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from tcb_ops.panels.run_monitor import RunMonitor
     from tcb_ops.preflight import SendScope
     from tcb_ops.reports.export import Report
-    from tcb_ops.reports.summary import RunSummary
+    from tcb_ops.reports.summary import Cause, RunSummary
     from tcb_ops.run import Run, RunHandle
     from tcb_ops.settings import Settings
     from tcb_ops.wechat.local_files import Body
@@ -172,6 +172,12 @@ class DiagnosisHooks(Hooks):
     presumed: Callable[[str, str, str, str], WechatVerdict]
     """Takes code, appid, merchant and environment."""
     warn_of_few_calls: Callable[[SendScope, Settings, Console], None]
+    remedy: Callable[[str], Text | None]
+    """Returns what can be done about a code before its rows run again; None where nothing has to be done, or can be."""
+    remedies: Callable[[Worker, PanelContext, RunMonitor], Any]
+    """Makes the box of a panel that does it."""
+    write_actions: Callable[[Sequence[Cause], RunRecord, Path, Settings], None]
+    """Writes what can be done about a run's causes into a report's folder, as code."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

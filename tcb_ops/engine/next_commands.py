@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _NOT_TAKEN: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(("diff", "errcodes", "report", "runs", "show"), frozenset({"--tokens"})),
+    "call": frozenset({"--ledger"}),
     "check": frozenset({"--ledger", "--tokens"}),
     "open": frozenset({"--merchants", "--tokens"}),
     "verify": frozenset({"--target", "--merchants", "--tokens"}),
@@ -41,7 +42,7 @@ def command(settings: Settings, *words: str, target: str | None = None) -> list[
         target: the run's target; None for that of the settings.
 
     """
-    shared = _shared(settings, settings.run_target if target is None else target)
+    shared = shared_options(settings, settings.run_target if target is None else target)
     not_taken = _NOT_TAKEN.get(words[0], ())
     return [_program(), *words, *(word for option in shared if option[0] not in not_taken for word in option)]
 
@@ -137,7 +138,8 @@ def pace(settings: RunSettings | RunLimits) -> list[str]:
     ]
 
 
-def _shared(settings: Settings, target: str) -> list[tuple[str, str]]:
+def shared_options(settings: Settings, target: str) -> list[tuple[str, str]]:
+    """Return the options that the settings need which their file does not have, with their values."""
     origin, options = settings.origin, list[tuple[str, str]]()
     from_file = origin.from_file
     if origin.file is not None:

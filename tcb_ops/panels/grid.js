@@ -219,6 +219,16 @@ function render({ model, el }) {
     setTimeout(() => { button.textContent = label; }, 2000);
   }
 
+  // JupyterLab and Notebook 7 write it as the cell below the panel's, which the press has selected; any other front end gets it copied.
+  function addCell(text) {
+    const commands = ["notebook:insert-cell-below", "notebook:replace-selection"];
+    const button = make("button", { type: "button", hidden: true, "data-copy": text, "data-commandlinker-command": "apputils:run-all-enabled", "data-commandlinker-args": JSON.stringify({ commands, args: { text } }) });
+    el.append(button);
+    if (document.querySelector(".jp-Notebook")) button.click();
+    else copy(button);
+    setTimeout(() => button.remove(), 3000);
+  }
+
   // --- the tabs --------------------------------------------------------------------------------------------------
   const causeArea = make("div", { class: "op-codes op-scroll" });
   const chartArea = make("div", { class: "op-charts" });
@@ -256,10 +266,10 @@ function render({ model, el }) {
 
   el.addEventListener("click", (event) => {
     const cell = event.target.closest("[data-code]");
-    const cause = event.target.closest("[data-why]");
-    if (cause) send({ ask: "why", value: cause.dataset.why });
-    const again = event.target.closest("[data-retry]");
-    if (again) send({ ask: "retry", value: again.dataset.retry });
+    for (const ask of ["why", "retry", "fix", "cell"]) {
+      const cause = event.target.closest(`[data-${ask}]`);
+      if (cause) send({ ask, value: cause.dataset[ask] });
+    }
     const letter = event.target.closest("[data-copy]");
     if (letter) copy(letter);
     if (!cell) return;
@@ -367,6 +377,8 @@ function render({ model, el }) {
       else status.textContent = words.unread;
     } else if (message.tab) {
       openTab(message.tab);
+    } else if (message.cell) {
+      addCell(message.cell);
     } else if (message.lines) {
       const other = message.run !== run;
       const turned = other || message.running !== running;

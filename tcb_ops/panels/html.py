@@ -24,6 +24,7 @@ from tcb_ops.engine.progress import Progress
 from tcb_ops.engine.stop_errors import stop_text
 from tcb_ops.errors import InterruptedRunError, TcbOpsError
 from tcb_ops.formatting import escape_controls, format_duration, format_size
+from tcb_ops.hooks import DiagnosisHooks, hooks
 from tcb_ops.i18n import Lang, Text, _, as_lines, as_list, in_panel, ngettext, pgettext, verbatim
 from tcb_ops.kinds import Kind, merchant_count, row_count
 from tcb_ops.ledger.records import Tally
@@ -419,6 +420,9 @@ def _cause(
     told = merchant_text(group.code) if verdict is None else verdict.message
     if told is not None:
         acts.append(("copy", esc(told.of(lang)), _("Copy the text for the merchant")))
+    diagnosis = hooks(DiagnosisHooks)
+    if retries and diagnosis is not None and diagnosis.remedy(group.code) is not None:
+        acts += [("fix", code, pgettext("remedy", "Fix")), ("cell", code, _("As code"))]
     if asks and group.code not in {*map(str, (*group.outcomes, Reason.MERCHANT_LEFT))}:
         acts.append(("why", code, _("Ask the simulator why") if simulated else _("Ask WeChat why")))
     buttons = (

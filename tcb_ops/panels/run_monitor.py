@@ -19,7 +19,7 @@ from tcb_ops import api
 from tcb_ops.catalogue import COMPONENT_MARK
 from tcb_ops.engine.progress import Progress, ProgressMeter
 from tcb_ops.errors import RunNotFoundError, TcbOpsError, UsageError, needed
-from tcb_ops.hooks import DiagnosisHooks
+from tcb_ops.hooks import DiagnosisHooks, hooks
 from tcb_ops.i18n import NOTHING, Text, _, as_lines, as_sentences
 from tcb_ops.kinds import ANY_KIND, Kind, row_count
 from tcb_ops.lists.merchants import Merchants
@@ -97,10 +97,14 @@ class RunMonitor(widgets.VBox):
         self._watch = 0
         """The number of the newest watching thread: older ones stop."""
         self.head, self.bar = html_area("op-head"), html_area("op-progress")
-        clicks = {"open": self._choose, "why": self._ask_why, "retry": self._retry_code}
+        clicks: dict[str, Callable[[str], None]] = {"open": self._choose, "why": self._ask_why}
         self.grid = RunGrid(worker, self._look, clicks, sample=context.sample, merchants=context.merchants)
         self.resume = ActionButton(worker, context, _("Resume"), "op-resume", self._resume)
         self.retry = RetryMenu(worker, context, self.grid, self._retry)
+        clicks["retry"] = self._retry_code
+        if diagnosis := hooks(DiagnosisHooks):
+            self.remedies = diagnosis.remedies(worker, context, self)
+            clicks |= {"fix": self.remedies.choose, "cell": self.remedies.write_cell}
         self.export = ExportMenu(worker, partial(self.grid.send, {"tab": "files"}))
         self.stop = worker.button(_("Cancel"), "op-cancel", self.cancel, background=False, disabled=True)
         self.actions = widgets.HBox([self.stop, self.resume]).add_class("op-actions")

@@ -26,7 +26,7 @@ import msgspec
 from tcb_ops.disk import make_folder, open_regular, sync_to_disk
 from tcb_ops.engine.next_commands import command, of_run, quoted
 from tcb_ops.errors import LedgerError, StoppedError, UsageError, needed
-from tcb_ops.hooks import FOR_RESULTS, PdfHooks, SignatureHooks, WorkbookHooks, hooks
+from tcb_ops.hooks import FOR_RESULTS, DiagnosisHooks, PdfHooks, SignatureHooks, WorkbookHooks, hooks
 from tcb_ops.i18n import Text, _
 from tcb_ops.kinds import row_count
 from tcb_ops.ledger.ledger import Ledger
@@ -236,6 +236,8 @@ def _write(
         _warn(warning, settings)
     summary = RunSummary(snapshot, run)
     write_errcodes(summary.causes, folder / ERRCODES, settings.lang)
+    if diagnosis := hooks(DiagnosisHooks):
+        diagnosis.write_actions(summary.causes, run, folder, settings)
     if WORKBOOK in ALWAYS:
         needed(WorkbookHooks).write_report(snapshot, summary, folder / WORKBOOK, settings, now)
     if run.simulated:
@@ -297,7 +299,7 @@ def _put(part: Path, dest: Path) -> None:
         part.rename(dest)
         sync_to_disk(dest.parent)
         return
-    present = {entry.name for entry in dest.iterdir()}
+    present, older = {entry.name for entry in dest.iterdir()}, read_manifest(dest)
     names = sorted((entry.name for entry in part.iterdir()), key=lambda name: name == MANIFEST)
     for name in present - LEFT_BY_DESKTOPS:
         (dest / name).rename(dest / name)  # changes nothing; Windows refuses it while the file is open
@@ -312,7 +314,8 @@ def _put(part: Path, dest: Path) -> None:
         stack.pop_all()  # from here on, what is left tells of the two reports
     if DEMO_LEDGER in present:
         shutil.rmtree(dest / DEMO_LEDGER)
-    for name in present & {WORKBOOK, PDF, f"{PDF}{COPY}", SIMULATED, SIGNATURE} - {*names}:
+    of_older = {*(older.files if older is not None else ()), f"{PDF}{COPY}", SIGNATURE}
+    for name in present & of_older - {*names}:
         (dest / name).unlink()
     for name in names:
         (dest / f"{name}{COPY}").replace(dest / name)

@@ -12,6 +12,7 @@ from tcb_ops.model import Outcome, Reason
 
 _ROOM = "tcb_ops.features.health"
 if TYPE_CHECKING:
+    from tcb_ops.features.health import actions as _actions
     from tcb_ops.features.health import audit as _audit
     from tcb_ops.features.health import audit_command as _audit_command
     from tcb_ops.features.health import merchants as _merchants
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
     from tcb_ops.lists.merchants import Merchants
     from tcb_ops.run import Run, RunHandle
 else:
-    _audit, _audit_command, _merchants, _notifications, _panel, _verdicts, _why = lazily(
-        __name__, "audit", "audit_command", "merchants", "notifications", "panel", "verdicts", "why"
+    _actions, _audit, _audit_command, _merchants, _notifications, _panel, _verdicts, _why = lazily(
+        __name__,
+        *("actions", "audit", "audit_command", "merchants", "notifications", "panel", "verdicts", "why"),
     )
 
 
@@ -81,9 +83,12 @@ FEATURE = Feature(
         DiagnosisHooks(
             kept=_verdicts.kept_verdicts,
             presumed=_verdicts.presumed_verdict,
+            remedies=_panel.RemedyMenu,
+            remedy=_actions.remedy_text,
             warn_of_few_calls=_merchants.warn_of_few_calls,
             why=_ask_why,
             why_code=_why.why_code,
+            write_actions=_actions.write_actions,
         ),
     ],
     checks=[_notifications.receivers_check],

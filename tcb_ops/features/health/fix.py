@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+from tcb_ops import api
 from tcb_ops.errors import RefusedError, TcbOpsError, TransportError
 from tcb_ops.features.health.remedies import (
     CREATE_ENV,
@@ -20,6 +21,7 @@ from tcb_ops.features.health.remedies import (
     Remedy,
     RemedyState,
     RemedyStep,
+    call_of,
     decide,
     remedy_of,
 )
@@ -29,6 +31,7 @@ from tcb_ops.i18n import NOTHING, Lang, Text, _, as_list
 from tcb_ops.interface_calls import call
 from tcb_ops.ledger.locks import operator_name
 from tcb_ops.ledger.records import LETTER, MESSAGE, Asked
+from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.merchants import Merchants, read_merchants
 from tcb_ops.lists.table import LIST_COLUMNS
 from tcb_ops.model import Merchant, Owner, Secret
@@ -76,6 +79,16 @@ class Treatment:
         """Whether the rows belong into another environment, so that they are corrected and not retried."""
         return self.env != self.merchant.env
 
+    @property
+    def end(self) -> Text:
+        """What became of it, in a line."""
+        name = self.merchant.name or self.merchant.appid
+        about = {"code": self.diagnosis.verdict.code, "name": name}
+        state = self.state.value if self.state is not None else NOTHING
+        if not self.said.en:
+            return _("{code} · {name}: {state}", state=state, **about)
+        return _("{code} · {name}: {state}. {said}", state=state, said=self.said, **about)
+
     def as_dict(self, lang: Lang) -> dict[str, Any]:
         """Return the object for `--json`."""
         return self.diagnosis.as_dict(lang) | {
@@ -98,17 +111,20 @@ class Decisions:
     """Whether a text was sent to the merchant, with the treatment's link if there is one."""
     waits: Callable[[Treatment], None] = lambda _treatment: None
     """Told that an environment is waited for."""
+    takes_link: bool = False
+    """Whether somebody can pass on the link by which a merchant authorizes the platform, which lasts ten minutes."""
 
 
 def treatments(
-    run: Run, settings: Settings, only: Sequence[Merchant] | None = None
+    run: Run, settings: Settings, only: Sequence[Merchant] | None = None, code: str = ""
 ) -> tuple[Run, list[Treatment]]:
     """Ask an opened target why rows of a run did not succeed, every merchant of each cause.
 
-    Return the run with its retries and corrections, and what can be done about each. `only`: of these merchants.
+    Return the run with its retries and corrections, and what can be done about each. `only`: of these merchants; `code`: about
+    the rows with it.
     """
     now = time.time()
-    whole, samples, merchants = subject_of(run, settings, now, every=True, only=only)
+    whole, samples, merchants = subject_of(run, settings, now, every=True, only=only, code=code)
     judged = judge(samples, merchants, settings, now)
     judged.sort(key=lambda each: (each.verdict.code, -each.rows))
     return whole or run, [Treatment(each, each.facts.merchant.env) for each in judged]
@@ -142,7 +158,7 @@ def _take(step: RemedyStep, treatment: Treatment, settings: Settings, decisions:
         treatment.env = merchant.env if merchant.env in envs else decisions.env(treatment, list(envs))
         treatment.state = RemedyState.DONE if treatment.env else RemedyState.SKIPPED
         return
-    if step is PREAUTH_CODE and not (tokens.component_appid and tokens.redirect_uri):
+    if step is PREAUTH_CODE and not (decisions.takes_link and tokens.component_appid and tokens.redirect_uri):
         return
     if step.changes and not decisions.agrees(treatment, step):
         treatment.state, treatment.said = RemedyState.SKIPPED, step.does
@@ -160,16 +176,10 @@ def _take(step: RemedyStep, treatment: Treatment, settings: Settings, decisions:
 
 def _made(step: RemedyStep, treatment: Treatment, settings: Settings) -> tuple[int, dict[str, Any]]:
     """Make the call of a step; return the errcode, or 0 and the answer. What is wrong is said by the treatment."""
-    merchant = treatment.merchant
-    own = merchant.owner is Owner.PLATFORM
-    component = step.as_component or own
-    appid = settings.tokens.component_appid if component else merchant.appid
-    alias = merchant.env.rpartition("-")[0] or merchant.env
-    body = {name: value.format(appid=appid, alias=alias) for name, value in step.body.items()}
-    interface = "componenttcb/describeenvs" if own and step is LOOK else step.interface
+    made = call_of(step, treatment.merchant, settings.tokens.component_appid)
     try:
         return 0, call(
-            None if component else appid, interface, body, as_component=component, settings=settings
+            made.appid, made.interface, made.body, as_component=made.as_component, settings=settings
         )
     except RefusedError as error:
         treatment.said = error.text
@@ -219,8 +229,7 @@ def _await_normal(treatment: Treatment, settings: Settings, decisions: Decisions
 
 
 def _choose(treatment: Treatment, settings: Settings, decisions: Decisions) -> None:
-    listed = treatment.diagnosis.facts.listed or {}
-    normal = [env for env, status in listed.items() if status == NORMAL and env != treatment.merchant.env]
+    normal = environments_to_choose(treatment)
     chosen = decisions.env(treatment, normal) if normal else ""
     if not chosen:
         treatment.state = RemedyState.SKIPPED
@@ -228,6 +237,14 @@ def _choose(treatment: Treatment, settings: Settings, decisions: Decisions) -> N
         return
     treatment.env = chosen
     _check_listed(treatment, settings)
+
+
+def environments_to_choose(treatment: Treatment) -> list[str]:
+    """Return the NORMAL environments of the merchant into which its rows may belong, if that is what a person decides."""
+    if treatment.remedy.choice is not Choice.ENV:
+        return []
+    listed = treatment.diagnosis.facts.listed or {}
+    return [env for env, status in listed.items() if status == NORMAL and env != treatment.merchant.env]
 
 
 def _check_listed(treatment: Treatment, settings: Settings) -> None:
@@ -285,6 +302,13 @@ def write_corrected(run: Run, done: Iterable[Treatment], settings: Settings) -> 
     file.parent.mkdir(parents=True, exist_ok=True)
     rows[kept].to_csv(file, index=False, encoding="utf-8-sig")
     return file
+
+
+def corrected(run: Run, done: Iterable[Treatment], settings: Settings) -> Batch:
+    """Return the rows that belong into another environment as a checked list, written by `write_corrected`."""
+    file, maps = write_corrected(run, done, settings), run.record.selection.words("map")[1::2]
+    root, columns = run.record.root or None, columns_given(run)
+    return api.read_paths(file, settings.merchants, root, columns=columns, file_map=maps, settings=settings)
 
 
 def columns_given(run: Run) -> dict[str, str]:

@@ -72,7 +72,7 @@ def fix(command: RunCommand, run: str, kind: str | None) -> int:
         with hold(ledger_with_runs(settings), whole.id):
             for treatment in listed:
                 treat(treatment, whole, settings, decisions)
-                print_one(_end(treatment))
+                print_one(treatment.end)
         if not listed:
             print_one(_("Nothing is wrong."))
         runs = [_followed(command, handle) for handle in _again(command, whole, listed)]
@@ -116,19 +116,10 @@ def _plan(listed: Sequence[Treatment], lang: Lang) -> Iterator[RenderableType]:
         yield ""
 
 
-def _end(treatment: Treatment) -> Text:
-    name, said = treatment.merchant.name or treatment.merchant.appid, treatment.said
-    assert treatment.state is not None  # noqa: S101  it was treated
-    about = {"code": treatment.diagnosis.verdict.code, "name": name, "state": treatment.state.value}
-    if not said.en:
-        return _("{code} · {name}: {state}", **about)
-    return _("{code} · {name}: {state}. {said}", said=said, **about)
-
-
 def _again(command: RunCommand, run: Run, listed: Sequence[Treatment]) -> Iterator[RunHandle]:
     """Start the runs of the rows whose cause has gone: a retry, and an upload of those that belong into another environment."""
     from tcb_ops import api
-    from tcb_ops.features.health.fix import columns_given, ready_merchants, write_corrected
+    from tcb_ops.features.health.fix import corrected, ready_merchants
     from tcb_ops.features.health.remedies import RemedyState
     from tcb_ops.lists.batch import facts_line
     from tcb_ops.model import Outcome
@@ -147,11 +138,9 @@ def _again(command: RunCommand, run: Run, listed: Sequence[Treatment]) -> Iterat
         out = "links.retry.csv" if record.kind.writes_links else command.reports
         yield api.start_retry(run.id, merchants, codes=sorted(codes), out=out, **command.options)
     if moved:
-        file = write_corrected(run, moved, settings)
-        command.console.info(_("{file} has the rows with the environment that is meant.", file=file))
-        maps = record.selection.words("map")[1::2]
-        whose, root, columns = settings.merchants, record.root or None, columns_given(run)
-        with api.read_paths(file, whose, root, columns=columns, file_map=maps, settings=settings) as batch:
+        with corrected(run, moved, settings) as batch:
+            text = _("{file} has the rows with the environment that is meant.")
+            command.console.info(text.format(file=batch.source))
             if record.kind.writes_links:
                 yield api.start_links(batch, out="links.retry.csv", **command.options)
                 return
@@ -169,7 +158,9 @@ class _Asking:
         """Return the answers as decisions."""
         from tcb_ops.features.health.fix import Decisions
 
-        return Decisions(agrees=self._agrees, env=self._env, sent=self._sent, waits=self._waits)
+        return Decisions(
+            agrees=self._agrees, env=self._env, sent=self._sent, waits=self._waits, takes_link=True
+        )
 
     def _agrees(self, treatment: Treatment, step: RemedyStep) -> bool:
         question = _("{name}: {does} Call {interface} at {target}?", **self._about(treatment, step))

@@ -11,6 +11,7 @@ from enum import Enum
 
 from tcb_ops.catalogue import Decision, all_causes, errcode
 from tcb_ops.i18n import NOTHING, Text, _
+from tcb_ops.model import Merchant, Owner
 
 
 class RemedyState(Enum):
@@ -45,6 +46,17 @@ class RemedyStep:
     """Whether it changes anything at WeChat."""
     waiting: frozenset[int] = frozenset()
     """The errcodes that say that a person was asked and has not confirmed."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemedyCall:
+    """A step about a merchant, as `call` takes it."""
+
+    appid: str | None
+    """None: it takes the component token."""
+    interface: str
+    body: dict[str, str]
+    as_component: bool
 
 
 class Choice(Enum):
@@ -140,6 +152,17 @@ def remedy_of(cause: str, listed: Collection[str] | None = None) -> Remedy:
     remedy = REMEDIES[all_causes()[cause].remedy]
     nothing_to_choose = remedy.choice is Choice.ENV and listed is not None and not listed
     return REMEDIES["create_env"] if nothing_to_choose else remedy
+
+
+def call_of(step: RemedyStep, merchant: Merchant, component_appid: str) -> RemedyCall:
+    """Return a step's call about a merchant; an environment of the platform is asked about with the component token."""
+    own = merchant.owner is Owner.PLATFORM
+    component = step.as_component or own
+    appid = component_appid if component else merchant.appid
+    alias = merchant.env.rpartition("-")[0] or merchant.env
+    body = {name: value.format(appid=appid, alias=alias) for name, value in step.body.items()}
+    interface = "componenttcb/describeenvs" if own and step is LOOK else step.interface
+    return RemedyCall(None if component else appid, interface, body, component)
 
 
 def decide(step: RemedyStep, code: int, status: str = "") -> RemedyState:

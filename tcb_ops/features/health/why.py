@@ -150,10 +150,12 @@ def subject_of(
     *,
     every: bool = False,
     only: Sequence[Merchant] | None = None,
+    code: str = "",
 ) -> tuple[Run | None, list[Sample], list[Merchant]]:
-    """Return the run, if it is one, what to ask about, and the merchants; `only`: a run is narrowed to these.
+    """Return the run, if it is one, what to ask about, and the merchants.
 
-    `now`: Unix seconds. Raises UsageError if nothing fits, or several do.
+    `only`, `code`: a run is narrowed to these merchants, and to its rows with this code. `now`: Unix seconds. Raises UsageError if
+    nothing fits, or several do.
     """
     merchants = list(read_merchants(settings.merchants)) if settings.merchants.exists() else []
     run: Run | None = subject if isinstance(subject, Run) else None
@@ -181,7 +183,8 @@ def subject_of(
     if not (line or run.record.parent or run.record.corrects):
         run = run.final()
     run = run if only is None else run.of_merchants(only)
-    return run, list(_samples(run, line, merchants, settings, now, every=every)), merchants
+    samples = _samples(run, line, merchants, settings, now, every=every, only_code=code)
+    return run, list(samples), merchants
 
 
 def _samples(

@@ -6,8 +6,9 @@ import json
 from dataclasses import replace
 
 import pytest
+from failed_runs import CAKE, NO_CLOUD, failed_run
 from token_server import BOOKS, TEA, TEA_TEST
-from workspace import QUICK, write_csv
+from workspace import QUICK
 
 import tcb_ops as tcb
 from tcb_ops.catalogue import all_causes
@@ -25,9 +26,7 @@ from tcb_ops.features.health.remedies import (
 )
 from tcb_ops.features.simulator.faults import SimulatedAccount, SimulatedEnvironment
 from tcb_ops.i18n import Lang
-from tcb_ops.model import Merchant
 
-CAKE = Merchant("wxcake", "蛋糕屋", "cake-1")
 DECISIONS = [
     # step, errcode, status → state
     (OPEN_CLOUD, -601049, "", RemedyState.WAITING),
@@ -73,24 +72,10 @@ def test_a_step_that_costs_says_so_and_is_not_taken_without_a_person():
     assert Decisions().agrees(None, OPEN_CLOUD)
 
 
-def failed_run(server, lines, kind="links"):
-    server.list_merchants(TEA, TEA_TEST, BOOKS, CAKE)
-    rows = ((line.env, line.appid, "a.png") for line in lines)
-    paths = write_csv(server.folder / "list.csv", ("env", "appid", "path"), rows)
-    batch = tcb.read_paths(paths, server.file, root=None if kind == "links" else server.folder)
-    limits = replace(QUICK, attempts=1)
-    if kind == "links":
-        return tcb.links(batch, out=server.folder / "links.csv", settings=server.settings, limits=limits)
-    return tcb.upload(batch, settings=server.settings, limits=limits)
-
-
 def typed_causes(type_command, *words):
     code, out, err = type_command("fix", *words, "--json")
     answer = json.loads(out)
     return code, {(each["appid"], each["code"]): each for each in answer["causes"]}, answer, err
-
-
-NO_CLOUD = SimulatedAccount("wxbooks", cloud=False, ready_after=0)
 
 
 def test_without_a_terminal_it_shows_what_can_be_done_and_does_nothing(open_token_server, type_command):
@@ -189,7 +174,7 @@ def test_a_merchant_that_was_sent_the_text_is_ready_once_it_has_authorized(open_
         return True
 
     whole, (treatment,) = fix.treatments(run, settings)
-    fix.treat(treatment, whole, settings, Decisions(sent=sent))
+    fix.treat(treatment, whole, settings, Decisions(sent=sent, takes_link=True))
     ((text, link),) = letters
     assert text.startswith("城南书店: please authorize us again")
     assert "biz_appid=wxbooks" in link.reveal()
