@@ -147,7 +147,8 @@ class Finding:
             remark = _("until {day}", day=known.until)
         elif self.asked is not None:
             remark = _("asked on {day} by {operator}", day=self.asked.at[:10], operator=self.asked.operator)
-        return FindingLine(cause.merchant, cause.env, cause.code, remark, known.note if known else "")
+        note = known.note if known else ""
+        return FindingLine(cause.merchant, cause.env, cause.code, remark, note, cause.appid)
 
     def to_json(self, lang: Lang) -> dict[str, Any]:
         """Return the object for `--json`, a webhook or a command."""

@@ -46,10 +46,12 @@ def render_errcodes(
     indent: int = 0,
     *,
     texts: bool = False,
+    remarks: Mapping[tuple[str, str], Text] = MappingProxyType({}),
 ) -> RenderableType:
     """Render a run's codes: each with its texts, and its merchants and their rows below.
 
-    `texts`: also what to tell the merchant, where it must act; of several, the one with the most rows. Limited to a screen or two; what is left out is counted, and `rest` names where it can be found.
+    `texts`: also what to tell the merchant, where it must act; of several, the one with the most rows. `remarks`: by appid and
+    environment. Limited to a screen or two; what is left out is counted, and `rest` names where it can be found.
     """
     from rich.console import Group
     from rich.padding import Padding
@@ -58,7 +60,7 @@ def render_errcodes(
         return Padding(Wrapped(text, bold, style), (0, 0, 0, indent + more))
 
     drawn: list[RenderableType] = []
-    blocks = _merchant_lines(groups, lang, rest)
+    blocks = _merchant_lines(groups, lang, rest, remarks)
     for group, lines in zip(groups[: len(blocks)], blocks, strict=True):
         code = sanitize(group.code)
         head = f"{code} · {row_count(group.rows).of(lang)} · {sanitize(group.meaning.of(lang))}"
@@ -83,25 +85,28 @@ def render_errcodes(
     return Group(*drawn)
 
 
-def _merchant_lines(groups: Sequence[CodeGroup], lang: Lang, rest: str) -> list[list[tuple[str, str, str]]]:
-    """Return the lines below each code that is shown: name, environments, rows; the last may count other merchants."""
+def _merchant_lines(
+    groups: Sequence[CodeGroup], lang: Lang, rest: str, remarks: Mapping[tuple[str, str], Text]
+) -> list[list[tuple[str, ...]]]:
+    """Return the lines below each code that is shown: name, environments, rows, remark; the last may count other merchants."""
     shown = groups[:MOST_CODES]
     most = max(FEWEST_LINES, MERCHANT_LINES // max(1, len(shown)))
     blocks = []
     for group in shown:
         count = len(group.merchants) if len(group.merchants) <= most else most - 1
-        lines = [
-            (shorten(sanitize(share.merchant or "–"), NAME_CELLS), _first_env(share), f"{share.rows:,}")
-            for share in group.merchants[:count]
-        ]
+        lines: list[tuple[str, ...]] = []
+        for share in group.merchants[:count]:
+            remark = next((remarks[share.appid, env] for env in share.envs if (share.appid, env) in remarks), None)
+            name, told = shorten(sanitize(share.merchant or "–"), NAME_CELLS), "" if remark is None else remark.of(lang)
+            lines.append((name, _first_env(share), f"{share.rows:,}", told))
         if hidden := group.merchants[count:]:
             more = _(
                 "… and {more_merchants}",
                 more_merchants=ngettext("{n:,} more merchant", "{n:,} more merchants", len(hidden)),
             )
             # Users copy the command in `rest`: never shorten it.
-            lines.append((more.of(lang), rest, f"{sum(share.rows for share in hidden):,}"))
-        blocks.append(lines)
+            lines.append((more.of(lang), rest, f"{sum(share.rows for share in hidden):,}", ""))
+        blocks.append(lines if any(line[3] for line in lines) else [line[:3] for line in lines])
     return blocks
 
 
@@ -134,7 +139,8 @@ def render_sections(
         if section.command is not None:  # for copying: not broken
             yield section.command
         if section.causes:
-            yield render_errcodes(by_code(section.causes), lang, rest, indent=2)
+            remarks = {(line.appid, line.env): line.remark for line in section.lines if line.remark is not None}
+            yield render_errcodes(by_code(section.causes), lang, rest, indent=2, remarks=remarks)
         else:
             yield _finding_lines(section.lines, lang, rest, most)
             yield ""
