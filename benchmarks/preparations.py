@@ -31,7 +31,7 @@ from tcb_ops.features.stored.specs import (
 from tcb_ops.features.stored.sync import SyncPlan, plan_sync
 from tcb_ops.ledger.ledger import Ledger
 from tcb_ops.ledger.records import NewRun, RunRecord, Usage
-from tcb_ops.model import Outcome, RowEnd, RunSettings, Selection
+from tcb_ops.model import Outcome, RowEnd, RunSettings
 from tcb_ops.preflight import replaced
 
 TARGET = "http://127.0.0.1:1"
@@ -104,7 +104,7 @@ class Prepared:
         """Scan the folder, find the files that are gone from it, and those that differ from what is stored."""
         plan = self._synced()
         assert plan.gone is not None
-        work = upload_spec(plan.batch, "")
+        work = upload_spec(plan.batch, None)
         for _change in planned_changes(work, self.ledger, TARGET, skip_unchanged=True):
             pass
 
@@ -119,7 +119,7 @@ class Prepared:
 
     def upload(self) -> None:
         """Count the paths that hold a file."""
-        replaced(self.batch, self.settings, Selection())
+        replaced(self.batch, self.settings)
 
     def skip_unchanged(self) -> None:
         """Read the rows of that run, and what earlier runs stored at their paths."""
@@ -130,7 +130,7 @@ class Prepared:
 
     def confirm(self) -> None:
         """Find the rows of a confirm."""
-        for _row in confirm_spec(self.ledger, self.newest, None, "", UTC, content=False).rows():
+        for _row in confirm_spec(self.ledger, self.newest, None, UTC, content=False).rows():
             pass
 
     def delete(self) -> None:
@@ -141,7 +141,7 @@ class Prepared:
 
     def undo(self) -> None:
         """Say what an undo would do, and find its rows."""
-        spec = undo_spec(self.ledger, self.newest, None, "")
+        spec = undo_spec(self.ledger, self.newest, None)
         scope_of_undo(spec)
         for _row in spec.rows():
             pass

@@ -30,6 +30,16 @@ def test_what_a_benchmark_imports_of_the_package_is_there(program: Path) -> None
             assert [name for name in missing if find_spec(f"{module}.{name}") is None] == []
 
 
+@pytest.mark.needs("stored")
+def test_each_preparation_that_is_measured_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import preparations
+
+    prepared = preparations.Prepared(tmp_path / "small", 4, 2, 1, by_file=True)
+    for name in preparations.STEPS:
+        getattr(prepared, name)()
+
+
 @pytest.mark.needs("cluster")
 def test_the_sizing_of_a_cluster_reckons_with_what_one_process_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(BENCHMARKS)

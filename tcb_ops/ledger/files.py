@@ -1,7 +1,7 @@
 """The table of stored files: what is where, whose it is, and how the end of a row changes it.
 
-Each row that ends writes to it in the same transaction. The functions that decide are pure, and the only ones that answer whose
-file it is.
+Each row that ends writes to it in the same transaction. Whose file it is, is decided here, by pure functions of `StoredFile`; the
+rules of undo, delete and confirm (`features/stored/rules.py`) ask them.
 """
 
 from __future__ import annotations
@@ -328,7 +328,8 @@ DIFFERING = f"""
     SELECT COUNT(*) FROM {_OF_ROW} LEFT JOIN files ON files.store = envs.store AND files.path = rows.path
     WHERE rows.run = ? AND rows.outcome IN ({{}}) AND (
         files.changed IS NULL OR (files.changed < rows.run AND files.changed_at < rows.ended_at)
-        OR (files.run = rows.run AND (files.line <> rows.line OR files.md5 <> {_WHAT["md5"]})))"""
+        OR files.run IS NULL OR (files.run = rows.run AND (
+            files.line <> rows.line OR files.md5 <> {_WHAT["md5"]} OR files.uploaded <> ({_WHAT["uploaded"]}))))"""
 """Counts the rows of a run whose paths the table has as if they had not been changed; `{{}}`: the outcomes that change them."""
 FILES = "files LEFT JOIN rows ON rows.run = files.run AND rows.line = files.line"
 """The table, with the rows that left what is there. Of a run that was pruned, there is none."""

@@ -131,8 +131,8 @@ class FileReader(LedgerConnection):
                 id=run.id,
             )
             fix = _(
-                "Until the table is made again, nothing is deleted or sent{tcb-ops files:: `tcb-ops files --repair` makes it "
-                "from the runs}."
+                "Until the table is made again, this run is not resumed, undone or deleted{tcb-ops files:: `tcb-ops files --repair` "
+                "makes it from the runs}."
             )
             raise LedgerDamagedError(text, fix)
 

@@ -232,12 +232,12 @@ class LedgerReader(FileReader):
 
         return self._in_order(run, read, every_row=outcomes is None)
 
-    def succeeded_since(self, run: RunRecord) -> set[int]:
-        """Return the lines of a run that have succeeded in one of its retries, or in a retry of those."""
+    def ended_since(self, run: RunRecord, outcomes: Collection[Outcome]) -> set[int]:
+        """Return the lines of a run that have ended as one of `outcomes` in one of its retries, or in a retry of those."""
         lines: set[int] = set()
         for retry in self.retries(run):
             self._check_complete(retry)
-            good = f"SELECT line FROM rows WHERE run = ? AND outcome IN ({sql_list(Outcome.successes())})"
+            good = f"SELECT line FROM rows WHERE run = ? AND outcome IN ({sql_list(outcomes)})"
             lines.update(line for (line,) in self.fetch(good, (retry.number,)))
         return lines
 

@@ -380,6 +380,8 @@ class UndoCalls(StoredCalls):
     async def _undo(self, task: Task) -> RowEnd | FailedAttempt:
         row, file, saved = task.row, task.files.get(task.row.path), await self._record_of(task)
         earlier, undone = task.own.get(row.line), file is not None and file.changed in self._taken_back_by
+        if earlier is not None and not earlier.sent:  # it found the file there, unchanged
+            earlier = None
         sent = saved.sent if saved is not None else ()
         if (why := self._stays(task, saved)) is not None:  # written after this run was planned
             return self._not_undoable(task, why)

@@ -85,7 +85,8 @@ def undo_want(
     the backup's record is missing or damaged                         as it is      what is wrong
     the backup has the bytes that the upload sent                     as it is      saved_as_sent
     an undo of the upload has changed the path                        as it is      –
-    the upload got no answer, or an undo found other bytes there      not known     –
+    the upload stored nothing there, as far as is known, or an undo   not known     –
+    found other bytes
     the backup has a file                                             that file     –
     nothing was there, as far as is known                             nothing       –
     ================================================================  ============  ==============
@@ -104,7 +105,7 @@ def undo_want(
         return Want.AS_IT_IS, detail(StoredCode.SAVED_AS_SENT)
     if file is not None and file.changed in subject.taken_back_by:
         return Want.AS_IT_IS, None
-    if own is None or not own.md5 or conflict:
+    if own is None or not own.sent or conflict:
         return Want.NOT_KNOWN, None
     return (Want.FILE if record is not None and record.md5 else Want.NOTHING), None
 
@@ -126,17 +127,18 @@ def undo_step(
 ) -> UndoStep:
     """Decide how an upload of a file is undone.
 
+    The first line that applies decides.
+
     ==============================  ======================  ============
     now                             before the upload       step
     ==============================  ======================  ============
-    what was there                  a file                  nothing
-    the same, with other headers    a file                  restore
-    ours                            a file                  restore
-    anything else                   a file                  conflict
     missing                         missing                 nothing
+    what was there                  a file                  nothing
+    ours, with other headers        the same bytes          restore
+    a file, not certain             any                     not known
+    neither ours nor what was       any                     conflict
     ours                            missing                 delete
-    anything else                   missing                 conflict
-    a file, not certain             missing                 not known
+    ours                            a file                  restore
     ==============================  ======================  ============
 
     Each is an MD5; None if the file is missing. `ours` is what the upload put there, empty if that is unknown. `certain`: it

@@ -299,7 +299,9 @@ def _of_run(
                 with taken(ledger, run):  # raises if a process works on it
                     pass
             ledger.check_files(run)
-    since = ledger.succeeded_since(subject) if retries else set[int]()
+    # What a retry found unchanged is looked at, but is not the upload's to take back.
+    counted = Outcome.successes() if kind is CONFIRM else {Outcome.UPLOADED}
+    since = ledger.ended_since(subject, counted) if retries else set[int]()
     selected = None if only is None else {(merchant.env, merchant.appid) for merchant in only}
 
     def rows() -> Iterator[Row]:

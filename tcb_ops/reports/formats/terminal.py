@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
@@ -96,8 +97,13 @@ def _merchant_lines(
         count = len(group.merchants) if len(group.merchants) <= most else most - 1
         lines: list[tuple[str, ...]] = []
         for share in group.merchants[:count]:
-            remark = next((remarks[share.appid, env] for env in share.envs if (share.appid, env) in remarks), None)
-            name, told = shorten(sanitize(share.merchant or "–"), NAME_CELLS), "" if remark is None else remark.of(lang)
+            remark = next(
+                (remarks[share.appid, env] for env in share.envs if (share.appid, env) in remarks), None
+            )
+            name, told = (
+                shorten(sanitize(share.merchant or "–"), NAME_CELLS),
+                "" if remark is None else remark.of(lang),
+            )
             lines.append((name, _first_env(share), f"{share.rows:,}", told))
         if hidden := group.merchants[count:]:
             more = _(
@@ -139,7 +145,9 @@ def render_sections(
         if section.command is not None:  # for copying: not broken
             yield section.command
         if section.causes:
-            remarks = {(line.appid, line.env): line.remark for line in section.lines if line.remark is not None}
+            remarks = {
+                (line.appid, line.env): line.remark for line in section.lines if line.remark is not None
+            }
             yield render_errcodes(by_code(section.causes), lang, rest, indent=2, remarks=remarks)
         else:
             yield _finding_lines(section.lines, lang, rest, most)

@@ -8,7 +8,7 @@ import sys
 import time
 
 import pytest
-from stored_runs import confirm, delete, ends, stored, undo, upload_other
+from stored_runs import confirm, delete, ends, interrupted, stored, undo, upload_other
 from workspace import BOOKS, QUICK, TEA, cancel, many
 
 import tcb_ops as tcb
@@ -241,6 +241,27 @@ def test_rows_of_a_cancelled_upload_that_were_stored_are_undone(open_workspace, 
     cancel(handle)
     assert undo(workspace, handle.id).counts == {"deleted": 4, "restored": 2}
     assert stored(workspace) == before
+
+
+@pytest.mark.parametrize("with_backup", [False, True])
+def test_what_a_retry_found_unchanged_is_not_taken_back(open_workspace, tmp_path, *, with_backup):
+    workspace = open_workspace(many(TEA, rows=2), store=tmp_path / "store")
+    workspace.upload()
+    workspace.sim.play([Fault(path="banner/1.png", errcode=-501007)])
+    second = workspace.upload(new_run=True, backup=tmp_path / "backup" if with_backup else None)
+    assert second.counts == {"uploaded": 1, "refused": 1}
+    retry = interrupted(
+        workspace,
+        lambda: tcb.start_retry(second.id, workspace.merchants, settings=workspace.settings, limits=QUICK),
+        FaultStep.LINK,
+    )
+    resumed = tcb.resume(retry, skip_unchanged=True, settings=workspace.settings, limits=QUICK)
+    assert resumed.counts == {"unchanged": 1}
+    there = stored(workspace)
+    assert undo(workspace, second.id).counts == {"not_undoable": 1}
+    assert stored(workspace) == there
+    assert delete(workspace, second.id).counts == {"deleted": 1}
+    assert stored(workspace).keys() == {(TEA.env, "banner/1.png")}
 
 
 def test_a_second_undo_leaves_what_came_after_the_first(open_workspace, tmp_path):

@@ -275,15 +275,15 @@ class WhoseBytes(RuleBasedStateMachine):
                 scopes[upload.id] = undo_scope(upload.id, settings=self.settings).counts
         return scopes
 
-    @rule(age=ages, kill=kills)
-    def resume(self, age, kill):
+    @rule(age=ages, kill=kills, skip_unchanged=st.booleans())
+    def resume(self, age, kill, *, skip_unchanged):
         if (run_id := self.pick(list(self.unfinished), age)) is None:
             return
         kind, upload = self.unfinished[run_id]
         start = partial(start_resume, run_id, **self.common)
         if kind is UPLOAD:
             assert upload is not None
-            self.send(start, kill, None, upload)
+            self.send(partial(start, skip_unchanged=skip_unchanged), kill, None, upload)
         elif kind is UNDO:
             assert upload is not None
             self.take_back(upload, start, kill)
