@@ -41,7 +41,11 @@ def report_of(operator: Operator, *words: str) -> Path:
 @pytest.mark.needs("workbooks")
 def test_a_report_has_the_files_and_columns_of_the_contract(mixed: Operator) -> None:
     report = report_of(mixed)
-    assert {file.name for file in report.iterdir()} - FILES <= {"SIMULATED-演练.txt"}
+    assert {file.name for file in report.iterdir()} - FILES <= {
+        "SIMULATED-演练.txt",
+        "actions.py",
+        "actions.sh",
+    }
     assert all((report / name).is_file() for name in FILES)
     assert header(report / "results.csv") == INPUT + RESULTS
     assert header(report / "failed.csv") == INPUT + RESULTS

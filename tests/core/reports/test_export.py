@@ -37,7 +37,8 @@ from tcb_ops.secrets import CHUNK, find_leak
 
 pytestmark = pytest.mark.integration
 
-FILES = ["errcodes.csv", "failed.csv", "manifest.json", "report.html", "report.xlsx", "results.csv"]
+ACTIONS = ["actions.py", "actions.sh"]
+FILES = [*ACTIONS, "errcodes.csv", "failed.csv", "manifest.json", "report.html", "report.xlsx", "results.csv"]
 
 
 def names(folder):
