@@ -133,7 +133,7 @@ class RunGrid(anywidget.AnyWidget):
         """Show a run as the ledger has it now; return the number of its merchants."""
         new = self._run is None or self._run.id != run.id or self._running != running
         if self._run is None or self._run.id != run.id:
-            self.verdicts = {verdict.code: verdict for verdict in run.kept_verdicts()}
+            self.read_verdicts(run)
             self.shown = ("", "", "")
         self._run, self._running, self._zone = run, running, run.settings.zone
         self._tallies = tallies = run.tallies()
@@ -155,6 +155,10 @@ class RunGrid(anywidget.AnyWidget):
         self._charts = charts.html(run.record.kind, totals, self._lang)
         self._publish(changed, full=new)
         return len(lines)
+
+    def read_verdicts(self, run: Run) -> None:
+        """Read what the ledger keeps of WeChat's answers."""
+        self.verdicts = {verdict.code: verdict for verdict in run.kept_verdicts()}
 
     def _news(self) -> set[str]:
         """Return the merchants of which something is new, where the run is compared with the one before."""

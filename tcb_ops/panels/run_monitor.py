@@ -361,10 +361,15 @@ class RunMonitor(widgets.VBox):
         if run.record.simulated:
             asking = _("Asking the simulator about {code} …")
         self._worker.say(asking.format(code=code))
-        for diagnosis in needed(DiagnosisHooks).why_code(run, code, self._context.settings):
-            self.grid.verdicts[code] = diagnosis.verdict
-        self._draw_grid(run)
+        needed(DiagnosisHooks).why_code(run, code, self._context.settings)
+        self.show_verdicts()
         self._worker.say(*describe_end(run, None, time.time()), stays=True)
+
+    def show_verdicts(self) -> None:
+        """Show at the causes what WeChat has answered, and what merchants were asked for, as the ledger keeps it."""
+        if (run := self.run) is not None:
+            self.grid.read_verdicts(run)
+            self._draw_grid(run)
 
 
 class RetryMenu(Menu):

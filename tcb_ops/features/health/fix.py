@@ -26,7 +26,7 @@ from tcb_ops.features.health.remedies import (
     remedy_of,
 )
 from tcb_ops.features.health.verdicts import NORMAL, verdict_of
-from tcb_ops.features.health.why import Diagnosis, judge, subject_of
+from tcb_ops.features.health.why import Diagnosis, judge, subject_of, summed_up
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_list
 from tcb_ops.interface_calls import call
 from tcb_ops.ledger.locks import operator_name
@@ -118,7 +118,7 @@ class Decisions:
 def treatments(
     run: Run, settings: Settings, only: Sequence[Merchant] | None = None, code: str = ""
 ) -> tuple[Run, list[Treatment]]:
-    """Ask an opened target why rows of a run did not succeed, every merchant of each cause.
+    """Ask an opened target why rows of a run did not succeed, every merchant of each cause; the ledger keeps it, as for `why`.
 
     Return the run with its retries and corrections, and what can be done about each. `only`: of these merchants; `code`: about
     the rows with it.
@@ -126,6 +126,7 @@ def treatments(
     now = time.time()
     whole, samples, merchants = subject_of(run, settings, now, every=True, only=only, code=code)
     judged = judge(samples, merchants, settings, now)
+    summed_up(whole, judged, settings, now)
     judged.sort(key=lambda each: (each.verdict.code, -each.rows))
     return whole or run, [Treatment(each, each.facts.merchant.env) for each in judged]
 

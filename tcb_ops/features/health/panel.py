@@ -24,6 +24,7 @@ from tcb_ops.panels.controls import ActionButton, Menu, Worker, html_area, show,
 from tcb_ops.panels.html import esc
 from tcb_ops.panels.notebook_panels import RunForm
 from tcb_ops.panels.run_monitor import RunMonitor
+from tcb_ops.reports.explanations import code_label
 from tcb_ops.reports.summary import CodeGroup
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.settings import Settings
@@ -82,7 +83,10 @@ class RemedyMenu(Menu):
             group for group in (self._run.overview().codes if self._run else ()) if remedy_text(group.code)
         ]
         self.opened, self._listed = False, []
-        self.choice.options = [(group.code, group.code) for group in self._groups]
+        self.choice.options = [
+            (f"{group.code} {code_label(group.code).of(self._worker.lang)}".rstrip(), group.code)
+            for group in self._groups
+        ]
         self.offer(shown=bool(self._groups) and not self._monitor.undone)
         self._show_plan()
 
@@ -115,6 +119,7 @@ class RemedyMenu(Menu):
                 run.with_settings(settings), settings, code=str(self.choice.value)
             )
         self._show_plan()
+        self._monitor.show_verdicts()
         if not self._listed:
             self._worker.say(_("Nothing is wrong."), "good")
 
@@ -157,6 +162,7 @@ class RemedyMenu(Menu):
                 fix.treat(treatment, run, settings, decisions)
         done = [each for each in self._listed if each.state is RemedyState.DONE]
         self.opened = False
+        self._monitor.show_verdicts()
         self._worker.say(as_lines([each.end for each in self._listed]), "good" if done else "bad")
         if done and not run.record.has_findings:
             self._rerun(run, done)

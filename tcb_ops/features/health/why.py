@@ -257,8 +257,12 @@ def diagnose(
     run: Run | None, samples: Sequence[Sample], merchants: Sequence[Merchant], settings: Settings, now: float
 ) -> Diagnoses:
     """Ask an opened target about the samples and judge its answers; what was found of a run is kept in its ledger."""
-    judged, asked_at = judge(samples, merchants, settings, now), time.time()
-    diagnoses = Diagnoses()
+    return summed_up(run, judge(samples, merchants, settings, now), settings, now)
+
+
+def summed_up(run: Run | None, judged: Sequence[Diagnosis], settings: Settings, now: float) -> Diagnoses:
+    """Return one diagnosis for each verdict, of what was asked just now; that of a run is kept in its ledger."""
+    diagnoses, asked_at = Diagnoses(), time.time()
     for verdict, members in grouped((each.verdict, each) for each in judged):
         names = dict.fromkeys(name for sample in members for name in sample.names)
         rows = sum(sample.rows for sample in members)

@@ -57,6 +57,8 @@ def test_what_costs_money_is_done_once_somebody_ticks_it(open_token_server):
     choose(panel, menu, "85088")
     press(panel, menu.action.button)
     assert "城南书店: waiting for the merchant. Asked on" in text_of(panel.worker.line)
+    assert "Asked on" in text_of(panel.monitor.grid.causes)
+    assert "Call tcb/createclouduser" not in text_of(panel.monitor.grid.causes)
     tcb.call("wxbooks", "simulator/confirm", settings=server.settings)
 
     choose(panel, menu, "85088")
