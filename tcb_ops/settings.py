@@ -534,11 +534,15 @@ def _unknown(key: str, value: object) -> Text:
 
     section, _dot, name = key.rpartition(".")
     siblings = [each for each in setting_values() if each.startswith(f"{section}.") or not section]
-    names = {each.rpartition(".")[2]: each for each in (*reversed(list(setting_values())), *siblings)}
+    names = {
+        each.rpartition(".")[2]: each
+        for each in (*section_models(), *reversed(list(setting_values())), *siblings)
+    }
     if near := get_close_matches(name, names, n=1):
         return _("there is no such setting (did you mean {places}?)", places=names[near[0]])
     if isinstance(value, Mapping | list):
-        return _("the feature with this section is not installed; remove it")
+        sections = as_list(sorted(section_models()))
+        return _("there is no such section: remove it, or correct its name ({names})", names=sections)
     return _("there is no such setting; the names are {names}", names=as_list(siblings))
 
 

@@ -120,7 +120,11 @@ def test_chinese_texts_are_polite_and_quote_as_the_others_do() -> None:
     files = [
         file for folder in folders for file in folder.rglob("*") if file.suffix in {".md", ".csv", ".po"}
     ]
-    files += [*ROOT.glob("*.zh-CN.md"), *(ROOT / "notebooks" / "zh").glob("*.ipynb")]
+    files += [
+        *ROOT.glob("*.zh-CN.md"),
+        *(ROOT / "notebooks" / "zh").glob("*.ipynb"),
+        *(ROOT / "data" / "zh").glob("*"),
+    ]
     assert len(files) > 60
     assert [file.name for file in files if re.search("[你「」]", file.read_text(encoding="utf-8"))] == []
 

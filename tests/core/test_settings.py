@@ -161,7 +161,10 @@ def test_a_good_api_base_is_kept_without_its_last_slash(base, kept, loopback):
             '[[notify]]\nkind = "command"\ncommand = ["a"]\n[[notify]]\nto = "x"',
             "notify[2].to: there is no such setting…notify[2].kind: is missing",
         ),
-        "no-feature": ("[backup]\nx = 1", "backup: the feature with this section is not installed"),
+        "no-section": (
+            "[limits]\nx = 1",
+            "limits: there is no such section: remove it, or correct its name (",
+        ),
     },
 )
 def test_a_wrong_setting_is_named_with_file_and_what_is_expected(text, where):

@@ -55,7 +55,7 @@ def in_language(file: Path, lang: Lang) -> Path:
 def fill(workspace: Path, lang: Lang) -> tuple[list[str], list[str]]:
     """Copy the notebooks, in one language, and the sample data into a workspace; return the new files, and existing ones that differ.
 
-    Existing files are not overwritten; notebooks in the other language do not differ. Raises UsageError if the workspace is
+    Existing files are not overwritten; those in the other language do not differ. Raises UsageError if the workspace is
     not writable.
     """
     new, different = [], []
@@ -63,13 +63,14 @@ def fill(workspace: Path, lang: Lang) -> tuple[list[str], list[str]]:
     sources |= {
         f"data/{file.relative_to(SAMPLE).as_posix()}": file
         for file in sorted(SAMPLE.rglob("*"))
-        if file.is_file() and SAMPLE / "practice" not in file.parents  # of `init --practice`
+        # `practice` is of `init --practice`
+        if file.is_file() and not {SAMPLE / "practice", SAMPLE / Lang.ZH} & {*file.parents}
     }
     try:
         workspace.mkdir(parents=True, exist_ok=True)
         for name, file in sources.items():
-            languages = Lang if file.suffix == ".ipynb" else (Lang.EN,)
-            contents = {each: in_language(file, each).read_bytes() for each in languages}
+            files = {each: in_language(file, each) for each in Lang}
+            contents = {each: its.read_bytes() for each, its in files.items() if its.exists()}
             dest = workspace / name
             if not dest.exists():
                 dest.parent.mkdir(parents=True, exist_ok=True)

@@ -41,11 +41,12 @@ def test_a_new_workspace_gets_the_notebooks_and_the_sample(tmp_path):
     assert (tmp_path / "work" / "data" / "files" / "icon" / "cart.svg").is_file()
     for file in (tmp_path / "work").rglob("*"):
         assert not re.search(r'[<>:"\\|?*]|[. ]$', file.name)
-    for name in new:
-        if name.startswith("data/"):
-            assert (tmp_path / "work" / name).read_bytes() == (
-                SAMPLE / name.removeprefix("data/")
-            ).read_bytes()
+    data = tmp_path / "work" / "data"
+    for file in data.rglob("*"):
+        source = SAMPLE / ("zh" if file.name == "README.md" else "") / file.relative_to(data)
+        assert file.is_dir() or file.read_bytes() == source.read_bytes()
+    listed = re.findall(r"`([\w.-]+)/?`(?=[^\n]*\|[^\n]*\|)", (data / "README.md").read_text("utf-8"))
+    assert {*listed, "README.md"} == {file.name for file in data.iterdir()}
     assert (tmp_path / "work" / ONE).read_bytes() == (NOTEBOOKS / "zh" / ONE).read_bytes()
     for lang in Lang:  # a notebook in the other language does not differ
         new, different = fill(tmp_path / "work", lang)
