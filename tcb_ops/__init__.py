@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tcb_ops.errors import TcbOpsError as TcbOpsError, TokenError as TokenError
     from tcb_ops.errors import TransportError as TransportError, UsageError as UsageError
     from tcb_ops.features.health.audit import audit as audit, start_audit as start_audit
+    from tcb_ops.features.health.next_steps import next_steps as next_steps
     from tcb_ops.features.health.notifications import notify as notify
     from tcb_ops.features.evidence.diffs import Diff as Diff, diff as diff
     from tcb_ops.features.evidence.history import History as History, history as history
@@ -67,6 +68,7 @@ _PUBLIC = {
         "SettingsError StoppedError TcbOpsError TokenError TransportError UsageError"
     ),
     "features.health.audit": "audit start_audit",
+    "features.health.next_steps": "next_steps",
     "features.health.notifications": "notify",
     "features.evidence.diffs": "Diff diff",
     "features.evidence.history": "History history",

@@ -52,6 +52,8 @@ _CALLS = {
     "resume": "tcb.resume({arguments})",
     "retry": "tcb.retry({arguments})",
     "report": "tcb.open_run({arguments}).report()",
+    "why": "tcb.open_run({arguments}).why()",
+    "notify": "tcb.notify({arguments})",
 }
 
 

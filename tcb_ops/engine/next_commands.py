@@ -27,6 +27,7 @@ _NOT_TAKEN: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(("diff", "errcodes", "report", "runs", "show"), frozenset({"--tokens"})),
     "call": frozenset({"--ledger"}),
     "check": frozenset({"--ledger", "--tokens"}),
+    "notify": frozenset({"--tokens"}),
     "open": frozenset({"--merchants", "--tokens"}),
     "verify": frozenset({"--target", "--merchants", "--tokens"}),
 }

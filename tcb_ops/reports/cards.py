@@ -169,6 +169,11 @@ class CauseGroup(NamedTuple):
     merchants: list[str]
 
 
+def steps_html(title: Text, steps: Sequence[tuple[str, str]], lang: Lang) -> str:
+    """Render what to do: a text for each step, and the call or the command that does it."""
+    return str(_macros(lang).steps_card(title, steps))
+
+
 def causes_html(lines: Iterable[Any], verdicts: Mapping[str, Any], kind: Kind, lang: Lang) -> str:
     """Render causes by code: what it means, what to do, who must act, and the merchants; `lines` as in `Run.causes`."""
     return groups_html(*_cause_groups(lines, verdicts, kind, lang), lang)

@@ -32,6 +32,7 @@ COMMANDS = {
             "merchants",
             "why",
             "why latest",
+            "next",
         ),
         "explain 85088",
     ),

@@ -45,6 +45,7 @@ FEATURE = Feature(
     },
     commands={
         "health": {
+            "tcb_ops.features.health.next_command:next_": N_("Say what to do now, the most urgent first."),
             "tcb_ops.features.health.audit_command:audit": N_(
                 "Check whether each environment is healthy, and if not, why."
             ),

@@ -382,11 +382,15 @@ def audit_result(
 def _ready(
     reader: LedgerReader, audit: RunRecord, asked: Iterable[Asked], settings: Settings
 ) -> Iterator[tuple[Asked, CommandText]]:
-    """Yield what healthy merchants were asked for whose rows did not succeed, with the command that runs the rows again."""
+    """Yield what healthy merchants were asked for whose rows did not succeed, with the command that runs the rows again.
+
+    An audit tells nothing of a merchant that was asked after it.
+    """
     tallies = reader.tallies(audit)
     broken = {tally.appid for tally in tallies if tally.outcome is not HEALTHY}
     for each in asked:
-        if each.appid not in {tally.appid for tally in tallies} - broken:
+        asked_at = datetime.fromisoformat(each.at).timestamp()
+        if asked_at > audit.created_at or each.appid not in {tally.appid for tally in tallies} - broken:
             continue
         try:
             run = reader.ledger.run(each.run)

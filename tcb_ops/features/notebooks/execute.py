@@ -378,7 +378,7 @@ def _visible(content: NotebookNode, lang: Lang) -> NotebookNode:
     for cell in content.cells:
         tags = cell.metadata.get("tags", ())
         if cell.cell_type == "markdown":
-            text = [] if "notebook-only" in tags else [*text, cell]
+            text += [] if "notebook-only" in tags else [cell]
             continue
         outputs = [
             _in_words(output, lang)

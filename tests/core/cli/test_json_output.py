@@ -189,6 +189,7 @@ def test_what_commands_print_is_as_the_schema_has_it(open_cli):
         "list": ("list", "files", "--to", TEA.env, "--out", "new.csv"),
         "doctor": ("doctor",),
         "why": ("why", run),
+        "next": ("next",),
         "merchants check": ("merchants", "check"),
     }.items():
         valid(valid(cli(*words, "--json").json), part)
