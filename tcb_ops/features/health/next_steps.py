@@ -91,7 +91,7 @@ def step_of_rows(*, of_merchant: bool, healthy: bool, asked: bool) -> StepCode:
 
 
 @dataclass(frozen=True, slots=True)
-class NextStep:
+class StepToTake:
     """A step: why, and the command that does it."""
 
     step: StepCode
@@ -109,10 +109,10 @@ class NextStep:
         return facts | {"step": str(self.step), "text": self.text.of(lang), "run": self.run or None}
 
 
-class NextSteps(list[NextStep], Tabular):
+class NextSteps(list[StepToTake], Tabular):
     """What a person should do now, the most urgent first: a line for each, also of the `frame`."""
 
-    def __init__(self, steps: Iterable[NextStep], target: str) -> None:
+    def __init__(self, steps: Iterable[StepToTake], target: str) -> None:
         super().__init__(sorted(steps, key=lambda each: [*StepCode].index(each.step)))
         text = _("To do now for {target}, the most urgent first:")
         if not self:
@@ -162,7 +162,7 @@ class _Reading:
     settings: Settings
     merchants: Merchants | None
 
-    def steps(self, now: float) -> list[NextStep]:
+    def steps(self, now: float) -> list[StepToTake]:
         records = self.ledger.runs(self.settings.run_target, damaged=[])
         undone = undone_uploads(self.ledger, self.settings)
         steps, under_way = self._of_unfinished(records, undone, now)
@@ -183,9 +183,9 @@ class _Reading:
 
     def _of_unfinished(
         self, records: Iterable[RunRecord], undone: set[str], now: float
-    ) -> tuple[list[NextStep], set[str]]:
+    ) -> tuple[list[StepToTake], set[str]]:
         """Return the steps about unfinished runs, and the runs that are worked on or are to be resumed."""
-        steps, older, under_way, seen = list[NextStep](), 0, set[str](), set[object]()
+        steps, older, under_way, seen = list[StepToTake](), 0, set[str](), set[object]()
         for record in records:  # the newest first
             work = (record.kind, record.list_sha256, record.root, record.selection, record.parent)
             over = work in seen or record.id in undone or isinstance(record.kind, MissingKind)
@@ -209,10 +209,10 @@ class _Reading:
         if older:
             words = next_commands.command(self.settings, "runs")
             text = StepCode.OLDER.value.format(runs=ngettext("{n:,} run", "{n:,} runs", older))
-            steps.append(NextStep(StepCode.OLDER, text, next_commands.quoted(words), "", 0, 0))
+            steps.append(StepToTake(StepCode.OLDER, text, next_commands.quoted(words), "", 0, 0))
         return steps, under_way
 
-    def _of_audit(self, audit: Run) -> Iterator[NextStep]:
+    def _of_audit(self, audit: Run) -> Iterator[StepToTake]:
         result, record = audited(audit), audit.record
         ready = defaultdict[str, list[Asked]](list)
         for asked, _again in result.ready:
@@ -233,7 +233,7 @@ class _Reading:
             if missed := [name for name in record.undelivered if name in receivers(self.settings)]:
                 yield _step(StepCode.UNDELIVERED, words, record, (), receivers=as_list(missed, _NAMES))
 
-    def _of_rows(self, run: Run, audit: Run | None) -> Iterator[NextStep]:
+    def _of_rows(self, run: Run, audit: Run | None) -> Iterator[StepToTake]:
         """Yield the steps about a run's rows that did not succeed."""
         asked = self.ledger.asked(self.settings.run_target).values()
         healthy = set() if audit is None else self._healthy_since(run, audit)
@@ -282,7 +282,7 @@ class _Reading:
 
 def _step(
     step: StepCode, words: Sequence[str], run: RunRecord, of: Iterable[Tally | Cause], **values: object
-) -> NextStep:
+) -> StepToTake:
     rows, appids, names = 0, set[str](), dict[str, None]()
     for each in of:
         rows += each.rows
@@ -290,7 +290,7 @@ def _step(
         names[each.merchant or each.appid or each.env] = None
     about = {"title": run_title(run), "rows": run.kind.unit_count(rows), "names": as_list(names, _NAMES)}
     text = step.value.format(**about, id=run.id, **values)
-    return NextStep(step, text, next_commands.quoted(words), run.id, rows, len(appids))
+    return StepToTake(step, text, next_commands.quoted(words), run.id, rows, len(appids))
 
 
 def _lies_in_merchant(tally: Tally) -> bool:

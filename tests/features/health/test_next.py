@@ -108,6 +108,24 @@ def test_a_run_that_nobody_works_on_is_resumed(open_cli, wait_for, monkeypatch, 
     assert steps_of(cli, "--config", str(cli.folder / "tcb-ops.toml")) == []
 
 
+def test_a_retry_that_was_interrupted_is_resumed_before_anything_else_is_done_about_its_rows(
+    open_cli, wait_for
+):
+    cli = open_cli(many(TEA, BOOKS, rows=20), [NO_CLOUD])
+    assert cli.upload().code == 1
+    parent = cli.latest()
+    cli.workspace.sim.play([SLOW])
+    stored = cli.workspace.sim.stats["stored"]
+    retry = tcb.start_retry(parent.id, settings=load_settings())
+    wait_for(lambda: cli.workspace.sim.stats["stored"] > stored)
+    cancel(retry)
+    (step,) = steps_of(cli)
+    assert (step["step"], step["run"]) == ("resume", retry.id)
+    cli.workspace.sim.play([])
+    assert typed(step["command"]) == 0
+    assert steps_of(cli) == []
+
+
 def test_an_old_run_is_counted_and_one_that_was_run_again_is_not(open_cli, wait_for):
     cli = open_cli(many(TEA, rows=20), [SLOW])
     cancel(interrupted(cli.workspace, wait_for))
