@@ -323,6 +323,8 @@ class Merchant:
     """Whether it revoked its authorization: its rows end as not_attempted."""
     columns: tuple[tuple[str, str], ...] = ()
     """Every (header, cell) of the line, unchanged, for `--where`."""
+    line: int = field(default=0, compare=False)
+    """The line number in the file; 0 if it is of none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,13 +54,15 @@ class Merchants(Sequence[Merchant], Tabular):
         whole: Merchants | None = None,
         *,
         sha256: str = "",
+        size: int = 0,
         where: Sequence[str] = (),
     ) -> None:
-        """`sha256` is that of the file's bytes; empty if there is no file. `where`: the items that narrowed `whole` to these lines."""
+        """`sha256` is that of the file's bytes, `size` their number; empty and 0 if there is no file. `where`: the items that narrowed `whole` to these lines."""
         usable = isinstance(lines, Sequence) and all(isinstance(line, Merchant) for line in lines)
         check_value("lines", lines, usable, _("a list of Merchant"))
         self.source = source
         self.sha256: str = sha256 or (whole.sha256 if whole is not None else "")
+        self.size: int = size or (whole.size if whole is not None else 0)
         self.whole = whole if whole is not None else self
         self.where = tuple(where)
         self._lines = tuple(lines)
@@ -158,11 +160,11 @@ def _grouped(lines: Iterable[Merchant], keys: Callable[[Merchant], set[str]]) ->
 
 def read_merchants(source: str | Path, where: str | Sequence[str] = "") -> Merchants:
     """Read a merchants file; arguments and errors are those of `api.read_merchants`."""
-    merchants, sha256 = read_lines(source, MERCHANT_COLUMNS, _read)
+    merchants, sha256, size = read_lines(source, MERCHANT_COLUMNS, _read)
     if not merchants:
         fix = _("add a line per merchant and environment")
         raise refused(str(source), _("there is a header but no merchant below it"), fix)
-    return narrowed(Merchants(merchants, str(source), sha256=sha256), where)
+    return narrowed(Merchants(merchants, str(source), sha256=sha256, size=size), where)
 
 
 def _read(lines: Iterable[Line], problems: list[Problem]) -> Iterator[Merchant]:
@@ -222,6 +224,7 @@ def _merchant(line: Line, problems: list[Problem]) -> Merchant:
         owner=one_of("owner", _OWNERS),
         left=one_of("status", _STATUSES),
         columns=tuple(zip(line.headers, line.cells, strict=False)),
+        line=line.number,
     )
 
 

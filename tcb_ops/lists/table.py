@@ -401,14 +401,14 @@ def open_table(
 
 def read_lines(
     source: str | Path, columns: Columns, parse: Callable[[Iterator[Line], list[Problem]], Iterable[_T]]
-) -> tuple[list[_T], str]:
+) -> tuple[list[_T], str, int]:
     """Read a file with these columns, text or a workbook, whose hidden rows count.
 
-    Return what `parse` makes of its lines that are not blank, and its SHA-256. `parse` adds the problems it finds to the list.
+    Return what `parse` makes of its lines that are not blank, its SHA-256, and its bytes. `parse` adds the problems it finds to the list.
     Raises InputError with all of them, and those of the file.
     """
     values: list[_T] = []
-    with open_table(source, columns.rate, rows="all") as (table, _encoding, _size, sha256):
+    with open_table(source, columns.rate, rows="all") as (table, _encoding, size, sha256):
         positions, problems = columns.find(table.headers, table.header_line)
         try:
             if not problems:
@@ -417,7 +417,7 @@ def read_lines(
             problems.append(error.problem)
     if problems:
         raise input_error(str(source), problems)
-    return values, sha256
+    return values, sha256, size
 
 
 def _lines(table: Table, positions: Mapping[str, int], problems: list[Problem]) -> Iterator[Line]:

@@ -41,7 +41,7 @@ from tcb_ops.reports.explanations import (
 )
 from tcb_ops.reports.export import read_manifest
 from tcb_ops.reports.rendering import outcome_class
-from tcb_ops.reports.summary import CodeGroup, RunSummary
+from tcb_ops.reports.summary import CodeGroup, RunSummary, retry_helps
 from tcb_ops.run import Run
 
 NAMED = 4
@@ -415,7 +415,7 @@ def _cause(
             lines.append(f'<span class="op-letter">{esc(letter.of(lang))}</span>')
     acts = []
     again = sum(rows for outcome, rows in group.outcomes.items() if outcome.retried)
-    if retries and again:
+    if retries and again and retry_helps([group], again=False):
         acts.append(("retry", code, _("Retry {rows}", rows=row_count(again))))
     told = merchant_text(group.code) if verdict is None else verdict.message
     if told is not None:

@@ -165,9 +165,19 @@ def audit_spec(merchants: Merchants, settings: AuditRunSettings | None = None) -
     lines = [merchant for merchant in merchants if not merchant.left]
 
     def rows() -> Iterator[Row]:
+        numbers = {merchant.line for merchant in lines}
+        in_file = 0 not in numbers and len(numbers) == len(lines)  # not of several files
         for number, merchant in enumerate(lines, start=1):
             cells = (merchant.appid, merchant.name, merchant.env, *merchants.own_cells(merchant))
-            yield Row(number, merchant.env, PROBE, merchant.appid, merchant.name, PROBE, cells)
+            yield Row(
+                merchant.line if in_file else number,
+                merchant.env,
+                PROBE,
+                merchant.appid,
+                merchant.name,
+                PROBE,
+                cells,
+            )
 
     name, headers = Path(merchants.source).name, ("appid", "name", "env", *merchants.own_headers)
     environments = environments_of_rows(rows(), merchants)
@@ -175,7 +185,7 @@ def audit_spec(merchants: Merchants, settings: AuditRunSettings | None = None) -
         AUDIT,
         name,
         merchants.sha256,
-        0,
+        merchants.size,
         headers,
         None,
         rows,

@@ -243,6 +243,8 @@ def test_the_columns_of_the_merchants_file_are_carried_through(open_workspace):
     file = write_csv(workspace.folder / "own.csv", head, lines)
     run = tcb.audit(file, settings=workspace.settings, limits=QUICK)
     assert [*run.results().columns[:5]] == ["appid", "name", "env", "负责人", "tcb_line"]
+    assert run.results()["tcb_line"].tolist() == [2, 3, 4], "the lines of the file"
+    assert run.record.list_bytes == file.stat().st_size
     assert run.results()["负责人"].tolist() == ["小林", "小周", "小周"]
     assert run.failed().groupby("负责人").size().to_dict() == {"小周": 1}
     assert tcb.retry(run.id, file, settings=workspace.settings).results()["负责人"].tolist() == ["小周"]
