@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
 
 from tcb_ops.arguments import checked
@@ -118,9 +119,8 @@ def call(
         return client.call(interface, sent, token)
 
     with opened_target(settings, lambda: _merchants(settings)) as opened:
-        answer: dict[str, Any] = _made(
-            appid, request, opened, Owner.PLATFORM if component else Owner.MERCHANT
-        )
+        owner = Owner.PLATFORM if component else Owner.MERCHANT
+        answer: dict[str, Any] = _made(appid, request, opened, owner, once=interface not in READING)
     shown: dict[str, Any] = hidden(answer)
     return shown
 
@@ -196,13 +196,19 @@ def _made(
     request: Callable[[PlatformClient, Secret], Awaitable[Answer | ApiError | InvalidResponse]],
     settings: Settings,
     owner: Owner,
+    *,
+    once: bool = False,
 ) -> Answer:
-    """Make a call with an appid's token and return its answer. Raises the errors of `call`."""
+    """Make a call with an appid's token and return its answer. Raises the errors of `call`.
+
+    `once`: what may change something is not sent again where its answer was lost: it may cost money twice.
+    """
     from tcb_ops.engine.loop import result_of, submit_coroutine
     from tcb_ops.engine.single_calls import CallFailure, open_client
 
     async def made() -> Answer | CallFailure:
         async with open_client(settings) as (client, caller):
+            caller.limits = replace(caller.limits, attempts=1) if once else caller.limits
             return await caller.call(appid, lambda token: request(client, token))
 
     result: Answer | CallFailure = result_of(submit_coroutine(made()))

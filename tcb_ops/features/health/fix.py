@@ -155,7 +155,10 @@ def treat(treatment: Treatment, run: Run, settings: Settings, decisions: Decisio
 def _take(step: RemedyStep, treatment: Treatment, settings: Settings, decisions: Decisions) -> None:
     """Take a step and set the treatment's state by its answer."""
     merchant, tokens = treatment.merchant, settings.tokens
-    if step is CREATE_ENV and (envs := _environments(merchant, settings)):
+    if step is CREATE_ENV and (envs := _environments(merchant, settings)) is None:
+        treatment.state = RemedyState.LATER
+        return
+    if step is CREATE_ENV and envs:
         treatment.env = merchant.env if merchant.env in envs else decisions.env(treatment, list(envs))
         treatment.state = RemedyState.DONE if treatment.env else RemedyState.SKIPPED
         return
@@ -207,19 +210,19 @@ def _statuses(answer: Mapping[str, Any]) -> dict[str, str]:
     return {str(each.get("env")): str(each.get("status")) for each in entries if isinstance(each, dict)}
 
 
-def _environments(merchant: Merchant, settings: Settings) -> dict[str, str]:
-    """Return the environments that WeChat lists now, with their status; none where it does not answer."""
+def _environments(merchant: Merchant, settings: Settings) -> dict[str, str] | None:
+    """Return the environments that WeChat lists now, with their status; None where it does not answer."""
     try:
         return _statuses(call(merchant.appid, LOOK.interface, settings=settings))
     except TcbOpsError:
-        return {}
+        return None
 
 
 def _await_normal(treatment: Treatment, settings: Settings, decisions: Decisions) -> None:
     """Wait a short time until the environment is NORMAL."""
     until = time.monotonic() + SHORT
     decisions.waits(treatment)
-    while (status := _environments(treatment.merchant, settings).get(treatment.env, "")) != NORMAL:
+    while (status := (_environments(treatment.merchant, settings) or {}).get(treatment.env, "")) != NORMAL:
         if time.monotonic() > until:
             text = _("{env} is {status}: it is ready about ten minutes after it was created.")
             treatment.state = RemedyState.LATER

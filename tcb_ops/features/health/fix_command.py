@@ -159,7 +159,11 @@ class _Asking:
         from tcb_ops.features.health.fix import Decisions
 
         return Decisions(
-            agrees=self._agrees, env=self._env, sent=self._sent, waits=self._waits, takes_link=True
+            agrees=self._agrees,
+            env=self._env,
+            sent=self._sent,
+            waits=self._waits,
+            takes_link=sys.stderr.isatty(),
         )
 
     def _agrees(self, treatment: Treatment, step: RemedyStep) -> bool:
@@ -179,7 +183,7 @@ class _Asking:
     def _sent(self, treatment: Treatment, text: Text) -> bool:
         self._console.print(text)
         if treatment.link is not None:
-            self._console.print(treatment.link.reveal())
+            click.echo(treatment.link.reveal(), err=True)
             self._console.print(_("The link is for the administrator's phone, and lasts ten minutes."))
         name = treatment.merchant.name or treatment.merchant.appid
         return self._confirms(_("{name}: Have you sent the text to the merchant?", name=name))
