@@ -334,6 +334,8 @@ def test_a_list_is_picked_from_what_is_offered_and_its_errors_are_accessible(lab
 
 
 FILES = [
+    "actions.py",
+    "actions.sh",
     "errcodes.csv",
     "failed.csv",
     "manifest.json",
@@ -360,7 +362,7 @@ def test_the_panel_has_the_shade_of_its_page_and_each_kind_of_file_opens_from_it
         notebook.click(".op-export")
         notebook.until(EXPORTED)
         notebook.until(ATTACHED, ".op-panel .op-files a")
-        names = notebook.open_files(downloaded={"xlsx", "pdf"}, text="476 rows succeeded")
+        names = notebook.open_files(downloaded={"xlsx", "pdf", "py", "sh"}, text="476 rows succeeded")
         assert [name for name in names if name.isascii()] == FILES
         notebook.run_all()
         notebook.at_rest()
